@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe wrappers over the C interfaces that VFIO needs and the `kernel` crate lacks.
+
+pub mod bindings;
+
+use kernel::prelude::*;
+
+module! {
+    type: KernelExt,
+    name: "vfio_rust",
+    authors: ["The VFIO in Rust authors"],
+    description: "Safe Rust wrappers shared by the VFIO modules",
+    license: "GPL v2",
+}
+
+/// The module: it holds code only.
+struct KernelExt;
+
+impl kernel::Module for KernelExt {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        Ok(Self)
+    }
+}
