@@ -19,3 +19,5 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/vfio.h>
+
+#include "helpers.h"

@@ -2,7 +2,13 @@
 
 //! Safe wrappers over the C interfaces that VFIO needs and the `kernel` crate lacks.
 
+pub mod anon_file;
 pub mod bindings;
+pub mod capability;
+pub mod chardev;
+pub mod file_ops;
+pub mod misc;
+pub mod module_ref;
 
 use kernel::prelude::*;
 

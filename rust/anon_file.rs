@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files on the kernel's anonymous inode, and pseudo file systems that lend them a mapping.
+//!
+//! C headers: [`include/linux/anon_inodes.h`](srctree/include/linux/anon_inodes.h),
+//! [`include/linux/pseudo_fs.h`](srctree/include/linux/pseudo_fs.h)
+
+use core::{
+    cell::UnsafeCell,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
+    ffi::{
+        c_int,
+        c_ulong, //
+    },
+    fs::File,
+    prelude::*,
+    sync::aref::ARef,
+    types::ForeignOwnable,
+    ThisModule, //
+};
+
+use crate::{
+    bindings,
+    file_ops::{
+        FileOperations,
+        FileTable, //
+    }, //
+};
+
+/// Makes a read-write file called `[name]` which carries `data` and can be read at any offset.
+///
+/// Its memory mappings are kept on `mapping`, so that whoever holds that inode can zap them all.
+/// On failure `data` is dropped.
+pub fn open<T: FileOperations>(
+    table: &'static FileTable<T>,
+    name: &'static CStr,
+    data: T::Data,
+    mapping: &Inode,
+) -> Result<ARef<File>> {
+    let data = data.into_foreign();
+    // SAFETY: Name and table are static. The file takes over `data`, which the table's `release`
+    // gives back, so the invariant of `FileTable` holds.
+    let file = from_err_ptr(unsafe {
+        bindings::anon_inode_getfile_fmode(
+            name.as_char_ptr(),
+            table.as_ptr(),
+            data,
+            bindings::O_RDWR as c_int,
+            bindings::KERNEL_EXT_FMODE_PREAD | bindings::KERNEL_EXT_FMODE_PWRITE,
+        )
+    })
+    // SAFETY: No file was made, so the data is still ours.
+    .inspect_err(|_| drop(unsafe { T::Data::from_foreign(data) }))?;
+    // SAFETY: The file is ours alone. The mapping outlives it by the contract of `Inode`: the
+    // data holds what holds the inode.
+    unsafe { (*file).f_mapping = (*mapping.0.as_ptr()).i_mapping };
+    // SAFETY: `anon_inode_getfile_fmode` gives a pointer that is not null, with one reference.
+    Ok(unsafe { ARef::from_raw(NonNull::new_unchecked(file.cast())) })
+}
+
+/// A file system with nothing in it but inodes made by [`PseudoFs::inode`]; keep it as a `static`.
+pub struct PseudoFs {
+    fs_type: UnsafeCell<bindings::file_system_type>,
+    mount: UnsafeCell<*mut bindings::vfsmount>,
+    pins: UnsafeCell<c_int>,
+}
+
+// SAFETY: `simple_pin_fs` and `simple_release_fs` serialise all that is in the cells.
+unsafe impl Sync for PseudoFs {}
+
+impl PseudoFs {
+    /// A file system that `/proc/filesystems` never shows: it is not registered.
+    pub const fn new<M: PseudoFsMagic>(name: &'static CStr, owner: &ThisModule) -> Self {
+        let mut fs_type: bindings::file_system_type = pin_init::zeroed();
+        fs_type.name = kernel::str::as_char_ptr_in_const_context(name);
+        fs_type.owner = owner.as_ptr();
+        fs_type.init_fs_context = Some(init_fs_context_callback::<M>);
+        fs_type.kill_sb = Some(bindings::kill_anon_super);
+        Self {
+            fs_type: UnsafeCell::new(fs_type),
+            mount: UnsafeCell::new(core::ptr::null_mut()),
+            pins: UnsafeCell::new(0),
+        }
+    }
+
+    /// Makes an inode; the file system stays mounted while there is one.
+    pub fn inode(&'static self) -> Result<Inode> {
+        // SAFETY: All three pointers are valid forever; the callee locks.
+        to_result(unsafe {
+            bindings::simple_pin_fs(self.fs_type.get(), self.mount.get(), self.pins.get())
+        })?;
+        // SAFETY: The pin taken above keeps the mount in place.
+        let inode = from_err_ptr(unsafe { bindings::alloc_anon_inode((**self.mount.get()).mnt_sb) })
+            .inspect_err(|_| self.unpin())?;
+        // SAFETY: `alloc_anon_inode` does not give a null pointer.
+        Ok(Inode(unsafe { NonNull::new_unchecked(inode) }, self))
+    }
+
+    fn unpin(&'static self) {
+        // SAFETY: Undoes one `simple_pin_fs` of the caller's.
+        unsafe { bindings::simple_release_fs(self.mount.get(), self.pins.get()) }
+    }
+}
+
+/// The number that `statfs(2)` would show for a [`PseudoFs`].
+pub trait PseudoFsMagic {
+    /// The magic number.
+    const MAGIC: c_ulong;
+}
+
+/// # Safety
+///
+/// Called by the VFS with a new file system context.
+unsafe extern "C" fn init_fs_context_callback<M: PseudoFsMagic>(
+    fc: *mut bindings::fs_context,
+) -> c_int {
+    // SAFETY: By this function's contract.
+    if unsafe { bindings::init_pseudo(fc, M::MAGIC) }.is_null() {
+        ENOMEM.to_errno()
+    } else {
+        0
+    }
+}
+
+/// An inode of a [`PseudoFs`], whose mapping collects the memory mappings of files.
+///
+/// Whoever opens files on it with [`open`] keeps it until they are gone: the files' data must
+/// (directly or not) hold the inode.
+///
+/// # Invariants
+///
+/// Owns one reference to the inode and one pin of the file system.
+pub struct Inode(NonNull<bindings::inode>, &'static PseudoFs);
+
+// SAFETY: An inode reference may be dropped anywhere.
+unsafe impl Send for Inode {}
+// SAFETY: There is nothing to mutate through a shared reference.
+unsafe impl Sync for Inode {}
+
+impl Inode {
+    /// Gives up ownership, for a C structure to hold.
+    pub fn into_raw(self) -> *mut bindings::inode {
+        core::mem::ManuallyDrop::new(self).0.as_ptr()
+    }
+
+    /// Takes ownership back.
+    ///
+    /// # Safety
+    ///
+    /// `inode` came from [`Inode::into_raw`] of an inode of `fs`, and is used no more.
+    pub unsafe fn from_raw(inode: *mut bindings::inode, fs: &'static PseudoFs) -> Self {
+        // SAFETY: By this function's contract.
+        Self(unsafe { NonNull::new_unchecked(inode) }, fs)
+    }
+
+    /// Borrows an inode that a C structure holds.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Inode::from_raw`], but `inode` stays with its owner, who keeps it for `'a`.
+    pub unsafe fn borrow_raw<'a>(
+        inode: &'a *mut bindings::inode,
+        fs: &'static PseudoFs,
+    ) -> InodeRef<'a> {
+        // SAFETY: By this function's contract.
+        let inode = unsafe { Self::from_raw(*inode, fs) };
+        InodeRef(core::mem::ManuallyDrop::new(inode), core::marker::PhantomData)
+    }
+}
+
+impl Drop for Inode {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::iput(self.0.as_ptr()) };
+        self.1.unpin();
+    }
+}
+
+/// An [`Inode`] that somebody else owns.
+pub struct InodeRef<'a>(
+    core::mem::ManuallyDrop<Inode>,
+    core::marker::PhantomData<&'a Inode>,
+);
+
+impl core::ops::Deref for InodeRef<'_> {
+    type Target = Inode;
+
+    fn deref(&self) -> &Inode {
+        &self.0
+    }
+}

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Device classes, character device numbers, and character devices made at run time.
+//!
+//! C headers: [`include/linux/cdev.h`](srctree/include/linux/cdev.h),
+//! [`include/linux/device/class.h`](srctree/include/linux/device/class.h)
+
+use kernel::{
+    device::Device,
+    error::to_result,
+    ffi::c_char,
+    prelude::*,
+    types::Opaque, //
+};
+
+use crate::{
+    bindings,
+    file_ops::{
+        FileTable,
+        OpenNode, //
+    }, //
+};
+
+/// Where below `/dev` the nodes of a class appear.
+pub trait DevFolder {
+    /// The folder, without slashes at its ends.
+    const FOLDER: &'static CStr;
+}
+
+/// A device class; keep it as a `static`.
+#[repr(transparent)]
+pub struct Class(Opaque<bindings::class>);
+
+// SAFETY: A registered class is only read by us; the driver core guards what it writes.
+unsafe impl Sync for Class {}
+// SAFETY: As above.
+unsafe impl Send for Class {}
+
+impl Class {
+    /// A class whose devices have their nodes in `F::FOLDER`.
+    pub const fn new<F: DevFolder>(name: &'static CStr) -> Self {
+        let mut class: bindings::class = pin_init::zeroed();
+        class.name = kernel::str::as_char_ptr_in_const_context(name);
+        class.devnode = Some(devnode_callback::<F>);
+        Self(Opaque::new(class))
+    }
+
+    /// The C object, for a `struct device` that belongs to the class.
+    pub fn as_ptr(&'static self) -> *const bindings::class {
+        self.0.get()
+    }
+
+    /// Shows the class in sysfs until the result is dropped.
+    pub fn register(&'static self) -> Result<ClassRegistration> {
+        // SAFETY: The class is a static, so it outlives its registration.
+        to_result(unsafe { bindings::class_register(self.0.get()) })?;
+        Ok(ClassRegistration(self))
+    }
+}
+
+/// # Safety
+///
+/// Called by the driver core with a valid device.
+unsafe extern "C" fn devnode_callback<F: DevFolder>(
+    dev: *const bindings::device,
+    _mode: *mut bindings::umode_t,
+) -> *mut c_char {
+    // SAFETY: The driver core passes a valid device, which `Device` only wraps.
+    let dev = unsafe { Device::<kernel::device::Normal>::from_raw(dev.cast_mut()) };
+    // SAFETY: The format matches its two strings; the caller frees the result.
+    unsafe {
+        bindings::kasprintf(
+            bindings::GFP_KERNEL,
+            c"%s/%s".as_char_ptr(),
+            F::FOLDER.as_char_ptr(),
+            dev.name().as_char_ptr(),
+        )
+    }
+}
+
+/// A class that is shown in sysfs; dropping it takes it away.
+pub struct ClassRegistration(&'static Class);
+
+impl Drop for ClassRegistration {
+    fn drop(&mut self) {
+        // SAFETY: The class was registered when this value was made.
+        unsafe { bindings::class_unregister(self.0 .0.get()) }
+    }
+}
+
+/// A range of character device numbers with a dynamic major.
+///
+/// # Invariants
+///
+/// `first` and the `count` minors from it on are ours.
+pub struct Region {
+    first: bindings::dev_t,
+    count: u32,
+}
+
+impl Region {
+    /// The most minors that a major has.
+    pub const ALL_MINORS: u32 = 1 << bindings::MINORBITS;
+
+    /// Takes `count` numbers, which `/proc/devices` shows as `name`.
+    pub fn new(name: &'static CStr, count: u32) -> Result<Self> {
+        let mut first = 0;
+        // SAFETY: Both pointers are valid for the call.
+        to_result(unsafe {
+            bindings::alloc_chrdev_region(&mut first, 0, count, name.as_char_ptr())
+        })?;
+        // INVARIANT: The call above succeeded.
+        Ok(Self { first, count })
+    }
+
+    /// The device number of `minor`, which must be below the count.
+    pub fn number(&self, minor: u32) -> Result<DevNumber> {
+        (minor < self.count)
+            .then_some(DevNumber(self.first + minor))
+            .ok_or(ERANGE)
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::unregister_chrdev_region(self.first, self.count) }
+    }
+}
+
+/// A device number out of a [`Region`].
+#[derive(Clone, Copy)]
+pub struct DevNumber(bindings::dev_t);
+
+/// A character device with its place in sysfs and the value that its files start from.
+#[repr(C)]
+pub(crate) struct NodeInner<T> {
+    dev: Opaque<bindings::device>,
+    cdev: Opaque<bindings::cdev>,
+    data: T,
+}
+
+impl<T> NodeInner<T> {
+    /// # Safety
+    ///
+    /// `cdev` is the one in a `NodeInner<T>` that stays alive for `'a`.
+    pub(crate) unsafe fn from_cdev<'a>(cdev: *mut bindings::cdev) -> &'a T {
+        // SAFETY: By this function's contract.
+        unsafe { &(*kernel::container_of!(Opaque::cast_from(cdev), Self, cdev)).data }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the driver core with the device in a `NodeInner<T>`, when nothing refers to it.
+    unsafe extern "C" fn release_callback(dev: *mut bindings::device) {
+        // SAFETY: By this function's contract; the box was leaked by `NodeRegistration::new`.
+        drop(unsafe {
+            KBox::from_raw(kernel::container_of!(Opaque::cast_from(dev), Self, dev).cast_mut())
+        });
+    }
+}
+
+/// A character device that can be opened until this value is dropped.
+///
+/// Files that are open then stay valid: they keep the node's memory, not its registration.
+///
+/// # Invariants
+///
+/// Points at a node that was added by `cdev_device_add`, and owns one reference to its device.
+pub struct NodeRegistration<T>(core::ptr::NonNull<NodeInner<T>>);
+
+// SAFETY: The C parts may be used from any thread; `T` is `Send` and `Sync`.
+unsafe impl<T: Send + Sync> Send for NodeRegistration<T> {}
+// SAFETY: As above.
+unsafe impl<T: Send + Sync> Sync for NodeRegistration<T> {}
+
+impl<T: Send + Sync + 'static> NodeRegistration<T> {
+    /// Makes the node `name` of `class`, with `number`, whose files are made by `table`.
+    pub fn new<F: OpenNode<Node = T>>(
+        class: &'static Class,
+        table: &'static FileTable<F>,
+        number: DevNumber,
+        name: &CStr,
+        data: T,
+    ) -> Result<Self> {
+        let node = KBox::new(
+            NodeInner {
+                dev: Opaque::zeroed(),
+                cdev: Opaque::zeroed(),
+                data,
+            },
+            GFP_KERNEL,
+        )?;
+        let node = KBox::into_raw(node);
+        // SAFETY: The node is ours and zeroed.
+        let (dev, cdev) = unsafe { ((*node).dev.get(), (*node).cdev.get()) };
+        // SAFETY: `dev` is zeroed memory that lives until `release_callback`; `cdev` likewise,
+        // since `cdev_device_add` makes it hold a reference to the device.
+        unsafe {
+            bindings::device_initialize(dev);
+            (*dev).devt = number.0;
+            (*dev).class = class.as_ptr();
+            (*dev).release = Some(NodeInner::<T>::release_callback);
+            bindings::cdev_init(cdev, table.as_ptr());
+            (*cdev).owner = (*table.as_ptr()).owner;
+        }
+        // SAFETY: The device is initialised and its name not yet used.
+        let named =
+            unsafe { bindings::dev_set_name(dev, c"%s".as_char_ptr(), name.as_char_ptr()) };
+        to_result(named)
+            // SAFETY: Both are initialised and not yet added.
+            .and_then(|()| to_result(unsafe { bindings::cdev_device_add(cdev, dev) }))
+            // SAFETY: Gives back the reference of `device_initialize`, which frees the node.
+            .inspect_err(|_| unsafe { bindings::put_device(dev) })?;
+        // INVARIANT: Added just now; the reference of `device_initialize` is handed over.
+        // SAFETY: `KBox::into_raw` gives no null pointer.
+        Ok(Self(unsafe { core::ptr::NonNull::new_unchecked(node) }))
+    }
+}
+
+impl<T> Drop for NodeRegistration<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant; the node outlives `cdev_device_del` by our reference.
+        unsafe {
+            let node = self.0.as_ref();
+            let dev = node.dev.get();
+            bindings::cdev_device_del(node.cdev.get(), dev);
+            bindings::put_device(dev);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! File operations of objects that are neither misc devices of the usual kind nor inode backed.
+//!
+//! The `kernel` crate ties file operations to a misc device. VFIO needs them for three kinds of
+//! file: a misc device, character devices made at run time, and anonymous inodes. One trait,
+//! [`FileOperations`], serves all three; a [`FileTable`] is the `static` that makes files of one
+//! kind recognisable, as the C code does by comparing `f_op`.
+//!
+//! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
+
+use core::marker::PhantomData;
+
+use kernel::{
+    error::{
+        from_result,
+        VTABLE_DEFAULT_ERROR, //
+    },
+    ffi::{
+        c_char,
+        c_int,
+        c_long,
+        c_uint,
+        c_ulong, //
+    },
+    fs::File,
+    mm::virt::VmaNew,
+    module::this_module,
+    prelude::*,
+    seq_file::SeqFile,
+    types::ForeignOwnable,
+    uaccess::UserPtr, //
+};
+
+use crate::{
+    bindings,
+    chardev::NodeInner, //
+};
+
+/// What [`FileOperations::Data`] looks like while the file is open.
+pub type Borrowed<'a, T> = <<T as FileOperations>::Data as ForeignOwnable>::Borrowed<'a>;
+
+/// Operations on an open file that carries a value of type [`FileOperations::Data`].
+///
+/// The value is dropped when the last reference to the file goes.
+#[vtable]
+pub trait FileOperations: Sized + 'static {
+    /// What an open file carries.
+    type Data: ForeignOwnable + Send + Sync;
+
+    /// `ioctl(2)`, from native and from 32-bit callers (whose pointers are widened).
+    fn ioctl(data: Borrowed<'_, Self>, file: &File, cmd: u32, arg: usize) -> Result<isize>;
+
+    /// `read(2)` and `pread(2)`: moves `pos` and returns the bytes read.
+    fn read(
+        _data: Borrowed<'_, Self>,
+        _buf: UserPtr,
+        _count: usize,
+        _pos: &mut i64,
+    ) -> Result<usize> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// `write(2)` and `pwrite(2)`: moves `pos` and returns the bytes written.
+    fn write(
+        _data: Borrowed<'_, Self>,
+        _buf: UserPtr,
+        _count: usize,
+        _pos: &mut i64,
+    ) -> Result<usize> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// `mmap(2)`; called with the mmap lock held for writing.
+    fn mmap(_data: Borrowed<'_, Self>, _vma: &VmaNew) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Lines for `/proc/PID/fdinfo/FD`.
+    fn show_fdinfo(_data: Borrowed<'_, Self>, _m: &SeqFile) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+}
+
+/// Files that a misc device opens, each with a value of its own.
+pub trait OpenMisc: FileOperations {
+    /// Makes the value that the new file carries.
+    fn open() -> Result<Self::Data>;
+}
+
+/// Files that a character device of [`crate::chardev`] opens.
+pub trait OpenNode: FileOperations {
+    /// What the character device itself carries.
+    type Node: Send + Sync + 'static;
+
+    /// Makes the value that the new file carries; `file` is not yet visible to userspace.
+    fn open(node: &Self::Node, file: &File) -> Result<Self::Data>;
+}
+
+/// A `struct file_operations` made from `T`. Keep exactly one, as a `static`.
+///
+/// # Invariants
+///
+/// A file whose `f_op` points at this table has as its `private_data` the foreign form of a
+/// `T::Data`, from the end of its `open` (or its creation) until `release`.
+#[repr(transparent)]
+pub struct FileTable<T>(bindings::file_operations, PhantomData<T>);
+
+// SAFETY: The table is never written after its creation.
+unsafe impl<T> Sync for FileTable<T> {}
+
+impl<T: FileOperations> FileTable<T> {
+    /// The table of files that are created with their value in them.
+    pub const fn anonymous() -> Self {
+        Self(VTable::<T>::BASE, PhantomData)
+    }
+
+    /// What `file` carries, if it is one of this table's files.
+    pub fn data<'a>(&'static self, file: &'a File) -> Option<Borrowed<'a, T>> {
+        // SAFETY: `file` is valid; `f_op` does not change once the file is visible.
+        let f_op = unsafe { (*file.as_ptr()).f_op };
+        if !core::ptr::eq(f_op, &self.0) {
+            return None;
+        }
+        // SAFETY: By the type invariant this is a `T::Data` in foreign form; the reference to the
+        // file defers `release` for `'a`, and nobody borrows it mutably.
+        Some(unsafe { T::Data::borrow((*file.as_ptr()).private_data) })
+    }
+
+    pub(crate) fn as_ptr(&'static self) -> *const bindings::file_operations {
+        &self.0
+    }
+}
+
+impl<T: OpenMisc> FileTable<T> {
+    /// The table of files that are made by opening a misc device.
+    pub const fn misc() -> Self {
+        let mut table = VTable::<T>::BASE;
+        table.open = Some(open_misc_callback::<T>);
+        Self(table, PhantomData)
+    }
+}
+
+impl<T: OpenNode> FileTable<T> {
+    /// The table of files that are made by opening a character device.
+    pub const fn node() -> Self {
+        let mut table = VTable::<T>::BASE;
+        table.open = Some(open_node_callback::<T>);
+        Self(table, PhantomData)
+    }
+}
+
+/// # Safety
+///
+/// Called by the VFS for a misc device that was registered with a [`FileTable<T>`].
+unsafe extern "C" fn open_misc_callback<T: OpenMisc>(
+    _inode: *mut bindings::inode,
+    file: *mut bindings::file,
+) -> c_int {
+    from_result(|| {
+        let data = T::open()?;
+        // SAFETY: The file is being opened, so nobody else looks at `private_data`.
+        unsafe { (*file).private_data = data.into_foreign() };
+        Ok(0)
+    })
+}
+
+/// # Safety
+///
+/// Called by the VFS for a character device that was registered as a `NodeInner<T::Node>`.
+unsafe extern "C" fn open_node_callback<T: OpenNode>(
+    inode: *mut bindings::inode,
+    file: *mut bindings::file,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: The VFS holds a reference on `i_cdev` during `open`, which holds the node.
+        let node = unsafe { NodeInner::<T::Node>::from_cdev(bindings::kernel_ext_inode_cdev(inode)) };
+        // SAFETY: The file is valid for this call, and there is no fdget_pos yet.
+        let data = T::open(node, unsafe { File::from_raw_file(file) })?;
+        // SAFETY: The file is being opened, so nobody else looks at `private_data`.
+        unsafe { (*file).private_data = data.into_foreign() };
+        Ok(0)
+    })
+}
+
+/// The trampolines from C.
+///
+/// All of them are called by the VFS on a file whose `f_op` is a [`FileTable<T>`].
+struct VTable<T>(PhantomData<T>);
+
+impl<T: FileOperations> VTable<T> {
+    /// # Safety
+    ///
+    /// See [`VTable`].
+    unsafe fn data<'a>(file: *mut bindings::file) -> Borrowed<'a, T> {
+        // SAFETY: By the invariant of `FileTable`; the VFS calls nothing after `release`.
+        unsafe { T::Data::borrow((*file).private_data) }
+    }
+
+    /// # Safety
+    ///
+    /// See [`VTable`]; called once, at the end.
+    unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: By the invariant of `FileTable`; this is the last call for the file.
+        drop(unsafe { T::Data::from_foreign((*file).private_data) });
+        0
+    }
+
+    /// # Safety
+    ///
+    /// See [`VTable`].
+    unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
+        // SAFETY: By this function's contract.
+        let data = unsafe { Self::data(file) };
+        // SAFETY: The file is valid during the call; `ioctl` takes no fdget_pos.
+        let file = unsafe { File::from_raw_file(file) };
+        match T::ioctl(data, file, cmd, arg) {
+            Ok(value) => value as c_long,
+            Err(e) => e.to_errno() as c_long,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// See [`VTable`]; `pos` is valid.
+    unsafe extern "C" fn read(
+        file: *mut bindings::file,
+        buf: *mut c_char,
+        count: usize,
+        pos: *mut i64,
+    ) -> isize {
+        // SAFETY: By this function's contract.
+        let (data, pos) = unsafe { (Self::data(file), &mut *pos) };
+        from_result(|| Ok(T::read(data, UserPtr::from_ptr(buf.cast()), count, pos)? as isize))
+    }
+
+    /// # Safety
+    ///
+    /// See [`VTable`]; `pos` is valid.
+    unsafe extern "C" fn write(
+        file: *mut bindings::file,
+        buf: *const c_char,
+        count: usize,
+        pos: *mut i64,
+    ) -> isize {
+        // SAFETY: By this function's contract.
+        let (data, pos) = unsafe { (Self::data(file), &mut *pos) };
+        let buf = UserPtr::from_ptr(buf.cast_mut().cast());
+        from_result(|| Ok(T::write(data, buf, count, pos)? as isize))
+    }
+
+    /// # Safety
+    ///
+    /// See [`VTable`]; `vma` is being set up.
+    unsafe extern "C" fn mmap(
+        file: *mut bindings::file,
+        vma: *mut bindings::vm_area_struct,
+    ) -> c_int {
+        // SAFETY: By this function's contract.
+        let (data, vma) = unsafe { (Self::data(file), VmaNew::from_raw(vma)) };
+        from_result(|| T::mmap(data, vma).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// See [`VTable`]; `m` is valid.
+    unsafe extern "C" fn show_fdinfo(m: *mut bindings::seq_file, file: *mut bindings::file) {
+        // SAFETY: By this function's contract.
+        let (data, m) = unsafe { (Self::data(file), SeqFile::from_raw(m)) };
+        T::show_fdinfo(data, m);
+    }
+
+    const BASE: bindings::file_operations = bindings::file_operations {
+        owner: this_module::<T::OwnerModule>().as_ptr(),
+        release: Some(Self::release),
+        unlocked_ioctl: Some(Self::ioctl),
+        compat_ioctl: bindings::compat_ptr_ioctl,
+        read: if T::HAS_READ { Some(Self::read) } else { None },
+        write: if T::HAS_WRITE {
+            Some(Self::write)
+        } else {
+            None
+        },
+        mmap: if T::HAS_MMAP { Some(Self::mmap) } else { None },
+        show_fdinfo: if T::HAS_SHOW_FDINFO {
+            Some(Self::show_fdinfo)
+        } else {
+            None
+        },
+        ..pin_init::zeroed()
+    };
+}

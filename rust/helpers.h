@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Macros and inline functions of C headers, as functions that Rust can call. */
+#ifndef KERNEL_EXT_HELPERS_H
+#define KERNEL_EXT_HELPERS_H
+
+#include <linux/fs.h>
+#include <linux/poll.h>
+#include <linux/vfio.h>
+#include <linux/workqueue.h>
+
+static const fmode_t KERNEL_EXT_FMODE_PREAD = FMODE_PREAD;
+static const fmode_t KERNEL_EXT_FMODE_PWRITE = FMODE_PWRITE;
+
+struct cdev *kernel_ext_inode_cdev(const struct inode *inode);
+struct workqueue_struct *kernel_ext_singlethread_workqueue(const char *name);
+__poll_t kernel_ext_vfs_poll(struct file *file, struct poll_table_struct *pt);
+int kernel_ext_pm_runtime_get(struct device *dev);
+void kernel_ext_pm_runtime_put(struct device *dev);
+int kernel_ext_iova_bitmap_report(unsigned long iova, size_t length, unsigned long page_size,
+				  u64 __user *data, void *opaque, iova_bitmap_fn_t fn);
+
+#endif
