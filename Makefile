@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# VFIO in Rust, as modules outside of the kernel tree. 'make help' lists what there is.
+
+# The kernel to build for, and where the results go.
+KDIR ?= /lib/modules/$(shell uname -r)/build
+OUT ?= build/native
+
+buildroot := tools/testing/buildroot
+
+.PHONY: all
+all: modules
+
+.DELETE_ON_ERROR:
+
+# --- Building ------------------------------------------------------------------------------
+
+# A module's output never goes into the source tree, so that builds for several kernels stand side by side.
+kbuild = $(MAKE) --no-print-directory -C $(KDIR) M=$(CURDIR) MO=$(abspath $(OUT)) CLIPPY_CONF_DIR=$(CURDIR) $(kbuild_warnings)
+
+# WERROR=1 makes warnings errors, in Rust and in C.
+ifeq ($(WERROR),1)
+kbuild_warnings := KRUSTFLAGS=-Dwarnings KCFLAGS=-Werror
+endif
+
+# KERNEL=stock|test|debug: the same again, within the build root, for a kernel that is made there.
+in_buildroot = set -e; \
+	kdir=$$($(buildroot) kdir $(KERNEL)); \
+	args=$$($(buildroot) make-args $(KERNEL)); \
+	MAKEFLAGS= $(buildroot) exec -- \
+		make --no-print-directory -j$$(nproc) $@ KDIR="$$kdir" $$args OUT=$(kernel_out) \
+		WERROR=$(or $(WERROR),1) $(if $(V),V=$(V))
+kernel_out = build/$(KERNEL)
+
+.PHONY: modules clippy rustdoc rust-analyzer
+ifneq ($(KERNEL),)
+clippy: kernel_out = build/clippy-$(KERNEL)
+modules clippy rustdoc rust-analyzer:
+	@$(in_buildroot)
+else
+modules: check-kdir
+	+@mkdir -p $(OUT)
+	+@$(kbuild) modules
+
+# Always with warnings as errors: what has passed is not compiled again, so it would warn no more.
+clippy: kbuild_warnings = KRUSTFLAGS=-Dwarnings
+clippy: check-kdir
+	+@mkdir -p $(OUT)
+	+@$(kbuild) CLIPPY=1 modules
+
+rustdoc: modules
+	@tools/crates --out $(OUT) rustdoc build/rustdoc
+	@echo 'The documentation starts at build/rustdoc/vfio_core/index.html'
+
+rust-analyzer: modules
+	@mkdir -p $(OUT)/rust-analyzer
+	+@$(MAKE) --no-print-directory -C $(KDIR) M=$(abspath $(OUT))/rust-analyzer rust-analyzer
+	@tools/crates --out $(OUT) rust-project $(OUT)/rust-analyzer/rust-project.json >rust-project.json
+endif
+
+.PHONY: check-kdir
+check-kdir:
+	@tools/check-kdir $(KDIR)
+
+.PHONY: stock test-modules debug-modules
+stock:
+	@$(MAKE) --no-print-directory modules KERNEL=stock
+test-modules debug-modules:
+	@$(MAKE) --no-print-directory modules KERNEL=$(@:-modules=)
+
+# --- Installing ----------------------------------------------------------------------------
+
+# depmod prefers updates/ to the kernel's own folder, so these modules take the place of those.
+INSTALL_MOD_DIR ?= updates
+override INSTALL_MOD_PATH := $(abspath $(INSTALL_MOD_PATH))
+release = $(shell cat $(KDIR)/include/config/kernel.release)
+installed = $(INSTALL_MOD_PATH)/lib/modules/$(release)/$(INSTALL_MOD_DIR)
+depmod = depmod $(if $(INSTALL_MOD_PATH),-b $(INSTALL_MOD_PATH)) $(release)
+module_names = $(patsubst %.o,%,$(shell sed -n 's/^obj-m *+*:*= *//p' Kbuild))
+
+.PHONY: modules_install modules_uninstall
+modules_install: check-kdir
+	+@$(kbuild) INSTALL_MOD_DIR=$(INSTALL_MOD_DIR) INSTALL_MOD_PATH=$(INSTALL_MOD_PATH) modules_install
+	$(depmod)
+
+modules_uninstall:
+	rm -f $(foreach name,$(module_names),$(installed)/$(name).ko $(installed)/$(name).ko.*)
+	$(depmod)
+
+# --- Formatting ----------------------------------------------------------------------------
+
+# The crates of the kernel modules; the programs have another edition, which cargo knows.
+kernel_rust_files = $(shell find * \( -path build -o -path tools -o -path samples/user \) -prune -o -name '*.rs' -print)
+
+.PHONY: rustfmt rustfmtcheck
+rustfmt:
+	@MAKEFLAGS= $(buildroot) exec -- rustfmt $(kernel_rust_files)
+	@MAKEFLAGS= $(buildroot) exec -- cargo fmt --all
+rustfmtcheck:
+	@MAKEFLAGS= $(buildroot) exec -- rustfmt --check $(kernel_rust_files)
+	@MAKEFLAGS= $(buildroot) exec -- cargo fmt --all --check
+
+# --- Testing -------------------------------------------------------------------------------
+
+.PHONY: test demo
+test:
+	@MAKEFLAGS= tools/testing/test
+demo:
+	@MAKEFLAGS= tools/testing/demo
+
+# --- Cleaning ------------------------------------------------------------------------------
+
+.PHONY: clean cache-clean
+clean:
+	rm -rf build rust-project.json
+cache-clean:
+	@$(buildroot) clean
+
+# --- Help ----------------------------------------------------------------------------------
+
+define help_text
+Building:
+  all                the modules, for the kernel in KDIR, into OUT (default target)
+  stock              the same for Debian's kernel, in the build root, into build/stock
+  test-modules       the same for the small kernel with KUnit, into build/test
+  debug-modules      the same for the kernel that checks itself, into build/debug
+  modules_install    into $(INSTALL_MOD_DIR)/ of that kernel's modules, which depmod prefers to the kernel's own
+  modules_uninstall  takes them away, which gives the kernel's own back
+
+Checking:
+  test               everything there is; the last line says how many passed and failed
+  demo               reads a disk by a userspace NVMe driver through these modules, on Debian's kernel
+  clippy             lints; any warning is an error
+  rustfmt            formats the Rust files
+  rustfmtcheck       says which of them are not formatted
+
+Reading:
+  rustdoc            documentation of the crates, into build/rustdoc
+  rust-analyzer      rust-project.json, for editors
+
+Cleaning:
+  clean              removes what was built
+  cache-clean        removes the build root and the kernels
+
+Variables:
+  KDIR=FOLDER        the kernel build tree (default: that of the running kernel)
+  OUT=FOLDER         where results go (default: build/native)
+  KERNEL=stock|test|debug   all, clippy, rustdoc, rust-analyzer: in the build root, for that kernel
+  WERROR=1           warnings are errors
+  V=1                shows the commands
+  INSTALL_MOD_PATH=FOLDER   installs below FOLDER in place of /
+endef
+
+.PHONY: help
+help:
+	$(info $(help_text))
+	@:
