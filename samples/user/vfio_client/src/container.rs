@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Containers: address spaces for DMA.
+
+use crate::{
+    Bytes, Capability, Error, Memory, Result, abi, chain, request,
+    uapi::{
+        VFIO_DMA_MAP_FLAG_READ,
+        VFIO_DMA_MAP_FLAG_WRITE,
+        VFIO_DMA_UNMAP_FLAG_ALL,
+        VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE,
+        VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL,
+        VFIO_TYPE1_IOMMU,
+        VFIO_TYPE1v2_IOMMU,
+        vfio_iommu_type1_dma_map,
+        vfio_iommu_type1_dma_unmap,
+        vfio_iommu_type1_info, //
+    },
+};
+use std::{
+    fs::File,
+    os::fd::{
+        AsFd,
+        BorrowedFd,
+        OwnedFd, //
+    },
+};
+
+/// A kind of backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Iommu {
+    /// Page tables, with the unmap rules of the first version.
+    Type1,
+    /// Page tables, with exact unmap rules.
+    Type1v2,
+}
+
+impl Iommu {
+    /// Returns the number that stands for it.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Type1 => VFIO_TYPE1_IOMMU,
+            Self::Type1v2 => VFIO_TYPE1v2_IOMMU,
+        }
+    }
+}
+
+/// What devices may do with mapped memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapFlags {
+    /// Devices read it.
+    Read,
+    /// Devices write it.
+    Write,
+    /// Devices read and write it.
+    ReadWrite,
+}
+
+impl MapFlags {
+    /// Returns the bits of the interface.
+    pub fn bits(self) -> u32 {
+        match self {
+            Self::Read => VFIO_DMA_MAP_FLAG_READ,
+            Self::Write => VFIO_DMA_MAP_FLAG_WRITE,
+            Self::ReadWrite => VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
+        }
+    }
+}
+
+/// A range of addresses, with both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IovaRange {
+    /// The first address.
+    pub start: u64,
+    /// The last address.
+    pub end: u64,
+}
+
+/// What GET_INFO says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IommuInfo {
+    /// Bits that tell which fields are valid.
+    pub flags: u32,
+    /// A bit for each size of page.
+    pub page_sizes: u64,
+    /// The chain of capabilities.
+    pub caps: Vec<Capability>,
+}
+
+impl IommuInfo {
+    /// Returns the ranges that can be mapped.
+    pub fn ranges(&self) -> Vec<IovaRange> {
+        let Some(cap) = self.cap(VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE) else {
+            return Vec::new();
+        };
+        (0..cap.body.get_u32(0) as usize)
+            .map(|i| IovaRange {
+                start: cap.body.get_u64(8 + 16 * i),
+                end: cap.body.get_u64(16 + 16 * i),
+            })
+            .collect()
+    }
+
+    /// Returns how many more mappings there may be.
+    pub fn dma_avail(&self) -> Option<u32> {
+        self.cap(VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL)
+            .map(|cap| cap.body.get_u32(0))
+    }
+
+    /// Returns the capability with a number.
+    pub fn cap(&self, id: u32) -> Option<&Capability> {
+        self.caps.iter().find(|cap| u32::from(cap.id) == id)
+    }
+}
+
+/// An open `/dev/vfio/vfio`.
+#[derive(Debug)]
+pub struct Container(OwnedFd);
+
+impl Container {
+    /// Opens a new one.
+    pub fn open() -> Result<Self> {
+        File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/vfio/vfio")
+            .map(|file| Self(file.into()))
+            .map_err(|error| Error::from_io("/dev/vfio/vfio", &error))
+    }
+
+    /// Takes over a descriptor that came from elsewhere.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// Returns the version of the interface.
+    pub fn api_version(&self) -> Result<i32> {
+        abi::ioctl_value(self, request::GET_API_VERSION, 0)
+            .map_err(Error::during("GET_API_VERSION"))
+    }
+
+    /// Asks for an extension; 0 means no.
+    pub fn check_extension(&self, extension: u32) -> Result<i32> {
+        abi::ioctl_value(self, request::CHECK_EXTENSION, extension.into())
+            .map_err(Error::during("CHECK_EXTENSION"))
+    }
+
+    /// Chooses the backend.
+    pub fn set_iommu(&self, iommu: Iommu) -> Result {
+        abi::ioctl_value(self, request::SET_IOMMU, iommu.number().into())
+            .map(drop)
+            .map_err(Error::during("SET_IOMMU"))
+    }
+
+    /// Asks for page sizes and capabilities.
+    pub fn info(&self) -> Result<IommuInfo> {
+        let mut size = size_of::<vfio_iommu_type1_info>();
+        loop {
+            let mut bytes = Bytes::new().u32(size as u32).fill(0, size - 4);
+            abi::ioctl_bytes(self, request::IOMMU_GET_INFO, bytes.as_mut())
+                .map_err(Error::during("IOMMU_GET_INFO"))?;
+            let needed = bytes.get_u32(0) as usize;
+            if needed > size {
+                size = needed;
+                continue;
+            }
+            return Ok(IommuInfo {
+                flags: bytes.get_u32(4),
+                page_sizes: bytes.get_u64(8),
+                caps: chain(bytes.as_ref(), bytes.get_u32(16)),
+            });
+        }
+    }
+
+    /// Lets devices use all of `memory` at `iova`.
+    pub fn map(&self, iova: u64, memory: &Memory, flags: MapFlags) -> Result {
+        self.map_part(iova, memory, 0, memory.len(), flags)
+    }
+
+    /// Lets devices use `len` bytes from `offset` of `memory` at `iova`.
+    ///
+    /// # Panics
+    ///
+    /// If these bytes are not all in `memory`.
+    #[track_caller]
+    pub fn map_part(
+        &self,
+        iova: u64,
+        memory: &Memory,
+        offset: usize,
+        len: usize,
+        flags: MapFlags,
+    ) -> Result {
+        assert!(offset <= memory.len() && len <= memory.len() - offset);
+        let map = vfio_iommu_type1_dma_map {
+            argsz: size_of::<vfio_iommu_type1_dma_map>() as u32,
+            flags: flags.bits(),
+            vaddr: memory.addr() + offset as u64,
+            iova,
+            size: len as u64,
+        };
+        let mut bytes = abi::bytes_of(&map).to_vec();
+        abi::ioctl_bytes(self, request::IOMMU_MAP_DMA, &mut bytes)
+            .map(drop)
+            .map_err(Error::during("IOMMU_MAP_DMA"))
+    }
+
+    /// Takes addresses away from devices; returns how many bytes went.
+    pub fn unmap(&self, iova: u64, size: u64) -> Result<u64> {
+        self.unmap_flags(iova, size, 0)
+    }
+
+    /// Takes all addresses away from devices; returns how many bytes went.
+    pub fn unmap_all(&self) -> Result<u64> {
+        self.unmap_flags(0, 0, VFIO_DMA_UNMAP_FLAG_ALL)
+    }
+
+    fn unmap_flags(&self, iova: u64, size: u64, flags: u32) -> Result<u64> {
+        let unmap = vfio_iommu_type1_dma_unmap {
+            argsz: size_of::<vfio_iommu_type1_dma_unmap>() as u32,
+            flags,
+            iova,
+            size,
+            ..Default::default()
+        };
+        let mut bytes = Bytes::new().raw(abi::bytes_of(&unmap));
+        abi::ioctl_bytes(self, request::IOMMU_UNMAP_DMA, bytes.as_mut())
+            .map_err(Error::during("IOMMU_UNMAP_DMA"))?;
+        Ok(bytes.get_u64(16))
+    }
+
+    /// Makes another descriptor of the same open file.
+    pub fn try_clone(&self) -> Result<Self> {
+        self.0
+            .try_clone()
+            .map(Self)
+            .map_err(|error| Error::from_io("dup", &error))
+    }
+}
+
+impl AsFd for Container {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices: regions, interrupts, reset.
+
+use crate::{
+    Bytes, Capability, Error, Group, Interrupt, Memory, Result, abi, chain, raw, request,
+    uapi::{
+        VFIO_DEVICE_FLAGS_RESET,
+        VFIO_IRQ_SET_ACTION_TRIGGER,
+        VFIO_IRQ_SET_DATA_EVENTFD,
+        VFIO_IRQ_SET_DATA_NONE,
+        vfio_device_info,
+        vfio_irq_info,
+        vfio_irq_set,
+        vfio_region_info, //
+    },
+};
+use std::os::fd::{
+    AsFd,
+    AsRawFd,
+    BorrowedFd,
+    OwnedFd, //
+};
+
+/// What a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Bits: can be reset, is PCI, has capabilities.
+    pub flags: u32,
+    /// The number of regions.
+    pub regions: u32,
+    /// The number of interrupt indexes.
+    pub irqs: u32,
+}
+
+impl DeviceInfo {
+    /// Tells whether the device can be reset on its own.
+    pub fn can_reset(&self) -> bool {
+        self.flags & VFIO_DEVICE_FLAGS_RESET != 0
+    }
+}
+
+/// One region of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionInfo {
+    /// Bits: read, write, mmap, capabilities.
+    pub flags: u32,
+    /// Its number.
+    pub index: u32,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Where it is in the device's file.
+    pub offset: u64,
+    /// Its chain of capabilities.
+    pub caps: Vec<Capability>,
+}
+
+/// One interrupt index of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IrqInfo {
+    /// Bits: eventfd, maskable, automasked, can't be resized.
+    pub flags: u32,
+    /// How many interrupts there are.
+    pub count: u32,
+}
+
+/// An open device.
+#[derive(Debug)]
+pub struct Device(OwnedFd);
+
+impl Device {
+    /// Takes over a descriptor.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// Makes another descriptor of the same open file.
+    pub fn try_clone(&self) -> Result<Self> {
+        self.0
+            .try_clone()
+            .map(Self)
+            .map_err(|error| Error::from_io("dup", &error))
+    }
+
+    /// Asks what the device is.
+    pub fn info(&self) -> Result<DeviceInfo> {
+        let size = size_of::<vfio_device_info>();
+        let mut bytes = Bytes::new().u32(size as u32).fill(0, size - 4);
+        abi::ioctl_bytes(self, request::DEVICE_GET_INFO, bytes.as_mut())
+            .map_err(Error::during("DEVICE_GET_INFO"))?;
+        Ok(DeviceInfo {
+            flags: bytes.get_u32(4),
+            regions: bytes.get_u32(8),
+            irqs: bytes.get_u32(12),
+        })
+    }
+
+    /// Asks for one region, with its capabilities.
+    pub fn region(&self, index: u32) -> Result<RegionInfo> {
+        let mut size = size_of::<vfio_region_info>();
+        loop {
+            let mut bytes = Bytes::new()
+                .u32(size as u32)
+                .u32(0)
+                .u32(index)
+                .fill(0, size - 12);
+            abi::ioctl_bytes(self, request::DEVICE_GET_REGION_INFO, bytes.as_mut())
+                .map_err(Error::during("DEVICE_GET_REGION_INFO"))?;
+            let needed = bytes.get_u32(0) as usize;
+            if needed > size {
+                size = needed;
+                continue;
+            }
+            let info: vfio_region_info = abi::from_bytes(bytes.as_ref())
+                .ok_or(Error::new("DEVICE_GET_REGION_INFO", crate::Errno::EINVAL))?;
+            return Ok(RegionInfo {
+                flags: info.flags,
+                index: info.index,
+                size: info.size,
+                offset: info.offset,
+                caps: chain(bytes.as_ref(), info.cap_offset),
+            });
+        }
+    }
+
+    /// Maps a part of a region into the process.
+    pub fn map_region(&self, region: &RegionInfo, offset: u64, len: usize) -> Result<Memory> {
+        Memory::from_file(self, region.offset + offset, len, true)
+    }
+
+    /// Reads from a region.
+    pub fn read(&self, region: &RegionInfo, offset: u64, out: &mut [u8]) -> Result {
+        let done = raw::pread(self, out, region.offset + offset)
+            .map_err(Error::during("read of region"))?;
+        full(done, out.len(), "read of region")
+    }
+
+    /// Writes to a region.
+    pub fn write(&self, region: &RegionInfo, offset: u64, data: &[u8]) -> Result {
+        let done = raw::pwrite(self, data, region.offset + offset)
+            .map_err(Error::during("write to region"))?;
+        full(done, data.len(), "write to region")
+    }
+
+    /// Asks for one interrupt index.
+    pub fn irq(&self, index: u32) -> Result<IrqInfo> {
+        let size = size_of::<vfio_irq_info>();
+        let mut bytes = Bytes::new().u32(size as u32).u32(0).u32(index).u32(0);
+        abi::ioctl_bytes(self, request::DEVICE_GET_IRQ_INFO, bytes.as_mut())
+            .map_err(Error::during("DEVICE_GET_IRQ_INFO"))?;
+        Ok(IrqInfo {
+            flags: bytes.get_u32(4),
+            count: bytes.get_u32(12),
+        })
+    }
+
+    /// Sends the first interrupts of an index to eventfds.
+    pub fn enable_irqs(&self, index: u32, interrupts: &[&Interrupt]) -> Result {
+        let size = size_of::<vfio_irq_set>() + 4 * interrupts.len();
+        let mut bytes = Bytes::new()
+            .u32(size as u32)
+            .u32(VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER)
+            .u32(index)
+            .u32(0)
+            .u32(interrupts.len() as u32);
+        for interrupt in interrupts {
+            bytes = bytes.raw(&interrupt.number().to_ne_bytes());
+        }
+        abi::ioctl_bytes(self, request::DEVICE_SET_IRQS, bytes.as_mut())
+            .map(drop)
+            .map_err(Error::during("DEVICE_SET_IRQS"))
+    }
+
+    /// Turns an interrupt index off.
+    pub fn disable_irqs(&self, index: u32) -> Result {
+        let mut bytes = Bytes::new()
+            .u32(size_of::<vfio_irq_set>() as u32)
+            .u32(VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER)
+            .u32(index)
+            .u32(0)
+            .u32(0);
+        abi::ioctl_bytes(self, request::DEVICE_SET_IRQS, bytes.as_mut())
+            .map(drop)
+            .map_err(Error::during("DEVICE_SET_IRQS"))
+    }
+
+    /// Resets the device alone.
+    pub fn reset(&self) -> Result {
+        abi::ioctl_value(self, request::DEVICE_RESET, 0)
+            .map(drop)
+            .map_err(Error::during("DEVICE_RESET"))
+    }
+
+    /// Resets the slot or bus of the device; `groups` are all groups on it.
+    pub fn hot_reset(&self, groups: &[&Group]) -> Result {
+        let mut bytes = Bytes::new()
+            .u32(12 + 4 * groups.len() as u32)
+            .u32(0)
+            .u32(groups.len() as u32);
+        for group in groups {
+            bytes = bytes.raw(&group.as_fd().as_raw_fd().to_ne_bytes());
+        }
+        abi::ioctl_bytes(self, request::DEVICE_PCI_HOT_RESET, bytes.as_mut())
+            .map(drop)
+            .map_err(Error::during("DEVICE_PCI_HOT_RESET"))
+    }
+}
+
+fn full(done: usize, wanted: usize, call: &'static str) -> Result {
+    if done == wanted {
+        Ok(())
+    } else {
+        Err(Error::new(call, crate::Errno::EIO))
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What can go wrong.
+
+use nix::errno::Errno;
+
+/// A call which failed, and how.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{call}: {errno}")]
+pub struct Error {
+    call: String,
+    errno: Errno,
+}
+
+/// The result of most functions.
+pub type Result<T = ()> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Makes an error.
+    pub fn new(call: impl Into<String>, errno: Errno) -> Self {
+        Self {
+            call: call.into(),
+            errno,
+        }
+    }
+
+    /// Returns a function that adds the name of the call.
+    pub(crate) fn during(call: &'static str) -> impl Fn(Errno) -> Self {
+        move |errno| Self::new(call, errno)
+    }
+
+    /// Adds the name of the call to an error of the standard library.
+    pub fn from_io(call: impl Into<String>, error: &std::io::Error) -> Self {
+        Self::new(call, Errno::from_raw(error.raw_os_error().unwrap_or(0)))
+    }
+
+    /// Returns the number that the kernel gave.
+    pub fn errno(&self) -> Errno {
+        self.errno
+    }
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Requests byte by byte, for programs that send wrong ones.
+//!
+//! Nothing here can harm the process: structures are copied into memory of their own that ends at a
+//! page which can't be accessed, and addresses must be those of a [`Memory`] or point nowhere.
+
+use crate::{
+    Bytes,
+    Errno,
+    Memory,
+    abi, //
+};
+use std::os::fd::AsFd;
+
+/// Sends a request without an argument.
+pub fn none(fd: impl AsFd, nr: u32) -> Result<i32, Errno> {
+    abi::ioctl_value(fd, nr, 0)
+}
+
+/// Sends a request with a number, or with a pointer to where nothing can be.
+#[track_caller]
+pub fn value(fd: impl AsFd, nr: u32, value: u64) -> Result<i32, Errno> {
+    abi::ioctl_value(fd, nr, value)
+}
+
+/// Sends a structure and reads back what became of it.
+#[track_caller]
+pub fn bytes(fd: impl AsFd, nr: u32, bytes: &mut Bytes) -> Result<i32, Errno> {
+    abi::ioctl_bytes(fd, nr, bytes.as_mut())
+}
+
+/// Sends the address of a byte of `memory`.
+#[track_caller]
+pub fn at(fd: impl AsFd, nr: u32, memory: &Memory, offset: usize) -> Result<i32, Errno> {
+    abi::ioctl_at(fd, nr, memory, offset)
+}
+
+/// Reads from a file at an offset.
+pub fn pread(fd: impl AsFd, out: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    // CAST: off_t carries the bit pattern.
+    nix::sys::uio::pread(fd, out, offset as i64)
+}
+
+/// Writes to a file at an offset.
+pub fn pwrite(fd: impl AsFd, data: &[u8], offset: u64) -> Result<usize, Errno> {
+    // CAST: off_t carries the bit pattern.
+    nix::sys::uio::pwrite(fd, data, offset as i64)
+}
