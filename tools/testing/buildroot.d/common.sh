@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2034,SC2154,SC2164
+#
+# Messages, the lock, and steps which are either done or not there.
+
+start=$SECONDS
+
+say() {
+	printf '[%4ds] %s\n' $((SECONDS - start)) "$*" >&2
+}
+
+die() {
+	printf 'buildroot: %s\n' "$*" >&2
+	exit 1
+}
+
+# A short name for what the arguments say.
+key() {
+	printf '%s\n' "$@" | sha256sum | cut -c 1-12
+}
+
+# One run at a time makes things; the lock goes when the last process that has it open ends.
+take_lock() {
+	[[ -z ${lock_taken:-} ]] || return 0
+	mkdir -p "$cache"
+	exec {lock_fd}>"$cache/lock"
+	if ! flock --nonblock "$lock_fd"; then
+		say "waiting for another run that prepares this cache"
+		flock "$lock_fd"
+	fi
+	lock_taken=yes
+}
+
+# A folder of the cache counts only with this mark in it, which is put there last.
+is_complete() {
+	[[ -e $1/.complete ]]
+}
+
+# make_complete DIR FUNCTION [ARG...]: FUNCTION fills the empty folder DIR, unless that was done.
+# Kernel output folders hold their own path, so they can't be made elsewhere and renamed.
+make_complete() {
+	local dir=$1
+	shift
+	is_complete "$dir" && return
+	take_lock
+	is_complete "$dir" && return
+	in_namespace rm -rf --one-file-system "$dir"
+	mkdir -p "$dir"
+	"$@" "$dir"
+	touch "$dir/.complete"
+}
+
+# run_step TEXT LOG COMMAND [ARG...]: shows that COMMAND is at work, and the end of its log if it fails.
+# COMMAND does not outlive this script, however that ends.
+run_step() {
+	local text=$1 log=$2 began=$SECONDS
+	shift 2
+	say "$text"
+	in_namespace --kill "$@" >>"$log" 2>&1 </dev/null &
+	local pid=$!
+	while sleep 0.5 && kill -0 $pid 2>/dev/null; do
+		show_progress "$text" "$log" $((SECONDS - began))
+	done
+	[[ ! -t 2 ]] || printf '\r\033[K' >&2
+	if ! wait $pid; then
+		tail -n 25 "$log" >&2
+		die "failed: $text (the whole log is $log)"
+	fi
+}
+
+# On a terminal a line that counts; elsewhere one line a minute.
+last_shown=0
+show_progress() {
+	local text=$1 log=$2 seconds=$3
+	if [[ -t 2 ]]; then
+		printf '\r\033[K[%4ds] %s: %d s, %d lines of log' $((SECONDS - start)) "$text" "$seconds" "$(wc -l <"$log")" >&2
+	elif ((seconds - last_shown >= 60 || seconds < last_shown)); then
+		((seconds < 60)) || say "... $seconds s, $(wc -l <"$log") lines of log"
+		last_shown=$((seconds - seconds % 60))
+	fi
+}

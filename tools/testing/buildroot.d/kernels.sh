@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2034,SC2154,SC2164
+#
+# Three kernels from one source: the distribution's own, a small one with KUnit, one that checks itself.
+
+arch=amd64
+# Kernels are built by clang only where KASAN for Rust wants it.
+make_args() {
+	if [[ $1 == debug ]]; then echo LLVM=1; fi
+}
+
+check_kernel() {
+	[[ ${1:-} =~ ^(stock|test|debug)$ ]] || die "which kernel? stock, test or debug"
+}
+
+need_kernel() {
+	check_kernel "$@"
+	need_root
+	make_complete "$(linux_dir)" make_linux
+	make_complete "$(kernel_dir "$1")" "make_$([[ $1 == stock ]] && echo stock || echo own)" "$1"
+}
+
+# The distribution's packages of the series, unpacked.
+linux_dir() {
+	echo "$cache/linux-$(key "$KERNEL_SERIES" "$(declare -f make_linux unpack_linux)")"
+}
+
+kernel_dir() {
+	local linux parts=()
+	linux=$(linux_dir)
+	case $1 in
+	stock) parts=("$(declare -f make_stock)") ;;
+	test) parts=("$(declare -f make_own)" "$(fragments test | xargs cat)") ;;
+	debug) parts=("$(declare -f make_own)" "$(fragments debug | xargs cat)") ;;
+	esac
+	echo "$cache/$1-$(key "${linux##*/}" "$(<"$linux/version")" "$(<"$(root_dir)/packages")" "${parts[@]}")"
+}
+
+# The config files of one of our kernels; what a later one says goes.
+fragments() {
+	echo "$here/kernel/test.config"
+	if [[ $1 == debug ]]; then echo "$here/kernel/debug.config"; fi
+}
+
+make_linux() {
+	local dir=$1 log=$1.log apt names
+	: >"$log"
+	mkdir -p "$dir/apt/lists/partial" "$dir/apt/archives/partial" "$dir/debs"
+	apt="-o Dir::State=$dir/apt -o Dir::Cache=$dir/apt -o Dir::State::status=/var/lib/dpkg/status -o APT::Sandbox::User=root"
+	run_step "asking the mirror for kernels" "$log" "${in_root[@]}" bash -ec \
+		"apt-get $apt update && apt-cache $apt dumpavail | awk '/^Package: linux-/ { p = \$2 } /^Version:/ && p { print p, \$2; p = \"\" }' >$dir/available"
+	names=$(find_packages "$dir/available")
+	run_step "fetching Linux $KERNEL_SERIES: $(wc -w <<<"$names") packages" "$log" "${in_root[@]}" bash -ec \
+		"cd $dir/debs && apt-get $apt download ${names//$'\n'/ }"
+	run_step "unpacking them" "$log" "${in_root[@]}" bash -ec "$(declare -f unpack_linux); unpack_linux $dir"
+	rm -rf "$dir/apt" "$dir/debs" "$log"
+}
+
+# The packages of the series, when all of them are there in the version that the source has.
+find_packages() {
+	local source version names
+	source=linux-source-$KERNEL_SERIES
+	version=$(awk -v p="$source" '$1 == p { print $2 }' "$1")
+	names=$(awk -v v="$version" -v n="-${version%%-*}[+]deb[0-9.]+-$arch\$" \
+		'$2 == v && $1 ~ "^linux-(binary-unsigned|modules|headers)" n { print $1 }' "$1")
+	[[ $(wc -w <<<"$names") == 3 ]] || die "the mirror has no whole Linux $KERNEL_SERIES any more, but" \
+		"$(series_in "$1"): try KERNEL_SERIES=$(series_in "$1" | awk '{ print $NF }') tools/testing/buildroot prepare"
+	printf '%s\n' "$source" "$names"
+}
+
+series_in() {
+	awk '/^linux-source-/ { source[$2] = substr($1, 14) }
+		/^linux-binary-unsigned-.*-'"$arch"' / && $1 !~ /-(rt|cloud)-/ { binary[$2] = 1 }
+		END { for (v in source) if (v in binary) print source[v] }' "$1" | sort -V | xargs
+}
+
+# Runs in the build root: DIR/debs to DIR/pkg and DIR/source.
+unpack_linux() {
+	cd "$1"
+	for deb in debs/*.deb; do
+		dpkg -x "$deb" pkg
+	done
+	mkdir source
+	tar --extract --file pkg/usr/src/linux-source-*.tar.xz --strip-components=1 --directory=source
+	rm -f pkg/usr/src/linux-source-*.tar.xz
+	basename pkg/usr/lib/modules/* >version
+}
+
+# No kernel is compiled: the shipped config, the Rust crates, and the shipped kernel's symbol list.
+make_stock() {
+	local dir=$2 log=$2.log linux
+	linux=$(linux_dir)
+	: >"$log"
+	run_step "preparing the stock kernel $(<"$linux/version") for building modules" "$log" \
+		"${in_root[@]}" bash -ec "$(declare -f stock_in_root); stock_in_root $linux $dir"
+	rm -f "$log"
+}
+
+stock_in_root() {
+	local linux=$1 dir=$2 version headers
+	version=$(<"$linux/version")
+	headers=$linux/pkg/usr/src/linux-headers-$version
+	mkdir -p "$dir/out" "$dir/modules/lib/modules"
+	cd "$dir/out"
+	cp "$headers/.config" .config
+	# These name files which only the distribution has.
+	"$linux/source/scripts/config" --set-str SYSTEM_TRUSTED_KEYS "" --set-str MODULE_SIG_KEY ""
+	make -C "$linux/source" O="$PWD" olddefconfig
+	echo "+${version#*+}" >localversion
+	make -C "$linux/source" O="$PWD" -j"$(nproc)" LOCALVERSION= modules_prepare
+	cp "$headers/Module.symvers" Module.symvers
+	cp -al "$linux/pkg/usr/lib/modules/$version" "$dir/modules/lib/modules/"
+	depmod -b "$dir/modules" "$version"
+	ln "$linux/pkg/usr/lib/modules/$version/vmlinuz.unsigned" "$dir/image"
+	echo "$version" >"$dir/version"
+}
+
+# Our own kernels: the fragments over allnoconfig.
+make_own() {
+	local kernel=$1 dir=$2 log=$2.log linux files
+	linux=$(linux_dir)
+	files=$(fragments "$kernel")
+	: >"$log"
+	run_step "configuring the $kernel kernel" "$log" "${in_root[@]}" \
+		bash -ec "$(declare -f configure_own); configure_own $linux $dir '$(make_args "$kernel")' $files"
+	run_step "compiling the $kernel kernel" "$log" "${in_root[@]}" \
+		bash -ec "$(declare -f compile_own); compile_own $dir '$(make_args "$kernel")'"
+	rm -f "$log"
+}
+
+configure_own() {
+	local linux=$1 dir=$2 args=$3
+	shift 3
+	mkdir -p "$dir/out"
+	cd "$dir/out"
+	cat "$@" >fragments
+	echo "-vfio-$(basename "$dir" | cut -d - -f 1)" >localversion
+	make -C "$linux/source" O="$PWD" $args KCONFIG_ALLCONFIG="$PWD/fragments" allnoconfig
+	# What was asked for last must be what is there.
+	awk -F = '
+		{ name = $1 }
+		/^# CONFIG_.* is not set/ { split($0, word, " "); name = word[2] }
+		FILENAME == ".config" { real[name] = $0; next }
+		name ~ /^CONFIG_/ { wanted[name] = $0 }
+		END {
+			for (name in wanted)
+				if (wanted[name] != real[name] && !(wanted[name] ~ /^#/ && !(name in real))) {
+					print "wanted: " wanted[name] ", is: " (name in real ? real[name] : "not there")
+					bad = 1
+				}
+			exit bad
+		}' fragments .config
+}
+
+compile_own() {
+	local dir=$1 args=$2
+	cd "$dir/out"
+	make -j"$(nproc)" $args LOCALVERSION= bzImage modules
+	make $args LOCALVERSION= INSTALL_MOD_PATH="$dir/modules" modules_install
+	ln -f arch/x86/boot/bzImage "$dir/image"
+	cat include/config/kernel.release >"$dir/version"
+}
