@@ -97,8 +97,8 @@ rustfmt:
 	@MAKEFLAGS= $(buildroot) exec -- rustfmt $(kernel_rust_files)
 	@MAKEFLAGS= $(buildroot) exec -- cargo fmt --all
 rustfmtcheck:
-	@MAKEFLAGS= $(buildroot) exec -- rustfmt --check $(kernel_rust_files)
-	@MAKEFLAGS= $(buildroot) exec -- cargo fmt --all --check
+	@MAKEFLAGS= $(buildroot) exec -- rustfmt --check --color never $(kernel_rust_files)
+	@MAKEFLAGS= $(buildroot) exec -- cargo fmt --all --check -- --color never
 
 # --- Testing -------------------------------------------------------------------------------
 

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Single test results, and how to read them out of what test programs print."""
+
+import dataclasses
+import re
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One test: what it shows, whether it passed, and what there is to say about a failure."""
+
+    name: str
+    passed: bool
+    detail: str = ""
+
+
+def of_exit_status(name):
+    """A parser for commands that are one test: the exit status tells."""
+
+    def parse(_output, status):
+        return [Result(name, status == 0, "" if status == 0 else f"exit status {status}")]
+
+    return parse
+
+
+def checks(output, _status):
+    """Reads 'ok NAME' and 'not ok NAME'; '# ...' lines behind the latter say why."""
+    results = []
+    for line in output.splitlines():
+        if match := re.match(r"(ok|not ok) (.+)", line):
+            results.append(Result(match[2], match[1] == "ok"))
+        elif line.startswith("# ") and results and not results[-1].passed:
+            last = results[-1]
+            results[-1] = dataclasses.replace(last, detail=f"{last.detail}{line[2:]}\n")
+    return results
+
+
+def libtest(output, _status):
+    """Reads what Rust's test harness prints; tests that were announced but not heard of failed."""
+    results = [
+        Result(match[1], match[2] == "ok", match[2])
+        for match in re.finditer(r"^test (\S+)\s+\.\.\. (ok|FAILED|ignored)\b", output, re.M)
+    ]
+    announced = re.search(r"^running (\d+) tests?$", output, re.M)
+    missing = int(announced[1]) - len(results) if announced else 0
+    if missing or not announced:
+        results.append(Result("all tests ran", False, f"{missing} did not" if announced else "none did"))
+    return results
+
+
+def ktap_cases(output):
+    """Yields (module, suite, case, passed) out of the KTAP of KUnit, with or without log prefixes."""
+    module = suite = None
+    for line in output.splitlines():
+        line = re.sub(r"^\[ *\d+\.\d+\] ", "", line)
+        if match := re.match(r"    # Subtest: (\S+)", line):
+            module, suite = None, match[1]
+        elif match := re.match(r"    # module: (\S+)", line):
+            module = match[1]
+        elif match := re.match(r"    (ok|not ok) \d+ (\S+)(?: # (\w+))?", line):
+            yield module, suite, match[2], match[1] == "ok" and match[3] != "SKIP"

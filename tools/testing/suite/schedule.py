@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Runs steps, two at a time, each when those that it needs are done, and tells about them."""
+
+import concurrent.futures
+import dataclasses
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+
+from results import Result
+
+TAIL = 40
+
+
+@dataclasses.dataclass
+class Step:
+    """A command whose output holds test results."""
+
+    name: str
+    command: list[str]
+    parse: Callable[[str, int], list[Result]]
+    after: tuple[str, ...] = ()
+    # Says more about a run that is over, from its output.
+    notes: Callable[[str], list[str]] = lambda _output: []
+
+
+class Runner:
+    """Runs steps and collects their results."""
+
+    def __init__(self, folder, minimum, log_folder):
+        self.folder = folder
+        self.minimum = minimum
+        self.log_folder = log_folder
+        self.results = {}
+        self.start = time.monotonic()
+        self.printing = threading.Lock()
+
+    def run(self, steps, workers=2):
+        """Runs all steps; one whose prerequisite failed is not run, and failed too."""
+        waiting = list(steps)
+        running = {}
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            while waiting or running:
+                for step in [s for s in waiting if all(name in self.results for name in s.after)]:
+                    if len(running) == workers:
+                        break
+                    waiting.remove(step)
+                    running[pool.submit(self.run_step, step)] = step.name
+                done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                for future in done:
+                    self.results[running.pop(future)] = future.result()
+
+    def run_step(self, step):
+        broken = [name for name in step.after if not all(r.passed for r in self.results[name])]
+        if broken:
+            results, output, seconds = [Result(step.name, False, f"not run: {broken[0]} failed")], "", 0
+        else:
+            results, output, seconds = self.execute(step)
+        with self.printing:
+            self.report(step, results, output, seconds)
+        return results
+
+    def execute(self, step):
+        began = time.monotonic()
+        log = self.log_folder / f"{step.name}.log"
+        with self.printing:
+            self.say(f"{step.name}: running")
+        with log.open("w") as file:
+            status = subprocess.run(
+                step.command,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            ).returncode
+        output = log.read_text(errors="replace").replace("\r", "")
+        results = step.parse(output, status)
+        results += self.complaints(step, results, status)
+        return results, output, time.monotonic() - began
+
+    def complaints(self, step, results, status):
+        """What is wrong with a run though no test of it says so."""
+        if status and all(r.passed for r in results):
+            yield Result("exit status", False, f"the command ended with {status}")
+        wanted = self.minimum.get(step.name, 1)
+        if len(results) < wanted:
+            yield Result("number of tests", False, f"{len(results)} ran, at least {wanted} were expected")
+
+    def report(self, step, results, output, seconds):
+        failed = [r for r in results if not r.passed]
+        for result in results:
+            print(f"  {'ok    ' if result.passed else 'FAILED'} {step.name}: {result.name}")
+            if not result.passed:
+                print("".join(f"           {line}\n" for line in result.detail.splitlines()), end="")
+        for note in step.notes(output):
+            print(f"         {note}")
+        if failed and output:
+            log = self.log_folder / f"{step.name}.log"
+            print(f"  --- the end of {log.relative_to(self.folder)}:")
+            print("\n".join(f"  | {line}" for line in output.splitlines()[-TAIL:]))
+        self.say(f"{step.name}: {len(results) - len(failed)} passed, {len(failed)} failed in {seconds:.0f} s")
+
+    def finish(self, more):
+        """Prints what failed and the closing line, and returns the exit status."""
+        self.results["overall"] = list(more)
+        everything = [(step, r) for step, results in self.results.items() for r in results]
+        failed = [f"{step}: {r.name}" for step, r in everything if not r.passed]
+        for result in self.results["overall"]:
+            print(f"  {'ok    ' if result.passed else 'FAILED'} {result.name}")
+            print("".join(f"           {line}\n" for line in result.detail.splitlines()), end="")
+        if failed:
+            print("Failed:", *failed, sep="\n  ")
+        print(f"{len(everything) - len(failed)} passed, {len(failed)} failed", flush=True)
+        return 1 if failed else 0
+
+    def say(self, text):
+        print(f"[{time.monotonic() - self.start:4.0f} s] {text}", flush=True)

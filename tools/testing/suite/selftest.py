@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Tests of what reads test results: a test that failed or vanished must never pass for a good one."""
+
+import pathlib
+import tempfile
+import unittest
+
+import kunit
+import results
+from results import Result
+from schedule import Runner, Step
+
+KTAP = """\
+KTAP version 1
+1..1
+    KTAP version 1
+    # Subtest: windows
+    # module: vfio_iommu_pamu
+    1..3
+[    1.234567]     ok 1 empty
+    not ok 2 overlap
+    ok 3 huge # SKIP no memory
+# windows: pass:1 fail:1 skip:1 total:3
+not ok 1 windows
+"""
+
+SOURCE = """\
+#[kunit_tests(windows)]
+mod tests {
+    #[test]
+    fn empty() {}
+
+    /// A case.
+    #[test]
+    // One comment.
+    #[cfg(CONFIG_X)]
+    fn overlap() {}
+    #[test]
+    fn lost() -> Result { Ok(()) }
+}
+"""
+
+
+def failures(found):
+    return [r.name for r in found if not r.passed]
+
+
+class Libtest(unittest.TestCase):
+    def test_all_states(self):
+        output = "running 3 tests\ntest a::b    ... ok\ntest c    ... FAILED\ntest d    ... ignored\n"
+        found = results.libtest(output, 101)
+        self.assertEqual([r.name for r in found], ["a::b", "c", "d"])
+        self.assertEqual(failures(found), ["c", "d"])
+
+    def test_stopped_midway(self):
+        self.assertEqual(failures(results.libtest("running 2 tests\ntest a ... ok\n", 0)), ["all tests ran"])
+
+    def test_never_started(self):
+        self.assertEqual(failures(results.libtest("qemu: no such device\n", 0)), ["all tests ran"])
+
+
+class Checks(unittest.TestCase):
+    def test_detail(self):
+        found = results.checks("ok a\nnot ok b c\n# why\n# more\nok d\n# a number\n", 1)
+        self.assertEqual(found, [Result("a", True), Result("b c", False, "why\nmore\n"), Result("d", True)])
+
+
+class Kunit(unittest.TestCase):
+    def expected(self):
+        with tempfile.TemporaryDirectory() as folder:
+            (pathlib.Path(folder) / "x.rs").write_text(SOURCE)
+            return kunit.in_sources([pathlib.Path(folder)])
+
+    def test_sources(self):
+        self.assertEqual(self.expected(), {"windows": ["empty", "overlap", "lost"]})
+
+    def test_failed_skipped_and_lost(self):
+        found = kunit.judge(self.expected(), KTAP)
+        self.assertEqual(failures(found), ["windows::overlap", "windows::huge", "windows::lost"])
+
+    def test_suite_that_did_not_run(self):
+        self.assertEqual(len(failures(kunit.judge(self.expected(), ""))), 3)
+
+    def test_counts(self):
+        self.assertEqual(kunit.counts(KTAP), ["vfio_iommu_pamu: 3 KUnit cases"])
+
+
+class Scheduling(unittest.TestCase):
+    def run_steps(self, steps, minimum=()):
+        with tempfile.TemporaryDirectory() as folder:
+            runner = QuietRunner(pathlib.Path(folder), dict(minimum), pathlib.Path(folder))
+            runner.run(steps)
+            return {name: failures(found) for name, found in runner.results.items()}
+
+    def test_needs(self):
+        bad = Step("bad", ["false"], results.of_exit_status("x"))
+        late = Step("late", ["true"], results.of_exit_status("y"), after=("bad",))
+        good = Step("good", ["true"], results.of_exit_status("z"))
+        self.assertEqual(self.run_steps([late, bad, good]), {"bad": ["x"], "late": ["late"], "good": []})
+
+    def test_exit_status_without_a_failed_test(self):
+        step = Step("x", ["sh", "-c", "echo ok a; exit 3"], results.checks)
+        self.assertEqual(self.run_steps([step]), {"x": ["exit status"]})
+
+    def test_too_few(self):
+        step = Step("x", ["echo", "ok a"], results.checks)
+        self.assertEqual(self.run_steps([step], {"x": 2}), {"x": ["number of tests"]})
+
+    def test_none_at_all(self):
+        self.assertEqual(self.run_steps([Step("x", ["true"], results.checks)]), {"x": ["number of tests"]})
+
+
+class QuietRunner(Runner):
+    def report(self, *_):
+        pass
+
+    def say(self, _):
+        pass
+
+
+if __name__ == "__main__":
+    unittest.main()

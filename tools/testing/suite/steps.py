@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The steps of 'make test'."""
+
+import functools
+
+import kunit
+import results
+from schedule import Step
+
+MODULE_FOLDERS = ("rust", "iommu_group", "vfio_core", "vfio_iommu_type1")
+
+
+def make(name, *arguments, after=()):
+    """A target of the top Makefile that is one test."""
+    return Step(name, ["make", "--no-print-directory", *arguments], results.of_exit_status(" ".join(arguments)), after)
+
+
+def script(name, *command, after=()):
+    """A script that prints 'ok NAME' and 'not ok NAME'."""
+    return Step(name, list(command), results.checks, after)
+
+
+def one(name, *command, after=()):
+    """A command that is one test."""
+    return Step(name, list(command), results.of_exit_status(" ".join(command)), after)
+
+
+def guest(name, *options, kernel="stock"):
+    """The guest programs' tests on a kernel, with some choice of modules."""
+    command = ["tools/testing/guest/run", "--kernel", kernel, *options]
+    return Step(name, command, results.libtest, after=(f"build-{kernel}", "programs"))
+
+
+def kunit_step(repo):
+    """The KUnit suites of all our modules: loading them runs them, debugfs has the results."""
+    expected = kunit.in_sources([repo / folder for folder in MODULE_FOLDERS])
+    return Step(
+        "kunit",
+        ["tools/testing/vm/run", "--kernel", "test", "--stack", "rust"]
+        + ["--", "sh", "-c", "cat /sys/kernel/debug/kunit/*/results"],
+        lambda output, _status: kunit.judge(expected, output),
+        after=("build-test",),
+        notes=kunit.counts,
+    )
+
+
+def all_steps(repo):
+    """All steps; of those that could run now, the first in this list does."""
+    return [
+        one("harness", "python3", "tools/testing/suite/selftest.py"),
+        script("unsafe", "tools/testing/check-unsafe"),
+        make("build-stock", "modules", "KERNEL=stock", "WERROR=1"),
+        one("programs", "cargo", "build", "--offline", "--locked", "--release", "--workspace"),
+        make("build-test", "modules", "KERNEL=test", "WERROR=1"),
+        guest("guest-rust", "--stack", "rust"),
+        guest("guest-c", "--stack", "c"),
+        kunit_step(repo),
+        make("format", "rustfmtcheck"),
+        make("clippy", "clippy", "KERNEL=stock"),
+        make("clippy-kunit", "clippy", "KERNEL=test"),
+        one("programs-clippy", *"cargo clippy --offline --locked --workspace --all-targets -- -Dwarnings".split()),
+        one("demo", "tools/testing/demo", after=("build-stock", "programs")),
+        guest("guest-rust-core-c-type1", "--core", "rust", "--type1", "c"),
+        guest("guest-c-core-rust-type1", "--core", "c", "--type1", "rust"),
+        script("modprobe", "tools/testing/check-modprobe", after=("build-stock",)),
+        guest("amd-c", "--stack", "c", "--iommu", "amd"),
+        guest("amd-rust", "--stack", "rust", "--iommu", "amd"),
+        make("build-debug", "modules", "KERNEL=debug", "WERROR=1"),
+        guest("debug", "--stack", "rust", kernel="debug"),
+    ]
