@@ -84,7 +84,8 @@ modules_install: check-kdir
 	$(depmod)
 
 modules_uninstall:
-	rm -f $(foreach name,$(module_names),$(installed)/$(name).ko $(installed)/$(name).ko.*)
+	@echo "  REMOVE  $(module_names:%=$(installed)/%.ko)"
+	@rm -f $(foreach name,$(module_names),$(installed)/$(name).ko $(installed)/$(name).ko.*)
 	$(depmod)
 
 # --- Formatting ----------------------------------------------------------------------------
