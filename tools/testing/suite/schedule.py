@@ -111,7 +111,9 @@ class Runner:
             print("".join(f"           {line}\n" for line in result.detail.splitlines()), end="")
         if failed:
             print("Failed:", *failed, sep="\n  ")
-        print(f"{len(everything) - len(failed)} passed, {len(failed)} failed", flush=True)
+        summary = f"{len(everything) - len(failed)} passed, {len(failed)} failed"
+        (self.log_folder / "summary").write_text(f"{summary}\n")
+        print(summary, flush=True)
         return 1 if failed else 0
 
     def say(self, text):

@@ -62,6 +62,7 @@ def all_steps(repo):
         one("demo", "tools/testing/demo", after=("build-stock", "programs")),
         guest("guest-rust-core-c-type1", "--core", "rust", "--type1", "c"),
         guest("guest-c-core-rust-type1", "--core", "c", "--type1", "rust"),
+        script("abi", "tools/testing/check-abi", after=("build-stock",)),
         script("modprobe", "tools/testing/check-modprobe", after=("build-stock",)),
         guest("amd-c", "--stack", "c", "--iommu", "amd"),
         guest("amd-rust", "--stack", "rust", "--iommu", "amd"),
