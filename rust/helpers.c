@@ -3,8 +3,13 @@
  * Exported, because generic Rust code that calls them is compiled into the modules that use it.
  */
 #include <linux/export.h>
+#include <linux/mm.h>
+#include <linux/mm_inline.h>
 #include <linux/module.h>
 #include <linux/pm_runtime.h>
+#include <linux/ratelimit.h>
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
 
 #include "helpers.h"
 
@@ -51,5 +56,76 @@ int kernel_ext_iova_bitmap_report(unsigned long iova, size_t length, unsigned lo
 	return ret;
 }
 EXPORT_SYMBOL_GPL(kernel_ext_iova_bitmap_report);
+
+unsigned long kernel_ext_page_to_pfn(const struct page *page)
+{
+	return page_to_pfn(page);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_page_to_pfn);
+
+struct page *kernel_ext_pfn_to_page(unsigned long pfn)
+{
+	return pfn_to_page(pfn);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_pfn_to_page);
+
+/* Whether the frame is memory that the page allocator manages, and so counts as locked. */
+bool kernel_ext_pfn_is_ram(unsigned long pfn)
+{
+	return pfn_valid(pfn) && !PageReserved(pfn_to_page(pfn));
+}
+EXPORT_SYMBOL_GPL(kernel_ext_pfn_is_ram);
+
+size_t kernel_ext_pages_contiguous(struct page **pages, size_t count)
+{
+	return num_pages_contiguous(pages, count);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_pages_contiguous);
+
+int kernel_ext_account_locked_vm(struct mm_struct *mm, unsigned long pages, bool inc,
+				 const struct task_struct *task, bool bypass)
+{
+	int ret = mmap_write_lock_killable(mm);
+
+	if (ret)
+		return ret;
+	ret = __account_locked_vm(mm, pages, inc, task, bypass);
+	mmap_write_unlock(mm);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(kernel_ext_account_locked_vm);
+
+unsigned long kernel_ext_memlock_limit(const struct task_struct *task)
+{
+	return task_rlimit(task, RLIMIT_MEMLOCK);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_memlock_limit);
+
+unsigned long kernel_ext_untagged_addr(struct mm_struct *mm, unsigned long addr)
+{
+	return untagged_addr_remote(mm, addr);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_untagged_addr);
+
+bool kernel_ext_fatal_signal_pending(void)
+{
+	return fatal_signal_pending(current);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_fatal_signal_pending);
+
+void kernel_ext_cond_resched(void)
+{
+	cond_resched();
+}
+EXPORT_SYMBOL_GPL(kernel_ext_cond_resched);
+
+/* One budget for all warnings that a program can provoke at will. */
+bool kernel_ext_ratelimit(void)
+{
+	static DEFINE_RATELIMIT_STATE(state, DEFAULT_RATELIMIT_INTERVAL, DEFAULT_RATELIMIT_BURST);
+
+	return __ratelimit(&state);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_ratelimit);
 
 MODULE_IMPORT_NS("IOMMUFD");

@@ -19,4 +19,16 @@ void kernel_ext_pm_runtime_put(struct device *dev);
 int kernel_ext_iova_bitmap_report(unsigned long iova, size_t length, unsigned long page_size,
 				  u64 __user *data, void *opaque, iova_bitmap_fn_t fn);
 
+unsigned long kernel_ext_page_to_pfn(const struct page *page);
+struct page *kernel_ext_pfn_to_page(unsigned long pfn);
+bool kernel_ext_pfn_is_ram(unsigned long pfn);
+size_t kernel_ext_pages_contiguous(struct page **pages, size_t count);
+int kernel_ext_account_locked_vm(struct mm_struct *mm, unsigned long pages, bool inc,
+				 const struct task_struct *task, bool bypass);
+unsigned long kernel_ext_memlock_limit(const struct task_struct *task);
+unsigned long kernel_ext_untagged_addr(struct mm_struct *mm, unsigned long addr);
+bool kernel_ext_fatal_signal_pending(void);
+void kernel_ext_cond_resched(void);
+bool kernel_ext_ratelimit(void);
+
 #endif

@@ -6,8 +6,12 @@ pub mod anon_file;
 pub mod bindings;
 pub mod capability;
 pub mod chardev;
+pub mod extent;
 pub mod file_ops;
+pub mod iommu;
+pub mod iommu_driver;
 pub mod misc;
+pub mod mm;
 pub mod module_ref;
 
 use kernel::prelude::*;

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs of page frames, remembered compactly.
+//!
+//! A mapping of user memory has to remember which frames it consists of until it goes. Neighbouring
+//! frames are kept as one 8-byte word, so that a mapping of huge pages costs next to nothing, and
+//! one of scattered 4 KiB pages a five-hundredth of the memory that it maps.
+
+use kernel::{
+    alloc::Flags,
+    prelude::*, //
+};
+
+/// Bits of an [`Extent`] that count pages.
+const COUNT_BITS: u32 = 23;
+
+/// Bits of an [`Extent`] that hold the first frame's number: 52 bits of address.
+const FRAME_BITS: u32 = 40;
+
+/// A run of consecutive page frames and a flag, in one word.
+///
+/// # Invariants
+///
+/// From bit 0 on: the number of pages less one, the flag, the number of the first frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent(u64);
+
+impl Extent {
+    /// The most pages that one extent holds (32 GiB of 4 KiB pages).
+    pub const MAX_PAGES: u64 = 1 << COUNT_BITS;
+
+    /// The run of `pages` frames from `frame` on.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there are no pages or too many, or the run doesn't fit a physical address.
+    pub fn new(frame: u64, pages: u64, flag: bool) -> Result<Self> {
+        let end = frame.checked_add(pages).ok_or(EINVAL)?;
+        if pages == 0 || pages > Self::MAX_PAGES || end > 1 << FRAME_BITS {
+            return Err(EINVAL);
+        }
+        // INVARIANT: Each part fits its bits, as was checked.
+        Ok(Self(
+            (pages - 1) | u64::from(flag) << COUNT_BITS | frame << (COUNT_BITS + 1),
+        ))
+    }
+
+    /// The number of the first frame.
+    pub fn frame(self) -> u64 {
+        self.0 >> (COUNT_BITS + 1)
+    }
+
+    /// The number of frames, at least one.
+    pub fn pages(self) -> u64 {
+        (self.0 & (Self::MAX_PAGES - 1)) + 1
+    }
+
+    /// The flag that was given to [`new`](Self::new).
+    pub fn flag(self) -> bool {
+        self.0 & (1 << COUNT_BITS) != 0
+    }
+
+    /// This run and `next` as one, if `next` goes on where this one ends.
+    pub fn joined(self, next: Self) -> Option<Self> {
+        if self.flag() != next.flag() || self.frame() + self.pages() != next.frame() {
+            return None;
+        }
+        Self::new(self.frame(), self.pages() + next.pages(), self.flag()).ok()
+    }
+}
+
+/// The frames of a mapping, in the order of its addresses.
+///
+/// The first run is kept in place: most mappings of hugetlb files and of single pages have one only.
+#[derive(Default)]
+pub struct Extents {
+    first: Option<Extent>,
+    rest: KVVec<Extent>,
+}
+
+impl Extents {
+    /// A list without frames.
+    pub const fn new() -> Self {
+        Self {
+            first: None,
+            rest: KVVec::new(),
+        }
+    }
+
+    /// Adds a run after all others.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; then nothing was added.
+    pub fn push(&mut self, extent: Extent, flags: Flags) -> Result {
+        let last = self.rest.last_mut().or(self.first.as_mut());
+        match last {
+            None => self.first = Some(extent),
+            Some(last) => match last.joined(extent) {
+                Some(joined) => *last = joined,
+                None => self.rest.push(extent, flags)?,
+            },
+        }
+        Ok(())
+    }
+
+    /// The runs, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Extent> + '_ {
+        Iterator::chain(self.first.iter(), self.rest.iter()).copied()
+    }
+
+    /// Whether there is no frame.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+}
+
+#[kunit_tests(kernel_ext_extent)]
+mod tests {
+    use super::*;
+
+    fn extent(frame: u64, pages: u64) -> Extent {
+        Extent::new(frame, pages, false).unwrap_or(Extent(0))
+    }
+
+    #[test]
+    fn parts_come_back() -> Result {
+        for (frame, pages, flag) in [
+            (0, 1, false),
+            (0, Extent::MAX_PAGES, true),
+            ((1 << FRAME_BITS) - 1, 1, true),
+            (0x12345, 512, false),
+        ] {
+            let e = Extent::new(frame, pages, flag)?;
+            assert_eq!((e.frame(), e.pages(), e.flag()), (frame, pages, flag));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn bad_runs_are_refused() {
+        assert!(Extent::new(0, 0, false).is_err());
+        assert!(Extent::new(0, Extent::MAX_PAGES + 1, false).is_err());
+        assert!(Extent::new(1 << FRAME_BITS, 1, false).is_err());
+        assert!(Extent::new((1 << FRAME_BITS) - 1, 2, false).is_err());
+        assert!(Extent::new(u64::MAX, 1, false).is_err());
+    }
+
+    #[test]
+    fn neighbours_join() -> Result {
+        assert_eq!(extent(8, 2).joined(extent(10, 3)), Some(extent(8, 5)));
+        assert_eq!(extent(8, 2).joined(extent(11, 3)), None);
+        assert_eq!(extent(8, 2).joined(Extent::new(10, 1, true)?), None);
+        assert_eq!(
+            extent(0, Extent::MAX_PAGES).joined(extent(Extent::MAX_PAGES, 1)),
+            None
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn list_keeps_order() -> Result {
+        let mut list = Extents::new();
+        assert!(list.is_empty());
+        for e in [
+            extent(5, 1),
+            extent(6, 1),
+            extent(3, 1),
+            extent(4, 4),
+            extent(100, 7),
+        ] {
+            list.push(e, GFP_KERNEL)?;
+        }
+        let expected = [extent(5, 2), extent(3, 5), extent(100, 7)];
+        assert!(list.iter().eq(expected));
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The arguments of backend callbacks, as types that can't be misused.
+
+use core::ptr::NonNull;
+
+use kernel::{
+    ffi::c_uint,
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+
+use crate::{
+    bindings,
+    mm::PinnedPage, //
+};
+
+/// What a group of devices has for an IOMMU: `enum vfio_group_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum GroupKind {
+    /// An IOMMU of the platform translates for its devices.
+    Iommu = 0,
+    /// Its devices are software that asks for pages by device address.
+    Emulated = 1,
+    /// Nothing translates; the user was told that this is unsafe.
+    NoIommu = 2,
+}
+
+impl TryFrom<c_uint> for GroupKind {
+    type Error = Error;
+
+    fn try_from(kind: c_uint) -> Result<Self> {
+        match kind {
+            0 => Ok(Self::Iommu),
+            1 => Ok(Self::Emulated),
+            2 => Ok(Self::NoIommu),
+            _ => Err(EINVAL),
+        }
+    }
+}
+
+/// The array which a caller of `vfio_pin_pages()` wants filled.
+pub struct PageSlots<'a>(&'a mut [*mut bindings::page]);
+
+impl<'a> PageSlots<'a> {
+    /// Wraps the caller's array.
+    pub(super) fn new(slots: &'a mut [*mut bindings::page]) -> Self {
+        Self(slots)
+    }
+
+    /// The number of pages asked for.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether no page is asked for; the callback refuses that before it comes here.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The bytes asked for, or `EOVERFLOW`.
+    pub fn bytes(&self) -> Result<u64> {
+        let bytes = self.0.len().checked_mul(PAGE_SIZE).ok_or(EOVERFLOW)?;
+        Ok(bytes as u64)
+    }
+
+    /// Puts `page` into slot `index`, if there is such a slot.
+    ///
+    /// The caller of `vfio_pin_pages()` then uses the page until it unpins it, so the backend keeps
+    /// the pin that `page` stands for until then.
+    pub fn set(&mut self, index: usize, page: PinnedPage) {
+        if let Some(slot) = self.0.get_mut(index) {
+            *slot = page.as_raw();
+        }
+    }
+
+    /// Empties the slots up to and including `last`, for a call that failed there.
+    pub fn clear(&mut self, last: usize) {
+        for slot in self.0.iter_mut().take(last.saturating_add(1)) {
+            *slot = core::ptr::null_mut();
+        }
+    }
+}
+
+/// The direction and the buffer of a `vfio_dma_rw()`.
+pub enum Transfer<'a> {
+    /// Fill the buffer from user memory.
+    Read(&'a mut [u8]),
+    /// Store the buffer to user memory.
+    Write(&'a [u8]),
+}
+
+/// A device of the container, between its registration and its unregistration.
+///
+/// # Invariants
+///
+/// Points to a `vfio_device` that the core keeps alive until the backend's `unregister_device` for
+/// it has returned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct UserDevice(NonNull<bindings::vfio_device>);
+
+// SAFETY: The device is kept alive by the core (type invariant), and its callbacks may be called
+// from any thread.
+unsafe impl Send for UserDevice {}
+
+// SAFETY: As for `Send`.
+unsafe impl Sync for UserDevice {}
+
+impl UserDevice {
+    /// Wraps the core's pointer.
+    ///
+    /// # Safety
+    ///
+    /// The device stays valid until `unregister_device` for it has returned.
+    pub(super) unsafe fn new(device: NonNull<bindings::vfio_device>) -> Self {
+        // INVARIANT: By the contract of this function.
+        Self(device)
+    }
+
+    /// The driver's `dma_unmap` callback, if it has one.
+    #[expect(clippy::type_complexity)]
+    fn dma_unmap_op(&self) -> Option<unsafe extern "C" fn(*mut bindings::vfio_device, u64, u64)> {
+        // SAFETY: The device is valid by the type invariant.
+        let ops = unsafe { (*self.0.as_ptr()).ops };
+        // SAFETY: A registered device has static ops; `vfio_init_device()` refuses a null pointer.
+        unsafe { (*ops).dma_unmap }
+    }
+
+    /// Whether the driver can be asked to give up pages, that is, whether it pins any.
+    pub fn has_dma_unmap(&self) -> bool {
+        self.dma_unmap_op().is_some()
+    }
+
+    /// Asks the driver to unpin what it has pinned of `size` bytes from `iova` on.
+    ///
+    /// It calls `vfio_unpin_pages()`, so the caller holds no lock which that takes.
+    ///
+    /// # Safety
+    ///
+    /// The device hasn't been unregistered: the caller holds the lock under which its list of
+    /// registered devices changes, or otherwise delays `unregister_device`.
+    pub unsafe fn dma_unmap(&self, iova: u64, size: u64) {
+        if let Some(dma_unmap) = self.dma_unmap_op() {
+            // SAFETY: The device is valid by the contract of this function, and `dma_unmap` is the
+            // callback that its driver gave for it.
+            unsafe { dma_unmap(self.0.as_ptr(), iova, size) };
+        }
+    }
+}

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The C callbacks which a [`Backend`] is reached by.
+
+use core::ptr::NonNull;
+
+use kernel::{
+    error::from_result,
+    types::ForeignOwnable, //
+};
+
+use super::*;
+
+/// The one ioctl which a backend may get before it has an instance.
+const CHECK_EXTENSION: c_uint =
+    kernel::ioctl::_IO(bindings::VFIO_TYPE as u32, bindings::VFIO_BASE + 1);
+
+extern "C" {
+    /// Adds a backend to the core's list. The calls to it are generic code, hence compiled into the
+    /// backend's module, which so depends on `vfio.ko` by symbol while `vfio_rust.ko` does not.
+    pub(super) fn vfio_register_iommu_driver(ops: *const c_void) -> c_int;
+
+    /// Takes a backend from the core's list.
+    pub(super) fn vfio_unregister_iommu_driver(ops: *const c_void);
+}
+
+impl<B: Backend> Table<B> {
+    /// Makes the table of `B`.
+    #[expect(clippy::new_without_default)]
+    pub const fn new() -> Self {
+        Self(
+            Ops {
+                name: kernel::str::as_char_ptr_in_const_context(B::NAME),
+                owner: kernel::module::this_module::<B::OwnerModule>().as_ptr(),
+                open: Some(Self::open_callback),
+                release: Some(Self::release_callback),
+                ioctl: Some(Self::ioctl_callback),
+                attach_group: Some(Self::attach_group_callback),
+                detach_group: Some(Self::detach_group_callback),
+                pin_pages: if B::HAS_PIN_PAGES {
+                    Some(Self::pin_pages_callback)
+                } else {
+                    None
+                },
+                unpin_pages: if B::HAS_UNPIN_PAGES {
+                    Some(Self::unpin_pages_callback)
+                } else {
+                    None
+                },
+                register_device: if B::HAS_REGISTER_DEVICE {
+                    Some(Self::register_device_callback)
+                } else {
+                    None
+                },
+                unregister_device: if B::HAS_UNREGISTER_DEVICE {
+                    Some(Self::unregister_device_callback)
+                } else {
+                    None
+                },
+                dma_rw: if B::HAS_DMA_RW {
+                    Some(Self::dma_rw_callback)
+                } else {
+                    None
+                },
+                group_iommu_domain: if B::HAS_GROUP_IOMMU_DOMAIN {
+                    Some(Self::group_iommu_domain_callback)
+                } else {
+                    None
+                },
+            },
+            PhantomData,
+        )
+    }
+
+    /// Borrows the instance behind the core's pointer.
+    ///
+    /// # Safety
+    ///
+    /// `data` came from `open_callback` and `release_callback` isn't called for it during `'a`.
+    unsafe fn instance<'a>(data: *mut c_void) -> ArcBorrow<'a, B> {
+        // SAFETY: `data` is the result of `into_foreign` in `open_callback`, and nothing takes it
+        // back during `'a`, by the contract of this function.
+        unsafe { <Arc<B> as ForeignOwnable>::borrow(data) }
+    }
+
+    /// # Safety
+    ///
+    /// None beyond being called by the core.
+    unsafe extern "C" fn open_callback(kind: c_ulong) -> *mut c_void {
+        match B::open(kind) {
+            Ok(instance) => instance.into_foreign(),
+            Err(e) => e.to_ptr(),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `data` came from `open_callback`; no other callback uses it now or later.
+    unsafe extern "C" fn release_callback(data: *mut c_void) {
+        // SAFETY: By the contract of this function `data` is the result of `into_foreign`, and the
+        // reference that it stands for is ours.
+        drop(unsafe { <Arc<B> as ForeignOwnable>::from_foreign(data) });
+    }
+
+    /// # Safety
+    ///
+    /// `data` is null or came from `open_callback`, and lives until this function returns.
+    unsafe extern "C" fn ioctl_callback(data: *mut c_void, cmd: c_uint, arg: c_ulong) -> c_long {
+        let this = if data.is_null() {
+            None
+        } else {
+            // SAFETY: By the contract of this function.
+            Some(unsafe { Self::instance(data) })
+        };
+        if cmd == CHECK_EXTENSION {
+            return B::check_extension(this.as_deref(), arg);
+        }
+        let Some(this) = this else {
+            return ENOTTY.to_errno() as c_long;
+        };
+        match B::ioctl(this, cmd, UserPtr::from_addr(arg)) {
+            Ok(value) => value,
+            Err(e) => e.to_errno() as c_long,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `data` came from `open_callback`; it and `group` live until this function returns.
+    unsafe extern "C" fn attach_group_callback(
+        data: *mut c_void,
+        group: *mut bindings::iommu_group,
+        kind: c_uint,
+    ) -> c_int {
+        // SAFETY: By the contract of this function.
+        let this = unsafe { Self::instance(data) };
+        // SAFETY: By the contract of this function.
+        let group = unsafe { Group::from_ptr(group) };
+        from_result(|| {
+            B::attach_group(this, group, GroupKind::try_from(kind)?)?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As for `attach_group_callback`.
+    unsafe extern "C" fn detach_group_callback(
+        data: *mut c_void,
+        group: *mut bindings::iommu_group,
+    ) {
+        // SAFETY: By the contract of this function.
+        let this = unsafe { Self::instance(data) };
+        // SAFETY: By the contract of this function.
+        B::detach_group(this, unsafe { Group::from_ptr(group) });
+    }
+
+    /// # Safety
+    ///
+    /// `data` is null or came from `open_callback`; `pages` is null or has room for `npage`
+    /// pointers; all of them and `group` live until this function returns.
+    unsafe extern "C" fn pin_pages_callback(
+        data: *mut c_void,
+        group: *mut bindings::iommu_group,
+        iova: bindings::dma_addr_t,
+        npage: c_int,
+        prot: c_int,
+        pages: *mut *mut bindings::page,
+    ) -> c_int {
+        from_result(|| {
+            let count = usize::try_from(npage).map_err(|_| EINVAL)?;
+            if data.is_null() || pages.is_null() || count == 0 {
+                return Err(EINVAL);
+            }
+            // SAFETY: `data` isn't null, hence from `open_callback`, by the contract of this function.
+            let this = unsafe { Self::instance(data) };
+            // SAFETY: By the contract of this function.
+            let group = unsafe { Group::from_ptr(group) };
+            // SAFETY: By the contract of this function there are `count` pointers, which the core
+            // leaves to us for the call.
+            let slots = unsafe { core::slice::from_raw_parts_mut(pages, count) };
+            let prot = Prot::from_raw(prot);
+            B::pin_pages(this, group, iova, prot, &mut PageSlots::new(slots))?;
+            Ok(npage)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// `data` came from `open_callback` and lives until this function returns.
+    unsafe extern "C" fn unpin_pages_callback(
+        data: *mut c_void,
+        iova: bindings::dma_addr_t,
+        npage: c_int,
+    ) {
+        // SAFETY: By the contract of this function.
+        B::unpin_pages(unsafe { Self::instance(data) }, iova, npage);
+    }
+
+    /// # Safety
+    ///
+    /// `data` came from `open_callback` and lives until this function returns; `device` lives until
+    /// `unregister_device_callback` for it has returned.
+    unsafe extern "C" fn register_device_callback(
+        data: *mut c_void,
+        device: *mut bindings::vfio_device,
+    ) {
+        // SAFETY: By the contract of this function.
+        let this = unsafe { Self::instance(data) };
+        if let Some(device) = NonNull::new(device) {
+            // SAFETY: By the contract of this function.
+            B::register_device(this, unsafe { UserDevice::new(device) });
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `data` came from `open_callback`; it and `device` live until this function returns.
+    unsafe extern "C" fn unregister_device_callback(
+        data: *mut c_void,
+        device: *mut bindings::vfio_device,
+    ) {
+        // SAFETY: By the contract of this function.
+        let this = unsafe { Self::instance(data) };
+        if let Some(device) = NonNull::new(device) {
+            // SAFETY: By the contract of this function.
+            B::unregister_device(this, unsafe { UserDevice::new(device) });
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `data` came from `open_callback` and lives until this function returns; `buf` is a kernel
+    /// buffer of `count` bytes that is the callee's for the call.
+    unsafe extern "C" fn dma_rw_callback(
+        data: *mut c_void,
+        iova: bindings::dma_addr_t,
+        buf: *mut c_void,
+        count: usize,
+        write: bool,
+    ) -> c_int {
+        // SAFETY: By the contract of this function.
+        let this = unsafe { Self::instance(data) };
+        from_result(|| {
+            if count == 0 {
+                return Ok(0);
+            }
+            let transfer = if write {
+                // SAFETY: By the contract of this function.
+                Transfer::Write(unsafe { core::slice::from_raw_parts(buf.cast(), count) })
+            } else {
+                // SAFETY: By the contract of this function.
+                Transfer::Read(unsafe { core::slice::from_raw_parts_mut(buf.cast(), count) })
+            };
+            B::dma_rw(this, iova, transfer)?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// `data` is null or came from `open_callback`, `group` may be null; both live until this
+    /// function returns.
+    unsafe extern "C" fn group_iommu_domain_callback(
+        data: *mut c_void,
+        group: *mut bindings::iommu_group,
+    ) -> *mut bindings::iommu_domain {
+        if data.is_null() || group.is_null() {
+            return EINVAL.to_ptr();
+        }
+        // SAFETY: By the contract of this function.
+        let this = unsafe { Self::instance(data) };
+        // SAFETY: By the contract of this function.
+        match B::group_iommu_domain(this, unsafe { Group::from_ptr(group) }) {
+            Ok(domain) => domain.as_raw(),
+            Err(e) => e.to_ptr(),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pinning user pages for devices.
+
+use core::ptr::NonNull;
+
+use kernel::{
+    alloc::{
+        allocator::KVmalloc,
+        Vec, //
+    },
+    ffi::c_int,
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+
+use crate::bindings;
+
+/// Pages pinned by one call, which are then taken out run by run.
+///
+/// Pages that nobody took out are unpinned when they are overwritten or dropped.
+///
+/// # Invariants
+///
+/// `pages[next..end]` are pinned, and the pins are this value's.
+pub struct PinBatch {
+    pages: Vec<*mut bindings::page, KVmalloc>,
+    next: usize,
+    end: usize,
+    write: bool,
+}
+
+// SAFETY: Pins belong to no thread.
+unsafe impl Send for PinBatch {}
+
+impl PinBatch {
+    /// Makes room for `capacity` pages.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn new(capacity: usize) -> Result<Self> {
+        // INVARIANT: No page is pinned.
+        Ok(Self {
+            pages: Vec::from_elem(core::ptr::null_mut(), capacity, GFP_KERNEL_ACCOUNT)?,
+            next: 0,
+            end: 0,
+            write: false,
+        })
+    }
+
+    /// Whether all pages were taken out.
+    pub fn is_empty(&self) -> bool {
+        self.next == self.end
+    }
+
+    /// Pins up to `count` pages of the calling process from address `start` on, for long.
+    ///
+    /// Faults them in as needed, for writing if `write`. Takes the lock of the process's memory for
+    /// reading. Returns how many pages were pinned, at least one.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` for a kernel thread; `EFAULT` if there is no such memory, or none that may be
+    /// pinned; `EINTR`, `EAGAIN` or `ENOMEM` from faulting it in.
+    pub fn fill(&mut self, start: usize, count: usize, write: bool) -> Result<usize> {
+        self.unpin_rest();
+        if kernel::current!().mm().is_none() {
+            return Err(ENODEV);
+        }
+        let count = count.min(self.pages.len());
+        let mut flags = bindings::FOLL_LONGTERM;
+        if write {
+            flags |= bindings::FOLL_WRITE;
+        }
+        // SAFETY: There is room for `count` pages, and `current` has memory.
+        let pinned = unsafe {
+            bindings::pin_user_pages_fast(start, count as c_int, flags, self.pages.as_mut_ptr())
+        };
+        if pinned < 0 {
+            return Err(Error::from_errno(pinned));
+        }
+        if pinned == 0 {
+            return Err(EFAULT);
+        }
+        // INVARIANT: The first `pinned` pages were pinned for us.
+        self.next = 0;
+        self.end = pinned as usize;
+        self.write = write;
+        Ok(self.end)
+    }
+
+    /// Takes out the next pages whose frames are consecutive, at most `limit` of them.
+    pub fn take_run(&mut self, limit: usize) -> Option<PinnedRun> {
+        let left = self.pages.get_mut(self.next..self.end)?;
+        let first = NonNull::new(*left.first()?)?;
+        let limit = limit.min(left.len());
+        // SAFETY: `left` holds `limit` pointers to pages.
+        let count = unsafe { bindings::kernel_ext_pages_contiguous(left.as_mut_ptr(), limit) };
+        let count = count.clamp(1, limit);
+        // INVARIANT: The pins of these pages go to the run.
+        self.next += count;
+        Some(PinnedRun {
+            first,
+            count,
+            write: self.write,
+        })
+    }
+
+    /// Unpins what was not taken out.
+    fn unpin_rest(&mut self) {
+        while let Some(run) = self.take_run(usize::MAX) {
+            drop(run);
+        }
+    }
+}
+
+impl Drop for PinBatch {
+    fn drop(&mut self) {
+        self.unpin_rest();
+    }
+}
+
+/// Pinned pages with consecutive frames; dropping it unpins them.
+///
+/// # Invariants
+///
+/// The `count` pages from `first` on are pinned, once each, and the pins are this value's.
+pub struct PinnedRun {
+    first: NonNull<bindings::page>,
+    count: usize,
+    write: bool,
+}
+
+// SAFETY: Pins belong to no thread.
+unsafe impl Send for PinnedRun {}
+
+impl PinnedRun {
+    /// The number of the first frame.
+    pub fn frame(&self) -> usize {
+        // SAFETY: `first` is a page, by the type invariant.
+        unsafe { bindings::kernel_ext_page_to_pfn(self.first.as_ptr()) }
+    }
+
+    /// The number of pages, at least one.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The length in bytes.
+    pub fn bytes(&self) -> usize {
+        self.count * PAGE_SIZE
+    }
+
+    /// Whether the pages count as locked memory: the zero page and other reserved ones do not.
+    pub fn is_charged(&self) -> bool {
+        // SAFETY: It only looks at the frame's number and its `struct page`, if there is one.
+        unsafe { bindings::kernel_ext_pfn_is_ram(self.frame()) }
+    }
+
+    /// Hands over the pins, which then are those of the caller to return.
+    pub(crate) fn into_frames(self) -> (usize, usize) {
+        let frames = (self.frame(), self.count);
+        core::mem::forget(self);
+        frames
+    }
+
+    /// Takes the pins of `count` pages from `frame` on.
+    ///
+    /// # Safety
+    ///
+    /// The pages came from [`into_frames`](Self::into_frames), and each pin is taken once.
+    pub(crate) unsafe fn from_frames(frame: usize, count: usize, write: bool) -> Option<Self> {
+        // SAFETY: The frame has a `struct page`, since it was pinned.
+        let first = NonNull::new(unsafe { bindings::kernel_ext_pfn_to_page(frame) })?;
+        // INVARIANT: By the contract of this function.
+        Some(Self {
+            first,
+            count,
+            write,
+        })
+    }
+}
+
+impl Drop for PinnedRun {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant these pages are pinned and the pins are ours; consecutive
+        // frames have consecutive pages for this function.
+        unsafe {
+            bindings::unpin_user_page_range_dirty_lock(self.first.as_ptr(), self.count, self.write)
+        };
+    }
+}
+
+/// A page that somebody keeps pinned, for handing it to a device driver.
+#[derive(Clone, Copy)]
+pub struct PinnedPage(NonNull<bindings::page>);
+
+impl PinnedPage {
+    /// The page's C structure.
+    pub fn as_raw(self) -> *mut bindings::page {
+        self.0.as_ptr()
+    }
+}
