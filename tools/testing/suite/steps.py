@@ -47,7 +47,7 @@ def kunit_step(repo):
 def all_steps(repo):
     """All steps; of those that could run now, the first in this list does."""
     return [
-        one("harness", "python3", "tools/testing/suite/selftest.py"),
+        one("harness", "python3", "-B", "tools/testing/suite/selftest.py"),
         script("unsafe", "tools/testing/check-unsafe"),
         make("build-stock", "modules", "KERNEL=stock", "WERROR=1"),
         one("programs", "cargo", "build", "--offline", "--locked", "--release", "--workspace"),
