@@ -143,11 +143,13 @@ configure_own() {
 		FILENAME == ".config" { real[name] = $0; next }
 		name ~ /^CONFIG_/ { wanted[name] = $0 }
 		END {
-			for (name in wanted)
-				if (wanted[name] != real[name] && !(wanted[name] ~ /^#/ && !(name in real))) {
-					print "wanted: " wanted[name] ", is: " (name in real ? real[name] : "not there")
+			for (name in wanted) {
+				is = name in real ? real[name] : "# " name " is not set"
+				if (wanted[name] != is) {
+					print "wanted: " wanted[name] ", got: " is
 					bad = 1
 				}
+			}
 			exit bad
 		}' fragments .config
 }

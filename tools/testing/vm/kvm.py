@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Whether a guest boots with KVM: found out by booting one, and remembered until the host reboots."""
+
+import copy
+import os
+from pathlib import Path
+
+import initramfs
+import qemu
+
+SECONDS = 10
+
+
+def works(options, folder):
+    if options.icount or not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    memory = Path(os.environ["XDG_CACHE_HOME"], "vfio-rust", "kvm")
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    known = memory.read_text().split() if memory.exists() else []
+    if known[:1] != [boot]:
+        known = [boot, "yes" if guest_boots(options, folder) else "no"]
+        memory.write_text(" ".join(known) + "\n")
+    return known[1] == "yes"
+
+
+def guest_boots(options, folder):
+    """A guest with nothing in it, on the kernel at hand."""
+    bare = copy.copy(options)
+    bare.device, bare.qemu_arg, bare.append, bare.iommu = [], [], [], "intel"
+    modules, archive = os.path.join(folder, "none"), os.path.join(folder, "probe")
+    os.makedirs(os.path.join(modules, "lib/modules"))
+    initramfs.make(archive, modules, {"shares": "", "modules": "", "bind": ""}, ["true"], [])
+    outcome = qemu.run(qemu.command_line(bare, archive, [], True), SECONDS)
+    return outcome.messages("exit") == ["0"]

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Boots a guest and runs a command in it; see options.py for what it promises."""
+
+import os
+import signal
+import sys
+import tempfile
+
+import initramfs
+import kvm
+import modules
+import options as command_line
+import qemu
+import report
+from report import Unusable
+
+REMAPPING = ("intel", "none")
+
+
+def host_path(path):
+    """Where a file of the host is to be found from within the build root."""
+    path = os.path.abspath(path)
+    for there in (path, "/host" + path):
+        if os.path.lexists(there):
+            return there
+    raise Unusable(f"there is no {path}")
+
+
+def copies(options):
+    """Pairs of a source and where in the guest it goes."""
+    for copy in options.copy:
+        source, _, target = copy.partition(":")
+        source = host_path(source)
+        if not target:
+            program = os.path.isfile(source) and os.access(source, os.X_OK)
+            target = os.path.join("/usr/bin" if program else "/root", os.path.basename(source))
+        yield source, target
+
+
+def settings(options, loads):
+    """What the guest's init reads."""
+    lines = {
+        "shares": [f"share{number} {share.rpartition(':')[2]}" for number, share in enumerate(options.share)],
+        "modules": [" ".join(load) for load in loads],
+        "bind": options.bind,
+    }
+    if options.iommu not in REMAPPING:
+        lines["modprobe.conf"] = ["options vfio_iommu_type1 allow_unsafe_interrupts=1"]
+    return {name: "".join(f"{line}\n" for line in text) for name, text in lines.items()}
+
+
+def boot(options, folder):
+    """Makes the guest, runs it, returns what became of it."""
+    loads = modules.stage(options, os.path.join(folder, "modules"), host_path)
+    archive = os.path.join(folder, "initramfs")
+    initramfs.make(archive, os.path.join(folder, "modules"), settings(options, loads),
+                   options.command, list(copies(options)))
+    shares = [host_path(share.rpartition(":")[0]) for share in options.share]
+    arguments = qemu.command_line(options, archive, shares, kvm.works(options, folder))
+    log = open_log(options.log)
+    return qemu.run(arguments, options.timeout, log)
+
+
+def open_log(path):
+    if not path:
+        return None
+    try:
+        return open(path, "wb")
+    except OSError as error:
+        raise Unusable(f"--log {path}: {error.strerror}; the project, the cache, /tmp and the current "
+                       f"folder can be written to") from error
+
+
+def say(text):
+    print(f"vm/run: {text}", file=sys.stderr, flush=True)
+
+
+def verdict(options, outcome):
+    """The exit status, after telling why if it is not that of COMMAND."""
+    found = report.defects(outcome.log)
+    leaks = outcome.messages("leak")
+    if leaks:
+        found.append(["kmemleak:", *leaks])
+    for lines in found:
+        print("\n".join(lines), file=sys.stderr)
+    if found:
+        say(f"the guest's kernel reported {len(found)} defect(s), above")
+        return 3
+    if outcome.timed_out:
+        say(f"killed the guest after {options.timeout:g} s")
+        return 124
+    for error in outcome.messages("error"):
+        say(error)
+        return 2
+    status = outcome.messages("exit")
+    if status:
+        return int(status[0])
+    if not outcome.log:
+        say(f"QEMU did not start the guest: {outcome.complaint.strip()}")
+        return 2
+    print("\n".join(outcome.log.splitlines()[-20:]), file=sys.stderr)
+    say(f"the guest ended without a status; its last words are above. {outcome.complaint.strip()}")
+    return 3
+
+
+def main():
+    options = command_line.parse(sys.argv[1:])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        # This is below the build root's own tmpfs, and goes with it.
+        with tempfile.TemporaryDirectory(dir="/run") as folder:
+            return verdict(options, boot(options, folder))
+    except Unusable as error:
+        say(error)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Which modules the guest gets: the kernel's own ones, and ours under updates/."""
+
+import lzma
+import os
+import subprocess
+from pathlib import Path
+
+from report import Unusable
+
+REPO = Path(__file__).resolve().parents[3]
+# Ours which stand in the place of one of the kernel's, and the option that chooses.
+REPLACED = {"vfio": "core", "vfio_iommu_type1": "type1", "mdev": "mdev"}
+# What the Rust stack can't do without.
+NEEDED = ("vfio_rust", "iommu_group")
+VFIO = ("vfio", "vfio_iommu_type1", "vfio_pci")
+SHARE = ("9p", "9pnet_virtio")
+
+
+def canonical(path):
+    """A module's name, as the kernel has it."""
+    return os.path.basename(path).split(".ko")[0].replace("-", "_")
+
+
+class Kernel:
+    """The kernel's own modules, by its modules.dep."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.version = self.folder.name
+        self.path, self.needs = {}, {}
+        for line in (self.folder / "modules.dep").read_text().splitlines():
+            path, _, needs = line.partition(":")
+            self.path[canonical(path)] = path
+            self.needs[canonical(path)] = [canonical(need) for need in needs.split()]
+
+    def content(self, name):
+        """The module, decompressed."""
+        path = self.folder / self.path[name]
+        return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+
+
+class Ours:
+    """The modules built for this kernel, and those given by path."""
+
+    def __init__(self, kernel_name, version):
+        self.version = version
+        self.folder = REPO / "build" / kernel_name
+        self.path = {canonical(path): path for path in sorted(self.folder.rglob("*.ko"))}
+
+    def add(self, path):
+        self.path[canonical(path)] = path
+
+    def check(self, name):
+        """Says so if the kernel would refuse the module."""
+        built_for = modinfo(self.path[name], "vermagic").split()[:1]
+        if built_for != [self.version]:
+            raise Unusable(f"{self.path[name]} is for {' '.join(built_for)}, the guest runs {self.version}: "
+                           f"run make for that kernel")
+
+    def needs(self, name):
+        return [canonical(need) for need in modinfo(self.path[name], "depends").split(",") if need]
+
+
+def modinfo(path, field):
+    done = subprocess.run(["modinfo", "-F", field, path], capture_output=True, text=True)
+    if done.returncode:
+        raise Unusable(f"{path} is no kernel module")
+    return done.stdout.strip()
+
+
+def stage(options, folder, resolve):
+    """Fills FOLDER with the guest's module tree; returns the modprobe command lines, in order.
+
+    RESOLVE finds a path which the user gave.
+    """
+    kernel = Kernel(options.modules)
+    ours = Ours(options.kernel, kernel.version)
+    loads = []
+    for module, *parameters in options.load:
+        if module.endswith(".ko"):
+            ours.add(resolve(module))
+        loads.append([canonical(module), *parameters])
+
+    wanted = [*VFIO, *(load[0] for load in loads)]
+    if options.iommu == "virtio":
+        wanted.append("virtio_iommu")
+    if options.share:
+        wanted += SHARE
+    if options.mdev:
+        wanted.append("mdev")
+    own = choose(options, ours, kernel, wanted)
+    place(own, closure(wanted, own, ours, kernel), ours, kernel, folder)
+
+    first = [name for name in ("virtio_iommu",) if name in wanted and name in kernel.path]
+    first += [] if options.stack == "none" else VFIO
+    first += ["mdev"] if options.mdev else []
+    return [[name] for name in first] + loads
+
+
+def choose(options, ours, kernel, wanted):
+    """The names of the modules which the guest gets from us."""
+    own = {name for name in ours.path if getattr(options, REPLACED.get(name, ""), "rust") != "c"}
+    demanded = [name for name, option in REPLACED.items() if getattr(options, option) == "rust"]
+    if options.stack == "none":
+        demanded = []
+    elif demanded:
+        demanded += NEEDED
+    missing = [name for name in demanded if name not in own]
+    if missing:
+        raise Unusable(f"{ours.folder.relative_to(REPO)} has no {', '.join(f'{m}.ko' for m in missing)}: "
+                       f"run `make KERNEL={options.kernel}`, or take the kernel's own by --stack c")
+    for name in wanted:
+        if name not in own and name not in kernel.path and not builtin(options, name):
+            raise Unusable(f"there is no module {name}: neither the kernel {kernel.version} nor "
+                           f"{ours.folder.relative_to(REPO)} has it")
+    if not demanded and options.stack == "c":
+        # What is in build/ may be old: it matters only if it is asked for.
+        own &= reach(set(wanted) & own, ours, own)
+    for name in own:
+        ours.check(name)
+    return own
+
+
+def builtin(options, name):
+    """What a setup wants may be part of the kernel's image; what the user asks for must be a module."""
+    return name in ("virtio_iommu", *SHARE) and name not in (load[0] for load in options.load)
+
+
+def reach(names, ours, own):
+    """The names, and what of ours they need."""
+    reached, todo = set(), list(names)
+    while todo:
+        name = todo.pop()
+        if name in own and name not in reached:
+            reached.add(name)
+            todo += ours.needs(name)
+    return reached
+
+
+def closure(wanted, own, ours, kernel):
+    """The names of the kernel's modules which the guest gets: all that can be loaded must be there."""
+    found, todo = set(), [*wanted, *(need for name in own for need in ours.needs(name))]
+    while todo:
+        name = todo.pop()
+        if name in kernel.path and name not in found:
+            found.add(name)
+            todo += kernel.needs[name]
+    return found
+
+
+def place(own, theirs, ours, kernel, folder):
+    """Puts the modules into lib/modules/VERSION below FOLDER, and has depmod order them."""
+    tree = Path(folder) / "lib" / "modules" / kernel.version
+    (tree / "updates").mkdir(parents=True)
+    for name in own:
+        (tree / "updates" / f"{name}.ko").write_bytes(Path(ours.path[name]).read_bytes())
+    for name in theirs:
+        path = tree / kernel.path[name].removesuffix(".xz")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(kernel.content(name))
+    for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+        source = kernel.folder / name
+        (tree / name).write_bytes(source.read_bytes() if source.exists() else b"")
+    subprocess.run(["depmod", "-b", folder, kernel.version], check=True)

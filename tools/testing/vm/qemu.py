@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Starts QEMU, carries what the guest says to where it belongs, and ends QEMU in time."""
+
+import ctypes
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+
+from report import Unusable
+
+QEMU = "qemu-system-x86_64"
+FIRST_SLOT = 3
+# Our own devices: the console at 0x1e, shares below it, virtio-iommu where nothing else is.
+CONSOLE_SLOT = 0x1E
+IOMMU_SLOT = 1
+IOMMU = {
+    "intel": (["-device", "intel-iommu,intremap=on"], "intel_iommu=on"),
+    "amd": (["-device", "amd-iommu"], ""),
+    "virtio": (["-device", f"virtio-iommu-pci,bus=pcie.0,addr={IOMMU_SLOT:#x}"], ""),
+    "none": ([], "intel_iommu=off amd_iommu=off"),
+}
+PORTS = ("stdout", "stderr", "control")
+
+
+@dataclass
+class Outcome:
+    """What the guest did."""
+
+    log: str = ""
+    control: str = ""
+    timed_out: bool = False
+    complaint: str = ""
+    seconds: dict = field(default_factory=dict)
+
+    def messages(self, kind):
+        return [line[len(kind) + 1:] for line in self.control.splitlines() if line.split(" ")[0] == kind]
+
+
+def accelerator(options, kvm):
+    if options.icount:
+        return ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu", "max,la57=off"]
+    if kvm:
+        return ["-accel", "kvm", "-cpu", "host"]
+    # With 5-level page tables the KASAN kernel reports a fault of its own.
+    return ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]
+
+
+def command_line(options, initramfs, shares, kvm):
+    """QEMU's arguments, without the ports."""
+    iommu, iommu_append = IOMMU[options.iommu]
+    append = ["console=ttyS0", "panic=-1", "oops=panic", "ignore_loglevel", iommu_append]
+    if options.icount:
+        append.append("nokaslr")
+    append += options.append
+    return [
+        QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-M", "q35,kernel-irqchip=split", *accelerator(options, kvm),
+        "-smp", str(options.smp), "-m", options.mem,
+        "-kernel", options.image, "-initrd", initramfs, "-append", " ".join(filter(None, append)),
+        *iommu,
+        *devices(options.device),
+        *(word for number, share in enumerate(shares) for word in shared_folder(number, share)),
+        *options.qemu_arg,
+    ]
+
+
+def devices(strings):
+    """The devices of the user, at the slots which --help promises."""
+    taken = {int(slot, 16) for string in strings
+             for slot in re.findall(r",addr=(?:0x)?([0-9a-f]+)", string) if re.search(r"bus=pcie\.0\b", string)}
+    slots = (slot for slot in range(FIRST_SLOT, CONSOLE_SLOT) if slot not in taken)
+    words = []
+    for string in strings:
+        if not re.search(r",(bus|addr)=", string) and is_pci(string.split(",")[0]):
+            string += f",bus=pcie.0,addr={next(slots):#x}"
+        words += ["-device", string]
+    return words
+
+
+def is_pci(device):
+    shown = subprocess.run([QEMU, "-device", f"{device},help"], capture_output=True, text=True)
+    if shown.returncode:
+        raise Unusable(f"--device {device}: {shown.stderr.strip()}")
+    return re.search(r"^\s+addr=", shown.stdout, re.MULTILINE) is not None
+
+
+def shared_folder(number, share):
+    return [
+        "-fsdev", f"local,id=share{number},path={share},security_model=none,readonly=on,multidevs=remap",
+        "-device", f"virtio-9p-pci,fsdev=share{number},mount_tag=share{number},"
+                   f"bus=pcie.0,addr={CONSOLE_SLOT - 1 - number:#x}",
+    ]
+
+
+def die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def run(arguments, timeout, log=None, out=sys.stdout.buffer, err=sys.stderr.buffer):
+    """Runs QEMU to its end, or to TIMEOUT. LOG gets the kernel's log as it comes."""
+    outcome = Outcome()
+    pipes = {name: os.pipe() for name in ("log", "complaint", *PORTS)}
+    words = ["-chardev", f"file,id=log,path=/dev/fd/{pipes['log'][1]}", "-serial", "chardev:log",
+             "-device", f"virtio-serial-pci,id=ports,bus=pcie.0,addr={CONSOLE_SLOT:#x}"]
+    for name in PORTS:
+        words += ["-chardev", f"file,id={name},path=/dev/fd/{pipes[name][1]}",
+                  "-device", f"virtserialport,bus=ports.0,chardev={name},name=vm.{name}"]
+    # The IOMMU has to come before the devices, hence these last.
+    process = subprocess.Popen([*arguments, *words], stdin=subprocess.DEVNULL, stderr=pipes["complaint"][1],
+                               pass_fds=[pipe[1] for pipe in pipes.values()], preexec_fn=die_with_parent)
+    for pipe in pipes.values():
+        os.close(pipe[1])
+    readers = {name: pipe[0] for name, pipe in pipes.items()}
+    sinks = {"log": log, "stdout": out, "stderr": err}
+    try:
+        texts = carry(process, readers, sinks, time.monotonic() + timeout, outcome)
+    finally:
+        process.kill()
+        process.wait()
+    for name in ("log", "control", "complaint"):
+        setattr(outcome, name, texts[name].decode(errors="replace").replace("\r", ""))
+    return outcome
+
+
+def carry(process, readers, sinks, deadline, outcome):
+    """Copies everything until QEMU has closed all; returns what has come, by name."""
+    texts = {name: bytearray() for name in readers}
+    with selectors.DefaultSelector() as selector:
+        for name, reader in readers.items():
+            selector.register(reader, selectors.EVENT_READ, name)
+        while selector.get_map():
+            left = deadline - time.monotonic()
+            if left <= 0 and not outcome.timed_out:
+                outcome.timed_out = True
+                process.kill()
+            for key, _ in selector.select(max(left, 0.1)):
+                data = os.read(key.fd, 65536)
+                if not data:
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+                    continue
+                keep(key.data, data, texts, sinks)
+    return texts
+
+
+def keep(name, data, texts, sinks):
+    sink = sinks.get(name)
+    if name not in ("stdout", "stderr"):
+        texts[name] += data
+    if sink:
+        sink.write(data)
+        sink.flush()
