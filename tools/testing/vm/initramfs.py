@@ -122,6 +122,8 @@ def make(path, modules, settings, command, copies):
 
 
 def add_programs(archive):
+    # busybox's own shell would take its applets for modprobe and others, whatever PATH has.
+    archive.copy("/usr/bin/dash", "usr/bin/sh")
     archive.copy("/usr/bin/kmod", "usr/bin/kmod")
     for name in KMOD:
         archive.link(f"usr/sbin/{name}", "../bin/kmod")

@@ -92,8 +92,7 @@ def stage(options, folder, resolve):
     own = choose(options, ours, kernel, wanted)
     place(own, closure(wanted, own, ours, kernel), ours, kernel, folder)
 
-    first = [name for name in ("virtio_iommu",) if name in wanted and name in kernel.path]
-    first += [] if options.stack == "none" else VFIO
+    first = [] if options.stack == "none" else list(VFIO)
     first += ["mdev"] if options.mdev else []
     return [[name] for name in first] + loads
 
