@@ -73,13 +73,19 @@ test-modules debug-modules:
 # depmod prefers updates/ to the kernel's own folder, so these modules take the place of those.
 INSTALL_MOD_DIR ?= updates
 override INSTALL_MOD_PATH := $(abspath $(INSTALL_MOD_PATH))
-release = $(shell cat $(KDIR)/include/config/kernel.release)
+release = $(or $(shell cat $(KDIR)/include/config/kernel.release 2>/dev/null),$(error KDIR=$(KDIR): no kernel build tree there))
 installed = $(INSTALL_MOD_PATH)/lib/modules/$(release)/$(INSTALL_MOD_DIR)
-depmod = depmod $(if $(INSTALL_MOD_PATH),-b $(INSTALL_MOD_PATH)) $(release)
+depmod = PATH=$$PATH:/usr/sbin:/sbin depmod $(if $(INSTALL_MOD_PATH),-b $(INSTALL_MOD_PATH)) $(release)
 module_names = $(patsubst %.o,%,$(shell sed -n 's/^obj-m *+*:*= *//p' Kbuild))
 
 .PHONY: modules_install modules_uninstall
-modules_install: check-kdir
+ifneq ($(KERNEL),)
+modules_install modules_uninstall: KDIR = $(shell $(buildroot) kdir $(KERNEL))
+modules_install modules_uninstall: OUT = build/$(KERNEL)
+endif
+
+modules_install:
+	@test -e $(OUT)/modules.order || { echo "Nothing has been built in $(OUT)." >&2; exit 1; }
 	+@$(kbuild) INSTALL_MOD_DIR=$(INSTALL_MOD_DIR) INSTALL_MOD_PATH=$(INSTALL_MOD_PATH) modules_install
 	$(depmod)
 
@@ -146,7 +152,7 @@ Cleaning:
 Variables:
   KDIR=FOLDER        the kernel build tree (default: that of the running kernel)
   OUT=FOLDER         where results go (default: build/native)
-  KERNEL=stock|test|debug   all, clippy, rustdoc, rust-analyzer: in the build root, for that kernel
+  KERNEL=stock|test|debug   for that kernel, in the build root
   WERROR=1           warnings are errors
   V=1                shows the commands
   INSTALL_MOD_PATH=FOLDER   installs below FOLDER in place of /
