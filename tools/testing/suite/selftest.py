@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tests of what reads test results: a test that failed or vanished must never pass for a good one."""
 
+import importlib.machinery
+import importlib.util
 import pathlib
 import tempfile
 import unittest
@@ -83,6 +85,34 @@ class Kunit(unittest.TestCase):
 
     def test_counts(self):
         self.assertEqual(kunit.counts(KTAP), ["vfio_iommu_pamu: 3 KUnit cases"])
+
+
+class Unsafe(unittest.TestCase):
+    def setUp(self):
+        path = pathlib.Path(__file__).parents[1] / "check-unsafe"
+        loader = importlib.machinery.SourceFileLoader("check_unsafe", str(path))
+        self.check = importlib.util.module_from_spec(importlib.util.spec_from_loader("check_unsafe", loader))
+        loader.exec_module(self.check)
+
+    def documented(self, text):
+        lines, code = text.splitlines(), self.check.code_of(text).splitlines()
+        at = next(i for i, line in enumerate(code) if self.check.NEEDS_SAFETY.search(line))
+        return self.check.has_safety_comment(lines, code, at)
+
+    def test_comment_above_the_statement(self):
+        self.assertTrue(self.documented("// SAFETY: Yes.\n// Indeed.\nlet x =\n    unsafe { f() };"))
+        self.assertTrue(self.documented("// SAFETY: Yes.\nOk(Self {\n    x: unsafe { f() },\n})"))
+
+    def test_comment_of_another_statement(self):
+        self.assertFalse(self.documented("// SAFETY: Yes.\nlet x = 1;\nlet y = unsafe { f() };"))
+        self.assertFalse(self.documented("// SAFETY: Yes.\n\nunsafe impl Send for X {}"))
+        self.assertFalse(self.documented("// Surely.\nunsafe { f() }"))
+
+    def test_what_is_no_code(self):
+        code = self.check.code_of("// unsafe\n/* unsafe\nunsafe */ let a: &'a str = \"unsafe \\\" unsafe\"; '\"'; x")
+        self.assertFalse(self.check.UNSAFE.search(code))
+        self.assertEqual(code.count("\n"), 2)
+        self.assertTrue(code.endswith("; x"))
 
 
 class Scheduling(unittest.TestCase):
