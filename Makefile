@@ -111,7 +111,7 @@ rustfmtcheck:
 
 .PHONY: test demo
 test:
-	@MAKEFLAGS= tools/testing/test
+	@MAKEFLAGS= tools/testing/test $(STEPS)
 demo:
 	@MAKEFLAGS= tools/testing/demo
 
@@ -135,7 +135,7 @@ Building:
   modules_uninstall  takes them away, which gives the kernel's own back
 
 Checking:
-  test               everything there is; the last line says how many passed and failed
+  test               everything there is, or STEPS="..." of it; the last line says how many passed and failed
   demo               reads a disk by a userspace NVMe driver through these modules, on Debian's kernel
   clippy             lints; any warning is an error
   rustfmt            formats the Rust files
