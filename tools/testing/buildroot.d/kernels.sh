@@ -26,14 +26,14 @@ linux_dir() {
 }
 
 kernel_dir() {
-	local linux parts=()
+	local linux recipe
 	linux=$(linux_dir)
-	case $1 in
-	stock) parts=("$(declare -f make_stock)") ;;
-	test) parts=("$(declare -f make_own)" "$(fragments test | xargs cat)") ;;
-	debug) parts=("$(declare -f make_own)" "$(fragments debug | xargs cat)") ;;
-	esac
-	echo "$cache/$1-$(key "${linux##*/}" "$(<"$linux/version")" "$(<"$(root_dir)/packages")" "${parts[@]}")"
+	if [[ $1 == stock ]]; then
+		recipe=$(declare -f stock_in_root)
+	else
+		recipe=$(declare -f configure_own compile_own; fragments "$1" | xargs cat)
+	fi
+	echo "$cache/$1-$(key "${linux##*/}" "$(<"$linux/version")" "$(<"$(root_dir)/packages")" "$recipe")"
 }
 
 # The config files of one of our kernels; what a later one says goes.

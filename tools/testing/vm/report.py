@@ -8,25 +8,26 @@ class Unusable(Exception):
     """What was asked for can't be done; the text says why, and what to do."""
 
 
-# A defect begins with a line like these, after the time and the processor or thread.
+# The first line of a defect's report: the time, perhaps the thread, up to two words with a colon
+# (rcu:, watchdog:), and one of these.
 FIRST_LINE = re.compile(r"""
-    ^ (?: \[ \s* \d+\.\d+ \] (?: \[ [^]]* \] )? \s* )?
-    (?: Oops\b | BUG: | kernel\ BUG\ at | Kernel\ panic | general\ protection\ fault | invalid\ opcode:
-      | divide\ error: | double\ fault: | stack\ segment: | Unable\ to\ handle | int3:
-      | WARNING:\ (?= .* (?: \ at\ | CPU | PID | lock | RCU | context | irq | deadlock ) )
-      | KASAN: | UBSAN: | KFENCE: | KCSAN: | refcount_t: | ODEBUG: | DEBUG_LOCKS_WARN_ON
-      | INFO:\ (?: possible | task\ \S+\ blocked | rcu | trying\ to\ register\ non-static | lockdep )
-      | rcu:\ INFO: | watchdog:\ BUG | watchdog:.*LOCKUP | workqueue:.*lockup
-      | possible\ (?: recursive | circular | irq ) | suspicious\ RCU | list_(?:add|del)\ corruption
-      | sleeping\ function\ called | scheduling\ while\ atomic | Voluntary\ context\ switch
-      | rust_kernel:\ panicked | rust\ panicked | \S+:\ panicked\ at
-      | kmemleak:\ \d+\ new\ suspected | unreferenced\ object | Slab\ .*\ (?: Objects\ remaining ) | Bad\ page\ state
-      | page_owner | unregister_netdevice:\ waiting | Fatal\ exception | soft\ lockup | Attempted\ to\ kill\ init )
-    """, re.VERBOSE)
+    ^ (?: \[ \s* \d+ \. \d+ \] (?: \[ [^]]* \] )? \s )?
+    (?: \S+: \s ){0,2}
+    (?: WARNING: \s
+      | (?: \[ \s )? BUG: \s
+      | INFO: \s (?: task \s | possible \s | trying \s to \s register | .* \b stall )
+      | KASAN: \s | UBSAN: \s | KFENCE: \s
+      | Oops \b | kernel \s BUG \s at | Kernel \s panic | panicked \s at
+      | general \s protection \s fault | Unable \s to \s handle
+      | (?: invalid \s opcode | divide \s error | double \s fault | stack \s segment ) : \s
+      | refcount_t: | DEBUG_LOCKS_WARN_ON | list_ (?: add | del ) \s corruption
+      | \d+ \s new \s suspected \s memory \s leaks
+      | unregister_netdevice: \s waiting
+    )""", re.VERBOSE)
 
 # How much of the log belongs to one report, at most, and what ends it before.
-REPORT_LINES = 60
-LAST_LINE = re.compile(r"---\[ end |^\S*\s*\]?\s*={20,}$")
+REPORT_LINES = 120
+LAST_LINE = re.compile(r"---\[ end |={40,}$")
 
 
 def defects(log):
