@@ -23,7 +23,10 @@ use kernel::{
         c_uint,
         c_ulong, //
     },
-    fs::File,
+    fs::{
+        File,
+        LocalFile, //
+    },
     mm::virt::VmaNew,
     module::this_module,
     prelude::*,
@@ -116,7 +119,7 @@ impl<T: FileOperations> FileTable<T> {
     }
 
     /// What `file` carries, if it is one of this table's files.
-    pub fn data<'a>(&'static self, file: &'a File) -> Option<Borrowed<'a, T>> {
+    pub fn data<'a>(&'static self, file: &'a LocalFile) -> Option<Borrowed<'a, T>> {
         // SAFETY: `file` is valid; `f_op` does not change once the file is visible.
         let f_op = unsafe { (*file.as_ptr()).f_op };
         if !core::ptr::eq(f_op, &self.0) {

@@ -6,12 +6,19 @@
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
 #include <linux/module.h>
+#include <linux/pci.h>
 #include <linux/pm_runtime.h>
 #include <linux/ratelimit.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 
 #include "helpers.h"
+
+void kernel_ext_list_del(struct list_head *entry)
+{
+	list_del(entry);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_list_del);
 
 struct cdev *kernel_ext_inode_cdev(const struct inode *inode)
 {
@@ -127,5 +134,24 @@ bool kernel_ext_ratelimit(void)
 	return __ratelimit(&state);
 }
 EXPORT_SYMBOL_GPL(kernel_ext_ratelimit);
+
+/*
+ * Copies the name of the device's driver. 0: it has none; 1: its driver uses the DMA API; 2: its
+ * driver leaves DMA to others; negative: somebody is binding or unbinding it.
+ */
+int kernel_ext_device_driver(struct device *dev, char *name, size_t size)
+{
+	int ret = 0;
+
+	if (!device_trylock(dev))
+		return -EBUSY;
+	if (dev->driver) {
+		strscpy(name, dev->driver->name, size);
+		ret = dev_is_pci(dev) && to_pci_driver(dev->driver)->driver_managed_dma ? 2 : 1;
+	}
+	device_unlock(dev);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(kernel_ext_device_driver);
 
 MODULE_IMPORT_NS("IOMMUFD");

@@ -11,6 +11,7 @@
 static const fmode_t KERNEL_EXT_FMODE_PREAD = FMODE_PREAD;
 static const fmode_t KERNEL_EXT_FMODE_PWRITE = FMODE_PWRITE;
 
+void kernel_ext_list_del(struct list_head *entry);
 struct cdev *kernel_ext_inode_cdev(const struct inode *inode);
 struct workqueue_struct *kernel_ext_singlethread_workqueue(const char *name);
 __poll_t kernel_ext_vfs_poll(struct file *file, struct poll_table_struct *pt);
@@ -30,5 +31,6 @@ unsigned long kernel_ext_untagged_addr(struct mm_struct *mm, unsigned long addr)
 bool kernel_ext_fatal_signal_pending(void);
 void kernel_ext_cond_resched(void);
 bool kernel_ext_ratelimit(void);
+int kernel_ext_device_driver(struct device *dev, char *name, size_t size);
 
 #endif

@@ -13,6 +13,10 @@ pub mod iommu_driver;
 pub mod misc;
 pub mod mm;
 pub mod module_ref;
+pub mod param;
+pub mod task;
+pub mod uapi;
+pub mod user_string;
 
 use kernel::prelude::*;
 

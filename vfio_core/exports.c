@@ -1,1 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What vfio.ko exports, and how, is an ABI: the list and its GPL-ness are those of the kernel's. */
 #include <linux/module.h>
+#include <linux/vfio.h>
+
+int vfio_register_iommu_driver(const void *ops);
+void vfio_unregister_iommu_driver(const void *ops);
+
+EXPORT_SYMBOL_GPL(_vfio_alloc_device);
+EXPORT_SYMBOL_GPL(vfio_assign_device_set);
+EXPORT_SYMBOL_GPL(vfio_combine_iova_ranges);
+EXPORT_SYMBOL_GPL(vfio_device_put_registration);
+EXPORT_SYMBOL_GPL(vfio_device_set_open_count);
+EXPORT_SYMBOL_GPL(vfio_device_try_get_registration);
+EXPORT_SYMBOL_GPL(vfio_file_enforced_coherent);
+EXPORT_SYMBOL_GPL(vfio_file_has_dev);
+EXPORT_SYMBOL_GPL(vfio_file_iommu_group);
+EXPORT_SYMBOL_GPL(vfio_file_is_group);
+EXPORT_SYMBOL_GPL(vfio_file_is_valid);
+EXPORT_SYMBOL_GPL(vfio_file_set_kvm);
+EXPORT_SYMBOL_GPL(vfio_find_device_in_devset);
+EXPORT_SYMBOL_GPL(vfio_info_cap_add);
+EXPORT_SYMBOL_GPL(vfio_mig_get_next_state);
+EXPORT_SYMBOL_GPL(vfio_register_emulated_iommu_dev);
+EXPORT_SYMBOL_GPL(vfio_register_group_dev);
+EXPORT_SYMBOL_GPL(vfio_register_iommu_driver);
+EXPORT_SYMBOL_GPL(vfio_unregister_group_dev);
+EXPORT_SYMBOL_GPL(vfio_unregister_iommu_driver);
+EXPORT_SYMBOL_GPL(vfio_virqfd_disable);
+EXPORT_SYMBOL_GPL(vfio_virqfd_enable);
+EXPORT_SYMBOL_GPL(vfio_virqfd_flush_thread);
+
+EXPORT_SYMBOL(vfio_dma_rw);
+EXPORT_SYMBOL(vfio_info_add_capability);
+EXPORT_SYMBOL(vfio_info_cap_shift);
+EXPORT_SYMBOL(vfio_pin_pages);
+EXPORT_SYMBOL(vfio_set_irqs_validate_and_prepare);
+EXPORT_SYMBOL(vfio_unpin_pages);
+
+MODULE_VERSION("0.3");
+MODULE_SOFTDEP("post: vfio_iommu_type1 vfio_iommu_spapr_tce");

@@ -1,21 +1,73 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! x
+//! The VFIO core: containers, groups and devices as files, and the kernel interface of `vfio.ko`.
+//!
+//! A *container* ([`container`]) is an address space that userspace fills; a *group* ([`group`])
+//! is the unit that the IOMMU can isolate and hence the unit of ownership; a *device*
+//! ([`device`]) is opened through its group once the group is in a container. What translates
+//! for a container is a *backend* ([`backend`]), another module.
+//!
+//! [`abi`] is the only place with unsafe code: it wraps `struct vfio_device` and its driver's
+//! callbacks, and defines the functions of `include/linux/vfio.h` that C drivers call.
+//!
+//! Lock order: `Documentation/locking.rst`.
+
+#![deny(unsafe_code)]
+
+#[cfg(any(CONFIG_IOMMUFD, CONFIG_VFIO_DEVICE_CDEV))]
+compile_error!("kernels with IOMMUFD or VFIO_DEVICE_CDEV are not supported yet");
+
+#[allow(unsafe_code)]
+mod abi;
+mod backend;
+mod container;
+mod device;
+mod group;
+mod info_caps;
+mod irq_set;
+mod migration;
+mod numbers;
 
 use kernel::prelude::*;
+use kernel_ext::{
+    chardev::ClassRegistration,
+    misc::MiscRegistration, //
+};
 
 module! {
-    type: M,
-    name: "vfio_core",
+    type: Vfio,
+    name: "vfio",
     authors: ["The VFIO in Rust authors"],
-    description: "x",
+    description: "VFIO - User Level meta-driver",
     license: "GPL v2",
+    alias: ["char-major-10-196", "devname:vfio/vfio"],
 }
 
-struct M;
+/// The module's registrations, undone from top to bottom.
+#[pin_data]
+struct Vfio {
+    #[pin]
+    _container_node: MiscRegistration,
+    _device_class: ClassRegistration,
+    _virqfd: abi::virqfd::CleanupQueue,
+    _group_numbers: group::registry::Numbered,
+    _group_class: ClassRegistration,
+}
 
-impl kernel::Module for M {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
-        Ok(Self)
+impl kernel::InPlaceModule for Vfio {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            _: {
+                abi::init_locks();
+            },
+            _group_class: group::CLASS.register()?,
+            _group_numbers: group::registry::Numbered::new()?,
+            _virqfd: abi::virqfd::CleanupQueue::new()?,
+            _device_class: device::CLASS.register()?,
+            _container_node <- container::register(),
+            _: {
+                pr_info!("VFIO - User Level meta-driver version: 0.3\n");
+            },
+        })
     }
 }

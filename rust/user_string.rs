@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Strings of unknown length from userspace.
+//!
+//! C header: [`include/linux/string.h`](srctree/include/linux/string.h)
+
+use core::{
+    ops::{
+        Deref,
+        DerefMut, //
+    },
+    ptr::NonNull, //
+};
+
+use kernel::{
+    error::from_err_ptr,
+    prelude::*,
+    uaccess::UserPtr, //
+};
+
+use crate::bindings;
+
+/// A copy of a string of userspace's, with its terminator.
+///
+/// # Invariants
+///
+/// Points at an allocation of `strndup_user()` of at least `length` bytes, the last being zero.
+pub struct UserString {
+    bytes: NonNull<u8>,
+    length: usize,
+}
+
+impl UserString {
+    /// Copies the string at `string`, which has at most `limit` bytes with its terminator.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it cannot be read, `EINVAL` if it is longer, `ENOMEM`.
+    pub fn copy(string: UserPtr, limit: usize) -> Result<Self> {
+        // SAFETY: The callee checks the address.
+        let bytes = from_err_ptr(unsafe {
+            bindings::strndup_user(string.as_const_ptr().cast(), limit as isize)
+        })?;
+        // SAFETY: The result is a string with its terminator.
+        let length = unsafe { CStr::from_char_ptr(bytes) }.to_bytes_with_nul().len();
+        // SAFETY: `strndup_user` gives an error pointer or one that is not null.
+        // INVARIANT: As above.
+        Ok(Self {
+            bytes: unsafe { NonNull::new_unchecked(bytes.cast()) },
+            length,
+        })
+    }
+}
+
+impl Deref for UserString {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: By the type invariant.
+        unsafe { core::slice::from_raw_parts(self.bytes.as_ptr(), self.length) }
+    }
+}
+
+impl DerefMut for UserString {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: By the type invariant.
+        unsafe { core::slice::from_raw_parts_mut(self.bytes.as_ptr(), self.length) }
+    }
+}
+
+impl Drop for UserString {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::kfree(self.bytes.as_ptr().cast()) }
+    }
+}

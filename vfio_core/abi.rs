@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The border to C, and the only unsafe code of this crate.
+//!
+//! Towards drivers: [`device`] wraps `struct vfio_device` and the callbacks of its driver,
+//! [`exports`] defines the functions of `include/linux/vfio.h`. Towards backends:
+//! [`iommu_driver`] calls `struct vfio_iommu_driver_ops`.
+
+pub(crate) mod caps;
+pub(crate) mod device;
+pub(crate) mod device_set;
+mod exports;
+pub(crate) mod iommu_driver;
+pub(crate) mod kvm;
+pub(crate) mod logging;
+pub(crate) mod migration;
+pub(crate) mod virqfd;
+
+/// Initialises the crate's global locks. Called once, before anything else, by module init.
+pub(crate) fn init_locks() {
+    // SAFETY: Module init runs once, and nothing of this module can be called before its end.
+    unsafe {
+        crate::backend::DRIVERS.init();
+        crate::device::NUMBERS.init();
+        crate::group::registry::GROUPS.init();
+        device_set::SETS.init();
+        virqfd::LOCK.init();
+    }
+}

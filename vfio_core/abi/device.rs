@@ -1,0 +1,504 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `struct vfio_device` and the callbacks of its driver.
+
+use core::ptr::NonNull;
+
+use kernel::{
+    error::to_result,
+    ffi::c_ulong,
+    mm::virt::VmaNew,
+    prelude::*,
+    sync::{
+        aref::{
+            ARef,
+            AlwaysRefCounted, //
+        },
+        Arc, //
+    },
+    time::msecs_to_jiffies,
+    types::Opaque,
+    uaccess::UserPtr, //
+};
+use kernel_ext::{
+    anon_file::{
+        Inode,
+        InodeRef,
+        PseudoFs,
+        PseudoFsMagic, //
+    },
+    bindings,
+    module_ref::ModuleRef,
+    task::Caller, //
+};
+
+use super::{
+    device_set::{
+        self,
+        SetGuard, //
+    },
+    migration::Migration, //
+};
+use crate::group::Group;
+
+/// How often a driver is asked to give back a device that is being removed, in milliseconds.
+const REQUEST_INTERVAL: u32 = 10_000;
+
+/// The file system whose inodes collect the memory mappings of a device's files.
+pub(crate) static DEVICE_FS: PseudoFs =
+    PseudoFs::new::<Magic>(c"vfio", kernel::module::this_module::<crate::LocalModule>());
+
+struct Magic;
+
+impl PseudoFsMagic for Magic {
+    /// "VFIO"
+    const MAGIC: c_ulong = 0x5646494f;
+}
+
+/// A device that a VFIO driver offers to userspace.
+///
+/// It is embedded in the driver's own structure, and counted by the `struct device` in it.
+///
+/// # Invariants
+///
+/// Went through [`init`]: `dev`, `ops`, `inode` and `index` are set and never change; `dev_set`
+/// and `group` are set before the device is registered and do not change while it is.
+#[repr(transparent)]
+pub(crate) struct Device(Opaque<bindings::vfio_device>);
+
+// SAFETY: What changes is guarded by the locks named at the methods; drivers lock their own.
+unsafe impl Send for Device {}
+// SAFETY: As above.
+unsafe impl Sync for Device {}
+
+// SAFETY: `get_device` and `put_device` count what keeps the structure allocated.
+unsafe impl AlwaysRefCounted for Device {
+    fn inc_ref(&self) {
+        // SAFETY: A shared reference implies a count that is not zero.
+        unsafe { bindings::get_device(&raw mut (*self.as_ptr()).device) };
+    }
+
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        let device: *mut bindings::vfio_device = obj.cast().as_ptr();
+        // SAFETY: By this function's contract.
+        unsafe { bindings::put_device(&raw mut (*device).device) };
+    }
+}
+
+impl Device {
+    /// Wraps the pointer of a C caller.
+    ///
+    /// # Safety
+    ///
+    /// `device` went through [`init`] and stays allocated for `'a`.
+    pub(super) unsafe fn from_raw<'a>(device: *mut bindings::vfio_device) -> &'a Self {
+        // SAFETY: By this function's contract; `Device` is transparent.
+        unsafe { &*device.cast() }
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut bindings::vfio_device {
+        self.0.get()
+    }
+
+    pub(super) fn ops(&self) -> &bindings::vfio_device_ops {
+        // SAFETY: By the type invariant; a driver's table outlives its devices.
+        unsafe { &*(*self.as_ptr()).ops }
+    }
+
+    /// The device that the driver is bound to.
+    pub(crate) fn parent(&self) -> &kernel::device::Device {
+        // SAFETY: By the type invariant; the parent outlives the driver's binding and with it
+        // every use of this device.
+        unsafe { kernel::device::Device::from_raw((*self.as_ptr()).dev) }
+    }
+
+    /// The number in the device's name `vfioN`.
+    fn index(&self) -> u32 {
+        // SAFETY: By the type invariant.
+        unsafe { (*self.as_ptr()).index }
+    }
+
+    /// The inode that the memory mappings of the device's files are kept on.
+    pub(crate) fn inode(&self) -> InodeRef<'_> {
+        // SAFETY: By the type invariant; `release_callback` drops it with the device.
+        unsafe { Inode::borrow_raw(&(*self.as_ptr()).inode, &DEVICE_FS) }
+    }
+
+    /// The migration features of the device.
+    pub(crate) fn migration(&self) -> Migration<'_> {
+        Migration(self)
+    }
+
+    // --- Registration -------------------------------------------------------------------------
+
+    /// Notes the group that the device is in until [`Device::take_group`].
+    pub(crate) fn set_group(&self, group: Arc<Group>) {
+        let group = Arc::into_raw(group).cast_mut().cast();
+        // SAFETY: The device is not registered yet, so nobody reads the field.
+        unsafe { (*self.as_ptr()).group = group };
+    }
+
+    /// Takes back what [`Device::set_group`] noted; the device is not registered any more.
+    pub(crate) fn take_group(&self) -> Option<Arc<Group>> {
+        // SAFETY: Nobody reads the field of a device that is not registered.
+        let group = unsafe { core::mem::replace(&mut (*self.as_ptr()).group, core::ptr::null_mut()) };
+        // SAFETY: Not null means that it came from `Arc::into_raw` in `set_group`.
+        (!group.is_null()).then(|| unsafe { Arc::from_raw(group.cast()) })
+    }
+
+    /// The group of a device that is registered.
+    pub(crate) fn group(&self) -> Option<&Group> {
+        // SAFETY: The field is null or from `Arc::into_raw`; a registered device keeps it.
+        unsafe { (*self.as_ptr()).group.cast::<Group>().as_ref() }
+    }
+
+    /// Puts the device into a set of its own, if its driver put it into none.
+    pub(crate) fn ensure_set(&self) -> Result {
+        // SAFETY: The device is not registered yet, so its driver is the only other user.
+        if unsafe { (*self.as_ptr()).dev_set }.is_null() {
+            device_set::assign(self, self.as_ptr() as usize)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the device's IOMMU has the capability `cap`.
+    pub(crate) fn iommu_capable(&self, cap: bindings::iommu_cap) -> bool {
+        // SAFETY: The parent is valid.
+        unsafe { bindings::device_iommu_capable((*self.as_ptr()).dev, cap) }
+    }
+
+    /// Shows the device as `vfioN` in sysfs.
+    pub(crate) fn add(&self) -> Result {
+        // SAFETY: `init` initialised the device; it is not added yet, so its name is free to set.
+        unsafe {
+            let dev = &raw mut (*self.as_ptr()).device;
+            to_result(bindings::dev_set_name(
+                dev,
+                c"vfio%d".as_char_ptr(),
+                self.index(),
+            ))?;
+            to_result(bindings::device_add(dev))
+        }
+    }
+
+    /// Takes the device out of sysfs.
+    pub(crate) fn del(&self) {
+        // SAFETY: Only called on a device that was added.
+        unsafe { bindings::device_del(&raw mut (*self.as_ptr()).device) }
+    }
+
+    /// Starts counting the device's users, with its registration as the first.
+    pub(crate) fn start_registration(&self) {
+        // SAFETY: The completion is the core's; nobody waits for it yet.
+        unsafe { bindings::init_completion(&raw mut (*self.as_ptr()).comp) };
+        self.users()
+            .store(1, core::sync::atomic::Ordering::Release);
+    }
+
+    fn users(&self) -> &core::sync::atomic::AtomicI32 {
+        // SAFETY: A `refcount_t` is an `int` that C code changes atomically; only this module
+        // counts with it.
+        unsafe { &*(&raw mut (*self.as_ptr()).refcount).cast() }
+    }
+
+    /// Keeps the device registered, unless that is over already.
+    pub(crate) fn try_get_registration(&self) -> Option<Registered> {
+        use core::sync::atomic::Ordering::Relaxed;
+        self.users()
+            .fetch_update(Relaxed, Relaxed, |users| (users > 0).then(|| users + 1))
+            .ok()?;
+        // INVARIANT: One user was counted.
+        Some(Registered(self.into()))
+    }
+
+    /// Gives back one [`Device::try_get_registration`] or the registration itself.
+    pub(super) fn put_registration(&self) {
+        if self.users().fetch_sub(1, core::sync::atomic::Ordering::AcqRel) == 1 {
+            // SAFETY: `start_registration` initialised the completion.
+            unsafe { bindings::complete(&raw mut (*self.as_ptr()).comp) };
+        }
+    }
+
+    /// Ends the registration and waits until the last user is gone, reminding the driver of it.
+    pub(crate) fn end_registration(&self) {
+        self.put_registration();
+        // SAFETY: `start_registration` initialised the completion.
+        let comp = unsafe { &raw mut (*self.as_ptr()).comp };
+        let mut interrupted = false;
+        let mut requests = 0;
+        // SAFETY: As above.
+        if unsafe { bindings::try_wait_for_completion(comp) } {
+            return;
+        }
+        loop {
+            if let Some(request) = self.ops().request {
+                // SAFETY: The device is still bound to its driver.
+                unsafe { request(self.as_ptr(), requests) };
+            }
+            requests += 1;
+            // SAFETY: As above.
+            let left = unsafe { wait(comp, interrupted) };
+            if left > 0 {
+                return;
+            }
+            if left < 0 {
+                interrupted = true;
+                dev_warn!(
+                    self.parent(),
+                    "Device is currently in use, task {} blocked until device is released\n",
+                    Caller::current()
+                );
+            }
+        }
+    }
+
+    // --- Opening and use ----------------------------------------------------------------------
+
+    /// Whether userspace means this device by `name`, a string with its terminator, which the
+    /// driver may take apart.
+    ///
+    /// # Errors
+    ///
+    /// The driver's, for a name that is meant for it but lacks something.
+    pub(crate) fn matches(&self, name: &mut [u8]) -> Result<bool> {
+        let Some(match_) = self.ops().match_ else {
+            return Ok(self.parent().name().to_bytes_with_nul() == &*name);
+        };
+        // SAFETY: The name ends in a zero byte.
+        let ret = unsafe { match_(self.as_ptr(), name.as_mut_ptr().cast()) };
+        to_result(ret.min(0))?;
+        Ok(ret != 0)
+    }
+
+    /// Takes the lock of the device's set.
+    pub(crate) fn lock_set(&self) -> SetGuard<'_> {
+        SetGuard::lock(self)
+    }
+
+    /// Pins the module of the driver that the parent is bound to.
+    pub(crate) fn driver_module(&self) -> Option<ModuleRef> {
+        // SAFETY: A registered device's parent is bound: unbinding waits for the registration.
+        unsafe { ModuleRef::try_get((*(*(*self.as_ptr()).dev).driver).owner) }
+    }
+
+    pub(super) fn call_open(&self) -> Result {
+        match self.ops().open_device {
+            // SAFETY: The set's lock is held and this is the first open.
+            Some(open) => to_result(unsafe { open(self.as_ptr()) }),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn call_close(&self) {
+        if let Some(close) = self.ops().close_device {
+            // SAFETY: The set's lock is held and this is the last close.
+            unsafe { close(self.as_ptr()) }
+        }
+        // SAFETY: The set's lock is held, and there is no user left.
+        unsafe { (*self.as_ptr()).precopy_info_v2 = 0 };
+    }
+
+    /// Passes an ioctl of an open device to its driver; `arg` is not interpreted.
+    pub(crate) fn ioctl(&self, cmd: u32, arg: usize) -> Result<isize> {
+        let ioctl = self.ops().ioctl.ok_or(EINVAL)?;
+        // SAFETY: The device is open.
+        let ret = unsafe { ioctl(self.as_ptr(), cmd, arg as c_ulong) };
+        // The C core keeps the low 32 bits of what a driver returns.
+        let ret = ret as i32;
+        to_result(ret.min(0))?;
+        Ok(ret as isize)
+    }
+
+    /// Passes `VFIO_DEVICE_FEATURE` to the driver, `size` bytes at `data` being the payload.
+    pub(crate) fn feature(&self, flags: u32, data: UserPtr, size: usize) -> Result<isize> {
+        let feature = self.ops().device_feature.ok_or(ENOTTY)?;
+        // SAFETY: The device is open.
+        let ret = unsafe { feature(self.as_ptr(), flags, data.as_mut_ptr(), size) };
+        to_result(ret.min(0))?;
+        Ok(ret as isize)
+    }
+
+    /// Passes a read of an open device to its driver.
+    pub(crate) fn read(&self, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
+        let read = self.ops().read.ok_or(EINVAL)?;
+        // SAFETY: The device is open.
+        transferred(unsafe { read(self.as_ptr(), buf.as_mut_ptr().cast(), count, pos) })
+    }
+
+    /// Passes a write to an open device to its driver.
+    pub(crate) fn write(&self, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
+        let write = self.ops().write.ok_or(EINVAL)?;
+        // SAFETY: The device is open.
+        transferred(unsafe { write(self.as_ptr(), buf.as_const_ptr().cast(), count, pos) })
+    }
+
+    /// Lets the driver of an open device fill a new memory mapping.
+    pub(crate) fn mmap(&self, vma: &VmaNew) -> Result {
+        let mmap = self.ops().mmap.ok_or(EINVAL)?;
+        // SAFETY: The device is open, and the mapping is being set up.
+        to_result(unsafe { mmap(self.as_ptr(), vma.as_ptr()) })
+    }
+
+    /// Wakes the parent for the time that the result lives.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if it does not wake.
+    pub(crate) fn resume(&self) -> Result<Option<Awake<'_>>> {
+        // SAFETY: The parent of an open device is bound; its driver's table is static.
+        let managed = unsafe {
+            let driver = (*(*self.as_ptr()).dev).driver;
+            !driver.is_null() && !(*driver).pm.is_null()
+        };
+        if !managed {
+            return Ok(None);
+        }
+        // SAFETY: The parent is valid.
+        match to_result(unsafe { bindings::kernel_ext_pm_runtime_get((*self.as_ptr()).dev) }) {
+            Ok(()) => Ok(Some(Awake(self))),
+            Err(e) => {
+                dev_info!(self.parent(), "vfio: runtime resume failed {}\n", e.to_errno());
+                Err(EIO)
+            }
+        }
+    }
+
+    /// Calls `show` with the path of the parent in sysfs, from `/devices` on.
+    pub(crate) fn with_sysfs_path(&self, show: impl FnOnce(&CStr)) {
+        // SAFETY: The parent is valid.
+        let path = unsafe {
+            bindings::kobject_get_path(&raw const (*(*self.as_ptr()).dev).kobj, bindings::GFP_KERNEL)
+        };
+        if !path.is_null() {
+            // SAFETY: The path is a string of its own, which is ours to free.
+            unsafe {
+                show(CStr::from_char_ptr(path));
+                bindings::kfree(path.cast());
+            }
+        }
+    }
+}
+
+/// Waits for `comp` for one interval: positive when it is done, negative for a signal.
+///
+/// # Safety
+///
+/// `comp` is valid.
+unsafe fn wait(comp: *mut bindings::completion, interrupted: bool) -> isize {
+    let interval = msecs_to_jiffies(REQUEST_INTERVAL);
+    if interrupted {
+        // SAFETY: By this function's contract.
+        unsafe { bindings::wait_for_completion_timeout(comp, interval) as isize }
+    } else {
+        // SAFETY: By this function's contract.
+        unsafe { bindings::wait_for_completion_interruptible_timeout(comp, interval) }
+    }
+}
+
+fn transferred(ret: isize) -> Result<usize> {
+    usize::try_from(ret).map_err(|_| Error::from_errno(ret as i32))
+}
+
+/// Keeps a device registered: whoever unregisters it waits.
+///
+/// # Invariants
+///
+/// Counts as one user of the registration.
+pub(crate) struct Registered(ARef<Device>);
+
+impl core::ops::Deref for Registered {
+    type Target = ARef<Device>;
+
+    fn deref(&self) -> &ARef<Device> {
+        &self.0
+    }
+}
+
+impl Registered {
+    /// Leaves the count to a C caller, who gives it back by `vfio_device_put_registration()`.
+    pub(super) fn into_count(self) {
+        let this = core::mem::ManuallyDrop::new(self);
+        // SAFETY: The value is forgotten, so its reference is dropped only here.
+        drop(unsafe { core::ptr::read(&this.0) });
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.0.put_registration();
+    }
+}
+
+/// Keeps the parent of a device from being suspended.
+///
+/// # Invariants
+///
+/// Holds one runtime power management reference.
+pub(crate) struct Awake<'a>(&'a Device);
+
+impl Drop for Awake<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::kernel_ext_pm_runtime_put((*self.0.as_ptr()).dev) }
+    }
+}
+
+/// Initialises a device in zeroed memory of a driver's.
+///
+/// # Safety
+///
+/// `device` points at zeroed memory that [`release_callback`] may free by `kvfree()`; `dev` and
+/// `ops` outlive it.
+pub(super) unsafe fn init(
+    device: *mut bindings::vfio_device,
+    dev: *mut bindings::device,
+    ops: *const bindings::vfio_device_ops,
+) -> Result {
+    let index = crate::device::NUMBERS.lock().take()?;
+    let result = DEVICE_FS.inode().and_then(|inode| {
+        // SAFETY: By this function's contract nobody else sees the device yet.
+        unsafe {
+            (*device).index = index;
+            (*device).dev = dev;
+            (*device).ops = ops;
+            (*device).inode = inode.into_raw();
+            bindings::init_completion(&raw mut (*device).comp);
+        }
+        // SAFETY: As above; the driver's callback gets what it expects.
+        let result = unsafe { (*ops).init.map_or(Ok(()), |init| to_result(init(device))) };
+        // SAFETY: Not used by anybody, since the device was not handed out.
+        result.inspect_err(|_| unsafe { drop(Inode::from_raw((*device).inode, &DEVICE_FS)) })
+    });
+    if let Err(e) = result {
+        // SAFETY: The device goes no further; the driver's `init` may have put it into a set.
+        unsafe { device_set::release(device) };
+        crate::device::NUMBERS.lock().give_back(index);
+        return Err(e);
+    }
+    // SAFETY: As above.
+    unsafe {
+        bindings::device_initialize(&raw mut (*device).device);
+        (*device).device.release = Some(release_callback);
+        (*device).device.class = crate::device::CLASS.as_ptr();
+        (*device).device.parent = dev;
+    }
+    Ok(())
+}
+
+/// # Safety
+///
+/// Called by the driver core with the `struct device` in a device that went through [`init`].
+unsafe extern "C" fn release_callback(dev: *mut bindings::device) {
+    let offset = core::mem::offset_of!(bindings::vfio_device, device);
+    let device: *mut bindings::vfio_device = dev.wrapping_byte_sub(offset).cast();
+    // SAFETY: By this function's contract; nobody refers to the device any more.
+    unsafe {
+        device_set::release(device);
+        crate::device::NUMBERS.lock().give_back((*device).index);
+        if let Some(release) = (*(*device).ops).release {
+            release(device);
+        }
+        drop(Inode::from_raw((*device).inode, &DEVICE_FS));
+        bindings::kvfree(device.cast());
+    }
+}

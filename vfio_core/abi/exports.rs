@@ -1,0 +1,542 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The functions of `include/linux/vfio.h`, for C drivers, backends and KVM.
+//!
+//! `exports.c` exports them as the kernel's own `vfio.ko` does.
+
+use core::ptr::NonNull;
+
+use kernel::{
+    error::from_result,
+    ffi::{
+        c_int,
+        c_void, //
+    },
+    fs::LocalFile,
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+use kernel_ext::{
+    bindings,
+    iommu_driver::Ops, //
+};
+
+use super::{
+    caps,
+    device::{
+        self,
+        Device, //
+    },
+    device_set,
+    iommu_driver::Registered,
+    kvm::Kvm,
+    virqfd, //
+};
+use crate::{
+    backend,
+    device::{
+        file::file_device,
+        registration, //
+    },
+    group::{
+        file_group,
+        Translation, //
+    },
+    irq_set,
+    migration::State, //
+};
+
+// --- Devices ----------------------------------------------------------------------------------
+
+/// Allocates a driver's structure of `size` bytes, which begins with a `struct vfio_device`.
+///
+/// # Safety
+///
+/// `dev` and `ops` outlive the device.
+#[no_mangle]
+unsafe extern "C" fn _vfio_alloc_device(
+    size: usize,
+    dev: *mut bindings::device,
+    ops: *const bindings::vfio_device_ops,
+) -> *mut bindings::vfio_device {
+    if size < core::mem::size_of::<bindings::vfio_device>() {
+        return EINVAL.to_ptr();
+    }
+    let Ok(memory) = KVVec::<u8>::from_elem(0, size, GFP_KERNEL) else {
+        return ENOMEM.to_ptr();
+    };
+    let (memory, _, _) = memory.into_raw_parts();
+    let device = memory.cast::<bindings::vfio_device>();
+    // SAFETY: The memory is zeroed and large enough; the rest is this function's contract.
+    match unsafe { device::init(device, dev, ops) } {
+        Ok(()) => device,
+        Err(e) => {
+            // SAFETY: The memory is ours and nobody refers to it.
+            unsafe { bindings::kvfree(device.cast()) };
+            e.to_ptr()
+        }
+    }
+}
+
+/// # Safety
+///
+/// `device` is from [`_vfio_alloc_device`] and not registered.
+#[no_mangle]
+unsafe extern "C" fn vfio_register_group_dev(device: *mut bindings::vfio_device) -> c_int {
+    // SAFETY: By this function's contract.
+    let device = unsafe { Device::from_raw(device) };
+    from_result(|| registration::register_physical(device).map(|()| 0))
+}
+
+/// # Safety
+///
+/// As for [`vfio_register_group_dev`].
+#[no_mangle]
+unsafe extern "C" fn vfio_register_emulated_iommu_dev(device: *mut bindings::vfio_device) -> c_int {
+    // SAFETY: By this function's contract.
+    let device = unsafe { Device::from_raw(device) };
+    from_result(|| registration::register_emulated(device).map(|()| 0))
+}
+
+/// # Safety
+///
+/// `device` is registered.
+#[no_mangle]
+unsafe extern "C" fn vfio_unregister_group_dev(device: *mut bindings::vfio_device) {
+    // SAFETY: By this function's contract.
+    registration::unregister(unsafe { Device::from_raw(device) });
+}
+
+/// # Safety
+///
+/// `device` was registered at some time and is allocated.
+#[no_mangle]
+unsafe extern "C" fn vfio_device_try_get_registration(device: *mut bindings::vfio_device) -> bool {
+    // SAFETY: By this function's contract.
+    let registered = unsafe { Device::from_raw(device) }.try_get_registration();
+    registered.map(device::Registered::into_count).is_some()
+}
+
+/// # Safety
+///
+/// Gives back one successful [`vfio_device_try_get_registration`].
+#[no_mangle]
+unsafe extern "C" fn vfio_device_put_registration(device: *mut bindings::vfio_device) {
+    // SAFETY: By this function's contract.
+    unsafe { Device::from_raw(device) }.put_registration();
+}
+
+/// # Safety
+///
+/// `device` is being set up by its driver and not registered yet.
+#[no_mangle]
+unsafe extern "C" fn vfio_assign_device_set(
+    device: *mut bindings::vfio_device,
+    set_id: *mut c_void,
+) -> c_int {
+    // SAFETY: By this function's contract.
+    let device = unsafe { Device::from_raw(device) };
+    from_result(|| device_set::assign(device, set_id as usize).map(|()| 0))
+}
+
+/// # Safety
+///
+/// `set` is valid and its lock is held.
+#[no_mangle]
+unsafe extern "C" fn vfio_device_set_open_count(set: *mut bindings::vfio_device_set) -> u32 {
+    // SAFETY: By this function's contract.
+    unsafe { device_set::open_count(set) }
+}
+
+/// # Safety
+///
+/// `set` is valid and its lock is held.
+#[no_mangle]
+unsafe extern "C" fn vfio_find_device_in_devset(
+    set: *mut bindings::vfio_device_set,
+    dev: *mut bindings::device,
+) -> *mut bindings::vfio_device {
+    // SAFETY: By this function's contract.
+    unsafe { device_set::find(set, dev) }
+}
+
+/// # Safety
+///
+/// `device` and `next` are valid.
+#[no_mangle]
+unsafe extern "C" fn vfio_mig_get_next_state(
+    device: *mut bindings::vfio_device,
+    current: u32,
+    target: u32,
+    next: *mut u32,
+) -> c_int {
+    // SAFETY: By this function's contract.
+    let flags = unsafe { (*device).migration_flags };
+    let known = |number| State::from_number(number).filter(|&s| s == State::Error || s.supported(flags));
+    from_result(|| {
+        let Some(current) = known(current).filter(|&s| s != State::Error || flags == u32::MAX) else {
+            pr_warn!("a driver is in migration state {}, which it does not have\n", current);
+            return Err(EINVAL);
+        };
+        let target = known(target).ok_or(EINVAL)?;
+        let step = current.next(target, flags).ok_or(EINVAL)?;
+        // SAFETY: By this function's contract.
+        unsafe { *next = step as u32 };
+        Ok(0)
+    })
+}
+
+// --- Pages of userspace -----------------------------------------------------------------------
+
+/// The address space of an open device whose driver asks for it.
+///
+/// # Safety
+///
+/// `device` is registered.
+unsafe fn translation(device: *mut bindings::vfio_device) -> Option<Translation> {
+    // SAFETY: By this function's contract.
+    let device = unsafe { Device::from_raw(device) };
+    device.group()?.translation()
+}
+
+/// # Safety
+///
+/// `device` is open and `pages` has room for `npage` pointers.
+#[no_mangle]
+unsafe extern "C" fn vfio_pin_pages(
+    device: *mut bindings::vfio_device,
+    iova: bindings::dma_addr_t,
+    npage: c_int,
+    prot: c_int,
+    pages: *mut *mut bindings::page,
+) -> c_int {
+    const MAX_ENTRIES: c_int = (PAGE_SIZE / core::mem::size_of::<usize>()) as c_int;
+    // SAFETY: By this function's contract.
+    let unmaps = unsafe { Device::from_raw(device) }.ops().dma_unmap.is_some();
+    if pages.is_null() || npage == 0 || !unmaps {
+        return EINVAL.to_errno();
+    }
+    // SAFETY: An open device is registered.
+    let Some(Translation { iommu, group }) = (unsafe { translation(device) }) else {
+        return EINVAL.to_errno();
+    };
+    if npage > MAX_ENTRIES {
+        return E2BIG.to_errno();
+    }
+    // SAFETY: By this function's contract.
+    unsafe { iommu.pin_pages(&group, iova, npage, prot, pages) }
+}
+
+/// # Safety
+///
+/// `device` is open.
+#[no_mangle]
+unsafe extern "C" fn vfio_unpin_pages(
+    device: *mut bindings::vfio_device,
+    iova: bindings::dma_addr_t,
+    npage: c_int,
+) {
+    // SAFETY: An open device is registered.
+    match unsafe { translation(device) } {
+        Some(translation) if npage > 0 => translation.iommu.unpin_pages(iova, npage),
+        _ => pr_warn!("a driver unpins {} pages of a device that is not open\n", npage),
+    }
+}
+
+/// # Safety
+///
+/// `device` is open and `data` is a kernel buffer of `len` bytes.
+#[no_mangle]
+unsafe extern "C" fn vfio_dma_rw(
+    device: *mut bindings::vfio_device,
+    iova: bindings::dma_addr_t,
+    data: *mut c_void,
+    len: usize,
+    write: bool,
+) -> c_int {
+    if data.is_null() || len == 0 {
+        return EINVAL.to_errno();
+    }
+    // SAFETY: An open device is registered.
+    match unsafe { translation(device) } {
+        // SAFETY: By this function's contract.
+        Some(translation) => unsafe { translation.iommu.dma_rw(iova, data, len, write) },
+        None => EINVAL.to_errno(),
+    }
+}
+
+// --- Files, for KVM and for drivers -----------------------------------------------------------
+
+/// # Safety
+///
+/// `file` is valid for `'a`.
+unsafe fn local<'a>(file: *mut bindings::file) -> &'a LocalFile {
+    // SAFETY: By this function's contract.
+    unsafe { LocalFile::from_raw_file(file) }
+}
+
+/// Only KVM on sPAPR may ask, and there is no sPAPR backend here.
+#[no_mangle]
+extern "C" fn vfio_file_iommu_group(_file: *mut bindings::file) -> *mut bindings::iommu_group {
+    core::ptr::null_mut()
+}
+
+/// # Safety
+///
+/// `file` is valid.
+#[no_mangle]
+unsafe extern "C" fn vfio_file_is_group(file: *mut bindings::file) -> bool {
+    // SAFETY: By this function's contract.
+    file_group(unsafe { local(file) }).is_some()
+}
+
+/// # Safety
+///
+/// `file` is valid.
+#[no_mangle]
+unsafe extern "C" fn vfio_file_is_valid(file: *mut bindings::file) -> bool {
+    // SAFETY: By this function's contract.
+    let file = unsafe { local(file) };
+    file_group(file).is_some() || file_device(file).is_some()
+}
+
+/// # Safety
+///
+/// `file` is valid and `device` is registered.
+#[no_mangle]
+unsafe extern "C" fn vfio_file_has_dev(
+    file: *mut bindings::file,
+    device: *mut bindings::vfio_device,
+) -> bool {
+    // SAFETY: By this function's contract.
+    let (group, own) = unsafe { (file_group(local(file)), Device::from_raw(device).group()) };
+    matches!((group, own), (Some(group), Some(own)) if core::ptr::eq(&**group, own))
+}
+
+/// # Safety
+///
+/// `file` is valid.
+#[no_mangle]
+unsafe extern "C" fn vfio_file_enforced_coherent(file: *mut bindings::file) -> bool {
+    // SAFETY: By this function's contract.
+    let file = unsafe { local(file) };
+    if let Some(group) = file_group(file) {
+        return group.enforces_coherency();
+    }
+    file_device(file).is_none_or(|device| {
+        device.iommu_capable(bindings::iommu_cap_IOMMU_CAP_ENFORCE_CACHE_COHERENCY)
+    })
+}
+
+/// # Safety
+///
+/// `file` is valid; `kvm` is null, or valid until the file is given another.
+#[no_mangle]
+unsafe extern "C" fn vfio_file_set_kvm(file: *mut bindings::file, kvm: *mut bindings::kvm) {
+    // SAFETY: By this function's contract.
+    if let Some(group) = file_group(unsafe { local(file) }) {
+        group.set_kvm(Kvm::new(kvm));
+    }
+}
+
+// --- Structures for userspace -----------------------------------------------------------------
+
+/// # Safety
+///
+/// `caps` is the caller's own.
+#[no_mangle]
+unsafe extern "C" fn vfio_info_cap_add(
+    caps: *mut bindings::vfio_info_cap,
+    size: usize,
+    id: u16,
+    version: u16,
+) -> *mut bindings::vfio_info_cap_header {
+    // SAFETY: By this function's contract.
+    unsafe { caps::add(&mut *caps, size, id, version) }.unwrap_or_else(Error::to_ptr)
+}
+
+/// # Safety
+///
+/// `caps` is the caller's own.
+#[no_mangle]
+unsafe extern "C" fn vfio_info_cap_shift(caps: *mut bindings::vfio_info_cap, offset: usize) {
+    // SAFETY: By this function's contract.
+    unsafe { caps::shift(&mut *caps, offset) }
+}
+
+/// # Safety
+///
+/// `caps` is the caller's own; `cap` is a header with its content, `size` bytes in all.
+#[no_mangle]
+unsafe extern "C" fn vfio_info_add_capability(
+    caps: *mut bindings::vfio_info_cap,
+    cap: *mut bindings::vfio_info_cap_header,
+    size: usize,
+) -> c_int {
+    // SAFETY: By this function's contract the new capability has as much room as the given one.
+    from_result(|| unsafe {
+        let header = caps::add(&mut *caps, size, (*cap).id, (*cap).version)?;
+        let content = size - core::mem::size_of::<bindings::vfio_info_cap_header>();
+        core::ptr::copy_nonoverlapping(cap.add(1).cast::<u8>(), header.add(1).cast(), content);
+        Ok(0)
+    })
+}
+
+/// # Safety
+///
+/// `header` is valid; `data_size` is valid or null.
+#[no_mangle]
+unsafe extern "C" fn vfio_set_irqs_validate_and_prepare(
+    header: *mut bindings::vfio_irq_set,
+    num_irqs: c_int,
+    max_irq_type: c_int,
+    data_size: *mut usize,
+) -> c_int {
+    // SAFETY: By this function's contract.
+    let header = unsafe {
+        irq_set::Header {
+            argsz: (*header).argsz,
+            flags: (*header).flags,
+            index: (*header).index,
+            start: (*header).start,
+            count: (*header).count,
+        }
+    };
+    let size = header.data_size(num_irqs as u32, max_irq_type as u32);
+    from_result(|| {
+        let size = size.ok_or(EINVAL)?;
+        if !data_size.is_null() {
+            // SAFETY: By this function's contract.
+            unsafe { *data_size = size };
+        } else if header.has_data() {
+            return Err(EINVAL);
+        }
+        Ok(0)
+    })
+}
+
+// --- Eventfds ---------------------------------------------------------------------------------
+
+/// # Safety
+///
+/// `slot`, `opaque` and `data` stay valid until the virqfd is disabled.
+#[no_mangle]
+unsafe extern "C" fn vfio_virqfd_enable(
+    opaque: *mut c_void,
+    handler: Option<unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int>,
+    thread: Option<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
+    data: *mut c_void,
+    slot: *mut *mut bindings::virqfd,
+    fd: c_int,
+) -> c_int {
+    let action = virqfd::Action {
+        opaque,
+        handler,
+        thread,
+        data,
+    };
+    // SAFETY: By this function's contract.
+    from_result(|| unsafe { virqfd::enable(action, slot, fd) }.map(|()| 0))
+}
+
+/// # Safety
+///
+/// `slot` is valid.
+#[no_mangle]
+unsafe extern "C" fn vfio_virqfd_disable(slot: *mut *mut bindings::virqfd) {
+    // SAFETY: By this function's contract.
+    unsafe { virqfd::disable(slot) }
+}
+
+/// # Safety
+///
+/// `slot` is valid.
+#[no_mangle]
+unsafe extern "C" fn vfio_virqfd_flush_thread(slot: *mut *mut bindings::virqfd) {
+    // SAFETY: By this function's contract.
+    unsafe { virqfd::flush(slot) }
+}
+
+// --- Backends ---------------------------------------------------------------------------------
+
+/// # Safety
+///
+/// `ops` stays valid until it is unregistered.
+#[no_mangle]
+unsafe extern "C" fn vfio_register_iommu_driver(ops: *const Ops) -> c_int {
+    from_result(|| {
+        let ops = NonNull::new(ops.cast_mut()).ok_or(EINVAL)?;
+        // SAFETY: By this function's contract.
+        backend::register(unsafe { Registered::new(ops) }).map(|()| 0)
+    })
+}
+
+/// # Safety
+///
+/// `ops` was registered.
+#[no_mangle]
+unsafe extern "C" fn vfio_unregister_iommu_driver(ops: *const Ops) {
+    if let Some(ops) = NonNull::new(ops.cast_mut()) {
+        // SAFETY: By this function's contract.
+        backend::unregister(unsafe { Registered::new(ops) });
+    }
+}
+
+// --- Interval trees ---------------------------------------------------------------------------
+
+/// Joins neighbours in a tree of `current` ranges until there are at most `wanted`.
+///
+/// # Safety
+///
+/// `root` is a valid tree that is the caller's own.
+#[no_mangle]
+unsafe extern "C" fn vfio_combine_iova_ranges(
+    root: *mut bindings::rb_root_cached,
+    current: u32,
+    wanted: u32,
+) {
+    for _ in wanted.max(1)..current {
+        // SAFETY: By this function's contract.
+        let Some((left, right)) = (unsafe { closest_neighbours(root) }) else {
+            pr_warn!("a driver wants fewer ranges than its tree has neighbours\n");
+            return;
+        };
+        // SAFETY: Both nodes are in the tree. Growing a node to its neighbour's end keeps the
+        // order; the tree's cached ends are recomputed when the neighbour is removed.
+        unsafe {
+            (*left).last = (*right).last;
+            bindings::interval_tree_remove(right, root);
+        }
+    }
+}
+
+/// The two neighbours with the smallest gap between them, the first such pair.
+///
+/// # Safety
+///
+/// As for [`vfio_combine_iova_ranges`].
+unsafe fn closest_neighbours(
+    root: *mut bindings::rb_root_cached,
+) -> Option<(
+    *mut bindings::interval_tree_node,
+    *mut bindings::interval_tree_node,
+)> {
+    let mut closest = None;
+    let mut smallest = usize::MAX;
+    // SAFETY: By this function's contract.
+    let mut left = unsafe { bindings::interval_tree_iter_first(root, 0, usize::MAX) };
+    while !left.is_null() {
+        // SAFETY: `left` is in the tree.
+        let right = unsafe { bindings::interval_tree_iter_next(left, 0, usize::MAX) };
+        if !right.is_null() {
+            // SAFETY: Both are in the tree.
+            let gap = unsafe { (*right).start.wrapping_sub((*left).last) };
+            if gap < smallest {
+                smallest = gap;
+                closest = Some((left, right));
+            }
+        }
+        left = right;
+    }
+    closest
+}

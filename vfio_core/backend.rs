@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The list of backends: modules that translate for containers.
+
+use kernel::{
+    prelude::*,
+    sync::global_lock, //
+};
+
+use crate::abi::iommu_driver::{
+    Driver,
+    Registered, //
+};
+
+global_lock! {
+    // SAFETY: Initialised by `abi::init_locks` before the module can be used.
+    pub(crate) unsafe(uninit) static DRIVERS: Mutex<KVec<Registered>> = KVec::new();
+}
+
+/// Adds a backend; containers ask the one that came last first.
+///
+/// # Errors
+///
+/// `EINVAL` if it is listed already or has only one of the two device callbacks; `ENOMEM`.
+pub(crate) fn register(driver: Registered) -> Result {
+    if !driver.is_consistent() {
+        pr_warn!("a backend needs both register_device and unregister_device, or neither\n");
+        return Err(EINVAL);
+    }
+    let mut drivers = DRIVERS.lock();
+    if drivers.contains(&driver) {
+        return Err(EINVAL);
+    }
+    drivers.push(driver, GFP_KERNEL)?;
+    Ok(())
+}
+
+/// Takes a backend out of the list, if it is there. Containers that use it have its module pinned.
+pub(crate) fn unregister(driver: Registered) {
+    let mut drivers = DRIVERS.lock();
+    drivers.retain(|listed| *listed != driver);
+    if drivers.is_empty() {
+        *drivers = KVec::new();
+    }
+}
+
+/// All backends, pinned, in the order in which a container asks them.
+pub(crate) fn all() -> Result<KVec<Driver>> {
+    let drivers = DRIVERS.lock();
+    let mut pinned = KVec::with_capacity(drivers.len(), GFP_KERNEL)?;
+    for driver in drivers.iter().rev().filter_map(Registered::pin) {
+        pinned.push(driver, GFP_KERNEL)?;
+    }
+    Ok(pinned)
+}

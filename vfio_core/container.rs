@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Containers: address spaces that userspace makes by opening `/dev/vfio/vfio`.
+//!
+//! A container is without privilege until a group joins it; with the last group it loses its
+//! address space again. Its file, the files of its groups and those of their devices may be closed
+//! in any order: each holds what it needs.
+
+use kernel::{
+    alloc::flags::GFP_KERNEL_ACCOUNT,
+    fs::{
+        File,
+        LocalFile, //
+    },
+    ioctl::_IO,
+    new_mutex,
+    new_spinlock,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc,
+        ArcBorrow,
+        Mutex,
+        SpinLock, //
+    }, //
+};
+use kernel_ext::{
+    capability::Capability,
+    file_ops::{
+        FileOperations,
+        FileTable,
+        OpenMisc, //
+    },
+    iommu::{
+        DmaOwner,
+        Group as IommuGroup, //
+    },
+    iommu_driver::GroupKind,
+    misc::{
+        MiscOptions,
+        MiscRegistration, //
+    },
+};
+
+use crate::{
+    abi::iommu_driver::{
+        Driver,
+        Iommu,
+        CHECK_EXTENSION, //
+    },
+    backend, //
+};
+
+const TYPE: u32 = b';' as u32;
+/// `VFIO_GET_API_VERSION`
+const GET_API_VERSION: u32 = _IO(TYPE, 100);
+/// `VFIO_SET_IOMMU`
+const SET_IOMMU: u32 = _IO(TYPE, 102);
+/// `VFIO_API_VERSION`
+const API_VERSION: isize = 0;
+
+/// A container.
+#[pin_data]
+pub(crate) struct Container {
+    /// Who is in it. Held while groups come and go, which may take long.
+    #[pin]
+    state: Mutex<State>,
+    /// Its address space; changed only with `state` held, so a holder of `state` may rely on it.
+    /// A reference taken from here keeps the address space through a call, whoever leaves meanwhile.
+    #[pin]
+    iommu: SpinLock<Option<Arc<Iommu>>>,
+}
+
+struct State {
+    members: KVec<Member>,
+}
+
+/// A group in a container. Dropping it gives the group's DMA back to the kernel.
+struct Member {
+    group: ARef<IommuGroup>,
+    kind: GroupKind,
+    _owner: Option<DmaOwner>,
+}
+
+impl State {
+    fn position(&self, group: &IommuGroup) -> Option<usize> {
+        let same = |member: &Member| core::ptr::eq(&*member.group, group);
+        self.members.iter().position(same)
+    }
+
+    /// Whether members without an IOMMU are in the container; they don't mix with others.
+    fn noiommu(&self) -> Option<bool> {
+        let member = self.members.first()?;
+        Some(member.kind == GroupKind::NoIommu)
+    }
+
+    /// Puts all members behind `iommu`, or none.
+    fn attach_all(&self, iommu: &Iommu) -> Result {
+        for (i, member) in self.members.iter().enumerate() {
+            iommu
+                .attach(&member.group, member.kind)
+                .inspect_err(|_| self.detach_first(i, iommu))?;
+        }
+        Ok(())
+    }
+
+    fn detach_first(&self, count: usize, iommu: &Iommu) {
+        for member in self.members.iter().take(count).rev() {
+            iommu.detach(&member.group);
+        }
+    }
+}
+
+impl Container {
+    fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                state <- new_mutex!(State { members: KVec::new() }, "vfio_container::state"),
+                iommu <- new_spinlock!(None, "vfio_container::iommu"),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// The container of `file`, if it is one.
+    pub(crate) fn from_file(file: &LocalFile) -> Option<ArcBorrow<'_, Self>> {
+        FILES.data(file)
+    }
+
+    /// The address space that the container has now.
+    pub(crate) fn iommu(&self) -> Option<Arc<Iommu>> {
+        self.iommu.lock().clone()
+    }
+
+    /// Lets `group` in, which gives its DMA to the container's user.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` if the group is in use by a host driver or by somebody else, or if groups with and
+    /// without IOMMU would mix; `EBUSY` if it is in a foreign domain; what the backend says if the
+    /// container has an address space already. The group is then where it was.
+    pub(crate) fn attach(&self, group: ARef<IommuGroup>, kind: GroupKind) -> Result {
+        if kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
+            return Err(EPERM);
+        }
+        let mut state = self.state.lock();
+        let noiommu = kind == GroupKind::NoIommu;
+        if state.noiommu().is_some_and(|present| present != noiommu) {
+            return Err(EPERM);
+        }
+        state.members.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        let owner = match kind {
+            GroupKind::Iommu => Some(DmaOwner::claim(group.clone())?),
+            _ => None,
+        };
+        let member = Member {
+            group: group.clone(),
+            kind,
+            _owner: owner,
+        };
+        state.members.push(member, GFP_KERNEL_ACCOUNT)?;
+        match self.iommu() {
+            Some(iommu) => iommu.attach(&group, kind).inspect_err(|_| {
+                state.members.pop();
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets `group` out. The last one takes the address space with it.
+    pub(crate) fn detach(&self, group: &IommuGroup) {
+        let mut state = self.state.lock();
+        let Some(index) = state.position(group) else {
+            return;
+        };
+        let iommu = self.iommu();
+        if let Some(iommu) = &iommu {
+            iommu.detach(group);
+        }
+        drop(state.members.remove(index));
+        if state.members.is_empty() {
+            let last = self.iommu.lock().take();
+            drop(state);
+            drop(last);
+        }
+    }
+
+    fn check_extension(&self, extension: usize) -> Result<isize> {
+        if let Some(iommu) = self.iommu() {
+            return iommu.ioctl(CHECK_EXTENSION, extension);
+        }
+        let noiommu = self.state.lock().noiommu();
+        let mut answer = 0;
+        for driver in backend::all()? {
+            if noiommu.is_some_and(|noiommu| !allowed(&driver, noiommu)) {
+                continue;
+            }
+            answer = driver.check_extension(extension);
+            if answer > 0 {
+                break;
+            }
+        }
+        if answer < 0 {
+            return Err(Error::from_errno(answer as i32));
+        }
+        Ok(answer)
+    }
+
+    /// Gives the container an address space of the first backend that takes all its groups.
+    fn set_iommu(&self, extension: usize) -> Result {
+        let state = self.state.lock();
+        let (Some(noiommu), None) = (state.noiommu(), self.iommu()) else {
+            return Err(EINVAL);
+        };
+        let mut result = Err(ENODEV);
+        for driver in backend::all()? {
+            if !allowed(&driver, noiommu) || driver.check_extension(extension) <= 0 {
+                continue;
+            }
+            result = driver.open(extension).and_then(|iommu| {
+                let iommu = Arc::new(iommu, GFP_KERNEL_ACCOUNT)?;
+                state.attach_all(&iommu)?;
+                *self.iommu.lock() = Some(iommu);
+                Ok(())
+            });
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+}
+
+/// Containers without IOMMU take the backend that does nothing, and no other container does.
+fn allowed(driver: &Driver, noiommu: bool) -> bool {
+    #[cfg(CONFIG_VFIO_NOIOMMU)]
+    return crate::noiommu::is_backend(driver) == noiommu;
+    #[cfg(not(CONFIG_VFIO_NOIOMMU))]
+    {
+        let _ = (driver, noiommu);
+        true
+    }
+}
+
+/// The file of a container.
+struct ContainerFile;
+
+static FILES: FileTable<ContainerFile> = FileTable::misc();
+
+#[vtable]
+impl FileOperations for ContainerFile {
+    type Data = Arc<Container>;
+
+    fn ioctl(
+        container: ArcBorrow<'_, Container>,
+        _file: &File,
+        cmd: u32,
+        arg: usize,
+    ) -> Result<isize> {
+        match cmd {
+            GET_API_VERSION => Ok(API_VERSION),
+            CHECK_EXTENSION => container.check_extension(arg),
+            SET_IOMMU => container.set_iommu(arg).map(|()| 0),
+            _ => container.iommu().ok_or(EINVAL)?.ioctl(cmd, arg),
+        }
+    }
+}
+
+impl OpenMisc for ContainerFile {
+    fn open() -> Result<Arc<Container>> {
+        Container::new()
+    }
+}
+
+/// Registers `/dev/vfio/vfio`, which anybody may open.
+pub(crate) fn register() -> impl PinInit<MiscRegistration, Error> {
+    MiscRegistration::new(
+        &FILES,
+        MiscOptions {
+            minor: 196,
+            name: c"vfio",
+            nodename: c"vfio/vfio",
+            mode: 0o666,
+        },
+    )
+}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `VFIO_DEVICE_FEATURE`: migration and dirty logging are the core's, the rest is the driver's.
+
+use kernel::{
+    fs::file::FileDescriptorReservation,
+    page::PAGE_SIZE,
+    prelude::*,
+    transmute::FromBytes,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
+};
+use kernel_ext::bindings;
+
+use crate::abi::{
+    device::Device,
+    logging, //
+};
+
+/// Bytes of `struct vfio_device_feature` in front of the payload.
+const HEADER_SIZE: usize = 8;
+const GET: u32 = bindings::VFIO_DEVICE_FEATURE_GET;
+const SET: u32 = bindings::VFIO_DEVICE_FEATURE_SET;
+const PROBE: u32 = bindings::VFIO_DEVICE_FEATURE_PROBE;
+const NUMBER: u32 = bindings::VFIO_DEVICE_FEATURE_MASK;
+
+/// A request: its flags and where its payload is.
+struct Request<'a> {
+    device: &'a Device,
+    flags: u32,
+    payload: UserPtr,
+    size: usize,
+}
+
+/// Answers the ioctl, whose argument is at `arg`.
+pub(super) fn ioctl(device: &Device, arg: UserPtr) -> Result<isize> {
+    let [argsz, flags]: [u32; 2] = UserSlice::new(arg, HEADER_SIZE).reader().read()?;
+    let size = (argsz as usize).checked_sub(HEADER_SIZE).ok_or(EINVAL)?;
+    if flags & !(NUMBER | GET | SET | PROBE) != 0 {
+        return Err(EINVAL);
+    }
+    if flags & PROBE == 0 && flags & (GET | SET) == GET | SET {
+        return Err(EINVAL);
+    }
+    let request = Request {
+        device,
+        flags,
+        payload: arg.wrapping_byte_add(HEADER_SIZE),
+        size,
+    };
+    match flags & NUMBER {
+        bindings::VFIO_DEVICE_FEATURE_MIGRATION => request.migration(),
+        bindings::VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE => request.mig_device_state(),
+        bindings::VFIO_DEVICE_FEATURE_MIG_DATA_SIZE => request.mig_data_size(),
+        bindings::VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2 => request.mig_precopy_info_v2(),
+        bindings::VFIO_DEVICE_FEATURE_DMA_LOGGING_START => request.dma_logging_start(),
+        bindings::VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP => request.dma_logging_stop(),
+        bindings::VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT => request.dma_logging_report(),
+        _ => device.feature(flags, request.payload, size),
+    }
+}
+
+impl Request<'_> {
+    /// Whether to carry the request out, given what the feature supports and the bytes that its
+    /// payload takes: a probe ends here.
+    fn wanted(&self, supported: u32, size: usize) -> Result<bool> {
+        if self.flags & (GET | SET) & !supported != 0 {
+            return Err(EINVAL);
+        }
+        if self.flags & PROBE != 0 {
+            return Ok(false);
+        }
+        if self.flags & (GET | SET) == 0 || self.size < size {
+            return Err(EINVAL);
+        }
+        Ok(true)
+    }
+
+    fn read<T: FromBytes>(&self) -> Result<T> {
+        let size = core::mem::size_of::<T>();
+        UserSlice::new(self.payload, size).reader().read()
+    }
+
+    fn write(&self, payload: &[u8]) -> Result {
+        UserSlice::new(self.payload, payload.len())
+            .writer()
+            .write_slice(payload)
+    }
+
+    fn migration(&self) -> Result<isize> {
+        let migration = self.device.migration();
+        migration.check()?;
+        if self.wanted(GET, 8)? {
+            self.write(&u64::from(migration.flags()).to_ne_bytes())?;
+        }
+        Ok(0)
+    }
+
+    fn mig_device_state(&self) -> Result<isize> {
+        let migration = self.device.migration();
+        migration.check()?;
+        if !self.wanted(GET | SET, 8)? {
+            return Ok(0);
+        }
+        let [state, _]: [u32; 2] = self.read()?;
+        if self.flags & GET != 0 {
+            self.write_state(migration.state()?, -1)?;
+            return Ok(0);
+        }
+        let file = match migration.set_state(state) {
+            Ok(Some(file)) => file,
+            Ok(None) => {
+                self.write_state(state, -1)?;
+                return Ok(0);
+            }
+            Err(e) => {
+                self.write_state(state, -1)?;
+                return Err(e);
+            }
+        };
+        let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
+        self.write_state(state, fd.reserved_fd() as i32)?;
+        fd.fd_install(file);
+        Ok(0)
+    }
+
+    fn write_state(&self, state: u32, data_fd: i32) -> Result {
+        UserSlice::new(self.payload, 8)
+            .writer()
+            .write(&[state, data_fd as u32])
+    }
+
+    fn mig_data_size(&self) -> Result<isize> {
+        let migration = self.device.migration();
+        migration.check()?;
+        if self.wanted(GET, 8)? {
+            self.write(&migration.data_size()?.to_ne_bytes())?;
+        }
+        Ok(0)
+    }
+
+    fn mig_precopy_info_v2(&self) -> Result<isize> {
+        let migration = self.device.migration();
+        if migration.flags() & bindings::VFIO_MIGRATION_PRE_COPY == 0 {
+            return Err(EINVAL);
+        }
+        if self.wanted(SET, 0)? {
+            migration.use_precopy_info_v2();
+        }
+        Ok(0)
+    }
+
+    fn dma_logging_start(&self) -> Result<isize> {
+        /// What an array of ranges may take at most.
+        const MAX_RANGES: usize = PAGE_SIZE / 16;
+        logging::check(self.device)?;
+        if !self.wanted(SET, 24)? {
+            return Ok(0);
+        }
+        let mut control: bindings::vfio_device_feature_dma_logging_control = self.read()?;
+        let count = control.num_ranges as usize;
+        if count == 0 {
+            return Err(EINVAL);
+        }
+        if count > MAX_RANGES {
+            return Err(E2BIG);
+        }
+        let mut ranges = KVec::with_capacity(count, GFP_KERNEL)?;
+        let address = UserPtr::from_addr(control.ranges as usize);
+        let mut reader = UserSlice::new(address, count * 16).reader();
+        for _ in 0..count {
+            let [iova, length]: [u64; 2] = reader.read()?;
+            let misaligned = |value: u64| value & control.page_size.wrapping_sub(1) != 0;
+            if misaligned(iova) || misaligned(length) {
+                return Err(EINVAL);
+            }
+            let end = iova.checked_add(length).ok_or(EOVERFLOW)?;
+            let range = logging::Range {
+                first: iova,
+                last: end.wrapping_sub(1),
+            };
+            ranges.push(range, GFP_KERNEL)?;
+        }
+        logging::start(self.device, &ranges, &mut control.page_size)?;
+        UserSlice::new(self.payload, 24)
+            .writer()
+            .write(&control)
+            .inspect_err(|_| {
+                let _ = logging::stop(self.device);
+            })?;
+        Ok(0)
+    }
+
+    fn dma_logging_stop(&self) -> Result<isize> {
+        logging::check(self.device)?;
+        if self.wanted(SET, 0)? {
+            return logging::stop(self.device);
+        }
+        Ok(0)
+    }
+
+    fn dma_logging_report(&self) -> Result<isize> {
+        logging::check(self.device)?;
+        if !self.wanted(GET, 32)? {
+            return Ok(0);
+        }
+        let report: bindings::vfio_device_feature_dma_logging_report = self.read()?;
+        if report.page_size < 4096 || !report.page_size.is_power_of_two() {
+            return Err(EINVAL);
+        }
+        report.iova.checked_add(report.length).ok_or(EOVERFLOW)?;
+        logging::report(self.device, &report)?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How devices come and go.
+
+use kernel::prelude::*;
+use kernel_ext::{
+    bindings,
+    iommu_driver::GroupKind, //
+};
+
+use crate::{
+    abi::device::Device,
+    group::registry, //
+};
+
+/// Offers a device to userspace that its IOMMU confines.
+///
+/// # Errors
+///
+/// `EINVAL` if no IOMMU confines it or if DMA through its IOMMU is not coherent with the caches,
+/// which userspace has no means to restore; `ENOMEM`.
+pub(crate) fn register_physical(device: &Device) -> Result {
+    device.ensure_set()?;
+    let group = registry::join_physical(device.parent())?;
+    let confined = group.kind() == GroupKind::Iommu;
+    device.set_group(group);
+    if confined && !device.iommu_capable(bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY) {
+        dev_warn!(device.parent(), "vfio: DMA through this IOMMU is not cache coherent\n");
+        leave_group(device);
+        return Err(EINVAL);
+    }
+    register(device)
+}
+
+/// Offers a device to userspace which does no DMA of its own: its driver pins pages for it.
+pub(crate) fn register_emulated(device: &Device) -> Result {
+    device.ensure_set()?;
+    let group = registry::join_software(device.parent(), GroupKind::Emulated)?;
+    device.set_group(group);
+    register(device)
+}
+
+fn register(device: &Device) -> Result {
+    device.add().inspect_err(|_| leave_group(device))?;
+    device.start_registration();
+    let added = device.group().map_or(Err(ENODEV), |group| group.add_device(device));
+    added.inspect_err(|_| {
+        device.del();
+        leave_group(device);
+    })
+}
+
+/// Takes a device back from userspace; returns when nobody uses it any more.
+pub(crate) fn unregister(device: &Device) {
+    if let Some(group) = device.group() {
+        group.remove_device(device);
+    }
+    device.del();
+    device.end_registration();
+    leave_group(device);
+}
+
+fn leave_group(device: &Device) {
+    if let Some(group) = device.take_group() {
+        registry::leave(&group, device.parent());
+    }
+}

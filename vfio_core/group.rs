@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Groups: the devices that the IOMMU cannot tell apart, hence the unit of ownership.
+//!
+//! A group appears as `/dev/vfio/N` with its first registered device and goes with the last. It
+//! has one user at a time: its file can be opened once, and open devices keep that file.
+
+mod file;
+pub(crate) mod registry;
+
+use kernel::{
+    fs::File,
+    new_mutex,
+    new_spinlock,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc,
+        Mutex,
+        SpinLock, //
+    }, //
+};
+use kernel_ext::{
+    bindings,
+    capability::Capability,
+    chardev::{
+        Class,
+        DevFolder, //
+    },
+    iommu::Group as IommuGroup,
+    iommu_driver::GroupKind,
+    module_ref::ModuleRef, //
+};
+
+use crate::{
+    abi::{
+        device::{
+            Device,
+            Registered, //
+        },
+        device_set::SetGuard,
+        iommu_driver::Iommu,
+        kvm::{
+            Kvm,
+            KvmRef, //
+        }, //
+    },
+    container::Container, //
+};
+
+pub(crate) use file::file_group;
+
+/// `/sys/class/vfio`
+pub(crate) static CLASS: Class = Class::new::<Nodes>(c"vfio");
+
+struct Nodes;
+
+impl DevFolder for Nodes {
+    const FOLDER: &'static CStr = c"vfio";
+}
+
+/// A group of registered devices.
+#[pin_data]
+pub(crate) struct Group {
+    kind: GroupKind,
+    /// What the group's user does. Held while the group joins and leaves a container and while
+    /// its devices are opened and closed, which may take long.
+    #[pin]
+    state: Mutex<State>,
+    /// The devices that can be opened.
+    #[pin]
+    devices: Mutex<KVec<ARef<Device>>>,
+    /// The virtual machine that the group belongs to, for drivers that ask for it.
+    #[pin]
+    kvm: SpinLock<Option<Kvm>>,
+    /// The address space behind the open devices: set from the first open to the last close.
+    /// Apart from `state`, because drivers pin pages while their device is being opened.
+    #[pin]
+    translation: SpinLock<Option<Translation>>,
+}
+
+/// Who uses the group, and how far that went.
+struct State {
+    /// `None` once the last device was unregistered.
+    iommu_group: Option<ARef<IommuGroup>>,
+    /// Whether the group's file is open.
+    opened: bool,
+    container: Option<Arc<Container>>,
+    /// The devices that are open, each once.
+    sessions: KVec<Session>,
+}
+
+/// What an open device holds, from its first open to its last close.
+struct Session {
+    device: ARef<Device>,
+    iommu: Arc<Iommu>,
+    _kvm: Option<KvmRef>,
+    _driver: ModuleRef,
+    _group_file: ARef<File>,
+}
+
+/// The address space of open devices, as their drivers see it.
+#[derive(Clone)]
+pub(crate) struct Translation {
+    pub(crate) iommu: Arc<Iommu>,
+    pub(crate) group: ARef<IommuGroup>,
+}
+
+impl Group {
+    fn new(iommu_group: ARef<IommuGroup>, kind: GroupKind) -> Result<Arc<Self>> {
+        let state = State {
+            iommu_group: Some(iommu_group),
+            opened: false,
+            container: None,
+            sessions: KVec::new(),
+        };
+        Arc::pin_init(
+            pin_init!(Self {
+                kind,
+                state <- new_mutex!(state, "vfio_group::state"),
+                devices <- new_mutex!(KVec::new(), "vfio_group::devices"),
+                kvm <- new_spinlock!(None, "vfio_group::kvm"),
+                translation <- new_spinlock!(None, "vfio_group::translation"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// What the group has for an IOMMU.
+    pub(crate) fn kind(&self) -> GroupKind {
+        self.kind
+    }
+
+    /// Makes `device` one that can be opened.
+    pub(crate) fn add_device(&self, device: &Device) -> Result {
+        self.devices.lock().push(device.into(), GFP_KERNEL)?;
+        Ok(())
+    }
+
+    /// Makes `device` one that can be opened no more.
+    pub(crate) fn remove_device(&self, device: &Device) {
+        let mut devices = self.devices.lock();
+        let same = |listed: &ARef<Device>| core::ptr::eq(&**listed, device);
+        if let Some(index) = devices.iter().position(same) {
+            drop(devices.remove(index));
+        }
+    }
+
+    /// Whether a device of `parent` can be opened already.
+    fn has_device_of(&self, parent: &kernel::device::Device) -> bool {
+        let same = |device: &ARef<Device>| core::ptr::eq(device.parent(), parent);
+        self.devices.lock().iter().any(same)
+    }
+
+    /// Finds the device that `name` means and keeps it registered.
+    fn find_device(&self, name: &mut [u8]) -> Result<Registered> {
+        for device in self.devices.lock().iter() {
+            if device.matches(name)? {
+                if let Some(registered) = device.try_get_registration() {
+                    return Ok(registered);
+                }
+            }
+        }
+        Err(ENODEV)
+    }
+
+    /// Whether no device of the group can send memory accesses that bypass the caches' coherency.
+    pub(crate) fn enforces_coherency(&self) -> bool {
+        let capable = |device: &ARef<Device>| {
+            device.iommu_capable(bindings::iommu_cap_IOMMU_CAP_ENFORCE_CACHE_COHERENCY)
+        };
+        self.devices.lock().iter().all(capable)
+    }
+
+    /// Links the group with a virtual machine, or unlinks it.
+    pub(crate) fn set_kvm(&self, kvm: Option<Kvm>) {
+        *self.kvm.lock() = kvm;
+    }
+
+    /// The address space behind the group's open devices.
+    pub(crate) fn translation(&self) -> Option<Translation> {
+        self.translation.lock().clone()
+    }
+
+    /// Ends all use of the group: its last device was unregistered, so none is open.
+    fn revoke(&self) {
+        let mut state = self.state.lock();
+        state.leave_container();
+        state.iommu_group = None;
+    }
+
+    /// Opens `device` once more; `group_file` is the file that the caller came by.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` without container or address space, `EPERM` for a device without IOMMU and a
+    /// caller without `CAP_SYS_RAWIO`, `ENODEV` if the driver is on its way out, and the driver's.
+    pub(crate) fn open_device(&self, device: &Device, group_file: &File) -> Result {
+        let mut state = self.state.lock();
+        let container = state.container.clone().ok_or(EINVAL)?;
+        let mut set = device.lock_set();
+        if set.open_count() > 0 {
+            set.opened_again();
+            return Ok(());
+        }
+        state.sessions.reserve(1, GFP_KERNEL)?;
+        let session = self.first_open(&state, &container, &mut set, group_file)?;
+        state.sessions.push(session, GFP_KERNEL)?;
+        Ok(())
+    }
+
+    fn first_open(
+        &self,
+        state: &State,
+        container: &Container,
+        set: &mut SetGuard<'_>,
+        group_file: &File,
+    ) -> Result<Session> {
+        let device = set.device();
+        let driver = device.driver_module().ok_or(ENODEV)?;
+        let iommu = container.iommu().ok_or(EINVAL)?;
+        if self.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
+            return Err(EPERM);
+        }
+        let group = state.iommu_group.clone().ok_or(ENODEV)?;
+        let kvm = self.kvm.lock().and_then(|kvm| KvmRef::get(set, kvm));
+        *self.translation.lock() = Some(Translation {
+            iommu: iommu.clone(),
+            group,
+        });
+        iommu.register_device(device);
+        let session = Session {
+            device: device.into(),
+            iommu,
+            _kvm: kvm,
+            _driver: driver,
+            _group_file: group_file.into(),
+        };
+        set.first_opened()
+            .inspect_err(|_| self.end(state, &session))?;
+        Ok(session)
+    }
+
+    /// Undoes what precedes a device's first open.
+    fn end(&self, state: &State, session: &Session) {
+        session.iommu.unregister_device(&session.device);
+        let others = |other: &Session| !core::ptr::eq(&*other.device, &*session.device);
+        if !state.sessions.iter().any(others) {
+            let last = self.translation.lock().take();
+            drop(last);
+        }
+    }
+
+    /// Undoes one [`Group::open_device`].
+    pub(crate) fn close_device(&self, device: &Device) {
+        let mut state = self.state.lock();
+        let mut set = device.lock_set();
+        if !set.closed() {
+            return;
+        }
+        let same = |session: &Session| core::ptr::eq(&*session.device, device);
+        if let Some(index) = state.sessions.iter().position(same) {
+            self.end(&state, &state.sessions[index]);
+            drop(state.sessions.remove(index));
+        }
+    }
+}
+
+impl State {
+    /// Takes the group out of its container, if it is in one.
+    fn leave_container(&mut self) {
+        if let (Some(container), Some(group)) = (self.container.take(), &self.iommu_group) {
+            container.detach(group);
+        }
+    }
+}

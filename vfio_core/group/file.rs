@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The file of a group, `/dev/vfio/N`.
+
+use kernel::{
+    fs::{
+        file::FileDescriptorReservation,
+        File,
+        LocalFile, //
+    },
+    ioctl::_IO,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::Arc,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
+};
+use kernel_ext::{
+    bindings,
+    capability::Capability,
+    file_ops::{
+        FileOperations,
+        FileTable,
+        OpenNode, //
+    },
+    iommu_driver::GroupKind,
+    user_string::UserString, //
+};
+
+use super::Group;
+use crate::{
+    container::Container,
+    device::file::open_fd, //
+};
+
+const TYPE: u32 = b';' as u32;
+/// `VFIO_GROUP_GET_STATUS`
+const GET_STATUS: u32 = _IO(TYPE, 103);
+/// `VFIO_GROUP_SET_CONTAINER`
+const SET_CONTAINER: u32 = _IO(TYPE, 104);
+/// `VFIO_GROUP_UNSET_CONTAINER`
+const UNSET_CONTAINER: u32 = _IO(TYPE, 105);
+/// `VFIO_GROUP_GET_DEVICE_FD`
+const GET_DEVICE_FD: u32 = _IO(TYPE, 106);
+
+/// Bytes of `struct vfio_group_status`: two `u32`, `argsz` and `flags`.
+const STATUS_SIZE: usize = core::mem::size_of::<bindings::vfio_group_status>();
+
+/// An open group; the group can be opened again when it is dropped.
+pub(super) struct OpenGroup(Arc<Group>);
+
+pub(super) static FILES: FileTable<GroupFile> = FileTable::node();
+
+/// The group of `file`, if it is a group's file.
+pub(crate) fn file_group(file: &LocalFile) -> Option<&Arc<Group>> {
+    Some(&FILES.data(file)?.0)
+}
+
+/// The file of a group.
+pub(super) struct GroupFile;
+
+impl OpenNode for GroupFile {
+    type Node = Arc<Group>;
+
+    fn open(group: &Arc<Group>, _file: &File) -> Result<KBox<OpenGroup>> {
+        let slot = KBox::new_uninit(GFP_KERNEL)?;
+        group.claim()?;
+        Ok(KBox::write(slot, OpenGroup(group.clone())))
+    }
+}
+
+#[vtable]
+impl FileOperations for GroupFile {
+    type Data = KBox<OpenGroup>;
+
+    fn ioctl(open: &OpenGroup, file: &File, cmd: u32, arg: usize) -> Result<isize> {
+        let group = &open.0;
+        let arg = UserPtr::from_addr(arg);
+        match cmd {
+            GET_STATUS => group.get_status(arg),
+            SET_CONTAINER => group.set_container(arg),
+            UNSET_CONTAINER => group.unset_container(),
+            GET_DEVICE_FD => return get_device_fd(group, file, arg),
+            _ => Err(ENOTTY),
+        }
+        .map(|()| 0)
+    }
+}
+
+impl Drop for OpenGroup {
+    fn drop(&mut self) {
+        self.0.unclaim();
+    }
+}
+
+impl Group {
+    /// Makes the caller the group's only user.
+    fn claim(&self) -> Result {
+        let mut state = self.state.lock();
+        if state.iommu_group.is_none() {
+            return Err(ENODEV);
+        }
+        if self.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
+            return Err(EPERM);
+        }
+        if state.opened {
+            return Err(EBUSY);
+        }
+        state.opened = true;
+        Ok(())
+    }
+
+    /// Ends what [`Group::claim`] began. Open devices hold the file, so none is open.
+    fn unclaim(&self) {
+        let mut state = self.state.lock();
+        state.leave_container();
+        state.opened = false;
+    }
+
+    fn get_status(&self, arg: UserPtr) -> Result {
+        let [argsz, _]: [u32; 2] = UserSlice::new(arg, STATUS_SIZE).reader().read()?;
+        if (argsz as usize) < STATUS_SIZE {
+            return Err(EINVAL);
+        }
+        let flags = self.status_flags()?;
+        UserSlice::new(arg, STATUS_SIZE)
+            .writer()
+            .write(&[argsz, flags])
+    }
+
+    fn status_flags(&self) -> Result<u32> {
+        let state = self.state.lock();
+        let group = state.iommu_group.as_ref().ok_or(ENODEV)?;
+        Ok(if state.container.is_some() {
+            bindings::VFIO_GROUP_FLAGS_VIABLE | bindings::VFIO_GROUP_FLAGS_CONTAINER_SET
+        } else if !group.dma_owner_claimed() {
+            bindings::VFIO_GROUP_FLAGS_VIABLE
+        } else {
+            0
+        })
+    }
+
+    fn set_container(&self, arg: UserPtr) -> Result {
+        let fd: i32 = UserSlice::new(arg, 4).reader().read()?;
+        let file = LocalFile::fget(fd as u32)?;
+        let mut state = self.state.lock();
+        if state.container.is_some() {
+            return Err(EINVAL);
+        }
+        let group = state.iommu_group.clone().ok_or(ENODEV)?;
+        let container: Arc<Container> = Container::from_file(&file).ok_or(EBADFD)?.into();
+        container
+            .attach(group.clone(), self.kind)
+            .inspect_err(|&e| iommu_group::explain_refusal(&group, e))?;
+        state.container = Some(container);
+        Ok(())
+    }
+
+    fn unset_container(&self) -> Result {
+        let mut state = self.state.lock();
+        if state.container.is_none() {
+            return Err(EINVAL);
+        }
+        if !state.sessions.is_empty() {
+            return Err(EBUSY);
+        }
+        state.leave_container();
+        Ok(())
+    }
+}
+
+/// Opens a device of the group by its name; returns the descriptor.
+fn get_device_fd(group: &Arc<Group>, file: &File, arg: UserPtr) -> Result<isize> {
+    let device = group.find_device(&mut UserString::copy(arg, PAGE_SIZE)?)?;
+    let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
+    let number = fd.reserved_fd();
+    fd.fd_install(open_fd(group.clone(), device, file)?);
+    Ok(number as isize)
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Chains of capabilities behind the `*_INFO` structures: `struct vfio_info_cap_header`.
+//!
+//! A header is a `u16` id, a `u16` version and the `u32` offset of the next header (zero in the
+//! last), in native byte order. While a chain is being built the offsets count from the chain's
+//! own start; before it goes to userspace they are shifted to count from the start of the
+//! structure in front of it.
+
+/// Bytes of a header.
+pub(crate) const HEADER_SIZE: usize = 8;
+
+/// Every capability starts at a multiple of this.
+const ALIGN: usize = 8;
+
+/// The bytes that a capability of `size` bytes takes in a chain, or `None` if that overflows.
+pub(crate) const fn aligned_size(size: usize) -> Option<usize> {
+    size.checked_next_multiple_of(ALIGN)
+}
+
+fn next(chain: &[u8], at: usize) -> Option<usize> {
+    let field = chain.get(at..at + HEADER_SIZE)?;
+    let next = u32::from_ne_bytes([field[4], field[5], field[6], field[7]]);
+    Some(next as usize)
+}
+
+fn set_next(chain: &mut [u8], at: usize, next: usize) {
+    if let Some(field) = chain.get_mut(at + 4..at + HEADER_SIZE) {
+        field.copy_from_slice(&(next as u32).to_ne_bytes());
+    }
+}
+
+/// Starts a new capability at byte `at`, which is the end of the chain that `chain` holds so far;
+/// what is behind it is zeroed for the capability's content.
+pub(crate) fn append(chain: &mut [u8], at: usize, id: u16, version: u16) {
+    let Some(new) = chain.get_mut(at..) else {
+        return;
+    };
+    new.fill(0);
+    if new.len() < HEADER_SIZE {
+        return;
+    }
+    new[0..2].copy_from_slice(&id.to_ne_bytes());
+    new[2..4].copy_from_slice(&version.to_ne_bytes());
+    if at > 0 {
+        let last = last(chain);
+        set_next(chain, last, at);
+    }
+}
+
+/// Where the last capability starts.
+fn last(chain: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(next) = next(chain, at).filter(|&next| next > at) {
+        at = next;
+    }
+    at
+}
+
+/// Makes all offsets count from `offset` bytes in front of the chain.
+pub(crate) fn shift(chain: &mut [u8], offset: usize) {
+    let mut at = 0;
+    while let Some(next) = next(chain, at).filter(|&next| next > at) {
+        set_next(chain, at, next + offset);
+        at = next;
+    }
+}
+
+#[cfg(CONFIG_KUNIT)]
+#[kernel::macros::kunit_tests(vfio_core_info_caps)]
+mod tests {
+    use super::*;
+    use kernel::prelude::*;
+
+    /// A chain of capabilities with `sizes` bytes each, numbered from 1.
+    fn chain(sizes: &[usize]) -> Result<KVec<u8>> {
+        let mut chain = KVec::new();
+        for (i, &size) in sizes.iter().enumerate() {
+            let at = chain.len();
+            let size = aligned_size(size).ok_or(EOVERFLOW)?;
+            chain.extend_with(size, 0xff, GFP_KERNEL)?;
+            append(&mut chain, at, i as u16 + 1, 7);
+        }
+        Ok(chain)
+    }
+
+    #[test]
+    fn sizes_are_aligned() {
+        for (size, aligned) in [(0, 0), (1, 8), (8, 8), (9, 16), (24, 24)] {
+            assert_eq!(aligned_size(size), Some(aligned));
+        }
+        assert_eq!(aligned_size(usize::MAX), None);
+    }
+
+    #[test]
+    fn walk_finds_every_capability() -> Result {
+        let sizes = [8, 9, 24, 17, 8];
+        let mut chain = chain(&sizes)?;
+        for offset in [0, 24, 32] {
+            let mut copy = KVec::new();
+            copy.extend_from_slice(&chain, GFP_KERNEL)?;
+            shift(&mut copy, offset);
+            let mut at = 0;
+            for id in 1..=sizes.len() {
+                assert_eq!(u16::from_ne_bytes([copy[at], copy[at + 1]]), id as u16);
+                assert_eq!(u16::from_ne_bytes([copy[at + 2], copy[at + 3]]), 7);
+                let next = next(&copy, at).ok_or(EINVAL)?;
+                if id == sizes.len() {
+                    assert_eq!(next, 0);
+                } else {
+                    at = next - offset;
+                    assert_eq!(at % ALIGN, 0);
+                }
+            }
+        }
+        shift(&mut chain[..0], 24);
+        Ok(())
+    }
+
+    #[test]
+    fn content_is_zeroed() -> Result {
+        let chain = chain(&[32])?;
+        assert!(chain[HEADER_SIZE..].iter().all(|&byte| byte == 0));
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The migration state machine of a device: which state comes next on the way to another.
+//!
+//! Userspace may ask for any state; a driver implements single steps only. The steps and their
+//! order are those that `include/uapi/linux/vfio.h` describes at
+//! `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE`.
+
+/// Device supports stopping and copying its state: `VFIO_MIGRATION_STOP_COPY`.
+const STOP_COPY: u32 = 1 << 0;
+/// Device has the peer-to-peer quiescent states: `VFIO_MIGRATION_P2P`.
+const P2P: u32 = 1 << 1;
+/// Device can copy state while it runs: `VFIO_MIGRATION_PRE_COPY`.
+const PRE_COPY: u32 = 1 << 2;
+
+/// A migration state; the numbers are those of `enum vfio_device_mig_state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum State {
+    Error = 0,
+    Stop = 1,
+    Running = 2,
+    StopCopy = 3,
+    Resuming = 4,
+    RunningP2p = 5,
+    PreCopy = 6,
+    PreCopyP2p = 7,
+}
+
+impl State {
+    /// The state with the given number.
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Error,
+            1 => Self::Stop,
+            2 => Self::Running,
+            3 => Self::StopCopy,
+            4 => Self::Resuming,
+            5 => Self::RunningP2p,
+            6 => Self::PreCopy,
+            7 => Self::PreCopyP2p,
+            _ => return None,
+        })
+    }
+
+    /// Whether a device with the migration flags `flags` has this state.
+    pub(crate) fn supported(self, flags: u32) -> bool {
+        let needed = match self {
+            Self::Error => return flags == u32::MAX,
+            Self::Stop | Self::Running | Self::StopCopy | Self::Resuming => STOP_COPY,
+            Self::RunningP2p => STOP_COPY | P2P,
+            Self::PreCopy => STOP_COPY | PRE_COPY,
+            Self::PreCopyP2p => STOP_COPY | P2P | PRE_COPY,
+        };
+        flags & needed == needed
+    }
+
+    /// One step from here towards `target`, for a device that has every state.
+    fn step(self, target: Self) -> Self {
+        use State::*;
+        if target == Error || self == target {
+            return target;
+        }
+        match (self, target) {
+            (Stop, Running | PreCopy | PreCopyP2p) => RunningP2p,
+            (Stop, _) => target,
+            (Running, PreCopy) => PreCopy,
+            (Running, _) => RunningP2p,
+            (PreCopy, PreCopyP2p | StopCopy) => PreCopyP2p,
+            (PreCopy, _) => Running,
+            (PreCopyP2p, PreCopy | StopCopy) => target,
+            (PreCopyP2p, _) => RunningP2p,
+            (StopCopy, PreCopy | PreCopyP2p) => Error,
+            (StopCopy, _) | (Resuming, _) => Stop,
+            (RunningP2p, Running | PreCopyP2p) => target,
+            (RunningP2p, PreCopy) => Running,
+            (RunningP2p, _) => Stop,
+            (Error, _) => Error,
+        }
+    }
+
+    /// The next state on the way to `target` for a device with the migration flags `flags`, or
+    /// `None` where there is no way. States that the device does not have are passed over.
+    pub(crate) fn next(self, target: Self, flags: u32) -> Option<Self> {
+        let mut next = self.step(target);
+        while next != Self::Error && !next.supported(flags) {
+            next = next.step(target);
+        }
+        (next != Self::Error).then_some(next)
+    }
+}
+
+#[cfg(CONFIG_KUNIT)]
+#[kernel::macros::kunit_tests(vfio_core_migration)]
+mod tests {
+    use super::*;
+
+    fn all() -> impl Iterator<Item = State> {
+        (0..8).filter_map(State::from_number)
+    }
+
+    /// The single steps that a driver with these flags must implement, per the uapi header.
+    fn is_driver_arc(from: State, to: State, flags: u32) -> bool {
+        use State::*;
+        let (p2p, pre_copy) = (flags & P2P != 0, flags & PRE_COPY != 0);
+        match (from, to) {
+            (Resuming, Stop) | (Stop, Resuming) | (Stop, StopCopy) | (StopCopy, Stop) => true,
+            (Running, Stop) | (Stop, Running) => !p2p,
+            (Running, RunningP2p) | (RunningP2p, Running) => p2p,
+            (RunningP2p, Stop) | (Stop, RunningP2p) => p2p,
+            (Running, PreCopy) | (PreCopy, Running) => pre_copy,
+            (PreCopy, StopCopy) => pre_copy && !p2p,
+            (PreCopy, PreCopyP2p) | (PreCopyP2p, PreCopy) => pre_copy && p2p,
+            (PreCopyP2p, RunningP2p) | (RunningP2p, PreCopyP2p) => pre_copy && p2p,
+            (PreCopyP2p, StopCopy) => pre_copy && p2p,
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn every_step_is_a_driver_arc_and_arrives() {
+        for flags in 0..8 {
+            for from in all().filter(|s| s.supported(flags)) {
+                for target in all().filter(|s| s.supported(flags)) {
+                    let mut state = from;
+                    let mut steps = 0;
+                    while state != target {
+                        let Some(next) = state.next(target, flags) else {
+                            break;
+                        };
+                        assert!(is_driver_arc(state, next, flags));
+                        state = next;
+                        steps += 1;
+                        assert!(steps <= 5);
+                    }
+                    let blocked = from == State::StopCopy
+                        && matches!(target, State::PreCopy | State::PreCopyP2p);
+                    assert_eq!(state == target, !blocked);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn staying_is_a_step_to_itself() {
+        for state in all().filter(|s| s.supported(7)) {
+            assert_eq!(state.next(state, 7), Some(state));
+        }
+    }
+
+    #[test]
+    fn error_is_absorbing() {
+        for state in all() {
+            assert_eq!(State::Error.next(state, 7), None);
+            assert_eq!(state.next(State::Error, 7), None);
+        }
+    }
+
+    #[test]
+    fn long_ways_go_as_documented() {
+        use State::*;
+        let ways: [&[State]; 7] = [
+            &[PreCopy, Running, RunningP2p, Stop, Resuming],
+            &[PreCopy, PreCopyP2p, StopCopy],
+            &[PreCopyP2p, RunningP2p, Running],
+            &[Resuming, Stop, RunningP2p, Running, PreCopy],
+            &[Running, RunningP2p, Stop, StopCopy],
+            &[Running, RunningP2p, PreCopyP2p],
+            &[StopCopy, Stop, RunningP2p, Running],
+        ];
+        for way in ways {
+            for step in way.windows(2) {
+                assert_eq!(step[0].next(way[way.len() - 1], 7), Some(step[1]));
+            }
+        }
+    }
+}
