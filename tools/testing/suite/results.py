@@ -37,15 +37,27 @@ def checks(output, _status):
 
 def libtest(output, _status):
     """Reads what Rust's test harness prints; tests that were announced but not heard of failed."""
-    results = [
-        Result(match[1], match[2] == "ok", match[2])
-        for match in re.finditer(r"^test (\S+)\s+\.\.\. (ok|FAILED|ignored)\b", output, re.M)
-    ]
+    results = list(libtest_cases(output))
     announced = re.search(r"^running (\d+) tests?$", output, re.M)
     missing = int(announced[1]) - len(results) if announced else 0
     if missing or not announced:
         results.append(Result("all tests ran", False, f"{missing} did not" if announced else "none did"))
     return results
+
+
+def libtest_cases(output):
+    """Yields the single tests. Between a name and what became of it stands what the test printed."""
+    name, printed = None, []
+    for line in output.splitlines():
+        if match := re.match(r"test (\S+)\s+\.\.\. (.*)", line):
+            name, line, printed = match[1], match[2], []
+        if name is None:
+            continue
+        if line in ("ok", "FAILED", "ignored"):
+            yield Result(name, line == "ok", "" if line == "ok" else "\n".join([*printed, line]).strip())
+            name = None
+        else:
+            printed.append(line)
 
 
 def ktap_cases(output):

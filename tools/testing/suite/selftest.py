@@ -54,8 +54,12 @@ class Libtest(unittest.TestCase):
         self.assertEqual([r.name for r in found], ["a::b", "c", "d"])
         self.assertEqual(failures(found), ["c", "d"])
 
+    def test_output_within(self):
+        found = results.libtest("running 2 tests\ntest a  ... \nthread panicked\n\nFAILED\ntest b ... ok\n", 101)
+        self.assertEqual(found, [Result("a", False, "thread panicked\n\nFAILED"), Result("b", True)])
+
     def test_stopped_midway(self):
-        self.assertEqual(failures(results.libtest("running 2 tests\ntest a ... ok\n", 0)), ["all tests ran"])
+        self.assertEqual(failures(results.libtest("running 2 tests\ntest a ... ok\ntest b ... ", 3)), ["all tests ran"])
 
     def test_never_started(self):
         self.assertEqual(failures(results.libtest("qemu: no such device\n", 0)), ["all tests ran"])

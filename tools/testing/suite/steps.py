@@ -27,19 +27,20 @@ def one(name, *command, after=()):
 
 def guest(name, *options, kernel="stock"):
     """The guest programs' tests on a kernel, with some choice of modules."""
-    command = ["tools/testing/guest/run", "--kernel", kernel, *options]
-    return Step(name, command, results.libtest, after=(f"build-{kernel}", "programs"))
+    command = ["tools/testing/guest/run", "--no-build", "--kernel", kernel, *options]
+    modules = (f"build-{kernel}",) if "rust" in options else ()
+    return Step(name, command, results.libtest, after=("programs", *modules))
 
 
-def kunit_step(repo):
+def kunit_step(name, repo, kernel):
     """The KUnit suites of all our modules: loading them runs them, debugfs has the results."""
     expected = kunit.in_sources([repo / folder for folder in MODULE_FOLDERS])
     return Step(
-        "kunit",
-        ["tools/testing/vm/run", "--kernel", "test", "--stack", "rust"]
+        name,
+        ["tools/testing/vm/run", "--kernel", kernel, "--stack", "rust"]
         + ["--", "sh", "-c", "cat /sys/kernel/debug/kunit/*/results"],
         lambda output, _status: kunit.judge(expected, output),
-        after=("build-test",),
+        after=(f"build-{kernel}",),
         notes=kunit.counts,
     )
 
@@ -48,13 +49,14 @@ def all_steps(repo):
     """All steps; of those that could run now, the first in this list does."""
     return [
         one("harness", "python3", "-B", "tools/testing/suite/selftest.py"),
+        one("vm-runner", *"python3 -B -m unittest discover --start-directory tools/testing/vm".split()),
         script("unsafe", "tools/testing/check-unsafe"),
         make("build-stock", "modules", "KERNEL=stock", "WERROR=1"),
         one("programs", "cargo", "build", "--offline", "--locked", "--release", "--workspace"),
         make("build-test", "modules", "KERNEL=test", "WERROR=1"),
         guest("guest-rust", "--stack", "rust"),
         guest("guest-c", "--stack", "c"),
-        kunit_step(repo),
+        kunit_step("kunit", repo, "test"),
         make("format", "rustfmtcheck"),
         make("clippy", "clippy", "KERNEL=stock"),
         make("clippy-kunit", "clippy", "KERNEL=test"),
@@ -64,8 +66,11 @@ def all_steps(repo):
         guest("guest-c-core-rust-type1", "--core", "c", "--type1", "rust"),
         script("abi", "tools/testing/check-abi", after=("build-stock",)),
         script("modprobe", "tools/testing/check-modprobe", after=("build-stock",)),
+        guest("nointremap-c", "--stack", "c", "--set", "nointremap"),
+        guest("nointremap-rust", "--stack", "rust", "--set", "nointremap"),
         guest("amd-c", "--stack", "c", "--iommu", "amd"),
         guest("amd-rust", "--stack", "rust", "--iommu", "amd"),
         make("build-debug", "modules", "KERNEL=debug", "WERROR=1"),
-        guest("debug", "--stack", "rust", kernel="debug"),
+        kunit_step("debug-kunit", repo, "debug"),
+        guest("debug-guest", "--stack", "rust", kernel="debug"),
     ]
