@@ -11,6 +11,7 @@
 mod domain;
 mod group;
 mod mapping;
+pub mod member;
 mod owner;
 mod resv;
 

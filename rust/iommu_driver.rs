@@ -202,6 +202,13 @@ pub trait Backend: Send + Sync + Sized + 'static {
 /// The callbacks of backend `B`; make it a `static`, for the core knows a backend by the address.
 pub struct Table<B>(Ops, PhantomData<fn() -> B>);
 
+impl<B> Table<B> {
+    /// The table as the core sees it.
+    pub fn ops(&'static self) -> &'static Ops {
+        &self.0
+    }
+}
+
 /// The backend's entry in the core's list of backends; dropping it takes the entry out.
 ///
 /// It is the first field of a module's data, so that no container finds the backend any more when

@@ -14,6 +14,7 @@ pub mod misc;
 pub mod mm;
 pub mod module_ref;
 pub mod param;
+pub mod taint;
 pub mod task;
 pub mod uapi;
 pub mod user_string;

@@ -16,8 +16,13 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
+        atomic::{
+            AtomicFlag,
+            Full,
+            Relaxed, //
+        },
         Arc, //
-    }, //
+    },
 };
 
 use crate::{
@@ -44,7 +49,8 @@ const UNMAP_STEP: u64 = 1 << 30;
 /// `ptr` is a domain of `iommu_paging_domain_alloc_flags()` that belongs to this value.
 pub struct Domain {
     ptr: NonNull<bindings::iommu_domain>,
-    enforces_coherency: bool,
+    enforces_coherency: AtomicFlag,
+    msi_reserved: AtomicFlag,
 }
 
 // SAFETY: A domain belongs to no thread.
@@ -84,7 +90,8 @@ impl Domain {
         // INVARIANT: The domain was made just now, for us.
         Ok(Self {
             ptr: NonNull::new(found?).ok_or(ENOMEM)?,
-            enforces_coherency: false,
+            enforces_coherency: AtomicFlag::new(false),
+            msi_reserved: AtomicFlag::new(false),
         })
     }
 
@@ -113,26 +120,27 @@ impl Domain {
 
     /// Makes the IOMMU ignore requests of devices to bypass the processors' caches, if it can.
     ///
-    /// Done before anything is mapped. Returns whether it can.
-    pub fn enforce_coherency(&mut self) -> bool {
+    /// Done after the first group is attached and before anything is mapped. Returns whether it can.
+    pub fn enforce_coherency(&self) -> bool {
         // SAFETY: A valid domain has static ops.
         let op = unsafe { (*self.raw().ops).enforce_cache_coherency };
         if let Some(op) = op {
-            // SAFETY: The domain is valid and ours alone.
-            self.enforces_coherency = unsafe { op(self.ptr.as_ptr()) };
+            // SAFETY: The domain is valid; the driver takes its own lock.
+            let enforces = unsafe { op(self.ptr.as_ptr()) };
+            self.enforces_coherency.store(enforces, Relaxed);
         }
-        self.enforces_coherency
+        self.enforces_coherency()
     }
 
     /// Whether [`enforce_coherency`](Self::enforce_coherency) succeeded.
     pub fn enforces_coherency(&self) -> bool {
-        self.enforces_coherency
+        self.enforces_coherency.load(Relaxed)
     }
 
     /// Whether a group that `other` was made for may be attached to this domain instead.
     pub fn is_like(&self, other: &Self) -> bool {
         core::ptr::eq(self.raw().ops, other.raw().ops)
-            && self.enforces_coherency == other.enforces_coherency
+            && self.enforces_coherency() == other.enforces_coherency()
     }
 
     /// Reserves addresses from `base` on for messages to the interrupt controller.
@@ -142,8 +150,11 @@ impl Domain {
     /// # Errors
     ///
     /// `EEXIST` if it was done before, `ENOMEM`.
-    pub fn reserve_msi(&mut self, base: u64) -> Result<bool> {
-        // SAFETY: The domain is valid and ours alone.
+    pub fn reserve_msi(&self, base: u64) -> Result<bool> {
+        if self.msi_reserved.xchg(true, Full) {
+            return Err(EEXIST);
+        }
+        // SAFETY: The domain is valid, and the flag lets one task only come here.
         match to_result(unsafe { bindings::iommu_get_msi_cookie(self.ptr.as_ptr(), base) }) {
             Ok(()) => Ok(true),
             Err(e) if e == ENODEV => Ok(false),
@@ -250,6 +261,11 @@ impl Attachment {
         &self.group
     }
 
+    /// The group, counted.
+    pub fn group_ref(&self) -> ARef<Group> {
+        self.group.clone()
+    }
+
     /// The domain.
     pub fn domain(&self) -> &Arc<Domain> {
         &self.domain
@@ -279,6 +295,19 @@ impl Domains {
             all.push(other.clone(), GFP_KERNEL_ACCOUNT)?;
         }
         all.push(domain.clone(), GFP_KERNEL_ACCOUNT)?;
+        Ok(Arc::new(Self(all), GFP_KERNEL_ACCOUNT)?)
+    }
+
+    /// These domains but for `domain`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn without(&self, domain: &Arc<Domain>) -> Result<Arc<Self>> {
+        let mut all = KVec::with_capacity(self.0.len(), GFP_KERNEL_ACCOUNT)?;
+        for other in self.0.iter().filter(|other| !Arc::ptr_eq(other, domain)) {
+            all.push(other.clone(), GFP_KERNEL_ACCOUNT)?;
+        }
         Ok(Arc::new(Self(all), GFP_KERNEL_ACCOUNT)?)
     }
 

@@ -158,6 +158,23 @@ impl PinnedRun {
         unsafe { bindings::kernel_ext_pfn_is_ram(self.frame()) }
     }
 
+    /// Takes `next` in, if its frames go on where these end and both together are at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// `next`, if it does not.
+    pub fn join(&mut self, next: Self, limit: usize) -> Result<(), Self> {
+        let joins = self.frame() + self.count == next.frame()
+            && self.count + next.count <= limit
+            && self.write == next.write;
+        if !joins {
+            return Err(next);
+        }
+        // INVARIANT: The pins of `next` are ours now.
+        self.count += next.into_frames().1;
+        Ok(())
+    }
+
     /// Hands over the pins, which then are those of the caller to return.
     pub(crate) fn into_frames(self) -> (usize, usize) {
         let frames = (self.frame(), self.count);
@@ -189,6 +206,13 @@ impl Drop for PinnedRun {
         unsafe {
             bindings::unpin_user_page_range_dirty_lock(self.first.as_ptr(), self.count, self.write)
         };
+    }
+}
+
+impl PinnedPage {
+    /// The first page of `run`, which the caller keeps as long as the driver has the page.
+    pub fn first_of(run: &PinnedRun) -> Self {
+        Self(run.first)
     }
 }
 

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The addresses that a program may use: what the IOMMUs translate, less what is reserved.
+
+use kernel::prelude::*;
+
+/// A range of device addresses, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The first address.
+    pub start: u64,
+    /// The last address.
+    pub last: u64,
+}
+
+impl Range {
+    /// The range of all addresses.
+    pub const ALL: Self = Self {
+        start: 0,
+        last: u64::MAX,
+    };
+
+    /// The range of `size` bytes from `start` on.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for no bytes, `EOVERFLOW` if it goes past the last address.
+    pub fn of_size(start: u64, size: u64) -> Result<Self> {
+        let last = start
+            .checked_add(size.checked_sub(1).ok_or(EINVAL)?)
+            .ok_or(EOVERFLOW)?;
+        Ok(Self { start, last })
+    }
+
+    /// Whether both ranges have an address in common.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.start <= other.last && other.start <= self.last
+    }
+
+    /// Whether all of `other` is in this range.
+    pub fn contains(self, other: Self) -> bool {
+        self.start <= other.start && other.last <= self.last
+    }
+}
+
+/// Usable addresses: ranges in ascending order that don't touch.
+///
+/// No range at all says that there is no restriction, as long as no IOMMU translates.
+#[derive(Default)]
+pub struct Ranges(KVec<Range>);
+
+impl Ranges {
+    /// No restriction.
+    pub const fn new() -> Self {
+        Self(KVec::new())
+    }
+
+    /// The addresses of `aperture` that aren't in one of `reserved`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if none is left, `ENOMEM`.
+    pub fn build(aperture: Range, reserved: impl Iterator<Item = Range>) -> Result<Self> {
+        let mut ranges = Self::new();
+        ranges.0.push(aperture, GFP_KERNEL)?;
+        for hole in reserved {
+            ranges = ranges.excluding(hole)?;
+        }
+        if ranges.0.is_empty() {
+            return Err(EINVAL);
+        }
+        Ok(ranges)
+    }
+
+    /// These ranges as far as they lie in `aperture` and in none of `reserved`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if nothing is left, `ENOMEM`.
+    pub fn restricted(
+        &self,
+        aperture: Range,
+        reserved: impl Iterator<Item = Range>,
+    ) -> Result<Self> {
+        if self.0.is_empty() {
+            return Self::build(aperture, reserved);
+        }
+        let mut ranges = Self::new();
+        for range in self.iter().filter(|range| range.overlaps(aperture)) {
+            let part = Range {
+                start: range.start.max(aperture.start),
+                last: range.last.min(aperture.last),
+            };
+            ranges.0.push(part, GFP_KERNEL)?;
+        }
+        for hole in reserved {
+            ranges = ranges.excluding(hole)?;
+        }
+        if ranges.0.is_empty() {
+            return Err(EINVAL);
+        }
+        Ok(ranges)
+    }
+
+    /// These ranges without the addresses in `hole`.
+    fn excluding(self, hole: Range) -> Result<Self> {
+        if !self.iter().any(|range| range.overlaps(hole)) {
+            return Ok(self);
+        }
+        let mut ranges = Self::new();
+        for range in self.iter() {
+            if !range.overlaps(hole) {
+                ranges.0.push(range, GFP_KERNEL)?;
+                continue;
+            }
+            if range.start < hole.start {
+                let below = Range {
+                    start: range.start,
+                    last: hole.start - 1,
+                };
+                ranges.0.push(below, GFP_KERNEL)?;
+            }
+            if hole.last < range.last {
+                let above = Range {
+                    start: hole.last + 1,
+                    last: range.last,
+                };
+                ranges.0.push(above, GFP_KERNEL)?;
+            }
+        }
+        Ok(ranges)
+    }
+
+    /// Whether `range` may be used.
+    pub fn allows(&self, range: Range) -> bool {
+        self.0.is_empty() || self.iter().any(|usable| usable.contains(range))
+    }
+
+    /// From the first usable address to the last one; `None` if there is no restriction.
+    pub fn span(&self) -> Option<Range> {
+        Some(Range {
+            start: self.0.first()?.start,
+            last: self.0.last()?.last,
+        })
+    }
+
+    /// The ranges, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = Range> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// The number of ranges.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no restriction.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[kunit_tests(iommu_group_ranges)]
+mod tests {
+    use super::*;
+
+    /// The message window of x86.
+    const MSI: Range = r(0xfee0_0000, 0xfeef_ffff);
+
+    const fn r(start: u64, last: u64) -> Range {
+        Range { start, last }
+    }
+
+    fn check(ranges: &Ranges, expected: &[Range]) {
+        assert!(ranges.iter().eq(expected.iter().copied()));
+    }
+
+    #[test]
+    fn sizes() -> Result {
+        assert_eq!(Range::of_size(0x1000, 0x1000)?, r(0x1000, 0x1fff));
+        assert_eq!(Range::of_size(u64::MAX, 1)?, r(u64::MAX, u64::MAX));
+        assert_eq!(Range::of_size(0, u64::MAX)?, r(0, u64::MAX - 1));
+        assert_eq!(Range::of_size(5, 0), Err(EINVAL));
+        assert_eq!(Range::of_size(2, u64::MAX), Err(EOVERFLOW));
+        Ok(())
+    }
+
+    #[test]
+    fn overlap_is_symmetric() {
+        for (a, b, expected) in [
+            (r(0, 9), r(10, 19), false),
+            (r(0, 10), r(10, 19), true),
+            (r(0, 99), r(10, 19), true),
+            (r(12, 13), r(10, 19), true),
+            (Range::ALL, r(u64::MAX, u64::MAX), true),
+        ] {
+            assert_eq!(a.overlaps(b), expected);
+            assert_eq!(b.overlaps(a), expected);
+        }
+    }
+
+    #[test]
+    fn aperture_less_message_window() -> Result {
+        let top = (1 << 39) - 1;
+        let ranges = Ranges::build(r(0, top), [MSI].into_iter())?;
+        check(&ranges, &[r(0, MSI.start - 1), r(MSI.last + 1, top)]);
+        assert!(ranges.allows(r(0, MSI.start - 1)));
+        assert!(!ranges.allows(r(MSI.start - 1, MSI.start)));
+        assert!(!ranges.allows(r(0, top)));
+        assert!(!ranges.allows(r(top, top + 1)));
+        Ok(())
+    }
+
+    #[test]
+    fn holes_at_the_ends_and_across() -> Result {
+        let ranges = Ranges::build(r(0, 99), [r(0, 9), r(90, 99), r(40, 49)].into_iter())?;
+        check(&ranges, &[r(10, 39), r(50, 89)]);
+        let ranges = ranges.restricted(r(0, 99), [r(30, 59)].into_iter())?;
+        check(&ranges, &[r(10, 29), r(60, 89)]);
+        assert_eq!(ranges.span(), Some(r(10, 89)));
+        Ok(())
+    }
+
+    #[test]
+    fn smaller_aperture() -> Result {
+        let ranges = Ranges::build(Range::ALL, [MSI].into_iter())?;
+        let ranges = ranges.restricted(r(0x1000, MSI.start + 1), core::iter::empty())?;
+        check(&ranges, &[r(0x1000, MSI.start - 1)]);
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_left_is_an_error() {
+        let all = Ranges::build(r(0, 99), [r(0, 49), r(50, 99)].into_iter());
+        assert_eq!(all.err(), Some(EINVAL));
+        let none = Ranges::new().restricted(r(0, 9), [Range::ALL].into_iter());
+        assert_eq!(none.err(), Some(EINVAL));
+    }
+
+    #[test]
+    fn no_ranges_is_no_restriction() {
+        let ranges = Ranges::new();
+        assert!(ranges.is_empty() && ranges.allows(Range::ALL));
+        assert_eq!(ranges.span(), None);
+    }
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Why a program can't have a group.
+
+use kernel::{
+    dev_warn,
+    prelude::*, //
+};
+
+use kernel_ext::{
+    iommu::{
+        member::Binding,
+        Group, //
+    },
+    mm::may_warn, //
+};
+
+/// Tells in the log why the claim of `group` failed with `error`, device by device, and what to do.
+///
+/// A program sees only `EPERM` or `EBUSY`, and its user then has to find out which of the group's
+/// devices it was about. The lines are limited in rate, since a program can provoke them at will.
+/// Takes the group's mutex.
+pub fn explain_refusal(group: &Group, error: Error) {
+    if !(error == EPERM || error == EBUSY) || !may_warn() {
+        return;
+    }
+    let id = group.id();
+    let reason = if error == EBUSY {
+        "it isn't in its default domain"
+    } else {
+        "its DMA has an owner"
+    };
+    pr_warn!("group {id} can't be given to a program: {reason}\n");
+    let mut in_the_way = 0;
+    // The walk goes through all devices, as the closure never fails.
+    let _ = group.for_each_device(|dev| {
+        match Binding::of(dev) {
+            Binding::Kernel(driver) => {
+                in_the_way += 1;
+                dev_warn!(
+                    dev,
+                    "in group {id}, used by driver {}: bind it to vfio-pci, or unbind it\n",
+                    driver.as_str()
+                );
+            }
+            Binding::Unmanaged(driver) => {
+                dev_warn!(
+                    dev,
+                    "in group {id}, driver {}: not in the way\n",
+                    driver.as_str()
+                );
+            }
+            Binding::Unbound => dev_warn!(dev, "in group {id}, no driver: not in the way\n"),
+            Binding::Changing => {
+                in_the_way += 1;
+                dev_warn!(dev, "in group {id}, being bound or unbound: try again\n");
+            }
+        }
+        Ok(())
+    });
+    if in_the_way == 0 {
+        pr_warn!("group {id} is in use by another program\n");
+    }
+}

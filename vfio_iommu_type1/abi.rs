@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The unsafe corner of this module: structures of the ioctls as bytes, and the promise that
+//! mappings don't overlap.
+
+#![expect(unsafe_code)]
+
+use kernel::{
+    sync::Arc,
+    transmute::{
+        AsBytes,
+        FromBytes, //
+    },
+};
+
+use kernel_ext::{
+    bindings,
+    iommu::{
+        Domains,
+        Mapping,
+        Prot, //
+    },
+};
+
+use crate::container::Claim;
+
+/// Makes types that wrap structures of the ioctls, which consist of integers only.
+macro_rules! user_structs {
+    ($($(#[$meta:meta])* $name:ident = $c:ident, $size:literal;)*) => {$(
+        $(#[$meta])*
+        #[repr(transparent)]
+        #[derive(Default)]
+        pub(crate) struct $name(pub(crate) bindings::$c);
+
+        const _: () = assert!(core::mem::size_of::<$name>() == $size);
+
+        // SAFETY: The structure consists of integers, and has no padding: its size is the sum of
+        // theirs, by the assertion above.
+        unsafe impl FromBytes for $name {}
+
+        // SAFETY: As above.
+        unsafe impl AsBytes for $name {}
+    )*};
+}
+
+user_structs! {
+    /// The answer to `VFIO_IOMMU_GET_INFO`, without the capabilities that follow.
+    Info = vfio_iommu_type1_info, 24;
+    /// The argument of `VFIO_IOMMU_MAP_DMA`.
+    MapDma = vfio_iommu_type1_dma_map, 32;
+}
+
+/// The argument of `VFIO_IOMMU_UNMAP_DMA`, without the bitmap that may follow.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct UnmapDma {
+    /// The size of the argument.
+    pub(crate) argsz: u32,
+    /// `VFIO_DMA_UNMAP_FLAG_*`.
+    pub(crate) flags: u32,
+    /// The first address.
+    pub(crate) iova: u64,
+    /// The length in bytes; in the answer, what was unmapped.
+    pub(crate) size: u64,
+}
+
+const _: () = {
+    use bindings::vfio_iommu_type1_dma_unmap as C;
+    assert!(core::mem::size_of::<UnmapDma>() == core::mem::size_of::<C>());
+    assert!(core::mem::offset_of!(UnmapDma, flags) == core::mem::offset_of!(C, flags));
+    assert!(core::mem::offset_of!(UnmapDma, iova) == core::mem::offset_of!(C, iova));
+    assert!(core::mem::offset_of!(UnmapDma, size) == core::mem::offset_of!(C, size));
+};
+
+// SAFETY: The structure consists of integers, without padding.
+unsafe impl FromBytes for UnmapDma {}
+
+// SAFETY: As above.
+unsafe impl AsBytes for UnmapDma {}
+
+/// Starts a mapping in the range of `claim`.
+pub(crate) fn new_mapping(claim: &Claim<'_>, domains: Arc<Domains>, prot: Prot) -> Mapping {
+    // SAFETY: A claim is for an entry of its container's tree, whose entries don't overlap; the
+    // mapping ends with the entry, and `populate` adds no more than the entry's size. The domains are
+    // those of the container, where nobody else maps.
+    unsafe { Mapping::new(domains, claim.range().start, prot) }
+}

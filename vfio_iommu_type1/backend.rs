@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a container asks of its backend.
+
+use kernel::{
+    ffi::{
+        c_long,
+        c_ulong, //
+    },
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
+    uaccess::UserPtr, //
+};
+
+use kernel_ext::{
+    bindings,
+    iommu::{
+        DomainPtr,
+        Group, //
+    },
+    iommu_driver::{
+        Backend,
+        GroupKind, //
+    }, //
+};
+
+use crate::container::Container;
+
+/// The ioctl `VFIO_BASE + nr`.
+const fn command(nr: u32) -> u32 {
+    kernel::ioctl::_IO(bindings::VFIO_TYPE as u32, bindings::VFIO_BASE + nr)
+}
+
+const GET_INFO: u32 = command(12);
+const MAP_DMA: u32 = command(13);
+const UNMAP_DMA: u32 = command(14);
+
+#[vtable]
+impl Backend for Container {
+    const NAME: &'static CStr = c"vfio-iommu-type1";
+
+    fn open(kind: c_ulong) -> Result<Arc<Self>> {
+        match u32::try_from(kind).map_err(|_| EINVAL)? {
+            bindings::VFIO_TYPE1_IOMMU => Self::new(false),
+            bindings::VFIO_TYPE1v2_IOMMU => Self::new(true),
+            bindings::__VFIO_RESERVED_TYPE1_NESTING_IOMMU => Self::new(true),
+            _ => Err(EINVAL),
+        }
+    }
+
+    fn check_extension(this: Option<&Self>, extension: c_ulong) -> c_long {
+        c_long::from(Self::extension(this, extension))
+    }
+
+    fn ioctl(this: ArcBorrow<'_, Self>, cmd: u32, arg: UserPtr) -> Result<c_long> {
+        match cmd {
+            GET_INFO => this.ioctl_info(arg),
+            MAP_DMA => this.ioctl_map(arg),
+            UNMAP_DMA => this.ioctl_unmap(arg),
+            _ => Err(ENOTTY),
+        }
+    }
+
+    fn attach_group(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupKind) -> Result {
+        this.attach(group, kind)
+    }
+
+    fn detach_group(this: ArcBorrow<'_, Self>, group: &Group) {
+        this.detach(group);
+    }
+
+    fn group_iommu_domain(this: ArcBorrow<'_, Self>, group: &Group) -> Result<DomainPtr> {
+        let state = this.lock();
+        state
+            .domains
+            .iter()
+            .find(|d| d.groups.iter().any(|g| g.group() == group))
+            .map(|d| d.domain.as_ptr())
+            .ok_or(ENODEV)
+    }
+}

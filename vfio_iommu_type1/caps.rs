@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Chains of capabilities, as they follow the structures of `_INFO` ioctls.
+
+use kernel::prelude::*;
+
+/// Size of `struct vfio_info_cap_header`: id and version of 16 bits each, next of 32 bits.
+const HEADER: usize = 8;
+
+/// A chain of capabilities: each begins at a multiple of 8 bytes with a header that says where the
+/// next one begins.
+pub(crate) struct Chain {
+    bytes: KVec<u8>,
+    /// Where the chain will begin in the structure that it is part of.
+    base: usize,
+    /// Where the last header is in `bytes`.
+    last: usize,
+}
+
+impl Chain {
+    /// An empty chain, to be put at offset `base` of a structure.
+    pub(crate) const fn new(base: usize) -> Self {
+        Self {
+            bytes: KVec::new(),
+            base,
+            last: 0,
+        }
+    }
+
+    /// Adds a capability with the fields of 32 bits each in `words`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn add(&mut self, id: u16, version: u16, words: &[u32]) -> Result {
+        let start = self.bytes.len();
+        let size = (HEADER + words.len() * 4).next_multiple_of(8);
+        self.bytes.resize(start + size, 0, GFP_KERNEL)?;
+        if start != 0 {
+            let next = (self.base + start) as u32;
+            self.put(self.last + 4, &next.to_ne_bytes());
+        }
+        self.put(start, &id.to_ne_bytes());
+        self.put(start + 2, &version.to_ne_bytes());
+        for (nth, word) in words.iter().enumerate() {
+            self.put(start + HEADER + nth * 4, &word.to_ne_bytes());
+        }
+        self.last = start;
+        Ok(())
+    }
+
+    /// Overwrites bytes at `offset`, which are there.
+    fn put(&mut self, offset: usize, value: &[u8]) {
+        if let Some(place) = self.bytes.get_mut(offset..offset + value.len()) {
+            place.copy_from_slice(value);
+        }
+    }
+
+    /// The chain.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The two words of a 64-bit field, in the order in which they are in memory.
+pub(crate) fn words(value: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = value.to_ne_bytes();
+    [
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+    ]
+}
+
+#[kunit_tests(vfio_type1_caps)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chain_of_three() -> Result {
+        let mut chain = Chain::new(24);
+        chain.add(2, 1, &[0])?;
+        chain.add(3, 1, &[7, 8, 9])?;
+        chain.add(1, 1, &[])?;
+        let mut expected = [0u8; 48];
+        for (offset, id, next) in [(0, 2, 24 + 16), (16, 3, 24 + 40), (40, 1, 0)] {
+            expected[offset] = id;
+            expected[offset + 2] = 1;
+            expected[offset + 4] = next;
+        }
+        expected[24] = 7;
+        expected[28] = 8;
+        expected[32] = 9;
+        assert_eq!(chain.as_bytes(), &expected);
+        Ok(())
+    }
+
+    #[test]
+    fn words_of_a_field() {
+        assert_eq!(words(0x1_0000_0002), [2, 1]);
+    }
+}

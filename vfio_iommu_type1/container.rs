@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The state of one container, and who may change it when.
+//!
+//! # Locking
+//!
+//! [`State`] is behind one mutex, which is held to look things up and to enter them, never to pin,
+//! to map or to unmap. Who does that marks what it works on, and lets go of the mutex:
+//!
+//! - A [`Claim`] on one map takes the pages out of it. Whoever meets such a map waits until it has
+//!   them again, or is gone. Claims on different maps go on at the same time.
+//! - [`Exclusive`] is for groups that come and go. It waits for all claims to end, and no new ones
+//!   are made meanwhile; so it may change the domains and every map.
+//!
+//! Waiting for one of these is waiting for `changed`. A claim waits for nothing but memory and the
+//! lock of a process's memory; an exclusive holder also for mutexes of groups. User memory isn't
+//! touched under the mutex.
+
+use kernel::{
+    new_condvar, new_mutex,
+    prelude::*,
+    sync::{
+        lock::mutex::MutexBackend,
+        Arc,
+        CondVar,
+        Mutex, //
+    },
+};
+
+use iommu_group::ranges::{
+    Range,
+    Ranges, //
+};
+
+use kernel_ext::{
+    iommu::{
+        Attachment,
+        Domain,
+        Domains, //
+    },
+    mm::Owner, //
+};
+
+use crate::{
+    maps::{
+        Body,
+        Map,
+        Maps,
+        Reservation, //
+    },
+    DMA_ENTRY_LIMIT, //
+};
+
+/// The state's lock, held.
+pub(crate) type Guard<'a> = kernel::sync::lock::Guard<'a, State, MutexBackend>;
+
+/// A container's address space.
+#[pin_data]
+pub(crate) struct Container {
+    /// Whether it has the rules of `VFIO_TYPE1v2_IOMMU` rather than those of `VFIO_TYPE1_IOMMU`.
+    pub(crate) v2: bool,
+    #[pin]
+    state: Mutex<State>,
+    #[pin]
+    changed: CondVar,
+}
+
+/// A domain and the groups in it.
+pub(crate) struct GroupDomain {
+    /// The groups, each of which keeps the domain.
+    pub(crate) groups: KVec<Attachment>,
+    /// The domain.
+    pub(crate) domain: Arc<Domain>,
+}
+
+/// What the container's mutex protects.
+pub(crate) struct State {
+    /// What is mapped. Goes before the domains.
+    pub(crate) maps: Maps,
+    /// The domains of groups with an IOMMU.
+    pub(crate) domains: KVec<GroupDomain>,
+    /// The same domains, for maps to share.
+    pub(crate) set: Arc<Domains>,
+    /// The addresses that may be mapped.
+    pub(crate) ranges: Ranges,
+    /// How many maps may still be made.
+    pub(crate) available: u32,
+    /// How many maps have their address withdrawn.
+    pub(crate) vaddr_invalid: usize,
+    /// The process that mapped last, which probably will again.
+    owner: Option<Arc<Owner>>,
+    /// How many maps are claimed, or about to be.
+    pub(crate) busy: usize,
+    /// Whether somebody works exclusively, or wants to.
+    exclusive: bool,
+}
+
+impl State {
+    /// Whether an IOMMU translates for the container.
+    pub(crate) fn has_iommu(&self) -> bool {
+        !self.domains.is_empty()
+    }
+
+    /// The smallest page that can be mapped.
+    pub(crate) fn page_size(&self) -> u64 {
+        1 << self.set.page_sizes().trailing_zeros()
+    }
+
+    /// The calling process.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Owner::current`].
+    pub(crate) fn current_owner(&mut self) -> Result<Arc<Owner>> {
+        if let Some(owner) = self
+            .owner
+            .as_ref()
+            .filter(|owner| owner.describes_current())
+        {
+            return Ok(owner.clone());
+        }
+        let owner = Owner::current()?;
+        self.owner = Some(owner.clone());
+        Ok(owner)
+    }
+
+    /// Whether somebody works on a map in `range`.
+    pub(crate) fn is_busy_in(&self, range: Range) -> bool {
+        let mut busy = false;
+        if self.busy != 0 {
+            self.maps.for_each_in(range, |_, map| {
+                busy = map.is_busy();
+                !busy
+            });
+        }
+        busy
+    }
+}
+
+impl Container {
+    /// A container without groups.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(v2: bool) -> Result<Arc<Self>> {
+        let state = State {
+            maps: Maps::new(),
+            domains: KVec::new(),
+            set: Arc::new(Domains::default(), GFP_KERNEL)?,
+            ranges: Ranges::new(),
+            available: DMA_ENTRY_LIMIT.get(),
+            vaddr_invalid: 0,
+            owner: None,
+            busy: 0,
+            exclusive: false,
+        };
+        Arc::pin_init(
+            pin_init!(Self {
+                v2,
+                state <- new_mutex!(state),
+                changed <- new_condvar!(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Locks the state.
+    pub(crate) fn lock(&self) -> Guard<'_> {
+        self.state.lock()
+    }
+
+    /// Lets go of the lock until something has changed.
+    pub(crate) fn wait(&self, state: &mut Guard<'_>) {
+        self.changed.wait(state);
+    }
+
+    /// Waits until nobody works exclusively. The state may have changed altogether.
+    pub(crate) fn wait_settled(&self, state: &mut Guard<'_>) {
+        while state.exclusive {
+            self.wait(state);
+        }
+    }
+
+    /// Waits until nobody works on a map in `range`, nor exclusively.
+    pub(crate) fn wait_idle(&self, state: &mut Guard<'_>, range: Range) {
+        while state.exclusive || state.is_busy_in(range) {
+            self.wait(state);
+        }
+    }
+
+    /// Enters a new map, to be published when its pages are there.
+    pub(crate) fn claim_new(
+        &self,
+        state: &mut Guard<'_>,
+        range: Range,
+        map: Map,
+        memory: Reservation,
+    ) -> Claim<'_> {
+        state.maps.insert(range.last, map, memory);
+        state.available -= 1;
+        state.busy += 1;
+        Claim {
+            container: self,
+            range,
+        }
+    }
+
+    /// Takes the pages out of a map that nobody else works on. The caller counts it as busy.
+    pub(crate) fn claim(&self, range: Range, map: &mut Map) -> Option<(Claim<'_>, Body)> {
+        let body = map.body.take()?;
+        let claim = Claim {
+            container: self,
+            range,
+        };
+        Some((claim, body))
+    }
+
+    /// Waits until nobody works on any map, and keeps it so.
+    pub(crate) fn exclusive(&self) -> Exclusive<'_> {
+        let mut state = self.lock();
+        self.wait_settled(&mut state);
+        state.exclusive = true;
+        while state.busy != 0 {
+            self.wait(&mut state);
+        }
+        Exclusive(self)
+    }
+}
+
+/// The right to work on the pages of one map, whose entry in the tree keeps its range meanwhile.
+///
+/// Dropping it takes the entry out of the tree.
+///
+/// # Invariants
+///
+/// The container's tree has an entry for `range`, without pages, that is counted as busy.
+pub(crate) struct Claim<'a> {
+    container: &'a Container,
+    range: Range,
+}
+
+impl Claim<'_> {
+    /// The addresses of the map.
+    pub(crate) fn range(&self) -> Range {
+        self.range
+    }
+
+    /// Gives the map its pages, and lets others come to it.
+    pub(crate) fn publish(self, body: Body) {
+        let mut state = self.container.lock();
+        if let Some(map) = state.maps.get_mut(self.range.last) {
+            map.body = Some(body);
+        }
+        state.busy -= 1;
+        drop(state);
+        self.container.changed.notify_all();
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut state = self.container.lock();
+        if let Some(map) = state.maps.remove(self.range.last) {
+            state.vaddr_invalid -= usize::from(map.vaddr_invalid);
+        }
+        state.available += 1;
+        state.busy -= 1;
+        drop(state);
+        self.container.changed.notify_all();
+    }
+}
+
+/// The right to change groups and domains, and every map.
+///
+/// # Invariants
+///
+/// No map is claimed, and `exclusive` is set for this value.
+pub(crate) struct Exclusive<'a>(&'a Container);
+
+impl Exclusive<'_> {
+    /// Locks the state.
+    pub(crate) fn lock(&self) -> Guard<'_> {
+        self.0.lock()
+    }
+
+    /// Calls `f` for each map, without the lock.
+    ///
+    /// # Errors
+    ///
+    /// The first that `f` returned; then it wasn't called for the maps after that one.
+    pub(crate) fn for_each_body(&self, mut f: impl FnMut(Work<'_>, &mut Body) -> Result) -> Result {
+        let mut left = Range::ALL;
+        loop {
+            let mut state = self.lock();
+            let mut found = None;
+            state.maps.for_each_in_mut(left, |range, map| {
+                if let Some((claim, body)) = self.0.claim(range, map) {
+                    found = Some((claim, body, map.vaddr, map.prot));
+                }
+                false
+            });
+            let Some((claim, mut body, vaddr, prot)) = found else {
+                return Ok(());
+            };
+            state.busy += 1;
+            drop(state);
+            let last = claim.range().last;
+            let done = f(
+                Work {
+                    claim: &claim,
+                    vaddr,
+                    prot,
+                },
+                &mut body,
+            );
+            claim.publish(body);
+            done?;
+            match last.checked_add(1) {
+                Some(start) => left.start = start,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Removes every map.
+    pub(crate) fn remove_all(&self) {
+        loop {
+            let mut state = self.lock();
+            let mut found = None;
+            state.maps.for_each_in_mut(Range::ALL, |range, map| {
+                found = self.0.claim(range, map);
+                false
+            });
+            let Some((claim, body)) = found else {
+                return;
+            };
+            state.busy += 1;
+            drop(state);
+            drop(body);
+            drop(claim);
+        }
+    }
+}
+
+impl Drop for Exclusive<'_> {
+    fn drop(&mut self) {
+        self.lock().exclusive = false;
+        self.0.changed.notify_all();
+    }
+}
+
+/// A map to work on: see [`Exclusive::for_each_body`].
+pub(crate) struct Work<'a> {
+    /// The claim on the map.
+    pub(crate) claim: &'a Claim<'a>,
+    /// Its address in the program's memory.
+    pub(crate) vaddr: usize,
+    /// What devices may do.
+    pub(crate) prot: kernel_ext::iommu::Prot,
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `VFIO_IOMMU_GET_INFO` and `VFIO_CHECK_EXTENSION`.
+
+use core::mem::size_of;
+
+use kernel::{
+    prelude::*,
+    transmute::AsBytes,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
+};
+
+use kernel_ext::bindings;
+
+use crate::{
+    abi::Info,
+    caps::{
+        words,
+        Chain, //
+    },
+    container::Container, //
+};
+
+/// Size of the part of the structure that every program knows.
+const MIN_SIZE: usize = core::mem::offset_of!(bindings::vfio_iommu_type1_info, cap_offset);
+
+impl Container {
+    /// Answers `VFIO_CHECK_EXTENSION`; `this` is `None` for a container that has no backend yet.
+    pub(crate) fn extension(this: Option<&Self>, extension: usize) -> bool {
+        let Ok(extension) = u32::try_from(extension) else {
+            return false;
+        };
+        match extension {
+            bindings::VFIO_TYPE1_IOMMU
+            | bindings::VFIO_TYPE1v2_IOMMU
+            | bindings::VFIO_UNMAP_ALL => true,
+            bindings::VFIO_UPDATE_VADDR => this.is_some(),
+            bindings::VFIO_DMA_CC_IOMMU => this.is_some_and(Self::enforces_coherency),
+            _ => false,
+        }
+    }
+
+    /// Whether no device of the container can bypass the processors' caches.
+    fn enforces_coherency(&self) -> bool {
+        let state = self.lock();
+        state.set.iter().all(|domain| domain.enforces_coherency())
+    }
+
+    /// Handles `VFIO_IOMMU_GET_INFO`.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` for a bad argument, `EINVAL` for a short one, `ENOMEM`.
+    pub(crate) fn ioctl_info(&self, arg: UserPtr) -> Result<isize> {
+        let [argsz, ..]: [u32; MIN_SIZE / 4] = UserSlice::new(arg, MIN_SIZE).reader().read()?;
+        let room = argsz as usize;
+        if room < MIN_SIZE {
+            return Err(EINVAL);
+        }
+        let (page_sizes, chain) = self.describe()?;
+        let caps = chain.as_bytes();
+        let full = size_of::<Info>() + caps.len();
+        let mut info = Info::default();
+        info.0.argsz = argsz;
+        info.0.flags = bindings::VFIO_IOMMU_INFO_PGSIZES | bindings::VFIO_IOMMU_INFO_CAPS;
+        info.0.iova_pgsizes = page_sizes;
+        if room < full {
+            info.0.argsz = full as u32;
+        } else {
+            info.0.cap_offset = size_of::<Info>() as u32;
+            UserSlice::new(arg.wrapping_byte_add(size_of::<Info>()), caps.len())
+                .writer()
+                .write_slice(caps)?;
+        }
+        let size = room.min(size_of::<Info>());
+        let known = info.as_bytes().get(..size).ok_or(EINVAL)?;
+        UserSlice::new(arg, size).writer().write_slice(known)?;
+        Ok(0)
+    }
+
+    /// The page sizes, and the capabilities.
+    fn describe(&self) -> Result<(u64, Chain)> {
+        let mut chain = Chain::new(size_of::<Info>());
+        let mut list = KVec::new();
+        let state = self.lock();
+        let page_sizes = state.set.page_sizes();
+        let available = state.available;
+        if !state.ranges.is_empty() {
+            list.extend_from_slice(&[state.ranges.len() as u32, 0], GFP_KERNEL)?;
+        }
+        for range in state.ranges.iter() {
+            list.extend_from_slice(&words(range.start), GFP_KERNEL)?;
+            list.extend_from_slice(&words(range.last), GFP_KERNEL)?;
+        }
+        drop(state);
+        chain.add(
+            bindings::VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL as u16,
+            1,
+            &[available],
+        )?;
+        if !list.is_empty() {
+            chain.add(
+                bindings::VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE as u16,
+                1,
+                &list,
+            )?;
+        }
+        Ok((page_sizes, chain))
+    }
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pins a program's memory and hands it to the IOMMU.
+
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+
+use kernel_ext::{
+    extent::Extent,
+    iommu::{
+        Access,
+        Frames,
+        Mapping,
+        Prot, //
+    },
+    mm::{
+        cond_resched,
+        fatal_signal_pending,
+        Charge,
+        FrameRun,
+        PinBatch,
+        PinnedRun, //
+    },
+};
+
+use crate::DISABLE_HUGEPAGES;
+
+/// How many pages are pinned by one call.
+const BATCH: usize = 2048;
+
+/// The most pages that go to the IOMMU by one call.
+const RUN: usize = Extent::MAX_PAGES as usize;
+
+/// Pins `size` bytes of the calling process from `vaddr` on, adds them to `mapping` and charges them.
+///
+/// The pages are charged in advance, all at once. Where that goes over the limit they are charged as
+/// they are found, since it may turn out that less is needed: registers of devices and the zero
+/// page are free.
+///
+/// # Errors
+///
+/// `EFAULT` where there is no memory, or none that may be pinned; `ENOMEM` over the limit; `EINTR` if
+/// the task is being killed; those of the IOMMU. What was added stays; the caller drops it.
+pub(crate) fn populate(
+    mapping: &mut Mapping,
+    charge: &mut Charge,
+    vaddr: usize,
+    size: u64,
+    prot: Prot,
+) -> Result {
+    let pages = size as usize / PAGE_SIZE;
+    let advance = match charge.try_add(pages) {
+        Ok(()) => pages,
+        Err(e) if e == ENOMEM => 0,
+        Err(e) => return Err(e),
+    };
+    let single = DISABLE_HUGEPAGES.get();
+    let mut work = Populate {
+        mapping,
+        batch: PinBatch::new(if single { 1 } else { pages.min(BATCH) })?,
+        pending: None,
+        run: if single { 1 } else { RUN },
+        owed: 0,
+    };
+    let write = prot.contains(Access::Write);
+    let mut done = 0;
+    let mut charged = 0;
+    while done < pages {
+        if fatal_signal_pending() {
+            return Err(EINTR);
+        }
+        done += work.step(vaddr + done * PAGE_SIZE, pages - done, write)?;
+        if advance == 0 {
+            charge.add(work.owed)?;
+        } else {
+            charged += work.owed;
+        }
+        work.owed = 0;
+        cond_resched();
+    }
+    work.flush()?;
+    charge.sub(advance.saturating_sub(charged));
+    Ok(())
+}
+
+/// The work of [`populate`].
+struct Populate<'a> {
+    mapping: &'a mut Mapping,
+    batch: PinBatch,
+    /// Pages for the IOMMU, kept back as long as their neighbours follow.
+    pending: Option<PinnedRun>,
+    /// The most pages in `pending`.
+    run: usize,
+    /// How many pages are to be charged.
+    owed: usize,
+}
+
+impl Populate<'_> {
+    /// Adds up to `limit` pages from `vaddr` on. Returns how many.
+    fn step(&mut self, vaddr: usize, limit: usize, write: bool) -> Result<usize> {
+        match self.batch.fill(vaddr, limit, write) {
+            Ok(pinned) => {
+                while let Some(run) = self.batch.take_run(self.run) {
+                    if run.is_charged() {
+                        self.owed += run.count();
+                    }
+                    self.add(run)?;
+                }
+                Ok(pinned)
+            }
+            Err(e) => {
+                let run = FrameRun::find(vaddr, limit.min(RUN), write)?.ok_or(e)?;
+                let count = run.count();
+                self.flush()?;
+                self.mapping.append(Frames::Registers(run))?;
+                Ok(count)
+            }
+        }
+    }
+
+    /// Adds pinned pages.
+    fn add(&mut self, run: PinnedRun) -> Result {
+        let run = match self.pending.as_mut() {
+            None => run,
+            Some(pending) => match pending.join(run, self.run) {
+                Ok(()) => return Ok(()),
+                Err(run) => run,
+            },
+        };
+        self.flush()?;
+        self.pending = Some(run);
+        Ok(())
+    }
+
+    /// Hands what was kept back to the IOMMU.
+    fn flush(&mut self) -> Result {
+        match self.pending.take() {
+            Some(run) => self.mapping.append(Frames::Memory(run)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the ioctls may ask for: the checks that need no container.
+//!
+//! The order of the checks is part of the interface, since it decides which error a program sees.
+
+use kernel::prelude::*;
+
+use iommu_group::ranges::Range;
+
+use kernel_ext::{
+    bindings,
+    iommu::{
+        Access,
+        Prot, //
+    }, //
+};
+
+/// A range to map, or a map to give another address.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct MapRequest {
+    /// The device addresses.
+    pub(crate) range: Range,
+    /// The length in bytes.
+    pub(crate) size: u64,
+    /// The address in the program's memory.
+    pub(crate) vaddr: u64,
+    /// What devices may do; `None` to give an existing map the address `vaddr`.
+    pub(crate) prot: Option<Prot>,
+}
+
+impl MapRequest {
+    /// The flags that there are.
+    pub(crate) const FLAGS: u32 = bindings::VFIO_DMA_MAP_FLAG_READ
+        | bindings::VFIO_DMA_MAP_FLAG_WRITE
+        | bindings::VFIO_DMA_MAP_FLAG_VADDR;
+
+    /// Checks the fields of `struct vfio_iommu_type1_dma_map`, but for `argsz`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for unknown or contradictory flags or no bytes, `EOVERFLOW` if one of the ranges goes
+    /// past the end.
+    pub(crate) fn new(flags: u32, vaddr: u64, iova: u64, size: u64) -> Result<Self> {
+        if flags & !Self::FLAGS != 0 {
+            return Err(EINVAL);
+        }
+        let range = Range::of_size(iova, size)?;
+        Range::of_size(vaddr, size)?;
+        let mut prot = Prot::default();
+        if flags & bindings::VFIO_DMA_MAP_FLAG_READ != 0 {
+            prot |= Access::Read;
+        }
+        if flags & bindings::VFIO_DMA_MAP_FLAG_WRITE != 0 {
+            prot |= Access::Write;
+        }
+        let none = prot == Prot::default();
+        let prot = match (none, flags & bindings::VFIO_DMA_MAP_FLAG_VADDR != 0) {
+            (false, false) => Some(prot),
+            (true, true) => None,
+            _ => return Err(EINVAL),
+        };
+        Ok(Self {
+            range,
+            size,
+            vaddr,
+            prot,
+        })
+    }
+
+    /// Checks that everything is a multiple of `page_size`, a power of two.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`.
+    pub(crate) fn check_aligned(&self, page_size: u64) -> Result {
+        if (self.size | self.range.start | self.vaddr) & (page_size - 1) != 0 {
+            return Err(EINVAL);
+        }
+        Ok(())
+    }
+}
+
+/// What to unmap.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct UnmapRequest {
+    /// The first address; 0 for everything.
+    pub(crate) iova: u64,
+    /// The length in bytes; 0 for everything.
+    pub(crate) size: u64,
+    /// Whether everything goes.
+    pub(crate) all: bool,
+    /// Whether only the addresses in the program's memory are withdrawn.
+    pub(crate) vaddr: bool,
+    /// Whether to tell which pages are dirty.
+    pub(crate) dirty: bool,
+}
+
+impl UnmapRequest {
+    /// The flags that there are.
+    pub(crate) const FLAGS: u32 = bindings::VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP
+        | bindings::VFIO_DMA_UNMAP_FLAG_ALL
+        | bindings::VFIO_DMA_UNMAP_FLAG_VADDR;
+
+    /// Checks the flags of `struct vfio_iommu_type1_dma_unmap`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for unknown or contradictory flags.
+    pub(crate) fn new(flags: u32, iova: u64, size: u64) -> Result<Self> {
+        let has = |flag| flags & flag != 0;
+        let request = Self {
+            iova,
+            size,
+            all: has(bindings::VFIO_DMA_UNMAP_FLAG_ALL),
+            vaddr: has(bindings::VFIO_DMA_UNMAP_FLAG_VADDR),
+            dirty: has(bindings::VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP),
+        };
+        if flags & !Self::FLAGS != 0 || request.dirty && (request.all || request.vaddr) {
+            return Err(EINVAL);
+        }
+        Ok(request)
+    }
+
+    /// The addresses to unmap, given the smallest page that can be mapped.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if something isn't a multiple of `page_size`, or there are no bytes, or everything is
+    /// asked for and a range too; `EOVERFLOW` if the range goes past the end.
+    pub(crate) fn range(&self, page_size: u64) -> Result<Range> {
+        let mask = page_size - 1;
+        if self.iova & mask != 0 {
+            return Err(EINVAL);
+        }
+        if self.all {
+            if self.iova != 0 || self.size != 0 {
+                return Err(EINVAL);
+            }
+            return Ok(Range::ALL);
+        }
+        if self.size & mask != 0 {
+            return Err(EINVAL);
+        }
+        Range::of_size(self.iova, self.size)
+    }
+}
+
+#[kunit_tests(vfio_type1_request)]
+mod tests {
+    use super::*;
+
+    const R: u32 = bindings::VFIO_DMA_MAP_FLAG_READ;
+    const W: u32 = bindings::VFIO_DMA_MAP_FLAG_WRITE;
+    const V: u32 = bindings::VFIO_DMA_MAP_FLAG_VADDR;
+    const DIRTY: u32 = bindings::VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
+    const ALL: u32 = bindings::VFIO_DMA_UNMAP_FLAG_ALL;
+    const VADDR: u32 = bindings::VFIO_DMA_UNMAP_FLAG_VADDR;
+
+    #[test]
+    fn map_errors_in_order() {
+        for (flags, vaddr, iova, size, expected) in [
+            (R | W, 0x1000, 0x1000, 0x1000, None),
+            (V, 0x1000, 0x1000, 0x1000, None),
+            (8, 0, u64::MAX, 2, Some(EINVAL)),
+            (R, u64::MAX, u64::MAX, 0, Some(EINVAL)),
+            (0, 0, u64::MAX, 2, Some(EOVERFLOW)),
+            (0, u64::MAX, 0, 2, Some(EOVERFLOW)),
+            (R, 0, u64::MAX - 0xfff, 0x1000, None),
+            (0, 0, 0, 0x1000, Some(EINVAL)),
+            (R | V, 0, 0, 0x1000, Some(EINVAL)),
+        ] {
+            assert_eq!(MapRequest::new(flags, vaddr, iova, size).err(), expected);
+        }
+    }
+
+    #[test]
+    fn map_alignment() -> Result {
+        MapRequest::new(R, 0x3000, 0x1000, 0x2000)?.check_aligned(0x1000)?;
+        for (vaddr, iova, size) in [
+            (0x3001, 0x1000, 0x1000),
+            (0x3000, 0x1800, 0x1000),
+            (0x3000, 0x1000, 0x800),
+        ] {
+            let request = MapRequest::new(R, vaddr, iova, size)?;
+            assert_eq!(request.check_aligned(0x1000), Err(EINVAL));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn unmap_flags() {
+        for (flags, good) in [
+            (0, true),
+            (ALL | VADDR, true),
+            (DIRTY, true),
+            (DIRTY | ALL, false),
+            (DIRTY | VADDR, false),
+            (8, false),
+        ] {
+            assert_eq!(UnmapRequest::new(flags, 0, 0).is_ok(), good);
+        }
+    }
+
+    #[test]
+    fn unmap_ranges() -> Result {
+        let page = 0x1000;
+        for (flags, iova, size, expected) in [
+            (0, 0x1000, 0x1000, Ok(Range::of_size(0x1000, 0x1000)?)),
+            (ALL, 0, 0, Ok(Range::ALL)),
+            (ALL, 0x1000, 0, Err(EINVAL)),
+            (ALL, 0, 0x1000, Err(EINVAL)),
+            (0, 0x800, u64::MAX, Err(EINVAL)),
+            (0, 0x1000, 0, Err(EINVAL)),
+            (0, 0x1000, 0x1800, Err(EINVAL)),
+            (0, 0x2000, u64::MAX - 0xfff, Err(EOVERFLOW)),
+        ] {
+            assert_eq!(UnmapRequest::new(flags, iova, size)?.range(page), expected);
+        }
+        Ok(())
+    }
+}
