@@ -97,8 +97,9 @@ impl PseudoFs {
             bindings::simple_pin_fs(self.fs_type.get(), self.mount.get(), self.pins.get())
         })?;
         // SAFETY: The pin taken above keeps the mount in place.
-        let inode = from_err_ptr(unsafe { bindings::alloc_anon_inode((**self.mount.get()).mnt_sb) })
-            .inspect_err(|_| self.unpin())?;
+        let inode =
+            from_err_ptr(unsafe { bindings::alloc_anon_inode((**self.mount.get()).mnt_sb) })
+                .inspect_err(|_| self.unpin())?;
         // SAFETY: `alloc_anon_inode` does not give a null pointer.
         Ok(Inode(unsafe { NonNull::new_unchecked(inode) }, self))
     }
@@ -171,7 +172,10 @@ impl Inode {
     ) -> InodeRef<'a> {
         // SAFETY: By this function's contract.
         let inode = unsafe { Self::from_raw(*inode, fs) };
-        InodeRef(core::mem::ManuallyDrop::new(inode), core::marker::PhantomData)
+        InodeRef(
+            core::mem::ManuallyDrop::new(inode),
+            core::marker::PhantomData,
+        )
     }
 }
 

@@ -205,8 +205,7 @@ impl<T: Send + Sync + 'static> NodeRegistration<T> {
             (*cdev).owner = (*table.as_ptr()).owner;
         }
         // SAFETY: The device is initialised and its name not yet used.
-        let named =
-            unsafe { bindings::dev_set_name(dev, c"%s".as_char_ptr(), name.as_char_ptr()) };
+        let named = unsafe { bindings::dev_set_name(dev, c"%s".as_char_ptr(), name.as_char_ptr()) };
         to_result(named)
             // SAFETY: Both are initialised and not yet added.
             .and_then(|()| to_result(unsafe { bindings::cdev_device_add(cdev, dev) }))

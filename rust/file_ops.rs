@@ -177,7 +177,8 @@ unsafe extern "C" fn open_node_callback<T: OpenNode>(
 ) -> c_int {
     from_result(|| {
         // SAFETY: The VFS holds a reference on `i_cdev` during `open`, which holds the node.
-        let node = unsafe { NodeInner::<T::Node>::from_cdev(bindings::kernel_ext_inode_cdev(inode)) };
+        let node =
+            unsafe { NodeInner::<T::Node>::from_cdev(bindings::kernel_ext_inode_cdev(inode)) };
         // SAFETY: The file is valid for this call, and there is no fdget_pos yet.
         let data = T::open(node, unsafe { File::from_raw_file(file) })?;
         // SAFETY: The file is being opened, so nobody else looks at `private_data`.

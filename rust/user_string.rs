@@ -42,7 +42,9 @@ impl UserString {
             bindings::strndup_user(string.as_const_ptr().cast(), limit as isize)
         })?;
         // SAFETY: The result is a string with its terminator.
-        let length = unsafe { CStr::from_char_ptr(bytes) }.to_bytes_with_nul().len();
+        let length = unsafe { CStr::from_char_ptr(bytes) }
+            .to_bytes_with_nul()
+            .len();
         // SAFETY: `strndup_user` gives an error pointer or one that is not null.
         // INVARIANT: As above.
         Ok(Self {

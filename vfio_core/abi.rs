@@ -10,20 +10,9 @@ pub(crate) mod caps;
 pub(crate) mod device;
 pub(crate) mod device_set;
 mod exports;
+pub(crate) mod globals;
 pub(crate) mod iommu_driver;
 pub(crate) mod kvm;
 pub(crate) mod logging;
 pub(crate) mod migration;
 pub(crate) mod virqfd;
-
-/// Initialises the crate's global locks. Called once, before anything else, by module init.
-pub(crate) fn init_locks() {
-    // SAFETY: Module init runs once, and nothing of this module can be called before its end.
-    unsafe {
-        crate::backend::DRIVERS.init();
-        crate::device::NUMBERS.init();
-        crate::group::registry::GROUPS.init();
-        device_set::SETS.init();
-        virqfd::LOCK.init();
-    }
-}

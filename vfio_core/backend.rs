@@ -2,20 +2,15 @@
 
 //! The list of backends: modules that translate for containers.
 
-use kernel::{
-    prelude::*,
-    sync::global_lock, //
-};
+use kernel::prelude::*;
 
-use crate::abi::iommu_driver::{
-    Driver,
-    Registered, //
+use crate::abi::{
+    globals::DRIVERS,
+    iommu_driver::{
+        Driver,
+        Registered, //
+    }, //
 };
-
-global_lock! {
-    // SAFETY: Initialised by `abi::init_locks` before the module can be used.
-    pub(crate) unsafe(uninit) static DRIVERS: Mutex<KVec<Registered>> = KVec::new();
-}
 
 /// Adds a backend; containers ask the one that came last first.
 ///

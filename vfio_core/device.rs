@@ -6,21 +6,11 @@ mod feature;
 pub(crate) mod file;
 pub(crate) mod registration;
 
-use kernel::{
-    prelude::*,
-    sync::global_lock, //
-};
+use kernel::prelude::*;
 use kernel_ext::chardev::{
     Class,
     DevFolder, //
 };
-
-use crate::numbers::Numbers;
-
-global_lock! {
-    // SAFETY: Initialised by `abi::init_locks` before the module can be used.
-    pub(crate) unsafe(uninit) static NUMBERS: Mutex<Numbers> = Numbers::new();
-}
 
 /// `/sys/class/vfio-dev`
 pub(crate) static CLASS: Class = Class::new::<Nodes>(c"vfio-dev");

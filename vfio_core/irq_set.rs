@@ -80,7 +80,14 @@ mod tests {
             };
             assert_eq!(header.data_size(4, 2), expected);
         }
-        assert_eq!(Header { flags: 1 << 6, ..GOOD }.data_size(4, 2), None);
+        assert_eq!(
+            Header {
+                flags: 1 << 6,
+                ..GOOD
+            }
+            .data_size(4, 2),
+            None
+        );
     }
 
     #[test]
@@ -102,13 +109,20 @@ mod tests {
         let edges = [0, 1, 3, 4, 5, u32::MAX / 2, u32::MAX - 1, u32::MAX];
         for start in edges {
             for count in edges {
-                let header = Header { start, count, ..GOOD };
+                let header = Header {
+                    start,
+                    count,
+                    ..GOOD
+                };
                 let fits = u64::from(start) + u64::from(count) <= 4 && start < 4;
                 assert_eq!(header.data_size(4, 2).is_some(), fits);
             }
         }
         for index in 0..4 {
-            assert_eq!(Header { index, ..GOOD }.data_size(4, 2).is_some(), index < 2);
+            assert_eq!(
+                Header { index, ..GOOD }.data_size(4, 2).is_some(),
+                index < 2
+            );
         }
     }
 }

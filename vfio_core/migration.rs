@@ -135,7 +135,7 @@ mod tests {
                     }
                     let blocked = from == State::StopCopy
                         && matches!(target, State::PreCopy | State::PreCopyP2p);
-                    assert_eq!(state == target, !blocked);
+                    assert_eq!(blocked, state != target);
                 }
             }
         }

@@ -26,6 +26,8 @@ mod group;
 mod info_caps;
 mod irq_set;
 mod migration;
+#[cfg(CONFIG_VFIO_NOIOMMU)]
+mod noiommu;
 mod numbers;
 
 use kernel::prelude::*;
@@ -52,14 +54,18 @@ struct Vfio {
     _virqfd: abi::virqfd::CleanupQueue,
     _group_numbers: group::registry::Numbered,
     _group_class: ClassRegistration,
+    #[cfg(CONFIG_VFIO_NOIOMMU)]
+    _noiommu: kernel_ext::iommu_driver::Registration<noiommu::NoIommu>,
 }
 
 impl kernel::InPlaceModule for Vfio {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             _: {
-                abi::init_locks();
+                abi::globals::init();
             },
+            #[cfg(CONFIG_VFIO_NOIOMMU)]
+            _noiommu: noiommu::register()?,
             _group_class: group::CLASS.register()?,
             _group_numbers: group::registry::Numbered::new()?,
             _virqfd: abi::virqfd::CleanupQueue::new()?,

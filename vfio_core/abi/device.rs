@@ -37,6 +37,7 @@ use super::{
         self,
         SetGuard, //
     },
+    globals::DEVICE_NUMBERS,
     migration::Migration, //
 };
 use crate::group::Group;
@@ -141,7 +142,8 @@ impl Device {
     /// Takes back what [`Device::set_group`] noted; the device is not registered any more.
     pub(crate) fn take_group(&self) -> Option<Arc<Group>> {
         // SAFETY: Nobody reads the field of a device that is not registered.
-        let group = unsafe { core::mem::replace(&mut (*self.as_ptr()).group, core::ptr::null_mut()) };
+        let group =
+            unsafe { core::mem::replace(&mut (*self.as_ptr()).group, core::ptr::null_mut()) };
         // SAFETY: Not null means that it came from `Arc::into_raw` in `set_group`.
         (!group.is_null()).then(|| unsafe { Arc::from_raw(group.cast()) })
     }
@@ -191,8 +193,7 @@ impl Device {
     pub(crate) fn start_registration(&self) {
         // SAFETY: The completion is the core's; nobody waits for it yet.
         unsafe { bindings::init_completion(&raw mut (*self.as_ptr()).comp) };
-        self.users()
-            .store(1, core::sync::atomic::Ordering::Release);
+        self.users().store(1, core::sync::atomic::Ordering::Release);
     }
 
     fn users(&self) -> &core::sync::atomic::AtomicI32 {
@@ -213,7 +214,11 @@ impl Device {
 
     /// Gives back one [`Device::try_get_registration`] or the registration itself.
     pub(super) fn put_registration(&self) {
-        if self.users().fetch_sub(1, core::sync::atomic::Ordering::AcqRel) == 1 {
+        if self
+            .users()
+            .fetch_sub(1, core::sync::atomic::Ordering::AcqRel)
+            == 1
+        {
             // SAFETY: `start_registration` initialised the completion.
             unsafe { bindings::complete(&raw mut (*self.as_ptr()).comp) };
         }
@@ -357,7 +362,11 @@ impl Device {
         match to_result(unsafe { bindings::kernel_ext_pm_runtime_get((*self.as_ptr()).dev) }) {
             Ok(()) => Ok(Some(Awake(self))),
             Err(e) => {
-                dev_info!(self.parent(), "vfio: runtime resume failed {}\n", e.to_errno());
+                dev_info!(
+                    self.parent(),
+                    "vfio: runtime resume failed {}\n",
+                    e.to_errno()
+                );
                 Err(EIO)
             }
         }
@@ -367,7 +376,10 @@ impl Device {
     pub(crate) fn with_sysfs_path(&self, show: impl FnOnce(&CStr)) {
         // SAFETY: The parent is valid.
         let path = unsafe {
-            bindings::kobject_get_path(&raw const (*(*self.as_ptr()).dev).kobj, bindings::GFP_KERNEL)
+            bindings::kobject_get_path(
+                &raw const (*(*self.as_ptr()).dev).kobj,
+                bindings::GFP_KERNEL,
+            )
         };
         if !path.is_null() {
             // SAFETY: The path is a string of its own, which is ours to free.
@@ -454,7 +466,7 @@ pub(super) unsafe fn init(
     dev: *mut bindings::device,
     ops: *const bindings::vfio_device_ops,
 ) -> Result {
-    let index = crate::device::NUMBERS.lock().take()?;
+    let index = DEVICE_NUMBERS.lock().take()?;
     let result = DEVICE_FS.inode().and_then(|inode| {
         // SAFETY: By this function's contract nobody else sees the device yet.
         unsafe {
@@ -472,7 +484,7 @@ pub(super) unsafe fn init(
     if let Err(e) = result {
         // SAFETY: The device goes no further; the driver's `init` may have put it into a set.
         unsafe { device_set::release(device) };
-        crate::device::NUMBERS.lock().give_back(index);
+        DEVICE_NUMBERS.lock().give_back(index);
         return Err(e);
     }
     // SAFETY: As above.
@@ -494,7 +506,7 @@ unsafe extern "C" fn release_callback(dev: *mut bindings::device) {
     // SAFETY: By this function's contract; nobody refers to the device any more.
     unsafe {
         device_set::release(device);
-        crate::device::NUMBERS.lock().give_back((*device).index);
+        DEVICE_NUMBERS.lock().give_back((*device).index);
         if let Some(release) = (*(*device).ops).release {
             release(device);
         }

@@ -6,12 +6,14 @@
 
 use kernel::{
     prelude::*,
-    static_lock_class,
-    sync::global_lock, //
+    static_lock_class, //
 };
 use kernel_ext::bindings;
 
-use super::device::Device;
+use super::{
+    device::Device,
+    globals::DEVICE_SETS, //
+};
 
 /// A set in the table.
 ///
@@ -50,17 +52,12 @@ impl Set {
     }
 }
 
-global_lock! {
-    // SAFETY: Initialised by `abi::init_locks` before the module can be used.
-    pub(crate) unsafe(uninit) static SETS: Mutex<KVec<Set>> = KVec::new();
-}
-
 /// Puts `device` into the set `id`, which is made if need be.
 pub(super) fn assign(device: &Device, id: usize) -> Result {
     if id == 0 {
         return Err(EINVAL);
     }
-    let mut sets = SETS.lock();
+    let mut sets = DEVICE_SETS.lock();
     let set = match sets.iter().find(|set| set.id() == id) {
         Some(set) => set.0,
         None => {
@@ -97,7 +94,7 @@ pub(super) unsafe fn release(device: *mut bindings::vfio_device) {
     if set.is_null() {
         return;
     }
-    let mut sets = SETS.lock();
+    let mut sets = DEVICE_SETS.lock();
     // SAFETY: The set counts this device, so it is valid. The list is guarded by the set's lock,
     // the count by the table's.
     let last = unsafe {

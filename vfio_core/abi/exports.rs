@@ -172,10 +172,15 @@ unsafe extern "C" fn vfio_mig_get_next_state(
 ) -> c_int {
     // SAFETY: By this function's contract.
     let flags = unsafe { (*device).migration_flags };
-    let known = |number| State::from_number(number).filter(|&s| s == State::Error || s.supported(flags));
+    let known =
+        |number| State::from_number(number).filter(|&s| s == State::Error || s.supported(flags));
     from_result(|| {
-        let Some(current) = known(current).filter(|&s| s != State::Error || flags == u32::MAX) else {
-            pr_warn!("a driver is in migration state {}, which it does not have\n", current);
+        let Some(current) = known(current).filter(|&s| s != State::Error || flags == u32::MAX)
+        else {
+            pr_warn!(
+                "a driver is in migration state {}, which it does not have\n",
+                current
+            );
             return Err(EINVAL);
         };
         let target = known(target).ok_or(EINVAL)?;
@@ -212,7 +217,10 @@ unsafe extern "C" fn vfio_pin_pages(
 ) -> c_int {
     const MAX_ENTRIES: c_int = (PAGE_SIZE / core::mem::size_of::<usize>()) as c_int;
     // SAFETY: By this function's contract.
-    let unmaps = unsafe { Device::from_raw(device) }.ops().dma_unmap.is_some();
+    let unmaps = unsafe { Device::from_raw(device) }
+        .ops()
+        .dma_unmap
+        .is_some();
     if pages.is_null() || npage == 0 || !unmaps {
         return EINVAL.to_errno();
     }
@@ -239,7 +247,10 @@ unsafe extern "C" fn vfio_unpin_pages(
     // SAFETY: An open device is registered.
     match unsafe { translation(device) } {
         Some(translation) if npage > 0 => translation.iommu.unpin_pages(iova, npage),
-        _ => pr_warn!("a driver unpins {} pages of a device that is not open\n", npage),
+        _ => pr_warn!(
+            "a driver unpins {} pages of a device that is not open\n",
+            npage
+        ),
     }
 }
 

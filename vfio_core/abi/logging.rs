@@ -90,7 +90,9 @@ pub(crate) fn report(
             report.iova as c_ulong,
             report.length as usize,
             report.page_size as c_ulong,
-            UserPtr::from_addr(report.bitmap as usize).as_mut_ptr().cast(),
+            UserPtr::from_addr(report.bitmap as usize)
+                .as_mut_ptr()
+                .cast(),
             device.as_ptr().cast(),
             Some(read_and_clear_callback),
         )

@@ -3,7 +3,7 @@
 //! `struct virqfd`: userspace signals an eventfd, and a driver's function runs.
 //!
 //! A virqfd ends when its driver disables it or when the last reference to the eventfd goes,
-//! whichever comes first: who takes it out of the driver's slot, under [`LOCK`], queues its
+//! whichever comes first: who takes it out of the driver's slot, under [`VIRQFDS`], queues its
 //! `shutdown` work. That work runs on a queue of its own, for it waits for other work.
 
 use kernel::{
@@ -16,16 +16,15 @@ use kernel::{
     fs::LocalFile,
     prelude::*,
     static_lock_class,
-    sync::{
-        aref::ARef,
-        global_lock, //
-    }, //
+    sync::aref::ARef, //
 };
 use kernel_ext::bindings::{
     self,
     virqfd,
     work_struct, //
 };
+
+use super::globals::VIRQFDS;
 
 /// Any processor will do.
 const WORK_CPU_UNBOUND: c_int = bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int;
@@ -36,12 +35,11 @@ pub(crate) struct Queue(*mut bindings::workqueue_struct);
 // SAFETY: A queue may be used by any task.
 unsafe impl Send for Queue {}
 
-global_lock! {
-    // SAFETY: Initialised by `abi::init_locks` before the module can be used.
-    pub(crate) unsafe(uninit) static LOCK: SpinLockIrq<Queue> = Queue(core::ptr::null_mut());
-}
-
 impl Queue {
+    pub(super) const fn none() -> Self {
+        Self(core::ptr::null_mut())
+    }
+
     /// # Safety
     ///
     /// `work` is initialised and stays valid until it has run.
@@ -64,14 +62,14 @@ impl CleanupQueue {
         if queue.is_null() {
             return Err(ENOMEM);
         }
-        LOCK.lock().0 = queue;
+        VIRQFDS.lock().0 = queue;
         Ok(Self(()))
     }
 }
 
 impl Drop for CleanupQueue {
     fn drop(&mut self) {
-        let queue = core::mem::replace(&mut LOCK.lock().0, core::ptr::null_mut());
+        let queue = core::mem::replace(&mut VIRQFDS.lock().0, core::ptr::null_mut());
         // SAFETY: No driver uses the module any more, so nothing is queued again.
         unsafe { bindings::destroy_workqueue(queue) };
     }
@@ -115,9 +113,21 @@ pub(super) unsafe fn enable(action: Action, slot: *mut *mut virqfd, fd: c_int) -
     // SAFETY: The virqfd is ours and does not move until `shutdown_callback` frees it.
     unsafe {
         (*virqfd).eventfd = eventfd;
-        init_work(&raw mut (*virqfd).shutdown, shutdown_callback, c"virqfd::shutdown");
-        init_work(&raw mut (*virqfd).inject, inject_callback, c"virqfd::inject");
-        init_work(&raw mut (*virqfd).flush_inject, flush_callback, c"virqfd::flush");
+        init_work(
+            &raw mut (*virqfd).shutdown,
+            shutdown_callback,
+            c"virqfd::shutdown",
+        );
+        init_work(
+            &raw mut (*virqfd).inject,
+            inject_callback,
+            c"virqfd::inject",
+        );
+        init_work(
+            &raw mut (*virqfd).flush_inject,
+            flush_callback,
+            c"virqfd::flush",
+        );
         (*virqfd).wait.func = Some(wakeup_callback);
         (*virqfd).pt._qproc = Some(listen_callback);
         (*virqfd).pt._key = !0;
@@ -143,7 +153,7 @@ pub(super) unsafe fn enable(action: Action, slot: *mut *mut virqfd, fd: c_int) -
 
 /// Puts the virqfd into the driver's slot if that is free.
 fn install(slot: *mut *mut virqfd, virqfd: *mut virqfd) -> bool {
-    let _guard = LOCK.lock();
+    let _guard = VIRQFDS.lock();
     // SAFETY: The slot is valid by the contract of `enable`, and guarded by the lock.
     let free = unsafe { (*slot).is_null() };
     if free {
@@ -159,7 +169,7 @@ fn install(slot: *mut *mut virqfd, virqfd: *mut virqfd) -> bool {
 ///
 /// `slot` is valid.
 pub(super) unsafe fn disable(slot: *mut *mut virqfd) {
-    let queue = LOCK.lock();
+    let queue = VIRQFDS.lock();
     // SAFETY: By this function's contract; the lock guards the slot.
     unsafe {
         if !(*slot).is_null() {
@@ -176,7 +186,7 @@ pub(super) unsafe fn disable(slot: *mut *mut virqfd) {
 ///
 /// `slot` is valid.
 pub(super) unsafe fn flush(slot: *mut *mut virqfd) {
-    let queue = LOCK.lock();
+    let queue = VIRQFDS.lock();
     // SAFETY: By this function's contract; the lock guards the slot and so the virqfd's life: its
     // `shutdown` comes after this work on the same queue.
     unsafe {
@@ -223,7 +233,9 @@ unsafe fn run(virqfd: *mut virqfd) {
     // SAFETY: By this function's contract; the driver keeps what it passed.
     unsafe {
         let (opaque, data) = ((*virqfd).opaque, (*virqfd).data);
-        let wanted = (*virqfd).handler.is_none_or(|handler| handler(opaque, data) != 0);
+        let wanted = (*virqfd)
+            .handler
+            .is_none_or(|handler| handler(opaque, data) != 0);
         if wanted && (*virqfd).thread.is_some() {
             bindings::queue_work_on(
                 WORK_CPU_UNBOUND,
@@ -242,7 +254,9 @@ unsafe extern "C" fn listen_callback(
     head: *mut bindings::wait_queue_head_t,
     pt: *mut bindings::poll_table,
 ) {
-    let virqfd = pt.wrapping_byte_sub(core::mem::offset_of!(virqfd, pt)).cast::<virqfd>();
+    let virqfd = pt
+        .wrapping_byte_sub(core::mem::offset_of!(virqfd, pt))
+        .cast::<virqfd>();
     // SAFETY: The table is the one in the virqfd, which stays until it is removed from the queue.
     unsafe { bindings::add_wait_queue(head, &raw mut (*virqfd).wait) }
 }
@@ -256,7 +270,9 @@ unsafe extern "C" fn wakeup_callback(
     _sync: c_int,
     key: *mut c_void,
 ) -> c_int {
-    let virqfd = wait.wrapping_byte_sub(core::mem::offset_of!(virqfd, wait)).cast::<virqfd>();
+    let virqfd = wait
+        .wrapping_byte_sub(core::mem::offset_of!(virqfd, wait))
+        .cast::<virqfd>();
     let events = key as usize as u32;
     if events & bindings::POLLIN != 0 {
         let mut count = 0;
@@ -267,7 +283,7 @@ unsafe extern "C" fn wakeup_callback(
         }
     }
     if events & bindings::POLLHUP != 0 {
-        let queue = LOCK.lock();
+        let queue = VIRQFDS.lock();
         // SAFETY: The virqfd is still a waiter, so it is valid; who finds it in its slot ends it.
         unsafe {
             let slot = (*virqfd).pvirqfd;
@@ -284,7 +300,9 @@ unsafe extern "C" fn wakeup_callback(
 ///
 /// Runs once, after the virqfd was taken out of its slot.
 unsafe extern "C" fn shutdown_callback(work: *mut work_struct) {
-    let virqfd = work.wrapping_byte_sub(core::mem::offset_of!(virqfd, shutdown)).cast::<virqfd>();
+    let virqfd = work
+        .wrapping_byte_sub(core::mem::offset_of!(virqfd, shutdown))
+        .cast::<virqfd>();
     let mut count = 0;
     // SAFETY: After the virqfd has left the eventfd's waiters and its thread function is done,
     // nobody refers to it.
@@ -304,7 +322,9 @@ unsafe extern "C" fn shutdown_callback(work: *mut work_struct) {
 ///
 /// Runs before the virqfd's `shutdown` is done.
 unsafe extern "C" fn inject_callback(work: *mut work_struct) {
-    let virqfd = work.wrapping_byte_sub(core::mem::offset_of!(virqfd, inject)).cast::<virqfd>();
+    let virqfd = work
+        .wrapping_byte_sub(core::mem::offset_of!(virqfd, inject))
+        .cast::<virqfd>();
     // SAFETY: By this function's contract; the driver keeps what it passed.
     unsafe {
         if let Some(thread) = (*virqfd).thread {

@@ -25,7 +25,10 @@ pub(crate) fn register_physical(device: &Device) -> Result {
     let confined = group.kind() == GroupKind::Iommu;
     device.set_group(group);
     if confined && !device.iommu_capable(bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY) {
-        dev_warn!(device.parent(), "vfio: DMA through this IOMMU is not cache coherent\n");
+        dev_warn!(
+            device.parent(),
+            "vfio: DMA through this IOMMU is not cache coherent\n"
+        );
         leave_group(device);
         return Err(EINVAL);
     }
@@ -43,7 +46,9 @@ pub(crate) fn register_emulated(device: &Device) -> Result {
 fn register(device: &Device) -> Result {
     device.add().inspect_err(|_| leave_group(device))?;
     device.start_registration();
-    let added = device.group().map_or(Err(ENODEV), |group| group.add_device(device));
+    let added = device
+        .group()
+        .map_or(Err(ENODEV), |group| group.add_device(device));
     added.inspect_err(|_| {
         device.del();
         leave_group(device);

@@ -8,7 +8,6 @@ use kernel::{
     str::CString,
     sync::{
         aref::ARef,
-        global_lock,
         Arc, //
     }, //
 };
@@ -26,12 +25,10 @@ use super::{
     Group,
     CLASS, //
 };
-use crate::numbers::Numbers;
-
-global_lock! {
-    // SAFETY: Initialised by `abi::init_locks` before the module can be used.
-    pub(crate) unsafe(uninit) static GROUPS: Mutex<Registry> = Registry::new();
-}
+use crate::{
+    abi::globals::GROUPS,
+    numbers::Numbers, //
+};
 
 /// The groups, and what their nodes are numbered from.
 pub(crate) struct Registry {
@@ -51,7 +48,7 @@ struct Entry {
 }
 
 impl Registry {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             region: None,
             minors: Numbers::new(),

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices that no IOMMU confines, for users who accept that.
+//!
+//! Their groups are software groups, their containers take no backend but the one in here, which
+//! translates nothing, and the kernel is tainted.
+
+use kernel::{
+    device::Device as Parent,
+    ffi::{
+        c_long,
+        c_ulong, //
+    },
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
+    uaccess::UserPtr, //
+};
+use kernel_ext::{
+    bindings,
+    capability::Capability,
+    iommu::Group as IommuGroup,
+    iommu_driver::{
+        Backend,
+        GroupKind,
+        Registration,
+        Table, //
+    },
+    module_param,
+    taint, //
+};
+
+use crate::{
+    abi::iommu_driver::Driver,
+    group::{
+        registry,
+        Group, //
+    }, //
+};
+
+module_param! {
+    /// Whether devices without an IOMMU may be used.
+    static ENABLED: bool = false;
+    name: "enable_unsafe_noiommu_mode",
+    kind: "bool",
+    description: "Enable UNSAFE, no-IOMMU mode.  This mode provides no device isolation, no DMA translation, no host kernel protection, cannot be used for device assignment to virtual machines, requires RAWIO permissions, and will taint the kernel.  If you do not know what this is for, step away. (default: false)"
+}
+
+/// The container extension of this kind of use.
+const EXTENSION: c_ulong = bindings::VFIO_NOIOMMU_IOMMU as c_ulong;
+
+static TABLE: Table<NoIommu> = Table::new();
+
+/// The backend that translates nothing.
+pub(crate) struct NoIommu;
+
+/// Lists the backend while the result lives.
+pub(crate) fn register() -> Result<Registration<NoIommu>> {
+    Registration::new(&TABLE)
+}
+
+/// Whether `driver` is the backend in here.
+pub(crate) fn is_backend(driver: &Driver) -> bool {
+    driver.is(TABLE.ops())
+}
+
+/// Whether the administrator allowed it.
+pub(crate) fn enabled() -> bool {
+    ENABLED.get()
+}
+
+/// Makes a group for a device without IOMMU, and taints the kernel.
+pub(crate) fn join(parent: &Parent) -> Result<Arc<Group>> {
+    let group = registry::join_software(parent, GroupKind::NoIommu)?;
+    taint::user();
+    dev_warn!(
+        parent,
+        "Adding kernel taint for vfio-noiommu group on device\n"
+    );
+    Ok(group)
+}
+
+#[vtable]
+impl Backend for NoIommu {
+    const NAME: &'static CStr = c"vfio-noiommu";
+
+    fn open(kind: c_ulong) -> Result<Arc<Self>> {
+        if kind != EXTENSION {
+            return Err(EINVAL);
+        }
+        if !Capability::SysRawio.held() {
+            return Err(EPERM);
+        }
+        Ok(Arc::new(Self, GFP_KERNEL)?)
+    }
+
+    fn check_extension(_this: Option<&Self>, extension: c_ulong) -> c_long {
+        let known = extension == EXTENSION;
+        c_long::from(known && enabled())
+    }
+
+    fn ioctl(_this: ArcBorrow<'_, Self>, _cmd: u32, _arg: UserPtr) -> Result<c_long> {
+        Err(ENOTTY)
+    }
+
+    fn attach_group(_this: ArcBorrow<'_, Self>, _group: &IommuGroup, _kind: GroupKind) -> Result {
+        Ok(())
+    }
+
+    fn detach_group(_this: ArcBorrow<'_, Self>, _group: &IommuGroup) {}
+}
