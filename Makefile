@@ -73,20 +73,24 @@ test-modules debug-modules:
 # depmod prefers updates/ to the kernel's own folder, so these modules take the place of those.
 INSTALL_MOD_DIR ?= updates
 override INSTALL_MOD_PATH := $(abspath $(INSTALL_MOD_PATH))
-release = $(or $(shell cat $(KDIR)/include/config/kernel.release 2>/dev/null),$(error KDIR=$(KDIR): no kernel build tree there))
+
+# Kbuild has noted in OUT for which kernel that is.
+built_for = $(or $(shell sed -n 's/^export KBUILD_OUTPUT = //p' $(OUT)/Makefile 2>/dev/null),$(error nothing has been built in $(OUT)))
+release = $(shell cat $(KDIR)/include/config/kernel.release)
 installed = $(INSTALL_MOD_PATH)/lib/modules/$(release)/$(INSTALL_MOD_DIR)
 depmod = PATH=$$PATH:/usr/sbin:/sbin depmod $(if $(INSTALL_MOD_PATH),-b $(INSTALL_MOD_PATH)) $(release)
+# Without a key there is nothing to sign with.
+no_signing = $(shell grep -qx 'CONFIG_MODULE_SIG_KEY=' $(KDIR)/include/config/auto.conf && echo CONFIG_MODULE_SIG_ALL=)
 module_names = $(patsubst %.o,%,$(shell sed -n 's/^obj-m *+*:*= *//p' Kbuild))
 
 .PHONY: modules_install modules_uninstall
+modules_install modules_uninstall: KDIR = $(built_for)
 ifneq ($(KERNEL),)
-modules_install modules_uninstall: KDIR = $(shell $(buildroot) kdir $(KERNEL))
 modules_install modules_uninstall: OUT = build/$(KERNEL)
 endif
 
 modules_install:
-	@test -e $(OUT)/modules.order || { echo "Nothing has been built in $(OUT)." >&2; exit 1; }
-	+@$(kbuild) INSTALL_MOD_DIR=$(INSTALL_MOD_DIR) INSTALL_MOD_PATH=$(INSTALL_MOD_PATH) modules_install
+	+@$(kbuild) $(no_signing) INSTALL_MOD_DIR=$(INSTALL_MOD_DIR) INSTALL_MOD_PATH=$(INSTALL_MOD_PATH) modules_install
 	$(depmod)
 
 modules_uninstall:
@@ -131,7 +135,7 @@ Building:
   stock              the same for Debian's kernel, in the build root, into build/stock
   test-modules       the same for the small kernel with KUnit, into build/test
   debug-modules      the same for the kernel that checks itself, into build/debug
-  modules_install    into $(INSTALL_MOD_DIR)/ of that kernel's modules, which depmod prefers to the kernel's own
+  modules_install    installs what is in OUT into $(INSTALL_MOD_DIR)/ of its kernel's modules, which depmod prefers
   modules_uninstall  takes them away, which gives the kernel's own back
 
 Checking:
