@@ -14,6 +14,7 @@ mod registry;
 
 pub(crate) use ioctl::{
     device_fd,
+    duplicate,
     ioctl_at,
     ioctl_bytes,
     ioctl_value, //

@@ -11,7 +11,11 @@ use crate::{
     Memory,
     abi, //
 };
-use std::os::fd::AsFd;
+use std::os::fd::{
+    AsFd,
+    OwnedFd,
+    RawFd, //
+};
 
 /// Sends a request without an argument.
 pub fn none(fd: impl AsFd, nr: u32) -> Result<i32, Errno> {
@@ -46,4 +50,11 @@ pub fn pread(fd: impl AsFd, out: &mut [u8], offset: u64) -> Result<usize, Errno>
 pub fn pwrite(fd: impl AsFd, data: &[u8], offset: u64) -> Result<usize, Errno> {
     // CAST: off_t carries the bit pattern.
     nix::sys::uio::pwrite(fd, data, offset as i64)
+}
+
+/// Makes a descriptor of our own for the open file that a number stands for.
+///
+/// That is how to take over a descriptor which came from a parent process or through a socket.
+pub fn duplicate(number: RawFd) -> Result<OwnedFd, Errno> {
+    abi::duplicate(number)
 }

@@ -18,7 +18,8 @@ use std::os::fd::{
     AsFd,
     AsRawFd,
     FromRawFd,
-    OwnedFd, //
+    OwnedFd,
+    RawFd, //
 };
 
 fn syscall(fd: impl AsFd, nr: u32, arg: usize) -> Result<i32, Errno> {
@@ -35,8 +36,9 @@ fn syscall(fd: impl AsFd, nr: u32, arg: usize) -> Result<i32, Errno> {
 /// If something could be mapped at `value`.
 #[track_caller]
 pub(crate) fn ioctl_value(fd: impl AsFd, nr: u32, value: u64) -> Result<i32, Errno> {
+    let number = matches!(nr, request::CHECK_EXTENSION | request::SET_IOMMU);
     assert!(
-        registry::may_write(value, PAGE_SIZE as u64) || value < PAGE_SIZE as u64,
+        number || registry::may_write(value, PAGE_SIZE as u64),
         "{value:#x} may be the address of something"
     );
     syscall(fd, nr, value as usize)
@@ -106,6 +108,14 @@ pub(crate) fn device_fd(group: impl AsFd, name: &str) -> Result<OwnedFd, Errno> 
     let mut bytes = name.as_bytes().to_vec();
     bytes.push(0);
     let fd = ioctl_bytes(group, request::GROUP_GET_DEVICE_FD, &mut bytes)?;
+    // SAFETY: The kernel has just made this descriptor for us; nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes a descriptor for the open file that a number stands for.
+pub(crate) fn duplicate(number: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: Duplicating changes nothing about the original, whoever it belongs to.
+    let fd = Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0) })?;
     // SAFETY: The kernel has just made this descriptor for us; nobody else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

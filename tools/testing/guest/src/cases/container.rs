@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Containers, with and without a backend.
+
+use crate::{
+    env::{
+        EDU,
+        NVME,
+        attached,
+        group, //
+    },
+    harness::{
+        Failure,
+        cases, //
+    },
+    helper::Helper,
+};
+use anyhow::Result;
+use vfio_client::{
+    Bytes,
+    Container,
+    Errno,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    raw,
+    request, //
+};
+
+cases! {
+    c01_anybody_can_open,
+    c02_api_version,
+    c03_extensions_without_backend,
+    c04_extensions_with_backend,
+    c05_no_noiommu,
+    c06_set_iommu_needs_a_group,
+    c07_set_iommu_twice,
+    c08_set_iommu_unsupported,
+    c09_set_iommu_unmap_all,
+    c11_other_requests_without_backend,
+    c12_unknown_requests_with_backend,
+    c13_last_group_resets,
+    c15_no_read_write_mmap,
+    api_version_ignores_argument,
+    second_container_is_independent,
+    two_groups_share,
+}
+
+fn c01_anybody_can_open() -> Result<()> {
+    let mut helper = Helper::spawn(&["nobody"], &[])?;
+    assert_eq!(helper.line()?, "0");
+    assert_eq!(helper.line()?, "EACCES", "groups are for their owner only");
+    helper.finish()
+}
+
+fn c02_api_version() -> Result<()> {
+    assert_eq!(Container::open()?.api_version()?, 0);
+    Ok(())
+}
+
+fn api_version_ignores_argument() -> Result<()> {
+    let container = Container::open()?;
+    assert_eq!(raw::value(&container, request::GET_API_VERSION, 1), Ok(0));
+    assert_eq!(
+        raw::value(&container, request::GET_API_VERSION, u64::MAX),
+        Ok(0)
+    );
+    Ok(())
+}
+
+fn c03_extensions_without_backend() -> Result<()> {
+    let container = Container::open()?;
+    for yes in [1, 3, 9] {
+        assert_eq!(container.check_extension(yes)?, 1, "extension {yes}");
+    }
+    for no in [0, 2, 4, 5, 6, 7, 10, 11, 12, 100, 9999, u32::MAX] {
+        assert_eq!(container.check_extension(no)?, 0, "extension {no}");
+    }
+    // The same with a group, as long as no backend is chosen.
+    let group = group(EDU)?;
+    group.set_container(&container)?;
+    for (extension, answer) in [(1, 1), (3, 1), (9, 1), (4, 0), (10, 0), (8, 0)] {
+        assert_eq!(container.check_extension(extension)?, answer);
+    }
+    Ok(())
+}
+
+fn c04_extensions_with_backend() -> Result<()> {
+    for iommu in [Iommu::Type1, Iommu::Type1v2] {
+        let (container, _group) = attached(EDU, iommu)?;
+        for yes in [1, 3, 9, 10] {
+            assert_eq!(container.check_extension(yes)?, 1, "extension {yes}");
+        }
+        for no in [0, 2, 5, 6, 7, 8, 11, 9999] {
+            assert_eq!(container.check_extension(no)?, 0, "extension {no}");
+        }
+        // Whether all DMA is coherent depends on the IOMMU, but there is no third answer.
+        assert!([0, 1].contains(&container.check_extension(4)?));
+    }
+    Ok(())
+}
+
+fn c05_no_noiommu() -> Result<()> {
+    assert_eq!(Container::open()?.check_extension(8)?, 0);
+    Ok(())
+}
+
+fn set_iommu(container: &Container, number: u64) -> Result<i32, Errno> {
+    raw::value(container, request::SET_IOMMU, number)
+}
+
+fn c06_set_iommu_needs_a_group() -> Result<()> {
+    let container = Container::open()?;
+    for number in [0, 1, 3, 8, 9, 9999] {
+        assert_eq!(set_iommu(&container, number), Err(Errno::EINVAL));
+    }
+    Ok(())
+}
+
+fn c07_set_iommu_twice() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    for number in [1, 3, 9, 9999] {
+        assert_eq!(set_iommu(&container, number), Err(Errno::EINVAL));
+    }
+    assert_eq!(container.info()?.page_sizes & 0xfff, 0, "still works");
+    Ok(())
+}
+
+fn c08_set_iommu_unsupported() -> Result<()> {
+    let container = Container::open()?;
+    let group = group(EDU)?;
+    group.set_container(&container)?;
+    for number in [0, 2, 4, 5, 6, 7, 8, 10, 11, 9999, u32::MAX as u64] {
+        assert_eq!(
+            set_iommu(&container, number),
+            Err(Errno::ENODEV),
+            "{number}"
+        );
+    }
+    container.set_iommu(Iommu::Type1v2)?;
+    Ok(())
+}
+
+fn c09_set_iommu_unmap_all() -> Result<()> {
+    let container = Container::open()?;
+    let group = group(EDU)?;
+    group.set_container(&container)?;
+    assert_eq!(set_iommu(&container, 9), Err(Errno::EINVAL));
+    assert_eq!(group.device(EDU).errno(), Errno::EINVAL, "still unset");
+    container.set_iommu(Iommu::Type1)?;
+    Ok(())
+}
+
+fn c11_other_requests_without_backend() -> Result<()> {
+    let container = Container::open()?;
+    let check = |container: &Container| {
+        for n in (3..=21).chain([150, 255]) {
+            let nr = request::number(n);
+            assert_eq!(raw::none(container, nr), Err(Errno::EINVAL), "request {n}");
+        }
+        assert_eq!(raw::none(container, 0x5401), Err(Errno::EINVAL), "TCGETS");
+    };
+    check(&container);
+    let group = group(EDU)?;
+    group.set_container(&container)?;
+    check(&container);
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    assert_eq!(
+        container.map(0, &memory, MapFlags::Read).errno(),
+        Errno::EINVAL
+    );
+    assert_eq!(container.info().errno(), Errno::EINVAL);
+    Ok(())
+}
+
+fn c12_unknown_requests_with_backend() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    for n in [3, 4, 5, 6, 7, 8, 9, 10, 11, 15, 16, 18, 19, 20, 21, 150] {
+        let nr = request::number(n);
+        assert_eq!(raw::none(&container, nr), Err(Errno::ENOTTY), "request {n}");
+    }
+    assert_eq!(raw::none(&container, 0x5401), Err(Errno::ENOTTY), "TCGETS");
+    // The same number with a size or direction in it is another request.
+    let mut info = Bytes::new().u32(24).fill(0, 20);
+    for bits in [1 << 30, 2 << 30, 24 << 16] {
+        assert_eq!(
+            raw::bytes(&container, request::IOMMU_GET_INFO | bits, &mut info),
+            Err(Errno::ENOTTY)
+        );
+    }
+    assert_eq!(info, Bytes::new().u32(24).fill(0, 20));
+    Ok(())
+}
+
+fn c13_last_group_resets() -> Result<()> {
+    let (container, group) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    container.map(0x1000, &memory, MapFlags::ReadWrite)?;
+    group.unset_container()?;
+    assert_eq!(container.info().errno(), Errno::EINVAL);
+    assert_eq!(
+        container.unmap(0x1000, PAGE_SIZE as u64).errno(),
+        Errno::EINVAL
+    );
+    // A new life with the other kind; the old mapping is gone.
+    group.set_container(&container)?;
+    container.set_iommu(Iommu::Type1)?;
+    container.map(0x1000, &memory, MapFlags::ReadWrite)?;
+    assert_eq!(container.unmap_all()?, PAGE_SIZE as u64);
+    Ok(())
+}
+
+fn c15_no_read_write_mmap() -> Result<()> {
+    let container = Container::open()?;
+    let mut byte = [0x5a];
+    assert_eq!(raw::pread(&container, &mut byte, 0), Err(Errno::EINVAL));
+    assert_eq!(raw::pwrite(&container, &byte, 0), Err(Errno::EINVAL));
+    assert_eq!(byte, [0x5a]);
+    assert_eq!(
+        Memory::from_file(&container, 0, PAGE_SIZE, true).errno(),
+        Errno::ENODEV
+    );
+    Ok(())
+}
+
+fn second_container_is_independent() -> Result<()> {
+    let (first, _group) = attached(EDU, Iommu::Type1v2)?;
+    let (second, _other) = attached(NVME, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    first.map(0x1000, &memory, MapFlags::ReadWrite)?;
+    second.map(0x1000, &memory, MapFlags::ReadWrite)?;
+    assert_eq!(second.unmap_all()?, PAGE_SIZE as u64);
+    assert_eq!(first.unmap_all()?, PAGE_SIZE as u64);
+    Ok(())
+}
+
+fn two_groups_share() -> Result<()> {
+    let (container, first) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    container.map(0x1000, &memory, MapFlags::ReadWrite)?;
+    let second = group(NVME)?;
+    second.set_container(&container)?;
+    let (edu, nvme) = (first.device(EDU)?, second.device(NVME)?);
+    assert!(edu.info().is_ok() && nvme.info().is_ok());
+    drop(edu);
+    first.unset_container()?;
+    // The container goes on with the other group, and keeps its mappings.
+    assert_eq!(
+        container.map(0x1000, &memory, MapFlags::ReadWrite).errno(),
+        Errno::EEXIST
+    );
+    assert_eq!(second.status()?, 3);
+    assert_eq!(first.status()?, 1);
+    Ok(())
+}

@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Device descriptors: information, regions, features, reset.
+
+use crate::{
+    edu::{
+        Edu,
+        IDENTITY, //
+    },
+    env::{
+        NVME,
+        Setup, //
+    },
+    harness::{
+        Failure,
+        cases, //
+    },
+};
+use anyhow::Result;
+use vfio_client::{
+    Bytes, Errno, Iommu, Memory, PAGE_SIZE,
+    pci::{
+        COMMAND,
+        Config, //
+    },
+    raw, request,
+    uapi::{
+        VFIO_PCI_BAR0_REGION_INDEX,
+        VFIO_PCI_BAR1_REGION_INDEX,
+        VFIO_PCI_CONFIG_REGION_INDEX,
+        VFIO_PCI_VGA_REGION_INDEX,
+        VFIO_REGION_INFO_CAP_MSIX_MAPPABLE, //
+    },
+};
+
+cases! {
+    d02_bind_iommufd,
+    d04_info,
+    d04_info_sizes,
+    d04_unknown_requests,
+    d04_reset,
+    d04_hot_reset_on_root_bus,
+    d05_region_info,
+    d05_region_info_sizes,
+    d05_region_info_caps,
+    d06_feature_errors,
+    d06_feature_unknown,
+    d09_no_migration,
+    d13_no_dma_logging,
+    d18_no_precopy,
+    d20_mmap,
+    d20_mmap_errors,
+    d20_mmap_outlives_descriptor,
+    d21_config_space,
+    d21_read_write_errors,
+    d21_bar_by_read_and_write,
+}
+
+fn d02_bind_iommufd() -> Result<()> {
+    let setup = Setup::new()?;
+    let mut bind = Bytes::new().u32(24).fill(0, 20);
+    assert_eq!(
+        raw::bytes(&setup.device, request::DEVICE_BIND_IOMMUFD, &mut bind),
+        Err(Errno::ENOTTY)
+    );
+    assert_eq!(
+        raw::none(&setup.device, request::DEVICE_BIND_IOMMUFD),
+        Err(Errno::ENOTTY)
+    );
+    Ok(())
+}
+
+fn d04_info() -> Result<()> {
+    let setup = Setup::new()?;
+    let info = setup.device.info()?;
+    assert_eq!((info.flags, info.regions, info.irqs), (2, 9, 5));
+    Ok(())
+}
+
+fn d04_info_sizes() -> Result<()> {
+    let setup = Setup::new()?;
+    let get = |bytes: &mut Bytes| raw::bytes(&setup.device, request::DEVICE_GET_INFO, bytes);
+    for short in [0, 8, 15] {
+        let mut bytes = Bytes::new().u32(short).fill(0xaa, 12);
+        assert_eq!(get(&mut bytes), Err(Errno::EINVAL));
+        assert_eq!(bytes, Bytes::new().u32(short).fill(0xaa, 12));
+    }
+    let mut old = Bytes::new().u32(16).fill(0, 12).fill(0xaa, 16);
+    assert_eq!(get(&mut old), Ok(0));
+    assert_eq!(
+        old,
+        Bytes::new().u32(16).u32(2).u32(9).u32(5).fill(0xaa, 16)
+    );
+    let mut new = Bytes::new().u32(64).fill(0xaa, 60);
+    assert_eq!(get(&mut new), Ok(0));
+    assert_eq!(
+        new,
+        Bytes::new()
+            .u32(64)
+            .u32(2)
+            .u32(9)
+            .u32(5)
+            .fill(0, 8)
+            .fill(0xaa, 40)
+    );
+    Ok(())
+}
+
+fn d04_unknown_requests() -> Result<()> {
+    let setup = Setup::new()?;
+    for n in [0, 1, 2, 3, 4, 5, 6, 150, 255] {
+        let nr = request::number(n);
+        let answer = raw::none(&setup.device, nr);
+        assert_eq!(answer, Err(Errno::ENOTTY), "request {n}");
+    }
+    assert_eq!(raw::none(&setup.device, 0x5401), Err(Errno::ENOTTY));
+    Ok(())
+}
+
+fn d04_reset() -> Result<()> {
+    let setup = Setup::new()?;
+    assert!(!setup.device.info()?.can_reset());
+    assert_eq!(setup.device.reset().errno(), Errno::EINVAL);
+    drop(setup);
+    let nvme = Setup::with(NVME, Iommu::Type1v2)?;
+    if nvme.device.info()?.can_reset() {
+        nvme.device.reset()?;
+        let config = Config::of(&nvme.device)?;
+        assert_eq!(config.read_u16(COMMAND)? & 4, 0, "DMA is off after a reset");
+    } else {
+        assert_eq!(nvme.device.reset().errno(), Errno::EINVAL);
+    }
+    Ok(())
+}
+
+fn d04_hot_reset_on_root_bus() -> Result<()> {
+    let setup = Setup::new()?;
+    let mut info = Bytes::new().u32(12).u32(0).u32(0xaaaa_aaaa);
+    assert_eq!(
+        raw::bytes(
+            &setup.device,
+            request::DEVICE_GET_PCI_HOT_RESET_INFO,
+            &mut info
+        ),
+        Err(Errno::ENODEV)
+    );
+    assert_eq!(info, Bytes::new().u32(12).u32(0).u32(0xaaaa_aaaa));
+    assert_eq!(
+        setup.device.hot_reset(&[&setup.group]).errno(),
+        Errno::ENODEV
+    );
+    Ok(())
+}
+
+fn d05_region_info() -> Result<()> {
+    let setup = Setup::new()?;
+    let bar = setup.device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
+    assert_eq!((bar.flags, bar.size), (7, 0x10_0000));
+    assert_eq!(bar.caps, []);
+    let none = setup.device.region(VFIO_PCI_BAR1_REGION_INDEX)?;
+    assert_eq!((none.flags, none.size), (0, 0));
+    let config = setup.device.region(VFIO_PCI_CONFIG_REGION_INDEX)?;
+    assert_eq!((config.flags, config.size), (3, 256));
+    for index in [VFIO_PCI_VGA_REGION_INDEX, 9, u32::MAX] {
+        assert_eq!(setup.device.region(index).errno(), Errno::EINVAL);
+    }
+    Ok(())
+}
+
+fn d05_region_info_sizes() -> Result<()> {
+    let setup = Setup::new()?;
+    let get = |bytes: &mut Bytes| raw::bytes(&setup.device, request::DEVICE_GET_REGION_INFO, bytes);
+    for short in [0, 16, 31] {
+        let mut bytes = Bytes::new().u32(short).u32(0).u32(0).fill(0xaa, 20);
+        assert_eq!(get(&mut bytes), Err(Errno::EINVAL));
+        assert_eq!(bytes, Bytes::new().u32(short).u32(0).u32(0).fill(0xaa, 20));
+    }
+    let mut bytes = Bytes::new()
+        .u32(64)
+        .u32(0)
+        .u32(7)
+        .fill(0, 20)
+        .fill(0xaa, 32);
+    assert_eq!(get(&mut bytes), Ok(0));
+    assert_eq!(bytes.get_u32(0), 64, "argsz as it was");
+    assert_eq!(bytes.get_u64(16), 256, "size");
+    assert_eq!(&bytes.as_ref()[32..], [0xaa; 32]);
+    Ok(())
+}
+
+fn d05_region_info_caps() -> Result<()> {
+    let setup = Setup::with(NVME, Iommu::Type1v2)?;
+    let bar = setup.device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
+    assert_eq!(bar.flags, 0xf, "read, write, mmap, capabilities");
+    let caps: Vec<_> = bar
+        .caps
+        .iter()
+        .map(|c| (u32::from(c.id), c.version, c.offset))
+        .collect();
+    assert_eq!(caps, [(VFIO_REGION_INFO_CAP_MSIX_MAPPABLE, 1, 32)]);
+    // Too small for the chain: how much it would be, and nothing behind the structure.
+    let mut bytes = Bytes::new().u32(32).fill(0, 28).fill(0xaa, 8);
+    assert_eq!(
+        raw::bytes(&setup.device, request::DEVICE_GET_REGION_INFO, &mut bytes),
+        Ok(0)
+    );
+    assert_eq!(bytes.get_u32(0), 40, "argsz");
+    assert_eq!(bytes.get_u32(4), 0xf, "flags");
+    assert_eq!(bytes.get_u32(12), 0, "cap_offset");
+    assert_eq!(&bytes.as_ref()[32..], [0xaa; 8]);
+    Ok(())
+}
+
+fn feature(setup: &Setup, argsz: u32, flags: u32, payload: usize) -> Result<i32, Errno> {
+    let mut bytes = Bytes::new().u32(argsz).u32(flags).fill(0xaa, payload);
+    let before = bytes.clone();
+    let answer = raw::bytes(&setup.device, request::DEVICE_FEATURE, &mut bytes);
+    assert_eq!(bytes, before, "nothing comes back");
+    answer
+}
+
+const GET: u32 = 1 << 16;
+const SET: u32 = 1 << 17;
+const PROBE: u32 = 1 << 18;
+
+fn d06_feature_errors() -> Result<()> {
+    let setup = Setup::new()?;
+    for short in [0, 4, 7] {
+        assert_eq!(feature(&setup, short, PROBE | 1, 0), Err(Errno::EINVAL));
+    }
+    for bit in [1 << 19, 1 << 31] {
+        assert_eq!(feature(&setup, 8, PROBE | bit, 0), Err(Errno::EINVAL));
+    }
+    assert_eq!(feature(&setup, 16, GET | SET | 1, 8), Err(Errno::EINVAL));
+    assert_eq!(
+        feature(&setup, 16, GET | SET | 0xffff, 8),
+        Err(Errno::EINVAL),
+        "flags come before the feature"
+    );
+    Ok(())
+}
+
+fn d06_feature_unknown() -> Result<()> {
+    let setup = Setup::new()?;
+    for flags in [GET, SET, PROBE, PROBE | GET | SET, 0] {
+        for number in [0xffff, 0x8000, 100] {
+            assert_eq!(feature(&setup, 16, flags | number, 8), Err(Errno::ENOTTY));
+        }
+    }
+    // The token of virtual functions belongs to physical functions.
+    assert_eq!(feature(&setup, 24, SET, 16), Err(Errno::ENOTTY));
+    assert_eq!(feature(&setup, 8, PROBE | SET, 0), Err(Errno::ENOTTY));
+    Ok(())
+}
+
+fn d09_no_migration() -> Result<()> {
+    let setup = Setup::new()?;
+    for number in [1, 2, 9] {
+        for flags in [GET, SET, PROBE, PROBE | GET, 0] {
+            assert_eq!(feature(&setup, 32, flags | number, 24), Err(Errno::ENOTTY));
+        }
+        assert_eq!(feature(&setup, 8, GET | number, 0), Err(Errno::ENOTTY));
+    }
+    Ok(())
+}
+
+fn d13_no_dma_logging() -> Result<()> {
+    let setup = Setup::new()?;
+    for number in [6, 7, 8] {
+        for flags in [GET, SET, PROBE, 0] {
+            assert_eq!(feature(&setup, 40, flags | number, 32), Err(Errno::ENOTTY));
+        }
+    }
+    Ok(())
+}
+
+fn d18_no_precopy() -> Result<()> {
+    let setup = Setup::new()?;
+    for flags in [GET, SET, PROBE, PROBE | SET, 0] {
+        assert_eq!(feature(&setup, 8, flags | 12, 0), Err(Errno::EINVAL));
+    }
+    Ok(())
+}
+
+fn d20_mmap() -> Result<()> {
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    assert_eq!(edu.id(), IDENTITY);
+    assert!(edu.is_alive());
+    let bar = setup.device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
+    let second = setup.device.map_region(&bar, 0, PAGE_SIZE)?;
+    assert_eq!(second.read_u32(0), IDENTITY);
+    let last = setup
+        .device
+        .map_region(&bar, bar.size - PAGE_SIZE as u64, PAGE_SIZE)?;
+    let _ = last.read_u32(0);
+    Ok(())
+}
+
+fn d20_mmap_errors() -> Result<()> {
+    let setup = Setup::new()?;
+    let bar = setup.device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
+    let size = bar.size as usize;
+    let map = |offset, len| setup.device.map_region(&bar, offset, len).errno();
+    assert_eq!(map(0, size + PAGE_SIZE), Errno::EINVAL);
+    assert_eq!(map(bar.size, PAGE_SIZE), Errno::EINVAL);
+    assert_eq!(map(PAGE_SIZE as u64, size), Errno::EINVAL);
+    for index in [1u64, 5, 6, 7, 8, 9, 1000] {
+        assert_eq!(
+            Memory::from_file(&setup.device, index << 40, PAGE_SIZE, true).errno(),
+            Errno::EINVAL,
+            "region {index}"
+        );
+    }
+    Ok(())
+}
+
+fn d20_mmap_outlives_descriptor() -> Result<()> {
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    drop(setup);
+    // The mapping holds the open file.
+    assert_eq!(edu.id(), IDENTITY);
+    let number = vfio_client::pci::group_of(crate::env::EDU)?;
+    assert_eq!(vfio_client::Group::open(number).errno(), Errno::EBUSY);
+    drop(edu);
+    vfio_client::Group::open(number)?;
+    Ok(())
+}
+
+fn d21_config_space() -> Result<()> {
+    let setup = Setup::new()?;
+    let config = Config::of(&setup.device)?;
+    assert_eq!(config.read_u32(0)?, 0x11e8_1234);
+    config.write_u16(0, 0x5555)?;
+    assert_eq!(config.read_u32(0)?, 0x11e8_1234, "can't be written");
+    assert_eq!(config.read_u16(COMMAND)? & 4, 0, "no DMA until asked for");
+    config.enable()?;
+    assert_eq!(config.read_u16(COMMAND)? & 6, 6);
+    drop(setup);
+    // The next user starts anew.
+    let setup = Setup::new()?;
+    let config = Config::of(&setup.device)?;
+    assert_eq!(config.read_u16(COMMAND)? & 4, 0);
+    Ok(())
+}
+
+fn d21_read_write_errors() -> Result<()> {
+    let setup = Setup::new()?;
+    let mut word = [0xaa; 4];
+    for index in [9u64, 1000] {
+        assert_eq!(
+            raw::pread(&setup.device, &mut word, index << 40),
+            Err(Errno::EINVAL)
+        );
+        assert_eq!(
+            raw::pwrite(&setup.device, &word, index << 40),
+            Err(Errno::EINVAL)
+        );
+    }
+    assert_eq!(
+        raw::pread(&setup.device, &mut word, 1 << 63),
+        Err(Errno::EINVAL)
+    );
+    assert_eq!(word, [0xaa; 4]);
+    Ok(())
+}
+
+fn d21_bar_by_read_and_write() -> Result<()> {
+    let setup = Setup::new()?;
+    Config::of(&setup.device)?.enable()?;
+    let bar = setup.device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
+    let mut word = [0; 4];
+    setup.device.read(&bar, 0, &mut word)?;
+    assert_eq!(u32::from_le_bytes(word), IDENTITY);
+    setup.device.write(&bar, 4, &0x1234_5678u32.to_le_bytes())?;
+    setup.device.read(&bar, 4, &mut word)?;
+    assert_eq!(u32::from_le_bytes(word), !0x1234_5678);
+    Ok(())
+}

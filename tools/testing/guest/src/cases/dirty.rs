@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which pages were written.
+
+use crate::{
+    env::{
+        EDU,
+        attached, //
+    },
+    harness::cases,
+};
+use anyhow::Result;
+use vfio_client::{
+    Bytes,
+    Container,
+    Errno,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    raw,
+    request, //
+};
+
+cases! {
+    t_d1_not_in_v1,
+    t_d2_arguments,
+    t_d3_start_and_stop,
+    t_d4_get_arguments,
+    t_d5_everything_is_dirty,
+    t_u02_unmap_arguments,
+    t_u15_unmap_with_bitmap,
+}
+
+const PAGE: u64 = PAGE_SIZE as u64;
+const START: u32 = 1;
+const STOP: u32 = 2;
+const GET: u32 = 4;
+
+fn dirty(container: &Container, argsz: u32, flags: u32) -> Result<i32, Errno> {
+    let mut bytes = Bytes::new().u32(argsz).u32(flags);
+    raw::bytes(container, request::IOMMU_DIRTY_PAGES, &mut bytes)
+}
+
+/// A request for a bitmap of `bits`.
+fn get_request(argsz: u32, iova: u64, size: u64, pgsize: u64, bits: &Memory, len: u64) -> Bytes {
+    Bytes::new()
+        .u32(argsz)
+        .u32(GET)
+        .u64(iova)
+        .u64(size)
+        .u64(pgsize)
+        .u64(len)
+        .u64(bits.addr())
+}
+
+fn get(container: &Container, mut request: Bytes) -> Result<i32, Errno> {
+    let before = request.clone();
+    let answer = raw::bytes(container, request::IOMMU_DIRTY_PAGES, &mut request);
+    assert_eq!(request, before, "the structure is only read");
+    answer
+}
+
+fn t_d1_not_in_v1() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1)?;
+    for flags in [START, STOP, GET, 0xffff] {
+        assert_eq!(dirty(&container, 8, flags), Err(Errno::EACCES));
+    }
+    assert_eq!(
+        raw::value(&container, request::IOMMU_DIRTY_PAGES, 1),
+        Err(Errno::EACCES),
+        "before the structure is read"
+    );
+    Ok(())
+}
+
+fn t_d2_arguments() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    for argsz in [0, 4, 7] {
+        assert_eq!(dirty(&container, argsz, START), Err(Errno::EINVAL));
+    }
+    for flags in [8, START | 8, 1 << 31, START | STOP, STOP | GET, 7] {
+        assert_eq!(dirty(&container, 8, flags), Err(Errno::EINVAL));
+    }
+    assert_eq!(dirty(&container, 8, GET), Err(Errno::EINVAL), "no range");
+    assert_eq!(
+        dirty(&container, 48, GET),
+        Err(Errno::EFAULT),
+        "range cut off"
+    );
+    Ok(())
+}
+
+fn t_d3_start_and_stop() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(4 * PAGE_SIZE)?;
+    container.map(0, &memory, MapFlags::ReadWrite)?;
+    for flags in [STOP, START, START, STOP, STOP, START] {
+        assert_eq!(dirty(&container, 8, flags), Ok(0));
+    }
+    container.map(0x10000, &memory, MapFlags::ReadWrite)?;
+    assert_eq!(container.unmap_all()?, 8 * PAGE);
+    Ok(())
+}
+
+fn t_d4_get_arguments() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(8 * PAGE_SIZE)?;
+    container.map(0x10000, &memory, MapFlags::ReadWrite)?;
+    let bits = Memory::anonymous(PAGE_SIZE)?;
+    bits.fill(0, PAGE_SIZE, 0x5a);
+    let size = 8 * PAGE;
+    let ask = |argsz, iova, size, pgsize, len| {
+        get(
+            &container,
+            get_request(argsz, iova, size, pgsize, &bits, len),
+        )
+    };
+    assert_eq!(
+        ask(48, 0x10000, size, PAGE, 8),
+        Err(Errno::EINVAL),
+        "not tracking"
+    );
+    assert_eq!(dirty(&container, 8, START), Ok(0));
+    for (what, argsz, iova, size, pgsize, len, errno) in [
+        ("short", 47, 0x10000, size, PAGE, 8, Errno::EINVAL),
+        ("empty", 48, 0x10000, 0, PAGE, 8, Errno::EINVAL),
+        (
+            "wraps",
+            48,
+            u64::MAX - PAGE + 1,
+            2 * PAGE,
+            PAGE,
+            8,
+            Errno::EOVERFLOW,
+        ),
+        ("no bitmap", 48, 0x10000, size, PAGE, 0, Errno::EINVAL),
+        (
+            "bitmap too small",
+            48,
+            0x10000,
+            65 * PAGE,
+            PAGE,
+            8,
+            Errno::EINVAL,
+        ),
+        (
+            "other page size",
+            48,
+            0x10000,
+            size,
+            2 * PAGE,
+            8,
+            Errno::EINVAL,
+        ),
+        ("iova", 48, 0x10800, size, PAGE, 8, Errno::EINVAL),
+        ("size", 48, 0x10000, size - 1, PAGE, 8, Errno::EINVAL),
+        (
+            "bisected at its start",
+            48,
+            0x11000,
+            size,
+            PAGE,
+            8,
+            Errno::EINVAL,
+        ),
+        (
+            "bisected at its end",
+            48,
+            0x10000,
+            size - PAGE,
+            PAGE,
+            8,
+            Errno::EINVAL,
+        ),
+    ] {
+        assert_eq!(ask(argsz, iova, size, pgsize, len), Err(errno), "{what}");
+    }
+    // More bitmap than there may be, at an address that is not ours.
+    let mut huge = Bytes::new().u32(48).u32(GET).u64(0x10000).u64(size);
+    huge = huge.u64(PAGE).u64((256 << 20) + 8).u64(PAGE);
+    assert_eq!(huge.get_u64(8), 0x10000);
+    assert_eq!(bits.to_vec(0, 16), [0x5a; 16], "nothing was written");
+    let outside = Bytes::new().u32(48).u32(GET).u64(0x10000).u64(size);
+    assert_eq!(
+        get(&container, outside.clone().u64(PAGE).u64(8).u64(1 << 63)),
+        Err(Errno::EINVAL),
+        "bitmap in the kernel's half"
+    );
+    assert_eq!(
+        get(&container, outside.u64(PAGE).u64(8).u64(PAGE)),
+        Err(Errno::EFAULT),
+        "bitmap nowhere"
+    );
+    Ok(())
+}
+
+fn t_d5_everything_is_dirty() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(130 * PAGE_SIZE)?;
+    container.map_part(0, &memory, 0, 70 * PAGE_SIZE, MapFlags::ReadWrite)?;
+    let bits = Memory::anonymous(PAGE_SIZE)?;
+    assert_eq!(dirty(&container, 8, START), Ok(0));
+    for _ in 0..2 {
+        bits.fill(0, 32, 0);
+        let request = get_request(48, 0, 70 * PAGE, PAGE, &bits, 16);
+        assert_eq!(get(&container, request), Ok(0));
+        // A device that can't tell what it wrote may have written everything.
+        assert_eq!(bits.read_u64(0), u64::MAX);
+        assert_eq!(bits.read_u64(8), (1 << 6) - 1);
+        assert_eq!(bits.read_u64(16), 0);
+    }
+    // A range without any mapping leaves the user's words alone.
+    bits.fill(0, 32, 0xa5);
+    let request = get_request(48, 0x1000_0000, 64 * PAGE, PAGE, &bits, 8);
+    assert_eq!(get(&container, request), Ok(0));
+    assert_eq!(bits.to_vec(0, 32), [0xa5; 32]);
+    // A range which starts before the mapping shifts the bits.
+    container.map_part(
+        0x1000_0000 + 3 * PAGE,
+        &memory,
+        70 * PAGE_SIZE,
+        5 * PAGE_SIZE,
+        MapFlags::ReadWrite,
+    )?;
+    bits.fill(0, 32, 0);
+    let request = get_request(48, 0x1000_0000, 64 * PAGE, PAGE, &bits, 8);
+    assert_eq!(get(&container, request), Ok(0));
+    assert_eq!(bits.read_u64(0), 0x1f << 3);
+    assert_eq!(dirty(&container, 8, STOP), Ok(0));
+    Ok(())
+}
+
+fn unmap_request(argsz: u32, flags: u32, iova: u64, size: u64) -> Bytes {
+    Bytes::new().u32(argsz).u32(flags).u64(iova).u64(size)
+}
+
+fn t_u02_unmap_arguments() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(8 * PAGE_SIZE)?;
+    container.map(0, &memory, MapFlags::ReadWrite)?;
+    let bits = Memory::anonymous(PAGE_SIZE)?;
+    let size = 8 * PAGE;
+    let ask = |argsz, pgsize: u64, len: u64, data: u64| {
+        let mut bytes = unmap_request(argsz, 1, 0, size)
+            .u64(pgsize)
+            .u64(len)
+            .u64(data);
+        let before = bytes.clone();
+        let answer = raw::bytes(&container, request::IOMMU_UNMAP_DMA, &mut bytes);
+        assert_eq!(bytes, before);
+        answer
+    };
+    assert_eq!(
+        ask(48, PAGE, 8, bits.addr()),
+        Err(Errno::EINVAL),
+        "not tracking"
+    );
+    assert_eq!(dirty(&container, 8, START), Ok(0));
+    for argsz in [24, 40, 47] {
+        assert_eq!(ask(argsz, PAGE, 8, bits.addr()), Err(Errno::EINVAL));
+    }
+    assert_eq!(ask(48, PAGE, 0, bits.addr()), Err(Errno::EINVAL));
+    assert_eq!(ask(48, 2 * PAGE, 8, bits.addr()), Err(Errno::EINVAL));
+    assert_eq!(ask(48, PAGE, 8, 1 << 63), Err(Errno::EINVAL));
+    let mut cut = unmap_request(48, 1, 0, size);
+    assert_eq!(
+        raw::bytes(&container, request::IOMMU_UNMAP_DMA, &mut cut),
+        Err(Errno::EFAULT)
+    );
+    assert_eq!(container.unmap_all()?, size, "all of it is still there");
+    Ok(())
+}
+
+fn t_u15_unmap_with_bitmap() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(8 * PAGE_SIZE)?;
+    container.map(0, &memory, MapFlags::ReadWrite)?;
+    let bits = Memory::anonymous(PAGE_SIZE)?;
+    assert_eq!(dirty(&container, 8, START), Ok(0));
+    let size = 8 * PAGE;
+    // The bitmap can't be written: the mapping stays.
+    let mut bytes = unmap_request(48, 1, 0, size).u64(PAGE).u64(8).u64(PAGE);
+    assert_eq!(
+        raw::bytes(&container, request::IOMMU_UNMAP_DMA, &mut bytes),
+        Err(Errno::EFAULT)
+    );
+    let mut bytes = unmap_request(48, 1, 0, size)
+        .u64(PAGE)
+        .u64(8)
+        .u64(bits.addr());
+    assert_eq!(
+        raw::bytes(&container, request::IOMMU_UNMAP_DMA, &mut bytes),
+        Ok(0)
+    );
+    assert_eq!(bytes.get_u64(16), size);
+    assert_eq!((bits.read_u64(0), bits.read_u64(8)), (0xff, 0));
+    assert_eq!(container.unmap_all()?, 0);
+    Ok(())
+}

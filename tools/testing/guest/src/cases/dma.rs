@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Real DMA, through the IOMMU.
+
+use crate::{
+    edu::Edu,
+    env::{
+        EDU,
+        Setup,
+        group, //
+    },
+    harness::cases,
+};
+use anyhow::Result;
+use vfio_client::{
+    Container,
+    Device,
+    Group,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE, //
+};
+
+cases! {
+    both_directions,
+    far_addresses,
+    type1_v1,
+    not_mapped,
+    not_after_unmap,
+    read_only_mapping,
+    write_only_mapping,
+    across_two_mappings,
+    new_memory_at_old_address,
+    c14_container_closed_first,
+    vaddr_update_keeps_device_working,
+    no_dma_after_leaving,
+}
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// Bytes that no two places have in common.
+fn pattern(seed: u8) -> Vec<u8> {
+    (0..PAGE_SIZE)
+        .map(|i| (i as u8).wrapping_mul(31) ^ (i >> 8) as u8 ^ seed)
+        .collect()
+}
+
+/// Sends a page through the device and checks that it arrives.
+fn round_trip(edu: &Edu, from: (&Memory, u64), to: (&Memory, u64), seed: u8) -> Result<()> {
+    let data = pattern(seed);
+    from.0.write(0, &data);
+    edu.load(from.1, PAGE)?;
+    to.0.fill(0, PAGE_SIZE, 0x77);
+    edu.store(to.1, PAGE)?;
+    assert!(to.0.to_vec(0, PAGE_SIZE) == data, "other bytes arrived");
+    Ok(())
+}
+
+fn both_directions() -> Result<()> {
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    let (from, to) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
+    setup.container.map(0x10_0000, &from, MapFlags::Read)?;
+    setup.container.map(0x20_0000, &to, MapFlags::Write)?;
+    round_trip(&edu, (&from, 0x10_0000), (&to, 0x20_0000), 1)?;
+    round_trip(&edu, (&from, 0x10_0000), (&to, 0x20_0000), 2)?;
+    // A part of a page leaves the rest alone.
+    to.fill(0, PAGE_SIZE, 0x77);
+    edu.store(0x20_0000 + 100, 50)?;
+    let bytes = to.to_vec(0, PAGE_SIZE);
+    assert_eq!(bytes[100..150], pattern(2)[..50]);
+    assert!(bytes[..100].iter().chain(&bytes[150..]).all(|b| *b == 0x77));
+    Ok(())
+}
+
+fn far_addresses() -> Result<()> {
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    let last = setup.container.info()?.ranges().last().copied();
+    let top = last.map_or(0x1_0000_0000, |range| range.end - PAGE + 1);
+    for iova in [0, 0xfef0_0000, 0x1_0000_0000, top] {
+        setup.container.map(iova, &memory, MapFlags::ReadWrite)?;
+        round_trip(&edu, (&memory, iova), (&memory, iova), 3)?;
+        setup.container.unmap(iova, PAGE)?;
+    }
+    Ok(())
+}
+
+fn type1_v1() -> Result<()> {
+    let setup = Setup::with(EDU, Iommu::Type1)?;
+    let edu = Edu::new(&setup.device)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    setup.container.map(0x5000, &memory, MapFlags::ReadWrite)?;
+    round_trip(&edu, (&memory, 0x5000), (&memory, 0x5000), 4)
+}
+
+fn not_mapped() -> Result<()> {
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    let memory = Memory::anonymous(3 * PAGE_SIZE)?;
+    memory.fill(0, memory.len(), 0x77);
+    setup.container.map_part(
+        0x10_1000,
+        &memory,
+        PAGE_SIZE,
+        PAGE_SIZE,
+        MapFlags::ReadWrite,
+    )?;
+    // Before, behind, far away, and at the addresses of the process and of physical memory.
+    for iova in [0x10_0000, 0x10_2000, 0x7000_0000, memory.addr(), 0x100_0000] {
+        edu.store(iova, 64)?;
+    }
+    assert!(memory.to_vec(0, memory.len()).iter().all(|b| *b == 0x77));
+    // What can't be read does not come back: the secret stays where it is.
+    memory.write(2 * PAGE_SIZE, &pattern(9));
+    edu.load(0x10_2000, PAGE)?;
+    edu.store(0x10_1000, PAGE)?;
+    assert!(memory.to_vec(PAGE_SIZE, PAGE_SIZE) != pattern(9));
+    // None of that stops what is allowed.
+    let inner = Memory::anonymous(PAGE_SIZE)?;
+    setup
+        .container
+        .map(0x20_0000, &inner, MapFlags::ReadWrite)?;
+    round_trip(&edu, (&inner, 0x20_0000), (&inner, 0x20_0000), 5)
+}
+
+fn not_after_unmap() -> Result<()> {
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    setup
+        .container
+        .map(0x10_0000, &memory, MapFlags::ReadWrite)?;
+    round_trip(&edu, (&memory, 0x10_0000), (&memory, 0x10_0000), 6)?;
+    assert_eq!(setup.container.unmap(0x10_0000, PAGE)?, PAGE);
+    memory.fill(0, PAGE_SIZE, 0x77);
+    edu.store(0x10_0000, PAGE)?;
+    assert!(memory.to_vec(0, PAGE_SIZE).iter().all(|b| *b == 0x77));
+    Ok(())
+}
+
+fn read_only_mapping() -> Result<()> {
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    setup.container.map(0, &memory, MapFlags::Read)?;
+    memory.fill(0, PAGE_SIZE, 0x77);
+    edu.store(0, PAGE)?;
+    assert!(memory.to_vec(0, PAGE_SIZE).iter().all(|b| *b == 0x77));
+    Ok(())
+}
+
+fn write_only_mapping() -> Result<()> {
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    let (secret, out) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
+    setup.container.map(0, &secret, MapFlags::Write)?;
+    setup.container.map(0x10000, &out, MapFlags::Write)?;
+    secret.write(0, &pattern(10));
+    edu.load(0, PAGE)?;
+    edu.store(0x10000, PAGE)?;
+    assert!(out.to_vec(0, PAGE_SIZE) != pattern(10), "it could be read");
+    Ok(())
+}
+
+fn across_two_mappings() -> Result<()> {
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    let (one, two) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
+    setup.container.map(0x10000, &one, MapFlags::ReadWrite)?;
+    setup.container.map(0x11000, &two, MapFlags::ReadWrite)?;
+    let data = pattern(11);
+    one.write(0, &data);
+    edu.load(0x10000, PAGE)?;
+    one.fill(0, PAGE_SIZE, 0);
+    edu.store(0x10800, PAGE)?;
+    assert!(one.to_vec(2048, 2048) == data[..2048]);
+    assert!(two.to_vec(0, 2048) == data[2048..]);
+    Ok(())
+}
+
+fn new_memory_at_old_address() -> Result<()> {
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    let (one, two) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
+    setup.container.map(0x10000, &one, MapFlags::ReadWrite)?;
+    round_trip(&edu, (&one, 0x10000), (&one, 0x10000), 12)?;
+    setup.container.unmap(0x10000, PAGE)?;
+    setup.container.map(0x10000, &two, MapFlags::ReadWrite)?;
+    one.fill(0, PAGE_SIZE, 0x77);
+    round_trip(&edu, (&two, 0x10000), (&two, 0x10000), 13)?;
+    assert!(one.to_vec(0, PAGE_SIZE).iter().all(|b| *b == 0x77));
+    Ok(())
+}
+
+fn c14_container_closed_first() -> Result<()> {
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    setup.container.map(0x10000, &memory, MapFlags::ReadWrite)?;
+    let Setup {
+        device,
+        group,
+        container,
+    } = setup;
+    drop(container);
+    round_trip(&edu, (&memory, 0x10000), (&memory, 0x10000), 14)?;
+    drop(group);
+    round_trip(&edu, (&memory, 0x10000), (&memory, 0x10000), 15)?;
+    drop(device);
+    // The mapped registers still hold the device.
+    round_trip(&edu, (&memory, 0x10000), (&memory, 0x10000), 16)
+}
+
+fn vaddr_update_keeps_device_working() -> Result<()> {
+    use vfio_client::{
+        Bytes,
+        raw,
+        request, //
+    };
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    let memory = Memory::anonymous_shared(PAGE_SIZE)?;
+    setup.container.map(0x10000, &memory, MapFlags::ReadWrite)?;
+    let mut unmap = Bytes::new().u32(24).u32(4).u64(0x10000).u64(PAGE);
+    assert_eq!(
+        raw::bytes(&setup.container, request::IOMMU_UNMAP_DMA, &mut unmap),
+        Ok(0)
+    );
+    round_trip(&edu, (&memory, 0x10000), (&memory, 0x10000), 17)?;
+    Ok(())
+}
+
+fn no_dma_after_leaving() -> Result<()> {
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    let (container, group): (Container, Group) = (Container::open()?, group(EDU)?);
+    group.set_container(&container)?;
+    container.set_iommu(Iommu::Type1v2)?;
+    let device: Device = group.device(EDU)?;
+    let edu = Edu::new(&device)?;
+    container.map(0x10000, &memory, MapFlags::ReadWrite)?;
+    round_trip(&edu, (&memory, 0x10000), (&memory, 0x10000), 18)?;
+    memory.fill(0, PAGE_SIZE, 0x77);
+    edu.start_store(0x10000, PAGE);
+    drop((edu, device));
+    group.unset_container()?;
+    // The transfer ends while the device belongs to nobody.
+    std::thread::sleep(std::time::Duration::from_millis(250));
+    assert!(memory.to_vec(0, PAGE_SIZE).iter().all(|b| *b == 0x77));
+    Ok(())
+}

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Groups: who may open them, and what they answer.
+
+use crate::{
+    env::{
+        EDU,
+        NVME,
+        attached,
+        group, //
+    },
+    harness::{
+        Failure,
+        cases, //
+    },
+    leak::locked_kib,
+};
+use anyhow::Result;
+use nix::fcntl::{
+    FcntlArg,
+    FdFlag,
+    OFlag,
+    fcntl, //
+};
+use std::{
+    fs::File,
+    os::fd::{
+        AsFd,
+        AsRawFd, //
+    },
+};
+use vfio_client::{
+    Bytes,
+    Container,
+    Errno,
+    Group,
+    Interrupt,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    raw,
+    request, //
+};
+
+cases! {
+    g01_second_open,
+    g01_dup_is_fine,
+    g05_status_flags,
+    g05_status_sizes,
+    g06_set_container_errors,
+    g06_set_container_again,
+    g10_unset_container,
+    g11_get_device_fd_names,
+    g11_get_device_fd_order,
+    g12_device_fd_flags,
+    g12_several_device_fds,
+    g13_device_keeps_group,
+    g14_unknown_requests,
+    g15_no_read_write_mmap,
+}
+
+fn g01_second_open() -> Result<()> {
+    let number = vfio_client::pci::group_of(EDU)?;
+    let first = Group::open(number)?;
+    assert_eq!(Group::open(number).errno(), Errno::EBUSY);
+    assert_eq!(first.status()?, 1);
+    let path = format!("/dev/vfio/{number}");
+    assert_eq!(File::open(&path).errno(), Errno::EBUSY, "reading only");
+    drop(first);
+    // Also without write permission in the mode a group is opened for all of its user's purposes.
+    let file = File::open(&path)?;
+    assert_eq!(Group::from_fd(file.into()).status()?, 1);
+    Ok(())
+}
+
+fn g01_dup_is_fine() -> Result<()> {
+    let number = vfio_client::pci::group_of(EDU)?;
+    let first = Group::open(number)?;
+    let second = first.try_clone()?;
+    drop(first);
+    assert_eq!(second.status()?, 1);
+    assert_eq!(Group::open(number).errno(), Errno::EBUSY);
+    drop(second);
+    Group::open(number)?;
+    Ok(())
+}
+
+fn g05_status_flags() -> Result<()> {
+    let group = group(EDU)?;
+    assert_eq!(group.status()?, 1);
+    let container = Container::open()?;
+    group.set_container(&container)?;
+    assert_eq!(group.status()?, 3);
+    container.set_iommu(Iommu::Type1v2)?;
+    let device = group.device(EDU)?;
+    assert_eq!(group.status()?, 3);
+    drop(device);
+    group.unset_container()?;
+    assert_eq!(group.status()?, 1);
+    Ok(())
+}
+
+fn g05_status_sizes() -> Result<()> {
+    let group = group(EDU)?;
+    let status = |bytes: &mut Bytes| raw::bytes(&group, request::GROUP_GET_STATUS, bytes);
+    for short in [0, 4, 7] {
+        let mut bytes = Bytes::new().u32(short).u32(0xaaaa_aaaa);
+        assert_eq!(status(&mut bytes), Err(Errno::EINVAL), "argsz {short}");
+        assert_eq!(bytes, Bytes::new().u32(short).u32(0xaaaa_aaaa));
+    }
+    // Longer is fine; no more than eight bytes come back, argsz as it was.
+    for long in [8, 9, 4096, u32::MAX] {
+        let mut bytes = Bytes::new().u32(long).u32(0xaaaa_aaaa).fill(0xaa, 24);
+        assert_eq!(status(&mut bytes), Ok(0));
+        assert_eq!(bytes, Bytes::new().u32(long).u32(1).fill(0xaa, 24));
+    }
+    // The structure is cut off by memory that can't be read.
+    let mut bytes = Bytes::new().u32(8);
+    assert_eq!(status(&mut bytes), Err(Errno::EFAULT));
+    Ok(())
+}
+
+fn g06_set_container_errors() -> Result<()> {
+    let group = group(EDU)?;
+    for address in [0, 1, u64::MAX] {
+        assert_eq!(
+            raw::value(&group, request::GROUP_SET_CONTAINER, address),
+            Err(Errno::EFAULT)
+        );
+    }
+    for number in [-1, i32::MIN, i32::MAX, 9999] {
+        assert_eq!(group.set_container_fd(number).errno(), Errno::EBADF);
+    }
+    let null = File::open("/dev/null")?;
+    let eventfd = Interrupt::new()?;
+    let (other_container, other) = attached(NVME, Iommu::Type1v2)?;
+    let device = other.device(NVME)?;
+    let path = File::from(nix::fcntl::open(
+        "/dev/vfio/vfio",
+        OFlag::O_PATH | OFlag::O_CLOEXEC,
+        nix::sys::stat::Mode::empty(),
+    )?);
+    for (what, fd, errno) in [
+        ("/dev/null", null.as_fd(), Errno::EBADFD),
+        ("an eventfd", eventfd.as_fd(), Errno::EBADFD),
+        ("another group", other.as_fd(), Errno::EBADFD),
+        ("itself", group.as_fd(), Errno::EBADFD),
+        ("a device", device.as_fd(), Errno::EBADFD),
+        ("a path to a container", path.as_fd(), Errno::EBADF),
+    ] {
+        assert_eq!(
+            group.set_container_fd(fd.as_raw_fd()).errno(),
+            errno,
+            "{what}"
+        );
+        assert_eq!(group.status()?, 1, "{what}");
+    }
+    group.set_container(&other_container)?;
+    assert_eq!(group.status()?, 3);
+    Ok(())
+}
+
+fn g06_set_container_again() -> Result<()> {
+    let (container, group) = attached(EDU, Iommu::Type1v2)?;
+    let other = Container::open()?;
+    let null = File::open("/dev/null")?;
+    // Bad addresses and numbers are found first.
+    assert_eq!(
+        raw::value(&group, request::GROUP_SET_CONTAINER, 1),
+        Err(Errno::EFAULT)
+    );
+    assert_eq!(group.set_container_fd(-1).errno(), Errno::EBADF);
+    for fd in [container.as_fd(), other.as_fd(), null.as_fd()] {
+        let answer = group.set_container_fd(fd.as_raw_fd());
+        assert_eq!(answer.errno(), Errno::EINVAL);
+    }
+    assert_eq!(group.status()?, 3);
+    assert!(container.info().is_ok());
+    Ok(())
+}
+
+fn g10_unset_container() -> Result<()> {
+    let group = group(EDU)?;
+    assert_eq!(group.unset_container().errno(), Errno::EINVAL);
+    let container = Container::open()?;
+    group.set_container(&container)?;
+    container.set_iommu(Iommu::Type1v2)?;
+    let memory = Memory::anonymous(8 * PAGE_SIZE)?;
+    container.map(0, &memory, MapFlags::ReadWrite)?;
+    assert_eq!(locked_kib(), 32);
+    let device = group.device(EDU)?;
+    assert_eq!(group.unset_container().errno(), Errno::EBUSY);
+    assert_eq!((group.status()?, locked_kib()), (3, 32));
+    drop(device);
+    group.unset_container()?;
+    assert_eq!((group.status()?, locked_kib()), (1, 0));
+    assert_eq!(group.unset_container().errno(), Errno::EINVAL);
+    Ok(())
+}
+
+fn g11_get_device_fd_names() -> Result<()> {
+    let (_container, group) = attached(EDU, Iommu::Type1v2)?;
+    for (name, errno) in [
+        ("", Errno::ENODEV),
+        ("nonsense", Errno::ENODEV),
+        ("0000:00:03", Errno::ENODEV),
+        ("0000:00:03.0x", Errno::ENODEV),
+        ("0000:00:03.00", Errno::ENODEV),
+        (NVME, Errno::ENODEV),
+        ("0000:00:03.0 nonsense", Errno::EINVAL),
+        ("0000:00:03.0 vf_token=short", Errno::EINVAL),
+        (
+            "0000:00:03.0 vf_token=00000000-0000-0000-0000-00000000000z",
+            Errno::EINVAL,
+        ),
+        // Well-formed, but the device is neither a PF nor a VF.
+        (
+            "0000:00:03.0 vf_token=00112233-4455-6677-8899-aabbccddeeff",
+            Errno::EINVAL,
+        ),
+    ] {
+        assert_eq!(group.device(name).errno(), errno, "{name:?}");
+    }
+    let get = |bytes: &mut Bytes| raw::bytes(&group, request::GROUP_GET_DEVICE_FD, bytes);
+    let mut endless = Bytes::new().fill(b'0', 2 * PAGE_SIZE);
+    assert_eq!(get(&mut endless), Err(Errno::EINVAL));
+    let mut longest = Bytes::new().fill(b'0', PAGE_SIZE - 1).fill(0, 1);
+    assert_eq!(get(&mut longest), Err(Errno::ENODEV));
+    // Not terminated before the end of what can be read.
+    let mut cut = Bytes::new().raw(EDU.as_bytes());
+    assert_eq!(get(&mut cut), Err(Errno::EFAULT));
+    // Blanks after the name are allowed.
+    group.device(&format!("{EDU} "))?.info()?;
+    group.device(EDU)?.info()?;
+    Ok(())
+}
+
+fn g11_get_device_fd_order() -> Result<()> {
+    let group = group(EDU)?;
+    // The name is looked up before anything else.
+    assert_eq!(group.device("nonsense").errno(), Errno::ENODEV);
+    assert_eq!(group.device(EDU).errno(), Errno::EINVAL, "no container");
+    let container = Container::open()?;
+    group.set_container(&container)?;
+    assert_eq!(group.device("nonsense").errno(), Errno::ENODEV);
+    assert_eq!(group.device(EDU).errno(), Errno::EINVAL, "no backend");
+    container.set_iommu(Iommu::Type1v2)?;
+    group.device(EDU)?;
+    Ok(())
+}
+
+fn g12_device_fd_flags() -> Result<()> {
+    let (_container, group) = attached(EDU, Iommu::Type1v2)?;
+    let device = group.device(EDU)?;
+    let flags = FdFlag::from_bits_retain(fcntl(device.as_fd(), FcntlArg::F_GETFD)?);
+    assert!(flags.contains(FdFlag::FD_CLOEXEC));
+    let mode = OFlag::from_bits_retain(fcntl(device.as_fd(), FcntlArg::F_GETFL)?);
+    assert_eq!(mode & OFlag::O_ACCMODE, OFlag::O_RDWR);
+    Ok(())
+}
+
+fn g12_several_device_fds() -> Result<()> {
+    let (_container, group) = attached(EDU, Iommu::Type1v2)?;
+    let (first, second) = (group.device(EDU)?, group.device(EDU)?);
+    assert_ne!(first.as_fd().as_raw_fd(), second.as_fd().as_raw_fd());
+    drop(first);
+    second.info()?;
+    assert_eq!(group.unset_container().errno(), Errno::EBUSY);
+    let third = group.device(EDU)?;
+    drop(second);
+    third.info()?;
+    Ok(())
+}
+
+fn g13_device_keeps_group() -> Result<()> {
+    let number = vfio_client::pci::group_of(EDU)?;
+    let (container, group) = attached(EDU, Iommu::Type1v2)?;
+    let device = group.device(EDU)?;
+    drop(group);
+    device.info()?;
+    assert!(container.info().is_ok());
+    assert_eq!(Group::open(number).errno(), Errno::EBUSY);
+    drop(device);
+    let group = Group::open(number)?;
+    assert_eq!(group.status()?, 1);
+    assert_eq!(container.info().errno(), Errno::EINVAL);
+    Ok(())
+}
+
+fn g14_unknown_requests() -> Result<()> {
+    let group = group(EDU)?;
+    for n in [0, 1, 2, 7, 8, 9, 10, 11, 12, 13, 14, 17, 18, 150] {
+        let nr = request::number(n);
+        assert_eq!(raw::none(&group, nr), Err(Errno::ENOTTY), "request {n}");
+    }
+    assert_eq!(raw::none(&group, 0x5401), Err(Errno::ENOTTY));
+    let mut status = Bytes::new().u32(8).u32(7);
+    assert_eq!(
+        raw::bytes(&group, request::GROUP_GET_STATUS | (8 << 16), &mut status),
+        Err(Errno::ENOTTY)
+    );
+    Ok(())
+}
+
+fn g15_no_read_write_mmap() -> Result<()> {
+    let group = group(EDU)?;
+    let mut byte = [0x5a];
+    assert_eq!(raw::pread(&group, &mut byte, 0), Err(Errno::EINVAL));
+    assert_eq!(raw::pwrite(&group, &byte, 0), Err(Errno::EINVAL));
+    assert_eq!(
+        Memory::from_file(&group, 0, PAGE_SIZE, true).errno(),
+        Errno::ENODEV
+    );
+    Ok(())
+}

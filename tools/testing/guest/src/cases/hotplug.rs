@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices that are taken away while somebody has them.
+
+use crate::{
+    edu::Edu,
+    env::{
+        EDU,
+        Setup,
+        attached,
+        group, //
+    },
+    harness::{
+        Failure,
+        cases, //
+    },
+    leak::locked_kib,
+};
+use anyhow::Result;
+use std::{
+    path::Path,
+    thread,
+    time::Duration, //
+};
+use vfio_client::{
+    Container,
+    Errno,
+    Group,
+    Interrupt,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    pci, //
+};
+
+cases! {
+    g21_unbind_waits_for_close,
+    g21_mapping_holds_too,
+    g22_group_without_devices,
+    g22_group_without_devices_in_container,
+    s1_node_comes_and_goes,
+    k8_bind_again_and_again,
+}
+
+/// The index of the interrupt that asks the user to let go.
+const REQ: u32 = 4;
+
+/// Puts the device back, whatever happened.
+struct Rebind;
+
+impl Drop for Rebind {
+    fn drop(&mut self) {
+        if pci::driver(EDU).is_none() {
+            let _ = pci::bind(EDU, "vfio-pci");
+        }
+    }
+}
+
+fn g21_unbind_waits_for_close() -> Result<()> {
+    let _rebind = Rebind;
+    let request = Interrupt::new()?;
+    let setup = Setup::new()?;
+    setup.device.enable_irqs(REQ, &[&request])?;
+    let memory = Memory::anonymous(4 * PAGE_SIZE)?;
+    setup.container.map(0, &memory, MapFlags::ReadWrite)?;
+    let unbind = thread::spawn(|| pci::unbind(EDU));
+    assert_eq!(request.wait(Duration::from_secs(5))?, 1, "asked to let go");
+    thread::sleep(Duration::from_millis(100));
+    assert!(!unbind.is_finished());
+    // Everything still works for the one who has it; nobody else gets in.
+    assert!(Edu::new(&setup.device)?.is_alive());
+    setup
+        .container
+        .map(0x10_0000, &memory, MapFlags::ReadWrite)?;
+    assert_eq!(setup.group.status()?, 3);
+    let again = setup.group.device(EDU);
+    assert_eq!(again.errno(), Errno::ENODEV, "no second open while going");
+    drop(setup.device);
+    let answer = unbind.join().map_err(|_| anyhow::anyhow!("panic"))?;
+    answer?;
+    assert_eq!(locked_kib(), 0, "the group left its container");
+    Ok(())
+}
+
+fn g21_mapping_holds_too() -> Result<()> {
+    let _rebind = Rebind;
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    drop(setup);
+    let unbind = thread::spawn(|| pci::unbind(EDU));
+    thread::sleep(Duration::from_millis(100));
+    assert!(!unbind.is_finished());
+    assert!(edu.is_alive());
+    drop(edu);
+    unbind.join().map_err(|_| anyhow::anyhow!("panic"))??;
+    Ok(())
+}
+
+fn g22_group_without_devices() -> Result<()> {
+    let _rebind = Rebind;
+    let number = pci::group_of(EDU)?;
+    let group = group(EDU)?;
+    let container = Container::open()?;
+    pci::unbind(EDU)?;
+    assert!(!Path::new(&format!("/dev/vfio/{number}")).exists());
+    assert_eq!(group.status().errno(), Errno::ENODEV);
+    assert_eq!(group.set_container(&container).errno(), Errno::ENODEV);
+    assert_eq!(group.set_container_fd(-1).errno(), Errno::EBADF);
+    assert_eq!(group.unset_container().errno(), Errno::EINVAL);
+    assert_eq!(group.device(EDU).errno(), Errno::ENODEV);
+    // The device comes back while the old group is still open: a new group, with a new node.
+    pci::bind(EDU, "vfio-pci")?;
+    let new = Group::open(number)?;
+    assert_eq!(new.status()?, 1);
+    assert_eq!(group.status().errno(), Errno::ENODEV);
+    Ok(())
+}
+
+fn g22_group_without_devices_in_container() -> Result<()> {
+    let _rebind = Rebind;
+    let (container, group) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(4 * PAGE_SIZE)?;
+    container.map(0, &memory, MapFlags::ReadWrite)?;
+    pci::unbind(EDU)?;
+    assert_eq!(locked_kib(), 0);
+    assert_eq!(container.info().errno(), Errno::EINVAL);
+    assert_eq!(group.status().errno(), Errno::ENODEV);
+    assert_eq!(group.unset_container().errno(), Errno::EINVAL);
+    Ok(())
+}
+
+fn s1_node_comes_and_goes() -> Result<()> {
+    let _rebind = Rebind;
+    let number = pci::group_of(EDU)?;
+    let node = format!("/dev/vfio/{number}");
+    let class = format!("/sys/class/vfio/{number}");
+    let device = pci::sysfs(EDU).join("vfio-dev");
+    let there = || [Path::new(&node), Path::new(&class), &device].map(Path::exists);
+    assert_eq!(there(), [true; 3]);
+    pci::unbind(EDU)?;
+    assert_eq!(there(), [false; 3]);
+    pci::bind(EDU, "vfio-pci")?;
+    assert_eq!(there(), [true; 3]);
+    Ok(())
+}
+
+fn k8_bind_again_and_again() -> Result<()> {
+    let _rebind = Rebind;
+    for _ in 0..5 {
+        pci::unbind(EDU)?;
+        pci::bind(EDU, "vfio-pci")?;
+        let setup = Setup::new()?;
+        assert!(Edu::new(&setup.device)?.is_alive());
+    }
+    Ok(())
+}

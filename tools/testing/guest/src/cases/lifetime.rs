@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who lives how long: descriptors, threads, processes.
+
+use crate::{
+    edu::Edu,
+    env::{
+        EDU,
+        NVME,
+        Setup,
+        attached,
+        group, //
+    },
+    harness::{
+        Failure,
+        cases, //
+    },
+    helper::Helper,
+    leak::locked_kib,
+};
+use anyhow::Result;
+use nix::sys::{
+    memfd::{
+        MFdFlags,
+        memfd_create, //
+    },
+    socket::{
+        AddressFamily,
+        ControlMessage,
+        MsgFlags,
+        SockFlag,
+        SockType,
+        sendmsg,
+        socketpair, //
+    },
+};
+use std::{
+    any::Any,
+    io::IoSlice,
+    os::fd::{
+        AsFd,
+        AsRawFd, //
+    },
+    thread,
+    time::Duration,
+};
+use vfio_client::{
+    Errno,
+    Group,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    pci, //
+};
+
+cases! {
+    close_in_every_order,
+    close_in_every_order_with_two_groups,
+    close_in_other_threads,
+    close_all_at_once,
+    threads_map_side_by_side,
+    killed_while_open,
+    killed_during_dma,
+    container_in_child,
+    c19_container_through_socket,
+    t_a7_mapper_exits,
+    k6_modules_are_pinned,
+}
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// All orders of three things.
+const ORDERS: [[usize; 3]; 6] = [
+    [0, 1, 2],
+    [0, 2, 1],
+    [1, 0, 2],
+    [1, 2, 0],
+    [2, 0, 1],
+    [2, 1, 0],
+];
+
+type Slot = Option<Box<dyn Any + Send>>;
+
+/// Opens everything, with mappings.
+fn everything() -> Result<(Memory, [Slot; 3])> {
+    let setup = Setup::new()?;
+    let memory = Memory::anonymous(64 * PAGE_SIZE)?;
+    setup.container.map(0, &memory, MapFlags::ReadWrite)?;
+    setup
+        .container
+        .map_part(0x100_0000, &memory, 0, 8 * PAGE_SIZE, MapFlags::Read)?;
+    assert_eq!(locked_kib(), 288);
+    let slots: [Slot; 3] = [
+        Some(Box::new(setup.container)),
+        Some(Box::new(setup.group)),
+        Some(Box::new(setup.device)),
+    ];
+    Ok((memory, slots))
+}
+
+fn close_in_every_order() -> Result<()> {
+    let number = pci::group_of(EDU)?;
+    for order in ORDERS {
+        let (_memory, mut slots) = everything()?;
+        let last_holder = order.iter().rposition(|i| *i != 0).unwrap_or(0);
+        for (step, i) in order.into_iter().enumerate() {
+            slots[i] = None;
+            let gone = step >= last_holder;
+            let locked = if gone { 0 } else { 288 };
+            assert_eq!(locked_kib(), locked, "order {order:?}, step {step}");
+            let again = Group::open(number).map(drop).map_err(|e| e.errno());
+            let expected = if gone { Ok(()) } else { Err(Errno::EBUSY) };
+            assert_eq!(again, expected, "order {order:?}, step {step}");
+        }
+    }
+    Ok(())
+}
+
+fn close_in_every_order_with_two_groups() -> Result<()> {
+    for order in ORDERS {
+        let (container, first) = attached(EDU, Iommu::Type1v2)?;
+        let second = group(NVME)?;
+        second.set_container(&container)?;
+        let memory = Memory::anonymous(8 * PAGE_SIZE)?;
+        container.map(0, &memory, MapFlags::ReadWrite)?;
+        let mut slots: [Slot; 3] = [
+            Some(Box::new(container)),
+            Some(Box::new(first)),
+            Some(Box::new(second)),
+        ];
+        for (step, i) in order.into_iter().enumerate() {
+            slots[i] = None;
+            let gone = slots[1].is_none() && slots[2].is_none();
+            let locked = if gone { 0 } else { 32 };
+            assert_eq!(locked_kib(), locked, "order {order:?}, step {step}");
+        }
+    }
+    Ok(())
+}
+
+fn close_in_other_threads() -> Result<()> {
+    for order in ORDERS {
+        let (_memory, mut slots) = everything()?;
+        for i in order {
+            let slot = slots[i].take();
+            assert!(thread::spawn(move || drop(slot)).join().is_ok());
+        }
+        assert_eq!(locked_kib(), 0);
+    }
+    Ok(())
+}
+
+fn close_all_at_once() -> Result<()> {
+    for _ in 0..10 {
+        let (_memory, slots) = everything()?;
+        let threads = slots.map(|slot| thread::spawn(move || drop(slot)));
+        for thread in threads {
+            assert!(thread.join().is_ok());
+        }
+        assert_eq!(locked_kib(), 0);
+    }
+    Ok(())
+}
+
+fn threads_map_side_by_side() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..4u64)
+            .map(|i| {
+                let container = &container;
+                scope.spawn(move || -> Result<()> {
+                    let memory = Memory::anonymous(16 * PAGE_SIZE)?;
+                    let base = i << 32;
+                    for round in 0..50u64 {
+                        let iova = base + round * 0x10_0000;
+                        container.map(iova, &memory, MapFlags::ReadWrite)?;
+                        let other = container.map(iova, &memory, MapFlags::Read);
+                        assert_eq!(other.errno(), Errno::EEXIST);
+                        assert_eq!(container.unmap(iova, 16 * PAGE)?, 16 * PAGE);
+                        assert_eq!(container.unmap(iova, 16 * PAGE)?, 0);
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        for thread in threads {
+            assert!(matches!(thread.join(), Ok(Ok(()))));
+        }
+    });
+    assert_eq!(container.info()?.dma_avail(), Some(65535));
+    assert_eq!(locked_kib(), 0);
+    Ok(())
+}
+
+/// Waits until a group can be opened.
+fn open_soon(bdf: &str) -> Result<Group> {
+    let mut tries = 0;
+    loop {
+        match group(bdf) {
+            Err(_) if tries < 100 => thread::sleep(Duration::from_millis(10)),
+            other => return other,
+        }
+        tries += 1;
+    }
+}
+
+fn killed_while_open() -> Result<()> {
+    let mut helper = Helper::spawn(&["hold", EDU], &[])?;
+    assert_eq!(helper.line()?, "ready");
+    assert!(group(EDU).is_err(), "the helper has it");
+    helper.kill()?;
+    let group = open_soon(EDU)?;
+    assert_eq!(group.status()?, 1);
+    Ok(())
+}
+
+fn killed_during_dma() -> Result<()> {
+    let shared = memfd_create(c"dma", MFdFlags::MFD_CLOEXEC)?;
+    nix::unistd::ftruncate(&shared, PAGE_SIZE as i64)?;
+    let memory = Memory::from_file(&shared, 0, PAGE_SIZE, true)?;
+    let words = ["dma", &shared.as_raw_fd().to_string(), "65536"];
+    let mut helper = Helper::spawn(&words, &[&shared])?;
+    assert_eq!(helper.line()?, "started");
+    helper.kill()?;
+    // The device is taken from the dead process before its transfer ends.
+    thread::sleep(Duration::from_millis(250));
+    let bytes = memory.to_vec(0, PAGE_SIZE);
+    assert!(bytes.iter().all(|b| *b == 0x5a), "DMA after death");
+    // And it works for the next.
+    drop(open_soon(EDU)?);
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    setup.container.map(0, &memory, MapFlags::ReadWrite)?;
+    edu.load(0, PAGE)?;
+    memory.fill(0, PAGE_SIZE, 0);
+    edu.store(0, PAGE)?;
+    let bytes = memory.to_vec(0, PAGE_SIZE);
+    assert!(bytes.iter().all(|b| *b == 0x5a));
+    Ok(())
+}
+
+/// Lets a helper map its memory, and the device of this process write there.
+fn shared_with(mut helper: Helper, setup: &Setup) -> Result<()> {
+    assert_eq!(helper.line()?, "OK");
+    assert_eq!(helper.line()?, "16", "the helper is charged");
+    assert_eq!(locked_kib(), 0, "this process is not");
+    let edu = Edu::new(&setup.device)?;
+    edu.load(0x10000, PAGE)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    setup
+        .container
+        .map(0x80_0000, &memory, MapFlags::ReadWrite)?;
+    edu.store(0x80_0000, PAGE)?;
+    assert_eq!(memory.read_u8(17), 0xc5, "from the memory of the helper");
+    memory.fill(0, PAGE_SIZE, 0x99);
+    edu.load(0x80_0000, PAGE)?;
+    edu.store(0x10000, PAGE)?;
+    helper.proceed()?;
+    assert_eq!(helper.line()?, "0x99", "the helper sees the DMA");
+    assert_eq!(setup.container.unmap(0x10000, 4 * PAGE)?, 4 * PAGE);
+    helper.proceed()?;
+    helper.finish()
+}
+
+fn container_in_child() -> Result<()> {
+    let setup = Setup::new()?;
+    let fd = setup.container.as_fd().try_clone_to_owned()?;
+    let words = ["map", &fd.as_raw_fd().to_string(), "65536"];
+    let helper = Helper::spawn(&words, &[&fd])?;
+    drop(fd);
+    shared_with(helper, &setup)
+}
+
+fn c19_container_through_socket() -> Result<()> {
+    let setup = Setup::new()?;
+    let (ours, theirs) = socketpair(
+        AddressFamily::Unix,
+        SockType::Stream,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )?;
+    let fds = [setup.container.as_fd().as_raw_fd()];
+    sendmsg::<()>(
+        ours.as_raw_fd(),
+        &[IoSlice::new(&[1])],
+        &[ControlMessage::ScmRights(&fds)],
+        MsgFlags::empty(),
+        None,
+    )?;
+    let words = ["receive", &theirs.as_raw_fd().to_string(), "65536"];
+    let helper = Helper::spawn(&words, &[&theirs])?;
+    shared_with(helper, &setup)
+}
+
+fn t_a7_mapper_exits() -> Result<()> {
+    let setup = Setup::new()?;
+    let fd = setup.container.as_fd().try_clone_to_owned()?;
+    let words = ["map", &fd.as_raw_fd().to_string(), "65536"];
+    let mut helper = Helper::spawn(&words, &[&fd])?;
+    drop(fd);
+    assert_eq!(helper.line()?, "OK");
+    helper.kill()?;
+    // The mapping stays, and so do its pages: the device still reads them.
+    let edu = Edu::new(&setup.device)?;
+    edu.load(0x10000, PAGE)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    setup
+        .container
+        .map(0x80_0000, &memory, MapFlags::ReadWrite)?;
+    edu.store(0x80_0000, PAGE)?;
+    assert_eq!(memory.read_u8(PAGE_SIZE - 1), 0xc5);
+    assert_eq!(setup.container.unmap(0x10000, 4 * PAGE)?, 4 * PAGE);
+    Ok(())
+}
+
+fn references(module: &str) -> Result<i64> {
+    let text = std::fs::read_to_string(format!("/sys/module/{module}/refcnt"))?;
+    Ok(text.trim().parse()?)
+}
+
+fn k6_modules_are_pinned() -> Result<()> {
+    let before = (
+        references("vfio")?,
+        references("vfio_iommu_type1")?,
+        references("vfio_pci")?,
+    );
+    let (container, group) = attached(EDU, Iommu::Type1v2)?;
+    assert!(references("vfio")? >= before.0 + 2, "container and group");
+    assert_eq!(references("vfio_iommu_type1")?, before.1 + 1);
+    assert_eq!(references("vfio_pci")?, before.2);
+    let device = group.device(EDU)?;
+    let again = group.device(EDU)?;
+    assert_eq!(references("vfio_pci")?, before.2 + 1, "first open");
+    drop((device, again, group, container));
+    let after = (
+        references("vfio")?,
+        references("vfio_iommu_type1")?,
+        references("vfio_pci")?,
+    );
+    assert_eq!(after, before);
+    Ok(())
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Limits: locked memory and the number of mappings.
+
+use crate::{
+    env::{
+        EDU,
+        attached, //
+    },
+    harness::{
+        Failure,
+        cases, //
+    },
+    helper::Helper,
+};
+use anyhow::Result;
+use std::fs;
+use vfio_client::{
+    Errno,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE, //
+};
+
+cases! {
+    t_m12_dma_entry_limit,
+    t_m16_memlock,
+    t_m16_memlock_of_root,
+    t_a5_registers_are_free,
+    c18_limit_is_sampled,
+    parameters,
+}
+
+const PAGE: u64 = PAGE_SIZE as u64;
+const PARAMETERS: &str = "/sys/module/vfio_iommu_type1/parameters";
+
+/// A changed parameter, which comes back at the end.
+struct Parameter {
+    path: String,
+    before: String,
+}
+
+impl Parameter {
+    fn set(name: &str, value: &str) -> Result<Self> {
+        let path = format!("{PARAMETERS}/{name}");
+        let before = fs::read_to_string(&path)?;
+        fs::write(&path, value)?;
+        Ok(Self { path, before })
+    }
+}
+
+impl Drop for Parameter {
+    fn drop(&mut self) {
+        let _ = fs::write(&self.path, self.before.trim());
+    }
+}
+
+fn parameters() -> Result<()> {
+    for (name, value) in [
+        ("allow_unsafe_interrupts", "N\n"),
+        ("disable_hugepages", "N\n"),
+        ("dma_entry_limit", "65535\n"),
+    ] {
+        assert_eq!(fs::read_to_string(format!("{PARAMETERS}/{name}"))?, value);
+    }
+    let limit = Parameter::set("dma_entry_limit", "7")?;
+    assert_eq!(fs::read_to_string(&limit.path)?, "7\n");
+    assert_eq!(fs::write(&limit.path, "many").errno(), Errno::EINVAL);
+    assert_eq!(fs::write(&limit.path, "-1").errno(), Errno::EINVAL);
+    assert_eq!(fs::read_to_string(&limit.path)?, "7\n");
+    drop(limit);
+    let unsafe_interrupts = Parameter::set("allow_unsafe_interrupts", "1")?;
+    assert_eq!(fs::read_to_string(&unsafe_interrupts.path)?, "Y\n");
+    Ok(())
+}
+
+fn t_m12_dma_entry_limit() -> Result<()> {
+    let limit = Parameter::set("dma_entry_limit", "3")?;
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    for i in 0..3 {
+        container.map(i * PAGE, &memory, MapFlags::Read)?;
+    }
+    assert_eq!(container.info()?.dma_avail(), Some(0));
+    let full = || container.map(3 * PAGE, &memory, MapFlags::Read).errno();
+    assert_eq!(full(), Errno::ENOSPC);
+    // Overlap is found earlier, a bad range later.
+    assert_eq!(
+        container.map(0, &memory, MapFlags::Read).errno(),
+        Errno::EEXIST
+    );
+    assert_eq!(
+        container.map(0xfee0_0000, &memory, MapFlags::Read).errno(),
+        Errno::ENOSPC
+    );
+    container.unmap(PAGE, PAGE)?;
+    container.map(3 * PAGE, &memory, MapFlags::Read)?;
+    drop(limit);
+    assert_eq!(
+        container.map(4 * PAGE, &memory, MapFlags::Read).errno(),
+        Errno::ENOSPC,
+        "the parameter is for new containers"
+    );
+    assert_eq!(container.unmap_all()?, 3 * PAGE);
+    Ok(())
+}
+
+fn c18_limit_is_sampled() -> Result<()> {
+    let (container, group) = attached(EDU, Iommu::Type1v2)?;
+    let limit = Parameter::set("dma_entry_limit", "5")?;
+    assert_eq!(container.info()?.dma_avail(), Some(65535));
+    group.unset_container()?;
+    group.set_container(&container)?;
+    container.set_iommu(Iommu::Type1v2)?;
+    assert_eq!(container.info()?.dma_avail(), Some(5));
+    drop(limit);
+    Ok(())
+}
+
+fn t_m16_memlock() -> Result<()> {
+    let mut helper = Helper::spawn(&["memlock", "8"], &[])?;
+    for (what, answer, locked, avail) in [
+        ("nine pages of eight", "ENOMEM", "0", "Some(65535)"),
+        ("all of eight", "OK", "32", "Some(65534)"),
+        ("one more", "ENOMEM", "32", "Some(65534)"),
+        ("one after unmap", "OK", "4", "Some(65534)"),
+    ] {
+        assert_eq!(helper.line()?, answer, "{what}");
+        assert_eq!(helper.line()?, locked, "{what}");
+        assert_eq!(helper.line()?, avail, "{what}");
+    }
+    helper.finish()
+}
+
+fn t_m16_memlock_of_root() -> Result<()> {
+    use nix::sys::resource::{
+        Resource,
+        getrlimit,
+        setrlimit, //
+    };
+    let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(4 * PAGE_SIZE)?;
+    setrlimit(Resource::RLIMIT_MEMLOCK, 0, hard)?;
+    // With CAP_IPC_LOCK there is no limit, but an account.
+    let answer = container.map(0, &memory, MapFlags::ReadWrite);
+    let locked = crate::leak::locked_kib();
+    setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard)?;
+    answer?;
+    assert_eq!(locked, 16);
+    Ok(())
+}
+
+fn t_a5_registers_are_free() -> Result<()> {
+    let mut helper = Helper::spawn(&["memlock-bar"], &[])?;
+    assert_eq!(helper.line()?, "ENOMEM", "memory");
+    assert_eq!(helper.line()?, "OK", "registers");
+    assert_eq!(helper.line()?, "0");
+    helper.finish()
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Groups that are shared with a driver of the host.
+
+use crate::{
+    env::{
+        SHARED,
+        SIBLING,
+        group, //
+    },
+    harness::{
+        Failure,
+        cases, //
+    },
+};
+use anyhow::{
+    Result,
+    ensure, //
+};
+use std::fs;
+use vfio_client::{
+    Container,
+    Errno,
+    Iommu,
+    pci, //
+};
+
+cases! {
+    g07_not_viable,
+    g07_viable_without_sibling,
+    g09_no_driver_while_owned,
+    g09_driver_after_release,
+}
+
+/// The sibling without its driver; the driver comes back at the end.
+struct Unbound {
+    driver: String,
+}
+
+impl Unbound {
+    fn new() -> Result<Self> {
+        let driver = pci::driver(SIBLING);
+        ensure!(driver.is_some(), "{SIBLING} has no driver to begin with");
+        let driver = driver.unwrap_or_default();
+        pci::unbind(SIBLING)?;
+        Ok(Self { driver })
+    }
+
+    fn bind(&self) -> std::io::Result<()> {
+        fs::write(
+            format!("/sys/bus/pci/drivers/{}/bind", self.driver),
+            SIBLING,
+        )
+    }
+}
+
+impl Drop for Unbound {
+    fn drop(&mut self) {
+        if pci::driver(SIBLING).is_none() {
+            let _ = self.bind();
+        }
+    }
+}
+
+fn g07_not_viable() -> Result<()> {
+    ensure!(pci::driver(SIBLING).is_some(), "{SIBLING} has no driver");
+    ensure!(
+        pci::group_of(SHARED)? == pci::group_of(SIBLING)?,
+        "{SHARED} and {SIBLING} are in different groups"
+    );
+    let group = group(SHARED)?;
+    assert_eq!(group.status()?, 0);
+    let container = Container::open()?;
+    assert_eq!(group.set_container(&container).errno(), Errno::EPERM);
+    assert_eq!(group.status()?, 0);
+    assert_eq!(group.unset_container().errno(), Errno::EINVAL);
+    assert_eq!(group.device(SHARED).errno(), Errno::EINVAL);
+    assert_eq!(
+        container.set_iommu(Iommu::Type1v2).errno(),
+        Errno::EINVAL,
+        "the group did not join"
+    );
+    Ok(())
+}
+
+fn g07_viable_without_sibling() -> Result<()> {
+    let sibling = Unbound::new()?;
+    let group = group(SHARED)?;
+    assert_eq!(group.status()?, 1);
+    let container = Container::open()?;
+    group.set_container(&container)?;
+    container.set_iommu(Iommu::Type1v2)?;
+    group.device(SHARED)?.info()?;
+    assert_eq!(
+        group.device(SIBLING).errno(),
+        Errno::ENODEV,
+        "not bound to vfio-pci"
+    );
+    group.unset_container()?;
+    sibling.bind()?;
+    assert_eq!(group.status()?, 0);
+    Ok(())
+}
+
+fn g09_no_driver_while_owned() -> Result<()> {
+    let sibling = Unbound::new()?;
+    let group = group(SHARED)?;
+    let container = Container::open()?;
+    group.set_container(&container)?;
+    assert_eq!(sibling.bind().errno(), Errno::EBUSY);
+    assert_eq!(pci::driver(SIBLING), None);
+    container.set_iommu(Iommu::Type1v2)?;
+    assert_eq!(sibling.bind().errno(), Errno::EBUSY);
+    let device = group.device(SHARED)?;
+    drop((container, group));
+    assert_eq!(sibling.bind().errno(), Errno::EBUSY, "device still open");
+    device.info()?;
+    Ok(())
+}
+
+fn g09_driver_after_release() -> Result<()> {
+    let sibling = Unbound::new()?;
+    let group = group(SHARED)?;
+    let container = Container::open()?;
+    group.set_container(&container)?;
+    drop(group);
+    sibling.bind()?;
+    assert!(pci::driver(SIBLING).is_some());
+    Ok(())
+}

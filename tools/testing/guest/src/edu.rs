@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A driver for QEMU's `edu` device: one DMA engine with a buffer of 4 KiB, one interrupt.
+//!
+//! See `docs/specs/edu.rst` of QEMU. A transfer takes a tenth of a second.
+
+use anyhow::{
+    Result,
+    ensure, //
+};
+use std::{
+    thread::sleep,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+use vfio_client::{
+    Device,
+    Memory,
+    pci::Config,
+    uapi::VFIO_PCI_BAR0_REGION_INDEX, //
+};
+
+const ID: usize = 0x00;
+const LIVENESS: usize = 0x04;
+const IRQ_STATUS: usize = 0x24;
+const IRQ_RAISE: usize = 0x60;
+const IRQ_ACK: usize = 0x64;
+const DMA_SOURCE: usize = 0x80;
+const DMA_TARGET: usize = 0x88;
+const DMA_COUNT: usize = 0x90;
+const DMA_COMMAND: usize = 0x98;
+
+const START: u64 = 1;
+const TO_MEMORY: u64 = 2;
+const INTERRUPT: u64 = 4;
+
+/// Where the buffer is in the engine's own address space.
+const BUFFER: u64 = 0x4_0000;
+
+/// What the identification register holds.
+pub const IDENTITY: u32 = 0x0100_00ed;
+
+/// The registers of a device.
+#[derive(Debug)]
+pub struct Edu(Memory);
+
+impl Edu {
+    /// Lets the device do DMA, and maps its registers.
+    pub fn new(device: &Device) -> Result<Self> {
+        Config::of(device)?.enable()?;
+        let bar = device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
+        let edu = Self(device.map_region(&bar, 0, bar.size as usize)?);
+        // An earlier user may have left a transfer behind.
+        edu.wait()?;
+        Ok(edu)
+    }
+
+    /// Returns the registers.
+    pub fn registers(&self) -> &Memory {
+        &self.0
+    }
+
+    /// Returns the identification register.
+    pub fn id(&self) -> u32 {
+        self.0.read_u32(ID)
+    }
+
+    /// Checks that the device answers: it inverts what is written.
+    pub fn is_alive(&self) -> bool {
+        self.0.write_u32(LIVENESS, 0x1234_5678);
+        self.0.read_u32(LIVENESS) == !0x1234_5678
+    }
+
+    /// Raises an interrupt.
+    pub fn raise(&self, bits: u32) {
+        self.0.write_u32(IRQ_RAISE, bits);
+    }
+
+    /// Returns which interrupts are raised, and acknowledges them.
+    pub fn acknowledge(&self) -> u32 {
+        let bits = self.0.read_u32(IRQ_STATUS);
+        self.0.write_u32(IRQ_ACK, bits);
+        bits
+    }
+
+    /// Starts a transfer from memory into the buffer.
+    pub fn start_load(&self, iova: u64, len: u64) {
+        self.start(iova, BUFFER, len, START);
+    }
+
+    /// Starts a transfer from the buffer into memory.
+    pub fn start_store(&self, iova: u64, len: u64) {
+        self.start(BUFFER, iova, len, START | TO_MEMORY);
+    }
+
+    /// Starts a transfer into memory that ends with an interrupt.
+    pub fn start_store_irq(&self, iova: u64, len: u64) {
+        self.start(BUFFER, iova, len, START | TO_MEMORY | INTERRUPT);
+    }
+
+    fn start(&self, source: u64, target: u64, len: u64, command: u64) {
+        self.0.write_u64(DMA_SOURCE, source);
+        self.0.write_u64(DMA_TARGET, target);
+        self.0.write_u64(DMA_COUNT, len);
+        self.0.write_u64(DMA_COMMAND, command);
+    }
+
+    /// Waits for the end of a transfer.
+    pub fn wait(&self) -> Result<()> {
+        let start = Instant::now();
+        while self.0.read_u64(DMA_COMMAND) & START != 0 {
+            ensure!(start.elapsed() < Duration::from_secs(10), "DMA never ends");
+            sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Copies from memory into the buffer.
+    pub fn load(&self, iova: u64, len: u64) -> Result<()> {
+        self.start_load(iova, len);
+        self.wait()
+    }
+
+    /// Copies from the buffer into memory.
+    pub fn store(&self, iova: u64, len: u64) -> Result<()> {
+        self.start_store(iova, len);
+        self.wait()
+    }
+}

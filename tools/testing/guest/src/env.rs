@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The machine that the cases run in.
+
+use anyhow::{
+    Context,
+    Result,
+    ensure, //
+};
+use vfio_client::{
+    Container,
+    Device,
+    Group,
+    Iommu,
+    pci, //
+};
+
+/// The device that nearly all cases use: DMA both ways, MSI, no reset.
+pub const EDU: &str = "0000:00:03.0";
+/// A disk, in a group of its own.
+pub const NVME: &str = "0000:00:04.0";
+/// A second `edu`, whose group has another member.
+pub const SHARED: &str = "0000:00:05.0";
+/// The other member of the group of [`SHARED`], which has a driver of the host.
+pub const SIBLING: &str = "0000:00:05.1";
+
+/// Opens the group of a device.
+pub fn group(bdf: &str) -> Result<Group> {
+    let number = pci::group_of(bdf)?;
+    Group::open(number).with_context(|| format!("group {number} of {bdf}"))
+}
+
+/// A container with one group: the usual start of a case.
+#[derive(Debug)]
+pub struct Setup {
+    /// An open device of the group.
+    pub device: Device,
+    /// The group.
+    pub group: Group,
+    /// The container, with a backend.
+    pub container: Container,
+}
+
+impl Setup {
+    /// Opens `edu` with exact unmap rules.
+    pub fn new() -> Result<Self> {
+        Self::with(EDU, Iommu::Type1v2)
+    }
+
+    /// Opens a device.
+    pub fn with(bdf: &str, iommu: Iommu) -> Result<Self> {
+        let (container, group) = attached(bdf, iommu)?;
+        let device = group.device(bdf)?;
+        Ok(Self {
+            device,
+            group,
+            container,
+        })
+    }
+}
+
+/// Makes a container with the group of a device and a backend, but leaves the device closed.
+pub fn attached(bdf: &str, iommu: Iommu) -> Result<(Container, Group)> {
+    let container = Container::open()?;
+    let group = group(bdf)?;
+    group.set_container(&container)?;
+    container.set_iommu(iommu)?;
+    Ok((container, group))
+}
+
+/// Checks that the machine is the one we need.
+pub fn check() -> Result<()> {
+    for bdf in [EDU, NVME, SHARED] {
+        let driver = pci::driver(bdf);
+        ensure!(
+            driver.as_deref() == Some("vfio-pci"),
+            "{bdf} must be bound to vfio-pci, but its driver is {driver:?}"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One case: run it, then look for what it left behind.
+
+use crate::{
+    env,
+    leak::Snapshot, //
+};
+use anyhow::Result;
+use libtest_mimic::{
+    Failed,
+    Trial, //
+};
+use std::panic::{
+    AssertUnwindSafe,
+    catch_unwind, //
+};
+use vfio_client::Errno;
+
+/// Makes a test of a function.
+///
+/// A failing case may leave things behind, so its own failure comes first in the report.
+pub fn case(name: &str, body: fn() -> Result<()>) -> Trial {
+    Trial::test(name, move || {
+        env::check().map_err(|error| failed(&error))?;
+        let before = Snapshot::take();
+        let outcome = match catch_unwind(AssertUnwindSafe(body)) {
+            Ok(Ok(())) => String::new(),
+            Ok(Err(error)) => format!("{error:?}\n"),
+            Err(panic) => format!("{}\n", message(panic.as_ref())),
+        };
+        let leaks = before.settle().err().unwrap_or_default();
+        if outcome.is_empty() && leaks.is_empty() {
+            Ok(())
+        } else {
+            Err(Failed::from(outcome + &leaks))
+        }
+    })
+}
+
+fn failed(error: &anyhow::Error) -> Failed {
+    Failed::from(format!("{error:?}"))
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or(panic.downcast_ref::<&str>().copied())
+        .unwrap_or("panic")
+}
+
+/// What a call failed with.
+pub trait Failure {
+    /// Returns the errno.
+    ///
+    /// # Panics
+    ///
+    /// If the call succeeded.
+    fn errno(self) -> Errno;
+}
+
+impl<T: std::fmt::Debug> Failure for vfio_client::Result<T> {
+    #[track_caller]
+    fn errno(self) -> Errno {
+        match self {
+            Ok(value) => panic!("succeeded with {value:?}"),
+            Err(error) => error.errno(),
+        }
+    }
+}
+
+impl<T: std::fmt::Debug> Failure for std::result::Result<T, Errno> {
+    #[track_caller]
+    fn errno(self) -> Errno {
+        match self {
+            Ok(value) => panic!("succeeded with {value:?}"),
+            Err(errno) => errno,
+        }
+    }
+}
+
+impl<T: std::fmt::Debug> Failure for std::io::Result<T> {
+    #[track_caller]
+    fn errno(self) -> Errno {
+        match self {
+            Ok(value) => panic!("succeeded with {value:?}"),
+            Err(error) => Errno::from_raw(error.raw_os_error().unwrap_or(0)),
+        }
+    }
+}
+
+/// Makes a list of tests of functions; their names get the module's name in front.
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        /// Returns the cases of this file.
+        pub fn cases() -> Vec<libtest_mimic::Trial> {
+            let module = module_path!().rsplit("::").next().unwrap_or_default();
+            vec![$($crate::harness::case(
+                &format!("{module}::{}", stringify!($name)),
+                $name,
+            )),*]
+        }
+    };
+}
+pub(crate) use cases;

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Other processes: this program again, with a command.
+//!
+//! A helper talks by lines on its standard output and goes on when it reads a line, so a case can
+//! look at the system at a known point of the helper's life.
+
+use crate::{
+    edu::Edu,
+    env::{
+        self,
+        Setup, //
+    },
+    leak,
+};
+use anyhow::{
+    Context,
+    Result,
+    bail, //
+};
+use nix::{
+    fcntl::{
+        FcntlArg,
+        FdFlag,
+        fcntl, //
+    },
+    sys::{
+        resource::{
+            Resource,
+            setrlimit, //
+        },
+        socket::{
+            ControlMessageOwned,
+            MsgFlags,
+            recvmsg, //
+        },
+    },
+    unistd::{
+        Gid,
+        Uid,
+        setgid,
+        setuid, //
+    },
+};
+use std::{
+    io::{
+        BufRead,
+        BufReader,
+        IoSliceMut,
+        Write, //
+    },
+    os::fd::{
+        AsFd,
+        AsRawFd,
+        OwnedFd, //
+    },
+    process::{
+        ChildStdin,
+        ChildStdout,
+        Command,
+        ExitCode,
+        Stdio, //
+    },
+};
+use vfio_client::{
+    Container,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    raw, //
+};
+
+/// The first argument of a helper.
+pub const FLAG: &str = "--helper";
+
+/// A running helper; it is killed when it is dropped.
+#[derive(Debug)]
+pub struct Helper {
+    child: std::process::Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Helper {
+    /// Starts a helper which inherits some descriptors.
+    pub fn spawn(words: &[&str], inherited: &[&OwnedFd]) -> Result<Self> {
+        for fd in inherited {
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        let child = Command::new("/proc/self/exe")
+            .arg(FLAG)
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        for fd in inherited {
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        }
+        let mut child = child.context("helper")?;
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().context("no output")?);
+        Ok(Self {
+            child,
+            input,
+            output,
+        })
+    }
+
+    /// Returns the next line that the helper says, or nothing if it ended.
+    pub fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// Lets the helper go on.
+    pub fn proceed(&mut self) -> Result<()> {
+        let input = self.input.as_mut().context("no input")?;
+        writeln!(input).context("helper ended")
+    }
+
+    /// Kills the helper as `kill -9` does, and waits for its end.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Lets the helper end; fails if it failed.
+    pub fn finish(mut self) -> Result<()> {
+        drop(self.input.take());
+        let status = self.child.wait()?;
+        anyhow::ensure!(status.success(), "helper failed: {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Says a line to the case.
+fn say(line: impl std::fmt::Display) {
+    println!("{line}");
+    let _ = std::io::stdout().flush();
+}
+
+/// Says how a call ended: `OK` or the errno.
+fn say_result<T>(result: &vfio_client::Result<T>) {
+    match result {
+        Ok(_) => say("OK"),
+        Err(error) => say(format!("{:?}", error.errno())),
+    }
+}
+
+/// Waits until the case says to go on.
+fn pause() {
+    let _ = std::io::stdin().lock().read_line(&mut String::new());
+}
+
+/// Runs a helper.
+pub fn main(words: &[String]) -> ExitCode {
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(format!("{error:?}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[&str]) -> Result<()> {
+    match words {
+        ["nobody"] => nobody(),
+        ["hold", bdf] => hold(bdf),
+        ["dma", fd, iova] => dma(fd.parse()?, iova.parse()?),
+        ["memlock", limit] => memlock(limit.parse()?),
+        ["memlock-bar"] => memlock_bar(),
+        ["map", fd, iova] => map(inherited(fd)?, iova.parse()?),
+        ["receive", fd, iova] => map(receive(&inherited(fd)?)?, iova.parse()?),
+        ["exit"] => Ok(()),
+        other => bail!("no helper {other:?}"),
+    }
+}
+
+/// Takes over a descriptor by its number.
+fn inherited(number: &str) -> Result<OwnedFd> {
+    Ok(raw::duplicate(number.parse()?)?)
+}
+
+/// Opens a container as a user without any rights.
+fn nobody() -> Result<()> {
+    setgid(Gid::from_raw(65534))?;
+    setuid(Uid::from_raw(65534))?;
+    let container = Container::open()?;
+    say(container.api_version()?);
+    say_result(&env::group(env::EDU).map_err(|error| {
+        error
+            .downcast::<vfio_client::Error>()
+            .unwrap_or_else(|_| vfio_client::Error::new("?", vfio_client::Errno::UnknownErrno))
+    }));
+    Ok(())
+}
+
+/// Keeps a device open with a mapping.
+fn hold(bdf: &str) -> Result<()> {
+    let setup = Setup::with(bdf, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(16 * PAGE_SIZE)?;
+    setup
+        .container
+        .map(0x10_0000, &memory, MapFlags::ReadWrite)?;
+    say("ready");
+    pause();
+    Ok(())
+}
+
+/// Starts a transfer from the device to shared memory and waits to be killed.
+fn dma(fd: i32, iova: u64) -> Result<()> {
+    let memory = Memory::from_file(raw::duplicate(fd)?.as_fd(), 0, PAGE_SIZE, true)?;
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    setup.container.map(iova, &memory, MapFlags::ReadWrite)?;
+    // What the device will try to write later.
+    memory.fill(0, PAGE_SIZE, 0xd1);
+    edu.load(iova, PAGE_SIZE as u64)?;
+    memory.fill(0, PAGE_SIZE, 0x5a);
+    edu.start_store(iova, PAGE_SIZE as u64);
+    say("started");
+    pause();
+    Ok(())
+}
+
+fn without_ipc_lock(limit: u64) -> Result<()> {
+    setrlimit(Resource::RLIMIT_MEMLOCK, limit, limit)?;
+    for set in [
+        caps::CapSet::Effective,
+        caps::CapSet::Permitted,
+        caps::CapSet::Inheritable,
+    ] {
+        caps::drop(None, set, caps::Capability::CAP_IPC_LOCK)?;
+    }
+    Ok(())
+}
+
+/// Maps up to the limit and beyond.
+fn memlock(pages: usize) -> Result<()> {
+    let setup = Setup::new()?;
+    let container = &setup.container;
+    let memory = Memory::anonymous((pages + 1) * PAGE_SIZE)?;
+    without_ipc_lock((pages * PAGE_SIZE) as u64)?;
+    let part = |iova, offset, count| {
+        container.map_part(
+            iova,
+            &memory,
+            offset * PAGE_SIZE,
+            count * PAGE_SIZE,
+            MapFlags::ReadWrite,
+        )
+    };
+    let report = |result: vfio_client::Result<()>| {
+        let avail = container.info().map(|info| info.dma_avail());
+        say_result(&result);
+        say(leak::locked_kib());
+        say(format!("{:?}", avail.ok().flatten()));
+    };
+    report(part(0x10_0000, 0, pages + 1));
+    report(part(0x10_0000, 0, pages));
+    report(part(0x80_0000, pages, 1));
+    container.unmap(0x10_0000, (pages * PAGE_SIZE) as u64)?;
+    report(part(0x80_0000, pages, 1));
+    Ok(())
+}
+
+/// Maps the registers of the device itself with no right to lock memory.
+fn memlock_bar() -> Result<()> {
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    without_ipc_lock(0)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    say_result(&setup.container.map(0, &memory, MapFlags::ReadWrite));
+    let registers = edu.registers();
+    say_result(&setup.container.map(0, registers, MapFlags::ReadWrite));
+    say(leak::locked_kib());
+    Ok(())
+}
+
+/// Receives a container through a socket.
+fn receive(socket: &OwnedFd) -> Result<OwnedFd> {
+    let mut byte = [0];
+    let mut io = [IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!(i32);
+    let message = recvmsg::<()>(
+        socket.as_raw_fd(),
+        &mut io,
+        Some(&mut space),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            if let Some(fd) = fds.first() {
+                let owned = raw::duplicate(*fd)?;
+                nix::unistd::close(*fd)?;
+                return Ok(owned);
+            }
+        }
+    }
+    bail!("no descriptor came")
+}
+
+/// Maps memory of this process into a container that came from another one.
+fn map(fd: OwnedFd, iova: u64) -> Result<()> {
+    let container = Container::from_fd(fd);
+    let memory = Memory::anonymous(4 * PAGE_SIZE)?;
+    memory.fill(0, memory.len(), 0xc5);
+    say_result(&container.map(iova, &memory, MapFlags::ReadWrite));
+    say(leak::locked_kib());
+    pause();
+    say(format!("{:#x}", memory.read_u8(0)));
+    pause();
+    Ok(())
+}

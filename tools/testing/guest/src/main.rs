@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the userspace interface of VFIO, run inside of a virtual machine.
+//!
+//! Every case must pass on the kernel's own C modules before it says anything about ours. A case is
+//! named after what it shows; ids such as `c07` or `t_u08` are those of the table of features in the
+//! ABI documentation. After each case [`leak`] checks that nothing stayed behind.
+//!
+//! The machine: an `edu` device at 00:03.0, an NVMe disk at 00:04.0, a second `edu` at 00:05.0 which
+//! shares its group with a device of another driver at 00:05.1. See `run` beside this crate.
+
+#![deny(unsafe_code)]
+
+mod cases;
+mod edu;
+mod env;
+mod harness;
+mod helper;
+mod leak;
+
+use clap::Parser;
+use libtest_mimic::{
+    Arguments,
+    run, //
+};
+use std::process::ExitCode;
+
+/// Which cases fit the machine that they run in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Set {
+    /// A machine whose IOMMU isolates interrupts.
+    Main,
+    /// A machine without interrupt remapping.
+    Nointremap,
+}
+
+/// The arguments of libtest, and ours.
+#[derive(Parser)]
+struct Options {
+    /// Which set of cases to run.
+    #[arg(long, value_enum, default_value = "main")]
+    set: Set,
+    #[command(flatten)]
+    test: Arguments,
+}
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(helper::FLAG) {
+        return helper::main(&words.collect::<Vec<_>>());
+    }
+    let mut options = Options::parse();
+    // Groups are exclusive and counters are global, so cases can't run side by side.
+    options.test.test_threads = Some(1);
+    let trials = match options.set {
+        Set::Main => cases::main_set(),
+        Set::Nointremap => cases::nointremap_set(),
+    };
+    run(&options.test, trials).exit_code()
+}
