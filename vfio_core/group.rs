@@ -224,10 +224,12 @@ impl Group {
         }
         let group = state.iommu_group.clone().ok_or(ENODEV)?;
         let kvm = self.kvm.lock().and_then(|kvm| KvmRef::get(set, kvm));
-        *self.translation.lock() = Some(Translation {
+        let translation = Translation {
             iommu: iommu.clone(),
             group,
-        });
+        };
+        let former = self.translation.lock().replace(translation);
+        drop(former);
         iommu.register_device(device);
         let session = Session {
             device: device.into(),

@@ -191,7 +191,7 @@ impl Device {
 
     /// Starts counting the device's users, with its registration as the first.
     pub(crate) fn start_registration(&self) {
-        // SAFETY: The completion is the core's; nobody waits for it yet.
+        // SAFETY: The field is this module's; nobody waits for it yet.
         unsafe { bindings::init_completion(&raw mut (*self.as_ptr()).comp) };
         self.users().store(1, core::sync::atomic::Ordering::Release);
     }
@@ -474,7 +474,6 @@ pub(super) unsafe fn init(
             (*device).dev = dev;
             (*device).ops = ops;
             (*device).inode = inode.into_raw();
-            bindings::init_completion(&raw mut (*device).comp);
         }
         // SAFETY: As above; the driver's callback gets what it expects.
         let result = unsafe { (*ops).init.map_or(Ok(()), |init| to_result(init(device))) };

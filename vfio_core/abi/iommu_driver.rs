@@ -145,7 +145,7 @@ impl Iommu {
         if ret < 0 {
             return Err(Error::from_errno(ret as i32));
         }
-        Ok(ret as isize)
+        Ok(ret)
     }
 
     /// Puts the devices of `group` behind this address space.
