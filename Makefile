@@ -28,7 +28,7 @@ in_buildroot = set -e; \
 	kdir=$$($(buildroot) kdir $(KERNEL)); \
 	args=$$($(buildroot) make-args $(KERNEL)); \
 	MAKEFLAGS= $(buildroot) exec -- \
-		make --no-print-directory -j$$(nproc) $@ KDIR="$$kdir" $$args OUT=$(kernel_out) \
+		make --no-print-directory -j$$(nproc) $@ KERNEL= KDIR="$$kdir" $$args OUT=$(kernel_out) \
 		WERROR=$(or $(WERROR),1) $(if $(V),V=$(V))
 kernel_out = build/$(KERNEL)
 

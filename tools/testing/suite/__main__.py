@@ -3,6 +3,7 @@
 
 import argparse
 import pathlib
+import signal
 import sys
 
 from results import Result
@@ -58,8 +59,12 @@ def main():
         return 0
     log_folder = REPO / "build" / "test-logs"
     log_folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     runner = Runner(REPO, read_minimum(), log_folder)
-    runner.run(steps)
+    try:
+        runner.run(steps)
+    except KeyboardInterrupt:
+        sys.exit("test: interrupted")
     return runner.finish(same_tests(runner.results))
 
 

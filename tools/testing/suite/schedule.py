@@ -3,6 +3,8 @@
 
 import concurrent.futures
 import dataclasses
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -11,6 +13,9 @@ from collections.abc import Callable
 from results import Result
 
 TAIL = 40
+
+# A step that takes longer hangs. The debug kernel may have to be built meanwhile.
+LIMIT_SECONDS = 60 * 60
 
 
 @dataclasses.dataclass
@@ -25,6 +30,14 @@ class Step:
     notes: Callable[[str], list[str]] = lambda _output: []
 
 
+def kill(process):
+    """Kills a command with all that it has started."""
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+
+
 class Runner:
     """Runs steps and collects their results."""
 
@@ -35,21 +48,30 @@ class Runner:
         self.results = {}
         self.start = time.monotonic()
         self.printing = threading.Lock()
+        self.processes = set()
 
     def run(self, steps, workers=2):
         """Runs all steps; one whose prerequisite failed is not run, and failed too."""
-        waiting = list(steps)
-        running = {}
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            while waiting or running:
-                for step in [s for s in waiting if all(name in self.results for name in s.after)]:
-                    if len(running) == workers:
-                        break
-                    waiting.remove(step)
-                    running[pool.submit(self.run_step, step)] = step.name
-                done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-                for future in done:
-                    self.results[running.pop(future)] = future.result()
+            try:
+                self.run_in(pool, workers, list(steps))
+            except BaseException:
+                for process in list(self.processes):
+                    kill(process)
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def run_in(self, pool, workers, waiting):
+        running = {}
+        while waiting or running:
+            for step in [s for s in waiting if all(name in self.results for name in s.after)]:
+                if len(running) == workers:
+                    break
+                waiting.remove(step)
+                running[pool.submit(self.run_step, step)] = step.name
+            done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                self.results[running.pop(future)] = future.result()
 
     def run_step(self, step):
         broken = [name for name in step.after if not all(r.passed for r in self.results[name])]
@@ -67,17 +89,31 @@ class Runner:
         with self.printing:
             self.say(f"{step.name}: running")
         with log.open("w") as file:
-            status = subprocess.run(
-                step.command,
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            ).returncode
+            status = self.run_command(step.command, file)
         output = log.read_text(errors="replace").replace("\r", "")
         results = step.parse(output, status)
         results += self.complaints(step, results, status)
         return results, output, time.monotonic() - began
+
+    def run_command(self, command, file):
+        """Runs a command in a process group of its own, and returns its exit status."""
+        process = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.processes.add(process)
+        try:
+            return process.wait(LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            file.write(f"\nkilled after {LIMIT_SECONDS} s\n")
+            kill(process)
+            return process.wait()
+        finally:
+            self.processes.discard(process)
 
     def complaints(self, step, results, status):
         """What is wrong with a run though no test of it says so."""
