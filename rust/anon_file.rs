@@ -36,13 +36,13 @@ use crate::{
 
 /// Makes a read-write file called `[name]` which carries `data` and can be read at any offset.
 ///
-/// Its memory mappings are kept on `mapping`, so that whoever holds that inode can zap them all.
+/// Its memory mappings are kept on `mapping`, if given: who holds that inode can zap them all.
 /// On failure `data` is dropped.
 pub fn open<T: FileOperations>(
     table: &'static FileTable<T>,
     name: &'static CStr,
     data: T::Data,
-    mapping: &Inode,
+    mapping: Option<&Inode>,
 ) -> Result<ARef<File>> {
     let data = data.into_foreign();
     // SAFETY: Name and table are static. The file takes over `data`, which the table's `release`
@@ -58,9 +58,11 @@ pub fn open<T: FileOperations>(
     })
     // SAFETY: No file was made, so the data is still ours.
     .inspect_err(|_| drop(unsafe { T::Data::from_foreign(data) }))?;
-    // SAFETY: The file is ours alone. The mapping outlives it by the contract of `Inode`: the
-    // data holds what holds the inode.
-    unsafe { (*file).f_mapping = (*mapping.0.as_ptr()).i_mapping };
+    if let Some(inode) = mapping {
+        // SAFETY: The file is ours alone. The mapping outlives it by the contract of `Inode`: the
+        // data holds what holds the inode.
+        unsafe { (*file).f_mapping = (*inode.0.as_ptr()).i_mapping };
+    }
     // SAFETY: `anon_inode_getfile_fmode` gives a pointer that is not null, with one reference.
     Ok(unsafe { ARef::from_raw(NonNull::new_unchecked(file.cast())) })
 }
@@ -97,9 +99,8 @@ impl PseudoFs {
             bindings::simple_pin_fs(self.fs_type.get(), self.mount.get(), self.pins.get())
         })?;
         // SAFETY: The pin taken above keeps the mount in place.
-        let inode =
-            from_err_ptr(unsafe { bindings::alloc_anon_inode((**self.mount.get()).mnt_sb) })
-                .inspect_err(|_| self.unpin())?;
+        let inode = unsafe { bindings::alloc_anon_inode((**self.mount.get()).mnt_sb) };
+        let inode = from_err_ptr(inode).inspect_err(|_| self.unpin())?;
         // SAFETY: `alloc_anon_inode` does not give a null pointer.
         Ok(Inode(unsafe { NonNull::new_unchecked(inode) }, self))
     }

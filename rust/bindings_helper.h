@@ -21,3 +21,4 @@
 #include <linux/vfio.h>
 
 #include "helpers.h"
+#include "../include/uapi/vfio_group.h"

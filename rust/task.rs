@@ -11,6 +11,7 @@ use kernel::{
 use crate::bindings;
 
 /// A task's name and number, as in `qemu-system-x86 (4711)`.
+#[derive(Clone, Copy)]
 pub struct Caller {
     comm: [u8; 16],
     pid: i32,
@@ -33,6 +34,16 @@ impl Caller {
             comm,
             pid: current!().pid(),
         }
+    }
+
+    /// The task's name, padded with zero bytes, the last of which is one.
+    pub fn comm(&self) -> [u8; 16] {
+        self.comm
+    }
+
+    /// The task's number.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 }
 

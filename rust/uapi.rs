@@ -21,3 +21,6 @@ unsafe impl AsBytes for bindings::vfio_device_feature_dma_logging_control {}
 
 // SAFETY: As above.
 unsafe impl FromBytes for bindings::vfio_device_feature_dma_logging_report {}
+
+// SAFETY: Integers and arrays of bytes without padding.
+unsafe impl AsBytes for bindings::vfio_group_device {}

@@ -7,6 +7,8 @@
 //! [`iommu_driver`] calls `struct vfio_iommu_driver_ops`.
 
 pub(crate) mod caps;
+#[cfg(CONFIG_VFIO_DEBUGFS)]
+mod debugfs;
 pub(crate) mod device;
 pub(crate) mod device_set;
 mod exports;

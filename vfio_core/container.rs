@@ -25,6 +25,7 @@ use kernel::{
     }, //
 };
 use kernel_ext::{
+    anon_file,
     capability::Capability,
     file_ops::{
         FileOperations,
@@ -112,7 +113,8 @@ impl State {
 }
 
 impl Container {
-    fn new() -> Result<Arc<Self>> {
+    /// A container without groups.
+    pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 state <- new_mutex!(State { members: KVec::new() }, "vfio_container::state"),
@@ -125,6 +127,24 @@ impl Container {
     /// The container of `file`, if it is one.
     pub(crate) fn from_file(file: &LocalFile) -> Option<ArcBorrow<'_, Self>> {
         FILES.data(file)
+    }
+
+    /// A file for a container that was made without one.
+    pub(crate) fn open_file(container: Arc<Self>) -> Result<ARef<File>> {
+        anon_file::open(&FILES, c"[vfio-container]", container, None)
+    }
+
+    /// How many groups are in it.
+    pub(crate) fn members(&self) -> usize {
+        self.state.lock().members.len()
+    }
+
+    /// Gives the container an address space of the kind `extension`, unless it has one.
+    pub(crate) fn ensure_iommu(&self, extension: usize) -> Result {
+        match self.set_iommu(extension) {
+            Err(e) if e == EINVAL && self.iommu().is_some() => Ok(()),
+            result => result,
+        }
     }
 
     /// The address space that the container has now.

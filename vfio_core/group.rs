@@ -5,7 +5,11 @@
 //! A group appears as `/dev/vfio/N` with its first registered device and goes with the last. It
 //! has one user at a time: its file can be opened once, and open devices keep that file.
 
+mod binding;
+mod debugfs;
 mod file;
+pub(crate) mod holder;
+mod members;
 pub(crate) mod registry;
 
 use kernel::{
@@ -49,6 +53,7 @@ use crate::{
 };
 
 pub(crate) use file::file_group;
+use holder::Holder;
 
 /// `/sys/class/vfio`
 pub(crate) static CLASS: Class = Class::new::<Nodes>(c"vfio");
@@ -83,8 +88,8 @@ pub(crate) struct Group {
 struct State {
     /// `None` once the last device was unregistered.
     iommu_group: Option<ARef<IommuGroup>>,
-    /// Whether the group's file is open.
-    opened: bool,
+    /// Who opened the group's file, while it is open.
+    opened: Option<Holder>,
     container: Option<Arc<Container>>,
     /// The devices that are open, each once.
     sessions: KVec<Session>,
@@ -93,6 +98,7 @@ struct State {
 /// What an open device holds, from its first open to its last close.
 struct Session {
     device: ARef<Device>,
+    holder: Holder,
     iommu: Arc<Iommu>,
     _kvm: Option<KvmRef>,
     _driver: ModuleRef,
@@ -110,7 +116,7 @@ impl Group {
     fn new(iommu_group: ARef<IommuGroup>, kind: GroupKind) -> Result<Arc<Self>> {
         let state = State {
             iommu_group: Some(iommu_group),
-            opened: false,
+            opened: None,
             container: None,
             sessions: KVec::new(),
         };
@@ -233,6 +239,7 @@ impl Group {
         iommu.register_device(device);
         let session = Session {
             device: device.into(),
+            holder: Holder::current(),
             iommu,
             _kvm: kvm,
             _driver: driver,
@@ -253,6 +260,32 @@ impl Group {
         }
     }
 
+    /// Says in the log who keeps `device` open.
+    pub(crate) fn warn_holder(&self, device: &Device) {
+        if let Some(holder) = self.state.lock().holder_of(device) {
+            dev_warn!(
+                device.parent(),
+                "cannot be taken from userspace yet: open by {}; close it there\n",
+                holder
+            );
+        }
+    }
+
+    /// Lets the group into `container`.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` once the last device has left; those of [`Container::attach`], with the reason in
+    /// the log.
+    fn enter_container(&self, state: &mut State, container: &Arc<Container>) -> Result {
+        let group = state.iommu_group.clone().ok_or(ENODEV)?;
+        container
+            .attach(group.clone(), self.kind)
+            .inspect_err(|&e| iommu_group::explain_refusal(&group, e))?;
+        state.container = Some(container.clone());
+        Ok(())
+    }
+
     /// Undoes one [`Group::open_device`].
     pub(crate) fn close_device(&self, device: &Device) {
         let mut state = self.state.lock();
@@ -269,6 +302,12 @@ impl Group {
 }
 
 impl State {
+    /// Who opened `device` first, if it is open.
+    fn holder_of(&self, device: &Device) -> Option<Holder> {
+        let same = |session: &&Session| core::ptr::eq(&*session.device, device);
+        Some(self.sessions.iter().find(same)?.holder)
+    }
+
     /// Takes the group out of its container, if it is in one.
     fn leave_container(&mut self) {
         if let (Some(container), Some(group)) = (self.container.take(), &self.iommu_group) {

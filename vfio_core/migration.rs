@@ -43,6 +43,21 @@ impl State {
         })
     }
 
+    /// The state's name in debugfs.
+    #[cfg(CONFIG_VFIO_DEBUGFS)]
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Error => "ERROR",
+            Self::Stop => "STOP",
+            Self::Running => "RUNNING",
+            Self::StopCopy => "STOP_COPY",
+            Self::Resuming => "RESUMING",
+            Self::RunningP2p => "RUNNING_P2P",
+            Self::PreCopy => "PRE_COPY",
+            Self::PreCopyP2p => "PRE_COPY_P2P",
+        }
+    }
+
     /// Whether a device with the migration flags `flags` has this state.
     pub(crate) fn supported(self, flags: u32) -> bool {
         let needed = match self {

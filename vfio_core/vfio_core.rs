@@ -30,7 +30,10 @@ mod migration;
 mod noiommu;
 mod numbers;
 
-use kernel::prelude::*;
+use kernel::{
+    debugfs::Dir,
+    prelude::*, //
+};
 use kernel_ext::{
     chardev::ClassRegistration,
     misc::MiscRegistration, //
@@ -54,6 +57,7 @@ struct Vfio {
     _virqfd: abi::virqfd::CleanupQueue,
     _group_numbers: group::registry::Numbered,
     _group_class: ClassRegistration,
+    _debug: Dir,
     #[cfg(CONFIG_VFIO_NOIOMMU)]
     _noiommu: kernel_ext::iommu_driver::Registration<noiommu::NoIommu>,
 }
@@ -67,7 +71,8 @@ impl kernel::InPlaceModule for Vfio {
             #[cfg(CONFIG_VFIO_NOIOMMU)]
             _noiommu: noiommu::register()?,
             _group_class: group::CLASS.register()?,
-            _group_numbers: group::registry::Numbered::new()?,
+            _debug: Dir::new(c"vfio"),
+            _group_numbers: group::registry::Numbered::new(&_debug)?,
             _virqfd: abi::virqfd::CleanupQueue::new()?,
             _device_class: device::CLASS.register()?,
             _container_node <- container::register(),

@@ -230,7 +230,7 @@ impl Device {
         // SAFETY: `start_registration` initialised the completion.
         let comp = unsafe { &raw mut (*self.as_ptr()).comp };
         let mut interrupted = false;
-        let mut requests = 0;
+        let mut requests = 0u32;
         // SAFETY: As above.
         if unsafe { bindings::try_wait_for_completion(comp) } {
             return;
@@ -245,6 +245,11 @@ impl Device {
             let left = unsafe { wait(comp, interrupted) };
             if left > 0 {
                 return;
+            }
+            if left == 0 && requests.is_power_of_two() {
+                if let Some(group) = self.group() {
+                    group.warn_holder(self);
+                }
             }
             if left < 0 {
                 interrupted = true;

@@ -86,7 +86,7 @@ pub(crate) fn open_fd(
             Caller::current()
         );
     }
-    anon_file::open(&FILES, c"[vfio-device]", open, &kept.inode())
+    anon_file::open(&FILES, c"[vfio-device]", open, Some(&kept.inode()))
 }
 
 /// The file of a device.

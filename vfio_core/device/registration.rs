@@ -52,7 +52,10 @@ fn register(device: &Device) -> Result {
     added.inspect_err(|_| {
         device.del();
         leave_group(device);
-    })
+    })?;
+    #[cfg(CONFIG_VFIO_DEBUGFS)]
+    device.show_debugfs();
+    Ok(())
 }
 
 /// Takes a device back from userspace; returns when nobody uses it any more.
@@ -60,6 +63,8 @@ pub(crate) fn unregister(device: &Device) {
     if let Some(group) = device.group() {
         group.remove_device(device);
     }
+    #[cfg(CONFIG_VFIO_DEBUGFS)]
+    device.hide_debugfs();
     device.del();
     device.end_registration();
     leave_group(device);

@@ -26,10 +26,14 @@ use kernel_ext::{
         OpenNode, //
     },
     iommu_driver::GroupKind,
+    mm::may_warn,
     user_string::UserString, //
 };
 
-use super::Group;
+use super::{
+    Group,
+    Holder, //
+};
 use crate::{
     container::Container,
     device::file::open_fd, //
@@ -44,6 +48,14 @@ const SET_CONTAINER: u32 = _IO(TYPE, 104);
 const UNSET_CONTAINER: u32 = _IO(TYPE, 105);
 /// `VFIO_GROUP_GET_DEVICE_FD`
 const GET_DEVICE_FD: u32 = _IO(TYPE, 106);
+/// `VFIO_GROUP_GET_DEVICES`
+const GET_DEVICES: u32 = _IO(TYPE, 164);
+/// `VFIO_GROUP_MERGE`
+const MERGE: u32 = _IO(TYPE, 165);
+/// `VFIO_GROUP_UNMERGE`
+const UNMERGE: u32 = _IO(TYPE, 166);
+/// `VFIO_GROUP_GET_IOMMU_FD`
+const GET_IOMMU_FD: u32 = _IO(TYPE, 167);
 
 /// Bytes of `struct vfio_group_status`: two `u32`, `argsz` and `flags`.
 const STATUS_SIZE: usize = core::mem::size_of::<bindings::vfio_group_status>();
@@ -83,6 +95,10 @@ impl FileOperations for GroupFile {
             SET_CONTAINER => group.set_container(arg),
             UNSET_CONTAINER => group.unset_container(),
             GET_DEVICE_FD => return get_device_fd(group, file, arg),
+            GET_DEVICES => group.get_devices(arg),
+            MERGE => group.merge(arg),
+            UNMERGE => group.unmerge(),
+            GET_IOMMU_FD => return group.get_iommu_fd(),
             _ => Err(ENOTTY),
         }
         .map(|()| 0)
@@ -99,16 +115,20 @@ impl Group {
     /// Makes the caller the group's only user.
     fn claim(&self) -> Result {
         let mut state = self.state.lock();
-        if state.iommu_group.is_none() {
-            return Err(ENODEV);
-        }
+        let id = state.iommu_group.as_ref().ok_or(ENODEV)?.id();
         if self.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
             return Err(EPERM);
         }
-        if state.opened {
+        if let Some(holder) = state.opened {
+            if may_warn() {
+                pr_warn!(
+                    "a group has one user at a time: this one is open by {}\n",
+                    holder
+                );
+            }
             return Err(EBUSY);
         }
-        state.opened = true;
+        state.opened = Some(Holder::current());
         Ok(())
     }
 
@@ -116,7 +136,7 @@ impl Group {
     fn unclaim(&self) {
         let mut state = self.state.lock();
         state.leave_container();
-        state.opened = false;
+        state.opened = None;
     }
 
     fn get_status(&self, arg: UserPtr) -> Result {
@@ -149,13 +169,11 @@ impl Group {
         if state.container.is_some() {
             return Err(EINVAL);
         }
-        let group = state.iommu_group.clone().ok_or(ENODEV)?;
+        if state.iommu_group.is_none() {
+            return Err(ENODEV);
+        }
         let container: Arc<Container> = Container::from_file(&file).ok_or(EBADFD)?.into();
-        container
-            .attach(group.clone(), self.kind)
-            .inspect_err(|&e| iommu_group::explain_refusal(&group, e))?;
-        state.container = Some(container);
-        Ok(())
+        self.enter_container(&mut state, &container)
     }
 
     fn unset_container(&self) -> Result {

@@ -3,6 +3,10 @@
 //! All groups that have a registered device.
 
 use kernel::{
+    debugfs::{
+        Dir,
+        File, //
+    },
     device::Device as Parent,
     prelude::*,
     str::CString,
@@ -21,6 +25,10 @@ use kernel_ext::{
 };
 
 use super::{
+    debugfs::{
+        self,
+        Contents, //
+    },
     file::FILES,
     Group,
     CLASS, //
@@ -33,12 +41,14 @@ use crate::{
 /// The groups, and what their nodes are numbered from.
 pub(crate) struct Registry {
     region: Option<Region>,
+    debug: Option<Dir>,
     minors: Numbers,
     entries: KVec<Entry>,
 }
 
 /// A group with its node.
 struct Entry {
+    _debug: Pin<KBox<File<Contents>>>,
     node: NodeRegistration<Arc<Group>>,
     minor: u32,
     group: Arc<Group>,
@@ -51,6 +61,7 @@ impl Registry {
     pub(crate) const fn new() -> Self {
         Self {
             region: None,
+            debug: None,
             minors: Numbers::new(),
             entries: KVec::new(),
         }
@@ -78,34 +89,30 @@ impl Registry {
     fn add(&mut self, iommu_group: ARef<IommuGroup>, kind: GroupKind) -> Result<Arc<Group>> {
         self.entries.reserve(1, GFP_KERNEL)?;
         let minor = self.minors.take()?;
-        let made = Self::make(&self.region, minor, &iommu_group, kind);
-        let (group, node) = made.inspect_err(|_| self.minors.give_back(minor))?;
-        let entry = Entry {
-            node,
-            minor,
-            group: group.clone(),
-            iommu_group,
-            devices: 1,
-        };
+        let entry = self.make(minor, iommu_group, kind);
+        let entry = entry.inspect_err(|_| self.minors.give_back(minor))?;
+        let group = entry.group.clone();
         self.entries.push(entry, GFP_KERNEL)?;
         Ok(group)
     }
 
-    fn make(
-        region: &Option<Region>,
-        minor: u32,
-        iommu_group: &ARef<IommuGroup>,
-        kind: GroupKind,
-    ) -> Result<(Arc<Group>, NodeRegistration<Arc<Group>>)> {
-        let number = region.as_ref().ok_or(ENODEV)?.number(minor)?;
+    fn make(&self, minor: u32, iommu_group: ARef<IommuGroup>, kind: GroupKind) -> Result<Entry> {
+        let number = self.region.as_ref().ok_or(ENODEV)?.number(minor)?;
         let prefix = match kind {
             GroupKind::NoIommu => "noiommu-",
             _ => "",
         };
         let name = CString::try_from_fmt(fmt!("{}{}", prefix, iommu_group.id()))?;
         let group = Group::new(iommu_group.clone(), kind)?;
-        let node = NodeRegistration::new(&CLASS, &FILES, number, &name, group.clone())?;
-        Ok((group, node))
+        let folder = self.debug.as_ref().ok_or(ENODEV)?;
+        Ok(Entry {
+            _debug: debugfs::show(folder, &name, group.clone())?,
+            node: NodeRegistration::new(&CLASS, &FILES, number, &name, group.clone())?,
+            minor,
+            group,
+            iommu_group,
+            devices: 1,
+        })
     }
 
     /// Counts a device out; the last one takes the group's node with it.
@@ -165,14 +172,16 @@ pub(crate) fn leave(group: &Arc<Group>, parent: &Parent) {
     GROUPS.lock().leave(group);
 }
 
-/// The device numbers of groups, while the module is loaded.
+/// The device numbers of groups and their folder in debugfs, while the module is loaded.
 pub(crate) struct Numbered(());
 
 impl Numbered {
-    /// Takes the numbers.
-    pub(crate) fn new() -> Result<Self> {
+    /// Takes the numbers, and makes the folder in `debug`.
+    pub(crate) fn new(debug: &Dir) -> Result<Self> {
         let region = Region::new(c"vfio", Region::ALL_MINORS)?;
-        GROUPS.lock().region = Some(region);
+        let mut groups = GROUPS.lock();
+        groups.region = Some(region);
+        groups.debug = Some(debug.subdir(c"groups"));
         Ok(Self(()))
     }
 }

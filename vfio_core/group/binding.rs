@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Logical binding: groups that share one address space, without a helper that hands it around.
+//!
+//! The interface is `include/uapi/vfio_group.h`. Sharing is being in one container, so groups that
+//! were merged here and groups that joined by `VFIO_GROUP_SET_CONTAINER` are the same thing.
+
+use kernel::{
+    fs::{
+        file::FileDescriptorReservation,
+        LocalFile, //
+    },
+    prelude::*,
+    sync::{
+        Arc, //
+    },
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
+};
+use kernel_ext::bindings;
+
+use super::{
+    file_group,
+    Group,
+    State, //
+};
+use crate::container::Container;
+
+/// Bytes of `struct vfio_group_devices` in front of the devices.
+const HEADER_SIZE: usize = core::mem::size_of::<bindings::vfio_group_devices>();
+/// Bytes of each device.
+const DEVICE_SIZE: usize = core::mem::size_of::<bindings::vfio_group_device>();
+
+impl Group {
+    /// `VFIO_GROUP_GET_DEVICES`
+    pub(super) fn get_devices(&self, arg: UserPtr) -> Result {
+        let [argsz, flags]: [u32; 2] = UserSlice::new(arg, 8).reader().read()?;
+        let room = (argsz as usize).checked_sub(HEADER_SIZE).ok_or(EINVAL)?;
+        if flags != 0 {
+            return Err(EINVAL);
+        }
+        let members = self.snapshot()?.members;
+        let size = HEADER_SIZE + members.len() * DEVICE_SIZE;
+        let devices = arg.wrapping_byte_add(HEADER_SIZE);
+        let mut writer = UserSlice::new(devices, room).writer();
+        for member in members.iter().take(room / DEVICE_SIZE) {
+            writer.write(member)?;
+        }
+        let header = [size as u32, 0, members.len() as u32, 0];
+        UserSlice::new(arg, HEADER_SIZE).writer().write(&header)
+    }
+
+    /// `VFIO_GROUP_MERGE`
+    pub(super) fn merge(&self, arg: UserPtr) -> Result {
+        let fd: i32 = UserSlice::new(arg, 4).reader().read()?;
+        let fd = u32::try_from(fd).map_err(|_| EINVAL)?;
+        let file = LocalFile::fget(fd)?;
+        let other = file_group(&file).ok_or(EINVAL)?;
+        if core::ptr::eq(&**other, self) {
+            return Err(EINVAL);
+        }
+        let (container, made) = self.container_on_demand()?;
+        let joined = other.join(&container);
+        // This group may have left meanwhile: then the other one stays alone with the container,
+        // which is where a merge followed by an unmerge leads.
+        if joined.is_err() && made {
+            self.leave_if_alone(&container);
+        }
+        joined
+    }
+
+    /// `VFIO_GROUP_UNMERGE`
+    pub(super) fn unmerge(&self) -> Result {
+        let mut state = self.state.lock();
+        let container = state.container.as_ref().ok_or(EINVAL)?;
+        if container.members() < 2 {
+            return Err(EINVAL);
+        }
+        if !state.sessions.is_empty() {
+            return Err(EBUSY);
+        }
+        state.leave_container();
+        Ok(())
+    }
+
+    /// `VFIO_GROUP_GET_IOMMU_FD`
+    pub(super) fn get_iommu_fd(&self) -> Result<isize> {
+        let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
+        let (container, made) = self.container_on_demand()?;
+        let file = container
+            .ensure_iommu(bindings::VFIO_TYPE1v2_IOMMU as usize)
+            .and_then(|()| Container::open_file(container.clone()));
+        let file = file.inspect_err(|_| {
+            if made {
+                self.leave_if_alone(&container);
+            }
+        })?;
+        let number = fd.reserved_fd();
+        fd.fd_install(file);
+        Ok(number as isize)
+    }
+
+    /// The group's container, and whether it was made for this call.
+    fn container_on_demand(&self) -> Result<(Arc<Container>, bool)> {
+        let mut state = self.state.lock();
+        if let Some(container) = &state.container {
+            return Ok((container.clone(), false));
+        }
+        let container = Container::new()?;
+        self.enter(&mut state, &container)?;
+        Ok((container, true))
+    }
+
+    /// Undoes [`Group::container_on_demand`], unless the container has found use.
+    fn leave_if_alone(&self, container: &Arc<Container>) {
+        let mut state = self.state.lock();
+        let same = |own: &Arc<Container>| Arc::ptr_eq(own, container);
+        let ours = state.container.as_ref().is_some_and(same);
+        if ours && container.members() == 1 && state.sessions.is_empty() {
+            state.leave_container();
+        }
+    }
+
+    /// Joins `container`, being idle.
+    fn join(&self, container: &Arc<Container>) -> Result {
+        let mut state = self.state.lock();
+        if state.container.is_some() {
+            return Err(EINVAL);
+        }
+        self.enter(&mut state, container)
+    }
+
+    /// Enters `container` by the rules of logical binding: `EBUSY` for a group in others' hands.
+    fn enter(&self, state: &mut State, container: &Arc<Container>) -> Result {
+        self.enter_container(state, container)
+            .map_err(|e| if e == EPERM { EBUSY } else { e })
+    }
+}

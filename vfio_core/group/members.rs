@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The devices of a group, whether VFIO has them or not, and what each means for the group.
+
+use kernel::{
+    device::Device as Parent,
+    fmt,
+    prelude::*,
+    str::BStr, //
+};
+use kernel_ext::{
+    bindings::{
+        self,
+        vfio_group_device, //
+    },
+    iommu::member::Binding, //
+};
+
+use super::{
+    Group,
+    Holder, //
+};
+
+/// What a group consists of and who uses it, at one moment.
+pub(crate) struct Snapshot {
+    pub(crate) viable: bool,
+    pub(crate) in_container: bool,
+    pub(crate) holder: Option<Holder>,
+    pub(crate) members: KVec<vfio_group_device>,
+}
+
+/// A device that VFIO offers, by the address of its parent.
+struct Offered {
+    parent: *const Parent,
+    holder: Option<Holder>,
+}
+
+impl Group {
+    /// Looks at the group and all its devices.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` once the last device has left, `ENOMEM`.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
+        let state = self.state.lock();
+        let iommu_group = state.iommu_group.clone().ok_or(ENODEV)?;
+        let mut offered = KVec::new();
+        for device in self.devices.lock().iter() {
+            offered.push(
+                Offered {
+                    parent: device.parent(),
+                    holder: state.holder_of(device),
+                },
+                GFP_KERNEL,
+            )?;
+        }
+        let mut snapshot = Snapshot {
+            viable: state.container.is_some() || !iommu_group.dma_owner_claimed(),
+            in_container: state.container.is_some(),
+            holder: state.opened,
+            members: KVec::new(),
+        };
+        drop(state);
+        iommu_group.for_each_device(|parent| {
+            let offered = offered.iter().find(|o| core::ptr::eq(o.parent, parent));
+            snapshot
+                .members
+                .push(describe(parent, offered), GFP_KERNEL)?;
+            Ok(())
+        })?;
+        Ok(snapshot)
+    }
+}
+
+fn describe(parent: &Parent, offered: Option<&Offered>) -> vfio_group_device {
+    let mut member = vfio_group_device::default();
+    let (state, driver) = match Binding::of(parent) {
+        Binding::Unbound => (bindings::VFIO_GROUP_DEVICE_UNBOUND, None),
+        Binding::Kernel(driver) => (bindings::VFIO_GROUP_DEVICE_KERNEL, Some(driver)),
+        Binding::Unmanaged(driver) => (bindings::VFIO_GROUP_DEVICE_UNMANAGED, Some(driver)),
+        Binding::Changing => (bindings::VFIO_GROUP_DEVICE_CHANGING, None),
+    };
+    member.state = match offered {
+        Some(_) => bindings::VFIO_GROUP_DEVICE_VFIO,
+        None => state,
+    };
+    copy_string(&mut member.name, parent.name().to_bytes());
+    if let Some(driver) = driver {
+        copy_string(&mut member.driver, driver.as_str().as_bytes());
+    }
+    if let Some(holder) = offered.and_then(|offered| offered.holder) {
+        member.holder_pid = holder.task.pid().unsigned_abs();
+        copy_string(&mut member.holder_comm, &holder.task.comm());
+        member.held_ms = holder.held_ms();
+    }
+    member
+}
+
+/// Fills a field with a string, leaving at least one zero byte at its end.
+fn copy_string(field: &mut [u8], string: &[u8]) {
+    let length = string.len().min(field.len() - 1);
+    field[..length].copy_from_slice(&string[..length]);
+}
+
+/// The string in a field.
+fn string(field: &[u8]) -> &BStr {
+    let length = field.iter().position(|&c| c == 0).unwrap_or(field.len());
+    BStr::from_bytes(&field[..length])
+}
+
+/// What a member means for its group, and what to do about it.
+fn meaning(member: &vfio_group_device) -> &'static str {
+    match member.state {
+        bindings::VFIO_GROUP_DEVICE_UNBOUND => "no driver, not in the way",
+        bindings::VFIO_GROUP_DEVICE_VFIO => "offered to userspace",
+        bindings::VFIO_GROUP_DEVICE_UNMANAGED => "not in the way",
+        bindings::VFIO_GROUP_DEVICE_KERNEL => "in the way: bind it to vfio-pci, or unbind it",
+        _ => "being bound or unbound: look again",
+    }
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_fmt(fmt!("viable: {}\n", if self.viable { "yes" } else { "no" }))?;
+        let container = if self.in_container { "yes" } else { "no" };
+        f.write_fmt(fmt!("in a container: {}\n", container))?;
+        match &self.holder {
+            Some(holder) => f.write_fmt(fmt!("open: by {}\n", holder))?,
+            None => f.write_str("open: no\n")?,
+        }
+        for member in &self.members {
+            let (name, driver) = (string(&member.name), string(&member.driver));
+            f.write_fmt(fmt!("{} [{}]: {}", name, driver, meaning(member)))?;
+            if member.holder_pid != 0 {
+                f.write_fmt(fmt!(
+                    ", open by {} ({}), for {} s",
+                    string(&member.holder_comm),
+                    member.holder_pid,
+                    member.held_ms / 1000
+                ))?;
+            }
+            f.write_str("\n")?;
+        }
+        Ok(())
+    }
+}
