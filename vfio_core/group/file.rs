@@ -121,10 +121,7 @@ impl Group {
         }
         if let Some(holder) = state.opened {
             if may_warn() {
-                pr_warn!(
-                    "a group has one user at a time: this one is open by {}\n",
-                    holder
-                );
+                pr_warn!("group {} has a user already: open by {}\n", id, holder);
             }
             return Err(EBUSY);
         }
