@@ -154,4 +154,10 @@ int kernel_ext_device_driver(struct device *dev, char *name, size_t size)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_device_driver);
 
+bool kernel_ext_access_ok(const void __user *address, unsigned long size)
+{
+	return access_ok(address, size);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_access_ok);
+
 MODULE_IMPORT_NS("IOMMUFD");

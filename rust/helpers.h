@@ -31,6 +31,7 @@ unsigned long kernel_ext_untagged_addr(struct mm_struct *mm, unsigned long addr)
 bool kernel_ext_fatal_signal_pending(void);
 void kernel_ext_cond_resched(void);
 bool kernel_ext_ratelimit(void);
+bool kernel_ext_access_ok(const void __user *address, unsigned long size);
 int kernel_ext_device_driver(struct device *dev, char *name, size_t size);
 
 #endif

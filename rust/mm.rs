@@ -4,10 +4,13 @@
 //!
 //! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
+mod access;
 mod accounting;
 mod pfnmap;
 mod pin;
+mod slot;
 
+pub use access::is_user_range;
 pub use accounting::{
     Charge,
     Owner, //
@@ -18,6 +21,7 @@ pub use pin::{
     PinnedPage,
     PinnedRun, //
 };
+pub use slot::PinSlot;
 
 use crate::bindings;
 

@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The unsafe corner of this module: structures of the ioctls as bytes, and the promise that
-//! mappings don't overlap.
+//! The unsafe corner of this module: structures of the ioctls as bytes, the promise that mappings
+//! don't overlap, and that devices which are called are open.
 
 #![expect(unsafe_code)]
 
 use kernel::{
-    sync::Arc,
+    prelude::*,
+    sync::{
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
+        Arc, //
+    },
     transmute::{
         AsBytes,
         FromBytes, //
@@ -20,11 +27,14 @@ use kernel_ext::{
         Mapping,
         Prot, //
     },
+    iommu_driver::UserDevice, //
 };
+
+use iommu_group::ranges::Range;
 
 use crate::container::Claim;
 
-/// Makes types that wrap structures of the ioctls, which consist of integers only.
+/// Makes types that wrap structures of the ioctls, which consist of integers and user addresses.
 macro_rules! user_structs {
     ($($(#[$meta:meta])* $name:ident = $c:ident, $size:literal;)*) => {$(
         $(#[$meta])*
@@ -34,7 +44,7 @@ macro_rules! user_structs {
 
         const _: () = assert!(core::mem::size_of::<$name>() == $size);
 
-        // SAFETY: The structure consists of integers, and has no padding: its size is the sum of
+        // SAFETY: The structure consists of integers and user addresses, and has no padding: its size is the sum of
         // theirs, by the assertion above.
         unsafe impl FromBytes for $name {}
 
@@ -48,6 +58,10 @@ user_structs! {
     Info = vfio_iommu_type1_info, 24;
     /// The argument of `VFIO_IOMMU_MAP_DMA`.
     MapDma = vfio_iommu_type1_dma_map, 32;
+    /// A bitmap of dirty pages in the program's memory.
+    Bitmap = vfio_bitmap, 24;
+    /// The range in the argument of `VFIO_IOMMU_DIRTY_PAGES`.
+    DirtyGet = vfio_iommu_type1_dirty_bitmap_get, 40;
 }
 
 /// The argument of `VFIO_IOMMU_UNMAP_DMA`, without the bitmap that may follow.
@@ -84,4 +98,16 @@ pub(crate) fn new_mapping(claim: &Claim<'_>, domains: Arc<Domains>, prot: Prot) 
     // mapping ends with the entry, and `populate` adds no more than the entry's size. The domains are
     // those of the container, where nobody else maps.
     unsafe { Mapping::new(domains, claim.range().start, prot) }
+}
+
+/// The devices of a container that can be told to give pages back, locked.
+pub(crate) type Devices<'a> = Guard<'a, KVec<UserDevice>, MutexBackend>;
+
+/// Asks `device`, one of `devices`, to give back what it has pinned of `range`.
+pub(crate) fn dma_unmap(devices: &Devices<'_>, device: &UserDevice, range: Range) {
+    if devices.contains(device) {
+        // SAFETY: The device is in the list, from which `unregister_device` takes it before it
+        // returns; for that it needs the lock, which is held here.
+        unsafe { device.dma_unmap(range.start, range.last - range.start + 1) };
+    }
 }

@@ -26,11 +26,13 @@ use kernel_ext::{
 
 use crate::{
     abi::new_mapping,
+    bitmap::Dirty,
     container::{
         Container,
         Exclusive,
         GroupDomain,
-        Guard, //
+        Guard,
+        Member, //
     },
     populate::populate,
     ALLOW_UNSAFE_INTERRUPTS, //
@@ -50,24 +52,34 @@ impl Container {
         if state.vaddr_invalid != 0 {
             return Err(EBUSY);
         }
-        if state
-            .domains
-            .iter()
-            .any(|d| d.groups.iter().any(|g| g.group() == group))
-        {
+        if state.has_group(group) {
             return Err(EINVAL);
         }
         drop(state);
-        if kind == GroupKind::Emulated {
-            // Its driver would ask for pages, which this backend can't give yet.
-            return Err(EOPNOTSUPP);
+        if kind != GroupKind::Emulated {
+            return exclusive.attach_translated(group);
         }
-        exclusive.attach_translated(group)
+        let mut state = exclusive.lock();
+        state.emulated.push(group.into(), GFP_KERNEL_ACCOUNT)?;
+        Ok(())
     }
 
-    /// Takes a group out of the address space.
+    /// Takes a group out of the address space. With the last one everything that is mapped goes.
     pub(crate) fn detach(&self, group: &Group) {
-        self.exclusive().detach_translated(group);
+        let exclusive = self.exclusive();
+        let mut state = exclusive.lock();
+        let place = state.emulated.iter().position(|other| **other == *group);
+        let Some(place) = place else {
+            drop(state);
+            return exclusive.detach_translated(group);
+        };
+        let removed = state.emulated.remove(place);
+        let last = state.emulated.is_empty() && !state.has_iommu();
+        drop(state);
+        drop(removed);
+        if last {
+            exclusive.remove_all();
+        }
     }
 }
 
@@ -175,7 +187,7 @@ impl Exclusive<'_> {
                 Ok(joined) => {
                     let mut state = self.lock();
                     if let Some(place) = state.domains.get_mut(nth) {
-                        place.groups.push(joined, GFP_KERNEL_ACCOUNT)?;
+                        place.groups.push(Member::new(joined), GFP_KERNEL_ACCOUNT)?;
                     }
                     return Ok(None);
                 }
@@ -189,7 +201,7 @@ impl Exclusive<'_> {
     fn add_domain(&self, attachment: Attachment, msi: Option<u64>) -> Result {
         let domain = attachment.domain().clone();
         let mut groups = KVec::with_capacity(1, GFP_KERNEL_ACCOUNT)?;
-        groups.push(attachment, GFP_KERNEL_ACCOUNT)?;
+        groups.push(Member::new(attachment), GFP_KERNEL_ACCOUNT)?;
         let old = self.lock().set.clone();
         let new = old.with(&domain)?;
         let replayed = self.for_each_body(|work, body| match &mut body.mapping {
@@ -202,10 +214,13 @@ impl Exclusive<'_> {
                 let range = work.claim.range();
                 let size = range.last - range.start + 1;
                 let mut mapping = new_mapping(work.claim, new.clone(), work.prot);
-                populate(&mut mapping, &mut body.charge, work.vaddr, size, work.prot)
-                    .inspect_err(|_| body.charge.sub(usize::MAX))?;
+                let populated =
+                    populate(&mut mapping, &mut body.charge, work.vaddr, size, work.prot);
                 body.mapping = Some(mapping);
-                Ok(())
+                if populated.is_err() {
+                    body.unmap();
+                }
+                populated
             }
         });
         let reserved =
@@ -222,8 +237,7 @@ impl Exclusive<'_> {
             // The closure doesn't fail: everything is mapped in the old domains.
             let _ = self.for_each_body(|_, body| {
                 if old.is_empty() {
-                    body.mapping = None;
-                    body.charge.sub(usize::MAX);
+                    body.unmap();
                     return Ok(());
                 }
                 body.mapping
@@ -240,21 +254,30 @@ impl Exclusive<'_> {
         let mut state = self.lock();
         let mut found = None;
         for (nth, domain) in state.domains.iter_mut().enumerate() {
-            if let Some(place) = domain.groups.iter().position(|g| g.group() == group) {
-                if let Ok(attachment) = domain.groups.remove(place) {
-                    found = Some((nth, attachment, domain.groups.is_empty()));
+            if let Some(place) = domain.position(group) {
+                if let Ok(member) = domain.groups.remove(place) {
+                    found = Some((nth, member, domain.groups.is_empty()));
                 }
                 break;
             }
         }
+        let tracks_dirty = state.tracks_dirty;
         drop(state);
-        let Some((nth, attachment, last_group)) = found else {
+        let Some((nth, member, last_group)) = found else {
             return;
         };
-        drop(attachment);
+        let wrote_anywhere = !member.pins;
+        drop(member);
         let mut span = self.lock().ranges.span();
         if last_group {
             span = Some(self.remove_domain(nth));
+        }
+        if tracks_dirty && wrote_anywhere {
+            // What it wrote is only known now, as long as it was here everything counted as dirty.
+            let _ = self.for_each_body(|_, body| {
+                body.set_dirty(Dirty::All);
+                Ok(())
+            });
         }
         // Should memory be short, the ranges stay as they are, which is too narrow at worst.
         if let Some(Ok(ranges)) = span.map(|span| self.ranges_in(span)) {
@@ -264,7 +287,17 @@ impl Exclusive<'_> {
 
     /// Removes a domain that no group is attached to. Returns what the others translate.
     fn remove_domain(&self, nth: usize) -> Range {
-        if self.lock().domains.len() == 1 {
+        let state = self.lock();
+        let last = state.domains.len() == 1;
+        let emulated = !state.emulated.is_empty();
+        drop(state);
+        if last && emulated {
+            // The closure doesn't fail.
+            let _ = self.for_each_body(|_, body| {
+                body.unmap();
+                Ok(())
+            });
+        } else if last {
             self.remove_all();
         }
         let mut state = self.lock();
@@ -298,8 +331,8 @@ impl Exclusive<'_> {
         let mut regions = KVec::new();
         let mut groups = KVec::new();
         let state = self.lock();
-        for attachment in state.domains.iter().flat_map(|d| d.groups.iter()) {
-            groups.push(attachment.group_ref(), GFP_KERNEL)?;
+        for member in state.domains.iter().flat_map(|d| d.groups.iter()) {
+            groups.push(member.attachment.group_ref(), GFP_KERNEL)?;
         }
         drop(state);
         for group in groups.iter() {

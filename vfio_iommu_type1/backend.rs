@@ -4,27 +4,36 @@
 
 use kernel::{
     ffi::{
+        c_int,
         c_long,
         c_ulong, //
     },
+    page::PAGE_SIZE,
     prelude::*,
     sync::{
         Arc,
         ArcBorrow, //
     },
-    uaccess::UserPtr, //
+    uaccess::UserPtr,
+    warn_on, //
 };
+
+use iommu_group::ranges::Range;
 
 use kernel_ext::{
     bindings,
     iommu::{
         DomainPtr,
-        Group, //
+        Group,
+        Prot, //
     },
     iommu_driver::{
         Backend,
-        GroupKind, //
-    }, //
+        GroupKind,
+        PageSlots,
+        Transfer,
+        UserDevice, //
+    },
 };
 
 use crate::container::Container;
@@ -37,6 +46,7 @@ const fn command(nr: u32) -> u32 {
 const GET_INFO: u32 = command(12);
 const MAP_DMA: u32 = command(13);
 const UNMAP_DMA: u32 = command(14);
+const DIRTY_PAGES: u32 = command(17);
 
 #[vtable]
 impl Backend for Container {
@@ -60,6 +70,7 @@ impl Backend for Container {
             GET_INFO => this.ioctl_info(arg),
             MAP_DMA => this.ioctl_map(arg),
             UNMAP_DMA => this.ioctl_unmap(arg),
+            DIRTY_PAGES => this.ioctl_dirty(arg),
             _ => Err(ENOTTY),
         }
     }
@@ -72,13 +83,45 @@ impl Backend for Container {
         this.detach(group);
     }
 
+    fn pin_pages(
+        this: ArcBorrow<'_, Self>,
+        group: &Group,
+        iova: u64,
+        prot: Prot,
+        pages: &mut PageSlots<'_>,
+    ) -> Result {
+        this.pin(group, iova, prot, pages)
+    }
+
+    fn unpin_pages(this: ArcBorrow<'_, Self>, iova: u64, npage: c_int) {
+        let count = usize::try_from(npage).unwrap_or(0);
+        let size = (count * PAGE_SIZE) as u64;
+        if warn_on!(!this.v2 || Range::of_size(iova, size).is_err()) {
+            return;
+        }
+        let unpinned = this.unpin(iova, count);
+        warn_on!(unpinned != count);
+    }
+
+    fn register_device(this: ArcBorrow<'_, Self>, device: UserDevice) {
+        this.add_device(device);
+    }
+
+    fn unregister_device(this: ArcBorrow<'_, Self>, device: UserDevice) {
+        this.remove_device(device);
+    }
+
+    fn dma_rw(this: ArcBorrow<'_, Self>, iova: u64, data: Transfer<'_>) -> Result {
+        this.copy(iova, data)
+    }
+
     fn group_iommu_domain(this: ArcBorrow<'_, Self>, group: &Group) -> Result<DomainPtr> {
         let state = this.lock();
         state
             .domains
             .iter()
-            .find(|d| d.groups.iter().any(|g| g.group() == group))
-            .map(|d| d.domain.as_ptr())
+            .find(|domain| domain.position(group).is_some())
+            .map(|domain| domain.domain.as_ptr())
             .ok_or(ENODEV)
     }
 }

@@ -12,6 +12,9 @@
 //! - [`Exclusive`] is for groups that come and go. It waits for all claims to end, and no new ones
 //!   are made meanwhile; so it may change the domains and every map.
 //!
+//! The mutex of the list of devices is taken before that of the state. It is held while drivers are
+//! told to give pages back, which they do by taking claims; so nobody takes it who has one.
+//!
 //! Waiting for one of these is waiting for `changed`. A claim waits for nothing but memory and the
 //! lock of a process's memory; an exclusive holder also for mutexes of groups. User memory isn't
 //! touched under the mutex.
@@ -20,6 +23,7 @@ use kernel::{
     new_condvar, new_mutex,
     prelude::*,
     sync::{
+        aref::ARef,
         lock::mutex::MutexBackend,
         Arc,
         CondVar,
@@ -36,8 +40,10 @@ use kernel_ext::{
     iommu::{
         Attachment,
         Domain,
-        Domains, //
+        Domains,
+        Group, //
     },
+    iommu_driver::UserDevice,
     mm::Owner, //
 };
 
@@ -63,14 +69,45 @@ pub(crate) struct Container {
     state: Mutex<State>,
     #[pin]
     changed: CondVar,
+    /// The open devices whose drivers pin pages. Taken before `state`, and held while they are told
+    /// to give pages back.
+    #[pin]
+    pub(crate) devices: Mutex<KVec<UserDevice>>,
+}
+
+/// A group that an IOMMU translates for.
+pub(crate) struct Member {
+    /// The group, and what keeps it in its domain.
+    pub(crate) attachment: Attachment,
+    /// Whether the drivers of its devices pin the pages that these write.
+    pub(crate) pins: bool,
 }
 
 /// A domain and the groups in it.
 pub(crate) struct GroupDomain {
     /// The groups, each of which keeps the domain.
-    pub(crate) groups: KVec<Attachment>,
+    pub(crate) groups: KVec<Member>,
     /// The domain.
     pub(crate) domain: Arc<Domain>,
+}
+
+impl Member {
+    /// A group that was attached just now.
+    pub(crate) fn new(attachment: Attachment) -> Self {
+        Self {
+            attachment,
+            pins: false,
+        }
+    }
+}
+
+impl GroupDomain {
+    /// Which of the groups is `group`.
+    pub(crate) fn position(&self, group: &Group) -> Option<usize> {
+        self.groups
+            .iter()
+            .position(|member| member.attachment.group() == group)
+    }
 }
 
 /// What the container's mutex protects.
@@ -81,6 +118,12 @@ pub(crate) struct State {
     pub(crate) domains: KVec<GroupDomain>,
     /// The same domains, for maps to share.
     pub(crate) set: Arc<Domains>,
+    /// The groups without an IOMMU.
+    pub(crate) emulated: KVec<ARef<Group>>,
+    /// How many devices there are in the list of those which can be told to give pages back.
+    pub(crate) devices: usize,
+    /// Whether track is kept of dirty pages.
+    pub(crate) tracks_dirty: bool,
     /// The addresses that may be mapped.
     pub(crate) ranges: Ranges,
     /// How many maps may still be made.
@@ -99,6 +142,15 @@ impl State {
     /// Whether an IOMMU translates for the container.
     pub(crate) fn has_iommu(&self) -> bool {
         !self.domains.is_empty()
+    }
+
+    /// Whether `group` is in the container.
+    pub(crate) fn has_group(&self, group: &Group) -> bool {
+        self.emulated.iter().any(|other| **other == *group)
+            || self
+                .domains
+                .iter()
+                .any(|domain| domain.position(group).is_some())
     }
 
     /// The smallest page that can be mapped.
@@ -148,6 +200,9 @@ impl Container {
             maps: Maps::new(),
             domains: KVec::new(),
             set: Arc::new(Domains::default(), GFP_KERNEL)?,
+            emulated: KVec::new(),
+            devices: 0,
+            tracks_dirty: false,
             ranges: Ranges::new(),
             available: DMA_ENTRY_LIMIT.get(),
             vaddr_invalid: 0,
@@ -160,6 +215,7 @@ impl Container {
                 v2,
                 state <- new_mutex!(state),
                 changed <- new_condvar!(),
+                devices <- new_mutex!(KVec::new()),
             }),
             GFP_KERNEL,
         )

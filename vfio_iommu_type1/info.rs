@@ -17,6 +17,7 @@ use kernel_ext::bindings;
 
 use crate::{
     abi::Info,
+    bitmap::MAX_BYTES,
     caps::{
         words,
         Chain, //
@@ -37,7 +38,7 @@ impl Container {
             bindings::VFIO_TYPE1_IOMMU
             | bindings::VFIO_TYPE1v2_IOMMU
             | bindings::VFIO_UNMAP_ALL => true,
-            bindings::VFIO_UPDATE_VADDR => this.is_some(),
+            bindings::VFIO_UPDATE_VADDR => this.is_some_and(|this| this.lock().emulated.is_empty()),
             bindings::VFIO_DMA_CC_IOMMU => this.is_some_and(Self::enforces_coherency),
             _ => false,
         }
@@ -87,6 +88,7 @@ impl Container {
         let mut list = KVec::new();
         let state = self.lock();
         let page_sizes = state.set.page_sizes();
+        let page_size = state.page_size();
         let available = state.available;
         if !state.ranges.is_empty() {
             list.extend_from_slice(&[state.ranges.len() as u32, 0], GFP_KERNEL)?;
@@ -96,6 +98,12 @@ impl Container {
             list.extend_from_slice(&words(range.last), GFP_KERNEL)?;
         }
         drop(state);
+        let ([low, high], [max, _]) = (words(page_size), words(MAX_BYTES));
+        chain.add(
+            bindings::VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION as u16,
+            1,
+            &[0, 0, low, high, max, 0],
+        )?;
         chain.add(
             bindings::VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL as u16,
             1,

@@ -24,6 +24,7 @@ use crate::{
         MapDma, //
     },
     container::Container,
+    dirty::fits_bitmap,
     maps::{
         Body,
         Map,
@@ -86,6 +87,9 @@ impl Container {
             return Err(EINVAL);
         }
         let mut charge = Charge::new(state.current_owner()?);
+        if state.tracks_dirty && !fits_bitmap(range) {
+            return Err(EINVAL);
+        }
         let domains = state.has_iommu().then(|| state.set.clone());
         let vaddr = request.vaddr as usize;
         let claim = self.claim_new(
@@ -104,7 +108,7 @@ impl Container {
                 Some(mapping)
             }
         };
-        claim.publish(Body { mapping, charge });
+        claim.publish(Body::new(mapping, charge));
         Ok(())
     }
 

@@ -2,9 +2,12 @@
 
 //! What is mapped in a container, by address.
 
-use kernel::rbtree::{
-    RBTree,
-    RBTreeNodeReservation, //
+use kernel::{
+    prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNodeReservation, //
+    },
 };
 
 use iommu_group::ranges::Range;
@@ -15,6 +18,11 @@ use kernel_ext::{
         Prot, //
     },
     mm::Charge, //
+};
+
+use crate::{
+    bitmap::Dirty,
+    pins::Pins, //
 };
 
 /// One successful `VFIO_IOMMU_MAP_DMA`, or one that is under way.
@@ -37,8 +45,86 @@ pub(crate) struct Map {
 pub(crate) struct Body {
     /// What the IOMMU sees; `None` if the container has no IOMMU.
     pub(crate) mapping: Option<Mapping>,
+    /// What drivers of devices without an IOMMU use.
+    external: Option<KBox<External>>,
     /// What the program's process is charged with.
     pub(crate) charge: Charge,
+}
+
+/// What drivers of devices without an IOMMU, and the kernel, do with a map.
+#[derive(Default)]
+struct External {
+    pins: Pins,
+    /// The pages that were written, but for those in `pins`.
+    dirty: Dirty,
+}
+
+impl Body {
+    /// The pages of a new map.
+    pub(crate) fn new(mapping: Option<Mapping>, charge: Charge) -> Self {
+        Self {
+            mapping,
+            external: None,
+            charge,
+        }
+    }
+
+    /// Which pages were written, but for those that are pinned.
+    pub(crate) fn dirty(&self) -> &Dirty {
+        self.external
+            .as_ref()
+            .map_or(&Dirty::Clean, |external| &external.dirty)
+    }
+
+    /// Sets which pages were written. Without memory to note it they count as clean.
+    pub(crate) fn set_dirty(&mut self, dirty: Dirty) {
+        if let Some(external) = &mut self.external {
+            external.dirty = dirty;
+        } else if !matches!(dirty, Dirty::Clean) {
+            let pins = Pins::default();
+            self.external = KBox::new(External { pins, dirty }, GFP_KERNEL_ACCOUNT).ok();
+        }
+    }
+
+    /// Adds `count` written pages from `first` on; the map has `pages` pages.
+    pub(crate) fn add_dirty(&mut self, first: u64, count: u64, pages: u64) {
+        if self.external.is_none() {
+            self.external = KBox::new(External::default(), GFP_KERNEL_ACCOUNT).ok();
+        }
+        if let Some(external) = &mut self.external {
+            external.dirty.add(first, count, pages);
+        }
+    }
+
+    /// The pages that drivers have pinned, if any ever were.
+    pub(crate) fn pins_mut(&mut self) -> Option<&mut Pins> {
+        self.external.as_mut().map(|external| &mut external.pins)
+    }
+
+    /// The pages that drivers have pinned, to add some.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn make_pins(&mut self) -> Result<&mut Pins> {
+        if self.external.is_none() {
+            self.external = Some(KBox::new(External::default(), GFP_KERNEL_ACCOUNT)?);
+        }
+        self.pins_mut().ok_or(ENOMEM)
+    }
+
+    /// The pages that drivers have pinned, if there are any.
+    pub(crate) fn pins(&self) -> Option<&Pins> {
+        let pins = self.external.as_ref().map(|external| &external.pins);
+        pins.filter(|pins| !pins.is_empty())
+    }
+
+    /// Takes the pages out of the IOMMU; those that drivers have pinned stay, and stay charged.
+    pub(crate) fn unmap(&mut self) {
+        self.mapping = None;
+        let kept = self.pins().map_or(0, Pins::charged);
+        self.charge.sub(self.charge.pages().saturating_sub(kept));
+    }
 }
 
 impl Map {

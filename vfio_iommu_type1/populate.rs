@@ -51,9 +51,11 @@ pub(crate) fn populate(
     prot: Prot,
 ) -> Result {
     let pages = size as usize / PAGE_SIZE;
-    let advance = match charge.try_add(pages) {
-        Ok(()) => pages,
-        Err(e) if e == ENOMEM => 0,
+    // Pages that drivers have pinned before are charged already.
+    let before = charge.pages();
+    let in_advance = match charge.try_add(pages.saturating_sub(before)) {
+        Ok(()) => true,
+        Err(e) if e == ENOMEM => false,
         Err(e) => return Err(e),
     };
     let single = DISABLE_HUGEPAGES.get();
@@ -62,26 +64,23 @@ pub(crate) fn populate(
         batch: PinBatch::new(if single { 1 } else { pages.min(BATCH) })?,
         pending: None,
         run: if single { 1 } else { RUN },
-        owed: 0,
+        charged: 0,
     };
     let write = prot.contains(Access::Write);
     let mut done = 0;
-    let mut charged = 0;
     while done < pages {
         if fatal_signal_pending() {
             return Err(EINTR);
         }
         done += work.step(vaddr + done * PAGE_SIZE, pages - done, write)?;
-        if advance == 0 {
-            charge.add(work.owed)?;
-        } else {
-            charged += work.owed;
+        if !in_advance {
+            charge.add(work.charged.saturating_sub(charge.pages()))?;
         }
-        work.owed = 0;
         cond_resched();
     }
     work.flush()?;
-    charge.sub(advance.saturating_sub(charged));
+    let charged = work.charged.max(before);
+    charge.sub(charge.pages().saturating_sub(charged));
     Ok(())
 }
 
@@ -93,8 +92,8 @@ struct Populate<'a> {
     pending: Option<PinnedRun>,
     /// The most pages in `pending`.
     run: usize,
-    /// How many pages are to be charged.
-    owed: usize,
+    /// How many of the pages count as locked memory.
+    charged: usize,
 }
 
 impl Populate<'_> {
@@ -104,7 +103,7 @@ impl Populate<'_> {
             Ok(pinned) => {
                 while let Some(run) = self.batch.take_run(self.run) {
                     if run.is_charged() {
-                        self.owed += run.count();
+                        self.charged += run.count();
                     }
                     self.add(run)?;
                 }

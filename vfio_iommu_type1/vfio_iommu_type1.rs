@@ -19,11 +19,15 @@
 mod abi;
 mod attach;
 mod backend;
+mod bitmap;
 mod caps;
 mod container;
+mod dirty;
+mod external;
 mod info;
 mod map;
 mod maps;
+mod pins;
 mod populate;
 mod request;
 mod unmap;

@@ -91,6 +91,21 @@ pub enum Transfer<'a> {
     Write(&'a [u8]),
 }
 
+impl Transfer<'_> {
+    /// The number of bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Read(buffer) => buffer.len(),
+            Self::Write(buffer) => buffer.len(),
+        }
+    }
+
+    /// Whether there is nothing to do; the callback doesn't come here then.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// A device of the container, between its registration and its unregistration.
 ///
 /// # Invariants

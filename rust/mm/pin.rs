@@ -10,6 +10,7 @@ use kernel::{
         Vec, //
     },
     ffi::c_int,
+    mm::MmWithUser,
     page::PAGE_SIZE,
     prelude::*, //
 };
@@ -77,8 +78,48 @@ impl PinBatch {
         let pinned = unsafe {
             bindings::pin_user_pages_fast(start, count as c_int, flags, self.pages.as_mut_ptr())
         };
+        self.filled(pinned as isize, write)
+    }
+
+    /// As [`fill`](Self::fill), but pages of `mm`, which needn't be the calling process's.
+    ///
+    /// # Errors
+    ///
+    /// As for [`fill`](Self::fill).
+    pub fn fill_remote(
+        &mut self,
+        mm: &MmWithUser,
+        start: usize,
+        count: usize,
+        write: bool,
+    ) -> Result<usize> {
+        self.unpin_rest();
+        let count = count.min(self.pages.len());
+        let mut flags = bindings::FOLL_LONGTERM;
+        if write {
+            flags |= bindings::FOLL_WRITE;
+        }
+        let lock = mm.mmap_read_lock();
+        // SAFETY: There is room for `count` pages; `mm` has users and its lock is held. The function
+        // doesn't let go of the lock, as it isn't told where to say so.
+        let pinned = unsafe {
+            bindings::pin_user_pages_remote(
+                mm.as_raw(),
+                start,
+                count,
+                flags,
+                self.pages.as_mut_ptr(),
+                core::ptr::null_mut(),
+            )
+        };
+        drop(lock);
+        self.filled(pinned, write)
+    }
+
+    /// Takes note of what a function has pinned: a number of pages, or an error.
+    fn filled(&mut self, pinned: isize, write: bool) -> Result<usize> {
         if pinned < 0 {
-            return Err(Error::from_errno(pinned));
+            return Err(Error::from_errno(pinned as c_int));
         }
         if pinned == 0 {
             return Err(EFAULT);
@@ -152,6 +193,11 @@ impl PinnedRun {
         self.count * PAGE_SIZE
     }
 
+    /// Whether the pages were pinned for writing.
+    pub fn is_write(&self) -> bool {
+        self.write
+    }
+
     /// Whether the pages count as locked memory: the zero page and other reserved ones do not.
     pub fn is_charged(&self) -> bool {
         // SAFETY: It only looks at the frame's number and its `struct page`, if there is one.
@@ -209,18 +255,20 @@ impl Drop for PinnedRun {
     }
 }
 
-impl PinnedPage {
-    /// The first page of `run`, which the caller keeps as long as the driver has the page.
-    pub fn first_of(run: &PinnedRun) -> Self {
-        Self(run.first)
-    }
-}
-
 /// A page that somebody keeps pinned, for handing it to a device driver.
 #[derive(Clone, Copy)]
 pub struct PinnedPage(NonNull<bindings::page>);
 
 impl PinnedPage {
+    /// Wraps a page.
+    ///
+    /// # Safety
+    ///
+    /// Somebody keeps it pinned as long as the driver uses it.
+    pub(super) unsafe fn new(page: NonNull<bindings::page>) -> Self {
+        Self(page)
+    }
+
     /// The page's C structure.
     pub fn as_raw(self) -> *mut bindings::page {
         self.0.as_ptr()
