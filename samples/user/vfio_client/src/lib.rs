@@ -20,6 +20,7 @@ mod bytes;
 mod caps;
 mod container;
 mod device;
+mod dma;
 mod error;
 mod group;
 mod iova;
@@ -47,6 +48,7 @@ pub use device::{
     IrqInfo,
     RegionInfo, //
 };
+pub use dma::DmaBuffer;
 pub use error::{
     Error,
     Result, //

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A pair of queues: commands go in, completions come out.
+
+use crate::{
+    command::{
+        COMMAND_SIZE,
+        COMPLETION_SIZE,
+        Command,
+        Completion, //
+    },
+    registers::Registers,
+    session::Session,
+};
+use anyhow::{
+    Result,
+    ensure, //
+};
+use std::{
+    sync::atomic::{
+        Ordering,
+        fence, //
+    },
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+use vfio_client::{
+    DmaBuffer,
+    Interrupt, //
+};
+
+/// A submission queue and its completion queue.
+#[derive(Debug)]
+pub struct Queue<'s> {
+    number: usize,
+    entries: usize,
+    commands: DmaBuffer<'s>,
+    completions: DmaBuffer<'s>,
+    interrupt: Interrupt,
+    interrupts: u64,
+    tail: usize,
+    head: usize,
+    /// The phase bit of completions that were not there before.
+    phase: bool,
+    pending: usize,
+}
+
+impl<'s> Queue<'s> {
+    /// Makes the memory of queue `number`; the controller does not know about it yet.
+    pub fn new(session: &'s Session, number: usize, entries: usize) -> Result<Self> {
+        Ok(Self {
+            number,
+            entries,
+            commands: session.dma(entries * COMMAND_SIZE)?,
+            completions: session.dma(entries * COMPLETION_SIZE)?,
+            interrupt: Interrupt::new()?,
+            interrupts: 0,
+            tail: 0,
+            head: 0,
+            phase: true,
+            pending: 0,
+        })
+    }
+
+    /// Returns the number of entries.
+    pub fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// Returns where the controller finds commands.
+    pub fn submission_iova(&self) -> u64 {
+        self.commands.iova()
+    }
+
+    /// Returns where the controller leaves completions.
+    pub fn completion_iova(&self) -> u64 {
+        self.completions.iova()
+    }
+
+    /// Returns the interrupt of the completions.
+    pub fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
+    }
+
+    /// Returns how many interrupts came so far, waited for or not.
+    pub fn interrupts(&mut self) -> Result<u64> {
+        self.interrupts += self.interrupt.take()?;
+        Ok(self.interrupts)
+    }
+
+    /// Hands a command to the controller.
+    pub fn submit(&mut self, registers: &Registers, command: &Command, id: u16) -> Result<()> {
+        ensure!(self.pending + 1 < self.entries, "the queue is full");
+        self.commands
+            .write(self.tail * COMMAND_SIZE, &command.encode(id));
+        self.tail = (self.tail + 1) % self.entries;
+        self.pending += 1;
+        // The command must be in memory before the doorbell rings.
+        fence(Ordering::SeqCst);
+        registers.ring_submission(self.number, self.tail);
+        Ok(())
+    }
+
+    /// Returns the completions that are there.
+    pub fn drain(&mut self, registers: &Registers) -> Vec<Completion> {
+        let mut done = Vec::new();
+        loop {
+            let word = self.completions.read_u32(self.head * COMPLETION_SIZE + 12);
+            let completion = Completion::decode(word);
+            if completion.phase != self.phase {
+                break;
+            }
+            self.head += 1;
+            if self.head == self.entries {
+                self.head = 0;
+                self.phase = !self.phase;
+            }
+            self.pending = self.pending.saturating_sub(1);
+            done.push(completion);
+        }
+        if !done.is_empty() {
+            // The data came before its completion; it must not be read before it either.
+            fence(Ordering::SeqCst);
+            registers.ring_completion(self.number, self.head);
+        }
+        done
+    }
+
+    /// Waits for an interrupt that brings completions; returns none when the time is over.
+    pub fn wait(&mut self, registers: &Registers, timeout: Duration) -> Result<Vec<Completion>> {
+        let start = Instant::now();
+        loop {
+            let done = self.drain(registers);
+            if !done.is_empty() {
+                return Ok(done);
+            }
+            let left = timeout.saturating_sub(start.elapsed());
+            match self.interrupt.wait(left)? {
+                0 => return Ok(Vec::new()),
+                count => self.interrupts += count,
+            }
+        }
+    }
+}

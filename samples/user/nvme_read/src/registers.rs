@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The registers of a controller (section 3.1 of the specification).
+
+use anyhow::{
+    Result,
+    ensure, //
+};
+use std::{
+    thread::sleep,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+use vfio_client::{
+    Device,
+    Memory,
+    PAGE_SIZE,
+    uapi::VFIO_PCI_BAR0_REGION_INDEX, //
+};
+
+const CAP: usize = 0x00;
+const VERSION: usize = 0x08;
+const CC: usize = 0x14;
+const CSTS: usize = 0x1c;
+const AQA: usize = 0x24;
+const ASQ: usize = 0x28;
+const ACQ: usize = 0x30;
+const DOORBELLS: usize = 0x1000;
+
+const CC_ENABLE: u32 = 1;
+/// Entries of 64 bytes for commands, of 16 bytes for completions.
+const CC_ENTRY_SIZES: u32 = (6 << 16) | (4 << 20);
+const CSTS_READY: u32 = 1;
+const CSTS_FATAL: u32 = 2;
+
+/// The registers in BAR 0.
+#[derive(Debug)]
+pub struct Registers(Memory);
+
+impl Registers {
+    /// Maps the registers and the doorbells of the first queues.
+    pub fn map(device: &Device) -> Result<Self> {
+        let bar = device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
+        ensure!(bar.size >= 2 * PAGE_SIZE as u64, "BAR 0 is too small");
+        let registers = Self(device.map_region(&bar, 0, 2 * PAGE_SIZE)?);
+        ensure!(
+            registers.doorbell(1, true) + 4 <= 2 * PAGE_SIZE,
+            "the doorbells are too far apart"
+        );
+        ensure!(
+            (registers.0.read_u64(CAP) >> 48) & 0xf == 0,
+            "the controller does not know pages of 4 KiB"
+        );
+        Ok(registers)
+    }
+
+    /// Returns the version of the specification, as in `1.4.0`.
+    pub fn version(&self) -> String {
+        let version = self.0.read_u32(VERSION);
+        let (major, minor, patch) = (version >> 16, (version >> 8) & 0xff, version & 0xff);
+        format!("{major}.{minor}.{patch}")
+    }
+
+    /// Returns how many entries a queue may have.
+    pub fn max_queue_entries(&self) -> usize {
+        (self.0.read_u64(CAP) & 0xffff) as usize + 1
+    }
+
+    /// Returns how long the controller may take to start or stop.
+    fn patience(&self) -> Duration {
+        let units = (self.0.read_u64(CAP) >> 24) & 0xff;
+        Duration::from_millis(500 * units.max(2))
+    }
+
+    /// Stops the controller: it forgets its queues and does no more DMA.
+    pub fn disable(&self) -> Result<()> {
+        let cc = self.0.read_u32(CC);
+        self.0.write_u32(CC, cc & !CC_ENABLE);
+        self.wait_ready(false)
+    }
+
+    /// Starts the controller with an admin queue at two addresses.
+    pub fn enable(&self, entries: usize, submission: u64, completion: u64) -> Result<()> {
+        let last = entries as u32 - 1;
+        self.0.write_u32(AQA, (last << 16) | last);
+        self.0.write_u64(ASQ, submission);
+        self.0.write_u64(ACQ, completion);
+        self.0.write_u32(CC, CC_ENTRY_SIZES | CC_ENABLE);
+        self.wait_ready(true)
+    }
+
+    fn wait_ready(&self, ready: bool) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let status = self.0.read_u32(CSTS);
+            if (status & CSTS_READY != 0) == ready {
+                return Ok(());
+            }
+            ensure!(
+                !ready || status & CSTS_FATAL == 0,
+                "the controller reports a fatal error"
+            );
+            ensure!(
+                start.elapsed() < self.patience(),
+                "the controller does not {}",
+                if ready { "start" } else { "stop" }
+            );
+            sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Returns where a doorbell is.
+    fn doorbell(&self, queue: usize, completion: bool) -> usize {
+        let stride = 4usize << ((self.0.read_u64(CAP) >> 32) & 0xf);
+        DOORBELLS + (2 * queue + usize::from(completion)) * stride
+    }
+
+    /// Tells the controller about new commands.
+    pub fn ring_submission(&self, queue: usize, tail: usize) {
+        self.0.write_u32(self.doorbell(queue, false), tail as u32);
+    }
+
+    /// Tells the controller that completions were seen.
+    pub fn ring_completion(&self, queue: usize, head: usize) {
+        self.0.write_u32(self.doorbell(queue, true), head as u32);
+    }
+}
