@@ -18,6 +18,9 @@ all: modules
 # A module's output never goes into the source tree, so that builds for several kernels stand side by side.
 kbuild = $(MAKE) --no-print-directory -C $(KDIR) M=$(CURDIR) MO=$(abspath $(OUT)) CLIPPY_CONF_DIR=$(CURDIR) $(kbuild_warnings)
 
+# One build at a time writes to a folder.
+locked = flock $(OUT)/.lock
+
 # WERROR=1 makes warnings errors, in Rust and in C.
 ifeq ($(WERROR),1)
 kbuild_warnings := KRUSTFLAGS=-Dwarnings KCFLAGS=-Werror
@@ -39,14 +42,14 @@ modules clippy rustdoc rust-analyzer:
 	@$(in_buildroot)
 else
 modules: check-kdir
-	+@mkdir -p $(OUT)
-	+@$(kbuild) modules
+	@mkdir -p $(OUT)
+	+@$(locked) $(kbuild) modules
 
 # Always with warnings as errors: what has passed is not compiled again, so it would warn no more.
 clippy: kbuild_warnings = KRUSTFLAGS=-Dwarnings
 clippy: check-kdir
-	+@mkdir -p $(OUT)
-	+@$(kbuild) CLIPPY=1 modules
+	@mkdir -p $(OUT)
+	+@$(locked) $(kbuild) CLIPPY=1 modules
 
 rustdoc: modules
 	@tools/crates --out $(OUT) rustdoc build/rustdoc
