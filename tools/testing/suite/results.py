@@ -37,7 +37,11 @@ def checks(output, _status):
 
 def libtest(output, _status):
     """Reads what Rust's test harness prints; tests that were announced but not heard of failed."""
-    results = list(libtest_cases(output))
+    reasons = dict(re.findall(r"^---- (\S+) ----\n(.*?)(?=^---- |^failures:|\Z)", output, re.M | re.S))
+    results = [
+        Result(name, outcome == "ok", "" if outcome == "ok" else reasons.get(name, outcome).strip())
+        for name, outcome in libtest_outcomes(output)
+    ]
     announced = re.search(r"^running (\d+) tests?$", output, re.M)
     missing = int(announced[1]) - len(results) if announced else 0
     if missing or not announced:
@@ -45,19 +49,15 @@ def libtest(output, _status):
     return results
 
 
-def libtest_cases(output):
-    """Yields the single tests. Between a name and what became of it stands what the test printed."""
-    name, printed = None, []
+def libtest_outcomes(output):
+    """Yields (test, outcome). What a test printed may stand between the two."""
+    name = None
     for line in output.splitlines():
         if match := re.match(r"test (\S+)\s+\.\.\. (.*)", line):
-            name, line, printed = match[1], match[2], []
-        if name is None:
-            continue
-        if line in ("ok", "FAILED", "ignored"):
-            yield Result(name, line == "ok", "" if line == "ok" else "\n".join([*printed, line]).strip())
+            name, line = match.groups()
+        if name and line in ("ok", "FAILED", "ignored"):
+            yield name, line
             name = None
-        else:
-            printed.append(line)
 
 
 def ktap_cases(output):

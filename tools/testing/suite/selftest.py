@@ -55,8 +55,10 @@ class Libtest(unittest.TestCase):
         self.assertEqual(failures(found), ["c", "d"])
 
     def test_output_within(self):
-        found = results.libtest("running 2 tests\ntest a  ... \nthread panicked\n\nFAILED\ntest b ... ok\n", 101)
-        self.assertEqual(found, [Result("a", False, "thread panicked\n\nFAILED"), Result("b", True)])
+        output = "running 2 tests\ntest a  ... \nthread panicked\n\nFAILED\ntest b ... ok\n"
+        output += "\nfailures:\n\n---- a ----\n1 is not 2\n\n\nfailures:\n    a\n"
+        found = results.libtest(output, 101)
+        self.assertEqual(found, [Result("a", False, "1 is not 2"), Result("b", True)])
 
     def test_stopped_midway(self):
         self.assertEqual(failures(results.libtest("running 2 tests\ntest a ... ok\ntest b ... ", 3)), ["all tests ran"])
