@@ -46,11 +46,9 @@ impl UserString {
             .to_bytes_with_nul()
             .len();
         // SAFETY: `strndup_user` gives an error pointer or one that is not null.
+        let bytes = unsafe { NonNull::new_unchecked(bytes.cast()) };
         // INVARIANT: As above.
-        Ok(Self {
-            bytes: unsafe { NonNull::new_unchecked(bytes.cast()) },
-            length,
-        })
+        Ok(Self { bytes, length })
     }
 }
 

@@ -2,6 +2,7 @@
 
 //! The cases, by what they look at.
 
+mod binding;
 mod container;
 mod device;
 mod dirty;
@@ -27,6 +28,7 @@ pub fn main_set() -> Vec<Trial> {
         container::cases(),
         group::cases(),
         viable::cases(),
+        binding::cases(),
         device::cases(),
         irq::cases(),
         info::cases(),

@@ -52,6 +52,8 @@ impl Snapshot {
                 }
             }
         }
+        // Each processor counts on its own for a while; this adds up. Not all kernels have it.
+        let _ = fs::write("/proc/sys/vm/stat_refresh", "1");
         for line in read("/proc/vmstat").lines() {
             if let Some((IOMMU_PAGES, value)) = line.split_once(' ') {
                 note(IOMMU_PAGES.to_owned(), value.to_owned());

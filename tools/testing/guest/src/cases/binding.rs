@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Requests of ours on groups: who is in them, and groups that share one address space.
+//!
+//! On the kernel's own modules each of them must be an unknown request.
+
+use crate::{
+    edu::Edu,
+    env::{
+        EDU,
+        NVME,
+        SHARED,
+        SIBLING,
+        group, //
+    },
+    harness::{
+        Failure,
+        cases, //
+    },
+};
+use anyhow::{
+    Context,
+    Result, //
+};
+use nix::unistd::{
+    close,
+    getpid, //
+};
+use std::{
+    fs::File,
+    os::fd::{
+        AsFd,
+        AsRawFd, //
+    },
+    path::Path,
+};
+use vfio_client::{
+    Bytes,
+    Container,
+    Errno,
+    Group,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    pci,
+    raw,
+    request, //
+};
+
+cases! {
+    not_in_the_original,
+    devices_of_a_lone_device,
+    devices_of_a_shared_group,
+    devices_tell_the_holder,
+    devices_sizes,
+    debugfs_tells_the_same,
+    iommu_fd_on_demand,
+    iommu_fd_is_the_container,
+    merged_groups_share_mappings,
+    merge_arguments,
+    merge_wants_an_idle_group,
+    merge_wants_a_viable_group,
+    merge_is_set_container,
+    unmerge_arguments,
+    unmerge_keeps_the_others,
+    first_group_may_go,
+}
+
+const GET_DEVICES: u32 = request::number(64);
+const MERGE: u32 = request::number(65);
+const UNMERGE: u32 = request::number(66);
+const GET_IOMMU_FD: u32 = request::number(67);
+
+const HEADER: usize = 16;
+const DEVICE: usize = 128;
+const VFIO: u32 = 1;
+const KERNEL: u32 = 3;
+
+/// Whether the core is ours.
+fn ours() -> bool {
+    Path::new("/sys/module/vfio_rust/holders/vfio").exists()
+}
+
+/// A member of a group, as the kernel tells it.
+#[derive(Debug)]
+struct Member {
+    name: String,
+    driver: String,
+    state: u32,
+    holder: u32,
+    comm: String,
+}
+
+fn devices_request(room: usize) -> Bytes {
+    let size = HEADER + room * DEVICE;
+    Bytes::new().u32(size as u32).fill(0, size - 4)
+}
+
+fn devices(group: &Group) -> Result<Vec<Member>> {
+    let mut bytes = devices_request(8);
+    raw::bytes(group, GET_DEVICES, &mut bytes)?;
+    let count = bytes.get_u32(8) as usize;
+    assert_eq!(bytes.get_u32(0) as usize, HEADER + count * DEVICE);
+    Ok((0..count).map(|i| member(&bytes, HEADER + i * DEVICE)).collect())
+}
+
+fn member(bytes: &Bytes, at: usize) -> Member {
+    let text = |from: usize, size: usize| {
+        let field = &bytes.as_ref()[at + from..at + from + size];
+        let end = field.iter().position(|&byte| byte == 0);
+        String::from_utf8_lossy(&field[..end.expect("a terminator")]).into_owned()
+    };
+    Member {
+        name: text(0, 64),
+        driver: text(64, 32),
+        state: bytes.get_u32(at + 96),
+        holder: bytes.get_u32(at + 100),
+        comm: text(104, 16),
+    }
+}
+
+fn merge(group: &Group, fd: i32) -> Result<i32, Errno> {
+    raw::bytes(group, MERGE, &mut Bytes::new().raw(&fd.to_ne_bytes()))
+}
+
+fn merge_group(group: &Group, other: &Group) -> Result<i32, Errno> {
+    merge(group, other.as_fd().as_raw_fd())
+}
+
+fn unmerge(group: &Group) -> Result<i32, Errno> {
+    raw::none(group, UNMERGE)
+}
+
+fn iommu_fd(group: &Group) -> Result<Container> {
+    let number = raw::none(group, GET_IOMMU_FD)?;
+    let own = raw::duplicate(number)?;
+    close(number)?;
+    Ok(Container::from_fd(own))
+}
+
+fn not_in_the_original() -> Result<()> {
+    if ours() {
+        return Ok(());
+    }
+    let group = group(EDU)?;
+    let mut bytes = devices_request(1);
+    assert_eq!(raw::bytes(&group, GET_DEVICES, &mut bytes).errno(), Errno::ENOTTY);
+    assert_eq!(merge(&group, -1).errno(), Errno::ENOTTY);
+    assert_eq!(unmerge(&group).errno(), Errno::ENOTTY);
+    assert_eq!(raw::none(&group, GET_IOMMU_FD).errno(), Errno::ENOTTY);
+    Ok(())
+}
+
+fn devices_of_a_lone_device() -> Result<()> {
+    if !ours() {
+        return Ok(());
+    }
+    let members = devices(&group(EDU)?)?;
+    assert_eq!(members.len(), 1);
+    assert_eq!(members[0].name, EDU);
+    assert_eq!(members[0].driver, "vfio-pci");
+    assert_eq!(members[0].state, VFIO);
+    assert_eq!(members[0].holder, 0);
+    Ok(())
+}
+
+fn devices_of_a_shared_group() -> Result<()> {
+    if !ours() {
+        return Ok(());
+    }
+    let members = devices(&group(SHARED)?)?;
+    assert_eq!(members.len(), 2);
+    let find = |name| members.iter().find(|member| member.name == name);
+    let ours = find(SHARED).context("the device of ours is listed")?;
+    let theirs = find(SIBLING).context("the device of the host is listed")?;
+    assert_eq!((ours.state, theirs.state), (VFIO, KERNEL));
+    assert_eq!(Some(&theirs.driver), pci::driver(SIBLING).as_ref());
+    Ok(())
+}
+
+fn devices_tell_the_holder() -> Result<()> {
+    if !ours() {
+        return Ok(());
+    }
+    let group = group(EDU)?;
+    let _container = iommu_fd(&group)?;
+    let device = group.device(EDU)?;
+    let members = devices(&group)?;
+    assert_eq!(members[0].holder, getpid().as_raw() as u32);
+    assert!(!members[0].comm.is_empty());
+    drop(device);
+    assert_eq!(devices(&group)?[0].holder, 0);
+    Ok(())
+}
+
+fn devices_sizes() -> Result<()> {
+    if !ours() {
+        return Ok(());
+    }
+    let group = group(SHARED)?;
+    let all = (HEADER + 2 * DEVICE) as u32;
+    for argsz in [0, 8, HEADER as u32 - 1] {
+        let mut bytes = Bytes::new().u32(argsz).fill(0, HEADER);
+        assert_eq!(raw::bytes(&group, GET_DEVICES, &mut bytes).errno(), Errno::EINVAL);
+    }
+    let mut flags = Bytes::new().u32(all).u32(1).fill(0, all as usize);
+    assert_eq!(raw::bytes(&group, GET_DEVICES, &mut flags).errno(), Errno::EINVAL);
+    assert_eq!(raw::value(&group, GET_DEVICES, 1).errno(), Errno::EFAULT);
+    // As many as there is room for, and nothing behind them.
+    for room in 0..4 {
+        let mut bytes = devices_request(room).fill(0xaa, DEVICE);
+        raw::bytes(&group, GET_DEVICES, &mut bytes)?;
+        assert_eq!((bytes.get_u32(0), bytes.get_u32(8)), (all, 2));
+        let written = HEADER + room.min(2) * DEVICE;
+        let end = HEADER + room * DEVICE;
+        assert!(bytes.as_ref()[written..end].iter().all(|&byte| byte == 0));
+        assert!(bytes.as_ref()[end..].iter().all(|&byte| byte == 0xaa));
+    }
+    Ok(())
+}
+
+fn debugfs_tells_the_same() -> Result<()> {
+    if !ours() {
+        return Ok(());
+    }
+    let number = pci::group_of(SHARED)?;
+    let path = format!("/sys/kernel/debug/vfio/groups/{number}");
+    let closed = std::fs::read_to_string(&path).context(path.clone())?;
+    assert!(closed.contains("viable: no\n"), "{closed}");
+    assert!(closed.contains("open: no\n"), "{closed}");
+    let line = |name: &str| closed.lines().find(|line| line.starts_with(name));
+    let sibling = line(SIBLING).context("a line for the device of the host")?;
+    assert!(sibling.contains("in the way"), "{sibling}");
+    let _group = group(SHARED)?;
+    let open = std::fs::read_to_string(&path)?;
+    assert!(open.contains(&format!("({})", getpid())), "{open}");
+    Ok(())
+}
+
+fn iommu_fd_on_demand() -> Result<()> {
+    if !ours() {
+        return Ok(());
+    }
+    let group = group(EDU)?;
+    let container = iommu_fd(&group)?;
+    assert_eq!(group.status()?, 3);
+    assert_eq!(container.api_version()?, 0);
+    assert_eq!(container.set_iommu(Iommu::Type1v2).errno(), Errno::EINVAL, "it has one");
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
+    let device = group.device(EDU)?;
+    let edu = Edu::new(&device)?;
+    edu.load(0x10_0000, PAGE_SIZE as u64)?;
+    Ok(())
+}
+
+fn iommu_fd_is_the_container() -> Result<()> {
+    if !ours() {
+        return Ok(());
+    }
+    let container = Container::open()?;
+    let group = group(EDU)?;
+    group.set_container(&container)?;
+    container.set_iommu(Iommu::Type1)?;
+    let same = iommu_fd(&group)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    same.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
+    assert_eq!(container.unmap(0x10_0000, PAGE_SIZE as u64)?, PAGE_SIZE as u64);
+    Ok(())
+}
+
+fn merged_groups_share_mappings() -> Result<()> {
+    if !ours() {
+        return Ok(());
+    }
+    let (first, second) = (group(EDU)?, group(NVME)?);
+    let container = iommu_fd(&first)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
+    let device = first.device(EDU)?;
+    merge_group(&first, &second)?;
+    assert_eq!((first.status()?, second.status()?), (3, 3));
+    // Either group leads to all mappings, and to its own device.
+    let other = iommu_fd(&second)?;
+    second.device(NVME)?;
+    let edu = Edu::new(&device)?;
+    edu.load(0x10_0000, PAGE_SIZE as u64)?;
+    assert_eq!(other.unmap(0x10_0000, PAGE_SIZE as u64)?, PAGE_SIZE as u64);
+    assert_eq!(container.unmap_all()?, 0);
+    Ok(())
+}
+
+fn merge_arguments() -> Result<()> {
+    if !ours() {
+        return Ok(());
+    }
+    let first = group(EDU)?;
+    let null = File::open("/dev/null")?;
+    let container = Container::open()?;
+    assert_eq!(raw::value(&first, MERGE, 1).errno(), Errno::EFAULT);
+    assert_eq!(merge(&first, -1).errno(), Errno::EINVAL);
+    assert_eq!(merge(&first, 1000).errno(), Errno::EBADF);
+    assert_eq!(merge(&first, null.as_raw_fd()).errno(), Errno::EINVAL);
+    assert_eq!(merge(&first, container.as_fd().as_raw_fd()).errno(), Errno::EINVAL);
+    assert_eq!(merge_group(&first, &first).errno(), Errno::EINVAL);
+    assert_eq!(merge_group(&first, &first.try_clone()?).errno(), Errno::EINVAL);
+    assert_eq!(first.status()?, 1, "nothing was changed");
+    Ok(())
+}
+
+fn merge_wants_an_idle_group() -> Result<()> {
+    if !ours() {
+        return Ok(());
+    }
+    let (first, second) = (group(EDU)?, group(NVME)?);
+    let container = Container::open()?;
+    second.set_container(&container)?;
+    assert_eq!(merge_group(&first, &second).errno(), Errno::EINVAL);
+    assert_eq!((first.status()?, second.status()?), (1, 3));
+    second.unset_container()?;
+    merge_group(&first, &second)?;
+    assert_eq!(merge_group(&first, &second).errno(), Errno::EINVAL, "merged already");
+    assert_eq!(merge_group(&second, &first).errno(), Errno::EINVAL, "either way");
+    Ok(())
+}
+
+fn merge_wants_a_viable_group() -> Result<()> {
+    if !ours() {
+        return Ok(());
+    }
+    let (viable, shared) = (group(EDU)?, group(SHARED)?);
+    assert_eq!(merge_group(&viable, &shared).errno(), Errno::EBUSY);
+    assert_eq!((viable.status()?, shared.status()?), (1, 0));
+    assert_eq!(merge_group(&shared, &viable).errno(), Errno::EBUSY);
+    assert_eq!((viable.status()?, shared.status()?), (1, 0));
+    assert_eq!(raw::none(&shared, GET_IOMMU_FD).errno(), Errno::EBUSY);
+    Ok(())
+}
+
+fn merge_is_set_container() -> Result<()> {
+    if !ours() {
+        return Ok(());
+    }
+    let (first, second) = (group(EDU)?, group(NVME)?);
+    let container = Container::open()?;
+    first.set_container(&container)?;
+    container.set_iommu(Iommu::Type1v2)?;
+    second.set_container(&container)?;
+    unmerge(&second)?;
+    merge_group(&first, &second)?;
+    second.unset_container()?;
+    assert_eq!((first.status()?, second.status()?), (3, 1));
+    Ok(())
+}
+
+fn unmerge_arguments() -> Result<()> {
+    if !ours() {
+        return Ok(());
+    }
+    let (first, second) = (group(EDU)?, group(NVME)?);
+    assert_eq!(unmerge(&first).errno(), Errno::EINVAL, "in no container");
+    let container = iommu_fd(&first)?;
+    assert_eq!(unmerge(&first).errno(), Errno::EINVAL, "alone in it");
+    merge_group(&first, &second)?;
+    let device = second.device(NVME)?;
+    assert_eq!(unmerge(&second).errno(), Errno::EBUSY);
+    drop(device);
+    unmerge(&second)?;
+    assert_eq!(unmerge(&first).errno(), Errno::EINVAL, "alone again");
+    drop(container);
+    Ok(())
+}
+
+fn unmerge_keeps_the_others() -> Result<()> {
+    if !ours() {
+        return Ok(());
+    }
+    let (first, second) = (group(EDU)?, group(NVME)?);
+    merge_group(&first, &second)?;
+    let container = iommu_fd(&first)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
+    unmerge(&second)?;
+    assert_eq!((first.status()?, second.status()?), (3, 1));
+    // The one that left gets an address space of its own, which is empty.
+    let fresh = iommu_fd(&second)?;
+    assert_eq!(fresh.unmap_all()?, 0);
+    assert_eq!(container.unmap_all()?, PAGE_SIZE as u64);
+    Ok(())
+}
+
+fn first_group_may_go() -> Result<()> {
+    if !ours() {
+        return Ok(());
+    }
+    let (first, second) = (group(EDU)?, group(NVME)?);
+    let container = iommu_fd(&first)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
+    merge_group(&first, &second)?;
+    drop(first);
+    assert_eq!(second.status()?, 3);
+    assert_eq!(container.unmap_all()?, PAGE_SIZE as u64);
+    Ok(())
+}
