@@ -61,13 +61,11 @@ def libtest_outcomes(output):
 
 
 def ktap_cases(output):
-    """Yields (module, suite, case, passed) out of the KTAP of KUnit, with or without log prefixes."""
-    module = suite = None
+    """Yields (suite, case, passed) out of the KTAP of KUnit, with or without log prefixes."""
+    suite = None
     for line in output.splitlines():
         line = re.sub(r"^\[ *\d+\.\d+\] ", "", line)
         if match := re.match(r"    # Subtest: (\S+)", line):
-            module, suite = None, match[1]
-        elif match := re.match(r"    # module: (\S+)", line):
-            module = match[1]
+            suite = match[1]
         elif match := re.match(r"    (ok|not ok) \d+ (\S+)(?: # (\w+))?", line):
-            yield module, suite, match[2], match[1] == "ok" and match[3] != "SKIP"
+            yield suite, match[2], match[1] == "ok" and match[3] != "SKIP"

@@ -17,11 +17,12 @@ KTAP version 1
 1..1
     KTAP version 1
     # Subtest: windows
-    # module: vfio_iommu_pamu
     1..3
 [    1.234567]     ok 1 empty
     not ok 2 overlap
     ok 3 huge # SKIP no memory
+    # Subtest: of_the_kernel
+    ok 1 other
 # windows: pass:1 fail:1 skip:1 total:3
 not ok 1 windows
 """
@@ -76,11 +77,14 @@ class Checks(unittest.TestCase):
 class Kunit(unittest.TestCase):
     def expected(self):
         with tempfile.TemporaryDirectory() as folder:
-            (pathlib.Path(folder) / "x.rs").write_text(SOURCE)
-            return kunit.in_sources([pathlib.Path(folder)])
+            repo = pathlib.Path(folder)
+            (repo / "Kbuild").write_text("obj-m := pamu.o\npamu-y := vfio_pamu/x.o vfio_pamu/exports.o\n")
+            (repo / "vfio_pamu").mkdir()
+            (repo / "vfio_pamu" / "x.rs").write_text(SOURCE)
+            return kunit.in_sources(repo)
 
     def test_sources(self):
-        self.assertEqual(self.expected(), {"windows": ["empty", "overlap", "lost"]})
+        self.assertEqual(self.expected(), {("pamu", "windows"): ["empty", "overlap", "lost"]})
 
     def test_failed_skipped_and_lost(self):
         found = kunit.judge(self.expected(), KTAP)
@@ -90,7 +94,7 @@ class Kunit(unittest.TestCase):
         self.assertEqual(len(failures(kunit.judge(self.expected(), ""))), 3)
 
     def test_counts(self):
-        self.assertEqual(kunit.counts(KTAP), ["vfio_iommu_pamu: 3 KUnit cases"])
+        self.assertEqual(kunit.counts(self.expected(), KTAP), ["pamu: 3 KUnit cases"])
 
 
 class Unsafe(unittest.TestCase):
