@@ -74,7 +74,6 @@ pub struct Ops {
     /// Takes a group out again.
     pub detach_group: Option<unsafe extern "C" fn(*mut c_void, *mut bindings::iommu_group)>,
     /// Pins user pages for a device without an IOMMU of its own.
-    #[expect(clippy::type_complexity)]
     pub pin_pages: Option<
         unsafe extern "C" fn(
             *mut c_void,

@@ -90,6 +90,8 @@ pub const fn bytes<const N: usize>(text: &str) -> [u8; N] {
 ///     name: "careful", kind: "bool", description: "Be careful."
 /// }
 /// ```
+// `crate` is the module that has the parameter, which is not this one.
+#[expect(clippy::crate_in_macro_def)]
 #[macro_export]
 macro_rules! module_param {
     ($(#[$meta:meta])* $vis:vis static $ident:ident: $type:ty = $default:expr;

@@ -19,6 +19,9 @@ use kernel_ext::mm::{
 /// How many neighbours a node holds.
 const BLOCK: u64 = 16;
 
+/// How many nodes the pages of one word of a bitmap are in.
+const BLOCKS: u64 = 64 / BLOCK;
+
 /// The pages of one map that drivers have pinned, by their number in the map.
 #[derive(Default)]
 pub(crate) struct Pins {
@@ -100,8 +103,8 @@ impl Pins {
     /// Which of the pages `64 * nth` to `64 * nth + 63` are pinned, one bit each.
     pub(crate) fn word(&self, nth: u64) -> u64 {
         let mut word = 0;
-        for part in 0..u64::BITS as u64 / BLOCK {
-            let Some(slots) = self.blocks.get(&(nth * (u64::BITS as u64 / BLOCK) + part)) else {
+        for part in 0..BLOCKS {
+            let Some(slots) = self.blocks.get(&(nth * BLOCKS + part)) else {
                 continue;
             };
             for (bit, slot) in slots.iter().enumerate() {

@@ -134,7 +134,6 @@ impl UserDevice {
     }
 
     /// The driver's `dma_unmap` callback, if it has one.
-    #[expect(clippy::type_complexity)]
     fn dma_unmap_op(&self) -> Option<unsafe extern "C" fn(*mut bindings::vfio_device, u64, u64)> {
         // SAFETY: The device is valid by the type invariant.
         let ops = unsafe { (*self.0.as_ptr()).ops };
