@@ -30,7 +30,7 @@ use crate::DISABLE_HUGEPAGES;
 /// How many pages are pinned by one call.
 const BATCH: usize = 2048;
 
-/// The most pages that go to the IOMMU by one call.
+/// The most pages that go to the IOMMU by one call, unless hugepages are disabled.
 const RUN: usize = Extent::MAX_PAGES as usize;
 
 /// Pins `size` bytes of the calling process from `vaddr` on, adds them to `mapping` and charges them.
@@ -90,7 +90,7 @@ struct Populate<'a> {
     batch: PinBatch,
     /// Pages for the IOMMU, kept back as long as their neighbours follow.
     pending: Option<PinnedRun>,
-    /// The most pages in `pending`.
+    /// The most pages that go to the IOMMU by one call.
     run: usize,
     /// How many of the pages count as locked memory.
     charged: usize,
@@ -110,7 +110,7 @@ impl Populate<'_> {
                 Ok(pinned)
             }
             Err(e) => {
-                let run = FrameRun::find(vaddr, limit.min(RUN), write)?.ok_or(e)?;
+                let run = FrameRun::find(vaddr, limit.min(self.run), write)?.ok_or(e)?;
                 let count = run.count();
                 self.flush()?;
                 self.mapping.append(Frames::Registers(run))?;

@@ -214,15 +214,15 @@ impl Drop for Mapping {
             return;
         }
         let write = self.prot.contains(Access::Write);
-        let mut left = 0;
-        for extent in self.frames.iter().filter(|e| e.flag() == PINNED) {
-            // SAFETY: By the type invariant the run carries the pins, and each run is here once.
-            drop(unsafe {
-                PinnedRun::from_frames(extent.frame() as usize, extent.pages() as usize, write)
-            });
-            left += extent.pages() as usize;
-            if left >= UNPIN_STEP {
-                left = 0;
+        for extent in self.frames.iter().filter(|extent| extent.flag() == PINNED) {
+            let (mut frame, mut left) = (extent.frame() as usize, extent.pages() as usize);
+            while left != 0 {
+                let count = left.min(UNPIN_STEP);
+                // SAFETY: By the type invariant the run carries the pins of its pages; each page of
+                // each run is taken once, here.
+                drop(unsafe { PinnedRun::from_frames(frame, count, write) });
+                frame += count;
+                left -= count;
                 cond_resched();
             }
         }
@@ -230,4 +230,4 @@ impl Drop for Mapping {
 }
 
 /// How many pages are unpinned before other tasks may run.
-const UNPIN_STEP: usize = (2 << 20) / PAGE_SIZE;
+const UNPIN_STEP: usize = (64 << 20) / PAGE_SIZE;
