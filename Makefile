@@ -16,7 +16,9 @@ all: modules
 # --- Building ------------------------------------------------------------------------------
 
 # A module's output never goes into the source tree, so that builds for several kernels stand side by side.
-kbuild = $(MAKE) --no-print-directory -C $(KDIR) M=$(CURDIR) MO=$(abspath $(OUT)) CLIPPY_CONF_DIR=$(CURDIR) $(kbuild_warnings)
+kbuild = $(MAKE) --no-print-directory -C $(KDIR) M=$(sources) MO=$(abspath $(OUT)) CLIPPY_CONF_DIR=$(CURDIR) $(kbuild_warnings)
+
+sources = $(CURDIR)
 
 # One build at a time writes to a folder.
 locked = flock $(OUT)/.lock
@@ -35,10 +37,11 @@ in_buildroot = set -e; \
 		WERROR=$(or $(WERROR),1) $(if $(V),V=$(V))
 kernel_out = build/$(KERNEL)
 
-.PHONY: modules clippy rustdoc rust-analyzer
+.PHONY: modules clippy rustdoc rust-analyzer test-drivers
 ifneq ($(KERNEL),)
 clippy: kernel_out = build/clippy-$(KERNEL)
-modules clippy rustdoc rust-analyzer:
+test-drivers: kernel_out = build/tests-$(KERNEL)
+modules clippy rustdoc rust-analyzer test-drivers:
 	@$(in_buildroot)
 else
 modules: check-kdir
@@ -50,6 +53,12 @@ clippy: kbuild_warnings = KRUSTFLAGS=-Dwarnings
 clippy: check-kdir
 	@mkdir -p $(OUT)
 	+@$(locked) $(kbuild) CLIPPY=1 modules
+
+# Drivers in C for the guest tests, against the kernel's own headers.
+test-drivers: sources = $(CURDIR)/tools/testing/modules
+test-drivers: check-kdir
+	@mkdir -p $(OUT)
+	+@$(locked) $(kbuild) modules
 
 rustdoc: modules
 	@tools/crates --out $(OUT) rustdoc build/rustdoc
@@ -138,6 +147,7 @@ Building:
   stock              the same for Debian's kernel, in the build root, into build/stock
   test-modules       the same for the small kernel with KUnit, into build/test
   debug-modules      the same for the kernel that checks itself, into build/debug
+  test-drivers       with KERNEL=: drivers in C which the guest tests use, into build/tests-KERNEL
   modules_install    installs what is in OUT into $(INSTALL_MOD_DIR)/ of its kernel's modules, which depmod prefers
   modules_uninstall  takes them away, which gives the kernel's own back
 

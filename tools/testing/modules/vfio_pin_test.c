@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A device without an IOMMU, whose driver pins pages of its user and reads and writes them: what
+ * mediated devices do, on demand and one call at a time.
+ */
+#include <linux/highmem.h>
+#include <linux/module.h>
+#include <linux/platform_device.h>
+#include <linux/slab.h>
+#include <linux/vfio.h>
+#include <linux/xarray.h>
+
+#include "vfio_pin_test.h"
+
+#define MAX_PAGES	512
+#define MAX_BYTES	SZ_1M
+
+struct pin_test_device {
+	struct vfio_device vdev;
+	struct mutex lock;		/* guards pages */
+	struct xarray pages;		/* by page frame number of the iova */
+	atomic_t unmaps;
+	bool misbehave;
+};
+
+static struct pin_test_device *to_pin_test(struct vfio_device *vdev)
+{
+	return container_of(vdev, struct pin_test_device, vdev);
+}
+
+static int pin_test_init(struct vfio_device *vdev)
+{
+	struct pin_test_device *dev = to_pin_test(vdev);
+
+	mutex_init(&dev->lock);
+	xa_init(&dev->pages);
+	return 0;
+}
+
+static void pin_test_release(struct vfio_device *vdev)
+{
+	xa_destroy(&to_pin_test(vdev)->pages);
+}
+
+static void unpin_range(struct pin_test_device *dev, u64 iova, u64 length)
+{
+	unsigned long first = iova >> PAGE_SHIFT;
+	unsigned long last = (iova + length - 1) >> PAGE_SHIFT;
+	unsigned long index;
+	struct page *page;
+
+	mutex_lock(&dev->lock);
+	xa_for_each_range(&dev->pages, index, page, first, last) {
+		xa_erase(&dev->pages, index);
+		vfio_unpin_pages(&dev->vdev, (dma_addr_t)index << PAGE_SHIFT, 1);
+	}
+	mutex_unlock(&dev->lock);
+}
+
+static void pin_test_close(struct vfio_device *vdev)
+{
+	unpin_range(to_pin_test(vdev), 0, U64_MAX);
+}
+
+static void pin_test_dma_unmap(struct vfio_device *vdev, u64 iova, u64 length)
+{
+	struct pin_test_device *dev = to_pin_test(vdev);
+
+	atomic_inc(&dev->unmaps);
+	if (!READ_ONCE(dev->misbehave))
+		unpin_range(dev, iova, length);
+}
+
+static int remember(struct pin_test_device *dev, u64 iova, struct page **pages, int count)
+{
+	int i, ret = 0;
+
+	for (i = 0; i < count && !ret; i++)
+		ret = xa_err(xa_store(&dev->pages, (iova >> PAGE_SHIFT) + i, pages[i], GFP_KERNEL));
+	return ret;
+}
+
+static long do_pin(struct pin_test_device *dev, struct pin_test *arg)
+{
+	struct page **pages = kcalloc(MAX_PAGES + 1, sizeof(*pages), GFP_KERNEL);
+	long ret;
+
+	if (!pages)
+		return -ENOMEM;
+	if (arg->count > MAX_PAGES + 1) {
+		ret = -EINVAL;
+		goto out;
+	}
+	mutex_lock(&dev->lock);
+	ret = vfio_pin_pages(&dev->vdev, arg->iova, arg->count, arg->prot, pages);
+	if (ret > 0) {
+		arg->word = *(u64 *)page_address(pages[0]);
+		if (remember(dev, arg->iova, pages, ret)) {
+			vfio_unpin_pages(&dev->vdev, arg->iova, ret);
+			ret = -ENOMEM;
+		}
+	}
+	mutex_unlock(&dev->lock);
+out:
+	kfree(pages);
+	return ret;
+}
+
+static long do_poke(struct pin_test_device *dev, struct pin_test *arg)
+{
+	struct page *page;
+	long ret = -ENOENT;
+
+	mutex_lock(&dev->lock);
+	page = xa_load(&dev->pages, arg->iova >> PAGE_SHIFT);
+	if (page) {
+		*(u64 *)page_address(page) = arg->word;
+		ret = 0;
+	}
+	mutex_unlock(&dev->lock);
+	return ret;
+}
+
+static long do_rw(struct pin_test_device *dev, struct pin_test *arg, u8 __user *data, bool write)
+{
+	void *buf;
+	long ret;
+
+	if (arg->count > MAX_BYTES)
+		return -EINVAL;
+	buf = kvzalloc(max(arg->count, 1U), GFP_KERNEL);
+	if (!buf)
+		return -ENOMEM;
+	ret = -EFAULT;
+	if (write && copy_from_user(buf, data, arg->count))
+		goto out;
+	ret = vfio_dma_rw(&dev->vdev, arg->iova, buf, arg->count, write);
+	if (!ret && !write && copy_to_user(data, buf, arg->count))
+		ret = -EFAULT;
+out:
+	kvfree(buf);
+	return ret;
+}
+
+static long count_pinned(struct pin_test_device *dev)
+{
+	unsigned long index;
+	struct page *page;
+	long count = 0;
+
+	mutex_lock(&dev->lock);
+	xa_for_each(&dev->pages, index, page)
+		count++;
+	mutex_unlock(&dev->lock);
+	return count;
+}
+
+static long pin_test_request(struct pin_test_device *dev, unsigned int cmd, struct pin_test *arg,
+			     u8 __user *data)
+{
+	switch (cmd) {
+	case PIN_TEST_PIN:
+		return do_pin(dev, arg);
+	case PIN_TEST_UNPIN:
+		unpin_range(dev, arg->iova, (u64)arg->count << PAGE_SHIFT);
+		return 0;
+	case PIN_TEST_POKE:
+		return do_poke(dev, arg);
+	case PIN_TEST_READ:
+		return do_rw(dev, arg, data, false);
+	case PIN_TEST_WRITE:
+		return do_rw(dev, arg, data, true);
+	default:
+		return -ENOTTY;
+	}
+}
+
+static long pin_test_ioctl(struct vfio_device *vdev, unsigned int cmd, unsigned long user)
+{
+	struct pin_test_device *dev = to_pin_test(vdev);
+	struct pin_test __user *from = (void __user *)user;
+	struct pin_test arg;
+	long ret;
+
+	switch (cmd) {
+	case PIN_TEST_MISBEHAVE:
+		WRITE_ONCE(dev->misbehave, user);
+		return 0;
+	case PIN_TEST_PINNED:
+		return count_pinned(dev);
+	case PIN_TEST_UNMAPS:
+		return atomic_read(&dev->unmaps);
+	}
+	if (copy_from_user(&arg, from, sizeof(arg)))
+		return -EFAULT;
+	ret = pin_test_request(dev, cmd, &arg, from->data);
+	if (copy_to_user(from, &arg, sizeof(arg)))
+		return -EFAULT;
+	return ret;
+}
+
+static const struct vfio_device_ops pin_test_ops = {
+	.name		= "vfio-pin-test",
+	.init		= pin_test_init,
+	.release	= pin_test_release,
+	.close_device	= pin_test_close,
+	.ioctl		= pin_test_ioctl,
+	.dma_unmap	= pin_test_dma_unmap,
+};
+
+static int pin_test_probe(struct platform_device *pdev)
+{
+	struct pin_test_device *dev;
+	int ret;
+
+	dev = vfio_alloc_device(pin_test_device, vdev, &pdev->dev, &pin_test_ops);
+	if (IS_ERR(dev))
+		return PTR_ERR(dev);
+	ret = vfio_register_emulated_iommu_dev(&dev->vdev);
+	if (ret)
+		vfio_put_device(&dev->vdev);
+	else
+		platform_set_drvdata(pdev, dev);
+	return ret;
+}
+
+static void pin_test_remove(struct platform_device *pdev)
+{
+	struct pin_test_device *dev = platform_get_drvdata(pdev);
+
+	vfio_unregister_group_dev(&dev->vdev);
+	vfio_put_device(&dev->vdev);
+}
+
+static struct platform_driver pin_test_driver = {
+	.probe	= pin_test_probe,
+	.remove	= pin_test_remove,
+	.driver	= { .name = "vfio_pin_test" },
+};
+
+static struct platform_device *pin_test_pdev;
+
+static int __init pin_test_module_init(void)
+{
+	int ret = platform_driver_register(&pin_test_driver);
+
+	if (ret)
+		return ret;
+	pin_test_pdev = platform_device_register_simple("vfio_pin_test", 0, NULL, 0);
+	if (IS_ERR(pin_test_pdev)) {
+		platform_driver_unregister(&pin_test_driver);
+		return PTR_ERR(pin_test_pdev);
+	}
+	return 0;
+}
+
+static void __exit pin_test_module_exit(void)
+{
+	platform_device_unregister(pin_test_pdev);
+	platform_driver_unregister(&pin_test_driver);
+}
+
+module_init(pin_test_module_init);
+module_exit(pin_test_module_exit);
+
+MODULE_DESCRIPTION("VFIO device that pins pages on demand, for tests");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What the guest tests ask of vfio_pin_test, by ioctl on the device's file. */
+#ifndef VFIO_PIN_TEST_H
+#define VFIO_PIN_TEST_H
+
+#include <linux/types.h>
+
+struct pin_test {
+	__u64	iova;
+	__u32	count;		/* pages; bytes of data for PIN_TEST_READ and PIN_TEST_WRITE */
+	__u32	prot;		/* IOMMU_READ (1), IOMMU_WRITE (2) */
+	__u64	word;		/* PIN_TEST_PIN: first 8 bytes of the first page; PIN_TEST_POKE: in */
+	__u8	data[];		/* no address: what a program sends can't hurt it */
+};
+
+/* Returns what vfio_pin_pages() returned. */
+#define PIN_TEST_PIN		_IO('P', 0)
+#define PIN_TEST_UNPIN		_IO('P', 1)
+/* Stores word at the start of a pinned page, as a device would. */
+#define PIN_TEST_POKE		_IO('P', 2)
+/* vfio_dma_rw() */
+#define PIN_TEST_READ		_IO('P', 3)
+#define PIN_TEST_WRITE		_IO('P', 4)
+/* The argument, not a structure: 1 makes the driver keep pages when it is told to give them up. */
+#define PIN_TEST_MISBEHAVE	_IO('P', 5)
+/* Returns how many pages are pinned. */
+#define PIN_TEST_PINNED		_IO('P', 6)
+/* Returns how often the driver was told to give up pages. */
+#define PIN_TEST_UNMAPS		_IO('P', 7)
+
+#endif
