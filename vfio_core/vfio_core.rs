@@ -72,7 +72,7 @@ impl kernel::InPlaceModule for Vfio {
             _noiommu: noiommu::register()?,
             _group_class: group::CLASS.register()?,
             _debug: Dir::new(c"vfio"),
-            _group_numbers: group::registry::Numbered::new(&_debug)?,
+            _group_numbers: group::registry::Numbered::new(_debug)?,
             _virqfd: abi::virqfd::CleanupQueue::new()?,
             _device_class: device::CLASS.register()?,
             _container_node <- container::register(),
