@@ -57,7 +57,7 @@ def all_steps(repo):
         kunit_step("kunit", repo, "test"),
         make("format", "rustfmtcheck"),
         make("clippy", "clippy", "KERNEL=stock"),
-        make("clippy-kunit", "clippy", "KERNEL=test"),
+        make("clippy-kunit", "clippy", "KERNEL=test", after=("build-test",)),
         one("programs-clippy", *"cargo clippy --offline --locked --workspace --all-targets -- -Dwarnings".split()),
         one("demo", "tools/testing/demo", after=("build-stock", "programs")),
         guest("guest-rust-core-c-type1", "--core", "rust", "--type1", "c"),
