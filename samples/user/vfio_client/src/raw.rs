@@ -36,7 +36,7 @@ pub fn bytes(fd: impl AsFd, nr: u32, bytes: &mut Bytes) -> Result<i32, Errno> {
 
 /// Sends the address of a byte of `memory`.
 #[track_caller]
-pub fn at(fd: impl AsFd, nr: u32, memory: &Memory, offset: usize) -> Result<i32, Errno> {
+pub fn at(fd: impl AsFd, nr: u32, memory: &mut Memory, offset: usize) -> Result<i32, Errno> {
     abi::ioctl_at(fd, nr, memory, offset)
 }
 

@@ -16,6 +16,7 @@ mod limits;
 mod map;
 mod nointremap;
 mod pointers;
+mod stress;
 mod sysfs;
 mod unmap;
 mod viable;
@@ -50,4 +51,9 @@ pub fn main_set() -> Vec<Trial> {
 /// The cases for a machine without interrupt remapping.
 pub fn nointremap_set() -> Vec<Trial> {
     nointremap::cases()
+}
+
+/// The cases that look for races.
+pub fn stress_set() -> Vec<Trial> {
+    stress::cases()
 }

@@ -11,9 +11,20 @@ use libtest_mimic::{
     Failed,
     Trial, //
 };
-use std::panic::{
-    AssertUnwindSafe,
-    catch_unwind, //
+use std::{
+    fs,
+    panic::{
+        AssertUnwindSafe,
+        catch_unwind, //
+    },
+    process::exit,
+    sync::mpsc::{
+        RecvTimeoutError,
+        Sender,
+        channel, //
+    },
+    thread,
+    time::Duration,
 };
 use vfio_client::Errno;
 
@@ -24,6 +35,7 @@ pub fn case(name: &str, body: fn() -> Result<()>) -> Trial {
     Trial::test(name, move || {
         env::check().map_err(|error| failed(&error))?;
         let before = Snapshot::take();
+        let _watch = Watch::start();
         let outcome = match catch_unwind(AssertUnwindSafe(body)) {
             Ok(Ok(())) => String::new(),
             Ok(Err(error)) => format!("{error:?}\n"),
@@ -36,6 +48,47 @@ pub fn case(name: &str, body: fn() -> Result<()>) -> Trial {
             Err(Failed::from(outcome + &leaks))
         }
     })
+}
+
+/// No case takes longer, on the slowest kernel.
+const TOO_LONG: Duration = Duration::from_secs(120);
+
+/// Ends the program when a case hangs, and tells where.
+///
+/// A thread that hangs in the kernel can't be stopped, so no further case could be trusted.
+struct Watch {
+    /// The case is over when this is gone.
+    _running: Sender<()>,
+}
+
+impl Watch {
+    fn start() -> Self {
+        let (running, over) = channel();
+        thread::spawn(move || {
+            if over.recv_timeout(TOO_LONG) == Err(RecvTimeoutError::Timeout) {
+                println!("\nhangs for more than {} s:", TOO_LONG.as_secs());
+                print_stacks();
+                exit(101);
+            }
+        });
+        Self { _running: running }
+    }
+}
+
+/// Prints where the kernel is in each thread of this program.
+fn print_stacks() {
+    for task in fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let read = |name| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        println!(
+            "thread {}:\n{}",
+            task.file_name().to_string_lossy(),
+            read("stack")
+        );
+    }
 }
 
 fn failed(error: &anyhow::Error) -> Failed {

@@ -12,6 +12,7 @@ use crate::{
         Setup, //
     },
     leak,
+    stress, //
 };
 use anyhow::{
     Context,
@@ -61,6 +62,7 @@ use std::{
         ExitCode,
         Stdio, //
     },
+    time::Duration,
 };
 use vfio_client::{
     Container,
@@ -183,9 +185,21 @@ fn run(words: &[&str]) -> Result<()> {
         ["memlock-bar"] => memlock_bar(),
         ["map", fd, iova] => map(inherited(fd)?, iova.parse()?),
         ["receive", fd, iova] => map(receive(&inherited(fd)?)?, iova.parse()?),
+        ["stress-use", seed, ms] => {
+            say(stress::use_devices(seed.parse()?, milliseconds(ms)?)?);
+            Ok(())
+        }
+        ["stress-churn", seed, ms] => {
+            say(stress::churn(seed.parse()?, milliseconds(ms)?)?);
+            Ok(())
+        }
         ["exit"] => Ok(()),
         other => bail!("no helper {other:?}"),
     }
+}
+
+fn milliseconds(number: &str) -> Result<Duration> {
+    Ok(Duration::from_millis(number.parse()?))
 }
 
 /// Takes over a descriptor by its number.

@@ -17,6 +17,7 @@ mod env;
 mod harness;
 mod helper;
 mod leak;
+mod stress;
 
 use clap::Parser;
 use libtest_mimic::{
@@ -32,6 +33,8 @@ enum Set {
     Main,
     /// A machine without interrupt remapping.
     Nointremap,
+    /// As the first, for as long as it takes to find races.
+    Stress,
 }
 
 /// The arguments of libtest, and ours.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
     let trials = match options.set {
         Set::Main => cases::main_set(),
         Set::Nointremap => cases::nointremap_set(),
+        Set::Stress => cases::stress_set(),
     };
     run(&options.test, trials).exit_code()
 }

@@ -7,8 +7,11 @@ use super::{
     registry, //
 };
 use crate::{
-    PAGE_SIZE,
-    request, //
+    Bytes, PAGE_SIZE, request,
+    uapi::{
+        VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
+        VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP, //
+    },
 };
 use nix::{
     errno::Errno,
@@ -50,15 +53,17 @@ pub(crate) fn ioctl_value(fd: impl AsFd, nr: u32, value: u64) -> Result<i32, Err
 /// than it was given gets a fault.
 #[track_caller]
 pub(crate) fn ioctl_bytes(fd: impl AsFd, nr: u32, bytes: &mut [u8]) -> Result<i32, Errno> {
-    let memory = Memory::anonymous(bytes.len()).map_err(|e| e.errno())?;
+    let mut memory = Memory::anonymous(bytes.len()).map_err(|e| e.errno())?;
     let offset = memory.len() - bytes.len();
     memory.write(offset, bytes);
-    let result = ioctl_at(fd, nr, &memory, offset);
+    let result = ioctl_at(fd, nr, &mut memory, offset);
     memory.read(offset, bytes);
     result
 }
 
 /// Sends a request with the address of a byte of `memory`.
+///
+/// The memory is borrowed mutably, so that nobody changes an address after it was checked.
 ///
 /// # Panics
 ///
@@ -67,7 +72,7 @@ pub(crate) fn ioctl_bytes(fd: impl AsFd, nr: u32, bytes: &mut [u8]) -> Result<i3
 pub(crate) fn ioctl_at(
     fd: impl AsFd,
     nr: u32,
-    memory: &Memory,
+    memory: &mut Memory,
     offset: usize,
 ) -> Result<i32, Errno> {
     assert!(
@@ -79,28 +84,28 @@ pub(crate) fn ioctl_at(
 }
 
 /// Checks the addresses inside of the requests which have some.
+///
+/// The numbers of some requests of devices are the same; their structures then only look as if they
+/// had an address, which does no harm.
 #[track_caller]
 fn check_pointers(nr: u32, memory: &Memory, offset: usize) {
-    let (address, length) = match nr {
-        request::IOMMU_MAP_DMA => (8, 24),
-        request::IOMMU_UNMAP_DMA => (40, 32),
-        request::IOMMU_DIRTY_PAGES => (40, 32),
+    // Where the address and the length are, and the flags without which they are not looked at.
+    let (address, length, flags) = match nr {
+        request::IOMMU_MAP_DMA => (8, 24, u32::MAX),
+        request::IOMMU_UNMAP_DMA => (40, 32, VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP),
+        request::IOMMU_DIRTY_PAGES => (40, 32, VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP),
         _ => return,
     };
-    let word = |at: usize| {
-        let mut bytes = [0; 8];
-        let at = offset + at;
-        (at + 8 <= memory.len() && memory.is_readable()).then(|| {
-            memory.read(at, &mut bytes);
-            u64::from_ne_bytes(bytes)
-        })
-    };
-    if let (Some(address), Some(length)) = (word(address), word(length)) {
-        assert!(
-            registry::may_write(address, length),
-            "request {nr:#x} would let the kernel write {length:#x} bytes at {address:#x}"
-        );
+    let end = offset + address.max(length) + 8;
+    if !memory.is_readable() || end > memory.len() {
+        return;
     }
+    let bytes = Bytes::new().raw(&memory.to_vec(offset, end - offset));
+    let (address, length) = (bytes.get_u64(address), bytes.get_u64(length));
+    assert!(
+        bytes.get_u32(4) & flags == 0 || registry::may_write(address, length),
+        "request {nr:#x} would let the kernel write {length:#x} bytes at {address:#x}"
+    );
 }
 
 /// Opens a device by its name in a group.

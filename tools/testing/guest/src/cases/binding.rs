@@ -102,7 +102,9 @@ fn devices(group: &Group) -> Result<Vec<Member>> {
     raw::bytes(group, GET_DEVICES, &mut bytes)?;
     let count = bytes.get_u32(8) as usize;
     assert_eq!(bytes.get_u32(0) as usize, HEADER + count * DEVICE);
-    Ok((0..count).map(|i| member(&bytes, HEADER + i * DEVICE)).collect())
+    Ok((0..count)
+        .map(|i| member(&bytes, HEADER + i * DEVICE))
+        .collect())
 }
 
 fn member(bytes: &Bytes, at: usize) -> Member {
@@ -145,7 +147,10 @@ fn not_in_the_original() -> Result<()> {
     }
     let group = group(EDU)?;
     let mut bytes = devices_request(1);
-    assert_eq!(raw::bytes(&group, GET_DEVICES, &mut bytes).errno(), Errno::ENOTTY);
+    assert_eq!(
+        raw::bytes(&group, GET_DEVICES, &mut bytes).errno(),
+        Errno::ENOTTY
+    );
     assert_eq!(merge(&group, -1).errno(), Errno::ENOTTY);
     assert_eq!(unmerge(&group).errno(), Errno::ENOTTY);
     assert_eq!(raw::none(&group, GET_IOMMU_FD).errno(), Errno::ENOTTY);
@@ -202,10 +207,16 @@ fn devices_sizes() -> Result<()> {
     let all = (HEADER + 2 * DEVICE) as u32;
     for argsz in [0, 8, HEADER as u32 - 1] {
         let mut bytes = Bytes::new().u32(argsz).fill(0, HEADER);
-        assert_eq!(raw::bytes(&group, GET_DEVICES, &mut bytes).errno(), Errno::EINVAL);
+        assert_eq!(
+            raw::bytes(&group, GET_DEVICES, &mut bytes).errno(),
+            Errno::EINVAL
+        );
     }
     let mut flags = Bytes::new().u32(all).u32(1).fill(0, all as usize);
-    assert_eq!(raw::bytes(&group, GET_DEVICES, &mut flags).errno(), Errno::EINVAL);
+    assert_eq!(
+        raw::bytes(&group, GET_DEVICES, &mut flags).errno(),
+        Errno::EINVAL
+    );
     assert_eq!(raw::value(&group, GET_DEVICES, 1).errno(), Errno::EFAULT);
     // As many as there is room for, and nothing behind them.
     for room in 0..4 {
@@ -246,7 +257,11 @@ fn iommu_fd_on_demand() -> Result<()> {
     let container = iommu_fd(&group)?;
     assert_eq!(group.status()?, 3);
     assert_eq!(container.api_version()?, 0);
-    assert_eq!(container.set_iommu(Iommu::Type1v2).errno(), Errno::EINVAL, "it has one");
+    assert_eq!(
+        container.set_iommu(Iommu::Type1v2).errno(),
+        Errno::EINVAL,
+        "it has one"
+    );
     let memory = Memory::anonymous(PAGE_SIZE)?;
     container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
     let device = group.device(EDU)?;
@@ -266,7 +281,10 @@ fn iommu_fd_is_the_container() -> Result<()> {
     let same = iommu_fd(&group)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
     same.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
-    assert_eq!(container.unmap(0x10_0000, PAGE_SIZE as u64)?, PAGE_SIZE as u64);
+    assert_eq!(
+        container.unmap(0x10_0000, PAGE_SIZE as u64)?,
+        PAGE_SIZE as u64
+    );
     Ok(())
 }
 
@@ -302,9 +320,15 @@ fn merge_arguments() -> Result<()> {
     assert_eq!(merge(&first, -1).errno(), Errno::EINVAL);
     assert_eq!(merge(&first, 1000).errno(), Errno::EBADF);
     assert_eq!(merge(&first, null.as_raw_fd()).errno(), Errno::EINVAL);
-    assert_eq!(merge(&first, container.as_fd().as_raw_fd()).errno(), Errno::EINVAL);
+    assert_eq!(
+        merge(&first, container.as_fd().as_raw_fd()).errno(),
+        Errno::EINVAL
+    );
     assert_eq!(merge_group(&first, &first).errno(), Errno::EINVAL);
-    assert_eq!(merge_group(&first, &first.try_clone()?).errno(), Errno::EINVAL);
+    assert_eq!(
+        merge_group(&first, &first.try_clone()?).errno(),
+        Errno::EINVAL
+    );
     assert_eq!(first.status()?, 1, "nothing was changed");
     Ok(())
 }
@@ -320,8 +344,16 @@ fn merge_wants_an_idle_group() -> Result<()> {
     assert_eq!((first.status()?, second.status()?), (1, 3));
     second.unset_container()?;
     merge_group(&first, &second)?;
-    assert_eq!(merge_group(&first, &second).errno(), Errno::EINVAL, "merged already");
-    assert_eq!(merge_group(&second, &first).errno(), Errno::EINVAL, "either way");
+    assert_eq!(
+        merge_group(&first, &second).errno(),
+        Errno::EINVAL,
+        "merged already"
+    );
+    assert_eq!(
+        merge_group(&second, &first).errno(),
+        Errno::EINVAL,
+        "either way"
+    );
     Ok(())
 }
 

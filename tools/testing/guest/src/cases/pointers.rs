@@ -107,7 +107,7 @@ fn structures_that_cannot_be_read() -> Result<()> {
     for (fd, requests) in all {
         for nr in requests {
             assert_eq!(
-                raw::at(fd, *nr, &memory, 0),
+                raw::at(fd, *nr, &mut memory, 0),
                 Err(Errno::EFAULT),
                 "request {nr:#x}"
             );
@@ -169,13 +169,13 @@ fn structures_that_cannot_be_written() -> Result<()> {
         for (i, word) in words.into_iter().enumerate() {
             memory.write_u32(4 * i, word);
         }
-        assert_eq!(raw::at(fd, nr, &memory, 0), Ok(0), "request {nr:#x}");
+        assert_eq!(raw::at(fd, nr, &mut memory, 0), Ok(0), "request {nr:#x}");
         for (i, word) in words.into_iter().enumerate() {
             memory.write_u32(4 * i, word);
         }
         memory.protect(true, false)?;
         assert_eq!(
-            raw::at(fd, nr, &memory, 0),
+            raw::at(fd, nr, &mut memory, 0),
             Err(Errno::EFAULT),
             "request {nr:#x}"
         );
@@ -185,11 +185,11 @@ fn structures_that_cannot_be_written() -> Result<()> {
 
 fn misaligned_structures() -> Result<()> {
     let setup = Setup::new()?;
-    let memory = Memory::anonymous(PAGE_SIZE)?;
+    let mut memory = Memory::anonymous(PAGE_SIZE)?;
     for offset in [1, 3, 7, PAGE_SIZE - 8] {
         memory.write(offset, &8u32.to_ne_bytes());
         assert_eq!(
-            raw::at(&setup.group, request::GROUP_GET_STATUS, &memory, offset),
+            raw::at(&setup.group, request::GROUP_GET_STATUS, &mut memory, offset),
             Ok(0)
         );
         assert_eq!(memory.to_vec(offset + 4, 4), 3u32.to_ne_bytes());

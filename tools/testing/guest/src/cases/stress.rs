@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Many programs at once, and races that one program can make with itself.
+
+use crate::{
+    env::{
+        EDU,
+        attached,
+        group, //
+    },
+    harness::cases,
+    helper::Helper,
+    stress, //
+};
+use anyhow::{
+    Context,
+    Result, //
+};
+use std::{
+    sync::atomic::{
+        AtomicBool,
+        Ordering, //
+    },
+    thread,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+use vfio_client::{
+    Container,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE, //
+};
+
+cases! {
+    o1_requests_race_the_last_group,
+    everything_at_once,
+}
+
+/// For how long each case goes on.
+const TIME: Duration = Duration::from_secs(10);
+/// How many programs use devices at the same time.
+const USERS: u64 = 4;
+
+/// A container's requests go to its backend, which leaves with the last group: at any moment.
+fn o1_requests_race_the_last_group() -> Result<()> {
+    let container = Container::open()?;
+    let memory = Memory::anonymous(16 * PAGE_SIZE)?;
+    let over = AtomicBool::new(false);
+    let end = Instant::now() + TIME;
+    let rounds = thread::scope(|scope| -> Result<u64> {
+        let requests = [
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let _ = container.info();
+                }
+            }),
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let _ = container.map(0x10_0000, &memory, MapFlags::ReadWrite);
+                    let _ = container.unmap_all();
+                }
+            }),
+        ];
+        let mut rounds = 0;
+        let mut outcome = Ok(());
+        while outcome.is_ok() && Instant::now() < end {
+            outcome = (|| {
+                let group = group(EDU)?;
+                group.set_container(&container)?;
+                container.set_iommu(Iommu::Type1v2)?;
+                Ok(())
+            })();
+            rounds += 1;
+        }
+        over.store(true, Ordering::Relaxed);
+        for request in requests {
+            let _ = request.join();
+        }
+        outcome.map(|()| rounds)
+    })?;
+    eprintln!("the last group left {rounds} times");
+    Ok(())
+}
+
+/// Several programs do everything at random while devices and modules go and some are killed.
+fn everything_at_once() -> Result<()> {
+    let end = Instant::now() + TIME;
+    let mut seed = 0;
+    let mut start = |kind: &str| -> Result<Helper> {
+        seed += 1;
+        let left = end.saturating_duration_since(Instant::now());
+        let words = [kind, &seed.to_string(), &left.as_millis().to_string()];
+        Helper::spawn(&words, &[])
+    };
+    let mut churn = start("stress-churn")?;
+    let mut users = Vec::new();
+    for _ in 0..USERS {
+        users.push(start("stress-use")?);
+    }
+    let mut kills = 0;
+    while Instant::now() + Duration::from_secs(1) < end {
+        thread::sleep(Duration::from_millis(400));
+        users.remove(0).kill()?;
+        users.push(start("stress-use")?);
+        kills += 1;
+    }
+    let mut operations = 0;
+    for mut user in users {
+        let count = user.line()?;
+        operations += count.parse::<u64>().context(count)?;
+        user.finish()?;
+    }
+    let churned = churn.line()?;
+    churn.finish()?;
+    stress::restore()?;
+    eprintln!("{operations} operations of the last {USERS} programs, {kills} killed, {churned} changes");
+    // The machine works as before.
+    let (container, group) = attached(EDU, Iommu::Type1v2)?;
+    group.device(EDU)?;
+    drop(container);
+    Ok(())
+}
