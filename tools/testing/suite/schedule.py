@@ -4,6 +4,7 @@
 import concurrent.futures
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -13,6 +14,11 @@ from collections.abc import Callable
 from results import Result
 
 TAIL = 40
+
+# With several processors QEMU's translator has a race of its own, after which it ends with this.
+# Such a run says nothing about the guest.
+EMULATOR_CRASH = re.compile(r"qemu-system\S*: .*Assertion .* failed")
+ATTEMPTS = 3
 
 # A step that takes longer hangs. The debug kernel may have to be built meanwhile.
 LIMIT_SECONDS = 60 * 60
@@ -85,15 +91,24 @@ class Runner:
 
     def execute(self, step):
         began = time.monotonic()
-        log = self.log_folder / f"{step.name}.log"
         with self.printing:
             self.say(f"{step.name}: running")
-        with log.open("w") as file:
-            status = self.run_command(step.command, file)
-        output = log.read_text(errors="replace").replace("\r", "")
+        for _ in range(ATTEMPTS):
+            status, output = self.attempt(step)
+            if not EMULATOR_CRASH.search(output):
+                break
+            with self.printing:
+                self.say(f"{step.name}: QEMU itself crashed; once more")
         results = step.parse(output, status)
         results += self.complaints(step, results, status)
         return results, output, time.monotonic() - began
+
+    def attempt(self, step):
+        """Runs the step's command; returns its exit status and output."""
+        log = self.log_folder / f"{step.name}.log"
+        with log.open("w") as file:
+            status = self.run_command(step.command, file)
+        return status, log.read_text(errors="replace").replace("\r", "")
 
     def run_command(self, command, file):
         """Runs a command in a process group of its own, and returns its exit status."""

@@ -142,6 +142,15 @@ class Scheduling(unittest.TestCase):
         step = Step("x", ["sh", "-c", "echo ok a; exit 3"], results.checks)
         self.assertEqual(self.run_steps([step]), {"x": ["exit status"]})
 
+    def test_emulator_crash(self):
+        crash = "echo qemu-system-x86_64: x.c:1: f: Assertion x failed.; exit 3"
+        second = f"if [ -e $0 ]; then echo ok a; else touch $0; {crash}; fi"
+        with tempfile.TemporaryDirectory() as folder:
+            step = Step("x", ["sh", "-c", second, f"{folder}/mark"], results.checks)
+            self.assertEqual(self.run_steps([step]), {"x": []})
+        always = Step("x", ["sh", "-c", crash], results.checks)
+        self.assertEqual(self.run_steps([always]), {"x": ["exit status", "number of tests"]})
+
     def test_too_few(self):
         step = Step("x", ["echo", "ok a"], results.checks)
         self.assertEqual(self.run_steps([step], {"x": 2}), {"x": ["number of tests"]})
