@@ -71,13 +71,24 @@ static void pin_test_dma_unmap(struct vfio_device *vdev, u64 iova, u64 length)
 		unpin_range(dev, iova, length);
 }
 
+/* One reference a page is kept, however often it was pinned. */
 static int remember(struct pin_test_device *dev, u64 iova, struct page **pages, int count)
 {
-	int i, ret = 0;
+	int i;
 
-	for (i = 0; i < count && !ret; i++)
-		ret = xa_err(xa_store(&dev->pages, (iova >> PAGE_SHIFT) + i, pages[i], GFP_KERNEL));
-	return ret;
+	for (i = 0; i < count; i++) {
+		u64 at = iova + ((u64)i << PAGE_SHIFT);
+		struct page *old = xa_store(&dev->pages, at >> PAGE_SHIFT, pages[i], GFP_KERNEL);
+
+		if (xa_is_err(old))
+			return xa_err(old);
+		if (!old)
+			continue;
+		vfio_unpin_pages(&dev->vdev, at, 1);
+		if (old != pages[i])
+			return -ESTALE;
+	}
+	return 0;
 }
 
 static long do_pin(struct pin_test_device *dev, struct pin_test *arg)
@@ -95,10 +106,7 @@ static long do_pin(struct pin_test_device *dev, struct pin_test *arg)
 	ret = vfio_pin_pages(&dev->vdev, arg->iova, arg->count, arg->prot, pages);
 	if (ret > 0) {
 		arg->word = *(u64 *)page_address(pages[0]);
-		if (remember(dev, arg->iova, pages, ret)) {
-			vfio_unpin_pages(&dev->vdev, arg->iova, ret);
-			ret = -ENOMEM;
-		}
+		ret = remember(dev, arg->iova, pages, ret) ?: ret;
 	}
 	mutex_unlock(&dev->lock);
 out:
@@ -163,6 +171,9 @@ static long pin_test_request(struct pin_test_device *dev, unsigned int cmd, stru
 		return do_pin(dev, arg);
 	case PIN_TEST_UNPIN:
 		unpin_range(dev, arg->iova, (u64)arg->count << PAGE_SHIFT);
+		return 0;
+	case PIN_TEST_UNPIN_STRAY:
+		vfio_unpin_pages(&dev->vdev, arg->iova, arg->count);
 		return 0;
 	case PIN_TEST_POKE:
 		return do_poke(dev, arg);

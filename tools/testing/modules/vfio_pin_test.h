@@ -27,5 +27,7 @@ struct pin_test {
 #define PIN_TEST_PINNED		_IO('P', 6)
 /* Returns how often the driver was told to give up pages. */
 #define PIN_TEST_UNMAPS		_IO('P', 7)
+/* Unpins pages whether they are pinned or not. */
+#define PIN_TEST_UNPIN_STRAY	_IO('P', 8)
 
 #endif
