@@ -51,18 +51,16 @@ make_complete() {
 }
 
 # run_step TEXT LOG COMMAND [ARG...]: shows that COMMAND is at work, and the end of its log if it fails.
-# COMMAND does not outlive this script, however that ends.
 run_step() {
 	local text=$1 log=$2 began=$SECONDS
 	shift 2
 	say "$text"
-	in_namespace --kill "$@" >>"$log" 2>&1 </dev/null &
-	local pid=$!
-	while sleep 0.5 && kill -0 $pid 2>/dev/null; do
+	start_step "$@" >>"$log" 2>&1 </dev/null
+	while sleep 0.5 && kill -0 "$step" 2>/dev/null; do
 		show_progress "$text" "$log" $((SECONDS - began))
 	done
 	[[ ! -t 2 ]] || printf '\r\033[K' >&2
-	if ! wait $pid; then
+	if ! wait "$step"; then
 		tail -n 25 "$log" >&2
 		die "failed: $text (the whole log is $log)"
 	fi

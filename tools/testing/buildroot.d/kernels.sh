@@ -119,7 +119,7 @@ stock_in_root() {
 make_own() {
 	local kernel=$1 dir=$2 log=$2.log linux files
 	linux=$(linux_dir)
-	files=$(fragments "$kernel")
+	files=$(fragments "$kernel" | xargs)
 	: >"$log"
 	run_step "configuring the $kernel kernel" "$log" "${in_root[@]}" \
 		bash -ec "$(declare -f configure_own); configure_own $linux $dir '$(make_args "$kernel")' $files"
@@ -135,7 +135,7 @@ configure_own() {
 	cd "$dir/out"
 	cat "$@" >fragments
 	echo "-vfio-$(basename "$dir" | cut -d - -f 1)" >localversion
-	make -C "$linux/source" O="$PWD" $args KCONFIG_ALLCONFIG="$PWD/fragments" allnoconfig
+	make -C "$linux/source" O="$PWD" ${args:+"$args"} KCONFIG_ALLCONFIG="$PWD/fragments" allnoconfig
 	# What was asked for last must be what is there.
 	awk -F = '
 		{ name = $1 }
@@ -157,8 +157,8 @@ configure_own() {
 compile_own() {
 	local dir=$1 args=$2
 	cd "$dir/out"
-	make -j"$(nproc)" $args LOCALVERSION= bzImage modules
-	make $args LOCALVERSION= INSTALL_MOD_PATH="$dir/modules" modules_install
+	make -j"$(nproc)" ${args:+"$args"} LOCALVERSION= bzImage modules
+	make ${args:+"$args"} LOCALVERSION= INSTALL_MOD_PATH="$dir/modules" modules_install
 	ln -f arch/x86/boot/bzImage "$dir/image"
 	cat include/config/kernel.release >"$dir/version"
 }

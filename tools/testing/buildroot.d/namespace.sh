@@ -25,16 +25,18 @@ why_no_namespace() {
 	fi
 }
 
-# in_namespace [--kill] COMMAND [ARG...]: as root, with mounts of its own.
-# With --kill it has its own processes too, and they end when this script does.
+# in_namespace COMMAND [ARG...]: as root, with mounts of its own.
 in_namespace() {
 	find_unshare
-	if [[ $1 == --kill ]]; then
-		shift
-		setpriv --pdeathsig KILL -- "${unshare_command[@]}" --pid --fork --kill-child -- "$@"
-	else
-		"${unshare_command[@]}" -- "$@"
-	fi
+	"${unshare_command[@]}" -- "$@"
+}
+
+# The same in the background, as process $step, with all its processes in a namespace which ends
+# when this script does, be it by kill -9.
+start_step() {
+	find_unshare
+	"${unshare_command[@]}" -- setpriv --pdeathsig KILL -- unshare --pid --fork --kill-child -- "$@" &
+	step=$!
 }
 
 # Before a command: a step within the build root, with network. What make was told is not for it.

@@ -31,6 +31,7 @@ make_root() {
 	need_mmdebstrap
 	print_sources >"$dir.list"
 	: >"$log"
+	# shellcheck disable=SC2016
 	run_step "making the build root: ${#packages[@]} packages of Debian $SUITE and what they need" "$log" \
 		mmdebstrap --mode=root --variant=apt --include="${packages[*]}" \
 		--customize-hook='touch "$1/etc/resolv.conf" "$1/etc/hosts"; rm -rf "$1"/var/cache/apt/archives/*.deb' \

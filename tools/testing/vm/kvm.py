@@ -8,7 +8,7 @@ from pathlib import Path
 import initramfs
 import qemu
 
-SECONDS = 10
+SECONDS = 15
 
 
 def works(options, folder):

@@ -2,6 +2,7 @@
 """Boots a guest and runs a command in it; see options.py for what it promises."""
 
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -65,7 +66,7 @@ def open_log(path):
     if not path:
         return None
     try:
-        return open(path, "wb")
+        return open(path, "wb", buffering=0)
     except OSError as error:
         raise Unusable(f"--log {path}: {error.strerror}; the project, the cache, /tmp and the current "
                        f"folder can be written to") from error
@@ -83,14 +84,16 @@ def verdict(options, outcome):
         found.append(["kmemleak:", *leaks])
     for lines in found:
         print("\n".join(lines), file=sys.stderr)
+    if outcome.timed_out:
+        say(f"killed the guest after {options.timeout:g} s")
     if found:
         say(f"the guest's kernel reported {len(found)} defect(s), above")
         return 3
     if outcome.timed_out:
-        say(f"killed the guest after {options.timeout:g} s")
         return 124
     for error in outcome.messages("error"):
-        say(error)
+        print(last_words(outcome.log), file=sys.stderr)
+        say(f"{error} (the end of the kernel's log is above)")
         return 2
     status = outcome.messages("exit")
     if status:
@@ -98,9 +101,15 @@ def verdict(options, outcome):
     if not outcome.log:
         say(f"QEMU did not start the guest: {outcome.complaint.strip()}")
         return 2
-    print("\n".join(outcome.log.splitlines()[-20:]), file=sys.stderr)
-    say(f"the guest ended without a status; its last words are above. {outcome.complaint.strip()}")
+    print(last_words(outcome.log), file=sys.stderr)
+    say(f"the guest ended without a status (the end of the kernel's log is above) {outcome.complaint.strip()}")
     return 3
+
+
+def last_words(log):
+    """The end of the kernel's log, without how it powered off."""
+    lines = [line for line in log.splitlines() if not re.search(r"ACPI: PM: Prep|reboot: Power down", line)]
+    return "\n".join(lines[-15:])
 
 
 def main():

@@ -101,8 +101,8 @@ def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def run(arguments, timeout, log=None, out=sys.stdout.buffer, err=sys.stderr.buffer):
-    """Runs QEMU to its end, or to TIMEOUT. LOG gets the kernel's log as it comes."""
+def run(arguments, timeout, log=None):
+    """Runs QEMU to its end, or to TIMEOUT. LOG, a file, gets the kernel's log as it comes."""
     outcome = Outcome()
     pipes = {name: os.pipe() for name in ("log", "complaint", *PORTS)}
     words = ["-chardev", f"file,id=log,path=/dev/fd/{pipes['log'][1]}", "-serial", "chardev:log",
@@ -116,7 +116,7 @@ def run(arguments, timeout, log=None, out=sys.stdout.buffer, err=sys.stderr.buff
     for pipe in pipes.values():
         os.close(pipe[1])
     readers = {name: pipe[0] for name, pipe in pipes.items()}
-    sinks = {"log": log, "stdout": out, "stderr": err}
+    sinks = {"log": log, "stdout": sys.stdout.buffer.raw, "stderr": sys.stderr.buffer.raw}
     try:
         texts = carry(process, readers, sinks, time.monotonic() + timeout, outcome)
     finally:
@@ -149,9 +149,11 @@ def carry(process, readers, sinks, deadline, outcome):
 
 
 def keep(name, data, texts, sinks):
-    sink = sinks.get(name)
     if name not in ("stdout", "stderr"):
         texts[name] += data
-    if sink:
-        sink.write(data)
-        sink.flush()
+    try:
+        while data and sinks.get(name):
+            data = data[sinks[name].write(data):]
+    except BrokenPipeError:
+        # Nobody reads it any more; the command may yet do its work.
+        sinks[name] = None
