@@ -100,7 +100,7 @@ class Runner:
             with self.printing:
                 self.say(f"{step.name}: QEMU itself crashed; once more")
         results = step.parse(output, status)
-        results += self.complaints(step, results, status)
+        results = [*results, *self.complaints(step, results, status)]
         return results, output, time.monotonic() - began
 
     def attempt(self, step):
