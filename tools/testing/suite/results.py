@@ -7,11 +7,15 @@ import re
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One test: what it shows, whether it passed, and what there is to say about a failure."""
+    """One test: what it shows, whether it passed, and what there is to say about a failure.
+
+    An ignored one, which does not apply to what was tested, counts neither as passed nor as failed.
+    """
 
     name: str
     passed: bool
     detail: str = ""
+    ignored: bool = False
 
 
 def of_exit_status(name):
@@ -24,10 +28,10 @@ def of_exit_status(name):
 
 
 def checks(output, _status):
-    """Reads 'ok NAME' and 'not ok NAME'; '# ...' lines behind the latter say why."""
+    """Reads 'ok NAME' and 'not ok NAME' (or FAILED); '# ...' lines behind the latter say why."""
     results = []
     for line in output.splitlines():
-        if match := re.match(r"(ok|not ok) (.+)", line):
+        if match := re.match(r"(ok|not ok|FAILED) +(.+)", line):
             results.append(Result(match[2], match[1] == "ok"))
         elif line.startswith("# ") and results and not results[-1].passed:
             last = results[-1]
@@ -39,7 +43,8 @@ def libtest(output, _status):
     """Reads what Rust's test harness prints; tests that were announced but not heard of failed."""
     reasons = dict(re.findall(r"^---- (\S+) ----\n(.*?)(?=^---- |^failures:|\Z)", output, re.M | re.S))
     results = [
-        Result(name, outcome == "ok", "" if outcome == "ok" else reasons.get(name, outcome).strip())
+        Result(name, True, ignored=True) if outcome == "ignored"
+        else Result(name, outcome == "ok", "" if outcome == "ok" else reasons.get(name, outcome).strip())
         for name, outcome in libtest_outcomes(output)
     ]
     announced = re.search(r"^running (\d+) tests?$", output, re.M)

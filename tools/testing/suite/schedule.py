@@ -36,6 +36,11 @@ class Step:
     notes: Callable[[str], list[str]] = lambda _output: []
 
 
+def word(result):
+    """How a test ended."""
+    return "ignored" if result.ignored else "ok     " if result.passed else "FAILED "
+
+
 def kill(process):
     """Kills a command with all that it has started."""
     try:
@@ -135,13 +140,14 @@ class Runner:
         if status and all(r.passed for r in results):
             yield Result("exit status", False, f"the command ended with {status}")
         wanted = self.minimum.get(step.name, 1)
-        if len(results) < wanted:
-            yield Result("number of tests", False, f"{len(results)} ran, at least {wanted} were expected")
+        ran = sum(not r.ignored for r in results)
+        if ran < wanted:
+            yield Result("number of tests", False, f"{ran} ran, at least {wanted} were expected")
 
     def report(self, step, results, output, seconds):
         failed = [r for r in results if not r.passed]
         for result in results:
-            print(f"  {'ok    ' if result.passed else 'FAILED'} {step.name}: {result.name}")
+            print(f"  {word(result)} {step.name}: {result.name}")
             if not result.passed:
                 print("".join(f"           {line}\n" for line in result.detail.splitlines()), end="")
         for note in step.notes(output):
@@ -150,7 +156,8 @@ class Runner:
             log = self.log_folder / f"{step.name}.log"
             print(f"  --- the end of {log.relative_to(self.folder)}:")
             print("\n".join(f"  | {line}" for line in output.splitlines()[-TAIL:]))
-        self.say(f"{step.name}: {len(results) - len(failed)} passed, {len(failed)} failed in {seconds:.0f} s")
+        passed = sum(r.passed and not r.ignored for r in results)
+        self.say(f"{step.name}: {passed} passed, {len(failed)} failed in {seconds:.0f} s")
 
     def finish(self, more):
         """Prints what failed and the closing line, and returns the exit status."""
@@ -158,11 +165,12 @@ class Runner:
         everything = [(step, r) for step, results in self.results.items() for r in results]
         failed = [f"{step}: {r.name}" for step, r in everything if not r.passed]
         for result in self.results["overall"]:
-            print(f"  {'ok    ' if result.passed else 'FAILED'} {result.name}")
+            print(f"  {word(result)} {result.name}")
             print("".join(f"           {line}\n" for line in result.detail.splitlines()), end="")
         if failed:
             print("Failed:", *failed, sep="\n  ")
-        summary = f"{len(everything) - len(failed)} passed, {len(failed)} failed"
+        passed = sum(r.passed and not r.ignored for _, r in everything)
+        summary = f"{passed} passed, {len(failed)} failed"
         (self.log_folder / "summary").write_text(f"{summary}\n")
         print(summary, flush=True)
         return 1 if failed else 0

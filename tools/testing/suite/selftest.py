@@ -53,7 +53,8 @@ class Libtest(unittest.TestCase):
         output = "running 3 tests\ntest a::b    ... ok\ntest c    ... FAILED\ntest d    ... ignored\n"
         found = results.libtest(output, 101)
         self.assertEqual([r.name for r in found], ["a::b", "c", "d"])
-        self.assertEqual(failures(found), ["c", "d"])
+        self.assertEqual(failures(found), ["c"])
+        self.assertEqual([r.name for r in found if r.ignored], ["d"])
 
     def test_output_within(self):
         output = "running 2 tests\ntest a  ... \nthread panicked\n\nFAILED\ntest b ... ok\n"

@@ -47,7 +47,7 @@ def all_steps(repo):
     """All steps; of those that could run now, the first in this list does."""
     return [
         one("harness", "python3", "-B", "tools/testing/suite/selftest.py"),
-        one("vm-runner", *"python3 -B -m unittest discover --start-directory tools/testing/vm".split()),
+        one("vm-report", *"python3 -B -m unittest discover --start-directory tools/testing/vm".split()),
         script("unsafe", "tools/testing/check-unsafe"),
         make("build-stock", "modules", "KERNEL=stock", "WERROR=1"),
         one("programs", "cargo", "build", "--offline", "--locked", "--release", "--workspace"),
@@ -68,7 +68,10 @@ def all_steps(repo):
         guest("nointremap-rust", "--stack", "rust", "--set", "nointremap"),
         guest("amd-c", "--stack", "c", "--iommu", "amd"),
         guest("amd-rust", "--stack", "rust", "--iommu", "amd"),
+        guest("stress", "--stack", "rust", "--set", "stress", kernel="test"),
+        script("vm-runner", "tools/testing/vm/selftest", after=("build-test",)),
         make("build-debug", "modules", "KERNEL=debug", "WERROR=1"),
         kunit_step("debug-kunit", repo, "debug"),
         guest("debug-guest", "--stack", "rust", kernel="debug"),
+        guest("debug-stress", "--stack", "rust", "--set", "stress", kernel="debug"),
     ]
