@@ -285,10 +285,15 @@ impl Device {
         SetGuard::lock(self)
     }
 
-    /// Pins the module of the driver that the parent is bound to.
+    /// Pins the module of the driver that the parent is bound to, if it is bound.
     pub(crate) fn driver_module(&self) -> Option<ModuleRef> {
-        // SAFETY: A registered device's parent is bound: unbinding waits for the registration.
-        unsafe { ModuleRef::try_get((*(*(*self.as_ptr()).dev).driver).owner) }
+        // SAFETY: A registered device's parent stays: unbinding it waits for the registration.
+        let driver = unsafe { (*(*self.as_ptr()).dev).driver };
+        if driver.is_null() {
+            return None;
+        }
+        // SAFETY: The driver stays as long as the parent is bound to it.
+        unsafe { ModuleRef::try_get((*driver).owner) }
     }
 
     pub(super) fn call_open(&self) -> Result {
