@@ -44,6 +44,7 @@ def settings(options, loads):
         "shares": [f"share{number} {share.rpartition(':')[2]}" for number, share in enumerate(options.share)],
         "modules": [" ".join(load) for load in loads],
         "bind": options.bind,
+        "qmp": [f"vm.{qemu.QMP}"] if options.qmp else [],
     }
     if options.iommu not in REMAPPING:
         lines["modprobe.conf"] = ["options vfio_iommu_type1 allow_unsafe_interrupts=1"]
@@ -59,7 +60,7 @@ def boot(options, folder):
     shares = [host_path(share.rpartition(":")[0]) for share in options.share]
     arguments = qemu.command_line(options, archive, shares, kvm.works(options, folder))
     log = open_log(options.log)
-    return qemu.run(arguments, options.timeout, log)
+    return qemu.run(arguments, options.timeout, log, options.qmp)
 
 
 def open_log(path):

@@ -24,6 +24,11 @@ files:
   Paths are those of the host below the project, the cache, /tmp and the current folder, and those of
   the build root below /usr, /etc and so on; any other file of the host is found too, to be read.
 
+hot-plug:
+  With --qmp the guest's /dev/qmp is a QMP monitor of the machine it runs in: COMMAND can add and
+  remove devices (device_add, device_del). It is one session for as long as the guest runs, and one
+  process at a time can have it open. Ports that can be plugged into are to be given by --device.
+
 exit status:
   that of COMMAND, but
     2  this program was asked for what can't be done, or the guest could not be set up
@@ -71,6 +76,7 @@ def parse(argv):
              "repeatable; DST is /usr/bin/NAME for an executable file, else /root/NAME")
     add("--share", action="append", default=[], metavar="HOSTDIR:GUESTDIR",
         help="mount a folder in the guest, read-only; repeatable")
+    add("--qmp", action="store_true", help="COMMAND drives its own machine through /dev/qmp")
     add("--append", action="append", default=[], metavar="CMDLINE", help="more for the kernel's command line")
     add("--timeout", type=float, default=600, metavar="S", help="seconds until the guest is killed (default: 600)")
     add("--log", metavar="FILE", help="write the kernel's log to FILE")
