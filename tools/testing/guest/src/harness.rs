@@ -17,6 +17,7 @@ use std::{
         AssertUnwindSafe,
         catch_unwind, //
     },
+    path::Path,
     process::exit,
     sync::mpsc::{
         RecvTimeoutError,
@@ -143,16 +144,39 @@ impl<T: std::fmt::Debug> Failure for std::io::Result<T> {
     }
 }
 
+/// Whether `vfio.ko` is ours.
+pub fn our_core() -> bool {
+    uses_our_crate("vfio")
+}
+
+/// Whether `vfio.ko` is the kernel's own.
+pub fn their_core() -> bool {
+    !our_core()
+}
+
+/// Whether `vfio_iommu_type1.ko` is ours.
+pub fn our_type1() -> bool {
+    uses_our_crate("vfio_iommu_type1")
+}
+
+fn uses_our_crate(module: &str) -> bool {
+    Path::new("/sys/module/vfio_rust/holders")
+        .join(module)
+        .exists()
+}
+
 /// Makes a list of tests of functions; their names get the module's name in front.
+///
+/// A test may need one of the two stacks: with `#[our_core]` and the like it is ignored elsewhere.
 macro_rules! cases {
-    ($($name:ident),* $(,)?) => {
+    ($($(#[$needs:ident])? $name:ident),* $(,)?) => {
         /// Returns the cases of this file.
         pub fn cases() -> Vec<libtest_mimic::Trial> {
             let module = module_path!().rsplit("::").next().unwrap_or_default();
-            vec![$($crate::harness::case(
-                &format!("{module}::{}", stringify!($name)),
-                $name,
-            )),*]
+            vec![$(
+                $crate::harness::case(&format!("{module}::{}", stringify!($name)), $name)
+                    $(.with_ignored_flag(!$crate::harness::$needs()))?
+            ),*]
         }
     };
 }

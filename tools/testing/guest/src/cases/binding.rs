@@ -32,7 +32,6 @@ use std::{
         AsFd,
         AsRawFd, //
     },
-    path::Path,
 };
 use vfio_client::{
     Bytes,
@@ -49,21 +48,37 @@ use vfio_client::{
 };
 
 cases! {
+    #[their_core]
     not_in_the_original,
+    #[our_core]
     devices_of_a_lone_device,
+    #[our_core]
     devices_of_a_shared_group,
+    #[our_core]
     devices_tell_the_holder,
+    #[our_core]
     devices_sizes,
+    #[our_core]
     debugfs_tells_the_same,
+    #[our_core]
     iommu_fd_on_demand,
+    #[our_core]
     iommu_fd_is_the_container,
+    #[our_core]
     merged_groups_share_mappings,
+    #[our_core]
     merge_arguments,
+    #[our_core]
     merge_wants_an_idle_group,
+    #[our_core]
     merge_wants_a_viable_group,
+    #[our_core]
     merge_is_set_container,
+    #[our_core]
     unmerge_arguments,
+    #[our_core]
     unmerge_keeps_the_others,
+    #[our_core]
     first_group_may_go,
 }
 
@@ -76,11 +91,6 @@ const HEADER: usize = 16;
 const DEVICE: usize = 128;
 const VFIO: u32 = 1;
 const KERNEL: u32 = 3;
-
-/// Whether the core is ours.
-fn ours() -> bool {
-    Path::new("/sys/module/vfio_rust/holders/vfio").exists()
-}
 
 /// A member of a group, as the kernel tells it.
 #[derive(Debug)]
@@ -142,9 +152,6 @@ fn iommu_fd(group: &Group) -> Result<Container> {
 }
 
 fn not_in_the_original() -> Result<()> {
-    if ours() {
-        return Ok(());
-    }
     let group = group(EDU)?;
     let mut bytes = devices_request(1);
     assert_eq!(
@@ -158,9 +165,6 @@ fn not_in_the_original() -> Result<()> {
 }
 
 fn devices_of_a_lone_device() -> Result<()> {
-    if !ours() {
-        return Ok(());
-    }
     let members = devices(&group(EDU)?)?;
     assert_eq!(members.len(), 1);
     assert_eq!(members[0].name, EDU);
@@ -171,9 +175,6 @@ fn devices_of_a_lone_device() -> Result<()> {
 }
 
 fn devices_of_a_shared_group() -> Result<()> {
-    if !ours() {
-        return Ok(());
-    }
     let members = devices(&group(SHARED)?)?;
     assert_eq!(members.len(), 2);
     let find = |name| members.iter().find(|member| member.name == name);
@@ -185,9 +186,6 @@ fn devices_of_a_shared_group() -> Result<()> {
 }
 
 fn devices_tell_the_holder() -> Result<()> {
-    if !ours() {
-        return Ok(());
-    }
     let group = group(EDU)?;
     let _container = iommu_fd(&group)?;
     let device = group.device(EDU)?;
@@ -200,9 +198,6 @@ fn devices_tell_the_holder() -> Result<()> {
 }
 
 fn devices_sizes() -> Result<()> {
-    if !ours() {
-        return Ok(());
-    }
     let group = group(SHARED)?;
     let all = (HEADER + 2 * DEVICE) as u32;
     for argsz in [0, 8, HEADER as u32 - 1] {
@@ -232,9 +227,6 @@ fn devices_sizes() -> Result<()> {
 }
 
 fn debugfs_tells_the_same() -> Result<()> {
-    if !ours() {
-        return Ok(());
-    }
     let number = pci::group_of(SHARED)?;
     let path = format!("/sys/kernel/debug/vfio/groups/{number}");
     let closed = std::fs::read_to_string(&path).context(path.clone())?;
@@ -250,9 +242,6 @@ fn debugfs_tells_the_same() -> Result<()> {
 }
 
 fn iommu_fd_on_demand() -> Result<()> {
-    if !ours() {
-        return Ok(());
-    }
     let group = group(EDU)?;
     let container = iommu_fd(&group)?;
     assert_eq!(group.status()?, 3);
@@ -271,9 +260,6 @@ fn iommu_fd_on_demand() -> Result<()> {
 }
 
 fn iommu_fd_is_the_container() -> Result<()> {
-    if !ours() {
-        return Ok(());
-    }
     let container = Container::open()?;
     let group = group(EDU)?;
     group.set_container(&container)?;
@@ -289,9 +275,6 @@ fn iommu_fd_is_the_container() -> Result<()> {
 }
 
 fn merged_groups_share_mappings() -> Result<()> {
-    if !ours() {
-        return Ok(());
-    }
     let (first, second) = (group(EDU)?, group(NVME)?);
     let container = iommu_fd(&first)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
@@ -310,9 +293,6 @@ fn merged_groups_share_mappings() -> Result<()> {
 }
 
 fn merge_arguments() -> Result<()> {
-    if !ours() {
-        return Ok(());
-    }
     let first = group(EDU)?;
     let null = File::open("/dev/null")?;
     let container = Container::open()?;
@@ -334,9 +314,6 @@ fn merge_arguments() -> Result<()> {
 }
 
 fn merge_wants_an_idle_group() -> Result<()> {
-    if !ours() {
-        return Ok(());
-    }
     let (first, second) = (group(EDU)?, group(NVME)?);
     let container = Container::open()?;
     second.set_container(&container)?;
@@ -358,9 +335,6 @@ fn merge_wants_an_idle_group() -> Result<()> {
 }
 
 fn merge_wants_a_viable_group() -> Result<()> {
-    if !ours() {
-        return Ok(());
-    }
     let (viable, shared) = (group(EDU)?, group(SHARED)?);
     assert_eq!(merge_group(&viable, &shared).errno(), Errno::EBUSY);
     assert_eq!((viable.status()?, shared.status()?), (1, 0));
@@ -371,9 +345,6 @@ fn merge_wants_a_viable_group() -> Result<()> {
 }
 
 fn merge_is_set_container() -> Result<()> {
-    if !ours() {
-        return Ok(());
-    }
     let (first, second) = (group(EDU)?, group(NVME)?);
     let container = Container::open()?;
     first.set_container(&container)?;
@@ -387,9 +358,6 @@ fn merge_is_set_container() -> Result<()> {
 }
 
 fn unmerge_arguments() -> Result<()> {
-    if !ours() {
-        return Ok(());
-    }
     let (first, second) = (group(EDU)?, group(NVME)?);
     assert_eq!(unmerge(&first).errno(), Errno::EINVAL, "in no container");
     let container = iommu_fd(&first)?;
@@ -405,9 +373,6 @@ fn unmerge_arguments() -> Result<()> {
 }
 
 fn unmerge_keeps_the_others() -> Result<()> {
-    if !ours() {
-        return Ok(());
-    }
     let (first, second) = (group(EDU)?, group(NVME)?);
     merge_group(&first, &second)?;
     let container = iommu_fd(&first)?;
@@ -423,9 +388,6 @@ fn unmerge_keeps_the_others() -> Result<()> {
 }
 
 fn first_group_may_go() -> Result<()> {
-    if !ours() {
-        return Ok(());
-    }
     let (first, second) = (group(EDU)?, group(NVME)?);
     let container = iommu_fd(&first)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
