@@ -33,7 +33,7 @@ kernel_dir() {
 	else
 		recipe=$(declare -f configure_own compile_own; fragments "$1" | xargs cat)
 	fi
-	echo "$cache/$1-$(key "${linux##*/}" "$(<"$linux/version")" "$(<"$(root_dir)/packages")" "$recipe")"
+	echo "$cache/$1-$(key "${linux##*/}" "$(<"$linux/version")" "$(toolchain)" "$recipe")"
 }
 
 # The config files of one of our kernels; what a later one says goes.
