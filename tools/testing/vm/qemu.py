@@ -6,6 +6,7 @@ import os
 import re
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ IOMMU = {
     "none": ([], "intel_iommu=off amd_iommu=off"),
 }
 PORTS = ("stdout", "stderr", "control")
+QMP = "qmp"
 
 
 @dataclass
@@ -97,11 +99,19 @@ def shared_folder(number, share):
     ]
 
 
+def qmp_port(ends):
+    """A monitor at one end of a socket, and a port of the guest at the other."""
+    for name, end in zip(("monitor", QMP), ends, strict=True):
+        yield from ("-chardev", f"socket,id={name},fd={end.fileno()}")
+    yield from ("-mon", "chardev=monitor,mode=control")
+    yield from ("-device", f"virtserialport,bus=ports.0,chardev={QMP},name=vm.{QMP}")
+
+
 def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def run(arguments, timeout, log=None):
+def run(arguments, timeout, log=None, qmp=False):
     """Runs QEMU to its end, or to TIMEOUT. LOG, a file, gets the kernel's log as it comes."""
     outcome = Outcome()
     pipes = {name: os.pipe() for name in ("log", "complaint", *PORTS)}
@@ -110,11 +120,17 @@ def run(arguments, timeout, log=None):
     for name in PORTS:
         words += ["-chardev", f"file,id={name},path=/dev/fd/{pipes[name][1]}",
                   "-device", f"virtserialport,bus=ports.0,chardev={name},name=vm.{name}"]
+    ends = socket.socketpair() if qmp else ()
+    if qmp:
+        words += qmp_port(ends)
     # The IOMMU has to come before the devices, hence these last.
     process = subprocess.Popen([*arguments, *words], stdin=subprocess.DEVNULL, stderr=pipes["complaint"][1],
-                               pass_fds=[pipe[1] for pipe in pipes.values()], preexec_fn=die_with_parent)
+                               pass_fds=[*(pipe[1] for pipe in pipes.values()), *(end.fileno() for end in ends)],
+                               preexec_fn=die_with_parent)
     for pipe in pipes.values():
         os.close(pipe[1])
+    for end in ends:
+        end.close()
     readers = {name: pipe[0] for name, pipe in pipes.items()}
     sinks = {"log": log, "stdout": sys.stdout.buffer.raw, "stderr": sys.stderr.buffer.raw}
     try:
