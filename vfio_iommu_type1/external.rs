@@ -225,7 +225,8 @@ impl Target<'_> {
         }
         let first = (iova - self.claim.range().start) / PAGE;
         let count = (self.pages() - first).min((pages.len() - *done) as u64);
-        let mm = self.body.charge.owner().memory().ok_or(ENODEV)?;
+        // A page that is pinned already is shared even after the owner has exited.
+        let mut memory = None;
         let write = self.prot.contains(Access::Write);
         let mut batch = PinBatch::new(count as usize)?;
         let mut page = first;
@@ -248,7 +249,11 @@ impl Target<'_> {
                 missing += 1;
             }
             let vaddr = self.vaddr + (page * PAGE) as usize;
-            batch.fill_remote(&mm, vaddr, missing as usize, write)?;
+            if memory.is_none() {
+                memory = self.body.charge.owner().memory();
+            }
+            let mm = memory.as_ref().ok_or(ENODEV)?;
+            batch.fill_remote(mm, vaddr, missing as usize, write)?;
             while let Some(run) = batch.take_run(1) {
                 let charged = self.charges && run.is_charged();
                 self.body.charge.add(usize::from(charged))?;
