@@ -7,21 +7,37 @@ mod container;
 mod device;
 mod dirty;
 mod dma;
+mod emulated;
 mod group;
 mod hotplug;
 mod info;
 mod irq;
 mod lifetime;
 mod limits;
+mod logging;
 mod map;
+mod mdev;
+mod migration;
 mod nointremap;
+mod noiommu;
+mod pinned;
+mod pinning;
 mod pointers;
 mod stress;
 mod sysfs;
 mod unmap;
 mod viable;
 
+use crate::helper::inherited;
+use anyhow::{
+    Result,
+    bail, //
+};
 use libtest_mimic::Trial;
+use vfio_client::{
+    Container,
+    Group, //
+};
 
 /// The cases for a machine whose IOMMU isolates interrupts.
 pub fn main_set() -> Vec<Trial> {
@@ -51,6 +67,46 @@ pub fn main_set() -> Vec<Trial> {
 /// The cases for a machine without interrupt remapping.
 pub fn nointremap_set() -> Vec<Trial> {
     nointremap::cases()
+}
+
+/// The cases with mediated devices.
+pub fn mdev_set() -> Vec<Trial> {
+    [
+        mdev::cases(),
+        migration::cases(),
+        logging::cases(),
+        emulated::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The cases with a driver that pins pages.
+pub fn pinning_set() -> Vec<Trial> {
+    [pinning::cases(), pinned::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// The cases for a machine without an IOMMU.
+pub fn noiommu_set() -> Vec<Trial> {
+    noiommu::cases()
+}
+
+/// Does what another process has to do for a case.
+pub fn helper(words: &[&str]) -> Result<()> {
+    match words {
+        ["pin-limit"] => pinned::helper::pin_limit(),
+        ["pin-right"] => pinned::helper::pin_right(),
+        ["noiommu-open"] => noiommu::helper::open(),
+        ["noiommu-use", group, container] => noiommu::helper::attach(
+            Group::from_fd(inherited(group)?),
+            Container::from_fd(inherited(container)?),
+        ),
+        other => bail!("no helper {other:?}"),
+    }
 }
 
 /// The cases that look for races.

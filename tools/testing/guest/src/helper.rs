@@ -6,6 +6,7 @@
 //! look at the system at a known point of the helper's life.
 
 use crate::{
+    cases,
     edu::Edu,
     env::{
         self,
@@ -146,7 +147,7 @@ impl Drop for Helper {
 }
 
 /// Says a line to the case.
-fn say(line: impl std::fmt::Display) {
+pub fn say(line: impl std::fmt::Display) {
     println!("{line}");
     let _ = std::io::stdout().flush();
 }
@@ -160,7 +161,7 @@ fn say_result<T>(result: &vfio_client::Result<T>) {
 }
 
 /// Waits until the case says to go on.
-fn pause() {
+pub fn pause() {
     let _ = std::io::stdin().lock().read_line(&mut String::new());
 }
 
@@ -194,7 +195,7 @@ fn run(words: &[&str]) -> Result<()> {
             Ok(())
         }
         ["exit"] => Ok(()),
-        other => bail!("no helper {other:?}"),
+        other => cases::helper(other),
     }
 }
 
@@ -203,7 +204,7 @@ fn milliseconds(number: &str) -> Result<Duration> {
 }
 
 /// Takes over a descriptor by its number.
-fn inherited(number: &str) -> Result<OwnedFd> {
+pub fn inherited(number: &str) -> Result<OwnedFd> {
     Ok(raw::duplicate(number.parse()?)?)
 }
 
@@ -249,7 +250,8 @@ fn dma(fd: i32, iova: u64) -> Result<()> {
     Ok(())
 }
 
-fn without_ipc_lock(limit: u64) -> Result<()> {
+/// Gives up the right to lock any amount of memory.
+pub fn without_ipc_lock(limit: u64) -> Result<()> {
     setrlimit(Resource::RLIMIT_MEMLOCK, limit, limit)?;
     for set in [
         caps::CapSet::Effective,

@@ -17,6 +17,8 @@ mod env;
 mod harness;
 mod helper;
 mod leak;
+mod mdev;
+mod pin;
 mod stress;
 
 use clap::Parser;
@@ -33,6 +35,12 @@ enum Set {
     Main,
     /// A machine without interrupt remapping.
     Nointremap,
+    /// The first, with the kernel's sample drivers of mediated devices.
+    Mdev,
+    /// The first, with a driver that pins pages.
+    Pinning,
+    /// A machine without an IOMMU.
+    Noiommu,
     /// As the first, for as long as it takes to find races.
     Stress,
 }
@@ -58,6 +66,9 @@ fn main() -> ExitCode {
     let trials = match options.set {
         Set::Main => cases::main_set(),
         Set::Nointremap => cases::nointremap_set(),
+        Set::Mdev => cases::mdev_set(),
+        Set::Pinning => cases::pinning_set(),
+        Set::Noiommu => cases::noiommu_set(),
         Set::Stress => cases::stress_set(),
     };
     run(&options.test, trials).exit_code()

@@ -1,0 +1,556 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices without an IOMMU, on a machine that has none, by the parameter that allows it.
+
+use crate::{
+    edu::Edu,
+    env::{
+        EDU,
+        NVME,
+        SHARED, //
+    },
+    harness::{
+        Failure,
+        cases, //
+    },
+    helper::Helper,
+    mdev::{
+        Mdev,
+        UUIDS, //
+    },
+};
+use anyhow::{
+    Context,
+    Result, //
+};
+use std::{
+    fs::{
+        self,
+        File, //
+    },
+    io::Read,
+    os::{
+        fd::{
+            AsFd,
+            AsRawFd, //
+        },
+        unix::fs::{
+            FileExt,
+            FileTypeExt,
+            MetadataExt,
+            OpenOptionsExt, //
+        },
+    },
+    path::Path,
+    time::Duration,
+};
+use vfio_client::{
+    Container,
+    Device,
+    Errno,
+    Group,
+    Interrupt,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    pci,
+    raw,
+    request, //
+};
+
+cases! {
+    k4_parameter,
+    c05_extension,
+    s2_nodes,
+    s4_class,
+    s6_name,
+    s10_taint,
+    g1_one_opener,
+    g3_right_to_open,
+    g5_status,
+    g8_several_groups_in_one_container,
+    g18_not_allowed,
+    c06_no_group,
+    c08_other_backends,
+    c16_set_iommu,
+    c16_requests,
+    c16_right,
+    c03_extensions_with_a_group,
+    c13_container_can_be_used_again,
+    c17_mixed_with_emulated,
+    emulated_groups_work,
+    n1_device_works,
+    n1_dma_by_physical_addresses,
+    n1_message,
+    n1_close_in_every_order,
+}
+
+const PARAMETER: &str = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+const NOIOMMU: u64 = 8;
+
+/// Opens the group of a device; it has another name here.
+pub fn group(bdf: &str) -> vfio_client::Result<Group> {
+    let number = pci::group_of(bdf)?;
+    let path = format!("/dev/vfio/noiommu-{number}");
+    File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map(|file| Group::from_fd(file.into()))
+        .map_err(|error| vfio_client::Error::from_io(path, &error))
+}
+
+fn set_iommu(container: &Container, number: u64) -> Result<i32, Errno> {
+    raw::value(container, request::SET_IOMMU, number)
+}
+
+/// A container with a group and the only backend that it may have.
+fn attached(bdf: &str) -> Result<(Container, Group)> {
+    let container = Container::open()?;
+    let group = group(bdf)?;
+    group.set_container(&container)?;
+    set_iommu(&container, NOIOMMU)?;
+    Ok((container, group))
+}
+
+fn opened() -> Result<(Device, Group, Container)> {
+    let (container, group) = attached(EDU)?;
+    let device = group.device(EDU)?;
+    Ok((device, group, container))
+}
+
+/// Runs something while the parameter is off.
+fn while_off(body: impl FnOnce() -> Result<()>) -> Result<()> {
+    fs::write(PARAMETER, "N")?;
+    let outcome = body();
+    fs::write(PARAMETER, "Y")?;
+    outcome
+}
+
+fn k4_parameter() -> Result<()> {
+    assert_eq!(fs::metadata(PARAMETER)?.mode() & 0o777, 0o644);
+    assert_eq!(fs::read_to_string(PARAMETER)?, "Y\n");
+    for text in ["x", "2", "\n"] {
+        assert_eq!(
+            fs::write(PARAMETER, text).errno(),
+            Errno::EINVAL,
+            "{text:?}"
+        );
+    }
+    for (text, reads) in [("0", "N\n"), ("1", "Y\n"), ("off", "N\n"), ("on\n", "Y\n")] {
+        fs::write(PARAMETER, text)?;
+        assert_eq!(fs::read_to_string(PARAMETER)?, reads);
+    }
+    Ok(())
+}
+
+fn c05_extension() -> Result<()> {
+    let container = Container::open()?;
+    assert_eq!(container.check_extension(8)?, 1);
+    while_off(|| {
+        assert_eq!(container.check_extension(8)?, 0);
+        // Groups that are there stay, but get no backend.
+        let group = group(EDU)?;
+        group.set_container(&container)?;
+        assert_eq!(container.check_extension(8)?, 0);
+        assert_eq!(set_iommu(&container, NOIOMMU), Err(Errno::ENODEV));
+        Ok(())
+    })
+}
+
+fn s2_nodes() -> Result<()> {
+    for bdf in [EDU, NVME, SHARED] {
+        let number = pci::group_of(bdf)?;
+        let node = fs::metadata(format!("/dev/vfio/noiommu-{number}"))?;
+        assert!(node.file_type().is_char_device());
+        assert_eq!(node.mode() & 0o7777, 0o600);
+        assert!(!Path::new(&format!("/dev/vfio/{number}")).exists());
+    }
+    assert_eq!(fs::read_dir("/dev/vfio")?.count(), 4);
+    Ok(())
+}
+
+fn s4_class() -> Result<()> {
+    let number = pci::group_of(EDU)?;
+    let folder = format!("/sys/class/vfio/noiommu-{number}");
+    let uevent = fs::read_to_string(format!("{folder}/uevent"))?;
+    let name = format!("DEVNAME=vfio/noiommu-{number}");
+    assert!(uevent.lines().any(|line| line == name), "{uevent}");
+    // The device of the class vfio-dev has its usual name.
+    let device = fs::read_dir(pci::sysfs(EDU).join("vfio-dev"))?.next();
+    let device = device.context("no vfio-dev")??.file_name();
+    let digits = device.to_str().and_then(|name| name.strip_prefix("vfio"));
+    assert!(
+        digits.is_some_and(|digits| digits.parse::<u32>().is_ok()),
+        "{device:?}"
+    );
+    Ok(())
+}
+
+fn s6_name() -> Result<()> {
+    for bdf in [EDU, NVME, SHARED] {
+        let folder = format!("/sys/kernel/iommu_groups/{}", pci::group_of(bdf)?);
+        assert_eq!(
+            fs::read_to_string(format!("{folder}/name"))?,
+            "vfio-noiommu\n"
+        );
+        let members: Vec<_> = fs::read_dir(format!("{folder}/devices"))?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect();
+        assert_eq!(members, [bdf], "a group of its own for each device");
+    }
+    Ok(())
+}
+
+fn s10_taint() -> Result<()> {
+    let text = fs::read_to_string("/proc/sys/kernel/tainted")?;
+    let bits: u64 = text.trim().parse()?;
+    assert_eq!(bits & 1 << 6, 1 << 6, "{bits:#x}");
+    Ok(())
+}
+
+fn g1_one_opener() -> Result<()> {
+    let first = group(EDU)?;
+    assert_eq!(group(EDU).errno(), Errno::EBUSY);
+    drop(first);
+    group(EDU)?;
+    Ok(())
+}
+
+fn g3_right_to_open() -> Result<()> {
+    let mut helper = Helper::spawn(&["noiommu-open"], &[])?;
+    assert_eq!(helper.line()?, "with: OK");
+    assert_eq!(helper.line()?, "without: EPERM");
+    helper.finish()
+}
+
+fn g5_status() -> Result<()> {
+    let group = group(EDU)?;
+    assert_eq!(group.status()?, 1);
+    let container = Container::open()?;
+    group.set_container(&container)?;
+    assert_eq!(group.status()?, 3);
+    set_iommu(&container, NOIOMMU)?;
+    assert_eq!(group.status()?, 3);
+    group.unset_container()?;
+    assert_eq!(group.status()?, 1);
+    Ok(())
+}
+
+fn g8_several_groups_in_one_container() -> Result<()> {
+    let (container, first) = attached(EDU)?;
+    let second = group(NVME)?;
+    second.set_container(&container)?;
+    let (edu, nvme) = (first.device(EDU)?, second.device(NVME)?);
+    assert_eq!((edu.info()?.regions, nvme.info()?.regions), (9, 9));
+    assert_eq!(first.unset_container().errno(), Errno::EBUSY);
+    drop(edu);
+    first.unset_container()?;
+    assert_eq!(nvme.info()?.regions, 9);
+    Ok(())
+}
+
+/// Without the parameter a device which has no group is not taken.
+fn g18_not_allowed() -> Result<()> {
+    let before = pci::group_of(NVME)?;
+    let outcome = while_off(|| {
+        pci::unbind(NVME)?;
+        assert!(
+            pci::group_of(NVME).is_err(),
+            "the group goes with its device"
+        );
+        assert!(!Path::new(&format!("/dev/vfio/noiommu-{before}")).exists());
+        let _ = pci::bind(NVME, "vfio-pci");
+        assert_eq!(pci::driver(NVME), None);
+        Ok(())
+    });
+    pci::bind(NVME, "vfio-pci")?;
+    assert_eq!(pci::driver(NVME).as_deref(), Some("vfio-pci"));
+    group(NVME)?;
+    outcome
+}
+
+fn c06_no_group() -> Result<()> {
+    let container = Container::open()?;
+    assert_eq!(set_iommu(&container, NOIOMMU), Err(Errno::EINVAL));
+    Ok(())
+}
+
+fn c08_other_backends() -> Result<()> {
+    let container = Container::open()?;
+    let group = group(EDU)?;
+    group.set_container(&container)?;
+    for number in [0, 1, 2, 3, 4, 6, 7, 9, 10] {
+        assert_eq!(
+            set_iommu(&container, number),
+            Err(Errno::ENODEV),
+            "{number}"
+        );
+    }
+    assert_eq!(set_iommu(&container, NOIOMMU), Ok(0));
+    Ok(())
+}
+
+fn c16_set_iommu() -> Result<()> {
+    let (container, _group) = attached(EDU)?;
+    for number in [NOIOMMU, 1, 3] {
+        assert_eq!(
+            set_iommu(&container, number),
+            Err(Errno::EINVAL),
+            "it has one"
+        );
+    }
+    Ok(())
+}
+
+fn c16_requests() -> Result<()> {
+    let (container, _group) = attached(EDU)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    let map = container.map(0, &memory, MapFlags::ReadWrite);
+    assert_eq!(map.errno(), Errno::ENOTTY);
+    assert_eq!(container.info().errno(), Errno::ENOTTY);
+    assert_eq!(container.unmap_all().errno(), Errno::ENOTTY);
+    for number in [
+        request::IOMMU_DIRTY_PAGES,
+        request::UNKNOWN,
+        0,
+        request::number(18),
+    ] {
+        assert_eq!(
+            raw::none(&container, number),
+            Err(Errno::ENOTTY),
+            "{number:#x}"
+        );
+    }
+    assert_eq!(
+        raw::value(&container, request::IOMMU_GET_INFO, 1),
+        Err(Errno::ENOTTY)
+    );
+    assert_eq!(container.api_version()?, 0);
+    Ok(())
+}
+
+fn c16_right() -> Result<()> {
+    let group = group(EDU)?;
+    let container = Container::open()?;
+    let fds = [
+        group.as_fd().try_clone_to_owned()?,
+        container.as_fd().try_clone_to_owned()?,
+    ];
+    let numbers: Vec<_> = fds.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+    let words = ["noiommu-use", &numbers[0], &numbers[1]];
+    let mut helper = Helper::spawn(&words, &[&fds[0], &fds[1]])?;
+    assert_eq!(helper.line()?, "SET_CONTAINER: EPERM");
+    assert_eq!(group.status()?, 1);
+    group.set_container(&container)?;
+    helper.proceed()?;
+    assert_eq!(helper.line()?, "SET_IOMMU: EPERM");
+    set_iommu(&container, NOIOMMU)?;
+    helper.proceed()?;
+    assert_eq!(helper.line()?, "GET_DEVICE_FD: EPERM");
+    assert_eq!(helper.line()?, "GET_STATUS: 3");
+    helper.finish()
+}
+
+fn c03_extensions_with_a_group() -> Result<()> {
+    let container = Container::open()?;
+    let extensions = |container: &Container| {
+        [1, 3, 4, 8, 9, 10]
+            .map(|number| container.check_extension(number))
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()
+    };
+    assert_eq!(extensions(&container)?, [1, 1, 0, 1, 1, 0]);
+    let group = group(EDU)?;
+    group.set_container(&container)?;
+    assert_eq!(extensions(&container)?, [0, 0, 0, 1, 0, 0]);
+    set_iommu(&container, NOIOMMU)?;
+    assert_eq!(extensions(&container)?, [0, 0, 0, 1, 0, 0]);
+    Ok(())
+}
+
+fn c13_container_can_be_used_again() -> Result<()> {
+    let (container, first) = attached(EDU)?;
+    first.unset_container()?;
+    assert_eq!(container.check_extension(1)?, 1);
+    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
+    let emulated = mdev.group()?;
+    emulated.set_container(&container)?;
+    container.set_iommu(Iommu::Type1v2)?;
+    emulated.unset_container()?;
+    first.set_container(&container)?;
+    assert_eq!(set_iommu(&container, NOIOMMU), Ok(0));
+    Ok(())
+}
+
+fn c17_mixed_with_emulated() -> Result<()> {
+    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
+    let (unsafe_group, emulated) = (group(EDU)?, mdev.group()?);
+    for (first, second) in [(&unsafe_group, &emulated), (&emulated, &unsafe_group)] {
+        let container = Container::open()?;
+        first.set_container(&container)?;
+        assert_eq!(second.set_container(&container).errno(), Errno::EPERM);
+        assert_eq!((first.status()?, second.status()?), (3, 1));
+        first.unset_container()?;
+        second.set_container(&container)?;
+        second.unset_container()?;
+    }
+    Ok(())
+}
+
+fn emulated_groups_work() -> Result<()> {
+    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
+    let open = mdev.open()?;
+    assert_eq!(open.device.info()?.irqs, 5);
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    open.container.map(0, &memory, MapFlags::ReadWrite)?;
+    assert_eq!(set_iommu(&open.container, NOIOMMU), Err(Errno::EINVAL));
+    drop(open);
+    let (container, group) = (Container::open()?, mdev.group()?);
+    group.set_container(&container)?;
+    assert_eq!(container.check_extension(8)?, 0);
+    assert_eq!(set_iommu(&container, NOIOMMU), Err(Errno::ENODEV));
+    Ok(())
+}
+
+fn n1_device_works() -> Result<()> {
+    let (device, _group, _container) = opened()?;
+    let edu = Edu::new(&device)?;
+    assert!(edu.is_alive());
+    let interrupt = Interrupt::new()?;
+    device.enable_irqs(1, &[&interrupt])?;
+    edu.raise(1);
+    assert_eq!(interrupt.wait(Duration::from_secs(2))?, 1);
+    assert_eq!(edu.acknowledge(), 1);
+    device.disable_irqs(1)?;
+    Ok(())
+}
+
+/// Returns the physical address of the first page.
+fn physical(memory: &Memory) -> Result<u64> {
+    let mut entry = [0; 8];
+    let at = memory.addr() / PAGE_SIZE as u64 * 8;
+    File::open("/proc/self/pagemap")?.read_exact_at(&mut entry, at)?;
+    let entry = u64::from_ne_bytes(entry);
+    anyhow::ensure!(entry >> 63 == 1, "the page is not there: {entry:#x}");
+    Ok((entry & ((1 << 55) - 1)) * PAGE_SIZE as u64)
+}
+
+fn n1_dma_by_physical_addresses() -> Result<()> {
+    let (device, _group, _container) = opened()?;
+    let edu = Edu::new(&device)?;
+    let (from, to) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
+    from.fill(0, PAGE_SIZE, 0x6b);
+    to.fill(0, PAGE_SIZE, 1);
+    edu.load(physical(&from)?, PAGE_SIZE as u64)?;
+    edu.store(physical(&to)?, PAGE_SIZE as u64)?;
+    assert_eq!(to.to_vec(0, PAGE_SIZE), [0x6b; PAGE_SIZE]);
+    Ok(())
+}
+
+fn n1_message() -> Result<()> {
+    let mut log = File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open("/dev/kmsg")?;
+    let mut record = [0; 1024];
+    while log.read(&mut record).is_ok() {}
+    drop(opened()?);
+    let mut found = String::new();
+    while let Ok(len) = log.read(&mut record) {
+        found += &String::from_utf8_lossy(&record[..len]);
+    }
+    let comm = fs::read_to_string("/proc/self/comm")?;
+    let task = nix::unistd::gettid();
+    let text = format!(
+        "vfio-pci {EDU}: vfio-noiommu device opened by user ({}:{task})",
+        comm.trim()
+    );
+    let thread = fs::read_to_string(format!("/proc/self/task/{task}/comm"))?;
+    let other = format!(
+        "vfio-pci {EDU}: vfio-noiommu device opened by user ({}:{task})",
+        thread.trim()
+    );
+    assert!(found.contains(&text) || found.contains(&other), "{found}");
+    Ok(())
+}
+
+fn n1_close_in_every_order() -> Result<()> {
+    for order in [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ] {
+        let (device, group, container) = opened()?;
+        let (mut device, mut group, mut container) = (Some(device), Some(group), Some(container));
+        for step in order {
+            match step {
+                0 => drop(device.take()),
+                1 => drop(group.take()),
+                _ => drop(container.take()),
+            }
+            if let Some(device) = &device {
+                assert_eq!(device.info()?.regions, 9);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What other processes do for these cases.
+pub mod helper {
+    use super::*;
+    use crate::helper::{
+        pause,
+        say, //
+    };
+
+    fn drop_right() -> Result<()> {
+        for set in [
+            caps::CapSet::Effective,
+            caps::CapSet::Permitted,
+            caps::CapSet::Inheritable,
+        ] {
+            caps::drop(None, set, caps::Capability::CAP_SYS_RAWIO)?;
+        }
+        Ok(())
+    }
+
+    fn word<T>(result: vfio_client::Result<T>) -> String {
+        match result {
+            Ok(_) => "OK".to_owned(),
+            Err(error) => format!("{:?}", error.errno()),
+        }
+    }
+
+    /// Opens a group with and without the right.
+    pub fn open() -> Result<()> {
+        say(format!("with: {}", word(group(EDU))));
+        drop_right()?;
+        say(format!("without: {}", word(group(EDU))));
+        Ok(())
+    }
+
+    /// Uses a group and a container that came from a process with more rights.
+    pub fn attach(group: Group, container: Container) -> Result<()> {
+        drop_right()?;
+        say(format!(
+            "SET_CONTAINER: {}",
+            word(group.set_container(&container))
+        ));
+        pause();
+        let set = set_iommu(&container, NOIOMMU).err();
+        say(format!(
+            "SET_IOMMU: {:?}",
+            set.unwrap_or(Errno::UnknownErrno)
+        ));
+        pause();
+        say(format!("GET_DEVICE_FD: {}", word(group.device(EDU))));
+        say(format!("GET_STATUS: {}", group.status()?));
+        Ok(())
+    }
+}

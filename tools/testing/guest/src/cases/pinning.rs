@@ -1,0 +1,463 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages that a driver pins, and what it reads and writes of its user.
+
+use crate::{
+    edu::Edu,
+    harness::{
+        Failure,
+        cases, //
+    },
+    helper::Helper,
+    leak::locked_kib,
+    pin::{
+        Pinning,
+        READ,
+        WRITE, //
+    },
+};
+use anyhow::Result;
+use vfio_client::{
+    Errno,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE, //
+};
+
+cases! {
+    t_x1_pin,
+    t_x1_counts,
+    t_x1_not_in_v1,
+    t_x1_overflow,
+    t_x1_not_mapped,
+    t_x1_protection,
+    t_x1_not_readable_memory,
+    t_x1_other_process,
+    t_x2_twice,
+    t_x3_all_or_nothing,
+    t_x4_unpin_what_is_not_pinned,
+    t_x5_read_and_write,
+    t_x5_across_mappings,
+    t_x5_protection,
+    t_x5_not_mapped,
+    t_x5_other_process,
+    t_x5_large,
+    t_x6_unmap_is_told,
+    t_x6_close_gives_all_back,
+    t_u03_addresses_stay,
+    with_hardware_beside_it,
+    #[our_type1]
+    t_u14_driver_keeps_pages,
+}
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// Where the cases map.
+const IOVA: u64 = 0x10_0000;
+
+fn mapped(pages: usize, flags: MapFlags) -> Result<(Pinning, Memory)> {
+    let pinning = Pinning::new()?;
+    let memory = Memory::anonymous(pages * PAGE_SIZE)?;
+    pinning.container.map(IOVA, &memory, flags)?;
+    Ok((pinning, memory))
+}
+
+fn t_x1_pin() -> Result<()> {
+    let (pinning, memory) = mapped(8, MapFlags::ReadWrite)?;
+    let pinner = &pinning.pinner;
+    memory.write_u64(0x3000, 0x1234_5678_9abc_def0);
+    assert_eq!(
+        pinner.pin(IOVA + 0x3000, 2, READ)?,
+        (2, 0x1234_5678_9abc_def0)
+    );
+    assert_eq!(pinner.pinned()?, 2);
+    assert_eq!(locked_kib(), 8);
+    // It is the page itself, not a copy.
+    pinner.poke(IOVA + 0x3000, 77)?;
+    assert_eq!(memory.read_u64(0x3000), 77);
+    pinner.unpin(IOVA, 8)?;
+    assert_eq!((pinner.pinned()?, locked_kib()), (0, 0));
+    Ok(())
+}
+
+fn t_x1_counts() -> Result<()> {
+    let (pinning, _memory) = mapped(520, MapFlags::ReadWrite)?;
+    let pinner = &pinning.pinner;
+    assert_eq!(pinner.pin(IOVA, 0, READ).errno(), Errno::EINVAL);
+    assert_eq!(pinner.pin(IOVA, 513, READ).errno(), Errno::E2BIG);
+    assert_eq!(pinner.pin(IOVA, 512, READ | WRITE)?.0, 512);
+    assert_eq!((pinner.pinned()?, locked_kib()), (512, 2048));
+    assert_eq!(pinner.pin(IOVA + 512 * PAGE, 8, READ)?.0, 8);
+    assert_eq!((pinner.pinned()?, locked_kib()), (520, 2080));
+    Ok(())
+}
+
+fn t_x1_not_in_v1() -> Result<()> {
+    let pinning = Pinning::alone(Iommu::Type1)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
+    assert_eq!(pinning.pinner.pin(IOVA, 1, READ).errno(), Errno::EACCES);
+    assert_eq!(pinning.pinner.pin(0, 1, READ).errno(), Errno::EACCES);
+    // But reading and writing works.
+    pinning.pinner.write(IOVA + 5, b"first version")?;
+    assert_eq!(memory.to_vec(5, 13), b"first version");
+    assert_eq!(pinning.pinner.read(IOVA + 5, 5)?, b"first");
+    Ok(())
+}
+
+fn t_x1_overflow() -> Result<()> {
+    let (pinning, memory) = mapped(1, MapFlags::ReadWrite)?;
+    let last = u64::MAX - (PAGE - 1);
+    assert_eq!(pinning.pinner.pin(last, 2, READ).errno(), Errno::EOVERFLOW);
+    assert_eq!(pinning.pinner.pin(last, 1, READ).errno(), Errno::EINVAL);
+    pinning.container.map(last, &memory, MapFlags::ReadWrite)?;
+    assert_eq!(pinning.pinner.pin(last, 1, READ)?.0, 1);
+    Ok(())
+}
+
+fn t_x1_not_mapped() -> Result<()> {
+    let (pinning, _memory) = mapped(1, MapFlags::ReadWrite)?;
+    for iova in [0, IOVA - PAGE, IOVA + PAGE, 1 << 60] {
+        let pin = pinning.pinner.pin(iova, 1, READ);
+        assert_eq!(pin.errno(), Errno::EINVAL, "{iova:#x}");
+    }
+    pinning.container.unmap(IOVA, PAGE)?;
+    assert_eq!(pinning.pinner.pin(IOVA, 1, READ).errno(), Errno::EINVAL);
+    Ok(())
+}
+
+fn t_x1_protection() -> Result<()> {
+    for (flags, allowed) in [
+        (MapFlags::Read, READ),
+        (MapFlags::Write, WRITE),
+        (MapFlags::ReadWrite, READ | WRITE),
+    ] {
+        let (pinning, _memory) = mapped(1, flags)?;
+        for wanted in [0, READ, WRITE, READ | WRITE] {
+            let pin = pinning.pinner.pin(IOVA, 1, wanted).map(|(count, _)| count);
+            let expected = if wanted & !allowed == 0 {
+                Ok(1)
+            } else {
+                Err(Errno::EPERM)
+            };
+            assert_eq!(pin, expected, "{wanted} of {flags:?}");
+            pinning.pinner.unpin(IOVA, 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// That nothing is there shows when a page is pinned, not when it is mapped.
+fn t_x1_not_readable_memory() -> Result<()> {
+    let (pinning, mut memory) = mapped(2, MapFlags::ReadWrite)?;
+    memory.protect(true, false)?;
+    assert_eq!(pinning.pinner.pin(IOVA, 1, READ).errno(), Errno::EFAULT);
+    memory.protect(true, true)?;
+    assert_eq!(pinning.pinner.pin(IOVA, 1, READ)?.0, 1);
+    memory.protect(false, false)?;
+    assert_eq!(
+        pinning.pinner.pin(IOVA + PAGE, 1, READ).errno(),
+        Errno::EFAULT
+    );
+    assert_eq!(
+        pinning.pinner.pin(IOVA, 1, READ)?.0,
+        1,
+        "it was pinned before"
+    );
+    Ok(())
+}
+
+/// A process that maps 4 pages of its own into a container of ours.
+fn mapper(pinning: &Pinning) -> Result<Helper> {
+    use std::os::fd::{
+        AsFd,
+        AsRawFd, //
+    };
+    let fd = pinning.container.as_fd().try_clone_to_owned()?;
+    let number = fd.as_raw_fd().to_string();
+    let mut helper = Helper::spawn(&["map", &number, &IOVA.to_string()], &[&fd])?;
+    assert_eq!(helper.line()?, "OK");
+    assert_eq!(helper.line()?, "0", "nothing is pinned");
+    Ok(helper)
+}
+
+fn t_x1_other_process() -> Result<()> {
+    let pinning = Pinning::new()?;
+    let mut helper = mapper(&pinning)?;
+    // The page is that of who mapped it, and so is the account.
+    assert_eq!(
+        pinning.pinner.pin(IOVA, 2, READ)?,
+        (2, 0xc5c5_c5c5_c5c5_c5c5)
+    );
+    assert_eq!(locked_kib(), 0);
+    pinning.pinner.poke(IOVA, 0x99)?;
+    helper.proceed()?;
+    assert_eq!(helper.line()?, "0x99");
+    helper.kill()?;
+    let gone = pinning.pinner.pin(IOVA + 2 * PAGE, 1, READ);
+    assert_eq!(gone.errno(), Errno::ENODEV);
+    assert_eq!(
+        pinning.pinner.pin(IOVA, 1, READ)?,
+        (1, 0x99),
+        "it was pinned before"
+    );
+    assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
+    assert_eq!(pinning.pinner.pinned()?, 0);
+    Ok(())
+}
+
+fn t_x2_twice() -> Result<()> {
+    let (pinning, memory) = mapped(4, MapFlags::ReadWrite)?;
+    let pinner = &pinning.pinner;
+    // The driver checks that it gets the same page, and drops one of the two references.
+    for _ in 0..3 {
+        memory.write_u64(0, memory.read_u64(0) + 1);
+        let word = memory.read_u64(0);
+        assert_eq!(pinner.pin(IOVA, 4, READ | WRITE)?, (4, word));
+        assert_eq!((pinner.pinned()?, locked_kib()), (4, 16));
+    }
+    // Even when the process has other memory there by now.
+    memory.discard()?;
+    assert_eq!(memory.read_u64(0), 0);
+    assert_eq!(pinner.pin(IOVA, 1, READ)?, (1, 3));
+    pinner.unpin(IOVA, 4)?;
+    assert_eq!((pinner.pinned()?, locked_kib()), (0, 0));
+    assert_eq!(pinner.pin(IOVA, 1, READ)?, (1, 0));
+    Ok(())
+}
+
+fn t_x3_all_or_nothing() -> Result<()> {
+    let (pinning, memory) = mapped(4, MapFlags::ReadWrite)?;
+    let pinner = &pinning.pinner;
+    assert_eq!(pinner.pin(IOVA, 5, READ).errno(), Errno::EINVAL);
+    assert_eq!(locked_kib(), 0);
+    pinning
+        .container
+        .map_part(IOVA + 4 * PAGE, &memory, 0, PAGE_SIZE, MapFlags::Read)?;
+    assert_eq!(pinner.pin(IOVA, 5, WRITE).errno(), Errno::EPERM);
+    assert_eq!(locked_kib(), 0);
+    // What was pinned before stays so.
+    assert_eq!(pinner.pin(IOVA + PAGE, 2, READ)?.0, 2);
+    assert_eq!(pinner.pin(IOVA, 6, READ).errno(), Errno::EINVAL);
+    assert_eq!((pinner.pinned()?, locked_kib()), (2, 8));
+    let before = pinner.unmaps()?;
+    pinning.container.unmap(IOVA + 4 * PAGE, PAGE)?;
+    assert_eq!(pinner.unmaps()?, before, "nothing is pinned there");
+    assert_eq!(pinner.pin(IOVA, 4, READ)?.0, 4, "across what is pinned");
+    assert_eq!(locked_kib(), 16);
+    Ok(())
+}
+
+fn t_x4_unpin_what_is_not_pinned() -> Result<()> {
+    let (pinning, _memory) = mapped(4, MapFlags::ReadWrite)?;
+    let pinner = &pinning.pinner;
+    assert_eq!(pinner.unpin_stray(IOVA, 4)?, 0);
+    assert_eq!(locked_kib(), 0);
+    assert_eq!(pinner.pin(IOVA, 1, READ)?.0, 1);
+    assert_eq!(pinner.unpin_stray(IOVA + PAGE, 3)?, 0);
+    assert_eq!(locked_kib(), 4);
+    assert_eq!(pinner.unpin_stray(IOVA, 4)?, 0);
+    assert_eq!(locked_kib(), 0, "one of them was pinned");
+    Ok(())
+}
+
+fn t_x5_read_and_write() -> Result<()> {
+    let (pinning, memory) = mapped(4, MapFlags::ReadWrite)?;
+    let pinner = &pinning.pinner;
+    let text: Vec<u8> = (0..=255).cycle().take(PAGE_SIZE * 4).collect();
+    memory.write(0, &text);
+    for (offset, len) in [
+        (0, 1),
+        (3, 8),
+        (4090, 12),
+        (1, 4 * PAGE_SIZE - 1),
+        (4095, 1),
+        (7, 4097),
+    ] {
+        let read = pinner.read(IOVA + offset as u64, len)?;
+        assert_eq!(read, &text[offset..offset + len], "{len} bytes at {offset}");
+    }
+    for (offset, len) in [(0, 1), (4095, 2), (4093, 8200), (2, 7)] {
+        memory.fill(0, memory.len(), 0xee);
+        pinner.write(IOVA + offset as u64, &text[..len])?;
+        let end = offset + len;
+        assert_eq!(memory.to_vec(offset, len), &text[..len]);
+        assert!(memory.to_vec(0, offset).iter().all(|&byte| byte == 0xee));
+        assert!(memory.to_vec(end, 64).iter().all(|&byte| byte == 0xee));
+    }
+    assert_eq!(locked_kib(), 0, "nothing is pinned for that");
+    Ok(())
+}
+
+fn t_x5_across_mappings() -> Result<()> {
+    let (pinning, first) = mapped(2, MapFlags::ReadWrite)?;
+    let second = Memory::anonymous(2 * PAGE_SIZE)?;
+    pinning
+        .container
+        .map(IOVA + 2 * PAGE, &second, MapFlags::ReadWrite)?;
+    pinning.pinner.write(IOVA + 2 * PAGE - 3, b"abcdef")?;
+    assert_eq!(first.to_vec(2 * PAGE_SIZE - 3, 3), b"abc");
+    assert_eq!(second.to_vec(0, 3), b"def");
+    assert_eq!(pinning.pinner.read(IOVA + 2 * PAGE - 2, 4)?, b"bcde");
+    Ok(())
+}
+
+fn t_x5_protection() -> Result<()> {
+    for (flags, read, write) in [
+        (MapFlags::Read, Ok(()), Err(Errno::EPERM)),
+        (MapFlags::ReadWrite, Ok(()), Ok(())),
+        (MapFlags::Write, Err(Errno::EPERM), Err(Errno::EPERM)),
+    ] {
+        let (pinning, memory) = mapped(1, flags)?;
+        assert_eq!(pinning.pinner.read(IOVA, 8).map(drop), read, "{flags:?}");
+        assert_eq!(
+            pinning.pinner.write(IOVA, b"x").map(drop),
+            write,
+            "{flags:?}"
+        );
+        let expected = if write.is_ok() { b'x' } else { 0 };
+        assert_eq!(memory.read_u8(0), expected);
+    }
+    // Also what the process itself may not do.
+    let (pinning, mut memory) = mapped(1, MapFlags::ReadWrite)?;
+    memory.protect(true, false)?;
+    assert_eq!(pinning.pinner.write(IOVA, b"x").errno(), Errno::EFAULT);
+    assert_eq!(pinning.pinner.read(IOVA, 1)?, [0]);
+    memory.protect(false, false)?;
+    assert_eq!(pinning.pinner.read(IOVA, 1).errno(), Errno::EFAULT);
+    Ok(())
+}
+
+fn t_x5_not_mapped() -> Result<()> {
+    let (pinning, memory) = mapped(2, MapFlags::ReadWrite)?;
+    let pinner = &pinning.pinner;
+    assert_eq!(pinner.read(0, 1).errno(), Errno::EINVAL);
+    assert_eq!(pinner.write(0, b"x").errno(), Errno::EINVAL);
+    assert_eq!(pinner.read(IOVA - 1, 1).errno(), Errno::EINVAL);
+    assert_eq!(pinner.read(IOVA + 2 * PAGE - 1, 2).errno(), Errno::EINVAL);
+    // What fits was written nevertheless.
+    assert_eq!(
+        pinner.write(IOVA + 2 * PAGE - 1, b"yz").errno(),
+        Errno::EINVAL
+    );
+    assert_eq!(memory.read_u8(2 * PAGE_SIZE - 1), b'y');
+    assert_eq!(pinner.read(IOVA, 0).errno(), Errno::EINVAL, "nothing");
+    Ok(())
+}
+
+fn t_x5_other_process() -> Result<()> {
+    let pinning = Pinning::new()?;
+    let helper = mapper(&pinning)?;
+    assert_eq!(pinning.pinner.read(IOVA, 8).errno(), Errno::EFAULT);
+    assert_eq!(pinning.pinner.write(IOVA, b"x").errno(), Errno::EFAULT);
+    helper.kill()?;
+    assert_eq!(pinning.pinner.read(IOVA, 8).errno(), Errno::EPERM);
+    Ok(())
+}
+
+fn t_x5_large() -> Result<()> {
+    let (pinning, memory) = mapped(300, MapFlags::ReadWrite)?;
+    let size = 1 << 20;
+    let text: Vec<u8> = (0u32..size as u32 / 4).flat_map(u32::to_ne_bytes).collect();
+    pinning.pinner.write(IOVA + 0x123, &text)?;
+    assert_eq!(memory.to_vec(0x123, size), text);
+    assert_eq!(pinning.pinner.read(IOVA + 0x123, size)?, text);
+    Ok(())
+}
+
+fn t_x6_unmap_is_told() -> Result<()> {
+    let (pinning, memory) = mapped(4, MapFlags::ReadWrite)?;
+    let other = IOVA + 0x10_0000;
+    pinning.container.map(other, &memory, MapFlags::ReadWrite)?;
+    let pinner = &pinning.pinner;
+    let before = pinner.unmaps()?;
+    let told = || pinner.unmaps().map(|count| count - before);
+    assert_eq!(pinner.pin(IOVA + PAGE, 2, READ)?.0, 2);
+    assert_eq!(pinning.container.unmap(other, 4 * PAGE)?, 4 * PAGE);
+    assert_eq!(told()?, 0, "nothing was pinned there");
+    assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
+    assert_eq!((told()?, pinner.pinned()?, locked_kib()), (1, 0, 0));
+    // Two mappings, both with pinned pages.
+    pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
+    pinning.container.map(other, &memory, MapFlags::ReadWrite)?;
+    assert_eq!(
+        (pinner.pin(IOVA, 4, READ)?.0, pinner.pin(other, 4, READ)?.0),
+        (4, 4)
+    );
+    assert_eq!(locked_kib(), 32, "each is charged");
+    assert_eq!(pinning.container.unmap_all()?, 8 * PAGE);
+    assert_eq!((told()?, pinner.pinned()?, locked_kib()), (3, 0, 0));
+    Ok(())
+}
+
+fn t_x6_close_gives_all_back() -> Result<()> {
+    let (pinning, _memory) = mapped(4, MapFlags::ReadWrite)?;
+    assert_eq!(pinning.pinner.pin(IOVA, 4, READ)?.0, 4);
+    drop(pinning.pinner);
+    assert_eq!(locked_kib(), 0);
+    assert_eq!(pinning.container.unmap_all()?, 4 * PAGE);
+    Ok(())
+}
+
+fn t_u03_addresses_stay() -> Result<()> {
+    use vfio_client::{
+        Bytes,
+        raw,
+        request,
+        uapi::VFIO_DMA_UNMAP_FLAG_VADDR, //
+    };
+    let (pinning, _memory) = mapped(1, MapFlags::ReadWrite)?;
+    let (flag, size) = (VFIO_DMA_UNMAP_FLAG_VADDR, PAGE);
+    let mut unmap = Bytes::new().u32(24).u32(flag).u64(IOVA).u64(size);
+    let answer = raw::bytes(&pinning.container, request::IOMMU_UNMAP_DMA, &mut unmap);
+    assert_eq!(answer, Err(Errno::EBUSY));
+    assert_eq!(pinning.pinner.pin(IOVA, 1, READ)?.0, 1);
+    Ok(())
+}
+
+/// The driver and a device see the same memory.
+fn with_hardware_beside_it() -> Result<()> {
+    let (pinning, memory) = mapped(4, MapFlags::ReadWrite)?;
+    let pinner = &pinning.pinner;
+    assert_eq!(pinner.pin(IOVA, 2, READ | WRITE)?.0, 2);
+    let (_group, device) = pinning.join_edu()?;
+    let edu = Edu::new(&device)?;
+    pinner.poke(IOVA + PAGE, 0xabcd_ef01_2345_6789)?;
+    edu.load(IOVA + PAGE, PAGE)?;
+    edu.store(IOVA + 3 * PAGE, PAGE)?;
+    assert_eq!(
+        pinner.pin(IOVA + 3 * PAGE, 1, READ)?,
+        (1, 0xabcd_ef01_2345_6789)
+    );
+    edu.store(IOVA, PAGE)?;
+    assert_eq!(
+        pinner.read(IOVA, 8)?,
+        0xabcd_ef01_2345_6789u64.to_ne_bytes()
+    );
+    pinner.write(IOVA + 8, &[7; 8])?;
+    assert_eq!(memory.read_u64(8), 0x0707_0707_0707_0707);
+    let before = pinner.unmaps()?;
+    assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
+    assert_eq!((pinner.unmaps()? - before, pinner.pinned()?), (1, 0));
+    Ok(())
+}
+
+/// The kernel's own module stops the machine here.
+fn t_u14_driver_keeps_pages() -> Result<()> {
+    let (pinning, _memory) = mapped(4, MapFlags::ReadWrite)?;
+    let pinner = &pinning.pinner;
+    assert_eq!(pinner.pin(IOVA, 2, READ)?.0, 2);
+    let before = pinner.unmaps()?;
+    pinner.misbehave(true)?;
+    let unmap = pinning.container.unmap(IOVA, 4 * PAGE);
+    let told = pinner.unmaps()? - before;
+    pinner.misbehave(false)?;
+    assert_eq!(unmap.errno(), Errno::EBUSY);
+    assert!(told >= 1, "it was told");
+    assert_eq!((pinner.pinned()?, locked_kib()), (2, 8), "all is as it was");
+    assert_eq!(pinner.pin(IOVA, 4, READ)?.0, 4, "and still works");
+    assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
+    assert_eq!(locked_kib(), 0);
+    Ok(())
+}
