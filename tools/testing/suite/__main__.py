@@ -39,7 +39,7 @@ def selected(steps, names):
 
 def same_tests(results):
     """Our modules and the C ones must have passed the very same tests."""
-    pairs = [(f"{name}-c", f"{name}-rust") for name in ("guest", "nointremap", "amd")]
+    pairs = [(f"{name}-c", f"{name}-rust") for name in ("guest", "nointremap", "amd", "mdev", "pinning", "noiommu")]
     for reference, ours in pairs:
         if reference in results and ours in results:
             names = [{r.name for r in results[step]} for step in (reference, ours)]

@@ -27,6 +27,8 @@ def guest(name, *options, kernel="stock"):
     """The guest programs' tests on a kernel, with some choice of modules."""
     command = ["tools/testing/guest/run", "--no-build", "--kernel", kernel, *options]
     modules = (f"build-{kernel}",) if "rust" in options else ()
+    if "pinning" in options:
+        modules += (f"drivers-{kernel}",)
     return Step(name, command, results.libtest, after=("programs", *modules))
 
 
@@ -68,6 +70,11 @@ def all_steps(repo):
         guest("nointremap-rust", "--stack", "rust", "--set", "nointremap"),
         guest("amd-c", "--stack", "c", "--iommu", "amd"),
         guest("amd-rust", "--stack", "rust", "--iommu", "amd"),
+        guest("mdev-c", "--stack", "c", "--set", "mdev", kernel="test"),
+        guest("mdev-rust", "--stack", "rust", "--set", "mdev", kernel="test"),
+        make("drivers-stock", "test-drivers", "KERNEL=stock", "WERROR=1"),
+        guest("pinning-c", "--stack", "c", "--set", "pinning"),
+        guest("noiommu-c", "--stack", "c", "--set", "noiommu", kernel="test"),
         guest("stress", "--stack", "rust", "--set", "stress", kernel="test"),
         script("vm-runner", "tools/testing/vm/selftest", after=("build-test",)),
         make("build-debug", "modules", "KERNEL=debug", "WERROR=1"),
