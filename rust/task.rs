@@ -41,6 +41,12 @@ impl Caller {
         self.comm
     }
 
+    /// The task's name.
+    pub fn name(&self) -> &BStr {
+        let length = self.comm.iter().position(|&c| c == 0);
+        BStr::from_bytes(&self.comm[..length.unwrap_or(self.comm.len())])
+    }
+
     /// The task's number.
     pub fn pid(&self) -> i32 {
         self.pid
@@ -49,8 +55,6 @@ impl Caller {
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let length = self.comm.iter().position(|&c| c == 0);
-        let name = BStr::from_bytes(&self.comm[..length.unwrap_or(self.comm.len())]);
-        f.write_fmt(fmt!("{} ({})", name, self.pid))
+        f.write_fmt(fmt!("{} ({})", self.name(), self.pid))
     }
 }

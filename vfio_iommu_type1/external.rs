@@ -21,7 +21,10 @@ use kernel_ext::{
         Transfer,
         UserDevice, //
     },
-    mm::PinBatch, //
+    mm::{
+        FrameRun,
+        PinBatch, //
+    },
 };
 
 use crate::{
@@ -253,7 +256,13 @@ impl Target<'_> {
                 memory = self.body.charge.owner().memory();
             }
             let mm = memory.as_ref().ok_or(ENODEV)?;
-            batch.fill_remote(mm, vaddr, missing as usize, write)?;
+            batch
+                .fill_remote(mm, vaddr, missing as usize, write)
+                .or_else(|e| match FrameRun::find_remote(mm, vaddr, 1, write)? {
+                    // Registers of a device have no page to give.
+                    Some(_) => Err(EINVAL),
+                    None => Err(e),
+                })?;
             while let Some(run) = batch.take_run(1) {
                 let charged = self.charges && run.is_charged();
                 self.body.charge.add(usize::from(charged))?;

@@ -51,6 +51,20 @@ impl FrameRun {
     pub fn find(start: usize, limit: usize, write: bool) -> Result<Option<Self>> {
         let current = kernel::current!();
         let mm = current.mm().ok_or(ENODEV)?;
+        Self::find_remote(mm, start, limit, write)
+    }
+
+    /// As [`find`](Self::find), but in `mm`, which needn't be the calling process's.
+    ///
+    /// # Errors
+    ///
+    /// As for [`find`](Self::find).
+    pub fn find_remote(
+        mm: &MmWithUser,
+        start: usize,
+        limit: usize,
+        write: bool,
+    ) -> Result<Option<Self>> {
         let _lock = mm.mmap_read_lock();
         // SAFETY: `mm` is valid; its lock is held.
         let start = unsafe { bindings::kernel_ext_untagged_addr(mm.as_raw(), start) };

@@ -253,10 +253,12 @@ impl Device {
             }
             if left < 0 {
                 interrupted = true;
+                let waiter = Caller::current();
                 dev_warn!(
                     self.parent(),
-                    "Device is currently in use, task {} blocked until device is released\n",
-                    Caller::current()
+                    "Device is currently in use, task \"{}\" ({}) blocked until device is released\n",
+                    waiter.name(),
+                    waiter.pid()
                 );
             }
         }

@@ -80,10 +80,12 @@ pub(crate) fn open_fd(
     let kept: ARef<Device> = device.clone();
     let open = KBox::write(slot, OpenDevice { device, group });
     if open.group.kind() == GroupKind::NoIommu {
+        let user = Caller::current();
         dev_warn!(
             kept.parent(),
-            "vfio-noiommu device opened by user ({})\n",
-            Caller::current()
+            "vfio-noiommu device opened by user ({}:{})\n",
+            user.name(),
+            user.pid()
         );
     }
     anon_file::open(&FILES, c"[vfio-device]", open, Some(&kept.inode()))
