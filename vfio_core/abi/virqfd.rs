@@ -16,7 +16,10 @@ use kernel::{
     fs::LocalFile,
     prelude::*,
     static_lock_class,
-    sync::aref::ARef, //
+    sync::{
+        aref::ARef,
+        LockClassKey, //
+    }, //
 };
 use kernel_ext::bindings::{
     self,
@@ -117,16 +120,19 @@ pub(super) unsafe fn enable(action: Action, slot: *mut *mut virqfd, fd: c_int) -
             &raw mut (*virqfd).shutdown,
             shutdown_callback,
             c"virqfd::shutdown",
+            static_lock_class!(),
         );
         init_work(
             &raw mut (*virqfd).inject,
             inject_callback,
             c"virqfd::inject",
+            static_lock_class!(),
         );
         init_work(
             &raw mut (*virqfd).flush_inject,
             flush_callback,
             c"virqfd::flush",
+            static_lock_class!(),
         );
         (*virqfd).wait.func = Some(wakeup_callback);
         (*virqfd).pt._qproc = Some(listen_callback);
@@ -211,15 +217,16 @@ unsafe fn init_work(
     work: *mut work_struct,
     callback: unsafe extern "C" fn(*mut work_struct),
     name: &'static CStr,
+    key: Pin<&'static LockClassKey>,
 ) {
-    // SAFETY: By this function's contract; the lock class is static.
+    // SAFETY: By this function's contract; the lock class is static, and of this name only.
     unsafe {
         bindings::init_work_with_key(
             work,
             Some(callback),
             false,
             name.as_char_ptr(),
-            static_lock_class!().as_ptr(),
+            key.as_ptr(),
         )
     };
 }
