@@ -9,6 +9,8 @@ use super::{
 use crate::{
     Bytes, PAGE_SIZE, request,
     uapi::{
+        VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
+        VFIO_DEVICE_FEATURE_GET,
         VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
         VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP, //
     },
@@ -96,6 +98,7 @@ fn check_pointers(nr: u32, memory: &Memory, offset: usize) {
         request::IOMMU_DIRTY_PAGES => (40, 32, VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP),
         _ => return,
     };
+    check_report(nr, memory, offset);
     let end = offset + address.max(length) + 8;
     if !memory.is_readable() || end > memory.len() {
         return;
@@ -105,6 +108,27 @@ fn check_pointers(nr: u32, memory: &Memory, offset: usize) {
     assert!(
         bytes.get_u32(4) & flags == 0 || registry::may_write(address, length),
         "request {nr:#x} would let the kernel write {length:#x} bytes at {address:#x}"
+    );
+}
+
+/// Checks the bitmap of a report of DMA logging, a feature of devices.
+#[track_caller]
+fn check_report(nr: u32, memory: &Memory, offset: usize) {
+    const SIZE: usize = 8 + 32;
+    const GET_REPORT: u32 = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT;
+    if nr != request::DEVICE_FEATURE || !memory.is_readable() || offset + SIZE > memory.len() {
+        return;
+    }
+    let bytes = Bytes::new().raw(&memory.to_vec(offset, SIZE));
+    let (length, page_size, bitmap) = (bytes.get_u64(16), bytes.get_u64(24), bytes.get_u64(32));
+    // The kernel writes whole words of 64 bits.
+    let words = (length / page_size.max(1)).div_ceil(64).saturating_add(1);
+    assert!(
+        bytes.get_u32(4) & GET_REPORT != GET_REPORT
+            || page_size < PAGE_SIZE as u64
+            || bytes.get_u64(8).checked_add(length).is_none()
+            || registry::may_write(bitmap, words.saturating_mul(8)),
+        "a report would let the kernel write behind {bitmap:#x}"
     );
 }
 

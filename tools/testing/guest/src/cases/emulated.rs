@@ -462,7 +462,7 @@ fn d23_arguments() -> Result<()> {
         (NONE | TRIGGER, INTX, 0, 6),
         (NONE | TRIGGER, INTX, 4, 2),
         (NONE | TRIGGER | 64, INTX, 0, 1),
-        (NONE | TRIGGER | 1 << 31, INTX, 0, 1),
+        (NONE | TRIGGER | (1 << 31), INTX, 0, 1),
         (TRIGGER, INTX, 0, 1),
         (NONE | BOOL | TRIGGER, INTX, 0, 1),
         (BOOL | EVENTFD | TRIGGER, INTX, 0, 1),

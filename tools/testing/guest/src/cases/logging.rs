@@ -79,7 +79,8 @@ fn stop(open: &Open) -> Result<i32, Errno> {
 }
 
 fn report(open: &Open, iova: u64, length: u64, page_size: u64) -> Result<Result<i32, Errno>> {
-    let bits = Memory::anonymous(PAGE_SIZE)?;
+    // Room for a bit a page of 1 GiB.
+    let bits = Memory::anonymous(9 * PAGE_SIZE)?;
     let mut data = Bytes::new()
         .u64(iova)
         .u64(length)

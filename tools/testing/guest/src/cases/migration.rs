@@ -202,7 +202,7 @@ fn d07_checks() -> Result<()> {
         };
         assert_eq!(ask(id | GET | SET | PROBE, 0), both, "feature {id}");
         assert_eq!(ask(id | GET | SET, 64), Err(Errno::EINVAL));
-        assert_eq!(ask(id | GET | 1 << 19, 64), Err(Errno::EINVAL));
+        assert_eq!(ask(id | GET | (1 << 19), 64), Err(Errno::EINVAL));
     }
     assert_eq!(state(&open.device)?, RUNNING, "to probe changes nothing");
     Ok(())

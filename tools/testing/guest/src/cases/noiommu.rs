@@ -206,7 +206,7 @@ fn s6_name() -> Result<()> {
 fn s10_taint() -> Result<()> {
     let text = fs::read_to_string("/proc/sys/kernel/tainted")?;
     let bits: u64 = text.trim().parse()?;
-    assert_eq!(bits & 1 << 6, 1 << 6, "{bits:#x}");
+    assert_eq!(bits & (1 << 6), 1 << 6, "{bits:#x}");
     Ok(())
 }
 

@@ -225,7 +225,7 @@ fn t_d5_only_what_was_pinned_or_written() -> Result<()> {
     pinning.pinner.unpin(IOVA + 4 * PAGE, 2)?;
     pinning.pinner.write(IOVA + 10 * PAGE - 1, b"ab")?;
     pinning.pinner.read(IOVA + 20 * PAGE, 100)?;
-    assert_eq!(written(container, 64)?, 0b11 << 4 | 0b11 << 9);
+    assert_eq!(written(container, 64)?, (0b11 << 4) | (0b11 << 9));
     assert_eq!(written(container, 64)?, 0, "reading it clears it");
     pinning.pinner.write(IOVA + 63 * PAGE, b"a")?;
     track(container, STOP)?;
@@ -241,13 +241,13 @@ fn t_d6_pinned_pages_stay_dirty() -> Result<()> {
     track(container, START)?;
     pinning.pinner.pin(IOVA + 60 * PAGE, 4, READ | WRITE)?;
     for _ in 0..3 {
-        assert_eq!(written(container, 64)?, 0xf << 60 | 1 << 7);
+        assert_eq!(written(container, 64)?, (0xf << 60) | (1 << 7));
     }
     pinning.pinner.unpin(IOVA + 61 * PAGE, 1)?;
-    assert_eq!(written(container, 64)?, 0xf << 60 | 1 << 7, "once more");
-    assert_eq!(written(container, 64)?, 0xd << 60 | 1 << 7);
+    assert_eq!(written(container, 64)?, (0xf << 60) | (1 << 7), "once more");
+    assert_eq!(written(container, 64)?, (0xd << 60) | (1 << 7));
     pinning.pinner.unpin(IOVA, 64)?;
-    assert_eq!(written(container, 64)?, 0xd << 60 | 1 << 7);
+    assert_eq!(written(container, 64)?, (0xd << 60) | (1 << 7));
     assert_eq!(written(container, 64)?, 0);
     Ok(())
 }
@@ -313,7 +313,7 @@ fn unmap_with_bitmap() -> Result<()> {
         .u64(bits.addr());
     raw::bytes(&pinning.container, request::IOMMU_UNMAP_DMA, &mut unmap)?;
     assert_eq!(unmap.get_u64(16), 64 * PAGE);
-    assert_eq!(bits.read_u64(0), 1 << 5 | 0b11 << 9);
+    assert_eq!(bits.read_u64(0), (1 << 5) | (0b11 << 9));
     assert_eq!((pinning.pinner.pinned()?, locked_kib()), (0, 0));
     Ok(())
 }
