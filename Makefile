@@ -125,9 +125,11 @@ rustfmtcheck:
 
 # --- Testing -------------------------------------------------------------------------------
 
-.PHONY: test demo
+.PHONY: test selftests demo
 test:
 	@MAKEFLAGS= tools/testing/test $(STEPS)
+selftests:
+	@MAKEFLAGS= tools/testing/selftests/run
 demo:
 	@MAKEFLAGS= tools/testing/demo
 
@@ -153,6 +155,7 @@ Building:
 
 Checking:
   test               everything there is, or STEPS="..." of it; the last line says how many passed and failed
+  selftests          the kernel's own tests of VFIO, on the C modules and on these, side by side
   demo               reads a disk by a userspace NVMe driver through these modules, on Debian's kernel
   clippy             lints; any warning is an error
   rustfmt            formats the Rust files

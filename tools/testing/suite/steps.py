@@ -50,6 +50,7 @@ def all_steps(repo):
     return [
         one("harness", "python3", "-B", "tools/testing/suite/selftest.py"),
         one("vm-report", *"python3 -B -m unittest discover --start-directory tools/testing/vm".split()),
+        one("selftests-report", *"python3 -B -m unittest discover --start-directory tools/testing/selftests".split()),
         script("unsafe", "tools/testing/check-unsafe"),
         make("build-stock", "modules", "KERNEL=stock", "WERROR=1"),
         one("programs", "cargo", "build", "--offline", "--locked", "--release", "--workspace"),
@@ -64,6 +65,7 @@ def all_steps(repo):
         one("demo", "tools/testing/demo", after=("build-stock", "programs")),
         guest("guest-rust-core-c-type1", "--core", "rust", "--type1", "c"),
         guest("guest-c-core-rust-type1", "--core", "c", "--type1", "rust"),
+        script("selftests", "tools/testing/selftests/run", "--no-build", after=("build-stock",)),
         script("abi", "tools/testing/check-abi", after=("build-stock",)),
         script("modprobe", "tools/testing/check-modprobe", after=("build-stock",)),
         guest("nointremap-c", "--stack", "c", "--set", "nointremap"),

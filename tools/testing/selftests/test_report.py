@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What is read out of the guests' output: python3 -m unittest test_report"""
+
+import unittest
+
+import main
+import report
+from report import FAIL, LOST, PASS, SKIP
+
+LIST = """\
+# FIXTURE            VARIANT                   TEST
+global                                         
+--------------------------------------------------------------------------------
+vfio_dma_mapping_test vfio_type1_iommu_anonymous map
+                     iommufd                   unmap
+                     vfio_type1v2_iommu_anonymous_hugetlb_1gb 
+--------------------------------------------------------------------------------
+vfio_cdev                                      bind
+                                               attach
+Created 1 VF (0000:01:10.0) under the PF: 0000:01:00.0
+"""
+
+GUEST = f"""\
+=== list vfio_dma_mapping_test edu
+{LIST}=== run vfio_dma_mapping_test edu
+TAP version 13
+1..4
+# a.c:1:map:Expected 1 (1) == 2 (2)
+not ok 1 vfio_dma_mapping_test.vfio_type1_iommu_anonymous.map
+ok 2 vfio_dma_mapping_test.vfio_type1_iommu_anonymous.unmap
+ok 3 vfio_dma_mapping_test.vfio_type1v2_iommu_anonymous_hugetlb_1gb.map # SKIP no memory
+=== end
+=== list vfio_pci_driver_test edu
+x.c:1: Assertion Failure
+
+  Expression: iommu->iommufd > 0
+  Observed: 0xffffffffffffffff > 0
+  [errno: 2 - No such file or directory]
+"""
+
+ONE, TWO, HUGE = "vfio_type1_iommu_anonymous", "vfio_dma_mapping_test", "vfio_type1v2_iommu_anonymous_hugetlb_1gb"
+
+
+class Report(unittest.TestCase):
+    def setUp(self):
+        self.run_of_c = report.parse(GUEST)
+
+    def test_list(self):
+        found = report.listed(LIST)
+        self.assertEqual(len(found), 3 * 2 + 2)
+        self.assertIn((TWO, HUGE, "unmap"), found)
+        self.assertEqual(found[-2:], [("vfio_cdev", "", "bind"), ("vfio_cdev", "", "attach")])
+
+    def test_outcomes(self):
+        wanted = {f"{ONE}.map": FAIL, f"{ONE}.unmap": PASS, f"{HUGE}.map": SKIP, f"{HUGE}.unmap": LOST}
+        self.assertEqual(self.run_of_c.outcomes, {(f"{TWO}.{case}", "edu"): end for case, end in wanted.items()})
+        self.assertEqual(self.run_of_c.reasons[f"{TWO}.{HUGE}.map", "edu"], ["no memory"])
+        self.assertFalse(self.run_of_c.done)
+
+    def test_what_was_not_run(self):
+        other = {f"{TWO}.iommufd.map", f"{TWO}.iommufd.unmap", "vfio_cdev.bind", "vfio_cdev.attach"}
+        self.assertEqual(self.run_of_c.other_modes, {TWO: other})
+        self.assertEqual(list(self.run_of_c.unlisted.values()), ["iommu->iommufd > 0: No such file or directory"])
+
+
+class Comparison(unittest.TestCase):
+    def test_only_what_passes_on_c_counts(self):
+        for c, rust, wanted in ((PASS, PASS, "ok"), (PASS, FAIL, "not ok"), (PASS, SKIP, "not ok"),
+                                (PASS, LOST, "not ok"), (FAIL, FAIL, "-"), (SKIP, PASS, "-")):
+            self.assertEqual(main.verdict(c, rust), wanted)
+
+    def test_case_that_ours_did_not_run(self):
+        runs = {"c": report.parse(GUEST), "rust": report.Run()}
+        rows = [line for line in main.table(runs) if line.startswith("not ok")]
+        self.assertEqual(len(rows), 1)
+        self.assertIn(f"{ONE}.unmap", rows[0])
+
+
+if __name__ == "__main__":
+    unittest.main()
