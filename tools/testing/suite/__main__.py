@@ -37,14 +37,17 @@ def selected(steps, names):
     return [step for step in steps if step.name in wanted]
 
 
+# Each of these runs once on the C modules, as the reference, and once on ours.
+PAIRS = ("guest", "nointremap", "amd", "mdev", "pinning", "noiommu")
+
+
 def same_tests(results):
-    """Our modules and the C ones must have passed the very same tests."""
-    pairs = [(f"{name}-c", f"{name}-rust") for name in ("guest", "nointremap", "amd", "mdev", "pinning", "noiommu")]
-    for reference, ours in pairs:
+    """Ours must have gone through all tests of the C modules; what is new has tests of its own."""
+    for name in PAIRS:
+        reference, ours = f"{name}-c", f"{name}-rust"
         if reference in results and ours in results:
-            names = [{r.name for r in results[step]} for step in (reference, ours)]
-            differing = sorted(names[0] ^ names[1])
-            yield Result(f"{reference} and {ours} ran the same tests", not differing, "\n".join(differing))
+            missing = sorted({r.name for r in results[reference]} - {r.name for r in results[ours]})
+            yield Result(f"{ours} ran all tests of {reference}", not missing, "\n".join(missing))
 
 
 def main():
