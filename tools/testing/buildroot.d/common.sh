@@ -29,6 +29,18 @@ take_lock() {
 		flock "$lock_fd"
 	fi
 	lock_taken=yes
+	remove_unfinished
+}
+
+# What an interrupted run has left: folders without their mark, and logs.
+remove_unfinished() {
+	local path
+	for path in "$cache"/{root,linux,stock,test,debug}-*; do
+		if [[ -d $path ]] && ! is_complete "$path"; then
+			in_namespace rm -rf --one-file-system "$path"
+		fi
+	done
+	rm -f "$cache"/*.log "$cache"/*.list
 }
 
 # A folder of the cache counts only with this mark in it, which is put there last.
@@ -44,8 +56,7 @@ make_complete() {
 	is_complete "$dir" && return
 	take_lock
 	is_complete "$dir" && return
-	in_namespace rm -rf --one-file-system "$dir"
-	mkdir -p "$dir"
+	mkdir "$dir"
 	"$@" "$dir"
 	touch "$dir/.complete"
 }

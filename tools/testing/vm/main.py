@@ -86,7 +86,8 @@ def verdict(options, outcome):
     for lines in found:
         print("\n".join(lines), file=sys.stderr)
     if outcome.timed_out:
-        say(f"killed the guest after {options.timeout:g} s")
+        print(last_words(outcome.log), file=sys.stderr)
+        say(f"killed the guest after {options.timeout:g} s (the end of the kernel's log is above)")
     if found:
         say(f"the guest's kernel reported {len(found)} defect(s), above")
         return 3

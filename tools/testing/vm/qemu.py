@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from report import Unusable
 
@@ -37,7 +37,6 @@ class Outcome:
     control: str = ""
     timed_out: bool = False
     complaint: str = ""
-    seconds: dict = field(default_factory=dict)
 
     def messages(self, kind):
         return [line[len(kind) + 1:] for line in self.control.splitlines() if line.split(" ")[0] == kind]
