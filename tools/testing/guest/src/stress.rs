@@ -165,7 +165,11 @@ impl User {
             }
             5 => pick(random, &self.groups)?.unset_container()?,
             6 | 7 => {
-                let iommu = if random.bool() { Iommu::Type1v2 } else { Iommu::Type1 };
+                let iommu = if random.bool() {
+                    Iommu::Type1v2
+                } else {
+                    Iommu::Type1
+                };
                 pick(random, &self.containers)?.set_iommu(iommu)?;
             }
             8 | 9 => {

@@ -117,7 +117,9 @@ fn everything_at_once() -> Result<()> {
     let churned = churn.line()?;
     churn.finish()?;
     stress::restore()?;
-    eprintln!("{operations} operations of the last {USERS} programs, {kills} killed, {churned} changes");
+    eprintln!(
+        "{operations} operations of the last {USERS} programs, {kills} killed, {churned} changes"
+    );
     // The machine works as before.
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
     group.device(EDU)?;
