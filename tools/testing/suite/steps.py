@@ -77,6 +77,8 @@ def all_steps(repo):
         make("drivers-stock", "test-drivers", "KERNEL=stock", "WERROR=1"),
         guest("pinning-c", "--stack", "c", "--set", "pinning"),
         guest("pinning-rust", "--stack", "rust", "--set", "pinning"),
+        guest("hotplug-c", "--stack", "c", "--set", "hotplug"),
+        guest("hotplug-rust", "--stack", "rust", "--set", "hotplug"),
         guest("noiommu-c", "--stack", "c", "--set", "noiommu", kernel="test"),
         guest("noiommu-rust", "--stack", "rust", "--set", "noiommu", kernel="test"),
         guest("stress", "--stack", "rust", "--set", "stress", kernel="test"),

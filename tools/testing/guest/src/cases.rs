@@ -2,6 +2,7 @@
 
 //! The cases, by what they look at.
 
+mod arrival;
 mod binding;
 mod container;
 mod device;
@@ -9,6 +10,7 @@ mod dirty;
 mod dma;
 mod emulated;
 mod group;
+mod handback;
 mod hotplug;
 mod info;
 mod irq;
@@ -23,6 +25,7 @@ mod noiommu;
 mod pinned;
 mod pinning;
 mod pointers;
+mod removal;
 mod stress;
 mod sysfs;
 mod unmap;
@@ -107,6 +110,14 @@ pub fn helper(words: &[&str]) -> Result<()> {
         ),
         other => bail!("no helper {other:?}"),
     }
+}
+
+/// The cases where devices come and go.
+pub fn hotplug_set() -> Vec<Trial> {
+    [arrival::cases(), removal::cases(), handback::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The cases that look for races.

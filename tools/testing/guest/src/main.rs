@@ -19,6 +19,8 @@ mod helper;
 mod leak;
 mod mdev;
 mod pin;
+mod plug;
+mod qmp;
 mod stress;
 
 use clap::Parser;
@@ -41,6 +43,8 @@ enum Set {
     Pinning,
     /// A machine without an IOMMU.
     Noiommu,
+    /// The first, with places where devices are plugged in and pulled out.
+    Hotplug,
     /// As the first, for as long as it takes to find races.
     Stress,
 }
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
         Set::Mdev => cases::mdev_set(),
         Set::Pinning => cases::pinning_set(),
         Set::Noiommu => cases::noiommu_set(),
+        Set::Hotplug => cases::hotplug_set(),
         Set::Stress => cases::stress_set(),
     };
     run(&options.test, trials).exit_code()

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices that appear in a group which somebody has.
+//!
+//! What the devices of a group are attached to is a matter of the group: a new one gets what the
+//! others have. While that is not the default domain, no driver of the host can have it.
+
+use crate::{
+    edu::Edu,
+    env::{
+        Setup,
+        attached,
+        group, //
+    },
+    harness::{
+        Failure,
+        cases, //
+    },
+    plug::{
+        BRIDGE,
+        FIRST,
+        SECOND,
+        Second,
+        present, //
+    },
+};
+use anyhow::{
+    Result,
+    anyhow,
+    ensure, //
+};
+use std::{
+    fs,
+    io,
+    thread,
+    time::Duration, //
+};
+use vfio_client::{
+    Container,
+    Device,
+    Errno,
+    Interrupt,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    pci, //
+};
+
+cases! {
+    g07_driver_of_the_bridge_blocks_the_group,
+    lands_in_the_group_of_its_bridge,
+    foreign_driver_fails_while_owned,
+    foreign_driver_of_idle_group_blocks_it,
+    dma_through_existing_mappings_at_once,
+    lands_in_a_blocked_group,
+    leaves_while_the_first_works,
+}
+
+const PAGE: u64 = PAGE_SIZE as u64;
+/// Where the memory of these cases is for devices.
+const IOVA: u64 = 0x123_4000;
+/// The index of the interrupt that asks the user to let go.
+const REQ: u32 = 4;
+
+/// A driver of the host that takes each `edu` that it may.
+struct Foreign;
+
+impl Foreign {
+    const NAME: &str = "uio_pci_generic";
+    const IDS: &str = "1234 11e8";
+
+    fn new() -> Result<Self> {
+        Self::write("new_id", Self::IDS)?;
+        Ok(Self)
+    }
+
+    fn bind(&self) -> io::Result<()> {
+        Self::write("bind", SECOND)
+    }
+
+    fn has_second(&self) -> bool {
+        pci::driver(SECOND).as_deref() == Some(Self::NAME)
+    }
+
+    fn write(name: &str, text: &str) -> io::Result<()> {
+        fs::write(format!("/sys/bus/pci/drivers/{}/{name}", Self::NAME), text)
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        if self.has_second() {
+            let _ = pci::unbind(SECOND);
+        }
+        let _ = Self::write("remove_id", Self::IDS);
+    }
+}
+
+/// Memory of which a device copies one page to the next.
+fn mapped(container: &Container) -> Result<Memory> {
+    let memory = Memory::anonymous(2 * PAGE_SIZE)?;
+    container.map(IOVA, &memory, MapFlags::ReadWrite)?;
+    Ok(memory)
+}
+
+/// Lets a device copy one page to the next, and compares.
+fn copies(device: &Device, memory: &Memory, seed: u8) -> Result<()> {
+    let pattern: Vec<u8> = (0..PAGE_SIZE)
+        .map(|i| (i % 251) as u8 ^ (i / 251) as u8 ^ seed)
+        .collect();
+    memory.write(0, &pattern);
+    memory.fill(PAGE_SIZE, PAGE_SIZE, 0);
+    let edu = Edu::new(device)?;
+    edu.load(IOVA, PAGE)?;
+    edu.store(IOVA + PAGE, PAGE)?;
+    ensure!(memory.to_vec(PAGE_SIZE, PAGE_SIZE) == pattern, "wrong data");
+    Ok(())
+}
+
+fn g07_driver_of_the_bridge_blocks_the_group() -> Result<()> {
+    // Not all kernels have one for it.
+    pci::bind(BRIDGE, "")?;
+    if let Some(driver) = pci::driver(BRIDGE) {
+        let group = group(FIRST)?;
+        assert_eq!(group.status()?, 0, "{driver}");
+        let container = Container::open()?;
+        assert_eq!(group.set_container(&container).errno(), Errno::EPERM);
+    }
+    let _second = Second::place()?;
+    assert_eq!(group(FIRST)?.status()?, 1);
+    Ok(())
+}
+
+fn lands_in_the_group_of_its_bridge() -> Result<()> {
+    let mut second = Second::place()?;
+    let setup = Setup::with(FIRST, Iommu::Type1v2)?;
+    let number = pci::group_of(FIRST)?;
+    assert_eq!(pci::members(number)?, [BRIDGE, FIRST]);
+    second.plug()?;
+    assert_eq!(pci::members(number)?, [BRIDGE, FIRST, SECOND]);
+    assert_eq!(pci::group_of(SECOND)?, number);
+    assert_eq!(setup.group.status()?, 3);
+    assert_eq!(
+        setup.group.device(SECOND).errno(),
+        Errno::ENODEV,
+        "not bound to vfio-pci"
+    );
+    assert!(Edu::new(&setup.device)?.is_alive());
+    Ok(())
+}
+
+fn foreign_driver_fails_while_owned() -> Result<()> {
+    let mut second = Second::place()?;
+    let foreign = Foreign::new()?;
+    let setup = Setup::with(FIRST, Iommu::Type1v2)?;
+    let memory = mapped(&setup.container)?;
+    second.plug()?;
+    assert_eq!(pci::driver(SECOND), None, "the kernel tried by itself");
+    assert_eq!(foreign.bind().errno(), Errno::EBUSY);
+    assert_eq!(pci::driver(SECOND), None);
+    assert_eq!(setup.group.status()?, 3);
+    copies(&setup.device, &memory, 1)?;
+    let Setup {
+        device,
+        group: held,
+        container,
+    } = setup;
+    drop((held, container));
+    assert_eq!(foreign.bind().errno(), Errno::EBUSY, "device still open");
+    drop(device);
+    foreign.bind()?;
+    assert!(foreign.has_second(), "nobody has the group any more");
+    assert_eq!(group(FIRST)?.status()?, 0);
+    Ok(())
+}
+
+fn foreign_driver_of_idle_group_blocks_it() -> Result<()> {
+    let mut second = Second::place()?;
+    let foreign = Foreign::new()?;
+    let group = group(FIRST)?;
+    assert_eq!(group.status()?, 1);
+    second.plug()?;
+    assert!(foreign.has_second(), "the kernel gave it away by itself");
+    assert_eq!(group.status()?, 0);
+    let container = Container::open()?;
+    assert_eq!(group.set_container(&container).errno(), Errno::EPERM);
+    pci::unbind(SECOND)?;
+    assert_eq!(group.status()?, 1);
+    group.set_container(&container)?;
+    assert_eq!(foreign.bind().errno(), Errno::EBUSY);
+    Ok(())
+}
+
+fn dma_through_existing_mappings_at_once() -> Result<()> {
+    let mut second = Second::place()?;
+    let setup = Setup::with(FIRST, Iommu::Type1v2)?;
+    let memory = mapped(&setup.container)?;
+    copies(&setup.device, &memory, 2)?;
+    second.plug()?;
+    pci::bind(SECOND, "vfio-pci")?;
+    let device = setup.group.device(SECOND)?;
+    copies(&device, &memory, 3)?;
+    copies(&setup.device, &memory, 4)?;
+    // From now on it is as with any two devices of a group.
+    assert_eq!(setup.container.unmap(IOVA, 2 * PAGE)?, 2 * PAGE);
+    let edu = Edu::new(&device)?;
+    memory.fill(0, PAGE_SIZE, 0x77);
+    edu.store(IOVA, PAGE)?;
+    let bytes = memory.to_vec(0, PAGE_SIZE);
+    assert!(bytes.iter().all(|byte| *byte == 0x77), "nothing is mapped");
+    let memory = mapped(&setup.container)?;
+    copies(&device, &memory, 5)?;
+    copies(&setup.device, &memory, 6)
+}
+
+fn lands_in_a_blocked_group() -> Result<()> {
+    let mut second = Second::place()?;
+    let group = group(FIRST)?;
+    let container = Container::open()?;
+    group.set_container(&container)?;
+    // The group has an owner but no address space yet.
+    second.plug()?;
+    pci::bind(SECOND, "vfio-pci")?;
+    assert_eq!(group.device(SECOND).errno(), Errno::EINVAL, "no backend");
+    container.set_iommu(Iommu::Type1v2)?;
+    let memory = mapped(&container)?;
+    copies(&group.device(SECOND)?, &memory, 7)?;
+    copies(&group.device(FIRST)?, &memory, 8)
+}
+
+fn leaves_while_the_first_works() -> Result<()> {
+    let mut second = Second::place()?;
+    second.plug()?;
+    pci::bind(SECOND, "vfio-pci")?;
+    let (container, group) = attached(SECOND, Iommu::Type1v2)?;
+    let memory = mapped(&container)?;
+    let first = group.device(FIRST)?;
+    let device = group.device(SECOND)?;
+    let request = Interrupt::new()?;
+    device.enable_irqs(REQ, &[&request])?;
+    copies(&device, &memory, 9)?;
+    let removal = thread::spawn(|| pci::write_attribute(SECOND, "remove", "1"));
+    assert!(request.wait(Duration::from_secs(5))? > 0, "asked to let go");
+    assert!(!removal.is_finished());
+    copies(&device, &memory, 10)?;
+    drop(device);
+    removal.join().map_err(|_| anyhow!("panic"))??;
+    assert!(!present(SECOND));
+    assert_eq!(group.device(SECOND).errno(), Errno::ENODEV);
+    assert_eq!(group.status()?, 3, "the group stays");
+    assert!(Edu::new(&first)?.is_alive());
+    // The kernel's driver of VT-d drops an entry of the bridge together with the device, and DMA of
+    // all behind the bridge goes by that entry: the rest has to be attached again.
+    drop(first);
+    group.unset_container()?;
+    group.set_container(&container)?;
+    container.set_iommu(Iommu::Type1v2)?;
+    container.map(IOVA, &memory, MapFlags::ReadWrite)?;
+    copies(&group.device(FIRST)?, &memory, 11)
+}

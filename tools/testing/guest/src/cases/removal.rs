@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices that leave the machine, asked or not, while somebody has them.
+
+use crate::{
+    edu::{
+        Edu,
+        IDENTITY, //
+    },
+    env::{
+        EDU,
+        Setup,
+        group, //
+    },
+    harness::{
+        Failure,
+        cases, //
+    },
+    helper::Helper,
+    leak::locked_kib,
+    plug::{
+        HOT,
+        LIMIT,
+        Port,
+        node,
+        present,
+        wait_absent, //
+    },
+};
+use anyhow::Result;
+use std::{
+    sync::atomic::{
+        AtomicBool,
+        Ordering, //
+    },
+    thread::{
+        self,
+        Scope, //
+    },
+    time::Duration,
+};
+use vfio_client::{
+    Container,
+    Errno,
+    Group,
+    Interrupt,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    pci,
+    uapi::VFIO_PCI_MSI_IRQ_INDEX, //
+};
+
+cases! {
+    asked_to_leave_while_all_runs,
+    pulled_while_all_runs,
+    pulled_with_only_its_registers_mapped,
+    pulled_from_a_process_that_is_killed,
+    pulled_while_nobody_has_it,
+}
+
+const PAGE: u64 = PAGE_SIZE as u64;
+/// The index of the interrupt that asks the user to let go.
+const REQ: u32 = 4;
+/// How much is mapped, in KiB.
+const LOCKED: u64 = 64;
+
+/// A device with everything turned on.
+struct Busy {
+    edu: Edu,
+    setup: Setup,
+    request: Interrupt,
+    msi: Interrupt,
+    memory: Memory,
+}
+
+impl Busy {
+    fn new() -> Result<Self> {
+        let setup = Setup::with(HOT, Iommu::Type1v2)?;
+        let memory = Memory::anonymous(LOCKED as usize * 1024)?;
+        setup.container.map(0, &memory, MapFlags::ReadWrite)?;
+        let (request, msi) = (Interrupt::new()?, Interrupt::new()?);
+        setup.device.enable_irqs(REQ, &[&request])?;
+        setup.device.enable_irqs(VFIO_PCI_MSI_IRQ_INDEX, &[&msi])?;
+        Ok(Self {
+            edu: Edu::new(&setup.device)?,
+            setup,
+            request,
+            msi,
+            memory,
+        })
+    }
+}
+
+/// Transfers and register accesses that go on until this is dropped.
+struct Traffic<'a>(&'a AtomicBool);
+
+impl<'a> Traffic<'a> {
+    fn start<'s>(scope: &'s Scope<'s, '_>, edu: &'s Edu, over: &'a AtomicBool) -> Self
+    where
+        'a: 's,
+    {
+        scope.spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                edu.acknowledge();
+                edu.start_store_irq(0, PAGE);
+                // It fails when the device is gone: what is read then never ends.
+                if edu.id() == IDENTITY {
+                    let _ = edu.wait();
+                }
+            }
+        });
+        Self(over)
+    }
+}
+
+impl Drop for Traffic<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Lets a device write to memory that is mapped at 0.
+fn writes(edu: &Edu, memory: &Memory, byte: u8) -> Result<()> {
+    memory.fill(0, PAGE_SIZE, byte);
+    edu.load(0, PAGE)?;
+    memory.fill(0, PAGE_SIZE, 0);
+    edu.store(0, PAGE)?;
+    let bytes = memory.to_vec(0, PAGE_SIZE);
+    assert!(bytes.iter().all(|found| *found == byte), "wrong data");
+    Ok(())
+}
+
+/// Plugs in a new device; it must work as the old one did.
+fn works_again(port: &mut Port) -> Result<()> {
+    port.plug()?;
+    let busy = Busy::new()?;
+    writes(&busy.edu, &busy.memory, 0x3c)?;
+    busy.edu.raise(1);
+    assert!(busy.msi.wait(Duration::from_secs(5))? > 0);
+    Ok(())
+}
+
+fn asked_to_leave_while_all_runs() -> Result<()> {
+    let mut port = Port::with_device()?;
+    let number = pci::group_of(HOT)?;
+    let busy = Busy::new()?;
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| -> Result<()> {
+        let _traffic = Traffic::start(scope, &busy.edu, &over);
+        port.press_button()?;
+        assert!(busy.request.wait(LIMIT)? > 0, "asked to let go");
+        busy.msi.take()?;
+        assert!(busy.msi.wait(Duration::from_secs(5))? > 0, "it still runs");
+        Ok(())
+    })?;
+    busy.edu.wait()?;
+    assert!(!port.is_empty()? && present(HOT), "it waits for its user");
+    writes(&busy.edu, &busy.memory, 0x5d)?;
+    assert_eq!(busy.setup.group.status()?, 3);
+    assert_eq!(busy.setup.group.device(HOT).errno(), Errno::ENODEV);
+    drop(busy);
+    port.wait_empty()?;
+    assert!(!present(HOT) && !node(number));
+    assert_eq!(locked_kib(), 0);
+    works_again(&mut port)
+}
+
+fn pulled_while_all_runs() -> Result<()> {
+    let mut port = Port::with_device()?;
+    let number = pci::group_of(HOT)?;
+    let busy = Busy::new()?;
+    let container = &busy.setup.container;
+    let other = group(EDU)?;
+    other.set_container(container)?;
+    let other_device = other.device(EDU)?;
+    let other_edu = Edu::new(&other_device)?;
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| -> Result<()> {
+        let _traffic = Traffic::start(scope, &busy.edu, &over);
+        assert!(busy.msi.wait(Duration::from_secs(5))? > 0);
+        port.pull()?;
+        assert!(busy.request.wait(LIMIT)? > 0, "asked to let go");
+        Ok(())
+    })?;
+    // The one who has it finds nothing behind the registers, but everything else in place.
+    assert!(present(HOT) && node(number), "it waits for its user");
+    assert!(!busy.edu.is_alive());
+    busy.setup.device.info()?;
+    assert_eq!(busy.setup.group.status()?, 3);
+    assert_eq!(busy.setup.group.device(HOT).errno(), Errno::ENODEV);
+    container.map(0x100_0000, &busy.memory, MapFlags::ReadWrite)?;
+    assert_eq!(container.unmap(0x100_0000, LOCKED * 1024)?, LOCKED * 1024);
+    writes(&other_edu, &busy.memory, 0x6e)?;
+    let Busy {
+        edu,
+        setup: Setup {
+            device,
+            group: old,
+            container,
+        },
+        memory,
+        ..
+    } = busy;
+    drop((edu, device));
+    wait_absent(HOT)?;
+    assert!(!node(number));
+    assert_eq!(old.status().errno(), Errno::ENODEV);
+    // Its group left the container; the other one stays in it with all mappings.
+    assert_eq!(locked_kib(), LOCKED);
+    writes(&other_edu, &memory, 0x6f)?;
+    // What is put in its place joins, and finds them too.
+    drop(old);
+    port.plug()?;
+    let new = group(HOT)?;
+    new.set_container(&container)?;
+    let device = new.device(HOT)?;
+    writes(&Edu::new(&device)?, &memory, 0x70)?;
+    writes(&other_edu, &memory, 0x71)
+}
+
+fn pulled_with_only_its_registers_mapped() -> Result<()> {
+    let mut port = Port::with_device()?;
+    let number = pci::group_of(HOT)?;
+    let Busy { edu, setup, .. } = Busy::new()?;
+    drop(setup);
+    port.pull()?;
+    thread::sleep(Duration::from_secs(2));
+    assert!(present(HOT), "the mapping holds it");
+    assert_eq!(Group::open(number).errno(), Errno::EBUSY);
+    assert!(!edu.is_alive());
+    drop(edu);
+    wait_absent(HOT)?;
+    works_again(&mut port)
+}
+
+fn pulled_from_a_process_that_is_killed() -> Result<()> {
+    let mut port = Port::with_device()?;
+    let mut helper = Helper::spawn(&["hold", HOT], &[])?;
+    assert_eq!(helper.line()?, "ready");
+    port.pull()?;
+    thread::sleep(Duration::from_secs(2));
+    assert!(present(HOT), "the helper has it");
+    helper.kill()?;
+    wait_absent(HOT)?;
+    works_again(&mut port)
+}
+
+fn pulled_while_nobody_has_it() -> Result<()> {
+    let mut port = Port::with_device()?;
+    let number = pci::group_of(HOT)?;
+    // A group that stays open is one without devices.
+    let group = group(HOT)?;
+    let container = Container::open()?;
+    group.set_container(&container)?;
+    container.set_iommu(Iommu::Type1v2)?;
+    port.pull()?;
+    wait_absent(HOT)?;
+    assert!(!node(number));
+    assert_eq!(group.status().errno(), Errno::ENODEV);
+    assert_eq!(container.info().errno(), Errno::EINVAL);
+    assert_eq!(group.unset_container().errno(), Errno::EINVAL);
+    drop((group, container));
+    works_again(&mut port)
+}
