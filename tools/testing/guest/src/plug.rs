@@ -199,7 +199,7 @@ struct SlotControl {
 impl SlotControl {
     const INTERRUPTS: u16 = 1 << 5;
     /// No power, and no light.
-    const OFF: u16 = 1 << 10 | 3 << 8;
+    const OFF: u16 = (1 << 10) | (3 << 8);
 
     /// Finds it behind the PCI Express capability.
     fn find() -> Result<Self> {
