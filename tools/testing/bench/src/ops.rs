@@ -74,7 +74,10 @@ impl Bench {
 
     /// Measures containers without a backend.
     pub fn container(&self) -> Result<()> {
-        each("container open+close", 100, || Ok(drop(Container::open()?)))
+        each("container open+close", 100, || {
+            drop(Container::open()?);
+            Ok(())
+        })
     }
 
     /// Measures how a group joins a container, which gets its backend, and leaves it.
