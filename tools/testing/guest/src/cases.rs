@@ -9,6 +9,7 @@ mod device;
 mod dirty;
 mod dma;
 mod emulated;
+mod faults;
 mod group;
 mod handback;
 mod hotplug;
@@ -120,7 +121,10 @@ pub fn hotplug_set() -> Vec<Trial> {
         .collect()
 }
 
-/// The cases that look for races.
+/// The cases that look for races, and for what is left when memory runs out.
 pub fn stress_set() -> Vec<Trial> {
-    stress::cases()
+    [stress::cases(), faults::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

@@ -159,6 +159,11 @@ pub fn our_type1() -> bool {
     uses_our_crate("vfio_iommu_type1")
 }
 
+/// Whether the kernel lets allocations fail on demand.
+pub fn fault_injection() -> bool {
+    Path::new("/proc/thread-self/fail-nth").exists()
+}
+
 fn uses_our_crate(module: &str) -> bool {
     Path::new("/sys/module/vfio_rust/holders")
         .join(module)

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory runs out at each allocation in turn, on the way from a container to a device in use.
+//!
+//! A step in which an allocation fails must leave everything as it was: the same step, tried again,
+//! works. That needs a kernel with fault injection.
+
+use crate::{
+    env::{
+        EDU,
+        group, //
+    },
+    harness::cases, //
+};
+use anyhow::{
+    Context,
+    Result,
+    ensure, //
+};
+use std::{
+    fs::{
+        self,
+        File, //
+    },
+    os::unix::fs::FileExt,
+};
+use vfio_client::{
+    Container,
+    Device,
+    Group,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    uapi::VFIO_PCI_BAR0_REGION_INDEX, //
+};
+
+cases! {
+    #[fault_injection]
+    open_container,
+    #[fault_injection]
+    open_group,
+    #[fault_injection]
+    set_container,
+    #[fault_injection]
+    set_iommu,
+    #[fault_injection]
+    map,
+    #[fault_injection]
+    get_device_fd,
+    #[fault_injection]
+    region_info,
+}
+
+/// More allocations than any step makes.
+const MOST: usize = 2000;
+
+/// Lets the n-th allocation of this task fail, when asked to.
+struct Injector(File);
+
+impl Injector {
+    fn new() -> Result<Self> {
+        for (knob, value) in [
+            ("failslab/ignore-gfp-wait", "N"),
+            ("fail_page_alloc/ignore-gfp-wait", "N"),
+            ("fail_page_alloc/ignore-gfp-highmem", "N"),
+            ("fail_page_alloc/min-order", "0"),
+            ("failslab/verbose", "0"),
+            ("fail_page_alloc/verbose", "0"),
+            ("fail_usercopy/verbose", "0"),
+        ] {
+            let path = format!("/sys/kernel/debug/{knob}");
+            fs::write(&path, value).context(path)?;
+        }
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open("/proc/thread-self/fail-nth")
+            .context("fail-nth")?;
+        Ok(Self(file))
+    }
+
+    /// Runs `step` with a failure at its n-th allocation; also says whether it came that far.
+    fn run<T>(&self, nth: usize, step: impl FnOnce() -> T) -> Result<(T, bool)> {
+        let text = nth.to_string();
+        self.0.write_at(text.as_bytes(), 0)?;
+        let outcome = step();
+        let mut left = [0; 16];
+        // Copying to userspace counts, too: where it fails, the step did not come that far.
+        let injected = self.0.read_at(&mut left, 0).is_ok() && left[0] == b'0';
+        // So does copying from there, in which case a second try is without a failure.
+        self.0
+            .write_at(b"0", 0)
+            .or_else(|_| self.0.write_at(b"0", 0))?;
+        Ok((outcome, injected))
+    }
+}
+
+/// Takes `step` with a failure at each allocation in turn, and each time again without one.
+fn at_every_allocation<T>(step: impl Fn() -> vfio_client::Result<T>) -> Result<()> {
+    let injector = Injector::new()?;
+    let mut failures = 0;
+    for nth in 1..MOST {
+        let (outcome, injected) = injector.run(nth, &step)?;
+        if !injected {
+            outcome?;
+            eprint!("{} allocations, {failures} refusals ... ", nth - 1);
+            return Ok(());
+        }
+        failures += usize::from(outcome.is_err());
+        drop(outcome);
+        step().with_context(|| format!("after a failure of allocation {nth}"))?;
+    }
+    ensure!(false, "no end of allocations");
+    Ok(())
+}
+
+/// A group in a container with an address space.
+struct Ready {
+    group: Group,
+    container: Container,
+}
+
+fn ready() -> Result<Ready> {
+    let (container, group) = crate::env::attached(EDU, Iommu::Type1v2)?;
+    Ok(Ready { group, container })
+}
+
+fn device(ready: &Ready) -> Result<Device> {
+    Ok(ready.group.device(EDU)?)
+}
+
+fn open_container() -> Result<()> {
+    at_every_allocation(Container::open)
+}
+
+fn open_group() -> Result<()> {
+    let number = vfio_client::pci::group_of(EDU)?;
+    at_every_allocation(|| Group::open(number))
+}
+
+/// Takes the group out of its container again when it is dropped.
+struct Member<'a>(&'a Group);
+
+impl Drop for Member<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.unset_container();
+    }
+}
+
+fn set_container() -> Result<()> {
+    let (container, group) = (Container::open()?, group(EDU)?);
+    at_every_allocation(|| group.set_container(&container).map(|()| Member(&group)))
+}
+
+fn set_iommu() -> Result<()> {
+    let (container, group) = (Container::open()?, group(EDU)?);
+    at_every_allocation(|| {
+        let member = group.set_container(&container).map(|()| Member(&group))?;
+        container.set_iommu(Iommu::Type1v2).map(|()| member)
+    })
+}
+
+fn map() -> Result<()> {
+    struct Mapped<'a>(&'a Container);
+    impl Drop for Mapped<'_> {
+        fn drop(&mut self) {
+            let _ = self.0.unmap_all();
+        }
+    }
+    let ready = ready()?;
+    let memory = Memory::anonymous(64 * PAGE_SIZE)?;
+    at_every_allocation(|| {
+        let mapped = ready.container.map(0x10_0000, &memory, MapFlags::ReadWrite);
+        mapped.map(|()| Mapped(&ready.container))
+    })
+}
+
+/// A second file of an open device: what its driver does at the first is the driver's.
+fn get_device_fd() -> Result<()> {
+    let ready = ready()?;
+    let _first = device(&ready)?;
+    at_every_allocation(|| ready.group.device(EDU))
+}
+
+fn region_info() -> Result<()> {
+    let ready = ready()?;
+    let device = device(&ready)?;
+    at_every_allocation(|| device.region(VFIO_PCI_BAR0_REGION_INDEX))
+}
