@@ -18,13 +18,17 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// An empty chain, to be put at offset `base` of a structure.
-    pub(crate) const fn new(base: usize) -> Self {
-        Self {
-            bytes: KVec::new(),
+    /// An empty chain, to be put at offset `base` of a structure, with memory for `room` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(base: usize, room: usize) -> Result<Self> {
+        Ok(Self {
+            bytes: KVec::with_capacity(room, GFP_KERNEL)?,
             base,
             last: 0,
-        }
+        })
     }
 
     /// Adds a capability with the fields of 32 bits each in `words`.
@@ -77,7 +81,7 @@ mod tests {
 
     #[test]
     fn chain_of_three() -> Result {
-        let mut chain = Chain::new(24);
+        let mut chain = Chain::new(24, 8)?;
         chain.add(2, 1, &[0])?;
         chain.add(3, 1, &[7, 8, 9])?;
         chain.add(1, 1, &[])?;

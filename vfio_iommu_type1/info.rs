@@ -28,6 +28,9 @@ use crate::{
 /// Size of the part of the structure that every program knows.
 const MIN_SIZE: usize = core::mem::offset_of!(bindings::vfio_iommu_type1_info, cap_offset);
 
+/// Bytes of the capabilities but for the list of ranges, and of all headers.
+const OTHERS: usize = 64;
+
 impl Container {
     /// Answers `VFIO_CHECK_EXTENSION`; `this` is `None` for a container that has no backend yet.
     pub(crate) fn extension(this: Option<&Self>, extension: usize) -> bool {
@@ -84,13 +87,13 @@ impl Container {
 
     /// The page sizes, and the capabilities.
     fn describe(&self) -> Result<(u64, Chain)> {
-        let mut chain = Chain::new(size_of::<Info>());
         let mut list = KVec::new();
         let state = self.lock();
         let page_sizes = state.set.page_sizes();
         let page_size = state.page_size();
         let available = state.available;
         if !state.ranges.is_empty() {
+            list.reserve(2 + 4 * state.ranges.len(), GFP_KERNEL)?;
             list.extend_from_slice(&[state.ranges.len() as u32, 0], GFP_KERNEL)?;
         }
         for range in state.ranges.iter() {
@@ -98,6 +101,7 @@ impl Container {
             list.extend_from_slice(&words(range.last), GFP_KERNEL)?;
         }
         drop(state);
+        let mut chain = Chain::new(size_of::<Info>(), OTHERS + size_of_val(&list[..]))?;
         let ([low, high], [max, _]) = (words(page_size), words(MAX_BYTES));
         chain.add(
             bindings::VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION as u16,
