@@ -104,7 +104,7 @@ fn at_every_allocation<T>(step: impl Fn() -> vfio_client::Result<T>) -> Result<(
         let (outcome, injected) = injector.run(nth, &step)?;
         if !injected {
             outcome?;
-            eprint!("{} allocations, {failures} refusals ... ", nth - 1);
+            eprintln!("{} allocations, {failures} refusals", nth - 1);
             return Ok(());
         }
         failures += usize::from(outcome.is_err());
