@@ -6,6 +6,7 @@ import pathlib
 import signal
 import sys
 
+import rows
 from results import Result
 from schedule import Runner
 from steps import all_steps
@@ -37,12 +38,17 @@ def selected(steps, names):
     return [step for step in steps if step.name in wanted]
 
 
+def names_run(results):
+    """The names of those that did apply to what was tested."""
+    return {r.name for r in results if not r.ignored}
+
+
 def same_tests(results):
     """A step X-c is the reference of X-rust: ours must have gone through all its tests, and may have more."""
     for reference in sorted(results):
         ours = reference.removesuffix("-c") + "-rust"
         if reference.endswith("-c") and ours in results:
-            missing = sorted({r.name for r in results[reference]} - {r.name for r in results[ours]})
+            missing = sorted(names_run(results[reference]) - names_run(results[ours]))
             yield Result(f"{ours} ran all tests of {reference}", not missing, "\n".join(missing))
 
 
@@ -64,7 +70,9 @@ def main():
         runner.run(steps)
     except KeyboardInterrupt:
         sys.exit("test: interrupted")
-    return runner.finish(same_tests(runner.results))
+    table = rows.Table(REPO, runner.results)
+    print(*table.lines(), sep="\n")
+    return runner.finish([*same_tests(runner.results), *([] if args.steps else table.judge())])
 
 
 if __name__ == "__main__":

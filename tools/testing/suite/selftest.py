@@ -9,6 +9,7 @@ import unittest
 
 import kunit
 import results
+import rows
 from results import Result
 from schedule import Runner, Step
 
@@ -96,6 +97,53 @@ class Kunit(unittest.TestCase):
 
     def test_counts(self):
         self.assertEqual(kunit.counts(self.expected(), KTAP), ["pamu: 3 KUnit cases"])
+
+
+FEATURES = """\
+Module
+======
+   * - K7
+     - registration
+   * - K8
+     - sets
+   * - T-A2
+     - limits
+   * - T-A3
+     - more limits
+
+Rows without a test
+===================
+   * - K8
+     - nothing shows it
+"""
+
+
+class Rows(unittest.TestCase):
+    def table(self, **steps):
+        with tempfile.TemporaryDirectory() as folder:
+            repo = pathlib.Path(folder)
+            (repo / rows.FEATURES).parent.mkdir()
+            (repo / rows.FEATURES).write_text(FEATURES)
+            return rows.Table(repo, {name.replace("_", "-"): found for name, found in steps.items()})
+
+    def test_ids(self):
+        self.assertEqual(rows.of_test("map::t_a02_and_a3_limit"), ["T-A2", "T-A3"])
+        self.assertEqual(rows.of_test("K7: refused"), ["K7"])
+        self.assertEqual(rows.of_test("map::a_limit_of_k7_"), [])
+
+    def test_both_stacks(self):
+        k7, limits = Result("x::k7_refused", True), Result("x::t_a2_and_a3_limit", True)
+        table = self.table(guest_c=[k7, limits], guest_rust=[k7, k7, limits], guest_c_core_rust_type1=[k7])
+        shown = [line.split() for line in table.lines()]
+        self.assertIn(["K7", "1", "2"], shown)
+        self.assertIn(["T-A3", "1", "1"], shown)
+        self.assertIn(["K8", "0", "0", "nothing", "shows", "it"], shown)
+        self.assertEqual(failures(table.judge()), [])
+
+    def test_row_without_test(self):
+        found = [Result("k7_x", False), Result("t_a2_and_a3_limit", True, ignored=True), Result("k8_x", True)]
+        judged = list(self.table(guest_rust=found).judge())
+        self.assertEqual([r.detail for r in judged], ["K7\nT-A2\nT-A3", "K8"])
 
 
 class Unsafe(unittest.TestCase):
