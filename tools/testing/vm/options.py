@@ -24,6 +24,11 @@ files:
   Paths are those of the host below the project, the cache, /tmp and the current folder, and those of
   the build root below /usr, /etc and so on; any other file of the host is found too, to be read.
 
+clients:
+  With --clients the guest has other people's programs that use VFIO, as Debian ships them: dpdk-testpmd,
+  qemu-system-x86_64, mdevctl and strace. `clients PROGRAM...` runs one of them. It sees its own root, which
+  can't be written to, with the guest's /dev, /proc, /sys, /tmp and /run, and all of the guest below /guest.
+
 hot-plug:
   With --qmp the guest's /dev/qmp is a QMP monitor of the machine it runs in: COMMAND can add and
   remove devices (device_add, device_del). It is one session for as long as the guest runs, and one
@@ -39,6 +44,9 @@ exit status:
 example:
   tools/testing/vm/run --device edu --bind 0000:00:03.0 -- sh -c 'ls /dev/vfio; lsmod'
 """
+
+# Where a guest has the clients root.
+CLIENTS = "/clients"
 
 
 def parse(argv):
@@ -76,10 +84,12 @@ def parse(argv):
              "repeatable; DST is /usr/bin/NAME for an executable file, else /root/NAME")
     add("--share", action="append", default=[], metavar="HOSTDIR:GUESTDIR",
         help="mount a folder in the guest, read-only; repeatable")
+    add("--clients", action="store_true", help="have DPDK, QEMU, mdevctl and strace in the guest")
     add("--qmp", action="store_true", help="COMMAND drives its own machine through /dev/qmp")
     add("--append", action="append", default=[], metavar="CMDLINE", help="more for the kernel's command line")
     add("--timeout", type=float, default=600, metavar="S", help="seconds until the guest is killed (default: 600)")
     add("--log", metavar="FILE", help="write the kernel's log to FILE")
+    add("--clients-root", help=argparse.SUPPRESS)
     add("--image", required=True, help=argparse.SUPPRESS)
     add("--modules", required=True, help=argparse.SUPPRESS)
     add("command", nargs="*", help=argparse.SUPPRESS)
@@ -95,6 +105,8 @@ def parse(argv):
     options.load = [shlex.split(load) for load in options.load]
     if not all(options.load):
         parser.error("--load: which module?")
+    if options.clients:
+        options.share.append(f"{options.clients_root}:{CLIENTS}")
     for share in options.share:
         if ":/" not in share:
             parser.error(f"--share {share}: it is HOSTDIR:GUESTDIR")
