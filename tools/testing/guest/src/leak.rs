@@ -16,7 +16,19 @@ use std::{
 };
 
 /// The modules whose reference counts must come back.
-const MODULES: [&str; 4] = ["vfio", "vfio_iommu_type1", "vfio_pci", "vfio_pci_core"];
+const MODULES: [&str; 11] = [
+    "vfio",
+    "vfio_iommu_type1",
+    "vfio_pci",
+    "vfio_pci_core",
+    "vfio_rust",
+    "iommu_group",
+    "mdev",
+    "mtty",
+    "mdpy",
+    "mbochs",
+    "vfio_pin_test",
+];
 
 /// The counter of pages for IOMMU page tables.
 const IOMMU_PAGES: &str = "nr_iommu_pages";
