@@ -22,3 +22,4 @@
 
 #include "helpers.h"
 #include "../include/uapi/vfio_group.h"
+#include "../include/uapi/vfio_pamu.h"

@@ -16,6 +16,8 @@ pub enum Capability {
     SysRawio = bindings::CAP_SYS_RAWIO,
     /// `CAP_IPC_LOCK`: exempts from the limit on locked memory.
     IpcLock = bindings::CAP_IPC_LOCK,
+    /// `CAP_SYS_ADMIN`: shows physical addresses.
+    SysAdmin = bindings::CAP_SYS_ADMIN,
 }
 
 impl Capability {

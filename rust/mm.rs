@@ -6,6 +6,7 @@
 
 mod access;
 mod accounting;
+mod mapped_file;
 mod pfnmap;
 mod pin;
 mod slot;
@@ -14,6 +15,10 @@ pub use access::is_user_range;
 pub use accounting::{
     Charge,
     Owner, //
+};
+pub use mapped_file::{
+    covered_pages,
+    mapped_page, //
 };
 pub use pfnmap::FrameRun;
 pub use pin::{

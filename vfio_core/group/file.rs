@@ -56,6 +56,8 @@ const MERGE: u32 = _IO(TYPE, 165);
 const UNMERGE: u32 = _IO(TYPE, 166);
 /// `VFIO_GROUP_GET_IOMMU_FD`
 const GET_IOMMU_FD: u32 = _IO(TYPE, 167);
+/// `VFIO_GROUP_GET_MSI_FD`
+const GET_MSI_FD: u32 = _IO(TYPE, 180);
 
 /// Bytes of `struct vfio_group_status`: two `u32`, `argsz` and `flags`.
 const STATUS_SIZE: usize = core::mem::size_of::<bindings::vfio_group_status>();
@@ -99,6 +101,7 @@ impl FileOperations for GroupFile {
             MERGE => group.merge(arg),
             UNMERGE => group.unmerge(),
             GET_IOMMU_FD => return group.get_iommu_fd(),
+            GET_MSI_FD => return group.ask_backend(cmd, arg),
             _ => Err(ENOTTY),
         }
         .map(|()| 0)
@@ -171,6 +174,13 @@ impl Group {
         }
         let container: Arc<Container> = Container::from_file(&file).ok_or(EBADFD)?.into();
         self.enter_container(&mut state, &container)
+    }
+
+    /// Passes a request on to the address space, whose backend may know it.
+    fn ask_backend(&self, cmd: u32, arg: UserPtr) -> Result<isize> {
+        let container = self.state.lock().container.clone().ok_or(EINVAL)?;
+        let iommu = container.iommu().ok_or(EINVAL)?;
+        iommu.ioctl(cmd, arg.as_const_ptr() as usize)
     }
 
     fn unset_container(&self) -> Result {
