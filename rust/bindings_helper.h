@@ -10,6 +10,7 @@
 #include <linux/iommu.h>
 #include <linux/iova_bitmap.h>
 #include <linux/kernel.h>
+#include <linux/mdev.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/mount.h>

@@ -160,4 +160,10 @@ bool kernel_ext_access_ok(const void __user *address, unsigned long size)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_access_ok);
 
+int kernel_ext_kstrtoul(const char *s, unsigned int base, unsigned long *result)
+{
+	return kstrtoul(s, base, result);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_kstrtoul);
+
 MODULE_IMPORT_NS("IOMMUFD");

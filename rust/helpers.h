@@ -32,6 +32,7 @@ bool kernel_ext_fatal_signal_pending(void);
 void kernel_ext_cond_resched(void);
 bool kernel_ext_ratelimit(void);
 bool kernel_ext_access_ok(const void __user *address, unsigned long size);
+int kernel_ext_kstrtoul(const char *s, unsigned int base, unsigned long *result);
 int kernel_ext_device_driver(struct device *dev, char *name, size_t size);
 
 #endif

@@ -16,6 +16,7 @@ pub mod module_ref;
 pub mod param;
 pub mod taint;
 pub mod task;
+pub mod tree;
 pub mod uapi;
 pub mod user_string;
 

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The bus `mdev`, and the class `mdev_bus` which lists the parents for old programs.
+
+use core::{
+    ptr::NonNull,
+    sync::atomic::{
+        AtomicPtr,
+        Ordering, //
+    }, //
+};
+
+use kernel::{
+    error::to_result,
+    ffi::c_int,
+    prelude::*, //
+};
+use kernel_ext::bindings;
+
+use super::sysfs::Table;
+
+/// `/sys/bus/mdev`
+static BUS: Table<bindings::bus_type> = Table({
+    let mut bus: bindings::bus_type = pin_init::zeroed();
+    bus.name = kernel::str::as_char_ptr_in_const_context(c"mdev");
+    bus.probe = Some(probe_callback);
+    bus.remove = Some(remove_callback);
+    bus.match_ = Some(match_callback);
+    bus
+});
+
+/// The bus, for the `bus` field of devices and drivers.
+pub(super) fn as_ptr() -> *const bindings::bus_type {
+    &raw const BUS.0
+}
+
+/// The driver that a device is bound to, or being bound to.
+///
+/// # Safety
+///
+/// `dev` is a device of this bus which has a driver.
+unsafe fn driver_of<'a>(dev: *mut bindings::device) -> &'a bindings::mdev_driver {
+    let offset = core::mem::offset_of!(bindings::mdev_driver, driver);
+    // SAFETY: By this function's contract; drivers of this bus are embedded in a `mdev_driver`.
+    unsafe { &*(*dev).driver.wrapping_byte_sub(offset).cast() }
+}
+
+/// # Safety
+///
+/// Called by the driver core with a device of this bus that is being bound.
+unsafe extern "C" fn probe_callback(dev: *mut bindings::device) -> c_int {
+    // SAFETY: By this function's contract; a mediated device begins with its `struct device`.
+    unsafe { driver_of(dev).probe.map_or(0, |probe| probe(dev.cast())) }
+}
+
+/// # Safety
+///
+/// Called by the driver core with a device of this bus that is being unbound.
+unsafe extern "C" fn remove_callback(dev: *mut bindings::device) {
+    // SAFETY: As for `probe_callback`.
+    if let Some(remove) = unsafe { driver_of(dev) }.remove {
+        // SAFETY: As above.
+        unsafe { remove(dev.cast()) }
+    }
+}
+
+/// No driver takes a device by itself: a device is bound to the driver of its parent when it is made.
+extern "C" fn match_callback(
+    _dev: *mut bindings::device,
+    _driver: *const bindings::device_driver,
+) -> c_int {
+    0
+}
+
+/// The bus while it is registered.
+///
+/// # Invariants
+///
+/// The bus is registered.
+pub(crate) struct BusRegistration(());
+
+impl BusRegistration {
+    /// Registers the bus.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: The bus is a static, so it outlives its registration.
+        to_result(unsafe { bindings::bus_register(as_ptr()) })?;
+        // INVARIANT: Registered just now.
+        Ok(Self(()))
+    }
+}
+
+impl Drop for BusRegistration {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::bus_unregister(as_ptr()) }
+    }
+}
+
+/// The class, for [`link_parent`] and [`unlink_parent`]; null unless there is a [`CompatClass`].
+static COMPAT_CLASS: AtomicPtr<bindings::class_compat> = AtomicPtr::new(core::ptr::null_mut());
+
+/// `/sys/class/mdev_bus` while it exists.
+///
+/// # Invariants
+///
+/// The class is registered, and [`COMPAT_CLASS`] points at it.
+pub(crate) struct CompatClass(NonNull<bindings::class_compat>);
+
+// SAFETY: The class is only used through functions that lock it.
+unsafe impl Send for CompatClass {}
+// SAFETY: As above.
+unsafe impl Sync for CompatClass {}
+
+impl CompatClass {
+    /// Makes the class.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: The name is a string; it is copied.
+        let class = unsafe { bindings::class_compat_register(c"mdev_bus".as_char_ptr()) };
+        let class = NonNull::new(class).ok_or(ENOMEM)?;
+        COMPAT_CLASS.store(class.as_ptr(), Ordering::Release);
+        // INVARIANT: Made just now.
+        Ok(Self(class))
+    }
+}
+
+impl Drop for CompatClass {
+    fn drop(&mut self) {
+        COMPAT_CLASS.store(core::ptr::null_mut(), Ordering::Release);
+        // SAFETY: By the type invariant; no parent is left when the module goes.
+        unsafe { bindings::class_compat_unregister(self.0.as_ptr()) }
+    }
+}
+
+/// Lists a parent in the class.
+///
+/// # Safety
+///
+/// `dev` is a registered device.
+pub(super) unsafe fn link_parent(dev: *mut bindings::device) -> Result {
+    let class = COMPAT_CLASS.load(Ordering::Acquire);
+    // SAFETY: By this function's contract; the class exists while this module is loaded.
+    to_result(unsafe { bindings::class_compat_create_link(class, dev) })
+}
+
+/// Undoes [`link_parent`].
+///
+/// # Safety
+///
+/// `dev` is a registered device.
+pub(super) unsafe fn unlink_parent(dev: *mut bindings::device) {
+    let class = COMPAT_CLASS.load(Ordering::Acquire);
+    // SAFETY: As for `link_parent`.
+    unsafe { bindings::class_compat_remove_link(class, dev) }
+}

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `struct mdev_device`: a mediated device.
+
+use core::{
+    ptr::NonNull,
+    sync::atomic::{
+        AtomicBool,
+        Ordering, //
+    }, //
+};
+
+use kernel::{
+    error::{
+        from_result,
+        to_result, //
+    },
+    ffi::{
+        c_char,
+        c_ulong, //
+    },
+    prelude::*,
+    str::CString,
+    sync::aref::{
+        ARef,
+        AlwaysRefCounted, //
+    },
+    types::Opaque, //
+};
+use kernel_ext::bindings;
+
+use super::{
+    bus,
+    sysfs::{
+        self,
+        Table, //
+    },
+    types::Type, //
+};
+use crate::{
+    lifecycle,
+    registry::Claim, //
+};
+
+/// A device of the bus.
+///
+/// # Invariants
+///
+/// Went through [`Mdev::new`]. Its type and its parent are valid until [`Mdev::end`].
+#[repr(C)]
+pub(crate) struct Mdev {
+    raw: Opaque<bindings::mdev_device>,
+    claim: Claim,
+    /// Whether the device is complete: what is being made can't be removed.
+    complete: AtomicBool,
+}
+
+// SAFETY: What changes is guarded by the driver core or atomic.
+unsafe impl Send for Mdev {}
+// SAFETY: As above.
+unsafe impl Sync for Mdev {}
+
+// SAFETY: The functions count references to the `struct device`, whose release frees the rest.
+unsafe impl AlwaysRefCounted for Mdev {
+    fn inc_ref(&self) {
+        // SAFETY: A shared reference implies a count that is not zero.
+        unsafe { bindings::get_device(self.raw_device()) };
+    }
+
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: By this function's contract; the structure begins with its `struct device`.
+        unsafe { bindings::put_device(obj.cast().as_ptr()) };
+    }
+}
+
+impl Mdev {
+    /// # Safety
+    ///
+    /// `device` is from [`Mdev::new`], and stays allocated for all of `'a`.
+    pub(super) unsafe fn from_raw<'a>(device: *mut bindings::mdev_device) -> &'a Self {
+        // SAFETY: By this function's contract; `Mdev` begins with a `struct mdev_device`.
+        unsafe { &*device.cast() }
+    }
+
+    fn as_ptr(&self) -> *mut bindings::mdev_device {
+        self.raw.get()
+    }
+
+    fn raw_device(&self) -> *mut bindings::device {
+        // SAFETY: The field is part of the structure.
+        unsafe { &raw mut (*self.as_ptr()).dev }
+    }
+
+    /// What the driver made of the parent can do; not to be called after [`Mdev::end`].
+    pub(crate) fn ty(&self) -> &Type {
+        // SAFETY: By the type invariant.
+        unsafe { Type::from_raw((*self.as_ptr()).type_) }
+    }
+
+    /// Makes a device of type `ty`, which nobody sees yet.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(ty: &Type, claim: Claim) -> Result<ARef<Self>> {
+        let uuid = claim.uuid();
+        let name = CString::try_from_fmt(fmt!("{}", uuid))?;
+        let mdev = KBox::into_raw(KBox::new(
+            Self {
+                raw: Opaque::zeroed(),
+                claim,
+                complete: AtomicBool::new(false),
+            },
+            GFP_KERNEL,
+        )?);
+        let raw: *mut bindings::mdev_device = mdev.cast();
+        // SAFETY: The structure is ours, zeroed, and stays until `release_callback`.
+        let named = unsafe {
+            let dev = &raw mut (*raw).dev;
+            bindings::device_initialize(dev);
+            (*dev).parent = ty.parent().raw_device();
+            (*dev).bus = bus::as_ptr();
+            (*dev).release = Some(release_callback);
+            (*dev).groups = (&raw const GROUPS.0).cast_mut().cast();
+            (*raw).uuid.b = uuid.to_guid();
+            (*raw).type_ = ty.as_ptr();
+            bindings::INIT_LIST_HEAD(&raw mut (*raw).next);
+            bindings::dev_set_name(dev, c"%s".as_char_ptr(), name.as_char_ptr())
+        };
+        // SAFETY: `KBox::into_raw` gives no null pointer; `device_initialize` counted a reference,
+        // which is ours.
+        // INVARIANT: All fields are set.
+        let mdev = unsafe { ARef::from_raw(NonNull::new_unchecked(mdev)) };
+        to_result(named)?;
+        Ok(mdev)
+    }
+
+    /// Shows the device in sysfs.
+    ///
+    /// # Errors
+    ///
+    /// What the driver core says.
+    pub(crate) fn add(&self) -> Result {
+        // SAFETY: The device is initialised, and `lifecycle` adds it once.
+        to_result(unsafe { bindings::device_add(self.raw_device()) })
+    }
+
+    /// Takes the device out of sysfs; unbinds it, waiting for its users.
+    pub(crate) fn del(&self) {
+        // SAFETY: `lifecycle` calls this once, after `add`.
+        unsafe { bindings::device_del(self.raw_device()) }
+    }
+
+    /// Binds the device to the driver of its parent.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub(crate) fn bind(&self) -> Result {
+        let driver = &raw const self.ty().parent().driver().driver;
+        // SAFETY: The driver is registered as long as the parent is.
+        to_result(unsafe { bindings::device_driver_attach(driver, self.raw_device()) })
+    }
+
+    /// Links the device and its type with each other.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or what sysfs says.
+    pub(crate) fn link(&self) -> Result {
+        let (ty, own) = (self.ty(), self.kobject());
+        // SAFETY: Both are in sysfs.
+        unsafe {
+            to_result(bindings::sysfs_create_link(
+                ty.devices_kobject(),
+                own,
+                self.name(),
+            ))?;
+            to_result(bindings::sysfs_create_link(
+                own,
+                ty.kobject(),
+                c"mdev_type".as_char_ptr(),
+            ))
+            .inspect_err(|_| bindings::sysfs_remove_link(ty.devices_kobject(), self.name()))
+        }
+    }
+
+    /// Undoes [`Mdev::link`].
+    pub(crate) fn unlink(&self) {
+        // SAFETY: Both are in sysfs.
+        unsafe {
+            bindings::sysfs_remove_link(self.kobject(), c"mdev_type".as_char_ptr());
+            bindings::sysfs_remove_link(self.ty().devices_kobject(), self.name());
+        }
+    }
+
+    fn kobject(&self) -> *mut bindings::kobject {
+        // SAFETY: The field is part of the structure.
+        unsafe { &raw mut (*self.raw_device()).kobj }
+    }
+
+    fn name(&self) -> *const c_char {
+        // SAFETY: `new` gave the device its name.
+        unsafe { (*self.kobject()).name }
+    }
+
+    /// Notes that the device is complete, and lets it live until [`Mdev::end`].
+    pub(crate) fn begin(this: ARef<Self>) {
+        this.complete.store(true, Ordering::Release);
+        core::mem::forget(this);
+    }
+
+    /// Whether the device went through [`Mdev::begin`].
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+
+    /// Takes back the reference of [`Mdev::begin`], after [`Mdev::del`].
+    pub(crate) fn end(&self) -> ARef<Self> {
+        // SAFETY: `lifecycle` calls this once after `begin`, so that reference is there.
+        unsafe { ARef::from_raw(self.into()) }
+    }
+
+    /// Takes away the attribute `remove`, from within a write to it. Only one writer succeeds.
+    fn hide_remove(&self) -> bool {
+        // SAFETY: Called by the attribute's `store`.
+        unsafe { bindings::device_remove_file_self(self.raw_device(), &raw const REMOVE.0) }
+    }
+}
+
+/// # Safety
+///
+/// Called by the driver core with the `struct device` of a [`Mdev`], when nobody refers to it.
+unsafe extern "C" fn release_callback(dev: *mut bindings::device) {
+    // SAFETY: By this function's contract; the box was leaked by `Mdev::new`.
+    drop(unsafe { KBox::from_raw(dev.cast::<Mdev>()) });
+}
+
+static REMOVE: Table<bindings::device_attribute> = Table({
+    let mut attribute: bindings::device_attribute = pin_init::zeroed();
+    attribute.attr = sysfs::attribute(c"remove", 0o200);
+    attribute.__bindgen_anon_2.store_const = Some(remove_callback);
+    attribute
+});
+
+static ATTRIBUTES: Table<[*const bindings::attribute; 2]> =
+    Table([&raw const REMOVE.0.attr, core::ptr::null()]);
+
+static GROUP: Table<bindings::attribute_group> = Table({
+    let mut group: bindings::attribute_group = pin_init::zeroed();
+    group.__bindgen_anon_2.attrs_const = (&raw const ATTRIBUTES.0).cast();
+    group
+});
+
+static GROUPS: Table<[*const bindings::attribute_group; 2]> =
+    Table([&raw const GROUP.0, core::ptr::null()]);
+
+/// # Safety
+///
+/// Called by sysfs with a device of this bus, and what was written, which ends in a zero byte.
+unsafe extern "C" fn remove_callback(
+    dev: *mut bindings::device,
+    _attribute: *const bindings::device_attribute,
+    page: *const c_char,
+    count: usize,
+) -> isize {
+    from_result(|| {
+        let mut wanted: c_ulong = 0;
+        // SAFETY: By this function's contract.
+        let parsed = unsafe { bindings::kernel_ext_kstrtoul(page, 0, &raw mut wanted) };
+        to_result(parsed).map_err(|_| EINVAL)?;
+        if wanted != 0 {
+            // SAFETY: By this function's contract; sysfs keeps the device for the call.
+            let mdev = unsafe { Mdev::from_raw(dev.cast()) };
+            lifecycle::remove(mdev, |mdev| mdev.hide_remove())?;
+        }
+        Ok(count as isize)
+    })
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The functions of `include/linux/mdev.h`, for C drivers.
+//!
+//! `exports.c` exports them as the kernel's own `mdev.ko` does.
+
+use kernel::{
+    error::from_result,
+    ffi::c_int, //
+};
+use kernel_ext::bindings;
+
+use super::parent::{
+    self,
+    Parent, //
+};
+
+/// # Safety
+///
+/// `dev` is registered, `driver` too, and the `count` `types` have their names. All stay until
+/// [`mdev_unregister_parent`].
+#[no_mangle]
+unsafe extern "C" fn mdev_register_parent(
+    parent: *mut bindings::mdev_parent,
+    dev: *mut bindings::device,
+    driver: *mut bindings::mdev_driver,
+    types: *mut *mut bindings::mdev_type,
+    count: u32,
+) -> c_int {
+    // SAFETY: By this function's contract.
+    from_result(|| unsafe { parent::register(parent, dev, driver, types, count) }.map(|()| 0))
+}
+
+/// # Safety
+///
+/// `parent` is registered.
+#[no_mangle]
+unsafe extern "C" fn mdev_unregister_parent(parent: *mut bindings::mdev_parent) {
+    // SAFETY: By this function's contract.
+    parent::unregister(unsafe { Parent::from_raw(parent) });
+}
+
+/// # Safety
+///
+/// `driver` stays until [`mdev_unregister_driver`].
+#[no_mangle]
+unsafe extern "C" fn mdev_register_driver(driver: *mut bindings::mdev_driver) -> c_int {
+    // SAFETY: By this function's contract.
+    from_result(|| unsafe { parent::register_driver(driver) }.map(|()| 0))
+}
+
+/// # Safety
+///
+/// `driver` is registered, and has no parents.
+#[no_mangle]
+unsafe extern "C" fn mdev_unregister_driver(driver: *mut bindings::mdev_driver) {
+    // SAFETY: By this function's contract.
+    unsafe { bindings::driver_unregister(&raw mut (*driver).driver) }
+}

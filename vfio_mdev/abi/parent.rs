@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `struct mdev_parent`: what a driver registers.
+
+use kernel::{
+    bindings::{
+        kobject_action_KOBJ_CHANGE as KOBJ_CHANGE, //
+    },
+    device::Device,
+    error::to_result,
+    ffi::{
+        c_int,
+        c_void, //
+    },
+    prelude::*,
+    static_lock_class,
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    }, //
+};
+use kernel_ext::bindings;
+
+use super::{
+    bus,
+    device::Mdev,
+    types::Type, //
+};
+use crate::{
+    lifecycle,
+    registry::{
+        self,
+        ParentKey, //
+    }, //
+};
+
+/// A parent that is registered.
+///
+/// # Invariants
+///
+/// Went through [`register`], and not yet through [`unregister`]: its device, driver and types are set
+/// and valid.
+#[repr(transparent)]
+pub(crate) struct Parent(Opaque<bindings::mdev_parent>);
+
+impl Parent {
+    /// # Safety
+    ///
+    /// `parent` is registered for all of `'a`.
+    pub(super) unsafe fn from_raw<'a>(parent: *mut bindings::mdev_parent) -> &'a Self {
+        // SAFETY: By this function's contract; the layouts agree.
+        unsafe { &*parent.cast() }
+    }
+
+    fn as_ptr(&self) -> *mut bindings::mdev_parent {
+        self.0.get()
+    }
+
+    /// The device that devices are made of.
+    pub(super) fn raw_device(&self) -> *mut bindings::device {
+        // SAFETY: By the type invariant.
+        unsafe { (*self.as_ptr()).dev }
+    }
+
+    fn device(&self) -> &Device {
+        // SAFETY: By the type invariant; the driver keeps its device while the parent is registered.
+        unsafe { Device::from_raw(self.raw_device()) }
+    }
+
+    /// The driver that the parent's devices are bound to.
+    pub(super) fn driver(&self) -> &bindings::mdev_driver {
+        // SAFETY: By the type invariant; a driver outlives its parents.
+        unsafe { &*(*self.as_ptr()).mdev_driver }
+    }
+
+    /// The parent's place in the registry.
+    pub(crate) fn key(&self) -> ParentKey {
+        ParentKey(self.as_ptr() as usize)
+    }
+
+    /// The folder of the types.
+    pub(super) fn types_kset(&self) -> *mut bindings::kset {
+        // SAFETY: By the type invariant.
+        unsafe { (*self.as_ptr()).mdev_types_kset }
+    }
+
+    fn types(&self) -> &[*mut bindings::mdev_type] {
+        // SAFETY: By the type invariant; the driver gave a table of that length.
+        unsafe {
+            let (types, count) = ((*self.as_ptr()).types, (*self.as_ptr()).nr_types);
+            if count == 0 {
+                return &[];
+            }
+            core::slice::from_raw_parts(types, count as usize)
+        }
+    }
+
+    /// Keeps the parent registered, unless its unregistration has begun.
+    pub(crate) fn stay(&self) -> Option<Staying<'_>> {
+        // SAFETY: By the type invariant.
+        let locked = unsafe { bindings::down_read_trylock(&raw mut (*self.as_ptr()).unreg_sem) };
+        // INVARIANT: Locked just now.
+        (locked != 0).then_some(Staying(self, NotThreadSafe))
+    }
+
+    /// Waits until nobody makes or removes devices, and keeps it so.
+    fn stop(&self) -> Stopped<'_> {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::down_write(&raw mut (*self.as_ptr()).unreg_sem) };
+        // INVARIANT: Locked just now.
+        Stopped(self, NotThreadSafe)
+    }
+
+    fn announce(&self, state: &'static CStr) {
+        let mut environment = [state.as_char_ptr().cast_mut(), core::ptr::null_mut()];
+        // SAFETY: The device is valid, and the strings are only read.
+        unsafe {
+            bindings::kobject_uevent_env(
+                &raw mut (*self.raw_device()).kobj,
+                KOBJ_CHANGE,
+                environment.as_mut_ptr(),
+            )
+        };
+    }
+
+    fn show_types(&self) -> Result {
+        let name = c"mdev_supported_types".as_char_ptr();
+        // SAFETY: The device is registered; without operations the folder is a plain one.
+        let kset = unsafe {
+            bindings::kset_create_and_add(
+                name,
+                core::ptr::null(),
+                &raw mut (*self.raw_device()).kobj,
+            )
+        };
+        if kset.is_null() {
+            return Err(ENOMEM);
+        }
+        // SAFETY: Nobody else uses the field before there are types.
+        unsafe { (*self.as_ptr()).mdev_types_kset = kset };
+        for (i, &raw) in self.types().iter().enumerate() {
+            // SAFETY: The driver's type lives as long as the parent is registered.
+            unsafe { Type::add(raw, self) }.inspect_err(|_| self.hide_types(i))?;
+        }
+        Ok(())
+    }
+
+    /// Takes away the folders of the first `count` types, and theirs.
+    fn hide_types(&self, count: usize) {
+        for &raw in &self.types()[..count] {
+            // SAFETY: The type was added by `show_types`.
+            unsafe { Type::from_raw(raw) }.remove();
+        }
+        // SAFETY: The folder was made by `show_types`.
+        unsafe { bindings::kset_unregister(self.types_kset()) };
+    }
+
+    fn remove_devices(&self, _stopped: &Stopped<'_>) {
+        /// # Safety
+        ///
+        /// `dev` is a child of a parent that is stopped.
+        unsafe extern "C" fn callback(dev: *mut bindings::device, _data: *mut c_void) -> c_int {
+            // SAFETY: By this function's contract. What is on this bus and can be seen was made here.
+            if unsafe { (*dev).bus } == bus::as_ptr() {
+                // SAFETY: As above.
+                lifecycle::take_down(unsafe { Mdev::from_raw(dev.cast()) });
+            }
+            0
+        }
+        // SAFETY: The device is registered; the callback may remove the child that it is given.
+        unsafe {
+            bindings::device_for_each_child(
+                self.raw_device(),
+                core::ptr::null_mut(),
+                Some(callback),
+            )
+        };
+    }
+}
+
+/// Keeps a parent from being unregistered.
+///
+/// # Invariants
+///
+/// This task holds the parent's `unreg_sem` for reading.
+pub(crate) struct Staying<'a>(&'a Parent, NotThreadSafe);
+
+impl Drop for Staying<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::up_read(&raw mut (*self.0.as_ptr()).unreg_sem) }
+    }
+}
+
+/// Keeps everybody else from making and removing a parent's devices.
+///
+/// # Invariants
+///
+/// This task holds the parent's `unreg_sem` for writing.
+struct Stopped<'a>(&'a Parent, NotThreadSafe);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::up_write(&raw mut (*self.0.as_ptr()).unreg_sem) }
+    }
+}
+
+/// Registers a parent, in memory that may hold anything.
+///
+/// # Errors
+///
+/// `ENOMEM`, or what sysfs says.
+///
+/// # Safety
+///
+/// `parent` points at memory of the caller's; `dev` is registered; `driver` and the `count` `types` are
+/// set up. All stay until [`unregister`].
+pub(super) unsafe fn register(
+    parent: *mut bindings::mdev_parent,
+    dev: *mut bindings::device,
+    driver: *mut bindings::mdev_driver,
+    types: *mut *mut bindings::mdev_type,
+    count: u32,
+) -> Result {
+    // SAFETY: By this function's contract.
+    let max_instances = unsafe {
+        parent.write(bindings::mdev_parent {
+            dev,
+            mdev_driver: driver,
+            types,
+            nr_types: count,
+            ..pin_init::zeroed()
+        });
+        bindings::__init_rwsem(
+            &raw mut (*parent).unreg_sem,
+            c"&parent->unreg_sem".as_char_ptr(),
+            static_lock_class!().as_ptr(),
+        );
+        (*driver).max_instances
+    };
+    // SAFETY: All fields are set; what follows is what registers it.
+    // INVARIANT: Only this function's callees see it before it is registered.
+    let parent = unsafe { Parent::from_raw(parent) };
+    let counted = parent.driver().get_available.is_none();
+    registry::add_parent(parent.key(), counted.then_some(max_instances))?;
+    parent
+        .show_types()
+        .inspect_err(|_| registry::remove_parent(parent.key()))?;
+    // SAFETY: The device is registered.
+    if unsafe { bus::link_parent(parent.raw_device()) }.is_err() {
+        dev_warn!(
+            parent.device(),
+            "MDEV: not listed in /sys/class/mdev_bus, where older tools look for it\n"
+        );
+    }
+    dev_info!(parent.device(), "MDEV: Registered\n");
+    parent.announce(c"MDEV_STATE=registered");
+    Ok(())
+}
+
+/// Removes all devices of a parent, waiting for their users, and then forgets the parent.
+pub(super) fn unregister(parent: &Parent) {
+    dev_info!(parent.device(), "MDEV: Unregistering\n");
+    let stopped = parent.stop();
+    // SAFETY: The device is registered.
+    unsafe { bus::unlink_parent(parent.raw_device()) };
+    parent.remove_devices(&stopped);
+    parent.hide_types(parent.types().len());
+    drop(stopped);
+    registry::remove_parent(parent.key());
+    parent.announce(c"MDEV_STATE=unregistered");
+}
+
+/// Lists a driver on the bus.
+///
+/// # Errors
+///
+/// `EINVAL` without a `device_api`, or what the driver core says.
+///
+/// # Safety
+///
+/// `driver` is set up, and stays until it is unregistered.
+pub(super) unsafe fn register_driver(driver: *mut bindings::mdev_driver) -> Result {
+    // SAFETY: By this function's contract.
+    unsafe {
+        if (*driver).device_api.is_null() {
+            return Err(EINVAL);
+        }
+        (*driver).driver.bus = bus::as_ptr();
+        to_result(bindings::driver_register(&raw mut (*driver).driver))
+    }
+}

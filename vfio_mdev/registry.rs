@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which UUIDs are taken, and how many devices each parent can still have.
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use kernel_ext::tree::{
+    Node,
+    Tree, //
+};
+
+use crate::{
+    abi::globals::{
+        self,
+        REGISTRY, //
+    },
+    uuid::Uuid, //
+};
+
+/// What all parents and devices have in common.
+pub(crate) struct Registry {
+    uuids: Tree<Uuid, ()>,
+    parents: Tree<ParentKey, Option<Arc<Instances>>>,
+}
+
+/// A parent, by the address of its structure, while that is registered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ParentKey(pub(crate) usize);
+
+/// How many more devices a parent can have; counted with [`REGISTRY`] held.
+pub(crate) struct Instances(core::sync::atomic::AtomicU32);
+
+/// Makes the tables usable.
+pub(crate) fn init() {
+    globals::init();
+}
+
+impl Instances {
+    fn new(limit: u32) -> Self {
+        Self(limit.into())
+    }
+
+    fn available(&self) -> u32 {
+        self.0.load(core::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Counts a device.
+    ///
+    /// # Errors
+    ///
+    /// `EUSERS` if the parent can't have another one.
+    fn take(&self) -> Result {
+        let left = self.available().checked_sub(1).ok_or(EUSERS)?;
+        self.0.store(left, core::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn give_back(&self) {
+        self.0.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Registry {
+    pub(crate) const fn new() -> Self {
+        Self {
+            uuids: Tree::new(),
+            parents: Tree::new(),
+        }
+    }
+}
+
+/// Lists a parent; `limit` is how many devices it can have, unless its driver counts them.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn add_parent(parent: ParentKey, limit: Option<u32>) -> Result {
+    let instances = match limit {
+        Some(limit) => Some(Arc::new(Instances::new(limit), GFP_KERNEL)?),
+        None => None,
+    };
+    let node = Node::new(parent, instances)?;
+    REGISTRY.lock().parents.insert(node);
+    Ok(())
+}
+
+/// Forgets a parent. Its devices go on to count, but for nobody.
+pub(crate) fn remove_parent(parent: ParentKey) {
+    REGISTRY.lock().parents.remove(&parent);
+}
+
+/// How many devices the parent can still have; `None` if its driver has to be asked.
+pub(crate) fn available(parent: ParentKey) -> Option<u32> {
+    let registry = REGISTRY.lock();
+    let instances = registry.parents.get(&parent)?.as_ref()?;
+    Some(instances.available())
+}
+
+/// A UUID that belongs to one device, and the device's place among those of its parent.
+pub(crate) struct Claim {
+    uuid: Uuid,
+    instances: Option<Arc<Instances>>,
+}
+
+impl Claim {
+    /// Takes `uuid` for a device of `parent`.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if any parent's device has it, `EUSERS` if this parent can't have another device,
+    /// `ENOMEM`.
+    pub(crate) fn take(uuid: Uuid, parent: ParentKey) -> Result<Self> {
+        let node = Node::new(uuid, ())?;
+        let mut registry = REGISTRY.lock();
+        if registry.uuids.contains(&uuid) {
+            return Err(EEXIST);
+        }
+        let instances = registry.parents.get(&parent).ok_or(ENODEV)?.clone();
+        if let Some(instances) = &instances {
+            instances.take()?;
+        }
+        registry.uuids.insert(node);
+        Ok(Self { uuid, instances })
+    }
+
+    pub(crate) fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut registry = REGISTRY.lock();
+        registry.uuids.remove(&self.uuid);
+        if let Some(instances) = &self.instances {
+            instances.give_back();
+        }
+    }
+}
+
+#[kunit_tests(vfio_mdev_registry)]
+mod tests {
+    use super::*;
+
+    /// Two parents that are no structures.
+    const PARENTS: [ParentKey; 2] = [ParentKey(1), ParentKey(2)];
+
+    fn uuid(last: u8) -> Result<Uuid> {
+        let mut text = *b"5d0d5dd0-3c06-4a9c-8d0a-4f2f6f3ad70?";
+        text[Uuid::TEXT_LEN - 1] = last;
+        Uuid::parse(&text).ok_or(EINVAL)
+    }
+
+    #[test]
+    fn counts_instances() {
+        let instances = Instances::new(2);
+        assert_eq!(instances.take(), Ok(()));
+        assert_eq!(instances.take(), Ok(()));
+        assert_eq!(instances.take(), Err(EUSERS));
+        instances.give_back();
+        assert_eq!(instances.available(), 1);
+        assert_eq!(Instances::new(0).take(), Err(EUSERS));
+    }
+
+    #[test]
+    fn uuids_are_unique_over_all_parents() -> Result {
+        add_parent(PARENTS[0], Some(1))?;
+        add_parent(PARENTS[1], None)?;
+        let a = Claim::take(uuid(b'a')?, PARENTS[0])?;
+        assert_eq!(available(PARENTS[0]), Some(0));
+        assert_eq!(available(PARENTS[1]), None);
+        for parent in PARENTS {
+            assert_eq!(Claim::take(uuid(b'a')?, parent).err(), Some(EEXIST));
+        }
+        assert_eq!(Claim::take(uuid(b'b')?, PARENTS[0]).err(), Some(EUSERS));
+        let b = Claim::take(uuid(b'b')?, PARENTS[1])?;
+        drop(a);
+        assert_eq!(available(PARENTS[0]), Some(1));
+        // A device may outlive its parent.
+        remove_parent(PARENTS[1]);
+        assert_eq!(Claim::take(uuid(b'c')?, PARENTS[1]).err(), Some(ENODEV));
+        drop(b);
+        drop(Claim::take(uuid(b'b')?, PARENTS[0])?);
+        remove_parent(PARENTS[0]);
+        Ok(())
+    }
+}
