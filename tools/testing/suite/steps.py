@@ -37,7 +37,7 @@ def kunit_step(name, repo, kernel):
     expected = kunit.in_sources(repo)
     return Step(
         name,
-        ["tools/testing/vm/run", "--kernel", kernel, "--stack", "rust"]
+        ["tools/testing/vm/run", "--kernel", kernel, "--stack", "rust", "--mdev", "rust"]
         + ["--", "sh", "-c", "cat /sys/kernel/debug/kunit/*/results"],
         lambda output, _status: kunit.judge(expected, output),
         after=(f"build-{kernel}",),
