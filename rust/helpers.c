@@ -76,6 +76,13 @@ struct page *kernel_ext_pfn_to_page(unsigned long pfn)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_pfn_to_page);
 
+/* Of a page that is not high memory. */
+void *kernel_ext_page_address(struct page *page)
+{
+	return page_address(page);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_page_address);
+
 /* Whether the frame is memory that the page allocator manages, and so counts as locked. */
 bool kernel_ext_pfn_is_ram(unsigned long pfn)
 {

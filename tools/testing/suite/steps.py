@@ -38,6 +38,7 @@ def kunit_step(name, repo, kernel):
     return Step(
         name,
         ["tools/testing/vm/run", "--kernel", kernel, "--stack", "rust", "--mdev", "rust"]
+        + ["--load", "vfio_iommu_pamu"]
         + ["--", "sh", "-c", "cat /sys/kernel/debug/kunit/*/results"],
         lambda output, _status: kunit.judge(expected, output),
         after=(f"build-{kernel}",),

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The unsafe corner of this module: memory by its physical address.
+
+#![expect(unsafe_code)]
+
+mod globals;
+mod memory;
+mod window;
+
+pub(crate) use globals::{
+    init_globals,
+    MACHINE,
+    SYSTEM, //
+};
+pub(crate) use memory::{
+    Contiguous,
+    Physical, //
+};
+pub(crate) use window::Window;

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Banks of message signalled interrupts.
+//!
+//! A device interrupts by a write to the doorbell of a bank, which is a register at a physical address.
+//! Each doorbell has an alias in a page of its own, so that a window of 4 KiB shows one doorbell and
+//! nothing else.
+
+/// A bank.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bank {
+    doorbell: u64,
+}
+
+impl Bank {
+    /// The bank whose doorbell is at this physical address.
+    pub(crate) fn new(doorbell: u64) -> Self {
+        Self { doorbell }
+    }
+
+    /// The physical address of the doorbell.
+    pub(crate) fn doorbell(&self) -> u64 {
+        self.doorbell
+    }
+}

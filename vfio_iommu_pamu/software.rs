@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! PAMUs in software, for machines that have none.
+//!
+//! A software PAMU is a model of the hardware: it is given the physical addresses of tables through its
+//! registers, and for each transaction reads the entries from memory ([`walk`]). What it lets through
+//! reaches the machine's memory, or the doorbell of an interrupt bank ([`doorbell`]). What it refuses is
+//! in its registers then, and interrupts.
+//!
+//! Devices are whatever calls a [`Master`].
+
+mod doorbell;
+mod master;
+mod walk;
+
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLock, //
+    }, //
+};
+
+use crate::{
+    abi::{
+        Physical,
+        MACHINE, //
+    },
+    msi::Bank,
+    pamu::Pamu,
+    registers::{
+        avs1,
+        pc,
+        pics,
+        Register,
+        PAGE, //
+    },
+    system::System,
+    tables::Tables, //
+};
+
+pub(crate) use doorbell::Doorbells;
+pub(crate) use walk::{
+    Fault,
+    Transaction,
+    Translated, //
+};
+
+pub use doorbell::{
+    Interrupt,
+    Vector, //
+};
+pub use master::{
+    Denied,
+    Master, //
+};
+
+/// The values of all registers.
+struct Registers(KBox<[u32; PAGE / 4]>);
+
+impl Registers {
+    /// What the registers are at power-on: a PAMU whose gate is closed, with the capabilities of the
+    /// larger ones of these SoCs.
+    fn new() -> Result<Self> {
+        let mut this = Self(KBox::new([0; PAGE / 4], GFP_KERNEL)?);
+        this.set(Register::Pr1, 0x0100_0101);
+        this.set(Register::Pc2, 0xffff << 16);
+        this.set(Register::Pc3, MWCE << 21);
+        this.set(Register::Pc, pc::PGC);
+        Ok(this)
+    }
+
+    fn set(&mut self, register: Register, value: u32) {
+        self.0[register as usize / 4] = value;
+    }
+
+    /// Whether an interrupt is asked for.
+    fn interrupts(&self) -> bool {
+        use walk::Registers;
+        self.get(Register::Pics) & (pics::AV | pics::AV_ENABLE) == pics::AV | pics::AV_ENABLE
+    }
+
+    /// Notes a violation. The first one stays until it is cleared.
+    fn violation(&mut self, transaction: &Transaction, fault: &Fault) {
+        use walk::Registers;
+        if self.get(Register::Avs1) & avs1::AV != 0 {
+            return;
+        }
+        let liodn = u32::from(transaction.liodn) << avs1::LIODN_SHIFT;
+        self.set(Register::Avs1, liodn | fault.status);
+        self.set(Register::Avah, (transaction.address >> 32) as u32);
+        self.set(Register::Aval, transaction.address as u32);
+        self.set(Register::Poeah, (fault.entry >> 32) as u32);
+        self.set(Register::Poeal, fault.entry as u32);
+        self.set(Register::Pics, self.get(Register::Pics) | pics::AV);
+    }
+}
+
+/// The code of the number of windows: 2^(MWCE + 1).
+const MWCE: u32 = 7;
+
+impl walk::Registers for Registers {
+    fn get(&self, register: Register) -> u32 {
+        self.0[register as usize / 4]
+    }
+}
+
+impl walk::Memory for Physical {
+    fn load(&self, phys: u64) -> Option<u32> {
+        Physical::load(*self, phys)
+    }
+}
+
+/// A PAMU in software. It handles one transaction at a time.
+#[pin_data]
+pub(crate) struct SoftwarePamu {
+    #[pin]
+    registers: SpinLock<Registers>,
+}
+
+impl SoftwarePamu {
+    /// A PAMU that was just powered on.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        let registers = Registers::new()?;
+        Arc::pin_init(
+            pin_init!(Self {
+                registers <- new_spinlock!(registers, "vfio_pamu::software"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Translates a transaction and does it by `f`, before anything that drains the PAMU goes on.
+    ///
+    /// # Errors
+    ///
+    /// The fault, and whether there is an interrupt to handle.
+    fn access<R>(
+        &self,
+        transaction: &Transaction,
+        f: impl FnOnce(&Translated) -> R,
+    ) -> Result<R, (Fault, bool)> {
+        let mut registers = self.registers.lock();
+        match walk::translate(&*registers, &Physical, transaction) {
+            Ok(translated) => Ok(f(&translated)),
+            Err(fault) => {
+                registers.violation(transaction, &fault);
+                Err((fault, registers.interrupts()))
+            }
+        }
+    }
+}
+
+impl Pamu for SoftwarePamu {
+    fn read(&self, register: Register) -> u32 {
+        walk::Registers::get(&*self.registers.lock(), register)
+    }
+
+    fn write(&self, register: Register, value: u32) {
+        use walk::Registers;
+        let mut registers = self.registers.lock();
+        match register {
+            // Ones clear; the LIODN goes with the violation.
+            Register::Avs1 => {
+                let rest = registers.get(Register::Avs1) & !(value & avs1::STATUS);
+                let rest = if rest & avs1::AV == 0 { 0 } else { rest };
+                registers.set(Register::Avs1, rest);
+            }
+            // The status follows AVS1.
+            Register::Pics => {
+                let status = registers.get(Register::Avs1) & avs1::AV != 0;
+                let status = if status { pics::AV } else { 0 };
+                registers.set(Register::Pics, value & pics::AV_ENABLE | status);
+            }
+            // These are what the hardware is.
+            Register::Pr1 | Register::Pr2 => {}
+            Register::Pc1 | Register::Pc2 | Register::Pc3 | Register::Pc4 => {}
+            _ => registers.set(register, value),
+        }
+    }
+
+    fn drain(&self) {
+        // Who has the lock is in the middle of a transaction.
+        drop(self.registers.lock());
+    }
+}
+
+/// A machine with PAMUs in software.
+pub(crate) struct Machine {
+    system: Arc<System>,
+    pamus: KVec<Arc<SoftwarePamu>>,
+    doorbells: Doorbells,
+}
+
+impl Machine {
+    /// A machine with so many PAMUs and interrupt banks.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for no PAMU, `ENOMEM`.
+    pub(crate) fn new(
+        tables: Arc<Tables>,
+        pamus: u32,
+        banks: u32,
+        max_windows: u32,
+    ) -> Result<Arc<Self>> {
+        let mut software = KVec::new();
+        let mut all: KVec<Arc<dyn Pamu>> = KVec::new();
+        for _ in 0..pamus {
+            let pamu = SoftwarePamu::new()?;
+            software.push(pamu.clone(), GFP_KERNEL)?;
+            all.push(pamu, GFP_KERNEL)?;
+        }
+        let doorbells = Doorbells::new(banks)?;
+        let mut banks = KVec::new();
+        for address in doorbells.addresses() {
+            banks.push(Bank::new(address), GFP_KERNEL)?;
+        }
+        let machine = Self {
+            system: System::new(all, tables, banks, max_windows)?,
+            pamus: software,
+            doorbells,
+        };
+        Ok(Arc::new(machine, GFP_KERNEL)?)
+    }
+
+    /// The machine that was made when the module was loaded, if there is one.
+    pub(crate) fn get() -> Option<Arc<Self>> {
+        MACHINE.lock().clone()
+    }
+
+    /// The PAMUs with their tables.
+    pub(crate) fn system(&self) -> &Arc<System> {
+        &self.system
+    }
+
+    /// The interrupt banks.
+    pub(crate) fn doorbells(&self) -> &Doorbells {
+        &self.doorbells
+    }
+
+    /// Does a transaction that stays within a page, through one of the PAMUs.
+    ///
+    /// # Errors
+    ///
+    /// The fault. By then the violation was handled.
+    fn access<R>(
+        &self,
+        pamu: usize,
+        transaction: &Transaction,
+        f: impl FnOnce(&Translated) -> R,
+    ) -> Result<R, Fault> {
+        self.pamus[pamu]
+            .access(transaction, f)
+            .map_err(|(fault, interrupts)| {
+                if interrupts {
+                    self.system.handle_violations();
+                }
+                fault
+            })
+    }
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Banks of message signalled interrupts in software.
+//!
+//! A bank's doorbell is a word in a page of memory, at the offset that the alias pages of the real ones
+//! have. A write to it interrupts: its first byte is the number of the vector.
+
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLock, //
+    }, //
+};
+
+use crate::abi::Contiguous;
+
+use super::{
+    Machine,
+    Translated, //
+};
+
+/// The offset of the doorbell in its page.
+const OFFSET: u64 = 0x140;
+
+/// The vectors of a bank.
+const VECTORS: usize = 256;
+
+/// Called when a vector was written to the doorbell. May not sleep.
+pub trait Interrupt: Send + Sync {
+    /// There was an interrupt.
+    fn interrupt(&self);
+}
+
+/// The handlers of a bank's vectors.
+type Handlers = KVVec<Option<Arc<dyn Interrupt>>>;
+
+/// A bank.
+#[pin_data]
+struct Bank {
+    page: Contiguous,
+    #[pin]
+    handlers: SpinLock<Handlers>,
+}
+
+impl Bank {
+    fn new() -> Result<Arc<Self>> {
+        let page = Contiguous::new(0)?;
+        let mut handlers = KVVec::with_capacity(VECTORS, GFP_KERNEL)?;
+        for _ in 0..VECTORS {
+            handlers.push(None, GFP_KERNEL)?;
+        }
+        Arc::pin_init(
+            pin_init!(Self {
+                page,
+                handlers <- new_spinlock!(handlers, "vfio_pamu::doorbell"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn address(&self) -> u64 {
+        self.page.phys() + OFFSET
+    }
+}
+
+/// All banks of a machine.
+pub(crate) struct Doorbells(KVec<Arc<Bank>>);
+
+impl Doorbells {
+    /// So many banks.
+    pub(super) fn new(count: u32) -> Result<Self> {
+        let mut banks = KVec::new();
+        for _ in 0..count {
+            banks.push(Bank::new()?, GFP_KERNEL)?;
+        }
+        Ok(Self(banks))
+    }
+
+    /// The physical addresses of the doorbells.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
+        self.0.iter().map(|bank| bank.address())
+    }
+
+    /// The page of a bank's doorbell, for a program that maps it.
+    pub(crate) fn page(&self, bank: usize) -> Option<&Contiguous> {
+        self.0.get(bank).map(|bank| &bank.page)
+    }
+
+    /// Interrupts, if what was written has gone to a doorbell.
+    pub(super) fn written(&self, to: &Translated, data: &[u8]) {
+        let Some(bank) = self.0.iter().find(|bank| bank.address() == to.phys()) else {
+            return;
+        };
+        let Some(vector) = data.first() else {
+            return;
+        };
+        let handlers = bank.handlers.lock();
+        if let Some(Some(handler)) = handlers.get(usize::from(*vector)) {
+            handler.interrupt();
+        }
+    }
+}
+
+/// An interrupt behind a doorbell, until it is dropped.
+pub struct Vector {
+    bank: Arc<Bank>,
+    number: u32,
+    data: u32,
+}
+
+impl Vector {
+    /// Takes a vector of bank `number`, which calls `handler`.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the machine has no software PAMUs, or no such bank; `ENOSPC` if all of its vectors
+    /// are taken.
+    pub fn new(number: u32, handler: Arc<dyn Interrupt>) -> Result<Self> {
+        let machine = Machine::get().ok_or(ENODEV)?;
+        Self::of(machine.doorbells(), number, handler)
+    }
+
+    /// Takes a vector of one of these banks.
+    pub(crate) fn of(
+        doorbells: &Doorbells,
+        number: u32,
+        handler: Arc<dyn Interrupt>,
+    ) -> Result<Self> {
+        let bank = doorbells.0.get(number as usize).ok_or(ENODEV)?.clone();
+        let data = {
+            let mut handlers = bank.handlers.lock();
+            let free = handlers.iter().position(Option::is_none).ok_or(ENOSPC)?;
+            handlers[free] = Some(handler);
+            free as u32
+        };
+        Ok(Self { bank, number, data })
+    }
+
+    /// The number of the bank.
+    pub fn bank(&self) -> u32 {
+        self.number
+    }
+
+    /// What the device has to write to the doorbell, as a little-endian word.
+    pub fn data(&self) -> u32 {
+        self.data
+    }
+}
+
+impl Drop for Vector {
+    fn drop(&mut self) {
+        let handler = self.bank.handlers.lock()[self.data as usize].take();
+        drop(handler);
+    }
+}

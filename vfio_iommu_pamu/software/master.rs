@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A device that does DMA through a software PAMU.
+
+use kernel::{
+    device::Device,
+    fmt,
+    prelude::*,
+    sync::Arc, //
+};
+
+use crate::{
+    abi::Physical,
+    firmware,
+    violation::Cause, //
+};
+
+use super::{
+    walk::{
+        READ,
+        WRITE, //
+    },
+    Machine,
+    Transaction, //
+};
+
+/// Why an access went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// The PAMU refused it; that is AVS1 without the LIODN.
+    Violation {
+        /// The device address at which it was refused.
+        address: u64,
+        /// The status bits.
+        status: u32,
+    },
+    /// There is no memory where the PAMU let it through to.
+    NoMemory {
+        /// The device address.
+        address: u64,
+    },
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Violation { address, status } => f.write_fmt(fmt!(
+                "access violation at {address:#x}: {}",
+                Cause::of(*status)
+            )),
+            Self::NoMemory { address } => f.write_fmt(fmt!("no memory behind {address:#x}")),
+        }
+    }
+}
+
+impl From<Denied> for Error {
+    fn from(_: Denied) -> Self {
+        EFAULT
+    }
+}
+
+/// A device's way to memory: all that it accesses passes the PAMU that it sits behind.
+pub struct Master {
+    machine: Arc<Machine>,
+    pamu: usize,
+    liodn: u16,
+}
+
+/// The most bytes of one transaction. None crosses a multiple of it.
+const PIECE: u64 = 4096;
+
+impl Master {
+    /// The way of `dev`, whose firmware node has an `fsl,liodn`.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the machine has no software PAMUs, or the device no LIODN.
+    pub fn of(dev: &Device) -> Result<Self> {
+        let liodn = *firmware::liodns_of(dev)?.first().ok_or(ENODEV)?;
+        Self::with_liodn(liodn.try_into()?)
+    }
+
+    /// The way of a device that has this LIODN.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the machine has no software PAMUs.
+    pub fn with_liodn(liodn: u16) -> Result<Self> {
+        Ok(Self::on(Machine::get().ok_or(ENODEV)?, liodn))
+    }
+
+    /// The way of a device in this machine, behind one of its PAMUs.
+    pub(crate) fn on(machine: Arc<Machine>, liodn: u16) -> Self {
+        let pamu = usize::from(liodn).checked_rem(machine.pamus.len());
+        Self {
+            machine,
+            pamu: pamu.unwrap_or(0),
+            liodn,
+        }
+    }
+
+    /// The LIODN.
+    pub fn liodn(&self) -> u16 {
+        self.liodn
+    }
+
+    fn transaction(&self, operation: u8, address: u64, len: usize) -> Transaction {
+        Transaction {
+            liodn: self.liodn,
+            operation,
+            address,
+            len: len as u64,
+        }
+    }
+
+    /// Reads from `address` on, in pieces as a bus would.
+    ///
+    /// # Errors
+    ///
+    /// What stopped it; what lies before that was read.
+    pub fn read(&self, mut address: u64, mut data: &mut [u8]) -> Result<(), Denied> {
+        while !data.is_empty() {
+            let (piece, rest) = data.split_at_mut(piece(address, data.len()));
+            let transaction = self.transaction(READ, address, piece.len());
+            let done = self
+                .machine
+                .access(self.pamu, &transaction, |from| Physical.read(from, piece));
+            self.judge(address, done)?;
+            address = address.wrapping_add(transaction.len);
+            data = rest;
+        }
+        Ok(())
+    }
+
+    /// Writes from `address` on, in pieces as a bus would.
+    ///
+    /// # Errors
+    ///
+    /// What stopped it; what lies before that was written.
+    pub fn write(&self, mut address: u64, mut data: &[u8]) -> Result<(), Denied> {
+        while !data.is_empty() {
+            let (piece, rest) = data.split_at(piece(address, data.len()));
+            let transaction = self.transaction(WRITE, address, piece.len());
+            let done = self.machine.access(self.pamu, &transaction, |to| {
+                let done = Physical.write(to, piece);
+                self.machine.doorbells.written(to, piece);
+                done
+            });
+            self.judge(address, done)?;
+            address = address.wrapping_add(transaction.len);
+            data = rest;
+        }
+        Ok(())
+    }
+
+    fn judge(&self, address: u64, done: Result<bool, super::Fault>) -> Result<(), Denied> {
+        match done {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Denied::NoMemory { address }),
+            Err(fault) => Err(Denied::Violation {
+                address,
+                status: fault.status,
+            }),
+        }
+    }
+}
+
+/// How much of `len` bytes at `address` goes in one transaction.
+fn piece(address: u64, len: usize) -> usize {
+    len.min((PIECE - address % PIECE) as usize)
+}

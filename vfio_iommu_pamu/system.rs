@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The PAMUs of a machine, the tables that they share, and who owns which LIODN.
+//!
+//! # Locking
+//!
+//! `owners` is taken before a LIODN's `gate`, and that before what is within a PAMU. All are spinlocks;
+//! under them no memory is allocated, and no last reference is dropped.
+
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    sync::{
+        barrier::{
+            self,
+            Full, //
+        },
+        Arc,
+        SpinLock, //
+    }, //
+};
+
+use kernel_ext::mm::may_warn;
+
+use crate::{
+    abi::SYSTEM,
+    liodn::{
+        Line,
+        Liodn, //
+    },
+    msi::Bank,
+    pamu::Pamu,
+    registers::{
+        max_liodn,
+        max_windows,
+        Register, //
+    },
+    tables::{
+        writer::{
+            self,
+            Entry,
+            Shut, //
+        },
+        Slot,
+        Tables, //
+    },
+    violation::{
+        History,
+        Report,
+        Violation, //
+    },
+};
+
+/// All PAMUs of a machine.
+#[pin_data]
+pub(crate) struct System {
+    // Before the tables, which the PAMUs read until they are turned off.
+    pamus: Pamus,
+    tables: Arc<Tables>,
+    banks: KVec<Bank>,
+    liodns: u32,
+    max_windows: u32,
+    /// The owner of each LIODN.
+    #[pin]
+    owners: SpinLock<KVec<Option<Arc<Line>>>>,
+    #[pin]
+    history: SpinLock<History>,
+}
+
+impl System {
+    /// The system of these PAMUs, which are turned on. No LIODN may do anything yet.
+    ///
+    /// `max_windows` is what the administrator allows for each LIODN.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no PAMU, `ENOMEM`.
+    pub(crate) fn new(
+        pamus: KVec<Arc<dyn Pamu>>,
+        tables: Arc<Tables>,
+        banks: KVec<Bank>,
+        max_windows_allowed: u32,
+    ) -> Result<Arc<Self>> {
+        let known = pamus.iter().map(|pamu| max_liodn(pamu.read(Register::Pc2)));
+        let known = known.min().ok_or(EINVAL)?.saturating_add(1);
+        let divided = pamus
+            .iter()
+            .map(|pamu| max_windows(pamu.read(Register::Pc3)));
+        let liodns = tables.limits().liodns.min(known);
+        let max_windows = divided.min().ok_or(EINVAL)?.min(max_windows_allowed);
+        let mut owners = KVec::with_capacity(liodns as usize, GFP_KERNEL)?;
+        for _ in 0..liodns {
+            owners.push(None, GFP_KERNEL)?;
+        }
+        let this = Arc::pin_init(
+            pin_init!(Self {
+                pamus: Pamus(pamus),
+                tables,
+                banks,
+                liodns,
+                max_windows,
+                owners <- new_spinlock!(owners, "vfio_pamu::owners"),
+                history <- new_spinlock!(History::default(), "vfio_pamu::history"),
+            }),
+            GFP_KERNEL,
+        )?;
+        for pamu in this.pamus() {
+            pamu.enable(&this.tables);
+        }
+        Ok(this)
+    }
+
+    /// The PAMUs of this machine, if it has any.
+    pub(crate) fn get() -> Option<Arc<Self>> {
+        SYSTEM.lock().clone()
+    }
+
+    /// The largest number of windows that a LIODN can have.
+    pub(crate) fn max_windows(&self) -> u32 {
+        self.max_windows
+    }
+
+    /// The number of LIODNs.
+    pub(crate) fn liodns(&self) -> u32 {
+        self.liodns
+    }
+
+    /// The banks of message signalled interrupts.
+    pub(crate) fn banks(&self) -> &[Bank] {
+        &self.banks
+    }
+
+    /// The PAMUs.
+    pub(crate) fn pamus(&self) -> &[Arc<dyn Pamu>] {
+        &self.pamus.0
+    }
+
+    /// The tables.
+    pub(crate) fn tables(&self) -> &Arc<Tables> {
+        &self.tables
+    }
+
+    /// The last violations.
+    pub(crate) fn history(&self) -> &SpinLock<History> {
+        &self.history
+    }
+
+    /// Makes the caller the owner of `liodn`, which from now on may do nothing.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if there is no such LIODN, `EBUSY` if it has an owner, `ENOMEM`.
+    pub(crate) fn claim(self: &Arc<Self>, liodn: u32) -> Result<Liodn> {
+        let line = Line::new()?;
+        let entry = self.entry(liodn).ok_or(ENODEV)?;
+        {
+            let mut owners = self.owners.lock();
+            let owner = owners.get_mut(liodn as usize).ok_or(ENODEV)?;
+            if owner.is_some() {
+                return Err(EBUSY);
+            }
+            // Firmware or a kernel driver may have opened it.
+            writer::shut(&entry, Shut::Entry);
+            *owner = Some(line.clone());
+        }
+        Ok(Liodn::new(self.clone(), line, liodn))
+    }
+
+    /// Ends an ownership. The LIODN is off.
+    pub(crate) fn disown(&self, liodn: u32) {
+        let owner = {
+            let mut owners = self.owners.lock();
+            owners.get_mut(liodn as usize).and_then(Option::take)
+        };
+        drop(owner);
+    }
+
+    /// The entry of `liodn`, if there is one.
+    pub(crate) fn entry(&self, liodn: u32) -> Option<Shared<'_>> {
+        if liodn >= self.liodns {
+            return None;
+        }
+        Some(self.share(self.tables.primary(liodn)?))
+    }
+
+    /// An entry of the tables, as the PAMUs share it with us.
+    pub(crate) fn share<'a>(&'a self, slot: Slot<'a>) -> Shared<'a> {
+        Shared { slot, system: self }
+    }
+
+    /// Lets violations interrupt again; for who turns a LIODN on.
+    pub(crate) fn arm(&self) {
+        for pamu in self.pamus() {
+            pamu.arm();
+        }
+    }
+
+    /// Handles the access violations of all PAMUs: each stops the LIODN that it is of.
+    ///
+    /// For the interrupt's thread; may print.
+    pub(crate) fn handle_violations(&self) {
+        for (number, pamu) in self.pamus().iter().enumerate() {
+            if let Some(report) = pamu.take_violation(number) {
+                pamu.acknowledge(self.stop(&report));
+            }
+        }
+    }
+
+    /// Turns off the LIODN of a violation. Returns whether it was on.
+    fn stop(&self, report: &Report) -> bool {
+        let violation = Violation::new(report);
+        let (was_on, event) = {
+            let owners = self.owners.lock();
+            match (
+                self.entry(violation.liodn),
+                owners.get(violation.liodn as usize),
+            ) {
+                (Some(entry), Some(Some(line))) => line.stop(&entry, violation),
+                (Some(entry), _) => {
+                    let was_on = entry.is_open(Shut::Entry);
+                    writer::shut(&entry, Shut::Entry);
+                    (was_on, None)
+                }
+                (None, _) => (false, None),
+            }
+        };
+        if was_on {
+            self.history.lock().add(violation);
+            if may_warn() {
+                pr_warn!("{violation}; the LIODN is off until its owner revives it\n");
+            }
+        }
+        if let Some(event) = event {
+            event.signal();
+        }
+        was_on
+    }
+}
+
+/// PAMUs that are on until this is dropped.
+struct Pamus(KVec<Arc<dyn Pamu>>);
+
+impl Drop for Pamus {
+    fn drop(&mut self) {
+        for pamu in &self.0 {
+            pamu.disable();
+        }
+    }
+}
+
+/// An entry of the tables that all PAMUs read.
+pub(crate) struct Shared<'a> {
+    slot: Slot<'a>,
+    system: &'a System,
+}
+
+impl Shared<'_> {
+    /// Whether something may go through the entry, or through its first window.
+    pub(crate) fn is_open(&self, shut: Shut) -> bool {
+        !shut.is(self.slot.load(crate::paace::word::STATE))
+    }
+}
+
+impl Entry for Shared<'_> {
+    fn load(&self, word: usize) -> u32 {
+        self.slot.load(word)
+    }
+
+    fn store(&self, word: usize, value: u32) {
+        self.slot.store(word, value);
+    }
+
+    fn publish(&self) {
+        // For the PAMUs this is memory, which the caches of all processors and theirs keep coherent.
+        barrier::mb(Full);
+    }
+
+    fn drain(&self) {
+        self.publish();
+        for pamu in self.system.pamus() {
+            pamu.drain();
+        }
+    }
+}

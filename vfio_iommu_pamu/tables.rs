@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The tables that the PAMUs read, and who has which entry of them.
+//!
+//! All PAMUs of a machine use the same three: one of primary entries (PPAACT), indexed by LIODN; one
+//! of secondary entries (SPAACT), of which each LIODN has a row as long as it has windows to
+//! describe; one of operation mappings (OMT). They lie in one block of memory that begins at a multiple
+//! of its size: on some SoCs a single local access window has to cover all of them (erratum A-004510).
+
+mod layout;
+mod pool;
+pub(crate) mod writer;
+
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        Mutex, //
+    }, //
+};
+
+use crate::{
+    abi::Contiguous,
+    paace::{
+        Windows,
+        Words,
+        MAPPING_ROWS,
+        WORDS, //
+    },
+};
+
+pub(crate) use layout::{
+    Layout,
+    Limits,
+    Table, //
+};
+
+use pool::Pool;
+
+/// The tables.
+#[pin_data]
+pub(crate) struct Tables {
+    layout: Layout,
+    memory: Contiguous,
+    /// Which secondary entries are taken.
+    #[pin]
+    pool: Mutex<Pool>,
+}
+
+impl Tables {
+    /// Tables of these sizes, in which every LIODN is blocked.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if a size is 0 or too large, `ENOMEM`.
+    pub(crate) fn new(limits: Limits) -> Result<Arc<Self>> {
+        let layout = Layout::new(limits)?;
+        let memory = Contiguous::new(layout.order())?;
+        let pool = Pool::new(limits.secondaries as usize)?;
+        let this = Arc::pin_init(
+            pin_init!(Self {
+                layout,
+                memory,
+                pool <- new_mutex!(pool, "vfio_pamu::pool"),
+            }),
+            GFP_KERNEL,
+        )?;
+        this.write_operation_mappings();
+        Ok(this)
+    }
+
+    /// The sizes.
+    pub(crate) fn limits(&self) -> Limits {
+        self.layout.limits()
+    }
+
+    /// The physical addresses of a table's first byte, and of the first one behind it.
+    pub(crate) fn bounds(&self, table: Table) -> (u64, u64) {
+        let range = self.layout.range(table);
+        let base = self.memory.phys();
+        (base + range.start as u64, base + range.end as u64)
+    }
+
+    /// The primary entry of `liodn`, if there is one.
+    pub(crate) fn primary(&self, liodn: u32) -> Option<Slot<'_>> {
+        self.slot(Table::Primaries, liodn)
+    }
+
+    /// Entry `index` of the SPAACT, if there is one.
+    pub(crate) fn secondary(&self, index: u32) -> Option<Slot<'_>> {
+        self.slot(Table::Secondaries, index)
+    }
+
+    fn slot(&self, table: Table, index: u32) -> Option<Slot<'_>> {
+        let size = WORDS * size_of::<u32>();
+        let range = self.layout.range(table);
+        let start = range.start + usize::try_from(index).ok()?.checked_mul(size)?;
+        if start >= range.end {
+            return None;
+        }
+        let first = start / size_of::<u32>();
+        self.memory.words().get(first..first + WORDS).map(Slot)
+    }
+
+    /// Takes a row of secondary entries for all windows but the first.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if there is no such row.
+    pub(crate) fn secondaries(self: &Arc<Self>, windows: Windows) -> Result<Secondaries> {
+        let count = windows.secondaries();
+        let first = match count {
+            0 => 0,
+            _ => self.pool.lock().take(count as usize).ok_or(ENOSPC)? as u32,
+        };
+        Ok(Secondaries {
+            tables: self.clone(),
+            first,
+            windows,
+        })
+    }
+
+    /// How many secondary entries are not taken.
+    pub(crate) fn free_secondaries(&self) -> usize {
+        self.pool.lock().free()
+    }
+
+    /// Fills the OMT, before any PAMU knows it.
+    fn write_operation_mappings(&self) {
+        let start = self.layout.range(Table::Mappings).start;
+        for (row, operations) in crate::paace::ROWS.iter().enumerate() {
+            for (at, bytes) in crate::paace::row(operations).chunks_exact(4).enumerate() {
+                let word = bytes
+                    .iter()
+                    .fold(0, |word, byte| word << 8 | u32::from(*byte));
+                let offset = start + row * crate::paace::ROW + at * 4;
+                self.memory.words()[offset / 4].store(word.to_be(), Relaxed);
+            }
+        }
+        const { assert!(crate::paace::ROWS.len() <= MAPPING_ROWS as usize) };
+    }
+}
+
+/// An entry in memory. Only [`writer`] writes to it.
+#[derive(Clone, Copy)]
+pub(crate) struct Slot<'a>(&'a [Atomic<u32>]);
+
+impl Slot<'_> {
+    /// A word of the entry.
+    pub(crate) fn load(self, word: usize) -> u32 {
+        u32::from_be(self.0[word].load(Relaxed))
+    }
+
+    /// Another value for a word of the entry, for [`writer`].
+    pub(crate) fn store(self, word: usize, value: u32) {
+        self.0[word].store(value.to_be(), Relaxed);
+    }
+
+    /// All words. They belong together only if nobody writes meanwhile.
+    pub(crate) fn words(self) -> Words {
+        core::array::from_fn(|word| self.load(word))
+    }
+}
+
+/// A row of secondary entries for the windows of one LIODN; dropping it gives them back.
+///
+/// When it is dropped, no primary entry leads to them any more.
+pub(crate) struct Secondaries {
+    tables: Arc<Tables>,
+    first: u32,
+    windows: Windows,
+}
+
+impl Secondaries {
+    /// How many windows these are for, the first one included.
+    pub(crate) fn windows(&self) -> Windows {
+        self.windows
+    }
+
+    /// The index of the first entry; 0 if there is none.
+    pub(crate) fn first(&self) -> u32 {
+        self.first
+    }
+
+    /// The entry of window `index`, which isn't the first one.
+    pub(crate) fn slot(&self, index: u32) -> Option<Slot<'_>> {
+        if index >= self.windows.count() {
+            return None;
+        }
+        self.tables.secondary(self.first + index.checked_sub(1)?)
+    }
+
+    /// All entries.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
+        (1..self.windows.count()).filter_map(|index| self.slot(index))
+    }
+}
+
+impl Drop for Secondaries {
+    fn drop(&mut self) {
+        for slot in self.slots() {
+            writer::erase(slot);
+        }
+        let count = self.windows.secondaries() as usize;
+        if count != 0 {
+            self.tables
+                .pool
+                .lock()
+                .give_back(self.first as usize, count);
+        }
+    }
+}
+
+#[kunit_tests(vfio_pamu_tables)]
+mod tests {
+    use super::*;
+
+    fn tables() -> Result<Arc<Tables>> {
+        Tables::new(Limits {
+            liodns: 64,
+            secondaries: 300,
+        })
+    }
+
+    #[test]
+    fn entries_are_where_hardware_looks_for_them() -> Result {
+        let tables = tables()?;
+        for (table, entries, bytes) in [(Table::Primaries, 64, 64), (Table::Secondaries, 300, 64)] {
+            let (start, end) = tables.bounds(table);
+            assert_eq!(end - start, entries * bytes);
+            assert_eq!(start % 4096, 0);
+            let slot = tables.slot(table, 5).ok_or(EINVAL)?;
+            slot.store(3, 0x1234_5678);
+            let memory = crate::abi::Physical;
+            assert_eq!(memory.load(start + 5 * 64 + 12), Some(0x1234_5678));
+            assert!(tables.slot(table, entries as u32 - 1).is_some());
+            assert!(tables.slot(table, entries as u32).is_none());
+            assert!(tables.slot(table, u32::MAX).is_none());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn secondaries_come_back() -> Result {
+        let tables = tables()?;
+        let all = tables.free_secondaries();
+        let a = tables.secondaries(Windows::new(256)?)?;
+        assert_eq!(tables.free_secondaries(), all - 255);
+        assert_eq!(tables.secondaries(Windows::new(64)?).err(), Some(ENOSPC));
+        assert_eq!(tables.free_secondaries(), all - 255);
+        let b = tables.secondaries(Windows::new(32)?)?;
+        let none = tables.secondaries(Windows::ONE)?;
+        assert!(none.slots().next().is_none());
+        drop((a, none));
+        let c = tables.secondaries(Windows::new(128)?)?;
+        drop((b, c));
+        assert_eq!(tables.free_secondaries(), all);
+        Ok(())
+    }
+
+    #[test]
+    fn secondaries_are_erased() -> Result {
+        let tables = tables()?;
+        let row = tables.secondaries(Windows::new(4)?)?;
+        let first = row.first();
+        assert!(row.slot(0).is_none() && row.slot(4).is_none());
+        for slot in row.slots() {
+            (0..WORDS).for_each(|word| slot.store(word, u32::MAX));
+        }
+        drop(row);
+        for index in first..first + 3 {
+            let slot = tables.secondary(index).ok_or(EINVAL)?;
+            assert_eq!(slot.words(), [0; WORDS]);
+        }
+        Ok(())
+    }
+}
