@@ -37,11 +37,12 @@ in_buildroot = set -e; \
 		WERROR=$(or $(WERROR),1) $(if $(V),V=$(V))
 kernel_out = build/$(KERNEL)
 
-.PHONY: modules clippy rustdoc rust-analyzer test-drivers
+.PHONY: modules clippy rustdoc rust-analyzer test-drivers kernel-samples
 ifneq ($(KERNEL),)
 clippy: kernel_out = build/clippy-$(KERNEL)
 test-drivers: kernel_out = build/tests-$(KERNEL)
-modules clippy rustdoc rust-analyzer test-drivers:
+kernel-samples: kernel_out = build/samples-$(KERNEL)
+modules clippy rustdoc rust-analyzer test-drivers kernel-samples:
 	@$(in_buildroot)
 else
 modules: check-kdir
@@ -59,6 +60,13 @@ test-drivers: sources = $(CURDIR)/tools/testing/modules
 test-drivers: check-kdir
 	@mkdir -p $(OUT)
 	+@$(locked) $(kbuild) modules
+
+# The kernel's own sample drivers of mediated devices, which a distribution does not ship.
+kernel-samples: sources = $(realpath $(KDIR)/source)/samples/vfio-mdev
+kernel-samples: kbuild_warnings =
+kernel-samples: check-kdir
+	@mkdir -p $(OUT)
+	+@$(locked) $(kbuild) $(addprefix CONFIG_SAMPLE_VFIO_MDEV_,MTTY=m MDPY=m MBOCHS=m) modules
 
 rustdoc: modules
 	@tools/crates --out $(OUT) rustdoc build/rustdoc
@@ -152,6 +160,7 @@ Building:
   test-modules       the same for the small kernel with KUnit, into build/test
   debug-modules      the same for the kernel that checks itself, into build/debug
   test-drivers       with KERNEL=: drivers in C which the guest tests use, into build/tests-KERNEL
+  kernel-samples     with KERNEL=: the kernel's own samples of mediated devices, into build/samples-KERNEL
   modules_install    installs what is in OUT into $(INSTALL_MOD_DIR)/ of its kernel's modules, which depmod prefers
   modules_uninstall  takes them away, which gives the kernel's own back
 

@@ -27,8 +27,10 @@ def guest(name, *options, kernel="stock"):
     """The guest programs' tests on a kernel, with some choice of modules."""
     command = ["tools/testing/guest/run", "--no-build", "--kernel", kernel, *options]
     modules = (f"build-{kernel}",) if "rust" in options else ()
-    if "pinning" in options:
+    if "pinning" in options or "mdev" in options:
         modules += (f"drivers-{kernel}",)
+    if "mdev" in options and kernel == "stock":
+        modules += ("samples-stock",)
     return Step(name, command, results.libtest, after=("programs", *modules))
 
 
@@ -73,8 +75,12 @@ def all_steps(repo):
         guest("nointremap-rust", "--stack", "rust", "--set", "nointremap"),
         guest("amd-c", "--stack", "c", "--iommu", "amd"),
         guest("amd-rust", "--stack", "rust", "--iommu", "amd"),
+        make("drivers-test", "test-drivers", "KERNEL=test", "WERROR=1"),
         guest("mdev-c", "--stack", "c", "--set", "mdev", kernel="test"),
         guest("mdev-rust", "--stack", "rust", "--set", "mdev", kernel="test"),
+        make("samples-stock", "kernel-samples", "KERNEL=stock"),
+        guest("mdev-stock-c", "--stack", "c", "--set", "mdev"),
+        guest("mdev-stock-rust", "--stack", "rust", "--set", "mdev"),
         make("drivers-stock", "test-drivers", "KERNEL=stock", "WERROR=1"),
         guest("pinning-c", "--stack", "c", "--set", "pinning"),
         guest("pinning-rust", "--stack", "rust", "--set", "pinning"),

@@ -20,6 +20,7 @@ mod limits;
 mod logging;
 mod map;
 mod mdev;
+mod mdev_bus;
 mod migration;
 mod nointremap;
 mod noiommu;
@@ -77,6 +78,7 @@ pub fn nointremap_set() -> Vec<Trial> {
 pub fn mdev_set() -> Vec<Trial> {
     [
         mdev::cases(),
+        mdev_bus::cases(),
         migration::cases(),
         logging::cases(),
         emulated::cases(),

@@ -164,6 +164,16 @@ pub fn fault_injection() -> bool {
     Path::new("/proc/thread-self/fail-nth").exists()
 }
 
+/// Whether this kernel shows devices of VFIO in debugfs; that takes an option of its configuration.
+pub fn vfio_debugfs() -> bool {
+    Path::new("/sys/kernel/debug/vfio").join(env::EDU).exists()
+}
+
+/// Whether this kernel's VFIO can do without an IOMMU; that takes an option of its configuration.
+pub fn vfio_noiommu() -> bool {
+    Path::new("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode").exists()
+}
+
 fn uses_our_crate(module: &str) -> bool {
     Path::new("/sys/module/vfio_rust/holders")
         .join(module)

@@ -16,7 +16,7 @@ use std::{
 };
 
 /// The modules whose reference counts must come back.
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 12] = [
     "vfio",
     "vfio_iommu_type1",
     "vfio_pci",
@@ -28,6 +28,7 @@ const MODULES: [&str; 11] = [
     "mdpy",
     "mbochs",
     "vfio_pin_test",
+    "vfio_mdev_test",
 ];
 
 /// The counter of pages for IOMMU page tables.

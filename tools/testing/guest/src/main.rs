@@ -16,12 +16,14 @@ mod edu;
 mod env;
 mod harness;
 mod helper;
+mod kernel_log;
 mod leak;
 mod mdev;
 mod pin;
 mod plug;
 mod qmp;
 mod stress;
+mod uevent;
 
 use clap::Parser;
 use libtest_mimic::{

@@ -8,6 +8,7 @@ use anyhow::{
 };
 use std::{
     fs,
+    io::Write,
     path::{
         Path,
         PathBuf, //
@@ -46,9 +47,17 @@ pub fn type_attribute(name: &str, attribute: &str) -> Result<String> {
     fs::read_to_string(&path).with_context(|| path.display().to_string())
 }
 
+/// Writes to an attribute; unlike `fs::write` it does not try to make a file where there is none.
+pub fn store(path: impl AsRef<Path>, text: &str) -> std::io::Result<()> {
+    fs::File::options()
+        .write(true)
+        .open(path)?
+        .write_all(text.as_bytes())
+}
+
 /// Writes to the `create` attribute of a type.
 pub fn create(name: &str, text: &str) -> std::io::Result<()> {
-    fs::write(type_folder(name).join("create"), text)
+    store(type_folder(name).join("create"), text)
 }
 
 /// A mediated device; it is removed when it is dropped.
@@ -100,7 +109,7 @@ impl Mdev {
 
     /// Removes it; waits for its users.
     pub fn remove(&self) -> std::io::Result<()> {
-        fs::write(self.folder().join("remove"), "1")
+        store(self.folder().join("remove"), "1")
     }
 }
 

@@ -55,6 +55,7 @@ cases! {
     physical_group_leaves,
     emulated_group_joins_and_leaves,
     two_physical_groups_and_two_emulated,
+    #[vfio_noiommu]
     n2_groups_stay_what_they_are,
     d23_arguments,
     set_irqs_intx,

@@ -70,7 +70,9 @@ cases! {
     d18_precopy_info_v2,
     d18_sticky_until_the_last_close,
     d19_precopy_info,
+    #[vfio_debugfs]
     k5_debugfs,
+    #[vfio_debugfs]
     k5_debugfs_without_migration,
 }
 

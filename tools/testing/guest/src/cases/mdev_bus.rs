@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The bus of mediated devices, its parents and drivers: how they come and go.
+
+use crate::{
+    harness::{
+        Failure,
+        cases, //
+    },
+    kernel_log::KernelLog,
+    mdev::{
+        Mdev,
+        UUIDS,
+        create,
+        store,
+        type_attribute,
+        type_folder, //
+    },
+    uevent::Listener,
+};
+use anyhow::{
+    Result,
+    ensure, //
+};
+use nix::kmod::{
+    DeleteModuleFlags,
+    delete_module, //
+};
+use std::{
+    fs,
+    path::{
+        Path,
+        PathBuf, //
+    },
+    process::Command,
+    thread,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+use vfio_client::Errno;
+
+cases! {
+    m1_bus,
+    m2_class,
+    m2_and_m3_of_a_device_with_a_driver,
+    m4_names_and_descriptions,
+    m5_create_while_the_parent_goes,
+    m7_remove_races_with_itself,
+    m8_parent_comes_and_goes,
+    m8_device_comes_and_goes,
+    m9_children_go_with_the_parent,
+    m9_children_go_with_the_module,
+    m9_module_of_an_open_device,
+    m10_driver_without_an_interface,
+    m10_driver_without_probe,
+    m11_no_driver_is_bound_by_itself,
+    m12_instances_of_all_types,
+    m14_messages,
+}
+
+/// The driver in C without devices of VFIO: its parent is a device of the bus `platform`.
+const TEST: &str = "vfio_mdev_test";
+const UUID: &str = UUIDS[0];
+
+fn bus() -> &'static Path {
+    Path::new("/sys/bus/mdev")
+}
+
+fn names(folder: impl AsRef<Path>) -> Result<Vec<String>> {
+    let mut names: Vec<_> = fs::read_dir(folder)?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+fn same(a: impl AsRef<Path>, b: impl AsRef<Path>) -> Result<()> {
+    assert_eq!(fs::canonicalize(a)?, fs::canonicalize(b)?);
+    Ok(())
+}
+
+/// Loads a module that was unloaded.
+fn modprobe(words: &[&str]) -> Result<()> {
+    let output = Command::new("modprobe").args(words).output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "modprobe {words:?}: {text}");
+    Ok(())
+}
+
+fn unload(module: &std::ffi::CStr) -> nix::Result<()> {
+    delete_module(module, DeleteModuleFlags::O_NONBLOCK)
+}
+
+/// The parent of the test driver while it has no driver; it gets it back when this is dropped.
+#[derive(Debug)]
+struct Unbound;
+
+impl Unbound {
+    fn attribute(name: &str) -> PathBuf {
+        Path::new("/sys/bus/platform/drivers").join(TEST).join(name)
+    }
+
+    fn new() -> Result<Self> {
+        fs::write(Self::attribute("unbind"), TEST)?;
+        Ok(Self)
+    }
+
+    fn end(self) -> Result<()> {
+        std::mem::forget(self);
+        Ok(fs::write(Self::attribute("bind"), TEST)?)
+    }
+}
+
+impl Drop for Unbound {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::attribute("bind"), TEST);
+    }
+}
+
+fn m1_bus() -> Result<()> {
+    assert_eq!(names(bus().join("devices"))?, [""; 0]);
+    let drivers = names(bus().join("drivers"))?;
+    for driver in ["mbochs", "mdpy", "mtty", TEST] {
+        assert!(drivers.iter().any(|name| name == driver), "{drivers:?}");
+        // These are held by the users of a driver, so only the first ones show that it is there.
+        same(
+            bus().join("drivers").join(driver).join("module"),
+            Path::new("/sys/module").join(driver),
+        )?;
+    }
+    assert!(Path::new("/sys/module/mdev").is_dir());
+    let mdev = Mdev::new("mtty-1", UUID)?;
+    assert_eq!(names(bus().join("devices"))?, [UUID]);
+    same(bus().join("drivers/mtty").join(UUID), mdev.folder())
+}
+
+fn m2_class() -> Result<()> {
+    let parents = names("/sys/class/mdev_bus")?;
+    for parent in ["mbochs", "mdpy", "mtty"] {
+        assert!(parents.iter().any(|name| name == parent), "{parents:?}");
+        same(
+            Path::new("/sys/class/mdev_bus").join(parent),
+            format!("/sys/devices/virtual/{parent}/{parent}"),
+        )?;
+    }
+    Ok(())
+}
+
+/// Types are named after the parent's driver, if it has one, else after its class.
+fn m2_and_m3_of_a_device_with_a_driver() -> Result<()> {
+    let parent = Path::new("/sys/devices/platform").join(TEST);
+    same(Path::new("/sys/class/mdev_bus").join(TEST), &parent)?;
+    assert_eq!(
+        names(parent.join("mdev_supported_types"))?,
+        ["vfio_mdev_test-large", "vfio_mdev_test-small"]
+    );
+    Ok(())
+}
+
+fn m4_names_and_descriptions() -> Result<()> {
+    for (name, pretty, description) in [
+        ("vfio_mdev_test-small", "small\n", "of small\n"),
+        ("vfio_mdev_test-large", "A large one\n", "of large\n"),
+    ] {
+        assert_eq!(type_attribute(name, "name")?, pretty);
+        assert_eq!(type_attribute(name, "description")?, description);
+        assert_eq!(type_attribute(name, "device_api")?, "vfio-platform\n");
+        assert_eq!(type_attribute(name, "available_instances")?, "2\n");
+    }
+    Ok(())
+}
+
+/// Makes devices until `stop`, and removes those that were made; returns the errnos.
+fn create_for(time: Duration) -> Vec<Errno> {
+    let end = Instant::now() + time;
+    let mut errors = Vec::new();
+    while Instant::now() < end {
+        match create("vfio_mdev_test-small", UUID) {
+            Ok(()) => drop(store(bus().join("devices").join(UUID).join("remove"), "1")),
+            Err(error) => errors.push(Errno::from_raw(error.raw_os_error().unwrap_or(0))),
+        }
+    }
+    errors
+}
+
+fn m5_create_while_the_parent_goes() -> Result<()> {
+    let time = Duration::from_secs(2);
+    let creator = thread::spawn(move || create_for(time));
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        Unbound::new()?.end()?;
+    }
+    let errors = creator.join().unwrap_or_default();
+    // There is one until the parent's end has removed it.
+    let expected = [Errno::ENODEV, Errno::ENOENT, Errno::EEXIST];
+    for error in errors {
+        assert!(expected.contains(&error), "{error}");
+    }
+    assert_eq!(names(bus().join("devices"))?, [""; 0]);
+    assert_eq!(
+        type_attribute("vfio_mdev_test-small", "available_instances")?,
+        "2\n"
+    );
+    Ok(())
+}
+
+/// One of two who remove a device does it.
+fn m7_remove_races_with_itself() -> Result<()> {
+    for _ in 0..50 {
+        let mdev = Mdev::new("vfio_mdev_test-small", UUID)?;
+        let outcomes = thread::scope(|scope| {
+            [(); 2]
+                .map(|()| scope.spawn(|| mdev.remove()))
+                .map(|remover| remover.join())
+        });
+        let mut done = 0;
+        for outcome in outcomes.into_iter().flatten() {
+            match outcome {
+                Ok(()) => done += 1,
+                Err(error) => {
+                    let errno = Err::<(), _>(error).errno();
+                    assert!([Errno::ENODEV, Errno::ENOENT].contains(&errno), "{errno}");
+                }
+            }
+        }
+        assert!(done > 0);
+        assert!(!mdev.folder().exists());
+    }
+    Ok(())
+}
+
+fn m8_parent_comes_and_goes() -> Result<()> {
+    let listener = Listener::new()?;
+    let path = format!("/devices/platform/{TEST}");
+    // What the parent itself does comes between.
+    let state = || -> Result<(String, String)> {
+        loop {
+            let event = listener.about(&path)?;
+            if let Some(state) = event.get("MDEV_STATE") {
+                let action = event.get("ACTION").unwrap_or_default();
+                return Ok((action.to_owned(), state.to_owned()));
+            }
+        }
+    };
+    let unbound = Unbound::new()?;
+    assert_eq!(state()?, ("change".into(), "unregistered".into()));
+    unbound.end()?;
+    assert_eq!(state()?, ("change".into(), "registered".into()));
+    Ok(())
+}
+
+fn m8_device_comes_and_goes() -> Result<()> {
+    let listener = Listener::new()?;
+    let mdev = Mdev::new("mtty-1", UUID)?;
+    mdev.remove()?;
+    let path = format!("/devices/virtual/mtty/mtty/{UUID}");
+    for action in ["add", "bind", "unbind", "remove"] {
+        let event = listener.about(&path)?;
+        assert_eq!(event.get("ACTION"), Some(action));
+        assert_eq!(event.get("SUBSYSTEM"), Some("mdev"));
+        let driver = (action == "bind").then_some("mtty");
+        assert!(action != "bind" || event.get("DRIVER") == driver);
+        assert_eq!(event.get("MDEV_STATE"), None);
+    }
+    Ok(())
+}
+
+fn m9_children_go_with_the_parent() -> Result<()> {
+    let children = [
+        Mdev::new("vfio_mdev_test-small", UUIDS[0])?,
+        Mdev::new("vfio_mdev_test-large", UUIDS[1])?,
+    ];
+    let folder = type_folder("vfio_mdev_test-small");
+    let other = Mdev::new("mtty-1", UUIDS[2])?;
+    let unbound = Unbound::new()?;
+    for child in &children {
+        assert!(!child.folder().exists());
+    }
+    assert!(!folder.exists());
+    assert!(!Path::new("/sys/class/mdev_bus").join(TEST).exists());
+    assert!(other.folder().exists(), "it is of another parent");
+    // The names can be given again.
+    let again = Mdev::new("mtty-1", UUIDS[0])?;
+    drop(again);
+    unbound.end()?;
+    assert_eq!(
+        type_attribute("vfio_mdev_test-large", "available_instances")?,
+        "2\n"
+    );
+    assert_eq!(names(folder.join("devices"))?, [""; 0]);
+    Ok(())
+}
+
+fn m9_children_go_with_the_module() -> Result<()> {
+    let children = [
+        Mdev::new("mtty-1", UUIDS[0])?,
+        Mdev::new("mtty-2", UUIDS[1])?,
+    ];
+    let group = children[0].group()?;
+    unload(c"mtty")?;
+    assert_eq!(group.status().errno(), Errno::ENODEV);
+    for child in &children {
+        assert!(!child.folder().exists());
+    }
+    for path in ["/sys/class/mdev_bus/mtty", "/sys/bus/mdev/drivers/mtty"] {
+        assert!(!Path::new(path).exists(), "{path}");
+    }
+    modprobe(&["mtty"])?;
+    assert_eq!(type_attribute("mtty-1", "available_instances")?, "24\n");
+    Ok(())
+}
+
+fn m9_module_of_an_open_device() -> Result<()> {
+    let mdev = Mdev::new("mtty-1", UUID)?;
+    let open = mdev.open()?;
+    assert_eq!(unload(c"mtty"), Err(Errno::EAGAIN));
+    assert_eq!(unload(c"mdev"), Err(Errno::EAGAIN));
+    assert_eq!(open.device.info()?.irqs, 5, "it still works");
+    assert!(mdev.folder().exists());
+    Ok(())
+}
+
+fn m10_driver_without_an_interface() -> Result<()> {
+    unload(c"vfio_mdev_test")?;
+    let error = modprobe(&[TEST, "api=0"]).map_err(|error| error.to_string());
+    modprobe(&[TEST])?;
+    let text = error.err().unwrap_or_default();
+    assert!(text.contains("Invalid argument"), "{text:?}");
+    Ok(())
+}
+
+fn m10_driver_without_probe() -> Result<()> {
+    let mdev = Mdev::new("vfio_mdev_test-small", UUID)?;
+    same(
+        mdev.folder().join("driver"),
+        bus().join("drivers").join(TEST),
+    )?;
+    same(
+        mdev.folder().join("mdev_type"),
+        type_folder("vfio_mdev_test-small"),
+    )?;
+    assert!(!mdev.folder().join("iommu_group").exists());
+    Ok(())
+}
+
+fn m11_no_driver_is_bound_by_itself() -> Result<()> {
+    let mdev = Mdev::new("mtty-1", UUID)?;
+    let driver = bus().join("drivers/mtty");
+    fs::write(driver.join("unbind"), UUID)?;
+    assert!(mdev.folder().exists());
+    for link in ["driver", "iommu_group", "vfio-dev"] {
+        assert!(!mdev.folder().join(link).exists(), "{link}");
+    }
+    assert_eq!(type_attribute("mtty-1", "available_instances")?, "24\n");
+    // No driver fits a device by its name or by an identifier: it has none.
+    fs::write(bus().join("drivers_probe"), UUID)?;
+    assert!(!mdev.folder().join("driver").exists());
+    assert_eq!(fs::write(driver.join("bind"), UUID).errno(), Errno::ENODEV);
+    assert_eq!(create("mtty-1", UUID).errno(), Errno::EEXIST);
+    mdev.remove()?;
+    assert!(!mdev.folder().exists());
+    Ok(())
+}
+
+fn m12_instances_of_all_types() -> Result<()> {
+    let available = || -> Result<[String; 2]> {
+        Ok([
+            type_attribute("vfio_mdev_test-small", "available_instances")?,
+            type_attribute("vfio_mdev_test-large", "available_instances")?,
+        ])
+    };
+    let first = Mdev::new("vfio_mdev_test-small", UUIDS[0])?;
+    assert_eq!(available()?, ["1\n", "1\n"]);
+    let second = Mdev::new("vfio_mdev_test-large", UUIDS[1])?;
+    assert_eq!(available()?, ["0\n", "0\n"]);
+    for name in ["vfio_mdev_test-small", "vfio_mdev_test-large"] {
+        assert_eq!(create(name, UUIDS[2]).errno(), Errno::EUSERS);
+        // What is wrong with the name comes first.
+        assert_eq!(create(name, UUIDS[0]).errno(), Errno::EEXIST);
+    }
+    first.remove()?;
+    assert_eq!(available()?, ["1\n", "1\n"]);
+    second.remove()?;
+    assert_eq!(available()?, ["2\n", "2\n"]);
+    Ok(())
+}
+
+fn m14_messages() -> Result<()> {
+    let mut log = KernelLog::follow()?;
+    let unbound = Unbound::new()?;
+    let line = |text| format!("vfio_mdev_test vfio_mdev_test: MDEV: {text}");
+    let lines = log.messages();
+    assert!(lines.lines().any(|l| l == line("Unregistering")), "{lines}");
+    unbound.end()?;
+    let lines = log.messages();
+    assert!(lines.lines().any(|l| l == line("Registered")), "{lines}");
+    unload(c"mtty")?;
+    modprobe(&["mtty"])?;
+    let lines = log.messages();
+    for text in ["Unregistering", "Registered"] {
+        let line = format!("mtty mtty: MDEV: {text}");
+        assert!(lines.lines().any(|l| l == line), "{lines}");
+    }
+    Ok(())
+}
