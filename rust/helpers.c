@@ -11,6 +11,7 @@
 #include <linux/ratelimit.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
+#include <linux/xarray.h>
 
 #include "helpers.h"
 
@@ -172,5 +173,93 @@ int kernel_ext_kstrtoul(const char *s, unsigned int base, unsigned long *result)
 	return kstrtoul(s, base, result);
 }
 EXPORT_SYMBOL_GPL(kernel_ext_kstrtoul);
+
+/* Its own lock class, and a lock that may be taken in interrupts. */
+void kernel_ext_xa_init(struct xarray *xa)
+{
+	xa_init_flags(xa, XA_FLAGS_ALLOC | XA_FLAGS_LOCK_IRQ);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_xa_init);
+
+int kernel_ext_xa_alloc(struct xarray *xa, u32 *id, void *entry, u32 min, u32 max, gfp_t gfp)
+{
+	unsigned long flags;
+	int ret;
+
+	xa_lock_irqsave(xa, flags);
+	ret = __xa_alloc(xa, id, entry, XA_LIMIT(min, max), gfp);
+	xa_unlock_irqrestore(xa, flags);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(kernel_ext_xa_alloc);
+
+int kernel_ext_xa_insert(struct xarray *xa, unsigned long index, void *entry, gfp_t gfp)
+{
+	unsigned long flags;
+	int ret;
+
+	xa_lock_irqsave(xa, flags);
+	ret = __xa_insert(xa, index, entry, gfp);
+	xa_unlock_irqrestore(xa, flags);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(kernel_ext_xa_insert);
+
+void *kernel_ext_xa_erase(struct xarray *xa, unsigned long index)
+{
+	unsigned long flags;
+	void *entry;
+
+	xa_lock_irqsave(xa, flags);
+	entry = __xa_erase(xa, index);
+	xa_unlock_irqrestore(xa, flags);
+	return entry;
+}
+EXPORT_SYMBOL_GPL(kernel_ext_xa_erase);
+
+void *kernel_ext_xa_erase_if(struct xarray *xa, unsigned long index, void *entry)
+{
+	unsigned long flags;
+	void *found;
+
+	xa_lock_irqsave(xa, flags);
+	found = __xa_cmpxchg(xa, index, entry, NULL, GFP_NOWAIT);
+	xa_unlock_irqrestore(xa, flags);
+	return found;
+}
+EXPORT_SYMBOL_GPL(kernel_ext_xa_erase_if);
+
+/* xa_load() for callers that have the RCU read lock already. */
+void *kernel_ext_xa_load_rcu(struct xarray *xa, unsigned long index)
+{
+	XA_STATE(xas, xa, index);
+	void *entry;
+
+	do {
+		entry = xas_load(&xas);
+		if (xa_is_zero(entry))
+			entry = NULL;
+	} while (xas_retry(&xas, entry));
+	return entry;
+}
+EXPORT_SYMBOL_GPL(kernel_ext_xa_load_rcu);
+
+void *kernel_ext_xa_mk_value(unsigned long value)
+{
+	return xa_mk_value(value);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_xa_mk_value);
+
+unsigned long kernel_ext_xa_to_value(const void *entry)
+{
+	return xa_to_value(entry);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_xa_to_value);
+
+bool kernel_ext_xa_empty(const struct xarray *xa)
+{
+	return xa_empty(xa);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_xa_empty);
 
 MODULE_IMPORT_NS("IOMMUFD");

@@ -7,6 +7,7 @@
 #include <linux/poll.h>
 #include <linux/vfio.h>
 #include <linux/workqueue.h>
+#include <linux/xarray.h>
 
 static const fmode_t KERNEL_EXT_FMODE_PREAD = FMODE_PREAD;
 static const fmode_t KERNEL_EXT_FMODE_PWRITE = FMODE_PWRITE;
@@ -35,5 +36,15 @@ bool kernel_ext_ratelimit(void);
 bool kernel_ext_access_ok(const void __user *address, unsigned long size);
 int kernel_ext_kstrtoul(const char *s, unsigned int base, unsigned long *result);
 int kernel_ext_device_driver(struct device *dev, char *name, size_t size);
+
+void kernel_ext_xa_init(struct xarray *xa);
+int kernel_ext_xa_alloc(struct xarray *xa, u32 *id, void *entry, u32 min, u32 max, gfp_t gfp);
+int kernel_ext_xa_insert(struct xarray *xa, unsigned long index, void *entry, gfp_t gfp);
+void *kernel_ext_xa_erase(struct xarray *xa, unsigned long index);
+void *kernel_ext_xa_erase_if(struct xarray *xa, unsigned long index, void *entry);
+void *kernel_ext_xa_load_rcu(struct xarray *xa, unsigned long index);
+void *kernel_ext_xa_mk_value(unsigned long value);
+unsigned long kernel_ext_xa_to_value(const void *entry);
+bool kernel_ext_xa_empty(const struct xarray *xa);
 
 #endif

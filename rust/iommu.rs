@@ -13,6 +13,7 @@ mod group;
 mod mapping;
 pub mod member;
 mod owner;
+pub mod pasid;
 mod resv;
 
 use kernel::{

@@ -9,17 +9,21 @@ pub mod chardev;
 pub mod eventfd;
 pub mod extent;
 pub mod file_ops;
+pub mod gfp;
+pub mod id_map;
 pub mod iommu;
 pub mod iommu_driver;
 pub mod misc;
 pub mod mm;
 pub mod module_ref;
 pub mod param;
+pub mod published;
 pub mod taint;
 pub mod task;
 pub mod tree;
 pub mod uapi;
 pub mod user_string;
+pub mod value_map;
 
 use kernel::prelude::*;
 
