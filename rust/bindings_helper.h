@@ -22,5 +22,6 @@
 #include <linux/vfio.h>
 
 #include "helpers.h"
+#include "../include/linux/ioasid.h"
 #include "../include/uapi/vfio_group.h"
 #include "../include/uapi/vfio_pamu.h"

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The border to C, and the only unsafe code of this crate.
+
+pub(crate) mod callbacks;
+mod exports;
+pub(crate) mod system;
+pub(crate) mod trace;

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `ioasid/` in debugfs: what there is, for people.
+
+use kernel::{
+    debugfs::{
+        Dir,
+        File,
+        Writer, //
+    },
+    fmt,
+    prelude::*, //
+};
+
+use crate::{
+    abi::system::system,
+    set::ROOT, //
+};
+
+/// The files, which are there as long as this.
+pub(crate) struct Files {
+    _space: Pin<KBox<File<SpaceFile>>>,
+    _sets: Pin<KBox<File<SetsFile>>>,
+    _allocators: Pin<KBox<File<AllocatorsFile>>>,
+    _ids: Pin<KBox<File<IdsFile>>>,
+}
+
+impl Files {
+    /// Shows the system's space.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        let folder = Dir::new(c"ioasid");
+        Ok(Self {
+            _space: KBox::pin_init(folder.read_only_file(c"space", SpaceFile), GFP_KERNEL)?,
+            _sets: KBox::pin_init(folder.read_only_file(c"sets", SetsFile), GFP_KERNEL)?,
+            _allocators: KBox::pin_init(
+                folder.read_only_file(c"allocators", AllocatorsFile),
+                GFP_KERNEL,
+            )?,
+            _ids: KBox::pin_init(folder.read_only_file(c"ids", IdsFile), GFP_KERNEL)?,
+        })
+    }
+}
+
+/// How large the space is and how much of it is used.
+struct SpaceFile;
+
+impl Writer for SpaceFile {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let space = system();
+        let (promised, left) = space
+            .with_set(ROOT, |root| Ok((root.account.taken(), root.account.left())))
+            .unwrap_or((0, 0));
+        writeln!(f, "capacity: {}", space.capacity())?;
+        writeln!(f, "own ids from: {}", space.floor())?;
+        writeln!(f, "own ids in use: {}", space.own_ids())?;
+        writeln!(f, "promised or in no set: {promised}")?;
+        writeln!(f, "left: {left}")?;
+        writeln!(f, "orphans: {}", space.orphans())
+    }
+}
+
+/// One line a set.
+struct SetsFile;
+
+impl Writer for SetsFile {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "set quota used owner token")?;
+        let mut result = Ok(());
+        system().for_each_set(|number, set| {
+            let (kind, token) = set.token.parts();
+            let (quota, used) = (set.account.quota(), set.account.taken());
+            result = result.and_then(|()| writeln!(f, "{number} {quota} {used} {kind} {token:#x}"));
+        });
+        result
+    }
+}
+
+/// One line an allocator, the active ones first.
+struct AllocatorsFile;
+
+impl Writer for AllocatorsFile {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let space = system();
+        let Some(list) = space.allocators() else {
+            return writeln!(f, "own active {}", space.own_ids());
+        };
+        let active = list.first().map(|source| source.origin);
+        for source in list.iter() {
+            let state = if Some(source.origin) == active {
+                "active"
+            } else {
+                "waiting"
+            };
+            writeln!(f, "kind {} {state} {}", source.origin, source.outstanding())?;
+        }
+        Ok(())
+    }
+}
+
+/// One line an id.
+struct IdsFile;
+
+impl Writer for IdsFile {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "id set allocator state references spid")?;
+        let mut from = 0;
+        while let Some((id, line)) = system().next_id(from, |id, entry| {
+            let life = &entry.life;
+            let fixed = (entry.set, entry.origin);
+            (id, (fixed, life.state(), life.references(), entry.spid()))
+        }) {
+            let ((set, origin), state, references, spid) = line;
+            write!(f, "{id} {set} {origin} {} {references} ", state.name())?;
+            match spid {
+                Some(spid) => writeln!(f, "{spid}")?,
+                None => writeln!(f, "-")?,
+            }
+            from = id + 1;
+        }
+        Ok(())
+    }
+}

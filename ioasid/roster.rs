@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A list that is gone through without a lock, and of which entries are removed without memory.
+
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Release, //
+        },
+        LockClassKey,
+        Mutex, //
+    },
+};
+
+use kernel_ext::published::{
+    Published,
+    Reader, //
+};
+
+/// A list with entries of type `T`.
+///
+/// There are two copies, equal whenever the mutex is free. Readers see the one that is published; a
+/// change is made to the other one, which then takes its place. Both have room for what they hold, so
+/// only an addition needs memory.
+#[pin_data]
+pub(crate) struct Roster<T: Clone + Send + Sync> {
+    #[pin]
+    published: Published<KVec<T>>,
+    #[pin]
+    spare: Mutex<Option<KBox<KVec<T>>>>,
+    length: Atomic<u32>,
+}
+
+impl<T: Clone + Send + Sync> Roster<T> {
+    /// An empty list.
+    pub(crate) fn new(
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+    ) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            published <- Published::new(name, key),
+            spare <- new_mutex!(None, "ioasid::Roster::spare"),
+            length: Atomic::new(0),
+        })
+    }
+
+    /// How many entries there are just now.
+    #[inline]
+    pub(crate) fn len(&self) -> u32 {
+        self.length.load(Acquire)
+    }
+
+    /// The list, in which nothing changes until the reader is dropped; `None` for an empty one.
+    #[inline]
+    pub(crate) fn read(&self) -> Option<Reader<'_, KVec<T>>> {
+        if self.len() == 0 {
+            return None;
+        }
+        self.published.read()
+    }
+
+    /// Adds the entry which `make` returns when it sees the list, at the place that it says. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or what `make` returns.
+    pub(crate) fn add(&self, make: impl FnOnce(&[T]) -> Result<(usize, T)>) -> Result {
+        let mut spare = self.spare.lock();
+        let list = spare.as_deref().map_or(&[][..], |list| list);
+        let (at, entry) = make(list)?;
+        let published = with(list, at, &entry)?;
+        *spare = Some(with(list, at, &entry)?);
+        drop(self.published.replace(Some(published)));
+        self.note_length(&spare);
+        Ok(())
+    }
+
+    /// Removes the entry that `is_it` says, and returns when nobody reads of it any more. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there is no such entry.
+    pub(crate) fn remove(&self, is_it: impl Fn(&T) -> bool) -> Result<T> {
+        let mut spare = self.spare.lock();
+        let list = spare.as_deref_mut().ok_or(ENOENT)?;
+        let at = list.iter().position(is_it).ok_or(ENOENT)?;
+        let entry = list.remove(at).map_err(|_| ENOENT)?;
+        self.note_length(&spare);
+        *spare = self.published.replace(spare.take());
+        if let Some(list) = spare.as_deref_mut() {
+            drop(list.remove(at));
+        }
+        Ok(entry)
+    }
+
+    fn note_length(&self, list: &Option<KBox<KVec<T>>>) {
+        let length = list.as_deref().map_or(0, KVec::len);
+        self.length.store(length as u32, Release);
+    }
+}
+
+/// A copy of `list` with `entry` at a place in it.
+fn with<T: Clone>(list: &[T], at: usize, entry: &T) -> Result<KBox<KVec<T>>> {
+    let (before, after) = list.split_at_checked(at).ok_or(EINVAL)?;
+    let mut copy = KVec::with_capacity(list.len() + 1, GFP_KERNEL)?;
+    copy.extend_from_slice(before, GFP_KERNEL)?;
+    copy.push(entry.clone(), GFP_KERNEL)?;
+    copy.extend_from_slice(after, GFP_KERNEL)?;
+    Ok(KBox::new(copy, GFP_KERNEL)?)
+}

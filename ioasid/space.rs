@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A space of ids, with everything that is in it.
+//!
+//! Calls that only look take no lock. Ids and sets are counted, so whoever has a reference can use
+//! what it refers to while others come and go.
+
+mod ids;
+mod sets;
+mod sources;
+mod spids;
+
+pub use sources::Registration;
+
+use kernel::{
+    c_str,
+    prelude::*,
+    static_lock_class,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        new_mutex,
+        new_spinlock_irq,
+        rcu,
+        Arc,
+        Mutex,
+        SpinLockIrq, //
+    },
+};
+
+use kernel_ext::{
+    gfp::Gfp,
+    id_map::{
+        IdMap,
+        Slab, //
+    },
+    iommu::pasid::GlobalPasids,
+    published::Reader, //
+};
+
+use crate::{
+    entry::Entry,
+    life::State,
+    notify::Listeners,
+    range::INVALID,
+    roster::Roster,
+    set::{
+        SetState,
+        Token,
+        ROOT, //
+    },
+    source::{
+        Origin,
+        Own,
+        Source,
+        Sources,
+        OWN, //
+    },
+};
+
+/// Memory for what spaces consist of.
+pub struct Memory {
+    ids: Arc<Slab<Entry>>,
+    sets: Arc<Slab<SetState>>,
+}
+
+impl Memory {
+    /// Memory that shows up in `/proc/slabinfo` under two names. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            ids: Arc::new(Slab::new(c_str!("ioasid"))?, GFP_KERNEL)?,
+            sets: Arc::new(Slab::new(c_str!("ioasid_set"))?, GFP_KERNEL)?,
+        })
+    }
+
+    /// How many bytes an id takes, beside its place in the tree.
+    pub const fn bytes_per_id() -> usize {
+        Slab::<Entry>::OBJECT_SIZE
+    }
+}
+
+/// A space of ids: the system's, or a test's.
+#[pin_data]
+pub struct Space {
+    #[pin]
+    ids: IdMap<Entry>,
+    /// By number; [`ROOT`] stands for no set.
+    #[pin]
+    sets: IdMap<SetState>,
+    /// Taken to change what sets call their ids.
+    #[pin]
+    names: SpinLockIrq<()>,
+    #[pin]
+    listeners: Listeners,
+    #[pin]
+    sources: Sources,
+    own: Own,
+    orphans: Atomic<i32>,
+    /// The lowest id of the own space.
+    floor: u32,
+    /// What the ids of the own space are below.
+    capacity: Atomic<u32>,
+    #[pin]
+    setup: Mutex<Setup>,
+}
+
+/// What changes seldom, and by one at a time.
+struct Setup {
+    /// The ids of the own space, which the kernel then has not.
+    pasids: Option<GlobalPasids>,
+    /// Whether somebody has set the capacity.
+    installed: bool,
+    /// The newest kind of custom allocators.
+    last_origin: Origin,
+}
+
+impl Space {
+    /// A space which hands out ids from `floor` to `capacity - 1`, and whatever custom allocators do.
+    ///
+    /// Of those only the ones that `pasids` holds, if it is given.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(
+        memory: &Memory,
+        floor: u32,
+        capacity: u32,
+        pasids: Option<GlobalPasids>,
+    ) -> impl PinInit<Self, Error> {
+        let (ids, sets) = (memory.ids.clone(), memory.sets.clone());
+        try_pin_init!(Self {
+            ids <- IdMap::new(ids),
+            sets <- IdMap::new(sets),
+            names <- new_spinlock_irq!((), "ioasid::Space::names"),
+            listeners <- Roster::new(c_str!("ioasid::listeners"), static_lock_class!()),
+            sources <- Roster::new(c_str!("ioasid::sources"), static_lock_class!()),
+            own: Own::new(),
+            orphans: Atomic::new(0),
+            floor,
+            capacity: Atomic::new(capacity),
+            setup <- new_mutex!(Setup {
+                pasids: None,
+                installed: false,
+                last_origin: OWN,
+            }, "ioasid::Space::setup"),
+        })
+        .pin_chain(move |space| {
+            space.keep_out(pasids.as_ref(), capacity)?;
+            space.setup.lock().pasids = pasids;
+            let left = capacity.saturating_sub(floor);
+            let root = SetState::new(Token::None, left);
+            space.sets.insert(ROOT, root, Gfp::Kernel)
+        })
+    }
+
+    /// Takes what the kernel had handed out already out of the own space.
+    fn keep_out(&self, pasids: Option<&GlobalPasids>, capacity: u32) -> Result {
+        let Some(pasids) = pasids else {
+            return Ok(());
+        };
+        for id in (self.floor..capacity).filter(|&id| !pasids.holds(id)) {
+            self.ids.reserve(id, Gfp::Kernel)?;
+        }
+        Ok(())
+    }
+
+    /// How many ids there are at most: the own ones are below.
+    pub fn capacity(&self) -> u32 {
+        self.capacity.load(Relaxed)
+    }
+
+    /// Sets how many ids there are, once, as long as none of them is promised or allocated. Sleeps.
+    ///
+    /// What lies above goes back to the kernel.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if this was done before, or some are in use; `EINVAL` if there are less than the kernel
+    /// keeps for itself, or more than [`INVALID`].
+    pub fn install_capacity(&self, total: u32) -> Result {
+        if total <= self.floor || total == INVALID {
+            return Err(EINVAL);
+        }
+        let mut setup = self.setup.lock();
+        if setup.installed {
+            return Err(EBUSY);
+        }
+        self.with_set(ROOT, |root| root.account.set_quota(total - self.floor))?;
+        self.capacity.store(total, Relaxed);
+        setup.installed = true;
+        if let Some(pasids) = &mut setup.pasids {
+            pasids.give_back(total, crate::range::DEFAULT_CAPACITY);
+        }
+        Ok(())
+    }
+
+    /// Promises `count` ids to the caller: they are in no set's quota.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if so many are not left.
+    pub fn reserve_capacity(&self, count: u32) -> Result {
+        self.with_set(ROOT, |root| root.account.take(count))
+            .map_err(|_| ENOSPC)
+    }
+
+    /// Takes the promise back that [`reserve_capacity`](Self::reserve_capacity) gave.
+    pub fn cancel_capacity(&self, count: u32) {
+        self.give_quota(ROOT, count);
+    }
+
+    /// The state of an id.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there is no such id.
+    pub fn state(&self, id: u32) -> Result<State> {
+        self.with_id(None, id, |entry| Ok(entry.life.state()))
+    }
+
+    /// The lowest id of the own space.
+    pub fn floor(&self) -> u32 {
+        self.floor
+    }
+
+    /// How many ids of the own space are in use.
+    pub fn own_ids(&self) -> u32 {
+        self.own.outstanding()
+    }
+
+    /// How many ids there are whose allocator is gone.
+    pub fn orphans(&self) -> u32 {
+        self.orphans.load(Relaxed).max(0) as u32
+    }
+
+    /// Who is told what happens to ids.
+    pub(crate) fn listeners(&self) -> &Listeners {
+        &self.listeners
+    }
+
+    /// The custom allocators, the active ones first; `None` if there is none.
+    pub(crate) fn allocators(&self) -> Option<Reader<'_, KVec<Source>>> {
+        self.sources.read()
+    }
+
+    /// Complains about what was forgotten, before the space goes.
+    pub(crate) fn check_unused(&self) {
+        if let Some(id) = self.next_id(0, |id, _| id) {
+            pr_warn!("ids are still allocated, the first one is {}\n", id);
+        }
+    }
+
+    /// Calls `f` with what is known of an id.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there is no such id; `EACCES` if it is not in `set`.
+    #[inline]
+    pub(crate) fn with_id<R>(
+        &self,
+        set: Option<u32>,
+        id: u32,
+        f: impl FnOnce(&Entry) -> Result<R>,
+    ) -> Result<R> {
+        let guard = rcu::Guard::new();
+        let entry = self.ids.get(id, &guard).ok_or(ENOENT)?;
+        if set.is_some_and(|set| set != entry.set) {
+            return Err(EACCES);
+        }
+        f(&entry)
+    }
+
+    /// Calls `f` with what is known of a set.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such set.
+    #[inline]
+    pub(crate) fn with_set<R>(
+        &self,
+        set: u32,
+        f: impl FnOnce(Pin<&SetState>) -> Result<R>,
+    ) -> Result<R> {
+        let guard = rcu::Guard::new();
+        f(self.sets.get(set, &guard).ok_or(EINVAL)?)
+    }
+}

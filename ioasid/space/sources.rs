@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Custom allocators coming and going, and the ids that come from them.
+
+use core::any::TypeId;
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
+};
+
+use kernel_ext::{
+    gfp::Gfp,
+    mm::may_warn, //
+};
+
+use super::Space;
+use crate::{
+    abi::trace,
+    entry::Entry,
+    range::IdRange,
+    source::{
+        departure,
+        of_origin,
+        place,
+        Allocator,
+        Departure,
+        Kind,
+        Origin,
+        Source,
+        OWN, //
+    },
+};
+
+/// Says what is wrong with an id that an allocator returned.
+fn complain(id: u32, what: &str) {
+    if may_warn() {
+        pr_warn!("an allocator returned the id {}, which {}\n", id, what);
+    }
+}
+
+/// An allocator is registered until this is dropped, which sleeps until none of its code runs.
+pub struct Registration<'s> {
+    space: &'s Space,
+    key: usize,
+}
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        // It was registered, so it is in the list.
+        let _ = self.space.unregister(self.key);
+    }
+}
+
+impl Space {
+    /// Takes ids from a custom allocator from now on, or when those before it are gone. Sleeps.
+    ///
+    /// Allocators of one type share their ids.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if it is registered; `EAGAIN` if it is the first, and there are ids of the own space;
+    /// `ENOMEM`.
+    pub fn register_allocator<A: Allocator + 'static>(
+        &self,
+        allocator: Arc<A>,
+    ) -> Result<Registration<'_>> {
+        let key = Arc::as_ptr(&allocator).addr();
+        self.register(Kind::Type(TypeId::of::<A>()), key, allocator)?;
+        Ok(Registration { space: self, key })
+    }
+
+    /// Enters an allocator into the list.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`register_allocator`](Self::register_allocator).
+    pub(crate) fn register(&self, kind: Kind, key: usize, allocator: Arc<dyn Allocator>) -> Result {
+        let mut setup = self.setup.lock();
+        let first = self.sources.len() == 0;
+        if first && self.own.outstanding() != 0 {
+            return Err(EAGAIN);
+        }
+        let fresh: Origin = setup.last_origin.checked_add(1).ok_or(EOVERFLOW)?;
+        let none = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        self.sources.add(|list| {
+            let (at, kin) = place(list, kind, key)?;
+            let (origin, outstanding) = match kin {
+                Some(kin) => (kin.origin, kin.outstanding.clone()),
+                None => (fresh, none),
+            };
+            Ok((
+                at,
+                Source {
+                    origin,
+                    kind,
+                    key,
+                    allocator,
+                    outstanding,
+                },
+            ))
+        })?;
+        setup.last_origin = fresh;
+        if first {
+            // An id may have come in between; then it is too early.
+            self.own.hand_over().inspect_err(|_| {
+                let _ = self.sources.remove(|s| s.key == key);
+            })?;
+            trace::hand_over(OWN, fresh, 0);
+        }
+        Ok(())
+    }
+
+    /// Takes an allocator out of the list, and waits until none of its code runs. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if it is not in the list.
+    pub(crate) fn unregister(&self, key: usize) -> Result<Departure> {
+        let _setup = self.setup.lock();
+        let departure = match self.sources.read() {
+            Some(list) => departure(&list, key)?,
+            None => return Err(ENOENT),
+        };
+        if departure.handed_to == Some(OWN) {
+            self.own.take_back();
+        }
+        let gone = self.sources.remove(|s| s.key == key)?;
+        if departure.last_of_kind {
+            let orphans = gone.outstanding();
+            self.note_orphans(orphans);
+            if let Some(next) = departure.handed_to {
+                trace::hand_over(gone.origin, next, orphans as u32);
+            }
+        }
+        Ok(departure)
+    }
+
+    fn note_orphans(&self, count: i32) {
+        if count == 0 {
+            return;
+        }
+        self.orphans.add(count, Relaxed);
+        pr_warn!(
+            "an allocator went while {} of its ids were in use: they stay until they are freed, but who allocated them is not told\n",
+            count
+        );
+    }
+
+    /// Allocates from a custom allocator and enters the id.
+    pub(super) fn enter_from(
+        &self,
+        source: &Source,
+        set: u32,
+        range: IdRange,
+        data: usize,
+        gfp: Gfp,
+    ) -> Result<u32> {
+        let id = source.allocator.alloc(range)?;
+        if !range.contains(id) {
+            complain(id, "is outside of the range that was asked for");
+            source.allocator.free(id);
+            return Err(EIO);
+        }
+        source.outstanding.add(1, Relaxed);
+        let entered = self
+            .ids
+            .insert(id, Entry::new(set, source.origin, data), gfp);
+        entered
+            .inspect_err(|_| source.outstanding.add(-1, Relaxed))
+            .map_err(|e| {
+                if e == EBUSY && self.is_from(id, source.origin) {
+                    // It is somebody's: to give it back would free that one's.
+                    complain(id, "is in use already");
+                    return EIO;
+                }
+                source.allocator.free(id);
+                e
+            })?;
+        Ok(id)
+    }
+
+    fn is_from(&self, id: u32, origin: Origin) -> bool {
+        self.with_id(None, id, |entry| Ok(entry.origin == origin))
+            .unwrap_or(false)
+    }
+
+    /// Gives a number back to where it came from, after it has left the space.
+    pub(super) fn return_to(&self, origin: Origin, id: u32) {
+        let list = self.sources.read();
+        match list.as_ref().and_then(|list| of_origin(list, origin)) {
+            Some(source) => {
+                source.allocator.free(id);
+                source.outstanding.add(-1, Relaxed);
+            }
+            None => self.orphans.add(-1, Relaxed),
+        }
+    }
+}

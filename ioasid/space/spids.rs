@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a set's owner calls its ids: a guest has numbers of its own.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        rcu, //
+    },
+};
+
+use kernel_ext::gfp::Gfp;
+
+use super::Space;
+use crate::{
+    pasid::Reference,
+    range::INVALID, //
+};
+
+impl Space {
+    /// Notes that the id's set calls it `spid`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `spid` is [`INVALID`] or another id of the set has it; `EBUSY` if the id has one, or
+    /// is freed; `ENOENT` if there is no such id; `ENOMEM`.
+    pub fn attach_spid(&self, id: u32, spid: u32) -> Result {
+        if spid == INVALID {
+            return Err(EINVAL);
+        }
+        // As long as there is a reference the id and its set stay.
+        let _reference = self.get(None, id)?;
+        let _names = self.names.lock();
+        self.with_id(None, id, |entry| {
+            if entry.spid().is_some() {
+                return Err(EBUSY);
+            }
+            let entered = self.with_set(entry.set, |set| set.spids.insert(spid, id, Gfp::Atomic));
+            entered.map_err(|e| if e == EBUSY { EINVAL } else { e })?;
+            entry.spid.store(spid, Relaxed);
+            Ok(())
+        })
+    }
+
+    /// Forgets what the id's set calls it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there is no such id.
+    pub fn detach_spid(&self, id: u32) -> Result {
+        self.with_id(None, id, |entry| {
+            if entry.spid().is_none() {
+                return Ok(());
+            }
+            let _names = self.names.lock();
+            if let Some(spid) = entry.spid() {
+                entry.spid.store(INVALID, Relaxed);
+                self.with_set(entry.set, |set| {
+                    set.spids.remove(spid, id);
+                    Ok(())
+                })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes a reference to the id that a set calls `spid`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such set; `ENOENT` if it calls nothing so; `EBUSY` if the id is freed.
+    pub(crate) fn get_by_spid(&self, set: u32, spid: u32) -> Result<Reference<'_>> {
+        let reference = self.get(Some(set), self.by_spid(set, spid)?)?;
+        // The number may have been reused before the reference was there.
+        let spid_now = self.with_id(None, reference.id(), |entry| Ok(entry.spid()))?;
+        if spid_now != Some(spid) {
+            return Err(ENOENT);
+        }
+        Ok(reference)
+    }
+
+    /// The id that a set calls `spid`, which may be gone any time.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such set; `ENOENT` if it calls nothing so.
+    pub(crate) fn by_spid(&self, set: u32, spid: u32) -> Result<u32> {
+        let guard = rcu::Guard::new();
+        self.with_set(set, |state| state.spids.get(spid, &guard).ok_or(ENOENT))
+    }
+}
