@@ -4,10 +4,14 @@
 
 #![expect(unsafe_code)]
 
+mod content;
+mod exports;
 mod globals;
 mod memory;
+pub(crate) mod routes;
 mod window;
 
+pub(crate) use content::window_of;
 pub(crate) use globals::{
     init_globals,
     MACHINE,

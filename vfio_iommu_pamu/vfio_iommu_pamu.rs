@@ -12,34 +12,63 @@
 //! - [`system`]: all PAMUs of a machine. [`liodn`]: the owner of a LIODN. [`violation`]: what is
 //!   refused.
 //! - [`firmware`], [`stash`], [`msi`]: what firmware says about devices, caches and interrupts.
+//!
+//! That was the hardware. What a container makes of it:
+//!
+//! - [`geometry`], [`windows`]: which windows there are, and what may be mapped there when.
+//! - [`container`]: the state of one container, and who may change it when. [`attach`]: groups of
+//!   devices come and go.
+//! - [`request`]: what programs may ask for. [`attributes`], [`map`], [`bank`], [`msi_file`], [`report`]: what
+//!   they ask. [`memory`]: pinning it.
+//!
+//! C header: `include/uapi/vfio_pamu.h`; `include/vfio_pamu.h` for devices behind a software PAMU.
 
 #![deny(unsafe_code)]
-// Until the backend is here.
+// Until caches are here.
 #![allow(dead_code)]
 
 mod abi;
+mod attach;
+mod attributes;
+mod backend;
+mod bank;
+mod container;
 mod firmware;
+mod geometry;
 mod liodn;
+mod map;
+mod memory;
 mod msi;
+mod msi_file;
 mod paace;
 mod pamu;
 mod registers;
+mod report;
+mod request;
 pub mod software;
 mod system;
 mod tables;
 #[cfg(CONFIG_KUNIT = "y")]
 mod testing;
 mod violation;
+mod windows;
 
 use kernel::prelude::*;
 
-use kernel_ext::module_param;
+use kernel_ext::{
+    iommu_driver::{
+        Registration,
+        Table, //
+    },
+    module_param, //
+};
 
 use crate::{
     abi::{
         MACHINE,
         SYSTEM, //
     },
+    container::Container,
     software::Machine,
     tables::{
         Limits,
@@ -95,8 +124,13 @@ module_param! {
     description: "Largest number of windows of a LIODN (256)."
 }
 
-/// The module: as long as it is loaded, its PAMUs work.
-struct Module;
+/// The callbacks that `vfio.ko` finds this backend by.
+static TABLE: Table<Container> = Table::new();
+
+/// The module: as long as it is loaded, its PAMUs work and containers can choose this backend.
+struct Module {
+    _registration: Registration<Container>,
+}
 
 impl kernel::Module for Module {
     fn init(_module: &'static ThisModule) -> Result<Self> {
@@ -115,7 +149,9 @@ impl kernel::Module for Module {
             *SYSTEM.lock() = Some(machine.system().clone());
             *MACHINE.lock() = Some(machine);
         }
-        Ok(Self)
+        Ok(Self {
+            _registration: Registration::new(&TABLE)?,
+        })
     }
 }
 

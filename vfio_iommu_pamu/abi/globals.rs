@@ -31,5 +31,6 @@ pub(crate) fn init_globals() {
     unsafe {
         SYSTEM.init();
         MACHINE.init();
+        super::routes::init();
     }
 }

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `VFIO_IOMMU_PAMU_GET_ATTR`, `VFIO_IOMMU_PAMU_SET_ATTR` and `VFIO_IOMMU_PAMU_GET_WINDOW`.
+
+use core::mem::{
+    offset_of,
+    size_of, //
+};
+
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
+};
+
+use kernel_ext::{
+    bindings,
+    capability::Capability,
+    iommu::Access, //
+};
+
+use crate::{
+    container::{
+        aperture,
+        Container,
+        Stash,
+        State, //
+    },
+    memory::Memory,
+    request::{
+        read_number,
+        Attribute,
+        StashTarget,
+        Value, //
+    },
+    windows::{
+        Target,
+        Window, //
+    }, //
+};
+
+impl Container {
+    /// Handles `VFIO_IOMMU_PAMU_GET_ATTR`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Attribute::read`], `EFAULT`.
+    pub(crate) fn ioctl_get_attribute(&self, arg: UserPtr) -> Result<isize> {
+        let attribute = Attribute::read(arg)?;
+        let state = self.lock();
+        let value = match attribute {
+            Attribute::Geometry => Value::Geometry(state.space.geometry()),
+            Attribute::Windows => Value::Windows(state.space.window_count()),
+            Attribute::Stash => {
+                Value::Stash(state.stash.map_or_else(StashTarget::default, |s| s.target))
+            }
+            Attribute::Msi => Value::Msi(state.space.policy()),
+        };
+        drop(state);
+        value.write(arg)?;
+        Ok(0)
+    }
+
+    /// Handles `VFIO_IOMMU_PAMU_SET_ATTR`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Value::read`]; `EBUSY` if something is mapped that would be lost; `EINVAL` out of
+    /// order; `ENOSPC` if the tables have no room for so many windows; `ENOMEM`. Then nothing changes.
+    pub(crate) fn ioctl_set_attribute(&self, arg: UserPtr) -> Result<isize> {
+        let value = Value::read(arg)?;
+        let mut state = self.lock();
+        match value {
+            Value::Geometry(geometry) => {
+                state.space.set_geometry(geometry)?;
+                state.devices.unconfigure();
+            }
+            Value::Windows(count) => set_windows(&mut state, count)?,
+            Value::Stash(target) => set_stash(&mut state, target)?,
+            Value::Msi(policy) => state.space.set_policy(policy)?,
+        }
+        Ok(0)
+    }
+
+    /// Handles `VFIO_IOMMU_PAMU_GET_WINDOW`.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`; `EINVAL` for a short argument, flags, or a window that there isn't.
+    pub(crate) fn ioctl_window(&self, arg: UserPtr) -> Result<isize> {
+        let number = read_number(arg, size_of::<bindings::vfio_pamu_window>())?;
+        let privileged = Capability::SysAdmin.held();
+        let state = self.lock();
+        let (layout, content) = state.space.window(number)?;
+        let report = match content {
+            Some(content) => self.describe(content, privileged),
+            None => Report::FREE,
+        };
+        let iova = layout.start_of(number);
+        drop(state);
+
+        let flags = arg.wrapping_byte_add(offset_of!(bindings::vfio_pamu_window, flags));
+        let rest = size_of::<bindings::vfio_pamu_window>() - 4;
+        let mut writer = UserSlice::new(flags, rest).writer();
+        writer.write(&[report.flags, number, report.bank])?;
+        writer.write(&[iova, report.size, report.phys])?;
+        Ok(0)
+    }
+
+    /// What is in a window.
+    fn describe(&self, content: &Window<Memory>, privileged: bool) -> Report {
+        let mut flags = 0;
+        if content.prot.contains(Access::Read) {
+            flags |= bindings::VFIO_PAMU_WINDOW_READ;
+        }
+        if content.prot.contains(Access::Write) {
+            flags |= bindings::VFIO_PAMU_WINDOW_WRITE;
+        }
+        if content.is_implicit() {
+            flags |= bindings::VFIO_PAMU_WINDOW_IMPLICIT;
+        }
+        let (bank, phys) = match &content.target {
+            Target::Memory(memory) => {
+                flags |= bindings::VFIO_PAMU_WINDOW_MEMORY;
+                (NO_BANK, (memory.run.frame() * PAGE_SIZE) as u64)
+            }
+            Target::Bank { bank, .. } => {
+                flags |= bindings::VFIO_PAMU_WINDOW_MSI;
+                let found = self.system.banks().get(*bank as usize);
+                let phys = found.map_or(0, |bank| bank.doorbell() & !(PAGE_SIZE as u64 - 1));
+                (*bank, phys)
+            }
+        };
+        Report {
+            flags,
+            bank,
+            size: 1 << content.order,
+            phys: if privileged { phys } else { 0 },
+        }
+    }
+}
+
+/// The number that stands for no bank.
+const NO_BANK: u32 = u32::MAX;
+
+/// What `struct vfio_pamu_window` says of a window.
+struct Report {
+    flags: u32,
+    bank: u32,
+    size: u64,
+    phys: u64,
+}
+
+impl Report {
+    /// That of a free window.
+    const FREE: Self = Self {
+        flags: 0,
+        bank: NO_BANK,
+        size: 0,
+        phys: 0,
+    };
+}
+
+/// Divides the aperture into windows, for all LIODNs or none.
+fn set_windows(state: &mut State, count: u32) -> Result {
+    let new = state.space.check_windows(count)?;
+    let aperture = aperture(new.layout())?;
+    let prepared = state.devices.prepare(count)?;
+    let attributes = state.attributes();
+    state.space.set_windows(new);
+    state.devices.configure(aperture, prepared, attributes);
+    Ok(())
+}
+
+/// Sets the cache that devices write to.
+fn set_stash(state: &mut State, target: StashTarget) -> Result {
+    if state.space.layout().is_none() {
+        return Err(EINVAL);
+    }
+    let id = stash_id(target)?;
+    state.devices.set_stash(id);
+    state.stash = Some(Stash { target, id });
+    Ok(())
+}
+
+/// The identifier of a cache.
+fn stash_id(_target: StashTarget) -> Result<crate::paace::StashId> {
+    // No firmware is asked yet.
+    Err(EINVAL)
+}

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which device addresses there are, and how they are divided into windows.
+
+use kernel::prelude::*;
+
+/// The base-2 logarithm of the smallest aperture, window or mapping: 4 KiB.
+pub(crate) const MIN_ORDER: u32 = 12;
+
+/// The base-2 logarithm of the largest aperture.
+const MAX_ORDER: u32 = 63;
+
+/// The aperture: a power of two of addresses, from a multiple of that on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    base: u64,
+    order: u32,
+}
+
+impl Geometry {
+    /// What a program is told that has not set any: 64 GiB from 0 on.
+    pub(crate) const DEFAULT: Self = Self { base: 0, order: 36 };
+
+    /// The aperture from `start` to `end`, inclusive.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the size is no power of two, or less than 4 KiB, or `start` is no multiple of it.
+    pub(crate) fn new(start: u64, end: u64) -> Result<Self> {
+        let last = end.checked_sub(start).ok_or(EINVAL)?;
+        let size = last.checked_add(1).ok_or(EINVAL)?;
+        let order = size.trailing_zeros();
+        if !size.is_power_of_two() || order < MIN_ORDER || start & last != 0 {
+            return Err(EINVAL);
+        }
+        Ok(Self { base: start, order })
+    }
+
+    /// The first address.
+    pub(crate) fn start(&self) -> u64 {
+        self.base
+    }
+
+    /// The last address.
+    pub(crate) fn end(&self) -> u64 {
+        self.base + (u64::MAX >> (u64::BITS - self.order))
+    }
+
+    /// The base-2 logarithm of the size, from 12 to 63.
+    pub(crate) fn order(&self) -> u32 {
+        self.order
+    }
+}
+
+/// An aperture and its windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    geometry: Geometry,
+    count_order: u32,
+}
+
+/// Consecutive windows, of which the last one may be used in part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// The first window.
+    pub(crate) first: u32,
+    /// How many windows, at least one.
+    pub(crate) count: u32,
+    /// The base-2 logarithm of a window's size.
+    pub(crate) order: u32,
+    /// The base-2 logarithm of how much of the last window is used.
+    pub(crate) last_order: u32,
+}
+
+impl Span {
+    /// Each window and the base-2 logarithm of how much of it is used.
+    pub(crate) fn windows(self) -> impl Iterator<Item = (u32, u32)> {
+        (0..self.count).map(move |nth| {
+            let whole = nth + 1 < self.count;
+            let order = if whole { self.order } else { self.last_order };
+            (self.first + nth, order)
+        })
+    }
+
+    /// The window after the last one.
+    pub(crate) fn end(&self) -> u32 {
+        self.first + self.count
+    }
+}
+
+impl Layout {
+    /// Divides `geometry` into `count` windows, where the hardware has at most `max`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the count is no power of two or too large, or a window gets less than 4 KiB.
+    pub(crate) fn new(geometry: Geometry, count: u32, max: u32) -> Result<Self> {
+        if !count.is_power_of_two() || count > max {
+            return Err(EINVAL);
+        }
+        let count_order = count.trailing_zeros();
+        if geometry.order() < MIN_ORDER + count_order {
+            return Err(EINVAL);
+        }
+        Ok(Self {
+            geometry,
+            count_order,
+        })
+    }
+
+    /// The aperture.
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// How many windows there are.
+    pub(crate) fn count(&self) -> u32 {
+        1 << self.count_order
+    }
+
+    /// The base-2 logarithm of a window's size.
+    pub(crate) fn window_order(&self) -> u32 {
+        self.geometry.order() - self.count_order
+    }
+
+    /// The size of a window in bytes.
+    pub(crate) fn window_size(&self) -> u64 {
+        1 << self.window_order()
+    }
+
+    /// Where a window starts.
+    pub(crate) fn start_of(&self, window: u32) -> u64 {
+        self.geometry.start() + (u64::from(window) << self.window_order())
+    }
+
+    /// Which window an address is in, and how far from its start.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` outside of the aperture.
+    pub(crate) fn locate(&self, iova: u64) -> Result<(u32, u64)> {
+        if iova < self.geometry.start() || iova > self.geometry.end() {
+            return Err(EINVAL);
+        }
+        let offset = iova - self.geometry.start();
+        let window = offset >> self.window_order();
+        Ok((window as u32, offset & (self.window_size() - 1)))
+    }
+
+    /// The window that starts at `iova`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if none does.
+    pub(crate) fn starting_at(&self, iova: u64) -> Result<u32> {
+        match self.locate(iova)? {
+            (window, 0) => Ok(window),
+            _ => Err(EINVAL),
+        }
+    }
+
+    /// The windows for a mapping of `size` bytes at `iova`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it doesn't start with a window or goes past the aperture, or if what is left for
+    /// the last window is no power of two of at least 4 KiB.
+    pub(crate) fn span(&self, iova: u64, size: u64) -> Result<Span> {
+        let first = self.starting_at(iova)?;
+        let whole = size >> self.window_order();
+        let rest = size & (self.window_size() - 1);
+        if rest != 0 && (!rest.is_power_of_two() || rest.trailing_zeros() < MIN_ORDER) {
+            return Err(EINVAL);
+        }
+        let count = whole + u64::from(rest != 0);
+        if count == 0 || count > u64::from(self.count() - first) {
+            return Err(EINVAL);
+        }
+        let last_order = if rest == 0 {
+            self.window_order()
+        } else {
+            rest.trailing_zeros()
+        };
+        Ok(Span {
+            first,
+            count: count as u32,
+            order: self.window_order(),
+            last_order,
+        })
+    }
+}
+
+const _: () = assert!(MAX_ORDER < u64::BITS);
+
+#[kunit_tests(vfio_pamu_geometry)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// The aperture of the RFC: 512 MiB in 8 windows.
+    fn rfc() -> Result<Layout> {
+        Layout::new(Geometry::new(0, 512 * MIB - 1)?, 8, 256)
+    }
+
+    #[test]
+    fn geometry_is_every_aligned_power_of_two() -> Result {
+        for order in 0..=MAX_ORDER {
+            let size = 1u64 << order;
+            for base in [0, size, size.wrapping_mul(6)] {
+                let Some(end) = base.checked_add(size - 1) else {
+                    continue;
+                };
+                let made = Geometry::new(base, end);
+                if order < MIN_ORDER {
+                    assert_eq!(made, Err(EINVAL));
+                    continue;
+                }
+                let made = made?;
+                assert_eq!((made.start(), made.end(), made.order()), (base, end, order));
+                if let Some(end) = end.checked_add(0x1000) {
+                    let moved = Geometry::new(base + 0x1000, end);
+                    assert_eq!(moved.is_ok(), order == MIN_ORDER);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn geometry_errors() {
+        for (start, end) in [
+            (0, 0),
+            (0, 0xffe),
+            (0, 0x1000),
+            (0, 0x2fff),
+            (0x1000, 0xfff),
+            (0x1000, 0),
+            (0x800, 0x17ff),
+            (0x1000, 0x2fff),
+            (0, u64::MAX),
+            (u64::MAX, u64::MAX),
+            (u64::MAX, 0),
+        ] {
+            assert_eq!(Geometry::new(start, end), Err(EINVAL));
+        }
+        assert!(Geometry::new(u64::MAX - 0xfff, u64::MAX).is_ok());
+    }
+
+    #[test]
+    fn layout_counts() -> Result {
+        let geometry = Geometry::new(0, 0x7fff)?;
+        for count in 0..=512 {
+            let good = [1, 2, 4, 8].contains(&count);
+            assert_eq!(Layout::new(geometry, count, 256).is_ok(), good);
+        }
+        assert_eq!(Layout::new(Geometry::DEFAULT, 256, 128), Err(EINVAL));
+        assert_eq!(Layout::new(Geometry::DEFAULT, 256, 256)?.window_order(), 28);
+        assert_eq!(
+            Layout::new(Geometry::DEFAULT, 1 << 31, u32::MAX),
+            Err(EINVAL)
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn windows_of_addresses() -> Result {
+        let layout = rfc()?;
+        assert_eq!((layout.count(), layout.window_size()), (8, 64 * MIB));
+        for window in 0..8 {
+            let start = layout.start_of(window);
+            assert_eq!(layout.starting_at(start), Ok(window));
+            assert_eq!(layout.starting_at(start + 1), Err(EINVAL));
+            assert_eq!(
+                layout.locate(start + 64 * MIB - 1),
+                Ok((window, 64 * MIB - 1))
+            );
+        }
+        assert_eq!(layout.locate(512 * MIB), Err(EINVAL));
+        assert_eq!(layout.locate(u64::MAX), Err(EINVAL));
+        let high = Layout::new(Geometry::new(1 << 32, (1 << 32) + 0xffff)?, 16, 16)?;
+        assert_eq!(high.locate((1 << 32) - 1), Err(EINVAL));
+        assert_eq!(high.starting_at((1 << 32) + 0xf000), Ok(15));
+        Ok(())
+    }
+
+    #[test]
+    fn spans() -> Result {
+        let layout = rfc()?;
+        for (iova, size, expected) in [
+            (0, 64 * MIB, Some((0, 1, 26))),
+            (0, 256 * MIB, Some((0, 4, 26))),
+            (256 * MIB, 4096, Some((4, 1, 12))),
+            (0, 128 * MIB + 8192, Some((0, 3, 13))),
+            (448 * MIB, 64 * MIB, Some((7, 1, 26))),
+            (0, 0, None),
+            (0, 2048, None),
+            (0, 3 * 4096, None),
+            (4096, 64 * MIB, None),
+            (0, 64 * MIB + 2048, None),
+            (448 * MIB, 64 * MIB + 4096, None),
+            (0, 1024 * MIB, None),
+            (0, u64::MAX, None),
+            (0, !(64 * MIB - 1), None),
+            (512 * MIB, 4096, None),
+        ] {
+            let span = layout.span(iova, size).ok();
+            assert_eq!(span.map(|s| (s.first, s.count, s.last_order)), expected);
+        }
+        let mut windows = layout.span(64 * MIB, 64 * MIB + 4096)?.windows();
+        assert_eq!(windows.next(), Some((1, 26)));
+        assert_eq!(windows.next(), Some((2, 12)));
+        assert_eq!(windows.next(), None);
+        Ok(())
+    }
+}

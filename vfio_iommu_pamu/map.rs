@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `VFIO_IOMMU_MAP_DMA` and `VFIO_IOMMU_UNMAP_DMA`.
+
+use kernel::{
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
+};
+
+use kernel_ext::mm::mapped_page;
+
+use crate::{
+    container::{
+        Container,
+        State, //
+    },
+    geometry::{
+        Span,
+        MIN_ORDER, //
+    },
+    memory::pin,
+    msi_file,
+    request::{
+        MapRequest,
+        UnmapRequest, //
+    }, //
+};
+
+const _: () = assert!(MIN_ORDER as usize == PAGE_SHIFT);
+
+impl Container {
+    /// Handles `VFIO_IOMMU_MAP_DMA`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`MapRequest::read`], and of mapping memory or banks.
+    pub(crate) fn ioctl_map(&self, arg: UserPtr) -> Result<isize> {
+        let request = MapRequest::read(arg)?;
+        match request.vaddr {
+            None => self.map_chosen_banks(&request)?,
+            Some(vaddr) => match mapped_page(&msi_file::FILES, vaddr, PAGE_SIZE) {
+                Some(_) => self.map_file_banks(&request, vaddr)?,
+                None => self.map_memory(&request, vaddr)?,
+            },
+        }
+        Ok(0)
+    }
+
+    /// Maps memory of the calling process, which is pinned without the lock.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check_memory`](crate::windows::Space::check_memory) and [`pin`]; `EBUSY` if the
+    /// windows were changed meanwhile.
+    fn map_memory(&self, request: &MapRequest, vaddr: usize) -> Result {
+        let span = self.lock().space.check_memory(request.iova, request.size)?;
+        let memory = pin(span, vaddr, request.prot)?;
+        let mut state = self.lock();
+        if state.space.check_memory(request.iova, request.size)? != span {
+            return Err(EBUSY);
+        }
+        let State { space, devices, .. } = &mut *state;
+        space.map_memory(span, request.prot, memory, devices);
+        Ok(())
+    }
+
+    /// Maps banks that the kernel chooses.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check_doorbells`](crate::windows::Space::check_doorbells); `EINVAL` for a part of
+    /// a window; `ENOSPC` if there are too few banks.
+    fn map_chosen_banks(&self, request: &MapRequest) -> Result {
+        let mut state = self.lock();
+        let State { space, devices, .. } = &mut *state;
+        let span = space.check_doorbells(request.iova, request.size)?;
+        if span.last_order != span.order {
+            return Err(EINVAL);
+        }
+        let banks = space.choose_banks(span)?;
+        space.map_banks(span.first, &banks, request.prot, devices);
+        Ok(())
+    }
+
+    /// Maps the banks that a file of `VFIO_GROUP_GET_MSI_FD` has at `vaddr`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check_bank`](crate::windows::Space::check_bank); `EINVAL` for more than 4 KiB a
+    /// window; `EFAULT` if the file isn't mapped as far as that.
+    fn map_file_banks(&self, request: &MapRequest, vaddr: usize) -> Result {
+        let size = usize::try_from(request.size).map_err(|_| EINVAL)?;
+        let span = self
+            .lock()
+            .space
+            .check_doorbells(request.iova, request.size)?;
+        check_one_page_each(span)?;
+        let first = mapped_page(&msi_file::FILES, vaddr, size).ok_or(EFAULT)?;
+        let mut banks = KVec::with_capacity(span.count as usize, GFP_KERNEL)?;
+        for nth in 0..span.count as usize {
+            banks.push((first + nth) as u32, GFP_KERNEL)?;
+        }
+        let mut state = self.lock();
+        let State { space, devices, .. } = &mut *state;
+        if space.check_doorbells(request.iova, request.size)? != span {
+            return Err(EBUSY);
+        }
+        for (nth, &bank) in (0..).zip(banks.iter()) {
+            space.check_bank(bank, request.iova + (nth << MIN_ORDER))?;
+        }
+        space.map_banks(span.first, &banks, request.prot, devices);
+        Ok(())
+    }
+
+    /// Handles `VFIO_IOMMU_UNMAP_DMA`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`UnmapRequest::read`] and [`check_unmap`](crate::windows::Space::check_unmap).
+    pub(crate) fn ioctl_unmap(&self, arg: UserPtr) -> Result<isize> {
+        let request = UnmapRequest::read(arg)?;
+        let bytes = self.unmap(&request)?;
+        let answer = arg.wrapping_byte_add(UnmapRequest::SIZE_OFFSET);
+        UserSlice::new(answer, 8).writer().write(&bytes)?;
+        Ok(0)
+    }
+
+    /// Unmaps, and returns how many bytes.
+    fn unmap(&self, request: &UnmapRequest) -> Result<u64> {
+        let mut state = self.lock();
+        let State { space, devices, .. } = &mut *state;
+        let Some(unmapped) = space.check_unmap(request.iova, request.size)? else {
+            return Ok(0);
+        };
+        space.unmap(unmapped.first, unmapped.last, devices);
+        Ok(unmapped.bytes)
+    }
+}
+
+/// Checks that each window of `span` is one page.
+fn check_one_page_each(span: Span) -> Result {
+    if span.windows().any(|(_, order)| order != MIN_ORDER) {
+        return Err(EINVAL);
+    }
+    Ok(())
+}

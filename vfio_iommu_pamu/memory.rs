@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The memory of a window: one physically contiguous block of the program's.
+
+use kernel::{
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+
+use kernel_ext::{
+    iommu::{
+        Access,
+        Prot, //
+    },
+    mm::{
+        cond_resched,
+        fatal_signal_pending,
+        may_warn,
+        Charge,
+        Owner,
+        PinBatch,
+        PinnedRun, //
+    },
+};
+
+use crate::geometry::Span;
+
+/// How many pages are pinned by one call.
+const BATCH: usize = 2048;
+
+/// Pinned pages that count as locked memory of the program, both until this is dropped.
+pub(crate) struct Memory {
+    /// The pages. Go before the charge for them.
+    pub(crate) run: PinnedRun,
+    _charge: Charge,
+}
+
+/// Pins memory of the calling process for the windows of `span`, in order, from `vaddr` on.
+///
+/// # Errors
+///
+/// `EFAULT` where there is no memory that may be pinned, and where that of a window isn't contiguous;
+/// `EINVAL` where it doesn't start at a multiple of its size; `ENOMEM` above the limit on locked
+/// memory; `EINTR` if the task is being killed.
+pub(crate) fn pin(span: Span, vaddr: usize, prot: Prot) -> Result<KVec<Memory>> {
+    let owner = Owner::current()?;
+    let mut blocks = KVec::with_capacity(span.count as usize, GFP_KERNEL_ACCOUNT)?;
+    let largest = if span.count > 1 {
+        span.order
+    } else {
+        span.last_order
+    };
+    let mut batch = PinBatch::new(BATCH.min(1 << (largest as usize - PAGE_SHIFT)))?;
+    let mut at = vaddr;
+    for (_, order) in span.windows() {
+        let pages = 1 << (order as usize - PAGE_SHIFT);
+        blocks.push(
+            pin_block(&mut batch, &owner, at, pages, prot)?,
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        at = at.wrapping_add(pages << PAGE_SHIFT);
+    }
+    Ok(blocks)
+}
+
+/// Pins one block of `pages` pages, a power of two.
+fn pin_block(
+    batch: &mut PinBatch,
+    owner: &Arc<Owner>,
+    vaddr: usize,
+    pages: usize,
+    prot: Prot,
+) -> Result<Memory> {
+    let mut charge = Charge::new(owner.clone());
+    charge.add(pages)?;
+    let write = prot.contains(Access::Write);
+    let mut run = next_run(batch, vaddr, pages, write)?;
+    if run.frame() & (pages - 1) != 0 {
+        return Err(unsuitable(vaddr, pages, EINVAL));
+    }
+    while run.count() < pages {
+        if fatal_signal_pending() {
+            return Err(EINTR);
+        }
+        cond_resched();
+        let done = run.count();
+        let next = next_run(batch, vaddr + done * PAGE_SIZE, pages - done, write)?;
+        run.join(next, pages)
+            .map_err(|_| unsuitable(vaddr, pages, EFAULT))?;
+    }
+    Ok(Memory {
+        run,
+        _charge: charge,
+    })
+}
+
+/// Pins up to `limit` pages from `vaddr` on, as far as they are contiguous.
+fn next_run(batch: &mut PinBatch, vaddr: usize, limit: usize, write: bool) -> Result<PinnedRun> {
+    let pinned = batch.fill(vaddr, limit, write)?;
+    batch.take_run(pinned).ok_or(EFAULT)
+}
+
+/// Tells in the log why a block can't be mapped, and what to do. Returns `error`.
+fn unsuitable(vaddr: usize, pages: usize, error: Error) -> Error {
+    if may_warn() {
+        pr_warn!(
+            "memory at {:#x}: its {} KiB for one window are not one physically contiguous block at a multiple of their size; use hugepages of at least that size\n",
+            vaddr,
+            pages << (PAGE_SHIFT - 10),
+        );
+    }
+    error
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `VFIO_GROUP_GET_MSI_FD`: a file whose pages stand for MSI banks.
+//!
+//! A program maps the file into its memory and from there for its devices, as it does with memory. It
+//! gets addresses but no access: whoever writes to a doorbell can raise the interrupts of all
+//! devices that use the bank. So nothing is ever behind the addresses, and touching them raises
+//! `SIGBUS`.
+
+use kernel::{
+    fs::{
+        file::FileDescriptorReservation,
+        File, //
+    },
+    mm::virt::VmaNew,
+    prelude::*, //
+};
+
+use kernel_ext::{
+    anon_file,
+    bindings,
+    file_ops::{
+        FileOperations,
+        FileTable, //
+    },
+    mm::covered_pages, //
+};
+
+/// The files of this kind.
+pub(crate) static FILES: FileTable<MsiFile> = FileTable::anonymous();
+
+/// A file of banks.
+pub(crate) struct MsiFile;
+
+/// How many banks a file has.
+pub(crate) struct Banks(u32);
+
+#[vtable]
+impl FileOperations for MsiFile {
+    type Data = KBox<Banks>;
+
+    fn ioctl(_banks: &Banks, _file: &File, _cmd: u32, _arg: usize) -> Result<isize> {
+        Err(ENOTTY)
+    }
+
+    fn mmap(banks: &Banks, vma: &VmaNew) -> Result {
+        let (first, count) = covered_pages(vma);
+        let end = first.checked_add(count).ok_or(EINVAL)?;
+        if end > banks.0 as usize {
+            return Err(EINVAL);
+        }
+        Ok(())
+    }
+}
+
+/// Opens a file of `banks` banks; returns the descriptor.
+///
+/// # Errors
+///
+/// `ENOTTY` if there are no banks; `EMFILE`, `ENOMEM`.
+pub(crate) fn open(banks: u32) -> Result<isize> {
+    if banks == 0 {
+        return Err(ENOTTY);
+    }
+    let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
+    let number = fd.reserved_fd();
+    let data = KBox::new(Banks(banks), GFP_KERNEL_ACCOUNT)?;
+    fd.fd_install(anon_file::open(&FILES, c"[vfio-msi]", data, None)?);
+    Ok(number as isize)
+}

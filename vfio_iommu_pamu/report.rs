@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a program learns of violations, and how it lets a device in again.
+//!
+//! A device that accesses what isn't mapped is shut off by the hardware's half of this module. The
+//! first violation of each stays until the device is revived.
+
+use core::mem::{
+    offset_of,
+    size_of, //
+};
+
+use kernel::{
+    prelude::*,
+    sync::Arc,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
+};
+
+use kernel_ext::{
+    bindings,
+    eventfd::EventFd, //
+};
+
+use crate::{
+    container::Container,
+    request::read_number, //
+};
+
+impl Container {
+    /// Handles `VFIO_IOMMU_PAMU_SET_VIOLATION_EVENTFD`.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`; `EBADF` or `EINVAL` for no eventfd; `ENOMEM`.
+    pub(crate) fn ioctl_set_event(&self, arg: UserPtr) -> Result<isize> {
+        let fd: i32 = UserSlice::new(arg, 4).reader().read()?;
+        let event = match fd {
+            -1 => None,
+            fd => Some(Arc::new(EventFd::from_fd(fd)?, GFP_KERNEL_ACCOUNT)?),
+        };
+        let mut state = self.lock();
+        for liodn in state.devices.iter() {
+            liodn.set_violation_event(event.clone());
+        }
+        let former = core::mem::replace(&mut state.event, event);
+        drop(state);
+        drop(former);
+        Ok(0)
+    }
+
+    /// Handles `VFIO_IOMMU_PAMU_GET_VIOLATION`: of the LIODNs from a number on, the lowest that is
+    /// shut off.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`; `EINVAL` for a short argument or flags; `ENOENT` if none is.
+    pub(crate) fn ioctl_violation(&self, arg: UserPtr) -> Result<isize> {
+        let from = read_number(arg, size_of::<bindings::vfio_pamu_violation>())?;
+        let state = self.lock();
+        let shut = state
+            .devices
+            .iter()
+            .filter(|liodn| liodn.number() >= from)
+            .filter_map(|liodn| Some((liodn.number(), liodn.violation()?)))
+            .min_by_key(|(number, _)| *number);
+        drop(state);
+        let (number, violation) = shut.ok_or(ENOENT)?;
+
+        let answer = arg.wrapping_byte_add(offset_of!(bindings::vfio_pamu_violation, liodn));
+        let mut writer = UserSlice::new(answer, 16).writer();
+        writer.write(&[number, violation.status])?;
+        writer.write(&violation.address)?;
+        Ok(0)
+    }
+
+    /// Handles `VFIO_IOMMU_PAMU_REVIVE`.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`; `ENODEV` if the LIODN isn't in the container; `EINVAL` if it isn't shut off.
+    pub(crate) fn ioctl_revive(&self, arg: UserPtr) -> Result<isize> {
+        let number = UserSlice::new(arg, 4).reader().read()?;
+        let state = self.lock();
+        let liodn = state.devices.get(number).ok_or(ENODEV)?;
+        match liodn.revive()? {
+            true => Ok(0),
+            false => Err(EINVAL),
+        }
+    }
+}

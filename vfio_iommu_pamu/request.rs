@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the ioctls may ask for: the checks that need no container.
+//!
+//! Structures are read as the integers that they consist of. The layout is that of
+//! `include/uapi/vfio_pamu.h`, to which the assertions here compare it.
+
+use core::mem::{
+    offset_of,
+    size_of, //
+};
+
+use kernel::{
+    prelude::*,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
+};
+
+use kernel_ext::{
+    bindings,
+    iommu::{
+        Access,
+        Prot, //
+    }, //
+};
+
+use crate::{
+    geometry::Geometry,
+    windows::Policy, //
+};
+
+/// Maps banks instead of memory.
+pub(crate) const MAP_FLAG_MSI: u32 = bindings::VFIO_DMA_MAP_FLAG_MSI;
+
+/// What devices may do, by `VFIO_DMA_MAP_FLAG_*`.
+///
+/// # Errors
+///
+/// `EINVAL` if that is nothing, or there are other flags.
+fn prot(flags: u32) -> Result<Prot> {
+    let mut prot = Prot::default();
+    if flags & bindings::VFIO_DMA_MAP_FLAG_READ != 0 {
+        prot |= Access::Read;
+    }
+    if flags & bindings::VFIO_DMA_MAP_FLAG_WRITE != 0 {
+        prot |= Access::Write;
+    }
+    let known = bindings::VFIO_DMA_MAP_FLAG_READ | bindings::VFIO_DMA_MAP_FLAG_WRITE;
+    if prot == Prot::default() || flags & !known != 0 {
+        return Err(EINVAL);
+    }
+    Ok(prot)
+}
+
+/// Checks `argsz` against what the structure needs.
+fn check_size(argsz: u32, size: usize) -> Result {
+    if (argsz as usize) < size {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+/// What to map.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct MapRequest {
+    /// Where.
+    pub(crate) iova: u64,
+    /// How many bytes.
+    pub(crate) size: u64,
+    /// What devices may do.
+    pub(crate) prot: Prot,
+    /// The program's address of the memory; `None` for banks of the kernel's choice.
+    pub(crate) vaddr: Option<usize>,
+}
+
+impl MapRequest {
+    /// Reads a `struct vfio_iommu_type1_dma_map`.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`, and those of [`new`](Self::new).
+    pub(crate) fn read(arg: UserPtr) -> Result<Self> {
+        let size = size_of::<bindings::vfio_iommu_type1_dma_map>();
+        let mut reader = UserSlice::new(arg, size).reader();
+        let [argsz, flags]: [u32; 2] = reader.read()?;
+        let [vaddr, iova, bytes]: [u64; 3] = reader.read()?;
+        check_size(argsz, size)?;
+        Self::new(flags, vaddr, iova, bytes)
+    }
+
+    /// Checks the fields.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for unknown flags, for no permission, for a range that wraps or is empty, for memory
+    /// that doesn't start with a page, and for banks with an address of memory.
+    fn new(flags: u32, vaddr: u64, iova: u64, size: u64) -> Result<Self> {
+        let prot = prot(flags & !MAP_FLAG_MSI)?;
+        let last = size.checked_sub(1).ok_or(EINVAL)?;
+        iova.checked_add(last).ok_or(EINVAL)?;
+        vaddr.checked_add(last).ok_or(EINVAL)?;
+        let vaddr = match flags & MAP_FLAG_MSI {
+            0 if vaddr % kernel::page::PAGE_SIZE as u64 != 0 => return Err(EINVAL),
+            0 => Some(vaddr as usize),
+            _ if vaddr != 0 => return Err(EINVAL),
+            _ => None,
+        };
+        Ok(Self {
+            iova,
+            size,
+            prot,
+            vaddr,
+        })
+    }
+}
+
+/// What to unmap.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct UnmapRequest {
+    /// From where on.
+    pub(crate) iova: u64,
+    /// How many bytes.
+    pub(crate) size: u64,
+}
+
+impl UnmapRequest {
+    /// Where the structure has the size, which becomes the answer.
+    pub(crate) const SIZE_OFFSET: usize = offset_of!(bindings::vfio_iommu_type1_dma_unmap, size);
+
+    /// Reads a `struct vfio_iommu_type1_dma_unmap`.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`; `EINVAL` for a short one or flags.
+    pub(crate) fn read(arg: UserPtr) -> Result<Self> {
+        let bytes = size_of::<bindings::vfio_iommu_type1_dma_unmap>();
+        let mut reader = UserSlice::new(arg, bytes).reader();
+        let [argsz, flags]: [u32; 2] = reader.read()?;
+        let [iova, size]: [u64; 2] = reader.read()?;
+        check_size(argsz, bytes)?;
+        if flags != 0 {
+            return Err(EINVAL);
+        }
+        Ok(Self { iova, size })
+    }
+}
+
+/// Which bank to map where.
+pub(crate) struct MapBankRequest {
+    /// The number of the bank.
+    pub(crate) bank: u32,
+    /// Where.
+    pub(crate) iova: u64,
+    /// What devices may do.
+    pub(crate) prot: Prot,
+}
+
+impl MapBankRequest {
+    /// Reads a `struct vfio_pamu_msi_bank_map`.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`; `EINVAL` for a short one, for unknown flags and for no permission.
+    pub(crate) fn read(arg: UserPtr) -> Result<Self> {
+        let size = size_of::<bindings::vfio_pamu_msi_bank_map>();
+        let mut reader = UserSlice::new(arg, size).reader();
+        let [argsz, flags, bank, _]: [u32; 4] = reader.read()?;
+        let iova = reader.read()?;
+        check_size(argsz, size)?;
+        Ok(Self {
+            bank,
+            iova,
+            prot: prot(flags)?,
+        })
+    }
+}
+
+/// Reads a `struct vfio_pamu_msi_bank_unmap`: the address of the bank.
+///
+/// # Errors
+///
+/// `EFAULT`; `EINVAL` for a short one or flags.
+pub(crate) fn read_unmap_bank(arg: UserPtr) -> Result<u64> {
+    let size = size_of::<bindings::vfio_pamu_msi_bank_unmap>();
+    let mut reader = UserSlice::new(arg, size).reader();
+    let [argsz, flags]: [u32; 2] = reader.read()?;
+    let iova = reader.read()?;
+    check_size(argsz, size)?;
+    if flags != 0 {
+        return Err(EINVAL);
+    }
+    Ok(iova)
+}
+
+/// A cache of a CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StashTarget {
+    /// The number of the CPU.
+    pub(crate) cpu: u32,
+    /// The level of the cache.
+    pub(crate) cache: u32,
+}
+
+/// Which attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attribute {
+    /// The aperture.
+    Geometry,
+    /// How many windows it has.
+    Windows,
+    /// The cache that devices write to.
+    Stash,
+    /// Who maps the banks.
+    Msi,
+}
+
+/// An attribute and its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// The aperture.
+    Geometry(Geometry),
+    /// How many windows it has.
+    Windows(u32),
+    /// The cache that devices write to.
+    Stash(StashTarget),
+    /// Who maps the banks.
+    Msi(Policy),
+}
+
+/// Where `struct vfio_pamu_attr` has the value.
+const VALUE_OFFSET: usize = offset_of!(bindings::vfio_pamu_attr, attr_info);
+
+const _: () = {
+    assert!(size_of::<bindings::vfio_pamu_attr>() == 32);
+    assert!(VALUE_OFFSET == 16);
+    assert!(offset_of!(bindings::vfio_pamu_msi_bank_map, iova) == 16);
+    assert!(size_of::<bindings::vfio_pamu_msi_bank_map>() == 24);
+    assert!(offset_of!(bindings::vfio_pamu_msi_bank_unmap, iova) == 8);
+    assert!(size_of::<bindings::vfio_pamu_msi_bank_unmap>() == 16);
+};
+
+impl Attribute {
+    /// Reads the head of a `struct vfio_pamu_attr`.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`; `EINVAL` for a short one, for flags and for an attribute that there isn't.
+    pub(crate) fn read(arg: UserPtr) -> Result<Self> {
+        let [argsz, flags, attribute]: [u32; 3] = UserSlice::new(arg, 12).reader().read()?;
+        check_size(argsz, size_of::<bindings::vfio_pamu_attr>())?;
+        if flags != 0 {
+            return Err(EINVAL);
+        }
+        match attribute {
+            bindings::VFIO_ATTR_GEOMETRY => Ok(Self::Geometry),
+            bindings::VFIO_ATTR_WINDOWS => Ok(Self::Windows),
+            bindings::VFIO_ATTR_PAMU_STASH => Ok(Self::Stash),
+            bindings::VFIO_ATTR_PAMU_MSI => Ok(Self::Msi),
+            _ => Err(EINVAL),
+        }
+    }
+}
+
+impl Value {
+    /// Reads a `struct vfio_pamu_attr`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Attribute::read`]; `EINVAL` for a value that can never be.
+    pub(crate) fn read(arg: UserPtr) -> Result<Self> {
+        let attribute = Attribute::read(arg)?;
+        let mut reader = UserSlice::new(arg.wrapping_byte_add(VALUE_OFFSET), 16).reader();
+        Ok(match attribute {
+            Attribute::Geometry => {
+                let [start, end]: [u64; 2] = reader.read()?;
+                Self::Geometry(Geometry::new(start, end)?)
+            }
+            Attribute::Windows => Self::Windows(reader.read()?),
+            Attribute::Stash => {
+                let [cpu, cache]: [u32; 2] = reader.read()?;
+                Self::Stash(StashTarget { cpu, cache })
+            }
+            Attribute::Msi => match reader.read()? {
+                bindings::VFIO_PAMU_MSI_EXPLICIT => Self::Msi(Policy::Explicit),
+                bindings::VFIO_PAMU_MSI_IMPLICIT => Self::Msi(Policy::Implicit),
+                _ => return Err(EINVAL),
+            },
+        })
+    }
+
+    /// Writes the value into a `struct vfio_pamu_attr`.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    pub(crate) fn write(self, arg: UserPtr) -> Result {
+        let mut writer = UserSlice::new(arg.wrapping_byte_add(VALUE_OFFSET), 16).writer();
+        match self {
+            Self::Geometry(geometry) => writer.write(&[geometry.start(), geometry.end()]),
+            Self::Windows(count) => writer.write(&count),
+            Self::Stash(StashTarget { cpu, cache }) => writer.write(&[cpu, cache]),
+            Self::Msi(Policy::Explicit) => writer.write(&bindings::VFIO_PAMU_MSI_EXPLICIT),
+            Self::Msi(Policy::Implicit) => writer.write(&bindings::VFIO_PAMU_MSI_IMPLICIT),
+        }
+    }
+}
+
+/// A question about something with a number: a `u32` after `argsz` and `flags`.
+///
+/// # Errors
+///
+/// `EFAULT`; `EINVAL` for less than `size` bytes, or flags.
+pub(crate) fn read_number(arg: UserPtr, size: usize) -> Result<u32> {
+    let [argsz, flags, number]: [u32; 3] = UserSlice::new(arg, 12).reader().read()?;
+    check_size(argsz, size)?;
+    if flags != 0 {
+        return Err(EINVAL);
+    }
+    Ok(number)
+}
+
+#[kunit_tests(vfio_pamu_request)]
+mod tests {
+    use super::*;
+
+    const R: u32 = bindings::VFIO_DMA_MAP_FLAG_READ;
+    const W: u32 = bindings::VFIO_DMA_MAP_FLAG_WRITE;
+    const V: u32 = bindings::VFIO_DMA_MAP_FLAG_VADDR;
+
+    #[test]
+    fn permissions() {
+        for flags in 0..64 {
+            let expected = match flags {
+                R => Some(Access::Read.into()),
+                W => Some(Access::Write.into()),
+                3 => Some(Access::Read | Access::Write),
+                _ => None,
+            };
+            assert_eq!(prot(flags).ok(), expected);
+        }
+    }
+
+    #[test]
+    fn map_requests() {
+        for (flags, vaddr, iova, size, good) in [
+            (R, 0x1000, 0, 0x1000, true),
+            (R | W, 0, 0x1000, 0x1000, true),
+            (W | MAP_FLAG_MSI, 0, 0x1000, 0x1000, true),
+            (W | MAP_FLAG_MSI, 0x1000, 0x1000, 0x1000, false),
+            (MAP_FLAG_MSI, 0, 0x1000, 0x1000, false),
+            (R | V, 0x1000, 0, 0x1000, false),
+            (R | 1 << 9, 0x1000, 0, 0x1000, false),
+            (0, 0x1000, 0, 0x1000, false),
+            (R, 0x1000, 0, 0, false),
+            (R, 0x1800, 0, 0x1000, false),
+            (R, 0x1000, u64::MAX - 0xfff, 0x1000, true),
+            (R, 0x1000, u64::MAX - 0xfff, 0x1001, false),
+            (R, u64::MAX - 0xfff, 0, 0x1000, true),
+            (R, u64::MAX - 0xfff, 0, 0x2000, false),
+        ] {
+            assert_eq!(MapRequest::new(flags, vaddr, iova, size).is_ok(), good);
+        }
+    }
+}

@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Every transition in every state, with a mirror that must always show what the space says.
+
+use super::*;
+
+/// The size of a window: the aperture has 8 of them, and the machine 3 banks.
+const SIZE: u64 = 0x1000;
+const COUNT: u32 = 8;
+const BANKS: u32 = 3;
+
+/// The hardware, as a picture of it.
+struct Picture {
+    windows: [Option<(u32, Prot)>; COUNT as usize],
+    enabled: bool,
+    confused: bool,
+}
+
+impl Mirror<u32> for Picture {
+    fn set(&mut self, window: u32, content: &Window<u32>) {
+        let former = self.windows[window as usize].replace((content.order, content.prot));
+        self.confused |= former.is_some();
+    }
+
+    fn clear(&mut self, window: u32) {
+        self.confused |= self.windows[window as usize].take().is_none();
+    }
+
+    fn enable(&mut self) {
+        self.confused |= self.enabled;
+        self.enabled = true;
+    }
+
+    fn disable(&mut self) {
+        self.confused |= !self.enabled || self.windows.iter().any(Option::is_some);
+        self.enabled = false;
+    }
+}
+
+/// All states that can be told apart by what may happen next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing was set.
+    Fresh,
+    /// Nothing was set but that the kernel maps the banks.
+    FreshImplicit,
+    GeometrySet,
+    GeometryImplicit,
+    WindowsSet,
+    WindowsImplicit,
+    Memory,
+    Bank,
+    /// A bank that a device uses.
+    BankUsed,
+    MemoryBank,
+    MemoryBankUsed,
+    /// Memory and the kernel's banks.
+    Implicit,
+    ImplicitUsed,
+    /// No memory any more, but one of the kernel's banks, which a device uses.
+    Left,
+}
+
+use State::*;
+
+const STATES: [State; 14] = [
+    Fresh,
+    FreshImplicit,
+    GeometrySet,
+    GeometryImplicit,
+    WindowsSet,
+    WindowsImplicit,
+    Memory,
+    Bank,
+    BankUsed,
+    MemoryBank,
+    MemoryBankUsed,
+    Implicit,
+    ImplicitUsed,
+    Left,
+];
+
+/// What can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    SetGeometry,
+    SetWindows,
+    SetImplicit,
+    SetExplicit,
+    /// Memory at windows 0 and 1.
+    MapLow,
+    /// Memory at the last window.
+    MapHigh,
+    /// Bank 0 at window 5, where the kernel maps it, too.
+    MapBank,
+    /// All banks from window 5 on, as the kernel chooses.
+    MapBanks,
+    /// A bank that there isn't.
+    MapNoBank,
+    UnmapAll,
+    /// Windows 0 and half of 1.
+    UnmapCut,
+    UnmapBank,
+    UseBank,
+    ReleaseBank,
+}
+
+use Event::*;
+
+const EVENTS: [Event; 14] = [
+    SetGeometry,
+    SetWindows,
+    SetImplicit,
+    SetExplicit,
+    MapLow,
+    MapHigh,
+    MapBank,
+    MapBanks,
+    MapNoBank,
+    UnmapAll,
+    UnmapCut,
+    UnmapBank,
+    UseBank,
+    ReleaseBank,
+];
+
+/// What an event does in a state: the next state, or an error.
+fn expected(state: State, event: Event) -> Result<State> {
+    let implicit = matches!(
+        state,
+        FreshImplicit | GeometryImplicit | WindowsImplicit | Implicit | ImplicitUsed | Left
+    );
+    let in_use = matches!(
+        state,
+        Memory | Bank | BankUsed | MemoryBank | MemoryBankUsed | Implicit | ImplicitUsed | Left
+    );
+    let unset = matches!(state, Fresh | FreshImplicit);
+    let no_windows = unset || matches!(state, GeometrySet | GeometryImplicit);
+    Ok(match (event, state) {
+        (SetGeometry | SetWindows | SetImplicit | SetExplicit, _) if in_use => return Err(EBUSY),
+        (SetGeometry, _) if implicit => GeometryImplicit,
+        (SetGeometry, _) => GeometrySet,
+        (SetWindows, _) if unset => return Err(EINVAL),
+        (SetWindows, _) if implicit => WindowsImplicit,
+        (SetWindows, _) => WindowsSet,
+        (SetImplicit, Fresh | FreshImplicit) => FreshImplicit,
+        (SetImplicit, GeometrySet | GeometryImplicit) => GeometryImplicit,
+        (SetImplicit, _) => WindowsImplicit,
+        (SetExplicit, Fresh | FreshImplicit) => Fresh,
+        (SetExplicit, GeometrySet | GeometryImplicit) => GeometrySet,
+        (SetExplicit, _) => WindowsSet,
+
+        (MapNoBank, _) => return Err(ENODEV),
+        (ReleaseBank, BankUsed) => Bank,
+        (ReleaseBank, MemoryBankUsed) => MemoryBank,
+        (ReleaseBank, ImplicitUsed) => Implicit,
+        (ReleaseBank, Left) => WindowsImplicit,
+        (ReleaseBank, other) => other,
+        (_, _) if no_windows => return Err(EINVAL),
+
+        (MapLow, WindowsSet) => Memory,
+        (MapLow, WindowsImplicit) => Implicit,
+        (MapLow, Bank) => MemoryBank,
+        (MapLow, BankUsed) => MemoryBankUsed,
+        (MapLow, Left) => ImplicitUsed,
+        (MapLow, _) => return Err(EEXIST),
+        (MapHigh, WindowsSet) => Memory,
+        (MapHigh, Bank) => MemoryBank,
+        (MapHigh, BankUsed) => MemoryBankUsed,
+        (MapHigh, Memory | MemoryBank | MemoryBankUsed) => state,
+        (MapHigh, _) => return Err(EEXIST),
+        (MapBank | MapBanks, _) if implicit => return Err(EINVAL),
+        (MapBank | MapBanks, WindowsSet) => Bank,
+        (MapBank | MapBanks, Memory) => MemoryBank,
+        (MapBank | MapBanks, _) => return Err(EEXIST),
+
+        (UnmapAll, BankUsed | MemoryBankUsed) => return Err(EBUSY),
+        (UnmapAll, Memory | Bank | MemoryBank) => WindowsSet,
+        (UnmapAll, Implicit) => WindowsImplicit,
+        (UnmapAll, ImplicitUsed) => Left,
+        (UnmapAll, other) => other,
+        (UnmapCut, Memory | MemoryBank | MemoryBankUsed | Implicit | ImplicitUsed) => {
+            return Err(EINVAL)
+        }
+        (UnmapCut, other) => other,
+        (UnmapBank, Bank) => WindowsSet,
+        (UnmapBank, MemoryBank) => Memory,
+        (UnmapBank, BankUsed | MemoryBankUsed) => return Err(EBUSY),
+        (UnmapBank, _) => return Err(EINVAL),
+
+        (UseBank, Bank | BankUsed) => BankUsed,
+        (UseBank, MemoryBank | MemoryBankUsed) => MemoryBankUsed,
+        (UseBank, Implicit | ImplicitUsed) => ImplicitUsed,
+        (UseBank, Left) => Left,
+        (UseBank, _) => return Err(EINVAL),
+    })
+}
+
+/// A space with its mirror.
+struct Machine {
+    space: Space<u32>,
+    picture: Picture,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self {
+            space: Space::new(16, BANKS),
+            picture: Picture {
+                windows: [None; COUNT as usize],
+                enabled: false,
+                confused: false,
+            },
+        }
+    }
+
+    /// A machine in `state`, by a way that leads there.
+    fn in_state(state: State) -> Result<Self> {
+        let events: &[Event] = match state {
+            Fresh => &[],
+            FreshImplicit => &[SetImplicit],
+            GeometrySet => &[SetGeometry],
+            GeometryImplicit => &[SetGeometry, SetImplicit],
+            WindowsSet => &[SetGeometry, SetWindows],
+            WindowsImplicit => &[SetGeometry, SetWindows, SetImplicit],
+            Memory => &[SetGeometry, SetWindows, MapLow],
+            Bank => &[SetGeometry, SetWindows, MapBank],
+            BankUsed => &[SetGeometry, SetWindows, MapBank, UseBank],
+            MemoryBank => &[SetGeometry, SetWindows, MapLow, MapBank],
+            MemoryBankUsed => &[SetGeometry, SetWindows, MapLow, MapBank, UseBank],
+            Implicit => &[SetImplicit, SetGeometry, SetWindows, MapLow],
+            ImplicitUsed => &[SetImplicit, SetGeometry, SetWindows, MapLow, UseBank],
+            Left => &[
+                SetImplicit,
+                SetGeometry,
+                SetWindows,
+                MapLow,
+                UseBank,
+                UnmapAll,
+            ],
+        };
+        let mut machine = Self::new();
+        for &event in events {
+            machine.apply(event)?;
+        }
+        Ok(machine)
+    }
+
+    fn apply(&mut self, event: Event) -> Result {
+        let Self { space, picture } = self;
+        let all = u64::from(COUNT) * SIZE;
+        match event {
+            SetGeometry => space.set_geometry(Geometry::new(0, all - 1)?)?,
+            SetWindows => {
+                let new = space.check_windows(COUNT)?;
+                space.set_windows(new);
+            }
+            SetImplicit => space.set_policy(Policy::Implicit)?,
+            SetExplicit => space.set_policy(Policy::Explicit)?,
+            MapLow => {
+                let span = space.check_memory(0, 2 * SIZE)?;
+                space.map_memory(span, Access::Read.into(), [1, 2], picture);
+            }
+            MapHigh => {
+                let span = space.check_memory(7 * SIZE, SIZE)?;
+                space.map_memory(span, Access::Write.into(), [3], picture);
+            }
+            MapBank => {
+                let window = space.check_bank(0, 5 * SIZE)?;
+                space.map_banks(window, &[0], Access::Write.into(), picture);
+            }
+            MapBanks => {
+                let span = space.check_doorbells(5 * SIZE, 2 * SIZE)?;
+                let banks = space.choose_banks(span)?;
+                space.map_banks(span.first, &banks, Access::Write.into(), picture);
+            }
+            MapNoBank => {
+                space.check_bank(BANKS, 5 * SIZE)?;
+            }
+            UnmapAll => {
+                if let Some(unmapped) = space.check_unmap(0, u64::MAX)? {
+                    space.unmap(unmapped.first, unmapped.last, picture);
+                }
+            }
+            UnmapCut => {
+                if let Some(unmapped) = space.check_unmap(0, SIZE + SIZE / 2)? {
+                    space.unmap(unmapped.first, unmapped.last, picture);
+                }
+            }
+            UnmapBank => {
+                let window = space.check_unmap_bank(5 * SIZE)?;
+                space.unmap(window, window, picture);
+            }
+            UseBank => {
+                space.use_bank(Some(0))?;
+            }
+            ReleaseBank => space.release_bank(0, picture),
+        }
+        Ok(())
+    }
+
+    /// The state, by what can be seen of it.
+    fn state(&self) -> State {
+        let space = &self.space;
+        let implicit = space.policy() == Policy::Implicit;
+        let used = space.iter().any(|(_, used)| used.users() != 0);
+        match (space.memory != 0, space.mapped_banks != 0) {
+            (true, true) if implicit && used => ImplicitUsed,
+            (true, true) if implicit => Implicit,
+            (true, true) if used => MemoryBankUsed,
+            (true, true) => MemoryBank,
+            (true, false) => Memory,
+            (false, true) if implicit => Left,
+            (false, true) if used => BankUsed,
+            (false, true) => Bank,
+            (false, false) => match (space.geometry, space.layout, implicit) {
+                (None, _, false) => Fresh,
+                (None, _, true) => FreshImplicit,
+                (_, None, false) => GeometrySet,
+                (_, None, true) => GeometryImplicit,
+                (_, Some(_), false) => WindowsSet,
+                (_, Some(_), true) => WindowsImplicit,
+            },
+        }
+    }
+
+    /// Checks that the mirror shows what the space says.
+    fn check_mirror(&self) {
+        assert!(!self.picture.confused);
+        assert_eq!(self.picture.enabled, self.space.in_use());
+        for window in 0..COUNT {
+            let shown = self.picture.windows[window as usize];
+            let used = self.space.window(window).ok().and_then(|(_, used)| used);
+            assert_eq!(shown, used.map(|used| (used.order, used.prot)));
+        }
+    }
+
+    /// What is in each window.
+    fn contents(&self) -> [Option<(u32, u32)>; COUNT as usize] {
+        let mut contents = [None; COUNT as usize];
+        for (window, used) in self.space.iter() {
+            contents[window as usize] = Some(match used.target {
+                Target::Memory(memory) => (0, memory),
+                Target::Bank { bank, users, .. } => (1 + users, bank),
+            });
+        }
+        contents
+    }
+}
+
+#[kunit_tests(vfio_pamu_windows)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_transition_in_every_state() -> Result {
+        for state in STATES {
+            for event in EVENTS {
+                let mut machine = Machine::in_state(state)?;
+                assert_eq!(machine.state(), state);
+                let before = machine.contents();
+                let result = machine.apply(event);
+                let expected = expected(state, event);
+                if result.map(|()| machine.state()) != expected {
+                    pr_err!("{:?} in {:?}: not {:?}\n", event, state, expected);
+                }
+                assert_eq!(result.map(|()| machine.state()), expected);
+                if result.is_err() {
+                    assert_eq!(machine.state(), state);
+                    assert_eq!(machine.contents(), before);
+                }
+                machine.check_mirror();
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn every_pair_of_transitions() -> Result {
+        for state in STATES {
+            for first in EVENTS {
+                for second in EVENTS {
+                    let mut machine = Machine::in_state(state)?;
+                    let _ = machine.apply(first);
+                    let _ = machine.apply(second);
+                    machine.check_mirror();
+                    machine.space.unmap_all(&mut machine.picture);
+                    machine.check_mirror();
+                    assert!(!machine.picture.enabled);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn banks_are_used_by_number_and_only_if_writable() -> Result {
+        let mut machine = Machine::in_state(WindowsSet)?;
+        let Machine { space, picture } = &mut machine;
+        space.map_banks(1, &[2], Access::Read.into(), picture);
+        space.map_banks(4, &[1], Access::Write.into(), picture);
+        assert_eq!(space.use_bank(Some(2)), Err(EINVAL));
+        assert_eq!(space.use_bank(Some(0)), Err(EINVAL));
+        assert_eq!(space.use_bank(Some(1)), Ok((1, 4 * SIZE)));
+        assert_eq!(space.use_bank(None), Ok((1, 4 * SIZE)));
+        assert_eq!(space.check_unmap_bank(4 * SIZE), Err(EBUSY));
+        space.release_bank(1, picture);
+        assert_eq!(space.check_unmap_bank(4 * SIZE), Err(EBUSY));
+        space.release_bank(1, picture);
+        assert_eq!(space.check_unmap_bank(4 * SIZE), Ok(4));
+        assert_eq!(space.check_bank(1, 5 * SIZE), Err(EEXIST));
+        assert_eq!(space.check_bank(0, 5 * SIZE + 1), Err(EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn the_kernel_chooses_banks_that_are_free() -> Result {
+        let mut machine = Machine::in_state(WindowsSet)?;
+        let Machine { space, picture } = &mut machine;
+        space.map_banks(0, &[1], Access::Write.into(), picture);
+        let span = space.check_doorbells(3 * SIZE, 2 * SIZE)?;
+        assert_eq!(&space.choose_banks(span)?[..], &[0, 2]);
+        let span = space.check_doorbells(3 * SIZE, 3 * SIZE)?;
+        assert_eq!(space.choose_banks(span).err(), Some(ENOSPC));
+        Ok(())
+    }
+
+    #[test]
+    fn implicit_banks_need_windows() -> Result {
+        for count in [1, 2, 4, 8] {
+            let mut machine = Machine::in_state(GeometryImplicit)?;
+            let new = machine.space.check_windows(count)?;
+            machine.space.set_windows(new);
+            let room = machine.space.check_memory(0, SIZE);
+            assert_eq!(room.err(), (count <= BANKS).then_some(ENOSPC));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn unmapping_counts_what_is_mapped() -> Result {
+        let mut machine = Machine::in_state(MemoryBank)?;
+        for (iova, size, expected) in [
+            (0, 8 * SIZE, Ok(Some((0, 5, 3 * SIZE)))),
+            (0, SIZE, Ok(Some((0, 0, SIZE)))),
+            (SIZE, SIZE, Ok(Some((1, 1, SIZE)))),
+            (2 * SIZE, 2 * SIZE, Ok(None)),
+            (5 * SIZE, SIZE, Ok(Some((5, 5, SIZE)))),
+            (0, SIZE - 1, Err(EINVAL)),
+            (1, SIZE, Err(EINVAL)),
+            (0, 0, Err(EINVAL)),
+            (SIZE, u64::MAX, Err(EINVAL)),
+            (u64::MAX, 1, Ok(None)),
+        ] {
+            let found = machine.space.check_unmap(iova, size);
+            let found = found.map(|found| found.map(|u| (u.first, u.last, u.bytes)));
+            assert_eq!(found, expected);
+        }
+        let Machine { space, picture } = &mut machine;
+        space.unmap(1, 1, picture);
+        assert_eq!(machine.contents()[..3], [Some((0, 1)), None, None]);
+        machine.check_mirror();
+        Ok(())
+    }
+}
