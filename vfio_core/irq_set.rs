@@ -65,7 +65,7 @@ mod tests {
     };
 
     #[test]
-    fn data_types() {
+    fn d23_data_types() {
         for flags in 0..64 {
             let header = Header {
                 argsz: 20 + 16,
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
+    fn d23_sizes() {
         for argsz in 0..64 {
             let none = Header { argsz, ..GOOD };
             assert_eq!(none.data_size(4, 2).is_some(), argsz >= 20);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges() {
+    fn d23_ranges() {
         let edges = [0, 1, 3, 4, 5, u32::MAX / 2, u32::MAX - 1, u32::MAX];
         for start in edges {
             for count in edges {

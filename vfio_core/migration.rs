@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn every_step_is_a_driver_arc_and_arrives() {
+    fn d11_every_step_is_a_driver_arc_and_arrives() {
         for flags in 0..8 {
             for from in all().filter(|s| s.supported(flags)) {
                 for target in all().filter(|s| s.supported(flags)) {
@@ -157,14 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn staying_is_a_step_to_itself() {
+    fn d11_staying_is_a_step_to_itself() {
         for state in all().filter(|s| s.supported(7)) {
             assert_eq!(state.next(state, 7), Some(state));
         }
     }
 
     #[test]
-    fn error_is_absorbing() {
+    fn d11_error_is_absorbing() {
         for state in all() {
             assert_eq!(State::Error.next(state, 7), None);
             assert_eq!(state.next(State::Error, 7), None);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn long_ways_go_as_documented() {
+    fn d11_long_ways_go_as_documented() {
         use State::*;
         let ways: [&[State]; 7] = [
             &[PreCopy, Running, RunningP2p, Stop, Resuming],

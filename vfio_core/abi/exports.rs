@@ -18,7 +18,8 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
-    iommu_driver::Ops, //
+    iommu_driver::Ops,
+    mm::may_warn, //
 };
 
 use super::{
@@ -177,10 +178,12 @@ unsafe extern "C" fn vfio_mig_get_next_state(
     from_result(|| {
         let Some(current) = known(current).filter(|&s| s != State::Error || flags == u32::MAX)
         else {
-            pr_warn!(
-                "a driver is in migration state {}, which it does not have\n",
-                current
-            );
+            if may_warn() {
+                pr_warn!(
+                    "a driver is in migration state {}, which it does not have\n",
+                    current
+                );
+            }
             return Err(EINVAL);
         };
         let target = known(target).ok_or(EINVAL)?;
@@ -247,10 +250,11 @@ unsafe extern "C" fn vfio_unpin_pages(
     // SAFETY: An open device is registered.
     match unsafe { translation(device) } {
         Some(translation) if npage > 0 => translation.iommu.unpin_pages(iova, npage),
-        _ => pr_warn!(
+        _ if may_warn() => pr_warn!(
             "a driver unpins {} pages of a device that is not open\n",
             npage
         ),
+        _ => {}
     }
 }
 

@@ -27,7 +27,7 @@ def guest(name, *options, kernel="stock"):
     """The guest programs' tests on a kernel, with some choice of modules."""
     command = ["tools/testing/guest/run", "--no-build", "--kernel", kernel, *options]
     modules = (f"build-{kernel}",) if "rust" in options else ()
-    if "pinning" in options or "mdev" in options:
+    if {"exports", "mdev", "pinning"} & {*options}:
         modules += (f"drivers-{kernel}",)
     if "mdev" in options and kernel == "stock":
         modules += ("samples-stock",)
@@ -84,6 +84,8 @@ def all_steps(repo):
         make("drivers-stock", "test-drivers", "KERNEL=stock", "WERROR=1"),
         guest("pinning-c", "--stack", "c", "--set", "pinning"),
         guest("pinning-rust", "--stack", "rust", "--set", "pinning"),
+        guest("exports-c", "--stack", "c", "--set", "exports"),
+        guest("exports-rust", "--stack", "rust", "--set", "exports"),
         guest("hotplug-c", "--stack", "c", "--set", "hotplug"),
         guest("hotplug-rust", "--stack", "rust", "--set", "hotplug"),
         guest("noiommu-c", "--stack", "c", "--set", "noiommu", kernel="test"),

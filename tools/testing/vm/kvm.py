@@ -12,7 +12,7 @@ SECONDS = 15
 
 
 def works(options, folder):
-    if options.icount or not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    if options.icount or options.tcg or not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
     memory = Path(os.environ["XDG_CACHE_HOME"], "vfio-rust", "kvm")
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

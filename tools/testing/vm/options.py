@@ -85,6 +85,8 @@ def parse(argv):
     add("--share", action="append", default=[], metavar="HOSTDIR:GUESTDIR",
         help="mount a folder in the guest, read-only; repeatable")
     add("--clients", action="store_true", help="have DPDK, QEMU, mdevctl and strace in the guest")
+    add("--tcg", action="store_true",
+        help="emulate the processor, QEMU's largest one of AMD's, even where KVM works")
     add("--qmp", action="store_true", help="COMMAND drives its own machine through /dev/qmp")
     add("--append", action="append", default=[], metavar="CMDLINE", help="more for the kernel's command line")
     add("--timeout", type=float, default=600, metavar="S", help="seconds until the guest is killed (default: 600)")

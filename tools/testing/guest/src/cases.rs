@@ -9,6 +9,7 @@ mod device;
 mod dirty;
 mod dma;
 mod emulated;
+mod exports;
 mod faults;
 mod group;
 mod handback;
@@ -18,6 +19,7 @@ mod irq;
 mod lifetime;
 mod limits;
 mod logging;
+mod machine;
 mod map;
 mod mdev;
 mod mdev_bus;
@@ -32,6 +34,7 @@ mod stress;
 mod sysfs;
 mod unmap;
 mod viable;
+mod virqfd;
 
 use crate::helper::inherited;
 use anyhow::{
@@ -91,6 +94,14 @@ pub fn mdev_set() -> Vec<Trial> {
 /// The cases with a driver that pins pages.
 pub fn pinning_set() -> Vec<Trial> {
     [pinning::cases(), pinned::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// The cases with a driver that calls what the core offers to other modules.
+pub fn exports_set() -> Vec<Trial> {
+    [exports::cases(), virqfd::cases(), machine::cases()]
         .into_iter()
         .flatten()
         .collect()

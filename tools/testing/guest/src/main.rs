@@ -12,6 +12,7 @@
 #![deny(unsafe_code)]
 
 mod cases;
+mod core_test;
 mod edu;
 mod env;
 mod harness;
@@ -43,6 +44,8 @@ enum Set {
     Mdev,
     /// The first, with a driver that pins pages.
     Pinning,
+    /// The first, with a driver that calls what the core offers to modules, and with KVM.
+    Exports,
     /// A machine without an IOMMU.
     Noiommu,
     /// The first, with places where devices are plugged in and pulled out.
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Set::Nointremap => cases::nointremap_set(),
         Set::Mdev => cases::mdev_set(),
         Set::Pinning => cases::pinning_set(),
+        Set::Exports => cases::exports_set(),
         Set::Noiommu => cases::noiommu_set(),
         Set::Hotplug => cases::hotplug_set(),
         Set::Stress => cases::stress_set(),

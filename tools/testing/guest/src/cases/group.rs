@@ -57,7 +57,7 @@ cases! {
     g12_several_device_fds,
     g13_device_keeps_group,
     g14_unknown_requests,
-    g15_no_read_write_mmap,
+    no_read_write_mmap,
 }
 
 fn g01_second_open() -> Result<()> {
@@ -303,7 +303,7 @@ fn g14_unknown_requests() -> Result<()> {
     Ok(())
 }
 
-fn g15_no_read_write_mmap() -> Result<()> {
+fn no_read_write_mmap() -> Result<()> {
     let group = group(EDU)?;
     let mut byte = [0x5a];
     assert_eq!(raw::pread(&group, &mut byte, 0), Err(Errno::EINVAL));

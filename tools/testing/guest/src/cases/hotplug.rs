@@ -17,7 +17,13 @@ use crate::{
     leak::locked_kib,
 };
 use anyhow::Result;
+use nix::{
+    fcntl::OFlag,
+    sys::stat::Mode, //
+};
 use std::{
+    fs::File,
+    os::fd::AsRawFd,
     path::Path,
     thread,
     time::Duration, //
@@ -35,12 +41,13 @@ use vfio_client::{
 };
 
 cases! {
-    g21_unbind_waits_for_close,
+    g21_and_d27_unbind_waits_for_close,
     g21_mapping_holds_too,
     g22_group_without_devices,
     g22_group_without_devices_in_container,
+    g04_open_of_a_node_that_is_gone,
     s1_node_comes_and_goes,
-    k8_bind_again_and_again,
+    bind_again_and_again,
 }
 
 /// The index of the interrupt that asks the user to let go.
@@ -57,7 +64,7 @@ impl Drop for Rebind {
     }
 }
 
-fn g21_unbind_waits_for_close() -> Result<()> {
+fn g21_and_d27_unbind_waits_for_close() -> Result<()> {
     let _rebind = Rebind;
     let request = Interrupt::new()?;
     let setup = Setup::new()?;
@@ -130,6 +137,24 @@ fn g22_group_without_devices_in_container() -> Result<()> {
     Ok(())
 }
 
+fn g04_open_of_a_node_that_is_gone() -> Result<()> {
+    let _rebind = Rebind;
+    let node = format!("/dev/vfio/{}", pci::group_of(EDU)?);
+    let path = nix::fcntl::open(
+        node.as_str(),
+        OFlag::O_PATH | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    let node = format!("/proc/self/fd/{}", path.as_raw_fd());
+    // While somebody has it open, what is behind the node stays.
+    let group = Group::from_fd(File::open(&node)?.into());
+    pci::unbind(EDU)?;
+    assert_eq!(File::open(&node).errno(), Errno::ENODEV);
+    drop(group);
+    assert!(File::open(&node).is_err());
+    Ok(())
+}
+
 fn s1_node_comes_and_goes() -> Result<()> {
     let _rebind = Rebind;
     let number = pci::group_of(EDU)?;
@@ -145,7 +170,7 @@ fn s1_node_comes_and_goes() -> Result<()> {
     Ok(())
 }
 
-fn k8_bind_again_and_again() -> Result<()> {
+fn bind_again_and_again() -> Result<()> {
     let _rebind = Rebind;
     for _ in 0..5 {
         pci::unbind(EDU)?;

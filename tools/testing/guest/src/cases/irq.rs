@@ -43,7 +43,7 @@ cases! {
     msi_from_user,
     msi_bad_eventfd,
     intx_masks_itself,
-    intx_unmask_by_eventfd,
+    q4_intx_unmask_by_eventfd,
     msix_vectors,
     d23_set_irqs_arguments,
     closing_turns_interrupts_off,
@@ -225,7 +225,7 @@ fn intx_masks_itself() -> Result<()> {
     Ok(())
 }
 
-fn intx_unmask_by_eventfd() -> Result<()> {
+fn q4_intx_unmask_by_eventfd() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let (interrupt, unmask) = (Interrupt::new()?, Interrupt::new()?);

@@ -19,19 +19,25 @@ use crate::{
     leak::locked_kib,
 };
 use anyhow::Result;
-use nix::sys::{
-    memfd::{
-        MFdFlags,
-        memfd_create, //
+use nix::{
+    kmod::{
+        DeleteModuleFlags,
+        delete_module, //
     },
-    socket::{
-        AddressFamily,
-        ControlMessage,
-        MsgFlags,
-        SockFlag,
-        SockType,
-        sendmsg,
-        socketpair, //
+    sys::{
+        memfd::{
+            MFdFlags,
+            memfd_create, //
+        },
+        socket::{
+            AddressFamily,
+            ControlMessage,
+            MsgFlags,
+            SockFlag,
+            SockType,
+            sendmsg,
+            socketpair, //
+        },
     },
 };
 use std::{
@@ -66,6 +72,7 @@ cases! {
     c19_container_through_socket,
     t_a7_mapper_exits,
     k6_modules_are_pinned,
+    k6_unload_is_refused,
 }
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -339,5 +346,36 @@ fn k6_modules_are_pinned() -> Result<()> {
         references("vfio_pci")?,
     );
     assert_eq!(after, before);
+    Ok(())
+}
+
+/// Whether a module can't be unloaded now; if it could, it would be gone.
+fn in_use(module: &std::ffi::CStr) -> bool {
+    let outcome = delete_module(module, DeleteModuleFlags::O_NONBLOCK);
+    outcome == Err(nix::Error::EAGAIN)
+}
+
+fn k6_unload_is_refused() -> Result<()> {
+    let (container, group) = attached(EDU, Iommu::Type1v2)?;
+    assert!(in_use(c"vfio_iommu_type1"), "a container has it");
+    let device = group.device(EDU)?;
+    assert!(in_use(c"vfio_pci"), "a device is open");
+    // Others need these as long as they are loaded.
+    for module in [c"vfio", c"vfio_pci_core"] {
+        let outcome = delete_module(module, DeleteModuleFlags::O_NONBLOCK);
+        assert_eq!(outcome, Err(nix::Error::EAGAIN), "{module:?}");
+    }
+    drop((container, group));
+    assert!(in_use(c"vfio_iommu_type1"), "for the device");
+    drop(device);
+    // Now it goes, and comes again.
+    delete_module(c"vfio_iommu_type1", DeleteModuleFlags::O_NONBLOCK)?;
+    let (_container, group) = {
+        let container = vfio_client::Container::open()?;
+        assert_eq!(container.check_extension(3)?, 0, "there is no backend");
+        crate::stress::restore()?;
+        attached(EDU, Iommu::Type1v2)?
+    };
+    group.device(EDU)?;
     Ok(())
 }

@@ -60,7 +60,7 @@ cases! {
     m7_remove_waits_for_the_user,
     m7_remove_with_the_group_open,
     m12_available_instances,
-    m13_group,
+    m13_and_s7_group,
     m13_group_numbers_are_given_again,
     m13_no_dma_owner,
     s8_fdinfo,
@@ -294,7 +294,7 @@ fn m12_available_instances() -> Result<()> {
     Ok(())
 }
 
-fn m13_group() -> Result<()> {
+fn m13_and_s7_group() -> Result<()> {
     let mdev = Mdev::new("mtty-1", UUID)?;
     let number = mdev.group_number()?;
     let folder = format!("/sys/kernel/iommu_groups/{number}");

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the core offers to other modules, as a driver in C calls it.
+
+use crate::{
+    core_test::{
+        ANSWER,
+        Backend,
+        Bare,
+        CoreTest,
+        ENFORCED_COHERENT,
+        EXTENSION,
+        HAS_DEV,
+        IS_GROUP,
+        IS_VALID,
+        Irqs,
+        NAME,
+        SECOND,
+        SET_FINDS_FIRST,
+        SET_FINDS_SECOND,
+        SET_IS_SHARED,
+        SET_OPEN_SHIFT,
+        bare_group, //
+    },
+    env::{
+        EDU,
+        Setup,
+        attached, //
+    },
+    harness::{
+        Failure,
+        cases, //
+    },
+};
+use anyhow::Result;
+use std::fs::File;
+use vfio_client::{
+    Bytes,
+    Container,
+    Errno,
+    Interrupt,
+    Iommu,
+    Memory,
+    PAGE_SIZE,
+    raw,
+    request, //
+};
+
+cases! {
+    d3_driver_without_functions,
+    d26_files_of_groups,
+    d26_files_of_devices,
+    d26_other_files,
+    k7_backend_comes_and_goes,
+    #[our_core]
+    k7_backend_with_half_of_a_pair,
+    k8_device_set,
+    #[our_core]
+    g20_device_twice,
+    d11_every_step,
+    #[our_core]
+    d11_states_that_a_device_does_not_have,
+    d23_every_request,
+    d24_capabilities,
+    combined_ranges,
+}
+
+fn d3_driver_without_functions() -> Result<()> {
+    let bare = Bare::open(NAME)?;
+    let device = &bare.device;
+    for nr in [
+        request::DEVICE_GET_INFO,
+        request::DEVICE_GET_IRQ_INFO,
+        request::DEVICE_SET_IRQS,
+        request::DEVICE_RESET,
+        request::number(150),
+    ] {
+        assert_eq!(raw::value(device, nr, 1), Err(Errno::EINVAL), "{nr:#x}");
+    }
+    assert_eq!(device.region(0).errno(), Errno::EINVAL);
+    let mut byte = [0x5a];
+    assert_eq!(raw::pread(device, &mut byte, 0), Err(Errno::EINVAL));
+    assert_eq!(raw::pwrite(device, &byte, 0), Err(Errno::EINVAL));
+    let memory = Memory::from_file(device, 0, PAGE_SIZE, true);
+    assert_eq!(memory.errno(), Errno::EINVAL);
+    // A feature that nobody knows, and one of the core's.
+    for (feature, errno) in [(99, Errno::ENOTTY), (1, Errno::ENOTTY), (12, Errno::EINVAL)] {
+        let mut bytes = Bytes::new().u32(16).u32((1 << 16) | feature).u64(0);
+        let answer = raw::bytes(device, request::DEVICE_FEATURE, &mut bytes);
+        assert_eq!(answer, Err(errno), "{feature}");
+    }
+    Ok(())
+}
+
+fn d26_files_of_groups() -> Result<()> {
+    let test = CoreTest::open()?;
+    // The IOMMU of the test machine lets devices bypass the caches, as it can't be kept from it.
+    let group = crate::env::group(EDU)?;
+    let of_edu = test.file(&group)?;
+    assert_eq!(of_edu & !ENFORCED_COHERENT, IS_GROUP | IS_VALID);
+    // Whether the group is in use makes no difference.
+    let container = Container::open()?;
+    group.set_container(&container)?;
+    container.set_iommu(Iommu::Type1v2)?;
+    assert_eq!(test.file(&group)?, of_edu);
+    let coherent = container.check_extension(4)? == 1;
+    assert_eq!(of_edu & ENFORCED_COHERENT != 0, coherent);
+    // The group of the driver's device has that device; it has no IOMMU that could enforce.
+    let own = bare_group(NAME)?;
+    assert_eq!(test.file(&own)?, IS_GROUP | IS_VALID | HAS_DEV);
+    let second = bare_group(SECOND)?;
+    assert_eq!(test.file(&second)?, IS_GROUP | IS_VALID);
+    Ok(())
+}
+
+fn d26_files_of_devices() -> Result<()> {
+    let test = CoreTest::open()?;
+    let setup = Setup::new()?;
+    let coherent = setup.container.check_extension(4)? == 1;
+    let expected = if coherent { ENFORCED_COHERENT } else { 0 };
+    assert_eq!(test.file(&setup.device)?, IS_VALID | expected);
+    let bare = Bare::open(NAME)?;
+    assert_eq!(test.file(&bare.device)?, IS_VALID, "no group's file");
+    Ok(())
+}
+
+fn d26_other_files() -> Result<()> {
+    let test = CoreTest::open()?;
+    let null = File::open("/dev/null")?;
+    assert_eq!(test.file(&null)?, ENFORCED_COHERENT);
+    assert_eq!(test.file(Container::open()?)?, ENFORCED_COHERENT);
+    let eventfd = Interrupt::new()?;
+    assert_eq!(test.file(&eventfd)?, ENFORCED_COHERENT);
+    Ok(())
+}
+
+fn k7_backend_comes_and_goes() -> Result<()> {
+    let test = CoreTest::open()?;
+    let container = Container::open()?;
+    assert_eq!(container.check_extension(EXTENSION)?, 0);
+    test.backend(Backend::Register)?;
+    assert_eq!(test.backend(Backend::Register), Err(Errno::EINVAL));
+    assert_eq!(container.check_extension(EXTENSION)?, ANSWER);
+    assert_eq!(container.check_extension(3)?, 1, "the other one is asked");
+    // A container that has a backend asks that one only.
+    let (other, _group) = attached(EDU, Iommu::Type1v2)?;
+    assert_eq!(other.check_extension(EXTENSION)?, 0);
+    // What the new one answers to being chosen is passed on.
+    let group = bare_group(NAME)?;
+    group.set_container(&container)?;
+    let chosen = raw::value(&container, request::SET_IOMMU, EXTENSION.into());
+    assert_eq!(chosen, Err(Errno::EDOM));
+    container.set_iommu(Iommu::Type1v2)?;
+    test.backend(Backend::Unregister)?;
+    assert_eq!(Container::open()?.check_extension(EXTENSION)?, 0);
+    // One that is not there may go again.
+    test.backend(Backend::Unregister)?;
+    Ok(())
+}
+
+fn k7_backend_with_half_of_a_pair() -> Result<()> {
+    let test = CoreTest::open()?;
+    assert_eq!(test.backend(Backend::RegisterHalf), Err(Errno::EINVAL));
+    assert_eq!(Container::open()?.check_extension(EXTENSION)?, 0);
+    Ok(())
+}
+
+fn k8_device_set() -> Result<()> {
+    let test = CoreTest::open()?;
+    let both = SET_IS_SHARED | SET_FINDS_FIRST | SET_FINDS_SECOND;
+    assert_eq!(test.set()?, both);
+    let first = Bare::open(NAME)?;
+    assert_eq!(test.set()?, both | (1 << SET_OPEN_SHIFT));
+    let second = Bare::open(SECOND)?;
+    let again = first.group.device(NAME)?;
+    assert_eq!(test.set()?, both | (3 << SET_OPEN_SHIFT));
+    drop((first, second));
+    assert_eq!(test.set()?, both | (1 << SET_OPEN_SHIFT));
+    drop(again);
+    assert_eq!(test.set()?, both);
+    Ok(())
+}
+
+fn g20_device_twice() -> Result<()> {
+    let test = CoreTest::open()?;
+    assert_eq!(test.offer(EDU), Err(Errno::EINVAL));
+    // The one that was there first goes on.
+    let setup = Setup::new()?;
+    assert!(crate::edu::Edu::new(&setup.device)?.is_alive());
+    Ok(())
+}
+
+/// From each state (the rows) towards each other one, from `STOP` (1) to `PRE_COPY_P2P` (7), for a
+/// device that has all of them: the next one. There is no way from `STOP_COPY` back to copying.
+const STEPS: [[u32; 7]; 7] = [
+    [1, 5, 3, 4, 5, 5, 5],
+    [5, 2, 5, 5, 5, 6, 5],
+    [1, 1, 3, 1, 1, 0, 0],
+    [1, 1, 1, 4, 1, 1, 1],
+    [1, 2, 1, 1, 5, 2, 7],
+    [2, 2, 7, 2, 2, 6, 7],
+    [5, 5, 3, 5, 5, 6, 7],
+];
+
+/// Which features each state needs.
+const NEEDS: [u32; 7] = [1, 1, 1, 1, 1 | 2, 1 | 4, 1 | 2 | 4];
+
+/// Whether a device with some features has a state.
+fn has(flags: u32, state: u32) -> bool {
+    let needs = state.checked_sub(1).and_then(|i| NEEDS.get(i as usize));
+    needs.is_some_and(|needs| flags & needs == *needs)
+}
+
+fn d11_every_step() -> Result<()> {
+    let test = CoreTest::open()?;
+    let step = |from: u32, to: u32| STEPS[from as usize - 1][to as usize - 1];
+    let mut steps = 0;
+    for flags in [1, 3, 5, 7] {
+        for current in (1..8).filter(|state| has(flags, *state)) {
+            for target in (0..64).chain([u32::MAX]) {
+                let expected = if has(flags, target) {
+                    let mut next = step(current, target);
+                    while next != 0 && !has(flags, next) {
+                        next = step(next, target);
+                    }
+                    Some(next).filter(|next| *next != 0)
+                } else {
+                    None
+                };
+                let answer = test.next_state(flags, current, target);
+                assert_eq!(
+                    answer,
+                    expected.ok_or(Errno::EINVAL),
+                    "features {flags}, from {current} to {target}"
+                );
+                steps += usize::from(answer.is_ok());
+            }
+        }
+    }
+    assert_eq!(steps, 16 + 25 + 24 + 47);
+    Ok(())
+}
+
+/// The kernel's own core warns of it, as it is the driver's mistake.
+fn d11_states_that_a_device_does_not_have() -> Result<()> {
+    let test = CoreTest::open()?;
+    for flags in 0..8 {
+        for current in (0..16).chain([u32::MAX]) {
+            if !has(flags, current) {
+                for target in 0..8 {
+                    let answer = test.next_state(flags, current, target);
+                    assert_eq!(answer, Err(Errno::EINVAL), "{flags} {current} {target}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the interface says of a request for a device with 4 vectors of each of 2 kinds.
+fn valid(irqs: &Irqs) -> Option<u64> {
+    let each = match irqs.flags & 7 {
+        1 => 0,
+        2 => 1,
+        4 => 4,
+        _ => return None,
+    };
+    let end = u64::from(irqs.start) + u64::from(irqs.count);
+    let bytes = u64::from(irqs.count) * each;
+    (irqs.flags < 64
+        && irqs.index < irqs.types
+        && irqs.start < irqs.vectors
+        && end <= u64::from(irqs.vectors)
+        && u64::from(irqs.argsz) >= 20 + bytes
+        && !(irqs.no_size && each != 0))
+        .then_some(bytes)
+}
+
+fn d23_every_request() -> Result<()> {
+    let test = CoreTest::open()?;
+    let edges = [0, 3, 4, 5, u32::MAX];
+    let mut good = 0;
+    for flags in (0..=8).chain([12, 17, 33, 36, 63, 64 | 1, (1 << 31) | 1]) {
+        for argsz in [19, 20, 23, 24, 35, 36] {
+            for (start, count) in edges.iter().flat_map(|s| edges.map(|c| (*s, c))) {
+                for (index, no_size) in [(0, false), (1, true), (2, false)] {
+                    let irqs = Irqs {
+                        argsz,
+                        flags,
+                        index,
+                        start,
+                        count,
+                        vectors: 4,
+                        types: 2,
+                        no_size,
+                    };
+                    let answer = test.irqs(&irqs);
+                    let expected = valid(&irqs).ok_or(Errno::EINVAL);
+                    assert_eq!(answer.map(|size| if no_size { 0 } else { size }), expected);
+                    good += usize::from(answer.is_ok());
+                }
+            }
+        }
+    }
+    assert!(good > 50, "{good}");
+    Ok(())
+}
+
+fn d24_capabilities() -> Result<()> {
+    let test = CoreTest::open()?;
+    for shift in [0, 24, 32] {
+        let sizes = [8, 9, 24, 17];
+        let chain = test.caps(&sizes, shift)?;
+        assert_eq!(chain.len(), 8 + 16 + 24 + 24);
+        let mut at = 0;
+        for (i, size) in sizes.into_iter().enumerate() {
+            let id = i as u32 + 1;
+            assert_eq!(chain.get_u32(at), id | ((0x70 + i as u32) << 16));
+            let content = &chain.as_ref()[at + 8..at + size as usize];
+            assert!(content.iter().all(|byte| *byte == 0xc0 + i as u8));
+            let next = chain.get_u32(at + 4);
+            let end = at + (size as usize).next_multiple_of(8);
+            if i + 1 == sizes.len() {
+                assert_eq!((next, end), (0, chain.len()));
+            } else {
+                assert_eq!(next as usize, end + shift as usize);
+            }
+            at = end;
+        }
+    }
+    Ok(())
+}
+
+/// Drivers whose hardware can watch few ranges have the closest ones joined.
+fn combined_ranges() -> Result<()> {
+    let test = CoreTest::open()?;
+    let ranges = [(0, 9), (20, 29), (35, 39), (100, 199), (201, 300)];
+    for (wanted, expected) in [
+        (5, ranges.to_vec()),
+        (4, vec![(0, 9), (20, 29), (35, 39), (100, 300)]),
+        (3, vec![(0, 9), (20, 39), (100, 300)]),
+        (2, vec![(0, 39), (100, 300)]),
+        (1, vec![(0, 300)]),
+    ] {
+        assert_eq!(test.combine(&ranges, wanted)?, expected, "{wanted}");
+    }
+    // Of gaps that are alike the first one goes.
+    assert_eq!(
+        test.combine(&[(0, 0), (8, 8), (16, 16)], 2)?,
+        [(0, 8), (16, 16)]
+    );
+    assert_eq!(test.combine(&[(0, u64::MAX)], 1)?, [(0, u64::MAX)]);
+    Ok(())
+}

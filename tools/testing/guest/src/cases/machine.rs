@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Virtual machines of KVM, which groups are linked with.
+
+use crate::{
+    core_test::{
+        Bare,
+        CoreTest,
+        NAME,
+        bare_group, //
+    },
+    env::{
+        EDU,
+        Setup, //
+    },
+    harness::cases,
+    helper::inherited, //
+};
+use anyhow::{
+    Context,
+    Result, //
+};
+use std::{
+    fs::{
+        self,
+        File, //
+    },
+    os::fd::{
+        AsFd,
+        AsRawFd,
+        OwnedFd, //
+    }, //
+};
+use vfio_client::{
+    Bytes,
+    Errno,
+    Interrupt,
+    Memory,
+    PAGE_SIZE,
+    raw, //
+};
+
+cases! {
+    g17_device_refers_to_the_machine,
+    g17_machine_goes_first,
+    g17_open_devices_keep_what_they_have,
+    g17_other_files,
+}
+
+const CREATE_VM: u32 = 0xae01;
+const CREATE_DEVICE: u32 = 0xc00c_aee0;
+const SET_DEVICE_ATTR: u32 = 0x4018_aee1;
+/// `KVM_DEV_TYPE_VFIO`
+const TYPE_VFIO: u32 = 4;
+/// `KVM_DEV_VFIO_FILE`, `KVM_DEV_VFIO_FILE_ADD`, `KVM_DEV_VFIO_FILE_DEL`
+const FILE: u32 = 1;
+const ADD: u64 = 1;
+const DEL: u64 = 2;
+
+/// How many machines there are.
+fn machines() -> Result<usize> {
+    let folder = "/sys/kernel/debug/kvm";
+    let folders = fs::read_dir(folder).context(folder)?;
+    Ok(folders.flatten().filter(|e| e.path().is_dir()).count())
+}
+
+/// A virtual machine, with KVM's device for VFIO.
+struct Machine {
+    vfio: OwnedFd,
+    _vm: OwnedFd,
+}
+
+impl Machine {
+    fn new() -> Result<Self> {
+        let kvm = File::open("/dev/kvm").context("/dev/kvm")?;
+        let vm = take(raw::none(&kvm, CREATE_VM)?)?;
+        let mut device = Bytes::new().u32(TYPE_VFIO).u32(0).u32(0);
+        raw::bytes(&vm, CREATE_DEVICE, &mut device)?;
+        // CAST: A descriptor.
+        let vfio = take(device.get_u32(4) as i32)?;
+        Ok(Self { vfio, _vm: vm })
+    }
+
+    fn attribute(&self, attribute: u64, file: impl AsFd) -> Result<i32, Errno> {
+        let memory = Memory::anonymous(PAGE_SIZE).map_err(|error| error.errno())?;
+        // CAST: A descriptor is not negative.
+        memory.write_u64(0, file.as_fd().as_raw_fd() as u64);
+        let mut bytes = Bytes::new()
+            .u32(0)
+            .u32(FILE)
+            .u64(attribute)
+            .u64(memory.addr());
+        raw::bytes(&self.vfio, SET_DEVICE_ATTR, &mut bytes)
+    }
+}
+
+/// Takes over a descriptor that the kernel has made.
+fn take(number: i32) -> Result<OwnedFd> {
+    let owned = inherited(&number.to_string())?;
+    nix::unistd::close(number)?;
+    Ok(owned)
+}
+
+fn g17_device_refers_to_the_machine() -> Result<()> {
+    let test = CoreTest::open()?;
+    let machine = Machine::new()?;
+    let group = bare_group(NAME)?;
+    machine.attribute(ADD, &group)?;
+    assert_eq!(machine.attribute(ADD, &group), Err(Errno::EEXIST));
+    assert!(!test.has_machine()?, "the device is not open");
+    drop(group);
+    // KVM's reference keeps the group open for others.
+    assert!(bare_group(NAME).is_err());
+    drop(machine);
+    let machine = Machine::new()?;
+    let bare = Bare::open(NAME)?;
+    machine.attribute(ADD, &bare.group)?;
+    assert!(!test.has_machine()?, "it was opened before");
+    let Bare { device, group, .. } = bare;
+    drop(device);
+    let device = group.device(NAME)?;
+    assert!(test.has_machine()?);
+    let again = group.device(NAME)?;
+    drop(device);
+    assert!(test.has_machine()?);
+    drop(again);
+    assert!(!test.has_machine()?, "with the last file");
+    machine.attribute(DEL, &group)?;
+    assert_eq!(machine.attribute(DEL, &group), Err(Errno::ENOENT));
+    let _device = group.device(NAME)?;
+    assert!(!test.has_machine()?, "it was unlinked");
+    Ok(())
+}
+
+fn g17_machine_goes_first() -> Result<()> {
+    let test = CoreTest::open()?;
+    let before = machines()?;
+    let machine = Machine::new()?;
+    let Bare { device, group, .. } = Bare::open(NAME)?;
+    drop(device);
+    machine.attribute(ADD, &group)?;
+    let device = group.device(NAME)?;
+    assert_eq!(machines()?, before + 1);
+    drop(machine);
+    // The device has a reference of its own.
+    assert!(test.has_machine()?);
+    drop(device);
+    assert!(!test.has_machine()?);
+    let _device = group.device(NAME)?;
+    assert!(!test.has_machine()?, "the group forgot it");
+    Ok(())
+}
+
+fn g17_open_devices_keep_what_they_have() -> Result<()> {
+    let test = CoreTest::open()?;
+    let machine = Machine::new()?;
+    let Bare { device, group, .. } = Bare::open(NAME)?;
+    drop(device);
+    machine.attribute(ADD, &group)?;
+    let device = group.device(NAME)?;
+    machine.attribute(DEL, &group)?;
+    assert!(test.has_machine()?);
+    drop(device);
+    assert!(!test.has_machine()?);
+    Ok(())
+}
+
+fn g17_other_files() -> Result<()> {
+    let machine = Machine::new()?;
+    let setup = Setup::new()?;
+    let null = File::open("/dev/null")?;
+    assert_eq!(machine.attribute(ADD, &null), Err(Errno::EINVAL));
+    let eventfd = Interrupt::new()?;
+    assert_eq!(machine.attribute(ADD, &eventfd), Err(Errno::EINVAL));
+    let container = machine.attribute(ADD, &setup.container);
+    assert_eq!(container, Err(Errno::EINVAL));
+    // Real devices work, and so do files of devices.
+    machine.attribute(ADD, &setup.group)?;
+    machine.attribute(ADD, &setup.device)?;
+    setup.group.device(EDU)?.info()?;
+    Ok(())
+}

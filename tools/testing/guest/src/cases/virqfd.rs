@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Eventfds that drivers listen to.
+
+use crate::{
+    core_test::CoreTest,
+    harness::cases, //
+};
+use anyhow::{
+    Result,
+    ensure, //
+};
+use nix::sys::eventfd::{
+    EfdFlags,
+    EventFd, //
+};
+use std::{
+    fs::File,
+    os::fd::{
+        AsFd,
+        AsRawFd, //
+    },
+    thread,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+use vfio_client::Errno;
+
+cases! {
+    q1_and_d25_arguments,
+    q1_signalled_before,
+    q1_signals,
+    q2_last_close_ends_it,
+    q3_disable,
+    q3_flush_waits_for_the_thread,
+    q3_disable_waits_for_the_thread,
+    q3_disable_races_the_last_close,
+}
+
+/// The thread function of the driver takes that long.
+const THREAD: Duration = Duration::from_millis(100);
+
+fn eventfd(value: u32) -> Result<EventFd> {
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    Ok(EventFd::from_value_and_flags(value, flags)?)
+}
+
+fn number(fd: &EventFd) -> i32 {
+    fd.as_fd().as_raw_fd()
+}
+
+/// Waits until `done` says so.
+fn soon(mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !done()? {
+        ensure!(
+            start.elapsed() < Duration::from_secs(5),
+            "it takes too long"
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// The driver's file, with nothing counted.
+fn driver() -> Result<CoreTest> {
+    let test = CoreTest::open()?;
+    test.ignore()?;
+    test.counts()?;
+    Ok(test)
+}
+
+fn q1_and_d25_arguments() -> Result<()> {
+    let test = driver()?;
+    for fd in [-1, i32::MIN, 9999] {
+        assert_eq!(test.listen(fd, false), Err(Errno::EBADF), "{fd}");
+    }
+    let null = File::open("/dev/null")?;
+    let wrong = test.listen(null.as_raw_fd(), false);
+    assert_eq!(wrong, Err(Errno::EINVAL));
+    assert!(!test.listening()?);
+    let (first, second) = (eventfd(0)?, eventfd(0)?);
+    test.listen(number(&first), false)?;
+    assert!(test.listening()?);
+    assert_eq!(test.listen(number(&second), false), Err(Errno::EBUSY));
+    assert_eq!(test.listen(number(&first), false), Err(Errno::EBUSY));
+    // Bad descriptors are found before that.
+    assert_eq!(test.listen(-1, false), Err(Errno::EBADF));
+    assert_eq!(test.listen(null.as_raw_fd(), false), Err(Errno::EINVAL));
+    second.write(1)?;
+    assert_eq!(test.counts()?, (0, 0));
+    first.write(1)?;
+    assert_eq!(test.counts()?, (1, 0));
+    test.ignore()?;
+    Ok(())
+}
+
+fn q1_signalled_before() -> Result<()> {
+    let test = driver()?;
+    let fd = eventfd(3)?;
+    test.listen(number(&fd), false)?;
+    assert_eq!(test.counts()?, (1, 0));
+    test.ignore()?;
+    let fd = eventfd(1)?;
+    test.listen(number(&fd), true)?;
+    test.flush()?;
+    assert_eq!(test.counts()?, (1, 1));
+    test.ignore()?;
+    Ok(())
+}
+
+fn q1_signals() -> Result<()> {
+    let test = driver()?;
+    let fd = eventfd(0)?;
+    test.listen(number(&fd), false)?;
+    for count in 1..=20 {
+        fd.write(count)?;
+        assert_eq!(test.counts()?, (1, 0));
+        // The driver's side has read the eventfd.
+        assert_eq!(fd.read(), Err(Errno::EAGAIN));
+    }
+    test.ignore()?;
+    fd.write(7)?;
+    assert_eq!(test.counts()?, (0, 0));
+    assert_eq!(fd.read(), Ok(7));
+    Ok(())
+}
+
+fn q2_last_close_ends_it() -> Result<()> {
+    let test = driver()?;
+    let fd = eventfd(0)?;
+    let copy = fd.as_fd().try_clone_to_owned()?;
+    test.listen(number(&fd), false)?;
+    drop(fd);
+    assert!(test.listening()?);
+    drop(copy);
+    soon(|| Ok(!test.listening()?))?;
+    // The slot can be used again.
+    let fd = eventfd(0)?;
+    test.listen(number(&fd), false)?;
+    fd.write(1)?;
+    assert_eq!(test.counts()?, (1, 0));
+    drop(fd);
+    soon(|| Ok(!test.listening()?))
+}
+
+fn q3_disable() -> Result<()> {
+    let test = driver()?;
+    test.ignore()?;
+    test.flush()?;
+    for _ in 0..50 {
+        let fd = eventfd(0)?;
+        test.listen(number(&fd), false)?;
+        test.ignore()?;
+        assert!(!test.listening()?);
+        fd.write(1)?;
+        assert_eq!(test.counts()?, (0, 0));
+    }
+    Ok(())
+}
+
+fn q3_flush_waits_for_the_thread() -> Result<()> {
+    let test = driver()?;
+    let fd = eventfd(0)?;
+    test.listen(number(&fd), true)?;
+    let start = Instant::now();
+    fd.write(1)?;
+    assert_eq!(test.counts()?, (1, 0));
+    test.flush()?;
+    assert!(start.elapsed() >= THREAD);
+    assert_eq!(test.counts()?, (0, 1));
+    assert!(test.listening()?);
+    test.ignore()?;
+    Ok(())
+}
+
+fn q3_disable_waits_for_the_thread() -> Result<()> {
+    let test = driver()?;
+    let fd = eventfd(0)?;
+    test.listen(number(&fd), true)?;
+    fd.write(1)?;
+    test.ignore()?;
+    assert_eq!(test.counts()?, (1, 1));
+    Ok(())
+}
+
+fn q3_disable_races_the_last_close() -> Result<()> {
+    let test = driver()?;
+    for round in 0..300 {
+        let fd = eventfd(0)?;
+        test.listen(number(&fd), round % 16 == 0)?;
+        thread::scope(|scope| -> Result<()> {
+            let closer = scope.spawn(move || {
+                let _ = fd.write(1);
+                drop(fd);
+            });
+            test.ignore()?;
+            assert!(closer.join().is_ok());
+            Ok(())
+        })?;
+        // One of the two has ended it, and disabling has waited for that.
+        assert!(!test.listening()?);
+    }
+    test.ignore()?;
+    Ok(())
+}

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The test driver that calls what the core offers to other modules; see
+//! `tools/testing/modules/vfio_core_test.h`.
+
+use anyhow::{
+    Context,
+    Result, //
+};
+use std::{
+    fs::{
+        self,
+        File, //
+    },
+    os::fd::{
+        AsFd,
+        AsRawFd, //
+    },
+};
+use vfio_client::{
+    Bytes,
+    Container,
+    Device,
+    Errno,
+    Group,
+    Iommu,
+    raw, //
+};
+
+/// The first of the devices.
+pub const NAME: &str = "vfio_core_test.0";
+/// The other one.
+pub const SECOND: &str = "vfio_core_test.1";
+
+/// The file is a group's.
+pub const IS_GROUP: i32 = 1 << 0;
+/// The file is a group's or a device's.
+pub const IS_VALID: i32 = 1 << 1;
+/// Nothing that is reached through the file bypasses the caches.
+pub const ENFORCED_COHERENT: i32 = 1 << 2;
+/// The first device of the driver is in the group.
+pub const HAS_DEV: i32 = 1 << 3;
+
+/// The two devices are in one set.
+pub const SET_IS_SHARED: i32 = 1 << 0;
+/// The set has the first one.
+pub const SET_FINDS_FIRST: i32 = 1 << 1;
+/// The set has the second one.
+pub const SET_FINDS_SECOND: i32 = 1 << 2;
+/// Where the number of open files begins.
+pub const SET_OPEN_SHIFT: i32 = 8;
+
+/// What the driver's backend says yes to.
+pub const EXTENSION: u32 = 0x7e57;
+/// What it answers.
+pub const ANSWER: i32 = 5;
+
+/// What is done with the driver's backend.
+#[derive(Clone, Copy)]
+pub enum Backend {
+    /// It goes.
+    Unregister = 0,
+    /// It comes.
+    Register = 1,
+    /// One comes that has only one of two callbacks which belong together.
+    RegisterHalf = 2,
+}
+
+/// The arguments of `vfio_set_irqs_validate_and_prepare()`.
+#[derive(Clone, Copy, Debug)]
+pub struct Irqs {
+    /// Bytes of the request.
+    pub argsz: u32,
+    /// Action and type of data.
+    pub flags: u32,
+    /// Which kind of interrupt.
+    pub index: u32,
+    /// The first vector.
+    pub start: u32,
+    /// How many vectors.
+    pub count: u32,
+    /// How many the device has.
+    pub vectors: u32,
+    /// How many kinds the device has.
+    pub types: u32,
+    /// The driver takes no data.
+    pub no_size: bool,
+}
+
+/// The driver's file.
+#[derive(Debug)]
+pub struct CoreTest(File);
+
+const fn number(n: u32) -> u32 {
+    ((b'C' as u32) << 8) | n
+}
+
+impl CoreTest {
+    /// Opens it.
+    pub fn open() -> Result<Self> {
+        File::open("/dev/vfio_core_test")
+            .map(Self)
+            .context("/dev/vfio_core_test")
+    }
+
+    /// Returns what the core says of a file.
+    pub fn file(&self, fd: impl AsFd) -> Result<i32, Errno> {
+        // CAST: A descriptor is not negative.
+        let fd = fd.as_fd().as_raw_fd() as u64;
+        raw::value(&self.0, number(0), fd)
+    }
+
+    /// Tells whether the first device refers to a virtual machine.
+    pub fn has_machine(&self) -> Result<bool, Errno> {
+        Ok(raw::none(&self.0, number(1))? == 1)
+    }
+
+    /// Registers a second VFIO device for a PCI device.
+    pub fn offer(&self, bdf: &str) -> Result<i32, Errno> {
+        let mut name = Bytes::new().raw(bdf.as_bytes()).fill(0, 32 - bdf.len());
+        raw::bytes(&self.0, number(2), &mut name)
+    }
+
+    /// Lets the backend come or go.
+    pub fn backend(&self, what: Backend) -> Result<i32, Errno> {
+        raw::value(&self.0, number(3), what as u64)
+    }
+
+    /// Returns the state that a device with some features goes to on its way to another.
+    pub fn next_state(&self, flags: u32, current: u32, target: u32) -> Result<u32, Errno> {
+        let mut bytes = Bytes::new().u32(flags).u32(current).u32(target).u32(99);
+        raw::bytes(&self.0, number(4), &mut bytes)?;
+        Ok(bytes.get_u32(12))
+    }
+
+    /// Returns how many bytes of data a request brings.
+    pub fn irqs(&self, irqs: &Irqs) -> Result<u64, Errno> {
+        let mut bytes = Bytes::new()
+            .u32(irqs.argsz)
+            .u32(irqs.flags)
+            .u32(irqs.index)
+            .u32(irqs.start)
+            .u32(irqs.count)
+            .u32(irqs.vectors)
+            .u32(irqs.types)
+            .u32(irqs.no_size.into())
+            .u64(u64::MAX);
+        raw::bytes(&self.0, number(5), &mut bytes)?;
+        Ok(bytes.get_u64(32))
+    }
+
+    /// Listens to an eventfd; the thread function runs too if asked for.
+    pub fn listen(&self, fd: i32, thread: bool) -> Result<i32, Errno> {
+        let mut bytes = Bytes::new().raw(&fd.to_ne_bytes()).u32(thread.into());
+        raw::bytes(&self.0, number(6), &mut bytes)
+    }
+
+    /// Stops listening.
+    pub fn ignore(&self) -> Result<i32, Errno> {
+        raw::none(&self.0, number(7))
+    }
+
+    /// Waits until the thread function is done.
+    pub fn flush(&self) -> Result<i32, Errno> {
+        raw::none(&self.0, number(8))
+    }
+
+    /// Tells whether the driver's slot is taken.
+    pub fn listening(&self) -> Result<bool, Errno> {
+        Ok(raw::none(&self.0, number(9))? == 1)
+    }
+
+    /// Returns how often handler and thread function ran since the last time.
+    pub fn counts(&self) -> Result<(u32, u32), Errno> {
+        let mut bytes = Bytes::new().u32(0).u32(0);
+        raw::bytes(&self.0, number(10), &mut bytes)?;
+        Ok((bytes.get_u32(0), bytes.get_u32(4)))
+    }
+
+    /// Returns what is known of the set of the two devices.
+    pub fn set(&self) -> Result<i32, Errno> {
+        raw::none(&self.0, number(11))
+    }
+
+    /// Builds a chain of capabilities of some sizes, numbered from 1.
+    pub fn caps(&self, sizes: &[u32], shift: u32) -> Result<Bytes, Errno> {
+        let mut bytes = Bytes::new().u32(sizes.len() as u32).u32(shift);
+        for i in 0..4 {
+            bytes = bytes.u32(sizes.get(i).copied().unwrap_or(0));
+        }
+        bytes = bytes.u32(0).u32(0).fill(0, 256);
+        raw::bytes(&self.0, number(12), &mut bytes)?;
+        let size = bytes.get_u32(24) as usize;
+        Ok(Bytes::new().raw(&bytes.as_ref()[32..32 + size]))
+    }
+
+    /// Joins ranges, given with both ends, until there are at most `wanted`.
+    pub fn combine(&self, ranges: &[(u64, u64)], wanted: u32) -> Result<Vec<(u64, u64)>, Errno> {
+        let mut bytes = Bytes::new().u32(ranges.len() as u32).u32(wanted);
+        for (start, last) in ranges {
+            bytes = bytes.u64(*start).u64(*last);
+        }
+        bytes = bytes.fill(0, 16 * (8 - ranges.len()));
+        raw::bytes(&self.0, number(13), &mut bytes)?;
+        let range = |i| {
+            let at = 8 + 16 * i as usize;
+            (bytes.get_u64(at), bytes.get_u64(at + 8))
+        };
+        Ok((0..bytes.get_u32(0)).map(range).collect())
+    }
+}
+
+/// Opens the group of one of the devices.
+pub fn bare_group(name: &str) -> Result<Group> {
+    let link = fs::read_link(format!("/sys/bus/platform/devices/{name}/iommu_group"))?;
+    let number = link
+        .file_name()
+        .and_then(|name| name.to_str()?.parse().ok());
+    Ok(Group::open(number.context("the group has no number")?)?)
+}
+
+/// One of the devices, in a container of its own.
+#[derive(Debug)]
+pub struct Bare {
+    /// The device.
+    pub device: Device,
+    /// Its group.
+    pub group: Group,
+    _container: Container,
+}
+
+impl Bare {
+    /// Opens it.
+    pub fn open(name: &str) -> Result<Self> {
+        let container = Container::open()?;
+        let group = bare_group(name)?;
+        group.set_container(&container)?;
+        container.set_iommu(Iommu::Type1v2)?;
+        Ok(Self {
+            device: group.device(name)?,
+            group,
+            _container: container,
+        })
+    }
+}
