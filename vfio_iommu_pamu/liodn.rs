@@ -286,10 +286,10 @@ impl Liodn {
             return Err(ENODEV);
         }
         let entry = self.entry()?;
+        self.system.arm();
         let mut gate = self.line.gate.lock();
         gate.wanted = true;
         if gate.stopped.is_none() {
-            self.system.arm();
             writer::open(&entry);
         }
         Ok(())
@@ -319,10 +319,10 @@ impl Liodn {
     /// None that happens to a claimed LIODN.
     pub(crate) fn revive(&self) -> Result<bool> {
         let entry = self.entry()?;
+        self.system.arm();
         let mut gate = self.line.gate.lock();
         let was_stopped = gate.stopped.take().is_some();
         if was_stopped && gate.wanted {
-            self.system.arm();
             writer::open(&entry);
         }
         Ok(was_stopped)

@@ -12,6 +12,8 @@
 
 mod coding;
 mod operation;
+#[cfg(CONFIG_KUNIT = "y")]
+mod properties;
 
 use kernel::prelude::*;
 
@@ -95,7 +97,7 @@ impl Aperture {
 
     /// The aperture of `size` bytes from `start` on.
     pub(crate) fn of_size(start: u64, size: u64) -> Result<Self, Invalid> {
-        if !is_block_size(size) || start % size != 0 {
+        if !is_block_size(size) || start & (size - 1) != 0 {
             return Err(Invalid::Aperture);
         }
         // INVARIANT: That was checked.
@@ -119,7 +121,7 @@ impl Aperture {
 
     /// The size of each window if there are `windows` of them.
     pub(crate) fn window_size(self, windows: Windows) -> Result<u64, Invalid> {
-        let size = self.size / u64::from(windows.count());
+        let size = self.size >> windows.log2();
         if size < PAGE {
             return Err(Invalid::Windows);
         }
@@ -154,6 +156,11 @@ impl Windows {
     /// How many there are.
     pub(crate) fn count(self) -> u32 {
         self.0
+    }
+
+    /// The logarithm of the number.
+    pub(crate) fn log2(self) -> u32 {
+        self.0.trailing_zeros()
     }
 
     /// How many of them have a secondary entry.

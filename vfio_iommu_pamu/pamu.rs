@@ -103,8 +103,8 @@ impl dyn Pamu + '_ {
         self.write(Register::Pics, pics::AV | enable);
     }
 
-    /// Lets violations interrupt (again).
-    pub(crate) fn arm(&self) {
-        self.write(Register::Pics, pics::AV_ENABLE);
+    /// Whether violations interrupt.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.read(Register::Pics) & pics::AV_ENABLE != 0
     }
 }

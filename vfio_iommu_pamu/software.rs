@@ -11,6 +11,8 @@
 
 mod doorbell;
 mod master;
+#[cfg(CONFIG_KUNIT = "y")]
+mod trials;
 mod walk;
 
 use kernel::{

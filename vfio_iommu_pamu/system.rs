@@ -29,6 +29,14 @@ use crate::{
         Liodn, //
     },
     msi::Bank,
+    paace::{
+        Access,
+        Aperture,
+        Attributes,
+        Block,
+        Primary,
+        Windows, //
+    },
     pamu::Pamu,
     registers::{
         max_liodn,
@@ -188,10 +196,16 @@ impl System {
         Shared { slot, system: self }
     }
 
-    /// Lets violations interrupt again; for who turns a LIODN on.
+    /// Lets the violations of all PAMUs interrupt (again); for who is about to turn a LIODN on.
     pub(crate) fn arm(&self) {
-        for pamu in self.pamus() {
-            pamu.arm();
+        for (number, pamu) in self.pamus().iter().enumerate() {
+            if !pamu.is_armed() {
+                // Whatever was not heard meanwhile must not hide what comes.
+                if let Some(report) = pamu.take_violation(number) {
+                    self.stop(&report);
+                }
+                pamu.acknowledge(true);
+            }
         }
     }
 
@@ -235,6 +249,24 @@ impl System {
         }
         was_on
     }
+}
+
+/// Lets a LIODN reach all memory at its physical address, up to 64 GiB: what boot loaders and kernels
+/// do for devices that the kernel drives.
+pub(crate) fn open_all(entry: &Shared<'_>) -> Result {
+    let all = Primary {
+        valid: true,
+        aperture: Some(Aperture::of_size(0, 1 << 36)?),
+        windows: Windows::ONE,
+        first_secondary: 0,
+        block: Block {
+            access: Access::All,
+            ..Block::default()
+        },
+        attributes: Attributes::default(),
+    };
+    writer::replace(entry, Shut::Entry, &all.encode()?);
+    Ok(())
 }
 
 /// PAMUs that are on until this is dropped.

@@ -19,9 +19,9 @@ impl Random {
         self.0
     }
 
-    /// A number from 0 to `limit - 1`.
+    /// A number from 0 to `limit - 1`, or 0 if that is 0, too.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        (self.next() >> 11) % limit
+        (self.next() >> 11).checked_rem(limit).unwrap_or(0)
     }
 
     /// One of `list`, which isn't empty.

@@ -2,6 +2,9 @@
 
 //! The memory that a window leads to.
 
+#[cfg(CONFIG_KUNIT = "y")]
+use super::Contiguous;
+
 use crate::{
     msi::Bank,
     paace::{
@@ -34,6 +37,14 @@ impl Window {
             size,
             translated: true,
         })
+    }
+
+    /// A window to the first `size` bytes of `memory`, for tests: those drop the memory after every
+    /// LIODN that it was set in.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(crate) fn of_memory(memory: &Contiguous, size: u64, access: Access) -> Self {
+        // SAFETY: As the tests see to it; a size that isn't the memory's is refused everywhere.
+        unsafe { Self::new(memory.phys(), size, access) }
     }
 
     /// A window to the page of the doorbell of `bank`.

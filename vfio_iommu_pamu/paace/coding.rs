@@ -179,7 +179,7 @@ impl Primary {
         }
         if self.windows != Windows::ONE {
             MW.set(&mut words, 1);
-            WCE.set(&mut words, self.windows.count().ilog2() - 1);
+            WCE.set(&mut words, self.windows.log2() - 1);
         }
         V.set(&mut words, self.valid.into());
         FSPI.set(&mut words, self.first_secondary);
@@ -277,10 +277,10 @@ impl Block {
         self.check_address(self.size)
     }
 
-    /// Whether the address is one of a block of `size` bytes.
+    /// Whether the address is one of a block of `size` bytes, which is a power of two or 0.
     fn check_address(&self, size: u64) -> Result<(), Invalid> {
         let good = if self.translated && size != 0 {
-            self.phys % size == 0
+            self.phys & (size - 1) == 0
         } else {
             self.phys == 0
         };
