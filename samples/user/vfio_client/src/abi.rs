@@ -15,6 +15,7 @@ mod registry;
 pub(crate) use ioctl::{
     device_fd,
     duplicate,
+    fd_of,
     ioctl_at,
     ioctl_bytes,
     ioctl_value, //

@@ -49,6 +49,9 @@ unsafe impl Send for Memory {}
 // SAFETY: All accesses are volatile and tear at worst; bytes have no invalid values.
 unsafe impl Sync for Memory {}
 
+/// Where the flags of mmap() have the order of hugepages.
+const MAP_HUGE_SHIFT: u32 = 26;
+
 mod sealed {
     /// Types of which every bit pattern is valid.
     pub trait Word: Copy {}
@@ -90,6 +93,28 @@ impl Memory {
         unsafe { mprotect(guard, PAGE_SIZE, ProtFlags::PROT_NONE) }
             .map_err(Error::during("mprotect"))?;
         Ok(memory)
+    }
+
+    /// Makes zeroed private memory of hugepages, of the size whose base-2 logarithm is `order`.
+    ///
+    /// No page that can't be accessed follows it.
+    pub fn huge(len: usize, order: u32) -> Result<Self> {
+        let size = 1usize << order;
+        let len = len.next_multiple_of(size).max(size);
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_HUGETLB;
+        let flags = flags | MapFlags::from_bits_retain((order as i32) << MAP_HUGE_SHIFT);
+        let total = NonZeroUsize::new(len).unwrap_or(NonZeroUsize::MIN);
+        // SAFETY: A fresh mapping at an address of the kernel's choice touches nothing of ours.
+        let base = unsafe {
+            mmap_anonymous(
+                None,
+                total,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                flags,
+            )
+        }
+        .map_err(Error::during("mmap of hugepages"))?;
+        Ok(Self::adopt(base, len, len, true, true))
     }
 
     /// Maps `len` bytes of a file, or of a region of a VFIO device, shared.
