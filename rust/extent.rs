@@ -6,6 +6,8 @@
 //! frames are kept as one 8-byte word, so that a mapping of huge pages costs next to nothing, and
 //! one of scattered 4 KiB pages a five-hundredth of the memory that it maps.
 
+use core::num::NonZeroU64;
+
 use kernel::{
     alloc::Flags,
     prelude::*, //
@@ -21,13 +23,13 @@ const FRAME_BITS: u32 = 40;
 ///
 /// # Invariants
 ///
-/// From bit 0 on: the number of pages less one, the flag, the number of the first frame.
+/// From bit 0 on: the number of pages, which isn't 0; the flag; the number of the first frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent(u64);
+pub struct Extent(NonZeroU64);
 
 impl Extent {
-    /// The most pages that one extent holds (32 GiB of 4 KiB pages).
-    pub const MAX_PAGES: u64 = 1 << COUNT_BITS;
+    /// The most pages that one extent holds: 31 GiB of 4 KiB pages, a multiple of any huge page.
+    pub const MAX_PAGES: u64 = (1 << COUNT_BITS) - (1 << 18);
 
     /// The run of `pages` frames from `frame` on.
     ///
@@ -39,25 +41,24 @@ impl Extent {
         if pages == 0 || pages > Self::MAX_PAGES || end > 1 << FRAME_BITS {
             return Err(EINVAL);
         }
+        let word = pages | u64::from(flag) << COUNT_BITS | frame << (COUNT_BITS + 1);
         // INVARIANT: Each part fits its bits, as was checked.
-        Ok(Self(
-            (pages - 1) | u64::from(flag) << COUNT_BITS | frame << (COUNT_BITS + 1),
-        ))
+        Ok(Self(NonZeroU64::new(word).ok_or(EINVAL)?))
     }
 
     /// The number of the first frame.
     pub fn frame(self) -> u64 {
-        self.0 >> (COUNT_BITS + 1)
+        self.0.get() >> (COUNT_BITS + 1)
     }
 
     /// The number of frames, at least one.
     pub fn pages(self) -> u64 {
-        (self.0 & (Self::MAX_PAGES - 1)) + 1
+        self.0.get() & ((1 << COUNT_BITS) - 1)
     }
 
     /// The flag that was given to [`new`](Self::new).
     pub fn flag(self) -> bool {
-        self.0 & (1 << COUNT_BITS) != 0
+        self.0.get() & (1 << COUNT_BITS) != 0
     }
 
     /// This run and `next` as one, if `next` goes on where this one ends.
@@ -75,15 +76,25 @@ impl Extent {
 #[derive(Default)]
 pub struct Extents {
     first: Option<Extent>,
-    rest: KVVec<Extent>,
+    more: Option<KBox<More>>,
 }
+
+/// The runs after the first one.
+#[derive(Default)]
+struct More {
+    list: KVVec<Extent>,
+    /// How many pages they have.
+    pages: u64,
+}
+
+const _: () = assert!(size_of::<Extents>() == 16);
 
 impl Extents {
     /// A list without frames.
     pub const fn new() -> Self {
         Self {
             first: None,
-            rest: KVVec::new(),
+            more: None,
         }
     }
 
@@ -93,20 +104,63 @@ impl Extents {
     ///
     /// `ENOMEM`; then nothing was added.
     pub fn push(&mut self, extent: Extent, flags: Flags) -> Result {
-        let last = self.rest.last_mut().or(self.first.as_mut());
-        match last {
-            None => self.first = Some(extent),
+        let Some(first) = &mut self.first else {
+            self.first = Some(extent);
+            return Ok(());
+        };
+        if self.more.as_ref().is_none_or(|more| more.pages == 0) {
+            if let Some(joined) = first.joined(extent) {
+                *first = joined;
+                return Ok(());
+            }
+        }
+        let more = self.make_more(flags)?;
+        match more.list.last_mut() {
             Some(last) => match last.joined(extent) {
                 Some(joined) => *last = joined,
-                None => self.rest.push(extent, flags)?,
+                None => more.list.push(extent, flags)?,
             },
+            None => more.list.push(extent, flags)?,
+        }
+        more.pages += extent.pages();
+        Ok(())
+    }
+
+    /// The place for the runs after the first one.
+    fn make_more(&mut self, flags: Flags) -> Result<&mut More> {
+        if self.more.is_none() {
+            self.more = Some(KBox::new(More::default(), flags)?);
+        }
+        self.more.as_deref_mut().ok_or(ENOMEM)
+    }
+
+    /// Adds all runs of `other` after those of this list.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; then nothing was added.
+    pub fn append(&mut self, other: &Self, flags: Flags) -> Result {
+        if let Some(more) = &other.more {
+            // So that the loop below can't fail half-way.
+            let own = self.make_more(flags)?;
+            own.list.reserve(more.list.len() + 1, flags)?;
+        }
+        for extent in other.iter() {
+            self.push(extent, flags)?;
         }
         Ok(())
     }
 
+    /// How many pages there are.
+    pub fn pages(&self) -> u64 {
+        let first = self.first.map_or(0, Extent::pages);
+        first + self.more.as_ref().map_or(0, |more| more.pages)
+    }
+
     /// The runs, in order.
     pub fn iter(&self) -> impl Iterator<Item = Extent> + '_ {
-        Iterator::chain(self.first.iter(), self.rest.iter()).copied()
+        let more = self.more.iter().flat_map(|more| more.list.iter());
+        Iterator::chain(self.first.iter(), more).copied()
     }
 
     /// Whether there is no frame.
@@ -120,7 +174,7 @@ mod tests {
     use super::*;
 
     fn extent(frame: u64, pages: u64) -> Extent {
-        Extent::new(frame, pages, false).unwrap_or(Extent(0))
+        Extent::new(frame, pages, false).unwrap_or(Extent(NonZeroU64::MIN))
     }
 
     #[test]
@@ -173,6 +227,35 @@ mod tests {
         }
         let expected = [extent(5, 2), extent(3, 5), extent(100, 7)];
         assert!(list.iter().eq(expected));
+        assert_eq!(list.pages(), 14);
+        Ok(())
+    }
+
+    #[test]
+    fn lists_are_appended() -> Result {
+        let make = |extents: &[(u64, u64)]| -> Result<Extents> {
+            let mut list = Extents::new();
+            for &(frame, pages) in extents {
+                list.push(extent(frame, pages), GFP_KERNEL)?;
+            }
+            Ok(list)
+        };
+        for (to, other, expected) in [
+            (&[][..], &[(5, 2), (9, 1)][..], &[(5, 2), (9, 1)][..]),
+            (&[(5, 2)], &[(7, 1)], &[(5, 3)]),
+            (&[(5, 2)], &[(7, 1), (1, 1)], &[(5, 3), (1, 1)]),
+            (
+                &[(5, 2), (1, 1)],
+                &[(2, 1), (9, 1)],
+                &[(5, 2), (1, 2), (9, 1)],
+            ),
+            (&[(5, 2)], &[], &[(5, 2)]),
+        ] {
+            let mut list = make(to)?;
+            list.append(&make(other)?, GFP_KERNEL)?;
+            assert!(list.iter().eq(make(expected)?.iter()));
+            assert_eq!(list.pages(), make(expected)?.pages());
+        }
         Ok(())
     }
 }

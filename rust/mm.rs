@@ -26,7 +26,10 @@ pub use pin::{
     PinnedPage,
     PinnedRun, //
 };
-pub use slot::PinSlot;
+pub use slot::{
+    PinSlot,
+    Released, //
+};
 
 use crate::bindings;
 

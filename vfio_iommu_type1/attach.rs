@@ -4,7 +4,8 @@
 
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::Arc,
+    warn_on, //
 };
 
 use iommu_group::ranges::{
@@ -25,7 +26,6 @@ use kernel_ext::{
 };
 
 use crate::{
-    abi::new_mapping,
     bitmap::Dirty,
     container::{
         Container,
@@ -204,24 +204,19 @@ impl Exclusive<'_> {
         groups.push(Member::new(attachment), GFP_KERNEL_ACCOUNT)?;
         let old = self.lock().set.clone();
         let new = old.with(&domain)?;
-        let replayed = self.for_each_body(|work, body| match &mut body.mapping {
-            Some(mapping) => mapping.move_to(&new),
-            None => {
-                // Only the process whose memory it is can pin it here.
-                if !body.charge.owner().is_current() {
-                    return Err(EPERM);
-                }
-                let range = work.claim.range();
-                let size = range.last - range.start + 1;
-                let mut mapping = new_mapping(work.claim, new.clone(), work.prot);
-                let populated =
-                    populate(&mut mapping, &mut body.charge, work.vaddr, size, work.prot);
-                body.mapping = Some(mapping);
-                if populated.is_err() {
-                    body.unmap();
-                }
-                populated
+        let replayed = self.for_each_body(|range, vaddr, body| {
+            let was_empty = body.mapping.is_empty();
+            // Only the process whose memory it is can pin it here.
+            if was_empty && !body.charge.owner().is_current() {
+                return Err(EPERM);
             }
+            body.mapping.move_to(&new)?;
+            if was_empty {
+                let size = range.last - range.start + 1;
+                populate(&mut body.mapping, &mut body.charge, vaddr, size)
+                    .inspect_err(|_| body.unmap())?;
+            }
+            Ok(())
         });
         let reserved =
             replayed.and_then(|()| msi.map_or(Ok(true), |base| domain.reserve_msi(base)));
@@ -235,14 +230,11 @@ impl Exclusive<'_> {
         });
         if let Err(e) = added {
             // The closure doesn't fail: everything is mapped in the old domains.
-            let _ = self.for_each_body(|_, body| {
+            let _ = self.for_each_body(|_, _, body| {
                 if old.is_empty() {
                     body.unmap();
-                    return Ok(());
                 }
-                body.mapping
-                    .as_mut()
-                    .map_or(Ok(()), |mapping| mapping.move_to(&old))
+                body.mapping.move_to(&old)
             });
             return Err(e);
         }
@@ -274,7 +266,7 @@ impl Exclusive<'_> {
         }
         if tracks_dirty && wrote_anywhere {
             // What it wrote is only known now, as long as it was here everything counted as dirty.
-            let _ = self.for_each_body(|_, body| {
+            let _ = self.for_each_body(|_, _, body| {
                 body.set_dirty(Dirty::All);
                 Ok(())
             });
@@ -286,33 +278,32 @@ impl Exclusive<'_> {
     }
 
     /// Removes a domain that no group is attached to. Returns what the others translate.
+    ///
+    /// What is mapped there needs not be unmapped: it goes with the domain's page tables.
     fn remove_domain(&self, nth: usize) -> Range {
-        let state = self.lock();
-        let last = state.domains.len() == 1;
+        let mut state = self.lock();
+        let removed = state.domains.remove(nth).ok();
+        let set = state.set.clone();
+        let last = !state.has_iommu();
         let emulated = !state.emulated.is_empty();
         drop(state);
+        if let Some(removed) = &removed {
+            warn_on!(removed.domain.retire().is_err());
+        }
         if last && emulated {
             // The closure doesn't fail.
-            let _ = self.for_each_body(|_, body| {
+            let _ = self.for_each_body(|_, _, body| {
                 body.unmap();
                 Ok(())
             });
         } else if last {
             self.remove_all();
         }
-        let mut state = self.lock();
-        let removed = state.domains.remove(nth).ok();
-        let set = state.set.clone();
-        drop(state);
         if let Some(removed) = &removed {
-            // Without memory for a new set the domain stays in the old one: mapped, but for nobody.
+            // Without memory for a new set the domain stays in the old one, which nobody minds.
             if let Ok(new) = set.without(&removed.domain) {
                 // It doesn't fail, since the maps are in all domains of the new set already.
-                let _ = self.for_each_body(|_, body| {
-                    body.mapping
-                        .as_mut()
-                        .map_or(Ok(()), |mapping| mapping.move_to(&new))
-                });
+                let _ = self.for_each_body(|_, _, body| body.mapping.move_to(&new));
                 self.lock().set = new;
             }
         }

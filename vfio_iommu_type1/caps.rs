@@ -2,30 +2,36 @@
 
 //! Chains of capabilities, as they follow the structures of `_INFO` ioctls.
 
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    transmute::AsBytes, //
+};
 
-/// Size of `struct vfio_info_cap_header`: id and version of 16 bits each, next of 32 bits.
-const HEADER: usize = 8;
+/// Words in `struct vfio_info_cap_header`: id and version of 16 bits each, next.
+const HEADER: usize = 2;
+
+/// The size of a word of 32 bits, which all fields here are made of.
+const WORD: usize = 4;
 
 /// A chain of capabilities: each begins at a multiple of 8 bytes with a header that says where the
 /// next one begins.
 pub(crate) struct Chain {
-    bytes: KVec<u8>,
-    /// Where the chain will begin in the structure that it is part of.
+    words: KVec<u32>,
+    /// Where the chain will begin in the structure that it is part of, in bytes.
     base: usize,
-    /// Where the last header is in `bytes`.
+    /// Where the last header is in `words`.
     last: usize,
 }
 
 impl Chain {
-    /// An empty chain, to be put at offset `base` of a structure, with memory for `room` bytes.
+    /// An empty chain, to be put at offset `base` of a structure, with memory for `room` words.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
     pub(crate) fn new(base: usize, room: usize) -> Result<Self> {
         Ok(Self {
-            bytes: KVec::with_capacity(room, GFP_KERNEL)?,
+            words: KVec::with_capacity(room, GFP_KERNEL)?,
             base,
             last: 0,
         })
@@ -37,32 +43,42 @@ impl Chain {
     ///
     /// `ENOMEM`.
     pub(crate) fn add(&mut self, id: u16, version: u16, words: &[u32]) -> Result {
-        let start = self.bytes.len();
-        let size = (HEADER + words.len() * 4).next_multiple_of(8);
-        self.bytes.resize(start + size, 0, GFP_KERNEL)?;
+        let words = words.iter().copied();
+        self.add_iter(id, version, words)
+    }
+
+    /// As [`add`](Self::add), with fields as they come.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn add_iter(
+        &mut self,
+        id: u16,
+        version: u16,
+        words: impl Iterator<Item = u32>,
+    ) -> Result {
+        let start = self.words.len();
         if start != 0 {
-            let next = (self.base + start) as u32;
-            self.put(self.last + 4, &next.to_ne_bytes());
+            if let Some(next) = self.words.get_mut(self.last + 1) {
+                *next = (self.base + start * WORD) as u32;
+            }
         }
-        self.put(start, &id.to_ne_bytes());
-        self.put(start + 2, &version.to_ne_bytes());
-        for (nth, word) in words.iter().enumerate() {
-            self.put(start + HEADER + nth * 4, &word.to_ne_bytes());
+        let ([a, b], [c, d]) = (id.to_ne_bytes(), version.to_ne_bytes());
+        self.words
+            .extend_from_slice(&[u32::from_ne_bytes([a, b, c, d]), 0], GFP_KERNEL)?;
+        for word in words {
+            self.words.push(word, GFP_KERNEL)?;
         }
+        let end = self.words.len().next_multiple_of(HEADER);
+        self.words.resize(end, 0, GFP_KERNEL)?;
         self.last = start;
         Ok(())
     }
 
-    /// Overwrites bytes at `offset`, which are there.
-    fn put(&mut self, offset: usize, value: &[u8]) {
-        if let Some(place) = self.bytes.get_mut(offset..offset + value.len()) {
-            place.copy_from_slice(value);
-        }
-    }
-
     /// The chain.
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        AsBytes::as_bytes(&self.words[..])
     }
 }
 

@@ -138,6 +138,8 @@ pub(crate) struct State {
     pub(crate) busy: usize,
     /// Whether somebody works exclusively, or wants to.
     exclusive: bool,
+    /// Where somebody waits for others to end, and nobody begins meanwhile.
+    gate: Option<Range>,
 }
 
 impl State {
@@ -211,6 +213,7 @@ impl Container {
             owner: None,
             busy: 0,
             exclusive: false,
+            gate: None,
         };
         Arc::pin_init(
             pin_init!(Self {
@@ -241,9 +244,24 @@ impl Container {
     }
 
     /// Waits until nobody works on a map in `range`, nor exclusively.
+    ///
+    /// The first one to wait keeps others from beginning there, who else might go on in turns for
+    /// ever; its own turn comes when those end that have begun.
     pub(crate) fn wait_idle(&self, state: &mut Guard<'_>, range: Range) {
-        while state.exclusive || state.is_busy_in(range) {
+        let mut holds_gate = false;
+        while state.exclusive
+            || state.is_busy_in(range)
+            || !holds_gate && state.gate.is_some_and(|gate| gate.overlaps(range))
+        {
+            if state.gate.is_none() {
+                state.gate = Some(range);
+                holds_gate = true;
+            }
             self.wait(state);
+        }
+        if holds_gate {
+            state.gate = None;
+            self.changed.notify_all();
         }
     }
 }

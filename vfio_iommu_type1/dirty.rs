@@ -106,7 +106,7 @@ impl UserBitmap {
         };
         let everything = Dirty::All;
         let known = body.dirty();
-        let dirty = if all && body.mapping.is_some() {
+        let dirty = if all && !body.mapping.is_empty() {
             &everything
         } else {
             known
@@ -177,7 +177,7 @@ impl Container {
     /// `EINVAL` if a map is larger than any bitmap.
     fn start_tracking(&self) -> Result {
         let mut state = self.lock();
-        self.wait_idle(&mut state, Range::ALL);
+        self.wait_settled(&mut state);
         let mut fits = true;
         state.maps.for_each_in(Range::ALL, |range, _| {
             fits = fits_bitmap(range);
@@ -195,7 +195,7 @@ impl Container {
         let exclusive = self.exclusive();
         exclusive.lock().tracks_dirty = false;
         // The closure doesn't fail.
-        let _ = exclusive.for_each_body(|_, body| {
+        let _ = exclusive.for_each_body(|_, _, body| {
             body.set_dirty(Dirty::Clean);
             Ok(())
         });

@@ -2,6 +2,8 @@
 
 //! Devices without an IOMMU: their drivers ask for pages by device address, or let the kernel copy.
 
+mod target;
+
 use kernel::{
     page::PAGE_SIZE,
     pr_warn_once,
@@ -12,7 +14,6 @@ use iommu_group::ranges::Range;
 
 use kernel_ext::{
     iommu::{
-        Access,
         Group,
         Prot, //
     },
@@ -20,72 +21,21 @@ use kernel_ext::{
         PageSlots,
         Transfer,
         UserDevice, //
-    },
-    mm::{
-        FrameRun,
-        PinBatch, //
-    },
+    }, //
 };
 
 use crate::{
     abi::dma_unmap,
     container::{
-        Claim,
         Container,
         Guard, //
-    },
-    maps::Body, //
+    }, //
 };
 
 /// The size of a page.
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// A map that a device of this kind uses, claimed.
-struct Target<'a> {
-    claim: Claim<'a>,
-    body: Body,
-    /// The address in the owner's memory of the first byte of the map.
-    vaddr: usize,
-    prot: Prot,
-    /// Whether the container has no IOMMU, so that each page is charged when it is pinned.
-    charges: bool,
-    /// Whether track is kept of dirty pages.
-    tracks_dirty: bool,
-}
-
 impl Container {
-    /// Claims the map that has address `iova`.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if nothing is mapped there.
-    fn target(&self, iova: u64) -> Result<Target<'_>> {
-        let point = Range {
-            start: iova,
-            last: iova,
-        };
-        let mut state = self.lock();
-        self.wait_idle(&mut state, point);
-        let charges = !state.has_iommu();
-        let tracks_dirty = state.tracks_dirty;
-        let mut found = Err(EINVAL);
-        state.maps.for_each_in_mut(point, |range, map| {
-            if let Some((claim, body)) = self.claim(range, map) {
-                found = Ok(Target {
-                    claim,
-                    body,
-                    vaddr: map.vaddr,
-                    prot: map.prot,
-                    charges,
-                    tracks_dirty,
-                });
-            }
-            false
-        });
-        state.busy += usize::from(found.is_ok());
-        found
-    }
-
     /// Pins pages for a device of `group`.
     ///
     /// # Errors
@@ -117,7 +67,7 @@ impl Container {
             let next = iova + done as u64 * PAGE;
             let pinned = self.target(next).and_then(|mut target| {
                 let pinned = target.pin(next, prot, pages, &mut done);
-                target.claim.publish(target.body);
+                target.finish();
                 pinned
             });
             if let Err(e) = pinned {
@@ -144,24 +94,8 @@ impl Container {
             let Ok(mut target) = self.target(next) else {
                 break;
             };
-            let range = target.claim.range();
-            let end = ((range.last - next) / PAGE + 1).min((count - done) as u64);
-            let first = (next - range.start) / PAGE;
-            let mut charged = 0;
-            for page in first..first + end {
-                if let Some(run) = target.body.pins_mut().and_then(|pins| pins.release(page)) {
-                    charged += usize::from(run.is_charged());
-                    if target.tracks_dirty {
-                        let pages = target.pages();
-                        target.body.add_dirty(page, 1, pages);
-                    }
-                }
-            }
-            if target.charges {
-                target.body.charge.sub(charged);
-            }
-            target.claim.publish(target.body);
-            done += end as usize;
+            done += target.unpin(next, count - done);
+            target.finish();
         }
         done
     }
@@ -200,116 +134,9 @@ impl Container {
             let next = iova.checked_add(done as u64).ok_or(EINVAL)?;
             let mut target = self.target(next)?;
             let copied = target.copy(next, &mut data, &mut done);
-            target.claim.publish(target.body);
+            target.finish();
             copied?;
         }
-        Ok(())
-    }
-}
-
-impl Target<'_> {
-    /// How many pages the map has.
-    fn pages(&self) -> u64 {
-        let range = self.claim.range();
-        (range.last - range.start) / PAGE + 1
-    }
-
-    /// Pins the pages from `iova` on which are in this map, and puts them into `pages` from number
-    /// `done` on. Counts them in `done`.
-    fn pin(
-        &mut self,
-        iova: u64,
-        prot: Prot,
-        pages: &mut PageSlots<'_>,
-        done: &mut usize,
-    ) -> Result {
-        if !self.prot.contains_all(prot) {
-            return Err(EPERM);
-        }
-        let first = (iova - self.claim.range().start) / PAGE;
-        let count = (self.pages() - first).min((pages.len() - *done) as u64);
-        // A page that is pinned already is shared even after the owner has exited.
-        let mut memory = None;
-        let write = self.prot.contains(Access::Write);
-        let mut batch = PinBatch::new(count as usize)?;
-        let mut page = first;
-        while page < first + count {
-            let shared = self.body.pins_mut().and_then(|pins| pins.share(page));
-            if let Some(shared) = shared {
-                pages.set(*done, shared);
-                *done += 1;
-                page += 1;
-                continue;
-            }
-            // As many as are missing in a row by one call.
-            let mut missing = 1;
-            while page + missing < first + count
-                && !self
-                    .body
-                    .pins()
-                    .is_some_and(|pins| pins.has(page + missing))
-            {
-                missing += 1;
-            }
-            let vaddr = self.vaddr + (page * PAGE) as usize;
-            if memory.is_none() {
-                memory = self.body.charge.owner().memory();
-            }
-            let mm = memory.as_ref().ok_or(ENODEV)?;
-            batch
-                .fill_remote(mm, vaddr, missing as usize, write)
-                .or_else(|e| match FrameRun::find_remote(mm, vaddr, 1, write)? {
-                    // Registers of a device have no page to give.
-                    Some(_) => Err(EINVAL),
-                    None => Err(e),
-                })?;
-            while let Some(run) = batch.take_run(1) {
-                let charged = self.charges && run.is_charged();
-                self.body.charge.add(usize::from(charged))?;
-                match self
-                    .body
-                    .make_pins()
-                    .and_then(|pins| pins.insert(page, run))
-                {
-                    Ok(pinned) => pages.set(*done, pinned),
-                    Err(e) => {
-                        self.body.charge.sub(usize::from(charged));
-                        return Err(e);
-                    }
-                }
-                *done += 1;
-                page += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies as much of `data` as is in this map, which has address `iova`, from byte `done` on.
-    /// Counts the bytes in `done`.
-    fn copy(&mut self, iova: u64, data: &mut Transfer<'_>, done: &mut usize) -> Result {
-        let write = matches!(data, Transfer::Write(_));
-        let readable = self.prot.contains(Access::Read);
-        if !readable || write && !self.prot.contains(Access::Write) {
-            return Err(EPERM);
-        }
-        let range = self.claim.range();
-        let offset = iova - range.start;
-        let left = (data.len() - *done) as u64;
-        let count = (range.last - iova).saturating_add(1).min(left) as usize;
-        let vaddr = self.vaddr + offset as usize;
-        let part = *done..*done + count;
-        let owner = self.body.charge.owner();
-        match data {
-            Transfer::Read(buffer) => owner.read(vaddr, buffer.get_mut(part).ok_or(EINVAL)?)?,
-            Transfer::Write(buffer) => owner.write(vaddr, buffer.get(part).ok_or(EINVAL)?)?,
-        }
-        if write && self.tracks_dirty {
-            let first = offset / PAGE;
-            let last = (offset + count as u64 - 1) / PAGE;
-            let pages = self.pages();
-            self.body.add_dirty(first, last - first + 1, pages);
-        }
-        *done += count;
         Ok(())
     }
 }

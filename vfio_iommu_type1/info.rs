@@ -28,8 +28,8 @@ use crate::{
 /// Size of the part of the structure that every program knows.
 const MIN_SIZE: usize = core::mem::offset_of!(bindings::vfio_iommu_type1_info, cap_offset);
 
-/// Bytes of the capabilities but for the list of ranges, and of all headers.
-const OTHERS: usize = 64;
+/// Words of the capabilities but for those of the ranges.
+const OTHERS: usize = 16;
 
 impl Container {
     /// Answers `VFIO_CHECK_EXTENSION`; `this` is `None` for a container that has no backend yet.
@@ -87,22 +87,11 @@ impl Container {
 
     /// The page sizes, and the capabilities.
     fn describe(&self) -> Result<(u64, Chain)> {
-        let mut list = KVec::new();
         let state = self.lock();
         let page_sizes = state.set.page_sizes();
-        let page_size = state.page_size();
-        let available = state.available;
-        if !state.ranges.is_empty() {
-            list.reserve(2 + 4 * state.ranges.len(), GFP_KERNEL)?;
-            list.extend_from_slice(&[state.ranges.len() as u32, 0], GFP_KERNEL)?;
-        }
-        for range in state.ranges.iter() {
-            list.extend_from_slice(&words(range.start), GFP_KERNEL)?;
-            list.extend_from_slice(&words(range.last), GFP_KERNEL)?;
-        }
-        drop(state);
-        let mut chain = Chain::new(size_of::<Info>(), OTHERS + size_of_val(&list[..]))?;
-        let ([low, high], [max, _]) = (words(page_size), words(MAX_BYTES));
+        let ranges = &state.ranges;
+        let mut chain = Chain::new(size_of::<Info>(), OTHERS + 4 * ranges.len())?;
+        let ([low, high], [max, _]) = (words(state.page_size()), words(MAX_BYTES));
         chain.add(
             bindings::VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION as u16,
             1,
@@ -111,13 +100,14 @@ impl Container {
         chain.add(
             bindings::VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL as u16,
             1,
-            &[available],
+            &[state.available],
         )?;
-        if !list.is_empty() {
-            chain.add(
+        if !ranges.is_empty() {
+            let ends = ranges.iter().flat_map(|range| [range.start, range.last]);
+            chain.add_iter(
                 bindings::VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE as u16,
                 1,
-                &list,
+                Iterator::chain([ranges.len() as u32, 0].into_iter(), ends.flat_map(words)),
             )?;
         }
         Ok((page_sizes, chain))

@@ -90,24 +90,17 @@ impl Container {
         if state.tracks_dirty && !fits_bitmap(range) {
             return Err(EINVAL);
         }
-        let domains = state.has_iommu().then(|| state.set.clone());
+        let has_iommu = state.has_iommu();
+        let domains = state.set.clone();
         let vaddr = request.vaddr as usize;
-        let claim = self.claim_new(
-            &mut state,
-            range,
-            Map::new(range.start, vaddr, prot),
-            memory,
-        );
+        let map = Map::new(range.start, vaddr);
+        let claim = self.claim_new(&mut state, range, map, memory);
         drop(state);
 
-        let mapping = match domains {
-            None => None,
-            Some(domains) => {
-                let mut mapping = new_mapping(&claim, domains, prot);
-                populate(&mut mapping, &mut charge, vaddr, request.size, prot)?;
-                Some(mapping)
-            }
-        };
+        let mut mapping = new_mapping(&claim, domains, prot);
+        if has_iommu {
+            populate(&mut mapping, &mut charge, vaddr, request.size)?;
+        }
         claim.publish(Body::new(mapping, charge));
         Ok(())
     }
@@ -125,12 +118,12 @@ impl Container {
         let mut state = self.lock();
         self.wait_idle(&mut state, range);
         request.check_aligned(state.page_size())?;
-        let (found, map) = state.maps.first_in(range).ok_or(ENOENT)?;
-        if !map.vaddr_invalid || found != range {
+        let found = state.maps.first_in(range).ok_or(ENOENT)?;
+        let owner = state.current_owner()?;
+        let map = state.maps.get_mut(found.last).ok_or(ENOENT)?;
+        if !map.is_withdrawn() || found != range {
             return Err(EINVAL);
         }
-        let owner = state.current_owner()?;
-        let map = state.maps.get_mut(range.last).ok_or(ENOENT)?;
         let (claim, mut body) = self.claim(range, map).ok_or(ENOENT)?;
         state.busy += 1;
         drop(state);
@@ -147,8 +140,7 @@ impl Container {
             let mut state = self.lock();
             state.vaddr_invalid -= 1;
             if let Some(map) = state.maps.get_mut(range.last) {
-                map.vaddr = request.vaddr as usize;
-                map.vaddr_invalid = false;
+                map.set_vaddr(request.vaddr as usize);
             }
         }
         claim.publish(body);

@@ -2,8 +2,10 @@
 
 //! Pages that drivers of devices without an IOMMU have asked for.
 //!
-//! Such a driver asks for single pages in any order, often for the same one again, and in most cases
-//! for neighbours too. Sixteen neighbours share one node of a tree.
+//! Such a driver asks for pages in any order, often for the same one again, and in most cases for
+//! neighbours too. Sixteen neighbours share one node of a tree.
+
+use core::ops;
 
 use kernel::{
     prelude::*,
@@ -13,7 +15,8 @@ use kernel::{
 use kernel_ext::mm::{
     PinSlot,
     PinnedPage,
-    PinnedRun, //
+    PinnedRun,
+    Released, //
 };
 
 /// How many neighbours a node holds.
@@ -22,40 +25,39 @@ const BLOCK: u64 = 16;
 /// How many nodes the pages of one word of a bitmap are in.
 const BLOCKS: u64 = 64 / BLOCK;
 
+/// Neighbours.
+type Slots = [PinSlot; BLOCK as usize];
+
 /// The pages of one map that drivers have pinned, by their number in the map.
 #[derive(Default)]
 pub(crate) struct Pins {
-    blocks: RBTree<u64, KBox<[PinSlot; BLOCK as usize]>>,
+    blocks: RBTree<u64, Slots>,
 }
 
-/// Where page number `page` is: the node and the place in it.
-fn place(page: u64) -> (u64, usize) {
-    (page / BLOCK, (page % BLOCK) as usize)
+/// The parts of `count` pages from `first` on that share a node: its number, and the places in it.
+fn parts(first: u64, count: u64) -> impl Iterator<Item = (u64, ops::Range<usize>)> {
+    let end = first + count;
+    (first / BLOCK..end.div_ceil(BLOCK)).map(move |block| {
+        let base = block * BLOCK;
+        let from = first.max(base) - base;
+        let to = end.min(base + BLOCK) - base;
+        (block, from as usize..to as usize)
+    })
 }
 
 impl Pins {
-    /// The slot of a page, if its node is there.
-    fn slot(&mut self, page: u64) -> Option<&mut PinSlot> {
-        let (block, nth) = place(page);
-        self.blocks.get_mut(&block)?.get_mut(nth)
-    }
-
-    /// Makes sure that there is a slot for `page`.
+    /// The node with the slots of `block`, which is made if it isn't there.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    fn prepare(&mut self, page: u64) -> Result {
-        let (block, _) = place(page);
+    fn make(&mut self, block: u64) -> Result<&mut Slots> {
         if self.blocks.get(&block).is_none() {
-            let slots = KBox::new(
-                [const { PinSlot::EMPTY }; BLOCK as usize],
-                GFP_KERNEL_ACCOUNT,
-            )?;
+            let slots = [const { PinSlot::EMPTY }; BLOCK as usize];
             self.blocks
                 .try_create_and_insert(block, slots, GFP_KERNEL_ACCOUNT)?;
         }
-        Ok(())
+        self.blocks.get_mut(&block).ok_or(ENOMEM)
     }
 
     /// Whether no page is pinned.
@@ -63,41 +65,84 @@ impl Pins {
         self.blocks.is_empty()
     }
 
-    /// A page that is pinned already, for one more user.
-    pub(crate) fn share(&mut self, page: u64) -> Option<PinnedPage> {
-        self.slot(page)?.share()
+    /// How many of `count` pages from `first` on are not pinned, up to the first one that is.
+    pub(crate) fn missing(&self, first: u64, count: u64) -> u64 {
+        if self.is_empty() {
+            return count;
+        }
+        let mut missing = 0;
+        for (block, places) in parts(first, count) {
+            let slots = self.blocks.get(&block);
+            let part = slots.and_then(|slots| slots.get(places.clone()));
+            match part.and_then(|part| part.iter().position(PinSlot::is_used)) {
+                Some(place) => return missing + place as u64,
+                None => missing += places.len() as u64,
+            }
+        }
+        missing
     }
 
-    /// Adds a page that is not here, with one user.
+    /// Adds a user to those of `count` pages from `first` on that are pinned, up to the first one that
+    /// isn't, and calls `shared` for each.
+    pub(crate) fn share(&mut self, first: u64, count: u64, mut shared: impl FnMut(PinnedPage)) {
+        for (block, places) in parts(first, count) {
+            let slots = self.blocks.get_mut(&block);
+            let Some(part) = slots.and_then(|slots| slots.get_mut(places)) else {
+                return;
+            };
+            for slot in part {
+                let Some(page) = slot.share() else {
+                    return;
+                };
+                shared(page);
+            }
+        }
+    }
+
+    /// Adds pages that are not here, from number `first` on, with one user, and calls `added` for each.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or `EINVAL` if it is here or `run` isn't one page; then `run` is given back.
-    pub(crate) fn insert(&mut self, page: u64, run: PinnedRun) -> Result<PinnedPage> {
-        self.prepare(page)?;
-        let slot = self.slot(page).ok_or(EINVAL)?;
-        slot.fill(run).map_err(|_| EINVAL)?;
-        slot.page().ok_or(EINVAL)
-    }
-
-    /// Takes one user off a page. Returns the page when that was the last one.
-    pub(crate) fn release(&mut self, page: u64) -> Option<PinnedRun> {
-        let (block, nth) = place(page);
-        let slots = self.blocks.get_mut(&block)?;
-        let run = slots.get_mut(nth)?.release()?;
-        if slots.iter().all(|slot| !slot.is_used()) {
-            self.blocks.remove(&block);
+    /// `ENOMEM`, or `EINVAL` if one is here; then those that were not added are given back.
+    pub(crate) fn insert(
+        &mut self,
+        first: u64,
+        run: PinnedRun,
+        mut added: impl FnMut(PinnedPage),
+    ) -> Result {
+        let count = run.count() as u64;
+        let mut left = Some(run);
+        for (block, places) in parts(first, count) {
+            if let Some(run) = left.take() {
+                let slots = self.make(block)?.get_mut(places).ok_or(EINVAL)?;
+                left = PinSlot::fill(slots, run, &mut added).map_err(|_| EINVAL)?;
+            }
         }
-        Some(run)
+        Ok(())
     }
 
-    /// Whether a page is pinned.
-    pub(crate) fn has(&self, page: u64) -> bool {
-        let (block, nth) = place(page);
-        let slots = self.blocks.get(&block);
-        slots
-            .and_then(|slots| slots.get(nth))
-            .is_some_and(PinSlot::is_used)
+    /// Takes one user off each of `count` pages from `first` on that is pinned. Those that had no other
+    /// go to `released`, and `gone` is called with their numbers.
+    pub(crate) fn release(
+        &mut self,
+        first: u64,
+        count: u64,
+        released: &mut Released,
+        mut gone: impl FnMut(u64),
+    ) {
+        for (block, places) in parts(first, count) {
+            let Some(slots) = self.blocks.get_mut(&block) else {
+                continue;
+            };
+            for (nth, slot) in slots.iter_mut().enumerate() {
+                if places.contains(&nth) && slot.release(released) {
+                    gone(block * BLOCK + nth as u64);
+                }
+            }
+            if !slots.iter().any(PinSlot::is_used) {
+                self.blocks.remove(&block);
+            }
+        }
     }
 
     /// Which of the pages `64 * nth` to `64 * nth + 63` are pinned, one bit each.
@@ -116,7 +161,31 @@ impl Pins {
 
     /// How many of the pages are charged to the owner.
     pub(crate) fn charged(&self) -> usize {
-        let slots = self.blocks.values().flat_map(|slots| slots.iter());
+        let slots = self.blocks.values().flatten();
         slots.filter(|slot| slot.is_charged()).count()
+    }
+}
+
+#[kunit_tests(vfio_type1_pins)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_pages_once() {
+        for (first, count, expected) in [
+            (0, 16, &[(0, 0..16)][..]),
+            (3, 1, &[(0, 3..4)]),
+            (15, 2, &[(0, 15..16), (1, 0..1)]),
+            (20, 40, &[(1, 4..16), (2, 0..16), (3, 0..12)]),
+        ] {
+            assert!(parts(first, count).eq(expected.iter().cloned()));
+        }
+    }
+
+    #[test]
+    fn nothing_is_pinned() {
+        let pins = Pins::default();
+        assert_eq!(pins.missing(3, 100), 100);
+        assert_eq!((pins.word(0), pins.charged()), (0, 0));
     }
 }

@@ -12,8 +12,7 @@ use kernel_ext::{
     iommu::{
         Access,
         Frames,
-        Mapping,
-        Prot, //
+        Mapping, //
     },
     mm::{
         cond_resched,
@@ -48,7 +47,6 @@ pub(crate) fn populate(
     charge: &mut Charge,
     vaddr: usize,
     size: u64,
-    prot: Prot,
 ) -> Result {
     let pages = size as usize / PAGE_SIZE;
     // Pages that drivers have pinned before are charged already.
@@ -66,7 +64,7 @@ pub(crate) fn populate(
         run: if single { 1 } else { RUN },
         charged: 0,
     };
-    let write = prot.contains(Access::Write);
+    let write = work.mapping.prot().contains(Access::Write);
     let mut done = 0;
     while done < pages {
         if fatal_signal_pending() {

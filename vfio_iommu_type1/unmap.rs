@@ -21,10 +21,16 @@ use crate::{
         UnmapDma, //
     },
     container::{
+        Claim,
         Container,
-        Guard, //
+        Guard,
+        State, //
     },
     dirty::UserBitmap,
+    maps::{
+        Body,
+        Map, //
+    },
     request::UnmapRequest, //
 };
 
@@ -99,20 +105,9 @@ impl Container {
             state = self.lock();
         }
 
-        let mut bytes = 0;
-        let mut count = 0;
-        state.maps.for_each_in_mut(range, |found, map| {
-            if !self.takes(range, found) {
-                return false;
-            }
-            map.doomed = true;
-            count += 1;
-            bytes += found.last - found.start + 1;
-            true
-        });
-        state.busy += count;
-        self.remove_doomed(state, range, bitmap)?;
-        Ok(bytes)
+        let doomed = state.doom(range, |found| self.takes(range, found));
+        self.remove_doomed(state, range, doomed.maps, bitmap)?;
+        Ok(doomed.bytes)
     }
 
     /// Whether unmapping `range` takes the map of `found`, of which it has at least a part.
@@ -130,7 +125,7 @@ impl Container {
             if !self.takes(range, found) {
                 return false;
             }
-            if map.body.as_ref().is_some_and(|body| body.pins().is_some()) {
+            if map.body().is_some_and(|body| body.pins().is_some()) {
                 pinned = Some(found);
             }
             pinned.is_none()
@@ -138,24 +133,22 @@ impl Container {
         pinned
     }
 
-    /// Removes the maps in `range` that were chosen for it, having told which of their pages are dirty.
-    fn remove_doomed<'a>(
+    /// Removes the maps in `range` that were chosen for it, `left` of them, having told which of their
+    /// pages are dirty.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`UserBitmap::put`]; then the maps that are left stay.
+    pub(crate) fn remove_doomed<'a>(
         &'a self,
         mut state: Guard<'a>,
         range: Range,
+        mut left: usize,
         bitmap: Option<&UserBitmap>,
     ) -> Result {
-        loop {
-            let mut found = None;
-            state.maps.for_each_in_mut(range, |range, map| {
-                if map.doomed {
-                    found = self.claim(range, map);
-                }
-                found.is_none()
-            });
-            let Some((claim, body)) = found else {
-                return Ok(());
-            };
+        // What is told about the pages goes map by map.
+        let most = if bitmap.is_some() { 1 } else { MAX_TOGETHER };
+        while let Some(Doomed { claim, body, maps }) = self.claim_doomed(&mut state, range, most) {
             let all = state.writes_anywhere();
             drop(state);
             let told = bitmap.map_or(Ok(()), |bitmap| {
@@ -166,12 +159,44 @@ impl Container {
                 claim.publish(body);
                 return told;
             }
-            // First the pages, then the entry: until the IOMMU has forgotten the addresses nobody
+            // First the pages, then the entries: until the IOMMU has forgotten the addresses nobody
             // may map there.
             drop(body);
             drop(claim);
+            left -= maps;
+            if left == 0 {
+                break;
+            }
             state = self.lock();
         }
+        Ok(())
+    }
+
+    /// Takes the pages out of the first map in `range` that was chosen for removal, and out of those
+    /// after it which can go along, `most` maps at most.
+    fn claim_doomed<'a>(
+        &'a self,
+        state: &mut Guard<'_>,
+        range: Range,
+        most: usize,
+    ) -> Option<Doomed<'a>> {
+        let mut found: Option<Doomed<'a>> = None;
+        state.maps.for_each_in_mut(range, |range, map| {
+            if !map.is_doomed() {
+                return found.is_none();
+            }
+            let Some(first) = &mut found else {
+                let claimed = self.claim(range, map);
+                found = claimed.map(|(claim, body)| Doomed {
+                    claim,
+                    body,
+                    maps: 1,
+                });
+                return most > 1;
+            };
+            first.maps < most && first.take_in(range, map)
+        });
+        found
     }
 
     /// Leaves the maps in `range` alone that were chosen for removal. The first one is claimed.
@@ -179,13 +204,70 @@ impl Container {
         let mut state = self.lock();
         let mut spared = 0;
         state.maps.for_each_in_mut(range, |_, map| {
-            spared += usize::from(map.doomed && map.body.is_some());
-            map.doomed = false;
+            spared += usize::from(map.is_doomed() && map.body().is_some());
+            map.set_doomed(false);
             true
         });
         state.busy -= spared;
     }
 }
+
+/// Maps that follow one another and go together.
+struct Doomed<'a> {
+    claim: Claim<'a>,
+    /// The pages of all of them.
+    body: Body,
+    maps: usize,
+}
+
+impl Doomed<'_> {
+    /// Takes in the map at `range`, the next one in the tree. Returns whether it can go along.
+    fn take_in(&mut self, range: Range, map: &mut Map) -> bool {
+        let Some(body) = map.take_body() else {
+            return false;
+        };
+        match self.body.join(body) {
+            Ok(()) => {
+                self.claim.extend(range);
+                self.maps += 1;
+                true
+            }
+            Err(body) => {
+                map.put_body(body);
+                false
+            }
+        }
+    }
+}
+
+/// How many maps of how many bytes an unmap has chosen.
+pub(crate) struct Chosen {
+    pub(crate) maps: usize,
+    bytes: u64,
+}
+
+impl State {
+    /// Chooses the maps in `range` for removal, up to the first one that `takes` refuses. Nobody works
+    /// on them.
+    pub(crate) fn doom(&mut self, range: Range, takes: impl Fn(Range) -> bool) -> Chosen {
+        let mut chosen = Chosen { maps: 0, bytes: 0 };
+        self.maps.for_each_in_mut(range, |found, map| {
+            if !takes(found) {
+                return false;
+            }
+            map.set_doomed(true);
+            chosen.maps += 1;
+            chosen.bytes += found.last - found.start + 1;
+            true
+        });
+        self.busy += chosen.maps;
+        chosen
+    }
+}
+
+/// How many maps are unmapped by one request at most; meanwhile they are in nobody's way but the
+/// lock is held to choose them.
+const MAX_TOGETHER: usize = 512;
 
 /// How often drivers are asked to give pages back.
 const MAX_ASKED: usize = 10;
@@ -197,10 +279,12 @@ pub(crate) fn check_whole(state: &Guard<'_>, range: Range) -> Result {
             start: end,
             last: end,
         };
-        if let Some((found, _)) = state.maps.first_in(point) {
-            if !range.contains(found) {
-                return Err(EINVAL);
-            }
+        if state
+            .maps
+            .first_in(point)
+            .is_some_and(|found| !range.contains(found))
+        {
+            return Err(EINVAL);
         }
     }
     Ok(())
@@ -217,7 +301,7 @@ fn withdraw_addresses(state: &mut Guard<'_>, range: Range, v2: bool) -> Result<u
         if !chosen(found) {
             return false;
         }
-        twice = map.vaddr_invalid;
+        twice = map.is_withdrawn();
         bytes += found.last - found.start + 1;
         count += 1;
         !twice
@@ -226,8 +310,10 @@ fn withdraw_addresses(state: &mut Guard<'_>, range: Range, v2: bool) -> Result<u
         return Err(EINVAL);
     }
     state.maps.for_each_in_mut(range, |found, map| {
-        map.vaddr_invalid = chosen(found);
-        map.vaddr_invalid
+        if chosen(found) {
+            map.withdraw();
+        }
+        chosen(found)
     });
     state.vaddr_invalid += count;
     Ok(bytes)

@@ -17,6 +17,8 @@ use kernel::{
     sync::{
         aref::ARef,
         atomic::{
+            Acquire,
+            Atomic,
             AtomicFlag,
             Full,
             Relaxed, //
@@ -39,6 +41,9 @@ use super::{
 /// The most that is unmapped before other tasks may run.
 const UNMAP_STEP: u64 = 1 << 30;
 
+/// Says of a domain that no group will ever be attached to it again.
+const RETIRED: i32 = -1;
+
 /// The page tables of an address space, empty when made.
 ///
 /// Several groups may share a domain. It is freed when the last [`Attachment`] and the last
@@ -46,9 +51,11 @@ const UNMAP_STEP: u64 = 1 << 30;
 ///
 /// # Invariants
 ///
-/// `ptr` is a domain of `iommu_paging_domain_alloc_flags()` that belongs to this value.
+/// - `ptr` is a domain of `iommu_paging_domain_alloc_flags()` that belongs to this value.
+/// - `users` is the number of attachments, or [`RETIRED`]: then there is none and will be none.
 pub struct Domain {
     ptr: NonNull<bindings::iommu_domain>,
+    users: Atomic<i32>,
     enforces_coherency: AtomicFlag,
     msi_reserved: AtomicFlag,
 }
@@ -87,9 +94,10 @@ impl Domain {
             });
             Err(EAGAIN)
         });
-        // INVARIANT: The domain was made just now, for us.
+        // INVARIANT: The domain was made just now, for us; no group is attached to it.
         Ok(Self {
             ptr: NonNull::new(found?).ok_or(ENOMEM)?,
+            users: Atomic::new(0),
             enforces_coherency: AtomicFlag::new(false),
             msi_reserved: AtomicFlag::new(false),
         })
@@ -217,6 +225,41 @@ impl Domain {
         true
     }
 
+    /// Counts one more attachment.
+    fn add_user(&self) -> Result {
+        let mut users = self.users.load(Relaxed);
+        loop {
+            if users == RETIRED {
+                return Err(EINVAL);
+            }
+            match self.users.cmpxchg(users, users + 1, Full) {
+                Ok(_) => return Ok(()),
+                Err(now) => users = now,
+            }
+        }
+    }
+
+    /// Retires a domain that no group is attached to: none will be attached any more.
+    ///
+    /// No device reaches anything through it then, so what is mapped may stay in its page tables
+    /// until these are freed with it.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if a group is attached.
+    pub fn retire(&self) -> Result {
+        // INVARIANT: There is no attachment, and `add_user` lets none come.
+        match self.users.cmpxchg(0, RETIRED, Full) {
+            Ok(_) | Err(RETIRED) => Ok(()),
+            Err(_) => Err(EBUSY),
+        }
+    }
+
+    /// Whether the domain was retired.
+    pub(super) fn is_retired(&self) -> bool {
+        self.users.load(Acquire) == RETIRED
+    }
+
     /// Switches the devices of `group` from where they can reach nothing to this domain.
     ///
     /// The group's DMA has been claimed by the caller's user, so it returns to a domain where its
@@ -225,11 +268,16 @@ impl Domain {
     /// # Errors
     ///
     /// `EBUSY` if the group is in another domain, or being reset; `EINVAL` if the domain does not fit
-    /// the group's IOMMU; and those of its driver.
+    /// the group's IOMMU, or is retired; and those of its driver.
     pub fn attach(this: Arc<Self>, group: &Group) -> Result<Attachment> {
+        this.add_user()?;
         // SAFETY: Both are valid; the attachment keeps them so until the group is detached.
-        to_result(unsafe { bindings::iommu_attach_group(this.ptr.as_ptr(), group.as_ptr()) })?;
-        // INVARIANT: The group is attached since just now.
+        let ret = unsafe { bindings::iommu_attach_group(this.ptr.as_ptr(), group.as_ptr()) };
+        if let Err(e) = to_result(ret) {
+            this.users.fetch_sub(1, Full);
+            return Err(e);
+        }
+        // INVARIANT: The group is attached since just now, and counted.
         Ok(Attachment {
             domain: this,
             group: group.into(),
@@ -249,7 +297,7 @@ impl Drop for Domain {
 ///
 /// # Invariants
 ///
-/// `group` is attached to `domain`.
+/// `group` is attached to `domain`, and counted among its users.
 pub struct Attachment {
     domain: Arc<Domain>,
     group: ARef<Group>,
@@ -276,6 +324,10 @@ impl Drop for Attachment {
     fn drop(&mut self) {
         // SAFETY: The group is attached to the domain, by the type invariant.
         unsafe { bindings::iommu_detach_group(self.domain.ptr.as_ptr(), self.group.as_ptr()) };
+        // INVARIANT: It was counted; the IOMMU has forgotten, for the group's devices, what it knew
+        // of this domain: that is what lets a domain be freed, or others unmap there without a look
+        // at groups which have left.
+        self.domain.users.fetch_sub(1, Full);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Memory that devices see.
 
 use kernel::{
+    ffi::c_int,
     page::{
         PAGE_SHIFT,
         PAGE_SIZE, //
@@ -54,22 +55,40 @@ impl Frames {
 ///
 /// # Invariants
 ///
-/// - Each of `domains` maps the `bytes` bytes from `iova` on to `frames`, in order, and nobody else
-///   maps or unmaps there.
+/// - Each of `domains` maps the range from the start on to `frames`, in order, and nobody else maps
+///   or unmaps there; but what is in the page tables of a retired domain doesn't matter.
 /// - A run of `frames` whose flag is set carries the pins of its pages.
 pub struct Mapping {
     domains: Arc<Domains>,
     frames: Extents,
-    iova: u64,
-    bytes: u64,
-    prot: Prot,
+    place: Place,
 }
+
+const _: () = assert!(size_of::<Mapping>() == 32);
 
 /// The flag of a run whose pages are pinned.
 const PINNED: bool = true;
 
+/// Where a mapping starts, a multiple of the page size; below that what devices may do.
+#[derive(Clone, Copy)]
+struct Place(u64);
+
+impl Place {
+    fn new(iova: u64, prot: Prot) -> Self {
+        Self(iova & !(PAGE_SIZE as u64 - 1) | u64::from(u32::from(prot)))
+    }
+
+    fn iova(self) -> u64 {
+        self.0 & !(PAGE_SIZE as u64 - 1)
+    }
+
+    fn prot(self) -> Prot {
+        Prot::from_raw((self.0 & (PAGE_SIZE as u64 - 1)) as c_int)
+    }
+}
+
 impl Mapping {
-    /// A mapping of nothing yet, that starts at `iova`.
+    /// A mapping of nothing yet, that starts at `iova`, a multiple of the page size.
     ///
     /// # Safety
     ///
@@ -80,15 +99,51 @@ impl Mapping {
         Self {
             domains,
             frames: Extents::new(),
-            iova,
-            bytes: 0,
-            prot,
+            place: Place::new(iova, prot),
         }
     }
 
-    /// How much is mapped.
+    /// The first address.
+    pub fn iova(&self) -> u64 {
+        self.place.iova()
+    }
+
+    /// What devices may do.
+    pub fn prot(&self) -> Prot {
+        self.place.prot()
+    }
+
+    /// How much is mapped, in bytes.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.frames.pages() << PAGE_SHIFT
+    }
+
+    /// Whether nothing is mapped.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Takes in `next`, which starts where this one ends, so that both go by one request.
+    ///
+    /// # Errors
+    ///
+    /// `next`, if it starts elsewhere or is of another kind, or memory is short.
+    pub fn join(&mut self, mut next: Self) -> Result<(), Self> {
+        let follows = !self.is_empty()
+            && self.iova().checked_add(self.bytes()) == Some(next.iova())
+            && self.prot() == next.prot()
+            && Arc::ptr_eq(&self.domains, &next.domains);
+        if !follows
+            || self
+                .frames
+                .append(&next.frames, GFP_KERNEL_ACCOUNT)
+                .is_err()
+        {
+            return Err(next);
+        }
+        // INVARIANT: The range and the pins of `next` are this value's now.
+        next.frames = Extents::new();
+        Ok(())
     }
 
     /// Makes `frames` visible behind what is mapped already.
@@ -100,11 +155,15 @@ impl Mapping {
         let (frame, count) = frames.parts();
         let pinned = matches!(frames, Frames::Memory(_));
         let size = count << PAGE_SHIFT;
-        let iova = self.iova + self.bytes;
+        let iova = self.iova() + self.bytes();
         for (nth, domain) in self.domains.iter().enumerate() {
+            if domain.is_retired() {
+                continue;
+            }
             // SAFETY: The pages are pinned by `frames` now and by `self` later; nobody else maps
             // here, by the type invariant.
-            let mapped = unsafe { domain.map(iova, (frame as u64) << PAGE_SHIFT, size, self.prot) };
+            let mapped =
+                unsafe { domain.map(iova, (frame as u64) << PAGE_SHIFT, size, self.prot()) };
             if let Err(e) = mapped {
                 self.unmap_first(nth, iova, size as u64);
                 return Err(e);
@@ -118,7 +177,6 @@ impl Mapping {
             // INVARIANT: The pins are now those of `self.frames`.
             run.into_frames();
         }
-        self.bytes += size as u64;
         Ok(())
     }
 
@@ -136,6 +194,9 @@ impl Mapping {
     /// Takes a range out of the first `count` domains.
     fn unmap_first(&self, count: usize, iova: u64, size: u64) {
         for domain in self.domains.iter().take(count) {
+            if domain.is_retired() {
+                continue;
+            }
             // SAFETY: Nobody else maps here, by the type invariant.
             let gone = unsafe { domain.unmap(iova, size) };
             warn_on!(!gone);
@@ -155,7 +216,7 @@ impl Mapping {
             if let Err(e) = self.map_in(domain) {
                 for domain in domains.iter().take(nth) {
                     if !self.domains.has(domain) {
-                        self.unmap_in(domain, self.bytes);
+                        self.unmap_in(domain, self.bytes());
                     }
                 }
                 return Err(e);
@@ -166,7 +227,7 @@ impl Mapping {
         // of the old ones which are not among them.
         for domain in old.iter() {
             if !self.domains.has(domain) {
-                self.unmap_in(domain, self.bytes);
+                self.unmap_in(domain, self.bytes());
             }
         }
         Ok(())
@@ -180,7 +241,8 @@ impl Mapping {
             let phys = extent.frame() << PAGE_SHIFT;
             // SAFETY: The pages are pinned by `self`, which either moves to the domain or unmaps them
             // below; nobody else maps here, by the type invariant.
-            let mapped = unsafe { domain.map(self.iova + done, phys, size as usize, self.prot) };
+            let mapped =
+                unsafe { domain.map(self.iova() + done, phys, size as usize, self.prot()) };
             if let Err(e) = mapped {
                 self.unmap_in(domain, done);
                 return Err(e);
@@ -191,34 +253,35 @@ impl Mapping {
         Ok(())
     }
 
-    /// Unmaps the first `bytes` of the range in one domain. Returns whether all of it is gone.
+    /// Unmaps the first `bytes` of the range in one domain. Returns whether no device sees it any more.
     fn unmap_in(&self, domain: &Domain, bytes: u64) -> bool {
-        if bytes == 0 {
+        if bytes == 0 || domain.is_retired() {
             return true;
         }
         // SAFETY: Nobody else maps here, by the type invariant.
-        let gone = unsafe { domain.unmap(self.iova, bytes) };
+        let gone = unsafe { domain.unmap(self.iova(), bytes) };
         warn_on!(!gone);
         gone
     }
-}
 
-impl Drop for Mapping {
-    fn drop(&mut self) {
+    /// Unmaps everything and gives the pages back.
+    pub fn clear(&mut self) {
         let mut gone = true;
         for domain in self.domains.iter() {
-            gone &= self.unmap_in(domain, self.bytes);
+            gone &= self.unmap_in(domain, self.bytes());
         }
+        // INVARIANT: Nothing is mapped, and the pins are given back below.
+        let frames = core::mem::take(&mut self.frames);
         if !gone {
             // The devices may still see the pages, so these must not be used for anything else.
             return;
         }
-        let write = self.prot.contains(Access::Write);
-        for extent in self.frames.iter().filter(|extent| extent.flag() == PINNED) {
+        let write = self.prot().contains(Access::Write);
+        for extent in frames.iter().filter(|extent| extent.flag() == PINNED) {
             let (mut frame, mut left) = (extent.frame() as usize, extent.pages() as usize);
             while left != 0 {
                 let count = left.min(UNPIN_STEP);
-                // SAFETY: By the type invariant the run carries the pins of its pages; each page of
+                // SAFETY: By the type invariant the run carried the pins of its pages; each page of
                 // each run is taken once, here.
                 drop(unsafe { PinnedRun::from_frames(frame, count, write) });
                 frame += count;
@@ -226,6 +289,12 @@ impl Drop for Mapping {
                 cond_resched();
             }
         }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

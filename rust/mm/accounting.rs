@@ -146,6 +146,19 @@ impl Charge {
         self.pages
     }
 
+    /// Whether `other` is charged to the same owner.
+    pub fn has_owner_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.owner, &other.owner)
+    }
+
+    /// Takes in `other`, a charge to the same owner.
+    pub fn join(&mut self, mut other: Self) {
+        if self.has_owner_of(&other) {
+            // INVARIANT: What `other` has to take off is for this value to take off now.
+            self.pages += core::mem::take(&mut other.pages);
+        }
+    }
+
     /// Charges `pages` more.
     ///
     /// # Errors

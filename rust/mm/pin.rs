@@ -131,6 +131,18 @@ impl PinBatch {
         Ok(self.end)
     }
 
+    /// How many of the pages that are left count as locked memory.
+    pub fn charged(&self) -> usize {
+        let left = self.pages.get(self.next..self.end).unwrap_or_default();
+        let is_charged = |&&page: &&*mut bindings::page| {
+            // SAFETY: The pages are pinned, by the type invariant.
+            let frame = unsafe { bindings::kernel_ext_page_to_pfn(page) };
+            // SAFETY: It only looks at the frame's number and its `struct page`, if there is one.
+            unsafe { bindings::kernel_ext_pfn_is_ram(frame) }
+        };
+        left.iter().filter(is_charged).count()
+    }
+
     /// Takes out the next pages whose frames are consecutive, at most `limit` of them.
     pub fn take_run(&mut self, limit: usize) -> Option<PinnedRun> {
         let left = self.pages.get_mut(self.next..self.end)?;

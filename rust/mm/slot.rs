@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One pinned page with a count of users, in one word.
+//! Pinned pages with a count of users each, one word a page.
 
 use core::ptr::NonNull;
 
@@ -49,20 +49,36 @@ impl PinSlot {
         self.is_used() && unsafe { bindings::kernel_ext_pfn_is_ram(self.frame()) }
     }
 
-    /// Puts the page of `run` here, with one user.
+    /// Puts the first pages of `run` into `slots`, one into each, with one user. Calls `put` for each
+    /// of them, and returns those for which there was no slot.
     ///
     /// # Errors
     ///
-    /// `run`, if there is a page already, or `run` isn't one page.
-    pub fn fill(&mut self, run: PinnedRun) -> Result<(), PinnedRun> {
-        if self.is_used() || run.count() != 1 {
+    /// `run`, if there is a page in one of the slots.
+    pub fn fill(
+        slots: &mut [Self],
+        run: PinnedRun,
+        mut put: impl FnMut(PinnedPage),
+    ) -> Result<Option<PinnedRun>, PinnedRun> {
+        if slots.iter().any(Self::is_used) {
             return Err(run);
         }
-        let write = if run.is_write() { WRITE } else { 0 };
-        let (frame, _) = run.into_frames();
-        // INVARIANT: The pin of the run is this value's now.
-        self.0 = 1 | write | (frame as u64) << (USER_BITS + 1);
-        Ok(())
+        let is_write = run.is_write();
+        let write = if is_write { WRITE } else { 0 };
+        let (first, count) = run.into_frames();
+        let filled = count.min(slots.len());
+        for (slot, frame) in slots.iter_mut().zip(first..first + filled) {
+            // INVARIANT: The pin of the run is this value's now.
+            slot.0 = 1 | write | (frame as u64) << (USER_BITS + 1);
+            if let Some(page) = slot.page() {
+                put(page);
+            }
+        }
+        if filled == count {
+            return Ok(None);
+        }
+        // SAFETY: These pages came from the run, and no slot has taken their pins.
+        Ok(unsafe { PinnedRun::from_frames(first + filled, count - filled, is_write) })
     }
 
     /// The page, for one more user; `None` if there is none, or it has too many users.
@@ -76,7 +92,7 @@ impl PinSlot {
     }
 
     /// The page, if there is one.
-    pub fn page(&self) -> Option<PinnedPage> {
+    fn page(&self) -> Option<PinnedPage> {
         if !self.is_used() {
             return None;
         }
@@ -86,28 +102,83 @@ impl PinSlot {
         Some(unsafe { PinnedPage::new(NonNull::new(page)?) })
     }
 
-    /// Takes one user off. Returns the page when that was the last one.
-    pub fn release(&mut self) -> Option<PinnedRun> {
+    /// Takes one user off, if there is one. When that was the last one the page goes to `released`.
+    /// Returns whether it did.
+    pub fn release(&mut self, released: &mut Released) -> bool {
         if !self.is_used() {
-            return None;
+            return false;
         }
         // INVARIANT: There is a user, hence one may be taken off.
         self.0 -= 1;
         if self.0 & (WRITE - 1) != 0 {
-            return None;
+            return false;
         }
         let (frame, write) = (self.frame(), self.0 & WRITE != 0);
-        // INVARIANT: Empty, as the pin goes to the run.
+        // INVARIANT: Empty, as the pin goes to `released`.
         self.0 = 0;
-        // SAFETY: By the type invariant the pin was this value's, which doesn't have it any more.
-        unsafe { PinnedRun::from_frames(frame, 1, write) }
+        released.add(frame, write);
+        true
     }
 }
 
 impl Drop for PinSlot {
     fn drop(&mut self) {
+        let mut released = Released::default();
         while self.is_used() {
-            drop(self.release());
+            self.release(&mut released);
         }
+    }
+}
+
+/// Pages which nobody uses any more: neighbours are unpinned together.
+///
+/// # Invariants
+///
+/// The `count` pages from frame `first` on are pinned, once each, and the pins are this value's.
+#[derive(Default)]
+pub struct Released {
+    first: usize,
+    count: usize,
+    write: bool,
+    charged: usize,
+}
+
+impl Released {
+    /// Adds a page, of which the caller gives up the pin.
+    fn add(&mut self, frame: usize, write: bool) {
+        if self.count == 0 || self.first + self.count != frame || self.write != write {
+            self.unpin();
+            // INVARIANT: Nothing is left, and the new page follows.
+            self.first = frame;
+            self.write = write;
+        }
+        // INVARIANT: The pin is this value's now.
+        self.count += 1;
+    }
+
+    /// Unpins what there is.
+    fn unpin(&mut self) {
+        let count = core::mem::take(&mut self.count);
+        if count == 0 {
+            return;
+        }
+        // SAFETY: By the type invariant the pins were this value's, which doesn't have them any more.
+        if let Some(run) = unsafe { PinnedRun::from_frames(self.first, count, self.write) } {
+            if run.is_charged() {
+                self.charged += count;
+            }
+        }
+    }
+
+    /// Unpins all pages. Returns how many of them count as locked memory.
+    pub fn finish(mut self) -> usize {
+        self.unpin();
+        self.charged
+    }
+}
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        self.unpin();
     }
 }

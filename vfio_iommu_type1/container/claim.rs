@@ -6,8 +6,6 @@ use kernel::prelude::*;
 
 use iommu_group::ranges::Range;
 
-use kernel_ext::iommu::Prot;
-
 use crate::maps::{
     Body,
     Map,
@@ -16,7 +14,8 @@ use crate::maps::{
 
 use super::{
     Container,
-    Guard, //
+    Guard,
+    State, //
 };
 
 impl Container {
@@ -39,7 +38,7 @@ impl Container {
 
     /// Takes the pages out of a map that nobody else works on. The caller counts it as busy.
     pub(crate) fn claim(&self, range: Range, map: &mut Map) -> Option<(Claim<'_>, Body)> {
-        let body = map.body.take()?;
+        let body = map.take_body()?;
         let claim = Claim {
             container: self,
             range,
@@ -59,13 +58,15 @@ impl Container {
     }
 }
 
-/// The right to work on the pages of one map, whose entry in the tree keeps its range meanwhile.
+/// The right to work on the pages of a map, whose entry in the tree keeps its range meanwhile; or on
+/// those of several maps that follow one another, to remove them.
 ///
-/// Dropping it takes the entry out of the tree.
+/// Dropping it takes the entries out of the tree.
 ///
 /// # Invariants
 ///
-/// The container's tree has an entry for `range`, without pages, that is counted as busy.
+/// The container's tree has entries for all of `range` and no more, without pages, that are counted
+/// as busy.
 pub(crate) struct Claim<'a> {
     container: &'a Container,
     range: Range,
@@ -77,11 +78,23 @@ impl Claim<'_> {
         self.range
     }
 
+    /// Adds the entry at `range`, the next one in the tree, whose pages were taken out.
+    pub(crate) fn extend(&mut self, range: Range) {
+        // INVARIANT: The entry is without pages, and was counted as busy when it was chosen.
+        self.range.last = range.last;
+    }
+
     /// Gives the map its pages, and lets others come to it.
     pub(crate) fn publish(self, body: Body) {
+        self.publish_with(|_| body);
+    }
+
+    /// As [`publish`](Self::publish), the pages being what `f` returns, which finds the state locked.
+    pub(crate) fn publish_with(self, f: impl FnOnce(&State) -> Body) {
         let mut state = self.container.lock();
+        let body = f(&state);
         if let Some(map) = state.maps.get_mut(self.range.last) {
-            map.body = Some(body);
+            map.put_body(body);
         }
         state.busy -= 1;
         drop(state);
@@ -93,11 +106,14 @@ impl Claim<'_> {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let mut state = self.container.lock();
-        if let Some(map) = state.maps.remove(self.range.last) {
-            state.vaddr_invalid -= usize::from(map.vaddr_invalid);
-        }
-        state.available += 1;
-        state.busy -= 1;
+        let (mut removed, mut withdrawn) = (0, 0);
+        state.maps.remove_in(self.range, |map| {
+            removed += 1;
+            withdrawn += usize::from(map.is_withdrawn());
+        });
+        state.vaddr_invalid -= withdrawn;
+        state.available += removed as u32;
+        state.busy -= removed;
         drop(state);
         self.container.changed.notify_all();
     }
@@ -116,39 +132,35 @@ impl Exclusive<'_> {
         self.0.lock()
     }
 
-    /// Calls `f` for each map, without the lock.
+    /// Calls `f` for each map, without the lock, with the map's address in the program's memory.
     ///
     /// # Errors
     ///
     /// The first that `f` returned; then it wasn't called for the maps after that one.
-    pub(crate) fn for_each_body(&self, mut f: impl FnMut(Work<'_>, &mut Body) -> Result) -> Result {
+    pub(crate) fn for_each_body(
+        &self,
+        mut f: impl FnMut(Range, usize, &mut Body) -> Result,
+    ) -> Result {
         let mut left = Range::ALL;
         loop {
             let mut state = self.lock();
             let mut found = None;
             state.maps.for_each_in_mut(left, |range, map| {
                 if let Some((claim, body)) = self.0.claim(range, map) {
-                    found = Some((claim, body, map.vaddr, map.prot));
+                    found = Some((claim, body, map.vaddr()));
                 }
                 false
             });
-            let Some((claim, mut body, vaddr, prot)) = found else {
+            let Some((claim, mut body, vaddr)) = found else {
                 return Ok(());
             };
             state.busy += 1;
             drop(state);
-            let last = claim.range().last;
-            let done = f(
-                Work {
-                    claim: &claim,
-                    vaddr,
-                    prot,
-                },
-                &mut body,
-            );
+            let range = claim.range();
+            let done = f(range, vaddr, &mut body);
             claim.publish(body);
             done?;
-            match last.checked_add(1) {
+            match range.last.checked_add(1) {
                 Some(start) => left.start = start,
                 None => return Ok(()),
             }
@@ -157,21 +169,10 @@ impl Exclusive<'_> {
 
     /// Removes every map.
     pub(crate) fn remove_all(&self) {
-        loop {
-            let mut state = self.lock();
-            let mut found = None;
-            state.maps.for_each_in_mut(Range::ALL, |range, map| {
-                found = self.0.claim(range, map);
-                false
-            });
-            let Some((claim, body)) = found else {
-                return;
-            };
-            state.busy += 1;
-            drop(state);
-            drop(body);
-            drop(claim);
-        }
+        let mut state = self.lock();
+        let doomed = state.doom(Range::ALL, |_| true);
+        // It doesn't fail, as nobody is told which pages are dirty.
+        let _ = self.0.remove_doomed(state, Range::ALL, doomed.maps, None);
     }
 }
 
@@ -180,14 +181,4 @@ impl Drop for Exclusive<'_> {
         self.lock().exclusive = false;
         self.0.changed.notify_all();
     }
-}
-
-/// A map to work on: see [`Exclusive::for_each_body`].
-pub(crate) struct Work<'a> {
-    /// The claim on the map.
-    pub(crate) claim: &'a Claim<'a>,
-    /// Its address in the program's memory.
-    pub(crate) vaddr: usize,
-    /// What devices may do.
-    pub(crate) prot: Prot,
 }
