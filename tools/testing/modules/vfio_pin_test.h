@@ -29,5 +29,7 @@ struct pin_test {
 #define PIN_TEST_UNMAPS		_IO('P', 7)
 /* Unpins pages whether they are pinned or not. */
 #define PIN_TEST_UNPIN_STRAY	_IO('P', 8)
+/* Pins pages and forgets them; PIN_TEST_UNPIN_STRAY gives them back. */
+#define PIN_TEST_PIN_ONLY	_IO('P', 9)
 
 #endif

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Makes a table, and JSON, of what guest-bench has measured: report.py FOLDER."""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+PARTS = ("costs", "parallel")
+# What each figure should be at most, as a multiple of what it is on the C modules.
+TARGETS = {
+    "one page: map+unmap": 1.0,
+    "1 GiB of 4 KiB pages: map": 0.75,
+    "1 GiB of scattered 4 KiB pages: map": 0.75,
+    "1 GiB of THP: map": 0.6,
+    "1 GiB of hugetlb: map": 0.6,
+    "1 GiB of THP: unmap": 0.1,
+    "1 GiB of THP: close": 0.1,
+    "1 GiB of hugetlb: unmap": 0.1,
+    "1 GiB of hugetlb: close": 0.1,
+    "1 GiB of 4 KiB pages: unmap": 0.6,
+    "1 GiB of 4 KiB pages: close": 0.6,
+    "1 GiB of scattered 4 KiB pages: unmap": 0.6,
+    "1 GiB of scattered 4 KiB pages: close": 0.6,
+    "pin_pages(512): pin+unpin": 0.2,
+    "GET_BITMAP of one mapping among 10,000": 0.05,
+    "worst IOMMU_GET_INFO while 2 GiB are mapped": 0.01,
+    "worst map+unmap of a page while 2 GiB are mapped": 0.01,
+    "bytes a mapping of one page": 1.0,
+    "bytes a pinned page": 0.25,
+    "page-table pages left after unmapping scattered 4 KiB pages": 0,
+}
+# Of these the time with two threads is compared with the time of one, on the same modules.
+ONE_THREAD = "512 MiB of 4 KiB pages: one thread"
+TWO_THREADS = "512 MiB of 4 KiB pages: two threads"
+SPEEDUP = 1.7
+
+
+def read(path):
+    """The figures of each stack: the median of those of all rounds."""
+    rounds = {"c": {}, "rust": {}}
+    stack = None
+    for line in path.read_text().splitlines():
+        if line.startswith("stack "):
+            stack = rounds[line.removeprefix("stack ")]
+        elif "\t" in line:
+            name, value = line.split("\t")
+            stack.setdefault(name, []).append(int(value))
+    return {stack: {name: statistics.median(values) for name, values in figures.items()}
+            for stack, figures in rounds.items()}
+
+
+def rows(figures):
+    """Name, C, Rust, ratio, target and verdict of each figure."""
+    for name, c in figures["c"].items():
+        rust = figures["rust"][name]
+        ratio = rust / c if c else None
+        target = TARGETS.get(name)
+        value = rust if target == 0 else ratio
+        met = None if target is None or value is None else value <= target
+        yield {"name": name, "c": c, "rust": rust, "ratio": ratio, "target": target, "met": met}
+    if ONE_THREAD in figures["c"]:
+        yield speedup(figures)
+
+
+def speedup(figures):
+    """How much faster two threads are than one."""
+    c, rust = (figures[stack][ONE_THREAD] / figures[stack][TWO_THREADS] for stack in ("c", "rust"))
+    return {"name": "times as fast with two threads", "c": c, "rust": rust, "ratio": rust / c,
+            "target": f"rust >= {SPEEDUP}", "met": rust >= SPEEDUP}
+
+
+def number(value):
+    return f"{value:,.2f}" if isinstance(value, float) and value < 100 else f"{value:,.0f}"
+
+
+def table(title, lines):
+    """The rows as text."""
+    yield f"{title:<60} {'C':>14} {'Rust':>14} {'Rust/C':>8}  target"
+    for row in lines:
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.3f}"
+        target = row["target"]
+        target = "" if target is None else target if isinstance(target, str) else f"<= {target}"
+        verdict = {None: "", True: "", False: "  MISSED"}[row["met"]]
+        yield f"{row['name']:<60} {number(row['c']):>14} {number(row['rust']):>14} {ratio:>8}  {target}{verdict}".rstrip()
+
+
+def main(folder):
+    titles = {"costs": "instructions, if not said otherwise", "parallel": "nanoseconds"}
+    for part in PARTS:
+        path = folder / part
+        if not path.exists():
+            continue
+        lines = list(rows(read(path)))
+        text = "\n".join(table(titles[part], lines))
+        path.with_suffix(".txt").write_text(text + "\n")
+        path.with_suffix(".json").write_text(json.dumps(lines, indent=2) + "\n")
+        print(text)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
