@@ -53,6 +53,7 @@ def all_steps(repo):
     return [
         one("harness", "python3", "-B", "tools/testing/suite/selftest.py"),
         one("vm-report", *"python3 -B -m unittest discover --start-directory tools/testing/vm".split()),
+        one("differential-report", *"python3 -B -m unittest discover --start-directory tools/testing/differential".split()),
         one("selftests-report", *"python3 -B -m unittest discover --start-directory tools/testing/selftests".split()),
         script("unsafe", "tools/testing/check-unsafe"),
         make("build-stock", "modules", "KERNEL=stock", "WERROR=1"),
@@ -86,6 +87,8 @@ def all_steps(repo):
         guest("pinning-rust", "--stack", "rust", "--set", "pinning"),
         guest("exports-c", "--stack", "c", "--set", "exports"),
         guest("exports-rust", "--stack", "rust", "--set", "exports"),
+        script("differential", "tools/testing/differential/run", "--no-build",
+               after=("build-stock", "drivers-stock", "programs")),
         guest("hotplug-c", "--stack", "c", "--set", "hotplug"),
         guest("hotplug-rust", "--stack", "rust", "--set", "hotplug"),
         guest("noiommu-c", "--stack", "c", "--set", "noiommu", kernel="test"),

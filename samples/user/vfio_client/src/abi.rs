@@ -3,15 +3,21 @@
 //! The only home of unsafe code in the userspace programs.
 //!
 //! Three things can't be said in safe Rust: an ioctl, memory that somebody else (the kernel, a
-//! device) writes, and the bytes of a C structure. Each has one file here with a safe interface.
+//! device) writes, and the bytes of a C structure. They have files here with a safe interface.
 
 #![allow(unsafe_code)]
 
+mod arena;
 mod ioctl;
 mod memory;
 mod payload;
 mod registry;
 
+pub use arena::{
+    Advice,
+    Arena,
+    Filling, //
+};
 pub(crate) use ioctl::{
     device_fd,
     duplicate,

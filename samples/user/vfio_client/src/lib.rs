@@ -30,7 +30,12 @@ pub mod pci;
 pub mod raw;
 pub mod request;
 
-pub use abi::Memory;
+pub use abi::{
+    Advice,
+    Arena,
+    Filling,
+    Memory, //
+};
 pub use bytes::Bytes;
 pub use caps::{
     Capability,

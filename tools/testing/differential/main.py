@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Runs a random sequence of requests in one guest with the C modules and one with ours, and compares."""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import compare
+
+REPO = pathlib.Path(__file__).resolve().parents[3]
+HERE = pathlib.Path(__file__).resolve().parent
+FOLDER = REPO / "build" / "differential"
+STACKS = ("c", "rust")
+ATTEMPTS = 2
+
+EDU = "edu,dma_mask=0xffffffffffffffff"
+BOUND = ("0000:00:03.0", "0000:00:04.0", "0000:00:05.0")
+PROGRAM = "build/cargo/release/guest-differential"
+
+
+def machine(disk):
+    """That of the guest tests, with the driver that pins pages."""
+    words = ["--append", "hugepages=8", "--load", REPO / "build/tests-stock/vfio_pin_test.ko"]
+    words += ["--device", f"{EDU},bus=pcie.0,addr=3.0"]
+    words += ["--qemu-arg=-drive", "--qemu-arg", f"if=none,id=disk,format=raw,file={disk}"]
+    words += ["--device", "nvme,drive=disk,serial=guest,bus=pcie.0,addr=4.0"]
+    words += ["--device", f"{EDU},bus=pcie.0,addr=5.0,multifunction=on"]
+    words += ["--device", "virtio-rng-pci,bus=pcie.0,addr=5.1"]
+    for bdf in BOUND:
+        words += ["--bind", bdf]
+    return words
+
+
+class Guest:
+    """A guest that goes through a sequence."""
+
+    def __init__(self, stack, seed, options):
+        self.stack = stack
+        self.trace = FOLDER / f"{stack}.{seed}.trace"
+        self.disk = tempfile.NamedTemporaryFile(prefix="differential.")
+        self.disk.truncate(4 << 20)
+        command = [REPO / "tools/testing/vm/run", "--kernel", "stock", "--stack", stack]
+        command += ["--log", FOLDER / f"{stack}.{seed}.kernel.log", *machine(self.disk.name), *options.vm]
+        command += ["--copy", REPO / PROGRAM, "--timeout", str(120 + options.steps / 20)]
+        command += ["--", "guest-differential", "--seed", str(seed), "--steps", str(options.steps)]
+        with self.trace.open("w") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True, cwd=REPO)
+
+    def finish(self):
+        """Waits; returns the steps, and what was said besides."""
+        complaint = self.process.communicate()[1]
+        self.disk.close()
+        status = self.process.returncode
+        steps = compare.parse(self.trace.read_text(errors="replace").replace("\r", ""))
+        return steps, f"{complaint}the guest ended with status {status}" if status else ""
+
+
+def run(seed, options):
+    """Runs a sequence on both stacks; returns the steps and complaints of each."""
+    for _ in range(ATTEMPTS):
+        guests = [Guest(stack, seed, options) for stack in STACKS]
+        results = [guest.finish() for guest in guests]
+        # A guest of a busy host can hang before there is a module of VFIO.
+        if all(steps for steps, _ in results):
+            break
+    return results
+
+
+def check(name, passed, lines=()):
+    print("ok     " if passed else "not ok ", name)
+    if not passed:
+        print(*(f"# {line}" for line in lines), sep="\n")
+    return passed
+
+
+def judge(seed, results, steps, rules):
+    """Prints what came of one sequence; returns whether all is well."""
+    (c, c_complaint), (rust, rust_complaint) = results
+    index = compare.first_difference(c, rust, rules)
+    lines = [] if index is None else compare.report(c, rust, index)
+    return all([
+        check(f"seed {seed}: {steps} steps went through both stacks",
+              min(len(c), len(rust)) == steps + 1 and not c_complaint and not rust_complaint,
+              [f"C: {len(c)} lines", *c_complaint.splitlines(),
+               f"Rust: {len(rust)} lines", *rust_complaint.splitlines()]),
+        check(f"seed {seed}: no difference but those listed", index is None, lines),
+    ])
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tools/testing/differential/run", description=__doc__)
+    parser.add_argument("--seed", type=int, action="append")
+    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("vm", nargs="*")
+    options = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    rules = compare.read_rules(HERE / "differences.toml")
+    good = [judge(seed, run(seed, options), options.steps, rules) for seed in options.seed or [1]]
+    for rule in rules:
+        print(f"        listed: {rule.name}: seen {rule.seen} times")
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

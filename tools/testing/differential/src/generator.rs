@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Chooses the steps.
+
+mod backend;
+mod device;
+mod structure;
+
+use crate::{
+    model::Model,
+    step::{
+        AGENTS,
+        CONTAINERS,
+        File,
+        Step, //
+    },
+};
+
+/// What chooses.
+#[derive(Debug)]
+pub struct Generator {
+    rng: fastrand::Rng,
+}
+
+impl Generator {
+    /// A generator whose choices depend on a seed.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            rng: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// Chooses a step that can be done.
+    pub fn next(&mut self, model: &Model) -> Step {
+        if let Some(step) = self.clear_doubts(model) {
+            return step;
+        }
+        loop {
+            let step = match self.rng.u32(0..100) {
+                0..60 => self.backend_step(model),
+                60..72 => self.device_step(model),
+                72..84 => self.structure_step(model),
+                84..90 => Some(self.memory_step()),
+                90..97 => self.agent_step(model),
+                97 => Some(self.parameter_step()),
+                _ => self.group_step(model),
+            };
+            if let Some(step) = step {
+                return step;
+            }
+        }
+    }
+
+    /// Where an unmap stopped half-way nobody knows what is mapped, until nothing is.
+    fn clear_doubts(&mut self, model: &Model) -> Option<Step> {
+        let doubtful = |slot: &usize| model.container(*slot).is_some_and(|space| space.doubtful);
+        let slot = (0..CONTAINERS).find(doubtful)?;
+        Some(Step::Send {
+            file: File::Container(slot),
+            request: crate::request::unmap(24, 2, 0, 0, None),
+            bitmap: None,
+        })
+    }
+
+    /// One of several.
+    fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.rng.usize(0..choices.len())]
+    }
+
+    /// True so many times in a hundred.
+    fn percent(&mut self, chance: u32) -> bool {
+        self.rng.u32(0..100) < chance
+    }
+
+    /// The usual value, or once in a while another one.
+    fn mostly<T: Copy>(&mut self, usual: T, chance: u32, others: &[T]) -> T {
+        if self.percent(chance) {
+            usual
+        } else {
+            self.pick(others)
+        }
+    }
+
+    fn agent_step(&mut self, model: &Model) -> Option<Step> {
+        let agent = self.rng.usize(0..AGENTS);
+        if !model.agent_runs(agent) {
+            let limit = self.pick(&[None, Some(0), Some(2), Some(20), Some(600)]);
+            return self.percent(50).then_some(Step::Hire(agent, limit));
+        }
+        if self.percent(6) {
+            return Some(Step::Dismiss(agent));
+        }
+        let slot = self.rng.usize(0..CONTAINERS);
+        let space = model.agents_container(agent, slot)?;
+        if space.iommu.is_none() && self.percent(90) {
+            return None;
+        }
+        let request = self.agents_request(space);
+        crate::agent::can_send(&request).then_some(Step::Delegate(agent, slot, request))
+    }
+
+    fn parameter_step(&mut self) -> Step {
+        match self.rng.u32(0..3) {
+            0 => {
+                let limits = [
+                    "65535",
+                    "65535",
+                    "65535",
+                    "3",
+                    "12",
+                    "40",
+                    "0",
+                    "-1",
+                    "x",
+                    "4294967296",
+                ];
+                Step::Parameter("dma_entry_limit", self.pick(&limits))
+            }
+            1 => Step::Parameter("disable_hugepages", self.pick(&["Y", "N", "2"])),
+            _ => Step::Parameter("allow_unsafe_interrupts", self.pick(&["1", "0", ""])),
+        }
+    }
+}

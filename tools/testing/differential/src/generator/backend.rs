@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Requests to a container's backend.
+
+use super::Generator;
+use crate::{
+    memory::{
+        BASE,
+        BITMAP,
+        PIECE,
+        PIECES,
+        SIZE, //
+    },
+    model::{
+        Map,
+        Model,
+        Space, //
+    },
+    request::{
+        BitmapArgument,
+        Request,
+        dirty,
+        map,
+        track,
+        unmap,
+        words, //
+    },
+    step::{
+        Bitmap,
+        Bits,
+        CONTAINERS,
+        File,
+        Step, //
+    },
+};
+use vfio_client::request;
+
+const PAGE: u64 = 4096;
+/// Most mappings are in a window of so many pages from here on.
+const WINDOW: u64 = 0x10_0000;
+const WINDOW_PAGES: u64 = 512;
+
+/// Addresses that are special to an IOMMU or to arithmetic.
+const SPECIAL: [u64; 10] = [
+    0,
+    0xfee0_0000,
+    0xfedf_f000,
+    0xfef0_0000,
+    (1 << 39) - PAGE,
+    1 << 39,
+    (1 << 48) - PAGE,
+    1 << 48,
+    u64::MAX - (PAGE - 1),
+    1 << 63,
+];
+
+/// Sizes that nobody should ask for.
+const SIZES: [u64; 9] = [
+    0,
+    1,
+    PAGE - 1,
+    PAGE + 1,
+    PIECE * PIECES + PAGE,
+    1 << 39,
+    u64::MAX,
+    u64::MAX - (PAGE - 1),
+    1 << 63,
+];
+
+/// Addresses at which no program can have memory: above all of it, and below.
+const NOWHERE: [u64; 4] = [0x7fff_ffff_f000, 0xffff_8000_0000_0000, 0, 0x1000];
+/// How many bytes there are below the lowest memory.
+const BELOW: u64 = 0x1_0000;
+
+impl Generator {
+    /// A request to an open container.
+    pub(super) fn backend_step(&mut self, model: &Model) -> Option<Step> {
+        let slot = self.rng.usize(0..CONTAINERS);
+        let space = model.container(slot)?;
+        if space.iommu.is_none() && self.percent(92) {
+            return self.set_up(model, slot);
+        }
+        let file = File::Container(slot);
+        let plain = |request| Step::Send {
+            file,
+            request,
+            bitmap: None,
+        };
+        Some(match self.rng.u32(0..100) {
+            0..42 => plain(self.map_request(space)),
+            42..70 => self.unmap_step(file, space),
+            70..84 => self.dirty_step(file, space),
+            84..91 => plain(self.info_request()),
+            91..94 => plain(self.extension_request()),
+            94..95 => plain(Request::value("api", request::GET_API_VERSION, 0)),
+            95..97 => plain(self.set_iommu_request()),
+            97 => Step::Read(file, 0, 8),
+            _ => plain(self.strange_request()),
+        })
+    }
+
+    /// A request that another process may send.
+    pub(super) fn agents_request(&mut self, space: &Space) -> Request {
+        match self.rng.u32(0..10) {
+            0..6 => self.map_request(space),
+            6..9 => self.unmap_request(space, None).0,
+            _ => self.info_request(),
+        }
+    }
+
+    fn set_iommu_request(&mut self) -> Request {
+        let others = [0, 2, 4, 6, 7, 8, 9, 10, 11, 9999, u64::MAX];
+        let usual = self.pick(&[3, 3, 1]);
+        let iommu = self.mostly(usual, 88, &others);
+        Request::value("set_iommu", request::SET_IOMMU, iommu)
+    }
+
+    fn extension_request(&mut self) -> Request {
+        let extension = self.rng.u64(0..14);
+        let extension = self.mostly(extension, 90, &[1000, 9999, (1 << 32) | 1, u64::MAX]);
+        Request::value("extension", request::CHECK_EXTENSION, extension)
+    }
+
+    /// Sets a container up that has no backend yet.
+    pub(super) fn set_up(&mut self, model: &Model, slot: usize) -> Option<Step> {
+        let space = model.container(slot)?;
+        if space.groups.is_empty() {
+            return self.join_step(model, slot);
+        }
+        Some(Step::Send {
+            file: File::Container(slot),
+            request: self.set_iommu_request(),
+            bitmap: None,
+        })
+    }
+
+    /// An address where there is no memory, nor in the bytes behind it.
+    fn nowhere(&mut self, size: u64) -> u64 {
+        let address = self.pick(&NOWHERE);
+        if size < BELOW - 0x1000 {
+            return address;
+        }
+        self.pick(&NOWHERE[..2])
+    }
+
+    /// An address in the program's memory, to be used for so many bytes.
+    fn vaddr(&mut self, size: u64) -> u64 {
+        let piece = BASE + self.rng.u64(0..PIECES) * PIECE;
+        let page = if size >= PIECE || self.percent(20) {
+            0
+        } else {
+            self.rng.u64(0..512)
+        };
+        let vaddr = piece + page * PAGE;
+        // The program may not name more than it has set aside.
+        if size > SIZE / 2 || self.percent(2) {
+            return self.nowhere(size);
+        }
+        let odd = self.rng.u64(1..PAGE);
+        self.mostly(vaddr, 98, &[vaddr + odd])
+    }
+
+    fn iova(&mut self, space: &Space) -> u64 {
+        let page = self.rng.u64(0..WINDOW_PAGES);
+        let usual = WINDOW + page * PAGE;
+        match self.rng.u32(0..100) {
+            0..80 => usual,
+            80..86 => (64 + self.rng.u64(0..4)) * PIECE,
+            86..91 => match self.some_map(space) {
+                Some((iova, size)) => iova.wrapping_add(size),
+                None => usual,
+            },
+            91..98 => self.pick(&SPECIAL),
+            _ => usual + self.rng.u64(1..PAGE),
+        }
+    }
+
+    fn size(&mut self) -> u64 {
+        match self.rng.u32(0..100) {
+            0..60 => PAGE * self.rng.u64(1..9),
+            60..80 => PAGE * self.rng.u64(1..130),
+            80..96 => self.pick(&[PIECE, 2 * PIECE, PIECE + PAGE, PIECE / 2]),
+            96..98 => self.rng.u64(1..PIECE),
+            _ => self.pick(&SIZES),
+        }
+    }
+
+    fn some_map(&mut self, space: &Space) -> Option<(u64, u64)> {
+        let nth = self.rng.usize(0..space.maps.len().max(1));
+        let (iova, map) = space.maps.iter().nth(nth)?;
+        Some((*iova, map.size))
+    }
+
+    fn argsz(&mut self, usual: u32) -> u32 {
+        self.mostly(
+            usual,
+            98,
+            &[0, usual - 1, usual + 1, usual + 24, 8, u32::MAX],
+        )
+    }
+
+    fn map_request(&mut self, space: &Space) -> Request {
+        let withdrawn: Vec<_> = space.maps.iter().filter(|(_, map)| map.withdrawn).collect();
+        let (mut iova, mut size) = (self.iova(space), self.size());
+        let mut flags = match self.rng.u32(0..100) {
+            0..72 => 3,
+            72..85 => 1,
+            85..92 => 2,
+            92..94 => 4,
+            94..98 => self.rng.u32(0..8),
+            _ => (1 << self.rng.u32(0..32)) | self.rng.u32(0..4),
+        };
+        if !withdrawn.is_empty() && self.percent(40) {
+            let (start, map) = self.pick(&withdrawn);
+            (iova, size) = (*start, map.size);
+            flags = self.mostly(4, 90, &[3, 5]);
+        }
+        let vaddr = self.vaddr(size);
+        let request = map(self.argsz(32), flags, vaddr, iova, size);
+        if self.percent(2) {
+            let len = self.rng.usize(0..64);
+            return request.resized(len);
+        }
+        request
+    }
+
+    /// Addresses to unmap or to ask about.
+    fn range(&mut self, space: &Space) -> (u64, u64) {
+        let some = self.some_map(space);
+        let usual = (self.iova(space), self.size());
+        match (self.rng.u32(0..100), some) {
+            (0..55, Some(exact)) => exact,
+            (55..75, Some((first, first_size))) => {
+                // From one mapping to the end of another one.
+                let (last, last_size) = self.some_map(space).unwrap_or((first, first_size));
+                let (start, end) = if first <= last {
+                    (first, last.wrapping_add(last_size))
+                } else {
+                    (last, first.wrapping_add(first_size))
+                };
+                (start, end.wrapping_sub(start))
+            }
+            (75..82, _) => (WINDOW, WINDOW_PAGES * PAGE),
+            (82..88, Some((iova, size))) => (iova, size / 2 / PAGE * PAGE),
+            (88..92, Some((iova, size))) => (iova.wrapping_add(PAGE), size),
+            _ => usual,
+        }
+    }
+
+    /// A bitmap for a range, and which bits in it stand for mappings.
+    fn bitmap(&mut self, space: &Space, iova: u64, size: u64) -> (BitmapArgument, Bitmap) {
+        // Not 0: what the C module does with that is undefined, see original.rst.
+        let page_size = self.mostly(PAGE, 94, &[1, 3, 2048, 2 * PAGE, PIECE, 1 << 63]);
+        let bytes = (size / PAGE).div_ceil(64) * 8;
+        let giant = (256 << 20) + 1;
+        let wrong = [0, bytes.saturating_sub(8), bytes / 2, bytes + 8, giant];
+        let length = self.mostly(bytes, 90, &wrong);
+        let start = self.mostly(0, 84, &[4, 8, 24, 4080, 4088, 4095]);
+        let fill = self.pick(&[0, 0, 0xff, 0x5a]);
+        let nowhere = self.nowhere(length);
+        let chance = if length < SIZE / 2 { 96 } else { 0 };
+        let data = self.mostly(BITMAP + start, chance, &[nowhere]);
+        let pages = (size / PAGE).min(1 << 16);
+        let inside = |(at, map): (&u64, &Map)| {
+            let first = at.checked_sub(iova)? / PAGE;
+            (first < pages).then_some(Bits {
+                first,
+                count: (map.size / PAGE).min(1 << 16),
+                unreported: map.unreported,
+            })
+        };
+        let mapped = space.maps.iter().filter_map(inside).collect();
+        let argument = BitmapArgument {
+            page_size,
+            size: length,
+            data,
+        };
+        let bitmap = Bitmap {
+            fill,
+            start: start as usize,
+            mapped,
+        };
+        (argument, bitmap)
+    }
+
+    fn unmap_step(&mut self, file: File, space: &Space) -> Step {
+        let dirty = self.percent(if space.tracks { 30 } else { 4 });
+        let (request, bitmap) = self.unmap_request(space, dirty.then_some(()));
+        Step::Send {
+            file,
+            request,
+            bitmap,
+        }
+    }
+
+    fn unmap_request(&mut self, space: &Space, dirty: Option<()>) -> (Request, Option<Bitmap>) {
+        let (mut iova, mut size) = self.range(space);
+        let mut flags = match self.rng.u32(0..100) {
+            0..82 => 0,
+            82..86 => 2,
+            86..94 => 4,
+            94..97 => 6,
+            _ => (1 << self.rng.u32(0..32)) & !1,
+        };
+        if flags & 2 != 0 && self.percent(85) {
+            (iova, size) = (0, 0);
+        }
+        if dirty.is_some() {
+            flags = self.mostly(1, 94, &[3, 5]);
+            let (argument, bitmap) = self.bitmap(space, iova, size);
+            let argsz = self.argsz(48);
+            let request = unmap(argsz, flags, iova, size, Some(argument));
+            if self.percent(2) {
+                let len = self.rng.usize(0..48);
+                return (request.resized(len), Some(bitmap));
+            }
+            return (request, Some(bitmap));
+        }
+        let request = unmap(self.argsz(24), flags, iova, size, None);
+        if self.percent(2) {
+            let len = self.rng.usize(0..40);
+            return (request.resized(len), None);
+        }
+        (request, None)
+    }
+
+    fn dirty_step(&mut self, file: File, space: &Space) -> Step {
+        let chance = if space.tracks { 85 } else { 15 };
+        if !self.percent(chance) {
+            let usual = if space.tracks { 2 } else { 1 };
+            let flags = self.mostly(usual, 88, &[0, 1, 2, 3, 4, 5, 8, 1 << 31]);
+            return Step::Send {
+                file,
+                request: track(self.argsz(8), flags),
+                bitmap: None,
+            };
+        }
+        let (iova, size) = self.range(space);
+        let (argument, bitmap) = self.bitmap(space, iova, size);
+        let flags = self.mostly(4, 96, &[5, 6, 7, 12]);
+        let request = dirty(self.argsz(48), flags, iova, size, argument);
+        let request = if self.percent(2) {
+            let len = self.rng.usize(0..48);
+            request.resized(len)
+        } else {
+            request
+        };
+        Step::Send {
+            file,
+            request,
+            bitmap: Some(bitmap),
+        }
+    }
+
+    fn info_request(&mut self) -> Request {
+        let random = self.rng.u32(0..300);
+        let argsz = self.pick(&[16, 20, 24, 48, 112, 128, 160, 256, random, random]);
+        let len = self.mostly(argsz.max(24) as usize, 92, &[0, 8, 16, argsz as usize]);
+        words("info", request::IOMMU_GET_INFO, argsz, &[0xee], len)
+    }
+
+    /// Something that is no request, or without its structure.
+    fn strange_request(&mut self) -> Request {
+        let nr = request::number(self.rng.u32(0..24));
+        let nr = self.mostly(nr, 80, &[request::UNKNOWN, 0, u32::MAX, 0x5401]);
+        if matches!(nr, request::CHECK_EXTENSION | request::SET_IOMMU) {
+            return self.extension_request();
+        }
+        let address = self.pick(&NOWHERE);
+        Request::value(&format!("request({nr:#x})"), nr, address)
+    }
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The machine: which groups and devices there are, and the module's parameters.
+
+use anyhow::{
+    Context,
+    Result, //
+};
+use std::{
+    fs,
+    io, //
+};
+use vfio_client::Group;
+
+/// The devices, each of which stands for its group: an `edu`, a disk, an `edu` whose group has a member
+/// with a driver of the host, and one without an IOMMU, whose driver pins pages.
+pub const DEVICES: [&str; 4] = [
+    "0000:00:03.0",
+    "0000:00:04.0",
+    "0000:00:05.0",
+    "vfio_pin_test.0",
+];
+
+/// The `edu`.
+pub const EDU: usize = 0;
+/// The disk.
+pub const DISK: usize = 1;
+/// The one whose group nobody can have.
+pub const SHARED: usize = 2;
+/// The device without an IOMMU.
+pub const PIN: usize = 3;
+
+/// Where the parameters of the backend are.
+const PARAMETERS: &str = "/sys/module/vfio_iommu_type1/parameters";
+
+/// Opens the group of a device.
+pub fn open_group(nth: usize) -> Result<vfio_client::Result<Group>> {
+    let bus = if nth == PIN { "platform" } else { "pci" };
+    let link = format!("/sys/bus/{bus}/devices/{}/iommu_group", DEVICES[nth]);
+    let target = fs::read_link(&link).with_context(|| link.clone())?;
+    let number = target.file_name().and_then(|name| name.to_str());
+    let number = number.and_then(|name| name.parse().ok()).context(link)?;
+    Ok(Group::open(number))
+}
+
+/// Writes a parameter of the backend.
+pub fn write_parameter(name: &str, value: &str) -> io::Result<()> {
+    fs::write(format!("{PARAMETERS}/{name}"), value)
+}
+
+/// Reads a parameter of the backend.
+pub fn read_parameter(name: &str) -> String {
+    fs::read_to_string(format!("{PARAMETERS}/{name}"))
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// How much memory this process has locked, in KiB.
+pub fn locked() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmLck:"))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
+        .unwrap_or(u64::MAX)
+}
+
+/// The reference counts of the modules.
+pub fn module_references() -> String {
+    let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
+    let mut counts: Vec<_> = modules
+        .lines()
+        .filter_map(|line| {
+            let words: Vec<_> = line.split_ascii_whitespace().collect();
+            let wanted = ["vfio_iommu_type1", "vfio_pci", "vfio_pci_core"];
+            wanted
+                .contains(&words[0])
+                .then(|| format!("{}:{}", words[0], words[2]))
+        })
+        .collect();
+    counts.sort();
+    counts.join(",")
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sends a random sequence of requests to VFIO and writes down what comes back.
+//!
+//! The sequence depends on the seed and on what came back, on nothing else: all addresses are fixed.
+//! So on two implementations of the same interface it is the same, line by line, until the first
+//! difference between them. `run`, beside this crate, has it go through a guest with the C modules and
+//! one with ours, and compares.
+//!
+//! Each line is a step: its number, what was done, `=` and what that returned, then fields such as
+//! `out=` for the bytes of the request afterwards, and `locked=` for the process's locked memory.
+//!
+//! The machine is that of the guest tests, with the driver that pins pages.
+
+#![deny(unsafe_code)]
+
+mod agent;
+mod generator;
+mod machine;
+mod memory;
+mod model;
+mod request;
+mod step;
+mod trace;
+mod world;
+
+use anyhow::Result;
+use clap::Parser;
+use generator::Generator;
+use model::Model;
+use world::World;
+
+/// What to do.
+#[derive(Parser)]
+struct Options {
+    /// Where the sequence begins.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many steps there are.
+    #[arg(long, default_value_t = 10_000)]
+    steps: u64,
+}
+
+fn main() -> Result<()> {
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == agent::FLAG) {
+        return agent::main(&words[1..]);
+    }
+    let options = Options::parse();
+    let mut world = World::new()?;
+    let mut model = Model::default();
+    let mut generator = Generator::new(options.seed);
+    for number in 1..=options.steps {
+        let step = generator.next(&model);
+        let outcome = world.perform(&step)?;
+        model.learn(&step, &outcome);
+        println!("{number} {step} = {outcome}");
+    }
+    println!("end {}", world.finish()?);
+    Ok(())
+}

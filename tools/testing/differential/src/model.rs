@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is known about the state that the kernel is in, from what came back.
+//!
+//! It makes the sequence go where it is interesting: nothing is expected of the kernel here.
+
+use crate::{
+    machine::{
+        DEVICES,
+        EDU,
+        PIN, //
+    },
+    memory::{
+        Change,
+        PIECES, //
+    },
+    request::{
+        Argument,
+        Request, //
+    },
+    step::{
+        AGENTS,
+        CONTAINERS,
+        COPIES,
+        File,
+        Step, //
+    },
+    trace::Outcome,
+};
+use std::collections::BTreeMap;
+use vfio_client::{
+    Bytes,
+    Errno,
+    request, //
+};
+
+const UNMAP_DIRTY: u32 = 1;
+const UNMAP_ALL: u32 = 2;
+const UNMAP_VADDR: u32 = 4;
+const MAP_VADDR: u32 = 4;
+const DIRTY_START: u32 = 1;
+const DIRTY_STOP: u32 = 2;
+const DIRTY_REPORT: u32 = 4;
+
+/// A mapping.
+#[derive(Clone, Copy, Debug)]
+pub struct Map {
+    /// How long it is.
+    pub size: u64,
+    /// Whether its memory was withdrawn.
+    pub withdrawn: bool,
+    /// Whether another process has made it.
+    pub foreign: bool,
+    /// Whether a report of its dirty pages failed since the last one that did not.
+    pub unreported: bool,
+}
+
+/// A container, open or kept by its groups.
+#[derive(Debug, Default)]
+pub struct Space {
+    /// The backend.
+    pub iommu: Option<u64>,
+    /// The groups.
+    pub groups: Vec<usize>,
+    /// What is mapped, by the first address.
+    pub maps: BTreeMap<u64, Map>,
+    /// Whether track is kept of dirty pages.
+    pub tracks: bool,
+    /// Whether some of the maps may be gone.
+    pub doubtful: bool,
+}
+
+impl Space {
+    /// Whether an IOMMU translates for it.
+    pub fn has_physical(&self) -> bool {
+        self.groups.iter().any(|group| *group != PIN)
+    }
+
+    /// The mappings of which some part is in a range.
+    fn within(&self, first: u64, last: u64) -> Vec<u64> {
+        let overlaps =
+            |(start, map): &(&u64, &Map)| **start <= last && **start + (map.size - 1) >= first;
+        self.maps.iter().filter(overlaps).map(|(s, _)| *s).collect()
+    }
+
+    fn leave(&mut self, group: usize) {
+        self.groups.retain(|member| *member != group);
+        if self.groups.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    fn mapped(&mut self, structure: &Bytes, foreign: bool) {
+        let (flags, iova, size) = (
+            structure.get_u32(4),
+            structure.get_u64(16),
+            structure.get_u64(24),
+        );
+        if flags & MAP_VADDR != 0 {
+            if let Some(map) = self.maps.get_mut(&iova) {
+                map.withdrawn = false;
+                map.foreign = foreign;
+            }
+            return;
+        }
+        let map = Map {
+            size,
+            withdrawn: false,
+            foreign,
+            unreported: false,
+        };
+        self.maps.insert(iova, map);
+    }
+
+    fn asked_for_dirty(&mut self, structure: &Bytes, result: Result<(), Errno>) {
+        match (structure.get_u32(4), result) {
+            (DIRTY_START, Ok(())) => self.tracks = true,
+            (DIRTY_STOP, Ok(())) => self.tracks = false,
+            (DIRTY_REPORT, Ok(()) | Err(Errno::EFAULT)) => {
+                let (iova, size) = (structure.get_u64(8), structure.get_u64(16));
+                for start in self.within(iova, iova.saturating_add(size - 1)) {
+                    if let Some(map) = self.maps.get_mut(&start) {
+                        map.unreported = result.is_err();
+                    }
+                }
+            }
+            _ => (),
+        }
+    }
+
+    fn unmapped(&mut self, structure: &Bytes, asked: u64) {
+        let (flags, iova) = (structure.get_u32(4), structure.get_u64(8));
+        let all = flags & UNMAP_ALL != 0;
+        let last = if all {
+            u64::MAX
+        } else {
+            iova.wrapping_add(asked.wrapping_sub(1))
+        };
+        let mut found = self.within(iova, last);
+        // The first version of the interface stops at a mapping that begins before the range.
+        if self.iommu == Some(1) && found.first().is_some_and(|start| *start < iova) {
+            found.clear();
+        }
+        for start in found {
+            if flags & UNMAP_VADDR == 0 {
+                self.maps.remove(&start);
+            } else if let Some(map) = self.maps.get_mut(&start) {
+                map.withdrawn = true;
+            }
+        }
+    }
+}
+
+/// All that is known.
+#[derive(Debug, Default)]
+pub struct Model {
+    /// All containers that there were.
+    spaces: Vec<Space>,
+    /// Which of them are open.
+    containers: [Option<usize>; CONTAINERS],
+    /// Which groups are open.
+    groups: [bool; DEVICES.len()],
+    /// Which containers they are in. A group that was closed stays there as long as a device is open.
+    joined: [Option<usize>; DEVICES.len()],
+    /// Which devices are open.
+    pub devices: [[bool; COPIES]; DEVICES.len()],
+    /// Which pieces of the memory are registers of a device, and keep it open.
+    registers: [bool; PIECES as usize],
+    /// Which containers the other processes have.
+    agents: [Option<[Option<usize>; CONTAINERS]>; AGENTS],
+}
+
+impl Model {
+    /// The container that is open at a place.
+    pub fn container(&self, slot: usize) -> Option<&Space> {
+        self.containers[slot].map(|space| &self.spaces[space])
+    }
+
+    /// Whether a group is open.
+    pub fn group_open(&self, group: usize) -> bool {
+        self.groups[group]
+    }
+
+    /// Whether a device of a group is open, or its registers are mapped.
+    pub fn device_open(&self, group: usize) -> bool {
+        self.devices[group].contains(&true) || group == EDU && self.registers.contains(&true)
+    }
+
+    /// Whether a group is in a container.
+    pub fn group_joined(&self, group: usize) -> bool {
+        self.joined[group].is_some()
+    }
+
+    /// The container that a group is in.
+    pub fn container_of(&self, group: usize) -> Option<&Space> {
+        self.joined[group].map(|space| &self.spaces[space])
+    }
+
+    /// Whether a process runs.
+    pub fn agent_runs(&self, agent: usize) -> bool {
+        self.agents[agent].is_some()
+    }
+
+    /// The container that a process has at a place.
+    pub fn agents_container(&self, agent: usize, slot: usize) -> Option<&Space> {
+        let space = self.agents[agent].as_ref()?[slot]?;
+        Some(&self.spaces[space])
+    }
+
+    /// Draws conclusions from a step.
+    pub fn learn(&mut self, step: &Step, outcome: &Outcome) {
+        let asked = match step {
+            Step::Send {
+                file: File::Container(slot),
+                request,
+                ..
+            } => Some((self.containers[*slot], request, false)),
+            Step::Delegate(agent, slot, request) => {
+                let containers = self.agents[*agent].as_ref();
+                Some((containers.and_then(|slots| slots[*slot]), request, true))
+            }
+            _ => None,
+        };
+        if let Some((Some(space), request, foreign)) = asked {
+            self.requested(space, request, outcome, foreign);
+        }
+        if outcome.is_ok() {
+            self.succeeded(step);
+        }
+    }
+
+    fn succeeded(&mut self, step: &Step) {
+        match step {
+            Step::Open(File::Container(slot)) => {
+                self.spaces.push(Space::default());
+                self.containers[*slot] = Some(self.spaces.len() - 1);
+            }
+            Step::Open(File::Group(group)) => self.groups[*group] = true,
+            Step::Close(File::Container(slot)) => self.containers[*slot] = None,
+            Step::Close(File::Group(group)) => self.groups[*group] = false,
+            Step::Close(File::Device(group, copy)) => self.devices[*group][*copy] = false,
+            Step::Memory(piece, Change::Registers) => {
+                self.registers[*piece as usize] |= self.devices[EDU].contains(&true);
+            }
+            Step::Memory(piece, Change::Fill(_) | Change::File) => {
+                self.registers[*piece as usize] = false;
+            }
+            Step::OpenDevice { group, copy, .. } => self.devices[*group][*copy] = true,
+            Step::Join(group, Some(File::Container(slot))) => {
+                self.joined[*group] = self.containers[*slot];
+                if let Some(space) = self.containers[*slot] {
+                    self.spaces[space].groups.push(*group);
+                }
+            }
+            Step::Send {
+                file: File::Group(group),
+                request,
+                ..
+            } if request.nr == request::GROUP_UNSET_CONTAINER => self.leave(*group),
+            Step::Hire(agent, _) => self.agents[*agent] = Some(self.containers),
+            Step::Dismiss(agent) => self.agents[*agent] = None,
+            _ => (),
+        }
+        for group in 0..DEVICES.len() {
+            if !self.groups[group] && !self.device_open(group) {
+                self.leave(group);
+            }
+        }
+    }
+
+    /// A group is no more in its container.
+    fn leave(&mut self, group: usize) {
+        if let Some(space) = self.joined[group].take() {
+            self.spaces[space].leave(group);
+        }
+    }
+
+    fn requested(&mut self, space: usize, request: &Request, outcome: &Outcome, foreign: bool) {
+        let space = &mut self.spaces[space];
+        let structure = request.structure();
+        match (request.nr, &request.argument) {
+            (request::SET_IOMMU, Argument::Value(iommu)) if outcome.is_ok() => {
+                space.iommu = Some(*iommu);
+            }
+            (request::IOMMU_MAP_DMA, _) if outcome.is_ok() => space.mapped(&structure, foreign),
+            (request::IOMMU_UNMAP_DMA, _) if outcome.is_ok() => {
+                space.unmapped(&structure, structure.get_u64(16));
+                if structure.get_u32(4) & UNMAP_ALL != 0 {
+                    space.doubtful = false;
+                }
+            }
+            // A bitmap that can't be written stops it half-way.
+            (request::IOMMU_UNMAP_DMA, _) => {
+                let dirty = structure.get_u32(4) & UNMAP_DIRTY != 0;
+                space.doubtful |= dirty && outcome.result == Err(Errno::EFAULT);
+            }
+            (request::IOMMU_DIRTY_PAGES, _) => {
+                space.asked_for_dirty(&structure, outcome.result.map(drop));
+            }
+            _ => (),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Tests of the comparison: what differs must never pass for the same."""
+
+import pathlib
+import tempfile
+import unittest
+
+import compare
+
+SAME = """\
+1 open container0 = 0 locked=0
+2 container0 info argsz=24 [ee] in 24 bytes = 0 out=18[00*7] locked=0
+3 container0 dirty flags=0x4 bitmap(0x1000) = 0 dirty=0f[00*7] others=[00*8] locked=4
+end locked=0 vfio_pci:0
+"""
+
+RULES = """\
+[[difference]]
+name = "stale bits"
+step = 'container\\d dirty .*bitmap\\('
+field = "others"
+how = "more bits"
+reason = "seen"
+"""
+
+
+def difference(c, rust, rules=()):
+    return compare.first_difference(compare.parse(c), compare.parse(rust), rules)
+
+
+class Comparison(unittest.TestCase):
+    def setUp(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+            file.write(RULES)
+            file.flush()
+            self.rules = compare.read_rules(pathlib.Path(file.name))
+
+    def test_same(self):
+        self.assertEqual(len(compare.parse(SAME)), 4)
+        self.assertIsNone(difference(SAME, SAME))
+
+    def test_each_value_counts(self):
+        for old, new in (("2 container0 info argsz=24", "2 container0 info argsz=25"), ("24 bytes = 0", "24 bytes = EINVAL"),
+                         ("18[00*7]", "19[00*7]"), ("18[00*7] locked=0", "18[00*7] locked=4")):
+            self.assertEqual(difference(SAME, SAME.replace(old, new)), 1, new)
+            self.assertEqual(difference(SAME.replace(old, new), SAME), 1, new)
+
+    def test_a_field_more(self):
+        self.assertEqual(difference(SAME, SAME.replace("1 open container0 = 0", "1 open container0 = 0 out=00")), 0)
+
+    def test_an_end_before_its_time(self):
+        self.assertEqual(difference(SAME, "".join(SAME.splitlines(True)[:2])), 2)
+        self.assertEqual(difference("", SAME), 0)
+
+    def test_what_is_left_counts(self):
+        self.assertEqual(difference(SAME, SAME.replace("vfio_pci:0", "vfio_pci:1")), 3)
+
+    def test_listed(self):
+        c = SAME.replace("others=[00*8]", "others=[00*7]c0")
+        self.assertIsNone(difference(c, SAME, self.rules))
+        self.assertEqual(self.rules[0].seen, 1)
+
+    def test_listed_in_one_direction_only(self):
+        rust = SAME.replace("others=[00*8]", "others=[00*7]c0")
+        self.assertEqual(difference(SAME, rust, self.rules), 2)
+
+    def test_listed_for_one_field_only(self):
+        self.assertEqual(difference(SAME.replace("0f[00*7]", "1f[00*7]"), SAME, self.rules), 2)
+        both = SAME.replace("0f[00*7]", "1f[00*7]").replace("others=[00*8]", "others=[00*7]c0")
+        self.assertEqual(difference(both, SAME, self.rules), 2)
+
+    def test_bits(self):
+        self.assertEqual(compare.bits("0102[00*3]80"), int.from_bytes(b"\1\2\0\0\0\x80", "little"))
+
+
+if __name__ == "__main__":
+    unittest.main()
