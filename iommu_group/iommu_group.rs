@@ -10,8 +10,11 @@
 
 #![deny(unsafe_code)]
 
+#[allow(unsafe_code)]
+mod abi;
 pub mod ranges;
 pub mod refusal;
+pub mod software;
 
 use kernel::prelude::*;
 
@@ -34,11 +37,12 @@ module! {
     license: "GPL v2",
 }
 
-/// The module: it holds code only.
+/// The module: it holds code, and who moves devices between software groups.
 struct IommuGroup;
 
 impl kernel::Module for IommuGroup {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        abi::init();
         Ok(Self)
     }
 }

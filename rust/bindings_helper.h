@@ -20,6 +20,7 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/vfio.h>
+#include <linux/vmalloc.h>
 
 #include "helpers.h"
 #include "../include/linux/ioasid.h"

@@ -3,6 +3,7 @@
  * Exported, because generic Rust code that calls them is compiled into the modules that use it.
  */
 #include <linux/export.h>
+#include <linux/highmem.h>
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
 #include <linux/module.h>
@@ -12,6 +13,7 @@
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 #include <linux/xarray.h>
+#include <linux/vmalloc.h>
 
 #include "helpers.h"
 
@@ -261,5 +263,35 @@ bool kernel_ext_xa_empty(const struct xarray *xa)
 	return xa_empty(xa);
 }
 EXPORT_SYMBOL_GPL(kernel_ext_xa_empty);
+
+void *kernel_ext_vmalloc_user(unsigned long size)
+{
+	return vmalloc_user(size);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_vmalloc_user);
+
+unsigned long kernel_ext_copy_to_user(void __user *to, const void *from, unsigned long size)
+{
+	return copy_to_user(to, from, size);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_copy_to_user);
+
+unsigned long kernel_ext_copy_from_user(void *to, const void __user *from, unsigned long size)
+{
+	return copy_from_user(to, from, size);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_copy_from_user);
+
+void kernel_ext_copy_from_page(void *to, struct page *page, size_t offset, size_t size)
+{
+	memcpy_from_page(to, page, offset, size);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_copy_from_page);
+
+void kernel_ext_copy_to_page(struct page *page, size_t offset, const void *from, size_t size)
+{
+	memcpy_to_page(page, offset, from, size);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_copy_to_page);
 
 MODULE_IMPORT_NS("IOMMUFD");

@@ -33,6 +33,11 @@ unsigned long kernel_ext_untagged_addr(struct mm_struct *mm, unsigned long addr)
 bool kernel_ext_fatal_signal_pending(void);
 void kernel_ext_cond_resched(void);
 bool kernel_ext_ratelimit(void);
+void *kernel_ext_vmalloc_user(unsigned long size);
+unsigned long kernel_ext_copy_to_user(void __user *to, const void *from, unsigned long size);
+unsigned long kernel_ext_copy_from_user(void *to, const void __user *from, unsigned long size);
+void kernel_ext_copy_from_page(void *to, struct page *page, size_t offset, size_t size);
+void kernel_ext_copy_to_page(struct page *page, size_t offset, const void *from, size_t size);
 bool kernel_ext_access_ok(const void __user *address, unsigned long size);
 int kernel_ext_kstrtoul(const char *s, unsigned int base, unsigned long *result);
 int kernel_ext_device_driver(struct device *dev, char *name, size_t size);

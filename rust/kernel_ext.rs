@@ -18,6 +18,7 @@ pub mod mm;
 pub mod module_ref;
 pub mod param;
 pub mod published;
+pub mod rwsem;
 pub mod taint;
 pub mod task;
 pub mod tree;

@@ -4,15 +4,25 @@
 //!
 //! [`bus`] is the bus with its class; [`parent`], [`types`] and [`device`] wrap the structures of
 //! `include/linux/mdev.h` with what sysfs shows of them; [`exports`] defines the functions of that
-//! header.
+//! header. Below the drivers in Rust: [`driver`] registers them and their parents, [`instance`] is a
+//! device of theirs with its `struct vfio_device`, [`memory`] and [`pages`] are what devices copy to and
+//! from, [`peer`] and [`members`] their groups.
 
 pub(crate) mod bus;
 pub(crate) mod device;
+pub(crate) mod driver;
 mod exports;
 pub(crate) mod globals;
+pub(crate) mod instance;
+pub(crate) mod members;
+pub(crate) mod memory;
+pub(crate) mod pages;
 pub(crate) mod parent;
+pub(crate) mod peer;
+pub(crate) mod store;
 pub(crate) mod sysfs;
 pub(crate) mod types;
+pub(crate) mod vfio;
 
 /// A UUID made of random bits, of version 4.
 pub(crate) fn random_uuid() -> [u8; 16] {

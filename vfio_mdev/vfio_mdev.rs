@@ -10,18 +10,66 @@
 //! [`abi`] is the only place with unsafe code: it wraps the structures of `include/linux/mdev.h`, and
 //! defines the functions of that header which C drivers call.
 //!
+//! # Drivers
+//!
+//! A driver in Rust implements [`Parent`], [`Type`] and [`Device`], without unsafe code, and keeps a
+//! [`Registration`] or a [`VirtualParent`]. Regions, interrupts and the requests of `<linux/vfio.h>`
+//! are the bus's work, and so is the order of teardown: a device is closed before it goes, it goes
+//! before its parent, that before its driver. `Documentation/mdev.rst` tells more. This is a complete
+//! one, `samples/mdev_null`:
+#![doc = "```ignore"]
+#![doc = include_str!("../samples/mdev_null/mdev_null.rs")]
+#![doc = "```"]
+//!
 //! Lock order: `Documentation/locking.rst`.
 
 #![deny(unsafe_code)]
 
 #[allow(unsafe_code)]
 mod abi;
+mod capacity;
+mod driver;
 mod lifecycle;
+mod peers;
 mod registry;
 mod uuid;
 
 use kernel::prelude::*;
 
+pub use abi::{
+    driver::{
+        Driver,
+        Registration,
+        VirtualParent, //
+    },
+    instance::Instance,
+    members::Members,
+    memory::Memory,
+    pages::{
+        GuestAccess,
+        GuestPages,
+        MAX_PAGES, //
+    },
+    store::{
+        copy,
+        Store, //
+    }, //
+};
+pub use driver::{
+    pci,
+    Access,
+    Device,
+    DeviceApi,
+    Index,
+    NoIrqs,
+    Number,
+    Parent,
+    Region,
+    Type,
+    TypeOf,
+    Width,
+    MAX_VECTORS, //
+};
 pub use uuid::Uuid;
 
 module! {

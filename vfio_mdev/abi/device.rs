@@ -39,7 +39,8 @@ use super::{
 };
 use crate::{
     lifecycle,
-    registry::Claim, //
+    registry::Claim,
+    uuid::Uuid, //
 };
 
 /// A device of the bus.
@@ -86,12 +87,17 @@ impl Mdev {
         self.raw.get()
     }
 
-    fn raw_device(&self) -> *mut bindings::device {
+    pub(super) fn raw_device(&self) -> *mut bindings::device {
         // SAFETY: The field is part of the structure.
         unsafe { &raw mut (*self.as_ptr()).dev }
     }
 
-    /// What the driver made of the parent can do; not to be called after [`Mdev::end`].
+    /// The device's name.
+    pub(super) fn uuid(&self) -> Uuid {
+        self.claim.uuid()
+    }
+
+    /// The device's type; not to be asked for after [`Mdev::end`].
     pub(crate) fn ty(&self) -> &Type {
         // SAFETY: By the type invariant.
         unsafe { Type::from_raw((*self.as_ptr()).type_) }

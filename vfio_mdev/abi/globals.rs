@@ -9,15 +9,26 @@ use kernel::{
     sync::global_lock, //
 };
 
-use crate::registry::Registry;
+use crate::{
+    peers::Peers,
+    registry::Registry, //
+};
 
 global_lock! {
     // SAFETY: Initialised by `init` before the module can be used.
     pub(crate) unsafe(uninit) static REGISTRY: Mutex<Registry> = Registry::new();
 }
 
+global_lock! {
+    // SAFETY: Initialised by `init` before the module can be used.
+    pub(crate) unsafe(uninit) static PEERS: Mutex<Peers> = Peers::new();
+}
+
 /// Initialises the locks. Called once, before anything else, by module init.
 pub(crate) fn init() {
     // SAFETY: Module init runs once, and nothing of this module can be called before its end.
-    unsafe { REGISTRY.init() };
+    unsafe {
+        REGISTRY.init();
+        PEERS.init();
+    }
 }

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The smallest driver of mediated devices: each is a page of memory and a register.
+//!
+//! ```sh
+//! modprobe mdev_null
+//! uuidgen >/sys/class/mdev_bus/mdev_null/mdev_supported_types/mdev_null-page/create
+//! ```
+//!
+//! Region 0 is the memory, which a program can map. Region 1 has one register of 32 bits, whose value
+//! a reset makes zero; writing it signals the device's interrupt.
+
+#![deny(unsafe_code)]
+
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering::Relaxed, //
+};
+
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::Arc, //
+};
+use vfio_mdev::{
+    Access,
+    Device,
+    DeviceApi,
+    Instance,
+    Memory,
+    Number,
+    Parent,
+    Region,
+    Type,
+    Uuid,
+    VirtualParent, //
+};
+
+module! {
+    type: MdevNull,
+    name: "mdev_null",
+    authors: ["The VFIO in Rust authors"],
+    description: "The smallest driver of mediated devices",
+    license: "GPL v2",
+}
+
+/// The module. Unloading it removes the parent, and that its devices.
+struct MdevNull {
+    _parent: VirtualParent<Null>,
+}
+
+impl kernel::Module for MdevNull {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        Ok(Self {
+            _parent: VirtualParent::new(module, Null)?,
+        })
+    }
+}
+
+/// The parent, of which devices are made.
+struct Null;
+
+impl Parent for Null {
+    type Type = Page;
+    type Device = NullDevice;
+
+    const NAME: &'static CStr = c"mdev_null";
+    const API: DeviceApi = DeviceApi::Platform;
+    const TYPES: &'static [Page] = &[Page];
+
+    fn capacity(&self) -> u32 {
+        1024
+    }
+}
+
+/// The only type of device.
+struct Page;
+
+impl Type for Page {
+    fn sysfs_name(&self) -> &'static CStr {
+        c"page"
+    }
+
+    fn description(&self) -> &'static CStr {
+        c"a page of memory, a register and an interrupt"
+    }
+}
+
+/// A device.
+struct NullDevice {
+    memory: Memory,
+    register: AtomicU32,
+}
+
+impl NullDevice {
+    const MEMORY: Number<2> = Number::of::<0>();
+    const INTERRUPT: Number<1> = Number::of::<0>();
+}
+
+impl Device for NullDevice {
+    type Parent = Null;
+    type Region = Number<2>;
+    type Irq = Number<1>;
+
+    fn create(_: &Arc<Null>, _: &'static Page, _: Uuid) -> impl PinInit<Self, Error> {
+        try_init!(Self {
+            memory: Memory::new(PAGE_SIZE)?,
+            register: AtomicU32::new(0),
+        })
+    }
+
+    fn region(&self, region: Number<2>) -> Option<Region<'_>> {
+        Some(match region {
+            Self::MEMORY => Region::memory(&self.memory),
+            _ => Region::registers(4),
+        })
+    }
+
+    fn vectors(&self, _: Number<1>) -> u32 {
+        1
+    }
+
+    fn read(this: &Instance<Self>, _: Number<2>, at: Access) -> Result<u32> {
+        Ok(this.register.load(Relaxed) >> (8 * at.offset))
+    }
+
+    fn write(this: &Instance<Self>, _: Number<2>, _: Access, value: u32) -> Result {
+        this.register.store(value, Relaxed);
+        this.signal(Self::INTERRUPT, 0);
+        Ok(())
+    }
+
+    fn reset(this: &Instance<Self>) -> Result {
+        this.register.store(0, Relaxed);
+        this.memory.fill(0, PAGE_SIZE, 0)
+    }
+}

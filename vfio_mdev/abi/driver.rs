@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Drivers and parents in Rust, towards the bus.
+
+use core::{
+    marker::PhantomData,
+    ops::Deref,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    device::{
+        Bound,
+        Device as BusDevice, //
+    },
+    error::{
+        from_err_ptr,
+        from_result,
+        to_result, //
+    },
+    ffi::{
+        c_char,
+        c_int,
+        c_uint, //
+    },
+    new_mutex,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc,
+        Mutex, //
+    },
+    types::Opaque, //
+};
+use kernel_ext::bindings;
+
+use super::{
+    device::Mdev,
+    instance::Instance,
+    parent,
+    peer,
+    sysfs, //
+};
+use crate::{
+    capacity::Taken,
+    driver::{
+        Parent,
+        Type, //
+    },
+    peers, //
+};
+
+// --- What a parent's devices share ------------------------------------------------------------
+
+/// The parent's own value, and what its devices have taken of it.
+#[pin_data]
+struct Shared<P: Parent> {
+    parent: Arc<P>,
+    #[pin]
+    taken: Mutex<Taken>,
+}
+
+/// A device's share of its parent, given back when this is dropped.
+pub(super) struct Share<P: Parent> {
+    shared: Arc<Shared<P>>,
+    cost: u32,
+}
+
+impl<P: Parent> Share<P> {
+    /// # Errors
+    ///
+    /// `EUSERS` if the parent hasn't enough left.
+    fn take(shared: Arc<Shared<P>>, ty: &P::Type) -> Result<Self> {
+        let cost = ty.cost();
+        let capacity = shared.parent.capacity();
+        shared.taken.lock().take(capacity, cost)?;
+        Ok(Self { shared, cost })
+    }
+
+    pub(super) fn parent(&self) -> &Arc<P> {
+        &self.shared.parent
+    }
+}
+
+impl<P: Parent> Drop for Share<P> {
+    fn drop(&mut self) {
+        self.shared.taken.lock().give_back(self.cost);
+    }
+}
+
+// --- Drivers ----------------------------------------------------------------------------------
+
+/// A driver in `/sys/bus/mdev/drivers`.
+///
+/// It goes when nobody refers to it: after its parents, each of which does.
+///
+/// # Invariants
+///
+/// Is registered.
+#[pin_data(PinnedDrop)]
+pub struct Driver<P: Parent> {
+    #[pin]
+    raw: Opaque<bindings::mdev_driver>,
+    _parents: PhantomData<fn(P)>,
+}
+
+// SAFETY: A registered driver is only touched by the driver core, under its locks.
+unsafe impl<P: Parent> Send for Driver<P> {}
+// SAFETY: As above.
+unsafe impl<P: Parent> Sync for Driver<P> {}
+
+impl<P: Parent> Driver<P> {
+    /// Registers the driver of `module`.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if there is a driver of that name, `ENOMEM`, or what sysfs says.
+    pub fn new(module: &'static ThisModule) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            try_pin_init!(Self {
+                // INVARIANT: Initialisation fails if the registration does.
+                raw <- Opaque::try_ffi_init(|slot: *mut bindings::mdev_driver| {
+                    // SAFETY: `slot` is valid for writes and pinned; it is unregistered before it goes.
+                    unsafe {
+                        slot.write(Self::table(module));
+                        parent::register_driver(slot)
+                    }
+                }),
+                _parents: PhantomData,
+            }? Error),
+            GFP_KERNEL,
+        )
+    }
+
+    fn table(module: &'static ThisModule) -> bindings::mdev_driver {
+        let mut driver: bindings::mdev_driver = pin_init::zeroed();
+        driver.device_api = P::API.name().as_char_ptr();
+        driver.probe = Some(Self::probe_callback);
+        driver.remove = Some(Self::remove_callback);
+        driver.get_available = Some(Self::available_callback);
+        driver.show_description = Some(Self::description_callback);
+        driver.driver.name = P::NAME.as_char_ptr();
+        driver.driver.owner = module.as_ptr();
+        driver.driver.dev_groups = peer::groups();
+        driver
+    }
+
+    /// # Safety
+    ///
+    /// Called by the bus with a device of one of the driver's parents that is being bound.
+    unsafe extern "C" fn probe_callback(mdev: *mut bindings::mdev_device) -> c_int {
+        from_result(|| {
+            // SAFETY: By this function's contract.
+            let (mdev, slot) = unsafe { (Mdev::from_raw(mdev), TypeSlot::<P>::of((*mdev).type_)) };
+            // SAFETY: The parent is registered while a device is being bound.
+            let shared = unsafe { (*slot.owner).shared.clone() };
+            let share = Share::take(shared, slot.ty)?;
+            let dev = mdev.raw_device();
+            // SAFETY: By this function's contract.
+            let instance = unsafe { Instance::<P::Device>::new(dev, mdev.uuid(), slot.ty, share) }?;
+            // SAFETY: The device is set up; it goes in `remove_callback`.
+            to_result(unsafe { bindings::vfio_register_emulated_iommu_dev(instance.as_ptr()) })?;
+            if let Some(peer) = instance.peer() {
+                peers::enter(peer).inspect_err(|_| {
+                    // SAFETY: Registered just now.
+                    unsafe { bindings::vfio_unregister_group_dev(instance.as_ptr()) };
+                    peers::leave(peer);
+                })?;
+            }
+            // SAFETY: While a device is bound, the field is the driver's.
+            unsafe { (*dev).driver_data = ARef::into_raw(instance).as_ptr().cast() };
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the bus with a device that went through [`Self::probe_callback`].
+    unsafe extern "C" fn remove_callback(mdev: *mut bindings::mdev_device) {
+        // SAFETY: By this function's contract; the reference is the one that was put there.
+        let instance: ARef<Instance<P::Device>> = unsafe {
+            let data = core::mem::replace(&mut (*mdev).dev.driver_data, core::ptr::null_mut());
+            ARef::from_raw(NonNull::new_unchecked(data.cast()))
+        };
+        // SAFETY: Registered by `probe_callback`. Waits for the users.
+        unsafe { bindings::vfio_unregister_group_dev(instance.as_ptr()) };
+        if let Some(peer) = instance.peer() {
+            peers::leave(peer);
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the bus with a type of one of the driver's parents, which is registered.
+    unsafe extern "C" fn available_callback(ty: *mut bindings::mdev_type) -> c_uint {
+        // SAFETY: By this function's contract.
+        let (slot, shared) = unsafe {
+            let slot = TypeSlot::<P>::of(ty);
+            (slot, &(*slot.owner).shared)
+        };
+        let capacity = shared.parent.capacity();
+        shared.taken.lock().available(capacity, slot.ty.cost())
+    }
+
+    /// # Safety
+    ///
+    /// Called by the bus with a type of one of the driver's parents, and a page to fill.
+    unsafe extern "C" fn description_callback(
+        ty: *mut bindings::mdev_type,
+        page: *mut c_char,
+    ) -> isize {
+        // SAFETY: By this function's contract.
+        from_result(|| unsafe { sysfs::show(page, TypeSlot::<P>::of(ty).ty.description()) })
+    }
+}
+
+#[pinned_drop]
+impl<P: Parent> PinnedDrop for Driver<P> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: By the type invariant; its parents are gone.
+        unsafe { bindings::driver_unregister(&raw mut (*self.raw.get()).driver) }
+    }
+}
+
+// --- Parents ----------------------------------------------------------------------------------
+
+/// A type of a parent, as the bus has it.
+#[repr(C)]
+struct TypeSlot<P: Parent> {
+    raw: bindings::mdev_type,
+    ty: &'static P::Type,
+    owner: *const Registered<P>,
+}
+
+impl<P: Parent> TypeSlot<P> {
+    /// # Safety
+    ///
+    /// `ty` is in a `TypeSlot<P>` whose parent is registered for all of `'a`.
+    unsafe fn of<'a>(ty: *mut bindings::mdev_type) -> &'a Self {
+        // SAFETY: By this function's contract; the slot begins with the type.
+        unsafe { &*ty.cast() }
+    }
+}
+
+/// What a registered parent consists of. It stays where it is.
+struct Registered<P: Parent> {
+    raw: Opaque<bindings::mdev_parent>,
+    slots: KVec<Opaque<TypeSlot<P>>>,
+    pointers: KVec<*mut bindings::mdev_type>,
+    shared: Arc<Shared<P>>,
+    dev: ARef<BusDevice>,
+    driver: Arc<Driver<P>>,
+}
+
+/// A parent that is registered until this is dropped. That removes its devices, waiting for their
+/// users.
+///
+/// # Invariants
+///
+/// The parent is registered.
+pub struct Registration<P: Parent>(KBox<Registered<P>>);
+
+// SAFETY: The C parts are guarded by the bus; the rest may be used from any task.
+unsafe impl<P: Parent> Send for Registration<P> {}
+// SAFETY: As above.
+unsafe impl<P: Parent> Sync for Registration<P> {}
+
+impl<P: Parent> Registration<P> {
+    /// Registers `parent` as what `dev` can make. Drop the result before `dev` is unbound.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or what sysfs says.
+    pub fn new(driver: Arc<Driver<P>>, dev: &BusDevice<Bound>, parent: P) -> Result<Self> {
+        Self::register(driver, dev.into(), parent)
+    }
+
+    fn register(driver: Arc<Driver<P>>, dev: ARef<BusDevice>, parent: P) -> Result<Self> {
+        let parent = Arc::new(parent, GFP_KERNEL)?;
+        let shared = Arc::pin_init(
+            pin_init!(Shared {
+                parent,
+                taken <- new_mutex!(Taken::default(), "vfio_mdev::Shared::taken"),
+            }),
+            GFP_KERNEL,
+        )?;
+        let mut registered = KBox::new(
+            Registered {
+                raw: Opaque::zeroed(),
+                slots: KVec::with_capacity(P::TYPES.len(), GFP_KERNEL)?,
+                pointers: KVec::with_capacity(P::TYPES.len(), GFP_KERNEL)?,
+                shared,
+                dev,
+                driver,
+            },
+            GFP_KERNEL,
+        )?;
+        let owner: *const Registered<P> = &*registered;
+        for ty in P::TYPES {
+            let raw = bindings::mdev_type {
+                sysfs_name: ty.sysfs_name().as_char_ptr(),
+                pretty_name: ty.name().as_char_ptr(),
+                ..pin_init::zeroed()
+            };
+            let slot = TypeSlot { raw, ty, owner };
+            registered.slots.push(Opaque::new(slot), GFP_KERNEL)?;
+        }
+        for i in 0..P::TYPES.len() {
+            let pointer = registered.slots[i].get().cast();
+            registered.pointers.push(pointer, GFP_KERNEL)?;
+        }
+        let dev: *const BusDevice = &*registered.dev;
+        // SAFETY: All that is passed stays where it is until `drop`: the box, what its vectors have
+        // allocated, the driver in its `Arc` and the device, which is counted.
+        unsafe {
+            parent::register(
+                registered.raw.get(),
+                dev.cast_mut().cast(),
+                registered.driver.raw.get(),
+                registered.pointers.as_mut_ptr(),
+                P::TYPES.len() as u32,
+            )
+        }?;
+        // INVARIANT: Registered just now.
+        Ok(Self(registered))
+    }
+}
+
+impl<P: Parent> Deref for Registration<P> {
+    type Target = Arc<P>;
+
+    fn deref(&self) -> &Arc<P> {
+        &self.0.shared.parent
+    }
+}
+
+impl<P: Parent> Drop for Registration<P> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        parent::unregister(unsafe { parent::Parent::from_raw(self.0.raw.get()) });
+    }
+}
+
+// --- Parents without hardware -----------------------------------------------------------------
+
+/// A parent that stands for no hardware: `/sys/devices/virtual/<NAME>/<NAME>`, a device of the class
+/// `NAME`, which is that of the [`Parent`].
+pub struct VirtualParent<P: Parent> {
+    // Goes before the device.
+    registration: Registration<P>,
+    _device: VirtualDevice,
+}
+
+impl<P: Parent> VirtualParent<P> {
+    /// Registers the driver of `module`, makes the device and registers `parent`.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` or `EEXIST` if the name is taken, `ENOMEM`, or what sysfs says.
+    pub fn new(module: &'static ThisModule, parent: P) -> Result<Self> {
+        let driver = Driver::new(module)?;
+        let device = VirtualDevice::new(P::NAME)?;
+        Ok(Self {
+            registration: Registration::register(driver, device.device(), parent)?,
+            _device: device,
+        })
+    }
+}
+
+impl<P: Parent> Deref for VirtualParent<P> {
+    type Target = Arc<P>;
+
+    fn deref(&self) -> &Arc<P> {
+        &self.registration
+    }
+}
+
+/// A device without hardware, and its class.
+///
+/// # Invariants
+///
+/// The device is the only one of the class, both are registered.
+struct VirtualDevice {
+    class: NonNull<bindings::class>,
+    device: NonNull<bindings::device>,
+}
+
+// SAFETY: Both are only used by functions that lock them.
+unsafe impl Send for VirtualDevice {}
+// SAFETY: As above.
+unsafe impl Sync for VirtualDevice {}
+
+impl VirtualDevice {
+    fn new(name: &'static CStr) -> Result<Self> {
+        // SAFETY: The name is static.
+        let class = from_err_ptr(unsafe { bindings::class_create(name.as_char_ptr()) })?;
+        // SAFETY: The class was made just now; the format matches its string.
+        let device = from_err_ptr(unsafe {
+            bindings::device_create(
+                class,
+                core::ptr::null_mut(),
+                0,
+                core::ptr::null_mut(),
+                c"%s".as_char_ptr(),
+                name.as_char_ptr(),
+            )
+        })
+        // SAFETY: Nobody uses the class.
+        .inspect_err(|_| unsafe { bindings::class_destroy(class) })?;
+        // INVARIANT: Made just now.
+        // SAFETY: `from_err_ptr` leaves no null pointers that these functions return.
+        Ok(unsafe {
+            Self {
+                class: NonNull::new_unchecked(class),
+                device: NonNull::new_unchecked(device),
+            }
+        })
+    }
+
+    fn device(&self) -> ARef<BusDevice> {
+        // SAFETY: By the type invariant.
+        unsafe { BusDevice::get_device(self.device.as_ptr()) }
+    }
+}
+
+impl Drop for VirtualDevice {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe {
+            bindings::device_unregister(self.device.as_ptr());
+            bindings::class_destroy(self.class.as_ptr());
+        }
+    }
+}

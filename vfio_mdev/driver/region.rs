@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is behind a region, and how a program's reads and writes come to it.
+
+use core::ops::Range;
+
+use crate::abi::memory::Memory;
+
+/// In the file of a device, a region's bytes start at its index shifted by this.
+pub(crate) const OFFSET_SHIFT: u32 = 40;
+
+/// What is behind a region of a device.
+#[derive(Clone, Copy)]
+pub struct Region<'a> {
+    pub(crate) size: u64,
+    pub(crate) memory: Option<&'a Memory>,
+    pub(crate) writable: bool,
+    pub(crate) mappable: bool,
+}
+
+impl<'a> Region<'a> {
+    /// `size` bytes of registers: what is read and written goes to the driver, as
+    /// [`Access`]es. At most 2⁴⁰ bytes count.
+    pub const fn registers(size: u64) -> Self {
+        let most = 1 << OFFSET_SHIFT;
+        Self {
+            size: if size < most { size } else { most },
+            memory: None,
+            writable: true,
+            mappable: false,
+        }
+    }
+
+    /// Memory: a program reads, writes and maps it without the driver.
+    pub const fn memory(memory: &'a Memory) -> Self {
+        Self {
+            memory: Some(memory),
+            mappable: true,
+            ..Self::registers(memory.len() as u64)
+        }
+    }
+
+    /// The same, but it can't be written, and mappings of it neither.
+    pub const fn read_only(self) -> Self {
+        Self {
+            writable: false,
+            ..self
+        }
+    }
+
+    /// The same, but it can't be mapped.
+    pub const fn unmappable(self) -> Self {
+        Self {
+            mappable: false,
+            ..self
+        }
+    }
+}
+
+/// The width of an access to registers, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// 8 bits.
+    Byte = 1,
+    /// 16 bits.
+    Word = 2,
+    /// 32 bits.
+    Long = 4,
+}
+
+/// Which bytes of a region are read or written. The offset is a multiple of the width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The first byte, from the region's start on.
+    pub offset: u64,
+    /// How many bytes.
+    pub width: Width,
+}
+
+impl Access {
+    /// How many bytes: 1, 2 or 4.
+    #[expect(clippy::len_without_is_empty)]
+    pub const fn len(self) -> usize {
+        self.width as usize
+    }
+
+    /// The bytes, as a range of an array that is behind the region.
+    pub const fn range(self) -> Range<usize> {
+        self.offset as usize..self.offset as usize + self.len()
+    }
+
+    /// The first of the accesses that `count` bytes from `offset` on are made with: the widest that is
+    /// aligned. None for no bytes.
+    pub(crate) fn first(offset: u64, count: usize) -> Option<Self> {
+        let width = match (offset % 4, count) {
+            (_, 0) => return None,
+            (0, 4..) => Width::Long,
+            (0 | 2, 2..) => Width::Word,
+            _ => Width::Byte,
+        };
+        Some(Self { offset, width })
+    }
+}
+
+#[cfg(CONFIG_KUNIT)]
+#[kernel::macros::kunit_tests(vfio_mdev_region)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accesses_are_wide_and_aligned() {
+        for offset in 0..9 {
+            for count in 0..12 {
+                let (mut at, mut left) = (offset, count);
+                while let Some(access) = Access::first(at, left) {
+                    assert_eq!(access.offset, at);
+                    assert!(access.len() <= left);
+                    assert_eq!(at % access.len() as u64, 0);
+                    let wider = access.len() * 2;
+                    assert!(wider > 4 || wider > left || at % wider as u64 != 0);
+                    at += access.len() as u64;
+                    left -= access.len();
+                }
+                assert_eq!(left, 0);
+                assert_eq!(at, offset + count as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_stay_below_the_next_region() {
+        assert_eq!(Region::registers(u64::MAX).size, 1 << OFFSET_SHIFT);
+        assert_eq!(Region::registers(256).size, 256);
+    }
+}

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The requests of `<linux/vfio.h>` for a device, answered by what its driver says.
+
+use kernel::{
+    ioctl::_IO,
+    prelude::*,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
+};
+use kernel_ext::{
+    bindings,
+    eventfd::EventFd, //
+};
+
+use super::{
+    irqs::{
+        Action,
+        Vectors, //
+    },
+    region::OFFSET_SHIFT,
+    Access,
+    Device,
+    Index,
+    Parent,
+    Region,
+    MAX_VECTORS, //
+};
+use crate::abi::{
+    instance::Instance,
+    vfio, //
+};
+
+const TYPE: u32 = b';' as u32;
+/// `VFIO_DEVICE_GET_INFO`
+const GET_INFO: u32 = _IO(TYPE, 107);
+/// `VFIO_DEVICE_GET_IRQ_INFO`
+const GET_IRQ_INFO: u32 = _IO(TYPE, 109);
+/// `VFIO_DEVICE_SET_IRQS`
+const SET_IRQS: u32 = _IO(TYPE, 110);
+/// `VFIO_DEVICE_RESET`
+const RESET: u32 = _IO(TYPE, 111);
+
+/// Bytes of registers that are gathered before they are copied to the program.
+const GATHERED: usize = 256;
+
+/// Answers an ioctl of an open device.
+pub(crate) fn ioctl<D: Device>(this: &Instance<D>, cmd: u32, arg: UserPtr) -> Result {
+    match cmd {
+        GET_INFO => get_info::<D>(arg),
+        GET_IRQ_INFO => get_irq_info(this, arg),
+        SET_IRQS => set_irqs(this, arg),
+        RESET => D::reset(this),
+        _ => Err(ENOTTY),
+    }
+}
+
+/// `struct vfio_device_info`, up to the numbers: `argsz`, `flags`, `num_regions`, `num_irqs`.
+fn get_info<D: Device>(arg: UserPtr) -> Result {
+    let [argsz, _, _, _]: [u32; 4] = UserSlice::new(arg, 16).reader().read()?;
+    if argsz < 16 {
+        return Err(EINVAL);
+    }
+    let flags = D::Parent::API.flag() | bindings::VFIO_DEVICE_FLAGS_RESET;
+    let answer = [argsz, flags, D::Region::COUNT, D::Irq::COUNT];
+    UserSlice::new(arg, 16).writer().write(&answer)
+}
+
+/// Fills in `VFIO_DEVICE_GET_REGION_INFO`; the core has checked `argsz`, and copies.
+pub(crate) fn region_info<D: Device>(device: &D, info: &mut bindings::vfio_region_info) -> Result {
+    if info.index >= D::Region::COUNT {
+        return Err(EINVAL);
+    }
+    info.flags = 0;
+    info.size = 0;
+    info.offset = u64::from(info.index) << OFFSET_SHIFT;
+    let Some(region) = D::Region::from_index(info.index).and_then(|index| device.region(index))
+    else {
+        return Ok(());
+    };
+    info.size = region.size;
+    info.flags = bindings::VFIO_REGION_INFO_FLAG_READ;
+    if region.writable {
+        info.flags |= bindings::VFIO_REGION_INFO_FLAG_WRITE;
+    }
+    if region.mappable {
+        info.flags |= bindings::VFIO_REGION_INFO_FLAG_MMAP;
+    }
+    Ok(())
+}
+
+/// How many vectors there are of the kind with a number, at most [`MAX_VECTORS`].
+fn vectors<D: Device>(device: &D, index: u32) -> u32 {
+    let count = D::Irq::from_index(index).map_or(0, |irq| device.vectors(irq));
+    count.min(MAX_VECTORS)
+}
+
+/// The vectors of all kinds, without eventfds.
+pub(crate) fn all_vectors<D: Device>(device: &D) -> Result<KVec<Pin<KBox<Vectors>>>> {
+    let mut all = KVec::with_capacity(D::Irq::COUNT as usize, GFP_KERNEL)?;
+    for index in 0..D::Irq::COUNT {
+        let count = vectors(device, index) as usize;
+        all.push(Vectors::new(count)?, GFP_KERNEL)?;
+    }
+    Ok(all)
+}
+
+/// `struct vfio_irq_info`: `argsz`, `flags`, `index`, `count`.
+fn get_irq_info<D: Device>(this: &Instance<D>, arg: UserPtr) -> Result {
+    let [argsz, _, index, _]: [u32; 4] = UserSlice::new(arg, 16).reader().read()?;
+    if argsz < 16 || index >= D::Irq::COUNT {
+        return Err(EINVAL);
+    }
+    let count = vectors::<D>(this, index);
+    let flags = if count > 0 {
+        bindings::VFIO_IRQ_INFO_EVENTFD | bindings::VFIO_IRQ_INFO_NORESIZE
+    } else {
+        0
+    };
+    let answer = [argsz, flags, index, count];
+    UserSlice::new(arg, 16).writer().write(&answer)
+}
+
+/// `struct vfio_irq_set` and its data. What fails changes nothing.
+fn set_irqs<D: Device>(this: &Instance<D>, arg: UserPtr) -> Result {
+    const SIZE: usize = 20;
+    let [argsz, flags, index, start, count]: [u32; 5] =
+        UserSlice::new(arg, SIZE).reader().read()?;
+    let mut header = bindings::vfio_irq_set {
+        argsz,
+        flags,
+        index,
+        start,
+        count,
+        ..Default::default()
+    };
+    let size = vfio::irq_set_data_size::<D>(&mut header, vectors::<D>(this, index))?;
+    if flags & bindings::VFIO_IRQ_SET_ACTION_TYPE_MASK != bindings::VFIO_IRQ_SET_ACTION_TRIGGER {
+        return Err(ENOTTY);
+    }
+    let mut data = KVec::new();
+    UserSlice::new(arg.wrapping_byte_add(SIZE), size).read_all(&mut data, GFP_KERNEL)?;
+    let action = action(flags, start as usize, count as usize, &data)?;
+    this.vectors(index).ok_or(EINVAL)?.apply(action);
+    Ok(())
+}
+
+fn action(flags: u32, start: usize, count: usize, data: &[u8]) -> Result<Action> {
+    Ok(match flags & bindings::VFIO_IRQ_SET_DATA_TYPE_MASK {
+        bindings::VFIO_IRQ_SET_DATA_EVENTFD => {
+            let mut eventfds = KVec::with_capacity(count, GFP_KERNEL)?;
+            for fd in data.chunks_exact(4) {
+                eventfds.push(eventfd([fd[0], fd[1], fd[2], fd[3]])?, GFP_KERNEL)?;
+            }
+            Action::Set { start, eventfds }
+        }
+        bindings::VFIO_IRQ_SET_DATA_BOOL => {
+            let mut vectors = KVec::with_capacity(count, GFP_KERNEL)?;
+            for &wanted in data {
+                vectors.push(wanted != 0, GFP_KERNEL)?;
+            }
+            Action::Trigger { start, vectors }
+        }
+        _ if count == 0 => Action::DisableAll,
+        _ => Action::Trigger {
+            start,
+            vectors: KVec::from_elem(true, count, GFP_KERNEL)?,
+        },
+    })
+}
+
+/// The eventfd of a descriptor; none for -1.
+fn eventfd(fd: [u8; 4]) -> Result<Option<EventFd>> {
+    match i32::from_ne_bytes(fd) {
+        -1 => Ok(None),
+        fd => EventFd::from_fd(fd).map(Some),
+    }
+}
+
+// --- Reading and writing ----------------------------------------------------------------------
+
+/// Where in which region an offset in the device's file is, and how many bytes there are, up to
+/// `count`.
+fn locate<D: Device>(
+    device: &D,
+    pos: i64,
+    count: usize,
+) -> Result<(D::Region, Region<'_>, u64, usize)> {
+    let pos = u64::try_from(pos).map_err(|_| EINVAL)?;
+    let index = u32::try_from(pos >> OFFSET_SHIFT).map_err(|_| EINVAL)?;
+    let index = D::Region::from_index(index).ok_or(EINVAL)?;
+    let region = device.region(index).ok_or(EINVAL)?;
+    let offset = pos & ((1 << OFFSET_SHIFT) - 1);
+    let left = region.size.checked_sub(offset).ok_or(EINVAL)?;
+    if left == 0 && count > 0 {
+        return Err(EINVAL);
+    }
+    Ok((index, region, offset, (left as usize).min(count)))
+}
+
+/// Reads from a region into the program's memory; returns the bytes read.
+pub(crate) fn read<D: Device>(
+    this: &Instance<D>,
+    to: UserPtr,
+    count: usize,
+    pos: i64,
+) -> Result<usize> {
+    let (index, region, offset, count) = locate::<D>(this, pos, count)?;
+    if let Some(memory) = region.memory {
+        memory.copy_to_user(offset as usize, to, count)?;
+        return Ok(count);
+    }
+    let mut done = 0;
+    while done < count {
+        let result = read_some(this, index, offset + done as u64, count - done, to, done);
+        match result {
+            Ok(read) => done += read,
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// Reads registers, not more than can be gathered; returns the bytes read.
+fn read_some<D: Device>(
+    this: &Instance<D>,
+    index: D::Region,
+    offset: u64,
+    count: usize,
+    to: UserPtr,
+    done: usize,
+) -> Result<usize> {
+    let mut gathered = [0; GATHERED];
+    let mut filled = 0;
+    let count = count.min(GATHERED);
+    while let Some(at) = Access::first(offset + filled as u64, count - filled) {
+        let value = match D::read(this, index, at) {
+            Ok(value) => value,
+            Err(e) if filled == 0 => return Err(e),
+            Err(_) => break,
+        };
+        let end = filled + at.len();
+        gathered[filled..end].copy_from_slice(&value.to_le_bytes()[..at.len()]);
+        filled = end;
+    }
+    UserSlice::new(to.wrapping_byte_add(done), filled)
+        .writer()
+        .write_slice(&gathered[..filled])?;
+    Ok(filled)
+}
+
+/// Writes to a region from the program's memory; returns the bytes written.
+pub(crate) fn write<D: Device>(
+    this: &Instance<D>,
+    from: UserPtr,
+    count: usize,
+    pos: i64,
+) -> Result<usize> {
+    let (index, region, offset, count) = locate::<D>(this, pos, count)?;
+    if !region.writable {
+        return Err(EINVAL);
+    }
+    if let Some(memory) = region.memory {
+        memory.copy_from_user(offset as usize, from, count)?;
+        return Ok(count);
+    }
+    let mut done = 0;
+    while done < count {
+        let result = write_some(this, index, offset + done as u64, count - done, from, done);
+        match result {
+            (0, Err(e)) if done == 0 => return Err(e),
+            (written, Err(_)) => return Ok(done + written),
+            (written, Ok(())) => done += written,
+        }
+    }
+    Ok(done)
+}
+
+/// Writes registers, not more than can be gathered; returns the bytes written, and why not more.
+fn write_some<D: Device>(
+    this: &Instance<D>,
+    index: D::Region,
+    offset: u64,
+    count: usize,
+    from: UserPtr,
+    done: usize,
+) -> (usize, Result) {
+    let mut gathered = [0; GATHERED];
+    let count = count.min(GATHERED);
+    let copied = UserSlice::new(from.wrapping_byte_add(done), count)
+        .reader()
+        .read_slice(&mut gathered[..count]);
+    if let Err(e) = copied {
+        return (0, Err(e));
+    }
+    let mut written = 0;
+    while let Some(at) = Access::first(offset + written as u64, count - written) {
+        let mut value = [0; 4];
+        value[..at.len()].copy_from_slice(&gathered[written..written + at.len()]);
+        if let Err(e) = D::write(this, index, at, u32::from_le_bytes(value)) {
+            return (written, Err(e));
+        }
+        written += at.len();
+    }
+    (written, Ok(()))
+}
+
+/// Which memory a mapping of `len` bytes at `page_offset` pages of the device's file shows, and from
+/// which byte on.
+///
+/// # Errors
+///
+/// `EINVAL` if there is no such memory, `EPERM` if it can't be written but the mapping may.
+pub(crate) fn mapped<D: Device>(
+    device: &D,
+    page_offset: u64,
+    len: usize,
+    writable: bool,
+) -> Result<Mapped<'_>> {
+    let pos = page_offset
+        .checked_mul(kernel::page::PAGE_SIZE as u64)
+        .and_then(|pos| i64::try_from(pos).ok())
+        .ok_or(EINVAL)?;
+    let (_, region, offset, within) = locate(device, pos, len)?;
+    let memory = region.memory.filter(|_| region.mappable).ok_or(EINVAL)?;
+    if within < len {
+        return Err(EINVAL);
+    }
+    if writable && !region.writable {
+        return Err(EPERM);
+    }
+    Ok(Mapped {
+        memory,
+        offset: offset as usize,
+        writable: region.writable,
+    })
+}
+
+/// What a mapping shows.
+pub(crate) struct Mapped<'a> {
+    pub(crate) memory: &'a crate::abi::memory::Memory,
+    /// The first byte of the memory.
+    pub(crate) offset: usize,
+    /// Whether the mapping may ever be written.
+    pub(crate) writable: bool,
+}

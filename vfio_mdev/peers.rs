@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Peer-to-peer groups: devices that share resources, and so have one user.
+//!
+//! Devices with one UUID in `peer_to_peer_resource_uuid` are in one software group of
+//! `iommu_group.ko`, which `vfio.ko` offers to userspace as a whole. Here is which UUID means which
+//! group, and who is in it; a change is made together with that of the software group, while nobody
+//! can open any of the devices concerned.
+
+use iommu_group::software;
+use kernel::{
+    device::Device as BusDevice,
+    new_mutex,
+    new_spinlock,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc,
+        Mutex,
+        SpinLock, //
+    }, //
+};
+use kernel_ext::tree::{
+    Node,
+    Tree, //
+};
+
+use crate::{
+    abi::{
+        globals::PEERS,
+        members::Erased, //
+    },
+    uuid::Uuid, //
+};
+
+/// All groups, and all devices that can be in one.
+pub(crate) struct Peers {
+    groups: Tree<Uuid, Arc<Group>>,
+    /// By the name of the device.
+    devices: Tree<Uuid, Arc<Peer>>,
+}
+
+impl Peers {
+    pub(crate) const fn new() -> Self {
+        Self {
+            groups: Tree::new(),
+            devices: Tree::new(),
+        }
+    }
+}
+
+/// Whose device a peer is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DriverKey(pub(crate) usize);
+
+/// Asks a peer's parent whether it may join the members of a group.
+type Admit = fn(&Peer, &[Arc<Peer>]) -> Result;
+
+/// A device that can be in a group with others.
+#[pin_data]
+pub(crate) struct Peer {
+    name: Uuid,
+    dev: ARef<BusDevice>,
+    driver: DriverKey,
+    instance: Erased,
+    admit: Admit,
+    /// Changed with [`PEERS`] held, while the device can't be opened.
+    #[pin]
+    group: SpinLock<Arc<Group>>,
+}
+
+/// Devices with one UUID.
+#[pin_data]
+struct Group {
+    uuid: Uuid,
+    /// Changed with [`PEERS`] held.
+    #[pin]
+    members: Mutex<KVec<Arc<Peer>>>,
+    /// How many members are open. Held while the driver is told of the first and of the last one.
+    #[pin]
+    open: Mutex<usize>,
+}
+
+impl Group {
+    fn new(uuid: Uuid) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                uuid,
+                members <- new_mutex!(KVec::new(), "vfio_mdev::Group::members"),
+                open <- new_mutex!(0, "vfio_mdev::Group::open"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Makes sure that one more member can be added.
+    fn reserve(&self) -> Result {
+        self.members.lock().reserve(1, GFP_KERNEL)?;
+        Ok(())
+    }
+
+    /// Adds a member, for which there is room.
+    fn add(&self, peer: Arc<Peer>) {
+        // Room was made by `reserve`, and only holders of `PEERS` add.
+        let _ = self.members.lock().push_within_capacity(peer);
+    }
+
+    /// Takes a member out; returns whether none is left.
+    fn remove(&self, peer: &Arc<Peer>) -> bool {
+        let mut members = self.members.lock();
+        members.retain(|member| !Arc::ptr_eq(member, peer));
+        members.is_empty()
+    }
+}
+
+impl Peer {
+    /// A device that has a group of its own, of a random UUID. `None` if groups can't be changed: the
+    /// VFIO core in use doesn't know how.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(
+        name: Uuid,
+        dev: &BusDevice,
+        driver: DriverKey,
+        instance: Erased,
+        admit: Admit,
+    ) -> Result<Option<Arc<Self>>> {
+        if !software::can_regroup() {
+            return Ok(None);
+        }
+        let group = Group::new(Uuid::random())?;
+        let peer = Arc::pin_init(
+            pin_init!(Self {
+                name,
+                dev: dev.into(),
+                driver,
+                instance,
+                admit,
+                group <- new_spinlock!(group, "vfio_mdev::Peer::group"),
+            }),
+            GFP_KERNEL,
+        )?;
+        Ok(Some(peer))
+    }
+
+    fn group(&self) -> Arc<Group> {
+        self.group.lock().clone()
+    }
+
+    /// What `peer_to_peer_resource_uuid` says.
+    pub(crate) fn uuid(&self) -> Uuid {
+        self.group().uuid
+    }
+
+    pub(crate) fn instance(&self) -> Erased {
+        self.instance
+    }
+
+    /// Calls `f` with the members of the group, none of which comes or goes meanwhile.
+    pub(crate) fn with_members<R>(&self, f: impl FnOnce(&[Arc<Peer>]) -> R) -> R {
+        f(&self.group().members.lock())
+    }
+
+    /// Counts the device as open; `first` is called if no other member is.
+    ///
+    /// # Errors
+    ///
+    /// What `first` says; the device isn't counted then.
+    pub(crate) fn opened(&self, first: impl FnOnce(&[Arc<Peer>]) -> Result) -> Result {
+        let group = self.group();
+        let mut open = group.open.lock();
+        if *open == 0 {
+            first(&group.members.lock())?;
+        }
+        *open += 1;
+        Ok(())
+    }
+
+    /// Undoes [`Peer::opened`]; `last` is called if no other member is open.
+    pub(crate) fn closed(&self, last: impl FnOnce(&[Arc<Peer>])) {
+        let group = self.group();
+        let mut open = group.open.lock();
+        *open -= 1;
+        if *open == 0 {
+            last(&group.members.lock());
+        }
+    }
+}
+
+/// Lets others find a device, which is registered with VFIO and hence in a software group of its own.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn enter(peer: &Arc<Peer>) -> Result {
+    let group = peer.group();
+    let by_name = Node::new(peer.name, peer.clone())?;
+    let by_uuid = Node::new(group.uuid, group.clone())?;
+    let mut peers = PEERS.lock();
+    group.reserve()?;
+    group.add(peer.clone());
+    peers.devices.insert(by_name);
+    peers.groups.insert(by_uuid);
+    Ok(())
+}
+
+/// Takes a device, which isn't registered with VFIO any more, out of its group.
+pub(crate) fn leave(peer: &Arc<Peer>) {
+    let mut peers = PEERS.lock();
+    peers.devices.remove(&peer.name);
+    let group = peer.group();
+    if group.remove(peer) {
+        peers.groups.remove(&group.uuid);
+    }
+}
+
+/// The device with a name, if it can be in a group with others.
+pub(crate) fn find(name: Uuid) -> Option<Arc<Peer>> {
+    PEERS.lock().devices.get(&name).cloned()
+}
+
+/// Puts a device into the group with a UUID: that of the devices which have it, or one of its own.
+///
+/// # Errors
+///
+/// What fails changes nothing. `EBUSY` if a device of the former or the new group is open or its group's
+/// file is, `EXDEV` if the new group has devices of another driver, `ENODEV` if the device is being
+/// removed, `ENOMEM`, and what its parent says.
+pub(crate) fn assign(peer: &Arc<Peer>, uuid: Uuid) -> Result {
+    let mut peers = PEERS.lock();
+    let from = peer.group();
+    if from.uuid == uuid {
+        return Ok(());
+    }
+    let (to, entry) = match peers.groups.get(&uuid) {
+        Some(group) => (group.clone(), None),
+        None => {
+            let group = Group::new(uuid)?;
+            (group.clone(), Some(Node::new(uuid, group)?))
+        }
+    };
+    to.reserve()?;
+    let companions = admitted(peer, &to)?;
+    let mut entry = Some(entry);
+    software::regroup(&peer.dev, &companions, &mut || {
+        if from.remove(peer) {
+            peers.groups.remove(&from.uuid);
+        }
+        to.add(peer.clone());
+        let former = core::mem::replace(&mut *peer.group.lock(), to.clone());
+        drop(former);
+        if let Some(entry) = entry.take().flatten() {
+            peers.groups.insert(entry);
+        }
+    })
+}
+
+/// The devices of `group`, once driver and parent have agreed that `peer` joins them.
+fn admitted(peer: &Peer, group: &Group) -> Result<KVec<ARef<BusDevice>>> {
+    let members = group.members.lock();
+    let mut devices = KVec::with_capacity(members.len(), GFP_KERNEL)?;
+    if members.is_empty() {
+        return Ok(devices);
+    }
+    if members.iter().any(|member| member.driver != peer.driver) {
+        return Err(EXDEV);
+    }
+    (peer.admit)(peer, &members)?;
+    for member in members.iter() {
+        devices.push(member.dev.clone(), GFP_KERNEL)?;
+    }
+    Ok(devices)
+}
