@@ -37,10 +37,11 @@ def guest(name, *options, kernel="stock"):
 def kunit_step(name, repo, kernel):
     """The KUnit suites of all our modules: loading them runs them, debugfs has the results."""
     expected = kunit.in_sources(repo)
+    modules = sorted({module for module, _ in expected})
     return Step(
         name,
         ["tools/testing/vm/run", "--kernel", kernel, "--stack", "rust", "--mdev", "rust"]
-        + ["--load", "vfio_iommu_pamu"]
+        + [word for module in modules for word in ("--load", module)]
         + ["--", "sh", "-c", "cat /sys/kernel/debug/kunit/*/results"],
         lambda output, _status: kunit.judge(expected, output),
         after=(f"build-{kernel}",),
