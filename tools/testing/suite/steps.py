@@ -90,6 +90,8 @@ def all_steps(repo):
         guest("exports-rust", "--stack", "rust", "--set", "exports"),
         script("differential", "tools/testing/differential/run", "--no-build",
                after=("build-stock", "drivers-stock", "programs")),
+        guest("nic-c", "--stack", "c", "--set", "nic"),
+        guest("nic-rust", "--stack", "rust", "--set", "nic"),
         guest("hotplug-c", "--stack", "c", "--set", "hotplug"),
         guest("hotplug-rust", "--stack", "rust", "--set", "hotplug"),
         guest("noiommu-c", "--stack", "c", "--set", "noiommu", kernel="test"),

@@ -24,12 +24,14 @@ mod map;
 mod mdev;
 mod mdev_bus;
 mod migration;
+mod nic;
 mod nointremap;
 mod noiommu;
 mod pinned;
 mod pinning;
 mod pointers;
 mod removal;
+mod sriov;
 mod stress;
 mod sysfs;
 mod unmap;
@@ -102,6 +104,14 @@ pub fn pinning_set() -> Vec<Trial> {
 /// The cases with a driver that calls what the core offers to other modules.
 pub fn exports_set() -> Vec<Trial> {
     [exports::cases(), virqfd::cases(), machine::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// The cases with network controllers.
+pub fn nic_set() -> Vec<Trial> {
+    [nic::cases(), sriov::cases()]
         .into_iter()
         .flatten()
         .collect()

@@ -13,6 +13,7 @@
 
 mod cases;
 mod core_test;
+mod e1000e;
 mod edu;
 mod env;
 mod harness;
@@ -46,6 +47,8 @@ enum Set {
     Pinning,
     /// The first, with a driver that calls what the core offers to modules, and with KVM.
     Exports,
+    /// The first, with network controllers, one of them with virtual functions.
+    Nic,
     /// A machine without an IOMMU.
     Noiommu,
     /// The first, with places where devices are plugged in and pulled out.
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Set::Mdev => cases::mdev_set(),
         Set::Pinning => cases::pinning_set(),
         Set::Exports => cases::exports_set(),
+        Set::Nic => cases::nic_set(),
         Set::Noiommu => cases::noiommu_set(),
         Set::Hotplug => cases::hotplug_set(),
         Set::Stress => cases::stress_set(),

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Network controllers in slots of their own: what plain PCI devices have no hardware for.
+
+use crate::{
+    e1000e::{
+        MEMORY,
+        Nic, //
+    },
+    env::{
+        Setup,
+        attached, //
+    },
+    harness::{
+        Failure,
+        cases, //
+    },
+};
+use anyhow::{
+    Result,
+    ensure, //
+};
+use std::{
+    fs,
+    os::fd::AsRawFd,
+    thread,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+use vfio_client::{
+    Bytes,
+    Device,
+    Errno,
+    Interrupt,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    pci::{
+        self,
+        Config, //
+    },
+    raw,
+    request,
+    uapi::{
+        VFIO_PCI_BAR0_REGION_INDEX,
+        VFIO_PCI_MSI_IRQ_INDEX, //
+    }, //
+};
+
+cases! {
+    frame_comes_back,
+    interrupts,
+    k8_slot_is_reset_as_a_whole,
+    k8_slot_is_not_reset_with_a_stranger_in_it,
+    k9_closed_devices_sleep,
+    d12_low_power,
+    d12_low_power_with_wakeup,
+    d17_features_of_the_driver,
+    d17_dma_buf_holds_the_device,
+}
+
+/// A controller, the first function of its slot.
+pub const NIC: &str = "0000:01:00.0";
+/// The other function of the slot, in the same group.
+const OTHER: &str = "0000:01:00.1";
+
+const GET: u32 = 1 << 16;
+const SET: u32 = 1 << 17;
+const PROBE: u32 = 1 << 18;
+const LOW_POWER_ENTRY: u32 = 3;
+const LOW_POWER_ENTRY_WITH_WAKEUP: u32 = 4;
+const LOW_POWER_EXIT: u32 = 5;
+const BUS_MASTER: u32 = 10;
+const DMA_BUF: u32 = 11;
+const ZPCI_ERROR: u32 = 13;
+
+/// Asks for a feature, with some payload.
+pub fn feature(device: &Device, flags: u32, payload: &[u8]) -> Result<i32, Errno> {
+    // CAST: A payload has a few bytes.
+    let size = 8 + payload.len() as u32;
+    let mut bytes = Bytes::new().u32(size).u32(flags).raw(payload);
+    raw::bytes(device, request::DEVICE_FEATURE, &mut bytes)
+}
+
+fn frame() -> Vec<u8> {
+    let addresses = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1];
+    let kind = [0x88, 0xb5];
+    let words = (0..120u8).map(|i| i ^ 0x5a);
+    addresses.into_iter().chain(kind).chain(words).collect()
+}
+
+fn frame_comes_back() -> Result<()> {
+    let setup = Setup::with(NIC, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(MEMORY)?;
+    let nic = Nic::new(&setup.device)?;
+    for iova in [0x10_0000, 0x1_0000_0000] {
+        setup.container.map(iova, &memory, MapFlags::ReadWrite)?;
+        assert_eq!(nic.echo(&memory, iova, &frame())?, frame());
+        setup.container.unmap(iova, MEMORY as u64)?;
+    }
+    // Nothing reaches the memory any more.
+    assert!(nic.echo(&memory, 0x10_0000, &frame()).is_err());
+    Ok(())
+}
+
+fn interrupts() -> Result<()> {
+    let setup = Setup::with(NIC, Iommu::Type1v2)?;
+    let nic = Nic::new(&setup.device)?;
+    let interrupt = Interrupt::new()?;
+    setup
+        .device
+        .enable_irqs(VFIO_PCI_MSI_IRQ_INDEX, &[&interrupt])?;
+    for _ in 0..3 {
+        nic.interrupt();
+        assert_ne!(interrupt.wait(Duration::from_secs(5))?, 0);
+        assert_eq!(nic.causes() & 1, 1);
+    }
+    setup.device.disable_irqs(VFIO_PCI_MSI_IRQ_INDEX)?;
+    nic.interrupt();
+    assert_eq!(interrupt.wait(Duration::from_millis(50))?, 0);
+    Ok(())
+}
+
+/// The devices that a reset hits: group, bus, device and function.
+fn hit(device: &Device) -> Result<Vec<(u32, u32)>> {
+    let mut bytes = Bytes::new().u32(12 + 8 * 8).u32(0).u32(0).fill(0, 8 * 8);
+    raw::bytes(device, request::DEVICE_GET_PCI_HOT_RESET_INFO, &mut bytes)?;
+    let one = |i| {
+        let at = 12 + 8 * i as usize;
+        (bytes.get_u32(at), bytes.get_u32(at + 4) >> 16)
+    };
+    Ok((0..bytes.get_u32(8)).map(one).collect())
+}
+
+fn k8_slot_is_reset_as_a_whole() -> Result<()> {
+    let setup = Setup::with(NIC, Iommu::Type1v2)?;
+    let number = pci::group_of(NIC)?;
+    ensure!(number == pci::group_of(OTHER)?, "one group for the slot");
+    assert_eq!(hit(&setup.device)?, [(number, 0x0001), (number, 0x0101)]);
+    let other = setup.group.device(OTHER)?;
+    let nics = [Nic::new(&setup.device)?, Nic::new(&other)?];
+    for nic in &nics {
+        nic.set_up();
+        assert!(nic.is_set_up());
+    }
+    setup.device.hot_reset(&[&setup.group])?;
+    // Both of them lost what their users had set, and are there as before.
+    for nic in &nics {
+        assert!(nic.is_alive());
+        assert!(!nic.is_set_up());
+    }
+    // Not without the group, and with no other file.
+    assert_eq!(setup.device.hot_reset(&[]).errno(), Errno::EINVAL);
+    let mut bytes = Bytes::new().u32(16).u32(0).u32(1);
+    let null = fs::File::open("/dev/null")?;
+    bytes = bytes.raw(&null.as_raw_fd().to_ne_bytes());
+    let reset = raw::bytes(&setup.device, request::DEVICE_PCI_HOT_RESET, &mut bytes);
+    assert_eq!(reset, Err(Errno::EINVAL));
+    Ok(())
+}
+
+fn k8_slot_is_not_reset_with_a_stranger_in_it() -> Result<()> {
+    let (_container, group) = attached(NIC, Iommu::Type1v2)?;
+    let strange = crate::env::group(crate::env::EDU)?;
+    let device = group.device(NIC)?;
+    assert_eq!(device.hot_reset(&[&strange]).errno(), Errno::EINVAL);
+    // A function without a driver of VFIO keeps the slot from being reset.
+    pci::unbind(OTHER)?;
+    let outcome = device.hot_reset(&[&group]).map_err(|error| error.errno());
+    pci::bind(OTHER, "vfio-pci")?;
+    assert_eq!(outcome, Err(Errno::EINVAL));
+    device.hot_reset(&[&group])?;
+    Ok(())
+}
+
+fn power(bdf: &str) -> Result<String> {
+    let path = pci::sysfs(bdf).join("power/runtime_status");
+    Ok(fs::read_to_string(path)?.trim().to_owned())
+}
+
+fn reaches(bdf: &str, state: &str) -> Result<()> {
+    let start = Instant::now();
+    while power(bdf)? != state {
+        ensure!(
+            start.elapsed() < Duration::from_secs(5),
+            "{bdf} is {}, not {state}",
+            power(bdf)?
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+fn k9_closed_devices_sleep() -> Result<()> {
+    reaches(NIC, "suspended")?;
+    let (container, group) = attached(NIC, Iommu::Type1v2)?;
+    assert_eq!(power(NIC)?, "suspended", "it isn't open");
+    let device = group.device(NIC)?;
+    assert_eq!(power(NIC)?, "active");
+    // The other function sleeps on.
+    assert_eq!(power(OTHER)?, "suspended");
+    device.info()?;
+    drop(device);
+    reaches(NIC, "suspended")?;
+    drop(container);
+    Ok(())
+}
+
+fn d12_low_power() -> Result<()> {
+    let setup = Setup::with(NIC, Iommu::Type1v2)?;
+    let device = &setup.device;
+    for number in [LOW_POWER_ENTRY, LOW_POWER_EXIT] {
+        assert_eq!(feature(device, PROBE | SET | number, &[]), Ok(0));
+        let get = feature(device, PROBE | GET | number, &[]);
+        assert_eq!(get, Err(Errno::EINVAL));
+    }
+    feature(device, SET | LOW_POWER_EXIT, &[])?;
+    feature(device, SET | LOW_POWER_ENTRY, &[])?;
+    reaches(NIC, "suspended")?;
+    let again = feature(device, SET | LOW_POWER_ENTRY, &[]);
+    assert_eq!(again, Err(Errno::EINVAL));
+    // Any request wakes it, and so does a look at its configuration; then it sleeps again.
+    device.info()?;
+    assert_eq!(Config::of(device)?.read_u16(0)?, 0x8086);
+    reaches(NIC, "suspended")?;
+    feature(device, SET | LOW_POWER_EXIT, &[])?;
+    assert_eq!(power(NIC)?, "active");
+    assert!(Nic::new(device)?.is_alive());
+    Ok(())
+}
+
+fn d12_low_power_with_wakeup() -> Result<()> {
+    let setup = Setup::with(NIC, Iommu::Type1v2)?;
+    let device = &setup.device;
+    let enter = |fd: i32| {
+        let payload = Bytes::new().raw(&fd.to_ne_bytes()).u32(0);
+        feature(device, SET | LOW_POWER_ENTRY_WITH_WAKEUP, payload.as_ref())
+    };
+    assert_eq!(enter(-1), Err(Errno::EINVAL));
+    assert_eq!(enter(9999), Err(Errno::EBADF));
+    let short = feature(device, SET | LOW_POWER_ENTRY_WITH_WAKEUP, &[0; 4]);
+    assert_eq!(short, Err(Errno::EINVAL));
+    let wakeup = Interrupt::new()?;
+    enter(wakeup.number())?;
+    reaches(NIC, "suspended")?;
+    assert_eq!(wakeup.wait(Duration::from_millis(20))?, 0);
+    device.info()?;
+    assert_eq!(wakeup.wait(Duration::from_secs(5))?, 1);
+    // It has to be sent to sleep anew.
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(power(NIC)?, "active");
+    Ok(())
+}
+
+fn d17_features_of_the_driver() -> Result<()> {
+    let setup = Setup::with(NIC, Iommu::Type1v2)?;
+    let device = &setup.device;
+    for number in [BUS_MASTER, ZPCI_ERROR] {
+        for flags in [PROBE | SET, PROBE | GET, SET, GET] {
+            let answer = feature(device, flags | number, &[0; 64]);
+            assert_eq!(answer, Err(Errno::ENOTTY), "feature {number}");
+        }
+    }
+    assert_eq!(feature(device, PROBE | GET | DMA_BUF, &[]), Ok(0));
+    let set = feature(device, PROBE | SET | DMA_BUF, &[]);
+    assert_eq!(set, Err(Errno::EINVAL));
+    let buffer = |region: u32, ranges: u32, length: u64| {
+        let payload = Bytes::new().u32(region).u32(0).u32(0).u32(ranges);
+        let payload = payload.u64(0).u64(length);
+        feature(device, GET | DMA_BUF, payload.as_ref())
+    };
+    let page = PAGE_SIZE as u64;
+    assert_eq!(buffer(0, 0, page), Err(Errno::EINVAL));
+    assert_eq!(buffer(0, 1, 17), Err(Errno::EINVAL));
+    assert_eq!(buffer(9, 1, page), Err(Errno::ENODEV));
+    Ok(())
+}
+
+/// The driver hands out memory of the device, and keeps the device registered meanwhile.
+fn d17_dma_buf_holds_the_device() -> Result<()> {
+    let setup = Setup::with(NIC, Iommu::Type1v2)?;
+    setup.device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
+    let payload = Bytes::new().u32(0).u32(0).u32(0).u32(1);
+    let payload = payload.u64(0).u64(PAGE_SIZE as u64);
+    let number = feature(&setup.device, GET | DMA_BUF, payload.as_ref())?;
+    let link = fs::read_link(format!("/proc/self/fd/{number}"))?;
+    assert!(link.to_string_lossy().contains("dmabuf"), "{link:?}");
+    // It goes with the device's last file, or else the device could not be taken away.
+    drop(setup);
+    pci::unbind(NIC)?;
+    pci::bind(NIC, "vfio-pci")?;
+    nix::unistd::close(number)?;
+    Ok(())
+}

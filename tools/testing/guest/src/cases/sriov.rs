@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A network controller whose virtual functions programs get while another one has the whole.
+
+use super::nic::feature;
+use crate::{
+    env::{
+        Setup,
+        attached, //
+    },
+    harness::{
+        Failure,
+        cases, //
+    },
+};
+use anyhow::{
+    Context,
+    Result,
+    ensure, //
+};
+use std::{
+    fs,
+    path::Path, //
+};
+use vfio_client::{
+    Device,
+    Errno,
+    Group,
+    Iommu,
+    pci::{
+        self,
+        Config, //
+    },
+    uapi::VFIO_PCI_BAR0_REGION_INDEX, //
+};
+
+cases! {
+    virtual_functions_come_and_go,
+    several_functions_in_one_container,
+    d8_only_whole_devices_have_tokens,
+    d8_token_is_wanted_from_users_of_functions,
+    g11_token_of_the_whole_device,
+}
+
+/// The controller.
+const WHOLE: &str = "0000:02:00.0";
+
+const SET: u32 = 1 << 17;
+const PROBE: u32 = 1 << 18;
+const TOKEN: [u8; 16] = [
+    0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff,
+];
+const RIGHT: &str = "vf_token=00112233-4455-6677-8899-aabbccddeeff";
+const WRONG: &str = "vf_token=11112233-4455-6677-8899-aabbccddeeff";
+
+/// Virtual functions, until it is dropped. Their names are in order.
+struct Functions(Vec<String>);
+
+impl Functions {
+    fn new(count: usize) -> Result<Self> {
+        pci::write_attribute(WHOLE, "sriov_numvfs", &count.to_string())?;
+        let name = |i| -> Result<String> {
+            let link = fs::read_link(pci::sysfs(WHOLE).join(format!("virtfn{i}")))?;
+            let name = link.file_name().and_then(|name| name.to_str());
+            Ok(name.context("no name")?.to_owned())
+        };
+        Ok(Self((0..count).map(name).collect::<Result<_>>()?))
+    }
+}
+
+impl Drop for Functions {
+    fn drop(&mut self) {
+        let _ = pci::write_attribute(WHOLE, "sriov_numvfs", "0");
+    }
+}
+
+/// Opens a device by its name and what belongs to it.
+fn open(group: &Group, bdf: &str, more: &str) -> Result<Device, Errno> {
+    let name = format!("{bdf} {more}");
+    group.device(name.trim_end()).map_err(|error| error.errno())
+}
+
+fn virtual_functions_come_and_go() -> Result<()> {
+    let functions = Functions::new(2)?;
+    for bdf in &functions.0 {
+        assert_eq!(pci::driver(bdf).as_deref(), Some("vfio-pci"));
+        let number = pci::group_of(bdf)?;
+        ensure!(number != pci::group_of(WHOLE)?, "a group of its own");
+        assert!(Path::new(&format!("/dev/vfio/{number}")).exists());
+    }
+    let groups: Vec<_> = functions.0.iter().map(|bdf| pci::group_of(bdf)).collect();
+    drop(functions);
+    for number in groups {
+        assert!(!Path::new(&format!("/dev/vfio/{}", number?)).exists());
+    }
+    // While a program has the whole device, they come all the same.
+    let setup = Setup::with(WHOLE, Iommu::Type1v2)?;
+    let functions = Functions::new(1)?;
+    assert_eq!(functions.0.len(), 1);
+    setup.device.info()?;
+    Ok(())
+}
+
+fn several_functions_in_one_container() -> Result<()> {
+    let setup = Setup::with(WHOLE, Iommu::Type1v2)?;
+    feature(&setup.device, SET, &TOKEN)?;
+    let functions = Functions::new(2)?;
+    let mut open_functions = Vec::new();
+    for bdf in &functions.0 {
+        let group = crate::env::group(bdf)?;
+        group.set_container(&setup.container)?;
+        let device = open(&group, bdf, RIGHT)?;
+        let config = Config::of(&device)?;
+        // What a function lacks in its own configuration, the driver makes up.
+        let ids = (config.read_u16(0)?, config.read_u16(2)?);
+        assert_eq!(ids, (0x8086, 0x10ca), "{bdf}");
+        config.enable()?;
+        let bar = device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
+        let registers = device.map_region(&bar, 0, bar.size as usize)?;
+        // The status register of a function: its link.
+        assert_ne!(registers.read_u32(8), u32::MAX, "{bdf}");
+        drop(registers);
+        open_functions.push((device, group));
+    }
+    Ok(())
+}
+
+fn d8_only_whole_devices_have_tokens() -> Result<()> {
+    let functions = Functions::new(1)?;
+    let whole = Setup::with(WHOLE, Iommu::Type1v2)?;
+    assert_eq!(feature(&whole.device, PROBE | SET, &[]), Ok(0));
+    let get = feature(&whole.device, 1 << 16, &[0; 16]);
+    assert_eq!(get, Err(Errno::EINVAL), "a token can't be read");
+    let short = feature(&whole.device, SET, &TOKEN[..15]);
+    assert_eq!(short, Err(Errno::EINVAL));
+    feature(&whole.device, SET, &TOKEN)?;
+    let (_container, group) = attached(&functions.0[0], Iommu::Type1v2)?;
+    let function = open(&group, &functions.0[0], RIGHT)?;
+    assert_eq!(feature(&function, SET, &TOKEN), Err(Errno::ENOTTY));
+    let edu = Setup::new()?;
+    assert_eq!(feature(&edu.device, SET, &TOKEN), Err(Errno::ENOTTY));
+    Ok(())
+}
+
+fn d8_token_is_wanted_from_users_of_functions() -> Result<()> {
+    let functions = Functions::new(1)?;
+    let bdf = &functions.0[0];
+    let (_container, group) = attached(bdf, Iommu::Type1v2)?;
+    // There always is one, if only the driver's.
+    assert_eq!(open(&group, bdf, "").err(), Some(Errno::EACCES));
+    assert_eq!(open(&group, bdf, WRONG).err(), Some(Errno::EACCES));
+    let whole = Setup::with(WHOLE, Iommu::Type1v2)?;
+    feature(&whole.device, SET, &TOKEN)?;
+    for (more, errno) in [
+        ("", Errno::EACCES),
+        (WRONG, Errno::EACCES),
+        ("vf_token=00112233", Errno::EINVAL),
+        ("token=00112233-4455-6677-8899-aabbccddeeff", Errno::EINVAL),
+    ] {
+        assert_eq!(open(&group, bdf, more).err(), Some(errno), "{more}");
+    }
+    let device = open(&group, bdf, RIGHT)?;
+    device.info()?;
+    // The token stays when the whole device is closed.
+    drop(whole);
+    device.info()?;
+    drop(device);
+    open(&group, bdf, RIGHT)?.info()?;
+    assert_eq!(open(&group, bdf, WRONG).err(), Some(Errno::EACCES));
+    Ok(())
+}
+
+fn g11_token_of_the_whole_device() -> Result<()> {
+    let functions = Functions::new(1)?;
+    let bdf = &functions.0[0];
+    let (_container, group) = attached(WHOLE, Iommu::Type1v2)?;
+    // While no function is in use, who opens the whole may name a new token.
+    let whole = open(&group, WHOLE, RIGHT)?;
+    let (_other, of_function) = attached(bdf, Iommu::Type1v2)?;
+    let function = open(&of_function, bdf, RIGHT)?;
+    drop(whole);
+    // Now its user has to know the token of those who use functions.
+    assert_eq!(open(&group, WHOLE, "").err(), Some(Errno::EACCES));
+    assert_eq!(open(&group, WHOLE, WRONG).err(), Some(Errno::EACCES));
+    let name = format!("{WHOLE} {RIGHT} more");
+    assert_eq!(group.device(&name).errno(), Errno::EINVAL);
+    open(&group, WHOLE, RIGHT)?.info()?;
+    drop(function);
+    open(&group, WHOLE, "")?.info()?;
+    Ok(())
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A driver for Intel's 82574 network controller, as far as sending a frame to itself goes.
+
+use anyhow::{
+    Result,
+    ensure, //
+};
+use std::{
+    thread::sleep,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+use vfio_client::{
+    Device,
+    Memory,
+    PAGE_SIZE,
+    pci::Config,
+    uapi::VFIO_PCI_BAR0_REGION_INDEX, //
+};
+
+const CTRL: usize = 0x0000;
+const STATUS: usize = 0x0008;
+const INTERRUPT_CAUSE: usize = 0x00c0;
+const INTERRUPT_SET: usize = 0x00c8;
+const INTERRUPT_MASK: usize = 0x00d0;
+const RECEIVE_CONTROL: usize = 0x0100;
+const TRANSMIT_CONTROL: usize = 0x0400;
+const RECEIVE_RING: usize = 0x2800;
+const TRANSMIT_RING: usize = 0x3800;
+/// From a ring's address: its length in bytes, its head and its tail.
+const LENGTH: usize = 0x08;
+const HEAD: usize = 0x10;
+const TAIL: usize = 0x18;
+
+const LINK_UP: u32 = 1 << 1;
+const RESET: u32 = 1 << 26;
+/// Enable, all addresses, what is sent comes back, without the checksum.
+const RECEIVE: u32 = (1 << 1) | (1 << 3) | (1 << 4) | (1 << 6) | (1 << 15) | (1 << 26);
+const TRANSMIT: u32 = 1 << 1;
+/// In a descriptor: one frame, add a checksum, report when it is done.
+const SEND: u64 = (1 | 2 | 8) << 24;
+/// In a descriptor's second half: the controller is done with it.
+const SENT: u64 = 1 << 32;
+const RECEIVED: u64 = 1 << 32;
+
+/// Descriptors of a ring; the hardware wants a multiple of 8.
+const RING: usize = 8;
+
+/// What a controller reaches, one page each.
+const TRANSMIT_AT: usize = 0;
+const RECEIVE_AT: usize = PAGE_SIZE;
+const FRAME_AT: usize = 2 * PAGE_SIZE;
+const BUFFER_AT: usize = 3 * PAGE_SIZE;
+/// Bytes of memory that [`Nic::echo`] needs.
+pub const MEMORY: usize = 4 * PAGE_SIZE;
+
+/// An open controller.
+#[derive(Debug)]
+pub struct Nic(Memory);
+
+impl Nic {
+    /// Resets it, lets it do DMA, and maps its registers.
+    pub fn new(device: &Device) -> Result<Self> {
+        Config::of(device)?.enable()?;
+        let bar = device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
+        let nic = Self(device.map_region(&bar, 0, bar.size as usize)?);
+        nic.0.write_u32(CTRL, nic.0.read_u32(CTRL) | RESET);
+        Ok(nic)
+    }
+
+    /// Whether registers can be read.
+    pub fn is_alive(&self) -> bool {
+        self.0.read_u32(STATUS) & LINK_UP != 0
+    }
+
+    /// Gives it a ring, which it forgets when it is reset.
+    pub fn set_up(&self) {
+        self.ring(TRANSMIT_RING, 0x1000);
+    }
+
+    /// Whether it has a ring.
+    pub fn is_set_up(&self) -> bool {
+        self.0.read_u32(TRANSMIT_RING) != 0
+    }
+
+    /// Lets the controller raise an interrupt by itself.
+    pub fn interrupt(&self) {
+        self.0.write_u32(INTERRUPT_MASK, 1);
+        self.0.write_u32(INTERRUPT_SET, 1);
+    }
+
+    /// Acknowledges interrupts and returns their causes.
+    pub fn causes(&self) -> u32 {
+        self.0.read_u32(INTERRUPT_CAUSE)
+    }
+
+    fn ring(&self, registers: usize, iova: u64) {
+        // CAST: The two halves of the address.
+        self.0.write_u32(registers, iova as u32);
+        self.0.write_u32(registers + 4, (iova >> 32) as u32);
+        self.0.write_u32(registers + LENGTH, (RING * 16) as u32);
+        self.0.write_u32(registers + HEAD, 0);
+        self.0.write_u32(registers + TAIL, 0);
+    }
+
+    /// Sends a frame to itself, by way of `memory`, which is mapped at `iova`; returns what came.
+    pub fn echo(&self, memory: &Memory, iova: u64, frame: &[u8]) -> Result<Vec<u8>> {
+        memory.fill(0, MEMORY, 0);
+        memory.write(FRAME_AT, frame);
+        memory.write_u64(TRANSMIT_AT, iova + FRAME_AT as u64);
+        memory.write_u64(TRANSMIT_AT + 8, frame.len() as u64 | SEND);
+        memory.write_u64(RECEIVE_AT, iova + BUFFER_AT as u64);
+        self.ring(RECEIVE_RING, iova + RECEIVE_AT as u64);
+        self.ring(TRANSMIT_RING, iova + TRANSMIT_AT as u64);
+        self.0.write_u32(RECEIVE_CONTROL, RECEIVE);
+        self.0.write_u32(RECEIVE_RING + TAIL, 1);
+        self.0.write_u32(TRANSMIT_CONTROL, TRANSMIT);
+        self.0.write_u32(TRANSMIT_RING + TAIL, 1);
+        wait(memory, TRANSMIT_AT, SENT)?;
+        wait(memory, RECEIVE_AT, RECEIVED)?;
+        let length = memory.read_u16(RECEIVE_AT + 8);
+        Ok(memory.to_vec(BUFFER_AT, length.into()))
+    }
+}
+
+/// Waits until a descriptor has a bit in its second half.
+fn wait(memory: &Memory, descriptor: usize, bit: u64) -> Result<()> {
+    let start = Instant::now();
+    while memory.read_u64(descriptor + 8) & bit == 0 {
+        ensure!(start.elapsed() < Duration::from_secs(5), "no DMA");
+        sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
