@@ -18,6 +18,8 @@ mod abi;
 mod account;
 mod debugfs;
 mod entry;
+#[cfg(CONFIG_KUNIT)]
+mod host;
 mod life;
 mod notify;
 mod pasid;
@@ -26,6 +28,10 @@ mod roster;
 mod set;
 mod source;
 mod space;
+#[cfg(CONFIG_KUNIT)]
+mod tests;
+pub mod vcmd;
+pub mod virtio;
 
 use kernel::prelude::*;
 use kernel_ext::iommu::pasid::GlobalPasids;

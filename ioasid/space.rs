@@ -61,6 +61,7 @@ use crate::{
 };
 
 /// Memory for what spaces consist of.
+#[derive(Clone)]
 pub struct Memory {
     ids: Arc<Slab<Entry>>,
     sets: Arc<Slab<SetState>>,
@@ -79,6 +80,12 @@ impl Memory {
         })
     }
 
+    /// That of the system's space, for others beside it.
+    #[cfg(CONFIG_KUNIT)]
+    pub(crate) fn shared() -> Result<Self> {
+        Ok(crate::abi::system::system().memory.clone())
+    }
+
     /// How many bytes an id takes, beside its place in the tree.
     pub const fn bytes_per_id() -> usize {
         Slab::<Entry>::OBJECT_SIZE
@@ -88,6 +95,7 @@ impl Memory {
 /// A space of ids: the system's, or a test's.
 #[pin_data]
 pub struct Space {
+    memory: Memory,
     #[pin]
     ids: IdMap<Entry>,
     /// By number; [`ROOT`] stands for no set.
@@ -134,8 +142,10 @@ impl Space {
         capacity: u32,
         pasids: Option<GlobalPasids>,
     ) -> impl PinInit<Self, Error> {
+        let memory = memory.clone();
         let (ids, sets) = (memory.ids.clone(), memory.sets.clone());
         try_pin_init!(Self {
+            memory,
             ids <- IdMap::new(ids),
             sets <- IdMap::new(sets),
             names <- new_spinlock_irq!((), "ioasid::Space::names"),
@@ -248,6 +258,14 @@ impl Space {
     /// The custom allocators, the active ones first; `None` if there is none.
     pub(crate) fn allocators(&self) -> Option<Reader<'_, KVec<Source>>> {
         self.sources.read()
+    }
+
+    /// Whether there is no id, and no set.
+    #[cfg(CONFIG_KUNIT)]
+    pub(crate) fn is_unused(&self) -> bool {
+        let mut sets = 0;
+        self.for_each_set(|_, _| sets += 1);
+        self.ids.is_empty() && sets == 0
     }
 
     /// Complains about what was forgotten, before the space goes.

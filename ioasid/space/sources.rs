@@ -147,10 +147,10 @@ impl Space {
             return;
         }
         self.orphans.add(count, Relaxed);
-        pr_warn!(
-            "an allocator went while {} of its ids were in use: they stay until they are freed, but who allocated them is not told\n",
-            count
-        );
+        if may_warn() {
+            pr_warn!("an allocator went while {} of its ids were in use\n", count);
+            pr_warn!("they stay until they are freed, but it isn't told then\n");
+        }
     }
 
     /// Allocates from a custom allocator and enters the id.

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A host with guests, for tests: what the models of the guests' IOMMUs have in common.
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use kernel_ext::gfp::Gfp;
+
+use crate::{
+    range::{
+        IdRange,
+        DEFAULT_CAPACITY, //
+    },
+    set::{
+        Quota,
+        Set,
+        Token, //
+    },
+    space::{
+        Memory,
+        Space, //
+    },
+};
+
+/// A host-wide space, without the kernel's part in it.
+pub(crate) fn host() -> Result<Arc<Space>> {
+    let space = Space::new(&Memory::shared()?, 1, DEFAULT_CAPACITY, None);
+    Arc::pin_init(space, GFP_KERNEL)
+}
+
+/// A guest: a set of the host's.
+pub(crate) struct Guest {
+    host: Arc<Space>,
+    set: u32,
+}
+
+impl Guest {
+    /// A guest of this host, which may have so many PASIDs.
+    pub(crate) fn of(host: &Arc<Space>, quota: u32) -> Result<Arc<Self>> {
+        let set = host.new_set(Token::None, Quota::Exactly(quota))?;
+        let guest = Self {
+            host: host.clone(),
+            set: set.into_handle(),
+        };
+        Ok(Arc::new(guest, GFP_KERNEL)?)
+    }
+
+    /// The only guest of a host.
+    pub(crate) fn alone(quota: u32) -> Result<Arc<Self>> {
+        Self::of(&host()?, quota)
+    }
+
+    /// A PASID for the guest, not above `max`.
+    pub(crate) fn alloc(&self, max: Option<u32>) -> Result<u32> {
+        let range = IdRange::new(1, max.unwrap_or(DEFAULT_CAPACITY - 1))?;
+        self.host.alloc_in(self.set, range, 0, Gfp::Atomic)
+    }
+
+    /// Takes a PASID back, if it is the guest's.
+    pub(crate) fn free(&self, pasid: u32) -> Result {
+        self.host.free(Some(self.set), pasid)
+    }
+
+    /// How many PASIDs the guest has.
+    pub(crate) fn used(&self) -> u32 {
+        let used = |set: Pin<&crate::set::SetState>| Ok(set.account.taken());
+        self.host.with_set(self.set, used).unwrap_or(0)
+    }
+
+    /// Whether a PASID is the guest's.
+    pub(crate) fn has(&self, pasid: u32) -> bool {
+        self.host.find(Some(self.set), pasid, |_| ()).is_ok()
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // What the guest left behind goes with it.
+        let _ = self.host.for_each_in(self.set, |pasid| {
+            let _ = self.free(pasid);
+        });
+        drop(Set::from_handle(&self.host, self.set));
+    }
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of whole spaces.
+
+mod fake;
+mod random;
+mod rules;
+mod scenario;
+mod sources;
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use crate::space::{
+    Memory,
+    Space, //
+};
+
+/// A space of the ids from 1 to `capacity - 1`, of which the kernel knows nothing.
+fn space(capacity: u32) -> Result<Pin<KBox<Space>>> {
+    space_from(1, capacity)
+}
+
+/// A space of the ids from `floor` to `capacity - 1`.
+fn space_from(floor: u32, capacity: u32) -> Result<Pin<KBox<Space>>> {
+    let space = Space::new(&Memory::shared()?, floor, capacity, None);
+    KBox::pin_init(space, GFP_KERNEL)
+}
+
+/// A space for those who keep it.
+fn shared_space(capacity: u32) -> Result<Arc<Space>> {
+    let space = Space::new(&Memory::shared()?, 1, capacity, None);
+    Arc::pin_init(space, GFP_KERNEL)
+}

@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A space against a plain model of it, by random calls.
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use kernel_ext::gfp::Gfp;
+
+use super::{
+    fake::{
+        kind,
+        Fake,
+        Stock,
+        Trick,
+        STOCK, //
+    },
+    space_from, //
+};
+use crate::{
+    account::edquot,
+    life::State,
+    range::IdRange,
+    set::{
+        Quota,
+        Token, //
+    },
+    source::{
+        Origin,
+        OWN, //
+    },
+    space::Space, //
+};
+
+/// Fewer on the debug kernel, where a call takes long.
+const CALLS: u32 = if cfg!(CONFIG_KASAN) {
+    50_000
+} else {
+    1_000_000
+};
+/// How often everything is compared.
+const CHECK_EVERY: u32 = 997;
+
+/// Ids are below this, those of two stocks first, then the own ones.
+const IDS: u32 = 4 * STOCK;
+const OWN_FIRST: u32 = 2 * STOCK;
+/// Sets with a quota; beside them there are ids in no set.
+const QUOTAS: [u32; 3] = [5, 30, 70];
+/// What sets call their ids, at most.
+const SPIDS: u32 = 16;
+/// Two allocators each of two kinds: the kind is the key divided by two.
+const ALLOCATORS: usize = 4;
+
+/// Numbers that look random and are the same each time.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as u32
+    }
+
+    fn below(&mut self, end: u32) -> u32 {
+        self.next() % end
+    }
+}
+
+/// What is known of an id.
+#[derive(Clone, Copy)]
+struct Id {
+    set: usize,
+    origin: Origin,
+    references: u32,
+    freed: bool,
+    bound: bool,
+    spid: Option<u32>,
+    data: usize,
+}
+
+/// A registered allocator.
+#[derive(Clone, Copy)]
+struct Registered {
+    key: usize,
+    origin: Origin,
+}
+
+/// The model: everything that a space knows, looked up from one end to the other.
+struct Model {
+    ids: KVec<Option<Id>>,
+    /// Which ids of each stock are allocated.
+    stocks: [u64; 2],
+    /// By kind, then in the order of registration; the kinds in that of their origins.
+    registered: KVec<Registered>,
+    last_origin: Origin,
+}
+
+impl Model {
+    fn count(&self, which: impl Fn(&Id) -> bool) -> u32 {
+        self.ids.iter().flatten().filter(|id| which(id)).count() as u32
+    }
+
+    fn known(&self, set: Option<usize>, id: u32) -> Result<Id> {
+        let known = self.ids[id as usize].ok_or(ENOENT)?;
+        if set.is_some_and(|set| set != known.set) {
+            return Err(EACCES);
+        }
+        Ok(known)
+    }
+
+    fn alive(&self, origin: Origin) -> bool {
+        origin == OWN || self.registered.iter().any(|r| r.origin == origin)
+    }
+
+    fn orphans(&self) -> u32 {
+        self.count(|id| !self.alive(id.origin))
+    }
+
+    fn alloc(&mut self, set: usize, range: IdRange, data: usize) -> Result<u32> {
+        let quota = match set {
+            0 => IDS - OWN_FIRST - QUOTAS.iter().sum::<u32>(),
+            set => QUOTAS[set - 1],
+        };
+        if self.count(|id| id.set == set) >= quota {
+            return Err(edquot());
+        }
+        let (id, origin) = match self.registered.first() {
+            Some(&active) => (self.take_from_stock(active.key / 2, range)?, active.origin),
+            None => {
+                let free = |&id: &u32| range.contains(id) && self.ids[id as usize].is_none();
+                ((OWN_FIRST..IDS).find(free).ok_or(ENOSPC)?, OWN)
+            }
+        };
+        self.ids[id as usize] = Some(Id {
+            set,
+            origin,
+            references: 1,
+            freed: false,
+            bound: false,
+            spid: None,
+            data,
+        });
+        Ok(id)
+    }
+
+    fn take_from_stock(&mut self, stock: usize, range: IdRange) -> Result<u32> {
+        let first = stock as u32 * STOCK;
+        let free = |&bit: &u32| range.contains(first + bit) && self.stocks[stock] & 1 << bit == 0;
+        let bit = (0..STOCK).find(free).ok_or(ENOSPC)?;
+        if self.ids[(first + bit) as usize].is_some() {
+            // An orphan has the number that the stock thinks is free.
+            return Err(EBUSY);
+        }
+        self.stocks[stock] |= 1 << bit;
+        Ok(first + bit)
+    }
+
+    fn drop_reference(&mut self, id: u32) -> bool {
+        let Some(known) = &mut self.ids[id as usize] else {
+            return false;
+        };
+        known.references -= 1;
+        if known.references != 0 {
+            return false;
+        }
+        let origin = known.origin;
+        self.ids[id as usize] = None;
+        if origin != OWN && self.alive(origin) {
+            self.stocks[(id / STOCK) as usize] &= !(1 << (id % STOCK));
+        }
+        true
+    }
+
+    fn free(&mut self, set: Option<usize>, id: u32) -> Result {
+        let first = !self.known(set, id)?.freed;
+        if let (true, Some(known)) = (first, &mut self.ids[id as usize]) {
+            known.freed = true;
+            self.drop_reference(id);
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, set: Option<usize>, id: u32) -> Result<bool> {
+        self.known(set, id)?;
+        Ok(self.drop_reference(id))
+    }
+
+    fn get(&mut self, set: Option<usize>, id: u32) -> Result {
+        if self.known(set, id)?.freed {
+            return Err(EBUSY);
+        }
+        self.change(id, |id| id.references += 1);
+        Ok(())
+    }
+
+    fn change(&mut self, id: u32, f: impl FnOnce(&mut Id)) {
+        if let Some(known) = &mut self.ids[id as usize] {
+            f(known);
+        }
+    }
+
+    fn attach_spid(&mut self, id: u32, spid: u32) -> Result {
+        let known = self.known(None, id)?;
+        if known.freed || known.spid.is_some() {
+            return Err(EBUSY);
+        }
+        if self.by_spid(known.set, spid).is_ok() {
+            return Err(EINVAL);
+        }
+        self.change(id, |id| id.spid = Some(spid));
+        Ok(())
+    }
+
+    fn by_spid(&self, set: usize, spid: u32) -> Result<u32> {
+        let named = |id: &Option<Id>| id.is_some_and(|id| id.set == set && id.spid == Some(spid));
+        let id = self.ids.iter().position(named).ok_or(ENOENT)?;
+        Ok(id as u32)
+    }
+
+    fn bind(&mut self, id: u32) -> Result {
+        let known = self.known(None, id)?;
+        if known.bound || known.freed {
+            return Err(EBUSY);
+        }
+        self.change(id, |id| id.bound = true);
+        Ok(())
+    }
+
+    fn unbind(&mut self, id: u32) -> Result {
+        if !self.known(None, id)?.bound {
+            return Err(EINVAL);
+        }
+        self.change(id, |id| id.bound = false);
+        Ok(())
+    }
+
+    fn state(&self, id: u32) -> Result<State> {
+        Ok(match self.known(None, id)? {
+            Id { freed: true, .. } => State::FreePending,
+            Id { bound: true, .. } => State::Active,
+            _ => State::Idle,
+        })
+    }
+
+    fn register(&mut self, key: usize) -> Result {
+        let first = self.registered.is_empty();
+        if first && self.count(|id| id.origin == OWN) != 0 {
+            return Err(EAGAIN);
+        }
+        if self.registered.iter().any(|r| r.key == key) {
+            return Err(EEXIST);
+        }
+        self.last_origin += 1;
+        let kin = |r: &Registered| r.key / 2 == key / 2;
+        let (at, origin) = match self.registered.iter().rposition(kin) {
+            Some(last) => (last + 1, self.registered[last].origin),
+            None => (self.registered.len(), self.last_origin),
+        };
+        self.registered.reserve(1, GFP_KERNEL)?;
+        let inserted = self
+            .registered
+            .insert_within_capacity(at, Registered { key, origin });
+        inserted.map_err(|_| ENOMEM)
+    }
+
+    /// Returns whether it was the last of its kind.
+    fn unregister(&mut self, key: usize) -> Result<bool> {
+        let at = self.registered.iter().position(|r| r.key == key);
+        let gone = self
+            .registered
+            .remove(at.ok_or(ENOENT)?)
+            .map_err(|_| ENOENT)?;
+        Ok(!self.alive(gone.origin))
+    }
+}
+
+/// The space, its surroundings, and the model of both.
+struct Pair {
+    space: Pin<KBox<Space>>,
+    /// The numbers of the sets; the first one is none.
+    sets: [u32; 4],
+    stocks: [Arc<Stock>; 2],
+    model: Model,
+    random: Random,
+}
+
+impl Pair {
+    fn new() -> Result<Self> {
+        let space = space_from(OWN_FIRST, IDS)?;
+        let mut sets = [0; 4];
+        for (set, quota) in sets[1..].iter_mut().zip(QUOTAS) {
+            *set = space
+                .new_set(Token::None, Quota::Exactly(quota))?
+                .into_handle();
+        }
+        Ok(Self {
+            space,
+            sets,
+            stocks: [Stock::new(0)?, Stock::new(STOCK)?],
+            model: Model {
+                ids: KVec::from_elem(None, IDS as usize, GFP_KERNEL)?,
+                stocks: [0; 2],
+                registered: KVec::new(),
+                last_origin: OWN,
+            },
+            random: Random(0x1234_5678_9abc_def1),
+        })
+    }
+
+    fn set(&mut self) -> usize {
+        self.random.below(4) as usize
+    }
+
+    /// One call in four asks for no set in particular.
+    fn maybe_set(&mut self) -> Option<usize> {
+        (self.random.below(4) != 0).then(|| self.set())
+    }
+
+    /// Mostly one that exists.
+    fn id(&mut self) -> u32 {
+        let start = self.random.below(IDS);
+        let known = (start..IDS).find(|&id| self.model.ids[id as usize].is_some());
+        match self.random.below(8) {
+            0 => start,
+            _ => known.unwrap_or(start),
+        }
+    }
+
+    fn range(&mut self) -> Result<IdRange> {
+        let first = self.random.below(IDS);
+        match self.random.below(4) {
+            0 => IdRange::new(first, first + self.random.below(IDS - first)),
+            _ => Ok(IdRange::ALL),
+        }
+    }
+
+    /// Does something, and compares what both say.
+    fn call(&mut self) -> Result {
+        match self.random.below(500) {
+            0..150 => self.alloc(),
+            150..250 => {
+                let (set, id) = (self.maybe_set(), self.id());
+                let real = self.space.free(set.map(|set| self.sets[set]), id);
+                assert_eq!(real, self.model.free(set, id));
+                Ok(())
+            }
+            250..300 => {
+                let (set, id) = (self.maybe_set(), self.id());
+                let real = self.space.get(set.map(|set| self.sets[set]), id);
+                let real = real.map(|reference| {
+                    reference.into_id();
+                });
+                assert_eq!(real, self.model.get(set, id));
+                Ok(())
+            }
+            300..350 => {
+                let (set, id) = (self.maybe_set(), self.id());
+                let real = self.space.put(set.map(|set| self.sets[set]), id);
+                assert_eq!(real, self.model.put(set, id));
+                Ok(())
+            }
+            350..400 => {
+                let (set, id) = (self.maybe_set(), self.id());
+                let number = set.map(|set| self.sets[set]);
+                let real = self.space.find(number, id, |data| data);
+                assert_eq!(real, self.model.known(set, id).map(|known| known.data));
+                Ok(())
+            }
+            400..450 => self.spid(),
+            450..499 => {
+                let id = self.id();
+                if self.random.below(2) == 0 {
+                    assert_eq!(self.space.bind(id), self.model.bind(id));
+                } else {
+                    assert_eq!(self.space.unbind(id), self.model.unbind(id));
+                }
+                Ok(())
+            }
+            _ => self.allocators(),
+        }
+    }
+
+    fn alloc(&mut self) -> Result {
+        let (set, range) = (self.set(), self.range()?);
+        let data = self.random.next() as usize;
+        let number = self.sets[set];
+        let real = self.space.alloc_in(number, range, data, Gfp::Kernel);
+        assert_eq!(real, self.model.alloc(set, range, data));
+        Ok(())
+    }
+
+    fn spid(&mut self) -> Result {
+        let (id, spid) = (self.id(), self.random.below(SPIDS));
+        match self.random.below(3) {
+            0 => {
+                let real = self.space.attach_spid(id, spid);
+                assert_eq!(real, self.model.attach_spid(id, spid));
+            }
+            1 => {
+                let expected = self.model.known(None, id).map(|_| ());
+                assert_eq!(self.space.detach_spid(id), expected);
+                self.model.change(id, |id| id.spid = None);
+            }
+            _ => {
+                let set = self.set();
+                let real = self.space.by_spid(self.sets[set], spid);
+                assert_eq!(real, self.model.by_spid(set, spid));
+            }
+        }
+        Ok(())
+    }
+
+    fn allocators(&mut self) -> Result {
+        if self.random.below(8) == 0 {
+            // Else the own space would never be empty, which the first allocator wants.
+            self.free_all();
+        }
+        let key = self.random.below(ALLOCATORS as u32) as usize;
+        let stock = key / 2;
+        if self.random.below(2) == 0 {
+            let fake = Fake::new(&self.stocks[stock], Trick::None)?;
+            let real = self.space.register(kind(stock), key, fake);
+            assert_eq!(real, self.model.register(key));
+            return Ok(());
+        }
+        let real = self.space.unregister(key).map(|gone| gone.last_of_kind);
+        let last_of_kind = self.model.unregister(key);
+        assert_eq!(real, last_of_kind);
+        // Its device may forget what it had allocated.
+        if last_of_kind == Ok(true) && self.random.below(2) == 0 {
+            self.stocks[stock].reset();
+            self.model.stocks[stock] = 0;
+        }
+        Ok(())
+    }
+
+    /// Compares everything.
+    fn check(&self) {
+        let (space, model) = (&self.space, &self.model);
+        for id in 0..IDS {
+            assert_eq!(space.state(id), model.state(id));
+            let real = space.with_id(None, id, |entry| Ok(entry.life.references()));
+            assert_eq!(real, model.known(None, id).map(|known| known.references));
+        }
+        for (set, &number) in self.sets.iter().enumerate() {
+            let real = space.with_set(number, |set| Ok(set.account.taken()));
+            let promised = if set == 0 { QUOTAS.iter().sum() } else { 0 };
+            let used = model.count(|id| id.set == set);
+            assert_eq!(real, Ok(used + promised));
+        }
+        assert_eq!(space.own_ids(), model.count(|id| id.origin == OWN));
+        assert_eq!(space.orphans(), model.orphans());
+        for (real, model) in self.stocks.iter().zip(model.stocks) {
+            assert_eq!(real.taken(), model);
+        }
+    }
+
+    /// Frees all ids and drops all references.
+    fn free_all(&mut self) {
+        for id in 0..IDS {
+            assert_eq!(self.space.free(None, id), self.model.free(None, id));
+            while self.model.known(None, id).is_ok() {
+                let real = self.space.put(None, id);
+                assert_eq!(real, self.model.put(None, id));
+            }
+        }
+    }
+
+    /// Sees that nothing is left when all is freed.
+    fn end(&mut self) {
+        self.free_all();
+        for &set in &self.sets[1..] {
+            assert_eq!(self.space.free_set(set), Ok(()));
+        }
+        assert!(self.space.is_unused());
+    }
+}
+
+#[kunit_tests(ioasid_random)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_the_model() -> Result {
+        let mut pair = Pair::new()?;
+        let mut seen = [0; 3];
+        for number in 0..CALLS {
+            pair.call()?;
+            if number % CHECK_EVERY == 0 {
+                pair.check();
+                seen[0] = seen[0].max(pair.model.orphans());
+                seen[1] = seen[1].max(pair.space.own_ids());
+                seen[2] = seen[2].max(pair.model.count(|id| id.freed));
+            }
+        }
+        pair.check();
+        pr_info!(
+            "{} random calls; up to {} orphans, {} own ids, {} freed that are held\n",
+            CALLS,
+            seen[0],
+            seen[1],
+            seen[2]
+        );
+        assert!(seen.iter().all(|&most| most > 0));
+        pair.end();
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A host with three guests, each of which has a VT-d and two virtio-iommus.
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use kernel_ext::gfp::Gfp;
+
+use super::space;
+use crate::{
+    host::{
+        host,
+        Guest, //
+    },
+    range::{
+        IdRange,
+        DEFAULT_CAPACITY, //
+    },
+    source::Allocator,
+    space::{
+        Registration,
+        Space, //
+    },
+    vcmd::{
+        self,
+        VirtualCommand, //
+    },
+    virtio::{
+        self,
+        VirtioIommu,
+        F_PASID_ALLOC, //
+    },
+};
+
+const QUOTA: u32 = 8;
+
+/// Adds a guest's VT-d to what the guest's kernel knows.
+fn plug_vtd<'s>(kernel: &'s Space, guest: &Arc<Guest>) -> Result<Registration<'s>> {
+    let device = vcmd::model::Model::new(guest.clone())?;
+    kernel.register_allocator(Arc::pin_init(VirtualCommand::new(device)?, GFP_KERNEL)?)
+}
+
+/// Adds a virtio-iommu of a guest.
+fn plug_virtio<'s>(kernel: &'s Space, guest: &Arc<Guest>) -> Result<Registration<'s>> {
+    let device = virtio::model::Model::new(guest.clone(), F_PASID_ALLOC, 0)?;
+    kernel.register_allocator(Arc::new(VirtioIommu::new(device)?, GFP_KERNEL)?)
+}
+
+fn pasid(kernel: &Space) -> Result<u32> {
+    kernel.alloc_in(0, IdRange::new(1, DEFAULT_CAPACITY - 1)?, 0, Gfp::Kernel)
+}
+
+#[kunit_tests(ioasid_scenario)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_never_have_an_id_in_common() -> Result {
+        let host = host()?;
+        let guests = [
+            Guest::of(&host, QUOTA)?,
+            Guest::of(&host, QUOTA)?,
+            Guest::of(&host, QUOTA)?,
+        ];
+        let kernels = [space(1000)?, space(1000)?, space(1000)?];
+        let mut devices = KVec::new();
+        for (kernel, guest) in kernels.iter().zip(&guests) {
+            devices.push(plug_vtd(kernel, guest)?, GFP_KERNEL)?;
+            devices.push(plug_virtio(kernel, guest)?, GFP_KERNEL)?;
+            devices.push(plug_virtio(kernel, guest)?, GFP_KERNEL)?;
+        }
+        for round in 0..QUOTA {
+            for (kernel, guest) in kernels.iter().zip(&guests) {
+                let id = pasid(kernel)?;
+                assert!(guest.has(id));
+                assert_eq!(guest.used(), round + 1);
+                let owners = guests.iter().filter(|guest| guest.has(id));
+                assert_eq!(owners.count(), 1);
+            }
+        }
+        // The quota is used up, in the guests as on the host.
+        for kernel in &kernels {
+            assert_eq!(pasid(kernel).err(), Some(ENOSPC));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_active_one_is_unplugged() -> Result {
+        let host = host()?;
+        let guest = Guest::of(&host, QUOTA)?;
+        let kernel = space(1000)?;
+        let vtd = plug_vtd(&kernel, &guest)?;
+        let first = plug_virtio(&kernel, &guest)?;
+        let second = plug_virtio(&kernel, &guest)?;
+        let held = [pasid(&kernel)?, pasid(&kernel)?];
+
+        // A VT-d goes: its ids stay the guest's on the host, and are orphans in the guest.
+        drop(vtd);
+        assert_eq!((kernel.orphans(), guest.used()), (2, 2));
+        let next = pasid(&kernel)?;
+        assert!(!held.contains(&next));
+        assert_eq!(guest.used(), 3);
+
+        // One of two virtio-iommus goes: the other one takes care of its ids.
+        drop(first);
+        kernel.free(None, next)?;
+        assert_eq!((kernel.orphans(), guest.used()), (2, 2));
+
+        // The orphans are freed in the guest, which the host can't know.
+        for id in held {
+            assert_eq!(kernel.find(None, id, |_| ()), Ok(()));
+            kernel.free(None, id)?;
+        }
+        assert_eq!((kernel.orphans(), guest.used()), (0, 2));
+
+        // Without an IOMMU the ids are the guest's own matter.
+        drop(second);
+        assert_eq!(pasid(&kernel), Ok(1));
+        assert_eq!(guest.used(), 2);
+
+        // What a guest leaves behind goes back when the guest ends.
+        drop(guest);
+        assert_eq!(Guest::of(&host, DEFAULT_CAPACITY - 1)?.used(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn an_iommu_comes_back() -> Result {
+        let guest = Guest::alone(QUOTA)?;
+        let kernel = space(1000)?;
+        let vtd = plug_vtd(&kernel, &guest)?;
+        let held = pasid(&kernel)?;
+        drop(vtd);
+        let own = pasid(&kernel)?;
+        assert_eq!(plug_vtd(&kernel, &guest).err(), Some(EAGAIN));
+        kernel.free(None, own)?;
+        let _vtd = plug_vtd(&kernel, &guest)?;
+        // The host knows that the orphan is in use.
+        assert_ne!(pasid(&kernel)?, held);
+        kernel.free(None, held)?;
+        assert_eq!((kernel.orphans(), guest.used()), (0, 2));
+        Ok(())
+    }
+
+    #[test]
+    fn another_guests_id() -> Result {
+        let host = host()?;
+        let (good, bad) = (Guest::of(&host, QUOTA)?, Guest::of(&host, QUOTA)?);
+        let kernel = space(1000)?;
+        let _vtd = plug_vtd(&kernel, &good)?;
+        let id = pasid(&kernel)?;
+        let vtd = Arc::pin_init(
+            VirtualCommand::new(vcmd::model::Model::new(bad.clone())?)?,
+            GFP_KERNEL,
+        )?;
+        let device = virtio::model::Model::new(bad.clone(), F_PASID_ALLOC, 0)?;
+        let virtio = VirtioIommu::new(device)?;
+        let attackers: [&dyn Allocator; 2] = [&*vtd, &virtio];
+        for attacker in attackers {
+            attacker.free(id);
+            assert!(good.has(id));
+        }
+        assert_eq!((good.used(), bad.used()), (1, 0));
+        kernel.free(None, id)?;
+        assert_eq!(good.used(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn one_guest_takes_all_it_can() -> Result {
+        let host = host()?;
+        let greedy = Guest::of(&host, DEFAULT_CAPACITY - 1 - QUOTA)?;
+        let modest = Guest::of(&host, QUOTA)?;
+        assert_eq!(Guest::of(&host, 1).err(), Some(ENOSPC));
+        let kernel = space(1000)?;
+        let _device = plug_virtio(&kernel, &greedy)?;
+        for _ in 0..100 {
+            pasid(&kernel)?;
+        }
+        for _ in 0..QUOTA {
+            modest.alloc(None)?;
+        }
+        assert!(modest.alloc(None).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The rules of custom allocators, each with its errors.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        Arc,
+        Completion, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
+    workqueue, //
+};
+
+use kernel_ext::gfp::Gfp;
+
+use super::{
+    fake::{
+        kind,
+        Fake,
+        Stock,
+        Trick, //
+    },
+    shared_space,
+    space, //
+};
+use crate::{
+    account::edquot,
+    range::IdRange,
+    set::{
+        Quota,
+        Token, //
+    },
+    source::{
+        Allocator,
+        Departure,
+        OWN, //
+    },
+    space::Space, //
+};
+
+fn alloc(space: &Space) -> Result<u32> {
+    space.alloc_in(0, IdRange::ALL, 0, Gfp::Kernel)
+}
+
+/// Registers an allocator of a kind under a key.
+fn add(space: &Space, kind_number: usize, key: usize, stock: &Arc<Stock>) -> Result {
+    space.register(kind(kind_number), key, Fake::new(stock, Trick::None)?)
+}
+
+fn add_trick(space: &Space, key: usize, trick: Trick) -> Result<Arc<Stock>> {
+    let stock = Stock::new(100)?;
+    space.register(kind(1), key, Fake::new(&stock, trick)?)?;
+    Ok(stock)
+}
+
+#[kunit_tests(ioasid_sources)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_is_active() -> Result {
+        let space = space(1000)?;
+        let (one, two) = (Stock::new(100)?, Stock::new(200)?);
+        add(&space, 1, 10, &one)?;
+        add(&space, 2, 20, &two)?;
+        assert_eq!(alloc(&space), Ok(100));
+        assert_eq!((one.taken(), two.taken()), (1, 0));
+        space.free(None, 100)?;
+        assert_eq!(one.taken(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn not_while_there_are_own_ids() -> Result {
+        let space = space(1000)?;
+        let stock = Stock::new(100)?;
+        let id = alloc(&space)?;
+        assert_eq!(add(&space, 1, 10, &stock), Err(EAGAIN));
+        let reference = space.get(None, id)?;
+        space.free(None, id)?;
+        assert_eq!(add(&space, 1, 10, &stock), Err(EAGAIN));
+        drop(reference);
+        assert_eq!(add(&space, 1, 10, &stock), Ok(()));
+        // The second one may come any time.
+        alloc(&space)?;
+        assert_eq!(add(&space, 2, 20, &stock), Ok(()));
+        Ok(())
+    }
+
+    #[test]
+    fn nobody_twice() -> Result {
+        let space = space(1000)?;
+        let stock = Stock::new(100)?;
+        for key in [10, 11, 12] {
+            add(&space, 1, key, &stock)?;
+        }
+        add(&space, 2, 20, &stock)?;
+        for (kind, key) in [(1, 10), (1, 11), (1, 12), (2, 20), (2, 10), (3, 11)] {
+            assert_eq!(add(&space, kind, key, &stock), Err(EEXIST));
+        }
+        assert_eq!(space.unregister(11).map(|d| d.last_of_kind), Ok(false));
+        assert_eq!(add(&space, 1, 11, &stock), Ok(()));
+        Ok(())
+    }
+
+    #[test]
+    fn only_who_is_registered_can_go() -> Result {
+        let space = space(1000)?;
+        let stock = Stock::new(100)?;
+        assert_eq!(space.unregister(10), Err(ENOENT));
+        add(&space, 1, 10, &stock)?;
+        assert_eq!(space.unregister(11), Err(ENOENT));
+        assert_eq!(alloc(&space), Ok(100));
+        Ok(())
+    }
+
+    #[test]
+    fn sharers_have_ids_in_common() -> Result {
+        let space = space(1000)?;
+        let stock = Stock::new(100)?;
+        add(&space, 1, 10, &stock)?;
+        add(&space, 1, 11, &stock)?;
+        let id = alloc(&space)?;
+        // The first goes: what it allocated is given back by the other.
+        let departure = space.unregister(10)?;
+        let expected = Departure {
+            last_of_kind: false,
+            handed_to: None,
+        };
+        assert_eq!(departure, expected);
+        assert_eq!(space.find(None, id, |_| ()), Ok(()));
+        space.free(None, id)?;
+        assert_eq!((stock.taken(), space.orphans()), (0, 0));
+        assert_eq!(alloc(&space), Ok(100));
+        Ok(())
+    }
+
+    #[test]
+    fn hands_over_to_the_next_in_order() -> Result {
+        let space = space(1000)?;
+        let stocks = [Stock::new(100)?, Stock::new(200)?, Stock::new(300)?];
+        for (number, stock) in (1..).zip(&stocks) {
+            add(&space, number, number * 10, stock)?;
+        }
+        assert_eq!(space.unregister(20)?.handed_to, None);
+        assert_eq!(space.unregister(10)?.handed_to, Some(3));
+        assert_eq!(alloc(&space), Ok(300));
+        space.free(None, 300)?;
+        // It comes back as the last in the list.
+        add(&space, 1, 10, &stocks[0])?;
+        assert_eq!(alloc(&space), Ok(300));
+        space.free(None, 300)?;
+        assert_eq!(space.unregister(30)?.handed_to, Some(4));
+        assert_eq!(alloc(&space), Ok(100));
+        space.free(None, 100)?;
+        assert_eq!(space.unregister(10)?.handed_to, Some(OWN));
+        assert_eq!(alloc(&space), Ok(1));
+        assert_eq!(space.orphans(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn orphans_are_counted_and_freed_once() -> Result {
+        let space = space(1000)?;
+        let (one, two) = (Stock::new(100)?, Stock::new(200)?);
+        add(&space, 1, 10, &one)?;
+        add(&space, 2, 20, &two)?;
+        let (a, b) = (alloc(&space)?, alloc(&space)?);
+        let kept = space.get(None, b)?;
+        space.unregister(10)?;
+        assert_eq!(space.orphans(), 2);
+        // They are found as before, and nobody is told when they go.
+        assert_eq!(space.find(None, a, |_| ()), Ok(()));
+        space.free(None, a)?;
+        assert_eq!(space.free(None, a), Err(ENOENT));
+        space.free(None, b)?;
+        assert_eq!(space.orphans(), 1);
+        drop(kept);
+        assert_eq!((space.orphans(), one.taken(), two.taken()), (0, 3, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn orphans_do_not_keep_the_own_space_away() -> Result {
+        let space = space(102)?;
+        let stock = Stock::new(100)?;
+        add(&space, 1, 10, &stock)?;
+        let orphan = alloc(&space)?;
+        space.unregister(10)?;
+        let near = IdRange::new(100, 101)?;
+        let id = space.alloc(near, 0, Gfp::Kernel)?;
+        assert_eq!(id.id(), orphan + 1);
+        assert_eq!(space.alloc(near, 0, Gfp::Kernel).err(), Some(ENOSPC));
+        space.free(None, orphan)?;
+        assert_eq!(space.alloc(near, 0, Gfp::Kernel)?.id(), orphan);
+        drop(id);
+        assert_eq!(space.own_ids(), 0);
+        assert_eq!(add(&space, 1, 10, &stock), Ok(()));
+        Ok(())
+    }
+
+    #[test]
+    fn a_number_that_is_an_orphan() -> Result {
+        let space = space(1000)?;
+        let (one, two) = (Stock::new(100)?, Stock::new(100)?);
+        add(&space, 1, 10, &one)?;
+        add(&space, 2, 20, &two)?;
+        let orphan = alloc(&space)?;
+        space.unregister(10)?;
+        // The next one has its own idea of this number: it gets it back.
+        assert_eq!(alloc(&space), Err(EBUSY));
+        assert_eq!(two.taken(), 0);
+        space.free(None, orphan)?;
+        assert_eq!(alloc(&space), Ok(orphan));
+        assert_eq!(two.taken(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn the_same_number_twice() -> Result {
+        let space = space(1000)?;
+        let set = space.new_set(Token::None, Quota::Exactly(2))?;
+        let stock = add_trick(&space, 10, Trick::Return(7))?;
+        let id = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
+        // To give the second one back would take it from who has the first.
+        let second = set.alloc(IdRange::ALL, 0, Gfp::Kernel);
+        assert_eq!(second.err(), Some(EIO));
+        assert_eq!((id.id(), set.used(), stock.taken()), (7, 1, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn a_number_out_of_range() -> Result {
+        let space = space(1000)?;
+        let set = space.new_set(Token::None, Quota::Exactly(2))?;
+        add_trick(&space, 10, Trick::Return(7))?;
+        for range in [IdRange::new(8, 9)?, IdRange::new(1, 6)?] {
+            let result = set.alloc(range, 0, Gfp::Kernel);
+            assert_eq!(result.err(), Some(EIO));
+        }
+        assert_eq!(set.used(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn an_allocator_that_fails() -> Result {
+        let space = space(1000)?;
+        let set = space.new_set(Token::None, Quota::Exactly(1))?;
+        add_trick(&space, 10, Trick::Fail)?;
+        for _ in 0..3 {
+            let result = set.alloc(IdRange::ALL, 0, Gfp::Kernel);
+            assert_eq!(result.err(), Some(ENODEV));
+        }
+        assert_eq!(set.used(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn quotas_hold_with_custom_allocators() -> Result {
+        let space = space(1000)?;
+        let set = space.new_set(Token::None, Quota::Exactly(1))?;
+        let stock = Stock::new(100)?;
+        add(&space, 1, 10, &stock)?;
+        let _id = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
+        let result = set.alloc(IdRange::ALL, 0, Gfp::Kernel);
+        assert_eq!((result.err(), stock.taken()), (Some(edquot()), 1));
+        Ok(())
+    }
+
+    #[test]
+    fn kinds_are_types() -> Result {
+        struct Other(Arc<Fake>);
+        impl Allocator for Other {
+            fn alloc(&self, range: IdRange) -> Result<u32> {
+                self.0.alloc(range)
+            }
+            fn free(&self, id: u32) {
+                self.0.free(id);
+            }
+        }
+        let space = space(1000)?;
+        let (one, two) = (Stock::new(100)?, Stock::new(200)?);
+        let fake = Fake::new(&one, Trick::None)?;
+        let first = space.register_allocator(fake.clone())?;
+        assert_eq!(space.register_allocator(fake).err(), Some(EEXIST));
+        let other = Other(Fake::new(&two, Trick::None)?);
+        let _other = space.register_allocator(Arc::new(other, GFP_KERNEL)?)?;
+        let _sharer = space.register_allocator(Fake::new(&one, Trick::None)?)?;
+        let id = alloc(&space)?;
+        drop(first);
+        space.free(None, id)?;
+        assert_eq!((one.taken(), space.orphans()), (0, 0));
+        Ok(())
+    }
+
+    /// Stays in a call until it is told to go on.
+    #[pin_data]
+    struct Slow {
+        #[pin]
+        entered: Completion,
+        #[pin]
+        go_on: Completion,
+    }
+
+    impl Slow {
+        fn new() -> Result<Arc<Self>> {
+            let init = pin_init!(Self {
+                entered <- Completion::new(),
+                go_on <- Completion::new(),
+            });
+            Arc::pin_init(init, GFP_KERNEL)
+        }
+
+        fn wait(&self) {
+            self.entered.complete_all();
+            self.go_on.wait_for_completion();
+        }
+    }
+
+    impl Allocator for Slow {
+        fn alloc(&self, _range: IdRange) -> Result<u32> {
+            self.wait();
+            Ok(5)
+        }
+
+        fn free(&self, _id: u32) {}
+    }
+
+    #[test]
+    fn who_leaves_waits_for_calls() -> Result {
+        let space = shared_space(1000)?;
+        let slow = Slow::new()?;
+        let left = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
+        space.register(kind(1), 10, slow.clone())?;
+
+        let caller = space.clone();
+        workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
+            let _ = alloc(&caller);
+        })?;
+        slow.entered.wait_for_completion();
+        let (leaver, done) = (space.clone(), left.clone());
+        workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
+            let _ = leaver.unregister(10);
+            done.complete_all();
+        })?;
+        // New ids don't come from it any more, but it is still in its call.
+        while space.allocators().is_some() {
+            fsleep(Delta::from_millis(1));
+        }
+        fsleep(Delta::from_millis(50));
+        assert_eq!(space.orphans(), 0);
+        slow.go_on.complete_all();
+        left.wait_for_completion();
+        // What the call made is there now, and an orphan.
+        assert_eq!(space.orphans(), 1);
+        assert_eq!(space.state(5), Ok(crate::life::State::Idle));
+        assert_eq!(alloc(&space), Ok(1));
+        Ok(())
+    }
+}

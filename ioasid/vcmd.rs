@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! VT-d's virtual command interface: how a guest asks the host for PASIDs through a VT-d.
+//!
+//! The virtual IOMMU has three registers more. `VCCAP` says whether PASIDs can be had. A write to
+//! `VCMD` starts a command; while it goes on, `VCRSP` has the bit [`IN_PROGRESS`], and afterwards the
+//! status and the result. The layout is the final one of the specification (Linux 5.10 to 6.3); the
+//! one before had the result eight bits lower.
+
+#[cfg(CONFIG_KUNIT)]
+pub(crate) mod model;
+
+use kernel::{
+    io::{
+        Io,
+        Mmio,
+        Region, //
+    },
+    prelude::*,
+    sync::{
+        new_spinlock_irq,
+        SpinLockIrq, //
+    },
+    time::{
+        delay::udelay,
+        Delta, //
+    },
+};
+
+use crate::{
+    range::{
+        IdRange,
+        DEFAULT_CAPACITY, //
+    },
+    source::Allocator, //
+};
+
+/// Offset of the command register.
+pub const VCMD: usize = 0xe00;
+/// Offset of the response register.
+pub const VCRSP: usize = 0xe10;
+/// Offset of the capability register.
+pub const VCCAP: usize = 0xe30;
+
+/// In `VCCAP`: PASIDs can be allocated and freed.
+pub const VCCAP_PAS: u64 = 1 << 0;
+/// In `VCRSP`: the command is not done yet.
+pub const IN_PROGRESS: u64 = 1 << 0;
+
+/// How long a command may take before it counts as lost, in polls of a microsecond.
+const MAX_POLLS: u32 = 10_000;
+
+/// The registers of an IOMMU, by their offsets.
+pub trait Registers: Send + Sync + Unpin {
+    /// Reads a register.
+    fn read(&self, offset: usize) -> u64;
+    /// Writes a register.
+    fn write(&self, offset: usize, value: u64);
+}
+
+/// A command for `VCMD`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Allocate a PASID.
+    Alloc,
+    /// Free this PASID.
+    Free(u32),
+}
+
+impl Command {
+    /// The command as a register value: its number in the low byte, its operand from bit 16 on.
+    pub fn encode(self) -> u64 {
+        match self {
+            Self::Alloc => 1,
+            Self::Free(pasid) => 2 | u64::from(pasid) << 16,
+        }
+    }
+
+    /// The command that a register value means; `None` if it means none.
+    pub fn decode(value: u64) -> Option<Self> {
+        match (value & 0xff, value >> 16) {
+            (1, _) => Some(Self::Alloc),
+            (2, operand) if operand < DEFAULT_CAPACITY.into() => Some(Self::Free(operand as u32)),
+            _ => None,
+        }
+    }
+}
+
+/// How a command ended, in bits 7 to 1 of `VCRSP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It did what it should.
+    Success,
+    /// Alloc: there is no PASID left. Free: the PASID is not the guest's.
+    NoPasid,
+    /// Something else, by its number.
+    Other(u8),
+}
+
+/// The number of [`Status::NoPasid`], which alloc and free share.
+const NO_PASID: u8 = 16;
+
+impl Status {
+    fn number(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::NoPasid => NO_PASID,
+            Self::Other(number) => number,
+        }
+    }
+
+    /// The error that the status of an allocation means.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if there is no PASID left, else `ENODEV`.
+    fn of_alloc(self) -> Result {
+        match self {
+            Self::Success => Ok(()),
+            Self::NoPasid => Err(ENOSPC),
+            Self::Other(_) => Err(ENODEV),
+        }
+    }
+
+    /// The error that the status of a release means.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the PASID is not the guest's, else `ENODEV`.
+    fn of_free(self) -> Result {
+        match self {
+            Self::Success => Ok(()),
+            Self::NoPasid => Err(EINVAL),
+            Self::Other(_) => Err(ENODEV),
+        }
+    }
+}
+
+/// What `VCRSP` says when the command is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// How it ended.
+    pub status: Status,
+    /// The PASID that was allocated.
+    pub pasid: u32,
+}
+
+impl Response {
+    /// The response as a register value.
+    pub fn encode(self) -> u64 {
+        u64::from(self.status.number()) << 1 | u64::from(self.pasid) << 16
+    }
+
+    /// The response that a register value means; `None` while the command goes on.
+    pub fn decode(value: u64) -> Option<Self> {
+        if value & IN_PROGRESS != 0 {
+            return None;
+        }
+        let status = match (value as u8) >> 1 {
+            0 => Status::Success,
+            NO_PASID => Status::NoPasid,
+            number => Status::Other(number),
+        };
+        let pasid = (value >> 16) as u32 & (DEFAULT_CAPACITY - 1);
+        Some(Self { status, pasid })
+    }
+}
+
+/// The registers, and what is left from a command that took too long.
+struct Port<R> {
+    registers: R,
+    lost: Option<Command>,
+}
+
+impl<R: Registers> Port<R> {
+    fn response(&self) -> Option<Response> {
+        Response::decode(self.registers.read(VCRSP))
+    }
+
+    /// Runs a command and waits for its response.
+    fn run(&mut self, command: Command) -> Result<Response> {
+        self.registers.write(VCMD, command.encode());
+        for _ in 0..MAX_POLLS {
+            if let Some(response) = self.response() {
+                return Ok(response);
+            }
+            udelay(Delta::from_micros(1));
+        }
+        self.lost = Some(command);
+        Err(ETIMEDOUT)
+    }
+
+    /// Ends what took too long before: nobody waits for the PASID that was allocated then.
+    fn settle(&mut self) -> Result {
+        let response = self.response().ok_or(EBUSY)?;
+        if self.lost.take() == Some(Command::Alloc) && response.status == Status::Success {
+            self.run(Command::Free(response.pasid))?;
+        }
+        Ok(())
+    }
+}
+
+/// An IOMMU's virtual command interface as an allocator.
+#[pin_data]
+pub struct VirtualCommand<R: Registers> {
+    /// One command at a time.
+    #[pin]
+    port: SpinLockIrq<Port<R>>,
+}
+
+impl<R: Registers> VirtualCommand<R> {
+    /// Takes the interface into use, which bit 44 of the IOMMU's extended capabilities tells of.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if it has no PASIDs to give.
+    pub fn new(registers: R) -> Result<impl PinInit<Self>> {
+        if registers.read(VCCAP) & VCCAP_PAS == 0 {
+            return Err(ENODEV);
+        }
+        let lost = None;
+        Ok(pin_init!(Self {
+            port <- new_spinlock_irq!(Port { registers, lost }, "ioasid::VirtualCommand::port"),
+        }))
+    }
+
+    fn run(&self, command: Command) -> Result<Response> {
+        let mut port = self.port.lock();
+        port.settle()?;
+        port.run(command)
+    }
+
+    /// Gives a PASID back.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it is not the guest's; `ENODEV`, `ETIMEDOUT` or `EBUSY` if the IOMMU fails.
+    fn release(&self, pasid: u32) -> Result {
+        self.run(Command::Free(pasid))?.status.of_free()
+    }
+}
+
+impl<R: Registers> Allocator for VirtualCommand<R> {
+    /// Allocates any PASID, which the range has to fit: the interface knows no ranges.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the range has 0 or more than 20 bits; `ENOSPC` if there is no PASID left, or the one
+    /// that came is not in the range; `ENODEV`, `ETIMEDOUT` or `EBUSY` if the IOMMU fails.
+    fn alloc(&self, range: IdRange) -> Result<u32> {
+        if range.first() < 1 || range.last() > DEFAULT_CAPACITY {
+            return Err(EINVAL);
+        }
+        let response = self.run(Command::Alloc)?;
+        response.status.of_alloc()?;
+        if !range.contains(response.pasid) {
+            self.free(response.pasid);
+            return Err(ENOSPC);
+        }
+        Ok(response.pasid)
+    }
+
+    fn free(&self, id: u32) {
+        if let Err(e) = self.release(id) {
+            pr_warn!(
+                "VT-d: PASID {} could not be freed on the host: {:?}\n",
+                id,
+                e
+            );
+        }
+    }
+}
+
+/// The registers of a real IOMMU. One that was taken away reads as all ones.
+impl<const SIZE: usize> Registers for Mmio<'_, Region<SIZE>> {
+    fn read(&self, offset: usize) -> u64 {
+        self.try_read64(offset).unwrap_or(u64::MAX)
+    }
+
+    fn write(&self, offset: usize, value: u64) {
+        // Offsets are within the page that every IOMMU has.
+        let _ = self.try_write64(value, offset);
+    }
+}
+
+#[kunit_tests(ioasid_vcmd)]
+mod tests {
+    use super::{
+        model::Model,
+        *, //
+    };
+    use crate::host::Guest;
+    use kernel::sync::Arc;
+
+    type Interface = Arc<VirtualCommand<Arc<Model>>>;
+
+    fn interface(model: Arc<Model>) -> Result<Interface> {
+        Arc::pin_init(VirtualCommand::new(model)?, GFP_KERNEL)
+    }
+
+    fn with_quota(quota: u32) -> Result<(Arc<Model>, Interface)> {
+        let model = Model::new(Guest::alone(quota)?)?;
+        let interface = interface(model.clone())?;
+        Ok((model, interface))
+    }
+
+    fn pasids() -> Result<IdRange> {
+        IdRange::new(1, DEFAULT_CAPACITY - 1)
+    }
+
+    #[test]
+    fn register_values() {
+        assert_eq!(Command::Alloc.encode(), 0x1);
+        assert_eq!(Command::Free(0xabcde).encode(), 0xa_bcde_0002);
+        let response = Response {
+            status: Status::Success,
+            pasid: 0xabcde,
+        };
+        assert_eq!(response.encode(), 0xa_bcde_0000);
+        assert_eq!(Response::decode(0xa_bcde_0000), Some(response));
+        assert_eq!(Response::decode(0xa_bcde_0001), None);
+        assert_eq!(
+            Response::decode(16 << 1).map(|r| r.status),
+            Some(Status::NoPasid)
+        );
+        assert_eq!(
+            Response::decode(0xfe).map(|r| r.status),
+            Some(Status::Other(0x7f))
+        );
+    }
+
+    #[test]
+    fn commands_come_back() {
+        for command in [
+            Command::Alloc,
+            Command::Free(0),
+            Command::Free(DEFAULT_CAPACITY - 1),
+        ] {
+            assert_eq!(Command::decode(command.encode()), Some(command));
+        }
+        for bad in [0, 3, 0xff, Command::Free(DEFAULT_CAPACITY).encode()] {
+            assert_eq!(Command::decode(bad), None);
+        }
+    }
+
+    #[test]
+    fn statuses() {
+        assert_eq!(Status::Success.of_alloc(), Ok(()));
+        assert_eq!(Status::NoPasid.of_alloc(), Err(ENOSPC));
+        assert_eq!(Status::Other(3).of_alloc(), Err(ENODEV));
+        assert_eq!(Status::Success.of_free(), Ok(()));
+        assert_eq!(Status::NoPasid.of_free(), Err(EINVAL));
+        assert_eq!(Status::Other(3).of_free(), Err(ENODEV));
+    }
+
+    #[test]
+    fn no_capability() -> Result {
+        let model = Model::new(Guest::alone(1)?)?;
+        model.set_capable(false);
+        assert_eq!(interface(model).err(), Some(ENODEV));
+        Ok(())
+    }
+
+    #[test]
+    fn until_the_host_has_none() -> Result {
+        let (model, interface) = with_quota(2)?;
+        let first = interface.alloc(pasids()?)?;
+        assert_ne!(interface.alloc(pasids()?)?, first);
+        assert_eq!(interface.alloc(pasids()?), Err(ENOSPC));
+        interface.free(first);
+        assert_eq!(interface.alloc(pasids()?), Ok(first));
+        assert_eq!(model.guest().used(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn what_the_guest_does_not_own() -> Result {
+        let (model, interface) = with_quota(2)?;
+        assert_eq!(interface.release(77), Err(EINVAL));
+        let id = interface.alloc(pasids()?)?;
+        assert_eq!(interface.release(id), Ok(()));
+        assert_eq!(interface.release(id), Err(EINVAL));
+        assert_eq!(model.guest().used(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn ranges_that_the_interface_has_not() -> Result {
+        let (model, interface) = with_quota(2)?;
+        assert_eq!(interface.alloc(IdRange::ALL), Err(EINVAL));
+        assert_eq!(interface.alloc(IdRange::new(0, 9)?), Err(EINVAL));
+        let high = IdRange::new(DEFAULT_CAPACITY - 1, DEFAULT_CAPACITY)?;
+        assert_eq!(interface.alloc(high), Err(ENOSPC));
+        assert_eq!(model.guest().used(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn waits_for_a_slow_host() -> Result {
+        let (model, interface) = with_quota(1)?;
+        model.set_polls(100);
+        let id = interface.alloc(pasids()?)?;
+        assert_eq!(interface.release(id), Ok(()));
+        Ok(())
+    }
+
+    #[test]
+    fn does_not_wait_forever() -> Result {
+        let (model, interface) = with_quota(1)?;
+        model.set_polls(u32::MAX);
+        assert_eq!(interface.alloc(pasids()?), Err(ETIMEDOUT));
+        assert_eq!(interface.alloc(pasids()?), Err(EBUSY));
+        // The command ends at last. Nobody waits for its PASID, so that goes back.
+        assert_eq!(model.guest().used(), 1);
+        model.set_polls(1);
+        model.finish();
+        assert!(interface.alloc(pasids()?).is_ok());
+        assert_eq!(model.guest().used(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn a_host_that_fails() -> Result {
+        let (model, interface) = with_quota(1)?;
+        model.set_failure(Some(5));
+        assert_eq!(interface.alloc(pasids()?), Err(ENODEV));
+        assert_eq!(interface.release(1), Err(ENODEV));
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The host's side of a virtual command interface, for tests.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
+};
+
+use super::{
+    Command,
+    Registers,
+    Response,
+    Status,
+    IN_PROGRESS,
+    VCCAP,
+    VCCAP_PAS,
+    VCMD,
+    VCRSP, //
+};
+use crate::host::Guest;
+
+/// A VT-d with a virtual command interface, as a guest sees it.
+pub(crate) struct Model {
+    guest: Arc<Guest>,
+    capable: Atomic<bool>,
+    response: Atomic<u64>,
+    /// How often the guest must ask before a command is done.
+    polls: Atomic<u32>,
+    /// How often it must ask yet.
+    left: Atomic<u32>,
+    /// With which status each command fails, or zero.
+    failure: Atomic<u32>,
+}
+
+impl Model {
+    pub(crate) fn new(guest: Arc<Guest>) -> Result<Arc<Self>> {
+        let model = Self {
+            guest,
+            capable: Atomic::new(true),
+            response: Atomic::new(0),
+            polls: Atomic::new(1),
+            left: Atomic::new(0),
+            failure: Atomic::new(0),
+        };
+        Ok(Arc::new(model, GFP_KERNEL)?)
+    }
+
+    pub(crate) fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    /// Says whether there are PASIDs at all.
+    pub(super) fn set_capable(&self, capable: bool) {
+        self.capable.store(capable, Relaxed);
+    }
+
+    /// Says how long commands take from now on.
+    pub(super) fn set_polls(&self, polls: u32) {
+        self.polls.store(polls, Relaxed);
+    }
+
+    /// Ends the current command.
+    pub(super) fn finish(&self) {
+        self.left.store(0, Relaxed);
+    }
+
+    /// Says whether commands fail.
+    pub(super) fn set_failure(&self, status: Option<u8>) {
+        self.failure.store(status.unwrap_or(0).into(), Relaxed);
+    }
+
+    fn run(&self, command: Option<Command>) -> Response {
+        let failed = |status| Response { status, pasid: 0 };
+        match (command, self.failure.load(Relaxed) as u8) {
+            (_, number @ 1..) => failed(Status::Other(number)),
+            (None, _) => failed(Status::Other(1)),
+            (Some(Command::Alloc), _) => match self.guest.alloc(None) {
+                Ok(pasid) => Response {
+                    status: Status::Success,
+                    pasid,
+                },
+                Err(_) => failed(Status::NoPasid),
+            },
+            (Some(Command::Free(pasid)), _) => match self.guest.free(pasid) {
+                Ok(()) => failed(Status::Success),
+                Err(_) => failed(Status::NoPasid),
+            },
+        }
+    }
+}
+
+impl Registers for Arc<Model> {
+    fn read(&self, offset: usize) -> u64 {
+        match offset {
+            VCCAP if self.capable.load(Relaxed) => VCCAP_PAS,
+            VCRSP => {
+                let left = self.left.load(Relaxed);
+                self.left.store(left.saturating_sub(1), Relaxed);
+                if left == 0 {
+                    self.response.load(Relaxed)
+                } else {
+                    IN_PROGRESS
+                }
+            }
+            _ => 0,
+        }
+    }
+
+    fn write(&self, offset: usize, value: u64) {
+        if offset == VCMD {
+            let response = self.run(Command::decode(value));
+            self.response.store(response.encode(), Relaxed);
+            self.left.store(self.polls.load(Relaxed), Relaxed);
+        }
+    }
+}
