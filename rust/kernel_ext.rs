@@ -9,6 +9,7 @@ pub mod chardev;
 pub mod eventfd;
 pub mod extent;
 pub mod file_ops;
+pub mod firmware;
 pub mod gfp;
 pub mod id_map;
 pub mod iommu;

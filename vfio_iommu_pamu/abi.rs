@@ -7,6 +7,7 @@
 mod content;
 mod exports;
 mod globals;
+mod interrupt;
 mod memory;
 pub(crate) mod routes;
 mod window;
@@ -14,9 +15,11 @@ mod window;
 pub(crate) use content::window_of;
 pub(crate) use globals::{
     init_globals,
+    GUTS,
     MACHINE,
     SYSTEM, //
 };
+pub(crate) use interrupt::violation_interrupt;
 pub(crate) use memory::{
     Contiguous,
     Physical, //

@@ -29,6 +29,7 @@ use crate::{
         Stash,
         State, //
     },
+    firmware,
     memory::Memory,
     request::{
         read_number,
@@ -180,14 +181,8 @@ fn set_stash(state: &mut State, target: StashTarget) -> Result {
     if state.space.layout().is_none() {
         return Err(EINVAL);
     }
-    let id = stash_id(target)?;
+    let id = firmware::stash_of(target.cpu, target.cache)?;
     state.devices.set_stash(id);
     state.stash = Some(Stash { target, id });
     Ok(())
-}
-
-/// The identifier of a cache.
-fn stash_id(_target: StashTarget) -> Result<crate::paace::StashId> {
-    // No firmware is asked yet.
-    Err(EINVAL)
 }

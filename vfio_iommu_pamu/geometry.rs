@@ -7,9 +7,6 @@ use kernel::prelude::*;
 /// The base-2 logarithm of the smallest aperture, window or mapping: 4 KiB.
 pub(crate) const MIN_ORDER: u32 = 12;
 
-/// The base-2 logarithm of the largest aperture.
-const MAX_ORDER: u32 = 63;
-
 /// The aperture: a power of two of addresses, from a multiple of that on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
@@ -190,8 +187,6 @@ impl Layout {
     }
 }
 
-const _: () = assert!(MAX_ORDER < u64::BITS);
-
 #[kunit_tests(vfio_pamu_geometry)]
 mod tests {
     use super::*;
@@ -205,7 +200,7 @@ mod tests {
 
     #[test]
     fn geometry_is_every_aligned_power_of_two() -> Result {
-        for order in 0..=MAX_ORDER {
+        for order in 0..u64::BITS {
             let size = 1u64 << order;
             for base in [0, size, size.wrapping_mul(6)] {
                 let Some(end) = base.checked_add(size - 1) else {

@@ -27,10 +27,12 @@ use kernel::{
 use crate::{
     abi::{
         Physical,
-        MACHINE, //
+        MACHINE,
+        SYSTEM, //
     },
     msi::Bank,
     pamu::Pamu,
+    parameters,
     registers::{
         avs1,
         pc,
@@ -38,7 +40,10 @@ use crate::{
         Register,
         PAGE, //
     },
-    system::System,
+    system::{
+        Settings,
+        System, //
+    },
     tables::Tables, //
 };
 
@@ -49,14 +54,11 @@ pub(crate) use walk::{
     Translated, //
 };
 
-pub use doorbell::{
+pub(crate) use doorbell::{
     Interrupt,
     Vector, //
 };
-pub use master::{
-    Denied,
-    Master, //
-};
+pub(crate) use master::Master;
 
 /// The values of all registers.
 struct Registers(KBox<[u32; PAGE / 4]>);
@@ -192,6 +194,16 @@ impl Pamu for SoftwarePamu {
     }
 }
 
+/// The machine that everybody finds, as long as this lives.
+pub(crate) struct Published;
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        let published = (MACHINE.lock().take(), SYSTEM.lock().take());
+        drop(published);
+    }
+}
+
 /// A machine with PAMUs in software.
 pub(crate) struct Machine {
     system: Arc<System>,
@@ -209,7 +221,7 @@ impl Machine {
         tables: Arc<Tables>,
         pamus: u32,
         banks: u32,
-        max_windows: u32,
+        settings: Settings<'_>,
     ) -> Result<Arc<Self>> {
         let mut software = KVec::new();
         let mut all: KVec<Arc<dyn Pamu>> = KVec::new();
@@ -224,11 +236,35 @@ impl Machine {
             banks.push(Bank::new(address), GFP_KERNEL)?;
         }
         let machine = Self {
-            system: System::new(all, tables, banks, max_windows)?,
+            system: System::new(all, tables, banks, settings)?,
             pamus: software,
             doorbells,
         };
         Ok(Arc::new(machine, GFP_KERNEL)?)
+    }
+
+    /// The machine that the module's parameters ask for, if they do.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for tables of no size or too large, `ENOMEM`.
+    pub(crate) fn of_parameters() -> Result<Option<Published>> {
+        if parameters::SOFTWARE.get() == 0 {
+            return Ok(None);
+        }
+        let settings = Settings {
+            max_windows: parameters::MAX_WINDOWS.get(),
+            open: &[],
+        };
+        let machine = Self::new(
+            Tables::new(parameters::limits())?,
+            parameters::SOFTWARE.get(),
+            parameters::SOFTWARE_MSI_BANKS.get(),
+            settings,
+        )?;
+        *SYSTEM.lock() = Some(machine.system.clone());
+        *MACHINE.lock() = Some(machine);
+        Ok(Some(Published))
     }
 
     /// The machine that was made when the module was loaded, if there is one.
@@ -237,6 +273,7 @@ impl Machine {
     }
 
     /// The PAMUs with their tables.
+    #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn system(&self) -> &Arc<System> {
         &self.system
     }

@@ -59,6 +59,15 @@ use crate::{
     },
 };
 
+/// What a system is to be like.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings<'a> {
+    /// How many windows a LIODN may have; hardware may allow less.
+    pub(crate) max_windows: u32,
+    /// LIODNs that may reach all memory until they are claimed.
+    pub(crate) open: &'a [u32],
+}
+
 /// All PAMUs of a machine.
 #[pin_data]
 pub(crate) struct System {
@@ -76,9 +85,8 @@ pub(crate) struct System {
 }
 
 impl System {
-    /// The system of these PAMUs, which are turned on. No LIODN may do anything yet.
-    ///
-    /// `max_windows` is what the administrator allows for each LIODN.
+    /// The system of these PAMUs, which are turned on. LIODNs may do nothing yet, but for those that
+    /// the settings leave open.
     ///
     /// # Errors
     ///
@@ -87,7 +95,7 @@ impl System {
         pamus: KVec<Arc<dyn Pamu>>,
         tables: Arc<Tables>,
         banks: KVec<Bank>,
-        max_windows_allowed: u32,
+        settings: Settings<'_>,
     ) -> Result<Arc<Self>> {
         let known = pamus.iter().map(|pamu| max_liodn(pamu.read(Register::Pc2)));
         let known = known.min().ok_or(EINVAL)?.saturating_add(1);
@@ -95,7 +103,7 @@ impl System {
             .iter()
             .map(|pamu| max_windows(pamu.read(Register::Pc3)));
         let liodns = tables.limits().liodns.min(known);
-        let max_windows = divided.min().ok_or(EINVAL)?.min(max_windows_allowed);
+        let max_windows = divided.min().ok_or(EINVAL)?.min(settings.max_windows);
         let mut owners = KVec::with_capacity(liodns as usize, GFP_KERNEL)?;
         for _ in 0..liodns {
             owners.push(None, GFP_KERNEL)?;
@@ -112,10 +120,20 @@ impl System {
             }),
             GFP_KERNEL,
         )?;
+        for entry in settings.open.iter().filter_map(|liodn| this.entry(*liodn)) {
+            open_all(&entry)?;
+        }
         for pamu in this.pamus() {
             pamu.enable(&this.tables);
         }
         Ok(this)
+    }
+
+    /// Turns the PAMUs off, which then let nothing through.
+    pub(crate) fn disable(&self) {
+        for pamu in self.pamus() {
+            pamu.disable();
+        }
     }
 
     /// The PAMUs of this machine, if it has any.
@@ -241,7 +259,7 @@ impl System {
         if was_on {
             self.history.lock().add(violation);
             if may_warn() {
-                pr_warn!("{violation}; the LIODN is off until its owner revives it\n");
+                pr_warn!("{report}; the LIODN is off until its owner revives it\n");
             }
         }
         if let Some(event) = event {
@@ -253,7 +271,7 @@ impl System {
 
 /// Lets a LIODN reach all memory at its physical address, up to 64 GiB: what boot loaders and kernels
 /// do for devices that the kernel drives.
-pub(crate) fn open_all(entry: &Shared<'_>) -> Result {
+fn open_all(entry: &Shared<'_>) -> Result {
     let all = Primary {
         valid: true,
         aperture: Some(Aperture::of_size(0, 1 << 36)?),

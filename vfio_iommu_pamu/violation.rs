@@ -44,6 +44,25 @@ impl Report {
     }
 }
 
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_fmt(fmt!(
+            "access violation of LIODN {} at {:#x}: {} (PAMU {}, AVS1 {:#x}, AVS2 {:#x}, \
+             POES {:#x} {:#x}, UDAD {:#x}, entry at {:#x})",
+            self.liodn(),
+            self.address,
+            self.cause(),
+            self.pamu,
+            self.status,
+            self.status2,
+            self.operation[0],
+            self.operation[1],
+            self.udad,
+            self.entry
+        ))
+    }
+}
+
 /// What was violated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
@@ -128,12 +147,13 @@ impl Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_fmt(fmt!(
-            "LIODN {} at {:#x}: {} (PAMU {}, AVS1 {:#010x})",
+            "LIODN {} at {:#x}: {} (PAMU {}, AVS1 {:#x}), {} s ago",
             self.liodn,
             self.address,
             self.cause,
             self.pamu,
-            self.status
+            self.status,
+            self.time.elapsed().as_nanos() / 1_000_000_000
         ))
     }
 }

@@ -11,6 +11,7 @@ use kernel::{
 };
 
 use crate::{
+    mmio::Guts,
     software::Machine,
     system::System, //
 };
@@ -25,12 +26,18 @@ global_lock! {
     pub(crate) unsafe(uninit) static MACHINE: Mutex<Option<Arc<Machine>>> = None;
 }
 
+global_lock! {
+    /// The global utilities of this SoC, if it is one.
+    pub(crate) unsafe(uninit) static GUTS: Mutex<Option<Arc<Guts>>> = None;
+}
+
 /// Makes the locks usable. The first thing that the module does.
 pub(crate) fn init_globals() {
     // SAFETY: The module's init function calls this, once, before it does anything else.
     unsafe {
         SYSTEM.init();
         MACHINE.init();
+        GUTS.init();
         super::routes::init();
     }
 }

@@ -64,11 +64,6 @@ impl Contiguous {
         (frame * PAGE_SIZE) as u64
     }
 
-    /// The page's C structure.
-    pub(crate) fn page(&self) -> *mut bindings::page {
-        self.page.as_ptr()
-    }
-
     /// The memory, as words that others may look at at the same time.
     pub(crate) fn words(&self) -> &[Atomic<u32>] {
         let words = (PAGE_SIZE << self.order) / size_of::<u32>();

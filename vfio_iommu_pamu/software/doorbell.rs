@@ -28,7 +28,7 @@ const OFFSET: u64 = 0x140;
 const VECTORS: usize = 256;
 
 /// Called when a vector was written to the doorbell. May not sleep.
-pub trait Interrupt: Send + Sync {
+pub(crate) trait Interrupt: Send + Sync {
     /// There was an interrupt.
     fn interrupt(&self);
 }
@@ -83,11 +83,6 @@ impl Doorbells {
         self.0.iter().map(|bank| bank.address())
     }
 
-    /// The page of a bank's doorbell, for a program that maps it.
-    pub(crate) fn page(&self, bank: usize) -> Option<&Contiguous> {
-        self.0.get(bank).map(|bank| &bank.page)
-    }
-
     /// Interrupts, if what was written has gone to a doorbell.
     pub(super) fn written(&self, to: &Translated, data: &[u8]) {
         let Some(bank) = self.0.iter().find(|bank| bank.address() == to.phys()) else {
@@ -104,9 +99,8 @@ impl Doorbells {
 }
 
 /// An interrupt behind a doorbell, until it is dropped.
-pub struct Vector {
+pub(crate) struct Vector {
     bank: Arc<Bank>,
-    number: u32,
     data: u32,
 }
 
@@ -117,7 +111,7 @@ impl Vector {
     ///
     /// `ENODEV` if the machine has no software PAMUs, or no such bank; `ENOSPC` if all of its vectors
     /// are taken.
-    pub fn new(number: u32, handler: Arc<dyn Interrupt>) -> Result<Self> {
+    pub(crate) fn new(number: u32, handler: Arc<dyn Interrupt>) -> Result<Self> {
         let machine = Machine::get().ok_or(ENODEV)?;
         Self::of(machine.doorbells(), number, handler)
     }
@@ -135,16 +129,11 @@ impl Vector {
             handlers[free] = Some(handler);
             free as u32
         };
-        Ok(Self { bank, number, data })
-    }
-
-    /// The number of the bank.
-    pub fn bank(&self) -> u32 {
-        self.number
+        Ok(Self { bank, data })
     }
 
     /// What the device has to write to the doorbell, as a little-endian word.
-    pub fn data(&self) -> u32 {
+    pub(crate) fn data(&self) -> u32 {
         self.data
     }
 }

@@ -3,7 +3,6 @@
 //! A device that does DMA through a software PAMU.
 
 use kernel::{
-    device::Device,
     fmt,
     prelude::*,
     sync::Arc, //
@@ -11,7 +10,6 @@ use kernel::{
 
 use crate::{
     abi::Physical,
-    firmware,
     violation::Cause, //
 };
 
@@ -26,7 +24,7 @@ use super::{
 
 /// Why an access went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Denied {
+pub(crate) enum Denied {
     /// The PAMU refused it; that is AVS1 without the LIODN.
     Violation {
         /// The device address at which it was refused.
@@ -60,7 +58,7 @@ impl From<Denied> for Error {
 }
 
 /// A device's way to memory: all that it accesses passes the PAMU that it sits behind.
-pub struct Master {
+pub(crate) struct Master {
     machine: Arc<Machine>,
     pamu: usize,
     liodn: u16,
@@ -70,22 +68,12 @@ pub struct Master {
 const PIECE: u64 = 4096;
 
 impl Master {
-    /// The way of `dev`, whose firmware node has an `fsl,liodn`.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV` if the machine has no software PAMUs, or the device no LIODN.
-    pub fn of(dev: &Device) -> Result<Self> {
-        let liodn = *firmware::liodns_of(dev)?.first().ok_or(ENODEV)?;
-        Self::with_liodn(liodn.try_into()?)
-    }
-
     /// The way of a device that has this LIODN.
     ///
     /// # Errors
     ///
     /// `ENODEV` if the machine has no software PAMUs.
-    pub fn with_liodn(liodn: u16) -> Result<Self> {
+    pub(crate) fn with_liodn(liodn: u16) -> Result<Self> {
         Ok(Self::on(Machine::get().ok_or(ENODEV)?, liodn))
     }
 
@@ -97,11 +85,6 @@ impl Master {
             pamu: pamu.unwrap_or(0),
             liodn,
         }
-    }
-
-    /// The LIODN.
-    pub fn liodn(&self) -> u16 {
-        self.liodn
     }
 
     fn transaction(&self, operation: u8, address: u64, len: usize) -> Transaction {
@@ -118,7 +101,7 @@ impl Master {
     /// # Errors
     ///
     /// What stopped it; what lies before that was read.
-    pub fn read(&self, mut address: u64, mut data: &mut [u8]) -> Result<(), Denied> {
+    pub(crate) fn read(&self, mut address: u64, mut data: &mut [u8]) -> Result<(), Denied> {
         while !data.is_empty() {
             let (piece, rest) = data.split_at_mut(piece(address, data.len()));
             let transaction = self.transaction(READ, address, piece.len());
@@ -137,7 +120,7 @@ impl Master {
     /// # Errors
     ///
     /// What stopped it; what lies before that was written.
-    pub fn write(&self, mut address: u64, mut data: &[u8]) -> Result<(), Denied> {
+    pub(crate) fn write(&self, mut address: u64, mut data: &[u8]) -> Result<(), Denied> {
         while !data.is_empty() {
             let (piece, rest) = data.split_at(piece(address, data.len()));
             let transaction = self.transaction(WRITE, address, piece.len());

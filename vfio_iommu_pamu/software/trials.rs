@@ -42,12 +42,13 @@ mod tests {
             Register, //
         },
         software::{
-            Denied,
+            master::Denied,
             Interrupt,
             Machine,
             Master,
             Vector, //
         },
+        system::Settings,
         tables::{
             Limits,
             Tables, //
@@ -62,7 +63,12 @@ mod tests {
             liodns: 64,
             secondaries: 600,
         })?;
-        Machine::new(tables, 2, 2, 256)
+        let settings = Settings {
+            max_windows: 256,
+            // As for a device that the kernel drives.
+            open: &[5],
+        };
+        Machine::new(tables, 2, 2, settings)
     }
 
     /// A LIODN whose aperture begins at 1 GiB and has windows of 64 KiB.
@@ -139,9 +145,6 @@ mod tests {
     fn a_claimed_liodn_reaches_nothing() -> Result {
         let machine = machine()?;
         let block = memory(1)?;
-        // As firmware may have left it: everything is open.
-        let entry = machine.system().entry(5).ok_or(ENODEV)?;
-        crate::system::open_all(&entry)?;
         assert_eq!(peek(&machine, 5, block.phys()), Ok(1));
         let mut liodn = machine.system().claim(5)?;
         assert_eq!(peek(&machine, 5, block.phys()), Err(Cause::Liodn));

@@ -5,6 +5,8 @@
 //! Nothing here knows how the rest of the module writes entries: the bits are picked from the words by
 //! the hardware's numbers. So if one side has a bit wrong, the other one notices.
 
+use kernel::prelude::*;
+
 use crate::registers::{
     avs1,
     pc,
@@ -49,6 +51,7 @@ const ATOMIC: u16 = 0xf << 12;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Translated {
     phys: u64,
+    /// The operation's code; memory does the same for all that read, and for all that write.
     operation: u8,
 }
 
@@ -56,11 +59,6 @@ impl Translated {
     /// The physical address.
     pub(crate) fn phys(&self) -> u64 {
         self.phys
-    }
-
-    /// The operation's code.
-    pub(crate) fn operation(&self) -> u8 {
-        self.operation
     }
 }
 
@@ -286,4 +284,145 @@ fn map_operation(
         _ => return None,
     };
     (mapped & 0x80 != 0).then_some(mapped & 0x7f)
+}
+
+#[kunit_tests(vfio_pamu_walk)]
+mod tests {
+    use super::*;
+
+    /// Where the tables are in the memory of these tests: 4 primary entries, 4 secondary ones, 2 rows.
+    const PRIMARIES: u64 = 0x1000;
+    const SECONDARIES: u64 = 0x2000;
+    const ROWS: u64 = 0x3000;
+
+    /// The words of memory that aren't zero.
+    struct Words<'a>(&'a [(u64, u32)]);
+
+    impl Memory for Words<'_> {
+        fn load(&self, phys: u64) -> Option<u32> {
+            let found = self.0.iter().find(|(at, _)| *at == phys);
+            Some(found.map_or(0, |(_, word)| *word))
+        }
+    }
+
+    struct On;
+
+    impl Registers for On {
+        fn get(&self, register: Register) -> u32 {
+            match register {
+                Register::Pc => pc::PE,
+                Register::Ppbal => PRIMARIES as u32,
+                Register::Pplal => PRIMARIES as u32 + 4 * 64,
+                Register::Spbal => SECONDARIES as u32,
+                Register::Splal => SECONDARIES as u32 + 4 * 64,
+                Register::Obal => ROWS as u32,
+                Register::Olal => ROWS as u32 + 2 * 128,
+                _ => 0,
+            }
+        }
+    }
+
+    fn walk(words: &[(u64, u32)], operation: u8, address: u64) -> Result<(u64, u8), u32> {
+        let transaction = Transaction {
+            liodn: 1,
+            operation,
+            address,
+            len: 4,
+        };
+        let result = translate(&On, &Words(words), &transaction);
+        result
+            .map(|t| (t.phys, t.operation))
+            .map_err(|fault| fault.status & !avs1::AV)
+    }
+
+    const ENTRY: u64 = PRIMARIES + 64;
+
+    /// 1 MiB at 16 MiB, one window to 0x5_0000_0000, all accesses.
+    const UNDIVIDED: [(u64, u32); 3] = [
+        (ENTRY + 4, 0x0100_0000 | 0x13 << 6 | 0x18 | 1),
+        (ENTRY + 12, 1 << 2),
+        (ENTRY + 16, 0x5),
+    ];
+
+    #[test]
+    fn one_window() {
+        assert_eq!(
+            walk(&UNDIVIDED, READ, 0x0100_0010),
+            Ok((0x5_0000_0010, READ))
+        );
+        assert_eq!(
+            walk(&UNDIVIDED, WRITE, 0x010f_fffc),
+            Ok((0x5_000f_fffc, WRITE))
+        );
+        // The last bytes stick out.
+        assert_eq!(
+            walk(&UNDIVIDED, WRITE, 0x010f_fffd),
+            Err(code::OUTSIDE_APERTURE)
+        );
+        assert_eq!(
+            walk(&UNDIVIDED, READ, 0x0110_0000),
+            Err(code::OUTSIDE_APERTURE)
+        );
+        assert_eq!(
+            walk(&UNDIVIDED, READ, 0x00ff_fffc),
+            Err(code::OUTSIDE_APERTURE)
+        );
+        assert_eq!(
+            walk(&UNDIVIDED, READ, u64::MAX),
+            Err(code::OUTSIDE_APERTURE)
+        );
+        assert_eq!(walk(&[], READ, 0), Err(code::ENTRY_INVALID));
+    }
+
+    /// 1 MiB at 0, 4 windows, secondaries from entry 1 on.
+    const DIVIDED: [(u64, u32); 9] = [
+        (ENTRY + 4, 0x13 << 6 | 0x20 | 0x8 | 1),
+        (ENTRY + 12, 1 << 4 | 1 << 2),
+        (ENTRY + 20, 0x8000_0000 | 0xb << 6),
+        (ENTRY + 24, 1),
+        // Window 1: 64 KiB, to write. Window 2: of another LIODN. Window 3: no entry.
+        (SECONDARIES + 64 + 4, 1 << 16 | 0x10 | 2 | 1),
+        (SECONDARIES + 64 + 12, 1 << 2),
+        (SECONDARIES + 64 + 20, 0x4000_0000 | 0xf << 6),
+        (SECONDARIES + 128 + 4, 2 << 16 | 0x18 | 2 | 1),
+        (SECONDARIES + 128 + 20, 0xf << 6),
+    ];
+
+    #[test]
+    fn windows() {
+        assert_eq!(walk(&DIVIDED, READ, 0x10), Ok((0x8000_0010, READ)));
+        assert_eq!(walk(&DIVIDED, READ, 0xffd), Err(code::BEHIND_BLOCK));
+        assert_eq!(walk(&DIVIDED, WRITE, 0x10), Err(code::NO_UPDATE));
+        assert_eq!(walk(&DIVIDED, WRITE, 0x4_0010), Ok((0x4000_0010, WRITE)));
+        assert_eq!(walk(&DIVIDED, READ, 0x4_0010), Err(code::NO_QUERY));
+        assert_eq!(walk(&DIVIDED, WRITE, 0x5_0000), Err(code::BEHIND_BLOCK));
+        assert_eq!(walk(&DIVIDED, READ, 0x8_0000), Err(avs1::PDV));
+        assert_eq!(walk(&DIVIDED, READ, 0xc_0000), Err(code::WINDOW_INVALID));
+    }
+
+    #[test]
+    fn operations() {
+        let with = |mode: u32, word: u32, operation: u8| {
+            let mut words = [(0, 0); 6];
+            words[..3].copy_from_slice(&UNDIVIDED);
+            words[1].1 |= mode;
+            words[3] = (ENTRY + 28, word);
+            // Row 1: read to 0x18, write to 0x1d; directive 0 (4) to 0x10.
+            words[4] = (ROWS + 128, 0x989d_0000);
+            words[5] = (ROWS + 132, 0x9000_0000);
+            walk(&words, operation, 0x0100_0000).map(|(_, operation)| operation)
+        };
+        assert_eq!(with(0, 0, 0xc), Ok(0xc));
+        assert_eq!(with(1, 0x0098_819d, READ), Ok(0x18));
+        assert_eq!(with(1, 0x0098_819d, WRITE), Ok(0x1d));
+        assert_eq!(with(1, 0x0098_819d, 4), Err(code::BAD_OPERATION));
+        assert_eq!(with(1, 0x0098_0000, WRITE), Err(code::BAD_OPERATION));
+        assert_eq!(with(2, 1, READ), Ok(0x18));
+        assert_eq!(with(2, 1, WRITE), Ok(0x1d));
+        assert_eq!(with(2, 1, 4), Ok(0x10));
+        assert_eq!(with(2, 1, 5), Err(code::BAD_OPERATION));
+        // A row that nobody wrote, and one behind the table.
+        assert_eq!(with(2, 0, READ), Err(code::BAD_OPERATION));
+        assert_eq!(with(2, 2, READ), Err(code::BAD_OPERATION));
+    }
 }

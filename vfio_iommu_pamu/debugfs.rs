@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What goes on, for people who look for why something doesn't: files in debugfs, below
+//! `vfio_iommu_pamu`.
+
+use kernel::{
+    debugfs::{
+        Dir,
+        File, //
+    },
+    fmt,
+    prelude::*, //
+};
+
+use crate::{
+    paace::{
+        Block,
+        Primary,
+        Secondary,
+        Windows, //
+    },
+    registers::Register,
+    system::System, //
+};
+
+/// The files.
+#[pin_data]
+pub(crate) struct Debugfs {
+    #[pin]
+    liodns: File<()>,
+    #[pin]
+    registers: File<()>,
+    #[pin]
+    violations: File<()>,
+    dir: Dir,
+}
+
+impl Debugfs {
+    /// Makes the files.
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        pin_init::pin_init_scope(|| {
+            let dir = Dir::new(c"vfio_iommu_pamu");
+            Ok(try_pin_init!(Self {
+                liodns <- dir.read_callback_file(c"liodns", (), &|(): &(), f| liodns(f)),
+                registers <- dir.read_callback_file(c"registers", (), &|(): &(), f| registers(f)),
+                violations <- dir.read_callback_file(c"violations", (), &|(): &(), f| violations(f)),
+                dir: dir.clone(),
+            }))
+        })
+    }
+}
+
+/// The LIODNs that aren't blocked altogether, with what their windows lead to.
+fn liodns(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Some(system) = System::get() else {
+        return Ok(());
+    };
+    let (free, all) = (
+        system.tables().free_secondaries(),
+        system.tables().limits().secondaries,
+    );
+    f.write_fmt(fmt!("secondary entries: {free} of {all} are free\n"))?;
+    for liodn in 0..system.liodns() {
+        let words = system.tables().primary(liodn).map(|slot| slot.words());
+        match words.map(|words| Primary::decode(&words)) {
+            Some(Ok(entry)) if entry.aperture.is_some() => show(f, &system, liodn, &entry)?,
+            Some(Err(_)) => f.write_fmt(fmt!("LIODN {liodn}: is being changed\n"))?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A LIODN and its windows.
+fn show(f: &mut fmt::Formatter<'_>, system: &System, liodn: u32, entry: &Primary) -> fmt::Result {
+    let Some(aperture) = entry.aperture else {
+        return Ok(());
+    };
+    f.write_fmt(fmt!(
+        "LIODN {liodn}: {}, {:#x}-{:#x}, windows: {}, stash: {}\n",
+        if entry.valid { "on" } else { "off" },
+        aperture.start(),
+        aperture.last(),
+        entry.windows.count(),
+        entry.attributes.stash.map_or(0, |stash| stash.0.get())
+    ))?;
+    let window = aperture.window_size(entry.windows).unwrap_or(0);
+    let first = Block {
+        size: match entry.windows {
+            Windows::ONE => aperture.size(),
+            _ => entry.block.size,
+        },
+        ..entry.block
+    };
+    show_window(f, 0, aperture.start(), &first)?;
+    for index in 1..entry.windows.count() {
+        let slot = system.tables().secondary(entry.first_secondary + index - 1);
+        let Some(Ok(entry)) = slot.map(|slot| Secondary::decode(&slot.words(), window)) else {
+            continue;
+        };
+        if entry.valid {
+            show_window(
+                f,
+                index,
+                aperture.start() + window * u64::from(index),
+                &entry.block,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// A window, if it leads anywhere.
+fn show_window(f: &mut fmt::Formatter<'_>, index: u32, iova: u64, block: &Block) -> fmt::Result {
+    let access = ["", "r", "w", "rw"][block.access as usize];
+    if access.is_empty() {
+        return Ok(());
+    }
+    f.write_fmt(fmt!(
+        "  {index:3}: {iova:#x} -> {:#x}, {:#x} bytes, {access}\n",
+        block.phys,
+        block.size
+    ))
+}
+
+/// The registers of all PAMUs.
+fn registers(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Some(system) = System::get() else {
+        return Ok(());
+    };
+    for (number, pamu) in system.pamus().iter().enumerate() {
+        for (register, name) in Register::ALL {
+            let offset = *register as u16;
+            let value = pamu.read(*register);
+            f.write_fmt(fmt!("{number} {offset:03x} {name:7} {value:08x}\n"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The last violations, the oldest one first, and how many there have been.
+fn violations(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Some(system) = System::get() else {
+        return Ok(());
+    };
+    let history = system.history().lock();
+    f.write_fmt(fmt!("{} in all\n", history.count()))?;
+    for violation in history.iter() {
+        f.write_fmt(fmt!("{violation}\n"))?;
+    }
+    Ok(())
+}

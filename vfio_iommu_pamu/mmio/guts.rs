@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The global utilities of an SoC, as far as PAMUs need them: which revision it is, and which PAMUs
+//! are bypassed.
+
+use kernel::{
+    device::Core,
+    io::mem::DevresIoMem,
+    of,
+    platform,
+    prelude::*,
+    sync::Arc, //
+};
+
+use crate::abi::GUTS;
+
+use super::{
+    swapped,
+    Space, //
+};
+
+/// The system version register.
+const SVR: usize = 0xa4;
+
+/// The PAMU bypass enable register: bit 31 is the first PAMU's, bit 30 that of the second, and so on.
+const PAMUBYPENR: usize = 0x604;
+
+/// The bit of the version that says whether there is a security engine.
+const SECURITY: u32 = 0x8_0000;
+
+/// The versions that have erratum A-004510.
+const A_004510: [u32; 13] = [
+    0x8210_0010,
+    0x8210_0011,
+    0x8210_0110,
+    0x8210_0111,
+    0x8211_0310,
+    0x8211_0311,
+    0x8201_0020,
+    0x8200_0020,
+    0x8221_0010,
+    0x8221_0020,
+    0x8220_0010,
+    0x8205_0010,
+    0x8204_0010,
+];
+
+/// The global utilities.
+pub(crate) struct Guts(DevresIoMem);
+
+impl Guts {
+    /// Whether this revision has erratum A-004510.
+    pub(super) fn has_a_004510(&self) -> bool {
+        let version = self.0.read(SVR).map_or(0, swapped);
+        A_004510.contains(&(version & !SECURITY))
+    }
+
+    /// Lets transactions pass the first `count` PAMUs, not around them.
+    pub(super) fn stop_bypassing(&self, count: usize) {
+        let mask = u32::MAX.checked_shr(count as u32).unwrap_or(0);
+        if let Some(bypassed) = self.0.read(PAMUBYPENR) {
+            self.0.write(PAMUBYPENR, swapped(swapped(bypassed) & mask));
+        }
+    }
+}
+
+/// The global utilities of this machine, once their driver is bound.
+pub(super) fn get() -> Option<Arc<Guts>> {
+    GUTS.lock().clone()
+}
+
+/// The driver of the global utilities.
+pub(crate) struct Driver;
+
+/// As long as this lives, they can be found.
+pub(crate) struct Published;
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        let guts = GUTS.lock().take();
+        drop(guts);
+    }
+}
+
+kernel::of_device_table!(
+    OF_TABLE,
+    <Driver as platform::Driver>::IdInfo,
+    [
+        (of::DeviceId::new(c"fsl,qoriq-device-config-1.0"), ()),
+        (of::DeviceId::new(c"fsl,qoriq-device-config-2.0"), ())
+    ]
+);
+
+impl platform::Driver for Driver {
+    type IdInfo = ();
+    type Data<'bound> = Published;
+    const OF_ID_TABLE: Option<of::IdTable<Self::IdInfo>> = Some(&OF_TABLE);
+
+    fn probe<'bound>(
+        pdev: &'bound platform::Device<Core<'_>>,
+        _info: Option<&'bound Self::IdInfo>,
+    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
+        publish(pdev)
+    }
+}
+
+/// Maps the utilities, for everybody to find.
+fn publish(pdev: &platform::Device<Core<'_>>) -> Result<Published> {
+    let memory = pdev.io_request_by_index(0).ok_or(ENODEV)?.iomap()?;
+    let guts = Arc::new(Guts(memory.into_devres()?), GFP_KERNEL)?;
+    *GUTS.lock() = Some(guts);
+    Ok(Published)
+}
