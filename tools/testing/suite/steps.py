@@ -71,6 +71,7 @@ def all_steps(repo):
         guest("guest-rust-core-c-type1", "--core", "rust", "--type1", "c"),
         guest("guest-c-core-rust-type1", "--core", "c", "--type1", "rust"),
         script("selftests", "tools/testing/selftests/run", "--no-build", after=("build-stock",)),
+        script("clients", "tools/testing/clients/run", "--no-build", after=("build-stock", "programs")),
         script("abi", "tools/testing/check-abi", after=("build-stock",)),
         script("modprobe", "tools/testing/check-modprobe", after=("build-stock",)),
         guest("nointremap-c", "--stack", "c", "--set", "nointremap"),

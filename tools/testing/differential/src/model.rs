@@ -51,8 +51,20 @@ pub struct Map {
     pub withdrawn: bool,
     /// Whether another process has made it.
     pub foreign: bool,
-    /// Whether a report of its dirty pages failed since the last one that did not.
-    pub unreported: bool,
+    /// What has happened since the last report of its dirty pages.
+    pub failure: Failure,
+}
+
+/// What can put dirty bits in doubt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Failure {
+    /// Nothing.
+    #[default]
+    None,
+    /// Pages could not be pinned.
+    Pin,
+    /// A report failed.
+    Report,
 }
 
 /// A container, open or kept by its groups.
@@ -107,7 +119,7 @@ impl Space {
             size,
             withdrawn: false,
             foreign,
-            unreported: false,
+            failure: Failure::None,
         };
         self.maps.insert(iova, map);
     }
@@ -120,7 +132,11 @@ impl Space {
                 let (iova, size) = (structure.get_u64(8), structure.get_u64(16));
                 for start in self.within(iova, iova.saturating_add(size - 1)) {
                     if let Some(map) = self.maps.get_mut(&start) {
-                        map.unreported = result.is_err();
+                        map.failure = if result.is_err() {
+                            Failure::Report
+                        } else {
+                            Failure::None
+                        };
                     }
                 }
             }
@@ -219,6 +235,14 @@ impl Model {
                 let containers = self.agents[*agent].as_ref();
                 Some((containers.and_then(|slots| slots[*slot]), request, true))
             }
+            Step::Send {
+                file: File::Device(PIN, _),
+                request,
+                ..
+            } if !outcome.is_ok() => {
+                self.pin_failed(request);
+                None
+            }
             _ => None,
         };
         if let Some((Some(space), request, foreign)) = asked {
@@ -226,6 +250,18 @@ impl Model {
         }
         if outcome.is_ok() {
             self.succeeded(step);
+        }
+    }
+
+    fn pin_failed(&mut self, request: &Request) {
+        let structure = request.structure();
+        let (iova, count) = (structure.get_u64(0), u64::from(structure.get_u32(8)));
+        if let Some(space) = self.joined[PIN].map(|space| &mut self.spaces[space]) {
+            for start in space.within(iova, iova.saturating_add(count * 4096)) {
+                if let Some(map) = space.maps.get_mut(&start) {
+                    map.failure = map.failure.max(Failure::Pin);
+                }
+            }
         }
     }
 

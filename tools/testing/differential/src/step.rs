@@ -5,6 +5,7 @@
 use crate::{
     machine::DEVICES,
     memory::Change,
+    model::Failure,
     request::Request, //
 };
 use std::fmt;
@@ -47,8 +48,8 @@ pub struct Bits {
     pub first: u64,
     /// How many there are.
     pub count: u64,
-    /// Whether the last attempt to ask for them failed.
-    pub unreported: bool,
+    /// What has happened since they were asked for.
+    pub failure: Failure,
 }
 
 /// One step.

@@ -18,6 +18,7 @@ use crate::{
         Change,
         Memory, //
     },
+    model::Failure,
     request::{
         Argument,
         Request, //
@@ -229,20 +230,20 @@ impl World {
     }
 }
 
-/// The bits of the page for bitmaps, by what they stand for: mapped pages; those of a mapping that the
-/// last report failed for; those in a word which has bits of the mapping before too; and nothing.
-fn split(bytes: &[u8], bitmap: &Bitmap) -> [(&'static str, String); 4] {
-    const NAMES: [&str; 4] = ["dirty", "unreported", "shared", "others"];
-    let mut kinds = vec![3; BITMAP_LEN * 8];
+/// The bits of the page for bitmaps, by what they stand for: mapped pages; those in a word which has
+/// bits of the mapping before too; those of a mapping of which pages could not be pinned, or a report has
+/// failed; and nothing.
+fn split(bytes: &[u8], bitmap: &Bitmap) -> [(&'static str, String); 5] {
+    const NAMES: [&str; 5] = ["dirty", "shared", "unpinned", "unreported", "others"];
+    let mut kinds = vec![4; BITMAP_LEN * 8];
     let mut word_before = None;
     for bits in &bitmap.mapped {
         for bit in bits.first..bits.first + bits.count {
-            let kind = if bits.unreported {
-                1
-            } else if Some(bit / 64) == word_before {
-                2
-            } else {
-                0
+            let kind = match bits.failure {
+                Failure::Report => 3,
+                _ if Some(bit / 64) == word_before => 1,
+                Failure::Pin => 2,
+                Failure::None => 0,
             };
             if let Some(known) = kinds.get_mut(bitmap.start * 8 + bit as usize) {
                 *known = kind;

@@ -266,7 +266,7 @@ impl Generator {
             (first < pages).then_some(Bits {
                 first,
                 count: (map.size / PAGE).min(1 << 16),
-                unreported: map.unreported,
+                failure: map.failure,
             })
         };
         let mapped = space.maps.iter().filter_map(inside).collect();

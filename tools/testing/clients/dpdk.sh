@@ -1,0 +1,29 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Runs in the guest: dpdk-testpmd passes packets between igb and e1000e, which one wire connects.
+
+drivers=/usr/lib/x86_64-linux-gnu/dpdk/pmds-25.0
+said=/tmp/said
+
+# Gives it some seconds from the moment when packets are under way; at the end of its input it ends.
+some_seconds() {
+	local tries=60
+	until grep -q 'Press enter' $said || [ $tries = 0 ]; do
+		tries=$((tries - 1))
+		sleep 1
+	done
+	sleep 4
+}
+
+mkdir -p /dev/hugepages
+clients mount -t hugetlbfs -o pagesize=2M none /dev/hugepages
+touch $said
+# What it says is to come line by line though it goes to a file.
+some_seconds | clients env LD_PRELOAD="/usr/libexec/coreutils/libstdbuf.so /guest/usr/lib/client_trace.so" \
+	_STDBUF_O=L VFIO_TRACE=/tmp/trace setarch --addr-no-randomize dpdk-testpmd -l 0,1 -a 0000:01:00.0 -a 0000:02:00.0 --iova-mode=va -m 32 \
+	--no-telemetry -d $drivers/librte_net_e1000.so -d $drivers/librte_mempool_ring.so \
+	-- --total-num-mbufs=4096 --auto-start --tx-first --forward-mode=io --nb-cores=1 >$said 2>&1
+cat $said
+echo '=== trace'
+cat /tmp/trace

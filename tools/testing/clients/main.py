@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Runs real clients in one guest with the C modules and one with ours, and compares what they asked."""
+
+import argparse
+import dataclasses
+import pathlib
+import re
+import subprocess
+import sys
+
+REPO = pathlib.Path(__file__).resolve().parents[3]
+HERE = pathlib.Path(__file__).resolve().parent
+FOLDER = REPO / "build" / "clients"
+STACKS = ("c", "rust")
+LIBRARY = "build/cargo/release/libclient_trace.so"
+ATTEMPTS = 2
+
+sys.path.insert(0, str(REPO / "tools/testing/differential"))
+import compare  # noqa: E402
+
+# What the small guest of QEMU is told, by a file that it has to fetch.
+GREETING = "booted over the assigned device"
+BOOT_FILE = f"#!ipxe\necho {GREETING}: ${{net0/chip}} ${{net0/mac}}\nreboot\n"
+
+
+def packets(text):
+    """How many packets testpmd has received and sent: its totals of both ports."""
+    totals = re.search(r"Accumulated forward statistics.*?\n\s*RX-packets: (\d+).*?\n\s*TX-packets: (\d+)", text, re.S)
+    return f"{totals[1]} packets received, {totals[2]} sent" if totals and int(totals[1]) >= 1000 else None
+
+
+def greeting(text):
+    """What the small guest said at its end."""
+    said = re.search(rf"^{GREETING}: .*", text, re.M)
+    return said and said[0].strip()
+
+
+def ports(*devices):
+    """A port of its own for each device, whose slots are then 01:00.0, 02:00.0 ..."""
+    for number, device in enumerate(devices, 1):
+        yield from ("--device", f"pcie-root-port,id=port{number},chassis={number},bus=pcie.0,addr={3 + number}")
+        yield from ("--device", f"{device},bus=port{number},mac=52:54:00:00:00:{number:02}")
+        yield from ("--bind", f"0000:{number:02}:00.0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Client:
+    """A program, the machine that it needs, and what it must have done."""
+
+    name: str
+    done: str
+    machine: tuple
+    achieved: callable
+
+
+CLIENTS = (
+    Client("dpdk", "packets go through igb and e1000e", (
+        "--mem", "1G", "--append", "hugepages=64",
+        *(word for wire in (0, 1) for word in ("--qemu-arg=-netdev", "--qemu-arg", f"hubport,hubid=0,id=wire{wire}")),
+        *ports("igb,netdev=wire0", "e1000e,netdev=wire1")), packets),
+    Client("qemu", "a small guest boots over e1000e", (
+        "--mem", "1G",
+        "--qemu-arg=-netdev", "--qemu-arg", f"user,id=wire,restrict=on,tftp={FOLDER}/tftp,bootfile=boot.ipxe",
+        *ports("e1000e,netdev=wire")), greeting),
+)
+
+
+def start(client, stack, vm):
+    """Boots a guest that runs a client."""
+    command = [REPO / "tools/testing/vm/run", "--kernel", "stock", "--stack", stack, "--clients"]
+    command += ["--timeout", "240", "--log", FOLDER / f"{client.name}.{stack}.kernel.log", *client.machine, *vm]
+    command += ["--copy", f"{REPO / LIBRARY}:/usr/lib/client_trace.so", "--copy", f"{HERE}/{client.name}.sh:/root/client"]
+    return subprocess.Popen([*command, "--", "sh", "/root/client"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, errors="replace", cwd=REPO)
+
+
+def finish(client, stack, guest):
+    """Waits for a guest; returns what the client said, what it asked, and complaints."""
+    output, complaint = guest.communicate()
+    (FOLDER / f"{client.name}.{stack}.log").write_text(output)
+    said, _, trace = output.replace("\r", "").partition("=== trace\n")
+    (FOLDER / f"{client.name}.{stack}.trace").write_text(trace)
+    return said, steps(trace), complaint if guest.returncode else ""
+
+
+def steps(trace):
+    """The requests of each thread in turn: how those of different threads mix is left to chance."""
+    threads = {}
+    for line in trace.splitlines():
+        thread = threads.setdefault(line.split(" ", 1)[0], [])
+        thread.append(f"{len(thread) + 1} {line}")
+    return compare.parse("\n".join(line for name in sorted(threads) for line in threads[name]))
+
+
+def check(name, passed, lines=()):
+    print("ok     " if passed else "not ok ", name)
+    if not passed:
+        print(*(f"# {line}" for line in lines), sep="\n")
+    return passed
+
+
+def run(client, vm):
+    """Runs a client on both stacks; prints what came of it, and returns whether all is well."""
+    for _ in range(ATTEMPTS):
+        guests = {stack: start(client, stack, vm) for stack in STACKS}
+        results = {stack: finish(client, stack, guest) for stack, guest in guests.items()}
+        # A guest of a busy host can hang before there is a module of VFIO.
+        if all(said for said, _, _ in results.values()):
+            break
+    good = []
+    for stack, (said, _, complaint) in results.items():
+        achieved = client.achieved(said)
+        good.append(check(f"{client.name}: {client.done}, --stack {stack}", bool(achieved) and not complaint,
+                          [*said.splitlines()[-20:], *complaint.splitlines()]))
+        print(f"        {achieved}")
+    c, rust = (results[stack][1] for stack in STACKS)
+    index = compare.first_difference(c, rust, [])
+    good.append(check(f"{client.name}: the same requests and answers on both", bool(c) and index is None,
+                      compare.report(c, rust, index) if index is not None else ["there is no trace"]))
+    print(f"        {len(c)} requests")
+    return all(good)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tools/testing/clients/run", description=__doc__)
+    parser.add_argument("--only", action="append", choices=[client.name for client in CLIENTS])
+    parser.add_argument("vm", nargs="*")
+    options = parser.parse_args()
+    (FOLDER / "tftp").mkdir(parents=True, exist_ok=True)
+    (FOLDER / "tftp" / "boot.ipxe").write_text(BOOT_FILE)
+    wanted = [client for client in CLIENTS if not options.only or client.name in options.only]
+    return 0 if all([run(client, options.vm) for client in wanted]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,13 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Runs in the guest: QEMU with an e1000e of the guest's own assigned. The small guest in it is iPXE, which
+# asks for an address and a file by that device, and does what the file says.
+
+timeout 150 clients env LD_PRELOAD=/guest/usr/lib/client_trace.so VFIO_TRACE=/tmp/trace \
+	setarch --addr-no-randomize qemu-system-x86_64 -name small,debug-threads=on -nodefaults -no-user-config \
+	-display none -no-reboot -M q35,graphics=off -vga none -accel tcg -m 64 \
+	-device vfio-pci,host=0000:01:00.0 -kernel /usr/lib/ipxe/ipxe.lkrn -serial stdio </dev/null 2>&1 |
+	tr -d '\033\r'
+echo '=== trace'
+cat /tmp/trace
