@@ -11,6 +11,7 @@ mod file;
 pub(crate) mod holder;
 mod members;
 pub(crate) mod registry;
+pub(crate) mod regroup;
 
 use kernel::{
     fs::File,
@@ -67,6 +68,8 @@ impl DevFolder for Nodes {
 /// A group of registered devices.
 #[pin_data]
 pub(crate) struct Group {
+    /// The number of the IOMMU group, as in the name of the node.
+    id: i32,
     kind: GroupKind,
     /// What the group's user does. Held while the group joins and leaves a container and while
     /// its devices are opened and closed, which may take long.
@@ -114,6 +117,7 @@ pub(crate) struct Translation {
 
 impl Group {
     fn new(iommu_group: ARef<IommuGroup>, kind: GroupKind) -> Result<Arc<Self>> {
+        let id = iommu_group.id();
         let state = State {
             iommu_group: Some(iommu_group),
             opened: None,
@@ -122,6 +126,7 @@ impl Group {
         };
         Arc::pin_init(
             pin_init!(Self {
+                id,
                 kind,
                 state <- new_mutex!(state, "vfio_group::state"),
                 devices <- new_mutex!(KVec::new(), "vfio_group::devices"),
@@ -152,10 +157,10 @@ impl Group {
         }
     }
 
-    /// Whether a device of `parent` can be opened already.
-    fn has_device_of(&self, parent: &kernel::device::Device) -> bool {
-        let same = |device: &ARef<Device>| core::ptr::eq(device.parent(), parent);
-        self.devices.lock().iter().any(same)
+    /// The device of `parent` that can be opened.
+    fn device_of(&self, parent: &kernel::device::Device) -> Option<ARef<Device>> {
+        let same = |device: &&ARef<Device>| core::ptr::eq(device.parent(), parent);
+        self.devices.lock().iter().find(same).cloned()
     }
 
     /// Finds the device that `name` means and keeps it registered.

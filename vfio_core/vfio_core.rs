@@ -30,6 +30,7 @@ mod migration;
 mod noiommu;
 mod numbers;
 
+use iommu_group::software;
 use kernel::{
     debugfs::Dir,
     prelude::*, //
@@ -51,6 +52,7 @@ module! {
 /// The module's registrations, undone from top to bottom.
 #[pin_data]
 struct Vfio {
+    _mover: software::Registration,
     #[pin]
     _container_node: MiscRegistration,
     _device_class: ClassRegistration,
@@ -75,6 +77,7 @@ impl kernel::InPlaceModule for Vfio {
             _group_numbers: group::registry::Numbered::new(_debug)?,
             _virqfd: abi::virqfd::CleanupQueue::new()?,
             _device_class: device::CLASS.register()?,
+            _mover: software::Registration::new(&group::regroup::Mover)?,
             _container_node <- container::register(),
             _: {
                 pr_info!("VFIO - User Level meta-driver version: 0.3\n");

@@ -135,6 +135,32 @@ impl Group {
         to_result(unsafe { bindings::iommu_group_add_device(self.as_ptr(), raw_device(dev)) })
     }
 
+    /// Moves `dev` from this group to `to`, both made by [`alloc`](Group::alloc). The caller keeps others
+    /// from changing the device's group.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the device isn't in this group, `ENOMEM`, or what sysfs says. The device is then in
+    /// this group as before.
+    pub fn move_device(&self, dev: &Device, to: &Self) -> Result {
+        /// How often putting the device back is tried: it takes a few small allocations.
+        const TRIES: usize = 16;
+        if Self::of(dev).is_none_or(|group| *group != *self) {
+            return Err(ENODEV);
+        }
+        // A device has one link to its group, so it can't be in both for a moment.
+        Self::remove_device(dev);
+        let moved = to.add_device(dev);
+        if moved.is_err() && !(0..TRIES).any(|_| self.add_device(dev).is_ok()) {
+            dev_warn!(
+                dev,
+                "lost its group {} for want of memory: remove the device\n",
+                self.id()
+            );
+        }
+        moved
+    }
+
     /// Takes `dev` out of its group, if it is in one.
     pub fn remove_device(dev: &Device) {
         // SAFETY: The device is valid; the function returns when it is in no group.

@@ -2,7 +2,13 @@
 
 //! `struct vfio_device` and the callbacks of its driver.
 
-use core::ptr::NonNull;
+use core::{
+    ptr::NonNull,
+    sync::atomic::{
+        AtomicPtr,
+        Ordering, //
+    }, //
+};
 
 use kernel::{
     error::to_result,
@@ -14,7 +20,8 @@ use kernel::{
             ARef,
             AlwaysRefCounted, //
         },
-        Arc, //
+        Arc,
+        ArcBorrow, //
     },
     time::msecs_to_jiffies,
     types::Opaque,
@@ -40,7 +47,10 @@ use super::{
     globals::DEVICE_NUMBERS,
     migration::Migration, //
 };
-use crate::group::Group;
+use crate::group::{
+    registry::Registry,
+    Group, //
+};
 
 /// How often a driver is asked to give back a device that is being removed, in milliseconds.
 const REQUEST_INTERVAL: u32 = 10_000;
@@ -62,8 +72,10 @@ impl PseudoFsMagic for Magic {
 ///
 /// # Invariants
 ///
-/// Went through [`init`]: `dev`, `ops`, `inode` and `index` are set and never change; `dev_set`
-/// and `group` are set before the device is registered and do not change while it is.
+/// Went through [`init`]: `dev`, `ops`, `inode` and `index` are set and never change; `dev_set` and
+/// `group` are set before the device is registered. `dev_set` does not change while it is; `group`,
+/// which is null or from `Arc::into_raw`, is changed only by [`Device::replace_group`], with `GROUPS`
+/// held and for a device that is not open.
 #[repr(transparent)]
 pub(crate) struct Device(Opaque<bindings::vfio_device>);
 
@@ -132,26 +144,60 @@ impl Device {
 
     // --- Registration -------------------------------------------------------------------------
 
+    /// The field `group`, which others may compare while it is changed.
+    fn group_field(&self) -> &AtomicPtr<Group> {
+        // SAFETY: The field is a pointer that only this module touches, as an atomic one.
+        unsafe { AtomicPtr::from_ptr((&raw mut (*self.as_ptr()).group).cast()) }
+    }
+
+    fn exchange_group(&self, group: Option<Arc<Group>>) -> Option<Arc<Group>> {
+        let group = group.map_or(core::ptr::null(), Arc::into_raw).cast_mut();
+        let former = self.group_field().swap(group, Ordering::AcqRel);
+        // SAFETY: By the type invariant; whoever swaps the pointer out owns it.
+        (!former.is_null()).then(|| unsafe { Arc::from_raw(former) })
+    }
+
     /// Notes the group that the device is in until [`Device::take_group`].
     pub(crate) fn set_group(&self, group: Arc<Group>) {
-        let group = Arc::into_raw(group).cast_mut().cast();
-        // SAFETY: The device is not registered yet, so nobody reads the field.
-        unsafe { (*self.as_ptr()).group = group };
+        self.exchange_group(Some(group));
+    }
+
+    /// Notes another group, for a device that can't be opened as long as `_groups` is locked and both
+    /// groups are claimed. Returns the former one.
+    pub(crate) fn replace_group(
+        &self,
+        group: Arc<Group>,
+        _groups: &mut Registry,
+    ) -> Option<Arc<Group>> {
+        self.exchange_group(Some(group))
     }
 
     /// Takes back what [`Device::set_group`] noted; the device is not registered any more.
     pub(crate) fn take_group(&self) -> Option<Arc<Group>> {
-        // SAFETY: Nobody reads the field of a device that is not registered.
-        let group =
-            unsafe { core::mem::replace(&mut (*self.as_ptr()).group, core::ptr::null_mut()) };
-        // SAFETY: Not null means that it came from `Arc::into_raw` in `set_group`.
-        (!group.is_null()).then(|| unsafe { Arc::from_raw(group.cast()) })
+        self.exchange_group(None)
     }
 
-    /// The group of a device that is registered.
-    pub(crate) fn group(&self) -> Option<&Group> {
-        // SAFETY: The field is null or from `Arc::into_raw`; a registered device keeps it.
-        unsafe { (*self.as_ptr()).group.cast::<Group>().as_ref() }
+    /// The group of a device that is registered; the table of groups, which is locked, keeps it so.
+    pub(crate) fn group(&self, _groups: &Registry) -> Option<Arc<Group>> {
+        let group = NonNull::new(self.group_field().load(Ordering::Acquire))?;
+        // SAFETY: By the type invariant; nobody swaps the pointer out of a registered device while
+        // `GROUPS` is held, whose content the caller has.
+        Some(unsafe { ArcBorrow::from_raw(group.as_ptr()) }.into())
+    }
+
+    /// The group of a device that is open.
+    ///
+    /// # Safety
+    ///
+    /// The device is open for all of `'a`, or being opened.
+    pub(super) unsafe fn group_of_open<'a>(&'a self) -> Option<&'a Group> {
+        // SAFETY: By the type invariant the pointer stays while the device is open.
+        unsafe { self.group_field().load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Whether the device is in `group`, which may be outdated at once unless the group has a user.
+    pub(crate) fn is_in(&self, group: &Group) -> bool {
+        core::ptr::eq(self.group_field().load(Ordering::Acquire), group)
     }
 
     /// Puts the device into a set of its own, if its driver put it into none.
@@ -224,8 +270,9 @@ impl Device {
         }
     }
 
-    /// Ends the registration and waits until the last user is gone, reminding the driver of it.
-    pub(crate) fn end_registration(&self) {
+    /// Ends the registration and waits until the last user is gone, reminding the driver of it. The
+    /// user is looked for in `group`.
+    pub(crate) fn end_registration(&self, group: Option<&Group>) {
         self.put_registration();
         // SAFETY: `start_registration` initialised the completion.
         let comp = unsafe { &raw mut (*self.as_ptr()).comp };
@@ -247,7 +294,7 @@ impl Device {
                 return;
             }
             if left == 0 && requests.is_power_of_two() {
-                if let Some(group) = self.group() {
+                if let Some(group) = group {
                     group.warn_holder(self);
                 }
             }

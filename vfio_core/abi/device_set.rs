@@ -8,7 +8,10 @@ use kernel::{
     prelude::*,
     static_lock_class, //
 };
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    tree::Node, //
+};
 
 use super::{
     device::Device,
@@ -26,11 +29,6 @@ pub(crate) struct Set(*mut bindings::vfio_device_set);
 unsafe impl Send for Set {}
 
 impl Set {
-    fn id(&self) -> usize {
-        // SAFETY: By the type invariant; the id never changes.
-        unsafe { (*self.0).set_id as usize }
-    }
-
     fn new(id: usize) -> Result<Self> {
         let set = KBox::into_raw(KBox::new(
             bindings::vfio_device_set {
@@ -58,14 +56,14 @@ pub(super) fn assign(device: &Device, id: usize) -> Result {
         return Err(EINVAL);
     }
     let mut sets = DEVICE_SETS.lock();
-    let set = match sets.iter().find(|set| set.id() == id) {
+    let set = match sets.get(&id) {
         Some(set) => set.0,
         None => {
-            sets.reserve(1, GFP_KERNEL)?;
-            let set = Set::new(id)?;
-            let raw = set.0;
-            sets.push(set, GFP_KERNEL)?;
-            raw
+            let set = Set::new(id)?.0;
+            let node = Node::new(id, Set(set));
+            // SAFETY: The set came from a box just now, and nobody refers to it.
+            sets.insert(node.inspect_err(|_| drop(unsafe { KBox::from_raw(set) }))?);
+            set
         }
     };
     // SAFETY: The set is in the table, whose lock is held. The device's fields are its set's,
@@ -97,18 +95,15 @@ pub(super) unsafe fn release(device: *mut bindings::vfio_device) {
     let mut sets = DEVICE_SETS.lock();
     // SAFETY: The set counts this device, so it is valid. The list is guarded by the set's lock,
     // the count by the table's.
-    let last = unsafe {
+    let (last, id) = unsafe {
         bindings::mutex_lock(&raw mut (*set).lock);
         bindings::kernel_ext_list_del(&raw mut (*device).dev_set_list);
         bindings::mutex_unlock(&raw mut (*set).lock);
         (*set).device_count -= 1;
-        (*set).device_count == 0
+        ((*set).device_count == 0, (*set).set_id as usize)
     };
     if last {
-        sets.retain(|listed| listed.0 != set);
-        if sets.is_empty() {
-            *sets = KVec::new();
-        }
+        sets.remove(&id);
         // SAFETY: No device and no table entry refers to the set, which came from a box.
         drop(unsafe { KBox::from_raw(set) });
     }

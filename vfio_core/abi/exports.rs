@@ -200,11 +200,10 @@ unsafe extern "C" fn vfio_mig_get_next_state(
 ///
 /// # Safety
 ///
-/// `device` is registered.
+/// `device` is open.
 unsafe fn translation(device: *mut bindings::vfio_device) -> Option<Translation> {
     // SAFETY: By this function's contract.
-    let device = unsafe { Device::from_raw(device) };
-    device.group()?.translation()
+    unsafe { Device::from_raw(device).group_of_open() }?.translation()
 }
 
 /// # Safety
@@ -227,7 +226,7 @@ unsafe extern "C" fn vfio_pin_pages(
     if pages.is_null() || npage == 0 || !unmaps {
         return EINVAL.to_errno();
     }
-    // SAFETY: An open device is registered.
+    // SAFETY: By this function's contract.
     let Some(Translation { iommu, group }) = (unsafe { translation(device) }) else {
         return EINVAL.to_errno();
     };
@@ -247,7 +246,7 @@ unsafe extern "C" fn vfio_unpin_pages(
     iova: bindings::dma_addr_t,
     npage: c_int,
 ) {
-    // SAFETY: An open device is registered.
+    // SAFETY: By this function's contract.
     match unsafe { translation(device) } {
         Some(translation) if npage > 0 => translation.iommu.unpin_pages(iova, npage),
         _ if may_warn() => pr_warn!(
@@ -272,7 +271,7 @@ unsafe extern "C" fn vfio_dma_rw(
     if data.is_null() || len == 0 {
         return EINVAL.to_errno();
     }
-    // SAFETY: An open device is registered.
+    // SAFETY: By this function's contract.
     match unsafe { translation(device) } {
         // SAFETY: By this function's contract.
         Some(translation) => unsafe { translation.iommu.dma_rw(iova, data, len, write) },
@@ -324,8 +323,8 @@ unsafe extern "C" fn vfio_file_has_dev(
     device: *mut bindings::vfio_device,
 ) -> bool {
     // SAFETY: By this function's contract.
-    let (group, own) = unsafe { (file_group(local(file)), Device::from_raw(device).group()) };
-    matches!((group, own), (Some(group), Some(own)) if core::ptr::eq(&**group, own))
+    let (group, device) = unsafe { (file_group(local(file)), Device::from_raw(device)) };
+    group.is_some_and(|group| device.is_in(group))
 }
 
 /// # Safety

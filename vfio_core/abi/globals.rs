@@ -8,6 +8,7 @@ use kernel::{
     prelude::*,
     sync::global_lock, //
 };
+use kernel_ext::tree::Tree;
 
 use super::{
     device_set::Set,
@@ -36,7 +37,7 @@ global_lock! {
 
 global_lock! {
     // SAFETY: Initialised by `init` before the module can be used.
-    pub(super) unsafe(uninit) static DEVICE_SETS: Mutex<KVec<Set>> = KVec::new();
+    pub(super) unsafe(uninit) static DEVICE_SETS: Mutex<Tree<usize, Set>> = Tree::new();
 }
 
 global_lock! {

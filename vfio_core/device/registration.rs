@@ -10,7 +10,10 @@ use kernel_ext::{
 
 use crate::{
     abi::device::Device,
-    group::registry, //
+    group::{
+        registry,
+        Group, //
+    }, //
 };
 
 /// Offers a device to userspace that its IOMMU confines.
@@ -23,7 +26,7 @@ pub(crate) fn register_physical(device: &Device) -> Result {
     device.ensure_set()?;
     let group = registry::join_physical(device.parent())?;
     let confined = group.kind() == GroupKind::Iommu;
-    device.set_group(group);
+    device.set_group(group.clone());
     if confined && !device.iommu_capable(bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY) {
         dev_warn!(
             device.parent(),
@@ -32,24 +35,21 @@ pub(crate) fn register_physical(device: &Device) -> Result {
         leave_group(device);
         return Err(EINVAL);
     }
-    register(device)
+    register(device, &group)
 }
 
 /// Offers a device to userspace which does no DMA of its own: its driver pins pages for it.
 pub(crate) fn register_emulated(device: &Device) -> Result {
     device.ensure_set()?;
     let group = registry::join_software(device.parent(), GroupKind::Emulated)?;
-    device.set_group(group);
-    register(device)
+    device.set_group(group.clone());
+    register(device, &group)
 }
 
-fn register(device: &Device) -> Result {
+fn register(device: &Device, group: &Group) -> Result {
     device.add().inspect_err(|_| leave_group(device))?;
     device.start_registration();
-    let added = device
-        .group()
-        .map_or(Err(ENODEV), |group| group.add_device(device));
-    added.inspect_err(|_| {
+    group.add_device(device).inspect_err(|_| {
         device.del();
         leave_group(device);
     })?;
@@ -60,13 +60,11 @@ fn register(device: &Device) -> Result {
 
 /// Takes a device back from userspace; returns when nobody uses it any more.
 pub(crate) fn unregister(device: &Device) {
-    if let Some(group) = device.group() {
-        group.remove_device(device);
-    }
+    let group = registry::withdraw(device);
     #[cfg(CONFIG_VFIO_DEBUGFS)]
     device.hide_debugfs();
     device.del();
-    device.end_registration();
+    device.end_registration(group.as_deref());
     leave_group(device);
 }
 

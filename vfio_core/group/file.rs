@@ -80,8 +80,7 @@ impl OpenNode for GroupFile {
 
     fn open(group: &Arc<Group>, _file: &File) -> Result<KBox<OpenGroup>> {
         let slot = KBox::new_uninit(GFP_KERNEL)?;
-        group.claim()?;
-        Ok(KBox::write(slot, OpenGroup(group.clone())))
+        Ok(KBox::write(slot, OpenGroup::claim(group)?))
     }
 }
 
@@ -105,6 +104,19 @@ impl FileOperations for GroupFile {
             _ => Err(ENOTTY),
         }
         .map(|()| 0)
+    }
+}
+
+impl OpenGroup {
+    /// Makes the caller the group's only user.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if it has one, `ENODEV` once the last device has left, `EPERM` for a group without IOMMU
+    /// and a caller without `CAP_SYS_RAWIO`.
+    pub(super) fn claim(group: &Arc<Group>) -> Result<Self> {
+        group.claim()?;
+        Ok(Self(group.clone()))
     }
 }
 

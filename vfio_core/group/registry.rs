@@ -21,7 +21,11 @@ use kernel_ext::{
         Region, //
     },
     iommu::Group as IommuGroup,
-    iommu_driver::GroupKind, //
+    iommu_driver::GroupKind,
+    tree::{
+        Node,
+        Tree, //
+    }, //
 };
 
 use super::{
@@ -34,7 +38,10 @@ use super::{
     CLASS, //
 };
 use crate::{
-    abi::globals::GROUPS,
+    abi::{
+        device::Device,
+        globals::GROUPS, //
+    },
     numbers::Numbers, //
 };
 
@@ -43,7 +50,8 @@ pub(crate) struct Registry {
     region: Option<Region>,
     debug: Option<Dir>,
     minors: Numbers,
-    entries: KVec<Entry>,
+    /// By the number of the group.
+    entries: Tree<i32, Entry>,
 }
 
 /// A group with its node.
@@ -63,7 +71,7 @@ impl Registry {
             region: None,
             debug: None,
             minors: Numbers::new(),
-            entries: KVec::new(),
+            entries: Tree::new(),
         }
     }
 
@@ -74,25 +82,51 @@ impl Registry {
         kind: GroupKind,
         parent: &Parent,
     ) -> Result<Arc<Group>> {
-        let same = |entry: &&mut Entry| core::ptr::eq(&*entry.iommu_group, &*iommu_group);
-        if let Some(entry) = self.entries.iter_mut().find(same) {
-            if entry.group.has_device_of(parent) {
-                dev_warn!(parent, "vfio: this device is registered already\n");
-                return Err(EINVAL);
-            }
-            entry.devices += 1;
-            return Ok(entry.group.clone());
+        let group = match self.group(iommu_group.id()) {
+            Some(group) => group,
+            None => self.add(iommu_group, kind)?,
+        };
+        if group.device_of(parent).is_some() {
+            dev_warn!(parent, "vfio: this device is registered already\n");
+            return Err(EINVAL);
         }
-        self.add(iommu_group, kind)
+        self.count(&group);
+        Ok(group)
     }
 
-    fn add(&mut self, iommu_group: ARef<IommuGroup>, kind: GroupKind) -> Result<Arc<Group>> {
-        self.entries.reserve(1, GFP_KERNEL)?;
+    /// The group with a number.
+    pub(super) fn group(&self, id: i32) -> Option<Arc<Group>> {
+        Some(self.entries.get(&id)?.group.clone())
+    }
+
+    /// What the IOMMU core knows `group` as.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if it isn't in the table.
+    pub(super) fn iommu_group(&self, group: &Group) -> Result<ARef<IommuGroup>> {
+        let entry = self.entries.get(&group.id).ok_or(ENODEV)?;
+        Ok(entry.iommu_group.clone())
+    }
+
+    /// How many registered devices `group` has.
+    pub(super) fn devices(&self, group: &Group) -> usize {
+        self.entries.get(&group.id).map_or(0, |entry| entry.devices)
+    }
+
+    /// Makes the node of a group that has no device yet.
+    pub(super) fn add(
+        &mut self,
+        iommu_group: ARef<IommuGroup>,
+        kind: GroupKind,
+    ) -> Result<Arc<Group>> {
         let minor = self.minors.take()?;
-        let entry = self.make(minor, iommu_group, kind);
-        let entry = entry.inspect_err(|_| self.minors.give_back(minor))?;
-        let group = entry.group.clone();
-        self.entries.push(entry, GFP_KERNEL)?;
+        let entry = self.make(minor, iommu_group, kind).and_then(|entry| {
+            let group = entry.group.clone();
+            Ok((Node::new(group.id, entry)?, group))
+        });
+        let (node, group) = entry.inspect_err(|_| self.minors.give_back(minor))?;
+        self.entries.insert(node);
         Ok(group)
     }
 
@@ -111,21 +145,31 @@ impl Registry {
             minor,
             group,
             iommu_group,
-            devices: 1,
+            devices: 0,
         })
     }
 
+    /// Counts a device into a group of the table.
+    pub(super) fn count(&mut self, group: &Group) {
+        if let Some(entry) = self.entries.get_mut(&group.id) {
+            entry.devices += 1;
+        }
+    }
+
     /// Counts a device out; the last one takes the group's node with it.
-    fn leave(&mut self, group: &Arc<Group>) {
-        let same = |entry: &Entry| Arc::ptr_eq(&entry.group, group);
-        let Some(index) = self.entries.iter().position(same) else {
-            return;
-        };
-        self.entries[index].devices -= 1;
-        if self.entries[index].devices > 0 {
+    pub(super) fn leave(&mut self, group: &Group) {
+        if let Some(entry) = self.entries.get_mut(&group.id) {
+            entry.devices -= 1;
+        }
+        self.remove_if_empty(group);
+    }
+
+    /// Takes away the node of a group that has no device.
+    pub(super) fn remove_if_empty(&mut self, group: &Group) {
+        if self.devices(group) > 0 {
             return;
         }
-        if let Ok(entry) = self.entries.remove(index) {
+        if let Some(entry) = self.entries.remove(&group.id) {
             drop(entry.node);
             entry.group.revoke();
             self.minors.give_back(entry.minor);
@@ -155,8 +199,7 @@ pub(crate) fn join_physical(parent: &Parent) -> Result<Arc<Group>> {
 
 /// Puts a device of `parent` into a software group of its own.
 pub(crate) fn join_software(parent: &Parent, kind: GroupKind) -> Result<Arc<Group>> {
-    let iommu_group = IommuGroup::alloc()?;
-    iommu_group.set_name(c"vfio-noiommu")?;
+    let iommu_group = software_group()?;
     iommu_group.add_device(parent)?;
     GROUPS
         .lock()
@@ -164,12 +207,28 @@ pub(crate) fn join_software(parent: &Parent, kind: GroupKind) -> Result<Arc<Grou
         .inspect_err(|_| IommuGroup::remove_device(parent))
 }
 
+/// A software group without devices.
+pub(super) fn software_group() -> Result<ARef<IommuGroup>> {
+    let iommu_group = IommuGroup::alloc()?;
+    iommu_group.set_name(c"vfio-noiommu")?;
+    Ok(iommu_group)
+}
+
+/// Makes `device` one that can be opened no more, nor moved to another group. Returns its group.
+pub(crate) fn withdraw(device: &Device) -> Option<Arc<Group>> {
+    let groups = GROUPS.lock();
+    let group = device.group(&groups)?;
+    group.remove_device(device);
+    Some(group)
+}
+
 /// Takes a device of `parent`, which is open no more, out of `group`.
-pub(crate) fn leave(group: &Arc<Group>, parent: &Parent) {
+pub(crate) fn leave(group: &Group, parent: &Parent) {
+    let mut groups = GROUPS.lock();
     if group.kind() != GroupKind::Iommu {
         IommuGroup::remove_device(parent);
     }
-    GROUPS.lock().leave(group);
+    groups.leave(group);
 }
 
 /// The device numbers of groups and their folder in debugfs, while the module is loaded.
