@@ -27,7 +27,7 @@ impl ModuleRef {
     pub unsafe fn try_get(module: *mut bindings::module) -> Option<Self> {
         // SAFETY: By this function's contract.
         // INVARIANT: On success there is one reference.
-        unsafe { bindings::try_module_get(module) }.then_some(Self(module))
+        unsafe { bindings::try_module_get(module) }.then(|| Self(module))
     }
 }
 

@@ -100,7 +100,7 @@ impl Parent {
         // SAFETY: By the type invariant.
         let locked = unsafe { bindings::down_read_trylock(&raw mut (*self.as_ptr()).unreg_sem) };
         // INVARIANT: Locked just now.
-        (locked != 0).then_some(Staying(self, NotThreadSafe))
+        (locked != 0).then(|| Staying(self, NotThreadSafe))
     }
 
     /// Waits until nobody makes or removes devices, and keeps it so.
