@@ -93,6 +93,8 @@ def all_steps(repo):
                after=("build-stock", "drivers-stock", "programs")),
         guest("nic-c", "--stack", "c", "--set", "nic"),
         guest("nic-rust", "--stack", "rust", "--set", "nic"),
+        guest("pamu", "--stack", "rust", "--set", "pamu"),
+        guest("pamu-c-core", "--stack", "rust", "--core", "c", "--set", "pamu"),
         guest("hotplug-c", "--stack", "c", "--set", "hotplug"),
         guest("hotplug-rust", "--stack", "rust", "--set", "hotplug"),
         guest("noiommu-c", "--stack", "c", "--set", "noiommu", kernel="test"),
@@ -102,5 +104,6 @@ def all_steps(repo):
         make("build-debug", "modules", "KERNEL=debug", "WERROR=1"),
         kunit_step("debug-kunit", repo, "debug"),
         guest("debug-guest", "--stack", "rust", kernel="debug"),
+        guest("debug-pamu", "--stack", "rust", "--set", "pamu", kernel="debug"),
         guest("debug-stress", "--stack", "rust", "--set", "stress", kernel="debug"),
     ]

@@ -295,3 +295,8 @@ impl Pamu {
 pub fn msi_file(group: &Group) -> Result<OwnedFd> {
     abi::fd_of(group, GET_MSI_FD).map_err(Error::during("GROUP_GET_MSI_FD"))
 }
+
+/// As [`msi_file`], by way of the group's container.
+pub fn msi_file_of_container(container: &Container) -> Result<OwnedFd> {
+    abi::fd_of(container, GET_MSI_FD).map_err(Error::during("GROUP_GET_MSI_FD"))
+}

@@ -27,6 +27,7 @@ mod migration;
 mod nic;
 mod nointremap;
 mod noiommu;
+mod pamu;
 mod pinned;
 mod pinning;
 mod pointers;
@@ -134,6 +135,11 @@ pub fn helper(words: &[&str]) -> Result<()> {
         ),
         other => bail!("no helper {other:?}"),
     }
+}
+
+/// The cases with a PAMU in software.
+pub fn pamu_set() -> Vec<Trial> {
+    pamu::cases()
 }
 
 /// The cases where devices come and go.

@@ -16,7 +16,9 @@ use std::{
 };
 
 /// The modules whose reference counts must come back.
-const MODULES: [&str; 12] = [
+const MODULES: [&str; 14] = [
+    "vfio_iommu_pamu",
+    "pamu_dma",
     "vfio",
     "vfio_iommu_type1",
     "vfio_pci",

@@ -51,6 +51,8 @@ enum Set {
     Nic,
     /// A machine without an IOMMU.
     Noiommu,
+    /// The first, with a PAMU in software and devices behind it.
+    Pamu,
     /// The first, with places where devices are plugged in and pulled out.
     Hotplug,
     /// As the first, for as long as it takes to find races.
@@ -83,6 +85,7 @@ fn main() -> ExitCode {
         Set::Exports => cases::exports_set(),
         Set::Nic => cases::nic_set(),
         Set::Noiommu => cases::noiommu_set(),
+        Set::Pamu => cases::pamu_set(),
         Set::Hotplug => cases::hotplug_set(),
         Set::Stress => cases::stress_set(),
     };

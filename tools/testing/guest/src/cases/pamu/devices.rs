@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices come, go, step outside and come back.
+
+use super::{
+    LIODN,
+    OTHER_LIODN,
+    PAGE,
+    divided,
+    refused,
+    unreached, //
+};
+use crate::{
+    harness::{
+        Failure,
+        cases, //
+    },
+    leak::locked_kib,
+};
+use anyhow::Result;
+use pamu_dma::{
+    Engine,
+    open, //
+};
+use std::{
+    sync::atomic::{
+        AtomicBool,
+        Ordering, //
+    },
+    thread,
+    time::Duration, //
+};
+use vfio_client::{
+    Bytes,
+    Container,
+    Errno,
+    Interrupt,
+    Iommu,
+    MapFlags,
+    Memory,
+    pamu::{
+        self,
+        Pamu, //
+    },
+    raw, //
+};
+
+cases! {
+    nothing_is_reached_before_anything_is_set,
+    another_backend_lets_nobody_in,
+    all_devices_see_the_same,
+    device_that_comes_late,
+    device_that_leaves,
+    device_belongs_to_one_container,
+    foreign_liodn,
+    liodn_without_owner,
+    violation_is_signalled,
+    event_for_devices_that_come_late,
+    bad_eventfd,
+    one_device_is_shut_off_alone,
+    violations_of_several_devices,
+    shut_off_until_revived,
+    off_before_anything_is_mapped,
+    violation_does_not_outlive_the_container,
+    windows_change_under_a_working_device,
+}
+
+/// A device that is attached for the first time still has whatever firmware gave it, on other
+/// kernels.
+fn nothing_is_reached_before_anything_is_set() -> Result<()> {
+    let (pamu, engine) = open(0)?;
+    for iova in [0, PAGE, 1 << 20, 1 << 30] {
+        unreached(&pamu, &engine, iova);
+    }
+    pamu.set_geometry(0, (1 << 36) - 1)?;
+    unreached(&pamu, &engine, 1 << 20);
+    pamu.set_windows(1)?;
+    unreached(&pamu, &engine, 1 << 20);
+    Ok(())
+}
+
+/// Type 1 takes groups of software devices, and then has nothing to do with the PAMU.
+fn another_backend_lets_nobody_in() -> Result<()> {
+    let container = Container::open()?;
+    let group = pamu_dma::group(0)?;
+    group.set_container(&container)?;
+    container.set_iommu(Iommu::Type1v2)?;
+    let memory = Memory::anonymous(4096)?;
+    container.map(PAGE, &memory, MapFlags::ReadWrite)?;
+    let engine = Engine::open(group, 0)?;
+    assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
+    let interrupt = Interrupt::new()?;
+    assert_eq!(engine.enable_interrupt(&interrupt).errno(), Errno::EINVAL);
+    Ok(())
+}
+
+/// Brings engine 1 into the container of engine 0.
+fn join(pamu: &Pamu) -> Result<Engine> {
+    let group = pamu_dma::group(1)?;
+    group.set_container(pamu.container())?;
+    Engine::open(group, 1)
+}
+
+fn all_devices_see_the_same() -> Result<()> {
+    let (pamu, engine) = open(0)?;
+    let other = join(&pamu)?;
+    pamu.set_geometry(0, 8 * PAGE - 1)?;
+    pamu.set_windows(8)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(3 * PAGE, &memory, MapFlags::ReadWrite)?;
+    assert_eq!(engine.write(3 * PAGE, 11)?, Ok(()));
+    assert_eq!(other.read(3 * PAGE)?, Ok(11));
+    pamu.unmap(3 * PAGE, PAGE)?;
+    assert_eq!(other.read(3 * PAGE)?, Err(Errno::EFAULT));
+    assert_eq!(engine.read(3 * PAGE)?, Err(Errno::EFAULT));
+    Ok(())
+}
+
+fn device_that_comes_late() -> Result<()> {
+    let (pamu, _engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(8192)?;
+    memory.write_u64(0, 21);
+    memory.write_u64(4096, 22);
+    pamu.map_part(0, &memory, 0, 4096, MapFlags::Read)?;
+    pamu.map_part(6 * PAGE, &memory, 4096, 4096, MapFlags::Read)?;
+    pamu.map_bank(1, 7 * PAGE, MapFlags::Write)?;
+    let other = join(&pamu)?;
+    assert_eq!((other.read(0)?, other.read(6 * PAGE)?), (Ok(21), Ok(22)));
+    let interrupt = Interrupt::new()?;
+    other.enable_interrupt(&interrupt)?;
+    assert_eq!(other.interrupt()?, Ok(()));
+    assert_eq!(interrupt.take()?, 1);
+    assert_eq!(other.read(PAGE)?, Err(Errno::EFAULT));
+    Ok(())
+}
+
+fn device_that_leaves() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    let other = join(&pamu)?;
+    assert_eq!(other.read(0)?, Ok(0));
+    drop(other);
+    // It is gone, but the first one can still tell what it would reach.
+    engine.pretend(OTHER_LIODN)?;
+    assert_eq!(engine.read(0)?, Err(Errno::EFAULT));
+    engine.pretend(LIODN)?;
+    assert_eq!(engine.read(0)?, Ok(0));
+    assert_eq!(pamu.violation(0)?, None);
+    // The memory stays for the first one.
+    assert_eq!(locked_kib(), 4);
+    let again = join(&pamu)?;
+    assert_eq!(again.read(0)?, Ok(0));
+    Ok(())
+}
+
+fn device_belongs_to_one_container() -> Result<()> {
+    let (first, engine) = divided(8, PAGE)?;
+    let (second, other) = open(1)?;
+    second.set_geometry(0, 8 * PAGE - 1)?;
+    second.set_windows(8)?;
+    let (a, b) = (Memory::anonymous(4096)?, Memory::anonymous(4096)?);
+    a.write_u64(0, 1);
+    b.write_u64(0, 2);
+    first.map(0, &a, MapFlags::Read)?;
+    second.map(0, &b, MapFlags::Read)?;
+    assert_eq!((engine.read(0)?, other.read(0)?), (Ok(1), Ok(2)));
+    first.unmap(0, PAGE)?;
+    assert_eq!(
+        (engine.read(0)?, other.read(0)?),
+        (Err(Errno::EFAULT), Ok(2))
+    );
+    assert_eq!(second.revive(LIODN).errno(), Errno::ENODEV);
+    assert_eq!(second.violation(0)?, None);
+    Ok(())
+}
+
+/// What a device reaches that says it was another one: what that one may.
+fn foreign_liodn() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    let (second, other) = open(1)?;
+    engine.pretend(OTHER_LIODN)?;
+    assert_eq!(engine.read(0)?, Err(Errno::EFAULT));
+    // It is the other one that is blamed, for nobody else is known.
+    assert_eq!(pamu.violation(0)?, None);
+    engine.device().reset()?;
+    assert_eq!(engine.read(0)?, Ok(0));
+    drop((second, other));
+    Ok(())
+}
+
+fn liodn_without_owner() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    for liodn in [OTHER_LIODN, 0, 1279, 1280, 65535] {
+        engine.pretend(liodn)?;
+        assert_eq!(engine.read(0)?, Err(Errno::EFAULT), "{liodn}");
+    }
+    assert_eq!(pamu.violation(0)?, None);
+    Ok(())
+}
+
+fn violation_is_signalled() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    let event = Interrupt::new()?;
+    pamu.set_violation_event(Some(&event))?;
+    assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
+    assert_eq!(event.wait(Duration::from_secs(2))?, 1);
+    // Once, however often it is tried again.
+    assert_eq!(engine.read(2 * PAGE)?, Err(Errno::EFAULT));
+    assert_eq!(event.take()?, 0);
+    assert_eq!(pamu.violation(0)?.map(|v| v.iova), Some(PAGE));
+    pamu.revive(LIODN)?;
+    refused(&pamu, &engine, 3 * PAGE);
+    assert_eq!(event.take()?, 1);
+    pamu.set_violation_event(None)?;
+    refused(&pamu, &engine, 3 * PAGE);
+    assert_eq!(event.take()?, 0);
+    Ok(())
+}
+
+fn event_for_devices_that_come_late() -> Result<()> {
+    let (pamu, _engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    let event = Interrupt::new()?;
+    pamu.set_violation_event(Some(&event))?;
+    let other = join(&pamu)?;
+    assert_eq!(other.read(PAGE)?, Err(Errno::EFAULT));
+    assert_eq!(event.take()?, 1);
+    assert_eq!(pamu.violation(0)?.map(|v| v.liodn), Some(OTHER_LIODN));
+    Ok(())
+}
+
+fn bad_eventfd() -> Result<()> {
+    let (pamu, _engine) = open(0)?;
+    let container = pamu.container();
+    let set = |fd: i32| {
+        let mut bytes = Bytes::new().raw(&fd.to_ne_bytes());
+        raw::bytes(container, pamu::SET_VIOLATION_EVENTFD, &mut bytes)
+    };
+    assert_eq!(set(-2), Err(Errno::EBADF));
+    assert_eq!(set(9999), Err(Errno::EBADF));
+    assert_eq!(
+        set(std::os::fd::AsRawFd::as_raw_fd(&std::io::stdin())),
+        Err(Errno::EINVAL)
+    );
+    assert_eq!(set(-1), Ok(0));
+    Ok(())
+}
+
+fn one_device_is_shut_off_alone() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    let other = join(&pamu)?;
+    assert_eq!(other.read(PAGE)?, Err(Errno::EFAULT));
+    assert_eq!(other.read(0)?, Err(Errno::EFAULT));
+    assert_eq!(engine.read(0)?, Ok(0));
+    assert_eq!(pamu.revive(LIODN).errno(), Errno::EINVAL);
+    pamu.revive(OTHER_LIODN)?;
+    assert_eq!(other.read(0)?, Ok(0));
+    Ok(())
+}
+
+fn violations_of_several_devices() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    let other = join(&pamu)?;
+    assert_eq!(other.read(2 * PAGE)?, Err(Errno::EFAULT));
+    assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
+    let from = |liodn| {
+        pamu.violation(liodn)
+            .map(|found| found.map(|v| (v.liodn, v.iova)))
+    };
+    assert_eq!(from(0)?, Some((LIODN, PAGE)));
+    assert_eq!(from(LIODN)?, Some((LIODN, PAGE)));
+    assert_eq!(from(LIODN + 1)?, Some((OTHER_LIODN, 2 * PAGE)));
+    assert_eq!(from(OTHER_LIODN + 1)?, None);
+    pamu.revive(LIODN)?;
+    assert_eq!(from(0)?, Some((OTHER_LIODN, 2 * PAGE)));
+    pamu.revive(OTHER_LIODN)?;
+    assert_eq!(from(0)?, None);
+    Ok(())
+}
+
+/// Neither mapping nor unmapping lets a device in again that was shut off.
+fn shut_off_until_revived() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
+    pamu.map(PAGE, &memory, MapFlags::Read)?;
+    assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
+    pamu.unmap(0, 8 * PAGE)?;
+    pamu.set_windows(4)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    assert_eq!(engine.read(0)?, Err(Errno::EFAULT));
+    assert_eq!(pamu.violation(0)?.map(|v| v.iova), Some(PAGE));
+    pamu.revive(LIODN)?;
+    assert_eq!(engine.read(0)?, Ok(0));
+    Ok(())
+}
+
+fn off_before_anything_is_mapped() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    // It is off anyway, so there is nothing to revive.
+    unreached(&pamu, &engine, 0);
+    assert_eq!(pamu.revive(LIODN).errno(), Errno::EINVAL);
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    assert_eq!(engine.read(0)?, Ok(0));
+    Ok(())
+}
+
+fn violation_does_not_outlive_the_container() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
+    drop((pamu, engine));
+    let (pamu, engine) = divided(8, PAGE)?;
+    assert_eq!(pamu.violation(0)?, None);
+    pamu.map(0, &memory, MapFlags::Read)?;
+    assert_eq!(engine.read(0)?, Ok(0));
+    Ok(())
+}
+
+/// One window comes and goes while the device reads another one: it never meets anything but what
+/// is mapped there.
+fn windows_change_under_a_working_device() -> Result<()> {
+    const ROUNDS: usize = 300;
+    let (pamu, engine) = divided(4, PAGE)?;
+    let steady = Memory::anonymous(4096)?;
+    steady.write_u64(0, 1);
+    let moving = [Memory::anonymous(4096)?, Memory::anonymous(4096)?];
+    moving[0].write_u64(0, 2);
+    moving[1].write_u64(0, 3);
+    pamu.map(PAGE, &steady, MapFlags::Read)?;
+    let over = AtomicBool::new(false);
+    let (reads, seen) = thread::scope(|scope| {
+        let reader = scope.spawn(|| -> Result<_> {
+            let (mut reads, mut seen) = (0u32, [0u32; 3]);
+            while !over.load(Ordering::Relaxed) {
+                match engine.read(0)? {
+                    Ok(value) => seen[value as usize - 2] += 1,
+                    Err(_) => {
+                        seen[2] += 1;
+                        pamu.revive(LIODN)?;
+                    }
+                }
+                assert_eq!(engine.read(PAGE)?, Ok(1));
+                reads += 1;
+            }
+            Ok((reads, seen))
+        });
+        for round in 0..ROUNDS {
+            pamu.map(0, &moving[round % 2], MapFlags::Read)?;
+            pamu.unmap(0, PAGE)?;
+        }
+        over.store(true, Ordering::Relaxed);
+        reader.join().expect("the reader ends")
+    })?;
+    assert_eq!(seen.iter().sum::<u32>(), reads);
+    Ok(())
+}

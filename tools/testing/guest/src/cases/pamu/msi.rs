@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! MSI banks: all ways of mapping them, and interrupts that arrive by them.
+
+use super::{
+    LIODN,
+    PAGE,
+    divided,
+    refused_write,
+    unreached, //
+};
+use crate::harness::{
+    Failure,
+    cases, //
+};
+use anyhow::Result;
+use pamu_dma::Engine;
+use std::time::Duration;
+use vfio_client::{
+    Errno,
+    Interrupt,
+    MapFlags,
+    Memory,
+    pamu::{
+        self,
+        Content,
+        Pamu, //
+    },
+    raw, //
+};
+
+cases! {
+    interrupt_through_a_window,
+    bank_must_be_mapped_first,
+    bank_that_the_device_uses,
+    bank_that_devices_cannot_write_to,
+    bank_in_use_stays,
+    what_can_be_mapped,
+    what_can_be_unmapped,
+    doorbell_and_nothing_else,
+    banks_of_the_kernels_choice,
+    too_few_banks,
+    file_of_banks,
+    file_cannot_be_touched,
+    #[our_core]
+    file_of_a_group,
+    file_bad_ranges,
+    kernel_maps_the_banks,
+    kernel_keeps_the_last_windows,
+    kernel_needs_windows,
+    kernel_keeps_a_bank_that_is_used,
+    interrupt_after_violation,
+}
+
+/// Engine 0 is wired to bank 0.
+const BANK: u32 = 0;
+
+/// The doorbell in its page.
+const DOORBELL: u64 = 0x140;
+
+/// Checks that the interrupt arrives, by a write to `address`.
+#[track_caller]
+fn interrupts(engine: &Engine, address: u64) {
+    let interrupt = Interrupt::new().unwrap();
+    engine.enable_interrupt(&interrupt).unwrap();
+    assert_eq!(engine.msi_address().unwrap(), address);
+    for _ in 0..3 {
+        assert_eq!(engine.interrupt().unwrap(), Ok(()));
+        assert_eq!(interrupt.wait(Duration::from_secs(2)).unwrap(), 1);
+    }
+    engine.disable_interrupt().unwrap();
+    assert_eq!(engine.msi_address().unwrap(), 0);
+}
+
+fn interrupt_through_a_window() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    for window in [0, 5, 7] {
+        pamu.map_bank(BANK, window * PAGE, MapFlags::Write)?;
+        interrupts(&engine, window * PAGE + DOORBELL);
+        pamu.unmap_bank(window * PAGE)?;
+    }
+    Ok(())
+}
+
+fn bank_must_be_mapped_first() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    let interrupt = Interrupt::new()?;
+    assert_eq!(engine.enable_interrupt(&interrupt).errno(), Errno::EINVAL);
+    assert_eq!(engine.interrupt()?, Err(Errno::ENXIO));
+    // Others don't help.
+    pamu.map_bank(1, PAGE, MapFlags::Write)?;
+    pamu.map_bank(2, 2 * PAGE, MapFlags::Write)?;
+    assert_eq!(engine.enable_interrupt(&interrupt).errno(), Errno::EINVAL);
+    pamu.map_bank(BANK, 3 * PAGE, MapFlags::Write)?;
+    interrupts(&engine, 3 * PAGE + DOORBELL);
+    Ok(())
+}
+
+/// Each engine is wired to a bank of its own.
+fn bank_that_the_device_uses() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    let group = pamu_dma::group(1)?;
+    group.set_container(pamu.container())?;
+    let other = Engine::open(group, 1)?;
+    pamu.map_bank(1, 2 * PAGE, MapFlags::Write)?;
+    pamu.map_bank(0, 3 * PAGE, MapFlags::Write)?;
+    interrupts(&engine, 3 * PAGE + DOORBELL);
+    interrupts(&other, 2 * PAGE + DOORBELL);
+    Ok(())
+}
+
+fn bank_that_devices_cannot_write_to() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    pamu.map_bank(BANK, 0, MapFlags::Read)?;
+    let interrupt = Interrupt::new()?;
+    assert_eq!(engine.enable_interrupt(&interrupt).errno(), Errno::EINVAL);
+    Ok(())
+}
+
+fn bank_in_use_stays() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(PAGE, &memory, MapFlags::ReadWrite)?;
+    pamu.map_bank(BANK, 2 * PAGE, MapFlags::Write)?;
+    let interrupt = Interrupt::new()?;
+    engine.enable_interrupt(&interrupt)?;
+    assert_eq!(pamu.unmap_bank(2 * PAGE).errno(), Errno::EBUSY);
+    assert_eq!(pamu.unmap(0, 8 * PAGE).errno(), Errno::EBUSY);
+    // Nothing was unmapped, and it works.
+    assert_eq!(engine.read(PAGE)?, Ok(0));
+    assert_eq!(engine.interrupt()?, Ok(()));
+    assert_eq!(interrupt.take()?, 1);
+    // Another eventfd takes the place of the first one.
+    let second = Interrupt::new()?;
+    engine.enable_interrupt(&second)?;
+    assert_eq!(engine.interrupt()?, Ok(()));
+    assert_eq!((interrupt.take()?, second.take()?), (0, 1));
+    engine.disable_interrupt()?;
+    pamu.unmap_bank(2 * PAGE)?;
+    Ok(())
+}
+
+fn what_can_be_mapped() -> Result<()> {
+    let (pamu, _engine) = divided(8, 2 * PAGE)?;
+    let at = |bank, iova| pamu.map_bank(bank, iova, MapFlags::Write);
+    for (bank, iova, errno) in [
+        (3, 0, Errno::ENODEV),
+        (u32::MAX, 0, Errno::ENODEV),
+        (0, PAGE, Errno::EINVAL),
+        (0, 1, Errno::EINVAL),
+        (0, 16 * PAGE, Errno::EINVAL),
+        (0, u64::MAX, Errno::EINVAL),
+    ] {
+        assert_eq!(at(bank, iova).errno(), errno, "{bank} {iova:#x}");
+    }
+    at(0, 0)?;
+    assert_eq!(at(1, 0).errno(), Errno::EEXIST);
+    assert_eq!(at(0, 2 * PAGE).errno(), Errno::EEXIST);
+    let window = pamu.window(0)?;
+    assert_eq!((window.content, window.size), (Content::Bank(0), PAGE));
+    let memory = Memory::anonymous(4096)?;
+    assert_eq!(pamu.map(0, &memory, MapFlags::Read).errno(), Errno::EEXIST);
+    Ok(())
+}
+
+fn what_can_be_unmapped() -> Result<()> {
+    let (pamu, _engine) = divided(8, 2 * PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    pamu.map_bank(0, 2 * PAGE, MapFlags::Write)?;
+    for iova in [0, PAGE, 3 * PAGE, 4 * PAGE, 16 * PAGE, u64::MAX] {
+        assert_eq!(pamu.unmap_bank(iova).errno(), Errno::EINVAL, "{iova:#x}");
+    }
+    pamu.unmap_bank(2 * PAGE)?;
+    assert_eq!(pamu.unmap_bank(2 * PAGE).errno(), Errno::EINVAL);
+    // UNMAP_DMA takes banks and memory.
+    pamu.map_bank(1, 4 * PAGE, MapFlags::Write)?;
+    assert_eq!(pamu.unmap(0, 16 * PAGE)?, 2 * PAGE);
+    Ok(())
+}
+
+fn doorbell_and_nothing_else() -> Result<()> {
+    let (pamu, engine) = divided(8, 4 * PAGE)?;
+    pamu.map_bank(BANK, 4 * PAGE, MapFlags::Write)?;
+    interrupts(&engine, 4 * PAGE + DOORBELL);
+    for iova in [3 * PAGE, 5 * PAGE, 7 * PAGE, 8 * PAGE] {
+        refused_write(&pamu, &engine, iova);
+    }
+    Ok(())
+}
+
+fn banks_of_the_kernels_choice() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    pamu.map_bank(1, 0, MapFlags::Write)?;
+    pamu.map_any_banks(4 * PAGE, 2 * PAGE)?;
+    let banks: Vec<_> = pamu.all_windows()?.iter().map(|w| w.content).collect();
+    let free = Content::Free;
+    let expected = [
+        Content::Bank(1),
+        free,
+        free,
+        free,
+        Content::Bank(0),
+        Content::Bank(2),
+        free,
+        free,
+    ];
+    assert_eq!(banks, expected);
+    interrupts(&engine, 4 * PAGE + DOORBELL);
+    assert_eq!(pamu.unmap(4 * PAGE, 2 * PAGE)?, 2 * PAGE);
+    pamu.map_any_banks(7 * PAGE, PAGE)?;
+    assert_eq!(pamu.window(7)?.content, Content::Bank(0));
+    Ok(())
+}
+
+fn too_few_banks() -> Result<()> {
+    let (pamu, _engine) = divided(8, 2 * PAGE)?;
+    for (iova, size, errno) in [
+        (0, 8 * PAGE, Errno::ENOSPC),
+        (0, PAGE, Errno::EINVAL),
+        (0, 3 * PAGE, Errno::EINVAL),
+        (PAGE, 2 * PAGE, Errno::EINVAL),
+        (14 * PAGE, 4 * PAGE, Errno::EINVAL),
+        (0, 0, Errno::EINVAL),
+    ] {
+        assert_eq!(pamu.map_any_banks(iova, size).errno(), errno, "{size:#x}");
+    }
+    pamu.map_any_banks(0, 6 * PAGE)?;
+    assert_eq!(
+        pamu.map_any_banks(6 * PAGE, 2 * PAGE).errno(),
+        Errno::ENOSPC
+    );
+    assert_eq!(
+        pamu.map_any_banks(4 * PAGE, 4 * PAGE).errno(),
+        Errno::EEXIST
+    );
+    Ok(())
+}
+
+/// The file that stands for the banks, from the container.
+fn file(pamu: &Pamu) -> Result<std::os::fd::OwnedFd> {
+    Ok(pamu::msi_file_of_container(pamu.container())?)
+}
+
+fn file_of_banks() -> Result<()> {
+    let (pamu, engine) = divided(8, 2 * PAGE)?;
+    let file = file(&pamu)?;
+    let banks = Memory::from_file(&file, 0, 3 * 4096, false)?;
+    drop(file);
+    let map =
+        |iova, bank: usize, len| pamu.map_part(iova, &banks, bank * 4096, len, MapFlags::Write);
+    map(2 * PAGE, 0, 4096)?;
+    map(4 * PAGE, 2, 4096)?;
+    assert_eq!(pamu.window(1)?.content, Content::Bank(0));
+    assert_eq!(pamu.window(2)?.content, Content::Bank(2));
+    interrupts(&engine, 2 * PAGE + DOORBELL);
+    assert_eq!(map(6 * PAGE, 0, 4096).errno(), Errno::EEXIST);
+    assert_eq!(map(6 * PAGE, 1, 8192).errno(), Errno::EINVAL);
+    pamu.unmap(0, 16 * PAGE)?;
+    // The addresses alone hold nothing.
+    drop(banks);
+    pamu.set_windows(4)?;
+    Ok(())
+}
+
+fn file_cannot_be_touched() -> Result<()> {
+    let (pamu, _engine) = divided(4, PAGE)?;
+    let mut banks = Memory::from_file(file(&pamu)?, 0, 3 * 4096, true)?;
+    // The kernel would get the bytes for us if there were any.
+    for nr in [pamu::GET_ATTR, pamu::SET_ATTR, pamu::REVIVE] {
+        let sent = raw::at(pamu.container(), nr, &mut banks, 0x140);
+        assert_eq!(sent, Err(Errno::EFAULT));
+    }
+    Ok(())
+}
+
+fn file_of_a_group() -> Result<()> {
+    let (pamu, engine) = divided(4, PAGE)?;
+    let file = pamu::msi_file(&engine.group)?;
+    let banks = Memory::from_file(&file, 4096, 4096, false)?;
+    pamu.map(0, &banks, MapFlags::Write)?;
+    assert_eq!(pamu.window(0)?.content, Content::Bank(1));
+    assert_eq!(raw::none(&file, pamu::GET_ATTR), Err(Errno::ENOTTY));
+    drop((engine, pamu, banks));
+    // The file holds nothing either.
+    drop(file);
+    let group = pamu_dma::group(0)?;
+    assert_eq!(pamu::msi_file(&group).errno(), Errno::EINVAL);
+    Ok(())
+}
+
+fn file_bad_ranges() -> Result<()> {
+    let (pamu, _engine) = divided(4, PAGE)?;
+    let file = file(&pamu)?;
+    for (offset, len) in [(0, 4 * 4096), (3 * 4096, 4096), (1 << 40, 4096)] {
+        let mapped = Memory::from_file(&file, offset, len, false);
+        assert_eq!(mapped.errno(), Errno::EINVAL);
+    }
+    // A request that goes on behind the file.
+    let banks = Memory::from_file(&file, 4096, 2 * 4096, false)?;
+    pamu.map(0, &banks, MapFlags::Write)?;
+    assert_eq!(pamu.window(1)?.content, Content::Bank(2));
+    Ok(())
+}
+
+fn kernel_maps_the_banks() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    pamu.set_implicit(true)?;
+    assert!(pamu.implicit()?);
+    let memory = Memory::anonymous(8192)?;
+    let interrupt = Interrupt::new()?;
+    assert_eq!(engine.enable_interrupt(&interrupt).errno(), Errno::EINVAL);
+    pamu.map(PAGE, &memory, MapFlags::ReadWrite)?;
+    for bank in 0..3 {
+        let window = pamu.window(5 + bank)?;
+        assert_eq!(
+            (window.content, window.implicit),
+            (Content::Bank(bank), true)
+        );
+    }
+    interrupts(&engine, 5 * PAGE + DOORBELL);
+    // A part of the memory goes, the banks stay.
+    assert_eq!(pamu.unmap(PAGE, PAGE)?, PAGE);
+    interrupts(&engine, 5 * PAGE + DOORBELL);
+    // With the last of it they go.
+    assert_eq!(pamu.unmap(0, 8 * PAGE)?, PAGE);
+    assert!(
+        pamu.all_windows()?
+            .iter()
+            .all(|w| w.content == Content::Free)
+    );
+    unreached(&pamu, &engine, 5 * PAGE + DOORBELL);
+    pamu.set_implicit(false)?;
+    pamu.map_bank(BANK, 0, MapFlags::Write)?;
+    Ok(())
+}
+
+fn kernel_keeps_the_last_windows() -> Result<()> {
+    let (pamu, _engine) = divided(8, PAGE)?;
+    pamu.set_implicit(true)?;
+    let memory = Memory::anonymous(8192)?;
+    // Before they are mapped as well as after.
+    for _ in 0..2 {
+        assert_eq!(
+            pamu.map(4 * PAGE, &memory, MapFlags::Read).errno(),
+            Errno::EEXIST
+        );
+        assert_eq!(pamu.map_bank(0, 0, MapFlags::Write).errno(), Errno::EINVAL);
+        assert_eq!(pamu.map_any_banks(0, PAGE).errno(), Errno::EINVAL);
+        let _ = pamu.map(0, &memory, MapFlags::Read);
+    }
+    assert_eq!(pamu.unmap_bank(5 * PAGE).errno(), Errno::EINVAL);
+    assert_eq!(pamu.unmap(5 * PAGE, 3 * PAGE)?, 0);
+    assert_eq!(pamu.window(5)?.content, Content::Bank(0));
+    Ok(())
+}
+
+fn kernel_needs_windows() -> Result<()> {
+    let memory = Memory::anonymous(4096)?;
+    for (count, errno) in [
+        (1, Some(Errno::ENOSPC)),
+        (2, Some(Errno::ENOSPC)),
+        (4, None),
+    ] {
+        let (pamu, _engine) = divided(count, PAGE)?;
+        pamu.set_implicit(true)?;
+        let mapped = pamu.map(0, &memory, MapFlags::Read);
+        assert_eq!(mapped.err().map(|error| error.errno()), errno);
+    }
+    Ok(())
+}
+
+fn kernel_keeps_a_bank_that_is_used() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    pamu.set_implicit(true)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    let interrupt = Interrupt::new()?;
+    engine.enable_interrupt(&interrupt)?;
+    assert_eq!(pamu.unmap(0, PAGE)?, PAGE);
+    assert_eq!(pamu.window(5)?.content, Content::Bank(0));
+    assert_eq!(pamu.window(6)?.content, Content::Free);
+    assert_eq!(engine.interrupt()?, Ok(()));
+    assert_eq!(interrupt.take()?, 1);
+    assert_eq!(pamu.set_windows(4).errno(), Errno::EBUSY);
+    engine.disable_interrupt()?;
+    assert_eq!(pamu.window(5)?.content, Content::Free);
+    pamu.set_windows(4)?;
+    Ok(())
+}
+
+fn interrupt_after_violation() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    pamu.map_bank(BANK, 0, MapFlags::Write)?;
+    let interrupt = Interrupt::new()?;
+    engine.enable_interrupt(&interrupt)?;
+    assert_eq!(engine.write(PAGE, 0)?, Err(Errno::EFAULT));
+    assert_eq!(engine.interrupt()?, Err(Errno::EFAULT));
+    assert_eq!(interrupt.take()?, 0);
+    pamu.revive(LIODN)?;
+    assert_eq!(engine.interrupt()?, Ok(()));
+    assert_eq!(interrupt.take()?, 1);
+    Ok(())
+}
