@@ -149,7 +149,7 @@ impl World {
         Ok(world)
     }
 
-    /// Does something; `Some(errno)` if it must fail so.
+    /// Does something.
     fn step(&mut self) -> Result<()> {
         match self.random.u32(0..100) {
             0..35 => self.map(),
@@ -306,7 +306,45 @@ impl World {
         }
         let outside = self.model.start(self.model.windows.len());
         ensure!(engine.read(outside)?.is_err(), "{outside:#x} was read");
-        self.shut[which] = self.model.in_use();
+        if self.model.in_use() {
+            self.reported(which, outside, false)?;
+            self.shut[which] = true;
+        }
+        Ok(())
+    }
+
+    /// Checks that a refused access is reported.
+    ///
+    /// As long as a device that is shut off goes on, the hardware's interrupt is off, and with it others'
+    /// violations are not heard until somebody asks. Then the access has to be tried again.
+    fn reported(&self, which: usize, iova: u64, write: bool) -> Result<()> {
+        let liodn = LIODN + which as u32;
+        let report = || -> Result<_> {
+            let found = self.pamu.violation(liodn)?;
+            Ok(found.filter(|violation| violation.liodn == liodn))
+        };
+        let violation = match report()? {
+            Some(violation) => violation,
+            None => {
+                let engine = if which == 0 {
+                    Some(&self.engine)
+                } else {
+                    self.other.as_ref()
+                };
+                let engine = engine.context("the device is gone")?;
+                let again = if write {
+                    engine.write(iova, 0)?
+                } else {
+                    engine.read(iova)?.map(drop)
+                };
+                ensure!(again == Err(Errno::EFAULT), "{iova:#x} was reached");
+                report()?.context("no violation")?
+            }
+        };
+        ensure!(
+            violation.iova == iova,
+            "reported is {violation:x?}, not {iova:#x}"
+        );
         Ok(())
     }
 
@@ -363,7 +401,7 @@ impl World {
     ) -> Result<()> {
         let result = engine.read(iova)?;
         if !allowed || self.shut[which] {
-            return self.denied(which, iova, result.map(drop));
+            return self.denied(which, iova, false, result.map(drop));
         }
         if let Some(Mapped::Memory { offset, .. }) = mapped {
             let expected = stamp(offset + place);
@@ -392,7 +430,7 @@ impl World {
         }
         if !allowed || self.shut[which] {
             ensure!(found == at.map(stamp), "{iova:#x} was written after all");
-            return self.denied(which, iova, result);
+            return self.denied(which, iova, true, result);
         }
         ensure!(result == Ok(()), "{result:?}");
         ensure!(found.is_none_or(|found| found == 0xd0d0), "it isn't there");
@@ -400,7 +438,13 @@ impl World {
     }
 
     /// Checks that an access failed and was reported, and lets the device in again.
-    fn denied(&self, which: usize, iova: u64, result: Result<(), Errno>) -> Result<()> {
+    fn denied(
+        &self,
+        which: usize,
+        iova: u64,
+        write: bool,
+        result: Result<(), Errno>,
+    ) -> Result<()> {
         ensure!(
             result == Err(Errno::EFAULT),
             "{iova:#x} was reached: {result:?}"
@@ -408,13 +452,8 @@ impl World {
         if self.shut[which] || !self.model.in_use() {
             return Ok(());
         }
-        let liodn = LIODN + which as u32;
-        let violation = self.pamu.violation(liodn)?.context("no violation")?;
-        ensure!(
-            (violation.liodn, violation.iova) == (liodn, iova),
-            "reported is {violation:x?}, not {iova:#x}"
-        );
-        self.pamu.revive(liodn)?;
+        self.reported(which, iova, write)?;
+        self.pamu.revive(LIODN + which as u32)?;
         Ok(())
     }
 
