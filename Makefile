@@ -37,12 +37,13 @@ in_buildroot = set -e; \
 		WERROR=$(or $(WERROR),1) $(if $(V),V=$(V))
 kernel_out = build/$(KERNEL)
 
-.PHONY: modules clippy rustdoc rust-analyzer test-drivers kernel-samples
+.PHONY: modules clippy rustdoc rust-analyzer test-drivers kernel-samples ioasid-tests
 ifneq ($(KERNEL),)
 clippy: kernel_out = build/clippy-$(KERNEL)
 test-drivers: kernel_out = build/tests-$(KERNEL)
+ioasid-tests: kernel_out = build/ioasid-tests-$(KERNEL)
 kernel-samples: kernel_out = build/samples-$(KERNEL)
-modules clippy rustdoc rust-analyzer test-drivers kernel-samples:
+modules clippy rustdoc rust-analyzer test-drivers kernel-samples ioasid-tests:
 	@$(in_buildroot)
 else
 modules: check-kdir
@@ -54,6 +55,13 @@ clippy: kbuild_warnings = KRUSTFLAGS=-Dwarnings
 clippy: check-kdir
 	@mkdir -p $(OUT)
 	+@$(locked) $(kbuild) CLIPPY=1 modules
+
+# Users of ioasid in C. They need its symbols, so the modules of the same kernel come first.
+ioasid-tests: sources = $(CURDIR)/tools/testing/modules/ioasid
+ioasid-tests: symbols = $(CURDIR)/$(OUT:build/ioasid-tests-%=build/%)/Module.symvers
+ioasid-tests: check-kdir
+	@mkdir -p $(OUT)
+	+@$(locked) $(kbuild) KBUILD_EXTRA_SYMBOLS=$(symbols) modules
 
 # Drivers in C for the guest tests, against the kernel's own headers.
 test-drivers: sources = $(CURDIR)/tools/testing/modules
@@ -140,6 +148,7 @@ selftests:
 	@MAKEFLAGS= tools/testing/selftests/run
 bench:
 	@MAKEFLAGS= tools/testing/bench/run
+	@MAKEFLAGS= tools/testing/bench/ioasid
 demo:
 	@MAKEFLAGS= tools/testing/demo
 
@@ -161,6 +170,7 @@ Building:
   debug-modules      the same for the kernel that checks itself, into build/debug
   test-drivers       with KERNEL=: drivers in C which the guest tests use, into build/tests-KERNEL
   kernel-samples     with KERNEL=: the kernel's own samples of mediated devices, into build/samples-KERNEL
+  ioasid-tests       with KERNEL=: users of ioasid in C, on top of its modules, into build/ioasid-tests-KERNEL
   modules_install    installs what is in OUT into $(INSTALL_MOD_DIR)/ of its kernel's modules, which depmod prefers
   modules_uninstall  takes them away, which gives the kernel's own back
 

@@ -49,6 +49,21 @@ def kunit_step(name, repo, kernel):
     )
 
 
+def ioasid_step(name, kernel):
+    """The users of ioasid in C: their KUnit suite, without the others."""
+    module = f"build/ioasid-tests-{kernel}/ioasid_test.ko"
+    return Step(
+        name,
+        ["tools/testing/vm/run", "--kernel", kernel, "--stack", "none", "--load", "ioasid", "--load", module]
+        + ["--append", "kunit.filter_glob=ioasid_c*"]
+        + ["--", "cat", "/sys/kernel/debug/kunit/ioasid_c/results"],
+        lambda output, _status: [
+            results.Result(f"{suite}::{case}", passed) for suite, case, passed in results.ktap_cases(output)
+        ],
+        after=(f"ioasid-tests-{kernel}",),
+    )
+
+
 def all_steps(repo):
     """All steps; of those that could run now, the first in this list does."""
     return [
@@ -63,6 +78,8 @@ def all_steps(repo):
         guest("guest-rust", "--stack", "rust"),
         guest("guest-c", "--stack", "c"),
         kunit_step("kunit", repo, "test"),
+        make("ioasid-tests-test", "ioasid-tests", "KERNEL=test", "WERROR=1", after=("build-test",)),
+        ioasid_step("ioasid", "test"),
         make("format", "rustfmtcheck"),
         make("clippy", "clippy", "KERNEL=stock"),
         make("clippy-kunit", "clippy", "KERNEL=test", after=("build-test",)),
@@ -103,6 +120,8 @@ def all_steps(repo):
         script("vm-runner", "tools/testing/vm/selftest", after=("build-test",)),
         make("build-debug", "modules", "KERNEL=debug", "WERROR=1"),
         kunit_step("debug-kunit", repo, "debug"),
+        make("ioasid-tests-debug", "ioasid-tests", "KERNEL=debug", "WERROR=1", after=("build-debug",)),
+        ioasid_step("debug-ioasid", "debug"),
         guest("debug-guest", "--stack", "rust", kernel="debug"),
         guest("debug-pamu", "--stack", "rust", "--set", "pamu", kernel="debug"),
         guest("debug-stress", "--stack", "rust", "--set", "stress", kernel="debug"),
