@@ -5,7 +5,6 @@
 #include <linux/export.h>
 #include <linux/highmem.h>
 #include <linux/mm.h>
-#include <linux/mm_inline.h>
 #include <linux/module.h>
 #include <linux/pci.h>
 #include <linux/pm_runtime.h>
@@ -86,18 +85,18 @@ void *kernel_ext_page_address(struct page *page)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_page_address);
 
+bool kernel_ext_page_is_reserved(const struct page *page)
+{
+	return PageReserved(page);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_page_is_reserved);
+
 /* Whether the frame is memory that the page allocator manages, and so counts as locked. */
 bool kernel_ext_pfn_is_ram(unsigned long pfn)
 {
 	return pfn_valid(pfn) && !PageReserved(pfn_to_page(pfn));
 }
 EXPORT_SYMBOL_GPL(kernel_ext_pfn_is_ram);
-
-size_t kernel_ext_pages_contiguous(struct page **pages, size_t count)
-{
-	return num_pages_contiguous(pages, count);
-}
-EXPORT_SYMBOL_GPL(kernel_ext_pages_contiguous);
 
 int kernel_ext_account_locked_vm(struct mm_struct *mm, unsigned long pages, bool inc,
 				 const struct task_struct *task, bool bypass)

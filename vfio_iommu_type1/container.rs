@@ -138,6 +138,8 @@ pub(crate) struct State {
     pub(crate) busy: usize,
     /// Whether somebody works exclusively, or wants to.
     exclusive: bool,
+    /// How many wait for a change.
+    waiters: usize,
     /// Where somebody waits for others to end, and nobody begins meanwhile.
     gate: Option<Range>,
 }
@@ -213,6 +215,7 @@ impl Container {
             owner: None,
             busy: 0,
             exclusive: false,
+            waiters: 0,
             gate: None,
         };
         Arc::pin_init(
@@ -233,7 +236,18 @@ impl Container {
 
     /// Lets go of the lock until something has changed.
     pub(crate) fn wait(&self, state: &mut Guard<'_>) {
+        state.waiters += 1;
         self.changed.wait(state);
+        state.waiters -= 1;
+    }
+
+    /// Lets go of the lock, and wakes who waits for what has changed.
+    fn changed(&self, state: Guard<'_>) {
+        let waiters = state.waiters;
+        drop(state);
+        if waiters != 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// Waits until nobody works exclusively. The state may have changed altogether.

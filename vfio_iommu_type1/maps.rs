@@ -111,10 +111,16 @@ impl Body {
     }
 
     /// Takes one user off each of `count` pages from `first` on that drivers have pinned, and notes as
-    /// written those that have none then, if `track` says how many pages the map has. Returns how
-    /// many of these count as locked memory.
-    pub(crate) fn release_pins(&mut self, first: u64, count: u64, track: Option<u64>) -> usize {
-        let mut released = Released::default();
+    /// written those that have none then, if `track` says how many pages the map has. Takes these off
+    /// what is charged if `charges`.
+    pub(crate) fn release_pins(
+        &mut self,
+        first: u64,
+        count: u64,
+        track: Option<u64>,
+        charges: bool,
+    ) {
+        let mut released = Released::new(charges);
         if let Some(external) = &mut self.external {
             let External { pins, dirty } = &mut **external;
             pins.release(first, count, &mut released, |page| {
@@ -123,7 +129,7 @@ impl Body {
                 }
             });
         }
-        released.finish()
+        self.charge.sub(released.finish());
     }
 
     /// The pages that drivers have pinned, if any ever were.

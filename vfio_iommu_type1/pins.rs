@@ -9,13 +9,17 @@ use core::ops;
 
 use kernel::{
     prelude::*,
-    rbtree::RBTree, //
+    rbtree::{
+        Entry,
+        RBTree,
+        RBTreeNodeReservation, //
+    }, //
 };
 
 use kernel_ext::mm::{
+    PinBatch,
     PinSlot,
     PinnedPage,
-    PinnedRun,
     Released, //
 };
 
@@ -52,12 +56,14 @@ impl Pins {
     ///
     /// `ENOMEM`.
     fn make(&mut self, block: u64) -> Result<&mut Slots> {
-        if self.blocks.get(&block).is_none() {
-            let slots = [const { PinSlot::EMPTY }; BLOCK as usize];
-            self.blocks
-                .try_create_and_insert(block, slots, GFP_KERNEL_ACCOUNT)?;
+        match self.blocks.entry(block) {
+            Entry::Occupied(slots) => Ok(slots.into_mut()),
+            Entry::Vacant(place) => {
+                let slots = [const { PinSlot::EMPTY }; BLOCK as usize];
+                let memory = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
+                Ok(place.insert(slots, memory))
+            }
         }
-        self.blocks.get_mut(&block).ok_or(ENOMEM)
     }
 
     /// Whether no page is pinned.
@@ -99,24 +105,24 @@ impl Pins {
         }
     }
 
-    /// Adds pages that are not here, from number `first` on, with one user, and calls `added` for each.
+    /// Adds the pages of `batch`, none of which is here, from number `first` on, with one user, and
+    /// calls `added` for each.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or `EINVAL` if one is here; then those that were not added are given back.
+    /// `ENOMEM`, or `EINVAL` if one is here; then `batch` has those that were not added.
     pub(crate) fn insert(
         &mut self,
         first: u64,
-        run: PinnedRun,
+        batch: &mut PinBatch,
         mut added: impl FnMut(PinnedPage),
     ) -> Result {
-        let count = run.count() as u64;
-        let mut left = Some(run);
-        for (block, places) in parts(first, count) {
-            if let Some(run) = left.take() {
-                let slots = self.make(block)?.get_mut(places).ok_or(EINVAL)?;
-                left = PinSlot::fill(slots, run, &mut added).map_err(|_| EINVAL)?;
-            }
+        for (block, places) in parts(first, batch.len() as u64) {
+            let slots = self.make(block)?.get_mut(places).ok_or(EINVAL)?;
+            PinSlot::fill(slots, batch, &mut added);
+        }
+        if !batch.is_empty() {
+            return Err(EINVAL);
         }
         Ok(())
     }
@@ -134,9 +140,10 @@ impl Pins {
             let Some(slots) = self.blocks.get_mut(&block) else {
                 continue;
             };
-            for (nth, slot) in slots.iter_mut().enumerate() {
-                if places.contains(&nth) && slot.release(released) {
-                    gone(block * BLOCK + nth as u64);
+            let base = block * BLOCK + places.start as u64;
+            for (page, slot) in (base..).zip(slots.get_mut(places).into_iter().flatten()) {
+                if slot.release(released) {
+                    gone(page);
                 }
             }
             if !slots.iter().any(PinSlot::is_used) {

@@ -50,6 +50,11 @@ impl PinBatch {
         })
     }
 
+    /// How many pages are left to be taken out.
+    pub fn len(&self) -> usize {
+        self.end - self.next
+    }
+
     /// Whether all pages were taken out.
     pub fn is_empty(&self) -> bool {
         self.next == self.end
@@ -134,23 +139,17 @@ impl PinBatch {
     /// How many of the pages that are left count as locked memory.
     pub fn charged(&self) -> usize {
         let left = self.pages.get(self.next..self.end).unwrap_or_default();
-        let is_charged = |&&page: &&*mut bindings::page| {
-            // SAFETY: The pages are pinned, by the type invariant.
-            let frame = unsafe { bindings::kernel_ext_page_to_pfn(page) };
-            // SAFETY: It only looks at the frame's number and its `struct page`, if there is one.
-            unsafe { bindings::kernel_ext_pfn_is_ram(frame) }
-        };
-        left.iter().filter(is_charged).count()
+        // SAFETY: The pages are pinned, by the type invariant.
+        let is_reserved =
+            |page: &*mut bindings::page| unsafe { bindings::kernel_ext_page_is_reserved(*page) };
+        left.len() - left.iter().copied().filter(is_reserved).count()
     }
 
     /// Takes out the next pages whose frames are consecutive, at most `limit` of them.
     pub fn take_run(&mut self, limit: usize) -> Option<PinnedRun> {
-        let left = self.pages.get_mut(self.next..self.end)?;
+        let left = self.pages.get(self.next..self.end)?;
         let first = NonNull::new(*left.first()?)?;
-        let limit = limit.min(left.len());
-        // SAFETY: `left` holds `limit` pointers to pages.
-        let count = unsafe { bindings::kernel_ext_pages_contiguous(left.as_mut_ptr(), limit) };
-        let count = count.clamp(1, limit);
+        let count = consecutive(left.get(..limit.min(left.len()))?);
         // INVARIANT: The pins of these pages go to the run.
         self.next += count;
         Some(PinnedRun {
@@ -160,11 +159,62 @@ impl PinBatch {
         })
     }
 
+    /// Takes out the next pages, at most `limit` of them: the pins are the caller's.
+    pub(super) fn take_pages(&mut self, limit: usize) -> &[*mut bindings::page] {
+        let start = self.next;
+        // INVARIANT: The pins of these pages go to the caller.
+        self.next += limit.min(self.len());
+        self.pages.get(start..self.next).unwrap_or_default()
+    }
+
+    /// Whether the pages are pinned for writing.
+    pub(super) fn is_write(&self) -> bool {
+        self.write
+    }
+
     /// Unpins what was not taken out.
     fn unpin_rest(&mut self) {
         while let Some(run) = self.take_run(usize::MAX) {
             drop(run);
         }
+    }
+}
+
+/// How many of `pages` have consecutive frames, at least one.
+///
+/// This goes over each page of huge ones, too, and is a good part of the work there.
+fn consecutive(pages: &[*mut bindings::page]) -> usize {
+    const STRIDE: usize = size_of::<bindings::page>();
+    const CHUNK: usize = 8;
+
+    let first = pages.first().map_or(0, |page| page.addr());
+    let expected = |nth: usize| first.wrapping_add(nth * STRIDE);
+    let mut count = 0;
+    for chunk in pages.chunks_exact(CHUNK) {
+        let mut differ = 0;
+        for (nth, page) in chunk.iter().enumerate() {
+            differ |= page.addr() ^ expected(count + nth);
+        }
+        if differ != 0 {
+            break;
+        }
+        count += CHUNK;
+    }
+    let rest = pages.iter().enumerate().skip(count);
+    let count = count
+        + rest
+            .take_while(|(nth, page)| page.addr() == expected(*nth))
+            .count();
+    // Where memory has several arrays of `struct page`, one may follow another by chance.
+    let frame = |nth: usize| {
+        let page = pages.get(nth).copied().unwrap_or(core::ptr::null_mut());
+        // SAFETY: It computes with the address.
+        unsafe { bindings::kernel_ext_page_to_pfn(page) }
+    };
+    if frame(count - 1).wrapping_sub(frame(0)) == count - 1 {
+        count
+    } else {
+        1
     }
 }
 
@@ -212,8 +262,8 @@ impl PinnedRun {
 
     /// Whether the pages count as locked memory: the zero page and other reserved ones do not.
     pub fn is_charged(&self) -> bool {
-        // SAFETY: It only looks at the frame's number and its `struct page`, if there is one.
-        unsafe { bindings::kernel_ext_pfn_is_ram(self.frame()) }
+        // SAFETY: `first` is a page, by the type invariant.
+        unsafe { !bindings::kernel_ext_page_is_reserved(self.first.as_ptr()) }
     }
 
     /// Takes `next` in, if its frames go on where these end and both together are at most `limit`.

@@ -4,11 +4,13 @@
 
 use core::ptr::NonNull;
 
+use kernel::ffi::c_ulong;
+
 use crate::bindings;
 
 use super::pin::{
-    PinnedPage,
-    PinnedRun, //
+    PinBatch,
+    PinnedPage, //
 };
 
 /// Bits that count users.
@@ -34,11 +36,13 @@ impl PinSlot {
     pub const EMPTY: Self = Self(0);
 
     /// Whether there is a page.
+    #[inline]
     pub fn is_used(&self) -> bool {
         self.0 != 0
     }
 
     /// The number of the page's frame.
+    #[inline]
     fn frame(&self) -> usize {
         (self.0 >> (USER_BITS + 1)) as usize
     }
@@ -49,36 +53,21 @@ impl PinSlot {
         self.is_used() && unsafe { bindings::kernel_ext_pfn_is_ram(self.frame()) }
     }
 
-    /// Puts the first pages of `run` into `slots`, one into each, with one user. Calls `put` for each
-    /// of them, and returns those for which there was no slot.
-    ///
-    /// # Errors
-    ///
-    /// `run`, if there is a page in one of the slots.
-    pub fn fill(
-        slots: &mut [Self],
-        run: PinnedRun,
-        mut put: impl FnMut(PinnedPage),
-    ) -> Result<Option<PinnedRun>, PinnedRun> {
-        if slots.iter().any(Self::is_used) {
-            return Err(run);
-        }
-        let is_write = run.is_write();
-        let write = if is_write { WRITE } else { 0 };
-        let (first, count) = run.into_frames();
-        let filled = count.min(slots.len());
-        for (slot, frame) in slots.iter_mut().zip(first..first + filled) {
-            // INVARIANT: The pin of the run is this value's now.
+    /// Puts the next pages of `batch` into `slots`, one into each, with one user, and calls `put` for
+    /// each of them. Stops at a slot that is in use.
+    pub fn fill(slots: &mut [Self], batch: &mut PinBatch, mut put: impl FnMut(PinnedPage)) {
+        let free = slots.iter().take_while(|slot| !slot.is_used()).count();
+        let write = if batch.is_write() { WRITE } else { 0 };
+        for (slot, &page) in slots.iter_mut().zip(batch.take_pages(free)) {
+            // SAFETY: It computes with the address, which is that of a page.
+            let frame = unsafe { bindings::kernel_ext_page_to_pfn(page) };
+            // INVARIANT: The pin that was the batch's is this value's now.
             slot.0 = 1 | write | (frame as u64) << (USER_BITS + 1);
-            if let Some(page) = slot.page() {
-                put(page);
+            if let Some(page) = NonNull::new(page) {
+                // SAFETY: The page is pinned until its last user has given it back.
+                put(unsafe { PinnedPage::new(page) });
             }
         }
-        if filled == count {
-            return Ok(None);
-        }
-        // SAFETY: These pages came from the run, and no slot has taken their pins.
-        Ok(unsafe { PinnedRun::from_frames(first + filled, count - filled, is_write) })
     }
 
     /// The page, for one more user; `None` if there is none, or it has too many users.
@@ -104,6 +93,7 @@ impl PinSlot {
 
     /// Takes one user off, if there is one. When that was the last one the page goes to `released`.
     /// Returns whether it did.
+    #[inline]
     pub fn release(&mut self, released: &mut Released) -> bool {
         if !self.is_used() {
             return false;
@@ -123,54 +113,80 @@ impl PinSlot {
 
 impl Drop for PinSlot {
     fn drop(&mut self) {
-        let mut released = Released::default();
+        if !self.is_used() {
+            return;
+        }
+        let mut released = Released::new(false);
         while self.is_used() {
             self.release(&mut released);
         }
     }
 }
 
-/// Pages which nobody uses any more: neighbours are unpinned together.
+/// How many pages are unpinned by one call.
+const TOGETHER: usize = 32;
+
+/// Pages which nobody uses any more, to be unpinned together.
 ///
 /// # Invariants
 ///
-/// The `count` pages from frame `first` on are pinned, once each, and the pins are this value's.
-#[derive(Default)]
+/// The first `count` of `pages` are pinned, once each, and the pins are this value's.
 pub struct Released {
-    first: usize,
+    pages: [*mut bindings::page; TOGETHER],
     count: usize,
     write: bool,
+    /// Whether to count those that count as locked memory.
+    counts: bool,
     charged: usize,
 }
 
 impl Released {
+    /// No pages. `counts` says whether [`finish`](Self::finish) has to know about locked memory.
+    pub const fn new(counts: bool) -> Self {
+        // INVARIANT: There is no page.
+        Self {
+            pages: [core::ptr::null_mut(); TOGETHER],
+            count: 0,
+            write: false,
+            counts,
+            charged: 0,
+        }
+    }
+
     /// Adds a page, of which the caller gives up the pin.
+    #[inline]
     fn add(&mut self, frame: usize, write: bool) {
-        if self.count == 0 || self.first + self.count != frame || self.write != write {
+        if self.write != write {
             self.unpin();
-            // INVARIANT: Nothing is left, and the new page follows.
-            self.first = frame;
             self.write = write;
         }
-        // INVARIANT: The pin is this value's now.
-        self.count += 1;
+        // SAFETY: The frame has a page, since it is pinned.
+        let page = unsafe { bindings::kernel_ext_pfn_to_page(frame) };
+        if self.counts {
+            // SAFETY: It is a page, which is pinned.
+            let reserved = unsafe { bindings::kernel_ext_page_is_reserved(page) };
+            self.charged += usize::from(!reserved);
+        }
+        if let Some(slot) = self.pages.get_mut(self.count) {
+            *slot = page;
+            // INVARIANT: The pin is this value's now.
+            self.count += 1;
+        }
+        if self.count == TOGETHER {
+            self.unpin();
+        }
     }
 
     /// Unpins what there is.
     fn unpin(&mut self) {
-        let count = core::mem::take(&mut self.count);
-        if count == 0 {
-            return;
-        }
-        // SAFETY: By the type invariant the pins were this value's, which doesn't have them any more.
-        if let Some(run) = unsafe { PinnedRun::from_frames(self.first, count, self.write) } {
-            if run.is_charged() {
-                self.charged += count;
-            }
-        }
+        // INVARIANT: The pins are given back below.
+        let count = core::mem::take(&mut self.count) as c_ulong;
+        let pages = self.pages.as_mut_ptr();
+        // SAFETY: By the type invariant so many pages were pinned, and the pins were this value's.
+        unsafe { bindings::unpin_user_pages_dirty_lock(pages, count, self.write) };
     }
 
-    /// Unpins all pages. Returns how many of them count as locked memory.
+    /// Unpins all pages. Returns how many of them count as locked memory, if that was asked for.
     pub fn finish(mut self) -> usize {
         self.unpin();
         self.charged

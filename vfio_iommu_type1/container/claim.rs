@@ -97,8 +97,7 @@ impl Claim<'_> {
             map.put_body(body);
         }
         state.busy -= 1;
-        drop(state);
-        self.container.changed.notify_all();
+        self.container.changed(state);
         core::mem::forget(self);
     }
 }
@@ -114,8 +113,7 @@ impl Drop for Claim<'_> {
         state.vaddr_invalid -= withdrawn;
         state.available += removed as u32;
         state.busy -= removed;
-        drop(state);
-        self.container.changed.notify_all();
+        self.container.changed(state);
     }
 }
 
@@ -178,7 +176,8 @@ impl Exclusive<'_> {
 
 impl Drop for Exclusive<'_> {
     fn drop(&mut self) {
-        self.lock().exclusive = false;
-        self.0.changed.notify_all();
+        let mut state = self.lock();
+        state.exclusive = false;
+        self.0.changed(state);
     }
 }

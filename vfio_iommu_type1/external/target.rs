@@ -160,37 +160,21 @@ impl Target<'_> {
     ///
     /// `EINVAL` if there are none, or registers of a device; `ENODEV` if the owner has exited, `ENOMEM`
     /// over the limit, and those of pinning. Some may be pinned then.
-    fn pin_missing(&mut self, first: u64, count: u64, mut put: impl FnMut(PinnedPage)) -> Result {
+    fn pin_missing(&mut self, first: u64, count: u64, put: impl FnMut(PinnedPage)) -> Result {
         if count == 0 {
             return Err(EINVAL);
         }
         let mut batch = self.fill(first, count as usize)?;
-        let mut charged = 0;
         if self.charges {
-            charged = batch.charged();
-            self.body.charge.add(charged)?;
+            self.body.charge.add(batch.charged())?;
         }
-        let mut page = first;
-        while let Some(run) = batch.take_run(usize::MAX) {
-            let is_charged = run.is_charged();
-            let mut added = 0;
-            let pins = self.body.make_pins();
-            let inserted = pins.and_then(|pins| {
-                pins.insert(page, run, |pinned| {
-                    added += 1;
-                    put(pinned);
-                })
-            });
-            page += added as u64;
-            if is_charged {
-                charged = charged.saturating_sub(added);
-            }
-            if inserted.is_err() {
-                self.body.charge.sub(charged);
-                return inserted;
-            }
+        let pins = self.body.make_pins();
+        let inserted = pins.and_then(|pins| pins.insert(first, &mut batch, put));
+        if self.charges {
+            // Those that were not inserted are given back here.
+            self.body.charge.sub(batch.charged());
         }
-        Ok(())
+        inserted
     }
 
     /// Pins up to `count` pages from number `first` on, in the owner's memory.
@@ -219,10 +203,7 @@ impl Target<'_> {
         let (first, part) = self.part(iova, count);
         let pages = self.pages();
         let track = self.tracks_dirty.then_some(pages);
-        let charged = self.body.release_pins(first, part, track);
-        if self.charges {
-            self.body.charge.sub(charged);
-        }
+        self.body.release_pins(first, part, track, self.charges);
         if !self.tracks_dirty {
             self.written = Some((first, part));
         }

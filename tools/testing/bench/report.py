@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Makes a table, and JSON, of what guest-bench has measured: report.py FOLDER."""
+"""Makes a table, and JSON, of what guest-bench has measured: report.py FILE..."""
 
 import json
 import statistics
 import sys
 from pathlib import Path
 
-PARTS = ("costs", "parallel")
 # What each figure should be at most, as a multiple of what it is on the C modules.
 TARGETS = {
     "one page: map+unmap": 1.0,
@@ -23,6 +22,7 @@ TARGETS = {
     "1 GiB of scattered 4 KiB pages: unmap": 0.6,
     "1 GiB of scattered 4 KiB pages: close": 0.6,
     "pin_pages(512): pin+unpin": 0.2,
+    "pin_pages(512) of THP: pin+unpin": 0.2,
     "GET_BITMAP of one mapping among 10,000": 0.05,
     "worst IOMMU_GET_INFO while 2 GiB are mapped": 0.01,
     "worst map+unmap of a page while 2 GiB are mapped": 0.01,
@@ -85,18 +85,15 @@ def table(title, lines):
         yield f"{row['name']:<60} {number(row['c']):>14} {number(row['rust']):>14} {ratio:>8}  {target}{verdict}".rstrip()
 
 
-def main(folder):
-    titles = {"costs": "instructions, if not said otherwise", "parallel": "nanoseconds"}
-    for part in PARTS:
-        path = folder / part
-        if not path.exists():
-            continue
+def main(paths):
+    for path in map(Path, paths):
         lines = list(rows(read(path)))
-        text = "\n".join(table(titles[part], lines))
+        unit = "nanoseconds" if path.name == "parallel" else "instructions, if not said otherwise"
+        text = "\n".join(table(unit, lines))
         path.with_suffix(".txt").write_text(text + "\n")
         path.with_suffix(".json").write_text(json.dumps(lines, indent=2) + "\n")
         print(text)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1:])

@@ -28,8 +28,8 @@ use anyhow::{
 const SIZE: usize = 1024 * MEBIBYTE;
 /// Where memory is mapped for devices.
 const IOVA: u64 = 1 << 32;
-/// Fewer than of what is small: these are large.
-const REPETITIONS: usize = 3;
+/// Once suffices: what happens besides is little against it.
+const REPETITIONS: usize = 1;
 
 /// Measures with the group of `device`.
 pub fn measure(device: &str) -> Result<()> {
@@ -56,7 +56,6 @@ fn one_map(device: &str, kind: Kind) -> Result<()> {
         let unmapped = time(|| unmap.send_unmap(&attached.container, size))?;
         left = iommu_pages()? - pages;
         map.send(&attached.container)?;
-        // The group goes first, with the container's last reference to it.
         let closed = time(|| {
             drop(attached);
             Ok(())

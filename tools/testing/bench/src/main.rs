@@ -36,25 +36,43 @@ struct Args {
     device: String,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
 enum What {
     /// Instructions, on a machine that executes one a nanosecond; and memory.
     Costs,
+    /// Of these: containers, groups, devices.
+    Core,
+    /// Of these: mappings of one page.
+    Small,
+    /// Of these: pages that drivers ask for.
+    Pins,
+    /// Of these: mappings of 1 GiB.
+    Large,
     /// What goes on at the same time, on a machine with two processors.
     Parallel,
 }
 
+/// Measures a part with the group of a device.
+type Measure = fn(&str) -> Result<()>;
+
+/// The parts of [`What::Costs`].
+const COSTS: [(What, Measure); 4] = [
+    (What::Core, core::measure),
+    (What::Small, small::measure),
+    (What::Pins, pins::measure),
+    (What::Large, large::measure),
+];
+
 fn main() -> Result<()> {
     let args = Args::parse();
     let base = Base::take(&args.device)?;
-    match args.what {
-        What::Costs => {
-            core::measure(&args.device)?;
-            small::measure(&args.device)?;
-            pins::measure(&args.device)?;
-            large::measure(&args.device)?;
+    if args.what == What::Parallel {
+        parallel::measure(&args.device)?;
+    }
+    for (part, measure) in COSTS {
+        if args.what == part || args.what == What::Costs {
+            measure(&args.device)?;
         }
-        What::Parallel => parallel::measure(&args.device)?,
     }
     base.check()
 }

@@ -54,6 +54,8 @@ pub fn measure(device: &str) -> Result<()> {
     let memory = Filled::new(Kind::Pages, MANY as usize * PAGE_SIZE)?;
     let (attached, pinner) = open()?;
     run("pin_pages(512)", &attached.container, &pinner, &memory)?;
+    let huge = Filled::new(Kind::Thp, MANY as usize * PAGE_SIZE)?;
+    run("pin_pages(512) of THP", &attached.container, &pinner, &huge)?;
     bytes(&attached.container, &pinner, &memory)?;
     let beside = Group::open(vfio_client::pci::group_of(device)?)?;
     beside.set_container(&attached.container)?;
@@ -113,9 +115,9 @@ fn bytes(container: &Container, pinner: &Device, memory: &Filled) -> Result<()> 
         request(UNPIN, part(nth), COUNT)?.send(pinner)?;
     }
     print("bytes a pinned page", taken / u64::from(MANY));
-    // One page in 64, as far apart as a driver might ask for them.
-    let pages = u64::from(MANY) / 64;
-    let apart = |nth: u64| IOVA + nth * 64 * PAGE_SIZE as u64;
+    // One page in 16, as far apart as makes a difference.
+    let pages = u64::from(MANY) / 16;
+    let apart = |nth: u64| IOVA + nth * 16 * PAGE_SIZE as u64;
     let before = slab_bytes()?;
     for nth in 0..pages {
         request(PIN, apart(nth), 1)?.send(pinner)?;
