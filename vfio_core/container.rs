@@ -26,7 +26,6 @@ use kernel::{
 };
 use kernel_ext::{
     anon_file,
-    capability::Capability,
     file_ops::{
         FileOperations,
         FileTable,
@@ -41,6 +40,7 @@ use kernel_ext::{
         MiscOptions,
         MiscRegistration, //
     },
+    mm::may_warn, //
 };
 
 use crate::{
@@ -158,19 +158,24 @@ impl Container {
     ///
     /// `EPERM` if the group is in use by a host driver or by somebody else, or if groups with and
     /// without IOMMU would mix; `EBUSY` if it is in a foreign domain; what the backend says if the
-    /// container has an address space already. The group is then where it was.
+    /// container has an address space already. The group is then where it was. The log has the
+    /// reason.
     pub(crate) fn attach(&self, group: ARef<IommuGroup>, kind: GroupKind) -> Result {
-        if kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
-            return Err(EPERM);
-        }
         let mut state = self.state.lock();
         let noiommu = kind == GroupKind::NoIommu;
         if state.noiommu().is_some_and(|present| present != noiommu) {
+            warn(
+                &group,
+                "groups with and without an IOMMU don't mix; take another container",
+            );
             return Err(EPERM);
         }
         state.members.reserve(1, GFP_KERNEL_ACCOUNT)?;
         let owner = match kind {
-            GroupKind::Iommu => Some(DmaOwner::claim(group.clone())?),
+            GroupKind::Iommu => {
+                let claimed = DmaOwner::claim(group.clone());
+                Some(claimed.inspect_err(|&e| iommu_group::explain_refusal(&group, e))?)
+            }
             _ => None,
         };
         let member = Member {
@@ -181,6 +186,10 @@ impl Container {
         state.members.push(member, GFP_KERNEL_ACCOUNT)?;
         match self.iommu() {
             Some(iommu) => iommu.attach(&group, kind).inspect_err(|_| {
+                warn(
+                    &group,
+                    "its devices don't fit to what the container has; take another container",
+                );
                 state.members.pop();
             }),
             None => Ok(()),
@@ -248,6 +257,17 @@ impl Container {
             }
         }
         result
+    }
+}
+
+/// Says in the log why `group` can't enter a container. A program can cause that at will.
+fn warn(group: &IommuGroup, reason: &str) {
+    if may_warn() {
+        pr_warn!(
+            "group {}: VFIO_GROUP_SET_CONTAINER refused: {}\n",
+            group.id(),
+            reason
+        );
     }
 }
 

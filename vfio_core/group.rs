@@ -10,6 +10,7 @@ mod debugfs;
 mod file;
 pub(crate) mod holder;
 mod members;
+mod refusal;
 pub(crate) mod registry;
 pub(crate) mod regroup;
 
@@ -55,6 +56,7 @@ use crate::{
 
 pub(crate) use file::file_group;
 use holder::Holder;
+use refusal::Reason;
 
 /// `/sys/class/vfio`
 pub(crate) static CLASS: Class = Class::new::<Nodes>(c"vfio");
@@ -208,7 +210,9 @@ impl Group {
     /// caller without `CAP_SYS_RAWIO`, `ENODEV` if the driver is on its way out, and the driver's.
     pub(crate) fn open_device(&self, device: &Device, group_file: &File) -> Result {
         let mut state = self.state.lock();
-        let container = state.container.clone().ok_or(EINVAL)?;
+        let Some(container) = state.container.clone() else {
+            return Err(self.refuse(&state, "VFIO_GROUP_GET_DEVICE_FD", Reason::NoContainer));
+        };
         let mut set = device.lock_set();
         if set.open_count() > 0 {
             set.opened_again();
@@ -229,9 +233,11 @@ impl Group {
     ) -> Result<Session> {
         let device = set.device();
         let driver = device.driver_module().ok_or(ENODEV)?;
-        let iommu = container.iommu().ok_or(EINVAL)?;
+        let Some(iommu) = container.iommu() else {
+            return Err(self.refuse(state, "VFIO_GROUP_GET_DEVICE_FD", Reason::NoAddressSpace));
+        };
         if self.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
-            return Err(EPERM);
+            return Err(self.refuse(state, "VFIO_GROUP_GET_DEVICE_FD", Reason::NoRight));
         }
         let group = state.iommu_group.clone().ok_or(ENODEV)?;
         let kvm = self.kvm.lock().and_then(|kvm| KvmRef::get(set, kvm));
@@ -280,13 +286,14 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// `ENODEV` once the last device has left; those of [`Container::attach`], with the reason in
-    /// the log.
+    /// `ENODEV` once the last device has left, `EPERM` without the right to have a group that has
+    /// no IOMMU, and those of [`Container::attach`].
     fn enter_container(&self, state: &mut State, container: &Arc<Container>) -> Result {
         let group = state.iommu_group.clone().ok_or(ENODEV)?;
-        container
-            .attach(group.clone(), self.kind)
-            .inspect_err(|&e| iommu_group::explain_refusal(&group, e))?;
+        if self.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
+            return Err(self.refuse(state, "VFIO_GROUP_SET_CONTAINER", Reason::NoRight));
+        }
+        container.attach(group, self.kind)?;
         state.container = Some(container.clone());
         Ok(())
     }

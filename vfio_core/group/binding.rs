@@ -23,6 +23,7 @@ use kernel_ext::bindings;
 
 use super::{
     file_group,
+    refusal::Reason,
     Group,
     State, //
 };
@@ -74,13 +75,13 @@ impl Group {
     /// `VFIO_GROUP_UNMERGE`
     pub(super) fn unmerge(&self) -> Result {
         let mut state = self.state.lock();
-        let container = state.container.as_ref().ok_or(EINVAL)?;
-        if container.members() < 2 {
-            return Err(EINVAL);
-        }
-        if !state.sessions.is_empty() {
-            return Err(EBUSY);
-        }
+        let alone = |container: &Arc<Container>| container.members() < 2;
+        let reason = if state.container.as_ref().is_some_and(alone) {
+            Err(Reason::Alone)
+        } else {
+            state.may_leave()
+        };
+        reason.map_err(|reason| self.refuse(&state, "VFIO_GROUP_UNMERGE", reason))?;
         state.leave_container();
         Ok(())
     }
@@ -127,7 +128,7 @@ impl Group {
     fn join(&self, container: &Arc<Container>) -> Result {
         let mut state = self.state.lock();
         if state.container.is_some() {
-            return Err(EINVAL);
+            return Err(self.refuse(&state, "VFIO_GROUP_MERGE", Reason::InContainer));
         }
         self.enter(&mut state, container)
     }

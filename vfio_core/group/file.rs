@@ -26,11 +26,11 @@ use kernel_ext::{
         OpenNode, //
     },
     iommu_driver::GroupKind,
-    mm::may_warn,
     user_string::UserString, //
 };
 
 use super::{
+    refusal::Reason,
     Group,
     Holder, //
 };
@@ -130,15 +130,14 @@ impl Group {
     /// Makes the caller the group's only user.
     fn claim(&self) -> Result {
         let mut state = self.state.lock();
-        let id = state.iommu_group.as_ref().ok_or(ENODEV)?.id();
+        if state.iommu_group.is_none() {
+            return Err(ENODEV);
+        }
         if self.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
-            return Err(EPERM);
+            return Err(self.refuse(&state, "open", Reason::NoRight));
         }
         if let Some(holder) = state.opened {
-            if may_warn() {
-                pr_warn!("group {} has a user already: open by {}\n", id, holder);
-            }
-            return Err(EBUSY);
+            return Err(self.refuse(&state, "open", Reason::OpenBy(holder)));
         }
         state.opened = Some(Holder::current());
         Ok(())
@@ -179,7 +178,7 @@ impl Group {
         let file = LocalFile::fget(fd as u32)?;
         let mut state = self.state.lock();
         if state.container.is_some() {
-            return Err(EINVAL);
+            return Err(self.refuse(&state, "VFIO_GROUP_SET_CONTAINER", Reason::InContainer));
         }
         if state.iommu_group.is_none() {
             return Err(ENODEV);
@@ -197,12 +196,9 @@ impl Group {
 
     fn unset_container(&self) -> Result {
         let mut state = self.state.lock();
-        if state.container.is_none() {
-            return Err(EINVAL);
-        }
-        if !state.sessions.is_empty() {
-            return Err(EBUSY);
-        }
+        state
+            .may_leave()
+            .map_err(|reason| self.refuse(&state, "VFIO_GROUP_UNSET_CONTAINER", reason))?;
         state.leave_container();
         Ok(())
     }

@@ -31,6 +31,7 @@ mod pamu;
 mod pinned;
 mod pinning;
 mod pointers;
+mod refusals;
 mod removal;
 mod sriov;
 mod stress;
@@ -69,6 +70,7 @@ pub fn main_set() -> Vec<Trial> {
         pointers::cases(),
         sysfs::cases(),
         hotplug::cases(),
+        refusals::cases(),
     ]
     .into_iter()
     .flatten()

@@ -123,6 +123,16 @@ impl Helper {
         writeln!(input).context("helper ended")
     }
 
+    /// The number of the helper's process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends the signal that kills the helper once the kernel lets it go.
+    pub fn kill_later(&mut self) -> Result<()> {
+        Ok(self.child.kill()?)
+    }
+
     /// Kills the helper as `kill -9` does, and waits for its end.
     pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;
@@ -180,6 +190,10 @@ pub fn main(words: &[String]) -> ExitCode {
 fn run(words: &[&str]) -> Result<()> {
     match words {
         ["nobody"] => nobody(),
+        ["unbind", bdf] => {
+            say("ready");
+            Ok(vfio_client::pci::unbind(bdf)?)
+        }
         ["hold", bdf] => hold(bdf),
         ["dma", fd, iova] => dma(fd.parse()?, iova.parse()?),
         ["memlock", limit] => memlock(limit.parse()?),

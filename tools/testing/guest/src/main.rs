@@ -19,6 +19,7 @@ mod env;
 mod harness;
 mod helper;
 mod kernel_log;
+mod kmsg;
 mod leak;
 mod mdev;
 mod pin;

@@ -14,6 +14,8 @@ use crate::{
         Failure,
         cases, //
     },
+    helper::Helper,
+    kmsg::Log,
     leak::locked_kib,
 };
 use anyhow::Result;
@@ -42,6 +44,7 @@ use vfio_client::{
 
 cases! {
     g21_and_d27_unbind_waits_for_close,
+    g21_interrupted_unbind_waits_on,
     g21_mapping_holds_too,
     g22_group_without_devices,
     g22_group_without_devices_in_container,
@@ -87,6 +90,31 @@ fn g21_and_d27_unbind_waits_for_close() -> Result<()> {
     let answer = unbind.join().map_err(|_| anyhow::anyhow!("panic"))?;
     answer?;
     assert_eq!(locked_kib(), 0, "the group left its container");
+    Ok(())
+}
+
+fn g21_interrupted_unbind_waits_on() -> Result<()> {
+    let _rebind = Rebind;
+    // Dropped behind the device, which it waits for.
+    let mut unbind;
+    let setup = Setup::new()?;
+    let mut log = Log::follow()?;
+    unbind = Helper::spawn(&["unbind", EDU], &[])?;
+    assert_eq!(unbind.line()?, "ready");
+    thread::sleep(Duration::from_millis(100));
+    unbind.kill_later()?;
+    let task = format!("({}) blocked until device is released", unbind.id());
+    let parts = [
+        &format!("vfio-pci {EDU}: Device is currently in use, task"),
+        task.as_str(),
+    ];
+    log.wait(&parts, Duration::from_secs(5))?;
+    // Not even being killed takes the device away.
+    thread::sleep(Duration::from_millis(100));
+    assert!(Edu::new(&setup.device)?.is_alive());
+    drop(setup);
+    assert!(unbind.finish().is_err(), "it was killed");
+    assert_eq!(pci::driver(EDU), None);
     Ok(())
 }
 

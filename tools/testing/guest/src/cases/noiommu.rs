@@ -14,6 +14,7 @@ use crate::{
         cases, //
     },
     helper::Helper,
+    kmsg::Log,
     mdev::{
         Mdev,
         UUIDS, //
@@ -28,7 +29,6 @@ use std::{
         self,
         File, //
     },
-    io::Read,
     os::{
         fd::{
             AsFd,
@@ -37,8 +37,7 @@ use std::{
         unix::fs::{
             FileExt,
             FileTypeExt,
-            MetadataExt,
-            OpenOptionsExt, //
+            MetadataExt, //
         },
     },
     path::Path,
@@ -450,29 +449,16 @@ fn n1_dma_by_physical_addresses() -> Result<()> {
 }
 
 fn n1_message() -> Result<()> {
-    let mut log = File::options()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK)
-        .open("/dev/kmsg")?;
-    let mut record = [0; 1024];
-    while log.read(&mut record).is_ok() {}
+    let mut log = Log::follow()?;
     drop(opened()?);
-    let mut found = String::new();
-    while let Ok(len) = log.read(&mut record) {
-        found += &String::from_utf8_lossy(&record[..len]);
-    }
-    let comm = fs::read_to_string("/proc/self/comm")?;
     let task = nix::unistd::gettid();
-    let text = format!(
-        "vfio-pci {EDU}: vfio-noiommu device opened by user ({}:{task})",
-        comm.trim()
-    );
+    let process = fs::read_to_string("/proc/self/comm")?;
     let thread = fs::read_to_string(format!("/proc/self/task/{task}/comm"))?;
-    let other = format!(
-        "vfio-pci {EDU}: vfio-noiommu device opened by user ({}:{task})",
-        thread.trim()
-    );
-    assert!(found.contains(&text) || found.contains(&other), "{found}");
+    let said = [process, thread].map(|comm| {
+        let user = format!("opened by user ({}:{task})", comm.trim());
+        log.has(&[&format!("vfio-pci {EDU}: vfio-noiommu device"), &user])
+    });
+    assert!(said.contains(&true), "{}", log.text());
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use crate::{
         cases, //
     },
     helper::Helper,
+    kmsg::Log,
     leak::locked_kib,
     plug::{
         HOT,
@@ -58,6 +59,8 @@ cases! {
     pulled_with_only_its_registers_mapped,
     pulled_from_a_process_that_is_killed,
     pulled_while_nobody_has_it,
+    #[our_core]
+    g21_holder_is_named,
 }
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -263,4 +266,24 @@ fn pulled_while_nobody_has_it() -> Result<()> {
     assert_eq!(group.unset_container().errno(), Errno::EINVAL);
     drop((group, container));
     works_again(&mut port)
+}
+
+/// Who takes a device away sees in the log whom to ask.
+fn g21_holder_is_named() -> Result<()> {
+    let mut holder = Helper::spawn(&["hold", EDU], &[])?;
+    assert_eq!(holder.line()?, "ready");
+    let mut log = Log::follow()?;
+    let unbind = thread::spawn(|| pci::unbind(EDU));
+    let name = format!("open by exe ({}), for ", holder.id());
+    let parts = [
+        &format!("vfio-pci {EDU}: cannot be taken from userspace yet: "),
+        name.as_str(),
+        "close it there",
+    ];
+    let said = log.wait(&parts, Duration::from_secs(15));
+    holder.proceed()?;
+    holder.finish()?;
+    unbind.join().map_err(|_| anyhow::anyhow!("panic"))??;
+    pci::bind(EDU, "vfio-pci")?;
+    said
 }

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the log says when the state of a group does not allow a request.
+//!
+//! The kernel's own core says nothing.
+
+use crate::{
+    env::{
+        EDU,
+        NVME,
+        SHARED,
+        SIBLING,
+        attached,
+        group, //
+    },
+    harness::cases,
+    helper::Helper,
+    kmsg::Log, //
+};
+use anyhow::{
+    Result,
+    bail,
+    ensure, //
+};
+use std::{
+    os::fd::{
+        AsFd,
+        AsRawFd, //
+    },
+    thread::sleep,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+use vfio_client::{
+    Bytes,
+    Container,
+    Errno,
+    Group,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    pci,
+    raw,
+    request, //
+};
+
+cases! {
+    #[our_core]
+    open_by_another_process,
+    #[our_core]
+    used_by_a_driver_of_the_host,
+    #[our_core]
+    in_a_container_already,
+    #[our_core]
+    in_no_container,
+    #[our_core]
+    without_an_address_space,
+    #[our_core]
+    device_is_open,
+    #[our_core]
+    alone_in_its_container,
+    #[our_core]
+    does_not_fit,
+    #[our_core]
+    lines_are_limited,
+}
+
+/// Messages are limited to some in this time; other cases may have used them up.
+const INTERVAL: Duration = Duration::from_secs(6);
+
+/// Waits until a refused request leaves a line with all of `parts`.
+fn says(errno: Errno, parts: &[&str], ask: impl Fn() -> Result<(), Errno>) -> Result<()> {
+    let mut log = Log::follow()?;
+    let start = Instant::now();
+    loop {
+        assert_eq!(ask(), Err(errno));
+        if log.has(parts) {
+            return Ok(());
+        }
+        if start.elapsed() > INTERVAL {
+            bail!("no line with {parts:?} in:\n{}", log.text());
+        }
+        sleep(Duration::from_millis(200));
+    }
+}
+
+/// Only the errno.
+fn errno<T>(result: vfio_client::Result<T>) -> Result<(), Errno> {
+    result.map(drop).map_err(|error| error.errno())
+}
+
+/// How a line names a device: by its driver and its address, and by its group.
+fn named(bdf: &str) -> Result<String> {
+    Ok(format!("vfio-pci {bdf}: group {}: ", pci::group_of(bdf)?))
+}
+
+/// A number of ours, see `include/uapi/vfio_group.h`.
+const MERGE: u32 = request::number(65);
+const UNMERGE: u32 = request::number(66);
+
+fn open_by_another_process() -> Result<()> {
+    let mut helper = Helper::spawn(&["hold", EDU], &[])?;
+    assert_eq!(helper.line()?, "ready");
+    let number = pci::group_of(EDU)?;
+    let holder = format!("open by exe ({})", helper.id());
+    let parts = [&named(EDU)?, "open refused: ", &holder, "close it there"];
+    says(Errno::EBUSY, &parts, || errno(Group::open(number)))?;
+    helper.proceed()?;
+    helper.finish()
+}
+
+fn used_by_a_driver_of_the_host() -> Result<()> {
+    let container = Container::open()?;
+    let shared = group(SHARED)?;
+    let number = pci::group_of(SHARED)?;
+    let Some(driver) = pci::driver(SIBLING) else {
+        bail!("{SIBLING} has no driver");
+    };
+    let parts = [
+        SIBLING,
+        &format!("in group {number}, used by driver {driver}"),
+        "bind it to vfio-pci, or unbind it",
+    ];
+    says(Errno::EPERM, &parts, || {
+        errno(shared.set_container(&container))
+    })
+}
+
+fn in_a_container_already() -> Result<()> {
+    let (container, group) = attached(EDU, Iommu::Type1v2)?;
+    let name = named(EDU)?;
+    let reason = "it is in a container; VFIO_GROUP_UNSET_CONTAINER takes it out";
+    let parts = [&name, "VFIO_GROUP_SET_CONTAINER refused: ", reason];
+    says(Errno::EINVAL, &parts, || {
+        errno(group.set_container(&container))
+    })?;
+    let other = crate::env::group(NVME)?;
+    let fd = group.as_fd().as_raw_fd();
+    let parts = [&name, "VFIO_GROUP_MERGE refused: ", reason];
+    says(Errno::EINVAL, &parts, || {
+        let mut argument = Bytes::new().raw(&fd.to_ne_bytes());
+        raw::bytes(&other, MERGE, &mut argument).map(drop)
+    })
+}
+
+fn in_no_container() -> Result<()> {
+    let group = group(EDU)?;
+    let name = named(EDU)?;
+    let reason = "it is in no container; VFIO_GROUP_SET_CONTAINER puts it into one";
+    let parts = [&name, "VFIO_GROUP_UNSET_CONTAINER refused: ", reason];
+    says(Errno::EINVAL, &parts, || errno(group.unset_container()))?;
+    let parts = [&name, "VFIO_GROUP_UNMERGE refused: ", reason];
+    says(Errno::EINVAL, &parts, || {
+        raw::none(&group, UNMERGE).map(drop)
+    })?;
+    let parts = [&name, "VFIO_GROUP_GET_DEVICE_FD refused: ", reason];
+    says(Errno::EINVAL, &parts, || errno(group.device(EDU)))
+}
+
+fn without_an_address_space() -> Result<()> {
+    let group = group(EDU)?;
+    let container = Container::open()?;
+    group.set_container(&container)?;
+    let parts = [
+        &named(EDU)?,
+        "VFIO_GROUP_GET_DEVICE_FD refused: ",
+        "its container has no address space; VFIO_SET_IOMMU makes one",
+    ];
+    says(Errno::EINVAL, &parts, || errno(group.device(EDU)))
+}
+
+fn device_is_open() -> Result<()> {
+    let (_container, group) = attached(EDU, Iommu::Type1v2)?;
+    let _device = group.device(EDU)?;
+    let holder = format!("({})", nix::unistd::gettid());
+    let name = named(EDU)?;
+    for (request, ask) in [
+        ("VFIO_GROUP_UNSET_CONTAINER", request::GROUP_UNSET_CONTAINER),
+        ("VFIO_GROUP_UNMERGE", UNMERGE),
+    ] {
+        let second = (ask == UNMERGE).then(|| merged(&group)).transpose()?;
+        let text = format!("{request} refused: the device is open by ");
+        let parts = [&name, text.as_str(), &holder, "close it there"];
+        says(Errno::EBUSY, &parts, || raw::none(&group, ask).map(drop))?;
+        drop(second);
+    }
+    Ok(())
+}
+
+/// The group of the disk, merged with another one.
+fn merged(group: &Group) -> Result<Group> {
+    let other = crate::env::group(NVME)?;
+    let mut argument = Bytes::new().raw(&other.as_fd().as_raw_fd().to_ne_bytes());
+    raw::bytes(group, MERGE, &mut argument)?;
+    Ok(other)
+}
+
+fn alone_in_its_container() -> Result<()> {
+    let (_container, group) = attached(EDU, Iommu::Type1v2)?;
+    let parts = [
+        &named(EDU)?,
+        "VFIO_GROUP_UNMERGE refused: ",
+        "no other group is in its container; merge one",
+    ];
+    says(Errno::EINVAL, &parts, || {
+        raw::none(&group, UNMERGE).map(drop)
+    })
+}
+
+/// Memory whose addresses the program has taken away can't be given to one more device.
+fn does_not_fit() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
+    let mut unmap = Bytes::new()
+        .u32(24)
+        .u32(4)
+        .u64(0x10_0000)
+        .u64(PAGE_SIZE as u64);
+    raw::bytes(&container, request::IOMMU_UNMAP_DMA, &mut unmap)?;
+    let other = group(NVME)?;
+    let number = pci::group_of(NVME)?;
+    let parts = [
+        &format!("group {number}: VFIO_GROUP_SET_CONTAINER refused: "),
+        "take another container",
+    ];
+    says(Errno::EBUSY, &parts, || {
+        errno(other.set_container(&container))
+    })
+}
+
+fn lines_are_limited() -> Result<()> {
+    let group = group(EDU)?;
+    let mut log = Log::follow()?;
+    for _ in 0..2000 {
+        assert!(group.unset_container().is_err());
+    }
+    let lines = log.text().matches("refused").count();
+    ensure!(lines <= 40, "{lines} lines of 2000 requests");
+    Ok(())
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the kernel says.
+
+use anyhow::{
+    Context,
+    Result,
+    bail, //
+};
+use std::{
+    fs::File,
+    io::Read,
+    os::unix::fs::OpenOptionsExt,
+    thread::sleep,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+
+/// The kernel's log from some moment on.
+#[derive(Debug)]
+pub struct Log {
+    file: File,
+    text: String,
+}
+
+impl Log {
+    /// Starts behind the last record.
+    pub fn follow() -> Result<Self> {
+        let file = File::options()
+            .read(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open("/dev/kmsg")
+            .context("/dev/kmsg")?;
+        let mut log = Self {
+            file,
+            text: String::new(),
+        };
+        log.read();
+        log.text.clear();
+        Ok(log)
+    }
+
+    /// Reads what has come.
+    fn read(&mut self) {
+        let mut record = [0; 2048];
+        while let Ok(len) = self.file.read(&mut record) {
+            let text = String::from_utf8_lossy(&record[..len]);
+            let message = text.split_once(';').map_or("", |(_, message)| message);
+            self.text += message.lines().next().unwrap_or_default();
+            self.text.push('\n');
+        }
+    }
+
+    /// Returns what has come so far, line by line.
+    pub fn text(&mut self) -> &str {
+        self.read();
+        &self.text
+    }
+
+    /// Waits for a line with all of `parts`.
+    pub fn wait(&mut self, parts: &[&str], time: Duration) -> Result<()> {
+        let start = Instant::now();
+        while !self.has(parts) {
+            if start.elapsed() > time {
+                bail!("no line with {parts:?} in:\n{}", self.text);
+            }
+            sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Whether a line with all of `parts` has come.
+    pub fn has(&mut self, parts: &[&str]) -> bool {
+        let all = |line: &str| parts.iter().all(|part| line.contains(part));
+        self.text().lines().any(all)
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Why the state of a group does not allow a request: an error for the program that made it, and a
+//! line in the log for whoever has to find out.
+
+use kernel::{
+    fmt,
+    prelude::*, //
+};
+use kernel_ext::{
+    iommu::Group as IommuGroup,
+    mm::may_warn, //
+};
+
+use super::{
+    Group,
+    Holder,
+    State, //
+};
+
+/// What is in the way of a request.
+#[derive(Clone, Copy)]
+pub(super) enum Reason {
+    /// The group has a user.
+    OpenBy(Holder),
+    /// A device of the group is open.
+    DeviceOpenBy(Holder),
+    /// The group is in a container.
+    InContainer,
+    /// The group is in no container.
+    NoContainer,
+    /// The group's container has no address space.
+    NoAddressSpace,
+    /// No other group is in the container.
+    Alone,
+    /// The group has no IOMMU, and the caller not the right to use it all the same.
+    NoRight,
+}
+
+impl Reason {
+    fn error(self) -> Error {
+        match self {
+            Self::OpenBy(_) | Self::DeviceOpenBy(_) => EBUSY,
+            Self::NoRight => EPERM,
+            _ => EINVAL,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OpenBy(holder) => f.write_fmt(fmt!("open by {}; close it there", holder)),
+            Self::DeviceOpenBy(holder) => {
+                f.write_fmt(fmt!("the device is open by {}; close it there", holder))
+            }
+            Self::InContainer => {
+                f.write_str("it is in a container; VFIO_GROUP_UNSET_CONTAINER takes it out")
+            }
+            Self::NoContainer => {
+                f.write_str("it is in no container; VFIO_GROUP_SET_CONTAINER puts it into one")
+            }
+            Self::NoAddressSpace => {
+                f.write_str("its container has no address space; VFIO_SET_IOMMU makes one")
+            }
+            Self::Alone => f.write_str("no other group is in its container; merge one"),
+            Self::NoRight => f.write_str("it has no IOMMU; its user needs CAP_SYS_RAWIO"),
+        }
+    }
+}
+
+impl Group {
+    /// Says in the log why `request` can't be done, and returns the error for it.
+    ///
+    /// The line is printed for the device that is in the way, or for the first one of the group, so
+    /// the log names the device and its driver. A program can cause such lines at will: their rate
+    /// is limited. Called with `state` locked.
+    pub(super) fn refuse(&self, state: &State, request: &str, reason: Reason) -> Error {
+        if let (Some(group), true) = (&state.iommu_group, may_warn()) {
+            self.print(state, group, request, reason);
+        }
+        reason.error()
+    }
+
+    fn print(&self, state: &State, group: &IommuGroup, request: &str, reason: Reason) {
+        let open = match reason {
+            Reason::DeviceOpenBy(_) => state.sessions.first().map(|session| &session.device),
+            _ => None,
+        };
+        let devices = self.devices.lock();
+        if let Some(device) = open.or(devices.first()) {
+            dev_warn!(
+                device.parent(),
+                "group {}: {} refused: {}\n",
+                group.id(),
+                request,
+                reason
+            );
+        }
+    }
+}
+
+impl State {
+    /// What keeps the group from leaving its container, or from having left.
+    ///
+    /// # Errors
+    ///
+    /// The reason, if the group is in no container or a device is open.
+    pub(super) fn may_leave(&self) -> Result<(), Reason> {
+        if self.container.is_none() {
+            return Err(Reason::NoContainer);
+        }
+        match self.sessions.first() {
+            Some(session) => Err(Reason::DeviceOpenBy(session.holder)),
+            None => Ok(()),
+        }
+    }
+}
