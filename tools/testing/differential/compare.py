@@ -47,7 +47,11 @@ def more_bits(c, rust):
     return bits(rust) & ~bits(c) == 0
 
 
-HOW = {"any": lambda _c, _rust: True, "more bits": more_bits}
+HOW = {
+    "any": lambda _c, _rust: True,
+    "more": lambda c, rust: int(c) > int(rust),
+    "more bits": more_bits,
+}
 
 
 @dataclasses.dataclass
@@ -59,10 +63,15 @@ class Rule:
     step: str
     field: str
     how: str = "any"
+    # What both stacks must have returned, if it matters.
+    result: str = ""
     seen: int = 0
 
-    def explains(self, step, field, c, rust):
-        return field == self.field and re.search(self.step, step) and HOW[self.how](c, rust)
+    def explains(self, c, rust, field):
+        """Whether it is the reason why FIELD of two steps differs."""
+        results = {c.values["result"], rust.values["result"]} if self.result else {""}
+        return (field == self.field and results == {self.result} and re.search(self.step, c.text)
+                and HOW[self.how](c.values[field], rust.values[field]))
 
 
 def read_rules(path):
@@ -77,7 +86,7 @@ def explained(c, rust, rules):
     used = []
     for field, value in c.values.items():
         if value != rust.values[field]:
-            rule = next((r for r in rules if r.explains(c.text, field, value, rust.values[field])), None)
+            rule = next((r for r in rules if r.explains(c, rust, field)), None)
             if not rule:
                 return False
             used.append(rule)

@@ -69,6 +69,14 @@ class Comparison(unittest.TestCase):
         both = SAME.replace("0f[00*7]", "1f[00*7]").replace("others=[00*8]", "others=[00*7]c0")
         self.assertEqual(difference(both, SAME, self.rules), 2)
 
+    def test_listed_for_one_result_only(self):
+        rule = compare.Rule("", "", "info", "locked", how="more", result="EFAULT")
+        c = SAME.replace("24 bytes = 0 out=18[00*7] locked=0", "24 bytes = EFAULT out=18[00*7] locked=8")
+        rust = c.replace("locked=8", "locked=4")
+        self.assertIsNone(difference(c, rust, [rule]))
+        self.assertEqual(difference(rust, c, [rule]), 1)
+        self.assertEqual(difference(c.replace("EFAULT", "0"), rust.replace("EFAULT", "0"), [rule]), 1)
+
     def test_bits(self):
         self.assertEqual(compare.bits("0102[00*3]80"), int.from_bytes(b"\1\2\0\0\0\x80", "little"))
 

@@ -6,6 +6,7 @@ use crate::{
     edu::Edu,
     env::{
         EDU,
+        NVME,
         Setup,
         group, //
     },
@@ -35,6 +36,8 @@ cases! {
     c14_container_closed_first,
     vaddr_update_keeps_device_working,
     no_dma_after_leaving,
+    t_g4_beside_a_second_group,
+    t_u16_unmap_beneath_a_transfer,
 }
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -250,4 +253,44 @@ fn no_dma_after_leaving() -> Result<()> {
     std::thread::sleep(std::time::Duration::from_millis(250));
     assert!(memory.to_vec(0, PAGE_SIZE).iter().all(|b| *b == 0x77));
     Ok(())
+}
+
+fn t_g4_beside_a_second_group() -> Result<()> {
+    let setup = Setup::new()?;
+    let container = &setup.container;
+    let edu = Edu::new(&setup.device)?;
+    let (before, during) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
+    container.map(0x10000, &before, MapFlags::ReadWrite)?;
+    round_trip(&edu, (&before, 0x10000), (&before, 0x10000), 20)?;
+    let other = group(NVME)?;
+    other.set_container(container)?;
+    round_trip(&edu, (&before, 0x10000), (&before, 0x10000), 21)?;
+    container.map(0x20000, &during, MapFlags::ReadWrite)?;
+    let device = other.device(NVME)?;
+    round_trip(&edu, (&before, 0x10000), (&during, 0x20000), 22)?;
+    drop(device);
+    other.unset_container()?;
+    round_trip(&edu, (&during, 0x20000), (&before, 0x10000), 23)?;
+    // What goes now is gone for the group that stayed, and nothing else is.
+    container.unmap(0x10000, PAGE)?;
+    before.fill(0, PAGE_SIZE, 0x77);
+    edu.store(0x10000, PAGE)?;
+    assert!(before.to_vec(0, PAGE_SIZE).iter().all(|b| *b == 0x77));
+    round_trip(&edu, (&during, 0x20000), (&during, 0x20000), 24)
+}
+
+fn t_u16_unmap_beneath_a_transfer() -> Result<()> {
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    let (memory, other) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
+    setup.container.map(0x10000, &memory, MapFlags::ReadWrite)?;
+    setup.container.map(0x20000, &other, MapFlags::ReadWrite)?;
+    round_trip(&edu, (&memory, 0x10000), (&memory, 0x10000), 25)?;
+    // The device takes its time; the pages are not its any more when it writes.
+    edu.start_store(0x10000, PAGE);
+    setup.container.unmap(0x10000, PAGE)?;
+    memory.fill(0, PAGE_SIZE, 0x77);
+    std::thread::sleep(std::time::Duration::from_millis(250));
+    assert!(memory.to_vec(0, PAGE_SIZE).iter().all(|b| *b == 0x77));
+    round_trip(&edu, (&other, 0x20000), (&other, 0x20000), 26)
 }
