@@ -95,6 +95,8 @@ def all_steps(repo):
         guest("nointremap-rust", "--stack", "rust", "--set", "nointremap"),
         guest("amd-c", "--stack", "c", "--iommu", "amd"),
         guest("amd-rust", "--stack", "rust", "--iommu", "amd"),
+        guest("virtio-c", "--stack", "c", "--iommu", "virtio"),
+        guest("virtio-rust", "--stack", "rust", "--iommu", "virtio"),
         make("drivers-test", "test-drivers", "KERNEL=test", "WERROR=1"),
         guest("mdev-c", "--stack", "c", "--set", "mdev", kernel="test"),
         guest("mdev-rust", "--stack", "rust", "--set", "mdev", kernel="test"),
