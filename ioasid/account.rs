@@ -108,8 +108,8 @@ impl Account {
     /// Gives back what was taken.
     #[inline]
     pub(crate) fn give(&self, count: u32) -> Left {
-        let now = self.update(|word| Ok(word - u64::from(count)));
-        self.judge(now)
+        let count = u64::from(count);
+        self.judge(Ok(self.word.fetch_sub(count, Full) - count))
     }
 
     /// Takes one more handle.

@@ -57,6 +57,17 @@ pub(crate) enum Put {
     NotFreed,
 }
 
+/// What became of an id that was freed, and lost the reference of its allocation, at once.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Freed {
+    /// It had been freed before: nothing changed.
+    Before,
+    /// Others have references.
+    Held,
+    /// It was the last reference: the id has to be reclaimed.
+    Last,
+}
+
 /// The references and the state of one id.
 ///
 /// # Invariants
@@ -119,6 +130,21 @@ impl Life {
             _ if word & REFERENCES == 0 => Err(ENOENT),
             _ if word & (FREED | OWNED) == OWNED => Err(EPERM),
             _ => Ok((word | FREED, word & FREED == 0)),
+        })
+    }
+
+    /// [`free`](Self::free) and [`put`](Self::put) in one step, for when nobody is to be told in between.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`free`](Self::free).
+    pub(crate) fn free_and_put(&self) -> Result<Freed> {
+        self.update(|word| match word & REFERENCES {
+            0 => Err(ENOENT),
+            _ if word & (FREED | OWNED) == OWNED => Err(EPERM),
+            _ if word & FREED != 0 => Ok((word, Freed::Before)),
+            1 => Ok(((word | FREED) - 1, Freed::Last)),
+            _ => Ok(((word | FREED) - 1, Freed::Held)),
         })
     }
 
@@ -208,6 +234,22 @@ mod tests {
         }
         assert_eq!(life.free(), Err(ENOENT));
         assert_eq!(life.put(), Err(ENOENT));
+    }
+
+    #[test]
+    fn freed_in_one_step() {
+        let life = Life::new();
+        assert_eq!(life.get(), Ok(()));
+        assert_eq!(life.free_and_put(), Ok(Freed::Held));
+        assert_eq!(life.free_and_put(), Ok(Freed::Before));
+        assert_eq!((life.references(), life.state()), (1, State::FreePending));
+        assert_eq!(life.put(), Ok(Put::Last));
+        assert_eq!(life.free_and_put(), Err(ENOENT));
+        let life = Life::new();
+        life.own();
+        assert_eq!(life.free_and_put(), Err(EPERM));
+        life.disown();
+        assert_eq!(life.free_and_put(), Ok(Freed::Last));
     }
 
     #[test]

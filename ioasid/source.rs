@@ -159,10 +159,7 @@ impl Own {
     /// An id is gone that was counted.
     #[inline]
     pub(crate) fn leave(&self) {
-        let mut old = self.0.load(Relaxed);
-        while let Err(now) = self.0.cmpxchg(old, old - 1, kernel::sync::atomic::Full) {
-            old = now;
-        }
+        self.0.fetch_sub(1, kernel::sync::atomic::Full);
     }
 
     /// Ids come from a custom allocator from now on.

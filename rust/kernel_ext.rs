@@ -19,6 +19,7 @@ pub mod mm;
 pub mod module_ref;
 pub mod param;
 pub mod published;
+pub mod read_once;
 pub mod rwsem;
 pub mod taint;
 pub mod task;

@@ -2,31 +2,35 @@
 
 //! The system's own space.
 
-use core::ptr;
-
-use kernel::{
-    prelude::*,
-    sync::atomic::{
-        Acquire,
-        Atomic,
-        Release, //
-    },
+use core::{
+    cell::UnsafeCell,
+    ptr, //
 };
+
+use kernel::prelude::*;
 
 use crate::space::Space;
 
-/// The system's space, from module init to module exit.
-static SPACE: Atomic<*mut Space> = Atomic::new(ptr::null_mut());
+/// Where the system's space is, from module init to module exit.
+///
+/// # Invariants
+///
+/// It is written by module init and module exit only, when nobody else can look at it.
+struct Place(UnsafeCell<*const Space>);
+
+// SAFETY: By the type invariant nobody reads while it is written.
+unsafe impl Sync for Place {}
+
+static PLACE: Place = Place(UnsafeCell::new(ptr::null()));
 
 /// The system's space.
 ///
 /// For modules that depend on this one, which is how they find the function, and for its tests: the
 /// space is there whenever their code can run.
 pub fn system() -> &'static Space {
-    let space = SPACE.load(Acquire);
     // SAFETY: Before the module's init has ended and after its exit has begun nobody can call this.
     // In between the pointer is that of the space which `Installed` owns.
-    unsafe { &*space }
+    unsafe { &**PLACE.0.get() }
 }
 
 /// Makes a space the system's.
@@ -35,7 +39,9 @@ pub(crate) struct Installed(Pin<KBox<Space>>);
 impl Installed {
     /// Makes `space` the system's. Called once, by module init.
     pub(crate) fn new(space: Pin<KBox<Space>>) -> Self {
-        SPACE.store(ptr::from_ref::<Space>(&space).cast_mut(), Release);
+        // SAFETY: Module init runs once, and nobody can call this module before its end.
+        // INVARIANT: As above.
+        unsafe { PLACE.0.get().write(ptr::from_ref(&*space)) };
         Self(space)
     }
 }
@@ -43,6 +49,7 @@ impl Installed {
 impl Drop for Installed {
     fn drop(&mut self) {
         self.0.check_unused();
-        SPACE.store(ptr::null_mut(), Release);
+        // SAFETY: Nobody calls this module any more. INVARIANT: As above.
+        unsafe { PLACE.0.get().write(ptr::null()) };
     }
 }

@@ -6,7 +6,6 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
-            Acquire,
             Full,
             Release, //
         },
@@ -14,13 +13,19 @@ use kernel::{
     },
 };
 
-use kernel_ext::gfp::Gfp;
+use kernel_ext::{
+    gfp::Gfp,
+    read_once::read_once, //
+};
 
 use super::Space;
 use crate::{
     abi::trace,
     entry::Entry,
-    life::Put,
+    life::{
+        Freed,
+        Put, //
+    },
     notify::{
         Audience,
         Event,
@@ -98,7 +103,7 @@ impl Space {
     /// `ENOENT` if there is no such id; `EACCES` if it is not in `set`.
     #[inline]
     pub fn find<R>(&self, set: Option<u32>, id: u32, f: impl FnOnce(usize) -> R) -> Result<R> {
-        self.with_id(set, id, |entry| Ok(f(entry.data.load(Acquire))))
+        self.with_id(set, id, |entry| Ok(f(read_once(&entry.data))))
     }
 
     /// Takes a reference to an id.
@@ -120,13 +125,14 @@ impl Space {
     /// is that of a [`Pasid`].
     pub(crate) fn put(&self, set: Option<u32>, id: u32) -> Result<bool> {
         loop {
-            match self.with_id(set, id, |entry| entry.life.put())? {
-                Put::Held => return Ok(false),
-                Put::Last => {
-                    self.reclaim(id);
+            let put = |entry: &Entry| Ok((entry.life.put()?, entry.spid()));
+            match self.with_id(set, id, put)? {
+                (Put::Held, _) => return Ok(false),
+                (Put::Last, spid) => {
+                    self.reclaim(id, spid);
                     return Ok(true);
                 }
-                Put::NotFreed => {
+                (Put::NotFreed, _) => {
                     self.begin_free(set, id)?;
                 }
             }
@@ -141,8 +147,19 @@ impl Space {
     ///
     /// `ENOENT` if there is no such id; `EACCES` if it is not in `set`; `EPERM` if a [`Pasid`] owns it.
     pub fn free(&self, set: Option<u32>, id: u32) -> Result {
-        if self.begin_free(set, id)? {
-            self.put(set, id)?;
+        if self.has_listeners() {
+            if self.begin_free(set, id)? {
+                self.put(set, id)?;
+            }
+            return Ok(());
+        }
+        let free = |entry: &Entry| Ok((entry.life.free_and_put()?, entry.spid()));
+        let (freed, spid) = self.with_id(set, id, free)?;
+        if freed != Freed::Before {
+            trace::free(id);
+        }
+        if freed == Freed::Last {
+            self.reclaim(id, spid);
         }
         Ok(())
     }
@@ -160,10 +177,12 @@ impl Space {
         Ok(first)
     }
 
-    /// Gives the number back: the last reference is gone.
-    fn reclaim(&self, id: u32) {
-        // It could only fail without an id.
-        let _ = self.detach_spid(id);
+    /// Gives the number back: the last reference is gone. Nobody can change the SPID any more.
+    fn reclaim(&self, id: u32, spid: Option<u32>) {
+        if spid.is_some() {
+            // It could only fail without an id.
+            let _ = self.detach_spid(id);
+        }
         let Some(entry) = self.ids.remove(id) else {
             return;
         };
