@@ -144,6 +144,13 @@ impl Layout {
         Ok((window as u32, offset & (self.window_size() - 1)))
     }
 
+    /// The first and the last window that have addresses from `iova` to `end`, inclusive.
+    pub(crate) fn windows_in(&self, iova: u64, end: u64) -> Option<(u32, u32)> {
+        let (first, _) = self.locate(iova.max(self.geometry.start())).ok()?;
+        let (last, _) = self.locate(end.min(self.geometry.end())).ok()?;
+        (first <= last).then_some((first, last))
+    }
+
     /// The window that starts at `iova`.
     ///
     /// # Errors
@@ -273,9 +280,19 @@ mod tests {
         }
         assert_eq!(layout.locate(512 * MIB), Err(EINVAL));
         assert_eq!(layout.locate(u64::MAX), Err(EINVAL));
+        for (iova, end, expected) in [
+            (0, u64::MAX, Some((0, 7))),
+            (64 * MIB, 128 * MIB, Some((1, 2))),
+            (64 * MIB - 1, 64 * MIB - 1, Some((0, 0))),
+            (512 * MIB, u64::MAX, None),
+        ] {
+            assert_eq!(layout.windows_in(iova, end), expected);
+        }
         let high = Layout::new(Geometry::new(1 << 32, (1 << 32) + 0xffff)?, 16, 16)?;
         assert_eq!(high.locate((1 << 32) - 1), Err(EINVAL));
         assert_eq!(high.starting_at((1 << 32) + 0xf000), Ok(15));
+        assert_eq!(high.windows_in(0, (1 << 32) - 1), None);
+        assert_eq!(high.windows_in(0, u64::MAX), Some((0, 15)));
         Ok(())
     }
 

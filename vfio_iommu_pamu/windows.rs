@@ -394,8 +394,14 @@ impl<M> Space<M> {
         let layout = self.layout.ok_or(EINVAL)?;
         let end = size.checked_sub(1).and_then(|last| iova.checked_add(last));
         let end = end.ok_or(EINVAL)?;
+        let Some((first, last)) = layout.windows_in(iova, end) else {
+            return Ok(None);
+        };
         let mut found: Option<Unmapped> = None;
-        for (window, used) in self.iter() {
+        for window in first..=last {
+            let Some(used) = self.window(window)?.1 else {
+                continue;
+            };
             let start = layout.start_of(window);
             let bytes = 1u64 << used.order;
             let last = start + (bytes - 1);
@@ -474,7 +480,7 @@ impl<M> Space<M> {
 
     /// Unmaps the banks that the kernel mapped and nobody needs any more.
     fn settle(&mut self, mirror: &mut impl Mirror<M>) {
-        if self.memory != 0 {
+        if self.memory != 0 || self.mapped_banks == 0 {
             return;
         }
         for window in 0..self.windows.len() as u32 {

@@ -34,6 +34,18 @@ def guest(name, *options, kernel="stock"):
     return Step(name, command, results.libtest, after=("programs", *modules))
 
 
+def pamu_map(name):
+    """A device behind a PAMU with the memory map of the RFC, from one hugepage of a gigabyte."""
+    return Step(
+        name,
+        ["tools/testing/vm/run", "--mem", "4G", "--append", "hugepagesz=1G hugepages=1"]
+        + ["--load", "vfio_iommu_pamu software=1", "--load", "pamu_dma"]
+        + ["--copy", "build/cargo/release/pamu_dma", "--", "pamu_dma"],
+        results.of_exit_status("the memory map of the RFC behind a PAMU"),
+        after=("programs", "build-stock"),
+    )
+
+
 def kunit_step(name, repo, kernel):
     """The KUnit suites of all our modules: loading them runs them, debugfs has the results."""
     expected = kunit.in_sources(repo)
@@ -113,6 +125,7 @@ def all_steps(repo):
         guest("nic-c", "--stack", "c", "--set", "nic"),
         guest("nic-rust", "--stack", "rust", "--set", "nic"),
         guest("pamu", "--stack", "rust", "--set", "pamu"),
+        pamu_map("pamu-map"),
         guest("pamu-c-core", "--stack", "rust", "--core", "c", "--set", "pamu"),
         guest("hotplug-c", "--stack", "c", "--set", "hotplug"),
         guest("hotplug-rust", "--stack", "rust", "--set", "hotplug"),

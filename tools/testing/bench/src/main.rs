@@ -15,6 +15,7 @@ mod core;
 mod large;
 mod measure;
 mod memory;
+mod pamu;
 mod parallel;
 mod pins;
 mod request;
@@ -48,6 +49,8 @@ enum What {
     Pins,
     /// Of these: mappings of 1 GiB.
     Large,
+    /// Instructions of windows behind a PAMU, and of the same by page tables.
+    Pamu,
     /// What goes on at the same time, on a machine with two processors.
     Parallel,
 }
@@ -66,8 +69,10 @@ const COSTS: [(What, Measure); 4] = [
 fn main() -> Result<()> {
     let args = Args::parse();
     let base = Base::take(&args.device)?;
-    if args.what == What::Parallel {
-        parallel::measure(&args.device)?;
+    match args.what {
+        What::Parallel => parallel::measure(&args.device)?,
+        What::Pamu => pamu::measure(&args.device)?,
+        _ => {}
     }
     for (part, measure) in COSTS {
         if args.what == part || args.what == What::Costs {

@@ -41,6 +41,9 @@ cases! {
 /// How long each case goes on.
 const TIME: Duration = Duration::from_secs(10);
 
+/// The fewest steps that the random sequence has, however slow the machine is.
+const FEWEST: u32 = 40;
+
 /// The memory that pieces are mapped of.
 const POOL: u64 = 4 * HUGE;
 
@@ -481,14 +484,13 @@ fn devices_reach_exactly_what_is_mapped() -> Result<()> {
     let mut world = World::new(seed)?;
     let end = Instant::now() + TIME;
     let mut steps = 0;
-    while Instant::now() < end {
+    while steps < FEWEST || Instant::now() < end {
         world
             .step()
             .and_then(|()| world.judge())
             .with_context(|| format!("step {steps} of seed {seed}, {:x?}", world.model))?;
         steps += 1;
     }
-    ensure!(steps > 20, "only {steps} steps in {TIME:?}");
     println!("{steps} steps");
     Ok(())
 }
