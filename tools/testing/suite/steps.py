@@ -140,4 +140,6 @@ def all_steps(repo):
         guest("debug-guest", "--stack", "rust", kernel="debug"),
         guest("debug-pamu", "--stack", "rust", "--set", "pamu", kernel="debug"),
         guest("debug-stress", "--stack", "rust", "--set", "stress", kernel="debug"),
+        make("drivers-debug", "test-drivers", "KERNEL=debug", "WERROR=1"),
+        guest("debug-pinning", "--stack", "rust", "--set", "pinning", kernel="debug"),
     ]

@@ -41,11 +41,11 @@ pub enum Kind {
 impl Kind {
     /// All of them.
     pub const ALL: [Self; 5] = [
+        Self::Thp,
+        Self::Hugetlb,
         Self::Pages,
         Self::Fragmented,
         Self::Memfd,
-        Self::Thp,
-        Self::Hugetlb,
     ];
 
     /// What the table calls it.

@@ -36,6 +36,7 @@ mod removal;
 mod sriov;
 mod stress;
 mod sysfs;
+mod together;
 mod unmap;
 mod viable;
 mod virqfd;
@@ -46,6 +47,7 @@ use anyhow::{
     bail, //
 };
 use libtest_mimic::Trial;
+use std::time::Duration;
 use vfio_client::{
     Container,
     Group, //
@@ -98,7 +100,7 @@ pub fn mdev_set() -> Vec<Trial> {
 
 /// The cases with a driver that pins pages.
 pub fn pinning_set() -> Vec<Trial> {
-    [pinning::cases(), pinned::cases()]
+    [pinning::cases(), pinned::cases(), together::cases()]
         .into_iter()
         .flatten()
         .collect()
@@ -130,6 +132,9 @@ pub fn helper(words: &[&str]) -> Result<()> {
     match words {
         ["pin-limit"] => pinned::helper::pin_limit(),
         ["pin-right"] => pinned::helper::pin_right(),
+        ["together", seed, life] => {
+            together::program(seed.parse()?, Duration::from_millis(life.parse()?))
+        }
         ["noiommu-open"] => noiommu::helper::open(),
         ["noiommu-use", group, container] => noiommu::helper::attach(
             Group::from_fd(inherited(group)?),
