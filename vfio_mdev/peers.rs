@@ -7,6 +7,8 @@
 //! group, and who is in it; a change is made together with that of the software group, while nobody
 //! can open any of the devices concerned.
 
+mod directory;
+
 use iommu_group::software;
 use kernel::{
     device::Device as BusDevice,
@@ -32,10 +34,11 @@ use crate::{
     },
     uuid::Uuid, //
 };
+use directory::Directory;
 
 /// All groups, and all devices that can be in one.
 pub(crate) struct Peers {
-    groups: Tree<Uuid, Arc<Group>>,
+    groups: Directory<Uuid, Arc<Group>>,
     /// By the name of the device.
     devices: Tree<Uuid, Arc<Peer>>,
 }
@@ -43,7 +46,7 @@ pub(crate) struct Peers {
 impl Peers {
     pub(crate) const fn new() -> Self {
         Self {
-            groups: Tree::new(),
+            groups: Directory::new(),
             devices: Tree::new(),
         }
     }
@@ -105,11 +108,10 @@ impl Group {
         let _ = self.members.lock().push_within_capacity(peer);
     }
 
-    /// Takes a member out; returns whether none is left.
-    fn remove(&self, peer: &Arc<Peer>) -> bool {
+    /// Takes a member out.
+    fn remove(&self, peer: &Arc<Peer>) {
         let mut members = self.members.lock();
         members.retain(|member| !Arc::ptr_eq(member, peer));
-        members.is_empty()
     }
 }
 
@@ -197,23 +199,24 @@ impl Peer {
 pub(crate) fn enter(peer: &Arc<Peer>) -> Result {
     let group = peer.group();
     let by_name = Node::new(peer.name, peer.clone())?;
-    let by_uuid = Node::new(group.uuid, group.clone())?;
     let mut peers = PEERS.lock();
     group.reserve()?;
+    let target = peers.groups.target(group.uuid, || Ok(group.clone()))?;
+    peers.groups.join(target);
     group.add(peer.clone());
     peers.devices.insert(by_name);
-    peers.groups.insert(by_uuid);
     Ok(())
 }
 
 /// Takes a device, which isn't registered with VFIO any more, out of its group.
 pub(crate) fn leave(peer: &Arc<Peer>) {
     let mut peers = PEERS.lock();
-    peers.devices.remove(&peer.name);
-    let group = peer.group();
-    if group.remove(peer) {
-        peers.groups.remove(&group.uuid);
+    if peers.devices.remove(&peer.name).is_none() {
+        return;
     }
+    let group = peer.group();
+    group.remove(peer);
+    peers.groups.leave(&group.uuid);
 }
 
 /// The device with a name, if it can be in a group with others.
@@ -234,25 +237,18 @@ pub(crate) fn assign(peer: &Arc<Peer>, uuid: Uuid) -> Result {
     if from.uuid == uuid {
         return Ok(());
     }
-    let (to, entry) = match peers.groups.get(&uuid) {
-        Some(group) => (group.clone(), None),
-        None => {
-            let group = Group::new(uuid)?;
-            (group.clone(), Some(Node::new(uuid, group)?))
-        }
-    };
-    to.reserve()?;
-    let companions = admitted(peer, &to)?;
-    let mut entry = Some(entry);
+    let target = peers.groups.target(uuid, || Group::new(uuid))?;
+    target.group().reserve()?;
+    let companions = admitted(peer, target.group())?;
+    let mut target = Some(target);
     software::regroup(&peer.dev, &companions, &mut || {
-        if from.remove(peer) {
-            peers.groups.remove(&from.uuid);
-        }
-        to.add(peer.clone());
-        let former = core::mem::replace(&mut *peer.group.lock(), to.clone());
-        drop(former);
-        if let Some(entry) = entry.take().flatten() {
-            peers.groups.insert(entry);
+        if let Some(target) = target.take() {
+            from.remove(peer);
+            peers.groups.leave(&from.uuid);
+            let to = peers.groups.join(target);
+            to.add(peer.clone());
+            let former = core::mem::replace(&mut *peer.group.lock(), to);
+            drop(former);
         }
     })
 }

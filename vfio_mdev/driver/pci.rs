@@ -90,7 +90,7 @@ mod tests {
             (Region::Config, bindings::VFIO_PCI_CONFIG_REGION_INDEX),
             (Region::Vga, bindings::VFIO_PCI_VGA_REGION_INDEX),
         ] {
-            assert_eq!(region.index(), index as u32);
+            assert_eq!(region.index(), index);
         }
         for (irq, index) in [
             (Irq::Intx, bindings::VFIO_PCI_INTX_IRQ_INDEX),
@@ -99,10 +99,10 @@ mod tests {
             (Irq::Error, bindings::VFIO_PCI_ERR_IRQ_INDEX),
             (Irq::Request, bindings::VFIO_PCI_REQ_IRQ_INDEX),
         ] {
-            assert_eq!(irq.index(), index as u32);
+            assert_eq!(irq.index(), index);
         }
-        assert_eq!(Region::COUNT, bindings::VFIO_PCI_NUM_REGIONS as u32);
-        assert_eq!(Irq::COUNT, bindings::VFIO_PCI_NUM_IRQS as u32);
+        assert_eq!(Region::COUNT, bindings::VFIO_PCI_NUM_REGIONS);
+        assert_eq!(Irq::COUNT, bindings::VFIO_PCI_NUM_IRQS);
     }
 
     #[test]
