@@ -139,9 +139,10 @@ impl PinBatch {
     /// How many of the pages that are left count as locked memory.
     pub fn charged(&self) -> usize {
         let left = self.pages.get(self.next..self.end).unwrap_or_default();
-        // SAFETY: The pages are pinned, by the type invariant.
-        let is_reserved =
-            |page: &*mut bindings::page| unsafe { bindings::kernel_ext_page_is_reserved(*page) };
+        let is_reserved = |page: &*mut bindings::page| {
+            // SAFETY: The pages are pinned, by the type invariant.
+            unsafe { bindings::kernel_ext_page_is_reserved(*page) }
+        };
         left.len() - left.iter().copied().filter(is_reserved).count()
     }
 
