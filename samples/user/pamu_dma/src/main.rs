@@ -86,7 +86,7 @@ fn set_up(pamu: &Pamu, memory: &Memory, window: u64) -> Result<()> {
     pamu.map_part(0, memory, 0, size, MapFlags::ReadWrite)?;
     let banks = pamu.bank_count()?;
     ensure!(
-        banks <= WINDOWS - MEMORY - 1,
+        banks < WINDOWS - MEMORY,
         "there are {banks} MSI banks, too many for this map"
     );
     for bank in 0..banks {
