@@ -3,7 +3,7 @@
 //! Containers: address spaces for DMA.
 
 use crate::{
-    Bytes, Capability, Error, Memory, Result, abi, chain, request,
+    Arena, Bytes, Capability, Error, Memory, Result, abi, chain, request,
     uapi::{
         VFIO_DMA_MAP_FLAG_READ,
         VFIO_DMA_MAP_FLAG_WRITE,
@@ -19,6 +19,7 @@ use crate::{
 };
 use std::{
     fs::File,
+    ops::Range,
     os::fd::{
         AsFd,
         BorrowedFd,
@@ -192,10 +193,32 @@ impl Container {
         flags: MapFlags,
     ) -> Result {
         assert!(offset <= memory.len() && len <= memory.len() - offset);
+        self.map_addresses(iova, memory.addr() + offset as u64, len, flags)
+    }
+
+    /// Lets devices use a piece of `arena` at `iova`.
+    ///
+    /// # Panics
+    ///
+    /// If the piece is not in the arena.
+    #[track_caller]
+    pub fn map_arena(
+        &self,
+        iova: u64,
+        arena: &Arena,
+        piece: Range<usize>,
+        flags: MapFlags,
+    ) -> Result {
+        self.map_addresses(iova, arena.addr() + piece.start as u64, piece.len(), flags)
+    }
+
+    /// Lets devices use `len` bytes from the address `vaddr` on.
+    #[track_caller]
+    fn map_addresses(&self, iova: u64, vaddr: u64, len: usize, flags: MapFlags) -> Result {
         let map = vfio_iommu_type1_dma_map {
             argsz: size_of::<vfio_iommu_type1_dma_map>() as u32,
             flags: flags.bits(),
-            vaddr: memory.addr() + offset as u64,
+            vaddr,
             iova,
             size: len as u64,
         };

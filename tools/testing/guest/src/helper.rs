@@ -66,12 +66,14 @@ use std::{
     time::Duration,
 };
 use vfio_client::{
+    Bytes,
     Container,
     Iommu,
     MapFlags,
     Memory,
     PAGE_SIZE,
-    raw, //
+    raw,
+    request, //
 };
 
 /// The first argument of a helper.
@@ -199,6 +201,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["memlock", limit] => memlock(limit.parse()?),
         ["memlock-bar"] => memlock_bar(),
         ["map", fd, iova] => map(inherited(fd)?, iova.parse()?),
+        ["take-over", fd, iova, pages] => take_over(inherited(fd)?, iova.parse()?, pages.parse()?),
         ["receive", fd, iova] => map(receive(&inherited(fd)?)?, iova.parse()?),
         ["stress-use", seed, ms] => {
             say(stress::use_devices(seed.parse()?, milliseconds(ms)?)?);
@@ -340,6 +343,22 @@ fn receive(socket: &OwnedFd) -> Result<OwnedFd> {
         }
     }
     bail!("no descriptor came")
+}
+
+/// Gives memory of this process to a mapping whose own was withdrawn, with no right to lock more pages.
+fn take_over(fd: OwnedFd, iova: u64, pages: u64) -> Result<()> {
+    let memory = Memory::anonymous(4 * PAGE_SIZE)?;
+    without_ipc_lock(pages * PAGE_SIZE as u64)?;
+    let size = memory.len() as u64;
+    let mut map = Bytes::new().u32(32).u32(4);
+    map = map.u64(memory.addr()).u64(iova).u64(size);
+    match raw::bytes(&fd, request::IOMMU_MAP_DMA, &mut map) {
+        Ok(_) => say("OK"),
+        Err(errno) => say(format!("{errno:?}")),
+    }
+    say(leak::locked_kib());
+    pause();
+    Ok(())
 }
 
 /// Maps memory of this process into a container that came from another one.

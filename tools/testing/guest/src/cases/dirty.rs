@@ -28,7 +28,8 @@ cases! {
     t_d3_start_and_stop,
     t_d4_get_arguments,
     t_d5_everything_is_dirty,
-    t_u02_unmap_arguments,
+    t_d7_bits_in_the_middle_of_words,
+    t_u02_and_u06_unmap_arguments,
     t_u15_unmap_with_bitmap,
 }
 
@@ -235,7 +236,7 @@ fn unmap_request(argsz: u32, flags: u32, iova: u64, size: u64) -> Bytes {
     Bytes::new().u32(argsz).u32(flags).u64(iova).u64(size)
 }
 
-fn t_u02_unmap_arguments() -> Result<()> {
+fn t_u02_and_u06_unmap_arguments() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(8 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::ReadWrite)?;
@@ -296,5 +297,29 @@ fn t_u15_unmap_with_bitmap() -> Result<()> {
     assert_eq!(bytes.get_u64(16), size);
     assert_eq!((bits.read_u64(0), bits.read_u64(8)), (0xff, 0));
     assert_eq!(container.unmap_all()?, 0);
+    Ok(())
+}
+
+fn t_d7_bits_in_the_middle_of_words() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(64 * PAGE_SIZE)?;
+    // Two mappings in one word, a hole of some words, and one that goes over the end of a word.
+    for (first, count) in [(3, 5), (8, 2), (250, 10)] {
+        let (offset, len) = (first as usize % 50 * PAGE_SIZE, count * PAGE_SIZE);
+        container.map_part(first * PAGE, &memory, offset, len, MapFlags::ReadWrite)?;
+    }
+    assert_eq!(dirty(&container, 8, START), Ok(0));
+    let bits = Memory::anonymous(PAGE_SIZE)?;
+    let words = || -> Vec<u64> { (0..6).map(|nth| bits.read_u64(8 * nth)).collect() };
+    let request = || get_request(48, 0, 320 * PAGE, PAGE, &bits, 40);
+    assert_eq!(get(&container, request()), Ok(0));
+    assert_eq!(words(), [0x3f8, 0, 0, 0x3f << 58, 0xf, 0]);
+    // The low bits of a word in which a mapping begins stay as they are, as do words of holes.
+    bits.fill(0, 48, 0);
+    bits.write_u64(0, 0b101);
+    bits.write_u64(8, 0xa5a5);
+    assert_eq!(get(&container, request()), Ok(0));
+    assert_eq!(words()[0] & 0x3ff, 0x3f8 | 0b101);
+    assert_eq!(words()[1..3], [0xa5a5, 0]);
     Ok(())
 }

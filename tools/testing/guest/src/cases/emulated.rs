@@ -47,12 +47,13 @@ cases! {
     t_m24_nothing_is_pinned,
     t_m24_any_address,
     t_m24_first_version,
+    t_m21_too_large_to_track,
     t_u03_addresses_stay,
     several_groups_share_mappings,
     close_in_every_order,
-    physical_group_joins,
-    physical_group_joins_outside_of_its_ranges,
-    physical_group_leaves,
+    t_g5_physical_group_joins,
+    t_g3_physical_group_joins_outside_of_its_ranges,
+    t_g7_physical_group_leaves,
     emulated_group_joins_and_leaves,
     two_physical_groups_and_two_emulated,
     #[vfio_noiommu]
@@ -269,7 +270,7 @@ fn close_in_every_order() -> Result<()> {
     Ok(())
 }
 
-fn physical_group_joins() -> Result<()> {
+fn t_g5_physical_group_joins() -> Result<()> {
     let (_mdev, open) = open()?;
     let memory = Memory::anonymous(64 * PAGE_SIZE)?;
     open.container
@@ -294,7 +295,7 @@ fn physical_group_joins() -> Result<()> {
 }
 
 /// A mapping that was fine for software is not fine for hardware.
-fn physical_group_joins_outside_of_its_ranges() -> Result<()> {
+fn t_g3_physical_group_joins_outside_of_its_ranges() -> Result<()> {
     let (_mdev, open) = open()?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
     let other = group(EDU)?;
@@ -318,7 +319,7 @@ fn physical_group_joins_outside_of_its_ranges() -> Result<()> {
     Ok(())
 }
 
-fn physical_group_leaves() -> Result<()> {
+fn t_g7_physical_group_leaves() -> Result<()> {
     let (_mdev, open) = open()?;
     let other = group(EDU)?;
     other.set_container(&open.container)?;
@@ -571,5 +572,27 @@ fn set_irqs_bad_descriptors() -> Result<()> {
             Err(Errno::EINVAL)
         );
     }
+    Ok(())
+}
+
+fn t_m21_too_large_to_track() -> Result<()> {
+    let (_mdev, open) = open()?;
+    let track = |flags| {
+        let mut bytes = Bytes::new().u32(8).u32(flags);
+        raw::bytes(&open.container, request::IOMMU_DIRTY_PAGES, &mut bytes)
+    };
+    // Nothing is pinned, so there need not be any memory.
+    let map = |iova: u64, pages: u64| {
+        let mut bytes = Bytes::new().u32(32).u32(3);
+        bytes = bytes.u64(1 << 63).u64(iova).u64(pages * PAGE);
+        raw::bytes(&open.container, request::IOMMU_MAP_DMA, &mut bytes)
+    };
+    let most = (1 << 31) - 1;
+    assert_eq!(map(0, most + 1), Ok(0));
+    assert_eq!(track(1), Err(Errno::EINVAL));
+    assert_eq!(open.container.unmap_all()?, (most + 1) * PAGE);
+    assert_eq!(track(1), Ok(0));
+    assert_eq!(map(0, most + 1), Err(Errno::EINVAL));
+    assert_eq!(open.container.info()?.dma_avail(), Some(65535));
     Ok(())
 }

@@ -45,7 +45,7 @@ cases! {
     #[fault_injection]
     set_iommu,
     #[fault_injection]
-    map,
+    t_m14_map,
     #[fault_injection]
     get_device_fd,
     #[fault_injection]
@@ -161,7 +161,7 @@ fn set_iommu() -> Result<()> {
     })
 }
 
-fn map() -> Result<()> {
+fn t_m14_map() -> Result<()> {
     struct Mapped<'a>(&'a Container);
     impl Drop for Mapped<'_> {
         fn drop(&mut self) {

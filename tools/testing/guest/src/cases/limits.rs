@@ -16,7 +16,10 @@ use crate::{
 use anyhow::Result;
 use std::fs;
 use vfio_client::{
+    Advice,
+    Arena,
     Errno,
+    Filling,
     Iommu,
     MapFlags,
     Memory,
@@ -24,12 +27,13 @@ use vfio_client::{
 };
 
 cases! {
-    t_m12_dma_entry_limit,
+    t_m12_and_p3_dma_entry_limit,
     t_m16_memlock,
     t_m16_memlock_of_root,
     t_a5_registers_are_free,
     c18_limit_is_sampled,
     parameters,
+    t_p2_disable_hugepages,
 }
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -77,7 +81,7 @@ fn parameters() -> Result<()> {
     Ok(())
 }
 
-fn t_m12_dma_entry_limit() -> Result<()> {
+fn t_m12_and_p3_dma_entry_limit() -> Result<()> {
     let limit = Parameter::set("dma_entry_limit", "3")?;
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
@@ -160,4 +164,37 @@ fn t_a5_registers_are_free() -> Result<()> {
     assert_eq!(helper.line()?, "OK", "registers");
     assert_eq!(helper.line()?, "0");
     helper.finish()
+}
+
+/// The number of pages that the IOMMU's page tables take.
+fn page_table_pages() -> Result<u64> {
+    let _ = fs::write("/proc/sys/vm/stat_refresh", "1");
+    let text = fs::read_to_string("/proc/vmstat")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("nr_iommu_pages "));
+    Ok(line.unwrap_or("0").parse()?)
+}
+
+fn t_p2_disable_hugepages() -> Result<()> {
+    const HUGE: usize = 2 << 20;
+    let mut arena = Arena::new(1 << 36, HUGE)?;
+    arena.fill(0..HUGE, Filling::Private)?;
+    arena.advise(0..HUGE, Advice::Huge)?;
+    arena.advise(0..HUGE, Advice::Write)?;
+    let taken = |value| -> Result<u64> {
+        let _parameter = Parameter::set("disable_hugepages", value)?;
+        let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+        let before = page_table_pages()?;
+        container.map_arena(1 << 30, &arena, 0..HUGE, MapFlags::ReadWrite)?;
+        let taken = page_table_pages()? - before;
+        assert_eq!(container.unmap(1 << 30, HUGE as u64)?, HUGE as u64);
+        Ok(taken)
+    };
+    let (with, without) = (taken("N")?, taken("Y")?);
+    // Where there are page tables at all, 512 small pages need a table of their own.
+    if without > 0 {
+        assert_eq!(without, with + 1);
+    }
+    Ok(())
 }

@@ -36,7 +36,7 @@ cases! {
     t_m05_overflow,
     t_m06_flags,
     t_m07_alignment,
-    t_m08_vaddr,
+    t_m08_and_m09_and_m27_vaddr,
     t_m11_overlap,
     t_m13_outside_ranges,
     t_m13_ends_of_ranges,
@@ -179,7 +179,7 @@ fn t_m07_alignment() -> Result<()> {
     check_empty(&container)
 }
 
-fn t_m08_vaddr() -> Result<()> {
+fn t_m08_and_m09_and_m27_vaddr() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     let other = Memory::anonymous(4 * PAGE_SIZE)?;

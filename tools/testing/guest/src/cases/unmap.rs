@@ -5,12 +5,22 @@
 use crate::{
     env::{
         EDU,
-        attached, //
+        NVME,
+        attached,
+        group, //
     },
-    harness::cases,
+    harness::{
+        Failure,
+        cases, //
+    },
+    helper::Helper,
     leak::locked_kib,
 };
 use anyhow::Result;
+use std::os::fd::{
+    AsFd,
+    AsRawFd, //
+};
 use vfio_client::{
     Bytes,
     Container,
@@ -38,6 +48,8 @@ cases! {
     t_u13_vaddr,
     t_u13_vaddr_twice,
     t_u13_vaddr_all,
+    t_g1_no_group_joins_while_withdrawn,
+    t_m10_vaddr_from_another_process,
     v1_across_mappings,
     v2_whole_address_space,
 }
@@ -305,5 +317,45 @@ fn v2_whole_address_space() -> Result<()> {
     let m = mapped(Iommu::Type1v2)?;
     assert_eq!(unmap(&m.container, 24, 0, 0, 1 << 63), Ok(TOTAL));
     assert_eq!(unmap(&m.container, 24, 0, 1 << 63, 1 << 63), Ok(0));
+    Ok(())
+}
+
+fn t_g1_no_group_joins_while_withdrawn() -> Result<()> {
+    let m = mapped(Iommu::Type1v2)?;
+    assert_eq!(
+        unmap(&m.container, 24, VADDR, 0x10000, 6 * PAGE),
+        Ok(6 * PAGE)
+    );
+    let other = group(NVME)?;
+    assert_eq!(other.set_container(&m.container).errno(), Errno::EBUSY);
+    assert_eq!(other.status()?, 1, "it is free as before");
+    assert_eq!(unmap(&m.container, 24, ALL, 0, 0), Ok(TOTAL));
+    other.set_container(&m.container)?;
+    Ok(())
+}
+
+fn t_m10_vaddr_from_another_process() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(4 * PAGE_SIZE)?;
+    container.map(0x10000, &memory, MapFlags::ReadWrite)?;
+    assert_eq!(
+        unmap(&container, 24, VADDR, 0x10000, 4 * PAGE),
+        Ok(4 * PAGE)
+    );
+    let fd = container.as_fd().try_clone_to_owned()?;
+    let take_over = |limit: &str| -> Result<(Helper, String)> {
+        let words = ["take-over", &fd.as_raw_fd().to_string(), "65536", limit];
+        let mut helper = Helper::spawn(&words, &[&fd])?;
+        let answer = format!("{}, {} KiB", helper.line()?, helper.line()?);
+        Ok((helper, answer))
+    };
+    let (helper, answer) = take_over("3")?;
+    assert_eq!((answer.as_str(), locked_kib()), ("ENOMEM, 0 KiB", 16));
+    helper.finish()?;
+    // Who gives the memory now is charged for it.
+    let (helper, answer) = take_over("4")?;
+    assert_eq!((answer.as_str(), locked_kib()), ("OK, 16 KiB", 0));
+    helper.finish()?;
+    assert_eq!(container.unmap(0x10000, 4 * PAGE)?, 4 * PAGE);
     Ok(())
 }
