@@ -18,6 +18,7 @@ pub mod misc;
 pub mod mm;
 pub mod module_ref;
 pub mod param;
+pub mod pasid;
 pub mod published;
 pub mod read_once;
 pub mod rwsem;

@@ -39,6 +39,11 @@ impl Uuid {
         Some(Self(bytes))
     }
 
+    /// The UUID of 16 bytes in the order of the text.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
     /// A new UUID, of random bits (version 4).
     pub fn random() -> Self {
         Self(crate::abi::random_uuid())

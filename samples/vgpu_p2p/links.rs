@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The ways between peers. A group has one while one of its devices is open.
+
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLock, //
+    }, //
+};
+
+/// The ways of a card.
+#[pin_data]
+pub(crate) struct Links {
+    /// A bit for each way that is taken.
+    #[pin]
+    taken: SpinLock<u64>,
+}
+
+impl Links {
+    /// A card with 64 ways.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self { taken <- new_spinlock!(0, "vgpu_p2p::Links") }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Takes a way.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if all are taken.
+    pub(crate) fn take(&self) -> Result<u32> {
+        let mut taken = self.taken.lock();
+        let number = taken.trailing_ones();
+        *taken |= 1_u64.checked_shl(number).ok_or(ENOSPC)?;
+        Ok(number)
+    }
+
+    /// Gives a way back, which was taken.
+    pub(crate) fn give_back(&self, number: u32) {
+        *self.taken.lock() &= !(1 << number);
+    }
+}
+
+/// A device's end of a way.
+#[pin_data]
+pub(crate) struct Link {
+    #[pin]
+    number: SpinLock<Option<u32>>,
+}
+
+impl Link {
+    /// An end of nothing.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self { number <- new_spinlock!(None, "vgpu_p2p::Link") })
+    }
+
+    /// Which way this is an end of.
+    pub(crate) fn number(&self) -> Option<u32> {
+        *self.number.lock()
+    }
+
+    /// Makes it an end of a way.
+    pub(crate) fn join(&self, number: u32) {
+        *self.number.lock() = Some(number);
+    }
+
+    /// Makes it an end of nothing.
+    pub(crate) fn leave(&self) {
+        *self.number.lock() = None;
+    }
+}
+
+#[cfg(CONFIG_KUNIT)]
+#[kernel::macros::kunit_tests(vgpu_p2p_links)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_taken_once() -> Result {
+        let links = Links::new()?;
+        for number in 0..64 {
+            assert_eq!(links.take(), Ok(number));
+        }
+        assert_eq!(links.take(), Err(ENOSPC));
+        links.give_back(7);
+        assert_eq!(links.take(), Ok(7));
+        Ok(())
+    }
+}

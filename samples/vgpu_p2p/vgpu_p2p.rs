@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A small virtual accelerator, whose devices copy from each other's memory if they are peers.
+//!
+//! ```sh
+//! modprobe ioasid     # optional: then each device has a PASID
+//! modprobe vgpu_p2p
+//! cd /sys/class/mdev_bus/vgpu_p2p/mdev_supported_types
+//! uuidgen >vgpu_p2p-p2p-1x/create
+//! ```
+//!
+//! A device looks like one on the PCI bus: BAR 0 has the [`registers`], BAR 2 is memory of its own, which
+//! a program can map; an MSI tells of each finished command. A command copies between that memory and
+//! the program's, or from the memory of another device. The latter must be in the same peer-to-peer
+//! group, and so belongs to the same program:
+//!
+//! ```sh
+//! cd /sys/bus/mdev/devices
+//! cat $A/peer_to_peer_resource_uuid >$B/peer_to_peer_resource_uuid
+//! ```
+//!
+//! `samples/user/vgpu_copy` is a program that does so.
+
+#![deny(unsafe_code)]
+
+mod config;
+mod engine;
+mod links;
+mod registers;
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use kernel_ext::pasid::Pasid;
+use vfio_mdev::{
+    pci,
+    Access,
+    Device,
+    DeviceApi,
+    Instance,
+    Members,
+    Memory,
+    Parent,
+    Region,
+    Type,
+    Uuid,
+    VirtualParent, //
+};
+
+use crate::{
+    config::ConfigSpace,
+    engine::Engine,
+    links::{
+        Link,
+        Links, //
+    }, //
+};
+
+module! {
+    type: VgpuP2p,
+    name: "vgpu_p2p",
+    authors: ["The VFIO in Rust authors"],
+    description: "Virtual accelerators which copy from each other",
+    license: "GPL v2",
+}
+
+/// The module. Unloading it removes the parent, and that its devices.
+struct VgpuP2p {
+    _parent: VirtualParent<Card>,
+}
+
+impl kernel::Module for VgpuP2p {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        Ok(Self {
+            _parent: VirtualParent::new(module, Card::new()?)?,
+        })
+    }
+}
+
+/// What the devices are parts of.
+struct Card {
+    /// The ways between peers, of which each group that is in use has one.
+    links: Arc<Links>,
+}
+
+impl Card {
+    /// The most devices that can be peers.
+    const MOST_PEERS: usize = 8;
+
+    fn new() -> Result<Self> {
+        Ok(Self {
+            links: Links::new()?,
+        })
+    }
+}
+
+impl Parent for Card {
+    type Type = Kind;
+    type Device = Vgpu;
+
+    const NAME: &'static CStr = c"vgpu_p2p";
+    const API: DeviceApi = DeviceApi::Pci;
+    const TYPES: &'static [Kind] = &[Kind::Double, Kind::Single, Kind::Isolated];
+
+    fn capacity(&self) -> u32 {
+        2048
+    }
+
+    fn admit(&self, _: &Instance<Vgpu>, members: &Members<'_, Vgpu>) -> Result {
+        if members.iter().count() >= Self::MOST_PEERS {
+            return Err(ENOSPC);
+        }
+        Ok(())
+    }
+}
+
+/// The types of device.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// A peer with twice the memory.
+    Double,
+    /// A peer.
+    Single,
+    /// A device that never is a peer.
+    Isolated,
+}
+
+impl Type for Kind {
+    fn sysfs_name(&self) -> &'static CStr {
+        match self {
+            Self::Double => c"p2p-2x",
+            Self::Single => c"p2p-1x",
+            Self::Isolated => c"isolated",
+        }
+    }
+
+    fn description(&self) -> &'static CStr {
+        match self {
+            Self::Double => c"128 KiB of memory, copies from its peers",
+            Self::Single => c"64 KiB of memory, copies from its peers",
+            Self::Isolated => c"64 KiB of memory, has no peers",
+        }
+    }
+
+    fn cost(&self) -> u32 {
+        match self {
+            Self::Double => 2,
+            Self::Single | Self::Isolated => 1,
+        }
+    }
+
+    fn peer_to_peer(&self) -> bool {
+        !matches!(self, Self::Isolated)
+    }
+}
+
+/// A device.
+#[pin_data]
+struct Vgpu {
+    memory: Memory,
+    #[pin]
+    config: ConfigSpace,
+    #[pin]
+    engine: Engine,
+    /// The way to its peers, while one of them is in use.
+    #[pin]
+    link: Link,
+    pasid: Option<Pasid>,
+}
+
+impl Vgpu {
+    /// Where the registers are.
+    const REGISTERS: pci::Region = pci::Region::Bar(0);
+    /// Where the memory is.
+    const MEMORY: pci::Region = pci::Region::Bar(2);
+    /// Bytes of memory of a type that costs one.
+    const MEMORY_UNIT: usize = 64 << 10;
+}
+
+impl Device for Vgpu {
+    type Parent = Card;
+    type Region = pci::Region;
+    type Irq = pci::Irq;
+
+    fn create(_: &Arc<Card>, kind: &'static Kind, _: Uuid) -> impl PinInit<Self, Error> {
+        let size = Self::MEMORY_UNIT * kind.cost() as usize;
+        try_pin_init!(Self {
+            memory: Memory::new(size)?,
+            config <- ConfigSpace::new(registers::SIZE as u32, size as u32),
+            engine <- Engine::new(),
+            link <- Link::new(),
+            pasid: Pasid::alloc(),
+        })
+    }
+
+    fn region(&self, region: pci::Region) -> Option<Region<'_>> {
+        match region {
+            Self::REGISTERS => Some(Region::registers(registers::SIZE)),
+            Self::MEMORY => Some(Region::memory(&self.memory)),
+            pci::Region::Config => Some(Region::registers(config::SIZE)),
+            _ => None,
+        }
+    }
+
+    fn vectors(&self, irq: pci::Irq) -> u32 {
+        (irq == pci::Irq::Msi).into()
+    }
+
+    fn read(this: &Instance<Self>, region: pci::Region, at: Access) -> Result<u32> {
+        match region {
+            pci::Region::Config => Ok(this.config.read(at)),
+            _ => registers::read(this, at),
+        }
+    }
+
+    fn write(this: &Instance<Self>, region: pci::Region, at: Access, value: u32) -> Result {
+        match region {
+            pci::Region::Config => this.config.write(at, value),
+            _ => registers::write(this, at, value)?,
+        }
+        Ok(())
+    }
+
+    fn reset(this: &Instance<Self>) -> Result {
+        this.engine.reset();
+        this.config.reset();
+        this.memory.fill(0, this.memory.len(), 0)
+    }
+
+    fn closed(this: &Instance<Self>) {
+        // The next program must not find what this one has left. It can't fail: the range is all of it.
+        let _ = Self::reset(this);
+    }
+
+    fn group_opened(this: &Instance<Self>, members: &Members<'_, Self>) -> Result {
+        let number = this.parent().links.take()?;
+        for member in members.iter() {
+            member.link.join(number);
+        }
+        Ok(())
+    }
+
+    fn group_closed(this: &Instance<Self>, members: &Members<'_, Self>) {
+        if let Some(number) = this.link.number() {
+            this.parent().links.give_back(number);
+        }
+        for member in members.iter() {
+            member.link.leave();
+        }
+    }
+}
