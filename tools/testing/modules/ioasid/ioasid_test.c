@@ -616,7 +616,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(test_capacity),
 	KUNIT_CASE(test_notifiers),
 	KUNIT_CASE(test_allocators),
-	KUNIT_CASE(test_beside_the_kernel),
+	KUNIT_CASE_SLOW(test_beside_the_kernel),
 	KUNIT_CASE(test_the_kernels_share),
 	KUNIT_CASE_SLOW(test_stress),
 	KUNIT_CASE_SLOW(test_stress_custom),
