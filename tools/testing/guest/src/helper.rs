@@ -204,8 +204,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["take-over", fd, iova, pages] => take_over(inherited(fd)?, iova.parse()?, pages.parse()?),
         ["receive", fd, iova] => map(receive(&inherited(fd)?)?, iova.parse()?),
         ["stress-use", seed, ms] => {
-            say(stress::use_devices(seed.parse()?, milliseconds(ms)?)?);
-            Ok(())
+            stress::use_devices(seed.parse()?, milliseconds(ms)?, |counts| say(counts))
         }
         ["stress-churn", seed, ms] => {
             say(stress::churn(seed.parse()?, milliseconds(ms)?)?);

@@ -10,6 +10,7 @@ use crate::env::{
     NVME, //
 };
 use anyhow::{
+    Context,
     Result,
     bail, //
 };
@@ -18,6 +19,7 @@ use nix::kmod::{
     delete_module, //
 };
 use std::{
+    fmt, fs,
     os::fd::{
         AsFd,
         AsRawFd, //
@@ -66,8 +68,109 @@ struct User {
     bars: Vec<Memory>,
 }
 
-/// Uses devices until the time is over; returns how many operations that were.
-pub fn use_devices(seed: u64, time: Duration) -> Result<u64> {
+/// What a user does, and how often in how many steps.
+const OPERATIONS: [(&str, usize); 20] = [
+    ("open a container", 1),
+    ("open a group", 2),
+    ("set", 2),
+    ("unset", 1),
+    ("choose a backend", 2),
+    ("get a device", 2),
+    ("map", 3),
+    ("unmap", 1),
+    ("unmap all", 1),
+    ("get info", 1),
+    ("merge", 1),
+    ("unmerge", 1),
+    ("get devices", 1),
+    ("mmap", 1),
+    ("irq", 1),
+    ("reset", 1),
+    ("close a device", 1),
+    ("close a group", 1),
+    ("close a container", 1),
+    ("munmap", 1),
+];
+
+/// What is done to the machine meanwhile.
+const CHANGES: [&str; 5] = [
+    "unbind and rebind",
+    "module unload",
+    "read debugfs",
+    "ask for a group",
+    "nothing",
+];
+
+/// How often each of some operations was done, and how often that worked.
+pub struct Counts(Vec<(u64, u64)>);
+
+impl Counts {
+    fn new(operations: usize) -> Self {
+        Self(vec![(0, 0); operations])
+    }
+
+    fn note<T>(&mut self, operation: usize, outcome: &Result<T>) {
+        let (tries, successes) = &mut self.0[operation];
+        *tries += 1;
+        *successes += u64::from(outcome.is_ok());
+    }
+
+    /// Reads what [`Counts::fmt`] wrote, and adds it.
+    pub fn add(&mut self, text: &str) -> Result<()> {
+        for (sum, pair) in self.0.iter_mut().zip(text.split(' ')) {
+            let (tries, successes) = pair.split_once('/').context("counts")?;
+            sum.0 += tries.parse::<u64>()?;
+            sum.1 += successes.parse::<u64>()?;
+        }
+        Ok(())
+    }
+
+    /// Counts of what users do.
+    pub fn of_users() -> Self {
+        Self::new(OPERATIONS.len())
+    }
+
+    /// Counts of what is done to the machine.
+    pub fn of_changes() -> Self {
+        Self::new(CHANGES.len())
+    }
+
+    /// A line for each operation.
+    pub fn lines(&self) -> Vec<String> {
+        let users = OPERATIONS.map(|(name, _)| name);
+        let names: &[_] = if self.0.len() == users.len() {
+            &users
+        } else {
+            &CHANGES
+        };
+        let line = |(name, (tries, successes)): (&&str, &(u64, u64))| {
+            format!("{name}: {tries}, of which {successes} worked")
+        };
+        names.iter().zip(&self.0).map(line).collect()
+    }
+
+    /// Fails unless each operation worked at least once.
+    pub fn all_worked(&self) -> Result<()> {
+        let idle = self.0.iter().position(|(_, successes)| *successes == 0);
+        match idle {
+            Some(index) => bail!("never worked: {}", self.lines()[index]),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pairs = self
+            .0
+            .iter()
+            .map(|(tries, worked)| format!("{tries}/{worked}"));
+        f.write_str(&pairs.collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// Uses devices until the time is over; says now and then how often it did what.
+pub fn use_devices(seed: u64, time: Duration, mut say: impl FnMut(&Counts)) -> Result<()> {
     let mut user = User {
         random: fastrand::Rng::with_seed(seed),
         memory: Memory::anonymous(POOL)?,
@@ -77,38 +180,62 @@ pub fn use_devices(seed: u64, time: Duration) -> Result<u64> {
         bars: Vec::new(),
     };
     let end = Instant::now() + time;
-    let mut count = 0;
+    let mut counts = Counts::of_users();
     while Instant::now() < end {
-        // Failures are part of it.
-        let _ = user.step();
-        count += 1;
+        for _ in 0..100 {
+            let operation = user.operation();
+            // Failures are part of it.
+            let outcome = user.step(operation);
+            counts.note(operation, &outcome);
+        }
+        say(&counts);
+        counts = Counts::of_users();
     }
-    Ok(count)
+    Ok(())
 }
 
-/// Takes devices away from the others and gives them back, and unloads the backend when nobody
-/// uses it; returns how many times.
-pub fn churn(seed: u64, time: Duration) -> Result<u64> {
+/// Takes devices away from the others and gives them back, unloads the backend when nobody uses it,
+/// and looks at everything; returns how often.
+pub fn churn(seed: u64, time: Duration) -> Result<Counts> {
     let mut random = fastrand::Rng::with_seed(seed);
     let end = Instant::now() + time;
-    let mut count = 0;
+    let mut counts = Counts::of_changes();
     while Instant::now() < end {
         let device = if random.bool() { EDU } else { NVME };
-        match random.u8(0..3) {
-            0 => {
-                let _ = pci::unbind(device);
-                let _ = pci::bind(device, "vfio-pci");
-            }
+        let change = random.usize(0..CHANGES.len());
+        let outcome = match change {
+            0 => pci::unbind(device)
+                .and_then(|()| pci::bind(device, "vfio-pci"))
+                .map_err(anyhow::Error::from),
             1 => {
-                let _ = delete_module(c"vfio_iommu_type1", DeleteModuleFlags::O_NONBLOCK);
+                let flags = DeleteModuleFlags::O_NONBLOCK;
+                let gone = delete_module(c"vfio_iommu_type1", flags);
                 restore()?;
+                gone.map_err(anyhow::Error::from)
             }
-            _ => sleep(Duration::from_millis(random.u64(1..50))),
-        }
-        count += 1;
+            2 => read_debugfs(),
+            3 => pci::group_of(device)
+                .and_then(Group::open)
+                .map(drop)
+                .map_err(anyhow::Error::from),
+            _ => {
+                sleep(Duration::from_millis(random.u64(1..50)));
+                Ok(())
+            }
+        };
+        counts.note(change, &outcome);
     }
     restore()?;
-    Ok(count)
+    Ok(counts)
+}
+
+/// Reads what the core shows of all groups, if it is one that shows them.
+fn read_debugfs() -> Result<()> {
+    for entry in fs::read_dir("/sys/kernel/debug/vfio/groups")? {
+        // Groups come and go meanwhile.
+        let _ = fs::read_to_string(entry?.path());
+    }
+    Ok(())
 }
 
 /// Puts the machine back into the state that the cases start from.
@@ -150,21 +277,34 @@ fn pick<'a, T>(random: &mut fastrand::Rng, items: &'a [T]) -> Result<&'a T> {
 }
 
 impl User {
-    fn step(&mut self) -> Result<()> {
+    /// Chooses what to do next.
+    fn operation(&mut self) -> usize {
+        let sum = OPERATIONS.iter().map(|(_, weight)| weight).sum();
+        let mut ticket = self.random.usize(0..sum);
+        let drawn = OPERATIONS.iter().position(|(_, weight)| {
+            let hit = ticket < *weight;
+            ticket = ticket.saturating_sub(*weight);
+            hit
+        });
+        drawn.unwrap_or(0)
+    }
+
+    /// Does one of the [`OPERATIONS`].
+    fn step(&mut self, operation: usize) -> Result<()> {
         let random = &mut self.random;
-        match random.u8(0..24) {
-            0 => keep(random, &mut self.containers, Container::open()?),
-            1 | 2 => {
+        match OPERATIONS[operation].0 {
+            "open a container" => keep(random, &mut self.containers, Container::open()?),
+            "open a group" => {
                 let device = if random.bool() { EDU } else { NVME };
                 let group = Group::open(pci::group_of(device)?)?;
                 keep(random, &mut self.groups, group);
             }
-            3 | 4 => {
+            "set" => {
                 let container = pick(random, &self.containers)?;
                 pick(random, &self.groups)?.set_container(container)?;
             }
-            5 => pick(random, &self.groups)?.unset_container()?,
-            6 | 7 => {
+            "unset" => pick(random, &self.groups)?.unset_container()?,
+            "choose a backend" => {
                 let iommu = if random.bool() {
                     Iommu::Type1v2
                 } else {
@@ -172,30 +312,41 @@ impl User {
                 };
                 pick(random, &self.containers)?.set_iommu(iommu)?;
             }
-            8 | 9 => {
+            "get a device" => {
                 let device = if random.bool() { EDU } else { NVME };
                 let device = pick(random, &self.groups)?.device(device)?;
                 keep(random, &mut self.devices, device);
             }
-            10..=12 => self.map()?,
-            13 => {
+            "map" => self.map()?,
+            "unmap" => {
                 let iova = random.u64(0..PLACES) * PLACE;
                 let places = random.u64(1..4);
                 pick(random, &self.containers)?.unmap(iova, places * PLACE)?;
             }
-            14 => {
+            "unmap all" => {
                 pick(random, &self.containers)?.unmap_all()?;
             }
-            15 => {
+            "get info" => {
                 pick(random, &self.containers)?.info()?;
             }
-            16 => self.merge()?,
-            17 => self.map_bar()?,
-            18 => self.interrupt()?,
-            19 => pick(random, &self.devices)?.reset()?,
-            20 => forget(random, &mut self.devices),
-            21 => forget(random, &mut self.groups),
-            22 => forget(random, &mut self.containers),
+            "merge" => self.merge()?,
+            "unmerge" => {
+                raw::none(pick(random, &self.groups)?, request::number(66))?;
+            }
+            "get devices" => {
+                let mut argument = Bytes::new().u32(4096).fill(0, 4092);
+                raw::bytes(
+                    pick(random, &self.groups)?,
+                    request::number(64),
+                    &mut argument,
+                )?;
+            }
+            "mmap" => self.map_bar()?,
+            "irq" => self.interrupt()?,
+            "reset" => pick(random, &self.devices)?.reset()?,
+            "close a device" => forget(random, &mut self.devices),
+            "close a group" => forget(random, &mut self.groups),
+            "close a container" => forget(random, &mut self.containers),
             _ => forget(random, &mut self.bars),
         }
         Ok(())
@@ -216,17 +367,12 @@ impl User {
         Ok(())
     }
 
-    /// Requests that only our core has; the kernel's own refuses them.
+    /// A request that only our core has; the kernel's own refuses it.
     fn merge(&mut self) -> Result<()> {
-        let random = &mut self.random;
-        let group = pick(random, &self.groups)?;
-        if random.bool() {
-            raw::none(group, request::number(66))?;
-        } else {
-            let other = pick(random, &self.groups)?.as_fd().as_raw_fd();
-            let mut argument = Bytes::new().raw(&other.to_ne_bytes());
-            raw::bytes(group, request::number(65), &mut argument)?;
-        }
+        let group = pick(&mut self.random, &self.groups)?;
+        let other = pick(&mut self.random, &self.groups)?;
+        let mut argument = Bytes::new().raw(&other.as_fd().as_raw_fd().to_ne_bytes());
+        raw::bytes(group, request::number(65), &mut argument)?;
         Ok(())
     }
 

@@ -8,9 +8,15 @@ use crate::{
         attached,
         group, //
     },
-    harness::cases,
+    harness::{
+        cases,
+        our_core, //
+    },
     helper::Helper,
-    stress, //
+    stress::{
+        self,
+        Counts, //
+    }, //
 };
 use anyhow::{
     Context,
@@ -101,28 +107,46 @@ fn everything_at_once() -> Result<()> {
     for _ in 0..USERS {
         users.push(start("stress-use")?);
     }
+    let mut counts = Counts::of_users();
     let mut kills = 0;
     while Instant::now() + Duration::from_secs(1) < end {
         thread::sleep(Duration::from_millis(400));
-        users.remove(0).kill()?;
+        let mut user = users.remove(0);
+        user.kill_later()?;
+        collect(&mut user, &mut counts)?;
         users.push(start("stress-use")?);
         kills += 1;
     }
-    let mut operations = 0;
     for mut user in users {
-        let count = user.line()?;
-        operations += count.parse::<u64>().context(count)?;
+        collect(&mut user, &mut counts)?;
         user.finish()?;
     }
-    let churned = churn.line()?;
+    let mut changes = Counts::of_changes();
+    collect(&mut churn, &mut changes)?;
     churn.finish()?;
     stress::restore()?;
-    eprintln!(
-        "{operations} operations of the last {USERS} programs, {kills} killed, {churned} changes"
-    );
+    for line in counts.lines().iter().chain(&changes.lines()) {
+        eprintln!("{line}");
+    }
+    eprintln!("kill: {kills}");
+    if our_core() {
+        counts.all_worked()?;
+        changes.all_worked()?;
+    }
     // The machine works as before.
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
     group.device(EDU)?;
     drop(container);
     Ok(())
+}
+
+/// Adds up all that a helper says until it ends.
+fn collect(helper: &mut Helper, counts: &mut Counts) -> Result<()> {
+    loop {
+        let line = helper.line()?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        counts.add(&line).context(line)?;
+    }
 }
