@@ -85,11 +85,6 @@ impl Memory {
     pub(crate) fn shared() -> Result<Self> {
         Ok(crate::abi::system::system().memory.clone())
     }
-
-    /// How many bytes an id takes, beside its place in the tree.
-    pub const fn bytes_per_id() -> usize {
-        Slab::<Entry>::OBJECT_SIZE
-    }
 }
 
 /// A space of ids: the system's, or a test's.

@@ -54,7 +54,7 @@ unsafe impl<T> Sync for Slab<T> {}
 
 impl<T> Slab<T> {
     /// How much memory an object takes, in bytes.
-    pub const OBJECT_SIZE: usize = size_of::<Node<T>>();
+    const OBJECT_SIZE: usize = size_of::<Node<T>>();
 
     /// Creates a slab cache, which `/proc/slabinfo` shows as `name`. May sleep.
     ///

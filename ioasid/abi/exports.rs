@@ -191,7 +191,12 @@ unsafe extern "C" fn ioasid_alloc_gfp(
 ) -> c_int {
     from_result(|| {
         let may_sleep = gfp & (1 << bindings::___GFP_DIRECT_RECLAIM_BIT) != 0;
-        let gfp = if may_sleep { Gfp::Kernel } else { Gfp::Atomic };
+        let accounted = gfp & (1 << bindings::___GFP_ACCOUNT_BIT) != 0;
+        let gfp = match (may_sleep, accounted) {
+            (false, _) => Gfp::Atomic,
+            (true, false) => Gfp::Kernel,
+            (true, true) => Gfp::KernelAccount,
+        };
         let id = alloc(set, min, max, private, gfp)?;
         // SAFETY: By this function's contract.
         unsafe { ioasid.write(id) };
