@@ -42,7 +42,7 @@ cases! {
 const TIME: Duration = Duration::from_secs(10);
 
 /// The fewest steps that the random sequence has, however slow the machine is.
-const FEWEST: u32 = 40;
+const FEWEST: u32 = 10;
 
 /// The memory that pieces are mapped of.
 const POOL: u64 = 4 * HUGE;
