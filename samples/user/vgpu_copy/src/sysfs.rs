@@ -19,6 +19,9 @@ use std::{
 };
 use vfio_client::Group;
 
+/// Where all mediated devices are.
+const DEVICES: &str = "/sys/bus/mdev/devices";
+
 /// The types of device.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
@@ -60,6 +63,17 @@ impl Mdev {
         Self::new(kind, &new_uuid()?)
     }
 
+    /// A device that is there already.
+    pub fn existing(uuid: &str) -> io::Result<Self> {
+        fs::metadata(Path::new(DEVICES).join(uuid))?;
+        Ok(Self(uuid.to_owned()))
+    }
+
+    /// Lets it stay.
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
+
     /// The UUID.
     pub fn uuid(&self) -> &str {
         &self.0
@@ -74,7 +88,7 @@ impl Mdev {
 
     /// Its folder.
     pub fn folder(&self) -> PathBuf {
-        Path::new("/sys/bus/mdev/devices").join(&self.0)
+        Path::new(DEVICES).join(&self.0)
     }
 
     /// The file that says whose peer it is; only devices that can be peers have it.

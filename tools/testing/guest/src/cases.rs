@@ -27,6 +27,7 @@ mod migration;
 mod nic;
 mod nointremap;
 mod noiommu;
+mod p2p;
 mod pamu;
 mod pinned;
 mod pinning;
@@ -147,6 +148,11 @@ pub fn helper(words: &[&str]) -> Result<()> {
 /// The cases with a PAMU in software.
 pub fn pamu_set() -> Vec<Trial> {
     pamu::cases()
+}
+
+/// The cases with accelerators that can be peers.
+pub fn p2p_set() -> Vec<Trial> {
+    p2p::cases()
 }
 
 /// The cases where devices come and go.

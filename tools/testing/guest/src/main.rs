@@ -54,6 +54,8 @@ enum Set {
     Noiommu,
     /// The first, with a PAMU in software and devices behind it.
     Pamu,
+    /// The first, with accelerators that can be peers.
+    P2p,
     /// The first, with places where devices are plugged in and pulled out.
     Hotplug,
     /// As the first, for as long as it takes to find races.
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
         Set::Nic => cases::nic_set(),
         Set::Noiommu => cases::noiommu_set(),
         Set::Pamu => cases::pamu_set(),
+        Set::P2p => cases::p2p_set(),
         Set::Hotplug => cases::hotplug_set(),
         Set::Stress => cases::stress_set(),
     };
