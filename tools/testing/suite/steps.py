@@ -102,6 +102,7 @@ def all_steps(repo):
         script("selftests", "tools/testing/selftests/run", "--no-build", after=("build-stock",)),
         script("clients", "tools/testing/clients/run", "--no-build", after=("build-stock", "programs")),
         script("abi", "tools/testing/check-abi", after=("build-stock",)),
+        script("mdevctl", "tools/testing/check-mdevctl", after=("build-stock", "samples-stock")),
         script("modprobe", "tools/testing/check-modprobe", after=("build-stock",)),
         guest("nointremap-c", "--stack", "c", "--set", "nointremap"),
         guest("nointremap-rust", "--stack", "rust", "--set", "nointremap"),
