@@ -6,7 +6,7 @@ import re
 
 from results import Result, ktap_cases
 
-MODULE = re.compile(r"^(\w+)-y\s*:=\s*(\w+)/", re.M)
+MODULE = re.compile(r"^(\w+)-y\s*:=\s*(\S+)/\w+\.o", re.M)
 SUITE = re.compile(r"#\[(?:\w+::)*kunit_tests\((\w+)\)\]")
 # Further attributes and comments may stand between #[test] and the function.
 CASE = re.compile(r"^\s*#\[test\]\s*(?:(?:#\[[^\n]*\]|//[^\n]*)\s*)*fn (\w+)", re.M)
