@@ -142,6 +142,7 @@ def all_steps(repo):
         make("ioasid-tests-debug", "ioasid-tests", "KERNEL=debug", "WERROR=1", after=("build-debug",)),
         ioasid_step("debug-ioasid", "debug"),
         guest("debug-guest", "--stack", "rust", kernel="debug"),
+        guest("debug-mdev", "--stack", "rust", "--set", "mdev", kernel="debug"),
         # A thousand devices would take minutes.
         guest("debug-p2p", "--stack", "rust", "--set", "p2p", "--", "--skip", "many::", kernel="debug"),
         guest("debug-pamu", "--stack", "rust", "--set", "pamu", kernel="debug"),
