@@ -25,6 +25,7 @@ mod error;
 mod group;
 mod iova;
 mod irq;
+pub mod mdev;
 pub mod pamu;
 pub mod pci;
 pub mod raw;

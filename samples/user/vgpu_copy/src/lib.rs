@@ -4,8 +4,6 @@
 
 #![deny(unsafe_code)]
 
-mod sysfs;
-
 use anyhow::Result;
 use std::time::Duration;
 use vfio_client::{
@@ -16,11 +14,32 @@ use vfio_client::{
     RegionInfo, //
 };
 
-pub use sysfs::{
-    Kind,
+pub use vfio_client::mdev::{
     Mdev,
     new_uuid, //
 };
+
+/// The types of device.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// A peer with twice the memory.
+    Double,
+    /// A peer.
+    Single,
+    /// Never a peer.
+    Isolated,
+}
+
+impl AsRef<str> for Kind {
+    /// The type's name.
+    fn as_ref(&self) -> &str {
+        match self {
+            Self::Double => "vgpu_p2p-p2p-2x",
+            Self::Single => "vgpu_p2p-p2p-1x",
+            Self::Isolated => "vgpu_p2p-isolated",
+        }
+    }
+}
 
 const REGISTERS: u32 = 0;
 const MEMORY: u32 = 2;

@@ -137,7 +137,7 @@ fn numbered(i: usize) -> String {
 fn m5_no_ports_left() -> Result<()> {
     let devices = (0..12)
         .map(|i| Mdev::new("mtty-2", &numbered(i)))
-        .collect::<Result<Vec<_>>>()?;
+        .collect::<vfio_client::Result<Vec<_>>>()?;
     assert_eq!(type_attribute("mtty-1", "available_instances")?, "0\n");
     for name in ["mtty-1", "mtty-2"] {
         assert_eq!(create(name, &numbered(99)).errno(), Errno::ENOSPC);
@@ -152,7 +152,7 @@ fn m5_no_ports_left() -> Result<()> {
 fn m5_no_instances_left() -> Result<()> {
     let devices = (0..4)
         .map(|i| Mdev::new("mdpy-vga", &numbered(i)))
-        .collect::<Result<Vec<_>>>()?;
+        .collect::<vfio_client::Result<Vec<_>>>()?;
     assert_eq!(type_attribute("mdpy-hd", "available_instances")?, "0\n");
     assert_eq!(create("mdpy-hd", &numbered(4)).errno(), Errno::EUSERS);
     drop(devices);

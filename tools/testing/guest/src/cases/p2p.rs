@@ -9,15 +9,10 @@ mod races;
 
 use anyhow::Result;
 use libtest_mimic::Trial;
-use std::{
-    io,
-    path::Path, //
-};
+use std::path::Path;
 use vfio_client::{
     Container,
-    Errno,
-    Group,
-    Iommu, //
+    Group, //
 };
 use vgpu_copy::{
     Kind,
@@ -53,29 +48,13 @@ fn peers() -> Result<[Mdev; 2]> {
     Ok([a, b])
 }
 
-/// Puts the group of a device into a container.
-fn attach(mdev: &Mdev) -> Result<(Container, Group)> {
-    let container = Container::open()?;
-    let group = mdev.group()?;
-    group.set_container(&container)?;
-    container.set_iommu(Iommu::Type1v2)?;
-    Ok((container, group))
-}
-
 /// An open device with its group and container.
 fn open(mdev: &Mdev) -> Result<(Vgpu, Group, Container)> {
-    let (container, group) = attach(mdev)?;
+    let (container, group) = mdev.attach()?;
     Ok((Vgpu::open(&group, mdev)?, group, container))
 }
 
 /// Whether the node of a group is there.
 fn node_exists(group: u32) -> bool {
     Path::new(&format!("/dev/vfio/{group}")).exists()
-}
-
-/// The error of a write to an attribute.
-#[track_caller]
-fn errno(outcome: io::Result<()>) -> Errno {
-    let error = outcome.expect_err("the write succeeded");
-    Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }

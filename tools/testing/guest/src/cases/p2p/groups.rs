@@ -3,14 +3,15 @@
 //! What `peer_to_peer_resource_uuid` says, and what writing it does.
 
 use super::{
-    attach,
-    errno,
     node_exists,
     open,
     peers,
     two, //
 };
-use crate::harness::cases;
+use crate::harness::{
+    Failure,
+    cases, //
+};
 use anyhow::{
     Result,
     ensure, //
@@ -47,7 +48,7 @@ cases! {
 #[track_caller]
 fn refused(mdev: &Mdev, value: &str, why: Errno) -> Result<()> {
     let before = (mdev.peer_uuid()?, mdev.group_number()?);
-    assert_eq!(errno(mdev.set_peer_uuid(value)), why, "{value:?}");
+    assert_eq!(mdev.set_peer_uuid(value).errno(), why, "{value:?}");
     assert_eq!((mdev.peer_uuid()?, mdev.group_number()?), before);
     Ok(())
 }
@@ -134,7 +135,7 @@ fn one_value_for_both() -> Result<()> {
     assert_ne!(a.group_number()?, b.group_number()?);
     b.set_peer_uuid(&uuid)?;
     assert_eq!(a.group_number()?, b.group_number()?);
-    let (_container, group) = attach(&a)?;
+    let (_container, group) = a.attach()?;
     group.device(a.uuid())?;
     group.device(b.uuid())?;
     Ok(())
@@ -145,7 +146,7 @@ fn split_with_a_fresh_value() -> Result<()> {
     a.set_peer_uuid(&new_uuid()?)?;
     assert_ne!(a.group_number()?, b.group_number()?);
     for (mdev, other) in [(&a, &b), (&b, &a)] {
-        let (_container, group) = attach(mdev)?;
+        let (_container, group) = mdev.attach()?;
         group.device(mdev.uuid())?;
         let refusal = group.device(other.uuid()).err();
         assert_eq!(refusal.map(|error| error.errno()), Some(Errno::ENODEV));
@@ -191,7 +192,7 @@ fn busy_while_the_group_is_open() -> Result<()> {
 
 fn busy_while_in_a_container() -> Result<()> {
     let [a, b] = two()?;
-    let attached = attach(&a)?;
+    let attached = a.attach()?;
     refused(&a, &b.peer_uuid()?, Errno::EBUSY)?;
     refused(&b, &a.peer_uuid()?, Errno::EBUSY)?;
     drop(attached);
@@ -218,7 +219,7 @@ fn busy_while_a_device_is_open() -> Result<()> {
 fn parent_refuses_a_ninth_peer() -> Result<()> {
     let devices = (0..9)
         .map(|_| Mdev::with_new_uuid(Kind::Single))
-        .collect::<Result<Vec<_>>>()?;
+        .collect::<vfio_client::Result<Vec<_>>>()?;
     let uuid = devices[0].peer_uuid()?;
     for mdev in &devices[1..8] {
         mdev.set_peer_uuid(&uuid)?;

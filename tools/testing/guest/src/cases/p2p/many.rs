@@ -2,10 +2,7 @@
 
 //! A thousand devices in groups of four.
 
-use super::{
-    attach,
-    node_exists, //
-};
+use super::node_exists;
 use crate::harness::cases;
 use anyhow::Result;
 use std::{
@@ -54,7 +51,7 @@ fn a_thousand_in_fours() -> Result<()> {
 
     let start = Instant::now();
     for members in devices.chunks(MEMBERS) {
-        let (_container, group) = attach(&members[0])?;
+        let (_container, group) = members[0].attach()?;
         let open = members
             .iter()
             .map(|member| Vgpu::open(&group, member))
@@ -66,7 +63,7 @@ fn a_thousand_in_fours() -> Result<()> {
     let groups = devices
         .iter()
         .map(Mdev::group_number)
-        .collect::<Result<BTreeSet<_>>>()?;
+        .collect::<vfio_client::Result<BTreeSet<_>>>()?;
     let start = Instant::now();
     drop(devices);
     println!("{} to remove one", each(start, DEVICES));

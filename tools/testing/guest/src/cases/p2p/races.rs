@@ -4,12 +4,13 @@
 //! be if they had come one after the other.
 
 use super::{
-    attach,
-    errno,
     node_exists,
     two, //
 };
-use crate::harness::cases;
+use crate::harness::{
+    Failure,
+    cases, //
+};
 use anyhow::{
     Context,
     Result, //
@@ -105,7 +106,7 @@ fn writer_against_opener() -> Result<()> {
         let (written, opened) = at_once(
             || a.set_peer_uuid(&uuid),
             || -> Result<_> {
-                let (container, group) = attach(&a)?;
+                let (container, group) = a.attach()?;
                 let device = group.device(a.uuid());
                 Ok((device, group, container))
             },
@@ -113,7 +114,7 @@ fn writer_against_opener() -> Result<()> {
         let moved = a.group_number()? == b.group_number()?;
         assert_eq!(moved, written.is_ok());
         if !moved {
-            assert_eq!(errno(written), Errno::EBUSY);
+            assert_eq!(written.errno(), Errno::EBUSY);
             refused += 1;
         }
         // A device is to be had only from the file of the group that it is in.
@@ -144,11 +145,11 @@ fn writer_against_remove() -> Result<()> {
         let (written, removed) = at_once(|| goes.set_peer_uuid(&uuid), || goes.remove());
         removed?;
         if written.is_err() {
-            assert!([Errno::ENODEV, Errno::ENOENT].contains(&errno(written)));
+            assert!([Errno::ENODEV, Errno::ENOENT].contains(&written.errno()));
         }
         assert!(!goes.folder().exists());
         assert_consistent(&[&stays])?;
-        let (_container, group) = attach(&stays)?;
+        let (_container, group) = stays.attach()?;
         group.device(stays.uuid())?;
     }
     Ok(())
@@ -158,8 +159,10 @@ fn all_at_random() -> Result<()> {
     const DEVICES: usize = 4;
     let names = (0..DEVICES)
         .map(|_| new_uuid())
-        .collect::<Result<Vec<_>>>()?;
-    let values = (0..2).map(|_| new_uuid()).collect::<Result<Vec<_>>>()?;
+        .collect::<vfio_client::Result<Vec<_>>>()?;
+    let values = (0..2)
+        .map(|_| new_uuid())
+        .collect::<vfio_client::Result<Vec<_>>>()?;
     thread::scope(|scope| {
         for seed in 0..4 {
             let (names, values) = (&names, &values);
@@ -180,7 +183,7 @@ fn worker(seed: u64, names: &[String], values: &[String]) {
         match random.u8(..4) {
             0 => drop(mdev),
             1 => {
-                let _ = attach(&mdev).map(|(container, group)| {
+                let _ = mdev.attach().map(|(container, group)| {
                     let device = group.device(mdev.uuid());
                     (device.is_ok(), container)
                 });

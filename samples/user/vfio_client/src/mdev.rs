@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mediated devices: how they are made, grouped and opened.
+
+use crate::{
+    Container,
+    Device,
+    Errno,
+    Error,
+    Group,
+    Iommu,
+    Result, //
+};
+use std::{
+    fs,
+    io::{
+        self,
+        Write, //
+    },
+    path::{
+        Path,
+        PathBuf, //
+    },
+};
+
+/// Where all parents are.
+const PARENTS: &str = "/sys/class/mdev_bus";
+/// Where all devices are.
+const DEVICES: &str = "/sys/bus/mdev/devices";
+
+/// Returns the folder of a type, such as `mtty-1`, of the parent with the name of its driver.
+pub fn type_folder(name: &str) -> PathBuf {
+    let driver = name.split('-').next().unwrap_or(name);
+    type_folder_of(driver, name)
+}
+
+/// Returns the folder of a type of any parent.
+pub fn type_folder_of(parent: &str, name: &str) -> PathBuf {
+    Path::new(PARENTS)
+        .join(parent)
+        .join("mdev_supported_types")
+        .join(name)
+}
+
+/// Writes to the `create` attribute of a type.
+pub fn create(name: &str, text: &str) -> io::Result<()> {
+    store(type_folder(name).join("create"), text)
+}
+
+/// Writes to an attribute; unlike `fs::write` it does not try to make a file where there is none.
+pub fn store(path: impl AsRef<Path>, text: &str) -> io::Result<()> {
+    fs::File::options()
+        .write(true)
+        .open(path)?
+        .write_all(text.as_bytes())
+}
+
+/// A new random UUID.
+pub fn new_uuid() -> Result<String> {
+    let path = Path::new("/proc/sys/kernel/random/uuid");
+    let text = fs::read_to_string(path).map_err(during(path))?;
+    Ok(text.trim_end().to_owned())
+}
+
+fn during(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
+    move |error| Error::from_io(path.display().to_string(), &error)
+}
+
+/// A mediated device; it is removed when it is dropped.
+#[derive(Debug)]
+pub struct Mdev {
+    uuid: String,
+}
+
+impl Mdev {
+    /// Makes a device of a type, see [`type_folder`], with a UUID.
+    pub fn new(type_name: impl AsRef<str>, uuid: &str) -> Result<Self> {
+        Self::in_folder(&type_folder(type_name.as_ref()), uuid)
+    }
+
+    /// Makes a device of a type with a new UUID.
+    pub fn with_new_uuid(type_name: impl AsRef<str>) -> Result<Self> {
+        Self::new(type_name, &new_uuid()?)
+    }
+
+    /// Makes a device of the type with a folder.
+    pub fn in_folder(folder: &Path, uuid: &str) -> Result<Self> {
+        let create = folder.join("create");
+        store(&create, uuid).map_err(during(&create))?;
+        Ok(Self {
+            uuid: uuid.to_owned(),
+        })
+    }
+
+    /// A device that is there already.
+    pub fn existing(uuid: &str) -> io::Result<Self> {
+        fs::metadata(Path::new(DEVICES).join(uuid))?;
+        Ok(Self {
+            uuid: uuid.to_owned(),
+        })
+    }
+
+    /// Lets it stay.
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
+
+    /// The UUID.
+    pub fn uuid(&self) -> &str {
+        &self.uuid
+    }
+
+    /// The UUID as bytes, in the order of its text.
+    pub fn uuid_bytes(&self) -> [u8; 16] {
+        let digits: String = self.uuid.chars().filter(|&c| c != '-').collect();
+        let number = u128::from_str_radix(&digits, 16).unwrap_or_default();
+        number.to_be_bytes()
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> PathBuf {
+        Path::new(DEVICES).join(&self.uuid)
+    }
+
+    /// The file that says whose peer it is; only devices that can be peers have it.
+    pub fn peer_file(&self) -> PathBuf {
+        self.folder().join("peer_to_peer_resource_uuid")
+    }
+
+    /// Whose peer it is.
+    pub fn peer_uuid(&self) -> io::Result<String> {
+        fs::read_to_string(self.peer_file()).map(|text| text.trim_end().to_owned())
+    }
+
+    /// Makes it a peer of those with the UUID.
+    pub fn set_peer_uuid(&self, uuid: &str) -> io::Result<()> {
+        store(self.peer_file(), uuid)
+    }
+
+    /// The number of its group.
+    pub fn group_number(&self) -> Result<u32> {
+        let path = self.folder().join("iommu_group");
+        let link = fs::read_link(&path).map_err(during(&path))?;
+        let name = link.file_name().and_then(|name| name.to_str());
+        name.and_then(|name| name.parse().ok())
+            .ok_or_else(|| Error::new(link.display().to_string(), Errno::EINVAL))
+    }
+
+    /// Opens its group.
+    pub fn group(&self) -> Result<Group> {
+        Group::open(self.group_number()?)
+    }
+
+    /// Opens its group, in a container of its own.
+    pub fn attach(&self) -> Result<(Container, Group)> {
+        let container = Container::open()?;
+        let group = self.group()?;
+        group.set_container(&container)?;
+        container.set_iommu(Iommu::Type1v2)?;
+        Ok((container, group))
+    }
+
+    /// Opens it, in a container of its own.
+    pub fn open(&self) -> Result<Open> {
+        let (container, group) = self.attach()?;
+        let device = group.device(&self.uuid)?;
+        Ok(Open {
+            device,
+            group,
+            container,
+        })
+    }
+
+    /// Removes it; waits for its users.
+    pub fn remove(&self) -> io::Result<()> {
+        store(self.folder().join("remove"), "1")
+    }
+}
+
+impl Drop for Mdev {
+    fn drop(&mut self) {
+        let _ = self.remove();
+    }
+}
+
+/// An open mediated device.
+#[derive(Debug)]
+pub struct Open {
+    /// The device.
+    pub device: Device,
+    /// Its group.
+    pub group: Group,
+    /// The container, of the second version.
+    pub container: Container,
+}
