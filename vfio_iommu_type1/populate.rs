@@ -2,9 +2,15 @@
 
 //! Pins a program's memory and hands it to the IOMMU.
 
+mod pace;
+
 use kernel::{
     page::PAGE_SIZE,
-    prelude::*, //
+    prelude::*,
+    time::{
+        Instant,
+        Monotonic, //
+    },
 };
 
 use kernel_ext::{
@@ -26,8 +32,7 @@ use kernel_ext::{
 
 use crate::DISABLE_HUGEPAGES;
 
-/// How many pages are pinned by one call.
-const BATCH: usize = 2048;
+use self::pace::Pace;
 
 /// The most pages that go to the IOMMU by one call, unless hugepages are disabled.
 const RUN: usize = Extent::MAX_PAGES as usize;
@@ -59,7 +64,8 @@ pub(crate) fn populate(
     let single = DISABLE_HUGEPAGES.get();
     let mut work = Populate {
         mapping,
-        batch: PinBatch::new(if single { 1 } else { pages.min(BATCH) })?,
+        batch: PinBatch::new(if single { 1 } else { pages.min(pace::MOST) })?,
+        pace: Pace::new(),
         pending: None,
         run: if single { 1 } else { RUN },
         charged: 0,
@@ -86,6 +92,7 @@ pub(crate) fn populate(
 struct Populate<'a> {
     mapping: &'a mut Mapping,
     batch: PinBatch,
+    pace: Pace,
     /// Pages for the IOMMU, kept back as long as their neighbours follow.
     pending: Option<PinnedRun>,
     /// The most pages that go to the IOMMU by one call.
@@ -97,7 +104,7 @@ struct Populate<'a> {
 impl Populate<'_> {
     /// Adds up to `limit` pages from `vaddr` on. Returns how many.
     fn step(&mut self, vaddr: usize, limit: usize, write: bool) -> Result<usize> {
-        match self.batch.fill(vaddr, limit, write) {
+        match self.fill(vaddr, limit, write) {
             Ok(pinned) => {
                 while let Some(run) = self.batch.take_run(self.run) {
                     if run.is_charged() {
@@ -115,6 +122,18 @@ impl Populate<'_> {
                 Ok(count)
             }
         }
+    }
+
+    /// Pins up to `limit` pages, not too many at once. Returns how many.
+    fn fill(&mut self, vaddr: usize, limit: usize, write: bool) -> Result<usize> {
+        let pages = self.pace.pages();
+        if limit <= pages {
+            return self.batch.fill(vaddr, limit, write);
+        }
+        let start = Instant::<Monotonic>::now();
+        let pinned = self.batch.fill(vaddr, pages, write)?;
+        self.pace.note(start.elapsed());
+        Ok(pinned)
     }
 
     /// Adds pinned pages.
