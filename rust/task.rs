@@ -1,38 +1,43 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The calling task, for messages.
+//! Tasks, for messages.
 
 use kernel::{
     fmt,
     prelude::*,
-    str::BStr, //
+    str::BStr,
+    task::Task, //
 };
 
 use crate::bindings;
 
 /// A task's name and number, as in `qemu-system-x86 (4711)`.
 #[derive(Clone, Copy)]
-pub struct Caller {
+pub struct TaskLabel {
     comm: [u8; 16],
     pid: i32,
 }
 
-impl Caller {
-    /// The calling task.
+impl TaskLabel {
+    /// That of the calling task.
     pub fn current() -> Self {
+        Self::of(current!())
+    }
+
+    /// That of `task`.
+    pub fn of(task: &Task) -> Self {
         let mut comm = [0; 16];
-        let task = current!().as_ptr();
         // SAFETY: Both buffers have 16 bytes, and a task's name always ends in a zero byte.
         unsafe {
             bindings::sized_strscpy(
                 comm.as_mut_ptr(),
-                (&raw const (*task).comm).cast(),
+                (&raw const (*task.as_ptr()).comm).cast(),
                 comm.len(),
             )
         };
         Self {
             comm,
-            pid: current!().pid(),
+            pid: task.pid(),
         }
     }
 
@@ -53,7 +58,7 @@ impl Caller {
     }
 }
 
-impl fmt::Display for Caller {
+impl fmt::Display for TaskLabel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_fmt(fmt!("{} ({})", self.name(), self.pid))
     }

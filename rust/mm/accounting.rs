@@ -7,6 +7,7 @@
 //! what is needed for that, without keeping the process's memory alive.
 
 use kernel::{
+    fmt,
     mm::{
         Mm,
         MmWithUser, //
@@ -22,7 +23,8 @@ use kernel::{
 
 use crate::{
     bindings,
-    capability::Capability, //
+    capability::Capability,
+    task::TaskLabel, //
 };
 
 use super::may_warn;
@@ -97,25 +99,43 @@ impl Owner {
         })
     }
 
-    /// Tells in the log why pages can't be locked, and what to do.
-    fn warn_limit(&self, pages: usize) {
-        if !may_warn() {
-            return;
-        }
+    /// How many pages of the memory are locked.
+    fn locked(&self) -> usize {
         // SAFETY: `mm` is a counted reference, so the field is there.
         let locked = unsafe { &raw const (*self.mm.as_raw()).__bindgen_anon_1.locked_vm };
-        // SAFETY: The field is valid. Others may write it now; the value is for a message only.
-        let locked = unsafe { locked.read_volatile() };
-        // SAFETY: `task` is a counted reference, `comm` is an array in it that is always terminated.
-        let name = unsafe { CStr::from_char_ptr((&raw const (*self.task.as_ptr()).comm).cast()) };
-        pr_warn!(
-            "{} ({}): RLIMIT_MEMLOCK exceeded: {} KiB more needed, {} KiB locked, limit {} KiB; raise the limit or grant CAP_IPC_LOCK\n",
-            name.to_str().unwrap_or("?"),
-            self.task.pid(),
-            pages << (PAGE_SHIFT - 10),
-            locked << (PAGE_SHIFT - 10),
-            self.limit() >> 10,
-        );
+        // SAFETY: The field is valid. Others may write it now; the value is for people only.
+        unsafe { locked.read_volatile() }
+    }
+
+    /// Tells in the log why pages can't be locked, and what to do.
+    fn warn_limit(&self, pages: usize) {
+        if may_warn() {
+            pr_warn!(
+                "{}: RLIMIT_MEMLOCK exceeded: {} KiB more needed, {} KiB locked, limit {} KiB; raise the limit or grant CAP_IPC_LOCK\n",
+                TaskLabel::of(&self.task),
+                kib(pages),
+                kib(self.locked()),
+                self.limit() >> 10,
+            );
+        }
+    }
+}
+
+/// The size of `pages`.
+fn kib(pages: usize) -> usize {
+    pages << (PAGE_SHIFT - 10)
+}
+
+/// Who is charged, and the limit.
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (task, locked) = (TaskLabel::of(&self.task), kib(self.locked()));
+        f.write_fmt(fmt!("{task}: {locked} KiB locked in all, "))?;
+        if self.exempt {
+            f.write_str("no limit (CAP_IPC_LOCK)")
+        } else {
+            f.write_fmt(fmt!("limit {} KiB", self.limit() >> 10))
+        }
     }
 }
 

@@ -36,7 +36,7 @@ use kernel_ext::{
     },
     bindings,
     module_ref::ModuleRef,
-    task::Caller, //
+    task::TaskLabel, //
 };
 
 use super::{
@@ -300,7 +300,7 @@ impl Device {
             }
             if left < 0 {
                 interrupted = true;
-                let waiter = Caller::current();
+                let waiter = TaskLabel::current();
                 dev_warn!(
                     self.parent(),
                     "Device is currently in use, task \"{}\" ({}) blocked until device is released\n",

@@ -29,7 +29,7 @@ use kernel_ext::{
         FileTable, //
     },
     iommu_driver::GroupKind,
-    task::Caller, //
+    task::TaskLabel, //
 };
 
 use super::feature;
@@ -80,7 +80,7 @@ pub(crate) fn open_fd(
     let kept: ARef<Device> = device.clone();
     let open = KBox::write(slot, OpenDevice { device, group });
     if open.group.kind() == GroupKind::NoIommu {
-        let user = Caller::current();
+        let user = TaskLabel::current();
         dev_warn!(
             kept.parent(),
             "vfio-noiommu device opened by user ({}:{})\n",

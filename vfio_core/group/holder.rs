@@ -10,12 +10,12 @@ use kernel::{
         Monotonic, //
     }, //
 };
-use kernel_ext::task::Caller;
+use kernel_ext::task::TaskLabel;
 
 /// The task that opened something, and when.
 #[derive(Clone, Copy)]
 pub(crate) struct Holder {
-    pub(crate) task: Caller,
+    pub(crate) task: TaskLabel,
     since: Instant<Monotonic>,
 }
 
@@ -23,7 +23,7 @@ impl Holder {
     /// The calling task, from now on.
     pub(crate) fn current() -> Self {
         Self {
-            task: Caller::current(),
+            task: TaskLabel::current(),
             since: Instant::now(),
         }
     }
