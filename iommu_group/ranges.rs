@@ -133,7 +133,23 @@ impl Ranges {
 
     /// Whether `range` may be used.
     pub fn allows(&self, range: Range) -> bool {
-        self.0.is_empty() || self.iter().any(|usable| usable.contains(range))
+        self.gap_in(range).is_none()
+    }
+
+    /// The first addresses that aren't usable, up to the next one that is, of which `range` has some.
+    pub fn gap_in(&self, range: Range) -> Option<Range> {
+        let mut start = if self.is_empty() { None } else { Some(0) };
+        for usable in self.iter() {
+            let gap = start.zip(usable.start.checked_sub(1));
+            let gap = gap.map(|(start, last)| Range { start, last });
+            if let Some(gap) = gap.filter(|gap| gap.start <= gap.last && gap.overlaps(range)) {
+                return Some(gap);
+            }
+            start = usable.last.checked_add(1);
+        }
+        let last = u64::MAX;
+        let gap = start.map(|start| Range { start, last });
+        gap.filter(|gap| gap.overlaps(range))
     }
 
     /// From the first usable address to the last one; `None` if there is no restriction.
@@ -212,6 +228,28 @@ mod tests {
     }
 
     #[test]
+    fn gaps() -> Result {
+        let ranges = Ranges::build(r(10, 99), [r(40, 49)].into_iter())?;
+        for (range, expected) in [
+            (r(10, 39), None),
+            (r(50, 99), None),
+            (r(9, 39), Some(r(0, 9))),
+            (r(39, 40), Some(r(40, 49))),
+            (r(45, 46), Some(r(40, 49))),
+            (r(50, 100), Some(r(100, u64::MAX))),
+            (Range::ALL, Some(r(0, 9))),
+        ] {
+            assert_eq!(ranges.gap_in(range), expected);
+        }
+        let low = Ranges::build(r(0, 9), core::iter::empty())?;
+        assert_eq!(low.gap_in(r(0, 9)), None);
+        let high = Ranges::build(r(10, u64::MAX), core::iter::empty())?;
+        assert_eq!(high.gap_in(r(10, u64::MAX)), None);
+        assert_eq!(high.gap_in(r(9, 10)), Some(r(0, 9)));
+        Ok(())
+    }
+
+    #[test]
     fn holes_at_the_ends_and_across() -> Result {
         let ranges = Ranges::build(r(0, 99), [r(0, 9), r(90, 99), r(40, 49)].into_iter())?;
         check(&ranges, &[r(10, 39), r(50, 89)]);
@@ -241,6 +279,7 @@ mod tests {
     fn no_ranges_is_no_restriction() {
         let ranges = Ranges::new();
         assert!(ranges.is_empty() && ranges.allows(Range::ALL));
+        assert_eq!(ranges.gap_in(Range::ALL), None);
         assert_eq!(ranges.span(), None);
     }
 }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The unsafe corner of this module: structures of the ioctls as bytes, the promise that mappings
-//! don't overlap, and that devices which are called are open.
+//! don't overlap, that devices which are called are open, the list of containers, and the tracepoint.
 
 #![expect(unsafe_code)]
+
+pub(crate) mod globals;
+pub(crate) mod trace;
 
 use kernel::{
     prelude::*,

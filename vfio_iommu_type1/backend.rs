@@ -36,7 +36,10 @@ use kernel_ext::{
     },
 };
 
-use crate::container::Container;
+use crate::{
+    container::Container,
+    debugfs::Listed, //
+};
 
 /// The ioctl `VFIO_BASE + nr`.
 const fn command(nr: u32) -> u32 {
@@ -49,7 +52,7 @@ const UNMAP_DMA: u32 = command(14);
 const DIRTY_PAGES: u32 = command(17);
 
 #[vtable]
-impl Backend for Container {
+impl Backend for Listed {
     const NAME: &'static CStr = c"vfio-iommu-type1";
 
     fn open(kind: c_ulong) -> Result<Arc<Self>> {
@@ -62,25 +65,25 @@ impl Backend for Container {
     }
 
     fn check_extension(this: Option<&Self>, extension: c_ulong) -> c_long {
-        c_long::from(Self::extension(this, extension))
+        c_long::from(Container::extension(this.map(|this| &**this), extension))
     }
 
     fn ioctl(this: ArcBorrow<'_, Self>, cmd: u32, arg: UserPtr) -> Result<c_long> {
         match cmd {
             GET_INFO => this.ioctl_info(arg),
-            MAP_DMA => this.ioctl_map(arg),
-            UNMAP_DMA => this.ioctl_unmap(arg),
+            MAP_DMA => this.spent.map.count(|| this.ioctl_map(arg)),
+            UNMAP_DMA => this.spent.unmap.count(|| this.ioctl_unmap(arg)),
             DIRTY_PAGES => this.ioctl_dirty(arg),
             _ => Err(ENOTTY),
         }
     }
 
     fn attach_group(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupKind) -> Result {
-        this.attach(group, kind)
+        this.spent.groups.count(|| this.attach(group, kind))
     }
 
     fn detach_group(this: ArcBorrow<'_, Self>, group: &Group) {
-        this.detach(group);
+        this.spent.groups.count(|| this.detach(group));
     }
 
     fn pin_pages(

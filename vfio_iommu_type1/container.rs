@@ -15,6 +15,8 @@
 //! The mutex of the list of devices is taken before that of the state. It is held while drivers are
 //! told to give pages back, which they do by taking claims; so nobody takes it who has one.
 //!
+//! The mutex of the list of containers is taken before all others.
+//!
 //! Waiting for one of these is waiting for `changed`. A claim waits for nothing but memory and the
 //! lock of a process's memory; an exclusive holder also for mutexes of groups. User memory isn't
 //! touched under the mutex.
@@ -46,11 +48,13 @@ use kernel_ext::{
         Group, //
     },
     iommu_driver::UserDevice,
-    mm::Owner, //
+    mm::Owner,
+    task::TaskLabel, //
 };
 
 use crate::{
     maps::Maps,
+    spent::Spent,
     DMA_ENTRY_LIMIT, //
 };
 
@@ -67,6 +71,10 @@ pub(crate) type Guard<'a> = kernel::sync::lock::Guard<'a, State, MutexBackend>;
 pub(crate) struct Container {
     /// Whether it has the rules of `VFIO_TYPE1v2_IOMMU` rather than those of `VFIO_TYPE1_IOMMU`.
     pub(crate) v2: bool,
+    /// Who gave it its first group.
+    pub(crate) opener: TaskLabel,
+    /// What it takes to serve it.
+    pub(crate) spent: Costs,
     #[pin]
     state: Mutex<State>,
     #[pin]
@@ -75,6 +83,16 @@ pub(crate) struct Container {
     /// to give pages back.
     #[pin]
     pub(crate) devices: Mutex<KVec<UserDevice>>,
+}
+
+/// How much time requests take, by their kind.
+pub(crate) struct Costs {
+    /// Maps, also those that only give an address.
+    pub(crate) map: Spent,
+    /// Unmaps, also those that only withdraw an address.
+    pub(crate) unmap: Spent,
+    /// Groups that come and go.
+    pub(crate) groups: Spent,
 }
 
 /// A group that an IOMMU translates for.
@@ -128,6 +146,8 @@ pub(crate) struct State {
     pub(crate) tracks_dirty: bool,
     /// The addresses that may be mapped.
     pub(crate) ranges: Ranges,
+    /// How many maps there may be at a time.
+    pub(crate) limit: u32,
     /// How many maps may still be made.
     pub(crate) available: u32,
     /// How many maps have their address withdrawn.
@@ -182,6 +202,11 @@ impl State {
         Ok(owner)
     }
 
+    /// The process that mapped last.
+    pub(crate) fn last_owner(&self) -> Option<&Owner> {
+        self.owner.as_deref()
+    }
+
     /// Whether somebody works on a map in `range`.
     pub(crate) fn is_busy_in(&self, range: Range) -> bool {
         let mut busy = false;
@@ -202,6 +227,7 @@ impl Container {
     ///
     /// `ENOMEM`.
     pub(crate) fn new(v2: bool) -> Result<Arc<Self>> {
+        let limit = DMA_ENTRY_LIMIT.get();
         let state = State {
             maps: Maps::new(),
             domains: KVec::new(),
@@ -210,7 +236,8 @@ impl Container {
             devices: 0,
             tracks_dirty: false,
             ranges: Ranges::new(),
-            available: DMA_ENTRY_LIMIT.get(),
+            limit,
+            available: limit,
             vaddr_invalid: 0,
             owner: None,
             busy: 0,
@@ -221,6 +248,12 @@ impl Container {
         Arc::pin_init(
             pin_init!(Self {
                 v2,
+                opener: TaskLabel::current(),
+                spent: Costs {
+                    map: Spent::new(),
+                    unmap: Spent::new(),
+                    groups: Spent::new(),
+                },
                 state <- new_mutex!(state),
                 changed <- new_condvar!(),
                 devices <- new_mutex!(KVec::new()),

@@ -11,16 +11,19 @@ use kernel::{
 };
 
 use kernel_ext::{
+    bindings::vfio_iommu_type1_dma_map,
     iommu::Prot,
     mm::{
         may_warn,
         Charge, //
-    }, //
+    },
+    task::TaskLabel, //
 };
 
 use crate::{
     abi::{
         new_mapping,
+        trace,
         MapDma, //
     },
     container::Container,
@@ -31,6 +34,11 @@ use crate::{
         Reservation, //
     },
     populate::populate,
+    refusal::{
+        because,
+        Granted,
+        Refusal, //
+    },
     request::MapRequest, //
 };
 
@@ -44,15 +52,21 @@ impl Container {
     pub(crate) fn ioctl_map(&self, arg: UserPtr) -> Result<isize> {
         let size = core::mem::size_of::<MapDma>();
         let MapDma(user) = UserSlice::new(arg, size).reader().read()?;
-        if (user.argsz as usize) < size {
-            return Err(EINVAL);
+        self.map_as_asked(&user)
+            .inspect_err(|refusal| trace::refused(c"map", user.iova, user.size, refusal))?;
+        Ok(0)
+    }
+
+    /// Does what the ioctl's argument asks for.
+    fn map_as_asked(&self, user: &vfio_iommu_type1_dma_map) -> Granted {
+        if (user.argsz as usize) < core::mem::size_of::<MapDma>() {
+            return Err(Refusal::SHORT);
         }
         let request = MapRequest::new(user.flags, user.vaddr, user.iova, user.size)?;
         match request.prot {
-            Some(prot) => self.map(&request, prot)?,
-            None => self.change_vaddr(&request)?,
+            Some(prot) => self.map(&request, prot),
+            None => self.change_vaddr(&request),
         }
-        Ok(0)
     }
 
     /// Maps a range of the calling process's memory.
@@ -61,34 +75,39 @@ impl Container {
     ///
     /// `EINVAL` if something isn't aligned or the addresses can't be used, `EEXIST` if something is
     /// mapped there, `ENOSPC` if there are too many maps, and those of [`populate`].
-    fn map(&self, request: &MapRequest, prot: Prot) -> Result {
-        let memory = Reservation::new(GFP_KERNEL_ACCOUNT)?;
+    fn map(&self, request: &MapRequest, prot: Prot) -> Granted {
+        let memory = Reservation::new(GFP_KERNEL_ACCOUNT).map_err(because(c"out of memory"))?;
         let range = request.range;
         let mut state = self.lock();
         loop {
             self.wait_idle(&mut state, range);
             request.check_aligned(state.page_size())?;
-            if state.maps.first_in(range).is_some() {
-                return Err(EEXIST);
+            if let Some(found) = state.maps.first_in(range) {
+                return Err(Refusal::at(found, EEXIST, c"something is mapped there"));
             }
             if state.available != 0 {
                 break;
             }
             if state.busy == 0 {
-                if may_warn() {
-                    pr_warn!("too many mappings in one container: raise the module's parameter dma_entry_limit\n");
-                }
-                return Err(ENOSPC);
+                warn_full(state.limit);
+                return Err(Refusal::new(ENOSPC, c"too many mappings"));
             }
             // One of those under way may fail, and leave its place to this one.
             self.wait(&mut state);
         }
-        if !state.ranges.allows(range) {
-            return Err(EINVAL);
+        if let Some(gap) = state.ranges.gap_in(range) {
+            return Err(Refusal::at(gap, EINVAL, c"reserved, or not translated"));
         }
-        let mut charge = Charge::new(state.current_owner()?);
+        let mut charge = Charge::new(
+            state
+                .current_owner()
+                .map_err(because(c"nobody to charge"))?,
+        );
         if state.tracks_dirty && !fits_bitmap(range) {
-            return Err(EINVAL);
+            return Err(Refusal::new(
+                EINVAL,
+                c"too large for a bitmap of dirty pages",
+            ));
         }
         let has_iommu = state.has_iommu();
         let domains = state.set.clone();
@@ -113,25 +132,31 @@ impl Container {
     ///
     /// `ENOENT` if nothing is mapped there; `EINVAL` if something isn't aligned, or the range isn't
     /// exactly that of the map, or its address wasn't withdrawn; `ENOMEM` over the limit.
-    fn change_vaddr(&self, request: &MapRequest) -> Result {
+    fn change_vaddr(&self, request: &MapRequest) -> Granted {
         let range = request.range;
         let mut state = self.lock();
         self.wait_idle(&mut state, range);
         request.check_aligned(state.page_size())?;
-        let found = state.maps.first_in(range).ok_or(ENOENT)?;
-        let owner = state.current_owner()?;
-        let map = state.maps.get_mut(found.last).ok_or(ENOENT)?;
-        if !map.is_withdrawn() || found != range {
-            return Err(EINVAL);
+        const NOTHING: Refusal = Refusal::new(ENOENT, c"nothing is mapped there");
+        let found = state.maps.first_in(range).ok_or(NOTHING)?;
+        let owner = state
+            .current_owner()
+            .map_err(because(c"nobody to charge"))?;
+        let map = state.maps.get_mut(found.last).ok_or(NOTHING)?;
+        if !map.is_withdrawn() {
+            return Err(Refusal::at(found, EINVAL, c"has an address"));
         }
-        let (claim, mut body) = self.claim(range, map).ok_or(ENOENT)?;
+        if found != range {
+            return Err(Refusal::at(found, EINVAL, c"not exactly one mapping"));
+        }
+        let (claim, mut body) = self.claim(range, map).ok_or(NOTHING)?;
         state.busy += 1;
         drop(state);
 
         let mut changed = Ok(());
         if !body.charge.owner().is_current() {
             let mut charge = Charge::new(owner);
-            changed = charge.add(body.charge.pages());
+            changed = charge.add(body.charge.pages()).map_err(Refusal::charging);
             if changed.is_ok() {
                 body.charge = charge;
             }
@@ -145,5 +170,17 @@ impl Container {
         }
         claim.publish(body);
         changed
+    }
+}
+
+/// Tells in the log that a container has as many maps as it may, and what to do.
+fn warn_full(limit: u32) {
+    if may_warn() {
+        pr_warn!(
+            "{}: too many mappings: 1 more needed, {} in the container, limit {}; raise the module's parameter dma_entry_limit for containers to come\n",
+            TaskLabel::current(),
+            limit,
+            limit,
+        );
     }
 }

@@ -166,6 +166,12 @@ impl Pins {
         word
     }
 
+    /// How many pages are pinned.
+    pub(crate) fn count(&self) -> usize {
+        let slots = self.blocks.values().flatten();
+        slots.filter(|slot| slot.is_used()).count()
+    }
+
     /// How many of the pages are charged to the owner.
     pub(crate) fn charged(&self) -> usize {
         let slots = self.blocks.values().flatten();
@@ -193,6 +199,6 @@ mod tests {
     fn nothing_is_pinned() {
         let pins = Pins::default();
         assert_eq!(pins.missing(3, 100), 100);
-        assert_eq!((pins.word(0), pins.charged()), (0, 0));
+        assert_eq!((pins.word(0), pins.count(), pins.charged()), (0, 0, 0));
     }
 }

@@ -13,6 +13,8 @@ use kernel::{
     },
 };
 
+use iommu_group::ranges::Range;
+
 use kernel_ext::{
     extent::Extent,
     iommu::{
@@ -30,7 +32,14 @@ use kernel_ext::{
     },
 };
 
-use crate::DISABLE_HUGEPAGES;
+use crate::{
+    refusal::{
+        because,
+        Granted,
+        Refusal, //
+    },
+    DISABLE_HUGEPAGES, //
+};
 
 use self::pace::Pace;
 
@@ -52,19 +61,21 @@ pub(crate) fn populate(
     charge: &mut Charge,
     vaddr: usize,
     size: u64,
-) -> Result {
+) -> Granted {
     let pages = size as usize / PAGE_SIZE;
+    let start = mapping.iova();
     // Pages that drivers have pinned before are charged already.
     let before = charge.pages();
     let in_advance = match charge.try_add(pages.saturating_sub(before)) {
         Ok(()) => true,
         Err(e) if e == ENOMEM => false,
-        Err(e) => return Err(e),
+        Err(e) => return Err(Refusal::charging(e)),
     };
     let single = DISABLE_HUGEPAGES.get();
     let mut work = Populate {
         mapping,
-        batch: PinBatch::new(if single { 1 } else { pages.min(pace::MOST) })?,
+        batch: PinBatch::new(if single { 1 } else { pages.min(pace::MOST) })
+            .map_err(because(c"out of memory"))?,
         pace: Pace::new(),
         pending: None,
         run: if single { 1 } else { RUN },
@@ -74,11 +85,19 @@ pub(crate) fn populate(
     let mut done = 0;
     while done < pages {
         if fatal_signal_pending() {
-            return Err(EINTR);
+            return Err(Refusal::charging(EINTR));
         }
-        done += work.step(vaddr + done * PAGE_SIZE, pages - done, write)?;
+        let place = Range {
+            start: start + (done * PAGE_SIZE) as u64,
+            last: start + (size - 1),
+        };
+        done += work
+            .step(vaddr + done * PAGE_SIZE, pages - done, write)
+            .map_err(|refusal| refusal.in_place(place))?;
         if !in_advance {
-            charge.add(work.charged.saturating_sub(charge.pages()))?;
+            charge
+                .add(work.charged.saturating_sub(charge.pages()))
+                .map_err(|e| Refusal::charging(e).in_place(place))?;
         }
         cond_resched();
     }
@@ -103,7 +122,7 @@ struct Populate<'a> {
 
 impl Populate<'_> {
     /// Adds up to `limit` pages from `vaddr` on. Returns how many.
-    fn step(&mut self, vaddr: usize, limit: usize, write: bool) -> Result<usize> {
+    fn step(&mut self, vaddr: usize, limit: usize, write: bool) -> Granted<usize> {
         match self.fill(vaddr, limit, write) {
             Ok(pinned) => {
                 while let Some(run) = self.batch.take_run(self.run) {
@@ -115,10 +134,13 @@ impl Populate<'_> {
                 Ok(pinned)
             }
             Err(e) => {
-                let run = FrameRun::find(vaddr, limit.min(self.run), write)?.ok_or(e)?;
+                let found = FrameRun::find(vaddr, limit.min(self.run), write);
+                let run = found
+                    .and_then(|run| run.ok_or(e))
+                    .map_err(because(c"no memory there, or none that can be pinned"))?;
                 let count = run.count();
                 self.flush()?;
-                self.mapping.append(Frames::Registers(run))?;
+                self.append(Frames::Registers(run))?;
                 Ok(count)
             }
         }
@@ -137,7 +159,7 @@ impl Populate<'_> {
     }
 
     /// Adds pinned pages.
-    fn add(&mut self, run: PinnedRun) -> Result {
+    fn add(&mut self, run: PinnedRun) -> Granted {
         let run = match self.pending.as_mut() {
             None => run,
             Some(pending) => match pending.join(run, self.run) {
@@ -151,10 +173,17 @@ impl Populate<'_> {
     }
 
     /// Hands what was kept back to the IOMMU.
-    fn flush(&mut self) -> Result {
+    fn flush(&mut self) -> Granted {
         match self.pending.take() {
-            Some(run) => self.mapping.append(Frames::Memory(run)),
+            Some(run) => self.append(Frames::Memory(run)),
             None => Ok(()),
         }
+    }
+
+    /// Hands `frames` to the IOMMU.
+    fn append(&mut self, frames: Frames) -> Granted {
+        self.mapping
+            .append(frames)
+            .map_err(because(c"the IOMMU can't map it"))
     }
 }

@@ -16,6 +16,15 @@ use kernel_ext::{
     }, //
 };
 
+use crate::refusal::{
+    range,
+    Granted,
+    Refusal, //
+};
+
+/// Something isn't a multiple of the smallest page.
+const UNALIGNED: Refusal = Refusal::new(EINVAL, c"not a multiple of the page size");
+
 /// A range to map, or a map to give another address.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MapRequest {
@@ -41,12 +50,12 @@ impl MapRequest {
     ///
     /// `EINVAL` for unknown or contradictory flags or no bytes, `EOVERFLOW` if one of the ranges goes
     /// past the end.
-    pub(crate) fn new(flags: u32, vaddr: u64, iova: u64, size: u64) -> Result<Self> {
+    pub(crate) fn new(flags: u32, vaddr: u64, iova: u64, size: u64) -> Granted<Self> {
         if flags & !Self::FLAGS != 0 {
-            return Err(EINVAL);
+            return Err(Refusal::new(EINVAL, c"unknown flags"));
         }
-        let range = Range::of_size(iova, size)?;
-        Range::of_size(vaddr, size)?;
+        let addresses = range(iova, size)?;
+        range(vaddr, size)?;
         let mut prot = Prot::default();
         if flags & bindings::VFIO_DMA_MAP_FLAG_READ != 0 {
             prot |= Access::Read;
@@ -58,10 +67,11 @@ impl MapRequest {
         let prot = match (none, flags & bindings::VFIO_DMA_MAP_FLAG_VADDR != 0) {
             (false, false) => Some(prot),
             (true, true) => None,
-            _ => return Err(EINVAL),
+            (true, false) => return Err(Refusal::new(EINVAL, c"neither read nor written")),
+            (false, true) => return Err(Refusal::new(EINVAL, c"only an address can be given")),
         };
         Ok(Self {
-            range,
+            range: addresses,
             size,
             vaddr,
             prot,
@@ -73,9 +83,9 @@ impl MapRequest {
     /// # Errors
     ///
     /// `EINVAL`.
-    pub(crate) fn check_aligned(&self, page_size: u64) -> Result {
+    pub(crate) fn check_aligned(&self, page_size: u64) -> Granted {
         if (self.size | self.range.start | self.vaddr) & (page_size - 1) != 0 {
-            return Err(EINVAL);
+            return Err(UNALIGNED);
         }
         Ok(())
     }
@@ -107,7 +117,7 @@ impl UnmapRequest {
     /// # Errors
     ///
     /// `EINVAL` for unknown or contradictory flags.
-    pub(crate) fn new(flags: u32, iova: u64, size: u64) -> Result<Self> {
+    pub(crate) fn new(flags: u32, iova: u64, size: u64) -> Granted<Self> {
         let has = |flag| flags & flag != 0;
         let request = Self {
             iova,
@@ -116,8 +126,11 @@ impl UnmapRequest {
             vaddr: has(bindings::VFIO_DMA_UNMAP_FLAG_VADDR),
             dirty: has(bindings::VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP),
         };
-        if flags & !Self::FLAGS != 0 || request.dirty && (request.all || request.vaddr) {
-            return Err(EINVAL);
+        if flags & !Self::FLAGS != 0 {
+            return Err(Refusal::new(EINVAL, c"unknown flags"));
+        }
+        if request.dirty && (request.all || request.vaddr) {
+            return Err(Refusal::new(EINVAL, c"dirty pages can't be told"));
         }
         Ok(request)
     }
@@ -128,21 +141,21 @@ impl UnmapRequest {
     ///
     /// `EINVAL` if something isn't a multiple of `page_size`, or there are no bytes, or everything is
     /// asked for and a range too; `EOVERFLOW` if the range goes past the end.
-    pub(crate) fn range(&self, page_size: u64) -> Result<Range> {
+    pub(crate) fn range(&self, page_size: u64) -> Granted<Range> {
         let mask = page_size - 1;
         if self.iova & mask != 0 {
-            return Err(EINVAL);
+            return Err(UNALIGNED);
         }
         if self.all {
             if self.iova != 0 || self.size != 0 {
-                return Err(EINVAL);
+                return Err(Refusal::new(EINVAL, c"everything, and a range too"));
             }
             return Ok(Range::ALL);
         }
         if self.size & mask != 0 {
-            return Err(EINVAL);
+            return Err(UNALIGNED);
         }
-        Range::of_size(self.iova, self.size)
+        range(self.iova, self.size)
     }
 }
 
@@ -170,7 +183,8 @@ mod tests {
             (0, 0, 0, 0x1000, Some(EINVAL)),
             (R | V, 0, 0, 0x1000, Some(EINVAL)),
         ] {
-            assert_eq!(MapRequest::new(flags, vaddr, iova, size).err(), expected);
+            let request = MapRequest::new(flags, vaddr, iova, size);
+            assert_eq!(request.err().map(Error::from), expected);
         }
     }
 
@@ -183,7 +197,8 @@ mod tests {
             (0x3000, 0x1000, 0x800),
         ] {
             let request = MapRequest::new(R, vaddr, iova, size)?;
-            assert_eq!(request.check_aligned(0x1000), Err(EINVAL));
+            let aligned = request.check_aligned(0x1000).map_err(Error::from);
+            assert_eq!(aligned, Err(EINVAL));
         }
         Ok(())
     }
@@ -215,7 +230,8 @@ mod tests {
             (0, 0x1000, 0x1800, Err(EINVAL)),
             (0, 0x2000, u64::MAX - 0xfff, Err(EOVERFLOW)),
         ] {
-            assert_eq!(UnmapRequest::new(flags, iova, size)?.range(page), expected);
+            let request = UnmapRequest::new(flags, iova, size)?;
+            assert_eq!(request.range(page).map_err(Error::from), expected);
         }
         Ok(())
     }

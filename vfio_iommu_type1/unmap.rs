@@ -17,6 +17,7 @@ use iommu_group::ranges::Range;
 
 use crate::{
     abi::{
+        trace,
         Bitmap,
         UnmapDma, //
     },
@@ -31,6 +32,11 @@ use crate::{
         Body,
         Map, //
     },
+    refusal::{
+        because,
+        Granted,
+        Refusal, //
+    },
     request::UnmapRequest, //
 };
 
@@ -44,20 +50,30 @@ impl Container {
     pub(crate) fn ioctl_unmap(&self, arg: UserPtr) -> Result<isize> {
         let size = size_of::<UnmapDma>();
         let mut user: UnmapDma = UserSlice::new(arg, size).reader().read()?;
-        if (user.argsz as usize) < size {
-            return Err(EINVAL);
-        }
-        let request = UnmapRequest::new(user.flags, user.iova, user.size)?;
-        let mut bitmap = None;
-        if request.dirty {
-            if (user.argsz as usize) < size + size_of::<Bitmap>() {
-                return Err(EINVAL);
-            }
-            bitmap = Some(UserBitmap::read(arg.wrapping_byte_add(size), user.size)?);
-        }
-        user.size = self.unmap(&request, bitmap.as_ref())?;
+        user.size = self
+            .unmap_as_asked(&user, arg)
+            .inspect_err(|refusal| trace::refused(c"unmap", user.iova, user.size, refusal))?;
         UserSlice::new(arg, size).writer().write(&user)?;
         Ok(0)
+    }
+
+    /// Does what the ioctl's argument `user`, read from `arg`, asks for. Returns how many bytes were
+    /// unmapped.
+    fn unmap_as_asked(&self, user: &UnmapDma, arg: UserPtr) -> Granted<u64> {
+        let size = size_of::<UnmapDma>();
+        if (user.argsz as usize) < size {
+            return Err(Refusal::SHORT);
+        }
+        let request = UnmapRequest::new(user.flags, user.iova, user.size)?;
+        if !request.dirty {
+            return self.unmap(&request, None);
+        }
+        if (user.argsz as usize) < size + size_of::<Bitmap>() {
+            return Err(Refusal::SHORT);
+        }
+        let bitmap = UserBitmap::read(arg.wrapping_byte_add(size), user.size)
+            .map_err(because(c"no such bitmap of dirty pages"))?;
+        self.unmap(&request, Some(&bitmap))
     }
 
     /// Unmaps, and returns how many bytes.
@@ -72,16 +88,19 @@ impl Container {
     /// need it, or if such a driver doesn't give pages back; those of [`UnmapRequest::range`]; `EINVAL`
     /// for a part of a map, if an address is to be withdrawn twice, or if there are no dirty pages of
     /// the size asked for; `EFAULT` for the bitmap, and then some may be unmapped.
-    fn unmap(&self, request: &UnmapRequest, bitmap: Option<&UserBitmap>) -> Result<u64> {
+    fn unmap(&self, request: &UnmapRequest, bitmap: Option<&UserBitmap>) -> Granted<u64> {
         let mut state = self.lock();
         self.wait_settled(&mut state);
         if request.vaddr && !state.emulated.is_empty() {
-            return Err(EBUSY);
+            return Err(Refusal::new(EBUSY, c"drivers need the address"));
         }
         let page_size = state.page_size();
         let range = request.range(page_size)?;
-        if bitmap.is_some_and(|bitmap| !state.tracks_dirty || bitmap.page_size != page_size) {
-            return Err(EINVAL);
+        if bitmap.is_some() && !state.tracks_dirty {
+            return Err(Refusal::new(EINVAL, c"no track is kept of dirty pages"));
+        }
+        if bitmap.is_some_and(|bitmap| bitmap.page_size != page_size) {
+            return Err(Refusal::new(EINVAL, c"dirty pages have another size"));
         }
         let mut asked = 0;
         loop {
@@ -97,7 +116,7 @@ impl Container {
             };
             if asked == MAX_ASKED {
                 pr_warn_once!("a driver doesn't give pages back that are being unmapped\n");
-                return Err(EBUSY);
+                return Err(Refusal::at(pinned, EBUSY, c"a driver keeps pages"));
             }
             asked += 1;
             drop(state);
@@ -106,7 +125,8 @@ impl Container {
         }
 
         let doomed = state.doom(range, |found| self.takes(range, found));
-        self.remove_doomed(state, range, doomed.maps, bitmap)?;
+        self.remove_doomed(state, range, doomed.maps, bitmap)
+            .map_err(because(c"can't write the bitmap of dirty pages"))?;
         Ok(doomed.bytes)
     }
 
@@ -273,18 +293,15 @@ const MAX_TOGETHER: usize = 512;
 const MAX_ASKED: usize = 10;
 
 /// Checks that `range` has no part of a map, but whole ones.
-pub(crate) fn check_whole(state: &Guard<'_>, range: Range) -> Result {
+pub(crate) fn check_whole(state: &Guard<'_>, range: Range) -> Granted {
     for end in [range.start, range.last] {
         let point = Range {
             start: end,
             last: end,
         };
-        if state
-            .maps
-            .first_in(point)
-            .is_some_and(|found| !range.contains(found))
-        {
-            return Err(EINVAL);
+        let cut = state.maps.first_in(point);
+        if let Some(cut) = cut.filter(|found| !range.contains(*found)) {
+            return Err(Refusal::at(cut, EINVAL, c"would cut a mapping"));
         }
     }
     Ok(())
@@ -292,22 +309,22 @@ pub(crate) fn check_whole(state: &Guard<'_>, range: Range) -> Result {
 
 /// Marks the maps in `range` as having no valid address in the program's memory, all or none of them.
 /// Returns how many bytes they are.
-fn withdraw_addresses(state: &mut Guard<'_>, range: Range, v2: bool) -> Result<u64> {
+fn withdraw_addresses(state: &mut Guard<'_>, range: Range, v2: bool) -> Granted<u64> {
     let mut bytes = 0;
     let mut count = 0;
-    let mut twice = false;
+    let mut twice = None;
     let chosen = |found: Range| v2 || found.start >= range.start;
     state.maps.for_each_in(range, |found, map| {
         if !chosen(found) {
             return false;
         }
-        twice = map.is_withdrawn();
+        twice = map.is_withdrawn().then_some(found);
         bytes += found.last - found.start + 1;
         count += 1;
-        !twice
+        twice.is_none()
     });
-    if twice {
-        return Err(EINVAL);
+    if let Some(found) = twice {
+        return Err(Refusal::at(found, EINVAL, c"its address is withdrawn"));
     }
     state.maps.for_each_in_mut(range, |found, map| {
         if chosen(found) {

@@ -10,6 +10,8 @@
 //! - [`map`], [`unmap`], [`dirty`], [`info`]: the ioctls. [`request`]: what they may ask for.
 //! - [`attach`]: groups of devices come and go.
 //! - [`populate`]: pins memory and hands it to the IOMMU.
+//! - [`refusal`]: why a request fails.
+//! - [`debugfs`]: what there is, for people, and [`spent`]: what it took.
 //! - [`external`]: devices without an IOMMU, whose drivers ask for pages.
 //!
 //! C header: [`include/uapi/linux/vfio.h`](srctree/include/uapi/linux/vfio.h)
@@ -22,6 +24,7 @@ mod backend;
 mod bitmap;
 mod caps;
 mod container;
+mod debugfs;
 mod dirty;
 mod external;
 mod info;
@@ -29,7 +32,9 @@ mod map;
 mod maps;
 mod pins;
 mod populate;
+mod refusal;
 mod request;
+mod spent;
 mod unmap;
 
 use kernel::prelude::*;
@@ -42,7 +47,7 @@ use kernel_ext::{
     module_param, //
 };
 
-use crate::container::Container;
+use crate::debugfs::Listed;
 
 module! {
     type: Type1,
@@ -77,17 +82,22 @@ module_param! {
 }
 
 /// The callbacks that `vfio.ko` finds this backend by.
-static TABLE: Table<Container> = Table::new();
+static TABLE: Table<Listed> = Table::new();
 
 /// The module: as long as it is loaded, containers can choose this backend.
 struct Type1 {
-    _registration: Registration<Container>,
+    // Goes first: then there are no containers to show, and none will be.
+    _registration: Registration<Listed>,
+    _debugfs: Pin<KBox<debugfs::File>>,
 }
 
 impl kernel::Module for Type1 {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        abi::globals::init();
+        let debugfs = debugfs::show()?;
         Ok(Self {
             _registration: Registration::new(&TABLE)?,
+            _debugfs: debugfs,
         })
     }
 }

@@ -32,6 +32,7 @@ mod pamu;
 mod pinned;
 mod pinning;
 mod pointers;
+mod reasons;
 mod refusals;
 mod removal;
 mod sriov;
@@ -74,6 +75,7 @@ pub fn main_set() -> Vec<Trial> {
         sysfs::cases(),
         hotplug::cases(),
         refusals::cases(),
+        reasons::cases(),
     ]
     .into_iter()
     .flatten()

@@ -77,3 +77,22 @@ impl Log {
         self.text().lines().any(all)
     }
 }
+
+/// Messages are limited to some in this time; other cases may have used them up.
+const INTERVAL: Duration = Duration::from_secs(6);
+
+/// Calls `ask` until that leaves a line with all of `parts`.
+pub fn says(parts: &[&str], mut ask: impl FnMut() -> Result<()>) -> Result<()> {
+    let mut log = Log::follow()?;
+    let start = Instant::now();
+    loop {
+        ask()?;
+        if log.has(parts) {
+            return Ok(());
+        }
+        if start.elapsed() > INTERVAL {
+            bail!("no line with {parts:?} in:\n{}", log.text());
+        }
+        sleep(Duration::from_millis(200));
+    }
+}

@@ -18,7 +18,6 @@ mod edu;
 mod env;
 mod harness;
 mod helper;
-mod kernel_log;
 mod kmsg;
 mod leak;
 mod mdev;
@@ -26,6 +25,7 @@ mod pin;
 mod plug;
 mod qmp;
 mod stress;
+mod tracing;
 mod uevent;
 
 use clap::Parser;

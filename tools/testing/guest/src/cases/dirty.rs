@@ -43,6 +43,11 @@ fn dirty(container: &Container, argsz: u32, flags: u32) -> Result<i32, Errno> {
     raw::bytes(container, request::IOMMU_DIRTY_PAGES, &mut bytes)
 }
 
+/// Has the container keep track of dirty pages.
+pub(super) fn start(container: &Container) -> Result<i32, Errno> {
+    dirty(container, 8, START)
+}
+
 /// A request for a bitmap of `bits`.
 fn get_request(argsz: u32, iova: u64, size: u64, pgsize: u64, bits: &Memory, len: u64) -> Bytes {
     Bytes::new()

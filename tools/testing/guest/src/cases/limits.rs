@@ -40,13 +40,13 @@ const PAGE: u64 = PAGE_SIZE as u64;
 const PARAMETERS: &str = "/sys/module/vfio_iommu_type1/parameters";
 
 /// A changed parameter, which comes back at the end.
-struct Parameter {
+pub(super) struct Parameter {
     path: String,
     before: String,
 }
 
 impl Parameter {
-    fn set(name: &str, value: &str) -> Result<Self> {
+    pub(super) fn set(name: &str, value: &str) -> Result<Self> {
         let path = format!("{PARAMETERS}/{name}");
         let before = fs::read_to_string(&path)?;
         fs::write(&path, value)?;

@@ -7,7 +7,7 @@ use crate::{
         Failure,
         cases, //
     },
-    kernel_log::KernelLog,
+    kmsg::Log,
     mdev::{
         Mdev,
         UUIDS,
@@ -388,20 +388,17 @@ fn m12_instances_of_all_types() -> Result<()> {
 }
 
 fn m14_messages() -> Result<()> {
-    let mut log = KernelLog::follow()?;
+    let mut log = Log::follow()?;
     let unbound = Unbound::new()?;
     let line = |text| format!("vfio_mdev_test vfio_mdev_test: MDEV: {text}");
-    let lines = log.messages();
-    assert!(lines.lines().any(|l| l == line("Unregistering")), "{lines}");
+    assert!(log.has(&[&line("Unregistering")]), "{}", log.text());
     unbound.end()?;
-    let lines = log.messages();
-    assert!(lines.lines().any(|l| l == line("Registered")), "{lines}");
+    assert!(log.has(&[&line("Registered")]), "{}", log.text());
     unload(c"mtty")?;
     modprobe(&["mtty"])?;
-    let lines = log.messages();
     for text in ["Unregistering", "Registered"] {
         let line = format!("mtty mtty: MDEV: {text}");
-        assert!(lines.lines().any(|l| l == line), "{lines}");
+        assert!(log.has(&[&line]), "{}", log.text());
     }
     Ok(())
 }

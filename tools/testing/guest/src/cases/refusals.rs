@@ -15,23 +15,19 @@ use crate::{
     },
     harness::cases,
     helper::Helper,
-    kmsg::Log, //
+    kmsg::{
+        self,
+        Log, //
+    },
 };
 use anyhow::{
     Result,
     bail,
     ensure, //
 };
-use std::{
-    os::fd::{
-        AsFd,
-        AsRawFd, //
-    },
-    thread::sleep,
-    time::{
-        Duration,
-        Instant, //
-    },
+use std::os::fd::{
+    AsFd,
+    AsRawFd, //
 };
 use vfio_client::{
     Bytes,
@@ -68,23 +64,12 @@ cases! {
     lines_are_limited,
 }
 
-/// Messages are limited to some in this time; other cases may have used them up.
-const INTERVAL: Duration = Duration::from_secs(6);
-
 /// Waits until a refused request leaves a line with all of `parts`.
 fn says(errno: Errno, parts: &[&str], ask: impl Fn() -> Result<(), Errno>) -> Result<()> {
-    let mut log = Log::follow()?;
-    let start = Instant::now();
-    loop {
+    kmsg::says(parts, || {
         assert_eq!(ask(), Err(errno));
-        if log.has(parts) {
-            return Ok(());
-        }
-        if start.elapsed() > INTERVAL {
-            bail!("no line with {parts:?} in:\n{}", log.text());
-        }
-        sleep(Duration::from_millis(200));
-    }
+        Ok(())
+    })
 }
 
 /// Only the errno.

@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What our backend tells people: the tracepoint of refused requests, lines in the log, debugfs.
+
+use super::{
+    dirty,
+    limits::Parameter, //
+};
+use crate::{
+    env::{
+        EDU,
+        NVME,
+        attached,
+        group, //
+    },
+    harness::cases,
+    helper::Helper,
+    kmsg::says,
+    tracing::Trace, //
+};
+use anyhow::{
+    Context,
+    Result,
+    ensure, //
+};
+use std::{
+    fs,
+    process, //
+};
+use vfio_client::{
+    Arena,
+    Bytes,
+    Container,
+    Errno,
+    Filling,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    pci,
+    raw,
+    request, //
+};
+
+cases! {
+    #[our_type1]
+    trace_of_map,
+    #[our_type1]
+    trace_of_given_address,
+    #[our_type1]
+    trace_of_unmap,
+    #[our_type1]
+    trace_of_dirty_unmap,
+    #[our_type1]
+    line_about_full_container,
+    #[our_type1]
+    line_about_locked_memory,
+    #[our_type1]
+    debugfs,
+}
+
+const REFUSED: &str = "vfio_type1/vfio_type1_refused";
+const PAGE: u64 = PAGE_SIZE as u64;
+const READ: u32 = 1;
+const VADDR: u32 = 4;
+const ALL: u32 = 2;
+const DIRTY: u32 = 1;
+
+/// A request to map or unmap, as it would be granted but for what is changed.
+#[derive(Clone, Copy)]
+struct Ask {
+    argsz: u32,
+    flags: u32,
+    /// For a map only.
+    vaddr: Option<u64>,
+    iova: u64,
+    size: u64,
+}
+
+/// What the tracepoint is to tell.
+struct Refused {
+    ask: Ask,
+    errno: Errno,
+    /// The addresses that it is about.
+    at: (u64, u64),
+    reason: &'static str,
+}
+
+impl Ask {
+    fn map(vaddr: u64) -> Self {
+        Self {
+            argsz: 32,
+            flags: READ,
+            vaddr: Some(vaddr),
+            iova: 0x8000,
+            size: PAGE,
+        }
+    }
+
+    fn unmap(iova: u64, size: u64) -> Self {
+        Self {
+            argsz: 24,
+            flags: 0,
+            vaddr: None,
+            iova,
+            size,
+        }
+    }
+
+    fn argsz(self, argsz: u32) -> Self {
+        Self { argsz, ..self }
+    }
+
+    fn flags(self, flags: u32) -> Self {
+        Self { flags, ..self }
+    }
+
+    fn range(self, iova: u64, size: u64) -> Self {
+        Self { iova, size, ..self }
+    }
+
+    fn is(self, errno: Errno, reason: &'static str) -> Refused {
+        let last = self.iova.wrapping_add(self.size).wrapping_sub(1);
+        Refused {
+            ask: self,
+            errno,
+            at: (self.iova, last),
+            reason,
+        }
+    }
+
+    /// The argument of the ioctl.
+    fn bytes(self) -> Bytes {
+        let start = Bytes::new().u32(self.argsz).u32(self.flags);
+        let start = match self.vaddr {
+            Some(vaddr) => start.u64(vaddr),
+            None => start,
+        };
+        start.u64(self.iova).u64(self.size)
+    }
+
+    fn send(self, container: &Container, bytes: Bytes) -> Result<i32, Errno> {
+        let number = match self.vaddr {
+            Some(_) => request::IOMMU_MAP_DMA,
+            None => request::IOMMU_UNMAP_DMA,
+        };
+        raw::bytes(container, number, &mut { bytes })
+    }
+}
+
+impl Refused {
+    fn at(self, first: u64, last: u64) -> Self {
+        let at = (first, last);
+        Self { at, ..self }
+    }
+
+    /// Asks, and looks at what was traced.
+    fn check(&self, container: &Container, trace: &Trace) -> Result<()> {
+        self.check_with(container, trace, self.ask.bytes())
+    }
+
+    fn check_with(&self, container: &Container, trace: &Trace, bytes: Bytes) -> Result<()> {
+        let Self { ask, reason, .. } = self;
+        assert_eq!(ask.send(container, bytes), Err(self.errno), "{reason}");
+        let line = format!(
+            "vfio_type1_refused: {} iova={:#x} size={:#x} error={} at={:#x}-{:#x} reason=\"{reason}\"",
+            ask.vaddr.map_or("unmap", |_| "map"),
+            ask.iova,
+            ask.size,
+            -(self.errno as i32),
+            self.at.0,
+            self.at.1,
+        );
+        let lines = trace.take()?;
+        ensure!(lines.contains(&line), "no {line} in:\n{lines}");
+        Ok(())
+    }
+}
+
+fn trace_of_map() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(4 * PAGE_SIZE)?;
+    container.map(0x10000, &memory, MapFlags::Read)?;
+    let mut hole = Arena::new(1 << 36, 2 * PAGE_SIZE)?;
+    hole.fill(0..PAGE_SIZE, Filling::Private)?;
+    let trace = Trace::of(REFUSED)?;
+    let page = Ask::map(memory.addr());
+    for refused in [
+        page.argsz(8).is(Errno::EINVAL, "argsz too small"),
+        page.flags(8).is(Errno::EINVAL, "unknown flags"),
+        page.range(0x8000, 0).is(Errno::EINVAL, "no bytes"),
+        Ask::map(0)
+            .range(2 * PAGE, u64::MAX - 0xfff)
+            .flags(0)
+            .is(Errno::EOVERFLOW, "goes past the last address"),
+        page.flags(0).is(Errno::EINVAL, "neither read nor written"),
+        page.flags(READ | VADDR)
+            .is(Errno::EINVAL, "only an address can be given"),
+        page.range(0x8000, 0x800)
+            .is(Errno::EINVAL, "not a multiple of the page size"),
+        page.range(0xf000, 2 * PAGE)
+            .is(Errno::EEXIST, "something is mapped there")
+            .at(0x10000, 0x13fff),
+        page.range(0xfedf_f000, 2 * PAGE)
+            .is(Errno::EINVAL, "reserved, or not translated")
+            .at(0xfee0_0000, 0xfeef_ffff),
+        Ask::map(hole.addr())
+            .range(0x20000, 2 * PAGE)
+            .is(Errno::EFAULT, "no memory there, or none that can be pinned")
+            .at(0x21000, 0x21fff),
+    ] {
+        refused.check(&container, &trace)?;
+    }
+    page.send(&container, page.bytes())?;
+    assert_eq!(trace.take()?, "", "a request that was granted");
+    Ok(())
+}
+
+fn trace_of_given_address() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(4 * PAGE_SIZE)?;
+    container.map(0x10000, &memory, MapFlags::Read)?;
+    let trace = Trace::of(REFUSED)?;
+    let give = Ask::map(memory.addr()).flags(VADDR);
+    give.is(Errno::ENOENT, "nothing is mapped there")
+        .check(&container, &trace)?;
+    give.range(0x10000, 4 * PAGE)
+        .is(Errno::EINVAL, "has an address")
+        .check(&container, &trace)?;
+    let withdraw = Ask::unmap(0x10000, 4 * PAGE).flags(VADDR);
+    withdraw.send(&container, withdraw.bytes())?;
+    give.range(0x11000, PAGE)
+        .is(Errno::EINVAL, "not exactly one mapping")
+        .at(0x10000, 0x13fff)
+        .check(&container, &trace)
+}
+
+fn trace_of_unmap() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(4 * PAGE_SIZE)?;
+    container.map(0x10000, &memory, MapFlags::Read)?;
+    let trace = Trace::of(REFUSED)?;
+    let page = Ask::unmap(0x10000, PAGE);
+    for refused in [
+        page.argsz(8).is(Errno::EINVAL, "argsz too small"),
+        page.flags(8).is(Errno::EINVAL, "unknown flags"),
+        page.flags(DIRTY).is(Errno::EINVAL, "argsz too small"),
+        Ask::unmap(0, 0)
+            .flags(DIRTY | ALL)
+            .is(Errno::EINVAL, "dirty pages can't be told"),
+        Ask::unmap(0x10000, 0)
+            .flags(ALL)
+            .is(Errno::EINVAL, "everything, and a range too"),
+        Ask::unmap(0x10000, 0).is(Errno::EINVAL, "no bytes"),
+        Ask::unmap(0x10800, PAGE).is(Errno::EINVAL, "not a multiple of the page size"),
+        Ask::unmap(0x13000, 2 * PAGE)
+            .is(Errno::EINVAL, "would cut a mapping")
+            .at(0x10000, 0x13fff),
+    ] {
+        refused.check(&container, &trace)?;
+    }
+    let withdraw = Ask::unmap(0, 1 << 20).flags(VADDR);
+    withdraw.send(&container, withdraw.bytes())?;
+    withdraw
+        .is(Errno::EINVAL, "its address is withdrawn")
+        .at(0x10000, 0x13fff)
+        .check(&container, &trace)
+}
+
+fn trace_of_dirty_unmap() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    let bits = Memory::anonymous(PAGE_SIZE)?;
+    let trace = Trace::of(REFUSED)?;
+    let refused = |page_size: u64, size: u64, reason| {
+        let ask = Ask::unmap(0x10000, 2 * PAGE).argsz(48).flags(DIRTY);
+        let bytes = ask.bytes().u64(page_size).u64(size).u64(bits.addr());
+        ask.is(Errno::EINVAL, reason)
+            .check_with(&container, &trace, bytes)
+    };
+    refused(0, 8, "no such bitmap of dirty pages")?;
+    refused(PAGE, 0, "no such bitmap of dirty pages")?;
+    refused(PAGE, 8, "no track is kept of dirty pages")?;
+    dirty::start(&container)?;
+    refused(2 * PAGE, 8, "dirty pages have another size")
+}
+
+fn line_about_full_container() -> Result<()> {
+    let limit = Parameter::set("dma_entry_limit", "2")?;
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    drop(limit);
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    container.map(0, &memory, MapFlags::Read)?;
+    container.map(PAGE, &memory, MapFlags::Read)?;
+    let pid = format!("({}): too many mappings", nix::unistd::gettid());
+    let numbers = "1 more needed, 2 in the container, limit 2";
+    let parts = [
+        "vfio_iommu_type1: ",
+        &pid,
+        numbers,
+        "raise the module's parameter dma_entry_limit",
+    ];
+    let trace = Trace::of(REFUSED)?;
+    let page = Ask::map(memory.addr()).range(0x2000, PAGE);
+    says(&parts, || {
+        page.is(Errno::ENOSPC, "too many mappings")
+            .check(&container, &trace)
+    })
+}
+
+fn line_about_locked_memory() -> Result<()> {
+    let trace = Trace::of(REFUSED)?;
+    let parts = [
+        "RLIMIT_MEMLOCK exceeded: ",
+        " 0 KiB locked, limit 32 KiB",
+        "raise the limit or grant CAP_IPC_LOCK",
+    ];
+    says(&parts, || {
+        let mut helper = Helper::spawn(&["memlock", "8"], &[])?;
+        assert_eq!(helper.line()?, "ENOMEM");
+        let lines = trace.take()?;
+        assert!(lines.contains("error=-12 "), "{lines}");
+        assert!(lines.contains("reason=\"over RLIMIT_MEMLOCK\""), "{lines}");
+        for _ in 0..11 {
+            helper.line()?;
+        }
+        helper.finish()
+    })
+}
+
+/// What debugfs says about the containers of this process.
+fn own_containers() -> Result<String> {
+    let path = "/sys/kernel/debug/vfio_iommu_type1/containers";
+    let text = fs::read_to_string(path).context(path)?;
+    let pid = format!("({})\n", process::id());
+    Ok(text
+        .split("container of ")
+        .filter(|container| {
+            container
+                .lines()
+                .next()
+                .is_some_and(|line| format!("{line}\n").ends_with(&pid))
+        })
+        .collect())
+}
+
+fn debugfs() -> Result<()> {
+    assert_eq!(own_containers()?, "");
+    let (container, first) = attached(EDU, Iommu::Type1v2)?;
+    let second = group(NVME)?;
+    second.set_container(&container)?;
+    let memory = Memory::anonymous(8 * PAGE_SIZE)?;
+    container.map(0x10000, &memory, MapFlags::Read)?;
+    container.map_part(0x40000, &memory, 0, PAGE_SIZE, MapFlags::Read)?;
+    container.unmap(0x40000, PAGE)?;
+    let text = own_containers()?;
+    let groups = [pci::group_of(EDU)?, pci::group_of(NVME)?];
+    for part in [
+        format!("groups: {} {}\n", groups[0], groups[1]),
+        "mappings: 1, 0 of them being changed, limit 65535\n".into(),
+        "mapped: 32 KiB, charged: 32 KiB, pinned by drivers: 0 KiB\n".into(),
+        format!(
+            "({}): 32 KiB locked in all, no limit (CAP_IPC_LOCK)\n",
+            process::id()
+        ),
+        "map: 2 requests, ".into(),
+        "unmap: 1 requests, ".into(),
+        "groups: 2 requests, ".into(),
+    ] {
+        ensure!(text.contains(&part), "no {part} in:\n{text}");
+    }
+    drop((first, second));
+    drop(container);
+    assert_eq!(own_containers()?, "");
+    Ok(())
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tracepoints, in an instance of tracefs of our own.
+
+use anyhow::{
+    Context,
+    Result, //
+};
+use std::fs;
+
+const INSTANCE: &str = "/sys/kernel/tracing/instances/guest-tests";
+
+/// One tracepoint that is being recorded, until this is dropped.
+#[derive(Debug)]
+pub struct Trace(());
+
+impl Trace {
+    /// Records `event`, as in `system/name`.
+    pub fn of(event: &str) -> Result<Self> {
+        fs::create_dir(INSTANCE).context(INSTANCE)?;
+        let trace = Self(());
+        let switch = format!("{INSTANCE}/events/{event}/enable");
+        fs::write(&switch, "1").context(switch)?;
+        Ok(trace)
+    }
+
+    /// Returns what was recorded since the last call, a line each, without the comments.
+    pub fn take(&self) -> Result<String> {
+        let path = format!("{INSTANCE}/trace");
+        let text = fs::read_to_string(&path)?;
+        fs::write(&path, "")?;
+        let lines = text.split_inclusive('\n');
+        Ok(lines.filter(|line| !line.starts_with('#')).collect())
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(INSTANCE);
+    }
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `vfio_iommu_type1/containers` in debugfs: what is mapped in each container, for people.
+
+use core::ops::Deref;
+
+use kernel::{
+    debugfs::{
+        self,
+        Dir,
+        Writer, //
+    },
+    fmt,
+    page::PAGE_SHIFT,
+    prelude::*,
+    sync::Arc, //
+};
+
+use iommu_group::ranges::Range;
+
+use crate::{
+    abi::globals::CONTAINERS,
+    container::{
+        Container,
+        State, //
+    },
+    maps::Body, //
+};
+
+/// A container as long as its program uses it, which is how long the file shows it.
+pub(crate) struct Listed(Arc<Container>);
+
+impl Listed {
+    /// A container without groups, of the second version of the interface if `v2`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(v2: bool) -> Result<Arc<Self>> {
+        let container = Container::new(v2)?;
+        CONTAINERS
+            .lock()
+            .push(container.clone(), GFP_KERNEL_ACCOUNT)?;
+        Ok(Arc::new(Self(container), GFP_KERNEL_ACCOUNT)?)
+    }
+}
+
+impl Deref for Listed {
+    type Target = Container;
+
+    fn deref(&self) -> &Container {
+        &self.0
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        CONTAINERS
+            .lock()
+            .retain(|container| !Arc::ptr_eq(container, &self.0));
+    }
+}
+
+/// The file.
+pub(crate) type File = debugfs::File<Contents>;
+
+/// What the file shows.
+pub(crate) struct Contents;
+
+/// Shows the file while the result lives.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn show() -> Result<Pin<KBox<File>>> {
+    let folder = Dir::new(c"vfio_iommu_type1");
+    KBox::pin_init(folder.read_only_file(c"containers", Contents), GFP_KERNEL)
+}
+
+impl Writer for Contents {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for container in CONTAINERS.lock().iter() {
+            show_container(f, container)?;
+        }
+        Ok(())
+    }
+}
+
+fn show_container(f: &mut fmt::Formatter<'_>, container: &Container) -> fmt::Result {
+    let totals = Totals::of(container);
+    f.write_fmt(fmt!("container of {}\n", container.opener))?;
+    show_groups(f, &container.lock())?;
+    f.write_fmt(fmt!(
+        "  mappings: {}, {} of them being changed, limit {}\n",
+        totals.maps,
+        totals.away,
+        container.lock().limit
+    ))?;
+    f.write_fmt(fmt!(
+        "  mapped: {} KiB, charged: {} KiB, pinned by drivers: {} KiB\n",
+        totals.mapped >> 10,
+        kib(totals.charged),
+        kib(totals.pinned)
+    ))?;
+    if let Some(owner) = container.lock().last_owner() {
+        f.write_fmt(fmt!("  last to map: {owner}\n"))?;
+    }
+    f.write_fmt(fmt!(
+        "  map: {}; unmap: {}; groups: {}\n",
+        container.spent.map,
+        container.spent.unmap,
+        container.spent.groups
+    ))
+}
+
+/// The groups by domain.
+fn show_groups(f: &mut fmt::Formatter<'_>, state: &State) -> fmt::Result {
+    for domain in state.domains.iter() {
+        let sizes = domain.domain.page_sizes();
+        f.write_fmt(fmt!("  IOMMU with page sizes {sizes:#x}, groups:"))?;
+        for member in domain.groups.iter() {
+            f.write_fmt(fmt!(" {}", member.attachment.group().id()))?;
+        }
+        f.write_str("\n")?;
+    }
+    if !state.emulated.is_empty() {
+        f.write_str("  no IOMMU, groups:")?;
+        for group in state.emulated.iter() {
+            f.write_fmt(fmt!(" {}", group.id()))?;
+        }
+        f.write_str("\n")?;
+    }
+    Ok(())
+}
+
+/// The size of `pages`.
+fn kib(pages: usize) -> usize {
+    pages << (PAGE_SHIFT - 10)
+}
+
+/// Sums over the maps of a container.
+#[derive(Default)]
+struct Totals {
+    maps: usize,
+    /// How many somebody works on, whose pages aren't counted here.
+    away: usize,
+    /// In bytes.
+    mapped: u64,
+    /// In pages.
+    charged: usize,
+    /// In pages.
+    pinned: usize,
+}
+
+impl Totals {
+    /// How many maps are looked at without letting others have the container's lock.
+    const AT_A_TIME: usize = 1024;
+
+    fn of(container: &Container) -> Self {
+        let mut totals = Self::default();
+        let mut left = Some(Range::ALL);
+        while let Some(range) = left.take() {
+            let end = totals.maps + Self::AT_A_TIME;
+            container.lock().maps.for_each_in(range, |found, map| {
+                totals.add(map.body());
+                if totals.maps < end {
+                    return true;
+                }
+                left = found
+                    .last
+                    .checked_add(1)
+                    .map(|start| Range { start, ..range });
+                false
+            });
+        }
+        totals
+    }
+
+    fn add(&mut self, body: Option<&Body>) {
+        self.maps += 1;
+        let Some(body) = body else {
+            self.away += 1;
+            return;
+        };
+        self.mapped += body.mapping.bytes();
+        self.charged += body.charge.pages();
+        self.pinned += body.pins().map_or(0, |pins| pins.count());
+    }
+}
