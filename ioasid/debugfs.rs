@@ -108,10 +108,10 @@ impl Writer for IdsFile {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "id set allocator state references spid")?;
         let mut from = 0;
-        while let Some((id, line)) = system().next_id(from, |id, entry| {
-            let life = &entry.life;
-            let fixed = (entry.set, entry.origin);
-            (id, (fixed, life.state(), life.references(), entry.spid()))
+        while let Some((id, line)) = system().next_id(from, |id, found| {
+            let life = found.life;
+            let fixed = (found.set(), found.origin());
+            (id, (fixed, life.state(), life.references(), found.spid()))
         }) {
             let ((set, origin), state, references, spid) = line;
             write!(f, "{id} {set} {origin} {} {references} ", state.name())?;

@@ -2,54 +2,154 @@
 
 //! What is known of one id.
 
-use kernel::sync::atomic::{
-    Atomic,
-    Relaxed, //
+use core::ops::Deref;
+
+use kernel::{
+    prelude::*,
+    sync::atomic::Atomic, //
+};
+
+use kernel_ext::read_once::{
+    read_once,
+    write_once, //
 };
 
 use crate::{
-    life::Life,
+    life::{
+        Life,
+        Living, //
+    },
     notify::Subject,
     range::INVALID,
     source::Origin, //
 };
 
-/// What is known of one id. Readers see it until a grace period after it has left the space.
+/// What is known of one id. It stays in its place when the id is reused, for the next one who has it.
 pub(crate) struct Entry {
-    pub(crate) life: Life,
-    /// The number of its set.
-    pub(crate) set: u32,
-    /// Where it comes from, and goes back to.
-    pub(crate) origin: Origin,
-    /// What its set calls it, or [`INVALID`].
-    pub(crate) spid: Atomic<u32>,
+    life: Life,
     /// A word of who allocated it.
     pub(crate) data: Atomic<usize>,
+    set: Atomic<u32>,
+    origin: Atomic<Origin>,
+    spid: Atomic<u32>,
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        Self {
+            life: Life::new(),
+            data: Atomic::new(0),
+            set: Atomic::new(0),
+            origin: Atomic::new(0),
+            spid: Atomic::new(INVALID),
+        }
+    }
 }
 
 impl Entry {
-    pub(crate) fn new(set: u32, origin: Origin, data: usize) -> Self {
-        Self {
-            life: Life::new(),
-            set,
-            origin,
-            spid: Atomic::new(INVALID),
-            data: Atomic::new(data),
+    /// Begins the life of the id in a set. Nobody has it.
+    #[inline]
+    pub(crate) fn begin(&self, set: u32, origin: Origin, data: usize) {
+        write_once(&self.data, data);
+        write_once(&self.set, set);
+        write_once(&self.origin, origin);
+        write_once(&self.spid, INVALID);
+        self.life.begin();
+    }
+
+    /// The id, if somebody has it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if nobody does; `EACCES` if it is not in `set`.
+    #[inline]
+    pub(crate) fn look(&self, set: Option<u32>) -> Result<Found<'_>> {
+        let life = self.life.look().ok_or(ENOENT)?;
+        if set.is_some_and(|set| set != self.set()) {
+            return Err(EACCES);
         }
+        Ok(Found { entry: self, life })
+    }
+
+    /// The number of its set.
+    #[inline]
+    pub(crate) fn set(&self) -> u32 {
+        read_once(&self.set)
+    }
+
+    /// Where it comes from, and goes back to.
+    #[inline]
+    pub(crate) fn origin(&self) -> Origin {
+        read_once(&self.origin)
     }
 
     /// What its set calls it.
+    #[inline]
     pub(crate) fn spid(&self) -> Option<u32> {
-        Some(self.spid.load(Relaxed)).filter(|&spid| spid != INVALID)
+        Some(read_once(&self.spid)).filter(|&spid| spid != INVALID)
     }
 
-    /// What listeners are told about it.
+    /// Changes what its set calls it.
+    pub(crate) fn set_spid(&self, spid: Option<u32>) {
+        write_once(&self.spid, spid.unwrap_or(INVALID));
+    }
+}
+
+/// What is to be given back when an id's last reference is gone.
+#[derive(Clone, Copy)]
+pub(crate) struct Remains {
+    pub(crate) set: u32,
+    pub(crate) origin: Origin,
+    pub(crate) spid: Option<u32>,
+}
+
+/// An id that somebody has, as it was found.
+///
+/// Who has no reference may see here what the next one who has the id has written; [`Living::goes_on`]
+/// tells.
+pub(crate) struct Found<'e> {
+    entry: &'e Entry,
+    pub(crate) life: Living<'e>,
+}
+
+impl Deref for Found<'_> {
+    type Target = Entry;
+
+    #[inline]
+    fn deref(&self) -> &Entry {
+        self.entry
+    }
+}
+
+impl Found<'_> {
+    /// Its private data.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if the id was freed meanwhile.
+    #[inline]
+    pub(crate) fn data(&self) -> Result<usize> {
+        let data = read_once(&self.data);
+        self.life.goes_on().then_some(data).ok_or(ENOENT)
+    }
+
+    /// What is to be given back, for who has just dropped the last reference.
+    #[inline]
+    pub(crate) fn remains(&self) -> Remains {
+        Remains {
+            set: self.set(),
+            origin: self.origin(),
+            spid: self.spid(),
+        }
+    }
+
+    /// What listeners are told about it. The caller has a reference.
     pub(crate) fn subject(&self, id: u32) -> Subject {
         Subject {
             id,
             spid: self.spid(),
-            set: self.set,
-            data: self.data.load(Relaxed),
+            set: self.set(),
+            data: read_once(&self.data),
         }
     }
 }

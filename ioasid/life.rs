@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The life of one id, in one word.
+//! The lives of one id after the other, in one word.
 //!
 //! An id is born idle, with one reference: that of who allocated it. It is *active* while it is bound
 //! to something. It is freed once, by its owner or by whoever drops the last reference; from then on
@@ -8,12 +8,21 @@
 
 use kernel::{
     prelude::*,
-    sync::atomic::{
-        Atomic,
-        Full,
-        Relaxed, //
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Full,
+            Release, //
+        },
+        barrier::{
+            smp_mb,
+            Read, //
+        },
     },
 };
+
+use kernel_ext::read_once::read_once;
 
 /// Set while the allocation belongs to a value: nothing but that frees the id.
 const OWNED: u32 = 1 << 29;
@@ -23,6 +32,10 @@ const BOUND: u32 = 1 << 30;
 const FREED: u32 = 1 << 31;
 /// The other bits count references.
 const REFERENCES: u32 = OWNED - 1;
+
+/// One more life of the same number; the bits from here on count them. A reader that was held up for
+/// 2^32 lives would take one for the other, but RCU complains of it long before.
+const LIFE: u64 = 1 << 32;
 
 /// What an id can be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,28 +81,76 @@ pub(crate) enum Freed {
     Last,
 }
 
-/// The references and the state of one id.
+/// The references and the state of an id, whoever has it.
 ///
 /// # Invariants
 ///
-/// Without a reference the id is freed, and nothing changes any more.
-pub(crate) struct Life(Atomic<u32>);
+/// Without a reference the lower half is 0, the upper half counts the next life already, and nothing
+/// but that one's begin changes the word.
+pub(crate) struct Life(Atomic<u64>);
 
 impl Life {
-    /// An idle id with one reference.
+    /// An id that nobody has.
     pub(crate) const fn new() -> Self {
-        Self(Atomic::new(1))
+        Self(Atomic::new(0))
     }
 
-    /// Changes the word to what `change` makes of it; returns what `change` returned beside.
+    /// Begins the life of an id that nobody has: idle, with one reference.
+    ///
+    /// Who sees that sees whatever was written before.
     #[inline]
-    fn update<R>(&self, change: impl Fn(u32) -> Result<(u32, R)>) -> Result<R> {
-        let mut old = self.0.load(Relaxed);
+    pub(crate) fn begin(&self) {
+        self.0.store(read_once(&self.0) | 1, Release);
+    }
+
+    /// The life that the id is in, if somebody has it.
+    #[inline]
+    pub(crate) fn look(&self) -> Option<Living<'_>> {
+        let seen = self.0.load(Acquire);
+        (seen as u32 != 0).then_some(Living {
+            word: &self.0,
+            seen,
+        })
+    }
+}
+
+/// One life of an id, as it was when somebody looked.
+///
+/// When it is over nothing of this has an effect and all fails with `ENOENT`, even if the number is in
+/// use again: there was a moment when it was not.
+#[derive(Clone, Copy)]
+pub(crate) struct Living<'l> {
+    word: &'l Atomic<u64>,
+    /// It has a reference.
+    seen: u64,
+}
+
+impl Living<'_> {
+    /// Whether what was read of the id since one looked belongs to this life.
+    #[inline]
+    pub(crate) fn goes_on(self) -> bool {
+        smp_mb(Read);
+        self.is_same(read_once(self.word))
+    }
+
+    fn is_same(self, word: u64) -> bool {
+        (word ^ self.seen) < LIFE
+    }
+
+    /// Changes the lower half to what `change` makes of it; returns what `change` returned beside.
+    #[inline]
+    fn update<R>(self, change: impl Fn(u32) -> Result<(u32, R)>) -> Result<R> {
+        let mut old = self.seen;
         loop {
-            let (new, result) = change(old)?;
-            match self.0.cmpxchg(old, new, Full) {
+            let (half, result) = change(old as u32)?;
+            let new = match half & REFERENCES {
+                0 => (old & !(LIFE - 1)).wrapping_add(LIFE),
+                _ => old & !(LIFE - 1) | u64::from(half),
+            };
+            match self.word.cmpxchg(old, new, Full) {
                 Ok(_) => return Ok(result),
-                Err(now) => old = now,
+                Err(now) if self.is_same(now) => old = now,
+                Err(_) => return Err(ENOENT),
             }
         }
     }
@@ -100,9 +161,8 @@ impl Life {
     ///
     /// `ENOENT` if the id is gone, `EBUSY` if it is freed, `EOVERFLOW` if there are 2^29 - 1 already.
     #[inline]
-    pub(crate) fn get(&self) -> Result {
+    pub(crate) fn get(self) -> Result {
         self.update(|word| match word & REFERENCES {
-            0 => Err(ENOENT),
             _ if word & FREED != 0 => Err(EBUSY),
             REFERENCES => Err(EOVERFLOW),
             _ => Ok((word + 1, ())),
@@ -110,13 +170,13 @@ impl Life {
     }
 
     /// Says that a value owns the allocation from now on.
-    pub(crate) fn own(&self) {
+    pub(crate) fn own(self) {
         // It can't fail: the allocation has a reference.
         let _ = self.update(|word| Ok((word | OWNED, ())));
     }
 
     /// Says that the allocation is not a value's any more.
-    pub(crate) fn disown(&self) {
+    pub(crate) fn disown(self) {
         let _ = self.update(|word| Ok((word & !OWNED, ())));
     }
 
@@ -125,9 +185,8 @@ impl Life {
     /// # Errors
     ///
     /// `ENOENT` if the id is gone; `EPERM` if a value owns the allocation.
-    pub(crate) fn free(&self) -> Result<bool> {
+    pub(crate) fn free(self) -> Result<bool> {
         self.update(|word| match word {
-            _ if word & REFERENCES == 0 => Err(ENOENT),
             _ if word & (FREED | OWNED) == OWNED => Err(EPERM),
             _ => Ok((word | FREED, word & FREED == 0)),
         })
@@ -138,9 +197,8 @@ impl Life {
     /// # Errors
     ///
     /// Those of [`free`](Self::free).
-    pub(crate) fn free_and_put(&self) -> Result<Freed> {
+    pub(crate) fn free_and_put(self) -> Result<Freed> {
         self.update(|word| match word & REFERENCES {
-            0 => Err(ENOENT),
             _ if word & (FREED | OWNED) == OWNED => Err(EPERM),
             _ if word & FREED != 0 => Ok((word, Freed::Before)),
             1 => Ok(((word | FREED) - 1, Freed::Last)),
@@ -153,9 +211,8 @@ impl Life {
     /// # Errors
     ///
     /// `ENOENT` if there is none; `EPERM` if the only one is that of a value.
-    pub(crate) fn put(&self) -> Result<Put> {
+    pub(crate) fn put(self) -> Result<Put> {
         self.update(|word| match word & REFERENCES {
-            0 => Err(ENOENT),
             1 if word & (FREED | OWNED) == OWNED => Err(EPERM),
             1 if word & FREED == 0 => Ok((word, Put::NotFreed)),
             1 => Ok((word - 1, Put::Last)),
@@ -168,9 +225,8 @@ impl Life {
     /// # Errors
     ///
     /// `EBUSY` if it is already, or is freed; `ENOENT` if it is gone.
-    pub(crate) fn bind(&self) -> Result {
+    pub(crate) fn bind(self) -> Result {
         self.update(|word| match word {
-            _ if word & REFERENCES == 0 => Err(ENOENT),
             _ if word & (BOUND | FREED) != 0 => Err(EBUSY),
             _ => Ok((word | BOUND, ())),
         })
@@ -181,26 +237,25 @@ impl Life {
     /// # Errors
     ///
     /// `EINVAL` if it was not in use; `ENOENT` if it is gone.
-    pub(crate) fn unbind(&self) -> Result {
+    pub(crate) fn unbind(self) -> Result {
         self.update(|word| match word {
-            _ if word & REFERENCES == 0 => Err(ENOENT),
             _ if word & BOUND == 0 => Err(EINVAL),
             _ => Ok((word & !BOUND, ())),
         })
     }
 
-    /// The state just now.
-    pub(crate) fn state(&self) -> State {
-        match self.0.load(Relaxed) {
+    /// The state when it was looked at.
+    pub(crate) fn state(self) -> State {
+        match self.seen as u32 {
             word if word & FREED != 0 => State::FreePending,
             word if word & BOUND != 0 => State::Active,
             _ => State::Idle,
         }
     }
 
-    /// How many references there are just now.
-    pub(crate) fn references(&self) -> u32 {
-        self.0.load(Relaxed) & REFERENCES
+    /// How many references there were when it was looked at.
+    pub(crate) fn references(self) -> u32 {
+        self.seen as u32 & REFERENCES
     }
 }
 
@@ -208,97 +263,151 @@ impl Life {
 mod tests {
     use super::*;
 
-    #[test]
-    fn one_reference_at_first() {
+    /// An id in its first life.
+    fn born() -> Life {
         let life = Life::new();
-        assert_eq!((life.references(), life.state()), (1, State::Idle));
+        life.begin();
+        life
     }
 
-    #[test]
-    fn freed_once() {
-        let life = Life::new();
-        assert_eq!(life.free(), Ok(true));
-        assert_eq!(life.free(), Ok(false));
-        assert_eq!(life.state(), State::FreePending);
-    }
-
-    #[test]
-    fn last_reference_ends_it() {
-        let life = Life::new();
-        assert_eq!(life.get(), Ok(()));
-        assert_eq!(life.free(), Ok(true));
-        assert_eq!(life.put(), Ok(Put::Held));
-        assert_eq!(life.put(), Ok(Put::Last));
-        for gone in [life.get(), life.bind(), life.unbind()] {
-            assert_eq!(gone, Err(ENOENT));
+    impl Life {
+        fn now(&self) -> Result<Living<'_>> {
+            self.look().ok_or(ENOENT)
         }
-        assert_eq!(life.free(), Err(ENOENT));
-        assert_eq!(life.put(), Err(ENOENT));
     }
 
     #[test]
-    fn freed_in_one_step() {
-        let life = Life::new();
-        assert_eq!(life.get(), Ok(()));
-        assert_eq!(life.free_and_put(), Ok(Freed::Held));
-        assert_eq!(life.free_and_put(), Ok(Freed::Before));
-        assert_eq!((life.references(), life.state()), (1, State::FreePending));
-        assert_eq!(life.put(), Ok(Put::Last));
-        assert_eq!(life.free_and_put(), Err(ENOENT));
-        let life = Life::new();
-        life.own();
-        assert_eq!(life.free_and_put(), Err(EPERM));
-        life.disown();
-        assert_eq!(life.free_and_put(), Ok(Freed::Last));
+    fn one_reference_at_first() -> Result {
+        let life = born();
+        assert_eq!(
+            (life.now()?.references(), life.now()?.state()),
+            (1, State::Idle)
+        );
+        Ok(())
     }
 
     #[test]
-    fn nobody_gets_a_freed_one() {
-        let life = Life::new();
-        assert_eq!(life.free(), Ok(true));
-        assert_eq!(life.get(), Err(EBUSY));
-        assert_eq!(life.bind(), Err(EBUSY));
+    fn freed_once() -> Result {
+        let life = born();
+        assert_eq!(life.now()?.free(), Ok(true));
+        assert_eq!(life.now()?.free(), Ok(false));
+        assert_eq!(life.now()?.state(), State::FreePending);
+        Ok(())
     }
 
     #[test]
-    fn last_reference_of_one_that_nobody_freed() {
-        let life = Life::new();
-        assert_eq!(life.put(), Ok(Put::NotFreed));
-        assert_eq!(life.references(), 1);
-        assert_eq!(life.free(), Ok(true));
-        assert_eq!(life.put(), Ok(Put::Last));
+    fn last_reference_ends_it() -> Result {
+        let life = born();
+        let first = life.now()?;
+        assert_eq!(first.get(), Ok(()));
+        assert_eq!(life.now()?.free(), Ok(true));
+        assert_eq!(life.now()?.put(), Ok(Put::Held));
+        assert!(first.goes_on());
+        assert_eq!(life.now()?.put(), Ok(Put::Last));
+        assert!(life.look().is_none());
+        // Who has seen the first life has no part in the second one.
+        for _ in 0..2 {
+            assert!(!first.goes_on());
+            assert_eq!((first.get(), first.bind()), (Err(ENOENT), Err(ENOENT)));
+            assert_eq!((first.free(), first.put()), (Err(ENOENT), Err(ENOENT)));
+            assert_eq!(first.free_and_put(), Err(ENOENT));
+            if life.look().is_none() {
+                life.begin();
+            }
+            assert_eq!(
+                (life.now()?.references(), life.now()?.state()),
+                (1, State::Idle)
+            );
+        }
+        Ok(())
     }
 
     #[test]
-    fn bound_and_unbound() {
-        let life = Life::new();
-        assert_eq!(life.unbind(), Err(EINVAL));
-        assert_eq!(life.bind(), Ok(()));
-        assert_eq!((life.bind(), life.state()), (Err(EBUSY), State::Active));
-        assert_eq!(life.free(), Ok(true));
-        assert_eq!(life.state(), State::FreePending);
-        assert_eq!(life.unbind(), Ok(()));
-        assert_eq!(life.unbind(), Err(EINVAL));
+    fn lives_are_counted_round() -> Result {
+        let life = Life(Atomic::new(!(LIFE - 1)));
+        life.begin();
+        let last = life.now()?;
+        assert_eq!(last.free_and_put(), Ok(Freed::Last));
+        life.begin();
+        assert!(!last.goes_on());
+        assert_eq!(life.now()?.references(), 1);
+        Ok(())
     }
 
     #[test]
-    fn what_a_value_owns() {
-        let life = Life::new();
-        life.own();
-        assert_eq!(life.free(), Err(EPERM));
-        assert_eq!(life.put(), Err(EPERM));
-        assert_eq!(life.get(), Ok(()));
-        assert_eq!(life.put(), Ok(Put::Held));
-        life.disown();
-        assert_eq!(life.free(), Ok(true));
-        assert_eq!(life.put(), Ok(Put::Last));
+    fn freed_in_one_step() -> Result {
+        let life = born();
+        assert_eq!(life.now()?.get(), Ok(()));
+        assert_eq!(life.now()?.free_and_put(), Ok(Freed::Held));
+        assert_eq!(life.now()?.free_and_put(), Ok(Freed::Before));
+        assert_eq!(
+            (life.now()?.references(), life.now()?.state()),
+            (1, State::FreePending)
+        );
+        assert_eq!(life.now()?.put(), Ok(Put::Last));
+        let life = born();
+        life.now()?.own();
+        assert_eq!(life.now()?.free_and_put(), Err(EPERM));
+        life.now()?.disown();
+        assert_eq!(life.now()?.free_and_put(), Ok(Freed::Last));
+        Ok(())
     }
 
     #[test]
-    fn too_many_references() {
-        let life = Life(Atomic::new(REFERENCES));
-        assert_eq!(life.get(), Err(EOVERFLOW));
-        assert_eq!(life.put(), Ok(Put::Held));
-        assert_eq!(life.get(), Ok(()));
+    fn nobody_gets_a_freed_one() -> Result {
+        let life = born();
+        assert_eq!(life.now()?.free(), Ok(true));
+        assert_eq!(life.now()?.get(), Err(EBUSY));
+        assert_eq!(life.now()?.bind(), Err(EBUSY));
+        Ok(())
+    }
+
+    #[test]
+    fn last_reference_of_one_that_nobody_freed() -> Result {
+        let life = born();
+        assert_eq!(life.now()?.put(), Ok(Put::NotFreed));
+        assert_eq!(life.now()?.references(), 1);
+        assert_eq!(life.now()?.free(), Ok(true));
+        assert_eq!(life.now()?.put(), Ok(Put::Last));
+        Ok(())
+    }
+
+    #[test]
+    fn bound_and_unbound() -> Result {
+        let life = born();
+        assert_eq!(life.now()?.unbind(), Err(EINVAL));
+        assert_eq!(life.now()?.bind(), Ok(()));
+        assert_eq!(
+            (life.now()?.bind(), life.now()?.state()),
+            (Err(EBUSY), State::Active)
+        );
+        assert_eq!(life.now()?.free(), Ok(true));
+        assert_eq!(life.now()?.state(), State::FreePending);
+        assert_eq!(life.now()?.unbind(), Ok(()));
+        assert_eq!(life.now()?.unbind(), Err(EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_value_owns() -> Result {
+        let life = born();
+        life.now()?.own();
+        assert_eq!(life.now()?.free(), Err(EPERM));
+        assert_eq!(life.now()?.put(), Err(EPERM));
+        assert_eq!(life.now()?.get(), Ok(()));
+        assert_eq!(life.now()?.put(), Ok(Put::Held));
+        life.now()?.disown();
+        assert_eq!(life.now()?.free(), Ok(true));
+        assert_eq!(life.now()?.put(), Ok(Put::Last));
+        Ok(())
+    }
+
+    #[test]
+    fn too_many_references() -> Result {
+        let life = Life(Atomic::new(REFERENCES.into()));
+        assert_eq!(life.now()?.get(), Err(EOVERFLOW));
+        assert_eq!(life.now()?.put(), Ok(Put::Held));
+        assert_eq!(life.now()?.get(), Ok(()));
+        Ok(())
     }
 }

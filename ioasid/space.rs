@@ -32,16 +32,22 @@ use kernel::{
 
 use kernel_ext::{
     gfp::Gfp,
-    id_map::{
-        IdMap,
-        Slab, //
+    id_map::IdMap,
+    id_table::{
+        self,
+        IdTable, //
     },
     iommu::pasid::GlobalPasids,
-    published::Reader, //
+    published::Reader,
+    read_once::read_once,
+    slab::Slab, //
 };
 
 use crate::{
-    entry::Entry,
+    entry::{
+        Entry,
+        Found, //
+    },
     life::State,
     notify::Listeners,
     range::INVALID,
@@ -63,19 +69,19 @@ use crate::{
 /// Memory for what spaces consist of.
 #[derive(Clone)]
 pub struct Memory {
-    ids: Arc<Slab<Entry>>,
+    ids: Arc<id_table::Memory<Entry>>,
     sets: Arc<Slab<SetState>>,
 }
 
 impl Memory {
-    /// Memory that shows up in `/proc/slabinfo` under two names. Sleeps.
+    /// Memory that shows up in `/proc/slabinfo` under three names. Sleeps.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            ids: Arc::new(Slab::new(c_str!("ioasid"))?, GFP_KERNEL)?,
+            ids: id_table::Memory::new(c_str!("ioasid_leaf"), c_str!("ioasid_node"))?,
             sets: Arc::new(Slab::new(c_str!("ioasid_set"))?, GFP_KERNEL)?,
         })
     }
@@ -92,7 +98,7 @@ impl Memory {
 pub struct Space {
     memory: Memory,
     #[pin]
-    ids: IdMap<Entry>,
+    ids: IdTable<Entry>,
     /// By number; [`ROOT`] stands for no set.
     #[pin]
     sets: IdMap<SetState>,
@@ -141,7 +147,7 @@ impl Space {
         let (ids, sets) = (memory.ids.clone(), memory.sets.clone());
         try_pin_init!(Self {
             memory,
-            ids <- IdMap::new(ids),
+            ids <- IdTable::new(ids),
             sets <- IdMap::new(sets),
             names <- new_spinlock_irq!((), "ioasid::Space::names"),
             listeners <- Roster::new(c_str!("ioasid::listeners"), static_lock_class!()),
@@ -171,14 +177,14 @@ impl Space {
             return Ok(());
         };
         for id in (self.floor..capacity).filter(|&id| !pasids.holds(id)) {
-            self.ids.reserve(id, Gfp::Kernel)?;
+            self.ids.insert(id, Gfp::Kernel, |_nobodys| ())?;
         }
         Ok(())
     }
 
     /// How many ids there are at most: the own ones are below.
     pub fn capacity(&self) -> u32 {
-        self.capacity.load(Relaxed)
+        read_once(&self.capacity)
     }
 
     /// Sets how many ids there are, once, as long as none of them is promised or allocated. Sleeps.
@@ -227,7 +233,7 @@ impl Space {
     ///
     /// `ENOENT` if there is no such id.
     pub fn state(&self, id: u32) -> Result<State> {
-        self.with_id(None, id, |entry| Ok(entry.life.state()))
+        self.with_id(None, id, |found| Ok(found.life.state()))
     }
 
     /// The lowest id of the own space.
@@ -260,7 +266,7 @@ impl Space {
     pub(crate) fn is_unused(&self) -> bool {
         let mut sets = 0;
         self.for_each_set(|_, _| sets += 1);
-        self.ids.is_empty() && sets == 0
+        self.next_id(0, |_, _| ()).is_none() && sets == 0
     }
 
     /// Complains about what was forgotten, before the space goes.
@@ -270,7 +276,7 @@ impl Space {
         }
     }
 
-    /// Calls `f` with what is known of an id.
+    /// Calls `f` with an id, as it is found.
     ///
     /// # Errors
     ///
@@ -280,14 +286,11 @@ impl Space {
         &self,
         set: Option<u32>,
         id: u32,
-        f: impl FnOnce(&Entry) -> Result<R>,
+        f: impl FnOnce(&Found<'_>) -> Result<R>,
     ) -> Result<R> {
         let guard = rcu::Guard::new();
         let entry = self.ids.get(id, &guard).ok_or(ENOENT)?;
-        if set.is_some_and(|set| set != entry.set) {
-            return Err(EACCES);
-        }
-        f(&entry)
+        f(&entry.look(set)?)
     }
 
     /// Calls `f` with what is known of a set.

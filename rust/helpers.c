@@ -230,7 +230,7 @@ void *kernel_ext_xa_erase_if(struct xarray *xa, unsigned long index, void *entry
 }
 EXPORT_SYMBOL_GPL(kernel_ext_xa_erase_if);
 
-/* xa_load() for callers that have the RCU read lock already. */
+/* xa_load() for callers that have the RCU read lock already, of an array without reserved entries. */
 void *kernel_ext_xa_load_rcu(struct xarray *xa, unsigned long index)
 {
 	XA_STATE(xas, xa, index);
@@ -238,8 +238,6 @@ void *kernel_ext_xa_load_rcu(struct xarray *xa, unsigned long index)
 
 	do {
 		entry = xas_load(&xas);
-		if (xa_is_zero(entry))
-			entry = NULL;
 	} while (xas_retry(&xas, entry));
 	return entry;
 }

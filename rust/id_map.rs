@@ -9,10 +9,6 @@
 
 use core::{
     marker::PhantomData,
-    mem::{
-        needs_drop,
-        size_of, //
-    },
     ops::Deref,
     pin::Pin,
     ptr::NonNull, //
@@ -30,92 +26,12 @@ use kernel::{
 
 use crate::{
     bindings,
-    gfp::Gfp, //
+    gfp::Gfp,
+    slab::{
+        self,
+        Slab, //
+    }, //
 };
-
-/// An object in a [`Slab`], with what the kernel needs to give it back after a grace period.
-#[repr(C)]
-struct Node<T> {
-    value: T,
-    rcu: Opaque<bindings::kvfree_rcu_head>,
-}
-
-/// Memory for objects of one type.
-///
-/// # Invariants
-///
-/// The pointer is a valid `struct kmem_cache` for objects of `Node<T>`.
-pub struct Slab<T>(NonNull<bindings::kmem_cache>, PhantomData<fn() -> T>);
-
-// SAFETY: Slab caches are made for use by everybody at once.
-unsafe impl<T> Send for Slab<T> {}
-// SAFETY: As above.
-unsafe impl<T> Sync for Slab<T> {}
-
-impl<T> Slab<T> {
-    /// How much memory an object takes, in bytes.
-    const OBJECT_SIZE: usize = size_of::<Node<T>>();
-
-    /// Creates a slab cache, which `/proc/slabinfo` shows as `name`. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub fn new(name: &'static CStr) -> Result<Self> {
-        let mut args = bindings::kmem_cache_args {
-            align: align_of::<Node<T>>() as u32,
-            ..pin_init::zeroed()
-        };
-        // SAFETY: The name and the arguments are valid.
-        let cache = unsafe {
-            bindings::__kmem_cache_create_args(
-                name.as_char_ptr(),
-                Self::OBJECT_SIZE as u32,
-                &mut args,
-                0,
-            )
-        };
-        // INVARIANT: It was just made, for this size and alignment.
-        Ok(Self(NonNull::new(cache).ok_or(ENOMEM)?, PhantomData))
-    }
-
-    /// An object of the slab.
-    fn alloc<E>(&self, init: impl PinInit<T, E>, gfp: Gfp) -> Result<NonNull<Node<T>>>
-    where
-        Error: From<E>,
-    {
-        // SAFETY: The cache is valid by the type invariant.
-        let node = unsafe { bindings::kmem_cache_alloc_noprof(self.0.as_ptr(), gfp.as_raw()) };
-        let node = NonNull::new(node.cast::<Node<T>>()).ok_or(ENOMEM)?;
-        // SAFETY: The memory is fresh, and never moves; the value is the node's first field.
-        match unsafe { init.__init(node.as_ptr().cast()) } {
-            Ok(()) => Ok(node),
-            Err(e) => {
-                // SAFETY: The object is from this cache, and nobody else knows it.
-                unsafe { self.free(node) };
-                Err(e.into())
-            }
-        }
-    }
-
-    /// Gives an object back at once.
-    ///
-    /// # Safety
-    ///
-    /// It is from this slab, and nobody refers to it.
-    unsafe fn free(&self, node: NonNull<Node<T>>) {
-        // SAFETY: By this function's contract.
-        unsafe { bindings::kmem_cache_free(self.0.as_ptr(), node.as_ptr().cast()) };
-    }
-}
-
-impl<T> Drop for Slab<T> {
-    fn drop(&mut self) {
-        // SAFETY: Valid by the type invariant. Maps keep their slab and are empty when they go; the
-        // kernel waits for what is yet to be given back after a grace period.
-        unsafe { bindings::kmem_cache_destroy(self.0.as_ptr()) };
-    }
-}
 
 /// A map from 32-bit numbers to objects, which also finds free numbers.
 ///
@@ -124,8 +40,8 @@ impl<T> Drop for Slab<T> {
 ///
 /// # Invariants
 ///
-/// Each entry is a zero entry (a number that is [reserved](IdMap::reserve)), or points at an
-/// initialised object of `slab` that is given back a grace period after it left the array at least.
+/// Each entry points at an initialised object of `slab`, which is given back a grace period after it
+/// left the array at least.
 #[pin_data(PinnedDrop)]
 pub struct IdMap<T> {
     #[pin]
@@ -141,7 +57,6 @@ unsafe impl<T: Send + Sync> Sync for IdMap<T> {}
 impl<T: Send + Sync + 'static> IdMap<T> {
     /// An empty map, whose objects come from `slab`.
     pub fn new(slab: Arc<Slab<T>>) -> impl PinInit<Self> {
-        const { assert!(!needs_drop::<T>(), "objects are given back as mere memory") };
         pin_init!(Self {
             // SAFETY: The array is pinned. INVARIANT: It is empty.
             xa <- Opaque::ffi_init(|xa| unsafe { bindings::kernel_ext_xa_init(xa) }),
@@ -180,7 +95,7 @@ impl<T: Send + Sync + 'static> IdMap<T> {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if the number is taken or reserved; `ENOMEM`; what `init` fails with.
+    /// `EBUSY` if the number is taken; `ENOMEM`; what `init` fails with.
     pub fn insert<E>(&self, id: u32, init: impl PinInit<T, E>, gfp: Gfp) -> Result
     where
         Error: From<E>,
@@ -199,27 +114,10 @@ impl<T: Send + Sync + 'static> IdMap<T> {
     }
 
     /// Gives the object back if it could not be entered.
-    fn entered(&self, ret: kernel::ffi::c_int, node: NonNull<Node<T>>) -> Result {
+    fn entered(&self, ret: kernel::ffi::c_int, node: NonNull<T>) -> Result {
         to_result(ret).inspect_err(|_| {
             // SAFETY: It is from this slab and did not come into the array.
             unsafe { self.slab.free(node) }
-        })
-    }
-
-    /// Takes a number out of use: it is never allocated, and never found.
-    ///
-    /// # Errors
-    ///
-    /// `EBUSY` if it is taken or reserved; `ENOMEM`.
-    pub fn reserve(&self, id: u32, gfp: Gfp) -> Result {
-        // SAFETY: The array is valid. INVARIANT: To insert null is to make a zero entry.
-        to_result(unsafe {
-            bindings::kernel_ext_xa_insert(
-                self.xa.get(),
-                id as usize,
-                core::ptr::null_mut(),
-                gfp.as_raw(),
-            )
         })
     }
 
@@ -256,7 +154,7 @@ impl<T: Send + Sync + 'static> IdMap<T> {
         NonNull::new(node.cast()).map(|node| Removed(node, PhantomData))
     }
 
-    /// Whether there is no object and no reserved number.
+    /// Whether there is no object.
     pub fn is_empty(&self) -> bool {
         // SAFETY: The array is valid.
         unsafe { bindings::kernel_ext_xa_empty(self.xa.get()) }
@@ -300,23 +198,20 @@ impl<T> PinnedDrop for IdMap<T> {
 /// # Invariants
 ///
 /// The object is initialised, in no array, and this is the only owner.
-pub struct Removed<'m, T>(NonNull<Node<T>>, PhantomData<&'m IdMap<T>>);
+pub struct Removed<'m, T>(NonNull<T>, PhantomData<&'m IdMap<T>>);
 
 impl<T> Deref for Removed<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
         // SAFETY: By the type invariant.
-        unsafe { &self.0.as_ref().value }
+        unsafe { self.0.as_ref() }
     }
 }
 
 impl<T> Drop for Removed<'_, T> {
     fn drop(&mut self) {
-        let node = self.0.as_ptr();
-        // SAFETY: By the type invariant the object is ours, so nobody else uses its head.
-        unsafe {
-            bindings::kvfree_call_rcu((&raw const (*node).rcu).cast_mut().cast(), node.cast())
-        };
+        // SAFETY: By the type invariant it is a slab's object, and only readers refer to it.
+        unsafe { slab::free_later(self.0) };
     }
 }

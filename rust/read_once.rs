@@ -1,15 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `READ_ONCE()` without a call of C.
+//! `READ_ONCE()` and `WRITE_ONCE()` without a call of C, for words where a call would matter.
 
-use kernel::sync::atomic::Atomic;
+use kernel::sync::atomic::{
+    Atomic,
+    AtomicType, //
+};
 
-/// The word as it is now; for what is read so often that a call would matter.
+/// The word as it is now.
 ///
 /// As with `READ_ONCE()`, what is reached by way of the word is read after it.
 #[inline]
-pub fn read_once(word: &Atomic<usize>) -> usize {
+pub fn read_once<T: AtomicType>(word: &Atomic<T>) -> T {
     // SAFETY: The word is valid and aligned, and all writes to it are atomic; a volatile read of an
     // aligned word is a single one.
     unsafe { word.as_ptr().read_volatile() }
+}
+
+/// Sets the word, in no order with other words.
+#[inline]
+pub fn write_once<T: AtomicType>(word: &Atomic<T>, value: T) {
+    // SAFETY: The word is valid and aligned, and all accesses to it are atomic; a volatile write to an
+    // aligned word is a single one.
+    unsafe { word.as_ptr().write_volatile(value) }
 }

@@ -13,15 +13,15 @@ use kernel::{
     },
 };
 
-use kernel_ext::{
-    gfp::Gfp,
-    read_once::read_once, //
-};
+use kernel_ext::gfp::Gfp;
 
 use super::Space;
 use crate::{
     abi::trace,
-    entry::Entry,
+    entry::{
+        Found,
+        Remains, //
+    },
     life::{
         Freed,
         Put, //
@@ -90,8 +90,9 @@ impl Space {
 
     fn enter_own(&self, set: u32, range: IdRange, data: usize, gfp: Gfp) -> Result<u32> {
         let range = range.within(self.floor, self.capacity()).ok_or(ENOSPC)?;
-        let entry = Entry::new(set, OWN, data);
-        self.ids.alloc(range.first(), range.last(), entry, gfp)
+        let (first, last) = (range.first(), range.last());
+        self.ids
+            .alloc(first, last, gfp, |entry| entry.begin(set, OWN, data))
     }
 
     /// Calls `f` with an id's private data, which stays what it is as long as `f` runs.
@@ -103,7 +104,7 @@ impl Space {
     /// `ENOENT` if there is no such id; `EACCES` if it is not in `set`.
     #[inline]
     pub fn find<R>(&self, set: Option<u32>, id: u32, f: impl FnOnce(usize) -> R) -> Result<R> {
-        self.with_id(set, id, |entry| Ok(f(read_once(&entry.data))))
+        self.with_id(set, id, |found| Ok(f(found.data()?)))
     }
 
     /// Takes a reference to an id.
@@ -113,7 +114,7 @@ impl Space {
     /// `ENOENT` if there is no such id; `EACCES` if it is not in `set`; `EBUSY` if it is freed;
     /// `EOVERFLOW` if there are too many.
     pub fn get(&self, set: Option<u32>, id: u32) -> Result<Reference<'_>> {
-        self.with_id(set, id, |entry| entry.life.get())?;
+        self.with_id(set, id, |found| found.life.get())?;
         Ok(Reference::from_count(self, id))
     }
 
@@ -125,11 +126,11 @@ impl Space {
     /// is that of a [`Pasid`].
     pub(crate) fn put(&self, set: Option<u32>, id: u32) -> Result<bool> {
         loop {
-            let put = |entry: &Entry| Ok((entry.life.put()?, entry.spid()));
+            let put = |found: &Found<'_>| Ok((found.life.put()?, found.remains()));
             match self.with_id(set, id, put)? {
                 (Put::Held, _) => return Ok(false),
-                (Put::Last, spid) => {
-                    self.reclaim(id, spid);
+                (Put::Last, remains) => {
+                    self.reclaim(id, remains);
                     return Ok(true);
                 }
                 (Put::NotFreed, _) => {
@@ -153,20 +154,20 @@ impl Space {
             }
             return Ok(());
         }
-        let free = |entry: &Entry| Ok((entry.life.free_and_put()?, entry.spid()));
-        let (freed, spid) = self.with_id(set, id, free)?;
+        let free = |found: &Found<'_>| Ok((found.life.free_and_put()?, found.remains()));
+        let (freed, remains) = self.with_id(set, id, free)?;
         if freed != Freed::Before {
             trace::free(id);
         }
         if freed == Freed::Last {
-            self.reclaim(id, spid);
+            self.reclaim(id, remains);
         }
         Ok(())
     }
 
     /// Notes that the id is freed and tells those who use it; false if that was done before.
     fn begin_free(&self, set: Option<u32>, id: u32) -> Result<bool> {
-        let first = self.with_id(set, id, |entry| entry.life.free())?;
+        let first = self.with_id(set, id, |found| found.life.free())?;
         if first {
             trace::free(id);
             // The caller has a reference.
@@ -177,17 +178,13 @@ impl Space {
         Ok(first)
     }
 
-    /// Gives the number back: the last reference is gone. Nobody can change the SPID any more.
-    fn reclaim(&self, id: u32, spid: Option<u32>) {
-        if spid.is_some() {
-            // It could only fail without an id.
-            let _ = self.detach_spid(id);
+    /// Gives the number back: the last reference is gone.
+    fn reclaim(&self, id: u32, remains: Remains) {
+        let Remains { set, origin, spid } = remains;
+        if let Some(spid) = spid {
+            self.forget_spid(id, set, spid);
         }
-        let Some(entry) = self.ids.remove(id) else {
-            return;
-        };
-        let (set, origin) = (entry.set, entry.origin);
-        drop(entry);
+        self.ids.remove(id);
         trace::reclaim(id);
         if origin == OWN {
             self.own.leave();
@@ -203,8 +200,8 @@ impl Space {
     ///
     /// `ENOENT` if there is no such id.
     pub fn set_data(&self, id: u32, data: usize) -> Result {
-        self.with_id(None, id, |entry| {
-            entry.data.store(data, Release);
+        self.with_id(None, id, |found| {
+            found.data.store(data, Release);
             Ok(())
         })?;
         rcu::synchronize_rcu();
@@ -217,8 +214,8 @@ impl Space {
     ///
     /// `ENOENT` if there is no such id; `EBUSY` if it has some.
     pub fn attach_data(&self, id: u32, data: usize) -> Result {
-        self.with_id(None, id, |entry| {
-            entry.data.cmpxchg(0, data, Full).map_err(|_| EBUSY)?;
+        self.with_id(None, id, |found| {
+            found.data.cmpxchg(0, data, Full).map_err(|_| EBUSY)?;
             Ok(())
         })
     }
@@ -249,9 +246,9 @@ impl Space {
     /// `EINVAL` for any other event, or if the id was not bound; `EBUSY` if it is bound already, or is
     /// freed; `ENOENT` if there is no such id.
     pub(crate) fn notify(&self, id: u32, event: Event, audience: Audience) -> Result {
-        self.with_id(None, id, |entry| match event {
-            Event::Bind => entry.life.bind(),
-            Event::Unbind => entry.life.unbind(),
+        self.with_id(None, id, |found| match event {
+            Event::Bind => found.life.bind(),
+            Event::Unbind => found.life.unbind(),
             Event::Alloc | Event::Free => Err(EINVAL),
         })?;
         self.tell_of(id, event, audience);
@@ -260,16 +257,16 @@ impl Space {
 
     /// A value owns the allocation from now on.
     pub(crate) fn own(&self, id: u32) {
-        let _ = self.with_id(None, id, |entry| {
-            entry.life.own();
+        let _ = self.with_id(None, id, |found| {
+            found.life.own();
             Ok(())
         });
     }
 
     /// The allocation is not a value's any more.
     pub(crate) fn disown(&self, id: u32) {
-        let _ = self.with_id(None, id, |entry| {
-            entry.life.disown();
+        let _ = self.with_id(None, id, |found| {
+            found.life.disown();
             Ok(())
         });
     }
@@ -280,19 +277,28 @@ impl Space {
 
     /// Tells an audience what happened to an id, outside of any lock and of RCU.
     fn tell_of(&self, id: u32, event: Event, audience: Audience) {
-        let subject: Result<(Subject, Token)> = self.with_id(None, id, |entry| {
-            let owner = self.with_set(entry.set, |set| Ok(set.token));
-            Ok((entry.subject(id), owner.unwrap_or(Token::None)))
+        let subject: Result<(Subject, Token)> = self.with_id(None, id, |found| {
+            let owner = self.with_set(found.set(), |set| Ok(set.token));
+            Ok((found.subject(id), owner.unwrap_or(Token::None)))
         });
         if let Ok((subject, owner)) = subject {
             self.listeners.tell(audience, event, owner, &subject);
         }
     }
 
-    /// The first id that is not below `from`, and what is known of it.
-    pub(crate) fn next_id<R>(&self, from: u32, f: impl FnOnce(u32, &Entry) -> R) -> Option<R> {
+    /// The first id that is not below `from`, as it is found.
+    pub(crate) fn next_id<R>(
+        &self,
+        mut from: u32,
+        f: impl FnOnce(u32, &Found<'_>) -> R,
+    ) -> Option<R> {
         let guard = rcu::Guard::new();
-        let (id, entry) = self.ids.next(from, &guard)?;
-        Some(f(id, &entry))
+        loop {
+            let (id, entry) = self.ids.next(from, &guard)?;
+            if let Ok(found) = entry.look(None) {
+                return Some(f(id, &found));
+            }
+            from = id + 1;
+        }
     }
 }

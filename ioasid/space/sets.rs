@@ -12,7 +12,6 @@ use kernel_ext::gfp::Gfp;
 use super::Space;
 use crate::{
     account::Left,
-    entry::Entry,
     set::{
         Quota,
         Set,
@@ -132,7 +131,7 @@ impl Space {
     pub(crate) fn for_each_in(&self, set: u32, mut f: impl FnMut(u32)) -> Result {
         self.with_set(set, |_| Ok(()))?;
         let mut from = 0;
-        while let Some((id, its_set)) = self.next_id(from, |id, entry: &Entry| (id, entry.set)) {
+        while let Some((id, its_set)) = self.next_id(from, |id, found| (id, found.set())) {
             if its_set == set {
                 f(id);
             }

@@ -23,7 +23,6 @@ use kernel_ext::{
 use super::Space;
 use crate::{
     abi::trace,
-    entry::Entry,
     range::IdRange,
     source::{
         departure,
@@ -171,7 +170,7 @@ impl Space {
         source.outstanding.add(1, Relaxed);
         let entered = self
             .ids
-            .insert(id, Entry::new(set, source.origin, data), gfp);
+            .insert(id, gfp, |entry| entry.begin(set, source.origin, data));
         entered
             .inspect_err(|_| source.outstanding.add(-1, Relaxed))
             .map_err(|e| {
@@ -187,7 +186,7 @@ impl Space {
     }
 
     fn is_from(&self, id: u32, origin: Origin) -> bool {
-        self.with_id(None, id, |entry| Ok(entry.origin == origin))
+        self.with_id(None, id, |found| Ok(found.origin() == origin))
             .unwrap_or(false)
     }
 

@@ -4,10 +4,7 @@
 
 use kernel::{
     prelude::*,
-    sync::{
-        atomic::Relaxed,
-        rcu, //
-    },
+    sync::rcu, //
 };
 
 use kernel_ext::gfp::Gfp;
@@ -32,13 +29,13 @@ impl Space {
         // As long as there is a reference the id and its set stay.
         let _reference = self.get(None, id)?;
         let _names = self.names.lock();
-        self.with_id(None, id, |entry| {
-            if entry.spid().is_some() {
+        self.with_id(None, id, |found| {
+            if found.spid().is_some() {
                 return Err(EBUSY);
             }
-            let entered = self.with_set(entry.set, |set| set.spids.insert(spid, id, Gfp::Atomic));
+            let entered = self.with_set(found.set(), |set| set.spids.insert(spid, id, Gfp::Atomic));
             entered.map_err(|e| if e == EBUSY { EINVAL } else { e })?;
-            entry.spid.store(spid, Relaxed);
+            found.set_spid(Some(spid));
             Ok(())
         })
     }
@@ -49,20 +46,31 @@ impl Space {
     ///
     /// `ENOENT` if there is no such id.
     pub fn detach_spid(&self, id: u32) -> Result {
-        self.with_id(None, id, |entry| {
-            if entry.spid().is_none() {
+        self.with_id(None, id, |found| {
+            if found.spid().is_none() {
                 return Ok(());
             }
             let _names = self.names.lock();
-            if let Some(spid) = entry.spid() {
-                entry.spid.store(INVALID, Relaxed);
-                self.with_set(entry.set, |set| {
-                    set.spids.remove(spid, id);
-                    Ok(())
-                })?;
+            if let Some(spid) = found.spid() {
+                found.set_spid(None);
+                self.remove_spid(id, found.set(), spid);
             }
             Ok(())
         })
+    }
+
+    /// Forgets what a set calls an id that nobody has any more.
+    pub(super) fn forget_spid(&self, id: u32, set: u32, spid: u32) {
+        let _names = self.names.lock();
+        self.remove_spid(id, set, spid);
+    }
+
+    fn remove_spid(&self, id: u32, set: u32, spid: u32) {
+        // There is a set as long as it has an id; else there are no names of it.
+        let _ = self.with_set(set, |set| {
+            set.spids.remove(spid, id);
+            Ok(())
+        });
     }
 
     /// Takes a reference to the id that a set calls `spid`.
@@ -73,7 +81,7 @@ impl Space {
     pub(crate) fn get_by_spid(&self, set: u32, spid: u32) -> Result<Reference<'_>> {
         let reference = self.get(Some(set), self.by_spid(set, spid)?)?;
         // The number may have been reused before the reference was there.
-        let spid_now = self.with_id(None, reference.id(), |entry| Ok(entry.spid()))?;
+        let spid_now = self.with_id(None, reference.id(), |found| Ok(found.spid()))?;
         if spid_now != Some(spid) {
             return Err(ENOENT);
         }

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Numbers that are handed out, each with a value that stays where it is.
+//!
+//! The values lie in the leaves of a tree. So to take a number is to find a place, not to allocate an
+//! object, and to look one up is to go down the tree, without a lock. What it costs is that a reader
+//! may find a number's next value in the place of the one that it wanted: values are made of atomics
+//! and have to say whom they are for.
+
+mod memory;
+mod node;
+mod tree;
+
+use kernel::{
+    prelude::*,
+    sync::{
+        new_spinlock_irq,
+        rcu,
+        Arc,
+        SpinLockIrq, //
+    },
+};
+
+use crate::gfp::Gfp;
+
+pub use memory::Memory;
+
+use tree::{
+    Change,
+    Tree, //
+};
+
+/// A table of 32-bit numbers, which are free or taken, and a value for each.
+///
+/// Lookups take no lock. Changes take a spinlock with interrupts disabled, so that all of this may be
+/// called from any context; memory is allocated without the lock, with what the caller allows. The
+/// time of a call grows with the number of bits of the numbers, and with nothing else.
+#[pin_data]
+pub struct IdTable<T> {
+    tree: Tree<T>,
+    /// Taken for changes of the tree. The first number of the last leaf that became empty: that one is
+    /// kept, so that to take and free the same number in turns does not need memory each time.
+    #[pin]
+    emptied: SpinLockIrq<Option<u32>>,
+}
+
+impl<T: Default + Send + Sync + 'static> IdTable<T> {
+    /// A table where all numbers are free.
+    pub fn new(memory: Arc<Memory<T>>) -> impl PinInit<Self> {
+        pin_init!(Self {
+            tree: Tree::new(memory),
+            emptied <- new_spinlock_irq!(None, "IdTable::emptied"),
+        })
+    }
+
+    /// Takes the lowest free number between `first` and `last`, and calls `fill` with its value.
+    ///
+    /// Who looks the number up may see the value while `fill` runs, and nobody can take or free
+    /// a number meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if no number is free; `ENOMEM`.
+    pub fn alloc(&self, first: u32, last: u32, gfp: Gfp, fill: impl FnOnce(&T)) -> Result<u32> {
+        self.take(gfp, fill, |change| {
+            let id = change.view().first_free(first);
+            id.filter(|&id| id <= last).ok_or(ENOSPC)
+        })
+    }
+
+    /// Takes the number `id` and calls `fill` with its value, as [`alloc`](Self::alloc) does.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if the number is taken; `ENOMEM`.
+    pub fn insert(&self, id: u32, gfp: Gfp, fill: impl FnOnce(&T)) -> Result {
+        let free = |change: &Change<'_, T>| change.view().first_free(id) == Some(id);
+        self.take(gfp, fill, |change| free(change).then_some(id).ok_or(EBUSY))?;
+        Ok(())
+    }
+
+    /// Takes the number which `choose` returns.
+    fn take(
+        &self,
+        gfp: Gfp,
+        fill: impl FnOnce(&T),
+        choose: impl Fn(&Change<'_, T>) -> Result<u32>,
+    ) -> Result<u32> {
+        let mut spare = None;
+        loop {
+            let locked = self.emptied.lock();
+            // SAFETY: The lock is held as long as this is used.
+            let change = unsafe { Change::new(&self.tree) };
+            let id = choose(&change)?;
+            let missing = match change.take(id, &mut spare) {
+                Ok(value) => {
+                    fill(value);
+                    return Ok(id);
+                }
+                Err(shift) => shift,
+            };
+            drop(locked);
+            spare = Some(
+                self.tree
+                    .memory
+                    .alloc(missing, gfp)
+                    .inspect_err(|_| self.prune(id))?,
+            );
+        }
+    }
+
+    /// Gives nodes back that were for `id`, which could not be taken.
+    fn prune(&self, id: u32) {
+        let _locked = self.emptied.lock();
+        // SAFETY: The lock is held as long as this is used.
+        unsafe { Change::new(&self.tree) }.prune(id);
+    }
+
+    /// Frees the number `id`, which has to be taken; it can be taken again at once.
+    pub fn remove(&self, id: u32) {
+        let mut emptied = self.emptied.lock();
+        // SAFETY: The lock is held as long as this is used.
+        let change = unsafe { Change::new(&self.tree) };
+        change.release(id, &mut emptied);
+    }
+
+    /// The value for the number `id`, if there is a place for it; nobody may ever have taken it.
+    #[inline]
+    pub fn get<'g>(&'g self, id: u32, _guard: &'g rcu::Guard) -> Option<&'g T> {
+        // SAFETY: The guard proves that RCU is locked.
+        unsafe { self.tree.view() }.slot(id)
+    }
+
+    /// The lowest number that is not below `from` and is taken, and its value.
+    pub fn next<'g>(&'g self, from: u32, _guard: &'g rcu::Guard) -> Option<(u32, &'g T)> {
+        // SAFETY: The guard proves that RCU is locked.
+        unsafe { self.tree.view() }.first_taken(from)
+    }
+}
+
+#[kunit_tests(kernel_ext_id_table)]
+mod tests {
+    use super::*;
+    use crate::read_once::{
+        read_once,
+        write_once, //
+    };
+    use kernel::sync::atomic::Atomic;
+
+    struct Value(Atomic<u32>);
+
+    impl Default for Value {
+        fn default() -> Self {
+            Self(Atomic::new(0))
+        }
+    }
+
+    type Table = Pin<KBox<IdTable<Value>>>;
+
+    fn table() -> Result<Table> {
+        let memory = Memory::new(c"kernel_ext_test_leaf", c"kernel_ext_test_node")?;
+        Ok(KBox::pin_init(IdTable::new(memory), GFP_KERNEL)?)
+    }
+
+    fn alloc(table: &Table, first: u32, last: u32) -> Result<u32> {
+        table.alloc(first, last, Gfp::Kernel, |_| ())
+    }
+
+    /// Takes a number and notes it in its value.
+    fn insert(table: &Table, id: u32) -> Result {
+        table.insert(id, Gfp::Atomic, |value| write_once(&value.0, id))
+    }
+
+    fn value(table: &Table, id: u32) -> Option<u32> {
+        Some(read_once(&table.get(id, &rcu::Guard::new())?.0))
+    }
+
+    fn next(table: &Table, from: u32) -> Option<u32> {
+        Some(table.next(from, &rcu::Guard::new())?.0)
+    }
+
+    #[test]
+    fn lowest_of_the_range_first() -> Result {
+        let table = table()?;
+        for expected in 60..70 {
+            assert_eq!(alloc(&table, 60, 69), Ok(expected));
+        }
+        assert_eq!(alloc(&table, 60, 69), Err(ENOSPC));
+        table.remove(66);
+        table.remove(63);
+        assert_eq!(alloc(&table, 64, 69), Ok(66));
+        assert_eq!(alloc(&table, 0, 69), Ok(0));
+        assert_eq!(alloc(&table, 60, 69), Ok(63));
+        Ok(())
+    }
+
+    #[test]
+    fn taken_once() -> Result {
+        let table = table()?;
+        assert_eq!(insert(&table, 70_000), Ok(()));
+        assert_eq!(insert(&table, 70_000), Err(EBUSY));
+        table.remove(70_000);
+        assert_eq!(insert(&table, 70_000), Ok(()));
+        Ok(())
+    }
+
+    #[test]
+    fn both_ends() -> Result {
+        let table = table()?;
+        assert_eq!(alloc(&table, u32::MAX, u32::MAX), Ok(u32::MAX));
+        assert_eq!(alloc(&table, u32::MAX, u32::MAX), Err(ENOSPC));
+        assert_eq!(alloc(&table, u32::MAX - 1, u32::MAX), Ok(u32::MAX - 1));
+        assert_eq!(alloc(&table, u32::MAX - 1, u32::MAX), Err(ENOSPC));
+        assert_eq!(alloc(&table, 0, u32::MAX), Ok(0));
+        assert_eq!(next(&table, 1), Some(u32::MAX - 1));
+        assert_eq!(next(&table, u32::MAX), Some(u32::MAX));
+        table.remove(u32::MAX);
+        assert_eq!(next(&table, u32::MAX), None);
+        Ok(())
+    }
+
+    #[test]
+    fn values_stay_when_the_tree_grows() -> Result {
+        let table = table()?;
+        // Each needs one more level than the last one.
+        let ids = [0, 64, 4096, 1 << 18, 1 << 24, 1 << 30, u32::MAX];
+        for (count, &id) in ids.iter().enumerate() {
+            assert_eq!(insert(&table, id), Ok(()));
+            for &id in &ids[..=count] {
+                assert_eq!(value(&table, id), Some(id));
+            }
+        }
+        let mut from = 0;
+        for &id in &ids {
+            assert_eq!(next(&table, from), Some(id));
+            from = id.saturating_add(1);
+        }
+        assert_eq!((value(&table, 63), value(&table, 128)), (Some(0), None));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_full_is_passed() -> Result {
+        let table = table()?;
+        // A full tree of two levels, which then becomes the first child of a higher root.
+        for expected in 0..4096 {
+            assert_eq!(alloc(&table, 0, u32::MAX), Ok(expected));
+        }
+        assert_eq!(alloc(&table, 0, 4095), Err(ENOSPC));
+        assert_eq!(alloc(&table, 7, u32::MAX), Ok(4096));
+        for id in [4095, 2048, 64, 63, 0] {
+            table.remove(id);
+            assert_eq!(alloc(&table, 0, u32::MAX), Ok(id));
+        }
+        table.remove(100);
+        assert_eq!(alloc(&table, 101, u32::MAX), Ok(4097));
+        Ok(())
+    }
+
+    #[test]
+    fn empty_leaves_are_given_back() -> Result {
+        let table = table()?;
+        for id in [0, 1 << 20, 2 << 20] {
+            insert(&table, id)?;
+        }
+        table.remove(1 << 20);
+        // The last one that became empty is kept.
+        assert_eq!(value(&table, 1 << 20), Some(1 << 20));
+        table.remove(2 << 20);
+        assert_eq!(value(&table, 1 << 20), None);
+        assert_eq!(value(&table, 2 << 20), Some(2 << 20));
+        // Unless it has numbers again.
+        insert(&table, (2 << 20) + 1)?;
+        table.remove(0);
+        assert_eq!(value(&table, 2 << 20), Some(2 << 20));
+        assert_eq!(next(&table, 0), Some((2 << 20) + 1));
+        Ok(())
+    }
+
+    #[test]
+    fn as_a_plain_list_does_it() -> Result {
+        /// Numbers in three corners of a tree, and how many of each.
+        const CORNERS: [u32; 3] = [0, (1 << 18) - 100, u32::MAX - 199];
+        const EACH: u32 = 200;
+        let table = table()?;
+        let mut taken = [[false; EACH as usize]; CORNERS.len()];
+        let mut state = 1u32;
+        let mut random = |end: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % end
+        };
+        for round in 0..100_000 {
+            let (corner, at) = (random(3) as usize, random(EACH));
+            let (base, taken) = (CORNERS[corner], &mut taken[corner]);
+            let (last, has) = (base + (EACH - 1), taken[at as usize]);
+            // It fills and empties in turns.
+            let frees = if round / 4_000 % 2 == 0 { 20 } else { 80 };
+            if random(100) < frees {
+                if has {
+                    table.remove(base + at);
+                    taken[at as usize] = false;
+                }
+            } else if random(2) == 0 {
+                let expected = if has { Err(EBUSY) } else { Ok(()) };
+                assert_eq!(insert(&table, base + at), expected);
+                taken[at as usize] = true;
+            } else {
+                let free = (at..EACH).find(|&at| !taken[at as usize]);
+                let expected = free.map(|at| base + at).ok_or(ENOSPC);
+                assert_eq!(alloc(&table, base + at, last), expected);
+                free.inspect(|&at| taken[at as usize] = true);
+            }
+            let first = (at..EACH)
+                .find(|&at| taken[at as usize])
+                .map(|at| base + at);
+            let found = next(&table, base + at);
+            assert_eq!(found.filter(|&id| id <= last), first);
+        }
+        Ok(())
+    }
+}
