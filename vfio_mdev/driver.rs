@@ -9,7 +9,8 @@ pub(crate) mod requests;
 
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::Arc,
+    uaccess::UserPtr, //
 };
 use kernel_ext::bindings;
 
@@ -154,6 +155,16 @@ pub trait Device: Send + Sync + Sized + 'static {
     ///
     /// What `VFIO_DEVICE_RESET` then fails with.
     fn reset(this: &Instance<Self>) -> Result;
+
+    /// A request of the driver's own, such as those of `<linux/vfio.h>` for graphics. `arg` is a number
+    /// or an address, as the request says. Returns what the program's `ioctl` then does.
+    ///
+    /// # Errors
+    ///
+    /// What the program's `ioctl` then fails with: `ENOTTY` for a request that there isn't.
+    fn ioctl(_this: &Instance<Self>, _cmd: u32, _arg: UserPtr) -> Result<isize> {
+        Err(ENOTTY)
+    }
 
     /// The device's first file was opened. From here on it reaches the program's memory.
     ///

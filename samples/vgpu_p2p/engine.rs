@@ -116,7 +116,7 @@ impl Command {
         match self {
             _ if !inside => Err(Status::Invalid),
             Self::Load => each_piece(device, operands, GuestAccess::Read),
-            Self::Store => each_piece(device, operands, GuestAccess::ReadWrite),
+            Self::Store => each_piece(device, operands, GuestAccess::Write),
             Self::CopyFromPeer => copy_from_peer(device, operands),
             Self::Unknown => Err(Status::Invalid),
         }
@@ -145,7 +145,7 @@ fn each_piece(
         let (memory, at) = (&device.memory, operands.offset() + done);
         match access {
             GuestAccess::Read => copy(memory, at, &pages, first, len),
-            GuestAccess::ReadWrite => copy(&pages, first, memory, at, len),
+            _ => copy(&pages, first, memory, at, len),
         }
         .map_err(|_| Status::Fault)?;
         done += len;

@@ -13,6 +13,7 @@ use core::{
     }, //
 };
 
+use iommu_group::ranges::Range;
 use kernel::{
     device::Device as BusDevice,
     error::{
@@ -221,8 +222,8 @@ impl<D: Device> Instance<D> {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the device isn't open; `EINVAL` for a bad address, `E2BIG` for more than 512 pages;
-    /// otherwise the backend's.
+    /// `ENODEV` if the device isn't open; `EINVAL` for a bad address, `EOVERFLOW` past the last one,
+    /// `E2BIG` for more than 512 pages; otherwise the backend's.
     pub fn pin(&self, iova: u64, count: usize, access: GuestAccess) -> Result<GuestPages> {
         let open = self.content().session.read();
         if !*open {
@@ -414,7 +415,7 @@ impl<D: Device> Ops<D> {
         // SAFETY: By this function's contract.
         let this = unsafe { Instance::<D>::from_raw(device) };
         match requests::ioctl(this, cmd, UserPtr::from_addr(arg)) {
-            Ok(()) => 0,
+            Ok(value) => value as c_long,
             Err(e) => e.to_errno() as c_long,
         }
     }
@@ -471,9 +472,10 @@ impl<D: Device> Ops<D> {
         D::unmapped(this, iova, size);
         // SAFETY: By this function's contract.
         unsafe {
-            this.content()
-                .pins
-                .revoke(&(iova..iova.saturating_add(size)))
+            this.content().pins.revoke(Range {
+                start: iova,
+                last: iova.saturating_add(size.saturating_sub(1)),
+            })
         };
     }
 }
@@ -500,7 +502,7 @@ impl<D: Device> Instance<D> {
     fn end_session(&self) {
         *self.content().session.write() = false;
         // SAFETY: Called while the core counts the device as open; nobody pins any more.
-        unsafe { self.content().pins.revoke(&(0..u64::MAX)) };
+        unsafe { self.content().pins.revoke(Range::ALL) };
         for vectors in &self.content().vectors {
             vectors.disable_all();
         }

@@ -5,8 +5,7 @@
 //! A driver may keep [`GuestPages`] for as long as it likes. They are unpinned at the latest when the
 //! program unmaps them or closes the device; from then on accesses fail.
 
-use core::ops::Range;
-
+use iommu_group::ranges::Range;
 use kernel::{
     ffi::{
         c_int,
@@ -38,6 +37,8 @@ pub const MAX_PAGES: usize = PAGE_SIZE / core::mem::size_of::<usize>();
 pub enum GuestAccess {
     /// It reads them.
     Read,
+    /// It writes them.
+    Write,
     /// It reads and writes them.
     ReadWrite,
 }
@@ -46,6 +47,7 @@ impl GuestAccess {
     fn as_raw(self) -> c_int {
         let prot = match self {
             Self::Read => bindings::IOMMU_READ,
+            Self::Write => bindings::IOMMU_WRITE,
             Self::ReadWrite => bindings::IOMMU_READ | bindings::IOMMU_WRITE,
         };
         prot as c_int
@@ -71,7 +73,7 @@ unsafe impl Sync for Pins {}
 /// Pages that were pinned at once.
 #[pin_data]
 struct PinnedRange {
-    iova: u64,
+    iovas: Range,
     count: usize,
     access: GuestAccess,
     /// `None` once they are unpinned. Held for the time of a copy.
@@ -88,12 +90,6 @@ struct Pages(KVec<*mut bindings::page>);
 
 // SAFETY: Pinned pages belong to no task.
 unsafe impl Send for Pages {}
-
-impl PinnedRange {
-    fn iovas(&self) -> Range<u64> {
-        self.iova..self.iova + (self.count * PAGE_SIZE) as u64
-    }
-}
 
 impl Pins {
     /// # Safety
@@ -118,7 +114,8 @@ impl Pins {
     /// # Errors
     ///
     /// `EINVAL` for an address that isn't page aligned or no pages, `E2BIG` for more than
-    /// [`MAX_PAGES`], `EFAULT` if not all can be pinned, and the backend's.
+    /// [`MAX_PAGES`], `EOVERFLOW` past the last address, `EFAULT` if not all can be pinned, and the
+    /// backend's.
     ///
     /// # Safety
     ///
@@ -135,11 +132,11 @@ impl Pins {
         if count > MAX_PAGES {
             return Err(E2BIG);
         }
-        iova.checked_add((count * PAGE_SIZE) as u64).ok_or(EINVAL)?;
+        let iovas = Range::of_size(iova, (count * PAGE_SIZE) as u64)?;
         let mut pages = KVec::from_elem(core::ptr::null_mut(), count, GFP_KERNEL)?;
         let pin = Arc::pin_init(
             pin_init!(PinnedRange {
-                iova,
+                iovas,
                 count,
                 access,
                 pages <- new_mutex!(None, "vfio_mdev::Pin::pages"),
@@ -180,11 +177,10 @@ impl Pins {
     /// # Safety
     ///
     /// The device is open.
-    pub(super) unsafe fn revoke(&self, iovas: &Range<u64>) {
+    pub(super) unsafe fn revoke(&self, iovas: Range) {
         let mut list = self.list.lock();
         list.retain(|pin| {
-            let own = pin.iovas();
-            let hit = own.start < iovas.end && iovas.start < own.end;
+            let hit = pin.iovas.overlaps(iovas);
             if hit {
                 // SAFETY: By this function's contract.
                 unsafe { self.unpin(pin) };
@@ -200,7 +196,7 @@ impl Pins {
         let pages = pin.pages.lock().take();
         if pages.is_some() {
             // SAFETY: By this function's contract.
-            unsafe { (self.calls.unpin)(self.device, pin.iova, pin.count as c_int) };
+            unsafe { (self.calls.unpin)(self.device, pin.iovas.start, pin.count as c_int) };
         }
     }
 }
@@ -221,14 +217,14 @@ impl GuestPages {
 
     /// The address of the first page in the program's address space for devices.
     pub fn iova(&self) -> u64 {
-        self.pin.iova
+        self.pin.iovas.start
     }
 
     /// Copies bytes out.
     ///
     /// # Errors
     ///
-    /// `EINVAL` beyond the end, `ENODEV` if the pages were unpinned.
+    /// `EACCES` if they were pinned to be written only, `EINVAL` beyond the end, `ENODEV` if the pages were unpinned.
     pub fn read(&self, offset: usize, to: &mut [u8]) -> Result {
         // SAFETY: The slice can be written.
         unsafe { self.get(offset, to.as_mut_ptr().cast(), to.len()) }
@@ -238,7 +234,7 @@ impl GuestPages {
     ///
     /// # Errors
     ///
-    /// `EACCES` if they were pinned to be read, `EINVAL` beyond the end, `ENODEV` if the pages were
+    /// `EACCES` if they were pinned to be read only, `EINVAL` beyond the end, `ENODEV` if the pages were
     /// unpinned.
     pub fn write(&self, offset: usize, from: &[u8]) -> Result {
         // SAFETY: The slice can be read.
@@ -287,6 +283,9 @@ unsafe impl Store for GuestPages {
     }
 
     unsafe fn get(&self, offset: usize, to: *mut c_void, len: usize) -> Result {
+        if self.pin.access == GuestAccess::Write {
+            return Err(EACCES);
+        }
         self.pieces(offset, len, |page, within, done, size| {
             // SAFETY: The page is pinned while the lock is held; `to` has room by contract.
             unsafe {
@@ -296,7 +295,7 @@ unsafe impl Store for GuestPages {
     }
 
     unsafe fn put(&self, offset: usize, from: *const c_void, len: usize) -> Result {
-        if self.pin.access != GuestAccess::ReadWrite {
+        if self.pin.access == GuestAccess::Read {
             return Err(EACCES);
         }
         self.pieces(offset, len, |page, within, done, size| {

@@ -47,14 +47,15 @@ const RESET: u32 = _IO(TYPE, 111);
 const GATHERED: usize = 256;
 
 /// Answers an ioctl of an open device.
-pub(crate) fn ioctl<D: Device>(this: &Instance<D>, cmd: u32, arg: UserPtr) -> Result {
+pub(crate) fn ioctl<D: Device>(this: &Instance<D>, cmd: u32, arg: UserPtr) -> Result<isize> {
     match cmd {
-        GET_INFO => get_info::<D>(arg),
-        GET_IRQ_INFO => get_irq_info(this, arg),
-        SET_IRQS => set_irqs(this, arg),
-        RESET => D::reset(this),
-        _ => Err(ENOTTY),
+        GET_INFO => get_info::<D>(arg)?,
+        GET_IRQ_INFO => get_irq_info(this, arg)?,
+        SET_IRQS => set_irqs(this, arg)?,
+        RESET => D::reset(this)?,
+        _ => return D::ioctl(this, cmd, arg),
     }
+    Ok(0)
 }
 
 /// `struct vfio_device_info`, up to the numbers: `argsz`, `flags`, `num_regions`, `num_irqs`.
