@@ -37,13 +37,14 @@ in_buildroot = set -e; \
 		WERROR=$(or $(WERROR),1) $(if $(V),V=$(V))
 kernel_out = build/$(KERNEL)
 
-.PHONY: modules clippy rustdoc rust-analyzer test-drivers kernel-samples ioasid-tests
+.PHONY: modules clippy rustdoc rust-analyzer test-drivers kernel-samples ioasid-tests mdev-tests
 ifneq ($(KERNEL),)
 clippy: kernel_out = build/clippy-$(KERNEL)
 test-drivers: kernel_out = build/tests-$(KERNEL)
 ioasid-tests: kernel_out = build/ioasid-tests-$(KERNEL)
+mdev-tests: kernel_out = build/mdev-tests-$(KERNEL)
 kernel-samples: kernel_out = build/samples-$(KERNEL)
-modules clippy rustdoc rust-analyzer test-drivers kernel-samples ioasid-tests:
+modules clippy rustdoc rust-analyzer test-drivers kernel-samples ioasid-tests mdev-tests:
 	@$(in_buildroot)
 else
 modules: check-kdir
@@ -55,6 +56,7 @@ clippy: kbuild_warnings = KRUSTFLAGS=-Dwarnings
 clippy: check-kdir
 	@mkdir -p $(OUT)
 	+@$(locked) $(kbuild) CLIPPY=1 modules
+	+@$(MAKE) --no-print-directory mdev-tests crates=$(OUT) OUT=$(OUT)/mdev-tests CLIPPY=1 WERROR=1
 
 # Users of ioasid in C. They need its symbols, so the modules of the same kernel come first.
 ioasid-tests: sources = $(CURDIR)/tools/testing/modules/ioasid
@@ -62,6 +64,13 @@ ioasid-tests: symbols = $(CURDIR)/$(OUT:build/ioasid-tests-%=build/%)/Module.sym
 ioasid-tests: check-kdir
 	@mkdir -p $(OUT)
 	+@$(locked) $(kbuild) KBUILD_EXTRA_SYMBOLS=$(symbols) modules
+
+# A driver in Rust for the guest tests, likewise on top of the modules of the same kernel.
+crates = $(OUT:build/mdev-tests-%=build/%)
+mdev-tests: sources = $(CURDIR)/tools/testing/modules/mdev_pin_test
+mdev-tests: check-kdir
+	@mkdir -p $(OUT)
+	+@$(locked) $(kbuild) CRATES=$(abspath $(crates)) KBUILD_EXTRA_SYMBOLS=$(abspath $(crates))/Module.symvers modules
 
 # Drivers in C for the guest tests, against the kernel's own headers.
 test-drivers: sources = $(CURDIR)/tools/testing/modules
@@ -129,7 +138,8 @@ modules_uninstall:
 # --- Formatting ----------------------------------------------------------------------------
 
 # The crates of the kernel modules; the programs have another edition, which cargo knows.
-kernel_rust_files = $(shell find * \( -path build -o -path tools -o -path samples/user \) -prune -o -name '*.rs' -print)
+kernel_rust_files = $(shell find * \( -path build -o -path tools -o -path samples/user \) -prune -o -name '*.rs' -print) \
+	$(shell find tools/testing/modules -name '*.rs')
 
 .PHONY: rustfmt rustfmtcheck
 rustfmt:
@@ -170,6 +180,7 @@ Building:
   debug-modules      the same for the kernel that checks itself, into build/debug
   test-drivers       with KERNEL=: drivers in C which the guest tests use, into build/tests-KERNEL
   kernel-samples     with KERNEL=: the kernel's own samples of mediated devices, into build/samples-KERNEL
+  mdev-tests         with KERNEL=: a driver in Rust which the guest tests use, on top of its modules, into build/mdev-tests-KERNEL
   ioasid-tests       with KERNEL=: users of ioasid in C, on top of its modules, into build/ioasid-tests-KERNEL
   modules_install    installs what is in OUT into $(INSTALL_MOD_DIR)/ of its kernel's modules, which depmod prefers
   modules_uninstall  takes them away, which gives the kernel's own back

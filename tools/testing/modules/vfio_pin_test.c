@@ -20,7 +20,7 @@ struct pin_test_device {
 	struct mutex lock;		/* guards pages */
 	struct xarray pages;		/* by page frame number of the iova */
 	atomic_t unmaps;
-	bool misbehave;
+	unsigned long misbehaviour;	/* PIN_TEST_KEEP and others */
 };
 
 static struct pin_test_device *to_pin_test(struct vfio_device *vdev)
@@ -57,9 +57,30 @@ static void unpin_range(struct pin_test_device *dev, u64 iova, u64 length)
 	mutex_unlock(&dev->lock);
 }
 
+static bool misbehaves(struct pin_test_device *dev, unsigned long how)
+{
+	return READ_ONCE(dev->misbehaviour) & how;
+}
+
 static void pin_test_close(struct vfio_device *vdev)
 {
-	unpin_range(to_pin_test(vdev), 0, U64_MAX);
+	struct pin_test_device *dev = to_pin_test(vdev);
+
+	if (misbehaves(dev, PIN_TEST_KEEP_CLOSED))
+		xa_destroy(&dev->pages);
+	else
+		unpin_range(dev, 0, U64_MAX);
+	WRITE_ONCE(dev->misbehaviour, 0);
+}
+
+static void pin_again(struct pin_test_device *dev, u64 iova)
+{
+	struct page *page;
+
+	mutex_lock(&dev->lock);
+	if (vfio_pin_pages(&dev->vdev, iova, 1, IOMMU_READ, &page) == 1)
+		xa_store(&dev->pages, iova >> PAGE_SHIFT, page, GFP_KERNEL);
+	mutex_unlock(&dev->lock);
 }
 
 static void pin_test_dma_unmap(struct vfio_device *vdev, u64 iova, u64 length)
@@ -67,8 +88,11 @@ static void pin_test_dma_unmap(struct vfio_device *vdev, u64 iova, u64 length)
 	struct pin_test_device *dev = to_pin_test(vdev);
 
 	atomic_inc(&dev->unmaps);
-	if (!READ_ONCE(dev->misbehave))
-		unpin_range(dev, iova, length);
+	if (misbehaves(dev, PIN_TEST_KEEP))
+		return;
+	unpin_range(dev, iova, length);
+	if (misbehaves(dev, PIN_TEST_PIN_AGAIN))
+		pin_again(dev, iova);
 }
 
 /* One reference a page is kept, however often it was pinned. */
@@ -213,7 +237,7 @@ static long pin_test_ioctl(struct vfio_device *vdev, unsigned int cmd, unsigned 
 
 	switch (cmd) {
 	case PIN_TEST_MISBEHAVE:
-		WRITE_ONCE(dev->misbehave, user);
+		WRITE_ONCE(dev->misbehaviour, user);
 		return 0;
 	case PIN_TEST_PINNED:
 		return count_pinned(dev);

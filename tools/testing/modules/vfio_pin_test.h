@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the guest tests ask of vfio_pin_test, by ioctl on the device's file. */
+/*
+ * What the guest tests ask of vfio_pin_test, by ioctl on the device's file. Programs and the driver in
+ * Rust have the same in mdev_pin_test/interface.rs.
+ */
 #ifndef VFIO_PIN_TEST_H
 #define VFIO_PIN_TEST_H
 
@@ -21,8 +24,12 @@ struct pin_test {
 /* vfio_dma_rw() */
 #define PIN_TEST_READ		_IO('P', 3)
 #define PIN_TEST_WRITE		_IO('P', 4)
-/* The argument, not a structure: 1 makes the driver keep pages when it is told to give them up. */
+/* The argument is no structure: what to do wrong until the device is closed. */
 #define PIN_TEST_MISBEHAVE	_IO('P', 5)
+/* Keep pages when told to give them up; pin one again meanwhile; don't unpin on close. */
+#define PIN_TEST_KEEP		1
+#define PIN_TEST_PIN_AGAIN	2
+#define PIN_TEST_KEEP_CLOSED	4
 /* Returns how many pages are pinned. */
 #define PIN_TEST_PINNED		_IO('P', 6)
 /* Returns how often the driver was told to give up pages. */

@@ -27,7 +27,9 @@ def guest(name, *options, kernel="stock"):
     """The guest programs' tests on a kernel, with some choice of modules."""
     command = ["tools/testing/guest/run", "--no-build", "--kernel", kernel, *options]
     modules = (f"build-{kernel}",) if "rust" in options else ()
-    if {"exports", "mdev", "pinning"} & {*options}:
+    if "--driver" in options:
+        modules += (f"mdev-tests-{kernel}",)
+    elif {"exports", "mdev", "pinning"} & {*options}:
         modules += (f"drivers-{kernel}",)
     if "mdev" in options and kernel == "stock":
         modules += ("samples-stock",)
@@ -119,6 +121,9 @@ def all_steps(repo):
         make("drivers-stock", "test-drivers", "KERNEL=stock", "WERROR=1"),
         guest("pinning-c", "--stack", "c", "--set", "pinning"),
         guest("pinning-rust", "--stack", "rust", "--set", "pinning"),
+        make("mdev-tests-stock", "mdev-tests", "KERNEL=stock", "WERROR=1", after=("build-stock",)),
+        guest("pinning-in-rust-c", "--stack", "c", "--set", "pinning", "--driver", "rust"),
+        guest("pinning-in-rust-rust", "--stack", "rust", "--set", "pinning", "--driver", "rust"),
         guest("exports-c", "--stack", "c", "--set", "exports"),
         guest("exports-rust", "--stack", "rust", "--set", "exports"),
         script("differential", "tools/testing/differential/run", "--no-build",
@@ -149,4 +154,6 @@ def all_steps(repo):
         guest("debug-stress", "--stack", "rust", "--set", "stress", kernel="debug"),
         make("drivers-debug", "test-drivers", "KERNEL=debug", "WERROR=1"),
         guest("debug-pinning", "--stack", "rust", "--set", "pinning", kernel="debug"),
+        make("mdev-tests-debug", "mdev-tests", "KERNEL=debug", "WERROR=1", after=("build-debug",)),
+        guest("debug-pinning-in-rust", "--stack", "rust", "--set", "pinning", "--driver", "rust", kernel="debug"),
     ]

@@ -24,6 +24,7 @@ mod map;
 mod mdev;
 mod mdev_bus;
 mod migration;
+mod misbehaviour;
 mod nic;
 mod nointremap;
 mod noiommu;
@@ -43,7 +44,10 @@ mod unmap;
 mod viable;
 mod virqfd;
 
-use crate::helper::inherited;
+use crate::{
+    helper::inherited,
+    pin, //
+};
 use anyhow::{
     Result,
     bail, //
@@ -103,10 +107,19 @@ pub fn mdev_set() -> Vec<Trial> {
 
 /// The cases with a driver that pins pages.
 pub fn pinning_set() -> Vec<Trial> {
-    [pinning::cases(), pinned::cases(), together::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    if let Err(error) = pin::prepare() {
+        // The cases will miss it.
+        eprintln!("{error:?}");
+    }
+    [
+        pinning::cases(),
+        pinned::cases(),
+        misbehaviour::cases(),
+        together::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The cases with a driver that calls what the core offers to other modules.

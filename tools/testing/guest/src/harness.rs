@@ -4,7 +4,8 @@
 
 use crate::{
     env,
-    leak::Snapshot, //
+    leak::Snapshot,
+    pin, //
 };
 use anyhow::Result;
 use libtest_mimic::{
@@ -172,6 +173,26 @@ pub fn vfio_debugfs() -> bool {
 /// Whether this kernel's VFIO can do without an IOMMU; that takes an option of its configuration.
 pub fn vfio_noiommu() -> bool {
     Path::new("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode").exists()
+}
+
+/// Whether the driver that pins pages is the one in C.
+pub fn driver_in_c() -> bool {
+    !driver_in_rust()
+}
+
+/// Whether the driver that pins pages is the one in Rust.
+pub fn driver_in_rust() -> bool {
+    pin::in_rust()
+}
+
+/// Whether a driver in C does wrong, and `vfio_iommu_type1.ko` is ours: the kernel's stops the machine.
+pub fn driver_in_c_on_our_type1() -> bool {
+    driver_in_c() && our_type1()
+}
+
+/// Whether the driver that pins pages is the one in Rust, and `vfio_iommu_type1.ko` is ours.
+pub fn driver_in_rust_on_our_type1() -> bool {
+    driver_in_rust() && our_type1()
 }
 
 fn uses_our_crate(module: &str) -> bool {

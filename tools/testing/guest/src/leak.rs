@@ -16,7 +16,7 @@ use std::{
 };
 
 /// The modules whose reference counts must come back.
-const MODULES: [&str; 14] = [
+const MODULES: [&str; 15] = [
     "vfio_iommu_pamu",
     "pamu_dma",
     "vfio",
@@ -30,6 +30,7 @@ const MODULES: [&str; 14] = [
     "mdpy",
     "mbochs",
     "vfio_pin_test",
+    "mdev_pin_test",
     "vfio_mdev_test",
 ];
 

@@ -1,16 +1,45 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The test driver that pins pages of its user; see `tools/testing/modules/vfio_pin_test.h`.
+//! The test drivers that pin pages of their user, one in C and one in Rust: which of them the machine has
+//! makes no difference to a case, unless the case says so.
 
-use crate::env::{
-    EDU,
-    group, //
+#[path = "../../modules/mdev_pin_test/interface.rs"]
+#[allow(dead_code, reason = "other programs ask for the rest")]
+mod interface;
+
+use crate::{
+    env::{
+        EDU,
+        group, //
+    },
+    mdev, //
 };
 use anyhow::{
     Context,
     Result, //
 };
-use std::fs;
+use interface::{
+    DMA_READ,
+    DMA_WRITE,
+    HEADER,
+    MISBEHAVE,
+    PIN,
+    PIN_ONLY,
+    PINNED,
+    POKE,
+    TRY_KEPT,
+    UNMAPS,
+    UNPIN,
+    UNPIN_STRAY,
+    WORD, //
+};
+use std::{
+    fs,
+    path::{
+        Path,
+        PathBuf, //
+    },
+};
 use vfio_client::{
     Bytes,
     Container,
@@ -21,33 +50,68 @@ use vfio_client::{
     raw, //
 };
 
-/// The name of the device.
-pub const NAME: &str = "vfio_pin_test.0";
+pub(crate) use interface::{
+    KEEP,
+    KEEP_CLOSED,
+    PIN_AGAIN,
+    READ,
+    WRITE, //
+};
 
-/// The device reads the pages.
-pub const READ: u32 = 1;
-/// The device writes the pages.
-pub const WRITE: u32 = 2;
+/// The device of the driver in C.
+const IN_C: &str = "vfio_pin_test.0";
+/// The type of the device of the driver in Rust.
+const TYPE_IN_RUST: &str = "mdev_pin_test-pages";
 
-const fn number(n: u32) -> u32 {
-    ((b'P' as u32) << 8) | n
+/// Whether the driver is the one in Rust.
+pub fn in_rust() -> bool {
+    mdev::type_folder(TYPE_IN_RUST).exists()
 }
 
-const PIN: u32 = number(0);
-const UNPIN: u32 = number(1);
-const POKE: u32 = number(2);
-const DMA_READ: u32 = number(3);
-const DMA_WRITE: u32 = number(4);
-const MISBEHAVE: u32 = number(5);
-const PINNED: u32 = number(6);
-const UNMAPS: u32 = number(7);
-const UNPIN_STRAY: u32 = number(8);
+/// The folder of a device of the driver in Rust.
+fn folder_in_rust(uuid: &str) -> PathBuf {
+    Path::new("/sys/bus/mdev/devices").join(uuid)
+}
 
-const HEADER: usize = 24;
+/// The name of the device of the driver in Rust, if there is one.
+fn name_in_rust() -> Option<&'static str> {
+    let exists = |uuid: &&str| folder_in_rust(uuid).exists();
+    mdev::UUIDS.into_iter().find(exists)
+}
+
+/// Makes the device, if that has to be done.
+pub fn prepare() -> Result<()> {
+    if in_rust() && name_in_rust().is_none() {
+        mdev::create(TYPE_IN_RUST, mdev::UUIDS[0]).context("the device can't be made")?;
+    }
+    Ok(())
+}
+
+/// Removes the device of the driver in Rust, and makes one of another name.
+pub fn replace() -> Result<()> {
+    let old = name();
+    mdev::store(folder().join("remove"), "1")?;
+    let new = mdev::UUIDS.into_iter().find(|&uuid| uuid != old);
+    mdev::create(TYPE_IN_RUST, new.context("no name is left")?)?;
+    Ok(())
+}
+
+/// The device's name.
+fn name() -> &'static str {
+    name_in_rust().unwrap_or(IN_C)
+}
+
+/// The device in sysfs.
+fn folder() -> PathBuf {
+    match name_in_rust() {
+        Some(uuid) => folder_in_rust(uuid),
+        None => Path::new("/sys/bus/platform/devices").join(IN_C),
+    }
+}
 
 /// Returns the number of the group.
 pub fn group_number() -> Result<u32> {
-    let link = fs::read_link(format!("/sys/bus/platform/devices/{NAME}/iommu_group"))?;
+    let link = fs::read_link(folder().join("iommu_group"))?;
     let name = link.file_name().and_then(|name| name.to_str());
     name.and_then(|name| name.parse().ok())
         .context("the group has no number")
@@ -72,7 +136,7 @@ impl Pinner {
     pub fn pin(&self, iova: u64, count: u32, prot: u32) -> Result<(i32, u64), Errno> {
         let mut bytes = Bytes::new().u64(iova).u32(count).u32(prot).u64(0);
         let pinned = raw::bytes(&self.0, PIN, &mut bytes)?;
-        Ok((pinned, bytes.get_u64(16)))
+        Ok((pinned, bytes.get_u64(WORD)))
     }
 
     /// Unpins those pages of a range which are pinned.
@@ -83,6 +147,11 @@ impl Pinner {
     /// Unpins pages whether they are pinned or not.
     pub fn unpin_stray(&self, iova: u64, count: u32) -> Result<i32, Errno> {
         self.send(UNPIN_STRAY, iova, count, 0)
+    }
+
+    /// Pins pages, which the driver forgets.
+    pub fn pin_only(&self, iova: u64, count: u32, prot: u32) -> Result<i32, Errno> {
+        self.send(PIN_ONLY, iova, count, prot)
     }
 
     /// Writes the first word of a pinned page, as a device does.
@@ -106,12 +175,17 @@ impl Pinner {
         raw::bytes(&self.0, DMA_WRITE, &mut bytes)
     }
 
-    /// Makes the driver keep pages that it is told to give up.
-    pub fn misbehave(&self, on: bool) -> Result<i32, Errno> {
-        raw::value(&self.0, MISBEHAVE, on.into())
+    /// Makes the driver do wrong until the device is closed: 0, [`KEEP`] and others.
+    pub fn misbehave(&self, how: u32) -> Result<i32, Errno> {
+        raw::value(&self.0, MISBEHAVE, how.into())
     }
 
-    /// Returns how many pages are pinned.
+    /// Has the driver try what it has kept of a device that was closed.
+    pub fn try_kept(&self) -> Result<i32, Errno> {
+        raw::none(&self.0, TRY_KEPT)
+    }
+
+    /// Returns how many pages the driver has.
     pub fn pinned(&self) -> Result<i32, Errno> {
         raw::none(&self.0, PINNED)
     }
@@ -128,7 +202,7 @@ pub struct Pinning {
     /// The device.
     pub pinner: Pinner,
     /// Its group, which must stay open as the device may be closed.
-    _group: Group,
+    pub group: Group,
     /// The container.
     pub container: Container,
 }
@@ -140,10 +214,10 @@ impl Pinning {
         let group = pin_group()?;
         group.set_container(&container)?;
         container.set_iommu(iommu)?;
-        let pinner = Pinner(group.device(NAME)?);
+        let pinner = Pinner(group.device(name())?);
         Ok(Self {
             pinner,
-            _group: group,
+            group,
             container,
         })
     }

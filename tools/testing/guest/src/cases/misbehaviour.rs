@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Drivers that pin pages and do not keep the rules.
+//!
+//! What a driver in C can do wrong is for the backend to survive. A driver in Rust can do less: what it
+//! keeps, forgets or pins at the wrong time is taken away from it.
+
+use crate::{
+    harness::{
+        Failure,
+        cases, //
+    },
+    leak::locked_kib,
+    pin::{
+        self,
+        KEEP,
+        KEEP_CLOSED,
+        PIN_AGAIN,
+        Pinning,
+        READ,
+        WRITE, //
+    },
+};
+use anyhow::Result;
+use std::{
+    sync::atomic::{
+        AtomicBool,
+        AtomicU64,
+        Ordering::Relaxed, //
+    },
+    thread,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+use vfio_client::{
+    Errno,
+    MapFlags,
+    Memory,
+    PAGE_SIZE, //
+};
+
+cases! {
+    #[driver_in_c_on_our_type1]
+    t_u14_driver_keeps_pages,
+    #[driver_in_c_on_our_type1]
+    t_u14_driver_pins_again,
+    #[driver_in_c_on_our_type1]
+    driver_keeps_pages_when_closed,
+    #[driver_in_c]
+    t_x2_each_pin_needs_an_unpin,
+    #[driver_in_rust]
+    pages_are_taken_away,
+    #[driver_in_rust]
+    pinning_again_is_in_vain,
+    #[driver_in_rust]
+    forgotten_pages,
+    #[driver_in_rust]
+    forgotten_pages_when_closed,
+    #[driver_in_rust]
+    a_closed_device_reaches_nothing,
+    #[driver_in_rust]
+    a_removed_device_reaches_nothing,
+    #[driver_in_rust]
+    absurd_ranges,
+    #[driver_in_rust_on_our_type1]
+    many_threads,
+}
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// Where the cases map.
+const IOVA: u64 = 0x10_0000;
+
+fn mapped(pages: usize) -> Result<(Pinning, Memory)> {
+    let pinning = Pinning::new()?;
+    let memory = Memory::anonymous(pages * PAGE_SIZE)?;
+    pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
+    Ok((pinning, memory))
+}
+
+// --- In C -------------------------------------------------------------------------------------
+
+/// The unmap fails, and nothing has changed.
+fn t_u14_driver_keeps_pages() -> Result<()> {
+    let (pinning, _memory) = mapped(4)?;
+    let pinner = &pinning.pinner;
+    assert_eq!(pinner.pin(IOVA, 2, READ)?.0, 2);
+    let before = pinner.unmaps()?;
+    pinner.misbehave(KEEP)?;
+    let unmap = pinning.container.unmap(IOVA, 4 * PAGE);
+    let told = pinner.unmaps()? - before;
+    pinner.misbehave(0)?;
+    assert_eq!(unmap.errno(), Errno::EBUSY);
+    assert!(told >= 1, "it was told");
+    assert_eq!((pinner.pinned()?, locked_kib()), (2, 8), "all is as it was");
+    assert_eq!(pinner.pin(IOVA, 4, READ)?.0, 4, "and still works");
+    assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
+    assert_eq!(locked_kib(), 0);
+    Ok(())
+}
+
+/// Giving pages up and taking them again comes to the same.
+fn t_u14_driver_pins_again() -> Result<()> {
+    let (pinning, _memory) = mapped(4)?;
+    let pinner = &pinning.pinner;
+    assert_eq!(pinner.pin(IOVA, 4, READ)?.0, 4);
+    pinner.misbehave(PIN_AGAIN)?;
+    let unmap = pinning.container.unmap(IOVA, 4 * PAGE);
+    pinner.misbehave(0)?;
+    assert_eq!(unmap.errno(), Errno::EBUSY);
+    assert_eq!((pinner.pinned()?, locked_kib()), (1, 4));
+    assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
+    assert_eq!(locked_kib(), 0);
+    Ok(())
+}
+
+/// Nobody is left to ask for the pages. They go with the container, and so does the charge.
+fn driver_keeps_pages_when_closed() -> Result<()> {
+    let (pinning, _memory) = mapped(4)?;
+    assert_eq!(pinning.pinner.pin(IOVA, 2, READ)?.0, 2);
+    pinning.pinner.misbehave(KEEP_CLOSED)?;
+    drop(pinning.pinner);
+    assert_eq!(locked_kib(), 8);
+    let unmap = pinning.container.unmap(IOVA, 4 * PAGE);
+    assert_eq!(unmap.errno(), Errno::EBUSY);
+    drop((pinning.container, pinning.group));
+    assert_eq!(locked_kib(), 0);
+    Ok(())
+}
+
+fn t_x2_each_pin_needs_an_unpin() -> Result<()> {
+    let (pinning, _memory) = mapped(4)?;
+    let pinner = &pinning.pinner;
+    for _ in 0..3 {
+        assert_eq!(pinner.pin_only(IOVA, 2, READ)?, 2);
+        assert_eq!(locked_kib(), 8);
+    }
+    for left in [8, 8, 0, 0] {
+        pinner.unpin_stray(IOVA, 2)?;
+        assert_eq!(locked_kib(), left);
+    }
+    assert_eq!(pinner.pin(IOVA, 2, READ)?.0, 2);
+    Ok(())
+}
+
+// --- In Rust ----------------------------------------------------------------------------------
+
+fn pages_are_taken_away() -> Result<()> {
+    let (pinning, memory) = mapped(4)?;
+    let pinner = &pinning.pinner;
+    memory.write_u64(0, 1);
+    assert_eq!(pinner.pin(IOVA, 2, READ | WRITE)?.0, 2);
+    pinner.misbehave(KEEP)?;
+    assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
+    assert_eq!(locked_kib(), 0);
+    assert_eq!(pinner.pinned()?, 2, "so it believes");
+    assert_eq!(pinner.poke(IOVA, 2), Err(Errno::ENODEV));
+    assert_eq!(memory.read_u64(0), 1);
+    // What it has kept is not what it pins there next.
+    pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
+    assert_eq!(pinner.poke(IOVA, 2), Err(Errno::ENODEV));
+    assert_eq!(pinner.pin(IOVA, 1, READ | WRITE)?, (1, 1));
+    pinner.poke(IOVA, 3)?;
+    assert_eq!(memory.read_u64(0), 3);
+    pinner.unpin(IOVA + PAGE, 1)?;
+    assert_eq!((pinner.pinned()?, locked_kib()), (1, 4));
+    Ok(())
+}
+
+fn pinning_again_is_in_vain() -> Result<()> {
+    let (pinning, _memory) = mapped(4)?;
+    let pinner = &pinning.pinner;
+    assert_eq!(pinner.pin(IOVA, 2, READ | WRITE)?.0, 2);
+    pinner.misbehave(PIN_AGAIN)?;
+    let before = pinner.unmaps()?;
+    assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
+    assert_eq!(pinner.unmaps()? - before, 1);
+    assert_eq!(pinner.pinned()?, 1, "it did pin again");
+    assert_eq!(pinner.poke(IOVA, 2), Err(Errno::ENODEV));
+    assert_eq!(locked_kib(), 0);
+    Ok(())
+}
+
+/// Pages that were forgotten stay pinned for as long as they are mapped and the device is open.
+fn forgotten_pages() -> Result<()> {
+    let (pinning, memory) = mapped(8)?;
+    let pinner = &pinning.pinner;
+    for _ in 0..100 {
+        assert_eq!(pinner.pin_only(IOVA, 4, READ)?, 4);
+        assert_eq!(pinner.pin_only(IOVA + 2 * PAGE, 4, READ | WRITE)?, 4);
+    }
+    assert_eq!(locked_kib(), 24);
+    pinner.unpin(IOVA, 8)?;
+    assert_eq!(locked_kib(), 24, "nobody knows of them");
+    assert_eq!(pinning.container.unmap(IOVA, 8 * PAGE)?, 8 * PAGE);
+    assert_eq!(locked_kib(), 0);
+    pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
+    assert_eq!(pinner.pin(IOVA, 8, READ)?.0, 8);
+    pinner.unpin(IOVA, 8)?;
+    assert_eq!(locked_kib(), 0);
+    Ok(())
+}
+
+fn forgotten_pages_when_closed() -> Result<()> {
+    let (pinning, _memory) = mapped(8)?;
+    for _ in 0..10 {
+        assert_eq!(pinning.pinner.pin_only(IOVA, 8, READ)?, 8);
+    }
+    assert_eq!(locked_kib(), 32);
+    drop(pinning.pinner);
+    assert_eq!(locked_kib(), 0);
+    assert_eq!(pinning.container.unmap(IOVA, 8 * PAGE)?, 8 * PAGE);
+    Ok(())
+}
+
+/// Leaves pages of a closed device with the driver.
+fn leave_pages() -> Result<()> {
+    let (pinning, _memory) = mapped(4)?;
+    assert_eq!(pinning.pinner.pin(IOVA, 4, READ | WRITE)?.0, 4);
+    pinning.pinner.misbehave(KEEP_CLOSED)?;
+    drop(pinning.pinner);
+    assert_eq!(locked_kib(), 0);
+    assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
+    Ok(())
+}
+
+/// The device is open again, for a program with the same addresses, while the driver tries pages that
+/// it was given before.
+fn a_closed_device_reaches_nothing() -> Result<()> {
+    leave_pages()?;
+    let (pinning, memory) = mapped(4)?;
+    memory.write_u64(0, 5);
+    // It is the same device, so itself it reaches memory again; but the pages are not those.
+    assert_eq!(pinning.pinner.pin(IOVA, 4, READ | WRITE)?, (4, 5));
+    assert_eq!(pinning.pinner.try_kept()?, 4);
+    assert_eq!((pinning.pinner.pinned()?, locked_kib()), (4, 16));
+    pinning.pinner.poke(IOVA, 6)?;
+    assert_eq!(memory.read_u64(0), 6);
+    Ok(())
+}
+
+/// The same, and the device was removed meanwhile. The driver still refers to it, so its name is taken.
+fn a_removed_device_reaches_nothing() -> Result<()> {
+    leave_pages()?;
+    pin::replace()?;
+    let (pinning, memory) = mapped(4)?;
+    memory.write_u64(0, 5);
+    assert_eq!(pinning.pinner.pin(IOVA, 4, READ | WRITE)?, (4, 5));
+    assert_eq!(pinning.pinner.try_kept()?, 4);
+    assert_eq!(pinning.pinner.try_kept().errno(), Errno::ENOENT);
+    assert_eq!((pinning.pinner.pinned()?, locked_kib()), (4, 16));
+    assert_eq!(pinning.pinner.pin(IOVA, 4, READ)?, (4, 5));
+    Ok(())
+}
+
+fn absurd_ranges() -> Result<()> {
+    let (pinning, _memory) = mapped(4)?;
+    let last = u64::MAX - (PAGE - 1);
+    for (iova, count, errno) in [
+        (IOVA, 0, Errno::EINVAL),
+        (IOVA + 1, 1, Errno::EINVAL),
+        (u64::MAX, 1, Errno::EINVAL),
+        (IOVA, 513, Errno::E2BIG),
+        (IOVA, i32::MAX as u32, Errno::E2BIG),
+        (IOVA, u32::MAX, Errno::E2BIG),
+        (last, 2, Errno::EOVERFLOW),
+        (last, 512, Errno::EOVERFLOW),
+        (last, u32::MAX, Errno::E2BIG),
+        (last, 1, Errno::EINVAL),
+        (IOVA, 5, Errno::EINVAL),
+    ] {
+        let pinner = &pinning.pinner;
+        let what = format!("{count} pages from {iova:#x} on");
+        assert_eq!(pinner.pin(iova, count, READ).errno(), errno, "{what}");
+        assert_eq!(pinner.pin_only(iova, count, READ).errno(), errno, "{what}");
+        pinner.unpin(iova, count)?;
+    }
+    assert_eq!(pinning.pinner.unpin(last, u32::MAX)?, 0);
+    assert_eq!(locked_kib(), 0);
+    Ok(())
+}
+
+/// For how long the threads go on.
+const TIME: Duration = Duration::from_secs(3);
+/// How many of them there are.
+const THREADS: u64 = 3;
+
+/// Threads pin all at once, keep and forget what they have, and use it, while all is unmapped and mapped.
+fn many_threads() -> Result<()> {
+    let (pinning, memory) = mapped(16)?;
+    let end = AtomicBool::new(false);
+    let (pins, mut unmaps, mut refusals) = (AtomicU64::new(0), 0, 0);
+    thread::scope(|scope| -> Result<()> {
+        for seed in 0..THREADS {
+            let (pinning, end, pins) = (&pinning, &end, &pins);
+            scope.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(seed);
+                while !end.load(Relaxed) {
+                    // Failures are part of it.
+                    if pin_somehow(&mut random, pinning).is_ok() {
+                        pins.fetch_add(1, Relaxed);
+                    }
+                }
+            });
+        }
+        let outcome = (|| {
+            let start = Instant::now();
+            while start.elapsed() < TIME {
+                match pinning.container.unmap(IOVA, 16 * PAGE) {
+                    Ok(_) => {
+                        unmaps += 1;
+                        pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
+                    }
+                    Err(error) if error.errno() == Errno::EBUSY => refusals += 1,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(())
+        })();
+        end.store(true, Relaxed);
+        outcome
+    })?;
+    eprintln!(
+        "{} operations, {unmaps} unmaps, {refusals} refused",
+        pins.into_inner()
+    );
+    assert!(unmaps > 0);
+    assert_eq!(pinning.container.unmap_all()?, 16 * PAGE);
+    assert_eq!(locked_kib(), 0);
+    Ok(())
+}
+
+fn pin_somehow(random: &mut fastrand::Rng, pinning: &Pinning) -> Result<()> {
+    let pinner = &pinning.pinner;
+    let iova = IOVA + random.u64(0..16) * PAGE;
+    let count = random.u32(1..8);
+    match random.u8(0..8) {
+        0 => pinner.misbehave([0, KEEP, PIN_AGAIN][random.usize(0..3)])?,
+        1 => pinner.write(iova, &[1; 100])?,
+        2 => pinner.unpin(iova, count)?,
+        3 => pinner.poke(iova, 1)?,
+        4 => pinner.pin(iova, count, READ | WRITE)?.0,
+        _ => pinner.pin_only(iova, count, READ)?,
+    };
+    Ok(())
+}
