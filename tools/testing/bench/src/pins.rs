@@ -2,6 +2,10 @@
 
 //! Pages that the driver of a device without an IOMMU asks for: `vfio_pin_test` does so.
 
+#[path = "../../modules/mdev_pin_test/interface.rs"]
+#[allow(dead_code, reason = "other programs ask for the rest")]
+mod interface;
+
 use crate::{
     base::slab_bytes,
     measure::{
@@ -22,6 +26,12 @@ use anyhow::{
     Result,
     ensure, //
 };
+use interface::{
+    PIN_ONLY,
+    READ,
+    UNPIN_STRAY,
+    WRITE, //
+};
 use std::fs;
 use vfio_client::{
     Bytes,
@@ -39,15 +49,7 @@ const COUNT: u32 = 512;
 const MANY: u32 = 32 * COUNT;
 const IOVA: u64 = 1 << 32;
 /// For reading and writing.
-const PROT: u32 = 3;
-
-/// The driver's requests, see `tools/testing/modules/vfio_pin_test.h`.
-const PIN: u32 = number(9);
-const UNPIN: u32 = number(8);
-
-const fn number(n: u32) -> u32 {
-    ((b'P' as u32) << 8) | n
-}
+const PROT: u32 = READ | WRITE;
 
 /// Measures in a container without an IOMMU, and in one with that of `device`.
 pub fn measure(device: &str) -> Result<()> {
@@ -84,8 +86,8 @@ fn request(nr: u32, iova: u64, count: u32) -> Result<Request> {
 fn run(name: &str, container: &Container, pinner: &Device, memory: &Filled) -> Result<()> {
     let size = u64::from(COUNT) * PAGE_SIZE as u64;
     Request::map(memory.addr, IOVA, size)?.send(container)?;
-    let mut pin = request(PIN, IOVA, COUNT)?;
-    let mut unpin = request(UNPIN, IOVA, COUNT)?;
+    let mut pin = request(PIN_ONLY, IOVA, COUNT)?;
+    let mut unpin = request(UNPIN_STRAY, IOVA, COUNT)?;
     turns(
         name,
         ["pin", "unpin"],
@@ -108,11 +110,11 @@ fn bytes(container: &Container, pinner: &Device, memory: &Filled) -> Result<()> 
     let parts = MANY / COUNT;
     let before = slab_bytes()?;
     for nth in 0..parts {
-        request(PIN, part(nth), COUNT)?.send(pinner)?;
+        request(PIN_ONLY, part(nth), COUNT)?.send(pinner)?;
     }
     let taken = slab_bytes()?.saturating_sub(before);
     for nth in 0..parts {
-        request(UNPIN, part(nth), COUNT)?.send(pinner)?;
+        request(UNPIN_STRAY, part(nth), COUNT)?.send(pinner)?;
     }
     print("bytes a pinned page", taken / u64::from(MANY));
     // One page in 16, as far apart as makes a difference.
@@ -120,11 +122,11 @@ fn bytes(container: &Container, pinner: &Device, memory: &Filled) -> Result<()> 
     let apart = |nth: u64| IOVA + nth * 16 * PAGE_SIZE as u64;
     let before = slab_bytes()?;
     for nth in 0..pages {
-        request(PIN, apart(nth), 1)?.send(pinner)?;
+        request(PIN_ONLY, apart(nth), 1)?.send(pinner)?;
     }
     let taken = slab_bytes()?.saturating_sub(before);
     for nth in 0..pages {
-        request(UNPIN, apart(nth), 1)?.send(pinner)?;
+        request(UNPIN_STRAY, apart(nth), 1)?.send(pinner)?;
     }
     print("bytes a pinned page, each far from the next", taken / pages);
     Request::unmap(IOVA, size)?.send_unmap(container, size)

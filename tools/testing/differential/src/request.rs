@@ -2,6 +2,10 @@
 
 //! Requests, as bytes and in words.
 
+#[path = "../../modules/mdev_pin_test/interface.rs"]
+#[allow(dead_code, reason = "other programs ask for the rest")]
+mod interface;
+
 use std::fmt;
 use vfio_client::{
     Bytes,
@@ -152,45 +156,43 @@ pub fn words(name: &str, nr: u32, argsz: u32, words: &[u32], len: usize) -> Requ
     Request::bytes(text, nr, bytes.fill(0xa5, missing))
 }
 
-/// The requests of the driver that pins pages; see `tools/testing/modules/vfio_pin_test.h`.
+/// The requests of the driver that pins pages.
 pub mod pin {
     use super::{
         Bytes,
-        Request, //
+        Request,
+        interface, //
     };
 
-    const fn number(n: u32) -> u32 {
-        ((b'P' as u32) << 8) | n
-    }
-
     /// What is asked of the driver.
+    #[repr(u32)]
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Ask {
         /// Pin pages.
-        Pin = 0,
+        Pin = interface::PIN,
         /// Unpin those which are pinned.
-        Unpin = 1,
+        Unpin = interface::UNPIN,
         /// Store a word in a pinned page.
-        Poke = 2,
+        Poke = interface::POKE,
         /// Read memory.
-        Read = 3,
+        Read = interface::DMA_READ,
         /// Write memory.
-        Write = 4,
+        Write = interface::DMA_WRITE,
         /// How many are pinned?
-        Pinned = 6,
+        Pinned = interface::PINNED,
         /// How often was the driver told to give up pages?
-        Unmaps = 7,
+        Unmaps = interface::UNMAPS,
     }
 
     /// A request to the driver; `data` is what is written, or where to read to.
     pub fn ask(ask: Ask, iova: u64, count: u32, prot: u32, word: u64, data: &[u8]) -> Request {
         let text = format!("{ask:?} {iova:#x} {count} prot={prot} word={word:#x}");
         let bytes = Bytes::new().u64(iova).u32(count).u32(prot).u64(word);
-        Request::bytes(text, number(ask as u32), bytes.raw(data))
+        Request::bytes(text, ask as u32, bytes.raw(data))
     }
 
     /// A question for a number.
     pub fn count(ask: Ask) -> Request {
-        Request::value(&format!("{ask:?}"), number(ask as u32), 0)
+        Request::value(&format!("{ask:?}"), ask as u32, 0)
     }
 }

@@ -9,6 +9,7 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
+        Arc,
         Mutex, //
     }, //
 };
@@ -24,18 +25,30 @@ use crate::{
 };
 
 /// What is kept of a closed device, and pages that are never given back.
+#[pin_data]
 pub(crate) struct Kept {
-    closed: Pin<KBox<Mutex<Option<(ARef<Instance<Pinner>>, Pages)>>>>,
+    #[pin]
+    closed: Mutex<Option<Closed>>,
     /// As after `core::mem::forget`, but where kmemleak finds them.
-    forgotten: Pin<KBox<Mutex<KVec<ManuallyDrop<GuestPages>>>>>,
+    #[pin]
+    forgotten: Mutex<KVec<ManuallyDrop<GuestPages>>>,
+}
+
+/// A device that was closed, with pages that it should have given back.
+struct Closed {
+    device: ARef<Instance<Pinner>>,
+    pages: Pages,
 }
 
 impl Kept {
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self {
-            closed: KBox::pin_init(new_mutex!(None), GFP_KERNEL)?,
-            forgotten: KBox::pin_init(new_mutex!(KVec::new()), GFP_KERNEL)?,
-        })
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                closed <- new_mutex!(None),
+                forgotten <- new_mutex!(KVec::new()),
+            }),
+            GFP_KERNEL,
+        )
     }
 
     /// Forgets pages without unpinning them.
@@ -53,7 +66,7 @@ impl Kept {
     /// Keeps a device that is being closed, and its pages.
     pub(crate) fn keep(&self, device: &Instance<Pinner>, pages: Pages) {
         let device = device.into();
-        self.closed.lock().replace((device, pages));
+        self.closed.lock().replace(Closed { device, pages });
     }
 
     /// Tries to reach the memory of the program that had the device which is kept. Gives up what is
@@ -63,7 +76,7 @@ impl Kept {
     ///
     /// `ENOENT` if nothing is kept, `EUCLEAN` if anything could be reached.
     pub(crate) fn try_out(&self, open: &Instance<Pinner>) -> Result<usize> {
-        let (device, pages) = self.closed.lock().take().ok_or(ENOENT)?;
+        let Closed { device, pages } = self.closed.lock().take().ok_or(ENOENT)?;
         let mut bytes = [0; 8];
         for page in pages.iter() {
             refused(page.read(0, &mut bytes))?;

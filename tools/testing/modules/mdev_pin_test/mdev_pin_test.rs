@@ -85,7 +85,7 @@ impl Drop for PinTest {
 
 /// The parent. It outlives its devices, and keeps what a device should have given back.
 struct Host {
-    kept: Kept,
+    kept: Arc<Kept>,
 }
 
 impl Parent for Host {
