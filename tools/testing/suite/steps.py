@@ -101,7 +101,7 @@ def all_steps(repo):
         one("demo", "tools/testing/demo", after=("build-stock", "programs")),
         guest("guest-rust-core-c-type1", "--core", "rust", "--type1", "c"),
         guest("guest-c-core-rust-type1", "--core", "c", "--type1", "rust"),
-        script("selftests", "tools/testing/selftests/run", "--no-build", after=("build-stock",)),
+        script("selftests", "tools/testing/selftests/run", "--no-build", after=("build-stock", "programs")),
         script("clients", "tools/testing/clients/run", "--no-build", after=("build-stock", "programs")),
         script("abi", "tools/testing/check-abi", after=("build-stock",)),
         script("mdevctl", "tools/testing/check-mdevctl", after=("build-stock", "samples-stock")),
