@@ -8,15 +8,13 @@ import re
 import subprocess
 import sys
 
+import request_trace
+
 REPO = pathlib.Path(__file__).resolve().parents[3]
 HERE = pathlib.Path(__file__).resolve().parent
 FOLDER = REPO / "build" / "clients"
 STACKS = ("c", "rust")
-LIBRARY = "build/cargo/release/libclient_trace.so"
 ATTEMPTS = 2
-
-sys.path.insert(0, str(REPO / "tools/testing/differential"))
-import compare  # noqa: E402
 
 # What the small guest of QEMU is told, by a file that it has to fetch.
 GREETING = "booted over the assigned device"
@@ -69,7 +67,7 @@ def start(client, stack, vm):
     """Boots a guest that runs a client."""
     command = [REPO / "tools/testing/vm/run", "--kernel", "stock", "--stack", stack, "--clients"]
     command += ["--timeout", "240", "--log", FOLDER / f"{client.name}.{stack}.kernel.log", *client.machine, *vm]
-    command += ["--copy", f"{REPO / LIBRARY}:/usr/lib/client_trace.so", "--copy", f"{HERE}/{client.name}.sh:/root/client"]
+    command += [*request_trace.COPY, "--copy", f"{HERE}/{client.name}.sh:/root/client"]
     return subprocess.Popen([*command, "--", "sh", "/root/client"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             text=True, errors="replace", cwd=REPO)
 
@@ -80,16 +78,7 @@ def finish(client, stack, guest):
     (FOLDER / f"{client.name}.{stack}.log").write_text(output)
     said, _, trace = output.replace("\r", "").partition("=== trace\n")
     (FOLDER / f"{client.name}.{stack}.trace").write_text(trace)
-    return said, steps(trace), complaint if guest.returncode else ""
-
-
-def steps(trace):
-    """The requests of each thread in turn: how those of different threads mix is left to chance."""
-    threads = {}
-    for line in trace.splitlines():
-        thread = threads.setdefault(line.split(" ", 1)[0], [])
-        thread.append(f"{len(thread) + 1} {line}")
-    return compare.parse("\n".join(line for name in sorted(threads) for line in threads[name]))
+    return said, request_trace.steps(trace), complaint if guest.returncode else ""
 
 
 def check(name, passed, lines=()):
@@ -114,9 +103,8 @@ def run(client, vm):
                           [*said.splitlines()[-20:], *complaint.splitlines()]))
         print(f"        {achieved}")
     c, rust = (results[stack][1] for stack in STACKS)
-    index = compare.first_difference(c, rust, [])
-    good.append(check(f"{client.name}: the same requests and answers on both", bool(c) and index is None,
-                      compare.report(c, rust, index) if index is not None else ["there is no trace"]))
+    found = request_trace.differences(c, rust)
+    good.append(check(f"{client.name}: the same requests and answers on both", not found, found))
     print(f"        {len(c)} requests")
     return all(good)
 

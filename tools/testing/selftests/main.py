@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Runs the kernel's selftests in one guest with the C modules and one with ours, and compares."""
+"""Runs the kernel's selftests in one guest with the C modules and one with ours, and compares how they end
+and what they asked and were answered."""
 
 import argparse
 import pathlib
@@ -10,9 +11,14 @@ import report
 from report import LOST, PASS
 
 REPO = pathlib.Path(__file__).resolve().parents[3]
+sys.path.append(str(REPO / "tools/testing/clients"))
+import request_trace  # noqa: E402
+
 FOLDER = REPO / "build" / "selftests"
 STACKS = ("c", "rust")
 ATTEMPTS = 2
+# Its threads, of one name, set up a device each.
+MIXED = "vfio_pci_device_init_perf_test"
 
 DEVICES = {"edu": "0000:00:03.0", "igb": "0000:01:00.0", "nvme": "0000:02:00.0"}
 MACHINE = [
@@ -36,9 +42,10 @@ def boot(stack, programs):
     binds = [word for bdf in DEVICES.values() for word in ("--bind", bdf)]
     copies = [word for program in programs for word in ("--copy", f"{FOLDER}/programs/{program}:/programs/{program}")]
     command = [REPO / "tools/testing/vm/run", "--kernel", "stock", "--stack", stack, *MACHINE, *binds, *copies]
-    command += ["--copy", f"{REPO}/tools/testing/selftests/guest:/root/guest"]
+    command += ["--copy", f"{REPO}/tools/testing/selftests/guest:/root/guest", *request_trace.COPY]
     command += ["--log", f"{FOLDER}/{stack}.kernel.log", "--timeout", "300"]
-    command += ["--", "sh", "/root/guest", "/programs", *(f"{name}={bdf}" for name, bdf in DEVICES.items())]
+    command += ["--", "sh", "/root/guest", "/programs", request_trace.IN_GUEST]
+    command += [f"{name}={bdf}" for name, bdf in DEVICES.items()]
     for _ in range(ATTEMPTS):
         guest = subprocess.run(command, stdout=subprocess.PIPE, text=True, errors="replace", cwd=REPO)
         output = guest.stdout.replace("\r", "")
@@ -79,6 +86,17 @@ def first_reason(runs, case, device):
     return ""
 
 
+def requests(runs):
+    """Yields a line for each program on each device: whether all that it asked, and every byte that was
+    answered, is the same on both."""
+    for program, device in sorted(set().union(*(run.traces for run in runs.values()))):
+        steps = request_trace.mixed_steps if program == MIXED else request_trace.steps
+        c, rust = (steps(runs[stack].traces.get((program, device), "")) for stack in STACKS)
+        found = request_trace.differences(c, rust)
+        yield f"{'not ok' if found else 'ok':<7} {program}, on {device}: the same requests and answers on both"
+        yield from (f"# {line}" for line in found or [f"{len(c)} requests"])
+
+
 def not_run(run):
     """Yields a line for each program of which something was not run, as it said itself."""
     for program, cases in sorted(run.other_modes.items()):
@@ -92,7 +110,7 @@ def not_run(run):
 
 def summary(runs, problems):
     """Prints all; returns how many passed and failed."""
-    lines = [*table(runs), *problems]
+    lines = [*table(runs), *requests(runs), *problems]
     print(*lines, sep="\n")
     print("\nNot run, as the stock kernel has no IOMMUFD and no /dev/vfio/devices, or the device no such function:")
     print(*(f"  {line}" for line in not_run(runs["c"])), sep="\n")

@@ -25,6 +25,8 @@ class Run:
     other_modes: dict = dataclasses.field(default_factory=dict)
     # What programs said that could not list their cases: {(program, device): text}.
     unlisted: dict = dataclasses.field(default_factory=dict)
+    # What they asked of VFIO and what was answered: {(program, device): text}.
+    traces: dict = dataclasses.field(default_factory=dict)
     done: bool = False
 
 
@@ -38,6 +40,8 @@ def parse(output):
             add_list(run, *names, body)
         elif kind == "run":
             add_results(run, *names, body)
+        elif kind == "trace":
+            run.traces[tuple(names)] = body
         elif kind == "done":
             run.done = True
     return run
