@@ -18,6 +18,7 @@ pub mod iommu_driver;
 pub mod misc;
 pub mod mm;
 pub mod module_ref;
+pub mod owned_work;
 pub mod param;
 pub mod pasid;
 pub mod published;
