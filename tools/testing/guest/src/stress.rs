@@ -5,18 +5,20 @@
 //! Nearly every operation may fail, as others are in the way; what counts is that the kernel survives
 //! and that nothing is left behind.
 
-use crate::env::{
-    EDU,
-    NVME, //
+use crate::{
+    env::{
+        EDU,
+        NVME, //
+    },
+    modules::{
+        load,
+        unload, //
+    },
 };
 use anyhow::{
     Context,
     Result,
     bail, //
-};
-use nix::kmod::{
-    DeleteModuleFlags,
-    delete_module, //
 };
 use std::{
     fmt, fs,
@@ -24,7 +26,6 @@ use std::{
         AsFd,
         AsRawFd, //
     },
-    process::Command,
     thread::sleep,
     time::{
         Duration,
@@ -212,8 +213,7 @@ pub fn churn(seed: u64, time: Duration) -> Result<Counts> {
                 .and_then(|()| pci::bind(device, "vfio-pci"))
                 .map_err(anyhow::Error::from),
             1 => {
-                let flags = DeleteModuleFlags::O_NONBLOCK;
-                let gone = delete_module(c"vfio_iommu_type1", flags);
+                let gone = unload(c"vfio_iommu_type1");
                 restore()?;
                 gone.map_err(anyhow::Error::from)
             }
@@ -244,10 +244,7 @@ fn read_debugfs() -> Result<()> {
 
 /// Puts the machine back into the state that the cases start from.
 pub fn restore() -> Result<()> {
-    let status = Command::new("modprobe").arg("vfio_iommu_type1").status()?;
-    if !status.success() {
-        bail!("modprobe: {status}");
-    }
+    load(&["vfio_iommu_type1"])?;
     for device in [EDU, NVME] {
         if pci::driver(device).as_deref() != Some("vfio-pci") {
             pci::bind(device, "vfio-pci")?;

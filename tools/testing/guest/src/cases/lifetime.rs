@@ -17,27 +17,22 @@ use crate::{
     },
     helper::Helper,
     leak::locked_kib,
+    modules::unload,
 };
 use anyhow::Result;
-use nix::{
-    kmod::{
-        DeleteModuleFlags,
-        delete_module, //
+use nix::sys::{
+    memfd::{
+        MFdFlags,
+        memfd_create, //
     },
-    sys::{
-        memfd::{
-            MFdFlags,
-            memfd_create, //
-        },
-        socket::{
-            AddressFamily,
-            ControlMessage,
-            MsgFlags,
-            SockFlag,
-            SockType,
-            sendmsg,
-            socketpair, //
-        },
+    socket::{
+        AddressFamily,
+        ControlMessage,
+        MsgFlags,
+        SockFlag,
+        SockType,
+        sendmsg,
+        socketpair, //
     },
 };
 use std::{
@@ -351,8 +346,7 @@ fn k6_modules_are_pinned() -> Result<()> {
 
 /// Whether a module can't be unloaded now; if it could, it would be gone.
 fn in_use(module: &std::ffi::CStr) -> bool {
-    let outcome = delete_module(module, DeleteModuleFlags::O_NONBLOCK);
-    outcome == Err(nix::Error::EAGAIN)
+    unload(module) == Err(nix::Error::EAGAIN)
 }
 
 fn k6_unload_is_refused() -> Result<()> {
@@ -362,14 +356,13 @@ fn k6_unload_is_refused() -> Result<()> {
     assert!(in_use(c"vfio_pci"), "a device is open");
     // Others need these as long as they are loaded.
     for module in [c"vfio", c"vfio_pci_core"] {
-        let outcome = delete_module(module, DeleteModuleFlags::O_NONBLOCK);
-        assert_eq!(outcome, Err(nix::Error::EAGAIN), "{module:?}");
+        assert_eq!(unload(module), Err(nix::Error::EAGAIN), "{module:?}");
     }
     drop((container, group));
     assert!(in_use(c"vfio_iommu_type1"), "for the device");
     drop(device);
     // Now it goes, and comes again.
-    delete_module(c"vfio_iommu_type1", DeleteModuleFlags::O_NONBLOCK)?;
+    unload(c"vfio_iommu_type1")?;
     let (_container, group) = {
         let container = vfio_client::Container::open()?;
         assert_eq!(container.check_extension(3)?, 0, "there is no backend");

@@ -16,23 +16,19 @@ use crate::{
         type_attribute,
         type_folder, //
     },
+    modules::{
+        load,
+        unload, //
+    },
     uevent::Listener,
 };
-use anyhow::{
-    Result,
-    ensure, //
-};
-use nix::kmod::{
-    DeleteModuleFlags,
-    delete_module, //
-};
+use anyhow::Result;
 use std::{
     fs,
     path::{
         Path,
         PathBuf, //
     },
-    process::Command,
     thread,
     time::{
         Duration,
@@ -79,18 +75,6 @@ fn names(folder: impl AsRef<Path>) -> Result<Vec<String>> {
 fn same(a: impl AsRef<Path>, b: impl AsRef<Path>) -> Result<()> {
     assert_eq!(fs::canonicalize(a)?, fs::canonicalize(b)?);
     Ok(())
-}
-
-/// Loads a module that was unloaded.
-fn modprobe(words: &[&str]) -> Result<()> {
-    let output = Command::new("modprobe").args(words).output()?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "modprobe {words:?}: {text}");
-    Ok(())
-}
-
-fn unload(module: &std::ffi::CStr) -> nix::Result<()> {
-    delete_module(module, DeleteModuleFlags::O_NONBLOCK)
 }
 
 /// The parent of the test driver while it has no driver; it gets it back when this is dropped.
@@ -307,7 +291,7 @@ fn m9_children_go_with_the_module() -> Result<()> {
     for path in ["/sys/class/mdev_bus/mtty", "/sys/bus/mdev/drivers/mtty"] {
         assert!(!Path::new(path).exists(), "{path}");
     }
-    modprobe(&["mtty"])?;
+    load(&["mtty"])?;
     assert_eq!(type_attribute("mtty-1", "available_instances")?, "24\n");
     Ok(())
 }
@@ -324,8 +308,8 @@ fn m9_module_of_an_open_device() -> Result<()> {
 
 fn m10_driver_without_an_interface() -> Result<()> {
     unload(c"vfio_mdev_test")?;
-    let error = modprobe(&[TEST, "api=0"]).map_err(|error| error.to_string());
-    modprobe(&[TEST])?;
+    let error = load(&[TEST, "api=0"]).map_err(|error| error.to_string());
+    load(&[TEST])?;
     let text = error.err().unwrap_or_default();
     assert!(text.contains("Invalid argument"), "{text:?}");
     Ok(())
@@ -395,7 +379,7 @@ fn m14_messages() -> Result<()> {
     unbound.end()?;
     assert!(log.has(&[&line("Registered")]), "{}", log.text());
     unload(c"mtty")?;
-    modprobe(&["mtty"])?;
+    load(&["mtty"])?;
     for text in ["Unregistering", "Registered"] {
         let line = format!("mtty mtty: MDEV: {text}");
         assert!(log.has(&[&line]), "{}", log.text());
