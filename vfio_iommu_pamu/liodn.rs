@@ -330,8 +330,7 @@ impl Liodn {
 
     /// The violation that stopped the LIODN, if one did.
     ///
-    /// Violations are heard again from now on, should another device that goes on after it was turned
-    /// off have made them unheard.
+    /// What a PAMU that may not interrupt just now has noted counts, too.
     pub(crate) fn violation(&self) -> Option<Violation> {
         self.system.arm();
         self.line.gate.lock().stopped

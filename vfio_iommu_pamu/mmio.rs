@@ -45,6 +45,7 @@ use crate::{
         PAGE, //
     },
     system::{
+        Listener,
         Settings,
         System, //
     },
@@ -106,11 +107,11 @@ impl<S: Space> Pamu for Page<S> {
 pub(crate) struct Driver;
 
 /// What handles access violations.
-pub(crate) struct Handler(Arc<System>);
+pub(crate) struct Handler(Listener);
 
 impl ThreadedHandler for Handler {
     fn handle_threaded(&self) -> IrqReturn {
-        self.0.handle_violations();
+        self.0.interrupt();
         IrqReturn::Handled
     }
 }
@@ -151,10 +152,10 @@ impl platform::Driver for Driver {
         _info: Option<&'bound Self::IdInfo>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         pin_init::pin_init_scope(move || {
-            let system = start(pdev)?;
-            let handler = Handler(system.clone());
+            let published = Published(start(pdev)?);
+            let handler = Handler(Listener::new(published.0.clone())?);
             Ok(try_pin_init!(Bound {
-                _published: Published(system),
+                _published: published,
                 _interrupt <- abi::violation_interrupt(pdev, handler),
             }))
         })

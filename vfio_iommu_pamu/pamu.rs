@@ -103,8 +103,18 @@ impl dyn Pamu + '_ {
         self.write(Register::Pics, pics::AV | enable);
     }
 
+    /// Has violations interrupt, what is pending included.
+    pub(crate) fn arm(&self) {
+        self.write(Register::Pics, pics::AV_ENABLE);
+    }
+
     /// Whether violations interrupt.
     pub(crate) fn is_armed(&self) -> bool {
         self.read(Register::Pics) & pics::AV_ENABLE != 0
+    }
+
+    /// Whether it works.
+    pub(crate) fn is_on(&self) -> bool {
+        self.read(Register::Pc) & pc::PE != 0
     }
 }

@@ -41,6 +41,7 @@ use crate::{
         PAGE, //
     },
     system::{
+        Listener,
         Settings,
         System, //
     },
@@ -206,7 +207,7 @@ impl Drop for Published {
 
 /// A machine with PAMUs in software.
 pub(crate) struct Machine {
-    system: Arc<System>,
+    listener: Listener,
     pamus: KVec<Arc<SoftwarePamu>>,
     doorbells: Doorbells,
 }
@@ -235,8 +236,9 @@ impl Machine {
         for address in doorbells.addresses() {
             banks.push(Bank::new(address), GFP_KERNEL)?;
         }
+        let system = System::new(all, tables, banks, settings)?;
         let machine = Self {
-            system: System::new(all, tables, banks, settings)?,
+            listener: Listener::new(system)?,
             pamus: software,
             doorbells,
         };
@@ -262,7 +264,7 @@ impl Machine {
             parameters::SOFTWARE_MSI_BANKS.get(),
             settings,
         )?;
-        *SYSTEM.lock() = Some(machine.system.clone());
+        *SYSTEM.lock() = Some(machine.system().clone());
         *MACHINE.lock() = Some(machine);
         Ok(Some(Published))
     }
@@ -273,9 +275,8 @@ impl Machine {
     }
 
     /// The PAMUs with their tables.
-    #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn system(&self) -> &Arc<System> {
-        &self.system
+        self.listener.system()
     }
 
     /// The interrupt banks.
@@ -298,7 +299,7 @@ impl Machine {
             .access(transaction, f)
             .map_err(|(fault, interrupts)| {
                 if interrupts {
-                    self.system.handle_violations();
+                    self.listener.interrupt();
                 }
                 fault
             })

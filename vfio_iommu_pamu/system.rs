@@ -4,10 +4,16 @@
 //!
 //! # Locking
 //!
-//! `owners` is taken before a LIODN's `gate`, and that before what is within a PAMU. All are spinlocks;
-//! under them no memory is allocated, and no last reference is dropped.
+//! `pauses`, a mutex, is held while violations are handled. Inside it `owners` is taken, then a LIODN's
+//! `gate`, then what is within a PAMU. These are spinlocks; under them no memory is allocated, and no
+//! last reference is dropped.
+
+mod hearing;
+
+pub(crate) use hearing::Listener;
 
 use kernel::{
+    new_mutex,
     new_spinlock,
     prelude::*,
     sync::{
@@ -16,11 +22,10 @@ use kernel::{
             Full, //
         },
         Arc,
+        Mutex,
         SpinLock, //
     }, //
 };
-
-use kernel_ext::mm::may_warn;
 
 use crate::{
     abi::SYSTEM,
@@ -52,12 +57,10 @@ use crate::{
         Slot,
         Tables, //
     },
-    violation::{
-        History,
-        Report,
-        Violation, //
-    },
+    violation::History, //
 };
+
+use hearing::Pause;
 
 /// What a system is to be like.
 #[derive(Clone, Copy)]
@@ -82,6 +85,9 @@ pub(crate) struct System {
     owners: SpinLock<KVec<Option<Arc<Line>>>>,
     #[pin]
     history: SpinLock<History>,
+    /// For each PAMU.
+    #[pin]
+    pauses: Mutex<KVec<Pause>>,
 }
 
 impl System {
@@ -108,6 +114,7 @@ impl System {
         for _ in 0..liodns {
             owners.push(None, GFP_KERNEL)?;
         }
+        let pauses = KVec::from_elem(Pause::FIRST, pamus.len(), GFP_KERNEL)?;
         let this = Arc::pin_init(
             pin_init!(Self {
                 pamus: Pamus(pamus),
@@ -117,6 +124,7 @@ impl System {
                 max_windows,
                 owners <- new_spinlock!(owners, "vfio_pamu::owners"),
                 history <- new_spinlock!(History::default(), "vfio_pamu::history"),
+                pauses <- new_mutex!(pauses, "vfio_pamu::pauses"),
             }),
             GFP_KERNEL,
         )?;
@@ -131,6 +139,7 @@ impl System {
 
     /// Turns the PAMUs off, which then let nothing through.
     pub(crate) fn disable(&self) {
+        let _pauses = self.pauses.lock();
         for pamu in self.pamus() {
             pamu.disable();
         }
@@ -179,15 +188,19 @@ impl System {
     pub(crate) fn claim(self: &Arc<Self>, liodn: u32) -> Result<Liodn> {
         let line = Line::new()?;
         let entry = self.entry(liodn).ok_or(ENODEV)?;
-        {
+        let was_open = {
             let mut owners = self.owners.lock();
             let owner = owners.get_mut(liodn as usize).ok_or(ENODEV)?;
             if owner.is_some() {
                 return Err(EBUSY);
             }
-            // Firmware or a kernel driver may have opened it.
+            let was_open = entry.is_open(Shut::Entry);
             writer::shut(&entry, Shut::Entry);
             *owner = Some(line.clone());
+            was_open
+        };
+        if was_open {
+            pr_info!("LIODN {liodn} is taken from the kernel's drivers until this module is loaded anew\n");
         }
         Ok(Liodn::new(self.clone(), line, liodn))
     }
@@ -212,60 +225,6 @@ impl System {
     /// An entry of the tables, as the PAMUs share it with us.
     pub(crate) fn share<'a>(&'a self, slot: Slot<'a>) -> Shared<'a> {
         Shared { slot, system: self }
-    }
-
-    /// Lets the violations of all PAMUs interrupt (again); for who is about to turn a LIODN on.
-    pub(crate) fn arm(&self) {
-        for (number, pamu) in self.pamus().iter().enumerate() {
-            if !pamu.is_armed() {
-                // Whatever was not heard meanwhile must not hide what comes.
-                if let Some(report) = pamu.take_violation(number) {
-                    self.stop(&report);
-                }
-                pamu.acknowledge(true);
-            }
-        }
-    }
-
-    /// Handles the access violations of all PAMUs: each stops the LIODN that it is of.
-    ///
-    /// For the interrupt's thread; may print.
-    pub(crate) fn handle_violations(&self) {
-        for (number, pamu) in self.pamus().iter().enumerate() {
-            if let Some(report) = pamu.take_violation(number) {
-                pamu.acknowledge(self.stop(&report));
-            }
-        }
-    }
-
-    /// Turns off the LIODN of a violation. Returns whether it was on.
-    fn stop(&self, report: &Report) -> bool {
-        let violation = Violation::new(report);
-        let (was_on, event) = {
-            let owners = self.owners.lock();
-            match (
-                self.entry(violation.liodn),
-                owners.get(violation.liodn as usize),
-            ) {
-                (Some(entry), Some(Some(line))) => line.stop(&entry, violation),
-                (Some(entry), _) => {
-                    let was_on = entry.is_open(Shut::Entry);
-                    writer::shut(&entry, Shut::Entry);
-                    (was_on, None)
-                }
-                (None, _) => (false, None),
-            }
-        };
-        if was_on {
-            self.history.lock().add(violation);
-            if may_warn() {
-                pr_warn!("{report}; the LIODN is off until its owner revives it\n");
-            }
-        }
-        if let Some(event) = event {
-            event.signal();
-        }
-        was_on
     }
 }
 

@@ -9,8 +9,8 @@
 //!   what order entries change under the eyes of the hardware.
 //! - [`registers`], [`pamu`]: what there is to do with a PAMU over its registers. [`mmio`] is the
 //!   real one, [`software`] a model for machines that have none.
-//! - [`system`]: all PAMUs of a machine. [`liodn`]: the owner of a LIODN. [`violation`]: what is
-//!   refused.
+//! - [`system`]: all PAMUs of a machine, and who hears of violations. [`liodn`]: the owner of a LIODN.
+//!   [`violation`]: what is refused.
 //! - [`debugfs`]: files for people who look for faults. [`parameters`]: the module's.
 //! - [`firmware`], [`msi`]: what firmware says about devices, caches and interrupts.
 //!

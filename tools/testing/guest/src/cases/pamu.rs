@@ -7,6 +7,7 @@ mod devices;
 mod map;
 mod msi;
 mod random;
+mod violations;
 
 use anyhow::Result;
 use libtest_mimic::Trial;
@@ -27,6 +28,7 @@ pub fn cases() -> Vec<Trial> {
         map::cases(),
         msi::cases(),
         devices::cases(),
+        violations::cases(),
         random::cases(),
     ]
     .into_iter()
@@ -53,6 +55,13 @@ fn divided(count: u32, size: u64) -> Result<(Pamu, Engine)> {
     pamu.set_geometry(0, u64::from(count) * size - 1)?;
     pamu.set_windows(count)?;
     Ok((pamu, engine))
+}
+
+/// Brings engine 1 into the container of engine 0.
+fn join(pamu: &Pamu) -> Result<Engine> {
+    let group = pamu_dma::group(1)?;
+    group.set_container(pamu.container())?;
+    Engine::open(group, 1)
 }
 
 /// Checks that reading at `iova` shuts the engine off and is reported, and revives it.

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices come, go, step outside and come back.
+//! Devices come, go, and reach what they may.
 
 use super::{
     LIODN,
     OTHER_LIODN,
     PAGE,
     divided,
-    refused,
+    join,
     unreached, //
 };
 use crate::{
@@ -27,22 +27,15 @@ use std::{
         AtomicBool,
         Ordering, //
     },
-    thread,
-    time::Duration, //
+    thread, //
 };
 use vfio_client::{
-    Bytes,
     Container,
     Errno,
     Interrupt,
     Iommu,
     MapFlags,
-    Memory,
-    pamu::{
-        self,
-        Pamu, //
-    },
-    raw, //
+    Memory, //
 };
 
 cases! {
@@ -54,14 +47,6 @@ cases! {
     device_belongs_to_one_container,
     foreign_liodn,
     liodn_without_owner,
-    violation_is_signalled,
-    event_for_devices_that_come_late,
-    bad_eventfd,
-    one_device_is_shut_off_alone,
-    violations_of_several_devices,
-    shut_off_until_revived,
-    off_before_anything_is_mapped,
-    violation_does_not_outlive_the_container,
     windows_change_under_a_working_device,
 }
 
@@ -92,13 +77,6 @@ fn another_backend_lets_nobody_in() -> Result<()> {
     let interrupt = Interrupt::new()?;
     assert_eq!(engine.enable_interrupt(&interrupt).errno(), Errno::EINVAL);
     Ok(())
-}
-
-/// Brings engine 1 into the container of engine 0.
-fn join(pamu: &Pamu) -> Result<Engine> {
-    let group = pamu_dma::group(1)?;
-    group.set_container(pamu.container())?;
-    Engine::open(group, 1)
 }
 
 fn all_devices_see_the_same() -> Result<()> {
@@ -198,135 +176,6 @@ fn liodn_without_owner() -> Result<()> {
         assert_eq!(engine.read(0)?, Err(Errno::EFAULT), "{liodn}");
     }
     assert_eq!(pamu.violation(0)?, None);
-    Ok(())
-}
-
-fn violation_is_signalled() -> Result<()> {
-    let (pamu, engine) = divided(8, PAGE)?;
-    let memory = Memory::anonymous(4096)?;
-    pamu.map(0, &memory, MapFlags::Read)?;
-    let event = Interrupt::new()?;
-    pamu.set_violation_event(Some(&event))?;
-    assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
-    assert_eq!(event.wait(Duration::from_secs(2))?, 1);
-    // Once, however often it is tried again.
-    assert_eq!(engine.read(2 * PAGE)?, Err(Errno::EFAULT));
-    assert_eq!(event.take()?, 0);
-    assert_eq!(pamu.violation(0)?.map(|v| v.iova), Some(PAGE));
-    pamu.revive(LIODN)?;
-    refused(&pamu, &engine, 3 * PAGE);
-    assert_eq!(event.take()?, 1);
-    pamu.set_violation_event(None)?;
-    refused(&pamu, &engine, 3 * PAGE);
-    assert_eq!(event.take()?, 0);
-    Ok(())
-}
-
-fn event_for_devices_that_come_late() -> Result<()> {
-    let (pamu, _engine) = divided(8, PAGE)?;
-    let memory = Memory::anonymous(4096)?;
-    pamu.map(0, &memory, MapFlags::Read)?;
-    let event = Interrupt::new()?;
-    pamu.set_violation_event(Some(&event))?;
-    let other = join(&pamu)?;
-    assert_eq!(other.read(PAGE)?, Err(Errno::EFAULT));
-    assert_eq!(event.take()?, 1);
-    assert_eq!(pamu.violation(0)?.map(|v| v.liodn), Some(OTHER_LIODN));
-    Ok(())
-}
-
-fn bad_eventfd() -> Result<()> {
-    let (pamu, _engine) = open(0)?;
-    let container = pamu.container();
-    let set = |fd: i32| {
-        let mut bytes = Bytes::new().raw(&fd.to_ne_bytes());
-        raw::bytes(container, pamu::SET_VIOLATION_EVENTFD, &mut bytes)
-    };
-    assert_eq!(set(-2), Err(Errno::EBADF));
-    assert_eq!(set(9999), Err(Errno::EBADF));
-    assert_eq!(
-        set(std::os::fd::AsRawFd::as_raw_fd(&std::io::stdin())),
-        Err(Errno::EINVAL)
-    );
-    assert_eq!(set(-1), Ok(0));
-    Ok(())
-}
-
-fn one_device_is_shut_off_alone() -> Result<()> {
-    let (pamu, engine) = divided(8, PAGE)?;
-    let memory = Memory::anonymous(4096)?;
-    pamu.map(0, &memory, MapFlags::Read)?;
-    let other = join(&pamu)?;
-    assert_eq!(other.read(PAGE)?, Err(Errno::EFAULT));
-    assert_eq!(other.read(0)?, Err(Errno::EFAULT));
-    assert_eq!(engine.read(0)?, Ok(0));
-    assert_eq!(pamu.revive(LIODN).errno(), Errno::EINVAL);
-    pamu.revive(OTHER_LIODN)?;
-    assert_eq!(other.read(0)?, Ok(0));
-    Ok(())
-}
-
-fn violations_of_several_devices() -> Result<()> {
-    let (pamu, engine) = divided(8, PAGE)?;
-    let memory = Memory::anonymous(4096)?;
-    pamu.map(0, &memory, MapFlags::Read)?;
-    let other = join(&pamu)?;
-    assert_eq!(other.read(2 * PAGE)?, Err(Errno::EFAULT));
-    assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
-    let from = |liodn| {
-        pamu.violation(liodn)
-            .map(|found| found.map(|v| (v.liodn, v.iova)))
-    };
-    assert_eq!(from(0)?, Some((LIODN, PAGE)));
-    assert_eq!(from(LIODN)?, Some((LIODN, PAGE)));
-    assert_eq!(from(LIODN + 1)?, Some((OTHER_LIODN, 2 * PAGE)));
-    assert_eq!(from(OTHER_LIODN + 1)?, None);
-    pamu.revive(LIODN)?;
-    assert_eq!(from(0)?, Some((OTHER_LIODN, 2 * PAGE)));
-    pamu.revive(OTHER_LIODN)?;
-    assert_eq!(from(0)?, None);
-    Ok(())
-}
-
-/// Neither mapping nor unmapping lets a device in again that was shut off.
-fn shut_off_until_revived() -> Result<()> {
-    let (pamu, engine) = divided(8, PAGE)?;
-    let memory = Memory::anonymous(4096)?;
-    pamu.map(0, &memory, MapFlags::Read)?;
-    assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
-    pamu.map(PAGE, &memory, MapFlags::Read)?;
-    assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
-    pamu.unmap(0, 8 * PAGE)?;
-    pamu.set_windows(4)?;
-    pamu.map(0, &memory, MapFlags::Read)?;
-    assert_eq!(engine.read(0)?, Err(Errno::EFAULT));
-    assert_eq!(pamu.violation(0)?.map(|v| v.iova), Some(PAGE));
-    pamu.revive(LIODN)?;
-    assert_eq!(engine.read(0)?, Ok(0));
-    Ok(())
-}
-
-fn off_before_anything_is_mapped() -> Result<()> {
-    let (pamu, engine) = divided(8, PAGE)?;
-    // It is off anyway, so there is nothing to revive.
-    unreached(&pamu, &engine, 0);
-    assert_eq!(pamu.revive(LIODN).errno(), Errno::EINVAL);
-    let memory = Memory::anonymous(4096)?;
-    pamu.map(0, &memory, MapFlags::Read)?;
-    assert_eq!(engine.read(0)?, Ok(0));
-    Ok(())
-}
-
-fn violation_does_not_outlive_the_container() -> Result<()> {
-    let (pamu, engine) = divided(8, PAGE)?;
-    let memory = Memory::anonymous(4096)?;
-    pamu.map(0, &memory, MapFlags::Read)?;
-    assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
-    drop((pamu, engine));
-    let (pamu, engine) = divided(8, PAGE)?;
-    assert_eq!(pamu.violation(0)?, None);
-    pamu.map(0, &memory, MapFlags::Read)?;
-    assert_eq!(engine.read(0)?, Ok(0));
     Ok(())
 }
 

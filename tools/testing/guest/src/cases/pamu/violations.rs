@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices step outside, are shut off, and come back.
+
+use super::{
+    LIODN,
+    OTHER_LIODN,
+    PAGE,
+    divided,
+    join,
+    refused,
+    unreached, //
+};
+use crate::{
+    harness::{
+        Failure,
+        cases, //
+    },
+    modules::{
+        load,
+        unload, //
+    },
+};
+use anyhow::Result;
+use pamu_dma::open;
+use std::{
+    fs,
+    os::fd::AsRawFd,
+    sync::atomic::{
+        AtomicBool,
+        Ordering, //
+    },
+    thread,
+    time::Duration, //
+};
+use vfio_client::{
+    Bytes,
+    Errno,
+    Interrupt,
+    MapFlags,
+    Memory,
+    pamu,
+    raw, //
+};
+
+cases! {
+    violation_is_signalled,
+    event_for_devices_that_come_late,
+    bad_eventfd,
+    one_device_is_shut_off_alone,
+    violations_of_several_devices,
+    shut_off_until_revived,
+    off_before_anything_is_mapped,
+    violation_does_not_outlive_the_container,
+    noisy_device_hides_no_other,
+    noisy_device_that_never_rests,
+    unloading_while_a_device_is_noisy,
+}
+
+fn violation_is_signalled() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    let event = Interrupt::new()?;
+    pamu.set_violation_event(Some(&event))?;
+    assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
+    assert_eq!(event.wait(Duration::from_secs(2))?, 1);
+    // Once, however often it is tried again.
+    assert_eq!(engine.read(2 * PAGE)?, Err(Errno::EFAULT));
+    assert_eq!(event.take()?, 0);
+    assert_eq!(pamu.violation(0)?.map(|v| v.iova), Some(PAGE));
+    pamu.revive(LIODN)?;
+    refused(&pamu, &engine, 3 * PAGE);
+    assert_eq!(event.take()?, 1);
+    pamu.set_violation_event(None)?;
+    refused(&pamu, &engine, 3 * PAGE);
+    assert_eq!(event.take()?, 0);
+    Ok(())
+}
+
+fn event_for_devices_that_come_late() -> Result<()> {
+    let (pamu, _engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    let event = Interrupt::new()?;
+    pamu.set_violation_event(Some(&event))?;
+    let other = join(&pamu)?;
+    assert_eq!(other.read(PAGE)?, Err(Errno::EFAULT));
+    assert_eq!(event.take()?, 1);
+    assert_eq!(pamu.violation(0)?.map(|v| v.liodn), Some(OTHER_LIODN));
+    Ok(())
+}
+
+fn bad_eventfd() -> Result<()> {
+    let (pamu, _engine) = open(0)?;
+    let container = pamu.container();
+    let set = |fd: i32| {
+        let mut bytes = Bytes::new().raw(&fd.to_ne_bytes());
+        raw::bytes(container, pamu::SET_VIOLATION_EVENTFD, &mut bytes)
+    };
+    assert_eq!(set(-2), Err(Errno::EBADF));
+    assert_eq!(set(9999), Err(Errno::EBADF));
+    assert_eq!(set(std::io::stdin().as_raw_fd()), Err(Errno::EINVAL));
+    assert_eq!(set(-1), Ok(0));
+    Ok(())
+}
+
+fn one_device_is_shut_off_alone() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    let other = join(&pamu)?;
+    assert_eq!(other.read(PAGE)?, Err(Errno::EFAULT));
+    assert_eq!(other.read(0)?, Err(Errno::EFAULT));
+    assert_eq!(engine.read(0)?, Ok(0));
+    assert_eq!(pamu.revive(LIODN).errno(), Errno::EINVAL);
+    pamu.revive(OTHER_LIODN)?;
+    assert_eq!(other.read(0)?, Ok(0));
+    Ok(())
+}
+
+fn violations_of_several_devices() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    let other = join(&pamu)?;
+    assert_eq!(other.read(2 * PAGE)?, Err(Errno::EFAULT));
+    assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
+    let from = |liodn| {
+        pamu.violation(liodn)
+            .map(|found| found.map(|v| (v.liodn, v.iova)))
+    };
+    assert_eq!(from(0)?, Some((LIODN, PAGE)));
+    assert_eq!(from(LIODN)?, Some((LIODN, PAGE)));
+    assert_eq!(from(LIODN + 1)?, Some((OTHER_LIODN, 2 * PAGE)));
+    assert_eq!(from(OTHER_LIODN + 1)?, None);
+    pamu.revive(LIODN)?;
+    assert_eq!(from(0)?, Some((OTHER_LIODN, 2 * PAGE)));
+    pamu.revive(OTHER_LIODN)?;
+    assert_eq!(from(0)?, None);
+    Ok(())
+}
+
+/// Neither mapping nor unmapping lets a device in again that was shut off.
+fn shut_off_until_revived() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
+    pamu.map(PAGE, &memory, MapFlags::Read)?;
+    assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
+    pamu.unmap(0, 8 * PAGE)?;
+    pamu.set_windows(4)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    assert_eq!(engine.read(0)?, Err(Errno::EFAULT));
+    assert_eq!(pamu.violation(0)?.map(|v| v.iova), Some(PAGE));
+    pamu.revive(LIODN)?;
+    assert_eq!(engine.read(0)?, Ok(0));
+    Ok(())
+}
+
+fn off_before_anything_is_mapped() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    // It is off anyway, so there is nothing to revive.
+    unreached(&pamu, &engine, 0);
+    assert_eq!(pamu.revive(LIODN).errno(), Errno::EINVAL);
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    assert_eq!(engine.read(0)?, Ok(0));
+    Ok(())
+}
+
+fn violation_does_not_outlive_the_container() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
+    drop((pamu, engine));
+    let (pamu, engine) = divided(8, PAGE)?;
+    assert_eq!(pamu.violation(0)?, None);
+    pamu.map(0, &memory, MapFlags::Read)?;
+    assert_eq!(engine.read(0)?, Ok(0));
+    Ok(())
+}
+
+/// A device that goes on after it was shut off has its PAMU report nothing for a while; what another one
+/// did is reported after that, though nobody asks.
+fn noisy_device_hides_no_other() -> Result<()> {
+    let (pamu, noisy) = divided(8, PAGE)?;
+    let (second, other) = open(1)?;
+    second.set_geometry(0, 8 * PAGE - 1)?;
+    second.set_windows(8)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    second.map(0, &memory, MapFlags::Read)?;
+    let event = Interrupt::new()?;
+    second.set_violation_event(Some(&event))?;
+    for _ in 0..5 {
+        for _ in 0..2 {
+            assert_eq!(noisy.read(PAGE)?, Err(Errno::EFAULT));
+        }
+        assert_eq!(other.read(PAGE)?, Err(Errno::EFAULT));
+        assert_eq!(event.wait(Duration::from_secs(10))?, 1);
+        second.revive(OTHER_LIODN)?;
+        pamu.revive(LIODN)?;
+    }
+    Ok(())
+}
+
+/// It takes longer, for the PAMU notes one violation at a time.
+fn noisy_device_that_never_rests() -> Result<()> {
+    let (pamu, noisy) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    let other = join(&pamu)?;
+    assert_eq!(noisy.read(PAGE)?, Err(Errno::EFAULT));
+    let event = Interrupt::new()?;
+    pamu.set_violation_event(Some(&event))?;
+    let over = AtomicBool::new(false);
+    let told = thread::scope(|scope| {
+        for engine in [&noisy, &other] {
+            let over = &over;
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    assert_eq!(engine.read(PAGE).unwrap(), Err(Errno::EFAULT));
+                }
+            });
+        }
+        let told = event.wait(Duration::from_secs(60));
+        over.store(true, Ordering::Relaxed);
+        told
+    })?;
+    assert_eq!(told, 1);
+    assert_eq!(pamu.violation(OTHER_LIODN)?.map(|v| v.iova), Some(PAGE));
+    Ok(())
+}
+
+/// The reports that a noisy device delays don't hold up, nor outlive, the modules.
+fn unloading_while_a_device_is_noisy() -> Result<()> {
+    let parameter = |module, name| -> Result<String> {
+        let value = fs::read_to_string(format!("/sys/module/{module}/parameters/{name}"))?;
+        Ok(format!("{name}={}", value.trim()))
+    };
+    let software = parameter("vfio_iommu_pamu", "software")?;
+    let devices = parameter("pamu_dma", "devices")?;
+    for round in 0..10 {
+        let (pamu, engine) = divided(8, PAGE)?;
+        let memory = Memory::anonymous(4096)?;
+        pamu.map(0, &memory, MapFlags::Read)?;
+        for _ in 0..round {
+            assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
+        }
+        drop((pamu, engine));
+        unload(c"pamu_dma")?;
+        unload(c"vfio_iommu_pamu")?;
+        load(&["vfio_iommu_pamu", &software])?;
+        load(&["pamu_dma", &devices])?;
+    }
+    Ok(())
+}

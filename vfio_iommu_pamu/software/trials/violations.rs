@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who is stopped, and who hears of it.
+
+use kernel::prelude::*;
+
+use super::*;
+
+#[kunit_tests(vfio_pamu_violations)]
+mod tests {
+    use super::*;
+
+    use kernel::time::{
+        delay::fsleep,
+        Delta,
+        Instant,
+        Monotonic, //
+    };
+
+    use crate::{
+        abi::Window,
+        paace::Access,
+        pamu::Pamu,
+        registers::{
+            avs1,
+            Register, //
+        },
+        testing::Random, //
+    };
+
+    #[test]
+    fn violations_have_a_cause_and_an_address() -> Result {
+        let machine = machine()?;
+        let block = memory(0)?;
+        let mut liodn = liodn(&machine, 7, 8)?;
+        liodn.set_window(0, &Window::of_memory(&block, SIZE, Access::Query))?;
+        liodn.set_window(2, &Window::of_memory(&block, 4096, Access::Update))?;
+        liodn.enable()?;
+        let at = |window: u64| BASE + window * SIZE;
+        type Attempt = fn(&Arc<Machine>, u64) -> Option<Cause>;
+        let read: Attempt = |machine, address| peek(machine, 7, address).err();
+        let write: Attempt = |machine, address| poke(machine, 7, address, 0).err();
+        for (attempt, address, expected) in [
+            (read, at(0), None),
+            (write, at(0) + 4, Some(Cause::Permission)),
+            (write, at(2), None),
+            (read, at(2) + 4, Some(Cause::Permission)),
+            (write, at(2) + 4096, Some(Cause::Window)),
+            (read, at(1), Some(Cause::Window)),
+            (write, at(3), Some(Cause::Window)),
+            (read, at(8), Some(Cause::Window)),
+            (write, at(0) - 4, Some(Cause::Window)),
+            (read, 0, Some(Cause::Window)),
+            (read, u64::MAX - 3, Some(Cause::Window)),
+        ] {
+            assert_eq!(attempt(&machine, address), expected);
+            let violation = liodn.violation();
+            assert_eq!(violation.map(|v| v.cause), expected);
+            if let Some(violation) = violation {
+                assert_eq!((violation.liodn, violation.address), (7, address));
+                assert_eq!(violation.status >> 16, 7);
+                // Later ones don't take its place.
+                assert_eq!(read(&machine, 4), Some(Cause::Liodn));
+                assert_eq!(liodn.violation().map(|v| v.address), Some(address));
+                assert!(liodn.revive()?);
+            }
+            assert!(!liodn.revive()?);
+        }
+        assert_eq!(machine.system().history().lock().count(), 9);
+        Ok(())
+    }
+
+    #[test]
+    fn a_stopped_liodn_stays_off_until_revived() -> Result {
+        let machine = machine()?;
+        let block = memory(0x77)?;
+        let mut liodn = liodn(&machine, 9, 2)?;
+        let window = Window::of_memory(&block, SIZE, Access::All);
+        liodn.set_window(0, &window)?;
+        liodn.enable()?;
+        assert_eq!(peek(&machine, 9, 0), Err(Cause::Window));
+        liodn.disable()?;
+        liodn.enable()?;
+        liodn.set_window(1, &window)?;
+        liodn.clear_window(0)?;
+        liodn.set_window(0, &window)?;
+        assert_eq!(peek(&machine, 9, BASE), Err(Cause::Liodn));
+        assert!(liodn.revive()?);
+        assert_eq!(peek(&machine, 9, BASE), Ok(0x77));
+        assert_eq!(peek(&machine, 9, 0), Err(Cause::Window));
+        liodn.disable()?;
+        // Reviving doesn't turn on what its owner has turned off.
+        assert!(liodn.revive()?);
+        assert_eq!(peek(&machine, 9, BASE), Err(Cause::Liodn));
+        Ok(())
+    }
+
+    #[test]
+    fn closed_gates_stop_everything() -> Result {
+        let machine = machine()?;
+        let block = memory(5)?;
+        let mut liodn = liodn(&machine, 6, 1)?;
+        liodn.set_window(0, &Window::of_memory(&block, SIZE, Access::All))?;
+        liodn.enable()?;
+        assert_eq!(peek(&machine, 6, BASE), Ok(5));
+        let pamu = &machine.system().pamus()[0];
+        pamu.disable();
+        assert_eq!(peek(&machine, 6, BASE), Err(Cause::Gate));
+        assert_eq!(pamu.read(Register::Avs1) & avs1::GCV, avs1::GCV);
+        pamu.enable(machine.system().tables());
+        assert_eq!(pamu.read(Register::Avs1), 0);
+        assert_eq!(peek(&machine, 6, BASE), Ok(5));
+        Ok(())
+    }
+
+    /// The PAMU that LIODNs with an even number are behind.
+    fn first_pamu(machine: &Machine) -> &dyn Pamu {
+        &*machine.system().pamus()[0]
+    }
+
+    /// Waits until it is so, for ten seconds at the most.
+    fn comes_true(so: impl Fn() -> bool) -> bool {
+        (0..1000).any(|_| {
+            fsleep(Delta::from_millis(10));
+            so()
+        })
+    }
+
+    /// Erratum A-003638: a device that goes on after it was turned off.
+    #[test]
+    fn a_noisy_device_interrupts_seldom() -> Result {
+        let machine = machine()?;
+        let pamu = first_pamu(&machine);
+        let start = Instant::<Monotonic>::now();
+        let (mut accesses, mut interrupts) = (0, 0);
+        while start.elapsed() < Delta::from_millis(500) {
+            interrupts += i64::from(pamu.is_armed());
+            assert_eq!(peek(&machine, 2, 0), Err(Cause::Liodn));
+            accesses += 1;
+        }
+        // One more than pauses of 10 ms have room, and clocks may tick only every 4 ms.
+        assert!(interrupts <= start.elapsed().as_millis() / 6 + 1);
+        assert!(accesses > 2 * interrupts);
+        // It was off, so there is nothing to tell of it.
+        assert_eq!(machine.system().history().lock().count(), 0);
+        assert!(comes_true(|| pamu.is_armed()));
+        Ok(())
+    }
+
+    #[test]
+    fn a_noisy_device_hides_no_other() -> Result {
+        let machine = machine()?;
+        for round in 0..5 {
+            let mut other = liodn(&machine, 4, 1)?;
+            other.enable()?;
+            assert_eq!(peek(&machine, 2, 0), Err(Cause::Liodn));
+            assert_eq!(peek(&machine, 4, 0), Err(Cause::Window));
+            // Nobody asks.
+            let heard = || machine.system().history().lock().count() == round + 1;
+            assert!(comes_true(heard));
+            assert_eq!(other.violation().map(|v| v.address), Some(0));
+        }
+        Ok(())
+    }
+
+    /// What comes while the noise is noted is missed, but after a pause anybody may be first.
+    #[test]
+    fn of_two_that_go_on_both_are_heard() -> Result {
+        let machine = machine()?;
+        let mut random = Random::new(7);
+        let mut other = liodn(&machine, 4, 1)?;
+        other.enable()?;
+        let heard = (0..1000).any(|_| {
+            let who = random.pick(&[2, 4]);
+            let refused = (0..10).all(|_| peek(&machine, who, 0).is_err());
+            fsleep(Delta::from_millis(5));
+            assert!(refused);
+            machine.system().history().lock().count() == 1
+        });
+        assert!(heard);
+        assert!(other.violation().is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn another_pamu_is_heard_meanwhile() -> Result {
+        let machine = machine()?;
+        let mut other = liodn(&machine, 5, 1)?;
+        other.enable()?;
+        for round in 1..=20 {
+            assert_eq!(peek(&machine, 2, 0), Err(Cause::Liodn));
+            assert_eq!(peek(&machine, 5, 0), Err(Cause::Window));
+            assert_eq!(machine.system().history().lock().count(), round);
+            assert!(other.revive()?);
+        }
+        Ok(())
+    }
+
+    /// Nothing of it is left, whether the pause has ended, is just ending or would have lasted.
+    #[test]
+    fn machines_go_while_a_pause_is_pending() -> Result {
+        for round in 0..60 {
+            let tables = tables()?;
+            let machine = machine_with(tables.clone())?;
+            assert_eq!(peek(&machine, 2, 0), Err(Cause::Liodn));
+            assert_eq!(peek(&machine, 3, 0), Err(Cause::Liodn));
+            fsleep(Delta::from_micros(250 * round));
+            drop(machine);
+            assert!(Arc::into_unique_or_drop(tables).is_some());
+        }
+        Ok(())
+    }
+}
