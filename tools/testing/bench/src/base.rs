@@ -2,7 +2,13 @@
 
 //! What must be the same after measuring as before, and that DMA goes where it should.
 
-use crate::request::Attached;
+use crate::{
+    edu,
+    memory::{
+        Filled,
+        Kind, //
+    },
+};
 use anyhow::{
     Context,
     Result,
@@ -16,13 +22,7 @@ use std::{
         Instant, //
     },
 };
-use vfio_client::{
-    MapFlags,
-    Memory,
-    PAGE_SIZE,
-    pci::Config,
-    uapi::VFIO_PCI_BAR0_REGION_INDEX, //
-};
+use vfio_client::PAGE_SIZE;
 
 /// The kernel frees some things a moment after the last close.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -94,6 +94,12 @@ fn locked_kib() -> Result<u64> {
     Ok(value.context("VmLck")?.parse()?)
 }
 
+/// Has the device copy to and from a page.
+fn check_dma(device: &str) -> Result<()> {
+    let memory = Filled::new(Kind::Pages, PAGE_SIZE)?;
+    edu::check(device, &memory, PAGE_SIZE as u64)
+}
+
 /// How many bytes all objects of the kernel's small allocations have.
 pub fn slab_bytes() -> Result<u64> {
     let text = fs::read_to_string("/proc/slabinfo").context("/proc/slabinfo")?;
@@ -106,49 +112,4 @@ pub fn slab_bytes() -> Result<u64> {
             Ok(active * size)
         })
         .sum()
-}
-
-/// Registers of QEMU's `edu` device, see `docs/specs/edu.rst` there.
-const SOURCE: usize = 0x80;
-const TARGET: usize = 0x88;
-const COUNT: usize = 0x90;
-const COMMAND: usize = 0x98;
-/// Commands: start, to memory.
-const START: u64 = 1;
-const TO_MEMORY: u64 = 2;
-/// Where the buffer is in the engine's own address space.
-const BUFFER: u64 = 0x4_0000;
-
-/// Has the device copy a page of memory to another one.
-fn check_dma(name: &str) -> Result<()> {
-    const IOVA: u64 = 0x10_0000;
-    let attached = Attached::new(name)?;
-    let device = attached.group.device(name)?;
-    Config::of(&device)?.enable()?;
-    let bar = device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
-    let registers = device.map_region(&bar, 0, PAGE_SIZE)?;
-    let memory = Memory::anonymous(2 * PAGE_SIZE)?;
-    for at in (0..PAGE_SIZE).step_by(8) {
-        memory.write_u64(at, fastrand::u64(1..));
-    }
-    attached.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
-    let copy = |source, target, command| -> Result<()> {
-        registers.write_u64(SOURCE, source);
-        registers.write_u64(TARGET, target);
-        registers.write_u64(COUNT, PAGE_SIZE as u64);
-        registers.write_u64(COMMAND, command);
-        let start = Instant::now();
-        while registers.read_u64(COMMAND) & START != 0 {
-            ensure!(start.elapsed() < PATIENCE, "DMA never ends");
-            sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    };
-    copy(IOVA, BUFFER, START)?;
-    copy(BUFFER, IOVA + PAGE_SIZE as u64, START | TO_MEMORY)?;
-    for at in (0..PAGE_SIZE).step_by(8) {
-        let (from, to) = (memory.read_u64(at), memory.read_u64(PAGE_SIZE + at));
-        ensure!(from == to, "at {at:#x}: {from:#x} became {to:#x}");
-    }
-    Ok(())
 }

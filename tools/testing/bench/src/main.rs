@@ -12,6 +12,7 @@
 
 mod base;
 mod core;
+mod edu;
 mod large;
 mod measure;
 mod memory;

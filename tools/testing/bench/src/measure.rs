@@ -33,6 +33,11 @@ pub fn time(op: impl FnOnce() -> Result<()>) -> Result<u64> {
     Ok(start.elapsed().as_nanos() as u64) // CAST: This runs for less than 500 years.
 }
 
+/// Waits until the kernel has nothing to do.
+pub fn settle() {
+    thread::sleep(SETTLE);
+}
+
 /// Returns the median of each of the figures that `op` gives.
 pub fn median<const N: usize>(
     repetitions: usize,
@@ -41,7 +46,7 @@ pub fn median<const N: usize>(
     op()?;
     let runs = (0..repetitions)
         .map(|_| {
-            thread::sleep(SETTLE);
+            settle();
             op()
         })
         .collect::<Result<Vec<_>>>()?;

@@ -2,6 +2,7 @@
 
 //! Memory of each kind.
 
+use crate::request::Attached;
 use anyhow::{
     Context,
     Result,
@@ -16,12 +17,20 @@ use std::{
     os::fd::AsFd, //
 };
 use vfio_client::{
+    Arena,
+    Device,
     Memory,
-    PAGE_SIZE, //
+    PAGE_SIZE,
+    RegionInfo,
+    pci,
+    uapi::VFIO_PCI_BAR2_REGION_INDEX, //
 };
 
 pub const MEBIBYTE: usize = 1 << 20;
+pub const GIBIBYTE: usize = 1 << 30;
 const HUGE_PAGE: usize = 2 * MEBIBYTE;
+/// Where a BAR is put: a multiple of the largest size that an entry of the CPU's page tables covers.
+const BAR_ADDR: usize = 0x1000 << 30;
 
 /// What memory consists of.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,16 +45,22 @@ pub enum Kind {
     Hugetlb,
     /// Single pages of a file that has no name.
     Memfd,
+    /// A region of a device, in entries of page tables as large as it gets.
+    Bar,
+    /// The same at an address that allows no entries for more than a page.
+    UnalignedBar,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Thp,
         Self::Hugetlb,
         Self::Pages,
         Self::Fragmented,
         Self::Memfd,
+        Self::Bar,
+        Self::UnalignedBar,
     ];
 
     /// What the table calls it.
@@ -56,57 +71,129 @@ impl Kind {
             Self::Thp => "THP",
             Self::Hugetlb => "hugetlb",
             Self::Memfd => "memfd",
+            Self::Bar => "BAR",
+            Self::UnalignedBar => "unaligned BAR",
         }
     }
 }
 
 /// Memory that is there already.
 pub struct Filled {
-    _memory: Memory,
-    /// Where it begins, at a multiple of the size of a huge page.
+    backing: Backing,
+    /// Where it begins: at a multiple of the size of a huge page, unless the kind says otherwise.
     pub addr: u64,
+}
+
+enum Backing {
+    Memory(Memory),
+    Bar(Bar),
 }
 
 impl Filled {
     /// Makes `size` bytes.
     pub fn new(kind: Kind, size: usize) -> Result<Self> {
-        let mode = if kind == Kind::Thp { "always" } else { "never" };
-        fs::write("/sys/kernel/mm/transparent_hugepage/enabled", mode).context("huge pages")?;
-        let before = huge_bytes()?;
-        let memory = match kind {
-            Kind::Hugetlb => hugetlb(size)?,
-            Kind::Memfd => {
-                let file = memfd_create(c"bench", MFdFlags::empty())?;
-                nix::unistd::ftruncate(&file, (size + HUGE_PAGE) as i64)?;
-                Memory::from_file(file.as_fd(), 0, size + HUGE_PAGE, true)?
-            }
-            _ => Memory::anonymous(size + HUGE_PAGE)?,
-        };
-        let mut pages: Vec<_> = (0..memory.len()).step_by(PAGE_SIZE).collect();
-        if kind == Kind::Fragmented {
-            fastrand::Rng::with_seed(1).shuffle(&mut pages);
+        match kind {
+            Kind::Bar => Bar::open(size, BAR_ADDR),
+            Kind::UnalignedBar => Bar::open(size, BAR_ADDR + PAGE_SIZE),
+            _ => memory(kind, size),
         }
-        for page in pages {
-            memory.write_u8(page, 1);
-        }
-        let found = huge_bytes()? - before;
-        let wanted = if kind == Kind::Thp { size } else { 0 };
-        ensure!(
-            found >= wanted,
-            "{found:#x} bytes of huge pages, not {wanted:#x}"
-        );
-        let addr = memory.addr().next_multiple_of(HUGE_PAGE as u64);
-        Ok(Self {
-            _memory: memory,
-            addr,
-        })
     }
+
+    /// Returns what is in the page at `offset`.
+    pub fn page(&self, offset: u64) -> Result<Vec<u8>> {
+        match &self.backing {
+            Backing::Memory(memory) => {
+                let offset = self.addr - memory.addr() + offset;
+                Ok(memory.to_vec(offset as usize, PAGE_SIZE))
+            }
+            Backing::Bar(bar) => {
+                let page = bar.device.map_region(&bar.region, offset, PAGE_SIZE)?;
+                Ok(page.to_vec(0, PAGE_SIZE))
+            }
+        }
+    }
+}
+
+fn memory(kind: Kind, size: usize) -> Result<Filled> {
+    let mode = if kind == Kind::Thp { "always" } else { "never" };
+    fs::write("/sys/kernel/mm/transparent_hugepage/enabled", mode).context("huge pages")?;
+    let before = huge_bytes()?;
+    let memory = match kind {
+        Kind::Hugetlb => hugetlb(size)?,
+        Kind::Memfd => {
+            let file = memfd_create(c"bench", MFdFlags::empty())?;
+            nix::unistd::ftruncate(&file, (size + HUGE_PAGE) as i64)?;
+            Memory::from_file(file.as_fd(), 0, size + HUGE_PAGE, true)?
+        }
+        _ => Memory::anonymous(size + HUGE_PAGE)?,
+    };
+    let mut pages: Vec<_> = (0..memory.len()).step_by(PAGE_SIZE).collect();
+    if kind == Kind::Fragmented {
+        fastrand::Rng::with_seed(1).shuffle(&mut pages);
+    }
+    for page in pages {
+        memory.write_u8(page, 1);
+    }
+    let found = huge_bytes()? - before;
+    let wanted = if kind == Kind::Thp { size } else { 0 };
+    ensure!(
+        found >= wanted,
+        "{found:#x} bytes of huge pages, not {wanted:#x}"
+    );
+    let addr = memory.addr().next_multiple_of(HUGE_PAGE as u64);
+    let backing = Backing::Memory(memory);
+    Ok(Filled { backing, addr })
 }
 
 fn hugetlb(size: usize) -> Result<Memory> {
     let file = memfd_create(c"bench", MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB)?;
     nix::unistd::ftruncate(&file, size as i64)?;
     Memory::from_file(file.as_fd(), 0, size, true).context("nr_hugepages is too low")
+}
+
+/// A region of a device, which is open in a container of its own.
+struct Bar {
+    _arena: Arena,
+    region: RegionInfo,
+    device: Device,
+    _attached: Attached,
+}
+
+impl Bar {
+    /// Puts `size` bytes of the region at `addr`.
+    fn open(size: usize, addr: usize) -> Result<Filled> {
+        let name = device_with_memory()?;
+        let attached = Attached::new(&name)?;
+        let device = attached.group.device(&name)?;
+        pci::Config::of(&device)?.enable()?;
+        let region = device.region(VFIO_PCI_BAR2_REGION_INDEX)?;
+        ensure!(region.size >= size as u64, "{:#x} bytes", region.size);
+        let mut arena = Arena::new(addr, size)?;
+        arena.fill_from(0..size, &device, region.offset)?;
+        Ok(Filled {
+            addr: arena.addr(),
+            backing: Backing::Bar(Self {
+                _arena: arena,
+                region,
+                device,
+                _attached: attached,
+            }),
+        })
+    }
+}
+
+/// Finds the device whose BAR is nothing but memory: QEMU's `ivshmem-plain`.
+fn device_with_memory() -> Result<String> {
+    const ID: [u32; 2] = [0x1af4, 0x1110];
+    let driver = "/sys/bus/pci/drivers/vfio-pci";
+    for entry in fs::read_dir(driver).context(driver)? {
+        let name = entry?.file_name().into_string().unwrap_or_default();
+        let id = ["vendor", "device"].map(|attribute| pci::read_number(&name, attribute).ok());
+        if id == ID.map(Some) {
+            return Ok(name);
+        }
+    }
+    anyhow::bail!("vfio-pci has no ivshmem device")
 }
 
 /// Sets huge pages aside, for `size` bytes of [`Kind::Hugetlb`], or none.

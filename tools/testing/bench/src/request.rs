@@ -19,7 +19,8 @@ use vfio_client::{
     Memory,
     pci,
     raw,
-    request, //
+    request,
+    uapi::VFIO_DMA_UNMAP_FLAG_ALL, //
 };
 
 /// Enough for any answer with its capabilities.
@@ -56,6 +57,16 @@ impl Request {
         Self::new(request::IOMMU_UNMAP_DMA, &bytes)
     }
 
+    /// Unmaps everything.
+    pub fn unmap_all() -> Result<Self> {
+        let bytes = Bytes::new()
+            .u32(24)
+            .u32(VFIO_DMA_UNMAP_FLAG_ALL)
+            .u64(0)
+            .u64(0);
+        Self::new(request::IOMMU_UNMAP_DMA, &bytes)
+    }
+
     /// Asks for information in a structure whose other fields are 0.
     pub fn info(number: u32) -> Result<Self> {
         Self::new(number, &Bytes::new().u32(ANSWER as u32).fill(0, 36))
@@ -76,6 +87,18 @@ impl Request {
     /// Sends one that unmaps, and checks that `size` bytes went.
     pub fn send_unmap(&mut self, fd: impl AsFd, size: u64) -> Result<()> {
         self.send(fd)?;
+        self.check_gone(size)
+    }
+
+    /// Sends one that unmaps everything, and checks that `size` bytes went.
+    pub fn send_unmap_all(&mut self, fd: impl AsFd, size: u64) -> Result<()> {
+        // The last answer is where a size must not be.
+        self.set_u64(16, 0);
+        self.send(fd)?;
+        self.check_gone(size)
+    }
+
+    fn check_gone(&self, size: u64) -> Result<()> {
         let gone = self.memory.read_u64(16);
         ensure!(gone == size, "{gone:#x} bytes went, not {size:#x}");
         Ok(())

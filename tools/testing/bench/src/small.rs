@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One page, and many mappings of one page each.
+//! Mappings of one page each: one, many, and the dirty pages of some.
 
 use crate::{
     base::slab_bytes,
     measure::{
         each,
-        median,
         print,
-        time,
+        settle,
         turns, //
     },
     memory::{
@@ -24,6 +23,7 @@ use anyhow::{
     Result,
     ensure, //
 };
+use std::ops::Range;
 use vfio_client::{
     Bytes,
     Memory,
@@ -34,17 +34,26 @@ use vfio_client::{
 /// Where memory is mapped for devices.
 const IOVA: u64 = 1 << 32;
 /// As many mappings as a busy program has.
-const MANY: usize = 30_000;
-/// As many mappings as a bitmap is asked for among.
-const SOME: usize = 10_000;
+const MANY: u64 = 30_000;
+/// How many mappings a bitmap is asked for among.
+const BITMAPS: [(u64, &str); 5] = [
+    (1, "1"),
+    (10, "10"),
+    (100, "100"),
+    (1_000, "1,000"),
+    (10_000, "10,000"),
+];
 const PAGE: u64 = PAGE_SIZE as u64;
-/// Fewer than of single ones: these are many.
-const REPETITIONS: usize = 3;
+
+/// What to do with dirty pages.
+const START: u32 = 1;
+const STOP: u32 = 2;
+const GET: u32 = 4;
 
 /// Measures with the group of `device`.
 pub fn measure(device: &str) -> Result<()> {
     let attached = Attached::new(device)?;
-    let memory = Filled::new(Kind::Pages, MANY * PAGE_SIZE)?;
+    let memory = Filled::new(Kind::Pages, (MANY * PAGE) as usize)?;
     let mut map = Request::map(memory.addr, IOVA, PAGE)?;
     let mut unmap = Request::unmap(IOVA, PAGE)?;
     turns(
@@ -54,16 +63,14 @@ pub fn measure(device: &str) -> Result<()> {
         || map.send(&attached.container).map(drop),
         || unmap.send_unmap(&attached.container, PAGE),
     )?;
-    many(&attached, &memory)?;
-    bitmap(&attached, &memory)?;
-    drop(attached);
-    close(device, &memory)
+    bytes(&attached, &memory)?;
+    bitmaps(&attached, &memory)
 }
 
 /// Maps the first `count` pages, each by a request of its own.
-fn map_each(attached: &Attached, memory: &Filled, count: usize) -> Result<()> {
+fn map_each(attached: &Attached, memory: &Filled, count: u64) -> Result<()> {
     let mut map = Request::map(memory.addr, IOVA, PAGE)?;
-    for page in 0..count as u64 {
+    for page in 0..count {
         map.set_u64(8, memory.addr + page * PAGE);
         map.set_u64(16, IOVA + page * PAGE);
         map.send(&attached.container)?;
@@ -71,68 +78,60 @@ fn map_each(attached: &Attached, memory: &Filled, count: usize) -> Result<()> {
     Ok(())
 }
 
-fn many(attached: &Attached, memory: &Filled) -> Result<()> {
-    let mut bytes = 0;
-    let costs = median(REPETITIONS, || {
+/// Looks at how much memory many mappings take, once caches are as large as they get.
+fn bytes(attached: &Attached, memory: &Filled) -> Result<()> {
+    let mut taken = 0;
+    for _ in 0..2 {
+        settle();
         let before = slab_bytes()?;
-        let mapped = time(|| map_each(attached, memory, MANY))?;
-        bytes = slab_bytes()?.saturating_sub(before);
-        let unmapped = time(|| {
-            let gone = attached.container.unmap_all()?;
-            ensure!(gone == MANY as u64 * PAGE, "{gone:#x} bytes went");
-            Ok(())
-        })?;
-        Ok([mapped, unmapped])
-    })?;
-    let [mapped, unmapped] = costs;
-    print("30,000 pages, one by one: map", mapped);
-    print("30,000 pages, one by one: UNMAP_ALL", unmapped);
-    print("bytes a mapping of one page", bytes / MANY as u64);
+        map_each(attached, memory, MANY)?;
+        taken = slab_bytes()?.saturating_sub(before);
+        attached.container.unmap_all()?;
+    }
+    print("bytes a mapping of one page", taken / MANY);
     Ok(())
 }
 
-fn close(device: &str, memory: &Filled) -> Result<()> {
-    let [closed] = median(REPETITIONS, || {
-        let attached = Attached::new(device)?;
-        map_each(&attached, memory, MANY)?;
-        let closed = time(|| {
-            drop(attached);
-            Ok(())
-        })?;
-        Ok([closed])
-    })?;
-    print("30,000 pages, one by one: close", closed);
+/// Asks for the dirty pages of the last one of some mappings, and of all of them.
+fn bitmaps(attached: &Attached, memory: &Filled) -> Result<()> {
+    for (count, text) in BITMAPS {
+        map_each(attached, memory, count)?;
+        switch(attached, START)?;
+        let name = format!("GET_BITMAP of one mapping among {text}");
+        bitmap(attached, &name, count - 1..count)?;
+        let name = format!("GET_BITMAP over {text} mappings");
+        bitmap(attached, &name, 0..count)?;
+        switch(attached, STOP)?;
+        attached.container.unmap_all()?;
+    }
     Ok(())
 }
 
-/// Asks for the dirty pages of the last one of many mappings.
-fn bitmap(attached: &Attached, memory: &Filled) -> Result<()> {
-    const START: u32 = 1;
-    const STOP: u32 = 2;
-    const GET: u32 = 4;
-    let switch = |flags| -> Result<()> {
-        let bytes = Bytes::new().u32(8).u32(flags);
-        Request::new(request::IOMMU_DIRTY_PAGES, &bytes)?.send(&attached.container)?;
-        Ok(())
-    };
-    map_each(attached, memory, SOME)?;
-    switch(START)?;
+fn switch(attached: &Attached, flags: u32) -> Result<()> {
+    let bytes = Bytes::new().u32(8).u32(flags);
+    Request::new(request::IOMMU_DIRTY_PAGES, &bytes)?.send(&attached.container)?;
+    Ok(())
+}
+
+/// Asks for the bitmap of a range of pages, all of which are dirty.
+fn bitmap(attached: &Attached, name: &str, pages: Range<u64>) -> Result<()> {
+    let count = pages.end - pages.start;
     let bits = Memory::anonymous(PAGE_SIZE)?;
     let bytes = Bytes::new()
         .u32(48)
         .u32(GET)
-        .u64(IOVA + (SOME as u64 - 1) * PAGE)
+        .u64(IOVA + pages.start * PAGE)
+        .u64(count * PAGE)
         .u64(PAGE)
-        .u64(PAGE)
-        .u64(8)
+        .u64(count.div_ceil(64) * 8)
         .u64(bits.addr());
     let mut get = Request::new(request::IOMMU_DIRTY_PAGES, &bytes)?;
-    each("GET_BITMAP of one mapping among 10,000", 20, || {
+    each(name, 20, || {
         get.send(&attached.container)?;
-        ensure!(bits.read_u64(0) == 1, "the page isn't dirty");
+        // Only the bits of the range count.
+        let wanted = u64::MAX >> (63 - (count - 1) % 64);
+        let found = bits.read_u64(((count - 1) / 64 * 8) as usize) & wanted;
+        ensure!(found == wanted, "{found:#x} are dirty, not {wanted:#x}");
         Ok(())
-    })?;
-    switch(STOP)?;
-    attached.container.unmap_all()?;
-    Ok(())
+    })
 }
