@@ -41,19 +41,16 @@ struct Shape {
     size: u64,
 }
 
-const LARGE: [Shape; 2] = [
-    Shape {
-        name: "1 GiB",
-        count: 1,
-        size: GIBIBYTE as u64,
-    },
-    Shape {
-        name: "64 times 16 MiB",
-        count: 64,
-        size: 16 * MEBIBYTE as u64,
-    },
-];
-
+const ONE: Shape = Shape {
+    name: "1 GiB",
+    count: 1,
+    size: GIBIBYTE as u64,
+};
+const SOME: Shape = Shape {
+    name: "64 times 16 MiB",
+    count: 64,
+    size: 16 * MEBIBYTE as u64,
+};
 /// As many mappings as `vfio_iommu_type1.dma_entry_limit` allows, if nobody changed it.
 const PAGES: Shape = Shape {
     name: "65,535 times 4 KiB",
@@ -88,8 +85,7 @@ fn of_kind(device: &str, kind: Kind) -> Result<()> {
     let base = Base::take(device)?;
     let memory = Filled::new(kind, GIBIBYTE)?;
     edu::check(device, &memory, GIBIBYTE as u64)?;
-    let pages = by_pages(kind).then_some(&PAGES);
-    for shape in LARGE.iter().chain(pages) {
+    for shape in shapes(kind) {
         let name = format!("{} of {}", shape.name, kind.name());
         of_shape(device, &memory, shape, &name).context(name)?;
     }
@@ -102,9 +98,13 @@ fn of_kind(device: &str, kind: Kind) -> Result<()> {
     Ok(())
 }
 
-/// Tells whether memory is mapped page by page, too: where that differs from what others do.
-fn by_pages(kind: Kind) -> bool {
-    matches!(kind, Kind::Pages | Kind::Thp | Kind::Hugetlb | Kind::Bar)
+/// How memory is mapped. In small mappings the worst kinds are as the others, and so is a page of any memory.
+fn shapes(kind: Kind) -> &'static [Shape] {
+    match kind {
+        Kind::Pages | Kind::Hugetlb | Kind::Bar => &[ONE, SOME, PAGES],
+        Kind::Thp | Kind::Memfd => &[ONE, SOME],
+        Kind::Fragmented | Kind::UnalignedBar => &[ONE],
+    }
 }
 
 fn of_shape(device: &str, memory: &Filled, shape: &Shape, name: &str) -> Result<()> {
