@@ -188,7 +188,7 @@ Building:
 Checking:
   test               everything there is, or STEPS="..." of it; the last line says how many passed and failed
   selftests          the kernel's own tests of VFIO, on the C modules and on these, side by side
-  bench              counts instructions of requests, on the C modules and on these
+  bench              what requests cost, in instructions, memory and time, on the C modules and on these
   demo               reads a disk by a userspace NVMe driver through these modules, on Debian's kernel
   clippy             lints; any warning is an error
   rustfmt            formats the Rust files

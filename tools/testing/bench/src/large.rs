@@ -41,22 +41,24 @@ struct Shape {
     size: u64,
 }
 
-const ONE: Shape = Shape {
-    name: "1 GiB",
-    count: 1,
-    size: GIBIBYTE as u64,
-};
-const SOME: Shape = Shape {
-    name: "64 times 16 MiB",
-    count: 64,
-    size: 16 * MEBIBYTE as u64,
-};
-/// As many mappings as `vfio_iommu_type1.dma_entry_limit` allows, if nobody changed it.
-const PAGES: Shape = Shape {
-    name: "65,535 times 4 KiB",
-    count: 65_535,
-    size: PAGE_SIZE as u64,
-};
+/// The last one has as many mappings as `vfio_iommu_type1.dma_entry_limit` allows, if nobody changed it.
+const SHAPES: [Shape; 3] = [
+    Shape {
+        name: "1 GiB",
+        count: 1,
+        size: GIBIBYTE as u64,
+    },
+    Shape {
+        name: "64 times 16 MiB",
+        count: 64,
+        size: 16 * MEBIBYTE as u64,
+    },
+    Shape {
+        name: "65,535 times 4 KiB",
+        count: 65_535,
+        size: PAGE_SIZE as u64,
+    },
+];
 
 /// How mappings go.
 #[derive(Clone, Copy)]
@@ -85,7 +87,7 @@ fn of_kind(device: &str, kind: Kind) -> Result<()> {
     let base = Base::take(device)?;
     let memory = Filled::new(kind, GIBIBYTE)?;
     edu::check(device, &memory, GIBIBYTE as u64)?;
-    for shape in shapes(kind) {
+    for shape in &SHAPES {
         let name = format!("{} of {}", shape.name, kind.name());
         of_shape(device, &memory, shape, &name).context(name)?;
     }
@@ -96,15 +98,6 @@ fn of_kind(device: &str, kind: Kind) -> Result<()> {
         reserve_hugetlb(0)?;
     }
     Ok(())
-}
-
-/// How memory is mapped. In small mappings the worst kinds are as the others, and so is a page of any memory.
-fn shapes(kind: Kind) -> &'static [Shape] {
-    match kind {
-        Kind::Pages | Kind::Hugetlb | Kind::Bar => &[ONE, SOME, PAGES],
-        Kind::Thp | Kind::Memfd => &[ONE, SOME],
-        Kind::Fragmented | Kind::UnalignedBar => &[ONE],
-    }
 }
 
 fn of_shape(device: &str, memory: &Filled, shape: &Shape, name: &str) -> Result<()> {

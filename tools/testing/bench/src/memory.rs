@@ -115,8 +115,7 @@ impl Filled {
 }
 
 fn memory(kind: Kind, size: usize) -> Result<Filled> {
-    let mode = if kind == Kind::Thp { "always" } else { "never" };
-    fs::write("/sys/kernel/mm/transparent_hugepage/enabled", mode).context("huge pages")?;
+    give_huge_pages(kind == Kind::Thp)?;
     let before = huge_bytes()?;
     let memory = match kind {
         Kind::Hugetlb => hugetlb(size)?,
@@ -134,6 +133,8 @@ fn memory(kind: Kind, size: usize) -> Result<Filled> {
     for page in pages {
         memory.write_u8(page, 1);
     }
+    // Or else single pages would become huge while they are measured.
+    give_huge_pages(false)?;
     let found = huge_bytes()? - before;
     let wanted = if kind == Kind::Thp { size } else { 0 };
     ensure!(
@@ -143,6 +144,12 @@ fn memory(kind: Kind, size: usize) -> Result<Filled> {
     let addr = memory.addr().next_multiple_of(HUGE_PAGE as u64);
     let backing = Backing::Memory(memory);
     Ok(Filled { backing, addr })
+}
+
+/// Has the kernel give huge pages to programs that don't know of them, or not.
+fn give_huge_pages(give: bool) -> Result<()> {
+    let mode = if give { "always" } else { "never" };
+    fs::write("/sys/kernel/mm/transparent_hugepage/enabled", mode).context("huge pages")
 }
 
 fn hugetlb(size: usize) -> Result<Memory> {
