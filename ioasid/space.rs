@@ -147,7 +147,7 @@ impl Space {
         let (ids, sets) = (memory.ids.clone(), memory.sets.clone());
         try_pin_init!(Self {
             memory,
-            ids <- IdTable::new(ids),
+            ids <- IdTable::new(ids, c_str!("ioasid::ids"), static_lock_class!()),
             sets <- IdMap::new(sets),
             names <- new_spinlock_irq!((), "ioasid::Space::names"),
             listeners <- Roster::new(c_str!("ioasid::listeners"), static_lock_class!()),

@@ -3,19 +3,27 @@
 //! Tests of whole spaces.
 
 mod fake;
+mod ids;
+mod listeners;
 mod random;
-mod rules;
 mod scenario;
+mod sets;
 mod sources;
+mod spids;
 
 use kernel::{
     prelude::*,
     sync::Arc, //
 };
 
-use crate::space::{
-    Memory,
-    Space, //
+use kernel_ext::gfp::Gfp;
+
+use crate::{
+    range::IdRange,
+    space::{
+        Memory,
+        Space, //
+    }, //
 };
 
 /// A space of the ids from 1 to `capacity - 1`, of which the kernel knows nothing.
@@ -33,4 +41,9 @@ fn space_from(floor: u32, capacity: u32) -> Result<Pin<KBox<Space>>> {
 fn shared_space(capacity: u32) -> Result<Arc<Space>> {
     let space = Space::new(&Memory::shared()?, 1, capacity, None);
     Arc::pin_init(space, GFP_KERNEL)
+}
+
+/// Any id, of a set.
+fn alloc(space: &Space, set: u32) -> Result<u32> {
+    space.alloc_in(set, IdRange::ALL, 0, Gfp::Kernel)
 }

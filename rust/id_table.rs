@@ -14,9 +14,9 @@ mod tree;
 use kernel::{
     prelude::*,
     sync::{
-        new_spinlock_irq,
         rcu,
         Arc,
+        LockClassKey,
         SpinLockIrq, //
     },
 };
@@ -45,11 +45,15 @@ pub struct IdTable<T> {
 }
 
 impl<T: Default + Send + Sync + 'static> IdTable<T> {
-    /// A table where all numbers are free.
-    pub fn new(memory: Arc<Memory<T>>) -> impl PinInit<Self> {
+    /// A table where all numbers are free. For lockdep, its lock is called `name`.
+    pub fn new(
+        memory: Arc<Memory<T>>,
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+    ) -> impl PinInit<Self> {
         pin_init!(Self {
             tree: Tree::new(memory),
-            emptied <- new_spinlock_irq!(None, "IdTable::emptied"),
+            emptied <- SpinLockIrq::new(None, name, key),
         })
     }
 
@@ -145,7 +149,10 @@ mod tests {
         read_once,
         write_once, //
     };
-    use kernel::sync::atomic::Atomic;
+    use kernel::{
+        static_lock_class,
+        sync::atomic::Atomic, //
+    };
 
     struct Value(Atomic<u32>);
 
@@ -159,7 +166,8 @@ mod tests {
 
     fn table() -> Result<Table> {
         let memory = Memory::new(c"kernel_ext_test_leaf", c"kernel_ext_test_node")?;
-        Ok(KBox::pin_init(IdTable::new(memory), GFP_KERNEL)?)
+        let table = IdTable::new(memory, c"kernel_ext::test", static_lock_class!());
+        KBox::pin_init(table, GFP_KERNEL)
     }
 
     fn alloc(table: &Table, first: u32, last: u32) -> Result<u32> {

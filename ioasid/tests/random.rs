@@ -2,12 +2,21 @@
 
 //! A space against a plain model of it, by random calls.
 
+mod model;
+
 use kernel::{
     prelude::*,
     sync::Arc, //
 };
 
 use kernel_ext::gfp::Gfp;
+
+use model::{
+    Model,
+    IDS,
+    OWN_FIRST,
+    QUOTAS, //
+};
 
 use super::{
     fake::{
@@ -20,17 +29,12 @@ use super::{
     space_from, //
 };
 use crate::{
-    account::edquot,
-    life::State,
     range::IdRange,
     set::{
         Quota,
         Token, //
     },
-    source::{
-        Origin,
-        OWN, //
-    },
+    source::OWN,
     space::Space, //
 };
 
@@ -43,11 +47,6 @@ const CALLS: u32 = if cfg!(CONFIG_KASAN) {
 /// How often everything is compared.
 const CHECK_EVERY: u32 = 997;
 
-/// Ids are below this, those of two stocks first, then the own ones.
-const IDS: u32 = 4 * STOCK;
-const OWN_FIRST: u32 = 2 * STOCK;
-/// Sets with a quota; beside them there are ids in no set.
-const QUOTAS: [u32; 3] = [5, 30, 70];
 /// What sets call their ids, at most.
 const SPIDS: u32 = 16;
 /// Two allocators each of two kinds: the kind is the key divided by two.
@@ -66,214 +65,6 @@ impl Random {
 
     fn below(&mut self, end: u32) -> u32 {
         self.next() % end
-    }
-}
-
-/// What is known of an id.
-#[derive(Clone, Copy)]
-struct Id {
-    set: usize,
-    origin: Origin,
-    references: u32,
-    freed: bool,
-    bound: bool,
-    spid: Option<u32>,
-    data: usize,
-}
-
-/// A registered allocator.
-#[derive(Clone, Copy)]
-struct Registered {
-    key: usize,
-    origin: Origin,
-}
-
-/// The model: everything that a space knows, looked up from one end to the other.
-struct Model {
-    ids: KVec<Option<Id>>,
-    /// Which ids of each stock are allocated.
-    stocks: [u64; 2],
-    /// By kind, then in the order of registration; the kinds in that of their origins.
-    registered: KVec<Registered>,
-    last_origin: Origin,
-}
-
-impl Model {
-    fn count(&self, which: impl Fn(&Id) -> bool) -> u32 {
-        self.ids.iter().flatten().filter(|id| which(id)).count() as u32
-    }
-
-    fn known(&self, set: Option<usize>, id: u32) -> Result<Id> {
-        let known = self.ids[id as usize].ok_or(ENOENT)?;
-        if set.is_some_and(|set| set != known.set) {
-            return Err(EACCES);
-        }
-        Ok(known)
-    }
-
-    fn alive(&self, origin: Origin) -> bool {
-        origin == OWN || self.registered.iter().any(|r| r.origin == origin)
-    }
-
-    fn orphans(&self) -> u32 {
-        self.count(|id| !self.alive(id.origin))
-    }
-
-    fn alloc(&mut self, set: usize, range: IdRange, data: usize) -> Result<u32> {
-        let quota = match set {
-            0 => IDS - OWN_FIRST - QUOTAS.iter().sum::<u32>(),
-            set => QUOTAS[set - 1],
-        };
-        if self.count(|id| id.set == set) >= quota {
-            return Err(edquot());
-        }
-        let (id, origin) = match self.registered.first() {
-            Some(&active) => (self.take_from_stock(active.key / 2, range)?, active.origin),
-            None => {
-                let free = |&id: &u32| range.contains(id) && self.ids[id as usize].is_none();
-                ((OWN_FIRST..IDS).find(free).ok_or(ENOSPC)?, OWN)
-            }
-        };
-        self.ids[id as usize] = Some(Id {
-            set,
-            origin,
-            references: 1,
-            freed: false,
-            bound: false,
-            spid: None,
-            data,
-        });
-        Ok(id)
-    }
-
-    fn take_from_stock(&mut self, stock: usize, range: IdRange) -> Result<u32> {
-        let first = stock as u32 * STOCK;
-        let free = |&bit: &u32| range.contains(first + bit) && self.stocks[stock] & 1 << bit == 0;
-        let bit = (0..STOCK).find(free).ok_or(ENOSPC)?;
-        if self.ids[(first + bit) as usize].is_some() {
-            // An orphan has the number that the stock thinks is free.
-            return Err(EBUSY);
-        }
-        self.stocks[stock] |= 1 << bit;
-        Ok(first + bit)
-    }
-
-    fn drop_reference(&mut self, id: u32) -> bool {
-        let Some(known) = &mut self.ids[id as usize] else {
-            return false;
-        };
-        known.references -= 1;
-        if known.references != 0 {
-            return false;
-        }
-        let origin = known.origin;
-        self.ids[id as usize] = None;
-        if origin != OWN && self.alive(origin) {
-            self.stocks[(id / STOCK) as usize] &= !(1 << (id % STOCK));
-        }
-        true
-    }
-
-    fn free(&mut self, set: Option<usize>, id: u32) -> Result {
-        let first = !self.known(set, id)?.freed;
-        if let (true, Some(known)) = (first, &mut self.ids[id as usize]) {
-            known.freed = true;
-            self.drop_reference(id);
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, set: Option<usize>, id: u32) -> Result<bool> {
-        self.known(set, id)?;
-        Ok(self.drop_reference(id))
-    }
-
-    fn get(&mut self, set: Option<usize>, id: u32) -> Result {
-        if self.known(set, id)?.freed {
-            return Err(EBUSY);
-        }
-        self.change(id, |id| id.references += 1);
-        Ok(())
-    }
-
-    fn change(&mut self, id: u32, f: impl FnOnce(&mut Id)) {
-        if let Some(known) = &mut self.ids[id as usize] {
-            f(known);
-        }
-    }
-
-    fn attach_spid(&mut self, id: u32, spid: u32) -> Result {
-        let known = self.known(None, id)?;
-        if known.freed || known.spid.is_some() {
-            return Err(EBUSY);
-        }
-        if self.by_spid(known.set, spid).is_ok() {
-            return Err(EINVAL);
-        }
-        self.change(id, |id| id.spid = Some(spid));
-        Ok(())
-    }
-
-    fn by_spid(&self, set: usize, spid: u32) -> Result<u32> {
-        let named = |id: &Option<Id>| id.is_some_and(|id| id.set == set && id.spid == Some(spid));
-        let id = self.ids.iter().position(named).ok_or(ENOENT)?;
-        Ok(id as u32)
-    }
-
-    fn bind(&mut self, id: u32) -> Result {
-        let known = self.known(None, id)?;
-        if known.bound || known.freed {
-            return Err(EBUSY);
-        }
-        self.change(id, |id| id.bound = true);
-        Ok(())
-    }
-
-    fn unbind(&mut self, id: u32) -> Result {
-        if !self.known(None, id)?.bound {
-            return Err(EINVAL);
-        }
-        self.change(id, |id| id.bound = false);
-        Ok(())
-    }
-
-    fn state(&self, id: u32) -> Result<State> {
-        Ok(match self.known(None, id)? {
-            Id { freed: true, .. } => State::FreePending,
-            Id { bound: true, .. } => State::Active,
-            _ => State::Idle,
-        })
-    }
-
-    fn register(&mut self, key: usize) -> Result {
-        let first = self.registered.is_empty();
-        if first && self.count(|id| id.origin == OWN) != 0 {
-            return Err(EAGAIN);
-        }
-        if self.registered.iter().any(|r| r.key == key) {
-            return Err(EEXIST);
-        }
-        self.last_origin += 1;
-        let kin = |r: &Registered| r.key / 2 == key / 2;
-        let (at, origin) = match self.registered.iter().rposition(kin) {
-            Some(last) => (last + 1, self.registered[last].origin),
-            None => (self.registered.len(), self.last_origin),
-        };
-        self.registered.reserve(1, GFP_KERNEL)?;
-        let inserted = self
-            .registered
-            .insert_within_capacity(at, Registered { key, origin });
-        inserted.map_err(|_| ENOMEM)
-    }
-
-    /// Returns whether it was the last of its kind.
-    fn unregister(&mut self, key: usize) -> Result<bool> {
-        let at = self.registered.iter().position(|r| r.key == key);
-        let gone = self
-            .registered
-            .remove(at.ok_or(ENOENT)?)
-            .map_err(|_| ENOENT)?;
-        Ok(!self.alive(gone.origin))
     }
 }
 
@@ -300,12 +91,7 @@ impl Pair {
             space,
             sets,
             stocks: [Stock::new(0)?, Stock::new(STOCK)?],
-            model: Model {
-                ids: KVec::from_elem(None, IDS as usize, GFP_KERNEL)?,
-                stocks: [0; 2],
-                registered: KVec::new(),
-                last_origin: OWN,
-            },
+            model: Model::new()?,
             random: Random(0x1234_5678_9abc_def1),
         })
     }

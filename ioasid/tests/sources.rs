@@ -18,6 +18,7 @@ use kernel::{
 use kernel_ext::gfp::Gfp;
 
 use super::{
+    alloc,
     fake::{
         kind,
         Fake,
@@ -42,10 +43,6 @@ use crate::{
     space::Space, //
 };
 
-fn alloc(space: &Space) -> Result<u32> {
-    space.alloc_in(0, IdRange::ALL, 0, Gfp::Kernel)
-}
-
 /// Registers an allocator of a kind under a key.
 fn add(space: &Space, kind_number: usize, key: usize, stock: &Arc<Stock>) -> Result {
     space.register(kind(kind_number), key, Fake::new(stock, Trick::None)?)
@@ -67,7 +64,7 @@ mod tests {
         let (one, two) = (Stock::new(100)?, Stock::new(200)?);
         add(&space, 1, 10, &one)?;
         add(&space, 2, 20, &two)?;
-        assert_eq!(alloc(&space), Ok(100));
+        assert_eq!(alloc(&space, 0), Ok(100));
         assert_eq!((one.taken(), two.taken()), (1, 0));
         space.free(None, 100)?;
         assert_eq!(one.taken(), 0);
@@ -78,7 +75,7 @@ mod tests {
     fn not_while_there_are_own_ids() -> Result {
         let space = space(1000)?;
         let stock = Stock::new(100)?;
-        let id = alloc(&space)?;
+        let id = alloc(&space, 0)?;
         assert_eq!(add(&space, 1, 10, &stock), Err(EAGAIN));
         let reference = space.get(None, id)?;
         space.free(None, id)?;
@@ -86,7 +83,7 @@ mod tests {
         drop(reference);
         assert_eq!(add(&space, 1, 10, &stock), Ok(()));
         // The second one may come any time.
-        alloc(&space)?;
+        alloc(&space, 0)?;
         assert_eq!(add(&space, 2, 20, &stock), Ok(()));
         Ok(())
     }
@@ -114,7 +111,7 @@ mod tests {
         assert_eq!(space.unregister(10), Err(ENOENT));
         add(&space, 1, 10, &stock)?;
         assert_eq!(space.unregister(11), Err(ENOENT));
-        assert_eq!(alloc(&space), Ok(100));
+        assert_eq!(alloc(&space, 0), Ok(100));
         Ok(())
     }
 
@@ -124,7 +121,7 @@ mod tests {
         let stock = Stock::new(100)?;
         add(&space, 1, 10, &stock)?;
         add(&space, 1, 11, &stock)?;
-        let id = alloc(&space)?;
+        let id = alloc(&space, 0)?;
         // The first goes: what it allocated is given back by the other.
         let departure = space.unregister(10)?;
         let expected = Departure {
@@ -135,7 +132,7 @@ mod tests {
         assert_eq!(space.find(None, id, |_| ()), Ok(()));
         space.free(None, id)?;
         assert_eq!((stock.taken(), space.orphans()), (0, 0));
-        assert_eq!(alloc(&space), Ok(100));
+        assert_eq!(alloc(&space, 0), Ok(100));
         Ok(())
     }
 
@@ -148,17 +145,17 @@ mod tests {
         }
         assert_eq!(space.unregister(20)?.handed_to, None);
         assert_eq!(space.unregister(10)?.handed_to, Some(3));
-        assert_eq!(alloc(&space), Ok(300));
+        assert_eq!(alloc(&space, 0), Ok(300));
         space.free(None, 300)?;
         // It comes back as the last in the list.
         add(&space, 1, 10, &stocks[0])?;
-        assert_eq!(alloc(&space), Ok(300));
+        assert_eq!(alloc(&space, 0), Ok(300));
         space.free(None, 300)?;
         assert_eq!(space.unregister(30)?.handed_to, Some(4));
-        assert_eq!(alloc(&space), Ok(100));
+        assert_eq!(alloc(&space, 0), Ok(100));
         space.free(None, 100)?;
         assert_eq!(space.unregister(10)?.handed_to, Some(OWN));
-        assert_eq!(alloc(&space), Ok(1));
+        assert_eq!(alloc(&space, 0), Ok(1));
         assert_eq!(space.orphans(), 0);
         Ok(())
     }
@@ -169,7 +166,7 @@ mod tests {
         let (one, two) = (Stock::new(100)?, Stock::new(200)?);
         add(&space, 1, 10, &one)?;
         add(&space, 2, 20, &two)?;
-        let (a, b) = (alloc(&space)?, alloc(&space)?);
+        let (a, b) = (alloc(&space, 0)?, alloc(&space, 0)?);
         let kept = space.get(None, b)?;
         space.unregister(10)?;
         assert_eq!(space.orphans(), 2);
@@ -189,7 +186,7 @@ mod tests {
         let space = space(102)?;
         let stock = Stock::new(100)?;
         add(&space, 1, 10, &stock)?;
-        let orphan = alloc(&space)?;
+        let orphan = alloc(&space, 0)?;
         space.unregister(10)?;
         let near = IdRange::new(100, 101)?;
         let id = space.alloc(near, 0, Gfp::Kernel)?;
@@ -209,13 +206,13 @@ mod tests {
         let (one, two) = (Stock::new(100)?, Stock::new(100)?);
         add(&space, 1, 10, &one)?;
         add(&space, 2, 20, &two)?;
-        let orphan = alloc(&space)?;
+        let orphan = alloc(&space, 0)?;
         space.unregister(10)?;
         // The next one has its own idea of this number: it gets it back.
-        assert_eq!(alloc(&space), Err(EBUSY));
+        assert_eq!(alloc(&space, 0), Err(EBUSY));
         assert_eq!(two.taken(), 0);
         space.free(None, orphan)?;
-        assert_eq!(alloc(&space), Ok(orphan));
+        assert_eq!(alloc(&space, 0), Ok(orphan));
         assert_eq!(two.taken(), 1);
         Ok(())
     }
@@ -290,7 +287,7 @@ mod tests {
         let other = Other(Fake::new(&two, Trick::None)?);
         let _other = space.register_allocator(Arc::new(other, GFP_KERNEL)?)?;
         let _sharer = space.register_allocator(Fake::new(&one, Trick::None)?)?;
-        let id = alloc(&space)?;
+        let id = alloc(&space, 0)?;
         drop(first);
         space.free(None, id)?;
         assert_eq!((one.taken(), space.orphans()), (0, 0));
@@ -339,7 +336,7 @@ mod tests {
 
         let caller = space.clone();
         workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
-            let _ = alloc(&caller);
+            let _ = alloc(&caller, 0);
         })?;
         slow.entered.wait_for_completion();
         let (leaver, done) = (space.clone(), left.clone());
@@ -358,7 +355,7 @@ mod tests {
         // What the call made is there now, and an orphan.
         assert_eq!(space.orphans(), 1);
         assert_eq!(space.state(5), Ok(crate::life::State::Idle));
-        assert_eq!(alloc(&space), Ok(1));
+        assert_eq!(alloc(&space, 0), Ok(1));
         Ok(())
     }
 }

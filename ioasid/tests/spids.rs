@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The rules of SPIDs.
+
+use kernel::prelude::*;
+
+use kernel_ext::gfp::Gfp;
+
+use super::space;
+use crate::{
+    range::{
+        IdRange,
+        INVALID, //
+    },
+    set::{
+        Quota,
+        Token, //
+    }, //
+};
+
+#[kunit_tests(ioasid_spids)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_and_back() -> Result {
+        let space = space(100)?;
+        let set = space.new_set(Token::None, Quota::Exactly(3))?;
+        let id = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
+        assert_eq!(set.find_by_spid(5).err(), Some(ENOENT));
+        assert_eq!(id.attach_spid(5), Ok(()));
+        assert_eq!(set.find_by_spid(5)?.id(), id.id());
+        id.detach_spid();
+        assert_eq!(set.find_by_spid(5).err(), Some(ENOENT));
+        assert_eq!(id.attach_spid(0), Ok(()));
+        assert_eq!(set.find_by_spid(0)?.id(), id.id());
+        Ok(())
+    }
+
+    #[test]
+    fn one_each() -> Result {
+        let space = space(100)?;
+        let set = space.new_set(Token::None, Quota::Exactly(3))?;
+        let one = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
+        let two = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
+        assert_eq!(one.attach_spid(5), Ok(()));
+        assert_eq!(one.attach_spid(6), Err(EBUSY));
+        assert_eq!(two.attach_spid(5), Err(EINVAL));
+        assert_eq!(two.attach_spid(6), Ok(()));
+        assert_eq!(two.attach_spid(INVALID), Err(EINVAL));
+        assert_eq!(space.attach_spid(99, 7), Err(ENOENT));
+        assert_eq!(space.detach_spid(99), Err(ENOENT));
+        Ok(())
+    }
+
+    #[test]
+    fn sets_have_their_own() -> Result {
+        let space = space(100)?;
+        let set = space.new_set(Token::None, Quota::Exactly(3))?;
+        let other = space.new_set(Token::None, Quota::Exactly(3))?;
+        let ours = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
+        let theirs = other.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
+        assert_eq!(ours.attach_spid(5), Ok(()));
+        assert_eq!(other.find_by_spid(5).err(), Some(ENOENT));
+        assert_eq!(theirs.attach_spid(5), Ok(()));
+        assert_eq!(set.find_by_spid(5)?.id(), ours.id());
+        assert_eq!(other.find_by_spid(5)?.id(), theirs.id());
+        assert_eq!(space.get_by_spid(77, 5).err(), Some(EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn gone_with_the_id() -> Result {
+        let space = space(100)?;
+        let set = space.new_set(Token::None, Quota::Exactly(3))?;
+        let id = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
+        id.attach_spid(5)?;
+        let reference = id.get()?;
+        drop(id);
+        // It is freed, so nobody gets it; but the name is in use until the number is free.
+        assert_eq!(set.find_by_spid(5).err(), Some(EBUSY));
+        assert_eq!(space.by_spid(set.number(), 5), Ok(reference.id()));
+        drop(reference);
+        assert_eq!(set.find_by_spid(5).err(), Some(ENOENT));
+        let next = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
+        assert_eq!(next.attach_spid(5), Ok(()));
+        Ok(())
+    }
+}
