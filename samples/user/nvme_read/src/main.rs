@@ -12,22 +12,8 @@
 //! # echo 0000:01:00.0 > /sys/bus/pci/drivers_probe
 //! # nvme_read demo --device 0000:01:00.0 --expect-sha256 …
 //! ```
-//!
-//! Registers and commands are those of the NVM Express Base Specification, revision 1.4.
 
 #![forbid(unsafe_code)]
-
-mod command;
-mod controller;
-mod fault;
-mod identify;
-mod kernel_log;
-mod prp;
-mod queue;
-mod reader;
-mod registers;
-mod report;
-mod session;
 
 use anyhow::{
     Result,
@@ -39,8 +25,13 @@ use clap::{
     Parser,
     Subcommand, //
 };
-use controller::Controller;
-use session::Session;
+use nvme_read::{
+    controller::Controller,
+    fault,
+    reader,
+    report,
+    session::Session, //
+};
 
 /// Read an NVMe disk from userspace, through VFIO.
 #[derive(Parser)]

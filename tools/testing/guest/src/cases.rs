@@ -7,6 +7,7 @@ mod binding;
 mod container;
 mod device;
 mod dirty;
+mod disk;
 mod dma;
 mod emulated;
 mod exports;
@@ -74,6 +75,7 @@ pub fn main_set() -> Vec<Trial> {
         dirty::cases(),
         limits::cases(),
         dma::cases(),
+        disk::cases(),
         lifetime::cases(),
         pointers::cases(),
         sysfs::cases(),
