@@ -63,21 +63,26 @@ CLIENTS = (
 )
 
 
-def start(client, stack, vm):
+def start(client, stack, iommu):
     """Boots a guest that runs a client."""
-    command = [REPO / "tools/testing/vm/run", "--kernel", "stock", "--stack", stack, "--clients"]
-    command += ["--timeout", "240", "--log", FOLDER / f"{client.name}.{stack}.kernel.log", *client.machine, *vm]
+    command = [REPO / "tools/testing/vm/run", "--kernel", "stock", "--stack", stack, "--iommu", iommu, "--clients"]
+    command += ["--timeout", "240", "--log", kept(client, stack, iommu, "kernel.log"), *client.machine]
     command += [*request_trace.COPY, "--copy", f"{HERE}/{client.name}.sh:/root/client"]
     return subprocess.Popen([*command, "--", "sh", "/root/client"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             text=True, errors="replace", cwd=REPO)
 
 
-def finish(client, stack, guest):
+def kept(client, stack, iommu, what):
+    """The file for what a guest has left."""
+    return FOLDER / f"{client.name}.{iommu}.{stack}.{what}"
+
+
+def finish(client, stack, iommu, guest):
     """Waits for a guest; returns what the client said, what it asked, and complaints."""
     output, complaint = guest.communicate()
-    (FOLDER / f"{client.name}.{stack}.log").write_text(output)
+    kept(client, stack, iommu, "log").write_text(output)
     said, _, trace = output.replace("\r", "").partition("=== trace\n")
-    (FOLDER / f"{client.name}.{stack}.trace").write_text(trace)
+    kept(client, stack, iommu, "trace").write_text(trace)
     return said, request_trace.steps(trace), complaint if guest.returncode else ""
 
 
@@ -88,11 +93,11 @@ def check(name, passed, lines=()):
     return passed
 
 
-def run(client, vm):
+def run(client, iommu):
     """Runs a client on both stacks; prints what came of it, and returns whether all is well."""
     for _ in range(ATTEMPTS):
-        guests = {stack: start(client, stack, vm) for stack in STACKS}
-        results = {stack: finish(client, stack, guest) for stack, guest in guests.items()}
+        guests = {stack: start(client, stack, iommu) for stack in STACKS}
+        results = {stack: finish(client, stack, iommu, guest) for stack, guest in guests.items()}
         # A guest of a busy host can hang before there is a module of VFIO.
         if all(said for said, _, _ in results.values()):
             break
@@ -112,12 +117,12 @@ def run(client, vm):
 def main():
     parser = argparse.ArgumentParser(prog="tools/testing/clients/run", description=__doc__)
     parser.add_argument("--only", action="append", choices=[client.name for client in CLIENTS])
-    parser.add_argument("vm", nargs="*")
+    parser.add_argument("--iommu", choices=["intel", "amd", "virtio"], default="intel")
     options = parser.parse_args()
     (FOLDER / "tftp").mkdir(parents=True, exist_ok=True)
     (FOLDER / "tftp" / "boot.ipxe").write_text(BOOT_FILE)
     wanted = [client for client in CLIENTS if not options.only or client.name in options.only]
-    return 0 if all([run(client, options.vm) for client in wanted]) else 1
+    return 0 if all([run(client, options.iommu) for client in wanted]) else 1
 
 
 if __name__ == "__main__":

@@ -36,6 +36,12 @@ def guest(name, *options, kernel="stock"):
     return Step(name, command, results.libtest, after=("programs", *modules))
 
 
+def clients(iommu):
+    """Packets through igb and e1000e behind another IOMMU than Intel's."""
+    return script(f"clients-{iommu}", "tools/testing/clients/run", "--no-build", "--only", "dpdk", "--iommu", iommu,
+                  after=("build-stock", "programs"))
+
+
 def pamu_map(name):
     """A device behind a PAMU with the memory map of the RFC, from one hugepage of a gigabyte."""
     return Step(
@@ -103,6 +109,8 @@ def all_steps(repo):
         guest("guest-c-core-rust-type1", "--core", "c", "--type1", "rust"),
         script("selftests", "tools/testing/selftests/run", "--no-build", after=("build-stock", "programs")),
         script("clients", "tools/testing/clients/run", "--no-build", after=("build-stock", "programs")),
+        clients("amd"),
+        clients("virtio"),
         script("abi", "tools/testing/check-abi", after=("build-stock",)),
         script("mdevctl", "tools/testing/check-mdevctl", after=("build-stock", "samples-stock")),
         script("modprobe", "tools/testing/check-modprobe", after=("build-stock",)),
