@@ -44,6 +44,49 @@ pub fn open<T: FileOperations>(
     data: T::Data,
     mapping: Option<&Inode>,
 ) -> Result<ARef<File>> {
+    let any_offset = bindings::KERNEL_EXT_FMODE_PREAD | bindings::KERNEL_EXT_FMODE_PWRITE;
+    let file = make(table, name, data, bindings::O_RDWR, any_offset)?;
+    if let Some(inode) = mapping {
+        // SAFETY: The file is ours alone. The mapping outlives it by the contract of `Inode`: the
+        // data holds what holds the inode.
+        unsafe { (*file.as_ptr()).f_mapping = (*inode.0.as_ptr()).i_mapping };
+    }
+    Ok(file)
+}
+
+/// What can be done with a file of [`open_stream`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// It can be read.
+    Read,
+    /// It can be written.
+    Write,
+}
+
+/// Makes a file called `[name]` which carries `data` and has no offset: what is read or written comes
+/// after what was before.
+///
+/// On failure `data` is dropped.
+pub fn open_stream<T: FileOperations>(
+    table: &'static FileTable<T>,
+    name: &'static CStr,
+    data: T::Data,
+    direction: Direction,
+) -> Result<ARef<File>> {
+    let flags = match direction {
+        Direction::Read => bindings::O_RDONLY,
+        Direction::Write => bindings::O_WRONLY,
+    };
+    make(table, name, data, flags, 0)
+}
+
+fn make<T: FileOperations>(
+    table: &'static FileTable<T>,
+    name: &'static CStr,
+    data: T::Data,
+    flags: u32,
+    mode: bindings::fmode_t,
+) -> Result<ARef<File>> {
     let data = data.into_foreign();
     // SAFETY: Name and table are static. The file takes over `data`, which the table's `release`
     // gives back, so the invariant of `FileTable` holds.
@@ -52,17 +95,12 @@ pub fn open<T: FileOperations>(
             name.as_char_ptr(),
             table.as_ptr(),
             data,
-            bindings::O_RDWR as c_int,
-            bindings::KERNEL_EXT_FMODE_PREAD | bindings::KERNEL_EXT_FMODE_PWRITE,
+            flags as c_int,
+            mode,
         )
     })
     // SAFETY: No file was made, so the data is still ours.
     .inspect_err(|_| drop(unsafe { T::Data::from_foreign(data) }))?;
-    if let Some(inode) = mapping {
-        // SAFETY: The file is ours alone. The mapping outlives it by the contract of `Inode`: the
-        // data holds what holds the inode.
-        unsafe { (*file).f_mapping = (*inode.0.as_ptr()).i_mapping };
-    }
     // SAFETY: `anon_inode_getfile_fmode` gives a pointer that is not null, with one reference.
     Ok(unsafe { ARef::from_raw(NonNull::new_unchecked(file.cast())) })
 }

@@ -31,6 +31,7 @@ use kernel::{
     module::this_module,
     prelude::*,
     seq_file::SeqFile,
+    sync::poll::PollTable,
     types::ForeignOwnable,
     uaccess::UserPtr, //
 };
@@ -79,10 +80,25 @@ pub trait FileOperations: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// `poll(2)`: which of the [`poll`] bits hold now. Registers what is waited for with `table`.
+    fn poll(_data: Borrowed<'_, Self>, _file: &File, _table: PollTable<'_>) -> u32 {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Lines for `/proc/PID/fdinfo/FD`.
     fn show_fdinfo(_data: Borrowed<'_, Self>, _m: &SeqFile) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
+}
+
+/// What [`FileOperations::poll`] returns bits of.
+pub mod poll {
+    use crate::bindings;
+
+    /// There is something to be read, or an end.
+    pub const READABLE: u32 = bindings::POLLIN | bindings::POLLRDNORM;
+    /// Nothing more will come.
+    pub const HANG_UP: u32 = bindings::POLLRDHUP;
 }
 
 /// Files that a misc device opens, each with a value of its own.
@@ -267,6 +283,21 @@ impl<T: FileOperations> VTable<T> {
 
     /// # Safety
     ///
+    /// See [`VTable`]; `table` is null or valid.
+    unsafe extern "C" fn poll(
+        file: *mut bindings::file,
+        table: *mut bindings::poll_table_struct,
+    ) -> bindings::__poll_t {
+        // SAFETY: By this function's contract.
+        let data = unsafe { Self::data(file) };
+        // SAFETY: The file is valid during the call; `poll` takes no fdget_pos.
+        let file = unsafe { File::from_raw_file(file) };
+        // SAFETY: By this function's contract.
+        T::poll(data, file, unsafe { PollTable::from_raw(table) })
+    }
+
+    /// # Safety
+    ///
     /// See [`VTable`]; `m` is valid.
     unsafe extern "C" fn show_fdinfo(m: *mut bindings::seq_file, file: *mut bindings::file) {
         // SAFETY: By this function's contract.
@@ -285,6 +316,7 @@ impl<T: FileOperations> VTable<T> {
         } else {
             None
         },
+        poll: if T::HAS_POLL { Some(Self::poll) } else { None },
         mmap: if T::HAS_MMAP { Some(Self::mmap) } else { None },
         show_fdinfo: if T::HAS_SHOW_FDINFO {
             Some(Self::show_fdinfo)
