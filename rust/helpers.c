@@ -66,6 +66,12 @@ int kernel_ext_iova_bitmap_report(unsigned long iova, size_t length, unsigned lo
 }
 EXPORT_SYMBOL_GPL(kernel_ext_iova_bitmap_report);
 
+void kernel_ext_iova_bitmap_set(struct iova_bitmap *bitmap, unsigned long iova, size_t length)
+{
+	iova_bitmap_set(bitmap, iova, length);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_iova_bitmap_set);
+
 unsigned long kernel_ext_page_to_pfn(const struct page *page)
 {
 	return page_to_pfn(page);

@@ -20,6 +20,7 @@ int kernel_ext_pm_runtime_get(struct device *dev);
 void kernel_ext_pm_runtime_put(struct device *dev);
 int kernel_ext_iova_bitmap_report(unsigned long iova, size_t length, unsigned long page_size,
 				  u64 __user *data, void *opaque, iova_bitmap_fn_t fn);
+void kernel_ext_iova_bitmap_set(struct iova_bitmap *bitmap, unsigned long iova, size_t length);
 
 unsigned long kernel_ext_page_to_pfn(const struct page *page);
 struct page *kernel_ext_pfn_to_page(unsigned long pfn);

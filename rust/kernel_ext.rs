@@ -6,6 +6,7 @@ pub mod anon_file;
 pub mod bindings;
 pub mod capability;
 pub mod chardev;
+pub mod dirty_bitmap;
 pub mod eventfd;
 pub mod extent;
 pub mod file_ops;

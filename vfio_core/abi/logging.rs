@@ -2,18 +2,15 @@
 
 //! `struct vfio_log_ops`: devices that note themselves which memory they wrote to.
 
-use core::ffi::c_void;
-
 use kernel::{
     error::to_result,
-    ffi::{
-        c_int,
-        c_ulong, //
-    },
-    prelude::*,
-    uaccess::UserPtr, //
+    ffi::c_ulong,
+    prelude::*, //
 };
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    dirty_bitmap, //
+};
 
 use super::device::Device;
 
@@ -79,40 +76,15 @@ pub(crate) fn stop(device: &Device) -> Result<isize> {
 }
 
 /// Sets bits in the user's bitmap for what was written since the last report, and forgets it.
-pub(crate) fn report(
-    device: &Device,
-    report: &bindings::vfio_device_feature_dma_logging_report,
-) -> Result {
-    ops(device)?;
-    // SAFETY: The device is open during the call; the callee checks the address of the bitmap.
-    to_result(unsafe {
-        bindings::kernel_ext_iova_bitmap_report(
-            report.iova as c_ulong,
-            report.length as usize,
-            report.page_size as c_ulong,
-            UserPtr::from_addr(report.bitmap as usize)
-                .as_mut_ptr()
-                .cast(),
-            device.as_ptr().cast(),
-            Some(read_and_clear_callback),
-        )
-    })
-}
-
-/// # Safety
 ///
-/// Called from [`report`] with the device that it passed.
-unsafe extern "C" fn read_and_clear_callback(
-    bitmap: *mut bindings::iova_bitmap,
-    iova: c_ulong,
-    length: usize,
-    device: *mut c_void,
-) -> c_int {
-    // SAFETY: By this function's contract.
-    let device = unsafe { Device::from_raw(device.cast()) };
-    match ops(device).map(|ops| ops.log_read_and_clear) {
-        // SAFETY: The device is open and `bitmap` is the caller's.
-        Ok(Some(read)) => unsafe { read(device.as_ptr(), iova, length as c_ulong, bitmap) },
-        _ => ENOTTY.to_errno(),
-    }
+/// # Errors
+///
+/// `EOPNOTSUPP` if the driver can't report on this kernel; the driver's.
+pub(crate) fn report(device: &Device, request: &dirty_bitmap::Request) -> Result {
+    let read = ops(device)?.log_read_and_clear.ok_or(ENOTTY)?;
+    dirty_bitmap::report(request, &mut |bitmap| {
+        let (iova, length) = (request.iova as c_ulong, request.length as c_ulong);
+        // SAFETY: The device is open, and `bitmap` is for drivers to fill in.
+        to_result(unsafe { read(device.as_ptr(), iova, length, bitmap) })
+    })
 }

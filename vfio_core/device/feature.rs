@@ -12,7 +12,10 @@ use kernel::{
         UserSlice, //
     }, //
 };
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    dirty_bitmap, //
+};
 
 use crate::abi::{
     device::Device,
@@ -211,7 +214,13 @@ impl Request<'_> {
             return Err(EINVAL);
         }
         report.iova.checked_add(report.length).ok_or(EOVERFLOW)?;
-        logging::report(self.device, &report)?;
+        let request = dirty_bitmap::Request {
+            iova: report.iova,
+            length: report.length,
+            page_size: report.page_size,
+            bitmap: UserPtr::from_addr(report.bitmap as usize),
+        };
+        logging::report(self.device, &request)?;
         Ok(0)
     }
 }

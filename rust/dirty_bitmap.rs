@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bitmaps of programs, in which devices report what of their memory they have written to.
+//!
+//! The kernel's own `struct iova_bitmap` is there only if it was built with some IOMMU driver's tracking;
+//! Debian's is not. Without, its header has functions that do nothing, so that no driver in C can report
+//! anything, and the kernel's `vfio.ko` says `EOPNOTSUPP`. Then our core hands its drivers a bitmap of
+//! its own. A driver in Rust takes that by [`DirtyBitmap::from_raw`]; from one in C it comes back
+//! unseen, and the answer is `EOPNOTSUPP` as before.
+//!
+//! C header: [`include/linux/iova_bitmap.h`](srctree/include/linux/iova_bitmap.h)
+
+use core::{
+    ffi::c_void,
+    marker::PhantomData, //
+};
+
+use kernel::{
+    error::to_result,
+    ffi::{
+        c_int,
+        c_ulong, //
+    },
+    prelude::*,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
+};
+
+use crate::{
+    bindings,
+    mm::{
+        cond_resched,
+        fatal_signal_pending, //
+    }, //
+};
+
+/// Whether `struct iova_bitmap` is the kernel's, which every core hands to drivers.
+pub const KERNELS: bool = cfg!(CONFIG_IOMMUFD_DRIVER);
+
+/// What a program wants to know, and where.
+#[derive(Clone, Copy)]
+pub struct Request {
+    /// The first address.
+    pub iova: u64,
+    /// How many bytes; `iova + length` is at most `u64::MAX`.
+    pub length: u64,
+    /// What one bit stands for: a power of two, in bytes.
+    pub page_size: u64,
+    /// The program's bitmap.
+    pub bitmap: UserPtr,
+}
+
+/// Asks a driver, which `fill` calls with a bitmap, for what a program wants to know.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP` if the driver can't report on this kernel; otherwise the driver's.
+pub fn report(
+    request: &Request,
+    fill: &mut dyn FnMut(*mut bindings::iova_bitmap) -> Result,
+) -> Result {
+    if KERNELS {
+        return report_in_kernels(request, fill);
+    }
+    let mut own = Own {
+        request: *request,
+        seen: false,
+    };
+    let filled = fill((&raw mut own).cast());
+    if !own.seen {
+        return Err(EOPNOTSUPP);
+    }
+    filled
+}
+
+/// What the kernel's bitmap takes along to [`fill_callback`].
+type Fill<'a> = &'a mut dyn FnMut(*mut bindings::iova_bitmap) -> Result;
+
+fn report_in_kernels(request: &Request, mut fill: Fill<'_>) -> Result {
+    // SAFETY: The callee checks the address of the bitmap, and calls `fill_callback` before it returns,
+    // with `fill`.
+    to_result(unsafe {
+        bindings::kernel_ext_iova_bitmap_report(
+            request.iova as c_ulong,
+            request.length as usize,
+            request.page_size as c_ulong,
+            request.bitmap.as_mut_ptr().cast(),
+            (&raw mut fill).cast(),
+            Some(fill_callback),
+        )
+    })
+}
+
+/// # Safety
+///
+/// Called from [`report_in_kernels`] with the [`Fill`] that it passed.
+unsafe extern "C" fn fill_callback(
+    bitmap: *mut bindings::iova_bitmap,
+    _iova: c_ulong,
+    _length: usize,
+    fill: *mut c_void,
+) -> c_int {
+    // SAFETY: By this function's contract.
+    let fill = unsafe { &mut *fill.cast::<Fill<'_>>() };
+    fill(bitmap).map_or_else(|e| e.to_errno(), |()| 0)
+}
+
+/// A program's bitmap, to be filled in by a driver.
+///
+/// # Invariants
+///
+/// The kernel's where it has them, else an [`Own`]; valid for `'a`, and nobody else uses it.
+pub struct DirtyBitmap<'a>(*mut bindings::iova_bitmap, PhantomData<&'a mut Own>);
+
+impl DirtyBitmap<'_> {
+    /// # Safety
+    ///
+    /// `bitmap` was passed to the driver's `log_read_and_clear`, which hasn't returned yet in `'a`.
+    pub unsafe fn from_raw(bitmap: *mut bindings::iova_bitmap) -> Self {
+        if !KERNELS {
+            // SAFETY: By this function's contract. On such a kernel it is our core alone that calls
+            // drivers, and it does so from `report`.
+            unsafe { (*bitmap.cast::<Own>()).seen = true };
+        }
+        // INVARIANT: As above.
+        Self(bitmap, PhantomData)
+    }
+
+    /// Sets the bits of all that has a byte among `length` ones from `iova` on. What the program didn't
+    /// ask for is left out.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if the program's bitmap can't be written, `EINTR` if it is being killed.
+    pub fn set(&mut self, iova: u64, length: u64) -> Result {
+        if KERNELS {
+            // SAFETY: By the type invariant; the callee checks the range.
+            unsafe {
+                bindings::kernel_ext_iova_bitmap_set(self.0, iova as c_ulong, length as usize)
+            };
+            return Ok(());
+        }
+        // SAFETY: By the type invariant.
+        unsafe { &*self.0.cast::<Own>() }.set(iova, length)
+    }
+}
+
+/// A bitmap of ours.
+struct Own {
+    request: Request,
+    /// Whether a driver knows it for what it is.
+    seen: bool,
+}
+
+impl Own {
+    fn set(&self, iova: u64, length: u64) -> Result {
+        let Some((first, last)) = bits(&self.request, iova, length) else {
+            return Ok(());
+        };
+        for word in first / 64..=last / 64 {
+            if fatal_signal_pending() {
+                return Err(EINTR);
+            }
+            let address = self.request.bitmap.wrapping_byte_add(8 * word as usize);
+            let (mut reader, mut writer) = UserSlice::new(address, 8).reader_writer();
+            let value = reader.read::<u64>()? | mask(word, first, last);
+            writer.write(&value)?;
+            cond_resched();
+        }
+        Ok(())
+    }
+}
+
+/// The first and the last bit that stand for `length` bytes from `iova` on, as far as they were asked for.
+fn bits(request: &Request, iova: u64, length: u64) -> Option<(u64, u64)> {
+    let first = iova.max(request.iova);
+    let last = iova
+        .saturating_add(length)
+        .min(request.iova + request.length)
+        .checked_sub(1)?;
+    (length > 0 && first <= last).then(|| {
+        let shift = request.page_size.trailing_zeros();
+        let bit = |iova: u64| (iova - request.iova) >> shift;
+        (bit(first), bit(last))
+    })
+}
+
+/// Which bits of a word, the one with a number, are among `first..=last`, of which it has at least one.
+fn mask(word: u64, first: u64, last: u64) -> u64 {
+    let low = first.saturating_sub(64 * word);
+    let high = (last - 64 * word).min(63);
+    u64::MAX << low & u64::MAX >> (63 - high)
+}
+
+#[cfg(CONFIG_KUNIT)]
+#[kernel::macros::kunit_tests(kernel_ext_dirty_bitmap)]
+mod tests {
+    use super::*;
+
+    fn request(iova: u64, length: u64, page_size: u64) -> Request {
+        Request {
+            iova,
+            length,
+            page_size,
+            bitmap: UserPtr::from_addr(0),
+        }
+    }
+
+    #[test]
+    fn bits_count_from_the_first_address() {
+        let asked = request(0x5000, 0x10000, 0x1000);
+        assert_eq!(bits(&asked, 0x5000, 1), Some((0, 0)));
+        assert_eq!(bits(&asked, 0x5fff, 2), Some((0, 1)));
+        assert_eq!(bits(&asked, 0x6000, 0x2000), Some((1, 2)));
+        // The first address need not be a multiple of what a bit stands for.
+        let asked = request(0x5000, 0x10000, 0x4000);
+        assert_eq!(bits(&asked, 0x8000, 0x1000), Some((0, 0)));
+        assert_eq!(bits(&asked, 0x9000, 0x1000), Some((1, 1)));
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_left_out() {
+        let asked = request(0x5000, 0x2000, 0x1000);
+        assert_eq!(bits(&asked, 0, u64::MAX), Some((0, 1)));
+        assert_eq!(bits(&asked, 0x4000, 0x1000), None);
+        assert_eq!(bits(&asked, 0x7000, 0x1000), None);
+        assert_eq!(bits(&asked, 0x5000, 0), None);
+        assert_eq!(bits(&request(0, 0, 0x1000), 0, 0x1000), None);
+        let end = request(u64::MAX - 0x1fff, 0x1fff, 0x1000);
+        assert_eq!(bits(&end, u64::MAX - 0xfff, 0x1000), Some((1, 1)));
+    }
+
+    #[test]
+    fn words_share_out_the_bits() {
+        for first in 0..200 {
+            for last in first..200 {
+                let mut count = 0;
+                for word in first / 64..=last / 64 {
+                    let mask = mask(word, first, last);
+                    count += u64::from(mask.count_ones());
+                    assert!(64 * word + u64::from(mask.trailing_zeros()) >= first);
+                    assert!(64 * word + 63 - u64::from(mask.leading_zeros()) <= last);
+                }
+                assert_eq!(count, last - first + 1);
+            }
+        }
+    }
+}
