@@ -3,6 +3,7 @@
 //! What a driver of mediated devices implements.
 
 pub(crate) mod irqs;
+pub(crate) mod migrate;
 pub mod pci;
 mod region;
 pub(crate) mod requests;
@@ -21,6 +22,8 @@ use crate::{
     },
     uuid::Uuid, //
 };
+
+use migrate::Migration;
 
 pub use region::{
     Access,
@@ -112,6 +115,10 @@ pub trait Device: Send + Sync + Sized + 'static {
 
     /// The device's kinds of interrupt, such as [`pci::Irq`] or [`NoIrqs`].
     type Irq: Index;
+
+    /// How the device's state is moved to another device, if it can be: `Some(Migration::new())` for a
+    /// device that implements [`Migrate`](crate::Migrate).
+    const MIGRATION: Option<Migration<Self>> = None;
 
     /// Makes a device of type `ty`.
     ///

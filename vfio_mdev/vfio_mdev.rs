@@ -28,8 +28,10 @@
 #[allow(unsafe_code)]
 mod abi;
 mod capacity;
+mod dma_log;
 mod driver;
 mod lifecycle;
+mod migration;
 mod peers;
 mod registry;
 mod uuid;
@@ -56,6 +58,11 @@ pub use abi::{
     }, //
 };
 pub use driver::{
+    migrate::{
+        Activity,
+        Migrate,
+        Migration, //
+    },
     pci,
     Access,
     Device,

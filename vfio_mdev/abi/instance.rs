@@ -32,6 +32,8 @@ use kernel::{
         flags,
         VmaNew, //
     },
+    new_mutex,
+    page::PAGE_SIZE,
     prelude::*,
     static_lock_class,
     sync::{
@@ -39,7 +41,8 @@ use kernel::{
             ARef,
             AlwaysRefCounted, //
         },
-        Arc, //
+        Arc,
+        Mutex, //
     },
     types::Opaque,
     uaccess::UserPtr, //
@@ -51,10 +54,12 @@ use kernel_ext::{
 
 use super::{
     driver::Share,
+    logging::LogOps,
     members::{
         Erased,
         Members, //
     },
+    migration::MigrationOps,
     pages::{
         GuestAccess,
         GuestPages,
@@ -63,6 +68,10 @@ use super::{
     vfio::Calls, //
 };
 use crate::{
+    dma_log::{
+        self,
+        DmaLog, //
+    },
     driver::{
         irqs::Vectors,
         requests,
@@ -72,6 +81,7 @@ use crate::{
         Type,
         TypeOf, //
     },
+    migration::Machine,
     peers::{
         DriverKey,
         Peer, //
@@ -107,6 +117,9 @@ struct Content<D: Device> {
     #[pin]
     session: RwSem<bool>,
     pins: Arc<Pins>,
+    /// Where it is on the way to another device, if it can go there.
+    #[pin]
+    machine: Mutex<Machine>,
     /// One for each kind of interrupt.
     vectors: KVec<Pin<KBox<Vectors>>>,
     /// Its place among the peers, if its type has any.
@@ -203,7 +216,19 @@ impl<D: Device> Instance<D> {
     ///
     /// As for [`dma_read`](Instance::dma_read), `EPERM` for an address that may not be written.
     pub fn dma_write(&self, iova: u64, from: &[u8]) -> Result {
-        self.dma(iova, from.as_ptr().cast_mut(), from.len(), true)
+        if !self.dma_log().is_active() {
+            return self.dma(iova, from.as_ptr().cast_mut(), from.len(), true);
+        }
+        // One page at a time: of what fails, the log has those that were written.
+        let (mut iova, mut rest) = (iova, from);
+        while !rest.is_empty() {
+            let len = (PAGE_SIZE - iova as usize % PAGE_SIZE).min(rest.len());
+            self.dma(iova, rest.as_ptr().cast_mut(), len, true)?;
+            self.dma_log().wrote(iova, len);
+            iova = iova.checked_add(len as u64).ok_or(EINVAL)?;
+            rest = &rest[len..];
+        }
+        Ok(())
     }
 
     fn dma(&self, iova: u64, data: *mut u8, len: usize, write: bool) -> Result {
@@ -247,6 +272,16 @@ impl<D: Device> Instance<D> {
     /// What `peer_to_peer_resource_uuid` says, if the device's type has peers.
     pub fn peer_uuid(&self) -> Option<Uuid> {
         Some(self.content().peer.as_ref()?.uuid())
+    }
+
+    /// The log of what the device writes to the program's memory.
+    pub(super) fn dma_log(&self) -> &DmaLog {
+        &self.content().pins.log
+    }
+
+    /// Where the device is among the states of migration. Held while it goes to another one.
+    pub(super) fn machine(&self) -> &Mutex<Machine> {
+        &self.content().machine
     }
 
     pub(super) fn peer(&self) -> Option<&Arc<Peer>> {
@@ -305,6 +340,7 @@ impl<D: Device> Instance<D> {
             share,
             session <- RwSem::new(false, c"vfio_mdev::session", static_lock_class!()),
             pins,
+            machine <- new_mutex!(Machine::new(), "vfio_mdev::machine"),
             vectors: requests::all_vectors::<D>(&device)?,
             peer,
             dev,
@@ -314,6 +350,17 @@ impl<D: Device> Instance<D> {
         unsafe { pin_init::raw_try_init(slot, content) }?;
         // INVARIANT: Initialised just now.
         this.ready.store(true, Ordering::Relaxed);
+        if dma_log::can_be_reported() {
+            // SAFETY: Nobody sees the device yet; the table is static.
+            unsafe { (*raw).log_ops = LogOps::<D>::TABLE };
+        }
+        if D::MIGRATION.is_some() {
+            // SAFETY: As above.
+            unsafe {
+                (*raw).migration_flags = MigrationOps::<D>::FLAGS;
+                (*raw).mig_ops = MigrationOps::<D>::TABLE;
+            }
+        }
         Ok(this)
     }
 }
@@ -370,6 +417,7 @@ impl<D: Device> Ops<D> {
         // SAFETY: By this function's contract.
         let this = unsafe { Instance::<D>::from_raw(device) };
         D::closed(this);
+        this.end_migration();
         this.end_session();
     }
 
@@ -503,6 +551,7 @@ impl<D: Device> Instance<D> {
         *self.content().session.write() = false;
         // SAFETY: Called while the core counts the device as open; nobody pins any more.
         unsafe { self.content().pins.revoke(Range::ALL) };
+        self.dma_log().stop();
         for vectors in &self.content().vectors {
             vectors.disable_all();
         }

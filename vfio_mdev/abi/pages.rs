@@ -28,6 +28,7 @@ use super::{
     },
     vfio::DmaCalls, //
 };
+use crate::dma_log::DmaLog;
 
 /// The most pages that can be pinned at once.
 pub const MAX_PAGES: usize = PAGE_SIZE / core::mem::size_of::<usize>();
@@ -54,7 +55,7 @@ impl GuestAccess {
     }
 }
 
-/// All that is pinned for a device.
+/// All that is pinned for a device, and the log of what it wrote.
 #[pin_data]
 pub(super) struct Pins {
     calls: &'static DmaCalls,
@@ -63,6 +64,9 @@ pub(super) struct Pins {
     /// it too.
     #[pin]
     list: Mutex<KVec<Arc<PinnedRange>>>,
+    /// What the device writes to the pages, and otherwise to the program's memory.
+    #[pin]
+    pub(super) log: DmaLog,
 }
 
 // SAFETY: The pointer is only used while the device is open, for calls that any task may make.
@@ -104,6 +108,7 @@ impl Pins {
                 calls,
                 device,
                 list <- new_mutex!(KVec::new(), "vfio_mdev::Pins::list"),
+                log <- DmaLog::new(),
             }),
             GFP_KERNEL,
         )
@@ -303,6 +308,10 @@ unsafe impl Store for GuestPages {
             unsafe {
                 bindings::kernel_ext_copy_to_page(page, within, from.wrapping_byte_add(done), size)
             }
-        })
+        })?;
+        self.pins
+            .log
+            .wrote(self.pin.iovas.start + offset as u64, len);
+        Ok(())
     }
 }

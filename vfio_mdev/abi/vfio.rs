@@ -50,6 +50,14 @@ impl<D: Device> Calls<D> {
         unpin: bindings::vfio_unpin_pages,
         rw: bindings::vfio_dma_rw,
     };
+
+    /// Which migration state comes next on the way from one to another.
+    pub(super) const NEXT_STATE: unsafe extern "C" fn(
+        *mut bindings::vfio_device,
+        bindings::vfio_device_mig_state,
+        bindings::vfio_device_mig_state,
+        *mut bindings::vfio_device_mig_state,
+    ) -> c_int = bindings::vfio_mig_get_next_state;
 }
 
 /// Bytes of data behind a `VFIO_DEVICE_SET_IRQS` request of a kind with `vectors` vectors.

@@ -52,7 +52,7 @@ pub(crate) fn ioctl<D: Device>(this: &Instance<D>, cmd: u32, arg: UserPtr) -> Re
         GET_INFO => get_info::<D>(arg)?,
         GET_IRQ_INFO => get_irq_info(this, arg)?,
         SET_IRQS => set_irqs(this, arg)?,
-        RESET => D::reset(this)?,
+        RESET => this.reset()?,
         _ => return D::ioctl(this, cmd, arg),
     }
     Ok(0)

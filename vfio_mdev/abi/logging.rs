@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! DMA logging: `struct vfio_log_ops` of a driver's devices.
+
+use core::marker::PhantomData;
+
+use iommu_group::ranges::Range;
+use kernel::{
+    error::from_result,
+    ffi::{
+        c_int,
+        c_ulong, //
+    },
+    prelude::*, //
+};
+use kernel_ext::{
+    bindings,
+    dirty_bitmap::DirtyBitmap, //
+};
+
+use super::instance::Instance;
+use crate::driver::Device;
+
+/// The callbacks from VFIO.
+///
+/// All of them are called with the open `struct vfio_device` of an [`Instance<D>`].
+pub(super) struct LogOps<D>(PhantomData<D>);
+
+impl<D: Device> LogOps<D> {
+    pub(super) const TABLE: &'static bindings::vfio_log_ops = &bindings::vfio_log_ops {
+        log_start: Some(Self::start_callback),
+        log_stop: Some(Self::stop_callback),
+        log_read_and_clear: Some(Self::read_and_clear_callback),
+    };
+
+    /// # Safety
+    ///
+    /// See [`LogOps`]; `ranges` is a tree of `count` ranges, and `page_size` valid.
+    unsafe extern "C" fn start_callback(
+        device: *mut bindings::vfio_device,
+        ranges: *mut bindings::rb_root_cached,
+        count: u32,
+        page_size: *mut u64,
+    ) -> c_int {
+        // SAFETY: By this function's contract.
+        let (this, page_size) = unsafe { (Instance::<D>::from_raw(device), &mut *page_size) };
+        from_result(|| {
+            // SAFETY: By this function's contract.
+            let ranges = unsafe { collect(ranges, count) }?;
+            *page_size = this.dma_log().start(ranges, *page_size)?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// See [`LogOps`].
+    unsafe extern "C" fn stop_callback(device: *mut bindings::vfio_device) -> c_int {
+        // SAFETY: By this function's contract.
+        unsafe { Instance::<D>::from_raw(device) }.dma_log().stop();
+        0
+    }
+
+    /// # Safety
+    ///
+    /// See [`LogOps`]; `bitmap` is to be filled in during the call.
+    unsafe extern "C" fn read_and_clear_callback(
+        device: *mut bindings::vfio_device,
+        iova: c_ulong,
+        length: c_ulong,
+        bitmap: *mut bindings::iova_bitmap,
+    ) -> c_int {
+        // SAFETY: By this function's contract.
+        let (this, mut bitmap) = unsafe {
+            (
+                Instance::<D>::from_raw(device),
+                DirtyBitmap::from_raw(bitmap),
+            )
+        };
+        let last = (iova as u64).saturating_add((length as u64).saturating_sub(1));
+        from_result(|| {
+            this.dma_log()
+                .report(iova as u64, last, |iova, length| bitmap.set(iova, length))?;
+            Ok(0)
+        })
+    }
+}
+
+/// The ranges of a tree.
+///
+/// # Safety
+///
+/// `tree` is a valid tree of ranges, which nobody changes.
+unsafe fn collect(tree: *mut bindings::rb_root_cached, count: u32) -> Result<KVec<Range>> {
+    let mut ranges = KVec::with_capacity(count as usize, GFP_KERNEL)?;
+    // SAFETY: By this function's contract.
+    let mut node = unsafe { bindings::interval_tree_iter_first(tree, 0, c_ulong::MAX) };
+    while !node.is_null() {
+        // SAFETY: A node of the tree.
+        let (start, last) = unsafe { ((*node).start as u64, (*node).last as u64) };
+        ranges.push(Range { start, last }, GFP_KERNEL)?;
+        // SAFETY: As above.
+        node = unsafe { bindings::interval_tree_iter_next(node, 0, c_ulong::MAX) };
+    }
+    Ok(ranges)
+}
