@@ -66,6 +66,28 @@ impl ConfigSpace {
         }
     }
 
+    /// Copies all of it out.
+    pub(crate) fn save(&self, to: &mut [u8]) {
+        to.copy_from_slice(&*self.bytes.lock());
+    }
+
+    /// The bytes of another device's space, if they can be this one's: what can't be written is the same.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` otherwise.
+    pub(crate) fn check(&self, bytes: &[u8]) -> Result<[u8; SIZE as usize]> {
+        let bytes: [u8; SIZE as usize] = bytes.try_into().map_err(|_| EINVAL)?;
+        let fixed = initial();
+        let fits = |at: usize| (bytes[at] ^ fixed[at]) & !self.writable[at] == 0;
+        (0..bytes.len()).all(fits).then_some(bytes).ok_or(EINVAL)
+    }
+
+    /// Becomes like another device's space, which was [checked](ConfigSpace::check).
+    pub(crate) fn load(&self, bytes: [u8; SIZE as usize]) {
+        *self.bytes.lock() = bytes;
+    }
+
     /// Forgets what was written.
     pub(crate) fn reset(&self) {
         *self.bytes.lock() = initial();
@@ -130,6 +152,25 @@ mod tests {
             space.write(long(offset), !before);
             assert_eq!(space.read(long(offset)), before);
         }
+        Ok(())
+    }
+
+    #[test]
+    fn becomes_like_another() -> Result {
+        let (one, other) = (space()?, space()?);
+        one.write(long(COMMAND), 0x406);
+        one.write(long(BAR2), 0xfe00_0000);
+        let mut bytes = [0; SIZE as usize];
+        one.save(&mut bytes);
+        other.load(other.check(&bytes)?);
+        assert_eq!(other.read(long(COMMAND)), 0x0010_0406);
+        assert_eq!(other.read(long(BAR2)), 0xfe00_0000);
+        for at in [0x00, 0x08, BAR0, 0x14, 0x34, MSI, 0xff] {
+            let mut wrong = bytes;
+            wrong[at] ^= 0x01;
+            assert_eq!(other.check(&wrong), Err(EINVAL));
+        }
+        assert!(other.check(&bytes[1..]).is_err());
         Ok(())
     }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The copy engine. It works in the time of the program that writes `COMMAND`, one command after the other.
+//! On the way to another device a command may have to wait; then whoever sets the device going runs it.
 //!
-//! A device's engine is locked while it copies. Inside, the members of its group are looked at; nobody
+//! A device's engine is locked while it copies, so who has locked it knows that no command runs. Inside, the members of its group are looked at; nobody
 //! who has those locked takes an engine.
 
 use kernel::{
@@ -10,7 +11,10 @@ use kernel::{
     page::PAGE_SIZE,
     prelude::*,
     sync::{
-        lock::mutex::MutexBackend,
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
         Mutex, //
     }, //
 };
@@ -18,6 +22,7 @@ use kernel::{
 use vfio_mdev::{
     copy,
     pci,
+    Activity,
     GuestAccess,
     Instance,
     Uuid,
@@ -38,8 +43,8 @@ pub(crate) enum Command {
     Store,
     /// 3: from a peer's memory to the device's.
     CopyFromPeer,
-    /// Any other number.
-    Unknown,
+    /// Any other number but zero, which is none.
+    Unknown(u32),
 }
 
 /// What `STATUS` shows.
@@ -69,6 +74,9 @@ pub(crate) struct State {
     pub(crate) operands: Operands,
     pub(crate) status: Status,
     pub(crate) completed: u32,
+    /// What waits for the device to be set going.
+    pub(crate) pending: Option<Command>,
+    activity: Activity,
 }
 
 impl Engine {
@@ -78,7 +86,7 @@ impl Engine {
     }
 
     /// Locks the engine.
-    pub(crate) fn lock(&self) -> kernel::sync::lock::Guard<'_, State, MutexBackend> {
+    pub(crate) fn lock(&self) -> Guard<'_, State, MutexBackend> {
         self.state.lock()
     }
 
@@ -86,28 +94,76 @@ impl Engine {
     pub(crate) fn reset(&self) {
         *self.lock() = State::default();
     }
-}
 
-impl Command {
-    /// The command with a number.
-    pub(crate) fn from_register(value: u32) -> Self {
-        match value {
-            1 => Self::Load,
-            2 => Self::Store,
-            3 => Self::CopyFromPeer,
-            _ => Self::Unknown,
-        }
+    /// Does a command, now or when it may be done. It takes the place of one that waits.
+    pub(crate) fn start(device: &Instance<Vgpu>, command: Option<Command>) {
+        let mut engine = device.engine.lock();
+        engine.pending = command;
+        Self::run(device, engine);
     }
 
-    /// Runs the command, and signals that it has ended.
-    pub(crate) fn run(self, device: &Instance<Vgpu>) {
+    /// Waits for the command that runs, and does from now on what goes with `activity`.
+    pub(crate) fn set_activity(device: &Instance<Vgpu>, activity: Activity) {
         let mut engine = device.engine.lock();
-        engine.status = self
+        engine.activity = activity;
+        Self::run(device, engine);
+    }
+
+    /// Runs the command that waits, if it may run now, and signals that it has ended.
+    fn run(device: &Instance<Vgpu>, mut engine: Guard<'_, State, MutexBackend>) {
+        let activity = engine.activity;
+        let Some(command) = engine
+            .pending
+            .take_if(|command| command.goes_with(activity))
+        else {
+            return;
+        };
+        engine.status = command
             .copy(device, &engine.operands)
             .map_or_else(|status| status, |()| Status::Done);
         engine.completed = engine.completed.wrapping_add(1);
         drop(engine);
         device.signal(pci::Irq::Msi, 0);
+    }
+}
+
+impl Status {
+    /// The status that `STATUS` shows as `value`, if there is one.
+    pub(crate) fn from_register(value: u32) -> Option<Self> {
+        [Self::Done, Self::Invalid, Self::Fault, Self::NoPeer]
+            .get(value as usize)
+            .copied()
+    }
+}
+
+impl Command {
+    /// The command with a number.
+    pub(crate) fn from_register(value: u32) -> Option<Self> {
+        Some(match value {
+            0 => return None,
+            1 => Self::Load,
+            2 => Self::Store,
+            3 => Self::CopyFromPeer,
+            _ => Self::Unknown(value),
+        })
+    }
+
+    /// The command's number.
+    pub(crate) fn as_register(self) -> u32 {
+        match self {
+            Self::Load => 1,
+            Self::Store => 2,
+            Self::CopyFromPeer => 3,
+            Self::Unknown(value) => value,
+        }
+    }
+
+    fn goes_with(self, activity: Activity) -> bool {
+        match activity {
+            Activity::Running => true,
+            Activity::Quiescent => !matches!(self, Self::CopyFromPeer),
+            Activity::Stopped => false,
+        }
     }
 
     fn copy(self, device: &Instance<Vgpu>, operands: &Operands) -> Result<(), Status> {
@@ -118,7 +174,7 @@ impl Command {
             Self::Load => each_piece(device, operands, GuestAccess::Read),
             Self::Store => each_piece(device, operands, GuestAccess::Write),
             Self::CopyFromPeer => copy_from_peer(device, operands),
-            Self::Unknown => Err(Status::Invalid),
+            Self::Unknown(_) => Err(Status::Invalid),
         }
     }
 }

@@ -15,7 +15,7 @@
 //! | 0x2c   | `LENGTH`       | rw | how many bytes                                                   |
 //! | 0x30   | `PEER`         | rw | the peer's UUID, 16 bytes in the order of its text               |
 //! | 0x40   | `PEER_OFFSET`  | rw | where in the peer's memory                                       |
-//! | 0x50   | `COMMAND`      | wo | does [one](crate::engine::Command)                               |
+//! | 0x50   | `COMMAND`      | rw | does [one](crate::engine::Command); shows the one that waits     |
 //! | 0x54   | `STATUS`       | ro | how the last one [ended](crate::engine::Status)                  |
 //! | 0x58   | `COMPLETED`    | ro | how many commands have ended since the last reset                |
 
@@ -28,7 +28,10 @@ use vfio_mdev::{
 };
 
 use crate::{
-    engine::Command,
+    engine::{
+        Command,
+        Engine, //
+    },
     Vgpu, //
 };
 
@@ -51,10 +54,11 @@ const NONE: u32 = u32::MAX;
 
 /// The registers which tell what a command works on.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Operands([u32; Self::COUNT]);
+pub(crate) struct Operands(pub(crate) [u32; Self::COUNT]);
 
 impl Operands {
-    const COUNT: usize = 9;
+    /// How many registers there are.
+    pub(crate) const COUNT: usize = 9;
 
     /// The iova in the program's memory.
     pub(crate) fn address(&self) -> u64 {
@@ -86,12 +90,17 @@ impl Operands {
     }
 }
 
+/// What `COMMAND` shows of a command that waits.
+pub(crate) fn pending(command: Option<Command>) -> u32 {
+    command.map_or(0, Command::as_register)
+}
+
 /// Which of the operands is at an offset.
 fn operand(offset: u64) -> usize {
     ((offset - OPERANDS) / 4) as usize
 }
 
-/// Reads a register. Those that are none, or can only be written, are zero.
+/// Reads a register. Those that are none are zero.
 ///
 /// # Errors
 ///
@@ -107,6 +116,7 @@ pub(crate) fn read(this: &Instance<Vgpu>, at: Access) -> Result<u32> {
         LINK => this.link.number().unwrap_or(NONE),
         PEERS => this.members(|members| members.iter().count()) as u32,
         OPERANDS..OPERANDS_END => this.engine.lock().operands.0[operand(at.offset)],
+        COMMAND => pending(this.engine.lock().pending),
         STATUS => this.engine.lock().status as u32,
         COMPLETED => this.engine.lock().completed,
         _ => 0,
@@ -124,7 +134,7 @@ pub(crate) fn write(this: &Instance<Vgpu>, at: Access, value: u32) -> Result {
     }
     match at.offset {
         OPERANDS..OPERANDS_END => this.engine.lock().operands.0[operand(at.offset)] = value,
-        COMMAND => Command::from_register(value).run(this),
+        COMMAND => Engine::start(this, Command::from_register(value)),
         _ => {}
     }
     Ok(())

@@ -19,7 +19,8 @@
 //! cat $A/peer_to_peer_resource_uuid >$B/peer_to_peer_resource_uuid
 //! ```
 //!
-//! `samples/user/vgpu_copy` is a program that does so.
+//! `samples/user/vgpu_copy` is a program that does so. A device can be [moved](state) to another one of
+//! its type, and tells what it has written of the program's memory.
 
 #![deny(unsafe_code)]
 
@@ -27,6 +28,7 @@ mod config;
 mod engine;
 mod links;
 mod registers;
+mod state;
 
 use kernel::{
     prelude::*,
@@ -41,6 +43,7 @@ use vfio_mdev::{
     Instance,
     Members,
     Memory,
+    Migration,
     Parent,
     Region,
     Type,
@@ -182,6 +185,8 @@ impl Device for Vgpu {
     type Parent = Card;
     type Region = pci::Region;
     type Irq = pci::Irq;
+
+    const MIGRATION: Option<Migration<Self>> = Some(Migration::new());
 
     fn create(_: &Arc<Card>, kind: &'static Kind, _: Uuid) -> impl PinInit<Self, Error> {
         let size = Self::MEMORY_UNIT * kind.cost() as usize;

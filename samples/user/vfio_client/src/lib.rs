@@ -26,6 +26,7 @@ mod group;
 mod iova;
 mod irq;
 pub mod mdev;
+mod migration;
 pub mod pamu;
 pub mod pci;
 pub mod raw;
@@ -63,6 +64,7 @@ pub use error::{
 pub use group::Group;
 pub use iova::IovaAllocator;
 pub use irq::Interrupt;
+pub use migration::MigrationState;
 pub use nix::errno::Errno;
 pub use vfio_bindings::bindings::vfio as uapi;
 

@@ -175,14 +175,24 @@ impl Vgpu {
 
     /// Runs a command and waits for the interrupt which tells that it has ended.
     pub fn run(&self, command: Command, operands: &Operands) -> Result<Status> {
+        self.start(command, operands)?;
+        self.interrupt.wait(Duration::from_secs(1))?;
+        self.status()
+    }
+
+    /// Starts a command, which waits if the device is stopped.
+    pub fn start(&self, command: Command, operands: &Operands) -> Result<()> {
         let [low, high] = [operands.address as u32, (operands.address >> 32) as u32];
         let words = [low, high, operands.offset, operands.length];
         self.set_registers(ADDRESS, &words)?;
         self.device.write(&self.registers, PEER, &operands.peer)?;
         self.set_registers(PEER_OFFSET, &[operands.peer_offset])?;
-        self.set_registers(COMMAND, &[command as u32])?;
-        self.interrupt.wait(Duration::from_secs(1))?;
-        self.status()
+        self.set_registers(COMMAND, &[command as u32])
+    }
+
+    /// The number of the command that waits for the device to be set going; 0: none.
+    pub fn waiting(&self) -> Result<u32> {
+        self.register(COMMAND)
     }
 
     /// How the last command ended.

@@ -3,9 +3,12 @@
 //! Two virtual accelerators which copy from each other, and who may do so.
 //!
 //! The program makes two devices of `samples/vgpu_p2p`. In one group, one copies from the other's memory;
-//! meanwhile another process can't open either of them. In groups of their own, the copy is refused.
+//! meanwhile another process can't open either of them. In groups of their own, the copy is refused. At last
+//! one device's state goes to a third, which goes on with its work.
 
 #![deny(unsafe_code)]
+
+mod migrate;
 
 use anyhow::{
     Result,
@@ -73,6 +76,10 @@ fn main() -> Result<()> {
     println!("split again: {}", groups(&a, &b)?);
     ensure!(copy(&a, &b)? == Status::NoPeer, "the copy was not refused");
     println!("  the copy is refused");
+
+    let bytes = migrate::migrate(&a)?;
+    println!("moved: {bytes} bytes of state, and a command that waited");
+    println!("  the new device has done it");
     Ok(())
 }
 
