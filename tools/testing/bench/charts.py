@@ -40,9 +40,9 @@ polyline.good {{ fill: none; stroke: {of["good"]} }}
 polyline.bad {{ fill: none; stroke: {of["bad"]} }}"""
 
 
-def short(ratio):
-    """A ratio, with two digits that say something."""
-    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
+def short(value):
+    """A number with two digits that say something."""
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 class Chart:

@@ -56,8 +56,6 @@ pub fn measure(device: &str) -> Result<()> {
     let memory = Filled::new(Kind::Pages, MANY as usize * PAGE_SIZE)?;
     let (attached, pinner) = open()?;
     run("pin_pages(512)", &attached.container, &pinner, &memory)?;
-    let huge = Filled::new(Kind::Thp, MANY as usize * PAGE_SIZE)?;
-    run("pin_pages(512) of THP", &attached.container, &pinner, &huge)?;
     bytes(&attached.container, &pinner, &memory)?;
     let beside = Group::open(vfio_client::pci::group_of(device)?)?;
     beside.set_container(&attached.container)?;
@@ -66,7 +64,11 @@ pub fn measure(device: &str) -> Result<()> {
         &attached.container,
         &pinner,
         &memory,
-    )
+    )?;
+    beside.unset_container()?;
+    // The last, since the kernel then makes other memory huge, too.
+    let huge = Filled::new(Kind::Thp, MANY as usize * PAGE_SIZE)?;
+    run("pin_pages(512) of THP", &attached.container, &pinner, &huge)
 }
 
 fn open() -> Result<(Attached, Device)> {
