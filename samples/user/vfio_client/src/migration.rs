@@ -15,7 +15,7 @@ use crate::{
 use std::fs::File;
 
 /// Feature: the state of migration; and to set it.
-const SET_STATE: u32 = 2 | 1 << 17;
+const SET_STATE: u32 = 2 | (1 << 17);
 
 /// A state to go to; the numbers are those of `enum vfio_device_mig_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

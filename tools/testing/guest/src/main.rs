@@ -21,6 +21,7 @@ mod helper;
 mod kmsg;
 mod leak;
 mod mdev;
+mod migration;
 mod modules;
 mod pin;
 mod plug;

@@ -4,7 +4,10 @@
 
 mod copies;
 mod groups;
+mod logging;
 mod many;
+mod migration;
+mod parent;
 mod races;
 
 use anyhow::Result;
@@ -25,6 +28,9 @@ pub fn cases() -> Vec<Trial> {
     [
         groups::cases(),
         copies::cases(),
+        logging::cases(),
+        migration::cases(),
+        parent::cases(),
         races::cases(),
         many::cases(),
     ]

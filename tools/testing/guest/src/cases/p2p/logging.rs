@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which pages an accelerator has written to, as it says itself.
+
+use super::open;
+use crate::{
+    harness::cases,
+    mdev::{
+        DMA_LOGGING_REPORT,
+        DMA_LOGGING_START,
+        DMA_LOGGING_STOP,
+        GET,
+        PROBE,
+        SET,
+        feature, //
+    },
+};
+use anyhow::Result;
+use std::collections::BTreeSet;
+use vfio_client::{
+    Bytes,
+    Container,
+    Device,
+    Errno,
+    Group,
+    MapFlags,
+    Memory,
+    PAGE_SIZE, //
+};
+use vgpu_copy::{
+    Command,
+    Kind,
+    Mdev,
+    Operands,
+    Status,
+    Vgpu, //
+};
+
+cases! {
+    d13_start_and_stop,
+    d13_ranges,
+    d13_page_size,
+    d15_exact_pages,
+    d15_once,
+    d15_reads_are_no_writes,
+    d15_page_size,
+    d15_only_sets_bits,
+    d15_any_first_address,
+    d15_what_failed,
+    d15_bitmap_cannot_be_written,
+    d15_nothing_is_lost,
+    kept_by_a_reset,
+    ends_with_the_last_close,
+}
+
+const PAGE: u64 = PAGE_SIZE as u64;
+const IOVA: u64 = 0x40_0000;
+/// Pages of the program's memory.
+const PAGES: usize = 256;
+
+/// An open device with memory that it can write to; what is dropped first stands first.
+struct Open {
+    vgpu: Vgpu,
+    group: Group,
+    container: Container,
+    _memory: Memory,
+    mdev: Mdev,
+}
+
+impl Open {
+    fn new() -> Result<Self> {
+        let mdev = Mdev::with_new_uuid(Kind::Single)?;
+        let (vgpu, group, container) = open(&mdev)?;
+        let memory = Memory::anonymous(PAGES * PAGE_SIZE)?;
+        container.map(IOVA, &memory, MapFlags::ReadWrite)?;
+        Ok(Self {
+            vgpu,
+            group,
+            container,
+            _memory: memory,
+            mdev,
+        })
+    }
+
+    fn device(&self) -> &Device {
+        self.vgpu.device()
+    }
+
+    fn run(&self, command: Command, offset: u64, length: usize) -> Result<Status> {
+        let operands = Operands {
+            address: IOVA + offset,
+            length: length as u32,
+            ..Operands::default()
+        };
+        self.vgpu.run(command, &operands)
+    }
+
+    /// Writes to the program's memory from an offset on.
+    fn store(&self, offset: u64, length: usize) -> Result<()> {
+        assert_eq!(self.run(Command::Store, offset, length)?, Status::Done);
+        Ok(())
+    }
+
+    /// Begins a log of all the memory.
+    fn start(&self) -> Result<()> {
+        let all = [(IOVA, PAGES as u64 * PAGE)];
+        assert_eq!(start(self.device(), PAGE, &all)?, Ok(PAGE));
+        Ok(())
+    }
+
+    /// The numbers of the pages that were written to.
+    fn written(&self) -> Result<BTreeSet<usize>> {
+        let bits = Memory::anonymous(PAGE_SIZE)?;
+        let answer = report(self.device(), IOVA, PAGES as u64 * PAGE, PAGE, bits.addr());
+        assert_eq!(answer, Ok(0));
+        let word = |page: usize| bits.read_u64(page / 64 * 8);
+        Ok((0..PAGES)
+            .filter(|page| (word(*page) >> (page % 64)) & 1 == 1)
+            .collect())
+    }
+}
+
+/// Begins a log; returns the size of a page that the device chose.
+fn start(device: &Device, page_size: u64, ranges: &[(u64, u64)]) -> Result<Result<u64, Errno>> {
+    let list = Memory::anonymous(ranges.len() * 16)?;
+    for (i, (iova, length)) in ranges.iter().enumerate() {
+        list.write_u64(16 * i, *iova);
+        list.write_u64(16 * i + 8, *length);
+    }
+    let mut data = Bytes::new()
+        .u64(page_size)
+        .u32(ranges.len() as u32)
+        .u32(0)
+        .u64(list.addr());
+    let answer = feature(device, SET | DMA_LOGGING_START, &mut data);
+    Ok(answer.map(|_| data.get_u64(0)))
+}
+
+fn stop(device: &Device) -> Result<i32, Errno> {
+    feature(device, SET | DMA_LOGGING_STOP, &mut Bytes::new())
+}
+
+fn report(
+    device: &Device,
+    iova: u64,
+    length: u64,
+    page_size: u64,
+    bitmap: u64,
+) -> Result<i32, Errno> {
+    let mut data = Bytes::new()
+        .u64(iova)
+        .u64(length)
+        .u64(page_size)
+        .u64(bitmap);
+    feature(device, GET | DMA_LOGGING_REPORT, &mut data)
+}
+
+/// The first word of what is reported.
+fn first_word(device: &Device, iova: u64, length: u64, page_size: u64) -> Result<u64> {
+    let bits = Memory::anonymous(PAGE_SIZE)?;
+    let answer = report(device, iova, length, page_size, bits.addr());
+    assert_eq!(answer, Ok(0), "{iova:#x}, {length:#x} by {page_size:#x}");
+    assert!(bits.to_vec(8, PAGE_SIZE - 8).iter().all(|byte| *byte == 0));
+    Ok(bits.read_u64(0))
+}
+
+fn d13_start_and_stop() -> Result<()> {
+    let open = Open::new()?;
+    let device = open.device();
+    for flags in [
+        SET | PROBE | DMA_LOGGING_START,
+        SET | PROBE | DMA_LOGGING_STOP,
+        GET | PROBE | DMA_LOGGING_REPORT,
+    ] {
+        assert_eq!(feature(device, flags, &mut Bytes::new()), Ok(0));
+    }
+    let bits = Memory::anonymous(PAGE_SIZE)?;
+    let report = || report(device, IOVA, PAGE, PAGE, bits.addr());
+    assert_eq!(stop(device), Ok(0), "there is none");
+    assert_eq!(report(), Err(Errno::EINVAL));
+    for _ in 0..3 {
+        open.start()?;
+        let again = start(device, PAGE, &[(IOVA, PAGE)])?;
+        assert_eq!(again, Err(Errno::EINVAL), "there is one");
+        assert_eq!(report(), Ok(0));
+        open.store(0, 1)?;
+        assert_eq!(stop(device), Ok(0));
+        assert_eq!(report(), Err(Errno::EINVAL));
+    }
+    open.start()?;
+    assert_eq!(open.written()?, [].into(), "the former one is forgotten");
+    Ok(())
+}
+
+fn d13_ranges() -> Result<()> {
+    let open = Open::new()?;
+    let device = open.device();
+    let page = |number: u64| IOVA + number * PAGE;
+    for overlapping in [
+        [(page(0), PAGE), (page(0), PAGE)],
+        [(page(0), 4 * PAGE), (page(3), 2 * PAGE)],
+        [(page(2), PAGE), (page(0), 9 * PAGE)],
+    ] {
+        let answer = start(device, PAGE, &overlapping)?;
+        assert_eq!(answer, Err(Errno::EINVAL), "{overlapping:x?}");
+    }
+    let ranges = [(page(10), 2 * PAGE), (page(4), PAGE), (page(12), PAGE)];
+    assert_eq!(start(device, PAGE, &ranges)?, Ok(PAGE));
+    open.store(0, 16 * PAGE_SIZE)?;
+    assert_eq!(open.written()?, [4, 10, 11, 12].into());
+    Ok(())
+}
+
+fn d13_page_size() -> Result<()> {
+    let open = Open::new()?;
+    let device = open.device();
+    for (wanted, chosen) in [
+        (1, PAGE),
+        (512, PAGE),
+        (PAGE, PAGE),
+        (2 * PAGE, 2 * PAGE),
+        (1 << 21, 1 << 21),
+        (1 << 30, 1 << 30),
+        (1 << 40, 1 << 30),
+    ] {
+        let answer = start(device, wanted, &[(0, 1 << 40)])?;
+        assert_eq!(answer, Ok(chosen), "{wanted:#x}");
+        stop(device)?;
+    }
+    Ok(())
+}
+
+fn d15_exact_pages() -> Result<()> {
+    let open = Open::new()?;
+    open.start()?;
+    for (offset, length, pages) in [
+        (0, 1, 0..=0),
+        (PAGE - 1, 2, 0..=1),
+        (7 * PAGE, PAGE_SIZE, 7..=7),
+        (63 * PAGE + 5, PAGE_SIZE, 63..=64),
+        (100 * PAGE, 16 * PAGE_SIZE, 100..=115),
+        (255 * PAGE, PAGE_SIZE, 255..=255),
+    ] {
+        open.store(offset, length)?;
+        assert_eq!(open.written()?, pages.collect(), "{length} at {offset:#x}");
+    }
+    Ok(())
+}
+
+fn d15_once() -> Result<()> {
+    let open = Open::new()?;
+    open.start()?;
+    open.store(3 * PAGE, 4 * PAGE_SIZE)?;
+    // Only what is asked for is forgotten.
+    let word = first_word(open.device(), IOVA + 4 * PAGE, 2 * PAGE, PAGE)?;
+    assert_eq!(word, 0b11);
+    assert_eq!(open.written()?, [3, 6].into());
+    assert_eq!(open.written()?, [].into());
+    open.store(3 * PAGE, 1)?;
+    assert_eq!(open.written()?, [3].into(), "again");
+    Ok(())
+}
+
+fn d15_reads_are_no_writes() -> Result<()> {
+    let open = Open::new()?;
+    open.start()?;
+    assert_eq!(open.run(Command::Load, 0, 4 * PAGE_SIZE)?, Status::Done);
+    open.vgpu.memory().write(0, &[1; 4096]);
+    assert_eq!(open.written()?, [].into());
+    Ok(())
+}
+
+fn d15_page_size() -> Result<()> {
+    let open = Open::new()?;
+    let all = PAGES as u64 * PAGE;
+    open.start()?;
+    for (page_size, word) in [
+        (PAGE, (1 << 5) | (1 << 40)),
+        (4 * PAGE, (1 << 1) | (1 << 10)),
+    ] {
+        open.store(5 * PAGE, 1)?;
+        open.store(40 * PAGE, 1)?;
+        let bits = first_word(open.device(), IOVA, 64 * PAGE, page_size)?;
+        assert_eq!(bits, word, "{page_size:#x}");
+    }
+    stop(open.device())?;
+
+    // A log of larger pages, reported in smaller ones.
+    assert_eq!(
+        start(open.device(), 4 * PAGE, &[(IOVA, all)])?,
+        Ok(4 * PAGE)
+    );
+    open.store(5 * PAGE, 1)?;
+    let half = first_word(open.device(), IOVA, 6 * PAGE, PAGE)?;
+    assert_eq!(half, 0b11 << 4);
+    assert_eq!(open.written()?, [4, 5, 6, 7].into());
+    assert_eq!(open.written()?, [].into());
+    Ok(())
+}
+
+fn d15_only_sets_bits() -> Result<()> {
+    let open = Open::new()?;
+    open.start()?;
+    open.store(9 * PAGE, 1)?;
+    let bits = Memory::anonymous(PAGE_SIZE)?;
+    bits.write_u64(0, 0b101);
+    bits.write_u64(8, u64::MAX);
+    let answer = report(open.device(), IOVA, 128 * PAGE, PAGE, bits.addr());
+    assert_eq!(answer, Ok(0));
+    assert_eq!(bits.read_u64(0), (1 << 9) | 0b101);
+    assert_eq!(bits.read_u64(8), u64::MAX);
+    assert_eq!(bits.read_u64(16), 0);
+    Ok(())
+}
+
+fn d15_any_first_address() -> Result<()> {
+    let open = Open::new()?;
+    open.start()?;
+    open.store(8 * PAGE, 2 * PAGE_SIZE)?;
+    // The first bit stands for what begins at the address that was asked for.
+    let word = first_word(open.device(), IOVA + 5 * PAGE, 16 * PAGE, 4 * PAGE)?;
+    assert_eq!(word, 0b11, "pages 5 to 8 and 9 to 12");
+    open.store(8 * PAGE, 1)?;
+    assert_eq!(first_word(open.device(), 0, 1 << 41, 1 << 40)?, 1);
+    assert_eq!(first_word(open.device(), IOVA, 0, PAGE)?, 0);
+    Ok(())
+}
+
+fn d15_what_failed() -> Result<()> {
+    let open = Open::new()?;
+    open.start()?;
+    let end = PAGES as u64 * PAGE;
+    assert_eq!(open.run(Command::Store, end, 1)?, Status::Fault);
+    assert_eq!(
+        open.run(Command::Store, end - PAGE, 2 * PAGE_SIZE)?,
+        Status::Fault
+    );
+    assert_eq!(open.written()?, [].into(), "all or nothing");
+    Ok(())
+}
+
+fn d15_bitmap_cannot_be_written() -> Result<()> {
+    let open = Open::new()?;
+    open.start()?;
+    let mut bits = Memory::anonymous(PAGE_SIZE)?;
+    bits.protect(true, false)?;
+    let report = |address| report(open.device(), IOVA, 64 * PAGE, PAGE, address);
+    assert_eq!(report(0), Ok(0), "there is nothing to tell");
+    for address in [0, bits.addr(), u64::MAX - 7] {
+        open.store(0, 1)?;
+        assert_eq!(report(address), Err(Errno::EFAULT), "{address:#x}");
+    }
+    Ok(())
+}
+
+/// Whatever is written while it is asked for is told sooner or later.
+fn d15_nothing_is_lost() -> Result<()> {
+    let open = Open::new()?;
+    open.start()?;
+    let order: Vec<u64> = (0..150).map(|i| i * 89 % PAGES as u64).collect();
+    let (mut told, mut rounds) = (BTreeSet::new(), 0);
+    std::thread::scope(|scope| -> Result<()> {
+        let writer = scope.spawn(|| -> Result<()> {
+            for page in &order {
+                open.store(page * PAGE, 1)?;
+            }
+            Ok(())
+        });
+        while !writer.is_finished() {
+            for page in open.written()? {
+                assert!(told.insert(page), "page {page} was told twice");
+            }
+            rounds += 1;
+        }
+        writer.join().expect("the thread has panicked")
+    })?;
+    told.extend(open.written()?);
+    assert_eq!(told, order.iter().map(|page| *page as usize).collect());
+    assert!(rounds > 1, "asked while it was writing");
+    Ok(())
+}
+
+fn kept_by_a_reset() -> Result<()> {
+    let open = Open::new()?;
+    open.start()?;
+    open.store(2 * PAGE, 1)?;
+    open.device().reset()?;
+    open.store(4 * PAGE, 1)?;
+    assert_eq!(open.written()?, [2, 4].into());
+    Ok(())
+}
+
+fn ends_with_the_last_close() -> Result<()> {
+    let open = Open::new()?;
+    open.start()?;
+    open.store(2 * PAGE, 1)?;
+    let Open {
+        vgpu,
+        group,
+        container,
+        mdev,
+        ..
+    } = open;
+    let second = group.device(mdev.uuid())?;
+    drop(vgpu);
+    let bits = Memory::anonymous(PAGE_SIZE)?;
+    let report = |device: &Device| report(device, IOVA, PAGE, PAGE, bits.addr());
+    assert_eq!(report(&second), Ok(0), "there is another descriptor");
+    drop(second);
+    let again = group.device(mdev.uuid())?;
+    assert_eq!(report(&again), Err(Errno::EINVAL));
+    drop((again, group, container));
+    Ok(())
+}

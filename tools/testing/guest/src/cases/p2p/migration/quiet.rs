@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What an accelerator does in states where it is to do less.
+
+use super::{
+    Open,
+    RESUMING,
+    RUNNING,
+    RUNNING_P2P,
+    STOP,
+    STOP_COPY,
+    go_plainly,
+    go_with_file,
+    save, //
+};
+use crate::{cases::p2p::peers, harness::cases};
+use anyhow::Result;
+use std::{
+    io::Write,
+    sync::atomic::{
+        AtomicBool,
+        Ordering::Relaxed, //
+    },
+};
+use vfio_client::{
+    MapFlags,
+    Memory,
+    PAGE_SIZE, //
+};
+use vgpu_copy::{
+    Command,
+    Kind,
+    Operands,
+    Status,
+    Vgpu, //
+};
+
+cases! {
+    d10_commands_wait,
+    d10_a_waiting_command_comes_along,
+    d10_a_waiting_command_can_be_dropped,
+    d10_peers_are_left_alone,
+    d10_a_copy_ends_before_the_state_changes,
+}
+
+const IOVA: u64 = 0x40_0000;
+const LENGTH: usize = 4 * PAGE_SIZE;
+
+/// Maps memory that is full of a byte.
+fn mapped(open: &Open, byte: u8) -> Result<Memory> {
+    let memory = Memory::anonymous(LENGTH)?;
+    memory.write(0, &[byte; LENGTH]);
+    open.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
+    Ok(memory)
+}
+
+fn operands() -> Operands {
+    Operands {
+        address: IOVA,
+        length: LENGTH as u32,
+        ..Operands::default()
+    }
+}
+
+/// Whether a device has done nothing: not so far, and no interrupt came.
+fn idle(vgpu: &Vgpu) -> Result<bool> {
+    Ok(vgpu.completed()? == 0 && vgpu.interrupt().take()? == 0)
+}
+
+/// Waits for the command that waited.
+fn ended(vgpu: &Vgpu) -> Result<Status> {
+    assert_eq!(vgpu.interrupt().take()?, 1);
+    assert_eq!((vgpu.waiting()?, vgpu.completed()?), (0, 1));
+    vgpu.status()
+}
+
+fn d10_commands_wait() -> Result<()> {
+    let open = Open::new(Kind::Single)?;
+    let memory = mapped(&open, 5)?;
+    let vgpu = &open.vgpu;
+    go_plainly(open.device(), STOP);
+    vgpu.start(Command::Store, &operands())?;
+    assert!(idle(vgpu)?);
+    assert_eq!(vgpu.waiting()?, Command::Store as u32);
+    drop(go_with_file(open.device(), STOP_COPY)?);
+    assert!(idle(vgpu)?);
+    assert_eq!(memory.to_vec(0, LENGTH), [5; LENGTH]);
+    // To its peers it does nothing, but it runs.
+    go_plainly(open.device(), RUNNING_P2P);
+    assert_eq!(ended(vgpu)?, Status::Done);
+    assert_eq!(memory.to_vec(0, LENGTH), [0; LENGTH]);
+    go_plainly(open.device(), RUNNING);
+    assert_eq!(vgpu.completed()?, 1, "only once");
+    Ok(())
+}
+
+fn d10_a_waiting_command_comes_along() -> Result<()> {
+    let (from, to) = (Open::new(Kind::Single)?, Open::new(Kind::Single)?);
+    let (_first, _second) = (mapped(&from, 1)?, mapped(&to, 2)?);
+    go_plainly(from.device(), STOP);
+    from.vgpu.start(Command::Load, &operands())?;
+    let data = save(from.device())?;
+    go_with_file(to.device(), RESUMING)?.write_all(&data)?;
+    assert!(idle(&to.vgpu)?);
+    go_plainly(to.device(), STOP);
+    assert!(idle(&to.vgpu)?);
+    assert_eq!(to.vgpu.waiting()?, Command::Load as u32);
+    go_plainly(to.device(), RUNNING);
+    assert_eq!(ended(&to.vgpu)?, Status::Done);
+    assert_eq!(to.vgpu.memory().to_vec(0, LENGTH), [2; LENGTH]);
+    assert!(idle(&from.vgpu)?);
+    Ok(())
+}
+
+fn d10_a_waiting_command_can_be_dropped() -> Result<()> {
+    let open = Open::new(Kind::Single)?;
+    let _memory = mapped(&open, 1)?;
+    go_plainly(open.device(), STOP);
+    open.vgpu.start(Command::Load, &operands())?;
+    open.device().reset()?;
+    assert_eq!(open.vgpu.waiting()?, 0);
+    assert!(idle(&open.vgpu)?);
+    assert_eq!(open.vgpu.run(Command::Load, &operands())?, Status::Done);
+    // Nor does who closes the device leave anything.
+    go_plainly(open.device(), STOP);
+    open.vgpu.start(Command::Load, &operands())?;
+    drop(open.vgpu);
+    let again = Vgpu::open(&open.group, &open.mdev)?;
+    assert_eq!((again.waiting()?, again.completed()?), (0, 0));
+    assert_eq!(again.memory().to_vec(0, LENGTH), [0; LENGTH]);
+    Ok(())
+}
+
+fn d10_peers_are_left_alone() -> Result<()> {
+    let mdevs = peers()?;
+    let (_container, group) = mdevs[0].attach()?;
+    let first = Vgpu::open(&group, &mdevs[0])?;
+    let second = Vgpu::open(&group, &mdevs[1])?;
+    second.memory().write(0, &[9; LENGTH]);
+    let operands = Operands {
+        peer: mdevs[1].uuid_bytes(),
+        ..operands()
+    };
+    go_plainly(first.device(), RUNNING_P2P);
+    first.start(Command::CopyFromPeer, &operands)?;
+    assert!(idle(&first)?);
+    // One may well copy from a device that is stopped.
+    go_plainly(second.device(), STOP);
+    go_plainly(first.device(), RUNNING);
+    assert_eq!(ended(&first)?, Status::Done);
+    assert_eq!(first.memory().to_vec(0, LENGTH), [9; LENGTH]);
+    Ok(())
+}
+
+/// A program that stops a device while another of its threads keeps it busy.
+fn d10_a_copy_ends_before_the_state_changes() -> Result<()> {
+    let open = Open::new(Kind::Single)?;
+    let memory = mapped(&open, 3)?;
+    let (vgpu, done) = (&open.vgpu, AtomicBool::new(false));
+    std::thread::scope(|scope| -> Result<()> {
+        let writer = scope.spawn(|| -> Result<()> {
+            while !done.load(Relaxed) {
+                vgpu.start(Command::Store, &operands())?;
+            }
+            Ok(())
+        });
+        let mut busy = 0;
+        for round in 0..30_u8 {
+            go_plainly(open.device(), STOP);
+            let completed = vgpu.completed()?;
+            // What is in the program's memory now stays there.
+            memory.write(0, &[round; LENGTH]);
+            std::thread::yield_now();
+            assert_eq!(memory.to_vec(0, LENGTH), [round; LENGTH]);
+            assert_eq!(vgpu.completed()?, completed);
+            go_plainly(open.device(), RUNNING);
+            busy += usize::from(vgpu.completed()? > completed);
+        }
+        done.store(true, Relaxed);
+        writer.join().expect("the thread has panicked")?;
+        assert!(busy > 0, "nothing ran");
+        Ok(())
+    })
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A parent in Rust goes, whoever has its devices' groups open; and stays while one of the devices is.
+
+use super::open;
+use crate::{
+    harness::{
+        Failure,
+        cases, //
+    },
+    migration::{
+        STOP_COPY,
+        go_with_file, //
+    },
+    modules::{
+        load,
+        unload, //
+    },
+};
+use anyhow::Result;
+use std::{
+    io::Read,
+    path::Path,
+    sync::mpsc,
+    thread,
+    time::Duration, //
+};
+use vfio_client::Errno;
+use vgpu_copy::{
+    Kind,
+    Mdev, //
+};
+
+cases! {
+    m9_parent_of_an_open_device,
+    m9_devices_go_with_the_parent,
+    m9_a_device_waits_for_its_user,
+}
+
+const PARENT: &str = "/sys/class/mdev_bus/vgpu_p2p";
+
+fn m9_parent_of_an_open_device() -> Result<()> {
+    let (mdev, other) = (
+        Mdev::with_new_uuid(Kind::Single)?,
+        Mdev::with_new_uuid(Kind::Isolated)?,
+    );
+    let (vgpu, _group, _container) = open(&mdev)?;
+    for module in [c"vgpu_p2p", c"mdev"] {
+        assert_eq!(unload(module), Err(Errno::EAGAIN), "{module:?}");
+    }
+    assert!(vgpu.identified()?, "it still works");
+    assert!(mdev.folder().exists());
+    assert!(other.folder().exists());
+    assert!(Path::new(PARENT).exists());
+    Ok(())
+}
+
+fn m9_devices_go_with_the_parent() -> Result<()> {
+    let mdevs = [Kind::Single, Kind::Double, Kind::Isolated].map(Mdev::with_new_uuid);
+    let [first, second, third] = mdevs;
+    let (first, second, third) = (first?, second?, third?);
+    second.set_peer_uuid(&first.peer_uuid()?)?;
+    let (container, group) = first.attach()?;
+    let vgpu = vgpu_copy::Vgpu::open(&group, &first)?;
+    let mut file = go_with_file(vgpu.device(), STOP_COPY)?;
+    drop(vgpu);
+    // Neither the group nor a file of data keeps the driver.
+    unload(c"vgpu_p2p")?;
+    for mdev in [&first, &second, &third] {
+        assert!(!mdev.folder().exists());
+    }
+    assert!(!Path::new(PARENT).exists());
+    assert!(!Path::new("/sys/bus/mdev/drivers/vgpu_p2p").exists());
+    assert_eq!(group.status().errno(), Errno::ENODEV);
+    assert_eq!(file.read(&mut [0; 8]).errno(), Errno::ENODEV);
+    assert_eq!(
+        unload(c"mdev"),
+        Err(Errno::EAGAIN),
+        "the file is of the bus"
+    );
+    drop((group, container, file));
+    load(&["vgpu_p2p"])?;
+    let again = Mdev::new(Kind::Single, first.uuid())?;
+    assert!(open(&again)?.0.identified()?);
+    Ok(())
+}
+
+fn m9_a_device_waits_for_its_user() -> Result<()> {
+    let mdev = Mdev::with_new_uuid(Kind::Single)?;
+    let (vgpu, group, container) = open(&mdev)?;
+    let (sender, receiver) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| sender.send(mdev.remove()));
+        let early = receiver.recv_timeout(Duration::from_millis(300));
+        assert!(early.is_err(), "removed in use: {early:?}");
+        assert!(vgpu.identified()?, "it still works");
+        drop((vgpu, group, container));
+        Ok(receiver.recv_timeout(Duration::from_secs(10))??)
+    })
+}
