@@ -9,6 +9,7 @@ pub(crate) mod globals;
 pub(crate) mod trace;
 
 use kernel::{
+    device::Device,
     prelude::*,
     sync::{
         lock::{
@@ -113,4 +114,10 @@ pub(crate) fn dma_unmap(devices: &Devices<'_>, device: &UserDevice, range: Range
         // returns; for that it needs the lock, which is held here.
         unsafe { device.dma_unmap(range.start, range.last - range.start + 1) };
     }
+}
+
+/// The devices that the drivers of `devices` are bound to, for messages.
+pub(crate) fn named<'a>(devices: &'a Devices<'_>) -> impl Iterator<Item = &'a Device> {
+    // SAFETY: As above; the lock is held for as long as `devices` is borrowed.
+    devices.iter().map(|device| unsafe { device.dev() })
 }

@@ -5,6 +5,7 @@
 mod target;
 
 use kernel::{
+    dev_warn,
     page::PAGE_SIZE,
     pr_warn_once,
     prelude::*, //
@@ -21,11 +22,15 @@ use kernel_ext::{
         PageSlots,
         Transfer,
         UserDevice, //
-    }, //
+    },
+    mm::may_warn, //
 };
 
 use crate::{
-    abi::dma_unmap,
+    abi::{
+        dma_unmap,
+        named, //
+    },
     container::{
         Container,
         Guard, //
@@ -149,6 +154,26 @@ impl Container {
         let devices = self.devices.lock();
         for device in devices.iter() {
             dma_unmap(&devices, device, range);
+        }
+    }
+
+    /// Tells in the log who may keep pages of `range`, which all devices were asked for in vain.
+    pub(crate) fn blame(&self, range: Range) {
+        if !may_warn() {
+            return;
+        }
+        let Range { start, last } = range;
+        let devices = self.devices.lock();
+        for dev in named(&devices) {
+            dev_warn!(
+                dev,
+                "vfio: the unmap of {start:#x}-{last:#x} fails: a driver keeps pages, maybe this one\n"
+            );
+        }
+        if devices.is_empty() {
+            pr_warn!(
+                "the unmap of {start:#x}-{last:#x} fails: a driver has left pages of a closed device pinned\n"
+            );
         }
     }
 }

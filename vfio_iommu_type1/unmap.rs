@@ -5,7 +5,6 @@
 use core::mem::size_of;
 
 use kernel::{
-    pr_warn_once,
     prelude::*,
     uaccess::{
         UserPtr,
@@ -115,7 +114,8 @@ impl Container {
                 break;
             };
             if asked == MAX_ASKED {
-                pr_warn_once!("a driver doesn't give pages back that are being unmapped\n");
+                drop(state);
+                self.blame(pinned);
                 return Err(Refusal::at(pinned, EBUSY, c"a driver keeps pages"));
             }
             asked += 1;

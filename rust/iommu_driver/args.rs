@@ -5,6 +5,7 @@
 use core::ptr::NonNull;
 
 use kernel::{
+    device::Device,
     ffi::c_uint,
     page::PAGE_SIZE,
     prelude::*, //
@@ -160,5 +161,15 @@ impl UserDevice {
             // callback that its driver gave for it.
             unsafe { dma_unmap(self.0.as_ptr(), iova, size) };
         }
+    }
+
+    /// The device that the driver is bound to, for messages.
+    ///
+    /// # Safety
+    ///
+    /// As for [`dma_unmap`](Self::dma_unmap), for as long as the result is used.
+    pub unsafe fn dev(&self) -> &Device {
+        // SAFETY: The device is valid by the contract of this function, and keeps what it is bound to.
+        unsafe { Device::from_raw((*self.0.as_ptr()).dev) }
     }
 }
