@@ -96,21 +96,28 @@ static void pin_test_dma_unmap(struct vfio_device *vdev, u64 iova, u64 length)
 }
 
 /* One reference a page is kept, however often it was pinned. */
+static int remember_one(struct pin_test_device *dev, u64 iova, struct page *page)
+{
+	struct page *old = xa_store(&dev->pages, iova >> PAGE_SHIFT, page, GFP_KERNEL);
+
+	if (old)
+		vfio_unpin_pages(&dev->vdev, iova, 1);
+	if (xa_is_err(old))
+		return xa_err(old);
+	return old && old != page ? -ESTALE : 0;
+}
+
 static int remember(struct pin_test_device *dev, u64 iova, struct page **pages, int count)
 {
-	int i;
+	int i, ret;
 
-	for (i = 0; i < count; i++) {
-		u64 at = iova + ((u64)i << PAGE_SHIFT);
-		struct page *old = xa_store(&dev->pages, at >> PAGE_SHIFT, pages[i], GFP_KERNEL);
-
-		if (xa_is_err(old))
-			return xa_err(old);
-		if (!old)
+	for (i = 0; i < count; i++, iova += PAGE_SIZE) {
+		ret = remember_one(dev, iova, pages[i]);
+		if (!ret)
 			continue;
-		vfio_unpin_pages(&dev->vdev, at, 1);
-		if (old != pages[i])
-			return -ESTALE;
+		if (i + 1 < count)
+			vfio_unpin_pages(&dev->vdev, iova + PAGE_SIZE, count - i - 1);
+		return ret;
 	}
 	return 0;
 }

@@ -31,6 +31,7 @@ mod nointremap;
 mod noiommu;
 mod p2p;
 mod pamu;
+mod pin_faults;
 mod pinned;
 mod pinning;
 mod pointers;
@@ -117,6 +118,7 @@ pub fn pinning_set() -> Vec<Trial> {
         pinning::cases(),
         pinned::cases(),
         misbehaviour::cases(),
+        pin_faults::cases(),
         together::cases(),
     ]
     .into_iter()

@@ -195,6 +195,11 @@ pub fn driver_in_rust_on_our_type1() -> bool {
     driver_in_rust() && our_type1()
 }
 
+/// Whether the driver that pins pages is the one in Rust, and allocations fail on demand.
+pub fn fault_injection_with_driver_in_rust() -> bool {
+    fault_injection() && driver_in_rust()
+}
+
 fn uses_our_crate(module: &str) -> bool {
     Path::new("/sys/module/vfio_rust/holders")
         .join(module)

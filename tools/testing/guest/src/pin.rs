@@ -12,7 +12,10 @@ use crate::{
         EDU,
         group, //
     },
-    mdev, //
+    mdev::{
+        self,
+        Mdev, //
+    }, //
 };
 use anyhow::{
     Context,
@@ -94,6 +97,11 @@ pub fn replace() -> Result<()> {
     let new = mdev::UUIDS.into_iter().find(|&uuid| uuid != old);
     mdev::create(TYPE_IN_RUST, new.context("no name is left")?)?;
     Ok(())
+}
+
+/// Makes another device of the driver in Rust, which is removed when the result is dropped.
+pub fn another() -> Result<Mdev> {
+    Ok(Mdev::new(TYPE_IN_RUST, mdev::UUIDS[2])?)
 }
 
 /// The device's name.

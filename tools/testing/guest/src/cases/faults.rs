@@ -97,8 +97,12 @@ impl Injector {
 }
 
 /// Takes `step` with a failure at each allocation in turn, and each time again without one.
-fn at_every_allocation<T>(step: impl Fn() -> vfio_client::Result<T>) -> Result<()> {
+pub(super) fn at_every_allocation<T, E>(step: impl Fn() -> Result<T, E>) -> Result<()>
+where
+    E: Into<anyhow::Error>,
+{
     let injector = Injector::new()?;
+    let step = || step().map_err(Into::into);
     let mut failures = 0;
     for nth in 1..MOST {
         let (outcome, injected) = injector.run(nth, &step)?;

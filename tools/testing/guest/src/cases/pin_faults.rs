@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory runs out at each allocation in turn, on the way of pages that a driver pins.
+
+use super::faults::at_every_allocation;
+use crate::{
+    harness::cases,
+    leak::locked_kib,
+    pin::{
+        self,
+        Pinning,
+        READ,
+        WRITE, //
+    },
+};
+use anyhow::Result;
+use vfio_client::{
+    MapFlags,
+    Memory,
+    PAGE_SIZE, //
+};
+
+cases! {
+    #[fault_injection]
+    t_x1_pin,
+    #[fault_injection]
+    t_x4_unpin,
+    #[fault_injection]
+    t_x5_read_and_write,
+    #[fault_injection]
+    t_x6_unmap,
+    #[fault_injection]
+    open,
+    #[fault_injection_with_driver_in_rust]
+    m4_create,
+}
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// Where the cases map.
+const IOVA: u64 = 0x10_0000;
+/// What they pin: pages that the backend notes in several places.
+const FIRST: u64 = IOVA + 14 * PAGE;
+const COUNT: u32 = 4;
+
+fn mapped() -> Result<(Pinning, Memory)> {
+    let pinning = Pinning::new()?;
+    let memory = Memory::anonymous(32 * PAGE_SIZE)?;
+    pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
+    Ok((pinning, memory))
+}
+
+/// Unpins when it is dropped; then nothing must be charged.
+struct Pinned<'a>(&'a Pinning);
+
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        let unpinned = self.0.pinner.unpin(FIRST, COUNT);
+        assert_eq!((unpinned, locked_kib()), (Ok(0), 0));
+    }
+}
+
+fn pin_some(pinning: &Pinning) -> Result<Pinned<'_>> {
+    let pinned = Pinned(pinning);
+    pinning.pinner.pin(FIRST, COUNT, READ | WRITE)?;
+    Ok(pinned)
+}
+
+fn t_x1_pin() -> Result<()> {
+    let (pinning, _memory) = mapped()?;
+    at_every_allocation(|| pin_some(&pinning))
+}
+
+/// Giving pages back needs no memory.
+fn t_x4_unpin() -> Result<()> {
+    let (pinning, _memory) = mapped()?;
+    at_every_allocation(|| {
+        pinning.pinner.pin(FIRST, COUNT, READ | WRITE)?;
+        pinning.pinner.unpin(FIRST, COUNT)?;
+        assert_eq!(locked_kib(), 0);
+        anyhow::Ok(())
+    })
+}
+
+fn t_x5_read_and_write() -> Result<()> {
+    let (pinning, _memory) = mapped()?;
+    let pinner = &pinning.pinner;
+    at_every_allocation(|| {
+        pinner.write(IOVA + 100, &[7; 5000])?;
+        assert_eq!(pinner.read(IOVA + 99, 3)?, [0, 7, 7]);
+        pinner.write(IOVA + 100, &[0; 5000])
+    })
+}
+
+/// The driver is told of the unmap, and gives back.
+fn t_x6_unmap() -> Result<()> {
+    struct Mapped<'a>(&'a Pinning);
+    impl Drop for Mapped<'_> {
+        fn drop(&mut self) {
+            let unmapped = self.0.container.unmap_all();
+            assert!(unmapped.is_ok(), "{unmapped:?}");
+            assert_eq!((self.0.pinner.pinned(), locked_kib()), (Ok(0), 0));
+        }
+    }
+    let pinning = Pinning::new()?;
+    let memory = Memory::anonymous(32 * PAGE_SIZE)?;
+    at_every_allocation(|| {
+        let mapped = Mapped(&pinning);
+        pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
+        pinning.pinner.pin(FIRST, COUNT, READ | WRITE)?;
+        pinning.container.unmap(IOVA, 32 * PAGE)?;
+        anyhow::Ok(mapped)
+    })
+}
+
+/// From the first open of the group to pages of the program's memory.
+fn open() -> Result<()> {
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    at_every_allocation(|| {
+        let pinning = Pinning::new()?;
+        pinning.container.map(0, &memory, MapFlags::ReadWrite)?;
+        pinning.pinner.pin(0, 1, READ)?;
+        anyhow::Ok(pinning)
+    })
+}
+
+fn m4_create() -> Result<()> {
+    at_every_allocation(pin::another)
+}
