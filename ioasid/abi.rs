@@ -4,5 +4,6 @@
 
 pub(crate) mod callbacks;
 mod exports;
+mod hooks;
 pub(crate) mod system;
 pub(crate) mod trace;

@@ -9,9 +9,13 @@ use kernel::{
     prelude::*,
     sync::atomic::{
         Atomic,
-        Full,
-        Relaxed, //
+        Full, //
     },
+};
+
+use kernel_ext::read_once::{
+    read_once,
+    write_once, //
 };
 
 /// Set when nothing can be taken any more, and the quota was given back.
@@ -61,7 +65,7 @@ impl Account {
 
     #[inline]
     fn update(&self, change: impl Fn(u64) -> Result<u64>) -> Result<u64> {
-        let mut old = self.word.load(Relaxed);
+        let mut old = read_once(&self.word);
         loop {
             let new = change(old)?;
             match self.word.cmpxchg(old, new, Full) {
@@ -78,7 +82,7 @@ impl Account {
     /// `EDQUOT` if so many are not left; `EINVAL` if the account is closed.
     #[inline]
     pub(crate) fn take(&self, count: u32) -> Result {
-        let quota = self.quota.load(Relaxed);
+        let quota = read_once(&self.quota);
         self.update(|word| match word {
             _ if word & CLOSED != 0 || word & HANDLES == 0 => Err(EINVAL),
             _ if count > quota.saturating_sub(word as u32) => Err(edquot()),
@@ -162,7 +166,7 @@ impl Account {
         if self.taken() != 0 {
             return Err(EBUSY);
         }
-        self.quota.store(quota, Relaxed);
+        write_once(&self.quota, quota);
         Ok(())
     }
 
@@ -178,12 +182,12 @@ impl Account {
 
     /// How many can be taken at most, altogether.
     pub(crate) fn quota(&self) -> u32 {
-        self.quota.load(Relaxed)
+        read_once(&self.quota)
     }
 
     /// How many are taken.
     pub(crate) fn taken(&self) -> u32 {
-        self.word.load(Relaxed) as u32
+        read_once(&self.word) as u32
     }
 
     /// How many are left.
@@ -193,7 +197,7 @@ impl Account {
 
     /// Whether nothing can be taken any more.
     pub(crate) fn is_closed(&self) -> bool {
-        let word = self.word.load(Relaxed);
+        let word = read_once(&self.word);
         word & CLOSED != 0 || word & HANDLES == 0
     }
 }

@@ -28,6 +28,7 @@ mod roster;
 mod set;
 mod source;
 mod space;
+mod state;
 #[cfg(CONFIG_KUNIT)]
 mod tests;
 pub mod vcmd;
@@ -37,7 +38,6 @@ use kernel::prelude::*;
 use kernel_ext::iommu::pasid::GlobalPasids;
 
 pub use abi::system::system;
-pub use life::State;
 pub use notify::{
     priority,
     Event,
@@ -65,6 +65,7 @@ pub use space::{
     Registration,
     Space, //
 };
+pub use state::State;
 
 module! {
     type: Module,

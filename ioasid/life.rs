@@ -24,6 +24,8 @@ use kernel::{
 
 use kernel_ext::read_once::read_once;
 
+use crate::state::State;
+
 /// Set while the allocation belongs to a value: nothing but that frees the id.
 const OWNED: u32 = 1 << 29;
 /// Set while the id is bound.
@@ -36,28 +38,6 @@ const REFERENCES: u32 = OWNED - 1;
 /// One more life of the same number; the bits from here on count them. A reader that was held up for
 /// 2^32 lives would take one for the other, but RCU complains of it long before.
 const LIFE: u64 = 1 << 32;
-
-/// What an id can be in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Allocated, and not in use.
-    Idle,
-    /// Bound to an address space or a context.
-    Active,
-    /// Freed, but somebody still has a reference.
-    FreePending,
-}
-
-impl State {
-    /// The state's name, as debugfs shows it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Active => "active",
-            Self::FreePending => "free-pending",
-        }
-    }
-}
 
 /// What became of a reference that was to be dropped.
 #[derive(Debug, PartialEq, Eq)]

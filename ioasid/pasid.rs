@@ -7,8 +7,8 @@ use core::mem::ManuallyDrop;
 use kernel::prelude::*;
 
 use crate::{
-    life::State,
     space::Space, //
+    state::State,
 };
 
 /// An id that was allocated. Dropping it frees the id, in the set that it was allocated from.

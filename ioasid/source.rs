@@ -19,11 +19,15 @@ use kernel::{
     sync::{
         atomic::{
             Atomic,
-            Relaxed, //
+            Full,
+            Relaxed,
+            Release, //
         },
         Arc, //
     },
 };
+
+use kernel_ext::read_once::read_once;
 
 use crate::{
     range::IdRange,
@@ -146,9 +150,9 @@ impl Own {
     /// Counts an id that is about to be allocated; false if that is not done here.
     #[inline]
     pub(crate) fn enter(&self) -> bool {
-        let mut old = self.0.load(Relaxed);
+        let mut old = read_once(&self.0);
         while old & CUSTOM == 0 {
-            match self.0.cmpxchg(old, old + 1, kernel::sync::atomic::Full) {
+            match self.0.cmpxchg(old, old + 1, Full) {
                 Ok(_) => return true,
                 Err(now) => old = now,
             }
@@ -159,7 +163,7 @@ impl Own {
     /// An id is gone that was counted.
     #[inline]
     pub(crate) fn leave(&self) {
-        self.0.fetch_sub(1, kernel::sync::atomic::Full);
+        self.0.fetch_sub(1, Full);
     }
 
     /// Ids come from a custom allocator from now on.
@@ -169,18 +173,18 @@ impl Own {
     /// `EAGAIN` if there are ids, or some are being allocated.
     pub(crate) fn hand_over(&self) -> Result {
         self.0
-            .cmpxchg(0, CUSTOM, kernel::sync::atomic::Full)
+            .cmpxchg(0, CUSTOM, Full)
             .map(|_| ())
             .map_err(|_| EAGAIN)
     }
 
     /// Ids come from here again.
     pub(crate) fn take_back(&self) {
-        self.0.store(0, kernel::sync::atomic::Release);
+        self.0.store(0, Release);
     }
 
     /// How many ids there are.
     pub(crate) fn outstanding(&self) -> u32 {
-        self.0.load(Relaxed) & !CUSTOM
+        read_once(&self.0) & !CUSTOM
     }
 }

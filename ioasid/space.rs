@@ -48,7 +48,6 @@ use crate::{
         Entry,
         Found, //
     },
-    life::State,
     notify::Listeners,
     range::INVALID,
     roster::Roster,
@@ -64,6 +63,7 @@ use crate::{
         Sources,
         OWN, //
     },
+    state::State,
 };
 
 /// Memory for what spaces consist of.

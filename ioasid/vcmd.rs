@@ -7,6 +7,7 @@
 //! status and the result. The layout is the final one of the specification (Linux 5.10 to 6.3); the
 //! one before had the result eight bits lower.
 
+mod layout;
 #[cfg(CONFIG_KUNIT)]
 pub(crate) mod model;
 
@@ -35,17 +36,16 @@ use crate::{
     source::Allocator, //
 };
 
-/// Offset of the command register.
-pub const VCMD: usize = 0xe00;
-/// Offset of the response register.
-pub const VCRSP: usize = 0xe10;
-/// Offset of the capability register.
-pub const VCCAP: usize = 0xe30;
-
-/// In `VCCAP`: PASIDs can be allocated and freed.
-pub const VCCAP_PAS: u64 = 1 << 0;
-/// In `VCRSP`: the command is not done yet.
-pub const IN_PROGRESS: u64 = 1 << 0;
+pub use layout::{
+    Command,
+    Response,
+    Status,
+    IN_PROGRESS,
+    VCCAP,
+    VCCAP_PAS,
+    VCMD,
+    VCRSP, //
+};
 
 /// How long a command may take before it counts as lost, in polls of a microsecond.
 const MAX_POLLS: u32 = 10_000;
@@ -56,114 +56,6 @@ pub trait Registers: Send + Sync + Unpin {
     fn read(&self, offset: usize) -> u64;
     /// Writes a register.
     fn write(&self, offset: usize, value: u64);
-}
-
-/// A command for `VCMD`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Allocate a PASID.
-    Alloc,
-    /// Free this PASID.
-    Free(u32),
-}
-
-impl Command {
-    /// The command as a register value: its number in the low byte, its operand from bit 16 on.
-    pub fn encode(self) -> u64 {
-        match self {
-            Self::Alloc => 1,
-            Self::Free(pasid) => 2 | u64::from(pasid) << 16,
-        }
-    }
-
-    /// The command that a register value means; `None` if it means none.
-    pub fn decode(value: u64) -> Option<Self> {
-        match (value & 0xff, value >> 16) {
-            (1, _) => Some(Self::Alloc),
-            (2, operand) if operand < DEFAULT_CAPACITY.into() => Some(Self::Free(operand as u32)),
-            _ => None,
-        }
-    }
-}
-
-/// How a command ended, in bits 7 to 1 of `VCRSP`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// It did what it should.
-    Success,
-    /// Alloc: there is no PASID left. Free: the PASID is not the guest's.
-    NoPasid,
-    /// Something else, by its number.
-    Other(u8),
-}
-
-/// The number of [`Status::NoPasid`], which alloc and free share.
-const NO_PASID: u8 = 16;
-
-impl Status {
-    fn number(self) -> u8 {
-        match self {
-            Self::Success => 0,
-            Self::NoPasid => NO_PASID,
-            Self::Other(number) => number,
-        }
-    }
-
-    /// The error that the status of an allocation means.
-    ///
-    /// # Errors
-    ///
-    /// `ENOSPC` if there is no PASID left, else `ENODEV`.
-    fn of_alloc(self) -> Result {
-        match self {
-            Self::Success => Ok(()),
-            Self::NoPasid => Err(ENOSPC),
-            Self::Other(_) => Err(ENODEV),
-        }
-    }
-
-    /// The error that the status of a release means.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if the PASID is not the guest's, else `ENODEV`.
-    fn of_free(self) -> Result {
-        match self {
-            Self::Success => Ok(()),
-            Self::NoPasid => Err(EINVAL),
-            Self::Other(_) => Err(ENODEV),
-        }
-    }
-}
-
-/// What `VCRSP` says when the command is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Response {
-    /// How it ended.
-    pub status: Status,
-    /// The PASID that was allocated.
-    pub pasid: u32,
-}
-
-impl Response {
-    /// The response as a register value.
-    pub fn encode(self) -> u64 {
-        u64::from(self.status.number()) << 1 | u64::from(self.pasid) << 16
-    }
-
-    /// The response that a register value means; `None` while the command goes on.
-    pub fn decode(value: u64) -> Option<Self> {
-        if value & IN_PROGRESS != 0 {
-            return None;
-        }
-        let status = match (value as u8) >> 1 {
-            0 => Status::Success,
-            NO_PASID => Status::NoPasid,
-            number => Status::Other(number),
-        };
-        let pasid = (value >> 16) as u32 & (DEFAULT_CAPACITY - 1);
-        Some(Self { status, pasid })
-    }
 }
 
 /// The registers, and what is left from a command that took too long.
@@ -306,51 +198,6 @@ mod tests {
 
     fn pasids() -> Result<IdRange> {
         IdRange::new(1, DEFAULT_CAPACITY - 1)
-    }
-
-    #[test]
-    fn register_values() {
-        assert_eq!(Command::Alloc.encode(), 0x1);
-        assert_eq!(Command::Free(0xabcde).encode(), 0xa_bcde_0002);
-        let response = Response {
-            status: Status::Success,
-            pasid: 0xabcde,
-        };
-        assert_eq!(response.encode(), 0xa_bcde_0000);
-        assert_eq!(Response::decode(0xa_bcde_0000), Some(response));
-        assert_eq!(Response::decode(0xa_bcde_0001), None);
-        assert_eq!(
-            Response::decode(16 << 1).map(|r| r.status),
-            Some(Status::NoPasid)
-        );
-        assert_eq!(
-            Response::decode(0xfe).map(|r| r.status),
-            Some(Status::Other(0x7f))
-        );
-    }
-
-    #[test]
-    fn commands_come_back() {
-        for command in [
-            Command::Alloc,
-            Command::Free(0),
-            Command::Free(DEFAULT_CAPACITY - 1),
-        ] {
-            assert_eq!(Command::decode(command.encode()), Some(command));
-        }
-        for bad in [0, 3, 0xff, Command::Free(DEFAULT_CAPACITY).encode()] {
-            assert_eq!(Command::decode(bad), None);
-        }
-    }
-
-    #[test]
-    fn statuses() {
-        assert_eq!(Status::Success.of_alloc(), Ok(()));
-        assert_eq!(Status::NoPasid.of_alloc(), Err(ENOSPC));
-        assert_eq!(Status::Other(3).of_alloc(), Err(ENODEV));
-        assert_eq!(Status::Success.of_free(), Ok(()));
-        assert_eq!(Status::NoPasid.of_free(), Err(EINVAL));
-        assert_eq!(Status::Other(3).of_free(), Err(ENODEV));
     }
 
     #[test]

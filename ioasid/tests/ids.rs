@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     account::edquot,
-    life::State,
     notify::{
         Audience,
         Event, //
@@ -25,6 +24,7 @@ use crate::{
         Quota,
         Token, //
     }, //
+    state::State,
 };
 
 #[kunit_tests(ioasid_ids)]

@@ -19,7 +19,6 @@ use super::{
     space, //
 };
 use crate::{
-    life::State,
     notify::{
         priority,
         Audience,
@@ -34,6 +33,7 @@ use crate::{
         Token, //
     },
     space::Space, //
+    state::State,
 };
 
 /// Writes down what it is told.

@@ -354,7 +354,7 @@ mod tests {
         left.wait_for_completion();
         // What the call made is there now, and an orphan.
         assert_eq!(space.orphans(), 1);
-        assert_eq!(space.state(5), Ok(crate::life::State::Idle));
+        assert_eq!(space.state(5), Ok(crate::state::State::Idle));
         assert_eq!(alloc(&space, 0), Ok(1));
         Ok(())
     }

@@ -6,12 +6,12 @@ use kernel::prelude::*;
 
 use crate::{
     account::edquot,
-    life::State,
     range::IdRange,
     source::{
         Origin,
         OWN, //
     },
+    state::State,
     tests::fake::STOCK, //
 };
 
