@@ -105,7 +105,7 @@ where
     let step = || step().map_err(Into::into);
     let mut failures = 0;
     for nth in 1..MOST {
-        let (outcome, injected) = injector.run(nth, &step)?;
+        let (outcome, injected) = injector.run(nth, step)?;
         if !injected {
             outcome?;
             eprintln!("{} allocations, {failures} refusals", nth - 1);
