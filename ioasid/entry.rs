@@ -153,3 +153,41 @@ impl Found<'_> {
         }
     }
 }
+
+#[kunit_tests(ioasid_entry)]
+mod tests {
+    use super::*;
+    use crate::{
+        life::Freed,
+        source::OWN, //
+    };
+
+    #[test]
+    fn in_a_set_or_nobodys() -> Result {
+        let entry = Entry::default();
+        assert_eq!(entry.look(None).err(), Some(ENOENT));
+        entry.begin(3, OWN, 0x1234);
+        assert_eq!(entry.look(None)?.data(), Ok(0x1234));
+        assert_eq!(entry.look(Some(3))?.data(), Ok(0x1234));
+        assert_eq!(entry.look(Some(4)).err(), Some(EACCES));
+        Ok(())
+    }
+
+    #[test]
+    fn the_next_one_to_have_it_is_not_seen() -> Result {
+        let entry = Entry::default();
+        entry.begin(3, OWN, 1);
+        entry.set_spid(Some(7));
+        let found = entry.look(Some(3))?;
+        assert_eq!(found.life.free_and_put(), Ok(Freed::Last));
+        assert_eq!(found.remains().spid, Some(7));
+        entry.begin(4, OWN, 2);
+        // Who looked while the first one had it sees nothing of the second one, and can't change it.
+        assert_eq!(found.data(), Err(ENOENT));
+        assert_eq!(found.life.get(), Err(ENOENT));
+        let found = entry.look(Some(4))?;
+        assert_eq!((found.data(), found.spid()), (Ok(2), None));
+        assert_eq!(found.life.references(), 1);
+        Ok(())
+    }
+}
