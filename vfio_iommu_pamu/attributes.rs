@@ -24,7 +24,6 @@ use kernel_ext::{
 
 use crate::{
     container::{
-        aperture,
         Container,
         Stash,
         State, //
@@ -53,7 +52,7 @@ impl Container {
         let attribute = Attribute::read(arg)?;
         let state = self.lock();
         let value = match attribute {
-            Attribute::Geometry => Value::Geometry(state.space.geometry()),
+            Attribute::Geometry => Value::Geometry(state.space.aperture()),
             Attribute::Windows => Value::Windows(state.space.window_count()),
             Attribute::Stash => {
                 Value::Stash(state.stash.map_or_else(StashTarget::default, |s| s.target))
@@ -75,8 +74,8 @@ impl Container {
         let value = Value::read(arg)?;
         let mut state = self.lock();
         match value {
-            Value::Geometry(geometry) => {
-                state.space.set_geometry(geometry)?;
+            Value::Geometry(aperture) => {
+                state.space.set_aperture(aperture)?;
                 state.devices.unconfigure();
             }
             Value::Windows(count) => set_windows(&mut state, count)?,
@@ -131,7 +130,7 @@ impl Container {
             Target::Bank { bank, .. } => {
                 flags |= bindings::VFIO_PAMU_WINDOW_MSI;
                 let found = self.system.banks().get(*bank as usize);
-                let phys = found.map_or(0, |bank| bank.doorbell() & !(PAGE_SIZE as u64 - 1));
+                let phys = found.map_or(0, |bank| bank.page());
                 (*bank, phys)
             }
         };
@@ -168,7 +167,7 @@ impl Report {
 /// Divides the aperture into windows, for all LIODNs or none.
 fn set_windows(state: &mut State, count: u32) -> Result {
     let new = state.space.check_windows(count)?;
-    let aperture = aperture(new.layout())?;
+    let aperture = new.layout().aperture();
     let prepared = state.devices.prepare(count)?;
     let attributes = state.attributes();
     state.space.set_windows(new);

@@ -16,7 +16,6 @@ use crate::{
         State, //
     },
     firmware::liodns_of,
-    geometry::MIN_ORDER,
     request::{
         read_unmap_bank,
         MapBankRequest, //
@@ -78,7 +77,7 @@ impl BankUse {
         let container = routes::container_of(liodn).ok_or(EINVAL)?;
         let (bank, window) = container.lock().space.use_bank(bank)?;
         let doorbell = container.system.banks().get(bank as usize);
-        let offset = doorbell.map_or(0, |bank| bank.doorbell() & ((1 << MIN_ORDER) - 1));
+        let offset = doorbell.map_or(0, |bank| bank.offset());
         Ok(Self {
             container,
             bank,

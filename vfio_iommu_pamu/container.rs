@@ -28,7 +28,6 @@ use kernel_ext::{
 
 use crate::{
     abi::window_of,
-    geometry::Layout,
     liodn::Liodn,
     memory::Memory,
     paace::{
@@ -210,7 +209,7 @@ impl Devices {
         let mut liodn = self.system.claim(number)?;
         if let Some(layout) = space.layout() {
             let secondaries = liodn.prepare(layout.count())?;
-            liodn.configure(aperture(layout)?, secondaries, attributes)?;
+            liodn.configure(layout.aperture(), secondaries, attributes)?;
             for (window, content) in space.iter() {
                 let block = window_of(self, content, self.system.banks())?;
                 liodn.set_window(window, &block)?;
@@ -227,12 +226,6 @@ impl Devices {
     pub(crate) fn remove(&mut self, number: u32) {
         self.liodns.retain(|liodn| liodn.number() != number);
     }
-}
-
-/// The aperture as the hardware knows it.
-pub(crate) fn aperture(layout: Layout) -> Result<Aperture> {
-    let geometry = layout.geometry();
-    Ok(Aperture::new(geometry.start(), geometry.end())?)
 }
 
 /// Says that the hardware refused what was checked before.

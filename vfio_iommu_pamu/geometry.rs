@@ -1,59 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which device addresses there are, and how they are divided into windows.
+//! How an aperture is divided into windows, and which of them a request means.
 
 use kernel::prelude::*;
 
-/// The base-2 logarithm of the smallest aperture, window or mapping: 4 KiB.
-pub(crate) const MIN_ORDER: u32 = 12;
-
-/// The aperture: a power of two of addresses, from a multiple of that on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Geometry {
-    base: u64,
-    order: u32,
-}
-
-impl Geometry {
-    /// What a program is told that has not set any: 64 GiB from 0 on.
-    pub(crate) const DEFAULT: Self = Self { base: 0, order: 36 };
-
-    /// The aperture from `start` to `end`, inclusive.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if the size is no power of two, or less than 4 KiB, or `start` is no multiple of it.
-    pub(crate) fn new(start: u64, end: u64) -> Result<Self> {
-        let last = end.checked_sub(start).ok_or(EINVAL)?;
-        let size = last.checked_add(1).ok_or(EINVAL)?;
-        let order = size.trailing_zeros();
-        if !size.is_power_of_two() || order < MIN_ORDER || start & last != 0 {
-            return Err(EINVAL);
-        }
-        Ok(Self { base: start, order })
-    }
-
-    /// The first address.
-    pub(crate) fn start(&self) -> u64 {
-        self.base
-    }
-
-    /// The last address.
-    pub(crate) fn end(&self) -> u64 {
-        self.base + (u64::MAX >> (u64::BITS - self.order))
-    }
-
-    /// The base-2 logarithm of the size, from 12 to 63.
-    pub(crate) fn order(&self) -> u32 {
-        self.order
-    }
-}
+use crate::paace::{
+    Aperture,
+    Windows,
+    MIN_ORDER, //
+};
 
 /// An aperture and its windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
-    geometry: Geometry,
-    count_order: u32,
+    aperture: Aperture,
+    windows: Windows,
 }
 
 /// Consecutive windows, of which the last one may be used in part.
@@ -86,38 +47,33 @@ impl Span {
 }
 
 impl Layout {
-    /// Divides `geometry` into `count` windows, where the hardware has at most `max`.
+    /// Divides `aperture` into `count` windows, where the hardware has at most `max`.
     ///
     /// # Errors
     ///
     /// `EINVAL` if the count is no power of two or too large, or a window gets less than 4 KiB.
-    pub(crate) fn new(geometry: Geometry, count: u32, max: u32) -> Result<Self> {
-        if !count.is_power_of_two() || count > max {
+    pub(crate) fn new(aperture: Aperture, count: u32, max: u32) -> Result<Self> {
+        let windows = Windows::new(count)?;
+        if count > max {
             return Err(EINVAL);
         }
-        let count_order = count.trailing_zeros();
-        if geometry.order() < MIN_ORDER + count_order {
-            return Err(EINVAL);
-        }
-        Ok(Self {
-            geometry,
-            count_order,
-        })
+        aperture.window_size(windows)?;
+        Ok(Self { aperture, windows })
     }
 
     /// The aperture.
-    pub(crate) fn geometry(&self) -> Geometry {
-        self.geometry
+    pub(crate) fn aperture(&self) -> Aperture {
+        self.aperture
     }
 
     /// How many windows there are.
     pub(crate) fn count(&self) -> u32 {
-        1 << self.count_order
+        self.windows.count()
     }
 
     /// The base-2 logarithm of a window's size.
     pub(crate) fn window_order(&self) -> u32 {
-        self.geometry.order() - self.count_order
+        self.aperture.order() - self.windows.log2()
     }
 
     /// The size of a window in bytes.
@@ -127,7 +83,7 @@ impl Layout {
 
     /// Where a window starts.
     pub(crate) fn start_of(&self, window: u32) -> u64 {
-        self.geometry.start() + (u64::from(window) << self.window_order())
+        self.aperture.start() + (u64::from(window) << self.window_order())
     }
 
     /// Which window an address is in, and how far from its start.
@@ -136,18 +92,18 @@ impl Layout {
     ///
     /// `EINVAL` outside of the aperture.
     pub(crate) fn locate(&self, iova: u64) -> Result<(u32, u64)> {
-        if iova < self.geometry.start() || iova > self.geometry.end() {
+        if iova < self.aperture.start() || iova > self.aperture.last() {
             return Err(EINVAL);
         }
-        let offset = iova - self.geometry.start();
+        let offset = iova - self.aperture.start();
         let window = offset >> self.window_order();
         Ok((window as u32, offset & (self.window_size() - 1)))
     }
 
     /// The first and the last window that have addresses from `iova` to `end`, inclusive.
     pub(crate) fn windows_in(&self, iova: u64, end: u64) -> Option<(u32, u32)> {
-        let (first, _) = self.locate(iova.max(self.geometry.start())).ok()?;
-        let (last, _) = self.locate(end.min(self.geometry.end())).ok()?;
+        let (first, _) = self.locate(iova.max(self.aperture.start())).ok()?;
+        let (last, _) = self.locate(end.min(self.aperture.last())).ok()?;
         (first <= last).then_some((first, last))
     }
 
@@ -202,64 +158,20 @@ mod tests {
 
     /// The aperture of the RFC: 512 MiB in 8 windows.
     fn rfc() -> Result<Layout> {
-        Layout::new(Geometry::new(0, 512 * MIB - 1)?, 8, 256)
-    }
-
-    #[test]
-    fn geometry_is_every_aligned_power_of_two() -> Result {
-        for order in 0..u64::BITS {
-            let size = 1u64 << order;
-            for base in [0, size, size.wrapping_mul(6)] {
-                let Some(end) = base.checked_add(size - 1) else {
-                    continue;
-                };
-                let made = Geometry::new(base, end);
-                if order < MIN_ORDER {
-                    assert_eq!(made, Err(EINVAL));
-                    continue;
-                }
-                let made = made?;
-                assert_eq!((made.start(), made.end(), made.order()), (base, end, order));
-                if let Some(end) = end.checked_add(0x1000) {
-                    let moved = Geometry::new(base + 0x1000, end);
-                    assert_eq!(moved.is_ok(), order == MIN_ORDER);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn geometry_errors() {
-        for (start, end) in [
-            (0, 0),
-            (0, 0xffe),
-            (0, 0x1000),
-            (0, 0x2fff),
-            (0x1000, 0xfff),
-            (0x1000, 0),
-            (0x800, 0x17ff),
-            (0x1000, 0x2fff),
-            (0, u64::MAX),
-            (u64::MAX, u64::MAX),
-            (u64::MAX, 0),
-        ] {
-            assert_eq!(Geometry::new(start, end), Err(EINVAL));
-        }
-        assert!(Geometry::new(u64::MAX - 0xfff, u64::MAX).is_ok());
+        Layout::new(Aperture::new(0, 512 * MIB - 1)?, 8, 256)
     }
 
     #[test]
     fn layout_counts() -> Result {
-        let geometry = Geometry::new(0, 0x7fff)?;
+        let aperture = Aperture::new(0, 0x7fff)?;
         for count in 0..=512 {
             let good = [1, 2, 4, 8].contains(&count);
-            assert_eq!(Layout::new(geometry, count, 256).is_ok(), good);
+            assert_eq!(Layout::new(aperture, count, 256).is_ok(), good);
         }
-        assert_eq!(Layout::new(Geometry::DEFAULT, 256, 128), Err(EINVAL));
-        assert_eq!(Layout::new(Geometry::DEFAULT, 256, 256)?.window_order(), 28);
+        assert_eq!(Layout::new(Aperture::DEFAULT, 256, 128), Err(EINVAL));
+        assert_eq!(Layout::new(Aperture::DEFAULT, 256, 256)?.window_order(), 28);
         assert_eq!(
-            Layout::new(Geometry::DEFAULT, 1 << 31, u32::MAX),
+            Layout::new(Aperture::DEFAULT, 1 << 31, u32::MAX),
             Err(EINVAL)
         );
         Ok(())
@@ -288,7 +200,7 @@ mod tests {
         ] {
             assert_eq!(layout.windows_in(iova, end), expected);
         }
-        let high = Layout::new(Geometry::new(1 << 32, (1 << 32) + 0xffff)?, 16, 16)?;
+        let high = Layout::new(Aperture::new(1 << 32, (1 << 32) + 0xffff)?, 16, 16)?;
         assert_eq!(high.locate((1 << 32) - 1), Err(EINVAL));
         assert_eq!(high.starting_at((1 << 32) + 0xf000), Ok(15));
         assert_eq!(high.windows_in(0, (1 << 32) - 1), None);

@@ -21,12 +21,10 @@ use crate::{
         Container,
         State, //
     },
-    geometry::{
-        Span,
-        MIN_ORDER, //
-    },
+    geometry::Span,
     memory::pin,
     msi_file,
+    paace::MIN_ORDER,
     request::{
         MapRequest,
         UnmapRequest, //

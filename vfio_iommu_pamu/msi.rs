@@ -6,6 +6,8 @@
 //! Each doorbell has an alias in a page of its own, so that a window of 4 KiB shows one doorbell and
 //! nothing else.
 
+use crate::paace::PAGE;
+
 /// A bank.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bank {
@@ -18,8 +20,13 @@ impl Bank {
         Self { doorbell }
     }
 
-    /// The physical address of the doorbell.
-    pub(crate) fn doorbell(&self) -> u64 {
-        self.doorbell
+    /// The physical address of the doorbell's page.
+    pub(crate) fn page(&self) -> u64 {
+        self.doorbell - self.offset()
+    }
+
+    /// Where in its page the doorbell is.
+    pub(crate) fn offset(&self) -> u64 {
+        self.doorbell % PAGE
     }
 }

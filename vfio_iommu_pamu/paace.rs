@@ -10,6 +10,7 @@
 //! An entry has 64 bytes, which are 16 big-endian words. Here they are words of the host: the
 //! memory of the tables is where they are swapped.
 
+mod aperture;
 mod coding;
 mod operation;
 #[cfg(CONFIG_KUNIT = "y")]
@@ -22,6 +23,10 @@ use kernel_ext::iommu::{
     Prot, //
 };
 
+pub(crate) use aperture::{
+    Aperture,
+    Windows, //
+};
 pub(crate) use coding::{
     with_access,
     with_stash,
@@ -35,8 +40,11 @@ pub(crate) use operation::{
     ROWS, //
 };
 
+/// The base-2 logarithm of the smallest aperture, window and block.
+pub(crate) const MIN_ORDER: u32 = 12;
+
 /// The smallest aperture, window and block.
-pub(crate) const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 1 << MIN_ORDER;
 
 /// The words of an entry.
 pub(crate) const WORDS: usize = 16;
@@ -71,101 +79,6 @@ pub(crate) enum Invalid {
 impl From<Invalid> for Error {
     fn from(_: Invalid) -> Self {
         EINVAL
-    }
-}
-
-/// The device addresses that a LIODN may use.
-///
-/// # Invariants
-///
-/// `size` is a power of two of at least [`PAGE`], and `start` is a multiple of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Aperture {
-    start: u64,
-    size: u64,
-}
-
-impl Aperture {
-    /// The aperture from `start` to `last`, both inclusive.
-    pub(crate) fn new(start: u64, last: u64) -> Result<Self, Invalid> {
-        let size = last.wrapping_sub(start).wrapping_add(1);
-        if last < start {
-            return Err(Invalid::Aperture);
-        }
-        Self::of_size(start, size)
-    }
-
-    /// The aperture of `size` bytes from `start` on.
-    pub(crate) fn of_size(start: u64, size: u64) -> Result<Self, Invalid> {
-        if !is_block_size(size) || start & (size - 1) != 0 {
-            return Err(Invalid::Aperture);
-        }
-        // INVARIANT: That was checked.
-        Ok(Self { start, size })
-    }
-
-    /// The first address.
-    pub(crate) fn start(self) -> u64 {
-        self.start
-    }
-
-    /// The last address.
-    pub(crate) fn last(self) -> u64 {
-        self.start + (self.size - 1)
-    }
-
-    /// The number of bytes.
-    pub(crate) fn size(self) -> u64 {
-        self.size
-    }
-
-    /// The size of each window if there are `windows` of them.
-    pub(crate) fn window_size(self, windows: Windows) -> Result<u64, Invalid> {
-        let size = self.size >> windows.log2();
-        if size < PAGE {
-            return Err(Invalid::Windows);
-        }
-        Ok(size)
-    }
-}
-
-/// A number of windows.
-///
-/// # Invariants
-///
-/// It is a power of two of at most [`Windows::MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Windows(u32);
-
-impl Windows {
-    /// The one window of an aperture that isn't divided.
-    pub(crate) const ONE: Self = Self(1);
-
-    /// What the coding has room for; hardware may have less.
-    pub(crate) const MAX: u32 = 1 << 16;
-
-    /// `count` windows.
-    pub(crate) fn new(count: u32) -> Result<Self, Invalid> {
-        if !count.is_power_of_two() || count > Self::MAX {
-            return Err(Invalid::Windows);
-        }
-        // INVARIANT: That was checked.
-        Ok(Self(count))
-    }
-
-    /// How many there are.
-    pub(crate) fn count(self) -> u32 {
-        self.0
-    }
-
-    /// The logarithm of the number.
-    pub(crate) fn log2(self) -> u32 {
-        self.0.trailing_zeros()
-    }
-
-    /// How many of them have a secondary entry.
-    pub(crate) fn secondaries(self) -> u32 {
-        self.0 - 1
     }
 }
 

@@ -27,7 +27,7 @@ use kernel_ext::{
 };
 
 use crate::{
-    geometry::Geometry,
+    paace::Aperture,
     windows::Policy, //
 };
 
@@ -220,7 +220,7 @@ pub(crate) enum Attribute {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     /// The aperture.
-    Geometry(Geometry),
+    Geometry(Aperture),
     /// How many windows it has.
     Windows(u32),
     /// The cache that devices write to.
@@ -275,7 +275,7 @@ impl Value {
         Ok(match attribute {
             Attribute::Geometry => {
                 let [start, end]: [u64; 2] = reader.read()?;
-                Self::Geometry(Geometry::new(start, end)?)
+                Self::Geometry(Aperture::new(start, end)?)
             }
             Attribute::Windows => Self::Windows(reader.read()?),
             Attribute::Stash => {
@@ -298,7 +298,7 @@ impl Value {
     pub(crate) fn write(self, arg: UserPtr) -> Result {
         let mut writer = UserSlice::new(arg.wrapping_byte_add(VALUE_OFFSET), 16).writer();
         match self {
-            Self::Geometry(geometry) => writer.write(&[geometry.start(), geometry.end()]),
+            Self::Geometry(aperture) => writer.write(&[aperture.start(), aperture.last()]),
             Self::Windows(count) => writer.write(&count),
             Self::Stash(StashTarget { cpu, cache }) => writer.write(&[cpu, cache]),
             Self::Msi(Policy::Explicit) => writer.write(&bindings::VFIO_PAMU_MSI_EXPLICIT),

@@ -233,7 +233,7 @@ impl System {
 fn open_all(entry: &Shared<'_>) -> Result {
     let all = Primary {
         valid: true,
-        aperture: Some(Aperture::of_size(0, 1 << 36)?),
+        aperture: Some(Aperture::DEFAULT),
         windows: Windows::ONE,
         first_secondary: 0,
         block: Block {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The states of an address space: geometry, then windows, then what is mapped.
+//! The states of an address space: an aperture, then windows, then what is mapped.
 //!
 //! [`Space`] decides what may happen when, and tells a [`Mirror`] what the hardware has to do; it knows
 //! neither memory nor hardware. What can fail is asked first (`check_*`), and what has been checked
@@ -8,7 +8,7 @@
 //! the same lock from one to the other.
 //!
 //! The aperture *is in use* as long as anything is mapped. Exactly then devices are let in, and its
-//! geometry and windows can't change.
+//! place and its windows can't change.
 
 #[cfg(CONFIG_KUNIT)]
 mod transitions;
@@ -20,11 +20,15 @@ use kernel_ext::iommu::{
     Prot, //
 };
 
-use crate::geometry::{
-    Geometry,
-    Layout,
-    Span,
-    MIN_ORDER, //
+use crate::{
+    geometry::{
+        Layout,
+        Span, //
+    },
+    paace::{
+        Aperture,
+        MIN_ORDER, //
+    },
 };
 
 /// Who maps the MSI banks.
@@ -80,7 +84,7 @@ pub(crate) trait Mirror<M> {
 
 /// An aperture and what is mapped in it; `M` is the memory of one window.
 pub(crate) struct Space<M> {
-    geometry: Option<Geometry>,
+    aperture: Option<Aperture>,
     layout: Option<Layout>,
     policy: Policy,
     /// As many as the layout has.
@@ -109,10 +113,10 @@ impl<M> NewWindows<M> {
 }
 
 impl<M> Space<M> {
-    /// An address space without geometry, on hardware with so many windows and banks.
+    /// An address space without an aperture, on hardware with so many windows and banks.
     pub(crate) fn new(max: u32, banks: u32) -> Self {
         Self {
-            geometry: None,
+            aperture: None,
             layout: None,
             policy: Policy::Explicit,
             windows: KVec::new(),
@@ -123,9 +127,9 @@ impl<M> Space<M> {
         }
     }
 
-    /// The geometry that was set, else the default.
-    pub(crate) fn geometry(&self) -> Geometry {
-        self.geometry.unwrap_or(Geometry::DEFAULT)
+    /// The aperture that was set, else the default.
+    pub(crate) fn aperture(&self) -> Aperture {
+        self.aperture.unwrap_or(Aperture::DEFAULT)
     }
 
     /// The windows that were set.
@@ -167,16 +171,16 @@ impl<M> Space<M> {
 
     // --- Attributes --------------------------------------------------------------------------
 
-    /// Sets the geometry. The windows have to be set anew.
+    /// Sets the aperture. The windows have to be set anew.
     ///
     /// # Errors
     ///
     /// `EBUSY` if the aperture is in use.
-    pub(crate) fn set_geometry(&mut self, geometry: Geometry) -> Result {
+    pub(crate) fn set_aperture(&mut self, aperture: Aperture) -> Result {
         if self.in_use() {
             return Err(EBUSY);
         }
-        self.geometry = Some(geometry);
+        self.aperture = Some(aperture);
         self.layout = None;
         self.windows = KVec::new();
         Ok(())
@@ -186,13 +190,13 @@ impl<M> Space<M> {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if the aperture is in use, `EINVAL` before the geometry was set and for a count that
+    /// `EBUSY` if the aperture is in use, `EINVAL` before the aperture was set and for a count that
     /// can't be, `ENOMEM`.
     pub(crate) fn check_windows(&self, count: u32) -> Result<NewWindows<M>> {
         if self.in_use() {
             return Err(EBUSY);
         }
-        let layout = Layout::new(self.geometry.ok_or(EINVAL)?, count, self.max)?;
+        let layout = Layout::new(self.aperture.ok_or(EINVAL)?, count, self.max)?;
         let mut windows = KVec::with_capacity(count as usize, GFP_KERNEL_ACCOUNT)?;
         for _ in 0..count {
             windows.push(None, GFP_KERNEL_ACCOUNT)?;

@@ -52,7 +52,7 @@ impl Window {
         // INVARIANT: Doorbells stay as long as the system, of which every LIODN has a reference.
         Self(Block {
             access,
-            phys: bank.doorbell() & !(paace::PAGE - 1),
+            phys: bank.page(),
             size: paace::PAGE,
             translated: true,
         })

@@ -37,92 +37,73 @@ impl Mirror<u32> for Picture {
     }
 }
 
-/// All states that can be told apart by what may happen next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Nothing was set.
-    Fresh,
-    /// Nothing was set but that the kernel maps the banks.
-    FreshImplicit,
-    GeometrySet,
-    GeometryImplicit,
-    WindowsSet,
-    WindowsImplicit,
-    Memory,
-    Bank,
-    /// A bank that a device uses.
-    BankUsed,
-    MemoryBank,
-    MemoryBankUsed,
-    /// Memory and the kernel's banks.
-    Implicit,
-    ImplicitUsed,
-    /// No memory any more, but one of the kernel's banks, which a device uses.
-    Left,
+/// Makes an enum, and the list of all its values.
+macro_rules! listed {
+    ($(#[$meta:meta])* enum $name:ident in $list:ident {
+        $($(#[$value_meta:meta])* $value:ident,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        enum $name {
+            $($(#[$value_meta])* $value,)*
+        }
+
+        use $name::*;
+
+        const $list: &[$name] = &[$($value,)*];
+    };
 }
 
-use State::*;
-
-const STATES: [State; 14] = [
-    Fresh,
-    FreshImplicit,
-    GeometrySet,
-    GeometryImplicit,
-    WindowsSet,
-    WindowsImplicit,
-    Memory,
-    Bank,
-    BankUsed,
-    MemoryBank,
-    MemoryBankUsed,
-    Implicit,
-    ImplicitUsed,
-    Left,
-];
-
-/// What can happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Event {
-    SetGeometry,
-    SetWindows,
-    SetImplicit,
-    SetExplicit,
-    /// Memory at windows 0 and 1.
-    MapLow,
-    /// Memory at the last window.
-    MapHigh,
-    /// Bank 0 at window 5, where the kernel maps it, too.
-    MapBank,
-    /// All banks from window 5 on, as the kernel chooses.
-    MapBanks,
-    /// A bank that there isn't.
-    MapNoBank,
-    UnmapAll,
-    /// Windows 0 and half of 1.
-    UnmapCut,
-    UnmapBank,
-    UseBank,
-    ReleaseBank,
+listed! {
+    /// All states that can be told apart by what may happen next.
+    enum State in STATES {
+        /// Nothing was set.
+        Fresh,
+        /// Nothing was set but that the kernel maps the banks.
+        FreshImplicit,
+        GeometrySet,
+        GeometryImplicit,
+        WindowsSet,
+        WindowsImplicit,
+        Memory,
+        Bank,
+        /// A bank that a device uses.
+        BankUsed,
+        MemoryBank,
+        MemoryBankUsed,
+        /// Memory and the kernel's banks.
+        Implicit,
+        ImplicitUsed,
+        /// No memory any more, but one of the kernel's banks, which a device uses.
+        Left,
+    }
 }
 
-use Event::*;
-
-const EVENTS: [Event; 14] = [
-    SetGeometry,
-    SetWindows,
-    SetImplicit,
-    SetExplicit,
-    MapLow,
-    MapHigh,
-    MapBank,
-    MapBanks,
-    MapNoBank,
-    UnmapAll,
-    UnmapCut,
-    UnmapBank,
-    UseBank,
-    ReleaseBank,
-];
+listed! {
+    /// What can happen.
+    enum Event in EVENTS {
+        SetGeometry,
+        SetWindows,
+        SetImplicit,
+        SetExplicit,
+        /// Memory at windows 0 and 1.
+        MapLow,
+        /// Memory at the last window.
+        MapHigh,
+        /// Bank 0 at window 5, where the kernel maps it, too.
+        MapBank,
+        /// All banks from window 5 on, as the kernel chooses.
+        MapBanks,
+        /// A bank that there isn't.
+        MapNoBank,
+        UnmapAll,
+        /// Windows 0 and half of 1.
+        UnmapCut,
+        UnmapBank,
+        UseBank,
+        ReleaseBank,
+    }
+}
 
 /// What an event does in a state: the next state, or an error.
 fn expected(state: State, event: Event) -> Result<State> {
@@ -196,6 +177,26 @@ fn expected(state: State, event: Event) -> Result<State> {
     })
 }
 
+/// Another state, and the event that leads from there to this one.
+fn origin(state: State) -> Option<(State, Event)> {
+    Some(match state {
+        Fresh => return None,
+        FreshImplicit => (Fresh, SetImplicit),
+        GeometrySet => (Fresh, SetGeometry),
+        GeometryImplicit => (FreshImplicit, SetGeometry),
+        WindowsSet => (GeometrySet, SetWindows),
+        WindowsImplicit => (GeometryImplicit, SetWindows),
+        Memory => (WindowsSet, MapLow),
+        Bank => (WindowsSet, MapBank),
+        BankUsed => (Bank, UseBank),
+        MemoryBank => (Memory, MapBank),
+        MemoryBankUsed => (MemoryBank, UseBank),
+        Implicit => (WindowsImplicit, MapLow),
+        ImplicitUsed => (Implicit, UseBank),
+        Left => (ImplicitUsed, UnmapAll),
+    })
+}
+
 /// A space with its mirror.
 struct Machine {
     space: Space<u32>,
@@ -216,33 +217,11 @@ impl Machine {
 
     /// A machine in `state`, by a way that leads there.
     fn in_state(state: State) -> Result<Self> {
-        let events: &[Event] = match state {
-            Fresh => &[],
-            FreshImplicit => &[SetImplicit],
-            GeometrySet => &[SetGeometry],
-            GeometryImplicit => &[SetGeometry, SetImplicit],
-            WindowsSet => &[SetGeometry, SetWindows],
-            WindowsImplicit => &[SetGeometry, SetWindows, SetImplicit],
-            Memory => &[SetGeometry, SetWindows, MapLow],
-            Bank => &[SetGeometry, SetWindows, MapBank],
-            BankUsed => &[SetGeometry, SetWindows, MapBank, UseBank],
-            MemoryBank => &[SetGeometry, SetWindows, MapLow, MapBank],
-            MemoryBankUsed => &[SetGeometry, SetWindows, MapLow, MapBank, UseBank],
-            Implicit => &[SetImplicit, SetGeometry, SetWindows, MapLow],
-            ImplicitUsed => &[SetImplicit, SetGeometry, SetWindows, MapLow, UseBank],
-            Left => &[
-                SetImplicit,
-                SetGeometry,
-                SetWindows,
-                MapLow,
-                UseBank,
-                UnmapAll,
-            ],
+        let Some((former, event)) = origin(state) else {
+            return Ok(Self::new());
         };
-        let mut machine = Self::new();
-        for &event in events {
-            machine.apply(event)?;
-        }
+        let mut machine = Self::in_state(former)?;
+        machine.apply(event)?;
         Ok(machine)
     }
 
@@ -250,7 +229,7 @@ impl Machine {
         let Self { space, picture } = self;
         let all = u64::from(COUNT) * SIZE;
         match event {
-            SetGeometry => space.set_geometry(Geometry::new(0, all - 1)?)?,
+            SetGeometry => space.set_aperture(Aperture::of_size(0, all)?)?,
             SetWindows => {
                 let new = space.check_windows(COUNT)?;
                 space.set_windows(new);
@@ -277,13 +256,13 @@ impl Machine {
             MapNoBank => {
                 space.check_bank(BANKS, 5 * SIZE)?;
             }
-            UnmapAll => {
-                if let Some(unmapped) = space.check_unmap(0, u64::MAX)? {
-                    space.unmap(unmapped.first, unmapped.last, picture);
-                }
-            }
-            UnmapCut => {
-                if let Some(unmapped) = space.check_unmap(0, SIZE + SIZE / 2)? {
+            UnmapAll | UnmapCut => {
+                let size = if event == UnmapAll {
+                    u64::MAX
+                } else {
+                    SIZE + SIZE / 2
+                };
+                if let Some(unmapped) = space.check_unmap(0, size)? {
                     space.unmap(unmapped.first, unmapped.last, picture);
                 }
             }
@@ -313,7 +292,7 @@ impl Machine {
             (false, true) if implicit => Left,
             (false, true) if used => BankUsed,
             (false, true) => Bank,
-            (false, false) => match (space.geometry, space.layout, implicit) {
+            (false, false) => match (space.aperture, space.layout, implicit) {
                 (None, _, false) => Fresh,
                 (None, _, true) => FreshImplicit,
                 (_, None, false) => GeometrySet,
@@ -354,8 +333,8 @@ mod tests {
 
     #[test]
     fn every_transition_in_every_state() -> Result {
-        for state in STATES {
-            for event in EVENTS {
+        for &state in STATES {
+            for &event in EVENTS {
                 let mut machine = Machine::in_state(state)?;
                 assert_eq!(machine.state(), state);
                 let before = machine.contents();
@@ -377,9 +356,9 @@ mod tests {
 
     #[test]
     fn every_pair_of_transitions() -> Result {
-        for state in STATES {
-            for first in EVENTS {
-                for second in EVENTS {
+        for &state in STATES {
+            for &first in EVENTS {
+                for &second in EVENTS {
                     let mut machine = Machine::in_state(state)?;
                     let _ = machine.apply(first);
                     let _ = machine.apply(second);
