@@ -6,18 +6,13 @@ use anyhow::{
     Result,
     ensure, //
 };
-use std::{
-    thread::sleep,
-    time::{
-        Duration,
-        Instant, //
-    },
-};
+use std::time::Duration;
 use vfio_client::{
     Device,
     Memory,
     PAGE_SIZE,
-    uapi::VFIO_PCI_BAR0_REGION_INDEX, //
+    uapi::VFIO_PCI_BAR0_REGION_INDEX,
+    wait::until, //
 };
 
 const CAP: usize = 0x00;
@@ -92,23 +87,17 @@ impl Registers {
     }
 
     fn wait_ready(&self, ready: bool) -> Result<()> {
-        let start = Instant::now();
-        loop {
+        let done = until(self.patience(), || {
             let status = self.0.read_u32(CSTS);
-            if (status & CSTS_READY != 0) == ready {
-                return Ok(());
-            }
             ensure!(
                 !ready || status & CSTS_FATAL == 0,
                 "the controller reports a fatal error"
             );
-            ensure!(
-                start.elapsed() < self.patience(),
-                "the controller does not {}",
-                if ready { "start" } else { "stop" }
-            );
-            sleep(Duration::from_millis(1));
-        }
+            Ok((status & CSTS_READY != 0) == ready)
+        })?;
+        let verb = if ready { "start" } else { "stop" };
+        ensure!(done, "the controller does not {verb}");
+        Ok(())
     }
 
     /// Returns where a doorbell is.

@@ -128,6 +128,12 @@ impl Device {
         Memory::from_file(self, region.offset + offset, len, true)
     }
 
+    /// Maps all of region `index` into the process.
+    pub fn map_whole(&self, index: u32) -> Result<Memory> {
+        let region = self.region(index)?;
+        self.map_region(&region, 0, region.size as usize)
+    }
+
     /// Reads from a region.
     pub fn read(&self, region: &RegionInfo, offset: u64, out: &mut [u8]) -> Result {
         let done = raw::pread(self, out, region.offset + offset)

@@ -31,6 +31,7 @@ pub mod pamu;
 pub mod pci;
 pub mod raw;
 pub mod request;
+pub mod wait;
 
 pub use abi::{
     Advice,

@@ -117,12 +117,11 @@ impl Vgpu {
     /// Opens a device by its group, which is in a container with a backend.
     pub fn open(group: &Group, mdev: &Mdev) -> Result<Self> {
         let device = group.device(mdev.uuid())?;
-        let region = device.region(MEMORY)?;
         let interrupt = Interrupt::new()?;
         device.enable_irqs(MSI, &[&interrupt])?;
         Ok(Self {
             registers: device.region(REGISTERS)?,
-            memory: device.map_region(&region, 0, region.size as usize)?,
+            memory: device.map_whole(MEMORY)?,
             device,
             interrupt,
         })

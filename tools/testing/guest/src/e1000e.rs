@@ -6,19 +6,14 @@ use anyhow::{
     Result,
     ensure, //
 };
-use std::{
-    thread::sleep,
-    time::{
-        Duration,
-        Instant, //
-    },
-};
+use std::time::Duration;
 use vfio_client::{
     Device,
     Memory,
     PAGE_SIZE,
     pci::Config,
-    uapi::VFIO_PCI_BAR0_REGION_INDEX, //
+    uapi::VFIO_PCI_BAR0_REGION_INDEX,
+    wait::until, //
 };
 
 const CTRL: usize = 0x0000;
@@ -65,8 +60,7 @@ impl Nic {
     /// Resets it, lets it do DMA, and maps its registers.
     pub fn new(device: &Device) -> Result<Self> {
         Config::of(device)?.enable()?;
-        let bar = device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
-        let nic = Self(device.map_region(&bar, 0, bar.size as usize)?);
+        let nic = Self(device.map_whole(VFIO_PCI_BAR0_REGION_INDEX)?);
         nic.0.write_u32(CTRL, nic.0.read_u32(CTRL) | RESET);
         Ok(nic)
     }
@@ -128,10 +122,9 @@ impl Nic {
 
 /// Waits until a descriptor has a bit in its second half.
 fn wait(memory: &Memory, descriptor: usize, bit: u64) -> Result<()> {
-    let start = Instant::now();
-    while memory.read_u64(descriptor + 8) & bit == 0 {
-        ensure!(start.elapsed() < Duration::from_secs(5), "no DMA");
-        sleep(Duration::from_millis(1));
-    }
+    let done = until(Duration::from_secs(5), || {
+        anyhow::Ok(memory.read_u64(descriptor + 8) & bit != 0)
+    })?;
+    ensure!(done, "no DMA");
     Ok(())
 }

@@ -8,18 +8,13 @@ use anyhow::{
     Result,
     ensure, //
 };
-use std::{
-    thread::sleep,
-    time::{
-        Duration,
-        Instant, //
-    },
-};
+use std::time::Duration;
 use vfio_client::{
     Device,
     Memory,
     pci::Config,
-    uapi::VFIO_PCI_BAR0_REGION_INDEX, //
+    uapi::VFIO_PCI_BAR0_REGION_INDEX,
+    wait::until, //
 };
 
 const ID: usize = 0x00;
@@ -50,8 +45,7 @@ impl Edu {
     /// Lets the device do DMA, and maps its registers.
     pub fn new(device: &Device) -> Result<Self> {
         Config::of(device)?.enable()?;
-        let bar = device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
-        let edu = Self(device.map_region(&bar, 0, bar.size as usize)?);
+        let edu = Self(device.map_whole(VFIO_PCI_BAR0_REGION_INDEX)?);
         // An earlier user may have left a transfer behind.
         edu.wait()?;
         Ok(edu)
@@ -109,11 +103,10 @@ impl Edu {
 
     /// Waits for the end of a transfer.
     pub fn wait(&self) -> Result<()> {
-        let start = Instant::now();
-        while self.0.read_u64(DMA_COMMAND) & START != 0 {
-            ensure!(start.elapsed() < Duration::from_secs(10), "DMA never ends");
-            sleep(Duration::from_millis(5));
-        }
+        let done = until(Duration::from_secs(10), || {
+            anyhow::Ok(self.0.read_u64(DMA_COMMAND) & START == 0)
+        })?;
+        ensure!(done, "DMA never ends");
         Ok(())
     }
 

@@ -15,13 +15,12 @@ use std::{
     fs,
     os::unix::fs::FileExt,
     path::Path,
-    thread::sleep,
-    time::{
-        Duration,
-        Instant, //
-    },
+    time::Duration, //
 };
-use vfio_client::pci;
+use vfio_client::{
+    pci,
+    wait, //
+};
 
 /// The port with a device of its own.
 const PORT: &str = "0000:00:06.0";
@@ -42,20 +41,9 @@ pub const LIMIT: Duration = Duration::from_secs(40);
 const EDU: &str = "edu";
 
 /// Waits for something.
-pub fn until(
-    what: &str,
-    limit: Duration,
-    mut condition: impl FnMut() -> Result<bool>,
-) -> Result<()> {
-    let start = Instant::now();
-    while !condition()? {
-        ensure!(
-            start.elapsed() < limit,
-            "waited {} s for {what}",
-            limit.as_secs()
-        );
-        sleep(Duration::from_millis(10));
-    }
+pub fn until(what: &str, limit: Duration, condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    let done = wait::until(limit, condition)?;
+    ensure!(done, "waited {} s for {what}", limit.as_secs());
     Ok(())
 }
 

@@ -24,10 +24,7 @@ use std::{
     fs,
     os::fd::AsRawFd,
     thread,
-    time::{
-        Duration,
-        Instant, //
-    },
+    time::Duration, //
 };
 use vfio_client::{
     Bytes,
@@ -47,7 +44,8 @@ use vfio_client::{
     uapi::{
         VFIO_PCI_BAR0_REGION_INDEX,
         VFIO_PCI_MSI_IRQ_INDEX, //
-    }, //
+    },
+    wait::until, //
 };
 
 cases! {
@@ -182,15 +180,8 @@ fn power(bdf: &str) -> Result<String> {
 }
 
 fn reaches(bdf: &str, state: &str) -> Result<()> {
-    let start = Instant::now();
-    while power(bdf)? != state {
-        ensure!(
-            start.elapsed() < Duration::from_secs(5),
-            "{bdf} is {}, not {state}",
-            power(bdf)?
-        );
-        thread::sleep(Duration::from_millis(5));
-    }
+    let done = until(Duration::from_secs(5), || anyhow::Ok(power(bdf)? == state))?;
+    ensure!(done, "{bdf} is {}, not {state}", power(bdf)?);
     Ok(())
 }
 

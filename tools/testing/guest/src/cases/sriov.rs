@@ -115,8 +115,7 @@ fn several_functions_in_one_container() -> Result<()> {
         let ids = (config.read_u16(0)?, config.read_u16(2)?);
         assert_eq!(ids, (0x8086, 0x10ca), "{bdf}");
         config.enable()?;
-        let bar = device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
-        let registers = device.map_region(&bar, 0, bar.size as usize)?;
+        let registers = device.map_whole(VFIO_PCI_BAR0_REGION_INDEX)?;
         // The status register of a function: its link.
         assert_ne!(registers.read_u32(8), u32::MAX, "{bdf}");
         drop(registers);

@@ -26,7 +26,10 @@ use std::{
         Instant, //
     },
 };
-use vfio_client::Errno;
+use vfio_client::{
+    Errno,
+    wait::until, //
+};
 
 cases! {
     q1_and_d25_arguments,
@@ -52,15 +55,8 @@ fn number(fd: &EventFd) -> i32 {
 }
 
 /// Waits until `done` says so.
-fn soon(mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let start = Instant::now();
-    while !done()? {
-        ensure!(
-            start.elapsed() < Duration::from_secs(5),
-            "it takes too long"
-        );
-        thread::sleep(Duration::from_millis(1));
-    }
+fn soon(done: impl FnMut() -> Result<bool>) -> Result<()> {
+    ensure!(until(Duration::from_secs(5), done)?, "it takes too long");
     Ok(())
 }
 
