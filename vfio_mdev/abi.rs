@@ -5,10 +5,9 @@
 //! [`bus`] is the bus with its class; [`parent`], [`types`] and [`device`] wrap the structures of
 //! `include/linux/mdev.h` with what sysfs shows of them; [`exports`] defines the functions of that
 //! header. Below the drivers in Rust: [`driver`] registers them and their parents, [`instance`] is a
-//! device of theirs with its `struct vfio_device`, [`migration`] moves it,
-//! [`logging`] notes what it writes,
-//! [`memory`] and [`pages`] are what devices copy to and
-//! from, [`peer`] and [`members`] their groups.
+//! device of theirs with its `struct vfio_device`, [`ops`] what VFIO calls, [`migration`] moves it and
+//! [`logging`] says what it wrote; [`memory`] and [`pages`] are what devices copy to and from, [`peer`] and
+//! [`members`] their groups.
 
 pub(crate) mod bus;
 pub(crate) mod device;
@@ -20,6 +19,7 @@ mod logging;
 pub(crate) mod members;
 pub(crate) mod memory;
 pub(crate) mod migration;
+mod ops;
 pub(crate) mod pages;
 pub(crate) mod parent;
 pub(crate) mod peer;

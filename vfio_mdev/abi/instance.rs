@@ -3,7 +3,6 @@
 //! A driver's device together with its `struct vfio_device`.
 
 use core::{
-    marker::PhantomData,
     mem::MaybeUninit,
     ops::Deref,
     ptr::NonNull,
@@ -18,19 +17,7 @@ use kernel::{
     device::Device as BusDevice,
     error::{
         from_err_ptr,
-        from_result,
         to_result, //
-    },
-    ffi::{
-        c_char,
-        c_int,
-        c_long,
-        c_uint,
-        c_ulong, //
-    },
-    mm::virt::{
-        flags,
-        VmaNew, //
     },
     new_mutex,
     page::PAGE_SIZE,
@@ -44,8 +31,7 @@ use kernel::{
         Arc,
         Mutex, //
     },
-    types::Opaque,
-    uaccess::UserPtr, //
+    types::Opaque, //
 };
 use kernel_ext::{
     bindings,
@@ -60,6 +46,7 @@ use super::{
         Members, //
     },
     migration::MigrationOps,
+    ops::Ops,
     pages::{
         GuestAccess,
         GuestPages,
@@ -320,7 +307,7 @@ impl<D: Device> Instance<D> {
         let raw = from_err_ptr(raw)?;
         // SAFETY: `from_err_ptr` leaves no null pointer that the function returns.
         let this = unsafe { NonNull::new_unchecked(raw).cast::<Self>() };
-        // SAFETY: The function returned a counted reference. `release_callback` looks at `ready`,
+        // SAFETY: The function returned a counted reference. `release` looks at `ready`,
         // which is zero, before it drops anything.
         let this = unsafe { ARef::from_raw(this) };
         // SAFETY: A valid device of the bus; the reference is counted.
@@ -365,31 +352,13 @@ impl<D: Device> Instance<D> {
     }
 }
 
-/// The callbacks from VFIO.
-///
-/// All of them are called with the `struct vfio_device` of an [`Instance<D>`].
-struct Ops<D>(PhantomData<D>);
-
-impl<D: Device> Ops<D> {
-    const TABLE: &'static bindings::vfio_device_ops = &bindings::vfio_device_ops {
-        name: <D::Parent as Parent>::NAME.as_ptr().cast_mut().cast(),
-        release: Some(Self::release_callback),
-        open_device: Some(Self::open_callback),
-        close_device: Some(Self::close_callback),
-        read: Some(Self::read_callback),
-        write: Some(Self::write_callback),
-        ioctl: Some(Self::ioctl_callback),
-        get_region_info_caps: Some(Self::region_info_callback),
-        mmap: Some(Self::mmap_callback),
-        dma_unmap: Some(Self::dma_unmap_callback),
-        ..pin_init::zeroed()
-    };
-
+impl<D: Device> Instance<D> {
+    /// Drops what the driver and the bus have in it. The memory is VFIO's.
+    ///
     /// # Safety
     ///
-    /// See [`Ops`]; nobody refers to the device any more.
-    unsafe extern "C" fn release_callback(device: *mut bindings::vfio_device) {
-        let this: *mut Instance<D> = device.cast();
+    /// `this` is an instance, or was to become one; nobody refers to it any more.
+    pub(super) unsafe fn release(this: *mut Self) {
         // SAFETY: By this function's contract; zeroed memory is a valid `ready`.
         unsafe {
             if *(*this).ready.get_mut() {
@@ -398,147 +367,12 @@ impl<D: Device> Ops<D> {
         }
     }
 
-    /// # Safety
+    /// Begins what lasts as long as the device is open.
     ///
-    /// See [`Ops`]; this is the first open.
-    unsafe extern "C" fn open_callback(device: *mut bindings::vfio_device) -> c_int {
-        // SAFETY: By this function's contract.
-        let this = unsafe { Instance::<D>::from_raw(device) };
-        from_result(|| {
-            this.begin_session()?;
-            Ok(0)
-        })
-    }
-
-    /// # Safety
+    /// # Errors
     ///
-    /// See [`Ops`]; this is the last close.
-    unsafe extern "C" fn close_callback(device: *mut bindings::vfio_device) {
-        // SAFETY: By this function's contract.
-        let this = unsafe { Instance::<D>::from_raw(device) };
-        D::closed(this);
-        this.end_migration();
-        this.end_session();
-    }
-
-    /// # Safety
-    ///
-    /// See [`Ops`]; the device is open and `pos` valid.
-    unsafe extern "C" fn read_callback(
-        device: *mut bindings::vfio_device,
-        buf: *mut c_char,
-        count: usize,
-        pos: *mut i64,
-    ) -> isize {
-        // SAFETY: By this function's contract.
-        let (this, pos) = unsafe { (Instance::<D>::from_raw(device), &mut *pos) };
-        let done = requests::read(this, UserPtr::from_ptr(buf.cast()), count, *pos);
-        moved(pos, done)
-    }
-
-    /// # Safety
-    ///
-    /// See [`Ops`]; the device is open and `pos` valid.
-    unsafe extern "C" fn write_callback(
-        device: *mut bindings::vfio_device,
-        buf: *const c_char,
-        count: usize,
-        pos: *mut i64,
-    ) -> isize {
-        // SAFETY: By this function's contract.
-        let (this, pos) = unsafe { (Instance::<D>::from_raw(device), &mut *pos) };
-        let from = UserPtr::from_ptr(buf.cast_mut().cast());
-        let done = requests::write(this, from, count, *pos);
-        moved(pos, done)
-    }
-
-    /// # Safety
-    ///
-    /// See [`Ops`]; the device is open.
-    unsafe extern "C" fn ioctl_callback(
-        device: *mut bindings::vfio_device,
-        cmd: c_uint,
-        arg: c_ulong,
-    ) -> c_long {
-        // SAFETY: By this function's contract.
-        let this = unsafe { Instance::<D>::from_raw(device) };
-        match requests::ioctl(this, cmd, UserPtr::from_addr(arg)) {
-            Ok(value) => value as c_long,
-            Err(e) => e.to_errno() as c_long,
-        }
-    }
-
-    /// # Safety
-    ///
-    /// See [`Ops`]; the device is open and `info` valid.
-    unsafe extern "C" fn region_info_callback(
-        device: *mut bindings::vfio_device,
-        info: *mut bindings::vfio_region_info,
-        _caps: *mut bindings::vfio_info_cap,
-    ) -> c_int {
-        // SAFETY: By this function's contract.
-        let (this, info) = unsafe { (Instance::<D>::from_raw(device), &mut *info) };
-        from_result(|| requests::region_info::<D>(this, info).map(|()| 0))
-    }
-
-    /// # Safety
-    ///
-    /// See [`Ops`]; the device is open and `vma` is being set up.
-    unsafe extern "C" fn mmap_callback(
-        device: *mut bindings::vfio_device,
-        vma: *mut bindings::vm_area_struct,
-    ) -> c_int {
-        // SAFETY: By this function's contract.
-        let (this, page_offset) =
-            unsafe { (Instance::<D>::from_raw(device), (*vma).vm_pgoff as u64) };
-        // SAFETY: By this function's contract.
-        let vma = unsafe { VmaNew::from_raw(vma) };
-        from_result(|| {
-            if vma.flags() & flags::SHARED == 0 {
-                return Err(EINVAL);
-            }
-            let len = vma.end() - vma.start();
-            let mapped = requests::mapped::<D>(this, page_offset, len, vma.writable())?;
-            if !mapped.writable {
-                vma.try_clear_maywrite()?;
-            }
-            mapped.memory.map(mapped.offset, vma)?;
-            Ok(0)
-        })
-    }
-
-    /// # Safety
-    ///
-    /// See [`Ops`]; the device is open.
-    unsafe extern "C" fn dma_unmap_callback(
-        device: *mut bindings::vfio_device,
-        iova: u64,
-        size: u64,
-    ) {
-        // SAFETY: By this function's contract.
-        let this = unsafe { Instance::<D>::from_raw(device) };
-        D::unmapped(this, iova, size);
-        // SAFETY: By this function's contract.
-        unsafe {
-            this.content().pins.revoke(Range {
-                start: iova,
-                last: iova.saturating_add(size.saturating_sub(1)),
-            })
-        };
-    }
-}
-
-/// Moves `pos` by what was done.
-fn moved(pos: &mut i64, done: Result<usize>) -> isize {
-    from_result(|| {
-        let done = done?;
-        *pos += done as i64;
-        Ok(done as isize)
-    })
-}
-
-impl<D: Device> Instance<D> {
-    fn begin_session(&self) -> Result {
+    /// The driver's.
+    pub(super) fn begin_session(&self) -> Result {
         if let Some(peer) = &self.content().peer {
             peer.opened(|members| D::group_opened(self, &Self::typed(members)))?;
         }
@@ -547,7 +381,7 @@ impl<D: Device> Instance<D> {
     }
 
     /// Ends what [`Instance::begin_session`] began. The core still counts the device as open.
-    fn end_session(&self) {
+    pub(super) fn end_session(&self) {
         *self.content().session.write() = false;
         // SAFETY: Called while the core counts the device as open; nobody pins any more.
         unsafe { self.content().pins.revoke(Range::ALL) };
@@ -558,6 +392,16 @@ impl<D: Device> Instance<D> {
         if let Some(peer) = &self.content().peer {
             peer.closed(|members| D::group_closed(self, &Self::typed(members)));
         }
+    }
+
+    /// The program unmaps memory: unpins it.
+    ///
+    /// # Safety
+    ///
+    /// The device is open.
+    pub(super) unsafe fn unmapped(&self, iovas: Range) {
+        // SAFETY: By this function's contract.
+        unsafe { self.content().pins.revoke(iovas) };
     }
 
     /// The members of the own group as what they are.

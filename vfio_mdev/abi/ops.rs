@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `struct vfio_device_ops` of a driver's devices.
+
+use core::marker::PhantomData;
+
+use iommu_group::ranges::Range;
+use kernel::{
+    error::from_result,
+    ffi::{
+        c_char,
+        c_int,
+        c_long,
+        c_uint,
+        c_ulong, //
+    },
+    mm::virt::{
+        flags,
+        VmaNew, //
+    },
+    prelude::*,
+    uaccess::UserPtr, //
+};
+use kernel_ext::bindings;
+
+use super::instance::Instance;
+use crate::driver::{
+    requests,
+    Device,
+    Parent, //
+};
+
+/// The callbacks from VFIO.
+///
+/// All of them are called with the `struct vfio_device` of an [`Instance<D>`].
+pub(super) struct Ops<D>(PhantomData<D>);
+
+impl<D: Device> Ops<D> {
+    pub(super) const TABLE: &'static bindings::vfio_device_ops = &bindings::vfio_device_ops {
+        name: <D::Parent as Parent>::NAME.as_ptr().cast_mut().cast(),
+        release: Some(Self::release_callback),
+        open_device: Some(Self::open_callback),
+        close_device: Some(Self::close_callback),
+        read: Some(Self::read_callback),
+        write: Some(Self::write_callback),
+        ioctl: Some(Self::ioctl_callback),
+        get_region_info_caps: Some(Self::region_info_callback),
+        mmap: Some(Self::mmap_callback),
+        dma_unmap: Some(Self::dma_unmap_callback),
+        ..pin_init::zeroed()
+    };
+
+    /// # Safety
+    ///
+    /// See [`Ops`]; nobody refers to the device any more.
+    unsafe extern "C" fn release_callback(device: *mut bindings::vfio_device) {
+        // SAFETY: By this function's contract.
+        unsafe { Instance::<D>::release(device.cast()) };
+    }
+
+    /// # Safety
+    ///
+    /// See [`Ops`]; this is the first open.
+    unsafe extern "C" fn open_callback(device: *mut bindings::vfio_device) -> c_int {
+        // SAFETY: By this function's contract.
+        let this = unsafe { Instance::<D>::from_raw(device) };
+        from_result(|| {
+            this.begin_session()?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// See [`Ops`]; this is the last close.
+    unsafe extern "C" fn close_callback(device: *mut bindings::vfio_device) {
+        // SAFETY: By this function's contract.
+        let this = unsafe { Instance::<D>::from_raw(device) };
+        D::closed(this);
+        this.end_migration();
+        this.end_session();
+    }
+
+    /// # Safety
+    ///
+    /// See [`Ops`]; the device is open and `pos` valid.
+    unsafe extern "C" fn read_callback(
+        device: *mut bindings::vfio_device,
+        buf: *mut c_char,
+        count: usize,
+        pos: *mut i64,
+    ) -> isize {
+        // SAFETY: By this function's contract.
+        let (this, pos) = unsafe { (Instance::<D>::from_raw(device), &mut *pos) };
+        let done = requests::read(this, UserPtr::from_ptr(buf.cast()), count, *pos);
+        moved(pos, done)
+    }
+
+    /// # Safety
+    ///
+    /// See [`Ops`]; the device is open and `pos` valid.
+    unsafe extern "C" fn write_callback(
+        device: *mut bindings::vfio_device,
+        buf: *const c_char,
+        count: usize,
+        pos: *mut i64,
+    ) -> isize {
+        // SAFETY: By this function's contract.
+        let (this, pos) = unsafe { (Instance::<D>::from_raw(device), &mut *pos) };
+        let from = UserPtr::from_ptr(buf.cast_mut().cast());
+        let done = requests::write(this, from, count, *pos);
+        moved(pos, done)
+    }
+
+    /// # Safety
+    ///
+    /// See [`Ops`]; the device is open.
+    unsafe extern "C" fn ioctl_callback(
+        device: *mut bindings::vfio_device,
+        cmd: c_uint,
+        arg: c_ulong,
+    ) -> c_long {
+        // SAFETY: By this function's contract.
+        let this = unsafe { Instance::<D>::from_raw(device) };
+        match requests::ioctl(this, cmd, UserPtr::from_addr(arg)) {
+            Ok(value) => value as c_long,
+            Err(e) => e.to_errno() as c_long,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// See [`Ops`]; the device is open and `info` valid.
+    unsafe extern "C" fn region_info_callback(
+        device: *mut bindings::vfio_device,
+        info: *mut bindings::vfio_region_info,
+        _caps: *mut bindings::vfio_info_cap,
+    ) -> c_int {
+        // SAFETY: By this function's contract.
+        let (this, info) = unsafe { (Instance::<D>::from_raw(device), &mut *info) };
+        from_result(|| requests::region_info::<D>(this, info).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// See [`Ops`]; the device is open and `vma` is being set up.
+    unsafe extern "C" fn mmap_callback(
+        device: *mut bindings::vfio_device,
+        vma: *mut bindings::vm_area_struct,
+    ) -> c_int {
+        // SAFETY: By this function's contract.
+        let (this, page_offset) =
+            unsafe { (Instance::<D>::from_raw(device), (*vma).vm_pgoff as u64) };
+        // SAFETY: By this function's contract.
+        let vma = unsafe { VmaNew::from_raw(vma) };
+        from_result(|| {
+            if vma.flags() & flags::SHARED == 0 {
+                return Err(EINVAL);
+            }
+            let len = vma.end() - vma.start();
+            let mapped = requests::mapped::<D>(this, page_offset, len, vma.writable())?;
+            if !mapped.writable {
+                vma.try_clear_maywrite()?;
+            }
+            mapped.memory.map(mapped.offset, vma)?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// See [`Ops`]; the device is open.
+    unsafe extern "C" fn dma_unmap_callback(
+        device: *mut bindings::vfio_device,
+        iova: u64,
+        size: u64,
+    ) {
+        // SAFETY: By this function's contract.
+        let this = unsafe { Instance::<D>::from_raw(device) };
+        D::unmapped(this, iova, size);
+        let iovas = Range {
+            start: iova,
+            last: iova.saturating_add(size.saturating_sub(1)),
+        };
+        // SAFETY: By this function's contract.
+        unsafe { this.unmapped(iovas) };
+    }
+}
+
+/// Moves `pos` by what was done.
+fn moved(pos: &mut i64, done: Result<usize>) -> isize {
+    from_result(|| {
+        let done = done?;
+        *pos += done as i64;
+        Ok(done as isize)
+    })
+}
