@@ -40,7 +40,12 @@ pub(crate) fn add(liodn: u32, container: Arc<Container>) -> Result {
 /// Forgets a LIODN that leaves its container. The caller has a reference to the container, which so
 /// isn't dropped here.
 pub(crate) fn remove(liodn: u32) {
-    ROUTES.lock().retain(|(listed, _)| *listed != liodn);
+    let mut routes = ROUTES.lock();
+    routes.retain(|(listed, _)| *listed != liodn);
+    // Nobody drops a static when the module goes.
+    if routes.is_empty() {
+        *routes = KVec::new();
+    }
 }
 
 /// The container that a LIODN is in.
