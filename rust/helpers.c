@@ -91,12 +91,6 @@ void *kernel_ext_page_address(struct page *page)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_page_address);
 
-bool kernel_ext_page_is_reserved(const struct page *page)
-{
-	return PageReserved(page);
-}
-EXPORT_SYMBOL_GPL(kernel_ext_page_is_reserved);
-
 /* Whether the frame is memory that the page allocator manages, and so counts as locked. */
 bool kernel_ext_pfn_is_ram(unsigned long pfn)
 {

@@ -25,7 +25,6 @@ void kernel_ext_iova_bitmap_set(struct iova_bitmap *bitmap, unsigned long iova, 
 unsigned long kernel_ext_page_to_pfn(const struct page *page);
 struct page *kernel_ext_pfn_to_page(unsigned long pfn);
 void *kernel_ext_page_address(struct page *page);
-bool kernel_ext_page_is_reserved(const struct page *page);
 bool kernel_ext_pfn_is_ram(unsigned long pfn);
 int kernel_ext_account_locked_vm(struct mm_struct *mm, unsigned long pages, bool inc,
 				 const struct task_struct *task, bool bypass);

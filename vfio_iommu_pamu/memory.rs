@@ -69,7 +69,7 @@ pub(crate) fn pin(span: Span, vaddr: usize, prot: Prot) -> Result<KVec<Memory>> 
 
 /// Pins one block of `pages` pages, a power of two.
 fn pin_block(
-    batch: &mut PinBatch,
+    batch: &mut PinBatch<'_>,
     owner: &Arc<Owner>,
     vaddr: usize,
     pages: usize,
@@ -99,7 +99,12 @@ fn pin_block(
 }
 
 /// Pins up to `limit` pages from `vaddr` on, as far as they are contiguous.
-fn next_run(batch: &mut PinBatch, vaddr: usize, limit: usize, write: bool) -> Result<PinnedRun> {
+fn next_run(
+    batch: &mut PinBatch<'_>,
+    vaddr: usize,
+    limit: usize,
+    write: bool,
+) -> Result<PinnedRun> {
     let pinned = batch.fill(vaddr, limit, write)?;
     batch.take_run(pinned).ok_or(EFAULT)
 }

@@ -24,15 +24,21 @@ impl Dirty {
     ///
     /// Without memory for that, all pages count as dirty.
     pub(crate) fn add(&mut self, first: u64, count: u64, pages: u64) {
-        if matches!(self, Self::Clean) {
+        for page in first..first + count {
+            self.add_word(page / WORD, 1 << (page % WORD), pages);
+        }
+    }
+
+    /// Adds those of the pages `64 * nth` to `64 * nth + 63` whose bits are set in `bits`, as
+    /// [`add`](Self::add) does.
+    pub(crate) fn add_word(&mut self, nth: u64, bits: u64, pages: u64) {
+        if matches!(self, Self::Clean) && bits != 0 {
             let words = pages.div_ceil(WORD) as usize;
             *self = KVVec::from_elem(0, words, GFP_KERNEL_ACCOUNT).map_or(Self::All, Self::Some);
         }
         if let Self::Some(words) = self {
-            for page in first..first + count {
-                if let Some(word) = words.get_mut((page / WORD) as usize) {
-                    *word |= 1 << (page % WORD);
-                }
+            if let Some(word) = words.get_mut(nth as usize) {
+                *word |= bits;
             }
         }
     }

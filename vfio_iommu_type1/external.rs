@@ -76,7 +76,7 @@ impl Container {
                 pinned
             });
             if let Err(e) = pinned {
-                pages.clear(done);
+                pages.clear();
                 self.unpin(iova, done);
                 return Err(e);
             }

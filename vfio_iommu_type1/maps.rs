@@ -120,16 +120,19 @@ impl Body {
         track: Option<u64>,
         charges: bool,
     ) {
-        let mut released = Released::new(charges);
+        let mut released = Released::default();
         if let Some(external) = &mut self.external {
             let External { pins, dirty } = &mut **external;
-            pins.release(first, count, &mut released, |page| {
+            pins.release(first, count, &mut released, |nth, bits| {
                 if let Some(pages) = track {
-                    dirty.add(page, 1, pages);
+                    dirty.add_word(nth, bits, pages);
                 }
             });
         }
-        self.charge.sub(released.finish());
+        let charged = released.finish();
+        if charges {
+            self.charge.sub(charged);
+        }
     }
 
     /// The pages that drivers have pinned, if any ever were.

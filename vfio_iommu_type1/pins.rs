@@ -3,7 +3,9 @@
 //! Pages that drivers of devices without an IOMMU have asked for.
 //!
 //! Such a driver asks for pages in any order, often for the same one again, and in most cases for
-//! neighbours too. Sixteen neighbours share one node of a tree.
+//! neighbours too. The pages of a block of 64 share one node of a tree.
+
+mod block;
 
 use core::ops;
 
@@ -18,50 +20,45 @@ use kernel::{
 
 use kernel_ext::mm::{
     PinBatch,
-    PinSlot,
     PinnedPage,
     Released, //
 };
 
-/// How many neighbours a node holds.
-const BLOCK: u64 = 16;
+use self::block::Block;
 
-/// How many nodes the pages of one word of a bitmap are in.
-const BLOCKS: u64 = 64 / BLOCK;
-
-/// Neighbours.
-type Slots = [PinSlot; BLOCK as usize];
+/// How many pages a block has: one for each bit of a word.
+const BLOCK: u64 = 64;
 
 /// The pages of one map that drivers have pinned, by their number in the map.
 #[derive(Default)]
 pub(crate) struct Pins {
-    blocks: RBTree<u64, Slots>,
+    /// Those blocks of which a page is pinned.
+    blocks: RBTree<u64, Block>,
 }
 
-/// The parts of `count` pages from `first` on that share a node: its number, and the places in it.
-fn parts(first: u64, count: u64) -> impl Iterator<Item = (u64, ops::Range<usize>)> {
+/// The parts of `count` pages from `first` on that share a block: its number, and the places in it.
+fn parts(first: u64, count: u64) -> impl Iterator<Item = (u64, ops::Range<u32>)> {
     let end = first + count;
     (first / BLOCK..end.div_ceil(BLOCK)).map(move |block| {
         let base = block * BLOCK;
         let from = first.max(base) - base;
         let to = end.min(base + BLOCK) - base;
-        (block, from as usize..to as usize)
+        (block, from as u32..to as u32)
     })
 }
 
 impl Pins {
-    /// The node with the slots of `block`, which is made if it isn't there.
+    /// The node of `block`, which is made if it isn't there, with memory for `count` pages.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    fn make(&mut self, block: u64) -> Result<&mut Slots> {
+    fn make(&mut self, block: u64, count: usize) -> Result<&mut Block> {
         match self.blocks.entry(block) {
-            Entry::Occupied(slots) => Ok(slots.into_mut()),
+            Entry::Occupied(found) => Ok(found.into_mut()),
             Entry::Vacant(place) => {
-                let slots = [const { PinSlot::EMPTY }; BLOCK as usize];
                 let memory = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
-                Ok(place.insert(slots, memory))
+                Ok(place.insert(Block::new(count)?, memory))
             }
         }
     }
@@ -78,11 +75,12 @@ impl Pins {
         }
         let mut missing = 0;
         for (block, places) in parts(first, count) {
-            let slots = self.blocks.get(&block);
-            let part = slots.and_then(|slots| slots.get(places.clone()));
-            match part.and_then(|part| part.iter().position(PinSlot::is_used)) {
-                Some(place) => return missing + place as u64,
-                None => missing += places.len() as u64,
+            let pages = places.len() as u64;
+            let found = self.blocks.get(&block);
+            let free = found.map_or(pages, |found| u64::from(found.free(places)));
+            missing += free;
+            if free < pages {
+                break;
             }
         }
         missing
@@ -91,62 +89,56 @@ impl Pins {
     /// Adds a user to those of `count` pages from `first` on that are pinned, up to the first one that
     /// isn't, and calls `shared` for each.
     pub(crate) fn share(&mut self, first: u64, count: u64, mut shared: impl FnMut(PinnedPage)) {
+        if self.is_empty() {
+            return;
+        }
         for (block, places) in parts(first, count) {
-            let slots = self.blocks.get_mut(&block);
-            let Some(part) = slots.and_then(|slots| slots.get_mut(places)) else {
+            let Some(found) = self.blocks.get_mut(&block) else {
                 return;
             };
-            for slot in part {
+            let pages = places.len();
+            let slots = found.run(places);
+            let all = slots.len() == pages;
+            for slot in slots {
                 let Some(page) = slot.share() else {
                     return;
                 };
                 shared(page);
             }
+            if !all {
+                return;
+            }
         }
     }
 
-    /// Adds the pages of `batch`, none of which is here, from number `first` on, with one user, and
-    /// calls `added` for each.
+    /// Adds the pages of `batch`, none of which is here, from number `first` on, with one user.
     ///
     /// # Errors
     ///
     /// `ENOMEM`, or `EINVAL` if one is here; then `batch` has those that were not added.
-    pub(crate) fn insert(
-        &mut self,
-        first: u64,
-        batch: &mut PinBatch,
-        mut added: impl FnMut(PinnedPage),
-    ) -> Result {
+    pub(crate) fn insert(&mut self, first: u64, batch: &mut PinBatch<'_>) -> Result {
         for (block, places) in parts(first, batch.len() as u64) {
-            let slots = self.make(block)?.get_mut(places).ok_or(EINVAL)?;
-            PinSlot::fill(slots, batch, &mut added);
-        }
-        if !batch.is_empty() {
-            return Err(EINVAL);
+            self.make(block, places.len())?.insert(places, batch)?;
         }
         Ok(())
     }
 
     /// Takes one user off each of `count` pages from `first` on that is pinned. Those that had no other
-    /// go to `released`, and `gone` is called with their numbers.
+    /// go to `released`, and `gone` is called with their bits, block by block, as [`word`](Self::word)
+    /// returned them before.
     pub(crate) fn release(
         &mut self,
         first: u64,
         count: u64,
         released: &mut Released,
-        mut gone: impl FnMut(u64),
+        mut gone: impl FnMut(u64, u64),
     ) {
         for (block, places) in parts(first, count) {
-            let Some(slots) = self.blocks.get_mut(&block) else {
+            let Some(found) = self.blocks.get_mut(&block) else {
                 continue;
             };
-            let base = block * BLOCK + places.start as u64;
-            for (page, slot) in (base..).zip(slots.get_mut(places).into_iter().flatten()) {
-                if slot.release(released) {
-                    gone(page);
-                }
-            }
-            if !slots.iter().any(PinSlot::is_used) {
+            gone(block, found.release(places, released));
+            if found.used() == 0 {
                 self.blocks.remove(&block);
             }
         }
@@ -154,27 +146,18 @@ impl Pins {
 
     /// Which of the pages `64 * nth` to `64 * nth + 63` are pinned, one bit each.
     pub(crate) fn word(&self, nth: u64) -> u64 {
-        let mut word = 0;
-        for part in 0..BLOCKS {
-            let Some(slots) = self.blocks.get(&(nth * BLOCKS + part)) else {
-                continue;
-            };
-            for (bit, slot) in slots.iter().enumerate() {
-                word |= u64::from(slot.is_used()) << (part * BLOCK + bit as u64);
-            }
-        }
-        word
+        self.blocks.get(&nth).map_or(0, Block::used)
     }
 
     /// How many pages are pinned.
     pub(crate) fn count(&self) -> usize {
-        let slots = self.blocks.values().flatten();
-        slots.filter(|slot| slot.is_used()).count()
+        let pinned = |block: &Block| block.used().count_ones() as usize;
+        self.blocks.values().map(pinned).sum()
     }
 
     /// How many of the pages are charged to the owner.
     pub(crate) fn charged(&self) -> usize {
-        let slots = self.blocks.values().flatten();
+        let slots = self.blocks.values().flat_map(Block::slots);
         slots.filter(|slot| slot.is_charged()).count()
     }
 }
@@ -186,10 +169,10 @@ mod tests {
     #[test]
     fn parts_cover_pages_once() {
         for (first, count, expected) in [
-            (0, 16, &[(0, 0..16)][..]),
+            (0, 64, &[(0, 0..64)][..]),
             (3, 1, &[(0, 3..4)]),
-            (15, 2, &[(0, 15..16), (1, 0..1)]),
-            (20, 40, &[(1, 4..16), (2, 0..16), (3, 0..12)]),
+            (63, 2, &[(0, 63..64), (1, 0..1)]),
+            (80, 120, &[(1, 16..64), (2, 0..64), (3, 0..8)]),
         ] {
             assert!(parts(first, count).eq(expected.iter().cloned()));
         }

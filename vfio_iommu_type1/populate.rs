@@ -110,7 +110,7 @@ pub(crate) fn populate(
 /// The work of [`populate`].
 struct Populate<'a> {
     mapping: &'a mut Mapping,
-    batch: PinBatch,
+    batch: PinBatch<'static>,
     pace: Pace,
     /// Pages for the IOMMU, kept back as long as their neighbours follow.
     pending: Option<PinnedRun>,

@@ -13,7 +13,10 @@ use kernel::{
 
 use crate::{
     bindings,
-    mm::PinnedPage, //
+    mm::{
+        PinBatch,
+        PinnedPage, //
+    },
 };
 
 /// What a group of devices has for an IOMMU: `enum vfio_group_type`.
@@ -76,11 +79,18 @@ impl<'a> PageSlots<'a> {
         }
     }
 
-    /// Empties the slots up to and including `last`, for a call that failed there.
-    pub fn clear(&mut self, last: usize) {
-        for slot in self.0.iter_mut().take(last.saturating_add(1)) {
-            *slot = core::ptr::null_mut();
-        }
+    /// The `count` slots from `index` on, to be filled by one call.
+    ///
+    /// Pages that are taken out of the batch, and kept, are in their slots then.
+    pub fn batch(&mut self, index: usize, count: usize) -> PinBatch<'_> {
+        let rest = self.0.get_mut(index..).unwrap_or_default();
+        let count = count.min(rest.len());
+        PinBatch::lent(rest.get_mut(..count).unwrap_or_default())
+    }
+
+    /// Empties all slots, for a call that failed.
+    pub fn clear(&mut self) {
+        self.0.fill(core::ptr::null_mut());
     }
 }
 

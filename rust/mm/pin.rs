@@ -17,6 +17,12 @@ use kernel::{
 
 use crate::bindings;
 
+/// Where the pages of a batch are noted.
+enum Room<'a> {
+    Own(Vec<*mut bindings::page, KVmalloc>),
+    Lent(&'a mut [*mut bindings::page]),
+}
+
 /// Pages pinned by one call, which are then taken out run by run.
 ///
 /// Pages that nobody took out are unpinned when they are overwritten or dropped.
@@ -24,30 +30,63 @@ use crate::bindings;
 /// # Invariants
 ///
 /// `pages[next..end]` are pinned, and the pins are this value's.
-pub struct PinBatch {
-    pages: Vec<*mut bindings::page, KVmalloc>,
+pub struct PinBatch<'a> {
+    room: Room<'a>,
     next: usize,
     end: usize,
     write: bool,
 }
 
 // SAFETY: Pins belong to no thread.
-unsafe impl Send for PinBatch {}
+unsafe impl Send for PinBatch<'_> {}
 
-impl PinBatch {
+impl PinBatch<'static> {
     /// Makes room for `capacity` pages.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
     pub fn new(capacity: usize) -> Result<Self> {
+        let own = Vec::from_elem(core::ptr::null_mut(), capacity, GFP_KERNEL_ACCOUNT)?;
+        Ok(Self::with(Room::Own(own)))
+    }
+}
+
+impl<'a> PinBatch<'a> {
+    /// Uses `room`, where the pages can still be read when they were taken out.
+    pub(crate) fn lent(room: &'a mut [*mut bindings::page]) -> Self {
+        Self::with(Room::Lent(room))
+    }
+
+    fn with(room: Room<'a>) -> Self {
         // INVARIANT: No page is pinned.
-        Ok(Self {
-            pages: Vec::from_elem(core::ptr::null_mut(), capacity, GFP_KERNEL_ACCOUNT)?,
+        Self {
+            room,
             next: 0,
             end: 0,
             write: false,
-        })
+        }
+    }
+
+    /// All places for pages.
+    fn pages(&self) -> &[*mut bindings::page] {
+        match &self.room {
+            Room::Own(own) => own,
+            Room::Lent(lent) => lent,
+        }
+    }
+
+    /// As [`pages`](Self::pages), to write them.
+    fn pages_mut(&mut self) -> &mut [*mut bindings::page] {
+        match &mut self.room {
+            Room::Own(own) => own,
+            Room::Lent(lent) => lent,
+        }
+    }
+
+    /// How many pages there is room for.
+    pub fn capacity(&self) -> usize {
+        self.pages().len()
     }
 
     /// How many pages are left to be taken out.
@@ -74,14 +113,19 @@ impl PinBatch {
         if kernel::current!().mm().is_none() {
             return Err(ENODEV);
         }
-        let count = count.min(self.pages.len());
+        let count = count.min(self.pages().len());
         let mut flags = bindings::FOLL_LONGTERM;
         if write {
             flags |= bindings::FOLL_WRITE;
         }
         // SAFETY: There is room for `count` pages, and `current` has memory.
         let pinned = unsafe {
-            bindings::pin_user_pages_fast(start, count as c_int, flags, self.pages.as_mut_ptr())
+            bindings::pin_user_pages_fast(
+                start,
+                count as c_int,
+                flags,
+                self.pages_mut().as_mut_ptr(),
+            )
         };
         self.filled(pinned as isize, write)
     }
@@ -99,7 +143,7 @@ impl PinBatch {
         write: bool,
     ) -> Result<usize> {
         self.unpin_rest();
-        let count = count.min(self.pages.len());
+        let count = count.min(self.pages().len());
         let mut flags = bindings::FOLL_LONGTERM;
         if write {
             flags |= bindings::FOLL_WRITE;
@@ -113,7 +157,7 @@ impl PinBatch {
                 start,
                 count,
                 flags,
-                self.pages.as_mut_ptr(),
+                self.pages_mut().as_mut_ptr(),
                 core::ptr::null_mut(),
             )
         };
@@ -138,17 +182,18 @@ impl PinBatch {
 
     /// How many of the pages that are left count as locked memory.
     pub fn charged(&self) -> usize {
-        let left = self.pages.get(self.next..self.end).unwrap_or_default();
-        let is_reserved = |page: &*mut bindings::page| {
+        let left = self.pages().get(self.next..self.end).unwrap_or_default();
+        let mut charged = left.len();
+        for &page in left {
             // SAFETY: The pages are pinned, by the type invariant.
-            unsafe { bindings::kernel_ext_page_is_reserved(*page) }
-        };
-        left.len() - left.iter().copied().filter(is_reserved).count()
+            charged -= usize::from(unsafe { is_reserved(page) });
+        }
+        charged
     }
 
     /// Takes out the next pages whose frames are consecutive, at most `limit` of them.
     pub fn take_run(&mut self, limit: usize) -> Option<PinnedRun> {
-        let left = self.pages.get(self.next..self.end)?;
+        let left = self.pages().get(self.next..self.end)?;
         let first = NonNull::new(*left.first()?)?;
         let count = consecutive(left.get(..limit.min(left.len()))?);
         // INVARIANT: The pins of these pages go to the run.
@@ -165,7 +210,7 @@ impl PinBatch {
         let start = self.next;
         // INVARIANT: The pins of these pages go to the caller.
         self.next += limit.min(self.len());
-        self.pages.get(start..self.next).unwrap_or_default()
+        self.pages().get(start..self.next).unwrap_or_default()
     }
 
     /// Whether the pages are pinned for writing.
@@ -179,6 +224,18 @@ impl PinBatch {
             drop(run);
         }
     }
+}
+
+/// Whether a page doesn't count as locked memory, like the zero page.
+///
+/// # Safety
+///
+/// It is a page.
+#[inline]
+pub(super) unsafe fn is_reserved(page: *const bindings::page) -> bool {
+    // SAFETY: By the contract of this function. Others may change the flags now, but not this one.
+    let flags = unsafe { (&raw const (*page).flags.f).read_volatile() };
+    flags & 1 << bindings::pageflags_PG_reserved != 0
 }
 
 /// How many of `pages` have consecutive frames, at least one.
@@ -219,7 +276,7 @@ fn consecutive(pages: &[*mut bindings::page]) -> usize {
     }
 }
 
-impl Drop for PinBatch {
+impl Drop for PinBatch<'_> {
     fn drop(&mut self) {
         self.unpin_rest();
     }
@@ -264,7 +321,7 @@ impl PinnedRun {
     /// Whether the pages count as locked memory: the zero page and other reserved ones do not.
     pub fn is_charged(&self) -> bool {
         // SAFETY: `first` is a page, by the type invariant.
-        unsafe { !bindings::kernel_ext_page_is_reserved(self.first.as_ptr()) }
+        unsafe { !is_reserved(self.first.as_ptr()) }
     }
 
     /// Takes `next` in, if its frames go on where these end and both together are at most `limit`.

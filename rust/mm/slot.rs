@@ -4,36 +4,70 @@
 
 use core::ptr::NonNull;
 
-use kernel::ffi::c_ulong;
+use kernel::{
+    ffi::c_ulong,
+    prelude::*, //
+};
 
 use crate::bindings;
 
 use super::pin::{
+    is_reserved,
     PinBatch,
     PinnedPage, //
 };
 
 /// Bits that count users.
-const USER_BITS: u32 = 23;
+const USER_BITS: u32 = 22;
+
+/// The most users.
+const MOST: u64 = (1 << USER_BITS) - 1;
+
+/// The bit that says whether the page counts as locked memory.
+const CHARGED: u64 = 1 << USER_BITS;
 
 /// The bit that says whether the page was pinned for writing.
-const WRITE: u64 = 1 << USER_BITS;
+const WRITE: u64 = 1 << (USER_BITS + 1);
 
-/// A place for a page that several users share; the last one gives it back.
+/// Where the frame's number begins.
+const FRAME: u32 = USER_BITS + 2;
+
+/// A page that several users share; the last one gives it back.
 ///
-/// Dropping a slot with a page unpins it.
+/// Dropping it unpins the page.
 ///
 /// # Invariants
 ///
-/// From bit 0 on: the number of users; `WRITE`; the frame's number. With users, the frame's page is
-/// pinned once, and the pin is this value's; without, all bits are 0.
-#[derive(Default)]
+/// From bit 0 on: the number of users; `CHARGED`; `WRITE`; the frame's number. With users, the frame's
+/// page is pinned once, and the pin is this value's; without, all bits are 0.
 pub struct PinSlot(u64);
 
 impl PinSlot {
-    /// An empty slot.
-    // INVARIANT: No bit is set.
-    pub const EMPTY: Self = Self(0);
+    /// Adds the next `count` pages of `batch` to `slots`, with one user each: all of them or none.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `batch` has fewer, `ENOMEM`.
+    pub fn fill(slots: &mut KVec<Self>, batch: &mut PinBatch<'_>, count: usize) -> Result {
+        if count > batch.len() {
+            return Err(EINVAL);
+        }
+        slots.reserve(count, GFP_KERNEL_ACCOUNT)?;
+        let write = if batch.is_write() { WRITE } else { 0 };
+        for &page in batch.take_pages(count) {
+            // SAFETY: It is a page, which is pinned.
+            let charged = if unsafe { is_reserved(page) } {
+                0
+            } else {
+                CHARGED
+            };
+            // SAFETY: It computes with the address, which is that of a page.
+            let frame = unsafe { bindings::kernel_ext_page_to_pfn(page) };
+            // INVARIANT: The pin that was the batch's is this value's now.
+            slots.push_within_capacity(Self(1 | charged | write | (frame as u64) << FRAME))?;
+        }
+        Ok(())
+    }
 
     /// Whether there is a page.
     #[inline]
@@ -44,35 +78,17 @@ impl PinSlot {
     /// The number of the page's frame.
     #[inline]
     fn frame(&self) -> usize {
-        (self.0 >> (USER_BITS + 1)) as usize
+        (self.0 >> FRAME) as usize
     }
 
     /// Whether there is a page, which counts as locked memory.
     pub fn is_charged(&self) -> bool {
-        // SAFETY: It only looks at the frame's number and its `struct page`, if there is one.
-        self.is_used() && unsafe { bindings::kernel_ext_pfn_is_ram(self.frame()) }
-    }
-
-    /// Puts the next pages of `batch` into `slots`, one into each, with one user, and calls `put` for
-    /// each of them. Stops at a slot that is in use.
-    pub fn fill(slots: &mut [Self], batch: &mut PinBatch, mut put: impl FnMut(PinnedPage)) {
-        let free = slots.iter().take_while(|slot| !slot.is_used()).count();
-        let write = if batch.is_write() { WRITE } else { 0 };
-        for (slot, &page) in slots.iter_mut().zip(batch.take_pages(free)) {
-            // SAFETY: It computes with the address, which is that of a page.
-            let frame = unsafe { bindings::kernel_ext_page_to_pfn(page) };
-            // INVARIANT: The pin that was the batch's is this value's now.
-            slot.0 = 1 | write | (frame as u64) << (USER_BITS + 1);
-            if let Some(page) = NonNull::new(page) {
-                // SAFETY: The page is pinned until its last user has given it back.
-                put(unsafe { PinnedPage::new(page) });
-            }
-        }
+        self.0 & CHARGED != 0
     }
 
     /// The page, for one more user; `None` if there is none, or it has too many users.
     pub fn share(&mut self) -> Option<PinnedPage> {
-        if !self.is_used() || self.0 & (WRITE - 1) == WRITE - 1 {
+        if !self.is_used() || self.0 & MOST == MOST {
             return None;
         }
         // INVARIANT: One user more, which doesn't run over as was checked.
@@ -91,34 +107,41 @@ impl PinSlot {
         Some(unsafe { PinnedPage::new(NonNull::new(page)?) })
     }
 
-    /// Takes one user off, if there is one. When that was the last one the page goes to `released`.
-    /// Returns whether it did.
-    #[inline]
-    pub fn release(&mut self, released: &mut Released) -> bool {
-        if !self.is_used() {
-            return false;
+    /// Takes one user off each of `slots`, 64 at most. The pages of those that had no other go to
+    /// `released`. Returns which, one bit each.
+    pub fn release(slots: &mut [Self], released: &mut Released) -> u64 {
+        let (mut gone, mut bit) = (0, 1_u64);
+        for slot in slots {
+            let word = slot.0;
+            if word & MOST > 1 {
+                // INVARIANT: There are other users.
+                slot.0 = word - 1;
+            } else if word != 0 {
+                // INVARIANT: Empty, as the pin goes to `released`.
+                slot.0 = 0;
+                released.add(word);
+                gone |= bit;
+            }
+            bit <<= 1;
         }
-        // INVARIANT: There is a user, hence one may be taken off.
-        self.0 -= 1;
-        if self.0 & (WRITE - 1) != 0 {
-            return false;
+        gone
+    }
+
+    /// Gives the page back, whoever uses it.
+    #[cold]
+    fn give_back(&mut self) {
+        let mut released = Released::default();
+        while self.is_used() {
+            Self::release(core::slice::from_mut(self), &mut released);
         }
-        let (frame, write) = (self.frame(), self.0 & WRITE != 0);
-        // INVARIANT: Empty, as the pin goes to `released`.
-        self.0 = 0;
-        released.add(frame, write);
-        true
     }
 }
 
 impl Drop for PinSlot {
+    #[inline]
     fn drop(&mut self) {
-        if !self.is_used() {
-            return;
-        }
-        let mut released = Released::new(false);
-        while self.is_used() {
-            self.release(&mut released);
+        if self.is_used() {
+            self.give_back();
         }
     }
 }
@@ -135,38 +158,35 @@ pub struct Released {
     pages: [*mut bindings::page; TOGETHER],
     count: usize,
     write: bool,
-    /// Whether to count those that count as locked memory.
-    counts: bool,
+    /// How many pages counted as locked memory.
     charged: usize,
 }
 
-impl Released {
-    /// No pages. `counts` says whether [`finish`](Self::finish) has to know about locked memory.
-    pub const fn new(counts: bool) -> Self {
+impl Default for Released {
+    /// No pages.
+    fn default() -> Self {
         // INVARIANT: There is no page.
         Self {
             pages: [core::ptr::null_mut(); TOGETHER],
             count: 0,
             write: false,
-            counts,
             charged: 0,
         }
     }
+}
 
-    /// Adds a page, of which the caller gives up the pin.
+impl Released {
+    /// Adds the page of a slot with this word, which gives up the pin.
     #[inline]
-    fn add(&mut self, frame: usize, write: bool) {
+    fn add(&mut self, word: u64) {
+        let write = word & WRITE != 0;
         if self.write != write {
             self.unpin();
             self.write = write;
         }
+        self.charged += usize::from(word & CHARGED != 0);
         // SAFETY: The frame has a page, since it is pinned.
-        let page = unsafe { bindings::kernel_ext_pfn_to_page(frame) };
-        if self.counts {
-            // SAFETY: It is a page, which is pinned.
-            let reserved = unsafe { bindings::kernel_ext_page_is_reserved(page) };
-            self.charged += usize::from(!reserved);
-        }
+        let page = unsafe { bindings::kernel_ext_pfn_to_page((word >> FRAME) as usize) };
         if let Some(slot) = self.pages.get_mut(self.count) {
             *slot = page;
             // INVARIANT: The pin is this value's now.
@@ -186,7 +206,7 @@ impl Released {
         unsafe { bindings::unpin_user_pages_dirty_lock(pages, count, self.write) };
     }
 
-    /// Unpins all pages. Returns how many of them count as locked memory, if that was asked for.
+    /// Unpins all pages. Returns how many there were that counted as locked memory.
     pub fn finish(mut self) -> usize {
         self.unpin();
         self.charged

@@ -17,8 +17,7 @@ use kernel_ext::{
     },
     mm::{
         FrameRun,
-        PinBatch,
-        PinnedPage, //
+        PinBatch, //
     },
 };
 
@@ -127,24 +126,19 @@ impl Target<'_> {
         let (mut page, mut left) = self.part(iova, pages.len() - *done);
         while left != 0 {
             let before = *done;
-            let mut put = |pinned| {
-                pages.set(*done, pinned);
-                *done += 1;
-            };
             // A page that is pinned already is shared even after the owner has exited.
             if let Some(pins) = self.body.pins_mut() {
-                pins.share(page, left, &mut put);
+                pins.share(page, left, |pinned| {
+                    pages.set(*done, pinned);
+                    *done += 1;
+                });
             }
-            let shared = (*done - before) as u64;
-            if shared == 0 {
+            if *done == before {
                 let missing = self
                     .body
                     .pins()
                     .map_or(left, |pins| pins.missing(page, left));
-                self.pin_missing(page, missing, |pinned| {
-                    pages.set(*done, pinned);
-                    *done += 1;
-                })?;
+                self.pin_missing(page, pages.batch(*done, missing as usize), done)?;
             }
             let progress = (*done - before) as u64;
             page += progress;
@@ -153,23 +147,24 @@ impl Target<'_> {
         Ok(())
     }
 
-    /// Pins at least one of the `count` pages from number `first` on, none of which is pinned, and calls
-    /// `put` for each.
+    /// Pins at least one page from number `first` on, none of which is pinned, and no more than there
+    /// is room for in `batch`. Counts them in `done`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there are none, or registers of a device; `ENODEV` if the owner has exited, `ENOMEM`
-    /// over the limit, and those of pinning. Some may be pinned then.
-    fn pin_missing(&mut self, first: u64, count: u64, put: impl FnMut(PinnedPage)) -> Result {
-        if count == 0 {
+    /// `EINVAL` if there is no room, or for registers of a device; `ENODEV` if the owner has exited,
+    /// `ENOMEM` over the limit, and those of pinning. Some may be pinned then.
+    fn pin_missing(&mut self, first: u64, mut batch: PinBatch<'_>, done: &mut usize) -> Result {
+        if batch.capacity() == 0 {
             return Err(EINVAL);
         }
-        let mut batch = self.fill(first, count as usize)?;
+        let filled = self.fill(first, &mut batch)?;
         if self.charges {
             self.body.charge.add(batch.charged())?;
         }
         let pins = self.body.make_pins();
-        let inserted = pins.and_then(|pins| pins.insert(first, &mut batch, put));
+        let inserted = pins.and_then(|pins| pins.insert(first, &mut batch));
+        *done += filled - batch.len();
         if self.charges {
             // Those that were not inserted are given back here.
             self.body.charge.sub(batch.charged());
@@ -177,25 +172,26 @@ impl Target<'_> {
         inserted
     }
 
-    /// Pins up to `count` pages from number `first` on, in the owner's memory.
-    fn fill(&self, first: u64, count: usize) -> Result<PinBatch> {
+    /// Pins pages from number `first` on, in the owner's memory. Returns how many.
+    fn fill(&self, first: u64, batch: &mut PinBatch<'_>) -> Result<usize> {
         let vaddr = self.vaddr + (first * PAGE) as usize;
         let write = self.body.mapping.prot().contains(Access::Write);
         let owner = self.body.charge.owner();
-        let mut batch = PinBatch::new(count)?;
+        let count = batch.capacity();
         // Registers of a device have no page to give.
         let none = |e, registers: Option<FrameRun>| registers.map_or(e, |_| EINVAL);
         if owner.is_current() {
-            if let Err(e) = batch.fill(vaddr, count, write) {
-                return Err(none(e, FrameRun::find(vaddr, 1, write)?));
+            match batch.fill(vaddr, count, write) {
+                Ok(filled) => Ok(filled),
+                Err(e) => Err(none(e, FrameRun::find(vaddr, 1, write)?)),
             }
         } else {
             let memory = owner.memory().ok_or(ENODEV)?;
-            if let Err(e) = batch.fill_remote(&memory, vaddr, count, write) {
-                return Err(none(e, FrameRun::find_remote(&memory, vaddr, 1, write)?));
+            match batch.fill_remote(&memory, vaddr, count, write) {
+                Ok(filled) => Ok(filled),
+                Err(e) => Err(none(e, FrameRun::find_remote(&memory, vaddr, 1, write)?)),
             }
         }
-        Ok(batch)
     }
 
     /// Unpins those of `count` pages from `iova` on that are in this map. Returns how many that are.
