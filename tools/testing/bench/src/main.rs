@@ -14,6 +14,7 @@ mod base;
 mod core;
 mod edu;
 mod large;
+mod mdev;
 mod measure;
 mod memory;
 mod pamu;
@@ -52,6 +53,8 @@ enum What {
     Large,
     /// Instructions of windows behind a PAMU, and of the same by page tables.
     Pamu,
+    /// Instructions of mediated devices.
+    Mdev,
     /// What goes on at the same time, on a machine with two processors.
     Parallel,
 }
@@ -73,6 +76,7 @@ fn main() -> Result<()> {
     match args.what {
         What::Parallel => parallel::measure(&args.device)?,
         What::Pamu => pamu::measure(&args.device)?,
+        What::Mdev => mdev::measure()?,
         _ => {}
     }
     for (part, measure) in COSTS {
