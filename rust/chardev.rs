@@ -183,12 +183,12 @@ impl<T: Send + Sync + 'static> NodeRegistration<T> {
         name: &CStr,
         data: T,
     ) -> Result<Self> {
-        let node = KBox::new(
-            NodeInner {
-                dev: Opaque::zeroed(),
-                cdev: Opaque::zeroed(),
+        let node = KBox::init(
+            init!(NodeInner {
+                dev <- pin_init::init_zeroed(),
+                cdev <- pin_init::init_zeroed(),
                 data,
-            },
+            }),
             GFP_KERNEL,
         )?;
         let node = KBox::into_raw(node);

@@ -63,7 +63,7 @@ unsafe extern "C" fn _vfio_alloc_device(
     if size < core::mem::size_of::<bindings::vfio_device>() {
         return EINVAL.to_ptr();
     }
-    let Ok(memory) = KVVec::<u8>::from_elem(0, size, GFP_KERNEL) else {
+    let Ok(memory) = KVVec::<u8>::with_capacity(size, GFP_KERNEL | __GFP_ZERO) else {
         return ENOMEM.to_ptr();
     };
     let (memory, _, _) = memory.into_raw_parts();

@@ -20,7 +20,6 @@ use kernel::{
         c_ulong, //
     },
     prelude::*,
-    str::CString,
     sync::aref::{
         ARef,
         AlwaysRefCounted, //
@@ -110,13 +109,12 @@ impl Mdev {
     /// `ENOMEM`.
     pub(crate) fn new(ty: &Type, claim: Claim) -> Result<ARef<Self>> {
         let uuid = claim.uuid();
-        let name = CString::try_from_fmt(fmt!("{}", uuid))?;
-        let mdev = KBox::into_raw(KBox::new(
-            Self {
-                raw: Opaque::zeroed(),
+        let mdev = KBox::into_raw(KBox::init(
+            init!(Self {
+                raw <- pin_init::init_zeroed(),
                 claim,
                 complete: AtomicBool::new(false),
-            },
+            }),
             GFP_KERNEL,
         )?);
         let raw: *mut bindings::mdev_device = mdev.cast();
@@ -131,7 +129,7 @@ impl Mdev {
             (*raw).uuid.b = uuid.to_guid();
             (*raw).type_ = ty.as_ptr();
             bindings::INIT_LIST_HEAD(&raw mut (*raw).next);
-            bindings::dev_set_name(dev, c"%s".as_char_ptr(), name.as_char_ptr())
+            bindings::dev_set_name(dev, c"%pUl".as_char_ptr(), &raw const (*raw).uuid)
         };
         // SAFETY: `KBox::into_raw` gives no null pointer; `device_initialize` counted a reference,
         // which is ours.
