@@ -267,6 +267,18 @@ void *kernel_ext_vmalloc_user(unsigned long size)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_vmalloc_user);
 
+void *kernel_ext_zeroed_page(void)
+{
+	return (void *)get_zeroed_page(GFP_KERNEL);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_zeroed_page);
+
+int kernel_ext_insert_page(struct vm_area_struct *vma, void *page)
+{
+	return vm_insert_page(vma, vma->vm_start, virt_to_page(page));
+}
+EXPORT_SYMBOL_GPL(kernel_ext_insert_page);
+
 unsigned long kernel_ext_copy_to_user(void __user *to, const void *from, unsigned long size)
 {
 	return copy_to_user(to, from, size);

@@ -18,6 +18,10 @@ use super::store::{
     Sealed,
     Store, //
 };
+use crate::driver::{
+    Access,
+    Width, //
+};
 
 /// Memory that a device has: zeroed at first, a whole number of pages.
 ///
@@ -25,8 +29,9 @@ use super::store::{
 ///
 /// # Invariants
 ///
-/// Points at `len` bytes of `vmalloc_user()`. They are shared with programs, so they are only read and
-/// written by C functions that copy.
+/// Points at `len` bytes, which are a page of their own if they fit into one, and else are from
+/// `vmalloc_user()`. They are shared with programs, so they are only read and written by C functions
+/// that copy, or as volatile words.
 pub struct Memory {
     start: NonNull<u8>,
     len: usize,
@@ -34,7 +39,7 @@ pub struct Memory {
 
 // SAFETY: The memory belongs to no thread.
 unsafe impl Send for Memory {}
-// SAFETY: It is only copied by C functions, for which concurrent changes are no undefined behaviour.
+// SAFETY: By the type invariant concurrent changes are no undefined behaviour.
 unsafe impl Sync for Memory {}
 
 impl Memory {
@@ -48,7 +53,12 @@ impl Memory {
             return Err(EINVAL);
         }
         // SAFETY: There are no requirements.
-        let start = unsafe { bindings::kernel_ext_vmalloc_user(len) };
+        let start = unsafe {
+            match len {
+                PAGE_SIZE => bindings::kernel_ext_zeroed_page(),
+                _ => bindings::kernel_ext_vmalloc_user(len),
+            }
+        };
         // INVARIANT: Allocated just now.
         Ok(Self {
             start: NonNull::new(start.cast()).ok_or(ENOMEM)?,
@@ -67,6 +77,7 @@ impl Memory {
     /// # Errors
     ///
     /// `EINVAL` if there are not so many.
+    #[inline]
     fn at(&self, offset: usize, len: usize) -> Result<*mut c_void> {
         if offset > self.len || len > self.len - offset {
             return Err(EINVAL);
@@ -110,6 +121,54 @@ impl Memory {
         Ok(())
     }
 
+    /// The address of a `T` at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` beyond the end, or if it is not aligned.
+    #[inline]
+    fn word<T>(&self, offset: u64) -> Result<*mut T> {
+        let word: *mut T = self.at(offset as usize, core::mem::size_of::<T>())?.cast();
+        word.is_aligned().then_some(word).ok_or(EINVAL)
+    }
+
+    /// Reads as a register.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` beyond the end, or if it is not aligned.
+    #[inline]
+    pub(crate) fn load(&self, at: Access) -> Result<u32> {
+        // SAFETY: `word` has checked the address. Volatile, as programs write there.
+        Ok(unsafe {
+            match at.width {
+                Width::Byte => self.word::<u8>(at.offset)?.read_volatile().into(),
+                Width::Word => u16::from_le(self.word::<u16>(at.offset)?.read_volatile()).into(),
+                Width::Long => u32::from_le(self.word::<u32>(at.offset)?.read_volatile()),
+            }
+        })
+    }
+
+    /// Writes as a register.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` beyond the end, or if it is not aligned.
+    #[inline]
+    pub(crate) fn store(&self, at: Access, value: u32) -> Result {
+        // SAFETY: `word` has checked the address. Volatile, as programs read there.
+        unsafe {
+            match at.width {
+                Width::Byte => self.word::<u8>(at.offset)?.write_volatile(value as u8),
+                Width::Word => self
+                    .word::<u16>(at.offset)?
+                    .write_volatile((value as u16).to_le()),
+                Width::Long => self.word::<u32>(at.offset)?.write_volatile(value.to_le()),
+            }
+        }
+        Ok(())
+    }
+
     /// Copies bytes to a program.
     ///
     /// # Errors
@@ -140,19 +199,31 @@ impl Memory {
     ///
     /// `EINVAL` if the mapping is longer than what is left, `ENOMEM`.
     pub(crate) fn map(&self, offset: usize, vma: &VmaNew) -> Result {
-        let pages = offset / PAGE_SIZE;
-        // SAFETY: The memory is from `vmalloc_user()`; the function checks the range and counts a
-        // reference to each page that it maps.
+        self.at(offset, vma.end() - vma.start())?;
+        vma.set_dontexpand();
+        vma.set_dontdump();
+        // SAFETY: By the type invariant. `at` has checked the range, so the only page, if it is one, is
+        // mapped at the mapping's start. The functions count a reference to each page that they map.
         to_result(unsafe {
-            bindings::remap_vmalloc_range(vma.as_ptr(), self.start.as_ptr().cast(), pages)
+            let start = self.start.as_ptr().cast();
+            match self.len {
+                PAGE_SIZE => bindings::kernel_ext_insert_page(vma.as_ptr(), start),
+                _ => bindings::remap_vmalloc_range(vma.as_ptr(), start, offset / PAGE_SIZE),
+            }
         })
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        let start: *const c_void = self.start.as_ptr().cast();
         // SAFETY: By the type invariant; pages that are mapped have references of their own.
-        unsafe { bindings::vfree(self.start.as_ptr().cast()) }
+        unsafe {
+            match self.len {
+                PAGE_SIZE => bindings::free_pages(start as usize, 0),
+                _ => bindings::vfree(start),
+            }
+        }
     }
 }
 

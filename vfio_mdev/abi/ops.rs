@@ -188,6 +188,7 @@ impl<D: Device> Ops<D> {
 }
 
 /// Moves `pos` by what was done.
+#[inline]
 fn moved(pos: &mut i64, done: Result<usize>) -> isize {
     from_result(|| {
         let done = done?;

@@ -91,6 +91,7 @@ impl Access {
 
     /// The first of the accesses that `count` bytes from `offset` on are made with: the widest that is
     /// aligned. None for no bytes.
+    #[inline]
     pub(crate) fn first(offset: u64, count: usize) -> Option<Self> {
         let width = match (offset % 4, count) {
             (_, 0) => return None,
@@ -99,6 +100,12 @@ impl Access {
             _ => Width::Byte,
         };
         Some(Self { offset, width })
+    }
+
+    /// The access that `count` bytes from `offset` on are made with, if one is enough.
+    #[inline]
+    pub(crate) fn only(offset: u64, count: usize) -> Option<Self> {
+        Self::first(offset, count).filter(|at| at.len() == count)
     }
 }
 

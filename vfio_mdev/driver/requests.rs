@@ -26,6 +26,7 @@ use super::{
     Index,
     Parent,
     Region,
+    Width,
     MAX_VECTORS, //
 };
 use crate::abi::{
@@ -209,6 +210,14 @@ pub(crate) fn read<D: Device>(
     pos: i64,
 ) -> Result<usize> {
     let (index, region, offset, count) = locate::<D>(this, pos, count)?;
+    if let Some(at) = Access::only(offset, count) {
+        let value = match region.memory {
+            Some(memory) => memory.load(at)?,
+            None => D::read(this, index, at)?,
+        };
+        put(to, at.width, value)?;
+        return Ok(count);
+    }
     if let Some(memory) = region.memory {
         memory.copy_to_user(offset as usize, to, count)?;
         return Ok(count);
@@ -223,6 +232,29 @@ pub(crate) fn read<D: Device>(
         }
     }
     Ok(done)
+}
+
+/// Copies the value of one access to the program. Of a constant size, so that it needs no check whether
+/// the kernel's side may be copied.
+#[inline]
+fn put(to: UserPtr, width: Width, value: u32) -> Result {
+    let mut to = UserSlice::new(to, width as usize).writer();
+    match width {
+        Width::Byte => to.write(&(value as u8)),
+        Width::Word => to.write(&(value as u16).to_le()),
+        Width::Long => to.write(&value.to_le()),
+    }
+}
+
+/// Copies the value of one access from the program; see [`put`].
+#[inline]
+fn get(from: UserPtr, width: Width) -> Result<u32> {
+    let mut from = UserSlice::new(from, width as usize).reader();
+    Ok(match width {
+        Width::Byte => from.read::<u8>()?.into(),
+        Width::Word => u16::from_le(from.read()?).into(),
+        Width::Long => u32::from_le(from.read()?),
+    })
 }
 
 /// Reads registers, not more than can be gathered; returns the bytes read.
@@ -263,6 +295,14 @@ pub(crate) fn write<D: Device>(
     let (index, region, offset, count) = locate::<D>(this, pos, count)?;
     if !region.writable {
         return Err(EINVAL);
+    }
+    if let Some(at) = Access::only(offset, count) {
+        let value = get(from, at.width)?;
+        match region.memory {
+            Some(memory) => memory.store(at, value)?,
+            None => D::write(this, index, at, value)?,
+        }
+        return Ok(count);
     }
     if let Some(memory) = region.memory {
         memory.copy_from_user(offset as usize, from, count)?;
