@@ -69,11 +69,7 @@ pub trait Parent: Send + Sync + Sized + 'static {
         device: &Instance<Self::Device>,
         members: &Members<'_, Self::Device>,
     ) -> Result {
-        let mut members = members.iter();
-        if members.any(|member| !Arc::ptr_eq(member.parent(), device.parent())) {
-            return Err(EXDEV);
-        }
-        Ok(())
+        members.are_siblings_of(device).then_some(()).ok_or(EXDEV)
     }
 }
 

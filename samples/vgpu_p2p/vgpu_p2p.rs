@@ -32,6 +32,7 @@ mod state;
 
 use kernel::{
     prelude::*,
+    str::CString,
     sync::Arc, //
 };
 use kernel_ext::pasid::Pasid;
@@ -66,18 +67,29 @@ module! {
     authors: ["The VFIO in Rust authors"],
     description: "Virtual accelerators which copy from each other",
     license: "GPL v2",
+    params: {
+        cards: u32 {
+            default: 1,
+            description: "how many parents there are: vgpu_p2p, vgpu_p2p.1 ...",
+        },
+    },
 }
 
-/// The module. Unloading it removes the parent, and that its devices.
+/// The module. Unloading it removes the parents, and these their devices.
 struct VgpuP2p {
-    _parent: VirtualParent<Card>,
+    _cards: KVec<VirtualParent<Card>>,
 }
 
 impl kernel::Module for VgpuP2p {
     fn init(module: &'static ThisModule) -> Result<Self> {
-        Ok(Self {
-            _parent: VirtualParent::new(module, Card::new()?)?,
-        })
+        let first = VirtualParent::new(module, Card::new()?)?;
+        let mut cards = KVec::new();
+        for number in 1..module_parameters::cards.value() {
+            let name = CString::try_from_fmt(fmt!("vgpu_p2p.{}", number))?;
+            cards.push(first.beside(&name, Card::new()?)?, GFP_KERNEL)?;
+        }
+        cards.push(first, GFP_KERNEL)?;
+        Ok(Self { _cards: cards })
     }
 }
 
@@ -110,7 +122,10 @@ impl Parent for Card {
         2048
     }
 
-    fn admit(&self, _: &Instance<Vgpu>, members: &Members<'_, Vgpu>) -> Result {
+    fn admit(&self, device: &Instance<Vgpu>, members: &Members<'_, Vgpu>) -> Result {
+        if !members.are_siblings_of(device) {
+            return Err(EXDEV);
+        }
         if members.iter().count() >= Self::MOST_PEERS {
             return Err(ENOSPC);
         }

@@ -348,7 +348,7 @@ impl<P: Parent> Drop for Registration<P> {
 pub struct VirtualParent<P: Parent> {
     // Goes before the device.
     registration: Registration<P>,
-    _device: VirtualDevice,
+    device: VirtualDevice,
 }
 
 impl<P: Parent> VirtualParent<P> {
@@ -359,10 +359,30 @@ impl<P: Parent> VirtualParent<P> {
     /// `EBUSY` or `EEXIST` if the name is taken, `ENOMEM`, or what sysfs says.
     pub fn new(module: &'static ThisModule, parent: P) -> Result<Self> {
         let driver = Driver::new(module)?;
-        let device = VirtualDevice::new(P::NAME)?;
+        let class = Arc::new(VirtualClass::new(P::NAME)?, GFP_KERNEL)?;
+        Self::register(driver, class, P::NAME, parent)
+    }
+
+    /// Registers one more parent of the same driver, by a device `name` of the same class.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](VirtualParent::new).
+    pub fn beside(&self, name: &CStr, parent: P) -> Result<Self> {
+        let driver = self.registration.0.driver.clone();
+        Self::register(driver, self.device.class.clone(), name, parent)
+    }
+
+    fn register(
+        driver: Arc<Driver<P>>,
+        class: Arc<VirtualClass>,
+        name: &CStr,
+        parent: P,
+    ) -> Result<Self> {
+        let device = VirtualDevice::new(class, name)?;
         Ok(Self {
             registration: Registration::register(driver, device.device(), parent)?,
-            _device: device,
+            device,
         })
     }
 }
@@ -375,46 +395,66 @@ impl<P: Parent> Deref for VirtualParent<P> {
     }
 }
 
-/// A device without hardware, and its class.
+/// A class of devices without hardware.
 ///
 /// # Invariants
 ///
-/// The device is the only one of the class, both are registered.
-struct VirtualDevice {
-    class: NonNull<bindings::class>,
-    device: NonNull<bindings::device>,
+/// Is registered.
+struct VirtualClass(NonNull<bindings::class>);
+
+// SAFETY: It is only used by functions that lock it.
+unsafe impl Send for VirtualClass {}
+// SAFETY: As above.
+unsafe impl Sync for VirtualClass {}
+
+impl VirtualClass {
+    fn new(name: &'static CStr) -> Result<Self> {
+        // SAFETY: The name is static.
+        let class = from_err_ptr(unsafe { bindings::class_create(name.as_char_ptr()) })?;
+        // INVARIANT: Made just now.
+        Ok(Self(NonNull::new(class).ok_or(ENOMEM)?))
+    }
 }
 
-// SAFETY: Both are only used by functions that lock them.
+impl Drop for VirtualClass {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant; its devices, each of which refers to it, are gone.
+        unsafe { bindings::class_destroy(self.0.as_ptr()) };
+    }
+}
+
+/// A device without hardware.
+///
+/// # Invariants
+///
+/// The device is registered.
+struct VirtualDevice {
+    device: NonNull<bindings::device>,
+    // Goes after the device.
+    class: Arc<VirtualClass>,
+}
+
+// SAFETY: It is only used by functions that lock it.
 unsafe impl Send for VirtualDevice {}
 // SAFETY: As above.
 unsafe impl Sync for VirtualDevice {}
 
 impl VirtualDevice {
-    fn new(name: &'static CStr) -> Result<Self> {
-        // SAFETY: The name is static.
-        let class = from_err_ptr(unsafe { bindings::class_create(name.as_char_ptr()) })?;
-        // SAFETY: The class was made just now; the format matches its string.
+    fn new(class: Arc<VirtualClass>, name: &CStr) -> Result<Self> {
+        // SAFETY: The class is registered; the format matches its string.
         let device = from_err_ptr(unsafe {
             bindings::device_create(
-                class,
+                class.0.as_ptr(),
                 core::ptr::null_mut(),
                 0,
                 core::ptr::null_mut(),
                 c"%s".as_char_ptr(),
                 name.as_char_ptr(),
             )
-        })
-        // SAFETY: Nobody uses the class.
-        .inspect_err(|_| unsafe { bindings::class_destroy(class) })?;
+        })?;
+        let device = NonNull::new(device).ok_or(ENOMEM)?;
         // INVARIANT: Made just now.
-        // SAFETY: `from_err_ptr` leaves no null pointers that these functions return.
-        Ok(unsafe {
-            Self {
-                class: NonNull::new_unchecked(class),
-                device: NonNull::new_unchecked(device),
-            }
-        })
+        Ok(Self { device, class })
     }
 
     fn device(&self) -> ARef<BusDevice> {
@@ -426,9 +466,6 @@ impl VirtualDevice {
 impl Drop for VirtualDevice {
     fn drop(&mut self) {
         // SAFETY: By the type invariant.
-        unsafe {
-            bindings::device_unregister(self.device.as_ptr());
-            bindings::class_destroy(self.class.as_ptr());
-        }
+        unsafe { bindings::device_unregister(self.device.as_ptr()) };
     }
 }

@@ -97,6 +97,12 @@ impl<'a, D: Device> Members<'a, D> {
         self.iter().find(|member| member.uuid() == uuid)
     }
 
+    /// Whether all members have the same parent as `device`.
+    pub fn are_siblings_of(&self, device: &Instance<D>) -> bool {
+        self.iter()
+            .all(|member| Arc::ptr_eq(member.parent(), device.parent()))
+    }
+
     /// How many members there are.
     #[expect(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
