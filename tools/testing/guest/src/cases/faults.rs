@@ -53,13 +53,14 @@ cases! {
 }
 
 /// More allocations than any step makes.
-const MOST: usize = 2000;
+pub const MOST: usize = 2000;
 
 /// Lets the n-th allocation of this task fail, when asked to.
-struct Injector(File);
+pub struct Injector(File);
 
 impl Injector {
-    fn new() -> Result<Self> {
+    /// Lets all kinds of allocation fail.
+    pub fn new() -> Result<Self> {
         for (knob, value) in [
             ("failslab/ignore-gfp-wait", "N"),
             ("fail_page_alloc/ignore-gfp-wait", "N"),
@@ -81,7 +82,7 @@ impl Injector {
     }
 
     /// Runs `step` with a failure at its n-th allocation; also says whether it came that far.
-    fn run<T>(&self, nth: usize, step: impl FnOnce() -> T) -> Result<(T, bool)> {
+    pub fn run<T>(&self, nth: usize, step: impl FnOnce() -> T) -> Result<(T, bool)> {
         let text = nth.to_string();
         self.0.write_at(text.as_bytes(), 0)?;
         let outcome = step();
@@ -101,19 +102,35 @@ pub(super) fn at_every_allocation<T, E>(step: impl Fn() -> Result<T, E>) -> Resu
 where
     E: Into<anyhow::Error>,
 {
+    unchanged_by_failures(1..MOST, step, || Ok(()))
+}
+
+/// The same at some allocations; `check` looks at what a step that has failed must have left as it was.
+pub(super) fn unchanged_by_failures<T, E>(
+    allocations: impl IntoIterator<Item = usize>,
+    step: impl Fn() -> Result<T, E>,
+    check: impl Fn() -> Result<()>,
+) -> Result<()>
+where
+    E: Into<anyhow::Error>,
+{
     let injector = Injector::new()?;
     let step = || step().map_err(Into::into);
     let mut failures = 0;
-    for nth in 1..MOST {
+    for nth in allocations {
         let (outcome, injected) = injector.run(nth, step)?;
         if !injected {
             outcome?;
-            eprintln!("{} allocations, {failures} refusals", nth - 1);
+            eprintln!("fewer than {nth} allocations, {failures} refusals");
             return Ok(());
         }
-        failures += usize::from(outcome.is_err());
+        let failed = || format!("after a failure of allocation {nth}");
+        if outcome.is_err() {
+            failures += 1;
+            check().with_context(failed)?;
+        }
         drop(outcome);
-        step().with_context(|| format!("after a failure of allocation {nth}"))?;
+        step().with_context(failed)?;
     }
     ensure!(false, "no end of allocations");
     Ok(())

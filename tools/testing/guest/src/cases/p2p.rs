@@ -3,6 +3,7 @@
 //! Peer-to-peer groups of mediated devices, with the accelerators of `samples/vgpu_p2p`.
 
 mod copies;
+mod faults;
 mod groups;
 mod logging;
 mod many;
@@ -32,6 +33,7 @@ pub fn cases() -> Vec<Trial> {
         migration::cases(),
         parent::cases(),
         races::cases(),
+        faults::cases(),
         many::cases(),
     ]
     .into_iter()

@@ -20,7 +20,10 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt, //
 };
-use vfio_client::Errno;
+use vfio_client::{
+    Errno,
+    mdev::type_folder_of, //
+};
 use vgpu_copy::{
     Kind,
     Mdev,
@@ -42,6 +45,7 @@ cases! {
     busy_while_in_a_container,
     busy_while_a_device_is_open,
     parent_refuses_a_ninth_peer,
+    parent_refuses_those_of_another,
 }
 
 /// Asserts that a write fails and changes nothing.
@@ -225,4 +229,19 @@ fn parent_refuses_a_ninth_peer() -> Result<()> {
         mdev.set_peer_uuid(&uuid)?;
     }
     refused(&devices[8], &uuid, Errno::ENOSPC)
+}
+
+/// The second parent is `vgpu_p2p.1`.
+fn parent_refuses_those_of_another() -> Result<()> {
+    let [a, b] = peers()?;
+    let folder = type_folder_of("vgpu_p2p.1", Kind::Single.as_ref());
+    let other = Mdev::in_folder(&folder, &new_uuid()?)?;
+    refused(&other, &a.peer_uuid()?, Errno::EXDEV)?;
+    refused(&a, &other.peer_uuid()?, Errno::EXDEV)?;
+    // Nothing is in the way on its own card.
+    let second = Mdev::in_folder(&folder, &new_uuid()?)?;
+    second.set_peer_uuid(&other.peer_uuid()?)?;
+    assert_eq!(second.group_number()?, other.group_number()?);
+    assert_ne!(second.group_number()?, b.group_number()?);
+    Ok(())
 }
