@@ -45,7 +45,7 @@ cases! {
 
 /// Of the many allocations for a device as a whole one in so many fails, from a random one on: all of them
 /// would take minutes.
-const STRIDE: usize = 41;
+const STRIDE: usize = 11;
 
 fn some_allocations() -> impl Iterator<Item = usize> {
     (fastrand::usize(1..=STRIDE)..10 * MOST).step_by(STRIDE)
