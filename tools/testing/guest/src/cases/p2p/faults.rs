@@ -21,12 +21,9 @@ use anyhow::{
     Result,
     ensure, //
 };
-use vfio_client::{
-    Error,
-    mdev::{
-        Mdev,
-        new_uuid, //
-    },
+use vfio_client::mdev::{
+    Mdev,
+    new_uuid, //
 };
 use vgpu_copy::Kind;
 
@@ -77,8 +74,7 @@ fn moves(devices: &[Mdev; 2], target: &str) -> Result<()> {
         1..MOST,
         || {
             let moved = devices[0].set_peer_uuid(target);
-            moved.map_err(|error| Error::from_io("write to the attribute", &error))?;
-            Ok(Moved(&devices[0], home))
+            moved.map(|()| Moved(&devices[0], home))
         },
         || {
             for (mdev, (uuid, _)) in devices.iter().zip(&before) {
