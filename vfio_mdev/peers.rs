@@ -67,7 +67,7 @@ pub(crate) struct Peer {
     driver: DriverKey,
     instance: Erased,
     admit: Admit,
-    /// Changed with [`PEERS`] held, while the device can't be opened.
+    /// Changed with [`PEERS`](static@PEERS) held, while the device can't be opened.
     #[pin]
     group: SpinLock<Arc<Group>>,
 }
@@ -76,7 +76,7 @@ pub(crate) struct Peer {
 #[pin_data]
 struct Group {
     uuid: Uuid,
-    /// Changed with [`PEERS`] held.
+    /// Changed with [`PEERS`](static@PEERS) held.
     #[pin]
     members: Mutex<KVec<Arc<Peer>>>,
     /// How many members are open. Held while the driver is told of the first and of the last one.

@@ -29,7 +29,7 @@ pub(crate) struct Registry {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ParentKey(pub(crate) usize);
 
-/// How many more devices a parent can have; counted with [`REGISTRY`] held.
+/// How many more devices a parent can have; counted with [`REGISTRY`](static@REGISTRY) held.
 pub(crate) struct Instances(core::sync::atomic::AtomicU32);
 
 /// Makes the tables usable.

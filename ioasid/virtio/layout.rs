@@ -84,7 +84,7 @@ impl Status {
 pub enum Request {
     /// Allocate a PASID.
     Alloc {
-        /// The highest that will do; 0 if any will, and without [`F_PASID_MAX`].
+        /// The highest that will do; 0 if any will, and without `F_PASID_MAX`.
         max: u32,
     },
     /// Free this PASID.

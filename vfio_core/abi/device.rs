@@ -72,7 +72,7 @@ impl PseudoFsMagic for Magic {
 ///
 /// # Invariants
 ///
-/// Went through [`init`]: `dev`, `ops`, `inode` and `index` are set and never change; `dev_set` and
+/// Went through [`init()`]: `dev`, `ops`, `inode` and `index` are set and never change; `dev_set` and
 /// `group` are set before the device is registered. `dev_set` does not change while it is; `group`,
 /// which is null or from `Arc::into_raw`, is changed only by [`Device::replace_group`], with `GROUPS`
 /// held and for a device that is not open.
@@ -103,7 +103,7 @@ impl Device {
     ///
     /// # Safety
     ///
-    /// `device` went through [`init`] and stays allocated for `'a`.
+    /// `device` went through [`init()`] and stays allocated for `'a`.
     pub(super) unsafe fn from_raw<'a>(device: *mut bindings::vfio_device) -> &'a Self {
         // SAFETY: By this function's contract; `Device` is transparent.
         unsafe { &*device.cast() }
@@ -557,7 +557,7 @@ pub(super) unsafe fn init(
 
 /// # Safety
 ///
-/// Called by the driver core with the `struct device` in a device that went through [`init`].
+/// Called by the driver core with the `struct device` in a device that went through [`init()`].
 unsafe extern "C" fn release_callback(dev: *mut bindings::device) {
     let offset = core::mem::offset_of!(bindings::vfio_device, device);
     let device: *mut bindings::vfio_device = dev.wrapping_byte_sub(offset).cast();

@@ -3,7 +3,7 @@
 //! `struct virqfd`: userspace signals an eventfd, and a driver's function runs.
 //!
 //! A virqfd ends when its driver disables it or when the last reference to the eventfd goes,
-//! whichever comes first: who takes it out of the driver's slot, under [`VIRQFDS`], queues its
+//! whichever comes first: who takes it out of the driver's slot, under [`static@VIRQFDS`], queues its
 //! `shutdown` work. That work runs on a queue of its own, for it waits for other work.
 
 use kernel::{
