@@ -72,11 +72,12 @@ pub(crate) fn populate(
         Err(e) => return Err(Refusal::charging(e)),
     };
     let single = DISABLE_HUGEPAGES.get();
+    let pace = Pace::new(pages);
     let mut work = Populate {
         mapping,
-        batch: PinBatch::new(if single { 1 } else { pages.min(pace::MOST) })
+        batch: PinBatch::new(if single { 1 } else { pages.min(pace.most()) })
             .map_err(because(c"out of memory"))?,
-        pace: Pace::new(),
+        pace,
         pending: None,
         run: if single { 1 } else { RUN },
         charged: 0,

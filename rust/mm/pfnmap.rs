@@ -40,7 +40,8 @@ impl FrameRun {
     }
 
     /// Finds the frame at address `start` of the calling process, and up to `limit` frames that
-    /// follow it in the same entry of the page table.
+    /// follow it there. Not more than those of some entries of the page table, so as not to keep the
+    /// lock for long.
     ///
     /// Faults it in as needed, for writing if `write`. Takes the lock of the memory for reading.
     /// Returns `None` if another sort of memory is there.
@@ -80,26 +81,80 @@ impl FrameRun {
                 return Ok(None);
             }
             // SAFETY: The lock is held and `vma` was looked up for `start` under it.
-            match unsafe { follow(mm, vma, start, write) } {
-                Ok((frame, mask)) => {
-                    // SAFETY: It looks at the frame's number and its `struct page`, if any.
-                    if unsafe { bindings::kernel_ext_pfn_is_ram(frame) } {
-                        return Err(EFAULT);
-                    }
-                    let end = (frame | (!mask >> PAGE_SHIFT)) + 1;
-                    // INVARIANT: The page table maps all frames up to `end`; the kind of the first
-                    // one stands for all, since an entry maps one kind.
-                    return Ok(Some(Self {
-                        frame,
-                        count: limit.min(end - frame),
-                    }));
-                }
+            match unsafe { entry(mm, vma, start, write) } {
+                // SAFETY: As above; if the lock was dropped it failed.
+                Ok(first) => return Ok(Some(unsafe { first.grow(mm, vma, start, limit, write) })),
                 // The lock was dropped meanwhile, so look up again.
                 Err(e) if e == EAGAIN => continue,
                 Err(e) => return Err(e),
             }
         }
     }
+
+    /// Adds the frames that follow, up to `limit` in all, as long as they are consecutive.
+    ///
+    /// # Safety
+    ///
+    /// The lock of `mm` is held for reading; `vma` is the one of `start`, where this run was found.
+    unsafe fn grow(
+        mut self,
+        mm: &MmWithUser,
+        vma: *mut bindings::vm_area_struct,
+        start: usize,
+        limit: usize,
+        write: bool,
+    ) -> Self {
+        // SAFETY: The VMA is valid while the lock is held.
+        let end = unsafe { (*vma).__bindgen_anon_1.__bindgen_anon_1.vm_end };
+        for _ in 1..ENTRIES {
+            let next = start + self.count * PAGE_SIZE;
+            if self.count >= limit || next >= end {
+                break;
+            }
+            // SAFETY: The lock is held, and the VMA covers the address.
+            match unsafe { entry(mm, vma, next, write) } {
+                // INVARIANT: They come next in the process's memory, too.
+                Ok(run) if run.frame == self.frame + self.count => self.count += run.count,
+                // What is wrong there is found when it is asked for. The lock may have been dropped.
+                _ => break,
+            }
+        }
+        self.count = self.count.min(limit);
+        self
+    }
+}
+
+/// How many entries of a page table are looked at with the lock held.
+const ENTRIES: usize = 512;
+
+/// Finds the frames at `address` that an entry of the page table maps, from there to its end.
+///
+/// # Errors
+///
+/// Those of [`follow`]; `EFAULT` if it is ordinary memory.
+///
+/// # Safety
+///
+/// As for [`follow`].
+unsafe fn entry(
+    mm: &MmWithUser,
+    vma: *mut bindings::vm_area_struct,
+    address: usize,
+    write: bool,
+) -> Result<FrameRun> {
+    // SAFETY: By the contract of this function.
+    let (frame, mask) = unsafe { follow(mm, vma, address, write)? };
+    // SAFETY: It looks at the frame's number and its `struct page`, if any.
+    if unsafe { bindings::kernel_ext_pfn_is_ram(frame) } {
+        return Err(EFAULT);
+    }
+    let end = (frame | (!mask >> PAGE_SHIFT)) + 1;
+    // INVARIANT: The page table maps all frames up to `end`; the kind of the first one stands for
+    // all, since an entry maps one kind.
+    Ok(FrameRun {
+        frame,
+        count: end - frame,
+    })
 }
 
 /// Finds the frame behind `address`, and the mask of the page-table entry that maps it.

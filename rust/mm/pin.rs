@@ -19,6 +19,7 @@ use crate::bindings;
 
 /// Where the pages of a batch are noted.
 enum Room<'a> {
+    /// Within the capacity; the length is that of the pages which were noted.
     Own(Vec<*mut bindings::page, KVmalloc>),
     Lent(&'a mut [*mut bindings::page]),
 }
@@ -47,7 +48,7 @@ impl PinBatch<'static> {
     ///
     /// `ENOMEM`.
     pub fn new(capacity: usize) -> Result<Self> {
-        let own = Vec::from_elem(core::ptr::null_mut(), capacity, GFP_KERNEL_ACCOUNT)?;
+        let own = Vec::with_capacity(capacity, GFP_KERNEL_ACCOUNT)?;
         Ok(Self::with(Room::Own(own)))
     }
 }
@@ -68,7 +69,7 @@ impl<'a> PinBatch<'a> {
         }
     }
 
-    /// All places for pages.
+    /// The pages that were noted.
     fn pages(&self) -> &[*mut bindings::page] {
         match &self.room {
             Room::Own(own) => own,
@@ -76,17 +77,20 @@ impl<'a> PinBatch<'a> {
         }
     }
 
-    /// As [`pages`](Self::pages), to write them.
-    fn pages_mut(&mut self) -> &mut [*mut bindings::page] {
+    /// Where the next pages can be noted, as many as there is room for.
+    fn room_mut(&mut self) -> *mut *mut bindings::page {
         match &mut self.room {
-            Room::Own(own) => own,
-            Room::Lent(lent) => lent,
+            Room::Own(own) => own.as_mut_ptr(),
+            Room::Lent(lent) => lent.as_mut_ptr(),
         }
     }
 
     /// How many pages there is room for.
     pub fn capacity(&self) -> usize {
-        self.pages().len()
+        match &self.room {
+            Room::Own(own) => own.capacity(),
+            Room::Lent(lent) => lent.len(),
+        }
     }
 
     /// How many pages are left to be taken out.
@@ -113,21 +117,16 @@ impl<'a> PinBatch<'a> {
         if kernel::current!().mm().is_none() {
             return Err(ENODEV);
         }
-        let count = count.min(self.pages().len());
+        let count = count.min(self.capacity());
         let mut flags = bindings::FOLL_LONGTERM;
         if write {
             flags |= bindings::FOLL_WRITE;
         }
         // SAFETY: There is room for `count` pages, and `current` has memory.
-        let pinned = unsafe {
-            bindings::pin_user_pages_fast(
-                start,
-                count as c_int,
-                flags,
-                self.pages_mut().as_mut_ptr(),
-            )
-        };
-        self.filled(pinned as isize, write)
+        let pinned =
+            unsafe { bindings::pin_user_pages_fast(start, count as c_int, flags, self.room_mut()) };
+        // SAFETY: The function says how many it has pinned and noted.
+        unsafe { self.filled(pinned as isize, write) }
     }
 
     /// As [`fill`](Self::fill), but pages of `mm`, which needn't be the calling process's.
@@ -143,7 +142,7 @@ impl<'a> PinBatch<'a> {
         write: bool,
     ) -> Result<usize> {
         self.unpin_rest();
-        let count = count.min(self.pages().len());
+        let count = count.min(self.capacity());
         let mut flags = bindings::FOLL_LONGTERM;
         if write {
             flags |= bindings::FOLL_WRITE;
@@ -157,21 +156,31 @@ impl<'a> PinBatch<'a> {
                 start,
                 count,
                 flags,
-                self.pages_mut().as_mut_ptr(),
+                self.room_mut(),
                 core::ptr::null_mut(),
             )
         };
         drop(lock);
-        self.filled(pinned, write)
+        // SAFETY: The function says how many it has pinned and noted.
+        unsafe { self.filled(pinned, write) }
     }
 
     /// Takes note of what a function has pinned: a number of pages, or an error.
-    fn filled(&mut self, pinned: isize, write: bool) -> Result<usize> {
+    ///
+    /// # Safety
+    ///
+    /// So many pages are in the room, and their pins are the caller's.
+    unsafe fn filled(&mut self, pinned: isize, write: bool) -> Result<usize> {
         if pinned < 0 {
             return Err(Error::from_errno(pinned as c_int));
         }
         if pinned == 0 {
             return Err(EFAULT);
+        }
+        if let Room::Own(own) = &mut self.room {
+            own.clear();
+            // SAFETY: They were noted there, by this function's contract.
+            unsafe { own.inc_len(pinned as usize) };
         }
         // INVARIANT: The first `pinned` pages were pinned for us.
         self.next = 0;

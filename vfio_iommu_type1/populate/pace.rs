@@ -12,10 +12,13 @@ use kernel::{
 };
 
 /// The most pages that one call pins.
-pub(super) const MOST: usize = 2048;
+const MOST: usize = 2048;
 
 /// The pages of the first call: those of one huge page.
 const FIRST: usize = 512;
+
+/// Of how many pages on it pays to make room for [`MOST`] of them.
+const MANY: usize = 8192;
 
 /// The fewest pages, below which a call isn't any quicker.
 const LEAST: usize = 32;
@@ -26,26 +29,38 @@ const LONG: Delta = Delta::from_millis(1);
 /// A call that took less than this might have been twice as large.
 const SHORT: Delta = Delta::from_micros(250);
 
-/// The number of pages for the next call.
-pub(super) struct Pace(usize);
+/// How fast to go.
+pub(super) struct Pace {
+    /// The number of pages for the next call.
+    pages: usize,
+    most: usize,
+}
 
 impl Pace {
-    /// That of the first call.
-    pub(super) const fn new() -> Self {
-        Self(FIRST)
+    /// For so many pages in all.
+    pub(super) fn new(all: usize) -> Self {
+        Self {
+            pages: FIRST,
+            most: if all < MANY { FIRST } else { MOST },
+        }
     }
 
-    /// The number of pages, from [`LEAST`] to [`MOST`].
+    /// The most pages that a call may pin.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// How many pages the next call may pin, at least [`LEAST`].
     pub(super) fn pages(&self) -> usize {
-        self.0
+        self.pages
     }
 
     /// Takes note of how long a call took.
     pub(super) fn note(&mut self, took: Delta) {
         if took > LONG {
-            self.0 = LEAST.max(self.0 / 2);
+            self.pages = LEAST.max(self.pages / 2);
         } else if took < SHORT {
-            self.0 = MOST.min(self.0 * 2);
+            self.pages = self.most.min(self.pages * 2);
         }
     }
 }
@@ -56,19 +71,22 @@ mod tests {
 
     #[test]
     fn calls_stay_within_bounds() {
-        let mut pace = Pace::new();
-        for (millis, expected) in [(0, MOST), (2, LEAST)] {
-            for _ in 0..10 {
-                pace.note(Delta::from_millis(millis));
-                assert!((LEAST..=MOST).contains(&pace.pages()));
+        for (all, most) in [(MANY - 1, FIRST), (MANY, MOST)] {
+            let mut pace = Pace::new(all);
+            assert_eq!(pace.most(), most);
+            for (millis, expected) in [(0, most), (2, LEAST)] {
+                for _ in 0..10 {
+                    pace.note(Delta::from_millis(millis));
+                    assert!((LEAST..=most).contains(&pace.pages()));
+                }
+                assert_eq!(pace.pages(), expected);
             }
-            assert_eq!(pace.pages(), expected);
         }
     }
 
     #[test]
     fn good_pace_is_kept() {
-        let mut pace = Pace::new();
+        let mut pace = Pace::new(MANY);
         pace.note(SHORT);
         pace.note(LONG);
         assert_eq!(pace.pages(), FIRST);
