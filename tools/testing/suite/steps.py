@@ -103,6 +103,7 @@ def all_steps(repo):
         make("format", "rustfmtcheck"),
         make("clippy", "clippy", "KERNEL=stock"),
         make("clippy-kunit", "clippy", "KERNEL=test", after=("build-test",)),
+        make("rustdoc", "rustdoc", "KERNEL=stock"),
         one("programs-clippy", *"cargo clippy --offline --locked --workspace --all-targets -- -Dwarnings".split()),
         one("demo", "tools/testing/demo", after=("build-stock", "programs")),
         guest("guest-rust-core-c-type1", "--core", "rust", "--type1", "c"),
