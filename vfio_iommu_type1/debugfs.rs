@@ -55,9 +55,12 @@ impl Deref for Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        CONTAINERS
-            .lock()
-            .retain(|container| !Arc::ptr_eq(container, &self.0));
+        let mut containers = CONTAINERS.lock();
+        containers.retain(|container| !Arc::ptr_eq(container, &self.0));
+        // Nobody drops a static when the module goes.
+        if containers.is_empty() {
+            *containers = KVec::new();
+        }
     }
 }
 
