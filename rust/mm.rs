@@ -13,6 +13,7 @@ mod slot;
 
 pub use access::is_user_range;
 pub use accounting::{
+    kib,
     Charge,
     Owner, //
 };

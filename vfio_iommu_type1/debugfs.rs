@@ -11,12 +11,13 @@ use kernel::{
         Writer, //
     },
     fmt,
-    page::PAGE_SHIFT,
     prelude::*,
     sync::Arc, //
 };
 
 use iommu_group::ranges::Range;
+
+use kernel_ext::mm::kib;
 
 use crate::{
     abi::globals::CONTAINERS,
@@ -134,11 +135,6 @@ fn show_groups(f: &mut fmt::Formatter<'_>, state: &State) -> fmt::Result {
         f.write_str("\n")?;
     }
     Ok(())
-}
-
-/// The size of `pages`.
-fn kib(pages: usize) -> usize {
-    pages << (PAGE_SHIFT - 10)
 }
 
 /// Sums over the maps of a container.

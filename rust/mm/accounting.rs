@@ -121,8 +121,8 @@ impl Owner {
     }
 }
 
-/// The size of `pages`.
-fn kib(pages: usize) -> usize {
+/// The size of `pages`, in KiB.
+pub fn kib(pages: usize) -> usize {
     pages << (PAGE_SHIFT - 10)
 }
 
