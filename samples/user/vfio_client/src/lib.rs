@@ -21,6 +21,7 @@ mod caps;
 mod container;
 mod device;
 mod dma;
+pub mod edu;
 mod error;
 mod group;
 mod iova;

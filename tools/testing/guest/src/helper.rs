@@ -7,7 +7,6 @@
 
 use crate::{
     cases,
-    edu::Edu,
     env::{
         self,
         Setup, //
@@ -72,6 +71,7 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
+    edu::Edu,
     raw,
     request, //
 };

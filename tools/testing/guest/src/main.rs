@@ -14,7 +14,6 @@
 mod cases;
 mod core_test;
 mod e1000e;
-mod edu;
 mod env;
 mod harness;
 mod helper;

@@ -50,6 +50,9 @@ use vfio_client::{
     Errno,
     Group,
     Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
     raw, //
 };
 
@@ -204,6 +207,9 @@ impl Pinner {
     }
 }
 
+/// Where [`mapped`] maps.
+pub const IOVA: u64 = 0x10_0000;
+
 /// The device, in a container.
 #[derive(Debug)]
 pub struct Pinning {
@@ -242,4 +248,17 @@ impl Pinning {
         let device = other.device(EDU)?;
         Ok((other, device))
     }
+}
+
+/// Opens the device, and maps so many pages for reading and writing.
+pub fn mapped(pages: usize) -> Result<(Pinning, Memory)> {
+    mapped_for(MapFlags::ReadWrite, pages)
+}
+
+/// Opens the device, and maps so many pages at [`IOVA`].
+pub fn mapped_for(flags: MapFlags, pages: usize) -> Result<(Pinning, Memory)> {
+    let pinning = Pinning::new()?;
+    let memory = Memory::anonymous(pages * PAGE_SIZE)?;
+    pinning.container.map(IOVA, &memory, flags)?;
+    Ok((pinning, memory))
 }

@@ -6,7 +6,6 @@
 //! others have. While that is not the default domain, no driver of the host can have it.
 
 use crate::{
-    edu::Edu,
     env::{
         Setup,
         attached,
@@ -44,6 +43,7 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
+    edu::Edu,
     pci, //
 };
 

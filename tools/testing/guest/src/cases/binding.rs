@@ -5,7 +5,6 @@
 //! On the kernel's own modules each of them must be an unknown request.
 
 use crate::{
-    edu::Edu,
     env::{
         EDU,
         NVME,
@@ -42,6 +41,7 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
+    edu::Edu,
     pci,
     raw,
     request, //

@@ -3,10 +3,6 @@
 //! Device descriptors: information, regions, features, reset.
 
 use crate::{
-    edu::{
-        Edu,
-        IDENTITY, //
-    },
     env::{
         NVME,
         Setup, //
@@ -19,6 +15,10 @@ use crate::{
 use anyhow::Result;
 use vfio_client::{
     Bytes, Errno, Iommu, Memory, PAGE_SIZE,
+    edu::{
+        Edu,
+        IDENTITY, //
+    },
     pci::{
         COMMAND,
         Config, //

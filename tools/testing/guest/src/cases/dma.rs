@@ -3,7 +3,6 @@
 //! Real DMA, through the IOMMU.
 
 use crate::{
-    edu::Edu,
     env::{
         EDU,
         NVME,
@@ -21,6 +20,7 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE, //
+    edu::Edu,
 };
 
 cases! {

@@ -3,7 +3,6 @@
 //! Containers with groups that have no IOMMU, alone and beside physical ones; their interrupts.
 
 use crate::{
-    edu::Edu,
     env::{
         EDU,
         NVME,
@@ -29,8 +28,9 @@ use std::{
     time::Duration, //
 };
 use vfio_client::{
-    Bytes, Container, Errno, Interrupt, Iommu, IovaRange, MapFlags, Memory, PAGE_SIZE, pci, raw,
-    request,
+    Bytes, Container, Errno, Interrupt, Iommu, IovaRange, MapFlags, Memory, PAGE_SIZE,
+    edu::Edu,
+    pci, raw, request,
     uapi::{
         VFIO_DMA_UNMAP_FLAG_VADDR,
         VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, //

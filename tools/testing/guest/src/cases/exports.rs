@@ -186,7 +186,7 @@ fn g20_device_twice() -> Result<()> {
     assert_eq!(test.offer(EDU), Err(Errno::EINVAL));
     // The one that was there first goes on.
     let setup = Setup::new()?;
-    assert!(crate::edu::Edu::new(&setup.device)?.is_alive());
+    assert!(vfio_client::edu::Edu::new(&setup.device)?.is_alive());
     Ok(())
 }
 

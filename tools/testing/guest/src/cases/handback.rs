@@ -3,7 +3,6 @@
 //! Devices that go back to the kernel's own drivers, and the default domain that they find again.
 
 use crate::{
-    edu::Edu,
     env::{
         EDU,
         NVME,
@@ -39,6 +38,7 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
+    edu::Edu,
     pci, //
 };
 

@@ -3,7 +3,6 @@
 //! Devices that are taken away while somebody has them.
 
 use crate::{
-    edu::Edu,
     env::{
         EDU,
         Setup,
@@ -39,6 +38,7 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
+    edu::Edu,
     pci, //
 };
 

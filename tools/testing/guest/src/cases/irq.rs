@@ -3,7 +3,6 @@
 //! Interrupts through eventfds.
 
 use crate::{
-    edu::Edu,
     env::{
         NVME,
         Setup, //
@@ -30,6 +29,7 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
+    edu::Edu,
     raw,
     request, //
 };

@@ -3,7 +3,6 @@
 //! Who lives how long: descriptors, threads, processes.
 
 use crate::{
-    edu::Edu,
     env::{
         EDU,
         NVME,
@@ -52,6 +51,7 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
+    edu::Edu,
     pci, //
 };
 

@@ -3,7 +3,6 @@
 //! MAP_DMA, in the order in which it looks for errors.
 
 use crate::{
-    edu::Edu,
     env::{
         EDU,
         Setup,
@@ -26,6 +25,7 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
+    edu::Edu,
     raw,
     request, //
 };

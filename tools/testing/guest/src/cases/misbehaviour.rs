@@ -14,12 +14,14 @@ use crate::{
     leak::locked_kib,
     pin::{
         self,
+        IOVA,
         KEEP,
         KEEP_CLOSED,
         PIN_AGAIN,
         Pinning,
         READ,
         WRITE, //
+        mapped,
     },
 };
 use anyhow::Result;
@@ -38,7 +40,6 @@ use std::{
 use vfio_client::{
     Errno,
     MapFlags,
-    Memory,
     PAGE_SIZE, //
 };
 
@@ -70,16 +71,6 @@ cases! {
 }
 
 const PAGE: u64 = PAGE_SIZE as u64;
-
-/// Where the cases map.
-const IOVA: u64 = 0x10_0000;
-
-fn mapped(pages: usize) -> Result<(Pinning, Memory)> {
-    let pinning = Pinning::new()?;
-    let memory = Memory::anonymous(pages * PAGE_SIZE)?;
-    pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
-    Ok((pinning, memory))
-}
 
 // --- In C -------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 //! Devices without an IOMMU, on a machine that has none, by the parameter that allows it.
 
 use crate::{
-    edu::Edu,
     env::{
         EDU,
         NVME,
@@ -53,6 +52,7 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
+    edu::Edu,
     pci,
     raw,
     request, //

@@ -8,9 +8,11 @@ use crate::{
     leak::locked_kib,
     pin::{
         self,
+        IOVA,
         Pinning,
         READ,
         WRITE, //
+        mapped,
     },
 };
 use anyhow::Result;
@@ -37,18 +39,9 @@ cases! {
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// Where the cases map.
-const IOVA: u64 = 0x10_0000;
 /// What they pin: pages that the backend notes in several places.
 const FIRST: u64 = IOVA + 14 * PAGE;
 const COUNT: u32 = 4;
-
-fn mapped() -> Result<(Pinning, Memory)> {
-    let pinning = Pinning::new()?;
-    let memory = Memory::anonymous(32 * PAGE_SIZE)?;
-    pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
-    Ok((pinning, memory))
-}
 
 /// Unpins what may be left when it is dropped; then nothing must be charged.
 struct Pinned<'a>(&'a Pinning);
@@ -67,13 +60,13 @@ fn pin_some(pinning: &Pinning) -> Result<Pinned<'_>> {
 }
 
 fn t_x1_pin() -> Result<()> {
-    let (pinning, _memory) = mapped()?;
+    let (pinning, _memory) = mapped(32)?;
     at_every_allocation(|| pin_some(&pinning))
 }
 
 /// Giving pages back needs no memory.
 fn t_x4_unpin() -> Result<()> {
-    let (pinning, _memory) = mapped()?;
+    let (pinning, _memory) = mapped(32)?;
     at_every_allocation(|| {
         let pinned = pin_some(&pinning)?;
         pinning.pinner.unpin(FIRST, COUNT)?;
@@ -82,7 +75,7 @@ fn t_x4_unpin() -> Result<()> {
 }
 
 fn t_x5_read_and_write() -> Result<()> {
-    let (pinning, _memory) = mapped()?;
+    let (pinning, _memory) = mapped(32)?;
     let pinner = &pinning.pinner;
     at_every_allocation(|| {
         pinner.write(IOVA + 100, &[7; 5000])?;

@@ -3,7 +3,6 @@
 //! Who is charged for pages that a driver pins, and which of them count as written.
 
 use crate::{
-    edu::Edu,
     harness::{
         Failure,
         cases, //
@@ -11,9 +10,11 @@ use crate::{
     helper::Helper,
     leak::locked_kib,
     pin::{
+        IOVA,
         Pinning,
         READ,
         WRITE, //
+        mapped,
     },
 };
 use anyhow::Result;
@@ -24,6 +25,7 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
+    edu::Edu,
     raw,
     request, //
 };
@@ -46,16 +48,6 @@ cases! {
 }
 
 const PAGE: u64 = PAGE_SIZE as u64;
-
-/// Where the cases map.
-const IOVA: u64 = 0x10_0000;
-
-fn mapped(pages: usize) -> Result<(Pinning, Memory)> {
-    let pinning = Pinning::new()?;
-    let memory = Memory::anonymous(pages * PAGE_SIZE)?;
-    pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
-    Ok((pinning, memory))
-}
 
 fn t_a1_each_page_once() -> Result<()> {
     let (pinning, memory) = mapped(16)?;

@@ -3,7 +3,6 @@
 //! Pages that a driver pins, and what it reads and writes of its user.
 
 use crate::{
-    edu::Edu,
     harness::{
         Failure,
         cases, //
@@ -11,9 +10,12 @@ use crate::{
     helper::Helper,
     leak::locked_kib,
     pin::{
+        IOVA,
         Pinning,
         READ,
         WRITE, //
+        mapped,
+        mapped_for,
     },
 };
 use anyhow::Result;
@@ -23,6 +25,7 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE, //
+    edu::Edu,
 };
 
 cases! {
@@ -54,18 +57,8 @@ cases! {
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// Where the cases map.
-const IOVA: u64 = 0x10_0000;
-
-fn mapped(pages: usize, flags: MapFlags) -> Result<(Pinning, Memory)> {
-    let pinning = Pinning::new()?;
-    let memory = Memory::anonymous(pages * PAGE_SIZE)?;
-    pinning.container.map(IOVA, &memory, flags)?;
-    Ok((pinning, memory))
-}
-
 fn t_x1_pin() -> Result<()> {
-    let (pinning, memory) = mapped(8, MapFlags::ReadWrite)?;
+    let (pinning, memory) = mapped(8)?;
     let pinner = &pinning.pinner;
     memory.write_u64(0x3000, 0x1234_5678_9abc_def0);
     assert_eq!(
@@ -83,7 +76,7 @@ fn t_x1_pin() -> Result<()> {
 }
 
 fn t_x1_counts() -> Result<()> {
-    let (pinning, _memory) = mapped(520, MapFlags::ReadWrite)?;
+    let (pinning, _memory) = mapped(520)?;
     let pinner = &pinning.pinner;
     assert_eq!(pinner.pin(IOVA, 0, READ).errno(), Errno::EINVAL);
     assert_eq!(pinner.pin(IOVA, 513, READ).errno(), Errno::E2BIG);
@@ -108,7 +101,7 @@ fn t_x1_not_in_v1() -> Result<()> {
 }
 
 fn t_x1_overflow() -> Result<()> {
-    let (pinning, memory) = mapped(1, MapFlags::ReadWrite)?;
+    let (pinning, memory) = mapped(1)?;
     let last = u64::MAX - (PAGE - 1);
     assert_eq!(pinning.pinner.pin(last, 2, READ).errno(), Errno::EOVERFLOW);
     assert_eq!(pinning.pinner.pin(last, 1, READ).errno(), Errno::EINVAL);
@@ -118,7 +111,7 @@ fn t_x1_overflow() -> Result<()> {
 }
 
 fn t_x1_not_mapped() -> Result<()> {
-    let (pinning, _memory) = mapped(1, MapFlags::ReadWrite)?;
+    let (pinning, _memory) = mapped(1)?;
     for iova in [0, IOVA - PAGE, IOVA + PAGE, 1 << 60] {
         let pin = pinning.pinner.pin(iova, 1, READ);
         assert_eq!(pin.errno(), Errno::EINVAL, "{iova:#x}");
@@ -134,7 +127,7 @@ fn t_x1_protection() -> Result<()> {
         (MapFlags::Write, WRITE),
         (MapFlags::ReadWrite, READ | WRITE),
     ] {
-        let (pinning, _memory) = mapped(1, flags)?;
+        let (pinning, _memory) = mapped_for(flags, 1)?;
         for wanted in [READ, WRITE, READ | WRITE] {
             let pin = pinning.pinner.pin(IOVA, 1, wanted).map(|(count, _)| count);
             let expected = if wanted & !allowed == 0 {
@@ -152,7 +145,7 @@ fn t_x1_protection() -> Result<()> {
 /// A driver in Rust has to say what it does with pages.
 fn t_x1_no_protection() -> Result<()> {
     for flags in [MapFlags::Read, MapFlags::Write, MapFlags::ReadWrite] {
-        let (pinning, _memory) = mapped(1, flags)?;
+        let (pinning, _memory) = mapped_for(flags, 1)?;
         assert_eq!(pinning.pinner.pin(IOVA, 1, 0)?.0, 1, "{flags:?}");
     }
     Ok(())
@@ -160,7 +153,7 @@ fn t_x1_no_protection() -> Result<()> {
 
 /// That nothing is there shows when a page is pinned, not when it is mapped.
 fn t_x1_not_readable_memory() -> Result<()> {
-    let (pinning, mut memory) = mapped(2, MapFlags::ReadWrite)?;
+    let (pinning, mut memory) = mapped(2)?;
     memory.protect(true, false)?;
     assert_eq!(pinning.pinner.pin(IOVA, 1, READ).errno(), Errno::EFAULT);
     memory.protect(true, true)?;
@@ -218,7 +211,7 @@ fn t_x1_other_process() -> Result<()> {
 }
 
 fn t_x2_twice() -> Result<()> {
-    let (pinning, memory) = mapped(4, MapFlags::ReadWrite)?;
+    let (pinning, memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     // The driver checks that it gets the same page, and drops one of the two references.
     for _ in 0..3 {
@@ -238,7 +231,7 @@ fn t_x2_twice() -> Result<()> {
 }
 
 fn t_x3_all_or_nothing() -> Result<()> {
-    let (pinning, memory) = mapped(4, MapFlags::ReadWrite)?;
+    let (pinning, memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     assert_eq!(pinner.pin(IOVA, 5, READ).errno(), Errno::EINVAL);
     assert_eq!(locked_kib(), 0);
@@ -260,7 +253,7 @@ fn t_x3_all_or_nothing() -> Result<()> {
 }
 
 fn t_x4_unpin_what_is_not_pinned() -> Result<()> {
-    let (pinning, _memory) = mapped(4, MapFlags::ReadWrite)?;
+    let (pinning, _memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     assert_eq!(pinner.unpin_stray(IOVA, 4)?, 0);
     assert_eq!(locked_kib(), 0);
@@ -273,7 +266,7 @@ fn t_x4_unpin_what_is_not_pinned() -> Result<()> {
 }
 
 fn t_x5_read_and_write() -> Result<()> {
-    let (pinning, memory) = mapped(4, MapFlags::ReadWrite)?;
+    let (pinning, memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     let text: Vec<u8> = (0..=255).cycle().take(PAGE_SIZE * 4).collect();
     memory.write(0, &text);
@@ -301,7 +294,7 @@ fn t_x5_read_and_write() -> Result<()> {
 }
 
 fn t_x5_across_mappings() -> Result<()> {
-    let (pinning, first) = mapped(2, MapFlags::ReadWrite)?;
+    let (pinning, first) = mapped(2)?;
     let second = Memory::anonymous(2 * PAGE_SIZE)?;
     pinning
         .container
@@ -319,7 +312,7 @@ fn t_x5_protection() -> Result<()> {
         (MapFlags::ReadWrite, Ok(()), Ok(())),
         (MapFlags::Write, Err(Errno::EPERM), Err(Errno::EPERM)),
     ] {
-        let (pinning, memory) = mapped(1, flags)?;
+        let (pinning, memory) = mapped_for(flags, 1)?;
         assert_eq!(pinning.pinner.read(IOVA, 8).map(drop), read, "{flags:?}");
         assert_eq!(
             pinning.pinner.write(IOVA, b"x").map(drop),
@@ -330,7 +323,7 @@ fn t_x5_protection() -> Result<()> {
         assert_eq!(memory.read_u8(0), expected);
     }
     // Also what the process itself may not do.
-    let (pinning, mut memory) = mapped(1, MapFlags::ReadWrite)?;
+    let (pinning, mut memory) = mapped(1)?;
     memory.protect(true, false)?;
     assert_eq!(pinning.pinner.write(IOVA, b"x").errno(), Errno::EFAULT);
     assert_eq!(pinning.pinner.read(IOVA, 1)?, [0]);
@@ -340,7 +333,7 @@ fn t_x5_protection() -> Result<()> {
 }
 
 fn t_x5_not_mapped() -> Result<()> {
-    let (pinning, memory) = mapped(2, MapFlags::ReadWrite)?;
+    let (pinning, memory) = mapped(2)?;
     let pinner = &pinning.pinner;
     assert_eq!(pinner.read(0, 1).errno(), Errno::EINVAL);
     assert_eq!(pinner.write(0, b"x").errno(), Errno::EINVAL);
@@ -367,7 +360,7 @@ fn t_x5_other_process() -> Result<()> {
 }
 
 fn t_x5_large() -> Result<()> {
-    let (pinning, memory) = mapped(300, MapFlags::ReadWrite)?;
+    let (pinning, memory) = mapped(300)?;
     let size = 1 << 20;
     let text: Vec<u8> = (0u32..size as u32 / 4).flat_map(u32::to_ne_bytes).collect();
     pinning.pinner.write(IOVA + 0x123, &text)?;
@@ -377,7 +370,7 @@ fn t_x5_large() -> Result<()> {
 }
 
 fn t_x6_unmap_is_told() -> Result<()> {
-    let (pinning, memory) = mapped(4, MapFlags::ReadWrite)?;
+    let (pinning, memory) = mapped(4)?;
     let other = IOVA + 0x10_0000;
     pinning.container.map(other, &memory, MapFlags::ReadWrite)?;
     let pinner = &pinning.pinner;
@@ -402,7 +395,7 @@ fn t_x6_unmap_is_told() -> Result<()> {
 }
 
 fn t_x6_close_gives_all_back() -> Result<()> {
-    let (pinning, _memory) = mapped(4, MapFlags::ReadWrite)?;
+    let (pinning, _memory) = mapped(4)?;
     assert_eq!(pinning.pinner.pin(IOVA, 4, READ)?.0, 4);
     drop(pinning.pinner);
     assert_eq!(locked_kib(), 0);
@@ -417,7 +410,7 @@ fn t_u03_addresses_stay() -> Result<()> {
         request,
         uapi::VFIO_DMA_UNMAP_FLAG_VADDR, //
     };
-    let (pinning, _memory) = mapped(1, MapFlags::ReadWrite)?;
+    let (pinning, _memory) = mapped(1)?;
     let (flag, size) = (VFIO_DMA_UNMAP_FLAG_VADDR, PAGE);
     let mut unmap = Bytes::new().u32(24).u32(flag).u64(IOVA).u64(size);
     let answer = raw::bytes(&pinning.container, request::IOMMU_UNMAP_DMA, &mut unmap);
@@ -428,7 +421,7 @@ fn t_u03_addresses_stay() -> Result<()> {
 
 /// The driver and a device see the same memory.
 fn with_hardware_beside_it() -> Result<()> {
-    let (pinning, memory) = mapped(4, MapFlags::ReadWrite)?;
+    let (pinning, memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     assert_eq!(pinner.pin(IOVA, 2, READ | WRITE)?.0, 2);
     let (_group, device) = pinning.join_edu()?;

@@ -3,10 +3,6 @@
 //! Devices that leave the machine, asked or not, while somebody has them.
 
 use crate::{
-    edu::{
-        Edu,
-        IDENTITY, //
-    },
     env::{
         EDU,
         Setup,
@@ -49,6 +45,10 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
+    edu::{
+        Edu,
+        IDENTITY, //
+    },
     pci,
     uapi::VFIO_PCI_MSI_IRQ_INDEX, //
 };

@@ -163,7 +163,7 @@ fn s9_link_names() -> Result<()> {
     let group = link(&setup.group.as_fd())?;
     let number = pci::group_of(EDU)?;
     assert_eq!(group, Path::new(&format!("/dev/vfio/{number}")));
-    let edu = crate::edu::Edu::new(&setup.device)?;
+    let edu = vfio_client::edu::Edu::new(&setup.device)?;
     assert!(edu.is_alive());
     let maps = fs::read_to_string("/proc/self/maps")?;
     assert!(maps.contains("anon_inode:[vfio-device]"), "{maps}");

@@ -4,7 +4,6 @@
 //! container, by programs that are killed.
 
 use crate::{
-    edu::Edu,
     harness::cases,
     helper::Helper,
     leak::locked_kib,
@@ -31,6 +30,7 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
+    edu::Edu,
     raw,
     request, //
 };

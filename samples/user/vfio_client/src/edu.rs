@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A driver for QEMU's `edu` device: one DMA engine with a buffer of 4 KiB, one interrupt.
+//! A driver for QEMU's `edu` device, for tests: one DMA engine with a buffer of 4 KiB, one interrupt.
 //!
 //! See `docs/specs/edu.rst` of QEMU. A transfer takes a tenth of a second.
 
-use anyhow::{
-    Result,
-    ensure, //
-};
-use std::time::Duration;
-use vfio_client::{
+use crate::{
     Device,
+    Errno,
+    Error,
     Memory,
+    Result,
     pci::Config,
     uapi::VFIO_PCI_BAR0_REGION_INDEX,
     wait::until, //
 };
+use std::time::Duration;
 
 const ID: usize = 0x00;
 const LIVENESS: usize = 0x04;
@@ -102,22 +101,25 @@ impl Edu {
     }
 
     /// Waits for the end of a transfer.
-    pub fn wait(&self) -> Result<()> {
+    pub fn wait(&self) -> Result {
         let done = until(Duration::from_secs(10), || {
-            anyhow::Ok(self.0.read_u64(DMA_COMMAND) & START == 0)
+            Ok::<_, Error>(self.0.read_u64(DMA_COMMAND) & START == 0)
         })?;
-        ensure!(done, "DMA never ends");
-        Ok(())
+        if done {
+            Ok(())
+        } else {
+            Err(Error::new("DMA never ends", Errno::ETIMEDOUT))
+        }
     }
 
     /// Copies from memory into the buffer.
-    pub fn load(&self, iova: u64, len: u64) -> Result<()> {
+    pub fn load(&self, iova: u64, len: u64) -> Result {
         self.start_load(iova, len);
         self.wait()
     }
 
     /// Copies from the buffer into memory.
-    pub fn store(&self, iova: u64, len: u64) -> Result<()> {
+    pub fn store(&self, iova: u64, len: u64) -> Result {
         self.start_store(iova, len);
         self.wait()
     }
