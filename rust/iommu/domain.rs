@@ -2,10 +2,7 @@
 
 //! Address spaces of devices.
 
-use core::{
-    ops::Deref,
-    ptr::NonNull, //
-};
+use core::ptr::NonNull;
 
 use kernel::{
     error::{
@@ -25,6 +22,7 @@ use kernel::{
         },
         Arc, //
     },
+    warn_on, //
 };
 
 use crate::{
@@ -38,8 +36,14 @@ use super::{
     Prot, //
 };
 
-/// The most that is unmapped before other tasks may run.
-const UNMAP_STEP: u64 = 1 << 30;
+/// The most that is mapped or unmapped by one call; no page of an IOMMU reaches across a multiple of
+/// it, so that calls don't split pages, which some IOMMUs can't.
+const STEP: u64 = 1 << 30;
+
+/// How many of `left` bytes from `iova` on go by one call.
+fn step(iova: u64, left: u64) -> u64 {
+    left.min(STEP - iova % STEP)
+}
 
 /// Says of a domain that no group will ever be attached to it again.
 const RETIRED: i32 = -1;
@@ -188,17 +192,29 @@ impl Domain {
     /// `EINVAL` or `ERANGE` for addresses which the IOMMU can't take, `EADDRINUSE` if something is
     /// mapped there, `ENOMEM`. Then nothing of it is mapped.
     pub(super) unsafe fn map(&self, iova: u64, phys: u64, size: usize, prot: Prot) -> Result {
-        // SAFETY: The domain is valid; the rest is the contract of this function.
-        to_result(unsafe {
-            bindings::iommu_map(
-                self.ptr.as_ptr(),
-                iova as usize,
-                phys,
-                size,
-                prot.as_raw() | bindings::IOMMU_CACHE as i32,
-                bindings::GFP_KERNEL_ACCOUNT,
-            )
-        })
+        let mut done = 0;
+        while done < size as u64 {
+            let step = step(iova + done, size as u64 - done);
+            // SAFETY: The domain is valid; the rest is the contract of this function.
+            let mapped = to_result(unsafe {
+                bindings::iommu_map(
+                    self.ptr.as_ptr(),
+                    (iova + done) as usize,
+                    phys + done,
+                    step as usize,
+                    prot.as_raw() | bindings::IOMMU_CACHE as i32,
+                    bindings::GFP_KERNEL_ACCOUNT,
+                )
+            });
+            if let Err(e) = mapped {
+                // SAFETY: As above.
+                let gone = unsafe { self.unmap(iova, done) };
+                warn_on!(!gone);
+                return Err(e);
+            }
+            done += step;
+        }
+        Ok(())
     }
 
     /// Makes the devices forget the `size` bytes at `iova`, which had been mapped, and waits until
@@ -212,7 +228,7 @@ impl Domain {
     pub(super) unsafe fn unmap(&self, iova: u64, size: u64) -> bool {
         let mut done = 0;
         while done < size {
-            let step = (size - done).min(UNMAP_STEP) as usize;
+            let step = step(iova + done, size - done) as usize;
             let start = (iova + done) as usize;
             // SAFETY: The domain is valid; the rest is the contract of this function.
             let unmapped = unsafe { bindings::iommu_unmap(self.ptr.as_ptr(), start, step) };
@@ -332,6 +348,8 @@ impl Drop for Attachment {
 }
 
 /// The domains which a mapping is in: all of those of a container at one time.
+///
+/// Domains that are retired count no more.
 #[derive(Default)]
 pub struct Domains(KVec<Arc<Domain>>);
 
@@ -343,7 +361,7 @@ impl Domains {
     /// `ENOMEM`.
     pub fn with(&self, domain: &Arc<Domain>) -> Result<Arc<Self>> {
         let mut all = KVec::with_capacity(self.0.len() + 1, GFP_KERNEL_ACCOUNT)?;
-        for other in self.0.iter() {
+        for other in self.iter() {
             all.push(other.clone(), GFP_KERNEL_ACCOUNT)?;
         }
         all.push(domain.clone(), GFP_KERNEL_ACCOUNT)?;
@@ -357,25 +375,35 @@ impl Domains {
     /// `ENOMEM`.
     pub fn without(&self, domain: &Arc<Domain>) -> Result<Arc<Self>> {
         let mut all = KVec::with_capacity(self.0.len(), GFP_KERNEL_ACCOUNT)?;
-        for other in self.0.iter().filter(|other| !Arc::ptr_eq(other, domain)) {
+        for other in self.iter().filter(|other| !Arc::ptr_eq(other, domain)) {
             all.push(other.clone(), GFP_KERNEL_ACCOUNT)?;
         }
         Ok(Arc::new(Self(all), GFP_KERNEL_ACCOUNT)?)
     }
 
+    /// The domains.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Domain>> {
+        self.0.iter().filter(|domain| !domain.is_retired())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
     /// Whether `domain` is one of these.
     pub(super) fn has(&self, domain: &Arc<Domain>) -> bool {
-        self.0.iter().any(|other| Arc::ptr_eq(other, domain))
+        self.iter().any(|other| Arc::ptr_eq(other, domain))
     }
 
     /// The page sizes that all of them have, as a mapping may use them: `!(PAGE_SIZE - 1)` if there
     /// is none, and pages smaller than those of the processor count as those.
     pub fn page_sizes(&self) -> u64 {
         let page = PAGE_SIZE as u64;
-        if self.0.is_empty() {
+        if self.is_empty() {
             return !(page - 1);
         }
-        let sizes = self.0.iter().fold(u64::MAX, |all, d| all & d.page_sizes());
+        let sizes = self.iter().fold(u64::MAX, |all, d| all & d.page_sizes());
         if sizes & (page - 1) == 0 {
             return sizes;
         }
@@ -383,10 +411,21 @@ impl Domains {
     }
 }
 
-impl Deref for Domains {
-    type Target = [Arc<Domain>];
+#[cfg(CONFIG_KUNIT)]
+#[kernel::macros::kunit_tests(kernel_ext_domain)]
+mod tests {
+    use super::*;
 
-    fn deref(&self) -> &Self::Target {
-        &self.0
+    #[test]
+    fn steps_end_where_no_page_goes_on() {
+        for (iova, left, expected) in [
+            (0, STEP, STEP),
+            (0, 3 * STEP, STEP),
+            (0x1000, STEP, STEP - 0x1000),
+            (5 * STEP - 0x2000, STEP, 0x2000),
+            (STEP, 0x1000, 0x1000),
+        ] {
+            assert_eq!(step(iova, left), expected);
+        }
     }
 }

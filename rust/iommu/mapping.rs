@@ -157,20 +157,17 @@ impl Mapping {
         let size = count << PAGE_SHIFT;
         let iova = self.iova() + self.bytes();
         for (nth, domain) in self.domains.iter().enumerate() {
-            if domain.is_retired() {
-                continue;
-            }
             // SAFETY: The pages are pinned by `frames` now and by `self` later; nobody else maps
             // here, by the type invariant.
             let mapped =
                 unsafe { domain.map(iova, (frame as u64) << PAGE_SHIFT, size, self.prot()) };
             if let Err(e) = mapped {
-                self.unmap_first(nth, iova, size as u64);
+                self.take_back(nth, iova, frames);
                 return Err(e);
             }
         }
         if let Err(e) = self.remember(frame as u64, count as u64, pinned) {
-            self.unmap_first(self.domains.len(), iova, size as u64);
+            self.take_back(self.domains.iter().count(), iova, frames);
             return Err(e);
         }
         if let Frames::Memory(run) = frames {
@@ -178,6 +175,23 @@ impl Mapping {
             run.into_frames();
         }
         Ok(())
+    }
+
+    /// Takes frames that were mapped at `iova` out of the first `count` domains, and gives them back.
+    fn take_back(&self, count: usize, iova: u64, frames: Frames) {
+        let size = (frames.parts().1 << PAGE_SHIFT) as u64;
+        let mut gone = true;
+        for domain in self.domains.iter().take(count) {
+            // SAFETY: Nobody else maps here, by the type invariant.
+            gone &= unsafe { domain.unmap(iova, size) };
+        }
+        match frames {
+            // The devices may still see the pages, so these must not be used for anything else.
+            Frames::Memory(run) if warn_on!(!gone) => {
+                run.into_frames();
+            }
+            given_back => drop(given_back),
+        }
     }
 
     /// Adds a run to `frames`, all of it or nothing.
@@ -191,24 +205,20 @@ impl Mapping {
         Err(EINVAL)
     }
 
-    /// Takes a range out of the first `count` domains.
-    fn unmap_first(&self, count: usize, iova: u64, size: u64) {
-        for domain in self.domains.iter().take(count) {
-            if domain.is_retired() {
-                continue;
-            }
-            // SAFETY: Nobody else maps here, by the type invariant.
-            let gone = unsafe { domain.unmap(iova, size) };
-            warn_on!(!gone);
-        }
-    }
-
-    /// Makes this a mapping in `domains` instead of those that it is in.
+    /// Makes this a mapping in `domains`, which are those that it is in and others.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new`](Self::new), about those others.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what an IOMMU's driver says; then it is where it was.
-    pub fn move_to(&mut self, domains: &Arc<Domains>) -> Result {
+    /// `EINVAL` if one that it is in is missing; `ENOMEM`, or what an IOMMU's driver says. Then it is where
+    /// it was.
+    pub unsafe fn extend(&mut self, domains: &Arc<Domains>) -> Result {
+        if !self.domains.iter().all(|domain| domains.has(domain)) {
+            return Err(EINVAL);
+        }
         for (nth, domain) in domains.iter().enumerate() {
             if self.domains.has(domain) {
                 continue;
@@ -222,15 +232,24 @@ impl Mapping {
                 return Err(e);
             }
         }
+        // INVARIANT: The range is mapped in all of these, and nobody else maps there by this function's
+        // contract.
+        self.domains = domains.clone();
+        Ok(())
+    }
+
+    /// Makes this a mapping in `domains` only, which are some of those that it is in.
+    pub fn shrink(&mut self, domains: &Arc<Domains>) {
+        if warn_on!(!domains.iter().all(|domain| self.domains.has(domain))) {
+            return;
+        }
         let old = core::mem::replace(&mut self.domains, domains.clone());
-        // INVARIANT: The range is now mapped in all of the new domains, and below it goes from those
-        // of the old ones which are not among them.
+        // INVARIANT: The range is mapped in all of the new domains, and below it goes from the others.
         for domain in old.iter() {
             if !self.domains.has(domain) {
                 self.unmap_in(domain, self.bytes());
             }
         }
-        Ok(())
     }
 
     /// Maps all frames in one more domain, or none.
@@ -239,8 +258,8 @@ impl Mapping {
         for extent in self.frames.iter() {
             let size = extent.pages() << PAGE_SHIFT;
             let phys = extent.frame() << PAGE_SHIFT;
-            // SAFETY: The pages are pinned by `self`, which either moves to the domain or unmaps them
-            // below; nobody else maps here, by the type invariant.
+            // SAFETY: The pages are pinned by `self`, which either extends to the domain or unmaps them
+            // below; nobody else maps here, by the contract of `extend`.
             let mapped =
                 unsafe { domain.map(self.iova() + done, phys, size as usize, self.prot()) };
             if let Err(e) = mapped {

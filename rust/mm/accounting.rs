@@ -108,7 +108,7 @@ impl Owner {
     }
 
     /// Tells in the log why pages can't be locked, and what to do.
-    fn warn_limit(&self, pages: usize) {
+    pub fn warn_limit(&self, pages: usize) {
         if may_warn() {
             pr_warn!(
                 "{}: RLIMIT_MEMLOCK exceeded: {} KiB more needed, {} KiB locked, limit {} KiB; raise the limit or grant CAP_IPC_LOCK\n",
