@@ -2,6 +2,9 @@
 
 //! The unsafe corner of this module: structures of the ioctls as bytes, the promise that mappings
 //! don't overlap, that devices which are called are open, the list of containers, and the tracepoint.
+//!
+//! Mappings of a container don't overlap: pages for a range are made only while it is locked and nothing
+//! is mapped there, and have gone to the tree, or are dropped, before it is free again.
 
 #![expect(unsafe_code)]
 
@@ -36,7 +39,15 @@ use kernel_ext::{
 
 use iommu_group::ranges::Range;
 
-use crate::container::Claim;
+use crate::{
+    container::Container,
+    pages::DmaPages,
+    space::{
+        RangeGuard,
+        Vaddr,
+        WholeGuard, //
+    }, //
+};
 
 /// Makes types that wrap structures of the ioctls, which consist of integers and user addresses.
 macro_rules! user_structs {
@@ -96,12 +107,41 @@ unsafe impl FromBytes for UnmapDma {}
 // SAFETY: As above.
 unsafe impl AsBytes for UnmapDma {}
 
-/// Starts a mapping in the range of `claim`.
-pub(crate) fn new_mapping(claim: &Claim<'_>, domains: Arc<Domains>, prot: Prot) -> Mapping {
-    // SAFETY: A claim is for an entry of its container's tree, whose entries don't overlap; the
-    // mapping ends with the entry, and `populate` adds no more than the entry's size. The domains are
-    // those of the container, where nobody else maps.
-    unsafe { Mapping::new(domains, claim.range().start, prot) }
+/// Starts a mapping in `range`, which is locked.
+///
+/// # Errors
+///
+/// `EINVAL` if it isn't.
+pub(crate) fn new_mapping(
+    guard: &RangeGuard<'_, Container>,
+    range: Range,
+    domains: Arc<Domains>,
+    prot: Prot,
+) -> Result<Mapping> {
+    if !guard.range().contains(range) {
+        return Err(EINVAL);
+    }
+    // SAFETY: Mappings of a container don't overlap, as said above; `populate` adds no more than the
+    // range's size. The domains are those of the container, where nobody else maps.
+    Ok(unsafe { Mapping::new(domains, range.start, prot) })
+}
+
+/// Maps everything in the domains `new`, and calls `then` for each mapping.
+///
+/// # Errors
+///
+/// Those of [`Mapping::extend`] and of `then`.
+pub(crate) fn extend_all(
+    whole: &mut WholeGuard<'_, Container>,
+    new: &Arc<Domains>,
+    mut then: impl FnMut(Range, Option<Vaddr>, &mut DmaPages) -> Result,
+) -> Result {
+    whole.try_update(Range::ALL, |range, vaddr, pages| {
+        // SAFETY: Mappings of a container don't overlap, as said above; the new domain is the container's,
+        // whose address space is locked altogether, so nobody else maps there.
+        unsafe { pages.mapping.extend(new) }?;
+        then(range, vaddr, pages)
+    })
 }
 
 /// The devices of a container that can be told to give pages back, locked.

@@ -4,7 +4,10 @@
 
 use kernel::{
     prelude::*,
-    sync::Arc,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    },
     warn_on, //
 };
 
@@ -17,6 +20,7 @@ use kernel_ext::{
     iommu::{
         Attachment,
         Domain,
+        Domains,
         Group,
         ReservedKind,
         ReservedRegion, //
@@ -26,15 +30,17 @@ use kernel_ext::{
 };
 
 use crate::{
-    bitmap::Dirty,
+    abi::extend_all,
     container::{
         Container,
-        Exclusive,
         GroupDomain,
-        Guard,
         Member, //
     },
     populate::populate,
+    space::{
+        Held,
+        WholeGuard, //
+    },
     ALLOW_UNSAFE_INTERRUPTS, //
 };
 
@@ -43,43 +49,50 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// `EBUSY` while an address is withdrawn; `EINVAL` if the group is here already, or can't translate
+    /// `EBUSY` while an address is invalid; `EINVAL` if the group is here already, or can't translate
     /// what is mapped; `EPERM` if its devices could raise any interrupt; those of pinning and of the
     /// IOMMU. Then the group is where it was.
     pub(crate) fn attach(&self, group: &Group, kind: GroupKind) -> Result {
-        let exclusive = self.exclusive();
-        let state = exclusive.lock();
-        if state.vaddr_invalid != 0 {
-            return Err(EBUSY);
-        }
-        if state.has_group(group) {
-            return Err(EINVAL);
-        }
-        drop(state);
+        let mut whole = self.space.try_lock_all(|held| {
+            if held.has_invalid_vaddr() {
+                return Err(EBUSY);
+            }
+            if held.layout.has_group(group) {
+                return Err(EINVAL);
+            }
+            Ok(())
+        })?;
         if kind != GroupKind::Emulated {
-            return exclusive.attach_translated(group);
+            return attach_translated(&mut whole, group);
         }
-        let mut state = exclusive.lock();
-        state.emulated.push(group.into(), GFP_KERNEL_ACCOUNT)?;
+        whole.layout(|layout| layout.emulated.push(group.into(), GFP_KERNEL_ACCOUNT))?;
         Ok(())
     }
 
     /// Takes a group out of the address space. With the last one everything that is mapped goes.
     pub(crate) fn detach(&self, group: &Group) {
-        let exclusive = self.exclusive();
-        let mut state = exclusive.lock();
-        let place = state.emulated.iter().position(|other| **other == *group);
-        let Some(place) = place else {
-            drop(state);
-            return exclusive.detach_translated(group);
-        };
-        let removed = state.emulated.remove(place);
-        let last = state.emulated.is_empty() && !state.has_iommu();
-        drop(state);
-        drop(removed);
-        if last {
-            exclusive.remove_all();
+        let mut whole = self.space.lock_all();
+        let (emulated, last) = whole.layout(|layout| {
+            let mut groups = layout.emulated.iter();
+            let place = groups.position(|other| **other == *group);
+            let removed = place.and_then(|place| layout.emulated.remove(place).ok());
+            (removed, layout.emulated.is_empty() && !layout.has_iommu())
+        });
+        if emulated.is_none() {
+            detach_translated(&mut whole, group);
+        } else if last {
+            remove_all(&mut whole);
         }
+    }
+}
+
+/// A container's address space, locked.
+type Whole<'a> = WholeGuard<'a, Container>;
+
+/// Removes every mapping.
+fn remove_all(whole: &mut Whole<'_>) {
+    while let Some(pages) = whole.with(|held| held.remove_some(Range::ALL)) {
+        drop(pages);
     }
 }
 
@@ -112,8 +125,8 @@ fn aperture(domain: &Domain) -> Range {
 }
 
 /// Checks that a group which translates `aperture`, less `regions`, can take part in what is mapped.
-fn check_fits(state: &Guard<'_>, aperture: Range, regions: &[ReservedRegion]) -> Result {
-    if let Some(span) = state.ranges.span() {
+fn check_fits(held: &Held<'_, Container>, aperture: Range, regions: &[ReservedRegion]) -> Result {
+    if let Some(span) = held.layout.ranges.span() {
         if !span.overlaps(aperture) {
             return Err(EINVAL);
         }
@@ -126,209 +139,219 @@ fn check_fits(state: &Guard<'_>, aperture: Range, regions: &[ReservedRegion]) ->
             last: span.last,
         });
         for outside in [below, above].into_iter().flatten() {
-            if state.maps.first_in(outside).is_some() {
+            if held.first_in(outside).is_some() {
                 return Err(EINVAL);
             }
         }
     }
-    if holes(regions).any(|hole| state.maps.first_in(hole).is_some()) {
+    if holes(regions).any(|hole| held.first_in(hole).is_some()) {
         return Err(EINVAL);
     }
     Ok(())
 }
 
-impl Exclusive<'_> {
-    /// Attaches a group with an IOMMU.
-    fn attach_translated(&self, group: &Group) -> Result {
-        let domain = Arc::new(Domain::alloc(group)?, GFP_KERNEL_ACCOUNT)?;
-        let attachment = Domain::attach(domain.clone(), group)?;
-        let regions = group.reserved_regions()?;
-        let aperture = aperture(&domain);
-        let state = self.lock();
-        check_fits(&state, aperture, &regions)?;
-        let ranges = state.ranges.restricted(aperture, holes(&regions))?;
-        drop(state);
-        if !ALLOW_UNSAFE_INTERRUPTS.get() && !group.has_isolated_msi() {
-            if may_warn() {
-                pr_warn!(
-                    "group {}: no interrupt remapping, so its devices could raise any interrupt; if you trust the program, set the module's parameter allow_unsafe_interrupts\n",
-                    group.id(),
-                );
-            }
-            return Err(EPERM);
+/// Attaches a group with an IOMMU.
+fn attach_translated(whole: &mut Whole<'_>, group: &Group) -> Result {
+    let domain = Arc::new(Domain::alloc(group)?, GFP_KERNEL_ACCOUNT)?;
+    let attachment = Domain::attach(domain.clone(), group)?;
+    let regions = group.reserved_regions()?;
+    let aperture = aperture(&domain);
+    let ranges = whole.with(|held| {
+        check_fits(held, aperture, &regions)?;
+        held.layout.ranges.restricted(aperture, holes(&regions))
+    })?;
+    if !ALLOW_UNSAFE_INTERRUPTS.get() && !group.has_isolated_msi() {
+        if may_warn() {
+            pr_warn!(
+                "group {}: no interrupt remapping, so its devices could raise any interrupt; if you trust the program, set the module parameter allow_unsafe_interrupts\n",
+                group.id(),
+            );
         }
-        domain.enforce_coherency();
-        if let Some(attachment) = self.join(group, attachment)? {
-            self.add_domain(attachment, software_msi(&regions))?;
-        }
-        self.lock().ranges = ranges;
-        Ok(())
+        return Err(EPERM);
     }
-
-    /// Moves the group from its own domain to one of the container's, if one is like it.
-    ///
-    /// Returns the attachment to its own domain, if none is.
-    fn join(&self, group: &Group, attachment: Attachment) -> Result<Option<Attachment>> {
-        let own = attachment.domain().clone();
-        let count = self.lock().domains.len();
-        let mut attachment = Some(attachment);
-        for nth in 0..count {
-            let state = self.lock();
-            let Some(domain) = state.domains.get(nth).map(|d| d.domain.clone()) else {
-                break;
-            };
-            drop(state);
-            if !domain.is_like(&own) {
-                continue;
-            }
-            // The group has to leave the one before it can enter the other.
-            drop(attachment.take());
-            match Domain::attach(domain, group) {
-                Ok(joined) => {
-                    let mut state = self.lock();
-                    if let Some(place) = state.domains.get_mut(nth) {
-                        place.groups.push(Member::new(joined), GFP_KERNEL_ACCOUNT)?;
-                    }
-                    return Ok(None);
-                }
-                Err(_) => attachment = Some(Domain::attach(own.clone(), group)?),
-            }
-        }
-        Ok(attachment)
-    }
-
-    /// Adds the domain that a group was attached to, and maps everything there.
-    fn add_domain(&self, attachment: Attachment, msi: Option<u64>) -> Result {
-        let domain = attachment.domain().clone();
-        let mut groups = KVec::with_capacity(1, GFP_KERNEL_ACCOUNT)?;
-        groups.push(Member::new(attachment), GFP_KERNEL_ACCOUNT)?;
-        let old = self.lock().set.clone();
-        let new = old.with(&domain)?;
-        let replayed = self.for_each_body(|range, vaddr, body| {
-            let was_empty = body.mapping.is_empty();
-            // Only the process whose memory it is can pin it here.
-            if was_empty && !body.charge.owner().is_current() {
-                return Err(EPERM);
-            }
-            body.mapping.move_to(&new)?;
-            if was_empty {
-                let size = range.last - range.start + 1;
-                populate(&mut body.mapping, &mut body.charge, vaddr, size)
-                    .inspect_err(|_| body.unmap())?;
-            }
+    domain.enforce_coherency();
+    match join(whole, group, attachment)? {
+        Joined::Entered(nth, member) => whole.layout(|layout| {
+            let place = layout.domains.get_mut(nth).ok_or(EINVAL)?;
+            place.groups.push(member, GFP_KERNEL_ACCOUNT)?;
+            layout.ranges = ranges;
             Ok(())
-        });
-        let reserved =
-            replayed.and_then(|()| msi.map_or(Ok(true), |base| domain.reserve_msi(base)));
-        let added = reserved.and_then(|_| {
-            let mut state = self.lock();
-            state
+        }),
+        Joined::Apart(attachment) => add_domain(whole, attachment, software_msi(&regions), ranges),
+    }
+}
+
+/// Which domain a new group is in.
+enum Joined {
+    /// The container's with this number.
+    Entered(usize, Member),
+    /// One of its own.
+    Apart(Attachment),
+}
+
+/// Moves the group from its own domain to one of the container's, if one is like it.
+fn join(whole: &mut Whole<'_>, group: &Group, attachment: Attachment) -> Result<Joined> {
+    let own = attachment.domain().clone();
+    let mut attachment = attachment;
+    let mut nth = 0;
+    while let Some(domain) =
+        whole.layout(|layout| layout.domains.get(nth).map(|entry| entry.domain.clone()))
+    {
+        if domain.is_like(&own) {
+            // The group has to leave the one before it can enter the other.
+            drop(attachment);
+            match Domain::attach(domain, group) {
+                Ok(joined) => return Ok(Joined::Entered(nth, Member::new(joined))),
+                Err(_) => attachment = Domain::attach(own.clone(), group)?,
+            }
+        }
+        nth += 1;
+    }
+    Ok(Joined::Apart(attachment))
+}
+
+/// Adds the domain that a group was attached to, and maps everything there.
+fn add_domain(
+    whole: &mut Whole<'_>,
+    attachment: Attachment,
+    msi: Option<u64>,
+    ranges: Ranges,
+) -> Result {
+    let domain = attachment.domain().clone();
+    let mut groups = KVec::with_capacity(1, GFP_KERNEL_ACCOUNT)?;
+    groups.push(Member::new(attachment), GFP_KERNEL_ACCOUNT)?;
+    let old = whole.layout(|layout| {
+        layout.domains.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        Ok::<_, Error>(layout.set.clone())
+    })?;
+    let new = old.with(&domain)?;
+    let was_empty = old.is_empty();
+    let replayed = replay(whole, &new, was_empty);
+    let reserved = replayed.and_then(|()| msi.map_or(Ok(true), |base| domain.reserve_msi(base)));
+    let added = reserved.and_then(|_| {
+        whole.layout(|layout| {
+            layout
                 .domains
                 .push(GroupDomain { groups, domain }, GFP_KERNEL_ACCOUNT)?;
-            state.set = new.clone();
+            layout.set = new;
+            layout.ranges = ranges;
             Ok(())
+        })
+    });
+    if added.is_err() {
+        whole.update(Range::ALL, |_, _, pages| {
+            if was_empty {
+                pages.unmap();
+            }
+            pages.mapping.shrink(&old);
         });
-        if let Err(e) = added {
-            // The closure doesn't fail: everything is mapped in the old domains.
-            let _ = self.for_each_body(|_, _, body| {
-                if old.is_empty() {
-                    body.unmap();
-                }
-                body.mapping.move_to(&old)
-            });
-            return Err(e);
+    }
+    added
+}
+
+/// Maps everything in the domains `new`, which are the container's and one more. Pins the memory, if
+/// `pins` says that none of the container's domains did so.
+fn replay(whole: &mut Whole<'_>, new: &Arc<Domains>, pins: bool) -> Result {
+    extend_all(whole, new, |range, vaddr, pages| {
+        if !pins {
+            return Ok(());
         }
+        // Only the process whose memory it is can pin it here.
+        if !pages.charge.owner().is_current() {
+            return Err(EPERM);
+        }
+        let vaddr = vaddr.ok_or(EBUSY)?;
+        let size = range.last - range.start + 1;
+        populate(&mut pages.mapping, &mut pages.charge, vaddr, size, true)
+            .inspect_err(|_| pages.unmap())?;
         Ok(())
-    }
+    })
+}
 
-    /// Detaches a group with an IOMMU.
-    fn detach_translated(&self, group: &Group) {
-        let mut state = self.lock();
-        let mut found = None;
-        for (nth, domain) in state.domains.iter_mut().enumerate() {
-            if let Some(place) = domain.position(group) {
-                if let Ok(member) = domain.groups.remove(place) {
-                    found = Some((nth, member, domain.groups.is_empty()));
-                }
-                break;
-            }
-        }
-        let tracks_dirty = state.tracks_dirty;
-        drop(state);
-        let Some((nth, member, last_group)) = found else {
-            return;
-        };
-        let wrote_anywhere = !member.pins;
-        drop(member);
-        let mut span = self.lock().ranges.span();
-        if last_group {
-            span = Some(self.remove_domain(nth));
-        }
-        if tracks_dirty && wrote_anywhere {
-            // What it wrote is only known now, as long as it was here everything counted as dirty.
-            let _ = self.for_each_body(|_, _, body| {
-                body.set_dirty(Dirty::All);
-                Ok(())
-            });
-        }
-        // Should memory be short, the ranges stay as they are, which is too narrow at worst.
-        if let Some(Ok(ranges)) = span.map(|span| self.ranges_in(span)) {
-            self.lock().ranges = ranges;
-        }
+/// Detaches a group with an IOMMU.
+fn detach_translated(whole: &mut Whole<'_>, group: &Group) {
+    let (found, tracks_dirty) = whole.layout(|layout| {
+        let mut domains = layout.domains.iter_mut().enumerate();
+        let found = domains.find_map(|(nth, domain)| {
+            let place = domain.position(group)?;
+            let member = domain.groups.remove(place).ok()?;
+            Some((nth, member, domain.groups.is_empty()))
+        });
+        (found, layout.tracks_dirty)
+    });
+    let Some((nth, member, last_group)) = found else {
+        return;
+    };
+    let wrote_anywhere = !member.pins.load(Relaxed);
+    drop(member);
+    if last_group {
+        remove_domain(whole, nth);
     }
+    if tracks_dirty && wrote_anywhere {
+        // What it wrote is only known now, as long as it was here everything counted as dirty.
+        whole.update(Range::ALL, |_, _, pages| pages.set_all_dirty());
+    }
+    // Should memory be short, the ranges stay as they are, which is too narrow at worst.
+    if let Ok(Some(ranges)) = usable(whole, last_group) {
+        whole.layout(|layout| layout.ranges = ranges);
+    }
+}
 
-    /// Removes a domain that no group is attached to. Returns what the others translate.
-    ///
-    /// What is mapped there needs not be unmapped: it goes with the domain's page tables.
-    fn remove_domain(&self, nth: usize) -> Range {
-        let mut state = self.lock();
-        let removed = state.domains.remove(nth).ok();
-        let set = state.set.clone();
-        let last = !state.has_iommu();
-        let emulated = !state.emulated.is_empty();
-        drop(state);
-        if let Some(removed) = &removed {
-            warn_on!(removed.domain.retire().is_err());
-        }
-        if last && emulated {
-            // The closure doesn't fail.
-            let _ = self.for_each_body(|_, _, body| {
-                body.unmap();
-                Ok(())
-            });
-        } else if last {
-            self.remove_all();
-        }
-        if let Some(removed) = &removed {
-            // Without memory for a new set the domain stays in the old one, which nobody minds.
-            if let Ok(new) = set.without(&removed.domain) {
-                // It doesn't fail, since the maps are in all domains of the new set already.
-                let _ = self.for_each_body(|_, _, body| body.mapping.move_to(&new));
-                self.lock().set = new;
-            }
-        }
-        let state = self.lock();
+/// Removes a domain that no group is attached to.
+///
+/// What is mapped there needs not be unmapped: it goes with the domain's page tables.
+fn remove_domain(whole: &mut Whole<'_>, nth: usize) {
+    let (removed, old, last, emulated) = whole.layout(|layout| {
+        let removed = layout.domains.remove(nth).ok();
+        let last = !layout.has_iommu();
+        (
+            removed,
+            layout.set.clone(),
+            last,
+            !layout.emulated.is_empty(),
+        )
+    });
+    let Some(removed) = removed else {
+        return;
+    };
+    warn_on!(removed.domain.retire().is_err());
+    if last && emulated {
+        whole.update(Range::ALL, |_, _, pages| pages.unmap());
+    } else if last {
+        remove_all(whole);
+    }
+    // Without memory for a new set the domain stays in the old one, where it counts as gone.
+    if let Ok(new) = old.without(&removed.domain) {
+        whole.update(Range::ALL, |_, _, pages| pages.mapping.shrink(&new));
+        whole.layout(|layout| layout.set = new);
+    }
+}
+
+/// The addresses that no group reserves: of those that all domains translate if `expand`, else of the span
+/// of those that are usable now. `None` if nothing is restricted.
+///
+/// # Errors
+///
+/// `ENOMEM`, `EINVAL` if there are none.
+fn usable(whole: &mut Whole<'_>, expand: bool) -> Result<Option<Ranges>> {
+    let mut groups = KVec::new();
+    let span = whole.layout(|layout| {
         let mut span = Range::ALL;
-        for domain in state.domains.iter() {
+        for domain in layout.domains.iter() {
             let aperture = aperture(&domain.domain);
             span.start = span.start.max(aperture.start);
             span.last = span.last.min(aperture.last);
+            for member in domain.groups.iter() {
+                groups.push(member.attachment.group_ref(), GFP_KERNEL)?;
+            }
         }
-        span
+        let narrow = layout.ranges.span();
+        Ok::<_, Error>(if expand { Some(span) } else { narrow })
+    })?;
+    let mut regions = KVec::new();
+    for group in groups.iter() {
+        regions.extend_from_slice(&group.reserved_regions()?, GFP_KERNEL)?;
     }
-
-    /// The addresses of `span` that no group reserves.
-    fn ranges_in(&self, span: Range) -> Result<Ranges> {
-        let mut regions = KVec::new();
-        let mut groups = KVec::new();
-        let state = self.lock();
-        for member in state.domains.iter().flat_map(|d| d.groups.iter()) {
-            groups.push(member.attachment.group_ref(), GFP_KERNEL)?;
-        }
-        drop(state);
-        for group in groups.iter() {
-            regions.extend_from_slice(&group.reserved_regions()?, GFP_KERNEL)?;
-        }
-        Ranges::build(span, holes(&regions))
-    }
+    span.map(|span| Ranges::build(span, holes(&regions)))
+        .transpose()
 }

@@ -98,12 +98,15 @@ impl Backend for Listed {
 
     fn unpin_pages(this: ArcBorrow<'_, Self>, iova: u64, npage: c_int) {
         let count = usize::try_from(npage).unwrap_or(0);
-        let size = (count * PAGE_SIZE) as u64;
-        if warn_on!(!this.v2 || Range::of_size(iova, size).is_err()) {
-            return;
+        match Range::of_size(iova, (count * PAGE_SIZE) as u64) {
+            Ok(range) if this.v2 => {
+                let unpinned = this.unpin(range, count);
+                warn_on!(unpinned != count);
+            }
+            _ => {
+                warn_on!(true);
+            }
         }
-        let unpinned = this.unpin(iova, count);
-        warn_on!(unpinned != count);
     }
 
     fn register_device(this: ArcBorrow<'_, Self>, device: UserDevice) {
@@ -119,10 +122,9 @@ impl Backend for Listed {
     }
 
     fn group_iommu_domain(this: ArcBorrow<'_, Self>, group: &Group) -> Result<DomainPtr> {
-        let state = this.lock();
-        state
-            .domains
-            .iter()
+        let look = this.space.look();
+        let mut domains = look.layout().domains.iter();
+        domains
             .find(|domain| domain.position(group).is_some())
             .map(|domain| domain.domain.as_ptr())
             .ok_or(ENODEV)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which pages of a map are dirty.
+//! Which pages of a mapping are dirty, and how they are told.
 
 use kernel::prelude::*;
 
@@ -20,7 +20,7 @@ pub(crate) enum Dirty {
 }
 
 impl Dirty {
-    /// Adds the pages from `first` on, `count` of them, of a map of `pages` pages.
+    /// Adds the pages from `first` on, `count` of them, of a mapping of `pages` pages.
     ///
     /// Without memory for that, all pages count as dirty.
     pub(crate) fn add(&mut self, first: u64, count: u64, pages: u64) {
@@ -53,60 +53,91 @@ impl Dirty {
     }
 }
 
-/// How the bits of one map lie in the program's bitmap.
+/// Some words of a program's bitmap, one after another.
 ///
-/// The program's bitmap begins with some page, and each map in it with a later one. Where that isn't
-/// the first one of a word, the word is shared with what lies below, and keeps the bits of that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Layout {
-    /// The first word in the program's bitmap.
-    pub(crate) first_word: u64,
-    /// How many words there are.
-    pub(crate) words: u64,
-    /// The first bit in the first word.
-    shift: u64,
-    /// How many pages there are.
-    pages: u64,
+/// A word that has no bit of a mapping is left alone. In one that has, the bits below those of the first
+/// mapping keep what the program has there, and the others which are no mapping's become 0. Only the
+/// first word of a window keeps bits; where a later one would have to, the window ends.
+pub(crate) struct Window {
+    /// The number of the first word.
+    first_word: u64,
+    /// Those bits of the first word that keep what the program has there.
+    kept: u64,
+    words: KVec<u64>,
 }
 
-impl Layout {
-    /// The layout of a map that has `pages` pages and begins `offset` pages after the bitmap.
-    pub(crate) fn new(offset: u64, pages: u64) -> Self {
-        let shift = offset % WORD;
-        Self {
-            first_word: offset / WORD,
-            words: (pages + shift).div_ceil(WORD),
-            shift,
-            pages,
+impl Window {
+    /// The most words.
+    const MOST: u64 = 512;
+
+    /// Memory for a window of a bitmap of `bits` bits.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(bits: u64) -> Result<Self> {
+        let words = bits.div_ceil(WORD).min(Self::MOST);
+        Ok(Self {
+            first_word: 0,
+            kept: 0,
+            words: KVec::with_capacity(words as usize, GFP_KERNEL)?,
+        })
+    }
+
+    /// Begins a new window.
+    pub(crate) fn clear(&mut self) {
+        self.words.clear();
+    }
+
+    /// Adds a mapping that has the bits `first` to `last`, or those of them that fit. `own` tells the 64
+    /// bits from a given one on, a multiple of 64; what it tells of others than the mapping's doesn't
+    /// matter. Returns the last bit that was added, or `None` if they need another window.
+    pub(crate) fn add(&mut self, first: u64, last: u64, own: impl Fn(u64) -> u64) -> Option<u64> {
+        let word = first / WORD;
+        if self.words.is_empty() {
+            self.first_word = word;
+            self.kept = (1 << (first % WORD)) - 1;
         }
-    }
-
-    /// Whether the first word has bits of what lies below.
-    pub(crate) fn is_shared(&self) -> bool {
-        self.shift != 0
-    }
-
-    /// Word `nth`, counted from the first one, given the words of the map's own bits, and what the
-    /// program has in its first word.
-    pub(crate) fn word(&self, nth: u64, old: u64, own: impl Fn(u64) -> u64) -> u64 {
-        let own = |nth: u64| {
-            let left = self.pages.saturating_sub(nth * WORD);
-            if left >= WORD {
-                own(nth)
-            } else {
-                own(nth) & ((1 << left) - 1)
+        let place = word - self.first_word;
+        let len = self.words.len() as u64;
+        let follows = place < len || place == len && (first % WORD == 0 || len == 0);
+        if !follows || place >= Self::MOST {
+            return None;
+        }
+        let end = (last / WORD - self.first_word).min(Self::MOST - 1);
+        let last = last.min((self.first_word + end) * WORD + (WORD - 1));
+        for place in place..=end {
+            let start = (self.first_word + place) * WORD;
+            let low = u64::MAX << first.saturating_sub(start);
+            let high = u64::MAX >> (start + (WORD - 1)).saturating_sub(last);
+            let bits = own(start) & low & high;
+            match self.words.get_mut(place as usize) {
+                Some(word) => *word |= bits,
+                // There is memory for as many words as the bitmap has.
+                None => self.words.push(bits, GFP_KERNEL).ok()?,
             }
-        };
-        if self.shift == 0 {
-            return own(nth);
         }
-        let low = if nth == 0 {
-            old
-        } else {
-            own(nth - 1) >> (WORD - self.shift)
-        };
-        own(nth) << self.shift | low
+        Some(last)
     }
+
+    /// The number of the first word, its bits that keep what the program has there, and the words.
+    pub(crate) fn parts(&mut self) -> (u64, u64, &mut [u64]) {
+        (self.first_word, self.kept, &mut self.words)
+    }
+}
+
+/// The 64 bits from bit `at` on of something that has its first bit at `start`, given its words. Bits
+/// before the first one are 0.
+pub(crate) fn shifted(at: u64, start: u64, word: impl Fn(u64) -> u64) -> u64 {
+    let Some(offset) = at.checked_sub(start) else {
+        let below = start - at;
+        return if below < WORD { word(0) << below } else { 0 };
+    };
+    let (nth, shift) = (offset / WORD, offset % WORD);
+    if shift == 0 {
+        return word(nth);
+    }
+    word(nth) >> shift | word(nth + 1) << (WORD - shift)
 }
 
 /// The largest number of pages in one bitmap.
@@ -146,41 +177,71 @@ mod tests {
         assert_eq!(Dirty::All.word(7), u64::MAX);
     }
 
-    #[test]
-    fn layouts() {
-        for (offset, pages, first_word, words, shared) in [
-            (0, 1, 0, 1, false),
-            (0, 64, 0, 1, false),
-            (0, 65, 0, 2, false),
-            (64, 64, 1, 1, false),
-            (63, 1, 0, 1, true),
-            (63, 2, 0, 2, true),
-            (130, 128, 2, 3, true),
-        ] {
-            let layout = Layout::new(offset, pages);
-            assert_eq!((layout.first_word, layout.words), (first_word, words));
-            assert_eq!(layout.is_shared(), shared);
+    /// What a window comes to: its first word, the bits which are kept, and the words.
+    fn of(mappings: &[(u64, u64)], own: u64) -> Result<(u64, u64, KVec<u64>)> {
+        let mut window = Window::new(1 << 20)?;
+        for &(first, last) in mappings {
+            assert_eq!(window.add(first, last, |_| own), Some(last));
         }
+        let (first, kept, words) = window.parts();
+        let mut copy = KVec::new();
+        copy.extend_from_slice(words, GFP_KERNEL)?;
+        Ok((first, kept, copy))
     }
 
     #[test]
-    fn all_pages_of_an_aligned_map() {
-        let layout = Layout::new(64, 65);
-        let word = |nth| layout.word(nth, 0xff, |nth| Dirty::All.word(nth));
-        assert_eq!((word(0), word(1)), (u64::MAX, 1));
+    fn bits_of_mappings_only() -> Result {
+        for (mappings, first, kept, words) in [
+            (&[(0, 0)][..], 0, 0, &[1][..]),
+            (&[(64, 127)], 1, 0, &[u64::MAX]),
+            (&[(3, 4), (6, 6)], 0, 0b111, &[0b101_1000]),
+            (&[(130, 191), (192, 192)], 2, 0b11, &[!0b11, 1]),
+            (&[(63, 128)], 0, u64::MAX >> 1, &[1 << 63, u64::MAX, 1]),
+        ] {
+            let found = of(mappings, u64::MAX)?;
+            assert_eq!((found.0, found.1), (first, kept));
+            assert_eq!(&found.2[..], words);
+        }
+        Ok(())
     }
 
     #[test]
-    fn shifted_bits_keep_what_lies_below() {
-        let layout = Layout::new(4, 64);
-        let own = |nth| {
-            [0x8000_0000_0000_0001, 0]
+    fn windows_end() -> Result {
+        let mut window = Window::new(1 << 20)?;
+        assert_eq!(window.add(0, 0, |_| 1), Some(0));
+        // A word in between, and one that has to keep bits.
+        assert_eq!(window.add(128, 128, |_| 1), None);
+        assert_eq!(window.add(65, 65, |_| 1), None);
+        assert_eq!(window.add(64, 65, |_| 0b11), Some(65));
+        assert_eq!(window.parts().2, &[1, 0b11]);
+        // No more words than there is room for.
+        let most = Window::MOST * 64;
+        assert_eq!(window.add(128, 2 * most, |_| 0), Some(most - 1));
+        assert_eq!(window.add(most, most, |_| 1), None);
+        window.clear();
+        assert_eq!(window.add(most, most, |_| 1), Some(most));
+        assert_eq!(window.parts(), (Window::MOST, 0, &mut [1][..]));
+        Ok(())
+    }
+
+    #[test]
+    fn bits_are_shifted() {
+        let own = |nth: u64| {
+            [0x8000_0000_0000_0001, 2]
                 .get(nth as usize)
                 .copied()
                 .unwrap_or(0)
         };
-        assert_eq!(layout.word(0, 0x500f, own), 0x501f);
-        assert_eq!(layout.word(1, 0x500f, own), 0x8);
+        for (at, start, expected) in [
+            (0, 0, 0x8000_0000_0000_0001),
+            (64, 0, 2),
+            (0, 4, 0x10),
+            (64, 4, 0x28),
+            (0, 64, 0),
+            (128, 64, 2),
+        ] {
+            assert_eq!(shifted(at, start, own), expected);
+        }
     }
 
     #[test]

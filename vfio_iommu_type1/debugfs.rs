@@ -23,9 +23,9 @@ use crate::{
     abi::globals::CONTAINERS,
     container::{
         Container,
-        State, //
+        Layout, //
     },
-    maps::Body, //
+    pages::DmaPages, //
 };
 
 /// A container as long as its program uses it, which is how long the file shows it.
@@ -93,12 +93,13 @@ impl Writer for Contents {
 fn show_container(f: &mut fmt::Formatter<'_>, container: &Container) -> fmt::Result {
     let totals = Totals::of(container);
     f.write_fmt(fmt!("container of {}\n", container.opener))?;
-    show_groups(f, &container.lock())?;
+    let mut look = container.space.look();
+    show_groups(f, look.layout())?;
     f.write_fmt(fmt!(
         "  mappings: {}, {} of them being changed, limit {}\n",
-        totals.maps,
+        totals.mappings,
         totals.away,
-        container.lock().limit
+        container.limit
     ))?;
     f.write_fmt(fmt!(
         "  mapped: {} KiB, charged: {} KiB, pinned by drivers: {} KiB\n",
@@ -106,7 +107,8 @@ fn show_container(f: &mut fmt::Formatter<'_>, container: &Container) -> fmt::Res
         kib(totals.charged),
         kib(totals.pinned)
     ))?;
-    if let Some(owner) = container.lock().last_owner() {
+    f.write_fmt(fmt!("  requests at work or waiting: {}\n", look.requests()))?;
+    if let Some(owner) = look.state().get() {
         f.write_fmt(fmt!("  last to map: {owner}\n"))?;
     }
     f.write_fmt(fmt!(
@@ -118,8 +120,8 @@ fn show_container(f: &mut fmt::Formatter<'_>, container: &Container) -> fmt::Res
 }
 
 /// The groups by domain.
-fn show_groups(f: &mut fmt::Formatter<'_>, state: &State) -> fmt::Result {
-    for domain in state.domains.iter() {
+fn show_groups(f: &mut fmt::Formatter<'_>, layout: &Layout) -> fmt::Result {
+    for domain in layout.domains.iter() {
         let sizes = domain.domain.page_sizes();
         f.write_fmt(fmt!("  IOMMU with page sizes {sizes:#x}, groups:"))?;
         for member in domain.groups.iter() {
@@ -127,9 +129,9 @@ fn show_groups(f: &mut fmt::Formatter<'_>, state: &State) -> fmt::Result {
         }
         f.write_str("\n")?;
     }
-    if !state.emulated.is_empty() {
+    if !layout.emulated.is_empty() {
         f.write_str("  no IOMMU, groups:")?;
-        for group in state.emulated.iter() {
+        for group in layout.emulated.iter() {
             f.write_fmt(fmt!(" {}", group.id()))?;
         }
         f.write_str("\n")?;
@@ -137,10 +139,10 @@ fn show_groups(f: &mut fmt::Formatter<'_>, state: &State) -> fmt::Result {
     Ok(())
 }
 
-/// Sums over the maps of a container.
+/// Sums over the mappings of a container.
 #[derive(Default)]
 struct Totals {
-    maps: usize,
+    mappings: usize,
     /// How many somebody works on, whose pages aren't counted here.
     away: usize,
     /// In bytes.
@@ -152,17 +154,17 @@ struct Totals {
 }
 
 impl Totals {
-    /// How many maps are looked at without letting others have the container's lock.
+    /// How many mappings are looked at without letting others have the container's lock.
     const AT_A_TIME: usize = 1024;
 
     fn of(container: &Container) -> Self {
         let mut totals = Self::default();
         let mut left = Some(Range::ALL);
         while let Some(range) = left.take() {
-            let end = totals.maps + Self::AT_A_TIME;
-            container.lock().maps.for_each_in(range, |found, map| {
-                totals.add(map.body());
-                if totals.maps < end {
+            let end = totals.mappings + Self::AT_A_TIME;
+            container.space.look().for_each_in(range, |found, dma| {
+                totals.add(dma.pages());
+                if totals.mappings < end {
                     return true;
                 }
                 left = found
@@ -175,14 +177,14 @@ impl Totals {
         totals
     }
 
-    fn add(&mut self, body: Option<&Body>) {
-        self.maps += 1;
-        let Some(body) = body else {
+    fn add(&mut self, pages: Option<&DmaPages>) {
+        self.mappings += 1;
+        let Some(pages) = pages else {
             self.away += 1;
             return;
         };
-        self.mapped += body.mapping.bytes();
-        self.charged += body.charge.pages();
-        self.pinned += body.pins().map_or(0, |pins| pins.count());
+        self.mapped += pages.mapping.bytes();
+        self.charged += pages.charge.pages();
+        self.pinned += pages.pins().map_or(0, |pins| pins.count());
     }
 }

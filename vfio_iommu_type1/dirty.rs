@@ -6,11 +6,15 @@
 //! counts as dirty, unless the driver of the device pins the pages that it uses one by one; then
 //! these count, and those that the kernel wrote itself.
 
-use core::mem::size_of;
+use core::mem::{
+    size_of,
+    size_of_val, //
+};
 
 use kernel::{
     page::PAGE_SHIFT,
     prelude::*,
+    sync::atomic::Relaxed,
     transmute::AsBytes,
     uaccess::{
         UserPtr,
@@ -22,7 +26,10 @@ use iommu_group::ranges::Range;
 
 use kernel_ext::{
     bindings,
-    mm::is_user_range, //
+    mm::{
+        cond_resched,
+        is_user_range, //
+    }, //
 };
 
 use crate::{
@@ -32,23 +39,25 @@ use crate::{
     },
     bitmap::{
         check_size,
-        Dirty,
-        Layout,
+        shifted,
+        Window,
         MAX_PAGES, //
     },
     container::{
         Container,
-        State, //
+        Layout, //
     },
-    maps::Body,
+    pages::DmaPages,
+    space::{
+        Dma,
+        Held,
+        RangeGuard, //
+    },
     unmap::check_whole, //
 };
 
 /// Size of the flags and the size before them, in the ioctl's argument.
 const MIN_SIZE: usize = 8;
-
-/// How many words are copied at a time.
-const CHUNK: usize = 512;
 
 /// The program's bitmap.
 pub(crate) struct UserBitmap {
@@ -85,56 +94,125 @@ impl UserBitmap {
         Self::new(&user, size)
     }
 
-    /// Where word `nth` is.
-    fn word_at(&self, nth: u64, count: usize) -> UserSlice {
-        let address = UserPtr::from_addr(self.data).wrapping_byte_add(nth as usize * 8);
-        UserSlice::new(address, count * 8)
-    }
-
-    /// Writes the bits of the map of `range`, the bitmap beginning with address `base`.
+    /// Writes which pages of the mappings in `range` are dirty; the bitmap begins with the page at its start.
     ///
     /// # Errors
     ///
-    /// `EFAULT`, `ENOMEM`.
-    pub(crate) fn put(&self, base: u64, range: Range, body: &Body, all: bool) -> Result {
-        let pages = ((range.last - range.start) >> PAGE_SHIFT) + 1;
-        let layout = Layout::new((range.start - base) >> PAGE_SHIFT, pages);
-        let old = if layout.is_shared() {
-            self.word_at(layout.first_word, 1).reader().read::<u64>()?
-        } else {
-            0
+    /// `EFAULT`, `ENOMEM`; some may be written then.
+    pub(crate) fn report(&self, guard: &mut RangeGuard<'_, Container>, range: Range) -> Result {
+        let scale = Scale {
+            base: range.start,
+            shift: self.page_size.trailing_zeros(),
         };
-        let everything = Dirty::All;
-        let known = body.dirty();
-        let dirty = if all && !body.mapping.is_empty() {
-            &everything
-        } else {
-            known
-        };
-        let mut words = KVec::with_capacity(CHUNK.min(layout.words as usize), GFP_KERNEL)?;
-        let mut done = 0;
-        while done < layout.words {
-            words.clear();
-            let count = (layout.words - done).min(CHUNK as u64);
-            for nth in done..done + count {
-                let own = |nth| dirty.word(nth) | body.pins().map_or(0, |pins| pins.word(nth));
-                words.push(layout.word(nth, old, own), GFP_KERNEL)?;
-            }
-            self.word_at(layout.first_word + done, words.len())
-                .writer()
-                .write_slice(AsBytes::as_bytes(words.as_slice()))?;
-            done += count;
+        let mut window = Window::new(scale.bit(range.last) + 1)?;
+        let mut next = Some(range.start);
+        while let Some(start) = next.filter(|start| *start <= range.last) {
+            window.clear();
+            let rest = Range { start, ..range };
+            next = guard.with(|held| scale.fill(&mut window, held, rest));
+            self.write(&mut window)?;
+            cond_resched();
         }
         Ok(())
     }
+
+    /// Writes the words of `window`.
+    fn write(&self, window: &mut Window) -> Result {
+        let (first_word, kept, words) = window.parts();
+        let address = UserPtr::from_addr(self.data).wrapping_byte_add(first_word as usize * 8);
+        if let Some(first) = words.first_mut().filter(|_| kept != 0) {
+            *first |= UserSlice::new(address, 8).reader().read::<u64>()? & kept;
+        }
+        UserSlice::new(address, size_of_val(words))
+            .writer()
+            .write_slice(AsBytes::as_bytes(&*words))
+    }
 }
 
-impl State {
-    /// Whether some group can write pages without its driver telling which.
-    pub(crate) fn writes_anywhere(&self) -> bool {
-        let groups = || self.domains.iter().flat_map(|domain| domain.groups.iter());
-        groups().any(|group| !group.pins)
+/// Which addresses the bits of a bitmap stand for.
+#[derive(Clone, Copy)]
+struct Scale {
+    /// The first address of the first bit.
+    base: u64,
+    /// Each bit stands for `1 << shift` bytes, a page or more.
+    shift: u32,
+}
+
+impl Scale {
+    /// How many mappings are looked at before others may have the mutex.
+    const MAPPINGS: usize = 1024;
+
+    /// The bit that stands for address `iova`.
+    fn bit(self, iova: u64) -> u64 {
+        (iova - self.base) >> self.shift
     }
+
+    /// Adds the mappings in `range` to `window`, as far as they fit. Returns the address to go on from.
+    fn fill(
+        self,
+        window: &mut Window,
+        held: &mut Held<'_, Container>,
+        range: Range,
+    ) -> Option<u64> {
+        let all = writes_anywhere(held.layout);
+        let mut next = None;
+        let mut left = Self::MAPPINGS;
+        held.for_each_from(range.start, |found, dma| {
+            if found.start > range.last {
+                next = None;
+                return false;
+            }
+            if left == 0 {
+                next = Some(found.start);
+                return false;
+            }
+            left -= 1;
+            let from = found.start.max(range.start);
+            let (first, last) = (self.bit(from), self.bit(found.last));
+            let added = window.add(first, last, |bit| self.word(found, dma, all, bit));
+            next = match added {
+                Some(end) if end == last => found.last.checked_add(1),
+                Some(end) => Some(self.base + ((end + 1) << self.shift)),
+                None => Some(from),
+            };
+            added == Some(last)
+        });
+        next
+    }
+
+    /// Which of the 64 bits from `bit` on are dirty, as far as they are those of the mapping at `found`.
+    fn word(self, found: Range, dma: &Dma<DmaPages>, all: bool, bit: u64) -> u64 {
+        let Some(pages) = dma.pages() else {
+            return 0;
+        };
+        if all && !pages.mapping.is_empty() {
+            return u64::MAX;
+        }
+        if pages.is_clean() {
+            return 0;
+        }
+        let start = self.bit(found.start);
+        let more = self.shift - PAGE_SHIFT as u32;
+        if more == 0 {
+            return shifted(bit, start, |nth| pages.dirty_word(nth));
+        }
+        // A bit stands for several pages.
+        let dirty = |page: u64| pages.dirty_word(page / 64) & 1 << (page % 64) != 0;
+        let own = |nth: u64| {
+            let first = (bit + nth).checked_sub(start).map(|nth| nth << more);
+            first.is_some_and(|first| (first..first + (1 << more)).any(dirty))
+        };
+        (0..64).fold(0, |word, nth| word | u64::from(own(nth)) << nth)
+    }
+}
+
+/// Whether some group can write pages without its driver telling which.
+fn writes_anywhere(layout: &Layout) -> bool {
+    let mut groups = layout
+        .domains
+        .iter()
+        .flat_map(|domain| domain.groups.iter());
+    groups.any(|group| !group.pins.load(Relaxed))
 }
 
 impl Container {
@@ -174,31 +252,27 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if a map is larger than any bitmap.
+    /// `EINVAL` if a mapping is larger than any bitmap, `ENOMEM`.
     fn start_tracking(&self) -> Result {
-        let mut state = self.lock();
-        self.wait_settled(&mut state);
-        let mut fits = true;
-        state.maps.for_each_in(Range::ALL, |range, _| {
-            fits = fits_bitmap(range);
-            fits
-        });
-        if !fits {
-            return Err(EINVAL);
-        }
-        state.tracks_dirty = true;
+        let mut whole = self.space.try_lock_all(|held| {
+            let page_size = held.layout.page_size();
+            let mut fits = true;
+            held.for_each_from(0, |range, _| {
+                fits = fits_bitmap(range, page_size);
+                fits
+            });
+            fits.then_some(()).ok_or(EINVAL)
+        })?;
+        whole.try_update(Range::ALL, |_, _, pages| pages.reserve_dirty())?;
+        whole.layout(|layout| layout.tracks_dirty = true);
         Ok(())
     }
 
     /// Forgets which pages are dirty, and keeps no track any more.
     fn stop_tracking(&self) {
-        let exclusive = self.exclusive();
-        exclusive.lock().tracks_dirty = false;
-        // The closure doesn't fail.
-        let _ = exclusive.for_each_body(|_, _, body| {
-            body.set_dirty(Dirty::Clean);
-            Ok(())
-        });
+        let mut whole = self.space.lock_all();
+        whole.layout(|layout| layout.tracks_dirty = false);
+        whole.update(Range::ALL, |_, _, pages| pages.stop_tracking());
     }
 
     /// Writes which pages in `range` are dirty, and begins anew.
@@ -206,49 +280,31 @@ impl Container {
     /// # Errors
     ///
     /// `EINVAL` if something isn't aligned, if it isn't about the smallest pages, if no track is kept,
-    /// or if the range has parts of maps; `EFAULT`, `ENOMEM`.
+    /// or if the range has parts of mappings; `EFAULT`, `ENOMEM`. Then no page counts as clean that
+    /// didn't before.
     fn report(&self, range: Range, size: u64, bitmap: &UserBitmap) -> Result {
-        let mut left = range;
-        let mut first = true;
-        loop {
-            let mut state = self.lock();
-            self.wait_idle(&mut state, left);
-            if first {
-                let page_size = state.page_size();
-                let aligned = (range.start | size) & (page_size - 1) == 0;
-                if bitmap.page_size != page_size || !aligned || !state.tracks_dirty {
-                    return Err(EINVAL);
+        let (mut guard, ()) = self.space.lock(range, |held| {
+            let page_size = held.layout.page_size();
+            let aligned = (range.start | size) & (page_size - 1) == 0;
+            if bitmap.page_size != page_size || !aligned || !held.layout.tracks_dirty {
+                return Err(EINVAL);
+            }
+            Ok(check_whole(held, range)?)
+        })?;
+        bitmap.report(&mut guard, range)?;
+        guard.with(|held| {
+            held.for_each_from(range.start, |_, dma| {
+                if let Some(pages) = dma.pages_mut() {
+                    pages.set_clean();
                 }
-                check_whole(&state, range)?;
-                first = false;
-            }
-            let mut found = None;
-            state.maps.for_each_in_mut(left, |range, map| {
-                found = self.claim(range, map);
-                false
+                true
             });
-            let Some((claim, mut body)) = found else {
-                return Ok(());
-            };
-            state.busy += 1;
-            let all = state.writes_anywhere();
-            drop(state);
-            let last = claim.range().last;
-            let put = bitmap.put(range.start, claim.range(), &body, all);
-            if put.is_ok() {
-                body.set_dirty(Dirty::Clean);
-            }
-            claim.publish(body);
-            put?;
-            if last >= range.last {
-                return Ok(());
-            }
-            left.start = last + 1;
-        }
+        });
+        Ok(())
     }
 }
 
-/// Whether the pages of a map fit a bitmap.
-pub(crate) fn fits_bitmap(range: Range) -> bool {
-    (range.last - range.start) >> PAGE_SHIFT < MAX_PAGES
+/// Whether the pages of a mapping fit a bitmap, of which a bit stands for `page_size` bytes.
+pub(crate) fn fits_bitmap(range: Range, page_size: u64) -> bool {
+    (range.last - range.start) >> page_size.trailing_zeros() < MAX_PAGES
 }

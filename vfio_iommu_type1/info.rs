@@ -41,7 +41,9 @@ impl Container {
             bindings::VFIO_TYPE1_IOMMU
             | bindings::VFIO_TYPE1v2_IOMMU
             | bindings::VFIO_UNMAP_ALL => true,
-            bindings::VFIO_UPDATE_VADDR => this.is_some_and(|this| this.lock().emulated.is_empty()),
+            bindings::VFIO_UPDATE_VADDR => {
+                this.is_some_and(|this| this.space.look().layout().emulated.is_empty())
+            }
             bindings::VFIO_DMA_CC_IOMMU => this.is_some_and(Self::enforces_coherency),
             _ => false,
         }
@@ -49,8 +51,9 @@ impl Container {
 
     /// Whether no device of the container can bypass the processors' caches.
     fn enforces_coherency(&self) -> bool {
-        let state = self.lock();
-        state.set.iter().all(|domain| domain.enforces_coherency())
+        let look = self.space.look();
+        let mut domains = look.layout().set.iter();
+        domains.all(|domain| domain.enforces_coherency())
     }
 
     /// Handles `VFIO_IOMMU_GET_INFO`.
@@ -87,11 +90,12 @@ impl Container {
 
     /// The page sizes, and the capabilities.
     fn describe(&self) -> Result<(u64, Chain)> {
-        let state = self.lock();
-        let page_sizes = state.set.page_sizes();
-        let ranges = &state.ranges;
+        let look = self.space.look();
+        let layout = look.layout();
+        let page_sizes = layout.set.page_sizes();
+        let ranges = &layout.ranges;
         let mut chain = Chain::new(size_of::<Info>(), OTHERS + 4 * ranges.len())?;
-        let ([low, high], [max, _]) = (words(state.page_size()), words(MAX_BYTES));
+        let ([low, high], [max, _]) = (words(layout.page_size()), words(MAX_BYTES));
         chain.add(
             bindings::VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION as u16,
             1,
@@ -100,7 +104,7 @@ impl Container {
         chain.add(
             bindings::VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL as u16,
             1,
-            &[state.available],
+            &[self.limit.saturating_sub(look.mappings() as u32)],
         )?;
         if !ranges.is_empty() {
             let ends = ranges.iter().flat_map(|range| [range.start, range.last]);

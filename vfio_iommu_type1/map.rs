@@ -4,18 +4,25 @@
 
 use kernel::{
     prelude::*,
+    sync::Arc,
     uaccess::{
         UserPtr,
         UserSlice, //
     }, //
 };
 
+use iommu_group::ranges::Range;
+
 use kernel_ext::{
     bindings::vfio_iommu_type1_dma_map,
-    iommu::Prot,
+    iommu::{
+        Domains,
+        Prot, //
+    },
     mm::{
         may_warn,
-        Charge, //
+        Charge,
+        Owner, //
     },
     task::TaskLabel, //
 };
@@ -28,18 +35,23 @@ use crate::{
     },
     container::Container,
     dirty::fits_bitmap,
-    maps::{
-        Body,
-        Map,
-        Reservation, //
+    pages::DmaPages,
+    populate::{
+        populate,
+        Populated, //
     },
-    populate::populate,
     refusal::{
         because,
         Granted,
         Refusal, //
     },
-    request::MapRequest, //
+    request::MapRequest,
+    space::{
+        Alone,
+        Dma,
+        Reservation,
+        Vaddr, //
+    }, //
 };
 
 impl Container {
@@ -74,113 +86,144 @@ impl Container {
     /// # Errors
     ///
     /// `EINVAL` if something isn't aligned or the addresses can't be used, `EEXIST` if something is
-    /// mapped there, `ENOSPC` if there are too many maps, and those of [`populate`].
+    /// mapped there, `ENOSPC` if there are too many mappings, and those of [`populate`].
     fn map(&self, request: &MapRequest, prot: Prot) -> Granted {
-        let memory = Reservation::new(GFP_KERNEL_ACCOUNT).map_err(because(c"out of memory"))?;
-        let range = request.range;
-        let mut state = self.lock();
-        loop {
-            self.wait_idle(&mut state, range);
-            request.check_aligned(state.page_size())?;
-            if let Some(found) = state.maps.first_in(range) {
-                return Err(Refusal::at(found, EEXIST, c"something is mapped there"));
-            }
-            if state.available != 0 {
-                break;
-            }
-            if state.busy == 0 {
-                warn_full(state.limit);
-                return Err(Refusal::new(ENOSPC, c"too many mappings"));
-            }
-            // One of those under way may fail, and leave its place to this one.
-            self.wait(&mut state);
+        if self.map_in(request.range, request, prot)? == Populated::OverLimit {
+            // What others charge at the same time may be charged in vain. None are at work beside this
+            // one, so this answer is final.
+            self.map_in(Range::ALL, request, prot)?;
         }
-        if let Some(gap) = state.ranges.gap_in(range) {
+        Ok(())
+    }
+
+    /// Maps with `locked` locked. Says that the memory is over the limit only if that isn't everything.
+    fn map_in(&self, locked: Range, request: &MapRequest, prot: Prot) -> Granted<Populated> {
+        let memory = Reservation::new(GFP_KERNEL_ACCOUNT).map_err(because(c"out of memory"))?;
+        let (guard, plan) = self
+            .space
+            .lock(locked, |held| self.plan_map(held, request))?;
+        let vaddr = Vaddr::new(request.vaddr as usize);
+        let mut mapping = new_mapping(&guard, request.range, plan.domains, prot)
+            .map_err(because(c"the addresses are not locked"))?;
+        let mut charge = Charge::new(plan.owner);
+        if plan.has_iommu {
+            let alone = locked == Range::ALL;
+            match populate(&mut mapping, &mut charge, vaddr, request.size, alone)? {
+                Populated::All => (),
+                Populated::OverLimit => return Ok(Populated::OverLimit),
+            }
+        }
+        let mut pages = DmaPages::new(mapping, charge);
+        if plan.tracks_dirty {
+            pages.reserve_dirty().map_err(because(c"out of memory"))?;
+        }
+        let dma = Dma::new(vaddr, pages);
+        let entered = guard.try_finish(|held| {
+            if held.mappings() >= self.limit as usize {
+                return Err(dma);
+            }
+            held.insert(request.range.last, dma, memory);
+            Ok(Populated::All)
+        });
+        entered.map_err(|(guard, dma)| {
+            // Nobody may map there until the IOMMU has forgotten the pages.
+            drop(dma);
+            drop(guard);
+            self.refuse_full()
+        })
+    }
+
+    /// Checks a request to map, whose addresses are locked.
+    fn plan_map(&self, held: &mut Alone<'_, Self>, request: &MapRequest) -> Granted<Plan> {
+        let layout = held.layout;
+        let range = request.range;
+        request.check_aligned(layout.page_size())?;
+        if let Some(found) = held.first_in(range) {
+            return Err(Refusal::at(found, EEXIST, c"something is mapped there"));
+        }
+        if held.mappings() >= self.limit as usize {
+            return Err(self.refuse_full());
+        }
+        if let Some(gap) = layout.ranges.gap_in(range) {
             return Err(Refusal::at(gap, EINVAL, c"reserved, or not translated"));
         }
-        let mut charge = Charge::new(
-            state
-                .current_owner()
-                .map_err(because(c"nobody to charge"))?,
-        );
-        if state.tracks_dirty && !fits_bitmap(range) {
+        let owner = held.state.current().map_err(because(c"nobody to charge"))?;
+        if layout.tracks_dirty && !fits_bitmap(range, layout.page_size()) {
             return Err(Refusal::new(
                 EINVAL,
                 c"too large for a bitmap of dirty pages",
             ));
         }
-        let has_iommu = state.has_iommu();
-        let domains = state.set.clone();
-        let vaddr = request.vaddr as usize;
-        let map = Map::new(range.start, vaddr);
-        let claim = self.claim_new(&mut state, range, map, memory);
-        drop(state);
-
-        let mut mapping = new_mapping(&claim, domains, prot);
-        if has_iommu {
-            populate(&mut mapping, &mut charge, vaddr, request.size)?;
-        }
-        claim.publish(Body::new(mapping, charge));
-        Ok(())
+        Ok(Plan {
+            owner,
+            domains: layout.set.clone(),
+            has_iommu: layout.has_iommu(),
+            tracks_dirty: layout.tracks_dirty,
+        })
     }
 
-    /// Gives a map whose address was withdrawn another one, in the calling process's memory.
+    /// Gives a mapping whose address was invalidated another one, in the calling process's memory.
     ///
     /// The process is charged from now on, instead of the one that mapped.
     ///
     /// # Errors
     ///
     /// `ENOENT` if nothing is mapped there; `EINVAL` if something isn't aligned, or the range isn't
-    /// exactly that of the map, or its address wasn't withdrawn; `ENOMEM` over the limit.
+    /// exactly that of the mapping, or its address is valid; `ENOMEM` over the limit.
     fn change_vaddr(&self, request: &MapRequest) -> Granted {
         let range = request.range;
-        let mut state = self.lock();
-        self.wait_idle(&mut state, range);
-        request.check_aligned(state.page_size())?;
-        const NOTHING: Refusal = Refusal::new(ENOENT, c"nothing is mapped there");
-        let found = state.maps.first_in(range).ok_or(NOTHING)?;
-        let owner = state
-            .current_owner()
-            .map_err(because(c"nobody to charge"))?;
-        let map = state.maps.get_mut(found.last).ok_or(NOTHING)?;
-        if !map.is_withdrawn() {
-            return Err(Refusal::at(found, EINVAL, c"has an address"));
-        }
-        if found != range {
-            return Err(Refusal::at(found, EINVAL, c"not exactly one mapping"));
-        }
-        let (claim, mut body) = self.claim(range, map).ok_or(NOTHING)?;
-        state.busy += 1;
-        drop(state);
+        let (mut guard, owner) = self.space.lock(range, |held| {
+            request.check_aligned(held.layout.page_size())?;
+            let found = held
+                .first_in(range)
+                .ok_or(Refusal::new(ENOENT, c"nothing is mapped there"))?;
+            let owner = held.state.current().map_err(because(c"nobody to charge"))?;
+            let mut valid = false;
+            held.for_each_from(found.start, |_, dma| {
+                valid = dma.vaddr().is_some();
+                false
+            });
+            if valid {
+                return Err(Refusal::at(found, EINVAL, c"has an address"));
+            }
+            if found != range {
+                return Err(Refusal::at(found, EINVAL, c"not exactly one mapping"));
+            }
+            Ok(owner)
+        })?;
+        guard.try_update(range, |_, _, pages| {
+            if pages.charge.owner().is_current() {
+                return Ok(());
+            }
+            let mut charge = Charge::new(owner.clone());
+            charge
+                .add(pages.charge.pages())
+                .map_err(Refusal::charging)?;
+            pages.charge = charge;
+            Ok(())
+        })?;
+        guard.with(|held| held.set_vaddr(range, Some(Vaddr::new(request.vaddr as usize))));
+        Ok(())
+    }
 
-        let mut changed = Ok(());
-        if !body.charge.owner().is_current() {
-            let mut charge = Charge::new(owner);
-            changed = charge.add(body.charge.pages()).map_err(Refusal::charging);
-            if changed.is_ok() {
-                body.charge = charge;
-            }
+    /// Refuses one more mapping, and tells in the log what to do.
+    fn refuse_full(&self) -> Refusal {
+        if may_warn() {
+            pr_warn!(
+                "{}: too many mappings: 1 more needed, {} in the container, limit {}; raise the module parameter dma_entry_limit (applies to new containers)\n",
+                TaskLabel::current(),
+                self.limit,
+                self.limit,
+            );
         }
-        if changed.is_ok() {
-            let mut state = self.lock();
-            state.vaddr_invalid -= 1;
-            if let Some(map) = state.maps.get_mut(range.last) {
-                map.set_vaddr(request.vaddr as usize);
-            }
-        }
-        claim.publish(body);
-        changed
+        Refusal::new(ENOSPC, c"too many mappings")
     }
 }
 
-/// Tells in the log that a container has as many maps as it may, and what to do.
-fn warn_full(limit: u32) {
-    if may_warn() {
-        pr_warn!(
-            "{}: too many mappings: 1 more needed, {} in the container, limit {}; raise the module's parameter dma_entry_limit for containers to come\n",
-            TaskLabel::current(),
-            limit,
-            limit,
-        );
-    }
+/// What a request to map works with, as long as its addresses are locked.
+struct Plan {
+    owner: Arc<Owner>,
+    domains: Arc<Domains>,
+    has_iommu: bool,
+    tracks_dirty: bool,
 }

@@ -38,6 +38,7 @@ use crate::{
         Granted,
         Refusal, //
     },
+    space::Vaddr,
     DISABLE_HUGEPAGES, //
 };
 
@@ -46,11 +47,23 @@ use self::pace::Pace;
 /// The most pages that go to the IOMMU by one call, unless hugepages are disabled.
 const RUN: usize = Extent::MAX_PAGES as usize;
 
+/// How many pages are charged before they are found, at most. Charging waits for those who fault memory
+/// in, so it is done rarely.
+const AHEAD: usize = (128 << 20) / PAGE_SIZE;
+
+/// What [`populate`] came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Populated {
+    /// All pages are there.
+    All,
+    /// There are more pages than the process may have locked now. Others may have charged some in vain.
+    OverLimit,
+}
+
 /// Pins `size` bytes of the calling process from `vaddr` on, adds them to `mapping` and charges them.
 ///
-/// The pages are charged in advance, all at once. Where that goes over the limit they are charged as
-/// they are found, since it may turn out that less is needed: registers of devices and the zero
-/// page are free.
+/// Registers of devices and the zero page are free. If `alone`, the container does nothing else
+/// meanwhile, and memory over the limit is an error.
 ///
 /// # Errors
 ///
@@ -59,18 +72,14 @@ const RUN: usize = Extent::MAX_PAGES as usize;
 pub(crate) fn populate(
     mapping: &mut Mapping,
     charge: &mut Charge,
-    vaddr: usize,
+    vaddr: Vaddr,
     size: u64,
-) -> Granted {
+    alone: bool,
+) -> Granted<Populated> {
     let pages = size as usize / PAGE_SIZE;
     let start = mapping.iova();
     // Pages that drivers have pinned before are charged already.
     let before = charge.pages();
-    let in_advance = match charge.try_add(pages.saturating_sub(before)) {
-        Ok(()) => true,
-        Err(e) if e == ENOMEM => false,
-        Err(e) => return Err(Refusal::charging(e)),
-    };
     let single = DISABLE_HUGEPAGES.get();
     let pace = Pace::new(pages);
     let mut work = Populate {
@@ -93,19 +102,39 @@ pub(crate) fn populate(
             last: start + (size - 1),
         };
         done += work
-            .step(vaddr + done * PAGE_SIZE, pages - done, write)
+            .step(vaddr.get() + done * PAGE_SIZE, pages - done, write)
             .map_err(|refusal| refusal.in_place(place))?;
-        if !in_advance {
-            charge
-                .add(work.charged.saturating_sub(charge.pages()))
-                .map_err(|e| Refusal::charging(e).in_place(place))?;
+        let missing = work.charged.saturating_sub(charge.pages());
+        match add_charge(charge, missing, (pages - done).min(AHEAD)) {
+            Err(e) if e == ENOMEM && !alone => return Ok(Populated::OverLimit),
+            charged => charged.map_err(|e| {
+                if e == ENOMEM {
+                    charge.owner().warn_limit(missing);
+                }
+                Refusal::charging(e).in_place(place)
+            })?,
         }
         cond_resched();
     }
     work.flush()?;
     let charged = work.charged.max(before);
     charge.sub(charge.pages().saturating_sub(charged));
-    Ok(())
+    Ok(Populated::All)
+}
+
+/// Charges `missing` pages, if there are any, and as many as `ahead` more, if they are within the limit.
+///
+/// # Errors
+///
+/// Those of [`Charge::try_add`].
+fn add_charge(charge: &mut Charge, missing: usize, ahead: usize) -> Result {
+    if missing == 0 {
+        return Ok(());
+    }
+    match charge.try_add(missing + ahead) {
+        Err(e) if e == ENOMEM && ahead != 0 => charge.try_add(missing),
+        charged => charged,
+    }
 }
 
 /// The work of [`populate`].

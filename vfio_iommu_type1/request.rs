@@ -130,9 +130,23 @@ impl UnmapRequest {
             return Err(Refusal::new(EINVAL, c"unknown flags"));
         }
         if request.dirty && (request.all || request.vaddr) {
-            return Err(Refusal::new(EINVAL, c"dirty pages can't be told"));
+            return Err(Refusal::new(
+                EINVAL,
+                c"a dirty bitmap cannot be combined with these flags",
+            ));
         }
         Ok(request)
+    }
+
+    /// The addresses that it may be about, whether or not they are any good.
+    pub(crate) fn span(&self) -> Range {
+        if self.all {
+            return Range::ALL;
+        }
+        Range {
+            start: self.iova,
+            last: self.iova.saturating_add(self.size.saturating_sub(1)),
+        }
     }
 
     /// The addresses to unmap, given the smallest page that can be mapped.

@@ -20,23 +20,20 @@ use crate::{
         Bitmap,
         UnmapDma, //
     },
-    container::{
-        Claim,
-        Container,
-        Guard,
-        State, //
-    },
+    container::Container,
     dirty::UserBitmap,
-    maps::{
-        Body,
-        Map, //
-    },
+    pages::DmaPages,
     refusal::{
         because,
         Granted,
         Refusal, //
     },
-    request::UnmapRequest, //
+    request::UnmapRequest,
+    space::{
+        Alone,
+        Held,
+        RangeGuard, //
+    }, //
 };
 
 impl Container {
@@ -75,263 +72,244 @@ impl Container {
         self.unmap(&request, Some(&bitmap))
     }
 
-    /// Unmaps, and returns how many bytes.
+    /// Unmaps, and returns how many bytes, modulo 2^64.
     ///
-    /// The second version of the interface unmaps whole maps only, and fails if the range has parts
-    /// of others. The first one leaves alone what begins before the range, and everything after it,
-    /// and unmaps all of what begins in the range.
+    /// The second version of the interface unmaps whole mappings only, and fails if the range has parts
+    /// of others. The first one stops at a mapping that begins before the range, and unmaps all of what
+    /// begins in it.
+    ///
+    /// A driver that has pinned pages is asked to give them back with nothing locked, since it may wait for
+    /// others that lock addresses. Then everything is looked at anew.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if an address is to be withdrawn and there are groups without an IOMMU, whose drivers
+    /// `EBUSY` if an address is to be invalidated and there are emulated devices, whose drivers
     /// need it, or if such a driver doesn't give pages back; those of [`UnmapRequest::range`]; `EINVAL`
-    /// for a part of a map, if an address is to be withdrawn twice, or if there are no dirty pages of
-    /// the size asked for; `EFAULT` for the bitmap, and then some may be unmapped.
+    /// for a part of a mapping, if an address is to be invalidated twice, or if there are no dirty pages of
+    /// the size asked for; `EFAULT` for the bitmap. Then nothing is unmapped.
     fn unmap(&self, request: &UnmapRequest, bitmap: Option<&UserBitmap>) -> Granted<u64> {
-        let mut state = self.lock();
-        self.wait_settled(&mut state);
-        if request.vaddr && !state.emulated.is_empty() {
+        let locked = if self.v2 {
+            request.span()
+        } else {
+            // Who knows how far a mapping reaches that begins in the range?
+            Range::ALL
+        };
+        let mut patience = Patience::default();
+        loop {
+            let begin = |held: &mut Alone<'_, Self>| self.begin_unmap(held, request, bitmap);
+            let (guard, begun) = self.space.lock(locked, begin)?;
+            match begun {
+                Begun::Done { bytes } => return Ok(bytes),
+                Begun::Removing { found, first } => {
+                    return self.finish_unmap(guard, &found, first, bitmap);
+                }
+                Begun::Pinned(dma) => {
+                    drop(guard);
+                    if patience.is_exhausted(dma) {
+                        self.blame(dma);
+                        return Err(Refusal::at(dma, EBUSY, c"a driver keeps pages"));
+                    }
+                    self.notify(dma);
+                }
+            }
+        }
+    }
+
+    /// Checks a request to unmap, whose addresses are locked, and begins with it.
+    fn begin_unmap(
+        &self,
+        held: &mut Alone<'_, Self>,
+        request: &UnmapRequest,
+        bitmap: Option<&UserBitmap>,
+    ) -> Granted<Begun> {
+        let layout = held.layout;
+        if request.vaddr && !layout.emulated.is_empty() {
             return Err(Refusal::new(EBUSY, c"drivers need the address"));
         }
-        let page_size = state.page_size();
+        let page_size = layout.page_size();
         let range = request.range(page_size)?;
-        if bitmap.is_some() && !state.tracks_dirty {
+        if bitmap.is_some() && !layout.tracks_dirty {
             return Err(Refusal::new(EINVAL, c"no track is kept of dirty pages"));
         }
         if bitmap.is_some_and(|bitmap| bitmap.page_size != page_size) {
             return Err(Refusal::new(EINVAL, c"dirty pages have another size"));
         }
-        let mut asked = 0;
-        loop {
-            self.wait_idle(&mut state, range);
-            if self.v2 && !request.all {
-                check_whole(&state, range)?;
-            }
-            if request.vaddr {
-                return withdraw_addresses(&mut state, range, self.v2);
-            }
-            let Some(pinned) = self.pinned_in(&state, range) else {
-                break;
-            };
-            if asked == MAX_ASKED {
-                drop(state);
-                self.blame(pinned);
-                return Err(Refusal::at(pinned, EBUSY, c"a driver keeps pages"));
-            }
-            asked += 1;
-            drop(state);
-            self.notify(pinned);
-            state = self.lock();
+        if self.v2 && !request.all {
+            check_whole(held, range)?;
         }
-
-        let doomed = state.doom(range, |found| self.takes(range, found));
-        self.remove_doomed(state, range, doomed.maps, bitmap)
-            .map_err(because(c"can't write the bitmap of dirty pages"))?;
-        Ok(doomed.bytes)
-    }
-
-    /// Whether unmapping `range` takes the map of `found`, of which it has at least a part.
-    fn takes(&self, range: Range, found: Range) -> bool {
-        self.v2 || found.start >= range.start
-    }
-
-    /// A map in `range` of which a driver has pinned pages.
-    fn pinned_in(&self, state: &Guard<'_>, range: Range) -> Option<Range> {
-        let mut pinned = None;
-        if state.devices == 0 && state.emulated.is_empty() {
-            return None;
+        let found = Found::look(held, range, self.v2);
+        if request.vaddr {
+            if let Some(invalid) = found.invalid {
+                return Err(Refusal::at(invalid, EINVAL, c"its address is invalid"));
+            }
+            if found.any() {
+                held.set_vaddr(found.range, None);
+            }
+            return Ok(Begun::Done { bytes: found.bytes });
         }
-        state.maps.for_each_in(range, |found, map| {
-            if !self.takes(range, found) {
-                return false;
-            }
-            if map.body().is_some_and(|body| body.pins().is_some()) {
-                pinned = Some(found);
-            }
-            pinned.is_none()
-        });
-        pinned
-    }
-
-    /// Removes the maps in `range` that were chosen for it, `left` of them, having told which of their
-    /// pages are dirty.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`UserBitmap::put`]; then the maps that are left stay.
-    pub(crate) fn remove_doomed<'a>(
-        &'a self,
-        mut state: Guard<'a>,
-        range: Range,
-        mut left: usize,
-        bitmap: Option<&UserBitmap>,
-    ) -> Result {
-        // What is told about the pages goes map by map.
-        let most = if bitmap.is_some() { 1 } else { MAX_TOGETHER };
-        while let Some(Doomed { claim, body, maps }) = self.claim_doomed(&mut state, range, most) {
-            let all = state.writes_anywhere();
-            drop(state);
-            let told = bitmap.map_or(Ok(()), |bitmap| {
-                bitmap.put(range.start, claim.range(), &body, all)
-            });
-            if told.is_err() {
-                self.spare(range);
-                claim.publish(body);
-                return told;
-            }
-            // First the pages, then the entries: until the IOMMU has forgotten the addresses nobody
-            // may map there.
-            drop(body);
-            drop(claim);
-            left -= maps;
-            if left == 0 {
-                break;
-            }
-            state = self.lock();
+        if let Some(pinned) = found.pinned {
+            return Ok(Begun::Pinned(pinned));
         }
-        Ok(())
-    }
-
-    /// Takes the pages out of the first map in `range` that was chosen for removal, and out of those
-    /// after it which can go along, `most` maps at most.
-    fn claim_doomed<'a>(
-        &'a self,
-        state: &mut Guard<'_>,
-        range: Range,
-        most: usize,
-    ) -> Option<Doomed<'a>> {
-        let mut found: Option<Doomed<'a>> = None;
-        state.maps.for_each_in_mut(range, |range, map| {
-            if !map.is_doomed() {
-                return found.is_none();
-            }
-            let Some(first) = &mut found else {
-                let claimed = self.claim(range, map);
-                found = claimed.map(|(claim, body)| Doomed {
-                    claim,
-                    body,
-                    maps: 1,
-                });
-                return most > 1;
-            };
-            first.maps < most && first.take_in(range, map)
-        });
-        found
-    }
-
-    /// Leaves the maps in `range` alone that were chosen for removal. The first one is claimed.
-    fn spare(&self, range: Range) {
-        let mut state = self.lock();
-        let mut spared = 0;
-        state.maps.for_each_in_mut(range, |_, map| {
-            spared += usize::from(map.is_doomed() && map.body().is_some());
-            map.set_doomed(false);
-            true
-        });
-        state.busy -= spared;
-    }
-}
-
-/// Maps that follow one another and go together.
-struct Doomed<'a> {
-    claim: Claim<'a>,
-    /// The pages of all of them.
-    body: Body,
-    maps: usize,
-}
-
-impl Doomed<'_> {
-    /// Takes in the map at `range`, the next one in the tree. Returns whether it can go along.
-    fn take_in(&mut self, range: Range, map: &mut Map) -> bool {
-        let Some(body) = map.take_body() else {
-            return false;
+        if !found.any() {
+            return Ok(Begun::Done { bytes: 0 });
+        }
+        let first = match bitmap {
+            Some(_) => None,
+            None => held.remove_some(found.range),
         };
-        match self.body.join(body) {
-            Ok(()) => {
-                self.claim.extend(range);
-                self.maps += 1;
-                true
-            }
-            Err(body) => {
-                map.put_body(body);
-                false
-            }
+        Ok(Begun::Removing { found, first })
+    }
+
+    /// Removes the mappings that were found, having told which of their pages are dirty. The pages of
+    /// `first` were removed already.
+    fn finish_unmap(
+        &self,
+        mut guard: RangeGuard<'_, Self>,
+        found: &Found,
+        first: Option<DmaPages>,
+        bitmap: Option<&UserBitmap>,
+    ) -> Granted<u64> {
+        if let Some(bitmap) = bitmap {
+            bitmap
+                .report(&mut guard, found.range)
+                .map_err(because(c"can't write the bitmap of dirty pages"))?;
         }
+        drop(first);
+        // Until the IOMMU has forgotten the addresses nobody may map there.
+        while let Err((locked, pages)) =
+            guard.try_finish(|held| match held.remove_some(found.range) {
+                Some(pages) => Err(pages),
+                None => Ok(()),
+            })
+        {
+            drop::<DmaPages>(pages);
+            guard = locked;
+        }
+        Ok(found.bytes)
     }
 }
 
-/// How many maps of how many bytes an unmap has chosen.
-pub(crate) struct Chosen {
-    pub(crate) maps: usize,
-    bytes: u64,
+/// How far a request to unmap has come when its addresses are locked.
+enum Begun {
+    /// It is done, about so many bytes.
+    Done { bytes: u64 },
+    /// A driver has pinned pages of this mapping.
+    Pinned(Range),
+    /// Mappings are to be removed, which the pages of the first ones were taken out of.
+    Removing {
+        found: Found,
+        first: Option<DmaPages>,
+    },
 }
 
-impl State {
-    /// Chooses the maps in `range` for removal, up to the first one that `takes` refuses. Nobody works
-    /// on them.
-    pub(crate) fn doom(&mut self, range: Range, takes: impl Fn(Range) -> bool) -> Chosen {
-        let mut chosen = Chosen { maps: 0, bytes: 0 };
-        self.maps.for_each_in_mut(range, |found, map| {
-            if !takes(found) {
+/// The mappings that a request to unmap is about.
+struct Found {
+    /// Those that begin here.
+    range: Range,
+    mappings: usize,
+    /// Modulo 2^64.
+    bytes: u64,
+    /// The first one of which a driver has pinned pages.
+    pinned: Option<Range>,
+    /// The first one whose address is invalid.
+    invalid: Option<Range>,
+}
+
+impl Found {
+    fn look(held: &mut Alone<'_, Container>, range: Range, v2: bool) -> Self {
+        let mut all = Self {
+            range,
+            mappings: 0,
+            bytes: 0,
+            pinned: None,
+            invalid: None,
+        };
+        held.for_each_from(range.start, |found, dma| {
+            if found.start > range.last || !v2 && found.start < range.start {
                 return false;
             }
-            map.set_doomed(true);
-            chosen.maps += 1;
-            chosen.bytes += found.last - found.start + 1;
+            all.mappings += 1;
+            all.bytes = all.bytes.wrapping_add(found.last - found.start + 1);
+            if all.pinned.is_none() && dma.pages().is_some_and(|pages| pages.pins().is_some()) {
+                all.pinned = Some(found);
+            }
+            if all.invalid.is_none() && dma.vaddr().is_none() {
+                all.invalid = Some(found);
+            }
             true
         });
-        self.busy += chosen.maps;
-        chosen
+        all
+    }
+
+    fn any(&self) -> bool {
+        self.mappings != 0
     }
 }
-
-/// How many maps are unmapped by one request at most; meanwhile they are in nobody's way but the
-/// lock is held to choose them.
-const MAX_TOGETHER: usize = 512;
 
 /// How often drivers are asked to give pages back.
-const MAX_ASKED: usize = 10;
-
-/// Checks that `range` has no part of a map, but whole ones.
-pub(crate) fn check_whole(state: &Guard<'_>, range: Range) -> Granted {
-    for end in [range.start, range.last] {
-        let point = Range {
-            start: end,
-            last: end,
-        };
-        let cut = state.maps.first_in(point);
-        if let Some(cut) = cut.filter(|found| !range.contains(*found)) {
-            return Err(Refusal::at(cut, EINVAL, c"would cut a mapping"));
-        }
-    }
-    Ok(())
+#[derive(Default)]
+struct Patience {
+    /// The end of the last mapping that was new to them.
+    furthest: Option<u64>,
+    asked: u32,
 }
 
-/// Marks the maps in `range` as having no valid address in the program's memory, all or none of them.
-/// Returns how many bytes they are.
-fn withdraw_addresses(state: &mut Guard<'_>, range: Range, v2: bool) -> Granted<u64> {
-    let mut bytes = 0;
-    let mut count = 0;
-    let mut twice = None;
-    let chosen = |found: Range| v2 || found.start >= range.start;
-    state.maps.for_each_in(range, |found, map| {
-        if !chosen(found) {
-            return false;
+impl Patience {
+    /// How often they are asked about one mapping.
+    const MOST: u32 = 10;
+
+    /// Whether they were asked often enough about `dma`, or what lies before it. Counts one more time.
+    fn is_exhausted(&mut self, dma: Range) -> bool {
+        if self.furthest.is_none_or(|furthest| furthest < dma.last) {
+            self.furthest = Some(dma.last);
+            self.asked = 0;
         }
-        twice = map.is_withdrawn().then_some(found);
-        bytes += found.last - found.start + 1;
-        count += 1;
-        twice.is_none()
-    });
-    if let Some(found) = twice {
-        return Err(Refusal::at(found, EINVAL, c"its address is withdrawn"));
+        self.asked += 1;
+        self.asked > Self::MOST
     }
-    state.maps.for_each_in_mut(range, |found, map| {
-        if chosen(found) {
-            map.withdraw();
+}
+
+/// Checks that `range` has no part of a mapping, but whole ones.
+///
+/// # Errors
+///
+/// `EINVAL`.
+pub(crate) fn check_whole(held: &Held<'_, Container>, range: Range) -> Granted {
+    match held.cut_by(range) {
+        Some(cut) => Err(Refusal::at(cut, EINVAL, c"would cut a mapping")),
+        None => Ok(()),
+    }
+}
+
+#[kunit_tests(vfio_type1_unmap)]
+mod tests {
+    use super::*;
+
+    const fn page(nth: u64) -> Range {
+        Range {
+            start: nth * 0x1000,
+            last: nth * 0x1000 + 0xfff,
         }
-        chosen(found)
-    });
-    state.vaddr_invalid += count;
-    Ok(bytes)
+    }
+
+    #[test]
+    fn drivers_are_asked_ten_times_about_each_mapping() {
+        let mut patience = Patience::default();
+        for nth in 0..20 {
+            for _ in 0..Patience::MOST {
+                assert!(!patience.is_exhausted(page(nth)));
+            }
+        }
+        assert!(patience.is_exhausted(page(19)));
+    }
+
+    #[test]
+    fn going_back_does_not_make_them_new() {
+        let mut patience = Patience::default();
+        let mut times = 0;
+        while !patience.is_exhausted(page(times % 2)) {
+            times += 1;
+            assert!(times < 100);
+        }
+    }
 }

@@ -6,13 +6,13 @@
 //! given then reach that memory and nothing else. The memory is pinned as long as it is mapped, and
 //! counts against the program's limit on locked memory.
 //!
-//! - [`container`]: the state of one container, and who may change it when.
+//! - [`container`]: the state of one container. [`space`]: what is mapped, and who may change it when.
 //! - [`map`], [`unmap`], [`dirty`], [`info`]: the ioctls. [`request`]: what they may ask for.
 //! - [`attach`]: groups of devices come and go.
 //! - [`populate`]: pins memory and hands it to the IOMMU.
 //! - [`refusal`]: why a request fails.
 //! - [`debugfs`]: what there is, for people, and [`spent`]: what it took.
-//! - [`external`]: devices without an IOMMU, whose drivers ask for pages.
+//! - [`emulated`]: devices without an IOMMU, whose drivers ask for pages.
 //!
 //! C header: [`include/uapi/linux/vfio.h`](srctree/include/uapi/linux/vfio.h)
 
@@ -26,14 +26,15 @@ mod caps;
 mod container;
 mod debugfs;
 mod dirty;
-mod external;
+mod emulated;
 mod info;
 mod map;
-mod maps;
+mod pages;
 mod pins;
 mod populate;
 mod refusal;
 mod request;
+mod space;
 mod spent;
 mod unmap;
 

@@ -247,7 +247,7 @@ fn trace_of_unmap() -> Result<()> {
         page.flags(DIRTY).is(Errno::EINVAL, "argsz too small"),
         Ask::unmap(0, 0)
             .flags(DIRTY | ALL)
-            .is(Errno::EINVAL, "dirty pages can't be told"),
+            .is(Errno::EINVAL, "a dirty bitmap cannot be combined with these flags"),
         Ask::unmap(0x10000, 0)
             .flags(ALL)
             .is(Errno::EINVAL, "everything, and a range too"),
@@ -297,7 +297,7 @@ fn line_about_full_container() -> Result<()> {
         "vfio_iommu_type1: ",
         &pid,
         numbers,
-        "raise the module's parameter dma_entry_limit",
+        "raise the module parameter dma_entry_limit",
     ];
     let trace = Trace::of(REFUSED)?;
     let page = Ask::map(memory.addr()).range(0x2000, PAGE);
