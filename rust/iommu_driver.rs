@@ -126,6 +126,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// `EINVAL` if the backend doesn't have this extension; `ENOMEM`.
     fn open(kind: c_ulong) -> Result<Arc<Self>>;
 
+    /// Takes back what `open` made: no other method is called for it any more.
+    fn release(this: Arc<Self>) {
+        drop(this);
+    }
+
     /// Answers `VFIO_CHECK_EXTENSION`; `this` is `None` while the container has no backend.
     fn check_extension(this: Option<&Self>, extension: c_ulong) -> c_long;
 

@@ -38,7 +38,7 @@ use kernel_ext::{
 
 use crate::{
     container::Container,
-    debugfs::Listed, //
+    debugfs, //
 };
 
 /// The ioctl `VFIO_BASE + nr`.
@@ -52,20 +52,26 @@ const UNMAP_DMA: u32 = command(14);
 const DIRTY_PAGES: u32 = command(17);
 
 #[vtable]
-impl Backend for Listed {
+impl Backend for Container {
     const NAME: &'static CStr = c"vfio-iommu-type1";
 
     fn open(kind: c_ulong) -> Result<Arc<Self>> {
-        match u32::try_from(kind).map_err(|_| EINVAL)? {
-            bindings::VFIO_TYPE1_IOMMU => Self::new(false),
-            bindings::VFIO_TYPE1v2_IOMMU => Self::new(true),
-            bindings::__VFIO_RESERVED_TYPE1_NESTING_IOMMU => Self::new(true),
-            _ => Err(EINVAL),
-        }
+        let v2 = match u32::try_from(kind).map_err(|_| EINVAL)? {
+            bindings::VFIO_TYPE1_IOMMU => false,
+            bindings::VFIO_TYPE1v2_IOMMU | bindings::__VFIO_RESERVED_TYPE1_NESTING_IOMMU => true,
+            _ => return Err(EINVAL),
+        };
+        let container = Self::new(v2)?;
+        debugfs::add(&container)?;
+        Ok(container)
+    }
+
+    fn release(this: Arc<Self>) {
+        debugfs::remove(&this);
     }
 
     fn check_extension(this: Option<&Self>, extension: c_ulong) -> c_long {
-        c_long::from(Container::extension(this.map(|this| &**this), extension))
+        c_long::from(Self::extension(this, extension))
     }
 
     fn ioctl(this: ArcBorrow<'_, Self>, cmd: u32, arg: UserPtr) -> Result<c_long> {

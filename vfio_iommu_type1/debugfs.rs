@@ -2,8 +2,6 @@
 
 //! `vfio_iommu_type1/containers` in debugfs: what is mapped in each container, for people.
 
-use core::ops::Deref;
-
 use kernel::{
     debugfs::{
         self,
@@ -28,40 +26,24 @@ use crate::{
     pages::DmaPages, //
 };
 
-/// A container as long as its program uses it, which is how long the file shows it.
-pub(crate) struct Listed(Arc<Container>);
-
-impl Listed {
-    /// A container without groups, of the second version of the interface if `v2`.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub(crate) fn new(v2: bool) -> Result<Arc<Self>> {
-        let container = Container::new(v2)?;
-        CONTAINERS
-            .lock()
-            .push(container.clone(), GFP_KERNEL_ACCOUNT)?;
-        Ok(Arc::new(Self(container), GFP_KERNEL_ACCOUNT)?)
-    }
+/// Shows a container from now on.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn add(container: &Arc<Container>) -> Result {
+    let mut containers = CONTAINERS.lock();
+    containers.push(container.clone(), GFP_KERNEL_ACCOUNT)?;
+    Ok(())
 }
 
-impl Deref for Listed {
-    type Target = Container;
-
-    fn deref(&self) -> &Container {
-        &self.0
-    }
-}
-
-impl Drop for Listed {
-    fn drop(&mut self) {
-        let mut containers = CONTAINERS.lock();
-        containers.retain(|container| !Arc::ptr_eq(container, &self.0));
-        // Nobody drops a static when the module goes.
-        if containers.is_empty() {
-            *containers = KVec::new();
-        }
+/// Doesn't show a container any more, whose program is through with it.
+pub(crate) fn remove(container: &Arc<Container>) {
+    let mut containers = CONTAINERS.lock();
+    containers.retain(|other| !Arc::ptr_eq(other, container));
+    // Nobody drops a static when the module goes.
+    if containers.is_empty() {
+        *containers = KVec::new();
     }
 }
 

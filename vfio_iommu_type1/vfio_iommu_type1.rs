@@ -48,7 +48,7 @@ use kernel_ext::{
     module_param, //
 };
 
-use crate::debugfs::Listed;
+use crate::container::Container;
 
 module! {
     type: Type1,
@@ -83,12 +83,12 @@ module_param! {
 }
 
 /// The callbacks that `vfio.ko` finds this backend by.
-static TABLE: Table<Listed> = Table::new();
+static TABLE: Table<Container> = Table::new();
 
 /// The module: as long as it is loaded, containers can choose this backend.
 struct Type1 {
     // Goes first: then there are no containers to show, and none will be.
-    _registration: Registration<Listed>,
+    _registration: Registration<Container>,
     _debugfs: Pin<KBox<debugfs::File>>,
 }
 

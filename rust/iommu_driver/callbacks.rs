@@ -99,7 +99,7 @@ impl<B: Backend> Table<B> {
     unsafe extern "C" fn release_callback(data: *mut c_void) {
         // SAFETY: By the contract of this function `data` is the result of `into_foreign`, and the
         // reference that it stands for is ours.
-        drop(unsafe { <Arc<B> as ForeignOwnable>::from_foreign(data) });
+        B::release(unsafe { <Arc<B> as ForeignOwnable>::from_foreign(data) });
     }
 
     /// # Safety
