@@ -63,30 +63,28 @@ pub(crate) struct Window {
     first_word: u64,
     /// Those bits of the first word that keep what the program has there.
     kept: u64,
-    words: KVec<u64>,
+    words: [u64; Self::MOST],
+    /// How many of the words are in use.
+    len: usize,
 }
 
 impl Window {
     /// The most words.
-    const MOST: u64 = 512;
+    const MOST: usize = 64;
 
-    /// Memory for a window of a bitmap of `bits` bits.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub(crate) fn new(bits: u64) -> Result<Self> {
-        let words = bits.div_ceil(WORD).min(Self::MOST);
-        Ok(Self {
+    /// A window without words.
+    pub(crate) const fn new() -> Self {
+        Self {
             first_word: 0,
             kept: 0,
-            words: KVec::with_capacity(words as usize, GFP_KERNEL)?,
-        })
+            words: [0; Self::MOST],
+            len: 0,
+        }
     }
 
     /// Begins a new window.
     pub(crate) fn clear(&mut self) {
-        self.words.clear();
+        self.len = 0;
     }
 
     /// Adds a mapping that has the bits `first` to `last`, or those of them that fit. `own` tells the 64
@@ -94,35 +92,36 @@ impl Window {
     /// matter. Returns the last bit that was added, or `None` if they need another window.
     pub(crate) fn add(&mut self, first: u64, last: u64, own: impl Fn(u64) -> u64) -> Option<u64> {
         let word = first / WORD;
-        if self.words.is_empty() {
+        if self.len == 0 {
             self.first_word = word;
             self.kept = (1 << (first % WORD)) - 1;
         }
-        let place = word - self.first_word;
-        let len = self.words.len() as u64;
-        let follows = place < len || place == len && (first % WORD == 0 || len == 0);
-        if !follows || place >= Self::MOST {
+        let place = (word - self.first_word) as usize;
+        let is_new = place == self.len && (first % WORD == 0 || self.len == 0);
+        if place >= self.len && !is_new || place >= Self::MOST {
             return None;
         }
-        let end = (last / WORD - self.first_word).min(Self::MOST - 1);
+        let end = (last / WORD - self.first_word).min(Self::MOST as u64 - 1);
         let last = last.min((self.first_word + end) * WORD + (WORD - 1));
-        for place in place..=end {
-            let start = (self.first_word + place) * WORD;
+        let end = end as usize + 1;
+        self.words
+            .get_mut(self.len..end)
+            .unwrap_or_default()
+            .fill(0);
+        self.len = self.len.max(end);
+        let words = self.words.get_mut(place..end).unwrap_or_default();
+        for (start, word) in (word * WORD..).step_by(WORD as usize).zip(words) {
             let low = u64::MAX << first.saturating_sub(start);
             let high = u64::MAX >> (start + (WORD - 1)).saturating_sub(last);
-            let bits = own(start) & low & high;
-            match self.words.get_mut(place as usize) {
-                Some(word) => *word |= bits,
-                // There is memory for as many words as the bitmap has.
-                None => self.words.push(bits, GFP_KERNEL).ok()?,
-            }
+            *word |= own(start) & low & high;
         }
         Some(last)
     }
 
     /// The number of the first word, its bits that keep what the program has there, and the words.
     pub(crate) fn parts(&mut self) -> (u64, u64, &mut [u64]) {
-        (self.first_word, self.kept, &mut self.words)
+        let words = self.words.get_mut(..self.len).unwrap_or_default();
+        (self.first_word, self.kept, words)
     }
 }
 
@@ -179,7 +178,7 @@ mod tests {
 
     /// What a window comes to: its first word, the bits which are kept, and the words.
     fn of(mappings: &[(u64, u64)], own: u64) -> Result<(u64, u64, KVec<u64>)> {
-        let mut window = Window::new(1 << 20)?;
+        let mut window = Window::new();
         for &(first, last) in mappings {
             assert_eq!(window.add(first, last, |_| own), Some(last));
         }
@@ -207,7 +206,7 @@ mod tests {
 
     #[test]
     fn windows_end() -> Result {
-        let mut window = Window::new(1 << 20)?;
+        let mut window = Window::new();
         assert_eq!(window.add(0, 0, |_| 1), Some(0));
         // A word in between, and one that has to keep bits.
         assert_eq!(window.add(128, 128, |_| 1), None);
@@ -215,12 +214,12 @@ mod tests {
         assert_eq!(window.add(64, 65, |_| 0b11), Some(65));
         assert_eq!(window.parts().2, &[1, 0b11]);
         // No more words than there is room for.
-        let most = Window::MOST * 64;
+        let most = Window::MOST as u64 * 64;
         assert_eq!(window.add(128, 2 * most, |_| 0), Some(most - 1));
         assert_eq!(window.add(most, most, |_| 1), None);
         window.clear();
         assert_eq!(window.add(most, most, |_| 1), Some(most));
-        assert_eq!(window.parts(), (Window::MOST, 0, &mut [1][..]));
+        assert_eq!(window.parts(), (most / 64, 0, &mut [1][..]));
         Ok(())
     }
 

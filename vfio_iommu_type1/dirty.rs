@@ -98,22 +98,46 @@ impl UserBitmap {
     ///
     /// # Errors
     ///
-    /// `EFAULT`, `ENOMEM`; some may be written then.
+    /// `EFAULT`; some may be written then.
     pub(crate) fn report(&self, guard: &mut RangeGuard<'_, Container>, range: Range) -> Result {
+        let mut window = Window::new();
+        let next = guard.with(|held| self.fill(&mut window, held, range, range.start));
+        self.write_all(guard, range, &mut window, next)
+    }
+
+    /// Adds the mappings in `range` from address `start` on to `window`, as far as they fit. Returns the
+    /// address to go on from.
+    fn fill(
+        &self,
+        window: &mut Window,
+        held: &mut Held<'_, Container>,
+        range: Range,
+        start: u64,
+    ) -> Option<u64> {
         let scale = Scale {
             base: range.start,
             shift: self.page_size.trailing_zeros(),
         };
-        let mut window = Window::new(scale.bit(range.last) + 1)?;
-        let mut next = Some(range.start);
-        while let Some(start) = next.filter(|start| *start <= range.last) {
+        scale.fill(window, held, Range { start, ..range })
+    }
+
+    /// Writes `window`, and the bits of the mappings in `range` from address `next` on.
+    fn write_all(
+        &self,
+        guard: &mut RangeGuard<'_, Container>,
+        range: Range,
+        window: &mut Window,
+        mut next: Option<u64>,
+    ) -> Result {
+        loop {
+            self.write(window)?;
+            let Some(start) = next.filter(|start| *start <= range.last) else {
+                return Ok(());
+            };
             window.clear();
-            let rest = Range { start, ..range };
-            next = guard.with(|held| scale.fill(&mut window, held, rest));
-            self.write(&mut window)?;
+            next = guard.with(|held| self.fill(window, held, range, start));
             cond_resched();
         }
-        Ok(())
     }
 
     /// Writes the words of `window`.
@@ -280,19 +304,21 @@ impl Container {
     /// # Errors
     ///
     /// `EINVAL` if something isn't aligned, if it isn't about the smallest pages, if no track is kept,
-    /// or if the range has parts of mappings; `EFAULT`, `ENOMEM`. Then no page counts as clean that
+    /// or if the range has parts of mappings; `EFAULT`. Then no page counts as clean that
     /// didn't before.
     fn report(&self, range: Range, size: u64, bitmap: &UserBitmap) -> Result {
-        let (mut guard, ()) = self.space.lock(range, |held| {
+        let mut window = Window::new();
+        let (mut guard, next) = self.space.lock(range, |held| {
             let page_size = held.layout.page_size();
             let aligned = (range.start | size) & (page_size - 1) == 0;
             if bitmap.page_size != page_size || !aligned || !held.layout.tracks_dirty {
                 return Err(EINVAL);
             }
-            Ok(check_whole(held, range)?)
+            check_whole(held, range)?;
+            Ok(bitmap.fill(&mut window, held, range, range.start))
         })?;
-        bitmap.report(&mut guard, range)?;
-        guard.with(|held| {
+        bitmap.write_all(&mut guard, range, &mut window, next)?;
+        guard.finish(|held| {
             held.for_each_from(range.start, |_, dma| {
                 if let Some(pages) = dma.pages_mut() {
                     pages.set_clean();

@@ -202,7 +202,7 @@ impl Container {
             pages.charge = charge;
             Ok(())
         })?;
-        guard.with(|held| held.set_vaddr(range, Some(Vaddr::new(request.vaddr as usize))));
+        guard.finish(|held| held.set_vaddr(range, Some(Vaddr::new(request.vaddr as usize))));
         Ok(())
     }
 

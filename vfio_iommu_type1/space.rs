@@ -438,6 +438,15 @@ impl<K: Kind> RangeGuard<'_, K> {
     }
 
     /// As [`with`](Self::with), and frees the range with the mutex still held.
+    pub(crate) fn finish<R>(self, f: impl FnOnce(&mut Alone<'_, K>) -> R) -> R {
+        let finished = self.try_finish(|held| Ok::<_, Infallible>(f(held)));
+        match finished {
+            Ok(result) => result,
+            Err((_, never)) => match never {},
+        }
+    }
+
+    /// As [`finish`](Self::finish), with work that can fail.
     ///
     /// # Errors
     ///

@@ -245,9 +245,10 @@ fn trace_of_unmap() -> Result<()> {
         page.argsz(8).is(Errno::EINVAL, "argsz too small"),
         page.flags(8).is(Errno::EINVAL, "unknown flags"),
         page.flags(DIRTY).is(Errno::EINVAL, "argsz too small"),
-        Ask::unmap(0, 0)
-            .flags(DIRTY | ALL)
-            .is(Errno::EINVAL, "a dirty bitmap cannot be combined with these flags"),
+        Ask::unmap(0, 0).flags(DIRTY | ALL).is(
+            Errno::EINVAL,
+            "a dirty bitmap cannot be combined with these flags",
+        ),
         Ask::unmap(0x10000, 0)
             .flags(ALL)
             .is(Errno::EINVAL, "everything, and a range too"),
