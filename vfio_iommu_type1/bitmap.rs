@@ -4,6 +4,8 @@
 
 use kernel::prelude::*;
 
+use iommu_group::ranges::Range;
+
 /// Bits in a word.
 const WORD: u64 = 64;
 
@@ -139,6 +141,21 @@ pub(crate) fn shifted(at: u64, start: u64, word: impl Fn(u64) -> u64) -> u64 {
     word(nth) >> shift | word(nth + 1) << (WORD - shift)
 }
 
+/// As [`shifted`], each bit standing for `1 << more` pages of something, given which of these are dirty.
+pub(crate) fn coarse(at: u64, start: u64, more: u32, dirty: impl Fn(u64) -> bool) -> u64 {
+    (0..WORD)
+        .filter(|nth| {
+            let first = (at + nth).checked_sub(start).map(|bit| bit << more);
+            first.is_some_and(|first| (first..first + (1 << more)).any(&dirty))
+        })
+        .fold(0, |word, nth| word | 1 << nth)
+}
+
+/// Whether the pages of a mapping fit a bitmap, of which a bit stands for `page_size` bytes.
+pub(crate) fn fits_bitmap(range: Range, page_size: u64) -> bool {
+    (range.last - range.start) >> page_size.trailing_zeros() < MAX_PAGES
+}
+
 /// The largest number of pages in one bitmap.
 pub(crate) const MAX_PAGES: u64 = i32::MAX as u64;
 
@@ -240,6 +257,30 @@ mod tests {
             (128, 64, 2),
         ] {
             assert_eq!(shifted(at, start, own), expected);
+        }
+    }
+
+    #[test]
+    fn bits_of_larger_pages() {
+        let dirty = |page: u64| [0, 17, 33, 34].contains(&page);
+        assert_eq!(coarse(0, 0, 4, dirty), 0b111);
+        assert_eq!(coarse(0, 5, 4, dirty), 0b111 << 5);
+        assert_eq!(coarse(64, 62, 4, dirty), 1);
+        assert_eq!(coarse(0, 0, 0, dirty), 1 | 1 << 17 | 1 << 33 | 1 << 34);
+    }
+
+    #[test]
+    fn larger_pages_make_more_fit() {
+        let most = MAX_PAGES << 12;
+        for (size, page_size, fits) in [
+            (most, 0x1000, true),
+            (most + 0x1000, 0x1000, false),
+            (most + 0x1000, 0x10000, true),
+            (most << 4, 0x10000, true),
+            ((most << 4) + 0x10000, 0x10000, false),
+        ] {
+            let last = size - 1;
+            assert_eq!(fits_bitmap(Range { start: 0, last }, page_size), fits);
         }
     }
 

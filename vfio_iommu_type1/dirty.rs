@@ -39,9 +39,10 @@ use crate::{
     },
     bitmap::{
         check_size,
+        coarse,
+        fits_bitmap,
         shifted,
-        Window,
-        MAX_PAGES, //
+        Window, //
     },
     container::{
         Container,
@@ -220,13 +221,8 @@ impl Scale {
         if more == 0 {
             return shifted(bit, start, |nth| pages.dirty_word(nth));
         }
-        // A bit stands for several pages.
         let dirty = |page: u64| pages.dirty_word(page / 64) & 1 << (page % 64) != 0;
-        let own = |nth: u64| {
-            let first = (bit + nth).checked_sub(start).map(|nth| nth << more);
-            first.is_some_and(|first| (first..first + (1 << more)).any(dirty))
-        };
-        (0..64).fold(0, |word, nth| word | u64::from(own(nth)) << nth)
+        coarse(bit, start, more, dirty)
     }
 }
 
@@ -328,9 +324,4 @@ impl Container {
         });
         Ok(())
     }
-}
-
-/// Whether the pages of a mapping fit a bitmap, of which a bit stands for `page_size` bytes.
-pub(crate) fn fits_bitmap(range: Range, page_size: u64) -> bool {
-    (range.last - range.start) >> page_size.trailing_zeros() < MAX_PAGES
 }

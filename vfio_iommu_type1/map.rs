@@ -33,8 +33,8 @@ use crate::{
         trace,
         MapDma, //
     },
+    bitmap::fits_bitmap,
     container::Container,
-    dirty::fits_bitmap,
     pages::DmaPages,
     populate::{
         populate,

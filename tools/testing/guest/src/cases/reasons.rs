@@ -263,7 +263,7 @@ fn trace_of_unmap() -> Result<()> {
     let withdraw = Ask::unmap(0, 1 << 20).flags(VADDR);
     withdraw.send(&container, withdraw.bytes())?;
     withdraw
-        .is(Errno::EINVAL, "its address is withdrawn")
+        .is(Errno::EINVAL, "its address is invalid")
         .at(0x10000, 0x13fff)
         .check(&container, &trace)
 }
