@@ -11,6 +11,7 @@
 
 mod args;
 mod callbacks;
+mod devices;
 
 use core::marker::PhantomData;
 
@@ -47,8 +48,13 @@ use crate::{
 pub use args::{
     GroupKind,
     PageSlots,
-    Transfer,
-    UserDevice, //
+    Transfer, //
+};
+
+pub use devices::{
+    LockedDevices,
+    UserDevice,
+    UserDevices, //
 };
 
 /// What a backend can do for a container: `struct vfio_iommu_driver_ops`.
@@ -173,14 +179,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Tells of a device that was opened; it stays valid until
-    /// [`unregister_device`](Backend::unregister_device) of the same device returns.
-    fn register_device(_this: ArcBorrow<'_, Self>, _device: UserDevice) {
-        build_error!(VTABLE_DEFAULT_ERROR)
-    }
-
-    /// Tells of a device that is being closed.
-    fn unregister_device(_this: ArcBorrow<'_, Self>, _device: UserDevice) {
+    /// Where the open devices are kept whose drivers may pin pages.
+    fn user_devices(_this: &Self) -> &UserDevices {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 

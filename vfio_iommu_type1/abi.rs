@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The unsafe corner of this module: structures of the ioctls as bytes, the promise that mappings
-//! don't overlap, that devices which are called are open, the list of containers, and the tracepoint.
+//! don't overlap, the list of containers, and the tracepoint.
 //!
 //! Mappings of a container don't overlap: pages for a range are made only while it is locked and nothing
 //! is mapped there, and have gone to the tree, or are dropped, before it is free again.
@@ -12,15 +12,8 @@ pub(crate) mod globals;
 pub(crate) mod trace;
 
 use kernel::{
-    device::Device,
     prelude::*,
-    sync::{
-        lock::{
-            mutex::MutexBackend,
-            Guard, //
-        },
-        Arc, //
-    },
+    sync::Arc,
     transmute::{
         AsBytes,
         FromBytes, //
@@ -33,8 +26,7 @@ use kernel_ext::{
         Domains,
         Mapping,
         Prot, //
-    },
-    iommu_driver::UserDevice, //
+    }, //
 };
 
 use iommu_group::ranges::Range;
@@ -142,22 +134,4 @@ pub(crate) fn extend_all(
         unsafe { pages.mapping.extend(new) }?;
         then(range, vaddr, pages)
     })
-}
-
-/// The devices of a container that can be told to give pages back, locked.
-pub(crate) type Devices<'a> = Guard<'a, KVec<UserDevice>, MutexBackend>;
-
-/// Asks `device`, one of `devices`, to give back what it has pinned of `range`.
-pub(crate) fn dma_unmap(devices: &Devices<'_>, device: &UserDevice, range: Range) {
-    if devices.contains(device) {
-        // SAFETY: The device is in the list, from which `unregister_device` takes it before it
-        // returns; for that it needs the lock, which is held here.
-        unsafe { device.dma_unmap(range.start, range.last - range.start + 1) };
-    }
-}
-
-/// The devices that the drivers of `devices` are bound to, for messages.
-pub(crate) fn named<'a>(devices: &'a Devices<'_>) -> impl Iterator<Item = &'a Device> {
-    // SAFETY: As above; the lock is held for as long as `devices` is borrowed.
-    devices.iter().map(|device| unsafe { device.dev() })
 }

@@ -32,7 +32,7 @@ use kernel_ext::{
         GroupKind,
         PageSlots,
         Transfer,
-        UserDevice, //
+        UserDevices, //
     },
 };
 
@@ -115,12 +115,8 @@ impl Backend for Container {
         }
     }
 
-    fn register_device(this: ArcBorrow<'_, Self>, device: UserDevice) {
-        this.add_device(device);
-    }
-
-    fn unregister_device(this: ArcBorrow<'_, Self>, device: UserDevice) {
-        this.remove_device(device);
+    fn user_devices(this: &Self) -> &UserDevices {
+        &this.devices
     }
 
     fn dma_rw(this: ArcBorrow<'_, Self>, iova: u64, data: Transfer<'_>) -> Result {

@@ -14,13 +14,11 @@
 //! 4. the mutex of the space, innermost, held to look things up and to enter them.
 
 use kernel::{
-    new_mutex,
     prelude::*,
     sync::{
         aref::ARef,
         atomic::AtomicFlag,
-        Arc,
-        Mutex, //
+        Arc, //
     },
 };
 
@@ -33,7 +31,7 @@ use kernel_ext::{
         Domains,
         Group, //
     },
-    iommu_driver::UserDevice,
+    iommu_driver::UserDevices,
     mm::Owner,
     task::TaskLabel, //
 };
@@ -64,9 +62,7 @@ pub(crate) struct Container {
     pub(crate) space: Space<Self>,
     /// The open devices whose drivers pin pages.
     #[pin]
-    pub(crate) devices: Mutex<KVec<UserDevice>>,
-    /// Whether there is a device in that list; changes with its mutex held.
-    pub(crate) has_devices: AtomicFlag,
+    pub(crate) devices: UserDevices,
 }
 
 /// How much time requests take, by their kind.
@@ -206,8 +202,7 @@ impl Container {
                 },
                 limit: DMA_ENTRY_LIMIT.get(),
                 space <- space,
-                devices <- new_mutex!(KVec::new()),
-                has_devices: AtomicFlag::new(false),
+                devices <- UserDevices::new(),
             }),
             GFP_KERNEL,
         )

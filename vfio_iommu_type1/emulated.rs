@@ -24,17 +24,12 @@ use kernel_ext::{
     },
     iommu_driver::{
         PageSlots,
-        Transfer,
-        UserDevice, //
+        Transfer, //
     },
     mm::may_warn, //
 };
 
 use crate::{
-    abi::{
-        dma_unmap,
-        named, //
-    },
     container::Container,
     space::{
         Alone,
@@ -74,7 +69,7 @@ impl Container {
         let range = Range::of_size(iova, pages.bytes()?)?;
         let (mut guard, rules) = self.space.lock_mappings(range, |held| {
             refuse_while_invalid(held, "vfio_pin_pages")?;
-            if !self.has_devices.load(Relaxed) {
+            if !self.devices.any() {
                 return Err(EINVAL);
             }
             Ok(Rules::of(held.layout))
@@ -110,24 +105,6 @@ impl Container {
         let rules = |held: &mut Alone<'_, Self>| Ok::<_, Infallible>(Rules::of(held.layout));
         let Ok((mut guard, rules)) = self.space.lock_mappings(range, rules);
         unpin_in(&mut guard, rules, range.start, count)
-    }
-
-    /// Takes note of a device that was opened.
-    pub(crate) fn add_device(&self, device: UserDevice) {
-        if !device.has_dma_unmap() {
-            return;
-        }
-        let mut devices = self.devices.lock();
-        if devices.push(device, GFP_KERNEL).is_ok() {
-            self.has_devices.store(true, Relaxed);
-        }
-    }
-
-    /// Forgets a device that is being closed.
-    pub(crate) fn remove_device(&self, device: UserDevice) {
-        let mut devices = self.devices.lock();
-        devices.retain(|other| *other != device);
-        self.has_devices.store(!devices.is_empty(), Relaxed);
     }
 
     /// Copies between kernel memory and what is mapped from `iova` on.
@@ -192,9 +169,8 @@ impl Container {
     ///
     /// They call [`unpin`](Self::unpin), so no addresses are locked here.
     pub(crate) fn notify(&self, range: Range) {
-        let devices = self.devices.lock();
-        for device in devices.iter() {
-            dma_unmap(&devices, device, range);
+        for device in self.devices.lock().iter() {
+            device.dma_unmap(range.start, range.last - range.start + 1);
         }
     }
 
@@ -205,13 +181,13 @@ impl Container {
         }
         let Range { start, last } = range;
         let devices = self.devices.lock();
-        for dev in named(&devices) {
+        for device in devices.iter() {
             dev_warn!(
-                dev,
+                device.dev(),
                 "vfio: the unmap of {start:#x}-{last:#x} fails: a driver keeps pages, maybe this one\n"
             );
         }
-        if devices.is_empty() {
+        if devices.iter().next().is_none() {
             pr_warn!(
                 "the unmap of {start:#x}-{last:#x} fails: a driver has left pages of a closed device pinned\n"
             );

@@ -2,10 +2,7 @@
 
 //! The arguments of backend callbacks, as types that can't be misused.
 
-use core::ptr::NonNull;
-
 use kernel::{
-    device::Device,
     ffi::c_uint,
     page::PAGE_SIZE,
     prelude::*, //
@@ -114,72 +111,5 @@ impl Transfer<'_> {
     /// Whether there is nothing to do; the callback doesn't come here then.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-}
-
-/// A device of the container, between its registration and its unregistration.
-///
-/// # Invariants
-///
-/// Points to a `vfio_device` that the core keeps alive until the backend's `unregister_device` for
-/// it has returned.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct UserDevice(NonNull<bindings::vfio_device>);
-
-// SAFETY: The device is kept alive by the core (type invariant), and its callbacks may be called
-// from any thread.
-unsafe impl Send for UserDevice {}
-
-// SAFETY: As for `Send`.
-unsafe impl Sync for UserDevice {}
-
-impl UserDevice {
-    /// Wraps the core's pointer.
-    ///
-    /// # Safety
-    ///
-    /// The device stays valid until `unregister_device` for it has returned.
-    pub(super) unsafe fn new(device: NonNull<bindings::vfio_device>) -> Self {
-        // INVARIANT: By the contract of this function.
-        Self(device)
-    }
-
-    /// The driver's `dma_unmap` callback, if it has one.
-    fn dma_unmap_op(&self) -> Option<unsafe extern "C" fn(*mut bindings::vfio_device, u64, u64)> {
-        // SAFETY: The device is valid by the type invariant.
-        let ops = unsafe { (*self.0.as_ptr()).ops };
-        // SAFETY: A registered device has static ops; `vfio_init_device()` refuses a null pointer.
-        unsafe { (*ops).dma_unmap }
-    }
-
-    /// Whether the driver can be asked to give up pages, that is, whether it pins any.
-    pub fn has_dma_unmap(&self) -> bool {
-        self.dma_unmap_op().is_some()
-    }
-
-    /// Asks the driver to unpin what it has pinned of `size` bytes from `iova` on.
-    ///
-    /// It calls `vfio_unpin_pages()`, so the caller holds no lock which that takes.
-    ///
-    /// # Safety
-    ///
-    /// The device hasn't been unregistered: the caller holds the lock under which its list of
-    /// registered devices changes, or otherwise delays `unregister_device`.
-    pub unsafe fn dma_unmap(&self, iova: u64, size: u64) {
-        if let Some(dma_unmap) = self.dma_unmap_op() {
-            // SAFETY: The device is valid by the contract of this function, and `dma_unmap` is the
-            // callback that its driver gave for it.
-            unsafe { dma_unmap(self.0.as_ptr(), iova, size) };
-        }
-    }
-
-    /// The device that the driver is bound to, for messages.
-    ///
-    /// # Safety
-    ///
-    /// As for [`dma_unmap`](Self::dma_unmap), for as long as the result is used.
-    pub unsafe fn dev(&self) -> &Device {
-        // SAFETY: The device is valid by the contract of this function, and keeps what it is bound to.
-        unsafe { Device::from_raw((*self.0.as_ptr()).dev) }
     }
 }

@@ -47,12 +47,12 @@ impl<B: Backend> Table<B> {
                 } else {
                     None
                 },
-                register_device: if B::HAS_REGISTER_DEVICE {
+                register_device: if B::HAS_USER_DEVICES {
                     Some(Self::register_device_callback)
                 } else {
                     None
                 },
-                unregister_device: if B::HAS_UNREGISTER_DEVICE {
+                unregister_device: if B::HAS_USER_DEVICES {
                     Some(Self::unregister_device_callback)
                 } else {
                     None
@@ -208,8 +208,9 @@ impl<B: Backend> Table<B> {
         // SAFETY: By the contract of this function.
         let this = unsafe { Self::instance(data) };
         if let Some(device) = NonNull::new(device) {
-            // SAFETY: By the contract of this function.
-            B::register_device(this, unsafe { UserDevice::new(device) });
+            // SAFETY: The core calls this for a device that was opened, and `unregister_device_callback` when it
+            // is closed.
+            unsafe { B::user_devices(&this).add(device) };
         }
     }
 
@@ -223,8 +224,7 @@ impl<B: Backend> Table<B> {
         // SAFETY: By the contract of this function.
         let this = unsafe { Self::instance(data) };
         if let Some(device) = NonNull::new(device) {
-            // SAFETY: By the contract of this function.
-            B::unregister_device(this, unsafe { UserDevice::new(device) });
+            B::user_devices(&this).remove(device);
         }
     }
 
