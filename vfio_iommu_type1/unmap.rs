@@ -96,12 +96,15 @@ impl Container {
         };
         let mut patience = Patience::default();
         loop {
-            let begin = |held: &mut Alone<'_, Self>| self.begin_unmap(held, request, bitmap);
-            let (guard, begun) = self.space.lock(locked, begin)?;
+            let mut first = None;
+            let (guard, begun) = self.space.lock(locked, |held| {
+                self.begin_unmap(held, request, bitmap, &mut first)
+            })?;
             match begun {
                 Begun::Done { bytes } => return Ok(bytes),
-                Begun::Removing { found, first } => {
-                    return self.finish_unmap(guard, &found, first, bitmap);
+                Begun::Removing { range, bytes } => {
+                    finish_unmap(guard, range, first, bitmap)?;
+                    return Ok(bytes);
                 }
                 Begun::Pinned(dma) => {
                     drop(guard);
@@ -115,12 +118,14 @@ impl Container {
         }
     }
 
-    /// Checks a request to unmap, whose addresses are locked, and begins with it.
+    /// Checks a request to unmap, whose addresses are locked, and begins with it: `first` gets the pages of
+    /// the first mappings that were removed.
     fn begin_unmap(
         &self,
         held: &mut Alone<'_, Self>,
         request: &UnmapRequest,
         bitmap: Option<&UserBitmap>,
+        first: &mut Option<DmaPages>,
     ) -> Granted<Begun> {
         let layout = held.layout;
         if request.vaddr && !layout.emulated.is_empty() {
@@ -143,7 +148,7 @@ impl Container {
                 return Err(Refusal::at(invalid, EINVAL, c"its address is invalid"));
             }
             if found.any() {
-                held.set_vaddr(found.range, None);
+                held.set_vaddr(range, None);
             }
             return Ok(Begun::Done { bytes: found.bytes });
         }
@@ -153,40 +158,35 @@ impl Container {
         if !found.any() {
             return Ok(Begun::Done { bytes: 0 });
         }
-        let first = match bitmap {
-            Some(_) => None,
-            None => held.remove_some(found.range),
-        };
-        Ok(Begun::Removing { found, first })
+        if bitmap.is_none() {
+            *first = held.remove_some(range);
+        }
+        let bytes = found.bytes;
+        Ok(Begun::Removing { range, bytes })
     }
+}
 
-    /// Removes the mappings that were found, having told which of their pages are dirty. The pages of
-    /// `first` were removed already.
-    fn finish_unmap(
-        &self,
-        mut guard: RangeGuard<'_, Self>,
-        found: &Found,
-        first: Option<DmaPages>,
-        bitmap: Option<&UserBitmap>,
-    ) -> Granted<u64> {
-        if let Some(bitmap) = bitmap {
-            bitmap
-                .report(&mut guard, found.range)
-                .map_err(because(c"can't write the bitmap of dirty pages"))?;
-        }
-        drop(first);
-        // Until the IOMMU has forgotten the addresses nobody may map there.
-        while let Err((locked, pages)) =
-            guard.try_finish(|held| match held.remove_some(found.range) {
-                Some(pages) => Err(pages),
-                None => Ok(()),
-            })
-        {
-            drop::<DmaPages>(pages);
-            guard = locked;
-        }
-        Ok(found.bytes)
+/// Removes the mappings that begin in `range`, having told which of their pages are dirty. The pages of
+/// `first` were removed already.
+fn finish_unmap(
+    mut guard: RangeGuard<'_, Container>,
+    range: Range,
+    first: Option<DmaPages>,
+    bitmap: Option<&UserBitmap>,
+) -> Granted {
+    if let Some(bitmap) = bitmap {
+        bitmap
+            .report(&mut guard, range)
+            .map_err(because(c"can't write the bitmap of dirty pages"))?;
     }
+    // Until the IOMMU has forgotten the addresses nobody may map there.
+    drop(first);
+    let remove = |held: &mut Alone<'_, Container>| held.remove_some(range).map_or(Ok(()), Err);
+    while let Err((locked, pages)) = guard.try_finish(remove) {
+        drop::<DmaPages>(pages);
+        guard = locked;
+    }
+    Ok(())
 }
 
 /// How far a request to unmap has come when its addresses are locked.
@@ -195,17 +195,13 @@ enum Begun {
     Done { bytes: u64 },
     /// A driver has pinned pages of this mapping.
     Pinned(Range),
-    /// Mappings are to be removed, which the pages of the first ones were taken out of.
-    Removing {
-        found: Found,
-        first: Option<DmaPages>,
-    },
+    /// The mappings that begin in the range are to be removed, so many bytes.
+    Removing { range: Range, bytes: u64 },
 }
 
 /// The mappings that a request to unmap is about.
+#[derive(Default)]
 struct Found {
-    /// Those that begin here.
-    range: Range,
     mappings: usize,
     /// Modulo 2^64.
     bytes: u64,
@@ -217,13 +213,7 @@ struct Found {
 
 impl Found {
     fn look(held: &mut Alone<'_, Container>, range: Range, v2: bool) -> Self {
-        let mut all = Self {
-            range,
-            mappings: 0,
-            bytes: 0,
-            pinned: None,
-            invalid: None,
-        };
+        let mut all = Self::default();
         held.for_each_from(range.start, |found, dma| {
             if found.start > range.last || !v2 && found.start < range.start {
                 return false;
