@@ -29,6 +29,7 @@ use kernel::{
 use crate::{
     bindings,
     file_ops::{
+        Borrowed,
         FileOperations,
         FileTable, //
     }, //
@@ -36,21 +37,39 @@ use crate::{
 
 /// Makes a read-write file called `[name]` which carries `data` and can be read at any offset.
 ///
-/// Its memory mappings are kept on `mapping`, if given: who holds that inode can zap them all.
 /// On failure `data` is dropped.
-pub fn open<T: FileOperations>(
-    table: &'static FileTable<T>,
+pub fn open<T: FileOperations, K>(
+    table: &'static FileTable<T, K>,
     name: &'static CStr,
     data: T::Data,
-    mapping: Option<&Inode>,
 ) -> Result<ARef<File>> {
     let any_offset = bindings::KERNEL_EXT_FMODE_PREAD | bindings::KERNEL_EXT_FMODE_PWRITE;
-    let file = make(table, name, data, bindings::O_RDWR, any_offset)?;
-    if let Some(inode) = mapping {
-        // SAFETY: The file is ours alone. The mapping outlives it by the contract of `Inode`: the
-        // data holds what holds the inode.
-        unsafe { (*file.as_ptr()).f_mapping = (*inode.0.as_ptr()).i_mapping };
-    }
+    make(table, name, data, bindings::O_RDWR, any_offset)
+}
+
+/// Files whose memory mappings are kept on an inode of a [`PseudoFs`], so that the owner of the inode
+/// can zap the mappings of all these files.
+pub trait InodeMapped: FileOperations {
+    /// The inode for a file that carries `data`.
+    ///
+    /// The file uses it until `data` is dropped. The lifetime says that `data` keeps the inode for as
+    /// long: `data` stays where it is, and nobody gets it mutably, until the file is released.
+    fn inode<'a>(data: Borrowed<'a, Self>) -> InodeRef<'a>;
+}
+
+/// Makes a file as [`open`] does, with its memory mappings on [`InodeMapped::inode`].
+pub fn open_mapped<T: InodeMapped, K>(
+    table: &'static FileTable<T, K>,
+    name: &'static CStr,
+    data: T::Data,
+) -> Result<ARef<File>> {
+    let file = open(table, name, data)?;
+    // SAFETY: By the invariant of `FileTable` the file carries a `T::Data` in foreign form, which is
+    // only borrowed until `release`. The file holds the data, so the borrow may last as long.
+    let inode = T::inode(unsafe { T::Data::borrow((*file.as_ptr()).private_data) });
+    // SAFETY: The file is ours alone. The inode is borrowed from the data, so it outlives every use
+    // that the VFS makes of a file's mapping, the last of which precedes `release`.
+    unsafe { (*file.as_ptr()).f_mapping = (*inode.0 .0.as_ptr()).i_mapping };
     Ok(file)
 }
 
@@ -67,8 +86,8 @@ pub enum Direction {
 /// after what was before.
 ///
 /// On failure `data` is dropped.
-pub fn open_stream<T: FileOperations>(
-    table: &'static FileTable<T>,
+pub fn open_stream<T: FileOperations, K>(
+    table: &'static FileTable<T, K>,
     name: &'static CStr,
     data: T::Data,
     direction: Direction,
@@ -80,8 +99,8 @@ pub fn open_stream<T: FileOperations>(
     make(table, name, data, flags, 0)
 }
 
-fn make<T: FileOperations>(
-    table: &'static FileTable<T>,
+fn make<T: FileOperations, K>(
+    table: &'static FileTable<T, K>,
     name: &'static CStr,
     data: T::Data,
     flags: u32,
@@ -169,10 +188,7 @@ unsafe extern "C" fn init_fs_context_callback<M: PseudoFsMagic>(
     }
 }
 
-/// An inode of a [`PseudoFs`], whose mapping collects the memory mappings of files.
-///
-/// Whoever opens files on it with [`open`] keeps it until they are gone: the files' data must
-/// (directly or not) hold the inode.
+/// An inode of a [`PseudoFs`], whose mapping collects the memory mappings of [`InodeMapped`] files.
 ///
 /// # Invariants
 ///
@@ -226,16 +242,8 @@ impl Drop for Inode {
     }
 }
 
-/// An [`Inode`] that somebody else owns.
+/// An [`Inode`] that somebody else owns, and keeps for `'a`.
 pub struct InodeRef<'a>(
     core::mem::ManuallyDrop<Inode>,
     core::marker::PhantomData<&'a Inode>,
 );
-
-impl core::ops::Deref for InodeRef<'_> {
-    type Target = Inode;
-
-    fn deref(&self) -> &Inode {
-        &self.0
-    }
-}

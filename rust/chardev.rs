@@ -17,6 +17,7 @@ use crate::{
     bindings,
     file_ops::{
         FileTable,
+        Node,
         OpenNode, //
     }, //
 };
@@ -178,7 +179,7 @@ impl<T: Send + Sync + 'static> NodeRegistration<T> {
     /// Makes the node `name` of `class`, with `number`, whose files are made by `table`.
     pub fn new<F: OpenNode<Node = T>>(
         class: &'static Class,
-        table: &'static FileTable<F>,
+        table: &'static FileTable<F, Node>,
         number: DevNumber,
         name: &CStr,
         data: T,

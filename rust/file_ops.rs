@@ -116,24 +116,39 @@ pub trait OpenNode: FileOperations {
     fn open(node: &Self::Node, file: &File) -> Result<Self::Data>;
 }
 
+/// A table of files that only code of ours creates, with their value in them.
+pub enum Anonymous {}
+
+/// A table of files that `open(2)` of a misc device creates, too.
+pub enum Misc {}
+
+/// A table of files that `open(2)` of a character device creates, too.
+pub enum Node {}
+
 /// A `struct file_operations` made from `T`. Keep exactly one, as a `static`.
+///
+/// `K` says what can be opened to get such a file: [`Anonymous`], [`Misc`] or [`Node`]. A device takes
+/// a table of its own kind only, since `open` of another kind would leave the file without a value,
+/// or would look for the value in the wrong place.
 ///
 /// # Invariants
 ///
 /// A file whose `f_op` points at this table has as its `private_data` the foreign form of a
 /// `T::Data`, from the end of its `open` (or its creation) until `release`.
 #[repr(transparent)]
-pub struct FileTable<T>(bindings::file_operations, PhantomData<T>);
+pub struct FileTable<T, K = Anonymous>(bindings::file_operations, PhantomData<(T, K)>);
 
 // SAFETY: The table is never written after its creation.
-unsafe impl<T> Sync for FileTable<T> {}
+unsafe impl<T, K> Sync for FileTable<T, K> {}
 
 impl<T: FileOperations> FileTable<T> {
     /// The table of files that are created with their value in them.
     pub const fn anonymous() -> Self {
         Self(VTable::<T>::BASE, PhantomData)
     }
+}
 
+impl<T: FileOperations, K> FileTable<T, K> {
     /// What `file` carries, if it is one of this table's files.
     pub fn data<'a>(&'static self, file: &'a LocalFile) -> Option<Borrowed<'a, T>> {
         // SAFETY: `file` is valid; `f_op` does not change once the file is visible.
@@ -151,7 +166,7 @@ impl<T: FileOperations> FileTable<T> {
     }
 }
 
-impl<T: OpenMisc> FileTable<T> {
+impl<T: OpenMisc> FileTable<T, Misc> {
     /// The table of files that are made by opening a misc device.
     pub const fn misc() -> Self {
         let mut table = VTable::<T>::BASE;
@@ -160,7 +175,7 @@ impl<T: OpenMisc> FileTable<T> {
     }
 }
 
-impl<T: OpenNode> FileTable<T> {
+impl<T: OpenNode> FileTable<T, Node> {
     /// The table of files that are made by opening a character device.
     pub const fn node() -> Self {
         let mut table = VTable::<T>::BASE;
@@ -171,7 +186,7 @@ impl<T: OpenNode> FileTable<T> {
 
 /// # Safety
 ///
-/// Called by the VFS for a misc device that was registered with a [`FileTable<T>`].
+/// Called by the VFS for a misc device that was registered with a [`FileTable<T, Misc>`].
 unsafe extern "C" fn open_misc_callback<T: OpenMisc>(
     _inode: *mut bindings::inode,
     file: *mut bindings::file,

@@ -15,6 +15,7 @@ use crate::{
     bindings,
     file_ops::{
         FileTable,
+        Misc,
         OpenMisc, //
     }, //
 };
@@ -50,7 +51,7 @@ unsafe impl Sync for MiscRegistration {}
 impl MiscRegistration {
     /// Registers a misc device whose files are made by `table`.
     pub fn new<T: OpenMisc>(
-        table: &'static FileTable<T>,
+        table: &'static FileTable<T, Misc>,
         options: MiscOptions,
     ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {

@@ -29,6 +29,7 @@ use kernel_ext::{
     file_ops::{
         FileOperations,
         FileTable,
+        Misc,
         OpenMisc, //
     },
     iommu::{
@@ -131,7 +132,7 @@ impl Container {
 
     /// A file for a container that was made without one.
     pub(crate) fn open_file(container: Arc<Self>) -> Result<ARef<File>> {
-        anon_file::open(&FILES, c"[vfio-container]", container, None)
+        anon_file::open(&FILES, c"[vfio-container]", container)
     }
 
     /// How many groups are in it.
@@ -285,7 +286,7 @@ fn allowed(driver: &Driver, noiommu: bool) -> bool {
 /// The file of a container.
 struct ContainerFile;
 
-static FILES: FileTable<ContainerFile> = FileTable::misc();
+static FILES: FileTable<ContainerFile, Misc> = FileTable::misc();
 
 #[vtable]
 impl FileOperations for ContainerFile {

@@ -65,6 +65,6 @@ pub(crate) fn open(banks: u32) -> Result<isize> {
     let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
     let number = fd.reserved_fd();
     let data = KBox::new(Banks(banks), GFP_KERNEL_ACCOUNT)?;
-    fd.fd_install(anon_file::open(&FILES, c"[vfio-msi]", data, None)?);
+    fd.fd_install(anon_file::open(&FILES, c"[vfio-msi]", data)?);
     Ok(number as isize)
 }

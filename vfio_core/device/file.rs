@@ -22,9 +22,14 @@ use kernel::{
     }, //
 };
 use kernel_ext::{
-    anon_file,
+    anon_file::{
+        self,
+        InodeMapped,
+        InodeRef, //
+    },
     bindings,
     file_ops::{
+        Borrowed,
         FileOperations,
         FileTable, //
     },
@@ -77,18 +82,17 @@ pub(crate) fn open_fd(
 ) -> Result<ARef<File>> {
     let slot = KBox::new_uninit(GFP_KERNEL_ACCOUNT)?;
     group.open_device(&device, group_file)?;
-    let kept: ARef<Device> = device.clone();
     let open = KBox::write(slot, OpenDevice { device, group });
     if open.group.kind() == GroupKind::NoIommu {
         let user = TaskLabel::current();
         dev_warn!(
-            kept.parent(),
+            open.device.parent(),
             "vfio-noiommu device opened by user ({}:{})\n",
             user.name(),
             user.pid()
         );
     }
-    anon_file::open(&FILES, c"[vfio-device]", open, Some(&kept.inode()))
+    anon_file::open_mapped(&FILES, c"[vfio-device]", open)
 }
 
 /// The file of a device.
@@ -124,6 +128,12 @@ impl FileOperations for DeviceFile {
         open.device.with_sysfs_path(|path| {
             kernel::seq_print!(m, "vfio-device-syspath: /sys{}\n", path);
         });
+    }
+}
+
+impl InodeMapped for DeviceFile {
+    fn inode<'a>(open: Borrowed<'a, Self>) -> InodeRef<'a> {
+        open.device.inode()
     }
 }
 

@@ -23,6 +23,7 @@ use kernel_ext::{
     file_ops::{
         FileOperations,
         FileTable,
+        Node,
         OpenNode, //
     },
     iommu_driver::GroupKind,
@@ -65,7 +66,7 @@ const STATUS_SIZE: usize = core::mem::size_of::<bindings::vfio_group_status>();
 /// An open group; the group can be opened again when it is dropped.
 pub(super) struct OpenGroup(Arc<Group>);
 
-pub(super) static FILES: FileTable<GroupFile> = FileTable::node();
+pub(super) static FILES: FileTable<GroupFile, Node> = FileTable::node();
 
 /// The group of `file`, if it is a group's file.
 pub(crate) fn file_group(file: &LocalFile) -> Option<&Arc<Group>> {
