@@ -17,4 +17,5 @@ pub(crate) mod iommu_driver;
 pub(crate) mod kvm;
 pub(crate) mod logging;
 pub(crate) mod migration;
+pub(crate) mod registration;
 pub(crate) mod virqfd;

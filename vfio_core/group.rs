@@ -40,16 +40,14 @@ use kernel_ext::{
 
 use crate::{
     abi::{
-        device::{
-            Device,
-            Registered, //
-        },
+        device::Device,
         device_set::SetGuard,
         iommu_driver::Iommu,
         kvm::{
             Kvm,
             KvmRef, //
-        }, //
+        },
+        registration::Registered, //
     },
     container::Container, //
 };

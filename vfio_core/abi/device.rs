@@ -17,13 +17,11 @@ use kernel::{
     prelude::*,
     sync::{
         aref::{
-            ARef,
             AlwaysRefCounted, //
         },
         Arc,
         ArcBorrow, //
     },
-    time::msecs_to_jiffies,
     types::Opaque,
     uaccess::UserPtr, //
 };
@@ -35,8 +33,7 @@ use kernel_ext::{
         PseudoFsMagic, //
     },
     bindings,
-    module_ref::ModuleRef,
-    task::TaskLabel, //
+    module_ref::ModuleRef, //
 };
 
 use super::{
@@ -51,9 +48,6 @@ use crate::group::{
     registry::Registry,
     Group, //
 };
-
-/// How often a driver is asked to give back a device that is being removed, in milliseconds.
-const REQUEST_INTERVAL: u32 = 10_000;
 
 /// The file system whose inodes collect the memory mappings of a device's files.
 pub(crate) static DEVICE_FS: PseudoFs =
@@ -235,82 +229,6 @@ impl Device {
         unsafe { bindings::device_del(&raw mut (*self.as_ptr()).device) }
     }
 
-    /// Starts counting the device's users, with its registration as the first.
-    pub(crate) fn start_registration(&self) {
-        // SAFETY: The field is this module's; nobody waits for it yet.
-        unsafe { bindings::init_completion(&raw mut (*self.as_ptr()).comp) };
-        self.users().store(1, core::sync::atomic::Ordering::Release);
-    }
-
-    fn users(&self) -> &core::sync::atomic::AtomicI32 {
-        // SAFETY: A `refcount_t` is an `int` that C code changes atomically; only this module
-        // counts with it.
-        unsafe { &*(&raw mut (*self.as_ptr()).refcount).cast() }
-    }
-
-    /// Keeps the device registered, unless that is over already.
-    pub(crate) fn try_get_registration(&self) -> Option<Registered> {
-        use core::sync::atomic::Ordering::Relaxed;
-        self.users()
-            .fetch_update(Relaxed, Relaxed, |users| (users > 0).then(|| users + 1))
-            .ok()?;
-        // INVARIANT: One user was counted.
-        Some(Registered(self.into()))
-    }
-
-    /// Gives back one [`Device::try_get_registration`] or the registration itself.
-    pub(super) fn put_registration(&self) {
-        if self
-            .users()
-            .fetch_sub(1, core::sync::atomic::Ordering::AcqRel)
-            == 1
-        {
-            // SAFETY: `start_registration` initialised the completion.
-            unsafe { bindings::complete(&raw mut (*self.as_ptr()).comp) };
-        }
-    }
-
-    /// Ends the registration and waits until the last user is gone, reminding the driver of it. The
-    /// user is looked for in `group`.
-    pub(crate) fn end_registration(&self, group: Option<&Group>) {
-        self.put_registration();
-        // SAFETY: `start_registration` initialised the completion.
-        let comp = unsafe { &raw mut (*self.as_ptr()).comp };
-        let mut interrupted = false;
-        let mut requests = 0u32;
-        // SAFETY: As above.
-        if unsafe { bindings::try_wait_for_completion(comp) } {
-            return;
-        }
-        loop {
-            if let Some(request) = self.ops().request {
-                // SAFETY: The device is still bound to its driver.
-                unsafe { request(self.as_ptr(), requests) };
-            }
-            requests += 1;
-            // SAFETY: As above.
-            let left = unsafe { wait(comp, interrupted) };
-            if left > 0 {
-                return;
-            }
-            if left == 0 && requests.is_power_of_two() {
-                if let Some(group) = group {
-                    group.warn_holder(self);
-                }
-            }
-            if left < 0 {
-                interrupted = true;
-                let waiter = TaskLabel::current();
-                dev_warn!(
-                    self.parent(),
-                    "Device is currently in use, task \"{}\" ({}) blocked until device is released\n",
-                    waiter.name(),
-                    waiter.pid()
-                );
-            }
-        }
-    }
-
     // --- Opening and use ----------------------------------------------------------------------
 
     /// Whether userspace means this device by `name`, a string with its terminator, which the
@@ -450,54 +368,8 @@ impl Device {
     }
 }
 
-/// Waits for `comp` for one interval: positive when it is done, negative for a signal.
-///
-/// # Safety
-///
-/// `comp` is valid.
-unsafe fn wait(comp: *mut bindings::completion, interrupted: bool) -> isize {
-    let interval = msecs_to_jiffies(REQUEST_INTERVAL);
-    if interrupted {
-        // SAFETY: By this function's contract.
-        unsafe { bindings::wait_for_completion_timeout(comp, interval) as isize }
-    } else {
-        // SAFETY: By this function's contract.
-        unsafe { bindings::wait_for_completion_interruptible_timeout(comp, interval) }
-    }
-}
-
 fn transferred(ret: isize) -> Result<usize> {
     usize::try_from(ret).map_err(|_| Error::from_errno(ret as i32))
-}
-
-/// Keeps a device registered: whoever unregisters it waits.
-///
-/// # Invariants
-///
-/// Counts as one user of the registration.
-pub(crate) struct Registered(ARef<Device>);
-
-impl core::ops::Deref for Registered {
-    type Target = ARef<Device>;
-
-    fn deref(&self) -> &ARef<Device> {
-        &self.0
-    }
-}
-
-impl Registered {
-    /// Leaves the count to a C caller, who gives it back by `vfio_device_put_registration()`.
-    pub(super) fn into_count(self) {
-        let this = core::mem::ManuallyDrop::new(self);
-        // SAFETY: The value is forgotten, so its reference is dropped only here.
-        drop(unsafe { core::ptr::read(&this.0) });
-    }
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.0.put_registration();
-    }
 }
 
 /// Keeps the parent of a device from being suspended.

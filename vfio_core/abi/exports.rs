@@ -29,15 +29,23 @@ use super::{
         Device, //
     },
     device_set,
-    iommu_driver::Registered,
+    iommu_driver,
     kvm::Kvm,
+    registration::{
+        self,
+        Registered, //
+    },
     virqfd, //
 };
 use crate::{
     backend,
     device::{
         file::file_device,
-        registration, //
+        registration::{
+            register_emulated,
+            register_physical,
+            unregister, //
+        }, //
     },
     group::{
         file_group,
@@ -86,7 +94,7 @@ unsafe extern "C" fn _vfio_alloc_device(
 unsafe extern "C" fn vfio_register_group_dev(device: *mut bindings::vfio_device) -> c_int {
     // SAFETY: By this function's contract.
     let device = unsafe { Device::from_raw(device) };
-    from_result(|| registration::register_physical(device).map(|()| 0))
+    from_result(|| register_physical(device).map(|()| 0))
 }
 
 /// # Safety
@@ -96,7 +104,7 @@ unsafe extern "C" fn vfio_register_group_dev(device: *mut bindings::vfio_device)
 unsafe extern "C" fn vfio_register_emulated_iommu_dev(device: *mut bindings::vfio_device) -> c_int {
     // SAFETY: By this function's contract.
     let device = unsafe { Device::from_raw(device) };
-    from_result(|| registration::register_emulated(device).map(|()| 0))
+    from_result(|| register_emulated(device).map(|()| 0))
 }
 
 /// # Safety
@@ -105,7 +113,7 @@ unsafe extern "C" fn vfio_register_emulated_iommu_dev(device: *mut bindings::vfi
 #[no_mangle]
 unsafe extern "C" fn vfio_unregister_group_dev(device: *mut bindings::vfio_device) {
     // SAFETY: By this function's contract.
-    registration::unregister(unsafe { Device::from_raw(device) });
+    unregister(unsafe { Device::from_raw(device) });
 }
 
 /// # Safety
@@ -115,7 +123,7 @@ unsafe extern "C" fn vfio_unregister_group_dev(device: *mut bindings::vfio_devic
 unsafe extern "C" fn vfio_device_try_get_registration(device: *mut bindings::vfio_device) -> bool {
     // SAFETY: By this function's contract.
     let registered = unsafe { Device::from_raw(device) }.try_get_registration();
-    registered.map(device::Registered::into_count).is_some()
+    registered.map(Registered::into_count).is_some()
 }
 
 /// # Safety
@@ -123,8 +131,10 @@ unsafe extern "C" fn vfio_device_try_get_registration(device: *mut bindings::vfi
 /// Gives back one successful [`vfio_device_try_get_registration`].
 #[no_mangle]
 unsafe extern "C" fn vfio_device_put_registration(device: *mut bindings::vfio_device) {
-    // SAFETY: By this function's contract.
-    unsafe { Device::from_raw(device) }.put_registration();
+    if let Some(device) = NonNull::new(device) {
+        // SAFETY: By this function's contract.
+        unsafe { registration::put(device.cast()) };
+    }
 }
 
 /// # Safety
@@ -481,7 +491,7 @@ unsafe extern "C" fn vfio_register_iommu_driver(ops: *const Ops) -> c_int {
     from_result(|| {
         let ops = NonNull::new(ops.cast_mut()).ok_or(EINVAL)?;
         // SAFETY: By this function's contract.
-        backend::register(unsafe { Registered::new(ops) }).map(|()| 0)
+        backend::register(unsafe { iommu_driver::Registered::new(ops) }).map(|()| 0)
     })
 }
 
@@ -492,7 +502,7 @@ unsafe extern "C" fn vfio_register_iommu_driver(ops: *const Ops) -> c_int {
 unsafe extern "C" fn vfio_unregister_iommu_driver(ops: *const Ops) {
     if let Some(ops) = NonNull::new(ops.cast_mut()) {
         // SAFETY: By this function's contract.
-        backend::unregister(unsafe { Registered::new(ops) });
+        backend::unregister(unsafe { iommu_driver::Registered::new(ops) });
     }
 }
 

@@ -41,10 +41,8 @@ use super::feature;
 use crate::{
     abi::{
         caps::RegionInfo,
-        device::{
-            Device,
-            Registered, //
-        }, //
+        device::Device,
+        registration::Registered, //
     },
     group::Group, //
 };

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The users of a registered device: whoever unregisters it waits for them.
+
+use core::{
+    mem::ManuallyDrop,
+    ops::Deref,
+    ptr::NonNull,
+    sync::atomic::{
+        AtomicI32,
+        Ordering, //
+    }, //
+};
+
+use kernel::{
+    prelude::*,
+    time::msecs_to_jiffies, //
+};
+use kernel_ext::{
+    bindings,
+    task::TaskLabel, //
+};
+
+use super::device::Device;
+use crate::group::Group;
+
+/// How often a driver is asked to give back a device that is being removed, in milliseconds.
+const REQUEST_INTERVAL: u32 = 10_000;
+
+impl Device {
+    /// Starts counting the device's users, with its registration as the first.
+    pub(crate) fn start_registration(&self) {
+        // SAFETY: The field is this module's; nobody waits for it yet.
+        unsafe { bindings::init_completion(&raw mut (*self.as_ptr()).comp) };
+        self.users().store(1, Ordering::Release);
+    }
+
+    fn users(&self) -> &AtomicI32 {
+        // SAFETY: A `refcount_t` is an `int` that C code changes atomically; only this module
+        // counts with it.
+        unsafe { &*(&raw mut (*self.as_ptr()).refcount).cast() }
+    }
+
+    /// Keeps the device registered, unless that is over already or there are too many users.
+    pub(crate) fn try_get_registration(&self) -> Option<Registered> {
+        let one_more = |users: i32| users.checked_add(1).filter(|_| users > 0);
+        self.users()
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .is_ok()
+            // INVARIANT: One user was counted.
+            .then(|| Registered(NonNull::from(self)))
+    }
+
+    /// Ends the registration and waits until the last user is gone, reminding the driver of it. The
+    /// user is looked for in `group`.
+    pub(crate) fn end_registration(&self, group: Option<&Group>) {
+        // SAFETY: This is the count of the registration itself.
+        unsafe { put(NonNull::from(self)) };
+        // SAFETY: `start_registration` initialised the completion.
+        let comp = unsafe { &raw mut (*self.as_ptr()).comp };
+        let mut interrupted = false;
+        let mut requests = 0u32;
+        // SAFETY: As above.
+        if unsafe { bindings::try_wait_for_completion(comp) } {
+            return;
+        }
+        loop {
+            if let Some(request) = self.ops().request {
+                // SAFETY: The device is still bound to its driver.
+                unsafe { request(self.as_ptr(), requests) };
+            }
+            requests = requests.wrapping_add(1);
+            // SAFETY: As above.
+            let left = unsafe { wait(comp, interrupted) };
+            if left > 0 {
+                return;
+            }
+            if left == 0 && requests.is_power_of_two() {
+                if let Some(group) = group {
+                    group.warn_holder(self);
+                }
+            }
+            if left < 0 {
+                interrupted = true;
+                let waiter = TaskLabel::current();
+                dev_warn!(
+                    self.parent(),
+                    "Device is currently in use, task \"{}\" ({}) blocked until device is released\n",
+                    waiter.name(),
+                    waiter.pid()
+                );
+            }
+        }
+    }
+}
+
+/// Gives back one [`Device::try_get_registration`] or the registration itself.
+///
+/// The last one lets `vfio_unregister_group_dev()` return, and the driver may then free the device and
+/// its own module. So nothing here touches the device after that.
+///
+/// # Safety
+///
+/// The caller has one count, and does not use the device by it any more.
+pub(super) unsafe fn put(device: NonNull<Device>) {
+    // SAFETY: The count keeps the device registered, so it is valid.
+    let last = unsafe { device.as_ref() }
+        .users()
+        .fetch_sub(1, Ordering::AcqRel)
+        == 1;
+    if last {
+        let device: *mut bindings::vfio_device = device.cast().as_ptr();
+        // SAFETY: `start_registration` initialised the completion. The one who unregisters the device
+        // waits for it, so the device is valid until `complete` has let go of its lock.
+        unsafe { bindings::complete(&raw mut (*device).comp) };
+    }
+}
+
+/// Waits for `comp` for one interval: positive when it is done, negative for a signal.
+///
+/// # Safety
+///
+/// `comp` is valid.
+unsafe fn wait(comp: *mut bindings::completion, interrupted: bool) -> isize {
+    let interval = msecs_to_jiffies(REQUEST_INTERVAL);
+    if interrupted {
+        // SAFETY: By this function's contract.
+        unsafe { bindings::wait_for_completion_timeout(comp, interval) as isize }
+    } else {
+        // SAFETY: By this function's contract.
+        unsafe { bindings::wait_for_completion_interruptible_timeout(comp, interval) }
+    }
+}
+
+/// Keeps a device registered: whoever unregisters it waits.
+///
+/// It is no reference to the `struct device`: the driver has one for as long as the device is
+/// registered. If this had another, that could be the last one, and would call the driver after its
+/// module has gone.
+///
+/// # Invariants
+///
+/// Counts as one user of the registration, so the device is valid.
+pub(crate) struct Registered(NonNull<Device>);
+
+// SAFETY: A `Device` may be used from any task, and the count belongs to none.
+unsafe impl Send for Registered {}
+// SAFETY: As above.
+unsafe impl Sync for Registered {}
+
+impl Deref for Registered {
+    type Target = Device;
+
+    fn deref(&self) -> &Device {
+        // SAFETY: By the type invariant.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Registered {
+    /// Leaves the count to a C caller, who gives it back by `vfio_device_put_registration()`.
+    pub(super) fn into_count(self) {
+        let _count = ManuallyDrop::new(self);
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant; the device is not used by this value any more.
+        unsafe { put(self.0) };
+    }
+}
+
+#[cfg(CONFIG_KUNIT)]
+#[kernel::macros::kunit_tests(vfio_core_registration)]
+mod tests {
+    use kernel::{
+        faux,
+        sync::aref::ARef, //
+    };
+
+    use super::*;
+    use crate::abi::device::init;
+
+    /// A driver without callbacks.
+    const OPS: &bindings::vfio_device_ops = &pin_init::zeroed();
+
+    /// Makes a device of `parent`, and starts its registration.
+    fn registered(parent: &faux::Registration) -> Result<ARef<Device>> {
+        const SIZE: usize = core::mem::size_of::<bindings::vfio_device>();
+        let memory = KVVec::<u8>::with_capacity(SIZE, GFP_KERNEL | __GFP_ZERO)?;
+        let (memory, _, _) = memory.into_raw_parts();
+        let device = memory.cast::<bindings::vfio_device>();
+        let parent: &kernel::device::Device = parent.as_ref().as_ref();
+        // CAST: `Device` is a transparent wrapper.
+        let parent = core::ptr::from_ref(parent).cast_mut().cast();
+        // SAFETY: The memory is zeroed, and `kvfree()` frees it. The tests keep the parent for longer.
+        unsafe { init(device, parent, OPS) }
+            // SAFETY: The memory is ours, and nobody refers to it.
+            .inspect_err(|_| unsafe { bindings::kvfree(device.cast()) })?;
+        // SAFETY: `init` made one reference, which is ours; a box is not null.
+        let device = unsafe { ARef::from_raw(NonNull::new_unchecked(device.cast::<Device>())) };
+        device.start_registration();
+        Ok(device)
+    }
+
+    /// How many references there are to the `struct device`.
+    fn references(device: &Device) -> i32 {
+        // SAFETY: The device is valid, and nobody else has it.
+        unsafe { (*device.as_ptr()).device.kobj.kref.refcount.refs.counter }
+    }
+
+    /// So the last reference is the driver's, which it puts while its module is there.
+    #[test]
+    fn user_has_no_reference() -> Result {
+        let parent = faux::Registration::new(c"vfio_core_registration", None)?;
+        let device = registered(&parent)?;
+        let before = references(&device);
+        let user = device.try_get_registration().ok_or(EINVAL)?;
+        let file = device.try_get_registration().ok_or(EINVAL)?;
+        assert_eq!(references(&device), before);
+        assert_eq!(device.users().load(Ordering::Relaxed), 3);
+        drop(user);
+        drop(file);
+        assert_eq!(references(&device), before);
+        device.end_registration(None);
+        assert!(device.try_get_registration().is_none());
+        assert_eq!(references(&device), before);
+        Ok(())
+    }
+
+    #[test]
+    fn users_are_limited() -> Result {
+        let parent = faux::Registration::new(c"vfio_core_registration", None)?;
+        let device = registered(&parent)?;
+        device.users().store(i32::MAX, Ordering::Relaxed);
+        assert!(device.try_get_registration().is_none());
+        device.users().store(1, Ordering::Relaxed);
+        device.end_registration(None);
+        Ok(())
+    }
+}
