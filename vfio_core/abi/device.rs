@@ -33,6 +33,7 @@ use kernel_ext::{
         PseudoFsMagic, //
     },
     bindings,
+    mm::may_warn,
     module_ref::ModuleRef, //
 };
 
@@ -339,11 +340,13 @@ impl Device {
         match to_result(unsafe { bindings::kernel_ext_pm_runtime_get((*self.as_ptr()).dev) }) {
             Ok(()) => Ok(Some(Awake(self))),
             Err(e) => {
-                dev_info!(
-                    self.parent(),
-                    "vfio: runtime resume failed {}\n",
-                    e.to_errno()
-                );
+                if may_warn() {
+                    dev_info!(
+                        self.parent(),
+                        "vfio: runtime resume failed {}\n",
+                        e.to_errno()
+                    );
+                }
                 Err(EIO)
             }
         }
