@@ -4,13 +4,18 @@
 //!
 //! The sets are `struct vfio_device_set`, because C drivers take their lock and walk their list.
 
+use core::ptr::NonNull;
+
 use kernel::{
     prelude::*,
     static_lock_class, //
 };
 use kernel_ext::{
     bindings,
-    tree::Node, //
+    tree::{
+        Node,
+        Tree, //
+    }, //
 };
 
 use super::{
@@ -18,19 +23,19 @@ use super::{
     globals::DEVICE_SETS, //
 };
 
-/// A set in the table.
+/// A set; dropping it frees it.
 ///
 /// # Invariants
 ///
-/// The pointer is valid until the set's `device_count`, guarded by the table's lock, is zero.
-pub(crate) struct Set(*mut bindings::vfio_device_set);
+/// Points at a set that came from a box and is this value's.
+pub(crate) struct Set(NonNull<bindings::vfio_device_set>);
 
 // SAFETY: What is in the set is guarded by the table's lock or by its own.
 unsafe impl Send for Set {}
 
 impl Set {
     fn new(id: usize) -> Result<Self> {
-        let set = KBox::into_raw(KBox::new(
+        let set = KBox::leak(KBox::new(
             bindings::vfio_device_set {
                 set_id: id as *mut _,
                 ..pin_init::zeroed()
@@ -40,36 +45,94 @@ impl Set {
         // SAFETY: The set is ours, and stays where it is until it is freed.
         unsafe {
             bindings::__mutex_init(
-                &raw mut (*set).lock,
+                &raw mut set.lock,
                 c"vfio_device_set::lock".as_char_ptr(),
                 static_lock_class!().as_ptr(),
             );
-            bindings::INIT_LIST_HEAD(&raw mut (*set).device_list);
+            bindings::INIT_LIST_HEAD(&raw mut set.device_list);
         }
-        Ok(Self(set))
+        // INVARIANT: Leaked just now.
+        Ok(Self(NonNull::from(set)))
     }
 }
 
+impl Drop for Set {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        drop(unsafe { KBox::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// The sets that have a device, by their ids.
+///
+/// # Invariants
+///
+/// A set is in the table, and so valid, while its `device_count` is not zero; the table's lock guards
+/// that field, and no other one of a set.
+pub(crate) struct Sets(Tree<usize, Set>);
+
+impl Sets {
+    /// A table without sets.
+    pub(super) const fn new() -> Self {
+        Self(Tree::new())
+    }
+
+    /// Counts one more device of the set `id`, if there is that set.
+    fn count(&mut self, id: usize) -> Option<NonNull<bindings::vfio_device_set>> {
+        let set = self.0.get(&id)?.0;
+        // SAFETY: The set is in the table, and the table is borrowed from its lock.
+        unsafe { (*set.as_ptr()).device_count += 1 };
+        Some(set)
+    }
+
+    /// Counts a device out, and takes the set out of the table with the last one.
+    ///
+    /// # Safety
+    ///
+    /// The caller has one count of `set`, and does not use the set by it any more.
+    unsafe fn discount(&mut self, set: NonNull<bindings::vfio_device_set>) -> Option<Set> {
+        // SAFETY: The caller's count keeps the set valid; the table is borrowed from its lock.
+        let set = unsafe { &mut *set.as_ptr() };
+        set.device_count -= 1;
+        if set.device_count > 0 {
+            return None;
+        }
+        self.0.remove(&(set.set_id as usize))
+    }
+}
+
+/// Counts one more device of the set `id`, which is made if need be.
+fn join(id: usize) -> Result<NonNull<bindings::vfio_device_set>> {
+    let present = DEVICE_SETS.lock().count(id);
+    if let Some(set) = present {
+        return Ok(set);
+    }
+    let set = Set::new(id)?;
+    let new = set.0;
+    let node = Node::new(id, set)?;
+    let mut sets = DEVICE_SETS.lock();
+    if let Some(set) = sets.count(id) {
+        // Made by somebody else meanwhile.
+        return Ok(set);
+    }
+    sets.0.insert(node);
+    // SAFETY: The set is in the table now, whose lock is held.
+    unsafe { (*new.as_ptr()).device_count = 1 };
+    Ok(new)
+}
+
 /// Puts `device` into the set `id`, which is made if need be.
+///
+/// The table's lock is not held while this waits for the set's, which a driver may hold as long as it
+/// likes: other devices don't wait for that driver.
 pub(super) fn assign(device: &Device, id: usize) -> Result {
     if id == 0 {
         return Err(EINVAL);
     }
-    let mut sets = DEVICE_SETS.lock();
-    let set = match sets.get(&id) {
-        Some(set) => set.0,
-        None => {
-            let set = Set::new(id)?.0;
-            let node = Node::new(id, Set(set));
-            // SAFETY: The set came from a box just now, and nobody refers to it.
-            sets.insert(node.inspect_err(|_| drop(unsafe { KBox::from_raw(set) }))?);
-            set
-        }
-    };
-    // SAFETY: The set is in the table, whose lock is held. The device's fields are its set's,
-    // and written once, before the device is registered.
+    let set = join(id)?.as_ptr();
+    // SAFETY: The set counts this device, so it is valid. The device's fields are its set's, and
+    // written once, before the device is registered.
     unsafe {
-        (*set).device_count += 1;
         bindings::mutex_lock(&raw mut (*set).lock);
         (*device.as_ptr()).dev_set = set;
         bindings::list_add_tail(
@@ -88,25 +151,18 @@ pub(super) fn assign(device: &Device, id: usize) -> Result {
 /// Nobody else uses the device any more.
 pub(super) unsafe fn release(device: *mut bindings::vfio_device) {
     // SAFETY: By this function's contract.
-    let set = unsafe { (*device).dev_set };
-    if set.is_null() {
+    let Some(set) = NonNull::new(unsafe { (*device).dev_set }) else {
         return;
-    }
-    let mut sets = DEVICE_SETS.lock();
-    // SAFETY: The set counts this device, so it is valid. The list is guarded by the set's lock,
-    // the count by the table's.
-    let (last, id) = unsafe {
-        bindings::mutex_lock(&raw mut (*set).lock);
-        bindings::kernel_ext_list_del(&raw mut (*device).dev_set_list);
-        bindings::mutex_unlock(&raw mut (*set).lock);
-        (*set).device_count -= 1;
-        ((*set).device_count == 0, (*set).set_id as usize)
     };
-    if last {
-        sets.remove(&id);
-        // SAFETY: No device and no table entry refers to the set, which came from a box.
-        drop(unsafe { KBox::from_raw(set) });
+    // SAFETY: The set counts this device, so it is valid; its lock guards the list.
+    unsafe {
+        bindings::mutex_lock(&raw mut (*set.as_ptr()).lock);
+        bindings::kernel_ext_list_del(&raw mut (*device).dev_set_list);
+        bindings::mutex_unlock(&raw mut (*set.as_ptr()).lock);
     }
+    // SAFETY: This is the count of the device, which is in the set no more.
+    let last = unsafe { DEVICE_SETS.lock().discount(set) };
+    drop(last);
 }
 
 /// How many times the devices of `set` are open, all in all.

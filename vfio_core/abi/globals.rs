@@ -8,10 +8,9 @@ use kernel::{
     prelude::*,
     sync::global_lock, //
 };
-use kernel_ext::tree::Tree;
 
 use super::{
-    device_set::Set,
+    device_set::Sets,
     iommu_driver::Registered,
     virqfd::Queue, //
 };
@@ -37,7 +36,7 @@ global_lock! {
 
 global_lock! {
     // SAFETY: Initialised by `init` before the module can be used.
-    pub(super) unsafe(uninit) static DEVICE_SETS: Mutex<Tree<usize, Set>> = Tree::new();
+    pub(super) unsafe(uninit) static DEVICE_SETS: Mutex<Sets> = Sets::new();
 }
 
 global_lock! {

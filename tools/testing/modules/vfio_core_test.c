@@ -13,6 +13,7 @@
 #include <linux/platform_device.h>
 #include <linux/slab.h>
 #include <linux/vfio.h>
+#include <linux/workqueue.h>
 
 #include "vfio_core_test.h"
 
@@ -99,6 +100,70 @@ static long test_set(void)
 	ret |= vfio_device_set_open_count(set) << CORE_TEST_SET_OPEN_SHIFT;
 	mutex_unlock(&set->lock);
 	return ret;
+}
+
+/* A device that joins a set in a thread of its own. */
+struct joiner {
+	struct work_struct work;
+	struct completion begun, done;
+	struct vfio_device *vdev;
+	void *set_id;
+	int ret;
+};
+
+static void join_set(struct work_struct *work)
+{
+	struct joiner *joiner = container_of(work, struct joiner, work);
+
+	complete(&joiner->begun);
+	joiner->ret = vfio_assign_device_set(joiner->vdev, joiner->set_id);
+	complete(&joiner->done);
+}
+
+static int joiner_start(struct joiner *joiner, void *set_id)
+{
+	joiner->vdev = _vfio_alloc_device(sizeof(*joiner->vdev), devices[0]->dev, &bare_ops);
+	if (IS_ERR(joiner->vdev))
+		return PTR_ERR(joiner->vdev);
+	joiner->set_id = set_id ?: joiner->vdev;
+	init_completion(&joiner->begun);
+	init_completion(&joiner->done);
+	INIT_WORK_ONSTACK(&joiner->work, join_set);
+	queue_work(system_dfl_wq, &joiner->work);
+	wait_for_completion(&joiner->begun);
+	return 0;
+}
+
+static int joiner_end(struct joiner *joiner)
+{
+	flush_work(&joiner->work);
+	destroy_work_on_stack(&joiner->work);
+	vfio_put_device(joiner->vdev);
+	return joiner->ret;
+}
+
+static long test_set_held(void)
+{
+	struct vfio_device_set *set = devices[0]->dev_set;
+	struct joiner waits, goes_on;
+	bool in_time = false;
+	long ret;
+
+	mutex_lock(&set->lock);
+	ret = joiner_start(&waits, set->set_id);
+	if (ret) {
+		mutex_unlock(&set->lock);
+		return ret;
+	}
+	/* It has begun, so by then it waits for the lock. */
+	msleep(200);
+	ret = joiner_start(&goes_on, NULL);
+	if (!ret)
+		in_time = wait_for_completion_timeout(&goes_on.done, 10 * HZ);
+	mutex_unlock(&set->lock);
+	if (!ret)
+		ret = joiner_end(&goes_on);
+	return joiner_end(&waits) ?: ret ?: in_time ? 0 : -ETIMEDOUT;
 }
 
 static long test_next_state(struct core_test_next_state *arg)
@@ -328,6 +393,8 @@ static long with_value(unsigned int cmd, unsigned long value)
 		return test_kvm();
 	case CORE_TEST_SET:
 		return test_set();
+	case CORE_TEST_SET_HELD:
+		return test_set_held();
 	case CORE_TEST_BACKEND:
 		return test_backend(value);
 	case CORE_TEST_IGNORE:

@@ -112,4 +112,10 @@ struct core_test_combine {
 	} ranges[8];		/* in and out, in order */
 };
 
+/*
+ * Holds the lock of the set of the two devices while one more device is put into the set, and lets
+ * another device have a set of its own meanwhile. ETIMEDOUT if that has to wait for the lock.
+ */
+#define CORE_TEST_SET_HELD	_IO('C', 14)
+
 #endif

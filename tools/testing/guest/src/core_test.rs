@@ -182,6 +182,11 @@ impl CoreTest {
         raw::none(&self.0, number(11))
     }
 
+    /// Lets a device have a set while another one waits for the lock of its own set.
+    pub fn set_held(&self) -> Result<i32, Errno> {
+        raw::none(&self.0, number(14))
+    }
+
     /// Builds a chain of capabilities of some sizes, numbered from 1.
     pub fn caps(&self, sizes: &[u32], shift: u32) -> Result<Bytes, Errno> {
         let mut bytes = Bytes::new().u32(sizes.len() as u32).u32(shift);

@@ -55,6 +55,7 @@ cases! {
     #[our_core]
     k7_backend_with_half_of_a_pair,
     k8_device_set,
+    k8_device_set_that_is_held,
     #[our_core]
     g20_device_twice,
     d11_every_step,
@@ -178,6 +179,13 @@ fn k8_device_set() -> Result<()> {
     assert_eq!(test.set()?, both | (1 << SET_OPEN_SHIFT));
     drop(again);
     assert_eq!(test.set()?, both);
+    Ok(())
+}
+
+/// The lock of a set is held for as long as a driver takes to open or to reset a device. That keeps
+/// nobody from giving other devices to VFIO.
+fn k8_device_set_that_is_held() -> Result<()> {
+    assert_eq!(CoreTest::open()?.set_held(), Ok(0));
     Ok(())
 }
 
