@@ -14,12 +14,6 @@ use kernel_ext::{
 
 use super::device::Device;
 
-/// A range of device addresses, its last address included.
-pub(crate) struct Range {
-    pub(crate) first: u64,
-    pub(crate) last: u64,
-}
-
 /// # Errors
 ///
 /// `ENOTTY` if the device notes nothing.
@@ -33,37 +27,68 @@ pub(crate) fn check(device: &Device) -> Result {
     ops(device).map(|_| ())
 }
 
+/// Ranges of device addresses that don't overlap, as a tree for a driver.
+///
+/// # Invariants
+///
+/// The tree of `root` has all of `nodes` and nothing else. The nodes stay where they are: the vector
+/// never grows beyond its first capacity.
+pub(crate) struct Ranges {
+    nodes: KVec<bindings::interval_tree_node>,
+    root: bindings::rb_root_cached,
+}
+
+impl Ranges {
+    /// No range yet, with room for `count` of them.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn with_capacity(count: usize) -> Result<Self> {
+        // INVARIANT: There are no nodes, and the tree is empty.
+        Ok(Self {
+            nodes: KVec::with_capacity(count, GFP_KERNEL)?,
+            root: pin_init::zeroed(),
+        })
+    }
+
+    /// Adds the range with these first and last addresses.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it overlaps with another one; `E2BIG` if there is no room.
+    pub(crate) fn add(&mut self, first: u64, last: u64) -> Result {
+        let (start, last) = (first as c_ulong, last as c_ulong);
+        // SAFETY: By the type invariant the tree is valid.
+        let met = unsafe { bindings::interval_tree_iter_first(&mut self.root, start, last) };
+        if !met.is_null() {
+            return Err(EINVAL);
+        }
+        let node = bindings::interval_tree_node {
+            start,
+            last,
+            ..pin_init::zeroed()
+        };
+        let index = self.nodes.len();
+        self.nodes.push_within_capacity(node).map_err(|_| E2BIG)?;
+        let node = self.nodes.as_mut_ptr().wrapping_add(index);
+        // SAFETY: The node is new, and stays where it is until the tree goes with it.
+        // INVARIANT: Now it is in the tree, too.
+        unsafe { bindings::interval_tree_insert(node, &mut self.root) };
+        Ok(())
+    }
+}
+
 /// Starts logging in `ranges`, in units of `page_size`, which the driver may change.
 ///
 /// # Errors
 ///
-/// `EINVAL` if ranges overlap; the driver's.
-pub(crate) fn start(device: &Device, ranges: &[Range], page_size: &mut u64) -> Result {
+/// The driver's.
+pub(crate) fn start(device: &Device, mut ranges: Ranges, page_size: &mut u64) -> Result {
     let start = ops(device)?.log_start.ok_or(ENOTTY)?;
-    let mut nodes: KVec<bindings::interval_tree_node> =
-        KVec::with_capacity(ranges.len(), GFP_KERNEL)?;
-    let mut root: bindings::rb_root_cached = pin_init::zeroed();
-    for range in ranges {
-        let node = bindings::interval_tree_node {
-            start: range.first as c_ulong,
-            last: range.last as c_ulong,
-            ..pin_init::zeroed()
-        };
-        nodes.push(node, GFP_KERNEL)?;
-        let index = nodes.len() - 1;
-        let node: *mut bindings::interval_tree_node = &mut nodes[index];
-        // SAFETY: The nodes don't move: the vector was made large enough for all of them. They
-        // and the root live until the driver is done with the tree, which it only reads.
-        unsafe {
-            if !bindings::interval_tree_iter_first(&mut root, (*node).start, (*node).last).is_null()
-            {
-                return Err(EINVAL);
-            }
-            bindings::interval_tree_insert(node, &mut root);
-        }
-    }
-    // SAFETY: The device is open and the tree is as described above.
-    to_result(unsafe { start(device.as_ptr(), &mut root, nodes.len() as u32, page_size) })
+    let count = ranges.nodes.len() as u32;
+    // SAFETY: The device is open. The tree is valid for the call, in which the driver may change it.
+    to_result(unsafe { start(device.as_ptr(), &mut ranges.root, count, page_size) })
 }
 
 /// Stops logging.

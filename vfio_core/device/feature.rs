@@ -14,7 +14,8 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
-    dirty_bitmap, //
+    dirty_bitmap,
+    mm::may_warn, //
 };
 
 use crate::abi::{
@@ -170,7 +171,7 @@ impl Request<'_> {
         if count > MAX_RANGES {
             return Err(E2BIG);
         }
-        let mut ranges = KVec::with_capacity(count, GFP_KERNEL)?;
+        let mut ranges = logging::Ranges::with_capacity(count)?;
         let address = UserPtr::from_addr(control.ranges as usize);
         let mut reader = UserSlice::new(address, count * 16).reader();
         for _ in 0..count {
@@ -180,20 +181,25 @@ impl Request<'_> {
                 return Err(EINVAL);
             }
             let end = iova.checked_add(length).ok_or(EOVERFLOW)?;
-            let range = logging::Range {
-                first: iova,
-                last: end.wrapping_sub(1),
-            };
-            ranges.push(range, GFP_KERNEL)?;
+            ranges.add(iova, end.wrapping_sub(1))?;
         }
-        logging::start(self.device, &ranges, &mut control.page_size)?;
-        UserSlice::new(self.payload, 24)
-            .writer()
-            .write(&control)
-            .inspect_err(|_| {
-                let _ = logging::stop(self.device);
-            })?;
+        logging::start(self.device, ranges, &mut control.page_size)?;
+        let answered = UserSlice::new(self.payload, 24).writer().write(&control);
+        answered.inspect_err(|_| self.undo_logging_start())?;
         Ok(0)
+    }
+
+    /// Stops logging whose start could not be answered. The program learns of that alone.
+    fn undo_logging_start(&self) {
+        if let Err(e) = logging::stop(self.device) {
+            if may_warn() {
+                dev_warn!(
+                    self.device.parent(),
+                    "the driver fails to stop DMA logging: {}\n",
+                    e.to_errno()
+                );
+            }
+        }
     }
 
     fn dma_logging_stop(&self) -> Result<isize> {

@@ -178,6 +178,9 @@ fn d13_start_pointers() -> Result<()> {
     let last = memory.addr() + memory.len() as u64 - 16;
     assert_eq!(start_at(&open, 4096, 1, last), Ok(0));
     assert_eq!(start_at(&open, 4096, 2, last), Err(Errno::EFAULT));
+    // The first range that is wrong decides: the second one overlaps with the first.
+    let pair = last - 16;
+    assert_eq!(start_at(&open, 4096, 3, pair), Err(Errno::EINVAL));
     Ok(())
 }
 
