@@ -22,6 +22,7 @@ pub mod module_ref;
 pub mod owned_work;
 pub mod param;
 pub mod pasid;
+pub mod pid;
 pub mod published;
 pub mod read_once;
 pub mod rwsem;

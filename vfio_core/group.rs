@@ -8,7 +8,7 @@
 mod binding;
 mod debugfs;
 mod file;
-pub(crate) mod holder;
+mod holder;
 mod members;
 mod refusal;
 pub(crate) mod registry;
@@ -271,11 +271,12 @@ impl Group {
 
     /// Says in the log who keeps `device` open.
     pub(crate) fn warn_holder(&self, device: &Device) {
-        if let Some(holder) = self.state.lock().holder_of(device) {
+        let state = self.state.lock();
+        if let Some(holder) = state.holder_of(device) {
             dev_warn!(
                 device.parent(),
                 "cannot be taken from userspace yet: open by {}; close it there\n",
-                holder
+                holder.label()
             );
         }
     }
@@ -313,9 +314,9 @@ impl Group {
 
 impl State {
     /// Who opened `device` first, if it is open.
-    fn holder_of(&self, device: &Device) -> Option<Holder> {
+    fn holder_of(&self, device: &Device) -> Option<&Holder> {
         let same = |session: &&Session| core::ptr::eq(&*session.device, device);
-        Some(self.sessions.iter().find(same)?.holder)
+        Some(&self.sessions.iter().find(same)?.holder)
     }
 
     /// Takes the group out of its container, if it is in one.

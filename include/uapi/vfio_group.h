@@ -27,9 +27,13 @@ struct vfio_group_device {
 	char	name[64];
 	char	driver[32];
 	__u32	state;		/* VFIO_GROUP_DEVICE_* */
-	__u32	holder_pid;	/* who opened the device; zero if nobody did */
-	char	holder_comm[16];
-	__u64	held_ms;	/* for how long, in milliseconds */
+	/*
+	 * The process that opened the device, by its number in the PID namespace of the caller: zero if
+	 * it is not visible there, or if the device is not open.
+	 */
+	__u32	holder_pid;
+	char	holder_comm[16];	/* its name */
+	__u64	held_ms;	/* for how long, in milliseconds; zero if the device is not open */
 };
 
 /*

@@ -31,9 +31,9 @@ use kernel_ext::{
 };
 
 use super::{
+    holder::Holder,
     refusal::Reason,
-    Group,
-    Holder, //
+    Group, //
 };
 use crate::{
     container::Container,
@@ -137,8 +137,8 @@ impl Group {
         if self.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
             return Err(self.refuse(&state, "open", Reason::NoRight));
         }
-        if let Some(holder) = state.opened {
-            return Err(self.refuse(&state, "open", Reason::OpenBy(holder)));
+        if let Some(holder) = &state.opened {
+            return Err(self.refuse(&state, "open", Reason::OpenBy(holder.label())));
         }
         state.opened = Some(Holder::current());
         Ok(())

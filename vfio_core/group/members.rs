@@ -17,22 +17,25 @@ use kernel_ext::{
 };
 
 use super::{
-    Group,
-    Holder, //
+    holder::{
+        Holder,
+        SeenHolder, //
+    },
+    Group, //
 };
 
 /// What a group consists of and who uses it, at one moment.
 pub(crate) struct Snapshot {
     pub(crate) viable: bool,
     pub(crate) in_container: bool,
-    pub(crate) holder: Option<Holder>,
+    pub(super) holder: Option<SeenHolder>,
     pub(crate) members: KVec<vfio_group_device>,
 }
 
 /// A device that VFIO offers, by the address of its parent.
 struct Offered {
     parent: *const Parent,
-    holder: Option<Holder>,
+    holder: Option<SeenHolder>,
 }
 
 impl Group {
@@ -49,7 +52,7 @@ impl Group {
             offered.push(
                 Offered {
                     parent: device.parent(),
-                    holder: state.holder_of(device),
+                    holder: state.holder_of(device).map(Holder::seen),
                 },
                 GFP_KERNEL,
             )?;
@@ -57,7 +60,7 @@ impl Group {
         let mut snapshot = Snapshot {
             viable: state.container.is_some() || !iommu_group.dma_owner_claimed(),
             in_container: state.container.is_some(),
-            holder: state.opened,
+            holder: state.opened.as_ref().map(Holder::seen),
             members: KVec::new(),
         };
         drop(state);
@@ -89,9 +92,9 @@ fn describe(parent: &Parent, offered: Option<&Offered>) -> vfio_group_device {
         copy_string(&mut member.driver, driver.as_str().as_bytes());
     }
     if let Some(holder) = offered.and_then(|offered| offered.holder) {
-        member.holder_pid = holder.task.pid().unsigned_abs();
-        copy_string(&mut member.holder_comm, &holder.task.comm());
-        member.held_ms = holder.held_ms();
+        member.holder_pid = holder.pid;
+        member.holder_comm = holder.comm;
+        member.held_ms = holder.held_ms;
     }
     member
 }
@@ -131,7 +134,7 @@ impl fmt::Display for Snapshot {
         for member in &self.members {
             let (name, driver) = (string(&member.name), string(&member.driver));
             f.write_fmt(fmt!("{} [{}]: {}", name, driver, meaning(member)))?;
-            if member.holder_pid != 0 {
+            if member.held_ms != 0 {
                 f.write_fmt(fmt!(
                     ", open by {} ({}), for {} s",
                     string(&member.holder_comm),

@@ -13,8 +13,8 @@ use kernel_ext::{
 };
 
 use super::{
+    holder::HolderLabel,
     Group,
-    Holder,
     State, //
 };
 
@@ -22,9 +22,9 @@ use super::{
 #[derive(Clone, Copy)]
 pub(super) enum Reason {
     /// The group has a user.
-    OpenBy(Holder),
+    OpenBy(HolderLabel),
     /// A device of the group is open.
-    DeviceOpenBy(Holder),
+    DeviceOpenBy(HolderLabel),
     /// The group is in a container.
     InContainer,
     /// The group is in no container.
@@ -111,7 +111,7 @@ impl State {
             return Err(Reason::NoContainer);
         }
         match self.sessions.first() {
-            Some(session) => Err(Reason::DeviceOpenBy(session.holder)),
+            Some(session) => Err(Reason::DeviceOpenBy(session.holder.label())),
             None => Ok(()),
         }
     }

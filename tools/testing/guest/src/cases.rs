@@ -155,6 +155,8 @@ pub fn helper(words: &[&str]) -> Result<()> {
         ["together", seed, life] => {
             together::program(seed.parse()?, Duration::from_millis(life.parse()?))
         }
+        ["pid-outside", group] => binding::helper::outside(group),
+        ["pid-inside", group] => binding::helper::inside(&Group::from_fd(inherited(group)?)),
         ["noiommu-open"] => noiommu::helper::open(),
         ["noiommu-use", group, container] => noiommu::helper::attach(
             Group::from_fd(inherited(group)?),

@@ -170,6 +170,11 @@ pub fn vfio_debugfs() -> bool {
     Path::new("/sys/kernel/debug/vfio").join(env::EDU).exists()
 }
 
+/// Whether `vfio.ko` is ours, and this kernel has PID namespaces.
+pub fn our_core_with_pid_namespaces() -> bool {
+    our_core() && Path::new("/proc/self/ns/pid_for_children").exists()
+}
+
 /// Whether this kernel's VFIO can do without an IOMMU; that takes an option of its configuration.
 pub fn vfio_noiommu() -> bool {
     Path::new("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode").exists()

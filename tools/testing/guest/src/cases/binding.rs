@@ -16,6 +16,7 @@ use crate::{
         Failure,
         cases, //
     },
+    helper::Helper,
 };
 use anyhow::{
     Context,
@@ -56,6 +57,8 @@ cases! {
     devices_of_a_shared_group,
     #[our_core]
     devices_tell_the_holder,
+    #[our_core_with_pid_namespaces]
+    devices_tell_the_holder_by_namespace,
     #[our_core]
     devices_sizes,
     #[our_core]
@@ -100,6 +103,7 @@ struct Member {
     state: u32,
     holder: u32,
     comm: String,
+    held_ms: u64,
 }
 
 fn devices_request(room: usize) -> Bytes {
@@ -129,6 +133,7 @@ fn member(bytes: &Bytes, at: usize) -> Member {
         state: bytes.get_u32(at + 96),
         holder: bytes.get_u32(at + 100),
         comm: text(104, 16),
+        held_ms: bytes.get_u64(at + 120),
     }
 }
 
@@ -192,9 +197,70 @@ fn devices_tell_the_holder() -> Result<()> {
     let members = devices(&group)?;
     assert_eq!(members[0].holder, getpid().as_raw() as u32);
     assert!(!members[0].comm.is_empty());
+    assert!(members[0].held_ms > 0);
     drop(device);
-    assert_eq!(devices(&group)?[0].holder, 0);
+    let closed = &devices(&group)?[0];
+    assert_eq!((closed.holder, closed.held_ms), (0, 0));
     Ok(())
+}
+
+fn devices_tell_the_holder_by_namespace() -> Result<()> {
+    let group = group(EDU)?;
+    let _container = iommu_fd(&group)?;
+    let device = group.device(EDU)?;
+    let inherited = raw::duplicate(group.as_fd().as_raw_fd())?;
+    let number = inherited.as_raw_fd().to_string();
+    let mut helper = Helper::spawn(&["pid-outside", &number], &[&inherited])?;
+    assert_eq!(helper.line()?, "0 held true", "not visible in there");
+    drop(device);
+    helper.proceed()?;
+    assert_eq!(helper.line()?, "1 held true", "the helper itself");
+    let id: u32 = helper.line()?.parse()?;
+    assert_eq!(devices(&group)?[0].holder, id);
+    helper.finish()
+}
+
+/// What other processes do for the cases.
+pub mod helper {
+    use super::*;
+    use crate::helper::{
+        pause,
+        say, //
+    };
+    use nix::sched::{
+        CloneFlags,
+        unshare, //
+    };
+
+    /// Starts a helper in a PID namespace of its own, and passes on what it says.
+    pub fn outside(group: &str) -> Result<()> {
+        unshare(CloneFlags::CLONE_NEWPID)?;
+        let inherited = raw::duplicate(group.parse()?)?;
+        let number = inherited.as_raw_fd().to_string();
+        let mut inside = Helper::spawn(&["pid-inside", &number], &[&inherited])?;
+        say(inside.line()?);
+        pause();
+        inside.proceed()?;
+        say(inside.line()?);
+        say(inside.id());
+        pause();
+        inside.finish()
+    }
+
+    /// Tells by what number it knows the holder of the device, then holds the device itself.
+    pub fn inside(group: &Group) -> Result<()> {
+        let tell = || -> Result<()> {
+            let member = &devices(group)?[0];
+            say(format!("{} held {}", member.holder, member.held_ms > 0));
+            Ok(())
+        };
+        tell()?;
+        pause();
+        let _device = group.device(EDU)?;
+        tell()?;
+        pause();
+        Ok(())
+    }
 }
 
 fn devices_sizes() -> Result<()> {
