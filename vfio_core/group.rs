@@ -13,6 +13,7 @@ mod members;
 mod refusal;
 pub(crate) mod registry;
 pub(crate) mod regroup;
+mod user;
 
 use kernel::{
     fs::File,
@@ -75,6 +76,10 @@ pub(crate) struct Group {
     /// its devices are opened and closed, which may take long.
     #[pin]
     state: Mutex<State>,
+    /// Who has the group's file open, or is changing the group.
+    /// Apart from `state`, so that nobody has to wait for the user to know that there is one.
+    #[pin]
+    user: Mutex<Option<Holder>>,
     /// The devices that can be opened.
     #[pin]
     devices: Mutex<KVec<ARef<Device>>>,
@@ -87,12 +92,10 @@ pub(crate) struct Group {
     translation: SpinLock<Option<Translation>>,
 }
 
-/// Who uses the group, and how far that went.
+/// How far the use of the group went.
 struct State {
     /// `None` once the last device was unregistered.
     iommu_group: Option<ARef<IommuGroup>>,
-    /// Who opened the group's file, while it is open.
-    opened: Option<Holder>,
     container: Option<Arc<Container>>,
     /// The devices that are open, each once.
     sessions: KVec<Session>,
@@ -120,7 +123,6 @@ impl Group {
         let id = iommu_group.id();
         let state = State {
             iommu_group: Some(iommu_group),
-            opened: None,
             container: None,
             sessions: KVec::new(),
         };
@@ -129,6 +131,7 @@ impl Group {
                 id,
                 kind,
                 state <- new_mutex!(state, "vfio_group::state"),
+                user <- new_mutex!(None, "vfio_group::user"),
                 devices <- new_mutex!(KVec::new(), "vfio_group::devices"),
                 kvm <- new_spinlock!(None, "vfio_group::kvm"),
                 translation <- new_spinlock!(None, "vfio_group::translation"),
@@ -269,9 +272,12 @@ impl Group {
         }
     }
 
-    /// Says in the log who keeps `device` open.
+    /// Says in the log who keeps `device` open, unless a request of the group's user is under way:
+    /// that may take long, and the caller has more to do than to say this.
     pub(crate) fn warn_holder(&self, device: &Device) {
-        let state = self.state.lock();
+        let Some(state) = self.state.try_lock() else {
+            return;
+        };
         if let Some(holder) = state.holder_of(device) {
             dev_warn!(
                 device.parent(),

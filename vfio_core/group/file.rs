@@ -31,8 +31,8 @@ use kernel_ext::{
 };
 
 use super::{
-    holder::Holder,
     refusal::Reason,
+    user::User,
     Group, //
 };
 use crate::{
@@ -64,13 +64,19 @@ const GET_MSI_FD: u32 = _IO(TYPE, 180);
 const STATUS_SIZE: usize = core::mem::size_of::<bindings::vfio_group_status>();
 
 /// An open group; the group can be opened again when it is dropped.
-pub(super) struct OpenGroup(Arc<Group>);
+///
+/// Open devices hold the file, so none is open when that happens.
+pub(super) struct OpenGroup {
+    group: Arc<Group>,
+    /// `None` once the file is being released.
+    user: Option<User>,
+}
 
 pub(super) static FILES: FileTable<GroupFile, Node> = FileTable::node();
 
 /// The group of `file`, if it is a group's file.
 pub(crate) fn file_group(file: &LocalFile) -> Option<&Arc<Group>> {
-    Some(&FILES.data(file)?.0)
+    Some(&FILES.data(file)?.group)
 }
 
 /// The file of a group.
@@ -81,7 +87,7 @@ impl OpenNode for GroupFile {
 
     fn open(group: &Arc<Group>, _file: &File) -> Result<KBox<OpenGroup>> {
         let slot = KBox::new_uninit(GFP_KERNEL)?;
-        Ok(KBox::write(slot, OpenGroup::claim(group)?))
+        Ok(KBox::write(slot, OpenGroup::open(group)?))
     }
 }
 
@@ -90,7 +96,7 @@ impl FileOperations for GroupFile {
     type Data = KBox<OpenGroup>;
 
     fn ioctl(open: &OpenGroup, file: &File, cmd: u32, arg: usize) -> Result<isize> {
-        let group = &open.0;
+        let group = &open.group;
         let arg = UserPtr::from_addr(arg);
         match cmd {
             GET_STATUS => group.get_status(arg),
@@ -115,42 +121,34 @@ impl OpenGroup {
     ///
     /// `EBUSY` if it has one, `ENODEV` once the last device has left, `EPERM` for a group without IOMMU
     /// and a caller without `CAP_SYS_RAWIO`.
-    pub(super) fn claim(group: &Arc<Group>) -> Result<Self> {
-        group.claim()?;
-        Ok(Self(group.clone()))
+    fn open(group: &Arc<Group>) -> Result<Self> {
+        let state = group.state.lock();
+        if state.iommu_group.is_none() {
+            return Err(ENODEV);
+        }
+        if group.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
+            return Err(group.refuse(&state, "open", Reason::NoRight));
+        }
+        match User::claim(group) {
+            Ok(user) => Ok(Self {
+                group: group.clone(),
+                user: Some(user),
+            }),
+            Err(holder) => Err(group.refuse(&state, "open", Reason::OpenBy(holder))),
+        }
     }
 }
 
 impl Drop for OpenGroup {
     fn drop(&mut self) {
-        self.0.unclaim();
+        let mut state = self.group.state.lock();
+        state.leave_container();
+        // Still with `state`: a program that waited for it to open the group finds no user.
+        drop(self.user.take());
     }
 }
 
 impl Group {
-    /// Makes the caller the group's only user.
-    fn claim(&self) -> Result {
-        let mut state = self.state.lock();
-        if state.iommu_group.is_none() {
-            return Err(ENODEV);
-        }
-        if self.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
-            return Err(self.refuse(&state, "open", Reason::NoRight));
-        }
-        if let Some(holder) = &state.opened {
-            return Err(self.refuse(&state, "open", Reason::OpenBy(holder.label())));
-        }
-        state.opened = Some(Holder::current());
-        Ok(())
-    }
-
-    /// Ends what [`Group::claim`] began. Open devices hold the file, so none is open.
-    fn unclaim(&self) {
-        let mut state = self.state.lock();
-        state.leave_container();
-        state.opened = None;
-    }
-
     fn get_status(&self, arg: UserPtr) -> Result {
         let [argsz, _]: [u32; 2] = UserSlice::new(arg, STATUS_SIZE).reader().read()?;
         if (argsz as usize) < STATUS_SIZE {

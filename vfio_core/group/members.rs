@@ -60,7 +60,7 @@ impl Group {
         let mut snapshot = Snapshot {
             viable: state.container.is_some() || !iommu_group.dma_owner_claimed(),
             in_container: state.container.is_some(),
-            holder: state.opened.as_ref().map(Holder::seen),
+            holder: self.user.lock().as_ref().map(Holder::seen),
             members: KVec::new(),
         };
         drop(state);

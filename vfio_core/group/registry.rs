@@ -157,23 +157,41 @@ impl Registry {
     }
 
     /// Counts a device out; the last one takes the group's node with it.
-    pub(super) fn leave(&mut self, group: &Group) {
+    pub(super) fn leave(&mut self, group: &Group) -> Option<Ended> {
         if let Some(entry) = self.entries.get_mut(&group.id) {
             entry.devices -= 1;
         }
-        self.remove_if_empty(group);
+        self.remove_if_empty(group)
     }
 
     /// Takes away the node of a group that has no device.
-    pub(super) fn remove_if_empty(&mut self, group: &Group) {
+    pub(super) fn remove_if_empty(&mut self, group: &Group) -> Option<Ended> {
         if self.devices(group) > 0 {
-            return;
+            return None;
         }
-        if let Some(entry) = self.entries.remove(&group.id) {
-            drop(entry.node);
-            entry.group.revoke();
-            self.minors.give_back(entry.minor);
-        }
+        let entry = self.entries.remove(&group.id)?;
+        drop(entry.node);
+        self.minors.give_back(entry.minor);
+        Some(Ended {
+            group: entry.group,
+            _debug: entry._debug,
+        })
+    }
+}
+
+/// A group that is in the table no more; dropping this ends all use of the group.
+///
+/// That waits for requests of the group's user, which may take as long as that program likes. So it
+/// is done without the table's lock, or all other devices would have to wait, too.
+#[must_use]
+pub(super) struct Ended {
+    group: Arc<Group>,
+    _debug: Pin<KBox<File<Contents>>>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.group.revoke();
     }
 }
 
@@ -228,7 +246,9 @@ pub(crate) fn leave(group: &Group, parent: &Parent) {
     if group.kind() != GroupKind::Iommu {
         IommuGroup::remove_device(parent);
     }
-    groups.leave(group);
+    let ended = groups.leave(group);
+    drop(groups);
+    drop(ended);
 }
 
 /// The device numbers of groups and their folder in debugfs, while the module is loaded.

@@ -20,11 +20,12 @@ use kernel_ext::{
 };
 
 use super::{
-    file::OpenGroup,
     registry::{
         software_group,
+        Ended,
         Registry, //
     },
+    user::User,
     Group, //
 };
 use crate::abi::globals::GROUPS;
@@ -39,28 +40,20 @@ impl Regroup for Mover {
         companions: &[ARef<Parent>],
         commit: &mut dyn FnMut(),
     ) -> Result {
-        let mut groups = GROUPS.lock();
-        let from = groups.software_group_of(dev).ok_or(ENODEV)?;
-        let to = companions
-            .iter()
-            .find_map(|companion| groups.software_group_of(companion));
-        let _no_user = OpenGroup::claim(&from)?;
-        match to {
-            Some(to) if Arc::ptr_eq(&to, &from) => commit(),
-            Some(to) => {
-                let _no_user = OpenGroup::claim(&to)?;
-                groups.shift(dev, &from, &to, commit)?;
-            }
-            None if groups.devices(&from) == 1 => commit(),
-            None => {
-                let to = groups.add(software_group()?, GroupKind::Emulated)?;
-                let _no_user = OpenGroup::claim(&to)?;
-                let shifted = groups.shift(dev, &from, &to, commit);
-                shifted.inspect_err(|_| groups.remove_if_empty(&to))?;
-            }
-        }
-        Ok(())
+        let mut ended = None;
+        let result = GROUPS.lock().regroup(dev, companions, commit, &mut ended);
+        drop(ended);
+        result
     }
+}
+
+/// Becomes the user of `group`, so that no program is.
+///
+/// # Errors
+///
+/// `EBUSY` if it has a user.
+fn claim(group: &Arc<Group>) -> Result<User> {
+    User::claim(group).map_err(|_| EBUSY)
 }
 
 impl Registry {
@@ -70,7 +63,37 @@ impl Registry {
         (group.kind() == GroupKind::Emulated).then_some(group)
     }
 
-    /// Moves `dev` between two groups that are both claimed.
+    /// [`Regroup::regroup`]. A group that has no device any more is left in `ended`.
+    fn regroup(
+        &mut self,
+        dev: &Parent,
+        companions: &[ARef<Parent>],
+        commit: &mut dyn FnMut(),
+        ended: &mut Option<Ended>,
+    ) -> Result {
+        let from = self.software_group_of(dev).ok_or(ENODEV)?;
+        let to = companions
+            .iter()
+            .find_map(|companion| self.software_group_of(companion));
+        let _user = claim(&from)?;
+        match to {
+            Some(to) if Arc::ptr_eq(&to, &from) => commit(),
+            Some(to) => {
+                let _user = claim(&to)?;
+                *ended = self.shift(dev, &from, &to, commit)?;
+            }
+            None if self.devices(&from) == 1 => commit(),
+            None => {
+                let to = self.add(software_group()?, GroupKind::Emulated)?;
+                // The new group has a node already, so a program may have been quicker.
+                let shifted = claim(&to).and_then(|_user| self.shift(dev, &from, &to, commit));
+                *ended = shifted.inspect_err(|_| *ended = self.remove_if_empty(&to))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves `dev` between two groups that are both claimed. Returns the former group if it is empty now.
     ///
     /// # Errors
     ///
@@ -81,18 +104,17 @@ impl Registry {
         from: &Arc<Group>,
         to: &Arc<Group>,
         commit: &mut dyn FnMut(),
-    ) -> Result {
+    ) -> Result<Option<Ended>> {
         let device = from.device_of(dev).ok_or(ENODEV)?;
-        to.devices.lock().reserve(1, GFP_KERNEL)?;
         let (old, new) = (self.iommu_group(from)?, self.iommu_group(to)?);
-        old.move_device(dev, &new)?;
+        // For a moment both groups list the device. Nobody can open it, as both are claimed.
+        to.add_device(&device)?;
+        old.move_device(dev, &new)
+            .inspect_err(|_| to.remove_device(&device))?;
         from.remove_device(&device);
-        // Room was made above, and nobody else adds a device while the table's lock is held.
-        let _ = to.devices.lock().push_within_capacity(device.clone());
         drop(device.replace_group(to.clone(), self));
         commit();
         self.count(to);
-        self.leave(from);
-        Ok(())
+        Ok(self.leave(from))
     }
 }
