@@ -197,12 +197,16 @@ impl Container {
         }
     }
 
-    /// Lets `group` out. The last one takes the address space with it.
-    pub(crate) fn detach(&self, group: &IommuGroup) {
+    /// Lets `group` out if `agrees` says so, given the number of groups in the container. Returns
+    /// whether it did. The last group takes the address space with it.
+    pub(crate) fn detach(&self, group: &IommuGroup, agrees: impl FnOnce(usize) -> bool) -> bool {
         let mut state = self.state.lock();
         let Some(index) = state.position(group) else {
-            return;
+            return false;
         };
+        if !agrees(state.members.len()) {
+            return false;
+        }
         let iommu = self.iommu();
         if let Some(iommu) = &iommu {
             iommu.detach(group);
@@ -213,6 +217,7 @@ impl Container {
             drop(state);
             drop(last);
         }
+        true
     }
 
     fn check_extension(&self, extension: usize) -> Result<isize> {
@@ -324,4 +329,26 @@ pub(crate) fn register() -> impl PinInit<MiscRegistration, Error> {
             mode: 0o666,
         },
     )
+}
+
+#[cfg(CONFIG_KUNIT)]
+#[kernel::macros::kunit_tests(vfio_core_container)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn group_leaves_if_the_others_agree() -> Result {
+        let container = Container::new()?;
+        let (first, second) = (IommuGroup::alloc()?, IommuGroup::alloc()?);
+        container.attach(first.clone(), GroupKind::Emulated)?;
+        assert!(!container.detach(&first, |members| members > 1));
+        assert!(!container.detach(&second, |_| true));
+        container.attach(second.clone(), GroupKind::Emulated)?;
+        assert_eq!(container.members(), 2);
+        assert!(container.detach(&first, |members| members > 1));
+        assert!(!container.detach(&second, |members| members > 1));
+        assert!(container.detach(&second, |_| true));
+        assert_eq!(container.members(), 0);
+        Ok(())
+    }
 }

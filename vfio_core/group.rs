@@ -327,8 +327,19 @@ impl State {
 
     /// Takes the group out of its container, if it is in one.
     fn leave_container(&mut self) {
-        if let (Some(container), Some(group)) = (self.container.take(), &self.iommu_group) {
-            container.detach(group);
+        self.leave_container_if(|_| true);
+    }
+
+    /// Takes the group out of its container, if that agrees, given the number of groups in it. No
+    /// group comes or goes in between. Returns whether the group has left.
+    fn leave_container_if(&mut self, agrees: impl FnOnce(usize) -> bool) -> bool {
+        let (Some(container), Some(group)) = (&self.container, &self.iommu_group) else {
+            return false;
+        };
+        let left = container.detach(group, agrees);
+        if left {
+            self.container = None;
         }
+        left
     }
 }

@@ -76,14 +76,13 @@ impl Group {
     pub(super) fn unmerge(&self) -> Result {
         let mut state = self.state.lock();
         let alone = |container: &Arc<Container>| container.members() < 2;
-        let reason = if state.container.as_ref().is_some_and(alone) {
-            Err(Reason::Alone)
-        } else {
-            state.may_leave()
+        let reason = match state.may_leave() {
+            Ok(()) if state.leave_container_if(|members| members > 1) => return Ok(()),
+            Ok(()) => Reason::Alone,
+            Err(_) if state.container.as_ref().is_some_and(alone) => Reason::Alone,
+            Err(reason) => reason,
         };
-        reason.map_err(|reason| self.refuse(&state, "VFIO_GROUP_UNMERGE", reason))?;
-        state.leave_container();
-        Ok(())
+        Err(self.refuse(&state, "VFIO_GROUP_UNMERGE", reason))
     }
 
     /// `VFIO_GROUP_GET_IOMMU_FD`
@@ -119,8 +118,8 @@ impl Group {
         let mut state = self.state.lock();
         let same = |own: &Arc<Container>| Arc::ptr_eq(own, container);
         let ours = state.container.as_ref().is_some_and(same);
-        if ours && container.members() == 1 && state.sessions.is_empty() {
-            state.leave_container();
+        if ours && state.sessions.is_empty() {
+            state.leave_container_if(|members| members == 1);
         }
     }
 
