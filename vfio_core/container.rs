@@ -61,9 +61,19 @@ const SET_IOMMU: u32 = _IO(TYPE, 102);
 /// `VFIO_API_VERSION`
 const API_VERSION: isize = 0;
 
+/// What leads a program to a container.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handle {
+    /// The file that made it. A program that has the file of a group in it can't reach it by that.
+    File,
+    /// The files of its groups: it was made for the first one.
+    Groups,
+}
+
 /// A container.
 #[pin_data]
 pub(crate) struct Container {
+    handle: Handle,
     /// Who is in it. Held while groups come and go, which may take long.
     #[pin]
     state: Mutex<State>,
@@ -115,9 +125,10 @@ impl State {
 
 impl Container {
     /// A container without groups.
-    pub(crate) fn new() -> Result<Arc<Self>> {
+    pub(crate) fn new(handle: Handle) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
+                handle,
                 state <- new_mutex!(State { members: KVec::new() }, "vfio_container::state"),
                 iommu <- new_spinlock!(None, "vfio_container::iommu"),
             }),
@@ -133,6 +144,11 @@ impl Container {
     /// A file for a container that was made without one.
     pub(crate) fn open_file(container: Arc<Self>) -> Result<ARef<File>> {
         anon_file::open(&FILES, c"[vfio-container]", container)
+    }
+
+    /// Whether the files of its groups lead to it.
+    pub(crate) fn is_reached_by_groups(&self) -> bool {
+        self.handle == Handle::Groups
     }
 
     /// How many groups are in it.
@@ -314,7 +330,7 @@ impl FileOperations for ContainerFile {
 
 impl OpenMisc for ContainerFile {
     fn open() -> Result<Arc<Container>> {
-        Container::new()
+        Container::new(Handle::File)
     }
 }
 
@@ -338,7 +354,7 @@ mod tests {
 
     #[test]
     fn group_leaves_if_the_others_agree() -> Result {
-        let container = Container::new()?;
+        let container = Container::new(Handle::Groups)?;
         let (first, second) = (IommuGroup::alloc()?, IommuGroup::alloc()?);
         container.attach(first.clone(), GroupKind::Emulated)?;
         assert!(!container.detach(&first, |members| members > 1));

@@ -63,6 +63,9 @@ struct vfio_group_devices {
  * same as VFIO_GROUP_SET_CONTAINER of the other group with this group's container, which is made if
  * there is none yet. Merging is a request: where the IOMMU refuses, use the groups apart.
  *
+ * So a process that has a group's file can let further groups join the group's container, even if it
+ * can't reach the container itself: their devices reach no memory that the group's own do not.
+ *
  * Errors: EFAULT; EBADF for no open file; EINVAL for a negative number, another kind of file, this
  * group itself, or a group that is not idle; EBUSY if one of the groups is not viable; else
  * what the IOMMU backend says. Then both groups are as they were.
@@ -85,7 +88,13 @@ struct vfio_group_devices {
  * are made if the group has none yet, the latter as VFIO_TYPE1v2_IOMMU. All merged groups give
  * the same container.
  *
- * Errors: EBUSY if the group is not viable; ENODEV; EMFILE; else what the IOMMU backend says.
+ * Only a container that was made for a group, by this request or by VFIO_GROUP_MERGE, can be had so. To
+ * such a container the files of its groups are the keys, and whoever gets one of them can map and unmap
+ * for all groups in it. A container that a program opened as /dev/vfio/vfio stays with those that got
+ * its descriptor from that program, as without these requests.
+ *
+ * Errors: EPERM for a container that was opened as /dev/vfio/vfio; EBUSY if the group is not viable;
+ * ENODEV; EMFILE; else what the IOMMU backend says.
  */
 #define VFIO_GROUP_GET_IOMMU_FD	_IO(VFIO_TYPE, VFIO_BASE + 67)
 

@@ -27,7 +27,10 @@ use super::{
     Group,
     State, //
 };
-use crate::container::Container;
+use crate::container::{
+    Container,
+    Handle, //
+};
 
 /// Bytes of `struct vfio_group_devices` in front of the devices.
 const HEADER_SIZE: usize = core::mem::size_of::<bindings::vfio_group_devices>();
@@ -89,6 +92,10 @@ impl Group {
     pub(super) fn get_iommu_fd(&self) -> Result<isize> {
         let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
         let (container, made) = self.container_on_demand()?;
+        if !container.is_reached_by_groups() {
+            let reason = Reason::ForeignContainer;
+            return Err(self.refuse(&self.state.lock(), "VFIO_GROUP_GET_IOMMU_FD", reason));
+        }
         let file = container
             .ensure_iommu(bindings::VFIO_TYPE1v2_IOMMU as usize)
             .and_then(|()| Container::open_file(container.clone()));
@@ -108,7 +115,7 @@ impl Group {
         if let Some(container) = &state.container {
             return Ok((container.clone(), false));
         }
-        let container = Container::new()?;
+        let container = Container::new(Handle::Groups)?;
         self.enter(&mut state, &container)?;
         Ok((container, true))
     }

@@ -35,13 +35,15 @@ pub(super) enum Reason {
     Alone,
     /// The group has no IOMMU, and the caller not the right to use it all the same.
     NoRight,
+    /// The group's container has a file of its own, which the group does not lead to.
+    ForeignContainer,
 }
 
 impl Reason {
     fn error(self) -> Error {
         match self {
             Self::OpenBy(_) | Self::DeviceOpenBy(_) => EBUSY,
-            Self::NoRight => EPERM,
+            Self::NoRight | Self::ForeignContainer => EPERM,
             _ => EINVAL,
         }
     }
@@ -65,6 +67,9 @@ impl fmt::Display for Reason {
             }
             Self::Alone => f.write_str("no other group is in its container; merge one"),
             Self::NoRight => f.write_str("it has no IOMMU; its user needs CAP_SYS_RAWIO"),
+            Self::ForeignContainer => {
+                f.write_str("its container was opened as /dev/vfio/vfio; use that descriptor")
+            }
         }
     }
 }

@@ -68,6 +68,8 @@ cases! {
     #[our_core]
     iommu_fd_is_the_container,
     #[our_core]
+    iommu_fd_is_not_that_of_an_opened_container,
+    #[our_core]
     merged_groups_share_mappings,
     #[our_core]
     merge_arguments,
@@ -326,17 +328,36 @@ fn iommu_fd_on_demand() -> Result<()> {
 }
 
 fn iommu_fd_is_the_container() -> Result<()> {
-    let container = Container::open()?;
     let group = group(EDU)?;
-    group.set_container(&container)?;
-    container.set_iommu(Iommu::Type1)?;
-    let same = iommu_fd(&group)?;
+    let (first, second) = (iommu_fd(&group)?, iommu_fd(&group)?);
     let memory = Memory::anonymous(PAGE_SIZE)?;
-    same.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
-    assert_eq!(
-        container.unmap(0x10_0000, PAGE_SIZE as u64)?,
-        PAGE_SIZE as u64
-    );
+    first.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
+    assert_eq!(second.unmap(0x10_0000, PAGE_SIZE as u64)?, PAGE_SIZE as u64);
+    Ok(())
+}
+
+/// The file of a group does not give the right to a container that a program opened itself.
+fn iommu_fd_is_not_that_of_an_opened_container() -> Result<()> {
+    let (first, second) = (group(EDU)?, group(NVME)?);
+    let container = Container::open()?;
+    first.set_container(&container)?;
+    assert_eq!(raw::none(&first, GET_IOMMU_FD).errno(), Errno::EPERM);
+    container.set_iommu(Iommu::Type1v2)?;
+    assert_eq!(raw::none(&first, GET_IOMMU_FD).errno(), Errno::EPERM);
+    // Nor does the file of a group that was merged with it.
+    merge_group(&first, &second)?;
+    assert_eq!(raw::none(&second, GET_IOMMU_FD).errno(), Errno::EPERM);
+    assert_eq!((first.status()?, second.status()?), (3, 3));
+    // A group that has left gets a container of its own.
+    first.unset_container()?;
+    let own = iommu_fd(&first)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
+    assert_eq!(own.unmap_all()?, 0);
+    // A container that groups lead to may be entered by its descriptor, too, and stays one.
+    second.unset_container()?;
+    second.set_container(&own)?;
+    iommu_fd(&second)?;
     Ok(())
 }
 
