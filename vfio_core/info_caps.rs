@@ -61,7 +61,7 @@ fn last(chain: &[u8]) -> usize {
 pub(crate) fn shift(chain: &mut [u8], offset: usize) {
     let mut at = 0;
     while let Some(next) = next(chain, at).filter(|&next| next > at) {
-        set_next(chain, at, next + offset);
+        set_next(chain, at, next.wrapping_add(offset));
         at = next;
     }
 }

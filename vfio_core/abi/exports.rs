@@ -206,6 +206,9 @@ unsafe extern "C" fn vfio_mig_get_next_state(
 
 // --- Pages of userspace -----------------------------------------------------------------------
 
+/// How many pages a driver can pin or unpin in one call: `VFIO_PIN_PAGES_MAX_ENTRIES`.
+const MAX_PAGES: c_int = (PAGE_SIZE / core::mem::size_of::<usize>()) as c_int;
+
 /// The address space of an open device whose driver asks for it.
 ///
 /// # Safety
@@ -227,7 +230,6 @@ unsafe extern "C" fn vfio_pin_pages(
     prot: c_int,
     pages: *mut *mut bindings::page,
 ) -> c_int {
-    const MAX_ENTRIES: c_int = (PAGE_SIZE / core::mem::size_of::<usize>()) as c_int;
     // SAFETY: By this function's contract.
     let unmaps = unsafe { Device::from_raw(device) }
         .ops()
@@ -240,7 +242,7 @@ unsafe extern "C" fn vfio_pin_pages(
     let Some(Translation { iommu, group }) = (unsafe { translation(device) }) else {
         return EINVAL.to_errno();
     };
-    if npage > MAX_ENTRIES {
+    if npage > MAX_PAGES {
         return E2BIG.to_errno();
     }
     // SAFETY: By this function's contract.
@@ -258,8 +260,11 @@ unsafe extern "C" fn vfio_unpin_pages(
 ) {
     // SAFETY: By this function's contract.
     match unsafe { translation(device) } {
-        Some(translation) if npage > 0 => translation.iommu.unpin_pages(iova, npage),
-        _ if may_warn() => pr_warn!(
+        Some(translation) if (1..=MAX_PAGES).contains(&npage) => {
+            translation.iommu.unpin_pages(iova, npage)
+        }
+        Some(_) if may_warn() => pr_warn!("a driver unpins {} pages at once\n", npage),
+        None if may_warn() => pr_warn!(
             "a driver unpins {} pages of a device that is not open\n",
             npage
         ),
@@ -397,11 +402,15 @@ unsafe extern "C" fn vfio_info_add_capability(
     cap: *mut bindings::vfio_info_cap_header,
     size: usize,
 ) -> c_int {
-    // SAFETY: By this function's contract the new capability has as much room as the given one.
-    from_result(|| unsafe {
-        let header = caps::add(&mut *caps, size, (*cap).id, (*cap).version)?;
-        let content = size - core::mem::size_of::<bindings::vfio_info_cap_header>();
-        core::ptr::copy_nonoverlapping(cap.add(1).cast::<u8>(), header.add(1).cast(), content);
+    from_result(|| {
+        let content = size
+            .checked_sub(core::mem::size_of::<bindings::vfio_info_cap_header>())
+            .ok_or(EINVAL)?;
+        // SAFETY: By this function's contract the new capability has as much room as the given one.
+        unsafe {
+            let header = caps::add(&mut *caps, size, (*cap).id, (*cap).version)?;
+            core::ptr::copy_nonoverlapping(cap.add(1).cast::<u8>(), header.add(1).cast(), content);
+        }
         Ok(0)
     })
 }
@@ -522,7 +531,9 @@ unsafe extern "C" fn vfio_combine_iova_ranges(
     for _ in wanted.max(1)..current {
         // SAFETY: By this function's contract.
         let Some((left, right)) = (unsafe { closest_neighbours(root) }) else {
-            pr_warn!("a driver wants fewer ranges than its tree has neighbours\n");
+            if may_warn() {
+                pr_warn!("a driver wants fewer ranges than its tree has neighbours\n");
+            }
             return;
         };
         // SAFETY: Both nodes are in the tree. Growing a node to its neighbour's end keeps the
