@@ -20,10 +20,7 @@ pub(super) struct Contents(Arc<Group>);
 
 impl Writer for Contents {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.snapshot() {
-            Ok(snapshot) => fmt::Display::fmt(&snapshot, f),
-            Err(_) => f.write_str("gone\n"),
-        }
+        self.0.write_snapshot(f)
     }
 }
 

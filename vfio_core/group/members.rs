@@ -2,6 +2,8 @@
 
 //! The devices of a group, whether VFIO has them or not, and what each means for the group.
 
+use core::ops::Deref;
+
 use kernel::{
     device::Device as Parent,
     fmt,
@@ -21,7 +23,8 @@ use super::{
         Holder,
         SeenHolder, //
     },
-    Group, //
+    Group,
+    State, //
 };
 
 /// What a group consists of and who uses it, at one moment.
@@ -45,7 +48,25 @@ impl Group {
     ///
     /// `ENODEV` once the last device has left, `ENOMEM`.
     pub(crate) fn snapshot(&self) -> Result<Snapshot> {
-        let state = self.state.lock();
+        self.look(self.state.lock())
+    }
+
+    /// Writes what the group consists of, without waiting for a request of its user.
+    pub(super) fn write_snapshot(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.state.try_lock().map(|state| self.look(state)) {
+            Some(Ok(snapshot)) => fmt::Display::fmt(&snapshot, f),
+            Some(Err(e)) if e == ENODEV => f.write_str("gone\n"),
+            Some(Err(e)) => f.write_fmt(fmt!("cannot be shown: error {}\n", e.to_errno())),
+            None => {
+                let holder = self.user.lock().as_ref().map(Holder::seen);
+                write_holder(f, holder)?;
+                f.write_str("a request is under way: look again\n")
+            }
+        }
+    }
+
+    /// [`Group::snapshot`] with the group's `state`.
+    fn look(&self, state: impl Deref<Target = State>) -> Result<Snapshot> {
         let iommu_group = state.iommu_group.clone().ok_or(ENODEV)?;
         let mut offered = KVec::new();
         for device in self.devices.lock().iter() {
@@ -122,15 +143,20 @@ fn meaning(member: &vfio_group_device) -> &'static str {
     }
 }
 
+/// Writes who has the group's file open.
+fn write_holder(f: &mut fmt::Formatter<'_>, holder: Option<SeenHolder>) -> fmt::Result {
+    match holder {
+        Some(holder) => f.write_fmt(fmt!("open: by {}\n", holder)),
+        None => f.write_str("open: no\n"),
+    }
+}
+
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_fmt(fmt!("viable: {}\n", if self.viable { "yes" } else { "no" }))?;
         let container = if self.in_container { "yes" } else { "no" };
         f.write_fmt(fmt!("in a container: {}\n", container))?;
-        match &self.holder {
-            Some(holder) => f.write_fmt(fmt!("open: by {}\n", holder))?,
-            None => f.write_str("open: no\n")?,
-        }
+        write_holder(f, self.holder)?;
         for member in &self.members {
             let (name, driver) = (string(&member.name), string(&member.driver));
             f.write_fmt(fmt!("{} [{}]: {}", name, driver, meaning(member)))?;
