@@ -83,13 +83,17 @@ pub(crate) struct RegionInfo {
 }
 
 impl RegionInfo {
-    /// Asks the driver of an open device about the region in `info`.
+    /// Asks the driver of an open device about the region that `info` returns.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the driver has no regions; the driver's.
-    pub(crate) fn ask(device: &Device, info: bindings::vfio_region_info) -> Result<Self> {
+    /// `EINVAL` if the driver has no regions, without `info` being called; that of `info`; the driver's.
+    pub(crate) fn ask(
+        device: &Device,
+        info: impl FnOnce() -> Result<bindings::vfio_region_info>,
+    ) -> Result<Self> {
         let get = device.ops().get_region_info_caps.ok_or(EINVAL)?;
+        let info = info()?;
         let mut answer = Self {
             info,
             caps: pin_init::zeroed(),

@@ -138,11 +138,13 @@ impl InodeMapped for DeviceFile {
 /// `VFIO_DEVICE_GET_REGION_INFO`: the structure, and behind it the capabilities if they fit.
 fn get_region_info(device: &Device, arg: UserPtr) -> Result {
     const SIZE: usize = core::mem::size_of::<bindings::vfio_region_info>();
-    let info: bindings::vfio_region_info = UserSlice::new(arg, SIZE).reader().read()?;
-    if (info.argsz as usize) < SIZE {
-        return Err(EINVAL);
-    }
-    let mut answer = RegionInfo::ask(device, info)?;
+    let mut answer = RegionInfo::ask(device, || {
+        let info: bindings::vfio_region_info = UserSlice::new(arg, SIZE).reader().read()?;
+        if (info.argsz as usize) < SIZE {
+            return Err(EINVAL);
+        }
+        Ok(info)
+    })?;
     let caps_size = answer.caps_size();
     if caps_size > 0 {
         answer.info.flags |= bindings::VFIO_REGION_INFO_FLAG_CAPS;

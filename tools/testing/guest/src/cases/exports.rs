@@ -71,6 +71,7 @@ fn d3_driver_without_functions() -> Result<()> {
     let device = &bare.device;
     for nr in [
         request::DEVICE_GET_INFO,
+        request::DEVICE_GET_REGION_INFO,
         request::DEVICE_GET_IRQ_INFO,
         request::DEVICE_SET_IRQS,
         request::DEVICE_RESET,
