@@ -294,14 +294,15 @@ fn warn(group: &IommuGroup, reason: &str) {
 }
 
 /// Containers without IOMMU take the backend that does nothing, and no other container does.
+#[cfg(CONFIG_VFIO_NOIOMMU)]
 fn allowed(driver: &Driver, noiommu: bool) -> bool {
-    #[cfg(CONFIG_VFIO_NOIOMMU)]
-    return crate::noiommu::is_backend(driver) == noiommu;
-    #[cfg(not(CONFIG_VFIO_NOIOMMU))]
-    {
-        let _ = (driver, noiommu);
-        true
-    }
+    crate::noiommu::is_backend(driver) == noiommu
+}
+
+/// There is no backend that does nothing.
+#[cfg(not(CONFIG_VFIO_NOIOMMU))]
+fn allowed(_driver: &Driver, _noiommu: bool) -> bool {
+    true
 }
 
 /// The file of a container.
