@@ -245,6 +245,8 @@ impl<B: Backend> Table<B> {
             if count == 0 {
                 return Ok(0);
             }
+            // No buffer is larger, and a slice can't be.
+            isize::try_from(count).map_err(|_| EINVAL)?;
             let transfer = if write {
                 // SAFETY: By the contract of this function.
                 Transfer::Write(unsafe { core::slice::from_raw_parts(buf.cast(), count) })
