@@ -32,8 +32,7 @@ pub fn explain_refusal(group: &Group, error: Error) {
     };
     pr_warn!("group {id} can't be given to a program: {reason}\n");
     let mut in_the_way = 0;
-    // The walk goes through all devices, as the closure never fails.
-    let _ = group.for_each_device(|dev| {
+    let walk = group.for_each_device(|dev| {
         match Binding::of(dev) {
             Binding::Kernel(driver) => {
                 in_the_way += 1;
@@ -58,7 +57,9 @@ pub fn explain_refusal(group: &Group, error: Error) {
         }
         Ok(())
     });
-    if in_the_way == 0 {
-        pr_warn!("group {id} is in use by another program\n");
+    match walk {
+        Ok(()) if in_the_way == 0 => pr_warn!("group {id} is in use by another program\n"),
+        Ok(()) => {}
+        Err(e) => pr_warn!("group {id}: the walk ended early: {}\n", e.to_errno()),
     }
 }
