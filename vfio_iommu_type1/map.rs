@@ -103,9 +103,10 @@ impl Container {
             .space
             .lock(locked, |held| self.plan_map(held, request))?;
         let vaddr = Vaddr::new(request.vaddr as usize);
+        // Goes after the mapping, if that fails: pages are charged as long as they are pinned.
+        let mut charge = Charge::new(plan.owner);
         let mut mapping = new_mapping(&guard, request.range, plan.domains, prot)
             .map_err(because(c"the addresses are not locked"))?;
-        let mut charge = Charge::new(plan.owner);
         if plan.has_iommu {
             let alone = locked == Range::ALL;
             match populate(&mut mapping, &mut charge, vaddr, request.size, alone)? {
