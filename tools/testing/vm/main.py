@@ -16,6 +16,9 @@ import report
 from report import Unusable
 
 REMAPPING = ("intel", "none")
+EMULATOR_CRASH = re.compile(r"Assertion .* failed")
+# How often a guest is started at most.
+STARTS = 3
 
 
 def host_path(path):
@@ -59,8 +62,23 @@ def boot(options, folder):
                    options.command, list(copies(options)))
     shares = [host_path(share.rpartition(":")[0]) for share in options.share]
     arguments = qemu.command_line(options, archive, shares, kvm.works(options, folder))
-    log = open_log(options.log)
-    return qemu.run(arguments, options.timeout, log, options.qmp)
+    return until_booted(lambda: qemu.run(arguments, options.timeout, open_log(options.log), options.qmp))
+
+
+def until_booted(start):
+    """Starts a guest, again if it was lost before its first process.
+
+    On a busy host QEMU can hang or crash while the processors come up, long before there is a module of
+    VFIO. A kernel that has reported a defect is not started again.
+    """
+    for _ in range(STARTS - 1):
+        outcome = start()
+        lost = not outcome.booted and (outcome.timed_out or EMULATOR_CRASH.search(outcome.complaint))
+        if not lost or report.defects(outcome.log):
+            return outcome
+        print(last_words(outcome.log), file=sys.stderr)
+        say(f"the guest did not boot, once more: {outcome.complaint.strip() or 'it hung'}")
+    return start()
 
 
 def open_log(path):
@@ -87,7 +105,8 @@ def verdict(options, outcome):
         print("\n".join(lines), file=sys.stderr)
     if outcome.timed_out:
         print(last_words(outcome.log), file=sys.stderr)
-        say(f"killed the guest after {options.timeout:g} s (the end of the kernel's log is above)")
+        when = f"after {options.timeout:g} s" if outcome.booted else "which did not boot"
+        say(f"killed the guest {when} (the end of the kernel's log is above)")
     if found:
         say(f"the guest's kernel reported {len(found)} defect(s), above")
         return 3

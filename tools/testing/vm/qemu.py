@@ -16,6 +16,8 @@ from report import Unusable
 
 QEMU = "qemu-system-x86_64"
 FIRST_SLOT = 3
+# A guest that is not at its first process by then hangs.
+BOOT_SECONDS = 240
 # Our own devices: the console at 0x1e, shares below it, virtio-iommu where nothing else is.
 CONSOLE_SLOT = 0x1E
 IOMMU_SLOT = 1
@@ -37,6 +39,11 @@ class Outcome:
     control: str = ""
     timed_out: bool = False
     complaint: str = ""
+
+    @property
+    def booted(self):
+        """Whether the guest came as far as its first process."""
+        return bool(self.messages("booted"))
 
     def messages(self, kind):
         return [line[len(kind) + 1:] for line in self.control.splitlines() if line.split(" ")[0] == kind]
@@ -147,11 +154,12 @@ def run(arguments, timeout, log=None, qmp=False):
 def carry(process, readers, sinks, deadline, outcome):
     """Copies everything until QEMU has closed all; returns what has come, by name."""
     texts = {name: bytearray() for name in readers}
+    boot_deadline = min(deadline, time.monotonic() + BOOT_SECONDS)
     with selectors.DefaultSelector() as selector:
         for name, reader in readers.items():
             selector.register(reader, selectors.EVENT_READ, name)
         while selector.get_map():
-            left = deadline - time.monotonic()
+            left = (deadline if texts["control"] else boot_deadline) - time.monotonic()
             if left <= 0 and not outcome.timed_out:
                 outcome.timed_out = True
                 process.kill()
