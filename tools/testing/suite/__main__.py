@@ -6,18 +6,19 @@ import pathlib
 import signal
 import sys
 
+import manifest
 import rows
-from results import Result
+from exceptions import Exceptions
+from manifest import Manifest
 from schedule import Runner
 from steps import all_steps
+from verdict import all_there, same_tests
 
-REPO = pathlib.Path(__file__).resolve().parents[3]
-
-
-def read_minimum():
-    """The number of tests that each step must have at least, so that none vanishes unnoticed."""
-    lines = (pathlib.Path(__file__).parent / "minimum").read_text().splitlines()
-    return {name: int(count) for name, count in (line.split() for line in lines if line and line[0] != "#")}
+HERE = pathlib.Path(__file__).resolve().parent
+REPO = HERE.parents[2]
+LOG_FOLDER = REPO / "build" / "test-logs"
+MANIFEST = HERE / "manifest"
+LAST_RUN = LOG_FOLDER / "ran.json"
 
 
 def selected(steps, names):
@@ -38,36 +39,51 @@ def selected(steps, names):
     return [step for step in steps if step.name in wanted]
 
 
-def same_tests(results):
-    """A step X-c is the reference of X-rust: ours must have gone through all its tests, and may have more."""
-    for reference in sorted(results):
-        ours = reference.removesuffix("-c") + "-rust"
-        if reference.endswith("-c") and ours in results:
-            missing = sorted({r.name for r in results[reference]} - {r.name for r in results[ours]})
-            yield Result(f"{ours} ran all tests of {reference}", not missing, "\n".join(missing))
+def record(steps):
+    """Brings the manifest up to date with the last run."""
+    if not LAST_RUN.exists():
+        sys.exit("test: --record wants a run that came to its end")
+    changes = manifest.record(MANIFEST, LAST_RUN, [step.name for step in steps])
+    print(*changes, f"{len(changes)} changes in {MANIFEST.relative_to(REPO)}", sep="\n")
+
+
+def advise(known, results):
+    """Says how many tests the manifest does not know yet."""
+    unlisted = sum(len(known.unlisted(step, found)) for step, found in results.items())
+    if unlisted:
+        print(f"{unlisted} tests are not in the manifest: 'tools/testing/test --record' adds those of steps that passed")
 
 
 def main():
     parser = argparse.ArgumentParser(prog="tools/testing/test", description=__doc__)
     parser.add_argument("--list", action="store_true", help="list the steps")
+    parser.add_argument("--record", action="store_true", help="write the tests of the last run into the manifest")
     parser.add_argument("steps", nargs="*", metavar="STEP", help="run only these and what they need")
     args = parser.parse_args()
 
-    steps = selected(all_steps(REPO), args.steps)
+    every_step = all_steps(REPO)
+    if args.record:
+        record(every_step)
+        return 0
+    steps = selected(every_step, args.steps)
     if args.list:
         print(*(step.name for step in steps), sep="\n")
         return 0
-    log_folder = REPO / "build" / "test-logs"
-    log_folder.mkdir(parents=True, exist_ok=True)
+    LOG_FOLDER.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    runner = Runner(REPO, read_minimum(), log_folder)
+    known = Manifest.parse(MANIFEST.read_text())
+    exceptions = Exceptions((HERE / "exceptions.toml").read_text())
+    runner = Runner(REPO, known, LOG_FOLDER)
     try:
         runner.run(steps)
     except KeyboardInterrupt:
         sys.exit("test: interrupted")
-    table = rows.Table(REPO, runner.results)
+    manifest.save_run(LAST_RUN, runner.results)
+    table = rows.Table(REPO, runner.results, {step.name: step.modules for step in steps}, exceptions.rows_without_c)
     print(*table.lines(), sep="\n")
-    return runner.finish([*same_tests(runner.results), *([] if args.steps else table.judge())])
+    advise(known, runner.results)
+    overall = [*all_there(known, every_step), *same_tests(runner.results, exceptions.tests_only_on_c)]
+    return runner.finish([*overall, *([] if args.steps else table.judge())])
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ def checks(output, _status):
     results = []
     for line in output.splitlines():
         if match := re.match(r"(ok|not ok|FAILED) +(.+)", line):
-            results.append(Result(match[2], match[1] == "ok"))
+            # Columns may be of any width.
+            results.append(Result(" ".join(match[2].split()), match[1] == "ok"))
         elif line.startswith("# ") and results and not results[-1].passed:
             last = results[-1]
             results[-1] = dataclasses.replace(last, detail=f"{last.detail}{line[2:]}\n")

@@ -8,10 +8,17 @@ import tempfile
 import unittest
 
 import kunit
+import manifest
 import results
 import rows
+import steps
+import verdict
+from exceptions import Exceptions
+from manifest import Manifest
 from results import Result
 from schedule import Runner, Step
+
+HERE = pathlib.Path(__file__).resolve().parent
 
 KTAP = """\
 KTAP version 1
@@ -72,7 +79,7 @@ class Libtest(unittest.TestCase):
 
 class Checks(unittest.TestCase):
     def test_detail(self):
-        found = results.checks("ok a\nnot ok b c\n# why\n# more\nok d\n# a number\n", 1)
+        found = results.checks("ok a\nnot ok b   c\n# why\n# more\nok d\n# a number\n", 1)
         self.assertEqual(found, [Result("a", True), Result("b c", False, "why\nmore\n"), Result("d", True)])
 
 
@@ -119,12 +126,14 @@ Rows without a test
 
 
 class Rows(unittest.TestCase):
-    def table(self, **steps):
+    def table(self, without_c=(), mixed=(), **ran):
+        """A table of what ran on C and on ours."""
         with tempfile.TemporaryDirectory() as folder:
             repo = pathlib.Path(folder)
             (repo / rows.FEATURES).parent.mkdir()
             (repo / rows.FEATURES).write_text(FEATURES)
-            return rows.Table(repo, {name.replace("_", "-"): found for name, found in steps.items()})
+            modules = {"c": "C", "rust": "Rust", "mixed": None}
+            return rows.Table(repo, {**ran, "mixed": mixed}, modules, dict(without_c))
 
     def test_ids(self):
         self.assertEqual(rows.of_test("map::t_a02_and_a3_limit"), ["T-A2", "T-A3"])
@@ -133,17 +142,96 @@ class Rows(unittest.TestCase):
 
     def test_both_stacks(self):
         k7, limits = Result("x::k7_refused", True), Result("x::t_a2_and_a3_limit", True)
-        table = self.table(guest_c=[k7, limits], guest_rust=[k7, k7, limits], guest_c_core_rust_type1=[k7])
+        table = self.table(c=[k7, limits], rust=[k7, k7, limits], mixed=[k7])
         shown = [line.split() for line in table.lines()]
         self.assertIn(["K7", "1", "2"], shown)
         self.assertIn(["T-A3", "1", "1"], shown)
         self.assertIn(["K8", "0", "0", "nothing", "shows", "it"], shown)
         self.assertEqual(failures(table.judge()), [])
 
+    def judged(self, **ran):
+        return [r.detail for r in self.table(**ran).judge() if not r.passed]
+
     def test_row_without_test(self):
         found = [Result("k7_x", False), Result("t_a2_and_a3_limit", True, ignored=True), Result("k8_x", True)]
-        judged = list(self.table(guest_rust=found).judge())
-        self.assertEqual([r.detail for r in judged], ["K7\nT-A2\nT-A3", "K8"])
+        limits = Result("t_a2_and_a3_limit", True)
+        self.assertEqual(self.judged(rust=found, c=[Result("k7_x", True), limits]), ["K7\nT-A2\nT-A3", "K8"])
+
+    def test_row_without_test_on_c(self):
+        both, limits = Result("k7_x", True), Result("t_a2_and_a3_limit", True)
+        self.assertEqual(self.judged(rust=[both, limits], c=[both]), ["T-A2\nT-A3"])
+        why = {"T-A2": "so", "T-A3": "so"}
+        self.assertEqual(self.judged(rust=[both, limits], c=[both], without_c=why), [])
+        self.assertEqual(self.judged(rust=[both, limits], c=[both, limits], without_c=why), ["T-A2\nT-A3"])
+
+    def test_exception_for_no_row(self):
+        both = [Result("k7_x", True), Result("t_a2_and_a3_limit", True)]
+        self.assertEqual(self.judged(rust=both, c=both, without_c={"K9": "so"}), ["K9"])
+
+
+class Modules(unittest.TestCase):
+    def test_whose(self):
+        whose = {step.name: step.modules for step in steps.all_steps(HERE.parents[2])}
+        self.assertEqual(whose["guest-c"], "C")
+        self.assertEqual(whose["guest-rust"], "Rust")
+        self.assertEqual(whose["pamu-c-core"], None)
+        self.assertEqual(whose["guest-c-core-rust-type1"], None)
+        self.assertEqual(whose["kunit"], "Rust")
+
+
+class TheManifest(unittest.TestCase):
+    def setUp(self):
+        self.known = Manifest({"a-c": ["x", "y z"], "a-rust": ["x", "y z", "new"], "b": ["x"]})
+
+    def test_text(self):
+        text = str(self.known)
+        self.assertIn("a-c a-rust b\n\tx\n", text)
+        self.assertEqual(Manifest.parse(text).tests, self.known.tests)
+        self.assertEqual(Manifest.parse(str(Manifest({"a": []}))).vanished(["b"]), ["a"])
+
+    def test_missing_test(self):
+        ran = [Result("x", True), Result("y z", True, ignored=True), Result("other", True)]
+        self.assertEqual(self.known.missing("a-c", ran), ["y z"])
+        self.assertEqual(self.known.unlisted("a-c", ran), ["other"])
+        self.assertEqual(self.known.missing("unknown", ran), [])
+
+    def test_one_of_several(self):
+        ran = [Result("x", True), Result("x", True)]
+        self.assertEqual(Manifest({"b": manifest.names(ran)}).missing("b", ran[:1]), ["x (2)"])
+
+    def test_record(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path, run = pathlib.Path(folder, "manifest"), pathlib.Path(folder, "run")
+            path.write_text(str(self.known))
+            good = [Result("new", True), Result(manifest.COMPLAINT, False, "x")]
+            bad = [Result("x", False)]
+            manifest.save_run(run, {"a-c": good, "a-rust": bad})
+            changes = manifest.record(path, run, ["a-c", "a-rust"])
+            self.assertEqual(changes, ["- a-c: x", "- a-c: y z", "- b: x", "+ a-c: new"])
+            after = Manifest.parse(path.read_text()).tests
+            self.assertEqual(after, {"a-c": {"new"}, "a-rust": self.known.tests["a-rust"]})
+
+    def test_committed_ones(self):
+        known = Manifest.parse((HERE / "manifest").read_text())
+        self.assertEqual(known.vanished(step.name for step in steps.all_steps(HERE.parents[2])), [])
+        self.assertTrue(Exceptions((HERE / "exceptions.toml").read_text()).rows_without_c)
+
+
+class SameTests(unittest.TestCase):
+    def judge(self, rust, **only_on_c):
+        c = [Result("x", True), Result("y", True, ignored=True)]
+        return failures(verdict.same_tests({"a-c": c, "a-rust": rust}, only_on_c))
+
+    def test_all(self):
+        self.assertEqual(self.judge([Result("x", True), Result("z", True)]), [])
+
+    def test_ignored_is_not_run(self):
+        self.assertEqual(self.judge([Result("x", True, ignored=True)]), ["a-rust ran all tests of a-c"])
+        self.assertEqual(self.judge([Result("x", True, ignored=True)], x="only there"), [])
+
+    def test_outdated_reason(self):
+        found = self.judge([Result("x", True)], x="only there")
+        self.assertEqual(found, ["a-rust ran no test that is said to be for C only"])
 
 
 class Unsafe(unittest.TestCase):
@@ -174,13 +262,16 @@ class Unsafe(unittest.TestCase):
         self.assertTrue(code.endswith("; x"))
 
 
-class Scheduling(unittest.TestCase):
-    def run_steps(self, steps, minimum=()):
+class WithSteps(unittest.TestCase):
+    def run_steps(self, steps, **tests):
         with tempfile.TemporaryDirectory() as folder:
-            runner = QuietRunner(pathlib.Path(folder), dict(minimum), pathlib.Path(folder))
+            runner = QuietRunner(pathlib.Path(folder), Manifest(tests), pathlib.Path(folder))
             runner.run(steps)
+            self.logs = {path.name: path.read_text() for path in pathlib.Path(folder).glob("*.log")}
             return {name: failures(found) for name, found in runner.results.items()}
 
+
+class Scheduling(WithSteps):
     def test_needs(self):
         bad = Step("bad", ["false"], results.of_exit_status("x"))
         late = Step("late", ["true"], results.of_exit_status("y"), after=("bad",))
@@ -191,21 +282,37 @@ class Scheduling(unittest.TestCase):
         step = Step("x", ["sh", "-c", "echo ok a; exit 3"], results.checks)
         self.assertEqual(self.run_steps([step]), {"x": ["exit status"]})
 
-    def test_emulator_crash(self):
-        crash = "echo qemu-system-x86_64: x.c:1: f: Assertion x failed.; exit 3"
-        second = f"if [ -e $0 ]; then echo ok a; else touch $0; {crash}; fi"
-        with tempfile.TemporaryDirectory() as folder:
-            step = Step("x", ["sh", "-c", second, f"{folder}/mark"], results.checks)
-            self.assertEqual(self.run_steps([step]), {"x": []})
-        always = Step("x", ["sh", "-c", crash], results.checks)
-        self.assertEqual(self.run_steps([always]), {"x": ["exit status", "number of tests"]})
-
-    def test_too_few(self):
-        step = Step("x", ["echo", "ok a"], results.checks)
-        self.assertEqual(self.run_steps([step], {"x": 2}), {"x": ["number of tests"]})
+    def test_vanished(self):
+        step = Step("x", ["echo", "ok b"], results.checks)
+        self.assertEqual(self.run_steps([step], x=["a"]), {"x": ["all tests of the manifest ran"]})
+        self.assertEqual(self.run_steps([step], x=["b"]), {"x": []})
 
     def test_none_at_all(self):
         self.assertEqual(self.run_steps([Step("x", ["true"], results.checks)]), {"x": ["number of tests"]})
+
+
+class EmulatorCrash(WithSteps):
+    crash = "echo qemu-system-x86_64: x.c:1: f: Assertion x failed.; exit 3"
+
+    def run_script(self, script):
+        with tempfile.TemporaryDirectory() as folder:
+            return self.run_steps([Step("x", ["sh", "-c", script, f"{folder}/mark"], results.checks)])["x"]
+
+    def crashing_once(self, before):
+        return self.run_script(f"if [ -e $0 ]; then echo ok a; else touch $0; echo {before}; {self.crash}; fi")
+
+    def test_second_attempt(self):
+        self.assertEqual(self.crashing_once("ok a"), [])
+        self.assertIn("Assertion", self.logs["x.crash1.log"])
+        self.assertEqual(self.logs["x.log"], "ok a\n")
+
+    def test_no_end_of_it(self):
+        self.assertEqual(self.run_script(self.crash), ["exit status", "number of tests"])
+
+    def test_failure_before_it(self):
+        self.assertEqual(self.crashing_once("not ok a"), ["a"])
+        said = "ok a; echo \"vm/run: the guest's kernel reported 1 defect(s), above\""
+        self.assertEqual(self.crashing_once(said), ["exit status"])
 
 
 class QuietRunner(Runner):

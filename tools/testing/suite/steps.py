@@ -23,6 +23,13 @@ def one(name, *command, after=()):
     return Step(name, list(command), results.of_exit_status(" ".join(command)), after)
 
 
+def modules_of(options):
+    """Whose modules a guest with these options has."""
+    given = dict(zip(options, options[1:]))
+    core, type1 = (given.get(option, given.get("--stack")) for option in ("--core", "--type1"))
+    return {"c": "C", "rust": "Rust"}[core] if core == type1 else None
+
+
 def guest(name, *options, kernel="stock"):
     """The guest programs' tests on a kernel, with some choice of modules."""
     command = ["tools/testing/guest/run", "--no-build", "--kernel", kernel, *options]
@@ -33,7 +40,7 @@ def guest(name, *options, kernel="stock"):
         modules += (f"drivers-{kernel}",)
     if "mdev" in options and kernel == "stock":
         modules += ("samples-stock",)
-    return Step(name, command, results.libtest, after=("programs", *modules))
+    return Step(name, command, results.libtest, after=("programs", *modules), modules=modules_of(options))
 
 
 def clients(iommu):
@@ -149,7 +156,8 @@ def all_steps(repo):
         guest("hotplug-rust", "--stack", "rust", "--set", "hotplug"),
         guest("noiommu-c", "--stack", "c", "--set", "noiommu", kernel="test"),
         guest("noiommu-rust", "--stack", "rust", "--set", "noiommu", kernel="test"),
-        guest("stress", "--stack", "rust", "--set", "stress", kernel="test"),
+        guest("stress-c", "--stack", "c", "--set", "stress", kernel="test"),
+        guest("stress-rust", "--stack", "rust", "--set", "stress", kernel="test"),
         script("vm-runner", "tools/testing/vm/selftest", after=("build-test",)),
         make("build-debug", "modules", "KERNEL=debug", "WERROR=1"),
         kunit_step("debug-kunit", repo, "debug"),
