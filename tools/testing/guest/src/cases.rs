@@ -4,6 +4,7 @@
 
 mod arrival;
 mod binding;
+mod concurrent;
 mod container;
 mod device;
 mod dirty;
@@ -43,6 +44,7 @@ mod stress;
 mod sysfs;
 mod together;
 mod unmap;
+mod unmap_all;
 mod viable;
 mod virqfd;
 
@@ -119,6 +121,7 @@ pub fn pinning_set() -> Vec<Trial> {
         pinned::cases(),
         misbehaviour::cases(),
         pin_faults::cases(),
+        unmap_all::cases(),
         together::cases(),
     ]
     .into_iter()
@@ -186,7 +189,7 @@ pub fn hotplug_set() -> Vec<Trial> {
 
 /// The cases that look for races, and for what is left when memory runs out.
 pub fn stress_set() -> Vec<Trial> {
-    [stress::cases(), faults::cases()]
+    [stress::cases(), concurrent::cases(), faults::cases()]
         .into_iter()
         .flatten()
         .collect()

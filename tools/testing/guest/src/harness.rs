@@ -41,7 +41,7 @@ pub fn case(name: &str, body: fn() -> Result<()>) -> Trial {
         let outcome = match catch_unwind(AssertUnwindSafe(body)) {
             Ok(Ok(())) => String::new(),
             Ok(Err(error)) => format!("{error:?}\n"),
-            Err(panic) => format!("{}\n", message(panic.as_ref())),
+            Err(panic) => format!("{}\n", panic_message(panic.as_ref())),
         };
         let leaks = before.settle().err().unwrap_or_default();
         if outcome.is_empty() && leaks.is_empty() {
@@ -97,7 +97,8 @@ fn failed(error: &anyhow::Error) -> Failed {
     Failed::from(format!("{error:?}"))
 }
 
-fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+/// What a thread said when it panicked.
+pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<String>()
         .map(String::as_str)

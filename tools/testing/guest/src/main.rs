@@ -26,6 +26,7 @@ mod pin;
 mod plug;
 mod qmp;
 mod stress;
+mod threads;
 mod tracing;
 mod uevent;
 

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! VFIO_DMA_UNMAP_FLAG_ALL in a container that has nothing but a device whose driver pins pages.
+
+use super::concurrent::unmap_all_while_others_unmap;
+use crate::{
+    harness::cases,
+    leak::locked_kib,
+    pin::{
+        Pinning,
+        READ,
+        WRITE, //
+    },
+};
+use anyhow::{
+    Context,
+    Result, //
+};
+use vfio_client::{
+    Bytes,
+    Container,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    raw,
+    request, //
+};
+
+cases! {
+    t_u09_all_addresses,
+    t_u09_all_addresses_at_close,
+    t_u09_all_while_others_unmap,
+    t_u14_pinned_in_many_mappings,
+}
+
+const PAGE: u64 = PAGE_SIZE as u64;
+const HALF: u64 = 1 << 63;
+
+/// Maps half of all addresses. In the process there is nothing, which matters to those who pin pages.
+fn map_half(container: &Container, iova: u64) -> Result<()> {
+    let (argsz, flags, vaddr, size) = (32, MapFlags::ReadWrite.bits(), HALF, HALF);
+    let mut map = Bytes::new().u32(argsz).u32(flags);
+    map = map.u64(vaddr).u64(iova).u64(size);
+    raw::bytes(container, request::IOMMU_MAP_DMA, &mut map).context("IOMMU_MAP_DMA")?;
+    Ok(())
+}
+
+fn all_mapped() -> Result<Pinning> {
+    let pinning = Pinning::new()?;
+    for iova in [0, HALF] {
+        map_half(&pinning.container, iova)?;
+    }
+    Ok(pinning)
+}
+
+/// The sum of all sizes does not fit into the structure.
+fn t_u09_all_addresses() -> Result<()> {
+    let pinning = all_mapped()?;
+    let container = &pinning.container;
+    assert_eq!(container.unmap_all()?, 0, "2^64, without its last bit");
+    assert_eq!(container.unmap_all()?, 0, "nothing is left");
+    assert_eq!(container.info()?.dma_avail(), Some(65535));
+    map_half(container, HALF)?;
+    assert_eq!(container.unmap_all()?, HALF);
+    Ok(())
+}
+
+fn t_u09_all_addresses_at_close() -> Result<()> {
+    drop(all_mapped()?);
+    let pinning = all_mapped()?;
+    pinning.group.status()?;
+    Ok(())
+}
+
+fn t_u09_all_while_others_unmap() -> Result<()> {
+    let pinning = Pinning::new()?;
+    unmap_all_while_others_unmap(&pinning.container)
+}
+
+/// The driver is told of each mapping, and gives back at once.
+fn t_u14_pinned_in_many_mappings() -> Result<()> {
+    let pinning = Pinning::new()?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    for count in [1, 10, 11, 40] {
+        for iova in (0..count).map(|number| 2 * number * PAGE) {
+            pinning.container.map(iova, &memory, MapFlags::ReadWrite)?;
+            assert_eq!(pinning.pinner.pin(iova, 1, READ | WRITE)?.0, 1);
+        }
+        let unmapped = pinning.container.unmap_all();
+        assert_eq!(
+            unmapped.with_context(|| format!("{count} mappings"))?,
+            count * PAGE
+        );
+        assert_eq!((pinning.pinner.pinned()?, locked_kib()), (0, 0));
+    }
+    Ok(())
+}
