@@ -59,10 +59,11 @@ pub(crate) struct Container {
 
 /// What the container's mutex protects.
 pub(crate) struct State {
+    // Before the memory, which the devices reach until they are gone: fields are dropped in order.
+    /// The devices that memory is mapped for.
+    pub(crate) devices: Devices,
     /// What is mapped.
     pub(crate) space: Space<Memory>,
-    /// The devices that it is mapped for. Go before the memory.
-    pub(crate) devices: Devices,
     /// The groups in the container, each with the LIODNs of its devices.
     pub(crate) groups: KVec<Membership>,
     /// The cache that devices write to.
@@ -98,11 +99,11 @@ impl Container {
         let system = System::get().ok_or(ENODEV)?;
         let banks = system.banks().len() as u32;
         let state = State {
-            space: Space::new(system.max_windows(), banks),
             devices: Devices {
                 system: system.clone(),
                 liodns: KVec::new(),
             },
+            space: Space::new(system.max_windows(), banks),
             groups: KVec::new(),
             stash: None,
             event: None,
