@@ -108,10 +108,7 @@ impl Container {
             event,
             ..
         } = &mut **state;
-        devices.add(number, space, attributes)?;
-        if let Some(liodn) = devices.get(number) {
-            liodn.set_violation_event(event.clone());
-        }
+        devices.add(number, space, attributes, event.clone())?;
         routes::add(number, this.into())
     }
 

@@ -195,6 +195,7 @@ impl Devices {
     }
 
     /// Adds a LIODN, which sees what is mapped from the moment that this returns, and nothing before.
+    /// `event` is signalled with each of its violations, the first one included.
     ///
     /// # Errors
     ///
@@ -205,9 +206,10 @@ impl Devices {
         number: u32,
         space: &Space<Memory>,
         attributes: Attributes,
+        event: Option<Arc<EventFd>>,
     ) -> Result {
         self.liodns.reserve(1, GFP_KERNEL_ACCOUNT)?;
-        let mut liodn = self.system.claim(number)?;
+        let mut liodn = self.system.claim(number, event)?;
         if let Some(layout) = space.layout() {
             let secondaries = liodn.prepare(layout.count())?;
             liodn.configure(layout.aperture(), secondaries, attributes)?;

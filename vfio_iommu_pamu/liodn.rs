@@ -61,12 +61,12 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// The line of a LIODN that is off.
-    pub(crate) fn new() -> Result<Arc<Self>> {
+    /// The line of a LIODN that is off. Violations signal `event`.
+    pub(crate) fn new(event: Option<Arc<EventFd>>) -> Result<Arc<Self>> {
         let gate = Gate {
             wanted: false,
             stopped: None,
-            event: None,
+            event,
         };
         Arc::pin_init(
             pin_init!(Self { gate <- new_spinlock!(gate, "vfio_pamu::gate") }),

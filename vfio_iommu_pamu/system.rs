@@ -27,6 +27,8 @@ use kernel::{
     }, //
 };
 
+use kernel_ext::eventfd::EventFd;
+
 use crate::{
     abi::SYSTEM,
     liodn::{
@@ -180,13 +182,17 @@ impl System {
         &self.history
     }
 
-    /// Makes the caller the owner of `liodn`, which from now on may do nothing.
+    /// Makes the caller the owner of `liodn`, which from now on may do nothing. Violations signal `event`.
     ///
     /// # Errors
     ///
     /// `ENODEV` if there is no such LIODN, `EBUSY` if it has an owner, `ENOMEM`.
-    pub(crate) fn claim(self: &Arc<Self>, liodn: u32) -> Result<Liodn> {
-        let line = Line::new()?;
+    pub(crate) fn claim(
+        self: &Arc<Self>,
+        liodn: u32,
+        event: Option<Arc<EventFd>>,
+    ) -> Result<Liodn> {
+        let line = Line::new(event)?;
         let entry = self.entry(liodn).ok_or(ENODEV)?;
         let was_open = {
             let mut owners = self.owners.lock();

@@ -60,7 +60,7 @@ fn machine_with(tables: Arc<Tables>) -> Result<Arc<Machine>> {
 
 /// A LIODN whose aperture begins at 1 GiB and has windows of 64 KiB.
 fn liodn(machine: &Machine, number: u32, windows: u32) -> Result<Liodn> {
-    let mut liodn = machine.system().claim(number)?;
+    let mut liodn = machine.system().claim(number, None)?;
     let aperture = Aperture::of_size(BASE, u64::from(windows) * SIZE)?;
     liodn.configure(aperture, liodn.prepare(windows)?, Attributes::default())?;
     Ok(liodn)

@@ -55,18 +55,18 @@ mod tests {
         let machine = machine()?;
         let block = memory(1)?;
         assert_eq!(peek(&machine, 5, block.phys()), Ok(1));
-        let mut liodn = machine.system().claim(5)?;
+        let mut liodn = machine.system().claim(5, None)?;
         assert_eq!(peek(&machine, 5, block.phys()), Err(Cause::Liodn));
         assert_eq!(liodn.enable(), Err(ENODEV));
         assert_eq!(
             liodn.set_window(0, &Window::of_memory(&block, SIZE, Access::All)),
             Err(ENODEV)
         );
-        assert_eq!(machine.system().claim(5).err(), Some(EBUSY));
+        assert_eq!(machine.system().claim(5, None).err(), Some(EBUSY));
         drop(liodn);
         assert_eq!(peek(&machine, 5, block.phys()), Err(Cause::Liodn));
-        assert!(machine.system().claim(5).is_ok());
-        assert_eq!(machine.system().claim(64).err(), Some(ENODEV));
+        assert!(machine.system().claim(5, None).is_ok());
+        assert_eq!(machine.system().claim(64, None).err(), Some(ENODEV));
         Ok(())
     }
 

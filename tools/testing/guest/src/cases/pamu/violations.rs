@@ -21,7 +21,11 @@ use crate::{
         unload, //
     },
 };
-use anyhow::Result;
+use anyhow::{
+    Context,
+    Result,
+    ensure, //
+};
 use pamu_dma::open;
 use std::{
     fs,
@@ -49,6 +53,7 @@ use vfio_client::{
 cases! {
     violation_is_signalled,
     event_for_devices_that_come_late,
+    violation_while_a_device_joins,
     bad_eventfd,
     one_device_is_shut_off_alone,
     violations_of_several_devices,
@@ -92,6 +97,46 @@ fn event_for_devices_that_come_late() -> Result<()> {
     assert_eq!(event.take()?, 1);
     assert_eq!(pamu.violation(0)?.map(|v| v.liodn), Some(OTHER_LIODN));
     Ok(())
+}
+
+/// A violation is signalled even at the moment at which the device is let in. Engine 2 acts as engine 1,
+/// and tries all the time.
+fn violation_while_a_device_joins() -> Result<()> {
+    const TIME: Duration = Duration::from_secs(10);
+    const FEWEST: u32 = 10;
+    let (pamu, _engine) = divided(8, PAGE)?;
+    let memory = Memory::anonymous(4096)?;
+    pamu.map(0, &memory, MapFlags::Read)?;
+    let event = Interrupt::new()?;
+    pamu.set_violation_event(Some(&event))?;
+    let (_second, intruder) = open(2)?;
+    intruder.pretend(OTHER_LIODN)?;
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let intruder = scope.spawn(|| -> Result<()> {
+            while !over.load(Ordering::Relaxed) {
+                ensure!(intruder.read(PAGE)? == Err(Errno::EFAULT), "it got in");
+            }
+            Ok(())
+        });
+        let end = Instant::now() + TIME;
+        let mut rounds = (0..).take_while(|&round| round < FEWEST || Instant::now() < end);
+        let rounds = rounds.try_for_each(|round: u32| {
+            let group = pamu_dma::group(1)?;
+            group.set_container(pamu.container())?;
+            let start = Instant::now();
+            while pamu.violation(OTHER_LIODN)?.is_none() {
+                ensure!(start.elapsed() < Duration::from_secs(20), "no violation");
+            }
+            let signals = event.wait(Duration::from_secs(10));
+            let signals = signals.with_context(|| format!("round {round}"))?;
+            ensure!(signals == 1, "round {round}: {signals} signals");
+            Ok(())
+        });
+        over.store(true, Ordering::Relaxed);
+        intruder.join().expect("the intruder ends")?;
+        rounds
+    })
 }
 
 fn bad_eventfd() -> Result<()> {
