@@ -81,7 +81,7 @@ impl Line {
         violation: Violation,
     ) -> (bool, Option<Arc<EventFd>>) {
         let mut gate = self.gate.lock();
-        if !entry.is_open(Shut::Entry) {
+        if !violation.stops(entry) {
             return (false, None);
         }
         writer::shut(entry, Shut::Entry);
@@ -319,20 +319,22 @@ impl Liodn {
     /// None that happens to a claimed LIODN.
     pub(crate) fn revive(&self) -> Result<bool> {
         let entry = self.entry()?;
+        self.system.poll();
+        if self.violation().is_none() {
+            return Ok(false);
+        }
         self.system.arm();
         let mut gate = self.line.gate.lock();
-        let was_stopped = gate.stopped.take().is_some();
-        if was_stopped && gate.wanted {
+        gate.stopped = None;
+        if gate.wanted {
             writer::open(&entry);
         }
-        Ok(was_stopped)
+        Ok(true)
     }
 
-    /// The violation that stopped the LIODN, if one did.
-    ///
-    /// What a PAMU that may not interrupt just now has noted counts, too.
+    /// The violation that stopped the LIODN, if one did. What PAMUs have noted and nobody has handled
+    /// doesn't count: see [`System::poll`].
     pub(crate) fn violation(&self) -> Option<Violation> {
-        self.system.arm();
         self.line.gate.lock().stopped
     }
 

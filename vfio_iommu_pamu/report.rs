@@ -59,6 +59,7 @@ impl Container {
     /// `EFAULT`; `EINVAL` for a short argument or flags; `ENOENT` if none is.
     pub(crate) fn ioctl_violation(&self, arg: UserPtr) -> Result<isize> {
         let from = read_number(arg, size_of::<bindings::vfio_pamu_violation>())?;
+        self.system.poll();
         let state = self.lock();
         let shut = state
             .devices

@@ -11,7 +11,11 @@ use kernel::{
     }, //
 };
 
-use crate::registers::avs1;
+use crate::{
+    registers::avs1,
+    system::Shared,
+    tables::writer::Shut, //
+};
 
 /// The registers of a PAMU after a violation.
 #[derive(Clone, Copy, Debug)]
@@ -141,6 +145,13 @@ impl Violation {
             pamu: report.pamu,
             time: Instant::now(),
         }
+    }
+
+    /// Whether the LIODN, whose entry this is, has to be turned off now.
+    ///
+    /// Not if it is off; nor if all it did was to access anything while it was off, and it is on by now.
+    pub(crate) fn stops(&self, entry: &Shared<'_>) -> bool {
+        entry.is_open(Shut::Entry) && self.cause != Cause::Liodn
     }
 }
 

@@ -38,13 +38,19 @@ use crate::{
 
 use super::System;
 
-/// How long the next pause of a PAMU is going to be.
+/// The pauses of a PAMU.
 ///
-/// It doubles with each pause, until there was one in which nothing happened: a device that only had
-/// something on its way when it was stopped costs others little time, one that never rests fewer
-/// than two interrupts a second, and any other one not more than a hundred.
+/// The length doubles with each pause, until there was one in which nothing happened: a device that only
+/// had something on its way when it was stopped costs others little time, one that never rests fewer
+/// than two interrupts a second, and any other one not more than a hundred. A pause ends early when a
+/// LIODN is turned on, and for no other request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pause(Msecs);
+pub(super) struct Pause {
+    /// How long the next one is going to be.
+    next: Msecs,
+    /// Whether there was a violation in this one that was handled before its end.
+    polled: bool,
+}
 
 impl Pause {
     /// In milliseconds.
@@ -52,25 +58,53 @@ impl Pause {
     const LONGEST: Msecs = 640;
 
     /// That of a PAMU which had no reason for one.
-    pub(super) const FIRST: Self = Self(Self::SHORTEST);
+    pub(super) const FIRST: Self = Self {
+        next: Self::SHORTEST,
+        polled: false,
+    };
 
     /// Begins one, of so many milliseconds.
     fn begin(&mut self) -> Msecs {
-        let length = self.0;
-        self.0 = Self::LONGEST.min(length * 2);
+        let length = self.next;
+        self.next = Self::LONGEST.min(length * 2);
+        self.polled = false;
         length
+    }
+
+    /// Ends one, at whose end a violation is pending or not.
+    fn end(&mut self, pending: bool) {
+        if !pending && !self.polled {
+            *self = Self::FIRST;
+        }
     }
 }
 
 impl System {
     /// Has the violations of all PAMUs interrupt, and handles those that didn't.
     ///
-    /// For those who are about to turn a LIODN on, or want to know now. Sleeps.
+    /// For those who are about to turn a LIODN on. Sleeps.
     pub(crate) fn arm(&self) {
         (0..self.pamus().len()).for_each(|number| self.end_pause(number));
     }
 
-    /// Has the violations of a PAMU interrupt again, unless they do.
+    /// Handles the violations that PAMUs have noted during a pause, which goes on.
+    ///
+    /// For those who want to know now, as often as they like. Sleeps.
+    pub(crate) fn poll(&self) {
+        let mut pauses = self.pauses.lock();
+        for (number, (pamu, pause)) in self.pamus().iter().zip(pauses.iter_mut()).enumerate() {
+            if !pamu.is_on() || pamu.is_armed() {
+                continue;
+            }
+            if let Some(report) = pamu.take_violation(number) {
+                self.stop(&report);
+                pamu.acknowledge(false);
+                pause.polled = true;
+            }
+        }
+    }
+
+    /// Has the violations of a PAMU interrupt again.
     fn end_pause(&self, number: usize) {
         let mut pauses = self.pauses.lock();
         let (Some(pamu), Some(pause)) = (self.pamus().get(number), pauses.get_mut(number)) else {
@@ -81,12 +115,11 @@ impl System {
         }
         // What comes from now on interrupts; what came before is in the registers.
         pamu.arm();
-        match pamu.take_violation(number) {
-            Some(report) => {
-                self.stop(&report);
-                pamu.acknowledge(true);
-            }
-            None => *pause = Pause::FIRST,
+        let report = pamu.take_violation(number);
+        pause.end(report.is_some());
+        if let Some(report) = report {
+            self.stop(&report);
+            pamu.acknowledge(true);
         }
     }
 
@@ -116,8 +149,10 @@ impl System {
             ) {
                 (Some(entry), Some(Some(line))) => line.stop(&entry, violation),
                 (Some(entry), _) => {
-                    let was_on = entry.is_open(Shut::Entry);
-                    writer::shut(&entry, Shut::Entry);
+                    let was_on = violation.stops(&entry);
+                    if was_on {
+                        writer::shut(&entry, Shut::Entry);
+                    }
                     (was_on, None)
                 }
                 (None, _) => (false, None),
@@ -198,5 +233,21 @@ mod tests {
         let mut pause = Pause::FIRST;
         let lengths = [10, 20, 40, 80, 160, 320, 640, 640, 640];
         assert_eq!(lengths.map(|_| pause.begin()), lengths);
+    }
+
+    #[test]
+    fn only_a_quiet_pause_makes_the_next_one_short() {
+        for (pending, polled, next) in [
+            (false, false, 10),
+            (true, false, 40),
+            (false, true, 40),
+            (true, true, 40),
+        ] {
+            let mut pause = Pause::FIRST;
+            assert_eq!([pause.begin(), pause.begin()], [10, 20]);
+            pause.polled = polled;
+            pause.end(pending);
+            assert_eq!(pause.begin(), next);
+        }
     }
 }

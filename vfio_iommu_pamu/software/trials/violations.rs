@@ -25,8 +25,18 @@ mod tests {
             avs1,
             Register, //
         },
-        testing::Random, //
+        testing::Random,
+        violation::{
+            Report,
+            Violation, //
+        },
     };
+
+    /// The violation that has stopped a LIODN, heard of or not.
+    fn heard(machine: &Machine, liodn: &Liodn) -> Option<Violation> {
+        machine.system().poll();
+        liodn.violation()
+    }
 
     #[test]
     fn violations_have_a_cause_and_an_address() -> Result {
@@ -54,14 +64,15 @@ mod tests {
             (read, u64::MAX - 3, Some(Cause::Window)),
         ] {
             assert_eq!(attempt(&machine, address), expected);
-            let violation = liodn.violation();
+            let violation = heard(&machine, &liodn);
             assert_eq!(violation.map(|v| v.cause), expected);
             if let Some(violation) = violation {
                 assert_eq!((violation.liodn, violation.address), (7, address));
                 assert_eq!(violation.status >> 16, 7);
                 // Later ones don't take its place.
                 assert_eq!(read(&machine, 4), Some(Cause::Liodn));
-                assert_eq!(liodn.violation().map(|v| v.address), Some(address));
+                let first = heard(&machine, &liodn);
+                assert_eq!(first.map(|v| v.address), Some(address));
                 assert!(liodn.revive()?);
             }
             assert!(!liodn.revive()?);
@@ -144,6 +155,60 @@ mod tests {
         // It was off, so there is nothing to tell of it.
         assert_eq!(machine.system().history().lock().count(), 0);
         assert!(comes_true(|| pamu.is_armed()));
+        Ok(())
+    }
+
+    /// Who asks for violations all the time hears of them, and has the noise interrupt no more often.
+    #[test]
+    fn asking_ends_no_pause() -> Result {
+        let machine = machine()?;
+        let pamu = first_pamu(&machine);
+        let mut other = liodn(&machine, 4, 1)?;
+        other.enable()?;
+        let start = Instant::<Monotonic>::now();
+        let mut interrupts = 0;
+        for round in 0.. {
+            if start.elapsed() >= Delta::from_millis(500) {
+                break;
+            }
+            interrupts += i64::from(pamu.is_armed());
+            assert_eq!(peek(&machine, 2, 0), Err(Cause::Liodn));
+            if round == 3 {
+                // The noise that the PAMU has noted would hide this.
+                machine.system().poll();
+                assert_eq!(peek(&machine, 4, 0), Err(Cause::Window));
+            }
+            assert_eq!(heard(&machine, &other).is_some(), round >= 3);
+        }
+        // Pauses of 10 ms have no room for more.
+        assert!(interrupts <= start.elapsed().as_millis() / 6 + 1);
+        assert_eq!(machine.system().history().lock().count(), 1);
+        Ok(())
+    }
+
+    /// A device tries all the time, and then is turned on.
+    #[test]
+    fn attempts_before_a_liodn_is_on_do_not_stop_it() -> Result {
+        let machine = machine()?;
+        let mut liodn = liodn(&machine, 4, 1)?;
+        let report = |status| Report {
+            pamu: 0,
+            status: 4 << avs1::LIODN_SHIFT | avs1::AV | status,
+            status2: 0,
+            address: BASE,
+            entry: 0,
+            operation: [0; 2],
+            udad: 0,
+        };
+        let off = Violation::new(&report(avs1::LAV));
+        let outside = Violation::new(&report(avs1::WAV));
+        let stops = |violation: &Violation| {
+            let entry = machine.system().entry(4);
+            entry.is_some_and(|entry| violation.stops(&entry))
+        };
+        assert!(!stops(&off) && !stops(&outside));
+        liodn.enable()?;
+        assert!(!stops(&off) && stops(&outside));
         Ok(())
     }
 
