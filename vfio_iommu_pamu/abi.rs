@@ -21,6 +21,7 @@ pub(crate) use globals::{
 };
 pub(crate) use interrupt::violation_interrupt;
 pub(crate) use memory::{
+    phys_of,
     Contiguous,
     Physical, //
 };

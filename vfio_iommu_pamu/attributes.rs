@@ -8,7 +8,6 @@ use core::mem::{
 };
 
 use kernel::{
-    page::PAGE_SIZE,
     prelude::*,
     uaccess::{
         UserPtr,
@@ -23,6 +22,7 @@ use kernel_ext::{
 };
 
 use crate::{
+    abi::phys_of,
     container::{
         Container,
         Stash,
@@ -125,7 +125,7 @@ impl Container {
         let (bank, phys) = match &content.target {
             Target::Memory(memory) => {
                 flags |= bindings::VFIO_PAMU_WINDOW_MEMORY;
-                (NO_BANK, (memory.run.frame() * PAGE_SIZE) as u64)
+                (NO_BANK, phys_of(memory.run.frame()))
             }
             Target::Bank { bank, .. } => {
                 flags |= bindings::VFIO_PAMU_WINDOW_MSI;

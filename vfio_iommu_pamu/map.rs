@@ -92,7 +92,7 @@ impl Container {
     /// # Errors
     ///
     /// Those of [`check_bank`](crate::windows::Space::check_bank); `EINVAL` for more than 4 KiB a
-    /// window; `EFAULT` if the file isn't mapped as far as that.
+    /// window; `EFAULT` if the file isn't mapped as far as that; `ENODEV` behind the last bank.
     fn map_file_banks(&self, request: &MapRequest, vaddr: usize) -> Result {
         let size = usize::try_from(request.size).map_err(|_| EINVAL)?;
         let span = self
@@ -103,7 +103,8 @@ impl Container {
         let first = mapped_page(&msi_file::FILES, vaddr, size).ok_or(EFAULT)?;
         let mut banks = KVec::with_capacity(span.count as usize, GFP_KERNEL)?;
         for nth in 0..span.count as usize {
-            banks.push((first + nth) as u32, GFP_KERNEL)?;
+            let bank = u32::try_from(first + nth).map_err(|_| ENODEV)?;
+            banks.push(bank, GFP_KERNEL)?;
         }
         let mut state = self.lock();
         let State { space, devices, .. } = &mut *state;

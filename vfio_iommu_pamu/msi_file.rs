@@ -49,6 +49,8 @@ impl FileOperations for MsiFile {
         if end > banks.0 as usize {
             return Err(EINVAL);
         }
+        // mremap() would make pages that stand for nothing.
+        vma.set_dontexpand();
         Ok(())
     }
 }

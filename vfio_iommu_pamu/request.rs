@@ -95,15 +95,17 @@ impl MapRequest {
     /// # Errors
     ///
     /// `EINVAL` for unknown flags, for no permission, for a range that wraps or is empty, for memory
-    /// that doesn't start with a page, and for banks with an address of memory.
+    /// that doesn't start with a page or is where a program can't have any, and for banks with an address
+    /// of memory.
     fn new(flags: u32, vaddr: u64, iova: u64, size: u64) -> Result<Self> {
         let prot = prot(flags & !MAP_FLAG_MSI)?;
         let last = size.checked_sub(1).ok_or(EINVAL)?;
         iova.checked_add(last).ok_or(EINVAL)?;
-        vaddr.checked_add(last).ok_or(EINVAL)?;
+        let end = vaddr.checked_add(last).ok_or(EINVAL)?;
+        usize::try_from(end).map_err(|_| EINVAL)?;
         let vaddr = match flags & MAP_FLAG_MSI {
             0 if vaddr % kernel::page::PAGE_SIZE as u64 != 0 => return Err(EINVAL),
-            0 => Some(vaddr as usize),
+            0 => Some(usize::try_from(vaddr).map_err(|_| EINVAL)?),
             _ if vaddr != 0 => return Err(EINVAL),
             _ => None,
         };

@@ -2,10 +2,7 @@
 
 //! What a container has in a window, as the hardware takes it.
 
-use kernel::{
-    page::PAGE_SIZE,
-    prelude::*, //
-};
+use kernel::prelude::*;
 
 use crate::{
     container::Devices,
@@ -18,7 +15,10 @@ use crate::{
     },
 };
 
-use super::Window;
+use super::{
+    phys_of,
+    Window, //
+};
 
 /// The window of a LIODN for `content`; it is for one of `devices`, whose [`Space`] has the content.
 ///
@@ -39,7 +39,7 @@ pub(crate) fn window_of(
             Ok(Window::of_doorbell(bank, access))
         }
         Target::Memory(memory) => {
-            let phys = (memory.run.frame() * PAGE_SIZE) as u64;
+            let phys = phys_of(memory.run.frame());
             // SAFETY: The pages are pinned, for writing if the device may write, and as many as the
             // window maps, by what `pin` promises. They stay until the content is dropped, which by
             // the type invariant of `Devices` is after the window was cleared for all of them.

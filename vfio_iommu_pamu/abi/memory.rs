@@ -5,7 +5,10 @@
 use core::ptr::NonNull;
 
 use kernel::{
-    page::PAGE_SIZE,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
     prelude::*,
     sync::atomic::{
         Acquire,
@@ -16,6 +19,12 @@ use kernel::{
 use kernel_ext::bindings;
 
 use crate::software::Translated;
+
+/// The physical address of a frame.
+pub(crate) fn phys_of(frame: usize) -> u64 {
+    // A 32-bit machine may have more memory than it has addresses.
+    (frame as u64) << PAGE_SHIFT
+}
 
 /// Zeroed, physically contiguous memory, which begins at a multiple of its size.
 ///
@@ -61,7 +70,7 @@ impl Contiguous {
     pub(crate) fn phys(&self) -> u64 {
         // SAFETY: The page is valid, by the type invariant.
         let frame = unsafe { bindings::kernel_ext_page_to_pfn(self.page.as_ptr()) };
-        (frame * PAGE_SIZE) as u64
+        phys_of(frame)
     }
 
     /// The memory, as words that others may look at at the same time.
@@ -87,8 +96,8 @@ pub(crate) struct Physical;
 impl Physical {
     /// The address in the kernel of `len` bytes of memory which lie in one page, if it is memory.
     fn address(phys: u64, len: usize) -> Option<NonNull<u8>> {
-        let phys = usize::try_from(phys).ok()?;
-        let (frame, offset) = (phys / PAGE_SIZE, phys % PAGE_SIZE);
+        let frame = usize::try_from(phys >> PAGE_SHIFT).ok()?;
+        let offset = phys as usize % PAGE_SIZE;
         // SAFETY: It looks at the frame's number, and at its `struct page` if there is one.
         let is_ram = unsafe { bindings::kernel_ext_pfn_is_ram(frame) };
         if !is_ram || len > PAGE_SIZE - offset {

@@ -236,7 +236,8 @@ fn finish(
     let block = u64::from(entry.words[4]) << 32 | u64::from(entry.words[5] & 0xffff_f000);
     let phys = match entry.words[3] >> 2 & 0x3 {
         0 => transaction.address,
-        1 => block + offset,
+        // The sum wraps, whatever the entry says.
+        1 => block.wrapping_add(offset),
         _ => return Err(entry.fault(avs1::PDV)),
     };
     let operation = map_operation(registers, memory, entry, transaction.operation & 0xf);
