@@ -11,3 +11,9 @@ pub fn user() {
     // SAFETY: Any task may add a taint.
     unsafe { bindings::add_taint(bindings::TAINT_USER, bindings::lockdep_ok_LOCKDEP_STILL_OK) };
 }
+
+/// Notes that something is in use which is for tests (flag `N`).
+pub fn test() {
+    // SAFETY: Any task may add a taint.
+    unsafe { bindings::add_taint(bindings::TAINT_TEST, bindings::lockdep_ok_LOCKDEP_STILL_OK) };
+}

@@ -68,14 +68,14 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it is here already, or has no IOMMU that it may be let behind; `ENODEV` if a device
+    /// `EINVAL` if it is here already, or what its devices do doesn't pass the PAMUs; `ENODEV` if a device
     /// has no LIODN, or one that the hardware hasn't; `EBUSY` if another container has one of them;
     /// `ENOSPC` if the tables have no room for the windows; `ENOMEM`. Then the group reaches nothing.
     pub(crate) fn attach(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupKind) -> Result {
-        if kind == GroupKind::NoIommu {
+        let liodns = liodns_of_group(group)?;
+        if kind != this.system.groups() {
             return Err(EINVAL);
         }
-        let liodns = liodns_of_group(group)?;
         let mut state = this.lock();
         if state.groups.iter().any(|present| *present.group == *group) {
             return Err(EINVAL);

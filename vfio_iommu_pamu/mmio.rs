@@ -32,6 +32,8 @@ use kernel::{
     sync::Arc, //
 };
 
+use kernel_ext::iommu_driver::GroupKind;
+
 use crate::{
     abi::{
         self,
@@ -197,6 +199,7 @@ fn start(pdev: &platform::Device<Core<'_>>) -> Result<Arc<System>> {
     let settings = Settings {
         max_windows: parameters::MAX_WINDOWS.get(),
         open: &open,
+        groups: GroupKind::Iommu,
     };
     let system = System::new(pamus, Tables::new(parameters::limits())?, banks, settings)?;
     guts.stop_bypassing(count);

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! PAMUs in software, for machines that have none.
+//! PAMUs in software, for tests on machines that have none.
 //!
 //! A software PAMU is a model of the hardware: it is given the physical addresses of tables through its
 //! registers, and for each transaction reads the entries from memory ([`walk`]). What it lets through
 //! reaches the machine's memory, or the doorbell of an interrupt bank ([`doorbell`]). What it refuses is
 //! in its registers then, and interrupts.
 //!
-//! Devices are whatever calls a [`Master`].
+//! Devices are whatever calls a [`Master`], with any LIODN. So nothing but its driver isolates such a device
+//! from others, and the kernel is marked as one under test.
 
 mod doorbell;
 mod master;
@@ -22,6 +23,11 @@ use kernel::{
         Arc,
         SpinLock, //
     }, //
+};
+
+use kernel_ext::{
+    iommu_driver::GroupKind,
+    taint, //
 };
 
 use crate::{
@@ -101,6 +107,9 @@ impl Registers {
         self.set(Register::Pics, self.get(Register::Pics) | pics::AV);
     }
 }
+
+/// The most PAMUs, and the most interrupt banks. An SoC has some five of each.
+const MOST: u32 = 64;
 
 /// The code of the number of windows: 2^(MWCE + 1).
 const MWCE: u32 = 7;
@@ -196,12 +205,30 @@ impl Pamu for SoftwarePamu {
 }
 
 /// The machine that everybody finds, as long as this lives.
-pub(crate) struct Published;
+pub(crate) struct Published(());
+
+impl Published {
+    /// Lets everybody find `machine`.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if there are PAMUs already, in hardware or in software.
+    fn new(machine: Arc<Machine>) -> Result<Self> {
+        let mut system = SYSTEM.lock();
+        if system.is_some() {
+            return Err(EBUSY);
+        }
+        *system = Some(machine.system().clone());
+        *MACHINE.lock() = Some(machine);
+        Ok(Self(()))
+    }
+}
 
 impl Drop for Published {
     fn drop(&mut self) {
-        let published = (MACHINE.lock().take(), SYSTEM.lock().take());
-        drop(published);
+        let system = SYSTEM.lock().take();
+        let machine = MACHINE.lock().take();
+        drop((system, machine));
     }
 }
 
@@ -217,13 +244,16 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for no PAMU, `ENOMEM`.
+    /// `EINVAL` for no PAMU, or more than [`MOST`] of something; `ENOMEM`.
     pub(crate) fn new(
         tables: Arc<Tables>,
         pamus: u32,
         banks: u32,
         settings: Settings<'_>,
     ) -> Result<Arc<Self>> {
+        if pamus > MOST || banks > MOST {
+            return Err(EINVAL);
+        }
         let mut software = KVec::new();
         let mut all: KVec<Arc<dyn Pamu>> = KVec::new();
         for _ in 0..pamus {
@@ -249,7 +279,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for tables of no size or too large, `ENOMEM`.
+    /// `EINVAL` for tables of no size or too large, and those of [`new`](Self::new); `EBUSY` if there is a
+    /// PAMU in hardware.
     pub(crate) fn of_parameters() -> Result<Option<Published>> {
         if parameters::SOFTWARE.get() == 0 {
             return Ok(None);
@@ -257,6 +288,7 @@ impl Machine {
         let settings = Settings {
             max_windows: parameters::MAX_WINDOWS.get(),
             open: &[],
+            groups: GroupKind::Emulated,
         };
         let machine = Self::new(
             Tables::new(parameters::limits())?,
@@ -264,9 +296,10 @@ impl Machine {
             parameters::SOFTWARE_MSI_BANKS.get(),
             settings,
         )?;
-        *SYSTEM.lock() = Some(machine.system().clone());
-        *MACHINE.lock() = Some(machine);
-        Ok(Some(Published))
+        let published = Published::new(machine)?;
+        pr_warn!("PAMUs in software are for tests: they do not isolate devices from each other\n");
+        taint::test();
+        Ok(Some(published))
     }
 
     /// The machine that was made when the module was loaded, if there is one.
@@ -303,5 +336,54 @@ impl Machine {
                 }
                 fault
             })
+    }
+}
+
+#[kunit_tests(vfio_pamu_software)]
+mod tests {
+    use super::{
+        trials::{
+            machine,
+            tables, //
+        },
+        *, //
+    };
+
+    #[test]
+    fn there_is_one_machine_at_a_time() -> Result {
+        // The parameters of the module may have asked for one.
+        let first = Published::new(machine()?);
+        assert!(first.as_ref().err().is_none_or(|e| *e == EBUSY));
+        assert_eq!(Published::new(machine()?).err(), Some(EBUSY));
+        assert!(System::get().is_some());
+        let was_first = first.is_ok();
+        drop(first);
+        assert_eq!(System::get().is_none(), was_first);
+        Ok(())
+    }
+
+    #[test]
+    fn sizes_of_machines() -> Result {
+        for (pamus, banks, asked, windows) in [
+            (1, 0, 256, Ok(256)),
+            (MOST, MOST, u32::MAX, Ok(256)),
+            (1, 3, 5, Ok(4)),
+            (1, 3, 1, Ok(1)),
+            (1, 3, 0, Err(EINVAL)),
+            (0, 3, 256, Err(EINVAL)),
+            (MOST + 1, 3, 256, Err(EINVAL)),
+            (1, MOST + 1, 256, Err(EINVAL)),
+            (u32::MAX, u32::MAX, 256, Err(EINVAL)),
+        ] {
+            let settings = Settings {
+                max_windows: asked,
+                open: &[],
+                groups: GroupKind::Emulated,
+            };
+            let machine = Machine::new(tables()?, pamus, banks, settings);
+            let found = machine.map(|machine| machine.system().max_windows());
+            assert_eq!(found, windows);
+        }
+        Ok(())
     }
 }

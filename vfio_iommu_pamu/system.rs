@@ -27,7 +27,10 @@ use kernel::{
     }, //
 };
 
-use kernel_ext::eventfd::EventFd;
+use kernel_ext::{
+    eventfd::EventFd,
+    iommu_driver::GroupKind, //
+};
 
 use crate::{
     abi::SYSTEM,
@@ -71,6 +74,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) max_windows: u32,
     /// LIODNs that may reach all memory until they are claimed.
     pub(crate) open: &'a [u32],
+    /// The groups whose devices are behind these PAMUs.
+    pub(crate) groups: GroupKind,
 }
 
 /// All PAMUs of a machine.
@@ -82,6 +87,7 @@ pub(crate) struct System {
     banks: KVec<Bank>,
     liodns: u32,
     max_windows: u32,
+    groups: GroupKind,
     /// The owner of each LIODN.
     #[pin]
     owners: SpinLock<KVec<Option<Arc<Line>>>>,
@@ -98,7 +104,7 @@ impl System {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no PAMU, `ENOMEM`.
+    /// `EINVAL` if there is no PAMU, or LIODNs may have no window; `ENOMEM`.
     pub(crate) fn new(
         pamus: KVec<Arc<dyn Pamu>>,
         tables: Arc<Tables>,
@@ -112,6 +118,8 @@ impl System {
             .map(|pamu| max_windows(pamu.read(Register::Pc3)));
         let liodns = tables.limits().liodns.min(known);
         let max_windows = divided.min().ok_or(EINVAL)?.min(settings.max_windows);
+        // Only powers of two can be set.
+        let max_windows = 1 << max_windows.checked_ilog2().ok_or(EINVAL)?;
         let mut owners = KVec::with_capacity(liodns as usize, GFP_KERNEL)?;
         for _ in 0..liodns {
             owners.push(None, GFP_KERNEL)?;
@@ -124,6 +132,7 @@ impl System {
                 banks,
                 liodns,
                 max_windows,
+                groups: settings.groups,
                 owners <- new_spinlock!(owners, "vfio_pamu::owners"),
                 history <- new_spinlock!(History::default(), "vfio_pamu::history"),
                 pauses <- new_mutex!(pauses, "vfio_pamu::pauses"),
@@ -160,6 +169,11 @@ impl System {
     /// The number of LIODNs.
     pub(crate) fn liodns(&self) -> u32 {
         self.liodns
+    }
+
+    /// The groups whose devices are behind these PAMUs. What other devices do passes none of them.
+    pub(crate) fn groups(&self) -> GroupKind {
+        self.groups
     }
 
     /// The banks of message signalled interrupts.

@@ -98,8 +98,9 @@ impl InPlaceModule for Module {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         abi::init_globals();
         try_pin_init!(Self {
-            _software: Machine::of_parameters()?,
             _drivers <- Drivers::new(module),
+            // After the real ones, beside which there are none in software.
+            _software: Machine::of_parameters()?,
             _debugfs <- Debugfs::new(),
             _registration: Registration::new(&TABLE)?,
         })

@@ -3,6 +3,8 @@
  * Copy engines behind a PAMU in software, for programs that use them by VFIO. Each of them has a LIODN by
  * its firmware node; all that it accesses goes through the PAMU, and so do its interrupts: a write to
  * the doorbell of an MSI bank, at the address where the program has mapped it.
+ *
+ * For tests only: by a register, the program can have an engine act as any other device.
  */
 #include <linux/bits.h>
 #include <linux/module.h>
@@ -403,10 +405,15 @@ static int make_device(unsigned int nr)
 static int __init pamu_dma_module_init(void)
 {
 	unsigned int i;
+	u8 nothing;
 	int ret;
 
 	if (devices > MAX_DEVICES)
 		return -EINVAL;
+	/* Is there a PAMU in software? */
+	ret = vfio_pamu_dma(FIRST_LIODN, 0, &nothing, 0, false);
+	if (ret)
+		return ret;
 	ret = platform_driver_register(&pamu_dma_driver);
 	if (ret)
 		return ret;
@@ -431,5 +438,6 @@ static void __exit pamu_dma_module_exit(void)
 module_init(pamu_dma_module_init);
 module_exit(pamu_dma_module_exit);
 
+MODULE_INFO(test, "Y");
 MODULE_DESCRIPTION("Copy engines behind a PAMU in software");
 MODULE_LICENSE("GPL");

@@ -15,7 +15,7 @@
 #define PAMU_DMA_SOURCE		0x08	/* 64 bits */
 #define PAMU_DMA_DESTINATION	0x10	/* 64 bits */
 #define PAMU_DMA_LENGTH		0x18	/* 32 bits */
-#define PAMU_DMA_LIODN		0x1c	/* 32 bits: as whom to do it; the device's own after reset */
+#define PAMU_DMA_LIODN		0x1c	/* 32 bits: as which device, for tests; its own after reset */
 #define PAMU_DMA_MSI_ADDRESS	0x20	/* 64 bits, read-only: set up by VFIO_DEVICE_SET_IRQS */
 #define PAMU_DMA_MSI_DATA	0x28	/* 32 bits, read-only */
 #define PAMU_DMA_DATA		0x30	/* 64 bits */

@@ -2,8 +2,11 @@
 
 //! Banks of message signalled interrupts in software.
 //!
-//! A bank's doorbell is a word in a page of memory, at the offset that the alias pages of the real ones
-//! have. A write to it interrupts: its first byte is the number of the vector.
+//! A bank's doorbell is a word in a page, at the offset that the alias pages of the real ones have. A write
+//! to it interrupts: its first byte is the number of the vector.
+//!
+//! The page is one of memory, so that nothing else has its address; but nothing is ever stored there, as
+//! devices of several containers may reach it. It reads as zeroes.
 
 use kernel::{
     new_spinlock,
@@ -14,7 +17,10 @@ use kernel::{
     }, //
 };
 
-use crate::abi::Contiguous;
+use crate::{
+    abi::Contiguous,
+    paace::PAGE, //
+};
 
 use super::{
     Machine,
@@ -63,6 +69,17 @@ impl Bank {
     fn address(&self) -> u64 {
         self.page.phys() + OFFSET
     }
+
+    /// Calls the handler of the vector that was written to the doorbell.
+    fn ring(&self, data: &[u8]) {
+        let Some(vector) = data.first() else {
+            return;
+        };
+        let handlers = self.handlers.lock();
+        if let Some(Some(handler)) = handlers.get(usize::from(*vector)) {
+            handler.interrupt();
+        }
+    }
 }
 
 /// All banks of a machine.
@@ -83,18 +100,33 @@ impl Doorbells {
         self.0.iter().map(|bank| bank.address())
     }
 
-    /// Interrupts, if what was written has gone to a doorbell.
-    pub(super) fn written(&self, to: &Translated, data: &[u8]) {
-        let Some(bank) = self.0.iter().find(|bank| bank.address() == to.phys()) else {
-            return;
-        };
-        let Some(vector) = data.first() else {
-            return;
-        };
-        let handlers = bank.handlers.lock();
-        if let Some(Some(handler)) = handlers.get(usize::from(*vector)) {
-            handler.interrupt();
+    /// The bank whose page this is in, if any.
+    fn bank_at(&self, place: &Translated) -> Option<&Bank> {
+        let bank = self
+            .0
+            .iter()
+            .find(|bank| bank.page.phys() == place.phys() & !(PAGE - 1));
+        bank.map(|bank| &**bank)
+    }
+
+    /// Reads from the page of a doorbell. Returns whether it is one.
+    pub(super) fn read(&self, from: &Translated, data: &mut [u8]) -> bool {
+        let found = self.bank_at(from).is_some();
+        if found {
+            data.fill(0);
         }
+        found
+    }
+
+    /// Writes to the page of a doorbell, and interrupts if it is to the doorbell. Returns whether it is one.
+    pub(super) fn write(&self, to: &Translated, data: &[u8]) -> bool {
+        let Some(bank) = self.bank_at(to) else {
+            return false;
+        };
+        if to.phys() == bank.address() {
+            bank.ring(data);
+        }
+        true
     }
 }
 

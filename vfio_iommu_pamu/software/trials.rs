@@ -15,6 +15,8 @@ use kernel::{
     }, //
 };
 
+use kernel_ext::iommu_driver::GroupKind;
+
 use crate::{
     abi::Contiguous,
     liodn::Liodn,
@@ -36,7 +38,7 @@ use super::{
     Master, //
 };
 
-fn tables() -> Result<Arc<Tables>> {
+pub(super) fn tables() -> Result<Arc<Tables>> {
     Tables::new(Limits {
         liodns: 64,
         secondaries: 600,
@@ -44,7 +46,7 @@ fn tables() -> Result<Arc<Tables>> {
 }
 
 /// A machine with two PAMUs and two banks.
-fn machine() -> Result<Arc<Machine>> {
+pub(super) fn machine() -> Result<Arc<Machine>> {
     machine_with(tables()?)
 }
 
@@ -54,6 +56,7 @@ fn machine_with(tables: Arc<Tables>) -> Result<Arc<Machine>> {
         max_windows: 256,
         // As for a device that the kernel drives.
         open: &[5],
+        groups: GroupKind::Emulated,
     };
     Machine::new(tables, 2, 2, settings)
 }

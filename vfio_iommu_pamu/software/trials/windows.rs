@@ -125,7 +125,7 @@ mod tests {
         assert!(Vector::of(doorbells, 2, count.clone()).is_err());
         let bank = machine.system().banks()[1];
         assert_eq!(bank.offset(), 0x140);
-        liodn.set_window(2, &Window::of_doorbell(&bank, Access::Update))?;
+        liodn.set_window(2, &Window::of_doorbell(&bank, Access::All))?;
         liodn.enable()?;
         let master = Master::on(machine.clone(), 1);
         let doorbell = BASE + 2 * SIZE + 0x140;
@@ -137,6 +137,13 @@ mod tests {
         master.write(doorbell + 4, &0u32.to_le_bytes())?;
         master.write(doorbell, &200u32.to_le_bytes())?;
         assert_eq!(count.0.load(Relaxed), 2);
+        // Nothing is kept there.
+        let page = KVVec::from_elem(0xffu8, 4096, GFP_KERNEL)?;
+        master.write(BASE + 2 * SIZE, &page)?;
+        assert_eq!(count.0.load(Relaxed), 2);
+        for offset in [0, 0x140, 4092] {
+            assert_eq!(peek(&machine, 1, BASE + 2 * SIZE + offset), Ok(0));
+        }
         drop(vectors);
         master.write(doorbell, &0u32.to_le_bytes())?;
         assert_eq!(count.0.load(Relaxed), 2);

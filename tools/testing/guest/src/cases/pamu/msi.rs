@@ -14,7 +14,10 @@ use crate::harness::{
     cases, //
 };
 use anyhow::Result;
-use pamu_dma::Engine;
+use pamu_dma::{
+    Engine,
+    open, //
+};
 use std::time::Duration;
 use vfio_client::{
     Errno,
@@ -38,6 +41,7 @@ cases! {
     what_can_be_mapped,
     what_can_be_unmapped,
     doorbell_and_nothing_else,
+    doorbell_page_is_no_memory,
     banks_of_the_kernels_choice,
     too_few_banks,
     file_of_banks,
@@ -186,6 +190,24 @@ fn doorbell_and_nothing_else() -> Result<()> {
     for iova in [3 * PAGE, 5 * PAGE, 7 * PAGE, 8 * PAGE] {
         refused_write(&pamu, &engine, iova);
     }
+    Ok(())
+}
+
+/// What a device writes to the page of a doorbell, no other one reads there.
+fn doorbell_page_is_no_memory() -> Result<()> {
+    let (first, engine) = divided(8, PAGE)?;
+    let (second, other) = open(1)?;
+    second.set_geometry(0, 8 * PAGE - 1)?;
+    second.set_windows(8)?;
+    for pamu in [&first, &second] {
+        pamu.map_bank(BANK, 0, MapFlags::ReadWrite)?;
+    }
+    for offset in [0, DOORBELL, DOORBELL + 8, PAGE - 8] {
+        assert_eq!(engine.write(offset, 0x5ec_4e7)?, Ok(()));
+        assert_eq!(other.read(offset)?, Ok(0), "{offset:#x}");
+        assert_eq!(engine.read(offset)?, Ok(0), "{offset:#x}");
+    }
+    interrupts(&engine, DOORBELL);
     Ok(())
 }
 
@@ -340,14 +362,16 @@ fn kernel_keeps_the_last_windows() -> Result<()> {
     pamu.set_implicit(true)?;
     let memory = Memory::anonymous(8192)?;
     // Before they are mapped as well as after.
-    for _ in 0..2 {
+    for mapped in [false, true] {
         assert_eq!(
             pamu.map(4 * PAGE, &memory, MapFlags::Read).errno(),
             Errno::EEXIST
         );
         assert_eq!(pamu.map_bank(0, 0, MapFlags::Write).errno(), Errno::EINVAL);
         assert_eq!(pamu.map_any_banks(0, PAGE).errno(), Errno::EINVAL);
-        let _ = pamu.map(0, &memory, MapFlags::Read);
+        let first = pamu.map(0, &memory, MapFlags::Read);
+        let errno = first.err().map(|error| error.errno());
+        assert_eq!(errno, mapped.then_some(Errno::EEXIST));
     }
     assert_eq!(pamu.unmap_bank(5 * PAGE).errno(), Errno::EINVAL);
     assert_eq!(pamu.unmap(5 * PAGE, 3 * PAGE)?, 0);
