@@ -178,7 +178,8 @@ mod tests {
                 current.0[at] = self.words.borrow()[at];
                 current.1 += 1;
                 if current.1 == USED {
-                    let _ = self.fetched.borrow_mut().push(current.0, GFP_KERNEL);
+                    let noted = self.fetched.borrow_mut().push(current.0, GFP_KERNEL);
+                    assert_eq!(noted, Ok(()));
                     *current = ([0; WORDS], 0);
                 }
             }

@@ -360,9 +360,13 @@ mod tests {
             for &first in EVENTS {
                 for &second in EVENTS {
                     let mut machine = Machine::in_state(state)?;
-                    let _ = machine.apply(first);
-                    let _ = machine.apply(second);
-                    machine.check_mirror();
+                    for event in [first, second] {
+                        let before = machine.contents();
+                        if machine.apply(event).is_err() {
+                            assert_eq!(machine.contents(), before);
+                        }
+                        machine.check_mirror();
+                    }
                     machine.space.unmap_all(&mut machine.picture);
                     machine.check_mirror();
                     assert!(!machine.picture.enabled);
