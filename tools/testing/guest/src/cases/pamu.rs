@@ -7,6 +7,7 @@ mod devices;
 mod map;
 mod msi;
 mod random;
+mod together;
 mod violations;
 
 use anyhow::Result;
@@ -30,6 +31,7 @@ pub fn cases() -> Vec<Trial> {
         devices::cases(),
         violations::cases(),
         random::cases(),
+        together::cases(),
     ]
     .into_iter()
     .flatten()

@@ -35,7 +35,6 @@ use vfio_client::{
 
 cases! {
     devices_reach_exactly_what_is_mapped,
-    many_at_once,
 }
 
 /// How long each case goes on.
@@ -493,63 +492,4 @@ fn devices_reach_exactly_what_is_mapped() -> Result<()> {
     }
     println!("{steps} steps");
     Ok(())
-}
-
-/// Several threads with one container, which are in each other's way: nothing may be left behind.
-fn many_at_once() -> Result<()> {
-    let (pamu, engine) = super::divided(16, 4096)?;
-    let pool = Memory::huge(HUGE as usize, HUGE_ORDER)?;
-    let end = Instant::now() + TIME;
-    std::thread::scope(|scope| {
-        for worker in 0..3 {
-            let (pamu, engine, pool) = (&pamu, &engine, &pool);
-            scope.spawn(move || disturb(worker, pamu, engine, pool, end));
-        }
-        scope.spawn(|| {
-            while Instant::now() < end {
-                if let Ok(group) = pamu_dma::group(1) {
-                    let _ = group.set_container(pamu.container());
-                }
-            }
-        });
-    });
-    let _ = engine.disable_interrupt();
-    // Whatever there is, it can be unmapped.
-    pamu.unmap(0, u64::MAX)?;
-    pamu.set_implicit(false)?;
-    pamu.set_geometry(0, 4095)?;
-    Ok(())
-}
-
-/// Asks for anything, whatever comes of it.
-fn disturb(worker: u64, pamu: &Pamu, engine: &Engine, pool: &Memory, end: Instant) {
-    let mut random = Rng::with_seed(worker);
-    let interrupt = vfio_client::Interrupt::new().ok();
-    while Instant::now() < end {
-        let window = random.u64(0..16) * 4096;
-        let pages = random.usize(1..4);
-        match random.u32(0..12) {
-            0..3 => {
-                drop(pamu.map_part(window, pool, window as usize, pages * 4096, MapFlags::Read))
-            }
-            3..6 => drop(pamu.unmap(window, pages as u64 * 4096)),
-            6 => drop(pamu.map_bank(random.u32(0..3), window, MapFlags::Write)),
-            7 => drop(pamu.unmap_bank(window)),
-            8 => drop(engine.read(window)),
-            9 => drop(pamu.revive(LIODN)),
-            10 => {
-                if let Some(interrupt) = &interrupt {
-                    let _ = engine.enable_interrupt(interrupt);
-                    let _ = engine.interrupt();
-                }
-            }
-            _ => {
-                let _ = engine.disable_interrupt();
-                let _ = pamu.set_implicit(random.bool());
-                let _ = pamu.set_windows(16);
-                let _ = pamu.violation(0);
-                let _ = pamu.all_windows();
-            }
-        }
-    }
 }
