@@ -9,6 +9,7 @@ use crate::{
     },
     edu,
     measure::{
+        is_wanted,
         print,
         settle,
         time, //
@@ -34,7 +35,11 @@ use vfio_client::PAGE_SIZE;
 /// Where memory is mapped for devices.
 const IOVA: u64 = 1 << 32;
 
+/// How often each way to end is measured. It takes long; rounds of the whole add to it.
+const REPETITIONS: usize = 2;
+
 /// How memory is divided into mappings.
+#[derive(Clone, Copy)]
 struct Shape {
     name: &'static str,
     count: u64,
@@ -71,6 +76,12 @@ enum End {
     Close,
 }
 
+const ENDS: [(End, &str); 3] = [
+    (End::Unmap, "unmap"),
+    (End::UnmapAll, "UNMAP_ALL"),
+    (End::Close, "close"),
+];
+
 /// Measures with the group of `device`.
 pub fn measure(device: &str) -> Result<()> {
     for kind in Kind::ALL {
@@ -81,16 +92,23 @@ pub fn measure(device: &str) -> Result<()> {
 
 /// Measures memory of a kind, between two times at which DMA reaches it, and counters are the same.
 fn of_kind(device: &str, kind: Kind) -> Result<()> {
+    let named = SHAPES.map(|shape| {
+        let name = format!("{} of {}", shape.name, kind.name());
+        (shape, name)
+    });
+    let mut wanted = named.iter().filter(|(_, name)| is_wanted_shape(name));
+    if wanted.clone().next().is_none() {
+        return Ok(());
+    }
     if kind == Kind::Hugetlb {
         reserve_hugetlb(GIBIBYTE)?;
     }
     let base = Base::take(device)?;
     let memory = Filled::new(kind, GIBIBYTE)?;
     edu::check(device, &memory, GIBIBYTE as u64)?;
-    for shape in &SHAPES {
-        let name = format!("{} of {}", shape.name, kind.name());
-        of_shape(device, &memory, shape, &name).context(name)?;
-    }
+    wanted.try_for_each(|(shape, name)| {
+        of_shape(device, &memory, shape, name).with_context(|| name.clone())
+    })?;
     edu::check(device, &memory, GIBIBYTE as u64)?;
     drop(memory);
     base.check()?;
@@ -102,20 +120,35 @@ fn of_kind(device: &str, kind: Kind) -> Result<()> {
 
 fn of_shape(device: &str, memory: &Filled, shape: &Shape, name: &str) -> Result<()> {
     let mut work = Work::new(device, memory, shape)?;
-    let unmap = work.run(End::Unmap)?;
-    let unmap_all = work.run(End::UnmapAll)?;
-    let close = work.run(End::Close)?;
-    let mut maps = [unmap.map, unmap_all.map, close.map];
-    maps.sort_unstable();
-    print(&format!("{name}: map"), maps[1]);
-    print(&format!("{name}: unmap"), unmap.end);
-    print(&format!("{name}: UNMAP_ALL"), unmap_all.end);
-    print(&format!("{name}: close"), close.end);
-    print(
-        &format!("{name}: page-table pages left by unmap"),
-        unmap.left,
-    );
+    let mut maps = Vec::new();
+    let mut ends = [const { Vec::new() }; ENDS.len()];
+    let mut left = Vec::new();
+    for _ in 0..REPETITIONS {
+        for ((end, _), samples) in ENDS.iter().zip(&mut ends) {
+            let costs = work.run(*end)?;
+            maps.push(costs.map);
+            samples.push(costs.end);
+            if matches!(end, End::Unmap) {
+                left.push(costs.left);
+            }
+        }
+    }
+    print(&format!("{name}: map"), &maps);
+    for ((_, end), samples) in ENDS.iter().zip(&ends) {
+        print(&format!("{name}: {end}"), samples);
+    }
+    print(&format!("{name}: {LEFT}"), &left);
     Ok(())
+}
+
+/// What is printed besides costs.
+const LEFT: &str = "page-table pages left by unmap";
+
+/// Whether any figure of a shape is wanted.
+fn is_wanted_shape(name: &str) -> bool {
+    let ends = ENDS.iter().map(|(_, end)| *end);
+    ends.chain(["map", LEFT])
+        .any(|figure| is_wanted(&format!("{name}: {figure}")))
 }
 
 /// What it cost to map and to end, and how many pages of page tables were left.

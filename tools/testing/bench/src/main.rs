@@ -2,8 +2,8 @@
 
 //! Measures what requests of VFIO cost, inside of a virtual machine.
 //!
-//! Each line of output is the name of a figure, a tab, and the figure. `tools/testing/bench/report.py`
-//! knows the units.
+//! Each line of output is the name of a figure, a tab, and the samples of it with spaces between them.
+//! `tools/testing/bench/report.py` knows the units.
 //!
 //! Requests are prepared beforehand: what is measured is the system call, with the look of
 //! [`vfio_client::raw`] at its addresses, which is the same for all modules.
@@ -37,6 +37,9 @@ struct Args {
     what: What,
     /// The edu device whose group is used, as in 0000:00:03.0.
     device: String,
+    /// Only figures whose names have this in them; may be given more than once.
+    #[arg(long)]
+    only: Vec<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
@@ -72,6 +75,7 @@ const COSTS: [(What, Measure); 4] = [
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    measure::want(args.only);
     let base = Base::take(&args.device)?;
     match args.what {
         What::Parallel => parallel::measure(&args.device)?,

@@ -7,6 +7,7 @@ use anyhow::{
     Result, //
 };
 use std::{
+    sync::OnceLock,
     thread,
     time::{
         Duration,
@@ -15,15 +16,33 @@ use std::{
 };
 
 /// How often an operation is measured, after one time that does not count.
-const REPETITIONS: usize = 5;
+pub const REPETITIONS: usize = 5;
 
 /// How long the kernel may take before each time to end what it does in the background, which else
 /// would be counted. While the processor is idle this clock leaps, so it costs nothing.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// Prints a figure.
-pub fn print(name: &str, value: u64) {
-    println!("{name}\t{value}");
+/// Parts of the names of the figures that are wanted; all are if there is none.
+static WANTED: OnceLock<Vec<String>> = OnceLock::new();
+
+/// Limits the figures to those whose names have one of `parts` in them.
+pub fn want(parts: Vec<String>) {
+    WANTED.get_or_init(|| parts);
+}
+
+/// Whether a figure is wanted.
+pub fn is_wanted(name: &str) -> bool {
+    WANTED.get().is_none_or(|parts| {
+        parts.is_empty() || parts.iter().any(|part| name.contains(part.as_str()))
+    })
+}
+
+/// Prints a figure, if it is wanted: all samples of it.
+pub fn print(name: &str, samples: &[u64]) {
+    if is_wanted(name) {
+        let samples: Vec<_> = samples.iter().map(u64::to_string).collect();
+        println!("{name}\t{}", samples.join(" "));
+    }
 }
 
 /// Returns how long `op` takes, in nanoseconds.
@@ -38,33 +57,33 @@ pub fn settle() {
     thread::sleep(SETTLE);
 }
 
-/// Returns the median of each of the figures that `op` gives.
-pub fn median<const N: usize>(
+/// Returns samples of each of the figures that `op` gives.
+pub fn samples<const N: usize>(
     repetitions: usize,
     mut op: impl FnMut() -> Result<[u64; N]>,
-) -> Result<[u64; N]> {
+) -> Result<[Vec<u64>; N]> {
     op()?;
-    let runs = (0..repetitions)
-        .map(|_| {
-            settle();
-            op()
-        })
-        .collect::<Result<Vec<_>>>()?;
-    Ok(std::array::from_fn(|part| {
-        let mut values: Vec<_> = runs.iter().map(|run| run[part]).collect();
-        values.sort_unstable();
-        values[repetitions / 2]
-    }))
+    let mut samples = [const { Vec::new() }; N];
+    for _ in 0..repetitions {
+        settle();
+        for (samples, sample) in samples.iter_mut().zip(op()?) {
+            samples.push(sample);
+        }
+    }
+    Ok(samples)
 }
 
 /// Measures an operation, done `times` in a row, and prints what one of them costs.
 pub fn each(name: &str, times: u64, mut op: impl FnMut() -> Result<()>) -> Result<()> {
-    let [cost] = median(REPETITIONS, || {
+    if !is_wanted(name) {
+        return Ok(());
+    }
+    let [costs] = samples(REPETITIONS, || {
         let all = time(|| (0..times).try_for_each(|_| op()))?;
         Ok([all / times])
     })
     .with_context(|| name.to_owned())?;
-    print(name, cost);
+    print(name, &costs);
     Ok(())
 }
 
@@ -76,18 +95,24 @@ pub fn turns(
     mut first: impl FnMut() -> Result<()>,
     mut second: impl FnMut() -> Result<()>,
 ) -> Result<()> {
-    let costs = median(REPETITIONS, || {
+    let [one, other] = parts;
+    let names = [one.to_owned(), other.to_owned(), parts.join("+")];
+    let names = names.map(|part| format!("{name}: {part}"));
+    if !names.iter().any(|name| is_wanted(name)) {
+        return Ok(());
+    }
+    let costs: [Vec<u64>; 3] = samples(REPETITIONS, || {
         let mut sums = [0; 2];
         for _ in 0..times {
             sums[0] += time(&mut first)?;
             sums[1] += time(&mut second)?;
         }
-        Ok(sums.map(|sum| sum / times))
+        let [first, second] = sums.map(|sum| sum / times);
+        Ok([first, second, first + second])
     })
     .with_context(|| name.to_owned())?;
-    for (part, cost) in parts.iter().zip(costs) {
-        print(&format!("{name}: {part}"), cost);
+    for (name, costs) in names.iter().zip(&costs) {
+        print(name, costs);
     }
-    print(&format!("{name}: {}", parts.join("+")), costs.iter().sum());
     Ok(())
 }

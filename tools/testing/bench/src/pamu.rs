@@ -7,8 +7,8 @@
 
 use crate::{
     measure::{
-        median,
         print,
+        samples,
         time, //
     },
     request::{
@@ -77,7 +77,7 @@ fn several(name: &str, container: impl AsFd, memory: &Memory, count: u32, size: 
     let mut map = Request::map(memory.addr(), 0, all)?;
     let mut unmap = Request::unmap(0, all)?;
     let times = u64::from(256 / count).min(16);
-    let costs = median(REPETITIONS, || {
+    let [map_costs, unmap_costs] = samples(REPETITIONS, || {
         let mut sums = [0; 2];
         for _ in 0..times {
             sums[0] += time(|| map.send(&container).map(drop))?;
@@ -85,8 +85,8 @@ fn several(name: &str, container: impl AsFd, memory: &Memory, count: u32, size: 
         }
         Ok(sums.map(|sum| sum / times / u64::from(count)))
     })?;
-    print(&format!("{name}: map"), costs[0]);
-    print(&format!("{name}: unmap"), costs[1]);
+    print(&format!("{name}: map"), &map_costs);
+    print(&format!("{name}: unmap"), &unmap_costs);
     Ok(())
 }
 
@@ -103,7 +103,7 @@ fn one_among_many() -> Result<()> {
         }
         let mut map = Request::map(memory.addr() + last, last, PAGE)?;
         let mut unmap = Request::unmap(last, PAGE)?;
-        let costs = median(REPETITIONS, || {
+        let [map_costs, unmap_costs] = samples(REPETITIONS, || {
             let mut sums = [0; 2];
             for _ in 0..16 {
                 sums[0] += time(|| map.send(pamu.container()).map(drop))?;
@@ -111,8 +111,8 @@ fn one_among_many() -> Result<()> {
             }
             Ok(sums.map(|sum| sum / 16))
         })?;
-        print(&format!("pamu last of {count}: map"), costs[0]);
-        print(&format!("pamu last of {count}: unmap"), costs[1]);
+        print(&format!("pamu last of {count}: map"), &map_costs);
+        print(&format!("pamu last of {count}: unmap"), &unmap_costs);
     }
     Ok(())
 }
@@ -126,7 +126,7 @@ fn access() -> Result<()> {
         divide(&pamu, count, PAGE)?;
         let all = u64::from(count) * PAGE;
         pamu.map_part(0, &memory, 0, all as usize, MapFlags::Read)?;
-        let [cost] = median(REPETITIONS, || {
+        let [costs] = samples(REPETITIONS, || {
             let all = time(|| {
                 for _ in 0..32 {
                     engine.read(all - PAGE)??;
@@ -135,7 +135,7 @@ fn access() -> Result<()> {
             })?;
             Ok([all / 32])
         })?;
-        print(&format!("pamu read by a device, last of {count}"), cost);
+        print(&format!("pamu read by a device, last of {count}"), &costs);
     }
     Ok(())
 }

@@ -118,7 +118,7 @@ fn bytes(container: &Container, pinner: &Device, memory: &Filled) -> Result<()> 
     for nth in 0..parts {
         request(UNPIN_STRAY, part(nth), COUNT)?.send(pinner)?;
     }
-    print("bytes a pinned page", taken / u64::from(MANY));
+    print("bytes a pinned page", &[taken / u64::from(MANY)]);
     // One page in 16, as far apart as makes a difference.
     let pages = u64::from(MANY) / 16;
     let apart = |nth: u64| IOVA + nth * 16 * PAGE_SIZE as u64;
@@ -130,6 +130,9 @@ fn bytes(container: &Container, pinner: &Device, memory: &Filled) -> Result<()> 
     for nth in 0..pages {
         request(UNPIN_STRAY, apart(nth), 1)?.send(pinner)?;
     }
-    print("bytes a pinned page, each far from the next", taken / pages);
+    print(
+        "bytes a pinned page, each far from the next",
+        &[taken / pages],
+    );
     Request::unmap(IOVA, size)?.send_unmap(container, size)
 }

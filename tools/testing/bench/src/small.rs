@@ -6,8 +6,9 @@ use crate::{
     base::slab_bytes,
     measure::{
         each,
+        is_wanted,
         print,
-        settle,
+        samples,
         turns, //
     },
     memory::{
@@ -35,6 +36,8 @@ use vfio_client::{
 const IOVA: u64 = 1 << 32;
 /// As many mappings as a busy program has.
 const MANY: u64 = 30_000;
+/// One less than `vfio_iommu_type1.dma_entry_limit` allows, if nobody changed it.
+const OTHERS: u64 = 65_534;
 /// How many mappings a bitmap is asked for among.
 const BITMAPS: [(u64, &str); 5] = [
     (1, "1"),
@@ -63,8 +66,40 @@ pub fn measure(device: &str) -> Result<()> {
         || map.send(&attached.container).map(drop),
         || unmap.send_unmap(&attached.container, PAGE),
     )?;
+    among_many(&attached, &memory)?;
     bytes(&attached, &memory)?;
     bitmaps(&attached, &memory)
+}
+
+/// Maps and unmaps a page in the middle of as many mappings as a container may have.
+fn among_many(attached: &Attached, memory: &Filled) -> Result<()> {
+    let name = "one page among 65,534 others";
+    let parts = ["map", "unmap", "map+unmap"];
+    if !parts
+        .iter()
+        .any(|part| is_wanted(&format!("{name}: {part}")))
+    {
+        return Ok(());
+    }
+    let iova = IOVA + OTHERS / 2 * PAGE;
+    let mut map = Request::map(memory.addr, IOVA, PAGE)?;
+    for page in (0..=OTHERS).filter(|page| *page != OTHERS / 2) {
+        map.set_u64(8, memory.addr + page % MANY * PAGE);
+        map.set_u64(16, IOVA + page * PAGE);
+        map.send(&attached.container)?;
+    }
+    map.set_u64(8, memory.addr);
+    map.set_u64(16, iova);
+    let mut unmap = Request::unmap(iova, PAGE)?;
+    turns(
+        name,
+        ["map", "unmap"],
+        200,
+        || map.send(&attached.container).map(drop),
+        || unmap.send_unmap(&attached.container, PAGE),
+    )?;
+    attached.container.unmap_all()?;
+    Ok(())
 }
 
 /// Maps the first `count` pages, each by a request of its own.
@@ -80,27 +115,33 @@ fn map_each(attached: &Attached, memory: &Filled, count: u64) -> Result<()> {
 
 /// Looks at how much memory many mappings take, once caches are as large as they get.
 fn bytes(attached: &Attached, memory: &Filled) -> Result<()> {
-    let mut taken = 0;
-    for _ in 0..2 {
-        settle();
+    let name = "bytes a mapping of one page";
+    if !is_wanted(name) {
+        return Ok(());
+    }
+    let [taken] = samples(2, || {
         let before = slab_bytes()?;
         map_each(attached, memory, MANY)?;
-        taken = slab_bytes()?.saturating_sub(before);
+        let taken = slab_bytes()?.saturating_sub(before);
         attached.container.unmap_all()?;
-    }
-    print("bytes a mapping of one page", taken / MANY);
+        Ok([taken / MANY])
+    })?;
+    print(name, &taken);
     Ok(())
 }
 
 /// Asks for the dirty pages of the last one of some mappings, and of all of them.
 fn bitmaps(attached: &Attached, memory: &Filled) -> Result<()> {
     for (count, text) in BITMAPS {
+        let one = format!("GET_BITMAP of one mapping among {text}");
+        let all = format!("GET_BITMAP over {text} mappings");
+        if !is_wanted(&one) && !is_wanted(&all) {
+            continue;
+        }
         map_each(attached, memory, count)?;
         switch(attached, START)?;
-        let name = format!("GET_BITMAP of one mapping among {text}");
-        bitmap(attached, &name, count - 1..count)?;
-        let name = format!("GET_BITMAP over {text} mappings");
-        bitmap(attached, &name, 0..count)?;
+        bitmap(attached, &one, count - 1..count)?;
+        bitmap(attached, &all, 0..count)?;
         switch(attached, STOP)?;
         attached.container.unmap_all()?;
     }
