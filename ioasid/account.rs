@@ -13,10 +13,10 @@ use kernel::{
     },
 };
 
-use kernel_ext::read_once::{
-    read_once,
-    write_once, //
-};
+use kernel_ext::read_once::read_once;
+
+#[cfg(CONFIG_KUNIT)]
+mod tests;
 
 /// Set when nothing can be taken any more, and the quota was given back.
 const CLOSED: u64 = 1 << 63;
@@ -38,7 +38,7 @@ pub(crate) fn edquot() -> Error {
 /// no handle the account has ended, and never changes again.
 pub(crate) struct Account {
     word: Atomic<u64>,
-    quota: Atomic<u32>,
+    quota: u32,
 }
 
 /// Whether the account lives on.
@@ -56,10 +56,10 @@ pub(crate) enum Left {
 
 impl Account {
     /// An account with one handle, where `quota` can be taken.
-    pub(crate) const fn new(quota: u32) -> Self {
+    pub(crate) fn new(quota: u32) -> Self {
         Self {
             word: Atomic::new(HANDLE),
-            quota: Atomic::new(quota),
+            quota,
         }
     }
 
@@ -82,10 +82,9 @@ impl Account {
     /// `EDQUOT` if so many are not left; `EINVAL` if the account is closed.
     #[inline]
     pub(crate) fn take(&self, count: u32) -> Result {
-        let quota = read_once(&self.quota);
         self.update(|word| match word {
             _ if word & CLOSED != 0 || word & HANDLES == 0 => Err(EINVAL),
-            _ if count > quota.saturating_sub(word as u32) => Err(edquot()),
+            _ if count > self.quota.saturating_sub(word as u32) => Err(edquot()),
             _ => Ok(word + u64::from(count)),
         })
         .map(|_| ())
@@ -109,11 +108,32 @@ impl Account {
         }
     }
 
+    /// Takes the whole quota, if nothing is taken yet.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if something is taken; `EINVAL` if the account is closed.
+    pub(crate) fn take_all(&self) -> Result {
+        self.update(|word| match word {
+            _ if word & CLOSED != 0 || word & HANDLES == 0 => Err(EINVAL),
+            _ if word as u32 != 0 => Err(EBUSY),
+            _ => Ok(word + u64::from(self.quota)),
+        })
+        .map(|_| ())
+    }
+
     /// Gives back what was taken.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that is more than was taken: then nothing changes.
     #[inline]
-    pub(crate) fn give(&self, count: u32) -> Left {
-        let count = u64::from(count);
-        self.judge(Ok(self.word.fetch_sub(count, Full) - count))
+    pub(crate) fn give(&self, count: u32) -> Result<Left> {
+        let now = self.update(|word| match (word as u32).checked_sub(count) {
+            Some(_) => Ok(word - u64::from(count)),
+            None => Err(EINVAL),
+        })?;
+        Ok(self.judge(now))
     }
 
     /// Takes one more handle.
@@ -140,7 +160,7 @@ impl Account {
             0 => Err(EINVAL),
             _ => Ok(word - HANDLE),
         })?;
-        Ok(self.judge(Ok(now)))
+        Ok(self.judge(now))
     }
 
     /// Closes the account: nothing is taken any more. Returns what to give back to the parent.
@@ -154,35 +174,20 @@ impl Account {
             _ if word as u32 != 0 => Err(EBUSY),
             _ => Ok(word | CLOSED),
         })?;
-        Ok(self.quota())
+        Ok(self.quota)
     }
 
-    /// Changes the quota of an account of which nothing was ever taken.
-    ///
-    /// # Errors
-    ///
-    /// `EBUSY` if something is taken.
-    pub(crate) fn set_quota(&self, quota: u32) -> Result {
-        if self.taken() != 0 {
-            return Err(EBUSY);
-        }
-        write_once(&self.quota, quota);
-        Ok(())
-    }
-
-    fn judge(&self, word: Result<u64>) -> Left {
+    fn judge(&self, word: u64) -> Left {
         match word {
-            Ok(0) => Left::Ended {
-                quota: self.quota(),
-            },
-            Ok(CLOSED) => Left::Ended { quota: 0 },
+            0 => Left::Ended { quota: self.quota },
+            CLOSED => Left::Ended { quota: 0 },
             _ => Left::Open,
         }
     }
 
     /// How many can be taken at most, altogether.
     pub(crate) fn quota(&self) -> u32 {
-        read_once(&self.quota)
+        self.quota
     }
 
     /// How many are taken.
@@ -192,80 +197,12 @@ impl Account {
 
     /// How many are left.
     pub(crate) fn left(&self) -> u32 {
-        self.quota().saturating_sub(self.taken())
+        self.quota.saturating_sub(self.taken())
     }
 
     /// Whether nothing can be taken any more.
     pub(crate) fn is_closed(&self) -> bool {
         let word = read_once(&self.word);
         word & CLOSED != 0 || word & HANDLES == 0
-    }
-}
-
-#[kunit_tests(ioasid_account)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_more_than_the_quota() {
-        let account = Account::new(3);
-        assert_eq!(account.take(2), Ok(()));
-        assert_eq!(account.take(2), Err(edquot()));
-        assert_eq!(account.take(1), Ok(()));
-        assert_eq!((account.taken(), account.left()), (3, 0));
-        assert_eq!(account.give(3), Left::Open);
-        assert_eq!(account.take(u32::MAX), Err(edquot()));
-    }
-
-    #[test]
-    fn the_rest() {
-        let account = Account::new(10);
-        assert_eq!(account.take(4), Ok(()));
-        assert_eq!(account.take_rest(), Ok(6));
-        assert_eq!(account.take_rest(), Err(edquot()));
-    }
-
-    #[test]
-    fn ends_with_the_last_handle() {
-        let account = Account::new(5);
-        assert_eq!(account.get_handle(), Ok(()));
-        assert_eq!(account.put_handle(), Ok(Left::Open));
-        assert_eq!(account.put_handle(), Ok(Left::Ended { quota: 5 }));
-        assert_eq!(account.put_handle(), Err(EINVAL));
-        assert_eq!(account.get_handle(), Err(EINVAL));
-        assert_eq!(account.take(1), Err(EINVAL));
-    }
-
-    #[test]
-    fn ends_with_the_last_that_is_taken() {
-        let account = Account::new(5);
-        assert_eq!(account.take(2), Ok(()));
-        assert_eq!(account.put_handle(), Ok(Left::Open));
-        assert_eq!(account.take(1), Err(EINVAL));
-        assert_eq!(account.give(1), Left::Open);
-        assert_eq!(account.give(1), Left::Ended { quota: 5 });
-    }
-
-    #[test]
-    fn closed_when_nothing_is_taken() {
-        let account = Account::new(5);
-        assert_eq!(account.take(1), Ok(()));
-        assert_eq!(account.close(), Err(EBUSY));
-        assert_eq!(account.give(1), Left::Open);
-        assert_eq!(account.close(), Ok(5));
-        assert_eq!(account.close(), Err(EINVAL));
-        assert_eq!(account.take(1), Err(EINVAL));
-        assert_eq!(account.get_handle(), Err(EINVAL));
-        assert_eq!(account.put_handle(), Ok(Left::Ended { quota: 0 }));
-    }
-
-    #[test]
-    fn quota_is_set_while_nothing_is_taken() {
-        let account = Account::new(5);
-        assert_eq!(account.take(1), Ok(()));
-        assert_eq!(account.set_quota(7), Err(EBUSY));
-        assert_eq!(account.give(1), Left::Open);
-        assert_eq!(account.set_quota(7), Ok(()));
-        assert_eq!(account.take_rest(), Ok(7));
     }
 }

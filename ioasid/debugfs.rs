@@ -14,7 +14,8 @@ use kernel::{
 
 use crate::{
     abi::system::system,
-    set::ROOT, //
+    entry::Found,
+    set_id::SetId, //
 };
 
 /// The files, which are there as long as this.
@@ -51,13 +52,14 @@ struct SpaceFile;
 impl Writer for SpaceFile {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let space = system();
-        let (promised, left) = space
-            .with_set(ROOT, |root| Ok((root.account.taken(), root.account.left())))
-            .unwrap_or((0, 0));
+        let left = space
+            .with_set(SetId::ROOT, |root| Ok(root.account.left()))
+            .map_err(|_| fmt::Error)?;
+        let all = space.capacity().saturating_sub(space.floor());
         writeln!(f, "capacity: {}", space.capacity())?;
         writeln!(f, "own ids from: {}", space.floor())?;
         writeln!(f, "own ids in use: {}", space.own_ids())?;
-        writeln!(f, "promised or in no set: {promised}")?;
+        writeln!(f, "promised or in no set: {}", all.saturating_sub(left))?;
         writeln!(f, "left: {left}")?;
         writeln!(f, "orphans: {}", space.orphans())
     }
@@ -70,7 +72,8 @@ impl Writer for SetsFile {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "set quota used owner token")?;
         let mut result = Ok(());
-        system().for_each_set(|number, set| {
+        system().for_each_set(|id, set| {
+            let number = id.number();
             let (kind, token) = set.token.parts();
             let (quota, used) = (set.account.quota(), set.account.taken());
             result = result.and_then(|()| writeln!(f, "{number} {quota} {used} {kind} {token:#x}"));
@@ -107,19 +110,20 @@ struct IdsFile;
 impl Writer for IdsFile {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "id set allocator state references spid")?;
-        let mut from = 0;
-        while let Some((id, line)) = system().next_id(from, |id, found| {
+        let mut from = Some(0);
+        let line = |id, found: &Found<'_>| {
             let life = found.life;
-            let fixed = (found.set(), found.origin());
+            let fixed = (found.set().number(), found.origin());
             (id, (fixed, life.state(), life.references(), found.spid()))
-        }) {
+        };
+        while let Some((id, line)) = from.and_then(|from| system().next_id(from, line)) {
             let ((set, origin), state, references, spid) = line;
             write!(f, "{id} {set} {origin} {} {references} ", state.name())?;
             match spid {
                 Some(spid) => writeln!(f, "{spid}")?,
                 None => writeln!(f, "-")?,
             }
-            from = id + 1;
+            from = id.checked_add(1);
         }
         Ok(())
     }

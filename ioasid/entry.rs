@@ -15,21 +15,30 @@ use kernel_ext::read_once::{
 };
 
 use crate::{
-    life::{
-        Life,
-        Living, //
+    key::{
+        Key,
+        Only, //
     },
-    notify::Subject,
+    life::{
+        Generation,
+        Life,
+        Living,
+        Right, //
+    },
     range::INVALID,
+    set_id::SetId,
     source::Origin, //
 };
 
-/// What is known of one id. It stays in its place when the id is reused, for the next one who has it.
+#[cfg(CONFIG_KUNIT)]
+mod tests;
+
+/// What is known of one id. It stays in its place when the number is reused, for the next id.
 pub(crate) struct Entry {
     life: Life,
-    /// A word of who allocated it.
+    /// A word of the driver that allocated it.
     pub(crate) data: Atomic<usize>,
-    set: Atomic<u32>,
+    set: Atomic<u64>,
     origin: Atomic<Origin>,
     spid: Atomic<u32>,
 }
@@ -39,7 +48,7 @@ impl Default for Entry {
         Self {
             life: Life::new(),
             data: Atomic::new(0),
-            set: Atomic::new(0),
+            set: Atomic::new(SetId::ROOT.to_raw()),
             origin: Atomic::new(0),
             spid: Atomic::new(INVALID),
         }
@@ -47,34 +56,43 @@ impl Default for Entry {
 }
 
 impl Entry {
-    /// Begins the life of the id in a set. Nobody has it.
+    /// Begins the life of the id in a set. The number is not in use, and there is one caller at a time.
     #[inline]
-    pub(crate) fn begin(&self, set: u32, origin: Origin, data: usize) {
-        write_once(&self.data, data);
-        write_once(&self.set, set);
-        write_once(&self.origin, origin);
-        write_once(&self.spid, INVALID);
-        self.life.begin();
+    pub(crate) fn begin(
+        &self,
+        set: SetId,
+        origin: Origin,
+        data: usize,
+        owner: Right,
+    ) -> Generation {
+        self.life.begin(owner, || {
+            write_once(&self.data, data);
+            write_once(&self.set, set.to_raw());
+            write_once(&self.origin, origin);
+            write_once(&self.spid, INVALID);
+        })
     }
 
-    /// The id, if somebody has it.
+    /// The id, if it is what the key means.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if nobody does; `EACCES` if it is not in `set`.
+    /// `ENOENT` if the number is not in use, or in another life than the key's; `EACCES` if it is not in
+    /// the key's set.
     #[inline]
-    pub(crate) fn look(&self, set: Option<u32>) -> Result<Found<'_>> {
+    pub(crate) fn look(&self, only: Only) -> Result<Found<'_>> {
         let life = self.life.look().ok_or(ENOENT)?;
-        if set.is_some_and(|set| set != self.set()) {
-            return Err(EACCES);
+        match only {
+            Only::Set(set) if set != self.set() => Err(EACCES),
+            Only::Life(generation) if generation != life.generation() => Err(ENOENT),
+            _ => Ok(Found { entry: self, life }),
         }
-        Ok(Found { entry: self, life })
     }
 
-    /// The number of its set.
+    /// Its set.
     #[inline]
-    pub(crate) fn set(&self) -> u32 {
-        read_once(&self.set)
+    pub(crate) fn set(&self) -> SetId {
+        SetId::from_raw(read_once(&self.set))
     }
 
     /// Where it comes from, and goes back to.
@@ -98,15 +116,15 @@ impl Entry {
 /// What is to be given back when an id's last reference is gone.
 #[derive(Clone, Copy)]
 pub(crate) struct Remains {
-    pub(crate) set: u32,
+    pub(crate) set: SetId,
     pub(crate) origin: Origin,
     pub(crate) spid: Option<u32>,
 }
 
-/// An id that somebody has, as it was found.
+/// An id in use, as it was found.
 ///
-/// Who has no reference may see here what the next one who has the id has written; [`Living::goes_on`]
-/// tells.
+/// Without a reference to it, what is read here may be the next id's with the same number;
+/// [`Living::goes_on`] tells. Operations on `life` have no effect on that one.
 pub(crate) struct Found<'e> {
     entry: &'e Entry,
     pub(crate) life: Living<'e>,
@@ -129,11 +147,26 @@ impl Found<'_> {
     /// `ENOENT` if the id was freed meanwhile.
     #[inline]
     pub(crate) fn data(&self) -> Result<usize> {
-        let data = read_once(&self.data);
-        self.life.goes_on().then_some(data).ok_or(ENOENT)
+        self.if_same(read_once(&self.data))
     }
 
-    /// What is to be given back, for who has just dropped the last reference.
+    /// What was read of the id.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if the id was freed meanwhile, so that it may be the next one's.
+    #[inline]
+    pub(crate) fn if_same<R>(&self, read: R) -> Result<R> {
+        self.life.goes_on().then_some(read).ok_or(ENOENT)
+    }
+
+    /// The key of just this life, with the right of the key by which it was found.
+    #[inline]
+    pub(crate) fn key(&self, by: Key) -> Key {
+        Key::of_life(by.id, self.life.generation(), by.right)
+    }
+
+    /// What is to be given back, for the caller that has just dropped the last reference.
     #[inline]
     pub(crate) fn remains(&self) -> Remains {
         Remains {
@@ -141,53 +174,5 @@ impl Found<'_> {
             origin: self.origin(),
             spid: self.spid(),
         }
-    }
-
-    /// What listeners are told about it. The caller has a reference.
-    pub(crate) fn subject(&self, id: u32) -> Subject {
-        Subject {
-            id,
-            spid: self.spid(),
-            set: self.set(),
-            data: read_once(&self.data),
-        }
-    }
-}
-
-#[kunit_tests(ioasid_entry)]
-mod tests {
-    use super::*;
-    use crate::{
-        life::Freed,
-        source::OWN, //
-    };
-
-    #[test]
-    fn in_a_set_or_nobodys() -> Result {
-        let entry = Entry::default();
-        assert_eq!(entry.look(None).err(), Some(ENOENT));
-        entry.begin(3, OWN, 0x1234);
-        assert_eq!(entry.look(None)?.data(), Ok(0x1234));
-        assert_eq!(entry.look(Some(3))?.data(), Ok(0x1234));
-        assert_eq!(entry.look(Some(4)).err(), Some(EACCES));
-        Ok(())
-    }
-
-    #[test]
-    fn the_next_one_to_have_it_is_not_seen() -> Result {
-        let entry = Entry::default();
-        entry.begin(3, OWN, 1);
-        entry.set_spid(Some(7));
-        let found = entry.look(Some(3))?;
-        assert_eq!(found.life.free_and_put(), Ok(Freed::Last));
-        assert_eq!(found.remains().spid, Some(7));
-        entry.begin(4, OWN, 2);
-        // Who looked while the first one had it sees nothing of the second one, and can't change it.
-        assert_eq!(found.data(), Err(ENOENT));
-        assert_eq!(found.life.get(), Err(ENOENT));
-        let found = entry.look(Some(4))?;
-        assert_eq!((found.data(), found.spid()), (Ok(2), None));
-        assert_eq!(found.life.references(), 1);
-        Ok(())
     }
 }

@@ -6,6 +6,7 @@
 
 EXPORT_SYMBOL_GPL(ioasid_alloc);
 EXPORT_SYMBOL_GPL(ioasid_alloc_gfp);
+EXPORT_SYMBOL_GPL(ioasid_alloc_owned);
 EXPORT_SYMBOL_GPL(ioasid_attach_data);
 EXPORT_SYMBOL_GPL(ioasid_attach_spid);
 EXPORT_SYMBOL_GPL(ioasid_cancel_capacity);
@@ -15,6 +16,7 @@ EXPORT_SYMBOL_GPL(ioasid_find);
 EXPORT_SYMBOL_GPL(ioasid_find_by_spid);
 EXPORT_SYMBOL_GPL(ioasid_find_mm_set);
 EXPORT_SYMBOL_GPL(ioasid_free);
+EXPORT_SYMBOL_GPL(ioasid_free_owned);
 EXPORT_SYMBOL_GPL(ioasid_get);
 EXPORT_SYMBOL_GPL(ioasid_install_capacity);
 EXPORT_SYMBOL_GPL(ioasid_notify);

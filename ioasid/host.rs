@@ -10,6 +10,8 @@ use kernel::{
 use kernel_ext::gfp::Gfp;
 
 use crate::{
+    key::Key,
+    life::Right,
     range::{
         IdRange,
         DEFAULT_CAPACITY, //
@@ -19,6 +21,7 @@ use crate::{
         Set,
         Token, //
     },
+    set_id::SetId,
     space::{
         Memory,
         Space, //
@@ -34,7 +37,7 @@ pub(crate) fn host() -> Result<Arc<Space>> {
 /// A guest: a set of the host's.
 pub(crate) struct Guest {
     host: Arc<Space>,
-    set: u32,
+    set: SetId,
 }
 
 impl Guest {
@@ -56,12 +59,19 @@ impl Guest {
     /// A PASID for the guest, not above `max`.
     pub(crate) fn alloc(&self, max: Option<u32>) -> Result<u32> {
         let range = IdRange::new(1, max.unwrap_or(DEFAULT_CAPACITY - 1))?;
-        self.host.alloc_in(self.set, range, 0, Gfp::Atomic)
+        let key = self
+            .host
+            .alloc_in(self.set, range, 0, Gfp::Atomic, Right::Anyone)?;
+        Ok(key.id)
+    }
+
+    fn key(&self, pasid: u32) -> Key {
+        Key::new(Some(self.set), pasid)
     }
 
     /// Takes a PASID back, if it is the guest's.
     pub(crate) fn free(&self, pasid: u32) -> Result {
-        self.host.free(Some(self.set), pasid)
+        self.host.free(self.key(pasid))
     }
 
     /// How many PASIDs the guest has.
@@ -72,16 +82,17 @@ impl Guest {
 
     /// Whether a PASID is the guest's.
     pub(crate) fn has(&self, pasid: u32) -> bool {
-        self.host.find(Some(self.set), pasid, |_| ()).is_ok()
+        self.host.find(self.key(pasid), |_| ()).is_ok()
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
         // What the guest left behind goes with it.
-        let _ = self.host.for_each_in(self.set, |pasid| {
-            let _ = self.free(pasid);
-        });
+        let freed = self
+            .host
+            .for_each_in(self.set, |pasid| assert_eq!(self.free(pasid), Ok(())));
+        assert_eq!(freed, Ok(()));
         drop(Set::from_handle(&self.host, self.set));
     }
 }

@@ -16,16 +16,19 @@
 #[allow(unsafe_code)]
 mod abi;
 mod account;
+mod complain;
 mod debugfs;
 mod entry;
 #[cfg(CONFIG_KUNIT)]
 mod host;
+mod key;
 mod life;
 mod notify;
 mod pasid;
 mod range;
 mod roster;
 mod set;
+mod set_id;
 mod source;
 mod space;
 mod state;
@@ -38,6 +41,7 @@ use kernel::prelude::*;
 use kernel_ext::iommu::pasid::GlobalPasids;
 
 pub use abi::system::system;
+pub use key::Key;
 pub use notify::{
     priority,
     Event,
@@ -59,6 +63,7 @@ pub use set::{
     Set,
     Token, //
 };
+pub use set_id::SetId;
 pub use source::Allocator;
 pub use space::{
     Memory,
@@ -95,16 +100,42 @@ impl kernel::Module for Module {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let first = module_parameters::kernel_share.value().max(1);
         let capacity = module_parameters::capacity.value();
-        if first >= capacity || capacity == INVALID {
-            pr_err!("capacity must be more than kernel_share\n");
-            return Err(EINVAL);
-        }
-        let pasids = GlobalPasids::take(first, capacity.min(DEFAULT_CAPACITY))?;
+        check_limits(first, capacity).inspect_err(|_| {
+            pr_err!("capacity must be more than kernel_share, and 2^20 at most\n");
+        })?;
+        let pasids = GlobalPasids::take(first, capacity)?;
         let space = Space::new(&Memory::new()?, first, capacity, Some(pasids));
         let space = abi::system::Installed::new(KBox::pin_init(space, GFP_KERNEL)?);
         Ok(Self {
             _files: debugfs::Files::new()?,
             _space: space,
         })
+    }
+}
+
+/// Whether there can be PASIDs from `first` to `capacity - 1`.
+///
+/// # Errors
+///
+/// `EINVAL` if there are none, or if they have more than 20 bits: the kernel doesn't know those.
+fn check_limits(first: u32, capacity: u32) -> Result {
+    if first >= capacity || capacity > DEFAULT_CAPACITY {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+#[kunit_tests(ioasid_limits)]
+mod limits {
+    use super::*;
+
+    #[test]
+    fn no_more_than_there_are() {
+        for capacity in [0x8001, DEFAULT_CAPACITY - 1, DEFAULT_CAPACITY] {
+            assert_eq!(check_limits(0x8000, capacity), Ok(()));
+        }
+        for capacity in [0, 1, 0x8000, DEFAULT_CAPACITY + 1, INVALID - 1, INVALID] {
+            assert_eq!(check_limits(0x8000, capacity), Err(EINVAL));
+        }
     }
 }

@@ -2,9 +2,15 @@
 
 //! The lives of one id after the other, in one word.
 //!
-//! An id is born idle, with one reference: that of who allocated it. It is *active* while it is bound
-//! to something. It is freed once, by its owner or by whoever drops the last reference; from then on
-//! it is *pending*: nobody gets a new reference, and when the last one goes the id can be reused.
+//! An id is born idle, with one reference: that of its allocation. It is *active* while it is bound
+//! to something. It is freed once; from then on it is *pending*: nobody gets a new reference, and
+//! when the last one goes the number can be reused.
+//!
+//! The reference of an allocation may belong to a handle. Then the word says so from its first moment
+//! to its last one, and only that handle frees the id or drops that reference: others can't get in
+//! between, neither when the life begins nor when it ends.
+//!
+//! `tools/testing/models/ids` compiles this file and checks it against all interleavings.
 
 use kernel::{
     prelude::*,
@@ -17,7 +23,8 @@ use kernel::{
         },
         barrier::{
             smp_mb,
-            Read, //
+            Read,
+            Write, //
         },
     },
 };
@@ -26,7 +33,10 @@ use kernel_ext::read_once::read_once;
 
 use crate::state::State;
 
-/// Set while the allocation belongs to a value: nothing but that frees the id.
+#[cfg(CONFIG_KUNIT)]
+mod tests;
+
+/// Set while the reference of the allocation belongs to a handle.
 const OWNED: u32 = 1 << 29;
 /// Set while the id is bound.
 const BOUND: u32 = 1 << 30;
@@ -35,9 +45,38 @@ const FREED: u32 = 1 << 31;
 /// The other bits count references.
 const REFERENCES: u32 = OWNED - 1;
 
-/// One more life of the same number; the bits from here on count them. A reader that was held up for
-/// 2^32 lives would take one for the other, but RCU complains of it long before.
+/// One more life of the same number; the bits from here on count them.
 const LIFE: u64 = 1 << 32;
+
+/// Which of its lives a number is in. It comes round after 2^32 lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Generation(u32);
+
+impl Generation {
+    fn of(word: u64) -> Self {
+        Self((word >> 32) as u32)
+    }
+
+    /// For a handle that is given to C.
+    pub(crate) fn to_raw(self) -> u32 {
+        self.0
+    }
+
+    /// The generation that [`to_raw`](Self::to_raw) returned. Any other one names no life, or one that
+    /// the caller has no part in.
+    pub(crate) fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+}
+
+/// Who may free an id and drop the reference of its allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Right {
+    /// Whoever knows its number.
+    Anyone,
+    /// The handle that owns the allocation.
+    Owner,
+}
 
 /// What became of a reference that was to be dropped.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,29 +100,39 @@ pub(crate) enum Freed {
     Last,
 }
 
-/// The references and the state of an id, whoever has it.
+/// The references and the state of an id.
 ///
 /// # Invariants
 ///
-/// Without a reference the lower half is 0, the upper half counts the next life already, and nothing
-/// but that one's begin changes the word.
+/// Without a reference the lower half is 0, the upper half counts the next life already, and only
+/// [`begin`](Self::begin) changes the word. [`OWNED`] is set as long as a handle has one of the
+/// references, and only that handle clears it.
 pub(crate) struct Life(Atomic<u64>);
 
 impl Life {
-    /// An id that nobody has.
-    pub(crate) const fn new() -> Self {
+    /// A number that is not in use.
+    pub(crate) fn new() -> Self {
         Self(Atomic::new(0))
     }
 
-    /// Begins the life of an id that nobody has: idle, with one reference.
+    /// Begins a life of a number that is not in use: idle, with one reference, of `owner`.
     ///
-    /// Who sees that sees whatever was written before.
+    /// `fill` writes what else there is of the id. A reader that sees the life sees that, and a reader of
+    /// the life before which sees any of it finds that its own one is over. There is one caller at a time.
     #[inline]
-    pub(crate) fn begin(&self) {
-        self.0.store(read_once(&self.0) | 1, Release);
+    pub(crate) fn begin(&self, owner: Right, fill: impl FnOnce()) -> Generation {
+        let before = read_once(&self.0);
+        smp_mb(Write);
+        fill();
+        let owned = match owner {
+            Right::Owner => OWNED,
+            Right::Anyone => 0,
+        };
+        self.0.store(before | u64::from(owned | 1), Release);
+        Generation::of(before)
     }
 
-    /// The life that the id is in, if somebody has it.
+    /// The life that the number is in, if it is in use.
     #[inline]
     pub(crate) fn look(&self) -> Option<Living<'_>> {
         let seen = self.0.load(Acquire);
@@ -94,7 +143,7 @@ impl Life {
     }
 }
 
-/// One life of an id, as it was when somebody looked.
+/// One life of an id, as it was at a look.
 ///
 /// When it is over nothing of this has an effect and all fails with `ENOENT`, even if the number is in
 /// use again: there was a moment when it was not.
@@ -106,7 +155,13 @@ pub(crate) struct Living<'l> {
 }
 
 impl Living<'_> {
-    /// Whether what was read of the id since one looked belongs to this life.
+    /// Which life it is.
+    #[inline]
+    pub(crate) fn generation(self) -> Generation {
+        Generation::of(self.seen)
+    }
+
+    /// Whether what was read of the id since the look belongs to this life.
     #[inline]
     pub(crate) fn goes_on(self) -> bool {
         smp_mb(Read);
@@ -149,26 +204,40 @@ impl Living<'_> {
         })
     }
 
-    /// Says that a value owns the allocation from now on.
-    pub(crate) fn own(self) {
-        // It can't fail: the allocation has a reference.
-        let _ = self.update(|word| Ok((word | OWNED, ())));
-    }
-
-    /// Says that the allocation is not a value's any more.
-    pub(crate) fn disown(self) {
-        let _ = self.update(|word| Ok((word & !OWNED, ())));
-    }
-
-    /// Frees the id, if nobody did: then true, and the allocation's reference is to be dropped.
+    /// Takes a reference, even if the id is freed: for an operation that must not meet its end.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if the id is gone; `EPERM` if a value owns the allocation.
-    pub(crate) fn free(self) -> Result<bool> {
-        self.update(|word| match word {
-            _ if word & (FREED | OWNED) == OWNED => Err(EPERM),
-            _ => Ok((word | FREED, word & FREED == 0)),
+    /// `ENOENT` if the id is gone, `EOVERFLOW` if there are 2^29 - 1 references already.
+    pub(crate) fn hold(self) -> Result {
+        self.update(|word| match word & REFERENCES {
+            REFERENCES => Err(EOVERFLOW),
+            _ => Ok((word + 1, ())),
+        })
+    }
+
+    /// Gives the reference of the allocation to whoever knows the id's number.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` if it belongs to no handle; `ENOENT` if the id is gone.
+    pub(crate) fn disown(self) -> Result {
+        self.update(|word| match word & OWNED {
+            0 => Err(EPERM),
+            _ => Ok((word & !OWNED, ())),
+        })
+    }
+
+    /// Frees the id, if that was not done: then true, and the allocation's reference is to be dropped.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if the id is gone; `EPERM` if the right is not the caller's.
+    pub(crate) fn free(self, right: Right) -> Result<bool> {
+        self.update(|word| match word & FREED {
+            0 if right == owner(word) => Ok((word | FREED, true)),
+            0 => Err(EPERM),
+            _ => Ok((word, false)),
         })
     }
 
@@ -177,26 +246,33 @@ impl Living<'_> {
     /// # Errors
     ///
     /// Those of [`free`](Self::free).
-    pub(crate) fn free_and_put(self) -> Result<Freed> {
-        self.update(|word| match word & REFERENCES {
-            _ if word & (FREED | OWNED) == OWNED => Err(EPERM),
-            _ if word & FREED != 0 => Ok((word, Freed::Before)),
-            1 => Ok(((word | FREED) - 1, Freed::Last)),
-            _ => Ok(((word | FREED) - 1, Freed::Held)),
+    pub(crate) fn free_and_put(self, right: Right) -> Result<Freed> {
+        self.update(|word| match word & FREED {
+            0 if right == owner(word) => {
+                let left = ((word & !OWNED) | FREED) - 1;
+                Ok(match left & REFERENCES {
+                    0 => (left, Freed::Last),
+                    _ => (left, Freed::Held),
+                })
+            }
+            0 => Err(EPERM),
+            _ => Ok((word, Freed::Before)),
         })
     }
 
-    /// Drops a reference.
+    /// Drops a reference: the owner that of the allocation, others any other one.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is none; `EPERM` if the only one is that of a value.
-    pub(crate) fn put(self) -> Result<Put> {
-        self.update(|word| match word & REFERENCES {
-            1 if word & (FREED | OWNED) == OWNED => Err(EPERM),
-            1 if word & FREED == 0 => Ok((word, Put::NotFreed)),
-            1 => Ok((word - 1, Put::Last)),
-            _ => Ok((word - 1, Put::Held)),
+    /// `ENOENT` if there is none; `EPERM` if the only one belongs to a handle which is not the caller's.
+    pub(crate) fn put(self, right: Right) -> Result<Put> {
+        self.update(|word| match (right, word & REFERENCES) {
+            (Right::Anyone, 1) if word & OWNED != 0 => Err(EPERM),
+            (Right::Owner, _) if word & OWNED == 0 => Err(EPERM),
+            (_, 1) if word & FREED == 0 => Ok((word, Put::NotFreed)),
+            (_, 1) => Ok((0, Put::Last)),
+            (Right::Anyone, _) => Ok((word - 1, Put::Held)),
+            (Right::Owner, _) => Ok(((word & !OWNED) - 1, Put::Held)),
         })
     }
 
@@ -206,9 +282,9 @@ impl Living<'_> {
     ///
     /// `EBUSY` if it is already, or is freed; `ENOENT` if it is gone.
     pub(crate) fn bind(self) -> Result {
-        self.update(|word| match word {
-            _ if word & (BOUND | FREED) != 0 => Err(EBUSY),
-            _ => Ok((word | BOUND, ())),
+        self.update(|word| match word & (BOUND | FREED) {
+            0 => Ok((word | BOUND, ())),
+            _ => Err(EBUSY),
         })
     }
 
@@ -218,13 +294,13 @@ impl Living<'_> {
     ///
     /// `EINVAL` if it was not in use; `ENOENT` if it is gone.
     pub(crate) fn unbind(self) -> Result {
-        self.update(|word| match word {
-            _ if word & BOUND == 0 => Err(EINVAL),
+        self.update(|word| match word & BOUND {
+            0 => Err(EINVAL),
             _ => Ok((word & !BOUND, ())),
         })
     }
 
-    /// The state when it was looked at.
+    /// The state at the look.
     pub(crate) fn state(self) -> State {
         match self.seen as u32 {
             word if word & FREED != 0 => State::FreePending,
@@ -233,161 +309,16 @@ impl Living<'_> {
         }
     }
 
-    /// How many references there were when it was looked at.
+    /// How many references there were at the look.
     pub(crate) fn references(self) -> u32 {
         self.seen as u32 & REFERENCES
     }
 }
 
-#[kunit_tests(ioasid_life)]
-mod tests {
-    use super::*;
-
-    /// An id in its first life.
-    fn born() -> Life {
-        let life = Life::new();
-        life.begin();
-        life
-    }
-
-    impl Life {
-        fn now(&self) -> Result<Living<'_>> {
-            self.look().ok_or(ENOENT)
-        }
-    }
-
-    #[test]
-    fn one_reference_at_first() -> Result {
-        let life = born();
-        assert_eq!(
-            (life.now()?.references(), life.now()?.state()),
-            (1, State::Idle)
-        );
-        Ok(())
-    }
-
-    #[test]
-    fn freed_once() -> Result {
-        let life = born();
-        assert_eq!(life.now()?.free(), Ok(true));
-        assert_eq!(life.now()?.free(), Ok(false));
-        assert_eq!(life.now()?.state(), State::FreePending);
-        Ok(())
-    }
-
-    #[test]
-    fn last_reference_ends_it() -> Result {
-        let life = born();
-        let first = life.now()?;
-        assert_eq!(first.get(), Ok(()));
-        assert_eq!(life.now()?.free(), Ok(true));
-        assert_eq!(life.now()?.put(), Ok(Put::Held));
-        assert!(first.goes_on());
-        assert_eq!(life.now()?.put(), Ok(Put::Last));
-        assert!(life.look().is_none());
-        // Who has seen the first life has no part in the second one.
-        for _ in 0..2 {
-            assert!(!first.goes_on());
-            assert_eq!((first.get(), first.bind()), (Err(ENOENT), Err(ENOENT)));
-            assert_eq!((first.free(), first.put()), (Err(ENOENT), Err(ENOENT)));
-            assert_eq!(first.free_and_put(), Err(ENOENT));
-            if life.look().is_none() {
-                life.begin();
-            }
-            assert_eq!(
-                (life.now()?.references(), life.now()?.state()),
-                (1, State::Idle)
-            );
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn lives_are_counted_round() -> Result {
-        let life = Life(Atomic::new(!(LIFE - 1)));
-        life.begin();
-        let last = life.now()?;
-        assert_eq!(last.free_and_put(), Ok(Freed::Last));
-        life.begin();
-        assert!(!last.goes_on());
-        assert_eq!(life.now()?.references(), 1);
-        Ok(())
-    }
-
-    #[test]
-    fn freed_in_one_step() -> Result {
-        let life = born();
-        assert_eq!(life.now()?.get(), Ok(()));
-        assert_eq!(life.now()?.free_and_put(), Ok(Freed::Held));
-        assert_eq!(life.now()?.free_and_put(), Ok(Freed::Before));
-        assert_eq!(
-            (life.now()?.references(), life.now()?.state()),
-            (1, State::FreePending)
-        );
-        assert_eq!(life.now()?.put(), Ok(Put::Last));
-        let life = born();
-        life.now()?.own();
-        assert_eq!(life.now()?.free_and_put(), Err(EPERM));
-        life.now()?.disown();
-        assert_eq!(life.now()?.free_and_put(), Ok(Freed::Last));
-        Ok(())
-    }
-
-    #[test]
-    fn nobody_gets_a_freed_one() -> Result {
-        let life = born();
-        assert_eq!(life.now()?.free(), Ok(true));
-        assert_eq!(life.now()?.get(), Err(EBUSY));
-        assert_eq!(life.now()?.bind(), Err(EBUSY));
-        Ok(())
-    }
-
-    #[test]
-    fn last_reference_of_one_that_nobody_freed() -> Result {
-        let life = born();
-        assert_eq!(life.now()?.put(), Ok(Put::NotFreed));
-        assert_eq!(life.now()?.references(), 1);
-        assert_eq!(life.now()?.free(), Ok(true));
-        assert_eq!(life.now()?.put(), Ok(Put::Last));
-        Ok(())
-    }
-
-    #[test]
-    fn bound_and_unbound() -> Result {
-        let life = born();
-        assert_eq!(life.now()?.unbind(), Err(EINVAL));
-        assert_eq!(life.now()?.bind(), Ok(()));
-        assert_eq!(
-            (life.now()?.bind(), life.now()?.state()),
-            (Err(EBUSY), State::Active)
-        );
-        assert_eq!(life.now()?.free(), Ok(true));
-        assert_eq!(life.now()?.state(), State::FreePending);
-        assert_eq!(life.now()?.unbind(), Ok(()));
-        assert_eq!(life.now()?.unbind(), Err(EINVAL));
-        Ok(())
-    }
-
-    #[test]
-    fn what_a_value_owns() -> Result {
-        let life = born();
-        life.now()?.own();
-        assert_eq!(life.now()?.free(), Err(EPERM));
-        assert_eq!(life.now()?.put(), Err(EPERM));
-        assert_eq!(life.now()?.get(), Ok(()));
-        assert_eq!(life.now()?.put(), Ok(Put::Held));
-        life.now()?.disown();
-        assert_eq!(life.now()?.free(), Ok(true));
-        assert_eq!(life.now()?.put(), Ok(Put::Last));
-        Ok(())
-    }
-
-    #[test]
-    fn too_many_references() -> Result {
-        let life = Life(Atomic::new(REFERENCES.into()));
-        assert_eq!(life.now()?.get(), Err(EOVERFLOW));
-        assert_eq!(life.now()?.put(), Ok(Put::Held));
-        assert_eq!(life.now()?.get(), Ok(()));
-        Ok(())
+/// Who has the right to free the id and to drop the reference of its allocation.
+fn owner(word: u32) -> Right {
+    match word & OWNED {
+        0 => Right::Anyone,
+        _ => Right::Owner,
     }
 }

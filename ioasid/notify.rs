@@ -11,7 +11,8 @@ use kernel::{
 
 use crate::{
     roster::Roster,
-    set::Token, //
+    set::Token,
+    set_id::SetId, //
 };
 
 /// What happened to an id.
@@ -47,8 +48,8 @@ pub struct Subject {
     pub id: u32,
     /// What its set calls it.
     pub spid: Option<u32>,
-    /// Its set's number; 0 for ids in no set.
-    pub set: u32,
+    /// Its set; [`SetId::ROOT`] for ids in no set.
+    pub set: SetId,
     /// Its private data.
     pub data: usize,
 }
@@ -67,8 +68,8 @@ pub trait Notify: Send + Sync {
 pub enum Scope {
     /// All of them.
     All,
-    /// Those of the set with this number; 0 for those in no set.
-    Set(u32),
+    /// Those of this set; [`SetId::ROOT`] for those in no set.
+    Set(SetId),
     /// Those of the set with this token, now or later.
     Owner(Token),
 }

@@ -59,6 +59,7 @@ impl IdRange {
     }
 }
 
+#[cfg(CONFIG_KUNIT)]
 #[kunit_tests(ioasid_range)]
 mod tests {
     use super::*;

@@ -2,8 +2,6 @@
 
 //! Sets: who owns ids, and how many they may be.
 
-use core::ops::Deref;
-
 use kernel::prelude::*;
 
 use kernel_ext::{
@@ -13,11 +11,15 @@ use kernel_ext::{
 
 use crate::{
     account::Account,
+    complain::complain,
+    key::Key,
+    life::Right,
     pasid::{
         Pasid,
         Reference, //
     },
     range::IdRange,
+    set_id::SetId,
     space::Space, //
 };
 
@@ -53,24 +55,24 @@ pub enum Quota {
     Exactly(u32),
 }
 
-/// The number of the set which all ids belong to that are in no other.
-pub(crate) const ROOT: u32 = 0;
-
 /// What is known of a set.
 #[pin_data]
 pub(crate) struct SetState {
     pub(crate) account: Account,
     pub(crate) token: Token,
+    /// Tells the set from those that had its number before.
+    pub(crate) generation: u32,
     /// What the set's owner calls its ids.
     #[pin]
     pub(crate) spids: ValueMap,
 }
 
 impl SetState {
-    pub(crate) fn new(token: Token, quota: u32) -> impl PinInit<Self> {
+    pub(crate) fn new(token: Token, quota: u32, generation: u32) -> impl PinInit<Self> {
         pin_init!(Self {
             account: Account::new(quota),
             token,
+            generation,
             spids <- ValueMap::new(),
         })
     }
@@ -82,23 +84,23 @@ impl SetState {
 /// its last id is gone.
 pub struct Set<'s> {
     space: &'s Space,
-    number: u32,
+    id: SetId,
 }
 
 impl<'s> Set<'s> {
     /// Takes over one handle of the set.
-    pub(crate) fn from_handle(space: &'s Space, number: u32) -> Self {
-        Self { space, number }
+    pub(crate) fn from_handle(space: &'s Space, id: SetId) -> Self {
+        Self { space, id }
     }
 
     /// Gives up the ownership of the handle, which [`from_handle`](Self::from_handle) takes again.
-    pub(crate) fn into_handle(self) -> u32 {
-        core::mem::ManuallyDrop::new(self).number
+    pub(crate) fn into_handle(self) -> SetId {
+        core::mem::ManuallyDrop::new(self).id
     }
 
-    /// The set's number, by which others than its owner name it.
-    pub fn number(&self) -> u32 {
-        self.number
+    /// The set's name, for callers without a handle.
+    pub fn id(&self) -> SetId {
+        self.id
     }
 
     /// Allocates an id of `range` with private `data`.
@@ -109,26 +111,15 @@ impl<'s> Set<'s> {
     ///
     /// `EDQUOT` if the quota is used up; else those of [`Space::alloc`].
     pub fn alloc(&self, range: IdRange, data: usize, gfp: Gfp) -> Result<Pasid<'s>> {
-        let id = self.space.alloc_in(self.number, range, data, gfp)?;
-        Ok(Pasid::from_allocation(self.space, id))
+        let key = self
+            .space
+            .alloc_in(self.id, range, data, gfp, Right::Owner)?;
+        Ok(Pasid::from_allocation(self.space, key))
     }
 
-    /// Takes a reference to an id of this set.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Space::get`].
-    pub fn get(&self, id: u32) -> Result<Reference<'s>> {
-        self.space.get(Some(self.number), id)
-    }
-
-    /// Frees an id of this set by its number.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Space::free`].
-    pub fn free(&self, id: u32) -> Result {
-        self.space.free(Some(self.number), id)
+    /// The key of the id with this number, if it is in this set.
+    pub fn key(&self, id: u32) -> Key {
+        Key::new(Some(self.id), id)
     }
 
     /// Takes a reference to the id which the owner calls `spid`.
@@ -137,29 +128,34 @@ impl<'s> Set<'s> {
     ///
     /// `ENOENT` if there is none; `EBUSY` if it is freed.
     pub fn find_by_spid(&self, spid: u32) -> Result<Reference<'s>> {
-        self.space.get_by_spid(self.number, spid)
+        self.space.get_by_spid(self.id, spid)
     }
 
     /// How many ids the set may have.
-    pub fn quota(&self) -> u32 {
-        self.with(|state| state.account.quota())
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if this handle was dropped by the set's name.
+    pub fn quota(&self) -> Result<u32> {
+        self.space
+            .with_set(self.id, |state| Ok(state.account.quota()))
     }
 
     /// How many ids the set has.
-    pub fn used(&self) -> u32 {
-        self.with(|state| state.account.taken())
-    }
-
-    fn with(&self, f: impl FnOnce(&SetState) -> u32) -> u32 {
-        // There is a state as long as there is a handle.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`quota`](Self::quota).
+    pub fn used(&self) -> Result<u32> {
         self.space
-            .with_set(self.number, |state| Ok(f(state.deref())))
-            .unwrap_or(0)
+            .with_set(self.id, |state| Ok(state.account.taken()))
     }
 }
 
 impl Drop for Set<'_> {
     fn drop(&mut self) {
-        self.space.put_set(self.number);
+        if let Err(e) = self.space.put_set(self.id) {
+            complain(c"put set", self.id.number(), e);
+        }
     }
 }

@@ -27,7 +27,10 @@ use kernel::{
     },
 };
 
-use kernel_ext::read_once::read_once;
+use kernel_ext::{
+    gfp::Gfp,
+    read_once::read_once, //
+};
 
 use crate::{
     range::IdRange,
@@ -36,17 +39,17 @@ use crate::{
 
 /// A custom allocator of ids.
 ///
-/// Called without a lock, by several at once, and in the context of who allocates or frees: it must
-/// not sleep unless all of them may.
+/// Called without a lock, by several threads at once, and in the context of the caller that allocates or
+/// frees.
 pub trait Allocator: Send + Sync {
-    /// Returns an id of `range` that is in nobody's use.
+    /// Returns an id of `range` that is not in use. It must not sleep if `gfp` is [`Gfp::Atomic`].
     ///
     /// # Errors
     ///
     /// `ENOSPC` if there is none; anything else if the device fails.
-    fn alloc(&self, range: IdRange) -> Result<u32>;
+    fn alloc(&self, range: IdRange, gfp: Gfp) -> Result<u32>;
 
-    /// Takes back an id, which is not known here any more.
+    /// Takes back an id, which is not known here any more. It must not sleep.
     fn free(&self, id: u32);
 }
 

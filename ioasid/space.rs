@@ -19,7 +19,8 @@ use kernel::{
     sync::{
         atomic::{
             Atomic,
-            Relaxed, //
+            Relaxed,
+            Release, //
         },
         new_mutex,
         new_spinlock_irq,
@@ -44,18 +45,19 @@ use kernel_ext::{
 };
 
 use crate::{
+    account::Account,
     entry::{
         Entry,
         Found, //
     },
+    key::Key,
     notify::Listeners,
-    range::INVALID,
     roster::Roster,
     set::{
         SetState,
-        Token,
-        ROOT, //
+        Token, //
     },
+    set_id::SetId,
     source::{
         Origin,
         Own,
@@ -99,7 +101,7 @@ pub struct Space {
     memory: Memory,
     #[pin]
     ids: IdTable<Entry>,
-    /// By number; [`ROOT`] stands for no set.
+    /// By number; [`SetId::ROOT`] stands for no set.
     #[pin]
     sets: IdMap<SetState>,
     /// Taken to change what sets call their ids.
@@ -111,6 +113,8 @@ pub struct Space {
     sources: Sources,
     own: Own,
     orphans: Atomic<i32>,
+    /// What was taken from the root's account by [`reserve_capacity`](Self::reserve_capacity).
+    reserved: Account,
     /// The lowest id of the own space.
     floor: u32,
     /// What the ids of the own space are below.
@@ -127,6 +131,8 @@ struct Setup {
     installed: bool,
     /// The newest kind of custom allocators.
     last_origin: Origin,
+    /// The generation of the newest set.
+    last_generation: u32,
 }
 
 impl Space {
@@ -154,20 +160,22 @@ impl Space {
             sources <- Roster::new(c_str!("ioasid::sources"), static_lock_class!()),
             own: Own::new(),
             orphans: Atomic::new(0),
+            reserved: Account::new(u32::MAX),
             floor,
             capacity: Atomic::new(capacity),
             setup <- new_mutex!(Setup {
                 pasids: None,
                 installed: false,
                 last_origin: OWN,
+                last_generation: 0,
             }, "ioasid::Space::setup"),
         })
         .pin_chain(move |space| {
             space.keep_out(pasids.as_ref(), capacity)?;
             space.setup.lock().pasids = pasids;
             let left = capacity.saturating_sub(floor);
-            let root = SetState::new(Token::None, left);
-            space.sets.insert(ROOT, root, Gfp::Kernel)
+            let root = SetState::new(Token::None, left, SetId::ROOT.generation());
+            space.sets.insert(SetId::ROOT.number(), root, Gfp::Kernel)
         })
     }
 
@@ -187,27 +195,30 @@ impl Space {
         read_once(&self.capacity)
     }
 
-    /// Sets how many ids there are, once, as long as none of them is promised or allocated. Sleeps.
+    /// Lowers the number of ids, once, as long as none of them is promised or allocated. Sleeps.
     ///
-    /// What lies above goes back to the kernel.
+    /// What lies above goes back to the kernel. While this goes on, all ids count as promised.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if this was done before, or some are in use; `EINVAL` if there are less than the kernel
-    /// keeps for itself, or more than [`INVALID`].
+    /// `EBUSY` if this was done before, or some are in use; `EINVAL` if there would be none, or more than
+    /// now: the others may be in use by the kernel.
     pub fn install_capacity(&self, total: u32) -> Result {
-        if total <= self.floor || total == INVALID {
-            return Err(EINVAL);
-        }
         let mut setup = self.setup.lock();
         if setup.installed {
             return Err(EBUSY);
         }
-        self.with_set(ROOT, |root| root.account.set_quota(total - self.floor))?;
-        self.capacity.store(total, Relaxed);
+        let before = self.capacity();
+        if total <= self.floor || total > before {
+            return Err(EINVAL);
+        }
+        // An allocation takes from the account, then it looks at the capacity.
+        self.with_set(SetId::ROOT, |root| root.account.take_all())?;
+        self.capacity.store(total, Release);
         setup.installed = true;
+        self.give_quota(SetId::ROOT, total - self.floor);
         if let Some(pasids) = &mut setup.pasids {
-            pasids.give_back(total, crate::range::DEFAULT_CAPACITY);
+            pasids.give_back(total, before);
         }
         Ok(())
     }
@@ -218,13 +229,22 @@ impl Space {
     ///
     /// `ENOSPC` if so many are not left.
     pub fn reserve_capacity(&self, count: u32) -> Result {
-        self.with_set(ROOT, |root| root.account.take(count))
-            .map_err(|_| ENOSPC)
+        self.with_set(SetId::ROOT, |root| root.account.take(count))
+            .map_err(|_| ENOSPC)?;
+        self.reserved
+            .take(count)
+            .inspect_err(|_| self.give_quota(SetId::ROOT, count))
     }
 
-    /// Takes the promise back that [`reserve_capacity`](Self::reserve_capacity) gave.
-    pub fn cancel_capacity(&self, count: u32) {
-        self.give_quota(ROOT, count);
+    /// Takes promises back that [`reserve_capacity`](Self::reserve_capacity) gave.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that is more than was promised: then nothing changes.
+    pub fn cancel_capacity(&self, count: u32) -> Result {
+        let _open = self.reserved.give(count)?;
+        self.give_quota(SetId::ROOT, count);
+        Ok(())
     }
 
     /// The state of an id.
@@ -232,8 +252,8 @@ impl Space {
     /// # Errors
     ///
     /// `ENOENT` if there is no such id.
-    pub fn state(&self, id: u32) -> Result<State> {
-        self.with_id(None, id, |found| Ok(found.life.state()))
+    pub fn state(&self, key: Key) -> Result<State> {
+        self.with_id(key, |found| Ok(found.life.state()))
     }
 
     /// The lowest id of the own space.
@@ -280,17 +300,16 @@ impl Space {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is no such id; `EACCES` if it is not in `set`.
+    /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set.
     #[inline]
     pub(crate) fn with_id<R>(
         &self,
-        set: Option<u32>,
-        id: u32,
+        key: Key,
         f: impl FnOnce(&Found<'_>) -> Result<R>,
     ) -> Result<R> {
         let guard = rcu::Guard::new();
-        let entry = self.ids.get(id, &guard).ok_or(ENOENT)?;
-        f(&entry.look(set)?)
+        let entry = self.ids.get(key.id, &guard).ok_or(ENOENT)?;
+        f(&entry.look(key.only)?)
     }
 
     /// Calls `f` with what is known of a set.
@@ -301,10 +320,13 @@ impl Space {
     #[inline]
     pub(crate) fn with_set<R>(
         &self,
-        set: u32,
+        set: SetId,
         f: impl FnOnce(Pin<&SetState>) -> Result<R>,
     ) -> Result<R> {
         let guard = rcu::Guard::new();
-        f(self.sets.get(set, &guard).ok_or(EINVAL)?)
+        let state = self.sets.get(set.number(), &guard);
+        f(state
+            .filter(|state| state.generation == set.generation())
+            .ok_or(EINVAL)?)
     }
 }

@@ -3,8 +3,10 @@
 //! Tests of whole spaces.
 
 mod fake;
+mod handles;
 mod ids;
 mod listeners;
+mod races;
 mod random;
 mod scenario;
 mod sets;
@@ -19,7 +21,10 @@ use kernel::{
 use kernel_ext::gfp::Gfp;
 
 use crate::{
+    key::Key,
+    life::Right,
     range::IdRange,
+    set_id::SetId,
     space::{
         Memory,
         Space, //
@@ -43,7 +48,13 @@ fn shared_space(capacity: u32) -> Result<Arc<Space>> {
     Arc::pin_init(space, GFP_KERNEL)
 }
 
-/// Any id, of a set.
-fn alloc(space: &Space, set: u32) -> Result<u32> {
-    space.alloc_in(set, IdRange::ALL, 0, Gfp::Kernel)
+/// Any id, of a set, which is to be freed by its number.
+fn alloc(space: &Space, set: SetId) -> Result<u32> {
+    let key = space.alloc_in(set, IdRange::ALL, 0, Gfp::Kernel, Right::Anyone)?;
+    Ok(key.id)
+}
+
+/// The id with this number, whatever its set.
+fn any(id: u32) -> Key {
+    Key::new(None, id)
 }

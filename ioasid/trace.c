@@ -6,7 +6,7 @@
 void ioasid_trace_alloc(u32 id, u32 set);
 void ioasid_trace_free(u32 id);
 void ioasid_trace_reclaim(u32 id);
-void ioasid_trace_hand_over(u32 from, u32 to, u32 orphans);
+void ioasid_trace_hand_over(u32 from, u32 to, int orphans);
 
 void ioasid_trace_alloc(u32 id, u32 set)
 {
@@ -23,7 +23,7 @@ void ioasid_trace_reclaim(u32 id)
 	trace_ioasid_reclaim(id);
 }
 
-void ioasid_trace_hand_over(u32 from, u32 to, u32 orphans)
+void ioasid_trace_hand_over(u32 from, u32 to, int orphans)
 {
 	trace_ioasid_hand_over(from, to, orphans);
 }

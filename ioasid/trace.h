@@ -29,11 +29,11 @@ DEFINE_EVENT(ioasid_id, ioasid_reclaim, TP_PROTO(u32 id), TP_ARGS(id));
 
 /* Ids come from another kind of allocator now; 0 is the module's own space. */
 TRACE_EVENT(ioasid_hand_over,
-	TP_PROTO(u32 from, u32 to, u32 orphans),
+	TP_PROTO(u32 from, u32 to, int orphans),
 	TP_ARGS(from, to, orphans),
-	TP_STRUCT__entry(__field(u32, from) __field(u32, to) __field(u32, orphans)),
+	TP_STRUCT__entry(__field(u32, from) __field(u32, to) __field(int, orphans)),
 	TP_fast_assign(__entry->from = from; __entry->to = to; __entry->orphans = orphans;),
-	TP_printk("from=%u to=%u orphans=%u", __entry->from, __entry->to, __entry->orphans)
+	TP_printk("from=%u to=%u orphans=%d", __entry->from, __entry->to, __entry->orphans)
 );
 
 #endif

@@ -28,7 +28,10 @@ use kernel::{
     },
 };
 
+use kernel_ext::gfp::Gfp;
+
 use crate::{
+    complain::complain,
     range::{
         IdRange,
         DEFAULT_CAPACITY, //
@@ -139,7 +142,7 @@ impl<R: Registers> Allocator for VirtualCommand<R> {
     ///
     /// `EINVAL` if the range has 0 or more than 20 bits; `ENOSPC` if there is no PASID left, or the one
     /// that came is not in the range; `ENODEV`, `ETIMEDOUT` or `EBUSY` if the IOMMU fails.
-    fn alloc(&self, range: IdRange) -> Result<u32> {
+    fn alloc(&self, range: IdRange, _gfp: Gfp) -> Result<u32> {
         if range.first() < 1 || range.last() > DEFAULT_CAPACITY {
             return Err(EINVAL);
         }
@@ -154,11 +157,7 @@ impl<R: Registers> Allocator for VirtualCommand<R> {
 
     fn free(&self, id: u32) {
         if let Err(e) = self.release(id) {
-            pr_warn!(
-                "VT-d: PASID {} could not be freed on the host: {:?}\n",
-                id,
-                e
-            );
+            complain(c"free on the host PASID", id, e);
         }
     }
 }
@@ -211,11 +210,11 @@ mod tests {
     #[test]
     fn until_the_host_has_none() -> Result {
         let (model, interface) = with_quota(2)?;
-        let first = interface.alloc(pasids()?)?;
-        assert_ne!(interface.alloc(pasids()?)?, first);
-        assert_eq!(interface.alloc(pasids()?), Err(ENOSPC));
+        let first = interface.alloc(pasids()?, Gfp::Kernel)?;
+        assert_ne!(interface.alloc(pasids()?, Gfp::Kernel)?, first);
+        assert_eq!(interface.alloc(pasids()?, Gfp::Kernel), Err(ENOSPC));
         interface.free(first);
-        assert_eq!(interface.alloc(pasids()?), Ok(first));
+        assert_eq!(interface.alloc(pasids()?, Gfp::Kernel), Ok(first));
         assert_eq!(model.guest().used(), 2);
         Ok(())
     }
@@ -224,7 +223,7 @@ mod tests {
     fn what_the_guest_does_not_own() -> Result {
         let (model, interface) = with_quota(2)?;
         assert_eq!(interface.release(77), Err(EINVAL));
-        let id = interface.alloc(pasids()?)?;
+        let id = interface.alloc(pasids()?, Gfp::Kernel)?;
         assert_eq!(interface.release(id), Ok(()));
         assert_eq!(interface.release(id), Err(EINVAL));
         assert_eq!(model.guest().used(), 0);
@@ -234,10 +233,13 @@ mod tests {
     #[test]
     fn ranges_that_the_interface_has_not() -> Result {
         let (model, interface) = with_quota(2)?;
-        assert_eq!(interface.alloc(IdRange::ALL), Err(EINVAL));
-        assert_eq!(interface.alloc(IdRange::new(0, 9)?), Err(EINVAL));
+        assert_eq!(interface.alloc(IdRange::ALL, Gfp::Kernel), Err(EINVAL));
+        assert_eq!(
+            interface.alloc(IdRange::new(0, 9)?, Gfp::Kernel),
+            Err(EINVAL)
+        );
         let high = IdRange::new(DEFAULT_CAPACITY - 1, DEFAULT_CAPACITY)?;
-        assert_eq!(interface.alloc(high), Err(ENOSPC));
+        assert_eq!(interface.alloc(high, Gfp::Kernel), Err(ENOSPC));
         assert_eq!(model.guest().used(), 0);
         Ok(())
     }
@@ -246,7 +248,7 @@ mod tests {
     fn waits_for_a_slow_host() -> Result {
         let (model, interface) = with_quota(1)?;
         model.set_polls(100);
-        let id = interface.alloc(pasids()?)?;
+        let id = interface.alloc(pasids()?, Gfp::Kernel)?;
         assert_eq!(interface.release(id), Ok(()));
         Ok(())
     }
@@ -255,13 +257,13 @@ mod tests {
     fn does_not_wait_forever() -> Result {
         let (model, interface) = with_quota(1)?;
         model.set_polls(u32::MAX);
-        assert_eq!(interface.alloc(pasids()?), Err(ETIMEDOUT));
-        assert_eq!(interface.alloc(pasids()?), Err(EBUSY));
+        assert_eq!(interface.alloc(pasids()?, Gfp::Kernel), Err(ETIMEDOUT));
+        assert_eq!(interface.alloc(pasids()?, Gfp::Kernel), Err(EBUSY));
         // The command ends at last. Nobody waits for its PASID, so that goes back.
         assert_eq!(model.guest().used(), 1);
         model.set_polls(1);
         model.finish();
-        assert!(interface.alloc(pasids()?).is_ok());
+        assert!(interface.alloc(pasids()?, Gfp::Kernel).is_ok());
         assert_eq!(model.guest().used(), 1);
         Ok(())
     }
@@ -270,7 +272,7 @@ mod tests {
     fn a_host_that_fails() -> Result {
         let (model, interface) = with_quota(1)?;
         model.set_failure(Some(5));
-        assert_eq!(interface.alloc(pasids()?), Err(ENODEV));
+        assert_eq!(interface.alloc(pasids()?, Gfp::Kernel), Err(ENODEV));
         assert_eq!(interface.release(1), Err(ENODEV));
         Ok(())
     }

@@ -14,7 +14,10 @@ pub(crate) mod model;
 
 use kernel::prelude::*;
 
+use kernel_ext::gfp::Gfp;
+
 use crate::{
+    complain::complain,
     range::{
         IdRange,
         DEFAULT_CAPACITY, //
@@ -80,7 +83,7 @@ impl<T: Transport> VirtioIommu<T> {
         transport.accept(used);
         let limit = match transport.max_pasid() {
             0 => DEFAULT_CAPACITY - 1,
-            max => max,
+            max => max.min(DEFAULT_CAPACITY - 1),
         };
         Ok(Self {
             transport,
@@ -104,7 +107,7 @@ impl<T: Transport> Allocator for VirtioIommu<T> {
     /// # Errors
     ///
     /// `ENOSPC` if there is none, or none that fits; `ERANGE` and others as the device says.
-    fn alloc(&self, range: IdRange) -> Result<u32> {
+    fn alloc(&self, range: IdRange, _gfp: Gfp) -> Result<u32> {
         if range.first() > self.limit {
             return Err(ENOSPC);
         }
@@ -122,11 +125,7 @@ impl<T: Transport> Allocator for VirtioIommu<T> {
 
     fn free(&self, id: u32) {
         if let Err(e) = self.send(Request::Free(id)) {
-            pr_warn!(
-                "virtio-iommu: PASID {} could not be freed on the host: {:?}\n",
-                id,
-                e
-            );
+            complain(c"free on the host PASID", id, e);
         }
     }
 }
@@ -173,11 +172,11 @@ mod tests {
     fn until_the_host_has_none() -> Result {
         let device = device(2)?;
         let driver = VirtioIommu::new(device.clone())?;
-        let first = driver.alloc(IdRange::ALL)?;
-        driver.alloc(IdRange::ALL)?;
-        assert_eq!(driver.alloc(IdRange::ALL), Err(ENOSPC));
+        let first = driver.alloc(IdRange::ALL, Gfp::Kernel)?;
+        driver.alloc(IdRange::ALL, Gfp::Kernel)?;
+        assert_eq!(driver.alloc(IdRange::ALL, Gfp::Kernel), Err(ENOSPC));
         driver.free(first);
-        assert_eq!(driver.alloc(IdRange::ALL), Ok(first));
+        assert_eq!(driver.alloc(IdRange::ALL, Gfp::Kernel), Ok(first));
         Ok(())
     }
 
@@ -186,7 +185,7 @@ mod tests {
         let host = host()?;
         let ours = VirtioIommu::new(Model::new(Guest::of(&host, 4)?, ALL, 0)?)?;
         let theirs = Model::new(Guest::of(&host, 4)?, ALL, 0)?;
-        let id = VirtioIommu::new(theirs.clone())?.alloc(IdRange::ALL)?;
+        let id = VirtioIommu::new(theirs.clone())?.alloc(IdRange::ALL, Gfp::Kernel)?;
         assert_eq!(ours.send(Request::Free(id)), Err(ENOENT));
         assert_eq!(ours.send(Request::Free(id + 1)), Err(ENOENT));
         assert_eq!(ours.send(Request::Free(DEFAULT_CAPACITY)), Err(ERANGE));
@@ -197,10 +196,10 @@ mod tests {
     #[test]
     fn limit_in_the_request() -> Result {
         let driver = VirtioIommu::new(device(4)?)?;
-        assert_eq!(driver.alloc(IdRange::new(0, 2)?), Ok(1));
-        assert_eq!(driver.alloc(IdRange::new(0, 2)?), Ok(2));
-        assert_eq!(driver.alloc(IdRange::new(0, 2)?), Err(ENOSPC));
-        assert_eq!(driver.alloc(IdRange::new(0, 3)?), Ok(3));
+        assert_eq!(driver.alloc(IdRange::new(0, 2)?, Gfp::Kernel), Ok(1));
+        assert_eq!(driver.alloc(IdRange::new(0, 2)?, Gfp::Kernel), Ok(2));
+        assert_eq!(driver.alloc(IdRange::new(0, 2)?, Gfp::Kernel), Err(ENOSPC));
+        assert_eq!(driver.alloc(IdRange::new(0, 3)?, Gfp::Kernel), Ok(3));
         Ok(())
     }
 
@@ -208,10 +207,10 @@ mod tests {
     fn limit_in_the_configuration() -> Result {
         let device = Model::new(Guest::alone(8)?, F_PASID_ALLOC, 2)?;
         let driver = VirtioIommu::new(device.clone())?;
-        assert_eq!(driver.alloc(IdRange::new(3, 9)?), Err(ENOSPC));
-        assert_eq!(driver.alloc(IdRange::ALL), Ok(1));
-        assert_eq!(driver.alloc(IdRange::ALL), Ok(2));
-        assert_eq!(driver.alloc(IdRange::ALL), Err(ENOSPC));
+        assert_eq!(driver.alloc(IdRange::new(3, 9)?, Gfp::Kernel), Err(ENOSPC));
+        assert_eq!(driver.alloc(IdRange::ALL, Gfp::Kernel), Ok(1));
+        assert_eq!(driver.alloc(IdRange::ALL, Gfp::Kernel), Ok(2));
+        assert_eq!(driver.alloc(IdRange::ALL, Gfp::Kernel), Err(ENOSPC));
         assert_eq!(device.guest().used(), 2);
         Ok(())
     }
@@ -230,8 +229,8 @@ mod tests {
         let guest = Guest::alone(8)?;
         let one = VirtioIommu::new(Model::new(guest.clone(), ALL, 0)?)?;
         let other = VirtioIommu::new(Model::new(guest.clone(), ALL, 0)?)?;
-        let id = one.alloc(IdRange::ALL)?;
-        assert_ne!(other.alloc(IdRange::ALL)?, id);
+        let id = one.alloc(IdRange::ALL, Gfp::Kernel)?;
+        assert_ne!(other.alloc(IdRange::ALL, Gfp::Kernel)?, id);
         assert_eq!(other.send(Request::Free(id)).map(|_| ()), Ok(()));
         assert_eq!(one.send(Request::Free(id)), Err(ENOENT));
         assert_eq!(guest.used(), 1);
@@ -243,7 +242,7 @@ mod tests {
         let device = device(1)?;
         let driver = VirtioIommu::new(device.clone())?;
         device.break_queue();
-        assert_eq!(driver.alloc(IdRange::ALL), Err(EIO));
+        assert_eq!(driver.alloc(IdRange::ALL, Gfp::Kernel), Err(EIO));
         assert_eq!(device.guest().used(), 0);
         Ok(())
     }

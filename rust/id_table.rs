@@ -57,15 +57,22 @@ impl<T: Default + Send + Sync + 'static> IdTable<T> {
         })
     }
 
-    /// Takes the lowest free number between `first` and `last`, and calls `fill` with its value.
+    /// Takes the lowest free number between `first` and `last`, and calls `fill` with its value. Returns
+    /// the number, and what `fill` returned.
     ///
-    /// Who looks the number up may see the value while `fill` runs, and nobody can take or free
-    /// a number meanwhile.
+    /// Readers may see the value while `fill` runs, and no number is taken or freed meanwhile: `fill`
+    /// must not change the table.
     ///
     /// # Errors
     ///
     /// `ENOSPC` if no number is free; `ENOMEM`.
-    pub fn alloc(&self, first: u32, last: u32, gfp: Gfp, fill: impl FnOnce(&T)) -> Result<u32> {
+    pub fn alloc<R>(
+        &self,
+        first: u32,
+        last: u32,
+        gfp: Gfp,
+        fill: impl FnOnce(&T) -> R,
+    ) -> Result<(u32, R)> {
         self.take(gfp, fill, |change| {
             let id = change.view().first_free(first);
             id.filter(|&id| id <= last).ok_or(ENOSPC)
@@ -77,32 +84,37 @@ impl<T: Default + Send + Sync + 'static> IdTable<T> {
     /// # Errors
     ///
     /// `EBUSY` if the number is taken; `ENOMEM`.
-    pub fn insert(&self, id: u32, gfp: Gfp, fill: impl FnOnce(&T)) -> Result {
+    pub fn insert<R>(&self, id: u32, gfp: Gfp, fill: impl FnOnce(&T) -> R) -> Result<R> {
         let free = |change: &Change<'_, T>| change.view().first_free(id) == Some(id);
-        self.take(gfp, fill, |change| free(change).then_some(id).ok_or(EBUSY))?;
-        Ok(())
+        let (_, filled) = self.take(gfp, fill, |change| free(change).then_some(id).ok_or(EBUSY))?;
+        Ok(filled)
     }
 
     /// Takes the number which `choose` returns.
-    fn take(
+    fn take<R>(
         &self,
         gfp: Gfp,
-        fill: impl FnOnce(&T),
+        fill: impl FnOnce(&T) -> R,
         choose: impl Fn(&Change<'_, T>) -> Result<u32>,
-    ) -> Result<u32> {
+    ) -> Result<(u32, R)> {
         let mut spare = None;
+        // The number that nodes were put in for.
+        let mut prepared = None;
         loop {
             let locked = self.emptied.lock();
             // SAFETY: The lock is held as long as this is used.
             let change = unsafe { Change::new(&self.tree) };
-            let id = choose(&change)?;
+            let chosen = choose(&change);
+            if let Some(other) = prepared.filter(|&other| chosen != Ok(other)) {
+                // Others have changed the tree while memory was allocated, and the choice with it.
+                change.prune(other);
+            }
+            let id = chosen?;
             let missing = match change.take(id, &mut spare) {
-                Ok(value) => {
-                    fill(value);
-                    return Ok(id);
-                }
+                Ok(value) => return Ok((id, fill(value))),
                 Err(shift) => shift,
             };
+            prepared = Some(id);
             drop(locked);
             spare = Some(
                 self.tree
@@ -120,7 +132,7 @@ impl<T: Default + Send + Sync + 'static> IdTable<T> {
         unsafe { Change::new(&self.tree) }.prune(id);
     }
 
-    /// Frees the number `id`, which has to be taken; it can be taken again at once.
+    /// Frees the number `id`; it can be taken again at once. Nothing happens if it is free.
     pub fn remove(&self, id: u32) {
         let mut emptied = self.emptied.lock();
         // SAFETY: The lock is held as long as this is used.
@@ -171,7 +183,8 @@ mod tests {
     }
 
     fn alloc(table: &Table, first: u32, last: u32) -> Result<u32> {
-        table.alloc(first, last, Gfp::Kernel, |_| ())
+        let (id, ()) = table.alloc(first, last, Gfp::Kernel, |_| ())?;
+        Ok(id)
     }
 
     /// Takes a number and notes it in its value.
@@ -209,6 +222,27 @@ mod tests {
         assert_eq!(insert(&table, 70_000), Err(EBUSY));
         table.remove(70_000);
         assert_eq!(insert(&table, 70_000), Ok(()));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_free_stays_free() -> Result {
+        let table = table()?;
+        // Without a tree; with a tree that is too low, and with nodes on half of the way; in a leaf.
+        table.remove(5);
+        insert(&table, 0)?;
+        for free in [63, 64, 1 << 20, u32::MAX] {
+            table.remove(free);
+        }
+        insert(&table, 1 << 20)?;
+        for free in [1, 64, 4096, 1 << 18, (1 << 20) + 64, u32::MAX] {
+            table.remove(free);
+        }
+        assert_eq!(next(&table, 0), Some(0));
+        assert_eq!(next(&table, 1), Some(1 << 20));
+        for expected in 1..200 {
+            assert_eq!(alloc(&table, 0, u32::MAX), Ok(expected));
+        }
         Ok(())
     }
 

@@ -6,8 +6,7 @@
 
 use core::{
     ffi::c_void,
-    mem::transmute,
-    ptr::null_mut, //
+    mem::transmute, //
 };
 
 use kernel::prelude::*;
@@ -17,32 +16,36 @@ use crate::bindings;
 /// The 20 bits that a PASID has on PCIe.
 const LARGEST: u32 = (1 << 20) - 1;
 
-/// `ioasid_alloc()`.
-type Alloc = unsafe extern "C" fn(*mut c_void, u32, u32, *mut c_void) -> u32;
+/// `ioasid_alloc_owned()`.
+type Alloc = unsafe extern "C" fn(u32, u32) -> u64;
 
-/// `ioasid_free()`.
-type Free = unsafe extern "C" fn(*mut c_void, u32);
+/// `ioasid_free_owned()`.
+type Free = unsafe extern "C" fn(u64);
 
-/// A PASID that is nobody else's in the whole system, until this is dropped. It keeps `ioasid.ko` loaded.
+/// A PASID that is in use nowhere else in the whole system, until this is dropped. It keeps `ioasid.ko`
+/// loaded.
 pub struct Pasid {
-    id: u32,
+    handle: u64,
     free: Symbol,
 }
 
 impl Pasid {
-    /// Takes a PASID, of no set. `None` if `ioasid.ko` isn't loaded, or has none left.
+    /// Takes a PASID, of no set. `None` if `ioasid.ko` isn't loaded, or has none left. Sleeps.
     pub fn alloc() -> Option<Self> {
-        let (alloc, free) = (Symbol::get(c"ioasid_alloc")?, Symbol::get(c"ioasid_free")?);
+        let alloc = Symbol::get(c"ioasid_alloc_owned")?;
+        let free = Symbol::get(c"ioasid_free_owned")?;
         // SAFETY: The symbol has this type.
         let alloc_fn = unsafe { transmute::<*mut c_void, Alloc>(alloc.address) };
-        // SAFETY: A null set stands for ids in no set; the private data isn't looked at.
-        let id = unsafe { alloc_fn(null_mut(), 1, LARGEST, null_mut()) };
-        (id <= LARGEST).then(|| Self { id, free })
+        // SAFETY: The function has no requirements.
+        let handle = unsafe { alloc_fn(1, LARGEST) };
+        // The lower half is the invalid id if there is none.
+        (handle as u32 <= LARGEST).then(|| Self { handle, free })
     }
 
     /// The PASID: 1 to 2²⁰ - 1.
     pub fn id(&self) -> u32 {
-        self.id
+        // The lower half of the handle.
+        self.handle as u32
     }
 }
 
@@ -50,8 +53,8 @@ impl Drop for Pasid {
     fn drop(&mut self) {
         // SAFETY: The symbol has this type.
         let free_fn = unsafe { transmute::<*mut c_void, Free>(self.free.address) };
-        // SAFETY: The id was allocated in no set, and is freed once.
-        unsafe { free_fn(null_mut(), self.id) };
+        // SAFETY: The function takes any handle.
+        unsafe { free_fn(self.handle) };
     }
 }
 

@@ -43,7 +43,7 @@ struct ioasid_set *ioasid_find_mm_set(struct mm_struct *mm);
 int ioasid_set_for_each_ioasid(struct ioasid_set *set, void (*fn)(ioasid_t id, void *data),
 			       void *data);
 
-/* How many ids there are; once, before any is used. May sleep. */
+/* Lowers the number of ids; once, before any is used. May sleep. */
 int ioasid_install_capacity(ioasid_t total);
 int ioasid_reserve_capacity(ioasid_t count);
 void ioasid_cancel_capacity(ioasid_t count);
@@ -56,6 +56,12 @@ ioasid_t ioasid_alloc(struct ioasid_set *set, ioasid_t min, ioasid_t max, void *
 int ioasid_alloc_gfp(struct ioasid_set *set, ioasid_t min, ioasid_t max, void *private, gfp_t gfp,
 		     ioasid_t *ioasid);
 void ioasid_free(struct ioasid_set *set, ioasid_t ioasid);
+/*
+ * An id in no set that its number can't free: only the handle can, once. The lower half of the handle
+ * is the id, INVALID_IOASID if there is none. Allocating may sleep.
+ */
+u64 ioasid_alloc_owned(ioasid_t min, ioasid_t max);
+void ioasid_free_owned(u64 handle);
 int ioasid_get(struct ioasid_set *set, ioasid_t ioasid);
 bool ioasid_put(struct ioasid_set *set, ioasid_t ioasid);
 /* The private data; -ENOENT, -EACCES as error pointers; NULL if getter refuses. */

@@ -7,7 +7,10 @@ use kernel::{
     prelude::*, //
 };
 
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    gfp::Gfp, //
+};
 
 use super::exports::set_pointer;
 use crate::{
@@ -72,7 +75,8 @@ impl AllocatorOps {
 }
 
 impl Allocator for AllocatorOps {
-    fn alloc(&self, range: IdRange) -> Result<u32> {
+    /// C functions don't know whether the caller may sleep.
+    fn alloc(&self, range: IdRange, _gfp: Gfp) -> Result<u32> {
         let ops = self.ops();
         let alloc = ops.alloc.ok_or(EINVAL)?;
         // SAFETY: The function is valid by the type invariant, and takes what it was given.

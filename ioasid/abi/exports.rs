@@ -2,7 +2,7 @@
 
 //! The functions of `include/linux/ioasid.h`, but for those that take functions of others.
 //!
-//! A `struct ioasid_set *` is not an address but the set's number, so a wrong one does no harm: it is
+//! A `struct ioasid_set *` is not an address but the set's name, so a wrong one does no harm: it is
 //! looked up. Null stands for no set, or for any.
 
 use core::ptr;
@@ -23,6 +23,9 @@ use kernel_ext::{
 
 use super::system::system;
 use crate::{
+    complain::complain,
+    key::Key,
+    life::Right,
     pasid::Reference,
     range::{
         IdRange,
@@ -30,34 +33,36 @@ use crate::{
     },
     set::{
         Quota,
-        Set,
         Token, //
     },
+    set_id::SetId, //
 };
 
 /// A set, as C calls it.
 pub(super) type SetPtr = *mut bindings::ioasid_set;
 
-/// How C calls the set with this number.
-pub(super) fn set_pointer(number: u32) -> SetPtr {
-    ptr::without_provenance_mut(number as usize)
+// A set's name fits a pointer.
+const _: () = assert!(size_of::<usize>() == size_of::<u64>());
+
+/// How C calls this set; null is [`SetId::ROOT`].
+pub(super) fn set_pointer(set: SetId) -> SetPtr {
+    ptr::without_provenance_mut(set.to_raw() as usize)
 }
 
-/// The set that C means, of which null is the one for all others.
-pub(super) fn number(set: SetPtr) -> u32 {
-    // What is no set's number is refused when it is looked up.
-    u32::try_from(set.addr()).unwrap_or(INVALID)
+/// The set that C means. If there is none of this name, that is found out when it is looked up.
+pub(super) fn set_id(set: SetPtr) -> SetId {
+    SetId::from_raw(set.addr() as u64)
 }
 
-/// The set that an id must be in; null is any.
-fn required(set: SetPtr) -> Option<u32> {
-    (!set.is_null()).then(|| number(set))
+/// The id that C means, which must be in the set; a null set is any.
+fn key(set: SetPtr, ioasid: u32) -> Key {
+    Key::new((!set.is_null()).then(|| set_id(set)), ioasid)
 }
 
 /// Says why a function failed which can't tell its caller.
-fn complain(what: &CStr, id: u32, result: Result) {
+fn complain_of(what: &CStr, id: u32, result: Result) {
     if let Err(e) = result {
-        pr_warn!("can't {} id {}: {:?}\n", what, id, e);
+        complain(what, id, e);
     }
 }
 
@@ -96,20 +101,23 @@ fn token_of(token: *mut c_void, kind: c_int) -> Result<Token> {
 
 #[no_mangle]
 extern "C" fn ioasid_set_free(set: SetPtr) -> c_int {
-    from_result(|| system().free_set(number(set)).map(|()| 0))
+    from_result(|| system().free_set(set_id(set)).map(|()| 0))
 }
 
 #[no_mangle]
 extern "C" fn ioasid_set_get(set: SetPtr) {
-    match system().get_set(number(set)) {
-        Ok(set) => drop(set.into_handle()),
-        Err(_) => pr_warn!("there is no set {}\n", number(set)),
-    }
+    let got = system().get_set(set_id(set));
+    let got = got.map(|set| _ = set.into_handle());
+    complain_of(c"get set", set_id(set).number(), got);
 }
 
 #[no_mangle]
 extern "C" fn ioasid_set_put(set: SetPtr) {
-    drop(Set::from_handle(system(), number(set)));
+    complain_of(
+        c"put set",
+        set_id(set).number(),
+        system().put_set(set_id(set)),
+    );
 }
 
 #[no_mangle]
@@ -132,7 +140,7 @@ unsafe extern "C" fn ioasid_set_for_each_ioasid(
     from_result(|| {
         let f = f.ok_or(EINVAL)?;
         // SAFETY: By this function's contract.
-        system().for_each_in(number(set), |id| unsafe { f(id, data) })?;
+        system().for_each_in(set_id(set), |id| unsafe { f(id, data) })?;
         Ok(0)
     })
 }
@@ -149,14 +157,31 @@ extern "C" fn ioasid_reserve_capacity(count: u32) -> c_int {
 
 #[no_mangle]
 extern "C" fn ioasid_cancel_capacity(count: u32) {
-    system().cancel_capacity(count);
+    let cancelled = system().cancel_capacity(count);
+    complain_of(c"cancel as many ids as", count, cancelled);
 }
 
 // --- Ids ---------------------------------------------------------------------------------------
 
 fn alloc(set: SetPtr, min: u32, max: u32, private: *mut c_void, gfp: Gfp) -> Result<u32> {
     let range = IdRange::new(min, max)?;
-    system().alloc_in(number(set), range, private.expose_provenance(), gfp)
+    let data = private.expose_provenance();
+    let key = system().alloc_in(set_id(set), range, data, gfp, Right::Anyone)?;
+    Ok(key.id)
+}
+
+/// What an allocation with these flags may do here. Whatever keeps memory reclaim from something, as in
+/// `GFP_NOFS`, keeps it from all.
+fn gfp_of(gfp: bindings::gfp_t) -> Gfp {
+    let has = |bit: u32| gfp & (1 << bit) != 0;
+    let reclaims = has(bindings::___GFP_DIRECT_RECLAIM_BIT)
+        && has(bindings::___GFP_IO_BIT)
+        && has(bindings::___GFP_FS_BIT);
+    match (reclaims, has(bindings::___GFP_ACCOUNT_BIT)) {
+        (false, _) => Gfp::Atomic,
+        (true, false) => Gfp::Kernel,
+        (true, true) => Gfp::KernelAccount,
+    }
 }
 
 #[no_mangle]
@@ -177,29 +202,39 @@ unsafe extern "C" fn ioasid_alloc_gfp(
     ioasid: *mut u32,
 ) -> c_int {
     from_result(|| {
-        let may_sleep = gfp & (1 << bindings::___GFP_DIRECT_RECLAIM_BIT) != 0;
-        let accounted = gfp & (1 << bindings::___GFP_ACCOUNT_BIT) != 0;
-        let gfp = match (may_sleep, accounted) {
-            (false, _) => Gfp::Atomic,
-            (true, false) => Gfp::Kernel,
-            (true, true) => Gfp::KernelAccount,
-        };
-        let id = alloc(set, min, max, private, gfp)?;
+        let id = alloc(set, min, max, private, gfp_of(gfp))?;
         // SAFETY: By this function's contract.
         unsafe { ioasid.write(id) };
         Ok(0)
     })
 }
 
+/// A number that stands for no handle: its lower half is the invalid id.
+const NO_HANDLE: u64 = u64::MAX;
+
+/// The handle of an id in no set: its generation, then its number.
+#[no_mangle]
+extern "C" fn ioasid_alloc_owned(min: u32, max: u32) -> u64 {
+    let key = IdRange::new(min, max)
+        .and_then(|range| system().alloc_in(SetId::ROOT, range, 0, Gfp::Kernel, Right::Owner));
+    key.ok().and_then(Key::to_raw).unwrap_or(NO_HANDLE)
+}
+
+#[no_mangle]
+extern "C" fn ioasid_free_owned(handle: u64) {
+    let key = Key::from_raw(handle, Right::Owner);
+    complain_of(c"free id", key.id, system().free(key));
+}
+
 #[no_mangle]
 extern "C" fn ioasid_free(set: SetPtr, ioasid: u32) {
-    complain(c"free", ioasid, system().free(required(set), ioasid));
+    complain_of(c"free id", ioasid, system().free(key(set, ioasid)));
 }
 
 #[no_mangle]
 extern "C" fn ioasid_get(set: SetPtr, ioasid: u32) -> c_int {
     from_result(|| {
-        let reference = system().get(required(set), ioasid)?;
+        let reference = system().get(key(set, ioasid))?;
         reference.into_id();
         Ok(0)
     })
@@ -207,10 +242,10 @@ extern "C" fn ioasid_get(set: SetPtr, ioasid: u32) -> c_int {
 
 #[no_mangle]
 extern "C" fn ioasid_put(set: SetPtr, ioasid: u32) -> bool {
-    let put = system().put(required(set), ioasid);
-    let gone = put.unwrap_or(false);
-    complain(c"put", ioasid, put.map(drop));
-    gone
+    system().put(key(set, ioasid)).unwrap_or_else(|e| {
+        complain(c"put id", ioasid, e);
+        false
+    })
 }
 
 /// # Safety
@@ -222,7 +257,7 @@ unsafe extern "C" fn ioasid_find(
     ioasid: u32,
     getter: Option<unsafe extern "C" fn(*mut c_void) -> bool>,
 ) -> *mut c_void {
-    let found = system().find(required(set), ioasid, |data| {
+    let found = system().find(key(set, ioasid), |data| {
         let data = ptr::with_exposed_provenance_mut(data);
         // SAFETY: By this function's contract.
         let wanted = getter.is_none_or(|getter| unsafe { getter(data) });
@@ -238,43 +273,51 @@ unsafe extern "C" fn ioasid_find(
 #[no_mangle]
 extern "C" fn ioasid_set_data(ioasid: u32, data: *mut c_void) -> c_int {
     from_result(|| {
-        system().set_data(ioasid, data.expose_provenance())?;
-        Ok(0)
+        let data = data.expose_provenance();
+        system().set_data(Key::new(None, ioasid), data).map(|()| 0)
     })
 }
 
 #[no_mangle]
 extern "C" fn ioasid_attach_data(ioasid: u32, data: *mut c_void) -> c_int {
     from_result(|| {
-        system().attach_data(ioasid, data.expose_provenance())?;
-        Ok(0)
+        let data = data.expose_provenance();
+        system()
+            .attach_data(Key::new(None, ioasid), data)
+            .map(|()| 0)
     })
 }
 
 #[no_mangle]
 extern "C" fn ioasid_detach_data(ioasid: u32) {
-    complain(c"detach data of", ioasid, system().detach_data(ioasid));
+    let detached = system().detach_data(Key::new(None, ioasid));
+    complain_of(c"detach the data of id", ioasid, detached);
 }
 
 // --- SPIDs -------------------------------------------------------------------------------------
 
 #[no_mangle]
 extern "C" fn ioasid_attach_spid(ioasid: u32, spid: u32) -> c_int {
-    from_result(|| system().attach_spid(ioasid, spid).map(|()| 0))
+    from_result(|| {
+        system()
+            .attach_spid(Key::new(None, ioasid), spid)
+            .map(|()| 0)
+    })
 }
 
 #[no_mangle]
 extern "C" fn ioasid_detach_spid(ioasid: u32) {
-    complain(c"detach the SPID of", ioasid, system().detach_spid(ioasid));
+    let detached = system().detach_spid(Key::new(None, ioasid));
+    complain_of(c"detach the SPID of id", ioasid, detached);
 }
 
 #[no_mangle]
 extern "C" fn ioasid_find_by_spid(set: SetPtr, spid: u32, get: bool) -> u32 {
     let found = if get {
-        let reference = system().get_by_spid(number(set), spid);
+        let reference = system().get_by_spid(set_id(set), spid);
         reference.map(Reference::into_id)
     } else {
-        system().by_spid(number(set), spid)
+        system().by_spid(set_id(set), spid)
     };
     found.unwrap_or(INVALID)
 }

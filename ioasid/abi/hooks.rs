@@ -12,7 +12,10 @@ use kernel::{
     sync::Arc, //
 };
 
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    mm::may_warn, //
+};
 
 use super::{
     callbacks::{
@@ -20,12 +23,13 @@ use super::{
         NotifierBlock, //
     },
     exports::{
-        number,
+        set_id,
         SetPtr, //
     },
     system::system, //
 };
 use crate::{
+    key::Key,
     notify::{
         Audience,
         Event,
@@ -33,9 +37,9 @@ use crate::{
     },
     set::{
         Set,
-        Token,
-        ROOT, //
+        Token, //
     },
+    set_id::SetId, //
 };
 
 // --- Notifications -----------------------------------------------------------------------------
@@ -55,9 +59,9 @@ unsafe fn listen(scope: Scope, nb: *mut bindings::notifier_block) -> Result {
 
 /// The ids that a listener to `set` means.
 fn scope_of(set: SetPtr) -> Scope {
-    match number(set) {
-        ROOT => Scope::All,
-        number => Scope::Set(number),
+    match set_id(set) {
+        SetId::ROOT => Scope::All,
+        set => Scope::Set(set),
     }
 }
 
@@ -72,24 +76,30 @@ unsafe extern "C" fn ioasid_register_notifier(
     from_result(|| {
         let scope = scope_of(set);
         let handle = match scope {
-            Scope::Set(number) => Some(system().get_set(number)?),
+            Scope::Set(set) => Some(system().get_set(set)?),
             _ => None,
         };
         // SAFETY: By this function's contract.
         unsafe { listen(scope, nb) }?;
-        // The number is the set's as long as somebody listens to it.
+        // The set stays as long as it has a listener.
         handle.map(Set::into_handle);
         Ok(0)
     })
+}
+
+fn warn_of_notifier() {
+    if may_warn() {
+        pr_warn!("notifier is not registered\n");
+    }
 }
 
 #[no_mangle]
 extern "C" fn ioasid_unregister_notifier(set: SetPtr, nb: *mut bindings::notifier_block) {
     let scope = scope_of(set);
     match (system().listeners().unregister(scope, nb.addr()), scope) {
-        (Ok(()), Scope::Set(number)) => drop(Set::from_handle(system(), number)),
+        (Ok(()), Scope::Set(set)) => drop(Set::from_handle(system(), set)),
         (Ok(()), _) => {}
-        (Err(_), _) => pr_warn!("a notifier was to go which is not registered\n"),
+        (Err(_), _) => warn_of_notifier(),
     }
 }
 
@@ -118,7 +128,7 @@ extern "C" fn ioasid_unregister_notifier_mm(
 ) {
     let scope = Scope::Owner(Token::Mm(mm.addr()));
     if system().listeners().unregister(scope, nb.addr()).is_err() {
-        pr_warn!("a notifier was to go which is not registered\n");
+        warn_of_notifier();
     }
 }
 
@@ -131,8 +141,8 @@ extern "C" fn ioasid_notify(ioasid: u32, cmd: c_uint, flags: c_uint) -> c_int {
             _ => return Err(EINVAL),
         };
         let audience = Audience::from_flags(flags).ok_or(EINVAL)?;
-        system().notify(ioasid, event, audience)?;
-        Ok(0)
+        let key = Key::new(None, ioasid);
+        system().notify(key, event, audience).map(|()| 0)
     })
 }
 
@@ -157,7 +167,7 @@ unsafe extern "C" fn ioasid_register_allocator(
 
 #[no_mangle]
 extern "C" fn ioasid_unregister_allocator(allocator: *mut bindings::ioasid_allocator_ops) {
-    if system().unregister(allocator.addr()).is_err() {
-        pr_warn!("an allocator was to go which is not registered\n");
+    if system().unregister(allocator.addr()).is_err() && may_warn() {
+        pr_warn!("allocator is not registered\n");
     }
 }

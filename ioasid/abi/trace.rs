@@ -7,7 +7,7 @@ mod c {
         pub(super) fn ioasid_trace_alloc(id: u32, set: u32);
         pub(super) fn ioasid_trace_free(id: u32);
         pub(super) fn ioasid_trace_reclaim(id: u32);
-        pub(super) fn ioasid_trace_hand_over(from: u32, to: u32, orphans: u32);
+        pub(super) fn ioasid_trace_hand_over(from: u32, to: u32, orphans: i32);
     }
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn reclaim(id: u32) {
 }
 
 /// Another kind of allocators is active.
-pub(crate) fn hand_over(from: u32, to: u32, orphans: u32) {
+pub(crate) fn hand_over(from: u32, to: u32, orphans: i32) {
     // SAFETY: The function of `trace.c` has no requirements.
     unsafe { c::ioasid_trace_hand_over(from, to, orphans) }
 }

@@ -18,13 +18,19 @@ use kernel_ext::gfp::Gfp;
 use super::Space;
 use crate::{
     abi::trace,
+    complain::complain,
     entry::{
         Found,
         Remains, //
     },
+    key::{
+        Key,
+        Only, //
+    },
     life::{
         Freed,
-        Put, //
+        Put,
+        Right, //
     },
     notify::{
         Audience,
@@ -36,63 +42,92 @@ use crate::{
         Reference, //
     },
     range::IdRange,
-    set::{
-        Token,
-        ROOT, //
-    },
+    set_id::SetId,
     source::OWN, //
 };
+
+/// What an id is to be when it begins.
+pub(super) struct Wanted {
+    pub(super) set: SetId,
+    pub(super) range: IdRange,
+    pub(super) data: usize,
+    pub(super) gfp: Gfp,
+    pub(super) owner: Right,
+}
 
 impl Space {
     /// Allocates an id of `range` in no set.
     ///
     /// # Errors
     ///
-    /// `ENOSPC` if no id of the range is free; `EDQUOT` if all are promised to sets; `ENOMEM`; what a
-    /// custom allocator fails with; `EIO` if that returns what it may not.
+    /// `ENOSPC` if no id of the range is free; `EDQUOT` if all are promised to sets; `ENOMEM`; the error
+    /// of a custom allocator; `EIO` if that returns what it may not.
     pub fn alloc(&self, range: IdRange, data: usize, gfp: Gfp) -> Result<Pasid<'_>> {
-        let id = self.alloc_in(ROOT, range, data, gfp)?;
-        Ok(Pasid::from_allocation(self, id))
+        let key = self.alloc_in(SetId::ROOT, range, data, gfp, Right::Owner)?;
+        Ok(Pasid::from_allocation(self, key))
     }
 
-    /// Allocates an id in a set, which is to be freed by its number.
+    /// Allocates an id in a set, for `owner`. Returns the key to free it by.
     ///
     /// # Errors
     ///
     /// Those of [`alloc`](Self::alloc); `EINVAL` if there is no such set, or it is closed.
-    pub(crate) fn alloc_in(&self, set: u32, range: IdRange, data: usize, gfp: Gfp) -> Result<u32> {
+    pub(crate) fn alloc_in(
+        &self,
+        set: SetId,
+        range: IdRange,
+        data: usize,
+        gfp: Gfp,
+        owner: Right,
+    ) -> Result<Key> {
         self.with_set(set, |state| state.account.take(1))?;
-        let id = self
-            .enter(set, range, data, gfp)
+        let wanted = Wanted {
+            set,
+            range,
+            data,
+            gfp,
+            owner,
+        };
+        let key = self
+            .enter(&wanted)
             .inspect_err(|_| self.give_quota(set, 1))?;
-        trace::alloc(id, set);
+        trace::alloc(key.id, set.number());
         if self.has_listeners() {
-            self.tell_of(id, Event::Alloc, Audience::EVERYBODY);
+            // Anyone may free the number from here on, so its listeners are told under a reference. If
+            // it is gone already there is nothing to tell.
+            if let Ok(held) = self.hold(key) {
+                self.tell_of(held.key(), Event::Alloc, Audience::EVERYBODY);
+            }
         }
-        Ok(id)
+        Ok(key)
     }
 
     /// Finds a number and enters it.
-    fn enter(&self, set: u32, range: IdRange, data: usize, gfp: Gfp) -> Result<u32> {
+    fn enter(&self, wanted: &Wanted) -> Result<Key> {
         loop {
             if self.own.enter() {
-                return self
-                    .enter_own(set, range, data, gfp)
-                    .inspect_err(|_| self.own.leave());
+                return self.enter_own(wanted).inspect_err(|_| self.own.leave());
             }
             // There is none if the last one goes just now; then the next round is the own space's.
             if let Some(sources) = self.sources.read() {
                 let source = sources.first().ok_or(ENODEV)?;
-                return self.enter_from(source, set, range, data, gfp);
+                return self.enter_from(source, wanted);
             }
         }
     }
 
-    fn enter_own(&self, set: u32, range: IdRange, data: usize, gfp: Gfp) -> Result<u32> {
-        let range = range.within(self.floor, self.capacity()).ok_or(ENOSPC)?;
-        let (first, last) = (range.first(), range.last());
-        self.ids
-            .alloc(first, last, gfp, |entry| entry.begin(set, OWN, data))
+    fn enter_own(&self, wanted: &Wanted) -> Result<Key> {
+        let &Wanted {
+            set, data, owner, ..
+        } = wanted;
+        let range = wanted.range.within(self.floor, self.capacity());
+        let range = range.ok_or(ENOSPC)?;
+        let (id, generation) =
+            self.ids
+                .alloc(range.first(), range.last(), wanted.gfp, |entry| {
+                    entry.begin(set, OWN, data, owner)
+                })?;
+        Ok(Key::of_life(id, generation, owner))
     }
 
     /// Calls `f` with an id's private data, which stays what it is as long as `f` runs.
@@ -101,81 +136,106 @@ impl Space {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is no such id; `EACCES` if it is not in `set`.
+    /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set.
     #[inline]
-    pub fn find<R>(&self, set: Option<u32>, id: u32, f: impl FnOnce(usize) -> R) -> Result<R> {
-        self.with_id(set, id, |found| Ok(f(found.data()?)))
+    pub fn find<R>(&self, key: Key, f: impl FnOnce(usize) -> R) -> Result<R> {
+        self.with_id(key, |found| Ok(f(found.data()?)))
     }
 
     /// Takes a reference to an id.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is no such id; `EACCES` if it is not in `set`; `EBUSY` if it is freed;
+    /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set; `EBUSY` if it is freed;
     /// `EOVERFLOW` if there are too many.
-    pub fn get(&self, set: Option<u32>, id: u32) -> Result<Reference<'_>> {
-        self.with_id(set, id, |found| found.life.get())?;
-        Ok(Reference::from_count(self, id))
+    pub fn get(&self, key: Key) -> Result<Reference<'_>> {
+        let key = self.with_id(key, |found| {
+            found.life.get()?;
+            Ok(found.key(key.anyones()))
+        })?;
+        Ok(Reference::from_count(self, key))
     }
 
-    /// Drops a reference by the id's number, and says whether the id is gone.
+    /// Takes a reference to an id, freed or not, so that it is the same one to the end of an operation.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is no such id; `EACCES` if it is not in `set`; `EPERM` if the only reference
-    /// is that of a [`Pasid`].
-    pub(crate) fn put(&self, set: Option<u32>, id: u32) -> Result<bool> {
+    /// Those of [`get`](Self::get) but for `EBUSY`.
+    pub(super) fn hold(&self, key: Key) -> Result<Reference<'_>> {
+        let key = self.with_id(key, |found| {
+            found.life.hold()?;
+            Ok(found.key(key.anyones()))
+        })?;
+        Ok(Reference::from_count(self, key))
+    }
+
+    /// Drops a reference, and says whether the id is gone. The last one of an id that was not freed frees
+    /// it first.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set; `EPERM` if the only
+    /// reference is that of a [`Pasid`].
+    pub(crate) fn put(&self, mut key: Key) -> Result<bool> {
         loop {
-            let put = |found: &Found<'_>| Ok((found.life.put()?, found.remains()));
-            match self.with_id(set, id, put)? {
-                (Put::Held, _) => return Ok(false),
-                (Put::Last, remains) => {
-                    self.reclaim(id, remains);
+            let put = |found: &Found<'_>| {
+                let put = found.life.put(key.right)?;
+                Ok((put, found.remains(), found.key(key)))
+            };
+            match self.with_id(key, put)? {
+                (Put::Held, ..) => return Ok(false),
+                (Put::Last, remains, _) => {
+                    self.reclaim(key.id, remains);
                     return Ok(true);
                 }
-                (Put::NotFreed, _) => {
-                    self.begin_free(set, id)?;
+                (Put::NotFreed, _, life) => {
+                    self.begin_free(life)?;
+                    key = life;
                 }
             }
         }
     }
 
-    /// Frees an id by its number. The second time nothing happens.
+    /// Frees an id. The second time nothing happens.
     ///
     /// The number can be reused when the last reference is gone.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is no such id; `EACCES` if it is not in `set`; `EPERM` if a [`Pasid`] owns it.
-    pub fn free(&self, set: Option<u32>, id: u32) -> Result {
+    /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set; `EPERM` if a [`Pasid`]
+    /// owns it.
+    pub fn free(&self, key: Key) -> Result {
         if self.has_listeners() {
-            if self.begin_free(set, id)? {
-                self.put(set, id)?;
+            if let Some(life) = self.begin_free(key)? {
+                self.put(life)?;
             }
             return Ok(());
         }
-        let free = |found: &Found<'_>| Ok((found.life.free_and_put()?, found.remains()));
-        let (freed, remains) = self.with_id(set, id, free)?;
+        let free = |found: &Found<'_>| Ok((found.life.free_and_put(key.right)?, found.remains()));
+        let (freed, remains) = self.with_id(key, free)?;
         if freed != Freed::Before {
-            trace::free(id);
+            trace::free(key.id);
         }
         if freed == Freed::Last {
-            self.reclaim(id, remains);
+            self.reclaim(key.id, remains);
         }
         Ok(())
     }
 
-    /// Notes that the id is freed and tells those who use it; false if that was done before.
-    fn begin_free(&self, set: Option<u32>, id: u32) -> Result<bool> {
-        let first = self.with_id(set, id, |found| found.life.free())?;
+    /// Notes that the id is freed and tells its listeners. Returns the key to put the reference of its
+    /// allocation by; `None` if it was freed before.
+    fn begin_free(&self, key: Key) -> Result<Option<Key>> {
+        let (first, life) = self.with_id(key, |found| {
+            Ok((found.life.free(key.right)?, found.key(key)))
+        })?;
         if first {
-            trace::free(id);
+            trace::free(key.id);
             // The caller has a reference.
             if self.has_listeners() {
-                self.tell_of(id, Event::Free, Audience::EVERYBODY);
+                self.tell_of(life, Event::Free, Audience::EVERYBODY);
             }
         }
-        Ok(first)
+        Ok(first.then_some(life))
     }
 
     /// Gives the number back: the last reference is gone.
@@ -198,12 +258,15 @@ impl Space {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is no such id.
-    pub fn set_data(&self, id: u32, data: usize) -> Result {
-        self.with_id(None, id, |found| {
+    /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set; `EOVERFLOW` if there are
+    /// too many references.
+    pub fn set_data(&self, key: Key, data: usize) -> Result {
+        let held = self.hold(key)?;
+        self.with_id(held.key(), |found| {
             found.data.store(data, Release);
             Ok(())
         })?;
+        drop(held);
         rcu::synchronize_rcu();
         Ok(())
     }
@@ -212,9 +275,10 @@ impl Space {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is no such id; `EBUSY` if it has some.
-    pub fn attach_data(&self, id: u32, data: usize) -> Result {
-        self.with_id(None, id, |found| {
+    /// `EBUSY` if it has some; else those of [`set_data`](Self::set_data).
+    pub fn attach_data(&self, key: Key, data: usize) -> Result {
+        let held = self.hold(key)?;
+        self.with_id(held.key(), |found| {
             found.data.cmpxchg(0, data, Full).map_err(|_| EBUSY)?;
             Ok(())
         })
@@ -224,19 +288,19 @@ impl Space {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is no such id.
-    pub fn detach_data(&self, id: u32) -> Result {
-        self.set_data(id, 0)
+    /// Those of [`set_data`](Self::set_data).
+    pub fn detach_data(&self, key: Key) -> Result {
+        self.set_data(key, 0)
     }
 
     /// Notes that an id is in use.
-    pub(crate) fn bind(&self, id: u32) -> Result {
-        self.notify(id, Event::Bind, Audience::EVERYBODY)
+    pub(crate) fn bind(&self, key: Key) -> Result {
+        self.notify(key, Event::Bind, Audience::EVERYBODY)
     }
 
     /// Notes that an id is not in use any more.
-    pub(crate) fn unbind(&self, id: u32) -> Result {
-        self.notify(id, Event::Unbind, Audience::EVERYBODY)
+    pub(crate) fn unbind(&self, key: Key) -> Result {
+        self.notify(key, Event::Unbind, Audience::EVERYBODY)
     }
 
     /// Binds or unbinds an id, and tells an audience of it.
@@ -244,61 +308,55 @@ impl Space {
     /// # Errors
     ///
     /// `EINVAL` for any other event, or if the id was not bound; `EBUSY` if it is bound already, or is
-    /// freed; `ENOENT` if there is no such id.
-    pub(crate) fn notify(&self, id: u32, event: Event, audience: Audience) -> Result {
-        self.with_id(None, id, |found| match event {
+    /// freed; `ENOENT` if there is no such id; `EOVERFLOW` if there are too many references.
+    pub(crate) fn notify(&self, key: Key, event: Event, audience: Audience) -> Result {
+        let held = self.hold(key)?;
+        self.with_id(held.key(), |found| match event {
             Event::Bind => found.life.bind(),
             Event::Unbind => found.life.unbind(),
             Event::Alloc | Event::Free => Err(EINVAL),
         })?;
-        self.tell_of(id, event, audience);
+        self.tell_of(held.key(), event, audience);
         Ok(())
-    }
-
-    /// A value owns the allocation from now on.
-    pub(crate) fn own(&self, id: u32) {
-        let _ = self.with_id(None, id, |found| {
-            found.life.own();
-            Ok(())
-        });
-    }
-
-    /// The allocation is not a value's any more.
-    pub(crate) fn disown(&self, id: u32) {
-        let _ = self.with_id(None, id, |found| {
-            found.life.disown();
-            Ok(())
-        });
     }
 
     fn has_listeners(&self) -> bool {
         self.listeners.len() != 0
     }
 
-    /// Tells an audience what happened to an id, outside of any lock and of RCU.
-    fn tell_of(&self, id: u32, event: Event, audience: Audience) {
-        let subject: Result<(Subject, Token)> = self.with_id(None, id, |found| {
-            let owner = self.with_set(found.set(), |set| Ok(set.token));
-            Ok((found.subject(id), owner.unwrap_or(Token::None)))
+    /// Tells an audience what happened to an id, outside of any lock and of RCU. The caller has a
+    /// reference, so the number is not reused meanwhile.
+    fn tell_of(&self, key: Key, event: Event, audience: Audience) {
+        let subject = self.with_id(key, |found| {
+            let set = found.set();
+            let subject = Subject {
+                id: key.id,
+                spid: found.spid(),
+                set,
+                data: found.data()?,
+            };
+            Ok((subject, self.with_set(set, |state| Ok(state.token))?))
         });
-        if let Ok((subject, owner)) = subject {
-            self.listeners.tell(audience, event, owner, &subject);
+        match subject {
+            Ok((subject, owner)) => self.listeners.tell(audience, event, owner, &subject),
+            Err(e) => complain(c"tell the listeners of id", key.id, e),
         }
     }
 
-    /// The first id that is not below `from`, as it is found.
-    pub(crate) fn next_id<R>(
-        &self,
-        mut from: u32,
-        f: impl FnOnce(u32, &Found<'_>) -> R,
-    ) -> Option<R> {
+    /// The first id that is not below `from`, and what `f` reads of it.
+    pub(crate) fn next_id<R>(&self, mut from: u32, f: impl Fn(u32, &Found<'_>) -> R) -> Option<R> {
         let guard = rcu::Guard::new();
         loop {
             let (id, entry) = self.ids.next(from, &guard)?;
-            if let Ok(found) = entry.look(None) {
-                return Some(f(id, &found));
+            let read = entry.look(Only::Any).and_then(|found| {
+                let read = f(id, &found);
+                found.if_same(read)
+            });
+            match read {
+                Ok(read) => return Some(read),
+                // It is gone, or it is not an id but kept out of the space.
+                Err(_) => from = id.checked_add(1)?,
             }
-            from = id + 1;
         }
     }
 }

@@ -12,13 +12,14 @@ use kernel_ext::gfp::Gfp;
 use super::Space;
 use crate::{
     account::Left,
+    complain::complain,
     set::{
         Quota,
         Set,
         SetState,
-        Token,
-        ROOT, //
+        Token, //
     },
+    set_id::SetId, //
 };
 
 impl Space {
@@ -29,33 +30,38 @@ impl Space {
     /// `EEXIST` if the process of a [`Token::Mm`] has one; `ENOSPC` if the quota is more than what no
     /// other set was promised, or nothing is left; `EINVAL` for a quota of 0; `ENOMEM`.
     pub fn new_set(&self, token: Token, quota: Quota) -> Result<Set<'_>> {
-        let _setup = self.setup.lock();
-        if matches!(token, Token::Mm(_)) && self.set_of(token).is_some() {
+        let mut setup = self.setup.lock();
+        let open = |set: &SetState| !set.account.is_closed();
+        if matches!(token, Token::Mm(_)) && self.set_of(token, open).is_some() {
             return Err(EEXIST);
         }
         let quota = match quota {
             Quota::Exactly(0) => return Err(EINVAL),
             Quota::Exactly(count) => self
-                .with_set(ROOT, |root| root.account.take(count))
+                .with_set(SetId::ROOT, |root| root.account.take(count))
                 .map(|()| count),
-            Quota::Rest => self.with_set(ROOT, |root| root.account.take_rest()),
+            Quota::Rest => self.with_set(SetId::ROOT, |root| root.account.take_rest()),
         };
         let quota = quota.map_err(|_| ENOSPC)?;
-        let state = SetState::new(token, quota);
+        let generation = setup.last_generation.wrapping_add(1);
+        let state = SetState::new(token, quota, generation);
+        let first = SetId::ROOT.number() + 1;
         let number = self
             .sets
-            .alloc(ROOT + 1, i32::MAX as u32, state, Gfp::Kernel)
-            .inspect_err(|_| self.give_quota(ROOT, quota))?;
-        Ok(Set::from_handle(self, number))
+            .alloc(first, i32::MAX as u32, state, Gfp::Kernel)
+            .inspect_err(|_| self.give_quota(SetId::ROOT, quota))?;
+        setup.last_generation = generation;
+        Ok(Set::from_handle(self, SetId::new(number, generation)))
     }
 
-    /// The set with this token. It may be gone any time.
-    fn set_of(&self, token: Token) -> Option<u32> {
+    /// The set with this token that `wanted` accepts, which is called while the set can't be replaced by
+    /// another one with the same number.
+    fn set_of(&self, token: Token, wanted: impl Fn(&SetState) -> bool) -> Option<SetId> {
         let guard = rcu::Guard::new();
-        let mut from = ROOT;
+        let mut from = SetId::ROOT.number();
         while let Some((number, set)) = self.sets.next(from, &guard) {
-            if set.token == token && !set.account.is_closed() {
-                return Some(number);
+            if set.token == token && wanted(&set) {
+                return Some(SetId::new(number, set.generation));
             }
             from = number + 1;
         }
@@ -68,8 +74,8 @@ impl Space {
     ///
     /// `ENOENT` if it has none.
     pub fn find_mm_set(&self, mm: usize) -> Result<Set<'_>> {
-        let number = self.set_of(Token::Mm(mm)).ok_or(ENOENT)?;
-        self.get_set(number).map_err(|_| ENOENT)
+        let found = self.set_of(Token::Mm(mm), |set| set.account.get_handle().is_ok());
+        Ok(Set::from_handle(self, found.ok_or(ENOENT)?))
     }
 
     /// One more handle of a set.
@@ -77,49 +83,56 @@ impl Space {
     /// # Errors
     ///
     /// `EINVAL` if there is no such set, or it is closed.
-    pub(crate) fn get_set(&self, number: u32) -> Result<Set<'_>> {
-        if number == ROOT {
+    pub(crate) fn get_set(&self, set: SetId) -> Result<Set<'_>> {
+        if set == SetId::ROOT {
             return Err(EINVAL);
         }
-        self.with_set(number, |set| set.account.get_handle())?;
-        Ok(Set::from_handle(self, number))
+        self.with_set(set, |state| state.account.get_handle())?;
+        Ok(Set::from_handle(self, set))
     }
 
     /// Drops a handle of a set.
-    pub(crate) fn put_set(&self, number: u32) {
-        if number == ROOT {
-            return;
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such set, or it has no handle.
+    pub(crate) fn put_set(&self, set: SetId) -> Result {
+        if set == SetId::ROOT {
+            return Err(EINVAL);
         }
-        let left = self.with_set(number, |set| set.account.put_handle());
-        self.end_set(number, left.unwrap_or(Left::Open));
+        let left = self.with_set(set, |state| state.account.put_handle())?;
+        self.end_set(set, left);
+        Ok(())
     }
 
-    /// Closes a set that has no ids, and drops the handle of who created it.
+    /// Closes a set that has no ids, and drops the handle of its creator.
     ///
     /// # Errors
     ///
     /// `EBUSY` if it has ids; `EINVAL` if there is no such set, or it is closed.
-    pub fn free_set(&self, number: u32) -> Result {
-        if number == ROOT {
+    pub(crate) fn free_set(&self, set: SetId) -> Result {
+        if set == SetId::ROOT {
             return Err(EINVAL);
         }
-        let quota = self.with_set(number, |set| set.account.close())?;
-        self.give_quota(ROOT, quota);
-        self.put_set(number);
-        Ok(())
+        let quota = self.with_set(set, |state| state.account.close())?;
+        self.give_quota(SetId::ROOT, quota);
+        self.put_set(set)
     }
 
     /// Gives back what was taken from a set's account.
-    pub(super) fn give_quota(&self, set: u32, count: u32) {
-        let left = self.with_set(set, |state| Ok(state.account.give(count)));
-        self.end_set(set, left.unwrap_or(Left::Open));
+    pub(super) fn give_quota(&self, set: SetId, count: u32) {
+        match self.with_set(set, |state| state.account.give(count)) {
+            Ok(left) => self.end_set(set, left),
+            // It was taken, so there is a set and an account of it.
+            Err(e) => complain(c"give ids back to set", set.number(), e),
+        }
     }
 
     /// Forgets a set whose account has ended.
-    fn end_set(&self, set: u32, left: Left) {
+    fn end_set(&self, set: SetId, left: Left) {
         if let Left::Ended { quota } = left {
-            drop(self.sets.remove(set));
-            self.give_quota(ROOT, quota);
+            drop(self.sets.remove(set.number()));
+            self.give_quota(SetId::ROOT, quota);
         }
     }
 
@@ -128,24 +141,26 @@ impl Space {
     /// # Errors
     ///
     /// `EINVAL` if there is no such set.
-    pub(crate) fn for_each_in(&self, set: u32, mut f: impl FnMut(u32)) -> Result {
+    pub(crate) fn for_each_in(&self, set: SetId, mut f: impl FnMut(u32)) -> Result {
         self.with_set(set, |_| Ok(()))?;
-        let mut from = 0;
-        while let Some((id, its_set)) = self.next_id(from, |id, found| (id, found.set())) {
+        let mut from = Some(0);
+        while let Some((id, its_set)) =
+            from.and_then(|from| self.next_id(from, |id, found| (id, found.set())))
+        {
             if its_set == set {
                 f(id);
             }
-            from = id + 1;
+            from = id.checked_add(1);
         }
         Ok(())
     }
 
     /// Calls `f` for each set, without the ids that are in none.
-    pub(crate) fn for_each_set(&self, mut f: impl FnMut(u32, &SetState)) {
+    pub(crate) fn for_each_set(&self, mut f: impl FnMut(SetId, &SetState)) {
         let guard = rcu::Guard::new();
-        let mut from = ROOT + 1;
+        let mut from = SetId::ROOT.number() + 1;
         while let Some((number, set)) = self.sets.next(from, &guard) {
-            f(number, &set);
+            f(SetId::new(number, set.generation), &set);
             from = number + 1;
         }
     }

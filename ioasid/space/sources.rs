@@ -15,15 +15,15 @@ use kernel::{
     },
 };
 
-use kernel_ext::{
-    gfp::Gfp,
-    mm::may_warn, //
-};
+use kernel_ext::mm::may_warn;
 
-use super::Space;
+use super::{
+    ids::Wanted,
+    Space, //
+};
 use crate::{
     abi::trace,
-    range::IdRange,
+    key::Key,
     source::{
         departure,
         of_origin,
@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// Says what is wrong with an id that an allocator returned.
-fn complain(id: u32, what: &str) {
+fn warn_of(id: u32, what: &str) {
     if may_warn() {
         pr_warn!("an allocator returned the id {}, which {}\n", id, what);
     }
@@ -53,7 +53,9 @@ pub struct Registration<'s> {
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
         // It was registered, so it is in the list.
-        let _ = self.space.unregister(self.key);
+        if let Err(e) = self.space.unregister(self.key) {
+            pr_err!("cannot unregister an allocator: {:?}\n", e);
+        }
     }
 }
 
@@ -108,9 +110,10 @@ impl Space {
         setup.last_origin = fresh;
         if first {
             // An id may have come in between; then it is too early.
-            self.own.hand_over().inspect_err(|_| {
-                let _ = self.sources.remove(|s| s.key == key);
-            })?;
+            if let Err(e) = self.own.hand_over() {
+                self.sources.remove(|s| s.key == key)?;
+                return Err(e);
+            }
             trace::hand_over(OWN, fresh, 0);
         }
         Ok(())
@@ -135,7 +138,7 @@ impl Space {
             let orphans = gone.outstanding();
             self.note_orphans(orphans);
             if let Some(next) = departure.handed_to {
-                trace::hand_over(gone.origin, next, orphans as u32);
+                trace::hand_over(gone.origin, next, orphans);
             }
         }
         Ok(departure)
@@ -147,46 +150,45 @@ impl Space {
         }
         self.orphans.add(count, Relaxed);
         if may_warn() {
-            pr_warn!("an allocator went while {} of its ids were in use\n", count);
-            pr_warn!("they stay until they are freed, but it isn't told then\n");
+            pr_warn!(
+                "an allocator is gone, and {} of its ids are in use\n",
+                count
+            );
+            pr_warn!("remaining ids will be freed without notifying it\n");
         }
     }
 
     /// Allocates from a custom allocator and enters the id.
-    pub(super) fn enter_from(
-        &self,
-        source: &Source,
-        set: u32,
-        range: IdRange,
-        data: usize,
-        gfp: Gfp,
-    ) -> Result<u32> {
-        let id = source.allocator.alloc(range)?;
-        if !range.contains(id) {
-            complain(id, "is outside of the range that was asked for");
+    pub(super) fn enter_from(&self, source: &Source, wanted: &Wanted) -> Result<Key> {
+        let &Wanted {
+            set, data, owner, ..
+        } = wanted;
+        let id = source.allocator.alloc(wanted.range, wanted.gfp)?;
+        if !wanted.range.contains(id) {
+            warn_of(id, "is outside of the range that was asked for");
             source.allocator.free(id);
             return Err(EIO);
         }
         source.outstanding.add(1, Relaxed);
-        let entered = self
-            .ids
-            .insert(id, gfp, |entry| entry.begin(set, source.origin, data));
-        entered
+        let entered = self.ids.insert(id, wanted.gfp, |entry| {
+            entry.begin(set, source.origin, data, owner)
+        });
+        let generation = entered
             .inspect_err(|_| source.outstanding.add(-1, Relaxed))
             .map_err(|e| {
                 if e == EBUSY && self.is_from(id, source.origin) {
-                    // It is somebody's: to give it back would free that one's.
-                    complain(id, "is in use already");
+                    // It is in use: to give it back would free it for its user.
+                    warn_of(id, "is in use already");
                     return EIO;
                 }
                 source.allocator.free(id);
                 e
             })?;
-        Ok(id)
+        Ok(Key::of_life(id, generation, owner))
     }
 
     fn is_from(&self, id: u32, origin: Origin) -> bool {
-        self.with_id(None, id, |found| Ok(found.origin() == origin))
+        self.with_id(Key::new(None, id), |found| Ok(found.origin() == origin))
             .unwrap_or(false)
     }
 

@@ -11,6 +11,8 @@ use kernel::{
     },
 };
 
+use kernel_ext::gfp::Gfp;
+
 use crate::{
     range::IdRange,
     source::{
@@ -80,7 +82,7 @@ pub(super) fn kind(number: usize) -> Kind {
 }
 
 impl Allocator for Fake {
-    fn alloc(&self, range: IdRange) -> Result<u32> {
+    fn alloc(&self, range: IdRange, _gfp: Gfp) -> Result<u32> {
         match self.trick {
             Trick::Return(id) => return Ok(id),
             Trick::Fail => return Err(ENODEV),

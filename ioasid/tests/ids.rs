@@ -8,10 +8,12 @@ use kernel_ext::gfp::Gfp;
 
 use super::{
     alloc,
+    any,
     space, //
 };
 use crate::{
     account::edquot,
+    key::Key,
     notify::{
         Audience,
         Event, //
@@ -23,8 +25,9 @@ use crate::{
     set::{
         Quota,
         Token, //
-    }, //
-    state::State,
+    },
+    set_id::SetId,
+    state::State, //
 };
 
 #[kunit_tests(ioasid_ids)]
@@ -64,11 +67,11 @@ mod tests {
     fn full() -> Result {
         let space = space(500)?;
         for expected in 1..500 {
-            assert_eq!(alloc(&space, 0), Ok(expected));
+            assert_eq!(alloc(&space, SetId::ROOT), Ok(expected));
         }
-        assert_eq!(alloc(&space, 0), Err(edquot()));
-        space.free(None, 250)?;
-        assert_eq!(alloc(&space, 0), Ok(250));
+        assert_eq!(alloc(&space, SetId::ROOT), Err(edquot()));
+        space.free(any(250))?;
+        assert_eq!(alloc(&space, SetId::ROOT), Ok(250));
         Ok(())
     }
 
@@ -77,17 +80,18 @@ mod tests {
         let space = space(100)?;
         let set = space.new_set(Token::None, Quota::Exactly(2))?;
         let id = set.alloc(IdRange::ALL, 7, Gfp::Kernel)?;
-        assert_eq!(set.free(id.id()), Err(EPERM));
-        assert_eq!(space.free(None, id.id()), Err(EPERM));
-        assert_eq!(space.put(None, id.id()), Err(EPERM));
+        assert_eq!(space.free(set.key(id.id())), Err(EPERM));
+        assert_eq!(space.free(id.key()), Err(EPERM));
+        assert_eq!(space.free(any(id.id())), Err(EPERM));
+        assert_eq!(space.put(any(id.id())), Err(EPERM));
         let number = id.id();
         drop(id);
-        assert_eq!(space.state(number), Err(ENOENT));
-        assert_eq!(set.used(), 0);
+        assert_eq!(space.state(any(number)), Err(ENOENT));
+        assert_eq!(set.used(), Ok(0));
         let number = set.alloc(IdRange::ALL, 7, Gfp::Kernel)?.into_id();
-        assert_eq!(space.state(number), Ok(State::Idle));
-        assert_eq!(set.free(number), Ok(()));
-        assert_eq!(space.state(number), Err(ENOENT));
+        assert_eq!(space.state(any(number)), Ok(State::Idle));
+        assert_eq!(space.free(set.key(number)), Ok(()));
+        assert_eq!(space.state(any(number)), Err(ENOENT));
         Ok(())
     }
 
@@ -97,11 +101,11 @@ mod tests {
         let set = space.new_set(Token::None, Quota::Exactly(2))?;
         let other = space.new_set(Token::None, Quota::Exactly(2))?;
         let id = set.alloc(IdRange::ALL, 0x1234, Gfp::Kernel)?;
-        let find = |set, id| space.find(set, id, |data| data);
+        let find = |set, id| space.find(Key::new(set, id), |data| data);
         assert_eq!(find(None, id.id()), Ok(0x1234));
-        assert_eq!(find(Some(set.number()), id.id()), Ok(0x1234));
-        assert_eq!(find(Some(other.number()), id.id()), Err(EACCES));
-        assert_eq!(find(Some(0), id.id()), Err(EACCES));
+        assert_eq!(find(Some(set.id()), id.id()), Ok(0x1234));
+        assert_eq!(find(Some(other.id()), id.id()), Err(EACCES));
+        assert_eq!(find(Some(SetId::ROOT), id.id()), Err(EACCES));
         assert_eq!(find(None, id.id() + 1), Err(ENOENT));
         assert_eq!(find(None, INVALID), Err(ENOENT));
         Ok(())
@@ -111,19 +115,19 @@ mod tests {
     fn data_comes_and_goes() -> Result {
         let space = space(100)?;
         let id = space.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
-        let data = || space.find(None, id.id(), |data| data);
-        assert_eq!(space.attach_data(id.id(), 5), Ok(()));
-        assert_eq!(space.attach_data(id.id(), 6), Err(EBUSY));
+        let data = || space.find(any(id.id()), |data| data);
+        assert_eq!(space.attach_data(any(id.id()), 5), Ok(()));
+        assert_eq!(space.attach_data(any(id.id()), 6), Err(EBUSY));
         assert_eq!(data(), Ok(5));
-        assert_eq!(space.set_data(id.id(), 6), Ok(()));
+        assert_eq!(space.set_data(any(id.id()), 6), Ok(()));
         assert_eq!(data(), Ok(6));
-        assert_eq!(space.detach_data(id.id()), Ok(()));
+        assert_eq!(space.detach_data(any(id.id())), Ok(()));
         assert_eq!(data(), Ok(0));
-        assert_eq!(space.attach_data(id.id(), 7), Ok(()));
+        assert_eq!(space.attach_data(any(id.id()), 7), Ok(()));
         for result in [
-            space.attach_data(99, 1),
-            space.set_data(99, 1),
-            space.detach_data(99),
+            space.attach_data(any(99), 1),
+            space.set_data(any(99), 1),
+            space.detach_data(any(99)),
         ] {
             assert_eq!(result, Err(ENOENT));
         }
@@ -133,41 +137,41 @@ mod tests {
     #[test]
     fn reused_when_the_last_reference_is_gone() -> Result {
         let space = space(3)?;
-        let id = alloc(&space, 0)?;
-        let reference = space.get(None, id)?;
-        space.free(None, id)?;
-        assert_eq!(reference.state(), State::FreePending);
-        assert_eq!(space.get(None, id).err(), Some(EBUSY));
-        assert_eq!(space.find(None, id, |_| ()), Ok(()));
-        assert_eq!(alloc(&space, 0), Ok(id + 1));
-        assert_eq!(alloc(&space, 0), Err(edquot()));
+        let id = alloc(&space, SetId::ROOT)?;
+        let reference = space.get(any(id))?;
+        space.free(any(id))?;
+        assert_eq!(reference.state(), Ok(State::FreePending));
+        assert_eq!(space.get(any(id)).err(), Some(EBUSY));
+        assert_eq!(space.find(any(id), |_| ()), Ok(()));
+        assert_eq!(alloc(&space, SetId::ROOT), Ok(id + 1));
+        assert_eq!(alloc(&space, SetId::ROOT), Err(edquot()));
         drop(reference);
-        assert_eq!(space.get(None, id).err(), Some(ENOENT));
-        assert_eq!(alloc(&space, 0), Ok(id));
+        assert_eq!(space.get(any(id)).err(), Some(ENOENT));
+        assert_eq!(alloc(&space, SetId::ROOT), Ok(id));
         Ok(())
     }
 
     #[test]
     fn freed_once() -> Result {
         let space = space(100)?;
-        let id = alloc(&space, 0)?;
-        let reference = space.get(None, id)?;
-        assert_eq!(space.free(None, id), Ok(()));
-        assert_eq!(space.free(None, id), Ok(()));
+        let id = alloc(&space, SetId::ROOT)?;
+        let reference = space.get(any(id))?;
+        assert_eq!(space.free(any(id)), Ok(()));
+        assert_eq!(space.free(any(id)), Ok(()));
         drop(reference);
-        assert_eq!(space.free(None, id), Err(ENOENT));
-        assert_eq!(space.put(None, id), Err(ENOENT));
+        assert_eq!(space.free(any(id)), Err(ENOENT));
+        assert_eq!(space.put(any(id)), Err(ENOENT));
         Ok(())
     }
 
     #[test]
     fn the_last_put_frees() -> Result {
         let space = space(100)?;
-        let id = alloc(&space, 0)?;
-        space.get(None, id)?.into_id();
-        assert_eq!(space.put(None, id), Ok(false));
-        assert_eq!(space.put(None, id), Ok(true));
-        assert_eq!(space.put(None, id), Err(ENOENT));
+        let id = alloc(&space, SetId::ROOT)?;
+        space.get(any(id))?.into_id();
+        assert_eq!(space.put(any(id)), Ok(false));
+        assert_eq!(space.put(any(id)), Ok(true));
+        assert_eq!(space.put(any(id)), Err(ENOENT));
         Ok(())
     }
 
@@ -176,12 +180,12 @@ mod tests {
         let space = space(100)?;
         let set = space.new_set(Token::None, Quota::Exactly(2))?;
         let other = space.new_set(Token::None, Quota::Exactly(2))?;
-        let id = alloc(&space, set.number())?;
-        assert_eq!(other.free(id), Err(EACCES));
-        assert_eq!(other.get(id).err(), Some(EACCES));
-        assert_eq!(space.put(Some(other.number()), id), Err(EACCES));
-        assert_eq!(space.state(id), Ok(State::Idle));
-        assert_eq!(set.free(id), Ok(()));
+        let id = alloc(&space, set.id())?;
+        assert_eq!(space.free(other.key(id)), Err(EACCES));
+        assert_eq!(space.get(other.key(id)).err(), Some(EACCES));
+        assert_eq!(space.put(other.key(id)), Err(EACCES));
+        assert_eq!(space.state(any(id)), Ok(State::Idle));
+        assert_eq!(space.free(set.key(id)), Ok(()));
         Ok(())
     }
 
@@ -191,13 +195,13 @@ mod tests {
         let id = space.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
         assert_eq!(id.unbind(), Err(EINVAL));
         assert_eq!(id.bind(), Ok(()));
-        assert_eq!((id.state(), id.bind()), (State::Active, Err(EBUSY)));
+        assert_eq!((id.state(), id.bind()), (Ok(State::Active), Err(EBUSY)));
         assert_eq!(id.unbind(), Ok(()));
-        assert_eq!(id.state(), State::Idle);
-        let notify = |event| space.notify(id.id(), event, Audience::EVERYBODY);
+        assert_eq!(id.state(), Ok(State::Idle));
+        let notify = |event| space.notify(any(id.id()), event, Audience::EVERYBODY);
         assert_eq!(notify(Event::Alloc), Err(EINVAL));
         assert_eq!(notify(Event::Free), Err(EINVAL));
-        assert_eq!(space.bind(99), Err(ENOENT));
+        assert_eq!(space.bind(any(99)), Err(ENOENT));
         Ok(())
     }
 }

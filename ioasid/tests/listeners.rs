@@ -15,6 +15,7 @@ use kernel_ext::gfp::Gfp;
 
 use super::{
     alloc,
+    any,
     shared_space,
     space, //
 };
@@ -32,8 +33,9 @@ use crate::{
         Quota,
         Token, //
     },
-    space::Space, //
-    state::State,
+    set_id::SetId,
+    space::Space,
+    state::State, //
 };
 
 /// Writes down what it is told.
@@ -83,10 +85,10 @@ struct User(Arc<Space>);
 impl Notify for User {
     fn notify(&self, event: Event, subject: &Subject) {
         let result = match event {
-            Event::Bind => self.0.get(None, subject.id).map(|reference| {
+            Event::Bind => self.0.get(any(subject.id)).map(|reference| {
                 reference.into_id();
             }),
-            Event::Free => self.0.put(None, subject.id).map(drop),
+            Event::Free => self.0.put(any(subject.id)).map(drop),
             _ => Ok(()),
         };
         assert_eq!(result, Ok(()));
@@ -117,7 +119,7 @@ mod tests {
         id.unbind()?;
         let reference = id.get()?;
         drop(id);
-        space.free(None, number)?;
+        space.free(any(number))?;
         drop(reference);
         let expected = [Event::Alloc, Event::Bind, Event::Unbind, Event::Free];
         assert!(log.take().iter().eq(&expected.map(|e| (1, e, number))));
@@ -129,8 +131,8 @@ mod tests {
         let space = space(100)?;
         let log = Log::new()?;
         listen(&space, &log, ALL, priority::CPU, 1)?;
-        let id = alloc(&space, 0)?;
-        assert_eq!(space.put(None, id), Ok(true));
+        let id = alloc(&space, SetId::ROOT)?;
+        assert_eq!(space.put(any(id)), Ok(true));
         let expected = [(1, Event::Alloc, id), (1, Event::Free, id)];
         assert_eq!(log.take()[..], expected[..]);
         Ok(())
@@ -149,7 +151,7 @@ mod tests {
         ] {
             listen(&space, &log, ALL, priority, name)?;
         }
-        let id = alloc(&space, 0)?;
+        let id = alloc(&space, SetId::ROOT)?;
         let expected = [1, 2, 3, 4, 5].map(|name| (name, Event::Alloc, id));
         assert_eq!(log.take()[..], expected[..]);
         Ok(())
@@ -163,8 +165,8 @@ mod tests {
         listen(&space, &log, Scope::Owner(Token::Mm(0x1000)), 0, 3)?;
         let set = space.new_set(Token::Mm(0x1000), Quota::Exactly(5))?;
         let other = space.new_set(Token::Mm(0x2000), Quota::Exactly(5))?;
-        listen(&space, &log, Scope::Set(set.number()), 0, 2)?;
-        listen(&space, &log, Scope::Set(0), 0, 4)?;
+        listen(&space, &log, Scope::Set(set.id()), 0, 2)?;
+        listen(&space, &log, Scope::Set(SetId::ROOT), 0, 4)?;
         listen(&space, &log, ALL, 0, 1)?;
         let heard = |set| -> Result<KVec<u32>> {
             alloc(&space, set)?;
@@ -174,9 +176,9 @@ mod tests {
             }
             Ok(names)
         };
-        assert_eq!(heard(set.number())?[..], [1, 2, 3]);
-        assert_eq!(heard(other.number())?[..], [1]);
-        assert_eq!(heard(0)?[..], [1, 4]);
+        assert_eq!(heard(set.id())?[..], [1, 2, 3]);
+        assert_eq!(heard(other.id())?[..], [1]);
+        assert_eq!(heard(SetId::ROOT)?[..], [1, 4]);
         Ok(())
     }
 
@@ -187,10 +189,10 @@ mod tests {
         let set = space.new_set(Token::None, Quota::Exactly(5))?;
         let id = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
         listen(&space, &log, ALL, 0, 1)?;
-        listen(&space, &log, Scope::Set(set.number()), 0, 2)?;
+        listen(&space, &log, Scope::Set(set.id()), 0, 2)?;
         let notify = |event, flags| {
             let audience = Audience::from_flags(flags).ok_or(EINVAL)?;
-            space.notify(id.id(), event, audience)
+            space.notify(any(id.id()), event, audience)
         };
         notify(Event::Bind, 1)?;
         notify(Event::Unbind, 2)?;
@@ -199,7 +201,7 @@ mod tests {
         for bad in [0, 4, 7] {
             assert_eq!(notify(Event::Bind, bad), Err(EINVAL));
         }
-        assert_eq!(id.state(), State::Idle);
+        assert_eq!(id.state(), Ok(State::Idle));
         Ok(())
     }
 
@@ -209,14 +211,17 @@ mod tests {
         let log = Log::new()?;
         listen(&space, &log, ALL, 0, 1)?;
         assert_eq!(listen(&space, &log, ALL, 3, 1), Err(EEXIST));
-        assert_eq!(listen(&space, &log, Scope::Set(0), 0, 1), Ok(()));
+        assert_eq!(listen(&space, &log, Scope::Set(SetId::ROOT), 0, 1), Ok(()));
         assert_eq!(space.listeners().unregister(ALL, 2), Err(ENOENT));
         assert_eq!(space.listeners().unregister(ALL, 1), Ok(()));
         assert_eq!(space.listeners().unregister(ALL, 1), Err(ENOENT));
-        alloc(&space, 0)?;
+        alloc(&space, SetId::ROOT)?;
         assert_eq!(log.take().len(), 1);
-        assert_eq!(space.listeners().unregister(Scope::Set(0), 1), Ok(()));
-        alloc(&space, 0)?;
+        assert_eq!(
+            space.listeners().unregister(Scope::Set(SetId::ROOT), 1),
+            Ok(())
+        );
+        alloc(&space, SetId::ROOT)?;
         assert!(log.take().is_empty());
         Ok(())
     }
@@ -230,7 +235,7 @@ mod tests {
         id.bind()?;
         let number = id.id();
         drop(id);
-        assert_eq!(space.state(number), Err(ENOENT));
+        assert_eq!(space.state(any(number)), Err(ENOENT));
         space.listeners().unregister(ALL, 1)
     }
 }

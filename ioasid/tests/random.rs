@@ -19,6 +19,7 @@ use model::{
 };
 
 use super::{
+    any,
     fake::{
         kind,
         Fake,
@@ -29,11 +30,14 @@ use super::{
     space_from, //
 };
 use crate::{
+    key::Key,
+    life::Right,
     range::IdRange,
     set::{
         Quota,
         Token, //
     },
+    set_id::SetId,
     source::OWN,
     space::Space, //
 };
@@ -71,8 +75,8 @@ impl Random {
 /// The space, its surroundings, and the model of both.
 struct Pair {
     space: Pin<KBox<Space>>,
-    /// The numbers of the sets; the first one is none.
-    sets: [u32; 4],
+    /// The sets; the first one is none.
+    sets: [SetId; 4],
     stocks: [Arc<Stock>; 2],
     model: Model,
     random: Random,
@@ -81,7 +85,7 @@ struct Pair {
 impl Pair {
     fn new() -> Result<Self> {
         let space = space_from(OWN_FIRST, IDS)?;
-        let mut sets = [0; 4];
+        let mut sets = [SetId::ROOT; 4];
         for (set, quota) in sets[1..].iter_mut().zip(QUOTAS) {
             *set = space
                 .new_set(Token::None, Quota::Exactly(quota))?
@@ -103,6 +107,11 @@ impl Pair {
     /// One call in four asks for no set in particular.
     fn maybe_set(&mut self) -> Option<usize> {
         (self.random.below(4) != 0).then(|| self.set())
+    }
+
+    /// The name of an id, in a set or in any.
+    fn key(&self, set: Option<usize>, id: u32) -> Key {
+        Key::new(set.map(|set| self.sets[set]), id)
     }
 
     /// Mostly one that exists.
@@ -129,13 +138,13 @@ impl Pair {
             0..150 => self.alloc(),
             150..250 => {
                 let (set, id) = (self.maybe_set(), self.id());
-                let real = self.space.free(set.map(|set| self.sets[set]), id);
+                let real = self.space.free(self.key(set, id));
                 assert_eq!(real, self.model.free(set, id));
                 Ok(())
             }
             250..300 => {
                 let (set, id) = (self.maybe_set(), self.id());
-                let real = self.space.get(set.map(|set| self.sets[set]), id);
+                let real = self.space.get(self.key(set, id));
                 let real = real.map(|reference| {
                     reference.into_id();
                 });
@@ -144,14 +153,13 @@ impl Pair {
             }
             300..350 => {
                 let (set, id) = (self.maybe_set(), self.id());
-                let real = self.space.put(set.map(|set| self.sets[set]), id);
+                let real = self.space.put(self.key(set, id));
                 assert_eq!(real, self.model.put(set, id));
                 Ok(())
             }
             350..400 => {
                 let (set, id) = (self.maybe_set(), self.id());
-                let number = set.map(|set| self.sets[set]);
-                let real = self.space.find(number, id, |data| data);
+                let real = self.space.find(self.key(set, id), |data| data);
                 assert_eq!(real, self.model.known(set, id).map(|known| known.data));
                 Ok(())
             }
@@ -159,9 +167,9 @@ impl Pair {
             450..499 => {
                 let id = self.id();
                 if self.random.below(2) == 0 {
-                    assert_eq!(self.space.bind(id), self.model.bind(id));
+                    assert_eq!(self.space.bind(any(id)), self.model.bind(id));
                 } else {
-                    assert_eq!(self.space.unbind(id), self.model.unbind(id));
+                    assert_eq!(self.space.unbind(any(id)), self.model.unbind(id));
                 }
                 Ok(())
             }
@@ -172,9 +180,11 @@ impl Pair {
     fn alloc(&mut self) -> Result {
         let (set, range) = (self.set(), self.range()?);
         let data = self.random.next() as usize;
-        let number = self.sets[set];
-        let real = self.space.alloc_in(number, range, data, Gfp::Kernel);
-        assert_eq!(real, self.model.alloc(set, range, data));
+        let set_id = self.sets[set];
+        let real = self
+            .space
+            .alloc_in(set_id, range, data, Gfp::Kernel, Right::Anyone);
+        assert_eq!(real.map(|key| key.id), self.model.alloc(set, range, data));
         Ok(())
     }
 
@@ -182,12 +192,12 @@ impl Pair {
         let (id, spid) = (self.id(), self.random.below(SPIDS));
         match self.random.below(3) {
             0 => {
-                let real = self.space.attach_spid(id, spid);
+                let real = self.space.attach_spid(any(id), spid);
                 assert_eq!(real, self.model.attach_spid(id, spid));
             }
             1 => {
                 let expected = self.model.known(None, id).map(|_| ());
-                assert_eq!(self.space.detach_spid(id), expected);
+                assert_eq!(self.space.detach_spid(any(id)), expected);
                 self.model.change(id, |id| id.spid = None);
             }
             _ => {
@@ -227,12 +237,12 @@ impl Pair {
     fn check(&self) {
         let (space, model) = (&self.space, &self.model);
         for id in 0..IDS {
-            assert_eq!(space.state(id), model.state(id));
-            let real = space.with_id(None, id, |entry| Ok(entry.life.references()));
+            assert_eq!(space.state(any(id)), model.state(id));
+            let real = space.with_id(any(id), |entry| Ok(entry.life.references()));
             assert_eq!(real, model.known(None, id).map(|known| known.references));
         }
-        for (set, &number) in self.sets.iter().enumerate() {
-            let real = space.with_set(number, |set| Ok(set.account.taken()));
+        for (set, &id) in self.sets.iter().enumerate() {
+            let real = space.with_set(id, |set| Ok(set.account.taken()));
             let promised = if set == 0 { QUOTAS.iter().sum() } else { 0 };
             let used = model.count(|id| id.set == set);
             assert_eq!(real, Ok(used + promised));
@@ -247,9 +257,9 @@ impl Pair {
     /// Frees all ids and drops all references.
     fn free_all(&mut self) {
         for id in 0..IDS {
-            assert_eq!(self.space.free(None, id), self.model.free(None, id));
+            assert_eq!(self.space.free(any(id)), self.model.free(None, id));
             while self.model.known(None, id).is_ok() {
-                let real = self.space.put(None, id);
+                let real = self.space.put(any(id));
                 assert_eq!(real, self.model.put(None, id));
             }
         }

@@ -9,16 +9,21 @@ use kernel::{
 
 use kernel_ext::gfp::Gfp;
 
-use super::space;
+use super::{
+    any,
+    space, //
+};
 use crate::{
     host::{
         host,
         Guest, //
     },
+    life::Right,
     range::{
         IdRange,
         DEFAULT_CAPACITY, //
     },
+    set_id::SetId,
     source::Allocator,
     space::{
         Registration,
@@ -50,7 +55,9 @@ fn plug_virtio<'s>(kernel: &'s Space, guest: &Arc<Guest>) -> Result<Registration
 }
 
 fn pasid(kernel: &Space) -> Result<u32> {
-    kernel.alloc_in(0, IdRange::new(1, DEFAULT_CAPACITY - 1)?, 0, Gfp::Kernel)
+    let range = IdRange::new(1, DEFAULT_CAPACITY - 1)?;
+    let key = kernel.alloc_in(SetId::ROOT, range, 0, Gfp::Kernel, Right::Anyone)?;
+    Ok(key.id)
 }
 
 #[kunit_tests(ioasid_scenario)]
@@ -107,13 +114,13 @@ mod tests {
 
         // One of two virtio-iommus goes: the other one takes care of its ids.
         drop(first);
-        kernel.free(None, next)?;
+        kernel.free(any(next))?;
         assert_eq!((kernel.orphans(), guest.used()), (2, 2));
 
         // The orphans are freed in the guest, which the host can't know.
         for id in held {
-            assert_eq!(kernel.find(None, id, |_| ()), Ok(()));
-            kernel.free(None, id)?;
+            assert_eq!(kernel.find(any(id), |_| ()), Ok(()));
+            kernel.free(any(id))?;
         }
         assert_eq!((kernel.orphans(), guest.used()), (0, 2));
 
@@ -137,11 +144,11 @@ mod tests {
         drop(vtd);
         let own = pasid(&kernel)?;
         assert_eq!(plug_vtd(&kernel, &guest).err(), Some(EAGAIN));
-        kernel.free(None, own)?;
+        kernel.free(any(own))?;
         let _vtd = plug_vtd(&kernel, &guest)?;
         // The host knows that the orphan is in use.
         assert_ne!(pasid(&kernel)?, held);
-        kernel.free(None, held)?;
+        kernel.free(any(held))?;
         assert_eq!((kernel.orphans(), guest.used()), (0, 2));
         Ok(())
     }
@@ -165,7 +172,7 @@ mod tests {
             assert!(good.has(id));
         }
         assert_eq!((good.used(), bad.used()), (1, 0));
-        kernel.free(None, id)?;
+        kernel.free(any(id))?;
         assert_eq!(good.used(), 0);
         Ok(())
     }

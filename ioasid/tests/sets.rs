@@ -8,10 +8,12 @@ use kernel_ext::gfp::Gfp;
 
 use super::{
     alloc,
+    any,
     space, //
 };
 use crate::{
     account::edquot,
+    key::Key,
     range::{
         IdRange,
         INVALID, //
@@ -19,7 +21,8 @@ use crate::{
     set::{
         Quota,
         Token, //
-    }, //
+    },
+    set_id::SetId, //
 };
 
 #[kunit_tests(ioasid_sets)]
@@ -34,7 +37,7 @@ mod tests {
         let _second = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
         let third = || set.alloc(IdRange::ALL, 0, Gfp::Kernel).err();
         assert_eq!(third(), Some(edquot()));
-        assert_eq!((set.quota(), set.used()), (2, 2));
+        assert_eq!((set.quota(), set.used()), (Ok(2), Ok(2)));
         drop(first);
         assert_eq!(third(), None);
         Ok(())
@@ -46,7 +49,7 @@ mod tests {
         let set = space.new_set(Token::None, Quota::Exactly(2))?;
         let beyond = IdRange::new(10, 20)?;
         assert_eq!(set.alloc(beyond, 0, Gfp::Kernel).err(), Some(ENOSPC));
-        assert_eq!((set.used(), space.own_ids()), (0, 0));
+        assert_eq!((set.used(), space.own_ids()), (Ok(0), 0));
         Ok(())
     }
 
@@ -58,13 +61,13 @@ mod tests {
         assert_eq!(new(Quota::Exactly(4)).err(), Some(ENOSPC));
         assert_eq!(new(Quota::Exactly(0)).err(), Some(EINVAL));
         let rest = new(Quota::Rest)?;
-        assert_eq!(rest.quota(), 3);
+        assert_eq!(rest.quota(), Ok(3));
         assert_eq!(new(Quota::Rest).err(), Some(ENOSPC));
-        assert_eq!(alloc(&space, 0), Err(edquot()));
+        assert_eq!(alloc(&space, SetId::ROOT), Err(edquot()));
         drop(seven);
-        assert_eq!(new(Quota::Rest)?.quota(), 7);
-        assert_eq!(alloc(&space, 0), Ok(1));
-        assert_eq!(new(Quota::Rest)?.quota(), 6);
+        assert_eq!(new(Quota::Rest)?.quota(), Ok(7));
+        assert_eq!(alloc(&space, SetId::ROOT), Ok(1));
+        assert_eq!(new(Quota::Rest)?.quota(), Ok(6));
         Ok(())
     }
 
@@ -73,26 +76,47 @@ mod tests {
         let space = space(11)?;
         assert_eq!(space.reserve_capacity(8), Ok(()));
         assert_eq!(space.reserve_capacity(3), Err(ENOSPC));
-        assert_eq!(space.new_set(Token::None, Quota::Rest)?.quota(), 2);
-        space.cancel_capacity(8);
-        assert_eq!(space.new_set(Token::None, Quota::Rest)?.quota(), 10);
+        let rest = || space.new_set(Token::None, Quota::Rest)?.quota();
+        assert_eq!(rest(), Ok(2));
+        assert_eq!(space.cancel_capacity(3), Ok(()));
+        assert_eq!(space.cancel_capacity(5), Ok(()));
+        assert_eq!(rest(), Ok(10));
+        Ok(())
+    }
+
+    #[test]
+    fn no_more_is_cancelled_than_was_reserved() -> Result {
+        let space = space(11)?;
+        let set = space.new_set(Token::None, Quota::Exactly(4))?;
+        space.reserve_capacity(2)?;
+        for count in [3, 6, 11, u32::MAX] {
+            assert_eq!(space.cancel_capacity(count), Err(EINVAL));
+        }
+        // The set's quota is promised to no other one, and ids in no set can be allocated.
+        let rest = || space.new_set(Token::None, Quota::Rest)?.quota();
+        assert_eq!(rest(), Ok(4));
+        assert_eq!(alloc(&space, SetId::ROOT), Ok(1));
+        assert_eq!(space.cancel_capacity(2), Ok(()));
+        assert_eq!(space.cancel_capacity(1), Err(EINVAL));
+        assert_eq!((rest(), set.quota()), (Ok(5), Ok(4)));
         Ok(())
     }
 
     #[test]
     fn capacity_is_set_once() -> Result {
         let space = space(100)?;
-        let id = alloc(&space, 0)?;
+        let id = alloc(&space, SetId::ROOT)?;
         assert_eq!(space.install_capacity(50), Err(EBUSY));
-        space.free(None, id)?;
-        for bad in [0, 1, INVALID] {
+        space.free(any(id))?;
+        // The kernel may have what is above.
+        for bad in [0, 1, 101, INVALID] {
             assert_eq!(space.install_capacity(bad), Err(EINVAL));
         }
         assert_eq!(space.install_capacity(3), Ok(()));
         assert_eq!(space.install_capacity(50), Err(EBUSY));
-        assert_eq!(alloc(&space, 0), Ok(1));
-        assert_eq!(alloc(&space, 0), Ok(2));
-        assert_eq!(alloc(&space, 0), Err(edquot()));
+        assert_eq!(alloc(&space, SetId::ROOT), Ok(1));
+        assert_eq!(alloc(&space, SetId::ROOT), Ok(2));
+        assert_eq!(alloc(&space, SetId::ROOT), Err(edquot()));
         Ok(())
     }
 
@@ -102,16 +126,16 @@ mod tests {
         let set = space.new_set(Token::None, Quota::Rest)?.into_handle();
         let id = alloc(&space, set)?;
         assert_eq!(space.free_set(set), Err(EBUSY));
-        space.free(Some(set), id)?;
+        space.free(Key::new(Some(set), id))?;
         let second = space.get_set(set)?;
         assert_eq!(space.free_set(set), Ok(()));
         // The other handle keeps the number, but nothing is allocated, and the quota is back.
         assert_eq!(alloc(&space, set), Err(EINVAL));
         assert_eq!(space.get_set(set).err(), Some(EINVAL));
         assert_eq!(space.free_set(set), Err(EINVAL));
-        assert_eq!(space.new_set(Token::None, Quota::Rest)?.quota(), 99);
+        assert_eq!(space.new_set(Token::None, Quota::Rest)?.quota(), Ok(99));
         drop(second);
-        for unknown in [set, 77, 0] {
+        for unknown in [set, SetId::new(77, 1), SetId::ROOT] {
             assert_eq!(space.free_set(unknown), Err(EINVAL));
         }
         Ok(())
@@ -122,14 +146,14 @@ mod tests {
         let space = space(100)?;
         let set = space.new_set(Token::None, Quota::Rest)?;
         let id = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
-        let number = set.number();
+        let name = set.id();
         drop(set);
-        assert_eq!(alloc(&space, number), Err(EINVAL));
+        assert_eq!(alloc(&space, name), Err(EINVAL));
         let rest = || space.new_set(Token::None, Quota::Rest).err();
         assert_eq!(rest(), Some(ENOSPC));
         drop(id);
         assert_eq!(rest(), None);
-        assert_eq!(alloc(&space, number), Err(EINVAL));
+        assert_eq!(alloc(&space, name), Err(EINVAL));
         Ok(())
     }
 
@@ -144,7 +168,7 @@ mod tests {
         let _same_address = new(Token::Private(0x1000))?;
         let _again = new(Token::Private(0x1000))?;
         let found = space.find_mm_set(0x1000)?;
-        assert_eq!(found.number(), set.number());
+        assert_eq!(found.id(), set.id());
         drop(set);
         assert_eq!(new(Token::Mm(0x1000)).err(), Some(EEXIST));
         drop(found);
@@ -158,18 +182,19 @@ mod tests {
         let set = space.new_set(Token::None, Quota::Exactly(10))?;
         let mut expected = KVec::new();
         for _ in 0..5 {
-            alloc(&space, 0)?;
-            expected.push(alloc(&space, set.number())?, GFP_KERNEL)?;
+            alloc(&space, SetId::ROOT)?;
+            expected.push(alloc(&space, set.id())?, GFP_KERNEL)?;
         }
         let mut found = KVec::new();
-        space.for_each_in(set.number(), |id| {
-            let _ = found.push(id, GFP_KERNEL);
+        space.for_each_in(set.id(), |id| {
+            assert!(found.push(id, GFP_KERNEL).is_ok());
             // What is called may free the id.
-            let _ = set.free(id);
+            assert_eq!(space.free(set.key(id)), Ok(()));
         })?;
         assert_eq!(found[..], expected[..]);
-        assert_eq!(set.used(), 0);
-        assert_eq!(space.for_each_in(77, |_| ()), Err(EINVAL));
+        assert_eq!(set.used(), Ok(0));
+        let unknown = SetId::new(77, 1);
+        assert_eq!(space.for_each_in(unknown, |_| ()), Err(EINVAL));
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ use kernel_ext::gfp::Gfp;
 
 use super::{
     alloc,
+    any,
     fake::{
         kind,
         Fake,
@@ -35,6 +36,7 @@ use crate::{
         Quota,
         Token, //
     },
+    set_id::SetId,
     source::{
         Allocator,
         Departure,
@@ -64,9 +66,9 @@ mod tests {
         let (one, two) = (Stock::new(100)?, Stock::new(200)?);
         add(&space, 1, 10, &one)?;
         add(&space, 2, 20, &two)?;
-        assert_eq!(alloc(&space, 0), Ok(100));
+        assert_eq!(alloc(&space, SetId::ROOT), Ok(100));
         assert_eq!((one.taken(), two.taken()), (1, 0));
-        space.free(None, 100)?;
+        space.free(any(100))?;
         assert_eq!(one.taken(), 0);
         Ok(())
     }
@@ -75,15 +77,15 @@ mod tests {
     fn not_while_there_are_own_ids() -> Result {
         let space = space(1000)?;
         let stock = Stock::new(100)?;
-        let id = alloc(&space, 0)?;
+        let id = alloc(&space, SetId::ROOT)?;
         assert_eq!(add(&space, 1, 10, &stock), Err(EAGAIN));
-        let reference = space.get(None, id)?;
-        space.free(None, id)?;
+        let reference = space.get(any(id))?;
+        space.free(any(id))?;
         assert_eq!(add(&space, 1, 10, &stock), Err(EAGAIN));
         drop(reference);
         assert_eq!(add(&space, 1, 10, &stock), Ok(()));
         // The second one may come any time.
-        alloc(&space, 0)?;
+        alloc(&space, SetId::ROOT)?;
         assert_eq!(add(&space, 2, 20, &stock), Ok(()));
         Ok(())
     }
@@ -111,7 +113,7 @@ mod tests {
         assert_eq!(space.unregister(10), Err(ENOENT));
         add(&space, 1, 10, &stock)?;
         assert_eq!(space.unregister(11), Err(ENOENT));
-        assert_eq!(alloc(&space, 0), Ok(100));
+        assert_eq!(alloc(&space, SetId::ROOT), Ok(100));
         Ok(())
     }
 
@@ -121,7 +123,7 @@ mod tests {
         let stock = Stock::new(100)?;
         add(&space, 1, 10, &stock)?;
         add(&space, 1, 11, &stock)?;
-        let id = alloc(&space, 0)?;
+        let id = alloc(&space, SetId::ROOT)?;
         // The first goes: what it allocated is given back by the other.
         let departure = space.unregister(10)?;
         let expected = Departure {
@@ -129,10 +131,10 @@ mod tests {
             handed_to: None,
         };
         assert_eq!(departure, expected);
-        assert_eq!(space.find(None, id, |_| ()), Ok(()));
-        space.free(None, id)?;
+        assert_eq!(space.find(any(id), |_| ()), Ok(()));
+        space.free(any(id))?;
         assert_eq!((stock.taken(), space.orphans()), (0, 0));
-        assert_eq!(alloc(&space, 0), Ok(100));
+        assert_eq!(alloc(&space, SetId::ROOT), Ok(100));
         Ok(())
     }
 
@@ -145,17 +147,17 @@ mod tests {
         }
         assert_eq!(space.unregister(20)?.handed_to, None);
         assert_eq!(space.unregister(10)?.handed_to, Some(3));
-        assert_eq!(alloc(&space, 0), Ok(300));
-        space.free(None, 300)?;
+        assert_eq!(alloc(&space, SetId::ROOT), Ok(300));
+        space.free(any(300))?;
         // It comes back as the last in the list.
         add(&space, 1, 10, &stocks[0])?;
-        assert_eq!(alloc(&space, 0), Ok(300));
-        space.free(None, 300)?;
+        assert_eq!(alloc(&space, SetId::ROOT), Ok(300));
+        space.free(any(300))?;
         assert_eq!(space.unregister(30)?.handed_to, Some(4));
-        assert_eq!(alloc(&space, 0), Ok(100));
-        space.free(None, 100)?;
+        assert_eq!(alloc(&space, SetId::ROOT), Ok(100));
+        space.free(any(100))?;
         assert_eq!(space.unregister(10)?.handed_to, Some(OWN));
-        assert_eq!(alloc(&space, 0), Ok(1));
+        assert_eq!(alloc(&space, SetId::ROOT), Ok(1));
         assert_eq!(space.orphans(), 0);
         Ok(())
     }
@@ -166,15 +168,15 @@ mod tests {
         let (one, two) = (Stock::new(100)?, Stock::new(200)?);
         add(&space, 1, 10, &one)?;
         add(&space, 2, 20, &two)?;
-        let (a, b) = (alloc(&space, 0)?, alloc(&space, 0)?);
-        let kept = space.get(None, b)?;
+        let (a, b) = (alloc(&space, SetId::ROOT)?, alloc(&space, SetId::ROOT)?);
+        let kept = space.get(any(b))?;
         space.unregister(10)?;
         assert_eq!(space.orphans(), 2);
         // They are found as before, and nobody is told when they go.
-        assert_eq!(space.find(None, a, |_| ()), Ok(()));
-        space.free(None, a)?;
-        assert_eq!(space.free(None, a), Err(ENOENT));
-        space.free(None, b)?;
+        assert_eq!(space.find(any(a), |_| ()), Ok(()));
+        space.free(any(a))?;
+        assert_eq!(space.free(any(a)), Err(ENOENT));
+        space.free(any(b))?;
         assert_eq!(space.orphans(), 1);
         drop(kept);
         assert_eq!((space.orphans(), one.taken(), two.taken()), (0, 3, 0));
@@ -186,13 +188,13 @@ mod tests {
         let space = space(102)?;
         let stock = Stock::new(100)?;
         add(&space, 1, 10, &stock)?;
-        let orphan = alloc(&space, 0)?;
+        let orphan = alloc(&space, SetId::ROOT)?;
         space.unregister(10)?;
         let near = IdRange::new(100, 101)?;
         let id = space.alloc(near, 0, Gfp::Kernel)?;
         assert_eq!(id.id(), orphan + 1);
         assert_eq!(space.alloc(near, 0, Gfp::Kernel).err(), Some(ENOSPC));
-        space.free(None, orphan)?;
+        space.free(any(orphan))?;
         assert_eq!(space.alloc(near, 0, Gfp::Kernel)?.id(), orphan);
         drop(id);
         assert_eq!(space.own_ids(), 0);
@@ -206,13 +208,13 @@ mod tests {
         let (one, two) = (Stock::new(100)?, Stock::new(100)?);
         add(&space, 1, 10, &one)?;
         add(&space, 2, 20, &two)?;
-        let orphan = alloc(&space, 0)?;
+        let orphan = alloc(&space, SetId::ROOT)?;
         space.unregister(10)?;
         // The next one has its own idea of this number: it gets it back.
-        assert_eq!(alloc(&space, 0), Err(EBUSY));
+        assert_eq!(alloc(&space, SetId::ROOT), Err(EBUSY));
         assert_eq!(two.taken(), 0);
-        space.free(None, orphan)?;
-        assert_eq!(alloc(&space, 0), Ok(orphan));
+        space.free(any(orphan))?;
+        assert_eq!(alloc(&space, SetId::ROOT), Ok(orphan));
         assert_eq!(two.taken(), 1);
         Ok(())
     }
@@ -226,7 +228,7 @@ mod tests {
         // To give the second one back would take it from who has the first.
         let second = set.alloc(IdRange::ALL, 0, Gfp::Kernel);
         assert_eq!(second.err(), Some(EIO));
-        assert_eq!((id.id(), set.used(), stock.taken()), (7, 1, 0));
+        assert_eq!((id.id(), set.used(), stock.taken()), (7, Ok(1), 0));
         Ok(())
     }
 
@@ -239,7 +241,7 @@ mod tests {
             let result = set.alloc(range, 0, Gfp::Kernel);
             assert_eq!(result.err(), Some(EIO));
         }
-        assert_eq!(set.used(), 0);
+        assert_eq!(set.used(), Ok(0));
         Ok(())
     }
 
@@ -252,7 +254,7 @@ mod tests {
             let result = set.alloc(IdRange::ALL, 0, Gfp::Kernel);
             assert_eq!(result.err(), Some(ENODEV));
         }
-        assert_eq!(set.used(), 0);
+        assert_eq!(set.used(), Ok(0));
         Ok(())
     }
 
@@ -272,8 +274,8 @@ mod tests {
     fn kinds_are_types() -> Result {
         struct Other(Arc<Fake>);
         impl Allocator for Other {
-            fn alloc(&self, range: IdRange) -> Result<u32> {
-                self.0.alloc(range)
+            fn alloc(&self, range: IdRange, gfp: Gfp) -> Result<u32> {
+                self.0.alloc(range, gfp)
             }
             fn free(&self, id: u32) {
                 self.0.free(id);
@@ -287,9 +289,9 @@ mod tests {
         let other = Other(Fake::new(&two, Trick::None)?);
         let _other = space.register_allocator(Arc::new(other, GFP_KERNEL)?)?;
         let _sharer = space.register_allocator(Fake::new(&one, Trick::None)?)?;
-        let id = alloc(&space, 0)?;
+        let id = alloc(&space, SetId::ROOT)?;
         drop(first);
-        space.free(None, id)?;
+        space.free(any(id))?;
         assert_eq!((one.taken(), space.orphans()), (0, 0));
         Ok(())
     }
@@ -319,7 +321,7 @@ mod tests {
     }
 
     impl Allocator for Slow {
-        fn alloc(&self, _range: IdRange) -> Result<u32> {
+        fn alloc(&self, _range: IdRange, _gfp: Gfp) -> Result<u32> {
             self.wait();
             Ok(5)
         }
@@ -336,12 +338,12 @@ mod tests {
 
         let caller = space.clone();
         workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
-            let _ = alloc(&caller, 0);
+            assert_eq!(alloc(&caller, SetId::ROOT), Ok(5));
         })?;
         slow.entered.wait_for_completion();
         let (leaver, done) = (space.clone(), left.clone());
         workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
-            let _ = leaver.unregister(10);
+            assert!(leaver.unregister(10).is_ok());
             done.complete_all();
         })?;
         // New ids don't come from it any more, but it is still in its call.
@@ -354,8 +356,8 @@ mod tests {
         left.wait_for_completion();
         // What the call made is there now, and an orphan.
         assert_eq!(space.orphans(), 1);
-        assert_eq!(space.state(5), Ok(crate::state::State::Idle));
-        assert_eq!(alloc(&space, 0), Ok(1));
+        assert_eq!(space.state(any(5)), Ok(crate::state::State::Idle));
+        assert_eq!(alloc(&space, SetId::ROOT), Ok(1));
         Ok(())
     }
 }

@@ -6,7 +6,10 @@ use kernel::prelude::*;
 
 use kernel_ext::gfp::Gfp;
 
-use super::space;
+use super::{
+    any,
+    space, //
+};
 use crate::{
     range::{
         IdRange,
@@ -15,7 +18,8 @@ use crate::{
     set::{
         Quota,
         Token, //
-    }, //
+    },
+    set_id::SetId, //
 };
 
 #[kunit_tests(ioasid_spids)]
@@ -28,11 +32,11 @@ mod tests {
         let set = space.new_set(Token::None, Quota::Exactly(3))?;
         let id = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
         assert_eq!(set.find_by_spid(5).err(), Some(ENOENT));
-        assert_eq!(id.attach_spid(5), Ok(()));
+        assert_eq!(space.attach_spid(id.key(), 5), Ok(()));
         assert_eq!(set.find_by_spid(5)?.id(), id.id());
-        id.detach_spid();
+        assert_eq!(space.detach_spid(id.key()), Ok(()));
         assert_eq!(set.find_by_spid(5).err(), Some(ENOENT));
-        assert_eq!(id.attach_spid(0), Ok(()));
+        assert_eq!(space.attach_spid(id.key(), 0), Ok(()));
         assert_eq!(set.find_by_spid(0)?.id(), id.id());
         Ok(())
     }
@@ -43,13 +47,13 @@ mod tests {
         let set = space.new_set(Token::None, Quota::Exactly(3))?;
         let one = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
         let two = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
-        assert_eq!(one.attach_spid(5), Ok(()));
-        assert_eq!(one.attach_spid(6), Err(EBUSY));
-        assert_eq!(two.attach_spid(5), Err(EINVAL));
-        assert_eq!(two.attach_spid(6), Ok(()));
-        assert_eq!(two.attach_spid(INVALID), Err(EINVAL));
-        assert_eq!(space.attach_spid(99, 7), Err(ENOENT));
-        assert_eq!(space.detach_spid(99), Err(ENOENT));
+        assert_eq!(space.attach_spid(one.key(), 5), Ok(()));
+        assert_eq!(space.attach_spid(one.key(), 6), Err(EBUSY));
+        assert_eq!(space.attach_spid(two.key(), 5), Err(EINVAL));
+        assert_eq!(space.attach_spid(two.key(), 6), Ok(()));
+        assert_eq!(space.attach_spid(two.key(), INVALID), Err(EINVAL));
+        assert_eq!(space.attach_spid(any(99), 7), Err(ENOENT));
+        assert_eq!(space.detach_spid(any(99)), Err(ENOENT));
         Ok(())
     }
 
@@ -60,12 +64,12 @@ mod tests {
         let other = space.new_set(Token::None, Quota::Exactly(3))?;
         let ours = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
         let theirs = other.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
-        assert_eq!(ours.attach_spid(5), Ok(()));
+        assert_eq!(space.attach_spid(ours.key(), 5), Ok(()));
         assert_eq!(other.find_by_spid(5).err(), Some(ENOENT));
-        assert_eq!(theirs.attach_spid(5), Ok(()));
+        assert_eq!(space.attach_spid(theirs.key(), 5), Ok(()));
         assert_eq!(set.find_by_spid(5)?.id(), ours.id());
         assert_eq!(other.find_by_spid(5)?.id(), theirs.id());
-        assert_eq!(space.get_by_spid(77, 5).err(), Some(EINVAL));
+        assert_eq!(space.get_by_spid(SetId::new(77, 1), 5).err(), Some(EINVAL));
         Ok(())
     }
 
@@ -74,16 +78,16 @@ mod tests {
         let space = space(100)?;
         let set = space.new_set(Token::None, Quota::Exactly(3))?;
         let id = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
-        id.attach_spid(5)?;
+        space.attach_spid(id.key(), 5)?;
         let reference = id.get()?;
         drop(id);
         // It is freed, so nobody gets it; but the name is in use until the number is free.
         assert_eq!(set.find_by_spid(5).err(), Some(EBUSY));
-        assert_eq!(space.by_spid(set.number(), 5), Ok(reference.id()));
+        assert_eq!(space.by_spid(set.id(), 5), Ok(reference.id()));
         drop(reference);
         assert_eq!(set.find_by_spid(5).err(), Some(ENOENT));
         let next = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
-        assert_eq!(next.attach_spid(5), Ok(()));
+        assert_eq!(space.attach_spid(next.key(), 5), Ok(()));
         Ok(())
     }
 }

@@ -196,6 +196,11 @@ impl<'t, T> Node<'t, T> {
         first_bit(read_once(&self.head().full), index)
     }
 
+    /// Whether this is the leaf of `id`, which is taken.
+    pub(super) fn has_taken(self, id: u32) -> bool {
+        self.shift() == 0 && read_once(&self.head().full) & 1 << self.index(id) != 0
+    }
+
     /// Whether nothing is below this node.
     pub(super) fn is_empty(self) -> bool {
         match self.below() {

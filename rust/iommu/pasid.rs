@@ -74,7 +74,7 @@ impl GlobalPasids {
         };
         let mut drawer = Drawer::new(end)?;
         while let Some(pasid) = drawer.draw() {
-            // INVARIANT: It was drawn.
+            // INVARIANT: It was drawn; the kernel gives none that is not below `end`.
             pasids.held[pasid as usize / 64] |= 1 << (pasid % 64);
             cond_resched();
         }
@@ -104,6 +104,7 @@ impl GlobalPasids {
 
 impl Drop for GlobalPasids {
     fn drop(&mut self) {
-        self.give_back(0, self.held.len() as u32 * u64::BITS);
+        let end = self.held.len().saturating_mul(u64::BITS as usize);
+        self.give_back(0, u32::try_from(end).unwrap_or(u32::MAX));
     }
 }

@@ -59,6 +59,31 @@ static void test_ids(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, ioasid_put(NULL, id));
 }
 
+/* What a handle owns can't be freed by its number, and what is over can't be freed by a handle. */
+static void test_owned(struct kunit *test)
+{
+	u64 handle = ioasid_alloc_owned(0x9000, 0x9000), next;
+	ioasid_t id = handle;
+
+	KUNIT_ASSERT_EQ(test, id, 0x9000);
+	KUNIT_EXPECT_EQ(test, (ioasid_t)ioasid_alloc_owned(0x9000, 0x9000), INVALID_IOASID);
+	KUNIT_EXPECT_EQ(test, (ioasid_t)ioasid_alloc_owned(9, 8), INVALID_IOASID);
+	ioasid_free(NULL, id);
+	KUNIT_EXPECT_FALSE(test, ioasid_put(NULL, id));
+	KUNIT_EXPECT_EQ(test, ioasid_get(NULL, id), 0);
+	KUNIT_EXPECT_FALSE(test, ioasid_put(NULL, id));
+	ioasid_free_owned(handle);
+	KUNIT_EXPECT_EQ(test, ioasid_get(NULL, id), -ENOENT);
+	next = ioasid_alloc_owned(0x9000, 0x9000);
+	KUNIT_EXPECT_NE(test, next, handle);
+	KUNIT_EXPECT_EQ(test, (ioasid_t)next, 0x9000);
+	ioasid_free_owned(handle);
+	KUNIT_EXPECT_EQ(test, ioasid_get(NULL, id), 0);
+	ioasid_put(NULL, id);
+	ioasid_free_owned(next);
+	ioasid_free_owned(~0ULL);
+}
+
 static void test_ranges(struct kunit *test)
 {
 	ioasid_t id;
@@ -72,6 +97,8 @@ static void test_ranges(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, id, 0x9000);
 	KUNIT_EXPECT_EQ(test, ioasid_alloc_gfp(NULL, 0x9000, 0x9000, NULL, GFP_KERNEL, &id),
 			-ENOSPC);
+	ioasid_free(NULL, 0x9000);
+	KUNIT_EXPECT_EQ(test, ioasid_alloc_gfp(NULL, 0x9000, 0x9000, NULL, GFP_NOFS, &id), 0);
 	ioasid_free(NULL, 0x9000);
 }
 
@@ -150,6 +177,28 @@ static void test_sets(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, ioasid_set_free(other), 0);
 }
 
+/* A pointer to a set that is gone is not one to the next set. */
+static void test_old_set(struct kunit *test)
+{
+	struct ioasid_set *old = ioasid_set_alloc(NULL, 2, IOASID_SET_TYPE_NULL), *next;
+	ioasid_t id;
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, old);
+	KUNIT_EXPECT_EQ(test, ioasid_set_free(old), 0);
+	next = ioasid_set_alloc(NULL, 2, IOASID_SET_TYPE_NULL);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, next);
+	KUNIT_EXPECT_PTR_NE(test, next, old);
+	id = ioasid_alloc(next, 1, PASIDS - 1, &one);
+	KUNIT_EXPECT_EQ(test, ioasid_alloc(old, 1, PASIDS - 1, NULL), INVALID_IOASID);
+	KUNIT_EXPECT_EQ(test, PTR_ERR(ioasid_find(old, id, NULL)), -EACCES);
+	KUNIT_EXPECT_EQ(test, ioasid_set_free(old), -EINVAL);
+	ioasid_set_put(old);
+	ioasid_free(old, id);
+	KUNIT_EXPECT_PTR_EQ(test, ioasid_find(next, id, NULL), (void *)&one);
+	ioasid_free(next, id);
+	KUNIT_EXPECT_EQ(test, ioasid_set_free(next), 0);
+}
+
 static void test_mm_sets(struct kunit *test)
 {
 	struct mm_struct *mm = (struct mm_struct *)&one;
@@ -169,7 +218,14 @@ static void test_capacity(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, ioasid_reserve_capacity(PASIDS), -ENOSPC);
 	KUNIT_EXPECT_EQ(test, ioasid_reserve_capacity(100), 0);
 	KUNIT_EXPECT_EQ(test, ioasid_install_capacity(PASIDS), -EBUSY);
+	/* More than was reserved: nothing happens. */
+	ioasid_cancel_capacity(101);
+	ioasid_cancel_capacity(~0U);
+	KUNIT_EXPECT_EQ(test, ioasid_install_capacity(PASIDS), -EBUSY);
 	ioasid_cancel_capacity(100);
+	ioasid_cancel_capacity(1);
+	KUNIT_EXPECT_EQ(test, ioasid_reserve_capacity(PASIDS - KERNEL_SHARE + 1), -ENOSPC);
+	KUNIT_EXPECT_EQ(test, ioasid_install_capacity(PASIDS + 1), -EINVAL);
 }
 
 /* --- Notifiers --------------------------------------------------------------------------------- */
@@ -609,9 +665,11 @@ static void test_stress_custom(struct kunit *test)
 
 static struct kunit_case cases[] = {
 	KUNIT_CASE(test_ids),
+	KUNIT_CASE(test_owned),
 	KUNIT_CASE(test_ranges),
 	KUNIT_CASE(test_atomic_context),
 	KUNIT_CASE(test_sets),
+	KUNIT_CASE(test_old_set),
 	KUNIT_CASE(test_mm_sets),
 	KUNIT_CASE(test_capacity),
 	KUNIT_CASE(test_notifiers),

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What handles are safe from: other callers that know the number, and the next user of it.
+
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+};
+
+use kernel_ext::gfp::Gfp;
+
+use super::{
+    alloc,
+    any,
+    shared_space,
+    space, //
+};
+use crate::{
+    key::Key,
+    life::{
+        Generation,
+        Right, //
+    },
+    notify::{
+        Event,
+        Notify,
+        Scope,
+        Subject, //
+    },
+    range::IdRange,
+    set::{
+        Quota,
+        Token, //
+    },
+    set_id::SetId,
+    space::Space,
+    state::State, //
+};
+
+/// Tries to free each id, and to drop its reference, whenever it hears of one.
+#[pin_data]
+struct Thief {
+    space: Arc<Space>,
+    /// What it was told.
+    #[pin]
+    results: Mutex<KVec<(Event, Result, Result<bool>)>>,
+}
+
+impl Thief {
+    fn new(space: &Arc<Space>) -> Result<Arc<Self>> {
+        let space = space.clone();
+        let init = pin_init!(Self { space, results <- new_mutex!(KVec::new()) });
+        Arc::pin_init(init, GFP_KERNEL)
+    }
+}
+
+impl Notify for Thief {
+    fn notify(&self, event: Event, subject: &Subject) {
+        let key = any(subject.id);
+        let result = (event, self.space.free(key), self.space.put(key));
+        let noted = self.results.lock().push(result, GFP_KERNEL);
+        assert!(noted.is_ok());
+    }
+}
+
+#[kunit_tests(ioasid_handles)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn from_its_first_moment_to_its_last() -> Result {
+        let space = shared_space(100)?;
+        let thief = Thief::new(&space)?;
+        space
+            .listeners()
+            .register(Scope::All, 0, 1, thief.clone())?;
+        let id = space.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
+        let number = id.id();
+        assert_eq!(id.state(), Ok(State::Idle));
+        drop(id);
+        assert_eq!(space.state(any(number)), Err(ENOENT));
+        // While listeners are told that it is allocated there is another reference, which goes first.
+        let expected = [
+            (Event::Alloc, Err(EPERM), Ok(false)),
+            (Event::Free, Ok(()), Err(EPERM)),
+        ];
+        assert_eq!(thief.results.lock()[..], expected[..]);
+        space.listeners().unregister(Scope::All, 1)
+    }
+
+    #[test]
+    fn a_key_has_no_right_of_its_handle() -> Result {
+        let space = space(100)?;
+        let id = space.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
+        assert_eq!(space.free(id.key()), Err(EPERM));
+        assert_eq!(space.put(id.key()), Err(EPERM));
+        assert_eq!(id.into_id(), 1);
+        assert_eq!(space.free(any(1)), Ok(()));
+        Ok(())
+    }
+
+    #[test]
+    fn an_old_key_does_nothing_to_the_next_id() -> Result {
+        let space = space(3)?;
+        let set = space.new_set(Token::None, Quota::Exactly(1))?;
+        let first = set.alloc(IdRange::new(1, 1)?, 7, Gfp::Kernel)?;
+        let old = first.key();
+        drop(first);
+        let next = set.alloc(IdRange::new(1, 1)?, 0, Gfp::Kernel)?;
+        space.attach_spid(next.key(), 5)?;
+        assert_eq!((old.id(), next.id()), (1, 1));
+        let refused = [
+            space.find(old, |_| ()),
+            space.set_data(old, 8),
+            space.attach_data(old, 8),
+            space.detach_data(old),
+            space.attach_spid(old, 6),
+            space.detach_spid(old),
+            space.bind(old),
+            space.unbind(old),
+            space.free(old),
+            space.put(old).map(drop),
+            space.get(old).map(drop),
+            space.state(old).map(drop),
+        ];
+        assert!(refused.iter().all(|&result| result == Err(ENOENT)));
+        assert_eq!(space.find(next.key(), |data| data), Ok(0));
+        assert_eq!(set.find_by_spid(5)?.id(), 1);
+        assert_eq!(next.state(), Ok(State::Idle));
+        Ok(())
+    }
+
+    #[test]
+    fn one_reference_too_few() -> Result {
+        let space = space(3)?;
+        let only = IdRange::new(1, 1)?;
+        let id = alloc(&space, SetId::ROOT)?;
+        let reference = space.get(any(id))?;
+        // Somebody drops references that are not its own, and the number gets another user.
+        assert_eq!(space.put(any(id)), Ok(false));
+        assert_eq!(space.put(any(id)), Ok(true));
+        let next = space.alloc(only, 0, Gfp::Kernel)?;
+        assert_eq!(reference.state(), Err(ENOENT));
+        drop(reference);
+        assert_eq!(next.state(), Ok(State::Idle));
+        Ok(())
+    }
+
+    #[test]
+    fn data_of_an_id_that_is_freed() -> Result {
+        let space = space(100)?;
+        let id = alloc(&space, SetId::ROOT)?;
+        space.attach_spid(any(id), 5)?;
+        let reference = space.get(any(id))?;
+        space.free(any(id))?;
+        // Its last users may clean up.
+        assert_eq!(space.set_data(any(id), 7), Ok(()));
+        assert_eq!(space.find(reference.key(), |data| data), Ok(7));
+        assert_eq!(space.detach_spid(any(id)), Ok(()));
+        assert_eq!(space.by_spid(SetId::ROOT, 5), Err(ENOENT));
+        assert_eq!(space.attach_spid(any(id), 5), Err(EBUSY));
+        drop(reference);
+        assert!(space.is_unused());
+        Ok(())
+    }
+
+    #[test]
+    fn an_old_set_is_not_the_next_one() -> Result {
+        let space = space(100)?;
+        let set = space.new_set(Token::Mm(0x1000), Quota::Exactly(1))?;
+        let old = set.id();
+        drop(set);
+        let next = space.new_set(Token::Mm(0x2000), Quota::Exactly(1))?;
+        assert_eq!(old.number(), next.id().number());
+        let id = alloc(&space, next.id())?;
+        let refused = [
+            alloc(&space, old).map(drop),
+            space.get_set(old).map(drop),
+            space.put_set(old),
+            space.free_set(old),
+            space.for_each_in(old, |_| ()),
+            space.by_spid(old, 5).map(drop),
+        ];
+        assert!(refused.iter().all(|&result| result == Err(EINVAL)));
+        let key = Key::new(Some(old), id);
+        assert_eq!(space.free(key), Err(EACCES));
+        assert_eq!(space.find(key, |_| ()), Err(EACCES));
+        assert_eq!(space.find_mm_set(0x1000).err(), Some(ENOENT));
+        assert_eq!(space.find_mm_set(0x2000)?.id(), next.id());
+        space.free(next.key(id))
+    }
+
+    #[test]
+    fn names_that_nothing_has() -> Result {
+        let space = space(100)?;
+        for set in [SetId::new(0, 1), SetId::new(u32::MAX, u32::MAX)] {
+            assert_eq!(alloc(&space, set), Err(EINVAL));
+            assert_eq!(SetId::from_raw(set.to_raw()), set);
+        }
+        let id = space.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
+        let key = Key::of_life(id.id(), Generation::from_raw(77), Right::Owner);
+        assert_eq!(key.to_raw(), Some(77 << 32 | 1));
+        assert_eq!(
+            key.to_raw().map(|raw| Key::from_raw(raw, Right::Owner)),
+            Some(key)
+        );
+        assert_eq!(space.free(key), Err(ENOENT));
+        assert_eq!(any(1).to_raw(), None);
+        Ok(())
+    }
+}
