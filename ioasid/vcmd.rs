@@ -6,10 +6,18 @@
 //! `VCMD` starts a command; while it goes on, `VCRSP` has the bit [`IN_PROGRESS`], and afterwards the
 //! status and the result. The layout is the final one of the specification (Linux 5.10 to 6.3); the
 //! one before had the result eight bits lower.
+//!
+//! A host is expected to answer at once: only [`FAST_POLLS`] are made with interrupts disabled. A caller
+//! that may sleep waits longer, without the lock. What a slow host has not done by then is finished by
+//! the next command, by a worker, or when the interface goes: a PASID that was allocated for a caller
+//! which is gone is freed, and so is one that could not be freed at once.
 
 mod layout;
 #[cfg(CONFIG_KUNIT)]
 pub(crate) mod model;
+mod port;
+#[cfg(CONFIG_KUNIT)]
+mod tests;
 
 use kernel::{
     io::{
@@ -20,15 +28,24 @@ use kernel::{
     prelude::*,
     sync::{
         new_spinlock_irq,
+        Arc,
         SpinLockIrq, //
     },
     time::{
-        delay::udelay,
+        delay::fsleep,
         Delta, //
     },
+    workqueue::new_delayed_work,
 };
 
-use kernel_ext::gfp::Gfp;
+use kernel_ext::{
+    gfp::Gfp,
+    mm::cond_resched,
+    owned_work::{
+        OwnedWork,
+        Task, //
+    },
+};
 
 use crate::{
     complain::complain,
@@ -50,57 +67,113 @@ pub use layout::{
     VCRSP, //
 };
 
-/// How long a command may take before it counts as lost, in polls of a microsecond.
-const MAX_POLLS: u32 = 10_000;
+use port::{
+    Answer,
+    Port, //
+};
+
+/// How many polls, a microsecond each, are made for a command with interrupts disabled.
+const FAST_POLLS: u32 = 20;
+/// How many polls more are made by a caller that may sleep.
+const SLOW_POLLS: u32 = 500;
+/// How long such a caller sleeps between two polls.
+const SLOW_POLL: Delta = Delta::from_micros(20);
+
+/// How often a worker tries to catch up.
+const ATTEMPTS: u32 = 10;
 
 /// The registers of an IOMMU, by their offsets.
-pub trait Registers: Send + Sync + Unpin {
-    /// Reads a register.
+pub trait Registers: Send + Sync + 'static {
+    /// Reads a register. One that isn't there any more reads as all ones.
     fn read(&self, offset: usize) -> u64;
+
     /// Writes a register.
-    fn write(&self, offset: usize, value: u64);
+    ///
+    /// # Errors
+    ///
+    /// If the registers have no such offset.
+    fn write(&self, offset: usize, value: u64) -> Result;
 }
 
-/// The registers, and what is left from a command that took too long.
-struct Port<R> {
+/// The registers, and what goes on there.
+#[pin_data]
+struct Interface<R: Registers> {
     registers: R,
-    lost: Option<Command>,
+    /// Held while a command is started, and for its fast polls.
+    #[pin]
+    port: SpinLockIrq<Port>,
 }
 
-impl<R: Registers> Port<R> {
-    fn response(&self) -> Option<Response> {
-        Response::decode(self.registers.read(VCRSP))
-    }
-
-    /// Runs a command and waits for its response.
-    fn run(&mut self, command: Command) -> Result<Response> {
-        self.registers.write(VCMD, command.encode());
-        for _ in 0..MAX_POLLS {
-            if let Some(response) = self.response() {
-                return Ok(response);
+impl<R: Registers> Interface<R> {
+    /// Calls `f` until it finds the port free, as long as `gfp` allows.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if the port doesn't become free; the error of `f`.
+    fn when_free<T>(&self, gfp: Gfp, f: impl Fn(&mut Port, &R) -> Result<T>) -> Result<T> {
+        let mut polls = if gfp == Gfp::Atomic { 0 } else { SLOW_POLLS };
+        loop {
+            let result = f(&mut self.port.lock(), &self.registers);
+            match (result, polls) {
+                (Err(e), 1..) if e == EBUSY => polls -= 1,
+                (result, _) => return result,
             }
-            udelay(Delta::from_micros(1));
+            fsleep(SLOW_POLL);
         }
-        self.lost = Some(command);
-        Err(ETIMEDOUT)
     }
 
-    /// Ends what took too long before: nobody waits for the PASID that was allocated then.
-    fn settle(&mut self) -> Result {
-        let response = self.response().ok_or(EBUSY)?;
-        if self.lost.take() == Some(Command::Alloc) && response.status == Status::Success {
-            self.run(Command::Free(response.pasid))?;
+    /// Asks the host for a PASID.
+    ///
+    /// # Errors
+    ///
+    /// `ETIMEDOUT` or `EBUSY` if the host is too slow; `ENOSPC` or `ENODEV` as it answers.
+    fn alloc(&self, gfp: Gfp) -> Result<u32> {
+        let response = match self.when_free(gfp, Port::start_alloc)? {
+            Answer::Now(response) => response,
+            Answer::Later => self.wait(gfp)?,
+        };
+        response.status.of_alloc()?;
+        Ok(response.pasid)
+    }
+
+    /// Waits for the answer to an allocation, with the port reserved for that.
+    fn wait(&self, gfp: Gfp) -> Result<Response> {
+        let polls = if gfp == Gfp::Atomic { 0 } else { SLOW_POLLS };
+        let response = (0..polls).find_map(|_| {
+            fsleep(SLOW_POLL);
+            port::response(&self.registers)
+        });
+        self.port.lock().end_alloc(response);
+        response.ok_or(ETIMEDOUT)
+    }
+
+    /// Frees what is to be freed, and finishes what took too long. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if the host is too slow.
+    fn catch_up(&self) -> Result {
+        while self.when_free(Gfp::Kernel, Port::free_one)? {
+            cond_resched();
         }
         Ok(())
     }
 }
 
+/// Catches up with what a slow host has left undone.
+struct CatchUp<R: Registers>(Arc<Interface<R>>);
+
+impl<R: Registers> Task for CatchUp<R> {
+    fn run(&self) {
+        // Then the next command or the end of the interface tries again.
+        let _caught_up = (0..ATTEMPTS).any(|_| self.0.catch_up().is_ok());
+    }
+}
+
 /// An IOMMU's virtual command interface as an allocator.
-#[pin_data]
 pub struct VirtualCommand<R: Registers> {
-    /// One command at a time.
-    #[pin]
-    port: SpinLockIrq<Port<R>>,
+    interface: Arc<Interface<R>>,
+    later: OwnedWork<CatchUp<R>>,
 }
 
 impl<R: Registers> VirtualCommand<R> {
@@ -108,30 +181,30 @@ impl<R: Registers> VirtualCommand<R> {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if it has no PASIDs to give.
-    pub fn new(registers: R) -> Result<impl PinInit<Self>> {
+    /// `ENODEV` if it has no PASIDs to give; `ENOMEM`.
+    pub fn new(registers: R) -> Result<Self> {
         if registers.read(VCCAP) & VCCAP_PAS == 0 {
             return Err(ENODEV);
         }
-        let lost = None;
-        Ok(pin_init!(Self {
-            port <- new_spinlock_irq!(Port { registers, lost }, "ioasid::VirtualCommand::port"),
-        }))
+        let port = Port::new()?;
+        let interface = pin_init!(Interface {
+            registers,
+            port <- new_spinlock_irq!(port, "ioasid::VirtualCommand::port"),
+        });
+        let interface = Arc::pin_init(interface, GFP_KERNEL)?;
+        let later = OwnedWork::new(
+            CatchUp(interface.clone()),
+            new_delayed_work!("ioasid::VirtualCommand::later"),
+        )?;
+        Ok(Self { interface, later })
     }
 
-    fn run(&self, command: Command) -> Result<Response> {
-        let mut port = self.port.lock();
-        port.settle()?;
-        port.run(command)
-    }
-
-    /// Gives a PASID back.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if it is not the guest's; `ENODEV`, `ETIMEDOUT` or `EBUSY` if the IOMMU fails.
-    fn release(&self, pasid: u32) -> Result {
-        self.run(Command::Free(pasid))?.status.of_free()
+    /// Has a worker catch up if something was left undone.
+    fn look_after(&self) {
+        if self.interface.port.lock().has_work() {
+            // If it is scheduled already, that will do.
+            let _scheduled = self.later.schedule(0);
+        }
     }
 }
 
@@ -142,138 +215,47 @@ impl<R: Registers> Allocator for VirtualCommand<R> {
     ///
     /// `EINVAL` if the range has 0 or more than 20 bits; `ENOSPC` if there is no PASID left, or the one
     /// that came is not in the range; `ENODEV`, `ETIMEDOUT` or `EBUSY` if the IOMMU fails.
-    fn alloc(&self, range: IdRange, _gfp: Gfp) -> Result<u32> {
+    fn alloc(&self, range: IdRange, gfp: Gfp) -> Result<u32> {
         if range.first() < 1 || range.last() > DEFAULT_CAPACITY {
             return Err(EINVAL);
         }
-        let response = self.run(Command::Alloc)?;
-        response.status.of_alloc()?;
-        if !range.contains(response.pasid) {
-            self.free(response.pasid);
+        let pasid = self.interface.alloc(gfp);
+        self.look_after();
+        let pasid = pasid?;
+        if !range.contains(pasid) {
+            self.free(pasid);
             return Err(ENOSPC);
         }
-        Ok(response.pasid)
+        Ok(pasid)
     }
 
     fn free(&self, id: u32) {
-        if let Err(e) = self.release(id) {
+        let mut port = self.interface.port.lock();
+        let freed = port.free(&self.interface.registers, id);
+        drop(port);
+        if let Err(e) = freed {
             complain(c"free on the host PASID", id, e);
+        }
+        self.look_after();
+    }
+}
+
+impl<R: Registers> Drop for VirtualCommand<R> {
+    fn drop(&mut self) {
+        if let Err(e) = self.interface.catch_up() {
+            let left = self.interface.port.lock().left();
+            complain(c"free on the host PASIDs, as many as", left, e);
         }
     }
 }
 
 /// The registers of a real IOMMU. One that was taken away reads as all ones.
-impl<const SIZE: usize> Registers for Mmio<'_, Region<SIZE>> {
+impl<const SIZE: usize> Registers for Mmio<'static, Region<SIZE>> {
     fn read(&self, offset: usize) -> u64 {
         self.try_read64(offset).unwrap_or(u64::MAX)
     }
 
-    fn write(&self, offset: usize, value: u64) {
-        // Offsets are within the page that every IOMMU has.
-        let _ = self.try_write64(value, offset);
-    }
-}
-
-#[kunit_tests(ioasid_vcmd)]
-mod tests {
-    use super::{
-        model::Model,
-        *, //
-    };
-    use crate::host::Guest;
-    use kernel::sync::Arc;
-
-    type Interface = Arc<VirtualCommand<Arc<Model>>>;
-
-    fn interface(model: Arc<Model>) -> Result<Interface> {
-        Arc::pin_init(VirtualCommand::new(model)?, GFP_KERNEL)
-    }
-
-    fn with_quota(quota: u32) -> Result<(Arc<Model>, Interface)> {
-        let model = Model::new(Guest::alone(quota)?)?;
-        let interface = interface(model.clone())?;
-        Ok((model, interface))
-    }
-
-    fn pasids() -> Result<IdRange> {
-        IdRange::new(1, DEFAULT_CAPACITY - 1)
-    }
-
-    #[test]
-    fn no_capability() -> Result {
-        let model = Model::new(Guest::alone(1)?)?;
-        model.set_capable(false);
-        assert_eq!(interface(model).err(), Some(ENODEV));
-        Ok(())
-    }
-
-    #[test]
-    fn until_the_host_has_none() -> Result {
-        let (model, interface) = with_quota(2)?;
-        let first = interface.alloc(pasids()?, Gfp::Kernel)?;
-        assert_ne!(interface.alloc(pasids()?, Gfp::Kernel)?, first);
-        assert_eq!(interface.alloc(pasids()?, Gfp::Kernel), Err(ENOSPC));
-        interface.free(first);
-        assert_eq!(interface.alloc(pasids()?, Gfp::Kernel), Ok(first));
-        assert_eq!(model.guest().used(), 2);
-        Ok(())
-    }
-
-    #[test]
-    fn what_the_guest_does_not_own() -> Result {
-        let (model, interface) = with_quota(2)?;
-        assert_eq!(interface.release(77), Err(EINVAL));
-        let id = interface.alloc(pasids()?, Gfp::Kernel)?;
-        assert_eq!(interface.release(id), Ok(()));
-        assert_eq!(interface.release(id), Err(EINVAL));
-        assert_eq!(model.guest().used(), 0);
-        Ok(())
-    }
-
-    #[test]
-    fn ranges_that_the_interface_has_not() -> Result {
-        let (model, interface) = with_quota(2)?;
-        assert_eq!(interface.alloc(IdRange::ALL, Gfp::Kernel), Err(EINVAL));
-        assert_eq!(
-            interface.alloc(IdRange::new(0, 9)?, Gfp::Kernel),
-            Err(EINVAL)
-        );
-        let high = IdRange::new(DEFAULT_CAPACITY - 1, DEFAULT_CAPACITY)?;
-        assert_eq!(interface.alloc(high, Gfp::Kernel), Err(ENOSPC));
-        assert_eq!(model.guest().used(), 0);
-        Ok(())
-    }
-
-    #[test]
-    fn waits_for_a_slow_host() -> Result {
-        let (model, interface) = with_quota(1)?;
-        model.set_polls(100);
-        let id = interface.alloc(pasids()?, Gfp::Kernel)?;
-        assert_eq!(interface.release(id), Ok(()));
-        Ok(())
-    }
-
-    #[test]
-    fn does_not_wait_forever() -> Result {
-        let (model, interface) = with_quota(1)?;
-        model.set_polls(u32::MAX);
-        assert_eq!(interface.alloc(pasids()?, Gfp::Kernel), Err(ETIMEDOUT));
-        assert_eq!(interface.alloc(pasids()?, Gfp::Kernel), Err(EBUSY));
-        // The command ends at last. Nobody waits for its PASID, so that goes back.
-        assert_eq!(model.guest().used(), 1);
-        model.set_polls(1);
-        model.finish();
-        assert!(interface.alloc(pasids()?, Gfp::Kernel).is_ok());
-        assert_eq!(model.guest().used(), 1);
-        Ok(())
-    }
-
-    #[test]
-    fn a_host_that_fails() -> Result {
-        let (model, interface) = with_quota(1)?;
-        model.set_failure(Some(5));
-        assert_eq!(interface.alloc(pasids()?, Gfp::Kernel), Err(ENODEV));
-        assert_eq!(interface.release(1), Err(ENODEV));
-        Ok(())
+    fn write(&self, offset: usize, value: u64) -> Result {
+        self.try_write64(value, offset)
     }
 }

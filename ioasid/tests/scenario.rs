@@ -45,7 +45,7 @@ const QUOTA: u32 = 8;
 /// Adds a guest's VT-d to what the guest's kernel knows.
 fn plug_vtd<'s>(kernel: &'s Space, guest: &Arc<Guest>) -> Result<Registration<'s>> {
     let device = vcmd::model::Model::new(guest.clone())?;
-    kernel.register_allocator(Arc::pin_init(VirtualCommand::new(device)?, GFP_KERNEL)?)
+    kernel.register_allocator(Arc::new(VirtualCommand::new(device)?, GFP_KERNEL)?)
 }
 
 /// Adds a virtio-iommu of a guest.
@@ -160,13 +160,10 @@ mod tests {
         let kernel = space(1000)?;
         let _vtd = plug_vtd(&kernel, &good)?;
         let id = pasid(&kernel)?;
-        let vtd = Arc::pin_init(
-            VirtualCommand::new(vcmd::model::Model::new(bad.clone())?)?,
-            GFP_KERNEL,
-        )?;
+        let vtd = VirtualCommand::new(vcmd::model::Model::new(bad.clone())?)?;
         let device = virtio::model::Model::new(bad.clone(), F_PASID_ALLOC, 0)?;
         let virtio = VirtioIommu::new(device)?;
-        let attackers: [&dyn Allocator; 2] = [&*vtd, &virtio];
+        let attackers: [&dyn Allocator; 2] = [&vtd, &virtio];
         for attacker in attackers {
             attacker.free(id);
             assert!(good.has(id));

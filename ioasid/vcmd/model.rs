@@ -37,6 +37,8 @@ pub(crate) struct Model {
     left: Atomic<u32>,
     /// With which status each command fails, or zero.
     failure: Atomic<u32>,
+    /// How often it has asked.
+    reads: Atomic<u32>,
 }
 
 impl Model {
@@ -48,6 +50,7 @@ impl Model {
             polls: Atomic::new(1),
             left: Atomic::new(0),
             failure: Atomic::new(0),
+            reads: Atomic::new(0),
         };
         Ok(Arc::new(model, GFP_KERNEL)?)
     }
@@ -64,6 +67,11 @@ impl Model {
     /// Says how long commands take from now on.
     pub(super) fn set_polls(&self, polls: u32) {
         self.polls.store(polls, Relaxed);
+    }
+
+    /// How often the guest has asked.
+    pub(super) fn reads(&self) -> u32 {
+        self.reads.load(Relaxed)
     }
 
     /// Ends the current command.
@@ -101,23 +109,26 @@ impl Registers for Arc<Model> {
         match offset {
             VCCAP if self.capable.load(Relaxed) => VCCAP_PAS,
             VCRSP => {
+                self.reads.add(1, Relaxed);
                 let left = self.left.load(Relaxed);
-                self.left.store(left.saturating_sub(1), Relaxed);
                 if left == 0 {
-                    self.response.load(Relaxed)
-                } else {
-                    IN_PROGRESS
+                    return self.response.load(Relaxed);
+                }
+                // Unless the command was ended just now.
+                match self.left.cmpxchg(left, left - 1, Relaxed) {
+                    Ok(_) | Err(_) => IN_PROGRESS,
                 }
             }
             _ => 0,
         }
     }
 
-    fn write(&self, offset: usize, value: u64) {
+    fn write(&self, offset: usize, value: u64) -> Result {
         if offset == VCMD {
             let response = self.run(Command::decode(value));
             self.response.store(response.encode(), Relaxed);
             self.left.store(self.polls.load(Relaxed), Relaxed);
         }
+        Ok(())
     }
 }

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What goes on at the registers: one command at a time, and what is left from slow ones.
+
+use kernel::{
+    prelude::*,
+    time::{
+        delay::udelay,
+        Delta, //
+    },
+};
+
+use super::{
+    Command,
+    Registers,
+    Response,
+    FAST_POLLS,
+    VCMD,
+    VCRSP, //
+};
+use crate::{
+    complain::complain,
+    range::DEFAULT_CAPACITY, //
+};
+
+/// The response to the last command, if that is done.
+pub(super) fn response<R: Registers>(registers: &R) -> Option<Response> {
+    Response::decode(registers.read(VCRSP))
+}
+
+/// Whether a command was fast.
+pub(super) enum Answer {
+    /// It is done.
+    Now(Response),
+    /// It goes on, and the port is reserved for its caller.
+    Later,
+}
+
+/// What the registers are doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing.
+    Idle,
+    /// An allocation, for a caller that waits for it.
+    Allocating,
+    /// A command that has no caller any more.
+    Left(Command),
+}
+
+/// The use of an IOMMU's registers.
+pub(super) struct Port {
+    stage: Stage,
+    to_free: IdSet,
+}
+
+impl Port {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            stage: Stage::Idle,
+            to_free: IdSet::new()?,
+        })
+    }
+
+    /// Starts an allocation. What is to be freed goes first, so that there is a PASID for it.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if the port isn't free; the error of a write.
+    pub(super) fn start_alloc<R: Registers>(&mut self, registers: &R) -> Result<Answer> {
+        self.free_one(registers)?;
+        Ok(match self.run(registers, Command::Alloc)? {
+            Some(response) => Answer::Now(response),
+            None => {
+                self.stage = Stage::Allocating;
+                Answer::Later
+            }
+        })
+    }
+
+    /// Ends an allocation that was not fast. Without a response it has no caller any more.
+    pub(super) fn end_alloc(&mut self, response: Option<Response>) {
+        self.stage = match response {
+            Some(_) => Stage::Idle,
+            None => Stage::Left(Command::Alloc),
+        };
+    }
+
+    /// Frees a PASID, now or later.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such PASID, or it isn't the guest's; `ENODEV` if the host refuses.
+    pub(super) fn free<R: Registers>(&mut self, registers: &R, id: u32) -> Result {
+        match self
+            .settle(registers)
+            .and_then(|()| self.release(registers, id))
+        {
+            Err(e) if e == EBUSY => self.to_free.insert(id),
+            result => result,
+        }
+    }
+
+    /// Finishes what was left, and frees one of the PASIDs that are to be freed; false if there is none.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if the port isn't free.
+    pub(super) fn free_one<R: Registers>(&mut self, registers: &R) -> Result<bool> {
+        self.settle(registers)?;
+        let Some(id) = self.to_free.take() else {
+            return Ok(false);
+        };
+        if let Err(e) = self.release(registers, id) {
+            complain(c"free on the host PASID", id, e);
+        }
+        Ok(true)
+    }
+
+    /// Whether there is something to catch up with.
+    pub(super) fn has_work(&self) -> bool {
+        matches!(self.stage, Stage::Left(_)) || self.to_free.count != 0
+    }
+
+    /// How many PASIDs are to be freed.
+    pub(super) fn left(&self) -> u32 {
+        let allocated = matches!(self.stage, Stage::Left(_));
+        self.to_free.count + u32::from(allocated)
+    }
+
+    /// Finishes what was left by a slow command.
+    fn settle<R: Registers>(&mut self, registers: &R) -> Result {
+        let command = match self.stage {
+            Stage::Idle => return Ok(()),
+            Stage::Allocating => return Err(EBUSY),
+            Stage::Left(command) => command,
+        };
+        let response = response(registers).ok_or(EBUSY)?;
+        self.stage = Stage::Idle;
+        match command {
+            Command::Alloc if response.status.of_alloc().is_ok() => {
+                self.to_free.insert(response.pasid)
+            }
+            Command::Alloc => Ok(()),
+            Command::Free(id) => {
+                if let Err(e) = response.status.of_free() {
+                    complain(c"free on the host PASID", id, e);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Frees a PASID, with nothing else going on.
+    fn release<R: Registers>(&mut self, registers: &R, id: u32) -> Result {
+        let command = Command::Free(id);
+        match self.run(registers, command)? {
+            Some(response) => response.status.of_free(),
+            None => {
+                self.stage = Stage::Left(command);
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs a command, and returns the response if that comes fast.
+    fn run<R: Registers>(&mut self, registers: &R, command: Command) -> Result<Option<Response>> {
+        if self.stage != Stage::Idle {
+            return Err(EBUSY);
+        }
+        registers.write(VCMD, command.encode())?;
+        for _ in 0..FAST_POLLS {
+            if let Some(response) = response(registers) {
+                return Ok(Some(response));
+            }
+            udelay(Delta::from_micros(1));
+        }
+        Ok(None)
+    }
+}
+
+/// A set of PASIDs that takes no memory when it grows.
+struct IdSet {
+    bits: KVVec<u64>,
+    count: u32,
+    /// All words before this one are 0.
+    first: usize,
+}
+
+impl IdSet {
+    fn new() -> Result<Self> {
+        let words = DEFAULT_CAPACITY.div_ceil(u64::BITS) as usize;
+        Ok(Self {
+            bits: KVVec::from_elem(0, words, GFP_KERNEL)?,
+            count: 0,
+            first: words,
+        })
+    }
+
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such PASID.
+    fn insert(&mut self, id: u32) -> Result {
+        let at = (id / u64::BITS) as usize;
+        let word = self.bits.get_mut(at).ok_or(EINVAL)?;
+        let bit = 1 << (id % u64::BITS);
+        if *word & bit == 0 {
+            *word |= bit;
+            self.count += 1;
+            self.first = self.first.min(at);
+        }
+        Ok(())
+    }
+
+    /// Takes the lowest one.
+    fn take(&mut self) -> Option<u32> {
+        if self.count == 0 {
+            return None;
+        }
+        let ahead = self.bits.get_mut(self.first..)?;
+        let (skipped, word) = ahead.iter_mut().enumerate().find(|(_, word)| **word != 0)?;
+        let bit = word.trailing_zeros();
+        *word &= *word - 1;
+        self.first += skipped;
+        self.count -= 1;
+        Some(self.first as u32 * u64::BITS + bit)
+    }
+}
+
+#[kunit_tests(ioasid_vcmd_port)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_to_free() -> Result {
+        let mut ids = IdSet::new()?;
+        assert_eq!(ids.take(), None);
+        for id in [70, 3, DEFAULT_CAPACITY - 1, 70] {
+            assert_eq!(ids.insert(id), Ok(()));
+        }
+        assert_eq!(ids.insert(DEFAULT_CAPACITY), Err(EINVAL));
+        assert_eq!((ids.count, ids.take()), (3, Some(3)));
+        assert_eq!(ids.take(), Some(70));
+        assert_eq!(ids.insert(5), Ok(()));
+        assert_eq!(ids.take(), Some(5));
+        assert_eq!(ids.take(), Some(DEFAULT_CAPACITY - 1));
+        assert_eq!((ids.count, ids.take()), (0, None));
+        Ok(())
+    }
+}
