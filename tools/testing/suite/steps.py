@@ -101,6 +101,7 @@ def all_steps(repo):
         script("unsafe", "tools/testing/check-unsafe"),
         make("build-stock", "modules", "KERNEL=stock", "WERROR=1"),
         one("programs", "cargo", "build", "--offline", "--locked", "--release", "--workspace"),
+        Step("models-ids", "cargo test --offline --locked --package ids-model".split(), results.libtest, after=("programs",)),
         make("build-test", "modules", "KERNEL=test", "WERROR=1"),
         guest("guest-rust", "--stack", "rust"),
         guest("guest-c", "--stack", "c"),
