@@ -60,12 +60,13 @@ impl Entry {
     #[inline]
     pub(crate) fn begin(
         &self,
+        generation: Generation,
         set: SetId,
         origin: Origin,
         data: usize,
         owner: Right,
-    ) -> Generation {
-        self.life.begin(owner, || {
+    ) {
+        self.life.begin(generation, owner, || {
             write_once(&self.data, data);
             write_once(&self.set, set.to_raw());
             write_once(&self.origin, origin);

@@ -45,10 +45,11 @@ const FREED: u32 = 1 << 31;
 /// The other bits count references.
 const REFERENCES: u32 = OWNED - 1;
 
-/// One more life of the same number; the bits from here on count them.
+/// The bits from here on tell the lives of a number apart.
 const LIFE: u64 = 1 << 32;
 
-/// Which of its lives a number is in. It comes round after 2^32 lives.
+/// Which of its lives a number is in. The numbers of a space have one count of lives, which comes round
+/// after 2^32: a place in memory that began to count anew would let old handles into new lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Generation(u32);
 
@@ -57,13 +58,12 @@ impl Generation {
         Self((word >> 32) as u32)
     }
 
-    /// For a handle that is given to C.
+    /// The generation as a number.
     pub(crate) fn to_raw(self) -> u32 {
         self.0
     }
 
-    /// The generation that [`to_raw`](Self::to_raw) returned. Any other one names no life, or one that
-    /// the caller has no part in.
+    /// The generation with this number.
     pub(crate) fn from_raw(raw: u32) -> Self {
         Self(raw)
     }
@@ -104,7 +104,7 @@ pub(crate) enum Freed {
 ///
 /// # Invariants
 ///
-/// Without a reference the lower half is 0, the upper half counts the next life already, and only
+/// Without a reference the lower half is 0, the upper half is not that of the last life, and only
 /// [`begin`](Self::begin) changes the word. [`OWNED`] is set as long as a handle has one of the
 /// references, and only that handle clears it.
 pub(crate) struct Life(Atomic<u64>);
@@ -119,17 +119,18 @@ impl Life {
     ///
     /// `fill` writes what else there is of the id. A reader that sees the life sees that, and a reader of
     /// the life before which sees any of it finds that its own one is over. There is one caller at a time.
+    ///
+    /// The generation is another one than those which the number had before, here or in another place.
     #[inline]
-    pub(crate) fn begin(&self, owner: Right, fill: impl FnOnce()) -> Generation {
-        let before = read_once(&self.0);
+    pub(crate) fn begin(&self, generation: Generation, owner: Right, fill: impl FnOnce()) {
         smp_mb(Write);
         fill();
         let owned = match owner {
             Right::Owner => OWNED,
             Right::Anyone => 0,
         };
-        self.0.store(before | u64::from(owned | 1), Release);
-        Generation::of(before)
+        let word = u64::from(generation.0) << 32 | u64::from(owned | 1);
+        self.0.store(word, Release);
     }
 
     /// The life that the number is in, if it is in use.

@@ -185,7 +185,7 @@ impl Space {
             return Ok(());
         };
         for id in (self.floor..capacity).filter(|&id| !pasids.holds(id)) {
-            self.ids.insert(id, Gfp::Kernel, |_nobodys| ())?;
+            self.ids.insert(id, Gfp::Kernel, |_nobodys, _| ())?;
         }
         Ok(())
     }

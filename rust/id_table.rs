@@ -38,10 +38,18 @@ use tree::{
 #[pin_data]
 pub struct IdTable<T> {
     tree: Tree<T>,
-    /// Taken for changes of the tree. The first number of the last leaf that became empty: that one is
-    /// kept, so that to take and free the same number in turns does not need memory each time.
+    /// Taken for changes of the tree.
     #[pin]
-    emptied: SpinLockIrq<Option<u32>>,
+    changes: SpinLockIrq<Changes>,
+}
+
+/// What changes of the tree leave behind for the next ones.
+struct Changes {
+    /// The first number of the last leaf that became empty: that one is kept, so that to take and free
+    /// the same number in turns does not need memory each time.
+    emptied: Option<u32>,
+    /// How many numbers were ever taken; it comes round.
+    taken: u32,
 }
 
 impl<T: Default + Send + Sync + 'static> IdTable<T> {
@@ -53,12 +61,12 @@ impl<T: Default + Send + Sync + 'static> IdTable<T> {
     ) -> impl PinInit<Self> {
         pin_init!(Self {
             tree: Tree::new(memory),
-            emptied <- SpinLockIrq::new(None, name, key),
+            changes <- SpinLockIrq::new(Changes { emptied: None, taken: 0 }, name, key),
         })
     }
 
-    /// Takes the lowest free number between `first` and `last`, and calls `fill` with its value. Returns
-    /// the number, and what `fill` returned.
+    /// Takes the lowest free number between `first` and `last`, and calls `fill` with its value and how
+    /// many were taken before, modulo 2^32. Returns the number, and what `fill` returned.
     ///
     /// Readers may see the value while `fill` runs, and no number is taken or freed meanwhile: `fill`
     /// must not change the table.
@@ -71,7 +79,7 @@ impl<T: Default + Send + Sync + 'static> IdTable<T> {
         first: u32,
         last: u32,
         gfp: Gfp,
-        fill: impl FnOnce(&T) -> R,
+        fill: impl FnOnce(&T, u32) -> R,
     ) -> Result<(u32, R)> {
         self.take(gfp, fill, |change| {
             let id = change.view().first_free(first);
@@ -84,7 +92,7 @@ impl<T: Default + Send + Sync + 'static> IdTable<T> {
     /// # Errors
     ///
     /// `EBUSY` if the number is taken; `ENOMEM`.
-    pub fn insert<R>(&self, id: u32, gfp: Gfp, fill: impl FnOnce(&T) -> R) -> Result<R> {
+    pub fn insert<R>(&self, id: u32, gfp: Gfp, fill: impl FnOnce(&T, u32) -> R) -> Result<R> {
         let free = |change: &Change<'_, T>| change.view().first_free(id) == Some(id);
         let (_, filled) = self.take(gfp, fill, |change| free(change).then_some(id).ok_or(EBUSY))?;
         Ok(filled)
@@ -94,14 +102,14 @@ impl<T: Default + Send + Sync + 'static> IdTable<T> {
     fn take<R>(
         &self,
         gfp: Gfp,
-        fill: impl FnOnce(&T) -> R,
+        fill: impl FnOnce(&T, u32) -> R,
         choose: impl Fn(&Change<'_, T>) -> Result<u32>,
     ) -> Result<(u32, R)> {
         let mut spare = None;
         // The number that nodes were put in for.
         let mut prepared = None;
         loop {
-            let locked = self.emptied.lock();
+            let mut locked = self.changes.lock();
             // SAFETY: The lock is held as long as this is used.
             let change = unsafe { Change::new(&self.tree) };
             let chosen = choose(&change);
@@ -111,7 +119,11 @@ impl<T: Default + Send + Sync + 'static> IdTable<T> {
             }
             let id = chosen?;
             let missing = match change.take(id, &mut spare) {
-                Ok(value) => return Ok((id, fill(value))),
+                Ok(value) => {
+                    let before = locked.taken;
+                    locked.taken = before.wrapping_add(1);
+                    return Ok((id, fill(value, before)));
+                }
                 Err(shift) => shift,
             };
             prepared = Some(id);
@@ -127,17 +139,17 @@ impl<T: Default + Send + Sync + 'static> IdTable<T> {
 
     /// Gives nodes back that were for `id`, which could not be taken.
     fn prune(&self, id: u32) {
-        let _locked = self.emptied.lock();
+        let _locked = self.changes.lock();
         // SAFETY: The lock is held as long as this is used.
         unsafe { Change::new(&self.tree) }.prune(id);
     }
 
     /// Frees the number `id`; it can be taken again at once. Nothing happens if it is free.
     pub fn remove(&self, id: u32) {
-        let mut emptied = self.emptied.lock();
+        let mut locked = self.changes.lock();
         // SAFETY: The lock is held as long as this is used.
         let change = unsafe { Change::new(&self.tree) };
-        change.release(id, &mut emptied);
+        change.release(id, &mut locked.emptied);
     }
 
     /// The value for the number `id`, if there is a place for it; nobody may ever have taken it.
@@ -183,13 +195,13 @@ mod tests {
     }
 
     fn alloc(table: &Table, first: u32, last: u32) -> Result<u32> {
-        let (id, ()) = table.alloc(first, last, Gfp::Kernel, |_| ())?;
+        let (id, ()) = table.alloc(first, last, Gfp::Kernel, |_, _| ())?;
         Ok(id)
     }
 
     /// Takes a number and notes it in its value.
     fn insert(table: &Table, id: u32) -> Result {
-        table.insert(id, Gfp::Atomic, |value| write_once(&value.0, id))
+        table.insert(id, Gfp::Atomic, |value, _| write_once(&value.0, id))
     }
 
     fn value(table: &Table, id: u32) -> Option<u32> {
@@ -243,6 +255,23 @@ mod tests {
         for expected in 1..200 {
             assert_eq!(alloc(&table, 0, u32::MAX), Ok(expected));
         }
+        Ok(())
+    }
+
+    #[test]
+    fn no_two_have_the_same_count() -> Result {
+        let table = table()?;
+        let mut counts = [0; 4];
+        for (round, count) in counts.iter_mut().enumerate() {
+            let (id, before) = table.alloc(9, 9, Gfp::Kernel, |_, before| before)?;
+            // In a new leaf each time.
+            table.remove(id);
+            insert(&table, 5000)?;
+            table.remove(5000);
+            assert_eq!(value(&table, 9), None);
+            *count = before + round as u32;
+        }
+        assert_eq!(counts, [0, 3, 6, 9]);
         Ok(())
     }
 

@@ -14,15 +14,17 @@ mod tests {
 
     const SET: SetId = SetId::new(3, 1);
 
-    fn begin(entry: &Entry, set: SetId, data: usize) -> Generation {
-        entry.begin(set, OWN, data, Right::Anyone)
+    fn begin(entry: &Entry, serial: u32, set: SetId, data: usize) -> Generation {
+        let generation = Generation::from_raw(serial);
+        entry.begin(generation, set, OWN, data, Right::Anyone);
+        generation
     }
 
     #[test]
     fn in_a_set_or_nobodys() -> Result {
         let entry = Entry::default();
         assert_eq!(entry.look(Only::Any).err(), Some(ENOENT));
-        begin(&entry, SET, 0x1234);
+        begin(&entry, 7, SET, 0x1234);
         assert_eq!(entry.look(Only::Any)?.data(), Ok(0x1234));
         assert_eq!(entry.look(Only::Set(SET))?.data(), Ok(0x1234));
         for other in [SetId::new(4, 1), SetId::new(3, 2), SetId::ROOT] {
@@ -34,13 +36,13 @@ mod tests {
     #[test]
     fn the_next_one_to_have_it_is_not_seen() -> Result {
         let entry = Entry::default();
-        let first = begin(&entry, SET, 1);
+        let first = begin(&entry, 7, SET, 1);
         entry.set_spid(Some(7));
         let found = entry.look(Only::Set(SET))?;
         assert_eq!(found.life.free_and_put(Right::Anyone), Ok(Freed::Last));
         assert_eq!(found.remains().spid, Some(7));
         let next = SetId::new(4, 1);
-        let second = begin(&entry, next, 2);
+        let second = begin(&entry, 8, next, 2);
         // A look at the first one shows nothing of the second one, and can't change it.
         assert_eq!(found.data(), Err(ENOENT));
         assert_eq!(found.life.get(), Err(ENOENT));

@@ -16,7 +16,7 @@ mod tests {
     /// An id in its first life.
     fn born(owner: Right) -> Life {
         let life = Life::new();
-        life.begin(owner, || ());
+        life.begin(Generation(0), owner, || ());
         life
     }
 
@@ -64,7 +64,7 @@ mod tests {
             assert_eq!(first.put(Anyone), Err(ENOENT));
             assert_eq!(first.free_and_put(Anyone), Err(ENOENT));
             if life.look().is_none() {
-                life.begin(Anyone, || ());
+                life.begin(Generation(1), Anyone, || ());
             }
             let now = life.now()?;
             assert_eq!((now.references(), now.state()), (1, State::Idle));
@@ -75,11 +75,13 @@ mod tests {
 
     #[test]
     fn lives_are_counted_round() -> Result {
-        let life = Life(Atomic::new(!(LIFE - 1)));
-        assert_eq!(life.begin(Anyone, || ()), Generation(u32::MAX));
+        let life = Life::new();
+        life.begin(Generation(u32::MAX), Anyone, || ());
         let last = life.now()?;
+        assert_eq!(last.generation(), Generation(u32::MAX));
         assert_eq!(last.free_and_put(Anyone), Ok(Freed::Last));
-        assert_eq!(life.begin(Anyone, || ()), Generation(0));
+        assert!(!last.goes_on());
+        life.begin(Generation(0), Anyone, || ());
         assert!(!last.goes_on());
         assert_eq!(life.now()?.references(), 1);
         Ok(())
@@ -178,7 +180,7 @@ mod tests {
         let first = life.look().map(|living| living.free_and_put(Owner));
         assert_eq!(first, Some(Ok(Freed::Last)));
         // The next life begins without a trace of the owner before.
-        life.begin(Anyone, || ());
+        life.begin(Generation(1), Anyone, || ());
         let freed = life.look().map(|living| living.free_and_put(Anyone));
         assert_eq!(freed, Some(Ok(Freed::Last)));
     }

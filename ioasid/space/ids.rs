@@ -29,6 +29,7 @@ use crate::{
     },
     life::{
         Freed,
+        Generation,
         Put,
         Right, //
     },
@@ -124,8 +125,10 @@ impl Space {
         let range = range.ok_or(ENOSPC)?;
         let (id, generation) =
             self.ids
-                .alloc(range.first(), range.last(), wanted.gfp, |entry| {
-                    entry.begin(set, OWN, data, owner)
+                .alloc(range.first(), range.last(), wanted.gfp, |entry, serial| {
+                    let generation = Generation::from_raw(serial);
+                    entry.begin(generation, set, OWN, data, owner);
+                    generation
                 })?;
         Ok(Key::of_life(id, generation, owner))
     }

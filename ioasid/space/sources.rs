@@ -24,6 +24,7 @@ use super::{
 use crate::{
     abi::trace,
     key::Key,
+    life::Generation,
     source::{
         departure,
         of_origin,
@@ -170,8 +171,10 @@ impl Space {
             return Err(EIO);
         }
         source.outstanding.add(1, Relaxed);
-        let entered = self.ids.insert(id, wanted.gfp, |entry| {
-            entry.begin(set, source.origin, data, owner)
+        let entered = self.ids.insert(id, wanted.gfp, |entry, serial| {
+            let generation = Generation::from_raw(serial);
+            entry.begin(generation, set, source.origin, data, owner);
+            generation
         });
         let generation = entered
             .inspect_err(|_| source.outstanding.add(-1, Relaxed))

@@ -135,6 +135,21 @@ mod tests {
     }
 
     #[test]
+    fn an_old_key_after_its_memory_is_gone() -> Result {
+        let space = space(10_000)?;
+        let only = IdRange::new(1, 1)?;
+        let old = space.alloc(only, 0, Gfp::Kernel)?.key();
+        // The leaf of the tree goes when the next one is empty; the number then gets a new one.
+        drop(space.alloc(IdRange::new(5000, 5000)?, 0, Gfp::Kernel)?);
+        assert_eq!(space.state(old), Err(ENOENT));
+        let next = space.alloc(only, 0, Gfp::Kernel)?;
+        assert_eq!(space.put(old), Err(ENOENT));
+        assert_eq!(space.find(old, |_| ()), Err(ENOENT));
+        assert_eq!(next.state(), Ok(State::Idle));
+        Ok(())
+    }
+
+    #[test]
     fn one_reference_too_few() -> Result {
         let space = space(3)?;
         let only = IdRange::new(1, 1)?;

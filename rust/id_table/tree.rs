@@ -246,8 +246,8 @@ impl<'t, T> Change<'t, T> {
         }
     }
 
-    /// Makes `id` free, if it is taken. If its leaf is empty then it takes the place of the one in `emptied`, by its
-    /// first number; that one is given back, unless it has numbers again.
+    /// Makes `id` free, if it is taken. If its leaf is empty then it takes the place of the one in
+    /// `emptied`, by its first number; that one is given back, unless it has numbers again.
     pub(super) fn release(&self, id: u32, emptied: &mut Option<u32>) {
         let Some(leaf) = self.view().lowest(id).filter(|node| node.has_taken(id)) else {
             return;

@@ -50,7 +50,7 @@ pub mod sync {
             fn store(cell: &Self::Cell, value: Self, order: Ordering);
             /// Writes if it is what is expected. A failure orders nothing, as in the kernel.
             fn swap(cell: &Self::Cell, old: Self, new: Self, order: Ordering)
-            -> Result<Self, Self>;
+                -> Result<Self, Self>;
         }
 
         macro_rules! atomic_types {
@@ -116,7 +116,7 @@ pub mod sync {
 
     /// `kernel::sync::barrier`.
     pub mod barrier {
-        use loom::sync::atomic::{Ordering, fence};
+        use loom::sync::atomic::{fence, Ordering};
 
         /// A barrier of the kernel's.
         pub trait Barrier {

@@ -16,25 +16,36 @@ use crate::{
 /// One number and its entry.
 pub(crate) struct Number {
     pub(crate) entry: Entry,
-    taken: Mutex<bool>,
+    state: Mutex<State>,
+}
+
+/// What `IdTable` has under its lock.
+#[derive(Default)]
+struct State {
+    taken: bool,
+    /// How often it was taken.
+    count: u32,
 }
 
 impl Number {
     pub(crate) fn new() -> Self {
         Self {
             entry: Entry::default(),
-            taken: Mutex::new(false),
+            state: Mutex::new(State::default()),
         }
     }
 
     /// What `Space::alloc_in` does; `None` if the number is taken.
     pub(crate) fn alloc(&self, set: SetId, data: usize, owner: Right) -> Option<Generation> {
-        let mut taken = self.taken.lock().unwrap();
-        if *taken {
+        let mut state = self.state.lock().unwrap();
+        if state.taken {
             return None;
         }
-        *taken = true;
-        Some(self.entry.begin(set, OWN, data, owner))
+        state.taken = true;
+        state.count += 1;
+        let generation = Generation::from_raw(state.count);
+        self.entry.begin(generation, set, OWN, data, owner);
+        Some(generation)
     }
 
     /// What `Space::free` does without listeners.
@@ -98,8 +109,8 @@ impl Number {
     }
 
     fn reclaim(&self) {
-        let mut taken = self.taken.lock().unwrap();
-        assert!(*taken, "given back twice");
-        *taken = false;
+        let mut state = self.state.lock().unwrap();
+        assert!(state.taken, "given back twice");
+        state.taken = false;
     }
 }
