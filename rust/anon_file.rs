@@ -242,7 +242,7 @@ impl Drop for Inode {
     }
 }
 
-/// An [`Inode`] that somebody else owns, and keeps for `'a`.
+/// An [`Inode`] that its owner keeps for `'a`.
 pub struct InodeRef<'a>(
     core::mem::ManuallyDrop<Inode>,
     core::marker::PhantomData<&'a Inode>,

@@ -76,8 +76,8 @@ pub(crate) struct Group {
     /// its devices are opened and closed, which may take long.
     #[pin]
     state: Mutex<State>,
-    /// Who has the group's file open, or is changing the group.
-    /// Apart from `state`, so that nobody has to wait for the user to know that there is one.
+    /// The user: the program that has the group's file open, or a thread that changes the group.
+    /// Apart from `state`, so that it takes no waiting for a user to know that there is one.
     #[pin]
     user: Mutex<Option<Holder>>,
     /// The devices that can be opened.
@@ -272,7 +272,7 @@ impl Group {
         }
     }
 
-    /// Says in the log who keeps `device` open, unless a request of the group's user is under way:
+    /// Names the holder of `device` in the log, unless a request of the group's user is under way:
     /// that may take long, and the caller has more to do than to say this.
     pub(crate) fn warn_holder(&self, device: &Device) {
         let Some(state) = self.state.try_lock() else {

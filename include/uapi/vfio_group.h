@@ -89,8 +89,8 @@ struct vfio_group_devices {
  * the same container.
  *
  * Only a container that was made for a group, by this request or by VFIO_GROUP_MERGE, can be had so. To
- * such a container the files of its groups are the keys, and whoever gets one of them can map and unmap
- * for all groups in it. A container that a program opened as /dev/vfio/vfio stays with those that got
+ * such a container the files of its groups are the keys: a process that gets one of them can map and
+ * unmap for all groups in it. A container that a program opened as /dev/vfio/vfio stays with those that got
  * its descriptor from that program, as without these requests.
  *
  * Errors: EPERM for a container that was opened as /dev/vfio/vfio; EBUSY if the group is not viable;

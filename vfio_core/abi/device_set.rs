@@ -112,7 +112,7 @@ fn join(id: usize) -> Result<NonNull<bindings::vfio_device_set>> {
     let node = Node::new(id, set)?;
     let mut sets = DEVICE_SETS.lock();
     if let Some(set) = sets.count(id) {
-        // Made by somebody else meanwhile.
+        // Another thread has made it meanwhile.
         return Ok(set);
     }
     sets.0.insert(node);

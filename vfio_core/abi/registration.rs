@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The users of a registered device: whoever unregisters it waits for them.
+//! The users of a registered device: unregistering it waits for them.
 
 use core::{
     mem::ManuallyDrop,
@@ -110,8 +110,8 @@ pub(super) unsafe fn put(device: NonNull<Device>) {
         == 1;
     if last {
         let device: *mut bindings::vfio_device = device.cast().as_ptr();
-        // SAFETY: `start_registration` initialised the completion. The one who unregisters the device
-        // waits for it, so the device is valid until `complete` has let go of its lock.
+        // SAFETY: `start_registration` initialised the completion. The thread that unregisters the
+        // device waits for it, so the device is valid until `complete` has let go of its lock.
         unsafe { bindings::complete(&raw mut (*device).comp) };
     }
 }
@@ -132,7 +132,7 @@ unsafe fn wait(comp: *mut bindings::completion, interrupted: bool) -> isize {
     }
 }
 
-/// Keeps a device registered: whoever unregisters it waits.
+/// Keeps a device registered: unregistering it waits.
 ///
 /// It is no reference to the `struct device`: the driver has one for as long as the device is
 /// registered. If this had another, that could be the last one, and would call the driver after its
@@ -158,7 +158,7 @@ impl Deref for Registered {
 }
 
 impl Registered {
-    /// Leaves the count to a C caller, who gives it back by `vfio_device_put_registration()`.
+    /// Leaves the count to a C caller, which gives it back by `vfio_device_put_registration()`.
     pub(super) fn into_count(self) {
         let _count = ManuallyDrop::new(self);
     }

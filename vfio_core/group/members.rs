@@ -143,7 +143,7 @@ fn meaning(member: &vfio_group_device) -> &'static str {
     }
 }
 
-/// Writes who has the group's file open.
+/// Writes the line about the group's user.
 fn write_holder(f: &mut fmt::Formatter<'_>, holder: Option<SeenHolder>) -> fmt::Result {
     match holder {
         Some(holder) => f.write_fmt(fmt!("open: by {}\n", holder)),

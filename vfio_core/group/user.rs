@@ -27,7 +27,7 @@ use super::{
 pub(super) struct User(Arc<Group>);
 
 impl User {
-    /// Makes the caller the user of `group`, else returns who that is.
+    /// Makes the caller the user of `group`, or returns the user that it has.
     pub(super) fn claim(group: &Arc<Group>) -> Result<Self, HolderLabel> {
         let mut user = group.user.lock();
         if let Some(holder) = &*user {
