@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! In the shape of the backend's map.rs.
+
+use iommu_group::ranges::Range;
+
+use kernel::prelude::*;
+
+use super::{
+    super::space::{
+        Dma,
+        Reservation,
+        Vaddr, //
+    },
+    pages::DmaPages,
+    Answer,
+    Container, //
+};
+
+/// Where the program has the memory that it maps at `range`.
+fn vaddr_of(range: Range, nth: usize) -> Vaddr {
+    Vaddr::new((range.start as usize + 16 * nth) << kernel::page::PAGE_SHIFT)
+}
+
+impl Container {
+    /// Maps.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if something is mapped there, `ENOSPC` if there are too many mappings.
+    pub(super) fn map(&self, range: Range) -> Answer {
+        let memory = Reservation::new(GFP_KERNEL_ACCOUNT)?;
+        let (guard, layout) = self.space.lock(range, |held| {
+            if held.first_in(range).is_some() {
+                return Err(EEXIST);
+            }
+            if held.mappings() >= self.limit {
+                return Err(ENOSPC);
+            }
+            Ok(*held.layout)
+        })?;
+        let mut pages = DmaPages::new(range, &self.machine);
+        if layout.translated {
+            pages.populate();
+        }
+        if layout.tracks_dirty {
+            pages.reserve_dirty();
+        }
+        let dma = Dma::new(vaddr_of(range, 0), pages);
+        let entered = guard.try_finish(|held| {
+            if held.mappings() >= self.limit {
+                return Err(dma);
+            }
+            held.insert(range.last, dma, memory);
+            Ok(0)
+        });
+        entered.map_err(|(guard, dma)| {
+            drop(dma);
+            drop(guard);
+            ENOSPC
+        })
+    }
+
+    /// Gives a mapping whose address was invalidated another one.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if nothing is mapped there, `EINVAL` if that isn't exactly one mapping, or its address is
+    /// valid.
+    pub(super) fn change_vaddr(&self, range: Range) -> Answer {
+        let (mut guard, ()) = self.space.lock(range, |held| {
+            let found = held.first_in(range).ok_or(ENOENT)?;
+            let mut valid = false;
+            held.for_each_from(found.start, |_, dma| {
+                valid = dma.vaddr().is_some();
+                false
+            });
+            if valid || found != range {
+                return Err(EINVAL);
+            }
+            Ok(())
+        })?;
+        guard.update(range, |found, _, _| self.machine.read(found));
+        guard.with(|held| held.set_vaddr(range, Some(vaddr_of(range, 1))));
+        Ok(0)
+    }
+}
