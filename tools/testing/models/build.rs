@@ -41,8 +41,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "nobody_waits",
         changes: &[("space/queue.rs", "other.conflicts(own)", "false && other.conflicts(own)")],
-        scenario: "chain",
-        message: "two threads at address",
+        scenario: "others_go_alone",
+        message: "two hold the same addresses",
     },
     Mutant {
         name: "only_the_first_request_is_waited_for",
@@ -93,7 +93,7 @@ const MUTANTS: &[Mutant] = &[
             "if !inner.queue.is_turn_of(ticket)",
         )],
         scenario: "chain",
-        message: "two threads at address",
+        message: "not what comes of one after another",
     },
     Mutant {
         name: "sharers_are_alone",
@@ -105,13 +105,13 @@ const MUTANTS: &[Mutant] = &[
         name: "requests_that_fail_stay",
         changes: &[("space.rs", "self.leave(inner, ticket, removed);", "drop((inner, removed));")],
         scenario: "maps_at_the_limit",
-        message: "deadlock",
+        message: "requests are left in the queue",
     },
     Mutant {
         name: "what_is_gone_counts",
         changes: &[("space.rs", "inner.dmas.settle(removed);", "")],
         scenario: "readers_and_unmap",
-        message: "mappings are miscounted",
+        message: "mappings are left",
     },
     Mutant {
         name: "larger_mappings_are_overlooked",
@@ -121,7 +121,7 @@ const MUTANTS: &[Mutant] = &[
             "if true",
         )],
         scenario: "pin_in_a_mapping_that_grows",
-        message: "not what comes of one after another",
+        message: "a mapping is locked in part",
     },
     Mutant {
         name: "larger_mappings_are_not_locked",
@@ -131,7 +131,7 @@ const MUTANTS: &[Mutant] = &[
             "self.lock(range, begin)\n",
         )],
         scenario: "pin_in_a_mapping_that_grows",
-        message: "not what comes of one after another",
+        message: "a mapping is locked in part",
     },
     // The requests, as they were or might be.
     Mutant {

@@ -38,6 +38,8 @@ use super::type1::{
 pub(crate) struct Model {
     pub(crate) world: World,
     pub(crate) threads: Vec<Vec<Request>>,
+    /// How often threads are interrupted.
+    pub(crate) preemptions: usize,
 }
 
 /// What the threads learn, and what is there in the end.
@@ -56,17 +58,17 @@ pub(crate) struct Explored {
     pub(crate) possible: usize,
 }
 
-/// How many times a thread is interrupted where it needn't wait. Faults that need more are rare.
-const PREEMPTIONS: usize = 3;
+/// How many times threads are interrupted where they needn't wait. Faults that need more are rare.
+pub(crate) const PREEMPTIONS: usize = 3;
 
 /// How many times threads come to use a lock, at most: threads that do so for ever are found by that.
 const MOST_STEPS: usize = 50_000;
 
-/// Tries `f` in all interleavings of its threads. Returns how many there are.
-pub(crate) fn explore(f: impl Fn() + Send + Sync + 'static) -> usize {
+/// Tries `f` in all interleavings of its threads, with so many interruptions. Returns how many there are.
+pub(crate) fn explore(preemptions: usize, f: impl Fn() + Send + Sync + 'static) -> usize {
     let count = Arc::new(AtomicUsize::new(0));
     let mut builder = Builder::new();
-    builder.preemption_bound.get_or_insert(PREEMPTIONS);
+    builder.preemption_bound.get_or_insert(preemptions);
     builder.max_branches = MOST_STEPS;
     let counter = count.clone();
     builder.check(move || {
@@ -147,7 +149,7 @@ fn expected(model: &Model) -> Vec<Outcome> {
     let (world, threads) = (model.world, model.threads.clone());
     let outcomes = Arc::new(Mutex::new(Vec::new()));
     let found = outcomes.clone();
-    explore(move || {
+    explore(0, move || {
         let mut orders = vec![Vec::new()];
         while let Some(order) = orders.pop() {
             match in_order(world, &threads, &order) {
@@ -178,7 +180,7 @@ impl Model {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let found = seen.clone();
         let (world, threads) = (self.world, self.threads.clone());
-        let interleavings = explore(move || {
+        let interleavings = explore(self.preemptions, move || {
             let machine = Machine::new();
             let container = Container::new(world, machine.clone());
             let others: Vec<_> = threads[1..]
@@ -195,7 +197,9 @@ impl Model {
             let outcome = finish(answers, &container, &machine);
             let nth = expected.iter().position(|one| *one == outcome);
             let Some(nth) = nth else {
-                panic!("not what comes of one after another: {outcome:?}, but {expected:?}");
+                panic!(
+                    "not what comes of one after another: {threads:?} {outcome:#?}, but {expected:#?}"
+                );
             };
             let mut found = found.lock().expect("nothing has panicked");
             if !found.contains(&nth) {
@@ -227,6 +231,9 @@ impl Display for Explored {
             seen,
             possible,
         } = self;
-        write!(f, "{interleavings} interleavings, {seen} of {possible} outcomes")
+        write!(
+            f,
+            "{interleavings} interleavings, {seen} of {possible} outcomes"
+        )
     }
 }

@@ -27,7 +27,10 @@ fn must_fail(module: &str, message: &str, model: fn()) {
         .expect("this program can be started again");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "the fault is not found");
-    assert!(said.contains(message), "it is found in another way:\n{said}");
+    assert!(
+        said.contains(message),
+        "it is found in another way:\n{said}"
+    );
     let found = said.lines().find(|line| line.contains(message));
     println!("{}", found.unwrap_or_default());
 }

@@ -52,6 +52,12 @@ impl<K: Ord + Copy, V> RBTree<K, V> {
     }
 }
 
+impl<K: Ord + Copy, V> Default for RBTree<K, V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// A place in a tree.
 pub struct Cursor<'a, K, V> {
     key: &'a K,

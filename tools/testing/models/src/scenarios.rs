@@ -20,7 +20,8 @@ use super::{
     check::{
         explore,
         Explored,
-        Model, //
+        Model,
+        PREEMPTIONS, //
     },
     space::{
         Kind,
@@ -102,24 +103,81 @@ const STUBBORN: World = World {
 /// Two requests at the same time, in each world.
 pub(crate) fn pair(a: Request, b: Request) {
     for (name, world) in WORLDS {
-        let threads = vec![vec![a], vec![b]];
-        let explored = Model { world, threads }.check();
+        let model = Model {
+            world,
+            threads: vec![vec![a], vec![b]],
+            preemptions: PREEMPTIONS,
+        };
+        let explored = model.check();
         println!("{name}: {explored}");
         assert_eq!(explored.seen, explored.possible, "an order was not tried");
     }
 }
 
 fn check(world: World, threads: &[&[Request]]) -> Explored {
-    let threads = threads.iter().map(|requests| requests.to_vec()).collect();
-    let explored = Model { world, threads }.check();
+    let model = Model {
+        world,
+        threads: threads.iter().map(|requests| requests.to_vec()).collect(),
+        preemptions: PREEMPTIONS,
+    };
+    let explored = model.check();
     println!("{explored}");
     explored
+}
+
+/// What three threads ask for at the same time.
+const THREES: [Request; 12] = [
+    Map(r(3, 3)),
+    Unmap(r(0, 2)),
+    UnmapAll,
+    UnmapDirty(r(0, 3)),
+    Invalidate(r(0, 1)),
+    Report(r(0, 2)),
+    StopTracking,
+    Attach,
+    AttachEmulated,
+    DetachEmulated,
+    Pin(r(1, 1)),
+    Read(r(1, 2)),
+];
+
+/// All threes of requests at the same time.
+fn threes(world: World) {
+    let (mut models, mut interleavings) = (0, 0);
+    for (nth, a) in THREES.iter().enumerate() {
+        for (more, b) in THREES[nth..].iter().enumerate() {
+            for c in &THREES[nth + more..] {
+                let model = Model {
+                    world,
+                    threads: vec![vec![*a], vec![*b], vec![*c]],
+                    preemptions: 2,
+                };
+                interleavings += model.check().interleavings;
+                models += 1;
+            }
+        }
+    }
+    println!("{interleavings} interleavings, in {models} models");
+}
+
+/// Behind an IOMMU.
+pub(crate) fn threes_behind_an_iommu() {
+    threes(IOMMU);
+}
+
+/// With an emulated device.
+pub(crate) fn threes_with_an_emulated_device() {
+    threes(EMULATED);
 }
 
 /// D3: who unmaps everything takes mappings that others unmap themselves.
 pub(crate) fn unmap_all_and_others_in_their_own_ranges() {
     let before = const { &[Map(r(0, 0)), Map(r(1, 1))] };
-    let world = World { before, limit: 9, ..IOMMU };
+    let world = World {
+        before,
+        limit: 9,
+        ..IOMMU
+    };
     let own = |at| [Map(r(at, at)), Unmap(r(at, at))];
     check(world, &[&[UnmapAll], &own(2), &own(3)]);
 }
@@ -159,17 +217,23 @@ pub(crate) fn unmap_with_bitmap_and_maps_across_its_border() {
 
 /// D5: drivers are asked about each mapping, not so and so often for all of them.
 pub(crate) fn unmap_all_of_what_is_pinned() {
-    let before = const { &[
-        Map(r(0, 0)),
-        Map(r(1, 1)),
-        Map(r(2, 2)),
-        Map(r(3, 3)),
-        Pin(r(0, 0)),
-        Pin(r(1, 1)),
-        Pin(r(2, 2)),
-        Pin(r(3, 3)),
-    ] };
-    let world = World { before, limit: 9, ..EMULATED };
+    let before = const {
+        &[
+            Map(r(0, 0)),
+            Map(r(1, 1)),
+            Map(r(2, 2)),
+            Map(r(3, 3)),
+            Pin(r(0, 0)),
+            Pin(r(1, 1)),
+            Pin(r(2, 2)),
+            Pin(r(3, 3)),
+        ]
+    };
+    let world = World {
+        before,
+        limit: 9,
+        ..EMULATED
+    };
     check(world, &[&[UnmapAll], &[Unpin(r(2, 2))]]);
 }
 
@@ -203,17 +267,19 @@ pub(crate) fn unmap_pin_and_attach() {
 
 /// The same, and the IOMMU goes.
 pub(crate) fn unmap_pin_and_detach() {
-    check(BOTH, &[&[UnmapAll], &[Pin(r(1, 1)), Unpin(r(1, 1))], &[Detach]]);
+    check(
+        BOTH,
+        &[&[UnmapAll], &[Pin(r(1, 1)), Unpin(r(1, 1))], &[Detach]],
+    );
 }
 
-/// Mappings that are larger than what was asked for come while it waits.
+/// A mapping that is larger than what was asked for comes while a driver waits, and locks all of it then.
 pub(crate) fn pin_in_a_mapping_that_grows() {
-    let before = const { &[Map(r(1, 1))] };
-    let world = World { before, ..EMULATED };
-    check(
-        world,
-        &[&[Pin(r(1, 1))], &[UnmapAll, Map(r(0, 2))], &[StopTracking]],
-    );
+    let world = World {
+        before: &[],
+        ..EMULATED
+    };
+    check(world, &[&[Pin(r(1, 1))], &[Map(r(0, 2))], &[Map(r(3, 3))]]);
 }
 
 /// One more mapping than there may be, and others where it was to be.
@@ -228,7 +294,11 @@ pub(crate) fn maps_at_the_limit() {
 pub(crate) fn readers_and_unmap() {
     check(
         IOMMU,
-        &[&[Read(r(0, 1))], &[Read(r(1, 2))], &[Unmap(r(0, 1)), Map(r(0, 0))]],
+        &[
+            &[Read(r(0, 1))],
+            &[Read(r(1, 2))],
+            &[Unmap(r(0, 1)), Map(r(0, 0))],
+        ],
     );
 }
 
@@ -246,7 +316,11 @@ pub(crate) fn without_memory() {
 /// Four threads, each with a range that overlaps its neighbours'.
 pub(crate) fn chain() {
     let before = const { &[Map(r(0, 0)), Map(r(1, 1)), Map(r(2, 2)), Map(r(3, 3))] };
-    let world = World { before, limit: 9, ..IOMMU };
+    let world = World {
+        before,
+        limit: 9,
+        ..IOMMU
+    };
     check(
         world,
         &[&[Unmap(r(0, 1))], &[Unmap(r(1, 2))], &[Unmap(r(2, 3))]],
@@ -296,7 +370,7 @@ fn enter(space: &Arc<Space<Log>>, name: char, range: Range) -> thread::JoinHandl
 pub(crate) fn nobody_overtakes() {
     let applies = Arc::new(AtomicUsize::new(0));
     let count = applies.clone();
-    let interleavings = explore(move || {
+    let interleavings = explore(PREEMPTIONS, move || {
         let space = log();
         let held = space.lock(r(0, 1), |_| Ok::<_, Error>(()));
         let a = enter(&space, 'a', r(1, 2));
@@ -322,7 +396,7 @@ fn together(a: impl Fn(&Space<Log>, &dyn Fn()) + Send + Sync + 'static) -> usize
     let most = Arc::new(AtomicUsize::new(0));
     let found = most.clone();
     let a = Arc::new(a);
-    let interleavings = explore(move || {
+    let interleavings = explore(PREEMPTIONS, move || {
         let space = log();
         let inside = Arc::new(AtomicUsize::new(0));
         let threads: Vec<_> = (0..2)

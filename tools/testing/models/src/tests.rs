@@ -69,6 +69,8 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    threes_behind_an_iommu
+    threes_with_an_emulated_device
     unmap_all_and_others_in_their_own_ranges
     unmap_all_twice_and_map
     report_and_maps_across_its_border

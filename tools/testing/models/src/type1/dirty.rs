@@ -161,9 +161,9 @@ impl Container {
 
     /// Takes one user off the pages of `range` that are mapped.
     pub(super) fn unpin(&self, range: Range) {
-        let Ok((mut guard, tracks)) = self.space.lock_mappings(range, |held| {
-            Ok::<_, Infallible>(held.layout.tracks_dirty)
-        });
+        let Ok((mut guard, tracks)) = self
+            .space
+            .lock_mappings(range, |held| Ok::<_, Infallible>(held.layout.tracks_dirty));
         Self::unpin_in(&mut guard, range, tracks);
     }
 }

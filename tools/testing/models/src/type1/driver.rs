@@ -84,6 +84,10 @@ impl Container {
             Self::refuse_while_invalid(held)?;
             Ok::<_, Error>(held.layout.tracks_dirty)
         })?;
+        let locked = guard.range();
+        if guard.with(|held| held.cut_by(locked)).is_some() {
+            self.machine.blame("a mapping is locked in part");
+        }
         let (mut next, mut pages_of) = (range.start, 0);
         let pinned = guard.try_update(range, |found, vaddr, pages| {
             vaddr.filter(|_| found.start <= next).ok_or(EINVAL)?;

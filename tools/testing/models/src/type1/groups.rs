@@ -46,7 +46,8 @@ impl Container {
             Ok(())
         });
         if left != 0 {
-            self.machine.blame("a group is attached, but not all is mapped");
+            self.machine
+                .blame("a group is attached, but not all is mapped");
         }
         match replayed {
             Ok(()) => whole.layout(|layout| layout.translated = true),

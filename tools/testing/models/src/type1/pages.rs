@@ -79,7 +79,8 @@ impl DmaPages {
 
     /// Which pages were written or are pinned.
     pub(crate) fn dirty(&self) -> u64 {
-        self.tracked.map_or(0, |tracked| tracked.dirty | tracked.pinned)
+        self.tracked
+            .map_or(0, |tracked| tracked.dirty | tracked.pinned)
     }
 
     /// Which pages drivers have pinned.
@@ -137,7 +138,9 @@ impl Pages for DmaPages {
 
     fn join(&mut self, mut next: Self) -> Result<(), Self> {
         let (own, other) = (self.range(), next.range());
-        if next.tracked.is_some() || own.last + 1 != other.start || self.translated != next.translated
+        if next.tracked.is_some()
+            || own.last + 1 != other.start
+            || self.translated != next.translated
         {
             return Err(next);
         }

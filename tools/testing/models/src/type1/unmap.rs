@@ -93,7 +93,9 @@ impl Container {
     /// is kept of dirty pages.
     pub(super) fn unmap(&self, ask: &Ask, patience: &mut Patience) -> Result<Option<u64>> {
         let locked = if self.v2 { ask.range } else { Range::ALL };
-        let (guard, begun) = self.space.lock(locked, |held| self.begin_unmap(held, ask))?;
+        let (guard, begun) = self
+            .space
+            .lock(locked, |held| self.begin_unmap(held, ask))?;
         match begun {
             Begun::Done(answer) => Ok(Some(answer)),
             Begun::Removing { found, first } => {
