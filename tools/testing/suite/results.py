@@ -42,7 +42,7 @@ def checks(output, _status):
 
 def libtest(output, _status):
     """Reads what Rust's test harness prints; tests that were announced but not heard of failed."""
-    reasons = dict(re.findall(r"^---- (\S+) ----\n(.*?)(?=^---- |^failures:|\Z)", output, re.M | re.S))
+    reasons = dict(re.findall(r"^---- (\S+)(?: stdout)? ----\n(.*?)(?=^---- |^failures:|\Z)", output, re.M | re.S))
     results = [
         Result(name, True, ignored=True) if outcome == "ignored"
         else Result(name, outcome == "ok", "" if outcome == "ok" else reasons.get(name, outcome).strip())

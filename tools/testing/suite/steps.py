@@ -103,6 +103,8 @@ def all_steps(repo):
         one("programs", "cargo", "build", "--offline", "--locked", "--release", "--workspace"),
         Step("models-ids", "cargo test --offline --locked --package ids-model".split(), results.libtest, after=("programs",)),
         make("build-test", "modules", "KERNEL=test", "WERROR=1"),
+        Step("models", "cargo test --offline --locked --release -p models -- --show-output".split(), results.libtest,
+             after=("programs",)),
         guest("guest-rust", "--stack", "rust"),
         guest("guest-c", "--stack", "c"),
         kunit_step("kunit", repo, "test"),
