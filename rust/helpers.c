@@ -273,11 +273,25 @@ void *kernel_ext_zeroed_page(void)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_zeroed_page);
 
-int kernel_ext_insert_page(struct vm_area_struct *vma, void *page)
+/* Maps pages of the kernel's into all of a mapping that is being set up. Nothing can pin them there. */
+int kernel_ext_remap_memory(struct vm_area_struct *vma, const void *memory)
 {
-	return vm_insert_page(vma, vma->vm_start, virt_to_page(page));
+	unsigned long address;
+	int ret;
+
+	if (!is_vmalloc_addr(memory))
+		return remap_pfn_range(vma, vma->vm_start, PHYS_PFN(virt_to_phys((void *)memory)),
+				       vma->vm_end - vma->vm_start, vma->vm_page_prot);
+	for (address = vma->vm_start; address < vma->vm_end; address += PAGE_SIZE) {
+		ret = remap_pfn_range(vma, address, vmalloc_to_pfn(memory), PAGE_SIZE,
+				      vma->vm_page_prot);
+		if (ret)
+			return ret;
+		memory += PAGE_SIZE;
+	}
+	return 0;
 }
-EXPORT_SYMBOL_GPL(kernel_ext_insert_page);
+EXPORT_SYMBOL_GPL(kernel_ext_remap_memory);
 
 unsigned long kernel_ext_copy_to_user(void __user *to, const void *from, unsigned long size)
 {

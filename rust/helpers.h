@@ -35,7 +35,7 @@ void kernel_ext_cond_resched(void);
 bool kernel_ext_ratelimit(void);
 void *kernel_ext_vmalloc_user(unsigned long size);
 void *kernel_ext_zeroed_page(void);
-int kernel_ext_insert_page(struct vm_area_struct *vma, void *page);
+int kernel_ext_remap_memory(struct vm_area_struct *vma, const void *memory);
 unsigned long kernel_ext_copy_to_user(void __user *to, const void *from, unsigned long size);
 unsigned long kernel_ext_copy_from_user(void *to, const void __user *from, unsigned long size);
 void kernel_ext_copy_from_page(void *to, struct page *page, size_t offset, size_t size);

@@ -25,7 +25,8 @@ use crate::driver::{
 
 /// Memory that a device has: zeroed at first, a whole number of pages.
 ///
-/// A program that maps it keeps its pages, whatever becomes of the device.
+/// A program maps it as it maps registers (`VM_PFNMAP`): nothing can pin the pages, so no program has any of
+/// them once the device is closed.
 ///
 /// # Invariants
 ///
@@ -198,26 +199,22 @@ impl Memory {
     /// # Errors
     ///
     /// `EINVAL` if the mapping is longer than what is left, `ENOMEM`.
-    pub(crate) fn map(&self, offset: usize, vma: &VmaNew) -> Result {
-        self.at(offset, vma.end() - vma.start())?;
-        vma.set_dontexpand();
-        vma.set_dontdump();
-        // SAFETY: By the type invariant. `at` has checked the range, so the only page, if it is one, is
-        // mapped at the mapping's start. The functions count a reference to each page that they map.
-        to_result(unsafe {
-            let start = self.start.as_ptr().cast();
-            match self.len {
-                PAGE_SIZE => bindings::kernel_ext_insert_page(vma.as_ptr(), start),
-                _ => bindings::remap_vmalloc_range(vma.as_ptr(), start, offset / PAGE_SIZE),
-            }
-        })
+    ///
+    /// # Safety
+    ///
+    /// The memory lives until the mapping is gone, which holds no references to the pages.
+    pub(super) unsafe fn map(&self, offset: usize, vma: &VmaNew) -> Result {
+        let start = self.at(offset, vma.end() - vma.start())?;
+        // SAFETY: By the type invariant these are whole pages: `at` has checked the range. They stay by
+        // this function's contract.
+        to_result(unsafe { bindings::kernel_ext_remap_memory(vma.as_ptr(), start) })
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         let start: *const c_void = self.start.as_ptr().cast();
-        // SAFETY: By the type invariant; pages that are mapped have references of their own.
+        // SAFETY: By the type invariant; by the contract of `map` no program has the pages.
         unsafe {
             match self.len {
                 PAGE_SIZE => bindings::free_pages(start as usize, 0),

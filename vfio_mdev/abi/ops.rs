@@ -162,7 +162,9 @@ impl<D: Device> Ops<D> {
             if !mapped.writable {
                 vma.try_clear_maywrite()?;
             }
-            mapped.memory.map(mapped.offset, vma)?;
+            // SAFETY: The mapping holds the file, which keeps the device open. The memory is borrowed from
+            // the device's value, which nobody moves or drops before the device is released.
+            unsafe { mapped.memory.map(mapped.offset, vma) }?;
             Ok(0)
         })
     }
