@@ -151,12 +151,15 @@ pub trait Device: Send + Sync + Sized + 'static {
     /// What the program's `write` then fails with, unless it has put bytes already.
     fn write(this: &Instance<Self>, region: Self::Region, at: Access, value: u32) -> Result;
 
-    /// Puts the device into its first state. The bus doesn't do that by itself: not on
-    /// [`opened`](Device::opened) either.
+    /// Puts the device into its first state, as [`create`](Device::create) does. It is called for
+    /// `VFIO_DEVICE_RESET`, and by the bus after the last file was [closed](Device::closed): no user
+    /// finds what another one has left. The device doesn't reach the program's memory then.
     ///
     /// # Errors
     ///
-    /// What `VFIO_DEVICE_RESET` then fails with.
+    /// What `VFIO_DEVICE_RESET` then fails with. After the last close: the device is not clean, so the next
+    /// open tries again, and fails with the error if that fails, too. Until then no other member of its
+    /// peer-to-peer group can be the first to be opened (`EIO`).
     fn reset(this: &Instance<Self>) -> Result;
 
     /// A request of the driver's own, such as those of `<linux/vfio.h>` for graphics. `arg` is a number
@@ -179,7 +182,8 @@ pub trait Device: Send + Sync + Sized + 'static {
     }
 
     /// The device's last file is being closed. Afterwards it reaches no memory: what it has pinned is
-    /// unpinned, and [`Instance::dma_read`] and [`Instance::dma_write`] fail with `ENODEV`.
+    /// unpinned, and [`Instance::dma_read`] and [`Instance::dma_write`] fail with `ENODEV`. Then it is
+    /// [reset](Device::reset).
     fn closed(_this: &Instance<Self>) {}
 
     /// The program unmaps `size` bytes from `iova` on. Afterwards all pages that are pinned there are
@@ -202,7 +206,8 @@ pub trait Device: Send + Sync + Sized + 'static {
     }
 
     /// The last open device of a peer-to-peer group was closed, namely this one. Called after
-    /// [`closed`](Device::closed).
+    /// [`closed`](Device::closed) and the reset. What devices did to members that were not open is to be
+    /// undone here, since no reset follows for these.
     fn group_closed(_this: &Instance<Self>, _members: &Members<'_, Self>) {}
 }
 

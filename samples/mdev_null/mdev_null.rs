@@ -7,8 +7,9 @@
 //! uuidgen >/sys/class/mdev_bus/mdev_null/mdev_supported_types/mdev_null-page/create
 //! ```
 //!
-//! Region 0 is the memory, which a program can map. Region 1 has one register of 32 bits, whose value
-//! a reset makes zero; writing it signals the device's interrupt.
+//! Region 0 is the memory, which a program can map. Region 1 has one register of 32 bits, which is accessed
+//! as a whole; writing it signals the device's interrupt. A reset makes all of it zero: that is also what
+//! the next user finds.
 
 #![deny(unsafe_code)]
 
@@ -33,7 +34,8 @@ use vfio_mdev::{
     Region,
     Type,
     Uuid,
-    VirtualParent, //
+    VirtualParent,
+    Width, //
 };
 
 module! {
@@ -97,6 +99,11 @@ impl NullDevice {
     const INTERRUPT: Number<1> = Number::of::<0>();
 }
 
+/// Fails for a part of the register.
+fn whole(at: Access) -> Result {
+    (at.width == Width::Long).then_some(()).ok_or(EINVAL)
+}
+
 impl Device for NullDevice {
     type Parent = Null;
     type Region = Number<2>;
@@ -121,10 +128,12 @@ impl Device for NullDevice {
     }
 
     fn read(this: &Instance<Self>, _: Number<2>, at: Access) -> Result<u32> {
-        Ok(this.register.load(Relaxed) >> (8 * at.offset))
+        whole(at)?;
+        Ok(this.register.load(Relaxed))
     }
 
-    fn write(this: &Instance<Self>, _: Number<2>, _: Access, value: u32) -> Result {
+    fn write(this: &Instance<Self>, _: Number<2>, at: Access, value: u32) -> Result {
+        whole(at)?;
         this.register.store(value, Relaxed);
         this.signal(Self::INTERRUPT, 0);
         Ok(())

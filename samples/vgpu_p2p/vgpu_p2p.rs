@@ -248,11 +248,6 @@ impl Device for Vgpu {
         this.memory.fill(0, this.memory.len(), 0)
     }
 
-    fn closed(this: &Instance<Self>) {
-        // The next program must not find what this one has left. It can't fail: the range is all of it.
-        let _ = Self::reset(this);
-    }
-
     fn group_opened(this: &Instance<Self>, members: &Members<'_, Self>) -> Result {
         let number = this.parent().links.take()?;
         for member in members.iter() {

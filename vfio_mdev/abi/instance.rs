@@ -35,6 +35,7 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
+    mm::may_warn,
     rwsem::RwSem, //
 };
 
@@ -100,9 +101,9 @@ struct Content<D: Device> {
     uuid: Uuid,
     ty: &'static TypeOf<D>,
     share: Share<D::Parent>,
-    /// Whether the device is open. Held for reading while it reaches the program's memory.
+    /// Held for reading while the device reaches the program's memory.
     #[pin]
-    session: RwSem<bool>,
+    session: RwSem<Session>,
     pins: Arc<Pins>,
     /// Where it is on the way to another device, if it can go there.
     #[pin]
@@ -112,6 +113,14 @@ struct Content<D: Device> {
     /// Its place among the peers, if its type has any.
     peer: Option<Arc<Peer>>,
     dev: ARef<BusDevice>,
+}
+
+/// What the bus knows of a device's users.
+struct Session {
+    /// Whether the device is open.
+    open: bool,
+    /// Whether it has been open since it was made, or reset for the next user.
+    used: bool,
 }
 
 // SAFETY: The C part is guarded by VFIO; the rest may be used from any task.
@@ -219,8 +228,8 @@ impl<D: Device> Instance<D> {
     }
 
     fn dma(&self, iova: u64, data: *mut u8, len: usize, write: bool) -> Result {
-        let open = self.content().session.read();
-        if !*open {
+        let session = self.content().session.read();
+        if !session.open {
             return Err(ENODEV);
         }
         // SAFETY: The device is open while the lock is held; the buffer has that length, and is only
@@ -237,8 +246,8 @@ impl<D: Device> Instance<D> {
     /// `ENODEV` if the device isn't open; `EINVAL` for a bad address, `EOVERFLOW` past the last one,
     /// `E2BIG` for more than 512 pages; otherwise the backend's.
     pub fn pin(&self, iova: u64, count: usize, access: GuestAccess) -> Result<GuestPages> {
-        let open = self.content().session.read();
-        if !*open {
+        let session = self.content().session.read();
+        if !session.open {
             return Err(ENODEV);
         }
         // SAFETY: The device is open while the lock is held.
@@ -325,7 +334,11 @@ impl<D: Device> Instance<D> {
             uuid,
             ty,
             share,
-            session <- RwSem::new(false, c"vfio_mdev::session", static_lock_class!()),
+            session <- RwSem::new(
+                Session { open: false, used: false },
+                c"vfio_mdev::session",
+                static_lock_class!(),
+            ),
             pins,
             machine <- new_mutex!(Machine::new(), "vfio_mdev::machine"),
             vectors: requests::all_vectors::<D>(&device)?,
@@ -371,27 +384,65 @@ impl<D: Device> Instance<D> {
     ///
     /// # Errors
     ///
-    /// The driver's.
+    /// The driver's, also those of a reset that has failed when the device was closed; `EIO` if that was
+    /// another member of its group.
     pub(super) fn begin_session(&self) -> Result {
+        self.reset_after_use()?;
         if let Some(peer) = &self.content().peer {
-            peer.opened(|members| D::group_opened(self, &Self::typed(members)))?;
+            peer.opened(|members| {
+                let members = Self::typed(members);
+                if members.iter().any(Self::is_used) {
+                    return Err(EIO);
+                }
+                D::group_opened(self, &members)
+            })?;
         }
-        *self.content().session.write() = true;
+        *self.content().session.write() = Session {
+            open: true,
+            used: true,
+        };
         D::opened(self).inspect_err(|_| self.end_session())
     }
 
     /// Ends what [`Instance::begin_session`] began. The core still counts the device as open.
     pub(super) fn end_session(&self) {
-        *self.content().session.write() = false;
+        self.content().session.write().open = false;
         // SAFETY: Called while the core counts the device as open; nobody pins any more.
         unsafe { self.content().pins.revoke(Range::ALL) };
         self.dma_log().stop();
         for vectors in &self.content().vectors {
             vectors.disable_all();
         }
+        if let Err(e) = self.reset_after_use() {
+            if may_warn() {
+                dev_warn!(
+                    self.dev(),
+                    "reset failed after the last close, opening the device will try again: {:?}\n",
+                    e
+                );
+            }
+        }
         if let Some(peer) = &self.content().peer {
             peer.closed(|members| D::group_closed(self, &Self::typed(members)));
         }
+    }
+
+    fn is_used(&self) -> bool {
+        self.content().session.read().used
+    }
+
+    /// Resets a device that isn't open any more, and ends the migration that its user has begun.
+    ///
+    /// # Errors
+    ///
+    /// The driver's.
+    fn reset_after_use(&self) -> Result {
+        if !self.is_used() {
+            return Ok(());
+        }
+        self.reset_for_next_user()?;
+        self.content().session.write().used = false;
+        Ok(())
     }
 
     /// The program unmaps memory: unpins it.

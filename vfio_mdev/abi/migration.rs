@@ -194,9 +194,17 @@ impl<D: Device> Instance<D> {
         Ok(())
     }
 
-    /// Ends what a program that closes the device has begun.
-    pub(super) fn end_migration(&self) {
-        self.run_again(&mut self.machine().lock());
+    /// Resets a device that isn't open any more; ends what its user has begun even if that fails.
+    ///
+    /// # Errors
+    ///
+    /// The driver's.
+    pub(super) fn reset_for_next_user(&self) -> Result {
+        let mut machine = self.machine().lock();
+        // First the reset: there may be commands of the former user which wait for the device to run.
+        let result = D::reset(self);
+        self.run_again(&mut machine);
+        result
     }
 
     fn run_again(&self, machine: &mut Machine) {

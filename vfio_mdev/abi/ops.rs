@@ -77,7 +77,6 @@ impl<D: Device> Ops<D> {
         // SAFETY: By this function's contract.
         let this = unsafe { Instance::<D>::from_raw(device) };
         D::closed(this);
-        this.end_migration();
         this.end_session();
     }
 

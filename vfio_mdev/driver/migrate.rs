@@ -64,8 +64,8 @@ pub trait Migrate: Device {
     /// Changes what the device does by itself. What it does meanwhile has ended when this returns, if it
     /// may go on no longer; what it is told to do from now on has to wait, or to be ignored.
     ///
-    /// A device is [`Running`](Activity::Running) when it is made. After [`Device::reset`] and
-    /// [`Device::closed`] this is called if it was not, to make it so.
+    /// A device is [`Running`](Activity::Running) when it is made. After [`Device::reset`], also that which
+    /// follows the last close, this is called if it was not, to make it so.
     fn set_activity(this: &Instance<Self>, activity: Activity);
 
     /// Writes the state, that of a stopped device, to a buffer of [`state_size`](Migrate::state_size)

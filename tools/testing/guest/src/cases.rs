@@ -25,6 +25,7 @@ mod machine;
 mod map;
 mod mdev;
 mod mdev_bus;
+mod mdev_reset;
 mod migration;
 mod misbehaviour;
 mod nic;
@@ -122,6 +123,7 @@ pub fn pinning_set() -> Vec<Trial> {
         misbehaviour::cases(),
         pin_faults::cases(),
         unmap_all::cases(),
+        mdev_reset::cases(),
         together::cases(),
     ]
     .into_iter()

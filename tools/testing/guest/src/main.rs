@@ -11,6 +11,8 @@
 
 #![deny(unsafe_code)]
 
+#[allow(unsafe_code)]
+mod abi;
 mod cases;
 mod core_test;
 mod e1000e;

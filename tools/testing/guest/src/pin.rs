@@ -57,6 +57,7 @@ use vfio_client::{
 };
 
 pub(crate) use interface::{
+    FAIL_RESETS,
     KEEP,
     KEEP_CLOSED,
     PIN_AGAIN,
@@ -138,6 +139,11 @@ pub fn pin_group() -> Result<Group> {
 pub struct Pinner(Device);
 
 impl Pinner {
+    /// The device's file.
+    pub fn device(&self) -> &Device {
+        &self.0
+    }
+
     fn send(&self, nr: u32, iova: u64, count: u32, prot: u32) -> Result<i32, Errno> {
         let mut bytes = Bytes::new().u64(iova).u32(count).u32(prot).u64(0);
         raw::bytes(&self.0, nr, &mut bytes)

@@ -51,3 +51,5 @@ pub(crate) const PIN_AGAIN: u32 = 2;
 /// Misbehaviour: don't unpin when the device is closed. The driver in Rust keeps pages and device where
 /// they outlive it.
 pub(crate) const KEEP_CLOSED: u32 = 4;
+/// Misbehaviour: the next two resets fail. Only in Rust.
+pub(crate) const FAIL_RESETS: u32 = 8;

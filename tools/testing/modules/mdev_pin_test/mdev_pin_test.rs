@@ -125,6 +125,8 @@ struct Pinner {
     unmaps: AtomicU32,
     /// What to do wrong, until the device is closed.
     misbehaviour: AtomicU32,
+    /// How many resets are to fail.
+    failing_resets: AtomicU32,
 }
 
 impl Pinner {
@@ -143,6 +145,7 @@ impl Device for Pinner {
             pages <- new_mutex!(Pages::new()),
             unmaps: AtomicU32::new(0),
             misbehaviour: AtomicU32::new(0),
+            failing_resets: AtomicU32::new(0),
         })
     }
 
@@ -162,8 +165,15 @@ impl Device for Pinner {
         Err(EINVAL)
     }
 
-    fn reset(_: &Instance<Self>) -> Result {
-        Ok(())
+    fn reset(this: &Instance<Self>) -> Result {
+        // No two resets of a device run at once.
+        match this.failing_resets.load(Relaxed).checked_sub(1) {
+            Some(left) => {
+                this.failing_resets.store(left, Relaxed);
+                Err(EIO)
+            }
+            None => Ok(()),
+        }
     }
 
     fn ioctl(this: &Instance<Self>, cmd: u32, arg: UserPtr) -> Result<isize> {

@@ -78,6 +78,9 @@ pub(crate) fn ioctl(this: &Instance<Pinner>, cmd: u32, arg: UserPtr) -> Result<i
         MISBEHAVE => {
             let how = arg.as_const_ptr().addr() as u32;
             this.misbehaviour.store(how, Relaxed);
+            if how & FAIL_RESETS != 0 {
+                this.failing_resets.store(2, Relaxed);
+            }
             Ok(0)
         }
         PINNED => Ok(this.pages.lock().count() as isize),

@@ -10,6 +10,7 @@ mod many;
 mod migration;
 mod parent;
 mod races;
+mod sessions;
 
 use anyhow::Result;
 use libtest_mimic::Trial;
@@ -34,6 +35,7 @@ pub fn cases() -> Vec<Trial> {
         parent::cases(),
         races::cases(),
         faults::cases(),
+        sessions::cases(),
         many::cases(),
     ]
     .into_iter()

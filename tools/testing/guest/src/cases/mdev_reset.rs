@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A mediated device that can't be reset has no next user.
+
+use crate::{
+    harness::cases,
+    kmsg::says,
+    pin::{
+        FAIL_RESETS,
+        Pinning, //
+    },
+};
+use anyhow::{
+    Context,
+    Result, //
+};
+use vfio_client::Errno;
+
+cases! {
+    #[driver_in_rust]
+    failed_by_request,
+    #[driver_in_rust]
+    failed_after_the_last_close,
+}
+
+fn failed_by_request() -> Result<()> {
+    let pinning = Pinning::new()?;
+    pinning.pinner.misbehave(FAIL_RESETS).context("misbehave")?;
+    for expected in [Err(Errno::EIO), Err(Errno::EIO), Ok(())] {
+        let reset = pinning.pinner.device().reset();
+        assert_eq!(reset.map_err(|error| error.errno()), expected);
+    }
+    Ok(())
+}
+
+fn failed_after_the_last_close() -> Result<()> {
+    says(&["reset failed after the last close"], || {
+        let pinning = Pinning::new()?;
+        pinning.pinner.misbehave(FAIL_RESETS).context("misbehave")?;
+        drop(pinning);
+        let refused = Pinning::new().err().map(|error| {
+            let error = error.downcast_ref::<vfio_client::Error>();
+            error.map(vfio_client::Error::errno)
+        });
+        assert_eq!(refused, Some(Some(Errno::EIO)));
+        Pinning::new()?.pinner.device().reset()?;
+        Ok(())
+    })
+}
