@@ -36,7 +36,10 @@ use kernel::{
 use kernel_ext::{
     bindings,
     mm::may_warn,
-    rwsem::RwSem, //
+    rwsem::{
+        ReadGuard,
+        RwSem, //
+    }, //
 };
 
 use super::{
@@ -203,7 +206,8 @@ impl<D: Device> Instance<D> {
     /// `ENODEV` if the device isn't open, otherwise the backend's: `EINVAL` for an address that isn't
     /// mapped, `EPERM` for one that may not be read, `EFAULT`.
     pub fn dma_read(&self, iova: u64, to: &mut [u8]) -> Result {
-        self.dma(iova, to.as_mut_ptr(), to.len(), false)
+        let open = self.while_open()?;
+        self.dma(&open, iova, to.as_mut_ptr(), to.len(), false)
     }
 
     /// Copies bytes into the program's memory from `iova` on.
@@ -212,26 +216,50 @@ impl<D: Device> Instance<D> {
     ///
     /// As for [`dma_read`](Instance::dma_read), `EPERM` for an address that may not be written.
     pub fn dma_write(&self, iova: u64, from: &[u8]) -> Result {
-        if !self.dma_log().is_active() {
-            return self.dma(iova, from.as_ptr().cast_mut(), from.len(), true);
+        let (open, log) = (self.while_open()?, self.dma_log());
+        if !log.is_active() {
+            let result = self.dma(&open, iova, from.as_ptr().cast_mut(), from.len(), true);
+            // A log may have begun meanwhile. Of what failed, nobody knows how far it came.
+            log.wrote(iova, from.len());
+            return result;
         }
-        // One page at a time: of what fails, the log has those that were written.
-        let (mut iova, mut rest) = (iova, from);
-        while !rest.is_empty() {
-            let len = (PAGE_SIZE - iova as usize % PAGE_SIZE).min(rest.len());
-            self.dma(iova, rest.as_ptr().cast_mut(), len, true)?;
-            self.dma_log().wrote(iova, len);
-            iova = iova.checked_add(len as u64).ok_or(EINVAL)?;
-            rest = &rest[len..];
+        // One page at a time: of what fails, the log has those that may have been written.
+        let mut done = 0;
+        while done < from.len() {
+            let iova = iova.checked_add(done as u64).ok_or(EINVAL)?;
+            let len = (PAGE_SIZE - iova as usize % PAGE_SIZE).min(from.len() - done);
+            let part = &from[done..done + len];
+            let result = self.dma(&open, iova, part.as_ptr().cast_mut(), len, true);
+            if result.is_ok() || result == Err(EFAULT) {
+                log.wrote(iova, len);
+            }
+            result?;
+            done += len;
         }
         Ok(())
     }
 
-    fn dma(&self, iova: u64, data: *mut u8, len: usize, write: bool) -> Result {
+    /// Keeps the device open.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if it isn't.
+    fn while_open(&self) -> Result<ReadGuard<'_, Session>> {
         let session = self.content().session.read();
         if !session.open {
             return Err(ENODEV);
         }
+        Ok(session)
+    }
+
+    fn dma(
+        &self,
+        _open: &ReadGuard<'_, Session>,
+        iova: u64,
+        data: *mut u8,
+        len: usize,
+        write: bool,
+    ) -> Result {
         // SAFETY: The device is open while the lock is held; the buffer has that length, and is only
         // read for a write to the program.
         to_result(unsafe { (Calls::<D>::DMA.rw)(self.as_ptr(), iova, data.cast(), len, write) })
@@ -246,10 +274,7 @@ impl<D: Device> Instance<D> {
     /// `ENODEV` if the device isn't open; `EINVAL` for a bad address, `EOVERFLOW` past the last one,
     /// `E2BIG` for more than 512 pages; otherwise the backend's.
     pub fn pin(&self, iova: u64, count: usize, access: GuestAccess) -> Result<GuestPages> {
-        let session = self.content().session.read();
-        if !session.open {
-            return Err(ENODEV);
-        }
+        let _open = self.while_open()?;
         // SAFETY: The device is open while the lock is held.
         unsafe { self.content().pins.pin(iova, count, access) }
     }

@@ -247,13 +247,13 @@ impl GuestPages {
     }
 
     /// Calls `f` for each piece of the range that is in one page: with the page, the offset in it, and
-    /// how far in the range how many bytes are.
+    /// how far in the range how many bytes are. The pages stay pinned as long as the result lives.
     fn pieces(
         &self,
         offset: usize,
         len: usize,
         mut f: impl FnMut(*mut bindings::page, usize, usize, usize),
-    ) -> Result {
+    ) -> Result<impl Sized + '_> {
         if offset > self.len() || len > self.len() - offset {
             return Err(EINVAL);
         }
@@ -266,7 +266,7 @@ impl GuestPages {
             f(pages.0[index], within, done, size);
             done += size;
         }
-        Ok(())
+        Ok(guard)
     }
 }
 
@@ -297,21 +297,22 @@ unsafe impl Store for GuestPages {
                 bindings::kernel_ext_copy_from_page(to.wrapping_byte_add(done), page, within, size)
             }
         })
+        .map(drop)
     }
 
     unsafe fn put(&self, offset: usize, from: *const c_void, len: usize) -> Result {
         if self.pin.access == GuestAccess::Read {
             return Err(EACCES);
         }
-        self.pieces(offset, len, |page, within, done, size| {
+        let _pinned = self.pieces(offset, len, |page, within, done, size| {
             // SAFETY: The page is pinned for writing while the lock is held; `from` is as long.
             unsafe {
                 bindings::kernel_ext_copy_to_page(page, within, from.wrapping_byte_add(done), size)
             }
         })?;
-        self.pins
-            .log
-            .wrote(self.pin.iovas.start + offset as u64, len);
+        // While they are pinned, so that it is the log of this user. At the end there are no bytes, and there may be no address.
+        let iova = self.pin.iovas.start.saturating_add(offset as u64);
+        self.pins.log.wrote(iova, len);
         Ok(())
     }
 }

@@ -26,6 +26,7 @@ mod map;
 mod mdev;
 mod mdev_bus;
 mod mdev_reset;
+mod mdev_writes;
 mod migration;
 mod misbehaviour;
 mod nic;
@@ -124,6 +125,7 @@ pub fn pinning_set() -> Vec<Trial> {
         pin_faults::cases(),
         unmap_all::cases(),
         mdev_reset::cases(),
+        mdev_writes::cases(),
         together::cases(),
     ]
     .into_iter()

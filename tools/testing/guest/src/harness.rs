@@ -201,6 +201,11 @@ pub fn driver_in_rust_on_our_type1() -> bool {
     driver_in_rust() && our_type1()
 }
 
+/// Whether the driver that pins pages is the one in Rust, and `vfio.ko` is ours.
+pub fn driver_in_rust_on_our_core() -> bool {
+    driver_in_rust() && our_core()
+}
+
 /// Whether the driver that pins pages is the one in Rust, and allocations fail on demand.
 pub fn fault_injection_with_driver_in_rust() -> bool {
     fault_injection() && driver_in_rust()

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Writes of a driver in Rust to the program's memory, and the log that has them.
+
+use crate::{
+    harness::cases,
+    mdev::{
+        DMA_LOGGING_REPORT,
+        DMA_LOGGING_START,
+        DMA_LOGGING_STOP,
+        GET,
+        SET,
+        feature, //
+    },
+    pin::{
+        IOVA,
+        Pinning,
+        mapped, //
+    },
+};
+use anyhow::{
+    Result,
+    ensure, //
+};
+use std::{
+    sync::Barrier,
+    thread, //
+};
+use vfio_client::{
+    Bytes,
+    Errno,
+    MapFlags,
+    Memory,
+    PAGE_SIZE, //
+};
+
+cases! {
+    #[driver_in_rust_on_our_core]
+    a_log_begins_during_a_write,
+    #[driver_in_rust_on_our_core]
+    the_last_page_of_all,
+    #[driver_in_rust_on_our_core]
+    a_write_that_fails_halfway,
+}
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// Begins a log of `pages` pages at [`IOVA`].
+fn start(pinning: &Pinning, pages: usize) -> Result<()> {
+    let range = Memory::anonymous(16)?;
+    range.write_u64(0, IOVA);
+    range.write_u64(8, pages as u64 * PAGE);
+    let mut data = Bytes::new().u64(PAGE).u32(1).u32(0).u64(range.addr());
+    let device = pinning.pinner.device();
+    assert_eq!(feature(device, SET | DMA_LOGGING_START, &mut data), Ok(0));
+    Ok(())
+}
+
+fn stop(pinning: &Pinning) {
+    let answer = feature(
+        pinning.pinner.device(),
+        SET | DMA_LOGGING_STOP,
+        &mut Bytes::new(),
+    );
+    assert_eq!(answer, Ok(0));
+}
+
+/// Which of `pages` pages at [`IOVA`] the log has.
+fn written(pinning: &Pinning, pages: usize) -> Result<Vec<bool>> {
+    let bits = Memory::anonymous(pages.div_ceil(8))?;
+    let mut data = Bytes::new()
+        .u64(IOVA)
+        .u64(pages as u64 * PAGE)
+        .u64(PAGE)
+        .u64(bits.addr());
+    let device = pinning.pinner.device();
+    assert_eq!(feature(device, GET | DMA_LOGGING_REPORT, &mut data), Ok(0));
+    Ok((0..pages)
+        .map(|page| bits.read_u8(page / 8) >> (page % 8) & 1 == 1)
+        .collect())
+}
+
+/// What is written after the log has begun is in it, even if the write began before.
+fn a_log_begins_during_a_write() -> Result<()> {
+    const PAGES: usize = 256;
+    const ROUNDS: usize = 300;
+    let (pinning, memory) = mapped(PAGES)?;
+    let data = vec![0xa5; PAGES * PAGE_SIZE];
+    let (mut during, mut round) = (0, 0);
+    while during < 3 && round < ROUNDS {
+        memory.discard()?;
+        let barrier = Barrier::new(2);
+        let late = thread::scope(|scope| -> Result<bool> {
+            let writer = scope.spawn(|| {
+                barrier.wait();
+                pinning.pinner.write(IOVA, &data)
+            });
+            barrier.wait();
+            // The log is to begin when the write has come to the first page, but not to the last one.
+            let mut polls = 0;
+            while memory.read_u8(0) == 0 && polls < 100_000 {
+                polls += 1;
+            }
+            start(&pinning, PAGES)?;
+            let late = memory.read_u8((PAGES - 1) * PAGE_SIZE) == 0;
+            assert_eq!(writer.join().expect("the thread has panicked"), Ok(0));
+            Ok(late)
+        })?;
+        let written = written(&pinning, PAGES)?;
+        if late {
+            assert!(written[PAGES - 1], "in round {round}");
+            during += 1;
+        }
+        stop(&pinning);
+        round += 1;
+    }
+    ensure!(during > 0, "no log has begun during a write");
+    println!("{during} of {round} logs began during a write");
+    Ok(())
+}
+
+fn the_last_page_of_all() -> Result<()> {
+    const LAST: u64 = u64::MAX - (PAGE - 1);
+    let (pinning, _memory) = mapped(1)?;
+    let last = Memory::anonymous(PAGE_SIZE)?;
+    pinning.container.map(LAST, &last, MapFlags::ReadWrite)?;
+    for logged in [false, true] {
+        if logged {
+            start(&pinning, 1)?;
+        }
+        let data = vec![1 + u8::from(logged); PAGE_SIZE];
+        assert_eq!(pinning.pinner.write(LAST, &data), Ok(0), "{logged}");
+        assert_eq!(last.to_vec(0, PAGE_SIZE), data);
+        let beyond = pinning.pinner.write(LAST + 1, &data);
+        assert_eq!(beyond, Err(Errno::EINVAL), "{logged}");
+    }
+    Ok(())
+}
+
+/// The log has the pages that were written, and not those behind the one that could not be.
+fn a_write_that_fails_halfway() -> Result<()> {
+    let (pinning, _memory) = mapped(4)?;
+    start(&pinning, 8)?;
+    let answer = pinning
+        .pinner
+        .write(IOVA + 2 * PAGE, &vec![1; 4 * PAGE_SIZE]);
+    assert_eq!(answer, Err(Errno::EINVAL));
+    let expected = [false, false, true, true, false, false, false, false];
+    assert_eq!(written(&pinning, 8)?, expected);
+    Ok(())
+}
