@@ -4,11 +4,13 @@
  */
 #include <linux/export.h>
 #include <linux/highmem.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/pci.h>
 #include <linux/pm_runtime.h>
 #include <linux/ratelimit.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 #include <linux/xarray.h>
@@ -97,6 +99,25 @@ bool kernel_ext_pfn_is_ram(unsigned long pfn)
 	return pfn_valid(pfn) && !PageReserved(pfn_to_page(pfn));
 }
 EXPORT_SYMBOL_GPL(kernel_ext_pfn_is_ram);
+
+/* A reference to the memory cgroup of the calling process; null where there are none. */
+struct mem_cgroup *kernel_ext_memcg_of_current(void)
+{
+	return get_mem_cgroup_from_mm(current->mm);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_memcg_of_current);
+
+void kernel_ext_memcg_put(struct mem_cgroup *memcg)
+{
+	mem_cgroup_put(memcg);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_memcg_put);
+
+struct mem_cgroup *kernel_ext_set_active_memcg(struct mem_cgroup *memcg)
+{
+	return set_active_memcg(memcg);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_set_active_memcg);
 
 int kernel_ext_account_locked_vm(struct mm_struct *mm, unsigned long pages, bool inc,
 				 const struct task_struct *task, bool bypass)

@@ -26,6 +26,9 @@ unsigned long kernel_ext_page_to_pfn(const struct page *page);
 struct page *kernel_ext_pfn_to_page(unsigned long pfn);
 void *kernel_ext_page_address(struct page *page);
 bool kernel_ext_pfn_is_ram(unsigned long pfn);
+struct mem_cgroup *kernel_ext_memcg_of_current(void);
+void kernel_ext_memcg_put(struct mem_cgroup *memcg);
+struct mem_cgroup *kernel_ext_set_active_memcg(struct mem_cgroup *memcg);
 int kernel_ext_account_locked_vm(struct mm_struct *mm, unsigned long pages, bool inc,
 				 const struct task_struct *task, bool bypass);
 unsigned long kernel_ext_memlock_limit(const struct task_struct *task);

@@ -7,6 +7,7 @@
 mod access;
 mod accounting;
 mod mapped_file;
+mod memcg;
 mod pfnmap;
 mod pin;
 mod slot;
@@ -21,6 +22,7 @@ pub use mapped_file::{
     covered_pages,
     mapped_page, //
 };
+pub use memcg::MemoryCgroup;
 pub use pfnmap::FrameRun;
 pub use pin::{
     PinBatch,
