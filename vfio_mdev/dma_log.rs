@@ -4,21 +4,32 @@
 //!
 //! A driver in Rust reaches that memory through this crate only, so the crate notes what it writes;
 //! there is nothing that a driver could forget. A write is noted when it is done: a report may miss
-//! one that is under way, and then the next report has it.
+//! one that is under way, and then the next report has it. That goes for a log as well that begins
+//! while a write is under way.
+
+mod entries;
 
 use iommu_group::{
     ranges::Range,
     software, //
 };
 use kernel::{
-    alloc::flags::GFP_KERNEL_ACCOUNT,
     new_mutex,
     page::PAGE_SIZE,
     prelude::*,
-    rbtree::RBTree,
     sync::Mutex, //
 };
-use kernel_ext::dirty_bitmap;
+use kernel_ext::{
+    dirty_bitmap,
+    mm::MemoryCgroup, //
+};
+
+use entries::{
+    Entries,
+    Span,
+    Spare,
+    Taken, //
+};
 
 /// Whether the core can pass on what a log has: ours can. The kernel's would begin a log, but never
 /// report, which is worse than none.
@@ -30,94 +41,126 @@ pub(crate) fn can_be_reported() -> bool {
 #[pin_data]
 pub(crate) struct DmaLog {
     #[pin]
-    log: Mutex<Option<Log>>,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    log: Option<Log>,
+    /// How many logs there were: the number of the last one.
+    begun: u64,
 }
 
 impl DmaLog {
     /// Without a log.
     pub(crate) fn new() -> impl PinInit<Self> {
-        pin_init!(Self { log <- new_mutex!(None, "vfio_mdev::DmaLog") })
+        let none = Current {
+            log: None,
+            begun: 0,
+        };
+        pin_init!(Self { current <- new_mutex!(none, "vfio_mdev::DmaLog") })
     }
 
     /// Begins a log of the writes to `ranges`, and returns what one entry stands for, in bytes: `wanted`
-    /// if that is a power of two between a page and 1 GiB.
+    /// if that is a power of two between a page and 1 GiB. The log's memory is charged to the calling
+    /// process.
     ///
     /// # Errors
     ///
     /// `EINVAL` if there is a log.
     pub(crate) fn start(&self, ranges: KVec<Range>, wanted: u64) -> Result<u64> {
-        let mut slot = self.log.lock();
-        if slot.is_some() {
+        let mut current = self.current.lock();
+        if current.log.is_some() {
             return Err(EINVAL);
         }
         let log = Log::new(ranges, wanted);
         let page_size = 1 << log.shift;
-        *slot = Some(log);
+        current.log = Some(log);
+        current.begun = current.begun.wrapping_add(1);
         Ok(page_size)
     }
 
     /// Ends the log, if there is one.
     pub(crate) fn stop(&self) {
-        let log = self.log.lock().take();
+        let log = self.current.lock().log.take();
         drop(log);
     }
 
     /// Whether there is a log.
     pub(crate) fn is_active(&self) -> bool {
-        self.log.lock().is_some()
+        self.current.lock().log.is_some()
     }
 
-    /// Notes that `len` bytes from `iova` on were written.
+    /// Notes that `len` bytes from `iova` on were written, or may have been.
     pub(crate) fn wrote(&self, iova: u64, len: usize) {
-        if let Some(log) = &mut *self.log.lock() {
+        if let Some(log) = &mut self.current.lock().log {
             log.wrote(iova, len);
         }
     }
 
     /// Tells `f` what was written between `first` and `last`, in pieces, each with its first address and
-    /// its length, and forgets it.
+    /// its length, and forgets it. A report that fails forgets nothing.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no log, `ENOMEM` if it isn't complete; what `f` says.
+    /// `EINVAL` if there is no log, `ENOMEM`, also if the log isn't complete; what `f` says.
     pub(crate) fn report(
         &self,
-        mut first: u64,
+        first: u64,
         last: u64,
+        f: impl FnMut(u64, u64) -> Result,
+    ) -> Result {
+        let current = self.current.lock();
+        let (number, shift) = (current.begun, current.log.as_ref().ok_or(EINVAL)?.shift);
+        drop(current);
+        let mut reported = Entries::new();
+        let span = Span::new(first, last, shift);
+        self.take_all(number, &span, &mut reported, f)
+            .inspect_err(|_| {
+                // A log that has begun meanwhile isn't this one.
+                self.with_log(number, |log| log.entries.put_back(reported));
+            })
+    }
+
+    /// Takes out what is in `span`, chunk by chunk, and tells `f`.
+    fn take_all(
+        &self,
+        number: u64,
+        span: &Span,
+        reported: &mut Entries,
         mut f: impl FnMut(u64, u64) -> Result,
     ) -> Result {
+        let mut spare = Spare::new()?;
+        let mut next = span.first_chunk();
         loop {
-            // `f` is called without the lock: it accesses the program's memory.
-            let taken = match &mut *self.log.lock() {
-                Some(log) => log.take(first, last)?,
-                None => return Err(EINVAL),
-            };
-            let Some((start, end)) = taken else {
+            let taken = self.with_log(number, |log| log.take(span, next, &mut spare));
+            let Some(taken) = taken.ok_or(EINVAL)?? else {
                 return Ok(());
             };
-            f(start, end - start + 1)?;
-            match end.checked_add(1) {
-                Some(next) if next <= last => first = next,
-                _ => return Ok(()),
-            }
+            let chunk = reported.put(taken);
+            // `f` is called without the lock: it accesses the program's memory.
+            reported.each_piece(chunk, span, &mut f)?;
+            next = chunk + 1;
         }
+    }
+
+    /// Calls `f` with the log that has a number; `None` if it has ended.
+    fn with_log<R>(&self, number: u64, f: impl FnOnce(&mut Log) -> R) -> Option<R> {
+        let mut current = self.current.lock();
+        if current.begun != number {
+            return None;
+        }
+        current.log.as_mut().map(f)
     }
 }
 
-/// Entries that are kept together.
-const CHUNK: u64 = 1 << CHUNK_SHIFT;
-const CHUNK_SHIFT: u32 = 12;
-
-/// A bit for each entry.
-type Chunk = [u64; (CHUNK / 64) as usize];
-
-/// A log. Only what was written takes memory.
+/// A log. Only what was written takes memory, until it is reported.
 struct Log {
     ranges: KVec<Range>,
     /// An entry stands for so many bytes, as a power of two.
     shift: u32,
-    /// By the number of their first entry, shifted by [`CHUNK_SHIFT`].
-    chunks: RBTree<u64, Chunk>,
+    entries: Entries,
+    /// Who is charged for the entries, whichever task writes.
+    payer: MemoryCgroup,
     /// Whether something is missing, since there was no memory for it.
     incomplete: bool,
 }
@@ -135,166 +178,122 @@ impl Log {
         Self {
             ranges,
             shift: page_size.trailing_zeros(),
-            chunks: RBTree::new(),
+            entries: Entries::new(),
+            payer: MemoryCgroup::current(),
             incomplete: false,
         }
     }
 
     fn wrote(&mut self, iova: u64, len: usize) {
-        if len == 0 {
+        let Some(before_last) = (len as u64).checked_sub(1) else {
             return;
-        }
+        };
         let written = Range {
             start: iova,
-            last: iova.saturating_add(len as u64 - 1),
+            last: iova.saturating_add(before_last),
         };
-        for i in 0..self.ranges.len() {
-            let range = self.ranges[i];
-            if range.overlaps(written) {
-                let first = written.start.max(range.start) >> self.shift;
-                let last = written.last.min(range.last) >> self.shift;
-                (first..=last).for_each(|entry| self.enter(entry));
+        for range in self.ranges.iter().filter(|range| range.overlaps(written)) {
+            let first = written.start.max(range.start) >> self.shift;
+            let last = written.last.min(range.last) >> self.shift;
+            for entry in first..=last {
+                if self.incomplete {
+                    return;
+                }
+                self.incomplete = self.entries.enter(entry, &self.payer).is_err();
             }
         }
     }
 
-    fn enter(&mut self, entry: u64) {
-        let (number, bit) = (entry >> CHUNK_SHIFT, entry % CHUNK);
-        if self.chunks.get(&number).is_none() {
-            let empty = [0; (CHUNK / 64) as usize];
-            let created = self
-                .chunks
-                .try_create_and_insert(number, empty, GFP_KERNEL_ACCOUNT);
-            self.incomplete |= created.is_err();
-        }
-        if let Some(chunk) = self.chunks.get_mut(&number) {
-            chunk[(bit / 64) as usize] |= 1 << (bit % 64);
-        }
-    }
-
-    /// Takes the first piece out that was written between `first` and `last`: returns its first and its
-    /// last address. An entry that is only in part between them stays for the rest of it.
+    /// Takes a chunk out, see [`Entries::take`].
     ///
     /// # Errors
     ///
     /// `ENOMEM` if something is missing.
-    fn take(&mut self, first: u64, last: u64) -> Result<Option<(u64, u64)>> {
+    fn take(&mut self, span: &Span, chunk: u64, spare: &mut Spare) -> Result<Option<Taken>> {
         if self.incomplete {
             return Err(ENOMEM);
         }
-        let (shift, last_entry) = (self.shift, last >> self.shift);
-        let whole = |entry: u64| {
-            let start = entry << shift;
-            first <= start && start + ((1 << shift) - 1) <= last
-        };
-        let mut from = first >> shift;
-        let mut cursor = self.chunks.cursor_lower_bound_mut(&(from >> CHUNK_SHIFT));
-        while let Some(mut current) = cursor {
-            let (&number, chunk) = current.current_mut();
-            let base = number << CHUNK_SHIFT;
-            from = from.max(base);
-            if from > last_entry {
-                break;
-            }
-            if let Some((start, end)) = run(chunk, from - base, (last_entry - base).min(CHUNK - 1))
-            {
-                for bit in start..=end {
-                    if whole(base + bit) {
-                        chunk[(bit / 64) as usize] &= !(1 << (bit % 64));
-                    }
-                }
-                let end = (base + end << shift) + ((1 << shift) - 1);
-                return Ok(Some((first.max(base + start << shift), last.min(end))));
-            }
-            cursor = current.move_next();
-        }
-        Ok(None)
+        self.entries.take(span, chunk, spare)
     }
-}
-
-/// The first bits in succession that are set, of those from `from` to `to`: the first and the last one.
-fn run(chunk: &Chunk, from: u64, to: u64) -> Option<(u64, u64)> {
-    let is_set = |bit: u64| chunk[(bit / 64) as usize] >> (bit % 64) & 1 == 1;
-    let mut start = from;
-    while start <= to && !is_set(start) {
-        // A word without any is passed over at once.
-        let empty = chunk[(start / 64) as usize] == 0;
-        start = if empty {
-            (start / 64 + 1) * 64
-        } else {
-            start + 1
-        };
-    }
-    if start > to {
-        return None;
-    }
-    let end = (start + 1..=to).find(|&bit| !is_set(bit));
-    Some((start, end.map_or(to, |bit| bit - 1)))
 }
 
 #[cfg(CONFIG_KUNIT)]
 #[kernel::macros::kunit_tests(vfio_mdev_dma_log)]
 mod tests {
     use super::*;
+    use entries::CHUNK;
+    use kernel::sync::Arc;
 
     const PAGE: u64 = PAGE_SIZE as u64;
 
-    fn log(ranges: &[Range], wanted: u64) -> Result<Log> {
+    fn log(ranges: &[Range], wanted: u64) -> Result<Arc<DmaLog>> {
         let mut all = KVec::new();
         all.extend_from_slice(ranges, GFP_KERNEL)?;
-        Ok(Log::new(all, wanted))
+        let log = Arc::pin_init(DmaLog::new(), GFP_KERNEL)?;
+        log.start(all, wanted)?;
+        Ok(log)
     }
 
-    /// Everything between two addresses.
-    fn all(log: &mut Log, mut first: u64, last: u64) -> Result<KVec<(u64, u64)>> {
-        let mut pieces = KVec::new();
-        while let Some((start, end)) = log.take(first, last)? {
-            pieces.push((start, end), GFP_KERNEL)?;
-            match end.checked_add(1) {
-                Some(next) if next <= last => first = next,
-                _ => break,
+    /// Everything between two addresses: the first and the last one of each piece.
+    fn all(log: &DmaLog, first: u64, last: u64) -> Result<KVec<(u64, u64)>> {
+        let mut pieces: KVec<(u64, u64)> = KVec::new();
+        log.report(first, last, |start, length| {
+            let end = start + (length - 1);
+            match pieces.last_mut() {
+                // Chunks aren't to be seen.
+                Some(piece) if piece.1.checked_add(1) == Some(start) => piece.1 = end,
+                _ => pieces.push((start, end), GFP_KERNEL)?,
             }
-        }
+            Ok(())
+        })?;
         Ok(pieces)
+    }
+
+    fn is_empty(log: &DmaLog) -> bool {
+        let current = log.current.lock();
+        current
+            .log
+            .as_ref()
+            .is_none_or(|log| log.entries.is_empty())
     }
 
     #[test]
     fn pages_are_reported_once() -> Result {
-        let mut log = log(&[Range::ALL], PAGE)?;
+        let log = log(&[Range::ALL], PAGE)?;
         log.wrote(5 * PAGE + 17, 1);
         log.wrote(6 * PAGE, 2 * PAGE_SIZE);
         log.wrote(100 * PAGE - 1, 2);
         log.wrote(0, 0);
         let pieces = [(5 * PAGE, 8 * PAGE - 1), (99 * PAGE, 101 * PAGE - 1)];
-        assert_eq!(*all(&mut log, 0, u64::MAX)?, pieces);
-        assert_eq!(*all(&mut log, 0, u64::MAX)?, [(0, 0); 0]);
+        assert_eq!(*all(&log, 0, u64::MAX)?, pieces);
+        assert_eq!(*all(&log, 0, u64::MAX)?, [(0, 0); 0]);
         Ok(())
     }
 
     #[test]
     fn only_what_was_asked_for_is_forgotten() -> Result {
-        let mut log = log(&[Range::ALL], PAGE)?;
+        let log = log(&[Range::ALL], PAGE)?;
         log.wrote(0, 10 * PAGE_SIZE);
         assert_eq!(
-            *all(&mut log, 2 * PAGE, 4 * PAGE - 1)?,
+            *all(&log, 2 * PAGE, 4 * PAGE - 1)?,
             [(2 * PAGE, 4 * PAGE - 1)]
         );
         let rest = [(0, 2 * PAGE - 1), (4 * PAGE, 10 * PAGE - 1)];
-        assert_eq!(*all(&mut log, 0, u64::MAX)?, rest);
+        assert_eq!(*all(&log, 0, u64::MAX)?, rest);
         Ok(())
     }
 
     #[test]
     fn an_entry_stays_until_it_is_asked_for_as_a_whole() -> Result {
-        let mut log = log(&[Range::ALL], 4 * PAGE)?;
+        let log = log(&[Range::ALL], 4 * PAGE)?;
         log.wrote(5 * PAGE, 1);
         let half = [(4 * PAGE, 6 * PAGE - 1)];
-        assert_eq!(*all(&mut log, 0, 6 * PAGE - 1)?, half);
+        assert_eq!(*all(&log, 0, 6 * PAGE - 1)?, half);
         let other = [(6 * PAGE, 8 * PAGE - 1)];
-        assert_eq!(*all(&mut log, 6 * PAGE, 20 * PAGE)?, other);
+        assert_eq!(*all(&log, 6 * PAGE, 20 * PAGE)?, other);
         let whole = [(4 * PAGE, 8 * PAGE - 1)];
-        assert_eq!(*all(&mut log, 0, 20 * PAGE)?, whole);
-        assert_eq!(*all(&mut log, 0, u64::MAX)?, [(0, 0); 0]);
+        assert_eq!(*all(&log, 0, 20 * PAGE)?, whole);
+        assert_eq!(*all(&log, 0, u64::MAX)?, [(0, 0); 0]);
         Ok(())
     }
 
@@ -304,27 +303,26 @@ mod tests {
             Range::of_size(2 * PAGE, PAGE)?,
             Range::of_size(5 * PAGE, PAGE)?,
         ];
-        let mut log = log(&ranges, PAGE)?;
+        let log = log(&ranges, PAGE)?;
         log.wrote(0, 10 * PAGE_SIZE);
         let pieces = [(2 * PAGE, 3 * PAGE - 1), (5 * PAGE, 6 * PAGE - 1)];
-        assert_eq!(*all(&mut log, 0, u64::MAX)?, pieces);
+        assert_eq!(*all(&log, 0, u64::MAX)?, pieces);
         Ok(())
     }
 
     #[test]
     fn chunks_and_both_ends() -> Result {
-        let mut log = log(&[Range::ALL], PAGE)?;
+        let log = log(&[Range::ALL], PAGE)?;
         log.wrote(u64::MAX, 1);
         log.wrote((CHUNK - 1) * PAGE, 2 * PAGE_SIZE);
         log.wrote(0, 1);
         let pieces = [
             (0, PAGE - 1),
-            ((CHUNK - 1) * PAGE, CHUNK * PAGE - 1),
-            (CHUNK * PAGE, (CHUNK + 1) * PAGE - 1),
+            ((CHUNK - 1) * PAGE, (CHUNK + 1) * PAGE - 1),
             (u64::MAX - (PAGE - 1), u64::MAX),
         ];
-        assert_eq!(*all(&mut log, 0, u64::MAX)?, pieces);
-        assert_eq!(*all(&mut log, 0, u64::MAX)?, [(0, 0); 0]);
+        assert_eq!(*all(&log, 0, u64::MAX)?, pieces);
+        assert_eq!(*all(&log, 0, u64::MAX)?, [(0, 0); 0]);
         Ok(())
     }
 
@@ -341,8 +339,86 @@ mod tests {
             (1 << 63, 30),
             (u64::MAX, 12),
         ] {
-            assert_eq!(log(&[], wanted)?.shift, shift);
+            let log = Arc::pin_init(DmaLog::new(), GFP_KERNEL)?;
+            assert_eq!(log.start(KVec::new(), wanted), Ok(1 << shift));
+            assert_eq!(log.start(KVec::new(), wanted), Err(EINVAL));
         }
+        Ok(())
+    }
+
+    /// Pages in four chunks, of which a report of all but a page at each end covers two as a whole.
+    const SCATTERED: [u64; 6] = [0, 1, CHUNK, 2 * CHUNK + 5, 4 * CHUNK - 2, 4 * CHUNK - 1];
+
+    fn scattered() -> Result<Arc<DmaLog>> {
+        let log = log(&[Range::ALL], PAGE)?;
+        for page in SCATTERED {
+            log.wrote(page * PAGE, 1);
+        }
+        Ok(log)
+    }
+
+    #[test]
+    fn a_report_that_fails_forgets_nothing() -> Result {
+        let complete = all(&*scattered()?, 0, u64::MAX)?;
+        for (first, last) in [(0, u64::MAX), (PAGE, (4 * CHUNK - 1) * PAGE - 1)] {
+            for good in 0..4 {
+                let log = scattered()?;
+                let mut count = 0;
+                let failed = log.report(first, last, |_, _| {
+                    count += 1;
+                    (count <= good).then_some(()).ok_or(EFAULT)
+                });
+                assert_eq!(failed, Err(EFAULT));
+                assert_eq!(*all(&log, 0, u64::MAX)?, *complete);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_written_during_a_report_is_kept() -> Result {
+        for outcome in [Ok(()), Err(EFAULT)] {
+            let log = scattered()?;
+            let result = log.report(0, u64::MAX, |start, _| {
+                log.wrote(start, 1);
+                log.wrote(9 * PAGE, 1);
+                outcome
+            });
+            assert_eq!(result, outcome);
+            let pages = all(&log, 9 * PAGE, 10 * PAGE - 1)?;
+            assert_eq!(*pages, [(9 * PAGE, 10 * PAGE - 1)]);
+            let first = all(&log, 0, PAGE - 1)?;
+            assert_eq!(*first, [(0, PAGE - 1)]);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_log_that_begins_during_a_report_is_another_one() -> Result {
+        let log = scattered()?;
+        let result = log.report(0, u64::MAX, |_, _| {
+            log.stop();
+            log.start(KVec::from_elem(Range::ALL, 1, GFP_KERNEL)?, 1 << 20)?;
+            Ok(())
+        });
+        assert_eq!(result, Err(EINVAL));
+        assert!(is_empty(&log));
+        Ok(())
+    }
+
+    #[test]
+    fn memory_is_freed_when_it_is_reported() -> Result {
+        let log = scattered()?;
+        all(&log, 0, u64::MAX)?;
+        assert!(is_empty(&log));
+        // In parts, none of which is a chunk.
+        let log = scattered()?;
+        for part in 0..8 {
+            assert!(!is_empty(&log));
+            let first = part * CHUNK / 2 * PAGE;
+            all(&log, first, first + CHUNK / 2 * PAGE - 1)?;
+        }
+        assert!(is_empty(&log));
         Ok(())
     }
 }

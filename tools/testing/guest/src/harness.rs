@@ -166,6 +166,11 @@ pub fn fault_injection() -> bool {
     Path::new("/proc/thread-self/fail-nth").exists()
 }
 
+/// Whether this kernel charges memory to cgroups; that takes an option of its configuration.
+pub fn memory_cgroups() -> bool {
+    Path::new("/proc/kpagecgroup").exists()
+}
+
 /// Whether this kernel shows devices of VFIO in debugfs; that takes an option of its configuration.
 pub fn vfio_debugfs() -> bool {
     Path::new("/sys/kernel/debug/vfio").join(env::EDU).exists()

@@ -2,6 +2,7 @@
 
 //! Peer-to-peer groups of mediated devices, with the accelerators of `samples/vgpu_p2p`.
 
+mod charges;
 mod copies;
 mod faults;
 mod groups;
@@ -35,6 +36,7 @@ pub fn cases() -> Vec<Trial> {
         parent::cases(),
         races::cases(),
         faults::cases(),
+        charges::cases(),
         sessions::cases(),
         many::cases(),
     ]

@@ -16,7 +16,13 @@ use crate::{
     },
 };
 use anyhow::Result;
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    fs::{
+        self,
+        File, //
+    },
+};
 use vfio_client::{
     Bytes,
     Container,
@@ -48,6 +54,7 @@ cases! {
     d15_any_first_address,
     d15_what_failed,
     d15_bitmap_cannot_be_written,
+    d15_half_a_bitmap,
     d15_nothing_is_lost,
     kept_by_a_reset,
     ends_with_the_last_close,
@@ -349,6 +356,36 @@ fn d15_bitmap_cannot_be_written() -> Result<()> {
     for address in [0, bits.addr(), u64::MAX - 7] {
         open.store(0, 1)?;
         assert_eq!(report(address), Err(Errno::EFAULT), "{address:#x}");
+    }
+    assert_eq!(open.written()?, [0].into(), "it was never told");
+    Ok(())
+}
+
+/// What a report has told before it failed wasn't told: the program doesn't look at the bitmap.
+fn d15_half_a_bitmap() -> Result<()> {
+    let open = Open::new()?;
+    open.start()?;
+    // The second page of the bitmap is behind the end of its file.
+    let path = "/tmp/half-a-bitmap";
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)?;
+    fs::remove_file(path)?;
+    file.set_len(PAGE)?;
+    let bits = Memory::from_file(&file, 0, 2 * PAGE_SIZE, true)?;
+    // Before that there is room for 64 pages.
+    let address = bits.addr() + PAGE - 8;
+    let pages = [0, 7, 63, 64, 100];
+    for _ in 0..3 {
+        for page in pages {
+            open.store(page * PAGE, 1)?;
+        }
+        let answer = report(open.device(), IOVA, 128 * PAGE, PAGE, address);
+        assert_eq!(answer, Err(Errno::EFAULT));
+        assert_eq!(open.written()?, pages.map(|page| page as usize).into());
+        assert_eq!(open.written()?, [].into());
     }
     Ok(())
 }
