@@ -96,16 +96,25 @@ impl Group {
         )
     }
 
-    /// Makes sure that one more member can be added.
-    fn reserve(&self) -> Result {
-        self.members.lock().reserve(1, GFP_KERNEL)?;
-        Ok(())
+    /// The members with one more, which isn't in the group yet.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    fn with(&self, peer: &Arc<Peer>) -> Result<KVec<Arc<Peer>>> {
+        let members = self.members.lock();
+        let mut more = KVec::with_capacity(members.len() + 1, GFP_KERNEL)?;
+        for member in members.iter() {
+            more.push(member.clone(), GFP_KERNEL)?;
+        }
+        more.push(peer.clone(), GFP_KERNEL)?;
+        Ok(more)
     }
 
-    /// Adds a member, for which there is room.
-    fn add(&self, peer: Arc<Peer>) {
-        // Room was made by `reserve`, and only holders of `PEERS` add.
-        let _ = self.members.lock().push_within_capacity(peer);
+    /// Gives the group the members that [`Group::with`] returned; nobody has come or gone since.
+    fn set(&self, members: KVec<Arc<Peer>>) {
+        let former = core::mem::replace(&mut *self.members.lock(), members);
+        drop(former);
     }
 
     /// Takes a member out.
@@ -191,19 +200,22 @@ impl Peer {
     }
 }
 
-/// Lets others find a device, which is registered with VFIO and hence in a software group of its own.
+/// Registers a device with VFIO by calling `register`, which puts it into a software group of its own; then
+/// others find it.
+///
+/// The device is a member of its own group before it is registered: somebody may open it at once.
 ///
 /// # Errors
 ///
-/// `ENOMEM`.
-pub(crate) fn enter(peer: &Arc<Peer>) -> Result {
+/// `ENOMEM`, and what `register` says.
+pub(crate) fn enter(peer: &Arc<Peer>, register: impl FnOnce() -> Result) -> Result {
     let group = peer.group();
     let by_name = Node::new(peer.name, peer.clone())?;
     let mut peers = PEERS.lock();
-    group.reserve()?;
     let target = peers.groups.target(group.uuid, || Ok(group.clone()))?;
+    group.set(group.with(peer)?);
+    register().inspect_err(|_| group.remove(peer))?;
     peers.groups.join(target);
-    group.add(peer.clone());
     peers.devices.insert(by_name);
     Ok(())
 }
@@ -211,9 +223,7 @@ pub(crate) fn enter(peer: &Arc<Peer>) -> Result {
 /// Takes a device, which isn't registered with VFIO any more, out of its group.
 pub(crate) fn leave(peer: &Arc<Peer>) {
     let mut peers = PEERS.lock();
-    if peers.devices.remove(&peer.name).is_none() {
-        return;
-    }
+    peers.devices.remove(&peer.name);
     let group = peer.group();
     group.remove(peer);
     peers.groups.leave(&group.uuid);
@@ -238,15 +248,15 @@ pub(crate) fn assign(peer: &Arc<Peer>, uuid: Uuid) -> Result {
         return Ok(());
     }
     let target = peers.groups.target(uuid, || Group::new(uuid))?;
-    target.group().reserve()?;
+    let members = target.group().with(peer)?;
     let companions = admitted(peer, target.group())?;
-    let mut target = Some(target);
+    let mut change = Some((target, members));
     software::regroup(&peer.dev, &companions, &mut || {
-        if let Some(target) = target.take() {
+        if let Some((target, members)) = change.take() {
             from.remove(peer);
             peers.groups.leave(&from.uuid);
             let to = peers.groups.join(target);
-            to.add(peer.clone());
+            to.set(members);
             let former = core::mem::replace(&mut *peer.group.lock(), to);
             drop(former);
         }

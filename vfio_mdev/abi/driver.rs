@@ -158,14 +158,13 @@ impl<P: Parent> Driver<P> {
             let dev = mdev.raw_device();
             // SAFETY: By this function's contract.
             let instance = unsafe { Instance::<P::Device>::new(dev, mdev.uuid(), slot.ty, share) }?;
-            // SAFETY: The device is set up; it goes in `remove_callback`.
-            to_result(unsafe { bindings::vfio_register_emulated_iommu_dev(instance.as_ptr()) })?;
-            if let Some(peer) = instance.peer() {
-                peers::enter(peer).inspect_err(|_| {
-                    // SAFETY: Registered just now.
-                    unsafe { bindings::vfio_unregister_group_dev(instance.as_ptr()) };
-                    peers::leave(peer);
-                })?;
+            let register = || {
+                // SAFETY: The device is set up; it goes in `remove_callback`.
+                to_result(unsafe { bindings::vfio_register_emulated_iommu_dev(instance.as_ptr()) })
+            };
+            match instance.peer() {
+                Some(peer) => peers::enter(peer, register)?,
+                None => register()?,
             }
             // SAFETY: While a device is bound, the field is the driver's.
             unsafe { (*dev).driver_data = ARef::into_raw(instance).as_ptr().cast() };

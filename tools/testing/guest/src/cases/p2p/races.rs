@@ -13,20 +13,30 @@ use crate::harness::{
 };
 use anyhow::{
     Context,
-    Result, //
+    Result,
+    ensure, //
 };
 use std::{
     fs,
+    mem::ManuallyDrop,
     os::fd::{
         AsFd,
         AsRawFd, //
     },
-    sync::Barrier,
+    sync::{
+        Barrier,
+        atomic::{
+            AtomicBool,
+            Ordering::Relaxed, //
+        },
+        mpsc, //
+    },
     thread, //
 };
 use vfio_client::{
     Errno,
-    Group, //
+    Group,
+    mdev::Open, //
 };
 use vgpu_copy::{
     Kind,
@@ -39,6 +49,7 @@ cases! {
     two_writers_cross_over,
     writer_against_opener,
     writer_against_remove,
+    opened_when_it_is_new,
     all_at_random,
 }
 
@@ -155,6 +166,92 @@ fn writer_against_remove() -> Result<()> {
     Ok(())
 }
 
+/// A device that is opened as soon as it is there is a member of its group.
+///
+/// Others keep the lock of all groups busy, for which a new device has to wait.
+fn opened_when_it_is_new() -> Result<()> {
+    let busy = [two()?, two()?];
+    let over = AtomicBool::new(false);
+    let (uuids, wanted) = mpsc::channel::<String>();
+    let (outcomes, opened) = mpsc::channel();
+    thread::scope(|scope| -> Result<()> {
+        let _over = Over(&over);
+        for pair in &busy {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    let moved = pair[1]
+                        .peer_uuid()
+                        .and_then(|uuid| pair[0].set_peer_uuid(&uuid));
+                    moved.expect("nobody has the devices open");
+                    let apart = pair[0].set_peer_uuid(&new_uuid().expect("no UUID"));
+                    apart.expect("nobody has the devices open");
+                }
+            });
+        }
+        let over = &over;
+        scope.spawn(move || {
+            while let Ok(uuid) = wanted.recv() {
+                let outcome = look_at_new(&uuid, over);
+                if outcomes.send(outcome).is_err() {
+                    return;
+                }
+            }
+        });
+        for _ in 0..ROUNDS {
+            let uuid = new_uuid()?;
+            uuids.send(uuid.clone())?;
+            let _mdev = Mdev::new(Kind::Single, &uuid)?;
+            opened.recv()??;
+        }
+        drop(uuids);
+        Ok(())
+    })
+}
+
+/// Says that a case is over, also one that has failed.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// Opens a device as soon as it is there, and looks at what it says of its group.
+fn look_at_new(uuid: &str, over: &AtomicBool) -> Result<()> {
+    let open = || -> Result<Open> {
+        let mdev = ManuallyDrop::new(Mdev::existing(uuid)?);
+        Ok(mdev.open()?)
+    };
+    let open = loop {
+        match open() {
+            Ok(open) => break open,
+            Err(error) => ensure!(!over.load(Relaxed), error),
+        }
+    };
+    let registers = open.device.region(0)?;
+    let register = |offset| -> Result<u32> {
+        let mut bytes = [0; 4];
+        open.device.read(&registers, offset, &mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    };
+    ensure!(register(LINK)? != u32::MAX, "the group had no member");
+    ensure!(register(PEERS)? == 1, "not the only member of its group");
+    Ok(())
+}
+
+const LINK: u64 = 0x0c;
+const PEERS: u64 = 0x10;
+
+/// How often what several threads do at random has worked.
+#[derive(Debug, Default)]
+struct Counts {
+    made: usize,
+    removed: usize,
+    opened: usize,
+    grouped: usize,
+}
+
 fn all_at_random() -> Result<()> {
     const DEVICES: usize = 4;
     let names = (0..DEVICES)
@@ -163,39 +260,82 @@ fn all_at_random() -> Result<()> {
     let values = (0..2)
         .map(|_| new_uuid())
         .collect::<vfio_client::Result<Vec<_>>>()?;
+    let mut all = Counts::default();
     thread::scope(|scope| {
-        for seed in 0..4 {
+        let workers = [0, 1, 2, 3].map(|seed| {
             let (names, values) = (&names, &values);
-            scope.spawn(move || worker(seed, names, values));
+            scope.spawn(move || worker(seed, names, values))
+        });
+        for worker in workers {
+            let counts = worker.join().expect("the thread has panicked");
+            all.made += counts.made;
+            all.removed += counts.removed;
+            all.opened += counts.opened;
+            all.grouped += counts.grouped;
         }
     });
+    println!("{all:?}");
+    ensure!(all.made > 0 && all.removed > 0, "{all:?}");
+    ensure!(all.opened > 0 && all.grouped > 0, "{all:?}");
+    let left = names
+        .iter()
+        .filter_map(|name| Mdev::existing(name).ok())
+        .collect::<Vec<_>>();
+    assert_consistent(&left.iter().collect::<Vec<_>>())?;
+    for mdev in &left {
+        drop(mdev.open()?);
+        mdev.remove()?;
+    }
     Ok(())
 }
 
 /// Makes, groups, opens and removes devices; all of it may fail because of the others.
-fn worker(seed: u64, names: &[String], values: &[String]) {
+fn worker(seed: u64, names: &[String], values: &[String]) -> Counts {
     let mut random = fastrand::Rng::with_seed(seed);
+    let mut counts = Counts::default();
     for _ in 0..4 * ROUNDS {
         let name = &names[random.usize(..names.len())];
-        let Ok(mdev) = Mdev::new(Kind::Single, name).or_else(|_| Mdev::existing(name)) else {
+        let what = random.u8(..5);
+        if what < 2 {
+            let made = Mdev::new(Kind::Single, name).map(Mdev::keep);
+            counts.made += worked(made, &[Errno::EEXIST]);
+            continue;
+        }
+        let Ok(mdev) = Mdev::existing(name).map(ManuallyDrop::new) else {
             continue;
         };
-        match random.u8(..4) {
-            0 => drop(mdev),
-            1 => {
-                let _ = mdev.attach().map(|(container, group)| {
-                    let device = group.device(mdev.uuid());
-                    (device.is_ok(), container)
-                });
-                mdev.keep();
+        match what {
+            2 => {
+                // Gone, or still being made.
+                let errors = [Errno::ENOENT, Errno::ENODEV, Errno::EAGAIN];
+                counts.removed += worked(mdev.remove(), &errors);
+            }
+            3 => {
+                // Without its last device a group leaves its container, which then has no backend.
+                let gone = [Errno::ENOENT, Errno::ENXIO, Errno::ENODEV, Errno::EINVAL];
+                let errors = [&gone[..], &[Errno::EBUSY]].concat();
+                counts.opened += worked(mdev.open(), &errors);
             }
             _ => {
-                let _ = mdev.set_peer_uuid(&values[random.usize(..values.len())]);
-                mdev.keep();
+                let value = &values[random.usize(..values.len())];
+                let errors = [Errno::ENOENT, Errno::ENODEV, Errno::EBUSY];
+                counts.grouped += worked(mdev.set_peer_uuid(value), &errors);
             }
         }
     }
-    for name in names {
-        let _ = Mdev::existing(name);
+    counts
+}
+
+/// 1 if something has worked; otherwise it must have failed with one of some errors.
+#[track_caller]
+fn worked<T, E>(outcome: std::result::Result<T, E>, errors: &[Errno]) -> usize
+where
+    std::result::Result<T, E>: Failure,
+{
+    if outcome.is_ok() {
+        return 1;
     }
+    let errno = outcome.errno();
+    assert!(errors.contains(&errno), "{errno}");
+    0
 }
