@@ -55,12 +55,12 @@ impl Header {
 
     /// Where the sum stands.
     pub(crate) fn sum_offset(&self) -> usize {
-        Self::SIZE + self.state_size
+        Self::SIZE.saturating_add(self.state_size)
     }
 
-    /// Bytes of all.
+    /// Bytes of all. A size that can't be is one that there is no memory for.
     pub(crate) fn total(&self) -> usize {
-        self.sum_offset() + Self::SUM_SIZE
+        self.sum_offset().saturating_add(Self::SUM_SIZE)
     }
 }
 

@@ -5,12 +5,15 @@
 //! It belongs to the bus, not to the driver: what a program does with it reaches the data, and never the
 //! device. So it may be kept open as long as one likes.
 
+use core::ops::Range;
+
 use kernel::{
     alloc::flags::GFP_KERNEL_ACCOUNT,
     fs::File,
     ioctl::_IO,
     new_mutex,
     new_poll_condvar,
+    page::PAGE_SIZE,
     prelude::*,
     sync::{
         aref::ARef,
@@ -20,7 +23,8 @@ use kernel::{
         },
         Arc,
         ArcBorrow,
-        Mutex, //
+        Mutex,
+        UniqueArc, //
     },
     uaccess::{
         UserPtr,
@@ -54,8 +58,8 @@ const GET_PRECOPY_INFO: u32 = _IO(b';' as u32, 121);
 /// A file's data. The device and the file refer to them.
 #[pin_data]
 pub(crate) struct Transfer {
-    /// `None` once the device has left the states that have the file. Accesses of user memory happen
-    /// with the lock held.
+    /// `None` once the device has left the states that have the file. Not held while user memory is
+    /// accessed: who ends the transfer waits for nobody.
     #[pin]
     stream: Mutex<Option<Stream>>,
     /// Signalled when there is more to be read.
@@ -65,9 +69,11 @@ pub(crate) struct Transfer {
 
 struct Stream {
     header: Header,
-    /// What there is so far. Has room for all.
-    data: KVVec<u8>,
-    /// How much of it was read.
+    /// What there is so far, with room for all; `None` once it goes out.
+    room: Option<UniqueArc<KVVec<u8>>>,
+    /// All that goes out.
+    outgoing: Option<Arc<KVVec<u8>>>,
+    /// How much was read.
     read: usize,
     version: InfoVersion,
 }
@@ -89,7 +95,8 @@ impl Transfer {
         }
         let stream = Stream {
             header,
-            data,
+            room: Some(UniqueArc::new(data, GFP_KERNEL_ACCOUNT)?),
+            outgoing: None,
             read: 0,
             version,
         };
@@ -123,14 +130,16 @@ impl Transfer {
             return Err(ENODEV);
         };
         let end = stream.header.sum_offset();
-        stream.data.resize(end, 0, GFP_KERNEL_ACCOUNT)?;
-        let saved = save(&mut stream.data[Header::SIZE..]);
+        let room = stream.room.as_mut().ok_or(EINVAL)?;
+        room.resize(end, 0, GFP_KERNEL_ACCOUNT)?;
+        let saved = save(&mut room[Header::SIZE..]);
         if let Err(e) = saved {
-            stream.data.truncate(Header::SIZE);
+            room.truncate(Header::SIZE);
             return Err(e);
         }
-        let sum = sum(&stream.data[Header::SIZE..]);
-        stream.data.extend_from_slice(&sum, GFP_KERNEL_ACCOUNT)?;
+        let sum = sum(&room[Header::SIZE..]);
+        room.extend_from_slice(&sum, GFP_KERNEL_ACCOUNT)?;
+        stream.outgoing = stream.room.take().map(Arc::from);
         drop(guard);
         self.more.notify_all();
         Ok(())
@@ -144,12 +153,13 @@ impl Transfer {
     pub(crate) fn load(&self, load: &mut dyn FnMut(&[u8]) -> Result) -> Result {
         let guard = self.stream.lock();
         let stream = guard.as_ref().ok_or(ENODEV)?;
-        if !stream.is_complete() {
+        let data = stream.room.as_ref().ok_or(EINVAL)?;
+        if data.len() != stream.header.total() {
             return Err(EINVAL);
         }
         let end = stream.header.sum_offset();
-        let state = &stream.data[Header::SIZE..end];
-        if stream.data[end..] != sum(state) {
+        let state = &data[Header::SIZE..end];
+        if data[end..] != sum(state) {
             return Err(EINVAL);
         }
         load(state)
@@ -161,45 +171,125 @@ impl Transfer {
         drop(stream);
         self.more.notify_all();
     }
+
+    fn read(&self, to: UserPtr, count: usize) -> Result<usize> {
+        let (piece, start) = self.with_stream(|stream| stream.next_piece(count))?;
+        let bytes = piece.bytes();
+        let copied = UserSlice::new(to, bytes.len()).writer().write_slice(bytes);
+        if let Err(e) = copied {
+            // Unless somebody else has gone on from there, it can be read again.
+            self.with_stream(|stream| {
+                if stream.read == start + bytes.len() {
+                    stream.read = start;
+                }
+                Err(e)
+            })
+        } else {
+            Ok(bytes.len())
+        }
+    }
+
+    /// Takes bytes that follow those which are there. Of what can't be read from the program, or isn't
+    /// what is expected, it takes no more than the pages in front.
+    fn write(&self, from: UserPtr, count: usize) -> Result<usize> {
+        self.with_stream(|stream| stream.check_room(count))?;
+        let mut piece = KVec::with_capacity(count.min(PAGE_SIZE), GFP_KERNEL)?;
+        let mut done = 0;
+        while done < count {
+            piece.clear();
+            let from = from.wrapping_byte_add(done);
+            let taken = UserSlice::new(from, PAGE_SIZE.min(count - done))
+                .read_all(&mut piece, GFP_KERNEL)
+                .and_then(|()| self.with_stream(|stream| stream.append(&piece)));
+            match taken {
+                Ok(()) => done += piece.len(),
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn with_stream<R>(&self, f: impl FnOnce(&mut Stream) -> Result<R>) -> Result<R> {
+        match &mut *self.stream.lock() {
+            Some(stream) => f(stream),
+            None => Err(ENODEV),
+        }
+    }
+}
+
+/// Bytes that are copied to the program.
+enum Piece {
+    /// Of the header: so many, up to an offset in it.
+    Header(Header, Range<usize>),
+    /// Of all the data.
+    Data(Arc<KVVec<u8>>, Range<usize>),
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Header(header, range) => &header.as_bytes()[range.clone()],
+            Self::Data(data, range) => &data[range.clone()],
+        }
+    }
 }
 
 impl Stream {
-    fn is_complete(&self) -> bool {
-        self.data.len() == self.header.total()
+    /// Bytes that are there, or can be read.
+    fn len(&self) -> usize {
+        match &self.outgoing {
+            Some(data) => data.len(),
+            None => self.room.as_ref().map_or(0, |room| room.len()),
+        }
     }
 
-    fn read(&mut self, to: UserPtr, count: usize) -> Result<usize> {
-        let left = &self.data[self.read..];
-        if left.is_empty() && count > 0 && !self.is_complete() {
-            // For now: more comes when the device is stopped.
+    fn is_complete(&self) -> bool {
+        self.len() == self.header.total()
+    }
+
+    /// Counts up to `count` bytes as read, and returns them with where they begin.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMSG` if there are none for now: more come when the device is stopped.
+    fn next_piece(&mut self, count: usize) -> Result<(Piece, usize)> {
+        let (start, left) = (self.read, self.len() - self.read);
+        if left == 0 && count > 0 && !self.is_complete() {
             return Err(ENOMSG);
         }
-        let count = left.len().min(count);
-        UserSlice::new(to, count)
-            .writer()
-            .write_slice(&left[..count])?;
-        self.read += count;
-        Ok(count)
+        let range = start..start + left.min(count);
+        self.read = range.end;
+        let piece = match &self.outgoing {
+            Some(data) => Piece::Data(data.clone(), range),
+            None => Piece::Header(self.header.clone(), range),
+        };
+        Ok((piece, start))
     }
 
-    /// Takes bytes that follow those which are there, or none of them.
-    fn write(&mut self, from: UserPtr, count: usize) -> Result<usize> {
-        let start = self.data.len();
-        if count > self.header.total() - start {
-            return Err(ENOMEM);
+    /// # Errors
+    ///
+    /// `ENOMEM` if `count` bytes are more than are missing.
+    fn check_room(&self, count: usize) -> Result {
+        let missing = self.header.total() - self.len();
+        (count <= missing).then_some(()).ok_or(ENOMEM)
+    }
+
+    /// Adds bytes that have come in, or none of them.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if they are more than are missing, `EINVAL` if the header is another device's.
+    fn append(&mut self, bytes: &[u8]) -> Result {
+        self.check_room(bytes.len())?;
+        let room = self.room.as_mut().ok_or(EINVAL)?;
+        let start = room.len();
+        room.extend_from_slice(bytes, GFP_KERNEL_ACCOUNT)?;
+        if !self.header.may_be(room) {
+            room.truncate(start);
+            return Err(EINVAL);
         }
-        self.data.resize(start + count, 0, GFP_KERNEL_ACCOUNT)?;
-        let taken = UserSlice::new(from, count)
-            .reader()
-            .read_slice(&mut self.data[start..])
-            .and_then(|()| match self.header.may_be(&self.data) {
-                true => Ok(count),
-                false => Err(EINVAL),
-            });
-        if taken.is_err() {
-            self.data.truncate(start);
-        }
-        taken
+        Ok(())
     }
 
     /// How many bytes can be read before the device is stopped.
@@ -211,7 +301,7 @@ impl Stream {
         if self.is_complete() {
             return Err(EINVAL);
         }
-        Ok((self.data.len() - self.read) as u64)
+        Ok((self.len() - self.read) as u64)
     }
 }
 
@@ -264,19 +354,14 @@ impl FileOperations for Saving {
         count: usize,
         _pos: &mut i64,
     ) -> Result<usize> {
-        match &mut *transfer.stream.lock() {
-            Some(stream) => stream.read(buf, count),
-            None => Err(ENODEV),
-        }
+        transfer.read(buf, count)
     }
 
     fn poll(transfer: ArcBorrow<'_, Transfer>, file: &File, table: PollTable<'_>) -> u32 {
         table.register_wait(file, &transfer.more);
         match &*transfer.stream.lock() {
             None => poll::READABLE | poll::HANG_UP,
-            Some(stream) if stream.is_complete() || stream.read < stream.data.len() => {
-                poll::READABLE
-            }
+            Some(stream) if stream.is_complete() || stream.read < stream.len() => poll::READABLE,
             Some(_) => 0,
         }
     }
@@ -306,9 +391,6 @@ impl FileOperations for Resuming {
         count: usize,
         _pos: &mut i64,
     ) -> Result<usize> {
-        match &mut *transfer.stream.lock() {
-            Some(stream) => stream.write(buf, count),
-            None => Err(ENODEV),
-        }
+        transfer.write(buf, count)
     }
 }
