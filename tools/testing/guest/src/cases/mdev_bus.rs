@@ -156,17 +156,21 @@ fn m4_names_and_descriptions() -> Result<()> {
     Ok(())
 }
 
-/// Makes devices until `stop`, and removes those that were made; returns the errnos.
-fn create_for(time: Duration) -> Vec<Errno> {
+/// Makes devices for some time, and removes those that were made; returns the errnos of both, and how many
+/// were made.
+fn create_for(time: Duration) -> (Vec<Errno>, usize) {
     let end = Instant::now() + time;
-    let mut errors = Vec::new();
+    let (mut errors, mut made) = (Vec::new(), 0);
     while Instant::now() < end {
-        match create("vfio_mdev_test-small", UUID) {
-            Ok(()) => drop(store(bus().join("devices").join(UUID).join("remove"), "1")),
-            Err(error) => errors.push(Errno::from_raw(error.raw_os_error().unwrap_or(0))),
+        let outcome = create("vfio_mdev_test-small", UUID).and_then(|()| {
+            made += 1;
+            store(bus().join("devices").join(UUID).join("remove"), "1")
+        });
+        if outcome.is_err() {
+            errors.push(outcome.errno());
         }
     }
-    errors
+    (errors, made)
 }
 
 fn m5_create_while_the_parent_goes() -> Result<()> {
@@ -176,7 +180,8 @@ fn m5_create_while_the_parent_goes() -> Result<()> {
     while Instant::now() < end {
         Unbound::new()?.end()?;
     }
-    let errors = creator.join().unwrap_or_default();
+    let (errors, made) = creator.join().expect("the thread has panicked");
+    assert!(made > 0);
     // There is one until the parent's end has removed it.
     let expected = [Errno::ENODEV, Errno::ENOENT, Errno::EEXIST];
     for error in errors {
@@ -197,10 +202,10 @@ fn m7_remove_races_with_itself() -> Result<()> {
         let outcomes = thread::scope(|scope| {
             [(); 2]
                 .map(|()| scope.spawn(|| mdev.remove()))
-                .map(|remover| remover.join())
+                .map(|remover| remover.join().expect("the thread has panicked"))
         });
         let mut done = 0;
-        for outcome in outcomes.into_iter().flatten() {
+        for outcome in outcomes {
             match outcome {
                 Ok(()) => done += 1,
                 Err(error) => {
