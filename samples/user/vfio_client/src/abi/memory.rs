@@ -22,7 +22,11 @@ use std::{
     ffi::c_void,
     num::NonZeroUsize,
     os::fd::AsFd,
-    ptr::NonNull, //
+    ptr::NonNull,
+    sync::atomic::{
+        AtomicU64,
+        Ordering, //
+    }, //
 };
 
 /// A mapping which others may change at any time.
@@ -257,6 +261,16 @@ impl Memory {
     #[track_caller]
     pub fn write_u64(&self, offset: usize, value: u64) {
         self.store(offset, value);
+    }
+
+    /// Adds one to 64 bits, as one step for all threads and processes that share the memory, and
+    /// returns what they were before.
+    #[track_caller]
+    pub fn increment(&self, offset: usize) -> u64 {
+        let at = self.at::<u64>(offset);
+        // SAFETY: `at()` has checked that the aligned bytes are inside of the mapping, which lives as long
+        // as this object. Others access them at worst by volatile copies, which tear nothing of 64 bits.
+        unsafe { AtomicU64::from_ptr(at) }.fetch_add(1, Ordering::SeqCst)
     }
 
     /// Copies bytes out.

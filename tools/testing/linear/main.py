@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Runs the rounds in a guest, and says what came of them."""
+
+import argparse
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+REPO = pathlib.Path(__file__).resolve().parents[3]
+FOLDER = REPO / "build" / "linear"
+PROGRAM = REPO / "build/cargo/release/guest-linear"
+
+EDU = "edu,dma_mask=0xffffffffffffffff"
+BOUND = ("0000:00:03.0", "0000:00:04.0")
+SUMMARY = re.compile(r"(\d+) requests in (\d+) rounds: (\d+) without an explanation, (\d+) undecided")
+# A guest of a busy host can hang before there is a module of VFIO.
+ATTEMPTS = 2
+
+
+def machine(kernel):
+    """Two devices behind an IOMMU, each a group, and the driver that pins pages."""
+    words = ["--load", REPO / f"build/tests-{kernel}/vfio_pin_test.ko"]
+    for bdf in BOUND:
+        words += ["--device", f"{EDU},bus=pcie.0,addr={int(bdf[8:10], 16)}.0", "--bind", bdf]
+    return words
+
+
+def command(options):
+    """What is run in the guest."""
+    words = ["guest-linear", "--seed", options.seed, "--requests", options.requests, "--first", options.first,
+             "--repeat", options.repeat, "--violations", options.violations]
+    if options.rounds is not None:
+        words += ["--rounds", options.rounds]
+    if options.stack == "c":
+        words.append("--c")
+    if options.strict:
+        words.append("--strict")
+    return words
+
+
+def run(options, name):
+    """Runs the guest; returns its output without a line for each round, the last round, and its status."""
+    words = [REPO / "tools/testing/vm/run", "--kernel", options.kernel, "--stack", options.stack]
+    words += ["--iommu", options.iommu, "--log", FOLDER / f"{name}.kernel.log", *machine(options.kernel)]
+    words += ["--smp", 4, *options.vm, "--copy", PROGRAM, "--timeout", 300 + options.requests // 20]
+    lines, last = [], None
+    with (FOLDER / f"{name}.log").open("w") as log, tempfile.TemporaryFile("w+") as complaint:
+        process = subprocess.Popen([*map(str, words), "--", *map(str, command(options))], cwd=REPO, text=True,
+                                   stdout=subprocess.PIPE, stderr=complaint, errors="replace")
+        for line in process.stdout:
+            log.write(line)
+            line = line.rstrip()
+            if match := re.fullmatch(r"round (\d+)", line):
+                last = int(match[1])
+            else:
+                lines.append(line)
+        status = process.wait()
+        complaint.seek(0)
+        lines += complaint.read().splitlines()
+    return lines, last, status
+
+
+def check(name, passed, lines=()):
+    print("ok     " if passed else "not ok ", name)
+    if not passed:
+        print(*(f"# {line.removeprefix('# ')}" for line in lines), sep="\n")
+    return passed
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tools/testing/linear/run", description=__doc__)
+    parser.add_argument("--stack", choices=("c", "rust"), default="rust")
+    parser.add_argument("--kernel", choices=("stock", "test", "debug"), default="stock")
+    parser.add_argument("--iommu", choices=("intel", "amd", "virtio"), default="intel")
+    for name, default in (("seed", 1), ("requests", 20_000), ("rounds", None), ("first", 0), ("repeat", 1),
+                          ("violations", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--strict", action="store_true")
+    parser.add_argument("vm", nargs="*")
+    options = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    name = f"{options.stack}.{options.kernel}.{options.iommu}.{options.seed}"
+    for _ in range(ATTEMPTS):
+        lines, last, status = run(options, name)
+        if last is not None:
+            break
+    summary = next((match for line in lines if (match := SUMMARY.fullmatch(line))), None)
+    if summary:
+        print(summary[0])
+    elif last is not None:
+        lines.append(f"the guest ended in round {last}: repeat it by --first {last}")
+    good = [
+        check(f"{name}: every request returned, and the kernel is well", summary is not None and status in (0, 1),
+              [*lines, f"status {status}"]),
+        check(f"{name}: all answers have an explanation", summary is not None and status == 0, lines),
+    ]
+    for line in lines if all(good) else ():
+        if line != summary[0]:
+            print(f"        {line}")
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

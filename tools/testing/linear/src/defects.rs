@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where the C modules are not what the strict model says, and why.
+//!
+//! Each of these is a defect of C, or an answer that ours gives differently on purpose. The model of C
+//! has just these; everything else is the same for both.
+
+/// Something that C is known to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Defect {
+    /// Its name.
+    pub name: &'static str,
+    /// What happens, and why.
+    pub reason: &'static str,
+    /// What is done about it here.
+    pub here: &'static str,
+}
+
+/// All of them.
+pub const DEFECTS: [Defect; 8] = [
+    Defect {
+        name: "an unmap of pinned pages takes several steps",
+        reason: "vfio_dma_do_unmap() drops iommu->lock while it tells drivers to give a mapping's pages \
+                 back, and starts again: what others map meanwhile goes too, and a range that others \
+                 cut meanwhile makes it end half-way, with success.",
+        here: "the model of C unmaps in steps, up to each mapping with pinned pages",
+    },
+    Defect {
+        name: "two unmaps of pinned pages and a pin deadlock",
+        reason: "The first holds device_list_lock and waits for the driver's lock, the driver waits for \
+                 iommu->lock, the second unmap has that and waits for device_list_lock. A device that is \
+                 opened or closed can be the second.",
+        here: "where drivers pin, one thread alone unmaps, opens and closes",
+    },
+    Defect {
+        name: "the machine stops after eleven pins",
+        reason: "BUG_ON(++retries > 10) counts pages that the driver pins anew, at a program's wish.",
+        here: "no round has more than nine pins",
+    },
+    Defect {
+        name: "requests use a backend that was freed",
+        reason: "vfio_fops_unl_ioctl() reads iommu_data without a lock or reference while the last group \
+                 leaves.",
+        here: "one group never leaves during a round",
+    },
+    Defect {
+        name: "bits of a bitmap that stand for nothing",
+        reason: "Where a mapping's bits don't begin with a word, update_user_bitmap() shifts its own copy \
+                 and never clears what is behind the end; a later report has these bits.",
+        here: "the model of C shifts as C does",
+    },
+    Defect {
+        name: "a report that fails moves dirty bits",
+        reason: "The copy that was shifted stays so when the bitmap can't be written.",
+        here: "the model of C keeps it shifted",
+    },
+    Defect {
+        name: "pages that were not pinned count as dirty",
+        reason: "Pages that vfio_pin_pages() gives back because another one failed stay marked.",
+        here: "the model of C marks them",
+    },
+    Defect {
+        name: "a group that joins pins the caller's pages",
+        reason: "vfio_iommu_replay() pins what the calling process has at the addresses of another one. \
+                 Ours fails with EPERM (Documentation/limits.rst).",
+        here: "both processes have the same memory; the model of C lets the group join",
+    },
+];
+
+/// Which modules are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// Every request is atomic. What drivers give back before an unmap is not a part of it.
+    Strict,
+    /// The same with [`DEFECTS`].
+    C,
+}

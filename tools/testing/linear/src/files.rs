@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The open files of a process, and how a thread sends requests to them.
+
+use crate::machine::{
+    DEVICES,
+    MARK_AT,
+    locked_pages, //
+};
+use anyhow::{
+    Context,
+    Result, //
+};
+use linear::{
+    op::{
+        Answer,
+        Bitmap,
+        FAULT,
+        Group,
+        MARK,
+        Op,
+        PAGE,
+        RESULT,
+        unmap, //
+    },
+    plan::MEMORY_PAGES,
+};
+use std::{
+    fs::File,
+    os::{
+        fd::{
+            AsFd,
+            AsRawFd, //
+        },
+        unix::fs::FileExt, //
+    },
+    sync::Arc,
+};
+use vfio_client::{
+    Bytes,
+    Container,
+    Device,
+    Errno,
+    Group as GroupFile,
+    Memory,
+    edu::Edu,
+    raw,
+    request, //
+};
+
+#[path = "../../modules/mdev_pin_test/interface.rs"]
+#[allow(dead_code, reason = "other programs ask for the rest")]
+mod interface;
+
+/// An address at which nothing can be written.
+const UNWRITABLE: u64 = 0x1000;
+
+/// The files that both processes have.
+#[derive(Debug)]
+pub struct Files {
+    /// The container.
+    pub container: Container,
+    /// The groups, by number.
+    pub groups: Vec<GroupFile>,
+    /// The memory that is mapped.
+    pub memory: File,
+    /// The numbers of the processes.
+    pub processes: [u32; 2],
+}
+
+/// What a thread has of its own.
+#[derive(Debug)]
+pub struct Worker {
+    files: Arc<Files>,
+    /// Structures are put at its end, so that the kernel can't read more unnoticed.
+    structure: Memory,
+    /// Bitmaps too.
+    bitmap: Memory,
+    /// The driver's device, each time that the thread has opened it.
+    devices: Vec<Arc<Device>>,
+    /// The device that was opened for all threads.
+    shared: Option<Arc<Device>>,
+}
+
+impl Worker {
+    /// A thread.
+    pub fn new(files: Arc<Files>, shared: Option<Arc<Device>>) -> Result<Self> {
+        Ok(Self {
+            files,
+            structure: Memory::anonymous(3 * PAGE as usize)?,
+            bitmap: Memory::anonymous(PAGE as usize)?,
+            devices: Vec::new(),
+            shared,
+        })
+    }
+
+    /// The device that was opened last.
+    pub fn last_device(&self) -> Option<Arc<Device>> {
+        self.devices.last().cloned()
+    }
+
+    /// Whether there is a device to close.
+    pub fn has_opened(&self) -> bool {
+        !self.devices.is_empty()
+    }
+
+    /// Whether a request can be sent: some want an open device.
+    pub fn can(&self, op: &Op) -> bool {
+        match op {
+            Op::Close => self.has_opened(),
+            Op::Pin { .. } | Op::Unpin(_) | Op::Pinned | Op::Read { .. } | Op::Write { .. } => {
+                self.device().is_some()
+            }
+            _ => true,
+        }
+    }
+
+    fn device(&self) -> Option<&Arc<Device>> {
+        self.devices.last().or(self.shared.as_ref())
+    }
+
+    /// Sends a request. An error means that it can't be sent at all.
+    pub fn perform(&mut self, op: &Op) -> Result<Answer> {
+        let files = self.files.clone();
+        let container = &files.container;
+        Ok(match *op {
+            Op::Map {
+                flags,
+                vaddr,
+                iova,
+                size,
+            } => {
+                let bytes = Bytes::new().u32(32).u32(flags);
+                let bytes = bytes.u64(vaddr).u64(iova).u64(size);
+                self.send(container, request::IOMMU_MAP_DMA, &bytes).map(|_| Vec::new())
+            }
+            Op::Unmap {
+                flags,
+                iova,
+                size,
+                bitmap,
+            } => self.unmap(flags, iova, size, bitmap),
+            Op::Track(flags) => {
+                let bytes = Bytes::new().u32(8).u32(flags);
+                self.send(container, request::IOMMU_DIRTY_PAGES, &bytes).map(|_| Vec::new())
+            }
+            Op::Dirty { iova, size, bitmap } => {
+                let bytes = Bytes::new().u32(48).u32(4).u64(iova).u64(size);
+                let bytes = self.describe(bytes, bitmap);
+                let sent = self.send(container, request::IOMMU_DIRTY_PAGES, &bytes);
+                sent.map(|_| self.words(bitmap))
+            }
+            Op::Info => container.info().map_err(|e| e.errno()).map(|info| {
+                let avail = info.dma_avail().unwrap_or(u32::MAX);
+                let ends = info.ranges().into_iter().flat_map(|r| [r.start, r.end]);
+                [avail.into(), info.page_sizes].into_iter().chain(ends).collect()
+            }),
+            Op::Extension(nr) => number(raw::value(container, request::CHECK_EXTENSION, nr.into())),
+            Op::SetIommu { version, limit } => {
+                crate::machine::set_limit(limit)?;
+                nothing(raw::value(container, request::SET_IOMMU, version.into()))
+            }
+            Op::Join(group) => {
+                let fd = container.as_fd().as_raw_fd();
+                let bytes = Bytes::new().raw(&fd.to_ne_bytes());
+                let group = &files.groups[group as usize];
+                self.send(group, request::GROUP_SET_CONTAINER, &bytes).map(|_| Vec::new())
+            }
+            Op::Leave(group) => nothing(raw::none(
+                &files.groups[group as usize],
+                request::GROUP_UNSET_CONTAINER,
+            )),
+            Op::Status(group) => {
+                let bytes = Bytes::new().u32(8).u32(0);
+                let group = &files.groups[group as usize];
+                let sent = self.send(group, request::GROUP_GET_STATUS, &bytes);
+                sent.map(|bytes| vec![bytes.get_u32(4).into()])
+            }
+            Op::Open => {
+                let group = Group::Emulated as usize;
+                let opened = files.groups[group].device(DEVICES[group]);
+                opened.map_err(|e| e.errno()).map(|device| {
+                    self.devices.push(Arc::new(device));
+                    Vec::new()
+                })
+            }
+            Op::Close => {
+                self.devices.pop().context("no device")?;
+                Ok(Vec::new())
+            }
+            Op::Locked(process) => Ok(vec![locked_pages(files.processes[usize::from(process)])?]),
+            Op::Dma(iova) => self.dma(iova)?,
+            Op::Pin { .. } | Op::Unpin(_) | Op::Pinned | Op::Read { .. } | Op::Write { .. } => {
+                self.ask_driver(op)?
+            }
+        })
+    }
+
+    /// Sends a structure, and returns what became of it.
+    fn send(&mut self, fd: impl AsFd, nr: u32, bytes: &Bytes) -> Result<Bytes, Errno> {
+        self.send_for(fd, nr, bytes).map(|(_, bytes)| bytes)
+    }
+
+    fn send_for(&mut self, fd: impl AsFd, nr: u32, bytes: &Bytes) -> Result<(i32, Bytes), Errno> {
+        let offset = self.structure.len() - bytes.len();
+        self.structure.write(offset, bytes.as_ref());
+        let returned = raw::at(fd, nr, &mut self.structure, offset)?;
+        let bytes = self.structure.to_vec(offset, bytes.len());
+        Ok((returned, Bytes::new().raw(&bytes)))
+    }
+
+    /// Where a bitmap begins that ends with the memory for it.
+    fn bitmap_start(&self, bitmap: Bitmap) -> usize {
+        self.bitmap.len() - bitmap.size as usize
+    }
+
+    fn describe(&self, bytes: Bytes, bitmap: Bitmap) -> Bytes {
+        let start = self.bitmap_start(bitmap);
+        self.bitmap.fill(start, bitmap.size as usize, 0);
+        let address = match bitmap.writable {
+            true => self.bitmap.addr() + start as u64,
+            false => UNWRITABLE,
+        };
+        bytes.u64(bitmap.pgsize).u64(bitmap.size).u64(address)
+    }
+
+    fn words(&self, bitmap: Bitmap) -> Vec<u64> {
+        let start = self.bitmap_start(bitmap);
+        let words = (start..self.bitmap.len()).step_by(8);
+        words.map(|at| self.bitmap.read_u64(at)).collect()
+    }
+
+    fn unmap(&mut self, flags: u32, iova: u64, size: u64, bitmap: Option<Bitmap>) -> Answer {
+        let argsz = if bitmap.is_some() { 48 } else { 24 };
+        let mut bytes = Bytes::new().u32(argsz).u32(flags).u64(iova).u64(size);
+        if let Some(bitmap) = bitmap {
+            bytes = self.describe(bytes, bitmap);
+        }
+        let files = self.files.clone();
+        let bytes = self.send(&files.container, request::IOMMU_UNMAP_DMA, &bytes)?;
+        let mut numbers = vec![bytes.get_u64(16)];
+        if let Some(bitmap) = bitmap.filter(|_| flags & unmap::DIRTY != 0) {
+            numbers.extend(self.words(bitmap));
+        }
+        Ok(numbers)
+    }
+
+    fn ask_driver(&mut self, op: &Op) -> Result<Answer> {
+        let device = self.device().context("no device")?.clone();
+        let ask = |iova: u64, count: u32, prot: u32| {
+            Bytes::new().u64(iova).u32(count).u32(prot).u64(0)
+        };
+        Ok(match *op {
+            Op::Pin { iova, count, prot } => {
+                let sent = self.send_for(&*device, interface::PIN, &ask(iova, count, prot));
+                sent.map(|(pinned, _)| vec![pinned as u64])
+            }
+            Op::Unpin(iova) => {
+                let sent = self.send(&*device, interface::UNPIN, &ask(iova, 1, 0));
+                sent.map(|_| Vec::new())
+            }
+            Op::Pinned => number(raw::none(&*device, interface::PINNED)),
+            Op::Read { iova, count } => {
+                let len = (count - 1) * PAGE as u32 + 8;
+                let bytes = ask(iova + MARK_AT, len, 0).fill(0xa5, len as usize);
+                self.send(&*device, interface::DMA_READ, &bytes).map(|bytes| {
+                    let marks = (0..count as usize).map(|nth| nth * PAGE as usize);
+                    marks.map(|at| bytes.get_u64(interface::HEADER + at)).collect()
+                })
+            }
+            Op::Write { iova, count } => {
+                // The end of a page, and perhaps the beginning of the next one: there are no marks.
+                let len = count * 8;
+                let bytes = ask(iova + PAGE - 8, len, 0).fill(0x5a, len as usize);
+                self.send(&*device, interface::DMA_WRITE, &bytes).map(|_| Vec::new())
+            }
+            _ => anyhow::bail!("{op} is not for the driver"),
+        })
+    }
+
+    /// Has the `edu` read a mark and store it; see [`Op::Dma`].
+    fn dma(&mut self, iova: u64) -> Result<Answer> {
+        let files = self.files.clone();
+        let group = Group::Physical as usize;
+        let device = match files.groups[group].device(DEVICES[group]) {
+            Ok(device) => device,
+            Err(error) => return Ok(Err(error.errno())),
+        };
+        let place = (MEMORY_PAGES - 1) * PAGE;
+        files.memory.write_all_at(&FAULT.to_ne_bytes(), place)?;
+        let edu = Edu::new(&device)?;
+        edu.load(RESULT, 8)?;
+        edu.load(iova + MARK_AT, 8)?;
+        edu.store(RESULT, 8)?;
+        let mut word = [0; 8];
+        files.memory.read_exact_at(&mut word, place)?;
+        let word = u64::from_ne_bytes(word);
+        // What a device reads where nothing is mapped depends on the machine.
+        let is_mark = (MARK..MARK + MEMORY_PAGES).contains(&word);
+        Ok(Ok(vec![if is_mark { word } else { FAULT }]))
+    }
+}
+
+fn number(returned: Result<i32, Errno>) -> Answer {
+    returned.map(|number| vec![number as u64])
+}
+
+fn nothing(returned: Result<i32, Errno>) -> Answer {
+    returned.map(|_| Vec::new())
+}

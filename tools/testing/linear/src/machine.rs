@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The machine: its groups and devices, and the memory of the processes.
+
+use anyhow::{
+    Context,
+    Result, //
+};
+use linear::{
+    op::{
+        ALL_GROUPS,
+        GROUPS,
+        Group,
+        MARK,
+        PAGE, //
+    },
+    plan::{
+        MEMORY,
+        MEMORY_PAGES, //
+    },
+};
+use std::{
+    fs::{
+        self,
+        File, //
+    },
+    os::unix::fs::FileExt,
+};
+use vfio_client::{
+    Arena,
+    Group as GroupFile, //
+};
+
+/// The device of each group.
+pub const DEVICES: [&str; GROUPS] = ["vfio_pin_test.0", "0000:00:03.0", "0000:00:04.0"];
+
+/// Where a page has its mark.
+pub const MARK_AT: u64 = 2048;
+
+const LIMIT: &str = "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit";
+
+/// Opens a group.
+pub fn open_group(group: Group) -> Result<GroupFile> {
+    let bus = match group {
+        Group::Emulated => "platform",
+        Group::Physical | Group::Second => "pci",
+    };
+    let device = DEVICES[group as usize];
+    let link = format!("/sys/bus/{bus}/devices/{device}/iommu_group");
+    let target = fs::read_link(&link).with_context(|| link.clone())?;
+    let number = target.file_name().and_then(|name| name.to_str());
+    let number = number.and_then(|name| name.parse().ok()).context(link)?;
+    Ok(GroupFile::open(number)?)
+}
+
+/// Opens all groups, by number.
+pub fn open_groups() -> Result<Vec<GroupFile>> {
+    ALL_GROUPS.into_iter().map(open_group).collect()
+}
+
+/// Sets how many mappings the containers to come may have.
+pub fn set_limit(limit: u32) -> Result<()> {
+    fs::write(LIMIT, limit.to_string()).context(LIMIT)
+}
+
+/// How many pages a process has locked.
+pub fn locked_pages(process: u32) -> Result<u64> {
+    let path = format!("/proc/{process}/status");
+    let status = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
+    let number = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    Ok(number.context(path)? / (PAGE / 1024))
+}
+
+/// Maps the memory that all processes share.
+pub fn map_memory(file: &File) -> Result<Arena> {
+    let len = (MEMORY_PAGES * PAGE) as usize;
+    let mut arena = Arena::new(MEMORY as usize, len)?;
+    arena.fill_from(0..len, file, 0)?;
+    Ok(arena)
+}
+
+/// Writes the marks of all pages.
+pub fn mark_memory(file: &File) -> Result<()> {
+    file.set_len(MEMORY_PAGES * PAGE)?;
+    for page in 0..MEMORY_PAGES {
+        file.write_all_at(&(MARK + page).to_ne_bytes(), page * PAGE + MARK_AT)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sends concurrent requests to a container, round by round, and judges what came back.
+//!
+//! A round has its own backend: groups join, all threads of both processes send their requests, then one
+//! thread looks at what is left, removes it, and the groups leave. The crate's library has the model and
+//! the checker. `run`, beside this crate, has it done in a guest with the C modules or with ours.
+
+#![deny(unsafe_code)]
+
+mod agent;
+mod files;
+mod machine;
+mod round;
+mod session;
+mod show;
+
+use anyhow::Result;
+use clap::Parser;
+use linear::{
+    defects::{
+        DEFECTS,
+        Rules, //
+    },
+    plan::Plan, //
+};
+use session::{
+    Session,
+    Tally, //
+};
+
+/// What to do.
+#[derive(Debug, Parser)]
+struct Options {
+    /// What all rounds depend on.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The first round.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// How many rounds there are at most.
+    #[arg(long, default_value_t = u64::MAX)]
+    rounds: u64,
+    /// End after so many requests.
+    #[arg(long, default_value_t = 20_000)]
+    requests: u64,
+    /// Do each round so many times.
+    #[arg(long, default_value_t = 1)]
+    repeat: u64,
+    /// End after so many rounds that nothing explains.
+    #[arg(long, default_value_t = 1)]
+    violations: u64,
+    /// The modules are those of C: their known defects are none.
+    #[arg(long)]
+    c: bool,
+    /// Spare C what would hang or stop it, but judge it by the strict model.
+    #[arg(long)]
+    strict: bool,
+    /// How many seconds a round may take.
+    #[arg(long, default_value_t = 100)]
+    patience: u64,
+    /// Print the plan of the first round, and do nothing.
+    #[arg(long)]
+    plan: bool,
+}
+
+impl Options {
+    /// By which rules requests are chosen.
+    fn choice(&self) -> Rules {
+        if self.c { Rules::C } else { Rules::Strict }
+    }
+
+    /// By which rules the answers are judged.
+    fn judgement(&self) -> Rules {
+        match self.choice() {
+            Rules::C if !self.strict => Rules::C,
+            _ => Rules::Strict,
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<Tally> {
+    let mut session = Session::start(
+        options.seed,
+        options.choice(),
+        options.judgement(),
+        options.patience,
+    )?;
+    let mut tally = Tally::default();
+    'all: for number in options.first..options.first.saturating_add(options.rounds) {
+        for _ in 0..options.repeat {
+            session.round(number, &mut tally)?;
+            if tally.requests >= options.requests || tally.violations >= options.violations {
+                break 'all;
+            }
+        }
+    }
+    session.end()?;
+    Ok(tally)
+}
+
+fn main() -> Result<()> {
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == agent::FLAG) {
+        return agent::main(&words[1..]);
+    }
+    let options = Options::parse();
+    if options.plan {
+        print!("{}", show::plan(&Plan::new(options.seed, options.first, options.choice())));
+        return Ok(());
+    }
+    let tally = run(&options)?;
+    println!(
+        "{} requests in {} rounds: {} without an explanation, {} undecided",
+        tally.requests, tally.rounds, tally.violations, tally.undecided
+    );
+    if options.judgement() == Rules::C {
+        println!("Known of C:");
+        for defect in DEFECTS {
+            println!("  {}: {}\n    Here: {}.", defect.name, defect.reason, defect.here);
+        }
+    }
+    // Few searches take too long; with many, nothing would be shown.
+    let is_decided = tally.undecided * 100 <= tally.rounds;
+    std::process::exit(i32::from(tally.violations > 0 || !is_decided));
+}

@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A sequential container with a type 1 backend, its groups, and a driver that pins pages.
+//!
+//! Behaviour is that of `vfio_iommu_type1.c`; see there, and `<linux/vfio.h>`.
+
+mod dirty;
+mod group;
+mod map;
+mod pin;
+mod unmap;
+
+use crate::{
+    checker,
+    defects::Rules,
+    op::{
+        ALL_GROUPS,
+        Answer,
+        Call,
+        GROUPS,
+        Group,
+        Op,
+        PAGE, //
+    },
+};
+use vfio_client::Errno;
+
+/// What is known of the machine.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The addresses that the IOMMU can map, first and last.
+    pub ranges: Vec<(u64, u64)>,
+    /// The page sizes of GET_INFO with an IOMMU.
+    pub page_sizes: u64,
+    /// What CHECK_EXTENSION says about DMA_CC with an IOMMU.
+    pub coherent: u64,
+    /// Where the processes have memory; there is none elsewhere.
+    pub memory: (u64, u64),
+    /// How many pages each process may lock.
+    pub limits: [Option<u64>; 2],
+}
+
+/// A mapping.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Dma {
+    /// The first address.
+    pub iova: u64,
+    /// How many bytes.
+    pub size: u64,
+    /// The address in the process.
+    pub vaddr: u64,
+    /// What devices may do.
+    pub prot: u32,
+    /// Which process made it.
+    pub owner: u8,
+    /// The address of the pages that the IOMMU maps; nothing without an IOMMU.
+    pub device: Option<u64>,
+    /// Whether the address in the process was made invalid.
+    pub vaddr_invalid: bool,
+    /// Which pages a driver has pinned, in order.
+    pub pins: Vec<u64>,
+    /// Which pages are dirty, and one word more; empty when nobody asks.
+    pub dirty: Vec<u64>,
+}
+
+impl Dma {
+    /// The last address.
+    pub fn last(&self) -> u64 {
+        self.iova + (self.size - 1)
+    }
+
+    /// How many pages there are.
+    pub fn pages(&self) -> u64 {
+        self.size / PAGE
+    }
+
+    /// How many pages are charged.
+    fn charged(&self) -> u64 {
+        if self.device.is_some() {
+            self.pages()
+        } else {
+            self.pins.len() as u64
+        }
+    }
+}
+
+/// Which addresses GET_INFO announces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Ranges {
+    /// None: there was never an IOMMU.
+    #[default]
+    Unknown,
+    /// Those of the IOMMU.
+    Physical,
+    /// All: the last IOMMU has gone.
+    All,
+}
+
+/// A backend.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Type1 {
+    /// Whether it has the rules of version 2.
+    pub v2: bool,
+    /// How many more mappings there may be.
+    pub avail: u32,
+    /// The mappings by address.
+    pub dmas: Vec<Dma>,
+    /// Whether dirty pages are tracked.
+    pub tracks: bool,
+    /// Which addresses it announces.
+    pub ranges: Ranges,
+}
+
+impl Type1 {
+    /// Which mappings have a part in a range.
+    pub fn within(&self, first: u64, last: u64) -> std::ops::Range<usize> {
+        let start = self.dmas.partition_point(|dma| dma.last() < first);
+        let end = self.dmas.partition_point(|dma| dma.iova <= last);
+        start..end.max(start)
+    }
+
+    /// The mapping at an address.
+    fn at(&self, iova: u64) -> Option<usize> {
+        let found = self.within(iova, iova);
+        (!found.is_empty()).then_some(found.start)
+    }
+
+    /// Whether a range begins or ends within a mapping.
+    fn is_cut(&self, first: u64, last: u64) -> bool {
+        let begins = self.at(first).is_some_and(|i| self.dmas[i].iova != first);
+        begins || self.at(last).is_some_and(|i| self.dmas[i].last() != last)
+    }
+
+    /// How many pages of a process are charged.
+    pub fn locked(&self, process: u8) -> u64 {
+        let own = self.dmas.iter().filter(|dma| dma.owner == process);
+        own.map(Dma::charged).sum()
+    }
+}
+
+/// A container and the groups of the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct State {
+    /// The backend.
+    pub type1: Option<Type1>,
+    /// Which groups are in the container.
+    pub joined: [bool; GROUPS],
+    /// How often the driver's device is open.
+    pub open: u32,
+}
+
+impl State {
+    /// How many groups with an IOMMU there are.
+    fn physical(&self) -> usize {
+        let physical = [Group::Physical, Group::Second];
+        physical.iter().filter(|group| self.joined[**group as usize]).count()
+    }
+
+    fn has_emulated(&self) -> bool {
+        self.joined[Group::Emulated as usize]
+    }
+}
+
+/// How far an unmap has come that takes several steps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Local {
+    /// Whether it has passed the first checks.
+    pub begun: bool,
+    /// How many bytes went.
+    pub unmapped: u64,
+    /// The bitmap.
+    pub words: Vec<u64>,
+    /// The range of which a driver gives pages back.
+    pub notified: Option<(u64, u64)>,
+}
+
+/// What a request comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An answer.
+    Is(Answer),
+    /// One of several reasons to fail.
+    Fails(Vec<Errno>),
+}
+
+impl Outcome {
+    fn ok() -> Self {
+        Self::Is(Ok(Vec::new()))
+    }
+
+    fn value(value: u64) -> Self {
+        Self::Is(Ok(vec![value]))
+    }
+
+    fn error(errno: Errno) -> Self {
+        Self::Is(Err(errno))
+    }
+
+    /// Whether that is what came back.
+    pub fn allows(&self, answer: &Answer) -> bool {
+        match self {
+            Self::Is(expected) => expected == answer,
+            Self::Fails(reasons) => answer.as_ref().is_err_and(|errno| reasons.contains(errno)),
+        }
+    }
+
+    /// Whether the request failed.
+    pub fn is_err(&self) -> bool {
+        !matches!(self, Self::Is(Ok(_)))
+    }
+}
+
+/// The model.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// The machine.
+    pub machine: Machine,
+    /// Whose container it is.
+    pub rules: Rules,
+}
+
+impl Container {
+    /// Does a request that is one step.
+    ///
+    /// An unmap is one where no driver has to give pages back.
+    pub fn apply(&self, state: &mut State, call: &Call) -> Outcome {
+        let process = call.process;
+        match call.op {
+            Op::SetIommu { version, limit } => self.set_iommu(state, version, limit),
+            Op::Join(group) => self.join(state, process, group),
+            Op::Leave(group) => self.leave(state, group),
+            Op::Status(group) if state.joined[group as usize] => Outcome::value(3),
+            Op::Status(_) => Outcome::value(1),
+            Op::Open => self.open(state),
+            Op::Close => self.close(state),
+            Op::Extension(nr) => Outcome::value(self.extension(state, nr)),
+            Op::Locked(process) => {
+                let locked = state.type1.as_ref().map(|type1| type1.locked(process));
+                Outcome::value(locked.unwrap_or(0))
+            }
+            Op::Pinned => {
+                let dmas = state.type1.iter().flat_map(|type1| &type1.dmas);
+                Outcome::value(dmas.map(|dma| dma.pins.len() as u64).sum())
+            }
+            Op::Unpin(iova) => self.unpin(state, iova),
+            Op::Pin { iova, count, prot } => self.pin(state, iova, count, prot),
+            Op::Read { iova, count } => self.read(state, process, iova, count),
+            Op::Write { iova, count } => self.write(state, process, iova, count),
+            Op::Dma(iova) => self.dma(state, iova),
+            Op::Map { .. } | Op::Unmap { .. } | Op::Track(_) | Op::Dirty { .. } | Op::Info => {
+                self.ioctl(state, call)
+            }
+        }
+    }
+
+    /// A request that the core passes on to the backend.
+    fn ioctl(&self, state: &mut State, call: &Call) -> Outcome {
+        if state.type1.is_none() {
+            return Outcome::error(Errno::EINVAL);
+        }
+        match call.op {
+            Op::Map {
+                flags,
+                vaddr,
+                iova,
+                size,
+            } => self.map(state, call.process, flags, vaddr, iova, size),
+            Op::Unmap { .. } => self.unmap(state, call),
+            Op::Track(flags) => self.track(state, flags),
+            Op::Dirty { iova, size, bitmap } => self.get_bitmap(state, iova, size, bitmap),
+            _ => self.info(state),
+        }
+    }
+
+    fn info(&self, state: &State) -> Outcome {
+        let Some(type1) = &state.type1 else {
+            return Outcome::error(Errno::EINVAL);
+        };
+        let page_sizes = match state.physical() {
+            0 => !(PAGE - 1),
+            _ => self.machine.page_sizes,
+        };
+        let mut numbers = vec![type1.avail.into(), page_sizes];
+        match type1.ranges {
+            Ranges::Unknown => (),
+            Ranges::All => numbers.extend([0, u64::MAX]),
+            Ranges::Physical => {
+                numbers.extend(self.machine.ranges.iter().flat_map(|(start, end)| [*start, *end]));
+            }
+        }
+        Outcome::Is(Ok(numbers))
+    }
+
+    fn extension(&self, state: &State, nr: u32) -> u64 {
+        match nr {
+            1 | 3 | 9 => 1,
+            4 if state.type1.is_some() && state.physical() > 0 => self.machine.coherent,
+            4 => state.type1.is_some().into(),
+            10 => (state.type1.is_some() && !state.has_emulated()).into(),
+            _ => 0,
+        }
+    }
+}
+
+impl checker::Model for Container {
+    type State = State;
+    type Call = Call;
+    type Answer = Answer;
+    type Local = Local;
+
+    fn steps(
+        &self,
+        state: &State,
+        call: &Call,
+        local: &Local,
+        answer: Option<&Answer>,
+    ) -> Vec<(State, Option<Local>)> {
+        if matches!(call.op, Op::Unmap { .. }) {
+            return self.unmap_steps(state, call, local, answer);
+        }
+        let mut steps = Vec::new();
+        if call.op == Op::Close {
+            steps.extend(self.close_step(state).map(|next| (next, Some(local.clone()))));
+        }
+        let mut next = state.clone();
+        let outcome = self.apply(&mut next, call);
+        if answer.is_none_or(|answer| outcome.allows(answer)) {
+            steps.push((next, None));
+        }
+        steps
+    }
+
+    fn is_observer(&self, call: &Call, answer: Option<&Answer>) -> bool {
+        match call.op {
+            Op::Info | Op::Extension(_) | Op::Status(_) | Op::Pinned => true,
+            Op::Read { .. } | Op::Locked(_) | Op::Dma(_) => true,
+            // These change nothing when they fail.
+            Op::Map { .. } | Op::Track(_) | Op::Open => answer.is_some_and(Result::is_err),
+            Op::Join(_) | Op::Leave(_) | Op::SetIommu { .. } => answer.is_some_and(Result::is_err),
+            _ => false,
+        }
+    }
+}
+
+/// All groups that are in the container.
+pub fn members(state: &State) -> impl Iterator<Item = Group> {
+    ALL_GROUPS.into_iter().filter(|group| state.joined[*group as usize])
+}

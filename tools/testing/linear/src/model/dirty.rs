@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! DIRTY_PAGES.
+
+use super::{
+    Container,
+    Dma,
+    Outcome,
+    State,
+    map::MOST_TRACKED, //
+};
+use crate::{
+    defects::Rules,
+    op::{
+        Bitmap,
+        PAGE,
+        dirty, //
+    },
+};
+use vfio_client::Errno;
+
+/// The most bytes of a bitmap.
+const MOST_BYTES: u64 = MOST_TRACKED.div_ceil(64) * 8;
+
+impl Bitmap {
+    /// Checks it for a range of `size` bytes.
+    pub(super) fn check(&self, size: u64) -> Result<(), Errno> {
+        let pages = size >> self.pgsize.trailing_zeros().min(63);
+        let needed = pages.div_ceil(64) * 8;
+        if pages == 0 || self.size == 0 || self.size > MOST_BYTES || self.size < needed {
+            return Err(Errno::EINVAL);
+        }
+        Ok(())
+    }
+}
+
+impl Dma {
+    /// Starts with the pages that are pinned.
+    pub(super) fn start_tracking(&mut self) {
+        // C has one word more, for what it shifts.
+        self.dirty = vec![0; self.pages().div_ceil(64) as usize + 1];
+        self.mark_pinned();
+    }
+
+    fn mark_pinned(&mut self) {
+        for index in 0..self.pins.len() {
+            self.mark(self.pins[index]);
+        }
+    }
+
+    /// A page is dirty.
+    pub(super) fn mark(&mut self, page: u64) {
+        if let Some(word) = self.dirty.get_mut((page / 64) as usize) {
+            *word |= 1 << (page % 64);
+        }
+    }
+
+    /// All pages are dirty.
+    pub(super) fn mark_all(&mut self) {
+        for page in 0..self.pages().min(self.dirty.len() as u64 * 64) {
+            self.mark(page);
+        }
+    }
+
+    /// After a report only pinned pages are dirty.
+    fn clear(&mut self) {
+        for page in 0..self.pages() {
+            self.dirty[(page / 64) as usize] &= !(1 << (page % 64));
+        }
+        self.mark_pinned();
+    }
+
+    /// Adds its dirty pages to the words of a bitmap that begins at `base`.
+    pub(super) fn report(
+        &mut self,
+        base: u64,
+        words: &mut [u64],
+        full: bool,
+        bitmap: Bitmap,
+        rules: Rules,
+    ) -> Result<(), Errno> {
+        if full && self.device.is_some() {
+            self.mark_all();
+        }
+        let first = (self.iova - base) / PAGE;
+        if rules == Rules::C {
+            return self.report_as_c(first, words, bitmap);
+        }
+        if !bitmap.writable {
+            return Err(Errno::EFAULT);
+        }
+        for page in 0..self.pages() {
+            if self.dirty[(page / 64) as usize] >> (page % 64) & 1 != 0 {
+                words[((first + page) / 64) as usize] |= 1 << ((first + page) % 64);
+            }
+        }
+        Ok(())
+    }
+
+    /// C shifts its own words up to where they go, and back never.
+    fn report_as_c(&mut self, first: u64, words: &mut [u64], bitmap: Bitmap) -> Result<(), Errno> {
+        let (place, shift) = ((first / 64) as usize, (first % 64) as u32);
+        let count = (self.pages() + u64::from(shift)).div_ceil(64) as usize;
+        if shift != 0 {
+            for index in (0..count).rev() {
+                let below = index.checked_sub(1).map_or(0, |i| self.dirty[i] >> (64 - shift));
+                self.dirty[index] = self.dirty[index] << shift | below;
+            }
+        }
+        if !bitmap.writable {
+            return Err(Errno::EFAULT);
+        }
+        if shift != 0 {
+            self.dirty[0] |= words[place];
+        }
+        words[place..place + count].copy_from_slice(&self.dirty[..count]);
+        Ok(())
+    }
+}
+
+impl Container {
+    pub(super) fn track(&self, state: &mut State, flags: u32) -> Outcome {
+        let Some(type1) = state.type1.as_mut() else {
+            return Outcome::error(Errno::EINVAL);
+        };
+        if !type1.v2 {
+            return Outcome::error(Errno::EACCES);
+        }
+        match flags {
+            dirty::START if type1.tracks => (),
+            dirty::START => {
+                if type1.dmas.iter().any(|dma| dma.pages() > MOST_TRACKED) {
+                    return Outcome::error(Errno::EINVAL);
+                }
+                type1.tracks = true;
+                type1.dmas.iter_mut().for_each(Dma::start_tracking);
+            }
+            dirty::STOP => {
+                type1.tracks = false;
+                type1.dmas.iter_mut().for_each(|dma| dma.dirty.clear());
+            }
+            _ => return Outcome::error(Errno::EINVAL),
+        }
+        Outcome::ok()
+    }
+
+    pub(super) fn get_bitmap(
+        &self,
+        state: &mut State,
+        iova: u64,
+        size: u64,
+        bitmap: Bitmap,
+    ) -> Outcome {
+        match self.try_get_bitmap(state, iova, size, bitmap) {
+            Ok(words) => Outcome::Is(Ok(words)),
+            Err(errno) => Outcome::error(errno),
+        }
+    }
+
+    fn try_get_bitmap(
+        &self,
+        state: &mut State,
+        iova: u64,
+        size: u64,
+        bitmap: Bitmap,
+    ) -> Result<Vec<u64>, Errno> {
+        let full = state.physical() > 0;
+        let type1 = state.type1.as_mut().ok_or(Errno::EINVAL)?;
+        if !type1.v2 {
+            return Err(Errno::EACCES);
+        }
+        if size == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let last = iova.checked_add(size - 1).ok_or(Errno::EOVERFLOW)?;
+        bitmap.check(size)?;
+        let is_aligned = bitmap.pgsize == PAGE && (iova | size) % PAGE == 0;
+        if !is_aligned || !type1.tracks || type1.is_cut(iova, last) {
+            return Err(Errno::EINVAL);
+        }
+        let mut words = vec![0; (bitmap.size / 8) as usize];
+        let found = type1.within(iova, last);
+        for dma in &mut type1.dmas[found] {
+            dma.report(iova, &mut words, full, bitmap, self.rules)?;
+            dma.clear();
+        }
+        Ok(words)
+    }
+}

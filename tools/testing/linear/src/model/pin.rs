@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the driver that pins pages does, and DMA.
+
+use super::{
+    Container,
+    Outcome,
+    State, //
+};
+use crate::{
+    defects::Rules,
+    op::{
+        FAULT,
+        MARK,
+        PAGE,
+        RESULT,
+        map, //
+    },
+};
+use vfio_client::Errno;
+
+impl Container {
+    /// The mark of the page at an address of a process.
+    fn mark_of(&self, vaddr: u64) -> u64 {
+        MARK + (vaddr - self.machine.memory.0) / PAGE
+    }
+
+    pub(super) fn pin(&self, state: &mut State, iova: u64, count: u32, prot: u32) -> Outcome {
+        let before = state.clone();
+        match self.try_pin(state, iova, count, prot) {
+            Ok(numbers) => Outcome::Is(Ok(numbers)),
+            Err(errno) => {
+                let marked = std::mem::replace(state, before);
+                if self.rules == Rules::C {
+                    keep_marks(state, marked);
+                }
+                Outcome::error(errno)
+            }
+        }
+    }
+
+    fn try_pin(
+        &self,
+        state: &mut State,
+        iova: u64,
+        count: u32,
+        prot: u32,
+    ) -> Result<Vec<u64>, Errno> {
+        let physical = state.physical() > 0;
+        let type1 = state.type1.as_mut().ok_or(Errno::ENOTTY)?;
+        if count == 0 {
+            return Err(Errno::EINVAL);
+        }
+        if !type1.v2 {
+            return Err(Errno::EACCES);
+        }
+        let size = u64::from(count) * PAGE;
+        iova.checked_add(size - 1).ok_or(Errno::EOVERFLOW)?;
+        for nth in 0..u64::from(count) {
+            let iova = iova + nth * PAGE;
+            let index = type1.at(iova).ok_or(Errno::EINVAL)?;
+            let dma = &type1.dmas[index];
+            if dma.prot & prot != prot {
+                return Err(Errno::EPERM);
+            }
+            let page = (iova - dma.iova) / PAGE;
+            let Err(place) = dma.pins.binary_search(&page) else {
+                continue;
+            };
+            if !self.is_present(dma.vaddr + page * PAGE, PAGE) {
+                return Err(Errno::EFAULT);
+            }
+            if !physical && self.is_too_much(type1, dma.owner, 1) {
+                return Err(Errno::ENOMEM);
+            }
+            let dma = &mut type1.dmas[index];
+            dma.pins.insert(place, page);
+            dma.mark(page);
+        }
+        Ok(vec![count.into()])
+    }
+
+    pub(super) fn unpin(&self, state: &mut State, iova: u64) -> Outcome {
+        super::unmap::give_back(state, iova, iova);
+        Outcome::ok()
+    }
+
+    pub(super) fn read(&self, state: &State, process: u8, iova: u64, count: u32) -> Outcome {
+        let mut next = state.clone();
+        match self.dma_rw(&mut next, process, iova, count, false) {
+            Ok(marks) => Outcome::Is(Ok(marks)),
+            Err(errno) => Outcome::error(errno),
+        }
+    }
+
+    pub(super) fn write(&self, state: &mut State, process: u8, iova: u64, count: u32) -> Outcome {
+        match self.dma_rw(state, process, iova, count, true) {
+            Ok(_) => Outcome::ok(),
+            Err(errno) => Outcome::error(errno),
+        }
+    }
+
+    /// Page by page; what was written before a page that fails stays written, and dirty.
+    fn dma_rw(
+        &self,
+        state: &mut State,
+        process: u8,
+        iova: u64,
+        count: u32,
+        write: bool,
+    ) -> Result<Vec<u64>, Errno> {
+        let type1 = state.type1.as_mut().ok_or(Errno::ENOTTY)?;
+        let mut marks = Vec::new();
+        let mut nth = 0;
+        while nth < u64::from(count) {
+            let iova = iova.wrapping_add(nth * PAGE);
+            let index = type1.at(iova).ok_or(Errno::EINVAL)?;
+            let dma = &mut type1.dmas[index];
+            if dma.prot & map::READ == 0 || write && dma.prot & map::WRITE == 0 {
+                return Err(Errno::EPERM);
+            }
+            let page = (iova - dma.iova) / PAGE;
+            // All that is in one mapping is copied at once, or fails.
+            let here = (dma.pages() - page).min(u64::from(count) - nth);
+            let vaddr = dma.vaddr + page * PAGE;
+            if dma.owner != process || !self.is_present(vaddr, here * PAGE) {
+                return Err(Errno::EFAULT);
+            }
+            for page in page..page + here {
+                marks.push(self.mark_of(dma.vaddr + page * PAGE));
+                if write {
+                    dma.mark(page);
+                }
+            }
+            nth += here;
+        }
+        Ok(marks)
+    }
+
+    /// The `edu` reads a page and stores its mark.
+    pub(super) fn dma(&self, state: &State, iova: u64) -> Outcome {
+        let Some(type1) = state.type1.as_ref().filter(|_| state.joined[1]) else {
+            return Outcome::error(Errno::EINVAL);
+        };
+        let page = |iova: u64, prot: u32| {
+            let dma = &type1.dmas[type1.at(iova)?];
+            let vaddr = dma.device? + (iova - dma.iova);
+            (dma.prot & prot == prot).then(|| self.mark_of(vaddr))
+        };
+        // Where nothing can be stored, the program finds what it had put there.
+        let stored = page(RESULT, map::READ | map::WRITE).and(page(iova, map::READ));
+        Outcome::value(stored.unwrap_or(FAULT))
+    }
+}
+
+/// Keeps the dirty bits of a call that failed.
+fn keep_marks(state: &mut State, marked: State) {
+    let dmas = state.type1.iter_mut().flat_map(|type1| &mut type1.dmas);
+    let marked = marked.type1.into_iter().flat_map(|type1| type1.dmas);
+    for (dma, marked) in dmas.zip(marked) {
+        dma.dirty = marked.dirty;
+    }
+}

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Requests and answers.
+
+use std::fmt;
+use vfio_client::Errno;
+
+/// The size of a page.
+pub const PAGE: u64 = 4096;
+
+/// The flags of MAP_DMA.
+pub mod map {
+    /// The device reads.
+    pub const READ: u32 = 1;
+    /// The device writes.
+    pub const WRITE: u32 = 2;
+    /// A new address in the process for a mapping whose address is invalid.
+    pub const VADDR: u32 = 4;
+}
+
+/// The flags of UNMAP_DMA.
+pub mod unmap {
+    /// Report dirty pages.
+    pub const DIRTY: u32 = 1;
+    /// All mappings.
+    pub const ALL: u32 = 2;
+    /// Keep the mappings, but make their addresses in the process invalid.
+    pub const VADDR: u32 = 4;
+}
+
+/// The flags of DIRTY_PAGES.
+pub mod dirty {
+    /// Starts tracking.
+    pub const START: u32 = 1;
+    /// Stops tracking.
+    pub const STOP: u32 = 2;
+}
+
+/// A group of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Group {
+    /// Without an IOMMU: the driver of the tests that pins pages.
+    Emulated = 0,
+    /// An `edu` behind an IOMMU.
+    Physical = 1,
+    /// A second one.
+    Second = 2,
+}
+
+/// How many groups there are.
+pub const GROUPS: usize = 3;
+
+/// All groups, by number.
+pub const ALL_GROUPS: [Group; GROUPS] = [Group::Emulated, Group::Physical, Group::Second];
+
+/// The argument for a dirty bitmap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Bitmap {
+    /// The size of a page.
+    pub pgsize: u64,
+    /// How many bytes it has.
+    pub size: u64,
+    /// Whether it can be written.
+    pub writable: bool,
+}
+
+/// A request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// MAP_DMA.
+    Map {
+        /// Flags.
+        flags: u32,
+        /// The address in the process.
+        vaddr: u64,
+        /// The address for devices.
+        iova: u64,
+        /// How many bytes.
+        size: u64,
+    },
+    /// UNMAP_DMA.
+    Unmap {
+        /// Flags.
+        flags: u32,
+        /// The first address.
+        iova: u64,
+        /// How many bytes.
+        size: u64,
+        /// The bitmap, with the flag for it.
+        bitmap: Option<Bitmap>,
+    },
+    /// DIRTY_PAGES without a bitmap.
+    Track(u32),
+    /// DIRTY_PAGES GET_BITMAP.
+    Dirty {
+        /// The first address.
+        iova: u64,
+        /// How many bytes.
+        size: u64,
+        /// The bitmap.
+        bitmap: Bitmap,
+    },
+    /// GET_INFO.
+    Info,
+    /// CHECK_EXTENSION.
+    Extension(u32),
+    /// SET_IOMMU, with the limit of mappings that the module has then.
+    SetIommu {
+        /// The kind of backend.
+        version: u32,
+        /// The module's `dma_entry_limit`.
+        limit: u32,
+    },
+    /// SET_CONTAINER.
+    Join(Group),
+    /// UNSET_CONTAINER.
+    Leave(Group),
+    /// GROUP_GET_STATUS.
+    Status(Group),
+    /// GET_DEVICE_FD of the driver that pins pages.
+    Open,
+    /// The end of such a descriptor.
+    Close,
+    /// The driver calls `vfio_pin_pages()`.
+    Pin {
+        /// The first address.
+        iova: u64,
+        /// How many pages.
+        count: u32,
+        /// What it wants to do.
+        prot: u32,
+    },
+    /// The driver calls `vfio_unpin_pages()` if it has the page.
+    Unpin(u64),
+    /// How many pages has the driver pinned?
+    Pinned,
+    /// The driver calls `vfio_dma_rw()`: reads the marks of so many pages.
+    Read {
+        /// The first page.
+        iova: u64,
+        /// How many pages.
+        count: u32,
+    },
+    /// The driver calls `vfio_dma_rw()`: writes to so many pages.
+    Write {
+        /// The first page.
+        iova: u64,
+        /// How many pages, one or two.
+        count: u32,
+    },
+    /// How many pages a process has locked.
+    Locked(u8),
+    /// The `edu` reads the mark of a page by DMA and writes it to [`RESULT`].
+    Dma(u64),
+}
+
+/// Where the `edu` writes what it has read.
+pub const RESULT: u64 = 0x40_0000;
+/// What is there if it could not read.
+pub const FAULT: u64 = 0x6661_756c_7400;
+
+/// The first page of the memory has this mark, the next one the next.
+pub const MARK: u64 = 0x100;
+
+/// What a request returned: numbers, or why it failed.
+///
+/// UNMAP_DMA returns how many bytes went, then the words of its bitmap; GET_BITMAP these words;
+/// GET_INFO how many mappings there may yet be, the page sizes, and the ends of all ranges.
+pub type Answer = Result<Vec<u64>, Errno>;
+
+/// A request and who sends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Call {
+    /// The process: 0 or 1.
+    pub process: u8,
+    /// Its thread.
+    pub thread: u8,
+    /// The request.
+    pub op: Op,
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Emulated => "emulated",
+            Self::Physical => "edu",
+            Self::Second => "second-edu",
+        })
+    }
+}
+
+impl fmt::Display for Bitmap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            pgsize,
+            size,
+            writable,
+        } = self;
+        let place = if *writable { "" } else { ", unmapped" };
+        write!(f, "bitmap(pgsize {pgsize:#x}, {size} bytes{place})")
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Map {
+                flags,
+                vaddr,
+                iova,
+                size,
+            } => write!(
+                f,
+                "MAP_DMA flags {flags:#x} iova {iova:#x} size {size:#x} vaddr {vaddr:#x}"
+            ),
+            Self::Unmap {
+                flags,
+                iova,
+                size,
+                bitmap,
+            } => {
+                write!(f, "UNMAP_DMA flags {flags:#x} iova {iova:#x} size {size:#x}")?;
+                bitmap.map_or(Ok(()), |bitmap| write!(f, " {bitmap}"))
+            }
+            Self::Track(dirty::START) => f.write_str("DIRTY_PAGES START"),
+            Self::Track(dirty::STOP) => f.write_str("DIRTY_PAGES STOP"),
+            Self::Track(flags) => write!(f, "DIRTY_PAGES flags {flags:#x}"),
+            Self::Dirty { iova, size, bitmap } => {
+                write!(f, "GET_BITMAP iova {iova:#x} size {size:#x} {bitmap}")
+            }
+            Self::Info => f.write_str("GET_INFO"),
+            Self::Extension(nr) => write!(f, "CHECK_EXTENSION {nr}"),
+            Self::SetIommu { version, limit } => {
+                write!(f, "SET_IOMMU {version} (dma_entry_limit {limit})")
+            }
+            Self::Join(group) => write!(f, "SET_CONTAINER {group}"),
+            Self::Leave(group) => write!(f, "UNSET_CONTAINER {group}"),
+            Self::Status(group) => write!(f, "GROUP_GET_STATUS {group}"),
+            Self::Open => f.write_str("GET_DEVICE_FD"),
+            Self::Close => f.write_str("close device"),
+            Self::Pin { iova, count, prot } => {
+                write!(f, "vfio_pin_pages iova {iova:#x} pages {count} prot {prot}")
+            }
+            Self::Unpin(iova) => write!(f, "vfio_unpin_pages iova {iova:#x}"),
+            Self::Pinned => f.write_str("pages pinned by the driver"),
+            Self::Read { iova, count } => {
+                write!(f, "vfio_dma_rw read iova {iova:#x} pages {count}")
+            }
+            Self::Write { iova, count } => {
+                write!(f, "vfio_dma_rw write iova {iova:#x} pages {count}")
+            }
+            Self::Locked(process) => write!(f, "VmLck of process {process}"),
+            Self::Dma(iova) => write!(f, "DMA read by edu, iova {iova:#x}"),
+        }
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{} {}", self.process, self.thread, self.op)
+    }
+}
+
+/// An answer in words.
+pub fn describe(answer: &Answer) -> String {
+    match answer {
+        Ok(numbers) => {
+            let words: Vec<_> = numbers.iter().map(|n| format!("{n:#x}")).collect();
+            format!("ok {}", words.join(" ")).trim_end().to_owned()
+        }
+        Err(errno) => format!("{errno:?}"),
+    }
+}

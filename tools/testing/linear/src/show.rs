@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Histories and plans for people.
+
+use linear::{
+    checker::Verdict,
+    history::Entry,
+    model::{
+        Container,
+        State, //
+    },
+    plan::Plan,
+    shrink::{
+        Core,
+        explained,
+        shrink, //
+    },
+};
+use std::fmt::Write;
+
+fn lines<'a>(text: &mut String, entries: impl IntoIterator<Item = &'a Entry>) {
+    for entry in entries {
+        *text += &format!("#   {entry}\n");
+    }
+}
+
+/// A plan, line by line.
+pub fn plan(plan: &Plan) -> String {
+    let mut text = String::new();
+    let ops = |text: &mut String, name: &str, ops: &[linear::op::Op]| {
+        *text += &format!("{name}\n");
+        for op in ops {
+            *text += &format!("  {op}\n");
+        }
+    };
+    ops(&mut text, "first", &plan.prologue);
+    for (nth, thread) in plan.threads.iter().enumerate() {
+        ops(&mut text, &format!("thread {}.{nth}", thread.process), &thread.ops);
+    }
+    ops(&mut text, "last", &plan.epilogue);
+    text
+}
+
+/// What there is to say about a history that nothing explains.
+pub fn violation(model: &Container, history: &[Entry], verdict: &Verdict) -> String {
+    let Core { needed, others } = shrink::<Container>(model, &State::default(), history);
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "# No order of these {} requests explains their answers (times, process.thread):",
+        needed.len()
+    );
+    lines(&mut text, &needed);
+    if !others.is_empty() {
+        text += "# whatever these did:\n";
+        lines(&mut text, &others);
+    }
+    text += "# The longest order that explains a part of the whole history:\n";
+    lines(&mut text, explained(history, verdict));
+    text
+}
+
+/// A history that hangs.
+pub fn hang(history: &[Entry]) -> String {
+    let mut text = "# These requests have not returned:\n".to_owned();
+    lines(&mut text, history.iter().filter(|entry| entry.returned.is_none()));
+    text += "# The whole history:\n";
+    lines(&mut text, history);
+    text
+}
+

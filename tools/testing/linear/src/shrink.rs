@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Finds a short part of a history that nothing explains.
+
+use crate::{
+    checker::{
+        Model,
+        Verdict,
+        check, //
+    },
+    history::Entry, //
+};
+
+/// How long each search may take here.
+const BUDGET: usize = 50_000;
+
+/// What is left of a history.
+#[derive(Clone, Debug)]
+pub struct Core<C, A> {
+    /// Requests whose answers can't all be explained.
+    pub needed: Vec<Entry<C, A>>,
+    /// Further ones that were sent, and whose answers don't matter.
+    pub others: Vec<Entry<C, A>>,
+}
+
+/// Shortens a history that is not linearizable.
+///
+/// What is left has no explanation either, whatever the answers of [`Core::others`] are: nothing is
+/// taken out that could have changed the state.
+pub fn shrink<M>(
+    model: &M,
+    start: &M::State,
+    history: &[Entry<M::Call, M::Answer>],
+) -> Core<M::Call, M::Answer>
+where
+    M: Model,
+    M::Call: Clone,
+    M::Answer: Clone,
+{
+    let is_violation = |history: &[_]| check(model, start, history, BUDGET).is_violation();
+    let mut left = prefix(history, &is_violation);
+    // The requests behind come first: they are the least likely to be needed.
+    left.sort_by_key(|entry| std::cmp::Reverse(entry.invoked));
+    let mut index = 0;
+    while index < left.len() {
+        let mut fewer = left.clone();
+        let entry = fewer.remove(index);
+        if model.is_observer(&entry.call, entry.answer.as_ref()) && is_violation(&fewer) {
+            left = fewer;
+            continue;
+        }
+        if entry.answer.is_some() {
+            let mut open = left.clone();
+            open[index].answer = None;
+            if is_violation(&open) {
+                left = open;
+            }
+        }
+        index += 1;
+    }
+    left.sort_by_key(|entry| entry.invoked);
+    let (needed, others) = left.into_iter().partition(|entry| entry.answer.is_some());
+    Core { needed, others }
+}
+
+/// The shortest prefix that is not linearizable. What had not returned then is pending.
+fn prefix<C: Clone, A: Clone>(
+    history: &[Entry<C, A>],
+    is_violation: &dyn Fn(&[Entry<C, A>]) -> bool,
+) -> Vec<Entry<C, A>> {
+    let mut ends: Vec<_> = history.iter().filter_map(|entry| entry.returned).collect();
+    ends.sort_unstable();
+    let until = |end: u64| -> Vec<Entry<C, A>> {
+        let sent = history.iter().filter(|entry| entry.invoked <= end);
+        sent.map(|entry| match entry.returned {
+            Some(returned) if returned <= end => entry.clone(),
+            _ => Entry::pending(entry.call.clone(), entry.invoked),
+        })
+        .collect()
+    };
+    // Each history behind a prefix that is not linearizable is not, either.
+    let first = ends.partition_point(|end| !is_violation(&until(*end)));
+    ends.get(first).map_or_else(|| history.to_vec(), |end| until(*end))
+}
+
+/// The longest explanation of a part of a history, in order.
+pub fn explained<'a, C, A>(history: &'a [Entry<C, A>], verdict: &Verdict) -> Vec<&'a Entry<C, A>> {
+    match verdict {
+        Verdict::Linearizable(order) | Verdict::Violation(order) => {
+            order.iter().map(|index| &history[*index]).collect()
+        }
+        Verdict::Undecided => Vec::new(),
+    }
+}
