@@ -45,6 +45,7 @@ class Guest:
         command += ["--log", FOLDER / f"{stack}.{seed}.kernel.log", *machine(self.disk.name), *options.vm]
         command += ["--copy", REPO / PROGRAM, "--timeout", str(120 + options.steps / 20)]
         command += ["--", "guest-differential", "--seed", str(seed), "--steps", str(options.steps)]
+        command += ["--c"] if stack == "c" else []
         with self.trace.open("w") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True, cwd=REPO)
 
@@ -86,6 +87,8 @@ def judge(seed, results, steps, rules):
               [f"C: {len(c)} lines", *c_complaint.splitlines(),
                f"Rust: {len(rust)} lines", *rust_complaint.splitlines()]),
         check(f"seed {seed}: no difference but those listed", index is None, lines),
+        *(check(f"seed {seed}: {name} does what the model expects", not strange, map(str, strange[:10]))
+          for name, strange in (("C", compare.unexpected(c)), ("Rust", compare.unexpected(rust)))),
     ])
 
 

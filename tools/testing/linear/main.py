@@ -14,7 +14,7 @@ PROGRAM = REPO / "build/cargo/release/guest-linear"
 
 EDU = "edu,dma_mask=0xffffffffffffffff"
 BOUND = ("0000:00:03.0", "0000:00:04.0")
-SUMMARY = re.compile(r"(\d+) requests in (\d+) rounds: (\d+) without an explanation, (\d+) undecided")
+SUMMARY = re.compile(r"\d+ requests \(\d+ of them overlapping\) in \d+ rounds: \d+ without an explanation, \d+ undecided")
 # A guest of a busy host can hang before there is a module of VFIO.
 ATTEMPTS = 2
 
@@ -35,8 +35,7 @@ def command(options):
         words += ["--rounds", options.rounds]
     if options.stack == "c":
         words.append("--c")
-    if options.strict:
-        words.append("--strict")
+    words += [f"--{name}" for name in ("strict", "unspared") if getattr(options, name)]
     return words
 
 
@@ -78,6 +77,7 @@ def main():
                           ("violations", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--strict", action="store_true")
+    parser.add_argument("--unspared", action="store_true")
     parser.add_argument("vm", nargs="*")
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)

@@ -137,6 +137,7 @@ impl Agent {
             result,
             bytes,
             fields: Vec::new(),
+            page: None,
         };
         Ok(outcome.with("locked", locked))
     }

@@ -8,13 +8,16 @@
 //! one with ours, and compares.
 //!
 //! Each line is a step: its number, what was done, `=` and what that returned, then fields such as
-//! `out=` for the bytes of the request afterwards, and `locked=` for the process's locked memory.
+//! `out=` for the bytes of the request afterwards, and `locked=` for the process's locked memory. What a
+//! sequential model of a container expects otherwise is there as `unexpected=`; `bitmap=` says whether
+//! the dirty pages are those of the model, or which there are.
 //!
 //! The machine is that of the guest tests, with the driver that pins pages.
 
 #![deny(unsafe_code)]
 
 mod agent;
+mod expect;
 mod generator;
 mod machine;
 mod memory;
@@ -27,6 +30,7 @@ mod world;
 use anyhow::Result;
 use clap::Parser;
 use generator::Generator;
+use linear::defects::Rules;
 use model::Model;
 use world::World;
 
@@ -39,6 +43,9 @@ struct Options {
     /// How many steps there are.
     #[arg(long, default_value_t = 10_000)]
     steps: u64,
+    /// The modules are those of C: their known defects are expected.
+    #[arg(long)]
+    c: bool,
 }
 
 fn main() -> Result<()> {
@@ -48,12 +55,13 @@ fn main() -> Result<()> {
     }
     let options = Options::parse();
     let mut world = World::new()?;
-    let mut model = Model::default();
+    let rules = if options.c { Rules::C } else { Rules::Strict };
+    let mut model = Model::new(rules);
     let mut generator = Generator::new(options.seed);
     for number in 1..=options.steps {
         let step = generator.next(&model);
-        let outcome = world.perform(&step)?;
-        model.learn(&step, &outcome);
+        let mut outcome = world.perform(&step)?;
+        model.learn(&step, &mut outcome);
         println!("{number} {step} = {outcome}");
     }
     println!("end {}", world.finish()?);

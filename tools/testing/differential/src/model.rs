@@ -2,9 +2,13 @@
 
 //! What is known about the state that the kernel is in, from what came back.
 //!
-//! It makes the sequence go where it is interesting: nothing is expected of the kernel here.
+//! It makes the sequence go where it is interesting, and says what was not expected: see [`Twins`].
 
 use crate::{
+    expect::{
+        Twins,
+        model, //
+    },
     machine::{
         DEVICES,
         EDU,
@@ -16,7 +20,8 @@ use crate::{
     },
     request::{
         Argument,
-        Request, //
+        Request,
+        pin, //
     },
     step::{
         AGENTS,
@@ -26,6 +31,10 @@ use crate::{
         Step, //
     },
     trace::Outcome,
+};
+use linear::{
+    defects::Rules,
+    model::Container, //
 };
 use std::collections::BTreeMap;
 use vfio_client::{
@@ -40,7 +49,6 @@ const UNMAP_VADDR: u32 = 4;
 const MAP_VADDR: u32 = 4;
 const DIRTY_START: u32 = 1;
 const DIRTY_STOP: u32 = 2;
-const DIRTY_REPORT: u32 = 4;
 
 /// A mapping.
 #[derive(Clone, Copy, Debug)]
@@ -51,20 +59,6 @@ pub struct Map {
     pub withdrawn: bool,
     /// Whether another process has made it.
     pub foreign: bool,
-    /// What has happened since the last report of its dirty pages.
-    pub failure: Failure,
-}
-
-/// What can put dirty bits in doubt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Failure {
-    /// Nothing.
-    #[default]
-    None,
-    /// Pages could not be pinned.
-    Pin,
-    /// A report failed.
-    Report,
 }
 
 /// A container, open or kept by its groups.
@@ -78,8 +72,8 @@ pub struct Space {
     pub maps: BTreeMap<u64, Map>,
     /// Whether track is kept of dirty pages.
     pub tracks: bool,
-    /// Whether some of the maps may be gone.
-    pub doubtful: bool,
+    /// What is expected of it.
+    pub twins: Twins,
 }
 
 impl Space {
@@ -119,27 +113,14 @@ impl Space {
             size,
             withdrawn: false,
             foreign,
-            failure: Failure::None,
         };
         self.maps.insert(iova, map);
     }
 
-    fn asked_for_dirty(&mut self, structure: &Bytes, result: Result<(), Errno>) {
-        match (structure.get_u32(4), result) {
-            (DIRTY_START, Ok(())) => self.tracks = true,
-            (DIRTY_STOP, Ok(())) => self.tracks = false,
-            (DIRTY_REPORT, Ok(()) | Err(Errno::EFAULT)) => {
-                let (iova, size) = (structure.get_u64(8), structure.get_u64(16));
-                for start in self.within(iova, iova.saturating_add(size - 1)) {
-                    if let Some(map) = self.maps.get_mut(&start) {
-                        map.failure = if result.is_err() {
-                            Failure::Report
-                        } else {
-                            Failure::None
-                        };
-                    }
-                }
-            }
+    fn asked_for_dirty(&mut self, structure: &Bytes) {
+        match structure.get_u32(4) {
+            DIRTY_START => self.tracks = true,
+            DIRTY_STOP => self.tracks = false,
             _ => (),
         }
     }
@@ -168,8 +149,12 @@ impl Space {
 }
 
 /// All that is known.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Model {
+    /// What a container does.
+    reference: Container,
+    /// How many mappings a container to come may have.
+    limit: u32,
     /// All containers that there were.
     spaces: Vec<Space>,
     /// Which of them are open.
@@ -187,6 +172,21 @@ pub struct Model {
 }
 
 impl Model {
+    /// What is known in the beginning. The rules are those of the modules.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            reference: model(rules),
+            limit: u16::MAX.into(),
+            spaces: Vec::new(),
+            containers: Default::default(),
+            groups: Default::default(),
+            joined: Default::default(),
+            devices: Default::default(),
+            registers: Default::default(),
+            agents: Default::default(),
+        }
+    }
+
     /// The container that is open at a place.
     pub fn container(&self, slot: usize) -> Option<&Space> {
         self.containers[slot].map(|space| &self.spaces[space])
@@ -223,45 +223,72 @@ impl Model {
         Some(&self.spaces[space])
     }
 
-    /// Draws conclusions from a step.
-    pub fn learn(&mut self, step: &Step, outcome: &Outcome) {
+    /// Draws conclusions from a step, and adds to the outcome what was not expected, and what there is to
+    /// say about the page for bitmaps.
+    pub fn learn(&mut self, step: &Step, outcome: &mut Outcome) {
         let asked = match step {
             Step::Send {
                 file: File::Container(slot),
                 request,
-                ..
-            } => Some((self.containers[*slot], request, false)),
+                bitmap,
+            } => Some((self.containers[*slot], request, false, *bitmap)),
             Step::Delegate(agent, slot, request) => {
                 let containers = self.agents[*agent].as_ref();
-                Some((containers.and_then(|slots| slots[*slot]), request, true))
+                Some((containers.and_then(|slots| slots[*slot]), request, true, None))
             }
             Step::Send {
                 file: File::Device(PIN, _),
                 request,
                 ..
-            } if !outcome.is_ok() => {
-                self.pin_failed(request);
+            } => {
+                self.driver_asked(request, outcome);
                 None
             }
             _ => None,
         };
-        if let Some((Some(space), request, foreign)) = asked {
+        let mut fields = Vec::new();
+        if let Some((Some(space), request, foreign, bitmap)) = asked {
+            let fill = bitmap.map(|bitmap| bitmap.fill);
+            let twins = &mut self.spaces[space].twins;
+            fields = twins.judge(&self.reference, foreign, request, outcome, fill);
+            let was_doubtful = twins.doubtful;
             self.requested(space, request, outcome, foreign);
+            if was_doubtful || self.spaces[space].twins.doubtful {
+                // How much C has unmapped nobody knows; ours unmaps nothing.
+                outcome.bytes.clear();
+                outcome.fields.retain(|(name, _)| *name != "locked");
+            }
+        }
+        outcome.fields.extend(fields);
+        if let Step::Parameter("dma_entry_limit", _) = step {
+            let is = outcome.fields.iter().find(|(name, _)| *name == "is");
+            self.limit = is.and_then(|(_, value)| value.parse().ok()).unwrap_or(self.limit);
         }
         if outcome.is_ok() {
             self.succeeded(step);
         }
     }
 
-    fn pin_failed(&mut self, request: &Request) {
+    /// The driver was asked to do something with pages.
+    fn driver_asked(&mut self, request: &Request, outcome: &Outcome) {
         let structure = request.structure();
         let (iova, count) = (structure.get_u64(0), u64::from(structure.get_u32(8)));
-        if let Some(space) = self.joined[PIN].map(|space| &mut self.spaces[space]) {
-            for start in space.within(iova, iova.saturating_add(count * 4096)) {
-                if let Some(map) = space.maps.get_mut(&start) {
-                    map.failure = map.failure.max(Failure::Pin);
+        let Some(space) = self.joined[PIN].map(|space| &mut self.spaces[space]) else {
+            return;
+        };
+        let is_ok = outcome.is_ok();
+        match pin::Ask::of(request.nr) {
+            Some(pin::Ask::Pin) => space.twins.pin(iova, count, is_ok),
+            Some(pin::Ask::Unpin) if is_ok => {
+                // The driver counts in pages, from the first byte's to the last byte's.
+                let last = iova.wrapping_add((count * 4096).wrapping_sub(1)) >> 12;
+                let pages = (last + 1).saturating_sub(iova >> 12);
+                if pages > 0 {
+                    space.twins.unpin(iova & !4095, pages.saturating_mul(4096));
                 }
             }
+            Some(pin::Ask::Write) if count > 0 => space.twins.write(iova, count, is_ok),
+            _ => (),
         }
     }
 
@@ -274,7 +301,10 @@ impl Model {
             Step::Open(File::Group(group)) => self.groups[*group] = true,
             Step::Close(File::Container(slot)) => self.containers[*slot] = None,
             Step::Close(File::Group(group)) => self.groups[*group] = false,
-            Step::Close(File::Device(group, copy)) => self.devices[*group][*copy] = false,
+            Step::Close(File::Device(group, copy)) => {
+                self.devices[*group][*copy] = false;
+                self.device_closed(*group);
+            }
             Step::Memory(piece, Change::Registers) => {
                 self.registers[*piece as usize] |= self.devices[EDU].contains(&true);
             }
@@ -286,6 +316,7 @@ impl Model {
                 self.joined[*group] = self.containers[*slot];
                 if let Some(space) = self.containers[*slot] {
                     self.spaces[space].groups.push(*group);
+                    self.spaces[space].twins.join(*group);
                 }
             }
             Step::Send {
@@ -304,10 +335,20 @@ impl Model {
         }
     }
 
+    /// The driver gives all pages back when its device is closed.
+    fn device_closed(&mut self, group: usize) {
+        let is_last = group == PIN && !self.devices[PIN].contains(&true);
+        if let Some(space) = self.joined[PIN].filter(|_| is_last) {
+            self.spaces[space].twins.unpin(0, u64::MAX);
+        }
+    }
+
     /// A group is no more in its container.
     fn leave(&mut self, group: usize) {
         if let Some(space) = self.joined[group].take() {
-            self.spaces[space].leave(group);
+            let space = &mut self.spaces[space];
+            space.twins.leave(&self.reference, group);
+            space.leave(group);
         }
     }
 
@@ -317,22 +358,21 @@ impl Model {
         match (request.nr, &request.argument) {
             (request::SET_IOMMU, Argument::Value(iommu)) if outcome.is_ok() => {
                 space.iommu = Some(*iommu);
+                space.twins.set_iommu(&self.reference, *iommu, self.limit);
             }
             (request::IOMMU_MAP_DMA, _) if outcome.is_ok() => space.mapped(&structure, foreign),
             (request::IOMMU_UNMAP_DMA, _) if outcome.is_ok() => {
                 space.unmapped(&structure, structure.get_u64(16));
                 if structure.get_u32(4) & UNMAP_ALL != 0 {
-                    space.doubtful = false;
+                    space.twins.doubtful = false;
                 }
             }
             // A bitmap that can't be written stops it half-way.
             (request::IOMMU_UNMAP_DMA, _) => {
                 let dirty = structure.get_u32(4) & UNMAP_DIRTY != 0;
-                space.doubtful |= dirty && outcome.result == Err(Errno::EFAULT);
+                space.twins.doubtful |= dirty && outcome.result == Err(Errno::EFAULT);
             }
-            (request::IOMMU_DIRTY_PAGES, _) => {
-                space.asked_for_dirty(&structure, outcome.result.map(drop));
-            }
+            (request::IOMMU_DIRTY_PAGES, _) if outcome.is_ok() => space.asked_for_dirty(&structure),
             _ => (),
         }
     }

@@ -184,6 +184,13 @@ pub mod pin {
         Unmaps = interface::UNMAPS,
     }
 
+    impl Ask {
+        /// What a number asks for, of what changes a container.
+        pub fn of(nr: u32) -> Option<Self> {
+            [Self::Pin, Self::Unpin, Self::Write].into_iter().find(|ask| *ask as u32 == nr)
+        }
+    }
+
     /// A request to the driver; `data` is what is written, or where to read to.
     pub fn ask(ask: Ask, iova: u64, count: u32, prot: u32, word: u64, data: &[u8]) -> Request {
         let text = format!("{ask:?} {iova:#x} {count} prot={prot} word={word:#x}");

@@ -5,7 +5,6 @@
 use crate::{
     machine::DEVICES,
     memory::Change,
-    model::Failure,
     request::Request, //
 };
 use std::fmt;
@@ -30,26 +29,11 @@ pub enum File {
     Null,
 }
 
-/// What a dirty bitmap is about.
-#[derive(Clone, Debug)]
+/// The page for a bitmap.
+#[derive(Clone, Copy, Debug)]
 pub struct Bitmap {
     /// What all bytes are before.
     pub fill: u8,
-    /// At which byte of the page it begins.
-    pub start: usize,
-    /// The bits that stand for mappings, in order.
-    pub mapped: Vec<Bits>,
-}
-
-/// The bits of one mapping.
-#[derive(Clone, Copy, Debug)]
-pub struct Bits {
-    /// The first one.
-    pub first: u64,
-    /// How many there are.
-    pub count: u64,
-    /// What has happened since they were asked for.
-    pub failure: Failure,
 }
 
 /// One step.

@@ -14,6 +14,8 @@ pub struct Outcome {
     pub bytes: Vec<u8>,
     /// Further results, each with a name.
     pub fields: Vec<(&'static str, String)>,
+    /// The page for bitmaps, if the request had one.
+    pub page: Option<Vec<u8>>,
 }
 
 impl Outcome {
@@ -23,6 +25,7 @@ impl Outcome {
             result: result.map(|_| 0).map_err(Into::into),
             bytes: Vec::new(),
             fields: Vec::new(),
+            page: None,
         }
     }
 

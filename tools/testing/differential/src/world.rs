@@ -14,11 +14,9 @@ use crate::{
         write_parameter, //
     },
     memory::{
-        BITMAP_LEN,
         Change,
         Memory, //
     },
-    model::Failure,
     request::{
         Argument,
         Request, //
@@ -31,10 +29,7 @@ use crate::{
         File,
         Step, //
     },
-    trace::{
-        Outcome,
-        runs, //
-    },
+    trace::Outcome,
 };
 use anyhow::{
     Context,
@@ -203,14 +198,10 @@ impl World {
             result: result.map(i64::from),
             bytes: structure.as_ref().to_vec(),
             fields: Vec::new(),
+            page: None,
         };
-        match bitmap {
-            None => Ok(outcome),
-            Some(bitmap) => {
-                let fields = split(&self.memory.bitmap()?, bitmap).into_iter();
-                Ok(fields.fold(outcome, |outcome, (name, value)| outcome.with(name, value)))
-            }
-        }
+        let page = bitmap.map(|_| self.memory.bitmap()).transpose()?;
+        Ok(Outcome { page, ..outcome })
     }
 
     fn read(&self, file: File, offset: u64, len: usize) -> Result<Outcome> {
@@ -220,6 +211,7 @@ impl World {
             result: result.map(|done| done as i64),
             bytes,
             fields: Vec::new(),
+            page: None,
         })
     }
 
@@ -228,35 +220,4 @@ impl World {
         let changed = self.memory.change(piece, change, device);
         Outcome::of(changed.map_err(|e| e.errno()))
     }
-}
-
-/// The bits of the page for bitmaps, by what they stand for: mapped pages; those in a word which has
-/// bits of the mapping before too; those of a mapping of which pages could not be pinned, or a report has
-/// failed; and nothing.
-fn split(bytes: &[u8], bitmap: &Bitmap) -> [(&'static str, String); 5] {
-    const NAMES: [&str; 5] = ["dirty", "shared", "unpinned", "unreported", "others"];
-    let mut kinds = vec![4; BITMAP_LEN * 8];
-    let mut word_before = None;
-    for bits in &bitmap.mapped {
-        for bit in bits.first..bits.first + bits.count {
-            let kind = match bits.failure {
-                Failure::Report => 3,
-                _ if Some(bit / 64) == word_before => 1,
-                Failure::Pin => 2,
-                Failure::None => 0,
-            };
-            if let Some(known) = kinds.get_mut(bitmap.start * 8 + bit as usize) {
-                *known = kind;
-            }
-        }
-        word_before = Some((bits.first + bits.count - 1) / 64);
-    }
-    std::array::from_fn(|kind| {
-        let keep = |(byte, kinds): (&u8, &[usize])| {
-            let mask = |bit: usize| u8::from(kinds[bit] == kind) << bit;
-            byte & (0..8).map(mask).sum::<u8>()
-        };
-        let kept: Vec<_> = bytes.iter().zip(kinds.chunks(8)).map(keep).collect();
-        (NAMES[kind], runs(&kept))
-    })
 }

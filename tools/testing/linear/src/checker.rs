@@ -122,7 +122,7 @@ fn order(path: &Option<Rc<Path>>) -> Vec<usize> {
 
 /// Whether a bit is set.
 fn has(set: u128, index: usize) -> bool {
-    set >> index & 1 != 0
+    (set >> index) & 1 != 0
 }
 
 /// Looks for an order. Requests that have not returned may be part of it or not.
@@ -209,7 +209,7 @@ fn successors<M: Model>(
         locals.sort_by_key(|(i, _)| *i);
         Point {
             key: Key {
-                done: key.done | u128::from(is_done) << index,
+                done: key.done | (u128::from(is_done) << index),
                 locals,
                 state,
             },

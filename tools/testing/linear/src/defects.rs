@@ -17,7 +17,7 @@ pub struct Defect {
 }
 
 /// All of them.
-pub const DEFECTS: [Defect; 8] = [
+pub const DEFECTS: [Defect; 7] = [
     Defect {
         name: "an unmap of pinned pages takes several steps",
         reason: "vfio_dma_do_unmap() drops iommu->lock while it tells drivers to give a mapping's pages \
@@ -53,11 +53,6 @@ pub const DEFECTS: [Defect; 8] = [
         name: "a report that fails moves dirty bits",
         reason: "The copy that was shifted stays so when the bitmap can't be written.",
         here: "the model of C keeps it shifted",
-    },
-    Defect {
-        name: "pages that were not pinned count as dirty",
-        reason: "Pages that vfio_pin_pages() gives back because another one failed stay marked.",
-        here: "the model of C marks them",
     },
     Defect {
         name: "a group that joins pins the caller's pages",

@@ -5,6 +5,8 @@
 use crate::machine::{
     DEVICES,
     MARK_AT,
+    has_list,
+    list,
     locked_pages, //
 };
 use anyhow::{
@@ -108,6 +110,7 @@ impl Worker {
     pub fn can(&self, op: &Op) -> bool {
         match op {
             Op::Close => self.has_opened(),
+            Op::Listed => has_list(),
             Op::Pin { .. } | Op::Unpin(_) | Op::Pinned | Op::Read { .. } | Op::Write { .. } => {
                 self.device().is_some()
             }
@@ -133,6 +136,18 @@ impl Worker {
                 let bytes = Bytes::new().u32(32).u32(flags);
                 let bytes = bytes.u64(vaddr).u64(iova).u64(size);
                 self.send(container, request::IOMMU_MAP_DMA, &bytes).map(|_| Vec::new())
+            }
+            Op::MapMany {
+                iova,
+                count,
+                stride,
+            } => {
+                for op in Op::singles(iova, count, stride) {
+                    if let Err(errno) = self.perform(&op)? {
+                        return Ok(Err(errno));
+                    }
+                }
+                Ok(Vec::new())
             }
             Op::Unmap {
                 flags,
@@ -189,6 +204,7 @@ impl Worker {
                 Ok(Vec::new())
             }
             Op::Locked(process) => Ok(vec![locked_pages(files.processes[usize::from(process)])?]),
+            Op::Listed => Ok(list()?),
             Op::Dma(iova) => self.dma(iova)?,
             Op::Pin { .. } | Op::Unpin(_) | Op::Pinned | Op::Read { .. } | Op::Write { .. } => {
                 self.ask_driver(op)?
@@ -216,10 +232,10 @@ impl Worker {
 
     fn describe(&self, bytes: Bytes, bitmap: Bitmap) -> Bytes {
         let start = self.bitmap_start(bitmap);
-        self.bitmap.fill(start, bitmap.size as usize, 0);
-        let address = match bitmap.writable {
-            true => self.bitmap.addr() + start as u64,
-            false => UNWRITABLE,
+        self.bitmap.fill(start, bitmap.size as usize, bitmap.fill);
+        let address = match bitmap.room {
+            0 => UNWRITABLE,
+            _ => self.bitmap.addr() + start as u64,
         };
         bytes.u64(bitmap.pgsize).u64(bitmap.size).u64(address)
     }
@@ -227,6 +243,7 @@ impl Worker {
     fn words(&self, bitmap: Bitmap) -> Vec<u64> {
         let start = self.bitmap_start(bitmap);
         let words = (start..self.bitmap.len()).step_by(8);
+        let words = words.take(bitmap.words().len());
         words.map(|at| self.bitmap.read_u64(at)).collect()
     }
 

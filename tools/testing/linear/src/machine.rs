@@ -25,6 +25,7 @@ use std::{
         File, //
     },
     os::unix::fs::FileExt,
+    path::Path,
 };
 use vfio_client::{
     Arena,
@@ -37,6 +38,7 @@ pub const DEVICES: [&str; GROUPS] = ["vfio_pin_test.0", "0000:00:03.0", "0000:00
 /// Where a page has its mark.
 pub const MARK_AT: u64 = 2048;
 
+const LIST: &str = "/sys/kernel/debug/vfio_iommu_type1/containers";
 const LIMIT: &str = "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit";
 
 /// Opens a group.
@@ -70,6 +72,25 @@ pub fn locked_pages(process: u32) -> Result<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
     let number = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
     Ok(number.context(path)? / (PAGE / 1024))
+}
+
+/// Whether debugfs has a list of containers, as with our modules.
+pub fn has_list() -> bool {
+    Path::new(LIST).exists()
+}
+
+/// What debugfs says of all containers: see [`linear::op::Op::Listed`].
+pub fn list() -> Result<Vec<u64>> {
+    let text = fs::read_to_string(LIST).context(LIST)?;
+    let sum = |label: &str| -> Result<u64> {
+        let rests = text.match_indices(label).map(|(at, _)| &text[at + label.len()..]);
+        let numbers = rests.map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+        numbers.map(|number| Ok(number.unwrap_or_default().parse::<u64>()?)).sum()
+    };
+    let containers = text.lines().filter(|line| line.starts_with("container of ")).count() as u64;
+    let pages = |kib: u64| kib / (PAGE / 1024);
+    let (charged, pinned) = (sum(" charged: ")?, sum(" pinned by drivers: ")?);
+    Ok(vec![containers, sum(" mappings: ")?, pages(charged), pages(pinned)])
 }
 
 /// Maps the memory that all processes share.

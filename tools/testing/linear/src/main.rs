@@ -56,6 +56,9 @@ struct Options {
     /// Spare C what would hang or stop it, but judge it by the strict model.
     #[arg(long)]
     strict: bool,
+    /// Don't spare C: it may hang or stop.
+    #[arg(long)]
+    unspared: bool,
     /// How many seconds a round may take.
     #[arg(long, default_value_t = 100)]
     patience: u64,
@@ -67,14 +70,17 @@ struct Options {
 impl Options {
     /// By which rules requests are chosen.
     fn choice(&self) -> Rules {
-        if self.c { Rules::C } else { Rules::Strict }
+        match self.c && !self.unspared {
+            true => Rules::C,
+            false => Rules::Strict,
+        }
     }
 
     /// By which rules the answers are judged.
     fn judgement(&self) -> Rules {
-        match self.choice() {
-            Rules::C if !self.strict => Rules::C,
-            _ => Rules::Strict,
+        match self.c && !self.strict {
+            true => Rules::C,
+            false => Rules::Strict,
         }
     }
 }
@@ -111,8 +117,8 @@ fn main() -> Result<()> {
     }
     let tally = run(&options)?;
     println!(
-        "{} requests in {} rounds: {} without an explanation, {} undecided",
-        tally.requests, tally.rounds, tally.violations, tally.undecided
+        "{} requests ({} of them overlapping) in {} rounds: {} without an explanation, {} undecided",
+        tally.requests, tally.overlapping, tally.rounds, tally.violations, tally.undecided
     );
     if options.judgement() == Rules::C {
         println!("Known of C:");

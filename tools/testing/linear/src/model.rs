@@ -156,6 +156,12 @@ impl State {
         physical.iter().filter(|group| self.joined[**group as usize]).count()
     }
 
+    /// How many pages a driver has pinned.
+    fn pinned(&self) -> u64 {
+        let dmas = self.type1.iter().flat_map(|type1| &type1.dmas);
+        dmas.map(|dma| dma.pins.len() as u64).sum()
+    }
+
     fn has_emulated(&self) -> bool {
         self.joined[Group::Emulated as usize]
     }
@@ -220,7 +226,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// Does a request that is one step.
+    /// Does a request in one step, which may be told by its outcome to have failed and changed nothing.
     ///
     /// An unmap is one where no driver has to give pages back.
     pub fn apply(&self, state: &mut State, call: &Call) -> Outcome {
@@ -238,15 +244,28 @@ impl Container {
                 let locked = state.type1.as_ref().map(|type1| type1.locked(process));
                 Outcome::value(locked.unwrap_or(0))
             }
-            Op::Pinned => {
-                let dmas = state.type1.iter().flat_map(|type1| &type1.dmas);
-                Outcome::value(dmas.map(|dma| dma.pins.len() as u64).sum())
+            Op::Pinned => Outcome::value(state.pinned()),
+            Op::Listed => {
+                let type1 = state.type1.as_ref();
+                let mappings = type1.map_or(0, |type1| type1.dmas.len() as u64);
+                let charged = type1.map_or(0, |type1| type1.locked(0) + type1.locked(1));
+                let containers = type1.is_some().into();
+                Outcome::Is(Ok(vec![containers, mappings, charged, state.pinned()]))
             }
             Op::Unpin(iova) => self.unpin(state, iova),
             Op::Pin { iova, count, prot } => self.pin(state, iova, count, prot),
             Op::Read { iova, count } => self.read(state, process, iova, count),
             Op::Write { iova, count } => self.write(state, process, iova, count),
             Op::Dma(iova) => self.dma(state, iova),
+            Op::MapMany {
+                iova,
+                count,
+                stride,
+            } => {
+                let mut outcomes = Op::singles(iova, count, stride)
+                    .map(|op| self.apply(state, &Call { op, ..*call }));
+                outcomes.find(Outcome::is_err).unwrap_or_else(Outcome::ok)
+            }
             Op::Map { .. } | Op::Unmap { .. } | Op::Track(_) | Op::Dirty { .. } | Op::Info => {
                 self.ioctl(state, call)
             }
@@ -325,6 +344,11 @@ impl checker::Model for Container {
         let mut next = state.clone();
         let outcome = self.apply(&mut next, call);
         if answer.is_none_or(|answer| outcome.allows(answer)) {
+            // Who looks before pinning anything marks nothing.
+            let may_be_unmarked = matches!(call.op, Op::Pin { .. }) && outcome.is_err();
+            if may_be_unmarked && self.rules == Rules::Strict && next != *state {
+                steps.push((state.clone(), None));
+            }
             steps.push((next, None));
         }
         steps
@@ -333,7 +357,7 @@ impl checker::Model for Container {
     fn is_observer(&self, call: &Call, answer: Option<&Answer>) -> bool {
         match call.op {
             Op::Info | Op::Extension(_) | Op::Status(_) | Op::Pinned => true,
-            Op::Read { .. } | Op::Locked(_) | Op::Dma(_) => true,
+            Op::Read { .. } | Op::Locked(_) | Op::Listed | Op::Dma(_) => true,
             // These change nothing when they fail.
             Op::Map { .. } | Op::Track(_) | Op::Open => answer.is_some_and(Result::is_err),
             Op::Join(_) | Op::Leave(_) | Op::SetIommu { .. } => answer.is_some_and(Result::is_err),

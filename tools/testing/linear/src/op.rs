@@ -2,6 +2,10 @@
 
 //! Requests and answers.
 
+use crate::plan::{
+    MEMORY,
+    MEMORY_PAGES, //
+};
 use std::fmt;
 use vfio_client::Errno;
 
@@ -36,6 +40,18 @@ pub mod dirty {
     pub const STOP: u32 = 2;
 }
 
+impl Op {
+    /// The single maps of [`MapMany`](Self::MapMany).
+    pub fn singles(iova: u64, count: u64, stride: u64) -> impl Iterator<Item = Self> {
+        (0..count).map(move |nth| Self::Map {
+            flags: map::READ | map::WRITE,
+            vaddr: MEMORY + nth % MEMORY_PAGES * PAGE,
+            iova: iova + nth * stride,
+            size: PAGE,
+        })
+    }
+}
+
 /// A group of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Group {
@@ -60,8 +76,28 @@ pub struct Bitmap {
     pub pgsize: u64,
     /// How many bytes it has.
     pub size: u64,
-    /// Whether it can be written.
-    pub writable: bool,
+    /// How many bytes from its start on can be written.
+    pub room: u64,
+    /// What all bytes are before.
+    pub fill: u8,
+}
+
+impl Bitmap {
+    /// One that is clear, and in memory.
+    pub fn clear(pgsize: u64, size: u64) -> Self {
+        Self {
+            pgsize,
+            size,
+            room: size,
+            fill: 0,
+        }
+    }
+
+    /// Its words before.
+    pub fn words(&self) -> Vec<u64> {
+        let count = self.room.min(self.size) / 8;
+        vec![u64::from_ne_bytes([self.fill; 8]); count as usize]
+    }
 }
 
 /// A request.
@@ -77,6 +113,15 @@ pub enum Op {
         iova: u64,
         /// How many bytes.
         size: u64,
+    },
+    /// MAP_DMA of many single pages, one after the other, up to the first that fails.
+    MapMany {
+        /// The address of the first one.
+        iova: u64,
+        /// How many.
+        count: u64,
+        /// From one address to the next.
+        stride: u64,
     },
     /// UNMAP_DMA.
     Unmap {
@@ -150,6 +195,9 @@ pub enum Op {
     },
     /// How many pages a process has locked.
     Locked(u8),
+    /// What debugfs says of all containers together: how many there are, their mappings, the pages that
+    /// are charged and those that drivers have pinned.
+    Listed,
     /// The `edu` reads the mark of a page by DMA and writes it to [`RESULT`].
     Dma(u64),
 }
@@ -168,7 +216,10 @@ pub const MARK: u64 = 0x100;
 /// GET_INFO how many mappings there may yet be, the page sizes, and the ends of all ranges.
 pub type Answer = Result<Vec<u64>, Errno>;
 
-/// A request and who sends it.
+/// The thread that sends what is sent one by one.
+pub const ALONE: u8 = u8::MAX;
+
+/// A request and its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Call {
     /// The process: 0 or 1.
@@ -192,12 +243,13 @@ impl fmt::Display for Group {
 impl fmt::Display for Bitmap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            pgsize,
-            size,
-            writable,
+            pgsize, size, room, ..
         } = self;
-        let place = if *writable { "" } else { ", unmapped" };
-        write!(f, "bitmap(pgsize {pgsize:#x}, {size} bytes{place})")
+        write!(f, "bitmap(pgsize {pgsize:#x}, {size} bytes")?;
+        if room < size {
+            write!(f, ", {room} in memory")?;
+        }
+        f.write_str(")")
     }
 }
 
@@ -212,6 +264,14 @@ impl fmt::Display for Op {
             } => write!(
                 f,
                 "MAP_DMA flags {flags:#x} iova {iova:#x} size {size:#x} vaddr {vaddr:#x}"
+            ),
+            Self::MapMany {
+                iova,
+                count,
+                stride,
+            } => write!(
+                f,
+                "MAP_DMA {count} times, iova {iova:#x} and every {stride:#x}"
             ),
             Self::Unmap {
                 flags,
@@ -250,6 +310,7 @@ impl fmt::Display for Op {
                 write!(f, "vfio_dma_rw write iova {iova:#x} pages {count}")
             }
             Self::Locked(process) => write!(f, "VmLck of process {process}"),
+            Self::Listed => f.write_str("containers in debugfs"),
             Self::Dma(iova) => write!(f, "DMA read by edu, iova {iova:#x}"),
         }
     }
@@ -257,7 +318,10 @@ impl fmt::Display for Op {
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{} {}", self.process, self.thread, self.op)
+        match self.thread {
+            ALONE => write!(f, "{}.- {}", self.process, self.op),
+            thread => write!(f, "{}.{thread} {}", self.process, self.op),
+        }
     }
 }
 

@@ -32,6 +32,9 @@ pub const WINDOW: u64 = 0x10_0000;
 /// How many pages the window has.
 pub const WINDOW_PAGES: u64 = 16;
 
+/// Where many single pages may be mapped.
+pub const MANY: u64 = 0x80_0000;
+
 /// Addresses at the ends of what an IOMMU or arithmetic can do.
 const ENDS: [u64; 9] = [
     0,
@@ -47,6 +50,9 @@ const ENDS: [u64; 9] = [
 
 /// An address where nothing of a process is.
 const NOWHERE: u64 = 0x7fff_ffff_f000;
+
+/// The limit of mappings as the module is loaded.
+pub const USUAL_LIMIT: u32 = 65535;
 
 /// More pins stop a machine with C.
 const MOST_PINS: usize = 9;
@@ -76,8 +82,10 @@ struct Chooser {
     rng: Rng,
     rules: Rules,
     v2: bool,
-    /// Groups that do not leave.
+    /// Groups that are there in the beginning.
     anchors: Vec<Group>,
+    /// Whether these stay. Without them the backend goes, which C does not survive.
+    stay: bool,
     /// Whether drivers pin.
     pins: bool,
     pins_left: usize,
@@ -85,6 +93,8 @@ struct Chooser {
     groups: bool,
     /// Whether sizes and addresses are odd once in a while.
     odd: bool,
+    /// How many single pages are mapped in the beginning, and how far one is from the next.
+    many: Option<(u64, u64)>,
 }
 
 impl Plan {
@@ -98,13 +108,17 @@ impl Plan {
             _ => vec![Group::Emulated, Group::Physical],
         };
         let v2 = rng.u32(0..10) < 8;
+        let (count, stride) = (rng.u64(12..80), PAGE * rng.u64(1..=2));
+        let many = (rng.u32(0..8) == 0).then_some((count, stride));
         let mut chooser = Chooser {
             rules,
             v2,
             pins: v2 && rng.u32(0..10) < 6,
             pins_left: MOST_PINS,
             groups: rng.u32(0..10) < 4,
+            stay: rules == Rules::C || rng.u32(0..6) > 0,
             odd: rng.u32(0..10) < 3,
+            many,
             anchors,
             rng,
         };
@@ -151,7 +165,7 @@ impl Chooser {
     fn prologue(&mut self) -> Vec<Op> {
         let mut ops: Vec<_> = self.anchors.iter().map(|group| Op::Join(*group)).collect();
         let few = self.rng.u32(0..6);
-        let limit = if self.percent(20) { few } else { 65535 };
+        let limit = if self.stay && self.percent(20) { few } else { USUAL_LIMIT };
         let version = if self.v2 { 3 } else { 1 };
         ops.push(Op::SetIommu { version, limit });
         if self.anchors.contains(&Group::Emulated) && self.percent(60) {
@@ -159,6 +173,21 @@ impl Chooser {
         }
         if self.percent(45) {
             ops.push(Op::Track(dirty::START));
+        }
+        if let Some((count, stride)) = self.many {
+            ops.push(Op::MapMany {
+                iova: MANY,
+                count,
+                stride,
+            });
+            // A driver that pins a page of each.
+            if self.pins && stride == PAGE {
+                ops.push(Op::Pin {
+                    iova: MANY,
+                    count: count as u32 / 2,
+                    prot: 1,
+                });
+            }
         }
         for _ in 0..self.rng.u32(0..5) {
             ops.push(self.map());
@@ -170,21 +199,16 @@ impl Chooser {
     }
 
     fn threads(&mut self) -> Vec<Thread> {
-        let count = self.rng.usize(2..=8);
-        let most = self.rng.usize(3..=6);
-        let mut threads: Vec<_> = (0..count)
-            .map(|nth| Thread {
+        let count = self.rng.usize(3..=8);
+        let most = self.rng.usize(4..=7);
+        let thread = |nth| {
+            let ops = self.rng.usize(3..=most);
+            Thread {
                 process: u8::from(nth % 3 == 2),
-                ops: Vec::new(),
-            })
-            .collect();
-        for thread in 0..count {
-            for _ in 0..self.rng.usize(2..=most) {
-                let op = self.op(thread);
-                threads[thread].ops.push(op);
+                ops: (0..ops).map(|_| self.op(nth)).collect(),
             }
-        }
-        threads
+        };
+        (0..count).map(thread).collect()
     }
 
     /// What is left, page by page; then everything goes.
@@ -192,7 +216,7 @@ impl Chooser {
         let mut ops = vec![Op::Info, self.whole_window(), Op::Open, Op::Pinned];
         let pages = (0..WINDOW_PAGES).map(|page| WINDOW + page * PAGE);
         ops.extend(pages.map(|iova| Op::Read { iova, count: 1 }));
-        ops.extend([Op::Locked(0), Op::Locked(1)]);
+        ops.extend([Op::Locked(0), Op::Locked(1), Op::Listed]);
         // A transfer takes a tenth of a second.
         if number % 64 == 5 && self.anchors.contains(&Group::Physical) {
             ops.push(Op::Map {
@@ -214,6 +238,7 @@ impl Chooser {
         });
         ops.extend([Op::Info, Op::Locked(0), Op::Locked(1), Op::Close]);
         ops.extend(ALL_GROUPS.map(Op::Leave));
+        ops.push(Op::Listed);
         ops
     }
 
@@ -228,7 +253,7 @@ impl Chooser {
                 52..60 => Some(self.tracking()),
                 60..66 => Some(self.get_bitmap()),
                 66..71 => Some(self.pick(&[Op::Info, Op::Info, Op::Extension(10), Op::Extension(4)])),
-                71..79 => self.groups.then(|| self.group()),
+                71..79 => (self.groups || !self.stay).then(|| self.group()),
                 79..83 => may_unmap.then(|| self.pick(&[Op::Open, Op::Open, Op::Close])),
                 83..89 => self.pin(),
                 89..92 => self.pins.then(|| Op::Unpin(self.window_page())),
@@ -253,6 +278,11 @@ impl Chooser {
     }
 
     fn iova(&mut self) -> u64 {
+        if let Some((count, stride)) = self.many {
+            if self.percent(25) {
+                return MANY + self.rng.u64(0..=count) * stride;
+            }
+        }
         if self.odd && self.percent(30) {
             return match self.percent(80) {
                 true => self.pick(&ENDS),
@@ -306,7 +336,11 @@ impl Chooser {
         if flags & unmap::ALL != 0 && self.percent(95) {
             (iova, size) = (0, 0);
         } else if self.percent(25) {
-            (iova, size) = (WINDOW, WINDOW_PAGES * PAGE);
+            let wants_many = self.percent(60);
+            (iova, size) = match self.many.filter(|_| wants_many) {
+                Some((count, stride)) => (MANY, count * stride),
+                None => (WINDOW, WINDOW_PAGES * PAGE),
+            };
         }
         let wants_bitmap = flags & unmap::DIRTY != 0;
         // Its structure would end in the middle of the bitmap's description.
@@ -331,12 +365,13 @@ impl Chooser {
 
     /// A bitmap for 64 pages, which is all that there are in the window.
     fn bitmap(&mut self) -> Bitmap {
-        let is_odd = self.percent(3);
-        Bitmap {
-            pgsize: if is_odd { 2 << 20 } else { PAGE },
-            size: self.pick(&[8, 8, 8, 8, 16]),
-            writable: !self.percent(6),
+        let pgsize = if self.percent(3) { 2 << 20 } else { PAGE };
+        let size = self.pick(&[8, 8, 8, 8, 16, 32]);
+        let mut bitmap = Bitmap::clear(pgsize, size);
+        if self.percent(6) {
+            bitmap.room = 0;
         }
+        bitmap
     }
 
     fn get_bitmap(&mut self) -> Op {
@@ -354,21 +389,21 @@ impl Chooser {
         Op::Dirty {
             iova: WINDOW,
             size: WINDOW_PAGES * PAGE,
-            bitmap: Bitmap {
-                pgsize: PAGE,
-                size: 8,
-                writable: true,
-            },
+            bitmap: Bitmap::clear(PAGE, 8),
         }
     }
 
     fn group(&mut self) -> Op {
-        let groups = ALL_GROUPS.into_iter().filter(|group| !self.anchors.contains(group));
-        let groups: Vec<_> = groups.collect();
+        let may_move = |group: &Group| !self.stay || !self.anchors.contains(group);
+        let groups: Vec<_> = ALL_GROUPS.into_iter().filter(may_move).collect();
         let group = self.pick(&groups);
-        match self.rng.u32(0..10) {
+        match self.rng.u32(0..12) {
             0..5 => Op::Join(group),
             5..9 => Op::Leave(group),
+            9 | 10 if !self.stay => Op::SetIommu {
+                version: 3,
+                limit: USUAL_LIMIT,
+            },
             _ => Op::Status(group),
         }
     }

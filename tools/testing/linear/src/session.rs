@@ -44,6 +44,7 @@ use linear::{
         State, //
     },
     op::{
+        ALONE,
         Call,
         Group,
         Op,
@@ -52,7 +53,8 @@ use linear::{
     plan::{
         MEMORY,
         MEMORY_PAGES,
-        Plan, //
+        Plan,
+        USUAL_LIMIT, //
     },
 };
 use nix::sys::memfd::{
@@ -81,9 +83,6 @@ use vfio_client::{
 /// How many points a search may visit.
 const BUDGET: usize = 400_000;
 
-/// The limit of mappings as the module is loaded.
-const USUAL_LIMIT: u32 = 65535;
-
 /// What came of the rounds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
@@ -95,6 +94,19 @@ pub struct Tally {
     pub violations: u64,
     /// How many could not be judged.
     pub undecided: u64,
+    /// How many requests were sent before another one returned that was sent before.
+    pub overlapping: u64,
+}
+
+/// How many requests were sent before another one returned that was sent before.
+fn overlapping(history: &[Entry]) -> u64 {
+    let mut last = 0;
+    let mut count = 0;
+    for entry in history {
+        count += u64::from(entry.invoked < last);
+        last = last.max(entry.returned.unwrap_or(u64::MAX));
+    }
+    count
 }
 
 /// The processes and what they have open.
@@ -177,6 +189,7 @@ impl Session {
         let (history, hung) = self.play(number, &plan)?;
         tally.rounds += 1;
         tally.requests += history.len() as u64;
+        tally.overlapping += overlapping(&history);
         if hung {
             self.give_up(number, &history);
         }
@@ -216,7 +229,7 @@ impl Session {
         for op in ops.iter().copied() {
             let call = Call {
                 process: 0,
-                thread: u8::MAX,
+                thread: ALONE,
                 op,
             };
             if worker.can(&op) {

@@ -38,7 +38,7 @@ where
     M::Answer: Clone,
 {
     let is_violation = |history: &[_]| check(model, start, history, BUDGET).is_violation();
-    let mut left = prefix(history, &is_violation);
+    let mut left = prefix(history, is_violation);
     // The requests behind come first: they are the least likely to be needed.
     left.sort_by_key(|entry| std::cmp::Reverse(entry.invoked));
     let mut index = 0;
@@ -66,7 +66,7 @@ where
 /// The shortest prefix that is not linearizable. What had not returned then is pending.
 fn prefix<C: Clone, A: Clone>(
     history: &[Entry<C, A>],
-    is_violation: &dyn Fn(&[Entry<C, A>]) -> bool,
+    is_violation: impl Fn(&[Entry<C, A>]) -> bool,
 ) -> Vec<Entry<C, A>> {
     let mut ends: Vec<_> = history.iter().filter_map(|entry| entry.returned).collect();
     ends.sort_unstable();

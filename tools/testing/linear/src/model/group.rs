@@ -20,6 +20,20 @@ use vfio_client::Errno;
 /// What an IOMMU may say of an address that it can't map.
 const UNMAPPABLE: [Errno; 4] = [Errno::EINVAL, Errno::EFAULT, Errno::ERANGE, Errno::ENOMEM];
 
+impl State {
+    /// A group has joined.
+    pub fn enter(&mut self, group: Group) {
+        self.joined[group as usize] = true;
+        let Some(type1) = self.type1.as_mut().filter(|_| group != Group::Emulated) else {
+            return;
+        };
+        type1.ranges = Ranges::Physical;
+        for dma in &mut type1.dmas {
+            dma.device.get_or_insert(dma.vaddr);
+        }
+    }
+}
+
 impl Container {
     pub(super) fn set_iommu(&self, state: &mut State, version: u32, limit: u32) -> Outcome {
         if state.type1.is_some() || state.joined == [false; 3] {
@@ -47,7 +61,7 @@ impl Container {
             return Outcome::error(Errno::EINVAL);
         }
         let is_first = state.physical() == 0;
-        if let Some(type1) = &mut state.type1 {
+        if let Some(type1) = &state.type1 {
             if type1.dmas.iter().any(|dma| dma.vaddr_invalid) {
                 return Outcome::error(Errno::EBUSY);
             }
@@ -56,13 +70,9 @@ impl Container {
                 if !reasons.is_empty() {
                     return Outcome::Fails(reasons);
                 }
-                type1.ranges = Ranges::Physical;
-                for dma in &mut type1.dmas {
-                    dma.device.get_or_insert(dma.vaddr);
-                }
             }
         }
-        state.joined[group as usize] = true;
+        state.enter(group);
         Outcome::ok()
     }
 

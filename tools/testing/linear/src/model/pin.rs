@@ -4,18 +4,16 @@
 
 use super::{
     Container,
+    Dma,
     Outcome,
     State, //
 };
-use crate::{
-    defects::Rules,
-    op::{
-        FAULT,
-        MARK,
-        PAGE,
-        RESULT,
-        map, //
-    },
+use crate::op::{
+    FAULT,
+    MARK,
+    PAGE,
+    RESULT,
+    map, //
 };
 use vfio_client::Errno;
 
@@ -25,15 +23,14 @@ impl Container {
         MARK + (vaddr - self.machine.memory.0) / PAGE
     }
 
+    /// Pages before one that can't be pinned stay marked as dirty.
     pub(super) fn pin(&self, state: &mut State, iova: u64, count: u32, prot: u32) -> Outcome {
         let before = state.clone();
         match self.try_pin(state, iova, count, prot) {
             Ok(numbers) => Outcome::Is(Ok(numbers)),
             Err(errno) => {
                 let marked = std::mem::replace(state, before);
-                if self.rules == Rules::C {
-                    keep_marks(state, marked);
-                }
+                keep_marks(state, marked);
                 Outcome::error(errno)
             }
         }
@@ -150,6 +147,47 @@ impl Container {
         // Where nothing can be stored, the program finds what it had put there.
         let stored = page(RESULT, map::READ | map::WRITE).and(page(iova, map::READ));
         Outcome::value(stored.unwrap_or(FAULT))
+    }
+}
+
+impl State {
+    /// All pages of mappings that are in a range: the mapping, and the page's number in it.
+    fn for_each_page(&mut self, iova: u64, size: u64, mut visit: impl FnMut(&mut Dma, u64)) {
+        let (Some(type1), Some(more)) = (&mut self.type1, size.checked_sub(1)) else {
+            return;
+        };
+        let last = iova.saturating_add(more);
+        let found = type1.within(iova, last);
+        for dma in &mut type1.dmas[found] {
+            let first = (iova.max(dma.iova) - dma.iova) / PAGE;
+            let end = (last.min(dma.last()) - dma.iova) / PAGE;
+            (first..=end).for_each(|page| visit(dma, page));
+        }
+    }
+
+    /// Pages of a range were written.
+    pub fn mark(&mut self, iova: u64, size: u64) {
+        self.for_each_page(iova, size, Dma::mark);
+    }
+
+    /// A driver has pinned the pages of a range.
+    pub fn pin(&mut self, iova: u64, size: u64) {
+        self.for_each_page(iova, size, |dma, page| {
+            if let Err(place) = dma.pins.binary_search(&page) {
+                dma.pins.insert(place, page);
+                dma.mark(page);
+            }
+        });
+    }
+
+    /// A driver has given the pages of a range back.
+    pub fn unpin(&mut self, iova: u64, size: u64) {
+        let last = iova.saturating_add(size.saturating_sub(1));
+        for dma in self.type1.iter_mut().flat_map(|type1| &mut type1.dmas) {
+            let start = dma.iova;
+            let is_kept = |page: &u64| !(iova..=last).contains(&(start + page * PAGE));
+            dma.pins.retain(is_kept);
+        }
     }
 }
 

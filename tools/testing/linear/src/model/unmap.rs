@@ -145,9 +145,11 @@ impl Container {
         local: &mut Local,
     ) -> Result<(), Errno> {
         if let Some(bitmap) = unmap.bitmap.filter(|_| unmap.has(unmap::DIRTY)) {
-            local.words.resize((bitmap.size / 8) as usize, 0);
+            if local.words.is_empty() {
+                local.words = bitmap.words();
+            }
             for dma in &mut type1.dmas[selected.clone()] {
-                dma.report(unmap.iova, &mut local.words, full, bitmap, self.rules)?;
+                dma.report(unmap.iova, &mut local.words, full, self.rules)?;
             }
         }
         for dma in type1.dmas.drain(selected) {

@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is expected of a container, by the sequential model of `tools/testing/linear`.
+//!
+//! Not all is known: whether memory can be pinned, and how far a write by a driver came that failed. So
+//! there are two states, one with the pages that are certainly dirty and one with those that may be; but
+//! for that they are the same.
+
+use crate::{
+    machine::{
+        DISK,
+        EDU,
+        PIN, //
+    },
+    memory::{
+        BITMAP,
+        BITMAP_LEN, //
+    },
+    request::{
+        Argument,
+        Request, //
+    },
+    trace::{
+        Outcome,
+        runs, //
+    },
+};
+use linear::{
+    defects::Rules,
+    model::{
+        Container,
+        Machine,
+        Outcome as Expected,
+        State, //
+    },
+    op::{
+        Bitmap,
+        Call,
+        Group,
+        Op,
+        PAGE,
+        map,
+        unmap, //
+    },
+};
+use vfio_client::{
+    Bytes,
+    Errno,
+    chain,
+    request,
+    uapi::VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, //
+};
+
+/// The first address that no process can have.
+const USER_END: u64 = 0x7fff_ffff_f000;
+/// The flag of DIRTY_PAGES for a bitmap.
+const GET_BITMAP: u32 = 4;
+
+/// A container as it should be.
+#[derive(Debug, Default)]
+pub struct Twins {
+    /// With the pages that are certainly dirty.
+    certain: State,
+    /// With those that may be.
+    possible: State,
+    /// Whether some mappings may be gone.
+    pub doubtful: bool,
+}
+
+/// Which group of the model a group of the machine is.
+fn group_of(nth: usize) -> Option<Group> {
+    match nth {
+        EDU => Some(Group::Physical),
+        DISK => Some(Group::Second),
+        PIN => Some(Group::Emulated),
+        _ => None,
+    }
+}
+
+/// A model for the modules of a stack. Memory is everywhere.
+pub fn model(rules: Rules) -> Container {
+    Container {
+        machine: Machine {
+            ranges: vec![(0, u64::MAX)],
+            page_sizes: 0,
+            coherent: 0,
+            memory: (0, u64::MAX),
+            limits: [None, None],
+        },
+        rules,
+    }
+}
+
+/// What a request asks of the model, or why it fails before that.
+fn parse(request: &Request, v2: bool) -> Option<Result<Op, Errno>> {
+    let Argument::Bytes(bytes) = &request.argument else {
+        return None;
+    };
+    Some(match request.nr {
+        request::IOMMU_MAP_DMA => parse_map(bytes),
+        request::IOMMU_UNMAP_DMA => parse_unmap(bytes),
+        request::IOMMU_DIRTY_PAGES if !v2 => Err(Errno::EACCES),
+        request::IOMMU_DIRTY_PAGES => parse_dirty(bytes),
+        _ => return None,
+    })
+}
+
+/// Checks that a structure is there.
+fn check(bytes: &Bytes, size: usize) -> Result<(), Errno> {
+    if bytes.len() < size {
+        return Err(Errno::EFAULT);
+    }
+    if (bytes.get_u32(0) as usize) < size {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+fn parse_map(bytes: &Bytes) -> Result<Op, Errno> {
+    check(bytes, 32)?;
+    Ok(Op::Map {
+        flags: bytes.get_u32(4),
+        vaddr: bytes.get_u64(8),
+        iova: bytes.get_u64(16),
+        size: bytes.get_u64(24),
+    })
+}
+
+fn parse_unmap(bytes: &Bytes) -> Result<Op, Errno> {
+    check(bytes, 24)?;
+    let flags = bytes.get_u32(4);
+    let wants_bitmap = flags & unmap::DIRTY != 0;
+    // Other flags with that one are refused before the bitmap is looked at.
+    let bitmap = match wants_bitmap && flags == unmap::DIRTY {
+        true => Some(parse_bitmap(bytes)?),
+        false => None,
+    };
+    Ok(Op::Unmap {
+        flags,
+        iova: bytes.get_u64(8),
+        size: bytes.get_u64(16),
+        bitmap,
+    })
+}
+
+fn parse_dirty(bytes: &Bytes) -> Result<Op, Errno> {
+    check(bytes, 8)?;
+    let flags = bytes.get_u32(4);
+    if flags != GET_BITMAP {
+        return Ok(Op::Track(flags));
+    }
+    if bytes.get_u32(0) < 48 {
+        return Err(Errno::EINVAL);
+    }
+    check(bytes, 48)?;
+    let (iova, size) = (bytes.get_u64(8), bytes.get_u64(16));
+    if size == 0 {
+        return Err(Errno::EINVAL);
+    }
+    iova.checked_add(size - 1).ok_or(Errno::EOVERFLOW)?;
+    let bitmap = parse_bitmap(bytes)?;
+    Ok(Op::Dirty { iova, size, bitmap })
+}
+
+fn parse_bitmap(bytes: &Bytes) -> Result<Bitmap, Errno> {
+    if bytes.get_u32(0) < 48 {
+        return Err(Errno::EINVAL);
+    }
+    check(bytes, 48)?;
+    let (pgsize, size, data) = (bytes.get_u64(24), bytes.get_u64(32), bytes.get_u64(40));
+    if data.checked_add(size).is_none_or(|end| end > USER_END) {
+        return Err(Errno::EINVAL);
+    }
+    let place = data.checked_sub(BITMAP).unwrap_or(u64::MAX);
+    Ok(Bitmap {
+        pgsize,
+        size,
+        room: (BITMAP_LEN as u64).saturating_sub(place),
+        fill: 0,
+    })
+}
+
+impl Twins {
+    fn both(&mut self) -> [&mut State; 2] {
+        [&mut self.certain, &mut self.possible]
+    }
+
+    /// A group has joined.
+    pub fn join(&mut self, nth: usize) {
+        if let Some(group) = group_of(nth) {
+            self.both().map(|state| state.enter(group));
+        }
+    }
+
+    /// A group has left.
+    pub fn leave(&mut self, model: &Container, nth: usize) {
+        if let Some(group) = group_of(nth) {
+            self.apply(model, false, Op::Leave(group));
+        }
+    }
+
+    /// A backend was chosen.
+    pub fn set_iommu(&mut self, model: &Container, version: u64, limit: u32) {
+        let version = version as u32;
+        self.apply(model, false, Op::SetIommu { version, limit });
+    }
+
+    fn apply(&mut self, model: &Container, foreign: bool, op: Op) -> [Expected; 2] {
+        let call = Call {
+            process: foreign.into(),
+            thread: 0,
+            op,
+        };
+        self.both().map(|state| model.apply(state, &call))
+    }
+
+    /// A driver has pinned pages, or failed to.
+    pub fn pin(&mut self, iova: u64, count: u64, is_ok: bool) {
+        if is_ok {
+            self.both().map(|state| state.pin(iova, count * PAGE));
+        } else {
+            // Those before the one that failed stay marked.
+            self.possible.mark(iova, count * PAGE);
+        }
+    }
+
+    /// A driver has unpinned what it had of some pages.
+    pub fn unpin(&mut self, iova: u64, size: u64) {
+        self.both().map(|state| state.unpin(iova, size));
+    }
+
+    /// A driver has written, or failed to.
+    pub fn write(&mut self, iova: u64, len: u64, is_ok: bool) {
+        if is_ok {
+            self.certain.mark(iova, len);
+        }
+        self.possible.mark(iova, len);
+    }
+
+    /// Judges what came of a request, and learns from it. Returns what was not expected, and what there
+    /// is to say about the page for bitmaps.
+    pub fn judge(
+        &mut self,
+        model: &Container,
+        foreign: bool,
+        request: &Request,
+        outcome: &Outcome,
+        fill: Option<u8>,
+    ) -> Vec<(&'static str, String)> {
+        let Some(type1) = &self.certain.type1 else {
+            return Vec::new();
+        };
+        if request.nr == request::IOMMU_GET_INFO {
+            return self.judge_info(outcome).into_iter().collect();
+        }
+        let op = match parse(request, type1.v2) {
+            None => return Vec::new(),
+            Some(Err(errno)) => {
+                let expected = [Expected::Is(Err(errno)), Expected::Is(Err(errno))];
+                return self.compare(&expected, &[], outcome, fill, None);
+            }
+            Some(Ok(op)) => with_fill(op, fill.unwrap_or(0)),
+        };
+        let before = (self.certain.clone(), self.possible.clone());
+        let expected = self.apply(model, foreign, op);
+        let possible = self.possible_failures(&op);
+        let fields = self.compare(&expected, &possible, outcome, fill, Some(&op));
+        if !outcome.is_ok() && !expected[0].is_err() {
+            (self.certain, self.possible) = before;
+        }
+        fields
+    }
+
+    /// What nobody here can know before.
+    fn possible_failures(&self, op: &Op) -> Vec<Errno> {
+        let has_iommu = self.certain.joined[Group::Physical as usize]
+            || self.certain.joined[Group::Second as usize];
+        match op {
+            Op::Map { flags, .. } if flags & map::VADDR != 0 => vec![Errno::ENOMEM],
+            Op::Map { .. } if has_iommu => vec![Errno::EINVAL, Errno::EFAULT, Errno::ENOMEM],
+            _ => Vec::new(),
+        }
+    }
+
+    fn judge_info(&self, outcome: &Outcome) -> Option<(&'static str, String)> {
+        let type1 = self.certain.type1.as_ref().filter(|_| outcome.is_ok() && !self.doubtful)?;
+        let offset = Bytes::new().raw(&outcome.bytes).get_u32(16);
+        let caps = chain(&outcome.bytes, offset);
+        let cap = caps.iter().find(|cap| u32::from(cap.id) == VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL)?;
+        let avail = cap.body.get_u32(0);
+        (avail != type1.avail).then(|| ("unexpected", format!("dma_avail:{}", type1.avail)))
+    }
+
+    fn compare(
+        &self,
+        expected: &[Expected; 2],
+        possible: &[Errno],
+        outcome: &Outcome,
+        fill: Option<u8>,
+        op: Option<&Op>,
+    ) -> Vec<(&'static str, String)> {
+        let mut fields = Vec::new();
+        let answer = outcome.result.map(|_| Vec::new());
+        let fits = match (&expected[0], outcome.result) {
+            _ if self.doubtful => true,
+            (Expected::Is(Ok(numbers)), Ok(_)) => {
+                let size = Bytes::new().raw(&outcome.bytes).get_u64(16);
+                !matches!(op, Some(Op::Unmap { .. })) || numbers[0] == size
+            }
+            (Expected::Is(Ok(_)), Err(errno)) => possible.contains(&errno),
+            (expected, _) => expected.allows(&answer),
+        };
+        if !fits {
+            fields.push(("unexpected", format!("{:?}", expected[0]).replace(' ', "")));
+        }
+        if let (Some(page), Some(fill)) = (&outcome.page, fill) {
+            fields.push(("bitmap", self.describe_page(expected, outcome, page, fill, op)));
+        }
+        fields
+    }
+
+    /// The page for bitmaps: whether it is as expected, or its bytes and the bits that must be and may be.
+    fn describe_page(
+        &self,
+        expected: &[Expected; 2],
+        outcome: &Outcome,
+        page: &[u8],
+        fill: u8,
+        op: Option<&Op>,
+    ) -> String {
+        // How much of a bitmap is there when its end can't be written is not said.
+        if outcome.result == Err(Errno::EFAULT) || self.doubtful {
+            return "open".to_owned();
+        }
+        let [least, most] = expected.each_ref().map(|expected| match (expected, op) {
+            (Expected::Is(Ok(numbers)), Some(op)) => with_words(op, numbers, fill),
+            _ => vec![fill; BITMAP_LEN],
+        });
+        let fits = page.iter().zip(&least).zip(&most).all(|((byte, least), most)| {
+            byte & least == *least && byte & !most == 0
+        });
+        if fits {
+            return "expected".to_owned();
+        }
+        format!("{},least:{},most:{}", runs(page), runs(&least), runs(&most))
+    }
+}
+
+/// The same request, whose bitmap has been filled.
+fn with_fill(mut op: Op, byte: u8) -> Op {
+    match &mut op {
+        Op::Unmap {
+            bitmap: Some(bitmap),
+            ..
+        }
+        | Op::Dirty { bitmap, .. } => bitmap.fill = byte,
+        _ => (),
+    }
+    op
+}
+
+/// The page for bitmaps with the words that a request returned.
+fn with_words(op: &Op, numbers: &[u64], fill: u8) -> Vec<u8> {
+    let mut page = vec![fill; BITMAP_LEN];
+    let (bitmap, words) = match op {
+        Op::Unmap { bitmap, .. } => (*bitmap, &numbers[1..]),
+        Op::Dirty { bitmap, .. } => (Some(*bitmap), numbers),
+        _ => (None, numbers),
+    };
+    let Some(bitmap) = bitmap.filter(|bitmap| bitmap.room > 0) else {
+        return page;
+    };
+    let start = BITMAP_LEN - bitmap.room as usize;
+    for (place, word) in page[start..].chunks_exact_mut(8).zip(words) {
+        place.copy_from_slice(&word.to_ne_bytes());
+    }
+    page
+}
