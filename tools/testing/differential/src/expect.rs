@@ -29,6 +29,7 @@ use linear::{
     defects::Rules,
     model::{
         Container,
+        Dma,
         Machine,
         Outcome as Expected,
         State, //
@@ -183,6 +184,16 @@ fn parse_bitmap(bytes: &Bytes) -> Result<Bitmap, Errno> {
 impl Twins {
     fn both(&mut self) -> [&mut State; 2] {
         [&mut self.certain, &mut self.possible]
+    }
+
+    /// The mappings by address.
+    pub fn dmas(&self) -> &[Dma] {
+        self.certain.type1.as_ref().map_or(&[], |type1| &type1.dmas)
+    }
+
+    /// Whether dirty pages are tracked.
+    pub fn tracks(&self) -> bool {
+        self.certain.type1.as_ref().is_some_and(|type1| type1.tracks)
     }
 
     /// A group has joined.

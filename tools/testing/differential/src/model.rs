@@ -34,32 +34,13 @@ use crate::{
 };
 use linear::{
     defects::Rules,
-    model::Container, //
+    model::Container,
+    op::unmap, //
 };
-use std::collections::BTreeMap;
 use vfio_client::{
-    Bytes,
     Errno,
     request, //
 };
-
-const UNMAP_DIRTY: u32 = 1;
-const UNMAP_ALL: u32 = 2;
-const UNMAP_VADDR: u32 = 4;
-const MAP_VADDR: u32 = 4;
-const DIRTY_START: u32 = 1;
-const DIRTY_STOP: u32 = 2;
-
-/// A mapping.
-#[derive(Clone, Copy, Debug)]
-pub struct Map {
-    /// How long it is.
-    pub size: u64,
-    /// Whether its memory was withdrawn.
-    pub withdrawn: bool,
-    /// Whether another process has made it.
-    pub foreign: bool,
-}
 
 /// A container, open or kept by its groups.
 #[derive(Debug, Default)]
@@ -68,11 +49,7 @@ pub struct Space {
     pub iommu: Option<u64>,
     /// The groups.
     pub groups: Vec<usize>,
-    /// What is mapped, by the first address.
-    pub maps: BTreeMap<u64, Map>,
-    /// Whether track is kept of dirty pages.
-    pub tracks: bool,
-    /// What is expected of it.
+    /// What is mapped there, and what is expected of it.
     pub twins: Twins,
 }
 
@@ -82,68 +59,10 @@ impl Space {
         self.groups.iter().any(|group| *group != PIN)
     }
 
-    /// The mappings of which some part is in a range.
-    fn within(&self, first: u64, last: u64) -> Vec<u64> {
-        let overlaps =
-            |(start, map): &(&u64, &Map)| **start <= last && **start + (map.size - 1) >= first;
-        self.maps.iter().filter(overlaps).map(|(s, _)| *s).collect()
-    }
-
     fn leave(&mut self, group: usize) {
         self.groups.retain(|member| *member != group);
         if self.groups.is_empty() {
             *self = Self::default();
-        }
-    }
-
-    fn mapped(&mut self, structure: &Bytes, foreign: bool) {
-        let (flags, iova, size) = (
-            structure.get_u32(4),
-            structure.get_u64(16),
-            structure.get_u64(24),
-        );
-        if flags & MAP_VADDR != 0 {
-            if let Some(map) = self.maps.get_mut(&iova) {
-                map.withdrawn = false;
-                map.foreign = foreign;
-            }
-            return;
-        }
-        let map = Map {
-            size,
-            withdrawn: false,
-            foreign,
-        };
-        self.maps.insert(iova, map);
-    }
-
-    fn asked_for_dirty(&mut self, structure: &Bytes) {
-        match structure.get_u32(4) {
-            DIRTY_START => self.tracks = true,
-            DIRTY_STOP => self.tracks = false,
-            _ => (),
-        }
-    }
-
-    fn unmapped(&mut self, structure: &Bytes, asked: u64) {
-        let (flags, iova) = (structure.get_u32(4), structure.get_u64(8));
-        let all = flags & UNMAP_ALL != 0;
-        let last = if all {
-            u64::MAX
-        } else {
-            iova.wrapping_add(asked.wrapping_sub(1))
-        };
-        let mut found = self.within(iova, last);
-        // The first version of the interface stops at a mapping that begins before the range.
-        if self.iommu == Some(1) && found.first().is_some_and(|start| *start < iova) {
-            found.clear();
-        }
-        for start in found {
-            if flags & UNMAP_VADDR == 0 {
-                self.maps.remove(&start);
-            } else if let Some(map) = self.maps.get_mut(&start) {
-                map.withdrawn = true;
-            }
         }
     }
 }
@@ -252,7 +171,7 @@ impl Model {
             let twins = &mut self.spaces[space].twins;
             fields = twins.judge(&self.reference, foreign, request, outcome, fill);
             let was_doubtful = twins.doubtful;
-            self.requested(space, request, outcome, foreign);
+            self.requested(space, request, outcome);
             if was_doubtful || self.spaces[space].twins.doubtful {
                 // How much C has unmapped nobody knows; ours unmaps nothing.
                 outcome.bytes.clear();
@@ -352,27 +271,22 @@ impl Model {
         }
     }
 
-    fn requested(&mut self, space: usize, request: &Request, outcome: &Outcome, foreign: bool) {
+    fn requested(&mut self, space: usize, request: &Request, outcome: &Outcome) {
         let space = &mut self.spaces[space];
-        let structure = request.structure();
+        let flags = request.structure().get_u32(4);
         match (request.nr, &request.argument) {
             (request::SET_IOMMU, Argument::Value(iommu)) if outcome.is_ok() => {
                 space.iommu = Some(*iommu);
                 space.twins.set_iommu(&self.reference, *iommu, self.limit);
             }
-            (request::IOMMU_MAP_DMA, _) if outcome.is_ok() => space.mapped(&structure, foreign),
-            (request::IOMMU_UNMAP_DMA, _) if outcome.is_ok() => {
-                space.unmapped(&structure, structure.get_u64(16));
-                if structure.get_u32(4) & UNMAP_ALL != 0 {
-                    space.twins.doubtful = false;
-                }
+            (request::IOMMU_UNMAP_DMA, _) if outcome.is_ok() && flags & unmap::ALL != 0 => {
+                space.twins.doubtful = false;
             }
             // A bitmap that can't be written stops it half-way.
             (request::IOMMU_UNMAP_DMA, _) => {
-                let dirty = structure.get_u32(4) & UNMAP_DIRTY != 0;
-                space.twins.doubtful |= dirty && outcome.result == Err(Errno::EFAULT);
+                let is_bad = outcome.result == Err(Errno::EFAULT);
+                space.twins.doubtful |= flags & unmap::DIRTY != 0 && is_bad;
             }
-            (request::IOMMU_DIRTY_PAGES, _) if outcome.is_ok() => space.asked_for_dirty(&structure),
             _ => (),
         }
     }

@@ -184,9 +184,9 @@ impl Generator {
     }
 
     fn some_map(&mut self, space: &Space) -> Option<(u64, u64)> {
-        let nth = self.rng.usize(0..space.maps.len().max(1));
-        let (iova, map) = space.maps.iter().nth(nth)?;
-        Some((*iova, map.size))
+        let dmas = space.twins.dmas();
+        let dma = dmas.get(self.rng.usize(0..dmas.len().max(1)))?;
+        Some((dma.iova, dma.size))
     }
 
     fn argsz(&mut self, usual: u32) -> u32 {
@@ -198,7 +198,8 @@ impl Generator {
     }
 
     fn map_request(&mut self, space: &Space) -> Request {
-        let withdrawn: Vec<_> = space.maps.iter().filter(|(_, map)| map.withdrawn).collect();
+        let dmas = space.twins.dmas().iter();
+        let invalid: Vec<_> = dmas.filter(|dma| dma.vaddr_invalid).collect();
         let (mut iova, mut size) = (self.iova(space), self.size());
         let mut flags = match self.rng.u32(0..100) {
             0..72 => 3,
@@ -208,9 +209,9 @@ impl Generator {
             94..98 => self.rng.u32(0..8),
             _ => (1 << self.rng.u32(0..32)) | self.rng.u32(0..4),
         };
-        if !withdrawn.is_empty() && self.percent(40) {
-            let (start, map) = self.pick(&withdrawn);
-            (iova, size) = (*start, map.size);
+        if !invalid.is_empty() && self.percent(40) {
+            let dma = self.pick(&invalid);
+            (iova, size) = (dma.iova, dma.size);
             flags = self.mostly(4, 90, &[3, 5]);
         }
         let vaddr = self.vaddr(size);
@@ -267,7 +268,7 @@ impl Generator {
     }
 
     fn unmap_step(&mut self, file: File, space: &Space) -> Step {
-        let dirty = self.percent(if space.tracks { 30 } else { 4 });
+        let dirty = self.percent(if space.twins.tracks() { 30 } else { 4 });
         let (request, bitmap) = self.unmap_request(space, dirty.then_some(()));
         Step::Send {
             file,
@@ -308,9 +309,9 @@ impl Generator {
     }
 
     fn dirty_step(&mut self, file: File, space: &Space) -> Step {
-        let chance = if space.tracks { 85 } else { 15 };
+        let chance = if space.twins.tracks() { 85 } else { 15 };
         if !self.percent(chance) {
-            let usual = if space.tracks { 2 } else { 1 };
+            let usual = if space.twins.tracks() { 2 } else { 1 };
             let flags = self.mostly(usual, 88, &[0, 1, 2, 3, 4, 5, 8, 1 << 31]);
             return Step::Send {
                 file,

@@ -120,12 +120,12 @@ impl Generator {
     }
 
     fn pin_request(&mut self, space: &Space) -> Request {
-        let maps: Vec<_> = space.maps.iter().collect();
-        let (start, size) = match maps.is_empty() {
+        let dmas = space.twins.dmas();
+        let (start, size) = match dmas.is_empty() {
             true => (0x10_0000, 16 * PAGE),
             false => {
-                let (start, map) = self.pick(&maps);
-                (*start, map.size)
+                let dma = &dmas[self.rng.usize(0..dmas.len())];
+                (dma.iova, dma.size)
             }
         };
         let page = self.rng.u64(0..(size / PAGE).clamp(1, 1024));

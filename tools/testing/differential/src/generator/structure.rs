@@ -77,7 +77,7 @@ impl Generator {
         }
         // Ours refuses to pin, for a group that joins, what another process has mapped: see limits.rst.
         let space = model.container(slot)?;
-        let foreign = space.maps.values().any(|map| map.foreign);
+        let foreign = space.twins.dmas().iter().any(|dma| dma.owner != 0);
         if foreign && group != PIN && !space.has_physical() {
             return None;
         }
