@@ -193,7 +193,10 @@ impl Twins {
 
     /// Whether dirty pages are tracked.
     pub fn tracks(&self) -> bool {
-        self.certain.type1.as_ref().is_some_and(|type1| type1.tracks)
+        self.certain
+            .type1
+            .as_ref()
+            .is_some_and(|type1| type1.tracks)
     }
 
     /// A group has joined.
@@ -294,10 +297,16 @@ impl Twins {
     }
 
     fn judge_info(&self, outcome: &Outcome) -> Option<(&'static str, String)> {
-        let type1 = self.certain.type1.as_ref().filter(|_| outcome.is_ok() && !self.doubtful)?;
+        let type1 = self
+            .certain
+            .type1
+            .as_ref()
+            .filter(|_| outcome.is_ok() && !self.doubtful)?;
         let offset = Bytes::new().raw(&outcome.bytes).get_u32(16);
         let caps = chain(&outcome.bytes, offset);
-        let cap = caps.iter().find(|cap| u32::from(cap.id) == VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL)?;
+        let cap = caps
+            .iter()
+            .find(|cap| u32::from(cap.id) == VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL)?;
         let avail = cap.body.get_u32(0);
         (avail != type1.avail).then(|| ("unexpected", format!("dma_avail:{}", type1.avail)))
     }
@@ -325,7 +334,10 @@ impl Twins {
             fields.push(("unexpected", format!("{:?}", expected[0]).replace(' ', "")));
         }
         if let (Some(page), Some(fill)) = (&outcome.page, fill) {
-            fields.push(("bitmap", self.describe_page(expected, outcome, page, fill, op)));
+            fields.push((
+                "bitmap",
+                self.describe_page(expected, outcome, page, fill, op),
+            ));
         }
         fields
     }
@@ -347,9 +359,11 @@ impl Twins {
             (Expected::Is(Ok(numbers)), Some(op)) => with_words(op, numbers, fill),
             _ => vec![fill; BITMAP_LEN],
         });
-        let fits = page.iter().zip(&least).zip(&most).all(|((byte, least), most)| {
-            byte & least == *least && byte & !most == 0
-        });
+        let fits = page
+            .iter()
+            .zip(&least)
+            .zip(&most)
+            .all(|((byte, least), most)| byte & least == *least && byte & !most == 0);
         if fits {
             return "expected".to_owned();
         }

@@ -53,7 +53,11 @@ impl Generator {
 
     /// Where an unmap stopped half-way nobody knows what is mapped, until nothing is.
     fn clear_doubts(&mut self, model: &Model) -> Option<Step> {
-        let doubtful = |slot: &usize| model.container(*slot).is_some_and(|space| space.twins.doubtful);
+        let doubtful = |slot: &usize| {
+            model
+                .container(*slot)
+                .is_some_and(|space| space.twins.doubtful)
+        };
         let slot = (0..CONTAINERS).find(doubtful)?;
         Some(Step::Send {
             file: File::Container(slot),

@@ -153,7 +153,12 @@ impl Model {
             } => Some((self.containers[*slot], request, false, *bitmap)),
             Step::Delegate(agent, slot, request) => {
                 let containers = self.agents[*agent].as_ref();
-                Some((containers.and_then(|slots| slots[*slot]), request, true, None))
+                Some((
+                    containers.and_then(|slots| slots[*slot]),
+                    request,
+                    true,
+                    None,
+                ))
             }
             Step::Send {
                 file: File::Device(PIN, _),
@@ -181,7 +186,9 @@ impl Model {
         outcome.fields.extend(fields);
         if let Step::Parameter("dma_entry_limit", _) = step {
             let is = outcome.fields.iter().find(|(name, _)| *name == "is");
-            self.limit = is.and_then(|(_, value)| value.parse().ok()).unwrap_or(self.limit);
+            self.limit = is
+                .and_then(|(_, value)| value.parse().ok())
+                .unwrap_or(self.limit);
         }
         if outcome.is_ok() {
             self.succeeded(step);

@@ -187,7 +187,9 @@ pub mod pin {
     impl Ask {
         /// What a number asks for, of what changes a container.
         pub fn of(nr: u32) -> Option<Self> {
-            [Self::Pin, Self::Unpin, Self::Write].into_iter().find(|ask| *ask as u32 == nr)
+            [Self::Pin, Self::Unpin, Self::Write]
+                .into_iter()
+                .find(|ask| *ask as u32 == nr)
         }
     }
 

@@ -144,7 +144,9 @@ impl Agent {
     }
 
     fn line(&mut self, patience: Duration) -> Result<String> {
-        self.lines.recv_timeout(patience).context("the agent says nothing")
+        self.lines
+            .recv_timeout(patience)
+            .context("the agent says nothing")
     }
 
     /// Waits for the end of its part of a round.
@@ -155,7 +157,9 @@ impl Agent {
             match line.as_str() {
                 "done" => return Ok(report),
                 "hung" => report.hung = true,
-                _ => report.records.push(parse(plan, &line).with_context(|| line.clone())?),
+                _ => report
+                    .records
+                    .push(parse(plan, &line).with_context(|| line.clone())?),
             }
         }
     }
@@ -233,17 +237,30 @@ fn adopt(word: &str) -> Result<OwnedFd> {
 
 /// Does its part of each round that it is told of.
 pub fn main(words: &[String]) -> Result<()> {
-    let [seed, rules, patience, container, memory, sync, ref groups @ ..] =
-        words.iter().map(String::as_str).collect::<Vec<_>>()[..]
+    let [
+        seed,
+        rules,
+        patience,
+        container,
+        memory,
+        sync,
+        ref groups @ ..,
+    ] = words.iter().map(String::as_str).collect::<Vec<_>>()[..]
     else {
         bail!("which descriptors?");
     };
     limit()?;
     let seed = seed.parse()?;
-    let rules = if rules == "1" { Rules::C } else { Rules::Strict };
+    let rules = if rules == "1" {
+        Rules::C
+    } else {
+        Rules::Strict
+    };
     let patience = Duration::from_secs(patience.parse()?);
     let memory = File::from(adopt(memory)?);
-    let groups = groups.iter().map(|word| Ok(GroupFile::from_fd(adopt(word)?)));
+    let groups = groups
+        .iter()
+        .map(|word| Ok(GroupFile::from_fd(adopt(word)?)));
     let sync = Arc::new(Sync::new(&File::from(adopt(sync)?))?);
     let _arena = map_memory(&memory)?;
     let files = Arc::new(Files {
@@ -281,7 +298,14 @@ mod tests {
             Entry::new(call, 7, 9, Err(Errno::ENOSPC)),
         ];
         for entry in entries {
-            let read = parse(&plan, &print(&Record { place: 0, entry: entry.clone() })).unwrap();
+            let read = parse(
+                &plan,
+                &print(&Record {
+                    place: 0,
+                    entry: entry.clone(),
+                }),
+            )
+            .unwrap();
             assert_eq!(read.entry, entry);
         }
     }

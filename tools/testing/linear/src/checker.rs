@@ -161,9 +161,8 @@ pub fn check<M: Model>(
         // No request comes after one that returned before it was sent.
         let first = by_return.iter().find(|index| !has(point.key.done, **index));
         let deadline = first.and_then(|i| history[*i].returned).unwrap_or(u64::MAX);
-        let may_come = |index: &&usize| {
-            !has(point.key.done, **index) && history[**index].invoked <= deadline
-        };
+        let may_come =
+            |index: &&usize| !has(point.key.done, **index) && history[**index].invoked <= deadline;
         let observation = by_return.iter().filter(may_come).find_map(|&index| {
             let entry = &history[index];
             let observes = model.is_observer(&entry.call, entry.answer.as_ref());

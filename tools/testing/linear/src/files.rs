@@ -135,7 +135,8 @@ impl Worker {
             } => {
                 let bytes = Bytes::new().u32(32).u32(flags);
                 let bytes = bytes.u64(vaddr).u64(iova).u64(size);
-                self.send(container, request::IOMMU_MAP_DMA, &bytes).map(|_| Vec::new())
+                self.send(container, request::IOMMU_MAP_DMA, &bytes)
+                    .map(|_| Vec::new())
             }
             Op::MapMany {
                 iova,
@@ -157,7 +158,8 @@ impl Worker {
             } => self.unmap(flags, iova, size, bitmap),
             Op::Track(flags) => {
                 let bytes = Bytes::new().u32(8).u32(flags);
-                self.send(container, request::IOMMU_DIRTY_PAGES, &bytes).map(|_| Vec::new())
+                self.send(container, request::IOMMU_DIRTY_PAGES, &bytes)
+                    .map(|_| Vec::new())
             }
             Op::Dirty { iova, size, bitmap } => {
                 let bytes = Bytes::new().u32(48).u32(4).u64(iova).u64(size);
@@ -168,7 +170,10 @@ impl Worker {
             Op::Info => container.info().map_err(|e| e.errno()).map(|info| {
                 let avail = info.dma_avail().unwrap_or(u32::MAX);
                 let ends = info.ranges().into_iter().flat_map(|r| [r.start, r.end]);
-                [avail.into(), info.page_sizes].into_iter().chain(ends).collect()
+                [avail.into(), info.page_sizes]
+                    .into_iter()
+                    .chain(ends)
+                    .collect()
             }),
             Op::Extension(nr) => number(raw::value(container, request::CHECK_EXTENSION, nr.into())),
             Op::SetIommu { version, limit } => {
@@ -179,7 +184,8 @@ impl Worker {
                 let fd = container.as_fd().as_raw_fd();
                 let bytes = Bytes::new().raw(&fd.to_ne_bytes());
                 let group = &files.groups[group as usize];
-                self.send(group, request::GROUP_SET_CONTAINER, &bytes).map(|_| Vec::new())
+                self.send(group, request::GROUP_SET_CONTAINER, &bytes)
+                    .map(|_| Vec::new())
             }
             Op::Leave(group) => nothing(raw::none(
                 &files.groups[group as usize],
@@ -264,9 +270,8 @@ impl Worker {
 
     fn ask_driver(&mut self, op: &Op) -> Result<Answer> {
         let device = self.device().context("no device")?.clone();
-        let ask = |iova: u64, count: u32, prot: u32| {
-            Bytes::new().u64(iova).u32(count).u32(prot).u64(0)
-        };
+        let ask =
+            |iova: u64, count: u32, prot: u32| Bytes::new().u64(iova).u32(count).u32(prot).u64(0);
         Ok(match *op {
             Op::Pin { iova, count, prot } => {
                 let sent = self.send_for(&*device, interface::PIN, &ask(iova, count, prot));
@@ -280,16 +285,20 @@ impl Worker {
             Op::Read { iova, count } => {
                 let len = (count - 1) * PAGE as u32 + 8;
                 let bytes = ask(iova + MARK_AT, len, 0).fill(0xa5, len as usize);
-                self.send(&*device, interface::DMA_READ, &bytes).map(|bytes| {
-                    let marks = (0..count as usize).map(|nth| nth * PAGE as usize);
-                    marks.map(|at| bytes.get_u64(interface::HEADER + at)).collect()
-                })
+                self.send(&*device, interface::DMA_READ, &bytes)
+                    .map(|bytes| {
+                        let marks = (0..count as usize).map(|nth| nth * PAGE as usize);
+                        marks
+                            .map(|at| bytes.get_u64(interface::HEADER + at))
+                            .collect()
+                    })
             }
             Op::Write { iova, count } => {
                 // The end of a page, and perhaps the beginning of the next one: there are no marks.
                 let len = count * 8;
                 let bytes = ask(iova + PAGE - 8, len, 0).fill(0x5a, len as usize);
-                self.send(&*device, interface::DMA_WRITE, &bytes).map(|_| Vec::new())
+                self.send(&*device, interface::DMA_WRITE, &bytes)
+                    .map(|_| Vec::new())
             }
             _ => anyhow::bail!("{op} is not for the driver"),
         })

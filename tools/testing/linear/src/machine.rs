@@ -83,14 +83,26 @@ pub fn has_list() -> bool {
 pub fn list() -> Result<Vec<u64>> {
     let text = fs::read_to_string(LIST).context(LIST)?;
     let sum = |label: &str| -> Result<u64> {
-        let rests = text.match_indices(label).map(|(at, _)| &text[at + label.len()..]);
+        let rests = text
+            .match_indices(label)
+            .map(|(at, _)| &text[at + label.len()..]);
         let numbers = rests.map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
-        numbers.map(|number| Ok(number.unwrap_or_default().parse::<u64>()?)).sum()
+        numbers
+            .map(|number| Ok(number.unwrap_or_default().parse::<u64>()?))
+            .sum()
     };
-    let containers = text.lines().filter(|line| line.starts_with("container of ")).count() as u64;
+    let containers = text
+        .lines()
+        .filter(|line| line.starts_with("container of "))
+        .count() as u64;
     let pages = |kib: u64| kib / (PAGE / 1024);
     let (charged, pinned) = (sum(" charged: ")?, sum(" pinned by drivers: ")?);
-    Ok(vec![containers, sum(" mappings: ")?, pages(charged), pages(pinned)])
+    Ok(vec![
+        containers,
+        sum(" mappings: ")?,
+        pages(charged),
+        pages(pinned),
+    ])
 }
 
 /// Maps the memory that all processes share.

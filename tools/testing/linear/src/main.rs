@@ -112,7 +112,10 @@ fn main() -> Result<()> {
     }
     let options = Options::parse();
     if options.plan {
-        print!("{}", show::plan(&Plan::new(options.seed, options.first, options.choice())));
+        print!(
+            "{}",
+            show::plan(&Plan::new(options.seed, options.first, options.choice()))
+        );
         return Ok(());
     }
     let tally = run(&options)?;
@@ -123,7 +126,10 @@ fn main() -> Result<()> {
     if options.judgement() == Rules::C {
         println!("Known of C:");
         for defect in DEFECTS {
-            println!("  {}: {}\n    Here: {}.", defect.name, defect.reason, defect.here);
+            println!(
+                "  {}: {}\n    Here: {}.",
+                defect.name, defect.reason, defect.here
+            );
         }
     }
     // Few searches take too long; with many, nothing would be shown.

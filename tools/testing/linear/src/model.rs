@@ -14,7 +14,6 @@ use crate::{
     checker,
     defects::Rules,
     op::{
-        ALL_GROUPS,
         Answer,
         Call,
         GROUPS,
@@ -153,7 +152,10 @@ impl State {
     /// How many groups with an IOMMU there are.
     fn physical(&self) -> usize {
         let physical = [Group::Physical, Group::Second];
-        physical.iter().filter(|group| self.joined[**group as usize]).count()
+        physical
+            .iter()
+            .filter(|group| self.joined[**group as usize])
+            .count()
     }
 
     /// How many pages a driver has pinned.
@@ -304,7 +306,12 @@ impl Container {
             Ranges::Unknown => (),
             Ranges::All => numbers.extend([0, u64::MAX]),
             Ranges::Physical => {
-                numbers.extend(self.machine.ranges.iter().flat_map(|(start, end)| [*start, *end]));
+                numbers.extend(
+                    self.machine
+                        .ranges
+                        .iter()
+                        .flat_map(|(start, end)| [*start, *end]),
+                );
             }
         }
         Outcome::Is(Ok(numbers))
@@ -339,7 +346,10 @@ impl checker::Model for Container {
         }
         let mut steps = Vec::new();
         if call.op == Op::Close {
-            steps.extend(self.close_step(state).map(|next| (next, Some(local.clone()))));
+            steps.extend(
+                self.close_step(state)
+                    .map(|next| (next, Some(local.clone()))),
+            );
         }
         let mut next = state.clone();
         let outcome = self.apply(&mut next, call);
@@ -364,9 +374,4 @@ impl checker::Model for Container {
             _ => false,
         }
     }
-}
-
-/// All groups that are in the container.
-pub fn members(state: &State) -> impl Iterator<Item = Group> {
-    ALL_GROUPS.into_iter().filter(|group| state.joined[*group as usize])
 }

@@ -279,7 +279,10 @@ impl fmt::Display for Op {
                 size,
                 bitmap,
             } => {
-                write!(f, "UNMAP_DMA flags {flags:#x} iova {iova:#x} size {size:#x}")?;
+                write!(
+                    f,
+                    "UNMAP_DMA flags {flags:#x} iova {iova:#x} size {size:#x}"
+                )?;
                 bitmap.map_or(Ok(()), |bitmap| write!(f, " {bitmap}"))
             }
             Self::Track(dirty::START) => f.write_str("DIRTY_PAGES START"),

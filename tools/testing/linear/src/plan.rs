@@ -165,7 +165,11 @@ impl Chooser {
     fn prologue(&mut self) -> Vec<Op> {
         let mut ops: Vec<_> = self.anchors.iter().map(|group| Op::Join(*group)).collect();
         let few = self.rng.u32(0..6);
-        let limit = if self.stay && self.percent(20) { few } else { USUAL_LIMIT };
+        let limit = if self.stay && self.percent(20) {
+            few
+        } else {
+            USUAL_LIMIT
+        };
         let version = if self.v2 { 3 } else { 1 };
         ops.push(Op::SetIommu { version, limit });
         if self.anchors.contains(&Group::Emulated) && self.percent(60) {
@@ -252,7 +256,9 @@ impl Chooser {
                 30..52 => may_unmap.then(|| self.unmap()),
                 52..60 => Some(self.tracking()),
                 60..66 => Some(self.get_bitmap()),
-                66..71 => Some(self.pick(&[Op::Info, Op::Info, Op::Extension(10), Op::Extension(4)])),
+                66..71 => {
+                    Some(self.pick(&[Op::Info, Op::Info, Op::Extension(10), Op::Extension(4)]))
+                }
                 71..79 => (self.groups || !self.stay).then(|| self.group()),
                 79..83 => may_unmap.then(|| self.pick(&[Op::Open, Op::Open, Op::Close])),
                 83..89 => self.pin(),
@@ -448,7 +454,10 @@ mod tests {
             let pins = ops().filter(|op| matches!(op, Op::Pin { .. })).count();
             assert!(pins <= MOST_PINS);
             let alone = |op: &&Op| matches!(op, Op::Unmap { .. } | Op::Open | Op::Close);
-            let unmapping = plan.threads.iter().filter(|t| t.ops.iter().any(|op| alone(&op)));
+            let unmapping = plan
+                .threads
+                .iter()
+                .filter(|t| t.ops.iter().any(|op| alone(&op)));
             assert!(pins == 0 || unmapping.count() <= 1);
         }
     }

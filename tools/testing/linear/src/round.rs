@@ -18,9 +18,7 @@ use linear::{
 use std::{
     fs::File,
     sync::{
-        Arc,
-        Mutex,
-        MutexGuard,
+        Arc, Mutex, MutexGuard,
         mpsc::{
             Receiver,
             channel, //
@@ -95,7 +93,9 @@ pub fn perform(sync: &Sync, worker: &mut Worker, call: Call) -> Result<Entry> {
 type Board = Arc<Mutex<Vec<Record>>>;
 
 fn lock(board: &Board) -> MutexGuard<'_, Vec<Record>> {
-    board.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    board
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// The running threads of a process.
@@ -154,13 +154,7 @@ impl Crew {
 }
 
 /// What a thread does.
-fn work(
-    sync: &Sync,
-    plan: &Plan,
-    thread: usize,
-    worker: &mut Worker,
-    board: &Board,
-) -> Result<()> {
+fn work(sync: &Sync, plan: &Plan, thread: usize, worker: &mut Worker, board: &Board) -> Result<()> {
     let planned = plan.threads[thread].ops.len();
     for place in 0.. {
         if place >= planned && !worker.has_opened() {

@@ -137,7 +137,11 @@ fn survey(container: &Container, groups: &[GroupFile]) -> Result<Machine> {
     let coherent = raw::value(container, request::CHECK_EXTENSION, 4)?;
     edu.unset_container()?;
     Ok(Machine {
-        ranges: info.ranges().iter().map(|range| (range.start, range.end)).collect(),
+        ranges: info
+            .ranges()
+            .iter()
+            .map(|range| (range.start, range.end))
+            .collect(),
         page_sizes: info.page_sizes,
         coherent: coherent as u64,
         memory: (MEMORY, MEMORY + MEMORY_PAGES * PAGE),
@@ -160,8 +164,9 @@ impl Session {
             rules: judgement,
         };
         let sync = Arc::new(Sync::new(&counters)?);
-        let agent =
-            Agent::start(&container, &groups, &memory, &counters, seed, choice, patience)?;
+        let agent = Agent::start(
+            &container, &groups, &memory, &counters, seed, choice, patience,
+        )?;
         let files = Arc::new(Files {
             container,
             groups,
@@ -220,12 +225,7 @@ impl Session {
         Ok((history, hung))
     }
 
-    fn one_by_one(
-        &self,
-        worker: &mut Worker,
-        ops: &[Op],
-        history: &mut Vec<Entry>,
-    ) -> Result<()> {
+    fn one_by_one(&self, worker: &mut Worker, ops: &[Op], history: &mut Vec<Entry>) -> Result<()> {
         for op in ops.iter().copied() {
             let call = Call {
                 process: 0,

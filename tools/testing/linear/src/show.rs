@@ -16,7 +16,6 @@ use linear::{
         shrink, //
     },
 };
-use std::fmt::Write;
 
 fn lines<'a>(text: &mut String, entries: impl IntoIterator<Item = &'a Entry>) {
     for entry in entries {
@@ -35,7 +34,11 @@ pub fn plan(plan: &Plan) -> String {
     };
     ops(&mut text, "first", &plan.prologue);
     for (nth, thread) in plan.threads.iter().enumerate() {
-        ops(&mut text, &format!("thread {}.{nth}", thread.process), &thread.ops);
+        ops(
+            &mut text,
+            &format!("thread {}.{nth}", thread.process),
+            &thread.ops,
+        );
     }
     ops(&mut text, "last", &plan.epilogue);
     text
@@ -44,10 +47,8 @@ pub fn plan(plan: &Plan) -> String {
 /// What there is to say about a history that nothing explains.
 pub fn violation(model: &Container, history: &[Entry], verdict: &Verdict) -> String {
     let Core { needed, others } = shrink::<Container>(model, &State::default(), history);
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "# No order of these {} requests explains their answers (times, process.thread):",
+    let mut text = format!(
+        "# No order of these {} requests explains their answers (times, process.thread):\n",
         needed.len()
     );
     lines(&mut text, &needed);
@@ -63,9 +64,11 @@ pub fn violation(model: &Container, history: &[Entry], verdict: &Verdict) -> Str
 /// A history that hangs.
 pub fn hang(history: &[Entry]) -> String {
     let mut text = "# These requests have not returned:\n".to_owned();
-    lines(&mut text, history.iter().filter(|entry| entry.returned.is_none()));
+    lines(
+        &mut text,
+        history.iter().filter(|entry| entry.returned.is_none()),
+    );
     text += "# The whole history:\n";
     lines(&mut text, history);
     text
 }
-

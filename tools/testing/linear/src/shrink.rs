@@ -80,7 +80,8 @@ fn prefix<C: Clone, A: Clone>(
     };
     // Each history behind a prefix that is not linearizable is not, either.
     let first = ends.partition_point(|end| !is_violation(&until(*end)));
-    ends.get(first).map_or_else(|| history.to_vec(), |end| until(*end))
+    ends.get(first)
+        .map_or_else(|| history.to_vec(), |end| until(*end))
 }
 
 /// The longest explanation of a part of a history, in order.

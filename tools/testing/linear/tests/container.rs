@@ -214,7 +214,9 @@ fn the_whole_address_space_is_no_bytes() {
     let half = |iova| map_at(iova, nowhere, HALF, map::READ);
     let history = History::emulated().then(half(0), ok(&[]));
     let history = history.then(half(HALF), ok(&[]));
-    history.then(unmap_flags(unmap::ALL), ok(&[0])).is_fine(Rules::Strict);
+    history
+        .then(unmap_flags(unmap::ALL), ok(&[0]))
+        .is_fine(Rules::Strict);
 }
 
 #[test]
@@ -277,21 +279,33 @@ fn dirty_bits_are_neither_lost_nor_made_up() {
     history(0).is_wrong(Rules::C);
     history(0b1100).is_wrong(Rules::Strict);
     // What C shifted out of its mapping comes back later.
-    history(0b100).then(report(2, 8), ok(&[0])).is_fine(Rules::Strict);
-    history(0b100).then(report(2, 8), ok(&[0b1000])).is_wrong(Rules::Strict);
-    history(0b100).then(report(2, 8), ok(&[0b1000])).is_fine(Rules::C);
+    history(0b100)
+        .then(report(2, 8), ok(&[0]))
+        .is_fine(Rules::Strict);
+    history(0b100)
+        .then(report(2, 8), ok(&[0b1000]))
+        .is_wrong(Rules::Strict);
+    history(0b100)
+        .then(report(2, 8), ok(&[0b1000]))
+        .is_fine(Rules::C);
 }
 
 #[test]
 fn pages_are_charged_to_who_maps_them() {
-    let history = History::physical().then(map_pages(1, 3), ok(&[])).by_the_other_process();
-    let history = history.then(Op::Locked(1), ok(&[3])).then(Op::Locked(0), ok(&[0]));
+    let history = History::physical()
+        .then(map_pages(1, 3), ok(&[]))
+        .by_the_other_process();
+    let history = history
+        .then(Op::Locked(1), ok(&[3]))
+        .then(Op::Locked(0), ok(&[0]));
     let too_much = (map_pages(8, 2), Err(Errno::ENOMEM));
     let history = history.then(too_much.0, too_much.1).by_the_other_process();
     history.is_fine(Rules::Strict);
     let history = history.then(unmap_flags(unmap::VADDR | unmap::ALL), ok(&[3 * PAGE]));
     let history = history.then(map_at(PAGE, MEMORY, 3 * PAGE, map::VADDR), ok(&[]));
-    let history = history.then(Op::Locked(0), ok(&[3])).then(Op::Locked(1), ok(&[0]));
+    let history = history
+        .then(Op::Locked(0), ok(&[3]))
+        .then(Op::Locked(1), ok(&[0]));
     history.is_fine(Rules::Strict);
 }
 
@@ -314,16 +328,26 @@ fn what_is_left_of_a_history_is_short() {
     }
     history = history.at_once(&[(map_pages(1, 1), ok(&[])), (map_pages(1, 2), ok(&[]))]);
     history = history.then(Op::Extension(10), ok(&[0]));
-    let core = shrink(&container(Rules::Strict), &State::default(), &history.entries);
+    let core = shrink(
+        &container(Rules::Strict),
+        &State::default(),
+        &history.entries,
+    );
     let ops: Vec<_> = core.needed.iter().map(|entry| entry.call.op).collect();
     // Without a backend nobody could map.
     let setup = [Op::Join(Group::Emulated), version(3)];
-    let expected: Vec<_> = setup.into_iter().chain([map_pages(1, 1), map_pages(1, 2)]).collect();
+    let expected: Vec<_> = setup
+        .into_iter()
+        .chain([map_pages(1, 1), map_pages(1, 2)])
+        .collect();
     let is_needed = |op: &&Op| !setup.contains(op);
     assert_eq!(
         ops.iter().filter(is_needed).collect::<Vec<_>>(),
         expected.iter().filter(is_needed).collect::<Vec<_>>()
     );
-    let observers = core.others.iter().filter(|e| matches!(e.call.op, Op::Extension(_)));
+    let observers = core
+        .others
+        .iter()
+        .filter(|e| matches!(e.call.op, Op::Extension(_)));
     assert_eq!(observers.count(), 0);
 }

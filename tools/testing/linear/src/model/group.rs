@@ -79,13 +79,21 @@ impl Container {
     /// Why what is mapped can't be mapped for a further group.
     fn attach_failures(&self, type1: &Type1, process: u8, is_first: bool) -> Vec<Errno> {
         let mut reasons = Vec::new();
-        if type1.dmas.iter().any(|dma| !self.is_in_aperture(dma.iova, dma.last())) {
+        if type1
+            .dmas
+            .iter()
+            .any(|dma| !self.is_in_aperture(dma.iova, dma.last()))
+        {
             reasons.extend(UNMAPPABLE);
         }
         if !is_first {
             return reasons;
         }
-        if type1.dmas.iter().any(|dma| !self.is_present(dma.vaddr, dma.size)) {
+        if type1
+            .dmas
+            .iter()
+            .any(|dma| !self.is_present(dma.vaddr, dma.size))
+        {
             reasons.push(Errno::EFAULT);
         }
         for owner in 0..2 {

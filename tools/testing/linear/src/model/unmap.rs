@@ -80,7 +80,9 @@ impl Unmap {
             if self.size == 0 || self.size % PAGE != 0 {
                 return Err(Errno::EINVAL);
             }
-            self.iova.checked_add(self.size - 1).ok_or(Errno::EOVERFLOW)?
+            self.iova
+                .checked_add(self.size - 1)
+                .ok_or(Errno::EOVERFLOW)?
         };
         if dirty && (!type1.tracks || self.bitmap.is_some_and(|b| b.pgsize != PAGE)) {
             return Err(Errno::EINVAL);
@@ -97,9 +99,8 @@ impl Unmap {
     fn selected(&self, type1: &Type1, last: u64) -> Range<usize> {
         let found = type1.within(self.iova, last);
         // Version 1 stops at a mapping that begins before the range.
-        let begins_before = |found: &Range<usize>| {
-            !found.is_empty() && type1.dmas[found.start].iova < self.iova
-        };
+        let begins_before =
+            |found: &Range<usize>| !found.is_empty() && type1.dmas[found.start].iova < self.iova;
         if !type1.v2 && begins_before(&found) {
             return found.start..found.start;
         }
