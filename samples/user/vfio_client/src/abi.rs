@@ -12,6 +12,7 @@ mod ioctl;
 mod memory;
 mod payload;
 mod registry;
+mod userfault;
 
 pub use arena::{
     Advice,
@@ -30,4 +31,8 @@ pub use memory::Memory;
 pub(crate) use payload::{
     bytes_of,
     from_bytes, //
+};
+pub use userfault::{
+    FaultOn,
+    Userfault, //
 };

@@ -37,8 +37,10 @@ pub mod wait;
 pub use abi::{
     Advice,
     Arena,
+    FaultOn,
     Filling,
-    Memory, //
+    Memory,
+    Userfault, //
 };
 pub use bytes::Bytes;
 pub use caps::{

@@ -27,7 +27,7 @@ use std::os::fd::{
     RawFd, //
 };
 
-fn syscall(fd: impl AsFd, nr: u32, arg: usize) -> Result<i32, Errno> {
+pub(super) fn syscall(fd: impl AsFd, nr: u32, arg: usize) -> Result<i32, Errno> {
     // SAFETY: The callers made sure that `arg` is a plain value, an address at which nothing can be
     // mapped, or an address inside of a `Memory`, which the kernel may write.
     let ret = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::c_ulong::from(nr), arg) };
@@ -90,7 +90,7 @@ pub(crate) fn ioctl_at(
 /// The numbers of some requests of devices are the same; their structures then only look as if they
 /// had an address, which does no harm.
 #[track_caller]
-fn check_pointers(nr: u32, memory: &Memory, offset: usize) {
+pub(super) fn check_pointers(nr: u32, memory: &Memory, offset: usize) {
     // Where the address and the length are, and the flags without which they are not looked at.
     let (address, length, flags) = match nr {
         request::IOMMU_MAP_DMA => (8, 24, u32::MAX),

@@ -21,6 +21,7 @@ use nix::sys::mman::{
 use std::{
     ffi::c_void,
     num::NonZeroUsize,
+    ops::Range,
     os::fd::AsFd,
     ptr::NonNull,
     sync::atomic::{
@@ -163,8 +164,15 @@ impl Memory {
 
     /// Gives the pages back; the next access finds zeroes.
     pub fn discard(&self) -> Result {
+        self.discard_part(0..self.len)
+    }
+
+    /// Gives the pages of a part back; the next access finds zeroes.
+    pub(super) fn discard_part(&self, part: Range<usize>) -> Result {
+        assert!(part.start <= part.end && part.end <= self.len);
+        let start = self.base.map_addr(|addr| addr.saturating_add(part.start));
         // SAFETY: By the invariant the range is ours; no reference points into it.
-        unsafe { madvise(self.base, self.len, MmapAdvise::MADV_DONTNEED) }
+        unsafe { madvise(start, part.len(), MmapAdvise::MADV_DONTNEED) }
             .map_err(Error::during("madvise"))
     }
 

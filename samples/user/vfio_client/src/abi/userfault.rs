@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory at which threads stop, by userfaultfd(2).
+
+use super::{
+    Memory,
+    ioctl::{
+        check_pointers,
+        syscall, //
+    },
+};
+use crate::{
+    Bytes,
+    Error,
+    PAGE_SIZE, //
+};
+use linux_raw_sys::{
+    general::{
+        UFFD_API,
+        UFFD_EVENT_PAGEFAULT,
+        UFFD_FEATURE_PAGEFAULT_FLAG_WP,
+        UFFDIO_REGISTER_MODE_MISSING,
+        UFFDIO_REGISTER_MODE_WP,
+        uffd_msg,
+        uffdio_api,
+        uffdio_copy,
+        uffdio_range,
+        uffdio_register,
+        uffdio_writeprotect, //
+    },
+    ioctl::{
+        UFFDIO_API,
+        UFFDIO_COPY,
+        UFFDIO_REGISTER,
+        UFFDIO_UNREGISTER,
+        UFFDIO_WRITEPROTECT, //
+    },
+};
+use nix::{
+    errno::Errno,
+    libc,
+    poll::{
+        PollFd,
+        PollFlags,
+        PollTimeout,
+        poll, //
+    },
+    unistd::read, //
+};
+use std::{
+    ops::Range,
+    os::fd::{
+        AsFd,
+        AsRawFd,
+        FromRawFd,
+        OwnedFd, //
+    },
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicBool,
+            Ordering, //
+        },
+    },
+    time::Duration,
+};
+
+/// The crate misses it: its value has a cast.
+const UFFDIO_WRITEPROTECT_MODE_WP: u64 = 1;
+
+/// Which accesses to a page stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultOn {
+    /// Reads and writes: the page is missing.
+    Access,
+    /// Writes: the page is write-protected.
+    Write,
+}
+
+/// Anonymous memory of which some pages can stop the threads that access them, also while these are in
+/// the kernel.
+///
+/// # Invariants
+///
+/// `content` is as long as `memory`, and what is in a page of `memory` that is missing. Until a request
+/// was sent they are the same.
+#[derive(Debug)]
+pub struct Userfault {
+    memory: Memory,
+    content: Memory,
+    fd: OwnedFd,
+    armed: Mutex<Option<(Range<usize>, FaultOn)>>,
+    sent: AtomicBool,
+}
+
+impl Userfault {
+    /// Makes so many pages of zeroes, none of which stops anybody.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` without `CAP_SYS_PTRACE`, unless the system allows everybody to stop threads in the
+    /// kernel.
+    pub fn new(pages: usize) -> Result<Self, Error> {
+        let memory = Memory::anonymous(pages * PAGE_SIZE)?;
+        let content = Memory::anonymous(pages * PAGE_SIZE)?;
+        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+        // SAFETY: The call takes no pointer.
+        let fd = Errno::result(unsafe { libc::syscall(libc::SYS_userfaultfd, flags) })
+            .map_err(Error::during("userfaultfd"))?;
+        // SAFETY: The kernel has just made this descriptor for us; nobody else knows its number.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        let mut api = uffdio_api {
+            api: UFFD_API.into(),
+            features: UFFD_FEATURE_PAGEFAULT_FLAG_WP.into(),
+            ioctls: 0,
+        };
+        // SAFETY: The request has this structure.
+        unsafe { control(&fd, UFFDIO_API, &mut api) }.map_err(Error::during("UFFDIO_API"))?;
+        // INVARIANT: Both are fresh, and all zeroes.
+        Ok(Self {
+            memory,
+            content,
+            fd,
+            armed: Mutex::new(None),
+            sent: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns the address as a number.
+    pub fn addr(&self) -> u64 {
+        self.memory.addr()
+    }
+
+    /// Copies bytes in.
+    ///
+    /// # Panics
+    ///
+    /// If some pages stop accesses.
+    #[track_caller]
+    pub fn write(&mut self, offset: usize, data: &[u8]) {
+        assert!(self.armed().is_none(), "this would stop the calling thread");
+        // INVARIANT: Both get the same.
+        self.memory.write(offset, data);
+        self.content.write(offset, data);
+    }
+
+    /// Returns a copy of a range.
+    ///
+    /// # Panics
+    ///
+    /// If some pages stop accesses.
+    #[track_caller]
+    pub fn to_vec(&self, offset: usize, len: usize) -> Vec<u8> {
+        assert!(self.armed().is_none(), "this would stop the calling thread");
+        self.memory.to_vec(offset, len)
+    }
+
+    fn armed(&self) -> MutexGuard<'_, Option<(Range<usize>, FaultOn)>> {
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has some pages stop the threads that access them so.
+    ///
+    /// # Panics
+    ///
+    /// If they are not in the memory, or some pages stop accesses already.
+    #[track_caller]
+    pub fn arm(&mut self, pages: Range<usize>, on: FaultOn) -> Result<(), Error> {
+        let piece = pages.start * PAGE_SIZE..pages.end * PAGE_SIZE;
+        assert!(piece.start < piece.end && piece.end <= self.memory.len());
+        assert!(self.armed().is_none(), "one at a time");
+        let mode = match on {
+            FaultOn::Access => {
+                self.memory.discard_part(piece.clone())?;
+                UFFDIO_REGISTER_MODE_MISSING
+            }
+            FaultOn::Write => {
+                // Only pages that are there can be protected.
+                let same = self.content.to_vec(piece.start, piece.len());
+                self.memory.write(piece.start, &same);
+                UFFDIO_REGISTER_MODE_WP
+            }
+        };
+        let mut register = uffdio_register {
+            range: self.range(&piece),
+            mode: mode.into(),
+            ioctls: 0,
+        };
+        // SAFETY: The request has this structure, and the range is our memory.
+        unsafe { control(&self.fd, UFFDIO_REGISTER, &mut register) }
+            .map_err(Error::during("UFFDIO_REGISTER"))?;
+        *self.armed() = Some((piece.clone(), on));
+        if on == FaultOn::Write {
+            self.protect(&piece, UFFDIO_WRITEPROTECT_MODE_WP)?;
+        }
+        Ok(())
+    }
+
+    fn range(&self, piece: &Range<usize>) -> uffdio_range {
+        uffdio_range {
+            start: self.memory.addr() + piece.start as u64,
+            len: piece.len() as u64,
+        }
+    }
+
+    fn protect(&self, piece: &Range<usize>, mode: u64) -> Result<(), Error> {
+        let mut protect = uffdio_writeprotect {
+            range: self.range(piece),
+            mode,
+        };
+        // SAFETY: The request has this structure, and the range is our memory.
+        unsafe { control(&self.fd, UFFDIO_WRITEPROTECT, &mut protect) }
+            .map_err(Error::during("UFFDIO_WRITEPROTECT"))
+    }
+
+    /// Waits until a thread has stopped; returns the offset of the page, or nothing when the time is
+    /// over.
+    pub fn wait(&self, timeout: Duration) -> Result<Option<usize>, Error> {
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, timeout).map_err(Error::during("poll"))?;
+        let mut message = [0; size_of::<uffd_msg>()];
+        match read(&self.fd, &mut message) {
+            Err(Errno::EAGAIN) => return Ok(None),
+            other => other.map_err(Error::during("read of userfaultfd"))?,
+        };
+        // A fault is the only event that was asked for: its kind, its flags and its address.
+        assert_eq!(u32::from(message[0]), UFFD_EVENT_PAGEFAULT);
+        let address = Bytes::new().raw(&message).get_u64(16);
+        Ok(Some((address - self.memory.addr()) as usize))
+    }
+
+    /// Lets the threads go on which have stopped, and stops no others.
+    pub fn release(&self) -> Result<(), Error> {
+        let Some((piece, on)) = self.armed().take() else {
+            return Ok(());
+        };
+        match on {
+            FaultOn::Access => {
+                let mut copy = uffdio_copy {
+                    dst: self.memory.addr() + piece.start as u64,
+                    src: self.content.addr() + piece.start as u64,
+                    len: piece.len() as u64,
+                    mode: 0,
+                    copy: 0,
+                };
+                // SAFETY: The request has this structure. Both ranges are our memory, into which no
+                // references point, and by the invariant both have the piece.
+                unsafe { control(&self.fd, UFFDIO_COPY, &mut copy) }
+                    .map_err(Error::during("UFFDIO_COPY"))?;
+            }
+            FaultOn::Write => self.protect(&piece, 0)?,
+        }
+        let mut range = self.range(&piece);
+        // SAFETY: The request has this structure, and the range is our memory.
+        unsafe { control(&self.fd, UFFDIO_UNREGISTER, &mut range) }
+            .map_err(Error::during("UFFDIO_UNREGISTER"))
+    }
+
+    /// Sends a request with the address of a byte of the memory. It stops where the kernel accesses a
+    /// page that is armed.
+    ///
+    /// # Panics
+    ///
+    /// If a request was sent before, and as [`raw::at`](crate::raw::at) does.
+    #[track_caller]
+    pub fn request(&self, fd: impl AsFd, nr: u32, offset: usize) -> Result<i32, Errno> {
+        assert!(
+            !self.sent.swap(true, Ordering::Relaxed),
+            "the kernel may have changed the addresses of a second request"
+        );
+        assert!(
+            offset <= self.memory.len(),
+            "the request is outside of the memory"
+        );
+        // By the invariant that is what the kernel will find: only `write` changes it, which needs an
+        // exclusive reference.
+        check_pointers(nr, &self.content, offset);
+        syscall(fd, nr, self.memory.addr() as usize + offset)
+    }
+}
+
+/// Sends a request to a userfaultfd.
+///
+/// # Safety
+///
+/// `T` is the structure of request `nr`, and memory that the request changes belongs to the caller.
+unsafe fn control<T>(fd: &OwnedFd, nr: u32, arg: &mut T) -> Result<(), Errno> {
+    // SAFETY: By the contract.
+    let ret = unsafe {
+        libc::ioctl(
+            fd.as_raw_fd(),
+            libc::c_ulong::from(nr),
+            std::ptr::from_mut(arg),
+        )
+    };
+    Errno::result(ret).map(drop)
+}
