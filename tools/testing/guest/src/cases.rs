@@ -18,6 +18,7 @@ mod handback;
 mod hotplug;
 mod info;
 mod irq;
+mod killed;
 mod lifetime;
 mod limits;
 mod logging;
@@ -42,6 +43,7 @@ mod reasons;
 mod refusals;
 mod removal;
 mod sriov;
+mod stalled;
 mod stress;
 mod sysfs;
 mod together;
@@ -164,6 +166,9 @@ pub fn helper(words: &[&str]) -> Result<()> {
         }
         ["pid-outside", group] => binding::helper::outside(group),
         ["pid-inside", group] => binding::helper::inside(&Group::from_fd(inherited(group)?)),
+        ["stop", place, container, driver] => killed::helper::stop(place, container, driver),
+        ["stop-alone", place] => killed::helper::stop_alone(place),
+        ["long", request, container] => killed::helper::long(request, container),
         ["noiommu-open"] => noiommu::helper::open(),
         ["noiommu-use", group, container] => noiommu::helper::attach(
             Group::from_fd(inherited(group)?),
@@ -186,6 +191,18 @@ pub fn p2p_set() -> Vec<Trial> {
 /// The cases where devices come and go.
 pub fn hotplug_set() -> Vec<Trial> {
     [arrival::cases(), removal::cases(), handback::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// The cases in which requests stop, are killed, or fail halfway.
+pub fn stalls_set() -> Vec<Trial> {
+    if let Err(error) = pin::prepare() {
+        // The cases will miss it.
+        eprintln!("{error:?}");
+    }
+    [stalled::cases(), killed::cases()]
         .into_iter()
         .flatten()
         .collect()

@@ -33,12 +33,12 @@ use vfio_client::Errno;
 /// Makes a test of a function.
 ///
 /// A failing case may leave things behind, so its own failure comes first in the report.
-pub fn case(name: &str, body: fn() -> Result<()>) -> Trial {
+pub fn case(name: &str, body: impl Fn() -> Result<()> + Send + 'static) -> Trial {
     Trial::test(name, move || {
         env::check().map_err(|error| failed(&error))?;
         let before = Snapshot::take();
         let _watch = Watch::start();
-        let outcome = match catch_unwind(AssertUnwindSafe(body)) {
+        let outcome = match catch_unwind(AssertUnwindSafe(&body)) {
             Ok(Ok(())) => String::new(),
             Ok(Err(error)) => format!("{error:?}\n"),
             Err(panic) => format!("{}\n", panic_message(panic.as_ref())),
@@ -68,13 +68,18 @@ impl Watch {
         let (running, over) = channel();
         thread::spawn(move || {
             if over.recv_timeout(TOO_LONG) == Err(RecvTimeoutError::Timeout) {
-                println!("\nhangs for more than {} s:", TOO_LONG.as_secs());
-                print_stacks();
-                exit(101);
+                hangs(TOO_LONG);
             }
         });
         Self { _running: running }
     }
+}
+
+/// Ends the program, as threads hang in the kernel for so long.
+pub fn hangs(time: Duration) -> ! {
+    println!("\nhangs for more than {} s:", time.as_secs());
+    print_stacks();
+    exit(101)
 }
 
 /// Prints where the kernel is in each thread of this program.

@@ -2,6 +2,10 @@
 
 //! What must be the same after a case as before it.
 
+use anyhow::{
+    Context,
+    Result, //
+};
 use std::{
     collections::{
         BTreeMap,
@@ -48,6 +52,18 @@ pub fn locked_kib() -> u64 {
         .find_map(|line| line.strip_prefix("VmLck:"))
         .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
         .unwrap_or(u64::MAX)
+}
+
+/// Returns how many pages are pinned, in all of the system.
+pub fn pinned_pages() -> Result<i64> {
+    // Each processor counts on its own for a while; this adds up.
+    fs::write("/proc/sys/vm/stat_refresh", "1").context("stat_refresh")?;
+    let text = fs::read_to_string("/proc/vmstat")?;
+    let value = |name: &str| -> Result<i64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        Ok(line.context(name.to_owned())?.trim().parse()?)
+    };
+    Ok(value("nr_foll_pin_acquired ")? - value("nr_foll_pin_released ")?)
 }
 
 /// Counters that a leak would change.
@@ -97,7 +113,7 @@ impl Snapshot {
     }
 
     /// Waits until the counters are as before; otherwise says what differs.
-    pub fn settle(&self) -> Result<(), String> {
+    pub fn settle(&self) -> std::result::Result<(), String> {
         let start = Instant::now();
         loop {
             let leaks = self.leaks(&Self::take());

@@ -27,6 +27,7 @@ mod modules;
 mod pin;
 mod plug;
 mod qmp;
+mod stall;
 mod stress;
 mod threads;
 mod tracing;
@@ -62,6 +63,8 @@ enum Set {
     P2p,
     /// The first, with places where devices are plugged in and pulled out.
     Hotplug,
+    /// As `pinning`, to stop requests halfway.
+    Stalls,
     /// As the first, for as long as it takes to find races.
     Stress,
 }
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Set::Pamu => cases::pamu_set(),
         Set::P2p => cases::p2p_set(),
         Set::Hotplug => cases::hotplug_set(),
+        Set::Stalls => cases::stalls_set(),
         Set::Stress => cases::stress_set(),
     };
     run(&options.test, trials).exit_code()

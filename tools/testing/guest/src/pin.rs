@@ -38,6 +38,11 @@ use interface::{
 };
 use std::{
     fs,
+    os::fd::{
+        AsFd,
+        BorrowedFd,
+        OwnedFd, //
+    },
     path::{
         Path,
         PathBuf, //
@@ -144,6 +149,11 @@ impl Pinner {
         &self.0
     }
 
+    /// Takes over a descriptor that came from elsewhere.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self(Device::from_fd(fd))
+    }
+
     fn send(&self, nr: u32, iova: u64, count: u32, prot: u32) -> Result<i32, Errno> {
         let mut bytes = Bytes::new().u64(iova).u32(count).u32(prot).u64(0);
         raw::bytes(&self.0, nr, &mut bytes)
@@ -213,6 +223,12 @@ impl Pinner {
     }
 }
 
+impl AsFd for Pinner {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Where [`mapped`] maps.
 pub const IOVA: u64 = 0x10_0000;
 
@@ -254,6 +270,11 @@ impl Pinning {
         let device = other.device(EDU)?;
         Ok((other, device))
     }
+}
+
+/// Opens the device once more.
+pub fn open_again(group: &Group) -> vfio_client::Result<Device> {
+    group.device(name())
 }
 
 /// Opens the device, and maps so many pages for reading and writing.

@@ -17,8 +17,15 @@ pub struct Trace(());
 impl Trace {
     /// Records `event`, as in `system/name`.
     pub fn of(event: &str) -> Result<Self> {
+        Self::filtered(event, "0")
+    }
+
+    /// Records those of `event` to which `filter` applies; `0` stands for all.
+    pub fn filtered(event: &str, filter: &str) -> Result<Self> {
         fs::create_dir(INSTANCE).context(INSTANCE)?;
         let trace = Self(());
+        let path = format!("{INSTANCE}/events/{event}/filter");
+        fs::write(&path, filter).context(path)?;
         let switch = format!("{INSTANCE}/events/{event}/enable");
         fs::write(&switch, "1").context(switch)?;
         Ok(trace)

@@ -1,0 +1,466 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Programs that are killed, and descriptors that are closed, while a request is under way.
+
+use super::stalled::{
+    ALL,
+    Dma,
+    PAGE,
+    Place,
+    Scene,
+    THERE,
+    map,
+    place_named,
+    unmap, //
+};
+use crate::{
+    env::{
+        EDU,
+        attached, //
+    },
+    harness::{
+        case,
+        our_type1, //
+    },
+    helper::{
+        Helper,
+        inherited,
+        pause,
+        say, //
+    },
+    leak::{
+        locked_kib,
+        pinned_pages, //
+    },
+    pin::Pinner,
+    stall::{
+        LIMIT,
+        Progress,
+        Release,
+        Request,
+        stops, //
+    },
+    tracing::Trace,
+};
+use anyhow::{
+    Context,
+    Result,
+    ensure, //
+};
+use libtest_mimic::Trial;
+use std::{
+    fs,
+    mem::forget,
+    os::fd::{
+        AsFd,
+        AsRawFd, //
+    },
+    thread,
+    time::Duration,
+};
+use vfio_client::{
+    Container,
+    Errno,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    Userfault,
+    wait, //
+};
+
+/// Where the program stops that is killed, whether UNMAP_DMA of everything waits for it in our module
+/// and in the kernel's own, and how many pages that unmaps then.
+const STOPPED: [(&str, [bool; 2], u64); 10] = [
+    ("map_argument", [false, false], 8),
+    ("map_pages", [true, false], 8),
+    ("unmap_argument", [false, false], 12),
+    ("unmap_answer", [false, false], 8),
+    ("unmap_bitmap", [true, true], 12),
+    ("dirty_bitmap", [true, true], 12),
+    ("info_answer", [false, false], 12),
+    ("driver_pins", [true, false], 12),
+    ("driver_reads", [true, true], 12),
+    ("driver_writes", [true, true], 12),
+];
+
+/// Places where the kernel's own module does not stop.
+const NOT_IN_THEIRS: [&str; 2] = ["map_pages", "driver_pins"];
+
+/// Returns the tests.
+pub fn cases() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    let stops = |name: &str| our_type1() || !NOT_IN_THEIRS.contains(&name);
+    for (name, waits, unmapped) in STOPPED.into_iter().filter(|(name, ..)| stops(name)) {
+        let waits = waits[usize::from(!our_type1())];
+        trials.push(case(&format!("killed::{name}::with_others"), move || {
+            with_others(name, waits, unmapped)
+        }));
+        trials.push(case(&format!("killed::{name}::alone"), move || alone(name)));
+        if !place_named(name).needs_driver() {
+            let closed = format!("killed::{name}::container_closed");
+            trials.push(case(&closed, move || container_closed(name)));
+            // The kernel's own module uses memory that it has freed.
+            let closed = format!("killed::{name}::group_closed");
+            let trial = case(&closed, move || group_closed(name, waits));
+            trials.push(trial.with_ignored_flag(!our_type1()));
+        }
+    }
+    let others: [(&str, fn() -> Result<()>); 5] = [
+        ("waiting_for_another", waiting_for_another),
+        ("t_m17_long_map", t_m17_long_map),
+        ("long_unmap_all", long_unmap_all),
+        ("container_closed_in_long_map", || {
+            in_long_request(Long::Map, Close::Container)
+        }),
+        ("container_closed_in_long_unmap_all", || {
+            in_long_request(Long::UnmapAll, Close::Container)
+        }),
+    ];
+    let ours: [(&str, fn() -> Result<()>); 2] = [
+        ("group_closed_in_long_map", || {
+            in_long_request(Long::Map, Close::Group)
+        }),
+        ("group_closed_in_long_unmap_all", || {
+            in_long_request(Long::UnmapAll, Close::Group)
+        }),
+    ];
+    let named = |(name, body)| case(&format!("killed::{name}"), body);
+    trials.extend(others.map(named));
+    trials.extend(ours.map(|test| named(test).with_ignored_flag(!our_type1())));
+    trials
+}
+
+const EVERYTHING: Dma = Dma { iova: 0, pages: 0 };
+
+/// The programs that are killed.
+pub mod helper {
+    use super::*;
+
+    /// Stops in a container of another process.
+    pub fn stop(place: &str, container: &str, driver: &str) -> Result<()> {
+        let place = place_named(place);
+        let container = Container::from_fd(inherited(container)?);
+        let driver = match driver {
+            "none" => None,
+            number => Some(Pinner::from_fd(inherited(number)?)),
+        };
+        let mut fault = Userfault::new(THERE.pages as usize)?;
+        if driver.is_some() {
+            // The kernel reads and writes memory of the process that has mapped it.
+            map(&container, THERE, fault.addr())?;
+        }
+        place.arm(&container, &mut fault)?;
+        stop_until_killed(&fault, || {
+            place.send_to(&container, driver.as_ref(), &fault)
+        })
+    }
+
+    /// Stops in a container of its own.
+    pub fn stop_alone(place: &str) -> Result<()> {
+        let place = place_named(place);
+        let scene = Scene::new(place, None)?;
+        stop_until_killed(&scene.fault, || place.send(&scene))
+    }
+
+    fn stop_until_killed<T: Send>(
+        fault: &Userfault,
+        request: impl FnOnce() -> T + Send,
+    ) -> Result<()> {
+        thread::scope(|scope| {
+            let _release = Release(fault);
+            let request = Request::send(scope, request)?;
+            say(if stops(&request, fault)? {
+                "stops"
+            } else {
+                "ends"
+            });
+            pause();
+            Ok(())
+        })
+    }
+
+    /// Sends a long request to a container of another process.
+    pub fn long(request: &str, container: &str) -> Result<()> {
+        let container = Container::from_fd(inherited(container)?);
+        let memory = Memory::anonymous(LONG)?;
+        if request == "map" {
+            say("begins");
+            container.map(0, &memory, MapFlags::ReadWrite)?;
+        } else {
+            map_many(&container, &memory)?;
+            say("begins");
+            container.unmap_all()?;
+        }
+        say("ends");
+        pause();
+        Ok(())
+    }
+}
+
+/// Enough to be found under way, and to be killed before the end.
+const LONG: usize = 512 << 20;
+/// More mappings than are unmapped in no time.
+const MANY: u64 = 15_000;
+
+fn map_many(container: &Container, memory: &Memory) -> Result<()> {
+    for number in 0..MANY {
+        // Not neighbours, which could be unmapped together.
+        container.map_part(2 * number * PAGE, memory, 0, PAGE_SIZE, MapFlags::ReadWrite)?;
+    }
+    Ok(())
+}
+
+/// Starts a program that stops in `scene`.
+fn stopped(name: &str, scene: &Scene) -> Result<Helper> {
+    let container = scene.container.as_fd().try_clone_to_owned()?;
+    let number = container.as_raw_fd().to_string();
+    let mut helper = match &scene.driver {
+        Some(driver) => {
+            unmap(&scene.container, THERE, 0)?;
+            let driver = driver.as_fd().try_clone_to_owned()?;
+            let driver_number = driver.as_raw_fd().to_string();
+            let words = ["stop", name, &number, &driver_number];
+            Helper::spawn(&words, &[&container, &driver])?
+        }
+        None => Helper::spawn(&["stop", name, &number, "none"], &[&container])?,
+    };
+    assert_eq!(helper.line()?, "stops");
+    Ok(helper)
+}
+
+/// Another process goes on with the container.
+fn with_others(name: &str, waits: bool, unmapped: u64) -> Result<()> {
+    let scene = Scene::new(place_named(name), None)?;
+    let helper = stopped(name, &scene)?;
+    let (progress, answer) = thread::scope(|scope| -> Result<_> {
+        let other = Request::send(scope, || unmap(&scene.container, EVERYTHING, ALL))?;
+        let progress = if waits {
+            other.settle()
+        } else {
+            ensure!(other.done_within(LIMIT)?, "UNMAP_DMA waits");
+            Progress::Done
+        };
+        helper.kill()?;
+        Ok((progress, other.finish()?))
+    })?;
+    let expected = if waits {
+        Progress::Waits
+    } else {
+        Progress::Done
+    };
+    assert_eq!((progress, answer), (expected, Ok(unmapped)));
+    scene.end()
+}
+
+/// Waits until nothing of another process is left.
+fn gone(pinned: i64) -> Result<()> {
+    let gone = wait::until(LIMIT, || Ok::<_, anyhow::Error>(pinned_pages()? == pinned))?;
+    ensure!(gone, "{} pages stay pinned", pinned_pages()? - pinned);
+    let free = || Ok::<_, anyhow::Error>(attached(EDU, Iommu::Type1v2).is_ok());
+    ensure!(wait::until(LIMIT, free)?, "the group stays in use");
+    Ok(())
+}
+
+/// The program was the only one that used the container.
+fn alone(name: &str) -> Result<()> {
+    let pinned = pinned_pages()?;
+    let mut helper = Helper::spawn(&["stop-alone", name], &[])?;
+    assert_eq!(helper.line()?, "stops");
+    helper.kill()?;
+    gone(pinned)
+}
+
+/// Another thread closes the descriptor through which the request came.
+fn container_closed(name: &str) -> Result<()> {
+    let place = place_named(name);
+    let scene = Scene::new(place, None)?;
+    let another = scene.container.try_clone()?;
+    let answer = thread::scope(|scope| -> Result<_> {
+        let release = Release(&scene.fault);
+        let request = Request::send(scope, || place.send(&scene))?;
+        ensure!(stops(&request, &scene.fault)?, "it does not stop");
+        nix::unistd::close(scene.container.as_fd().as_raw_fd())?;
+        drop(release);
+        request.finish()
+    })?;
+    ensure!(answer.is_ok(), "{answer:?}");
+    scene.replace_closed(another).end()
+}
+
+/// Another thread closes the last group of the container.
+fn group_closed(name: &str, waits: bool) -> Result<()> {
+    let pinned = pinned_pages()?;
+    let place = place_named(name);
+    let scene = Scene::new(place, None)?;
+    let Scene {
+        container,
+        first,
+        fault,
+        memory,
+        ..
+    } = scene;
+    let (progress, _answer) = thread::scope(|scope| -> Result<_> {
+        let release = Release(&fault);
+        let request = Request::send(scope, || place.send_to(&container, None, &fault))?;
+        ensure!(stops(&request, &fault)?, "it does not stop");
+        let close = Request::send(scope, || drop(first))?;
+        let progress = close.settle();
+        drop(release);
+        close.finish()?;
+        Ok((progress, request.finish()?))
+    })?;
+    if waits {
+        assert_eq!(progress, Progress::Waits);
+    }
+    assert_eq!(locked_kib(), 0);
+    assert_eq!(pinned_pages()?, pinned);
+    assert_eq!(map(&container, THERE, memory.addr()), Err(Errno::EINVAL));
+    Ok(())
+}
+
+/// A program is killed that waits for a request which has stopped.
+fn waiting_for_another() -> Result<()> {
+    let place = Place::DirtyBitmap;
+    let scene = Scene::new(place, None)?;
+    let container = scene.container.as_fd().try_clone_to_owned()?;
+    let number = container.as_raw_fd().to_string();
+    thread::scope(|scope| -> Result<_> {
+        let release = Release(&scene.fault);
+        let request = Request::send(scope, || place.send(&scene))?;
+        ensure!(stops(&request, &scene.fault)?, "it does not stop");
+        let mut helper = Helper::spawn(&["long", "map", &number], &[&container])?;
+        assert_eq!(helper.line()?, "begins");
+        // It cannot be seen from here whether it waits yet.
+        thread::sleep(Duration::from_millis(200));
+        helper.kill_later()?;
+        drop(release);
+        assert_eq!(request.finish()?, Ok(0));
+        helper.kill()
+    })?;
+    drop(container);
+    scene.end()
+}
+
+/// Waits until a process has so much memory.
+fn wait_for_memory(id: u32, kib: u64) -> Result<()> {
+    let resident = || -> Result<bool> {
+        let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.context("VmRSS")?.trim().trim_end_matches(" kB");
+        Ok(number.parse::<u64>()? >= kib)
+    };
+    ensure!(wait::until(LIMIT, resident)?, "it maps nothing");
+    Ok(())
+}
+
+fn t_m17_long_map() -> Result<()> {
+    let pinned = pinned_pages()?;
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    let fd = container.as_fd().try_clone_to_owned()?;
+    let words = ["long", "map", &fd.as_raw_fd().to_string()];
+    // EINTR is what the program would see, but it never returns to its own code.
+    let ioctl = nix::libc::SYS_ioctl;
+    let filter = format!("id == {ioctl} && ret == {}", -nix::libc::EINTR);
+    let trace = Trace::filtered("raw_syscalls/sys_exit", &filter)?;
+    let mut helper = Helper::spawn(&words, &[&fd])?;
+    assert_eq!(helper.line()?, "begins");
+    wait_for_memory(helper.id(), 32 << 10)?;
+    helper.kill()?;
+    let seen = trace.take()?;
+    assert_eq!(
+        seen.lines().count(),
+        1,
+        "one request fails with EINTR: {seen}"
+    );
+    drop(fd);
+    assert_eq!(container.info()?.dma_avail(), Some(65535));
+    assert_eq!(container.unmap_all()?, 0);
+    assert_eq!(pinned_pages()?, pinned);
+    Ok(())
+}
+
+fn long_unmap_all() -> Result<()> {
+    let pinned = pinned_pages()?;
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    for delay in [0, 5, 25] {
+        let fd = container.as_fd().try_clone_to_owned()?;
+        let words = ["long", "unmap-all", &fd.as_raw_fd().to_string()];
+        let mut helper = Helper::spawn(&words, &[&fd])?;
+        assert_eq!(helper.line()?, "begins");
+        thread::sleep(Duration::from_millis(delay));
+        helper.kill()?;
+        let used = 65535 - container.info()?.dma_avail().context("no limit")?;
+        eprintln!("after {delay} ms: {used} mappings are left");
+        assert_eq!(container.unmap_all()?, u64::from(used) * PAGE);
+        assert_eq!(pinned_pages()?, pinned);
+    }
+    Ok(())
+}
+
+/// A request that takes a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Long {
+    Map,
+    UnmapAll,
+}
+
+/// What another thread closes meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Close {
+    Container,
+    Group,
+}
+
+fn in_long_request(long: Long, what: Close) -> Result<()> {
+    let pinned = pinned_pages()?;
+    let (container, group) = attached(EDU, Iommu::Type1v2)?;
+    let memory = Memory::anonymous(LONG / 4)?;
+    if long == Long::UnmapAll {
+        map_many(&container, &memory)?;
+    }
+    let request = || match long {
+        Long::Map => container.map(0, &memory, MapFlags::ReadWrite).map(|()| 0),
+        Long::UnmapAll => container.unmap_all(),
+    };
+    let (answer, group) = thread::scope(|scope| -> Result<_> {
+        let request = Request::send(scope, request)?;
+        if long == Long::Map {
+            wait_for_memory(std::process::id(), 32 << 10)?;
+        }
+        let group = match what {
+            Close::Group => {
+                drop(group);
+                None
+            }
+            Close::Container => {
+                nix::unistd::close(container.as_fd().as_raw_fd())?;
+                Some(group)
+            }
+        };
+        Ok((request.finish()?, group))
+    })?;
+    let expected = match long {
+        Long::Map => 0,
+        Long::UnmapAll => MANY * PAGE,
+    };
+    match what {
+        Close::Container => {
+            assert_eq!(answer, Ok(expected));
+            forget(container);
+        }
+        // The group may have gone first.
+        Close::Group => {
+            let gone = answer.as_ref().is_err_and(|e| e.errno() == Errno::EINVAL);
+            ensure!(
+                gone || answer == Ok(expected) || answer == Ok(0),
+                "{answer:?}"
+            );
+            assert_eq!(container.info().map_err(|e| e.errno()), Err(Errno::EINVAL));
+        }
+    }
+    drop(group);
+    assert_eq!(locked_kib(), 0);
+    assert_eq!(pinned_pages()?, pinned);
+    Ok(())
+}

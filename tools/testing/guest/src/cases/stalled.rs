@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Requests that stop where they touch the program's memory, and what other threads can do meanwhile.
+//!
+//! A test is a pair: `stalled::dirty_bitmap::map_border` stops GET_BITMAP at the bitmap, and has another
+//! thread map across the end of its range. The pairs and what is expected of them are in [`table`].
+
+mod meanwhile;
+mod place;
+mod queue;
+mod scene;
+mod table;
+mod words;
+
+use crate::{
+    harness::{
+        case,
+        our_type1, //
+    },
+    stall::{
+        Progress,
+        Release,
+        Request,
+        stops, //
+    },
+};
+use anyhow::{
+    Result,
+    ensure, //
+};
+use libtest_mimic::Trial;
+use std::{
+    thread,
+    time::Duration, //
+};
+use table::{
+    Expected,
+    Pair,
+    When, //
+};
+use words::Answer;
+
+pub(super) use place::Place;
+pub(super) use scene::Scene;
+pub(super) use table::place_named;
+pub(super) use words::{
+    ALL,
+    Dma,
+    PAGE,
+    THERE,
+    map,
+    unmap, //
+};
+
+/// A request that needs not wait has ended after this time, also if it has to wait for hardware.
+const UNHINDERED: Duration = Duration::from_secs(10);
+
+/// Returns a test for each pair.
+pub fn cases() -> Vec<Trial> {
+    let pairs = table::pairs(our_type1());
+    let stopped = pairs.into_iter().map(|pair| {
+        let name = format!("stalled::{}::{}", pair.place_name, pair.meanwhile_name);
+        case(&name, move || meet(&pair))
+    });
+    let not_stopped = table::not_stopped(our_type1()).into_iter().map(|row| {
+        let name = format!("stalled::{}::does_not_stop", row.place_name);
+        case(&name, move || does_not_stop(row.place, &row.answer))
+    });
+    stopped.chain(not_stopped).chain(queue::cases()).collect()
+}
+
+/// How the table writes an answer.
+fn told(answer: &Answer) -> String {
+    match answer {
+        Ok(count) => count.to_string(),
+        Err(errno) => format!("{errno:?}"),
+    }
+}
+
+/// Has one request meet another one that has stopped.
+fn meet(pair: &Pair) -> Result<()> {
+    let scene = Scene::new(pair.place, Some(pair.meanwhile))?;
+    let (early, answers) = thread::scope(|scope| -> Result<_> {
+        let release = Release(&scene.fault);
+        let stopped = Request::send(scope, || pair.place.send(&scene))?;
+        ensure!(stops(&stopped, &scene.fault)?, "it does not stop");
+        let other = Request::send(scope, || pair.meanwhile.send(pair.place, &scene))?;
+        let done = match pair.expected.when {
+            When::Meanwhile => other.done_within(UNHINDERED)?,
+            When::After | When::Either => other.settle() == Progress::Done,
+        };
+        drop(release);
+        Ok((done, [stopped.finish()?, other.finish()?]))
+    })?;
+    let answers = answers.map(|answer| told(&answer));
+    let Expected {
+        when,
+        answer,
+        stopped,
+    } = &pair.expected;
+    eprintln!(
+        "{}: {} meanwhile: {early}, {answers:?}",
+        pair.place_name, pair.meanwhile_name
+    );
+    match when {
+        When::Meanwhile => ensure!(
+            early,
+            "it waits for the request that has stopped: {answers:?}"
+        ),
+        When::After => ensure!(
+            !early,
+            "it ends before the request that has stopped: {answers:?}"
+        ),
+        When::Either => {}
+    }
+    assert_eq!(answers, [stopped.clone(), answer.clone()], "answers");
+    scene.end()
+}
+
+/// Checks that a request fails where it could stop.
+fn does_not_stop(place: Place, answer: &str) -> Result<()> {
+    let scene = Scene::new(place, None)?;
+    let found = thread::scope(|scope| -> Result<_> {
+        let _release = Release(&scene.fault);
+        let request = Request::send(scope, || place.send(&scene))?;
+        ensure!(!stops(&request, &scene.fault)?, "it stops");
+        request.finish()
+    })?;
+    assert_eq!(told(&found), answer);
+    scene.end()
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What other threads ask for while a request has stopped.
+
+use super::{
+    place::Place,
+    scene::Scene,
+    words::{
+        self,
+        ALL,
+        ASIDE,
+        Answer,
+        Dma,
+        END_BORDER,
+        FREE,
+        PART,
+        START,
+        START_BORDER,
+        STOP,
+        THERE,
+        VADDR,
+        WITHDRAWN, //
+    },
+};
+use crate::{
+    env::{
+        EDU,
+        NVME, //
+    },
+    pin::{
+        READ,
+        WRITE,
+        open_again, //
+    },
+};
+use vfio_client::{
+    Errno,
+    Memory,
+    PAGE_SIZE,
+    pci, //
+};
+
+/// A request that another thread sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meanwhile {
+    /// MAP_DMA of the same range.
+    MapThere,
+    /// MAP_DMA across the range's start.
+    MapBefore,
+    /// MAP_DMA across the range's end.
+    MapBehind,
+    /// MAP_DMA elsewhere.
+    MapAside,
+    /// UNMAP_DMA of the same range.
+    UnmapThere,
+    /// UNMAP_DMA elsewhere.
+    UnmapAside,
+    /// UNMAP_DMA of everything.
+    UnmapAll,
+    /// UNMAP_DMA that withdraws the addresses of the same range.
+    WithdrawThere,
+    /// UNMAP_DMA that withdraws an address elsewhere.
+    WithdrawAside,
+    /// MAP_DMA that gives an address to a mapping there.
+    GiveThere,
+    /// MAP_DMA that gives an address to a mapping elsewhere.
+    GiveAside,
+    /// DIRTY_PAGES: keep track.
+    Start,
+    /// DIRTY_PAGES: keep track no longer.
+    Stop,
+    /// DIRTY_PAGES: a bitmap of the same range.
+    BitmapThere,
+    /// DIRTY_PAGES: a bitmap of elsewhere.
+    BitmapAside,
+    /// GET_INFO.
+    Info,
+    /// SET_CONTAINER of a second group.
+    Join,
+    /// UNSET_CONTAINER of a second group.
+    Leave,
+    /// The driver of the second group's device is taken away.
+    Unbind,
+    /// A device of the group is opened and closed.
+    Open,
+    /// A driver pins pages where the stopped request works.
+    PinThere,
+    /// A driver pins pages elsewhere.
+    PinAside,
+    /// A driver gives back pages where the stopped request works.
+    UnpinThere,
+    /// A driver reads memory where the stopped request works.
+    ReadThere,
+    /// A driver reads memory elsewhere.
+    ReadAside,
+    /// A driver writes memory elsewhere.
+    WriteAside,
+}
+
+impl Meanwhile {
+    /// All of them, with the names they have in the tables.
+    pub const ALL: [(&str, Self); 26] = [
+        ("map_there", Self::MapThere),
+        ("map_before", Self::MapBefore),
+        ("map_behind", Self::MapBehind),
+        ("map_aside", Self::MapAside),
+        ("unmap_there", Self::UnmapThere),
+        ("unmap_aside", Self::UnmapAside),
+        ("unmap_all", Self::UnmapAll),
+        ("withdraw_there", Self::WithdrawThere),
+        ("withdraw_aside", Self::WithdrawAside),
+        ("give_there", Self::GiveThere),
+        ("give_aside", Self::GiveAside),
+        ("start", Self::Start),
+        ("stop", Self::Stop),
+        ("bitmap_there", Self::BitmapThere),
+        ("bitmap_aside", Self::BitmapAside),
+        ("info", Self::Info),
+        ("join", Self::Join),
+        ("leave", Self::Leave),
+        ("unbind", Self::Unbind),
+        ("open", Self::Open),
+        ("pin_there", Self::PinThere),
+        ("pin_aside", Self::PinAside),
+        ("unpin_there", Self::UnpinThere),
+        ("read_there", Self::ReadThere),
+        ("read_aside", Self::ReadAside),
+        ("write_aside", Self::WriteAside),
+    ];
+
+    /// Whether the second group has to be in the container before.
+    pub fn needs_second(self) -> bool {
+        matches!(self, Self::Leave | Self::Unbind)
+    }
+
+    /// Sends the request.
+    pub fn send(self, place: Place, scene: &Scene) -> Answer {
+        let Scene {
+            container, memory, ..
+        } = scene;
+        let driver = || scene.driver.as_ref().ok_or(Errno::ENODEV);
+        match self {
+            Self::MapThere => words::map(container, THERE, memory.addr()),
+            Self::MapBefore => words::map(container, START_BORDER, memory.addr()),
+            Self::MapBehind => words::map(container, END_BORDER, memory.addr()),
+            Self::MapAside => words::map(container, FREE, memory.addr()),
+            Self::UnmapThere => words::unmap(container, THERE, 0),
+            Self::UnmapAside => words::unmap(container, ASIDE, 0),
+            Self::UnmapAll => words::unmap(container, Dma { iova: 0, pages: 0 }, ALL),
+            Self::WithdrawThere => words::unmap(container, THERE, VADDR),
+            Self::WithdrawAside => words::unmap(container, ASIDE, VADDR),
+            Self::GiveThere => {
+                let mapped = if place.maps() { THERE } else { PART };
+                words::give_address(container, mapped, memory.addr())
+            }
+            Self::GiveAside => words::give_address(container, WITHDRAWN, memory.addr()),
+            Self::Start => words::dirty(container, START),
+            Self::Stop => words::dirty(container, STOP),
+            Self::BitmapThere => get_bitmap(scene, THERE),
+            Self::BitmapAside => get_bitmap(scene, ASIDE),
+            Self::Info => none(container.info()),
+            Self::Join => none(scene.second.set_container(container)),
+            Self::Leave => none(scene.second.unset_container()),
+            Self::Unbind => none(pci::unbind(NVME)),
+            Self::Open if scene.driver.is_some() => none(open_again(&scene.first)),
+            Self::Open => none(scene.first.device(EDU)),
+            // Not the page where the other one stops.
+            Self::PinThere => pinned(driver()?.pin(THERE.iova, 1, READ | WRITE)),
+            Self::PinAside => pinned(driver()?.pin(ASIDE.iova, 1, READ | WRITE)),
+            Self::UnpinThere => driver()?.unpin(THERE.iova, 1).map(|_| 0),
+            Self::ReadThere => driver()?.read(THERE.iova, 8).map(|_| 0),
+            Self::ReadAside => driver()?.read(ASIDE.iova, 8).map(|_| 0),
+            Self::WriteAside => driver()?.write(ASIDE.iova, &[7; 8]).map(|_| 0),
+        }
+    }
+}
+
+fn none<T>(answer: vfio_client::Result<T>) -> Answer {
+    answer.map(|_| 0).map_err(|error| error.errno())
+}
+
+fn pinned(answer: Result<(i32, u64), Errno>) -> Answer {
+    answer.map(|(count, _)| count as u64)
+}
+
+/// Asks for a bitmap of more than `dma`, which has mappings at its start only.
+fn get_bitmap(scene: &Scene, dma: Dma) -> Answer {
+    let bits = Memory::anonymous(PAGE_SIZE).map_err(|error| error.errno())?;
+    let more = Dma {
+        pages: THERE.pages,
+        ..dma
+    };
+    words::get_bitmap(&scene.container, more, bits.addr())
+}

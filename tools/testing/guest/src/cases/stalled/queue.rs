@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Three requests: one has stopped, and the others wait in a queue.
+
+use super::{
+    meanwhile::Meanwhile,
+    place::Place,
+    scene::Scene,
+    words::{
+        self,
+        ALL,
+        Answer,
+        Dma, //
+    },
+};
+use crate::{
+    harness::{
+        case,
+        our_type1, //
+    },
+    pin::{
+        READ,
+        WRITE, //
+    },
+    stall::{
+        LIMIT,
+        Progress,
+        Release,
+        Request,
+        stops, //
+    },
+};
+use anyhow::{
+    Result,
+    ensure, //
+};
+use libtest_mimic::Trial;
+use nix::errno::Errno;
+use std::thread;
+
+/// Returns the tests. The kernel's own module has no order in which requests wait for its mutex.
+pub fn cases() -> Vec<Trial> {
+    let ours: [(&str, fn() -> Result<()>); 2] = [
+        ("in_order", in_order),
+        (
+            "unmap_waits_for_the_lock_of_a_driver",
+            driver_holds_its_lock,
+        ),
+    ];
+    let both: [(&str, fn() -> Result<()>); 3] = [
+        ("behind_unmap_all", behind_unmap_all),
+        ("d2_map_before_two_bitmaps", || {
+            two_bitmaps(Meanwhile::MapBefore)
+        }),
+        ("d2_map_behind_two_bitmaps", || {
+            two_bitmaps(Meanwhile::MapBehind)
+        }),
+    ];
+    let named = |(name, body)| case(&format!("stalled::queue::{name}"), body);
+    let ours = ours.map(|test| named(test).with_ignored_flag(!our_type1()));
+    ours.into_iter().chain(both.map(named)).collect()
+}
+
+/// Lets `place` stop and two requests come, one after the other. Returns how far the two have come, and
+/// what all three answer.
+fn three(
+    scene: &Scene,
+    place: Place,
+    [first, second]: [Meanwhile; 2],
+) -> Result<([Progress; 2], [Answer; 3])> {
+    thread::scope(|scope| {
+        let release = Release(&scene.fault);
+        let stopped = Request::send(scope, || place.send(scene))?;
+        ensure!(stops(&stopped, &scene.fault)?, "it does not stop");
+        let first = Request::send(scope, || first.send(place, scene))?;
+        let one = first.settle();
+        let second = Request::send(scope, || second.send(place, scene))?;
+        let two = second.settle();
+        // Nobody waits for this one, nor it for others.
+        let info = Request::send(scope, || Meanwhile::Info.send(place, scene))?;
+        let informed = !our_type1() || info.done_within(LIMIT)?;
+        drop(release);
+        let answers = [stopped.finish()?, first.finish()?, second.finish()?];
+        assert_eq!(info.finish()?, Ok(0));
+        ensure!(informed, "GET_INFO waits");
+        Ok(([one, two], answers))
+    })
+}
+
+const EVERYTHING: Dma = Dma { iova: 0, pages: 0 };
+
+/// What has waited longer comes first.
+fn in_order() -> Result<()> {
+    let scene = Scene::new(Place::MapPages, None)?;
+    let queue = [Meanwhile::UnmapThere, Meanwhile::MapThere];
+    let (progress, answers) = three(&scene, Place::MapPages, queue)?;
+    assert_eq!(progress, [Progress::Waits; 2]);
+    assert_eq!(answers, [Ok(0), Ok(8), Ok(0)]);
+    scene.end()
+}
+
+/// UNMAP_DMA of everything would wait for ever if others could always go first.
+fn behind_unmap_all() -> Result<()> {
+    let place = if our_type1() {
+        Place::MapPages
+    } else {
+        Place::UnmapBitmap
+    };
+    let scene = Scene::new(place, None)?;
+    let queue = [Meanwhile::UnmapAll, Meanwhile::MapAside];
+    let (progress, answers) = three(&scene, place, queue)?;
+    assert_eq!(progress, [Progress::Waits; 2]);
+    let left = words::unmap(&scene.container, EVERYTHING, ALL);
+    if our_type1() {
+        assert_eq!((answers, left), ([Ok(0), Ok(16), Ok(0)], Ok(4)));
+    } else {
+        assert_eq!([answers[0], answers[2]], [Ok(4), Ok(0)]);
+        let sum = answers[1].and_then(|unmapped| Ok(unmapped + left?));
+        assert_eq!(sum, Ok(12));
+    }
+    scene.end()
+}
+
+/// The second bitmap waits for the first one; then somebody maps across the border of both.
+fn two_bitmaps(map: Meanwhile) -> Result<()> {
+    let scene = Scene::new(Place::DirtyBitmap, None)?;
+    let queue = [Meanwhile::BitmapThere, map];
+    let (progress, answers) = three(&scene, Place::DirtyBitmap, queue)?;
+    assert_eq!([answers[0], answers[2]], [Ok(0), Ok(0)]);
+    if our_type1() {
+        assert_eq!(progress, [Progress::Waits; 2]);
+        assert_eq!(answers[1], Ok(0));
+    } else {
+        // It may have come after the map.
+        assert!([Ok(0), Err(Errno::EINVAL)].contains(&answers[1]));
+    }
+    scene.end()
+}
+
+/// A driver pins pages and holds a lock, which it takes as well when it is told to give up others.
+fn driver_holds_its_lock() -> Result<()> {
+    let place = Place::DriverPins;
+    let scene = Scene::new(place, None)?;
+    if let Some(driver) = &scene.driver {
+        driver.pin(words::ASIDE.iova, 1, READ | WRITE)?;
+    }
+    let queue = [Meanwhile::UnmapAside, Meanwhile::MapAside];
+    let (progress, answers) = three(&scene, place, queue)?;
+    assert_eq!(progress, [Progress::Waits, Progress::Done]);
+    assert_eq!(answers, [Ok(4), Ok(4), Ok(0)]);
+    scene.end()
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is there before two requests meet, and what has to be left after them.
+
+use super::{
+    meanwhile::Meanwhile,
+    place::Place,
+    words::{
+        self,
+        ASIDE,
+        PART,
+        START,
+        THERE,
+        VADDR,
+        WITHDRAWN, //
+    },
+};
+use crate::{
+    env::{
+        EDU,
+        NVME,
+        attached,
+        group, //
+    },
+    leak::{
+        locked_kib,
+        pinned_pages, //
+    },
+    pin::{
+        Pinner,
+        Pinning, //
+    },
+};
+use anyhow::Result;
+use std::mem::{
+    forget,
+    replace, //
+};
+use vfio_client::{
+    Container,
+    Group,
+    Iommu,
+    Memory,
+    PAGE_SIZE,
+    Userfault,
+    pci, //
+};
+
+/// A container with a group.
+#[derive(Debug)]
+pub struct Scene {
+    /// The container. It has [`ASIDE`] and [`WITHDRAWN`], and [`PART`] unless [`THERE`] is to be mapped;
+    /// with a driver all of [`THERE`].
+    pub container: Container,
+    /// The group in it.
+    pub first: Group,
+    /// Another group, in the container only if that is to leave.
+    pub second: Group,
+    /// The device of the driver that pins pages, if the group in the container is its group.
+    pub driver: Option<Pinner>,
+    /// Memory where requests stop.
+    pub fault: Userfault,
+    /// Memory for everything else.
+    pub memory: Memory,
+    /// How many pages were pinned before.
+    pinned: i64,
+}
+
+impl Scene {
+    /// Makes what `place` needs, and a request that comes `meanwhile`.
+    pub fn new(place: Place, meanwhile: Option<Meanwhile>) -> Result<Self> {
+        let pinned = pinned_pages()?;
+        let mut fault = Userfault::new(THERE.pages as usize)?;
+        let memory = Memory::anonymous(THERE.pages as usize * PAGE_SIZE)?;
+        let (container, first, driver, second) = if place.needs_driver() {
+            let Pinning {
+                pinner,
+                group: first,
+                container,
+            } = Pinning::new()?;
+            (container, first, Some(pinner), group(EDU)?)
+        } else {
+            let (container, first) = attached(EDU, Iommu::Type1v2)?;
+            (container, first, None, group(NVME)?)
+        };
+        if meanwhile.is_some_and(Meanwhile::needs_second) {
+            second.set_container(&container)?;
+        }
+        if meanwhile != Some(Meanwhile::Start) || place.needs_tracking() {
+            words::dirty(&container, START)?;
+        }
+        words::map(&container, ASIDE, memory.addr())?;
+        if driver.is_some() {
+            // No IOMMU, so nobody touches it.
+            words::map(&container, THERE, fault.addr())?;
+        } else {
+            words::map(&container, WITHDRAWN, memory.addr())?;
+            if meanwhile == Some(Meanwhile::GiveAside) {
+                words::unmap(&container, WITHDRAWN, VADDR)?;
+            }
+            if !place.maps() {
+                words::map(&container, PART, memory.addr())?;
+            }
+        }
+        place.arm(&container, &mut fault)?;
+        Ok(Self {
+            container,
+            first,
+            second,
+            driver,
+            fault,
+            memory,
+            pinned,
+        })
+    }
+
+    /// Puts another descriptor of the container in the place of one that was closed.
+    pub fn replace_closed(mut self, another: Container) -> Self {
+        forget(replace(&mut self.container, another));
+        self
+    }
+
+    /// Checks that what is mapped is what is charged, and that nothing stays behind.
+    pub fn end(self) -> Result<()> {
+        if let Some(driver) = &self.driver {
+            driver.unpin(0, u32::MAX)?;
+        }
+        let charged = locked_kib() * 1024;
+        let has_iommu = self.driver.is_none() || self.second.status()? & 2 != 0;
+        let unmapped = self.container.unmap_all()?;
+        let expected = if has_iommu { unmapped } else { 0 };
+        assert_eq!(charged, expected, "charged, and mapped by an IOMMU");
+        assert_eq!(locked_kib(), 0, "charged after all was unmapped");
+        assert_eq!(
+            pinned_pages()?,
+            self.pinned,
+            "pinned after all was unmapped"
+        );
+        let left = self.container.info()?.dma_avail();
+        assert_eq!(left, Some(65535), "more mappings than can be unmapped");
+        drop(self);
+        if pci::driver(NVME).is_none() {
+            pci::bind(NVME, "vfio-pci")?;
+        }
+        Ok(())
+    }
+}

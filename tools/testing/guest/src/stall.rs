@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Requests in threads of their own, to see which of them wait for one another.
+
+use crate::harness::hangs;
+use anyhow::Result;
+use nix::unistd::{
+    Pid,
+    gettid, //
+};
+use std::{
+    fs,
+    panic::resume_unwind,
+    sync::mpsc::channel,
+    thread::{
+        Scope,
+        ScopedJoinHandle,
+        sleep, //
+    },
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+use vfio_client::{
+    Userfault,
+    wait, //
+};
+
+/// No request takes longer when nothing keeps it, on the slowest kernel.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// How often to look at a thread.
+const INTERVAL: Duration = Duration::from_millis(4);
+/// A thread that was found asleep so often in a row waits for another one.
+const STEADY: u32 = 12;
+
+/// A request in a thread of its own.
+#[derive(Debug)]
+pub struct Request<'scope, T> {
+    thread: ScopedJoinHandle<'scope, T>,
+    tid: Pid,
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It has ended.
+    Done,
+    /// It sleeps.
+    Waits,
+}
+
+impl<'scope, T: Send + 'scope> Request<'scope, T> {
+    /// Sends a request.
+    pub fn send(
+        scope: &'scope Scope<'scope, '_>,
+        request: impl FnOnce() -> T + Send + 'scope,
+    ) -> Result<Self> {
+        let (sender, receiver) = channel();
+        let thread = scope.spawn(move || {
+            sender.send(gettid()).expect("the receiver waits for it");
+            request()
+        });
+        let tid = receiver.recv()?;
+        Ok(Self { thread, tid })
+    }
+
+    /// Whether the request has ended.
+    pub fn is_done(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits until the request has ended, but not for ever; returns whether it has.
+    pub fn done_within(&self, time: Duration) -> Result<bool> {
+        wait::until(time, || Ok(self.is_done()))
+    }
+
+    /// Waits until the request has ended, or is found asleep.
+    pub fn settle(&self) -> Progress {
+        let start = Instant::now();
+        let mut asleep = 0;
+        while asleep < STEADY {
+            if self.is_done() {
+                return Progress::Done;
+            }
+            asleep = if sleeps(self.tid) { asleep + 1 } else { 0 };
+            if start.elapsed() > LIMIT {
+                hangs(LIMIT);
+            }
+            sleep(INTERVAL);
+        }
+        Progress::Waits
+    }
+
+    /// Returns what the request has returned. Nothing keeps it now: where it does not end the program
+    /// does.
+    pub fn finish(self) -> Result<T> {
+        if !self.done_within(LIMIT)? {
+            hangs(LIMIT);
+        }
+        Ok(self
+            .thread
+            .join()
+            .unwrap_or_else(|panic| resume_unwind(panic)))
+    }
+}
+
+/// Whether a thread of this process sleeps.
+fn sleeps(tid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/self/task/{tid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest.trim_start());
+    state.starts_with(['S', 'D'])
+}
+
+/// Lets the threads go on that have stopped at a userfault, whatever happens to the one which holds it.
+#[derive(Debug)]
+pub struct Release<'a>(pub &'a Userfault);
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.release() {
+            eprintln!("a thread may have stopped for ever: {error}");
+        }
+    }
+}
+
+/// Waits until a request has stopped at a userfault; returns whether it has, or has ended without.
+pub fn stops<T: Send>(request: &Request<'_, T>, fault: &Userfault) -> Result<bool> {
+    let start = Instant::now();
+    loop {
+        if fault.wait(INTERVAL)?.is_some() {
+            return Ok(true);
+        }
+        if request.is_done() {
+            return Ok(false);
+        }
+        if start.elapsed() > LIMIT {
+            hangs(LIMIT);
+        }
+    }
+}
