@@ -36,7 +36,7 @@ def guest(name, *options, kernel="stock"):
     modules = (f"build-{kernel}",) if "rust" in options else ()
     if "--driver" in options:
         modules += (f"mdev-tests-{kernel}",)
-    elif {"exports", "mdev", "pinning"} & {*options}:
+    elif {"exports", "mdev", "pinning", "stalls"} & {*options}:
         modules += (f"drivers-{kernel}",)
     if "mdev" in options and kernel == "stock":
         modules += ("samples-stock",)
@@ -143,6 +143,11 @@ def all_steps(repo):
         make("mdev-tests-stock", "mdev-tests", "KERNEL=stock", "WERROR=1", after=("build-stock",)),
         guest("pinning-in-rust-c", "--stack", "c", "--set", "pinning", "--driver", "rust"),
         guest("pinning-in-rust-rust", "--stack", "rust", "--set", "pinning", "--driver", "rust"),
+        guest("stalls-c", "--stack", "c", "--set", "stalls"),
+        guest("stalls-rust", "--stack", "rust", "--set", "stalls"),
+        guest("stalls-in-rust", "--stack", "rust", "--set", "stalls", "--driver", "rust"),
+        guest("failing-c", "--stack", "c", "--set", "stalls", "--", "failing::", kernel="test"),
+        guest("failing-rust", "--stack", "rust", "--set", "stalls", "--", "failing::", kernel="test"),
         guest("exports-c", "--stack", "c", "--set", "exports"),
         guest("exports-rust", "--stack", "rust", "--set", "exports"),
         script("differential", "tools/testing/differential/run", "--no-build",
@@ -177,6 +182,7 @@ def all_steps(repo):
         guest("debug-pamu", "--stack", "rust", "--set", "pamu", kernel="debug"),
         guest("debug-stress", "--stack", "rust", "--set", "stress", kernel="debug"),
         make("drivers-debug", "test-drivers", "KERNEL=debug", "WERROR=1"),
+        guest("debug-stalls", "--stack", "rust", "--set", "stalls", kernel="debug"),
         guest("debug-pinning", "--stack", "rust", "--set", "pinning", kernel="debug"),
         make("mdev-tests-debug", "mdev-tests", "KERNEL=debug", "WERROR=1", after=("build-debug",)),
         guest("debug-pinning-in-rust", "--stack", "rust", "--set", "pinning", "--driver", "rust", kernel="debug"),

@@ -12,6 +12,7 @@ mod disk;
 mod dma;
 mod emulated;
 mod exports;
+mod failing;
 mod faults;
 mod group;
 mod handback;
@@ -51,6 +52,8 @@ mod unmap;
 mod unmap_all;
 mod viable;
 mod virqfd;
+
+pub(crate) use faults::Injector;
 
 use crate::{
     helper::inherited,
@@ -202,7 +205,7 @@ pub fn stalls_set() -> Vec<Trial> {
         // The cases will miss it.
         eprintln!("{error:?}");
     }
-    [stalled::cases(), killed::cases()]
+    [stalled::cases(), killed::cases(), failing::cases()]
         .into_iter()
         .flatten()
         .collect()

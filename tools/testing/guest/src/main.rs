@@ -17,6 +17,7 @@ mod cases;
 mod core_test;
 mod e1000e;
 mod env;
+mod fail_nth;
 mod harness;
 mod helper;
 mod kmsg;

@@ -40,8 +40,7 @@ use std::{
     fs,
     os::fd::{
         AsFd,
-        BorrowedFd,
-        OwnedFd, //
+        BorrowedFd, //
     },
     path::{
         Path,
@@ -149,11 +148,6 @@ impl Pinner {
         &self.0
     }
 
-    /// Takes over a descriptor that came from elsewhere.
-    pub fn from_fd(fd: OwnedFd) -> Self {
-        Self(Device::from_fd(fd))
-    }
-
     fn send(&self, nr: u32, iova: u64, count: u32, prot: u32) -> Result<i32, Errno> {
         let mut bytes = Bytes::new().u64(iova).u32(count).u32(prot).u64(0);
         raw::bytes(&self.0, nr, &mut bytes)
@@ -220,6 +214,12 @@ impl Pinner {
     /// Returns how often the driver was told to give up pages.
     pub fn unmaps(&self) -> Result<i32, Errno> {
         raw::none(&self.0, UNMAPS)
+    }
+}
+
+impl From<Device> for Pinner {
+    fn from(device: Device) -> Self {
+        Self(device)
     }
 }
 

@@ -55,11 +55,13 @@ use std::{
         AsFd,
         AsRawFd, //
     },
+    process::id,
     thread,
     time::Duration,
 };
 use vfio_client::{
     Container,
+    Device,
     Errno,
     Iommu,
     MapFlags,
@@ -143,7 +145,7 @@ pub mod helper {
         let container = Container::from_fd(inherited(container)?);
         let driver = match driver {
             "none" => None,
-            number => Some(Pinner::from_fd(inherited(number)?)),
+            number => Some(Pinner::from(Device::from_fd(inherited(number)?))),
         };
         let mut fault = Userfault::new(THERE.pages as usize)?;
         if driver.is_some() {
@@ -199,9 +201,9 @@ pub mod helper {
 }
 
 /// Enough to be found under way, and to be killed before the end.
-const LONG: usize = 512 << 20;
+const LONG: usize = 256 << 20;
 /// More mappings than are unmapped in no time.
-const MANY: u64 = 15_000;
+const MANY: u64 = 8_000;
 
 fn map_many(container: &Container, memory: &Memory) -> Result<()> {
     for number in 0..MANY {
@@ -342,15 +344,23 @@ fn waiting_for_another() -> Result<()> {
     scene.end()
 }
 
-/// Waits until a process has so much memory.
-fn wait_for_memory(id: u32, kib: u64) -> Result<()> {
-    let resident = || -> Result<bool> {
-        let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.context("VmRSS")?.trim().trim_end_matches(" kB");
-        Ok(number.parse::<u64>()? >= kib)
+/// Waits until [`LONG`] is being mapped; `pinned` pages were before.
+fn wait_for_map(pinned: i64) -> Result<()> {
+    let begun = || Ok::<_, anyhow::Error>(pinned_pages()? > pinned + 1024);
+    ensure!(wait::until(LIMIT, begun)?, "nothing is pinned");
+    Ok(())
+}
+
+/// Waits until a process is unmapping [`MANY`].
+fn wait_for_unmap(process: u32) -> Result<()> {
+    let begun = || -> Result<bool> {
+        let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
+        let number = line.and_then(|rest| rest.strip_suffix(" kB"));
+        let kib: u64 = number.context("no VmLck")?.trim().parse()?;
+        Ok(kib < MANY * PAGE / 1024)
     };
-    ensure!(wait::until(LIMIT, resident)?, "it maps nothing");
+    ensure!(wait::until(LIMIT, begun)?, "nothing is unmapped");
     Ok(())
 }
 
@@ -365,7 +375,7 @@ fn t_m17_long_map() -> Result<()> {
     let trace = Trace::filtered("raw_syscalls/sys_exit", &filter)?;
     let mut helper = Helper::spawn(&words, &[&fd])?;
     assert_eq!(helper.line()?, "begins");
-    wait_for_memory(helper.id(), 32 << 10)?;
+    wait_for_map(pinned)?;
     helper.kill()?;
     let seen = trace.take()?;
     assert_eq!(
@@ -383,18 +393,18 @@ fn t_m17_long_map() -> Result<()> {
 fn long_unmap_all() -> Result<()> {
     let pinned = pinned_pages()?;
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
-    for delay in [0, 5, 25] {
-        let fd = container.as_fd().try_clone_to_owned()?;
-        let words = ["long", "unmap-all", &fd.as_raw_fd().to_string()];
-        let mut helper = Helper::spawn(&words, &[&fd])?;
-        assert_eq!(helper.line()?, "begins");
-        thread::sleep(Duration::from_millis(delay));
-        helper.kill()?;
-        let used = 65535 - container.info()?.dma_avail().context("no limit")?;
-        eprintln!("after {delay} ms: {used} mappings are left");
-        assert_eq!(container.unmap_all()?, u64::from(used) * PAGE);
-        assert_eq!(pinned_pages()?, pinned);
-    }
+    let fd = container.as_fd().try_clone_to_owned()?;
+    let words = ["long", "unmap-all", &fd.as_raw_fd().to_string()];
+    let mut helper = Helper::spawn(&words, &[&fd])?;
+    assert_eq!(helper.line()?, "begins");
+    wait_for_unmap(helper.id())?;
+    helper.kill()?;
+    drop(fd);
+    // It may end early, or not.
+    let used = 65535 - container.info()?.dma_avail().context("no limit")?;
+    eprintln!("{used} mappings are left");
+    assert_eq!(container.unmap_all()?, u64::from(used) * PAGE);
+    assert_eq!(pinned_pages()?, pinned);
     Ok(())
 }
 
@@ -415,7 +425,7 @@ enum Close {
 fn in_long_request(long: Long, what: Close) -> Result<()> {
     let pinned = pinned_pages()?;
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
-    let memory = Memory::anonymous(LONG / 4)?;
+    let memory = Memory::anonymous(LONG / 2)?;
     if long == Long::UnmapAll {
         map_many(&container, &memory)?;
     }
@@ -425,8 +435,9 @@ fn in_long_request(long: Long, what: Close) -> Result<()> {
     };
     let (answer, group) = thread::scope(|scope| -> Result<_> {
         let request = Request::send(scope, request)?;
-        if long == Long::Map {
-            wait_for_memory(std::process::id(), 32 << 10)?;
+        match long {
+            Long::Map => wait_for_map(pinned)?,
+            Long::UnmapAll => wait_for_unmap(id())?,
         }
         let group = match what {
             Close::Group => {

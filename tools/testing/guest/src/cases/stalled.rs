@@ -45,11 +45,19 @@ pub(super) use scene::Scene;
 pub(super) use table::place_named;
 pub(super) use words::{
     ALL,
+    ASIDE,
     Dma,
     PAGE,
+    START,
+    STOP,
     THERE,
+    VADDR,
+    dirty,
+    get_bitmap,
+    give_address,
     map,
-    unmap, //
+    unmap,
+    unmap_with_bitmap, //
 };
 
 /// A request that needs not wait has ended after this time, also if it has to wait for hardware.
@@ -87,7 +95,7 @@ fn meet(pair: &Pair) -> Result<()> {
         let other = Request::send(scope, || pair.meanwhile.send(pair.place, &scene))?;
         let done = match pair.expected.when {
             When::Meanwhile => other.done_within(UNHINDERED)?,
-            When::After | When::Either => other.settle() == Progress::Done,
+            When::After => other.settle() == Progress::Done,
         };
         drop(release);
         Ok((done, [stopped.finish()?, other.finish()?]))
@@ -98,10 +106,6 @@ fn meet(pair: &Pair) -> Result<()> {
         answer,
         stopped,
     } = &pair.expected;
-    eprintln!(
-        "{}: {} meanwhile: {early}, {answers:?}",
-        pair.place_name, pair.meanwhile_name
-    );
     match when {
         When::Meanwhile => ensure!(
             early,
@@ -111,7 +115,6 @@ fn meet(pair: &Pair) -> Result<()> {
             !early,
             "it ends before the request that has stopped: {answers:?}"
         ),
-        When::Either => {}
     }
     assert_eq!(answers, [stopped.clone(), answer.clone()], "answers");
     scene.end()

@@ -18,6 +18,7 @@ use super::{
         map_bytes,
         unmap_bitmap_bytes,
         unmap_bytes,
+        unmap_with_bitmap,
         unmapped, //
     },
 };
@@ -41,7 +42,6 @@ use vfio_client::{
     FaultOn,
     PAGE_SIZE,
     Userfault,
-    raw,
     request, //
 };
 
@@ -190,11 +190,7 @@ impl Place {
         let bits = fault.addr() + STOP as u64 * PAGE;
         let nr = match self {
             Self::MapPages => return map(container, THERE, fault.addr()),
-            Self::UnmapBitmap => {
-                let mut bytes = unmap_bitmap_bytes(THERE, bits);
-                raw::bytes(container, request::IOMMU_UNMAP_DMA, &mut bytes)?;
-                return Ok(unmapped(&bytes));
-            }
+            Self::UnmapBitmap => return unmap_with_bitmap(container, THERE, bits),
             Self::DirtyBitmap => return get_bitmap(container, THERE, bits),
             Self::MapArgument => request::IOMMU_MAP_DMA,
             Self::UnmapArgument | Self::UnmapAnswer | Self::UnmapBitmapArgument => {

@@ -4,9 +4,8 @@
 //!
 //! A row is a place where a request stops, and what that request answers in the end. A column is what
 //! another thread asks for meanwhile. An entry is the answer to that: a number of pages or an errno. It
-//! has a sign in front if it comes only after the stopped request has ended (`~`), or may come before or
-//! after (`?`). After a slash comes the answer of the stopped request, if it is another one than usual.
-//! `x` stands for a pair that makes no sense, or that the kernel's own module does not survive.
+//! has `~` in front if it comes only after the stopped request has ended. After a slash comes the answer
+//! of the stopped request, if it is another one than usual. `x` stands for a pair that makes no sense.
 
 use super::{
     meanwhile::Meanwhile,
@@ -20,8 +19,6 @@ pub enum When {
     Meanwhile,
     /// When the first one has ended.
     After,
-    /// Both is right.
-    Either,
 }
 
 /// What is expected of two requests.
@@ -125,41 +122,41 @@ open_argument         0   0     0        0            0            0    0       
 ";
 
 /// Our module: requests wait for those that work on the same addresses, in their order. Groups that come
-/// and go, UNMAP_DMA of everything and keeping track of dirty pages work on all addresses. GET_INFO
-/// waits for nobody.
+/// and go, UNMAP_DMA of everything and keeping track of dirty pages work on all addresses; a driver that
+/// pins or writes on all of a mapping. Drivers that read share addresses. GET_INFO waits for nobody.
 const OURS: &str = "
                   map_there  map_before map_behind map_aside unmap_there unmap_aside unmap_all
 map_pages     0   ~EEXIST    ~EEXIST    ~EEXIST    0         ~8          4           ~16
 unmap_bitmap  4   ~0         ~0         ~0         0         ~0          4           ~8
 dirty_bitmap  0   ~EEXIST    ~0         ~0         0         ~4          4           ~12
-driver_pins   4   ~EEXIST    ~EEXIST    ?EEXIST    0         ~8          4           ~12
-driver_reads  0   ~EEXIST    ~EEXIST    ?EEXIST    0         ~8          4           ~12
-driver_writes 0   ~EEXIST    ~EEXIST    ?EEXIST    0         ~8          4           ~12
+driver_pins   4   ~EEXIST    ~EEXIST    ~EEXIST    0         ~8          4           ~12
+driver_reads  0   ~EEXIST    ~EEXIST    EEXIST     0         ~8          4           ~12
+driver_writes 0   ~EEXIST    ~EEXIST    ~EEXIST    0         ~8          4           ~12
 join_pages    0   ~EEXIST    ~EEXIST    ~EEXIST    ~0        ~8          ~4          ~12
 
                   withdraw_there withdraw_aside give_there give_aside
 map_pages     0   ~8             4              ~EINVAL    0
 unmap_bitmap  4   ~0             4              ~ENOENT    0
 dirty_bitmap  0   ~4             4              ~EINVAL    0
-driver_pins   4   ?EBUSY         EBUSY          ~EINVAL    x
-driver_reads  0   ?EBUSY         EBUSY          ~EINVAL    x
-driver_writes 0   ?EBUSY         EBUSY          ~EINVAL    x
-join_pages    0   ?EBUSY         ?EBUSY         ~EINVAL    x
+driver_pins   4   ~EBUSY         EBUSY          ~EINVAL    x
+driver_reads  0   ~EBUSY         EBUSY          ~EINVAL    x
+driver_writes 0   ~EBUSY         EBUSY          ~EINVAL    x
+join_pages    0   ~EBUSY         ~EBUSY         ~EINVAL    x
 
                   start stop bitmap_there bitmap_aside info join leave unbind open
 map_pages     0   ~0    ~0   ~0           0            0    ~0   ~0    ~0     0
-unmap_bitmap  4   ?0    ~0   ~0           0            0    ~0   ~0    ~0     0
-dirty_bitmap  0   ?0    ~0   ~0           0            0    ~0   ~0    ~0     0
+unmap_bitmap  4   ~0    ~0   ~0           0            0    ~0   ~0    ~0     0
+dirty_bitmap  0   ~0    ~0   ~0           0            0    ~0   ~0    ~0     0
 driver_pins   4   ~0    ~0   ~0           0            0    ~0   x     x      0
 driver_reads  0   ~0    ~0   ~0           0            0    ~0   x     x      0
 driver_writes 0   ~0    ~0   ~0           0            0    ~0   x     x      0
 join_pages    0   ~0    ~0   ~0           ~0           0    x    x     x      0
 
                   pin_there pin_aside unpin_there read_there read_aside write_aside
-driver_pins   4   ~1        ~1        ~0          ?0         0          0
-driver_reads  0   ?1        1         0           ?0         0          0
-driver_writes 0   ?1        1         0           ?0         0          0
-join_pages    0   ~1        ~1        ?0          ~0         ~0         ~0
+driver_pins   4   ~1        ~1        ~0          ~0         0          0
+driver_reads  0   ~1        1         0           0          0          0
+driver_writes 0   ~1        1         0           ~0         0          0
+join_pages    0   ~1        ~1        0           ~0         ~0         ~0
 ";
 
 /// The kernel's own module: all requests that look at the container wait for one that has stopped under
@@ -205,10 +202,9 @@ pub fn place_named(name: &str) -> Place {
 
 /// What an entry says, given what the stopped request usually answers.
 fn expected(entry: &str, usual: &str) -> Expected {
-    let (when, rest) = match entry.split_at(1) {
-        ("~", rest) => (When::After, rest),
-        ("?", rest) => (When::Either, rest),
-        _ => (When::Meanwhile, entry),
+    let (when, rest) = match entry.strip_prefix('~') {
+        Some(rest) => (When::After, rest),
+        None => (When::Meanwhile, entry),
     };
     let (answer, stopped) = rest.split_once('/').unwrap_or((rest, usual));
     Expected {

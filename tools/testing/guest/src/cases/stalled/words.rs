@@ -160,6 +160,12 @@ pub fn unmap(container: &Container, dma: Dma, flags: u32) -> Answer {
     send(container, request::IOMMU_UNMAP_DMA, bytes).map(|answer| unmapped(&answer))
 }
 
+/// Unmaps, and asks which pages were dirty.
+pub fn unmap_with_bitmap(container: &Container, dma: Dma, bits: u64) -> Answer {
+    let bytes = unmap_bitmap_bytes(dma, bits);
+    send(container, request::IOMMU_UNMAP_DMA, bytes).map(|answer| unmapped(&answer))
+}
+
 /// How many pages an unmap has unmapped.
 pub fn unmapped(answer: &Bytes) -> u64 {
     answer.get_u64(16) / PAGE

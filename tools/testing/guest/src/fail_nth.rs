@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Each failure that the kernel can be made to have in a request, one at a time.
+
+use crate::cases::Injector;
+use anyhow::{
+    Context,
+    Result,
+    bail,
+    ensure, //
+};
+use std::{
+    fmt::Debug,
+    fs,
+    ops::Range, //
+};
+
+/// What fails. Only what VFIO calls counts: not what the program or the kernel do around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failing {
+    /// Allocations. A request that fails for want of memory has changed nothing.
+    Allocations,
+    /// Copies from and to the program's memory, too. A request that fails when it tells its result has
+    /// done its work.
+    CopiesToo,
+}
+
+/// How often a failure came to a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// The request failed.
+    pub passed_on: usize,
+    /// The request did without.
+    pub endured: usize,
+}
+
+/// More failures than any request can have.
+const MOST: usize = 4000;
+
+/// All kinds of failures that have a filter by stack.
+const KINDS: [&str; 3] = ["failslab", "fail_page_alloc", "fail_usercopy"];
+/// How much of the stack is looked at.
+const DEPTH: u64 = 32;
+const EVERYWHERE: Range<u64> = 0..u64::MAX;
+const NOWHERE: Range<u64> = 1..2;
+
+/// Lets a kind of failure come from a part of the kernel only.
+fn restrict(kind: &str, required: &Range<u64>) -> Result<()> {
+    for (knob, value) in [
+        ("require-start", required.start),
+        ("require-end", required.end),
+        ("stacktrace-depth", DEPTH),
+    ] {
+        let path = format!("/sys/kernel/debug/{kind}/{knob}");
+        fs::write(&path, format!("{value:#x}")).context(path)?;
+    }
+    Ok(())
+}
+
+/// Where the code of a module is.
+fn code_of(module: &str) -> Result<Range<u64>> {
+    let text = fs::read_to_string("/proc/modules")?;
+    let words = text
+        .lines()
+        .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let words = words
+        .into_iter()
+        .find(|words| words.first() == Some(&module));
+    let words = words.with_context(|| format!("{module} is not loaded"))?;
+    let number = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16);
+    let start = number(words.get(5).context("/proc/modules")?)?;
+    let size: u64 = words.get(1).context("/proc/modules")?.parse()?;
+    ensure!(start != 0, "addresses are hidden");
+    Ok(start..start + size)
+}
+
+/// Restricts failures, until it is dropped.
+struct Filter(());
+
+impl Filter {
+    fn new(failing: Failing) -> Result<Self> {
+        let filter = Self(());
+        // Whatever the request, it goes through this module.
+        let vfio = code_of("vfio")?;
+        let copies = match failing {
+            Failing::Allocations => &NOWHERE,
+            Failing::CopiesToo => &vfio,
+        };
+        let [slab, page, copy] = KINDS;
+        restrict(slab, &vfio)?;
+        restrict(page, &vfio)?;
+        restrict(copy, copies)?;
+        Ok(filter)
+    }
+}
+
+impl Drop for Filter {
+    fn drop(&mut self) {
+        for kind in KINDS {
+            restrict(kind, &EVERYWHERE).expect("it could be written before");
+        }
+    }
+}
+
+/// A request that is to have each failure.
+pub trait Operation {
+    /// What there is before the request.
+    type Before;
+    /// What the request returns.
+    type Answer: Debug;
+    /// What a request that fails must not change.
+    type State: PartialEq + Debug;
+
+    /// Gets everything ready.
+    fn before(&self) -> Result<Self::Before>;
+
+    /// Sends the request.
+    fn request(&self, before: &Self::Before) -> Result<Self::Answer>;
+
+    /// Looks at what must not change.
+    fn state(&self, before: &Self::Before) -> Result<Self::State>;
+
+    /// Checks what the request has done, and that nothing stays behind.
+    fn after(&self, before: Self::Before, answer: Self::Answer) -> Result<()>;
+}
+
+/// Has a request fail once in each place where it can; each time it must leave everything as it was, and
+/// work when it is sent again. Something must have failed.
+pub fn each_failure<O: Operation>(failing: Failing, operation: &O) -> Result<Failures> {
+    let injector = Injector::new()?;
+    let _filter = Filter::new(failing)?;
+    let mut failures = Failures::default();
+    for nth in 1..MOST {
+        let failed = || format!("{failing:?}, number {nth}");
+        let before = operation.before().with_context(failed)?;
+        let state = operation.state(&before).with_context(failed)?;
+        let (answer, injected) = injector.run(nth, || operation.request(&before))?;
+        if !injected {
+            let answer = answer.with_context(failed)?;
+            operation.after(before, answer).with_context(failed)?;
+            eprintln!("{failing:?}: {failures:?}");
+            ensure!(
+                failures != Failures::default(),
+                "{failing:?}: nothing failed"
+            );
+            return Ok(failures);
+        }
+        let answer = match answer {
+            Ok(answer) => {
+                failures.endured += 1;
+                answer
+            }
+            Err(error) => {
+                failures.passed_on += 1;
+                let now = operation.state(&before).with_context(failed)?;
+                ensure!(
+                    failing == Failing::CopiesToo || now == state,
+                    "{}: it fails with {error:#}, but has changed {state:?} to {now:?}",
+                    failed()
+                );
+                let again = operation.request(&before);
+                again.with_context(|| format!("{}: sent again after: {error:#}", failed()))?
+            }
+        };
+        operation.after(before, answer).with_context(failed)?;
+    }
+    bail!("no end of failures")
+}
