@@ -5,6 +5,7 @@
 use super::stalled::{
     ALL,
     Dma,
+    Meanwhile,
     PAGE,
     Place,
     Scene,
@@ -89,6 +90,9 @@ const STOPPED: [(&str, [bool; 2], u64); 10] = [
 /// Places where the kernel's own module does not stop.
 const NOT_IN_THEIRS: [&str; 2] = ["map_pages", "driver_pins"];
 
+/// A test and its name.
+type Test = (&'static str, fn() -> Result<()>);
+
 /// Returns the tests.
 pub fn cases() -> Vec<Trial> {
     let mut trials = Vec::new();
@@ -108,7 +112,7 @@ pub fn cases() -> Vec<Trial> {
             trials.push(trial.with_ignored_flag(!our_type1()));
         }
     }
-    let others: [(&str, fn() -> Result<()>); 5] = [
+    let others: [Test; 5] = [
         ("waiting_for_another", waiting_for_another),
         ("t_m17_long_map", t_m17_long_map),
         ("long_unmap_all", long_unmap_all),
@@ -119,7 +123,7 @@ pub fn cases() -> Vec<Trial> {
             in_long_request(Long::UnmapAll, Close::Container)
         }),
     ];
-    let ours: [(&str, fn() -> Result<()>); 2] = [
+    let ours: [Test; 2] = [
         ("group_closed_in_long_map", || {
             in_long_request(Long::Map, Close::Group)
         }),
@@ -153,30 +157,29 @@ pub mod helper {
             map(&container, THERE, fault.addr())?;
         }
         place.arm(&container, &mut fault)?;
-        stop_until_killed(&fault, || {
-            place.send_to(&container, driver.as_ref(), &fault)
+        thread::scope(|scope| {
+            let _release = Release(&fault);
+            let send = || place.send_to(&container, driver.as_ref(), &fault);
+            let request = Request::send(scope, send)?;
+            ensure!(stops(&request, &fault)?, "it does not stop");
+            say("stops");
+            pause();
+            Ok(())
         })
     }
 
-    /// Stops in a container of its own.
+    /// Stops in a container of its own, while other threads wait.
     pub fn stop_alone(place: &str) -> Result<()> {
         let place = place_named(place);
-        let scene = Scene::new(place, None)?;
-        stop_until_killed(&scene.fault, || place.send(&scene))
-    }
-
-    fn stop_until_killed<T: Send>(
-        fault: &Userfault,
-        request: impl FnOnce() -> T + Send,
-    ) -> Result<()> {
+        let scene = &Scene::new(place, None)?;
         thread::scope(|scope| {
-            let _release = Release(fault);
-            let request = Request::send(scope, request)?;
-            say(if stops(&request, fault)? {
-                "stops"
-            } else {
-                "ends"
-            });
+            let _release = Release(&scene.fault);
+            let request = Request::send(scope, || place.send(scene))?;
+            ensure!(stops(&request, &scene.fault)?, "it does not stop");
+            for meanwhile in [Meanwhile::UnmapAll, Meanwhile::MapThere, Meanwhile::Join] {
+                Request::send(scope, move || meanwhile.send(place, scene))?.settle();
+            }
+            say("stops");
             pause();
             Ok(())
         })

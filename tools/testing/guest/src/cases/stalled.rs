@@ -40,6 +40,7 @@ use table::{
 };
 use words::Answer;
 
+pub(super) use meanwhile::Meanwhile;
 pub(super) use place::Place;
 pub(super) use scene::Scene;
 pub(super) use table::place_named;

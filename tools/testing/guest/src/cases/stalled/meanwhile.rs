@@ -133,6 +133,19 @@ impl Meanwhile {
         matches!(self, Self::Leave | Self::Unbind)
     }
 
+    /// Whether it is a driver's request.
+    pub fn needs_driver(self) -> bool {
+        matches!(
+            self,
+            Self::PinThere
+                | Self::PinAside
+                | Self::UnpinThere
+                | Self::ReadThere
+                | Self::ReadAside
+                | Self::WriteAside
+        )
+    }
+
     /// Sends the request.
     pub fn send(self, place: Place, scene: &Scene) -> Answer {
         let Scene {
@@ -165,10 +178,10 @@ impl Meanwhile {
             Self::Open if scene.driver.is_some() => none(open_again(&scene.first)),
             Self::Open => none(scene.first.device(EDU)),
             // Not the page where the other one stops.
-            Self::PinThere => pinned(driver()?.pin(THERE.iova, 1, READ | WRITE)),
+            Self::PinThere => pinned(driver()?.pin(PART.iova, 1, READ | WRITE)),
             Self::PinAside => pinned(driver()?.pin(ASIDE.iova, 1, READ | WRITE)),
-            Self::UnpinThere => driver()?.unpin(THERE.iova, 1).map(|_| 0),
-            Self::ReadThere => driver()?.read(THERE.iova, 8).map(|_| 0),
+            Self::UnpinThere => driver()?.unpin(PART.iova, 1).map(|_| 0),
+            Self::ReadThere => driver()?.read(PART.iova, 8).map(|_| 0),
             Self::ReadAside => driver()?.read(ASIDE.iova, 8).map(|_| 0),
             Self::WriteAside => driver()?.write(ASIDE.iova, &[7; 8]).map(|_| 0),
         }

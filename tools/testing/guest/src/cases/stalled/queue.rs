@@ -38,16 +38,19 @@ use libtest_mimic::Trial;
 use nix::errno::Errno;
 use std::thread;
 
+/// A test and its name.
+type Test = (&'static str, fn() -> Result<()>);
+
 /// Returns the tests. The kernel's own module has no order in which requests wait for its mutex.
 pub fn cases() -> Vec<Trial> {
-    let ours: [(&str, fn() -> Result<()>); 2] = [
+    let ours: [Test; 2] = [
         ("in_order", in_order),
         (
             "unmap_waits_for_the_lock_of_a_driver",
             driver_holds_its_lock,
         ),
     ];
-    let both: [(&str, fn() -> Result<()>); 3] = [
+    let both: [Test; 3] = [
         ("behind_unmap_all", behind_unmap_all),
         ("d2_map_before_two_bitmaps", || {
             two_bitmaps(Meanwhile::MapBefore)

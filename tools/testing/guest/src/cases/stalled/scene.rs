@@ -56,12 +56,15 @@ pub struct Scene {
     pub first: Group,
     /// Another group, in the container only if that is to leave.
     pub second: Group,
-    /// The device of the driver that pins pages, if the group in the container is its group.
+    /// The device of the driver that pins pages, if one of the requests is the driver's. Then the group is
+    /// that of the device.
     pub driver: Option<Pinner>,
     /// Memory where requests stop.
     pub fault: Userfault,
     /// Memory for everything else.
     pub memory: Memory,
+    /// A group that an IOMMU translates for, beside that of the driver.
+    beside: Option<Group>,
     /// How many pages were pinned before.
     pinned: i64,
 }
@@ -72,6 +75,7 @@ impl Scene {
         let pinned = pinned_pages()?;
         let mut fault = Userfault::new(THERE.pages as usize)?;
         let memory = Memory::anonymous(THERE.pages as usize * PAGE_SIZE)?;
+        let mut beside = None;
         let (container, first, driver, second) = if place.needs_driver() {
             let Pinning {
                 pinner,
@@ -79,6 +83,16 @@ impl Scene {
                 container,
             } = Pinning::new()?;
             (container, first, Some(pinner), group(EDU)?)
+        } else if meanwhile.is_some_and(Meanwhile::needs_driver) {
+            let Pinning {
+                pinner,
+                group: first,
+                container,
+            } = Pinning::new()?;
+            let edu = group(EDU)?;
+            edu.set_container(&container)?;
+            beside = Some(edu);
+            (container, first, Some(pinner), group(NVME)?)
         } else {
             let (container, first) = attached(EDU, Iommu::Type1v2)?;
             (container, first, None, group(NVME)?)
@@ -90,7 +104,7 @@ impl Scene {
             words::dirty(&container, START)?;
         }
         words::map(&container, ASIDE, memory.addr())?;
-        if driver.is_some() {
+        if place.needs_driver() {
             // No IOMMU, so nobody touches it.
             words::map(&container, THERE, fault.addr())?;
         } else {
@@ -110,6 +124,7 @@ impl Scene {
             driver,
             fault,
             memory,
+            beside,
             pinned,
         })
     }
@@ -126,7 +141,8 @@ impl Scene {
             driver.unpin(0, u32::MAX)?;
         }
         let charged = locked_kib() * 1024;
-        let has_iommu = self.driver.is_none() || self.second.status()? & 2 != 0;
+        let joined = self.second.status()? & 2 != 0;
+        let has_iommu = self.driver.is_none() || self.beside.is_some() || joined;
         let unmapped = self.container.unmap_all()?;
         let expected = if has_iommu { unmapped } else { 0 };
         assert_eq!(charged, expected, "charged, and mapped by an IOMMU");

@@ -153,6 +153,9 @@ driver_writes 0   ~0    ~0   ~0           0            0    ~0   x     x      0
 join_pages    0   ~0    ~0   ~0           ~0           0    x    x     x      0
 
                   pin_there pin_aside unpin_there read_there read_aside write_aside
+map_pages     0   ~1        1         0           ~0         0          0
+unmap_bitmap  4   ~EINVAL   1         0           ~EINVAL    0          0
+dirty_bitmap  0   ~1        1         0           ~0         0          0
 driver_pins   4   ~1        ~1        ~0          ~0         0          0
 driver_reads  0   ~1        1         0           0          0          0
 driver_writes 0   ~1        1         0           ~0         0          0
@@ -185,6 +188,8 @@ driver_reads  0   ~0    ~0   ~0           ~0           ~0   ~0   x     x      0
 driver_writes 0   ~0    ~0   ~0           ~0           ~0   ~0   x     x      0
 
                   pin_there pin_aside unpin_there read_there read_aside write_aside
+unmap_bitmap  4   ~EINVAL   ~1        0           ~EINVAL    ~0         ~0
+dirty_bitmap  0   ~1        ~1        0           ~0         ~0         ~0
 driver_reads  0   ~1        ~1        0           ~0         ~0         ~0
 driver_writes 0   ~1        ~1        0           ~0         ~0         ~0
 ";
