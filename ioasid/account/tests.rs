@@ -5,7 +5,7 @@
 use kernel::prelude::*;
 
 #[kunit_tests(ioasid_account)]
-mod tests {
+mod cases {
     use super::super::*;
 
     #[test]

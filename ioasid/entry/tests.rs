@@ -5,7 +5,7 @@
 use kernel::prelude::*;
 
 #[kunit_tests(ioasid_entry)]
-mod tests {
+mod cases {
     use super::super::*;
     use crate::{
         life::Freed,

@@ -5,7 +5,7 @@
 use kernel::prelude::*;
 
 #[kunit_tests(ioasid_vcmd)]
-mod tests {
+mod cases {
     use super::super::{
         model::Model,
         *, //
