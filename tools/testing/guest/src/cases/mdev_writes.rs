@@ -76,7 +76,7 @@ fn written(pinning: &Pinning, pages: usize) -> Result<Vec<bool>> {
     let device = pinning.pinner.device();
     assert_eq!(feature(device, GET | DMA_LOGGING_REPORT, &mut data), Ok(0));
     Ok((0..pages)
-        .map(|page| bits.read_u8(page / 8) >> (page % 8) & 1 == 1)
+        .map(|page| (bits.read_u8(page / 8) >> (page % 8)) & 1 == 1)
         .collect())
 }
 

@@ -6,8 +6,9 @@
 //! the orderings of C11, of which those of the kernel guarantee no less.
 
 #![cfg(test)]
-// The tests of the module itself are for KUnit; some functions are for other files of the module.
-#![allow(unexpected_cfgs, dead_code)]
+// The tests of the module itself are for KUnit; some functions are for other files of the module. The
+// kernel has lints of its own.
+#![allow(unexpected_cfgs, dead_code, clippy::precedence)]
 
 extern crate self as kernel;
 extern crate self as kernel_ext;

@@ -28,7 +28,7 @@ struct Tracked {
 
 /// The bits of the addresses in `range`.
 pub(super) fn bits(range: Range) -> u64 {
-    (range.start..=range.last).fold(0, |bits, at| bits | 1 << at)
+    (range.start..=range.last).fold(0, |bits, at| bits | (1 << at))
 }
 
 impl DmaPages {
