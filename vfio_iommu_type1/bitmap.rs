@@ -57,14 +57,14 @@ impl Dirty {
 
 /// Some words of a program's bitmap, one after another.
 ///
-/// A word that has no bit of a mapping is left alone. To one whose first bit is no mapping's, the bits are
-/// added, as C does; any other is overwritten, with 0 where there is no mapping. Bits are added to the
-/// first word of a window only; where a later one would need that, the window ends.
+/// A word that has no bit of a mapping is left alone. In one that has, the bits below those of the first
+/// mapping keep what the program has there, and the others which are no mapping's become 0. Only the
+/// first word of a window keeps bits; where a later one would have to, the window ends.
 pub(crate) struct Window {
     /// The number of the first word.
     first_word: u64,
-    /// Whether the first word's bits are added to what the program has there.
-    adds: bool,
+    /// Those bits of the first word that keep what the program has there.
+    kept: u64,
     words: [u64; Self::MOST],
     /// How many of the words are in use.
     len: usize,
@@ -78,7 +78,7 @@ impl Window {
     pub(crate) const fn new() -> Self {
         Self {
             first_word: 0,
-            adds: false,
+            kept: 0,
             words: [0; Self::MOST],
             len: 0,
         }
@@ -96,7 +96,7 @@ impl Window {
         let word = first / WORD;
         if self.len == 0 {
             self.first_word = word;
-            self.adds = first % WORD != 0;
+            self.kept = (1 << (first % WORD)) - 1;
         }
         let place = (word - self.first_word) as usize;
         let is_new = place == self.len && (first % WORD == 0 || self.len == 0);
@@ -120,10 +120,10 @@ impl Window {
         Some(last)
     }
 
-    /// The number of the first word, whether its bits are added to what the program has there, and the words.
-    pub(crate) fn parts(&mut self) -> (u64, bool, &mut [u64]) {
+    /// The number of the first word, its bits that keep what the program has there, and the words.
+    pub(crate) fn parts(&mut self) -> (u64, u64, &mut [u64]) {
         let words = self.words.get_mut(..self.len).unwrap_or_default();
-        (self.first_word, self.adds, words)
+        (self.first_word, self.kept, words)
     }
 }
 
@@ -193,29 +193,29 @@ mod tests {
         assert_eq!(Dirty::All.word(7), u64::MAX);
     }
 
-    /// What a window comes to: its first word, whether its bits are added, and the words.
-    fn of(mappings: &[(u64, u64)], own: u64) -> Result<(u64, bool, KVec<u64>)> {
+    /// What a window comes to: its first word, the bits which are kept, and the words.
+    fn of(mappings: &[(u64, u64)], own: u64) -> Result<(u64, u64, KVec<u64>)> {
         let mut window = Window::new();
         for &(first, last) in mappings {
             assert_eq!(window.add(first, last, |_| own), Some(last));
         }
-        let (first, adds, words) = window.parts();
+        let (first, kept, words) = window.parts();
         let mut copy = KVec::new();
         copy.extend_from_slice(words, GFP_KERNEL)?;
-        Ok((first, adds, copy))
+        Ok((first, kept, copy))
     }
 
     #[test]
     fn bits_of_mappings_only() -> Result {
-        for (mappings, first, adds, words) in [
-            (&[(0, 0)][..], 0, false, &[1][..]),
-            (&[(64, 127)], 1, false, &[u64::MAX]),
-            (&[(3, 4), (6, 6)], 0, true, &[0b101_1000]),
-            (&[(130, 191), (192, 192)], 2, true, &[!0b11, 1]),
-            (&[(63, 128)], 0, true, &[1 << 63, u64::MAX, 1]),
+        for (mappings, first, kept, words) in [
+            (&[(0, 0)][..], 0, 0, &[1][..]),
+            (&[(64, 127)], 1, 0, &[u64::MAX]),
+            (&[(3, 4), (6, 6)], 0, 0b111, &[0b101_1000]),
+            (&[(130, 191), (192, 192)], 2, 0b11, &[!0b11, 1]),
+            (&[(63, 128)], 0, u64::MAX >> 1, &[1 << 63, u64::MAX, 1]),
         ] {
             let found = of(mappings, u64::MAX)?;
-            assert_eq!((found.0, found.1), (first, adds));
+            assert_eq!((found.0, found.1), (first, kept));
             assert_eq!(&found.2[..], words);
         }
         Ok(())
@@ -225,7 +225,7 @@ mod tests {
     fn windows_end() -> Result {
         let mut window = Window::new();
         assert_eq!(window.add(0, 0, |_| 1), Some(0));
-        // A word in between, and one to which bits are added.
+        // A word in between, and one that has to keep bits.
         assert_eq!(window.add(128, 128, |_| 1), None);
         assert_eq!(window.add(65, 65, |_| 1), None);
         assert_eq!(window.add(64, 65, |_| 0b11), Some(65));
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(window.add(most, most, |_| 1), None);
         window.clear();
         assert_eq!(window.add(most, most, |_| 1), Some(most));
-        assert_eq!(window.parts(), (most / 64, false, &mut [1][..]));
+        assert_eq!(window.parts(), (most / 64, 0, &mut [1][..]));
         Ok(())
     }
 

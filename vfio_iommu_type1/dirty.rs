@@ -143,10 +143,10 @@ impl UserBitmap {
 
     /// Writes the words of `window`.
     fn write(&self, window: &mut Window) -> Result {
-        let (first_word, adds, words) = window.parts();
+        let (first_word, kept, words) = window.parts();
         let address = UserPtr::from_addr(self.data).wrapping_byte_add(first_word as usize * 8);
-        if let Some(first) = words.first_mut().filter(|_| adds) {
-            *first |= UserSlice::new(address, 8).reader().read::<u64>()?;
+        if let Some(first) = words.first_mut().filter(|_| kept != 0) {
+            *first |= UserSlice::new(address, 8).reader().read::<u64>()? & kept;
         }
         UserSlice::new(address, size_of_val(words))
             .writer()
