@@ -38,6 +38,10 @@ use kernel_ext::{
 
 use crate::{
     pages::DmaPages,
+    refusal::{
+        Granted,
+        Refusal, //
+    },
     space::{
         Kind,
         Space, //
@@ -128,6 +132,19 @@ impl Layout {
     /// Whether an IOMMU translates for the container.
     pub(crate) fn has_iommu(&self) -> bool {
         !self.domains.is_empty()
+    }
+
+    /// Checks that there is a group. The core gives requests a reference to the address space, so one that
+    /// waited may come after the last group has left, when there is no address space for other programs.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`, as for a container without groups.
+    pub(crate) fn check_used(&self) -> Granted {
+        if self.has_iommu() || !self.emulated.is_empty() {
+            return Ok(());
+        }
+        Err(Refusal::new(EINVAL, c"the last group has left"))
     }
 
     /// Whether `group` is in the container.

@@ -252,7 +252,7 @@ impl Container {
         }
         match flags {
             bindings::VFIO_IOMMU_DIRTY_PAGES_FLAG_START => self.start_tracking()?,
-            bindings::VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP => self.stop_tracking(),
+            bindings::VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP => self.stop_tracking()?,
             bindings::VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP => {
                 if (argsz as usize) - MIN_SIZE < size_of::<DirtyGet>() {
                     return Err(EINVAL);
@@ -275,6 +275,7 @@ impl Container {
     /// `EINVAL` if a mapping is larger than any bitmap, `ENOMEM`.
     fn start_tracking(&self) -> Result {
         let mut whole = self.space.try_lock_all(|held| {
+            held.layout.check_used()?;
             let page_size = held.layout.page_size();
             let mut fits = true;
             held.for_each_from(0, |range, _| {
@@ -289,10 +290,15 @@ impl Container {
     }
 
     /// Forgets which pages are dirty, and keeps no track any more.
-    fn stop_tracking(&self) {
-        let mut whole = self.space.lock_all();
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the last group has left.
+    fn stop_tracking(&self) -> Result {
+        let mut whole = self.space.try_lock_all(|held| held.layout.check_used())?;
         whole.layout(|layout| layout.tracks_dirty = false);
         whole.update(Range::ALL, |_, _, pages| pages.stop_tracking());
+        Ok(())
     }
 
     /// Writes which pages in `range` are dirty, and begins anew.
@@ -305,6 +311,7 @@ impl Container {
     fn report(&self, range: Range, size: u64, bitmap: &UserBitmap) -> Result {
         let mut window = Window::new();
         let (mut guard, next) = self.space.lock(range, |held| {
+            held.layout.check_used()?;
             let page_size = held.layout.page_size();
             let aligned = (range.start | size) & (page_size - 1) == 0;
             if bitmap.page_size != page_size || !aligned || !held.layout.tracks_dirty {

@@ -60,7 +60,7 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// `EFAULT` for a bad argument, `EINVAL` for a short one, `ENOMEM`.
+    /// `EFAULT` for a bad argument, `EINVAL` for a short one or if the last group has left, `ENOMEM`.
     pub(crate) fn ioctl_info(&self, arg: UserPtr) -> Result<isize> {
         let [argsz, ..]: [u32; MIN_SIZE / 4] = UserSlice::new(arg, MIN_SIZE).reader().read()?;
         let room = argsz as usize;
@@ -92,6 +92,7 @@ impl Container {
     fn describe(&self) -> Result<(u64, Chain)> {
         let look = self.space.look();
         let layout = look.layout();
+        layout.check_used()?;
         let page_sizes = layout.set.page_sizes();
         let ranges = &layout.ranges;
         let mut chain = Chain::new(size_of::<Info>(), OTHERS + 4 * ranges.len())?;

@@ -138,6 +138,7 @@ impl Container {
     fn plan_map(&self, held: &mut Alone<'_, Self>, request: &MapRequest) -> Granted<Plan> {
         let layout = held.layout;
         let range = request.range;
+        layout.check_used()?;
         request.check_aligned(layout.page_size())?;
         if let Some(found) = held.first_in(range) {
             return Err(Refusal::at(found, EEXIST, c"something is mapped there"));
@@ -174,6 +175,7 @@ impl Container {
     fn change_vaddr(&self, request: &MapRequest) -> Granted {
         let range = request.range;
         let (mut guard, owner) = self.space.lock(range, |held| {
+            held.layout.check_used()?;
             request.check_aligned(held.layout.page_size())?;
             let found = held
                 .first_in(range)

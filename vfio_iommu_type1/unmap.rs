@@ -128,6 +128,7 @@ impl Container {
         first: &mut Option<DmaPages>,
     ) -> Granted<Begun> {
         let layout = held.layout;
+        layout.check_used()?;
         if request.vaddr && !layout.emulated.is_empty() {
             return Err(Refusal::new(EBUSY, c"drivers need the address"));
         }
