@@ -216,6 +216,11 @@ pub fn driver_in_rust_on_our_core() -> bool {
     driver_in_rust() && our_core()
 }
 
+/// Whether `vfio_iommu_type1.ko` is ours, and allocations fail on demand.
+pub fn fault_injection_on_our_type1() -> bool {
+    fault_injection() && our_type1()
+}
+
 /// Whether the driver that pins pages is the one in Rust, and allocations fail on demand.
 pub fn fault_injection_with_driver_in_rust() -> bool {
     fault_injection() && driver_in_rust()

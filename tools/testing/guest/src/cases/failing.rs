@@ -4,6 +4,10 @@
 //!
 //! A request that fails leaves everything as it was, and works when it is sent again. That needs a kernel
 //! with fault injection.
+//!
+//! The first open of a PCI device is not among them: `__iommu_release_dma_ownership()` and the ACPI code for
+//! interrupts of 7.3 don't stand it, on either stack. An unmap with a bitmap that fails on the C modules has
+//! unmapped some of the mappings.
 
 use super::stalled::{
     ALL,
@@ -71,7 +75,7 @@ cases! {
     unmap_dma,
     #[fault_injection]
     unmap_all,
-    #[fault_injection]
+    #[fault_injection_on_our_type1]
     unmap_dma_with_bitmap,
     #[fault_injection]
     invalidate_vaddr,
@@ -99,8 +103,6 @@ cases! {
     set_irqs_intx,
     #[fault_injection]
     set_irqs_msi,
-    #[fault_injection]
-    first_open_of_a_device,
     #[fault_injection]
     first_open_of_a_device_that_pins,
     #[fault_injection]
@@ -544,20 +546,6 @@ fn set_irqs_intx() -> Result<()> {
 
 fn set_irqs_msi() -> Result<()> {
     set_irqs(1)
-}
-
-fn first_open_of_a_device() -> Result<()> {
-    let scene = Scene::new()?;
-    let operation = By {
-        before: || Ok(()),
-        request: |_: &()| Ok(scene.group.device(EDU)?),
-        state: |_: &()| Ok((scene.group.status()?, state(&scene.container)?)),
-        after: |(), device: Device| {
-            ensure!(device.info()?.regions != 0, "it has no regions");
-            Ok(())
-        },
-    };
-    everything(&operation)
 }
 
 /// From its first open on a driver is told of what is unmapped.

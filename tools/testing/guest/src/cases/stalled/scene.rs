@@ -141,7 +141,8 @@ impl Scene {
             driver.unpin(0, u32::MAX)?;
         }
         let charged = locked_kib() * 1024;
-        let joined = self.second.status()? & 2 != 0;
+        // The group goes with its device, if that was unbound.
+        let joined = self.second.status().is_ok_and(|status| status & 2 != 0);
         let has_iommu = self.driver.is_none() || self.beside.is_some() || joined;
         let unmapped = self.container.unmap_all()?;
         let expected = if has_iommu { unmapped } else { 0 };
