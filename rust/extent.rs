@@ -163,6 +163,12 @@ impl Extents {
         Iterator::chain(self.first.iter(), more).copied()
     }
 
+    /// How many runs there are.
+    pub fn runs(&self) -> usize {
+        let more = self.more.as_ref().map_or(0, |more| more.list.len());
+        more + usize::from(self.first.is_some())
+    }
+
     /// Whether there is no frame.
     pub fn is_empty(&self) -> bool {
         self.first.is_none()
@@ -227,7 +233,7 @@ mod tests {
         }
         let expected = [extent(5, 2), extent(3, 5), extent(100, 7)];
         assert!(list.iter().eq(expected));
-        assert_eq!(list.pages(), 14);
+        assert_eq!((list.pages(), list.runs()), (14, 3));
         Ok(())
     }
 

@@ -122,8 +122,13 @@ EXPORT_SYMBOL_GPL(kernel_ext_set_active_memcg);
 int kernel_ext_account_locked_vm(struct mm_struct *mm, unsigned long pages, bool inc,
 				 const struct task_struct *task, bool bypass)
 {
-	int ret = mmap_write_lock_killable(mm);
+	int ret = 0;
 
+	/* What was added is taken off, even if the caller is being killed: the memory may be another's. */
+	if (inc)
+		ret = mmap_write_lock_killable(mm);
+	else
+		mmap_write_lock(mm);
 	if (ret)
 		return ret;
 	ret = __account_locked_vm(mm, pages, inc, task, bypass);

@@ -225,6 +225,9 @@ fn add_domain(
         Ok::<_, Error>(layout.set.clone())
     })?;
     let new = old.with(&domain)?;
+    if new.page_sizes() == 0 {
+        return Err(EINVAL);
+    }
     let was_empty = old.is_empty();
     let replayed = replay(whole, &new, was_empty);
     let reserved = replayed.and_then(|()| msi.map_or(Ok(true), |base| domain.reserve_msi(base)));

@@ -78,7 +78,7 @@ impl Container {
         let pinned = guard.try_update(range, |found, vaddr, dma| {
             let next = iova + done as u64 * PAGE;
             let vaddr = vaddr.filter(|_| found.start <= next).ok_or(EINVAL)?;
-            Target::new(found, vaddr, dma, rules).pin(next, prot, pages, &mut done)
+            Target::new(found, dma, rules).pin(next, vaddr, prot, pages, &mut done)
         });
         let complete = done == pages.len();
         if let Err(e) = pinned.and(complete.then_some(()).ok_or(EINVAL)) {
@@ -126,10 +126,12 @@ impl Container {
             guard.try_update(range, |found, vaddr, dma| {
                 let next = iova + done as u64;
                 let vaddr = vaddr.filter(|_| found.start <= next).ok_or(EINVAL)?;
-                let source = Source::new(found, vaddr, dma);
-                source.copy(next, &mut data, &mut done)?;
-                Target::new(found, vaddr, dma, rules).written(next, iova + (done as u64 - 1));
-                Ok::<_, Error>(())
+                let copied = Source::new(found, vaddr, dma).copy(next, &mut data, &mut done);
+                if copied != Err(EPERM) {
+                    // A copy that fails may have written some.
+                    Target::new(found, dma, rules).written(next, found.last.min(range.last));
+                }
+                copied
             })?;
         } else {
             let begin = |held: &mut Held<'_, Self>| refuse_while_invalid(held, "vfio_dma_rw");
@@ -155,10 +157,10 @@ fn unpin_in(guard: &mut RangeGuard<'_, Container>, rules: Rules, iova: u64, coun
     let Ok(range) = Range::of_size(iova, count as u64 * PAGE) else {
         return 0;
     };
-    guard.update(range, |found, vaddr, dma| {
+    guard.update(range, |found, _, dma| {
         let next = iova + done as u64 * PAGE;
-        if let Some(vaddr) = vaddr.filter(|_| found.start <= next) {
-            done += Target::new(found, vaddr, dma, rules).unpin(next, count - done);
+        if found.start <= next {
+            done += Target::new(found, dma, rules).unpin(next, count - done);
         }
     });
     done

@@ -127,9 +127,10 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// `next`, if it starts elsewhere or is of another kind, or memory is short.
+    /// `next`, if it starts elsewhere, is of another kind or has many runs, or memory is short.
     pub fn join(&mut self, mut next: Self) -> Result<(), Self> {
         let follows = !self.is_empty()
+            && next.frames.runs() <= JOINED_RUNS
             && self.iova().checked_add(self.bytes()) == Some(next.iova())
             && self.prot() == next.prot()
             && Arc::ptr_eq(&self.domains, &next.domains);
@@ -316,6 +317,10 @@ impl Drop for Mapping {
         self.clear();
     }
 }
+
+/// The most runs of frames that a mapping brings along when it is joined to another one: callers may do so
+/// with a lock held.
+const JOINED_RUNS: usize = 8;
 
 /// How many pages are unpinned before other tasks may run.
 const UNPIN_STEP: usize = (64 << 20) / PAGE_SIZE;

@@ -18,7 +18,8 @@ use kernel::{
         aref::ARef,
         Arc, //
     },
-    task::Task, //
+    task::Task,
+    warn_on, //
 };
 
 use crate::{
@@ -220,8 +221,8 @@ impl Charge {
         // INVARIANT: Each page is taken off once, here.
         self.pages -= pages;
         if let Some(_users) = self.owner.memory() {
-            // A task that is being killed may fail to get the lock: its memory goes anyway.
-            let _ = self.owner.account(pages, false);
+            // Taking off does not fail.
+            warn_on!(self.owner.account(pages, false).is_err());
         }
     }
 }

@@ -61,21 +61,14 @@ impl Rules {
 /// A mapping that an emulated device uses, locked alone.
 pub(super) struct Target<'a> {
     range: Range,
-    /// The address in the owner's memory of the first byte.
-    vaddr: Vaddr,
     dma: &'a mut DmaPages,
     rules: Rules,
 }
 
 impl<'a> Target<'a> {
     /// The mapping of `range`.
-    pub(super) fn new(range: Range, vaddr: Vaddr, dma: &'a mut DmaPages, rules: Rules) -> Self {
-        Self {
-            range,
-            vaddr,
-            dma,
-            rules,
-        }
+    pub(super) fn new(range: Range, dma: &'a mut DmaPages, rules: Rules) -> Self {
+        Self { range, dma, rules }
     }
 
     /// How many pages the mapping has.
@@ -111,6 +104,7 @@ impl<'a> Target<'a> {
     pub(super) fn pin(
         &mut self,
         iova: u64,
+        vaddr: Vaddr,
         prot: Prot,
         pages: &mut PageSlots<'_>,
         done: &mut usize,
@@ -133,7 +127,7 @@ impl<'a> Target<'a> {
                     .dma
                     .pins()
                     .map_or(left, |pins| pins.missing(page, left));
-                self.pin_missing(page, pages.batch(*done, missing as usize), done)?;
+                self.pin_missing(page, vaddr, pages.batch(*done, missing as usize), done)?;
             }
             let progress = (*done - before) as u64;
             page += progress;
@@ -149,13 +143,21 @@ impl<'a> Target<'a> {
     ///
     /// `EINVAL` if there is no room, or for registers of a device; `ENODEV` if the owner has exited,
     /// `ENOMEM` over the limit, and those of pinning. Some may be pinned then.
-    fn pin_missing(&mut self, first: u64, mut batch: PinBatch<'_>, done: &mut usize) -> Result {
+    fn pin_missing(
+        &mut self,
+        first: u64,
+        vaddr: Vaddr,
+        mut batch: PinBatch<'_>,
+        done: &mut usize,
+    ) -> Result {
         if batch.capacity() == 0 {
             return Err(EINVAL);
         }
-        let filled = self.fill(first, &mut batch)?;
+        let filled = self.fill(first, vaddr, &mut batch)?;
         if self.rules.charges {
-            self.dma.charge.add(batch.charged())?;
+            // The owner may have exited since.
+            let charged = self.dma.charge.add(batch.charged());
+            charged.map_err(|e| if e == ESRCH { ENODEV } else { e })?;
         }
         let pins = self.dma.make_pins();
         let inserted = pins.and_then(|pins| pins.insert(first, &mut batch));
@@ -168,9 +170,9 @@ impl<'a> Target<'a> {
     }
 
     /// Pins pages from number `first` on, in the owner's memory. Returns how many.
-    fn fill(&self, first: u64, batch: &mut PinBatch<'_>) -> Result<usize> {
+    fn fill(&self, first: u64, vaddr: Vaddr, batch: &mut PinBatch<'_>) -> Result<usize> {
         let offset = (first * PAGE) as usize;
-        let vaddr = self.vaddr.get().checked_add(offset).ok_or(EFAULT)?;
+        let vaddr = vaddr.get().checked_add(offset).ok_or(EFAULT)?;
         let write = self.dma.mapping.prot().contains(Access::Write);
         let owner = self.dma.charge.owner();
         let count = batch.capacity();
