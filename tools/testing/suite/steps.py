@@ -32,7 +32,9 @@ def modules_of(options):
 
 def guest(name, *options, kernel="stock"):
     """The guest programs' tests on a kernel, with some choice of modules."""
-    command = ["tools/testing/guest/run", "--no-build", "--kernel", kernel, *options]
+    # That kernel takes ten times as long, and the host may have other guests.
+    patience = ["--timeout", "1500"] if kernel == "debug" else []
+    command = ["tools/testing/guest/run", "--no-build", "--kernel", kernel, *patience, *options]
     modules = (f"build-{kernel}",) if "rust" in options else ()
     if "--driver" in options:
         modules += (f"mdev-tests-{kernel}",)
