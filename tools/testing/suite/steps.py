@@ -148,8 +148,6 @@ def all_steps(repo):
         guest("stalls-c", "--stack", "c", "--set", "stalls"),
         guest("stalls-rust", "--stack", "rust", "--set", "stalls"),
         guest("stalls-in-rust", "--stack", "rust", "--set", "stalls", "--driver", "rust"),
-        guest("failing-c", "--stack", "c", "--set", "stalls", "--", "failing::", kernel="test"),
-        guest("failing-rust", "--stack", "rust", "--set", "stalls", "--", "failing::", kernel="test"),
         guest("exports-c", "--stack", "c", "--set", "exports"),
         guest("exports-rust", "--stack", "rust", "--set", "exports"),
         script("differential", "tools/testing/differential/run", "--no-build",
