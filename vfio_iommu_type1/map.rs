@@ -115,7 +115,12 @@ impl Container {
             }
         }
         let mut pages = DmaPages::new(mapping, charge);
-        if plan.tracks_dirty {
+        if let Some(granule) = plan.dirty_granule {
+            // After the pages were pinned: what fails there is what a program is told first.
+            if !fits_bitmap(request.range, granule) {
+                let why = c"too large for a bitmap of dirty pages";
+                return Err(Refusal::new(EINVAL, why));
+            }
             pages.reserve_dirty().map_err(because(c"out of memory"))?;
         }
         let dma = Dma::new(vaddr, pages);
@@ -150,17 +155,11 @@ impl Container {
             return Err(Refusal::at(gap, EINVAL, c"reserved, or not translated"));
         }
         let owner = held.state.current().map_err(because(c"nobody to charge"))?;
-        if layout.tracks_dirty && !fits_bitmap(range, layout.page_size()) {
-            return Err(Refusal::new(
-                EINVAL,
-                c"too large for a bitmap of dirty pages",
-            ));
-        }
         Ok(Plan {
             owner,
             domains: layout.set.clone(),
             has_iommu: layout.has_iommu(),
-            tracks_dirty: layout.tracks_dirty,
+            dirty_granule: layout.tracks_dirty.then(|| layout.page_size()),
         })
     }
 
@@ -228,5 +227,6 @@ struct Plan {
     owner: Arc<Owner>,
     domains: Arc<Domains>,
     has_iommu: bool,
-    tracks_dirty: bool,
+    /// What a bit of its bitmap stands for, if dirty pages are tracked.
+    dirty_granule: Option<u64>,
 }

@@ -30,6 +30,7 @@ cases! {
     t_d3_start_and_stop,
     t_d4_get_arguments,
     t_d4_largest_bitmap,
+    t_d4_unpinnable_before_too_large,
     t_d5_everything_is_dirty,
     t_d7_bits_in_the_middle_of_words,
     t_u02_and_u06_unmap_arguments,
@@ -211,6 +212,27 @@ fn t_d4_largest_bitmap() -> Result<()> {
         bits.read(0, &mut word)?;
         assert_eq!(u64::from_ne_bytes(word), bit, "{len:#x} bytes");
     }
+    Ok(())
+}
+
+/// A mapping of more pages than a bitmap has: what fails as its pages are pinned is told first.
+fn t_d4_unpinnable_before_too_large() -> Result<()> {
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    assert_eq!(dirty(&container, 8, START), Ok(0));
+    let size = 1 << 43;
+    let ranges = container.info()?.ranges();
+    let is_translated = ranges.iter().any(|range| range.end >= 2 * size - 1);
+    // Above all addresses that programs can have.
+    let (nowhere, read_write) = (0x7fff_ffff_f000, 3);
+    let mut map = Bytes::new().u32(32).u32(read_write);
+    map = map.u64(nowhere).u64(size).u64(size);
+    let expected = if is_translated {
+        Errno::EFAULT
+    } else {
+        Errno::EINVAL
+    };
+    let answer = raw::bytes(&container, request::IOMMU_MAP_DMA, &mut map);
+    assert_eq!(answer, Err(expected));
     Ok(())
 }
 
