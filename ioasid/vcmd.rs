@@ -26,16 +26,18 @@ use kernel::{
         Region, //
     },
     prelude::*,
+    static_lock_class,
     sync::{
         new_spinlock_irq,
         Arc,
+        LockClassKey,
         SpinLockIrq, //
     },
     time::{
         delay::fsleep,
         Delta, //
     },
-    workqueue::new_delayed_work,
+    workqueue::DelayedWork,
 };
 
 use kernel_ext::{
@@ -170,6 +172,24 @@ impl<R: Registers> Task for CatchUp<R> {
     }
 }
 
+// What is generic is compiled into the module of each user, and names of locks with it; lockdep warns of a
+// class that has several names. These functions are compiled once, here.
+
+/// The lock of a port.
+#[inline(never)]
+fn locked(port: Port) -> impl PinInit<SpinLockIrq<Port>> {
+    new_spinlock_irq!(port, "ioasid::VirtualCommand::port")
+}
+
+/// The names and classes of the work that catches up, and of its timer.
+#[inline(never)]
+fn classes_of_work() -> [(&'static CStr, Pin<&'static LockClassKey>); 2] {
+    [
+        (c"ioasid::VirtualCommand::later", static_lock_class!()),
+        (c"ioasid::VirtualCommand::later_timer", static_lock_class!()),
+    ]
+}
+
 /// An IOMMU's virtual command interface as an allocator.
 pub struct VirtualCommand<R: Registers> {
     interface: Arc<Interface<R>>,
@@ -189,12 +209,13 @@ impl<R: Registers> VirtualCommand<R> {
         let port = Port::new()?;
         let interface = pin_init!(Interface {
             registers,
-            port <- new_spinlock_irq!(port, "ioasid::VirtualCommand::port"),
+            port <- locked(port),
         });
         let interface = Arc::pin_init(interface, GFP_KERNEL)?;
+        let [(work, work_class), (timer, timer_class)] = classes_of_work();
         let later = OwnedWork::new(
             CatchUp(interface.clone()),
-            new_delayed_work!("ioasid::VirtualCommand::later"),
+            DelayedWork::new(work, work_class, timer, timer_class),
         )?;
         Ok(Self { interface, later })
     }

@@ -15,6 +15,7 @@ pub(crate) mod driver;
 mod exports;
 pub(crate) mod globals;
 pub(crate) mod instance;
+mod locks;
 mod logging;
 pub(crate) mod members;
 pub(crate) mod memory;

@@ -23,7 +23,6 @@ use kernel::{
         c_int,
         c_uint, //
     },
-    new_mutex,
     prelude::*,
     sync::{
         aref::ARef,
@@ -37,6 +36,7 @@ use kernel_ext::bindings;
 use super::{
     device::Mdev,
     instance::Instance,
+    locks,
     parent,
     peer,
     sysfs, //
@@ -279,7 +279,7 @@ impl<P: Parent> Registration<P> {
         let shared = Arc::pin_init(
             pin_init!(Shared {
                 parent,
-                taken <- new_mutex!(Taken::default(), "vfio_mdev::Shared::taken"),
+                taken <- locks::taken(),
             }),
             GFP_KERNEL,
         )?;

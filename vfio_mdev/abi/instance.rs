@@ -19,10 +19,8 @@ use kernel::{
         from_err_ptr,
         to_result, //
     },
-    new_mutex,
     page::PAGE_SIZE,
     prelude::*,
-    static_lock_class,
     sync::{
         aref::{
             ARef,
@@ -44,6 +42,7 @@ use kernel_ext::{
 
 use super::{
     driver::Share,
+    locks,
     logging::LogOps,
     members::{
         Erased,
@@ -119,7 +118,8 @@ struct Content<D: Device> {
 }
 
 /// What the bus knows of a device's users.
-struct Session {
+#[derive(Default)]
+pub(super) struct Session {
     /// Whether the device is open.
     open: bool,
     /// Whether it has been open since it was made, or reset for the next user.
@@ -359,13 +359,9 @@ impl<D: Device> Instance<D> {
             uuid,
             ty,
             share,
-            session <- RwSem::new(
-                Session { open: false, used: false },
-                c"vfio_mdev::session",
-                static_lock_class!(),
-            ),
+            session <- locks::session(),
             pins,
-            machine <- new_mutex!(Machine::new(), "vfio_mdev::machine"),
+            machine <- locks::machine(),
             vectors: requests::all_vectors::<D>(&device)?,
             peer,
             dev,
