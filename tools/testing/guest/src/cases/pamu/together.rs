@@ -219,10 +219,15 @@ impl Worker<'_> {
     }
 
     fn unmap_bank(&mut self) -> Result<()> {
-        let iova = self.window() * PAGE;
-        let unmapped = self.shared.pamu.unmap_bank(iova);
-        if succeeds(unmapped, &[Errno::EINVAL, Errno::EBUSY]).context("unmap a bank")? {
-            self.shared.note(Op::UnmapBank);
+        let first = self.window();
+        // Few windows have a bank.
+        for nth in 0..WINDOWS {
+            let iova = (first + nth) % WINDOWS * PAGE;
+            let unmapped = self.shared.pamu.unmap_bank(iova);
+            if succeeds(unmapped, &[Errno::EINVAL, Errno::EBUSY]).context("unmap a bank")? {
+                self.shared.note(Op::UnmapBank);
+                break;
+            }
         }
         Ok(())
     }
