@@ -5,9 +5,9 @@ import argparse
 import pathlib
 import subprocess
 import sys
-import tempfile
 
 import compare
+import machine
 
 REPO = pathlib.Path(__file__).resolve().parents[3]
 HERE = pathlib.Path(__file__).resolve().parent
@@ -15,22 +15,7 @@ FOLDER = REPO / "build" / "differential"
 STACKS = ("c", "rust")
 ATTEMPTS = 2
 
-EDU = "edu,dma_mask=0xffffffffffffffff"
-BOUND = ("0000:00:03.0", "0000:00:04.0", "0000:00:05.0")
 PROGRAM = "build/cargo/release/guest-differential"
-
-
-def machine(disk):
-    """That of the guest tests, with the driver that pins pages."""
-    words = ["--append", "hugepages=8", "--load", REPO / "build/tests-stock/vfio_pin_test.ko"]
-    words += ["--device", f"{EDU},bus=pcie.0,addr=3.0"]
-    words += ["--qemu-arg=-drive", "--qemu-arg", f"if=none,id=disk,format=raw,file={disk}"]
-    words += ["--device", "nvme,drive=disk,serial=guest,bus=pcie.0,addr=4.0"]
-    words += ["--device", f"{EDU},bus=pcie.0,addr=5.0,multifunction=on"]
-    words += ["--device", "virtio-rng-pci,bus=pcie.0,addr=5.1"]
-    for bdf in BOUND:
-        words += ["--bind", bdf]
-    return words
 
 
 class Guest:
@@ -39,10 +24,9 @@ class Guest:
     def __init__(self, stack, seed, options):
         self.stack = stack
         self.trace = FOLDER / f"{stack}.{seed}.trace"
-        self.disk = tempfile.NamedTemporaryFile(prefix="differential.")
-        self.disk.truncate(4 << 20)
+        self.disk = machine.disk()
         command = [REPO / "tools/testing/vm/run", "--kernel", "stock", "--stack", stack]
-        command += ["--log", FOLDER / f"{stack}.{seed}.kernel.log", *machine(self.disk.name), *options.vm]
+        command += ["--log", FOLDER / f"{stack}.{seed}.kernel.log", *machine.options("stock", self.disk.name), *options.vm]
         command += ["--copy", REPO / PROGRAM, "--timeout", str(120 + options.steps / 20)]
         command += ["--", "guest-differential", "--seed", str(seed), "--steps", str(options.steps)]
         command += ["--c"] if stack == "c" else []

@@ -7,6 +7,7 @@ mod device;
 mod structure;
 
 use crate::{
+    choices::Choices,
     model::Model,
     step::{
         AGENTS,
@@ -18,25 +19,23 @@ use crate::{
 
 /// What chooses.
 #[derive(Debug)]
-pub struct Generator {
-    rng: fastrand::Rng,
+pub struct Generator<'a> {
+    choices: Choices<'a>,
 }
 
-impl Generator {
-    /// A generator whose choices depend on a seed.
-    pub fn new(seed: u64) -> Self {
-        Self {
-            rng: fastrand::Rng::with_seed(seed),
-        }
+impl<'a> Generator<'a> {
+    /// A generator.
+    pub fn new(choices: Choices<'a>) -> Self {
+        Self { choices }
     }
 
-    /// Chooses a step that can be done.
-    pub fn next(&mut self, model: &Model) -> Step {
-        if let Some(step) = self.clear_doubts(model) {
-            return step;
-        }
-        loop {
-            let step = match self.rng.u32(0..100) {
+    /// Chooses a step that can be done, as long as there is something to choose by.
+    pub fn next(&mut self, model: &Model) -> Option<Step> {
+        while !self.choices.is_over() {
+            if let Some(step) = self.clear_doubts(model) {
+                return Some(step);
+            }
+            let step = match self.choices.u32(0..100) {
                 0..60 => self.backend_step(model),
                 60..72 => self.device_step(model),
                 72..84 => self.structure_step(model),
@@ -45,10 +44,11 @@ impl Generator {
                 97 => Some(self.parameter_step()),
                 _ => self.group_step(model),
             };
-            if let Some(step) = step {
+            if step.is_some() {
                 return step;
             }
         }
+        None
     }
 
     /// Where an unmap stopped half-way nobody knows what is mapped, until nothing is.
@@ -67,13 +67,13 @@ impl Generator {
     }
 
     /// One of several.
-    fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.rng.usize(0..choices.len())]
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.choices.usize(0..from.len())]
     }
 
     /// True so many times in a hundred.
     fn percent(&mut self, chance: u32) -> bool {
-        self.rng.u32(0..100) < chance
+        self.choices.u32(0..100) < chance
     }
 
     /// The usual value, or once in a while another one.
@@ -86,7 +86,7 @@ impl Generator {
     }
 
     fn agent_step(&mut self, model: &Model) -> Option<Step> {
-        let agent = self.rng.usize(0..AGENTS);
+        let agent = self.choices.usize(0..AGENTS);
         if !model.agent_runs(agent) {
             let limit = self.pick(&[None, Some(0), Some(2), Some(20), Some(600)]);
             return self.percent(50).then_some(Step::Hire(agent, limit));
@@ -94,7 +94,7 @@ impl Generator {
         if self.percent(6) {
             return Some(Step::Dismiss(agent));
         }
-        let slot = self.rng.usize(0..CONTAINERS);
+        let slot = self.choices.usize(0..CONTAINERS);
         let space = model.agents_container(agent, slot)?;
         if space.iommu.is_none() && self.percent(90) {
             return None;
@@ -104,7 +104,7 @@ impl Generator {
     }
 
     fn parameter_step(&mut self) -> Step {
-        match self.rng.u32(0..3) {
+        match self.choices.u32(0..3) {
             0 => {
                 let limits = [
                     "65535",

@@ -30,8 +30,15 @@ pub const SHARED: usize = 2;
 /// The device without an IOMMU.
 pub const PIN: usize = 3;
 
-/// Where the parameters of the backend are.
-const PARAMETERS: &str = "/sys/module/vfio_iommu_type1/parameters";
+/// The parameters of the backend.
+pub const PARAMETERS: [&str; 3] = [
+    "allow_unsafe_interrupts",
+    "disable_hugepages",
+    "dma_entry_limit",
+];
+
+/// Where they are.
+const FOLDER: &str = "/sys/module/vfio_iommu_type1/parameters";
 
 /// Opens the group of a device.
 pub fn open_group(nth: usize) -> Result<vfio_client::Result<Group>> {
@@ -45,12 +52,12 @@ pub fn open_group(nth: usize) -> Result<vfio_client::Result<Group>> {
 
 /// Writes a parameter of the backend.
 pub fn write_parameter(name: &str, value: &str) -> io::Result<()> {
-    fs::write(format!("{PARAMETERS}/{name}"), value)
+    fs::write(format!("{FOLDER}/{name}"), value)
 }
 
 /// Reads a parameter of the backend.
 pub fn read_parameter(name: &str) -> String {
-    fs::read_to_string(format!("{PARAMETERS}/{name}"))
+    fs::read_to_string(format!("{FOLDER}/{name}"))
         .unwrap_or_default()
         .trim()
         .to_owned()

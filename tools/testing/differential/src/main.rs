@@ -11,28 +11,23 @@
 //! `out=` for the bytes of the request afterwards, and `locked=` for the process's locked memory. What a
 //! sequential model of a container expects otherwise is there as `unexpected=`; `bitmap=` says whether
 //! the dirty pages are those of the model, or which there are.
-//!
-//! The machine is that of the guest tests, with the driver that pins pages.
 
 #![deny(unsafe_code)]
 
-mod agent;
-mod expect;
-mod generator;
-mod machine;
-mod memory;
-mod model;
-mod request;
-mod step;
-mod trace;
-mod world;
-
 use anyhow::Result;
 use clap::Parser;
-use generator::Generator;
+use differential::{
+    agent,
+    choices::Choices,
+    generator::Generator,
+    model::Model,
+    world::World, //
+};
 use linear::defects::Rules;
-use model::Model;
-use world::World;
+use std::{
+    thread,
+    time::Duration, //
+};
 
 /// What to do.
 #[derive(Parser)]
@@ -57,13 +52,18 @@ fn main() -> Result<()> {
     let mut world = World::new()?;
     let rules = if options.c { Rules::C } else { Rules::Strict };
     let mut model = Model::new(rules);
-    let mut generator = Generator::new(options.seed);
+    let mut generator = Generator::new(Choices::of_seed(options.seed));
     for number in 1..=options.steps {
-        let step = generator.next(&model);
+        let Some(step) = generator.next(&model) else {
+            break;
+        };
         let mut outcome = world.perform(&step)?;
         model.learn(&step, &mut outcome);
         println!("{number} {step} = {outcome}");
     }
-    println!("end {}", world.finish()?);
+    world.finish()?;
+    // The kernel ends some things a moment after the last close.
+    thread::sleep(Duration::from_millis(500));
+    println!("end {}", differential::left());
     Ok(())
 }

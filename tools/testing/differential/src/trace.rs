@@ -36,6 +36,15 @@ impl Outcome {
         self
     }
 
+    /// Whether the model of a container has nothing to say against it.
+    pub fn is_expected(&self) -> bool {
+        self.fields.iter().all(|(name, value)| match *name {
+            "unexpected" => false,
+            "bitmap" => value == "expected" || value == "open",
+            _ => true,
+        })
+    }
+
     /// Whether the call succeeded.
     pub fn is_ok(&self) -> bool {
         self.result.is_ok()

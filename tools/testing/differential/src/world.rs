@@ -7,8 +7,8 @@ use crate::{
     machine::{
         DEVICES,
         EDU,
+        PARAMETERS,
         locked,
-        module_references,
         open_group,
         read_parameter,
         write_parameter, //
@@ -57,6 +57,8 @@ pub struct World {
     null: std::fs::File,
     agents: [Option<Agent>; AGENTS],
     memory: Memory,
+    /// What the parameters were.
+    parameters: [(&'static str, String); PARAMETERS.len()],
 }
 
 impl World {
@@ -69,6 +71,7 @@ impl World {
             null: std::fs::File::open("/dev/null")?,
             agents: Default::default(),
             memory: Memory::new()?,
+            parameters: PARAMETERS.map(|name| (name, read_parameter(name))),
         })
     }
 
@@ -107,8 +110,8 @@ impl World {
         Ok(outcome.with("locked", locked()))
     }
 
-    /// Closes everything, and says what is left.
-    pub fn finish(mut self) -> Result<String> {
+    /// Closes everything, and gives the parameters the values that they had.
+    pub fn finish(mut self) -> Result<()> {
         for agent in self.agents.iter_mut().filter_map(Option::take) {
             agent.end()?;
         }
@@ -116,9 +119,10 @@ impl World {
         self.devices = Default::default();
         self.groups = Default::default();
         self.containers = Default::default();
-        // The kernel ends some things a moment after the last close.
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        Ok(format!("locked={} {}", locked(), module_references()))
+        for (name, value) in &self.parameters {
+            write_parameter(name, value).with_context(|| name.to_string())?;
+        }
+        Ok(())
     }
 
     /// The descriptor of an open file.

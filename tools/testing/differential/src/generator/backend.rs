@@ -70,10 +70,10 @@ const NOWHERE: [u64; 4] = [0x7fff_ffff_f000, 0xffff_8000_0000_0000, 0, 0x1000];
 /// How many bytes there are below the lowest memory.
 const BELOW: u64 = 0x1_0000;
 
-impl Generator {
+impl Generator<'_> {
     /// A request to an open container.
     pub(super) fn backend_step(&mut self, model: &Model) -> Option<Step> {
-        let slot = self.rng.usize(0..CONTAINERS);
+        let slot = self.choices.usize(0..CONTAINERS);
         let space = model.container(slot)?;
         if space.iommu.is_none() && self.percent(92) {
             return self.set_up(model, slot);
@@ -84,7 +84,7 @@ impl Generator {
             request,
             bitmap: None,
         };
-        Some(match self.rng.u32(0..100) {
+        Some(match self.choices.u32(0..100) {
             0..42 => plain(self.map_request(space)),
             42..70 => self.unmap_step(file, space),
             70..84 => self.dirty_step(file, space),
@@ -99,7 +99,7 @@ impl Generator {
 
     /// A request that another process may send.
     pub(super) fn agents_request(&mut self, space: &Space) -> Request {
-        match self.rng.u32(0..10) {
+        match self.choices.u32(0..10) {
             0..6 => self.map_request(space),
             6..9 => self.unmap_request(space, None).0,
             _ => self.info_request(),
@@ -114,7 +114,7 @@ impl Generator {
     }
 
     fn extension_request(&mut self) -> Request {
-        let extension = self.rng.u64(0..14);
+        let extension = self.choices.u64(0..14);
         let extension = self.mostly(extension, 90, &[1000, 9999, (1 << 32) | 1, u64::MAX]);
         Request::value("extension", request::CHECK_EXTENSION, extension)
     }
@@ -143,49 +143,49 @@ impl Generator {
 
     /// An address in the program's memory, to be used for so many bytes.
     fn vaddr(&mut self, size: u64) -> u64 {
-        let piece = BASE + self.rng.u64(0..PIECES) * PIECE;
+        let piece = BASE + self.choices.u64(0..PIECES) * PIECE;
         let page = if size >= PIECE || self.percent(20) {
             0
         } else {
-            self.rng.u64(0..512)
+            self.choices.u64(0..512)
         };
         let vaddr = piece + page * PAGE;
         // The program may not name more than it has set aside.
         if size > SIZE / 2 || self.percent(2) {
             return self.nowhere(size);
         }
-        let odd = self.rng.u64(1..PAGE);
+        let odd = self.choices.u64(1..PAGE);
         self.mostly(vaddr, 98, &[vaddr + odd])
     }
 
     fn iova(&mut self, space: &Space) -> u64 {
-        let page = self.rng.u64(0..WINDOW_PAGES);
+        let page = self.choices.u64(0..WINDOW_PAGES);
         let usual = WINDOW + page * PAGE;
-        match self.rng.u32(0..100) {
+        match self.choices.u32(0..100) {
             0..80 => usual,
-            80..86 => (64 + self.rng.u64(0..4)) * PIECE,
+            80..86 => (64 + self.choices.u64(0..4)) * PIECE,
             86..91 => match self.some_map(space) {
                 Some((iova, size)) => iova.wrapping_add(size),
                 None => usual,
             },
             91..98 => self.pick(&SPECIAL),
-            _ => usual + self.rng.u64(1..PAGE),
+            _ => usual + self.choices.u64(1..PAGE),
         }
     }
 
     fn size(&mut self) -> u64 {
-        match self.rng.u32(0..100) {
-            0..60 => PAGE * self.rng.u64(1..9),
-            60..80 => PAGE * self.rng.u64(1..130),
+        match self.choices.u32(0..100) {
+            0..60 => PAGE * self.choices.u64(1..9),
+            60..80 => PAGE * self.choices.u64(1..130),
             80..96 => self.pick(&[PIECE, 2 * PIECE, PIECE + PAGE, PIECE / 2]),
-            96..98 => self.rng.u64(1..PIECE),
+            96..98 => self.choices.u64(1..PIECE),
             _ => self.pick(&SIZES),
         }
     }
 
     fn some_map(&mut self, space: &Space) -> Option<(u64, u64)> {
         let dmas = space.twins.dmas();
-        let dma = dmas.get(self.rng.usize(0..dmas.len().max(1)))?;
+        let dma = dmas.get(self.choices.usize(0..dmas.len().max(1)))?;
         Some((dma.iova, dma.size))
     }
 
@@ -201,13 +201,13 @@ impl Generator {
         let dmas = space.twins.dmas().iter();
         let invalid: Vec<_> = dmas.filter(|dma| dma.vaddr_invalid).collect();
         let (mut iova, mut size) = (self.iova(space), self.size());
-        let mut flags = match self.rng.u32(0..100) {
+        let mut flags = match self.choices.u32(0..100) {
             0..72 => 3,
             72..85 => 1,
             85..92 => 2,
             92..94 => 4,
-            94..98 => self.rng.u32(0..8),
-            _ => (1 << self.rng.u32(0..32)) | self.rng.u32(0..4),
+            94..98 => self.choices.u32(0..8),
+            _ => (1 << self.choices.u32(0..32)) | self.choices.u32(0..4),
         };
         if !invalid.is_empty() && self.percent(40) {
             let dma = self.pick(&invalid);
@@ -217,7 +217,7 @@ impl Generator {
         let vaddr = self.vaddr(size);
         let request = map(self.argsz(32), flags, vaddr, iova, size);
         if self.percent(2) {
-            let len = self.rng.usize(0..64);
+            let len = self.choices.usize(0..64);
             return request.resized(len);
         }
         request
@@ -227,7 +227,7 @@ impl Generator {
     fn range(&mut self, space: &Space) -> (u64, u64) {
         let some = self.some_map(space);
         let usual = (self.iova(space), self.size());
-        match (self.rng.u32(0..100), some) {
+        match (self.choices.u32(0..100), some) {
             (0..55, Some(exact)) => exact,
             (55..75, Some((first, first_size))) => {
                 // From one mapping to the end of another one.
@@ -279,12 +279,12 @@ impl Generator {
 
     fn unmap_request(&mut self, space: &Space, dirty: Option<()>) -> (Request, Option<Bitmap>) {
         let (mut iova, mut size) = self.range(space);
-        let mut flags = match self.rng.u32(0..100) {
+        let mut flags = match self.choices.u32(0..100) {
             0..82 => 0,
             82..86 => 2,
             86..94 => 4,
             94..97 => 6,
-            _ => (1 << self.rng.u32(0..32)) & !1,
+            _ => (1 << self.choices.u32(0..32)) & !1,
         };
         if flags & 2 != 0 && self.percent(85) {
             (iova, size) = (0, 0);
@@ -295,14 +295,14 @@ impl Generator {
             let argsz = self.argsz(48);
             let request = unmap(argsz, flags, iova, size, Some(argument));
             if self.percent(2) {
-                let len = self.rng.usize(0..48);
+                let len = self.choices.usize(0..48);
                 return (request.resized(len), Some(bitmap));
             }
             return (request, Some(bitmap));
         }
         let request = unmap(self.argsz(24), flags, iova, size, None);
         if self.percent(2) {
-            let len = self.rng.usize(0..40);
+            let len = self.choices.usize(0..40);
             return (request.resized(len), None);
         }
         (request, None)
@@ -324,7 +324,7 @@ impl Generator {
         let flags = self.mostly(4, 96, &[5, 6, 7, 12]);
         let request = dirty(self.argsz(48), flags, iova, size, argument);
         let request = if self.percent(2) {
-            let len = self.rng.usize(0..48);
+            let len = self.choices.usize(0..48);
             request.resized(len)
         } else {
             request
@@ -337,7 +337,7 @@ impl Generator {
     }
 
     fn info_request(&mut self) -> Request {
-        let random = self.rng.u32(0..300);
+        let random = self.choices.u32(0..300);
         let argsz = self.pick(&[16, 20, 24, 48, 112, 128, 160, 256, random, random]);
         let len = self.mostly(argsz.max(24) as usize, 92, &[0, 8, 16, argsz as usize]);
         words("info", request::IOMMU_GET_INFO, argsz, &[0xee], len)
@@ -345,7 +345,7 @@ impl Generator {
 
     /// Something that is no request, or without its structure.
     fn strange_request(&mut self) -> Request {
-        let nr = request::number(self.rng.u32(0..24));
+        let nr = request::number(self.choices.u32(0..24));
         let nr = self.mostly(nr, 80, &[request::UNKNOWN, 0, u32::MAX, 0x5401]);
         if matches!(nr, request::CHECK_EXTENSION | request::SET_IOMMU) {
             return self.extension_request();

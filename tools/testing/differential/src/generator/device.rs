@@ -33,11 +33,11 @@ const PAGE: u64 = 4096;
 /// The region with the configuration space of a PCI device begins here in its file.
 const CONFIGURATION: u64 = 7 << 40;
 
-impl Generator {
+impl Generator<'_> {
     /// A request to an open device.
     pub(super) fn device_step(&mut self, model: &Model) -> Option<Step> {
         let nth = self.pick(&[EDU, 1, 2, PIN, PIN, PIN, PIN, PIN]);
-        let copy = self.rng.usize(0..COPIES);
+        let copy = self.choices.usize(0..COPIES);
         if !model.devices[nth][copy] {
             return None;
         }
@@ -51,7 +51,7 @@ impl Generator {
             });
         }
         if self.percent(10) {
-            let offset = CONFIGURATION + self.rng.u64(0..64);
+            let offset = CONFIGURATION + self.choices.u64(0..64);
             let len = self.pick(&[1, 2, 4, 8, 64]);
             return Some(Step::Read(file, offset, len));
         }
@@ -63,10 +63,10 @@ impl Generator {
     }
 
     fn pci_request(&mut self, nth: usize) -> Request {
-        let random = self.rng.u32(0..96);
+        let random = self.choices.u32(0..96);
         let argsz = |this: &mut Self, usual| this.mostly(usual, 80, &[0, usual - 1, 64, random]);
-        let index = self.rng.u32(0..11);
-        match self.rng.u32(0..10) {
+        let index = self.choices.u32(0..11);
+        match self.choices.u32(0..10) {
             0 => {
                 let argsz = argsz(self, 16);
                 words("info", request::DEVICE_GET_INFO, argsz, &[0xee; 3], 96)
@@ -124,21 +124,21 @@ impl Generator {
         let (start, size) = match dmas.is_empty() {
             true => (0x10_0000, 16 * PAGE),
             false => {
-                let dma = &dmas[self.rng.usize(0..dmas.len())];
+                let dma = &dmas[self.choices.usize(0..dmas.len())];
                 (dma.iova, dma.size)
             }
         };
-        let page = self.rng.u64(0..(size / PAGE).clamp(1, 1024));
+        let page = self.choices.u64(0..(size / PAGE).clamp(1, 1024));
         let inside = start.wrapping_add(page * PAGE);
         let iova = self.mostly(inside, 92, &[0, start.wrapping_sub(PAGE), u64::MAX - 4095]);
-        let count = self.rng.u32(1..5);
+        let count = self.choices.u32(1..5);
         let count = self.mostly(count, 92, &[0, 16, 64, 512, 513]);
         let prot = self.mostly(3, 50, &[0, 1, 2]);
-        match self.rng.u32(0..100) {
+        match self.choices.u32(0..100) {
             0..40 => pin::ask(Ask::Pin, iova, count, prot, 0, &[]),
             40..55 => pin::ask(Ask::Unpin, iova, count, 0, 0, &[]),
             55..62 => {
-                let word = self.rng.u64(..);
+                let word = self.choices.u64(..);
                 pin::ask(Ask::Poke, iova, 1, 0, word, &[])
             }
             62..92 => self.transfer_request(iova),
@@ -149,11 +149,11 @@ impl Generator {
 
     /// A read or write by the driver, of any alignment, perhaps across the ends of mappings.
     fn transfer_request(&mut self, iova: u64) -> Request {
-        let iova = iova.wrapping_add(self.rng.u64(0..PAGE));
-        let short = self.rng.usize(0..64);
+        let iova = iova.wrapping_add(self.choices.u64(0..PAGE));
+        let short = self.choices.usize(0..64);
         let len = self.mostly(short, 80, &[4096, 5000, 8192, 20_000]);
         if self.percent(50) {
-            let byte = self.rng.u8(..);
+            let byte = self.choices.u8(..);
             return pin::ask(Ask::Write, iova, len as u32, 0, 0, &vec![byte; len]);
         }
         pin::ask(Ask::Read, iova, len as u32, 0, 0, &vec![0xa5; len])

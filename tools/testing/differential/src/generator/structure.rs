@@ -33,16 +33,16 @@ use vfio_client::{
     request, //
 };
 
-impl Generator {
+impl Generator<'_> {
     /// Opens or closes something, or puts it together.
     pub(super) fn structure_step(&mut self, model: &Model) -> Option<Step> {
-        let slot = self.rng.usize(0..CONTAINERS);
-        let group = self.rng.usize(0..DEVICES.len());
-        let copy = self.rng.usize(0..COPIES);
+        let slot = self.choices.usize(0..CONTAINERS);
+        let group = self.choices.usize(0..DEVICES.len());
+        let copy = self.choices.usize(0..COPIES);
         if model.container(slot).is_none() {
             return Some(Step::Open(File::Container(slot)));
         }
-        match self.rng.u32(0..100) {
+        match self.choices.u32(0..100) {
             0..40 => self.join_step(model, slot),
             40..70 => self.device_open_step(model, group, copy),
             70..82 => model.devices[group][copy].then_some(Step::Close(File::Device(group, copy))),
@@ -61,7 +61,7 @@ impl Generator {
 
     /// Has a group join a container, or opens the group.
     pub(super) fn join_step(&mut self, model: &Model, slot: usize) -> Option<Step> {
-        let shared = self.rng.u32(0..200) == 0;
+        let shared = self.choices.u32(0..200) == 0;
         let group = if shared {
             SHARED
         } else {
@@ -81,7 +81,7 @@ impl Generator {
         if foreign && group != PIN && !space.has_physical() {
             return None;
         }
-        let device = self.rng.usize(0..DEVICES.len());
+        let device = self.choices.usize(0..DEVICES.len());
         let mut others = vec![None, Some(File::Null), Some(File::Group(group))];
         if model.devices[device][0] {
             others.push(Some(File::Device(device, 0)));
@@ -97,7 +97,7 @@ impl Generator {
         if !model.group_joined(group) && self.percent(80) {
             return None;
         }
-        let name = match self.rng.u32(0..20) {
+        let name = match self.choices.u32(0..20) {
             0 => "".to_owned(),
             1 => "x".repeat(5000),
             2 => DEVICES[(group + 1) % DEVICES.len()].to_owned(),
@@ -109,12 +109,12 @@ impl Generator {
 
     /// A request to a group.
     pub(super) fn group_step(&mut self, model: &Model) -> Option<Step> {
-        let group = self.rng.usize(0..DEVICES.len());
+        let group = self.choices.usize(0..DEVICES.len());
         if !model.group_open(group) {
             return None;
         }
         let file = File::Group(group);
-        let request = match self.rng.u32(0..10) {
+        let request = match self.choices.u32(0..10) {
             0..5 => {
                 let argsz = self.mostly(8, 70, &[0, 7, 9, 16, u32::MAX]);
                 let len = self.mostly(8, 85, &[0, 4, 16]);
@@ -123,7 +123,7 @@ impl Generator {
             5 => return Some(Step::Read(file, 0, 8)),
             6 => Request::value("name", request::GROUP_GET_DEVICE_FD, 0x1000),
             _ => {
-                let nr = request::number(self.rng.u32(0..24));
+                let nr = request::number(self.choices.u32(0..24));
                 let address = self.pick(&[0, 0x1000, 0xffff_8000_0000_0000]);
                 // These need no structure.
                 if matches!(
@@ -144,10 +144,10 @@ impl Generator {
 
     /// Changes a piece of the memory, mapped or not.
     pub(super) fn memory_step(&mut self) -> Step {
-        let piece = self.rng.u64(0..PIECES);
-        let first = self.rng.u64(0..512);
-        let count = self.rng.u64(1..=512 - first);
-        let change = match self.rng.u32(0..100) {
+        let piece = self.choices.u64(0..PIECES);
+        let first = self.choices.u64(0..512);
+        let count = self.choices.u64(1..=512 - first);
+        let change = match self.choices.u32(0..100) {
             0..25 => Change::Fill(self.pick(&[
                 Filling::Private,
                 Filling::Private,
