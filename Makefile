@@ -34,7 +34,9 @@ in_buildroot = set -e; \
 	args=$$($(buildroot) make-args $(KERNEL)); \
 	MAKEFLAGS= $(buildroot) exec -- \
 		make --no-print-directory -j$$(nproc) $@ KERNEL= KDIR="$$kdir" $$args OUT=$(kernel_out) \
-		WERROR=$(or $(WERROR),1) $(if $(V),V=$(V))
+		WERROR=$(or $(WERROR),1) $(if $(V),V=$(V)) $(if $(filter debug,$(KERNEL)),$(coverage))
+# tools/testing/fuzz asks which of our code was reached.
+coverage = KCOV_INSTRUMENT=y
 kernel_out = build/$(KERNEL)
 
 .PHONY: modules clippy rustdoc rust-analyzer test-drivers kernel-samples ioasid-tests mdev-tests

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Runs sequences of requests in a guest, and says what came of them."""
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+REPO = HERE.parents[2]
+sys.path.append(str(REPO / "tools/testing/differential"))
+
+import functions  # noqa: E402
+import machine  # noqa: E402
+
+FOLDER = REPO / "build" / "fuzz"
+CORPUS = HERE / "corpus"
+# What searches have found since.
+FOUND = FOLDER / "corpus"
+PROGRAM = REPO / "build/cargo/release/guest-fuzz"
+PORT = "fuzz.events"
+# How many defects are told.
+MOST = 5
+
+
+class Events(threading.Thread):
+    """What the guest tells while it runs; see main.rs."""
+
+    def __init__(self, path):
+        super().__init__(daemon=True)
+        self.path = path
+        self.running = None
+        self.kept, self.found = [], []
+        self.runs = 0
+        self.reached = {}
+
+    def run(self):
+        with open(self.path, encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                # A kernel that died may have told half a line.
+                if line.endswith("\n"):
+                    self.learn(*line.rstrip("\n").split(" ", 2))
+
+    def learn(self, kind, first, rest=""):
+        match kind:
+            case "run":
+                self.running = first
+            case "keep":
+                self.kept.append(first)
+            case "found":
+                self.found.append((first, rest))
+            case "runs":
+                self.runs = int(first)
+            case "reached":
+                function, points = rest.split()
+                self.reached.setdefault(first, {})[function] = int(points)
+
+
+def guest(options, command, seconds, copies=(), events=None):
+    """Runs the program in a guest; returns its status."""
+    words = [REPO / "tools/testing/vm/run", "--kernel", options.kernel, "--stack", options.stack]
+    words += ["--log", FOLDER / "kernel.log", "--timeout", seconds]
+    with machine.disk() as disk:
+        words += machine.options(options.kernel, disk.name)
+        if events:
+            words += ["--qemu-arg=-chardev", "--qemu-arg", f"file,id=events,path={events.path}"]
+            words += ["--device", "virtio-serial-pci,id=fuzz,bus=pcie.0,addr=6.0"]
+            words += ["--device", f"virtserialport,bus=fuzz.0,chardev=events,name={PORT}"]
+        for path in (PROGRAM, *copies):
+            words += ["--copy", path]
+        words += [*options.vm, "--", "guest-fuzz", *(["--c"] if options.stack == "c" else []), *command]
+        if not events:
+            return subprocess.run([*map(str, words)], cwd=REPO).returncode
+        events.start()
+        status = subprocess.run([*map(str, words)], cwd=REPO).returncode
+        # QEMU's end may have been killed before it opened the pipe.
+        os.close(os.open(events.path, os.O_RDWR | os.O_NONBLOCK))
+        events.join(10)
+        return status
+
+
+def with_events(options, command, seconds, copies=()):
+    """The same for a program that tells what happens; returns that, too."""
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        path = pathlib.Path(folder) / "events"
+        os.mkfifo(path)
+        events = Events(path)
+        status = guest(options, [*command, "--events", PORT], seconds, copies, events)
+    return events, status
+
+
+def read(path):
+    """The sequences of a file."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text().splitlines() if not line.startswith("#")]
+
+
+def all_known():
+    """The corpus with what searches have found since, in a file."""
+    path = FOLDER / "known"
+    path.write_text("".join(f"{line}\n" for line in dict.fromkeys([*read(CORPUS), *read(FOUND)])))
+    return path
+
+
+def check(name, passed, lines=()):
+    print("ok     " if passed else "not ok ", name)
+    if not passed:
+        print(*(f"# {line}" for line in lines), sep="\n", flush=True)
+    return passed
+
+
+def again(options, name, sequence):
+    """Keeps a sequence in a file; returns how to run it once more."""
+    path = FOLDER / name
+    path.write_text(f"{sequence}\n")
+    stack = "" if options.stack == "rust" else f" --stack {options.stack}"
+    return f"    tools/testing/fuzz/run --kernel {options.kernel}{stack} --show {path.relative_to(REPO)}"
+
+
+def search(options):
+    seed = options.seed if options.seed is not None else int(time.time())
+    seconds = round(options.minutes * 60)
+    print(f"seed {seed}, {options.minutes:g} minutes, {len(read(CORPUS))} sequences to begin with", flush=True)
+    command = ["search", "/root/known", "--seconds", seconds, "--seed", seed]
+    known = all_known()
+    events, status = with_events(options, command, seconds + 900, [known])
+    with FOUND.open("a") as file:
+        file.writelines(f"{line}\n" for line in events.kept if line not in read(known))
+    found = [line for number, (sequence, words) in enumerate(events.found[:MOST], 1)
+             for line in (words, again(options, f"found.{number}", sequence))]
+    ended = ["it ended in", again(options, "last", events.running)] if events.running else []
+    print(functions.report(REPO / "build" / options.kernel, events.reached))
+    return all([
+        check(f"{events.runs} sequences were run to their ends", status == 0 and events.runs > 0, ended),
+        check("no answer was unexpected, and the kernel reported no defect", not events.found, found),
+    ])
+
+
+def minimize(options):
+    known = all_known()
+    count = len(read(known))
+    events, status = with_events(options, ["minimize", "/root/known"], 600 + 5 * count, [known])
+    if not check(f"{count} sequences were run", status == 0):
+        return False
+    head = [line for line in CORPUS.read_text().splitlines() if line.startswith("#")] if CORPUS.exists() else []
+    CORPUS.write_text("".join(f"{line}\n" for line in [*head, *events.kept]))
+    FOUND.unlink(missing_ok=True)
+    print(functions.report(REPO / "build" / options.kernel, events.reached))
+    print(f"{len(events.kept)} of them are the corpus now")
+    return True
+
+
+def replay(options):
+    count = len(read(CORPUS))
+    status = guest(options, ["replay", "/root/corpus"], 600 + 5 * count, [CORPUS])
+    return check("all sequences of the corpus get the answers that the model expects", status == 0)
+
+
+def show(options):
+    path = FOLDER / "shown"
+    path.write_text(pathlib.Path(options.input).read_text())
+    return guest(options, ["show", "/root/shown"], 600, [path]) == 0
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tools/testing/fuzz/run", description=__doc__)
+    parser.add_argument("work", choices=("search", "minimize", "replay", "show"))
+    parser.add_argument("--kernel", required=True)
+    parser.add_argument("--stack", choices=("c", "rust"), default="rust")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--input")
+    parser.add_argument("vm", nargs="*")
+    options = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    return 0 if globals()[options.work](options) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

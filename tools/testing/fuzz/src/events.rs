@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tells the host what happens, before it happens: a kernel that dies leaves the last line there.
+
+use crate::{
+    corpus::hex,
+    coverage::Coverage, //
+};
+use anyhow::{
+    Context,
+    Result, //
+};
+use std::{
+    fs::{
+        self,
+        File, //
+    },
+    io::Write, //
+};
+
+/// Where it is told.
+#[derive(Debug)]
+pub struct Events(File);
+
+impl Events {
+    /// Opens a port of the machine by its name.
+    pub fn open(name: &str) -> Result<Self> {
+        let class = "/sys/class/virtio-ports";
+        for port in fs::read_dir(class).context(class)? {
+            let port = port?;
+            let is = fs::read_to_string(port.path().join("name"))?;
+            if is.trim() == name {
+                let path = format!("/dev/{}", port.file_name().to_string_lossy());
+                let file = File::options().write(true).open(&path).context(path)?;
+                return Ok(Self(file));
+            }
+        }
+        anyhow::bail!("there is no port {name}")
+    }
+
+    fn tell(&mut self, line: String) -> Result<()> {
+        self.0
+            .write_all(format!("{line}\n").as_bytes())
+            .context("events")
+    }
+
+    /// An input is about to run.
+    pub fn run(&mut self, input: &[u8]) -> Result<()> {
+        self.tell(format!("run {}", hex(input)))
+    }
+
+    /// An input has reached something new.
+    pub fn keep(&mut self, input: &[u8]) -> Result<()> {
+        self.tell(format!("keep {}", hex(input)))
+    }
+
+    /// An input has met a defect.
+    #[cfg(feature = "engine")]
+    pub fn found(&mut self, input: &[u8], words: &str) -> Result<()> {
+        self.tell(format!("found {} {words}", hex(input)))
+    }
+
+    /// How many inputs there were.
+    #[cfg(feature = "engine")]
+    pub fn runs(&mut self, count: u64) -> Result<()> {
+        self.tell(format!("runs {count}"))
+    }
+
+    /// What was reached in all.
+    pub fn coverage(&mut self, coverage: &Coverage) -> Result<()> {
+        for (module, functions) in coverage.reached() {
+            for (function, points) in functions {
+                self.tell(format!("reached {module} {function} {points}"))?;
+            }
+        }
+        Ok(())
+    }
+}
