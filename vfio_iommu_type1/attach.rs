@@ -91,8 +91,10 @@ type Whole<'a> = WholeGuard<'a, Container>;
 
 /// Removes every mapping.
 fn remove_all(whole: &mut Whole<'_>) {
-    while let Some(pages) = whole.with(|held| held.remove_some(Range::ALL)) {
-        drop(pages);
+    let mut rest = Some(Range::ALL);
+    while let Some(range) = rest {
+        let mut pages = None;
+        rest = whole.with(|held| held.remove_some(range, &mut pages));
     }
 }
 

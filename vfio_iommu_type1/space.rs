@@ -375,27 +375,30 @@ impl<K: Kind> Alone<'_, K> {
     }
 
     /// Removes the first mapping that begins in `range`, and its neighbours that can be unmapped together
-    /// with it. Returns their pages. All of these mappings are locked.
+    /// with it. Their pages go to `taken`. Returns the part of `range` in which others begin. All of these
+    /// mappings are locked.
     ///
     /// What was removed counts until the guard goes, so that others see all of it vanish at once.
-    pub(crate) fn remove_some(&mut self, range: Range) -> Option<K::Pages> {
+    pub(crate) fn remove_some(
+        &mut self,
+        range: Range,
+        taken: &mut Option<K::Pages>,
+    ) -> Option<Range> {
         // Then others may have the mutex.
         const MOST: usize = 512;
         let Held { dmas, removed, .. } = &mut self.0;
-        let mut taken: Option<K::Pages> = None;
         let mut count = 0;
         dmas.remove_in(range, removed, |pages| {
             count += 1;
-            match &mut taken {
+            match taken {
                 None => {
-                    taken = Some(pages);
+                    *taken = Some(pages);
                     Ok(())
                 }
                 Some(taken) if count <= MOST => taken.join(pages),
                 Some(_) => Err(pages),
             }
-        });
-        taken
+        })
     }
 
     /// Takes the pages of the first mapping out that has a part of `range`. All of it is locked.

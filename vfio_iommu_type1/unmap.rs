@@ -102,8 +102,8 @@ impl Container {
             })?;
             match begun {
                 Begun::Done { bytes } => return Ok(bytes),
-                Begun::Removing { range, bytes } => {
-                    finish_unmap(guard, range, first, bitmap)?;
+                Begun::Removing { rest, bytes } => {
+                    finish_unmap(guard, &mut first, rest, bitmap)?;
                     return Ok(bytes);
                 }
                 Begun::Pinned(dma) => {
@@ -140,10 +140,10 @@ impl Container {
         if bitmap.is_some_and(|bitmap| bitmap.page_size != page_size) {
             return Err(Refusal::new(EINVAL, c"dirty pages have another size"));
         }
-        if self.v2 && !request.all {
-            check_whole(held, range)?;
-        }
         let found = Found::look(held, range, self.v2);
+        if let Some(cut) = found.cut {
+            return Err(cut_mapping(cut));
+        }
         if request.vaddr {
             if let Some(invalid) = found.invalid {
                 return Err(Refusal::at(invalid, EINVAL, c"its address is invalid"));
@@ -159,35 +159,36 @@ impl Container {
         if !found.any() {
             return Ok(Begun::Done { bytes: 0 });
         }
-        if bitmap.is_none() {
-            *first = held.remove_some(range);
-        }
         let bytes = found.bytes;
-        Ok(Begun::Removing { range, bytes })
+        let mut rest = Some(range);
+        if bitmap.is_none() {
+            rest = held.remove_some(range, first);
+        }
+        Ok(Begun::Removing { rest, bytes })
     }
 }
 
-/// Removes the mappings that begin in `range`, having told which of their pages are dirty. The pages of
-/// `first` were removed already.
+/// Removes the mappings that begin in `rest`, having told which of their pages are dirty, and drops `pages`,
+/// which were removed already.
 fn finish_unmap(
     mut guard: RangeGuard<'_, Container>,
-    range: Range,
-    first: Option<DmaPages>,
+    pages: &mut Option<DmaPages>,
+    mut rest: Option<Range>,
     bitmap: Option<&UserBitmap>,
 ) -> Granted {
-    if let Some(bitmap) = bitmap {
+    if let (Some(bitmap), Some(range)) = (bitmap, rest) {
         bitmap
             .report(&mut guard, range)
             .map_err(because(c"can't write the bitmap of dirty pages"))?;
     }
-    // Until the IOMMU has forgotten the addresses nobody may map there.
-    drop(first);
-    let remove = |held: &mut Alone<'_, Container>| held.remove_some(range).map_or(Ok(()), Err);
-    while let Err((locked, pages)) = guard.try_finish(remove) {
-        drop::<DmaPages>(pages);
-        guard = locked;
+    loop {
+        // Until the IOMMU has forgotten the addresses nobody may map there.
+        *pages = None;
+        let Some(range) = rest else {
+            return Ok(());
+        };
+        rest = guard.with(|held| held.remove_some(range, pages));
     }
-    Ok(())
 }
 
 /// How far a request to unmap has come when its addresses are locked.
@@ -196,8 +197,8 @@ enum Begun {
     Done { bytes: u64 },
     /// A driver has pinned pages of this mapping.
     Pinned(Range),
-    /// The mappings that begin in the range are to be removed, so many bytes.
-    Removing { range: Range, bytes: u64 },
+    /// The mappings of so many bytes are being removed; those that begin in `rest` still have to be.
+    Removing { rest: Option<Range>, bytes: u64 },
 }
 
 /// The mappings that a request to unmap is about.
@@ -210,6 +211,8 @@ struct Found {
     pinned: Option<Range>,
     /// The first one whose address is invalid.
     invalid: Option<Range>,
+    /// One that would have to be cut, which the second version doesn't do. None after it was looked at.
+    cut: Option<Range>,
 }
 
 impl Found {
@@ -217,6 +220,10 @@ impl Found {
         let mut all = Self::default();
         held.for_each_from(range.start, |found, dma| {
             if found.start > range.last || !v2 && found.start < range.start {
+                return false;
+            }
+            if v2 && !range.contains(found) {
+                all.cut = Some(found);
                 return false;
             }
             all.mappings += 1;
@@ -266,10 +273,13 @@ impl Patience {
 ///
 /// `EINVAL`.
 pub(crate) fn check_whole(held: &Held<'_, Container>, range: Range) -> Granted {
-    match held.cut_by(range) {
-        Some(cut) => Err(Refusal::at(cut, EINVAL, c"would cut a mapping")),
-        None => Ok(()),
-    }
+    held.cut_by(range)
+        .map_or(Ok(()), |cut| Err(cut_mapping(cut)))
+}
+
+/// A range has a part of the mapping at `cut`.
+fn cut_mapping(cut: Range) -> Refusal {
+    Refusal::at(cut, EINVAL, c"would cut a mapping")
 }
 
 #[kunit_tests(vfio_type1_unmap)]

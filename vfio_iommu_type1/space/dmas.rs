@@ -202,7 +202,7 @@ impl<P: Pages> DmaTree<P> {
         while let Some(mut cursor) = next {
             let (last, dma) = cursor.current_mut();
             let found = place((last, &*dma));
-            if !found.overlaps(range) || !f(found, dma) {
+            if !found.overlaps(range) || !f(found, dma) || found.last >= range.last {
                 return;
             }
             next = cursor.move_next();
@@ -238,36 +238,40 @@ impl<P: Pages> DmaTree<P> {
     }
 
     /// Takes the mappings out that begin in `range`, in order, until `take` doesn't take the pages of one.
-    /// That one stays. They go on counting until [`settle`](Self::settle).
+    /// That one stays; returns the part of `range` from there on. They go on counting until
+    /// [`settle`](Self::settle).
     pub(super) fn remove_in(
         &mut self,
         range: Range,
         removed: &mut Removed,
         mut take: impl FnMut(P) -> Result<(), P>,
-    ) {
+    ) -> Option<Range> {
         let mut next = self.tree.cursor_lower_bound_mut(&range.start);
         while let Some(mut cursor) = next {
             let (last, dma) = cursor.current_mut();
             let found = place((last, &*dma));
             if found.start > range.last {
-                return;
+                break;
             }
             if found.start < range.start {
                 next = cursor.move_next();
                 continue;
             }
-            let Some(pages) = dma.take() else {
-                return;
-            };
+            let pages = dma.take()?;
             if let Err(pages) = take(pages) {
                 dma.put(pages);
-                return;
+                return Some(Range {
+                    start: found.start,
+                    ..range
+                });
             }
             removed.mappings += 1;
             removed.invalid += usize::from(dma.vaddr.is_none());
-            // The entry is freed here.
+            // The entry is freed here. Without a next one the cursor goes to the one before, which begins
+            // before the range.
             next = cursor.remove_current().0;
         }
+        None
     }
 
     /// Stops counting what was taken out.
@@ -336,12 +340,13 @@ mod tests {
         let mut removed = Removed::default();
         let mut taken = 0;
         // What begins before the range stays.
-        tree.remove_in(r(0x2000, u64::MAX), &mut removed, |_| {
+        let rest = tree.remove_in(r(0x2000, u64::MAX), &mut removed, |_| {
             taken += 1;
             Ok(())
         });
-        assert_eq!(taken, 1);
-        tree.remove_in(r(0, 0), &mut removed, |_| Ok(()));
+        assert_eq!((taken, rest), (1, None));
+        let rest = tree.remove_in(r(0, 0), &mut removed, |_| Ok(()));
+        assert_eq!(rest, None);
         assert_eq!((tree.len(), tree.invalid()), (3, 1));
         tree.settle(removed);
         assert_eq!((tree.len(), tree.invalid()), (1, 0));
@@ -353,9 +358,20 @@ mod tests {
     fn pages_that_nobody_takes_stay() -> Result {
         let mut tree = tree()?;
         let mut removed = Removed::default();
-        tree.remove_in(Range::ALL, &mut removed, Err);
+        let mut left = 1;
+        let rest = tree.remove_in(r(0, u64::MAX), &mut removed, |pages| {
+            left -= 1;
+            if left == 0 {
+                Ok(())
+            } else {
+                Err(pages)
+            }
+        });
+        assert_eq!(rest, Some(r(0x1000, u64::MAX)));
+        let rest = tree.remove_in(r(0x800, 0x1fff), &mut removed, Err);
+        assert_eq!(rest, Some(r(0x1000, 0x1fff)));
         tree.settle(removed);
-        assert_eq!(tree.len(), 3);
+        assert_eq!(tree.len(), 2);
         tree.for_each_in(Range::ALL, |_, dma| {
             assert!(dma.pages().is_some());
             true

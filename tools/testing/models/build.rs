@@ -165,7 +165,14 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "what_is_unmapped_is_forgotten_too_late",
-        changes: &[("type1/unmap.rs", "drop(first);", "")],
+        changes: &[
+            ("type1/unmap.rs", "drop(first);", ""),
+            (
+                "type1/unmap.rs",
+                "dirty.unwrap_or(found.size)",
+                "drop(guard);\ndrop(first);\ndirty.unwrap_or(found.size)",
+            ),
+        ],
         scenario: "unmap_all_twice_and_map",
         message: "two threads at address",
     },

@@ -19,7 +19,6 @@ use super::{
 /// A request to unmap.
 pub(super) struct Ask {
     range: Range,
-    all: bool,
     vaddr: bool,
     dirty: bool,
 }
@@ -29,7 +28,6 @@ impl Ask {
     pub(super) fn of(range: Range) -> Self {
         Self {
             range,
-            all: false,
             vaddr: false,
             dirty: false,
         }
@@ -37,10 +35,7 @@ impl Ask {
 
     /// To unmap everything.
     pub(super) fn all() -> Self {
-        Self {
-            all: true,
-            ..Self::of(Range::ALL)
-        }
+        Self::of(Range::ALL)
     }
 
     /// To invalidate the addresses in the program's memory.
@@ -98,8 +93,8 @@ impl Container {
             .lock(locked, |held| self.begin_unmap(held, ask))?;
         match begun {
             Begun::Done(answer) => Ok(Some(answer)),
-            Begun::Removing { found, first } => {
-                Ok(Some(self.finish_unmap(guard, &found, first, ask)))
+            Begun::Removing { found, first, rest } => {
+                Ok(Some(self.finish_unmap(guard, &found, first, rest, ask)))
             }
             Begun::Pinned(dma) => {
                 drop(guard);
@@ -119,10 +114,10 @@ impl Container {
         if ask.dirty && !held.layout.tracks_dirty {
             return Err(EINVAL);
         }
-        if self.v2 && !ask.all {
-            check_whole(held, ask.range)?;
-        }
         let found = Found::look(held, ask.range, self.v2);
+        if found.cuts {
+            return Err(EINVAL);
+        }
         if ask.vaddr {
             if found.invalid {
                 return Err(EINVAL);
@@ -138,12 +133,13 @@ impl Container {
         if !found.any {
             return Ok(Begun::Done(0));
         }
-        let first = if ask.dirty {
-            None
+        let mut first = None;
+        let rest = if ask.dirty {
+            Some(found.range)
         } else {
-            held.remove_some(found.range)
+            held.remove_some(found.range, &mut first)
         };
-        Ok(Begun::Removing { found, first })
+        Ok(Begun::Removing { found, first, rest })
     }
 
     fn finish_unmap(
@@ -151,21 +147,17 @@ impl Container {
         mut guard: RangeGuard<'_, Self>,
         found: &Found,
         first: Option<DmaPages>,
+        mut rest: Option<Range>,
         ask: &Ask,
     ) -> u64 {
         let dirty = ask.dirty.then(|| self.dirty_in(&mut guard, found.range));
         drop(first);
-        while let Err((locked, pages)) =
-            guard.try_finish(|held| match held.remove_some(found.range) {
-                Some(pages) => Err(pages),
-                None => Ok(()),
-            })
-        {
-            if pages.pinned() != 0 {
+        while let Some(range) = rest {
+            let mut pages: Option<DmaPages> = None;
+            rest = guard.with(|held| held.remove_some(range, &mut pages));
+            if pages.as_ref().is_some_and(|pages| pages.pinned() != 0) {
                 self.machine.blame("pinned pages are unmapped");
             }
-            drop::<DmaPages>(pages);
-            guard = locked;
         }
         dirty.unwrap_or(found.size)
     }
@@ -181,6 +173,7 @@ enum Begun {
     Removing {
         found: Found,
         first: Option<DmaPages>,
+        rest: Option<Range>,
     },
 }
 
@@ -191,6 +184,7 @@ struct Found {
     size: u64,
     pinned: Option<Range>,
     invalid: bool,
+    cuts: bool,
 }
 
 impl Found {
@@ -201,9 +195,14 @@ impl Found {
             size: 0,
             pinned: None,
             invalid: false,
+            cuts: false,
         };
         held.for_each_from(range.start, |found, dma| {
             if found.start > range.last || !v2 && found.start < range.start {
+                return false;
+            }
+            if v2 && !range.contains(found) {
+                all.cuts = true;
                 return false;
             }
             all.any = true;
