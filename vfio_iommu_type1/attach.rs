@@ -224,7 +224,7 @@ fn add_domain(
     groups.push(Member::new(attachment), GFP_KERNEL_ACCOUNT)?;
     let old = whole.layout(|layout| {
         layout.domains.reserve(1, GFP_KERNEL_ACCOUNT)?;
-        Ok::<_, Error>(layout.set.clone())
+        Ok::<_, Error>(layout.set().clone())
     })?;
     let new = old.with(&domain)?;
     if new.page_sizes() == 0 {
@@ -238,7 +238,7 @@ fn add_domain(
             layout
                 .domains
                 .push(GroupDomain { groups, domain }, GFP_KERNEL_ACCOUNT)?;
-            layout.set = new;
+            layout.replace_set(new);
             layout.ranges = ranges;
             Ok(())
         })
@@ -311,7 +311,7 @@ fn remove_domain(whole: &mut Whole<'_>, nth: usize) {
         let last = !layout.has_iommu();
         (
             removed,
-            layout.set.clone(),
+            layout.set().clone(),
             last,
             !layout.emulated.is_empty(),
         )
@@ -326,10 +326,9 @@ fn remove_domain(whole: &mut Whole<'_>, nth: usize) {
         remove_all(whole);
     }
     // Without memory for a new set the domain stays in the old one, where it counts as gone.
-    if let Ok(new) = old.without(&removed.domain) {
-        whole.update(Range::ALL, |_, _, pages| pages.mapping.shrink(&new));
-        whole.layout(|layout| layout.set = new);
-    }
+    let new = old.without(&removed.domain).unwrap_or(old);
+    whole.update(Range::ALL, |_, _, pages| pages.mapping.shrink(&new));
+    whole.layout(|layout| layout.replace_set(new));
 }
 
 /// The addresses that no group reserves: of those that all domains translate if `expand`, else of the span

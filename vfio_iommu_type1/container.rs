@@ -119,7 +119,9 @@ pub(crate) struct Layout {
     /// The domains of groups with an IOMMU.
     pub(crate) domains: KVec<GroupDomain>,
     /// The same domains, for mappings to share.
-    pub(crate) set: Arc<Domains>,
+    set: Arc<Domains>,
+    /// The smallest page that can be mapped in all of these.
+    page_size: u64,
     /// The groups of emulated devices, which have no IOMMU.
     pub(crate) emulated: KVec<ARef<Group>>,
     /// Whether track is kept of dirty pages. Then all mappings have room to note them.
@@ -156,10 +158,26 @@ impl Layout {
                 .any(|domain| domain.position(group).is_some())
     }
 
+    /// The domains, for mappings to share.
+    pub(crate) fn set(&self) -> &Arc<Domains> {
+        &self.set
+    }
+
+    /// Replaces the domains that mappings share.
+    pub(crate) fn replace_set(&mut self, set: Arc<Domains>) {
+        self.page_size = smallest_page(&set);
+        self.set = set;
+    }
+
     /// The smallest page that can be mapped.
     pub(crate) fn page_size(&self) -> u64 {
-        1 << self.set.page_sizes().trailing_zeros()
+        self.page_size
     }
+}
+
+/// The smallest page that can be mapped in all of `domains`.
+fn smallest_page(domains: &Domains) -> u64 {
+    1 << domains.page_sizes().trailing_zeros()
 }
 
 /// The process that mapped last, which probably will again.
@@ -200,9 +218,11 @@ impl Container {
     ///
     /// `ENOMEM`.
     pub(crate) fn new(v2: bool) -> Result<Arc<Self>> {
+        let set = Arc::new(Domains::default(), GFP_KERNEL)?;
         let layout = Layout {
             domains: KVec::new(),
-            set: Arc::new(Domains::default(), GFP_KERNEL)?,
+            page_size: smallest_page(&set),
+            set,
             emulated: KVec::new(),
             tracks_dirty: false,
             ranges: Ranges::new(),

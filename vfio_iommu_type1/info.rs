@@ -52,7 +52,7 @@ impl Container {
     /// Whether no device of the container can bypass the processors' caches.
     fn enforces_coherency(&self) -> bool {
         let look = self.space.look();
-        let mut domains = look.layout().set.iter();
+        let mut domains = look.layout().set().iter();
         domains.all(|domain| domain.enforces_coherency())
     }
 
@@ -93,7 +93,7 @@ impl Container {
         let look = self.space.look();
         let layout = look.layout();
         layout.check_used()?;
-        let page_sizes = layout.set.page_sizes();
+        let page_sizes = layout.set().page_sizes();
         let ranges = &layout.ranges;
         let mut chain = Chain::new(size_of::<Info>(), OTHERS + 4 * ranges.len())?;
         let ([low, high], [max, _]) = (words(layout.page_size()), words(MAX_BYTES));

@@ -157,7 +157,7 @@ impl Container {
         let owner = held.state.current().map_err(because(c"nobody to charge"))?;
         Ok(Plan {
             owner,
-            domains: layout.set.clone(),
+            domains: layout.set().clone(),
             has_iommu: layout.has_iommu(),
             dirty_granule: layout.tracks_dirty.then(|| layout.page_size()),
         })
