@@ -29,6 +29,7 @@ pub mod rwsem;
 pub mod slab;
 pub mod taint;
 pub mod task;
+pub mod ticks;
 pub mod tree;
 pub mod uapi;
 pub mod user_string;

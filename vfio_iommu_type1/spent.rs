@@ -8,18 +8,18 @@ use kernel::{
     sync::atomic::{
         Atomic,
         Relaxed, //
-    },
-    time::{
-        Instant,
-        Monotonic,
-        NSEC_PER_MSEC, //
-    },
+    }, //
+};
+
+use kernel_ext::ticks::{
+    milliseconds,
+    Ticks, //
 };
 
 /// How many requests of one kind there were, and how long they took altogether.
 pub(crate) struct Spent {
     requests: Atomic<u64>,
-    nanoseconds: Atomic<u64>,
+    ticks: Atomic<u64>,
 }
 
 impl Spent {
@@ -27,17 +27,19 @@ impl Spent {
     pub(crate) const fn new() -> Self {
         Self {
             requests: Atomic::new(0),
-            nanoseconds: Atomic::new(0),
+            ticks: Atomic::new(0),
         }
     }
 
     /// Counts a request, which is to call `f`.
     pub(crate) fn count<R>(&self, f: impl FnOnce() -> R) -> R {
-        let start = Instant::<Monotonic>::now();
+        let start = Ticks::now();
         let result = f();
-        let spent = start.elapsed().as_nanos().unsigned_abs();
         self.requests.fetch_add(1, Relaxed);
-        self.nanoseconds.fetch_add(spent, Relaxed);
+        let ticks = start.elapsed();
+        if ticks != 0 {
+            self.ticks.fetch_add(ticks, Relaxed);
+        }
         result
     }
 }
@@ -45,7 +47,7 @@ impl Spent {
 impl fmt::Display for Spent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let requests = self.requests.load(Relaxed);
-        let ms = self.nanoseconds.load(Relaxed) / NSEC_PER_MSEC.unsigned_abs();
+        let ms = milliseconds(self.ticks.load(Relaxed));
         f.write_fmt(fmt!("{requests} requests, {ms} ms"))
     }
 }
