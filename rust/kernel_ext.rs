@@ -3,6 +3,7 @@
 //! Safe wrappers over the C interfaces that VFIO needs and the `kernel` crate lacks.
 
 pub mod anon_file;
+pub mod array_vec;
 pub mod bindings;
 pub mod capability;
 pub mod chardev;

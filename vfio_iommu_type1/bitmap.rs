@@ -6,6 +6,8 @@ use kernel::prelude::*;
 
 use iommu_group::ranges::Range;
 
+use kernel_ext::array_vec::ArrayVec;
+
 /// Bits in a word.
 const WORD: u64 = 64;
 
@@ -65,9 +67,7 @@ pub(crate) struct Window {
     first_word: u64,
     /// Those bits of the first word that keep what the program has there.
     kept: u64,
-    words: [u64; Self::MOST],
-    /// How many of the words are in use.
-    len: usize,
+    words: ArrayVec<u64, { Self::MOST }>,
 }
 
 impl Window {
@@ -79,14 +79,13 @@ impl Window {
         Self {
             first_word: 0,
             kept: 0,
-            words: [0; Self::MOST],
-            len: 0,
+            words: ArrayVec::new(),
         }
     }
 
     /// Begins a new window.
     pub(crate) fn clear(&mut self) {
-        self.len = 0;
+        self.words.clear();
     }
 
     /// Adds a mapping that has the bits `first` to `last`, or those of them that fit. `own` tells the 64
@@ -94,36 +93,34 @@ impl Window {
     /// matter. Returns the last bit that was added, or `None` if they need another window.
     pub(crate) fn add(&mut self, first: u64, last: u64, own: impl Fn(u64) -> u64) -> Option<u64> {
         let word = first / WORD;
-        if self.len == 0 {
+        let len = self.words.len();
+        if len == 0 {
             self.first_word = word;
             self.kept = (1 << (first % WORD)) - 1;
         }
         let place = (word - self.first_word) as usize;
-        let is_new = place == self.len && (first % WORD == 0 || self.len == 0);
-        if place >= self.len && !is_new || place >= Self::MOST {
+        let is_new = place == len && (first % WORD == 0 || len == 0);
+        if place >= len && !is_new || place >= Self::MOST {
             return None;
         }
         let end = (last / WORD - self.first_word).min(Self::MOST as u64 - 1);
         let last = last.min((self.first_word + end) * WORD + (WORD - 1));
         let end = end as usize + 1;
-        self.words
-            .get_mut(self.len..end)
-            .unwrap_or_default()
-            .fill(0);
-        self.len = self.len.max(end);
+        self.words.grow(end, 0);
         let words = self.words.get_mut(place..end).unwrap_or_default();
-        for (start, word) in (word * WORD..).step_by(WORD as usize).zip(words) {
+        let mut start = word * WORD;
+        for word in words {
             let low = u64::MAX << first.saturating_sub(start);
-            let high = u64::MAX >> (start + (WORD - 1)).saturating_sub(last);
+            let high = u64::MAX >> (start | (WORD - 1)).saturating_sub(last);
             *word |= own(start) & low & high;
+            start = start.wrapping_add(WORD);
         }
         Some(last)
     }
 
     /// The number of the first word, its bits that keep what the program has there, and the words.
     pub(crate) fn parts(&mut self) -> (u64, u64, &mut [u64]) {
-        let words = self.words.get_mut(..self.len).unwrap_or_default();
-        (self.first_word, self.kept, words)
+        (self.first_word, self.kept, &mut self.words)
     }
 }
 
