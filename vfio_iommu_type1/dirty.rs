@@ -101,44 +101,9 @@ impl UserBitmap {
     ///
     /// `EFAULT`; some may be written then.
     pub(crate) fn report(&self, guard: &mut RangeGuard<'_, Container>, range: Range) -> Result {
-        let mut window = Window::new();
-        let next = guard.with(|held| self.fill(&mut window, held, range, range.start));
-        self.write_all(guard, range, &mut window, next)
-    }
-
-    /// Adds the mappings in `range` from address `start` on to `window`, as far as they fit. Returns the
-    /// address to go on from.
-    fn fill(
-        &self,
-        window: &mut Window,
-        held: &mut Held<'_, Container>,
-        range: Range,
-        start: u64,
-    ) -> Option<u64> {
-        let scale = Scale {
-            base: range.start,
-            shift: self.page_size.trailing_zeros(),
-        };
-        scale.fill(window, held, Range { start, ..range })
-    }
-
-    /// Writes `window`, and the bits of the mappings in `range` from address `next` on.
-    fn write_all(
-        &self,
-        guard: &mut RangeGuard<'_, Container>,
-        range: Range,
-        window: &mut Window,
-        mut next: Option<u64>,
-    ) -> Result {
-        loop {
-            self.write(window)?;
-            let Some(start) = next.filter(|start| *start <= range.last) else {
-                return Ok(());
-            };
-            window.clear();
-            next = guard.with(|held| self.fill(window, held, range, start));
-            cond_resched();
-        }
+        let mut report = Report::new(self, range);
+        guard.with(|held| report.fill(held));
+        report.write_all(guard)
     }
 
     /// Writes the words of `window`.
@@ -164,45 +129,9 @@ struct Scale {
 }
 
 impl Scale {
-    /// How many mappings are looked at before others may have the mutex.
-    const MAPPINGS: usize = 1024;
-
     /// The bit that stands for address `iova`.
     fn bit(self, iova: u64) -> u64 {
         (iova - self.base) >> self.shift
-    }
-
-    /// Adds the mappings in `range` to `window`, as far as they fit. Returns the address to go on from.
-    fn fill(
-        self,
-        window: &mut Window,
-        held: &mut Held<'_, Container>,
-        range: Range,
-    ) -> Option<u64> {
-        let all = writes_anywhere(held.layout);
-        let mut next = None;
-        let mut left = Self::MAPPINGS;
-        held.for_each_from(range.start, |found, dma| {
-            if found.start > range.last {
-                next = None;
-                return false;
-            }
-            if left == 0 {
-                next = Some(found.start);
-                return false;
-            }
-            left -= 1;
-            let from = found.start.max(range.start);
-            let (first, last) = (self.bit(from), self.bit(found.last));
-            let added = window.add(first, last, |bit| self.word(found, dma, all, bit));
-            next = match added {
-                Some(end) if end == last => found.last.checked_add(1),
-                Some(end) => Some(self.base + ((end + 1) << self.shift)),
-                None => Some(from),
-            };
-            added == Some(last)
-        });
-        next
     }
 
     /// Which of the 64 bits from `bit` on are dirty, as far as they are those of the mapping at `found`.
@@ -223,6 +152,87 @@ impl Scale {
         }
         let dirty = |page: u64| pages.dirty_word(page / 64) & 1 << (page % 64) != 0;
         coarse(bit, start, more, dirty)
+    }
+}
+
+/// Which pages in a range are dirty, while that is written to a bitmap.
+struct Report<'a> {
+    bitmap: &'a UserBitmap,
+    range: Range,
+    /// The bits that aren't written yet.
+    window: Window,
+    /// The address to go on from.
+    next: Option<u64>,
+    /// Whether something is noted of a page, which is to be forgotten once it is written.
+    noted: bool,
+}
+
+impl<'a> Report<'a> {
+    /// How many mappings are looked at before others may have the mutex.
+    const MAPPINGS: usize = 1024;
+
+    /// A report of `range` to `bitmap`, of which nothing was looked at yet.
+    fn new(bitmap: &'a UserBitmap, range: Range) -> Self {
+        Self {
+            bitmap,
+            range,
+            window: Window::new(),
+            next: Some(range.start),
+            noted: false,
+        }
+    }
+
+    /// Adds mappings to the window, as far as they fit.
+    fn fill(&mut self, held: &mut Held<'_, Container>) {
+        let Some(start) = self.next.take() else {
+            return;
+        };
+        let scale = Scale {
+            base: self.range.start,
+            shift: self.bitmap.page_size.trailing_zeros(),
+        };
+        let all = writes_anywhere(held.layout);
+        let mut left = Self::MAPPINGS;
+        held.for_each_from(start, |found, dma| {
+            if found.start > self.range.last {
+                self.next = None;
+                return false;
+            }
+            if left == 0 {
+                self.next = Some(found.start);
+                return false;
+            }
+            left -= 1;
+            self.noted |= dma.pages().is_some_and(|pages| !pages.is_clean());
+            let from = found.start.max(start);
+            let (first, last) = (scale.bit(from), scale.bit(found.last));
+            let added = self
+                .window
+                .add(first, last, |bit| scale.word(found, dma, all, bit));
+            self.next = match added {
+                Some(end) if end == last => found.last.checked_add(1),
+                Some(end) => Some(scale.base + ((end + 1) << scale.shift)),
+                None => Some(from),
+            };
+            added == Some(last)
+        });
+    }
+
+    /// Writes what is in the window, and what is still to be looked at.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`; some may be written then.
+    fn write_all(&mut self, guard: &mut RangeGuard<'_, Container>) -> Result {
+        loop {
+            self.bitmap.write(&mut self.window)?;
+            if self.next.is_none_or(|start| start > self.range.last) {
+                return Ok(());
+            }
+            self.window.clear();
+            guard.with(|held| self.fill(held));
+            cond_resched();
+        }
     }
 }
 
@@ -309,8 +319,8 @@ impl Container {
     /// or if the range has parts of mappings; `EFAULT`. Then no page counts as clean that
     /// didn't before.
     fn report(&self, range: Range, size: u64, bitmap: &UserBitmap) -> Result {
-        let mut window = Window::new();
-        let (mut guard, next) = self.space.lock(range, |held| {
+        let mut report = Report::new(bitmap, range);
+        let (mut guard, ()) = self.space.lock(range, |held| {
             held.layout.check_used()?;
             let page_size = held.layout.page_size();
             let aligned = (range.start | size) & (page_size - 1) == 0;
@@ -318,9 +328,13 @@ impl Container {
                 return Err(EINVAL);
             }
             check_whole(held, range)?;
-            Ok(bitmap.fill(&mut window, held, range, range.start))
+            report.fill(held);
+            Ok(())
         })?;
-        bitmap.write_all(&mut guard, range, &mut window, next)?;
+        report.write_all(&mut guard)?;
+        if !report.noted {
+            return Ok(());
+        }
         guard.finish(|held| {
             held.for_each_from(range.start, |_, dma| {
                 if let Some(pages) = dma.pages_mut() {

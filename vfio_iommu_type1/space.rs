@@ -325,9 +325,15 @@ impl<'a, K: Kind> Held<'a, K> {
 
     /// A mapping that `range` has a part of, but not all.
     pub(crate) fn cut_by(&self, range: Range) -> Option<Range> {
-        let ends = [range.start, range.last].into_iter();
-        ends.filter_map(|end| self.dmas.at(end))
-            .find(|dma| !range.contains(*dma))
+        let first = self.dmas.first_in(range)?;
+        let is_only_one = first.last >= range.last;
+        let last = if is_only_one {
+            None
+        } else {
+            self.dmas.at(range.last)
+        };
+        let mut ends = [Some(first), last].into_iter().flatten();
+        ends.find(|dma| !range.contains(*dma))
     }
 
     /// Calls `f` for each mapping that has a part of the locked range, from address `start` on, until it
