@@ -80,15 +80,12 @@ pub(crate) fn populate(
     let start = mapping.iova();
     // Pages that drivers have pinned before are charged already.
     let before = charge.pages();
-    let single = DISABLE_HUGEPAGES.get();
-    let pace = Pace::new(pages);
     let mut work = Populate {
         mapping,
-        batch: PinBatch::new(if single { 1 } else { pages.min(pace.most()) })
-            .map_err(because(c"out of memory"))?,
-        pace,
+        batch: PinBatch::few(),
+        pace: Pace::new(pages),
         pending: None,
-        run: if single { 1 } else { RUN },
+        run: if DISABLE_HUGEPAGES.get() { 1 } else { RUN },
         charged: 0,
     };
     let write = work.mapping.prot().contains(Access::Write);
@@ -152,6 +149,8 @@ struct Populate<'a> {
 
 impl Populate<'_> {
     /// Adds up to `limit` pages from `vaddr` on. Returns how many.
+    ///
+    /// The first pages are few: room for more is made once they have turned out to be memory.
     fn step(&mut self, vaddr: usize, limit: usize, write: bool) -> Granted<usize> {
         match self.fill(vaddr, limit, write) {
             Ok(pinned) => {
@@ -161,6 +160,9 @@ impl Populate<'_> {
                     }
                     self.add(run)?;
                 }
+                self.batch
+                    .make_room(self.pace.most().min(limit - pinned))
+                    .map_err(because(c"out of memory"))?;
                 Ok(pinned)
             }
             Err(e) => {
@@ -179,7 +181,7 @@ impl Populate<'_> {
     /// Pins up to `limit` pages, not too many at once. Returns how many.
     fn fill(&mut self, vaddr: usize, limit: usize, write: bool) -> Result<usize> {
         let pages = self.pace.pages();
-        if limit <= pages {
+        if limit <= pages || self.batch.capacity() < pages {
             return self.batch.fill(vaddr, limit, write);
         }
         let start = Instant::<Monotonic>::now();

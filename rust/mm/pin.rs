@@ -17,8 +17,12 @@ use kernel::{
 
 use crate::bindings;
 
+/// How many pages a batch notes without memory of its own.
+const FEW: usize = 8;
+
 /// Where the pages of a batch are noted.
 enum Room<'a> {
+    Few([*mut bindings::page; FEW]),
     /// Within the capacity; the length is that of the pages which were noted.
     Own(Vec<*mut bindings::page, KVmalloc>),
     Lent(&'a mut [*mut bindings::page]),
@@ -42,14 +46,32 @@ pub struct PinBatch<'a> {
 unsafe impl Send for PinBatch<'_> {}
 
 impl PinBatch<'static> {
-    /// Makes room for `capacity` pages.
+    /// Has room for a few pages.
+    pub fn few() -> Self {
+        Self::with(Room::Few([core::ptr::null_mut(); FEW]))
+    }
+
+    /// Has room for `capacity` pages.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
     pub fn new(capacity: usize) -> Result<Self> {
-        let own = Vec::with_capacity(capacity, GFP_KERNEL_ACCOUNT)?;
-        Ok(Self::with(Room::Own(own)))
+        let mut batch = Self::few();
+        batch.make_room(capacity)?;
+        Ok(batch)
+    }
+
+    /// Makes room for `capacity` pages, if there is less. Then pages that nobody took out are unpinned.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn make_room(&mut self, capacity: usize) -> Result {
+        if capacity > self.capacity() {
+            *self = Self::with(Room::Own(Vec::with_capacity(capacity, GFP_KERNEL_ACCOUNT)?));
+        }
+        Ok(())
     }
 }
 
@@ -72,6 +94,7 @@ impl<'a> PinBatch<'a> {
     /// The pages that were noted.
     fn pages(&self) -> &[*mut bindings::page] {
         match &self.room {
+            Room::Few(few) => few,
             Room::Own(own) => own,
             Room::Lent(lent) => lent,
         }
@@ -80,6 +103,7 @@ impl<'a> PinBatch<'a> {
     /// Where the next pages can be noted, as many as there is room for.
     fn room_mut(&mut self) -> *mut *mut bindings::page {
         match &mut self.room {
+            Room::Few(few) => few.as_mut_ptr(),
             Room::Own(own) => own.as_mut_ptr(),
             Room::Lent(lent) => lent.as_mut_ptr(),
         }
@@ -88,6 +112,7 @@ impl<'a> PinBatch<'a> {
     /// How many pages there is room for.
     pub fn capacity(&self) -> usize {
         match &self.room {
+            Room::Few(few) => few.len(),
             Room::Own(own) => own.capacity(),
             Room::Lent(lent) => lent.len(),
         }
