@@ -51,7 +51,7 @@ pub(crate) struct Queue {
 
 impl Queue {
     /// Requests for which there is memory from the start.
-    const FIRST: usize = 8;
+    const FIRST: usize = 2;
 
     /// An empty queue.
     ///
@@ -114,8 +114,13 @@ impl Queue {
     /// Takes a request out. Returns whether another one waited for that.
     #[must_use]
     pub(crate) fn leave(&mut self, ticket: Ticket) -> bool {
-        let place = self.position(ticket);
-        let left = place.and_then(|place| self.requests.remove(place).ok());
+        let is_last = self.requests.last().map(|last| last.ticket) == Some(ticket);
+        let left = if is_last {
+            self.requests.pop()
+        } else {
+            let place = self.position(ticket);
+            place.and_then(|place| self.requests.remove(place).ok())
+        };
         left.is_some_and(|request| request.awaited)
     }
 

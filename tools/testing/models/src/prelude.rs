@@ -92,6 +92,11 @@ impl<T> KVec<T> {
         Ok(())
     }
 
+    /// Takes the last element out.
+    pub fn pop(&mut self) -> Option<T> {
+        self.0.pop()
+    }
+
     /// Takes the element number `at` out.
     pub fn remove(&mut self, at: usize) -> Result<T, RemoveError> {
         if at < self.0.len() {
