@@ -25,6 +25,7 @@ impl Range {
     /// # Errors
     ///
     /// `EINVAL` for no bytes, `EOVERFLOW` if it goes past the last address.
+    #[inline]
     pub fn of_size(start: u64, size: u64) -> Result<Self> {
         let last = start
             .checked_add(size.checked_sub(1).ok_or(EINVAL)?)

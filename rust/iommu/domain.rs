@@ -374,7 +374,7 @@ impl Domains {
     ///
     /// `ENOMEM`.
     pub fn without(&self, domain: &Arc<Domain>) -> Result<Arc<Self>> {
-        let mut all = KVec::with_capacity(self.0.len(), GFP_KERNEL_ACCOUNT)?;
+        let mut all = KVec::new();
         for other in self.iter().filter(|other| !Arc::ptr_eq(other, domain)) {
             all.push(other.clone(), GFP_KERNEL_ACCOUNT)?;
         }
