@@ -381,7 +381,7 @@ impl Domains {
         Ok(Arc::new(Self(all), GFP_KERNEL_ACCOUNT)?)
     }
 
-    /// The domains.
+    /// The domains, but for retired ones.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Domain>> {
         self.0.iter().filter(|domain| !domain.is_retired())
     }

@@ -275,7 +275,7 @@ impl Mapping {
 
     /// Unmaps the first `bytes` of the range in one domain. Returns whether no device sees it any more.
     fn unmap_in(&self, domain: &Domain, bytes: u64) -> bool {
-        if bytes == 0 || domain.is_retired() {
+        if bytes == 0 {
             return true;
         }
         // SAFETY: Nobody else maps here, by the type invariant.
@@ -297,7 +297,8 @@ impl Mapping {
             return;
         }
         let write = self.prot().contains(Access::Write);
-        for extent in frames.iter().filter(|extent| extent.flag() == PINNED) {
+        let pinned = frames.iter().filter(|extent| extent.flag() == PINNED);
+        pinned.for_each(|extent| {
             let (mut frame, mut left) = (extent.frame() as usize, extent.pages() as usize);
             while left != 0 {
                 let count = left.min(UNPIN_STEP);
@@ -308,7 +309,7 @@ impl Mapping {
                 left -= count;
                 cond_resched();
             }
-        }
+        });
     }
 }
 
