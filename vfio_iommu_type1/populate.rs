@@ -98,9 +98,14 @@ pub(crate) fn populate(
             start: start + (done * PAGE_SIZE) as u64,
             last: start + (size - 1),
         };
+        let is_first = done == 0;
         done += work
             .step(vaddr.get() + done * PAGE_SIZE, pages - done, write)
             .map_err(|refusal| refusal.in_place(place))?;
+        if is_first && done < pages {
+            // They are few: the next ones are charged with them.
+            continue;
+        }
         let missing = work.charged.saturating_sub(charge.pages());
         match add_charge(charge, missing, (pages - done).min(AHEAD)) {
             Err(e) if e == ENOMEM && !alone => return Ok(Populated::OverLimit),
