@@ -34,6 +34,14 @@ impl<K: Ord + Copy, V> RBTree<K, V> {
         self.0.get_mut(key)
     }
 
+    /// The node of a key.
+    pub fn find_mut(&mut self, key: &K) -> Option<OccupiedEntry<'_, K, V>> {
+        self.0.contains_key(key).then(|| OccupiedEntry {
+            tree: &mut self.0,
+            key: *key,
+        })
+    }
+
     /// The first node whose key is `key` or more.
     pub fn cursor_lower_bound(&self, key: &K) -> Option<Cursor<'_, K, V>> {
         self.0
@@ -55,6 +63,29 @@ impl<K: Ord + Copy, V> RBTree<K, V> {
 impl<K: Ord + Copy, V> Default for RBTree<K, V> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A node in a tree.
+pub struct OccupiedEntry<'a, K, V> {
+    tree: &'a mut BTreeMap<K, V>,
+    key: K,
+}
+
+impl<K: Ord + Copy, V> OccupiedEntry<'_, K, V> {
+    /// Its value.
+    pub fn get_mut(&mut self) -> &mut V {
+        let value = self.tree.get_mut(&self.key);
+        value.expect("the node is in the tree")
+    }
+
+    /// Takes the node out.
+    pub fn remove_node(self) -> RBTreeNode<K, V> {
+        let value = self.tree.remove(&self.key);
+        RBTreeNode {
+            key: self.key,
+            value: value.expect("the node was in the tree"),
+        }
     }
 }
 
