@@ -99,12 +99,13 @@ pub(crate) fn populate(
             last: start + (size - 1),
         };
         let is_first = done == 0;
-        done += work
-            .step(vaddr.get() + done * PAGE_SIZE, pages - done, write)
-            .map_err(|refusal| refusal.in_place(place))?;
-        if is_first && done < pages {
-            // They are few: the next ones are charged with them.
-            continue;
+        let stepped = work.step(vaddr.get() + done * PAGE_SIZE, pages - done, write);
+        if let Ok(added) = stepped {
+            done += added;
+            if is_first && done < pages {
+                // They are few: the next ones are charged with them, or what comes next fails.
+                continue;
+            }
         }
         let missing = work.charged.saturating_sub(charge.pages());
         match add_charge(charge, missing, (pages - done).min(AHEAD)) {
@@ -116,6 +117,7 @@ pub(crate) fn populate(
                 Refusal::charging(e).in_place(place)
             })?,
         }
+        stepped.map_err(|refusal| refusal.in_place(place))?;
         cond_resched();
     }
     work.flush()?;
