@@ -186,8 +186,11 @@ impl Populate<'_> {
     }
 
     /// Pins up to `limit` pages, not too many at once. Returns how many.
+    ///
+    /// A call ends where a huge page does, if it is for so many, lest two calls look at the same one.
     fn fill(&mut self, vaddr: usize, limit: usize, write: bool) -> Result<usize> {
         let pages = self.pace.pages();
+        let pages = pages - vaddr / PAGE_SIZE % pages;
         if limit <= pages || self.batch.capacity() < pages {
             return self.batch.fill(vaddr, limit, write);
         }
