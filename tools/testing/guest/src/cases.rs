@@ -199,16 +199,21 @@ pub fn hotplug_set() -> Vec<Trial> {
         .collect()
 }
 
-/// The cases in which requests stop, are killed, or fail halfway.
+/// The cases in which requests stop, or are killed.
 pub fn stalls_set() -> Vec<Trial> {
     if let Err(error) = pin::prepare() {
         // The cases will miss it.
         eprintln!("{error:?}");
     }
-    [stalled::cases(), killed::cases(), failing::cases()]
+    [stalled::cases(), killed::cases()]
         .into_iter()
         .flatten()
         .collect()
+}
+
+/// The cases in which requests fail at each place where they can.
+pub fn failing_set() -> Vec<Trial> {
+    failing::cases()
 }
 
 /// The cases that look for races, and for what is left when memory runs out.

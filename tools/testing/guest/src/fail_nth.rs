@@ -15,14 +15,39 @@ use std::{
     ops::Range, //
 };
 
-/// What fails. Only what VFIO calls counts: not what the program or the kernel do around it.
+/// What fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failing {
     /// Allocations. A request that fails for want of memory has changed nothing.
     Allocations,
-    /// Copies from and to the program's memory, too. A request that fails when it tells its result has
-    /// done its work.
-    CopiesToo,
+    /// Copies from and to the program's memory. A request that fails when it tells its result has done its
+    /// work.
+    Copies,
+}
+
+/// Below which code failures come: what the program or the kernel do around it has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Below {
+    module: &'static str,
+    spared: Option<&'static str>,
+}
+
+impl Below {
+    /// Below a module.
+    pub const fn module(module: &'static str) -> Self {
+        Self {
+            module,
+            spared: None,
+        }
+    }
+
+    /// Nothing fails below `function`, one of the kernel's own that does not stand it.
+    pub const fn but_for(self, function: &'static str) -> Self {
+        Self {
+            spared: Some(function),
+            ..self
+        }
+    }
 }
 
 /// How often a failure came to a request.
@@ -43,12 +68,16 @@ const KINDS: [&str; 3] = ["failslab", "fail_page_alloc", "fail_usercopy"];
 const DEPTH: u64 = 32;
 const EVERYWHERE: Range<u64> = 0..u64::MAX;
 const NOWHERE: Range<u64> = 1..2;
+/// What is rejected if nothing is.
+const NOTHING: Range<u64> = 0..0;
 
-/// Lets a kind of failure come from a part of the kernel only.
-fn restrict(kind: &str, required: &Range<u64>) -> Result<()> {
+/// Lets a kind of failure come from a part of the kernel only, and not from another.
+fn restrict(kind: &str, required: &Range<u64>, rejected: &Range<u64>) -> Result<()> {
     for (knob, value) in [
         ("require-start", required.start),
         ("require-end", required.end),
+        ("reject-start", rejected.start),
+        ("reject-end", rejected.end),
         ("stacktrace-depth", DEPTH),
     ] {
         let path = format!("/sys/kernel/debug/{kind}/{knob}");
@@ -74,22 +103,40 @@ fn code_of(module: &str) -> Result<Range<u64>> {
     Ok(start..start + size)
 }
 
+/// Where a function of the kernel is: it ends where the next one begins.
+fn code_of_function(name: &str) -> Result<Range<u64>> {
+    let text = fs::read_to_string("/proc/kallsyms")?;
+    // Each line is an address, a letter and a name.
+    let symbol = |line: &str| -> Option<(u64, bool)> {
+        let mut words = line.split_ascii_whitespace();
+        let address = u64::from_str_radix(words.next()?, 16).ok()?;
+        Some((address, words.nth(1)? == name))
+    };
+    let symbols: Vec<_> = text.lines().filter_map(symbol).collect();
+    let start = symbols.iter().find(|(_, named)| *named);
+    let &(start, _) = start.with_context(|| format!("the kernel has no {name}()"))?;
+    ensure!(start != 0, "addresses are hidden");
+    let after = symbols.iter().map(|&(address, _)| address);
+    let end = after.filter(|&address| address > start).min();
+    Ok(start..end.context("the last function of all")?)
+}
+
 /// Restricts failures, until it is dropped.
 struct Filter(());
 
 impl Filter {
-    fn new(failing: Failing) -> Result<Self> {
+    fn new(failing: Failing, below: Below) -> Result<Self> {
         let filter = Self(());
-        // Whatever the request, it goes through this module.
-        let vfio = code_of("vfio")?;
-        let copies = match failing {
-            Failing::Allocations => &NOWHERE,
-            Failing::CopiesToo => &vfio,
+        let module = code_of(below.module)?;
+        let spared = below.spared.map_or(Ok(NOTHING), code_of_function)?;
+        let (allocations, copies) = match failing {
+            Failing::Allocations => (&module, &NOWHERE),
+            Failing::Copies => (&NOWHERE, &module),
         };
         let [slab, page, copy] = KINDS;
-        restrict(slab, &vfio)?;
-        restrict(page, &vfio)?;
-        restrict(copy, copies)?;
+        restrict(slab, allocations, &spared)?;
+        restrict(page, allocations, &spared)?;
+        restrict(copy, copies, &spared)?;
         Ok(filter)
     }
 }
@@ -97,7 +144,7 @@ impl Filter {
 impl Drop for Filter {
     fn drop(&mut self) {
         for kind in KINDS {
-            restrict(kind, &EVERYWHERE).expect("it could be written before");
+            restrict(kind, &EVERYWHERE, &NOTHING).expect("it could be written before");
         }
     }
 }
@@ -125,10 +172,14 @@ pub trait Operation {
 }
 
 /// Has a request fail once in each place where it can; each time it must leave everything as it was, and
-/// work when it is sent again. Something must have failed.
-pub fn each_failure<O: Operation>(failing: Failing, operation: &O) -> Result<Failures> {
+/// work when it is sent again.
+pub fn each_failure<O: Operation>(
+    failing: Failing,
+    below: Below,
+    operation: &O,
+) -> Result<Failures> {
     let injector = Injector::new()?;
-    let _filter = Filter::new(failing)?;
+    let _filter = Filter::new(failing, below)?;
     let mut failures = Failures::default();
     for nth in 1..MOST {
         let failed = || format!("{failing:?}, number {nth}");
@@ -138,11 +189,8 @@ pub fn each_failure<O: Operation>(failing: Failing, operation: &O) -> Result<Fai
         if !injected {
             let answer = answer.with_context(failed)?;
             operation.after(before, answer).with_context(failed)?;
-            eprintln!("{failing:?}: {failures:?}");
-            ensure!(
-                failures != Failures::default(),
-                "{failing:?}: nothing failed"
-            );
+            let Failures { passed_on, endured } = failures;
+            eprintln!("{failing:?}: {passed_on} made it fail, {endured} did not");
             return Ok(failures);
         }
         let answer = match answer {
@@ -154,7 +202,7 @@ pub fn each_failure<O: Operation>(failing: Failing, operation: &O) -> Result<Fai
                 failures.passed_on += 1;
                 let now = operation.state(&before).with_context(failed)?;
                 ensure!(
-                    failing == Failing::CopiesToo || now == state,
+                    failing == Failing::Copies || now == state,
                     "{}: it fails with {error:#}, but has changed {state:?} to {now:?}",
                     failed()
                 );

@@ -66,6 +66,8 @@ enum Set {
     Hotplug,
     /// As `pinning`, to stop requests halfway.
     Stalls,
+    /// As `pinning`, with a sample driver of mediated devices, to have requests fail.
+    Failing,
     /// As the first, for as long as it takes to find races.
     Stress,
 }
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
         Set::P2p => cases::p2p_set(),
         Set::Hotplug => cases::hotplug_set(),
         Set::Stalls => cases::stalls_set(),
+        Set::Failing => cases::failing_set(),
         Set::Stress => cases::stress_set(),
     };
     run(&options.test, trials).exit_code()

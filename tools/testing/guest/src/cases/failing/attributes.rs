@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices that are bound, made and removed by files of sysfs.
+
+use super::{
+    By,
+    endures, //
+};
+use crate::{
+    env::EDU,
+    fail_nth::{
+        Below,
+        Failing,
+        Operation,
+        each_failure, //
+    },
+    harness::cases,
+    mdev::{
+        UUIDS,
+        create,
+        store,
+        type_attribute,
+        type_folder, //
+    },
+};
+use anyhow::{
+    Context,
+    Result,
+    ensure, //
+};
+use std::{
+    fs,
+    path::{
+        Path,
+        PathBuf, //
+    },
+};
+use vfio_client::pci;
+
+cases! {
+    #[fault_injection]
+    bind,
+    #[fault_injection]
+    unbind,
+    #[fault_injection]
+    bind_by_new_id,
+    #[fault_injection]
+    mdev_create,
+    #[fault_injection]
+    mdev_remove,
+}
+
+const PROBE: Below = Below::module("vfio_pci");
+const MDEV: Below = Below::module("mdev");
+
+/// Fails a write that needs memory.
+fn written(below: Below, operation: &impl Operation) -> Result<()> {
+    let failures = each_failure(Failing::Allocations, below, operation)?;
+    ensure!(failures.passed_on != 0, "it needs no memory");
+    Ok(())
+}
+
+/// Whether a driver has the device, and its group a node.
+fn bound() -> Result<(Option<String>, bool)> {
+    let node = format!("/dev/vfio/{}", pci::group_of(EDU)?);
+    Ok((pci::driver(EDU), Path::new(&node).exists()))
+}
+
+/// Binds by `request`, which does not fail if the driver's probe does.
+fn bind_by(before: impl Fn() -> Result<()>, request: impl Fn() -> Result<()>) -> Result<()> {
+    let operation = By {
+        before: || {
+            pci::unbind(EDU)?;
+            before()
+        },
+        request: |_: &()| {
+            request()?;
+            pci::driver(EDU).context("the driver did not take it")
+        },
+        state: |_: &()| bound(),
+        after: |(), driver: String| {
+            ensure!(driver == "vfio-pci", "{driver} took it");
+            ensure!(bound()?.1, "its group has no node");
+            Ok(())
+        },
+    };
+    written(PROBE, &operation)
+}
+
+fn bind() -> Result<()> {
+    bind_by(|| Ok(()), || Ok(pci::bind(EDU, "vfio-pci")?))
+}
+
+fn unbind() -> Result<()> {
+    let operation = By {
+        before: || Ok(()),
+        request: |_: &()| Ok(pci::unbind(EDU)?),
+        state: |_: &()| bound(),
+        after: |(), ()| {
+            ensure!(bound()? == (None, false), "it stays");
+            Ok(pci::bind(EDU, "vfio-pci")?)
+        },
+    };
+    endures(PROBE, &operation)
+}
+
+/// Writes the numbers of the device to an attribute of the driver.
+fn write_id(name: &str) -> Result<()> {
+    let number = |name| pci::read_number(EDU, name);
+    let id = format!("{:x} {:x}", number("vendor")?, number("device")?);
+    let path = Path::new("/sys/bus/pci/drivers/vfio-pci").join(name);
+    fs::write(&path, id).with_context(|| path.display().to_string())
+}
+
+fn bind_by_new_id() -> Result<()> {
+    let outcome = bind_by(
+        || Ok(pci::write_attribute(EDU, "driver_override", "\n")?),
+        || {
+            write_id("new_id")?;
+            // It would bind other devices of its kind.
+            write_id("remove_id")
+        },
+    );
+    pci::write_attribute(EDU, "driver_override", "vfio-pci")?;
+    outcome
+}
+
+const TYPE: &str = "mtty-1";
+
+/// The folder of the device that is made.
+fn folder() -> PathBuf {
+    Path::new("/sys/bus/mdev/devices").join(UUIDS[0])
+}
+
+/// Whether there is the device, and how many more can be made.
+fn made() -> Result<(bool, String)> {
+    let left = type_attribute(TYPE, "available_instances")?;
+    Ok((folder().exists(), left))
+}
+
+fn make() -> Result<()> {
+    create(TYPE, UUIDS[0]).with_context(|| type_folder(TYPE).display().to_string())
+}
+
+fn remove() -> Result<()> {
+    Ok(store(folder().join("remove"), "1")?)
+}
+
+fn mdev_create() -> Result<()> {
+    let operation = By {
+        before: || Ok(()),
+        request: |_: &()| make(),
+        state: |_: &()| made(),
+        after: |(), ()| {
+            ensure!(made()?.0, "it was not made");
+            remove()
+        },
+    };
+    written(MDEV, &operation)
+}
+
+fn mdev_remove() -> Result<()> {
+    let operation = By {
+        before: make,
+        request: |_: &()| remove(),
+        state: |_: &()| made(),
+        after: |(), ()| {
+            ensure!(!made()?.0, "it stays");
+            Ok(())
+        },
+    };
+    endures(MDEV, &operation)
+}

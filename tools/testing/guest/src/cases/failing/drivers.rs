@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What drivers do with a program's memory.
+
+use super::{
+    By,
+    State,
+    VFIO,
+    copies,
+    everything,
+    mappings::EVERYTHING,
+    state, //
+};
+use crate::{
+    cases::stalled::{
+        ALL,
+        ASIDE,
+        PAGE,
+        THERE,
+        map,
+        unmap, //
+    },
+    harness::cases,
+    leak::{
+        locked_kib,
+        pinned_pages, //
+    },
+    pin::{
+        self,
+        Pinner,
+        Pinning,
+        READ,
+        WRITE, //
+    },
+};
+use anyhow::{
+    Context,
+    Result,
+    ensure, //
+};
+use vfio_client::{
+    Container,
+    Device,
+    Memory,
+    PAGE_SIZE, //
+};
+
+cases! {
+    #[fault_injection]
+    first_open_of_a_device_that_pins,
+    #[fault_injection]
+    driver_pins,
+    #[fault_injection]
+    driver_unpins,
+    #[fault_injection]
+    driver_reads_and_writes,
+    #[fault_injection]
+    unmap_of_what_a_driver_pinned,
+}
+
+/// The container of a device whose driver pins pages, with a mapping of which it has pinned one.
+pub(super) struct Emulated {
+    pinning: Pinning,
+    memory: Memory,
+}
+
+impl Emulated {
+    pub(super) fn new() -> Result<Self> {
+        let pinning = Pinning::new()?;
+        let memory = Memory::anonymous(32 * PAGE_SIZE)?;
+        Ok(Self { pinning, memory })
+    }
+
+    pub(super) fn container(&self) -> &Container {
+        &self.pinning.container
+    }
+
+    /// Maps, and pins two pages.
+    pub(super) fn map_and_pin(&self) -> Result<()> {
+        map(self.container(), THERE, self.memory.addr())?;
+        map(self.container(), ASIDE, self.memory.addr())?;
+        self.pinning
+            .pinner
+            .pin(THERE.iova + PAGE, 2, READ | WRITE)?;
+        Ok(())
+    }
+
+    /// Unmaps all, of which the driver is told.
+    pub(super) fn unmap_all(&self) -> Result<()> {
+        let unmapped = unmap(self.container(), EVERYTHING, ALL)?;
+        ensure!(unmapped == 12, "{unmapped} pages were mapped");
+        ensure!(self.pinning.pinner.pinned()? == 0, "the driver keeps pages");
+        Ok(())
+    }
+
+    pub(super) fn state(&self) -> Result<(i32, State)> {
+        Ok((self.pinning.pinner.pinned()?, state(self.container())?))
+    }
+}
+
+/// From its first open on a driver is told of what is unmapped.
+fn first_open_of_a_device_that_pins() -> Result<()> {
+    let Pinning {
+        pinner,
+        group,
+        container,
+    } = Pinning::new()?;
+    drop(pinner);
+    let memory = Memory::anonymous(32 * PAGE_SIZE)?;
+    let operation = By {
+        before: || Ok(()),
+        request: |_: &()| Ok(pin::open_again(&group)?),
+        state: |_: &()| state(&container),
+        after: |(), device: Device| {
+            let pinner = Pinner::from(device);
+            map(&container, THERE, memory.addr())?;
+            pinner
+                .pin(THERE.iova, 2, READ)
+                .context("a driver that nobody knows")?;
+            let unmapped = unmap(&container, THERE, 0).context("a driver that is not told")?;
+            ensure!(
+                unmapped == THERE.pages && pinner.pinned()? == 0,
+                "{unmapped}"
+            );
+            Ok(())
+        },
+    };
+    everything(VFIO, &operation)
+}
+
+fn driver_pins() -> Result<()> {
+    let scene = Emulated::new()?;
+    let operation = By {
+        before: || scene.map_and_pin(),
+        // Some of them are pinned already.
+        request: |_: &()| Ok(scene.pinning.pinner.pin(THERE.iova, 8, READ | WRITE)?),
+        state: |_: &()| Ok((locked_kib(), pinned_pages()?)),
+        after: |(), (pinned, _)| {
+            ensure!((pinned, locked_kib()) == (8, 32), "{pinned} pages");
+            scene.unmap_all()
+        },
+    };
+    everything(VFIO, &operation)
+}
+
+fn driver_unpins() -> Result<()> {
+    let scene = Emulated::new()?;
+    let operation = By {
+        before: || scene.map_and_pin(),
+        request: |_: &()| Ok(scene.pinning.pinner.unpin(THERE.iova, 8)?),
+        state: |_: &()| Ok((locked_kib(), pinned_pages()?)),
+        after: |(), _| {
+            ensure!(locked_kib() == 0, "pages stay charged");
+            scene.unmap_all()
+        },
+    };
+    copies(VFIO, &operation)
+}
+
+fn driver_reads_and_writes() -> Result<()> {
+    let scene = Emulated::new()?;
+    map(scene.container(), THERE, scene.memory.addr())?;
+    let pinner = &scene.pinning.pinner;
+    let operation = By {
+        before: || Ok(()),
+        request: |_: &()| {
+            pinner.write(THERE.iova + 100, &[7; 5000])?;
+            Ok(pinner.read(THERE.iova + 99, 3)?)
+        },
+        state: |_: &()| Ok((locked_kib(), pinned_pages()?)),
+        after: |(), bytes| {
+            ensure!(bytes == [0, 7, 7], "{bytes:?}");
+            scene.memory.fill(0, 2 * PAGE_SIZE, 0);
+            Ok(())
+        },
+    };
+    everything(VFIO, &operation)
+}
+
+/// The driver is told, and gives the pages back. If it failed when it told so they are gone when it is sent
+/// again.
+fn unmap_of_what_a_driver_pinned() -> Result<()> {
+    let scene = Emulated::new()?;
+    let operation = By {
+        before: || scene.map_and_pin(),
+        request: |_: &()| Ok(unmap(scene.container(), EVERYTHING, ALL)?),
+        state: |_: &()| scene.state(),
+        after: |(), unmapped| {
+            ensure!(unmapped == 12 || unmapped == 0, "{unmapped} pages");
+            ensure!(scene.pinning.pinner.pinned()? == 0, "the driver keeps pages");
+            ensure!(locked_kib() == 0, "pages stay charged");
+            Ok(())
+        },
+    };
+    copies(VFIO, &operation)
+}
