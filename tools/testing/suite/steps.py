@@ -38,7 +38,7 @@ def guest(name, *options, kernel="stock"):
     modules = (f"build-{kernel}",) if "rust" in options else ()
     if "--driver" in options:
         modules += (f"mdev-tests-{kernel}",)
-    elif {"exports", "mdev", "pinning", "stalls"} & {*options}:
+    elif {"exports", "failing", "mdev", "pinning", "stalls"} & {*options}:
         modules += (f"drivers-{kernel}",)
     if "mdev" in options and kernel == "stock":
         modules += ("samples-stock",)
@@ -176,6 +176,8 @@ def all_steps(repo):
         # Others of this set crash the C modules: Documentation/original.rst.
         guest("stress-c", "--stack", "c", "--set", "stress", "--", "concurrent::", kernel="test"),
         guest("stress-rust", "--stack", "rust", "--set", "stress", kernel="test"),
+        guest("failing-c", "--stack", "c", "--set", "failing", kernel="test"),
+        guest("failing-rust", "--stack", "rust", "--set", "failing", kernel="test"),
         script("vm-runner", "tools/testing/vm/selftest", after=("build-test",)),
         make("build-debug", "modules", "KERNEL=debug", "WERROR=1"),
         kunit_step("debug-kunit", repo, "debug"),
@@ -189,6 +191,7 @@ def all_steps(repo):
         guest("debug-stress", "--stack", "rust", "--set", "stress", kernel="debug"),
         make("drivers-debug", "test-drivers", "KERNEL=debug", "WERROR=1"),
         guest("debug-pinning", "--stack", "rust", "--set", "pinning", kernel="debug"),
+        guest("debug-failing", "--stack", "rust", "--set", "failing", kernel="debug"),
         make("mdev-tests-debug", "mdev-tests", "KERNEL=debug", "WERROR=1", after=("build-debug",)),
         guest("debug-pinning-in-rust", "--stack", "rust", "--set", "pinning", "--driver", "rust", kernel="debug"),
     ]

@@ -29,6 +29,7 @@ mod mdev;
 mod mdev_bus;
 mod mdev_reset;
 mod mdev_writes;
+mod memory;
 mod migration;
 mod misbehaviour;
 mod nic;
@@ -84,6 +85,7 @@ pub fn main_set() -> Vec<Trial> {
         unmap::cases(),
         dirty::cases(),
         limits::cases(),
+        memory::cases(),
         dma::cases(),
         disk::cases(),
         lifetime::cases(),
@@ -162,6 +164,7 @@ pub fn noiommu_set() -> Vec<Trial> {
 /// Does what another process has to do for a case.
 pub fn helper(words: &[&str]) -> Result<()> {
     match words {
+        ["memlock-beside-registers"] => limits::memory_beside_registers(),
         ["pin-limit"] => pinned::helper::pin_limit(),
         ["pin-right"] => pinned::helper::pin_right(),
         ["together", seed, life] => {

@@ -25,20 +25,33 @@ pub enum Failing {
     Copies,
 }
 
+/// A part of the kernel's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Code {
+    Module(&'static str),
+    Function(&'static str),
+}
+
 /// Below which code failures come: what the program or the kernel do around it has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Below {
-    module: &'static str,
+    code: Code,
     spared: Option<&'static str>,
 }
 
 impl Below {
+    const fn code(code: Code) -> Self {
+        Self { code, spared: None }
+    }
+
     /// Below a module.
-    pub const fn module(module: &'static str) -> Self {
-        Self {
-            module,
-            spared: None,
-        }
+    pub const fn module(name: &'static str) -> Self {
+        Self::code(Code::Module(name))
+    }
+
+    /// Below a function of the kernel's own.
+    pub const fn function(name: &'static str) -> Self {
+        Self::code(Code::Function(name))
     }
 
     /// Nothing fails below `function`, one of the kernel's own that does not stand it.
@@ -87,7 +100,7 @@ fn restrict(kind: &str, required: &Range<u64>, rejected: &Range<u64>) -> Result<
 }
 
 /// Where the code of a module is.
-fn code_of(module: &str) -> Result<Range<u64>> {
+fn code_of_module(module: &str) -> Result<Range<u64>> {
     let text = fs::read_to_string("/proc/modules")?;
     let words = text
         .lines()
@@ -127,11 +140,14 @@ struct Filter(());
 impl Filter {
     fn new(failing: Failing, below: Below) -> Result<Self> {
         let filter = Self(());
-        let module = code_of(below.module)?;
+        let code = match below.code {
+            Code::Module(name) => code_of_module(name)?,
+            Code::Function(name) => code_of_function(name)?,
+        };
         let spared = below.spared.map_or(Ok(NOTHING), code_of_function)?;
         let (allocations, copies) = match failing {
-            Failing::Allocations => (&module, &NOWHERE),
-            Failing::Copies => (&NOWHERE, &module),
+            Failing::Allocations => (&code, &NOWHERE),
+            Failing::Copies => (&NOWHERE, &code),
         };
         let [slab, page, copy] = KINDS;
         restrict(slab, allocations, &spared)?;

@@ -14,6 +14,7 @@
 #[allow(unsafe_code)]
 mod abi;
 mod cases;
+mod cgroup;
 mod core_test;
 mod e1000e;
 mod env;

@@ -6,9 +6,14 @@ use crate::harness::panic_message;
 use anyhow::{
     Context,
     Result,
-    anyhow, //
+    anyhow,
+    ensure, //
 };
-use std::thread;
+use std::{
+    fmt,
+    thread, //
+};
+use vfio_client::Errno;
 
 /// What a thread does.
 pub type Body<'a, T> = Box<dyn FnOnce() -> Result<T> + Send + 'a>;
@@ -29,4 +34,71 @@ pub fn run<T: Send>(bodies: Vec<Body<'_, T>>) -> Result<Vec<T>> {
             .with_context(|| format!("thread {number}"))
     };
     outcomes.into_iter().enumerate().map(outcome).collect()
+}
+
+/// How often an operation was done that others are in the way of.
+#[derive(Debug)]
+pub struct Tally {
+    operation: &'static str,
+    /// What it may fail with.
+    allowed: &'static [Errno],
+    worked: u64,
+    failed: u64,
+}
+
+impl Tally {
+    /// Begins to count.
+    pub fn new(operation: &'static str, allowed: &'static [Errno]) -> Self {
+        Self {
+            operation,
+            allowed,
+            worked: 0,
+            failed: 0,
+        }
+    }
+
+    /// Counts once.
+    ///
+    /// # Errors
+    ///
+    /// The operation's own, unless it may fail with that errno.
+    pub fn note<T>(&mut self, outcome: Result<T>) -> Result<()> {
+        match outcome {
+            Ok(_) => self.worked += 1,
+            Err(error) => {
+                let errno = errno_of(&error);
+                ensure!(
+                    errno.is_some_and(|errno| self.allowed.contains(&errno)),
+                    "{}: {error:?}",
+                    self.operation
+                );
+                self.failed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails unless the operation worked at some time.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.worked > 0, "never worked: {self}");
+        Ok(())
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (operation, worked, failed) = (self.operation, self.worked, self.failed);
+        write!(
+            f,
+            "{operation}: worked {worked} times, failed {failed} times"
+        )
+    }
+}
+
+/// The errno that an error comes from.
+pub fn errno_of(error: &anyhow::Error) -> Option<Errno> {
+    error
+        .downcast_ref::<vfio_client::Error>()
+        .map(vfio_client::Error::errno)
+        .or(error.downcast_ref::<Errno>().copied())
 }

@@ -122,6 +122,7 @@ where
         if !injected {
             outcome?;
             eprintln!("fewer than {nth} allocations, {failures} refusals");
+            ensure!(failures != 0, "no failure made the step fail");
             return Ok(());
         }
         let failed = || format!("after a failure of allocation {nth}");

@@ -16,6 +16,11 @@ use crate::{
     stress::{
         self,
         Counts, //
+    },
+    threads::{
+        self,
+        Body,
+        Tally, //
     }, //
 };
 use anyhow::{
@@ -35,6 +40,7 @@ use std::{
 };
 use vfio_client::{
     Container,
+    Errno,
     Iommu,
     MapFlags,
     Memory,
@@ -56,40 +62,51 @@ fn o1_requests_race_the_last_group() -> Result<()> {
     let container = Container::open()?;
     let memory = Memory::anonymous(16 * PAGE_SIZE)?;
     let over = AtomicBool::new(false);
-    let end = Instant::now() + TIME;
-    let rounds = thread::scope(|scope| -> Result<u64> {
-        let requests = [
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    let _ = container.info();
-                }
-            }),
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    let _ = container.map(0x10_0000, &memory, MapFlags::ReadWrite);
-                    let _ = container.unmap_all();
-                }
-            }),
-        ];
-        let mut rounds = 0;
-        let mut outcome = Ok(());
-        while outcome.is_ok() && Instant::now() < end {
-            outcome = (|| {
-                let group = group(EDU)?;
-                group.set_container(&container)?;
-                container.set_iommu(Iommu::Type1v2)?;
-                Ok(())
-            })();
-            rounds += 1;
-        }
-        over.store(true, Ordering::Relaxed);
-        for request in requests {
-            let _ = request.join();
-        }
-        outcome.map(|()| rounds)
-    })?;
-    eprintln!("the last group left {rounds} times");
+    let during =
+        |request: &dyn Fn(&mut Tally) -> Result<()>, name: &'static str| -> Result<Tally> {
+            // Without a backend there is no such request.
+            let mut tally = Tally::new(name, &[Errno::EINVAL]);
+            while !over.load(Ordering::Relaxed) {
+                request(&mut tally)?;
+            }
+            Ok(tally)
+        };
+    let bodies: Vec<Body<'_, Tally>> = vec![
+        Box::new(|| {
+            let ask = |tally: &mut Tally| tally.note(container.info().map_err(Into::into));
+            during(&ask, "get info")
+        }),
+        Box::new(|| {
+            let map = |tally: &mut Tally| {
+                let mapped = container.map(0x10_0000, &memory, MapFlags::ReadWrite);
+                tally.note(mapped.map_err(Into::into))?;
+                tally.note(container.unmap_all().map_err(Into::into))
+            };
+            during(&map, "map and unmap all")
+        }),
+        Box::new(|| {
+            let outcome = use_and_leave(&container);
+            over.store(true, Ordering::Relaxed);
+            outcome
+        }),
+    ];
+    for tally in threads::run(bodies)? {
+        eprintln!("{tally}");
+        tally.check()?;
+    }
     Ok(())
+}
+
+/// Gives the container a group and a backend, which it loses at once, for [`TIME`].
+fn use_and_leave(container: &Container) -> Result<Tally> {
+    let mut tally = Tally::new("set and leave", &[]);
+    let end = Instant::now() + TIME;
+    while Instant::now() < end {
+        let group = group(EDU)?;
+        group.set_container(container)?;
+        tally.note(container.set_iommu(Iommu::Type1v2).map_err(Into::into))?;
+    }
+    Ok(tally)
 }
 
 /// Several programs do everything at random while devices and modules go and some are killed.

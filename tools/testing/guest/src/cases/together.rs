@@ -12,6 +12,11 @@ use crate::{
         READ,
         WRITE, //
     },
+    threads::{
+        self,
+        Body,
+        Tally, //
+    },
 };
 use anyhow::{
     Context,
@@ -27,6 +32,7 @@ use std::{
 use vfio_client::{
     Bytes,
     Container,
+    Errno,
     MapFlags,
     Memory,
     PAGE_SIZE,
@@ -72,9 +78,18 @@ fn everything_in_one_container() -> Result<()> {
     // The last one lives to its end.
     let mut program = start()?;
     program.line()?;
-    let operations = program.line()?;
+    eprintln!("{kills} programs killed; the last one:");
+    let mut lines = 0;
+    loop {
+        let line = program.line()?;
+        if line.is_empty() {
+            break;
+        }
+        eprintln!("{line}");
+        lines += 1;
+    }
     program.finish()?;
-    eprintln!("{kills} programs killed, the last one did {operations} operations");
+    assert_eq!(lines, 5, "each thread of the last one came to its end");
     // All works as before.
     let pinning = Pinning::new()?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
@@ -87,47 +102,59 @@ fn everything_in_one_container() -> Result<()> {
     Ok(())
 }
 
-/// The program: does all at random, and says when it has begun and how many operations that were.
+/// The program: does all at random, and says when it has begun and how often what worked.
 pub fn program(seed: u64, life: Duration) -> Result<()> {
     let pinning = Pinning::new()?;
     let memory = Memory::anonymous(POOL)?;
     crate::helper::say("begun");
     let end = Instant::now() + life;
-    type Step<'a> = &'a (dyn Fn(&mut fastrand::Rng) -> Result<()> + Sync);
-    let steps: [Step<'_>; 5] = [
-        &|random| map(random, &pinning.container, &memory),
-        &|random| map(random, &pinning.container, &memory),
-        &|random| pin(random, &pinning),
-        &|random| track(random, &pinning.container),
-        &|random| {
-            let edu = pinning.join_edu()?;
-            thread::sleep(Duration::from_millis(random.u64(0..20)));
-            drop(edu);
-            Ok(())
-        },
+    // Something may be mapped already, not mapped any more, or not tracked.
+    let steps: [(Step<'_>, Tally); 5] = [
+        (
+            &|random| map(random, &pinning.container, &memory),
+            Tally::new("map", &[Errno::EEXIST]),
+        ),
+        (
+            &|random| map(random, &pinning.container, &memory),
+            Tally::new("map, too", &[Errno::EEXIST]),
+        ),
+        (
+            &|random| pin(random, &pinning),
+            Tally::new("pin", &[Errno::EINVAL, Errno::ENOENT]),
+        ),
+        (
+            &|random| track(random, &pinning.container),
+            Tally::new("track", &[Errno::EINVAL]),
+        ),
+        (
+            &|random| {
+                let edu = pinning.join_edu()?;
+                thread::sleep(Duration::from_millis(random.u64(0..20)));
+                drop(edu);
+                Ok(())
+            },
+            Tally::new("join", &[]),
+        ),
     ];
-    let count = thread::scope(|scope| {
-        let threads: Vec<_> = (seed * steps.len() as u64..)
-            .zip(steps)
-            .map(|(seed, step)| {
-                scope.spawn(move || {
-                    let mut random = fastrand::Rng::with_seed(seed);
-                    let mut count = 0u64;
-                    while Instant::now() < end {
-                        // Failures are part of it.
-                        let _ = step(&mut random);
-                        count += 1;
-                    }
-                    count
-                })
-            })
-            .collect();
-        let counts = threads.into_iter().map(|thread| thread.join().unwrap_or(0));
-        counts.sum::<u64>()
+    let bodies = (seed * steps.len() as u64..).zip(steps);
+    let bodies = bodies.map(|(seed, (step, mut tally))| -> Body<'_, Tally> {
+        Box::new(move || {
+            let mut random = fastrand::Rng::with_seed(seed);
+            while Instant::now() < end {
+                tally.note(step(&mut random))?;
+            }
+            Ok(tally)
+        })
     });
-    crate::helper::say(count);
+    for tally in threads::run(bodies.collect())? {
+        tally.check()?;
+        crate::helper::say(tally);
+    }
     Ok(())
 }
+
+/// One of the things that the program does.
+type Step<'a> = &'a (dyn Fn(&mut fastrand::Rng) -> Result<()> + Sync);
 
 fn place(random: &mut fastrand::Rng) -> u64 {
     random.u64(0..PLACES) * PLACE

@@ -16,7 +16,11 @@ use crate::{
         ALL,
         ASIDE,
         PAGE,
+        START,
+        STOP,
         THERE,
+        dirty,
+        get_bitmap,
         map,
         unmap, //
     },
@@ -54,6 +58,12 @@ cases! {
     driver_unpins,
     #[fault_injection]
     driver_reads_and_writes,
+    #[fault_injection]
+    driver_writes_what_is_tracked,
+    #[fault_injection]
+    driver_pins_what_is_tracked,
+    #[fault_injection]
+    dirty_start_with_pinned_pages,
     #[fault_injection]
     unmap_of_what_a_driver_pinned,
 }
@@ -173,6 +183,77 @@ fn driver_reads_and_writes() -> Result<()> {
             scene.memory.fill(0, 2 * PAGE_SIZE, 0);
             Ok(())
         },
+    };
+    everything(VFIO, &operation)
+}
+
+/// Which pages of a mapping are dirty, the first of them by the lowest bit.
+fn dirty_pages(container: &Container) -> Result<u8> {
+    let bits = Memory::anonymous(PAGE_SIZE)?;
+    get_bitmap(container, THERE, bits.addr())?;
+    Ok(bits.read_u8(0))
+}
+
+/// A scene that keeps track of dirty pages, of which there are none, unless a driver has pinned some.
+fn tracked(scene: &Emulated) -> Result<()> {
+    map(scene.container(), THERE, scene.memory.addr())?;
+    dirty(scene.container(), START)?;
+    dirty_pages(scene.container())?;
+    ensure!(dirty_pages(scene.container())? == 0, "pages are dirty");
+    Ok(())
+}
+
+/// Checks which pages are dirty, and brings all back to where it was.
+fn tracked_no_more(scene: &Emulated, expected: u8) -> Result<()> {
+    let found = dirty_pages(scene.container())?;
+    ensure!(found == expected, "{found:#x} are dirty, not {expected:#x}");
+    dirty(scene.container(), STOP)?;
+    unmap(scene.container(), THERE, 0)?;
+    ensure!(locked_kib() == 0, "pages stay charged");
+    Ok(())
+}
+
+/// No dirty page is forgotten for want of memory.
+fn driver_writes_what_is_tracked() -> Result<()> {
+    let scene = Emulated::new()?;
+    let pinner = &scene.pinning.pinner;
+    let operation = By {
+        before: || tracked(&scene),
+        request: |_: &()| Ok(pinner.write(THERE.iova + PAGE + 100, &[7; 5000])?),
+        state: |_: &()| scene.state(),
+        after: |(), _| tracked_no_more(&scene, 0b110),
+    };
+    copies(VFIO, &operation)
+}
+
+fn driver_pins_what_is_tracked() -> Result<()> {
+    let scene = Emulated::new()?;
+    let pinner = &scene.pinning.pinner;
+    let operation = By {
+        before: || tracked(&scene),
+        request: |_: &()| Ok(pinner.pin(THERE.iova + PAGE, 2, READ | WRITE)?),
+        state: |_: &()| scene.state(),
+        after: |(), _| {
+            pinner.unpin(THERE.iova + PAGE, 2)?;
+            tracked_no_more(&scene, 0b110)
+        },
+    };
+    everything(VFIO, &operation)
+}
+
+/// What a driver may write is dirty from the start.
+fn dirty_start_with_pinned_pages() -> Result<()> {
+    let scene = Emulated::new()?;
+    let pinner = &scene.pinning.pinner;
+    let operation = By {
+        before: || {
+            map(scene.container(), THERE, scene.memory.addr())?;
+            pinner.pin(THERE.iova + PAGE, 2, READ | WRITE)?;
+            Ok(())
+        },
+        request: |_: &()| Ok(dirty(scene.container(), START)?),
+        state: |_: &()| scene.state(),
+        after: |(), _| tracked_no_more(&scene, 0b110),
     };
     everything(VFIO, &operation)
 }

@@ -30,7 +30,12 @@ use crate::{
         EDU,
         attached, //
     },
-    fail_nth::Operation,
+    fail_nth::{
+        Below,
+        Failing,
+        Operation,
+        each_failure, //
+    },
     harness::cases,
 };
 use anyhow::{
@@ -49,6 +54,8 @@ use vfio_client::{
 cases! {
     #[fault_injection]
     map_dma,
+    #[fault_injection]
+    t_m20_page_tables,
     #[fault_injection]
     unmap_dma,
     #[fault_injection]
@@ -128,6 +135,30 @@ fn map_dma() -> Result<()> {
     };
     let request = |container: &Container| Ok(map(container, THERE, scene.memory.addr())?);
     everything(VFIO, &scene.operation(|| Ok(()), request, after)?)
+}
+
+/// What the IOMMU's driver fails with is the answer.
+fn t_m20_page_tables() -> Result<()> {
+    let operation = By {
+        // Page tables may outlive what they were for.
+        before: Scene::new,
+        request: |scene: &Scene| {
+            let answer = map(&scene.container, THERE, scene.memory.addr());
+            ensure!(
+                matches!(answer, Ok(_) | Err(Errno::ENOMEM)),
+                "it fails with {answer:?}"
+            );
+            Ok(answer?)
+        },
+        state: |scene: &Scene| state(&scene.container),
+        after: |scene: Scene, _| {
+            ensure!(scene.unmap_all()? == THERE.pages, "a part was mapped");
+            Ok(())
+        },
+    };
+    let failures = each_failure(Failing::Allocations, Below::function("iommu_map"), &operation)?;
+    ensure!(failures.passed_on >= 2, "there are no tables");
+    Ok(())
 }
 
 /// Unmaps by `request`, which unmaps two mappings of three or all of them. If it has failed when it told so

@@ -5,6 +5,7 @@
 
 use super::open;
 use crate::{
+    cgroup::Cgroup,
     harness::cases,
     mdev::{
         DMA_LOGGING_REPORT,
@@ -15,22 +16,8 @@ use crate::{
     },
 };
 use anyhow::{
-    Context,
     Result,
     ensure, //
-};
-use std::{
-    fs,
-    path::{
-        Path,
-        PathBuf, //
-    },
-    process::{
-        self,
-        Command as Process, //
-    },
-    thread::sleep,
-    time::Duration,
 };
 use vfio_client::{
     Bytes,
@@ -52,68 +39,13 @@ cases! {
     log_is_charged_to_its_beginner,
 }
 
-const CGROUPS: &str = "/sys/fs/cgroup";
-
-/// A cgroup, which is removed when it is dropped.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn new(name: &str) -> Result<Self> {
-        let root = Path::new(CGROUPS);
-        if !root.join("cgroup.procs").exists() {
-            let status = Process::new("mount")
-                .args(["-t", "cgroup2", "cgroup2", CGROUPS])
-                .status()?;
-            ensure!(status.success(), "mount: {status}");
-        }
-        fs::write(root.join("cgroup.subtree_control"), "+memory")?;
-        let folder = root.join(name);
-        fs::create_dir(&folder)?;
-        Ok(Self(folder))
-    }
-
-    /// Moves this process into a cgroup.
-    fn enter(folder: &Path) -> Result<()> {
-        let procs = folder.join("cgroup.procs");
-        fs::write(&procs, process::id().to_string()).with_context(|| procs.display().to_string())
-    }
-
-    /// Bytes of the kernel's objects that are charged to it.
-    fn kernel_memory(&self) -> Result<u64> {
-        let text = fs::read_to_string(self.0.join("memory.stat"))?;
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("slab_unreclaimable "));
-        Ok(line.context("no slab_unreclaimable")?.parse()?)
-    }
-
-    /// Waits for its memory to become what is expected: statistics are a moment late.
-    fn wait_for(&self, expected: impl Fn(u64) -> bool) -> Result<u64> {
-        for _ in 0..100 {
-            let bytes = self.kernel_memory()?;
-            if expected(bytes) {
-                return Ok(bytes);
-            }
-            sleep(Duration::from_millis(100));
-        }
-        self.kernel_memory()
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let left = Self::enter(Path::new(CGROUPS)).and_then(|()| Ok(fs::remove_dir(&self.0)?));
-        if let Err(error) = left {
-            eprintln!("{}: {error:?}", self.0.display());
-        }
-    }
-}
-
 /// How far apart entries are that share no memory of the log: 4096 pages.
 const STEP: u64 = 4096 * PAGE_SIZE as u64;
 const STEPS: u64 = 1024;
 /// At least so much is needed for each.
 const BYTES: u64 = 512;
+/// The kernel's objects that are charged to a cgroup.
+const OBJECTS: &str = "slab_unreclaimable";
 
 fn start(device: &Device) -> Result<()> {
     let range = Memory::anonymous(PAGE_SIZE)?;
@@ -149,10 +81,8 @@ fn log_is_charged_to_its_beginner() -> Result<()> {
         container.map(step * STEP, &memory, MapFlags::ReadWrite)?;
     }
     let cgroup = Cgroup::new("beginner")?;
-    Cgroup::enter(&cgroup.0)?;
-    start(vgpu.device())?;
-    Cgroup::enter(Path::new(CGROUPS))?;
-    let before = cgroup.kernel_memory()?;
+    cgroup.during(|| start(vgpu.device()))?;
+    let before = cgroup.bytes(OBJECTS)?;
     for step in 0..STEPS {
         let operands = Operands {
             address: step * STEP,
@@ -162,12 +92,12 @@ fn log_is_charged_to_its_beginner() -> Result<()> {
         assert_eq!(vgpu.run(Command::Store, &operands)?, Status::Done);
     }
     let most = before + STEPS * BYTES;
-    let charged = cgroup.wait_for(|bytes| bytes >= most)?;
+    let charged = cgroup.wait_for(OBJECTS, |bytes| bytes >= most)?;
     ensure!(charged >= most, "{before} bytes, then {charged}");
     // What was reported takes no memory any more.
     assert_eq!(report(vgpu.device())?, STEPS);
     let least = before + STEPS * BYTES / 4;
-    let left = cgroup.wait_for(|bytes| bytes < least)?;
+    let left = cgroup.wait_for(OBJECTS, |bytes| bytes < least)?;
     ensure!(left < least, "{before} bytes, {charged}, {left} at last");
     Ok(())
 }

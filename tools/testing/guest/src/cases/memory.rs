@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What file systems and cgroups have to say to a mapping.
+
+use super::limits::has_page_tables;
+use crate::{
+    cgroup::Cgroup,
+    env::{
+        EDU,
+        attached, //
+    },
+    harness::{
+        Failure,
+        cases, //
+    },
+    leak::locked_kib,
+};
+use anyhow::{
+    Result,
+    ensure, //
+};
+use std::{
+    fs::File,
+    path::Path,
+    process::Command, //
+};
+use vfio_client::{
+    Errno,
+    Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE, //
+};
+
+cases! {
+    t_m19_file_of_a_file_system,
+    #[memory_cgroups]
+    page_tables_are_charged,
+}
+
+fn shell(script: &str) -> Result<()> {
+    let done = Command::new("sh").args(["-ec", script]).output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.success(), "{script}: {said}");
+    Ok(())
+}
+
+/// A file system that is told before its pages are written.
+struct Mounted;
+
+impl Mounted {
+    const FOLDER: &str = "/mnt";
+
+    fn new() -> Result<Self> {
+        shell("dd if=/dev/zero of=/tmp/image bs=1M count=8 && mke2fs -F /tmp/image")?;
+        shell("mkdir -p /mnt && mount -t ext4 -o loop /tmp/image /mnt")?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(error) = shell("umount /mnt && rm /tmp/image") {
+            eprintln!("{error:?}");
+        }
+    }
+}
+
+/// A device would write behind the file system's back.
+fn t_m19_file_of_a_file_system() -> Result<()> {
+    let _mounted = Mounted::new()?;
+    let path = Path::new(Mounted::FOLDER).join("file");
+    let file = File::create_new(&path)?;
+    file.set_len(4 * PAGE_SIZE as u64)?;
+    let file = File::options().read(true).write(true).open(path)?;
+    let memory = Memory::from_file(&file, 0, 4 * PAGE_SIZE, true)?;
+    memory.fill(0, memory.len(), 1);
+    let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    for flags in [MapFlags::ReadWrite, MapFlags::Write] {
+        assert_eq!(container.map(0, &memory, flags).errno(), Errno::EFAULT);
+        assert_eq!((container.unmap_all()?, locked_kib()), (0, 0));
+    }
+    Ok(())
+}
+
+/// How many mappings there are, so far apart that each needs tables of its own.
+const COUNT: u64 = 200;
+const APART: u64 = 1 << 30;
+/// The least that their page tables take.
+const TABLES: u64 = COUNT * PAGE_SIZE as u64;
+/// All of the kernel's memory that is charged to a cgroup.
+const KERNEL: &str = "kernel";
+
+fn page_tables_are_charged() -> Result<()> {
+    let cgroup = Cgroup::new("guest-tests")?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    let (container, group) = attached(EDU, Iommu::Type1v2)?;
+    cgroup.during(|| {
+        for number in 1..=COUNT {
+            container.map(number * APART, &memory, MapFlags::ReadWrite)?;
+        }
+        Ok(())
+    })?;
+    if has_page_tables()? {
+        let charged = cgroup.wait_for(KERNEL, |bytes| bytes >= TABLES)?;
+        ensure!(charged >= TABLES, "only {charged} bytes are charged");
+    }
+    drop((container, group));
+    let left = cgroup.wait_for(KERNEL, |bytes| bytes < TABLES)?;
+    ensure!(left < TABLES, "{left} bytes stay charged");
+    Ok(())
+}
