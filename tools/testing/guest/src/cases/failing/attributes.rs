@@ -50,8 +50,30 @@ cases! {
     mdev_remove,
 }
 
-const PROBE: Below = Below::module("vfio_pci");
+const DRIVER: Below = Below::module("vfio_pci");
 const MDEV: Below = Below::module("mdev");
+/// The kernel makes no node for want of memory, or lets it stay, and tells nobody.
+const MADE: &str = "devtmpfs_create_node";
+const REMOVED: &str = "devtmpfs_delete_node";
+
+/// Has the kernel probe the device by the thread that writes, not by one of its own, until this is dropped.
+struct ProbedByWriter(String);
+
+impl ProbedByWriter {
+    const NODE: &str = "numa_node";
+
+    fn new() -> Result<Self> {
+        let before = fs::read_to_string(pci::sysfs(EDU).join(Self::NODE))?;
+        pci::write_attribute(EDU, Self::NODE, "-1")?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for ProbedByWriter {
+    fn drop(&mut self) {
+        pci::write_attribute(EDU, Self::NODE, &self.0).expect("it was so before");
+    }
+}
 
 /// Fails a write that needs memory.
 fn written(below: Below, operation: &impl Operation) -> Result<()> {
@@ -84,7 +106,8 @@ fn bind_by(before: impl Fn() -> Result<()>, request: impl Fn() -> Result<()>) ->
             Ok(())
         },
     };
-    written(PROBE, &operation)
+    let _here = ProbedByWriter::new()?;
+    written(DRIVER.but_for(MADE), &operation)
 }
 
 fn bind() -> Result<()> {
@@ -101,7 +124,7 @@ fn unbind() -> Result<()> {
             Ok(pci::bind(EDU, "vfio-pci")?)
         },
     };
-    endures(PROBE, &operation)
+    endures(DRIVER.but_for(REMOVED), &operation)
 }
 
 /// Writes the numbers of the device to an attribute of the driver.
@@ -156,7 +179,7 @@ fn mdev_create() -> Result<()> {
             remove()
         },
     };
-    written(MDEV, &operation)
+    written(MDEV.but_for(MADE), &operation)
 }
 
 fn mdev_remove() -> Result<()> {
@@ -169,5 +192,5 @@ fn mdev_remove() -> Result<()> {
             Ok(())
         },
     };
-    endures(MDEV, &operation)
+    endures(MDEV.but_for(REMOVED), &operation)
 }

@@ -255,7 +255,7 @@ fn dirty_start_with_pinned_pages() -> Result<()> {
         state: |_: &()| scene.state(),
         after: |(), _| tracked_no_more(&scene, 0b110),
     };
-    everything(VFIO, &operation)
+    copies(VFIO, &operation)
 }
 
 /// The driver is told, and gives the pages back. If it failed when it told so they are gone when it is sent
