@@ -194,7 +194,7 @@ fn t_a5_registers_leave_room() -> Result<()> {
 }
 
 /// How often the memory is mapped, and how many pages it has.
-const ROUNDS: usize = 1000;
+const ROUNDS: usize = 100;
 const MEMORY: usize = 16;
 
 /// Maps memory for one device while the registers of another are mapped again and again; those are as many
