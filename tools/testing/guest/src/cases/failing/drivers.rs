@@ -268,7 +268,10 @@ fn unmap_of_what_a_driver_pinned() -> Result<()> {
         state: |_: &()| scene.state(),
         after: |(), unmapped| {
             ensure!(unmapped == 12 || unmapped == 0, "{unmapped} pages");
-            ensure!(scene.pinning.pinner.pinned()? == 0, "the driver keeps pages");
+            ensure!(
+                scene.pinning.pinner.pinned()? == 0,
+                "the driver keeps pages"
+            );
             ensure!(locked_kib() == 0, "pages stay charged");
             Ok(())
         },

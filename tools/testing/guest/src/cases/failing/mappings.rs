@@ -156,7 +156,8 @@ fn t_m20_page_tables() -> Result<()> {
             Ok(())
         },
     };
-    let failures = each_failure(Failing::Allocations, Below::function("iommu_map"), &operation)?;
+    let below = Below::function("iommu_map");
+    let failures = each_failure(Failing::Allocations, below, &operation)?;
     ensure!(failures.passed_on >= 2, "there are no tables");
     Ok(())
 }
