@@ -106,9 +106,10 @@ const CHANGES: [&str; 5] = [
 
 /// What works by chance only, as others are in the way nearly always, or on our core only. Choosing a backend
 /// and getting a device are parts of setting up all.
-const BY_CHANCE: [&str; 9] = [
+const BY_CHANCE: [&str; 10] = [
     "choose a backend",
     "get a device",
+    "get info",
     "merge",
     "unmerge",
     "get devices",

@@ -78,9 +78,14 @@ impl Tally {
         Ok(())
     }
 
-    /// Fails unless the operation worked at some time.
+    /// Whether the operation worked at some time.
+    pub fn works(&self) -> bool {
+        self.worked > 0
+    }
+
+    /// Fails unless it did.
     pub fn check(&self) -> Result<()> {
-        ensure!(self.worked > 0, "never worked: {self}");
+        ensure!(self.works(), "never worked: {self}");
         Ok(())
     }
 }

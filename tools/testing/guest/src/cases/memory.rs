@@ -53,14 +53,17 @@ impl Mounted {
 
     fn new() -> Result<Self> {
         shell("dd if=/dev/zero of=/tmp/image bs=1M count=8 && mke2fs -F /tmp/image")?;
-        shell("mkdir -p /mnt && mount -t ext4 -o loop /tmp/image /mnt")?;
-        Ok(Self)
+        let mounted = Self;
+        // Nobody may have the block device open for writing when it is mounted.
+        shell("losetup /dev/loop0 /tmp/image")?;
+        shell("mkdir -p /mnt && mount -t ext4 /dev/loop0 /mnt")?;
+        Ok(mounted)
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if let Err(error) = shell("umount /mnt && rm /tmp/image") {
+        if let Err(error) = shell("umount /mnt; losetup -d /dev/loop0; rm /tmp/image") {
             eprintln!("{error:?}");
         }
     }

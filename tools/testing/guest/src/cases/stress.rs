@@ -25,11 +25,13 @@ use crate::{
 };
 use anyhow::{
     Context,
-    Result, //
+    Result,
+    ensure, //
 };
 use std::{
     sync::atomic::{
         AtomicBool,
+        AtomicUsize,
         Ordering, //
     },
     thread,
@@ -44,7 +46,8 @@ use vfio_client::{
     Iommu,
     MapFlags,
     Memory,
-    PAGE_SIZE, //
+    PAGE_SIZE,
+    wait::until, //
 };
 
 cases! {
@@ -62,12 +65,15 @@ fn o1_requests_race_the_last_group() -> Result<()> {
     let container = Container::open()?;
     let memory = Memory::anonymous(16 * PAGE_SIZE)?;
     let over = AtomicBool::new(false);
+    let working = AtomicUsize::new(0);
     let during =
         |request: &dyn Fn(&mut Tally) -> Result<()>, name: &'static str| -> Result<Tally> {
             // Without a backend there is no such request.
             let mut tally = Tally::new(name, &[Errno::EINVAL]);
             while !over.load(Ordering::Relaxed) {
+                let before = tally.works();
                 request(&mut tally)?;
+                working.fetch_add(usize::from(!before && tally.works()), Ordering::Relaxed);
             }
             Ok(tally)
         };
@@ -85,7 +91,7 @@ fn o1_requests_race_the_last_group() -> Result<()> {
             during(&map, "map and unmap all")
         }),
         Box::new(|| {
-            let outcome = use_and_leave(&container);
+            let outcome = use_and_leave(&container, &working);
             over.store(true, Ordering::Relaxed);
             outcome
         }),
@@ -97,9 +103,16 @@ fn o1_requests_race_the_last_group() -> Result<()> {
     Ok(())
 }
 
-/// Gives the container a group and a backend, which it loses at once, for [`TIME`].
-fn use_and_leave(container: &Container) -> Result<Tally> {
+/// Gives the container a group and a backend, which it loses at once, for [`TIME`]; the first time only when
+/// the other two are `working`.
+fn use_and_leave(container: &Container, working: &AtomicUsize) -> Result<Tally> {
     let mut tally = Tally::new("set and leave", &[]);
+    let first = group(EDU)?;
+    first.set_container(container)?;
+    container.set_iommu(Iommu::Type1v2)?;
+    let both = || anyhow::Ok(working.load(Ordering::Relaxed) == 2);
+    ensure!(until(3 * TIME, both)?, "no request works");
+    drop(first);
     let end = Instant::now() + TIME;
     while Instant::now() < end {
         let group = group(EDU)?;

@@ -32,7 +32,11 @@ use vfio_client::{
     pci,
     raw,
     request,
-    uapi::VFIO_PCI_BAR0_REGION_INDEX, //
+    uapi::{
+        VFIO_IRQ_SET_ACTION_UNMASK,
+        VFIO_IRQ_SET_DATA_EVENTFD,
+        VFIO_PCI_BAR0_REGION_INDEX, //
+    },
 };
 
 cases! {
@@ -142,9 +146,9 @@ fn set_irqs_msi() -> Result<()> {
 
 /// A request to unmask INTx when an eventfd is signalled; -1 ends that.
 fn unmask_by(device: &Device, eventfd: i32) -> Result<()> {
-    const EVENTFD_UNMASK: u32 = 1 << 2 | 1 << 4;
-    let mut bytes = Bytes::new().u32(24).u32(EVENTFD_UNMASK).u32(0);
-    bytes = bytes.u32(0).u32(1).raw(&eventfd.to_ne_bytes());
+    let flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_UNMASK;
+    let mut bytes = Bytes::new().u32(24).u32(flags);
+    bytes = bytes.u32(0).u32(0).u32(1).raw(&eventfd.to_ne_bytes());
     raw::bytes(device, request::DEVICE_SET_IRQS, &mut bytes)?;
     Ok(())
 }
