@@ -36,7 +36,7 @@ use vfio_client::{
         VFIO_IRQ_SET_ACTION_UNMASK,
         VFIO_IRQ_SET_DATA_EVENTFD,
         VFIO_PCI_BAR0_REGION_INDEX, //
-    },
+    }, //
 };
 
 cases! {
