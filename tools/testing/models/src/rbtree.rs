@@ -36,7 +36,7 @@ impl<K: Ord + Copy, V> RBTree<K, V> {
 
     /// The node of a key.
     pub fn find_mut(&mut self, key: &K) -> Option<OccupiedEntry<'_, K, V>> {
-        self.0.contains_key(key).then(|| OccupiedEntry {
+        self.0.contains_key(key).then_some(OccupiedEntry {
             tree: &mut self.0,
             key: *key,
         })
