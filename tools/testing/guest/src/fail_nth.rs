@@ -76,7 +76,7 @@ pub struct Failures {
 /// More failures than any request can have.
 const MOST: usize = 4000;
 /// On a slow kernel each of so many first failures comes, and of the others one in so many.
-const FIRST: usize = 20;
+const FIRST: usize = 6;
 const STRIDE: usize = 7;
 
 /// Which failures come, one in each round.
