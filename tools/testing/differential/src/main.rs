@@ -26,7 +26,10 @@ use differential::{
 use linear::defects::Rules;
 use std::{
     thread,
-    time::Duration, //
+    time::{
+        Duration,
+        Instant, //
+    },
 };
 
 /// What to do.
@@ -38,6 +41,9 @@ struct Options {
     /// How many steps there are.
     #[arg(long, default_value_t = 10_000)]
     steps: u64,
+    /// End after so many seconds.
+    #[arg(long, default_value_t = u64::MAX)]
+    seconds: u64,
     /// The modules are those of C: their known defects are expected.
     #[arg(long)]
     c: bool,
@@ -53,7 +59,11 @@ fn main() -> Result<()> {
     let rules = if options.c { Rules::C } else { Rules::Strict };
     let mut model = Model::new(rules);
     let mut generator = Generator::new(Choices::of_seed(options.seed));
+    let start = Instant::now();
     for number in 1..=options.steps {
+        if start.elapsed().as_secs() >= options.seconds {
+            break;
+        }
         let Some(step) = generator.next(&model) else {
             break;
         };

@@ -55,8 +55,12 @@ mod viable;
 mod virqfd;
 
 pub(crate) use faults::Injector;
+pub(crate) use p2p::races;
+pub(crate) use pamu::random;
+pub(crate) use together::program as together;
 
 use crate::{
+    env::EDU,
     helper::inherited,
     pin, //
 };
@@ -168,7 +172,7 @@ pub fn helper(words: &[&str]) -> Result<()> {
         ["pin-limit"] => pinned::helper::pin_limit(),
         ["pin-right"] => pinned::helper::pin_right(),
         ["together", seed, life] => {
-            together::program(seed.parse()?, Duration::from_millis(life.parse()?))
+            together::program(EDU, seed.parse()?, Duration::from_millis(life.parse()?))
         }
         ["pid-outside", group] => binding::helper::outside(group),
         ["pid-inside", group] => binding::helper::inside(&Group::from_fd(inherited(group)?)),

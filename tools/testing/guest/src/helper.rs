@@ -12,6 +12,7 @@ use crate::{
         Setup, //
     },
     leak,
+    soak,
     stress, //
 };
 use anyhow::{
@@ -204,12 +205,20 @@ fn run(words: &[&str]) -> Result<()> {
         ["take-over", fd, iova, pages] => take_over(inherited(fd)?, iova.parse()?, pages.parse()?),
         ["receive", fd, iova] => map(receive(&inherited(fd)?)?, iova.parse()?),
         ["stress-use", seed, ms] => {
-            stress::use_devices(seed.parse()?, milliseconds(ms)?, |counts| say(counts))
+            let time = milliseconds(ms)?;
+            stress::use_devices(stress::DEVICES, seed.parse()?, time, |counts| say(counts))
         }
         ["stress-churn", seed, ms] => {
-            say(stress::churn(seed.parse()?, milliseconds(ms)?)?);
+            let (devices, changes) = (stress::DEVICES, &stress::ALL_CHANGES);
+            say(stress::churn(
+                devices,
+                changes,
+                seed.parse()?,
+                milliseconds(ms)?,
+            )?);
             Ok(())
         }
+        ["soak", kind, seed, ms] => soak::work(kind, seed.parse()?, milliseconds(ms)?),
         ["exit"] => Ok(()),
         other => cases::helper(other),
     }

@@ -29,6 +29,7 @@ mod modules;
 mod pin;
 mod plug;
 mod qmp;
+mod soak;
 mod stall;
 mod stress;
 mod threads;

@@ -263,11 +263,16 @@ impl Pinning {
         Self::alone(Iommu::Type1v2)
     }
 
-    /// Brings a physical device into the container.
+    /// Brings the `edu` of the cases into the container.
     pub fn join_edu(&self) -> Result<(Group, Device)> {
-        let other = group(EDU)?;
+        self.join(EDU)
+    }
+
+    /// Brings a physical device into the container.
+    pub fn join(&self, bdf: &str) -> Result<(Group, Device)> {
+        let other = group(bdf)?;
         other.set_container(&self.container)?;
-        let device = other.device(EDU)?;
+        let device = other.device(bdf)?;
         Ok((other, device))
     }
 }

@@ -60,8 +60,12 @@ const POOL: usize = 64 * PAGE_SIZE;
 const PLACES: u64 = 32;
 const PLACE: u64 = 0x4_0000;
 
+/// The devices of the cases: an `edu` and a disk.
+pub const DEVICES: [&str; 2] = [EDU, NVME];
+
 /// A program that uses devices, at random.
 struct User {
+    names: [&'static str; 2],
     random: fastrand::Rng,
     memory: Memory,
     containers: Vec<Container>,
@@ -118,6 +122,10 @@ const BY_CHANCE: [&str; 10] = [
     "read debugfs",
     "ask for a group",
 ];
+
+/// All of them, and those that leave the modules alone.
+pub const ALL_CHANGES: [usize; CHANGES.len()] = [0, 1, 2, 3, 4];
+pub const CHANGES_OF_DEVICES: [usize; 4] = [0, 2, 3, 4];
 
 /// How often each of some operations was done, and how often that worked.
 pub struct Counts(Vec<(u64, u64)>);
@@ -198,8 +206,14 @@ impl fmt::Display for Counts {
 }
 
 /// Uses devices until the time is over; says now and then how often it did what.
-pub fn use_devices(seed: u64, time: Duration, mut say: impl FnMut(&Counts)) -> Result<()> {
+pub fn use_devices(
+    names: [&'static str; 2],
+    seed: u64,
+    time: Duration,
+    mut say: impl FnMut(&Counts),
+) -> Result<()> {
     let mut user = User {
+        names,
         random: fastrand::Rng::with_seed(seed),
         memory: Memory::anonymous(POOL)?,
         containers: Vec::new(),
@@ -222,22 +236,27 @@ pub fn use_devices(seed: u64, time: Duration, mut say: impl FnMut(&Counts)) -> R
     Ok(())
 }
 
-/// Takes devices away from the others and gives them back, unloads the backend when nobody uses it,
-/// and looks at everything; returns how often.
-pub fn churn(seed: u64, time: Duration) -> Result<Counts> {
+/// Takes devices away from the others and gives them back, looks at everything, and unloads the backend
+/// when nobody uses it, if that is in the `changes`; returns how often.
+pub fn churn(
+    names: [&str; 2],
+    changes: &[usize],
+    seed: u64,
+    time: Duration,
+) -> Result<Counts> {
     let mut random = fastrand::Rng::with_seed(seed);
     let end = Instant::now() + time;
     let mut counts = Counts::of_changes();
     while Instant::now() < end {
-        let device = if random.bool() { EDU } else { NVME };
-        let change = random.usize(0..CHANGES.len());
+        let device = *random.choice(&names).context("no device")?;
+        let change = *random.choice(changes).context("no change")?;
         let outcome = match change {
             0 => pci::unbind(device)
                 .and_then(|()| pci::bind(device, "vfio-pci"))
                 .map_err(anyhow::Error::from),
             1 => {
                 let gone = unload(c"vfio_iommu_type1");
-                restore()?;
+                restore(names)?;
                 gone.map_err(anyhow::Error::from)
             }
             2 => read_debugfs(),
@@ -252,7 +271,7 @@ pub fn churn(seed: u64, time: Duration) -> Result<Counts> {
         };
         counts.note(change, &outcome);
     }
-    restore()?;
+    restore(names)?;
     Ok(counts)
 }
 
@@ -266,9 +285,9 @@ fn read_debugfs() -> Result<()> {
 }
 
 /// Puts the machine back into the state that the cases start from.
-pub fn restore() -> Result<()> {
+pub fn restore(names: [&str; 2]) -> Result<()> {
     load(&["vfio_iommu_type1"])?;
-    for device in [EDU, NVME] {
+    for device in names {
         if pci::driver(device).as_deref() != Some("vfio-pci") {
             pci::bind(device, "vfio-pci")?;
         }
@@ -320,8 +339,8 @@ impl User {
             "set up all" => self.set_up()?,
             "open a container" => keep(random, &mut self.containers, Container::open()?),
             "open a group" => {
-                let device = if random.bool() { EDU } else { NVME };
-                let group = Group::open(pci::group_of(device)?)?;
+                let name = self.names[random.usize(0..2)];
+                let group = Group::open(pci::group_of(name)?)?;
                 keep(random, &mut self.groups, group);
             }
             "set" => {
@@ -338,8 +357,8 @@ impl User {
                 pick(random, &self.containers)?.set_iommu(iommu)?;
             }
             "get a device" => {
-                let device = if random.bool() { EDU } else { NVME };
-                let device = pick(random, &self.groups)?.device(device)?;
+                let name = self.names[random.usize(0..2)];
+                let device = pick(random, &self.groups)?.device(name)?;
                 keep(random, &mut self.devices, device);
             }
             "map" => self.map()?,
@@ -380,7 +399,7 @@ impl User {
     /// From a group to an open device.
     fn set_up(&mut self) -> Result<()> {
         let random = &mut self.random;
-        let name = if random.bool() { EDU } else { NVME };
+        let name = self.names[random.usize(0..2)];
         let group = Group::open(pci::group_of(name)?)?;
         let container = Container::open()?;
         group.set_container(&container)?;

@@ -28,6 +28,7 @@ use session::{
     Session,
     Tally, //
 };
+use std::time::Instant;
 
 /// What to do.
 #[derive(Debug, Parser)]
@@ -44,6 +45,12 @@ struct Options {
     /// End after so many requests.
     #[arg(long, default_value_t = 20_000)]
     requests: u64,
+    /// End after so many seconds.
+    #[arg(long, default_value_t = u64::MAX)]
+    seconds: u64,
+    /// Other programs use VFIO meanwhile: leave out what tells of all containers.
+    #[arg(long)]
+    shared: bool,
     /// Do each round so many times.
     #[arg(long, default_value_t = 1)]
     repeat: u64,
@@ -91,12 +98,16 @@ fn run(options: &Options) -> Result<Tally> {
         options.choice(),
         options.judgement(),
         options.patience,
+        options.shared,
     )?;
+    let start = Instant::now();
     let mut tally = Tally::default();
     'all: for number in options.first..options.first.saturating_add(options.rounds) {
         for _ in 0..options.repeat {
             session.round(number, &mut tally)?;
-            if tally.requests >= options.requests || tally.violations >= options.violations {
+            let is_late = start.elapsed().as_secs() >= options.seconds;
+            let is_enough = tally.requests >= options.requests;
+            if is_late || is_enough || tally.violations >= options.violations {
                 break 'all;
             }
         }

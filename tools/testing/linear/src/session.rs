@@ -120,6 +120,8 @@ pub struct Session {
     seed: u64,
     choice: Rules,
     patience: Duration,
+    /// Whether others use VFIO, too.
+    shared: bool,
     /// The memory is mapped as long as this lives.
     _arena: Arena,
 }
@@ -151,7 +153,13 @@ fn survey(container: &Container, groups: &[GroupFile]) -> Result<Machine> {
 
 impl Session {
     /// Opens everything and starts the second process.
-    pub fn start(seed: u64, choice: Rules, judgement: Rules, patience: u64) -> Result<Self> {
+    pub fn start(
+        seed: u64,
+        choice: Rules,
+        judgement: Rules,
+        patience: u64,
+        shared: bool,
+    ) -> Result<Self> {
         let memory = memory_file()?;
         mark_memory(&memory)?;
         let arena = map_memory(&memory)?;
@@ -183,6 +191,7 @@ impl Session {
             choice,
             // The agent reports its own threads first.
             patience: Duration::from_secs(patience + 20),
+            shared,
             _arena: arena,
         })
     }
@@ -232,7 +241,8 @@ impl Session {
                 thread: ALONE,
                 op,
             };
-            if worker.can(&op) {
+            // That tells of all containers.
+            if worker.can(&op) && !(self.shared && matches!(op, Op::Listed)) {
                 history.push(perform(&self.sync, worker, call)?);
             }
         }

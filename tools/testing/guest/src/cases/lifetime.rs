@@ -366,7 +366,7 @@ fn k6_unload_is_refused() -> Result<()> {
     let (_container, group) = {
         let container = vfio_client::Container::open()?;
         assert_eq!(container.check_extension(3)?, 0, "there is no backend");
-        crate::stress::restore()?;
+        crate::stress::restore(crate::stress::DEVICES)?;
         attached(EDU, Iommu::Type1v2)?
     };
     group.device(EDU)?;

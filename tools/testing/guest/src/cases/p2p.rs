@@ -10,7 +10,7 @@ mod logging;
 mod many;
 mod migration;
 mod parent;
-mod races;
+pub(crate) mod races;
 mod sessions;
 
 use anyhow::Result;

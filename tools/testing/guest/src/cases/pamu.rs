@@ -6,7 +6,7 @@ mod attributes;
 mod devices;
 mod map;
 mod msi;
-mod random;
+pub(crate) mod random;
 mod together;
 mod violations;
 

@@ -156,7 +156,7 @@ fn everything_at_once() -> Result<()> {
     let mut changes = Counts::of_changes();
     collect(&mut churn, &mut changes)?;
     churn.finish()?;
-    stress::restore()?;
+    stress::restore(stress::DEVICES)?;
     for line in counts.lines().iter().chain(&changes.lines()) {
         eprintln!("{line}");
     }

@@ -102,8 +102,8 @@ fn everything_in_one_container() -> Result<()> {
     Ok(())
 }
 
-/// The program: does all at random, and says when it has begun and how often what worked.
-pub fn program(seed: u64, life: Duration) -> Result<()> {
+/// The program: does all at random, with that `edu`, and says when it has begun and how often what worked.
+pub fn program(edu: &str, seed: u64, life: Duration) -> Result<()> {
     let pinning = Pinning::new()?;
     let memory = Memory::anonymous(POOL)?;
     crate::helper::say("begun");
@@ -130,7 +130,7 @@ pub fn program(seed: u64, life: Duration) -> Result<()> {
         ),
         (
             &|random| {
-                let edu = pinning.join_edu()?;
+                let edu = pinning.join(edu)?;
                 thread::sleep(Duration::from_millis(random.u64(0..20)));
                 drop(edu);
                 Ok(())

@@ -245,7 +245,7 @@ const PEERS: u64 = 0x10;
 
 /// How often what several threads do at random has worked.
 #[derive(Debug, Default)]
-struct Counts {
+pub struct Counts {
     made: usize,
     removed: usize,
     opened: usize,
@@ -253,6 +253,15 @@ struct Counts {
 }
 
 fn all_at_random() -> Result<()> {
+    let all = at_random(0, |steps| steps < 4 * ROUNDS)?;
+    println!("{all:?}");
+    ensure!(all.made > 0 && all.removed > 0, "{all:?}");
+    ensure!(all.opened > 0 && all.grouped > 0, "{all:?}");
+    Ok(())
+}
+
+/// Has four threads do everything for as long as `go_on` says of the number of steps.
+pub fn at_random(seed: u64, go_on: impl Fn(usize) -> bool + Sync) -> Result<Counts> {
     const DEVICES: usize = 4;
     let names = (0..DEVICES)
         .map(|_| new_uuid())
@@ -262,9 +271,9 @@ fn all_at_random() -> Result<()> {
         .collect::<vfio_client::Result<Vec<_>>>()?;
     let mut all = Counts::default();
     thread::scope(|scope| {
-        let workers = [0, 1, 2, 3].map(|seed| {
-            let (names, values) = (&names, &values);
-            scope.spawn(move || worker(seed, names, values))
+        let workers = [0, 1, 2, 3].map(|nth| {
+            let (names, values, go_on) = (&names, &values, &go_on);
+            scope.spawn(move || worker(seed.wrapping_add(nth), names, values, go_on))
         });
         for worker in workers {
             let counts = worker.join().expect("the thread has panicked");
@@ -274,9 +283,6 @@ fn all_at_random() -> Result<()> {
             all.grouped += counts.grouped;
         }
     });
-    println!("{all:?}");
-    ensure!(all.made > 0 && all.removed > 0, "{all:?}");
-    ensure!(all.opened > 0 && all.grouped > 0, "{all:?}");
     let left = names
         .iter()
         .filter_map(|name| Mdev::existing(name).ok())
@@ -286,14 +292,19 @@ fn all_at_random() -> Result<()> {
         drop(mdev.open()?);
         mdev.remove()?;
     }
-    Ok(())
+    Ok(all)
 }
 
 /// Makes, groups, opens and removes devices; all of it may fail because of the others.
-fn worker(seed: u64, names: &[String], values: &[String]) -> Counts {
+fn worker(
+    seed: u64,
+    names: &[String],
+    values: &[String],
+    go_on: &impl Fn(usize) -> bool,
+) -> Counts {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut counts = Counts::default();
-    for _ in 0..4 * ROUNDS {
+    for _ in (0..).take_while(|steps| go_on(*steps)) {
         let name = &names[random.usize(..names.len())];
         let what = random.u8(..5);
         if what < 2 {

@@ -479,9 +479,14 @@ impl World {
 }
 
 fn devices_reach_exactly_what_is_mapped() -> Result<()> {
-    let seed = fastrand::u64(..);
+    println!("{} steps", at_random(fastrand::u64(..), TIME)?);
+    Ok(())
+}
+
+/// Does that for so long; returns how many steps it were.
+pub fn at_random(seed: u64, time: Duration) -> Result<u32> {
     let mut world = World::new(seed)?;
-    let end = Instant::now() + TIME;
+    let end = Instant::now() + time;
     let mut steps = 0;
     while steps < FEWEST || Instant::now() < end {
         world
@@ -490,6 +495,5 @@ fn devices_reach_exactly_what_is_mapped() -> Result<()> {
             .with_context(|| format!("step {steps} of seed {seed}, {:x?}", world.model))?;
         steps += 1;
     }
-    println!("{steps} steps");
-    Ok(())
+    Ok(steps)
 }

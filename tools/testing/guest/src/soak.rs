@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a soak runs side by side: programs that work at random until their time is over. `tools/testing/soak`
+//! starts and kills them. Each kind has devices of its own.
+
+use crate::{
+    cases::{
+        races,
+        random,
+        together, //
+    },
+    helper::say,
+    leak::locked_kib,
+    pin,
+    stress, //
+};
+use anyhow::{
+    Result,
+    bail,
+    ensure, //
+};
+use fastrand::Rng;
+use std::time::{
+    Duration,
+    Instant, //
+};
+use vfio_client::{
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
+    mdev::{
+        Mdev,
+        Open, //
+    },
+    raw,
+    request, //
+};
+use vgpu_copy::{
+    Command,
+    Kind,
+    Operands,
+    Status,
+    Vgpu, //
+};
+
+/// The `edu` and the disk that are used, bound and unbound.
+const DEVICES: [&str; 2] = ["0000:00:06.0", "0000:00:07.0"];
+
+/// Works for so long.
+pub fn work(kind: &str, seed: u64, time: Duration) -> Result<()> {
+    match kind {
+        "use" => stress::use_devices(DEVICES, seed, time, |counts| say(counts))?,
+        "rebind" => {
+            let changes = &stress::CHANGES_OF_DEVICES;
+            say(stress::churn(DEVICES, changes, seed, time)?);
+        }
+        "pin" => {
+            pin::prepare()?;
+            together(DEVICES[0], seed, time)?;
+        }
+        "pamu" => say(random::at_random(seed, time)?),
+        "peers" => {
+            let end = Instant::now() + time;
+            let counts = races::at_random(seed, |_| Instant::now() < end)?;
+            say(format!("{counts:?}"));
+        }
+        "copies" => say(copies(seed, time)?),
+        "mdevs" => say(mdevs(seed, time)?),
+        other => bail!("no work {other:?}"),
+    }
+    let locked = locked_kib();
+    ensure!(locked == 0, "{locked} KiB are locked in the end");
+    Ok(())
+}
+
+/// Where the memory of [`copies`] is mapped.
+const IOVA: u64 = 0x40_0000;
+/// How much of it there is.
+const LENGTH: usize = 8 * PAGE_SIZE;
+
+/// Has data go from memory through two peers and back; returns how often it arrived.
+fn copies(seed: u64, time: Duration) -> Result<u64> {
+    let end = Instant::now() + time;
+    let mut random = Rng::with_seed(seed);
+    let mut rounds = 0;
+    while Instant::now() < end {
+        let [first, second] = [Kind::Single, Kind::Double].map(Mdev::with_new_uuid);
+        let (first, second) = (first?, second?);
+        second.set_peer_uuid(&first.peer_uuid()?)?;
+        let (container, group) = first.attach()?;
+        let memory = Memory::anonymous(2 * LENGTH)?;
+        container.map(IOVA, &memory, MapFlags::ReadWrite)?;
+        let peers = (Vgpu::open(&group, &first)?, Vgpu::open(&group, &second)?);
+        for _ in 0..random.usize(1..20) {
+            let mut data = vec![0; LENGTH];
+            random.fill(&mut data);
+            memory.write(0, &data);
+            memory.fill(LENGTH, LENGTH, 0);
+            copy(&peers, first.uuid_bytes())?;
+            ensure!(
+                memory.to_vec(LENGTH, LENGTH) == data,
+                "it arrives changed in round {rounds}"
+            );
+            rounds += 1;
+        }
+    }
+    Ok(rounds)
+}
+
+/// From the first half of the memory to one device, from it to the other, from there to the second half.
+fn copy((first, second): &(Vgpu, Vgpu), peer: [u8; 16]) -> Result<()> {
+    let there = Operands {
+        address: IOVA,
+        length: LENGTH as u32,
+        peer,
+        ..Operands::default()
+    };
+    let back = Operands {
+        address: IOVA + LENGTH as u64,
+        ..there
+    };
+    for (device, command, operands) in [
+        (first, Command::Load, &there),
+        (second, Command::CopyFromPeer, &there),
+        (second, Command::Store, &back),
+    ] {
+        device.start(command, operands)?;
+        // However busy the machine is.
+        device.interrupt().wait(Duration::from_secs(60))?;
+        let status = device.status()?;
+        ensure!(status == Status::Done, "{command:?}: {status:?}");
+    }
+    Ok(())
+}
+
+/// Types of the kernel's samples.
+const TYPES: [&str; 3] = ["mtty-1", "mdpy-vga", "mbochs-small"];
+
+/// The devices' names. Who is killed leaves them to the next one.
+const NAMES: [&str; 4] = [
+    "7c0b5a46-0e30-4fa5-90d4-2d8c6f5e2b01",
+    "7c0b5a46-0e30-4fa5-90d4-2d8c6f5e2b02",
+    "7c0b5a46-0e30-4fa5-90d4-2d8c6f5e2b03",
+    "7c0b5a46-0e30-4fa5-90d4-2d8c6f5e2b04",
+];
+
+/// Makes, opens, resets, closes and removes mediated devices; returns how often one was open.
+fn mdevs(seed: u64, time: Duration) -> Result<u64> {
+    let end = Instant::now() + time;
+    let mut random = Rng::with_seed(seed);
+    let mut slots = NAMES.map(|name| (Mdev::existing(name).ok(), None::<Open>));
+    let mut opened = 0;
+    while Instant::now() < end {
+        let nth = random.usize(0..NAMES.len());
+        match (&mut slots[nth], random.u8(0..4)) {
+            ((mdev @ None, _), _) => {
+                let name = TYPES[random.usize(0..TYPES.len())];
+                *mdev = Some(Mdev::new(name, NAMES[nth])?);
+            }
+            // Removing it would wait for us.
+            ((mdev, None), 0) => *mdev = None,
+            ((Some(mdev), open @ None), _) => {
+                *open = Some(mdev.open()?);
+                opened += 1;
+            }
+            // Not each of them has it.
+            ((_, Some(open)), 0) => {
+                raw::none(&open.device, request::DEVICE_RESET).unwrap_or_default();
+            }
+            ((_, open), _) => *open = None,
+        }
+    }
+    for (_, open) in &mut slots {
+        *open = None;
+    }
+    Ok(opened)
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the machine does to the programs: memory runs short, their cgroup's limit changes, processors go offline.
+
+use anyhow::{
+    Context,
+    Result,
+    ensure, //
+};
+use fastrand::Rng;
+use nix::{
+    fcntl::{
+        FallocateFlags,
+        fallocate, //
+    },
+    mount::{
+        MsFlags,
+        mount, //
+    },
+};
+use std::{
+    fs::{
+        self,
+        File, //
+    },
+    path::{
+        Path,
+        PathBuf, //
+    },
+    thread::sleep,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+
+/// Where memory is taken.
+const HOG: &str = "/run/hog";
+/// The tree of cgroups.
+const CGROUPS: &str = "/run/cgroups";
+/// The cgroup with a limit.
+const LIMITED: &str = "/run/cgroups/limited";
+
+/// Bytes that are taken at a time.
+const CHUNK: i64 = 16 << 20;
+/// Pieces of this size are given back, every other one.
+const PIECE: i64 = 64 << 10;
+
+/// Mounts what the others want, and lets others be killed first when memory runs out.
+pub fn prepare() -> Result<()> {
+    for (kind, folder, data) in [("tmpfs", HOG, Some("size=100%")), ("cgroup2", CGROUPS, None)] {
+        fs::create_dir(folder)?;
+        mount(Some(kind), folder, Some(kind), MsFlags::empty(), data).context(folder)?;
+    }
+    fs::write(Path::new(CGROUPS).join("cgroup.subtree_control"), "+memory")?;
+    fs::create_dir(LIMITED)?;
+    fs::write("/proc/self/oom_score_adj", "-1000")?;
+    // A busy host is slow; what hangs for good is found all the same.
+    fs::write("/proc/sys/kernel/hung_task_timeout_secs", "120")?;
+    Ok(())
+}
+
+/// Puts a process into the cgroup with a limit.
+pub fn confine(process: u32) -> Result<()> {
+    fs::write(Path::new(LIMITED).join("cgroup.procs"), process.to_string())?;
+    Ok(())
+}
+
+fn pause(random: &mut Rng, most: u64, end: Instant) {
+    let left = end.saturating_duration_since(Instant::now());
+    sleep(Duration::from_millis(random.u64(0..most)).min(left));
+}
+
+/// How many MiB of memory could be had.
+fn available() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    Ok(kib.context("MemAvailable")? / 1024)
+}
+
+/// Takes nearly all memory, breaks what is free into pieces, has the kernel put it together, and gives it back.
+pub fn memory(seed: u64, end: Instant) -> Result<()> {
+    let mut random = Rng::with_seed(seed ^ 0x4d45_4d00);
+    while Instant::now() < end {
+        // With less, kmemleak gives up for want of memory, and the kernel kills programs.
+        let floor = random.u64(320..800);
+        let files = take(floor, end)?;
+        pause(&mut random, 2000, end);
+        for (_, file) in &files {
+            for at in (0..CHUNK).step_by(2 * PIECE as usize) {
+                let punch =
+                    FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+                fallocate(file, punch, at, PIECE)?;
+            }
+        }
+        fs::write("/proc/sys/vm/compact_memory", "1")?;
+        pause(&mut random, 1000, end);
+        for (path, _) in files {
+            fs::remove_file(path)?;
+        }
+        fs::write("/proc/sys/vm/drop_caches", "3")?;
+        pause(&mut random, 3000, end);
+    }
+    Ok(())
+}
+
+/// Takes memory until so many MiB are left.
+fn take(floor: u64, end: Instant) -> Result<Vec<(PathBuf, File)>> {
+    let mut files = Vec::new();
+    while available()? > floor + (CHUNK as u64 >> 20) && Instant::now() < end {
+        let path = Path::new(HOG).join(files.len().to_string());
+        let file = File::create(&path)?;
+        let taken = fallocate(&file, FallocateFlags::empty(), 0, CHUNK);
+        files.push((path, file));
+        if taken.is_err() {
+            break;
+        }
+    }
+    Ok(files)
+}
+
+/// Changes the limit of the cgroup, between what the programs need and hardly anything.
+pub fn limit(seed: u64, end: Instant) -> Result<()> {
+    let mut random = Rng::with_seed(seed ^ 0x4c49_4d00);
+    let set = |name: &str, value: &str| fs::write(Path::new(LIMITED).join(name), value);
+    while Instant::now() < end {
+        let name = if random.u8(0..3) == 0 { "memory.high" } else { "memory.max" };
+        let value = ["1M", "4M", "8M", "16M", "64M", "max", "max"][random.usize(0..7)];
+        set(name, value)?;
+        pause(&mut random, 1500, end);
+        set(name, "max")?;
+        pause(&mut random, 1500, end);
+    }
+    Ok(())
+}
+
+/// How often programs were killed for want of memory.
+pub fn kills() -> Result<u64> {
+    let text = fs::read_to_string(Path::new(LIMITED).join("memory.events"))?;
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.and_then(|count| count.parse().ok()).context("oom_kill")
+}
+
+/// The files that set processors on- and offline.
+fn switches() -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/sys/devices/system/cpu")? {
+        let switch = entry?.path().join("online");
+        if switch.parent().is_some_and(|folder| folder.ends_with("cpu0")) {
+            continue;
+        }
+        if switch.exists() && switch.parent().is_some_and(|folder| !folder.ends_with("cpu")) {
+            found.push(switch);
+        }
+    }
+    Ok(found)
+}
+
+/// Takes processors offline and back.
+pub fn processors(seed: u64, end: Instant) -> Result<()> {
+    let mut random = Rng::with_seed(seed ^ 0x4350_5500);
+    let switches = switches()?;
+    let mut changes = 0;
+    while Instant::now() < end {
+        let switch = &switches[random.usize(0..switches.len())];
+        // It may fail, for want of memory or of time.
+        changes += u64::from(fs::write(switch, if random.bool() { "0" } else { "1" }).is_ok());
+        pause(&mut random, 1000, end);
+    }
+    ensure!(changes > 0, "no processor changed");
+    // All of them work in the end.
+    let give_up = Instant::now() + Duration::from_secs(60);
+    for switch in &switches {
+        while fs::read_to_string(switch)?.trim() != "1" {
+            ensure!(Instant::now() < give_up, "{} stays offline", switch.display());
+            if fs::write(switch, "1").is_err() {
+                sleep(Duration::from_millis(500));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The machine without programs: its modules, its counters, and what the kernel knows of itself.
+
+use anyhow::{
+    Context,
+    Result,
+    bail,
+    ensure, //
+};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::ErrorKind,
+    path::Path,
+    process::Command,
+    thread::sleep,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+
+/// What vm/run has loaded, a line for each module, with its parameters.
+const MODULES: &str = "/vm/modules";
+/// What vm/run has bound to vfio-pci.
+const BOUND: &str = "/vm/bind";
+
+/// Modules that others bring, which must go, too.
+const BROUGHT: [&str; 5] = ["vfio_rust", "iommu_group", "vfio_pci_core", "mdev", "ioasid"];
+
+/// The kernel frees some things a moment after the last close.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
+
+/// A machine that can be brought back to what it was.
+#[derive(Debug)]
+pub struct Machine {
+    modules: Vec<Vec<String>>,
+    /// The counters without modules.
+    bare: BTreeMap<String, i64>,
+    /// How many pages are pinned when nobody works.
+    pinned: i64,
+}
+
+impl Machine {
+    /// Unloads all modules, notes how the machine is, and loads them.
+    pub fn new() -> Result<Self> {
+        let text = fs::read_to_string(MODULES).context(MODULES)?;
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect();
+        let mut machine = Self {
+            modules: text.lines().map(words).collect(),
+            bare: BTreeMap::new(),
+            pinned: pinned_pages()?,
+        };
+        machine.unload()?;
+        machine.bare = machine.counters()?;
+        machine.load()?;
+        Ok(machine)
+    }
+
+    /// Loads all modules, and waits for the devices.
+    pub fn load(&self) -> Result<()> {
+        for words in &self.modules {
+            let words: Vec<_> = words.iter().map(String::as_str).collect();
+            modprobe(&words)?;
+        }
+        for device in fs::read_to_string(BOUND)?.lines() {
+            let driver = format!("/sys/bus/pci/devices/{device}/driver");
+            let is_bound = || Ok(fs::read_link(&driver).is_ok_and(|to| to.ends_with("vfio-pci")));
+            ensure!(within(PATIENCE, is_bound)?, "{device} is not bound to vfio-pci");
+        }
+        Ok(())
+    }
+
+    /// Unloads all modules: nobody holds a reference.
+    pub fn unload(&self) -> Result<()> {
+        for words in self.modules.iter().rev() {
+            let name = &words[0];
+            let mut why = String::new();
+            let goes = within(PATIENCE, || {
+                Ok(match modprobe(&["-r", name]) {
+                    Ok(()) => true,
+                    Err(error) => {
+                        why = error.to_string();
+                        false
+                    }
+                })
+            });
+            ensure!(goes?, "{why}\n{}", self.loaded()?.join("\n"));
+        }
+        let left = self.loaded()?;
+        ensure!(left.is_empty(), "still loaded:\n{}", left.join("\n"));
+        Ok(())
+    }
+
+    /// The lines of /proc/modules that are about modules of VFIO.
+    fn loaded(&self) -> Result<Vec<String>> {
+        let text = fs::read_to_string("/proc/modules")?;
+        let is_ours = |line: &&str| {
+            let name = line.split(' ').next().unwrap_or_default();
+            BROUGHT.contains(&name) || self.modules.iter().any(|words| words[0] == name)
+        };
+        Ok(text.lines().filter(is_ours).map(str::to_owned).collect())
+    }
+
+    /// What can be counted without modules.
+    fn counters(&self) -> Result<BTreeMap<String, i64>> {
+        let mut values = BTreeMap::from([("pinned pages".to_owned(), pinned_pages()?)]);
+        for (name, folder) in [
+            ("groups of the IOMMU", "/sys/kernel/iommu_groups"),
+            ("files in /dev/vfio", "/dev/vfio"),
+            ("mediated devices", "/sys/bus/mdev/devices"),
+        ] {
+            values.insert(name.to_owned(), entries(folder)?);
+        }
+        for line in fs::read_to_string("/proc/slabinfo")?.lines() {
+            let name = line.split(' ').next().unwrap_or_default();
+            if ["vfio", "iommu_group", "ioasid", "mdev", "pamu"].iter().any(|word| name.contains(word)) {
+                values.insert(format!("slab {name}"), 1);
+            }
+        }
+        Ok(values)
+    }
+
+    /// Checks that the counters are as they were.
+    pub fn check(&self) -> Result<()> {
+        let is_same = || Ok(self.counters()? == self.bare);
+        if within(PATIENCE, is_same)? {
+            return Ok(());
+        }
+        let now = self.counters()?;
+        let names: Vec<_> = now.keys().chain(self.bare.keys()).collect();
+        let changed = names.iter().find(|name| now.get(**name) != self.bare.get(**name));
+        let name = changed.context("they are again")?;
+        bail!("{name}: {:?}, was {:?}", now.get(*name), self.bare.get(*name))
+    }
+
+    /// Checks that nothing is pinned, now that nobody works.
+    pub fn check_pins(&self) -> Result<()> {
+        let is_same = || Ok(pinned_pages()? == self.pinned);
+        let same = within(PATIENCE, is_same)?;
+        ensure!(same, "{} pages are pinned, were {}", pinned_pages()?, self.pinned);
+        Ok(())
+    }
+}
+
+fn modprobe(words: &[&str]) -> Result<()> {
+    let output = Command::new("modprobe").args(words).output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "modprobe {}: {}", words.join(" "), text.trim());
+    Ok(())
+}
+
+/// Waits until something holds, but no longer than that; returns whether it does.
+fn within(time: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<bool> {
+    let end = Instant::now() + time;
+    while !holds()? {
+        if Instant::now() > end {
+            return Ok(false);
+        }
+        sleep(Duration::from_millis(200));
+    }
+    Ok(true)
+}
+
+/// How many entries a folder has; none if it doesn't exist.
+fn entries(folder: impl AsRef<Path>) -> Result<i64> {
+    match fs::read_dir(folder.as_ref()) {
+        Ok(entries) => Ok(entries.count() as i64),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error).context(folder.as_ref().display().to_string()),
+    }
+}
+
+/// How many pages are pinned.
+fn pinned_pages() -> Result<i64> {
+    // Each processor counts on its own for a while; this adds up.
+    fs::write("/proc/sys/vm/stat_refresh", "1")?;
+    let text = fs::read_to_string("/proc/vmstat")?;
+    let value = |name: &str| -> Result<i64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        Ok(line.context(name.to_owned())?.trim().parse()?)
+    };
+    Ok(value("nr_foll_pin_acquired ")? - value("nr_foll_pin_released ")?)
+}
+
+/// Has kmemleak look for memory that nobody refers to; nothing is checked where the kernel has none.
+pub fn check_leaks() -> Result<()> {
+    if !Path::new(KMEMLEAK).exists() {
+        return Ok(());
+    }
+    // An object counts when it is some seconds old.
+    fs::write(KMEMLEAK, "scan").context("kmemleak has given up")?;
+    sleep(Duration::from_secs(6));
+    fs::write(KMEMLEAK, "scan").context("kmemleak has given up")?;
+    let found = fs::read_to_string(KMEMLEAK)?;
+    ensure!(found.is_empty(), "{found}");
+    Ok(())
+}
+
+/// Bits of the kernel's taint: a bad page, an oops, a warning, a soft lockup.
+const DEFECTS: u64 = 1 << 5 | 1 << 7 | 1 << 9 | 1 << 14;
+
+/// Checks that the kernel has warned of nothing.
+pub fn check_taint() -> Result<()> {
+    let taint: u64 = fs::read_to_string("/proc/sys/kernel/tainted")?.trim().parse()?;
+    ensure!(taint & DEFECTS == 0, "it is tainted by {:#x}", taint & DEFECTS);
+    Ok(())
+}
+
+/// Has the kernel log what tasks wait for, and which locks they have.
+pub fn blocked_tasks() -> Result<()> {
+    fs::write("/proc/sys/kernel/sysrq", "1")?;
+    for key in ["w", "d"] {
+        fs::write("/proc/sysrq-trigger", key)?;
+        sleep(Duration::from_secs(5));
+    }
+    Ok(())
+}

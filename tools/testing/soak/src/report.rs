@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is checked, and what came of it.
+
+use anyhow::Result;
+use std::process::ExitCode;
+
+/// The checks by name, in the order in which they were first made, each with what was wrong.
+#[derive(Debug, Default)]
+pub struct Report {
+    round: u64,
+    checks: Vec<(String, Vec<String>)>,
+}
+
+impl Report {
+    /// What follows is about this round.
+    pub fn begin(&mut self, round: u64) {
+        self.round = round;
+    }
+
+    /// Notes the outcome of a check; tells of it at once if it failed.
+    pub fn check(&mut self, name: impl Into<String>, outcome: Result<()>) {
+        let name = name.into();
+        let known = self.checks.iter().position(|(known, _)| *known == name);
+        let index = known.unwrap_or_else(|| {
+            self.checks.push((name.clone(), Vec::new()));
+            self.checks.len() - 1
+        });
+        if let Err(error) = outcome {
+            let text = format!("round {}: {error:?}", self.round);
+            println!("{name}: {text}");
+            self.checks[index].1.push(text);
+        }
+    }
+
+    /// Prints all checks, as the steps of `make test` do.
+    pub fn finish(self) -> ExitCode {
+        let mut failed = false;
+        for (name, complaints) in self.checks {
+            println!("{} {name}", if complaints.is_empty() { "ok     " } else { "not ok " });
+            failed |= !complaints.is_empty();
+            for line in complaints.iter().flat_map(|text| text.lines()) {
+                println!("# {line}");
+            }
+        }
+        ExitCode::from(u8::from(failed))
+    }
+}
