@@ -153,9 +153,13 @@ rustfmtcheck:
 
 # --- Testing -------------------------------------------------------------------------------
 
-.PHONY: test selftests bench demo
+.PHONY: test test-all soak selftests bench demo
 test:
 	@MAKEFLAGS= tools/testing/test $(STEPS)
+test-all:
+	@MAKEFLAGS= tools/testing/test-all $(STEPS)
+soak:
+	@MAKEFLAGS= tools/testing/soak/run --hours $(or $(HOURS),1) $(if $(SEED),--seed $(SEED)) $(if $(STACK),--stack $(STACK))
 selftests:
 	@MAKEFLAGS= tools/testing/selftests/run
 bench:
@@ -189,6 +193,8 @@ Building:
 
 Checking:
   test               everything there is, or STEPS="..." of it; the last line says how many passed and failed
+  test-all           test, then hours of fuzzing, soak, concurrent requests and other IOMMUs, or STEPS="..." of it
+  soak               HOURS=n (default 1): all users of VFIO at once, with little memory and processor hotplug; SEED=, STACK=c
   selftests          the kernel's own tests of VFIO, on the C modules and on these, side by side
   bench              what requests cost, in instructions, memory and time, on the C modules and on these
   demo               reads a disk by a userspace NVMe driver through these modules, on Debian's kernel
