@@ -238,12 +238,7 @@ pub fn use_devices(
 
 /// Takes devices away from the others and gives them back, looks at everything, and unloads the backend
 /// when nobody uses it, if that is in the `changes`; returns how often.
-pub fn churn(
-    names: [&str; 2],
-    changes: &[usize],
-    seed: u64,
-    time: Duration,
-) -> Result<Counts> {
+pub fn churn(names: [&str; 2], changes: &[usize], seed: u64, time: Duration) -> Result<Counts> {
     let mut random = fastrand::Rng::with_seed(seed);
     let end = Instant::now() + time;
     let mut counts = Counts::of_changes();

@@ -27,7 +27,13 @@ const MODULES: &str = "/vm/modules";
 const BOUND: &str = "/vm/bind";
 
 /// Modules that others bring, which must go, too.
-const BROUGHT: [&str; 5] = ["vfio_rust", "iommu_group", "vfio_pci_core", "mdev", "ioasid"];
+const BROUGHT: [&str; 5] = [
+    "vfio_rust",
+    "iommu_group",
+    "vfio_pci_core",
+    "mdev",
+    "ioasid",
+];
 
 /// The kernel frees some things a moment after the last close.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -69,7 +75,10 @@ impl Machine {
         for device in fs::read_to_string(BOUND)?.lines() {
             let driver = format!("/sys/bus/pci/devices/{device}/driver");
             let is_bound = || Ok(fs::read_link(&driver).is_ok_and(|to| to.ends_with("vfio-pci")));
-            ensure!(within(PATIENCE, is_bound)?, "{device} is not bound to vfio-pci");
+            ensure!(
+                within(PATIENCE, is_bound)?,
+                "{device} is not bound to vfio-pci"
+            );
         }
         Ok(())
     }
@@ -117,7 +126,10 @@ impl Machine {
         }
         for line in fs::read_to_string("/proc/slabinfo")?.lines() {
             let name = line.split(' ').next().unwrap_or_default();
-            if ["vfio", "iommu_group", "ioasid", "mdev", "pamu"].iter().any(|word| name.contains(word)) {
+            if ["vfio", "iommu_group", "ioasid", "mdev", "pamu"]
+                .iter()
+                .any(|word| name.contains(word))
+            {
                 values.insert(format!("slab {name}"), 1);
             }
         }
@@ -132,16 +144,27 @@ impl Machine {
         }
         let now = self.counters()?;
         let names: Vec<_> = now.keys().chain(self.bare.keys()).collect();
-        let changed = names.iter().find(|name| now.get(**name) != self.bare.get(**name));
+        let changed = names
+            .iter()
+            .find(|name| now.get(**name) != self.bare.get(**name));
         let name = changed.context("they are again")?;
-        bail!("{name}: {:?}, was {:?}", now.get(*name), self.bare.get(*name))
+        bail!(
+            "{name}: {:?}, was {:?}",
+            now.get(*name),
+            self.bare.get(*name)
+        )
     }
 
     /// Checks that nothing is pinned, now that nobody works.
     pub fn check_pins(&self) -> Result<()> {
         let is_same = || Ok(pinned_pages()? == self.pinned);
         let same = within(PATIENCE, is_same)?;
-        ensure!(same, "{} pages are pinned, were {}", pinned_pages()?, self.pinned);
+        ensure!(
+            same,
+            "{} pages are pinned, were {}",
+            pinned_pages()?,
+            self.pinned
+        );
         Ok(())
     }
 }
@@ -149,7 +172,12 @@ impl Machine {
 fn modprobe(words: &[&str]) -> Result<()> {
     let output = Command::new("modprobe").args(words).output()?;
     let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "modprobe {}: {}", words.join(" "), text.trim());
+    ensure!(
+        output.status.success(),
+        "modprobe {}: {}",
+        words.join(" "),
+        text.trim()
+    );
     Ok(())
 }
 
@@ -205,8 +233,14 @@ const DEFECTS: u64 = 1 << 5 | 1 << 7 | 1 << 9 | 1 << 14;
 
 /// Checks that the kernel has warned of nothing.
 pub fn check_taint() -> Result<()> {
-    let taint: u64 = fs::read_to_string("/proc/sys/kernel/tainted")?.trim().parse()?;
-    ensure!(taint & DEFECTS == 0, "it is tainted by {:#x}", taint & DEFECTS);
+    let taint: u64 = fs::read_to_string("/proc/sys/kernel/tainted")?
+        .trim()
+        .parse()?;
+    ensure!(
+        taint & DEFECTS == 0,
+        "it is tainted by {:#x}",
+        taint & DEFECTS
+    );
     Ok(())
 }
 

@@ -37,7 +37,14 @@ impl Report {
     pub fn finish(self) -> ExitCode {
         let mut failed = false;
         for (name, complaints) in self.checks {
-            println!("{} {name}", if complaints.is_empty() { "ok     " } else { "not ok " });
+            println!(
+                "{} {name}",
+                if complaints.is_empty() {
+                    "ok     "
+                } else {
+                    "not ok "
+                }
+            );
             failed |= !complaints.is_empty();
             for line in complaints.iter().flat_map(|text| text.lines()) {
                 println!("# {line}");

@@ -40,6 +40,9 @@ use std::{
 /// How much later than it should a program may end.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// A program that would have less time is not started.
+const SHORTEST: Duration = Duration::from_secs(3);
+
 /// How much of what a program said is shown.
 const LAST_LINES: usize = 60;
 
@@ -127,7 +130,14 @@ impl Kinds {
         let disk = disk.to_owned();
         let reader: Box<dyn Words> = Box::new(move |_: u64, _: Duration| {
             let device = "0000:00:08.0";
-            words(&["nvme_read", "read", "--device", device, "--expect-sha256", &disk])
+            words(&[
+                "nvme_read",
+                "read",
+                "--device",
+                device,
+                "--expect-sha256",
+                &disk,
+            ])
         });
         let exact = |name| (name, Treatment::Exact, guest_tests(name));
         let rough = |name| (name, Treatment::Rough, guest_tests(name));
@@ -137,7 +147,12 @@ impl Kinds {
             rough("mdevs"),
         ];
         if !c {
-            kinds.extend([exact("rebind"), exact("pamu"), exact("peers"), exact("copies")]);
+            kinds.extend([
+                exact("rebind"),
+                exact("pamu"),
+                exact("peers"),
+                exact("copies"),
+            ]);
             kinds.extend([rough("use"), rough("use"), rough("pin")]);
         }
         let kind = |(name, treatment, command)| Kind {
@@ -165,7 +180,10 @@ impl Kinds {
                 ends.extend(found.into_iter().map(|end| (slot, end)));
             }
         });
-        println!("{} programs met the limit of memory", disturb::kills()? - before);
+        println!(
+            "{} programs met the limit of memory",
+            disturb::kills()? - before
+        );
         let hang = ends.iter().any(|(_, end)| matches!(end, End::Hangs(_)));
         Ok(Outcomes { hang, ends })
     }
@@ -213,7 +231,7 @@ impl Kind {
         let mut ends = Vec::new();
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            if left < Duration::from_secs(1) {
+            if left < SHORTEST {
                 return ends;
             }
             let time = match self.treatment {
@@ -221,12 +239,14 @@ impl Kind {
                 Treatment::Rough => Duration::from_millis(random.u64(2000..15_000)).min(left),
             };
             let killed = self.treatment == Treatment::Rough && random.bool();
-            // Whether it is even decides what a program does; that must not be by the random numbers alone.
+            // The round's own seed says which of two programs runs.
             let seed = match self.treatment {
                 Treatment::Exact => seed,
                 Treatment::Rough => random.u64(..),
             };
-            let done = self.run(slot, seed, time, killed).unwrap_or_else(End::Wrong);
+            let done = self
+                .run(slot, seed, time, killed)
+                .unwrap_or_else(End::Wrong);
             let stop = matches!(done, End::Wrong(_) | End::Hangs(_));
             ends.push(done);
             if stop {
@@ -258,7 +278,11 @@ impl Kind {
                 child.kill()?;
             }
             if Instant::now() > deadline {
-                return Ok(End::Hangs(format!("{}\n{}", command.join(" "), stacks(child.id())?)));
+                return Ok(End::Hangs(format!(
+                    "{}\n{}",
+                    command.join(" "),
+                    stacks(child.id())?
+                )));
             }
             sleep(Duration::from_millis(50));
         };
@@ -287,7 +311,9 @@ impl Kind {
     fn judge(&self, status: ExitStatus, said: &str) -> Result<End> {
         let strange = |line: &&str| {
             line.contains(" unexpected=")
-                || line.contains(" bitmap=") && !line.contains(" bitmap=expected") && !line.contains(" bitmap=open")
+                || line.contains(" bitmap=")
+                    && !line.contains(" bitmap=expected")
+                    && !line.contains(" bitmap=open")
         };
         if let Some(line) = said.lines().find(strange) {
             bail!("{line}");
@@ -313,7 +339,12 @@ fn stacks(process: u32) -> Result<String> {
         for task in fs::read_dir(format!("/proc/{process}/task"))? {
             let task = task?.path();
             let read = |name| fs::read_to_string(task.join(name)).unwrap_or_default();
-            text += &format!("{} of {process} ({}):\n{}", task.display(), read("comm").trim(), read("stack"));
+            text += &format!(
+                "{} of {process} ({}):\n{}",
+                task.display(),
+                read("comm").trim(),
+                read("stack")
+            );
             todo.extend(read("children").split_whitespace().map(str::to_owned));
         }
     }
