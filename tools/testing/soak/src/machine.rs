@@ -26,13 +26,13 @@ const MODULES: &str = "/vm/modules";
 /// What vm/run has bound to vfio-pci.
 const BOUND: &str = "/vm/bind";
 
-/// Modules that others bring, which must go, too.
+/// Modules that others bring, in the order in which they can go.
 const BROUGHT: [&str; 5] = [
-    "vfio_rust",
-    "iommu_group",
     "vfio_pci_core",
     "mdev",
     "ioasid",
+    "iommu_group",
+    "vfio_rust",
 ];
 
 /// The kernel frees some things a moment after the last close.
@@ -85,19 +85,17 @@ impl Machine {
 
     /// Unloads all modules: nobody holds a reference.
     pub fn unload(&self) -> Result<()> {
-        for words in self.modules.iter().rev() {
-            let name = &words[0];
-            let mut why = String::new();
-            let goes = within(PATIENCE, || {
-                Ok(match modprobe(&["-r", name]) {
-                    Ok(()) => true,
-                    Err(error) => {
-                        why = error.to_string();
-                        false
-                    }
-                })
-            });
-            ensure!(goes?, "{why}\n{}", self.loaded()?.join("\n"));
+        let named = self.modules.iter().rev().map(|words| words[0].as_str());
+        for name in named.chain(BROUGHT) {
+            let mut why = None;
+            let goes = || {
+                why = modprobe(&["-r", name]).err();
+                Ok(why.is_none())
+            };
+            if !within(PATIENCE, goes)? {
+                let loaded = self.loaded()?.join("\n");
+                return Err(why.context("gone")?.context(loaded));
+            }
         }
         let left = self.loaded()?;
         ensure!(left.is_empty(), "still loaded:\n{}", left.join("\n"));

@@ -36,6 +36,7 @@ impl Report {
     /// Prints all checks, as the steps of `make test` do.
     pub fn finish(self) -> ExitCode {
         let mut failed = false;
+        println!("ok      the rounds came to their end");
         for (name, complaints) in self.checks {
             println!(
                 "{} {name}",
