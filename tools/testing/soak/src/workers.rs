@@ -60,8 +60,8 @@ enum Treatment {
 struct Kind {
     name: &'static str,
     treatment: Treatment,
-    /// How often it ended well, was killed, and gave up.
-    counts: [u64; 3],
+    /// How often it ended well, was killed by us, ran out of memory, and gave up.
+    counts: [u64; 4],
     /// The command for a seed and a time.
     command: Box<dyn Words>,
 }
@@ -80,6 +80,7 @@ impl std::fmt::Debug for dyn Words {
 enum End {
     Well,
     Killed,
+    OutOfMemory,
     GaveUp,
     Wrong(anyhow::Error),
     Hangs(String),
@@ -158,7 +159,7 @@ impl Kinds {
         let kind = |(name, treatment, command)| Kind {
             name,
             treatment,
-            counts: [0; 3],
+            counts: [0; 4],
             command,
         };
         Self(kinds.into_iter().map(kind).collect())
@@ -195,7 +196,8 @@ impl Kinds {
             let outcome = match end {
                 End::Well => Ok(kind.counts[0] += 1),
                 End::Killed => Ok(kind.counts[1] += 1),
-                End::GaveUp => Ok(kind.counts[2] += 1),
+                End::OutOfMemory => Ok(kind.counts[2] += 1),
+                End::GaveUp => Ok(kind.counts[3] += 1),
                 End::Wrong(error) => Err(error),
                 End::Hangs(stacks) => Err(anyhow!("it hangs:\n{stacks}")),
             };
@@ -206,10 +208,10 @@ impl Kinds {
     /// How all ended so far.
     pub fn summary(&self) -> String {
         let one = |kind: &Kind| {
-            let [well, killed, gave_up] = kind.counts;
+            let [well, killed, out, gave_up] = kind.counts;
             match kind.treatment {
                 Treatment::Exact => format!("{} {well}", kind.name),
-                Treatment::Rough => format!("{} {well}/{killed}/{gave_up}", kind.name),
+                Treatment::Rough => format!("{} {well}/{killed}/{out}/{gave_up}", kind.name),
             }
         };
         self.0.iter().map(one).collect::<Vec<_>>().join(", ")
@@ -218,8 +220,10 @@ impl Kinds {
     /// Checks that each kind has done something.
     pub fn all_have_worked(&self, report: &mut Report) {
         for kind in &self.0 {
-            let worked = (kind.counts[0] > 0).then_some(()).context("never");
-            report.check(format!("{}: it has come to its end", kind.name), worked);
+            // Who is killed by us had its time.
+            let worked = kind.counts[0] + kind.counts[1] > 0;
+            let worked = worked.then_some(()).context("never");
+            report.check(format!("{}: it has worked", kind.name), worked);
         }
     }
 }
@@ -270,12 +274,14 @@ impl Kind {
         self.place(&child)?;
         let deadline = Instant::now() + time + PATIENCE;
         let kill_at = Instant::now() + time * 3 / 4;
+        let mut was_killed = false;
         let status = loop {
             if let Some(status) = child.try_wait()? {
                 break status;
             }
             if killed && Instant::now() > kill_at {
                 child.kill()?;
+                was_killed = true;
             }
             if Instant::now() > deadline {
                 return Ok(End::Hangs(format!(
@@ -287,7 +293,7 @@ impl Kind {
             sleep(Duration::from_millis(50));
         };
         let said = fs::read_to_string(&log)?;
-        Ok(match self.judge(status, &said) {
+        Ok(match self.judge(status, was_killed, &said) {
             Ok(end) => end,
             Err(error) => {
                 let lines: Vec<_> = said.lines().collect();
@@ -308,7 +314,7 @@ impl Kind {
         Ok(())
     }
 
-    fn judge(&self, status: ExitStatus, said: &str) -> Result<End> {
+    fn judge(&self, status: ExitStatus, was_killed: bool, said: &str) -> Result<End> {
         let strange = |line: &&str| {
             line.contains(" unexpected=")
                 || line.contains(" bitmap=")
@@ -319,11 +325,19 @@ impl Kind {
             bail!("{line}");
         }
         if status.success() {
+            if self.treatment == Treatment::Exact {
+                println!(
+                    "{} ended by: {}",
+                    self.name,
+                    said.lines().last().unwrap_or_default()
+                );
+            }
             return Ok(End::Well);
         }
         ensure!(self.treatment == Treatment::Rough, "it ended with {status}");
         match (status.signal(), status.code()) {
-            (Some(9), _) => Ok(End::Killed),
+            (Some(9), _) if was_killed => Ok(End::Killed),
+            (Some(9), _) => Ok(End::OutOfMemory),
             // It could not do what it wanted.
             (_, Some(1)) => Ok(End::GaveUp),
             _ => bail!("it ended with {status}"),
