@@ -47,6 +47,18 @@ ON_C = {"stress": ["--", "concurrent::"]}
 SET_SECONDS = 1500
 
 
+# The programs of the rounds.
+NEEDED = ("guest-soak", "guest-tests", "guest-linear", "guest-differential", "nvme_read")
+
+
+def stripped(program):
+    """A program without debug information, which would take a sixth of the guest's memory and most of its boot."""
+    FOLDER.joinpath("bin").mkdir(exist_ok=True)
+    path = FOLDER / "bin" / program
+    subprocess.run(["strip", "--strip-debug", "-o", path, PROGRAMS / program], check=True)
+    return path
+
+
 class Disks:
     """Files for the disks of a guest; one of them is read, and must be what it was."""
 
@@ -125,8 +137,7 @@ class Soak:
             command += [*machine(options, disks), "--log", FOLDER / f"{options.stack}.rounds.kernel.log"]
             # The last round may begin at the end, and each program may be late.
             command += ["--timeout", seconds + 4 * options.round + 900]
-            for program in ("guest-soak", "guest-tests", "guest-linear", "guest-differential", "nvme_read"):
-                command += ["--copy", PROGRAMS / program]
+            command += [word for program in NEEDED for word in ("--copy", stripped(program))]
             command += ["--", "guest-soak", "--seed", options.seed + number, "--seconds", seconds]
             command += ["--round", options.round, "--disk", disks.sum]
             command += ["--c"] if options.stack == "c" else []

@@ -227,7 +227,7 @@ pub fn check_leaks() -> Result<()> {
 }
 
 /// Bits of the kernel's taint: a bad page, an oops, a warning, a soft lockup.
-const DEFECTS: u64 = 1 << 5 | 1 << 7 | 1 << 9 | 1 << 14;
+const DEFECTS: u64 = (1 << 5) | (1 << 7) | (1 << 9) | (1 << 14);
 
 /// Checks that the kernel has warned of nothing.
 pub fn check_taint() -> Result<()> {
