@@ -133,8 +133,7 @@ class Soak:
             seconds = max(60, int(self.left(share)))
             disks = Disks()
             command = [REPO / "tools/testing/vm/run", "--kernel", options.kernel, "--stack", options.stack]
-            command += ["--mdev", "rust"] if options.stack == "rust" else []
-            command += [*machine(options, disks), "--log", FOLDER / f"{options.stack}.rounds.kernel.log"]
+            command += ["--mdev", options.stack, *machine(options, disks), "--log", FOLDER / f"{options.stack}.rounds.kernel.log"]
             # The last round may begin at the end, and each program may be late.
             command += ["--timeout", seconds + 4 * options.round + 900]
             command += [word for program in NEEDED for word in ("--copy", stripped(program))]

@@ -87,6 +87,9 @@ impl Machine {
     pub fn unload(&self) -> Result<()> {
         let named = self.modules.iter().rev().map(|words| words[0].as_str());
         for name in named.chain(BROUGHT) {
+            if !Path::new("/sys/module").join(name).exists() {
+                continue;
+            }
             let mut why = None;
             let goes = || {
                 why = modprobe(&["-r", name]).err();
