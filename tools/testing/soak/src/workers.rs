@@ -46,6 +46,9 @@ const SHORTEST: Duration = Duration::from_secs(3);
 /// How much of what a program said is shown.
 const LAST_LINES: usize = 60;
 
+/// Programs that may find no room: "model" sets the limit of mappings, which holds for all containers to come.
+const LIMITED: [&str; 2] = ["disk", "copies"];
+
 /// How a kind of program is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Treatment {
@@ -337,7 +340,11 @@ impl Kind {
             }
             return Ok(End::Well);
         }
-        ensure!(self.treatment == Treatment::Rough, "it ended with {status}");
+        if self.treatment == Treatment::Exact {
+            let may_give_up = LIMITED.contains(&self.name) && said.contains("ENOSPC");
+            ensure!(may_give_up, "it ended with {status}");
+            return Ok(End::GaveUp);
+        }
         match (status.signal(), status.code()) {
             (Some(9), _) if was_killed => Ok(End::Killed),
             (Some(9), _) => Ok(End::OutOfMemory),
