@@ -194,6 +194,4 @@ def all_steps(repo):
         # Turning a device on and binding it take seconds each time there.
         guest("debug-failing", "--stack", "rust", "--set", "failing", "--", "--skip", "first_open_of_a_pci_device",
               "--skip", "attributes::", kernel="debug"),
-        make("mdev-tests-debug", "mdev-tests", "KERNEL=debug", "WERROR=1", after=("build-debug",)),
-        guest("debug-pinning-in-rust", "--stack", "rust", "--set", "pinning", "--driver", "rust", kernel="debug"),
     ]

@@ -53,7 +53,7 @@ use vfio_client::{
 
 cases! {
     #[fault_injection]
-    map_dma,
+    t_m14_map_dma,
     #[fault_injection]
     t_m20_page_tables,
     #[fault_injection]
@@ -127,7 +127,7 @@ impl Scene {
     }
 }
 
-fn map_dma() -> Result<()> {
+fn t_m14_map_dma() -> Result<()> {
     let scene = Scene::new()?;
     let after = |_| {
         ensure!(scene.unmap_all()? == THERE.pages, "a part was mapped");
