@@ -17,7 +17,7 @@ pub struct Defect {
 }
 
 /// All of them.
-pub const DEFECTS: [Defect; 7] = [
+pub const DEFECTS: [Defect; 8] = [
     Defect {
         name: "an unmap of pinned pages takes several steps",
         reason: "vfio_dma_do_unmap() drops iommu->lock while it tells drivers to give a mapping's pages \
@@ -59,6 +59,12 @@ pub const DEFECTS: [Defect; 7] = [
         reason: "vfio_iommu_replay() pins what the calling process has at the addresses of another one. \
                  Ours fails with EPERM (Documentation/limits.rst).",
         here: "both processes have the same memory; the model of C lets the group join",
+    },
+    Defect {
+        name: "a group that fails to join goes through giant mappings",
+        reason: "What vfio_iommu_replay() has pinned it looks for page by page, in all mappings, with the \
+                 container locked: for one of 2^44 bytes, in a container that had no IOMMU before, minutes.",
+        here: "no mapping is so large",
     },
 ];
 

@@ -35,6 +35,9 @@ pub const WINDOW_PAGES: u64 = 16;
 /// Where many single pages may be mapped.
 pub const MANY: u64 = 0x80_0000;
 
+/// The size of a mapping that C goes through page by page, for ever, when a group fails to join.
+const GIANT: u64 = 1 << 44;
+
 /// Addresses at the ends of what an IOMMU or arithmetic can do.
 const ENDS: [u64; 9] = [
     0,
@@ -300,7 +303,10 @@ impl Chooser {
 
     fn size(&mut self) -> u64 {
         if self.odd && self.percent(25) {
-            return self.pick(&[0, 1, PAGE + 1, 1 << 20, 1 << 44, 1 << 63, u64::MAX]);
+            let size = self.pick(&[0, 1, PAGE + 1, 1 << 20, GIANT, 1 << 63, u64::MAX]);
+            // The others are refused anyway.
+            let is_spared = self.rules == Rules::C && size >= GIANT && size != u64::MAX;
+            return if is_spared { 1 << 20 } else { size };
         }
         self.pick(&[1, 1, 2, 2, 2, 4, 8]) * PAGE
     }
@@ -453,6 +459,9 @@ mod tests {
             let ops = || plan.threads.iter().flat_map(|thread| &thread.ops);
             let pins = ops().filter(|op| matches!(op, Op::Pin { .. })).count();
             assert!(pins <= MOST_PINS);
+            let giant =
+                |op: &Op| matches!(op, Op::Map { size, .. } if (GIANT..u64::MAX).contains(size));
+            assert!(!ops().any(giant));
             let alone = |op: &&Op| matches!(op, Op::Unmap { .. } | Op::Open | Op::Close);
             let unmapping = plan
                 .threads
