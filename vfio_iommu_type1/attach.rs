@@ -320,6 +320,8 @@ fn remove_domain(whole: &mut Whole<'_>, nth: usize) {
         return;
     };
     warn_on!(removed.domain.retire().is_err());
+    // It counts no more for the smallest page, either.
+    whole.layout(|layout| layout.replace_set(old.clone()));
     if last && emulated {
         whole.update(Range::ALL, |_, _, pages| pages.unmap());
     } else if last {

@@ -87,6 +87,7 @@ pub(crate) fn populate(
         pending: None,
         run: if DISABLE_HUGEPAGES.get() { 1 } else { RUN },
         charged: 0,
+        ahead: 0,
     };
     let write = work.mapping.prot().contains(Access::Write);
     let mut done = 0;
@@ -98,21 +99,21 @@ pub(crate) fn populate(
             start: start + (done * PAGE_SIZE) as u64,
             last: start + (size - 1),
         };
-        let is_first = done == 0;
+        work.ahead = charge.pages().saturating_sub(work.charged);
         let stepped = work.step(vaddr.get() + done * PAGE_SIZE, pages - done, write);
+        // What would follow is not charged where it ends.
+        let mut rest = 0;
         if let Ok(added) = stepped {
             done += added;
-            if is_first && done < pages {
-                // They are few: the next ones are charged with them, or what comes next fails.
-                continue;
-            }
+            rest = (pages - done).min(AHEAD);
         }
         let missing = work.charged.saturating_sub(charge.pages());
-        match add_charge(charge, missing, (pages - done).min(AHEAD)) {
+        match add_charge(charge, missing, rest) {
             Err(e) if e == ENOMEM && !alone => return Ok(Populated::OverLimit),
             charged => charged.map_err(|e| {
                 if e == ENOMEM {
-                    charge.owner().warn_limit(missing);
+                    let own = charge.pages().saturating_sub(before);
+                    charge.owner().warn_limit(own + missing, own);
                 }
                 Refusal::charging(e).in_place(place)
             })?,
@@ -152,6 +153,8 @@ struct Populate<'a> {
     run: usize,
     /// How many of the pages count as locked memory.
     charged: usize,
+    /// How many more are charged already. Others are pinned a few at a time, and charged then.
+    ahead: usize,
 }
 
 impl Populate<'_> {
@@ -189,6 +192,7 @@ impl Populate<'_> {
     ///
     /// A call ends where a huge page does, if it is for so many, lest two calls look at the same one.
     fn fill(&mut self, vaddr: usize, limit: usize, write: bool) -> Result<usize> {
+        let limit = limit.min(self.ahead.max(PinBatch::FEW));
         let pages = self.pace.pages();
         let pages = pages - vaddr / PAGE_SIZE % pages;
         if limit <= pages || self.batch.capacity() < pages {

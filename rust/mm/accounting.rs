@@ -108,14 +108,14 @@ impl Owner {
         unsafe { locked.read_volatile() }
     }
 
-    /// Tells in the log why pages can't be locked, and what to do.
-    pub fn warn_limit(&self, pages: usize) {
+    /// Tells in the log why `pages` can't be locked, of which `charged` were charged meanwhile, and what to do.
+    pub fn warn_limit(&self, pages: usize, charged: usize) {
         if may_warn() {
             pr_warn!(
                 "{}: RLIMIT_MEMLOCK exceeded: {} KiB more needed, {} KiB locked, limit {} KiB; raise the limit or grant CAP_IPC_LOCK\n",
                 TaskLabel::of(&self.task),
                 kib(pages),
-                kib(self.locked()),
+                kib(self.locked().saturating_sub(charged)),
                 self.limit() >> 10,
             );
         }
@@ -189,7 +189,7 @@ impl Charge {
     pub fn add(&mut self, pages: usize) -> Result {
         self.try_add(pages).inspect_err(|e| {
             if *e == ENOMEM {
-                self.owner.warn_limit(pages);
+                self.owner.warn_limit(pages, 0);
             }
         })
     }

@@ -17,12 +17,9 @@ use kernel::{
 
 use crate::bindings;
 
-/// How many pages a batch notes without memory of its own.
-const FEW: usize = 8;
-
 /// Where the pages of a batch are noted.
 enum Room<'a> {
-    Few([*mut bindings::page; FEW]),
+    Few([*mut bindings::page; PinBatch::FEW]),
     /// Within the capacity; the length is that of the pages which were noted.
     Own(Vec<*mut bindings::page, KVmalloc>),
     Lent(&'a mut [*mut bindings::page]),
@@ -46,9 +43,12 @@ pub struct PinBatch<'a> {
 unsafe impl Send for PinBatch<'_> {}
 
 impl PinBatch<'static> {
-    /// Has room for a few pages.
+    /// How many pages a batch notes without memory of its own.
+    pub const FEW: usize = 8;
+
+    /// Has room for [`FEW`](Self::FEW) pages.
     pub fn few() -> Self {
-        Self::with(Room::Few([core::ptr::null_mut(); FEW]))
+        Self::with(Room::Few([core::ptr::null_mut(); Self::FEW]))
     }
 
     /// Has room for `capacity` pages.
@@ -151,7 +151,9 @@ impl<'a> PinBatch<'a> {
         let pinned =
             unsafe { bindings::pin_user_pages_fast(start, count as c_int, flags, self.room_mut()) };
         // SAFETY: The function says how many it has pinned and noted.
-        unsafe { self.filled(pinned as isize, write) }
+        let filled = unsafe { self.filled(pinned as isize, write) };
+        // Up to the end of all addresses. There is no memory either.
+        filled.map_err(|e| if e == EOVERFLOW { EFAULT } else { e })
     }
 
     /// As [`fill`](Self::fill), but pages of `mm`, which needn't be the calling process's.

@@ -142,6 +142,8 @@ fn t_m05_overflow() -> Result<()> {
             Err(Errno::EOVERFLOW)
         );
     }
+    // The last of all pages, which is no program's.
+    assert_eq!(map(&container, 32, 3, top, 0, PAGE), Err(Errno::EFAULT));
     check_empty(&container)
 }
 
