@@ -104,10 +104,11 @@ fn pin(this: &Instance<Pinner>, request: &Request) -> Result<isize> {
     for page in 0..u64::from(request.count) {
         pages.insert(this.pin(request.iova + page * PAGE_SIZE as u64, 1, access)?)?;
     }
-    drop(pages);
     if access != GuestAccess::Write {
         let mut word = [0; 8];
+        // An unmap takes the pages away once it has the lock.
         together.read(0, &mut word)?;
+        drop(pages);
         request.answer(u64::from_ne_bytes(word))?;
     }
     Ok(request.count as isize)
