@@ -11,6 +11,10 @@ import sys
 import request_trace
 
 REPO = pathlib.Path(__file__).resolve().parents[3]
+sys.path.append(str(REPO / "tools/testing/suite"))
+
+from results import tell  # noqa: E402
+
 HERE = pathlib.Path(__file__).resolve().parent
 FOLDER = REPO / "build" / "clients"
 STACKS = ("c", "rust")
@@ -87,13 +91,6 @@ def finish(client, stack, iommu, guest):
     return said, request_trace.steps(trace), complaint if guest.returncode else ""
 
 
-def check(name, passed, lines=()):
-    print("ok     " if passed else "not ok ", name)
-    if not passed:
-        print(*(f"# {line}" for line in lines), sep="\n")
-    return passed
-
-
 def run(client, iommu):
     """Runs a client on both stacks; prints what came of it, and returns whether all is well."""
     guests = {stack: start(client, stack, iommu) for stack in STACKS}
@@ -101,12 +98,12 @@ def run(client, iommu):
     good = []
     for stack, (said, _, complaint) in results.items():
         achieved = client.achieved(said)
-        good.append(check(f"{client.name}: {client.done}, --stack {stack}", bool(achieved) and not complaint,
-                          [*said.splitlines()[-20:], *complaint.splitlines()]))
+        good.append(tell(f"{client.name}: {client.done}, --stack {stack}", bool(achieved) and not complaint,
+                         [*said.splitlines()[-20:], *complaint.splitlines()]))
         print(f"        {achieved}")
     c, rust = (results[stack][1] for stack in STACKS)
     found = request_trace.differences(c, rust)
-    good.append(check(f"{client.name}: the same requests and answers on both", not found, found))
+    good.append(tell(f"{client.name}: the same requests and answers on both", not found, found))
     print(f"        {len(c)} requests")
     return all(good)
 

@@ -10,6 +10,10 @@ import compare
 import machine
 
 REPO = pathlib.Path(__file__).resolve().parents[3]
+sys.path.append(str(REPO / "tools/testing/suite"))
+
+from results import tell  # noqa: E402
+
 HERE = pathlib.Path(__file__).resolve().parent
 FOLDER = REPO / "build" / "differential"
 STACKS = ("c", "rust")
@@ -53,25 +57,18 @@ def run(seed, options):
     return results
 
 
-def check(name, passed, lines=()):
-    print("ok     " if passed else "not ok ", name)
-    if not passed:
-        print(*(f"# {line}" for line in lines), sep="\n")
-    return passed
-
-
 def judge(seed, results, steps, rules):
     """Prints what came of one sequence; returns whether all is well."""
     (c, c_complaint), (rust, rust_complaint) = results
     index = compare.first_difference(c, rust, rules)
     lines = [] if index is None else compare.report(c, rust, index)
     return all([
-        check(f"seed {seed}: {steps} steps went through both stacks",
-              min(len(c), len(rust)) == steps + 1 and not c_complaint and not rust_complaint,
-              [f"C: {len(c)} lines", *c_complaint.splitlines(),
-               f"Rust: {len(rust)} lines", *rust_complaint.splitlines()]),
-        check(f"seed {seed}: no difference but those listed", index is None, lines),
-        *(check(f"seed {seed}: {name} does what the model expects", not strange, map(str, strange[:10]))
+        tell(f"seed {seed}: {steps} steps went through both stacks",
+             min(len(c), len(rust)) == steps + 1 and not c_complaint and not rust_complaint,
+             [f"C: {len(c)} lines", *c_complaint.splitlines(),
+              f"Rust: {len(rust)} lines", *rust_complaint.splitlines()]),
+        tell(f"seed {seed}: no difference but those listed", index is None, lines),
+        *(tell(f"seed {seed}: {name} does what the model expects", not strange, map(str, strange[:10]))
           for name, strange in (("C", compare.unexpected(c)), ("Rust", compare.unexpected(rust)))),
     ])
 

@@ -12,10 +12,11 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPO = HERE.parents[2]
-sys.path.append(str(REPO / "tools/testing/differential"))
+sys.path.extend(str(REPO / "tools/testing" / folder) for folder in ("differential", "suite"))
 
 import functions  # noqa: E402
 import machine  # noqa: E402
+from results import tell  # noqa: E402
 
 FOLDER = REPO / "build" / "fuzz"
 CORPUS = HERE / "corpus"
@@ -107,13 +108,6 @@ def all_known():
     return path
 
 
-def check(name, passed, lines=()):
-    print("ok     " if passed else "not ok ", name)
-    if not passed:
-        print(*(f"# {line}" for line in lines), sep="\n", flush=True)
-    return passed
-
-
 def again(options, name, sequence):
     """Keeps a sequence in a file; returns how to run it once more."""
     path = FOLDER / name
@@ -136,8 +130,8 @@ def search(options):
     ended = ["it ended in", again(options, "last", events.running)] if events.running else []
     print(functions.report(REPO / "build" / options.kernel, events.reached))
     return all([
-        check(f"{events.runs} sequences were run to their ends", status == 0 and events.runs > 0, ended),
-        check("no answer was unexpected, and the kernel reported no defect", not events.found, found),
+        tell(f"{events.runs} sequences were run to their ends", status == 0 and events.runs > 0, ended),
+        tell("no answer was unexpected, and the kernel reported no defect", not events.found, found),
     ])
 
 
@@ -145,7 +139,7 @@ def minimize(options):
     known = all_known()
     count = len(read(known))
     events, status = with_events(options, ["minimize", "/root/known"], 600 + 5 * count, [known])
-    if not check(f"{count} sequences were run", status == 0):
+    if not tell(f"{count} sequences were run", status == 0):
         return False
     head = [line for line in CORPUS.read_text().splitlines() if line.startswith("#")] if CORPUS.exists() else []
     CORPUS.write_text("".join(f"{line}\n" for line in [*head, *events.kept]))
@@ -158,7 +152,7 @@ def minimize(options):
 def replay(options):
     count = len(read(CORPUS))
     status = guest(options, ["replay", "/root/corpus"], 600 + 5 * count, [CORPUS])
-    return check("all sequences of the corpus get the answers that the model expects", status == 0)
+    return tell("all sequences of the corpus get the answers that the model expects", status == 0)
 
 
 def show(options):

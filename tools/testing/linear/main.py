@@ -9,6 +9,10 @@ import sys
 import tempfile
 
 REPO = pathlib.Path(__file__).resolve().parents[3]
+sys.path.append(str(REPO / "tools/testing/suite"))
+
+from results import tell  # noqa: E402
+
 FOLDER = REPO / "build" / "linear"
 PROGRAM = REPO / "build/cargo/release/guest-linear"
 
@@ -61,13 +65,6 @@ def run(options, name):
     return lines, last, status
 
 
-def check(name, passed, lines=()):
-    print("ok     " if passed else "not ok ", name)
-    if not passed:
-        print(*(f"# {line.removeprefix('# ')}" for line in lines), sep="\n")
-    return passed
-
-
 def main():
     parser = argparse.ArgumentParser(prog="tools/testing/linear/run", description=__doc__)
     parser.add_argument("--stack", choices=("c", "rust"), default="rust")
@@ -91,10 +88,11 @@ def main():
         print(summary[0])
     elif last is not None:
         lines.append(f"the guest ended in round {last}: repeat it by --first {last}")
+    said = [line.removeprefix("# ") for line in lines]
     good = [
-        check(f"{name}: every request returned, and the kernel is well", summary is not None and status in (0, 1),
-              [*lines, f"status {status}"]),
-        check(f"{name}: all answers have an explanation", summary is not None and status == 0, lines),
+        tell(f"{name}: every request returned, and the kernel is well", summary is not None and status in (0, 1),
+             [*said, f"status {status}"]),
+        tell(f"{name}: all answers have an explanation", summary is not None and status == 0, said),
     ]
     for line in lines if all(good) else ():
         if line != summary[0]:

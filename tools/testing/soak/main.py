@@ -105,9 +105,7 @@ class Soak:
         return share * self.options.hours * 3600 - (time.monotonic() - self.start)
 
     def check(self, name, passed, detail=""):
-        print("ok     " if passed else "not ok ", name, flush=True)
-        if not passed:
-            print(*(f"# {line}" for line in detail.splitlines()), sep="\n", flush=True)
+        results.tell(name, passed, detail.splitlines())
         self.passed += bool(passed)
         self.failed += not passed
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Single test results, and how to read them out of what test programs print."""
+"""Single test results, how test programs print them, and how to read them out of that."""
 
 import dataclasses
 import re
+import sys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,15 @@ def of_exit_status(name):
         return [Result(name, status == 0, "" if status == 0 else f"exit status {status}")]
 
     return parse
+
+
+def tell(name, passed, lines=()):
+    """Prints a result as checks() reads it, with lines that say why it failed; returns whether it passed."""
+    print("ok     " if passed else "not ok ", name)
+    if not passed:
+        print(*(f"# {line}" for line in lines), sep="\n")
+    sys.stdout.flush()
+    return passed
 
 
 def checks(output, _status):

@@ -62,7 +62,7 @@ use vfio_client::{
 };
 
 /// The first argument of an agent.
-pub const FLAG: &str = "--agent";
+const FLAG: &str = "--agent";
 
 /// What stands for no container, and no limit.
 const NONE: &str = "-";
@@ -164,8 +164,15 @@ fn limit(pages: u64) -> Result<()> {
     Ok(())
 }
 
+/// Is an agent, if this program was started as one; returns what came of that.
+pub fn main_if_asked() -> Option<Result<()>> {
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    let (flag, words) = words.split_first()?;
+    (flag == FLAG).then(|| main(words))
+}
+
 /// Does what it is told until nobody tells it anything more.
-pub fn main(words: &[String]) -> Result<()> {
+fn main(words: &[String]) -> Result<()> {
     let (pages, fds) = words.split_first().context("no limit")?;
     if pages != NONE {
         limit(pages.parse()?)?;

@@ -50,9 +50,8 @@ struct Options {
 }
 
 fn main() -> Result<()> {
-    let words: Vec<_> = std::env::args().skip(1).collect();
-    if words.first().is_some_and(|word| word == agent::FLAG) {
-        return agent::main(&words[1..]);
+    if let Some(done) = agent::main_if_asked() {
+        return done;
     }
     let options = Options::parse();
     let mut world = World::new()?;

@@ -94,9 +94,8 @@ enum Work {
 }
 
 fn main() -> Result<()> {
-    let words: Vec<_> = std::env::args().skip(1).collect();
-    if words.first().is_some_and(|word| word == agent::FLAG) {
-        return agent::main(&words[1..]);
+    if let Some(done) = agent::main_if_asked() {
+        return done;
     }
     let options = Options::parse();
     let rules = if options.c { Rules::C } else { Rules::Strict };
