@@ -74,6 +74,43 @@ void kernel_ext_iova_bitmap_set(struct iova_bitmap *bitmap, unsigned long iova, 
 }
 EXPORT_SYMBOL_GPL(kernel_ext_iova_bitmap_set);
 
+void kernel_ext_keyed_wait_init(struct wait_queue_head *head)
+{
+	init_waitqueue_head(head);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_keyed_wait_init);
+
+static int wake_if_key(struct wait_queue_entry *entry, unsigned int mode, int flags, void *key)
+{
+	struct kernel_ext_keyed_wait *wait = container_of(entry, struct kernel_ext_keyed_wait, entry);
+
+	if (wait->key != *(u64 *)key)
+		return 0;
+	return autoremove_wake_function(entry, mode, flags, key);
+}
+
+void kernel_ext_keyed_wait_begin(struct wait_queue_head *head, struct kernel_ext_keyed_wait *wait,
+				 u64 key)
+{
+	init_wait_func(&wait->entry, wake_if_key);
+	wait->key = key;
+	prepare_to_wait(head, &wait->entry, TASK_UNINTERRUPTIBLE);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_keyed_wait_begin);
+
+void kernel_ext_keyed_wait_end(struct wait_queue_head *head, struct kernel_ext_keyed_wait *wait)
+{
+	schedule();
+	finish_wait(head, &wait->entry);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_keyed_wait_end);
+
+void kernel_ext_keyed_wake(struct wait_queue_head *head, u64 key)
+{
+	__wake_up(head, TASK_NORMAL, 0, &key);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_keyed_wake);
+
 unsigned long kernel_ext_page_to_pfn(const struct page *page)
 {
 	return page_to_pfn(page);

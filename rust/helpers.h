@@ -6,6 +6,7 @@
 #include <linux/fs.h>
 #include <linux/poll.h>
 #include <linux/vfio.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
 
@@ -21,6 +22,18 @@ void kernel_ext_pm_runtime_put(struct device *dev);
 int kernel_ext_iova_bitmap_report(unsigned long iova, size_t length, unsigned long page_size,
 				  u64 __user *data, void *opaque, iova_bitmap_fn_t fn);
 void kernel_ext_iova_bitmap_set(struct iova_bitmap *bitmap, unsigned long iova, size_t length);
+
+/* A task that sleeps until its key is woken. */
+struct kernel_ext_keyed_wait {
+	struct wait_queue_entry entry;
+	u64 key;
+};
+
+void kernel_ext_keyed_wait_init(struct wait_queue_head *head);
+void kernel_ext_keyed_wait_begin(struct wait_queue_head *head, struct kernel_ext_keyed_wait *wait,
+				 u64 key);
+void kernel_ext_keyed_wait_end(struct wait_queue_head *head, struct kernel_ext_keyed_wait *wait);
+void kernel_ext_keyed_wake(struct wait_queue_head *head, u64 key);
 
 unsigned long kernel_ext_page_to_pfn(const struct page *page);
 struct page *kernel_ext_pfn_to_page(unsigned long pfn);

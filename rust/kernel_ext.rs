@@ -17,6 +17,7 @@ pub mod id_map;
 pub mod id_table;
 pub mod iommu;
 pub mod iommu_driver;
+pub mod keyed_wait;
 pub mod misc;
 pub mod mm;
 pub mod module_ref;

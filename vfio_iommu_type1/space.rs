@@ -33,19 +33,20 @@ use core::{
 };
 
 use kernel::{
-    new_condvar, new_mutex,
+    new_mutex,
     prelude::*,
     sync::{
         lock::{
             mutex::MutexBackend,
             Guard, //
         },
-        CondVar,
         Mutex, //
     },
 };
 
 use iommu_group::ranges::Range;
+
+use kernel_ext::keyed_wait::KeyedWait;
 
 use self::{
     dmas::Removed,
@@ -90,9 +91,9 @@ impl<K: Kind> Unpin for Inner<K> {}
 pub(crate) struct Space<K: Kind> {
     #[pin]
     inner: Mutex<Inner<K>>,
-    /// A request left the queue that others waited for.
+    /// Who waits for a request to leave the queue, by its number.
     #[pin]
-    left: CondVar,
+    waiting: KeyedWait,
 }
 
 impl<K: Kind> Space<K> {
@@ -110,7 +111,7 @@ impl<K: Kind> Space<K> {
         };
         Ok(pin_init!(Self {
             inner <- new_mutex!(inner),
-            left <- new_condvar!(),
+            waiting <- KeyedWait::new(),
         }))
     }
 
@@ -207,12 +208,12 @@ impl<K: Kind> Space<K> {
         let (range, ticket) = loop {
             let range = range(&inner.dmas);
             match inner.queue.enter(range, mode) {
-                Some(ticket) => break (range, ticket),
-                None => self.left.wait(&mut inner),
+                Ok(ticket) => break (range, ticket),
+                Err(other) => inner = self.waiting.wait(other.number(), inner),
             }
         };
-        while !inner.queue.is_turn_of(ticket) {
-            self.left.wait(&mut inner);
+        while let Some(blocker) = inner.queue.blocker_of(ticket) {
+            inner = self.waiting.wait(blocker.number(), inner);
         }
         let mut removed = Removed::default();
         match begin(Held::new(&mut inner, range, &mut removed)) {
@@ -244,7 +245,7 @@ impl<K: Kind> Space<K> {
         let awaited = inner.queue.leave(ticket);
         drop(inner);
         if awaited {
-            self.left.notify_all();
+            self.waiting.wake(ticket.number());
         }
     }
 }
@@ -381,30 +382,27 @@ impl<K: Kind> Alone<'_, K> {
     }
 
     /// Removes the first mapping that begins in `range`, and its neighbours that can be unmapped together
-    /// with it. Their pages go to `taken`. Returns the part of `range` in which others begin. All of these
-    /// mappings are locked.
+    /// with it. Returns their pages, to be dropped without the mutex, and the part of `range` in which
+    /// others begin. All of these mappings are locked.
     ///
     /// What was removed counts until the guard goes, so that others see all of it vanish at once.
-    pub(crate) fn remove_some(
-        &mut self,
-        range: Range,
-        taken: &mut Option<K::Pages>,
-    ) -> Option<Range> {
+    pub(crate) fn remove_some(&mut self, range: Range) -> (Option<K::Pages>, Option<Range>) {
         // Then others may have the mutex.
         const MOST: usize = 512;
         let Held { dmas, removed, .. } = &mut self.0;
-        let mut count = 0;
-        dmas.remove_in(range, removed, |pages| {
+        let (mut taken, mut count) = (None::<K::Pages>, 0);
+        let rest = dmas.remove_in(range, removed, |pages| {
             count += 1;
-            match taken {
+            match &mut taken {
                 None => {
-                    *taken = Some(pages);
+                    taken = Some(pages);
                     Ok(())
                 }
                 Some(taken) if count <= MOST => taken.join(pages),
                 Some(_) => Err(pages),
             }
-        })
+        });
+        (taken, rest)
     }
 
     /// Takes the pages of the first mapping out that has a part of `range`. All of it is locked.

@@ -19,6 +19,13 @@ pub(crate) enum Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket(u64);
 
+impl Ticket {
+    /// The number.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// A request that holds its range, or waits for it.
 struct Request {
     ticket: Ticket,
@@ -65,9 +72,14 @@ impl Queue {
         })
     }
 
-    /// Adds a request. Returns `None` without memory for it. There is always memory for the first one,
-    /// so others are in the queue then, of which at least one has its turn, and is noted as awaited.
-    pub(crate) fn enter(&mut self, range: Range, mode: Mode) -> Option<Ticket> {
+    /// Adds a request.
+    ///
+    /// # Errors
+    ///
+    /// Without memory for it, an earlier request, which is noted as awaited. There is one, as there is
+    /// always memory for the first. Who comes later may be in the queue before the request that failed:
+    /// it has no place there yet.
+    pub(crate) fn enter(&mut self, range: Range, mode: Mode) -> Result<Ticket, Ticket> {
         let ticket = Ticket(self.next);
         let request = Request {
             ticket,
@@ -76,14 +88,14 @@ impl Queue {
             awaited: false,
         };
         if self.requests.push(request, GFP_KERNEL_ACCOUNT).is_err() {
-            if let Some(first) = self.requests.first_mut() {
+            return Err(self.requests.first_mut().map_or(ticket, |first| {
                 first.awaited = true;
-            }
-            return None;
+                first.ticket
+            }));
         }
         // Wrapping takes five centuries at a request a nanosecond.
         self.next = self.next.wrapping_add(1);
-        Some(ticket)
+        Ok(ticket)
     }
 
     /// Where a request is in the list.
@@ -92,23 +104,18 @@ impl Queue {
         place.ok()
     }
 
-    /// Whether a request has its turn. If not, the first one that it has to wait for is noted as awaited.
-    pub(crate) fn is_turn_of(&mut self, ticket: Ticket) -> bool {
-        let earlier_and_own = self.position(ticket).map_or(0, |place| place + 1);
-        let Some((own, earlier)) = self
-            .requests
-            .get_mut(..earlier_and_own)
-            .and_then(<[Request]>::split_last_mut)
-        else {
-            return false;
-        };
-        match earlier.iter_mut().find(|other| other.conflicts(own)) {
-            Some(blocker) => {
-                blocker.awaited = true;
-                false
-            }
-            None => true,
-        }
+    /// What a request has to wait for: of the earlier ones with which it conflicts the last, which is noted
+    /// as awaited. So each is awaited by few, and who has waited mostly has its turn. `None` if it has its
+    /// turn, or isn't in the queue.
+    pub(crate) fn blocker_of(&mut self, ticket: Ticket) -> Option<Ticket> {
+        let place = self.position(ticket)?;
+        let (own, earlier) = self.requests.get_mut(..=place)?.split_last_mut()?;
+        let blocker = earlier
+            .iter_mut()
+            .rev()
+            .find(|other| other.conflicts(own))?;
+        blocker.awaited = true;
+        Some(blocker.ticket)
     }
 
     /// Takes a request out. Returns whether another one waited for that.
@@ -140,7 +147,7 @@ mod tests {
     }
 
     fn enter(queue: &mut Queue, range: Range, mode: Mode) -> Result<Ticket> {
-        queue.enter(range, mode).ok_or(ENOMEM)
+        queue.enter(range, mode).map_err(|_| ENOMEM)
     }
 
     #[test]
@@ -149,13 +156,13 @@ mod tests {
         let a = enter(&mut queue, r(0, 9), Mode::Exclusive)?;
         let b = enter(&mut queue, r(5, 14), Mode::Exclusive)?;
         let c = enter(&mut queue, r(10, 19), Mode::Exclusive)?;
-        assert!(queue.is_turn_of(a) && !queue.is_turn_of(b));
+        assert_eq!((queue.blocker_of(a), queue.blocker_of(b)), (None, Some(a)));
         // It doesn't overtake the second one, though the first one doesn't mind.
-        assert!(!queue.is_turn_of(c));
+        assert_eq!(queue.blocker_of(c), Some(b));
         assert!(queue.leave(a));
-        assert!(queue.is_turn_of(b) && !queue.is_turn_of(c));
+        assert_eq!((queue.blocker_of(b), queue.blocker_of(c)), (None, Some(b)));
         assert!(queue.leave(b));
-        assert!(queue.is_turn_of(c));
+        assert_eq!(queue.blocker_of(c), None);
         assert!(!queue.leave(c));
         assert_eq!(queue.len(), 0);
         Ok(())
@@ -166,7 +173,7 @@ mod tests {
         let mut queue = Queue::new()?;
         let a = enter(&mut queue, r(0, 9), Mode::Exclusive)?;
         let b = enter(&mut queue, r(10, 19), Mode::Exclusive)?;
-        assert!(queue.is_turn_of(a) && queue.is_turn_of(b));
+        assert_eq!((queue.blocker_of(a), queue.blocker_of(b)), (None, None));
         assert!(!queue.leave(b) && !queue.leave(a));
         Ok(())
     }
@@ -178,23 +185,17 @@ mod tests {
         let b = enter(&mut queue, r(0, 9), Mode::Shared)?;
         let c = enter(&mut queue, Range::ALL, Mode::Exclusive)?;
         let d = enter(&mut queue, r(3, 3), Mode::Shared)?;
-        assert!(queue.is_turn_of(a) && queue.is_turn_of(b));
-        assert!(!queue.is_turn_of(c) && !queue.is_turn_of(d));
-        assert!(queue.leave(a));
-        assert!(!queue.is_turn_of(c));
+        assert_eq!((queue.blocker_of(a), queue.blocker_of(b)), (None, None));
+        assert_eq!(
+            (queue.blocker_of(c), queue.blocker_of(d)),
+            (Some(b), Some(c))
+        );
         assert!(queue.leave(b));
-        assert!(queue.is_turn_of(c) && !queue.is_turn_of(d));
+        assert_eq!(queue.blocker_of(c), Some(a));
+        assert!(queue.leave(a));
+        assert_eq!((queue.blocker_of(c), queue.blocker_of(d)), (None, Some(c)));
         assert!(queue.leave(c));
-        assert!(queue.is_turn_of(d));
-        Ok(())
-    }
-
-    #[test]
-    fn who_left_has_no_turn() -> Result {
-        let mut queue = Queue::new()?;
-        let a = enter(&mut queue, Range::ALL, Mode::Exclusive)?;
-        assert!(!queue.leave(a));
-        assert!(!queue.is_turn_of(a));
+        assert_eq!(queue.blocker_of(d), None);
         Ok(())
     }
 }

@@ -46,7 +46,7 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "only_the_first_request_is_waited_for",
-        changes: &[("space/queue.rs", "earlier.iter_mut().find(", "earlier.iter_mut().take(1).find(")],
+        changes: &[("space/queue.rs", ".iter_mut()\n            .rev()", ".iter_mut()\n            .take(1)")],
         scenario: "nobody_overtakes",
         message: "a request was overtaken",
     },
@@ -81,16 +81,16 @@ const MUTANTS: &[Mutant] = &[
     // The lock.
     Mutant {
         name: "one_is_woken",
-        changes: &[("space.rs", "self.left.notify_all()", "self.left.notify_one()")],
-        scenario: "unmap_all_twice_and_map",
+        changes: &[("space.rs", "self.waiting.wake(", "self.waiting.wake_one(")],
+        scenario: "unmap_all_and_others_in_their_own_ranges",
         message: "deadlock",
     },
     Mutant {
         name: "the_turn_is_looked_at_once",
         changes: &[(
             "space.rs",
-            "while !inner.queue.is_turn_of(ticket)",
-            "if !inner.queue.is_turn_of(ticket)",
+            "while let Some(blocker) = inner.queue.blocker_of(ticket)",
+            "if let Some(blocker) = inner.queue.blocker_of(ticket)",
         )],
         scenario: "chain",
         message: "not what comes of one after another",

@@ -143,6 +143,6 @@ impl<T, F: FnOnce() -> T> PinInit<T> for F {
 #[macro_export]
 macro_rules! pin_init {
     (Self { $($field:ident <- $value:expr),* $(,)? }) => {
-        move || Self { $($field: $value),* }
+        move || Self { $($field: $crate::prelude::PinInit::make($value)),* }
     };
 }

@@ -24,32 +24,6 @@ impl<T> Mutex<T> {
     }
 }
 
-/// What a thread waits for that lets go of a mutex meanwhile.
-#[derive(Default)]
-pub struct CondVar(loomed::Condvar);
-
-impl CondVar {
-    /// Something nobody waits for yet.
-    pub fn new() -> Self {
-        Self(loomed::Condvar::new())
-    }
-
-    /// Lets go of the mutex, waits to be woken, and takes the mutex again.
-    pub fn wait<T>(&self, guard: &mut Guard<'_, T, MutexBackend>) {
-        guard.exchange(|inner| locked(self.0.wait(inner)));
-    }
-
-    /// Wakes one thread that waits.
-    pub fn notify_one(&self) {
-        self.0.notify_one();
-    }
-
-    /// Wakes all threads that wait.
-    pub fn notify_all(&self) {
-        self.0.notify_all();
-    }
-}
-
 /// The guard, also of a mutex whose last holder has panicked: that ends the check anyway.
 fn locked<G>(result: loomed::LockResult<G>) -> G {
     result.unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -81,8 +55,11 @@ pub mod lock {
             Self(Some(inner), PhantomData)
         }
 
-        pub(super) fn exchange(&mut self, f: impl FnOnce(MutexGuard<'a, T>) -> MutexGuard<'a, T>) {
-            self.0 = self.0.take().map(f);
+        pub(crate) fn exchange(
+            self,
+            f: impl FnOnce(MutexGuard<'a, T>) -> MutexGuard<'a, T>,
+        ) -> Self {
+            Self(self.0.map(f), PhantomData)
         }
     }
 
@@ -106,14 +83,6 @@ pub mod lock {
 #[macro_export]
 macro_rules! new_mutex {
     ($value:expr) => {
-        $crate::sync::Mutex::new($value)
-    };
-}
-
-/// A condition variable.
-#[macro_export]
-macro_rules! new_condvar {
-    () => {
-        $crate::sync::CondVar::new()
+        move || $crate::sync::Mutex::new($value)
     };
 }
