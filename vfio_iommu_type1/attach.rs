@@ -93,8 +93,9 @@ type Whole<'a> = WholeGuard<'a, Container>;
 fn remove_all(whole: &mut Whole<'_>) {
     let mut rest = Some(Range::ALL);
     while let Some(range) = rest {
-        let mut pages = None;
-        rest = whole.with(|held| held.remove_some(range, &mut pages));
+        let (pages, others) = whole.with(|held| held.remove_some(range));
+        drop(pages);
+        rest = others;
     }
 }
 

@@ -64,16 +64,18 @@ const MIN_SIZE: usize = 8;
 pub(crate) struct UserBitmap {
     /// The size of the pages that the bits stand for.
     pub(crate) page_size: u64,
+    /// The address that the first bit stands for.
+    iova: u64,
     data: usize,
 }
 
 impl UserBitmap {
-    /// Checks the bitmap of an ioctl that is about `size` bytes of device addresses.
+    /// Checks the bitmap of an ioctl that is about `size` bytes of device addresses from `iova` on.
     ///
     /// # Errors
     ///
     /// `EINVAL` if the bitmap can't be user memory, or hasn't the right size.
-    pub(crate) fn new(user: &Bitmap, size: u64) -> Result<Self> {
+    pub(crate) fn new(user: &Bitmap, iova: u64, size: u64) -> Result<Self> {
         let data = user.0.data as usize;
         if !is_user_range(UserPtr::from_addr(data), user.0.size as usize) || user.0.pgsize == 0 {
             return Err(EINVAL);
@@ -81,6 +83,7 @@ impl UserBitmap {
         check_size(size >> user.0.pgsize.trailing_zeros(), user.0.size)?;
         Ok(Self {
             page_size: user.0.pgsize,
+            iova,
             data,
         })
     }
@@ -90,12 +93,12 @@ impl UserBitmap {
     /// # Errors
     ///
     /// `EFAULT`; else those of [`new`](Self::new).
-    pub(crate) fn read(arg: UserPtr, size: u64) -> Result<Self> {
+    pub(crate) fn read(arg: UserPtr, iova: u64, size: u64) -> Result<Self> {
         let user = UserSlice::new(arg, size_of::<Bitmap>()).reader().read()?;
-        Self::new(&user, size)
+        Self::new(&user, iova, size)
     }
 
-    /// Writes which pages of the mappings in `range` are dirty; the bitmap begins with the page at its start.
+    /// Writes which pages of the mappings in `range`, all or a part of what the ioctl is about, are dirty.
     ///
     /// # Errors
     ///
@@ -188,7 +191,7 @@ impl<'a> Report<'a> {
             return;
         };
         let scale = Scale {
-            base: self.range.start,
+            base: self.bitmap.iova,
             shift: self.bitmap.page_size.trailing_zeros(),
         };
         let all = writes_anywhere(held.layout);
@@ -270,7 +273,7 @@ impl Container {
                 let arg = arg.wrapping_byte_add(MIN_SIZE);
                 let DirtyGet(get) = UserSlice::new(arg, size_of::<DirtyGet>()).reader().read()?;
                 let range = Range::of_size(get.iova, get.size)?;
-                let bitmap = UserBitmap::new(&Bitmap(get.bitmap), get.size)?;
+                let bitmap = UserBitmap::new(&Bitmap(get.bitmap), get.iova, get.size)?;
                 self.report(range, get.size, &bitmap)?;
             }
             _ => return Err(EINVAL),
@@ -288,13 +291,22 @@ impl Container {
             held.layout.check_used()?;
             let page_size = held.layout.page_size();
             let mut fits = true;
-            held.for_each_from(0, |range, _| {
-                fits = fits_bitmap(range, page_size);
-                fits
-            });
+            if !held.layout.tracks_dirty {
+                held.for_each_from(0, |range, _| {
+                    fits = fits_bitmap(range, page_size);
+                    fits
+                });
+            }
             fits.then_some(()).ok_or(EINVAL)
         })?;
-        whole.try_update(Range::ALL, |_, _, pages| pages.reserve_dirty())?;
+        if whole.layout(|layout| layout.tracks_dirty) {
+            return Ok(());
+        }
+        let reserved = whole.try_update(Range::ALL, |_, _, pages| pages.reserve_dirty());
+        if reserved.is_err() {
+            whole.update(Range::ALL, |_, _, pages| pages.stop_tracking());
+            return reserved;
+        }
         whole.layout(|layout| layout.tracks_dirty = true);
         Ok(())
     }

@@ -138,6 +138,17 @@ impl UnmapRequest {
         Ok(request)
     }
 
+    /// The same about the mapping at `dma` alone.
+    pub(crate) fn of(&self, dma: Range) -> Self {
+        Self {
+            iova: dma.start,
+            // None is larger than that.
+            size: (dma.last - dma.start).saturating_add(1),
+            all: false,
+            ..*self
+        }
+    }
+
     /// The addresses that it may be about, whether or not they are any good.
     pub(crate) fn span(&self) -> Range {
         if self.all {

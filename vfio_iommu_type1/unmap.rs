@@ -36,6 +36,9 @@ use crate::{
     }, //
 };
 
+/// How often drivers are asked to give pages back.
+const ASKED: u32 = 10;
+
 impl Container {
     /// Handles the ioctl.
     ///
@@ -67,7 +70,7 @@ impl Container {
         if (user.argsz as usize) < size + size_of::<Bitmap>() {
             return Err(Refusal::SHORT);
         }
-        let bitmap = UserBitmap::read(arg.wrapping_byte_add(size), user.size)
+        let bitmap = UserBitmap::read(arg.wrapping_byte_add(size), user.iova, user.size)
             .map_err(because(c"no such bitmap of dirty pages"))?;
         self.unmap(&request, Some(&bitmap))
     }
@@ -78,54 +81,133 @@ impl Container {
     /// of others. The first one stops at a mapping that begins before the range, and unmaps all of what
     /// begins in it.
     ///
-    /// A driver that has pinned pages is asked to give them back with nothing locked, since it may wait for
-    /// others that lock addresses. Then everything is looked at anew.
+    /// Drivers that have pinned pages are asked to give them back. Those of devices at work may always have
+    /// some pages pinned, of one mapping or another: then each mapping is unmapped by itself, as soon as
+    /// none of its own pages is pinned.
     ///
     /// # Errors
     ///
     /// `EBUSY` if an address is to be invalidated and there are emulated devices, whose drivers
     /// need it, or if such a driver doesn't give pages back; those of [`UnmapRequest::range`]; `EINVAL`
     /// for a part of a mapping, if an address is to be invalidated twice, or if there are no dirty pages of
-    /// the size asked for; `EFAULT` for the bitmap. Then nothing is unmapped.
+    /// the size asked for; `EFAULT` for the bitmap. Then nothing is unmapped, unless each mapping was by
+    /// itself: then those before the one that fails are.
     fn unmap(&self, request: &UnmapRequest, bitmap: Option<&UserBitmap>) -> Granted<u64> {
+        let pinned = match self.unmap_at_once(request, bitmap)? {
+            Ok(bytes) => return Ok(bytes),
+            Err(pinned) => pinned,
+        };
+        if pinned == request.span() {
+            return Err(self.kept(pinned));
+        }
+        self.unmap_each(request, bitmap)
+    }
+
+    /// Unmaps everything that is asked for, or nothing.
+    ///
+    /// Drivers are asked with nothing locked, since they may wait for others that lock addresses. Then
+    /// everything is looked at anew.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`unmap`](Self::unmap), or a mapping of which pages are pinned though drivers were asked
+    /// time and again.
+    fn unmap_at_once(
+        &self,
+        request: &UnmapRequest,
+        bitmap: Option<&UserBitmap>,
+    ) -> Granted<Result<u64, Range>> {
         let locked = if self.v2 {
             request.span()
         } else {
             // Who knows how far a mapping reaches that begins in the range?
             Range::ALL
         };
-        let mut patience = Patience::default();
+        let mut asked = 0;
         loop {
-            let mut first = None;
-            let (guard, begun) = self.space.lock(locked, |held| {
-                self.begin_unmap(held, request, bitmap, &mut first)
-            })?;
+            let (guard, begun) = self
+                .space
+                .lock(locked, |held| self.begin_unmap(held, request, bitmap))?;
             match begun {
-                Begun::Done { bytes } => return Ok(bytes),
-                Begun::Removing { rest, bytes } => {
-                    finish_unmap(guard, &mut first, rest, bitmap)?;
-                    return Ok(bytes);
+                Begun::Done { bytes } => return Ok(Ok(bytes)),
+                Begun::Removing { first, rest, bytes } => {
+                    finish_unmap(guard, first, rest, bitmap)?;
+                    return Ok(Ok(bytes));
                 }
                 Begun::Pinned(dma) => {
                     drop(guard);
-                    if patience.is_exhausted(dma) {
-                        self.blame(dma);
-                        return Err(Refusal::at(dma, EBUSY, c"a driver keeps pages"));
+                    if asked == ASKED {
+                        return Ok(Err(dma));
                     }
-                    self.notify(dma);
+                    asked += 1;
+                    self.ask(dma, request.span());
                 }
             }
         }
     }
 
-    /// Checks a request to unmap, whose addresses are locked, and begins with it: `first` gets the pages of
-    /// the first mappings that were removed.
+    /// Unmaps one mapping after the other.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`unmap`](Self::unmap).
+    fn unmap_each(&self, request: &UnmapRequest, bitmap: Option<&UserBitmap>) -> Granted<u64> {
+        let span = request.span();
+        let mut bytes = 0_u64;
+        let mut rest = Some(span);
+        while let Some(range) = rest {
+            let Some(dma) = self.first_where(range, |found, _| found.start >= span.start) else {
+                break;
+            };
+            let unmapped = self.unmap_at_once(&request.of(dma), bitmap)?;
+            bytes = bytes.wrapping_add(unmapped.map_err(|pinned| self.kept(pinned))?);
+            rest = behind(dma, span);
+        }
+        Ok(bytes)
+    }
+
+    /// Asks drivers to give back what they have pinned of `first`, and of the mappings behind it that begin
+    /// in `span`.
+    fn ask(&self, first: Range, span: Range) {
+        let mut next = Some(first);
+        while let Some(dma) = next {
+            self.notify(dma);
+            next = behind(dma, span).and_then(|rest| {
+                self.first_where(rest, |_, pages| {
+                    pages.is_some_and(|pages| pages.pins().is_some())
+                })
+            });
+        }
+    }
+
+    /// The first mapping in `range` of which `f` is true, now. Its pages may be away.
+    fn first_where(
+        &self,
+        range: Range,
+        f: impl Fn(Range, Option<&DmaPages>) -> bool,
+    ) -> Option<Range> {
+        let mut first = None;
+        self.space.look().for_each_in(range, |found, dma| {
+            if f(found, dma.pages()) {
+                first = Some(found);
+            }
+            first.is_none()
+        });
+        first
+    }
+
+    /// A driver keeps pages of `dma`: tells in the log who it may be.
+    fn kept(&self, dma: Range) -> Refusal {
+        self.blame(dma);
+        Refusal::at(dma, EBUSY, c"a driver keeps pages")
+    }
+
+    /// Checks a request to unmap, whose addresses are locked, and begins with it.
     fn begin_unmap(
         &self,
         held: &mut Alone<'_, Self>,
         request: &UnmapRequest,
         bitmap: Option<&UserBitmap>,
-        first: &mut Option<DmaPages>,
     ) -> Granted<Begun> {
         let layout = held.layout;
         layout.check_used()?;
@@ -160,19 +242,19 @@ impl Container {
             return Ok(Begun::Done { bytes: 0 });
         }
         let bytes = found.bytes;
-        let mut rest = Some(range);
-        if bitmap.is_none() {
-            rest = held.remove_some(range, first);
-        }
-        Ok(Begun::Removing { rest, bytes })
+        let (first, rest) = match bitmap {
+            None => held.remove_some(range),
+            Some(_) => (None, Some(range)),
+        };
+        Ok(Begun::Removing { first, rest, bytes })
     }
 }
 
-/// Removes the mappings that begin in `rest`, having told which of their pages are dirty, and drops `pages`,
-/// which were removed already.
+/// Removes the mappings that begin in `rest`, having told which of their pages are dirty, and unmaps
+/// `pages`, which were removed already.
 fn finish_unmap(
     mut guard: RangeGuard<'_, Container>,
-    pages: &mut Option<DmaPages>,
+    mut pages: Option<DmaPages>,
     mut rest: Option<Range>,
     bitmap: Option<&UserBitmap>,
 ) -> Granted {
@@ -183,11 +265,11 @@ fn finish_unmap(
     }
     loop {
         // Until the IOMMU has forgotten the addresses nobody may map there.
-        *pages = None;
+        drop(pages);
         let Some(range) = rest else {
             return Ok(());
         };
-        rest = guard.with(|held| held.remove_some(range, pages));
+        (pages, rest) = guard.with(|held| held.remove_some(range));
     }
 }
 
@@ -197,8 +279,13 @@ enum Begun {
     Done { bytes: u64 },
     /// A driver has pinned pages of this mapping.
     Pinned(Range),
-    /// The mappings of so many bytes are being removed; those that begin in `rest` still have to be.
-    Removing { rest: Option<Range>, bytes: u64 },
+    /// The mappings of so many bytes are being removed: the pages of the first ones have to be unmapped,
+    /// and those that begin in `rest` have to be removed.
+    Removing {
+        first: Option<DmaPages>,
+        rest: Option<Range>,
+        bytes: u64,
+    },
 }
 
 /// The mappings that a request to unmap is about.
@@ -244,27 +331,10 @@ impl Found {
     }
 }
 
-/// How often drivers are asked to give pages back.
-#[derive(Default)]
-struct Patience {
-    /// The end of the last mapping that was new to them.
-    furthest: Option<u64>,
-    asked: u32,
-}
-
-impl Patience {
-    /// How often they are asked about one mapping.
-    const MOST: u32 = 10;
-
-    /// Whether they were asked often enough about `dma`, or what lies before it. Counts one more time.
-    fn is_exhausted(&mut self, dma: Range) -> bool {
-        if self.furthest.is_none_or(|furthest| furthest < dma.last) {
-            self.furthest = Some(dma.last);
-            self.asked = 0;
-        }
-        self.asked += 1;
-        self.asked > Self::MOST
-    }
+/// The part of `span` behind the mapping at `dma`.
+fn behind(dma: Range, span: Range) -> Option<Range> {
+    let start = dma.last.checked_add(1)?;
+    (start <= span.last).then_some(Range { start, ..span })
 }
 
 /// Checks that `range` has no part of a mapping, but whole ones.
@@ -280,37 +350,4 @@ pub(crate) fn check_whole(held: &Held<'_, Container>, range: Range) -> Granted {
 /// A range has a part of the mapping at `cut`.
 fn cut_mapping(cut: Range) -> Refusal {
     Refusal::at(cut, EINVAL, c"would cut a mapping")
-}
-
-#[kunit_tests(vfio_type1_unmap)]
-mod tests {
-    use super::*;
-
-    const fn page(nth: u64) -> Range {
-        Range {
-            start: nth * 0x1000,
-            last: nth * 0x1000 + 0xfff,
-        }
-    }
-
-    #[test]
-    fn drivers_are_asked_ten_times_about_each_mapping() {
-        let mut patience = Patience::default();
-        for nth in 0..20 {
-            for _ in 0..Patience::MOST {
-                assert!(!patience.is_exhausted(page(nth)));
-            }
-        }
-        assert!(patience.is_exhausted(page(19)));
-    }
-
-    #[test]
-    fn going_back_does_not_make_them_new() {
-        let mut patience = Patience::default();
-        let mut times = 0;
-        while !patience.is_exhausted(page(times % 2)) {
-            times += 1;
-            assert!(times < 100);
-        }
-    }
 }

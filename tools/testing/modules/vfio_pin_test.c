@@ -21,6 +21,7 @@ struct pin_test_device {
 	struct xarray pages;		/* by page frame number of the iova */
 	atomic_t unmaps;
 	unsigned long misbehaviour;	/* PIN_TEST_KEEP and others */
+	u64 given_up;			/* where it was told before, by one request at a time */
 };
 
 static struct pin_test_device *to_pin_test(struct vfio_device *vdev)
@@ -93,6 +94,9 @@ static void pin_test_dma_unmap(struct vfio_device *vdev, u64 iova, u64 length)
 	unpin_range(dev, iova, length);
 	if (misbehaves(dev, PIN_TEST_PIN_AGAIN))
 		pin_again(dev, iova);
+	if (misbehaves(dev, PIN_TEST_PIN_EARLIER) && dev->given_up != iova)
+		pin_again(dev, dev->given_up);
+	dev->given_up = iova;
 }
 
 /* One reference a page is kept, however often it was pinned. */

@@ -26,10 +26,15 @@ struct pin_test {
 #define PIN_TEST_WRITE		_IO('P', 4)
 /* The argument is no structure: what to do wrong until the device is closed. */
 #define PIN_TEST_MISBEHAVE	_IO('P', 5)
-/* Keep pages when told to give them up; pin one again meanwhile; don't unpin on close. */
+/*
+ * Keep pages when told to give them up; pin one again meanwhile; don't unpin on close; pin one again of
+ * what was given up before.
+ */
 #define PIN_TEST_KEEP		1
 #define PIN_TEST_PIN_AGAIN	2
 #define PIN_TEST_KEEP_CLOSED	4
+/* 8 is FAIL_RESETS, only in Rust. */
+#define PIN_TEST_PIN_EARLIER	16
 /* Returns how many pages are pinned. */
 #define PIN_TEST_PINNED		_IO('P', 6)
 /* Returns how often the driver was told to give up pages. */

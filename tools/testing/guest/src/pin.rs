@@ -65,6 +65,7 @@ pub(crate) use interface::{
     KEEP,
     KEEP_CLOSED,
     PIN_AGAIN,
+    PIN_EARLIER,
     READ,
     WRITE, //
 };

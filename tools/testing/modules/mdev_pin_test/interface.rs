@@ -53,3 +53,5 @@ pub(crate) const PIN_AGAIN: u32 = 2;
 pub(crate) const KEEP_CLOSED: u32 = 4;
 /// Misbehaviour: the next two resets fail. Only in Rust.
 pub(crate) const FAIL_RESETS: u32 = 8;
+/// Misbehaviour: when told to give up pages, pin one again of those that were given up before. Only in C.
+pub(crate) const PIN_EARLIER: u32 = 16;

@@ -18,6 +18,7 @@ use crate::{
         KEEP,
         KEEP_CLOSED,
         PIN_AGAIN,
+        PIN_EARLIER,
         Pinning,
         READ,
         WRITE, //
@@ -48,6 +49,8 @@ cases! {
     t_u14_driver_keeps_pages,
     #[driver_in_c_on_our_type1]
     t_u14_driver_pins_again,
+    #[driver_in_c]
+    device_at_work,
     #[driver_in_c_on_our_type1]
     driver_keeps_pages_when_closed,
     #[driver_in_c]
@@ -110,6 +113,24 @@ fn t_u14_driver_pins_again() -> Result<()> {
     assert_eq!((pinner.pinned()?, locked_kib()), (1, 4));
     assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
     assert_eq!(locked_kib(), 0);
+    Ok(())
+}
+
+/// There is always a page pinned, of one mapping or another; but each mapping is free for a moment.
+fn device_at_work() -> Result<()> {
+    let (pinning, memory) = mapped(1)?;
+    let (pinner, container) = (&pinning.pinner, &pinning.container);
+    container.map(IOVA + PAGE, &memory, MapFlags::ReadWrite)?;
+    container.map(IOVA + 8 * PAGE, &memory, MapFlags::ReadWrite)?;
+    // The last one that it was told of, hence one that it pins, is none of the others.
+    assert_eq!(pinner.pin(IOVA + 8 * PAGE, 1, READ)?.0, 1);
+    assert_eq!(container.unmap(IOVA + 8 * PAGE, PAGE)?, PAGE);
+    assert_eq!(pinner.pin(IOVA, 2, READ)?.0, 2);
+    pinner.misbehave(PIN_EARLIER)?;
+    let unmapped = container.unmap_all();
+    pinner.misbehave(0)?;
+    assert_eq!(unmapped?, 2 * PAGE);
+    assert_eq!((pinner.pinned()?, locked_kib()), (0, 0));
     Ok(())
 }
 

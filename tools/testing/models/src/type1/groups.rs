@@ -130,7 +130,8 @@ impl Container {
 fn remove_all(whole: &mut WholeGuard<'_, Container>) {
     let mut rest = Some(Range::ALL);
     while let Some(range) = rest {
-        let mut pages = None;
-        rest = whole.with(|held| held.remove_some(range, &mut pages));
+        let (pages, others) = whole.with(|held| held.remove_some(range));
+        drop(pages);
+        rest = others;
     }
 }

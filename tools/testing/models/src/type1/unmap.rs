@@ -133,11 +133,10 @@ impl Container {
         if !found.any {
             return Ok(Begun::Done(0));
         }
-        let mut first = None;
-        let rest = if ask.dirty {
-            Some(found.range)
+        let (first, rest) = if ask.dirty {
+            (None, Some(found.range))
         } else {
-            held.remove_some(found.range, &mut first)
+            held.remove_some(found.range)
         };
         Ok(Begun::Removing { found, first, rest })
     }
@@ -153,8 +152,8 @@ impl Container {
         let dirty = ask.dirty.then(|| self.dirty_in(&mut guard, found.range));
         drop(first);
         while let Some(range) = rest {
-            let mut pages: Option<DmaPages> = None;
-            rest = guard.with(|held| held.remove_some(range, &mut pages));
+            let (pages, others) = guard.with(|held| held.remove_some(range));
+            rest = others;
             if pages.as_ref().is_some_and(|pages| pages.pinned() != 0) {
                 self.machine.blame("pinned pages are unmapped");
             }
