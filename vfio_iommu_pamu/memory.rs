@@ -54,7 +54,8 @@ pub(crate) fn pin(span: Span, vaddr: usize, prot: Prot) -> Result<KVec<Memory>> 
     } else {
         span.last_order
     };
-    let mut batch = PinBatch::new(BATCH.min(1 << (largest as usize - PAGE_SHIFT)))?;
+    let mut batch = PinBatch::few();
+    batch.prefer_room(BATCH.min(1 << (largest as usize - PAGE_SHIFT)));
     let mut at = vaddr;
     for (_, order) in span.windows() {
         let pages = 1 << (order as usize - PAGE_SHIFT);

@@ -142,6 +142,14 @@ fn add_charge(charge: &mut Charge, missing: usize, ahead: usize) -> Result {
     }
 }
 
+/// What is at an address in the program's memory.
+enum Found {
+    /// So many pages, which are pinned now.
+    Memory(usize),
+    /// Registers of a device.
+    Registers(FrameRun),
+}
+
 /// The work of [`populate`].
 struct Populate<'a> {
     mapping: &'a mut Mapping,
@@ -162,30 +170,44 @@ impl Populate<'_> {
     ///
     /// The first pages are few: room for more is made once they have turned out to be memory.
     fn step(&mut self, vaddr: usize, limit: usize, write: bool) -> Granted<usize> {
-        match self.fill(vaddr, limit, write) {
-            Ok(pinned) => {
+        match self.find(vaddr, limit, write) {
+            Ok(Found::Memory(pinned)) => {
                 while let Some(run) = self.batch.take_run(self.run) {
                     if run.is_charged() {
                         self.charged += run.count();
                     }
                     self.add(run)?;
                 }
-                self.batch
-                    .make_room(self.pace.most().min(limit - pinned))
-                    .map_err(because(c"out of memory"))?;
+                self.batch.prefer_room(self.pace.most().min(limit - pinned));
                 Ok(pinned)
             }
-            Err(e) => {
-                let found = FrameRun::find(vaddr, limit.min(self.run), write);
-                let run = found
-                    .and_then(|run| run.ok_or(e))
-                    .map_err(because(c"no memory there, or none that can be pinned"))?;
+            Ok(Found::Registers(run)) => {
                 let count = run.count();
                 self.flush()?;
                 self.append(Frames::Registers(run))?;
                 Ok(count)
             }
+            Err(e) => Err(because(c"no memory there, or none that can be pinned")(e)),
         }
+    }
+
+    /// Finds what is at `vaddr`, up to `limit` pages of it. Memory is pinned.
+    fn find(&mut self, vaddr: usize, limit: usize, write: bool) -> Result<Found> {
+        let e = match self.fill(vaddr, limit, write) {
+            Ok(pinned) => return Ok(Found::Memory(pinned)),
+            Err(e) => e,
+        };
+        if let Some(run) = FrameRun::find(vaddr, limit.min(self.run), write)? {
+            return Ok(Found::Registers(run));
+        }
+        // Protection keys of this thread say nothing about devices, and there may be memory up to where
+        // a process can't have any.
+        let current = kernel::current!();
+        let limit = limit.min(PinBatch::FEW);
+        current.mm().map_or(Err(e), |mm| {
+            let pinned = self.batch.fill_remote(mm, vaddr, limit, write)?;
+            Ok(Found::Memory(pinned))
+        })
     }
 
     /// Pins up to `limit` pages, not too many at once. Returns how many.

@@ -51,27 +51,15 @@ impl PinBatch<'static> {
         Self::with(Room::Few([core::ptr::null_mut(); Self::FEW]))
     }
 
-    /// Has room for `capacity` pages.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub fn new(capacity: usize) -> Result<Self> {
-        let mut batch = Self::few();
-        batch.make_room(capacity)?;
-        Ok(batch)
-    }
-
-    /// Makes room for `capacity` pages, if there is less. Then pages that nobody took out are unpinned.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub fn make_room(&mut self, capacity: usize) -> Result {
-        if capacity > self.capacity() {
-            *self = Self::with(Room::Own(Vec::with_capacity(capacity, GFP_KERNEL_ACCOUNT)?));
+    /// Makes room for `capacity` pages, if there is less, and memory for that: more room makes a batch
+    /// faster, and no more. Pages that nobody took out are unpinned then.
+    pub fn prefer_room(&mut self, capacity: usize) {
+        if capacity <= self.capacity() {
+            return;
         }
-        Ok(())
+        if let Ok(room) = Vec::with_capacity(capacity, GFP_KERNEL_ACCOUNT | __GFP_NOWARN) {
+            *self = Self::with(Room::Own(room));
+        }
     }
 }
 
@@ -136,7 +124,8 @@ impl<'a> PinBatch<'a> {
     /// # Errors
     ///
     /// `ENODEV` for a kernel thread; `EFAULT` if there is no such memory, or none that may be
-    /// pinned; `EINTR`, `EAGAIN` or `ENOMEM` from faulting it in.
+    /// pinned, or that the calling thread's protection keys allow it to access; `EINTR`, `EAGAIN` or
+    /// `ENOMEM` from faulting it in.
     pub fn fill(&mut self, start: usize, count: usize, write: bool) -> Result<usize> {
         self.unpin_rest();
         if kernel::current!().mm().is_none() {
@@ -156,11 +145,12 @@ impl<'a> PinBatch<'a> {
         filled.map_err(|e| if e == EOVERFLOW { EFAULT } else { e })
     }
 
-    /// As [`fill`](Self::fill), but pages of `mm`, which needn't be the calling process's.
+    /// As [`fill`](Self::fill), but pages of `mm`, which needn't be the calling process's. The calling
+    /// thread's protection keys don't matter. Memory whose faults another thread handles is not faulted in.
     ///
     /// # Errors
     ///
-    /// As for [`fill`](Self::fill).
+    /// `EFAULT`, `EINTR` and `ENOMEM` as for [`fill`](Self::fill).
     pub fn fill_remote(
         &mut self,
         mm: &MmWithUser,
@@ -227,11 +217,11 @@ impl<'a> PinBatch<'a> {
         charged
     }
 
-    /// Takes out the next pages whose frames are consecutive, at most `limit` of them.
+    /// Takes out the next pages whose frames are consecutive, at most `limit` of them, but at least one.
     pub fn take_run(&mut self, limit: usize) -> Option<PinnedRun> {
         let left = self.pages().get(self.next..self.end)?;
         let first = NonNull::new(*left.first()?)?;
-        let count = consecutive(left.get(..limit.min(left.len()))?);
+        let count = consecutive(left.get(..limit.clamp(1, left.len()))?);
         // INVARIANT: The pins of these pages go to the run.
         self.next += count;
         Some(PinnedRun {

@@ -176,20 +176,20 @@ impl<'a> Target<'a> {
         let write = self.dma.mapping.prot().contains(Access::Write);
         let owner = self.dma.charge.owner();
         let count = batch.capacity();
-        // Registers of a device have no page to give.
-        let none = |e, registers: Option<FrameRun>| registers.map_or(e, |_| EINVAL);
         if owner.is_current() {
-            match batch.fill(vaddr, count, write) {
-                Ok(filled) => Ok(filled),
-                Err(e) => Err(none(e, FrameRun::find(vaddr, 1, write)?)),
+            if let Ok(filled) = batch.fill(vaddr, count, write) {
+                return Ok(filled);
             }
-        } else {
-            let memory = owner.memory().ok_or(ENODEV)?;
-            match batch.fill_remote(&memory, vaddr, count, write) {
-                Ok(filled) => Ok(filled),
-                Err(e) => Err(none(e, FrameRun::find_remote(&memory, vaddr, 1, write)?)),
-            }
+            // Protection keys of this thread say nothing about devices.
         }
+        let memory = owner.memory().ok_or(ENODEV)?;
+        batch
+            .fill_remote(&memory, vaddr, count, write)
+            .or_else(|e| {
+                // Registers of a device have no page to give.
+                let registers = FrameRun::find_remote(&memory, vaddr, 1, write)?;
+                Err(registers.map_or(e, |_| EINVAL))
+            })
     }
 
     /// Unpins those of `count` pages from `iova` on that are in this mapping. Returns how many that are.

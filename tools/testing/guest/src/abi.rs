@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! System calls that pin pages of the program, and the only unsafe code of the tests.
+//! System calls about pages of the program, and the only unsafe code of the tests.
 
 use nix::{
     libc,
@@ -62,6 +62,49 @@ impl Ring {
                 1,
             )
         })
+    }
+}
+
+/// A protection key. The thread that made it may not access memory which has it.
+#[derive(Debug)]
+pub struct Key(i32);
+
+impl Key {
+    /// `PKEY_DISABLE_ACCESS`
+    const NO_ACCESS: libc::c_ulong = 1;
+
+    /// Makes one.
+    pub fn new() -> Result<Self, Errno> {
+        // SAFETY: Nothing has the key yet.
+        let key = unsafe { libc::syscall(libc::SYS_pkey_alloc, 0, Self::NO_ACCESS) };
+        checked(key).map(Self)
+    }
+
+    /// Gives this key to memory that may be read and written otherwise.
+    pub fn protect(&self, memory: &mut Memory) -> anyhow::Result<()> {
+        // For `Memory` it can't be accessed.
+        memory.protect(false, false)?;
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: The memory exists, and only this thread's right to access it changes.
+        let protected = unsafe {
+            libc::syscall(
+                libc::SYS_pkey_mprotect,
+                memory.addr(),
+                memory.len(),
+                prot,
+                self.0,
+            )
+        };
+        checked(protected)?;
+        Ok(())
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        // SAFETY: Memory that has the key only becomes accessible again.
+        let freed = unsafe { libc::syscall(libc::SYS_pkey_free, self.0) };
+        assert_eq!(checked(freed), Ok(0), "pkey_free");
     }
 }
 

@@ -176,6 +176,13 @@ pub fn memory_cgroups() -> bool {
     Path::new("/proc/kpagecgroup").exists()
 }
 
+/// Whether memory can have protection keys; that takes a processor and an option of the kernel's
+/// configuration.
+pub fn protection_keys() -> bool {
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    flags.split_whitespace().any(|flag| flag == "ospke")
+}
+
 /// Whether this kernel shows devices of VFIO in debugfs; that takes an option of its configuration.
 pub fn vfio_debugfs() -> bool {
     Path::new("/sys/kernel/debug/vfio").join(env::EDU).exists()

@@ -3,6 +3,7 @@
 //! MAP_DMA, in the order in which it looks for errors.
 
 use crate::{
+    abi::Key,
     env::{
         EDU,
         Setup,
@@ -43,6 +44,8 @@ cases! {
     t_m15_unmapped_memory,
     t_m15_hole_in_the_middle,
     t_m15_read_only_memory,
+    #[protection_keys]
+    memory_with_a_protection_key,
     t_m22_order_of_errors,
     t_m23_registers,
     t_m23_part_of_registers,
@@ -335,6 +338,23 @@ fn t_m15_read_only_memory() -> Result<()> {
     }
     container.map(0, &memory, MapFlags::Read)?;
     assert_eq!(container.unmap_all()?, 4 * PAGE);
+    check_empty(&container)
+}
+
+/// The key is about accesses of the thread, not about those of devices.
+fn memory_with_a_protection_key() -> Result<()> {
+    let (container, _group) = setup()?;
+    let key = Key::new()?;
+    for touched in [true, false] {
+        let mut memory = Memory::anonymous(20 * PAGE_SIZE)?;
+        if touched {
+            memory.fill(0, memory.len(), 1);
+        }
+        key.protect(&mut memory)?;
+        container.map(0, &memory, MapFlags::ReadWrite)?;
+        assert_eq!(locked_kib(), 20 * 4);
+        assert_eq!(container.unmap_all()?, 20 * PAGE);
+    }
     check_empty(&container)
 }
 
