@@ -22,7 +22,6 @@ use kernel::{
         },
         Arc, //
     },
-    warn_on, //
 };
 
 use crate::{
@@ -190,8 +189,14 @@ impl Domain {
     /// # Errors
     ///
     /// `EINVAL` or `ERANGE` for addresses which the IOMMU can't take, `EADDRINUSE` if something is
-    /// mapped there, `ENOMEM`. Then nothing of it is mapped.
-    pub(super) unsafe fn map(&self, iova: u64, phys: u64, size: usize, prot: Prot) -> Result {
+    /// mapped there, `ENOMEM`; and whether devices see none of it then, as it should be.
+    pub(super) unsafe fn map(
+        &self,
+        iova: u64,
+        phys: u64,
+        size: usize,
+        prot: Prot,
+    ) -> Result<(), (Error, bool)> {
         let mut done = 0;
         while done < size as u64 {
             let step = step(iova + done, size as u64 - done);
@@ -209,8 +214,7 @@ impl Domain {
             if let Err(e) = mapped {
                 // SAFETY: As above.
                 let gone = unsafe { self.unmap(iova, done) };
-                warn_on!(!gone);
-                return Err(e);
+                return Err((e, gone));
             }
             done += step;
         }

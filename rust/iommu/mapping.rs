@@ -41,6 +41,14 @@ pub enum Frames {
 }
 
 impl Frames {
+    /// Whether devices may write there, too.
+    fn is_write(&self) -> bool {
+        match self {
+            Self::Memory(run) => run.is_write(),
+            Self::Registers(run) => run.is_write(),
+        }
+    }
+
     /// The first frame's number, and how many there are.
     fn parts(&self) -> (usize, usize) {
         match self {
@@ -130,6 +138,7 @@ impl Mapping {
     /// `next`, if it starts elsewhere, is of another kind or has many runs, or memory is short.
     pub fn join(&mut self, mut next: Self) -> Result<(), Self> {
         let follows = !self.is_empty()
+            && self.frames.runs() <= JOINED_TO_RUNS
             && next.frames.runs() <= JOINED_RUNS
             && self.iova().checked_add(self.bytes()) == Some(next.iova())
             && self.prot() == next.prot()
@@ -151,8 +160,12 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what the IOMMU's driver says; then the frames have been given back.
+    /// `EINVAL` for frames that must not be written, but devices could; `ENOMEM`, or what the IOMMU's
+    /// driver says. Then the frames have been given back.
     pub fn append(&mut self, frames: Frames) -> Result {
+        if self.prot().contains(Access::Write) && !frames.is_write() {
+            return Err(EINVAL);
+        }
         let (frame, count) = frames.parts();
         let pinned = matches!(frames, Frames::Memory(_));
         let size = count << PAGE_SHIFT;
@@ -162,13 +175,13 @@ impl Mapping {
             // here, by the type invariant.
             let mapped =
                 unsafe { domain.map(iova, (frame as u64) << PAGE_SHIFT, size, self.prot()) };
-            if let Err(e) = mapped {
-                self.take_back(nth, iova, frames);
+            if let Err((e, gone)) = mapped {
+                self.take_back(nth, gone, iova, frames);
                 return Err(e);
             }
         }
         if let Err(e) = self.remember(frame as u64, count as u64, pinned) {
-            self.take_back(self.domains.iter().count(), iova, frames);
+            self.take_back(self.domains.iter().count(), true, iova, frames);
             return Err(e);
         }
         if let Frames::Memory(run) = frames {
@@ -178,10 +191,10 @@ impl Mapping {
         Ok(())
     }
 
-    /// Takes frames that were mapped at `iova` out of the first `count` domains, and gives them back.
-    fn take_back(&self, count: usize, iova: u64, frames: Frames) {
+    /// Takes frames that were mapped at `iova` out of the first `count` domains, and gives them back if
+    /// they are `gone` from the others.
+    fn take_back(&self, count: usize, mut gone: bool, iova: u64, frames: Frames) {
         let size = (frames.parts().1 << PAGE_SHIFT) as u64;
-        let mut gone = true;
         for domain in self.domains.iter().take(count) {
             // SAFETY: Nobody else maps here, by the type invariant.
             gone &= unsafe { domain.unmap(iova, size) };
@@ -263,7 +276,8 @@ impl Mapping {
             // below; nobody else maps here, by the contract of `extend`.
             let mapped =
                 unsafe { domain.map(self.iova() + done, phys, size as usize, self.prot()) };
-            if let Err(e) = mapped {
+            if let Err((e, _)) = mapped {
+                // What does not go with this goes with the domain, whose group is not let in.
                 self.unmap_in(domain, done);
                 return Err(e);
             }
@@ -322,6 +336,9 @@ impl Drop for Mapping {
 /// The most runs of frames that a mapping brings along when it is joined to another one: callers may do so
 /// with a lock held.
 const JOINED_RUNS: usize = 8;
+
+/// The most runs of a mapping that another one is joined to: their list may have to be copied to grow.
+const JOINED_TO_RUNS: usize = 4096;
 
 /// How many pages are unpinned before other tasks may run.
 const UNPIN_STEP: usize = (64 << 20) / PAGE_SIZE;

@@ -22,10 +22,11 @@ use crate::bindings;
 /// # Invariants
 ///
 /// When it was made, the frames were mapped into the memory of a process which had the right to
-/// map them, and none of them was memory of the page allocator.
+/// map them, to write them if `write`, and none of them was memory of the page allocator.
 pub struct FrameRun {
     frame: usize,
     count: usize,
+    write: bool,
 }
 
 impl FrameRun {
@@ -37,6 +38,11 @@ impl FrameRun {
     /// The number of frames, at least one.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Whether the process may write there.
+    pub fn is_write(&self) -> bool {
+        self.write
     }
 
     /// Finds the frame at address `start` of the calling process, and up to `limit` frames that
@@ -154,6 +160,7 @@ unsafe fn entry(
     Ok(FrameRun {
         frame,
         count: end - frame,
+        write,
     })
 }
 
