@@ -196,7 +196,8 @@ pub trait Device: Send + Sync + Sized + 'static {
     /// [`opened`](Device::opened).
     ///
     /// Until [`group_closed`](Device::group_closed) no device joins the group, and none leaves it but
-    /// by being removed.
+    /// by being removed. None is removed during this call, which therefore doesn't ask for the
+    /// [`members`](Instance::members) again: it would wait for itself.
     ///
     /// # Errors
     ///
@@ -207,7 +208,8 @@ pub trait Device: Send + Sync + Sized + 'static {
 
     /// The last open device of a peer-to-peer group was closed, namely this one. Called after
     /// [`closed`](Device::closed) and the reset. What devices did to members that were not open is to be
-    /// undone here, since no reset follows for these.
+    /// undone here, since no reset follows for these. As in [`group_opened`](Device::group_opened), the
+    /// members are those that are given.
     fn group_closed(_this: &Instance<Self>, _members: &Members<'_, Self>) {}
 }
 

@@ -126,7 +126,7 @@ impl Space {
     ///
     /// `ENOENT` if it is not in the list.
     pub(crate) fn unregister(&self, key: usize) -> Result<Departure> {
-        let _setup = self.setup.lock();
+        let setup = self.setup.lock();
         let departure = match self.sources.read() {
             Some(list) => departure(&list, key)?,
             None => return Err(ENOENT),
@@ -142,6 +142,9 @@ impl Space {
                 trace::hand_over(gone.origin, next, orphans);
             }
         }
+        drop(setup);
+        // Maybe the last reference to the allocator, whose own code runs then.
+        drop(gone);
         Ok(departure)
     }
 

@@ -52,6 +52,8 @@ const TYPE: u32 = b';' as u32;
 const GET_REGION_INFO: u32 = _IO(TYPE, 108);
 /// `VFIO_DEVICE_FEATURE`
 const FEATURE: u32 = _IO(TYPE, 117);
+/// `VFIO_DEVICE_BIND_IOMMUFD`
+const BIND_IOMMUFD: u32 = _IO(TYPE, 118);
 
 /// An open device; dropping it closes the device and then gives back its registration.
 pub(crate) struct OpenDevice {
@@ -102,6 +104,10 @@ impl FileOperations for DeviceFile {
 
     fn ioctl(open: &OpenDevice, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
         let device = &open.device;
+        if cmd == BIND_IOMMUFD {
+            // No driver answers it, and no device wakes up for it.
+            return Err(ENOTTY);
+        }
         let _awake = device.resume()?;
         match cmd {
             FEATURE => feature::ioctl(device, UserPtr::from_addr(arg)),

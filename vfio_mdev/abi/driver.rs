@@ -197,8 +197,9 @@ impl<P: Parent> Driver<P> {
             let slot = TypeSlot::<P>::of(ty);
             (slot, &(*slot.owner).shared)
         };
-        let capacity = shared.parent.capacity();
-        shared.taken.lock().available(capacity, slot.ty.cost())
+        // The driver's code runs without the lock.
+        let (capacity, cost) = (shared.parent.capacity(), slot.ty.cost());
+        shared.taken.lock().available(capacity, cost)
     }
 
     /// # Safety

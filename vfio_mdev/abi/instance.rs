@@ -282,7 +282,8 @@ impl<D: Device> Instance<D> {
     /// Calls `f` with the members of the device's peer-to-peer group, this one included. A device of a
     /// type without peers is alone.
     ///
-    /// No member comes or goes meanwhile, so `f` doesn't wait for that; nor does it call this again.
+    /// No member comes or goes meanwhile, so `f` doesn't wait for that; nor does it call this again. Nor do
+    /// `group_opened` and `group_closed`, which have the members: the task would wait for itself.
     pub fn members<R>(&self, f: impl FnOnce(&Members<'_, D>) -> R) -> R {
         match &self.content().peer {
             Some(peer) => peer.with_members(|members| f(&Self::typed(members))),

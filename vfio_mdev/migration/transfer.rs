@@ -89,7 +89,8 @@ impl Transfer {
         header: Header,
         version: InfoVersion,
     ) -> Result<(Arc<Self>, ARef<File>)> {
-        let mut data = KVVec::with_capacity(header.total(), GFP_KERNEL_ACCOUNT)?;
+        // The kernel warns of more than 2 GiB otherwise, which a driver can't know.
+        let mut data = KVVec::with_capacity(header.total(), GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?;
         if session == Session::Saving {
             data.extend_from_slice(header.as_bytes(), GFP_KERNEL_ACCOUNT)?;
         }
