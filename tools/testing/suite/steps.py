@@ -185,13 +185,7 @@ def all_steps(repo):
         ioasid_step("debug-ioasid", "debug"),
         guest("debug-guest", "--stack", "rust", kernel="debug"),
         guest("debug-mdev", "--stack", "rust", "--set", "mdev", kernel="debug"),
-        # A thousand devices would take minutes.
-        guest("debug-p2p", "--stack", "rust", "--set", "p2p", "--", "--skip", "many::", kernel="debug"),
-        guest("debug-pamu", "--stack", "rust", "--set", "pamu", kernel="debug"),
         guest("debug-stress", "--stack", "rust", "--set", "stress", kernel="debug"),
         make("drivers-debug", "test-drivers", "KERNEL=debug", "WERROR=1"),
         guest("debug-pinning", "--stack", "rust", "--set", "pinning", kernel="debug"),
-        # Turning a device on and binding it take seconds each time there.
-        guest("debug-failing", "--stack", "rust", "--set", "failing", "--", "--skip", "first_open_of_a_pci_device",
-              "--skip", "attributes::", kernel="debug"),
     ]
