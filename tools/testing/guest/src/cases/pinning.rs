@@ -50,6 +50,7 @@ cases! {
     t_x5_other_process,
     t_x5_large,
     t_x6_unmap_is_told,
+    t_x6_unmap_of_many_mappings,
     t_x6_close_gives_all_back,
     t_u03_addresses_stay,
     with_hardware_beside_it,
@@ -391,6 +392,29 @@ fn t_x6_unmap_is_told() -> Result<()> {
     assert_eq!(locked_kib(), 32, "each is charged");
     assert_eq!(pinning.container.unmap_all()?, 8 * PAGE);
     assert_eq!((told()?, pinner.pinned()?, locked_kib()), (3, 0, 0));
+    Ok(())
+}
+
+/// The driver has a page of each, and is told of each once.
+fn t_x6_unmap_of_many_mappings() -> Result<()> {
+    const COUNT: u64 = 4096;
+    const AT_ONCE: u32 = 512;
+    let pinning = Pinning::new()?;
+    let (pinner, container) = (&pinning.pinner, &pinning.container);
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    for page in 0..COUNT {
+        container.map(IOVA + page * PAGE, &memory, MapFlags::ReadWrite)?;
+    }
+    for page in (0..COUNT).step_by(AT_ONCE as usize) {
+        assert_eq!(
+            pinner.pin(IOVA + page * PAGE, AT_ONCE, READ)?.0,
+            AT_ONCE as i32
+        );
+    }
+    let before = pinner.unmaps()?;
+    assert_eq!(container.unmap_all()?, COUNT * PAGE);
+    assert_eq!(pinner.unmaps()? - before, COUNT as i32);
+    assert_eq!((pinner.pinned()?, locked_kib()), (0, 0));
     Ok(())
 }
 
