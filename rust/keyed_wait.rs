@@ -7,8 +7,6 @@
 //!
 //! C header: [`include/linux/wait.h`](srctree/include/linux/wait.h)
 
-use core::mem::MaybeUninit;
-
 use kernel::{
     prelude::*,
     sync::lock::{
@@ -49,15 +47,15 @@ impl KeyedWait {
         key: u64,
         guard: Guard<'a, T, MutexBackend>,
     ) -> Guard<'a, T, MutexBackend> {
-        let mut entry = MaybeUninit::uninit();
+        let entry = Opaque::uninit();
         let lock = guard.lock_ref();
         // SAFETY: The queue is initialised; the entry stays where it is until it is taken out below.
         unsafe {
-            bindings::kernel_ext_keyed_wait_begin(self.head.get(), entry.as_mut_ptr(), key);
+            bindings::kernel_ext_keyed_wait_begin(self.head.get(), entry.get(), key);
         }
         drop(guard);
         // SAFETY: This is the entry that was entered above.
-        unsafe { bindings::kernel_ext_keyed_wait_end(self.head.get(), entry.as_mut_ptr()) };
+        unsafe { bindings::kernel_ext_keyed_wait_end(self.head.get(), entry.get()) };
         lock.lock()
     }
 

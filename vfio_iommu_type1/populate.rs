@@ -203,7 +203,7 @@ impl Populate<'_> {
         // Protection keys of this thread say nothing about devices, and there may be memory up to where
         // a process can't have any.
         let current = kernel::current!();
-        let limit = limit.min(PinBatch::FEW);
+        let limit = limit.min(self.ahead.max(PinBatch::FEW));
         current.mm().map_or(Err(e), |mm| {
             let pinned = self.batch.fill_remote(mm, vaddr, limit, write)?;
             Ok(Found::Memory(pinned))

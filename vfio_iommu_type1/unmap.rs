@@ -91,7 +91,7 @@ impl Container {
     /// need it, or if such a driver doesn't give pages back; those of [`UnmapRequest::range`]; `EINVAL`
     /// for a part of a mapping, if an address is to be invalidated twice, or if there are no dirty pages of
     /// the size asked for; `EFAULT` for the bitmap. Then nothing is unmapped, unless each mapping was by
-    /// itself: then those before the one that fails are.
+    /// itself: then those before the one that fails are. That one may have come meanwhile.
     fn unmap(&self, request: &UnmapRequest, bitmap: Option<&UserBitmap>) -> Granted<u64> {
         let pinned = match self.unmap_at_once(request, bitmap)? {
             Ok(bytes) => return Ok(bytes),
@@ -156,9 +156,13 @@ impl Container {
         let mut bytes = 0_u64;
         let mut rest = Some(span);
         while let Some(range) = rest {
-            let Some(dma) = self.first_where(range, |found, _| found.start >= span.start) else {
+            let Some(dma) = self.first_where(range, |_, _| true) else {
                 break;
             };
+            // It came meanwhile: the second version, the only one in which drivers pin, found none at first.
+            if !span.contains(dma) {
+                return Err(cut_mapping(dma));
+            }
             let unmapped = self.unmap_at_once(&request.of(dma), bitmap)?;
             bytes = bytes.wrapping_add(unmapped.map_err(|pinned| self.kept(pinned))?);
             rest = behind(dma, span);
@@ -166,15 +170,14 @@ impl Container {
         Ok(bytes)
     }
 
-    /// Asks drivers to give back what they have pinned of `first`, and of the mappings behind it that begin
-    /// in `span`.
+    /// Asks drivers to give back what they have pinned of `first`, and of the mappings behind it in `span`.
     fn ask(&self, first: Range, span: Range) {
         let mut next = Some(first);
         while let Some(dma) = next {
             self.notify(dma);
             next = behind(dma, span).and_then(|rest| {
-                self.first_where(rest, |_, pages| {
-                    pages.is_some_and(|pages| pages.pins().is_some())
+                self.first_where(rest, |found, pages| {
+                    span.contains(found) && pages.is_some_and(|pages| pages.pins().is_some())
                 })
             });
         }
