@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The crate's global lock, and its only unsafe code.
+//! The global lock of this crate, which is its only unsafe code.
 
 use kernel::{
     prelude::*,
@@ -10,12 +10,13 @@ use kernel::{
 use crate::software::Regroup;
 
 global_lock! {
-    // SAFETY: Initialised by `init` before the module can be used.
+    // SAFETY: `init` initialises it before the module can be used.
     pub(crate) unsafe(uninit) static REGROUPER: Mutex<Option<&'static dyn Regroup>> = None;
 }
 
-/// Initialises the lock. Called once, before anything else, by module init.
+/// Initialises the lock. Module init calls this once, before anything else.
 pub(crate) fn init() {
-    // SAFETY: Module init runs once, and nothing of this module can be called before its end.
+    // SAFETY: Module init runs once, and no other function of this module can be called before it
+    // ends.
     unsafe { REGROUPER.init() };
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! IOMMU groups as VFIO sees them: who owns one, why nobody may, and which addresses it can use.
+//! IOMMU groups for VFIO: ownership of a group, the reasons why a claim fails, and the usable IOVA
+//! ranges.
 //!
-//! A group is the unit of isolation. Its devices are given to a program together: the program claims
-//! the group's DMA ([`DmaOwner`]), which fails while a driver of the kernel uses one of the devices,
-//! and the group is then switched to an address space of the program's ([`Domain`]). There is no
-//! interface that unbinds a whole group from its drivers; [`refusal`] tells the administrator which
-//! of its devices stand in the way.
+//! A group is the unit of isolation. All of its devices are assigned to one user together: that
+//! user claims the group's DMA ([`DmaOwner`]), which fails while a kernel driver uses one of the
+//! devices. The group is then attached to an address space of the user's ([`Domain`]). There is no
+//! interface to unbind a whole group from its drivers; [`refusal`] tells the administrator which
+//! of its devices prevent the claim.
 
 #![deny(unsafe_code)]
 
@@ -37,7 +38,8 @@ module! {
     license: "GPL v2",
 }
 
-/// The module: it holds code, and who moves devices between software groups.
+/// The module. It holds code, and the registered implementation that moves devices between
+/// software groups.
 struct IommuGroup;
 
 impl kernel::Module for IommuGroup {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The addresses that a program may use: what the IOMMUs translate, less what is reserved.
+//! Usable IOVA ranges: the addresses that the IOMMUs translate, without the reserved ones.
 
 use kernel::prelude::*;
 
-/// A range of device addresses, both ends included.
+/// A range of IOVAs. Both ends are inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     /// The first address.
@@ -20,11 +20,11 @@ impl Range {
         last: u64::MAX,
     };
 
-    /// The range of `size` bytes from `start` on.
+    /// Returns the range of `size` bytes at `start`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for no bytes, `EOVERFLOW` if it goes past the last address.
+    /// `EINVAL` if `size` is 0, `EOVERFLOW` if the range exceeds the last address.
     #[inline]
     pub fn of_size(start: u64, size: u64) -> Result<Self> {
         let last = start
@@ -33,34 +33,34 @@ impl Range {
         Ok(Self { start, last })
     }
 
-    /// Whether both ranges have an address in common.
+    /// Returns whether the ranges have an address in common.
     pub fn overlaps(self, other: Self) -> bool {
         self.start <= other.last && other.start <= self.last
     }
 
-    /// Whether all of `other` is in this range.
+    /// Returns whether all of `other` is in this range.
     pub fn contains(self, other: Self) -> bool {
         self.start <= other.start && other.last <= self.last
     }
 }
 
-/// Usable addresses: ranges in ascending order that don't touch.
+/// Usable addresses, as ranges in ascending order that do not touch.
 ///
-/// No range at all says that there is no restriction, as long as no IOMMU translates.
+/// An empty list means that there is no restriction: no IOMMU translates.
 #[derive(Default)]
 pub struct Ranges(KVec<Range>);
 
 impl Ranges {
-    /// No restriction.
+    /// Creates a list without restriction.
     pub const fn new() -> Self {
         Self(KVec::new())
     }
 
-    /// The addresses of `aperture` that aren't in one of `reserved`.
+    /// Returns the addresses of `aperture` that are in none of `reserved`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if none is left, `ENOMEM`.
+    /// `EINVAL` if no address is left, `ENOMEM`.
     pub fn build(aperture: Range, reserved: impl Iterator<Item = Range>) -> Result<Self> {
         let mut ranges = Self::new();
         ranges.0.push(aperture, GFP_KERNEL)?;
@@ -73,11 +73,11 @@ impl Ranges {
         Ok(ranges)
     }
 
-    /// These ranges as far as they lie in `aperture` and in none of `reserved`.
+    /// Returns the addresses of these ranges that are in `aperture` and in none of `reserved`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if nothing is left, `ENOMEM`.
+    /// `EINVAL` if no address is left, `ENOMEM`.
     pub fn restricted(
         &self,
         aperture: Range,
@@ -103,7 +103,7 @@ impl Ranges {
         Ok(ranges)
     }
 
-    /// These ranges without the addresses in `hole`.
+    /// Returns these ranges without the addresses in `hole`.
     fn excluding(self, hole: Range) -> Result<Self> {
         if !self.iter().any(|range| range.overlaps(hole)) {
             return Ok(self);
@@ -132,12 +132,12 @@ impl Ranges {
         Ok(ranges)
     }
 
-    /// Whether `range` may be used.
+    /// Returns whether all of `range` may be used.
     pub fn allows(&self, range: Range) -> bool {
         self.gap_in(range).is_none()
     }
 
-    /// The first addresses that aren't usable, up to the next one that is, of which `range` has some.
+    /// Returns the first gap, a maximal range of unusable addresses, that overlaps `range`.
     pub fn gap_in(&self, range: Range) -> Option<Range> {
         let mut start = if self.is_empty() { None } else { Some(0) };
         for usable in self.iter() {
@@ -153,7 +153,8 @@ impl Ranges {
         gap.filter(|gap| gap.overlaps(range))
     }
 
-    /// From the first usable address to the last one; `None` if there is no restriction.
+    /// Returns the range from the first usable address to the last one, or `None` if there is no
+    /// restriction.
     pub fn span(&self) -> Option<Range> {
         Some(Range {
             start: self.0.first()?.start,
@@ -161,17 +162,17 @@ impl Ranges {
         })
     }
 
-    /// The ranges, ascending.
+    /// Returns the ranges, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = Range> + '_ {
         self.0.iter().copied()
     }
 
-    /// The number of ranges.
+    /// Returns the number of ranges.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is no restriction.
+    /// Returns whether there is no restriction.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -181,7 +182,7 @@ impl Ranges {
 mod tests {
     use super::*;
 
-    /// The message window of x86.
+    /// The MSI window of x86.
     const MSI: Range = r(0xfee0_0000, 0xfeef_ffff);
 
     const fn r(start: u64, last: u64) -> Range {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Why a program can't have a group.
+//! Diagnosis of a failed claim of a group.
 
 use kernel::{
     dev_warn,
@@ -15,11 +15,11 @@ use kernel_ext::{
     mm::may_warn, //
 };
 
-/// Tells in the log why the claim of `group` failed with `error`, device by device, and what to do.
+/// Logs why the claim of `group` failed with `error`, device by device, and how to fix it.
 ///
-/// A program sees only `EPERM` or `EBUSY`, and its user then has to find out which of the group's
-/// devices it was about. The lines are limited in rate, since a program can provoke them at will.
-/// Takes the group's mutex.
+/// User space only sees `EPERM` or `EBUSY`, which does not tell which device of the group is the
+/// cause. The messages are rate-limited, because user space can trigger them at will. Takes the
+/// group's mutex.
 pub fn explain_refusal(group: &Group, error: Error) {
     if !(error == EPERM || error == EBUSY) || !may_warn() {
         return;

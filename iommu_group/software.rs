@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Software groups: of devices that have no IOMMU of their own.
+//! Software groups, for devices without an IOMMU of their own.
 //!
-//! Nothing in the hardware keeps such devices together or apart, so their groups can be changed: a
-//! driver puts devices that share resources into one group, and with that into the hands of one user.
-//! It is the VFIO core which knows whether a group is in use, so it is the core which moves a device.
-//! It says how by [`Registration`]; who wants a device moved needs no core to be loaded.
+//! The hardware does not define which of these devices belong together, so their groups can be
+//! changed: a driver puts devices that share resources into one group, and thereby assigns them to
+//! one user. The VFIO core knows whether a group is in use, so it is the core that moves a device.
+//! It registers its implementation with [`Registration`]. A driver that wants to move a device
+//! does not depend on the core being loaded.
 
 use kernel::{
     device::Device,
@@ -17,14 +18,14 @@ use crate::abi::REGROUPER;
 
 /// Moves devices from one software group to another.
 pub trait Regroup: Sync {
-    /// Puts `dev` into the group of the first of `companions` that is in one; without any such, into a
-    /// group where it is alone. Calls `commit` once, if it is certain that this succeeds: from before
-    /// until after the call nobody can open the groups or their devices.
+    /// Moves `dev` to the group of the first of `companions` that is in one. If none is, moves it
+    /// to a group of its own. Calls `commit` once, as soon as success is certain. From before
+    /// until after that call, the groups and their devices cannot be opened.
     ///
     /// # Errors
     ///
-    /// What fails changes nothing. `EBUSY` if one of the two groups is in use, or one of its devices,
-    /// `ENODEV` if `dev` is in no software group that can be used, `ENOMEM`, or what sysfs says.
+    /// On failure nothing changes. `EBUSY` if one of the two groups or one of its devices is in
+    /// use; `ENODEV` if `dev` is in no usable software group; `ENOMEM`; those of sysfs.
     fn regroup(
         &self,
         dev: &Device,
@@ -33,32 +34,32 @@ pub trait Regroup: Sync {
     ) -> Result;
 }
 
-/// Whether there is a core that moves devices.
+/// Returns whether a [`Regroup`] implementation is registered.
 pub fn can_regroup() -> bool {
     REGROUPER.lock().is_some()
 }
 
 /// Moves a device to another software group, as described at [`Regroup::regroup`].
 ///
-/// Regrouping is done one at a time.
+/// Only one device is moved at a time.
 ///
 /// # Errors
 ///
-/// Those of [`Regroup::regroup`], `ENODEV` if nobody moves devices.
+/// Those of [`Regroup::regroup`]; `ENODEV` if no implementation is registered.
 pub fn regroup(dev: &Device, companions: &[ARef<Device>], commit: &mut dyn FnMut()) -> Result {
     let regrouper = REGROUPER.lock();
     (*regrouper).ok_or(ENODEV)?.regroup(dev, companions, commit)
 }
 
-/// Says who moves devices, until this is dropped.
+/// The registration of a [`Regroup`] implementation, until it is dropped.
 pub struct Registration(());
 
 impl Registration {
-    /// Registers the one who moves devices; there is one at a time.
+    /// Registers an implementation. There can be one at a time.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if there is one.
+    /// `EBUSY` if one is registered.
     pub fn new(regrouper: &'static dyn Regroup) -> Result<Self> {
         let mut current = REGROUPER.lock();
         if current.is_some() {

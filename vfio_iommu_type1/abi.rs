@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The unsafe corner of this module: structures of the ioctls as bytes, the promise that mappings
-//! don't overlap, the list of containers, and the tracepoint.
+//! The unsafe code of this module: the structures of the ioctls as bytes, the guarantee that
+//! mappings do not overlap, the list of containers, and the tracepoint.
 //!
-//! Mappings of a container don't overlap: pages for a range are made only while it is locked and nothing
-//! is mapped there, and have gone to the tree, or are dropped, before it is free again.
+//! The mappings of a container do not overlap. Pages for a range are created only while the range
+//! is locked and nothing is mapped in it. Before the range is unlocked, they are either inserted
+//! into the tree or dropped.
 
 #![expect(unsafe_code)]
 
@@ -41,7 +42,8 @@ use crate::{
     }, //
 };
 
-/// Makes types that wrap structures of the ioctls, which consist of integers and user addresses.
+/// Defines types that wrap structures of the ioctls. The structures consist of integers and user
+/// addresses.
 macro_rules! user_structs {
     ($($(#[$meta:meta])* $name:ident = $c:ident, $size:literal;)*) => {$(
         $(#[$meta])*
@@ -51,8 +53,8 @@ macro_rules! user_structs {
 
         const _: () = assert!(core::mem::size_of::<$name>() == $size);
 
-        // SAFETY: The structure consists of integers and user addresses, and has no padding: its size is the sum of
-        // theirs, by the assertion above.
+        // SAFETY: The structure consists of integers and user addresses, and has no padding: its
+        // size is the sum of theirs, by the assertion above.
         unsafe impl FromBytes for $name {}
 
         // SAFETY: As above.
@@ -61,17 +63,17 @@ macro_rules! user_structs {
 }
 
 user_structs! {
-    /// The answer to `VFIO_IOMMU_GET_INFO`, without the capabilities that follow.
+    /// The result of `VFIO_IOMMU_GET_INFO`, without the capabilities that follow it.
     Info = vfio_iommu_type1_info, 24;
     /// The argument of `VFIO_IOMMU_MAP_DMA`.
     MapDma = vfio_iommu_type1_dma_map, 32;
-    /// A bitmap of dirty pages in the program's memory.
+    /// A dirty bitmap in user memory.
     Bitmap = vfio_bitmap, 24;
     /// The range in the argument of `VFIO_IOMMU_DIRTY_PAGES`.
     DirtyGet = vfio_iommu_type1_dirty_bitmap_get, 40;
 }
 
-/// The argument of `VFIO_IOMMU_UNMAP_DMA`, without the bitmap that may follow.
+/// The argument of `VFIO_IOMMU_UNMAP_DMA`, without the bitmap that may follow it.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(crate) struct UnmapDma {
@@ -79,9 +81,9 @@ pub(crate) struct UnmapDma {
     pub(crate) argsz: u32,
     /// `VFIO_DMA_UNMAP_FLAG_*`.
     pub(crate) flags: u32,
-    /// The first address.
+    /// The first IOVA.
     pub(crate) iova: u64,
-    /// The length in bytes; in the answer, what was unmapped.
+    /// The length in bytes; on return, the number of bytes that were unmapped.
     pub(crate) size: u64,
 }
 
@@ -93,17 +95,17 @@ const _: () = {
     assert!(core::mem::offset_of!(UnmapDma, size) == core::mem::offset_of!(C, size));
 };
 
-// SAFETY: The structure consists of integers, without padding.
+// SAFETY: The structure consists of integers and has no padding.
 unsafe impl FromBytes for UnmapDma {}
 
 // SAFETY: As above.
 unsafe impl AsBytes for UnmapDma {}
 
-/// Starts a mapping in `range`, which is locked.
+/// Creates an empty mapping at the start of `range`, which the caller has locked.
 ///
 /// # Errors
 ///
-/// `EINVAL` if it isn't.
+/// `EINVAL` if the range is not locked.
 pub(crate) fn new_mapping(
     guard: &RangeGuard<'_, Container>,
     range: Range,
@@ -113,12 +115,13 @@ pub(crate) fn new_mapping(
     if !guard.range().contains(range) {
         return Err(EINVAL);
     }
-    // SAFETY: Mappings of a container don't overlap, as said above; `populate` adds no more than the
-    // range's size. The domains are those of the container, where nobody else maps.
+    // SAFETY: The mappings of a container do not overlap, as described at the top of this file,
+    // and `populate` adds at most the size of the range. The domains are those of the container,
+    // in which nobody else maps.
     Ok(unsafe { Mapping::new(domains, range.start, prot) })
 }
 
-/// Maps everything in the domains `new`, and calls `then` for each mapping.
+/// Maps all existing mappings in the domains `new`, and calls `then` for each mapping.
 ///
 /// # Errors
 ///
@@ -129,8 +132,9 @@ pub(crate) fn extend_all(
     mut then: impl FnMut(Range, Option<Vaddr>, &mut DmaPages) -> Result,
 ) -> Result {
     whole.try_update(Range::ALL, |range, vaddr, pages| {
-        // SAFETY: Mappings of a container don't overlap, as said above; the new domain is the container's,
-        // whose address space is locked altogether, so nobody else maps there.
+        // SAFETY: The mappings of a container do not overlap, as described at the top of this
+        // file. The new domain is the container's, and its whole address space is locked, so
+        // nobody else maps there.
         unsafe { pages.mapping.extend(new) }?;
         then(range, vaddr, pages)
     })

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Groups of devices come and go.
+//! Attaching and detaching groups.
 
 use kernel::{
     prelude::*,
@@ -45,13 +45,14 @@ use crate::{
 };
 
 impl Container {
-    /// Puts a group behind the address space, with everything that is mapped.
+    /// Attaches a group to the address space and maps all existing mappings for it.
     ///
     /// # Errors
     ///
-    /// `EBUSY` while an address is invalid; `EINVAL` if the group is here already, or can't translate
-    /// what is mapped; `EPERM` if its devices could raise any interrupt; those of pinning and of the
-    /// IOMMU. Then the group is where it was.
+    /// `EBUSY` while a vaddr is invalid; `EINVAL` if the group is already attached, or cannot
+    /// translate the existing mappings; `EPERM` if its devices could raise any interrupt, or if
+    /// memory of another process would have to be pinned; those of pinning and of the IOMMU. On
+    /// failure the group is where it was before.
     pub(crate) fn attach(&self, group: &Group, kind: GroupKind) -> Result {
         let mut whole = self.space.try_lock_all(|held| {
             if held.has_invalid_vaddr() {
@@ -69,7 +70,7 @@ impl Container {
         Ok(())
     }
 
-    /// Takes a group out of the address space. With the last one everything that is mapped goes.
+    /// Detaches a group from the address space. If it is the last group, removes all mappings.
     pub(crate) fn detach(&self, group: &Group) {
         let mut whole = self.space.lock_all();
         let (emulated, last) = whole.layout(|layout| {
@@ -86,7 +87,7 @@ impl Container {
     }
 }
 
-/// A container's address space, locked.
+/// The address space of a container, locked as a whole.
 type Whole<'a> = WholeGuard<'a, Container>;
 
 /// Removes every mapping.
@@ -99,7 +100,7 @@ fn remove_all(whole: &mut Whole<'_>) {
     }
 }
 
-/// The addresses of `regions` that must not be mapped.
+/// Returns the addresses of `regions` that must not be mapped.
 fn holes(regions: &[ReservedRegion]) -> impl Iterator<Item = Range> + '_ {
     regions
         .iter()
@@ -107,7 +108,8 @@ fn holes(regions: &[ReservedRegion]) -> impl Iterator<Item = Range> + '_ {
         .filter_map(|region| Range::of_size(region.start, region.length).ok())
 }
 
-/// Where software put the messages to the interrupt controller, if the IOMMU translates those.
+/// Returns the base of the software-managed MSI window, or `None` if there is none or the hardware
+/// has its own.
 fn software_msi(regions: &[ReservedRegion]) -> Option<u64> {
     if regions
         .iter()
@@ -121,13 +123,13 @@ fn software_msi(regions: &[ReservedRegion]) -> Option<u64> {
         .map(|region| region.start)
 }
 
-/// The addresses that `domain` translates.
+/// Returns the addresses that `domain` translates.
 fn aperture(domain: &Domain) -> Range {
     let (start, last) = domain.aperture();
     Range { start, last }
 }
 
-/// Checks that a group which translates `aperture`, less `regions`, can take part in what is mapped.
+/// Checks that all existing mappings lie in `aperture` and outside `regions`.
 fn check_fits(held: &Held<'_, Container>, aperture: Range, regions: &[ReservedRegion]) -> Result {
     if let Some(span) = held.layout.ranges.span() {
         if !span.overlaps(aperture) {
@@ -153,7 +155,7 @@ fn check_fits(held: &Held<'_, Container>, aperture: Range, regions: &[ReservedRe
     Ok(())
 }
 
-/// Attaches a group with an IOMMU.
+/// Attaches a group that has an IOMMU.
 fn attach_translated(whole: &mut Whole<'_>, group: &Group) -> Result {
     let domain = Arc::new(Domain::alloc(group)?, GFP_KERNEL_ACCOUNT)?;
     let attachment = Domain::attach(domain.clone(), group)?;
@@ -184,15 +186,15 @@ fn attach_translated(whole: &mut Whole<'_>, group: &Group) -> Result {
     }
 }
 
-/// Which domain a new group is in.
+/// The domain that a new group is attached to.
 enum Joined {
-    /// The container's with this number.
+    /// The container's domain with this index.
     Entered(usize, Member),
-    /// One of its own.
+    /// A domain of its own.
     Apart(Attachment),
 }
 
-/// Moves the group from its own domain to one of the container's, if one is like it.
+/// Moves the group from its own domain to a compatible domain of the container, if there is one.
 fn join(whole: &mut Whole<'_>, group: &Group, attachment: Attachment) -> Result<Joined> {
     let own = attachment.domain().clone();
     let mut attachment = attachment;
@@ -201,7 +203,7 @@ fn join(whole: &mut Whole<'_>, group: &Group, attachment: Attachment) -> Result<
         whole.layout(|layout| layout.domains.get(nth).map(|entry| entry.domain.clone()))
     {
         if domain.is_like(&own) {
-            // The group has to leave the one before it can enter the other.
+            // A group has to leave its domain before it can be attached to another one.
             drop(attachment);
             match Domain::attach(domain, group) {
                 Ok(joined) => return Ok(Joined::Entered(nth, Member::new(joined))),
@@ -213,7 +215,7 @@ fn join(whole: &mut Whole<'_>, group: &Group, attachment: Attachment) -> Result<
     Ok(Joined::Apart(attachment))
 }
 
-/// Adds the domain that a group was attached to, and maps everything there.
+/// Adds the domain that a new group is attached to, and maps all existing mappings in it.
 fn add_domain(
     whole: &mut Whole<'_>,
     attachment: Attachment,
@@ -255,14 +257,14 @@ fn add_domain(
     added
 }
 
-/// Maps everything in the domains `new`, which are the container's and one more. Pins the memory, if
-/// `pins` says that none of the container's domains did so.
+/// Maps all existing mappings in the domains `new`: the container's domains and one more. If
+/// `pins` is set, the container had no domain before, and the memory is pinned here.
 fn replay(whole: &mut Whole<'_>, new: &Arc<Domains>, pins: bool) -> Result {
     extend_all(whole, new, |range, vaddr, pages| {
         if !pins {
             return Ok(());
         }
-        // Only the process whose memory it is can pin it here.
+        // Only the process that owns the memory can pin it here.
         if !pages.charge.owner().is_current() {
             return Err(EPERM);
         }
@@ -274,7 +276,7 @@ fn replay(whole: &mut Whole<'_>, new: &Arc<Domains>, pins: bool) -> Result {
     })
 }
 
-/// Detaches a group with an IOMMU.
+/// Detaches a group that has an IOMMU.
 fn detach_translated(whole: &mut Whole<'_>, group: &Group) {
     let (found, tracks_dirty) = whole.layout(|layout| {
         let mut domains = layout.domains.iter_mut().enumerate();
@@ -294,10 +296,11 @@ fn detach_translated(whole: &mut Whole<'_>, group: &Group) {
         remove_domain(whole, nth);
     }
     if tracks_dirty && wrote_anywhere {
-        // What it wrote is only known now, as long as it was here everything counted as dirty.
+        // While this group was attached, all pages counted as dirty. Record that now, because
+        // nothing else tells which pages the group has written.
         whole.update(Range::ALL, |_, _, pages| pages.set_all_dirty());
     }
-    // Should memory be short, the ranges stay as they are, which is too narrow at worst.
+    // If this fails, the ranges do not change. At worst they are narrower than necessary.
     if let Ok(Some(ranges)) = usable(whole, last_group) {
         whole.layout(|layout| layout.ranges = ranges);
     }
@@ -305,7 +308,7 @@ fn detach_translated(whole: &mut Whole<'_>, group: &Group) {
 
 /// Removes a domain that no group is attached to.
 ///
-/// What is mapped there needs not be unmapped: it goes with the domain's page tables.
+/// Its mappings need not be unmapped: they are freed with the domain's page tables.
 fn remove_domain(whole: &mut Whole<'_>, nth: usize) {
     let (removed, old, last, emulated) = whole.layout(|layout| {
         let removed = layout.domains.remove(nth).ok();
@@ -321,25 +324,26 @@ fn remove_domain(whole: &mut Whole<'_>, nth: usize) {
         return;
     };
     warn_on!(removed.domain.retire().is_err());
-    // It counts no more for the smallest page, either.
+    // The retired domain no longer counts for the smallest page size. Recompute it.
     whole.layout(|layout| layout.replace_set(old.clone()));
     if last && emulated {
         whole.update(Range::ALL, |_, _, pages| pages.unmap());
     } else if last {
         remove_all(whole);
     }
-    // Without memory for a new set the domain stays in the old one, where it counts as gone.
+    // If there is no memory for a new set, the retired domain stays in the old one and is ignored.
     let new = old.without(&removed.domain).unwrap_or(old);
     whole.update(Range::ALL, |_, _, pages| pages.mapping.shrink(&new));
     whole.layout(|layout| layout.replace_set(new));
 }
 
-/// The addresses that no group reserves: of those that all domains translate if `expand`, else of the span
-/// of those that are usable now. `None` if nothing is restricted.
+/// Computes the usable addresses, without those that a group reserves: from the intersection of
+/// all domain apertures if `expand`, else from the span of the addresses that are usable now.
+/// Returns `None` if there is no restriction.
 ///
 /// # Errors
 ///
-/// `ENOMEM`, `EINVAL` if there are none.
+/// `ENOMEM`; `EINVAL` if no address is usable.
 fn usable(whole: &mut Whole<'_>, expand: bool) -> Result<Option<Ranges>> {
     let mut groups = KVec::new();
     let span = whole.layout(|layout| {

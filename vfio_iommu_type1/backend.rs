@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a container asks of its backend.
+//! The callbacks of the backend.
 
 use kernel::{
     ffi::{
@@ -41,7 +41,7 @@ use crate::{
     debugfs, //
 };
 
-/// The ioctl `VFIO_BASE + nr`.
+/// Returns the number of the ioctl `VFIO_BASE + nr`.
 const fn command(nr: u32) -> u32 {
     kernel::ioctl::_IO(bindings::VFIO_TYPE as u32, bindings::VFIO_BASE + nr)
 }

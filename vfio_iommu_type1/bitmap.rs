@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which pages of a mapping are dirty, and how they are told.
+//! The dirty pages of a mapping, and the bitmap that reports them to user space.
 
 use kernel::prelude::*;
 
@@ -8,33 +8,33 @@ use iommu_group::ranges::Range;
 
 use kernel_ext::array_vec::ArrayVec;
 
-/// Bits in a word.
+/// The number of bits in a word.
 const WORD: u64 = 64;
 
-/// The pages written since the program asked last.
+/// The pages that were written since user space last read the bitmap.
 #[derive(Default)]
 pub(crate) enum Dirty {
-    /// None.
+    /// No page.
     #[default]
     Clean,
-    /// All.
+    /// All pages.
     All,
-    /// Those whose bits are set.
+    /// The pages whose bits are set.
     Some(KVVec<u64>),
 }
 
 impl Dirty {
-    /// Adds the pages from `first` on, `count` of them, of a mapping of `pages` pages.
+    /// Adds `count` pages from `first` on. The mapping has `pages` pages.
     ///
-    /// Without memory for that, all pages count as dirty.
+    /// If memory is short, all pages count as dirty.
     pub(crate) fn add(&mut self, first: u64, count: u64, pages: u64) {
         for page in first..first + count {
             self.add_word(page / WORD, 1 << (page % WORD), pages);
         }
     }
 
-    /// Adds those of the pages `64 * nth` to `64 * nth + 63` whose bits are set in `bits`, as
-    /// [`add`](Self::add) does.
+    /// Adds those of the pages `64 * nth` to `64 * nth + 63` whose bits are set in `bits`, like
+    /// [`add`](Self::add).
     pub(crate) fn add_word(&mut self, nth: u64, bits: u64, pages: u64) {
         if matches!(self, Self::Clean) && bits != 0 {
             let words = pages.div_ceil(WORD) as usize;
@@ -47,7 +47,7 @@ impl Dirty {
         }
     }
 
-    /// The bits of pages `64 * nth` to `64 * nth + 63`.
+    /// Returns the bits of the pages `64 * nth` to `64 * nth + 63`.
     pub(crate) fn word(&self, nth: u64) -> u64 {
         match self {
             Self::Clean => 0,
@@ -57,24 +57,25 @@ impl Dirty {
     }
 }
 
-/// Some words of a program's bitmap, one after another.
+/// Consecutive words of the user-space bitmap, to be written together.
 ///
-/// A word that has no bit of a mapping is left alone. In one that has, the bits below those of the first
-/// mapping keep what the program has there, and the others which are no mapping's become 0. Only the
-/// first word of a window keeps bits; where a later one would have to, the window ends.
+/// A word without a bit of a mapping is not written. In a word with such a bit, the bits below
+/// those of the first mapping keep their value in user memory; all other bits that belong to no
+/// mapping are cleared. Only the first word of a window can keep bits. The window ends before a
+/// later word that would have to.
 pub(crate) struct Window {
-    /// The number of the first word.
+    /// The index of the first word in the bitmap.
     first_word: u64,
-    /// Those bits of the first word that keep what the program has there.
+    /// The bits of the first word that keep their value in user memory.
     kept: u64,
     words: ArrayVec<u64, { Self::MOST }>,
 }
 
 impl Window {
-    /// The most words.
+    /// The maximum number of words.
     const MOST: usize = 64;
 
-    /// A window without words.
+    /// Creates a window without words.
     pub(crate) const fn new() -> Self {
         Self {
             first_word: 0,
@@ -83,14 +84,15 @@ impl Window {
         }
     }
 
-    /// Begins a new window.
+    /// Removes all words.
     pub(crate) fn clear(&mut self) {
         self.words.clear();
     }
 
-    /// Adds a mapping that has the bits `first` to `last`, or those of them that fit. `own` tells the 64
-    /// bits from a given one on, a multiple of 64; what it tells of others than the mapping's doesn't
-    /// matter. Returns the last bit that was added, or `None` if they need another window.
+    /// Adds a mapping with the bits `first` to `last`, or as many of them as fit. `own` returns 64
+    /// bits, beginning at its argument, a multiple of 64; bits that do not belong to the mapping
+    /// are ignored. Returns the last bit that was added, or `None` if the mapping needs another
+    /// window.
     pub(crate) fn add(&mut self, first: u64, last: u64, own: impl Fn(u64) -> u64) -> Option<u64> {
         let word = first / WORD;
         let len = self.words.len();
@@ -118,14 +120,15 @@ impl Window {
         Some(last)
     }
 
-    /// The number of the first word, its bits that keep what the program has there, and the words.
+    /// Returns the index of the first word, the bits of it that keep their value in user memory,
+    /// and the words.
     pub(crate) fn parts(&mut self) -> (u64, u64, &mut [u64]) {
         (self.first_word, self.kept, &mut self.words)
     }
 }
 
-/// The 64 bits from bit `at` on of something that has its first bit at `start`, given its words. Bits
-/// before the first one are 0.
+/// Returns 64 bits, beginning at bit `at`, of a bitmap whose first bit is at `start` and whose
+/// words `word` returns. Bits before the first one are 0.
 pub(crate) fn shifted(at: u64, start: u64, word: impl Fn(u64) -> u64) -> u64 {
     let Some(offset) = at.checked_sub(start) else {
         let below = start - at;
@@ -138,7 +141,8 @@ pub(crate) fn shifted(at: u64, start: u64, word: impl Fn(u64) -> u64) -> u64 {
     word(nth) >> shift | word(nth + 1) << (WORD - shift)
 }
 
-/// As [`shifted`], each bit standing for `1 << more` pages of something, given which of these are dirty.
+/// Like [`shifted`], but each bit stands for `1 << more` pages, and `dirty` tells whether a page
+/// is dirty.
 pub(crate) fn coarse(at: u64, start: u64, more: u32, dirty: impl Fn(u64) -> bool) -> u64 {
     (0..WORD)
         .filter(|nth| {
@@ -148,27 +152,28 @@ pub(crate) fn coarse(at: u64, start: u64, more: u32, dirty: impl Fn(u64) -> bool
         .fold(0, |word, nth| word | 1 << nth)
 }
 
-/// Whether the pages of a mapping fit a bitmap, of which a bit stands for `page_size` bytes.
+/// Returns whether a bitmap with one bit per `page_size` bytes can cover `range`.
 pub(crate) fn fits_bitmap(range: Range, page_size: u64) -> bool {
     (range.last - range.start) >> page_size.trailing_zeros() < MAX_PAGES
 }
 
-/// The largest number of pages in one bitmap.
+/// The maximum number of pages in one bitmap.
 pub(crate) const MAX_PAGES: u64 = i32::MAX as u64;
 
-/// The largest size of a bitmap in bytes.
+/// The maximum size of a bitmap, in bytes.
 pub(crate) const MAX_BYTES: u64 = bytes(MAX_PAGES);
 
-/// The size of a bitmap of `pages` pages, in bytes.
+/// Returns the size of a bitmap of `pages` pages, in bytes.
 const fn bytes(pages: u64) -> u64 {
     pages.div_ceil(WORD) * 8
 }
 
-/// Checks that a bitmap of `size` bytes can take `pages` pages.
+/// Checks that a bitmap of `size` bytes can hold `pages` pages.
 ///
 /// # Errors
 ///
-/// `EINVAL` if it can't, or there are no pages, or it is larger than any can be.
+/// `EINVAL` if it cannot, if there are no pages, or if the size or the number of pages exceeds the
+/// maximum.
 pub(crate) fn check_size(pages: u64, size: u64) -> Result {
     if pages == 0 || size == 0 || size > MAX_BYTES || pages > MAX_PAGES + 1 || size < bytes(pages) {
         return Err(EINVAL);
@@ -190,7 +195,8 @@ mod tests {
         assert_eq!(Dirty::All.word(7), u64::MAX);
     }
 
-    /// What a window comes to: its first word, the bits which are kept, and the words.
+    /// Returns the parts of a window with `mappings`: the index of its first word, the kept bits
+    /// and the words.
     fn of(mappings: &[(u64, u64)], own: u64) -> Result<(u64, u64, KVec<u64>)> {
         let mut window = Window::new();
         for &(first, last) in mappings {
@@ -222,12 +228,13 @@ mod tests {
     fn windows_end() -> Result {
         let mut window = Window::new();
         assert_eq!(window.add(0, 0, |_| 1), Some(0));
-        // A word in between, and one that has to keep bits.
+        // The first mapping would leave a gap; the second one would have to keep bits in a later
+        // word.
         assert_eq!(window.add(128, 128, |_| 1), None);
         assert_eq!(window.add(65, 65, |_| 1), None);
         assert_eq!(window.add(64, 65, |_| 0b11), Some(65));
         assert_eq!(window.parts().2, &[1, 0b11]);
-        // No more words than there is room for.
+        // A mapping that exceeds the capacity is added in part.
         let most = Window::MOST as u64 * 64;
         assert_eq!(window.add(128, 2 * most, |_| 0), Some(most - 1));
         assert_eq!(window.add(most, most, |_| 1), None);

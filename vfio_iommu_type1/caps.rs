@@ -1,30 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Chains of capabilities, as they follow the structures of `_INFO` ioctls.
+//! Capability chains, which follow the structures of `_INFO` ioctls.
 
 use kernel::{
     prelude::*,
     transmute::AsBytes, //
 };
 
-/// Words in `struct vfio_info_cap_header`: id and version of 16 bits each, next.
+/// The number of words in `struct vfio_info_cap_header`: 16 bits each for id and version, then
+/// `next`.
 const HEADER: usize = 2;
 
-/// The size of a word of 32 bits, which all fields here are made of.
+/// The size of a 32-bit word. All fields here consist of such words.
 const WORD: usize = 4;
 
-/// A chain of capabilities: each begins at a multiple of 8 bytes with a header that says where the
-/// next one begins.
+/// A capability chain. Each capability begins at a multiple of 8 bytes, with a header that
+/// contains the offset of the next one.
 pub(crate) struct Chain {
     words: KVec<u32>,
-    /// Where the chain will begin in the structure that it is part of, in bytes.
+    /// The offset of the chain in the structure that contains it, in bytes.
     base: usize,
-    /// Where the last header is in `words`.
+    /// The index of the last header in `words`.
     last: usize,
 }
 
 impl Chain {
-    /// An empty chain, to be put at offset `base` of a structure, with memory for `room` words.
+    /// Creates an empty chain at offset `base` of a structure, with memory for `room` words.
     ///
     /// # Errors
     ///
@@ -37,7 +38,7 @@ impl Chain {
         })
     }
 
-    /// Adds a capability with the fields of 32 bits each in `words`.
+    /// Adds a capability whose 32-bit fields are `words`.
     ///
     /// # Errors
     ///
@@ -47,7 +48,7 @@ impl Chain {
         self.add_iter(id, version, words)
     }
 
-    /// As [`add`](Self::add), with fields as they come.
+    /// Like [`add`](Self::add), but takes the fields from an iterator.
     ///
     /// # Errors
     ///
@@ -76,13 +77,13 @@ impl Chain {
         Ok(())
     }
 
-    /// The chain.
+    /// Returns the chain.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         AsBytes::as_bytes(&self.words[..])
     }
 }
 
-/// The two words of a 64-bit field, in the order in which they are in memory.
+/// Returns the two words of a 64-bit field, in the order in which they are in memory.
 pub(crate) fn words(value: u64) -> [u32; 2] {
     let [a, b, c, d, e, f, g, h] = value.to_ne_bytes();
     [

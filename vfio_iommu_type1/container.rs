@@ -4,14 +4,15 @@
 //!
 //! # Locking
 //!
-//! From the outside in; what is taken inside another stands below it:
+//! The locks nest in this order, outermost first:
 //!
 //! 1. the mutex of the list of containers;
-//! 2. the mutex of the list of devices, which is held while drivers are told to give pages back: they do
-//!    so by [`unpin`](Container::unpin), which locks addresses, so nobody takes it who has locked some;
-//! 3. addresses, by the range lock of [`Space`]. Who has locked some may wait for memory, the memory of
-//!    processes, user memory, and the IOMMU core's mutex of a group;
-//! 4. the mutex of the space, innermost, held to look things up and to enter them.
+//! 2. the mutex of the list of devices. It is held while drivers are asked to unpin pages. They do
+//!    so through [`unpin`](Container::unpin), which locks addresses, so a thread that has locked
+//!    addresses must not take it;
+//! 3. addresses, by the range lock of [`Space`]. The holder may wait for memory allocation, the
+//!    mmap lock of a process, user memory, and the IOMMU core's group mutex;
+//! 4. the mutex of the address space, the innermost lock, held for lookups and insertions.
 
 use kernel::{
     prelude::*,
@@ -50,18 +51,19 @@ use crate::{
     DMA_ENTRY_LIMIT, //
 };
 
-/// A container's address space.
+/// A container with its address space.
 #[pin_data]
 pub(crate) struct Container {
-    /// Whether it has the rules of `VFIO_TYPE1v2_IOMMU` rather than those of `VFIO_TYPE1_IOMMU`.
+    /// Whether the container follows the rules of `VFIO_TYPE1v2_IOMMU` instead of
+    /// `VFIO_TYPE1_IOMMU`.
     pub(crate) v2: bool,
-    /// Who gave it its first group.
+    /// The task that selected this backend with `VFIO_SET_IOMMU`.
     pub(crate) opener: TaskLabel,
-    /// What it takes to serve it.
+    /// Request statistics.
     pub(crate) spent: Costs,
-    /// How many mappings there may be at a time.
+    /// The maximum number of mappings.
     pub(crate) limit: u32,
-    /// What is mapped, for whom.
+    /// The mappings, the groups and the process that mapped last.
     #[pin]
     pub(crate) space: Space<Self>,
     /// The open devices whose drivers pin pages.
@@ -69,34 +71,34 @@ pub(crate) struct Container {
     pub(crate) devices: UserDevices,
 }
 
-/// How much time requests take, by their kind.
+/// Request statistics by kind of request.
 pub(crate) struct Costs {
-    /// Maps, also those that only give an address.
+    /// Map requests, including those that only set a vaddr.
     pub(crate) map: Spent,
-    /// Unmaps, also those that only invalidate an address.
+    /// Unmap requests, including those that only invalidate vaddrs.
     pub(crate) unmap: Spent,
-    /// Groups that come and go.
+    /// Attaching and detaching groups.
     pub(crate) groups: Spent,
 }
 
-/// A group that an IOMMU translates for.
+/// A group whose DMA an IOMMU translates.
 pub(crate) struct Member {
-    /// The group, and what keeps it in its domain.
+    /// The group's attachment to its domain.
     pub(crate) attachment: Attachment,
-    /// Whether the drivers of its devices pin the pages that these write. Never taken back.
+    /// Whether the drivers of its devices pin the pages that the devices write. Never reset.
     pub(crate) pins: AtomicFlag,
 }
 
 /// A domain and the groups in it.
 pub(crate) struct GroupDomain {
-    /// The groups, each of which keeps the domain.
+    /// The groups. Each holds a reference to the domain.
     pub(crate) groups: KVec<Member>,
     /// The domain.
     pub(crate) domain: Arc<Domain>,
 }
 
 impl Member {
-    /// A group that was attached just now.
+    /// Creates the entry of a group that has just been attached.
     pub(crate) fn new(attachment: Attachment) -> Self {
         Self {
             attachment,
@@ -106,7 +108,7 @@ impl Member {
 }
 
 impl GroupDomain {
-    /// Which of the groups is `group`.
+    /// Returns the index of `group`.
     pub(crate) fn position(&self, group: &Group) -> Option<usize> {
         self.groups
             .iter()
@@ -114,30 +116,31 @@ impl GroupDomain {
     }
 }
 
-/// Who uses an address space, and by which rules.
+/// The groups and domains of a container, and the rules for its mappings.
 pub(crate) struct Layout {
     /// The domains of groups with an IOMMU.
     pub(crate) domains: KVec<GroupDomain>,
-    /// The same domains, for mappings to share.
+    /// The same domains, as a set that mappings share.
     set: Arc<Domains>,
-    /// The smallest page that can be mapped in all of these.
+    /// The smallest page size that all of these domains support.
     page_size: u64,
     /// The groups of emulated devices, which have no IOMMU.
     pub(crate) emulated: KVec<ARef<Group>>,
-    /// Whether track is kept of dirty pages. Then all mappings have room to note them.
+    /// Whether dirty tracking is enabled. If so, every mapping has memory to record dirty pages.
     pub(crate) tracks_dirty: bool,
-    /// The addresses that may be mapped.
+    /// The IOVA ranges that may be mapped.
     pub(crate) ranges: Ranges,
 }
 
 impl Layout {
-    /// Whether an IOMMU translates for the container.
+    /// Returns whether the container has an IOMMU domain.
     pub(crate) fn has_iommu(&self) -> bool {
         !self.domains.is_empty()
     }
 
-    /// Checks that there is a group. The core gives requests a reference to the address space, so one that
-    /// waited may come after the last group has left, when there is no address space for other programs.
+    /// Checks that the container has a group. The core gives each request a reference to the
+    /// address space. A request that has waited may therefore run after the last group was
+    /// detached, when the address space is no longer in use.
     ///
     /// # Errors
     ///
@@ -149,7 +152,7 @@ impl Layout {
         Err(Refusal::new(EINVAL, c"the last group has left"))
     }
 
-    /// Whether `group` is in the container.
+    /// Returns whether `group` is attached.
     pub(crate) fn has_group(&self, group: &Group) -> bool {
         self.emulated.iter().any(|other| **other == *group)
             || self
@@ -158,34 +161,34 @@ impl Layout {
                 .any(|domain| domain.position(group).is_some())
     }
 
-    /// The domains, for mappings to share.
+    /// Returns the set of domains, for mappings to share.
     pub(crate) fn set(&self) -> &Arc<Domains> {
         &self.set
     }
 
-    /// Replaces the domains that mappings share.
+    /// Replaces the set of domains.
     pub(crate) fn replace_set(&mut self, set: Arc<Domains>) {
         self.page_size = smallest_page(&set);
         self.set = set;
     }
 
-    /// The smallest page that can be mapped.
+    /// Returns the smallest page size.
     pub(crate) fn page_size(&self) -> u64 {
         self.page_size
     }
 }
 
-/// The smallest page that can be mapped in all of `domains`.
+/// Returns the smallest page size that all of `domains` support.
 fn smallest_page(domains: &Domains) -> u64 {
     1 << domains.page_sizes().trailing_zeros()
 }
 
-/// The process that mapped last, which probably will again.
+/// The process that mapped last, which is likely to map again.
 #[derive(Default)]
 pub(crate) struct LastOwner(Option<Arc<Owner>>);
 
 impl LastOwner {
-    /// The calling process.
+    /// Returns the calling process, and remembers it.
     ///
     /// # Errors
     ///
@@ -199,7 +202,7 @@ impl LastOwner {
         Ok(owner)
     }
 
-    /// The process, if one has mapped.
+    /// Returns the process that mapped last, if any.
     pub(crate) fn get(&self) -> Option<&Owner> {
         self.0.as_deref()
     }
@@ -212,7 +215,7 @@ impl Kind for Container {
 }
 
 impl Container {
-    /// A container without groups, of the second version of the interface if `v2`.
+    /// Creates a container without groups, with version 2 of the interface if `v2`.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vfio_iommu_type1/containers` in debugfs: what is mapped in each container, for people.
+//! The debugfs file `vfio_iommu_type1/containers`, which shows the mappings of each container.
 
 use kernel::{
     debugfs::{
@@ -26,7 +26,7 @@ use crate::{
     pages::DmaPages, //
 };
 
-/// Shows a container from now on.
+/// Adds a container to the file.
 ///
 /// # Errors
 ///
@@ -37,11 +37,11 @@ pub(crate) fn add(container: &Arc<Container>) -> Result {
     Ok(())
 }
 
-/// Doesn't show a container any more, whose program is through with it.
+/// Removes a container from the file when it is released.
 pub(crate) fn remove(container: &Arc<Container>) {
     let mut containers = CONTAINERS.lock();
     containers.retain(|other| !Arc::ptr_eq(other, container));
-    // Nobody drops a static when the module goes.
+    // Free the memory of the empty list: statics are not dropped when the module is unloaded.
     if containers.is_empty() {
         *containers = KVec::new();
     }
@@ -50,10 +50,10 @@ pub(crate) fn remove(container: &Arc<Container>) {
 /// The file.
 pub(crate) type File = debugfs::File<Contents>;
 
-/// What the file shows.
+/// The contents of the file.
 pub(crate) struct Contents;
 
-/// Shows the file while the result lives.
+/// Creates the file, which exists until the returned value is dropped.
 ///
 /// # Errors
 ///
@@ -101,7 +101,7 @@ fn show_container(f: &mut fmt::Formatter<'_>, container: &Container) -> fmt::Res
     ))
 }
 
-/// The groups by domain.
+/// Writes the groups, by domain.
 fn show_groups(f: &mut fmt::Formatter<'_>, layout: &Layout) -> fmt::Result {
     for domain in layout.domains.iter() {
         let sizes = domain.domain.page_sizes();
@@ -121,11 +121,12 @@ fn show_groups(f: &mut fmt::Formatter<'_>, layout: &Layout) -> fmt::Result {
     Ok(())
 }
 
-/// Sums over the mappings of a container.
+/// Totals over the mappings of a container.
 #[derive(Default)]
 struct Totals {
     mappings: usize,
-    /// How many somebody works on, whose pages aren't counted here.
+    /// The number of mappings whose pages a request has taken out; their pages are not counted
+    /// here.
     away: usize,
     /// In bytes.
     mapped: u64,
@@ -136,7 +137,7 @@ struct Totals {
 }
 
 impl Totals {
-    /// How many mappings are looked at without letting others have the container's lock.
+    /// The number of mappings to examine before the container's mutex is released.
     const AT_A_TIME: usize = 1024;
 
     fn of(container: &Container) -> Self {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `VFIO_IOMMU_DIRTY_PAGES`, and bitmaps for `VFIO_IOMMU_UNMAP_DMA`.
+//! `VFIO_IOMMU_DIRTY_PAGES`, and the dirty bitmap of `VFIO_IOMMU_UNMAP_DMA`.
 //!
-//! An IOMMU doesn't tell which pages devices have written. So every page that such a device can reach
-//! counts as dirty, unless the driver of the device pins the pages that it uses one by one; then
-//! these count, and those that the kernel wrote itself.
+//! The IOMMU does not report which pages a device has written. Every page that the device can
+//! reach therefore counts as dirty, unless the driver of the device pins the pages that it uses
+//! one by one. In that case the pinned pages count as dirty, and those that the kernel itself has
+//! written.
 
 use core::mem::{
     size_of,
@@ -57,24 +58,24 @@ use crate::{
     unmap::check_whole, //
 };
 
-/// Size of the flags and the size before them, in the ioctl's argument.
+/// The size of `argsz` and `flags` at the beginning of the ioctl's argument.
 const MIN_SIZE: usize = 8;
 
-/// The program's bitmap.
+/// The dirty bitmap in user memory.
 pub(crate) struct UserBitmap {
-    /// The size of the pages that the bits stand for.
+    /// The number of bytes that each bit stands for.
     pub(crate) page_size: u64,
-    /// The address that the first bit stands for.
+    /// The IOVA that the first bit stands for.
     iova: u64,
     data: usize,
 }
 
 impl UserBitmap {
-    /// Checks the bitmap of an ioctl that is about `size` bytes of device addresses from `iova` on.
+    /// Checks the bitmap of an ioctl for `size` bytes at `iova`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the bitmap can't be user memory, or hasn't the right size.
+    /// `EINVAL` if the bitmap is not in user memory, its page size is 0, or its size is wrong.
     pub(crate) fn new(user: &Bitmap, iova: u64, size: u64) -> Result<Self> {
         let data = user.0.data as usize;
         if !is_user_range(UserPtr::from_addr(data), user.0.size as usize) || user.0.pgsize == 0 {
@@ -88,28 +89,29 @@ impl UserBitmap {
         })
     }
 
-    /// Reads the bitmap's description at `arg`.
+    /// Reads the description of the bitmap at `arg`.
     ///
     /// # Errors
     ///
-    /// `EFAULT`; else those of [`new`](Self::new).
+    /// `EFAULT`; those of [`new`](Self::new).
     pub(crate) fn read(arg: UserPtr, iova: u64, size: u64) -> Result<Self> {
         let user = UserSlice::new(arg, size_of::<Bitmap>()).reader().read()?;
         Self::new(&user, iova, size)
     }
 
-    /// Writes which pages of the mappings in `range`, all or a part of what the ioctl is about, are dirty.
+    /// Writes which pages of the mappings in `range` are dirty. `range` is all of the ioctl's
+    /// range or a part of it.
     ///
     /// # Errors
     ///
-    /// `EFAULT`; some may be written then.
+    /// `EFAULT`; the bitmap may be partially written then.
     pub(crate) fn report(&self, guard: &mut RangeGuard<'_, Container>, range: Range) -> Result {
         let mut report = Report::new(self, range);
         guard.with(|held| report.fill(held));
         report.write_all(guard)
     }
 
-    /// Writes the words of `window`.
+    /// Writes the words of `window` to user memory.
     fn write(&self, window: &mut Window) -> Result {
         let (first_word, kept, words) = window.parts();
         let address = UserPtr::from_addr(self.data).wrapping_byte_add(first_word as usize * 8);
@@ -122,22 +124,23 @@ impl UserBitmap {
     }
 }
 
-/// Which addresses the bits of a bitmap stand for.
+/// The addresses that the bits of a bitmap stand for.
 #[derive(Clone, Copy)]
 struct Scale {
-    /// The first address of the first bit.
+    /// The first IOVA of the first bit.
     base: u64,
-    /// Each bit stands for `1 << shift` bytes, a page or more.
+    /// The shift of the bytes per bit: each bit stands for `1 << shift` bytes, at least a page.
     shift: u32,
 }
 
 impl Scale {
-    /// The bit that stands for address `iova`.
+    /// Returns the bit that stands for `iova`.
     fn bit(self, iova: u64) -> u64 {
         (iova - self.base) >> self.shift
     }
 
-    /// Which of the 64 bits from `bit` on are dirty, as far as they are those of the mapping at `found`.
+    /// Returns the dirty bits of the mapping at `found` in the 64 bits from `bit` on. Bits that
+    /// are not the mapping's may have any value.
     fn word(self, found: Range, dma: &Dma<DmaPages>, all: bool, bit: u64) -> u64 {
         let Some(pages) = dma.pages() else {
             return 0;
@@ -158,23 +161,24 @@ impl Scale {
     }
 }
 
-/// Which pages in a range are dirty, while that is written to a bitmap.
+/// A report of the dirty pages in a range, while it is written to a bitmap.
 struct Report<'a> {
     bitmap: &'a UserBitmap,
     range: Range,
-    /// The bits that aren't written yet.
+    /// The bits that are not written yet.
     window: Window,
-    /// The address to go on from.
+    /// The IOVA at which to continue.
     next: Option<u64>,
-    /// Whether something is noted of a page, which is to be forgotten once it is written.
+    /// Whether a mapping has dirty pages recorded, which have to be cleared once they are
+    /// reported.
     noted: bool,
 }
 
 impl<'a> Report<'a> {
-    /// How many mappings are looked at before others may have the mutex.
+    /// The number of mappings to examine before the mutex is released.
     const MAPPINGS: usize = 1024;
 
-    /// A report of `range` to `bitmap`, of which nothing was looked at yet.
+    /// Creates a report of `range` to `bitmap` that has not examined any mapping yet.
     fn new(bitmap: &'a UserBitmap, range: Range) -> Self {
         Self {
             bitmap,
@@ -185,7 +189,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Adds mappings to the window, as far as they fit.
+    /// Adds mappings to the window, as many as fit.
     fn fill(&mut self, held: &mut Held<'_, Container>) {
         let Some(start) = self.next.take() else {
             return;
@@ -221,11 +225,11 @@ impl<'a> Report<'a> {
         });
     }
 
-    /// Writes what is in the window, and what is still to be looked at.
+    /// Writes the window, and examines and writes the rest of the range.
     ///
     /// # Errors
     ///
-    /// `EFAULT`; some may be written then.
+    /// `EFAULT`; the bitmap may be partially written then.
     fn write_all(&mut self, guard: &mut RangeGuard<'_, Container>) -> Result {
         loop {
             self.bitmap.write(&mut self.window)?;
@@ -239,7 +243,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// Whether some group can write pages without its driver telling which.
+/// Returns whether a group can write pages that its driver has not pinned.
 fn writes_anywhere(layout: &Layout) -> bool {
     let mut groups = layout
         .domains
@@ -253,8 +257,8 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// `EACCES` in the first version of the interface; `EFAULT` for a bad argument; `EINVAL` for a
-    /// short one, for unknown flags or more than one; those of the request.
+    /// `EACCES` in version 1 of the interface; `EFAULT` if the argument cannot be read; `EINVAL`
+    /// if `argsz` is too small, or if not exactly one known flag is set; those of the request.
     pub(crate) fn ioctl_dirty(&self, arg: UserPtr) -> Result<isize> {
         if !self.v2 {
             return Err(EACCES);
@@ -281,11 +285,12 @@ impl Container {
         Ok(0)
     }
 
-    /// Begins to keep track of dirty pages, unless that was done.
+    /// Enables dirty tracking, unless it is enabled.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if a mapping is larger than any bitmap, `ENOMEM`.
+    /// `EINVAL` if the last group is detached, or if a mapping is too large for a bitmap;
+    /// `ENOMEM`.
     fn start_tracking(&self) -> Result {
         let mut whole = self.space.try_lock_all(|held| {
             held.layout.check_used()?;
@@ -311,11 +316,11 @@ impl Container {
         Ok(())
     }
 
-    /// Forgets which pages are dirty, and keeps no track any more.
+    /// Discards the recorded dirty pages and disables dirty tracking.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the last group has left.
+    /// `EINVAL` if the last group is detached.
     fn stop_tracking(&self) -> Result {
         let mut whole = self.space.try_lock_all(|held| held.layout.check_used())?;
         whole.layout(|layout| layout.tracks_dirty = false);
@@ -323,13 +328,13 @@ impl Container {
         Ok(())
     }
 
-    /// Writes which pages in `range` are dirty, and begins anew.
+    /// Writes which pages in `range` are dirty, and clears the record.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if something isn't aligned, if it isn't about the smallest pages, if no track is kept,
-    /// or if the range has parts of mappings; `EFAULT`. Then no page counts as clean that
-    /// didn't before.
+    /// `EINVAL` if an address or the size is not aligned, the bitmap's page size is not the
+    /// smallest one, dirty tracking is disabled, or the range contains a part of a mapping;
+    /// `EFAULT` if the bitmap cannot be written. On failure the record is not cleared.
     fn report(&self, range: Range, size: u64, bitmap: &UserBitmap) -> Result {
         let mut report = Report::new(bitmap, range);
         let (mut guard, ()) = self.space.lock(range, |held| {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Emulated devices, which have no IOMMU: their drivers ask for pages by device address, or let the kernel
-//! copy.
+//! Access for device drivers: pinning pages by IOVA, and copying between kernel memory and user
+//! memory. It is meant for emulated devices, which have no IOMMU.
 
 mod target;
 
@@ -44,7 +44,7 @@ use self::target::{
     Target, //
 };
 
-/// The size of a page.
+/// The page size.
 const PAGE: u64 = PAGE_SIZE as u64;
 
 impl Container {
@@ -52,10 +52,11 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// `EACCES` in the first version of the interface, `EOVERFLOW` past the last address, `EBUSY`
-    /// while an address is invalid, `EINVAL` if no device could be told to give pages back or
-    /// nothing is mapped, `EPERM` if the mapping doesn't allow such accesses, `ENODEV` if the owner has
-    /// exited, `ENOMEM` over the limit, and those of pinning. Then no page is pinned.
+    /// `EACCES` in version 1 of the interface; `EOVERFLOW` beyond the last address; `EBUSY` while
+    /// a vaddr is invalid; `EINVAL` if the container has no open device that can be asked to unpin
+    /// pages, or if nothing is mapped; `EPERM` if the mapping does not allow the access; `ENODEV`
+    /// if the owner has exited; `ENOMEM` over the limit; those of pinning. On failure no page is
+    /// pinned.
     pub(crate) fn pin(
         &self,
         group: &Group,
@@ -99,26 +100,26 @@ impl Container {
         Ok(())
     }
 
-    /// Gives back `count` pages that a driver has pinned in `range`. Returns how many of them are
-    /// in a mapping.
+    /// Unpins `count` pages in `range` that a driver has pinned. Returns how many of them belong
+    /// to a mapping.
     pub(crate) fn unpin(&self, range: Range, count: usize) -> usize {
         let rules = |held: &mut Alone<'_, Self>| Ok::<_, Infallible>(Rules::of(held.layout));
         let Ok((mut guard, rules)) = self.space.lock_mappings(range, rules);
         unpin_in(&mut guard, rules, range.start, count)
     }
 
-    /// Copies between kernel memory and what is mapped from `iova` on.
+    /// Copies between kernel memory and the user memory that is mapped at `iova`.
     ///
     /// # Errors
     ///
-    /// `EBUSY` while an address is invalid, `EINVAL` where nothing is mapped, `EPERM` if devices may
-    /// not read there, or not write for a write, or the owner has exited; `EFAULT`. Some may be copied
-    /// then.
+    /// `EBUSY` while a vaddr is invalid; `EINVAL` if nothing is mapped; `EPERM` if devices may not
+    /// read there, if they may not write there and `data` is a write, or if the owner has exited;
+    /// `EFAULT`. A part may have been copied then.
     pub(crate) fn copy(&self, iova: u64, mut data: Transfer<'_>) -> Result {
         let range = Range::of_size(iova, data.len() as u64).map_err(|_| EINVAL)?;
         let mut done = 0;
         if matches!(data, Transfer::Write(_)) {
-            // Pages that are written are noted in their mapping, so nobody shares that.
+            // The write is recorded in the mapping, so the mapping has to be locked exclusively.
             let (mut guard, rules) = self.space.lock_mappings(range, |held| {
                 refuse_while_invalid(held, "vfio_dma_rw")?;
                 Ok::<_, Error>(Rules::of(held.layout))
@@ -128,7 +129,7 @@ impl Container {
                 let vaddr = vaddr.filter(|_| found.start <= next).ok_or(EINVAL)?;
                 let copied = Source::new(found, vaddr, dma).copy(next, &mut data, &mut done);
                 if copied != Err(EPERM) {
-                    // A copy that fails may have written some.
+                    // A failed copy may have written a part.
                     Target::new(found, dma, rules).written(next, found.last.min(range.last));
                 }
                 copied
@@ -150,8 +151,9 @@ impl Container {
     }
 }
 
-/// Gives back `count` pages that a driver has pinned from `iova` on, up to the first that is in no mapping.
-/// All of these mappings are locked. Returns how many.
+/// Unpins `count` pages from `iova` on that a driver has pinned, up to the first one that belongs
+/// to no mapping. The caller has locked all of these mappings. Returns the number of pages that
+/// belong to a mapping.
 fn unpin_in(guard: &mut RangeGuard<'_, Container>, rules: Rules, iova: u64, count: usize) -> usize {
     let mut done = 0;
     let Ok(range) = Range::of_size(iova, count as u64 * PAGE) else {
@@ -167,16 +169,17 @@ fn unpin_in(guard: &mut RangeGuard<'_, Container>, rules: Rules, iova: u64, coun
 }
 
 impl Container {
-    /// Asks all devices to give back what they have pinned of `range`.
+    /// Asks all devices to unpin the pages that they have pinned in `range`.
     ///
-    /// They call [`unpin`](Self::unpin), so no addresses are locked here.
+    /// Their drivers call [`unpin`](Self::unpin), so the caller must not have locked any address.
     pub(crate) fn notify(&self, range: Range) {
         for device in self.devices.lock().iter() {
             device.dma_unmap(range.start, range.last - range.start + 1);
         }
     }
 
-    /// Tells in the log who may keep pages of `range`, which all devices were asked for in vain.
+    /// Logs which drivers may keep pages of `range` pinned after all devices were asked to unpin
+    /// them.
     pub(crate) fn blame(&self, range: Range) {
         if !may_warn() {
             return;
@@ -197,8 +200,8 @@ impl Container {
     }
 }
 
-/// Refuses with `EBUSY` while an address of the program's is invalid; such programs and these devices
-/// don't go together.
+/// Returns `EBUSY` while a vaddr of the container is invalid. Updating vaddrs is not supported
+/// together with emulated devices.
 fn refuse_while_invalid(held: &Held<'_, Container>, what: &str) -> Result {
     if held.has_invalid_vaddr() {
         pr_warn_once!("{what} is not allowed while a program updates its addresses\n");

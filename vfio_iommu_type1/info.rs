@@ -25,14 +25,14 @@ use crate::{
     container::Container, //
 };
 
-/// Size of the part of the structure that every program knows.
+/// The size of the part of the structure that every version of the interface has.
 const MIN_SIZE: usize = core::mem::offset_of!(bindings::vfio_iommu_type1_info, cap_offset);
 
-/// Words of the capabilities but for those of the ranges.
+/// The number of words of all capabilities except the IOVA ranges.
 const OTHERS: usize = 16;
 
 impl Container {
-    /// Answers `VFIO_CHECK_EXTENSION`; `this` is `None` for a container that has no backend yet.
+    /// Handles `VFIO_CHECK_EXTENSION`. `this` is `None` for a container that has no backend yet.
     pub(crate) fn extension(this: Option<&Self>, extension: usize) -> bool {
         let Ok(extension) = u32::try_from(extension) else {
             return false;
@@ -49,7 +49,8 @@ impl Container {
         }
     }
 
-    /// Whether no device of the container can bypass the processors' caches.
+    /// Returns whether all domains enforce cache coherency, so that no device can bypass the
+    /// processor caches.
     fn enforces_coherency(&self) -> bool {
         let look = self.space.look();
         let mut domains = look.layout().set().iter();
@@ -60,7 +61,8 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// `EFAULT` for a bad argument, `EINVAL` for a short one or if the last group has left, `ENOMEM`.
+    /// `EFAULT` if the argument cannot be read or written, `EINVAL` if `argsz` is too small or the
+    /// last group is detached, `ENOMEM`.
     pub(crate) fn ioctl_info(&self, arg: UserPtr) -> Result<isize> {
         let [argsz, ..]: [u32; MIN_SIZE / 4] = UserSlice::new(arg, MIN_SIZE).reader().read()?;
         let room = argsz as usize;
@@ -88,7 +90,7 @@ impl Container {
         Ok(0)
     }
 
-    /// The page sizes, and the capabilities.
+    /// Returns the supported page sizes and the capability chain.
     fn describe(&self) -> Result<(u64, Chain)> {
         let look = self.space.look();
         let layout = look.layout();

@@ -59,8 +59,8 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// `EFAULT` for a bad argument, `EINVAL` for a short one; else those of [`MapRequest`] and
-    /// [`map`](Self::map).
+    /// `EFAULT` if the argument cannot be read, `EINVAL` if `argsz` is too small; those of
+    /// [`MapRequest`] and [`map`](Self::map).
     pub(crate) fn ioctl_map(&self, arg: UserPtr) -> Result<isize> {
         let size = core::mem::size_of::<MapDma>();
         let MapDma(user) = UserSlice::new(arg, size).reader().read()?;
@@ -69,7 +69,7 @@ impl Container {
         Ok(0)
     }
 
-    /// Does what the ioctl's argument asks for.
+    /// Executes the request that the ioctl's argument describes.
     fn map_as_asked(&self, user: &vfio_iommu_type1_dma_map) -> Granted {
         if (user.argsz as usize) < core::mem::size_of::<MapDma>() {
             return Err(Refusal::SHORT);
@@ -85,25 +85,28 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if something isn't aligned or the addresses can't be used, `EEXIST` if something is
-    /// mapped there, `ENOSPC` if there are too many mappings, and those of [`populate`].
+    /// `EINVAL` if an address or the size is not aligned, if the IOVA range cannot be used, or if
+    /// dirty tracking is enabled and the range is too large for a bitmap; `EEXIST` if it overlaps
+    /// a mapping; `ENOSPC` if the container has too many mappings; those of [`populate`].
     fn map(&self, request: &MapRequest, prot: Prot) -> Granted {
         if self.map_in(request.range, request, prot)? == Populated::OverLimit {
-            // What others charge at the same time may be charged in vain. None are at work beside this
-            // one, so this answer is final.
+            // Concurrent requests may have charged pages that they will uncharge again. The second
+            // attempt locks the whole container, so no other request runs and its result is final.
             self.map_in(Range::ALL, request, prot)?;
         }
         Ok(())
     }
 
-    /// Maps with `locked` locked. Says that the memory is over the limit only if that isn't everything.
+    /// Maps with `locked` locked. Returns [`Populated::OverLimit`] only if `locked` is not the
+    /// whole range.
     fn map_in(&self, locked: Range, request: &MapRequest, prot: Prot) -> Granted<Populated> {
         let memory = Reservation::new(GFP_KERNEL_ACCOUNT).map_err(because(c"out of memory"))?;
         let (guard, plan) = self
             .space
             .lock(locked, |held| self.plan_map(held, request))?;
         let vaddr = Vaddr::new(request.vaddr as usize);
-        // Goes after the mapping, if that fails: pages are charged as long as they are pinned.
+        // Declared before the mapping so that it is dropped after it on failure: pages are charged
+        // as long as they are pinned.
         let mut charge = Charge::new(plan.owner);
         let mut mapping = new_mapping(&guard, request.range, plan.domains, prot)
             .map_err(because(c"the addresses are not locked"))?;
@@ -116,7 +119,8 @@ impl Container {
         }
         let mut pages = DmaPages::new(mapping, charge);
         if let Some(granule) = plan.dirty_granule {
-            // After the pages were pinned: what fails there is what a program is told first.
+            // Checked only after the pages are pinned, so that user space sees the errors of
+            // pinning first.
             if !fits_bitmap(request.range, granule) {
                 let why = c"too large for a bitmap of dirty pages";
                 return Err(Refusal::new(EINVAL, why));
@@ -132,14 +136,14 @@ impl Container {
             Ok(Populated::All)
         });
         entered.map_err(|(guard, dma)| {
-            // Nobody may map there until the IOMMU has forgotten the pages.
+            // The range stays locked until the IOMMU has unmapped the pages.
             drop(dma);
             drop(guard);
             self.refuse_full()
         })
     }
 
-    /// Checks a request to map, whose addresses are locked.
+    /// Checks a map request. The caller has locked its range.
     fn plan_map(&self, held: &mut Alone<'_, Self>, request: &MapRequest) -> Granted<Plan> {
         let layout = held.layout;
         let range = request.range;
@@ -163,14 +167,16 @@ impl Container {
         })
     }
 
-    /// Gives a mapping whose address was invalidated another one, in the calling process's memory.
+    /// Sets a new vaddr, in the calling process's memory, for a mapping whose vaddr was
+    /// invalidated.
     ///
-    /// The process is charged from now on, instead of the one that mapped.
+    /// The calling process is charged from now on instead of the process that created the mapping.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if nothing is mapped there; `EINVAL` if something isn't aligned, or the range isn't
-    /// exactly that of the mapping, or its address is valid; `ENOMEM` over the limit.
+    /// `ENOENT` if nothing is mapped there; `EINVAL` if an address or the size is not aligned, or
+    /// the range is not exactly that of one mapping, or its vaddr is valid; those of
+    /// [`Charge::add`], such as `ENOMEM` over the limit.
     fn change_vaddr(&self, request: &MapRequest) -> Granted {
         let range = request.range;
         let (mut guard, owner) = self.space.lock(range, |held| {
@@ -208,7 +214,7 @@ impl Container {
         Ok(())
     }
 
-    /// Refuses one more mapping, and tells in the log what to do.
+    /// Returns the error for one mapping too many, and logs how to raise the limit.
     fn refuse_full(&self) -> Refusal {
         if may_warn() {
             pr_warn!(
@@ -222,11 +228,11 @@ impl Container {
     }
 }
 
-/// What a request to map works with, as long as its addresses are locked.
+/// The data that a map request works with while its range is locked.
 struct Plan {
     owner: Arc<Owner>,
     domains: Arc<Domains>,
     has_iommu: bool,
-    /// What a bit of its bitmap stands for, if dirty pages are tracked.
+    /// The number of bytes per bit of the dirty bitmap, if dirty tracking is enabled.
     dirty_granule: Option<u64>,
 }

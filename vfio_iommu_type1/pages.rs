@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The pages of a mapping: what the IOMMU sees, what drivers have pinned, what was written.
+//! The pages of a mapping: those in the IOMMU, those that drivers have pinned, and those that are
+//! dirty.
 
 use kernel::prelude::*;
 
@@ -21,29 +22,31 @@ use crate::{
     }, //
 };
 
-/// The pages of a mapping. Dropping it unmaps, unpins and uncharges, in this order, and may take long.
+/// The pages of a mapping. Dropping the value unmaps, unpins and uncharges them, in this order,
+/// and may take long.
 pub(crate) struct DmaPages {
-    /// What the IOMMU sees; empty if the container has no IOMMU.
+    /// The pages in the IOMMU; empty if the container has no IOMMU.
     pub(crate) mapping: Mapping,
-    /// What emulated devices use, and what was written.
+    /// The pages that drivers have pinned, and those that are dirty.
     tracked: Option<KBox<Tracked>>,
-    /// What the program's process is charged with.
+    /// The pages that are charged to the process.
     pub(crate) charge: Charge,
 }
 
-/// A node of the tree, with three pointers and the key, fits the memory that the kernel's own takes.
+/// A tree node, with its three pointers and the key, takes no more memory than a `struct
+/// vfio_dma`: 96 bytes.
 const _: () = assert!(size_of::<Dma<DmaPages>>() + 32 <= 96);
 
-/// What emulated devices and the kernel do with a mapping.
+/// The pages that drivers have pinned, and those that they or the kernel have written.
 #[derive(Default)]
 struct Tracked {
     pins: Pins,
-    /// The pages that were written, but for those in `pins`.
+    /// The dirty pages, except those in `pins`.
     dirty: Dirty,
 }
 
 impl DmaPages {
-    /// The pages of a new mapping.
+    /// Creates the pages of a new mapping.
     pub(crate) fn new(mapping: Mapping, charge: Charge) -> Self {
         Self {
             mapping,
@@ -52,7 +55,7 @@ impl DmaPages {
         }
     }
 
-    /// Makes room to note which pages are written.
+    /// Allocates the memory for recording dirty pages.
     ///
     /// # Errors
     ///
@@ -69,7 +72,8 @@ impl DmaPages {
         self.tracked.as_deref_mut().ok_or(ENOMEM)
     }
 
-    /// Which of the pages `64 * nth` to `64 * nth + 63` were written or are pinned by drivers, one bit each.
+    /// Returns which of the pages `64 * nth` to `64 * nth + 63` are dirty or pinned by drivers,
+    /// one bit per page.
     pub(crate) fn dirty_word(&self, nth: u64) -> u64 {
         let tracked = self.tracked.as_ref();
         tracked.map_or(0, |tracked| {
@@ -77,44 +81,45 @@ impl DmaPages {
         })
     }
 
-    /// Whether no page was written, nor is pinned by a driver.
+    /// Returns whether no page is dirty or pinned by a driver.
     pub(crate) fn is_clean(&self) -> bool {
         let tracked = self.tracked.as_ref();
         tracked
             .is_none_or(|tracked| matches!(tracked.dirty, Dirty::Clean) && tracked.pins.is_empty())
     }
 
-    /// Counts all pages as written. Without room to note that nobody will ask.
+    /// Marks all pages as dirty. Does nothing if no memory was reserved, because dirty tracking is
+    /// disabled then.
     pub(crate) fn set_all_dirty(&mut self) {
         if let Some(tracked) = &mut self.tracked {
             tracked.dirty = Dirty::All;
         }
     }
 
-    /// Forgets which pages were written.
+    /// Discards the recorded dirty pages.
     pub(crate) fn set_clean(&mut self) {
         if let Some(tracked) = &mut self.tracked {
             tracked.dirty = Dirty::Clean;
         }
     }
 
-    /// Forgets which pages were written, and gives back the room to note that, if nothing else needs it.
+    /// Discards the recorded dirty pages, and frees the memory for them unless pins need it.
     pub(crate) fn stop_tracking(&mut self) {
         self.set_clean();
         self.tracked.take_if(|tracked| tracked.pins.is_empty());
     }
 
-    /// Notes that `count` pages from `first` on were written; the mapping has `pages` pages. Without room to
-    /// note that nobody will ask.
+    /// Records that `count` pages from `first` on were written. The mapping has `pages` pages.
+    /// Does nothing if no memory was reserved, because dirty tracking is disabled then.
     pub(crate) fn add_dirty(&mut self, first: u64, count: u64, pages: u64) {
         if let Some(tracked) = &mut self.tracked {
             tracked.dirty.add(first, count, pages);
         }
     }
 
-    /// Takes one user off each of `count` pages from `first` on that drivers have pinned, and notes as
-    /// written those that have none then, if `track` says how many pages the mapping has. Takes these off
-    /// what is charged if `charges`.
+    /// Removes one user from each of `count` pages from `first` on that drivers have pinned. Pages
+    /// without a remaining user are unpinned. They are recorded as dirty if `track` is set, to the
+    /// number of pages in the mapping, and uncharged if `charges` is set.
     pub(crate) fn release_pins(
         &mut self,
         first: u64,
@@ -137,12 +142,12 @@ impl DmaPages {
         }
     }
 
-    /// The pages that drivers have pinned, if any ever were.
+    /// Returns the pages that drivers have pinned, or `None` if no memory is allocated for them.
     pub(crate) fn pins_mut(&mut self) -> Option<&mut Pins> {
         self.tracked.as_mut().map(|tracked| &mut tracked.pins)
     }
 
-    /// The pages that drivers have pinned, to add some.
+    /// Returns the pages that drivers have pinned, so that pages can be added.
     ///
     /// # Errors
     ///
@@ -151,13 +156,13 @@ impl DmaPages {
         Ok(&mut self.make_tracked()?.pins)
     }
 
-    /// The pages that drivers have pinned, if there are any.
+    /// Returns the pages that drivers have pinned, or `None` if there are none.
     pub(crate) fn pins(&self) -> Option<&Pins> {
         let pins = self.tracked.as_ref().map(|tracked| &tracked.pins);
         pins.filter(|pins| !pins.is_empty())
     }
 
-    /// Takes the pages out of the IOMMU; those that drivers have pinned stay, and stay charged.
+    /// Unmaps the pages from the IOMMU. Pages that drivers have pinned stay pinned and charged.
     pub(crate) fn unmap(&mut self) {
         self.mapping.clear();
         let kept = self.pins().map_or(0, Pins::charged);

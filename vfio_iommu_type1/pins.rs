@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages that drivers of devices without an IOMMU have asked for.
+//! Pages that device drivers have pinned through the container.
 //!
-//! Such a driver asks for pages in any order, often for the same one again, and in most cases for
-//! neighbours too. The pages of a block of 64 share one node of a tree.
+//! A driver pins pages in any order, often the same page again, and usually adjacent pages too.
+//! The pages of a block of 64 share one node of a tree.
 
 mod block;
 
@@ -26,17 +26,18 @@ use kernel_ext::mm::{
 
 use self::block::Block;
 
-/// How many pages a block has: one for each bit of a word.
+/// The number of pages in a block: one for each bit of a word.
 const BLOCK: u64 = 64;
 
-/// The pages of one map that drivers have pinned, by their number in the map.
+/// The pages of one mapping that drivers have pinned, by their index in the mapping.
 #[derive(Default)]
 pub(crate) struct Pins {
-    /// Those blocks of which a page is pinned.
+    /// The blocks in which at least one page is pinned.
     blocks: RBTree<u64, Block>,
 }
 
-/// The parts of `count` pages from `first` on that share a block: its number, and the places in it.
+/// Splits `count` pages from `first` on by block. Yields the number of each block and the places
+/// in it.
 fn parts(first: u64, count: u64) -> impl Iterator<Item = (u64, ops::Range<u32>)> {
     let end = first + count;
     (first / BLOCK..end.div_ceil(BLOCK)).map(move |block| {
@@ -48,7 +49,8 @@ fn parts(first: u64, count: u64) -> impl Iterator<Item = (u64, ops::Range<u32>)>
 }
 
 impl Pins {
-    /// The node of `block`, which is made if it isn't there, with memory for `count` pages.
+    /// Returns the node of `block`. Creates it, with memory for `count` pages, if it does not
+    /// exist.
     ///
     /// # Errors
     ///
@@ -63,12 +65,13 @@ impl Pins {
         }
     }
 
-    /// Whether no page is pinned.
+    /// Returns whether no page is pinned.
     pub(crate) fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }
 
-    /// How many of `count` pages from `first` on are not pinned, up to the first one that is.
+    /// Returns how many of `count` pages from `first` on are not pinned, up to the first one that
+    /// is.
     pub(crate) fn missing(&self, first: u64, count: u64) -> u64 {
         if self.is_empty() {
             return count;
@@ -86,8 +89,8 @@ impl Pins {
         missing
     }
 
-    /// Adds a user to those of `count` pages from `first` on that are pinned, up to the first one that
-    /// isn't, and calls `shared` for each.
+    /// Adds a user to each of `count` pages from `first` on, up to the first one that is not
+    /// pinned, and calls `shared` for each.
     pub(crate) fn share(&mut self, first: u64, count: u64, mut shared: impl FnMut(PinnedPage)) {
         if self.is_empty() {
             return;
@@ -111,11 +114,13 @@ impl Pins {
         }
     }
 
-    /// Adds the pages of `batch`, none of which is here, from number `first` on, with one user.
+    /// Adds the pages of `batch` from index `first` on, each with one user. None of them is pinned
+    /// yet.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or `EINVAL` if one is here; then `batch` has those that were not added.
+    /// `ENOMEM`; `EINVAL` if one of the pages is already pinned. The pages that were not added
+    /// stay in `batch`.
     pub(crate) fn insert(&mut self, first: u64, batch: &mut PinBatch<'_>) -> Result {
         for (block, places) in parts(first, batch.len() as u64) {
             self.make(block, places.len())?.insert(places, batch)?;
@@ -123,9 +128,9 @@ impl Pins {
         Ok(())
     }
 
-    /// Takes one user off each of `count` pages from `first` on that is pinned. Those that had no other
-    /// go to `released`, and `gone` is called with their bits, block by block, as [`word`](Self::word)
-    /// returned them before.
+    /// Removes one user from each of `count` pages from `first` on that is pinned. Pages without a
+    /// remaining user go to `released`. For each block, calls `gone` with the number of the block
+    /// and the bits of these pages, in the format of [`word`](Self::word).
     pub(crate) fn release(
         &mut self,
         first: u64,
@@ -144,18 +149,18 @@ impl Pins {
         }
     }
 
-    /// Which of the pages `64 * nth` to `64 * nth + 63` are pinned, one bit each.
+    /// Returns which of the pages `64 * nth` to `64 * nth + 63` are pinned, one bit per page.
     pub(crate) fn word(&self, nth: u64) -> u64 {
         self.blocks.get(&nth).map_or(0, Block::used)
     }
 
-    /// How many pages are pinned.
+    /// Returns the number of pinned pages.
     pub(crate) fn count(&self) -> usize {
         let pinned = |block: &Block| block.used().count_ones() as usize;
         self.blocks.values().map(pinned).sum()
     }
 
-    /// How many of the pages are charged to the owner.
+    /// Returns the number of pinned pages that are charged to the owner.
     pub(crate) fn charged(&self) -> usize {
         let slots = self.blocks.values().flat_map(Block::slots);
         slots.filter(|slot| slot.is_charged()).count()

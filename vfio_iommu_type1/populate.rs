@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pins a program's memory and hands it to the IOMMU.
+//! Pins user memory and maps it in the IOMMU.
 
 mod pace;
 
@@ -44,31 +44,34 @@ use crate::{
 
 use self::pace::Pace;
 
-/// The most pages that go to the IOMMU by one call, unless hugepages are disabled.
+/// The maximum number of pages per IOMMU map call, unless hugepages are disabled.
 const RUN: usize = Extent::MAX_PAGES as usize;
 
-/// How many pages are charged before they are found, at most. Charging waits for those who fault memory
-/// in, so it is done rarely.
+/// The maximum number of pages to charge in advance. Charging waits for threads that fault in
+/// memory, so it is done rarely.
 const AHEAD: usize = (128 << 20) / PAGE_SIZE;
 
-/// What [`populate`] came to.
+/// The result of [`populate`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Populated {
-    /// All pages are there.
+    /// All pages are mapped.
     All,
-    /// There are more pages than the process may have locked now. Others may have charged some in vain.
+    /// The pages exceed the process's limit on locked memory. Concurrent requests may have charged
+    /// pages that they will uncharge again.
     OverLimit,
 }
 
-/// Pins `size` bytes of the calling process from `vaddr` on, adds them to `mapping` and charges them.
+/// Pins `size` bytes of the calling process's memory at `vaddr`, adds them to `mapping` and
+/// charges them.
 ///
-/// Registers of devices and the zero page are free. If `alone`, the container does nothing else
-/// meanwhile, and memory over the limit is an error.
+/// Device registers and the zero page are not charged. `alone` says that no other request of the
+/// container runs: then it is an error to exceed the limit.
 ///
 /// # Errors
 ///
-/// `EFAULT` where there is no memory, or none that may be pinned; `ENOMEM` over the limit; `EINTR` if
-/// the task is being killed; those of the IOMMU. What was added stays; the caller drops it.
+/// `EFAULT` if there is no memory at an address, or it cannot be pinned; `ENOMEM` over the limit;
+/// `EINTR` if the task is being killed; those of the IOMMU. The pages that were added stay in
+/// `mapping`, which the caller drops.
 pub(crate) fn populate(
     mapping: &mut Mapping,
     charge: &mut Charge,
@@ -78,7 +81,7 @@ pub(crate) fn populate(
 ) -> Granted<Populated> {
     let pages = size as usize / PAGE_SIZE;
     let start = mapping.iova();
-    // Pages that drivers have pinned before are charged already.
+    // The pages that drivers have pinned before are already charged.
     let before = charge.pages();
     let mut work = Populate {
         mapping,
@@ -101,7 +104,7 @@ pub(crate) fn populate(
         };
         work.ahead = charge.pages().saturating_sub(work.charged);
         let stepped = work.step(vaddr.get() + done * PAGE_SIZE, pages - done, write);
-        // What would follow is not charged where it ends.
+        // If the step failed, nothing follows, so nothing is charged in advance.
         let mut rest = 0;
         if let Ok(added) = stepped {
             done += added;
@@ -127,7 +130,7 @@ pub(crate) fn populate(
     Ok(Populated::All)
 }
 
-/// Charges `missing` pages, if there are any, and as many as `ahead` more, if they are within the limit.
+/// Charges `missing` pages, if not 0, and `ahead` more if the limit allows it.
 ///
 /// # Errors
 ///
@@ -142,33 +145,36 @@ fn add_charge(charge: &mut Charge, missing: usize, ahead: usize) -> Result {
     }
 }
 
-/// What is at an address in the program's memory.
+/// What is mapped at a user virtual address.
 enum Found {
-    /// So many pages, which are pinned now.
+    /// Memory: the number of pages, which are now pinned.
     Memory(usize),
     /// Registers of a device.
     Registers(FrameRun),
 }
 
-/// The work of [`populate`].
+/// The state of [`populate`].
 struct Populate<'a> {
     mapping: &'a mut Mapping,
     batch: PinBatch<'static>,
     pace: Pace,
-    /// Pages for the IOMMU, kept back as long as their neighbours follow.
+    /// Pages that are not passed to the IOMMU yet, because the next pages may be contiguous to
+    /// them.
     pending: Option<PinnedRun>,
-    /// The most pages that go to the IOMMU by one call.
+    /// The maximum number of pages per IOMMU map call.
     run: usize,
-    /// How many of the pages count as locked memory.
+    /// The number of pages that count as locked memory.
     charged: usize,
-    /// How many more are charged already. Others are pinned a few at a time, and charged then.
+    /// The number of further pages that are already charged. Beyond that, only a few pages at a
+    /// time are pinned and then charged.
     ahead: usize,
 }
 
 impl Populate<'_> {
-    /// Adds up to `limit` pages from `vaddr` on. Returns how many.
+    /// Adds up to `limit` pages at `vaddr`. Returns the number of pages.
     ///
-    /// The first pages are few: room for more is made once they have turned out to be memory.
+    /// The first batch is small. A larger one is allocated once the address has turned out to be
+    /// memory.
     fn step(&mut self, vaddr: usize, limit: usize, write: bool) -> Granted<usize> {
         match self.find(vaddr, limit, write) {
             Ok(Found::Memory(pinned)) => {
@@ -191,7 +197,7 @@ impl Populate<'_> {
         }
     }
 
-    /// Finds what is at `vaddr`, up to `limit` pages of it. Memory is pinned.
+    /// Finds out what is mapped at `vaddr`, up to `limit` pages. Memory is pinned.
     fn find(&mut self, vaddr: usize, limit: usize, write: bool) -> Result<Found> {
         let e = match self.fill(vaddr, limit, write) {
             Ok(pinned) => return Ok(Found::Memory(pinned)),
@@ -200,8 +206,10 @@ impl Populate<'_> {
         if let Some(run) = FrameRun::find(vaddr, limit.min(self.run), write)? {
             return Ok(Found::Registers(run));
         }
-        // Protection keys of this thread say nothing about devices, and there may be memory up to where
-        // a process can't have any.
+        // Two cases are left in which `fill` fails although there is memory that devices may
+        // access. The protection keys of this thread may forbid access; they do not apply to
+        // devices. Or the range may extend beyond the end of the user address space; the pages up
+        // to there can be pinned.
         let current = kernel::current!();
         let limit = limit.min(self.ahead.max(PinBatch::FEW));
         current.mm().map_or(Err(e), |mm| {
@@ -210,9 +218,11 @@ impl Populate<'_> {
         })
     }
 
-    /// Pins up to `limit` pages, not too many at once. Returns how many.
+    /// Pins up to `limit` pages, but at most one batch. Returns the number of pages.
     ///
-    /// A call ends where a huge page does, if it is for so many, lest two calls look at the same one.
+    /// Unless `limit` or the capacity is smaller, a call ends at a multiple of the batch size, and
+    /// thus at the end of a huge page if the batch is that large. Two calls then do not walk the
+    /// same huge page.
     fn fill(&mut self, vaddr: usize, limit: usize, write: bool) -> Result<usize> {
         let limit = limit.min(self.ahead.max(PinBatch::FEW));
         let pages = self.pace.pages();
@@ -226,7 +236,7 @@ impl Populate<'_> {
         Ok(pinned)
     }
 
-    /// Adds pinned pages.
+    /// Queues pinned pages for the IOMMU.
     fn add(&mut self, run: PinnedRun) -> Granted {
         let run = match self.pending.as_mut() {
             None => run,
@@ -240,7 +250,7 @@ impl Populate<'_> {
         Ok(())
     }
 
-    /// Hands what was kept back to the IOMMU.
+    /// Passes the queued pages to the IOMMU.
     fn flush(&mut self) -> Granted {
         match self.pending.take() {
             Some(run) => self.append(Frames::Memory(run)),
@@ -248,7 +258,7 @@ impl Populate<'_> {
         }
     }
 
-    /// Hands `frames` to the IOMMU.
+    /// Passes `frames` to the IOMMU.
     fn append(&mut self, frames: Frames) -> Granted {
         self.mapping
             .append(frames)

@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Why a request to map or unmap isn't granted: an error for the program that made it, and the
-//! tracepoint `vfio_type1_refused` for whoever has to find out.
+//! The reason why a map or unmap request fails: an errno for the caller, and the tracepoint
+//! `vfio_type1_refused` for diagnosis.
 
 use kernel::prelude::*;
 
 use iommu_group::ranges::Range;
 
-/// What a request comes to: an error comes with its reason.
+/// The result of a request: a value, or an error with its reason.
 pub(crate) type Granted<T = ()> = core::result::Result<T, Refusal>;
 
-/// An error, and what it is about.
+/// An error with its reason.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refusal {
-    /// What the program is told.
+    /// The errno that the caller receives.
     pub(crate) error: Error,
-    /// What the tracepoint tells.
+    /// The reason that the tracepoint reports.
     pub(crate) reason: &'static CStr,
-    /// Which device addresses it is about, if not all of those in the request.
+    /// The IOVA range that the error is about, unless it is the whole request.
     pub(crate) place: Option<Range>,
 }
 
 impl Refusal {
-    /// The argument of the ioctl is too short.
+    /// The `argsz` of the ioctl is too small.
     pub(crate) const SHORT: Self = Self::new(EINVAL, c"argsz too small");
 
-    /// An error that is about all of the request.
+    /// Creates an error about the whole request.
     pub(crate) const fn new(error: Error, reason: &'static CStr) -> Self {
         Self {
             error,
@@ -34,7 +34,7 @@ impl Refusal {
         }
     }
 
-    /// An error that is about `place`, such as something that is mapped there.
+    /// Creates an error about `place`, for example an existing mapping.
     pub(crate) const fn at(place: Range, error: Error, reason: &'static CStr) -> Self {
         Self {
             error,
@@ -43,12 +43,12 @@ impl Refusal {
         }
     }
 
-    /// The same about `place`.
+    /// Returns the same error, about `place`.
     pub(crate) fn in_place(self, place: Range) -> Self {
         Self::at(place, self.error, self.reason)
     }
 
-    /// Gives a reason for an error of [`Charge::add`](kernel_ext::mm::Charge::add).
+    /// Adds a reason to an error of [`Charge::add`](kernel_ext::mm::Charge::add).
     pub(crate) fn charging(error: Error) -> Self {
         let reason = if error == ENOMEM {
             c"over RLIMIT_MEMLOCK"
@@ -65,16 +65,16 @@ impl From<Refusal> for Error {
     }
 }
 
-/// Gives a reason for an error.
+/// Returns a function that adds `reason` to an error.
 pub(crate) fn because(reason: &'static CStr) -> impl Fn(Error) -> Refusal {
     move |error| Refusal::new(error, reason)
 }
 
-/// The range of `size` bytes from `start` on.
+/// Returns the range of `size` bytes at `start`.
 ///
 /// # Errors
 ///
-/// `EINVAL` for no bytes, `EOVERFLOW` if it goes past the last address.
+/// `EINVAL` if `size` is 0, `EOVERFLOW` if the range exceeds the last address.
 pub(crate) fn range(start: u64, size: u64) -> Granted<Range> {
     let reason = if size == 0 {
         c"no bytes"

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the ioctls may ask for: the checks that need no container.
+//! Validation of ioctl arguments: the checks that do not depend on a container.
 //!
-//! The order of the checks is part of the interface, since it decides which error a program sees.
+//! The order of the checks is part of the interface, because it decides which error user space
+//! sees.
 
 use kernel::prelude::*;
 
@@ -22,34 +23,34 @@ use crate::refusal::{
     Refusal, //
 };
 
-/// Something isn't a multiple of the smallest page.
+/// An address or the size is not a multiple of the smallest page size.
 const UNALIGNED: Refusal = Refusal::new(EINVAL, c"not a multiple of the page size");
 
-/// A range to map, or a map to give another address.
+/// A request to map a range, or to set a new vaddr for a mapping.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MapRequest {
-    /// The device addresses.
+    /// The IOVA range.
     pub(crate) range: Range,
     /// The length in bytes.
     pub(crate) size: u64,
-    /// The address in the program's memory.
+    /// The user virtual address.
     pub(crate) vaddr: u64,
-    /// What devices may do; `None` to give an existing map the address `vaddr`.
+    /// The access that devices get; `None` to set `vaddr` for an existing mapping.
     pub(crate) prot: Option<Prot>,
 }
 
 impl MapRequest {
-    /// The flags that there are.
+    /// The known flags.
     pub(crate) const FLAGS: u32 = bindings::VFIO_DMA_MAP_FLAG_READ
         | bindings::VFIO_DMA_MAP_FLAG_WRITE
         | bindings::VFIO_DMA_MAP_FLAG_VADDR;
 
-    /// Checks the fields of `struct vfio_iommu_type1_dma_map`, but for `argsz`.
+    /// Checks the fields of `struct vfio_iommu_type1_dma_map` except `argsz`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for unknown or contradictory flags or no bytes, `EOVERFLOW` if one of the ranges goes
-    /// past the end.
+    /// `EINVAL` for unknown or contradictory flags or if `size` is 0; `EOVERFLOW` if one of the
+    /// ranges exceeds the last address.
     pub(crate) fn new(flags: u32, vaddr: u64, iova: u64, size: u64) -> Granted<Self> {
         if flags & !Self::FLAGS != 0 {
             return Err(Refusal::new(EINVAL, c"unknown flags"));
@@ -78,7 +79,7 @@ impl MapRequest {
         })
     }
 
-    /// Checks that everything is a multiple of `page_size`, a power of two.
+    /// Checks that both addresses and the size are multiples of `page_size`, a power of two.
     ///
     /// # Errors
     ///
@@ -91,23 +92,23 @@ impl MapRequest {
     }
 }
 
-/// What to unmap.
+/// A request to unmap.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UnmapRequest {
-    /// The first address; 0 for everything.
+    /// The first IOVA; 0 if `all`.
     pub(crate) iova: u64,
-    /// The length in bytes; 0 for everything.
+    /// The length in bytes; 0 if `all`.
     pub(crate) size: u64,
-    /// Whether everything goes.
+    /// Whether to unmap everything.
     pub(crate) all: bool,
-    /// Whether only the addresses in the program's memory are withdrawn.
+    /// Whether to invalidate the vaddrs instead of unmapping.
     pub(crate) vaddr: bool,
-    /// Whether to tell which pages are dirty.
+    /// Whether to report the dirty pages.
     pub(crate) dirty: bool,
 }
 
 impl UnmapRequest {
-    /// The flags that there are.
+    /// The known flags.
     pub(crate) const FLAGS: u32 = bindings::VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP
         | bindings::VFIO_DMA_UNMAP_FLAG_ALL
         | bindings::VFIO_DMA_UNMAP_FLAG_VADDR;
@@ -138,18 +139,18 @@ impl UnmapRequest {
         Ok(request)
     }
 
-    /// The same about the mapping at `dma` alone.
+    /// Returns the same request for the mapping at `dma` alone.
     pub(crate) fn of(&self, dma: Range) -> Self {
         Self {
             iova: dma.start,
-            // None is larger than that.
+            // A size of 2^64 does not fit, but no mapping is that large.
             size: (dma.last - dma.start).saturating_add(1),
             all: false,
             ..*self
         }
     }
 
-    /// The addresses that it may be about, whether or not they are any good.
+    /// Returns the requested IOVA range, whether or not it is valid.
     pub(crate) fn span(&self) -> Range {
         if self.all {
             return Range::ALL;
@@ -160,12 +161,12 @@ impl UnmapRequest {
         }
     }
 
-    /// The addresses to unmap, given the smallest page that can be mapped.
+    /// Returns the IOVA range to unmap, given the smallest page size.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if something isn't a multiple of `page_size`, or there are no bytes, or everything is
-    /// asked for and a range too; `EOVERFLOW` if the range goes past the end.
+    /// `EINVAL` if the address or the size is not a multiple of `page_size`, if the size is 0, or
+    /// if `all` is combined with a range; `EOVERFLOW` if the range exceeds the last address.
     pub(crate) fn range(&self, page_size: u64) -> Granted<Range> {
         let mask = page_size - 1;
         if self.iova & mask != 0 {

@@ -1,25 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A container's address space, and the range lock over it.
+//! The address space of a container, and the range lock that protects it.
 //!
-//! Each request locks the device addresses that it is about, then checks, works, and makes its result
-//! visible. While it holds them nobody else changes a mapping there, so what it has checked stays true,
-//! and other requests see all of its effect or nothing. Requests about disjoint addresses go on side
-//! by side; those that overlap have their turn in the order in which they came.
+//! Each request locks the IOVA range that it operates on. It then checks its arguments, does its
+//! work and publishes the result. While the range is locked, no other request changes a mapping in
+//! it: a check stays valid until the range is unlocked, and other requests see either the whole
+//! effect or none of it. Requests for disjoint ranges run in parallel, and so do overlapping ones
+//! that are both shared. Other overlapping requests run in the order of their arrival.
 //!
-//! | Guard | Holds | May |
+//! | Guard | Locks | Allows |
 //! |---|---|---|
-//! | [`RangeGuard`] | some addresses, alone | add and remove mappings there, change their pages |
-//! | [`SharedGuard`] | some addresses, with other sharers | read mappings; note something in them |
-//! | [`WholeGuard`] | all addresses, alone | the same, and change the layout: groups and domains |
+//! | [`RangeGuard`] | a range, exclusively | adding, removing and changing mappings there |
+//! | [`SharedGuard`] | a range, shared | reading mappings; recording something in them |
+//! | [`WholeGuard`] | everything, exclusively | the same, and changing the groups and domains |
 //!
-//! The queue of the lock, the mappings and the layout are behind one mutex. A request enters the queue,
-//! and runs its checks, with that mutex held once. Afterwards it holds the mutex for lookups and
-//! insertions only: no memory is pinned, no page table changed, no user memory copied with it. To work
-//! on a mapping's pages, the holder of its range takes them out of the tree and puts them back.
+//! One mutex protects the queue of the lock, the mappings and the layout. A request that does not
+//! have to wait enters the queue and runs its checks in one critical section. After that it takes
+//! the mutex only for lookups and insertions: it does not pin memory, change a page table or copy
+//! user memory with the mutex held. To work on the pages of a mapping, the holder of its range
+//! takes them out of the tree and puts them back afterwards.
 //!
-//! Waiting happens in one place, `enter`, and whoever waits there holds no addresses, since guards are
-//! made nowhere else. A thread holds one guard at a time.
+//! Only `enter` waits for other requests. It is also the only function that creates guards, and a
+//! thread holds one guard at a time, so a waiting thread has no addresses locked.
 
 mod dmas;
 mod queue;
@@ -65,17 +67,17 @@ pub(crate) use self::dmas::{
     Vaddr, //
 };
 
-/// What an address space is made of.
+/// The types that an address space consists of.
 pub(crate) trait Kind {
-    /// What doesn't change while any address is locked.
+    /// Data that does not change while any address is locked.
     type Layout;
-    /// What may change whenever the mutex is held.
+    /// Data that may change whenever the mutex is held.
     type State;
     /// The pages of a mapping.
     type Pages: Pages;
 }
 
-/// What the mutex protects.
+/// The data that the mutex protects.
 struct Inner<K: Kind> {
     queue: Queue,
     dmas: DmaTree<K::Pages>,
@@ -83,21 +85,22 @@ struct Inner<K: Kind> {
     state: K::State,
 }
 
-// Nothing in it is pinned.
+// No field is structurally pinned.
 impl<K: Kind> Unpin for Inner<K> {}
 
-/// The mappings of a container and its layout, with the lock over them.
+/// The mappings of a container, its layout, and the lock that protects them.
 #[pin_data]
 pub(crate) struct Space<K: Kind> {
     #[pin]
     inner: Mutex<Inner<K>>,
-    /// Who waits for a request to leave the queue, by its number.
+    /// The threads that wait for a request to leave the queue, keyed by the number of that
+    /// request.
     #[pin]
     waiting: KeyedWait,
 }
 
 impl<K: Kind> Space<K> {
-    /// A space without mappings.
+    /// Creates an address space without mappings.
     ///
     /// # Errors
     ///
@@ -115,17 +118,18 @@ impl<K: Kind> Space<K> {
         }))
     }
 
-    /// Looks at everything, without a lock on addresses: what it sees may be out of date once the result
-    /// is dropped. Doesn't wait for requests.
+    /// Gives access to the address space without locking any address. The data may be out of date
+    /// as soon as the returned value is dropped. Does not wait for requests.
     pub(crate) fn look(&self) -> Look<'_, K> {
         Look(self.inner.lock())
     }
 
-    /// Locks `range` alone, and calls `begin` as soon as it is locked, with the mutex held.
+    /// Locks `range` exclusively. Calls `begin` with the mutex held as soon as the range is
+    /// locked.
     ///
     /// # Errors
     ///
-    /// Those of `begin`; then the range is free again.
+    /// Those of `begin`; the range is unlocked then.
     pub(crate) fn lock<R, E>(
         &self,
         range: Range,
@@ -134,7 +138,7 @@ impl<K: Kind> Space<K> {
         self.enter(|_| range, Mode::Exclusive, |held| begin(&mut Alone(held)))
     }
 
-    /// As [`lock`](Self::lock), of `range` and all of the mappings that have a part of it.
+    /// Like [`lock`](Self::lock), but locks `range` and every mapping that overlaps it as a whole.
     ///
     /// # Errors
     ///
@@ -158,12 +162,13 @@ impl<K: Kind> Space<K> {
         if let (guard, Some(begun)) = widened {
             return Ok((guard, begun));
         }
-        // Larger mappings came while it waited. None is larger than everything.
+        // Larger mappings were added while this request waited. Lock everything: no mapping can
+        // exceed that.
         drop(widened);
         self.lock(Range::ALL, begin)
     }
 
-    /// Locks `range` together with others that do the same.
+    /// Locks `range` in shared mode.
     ///
     /// # Errors
     ///
@@ -177,7 +182,7 @@ impl<K: Kind> Space<K> {
         Ok((SharedGuard(guard), begun))
     }
 
-    /// Locks everything, alone.
+    /// Locks all addresses exclusively.
     ///
     /// # Errors
     ///
@@ -190,14 +195,14 @@ impl<K: Kind> Space<K> {
         Ok(WholeGuard(guard))
     }
 
-    /// Locks everything, alone, without a condition.
+    /// Locks all addresses exclusively; cannot fail.
     pub(crate) fn lock_all(&self) -> WholeGuard<'_, K> {
         let Ok(guard) = self.try_lock_all(|_| Ok::<_, Infallible>(()));
         guard
     }
 
-    /// Enters the queue with a range that depends on the mappings at that time, waits for its turn, and
-    /// calls `begin`.
+    /// Enters the queue, waits for the turn of the request, and calls `begin`. `range` computes
+    /// the range to lock from the mappings at the time at which the request enters the queue.
     fn enter<R, E>(
         &self,
         range: impl Fn(&DmaTree<K::Pages>) -> Range,
@@ -234,7 +239,8 @@ impl<K: Kind> Space<K> {
         }
     }
 
-    /// Frees the range of a request, lets go of the mutex, and wakes those that waited.
+    /// Unlocks the range of a request, releases the mutex, and wakes the threads that wait for the
+    /// request.
     fn leave(
         &self,
         mut inner: Guard<'_, Inner<K>, MutexBackend>,
@@ -250,31 +256,31 @@ impl<K: Kind> Space<K> {
     }
 }
 
-/// The mutex of a space, held by somebody who needn't have locked any address.
+/// The mutex of an address space, held by a thread that need not have locked any address.
 pub(crate) struct Look<'a, K: Kind>(Guard<'a, Inner<K>, MutexBackend>);
 
 impl<K: Kind> Look<'_, K> {
-    /// The layout.
+    /// Returns the layout.
     pub(crate) fn layout(&self) -> &K::Layout {
         &self.0.layout
     }
 
-    /// The state.
+    /// Returns the state.
     pub(crate) fn state(&mut self) -> &mut K::State {
         &mut self.0.state
     }
 
-    /// How many mappings there are.
+    /// Returns the number of mappings.
     pub(crate) fn mappings(&self) -> usize {
         self.0.dmas.len()
     }
 
-    /// How many requests hold addresses or wait for some.
+    /// Returns the number of requests that hold a range or wait for one.
     pub(crate) fn requests(&self) -> usize {
         self.0.queue.len()
     }
 
-    /// Calls `f` for each mapping in `range`, until it returns `false`.
+    /// Calls `f` for each mapping in `range` until it returns `false`.
     pub(crate) fn for_each_in(
         &mut self,
         range: Range,
@@ -284,10 +290,10 @@ impl<K: Kind> Look<'_, K> {
     }
 }
 
-/// The mutex of a space, held by somebody who has locked `range`, maybe with others.
+/// The mutex of an address space, held by a thread that has locked `range`, exclusively or shared.
 ///
-/// The pages of a mapping are taken out of the tree by somebody only who has locked all of it alone. So
-/// those of all mappings that have a part of `range` are in the tree.
+/// Only a thread that has locked all of a mapping exclusively takes its pages out of the tree. The
+/// pages of every mapping that overlaps `range` are therefore in the tree.
 pub(crate) struct Held<'a, K: Kind> {
     range: Range,
     dmas: &'a mut DmaTree<K::Pages>,
@@ -309,22 +315,22 @@ impl<'a, K: Kind> Held<'a, K> {
         }
     }
 
-    /// How many mappings there are, also elsewhere.
+    /// Returns the number of mappings in the whole container.
     pub(crate) fn mappings(&self) -> usize {
         self.dmas.len()
     }
 
-    /// Whether a mapping has no valid address in the program's memory, also elsewhere.
+    /// Returns whether any mapping in the whole container has an invalid vaddr.
     pub(crate) fn has_invalid_vaddr(&self) -> bool {
         self.dmas.invalid() != 0
     }
 
-    /// Where the first mapping is that has an address in `range`.
+    /// Returns the range of the first mapping that overlaps `range`.
     pub(crate) fn first_in(&self, range: Range) -> Option<Range> {
         self.dmas.first_in(range)
     }
 
-    /// A mapping that `range` has a part of, but not all.
+    /// Returns a mapping that overlaps `range` but is not contained in it.
     pub(crate) fn cut_by(&self, range: Range) -> Option<Range> {
         let first = self.dmas.first_in(range)?;
         let is_only_one = first.last >= range.last;
@@ -337,8 +343,8 @@ impl<'a, K: Kind> Held<'a, K> {
         ends.find(|dma| !range.contains(*dma))
     }
 
-    /// Calls `f` for each mapping that has a part of the locked range, from address `start` on, until it
-    /// returns `false`.
+    /// Calls `f` for each mapping that overlaps the locked range, beginning at IOVA `start`, until
+    /// it returns `false`.
     pub(crate) fn for_each_from(
         &mut self,
         start: u64,
@@ -352,7 +358,7 @@ impl<'a, K: Kind> Held<'a, K> {
     }
 }
 
-/// The mutex of a space, held by somebody who has locked `range` alone.
+/// The mutex of an address space, held by a thread that has locked `range` exclusively.
 pub(crate) struct Alone<'a, K: Kind>(Held<'a, K>);
 
 impl<'a, K: Kind> Deref for Alone<'a, K> {
@@ -370,24 +376,26 @@ impl<K: Kind> DerefMut for Alone<'_, K> {
 }
 
 impl<K: Kind> Alone<'_, K> {
-    /// Sets or invalidates the address in the program's memory of the mappings that begin in `range`. All
-    /// of these are locked.
+    /// Sets or invalidates the vaddr of each mapping that begins in `range`. The caller has locked
+    /// all of these mappings.
     pub(crate) fn set_vaddr(&mut self, range: Range, vaddr: Option<Vaddr>) {
         self.0.dmas.set_vaddr(range, vaddr);
     }
 
-    /// Enters a mapping that ends with address `last`, in the locked range, in which nothing else is mapped.
+    /// Inserts a mapping whose last IOVA is `last`. It lies in the locked range and overlaps no
+    /// other mapping.
     pub(crate) fn insert(&mut self, last: u64, dma: Dma<K::Pages>, memory: Reservation<K::Pages>) {
         self.0.dmas.insert(last, dma, memory);
     }
 
-    /// Removes the first mapping that begins in `range`, and its neighbours that can be unmapped together
-    /// with it. Returns their pages, to be dropped without the mutex, and the part of `range` in which
-    /// others begin. All of these mappings are locked.
+    /// Removes the first mapping that begins in `range`, and those of its successors that can be
+    /// unmapped together with it. The caller has locked all of these mappings.
     ///
-    /// What was removed counts until the guard goes, so that others see all of it vanish at once.
+    /// Returns the pages of the removed mappings, which the caller drops without the mutex, and
+    /// the part of `range` in which further mappings begin. The removed mappings are counted until
+    /// the guard is dropped, so that other requests see all of them disappear at once.
     pub(crate) fn remove_some(&mut self, range: Range) -> (Option<K::Pages>, Option<Range>) {
-        // Then others may have the mutex.
+        // The number of mappings to remove before the mutex is released.
         const MOST: usize = 512;
         let Held { dmas, removed, .. } = &mut self.0;
         let (mut taken, mut count) = (None::<K::Pages>, 0);
@@ -405,7 +413,8 @@ impl<K: Kind> Alone<'_, K> {
         (taken, rest)
     }
 
-    /// Takes the pages of the first mapping out that has a part of `range`. All of it is locked.
+    /// Takes out the pages of the first mapping that overlaps `range`. The caller has locked all
+    /// of it.
     fn take_first(&mut self, range: Range) -> Option<(Range, Option<Vaddr>, K::Pages)> {
         let mut taken = None;
         let own = self.0.range;
@@ -423,7 +432,7 @@ impl<K: Kind> Alone<'_, K> {
     }
 }
 
-/// The right to change the mappings in a range; dropping it lets others have their turn.
+/// The right to change the mappings in a range. Dropping it unlocks the range.
 pub(crate) struct RangeGuard<'a, K: Kind> {
     space: &'a Space<K>,
     ticket: Ticket,
@@ -432,7 +441,7 @@ pub(crate) struct RangeGuard<'a, K: Kind> {
 }
 
 impl<K: Kind> RangeGuard<'_, K> {
-    /// The addresses that are locked.
+    /// Returns the locked range.
     pub(crate) fn range(&self) -> Range {
         self.range
     }
@@ -444,7 +453,7 @@ impl<K: Kind> RangeGuard<'_, K> {
         f(&mut Alone(held))
     }
 
-    /// As [`with`](Self::with), and frees the range with the mutex still held.
+    /// Like [`with`](Self::with), but also unlocks the range before the mutex is released.
     pub(crate) fn finish<R>(self, f: impl FnOnce(&mut Alone<'_, K>) -> R) -> R {
         let finished = self.try_finish(|held| Ok::<_, Infallible>(f(held)));
         match finished {
@@ -453,11 +462,11 @@ impl<K: Kind> RangeGuard<'_, K> {
         }
     }
 
-    /// As [`finish`](Self::finish), with work that can fail.
+    /// Like [`finish`](Self::finish), but `f` can fail.
     ///
     /// # Errors
     ///
-    /// Those of `f`, with the guard: then the range stays locked.
+    /// Those of `f`, together with the guard: the range stays locked.
     pub(crate) fn try_finish<R, E>(
         mut self,
         f: impl FnOnce(&mut Alone<'_, K>) -> Result<R, E>,
@@ -478,12 +487,13 @@ impl<K: Kind> RangeGuard<'_, K> {
         }
     }
 
-    /// Calls `f` for each mapping that has a part of `range`, in order, without the mutex: with its
-    /// addresses, the address in the program's memory, and the pages. All of these mappings are locked.
+    /// Calls `f` without the mutex for each mapping that overlaps `range`, in ascending order,
+    /// with the IOVA range, the vaddr and the pages of the mapping. The caller has locked all of
+    /// these mappings.
     ///
     /// # Errors
     ///
-    /// The first that `f` returned; then it wasn't called for the mappings after that one.
+    /// The first error of `f`; `f` is not called for the mappings after that.
     pub(crate) fn try_update<E>(
         &mut self,
         range: Range,
@@ -503,7 +513,7 @@ impl<K: Kind> RangeGuard<'_, K> {
         Ok(())
     }
 
-    /// As [`try_update`](Self::try_update), with work that can't fail.
+    /// Like [`try_update`](Self::try_update), but `f` cannot fail.
     pub(crate) fn update(
         &mut self,
         range: Range,
@@ -524,7 +534,7 @@ impl<K: Kind> Drop for RangeGuard<'_, K> {
     }
 }
 
-/// The right to read the mappings in a range, and to note something in them with the mutex held.
+/// The right to read the mappings in a range, and to record something in them with the mutex held.
 pub(crate) struct SharedGuard<'a, K: Kind>(RangeGuard<'a, K>);
 
 impl<K: Kind> SharedGuard<'_, K> {
@@ -534,7 +544,7 @@ impl<K: Kind> SharedGuard<'_, K> {
     }
 }
 
-/// The right to change everything.
+/// The right to change all mappings and the layout.
 pub(crate) struct WholeGuard<'a, K: Kind>(RangeGuard<'a, K>);
 
 impl<'a, K: Kind> Deref for WholeGuard<'a, K> {
@@ -552,7 +562,7 @@ impl<K: Kind> DerefMut for WholeGuard<'_, K> {
 }
 
 impl<K: Kind> WholeGuard<'_, K> {
-    /// Calls `f` with the mutex held, with the layout.
+    /// Calls `f` on the layout, with the mutex held.
     pub(crate) fn layout<R>(&mut self, f: impl FnOnce(&mut K::Layout) -> R) -> R {
         f(&mut self.0.space.inner.lock().layout)
     }

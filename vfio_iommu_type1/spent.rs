@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much time requests take.
+//! Statistics on the time that requests take.
 
 use kernel::{
     fmt,
@@ -16,14 +16,14 @@ use kernel_ext::ticks::{
     Ticks, //
 };
 
-/// How many requests of one kind there were, and how long they took altogether.
+/// The number of requests of one kind, and their total duration.
 pub(crate) struct Spent {
     requests: Atomic<u64>,
     ticks: Atomic<u64>,
 }
 
 impl Spent {
-    /// There were none.
+    /// Creates statistics without requests.
     pub(crate) const fn new() -> Self {
         Self {
             requests: Atomic::new(0),
@@ -31,7 +31,7 @@ impl Spent {
         }
     }
 
-    /// Counts a request, which is to call `f`.
+    /// Calls `f`, and counts it as one request.
     pub(crate) fn count<R>(&self, f: impl FnOnce() -> R) -> R {
         let start = Ticks::now();
         let result = f();

@@ -36,7 +36,7 @@ use crate::{
     }, //
 };
 
-/// How often drivers are asked to give pages back.
+/// The number of times that drivers are asked to unpin pages.
 const ASKED: u32 = 10;
 
 impl Container {
@@ -44,8 +44,8 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// `EFAULT` for a bad argument, `EINVAL` for a short one; else those of [`UnmapRequest`] and
-    /// [`unmap`](Self::unmap).
+    /// `EFAULT` if the argument cannot be read, or cannot be written after the range was unmapped;
+    /// `EINVAL` if `argsz` is too small; those of [`UnmapRequest`] and [`unmap`](Self::unmap).
     pub(crate) fn ioctl_unmap(&self, arg: UserPtr) -> Result<isize> {
         let size = size_of::<UnmapDma>();
         let mut user: UnmapDma = UserSlice::new(arg, size).reader().read()?;
@@ -56,8 +56,8 @@ impl Container {
         Ok(0)
     }
 
-    /// Does what the ioctl's argument `user`, read from `arg`, asks for. Returns how many bytes were
-    /// unmapped.
+    /// Executes the request that the ioctl's argument `user`, read from `arg`, describes. Returns
+    /// the number of bytes that were unmapped.
     fn unmap_as_asked(&self, user: &UnmapDma, arg: UserPtr) -> Granted<u64> {
         let size = size_of::<UnmapDma>();
         if (user.argsz as usize) < size {
@@ -75,23 +75,26 @@ impl Container {
         self.unmap(&request, Some(&bitmap))
     }
 
-    /// Unmaps, and returns how many bytes, modulo 2^64.
+    /// Unmaps a range. Returns the number of bytes that were unmapped, modulo 2^64.
     ///
-    /// The second version of the interface unmaps whole mappings only, and fails if the range has parts
-    /// of others. The first one stops at a mapping that begins before the range, and unmaps all of what
-    /// begins in it.
+    /// Version 2 of the interface unmaps whole mappings only, and fails if the range contains a
+    /// part of a mapping. Version 1 unmaps every mapping that begins in the range, as a whole; it
+    /// unmaps nothing if a mapping begins before the range and reaches into it.
     ///
-    /// Drivers that have pinned pages are asked to give them back. Those of devices at work may always have
-    /// some pages pinned, of one mapping or another: then each mapping is unmapped by itself, as soon as
-    /// none of its own pages is pinned.
+    /// Drivers that have pinned pages are asked to unpin them. The driver of an active device may
+    /// have pages pinned at all times, now of one mapping, now of another. In that case the
+    /// mappings are unmapped one by one, each as soon as none of its own pages is pinned.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if an address is to be invalidated and there are emulated devices, whose drivers
-    /// need it, or if such a driver doesn't give pages back; those of [`UnmapRequest::range`]; `EINVAL`
-    /// for a part of a mapping, if an address is to be invalidated twice, or if there are no dirty pages of
-    /// the size asked for; `EFAULT` for the bitmap. Then nothing is unmapped, unless each mapping was by
-    /// itself: then those before the one that fails are. That one may have come meanwhile.
+    /// `EBUSY` if the request invalidates vaddrs and the container has emulated devices, whose
+    /// drivers need them, or if such a driver does not unpin its pages; those of
+    /// [`UnmapRequest::range`]; `EINVAL` if the range contains a part of a mapping, if a vaddr is
+    /// already invalid, or if a bitmap is requested and dirty tracking is disabled or the bitmap's
+    /// page size is not the smallest one; `EFAULT` if the bitmap cannot be written.
+    ///
+    /// On failure nothing is unmapped, unless the mappings are unmapped one by one: then those
+    /// before the failing one are unmapped. The failing one may have been added in the meantime.
     fn unmap(&self, request: &UnmapRequest, bitmap: Option<&UserBitmap>) -> Granted<u64> {
         let pinned = match self.unmap_at_once(request, bitmap)? {
             Ok(bytes) => return Ok(bytes),
@@ -103,15 +106,15 @@ impl Container {
         self.unmap_each(request, bitmap)
     }
 
-    /// Unmaps everything that is asked for, or nothing.
+    /// Unmaps the whole request at once, or nothing. Returns a mapping that still has pinned pages
+    /// after the drivers were asked [`ASKED`] times.
     ///
-    /// Drivers are asked with nothing locked, since they may wait for others that lock addresses. Then
-    /// everything is looked at anew.
+    /// Drivers are asked with no address locked, because they may wait for threads that lock
+    /// addresses. After that, all checks are repeated.
     ///
     /// # Errors
     ///
-    /// Those of [`unmap`](Self::unmap), or a mapping of which pages are pinned though drivers were asked
-    /// time and again.
+    /// Those of [`unmap`](Self::unmap).
     fn unmap_at_once(
         &self,
         request: &UnmapRequest,
@@ -120,7 +123,8 @@ impl Container {
         let locked = if self.v2 {
             request.span()
         } else {
-            // Who knows how far a mapping reaches that begins in the range?
+            // The end of a mapping that begins in the range is not known before the range is
+            // locked.
             Range::ALL
         };
         let mut asked = 0;
@@ -146,7 +150,7 @@ impl Container {
         }
     }
 
-    /// Unmaps one mapping after the other.
+    /// Unmaps the mappings one by one.
     ///
     /// # Errors
     ///
@@ -159,7 +163,8 @@ impl Container {
             let Some(dma) = self.first_where(range, |_, _| true) else {
                 break;
             };
-            // It came meanwhile: the second version, the only one in which drivers pin, found none at first.
+            // The mapping was added in the meantime. Drivers pin pages in version 2 only, and that
+            // has checked before that the range cuts no mapping.
             if !span.contains(dma) {
                 return Err(cut_mapping(dma));
             }
@@ -170,7 +175,7 @@ impl Container {
         Ok(bytes)
     }
 
-    /// Asks drivers to give back what they have pinned of `first`, and of the mappings behind it in `span`.
+    /// Asks drivers to unpin the pages of `first`, and of the mappings in `span` that follow it.
     fn ask(&self, first: Range, span: Range) {
         let mut next = Some(first);
         while let Some(dma) = next {
@@ -183,7 +188,8 @@ impl Container {
         }
     }
 
-    /// The first mapping in `range` of which `f` is true, now. Its pages may be away.
+    /// Returns the range of the first mapping in `range` that `f` accepts. The pages may be taken
+    /// out of the tree.
     fn first_where(
         &self,
         range: Range,
@@ -199,13 +205,14 @@ impl Container {
         first
     }
 
-    /// A driver keeps pages of `dma`: tells in the log who it may be.
+    /// Returns the error for a driver that keeps pages of `dma` pinned, and logs which drivers are
+    /// possible.
     fn kept(&self, dma: Range) -> Refusal {
         self.blame(dma);
         Refusal::at(dma, EBUSY, c"a driver keeps pages")
     }
 
-    /// Checks a request to unmap, whose addresses are locked, and begins with it.
+    /// Checks an unmap request, whose range the caller has locked, and begins to execute it.
     fn begin_unmap(
         &self,
         held: &mut Alone<'_, Self>,
@@ -253,8 +260,8 @@ impl Container {
     }
 }
 
-/// Removes the mappings that begin in `rest`, having told which of their pages are dirty, and unmaps
-/// `pages`, which were removed already.
+/// Unmaps `pages`, which are already removed from the tree, and removes and unmaps the mappings
+/// that begin in `rest`. If there is a `bitmap`, first reports the dirty pages of `rest`.
 fn finish_unmap(
     mut guard: RangeGuard<'_, Container>,
     mut pages: Option<DmaPages>,
@@ -267,7 +274,7 @@ fn finish_unmap(
             .map_err(because(c"can't write the bitmap of dirty pages"))?;
     }
     loop {
-        // Until the IOMMU has forgotten the addresses nobody may map there.
+        // The range stays locked until the IOMMU has unmapped the pages.
         drop(pages);
         let Some(range) = rest else {
             return Ok(());
@@ -276,14 +283,14 @@ fn finish_unmap(
     }
 }
 
-/// How far a request to unmap has come when its addresses are locked.
+/// The state of an unmap request after [`begin_unmap`](Container::begin_unmap).
 enum Begun {
-    /// It is done, about so many bytes.
+    /// The request is complete; the mappings have `bytes` bytes.
     Done { bytes: u64 },
-    /// A driver has pinned pages of this mapping.
+    /// A driver has pinned pages of the mapping at this range.
     Pinned(Range),
-    /// The mappings of so many bytes are being removed: the pages of the first ones have to be unmapped,
-    /// and those that begin in `rest` have to be removed.
+    /// Mappings of `bytes` bytes are being removed. The pages in `first` are removed from the tree
+    /// and have to be unmapped; the mappings that begin in `rest` have to be removed.
     Removing {
         first: Option<DmaPages>,
         rest: Option<Range>,
@@ -291,17 +298,18 @@ enum Begun {
     },
 }
 
-/// The mappings that a request to unmap is about.
+/// The mappings that an unmap request covers.
 #[derive(Default)]
 struct Found {
     mappings: usize,
-    /// Modulo 2^64.
+    /// The total size, modulo 2^64.
     bytes: u64,
-    /// The first one of which a driver has pinned pages.
+    /// The first mapping of which a driver has pinned pages.
     pinned: Option<Range>,
-    /// The first one whose address is invalid.
+    /// The first mapping whose vaddr is invalid.
     invalid: Option<Range>,
-    /// One that would have to be cut, which the second version doesn't do. None after it was looked at.
+    /// A mapping that the range cuts, which version 2 does not allow. No mapping after it is
+    /// examined.
     cut: Option<Range>,
 }
 
@@ -334,13 +342,13 @@ impl Found {
     }
 }
 
-/// The part of `span` behind the mapping at `dma`.
+/// Returns the part of `span` that follows the mapping at `dma`.
 fn behind(dma: Range, span: Range) -> Option<Range> {
     let start = dma.last.checked_add(1)?;
     (start <= span.last).then_some(Range { start, ..span })
 }
 
-/// Checks that `range` has no part of a mapping, but whole ones.
+/// Checks that `range` contains no part of a mapping, only whole ones.
 ///
 /// # Errors
 ///
@@ -350,7 +358,7 @@ pub(crate) fn check_whole(held: &Held<'_, Container>, range: Range) -> Granted {
         .map_or(Ok(()), |cut| Err(cut_mapping(cut)))
 }
 
-/// A range has a part of the mapping at `cut`.
+/// Returns the error for a range that cuts the mapping at `cut`.
 fn cut_mapping(cut: Range) -> Refusal {
     Refusal::at(cut, EINVAL, c"would cut a mapping")
 }

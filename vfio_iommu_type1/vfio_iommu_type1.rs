@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Backend of VFIO containers for IOMMUs with page tables: VT-d, AMD-Vi, virtio-iommu and others.
+//! VFIO container backend for IOMMUs with page tables: VT-d, AMD-Vi, virtio-iommu and others.
 //!
-//! A program maps ranges of its memory at device addresses of its choice; the devices that it was
-//! given then reach that memory and nothing else. The memory is pinned as long as it is mapped, and
-//! counts against the program's limit on locked memory.
+//! A process maps ranges of its memory at IOVAs of its choice. The devices assigned to it can then
+//! access that memory and nothing else. The memory is pinned as long as it is mapped, and counts
+//! against the process's limit on locked memory.
 //!
-//! - [`container`]: the state of one container. [`space`]: what is mapped, and who may change it when.
-//! - [`map`], [`unmap`], [`dirty`], [`info`]: the ioctls. [`request`]: what they may ask for.
-//! - [`attach`]: groups of devices come and go.
-//! - [`populate`]: pins memory and hands it to the IOMMU.
-//! - [`refusal`]: why a request fails.
-//! - [`debugfs`]: what there is, for people, and [`spent`]: what it took.
-//! - [`emulated`]: devices without an IOMMU, whose drivers ask for pages.
+//! - [`container`]: the state of one container. [`space`]: the mappings and the range lock.
+//! - [`map`], [`unmap`], [`dirty`], [`info`]: the ioctls. [`request`]: validation of their
+//!   arguments.
+//! - [`attach`]: attaching and detaching groups.
+//! - [`populate`]: pins memory and maps it in the IOMMU.
+//! - [`refusal`]: the reason why a request fails.
+//! - [`debugfs`]: debugfs file. [`spent`]: request statistics.
+//! - [`emulated`]: page pinning and copying for the drivers of emulated devices.
 //!
 //! C header: [`include/uapi/linux/vfio.h`](srctree/include/uapi/linux/vfio.h)
 
@@ -59,7 +60,7 @@ module! {
 }
 
 module_param! {
-    /// Whether to take groups whose devices can raise any interrupt.
+    /// Whether to accept groups whose devices can raise any interrupt.
     pub(crate) static ALLOW_UNSAFE_INTERRUPTS: bool = false;
     name: "allow_unsafe_interrupts",
     kind: "bool",
@@ -67,7 +68,7 @@ module_param! {
 }
 
 module_param! {
-    /// Whether to map page by page, so that the IOMMU uses its smallest pages only.
+    /// Whether to map page by page, so that the IOMMU only uses its smallest page size.
     pub(crate) static DISABLE_HUGEPAGES: bool = false;
     name: "disable_hugepages",
     kind: "bool",
@@ -75,19 +76,19 @@ module_param! {
 }
 
 module_param! {
-    /// How many mappings a new container may have at a time.
+    /// The maximum number of mappings in a new container.
     pub(crate) static DMA_ENTRY_LIMIT: u32 = 65535;
     name: "dma_entry_limit",
     kind: "uint",
     description: "Maximum number of user DMA mappings per container (65535)."
 }
 
-/// The callbacks that `vfio.ko` finds this backend by.
+/// The callbacks by which `vfio.ko` finds this backend.
 static TABLE: Table<Container> = Table::new();
 
-/// The module: as long as it is loaded, containers can choose this backend.
+/// The module. Containers can choose this backend while it is loaded.
 struct Type1 {
-    // Goes first: then there are no containers to show, and none will be.
+    // Dropped first: after that there are no containers to show, and none can be created.
     _registration: Registration<Container>,
     _debugfs: Pin<KBox<debugfs::File>>,
 }

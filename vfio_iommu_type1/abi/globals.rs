@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The list of containers, with its lock.
+//! The list of containers and its lock.
 
 use kernel::{
     prelude::*,
@@ -13,12 +13,13 @@ use kernel::{
 use crate::container::Container;
 
 global_lock! {
-    // SAFETY: Initialised by `init` before the module can be used.
+    // SAFETY: `init` initialises it before the module can be used.
     pub(crate) unsafe(uninit) static CONTAINERS: Mutex<KVec<Arc<Container>>> = KVec::new();
 }
 
-/// Initialises the lock. Called once, before anything else, by module init.
+/// Initialises the lock. Module init calls this once, before anything else.
 pub(crate) fn init() {
-    // SAFETY: Module init runs once, and nothing of this module can be called before its end.
+    // SAFETY: Module init runs once, and no other function of this module can be called before it
+    // ends.
     unsafe { CONTAINERS.init() };
 }

@@ -26,13 +26,13 @@ extern "C" {
     );
 }
 
-/// Says why `request` isn't granted, which is about `size` bytes from `iova` on.
+/// Traces why `request`, for `size` bytes at `iova`, fails.
 pub(crate) fn refused(request: &'static CStr, iova: u64, size: u64, refusal: &Refusal) {
     let place = refusal.place.unwrap_or(Range {
         start: iova,
         last: iova.wrapping_add(size).wrapping_sub(1),
     });
-    // SAFETY: The function of `trace.c` requires nothing but that two arguments are strings.
+    // SAFETY: The function in `trace.c` only requires that two of its arguments are strings.
     unsafe {
         vfio_type1_trace_refused(
             request.as_char_ptr(),

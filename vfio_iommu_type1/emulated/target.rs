@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The work on one mapping.
+//! Pinning and copying in one mapping.
 
 use kernel::{
     prelude::*,
@@ -39,17 +39,18 @@ use crate::{
 
 use super::PAGE;
 
-/// How a container's mappings are used for emulated devices. It doesn't change while one is locked.
+/// The rules for device access to the mappings of a container. They do not change while a mapping
+/// is locked.
 #[derive(Clone, Copy)]
 pub(super) struct Rules {
-    /// Whether the container has no IOMMU, so that each page is charged when it is pinned.
+    /// Whether the container has no IOMMU, so that pages are charged when a driver pins them.
     charges: bool,
-    /// Whether track is kept of dirty pages.
+    /// Whether dirty tracking is enabled.
     tracks_dirty: bool,
 }
 
 impl Rules {
-    /// Those of a container.
+    /// Returns the rules of a container.
     pub(super) fn of(layout: &Layout) -> Self {
         Self {
             charges: !layout.has_iommu(),
@@ -58,7 +59,7 @@ impl Rules {
     }
 }
 
-/// A mapping that an emulated device uses, locked alone.
+/// A mapping that a device driver accesses, locked exclusively.
 pub(super) struct Target<'a> {
     range: Range,
     dma: &'a mut DmaPages,
@@ -66,24 +67,24 @@ pub(super) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// The mapping of `range`.
+    /// Wraps the mapping at `range`.
     pub(super) fn new(range: Range, dma: &'a mut DmaPages, rules: Rules) -> Self {
         Self { range, dma, rules }
     }
 
-    /// How many pages the mapping has.
+    /// Returns the number of pages in the mapping.
     fn pages(&self) -> u64 {
         (self.range.last - self.range.start) / PAGE + 1
     }
 
-    /// The number in the mapping of the page at `iova`, and how many of `count` pages from there on are in
-    /// the mapping.
+    /// Returns the index of the page at `iova`, and how many of the `count` pages from there on
+    /// belong to the mapping.
     fn part(&self, iova: u64, count: usize) -> (u64, u64) {
         let first = (iova - self.range.start) / PAGE;
         (first, (self.pages() - first).min(count as u64))
     }
 
-    /// Notes that the bytes from `iova` to `last` were written, which are in this mapping.
+    /// Records that the bytes from `iova` to `last`, which belong to this mapping, were written.
     pub(super) fn written(&mut self, iova: u64, last: u64) {
         if self.rules.tracks_dirty {
             let pages = self.pages();
@@ -95,12 +96,13 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Pins the pages from `iova` on which are in this mapping, and puts them into `pages` from number
-    /// `done` on. Counts them in `done`.
+    /// Pins the pages from `iova` on that belong to this mapping, and stores them in `pages` from
+    /// index `done` on. Adds their number to `done`.
     ///
     /// # Errors
     ///
-    /// `EPERM` if the mapping doesn't allow such accesses; those of [`pin_missing`](Self::pin_missing).
+    /// `EPERM` if the mapping does not allow the access; those of
+    /// [`pin_missing`](Self::pin_missing).
     pub(super) fn pin(
         &mut self,
         iova: u64,
@@ -115,7 +117,7 @@ impl<'a> Target<'a> {
         let (mut page, mut left) = self.part(iova, pages.len() - *done);
         while left != 0 {
             let before = *done;
-            // A page that is pinned already is shared even after the owner has exited.
+            // A page that is already pinned can be shared even after the owner has exited.
             if let Some(pins) = self.dma.pins_mut() {
                 pins.share(page, left, |pinned| {
                     pages.set(*done, pinned);
@@ -136,13 +138,13 @@ impl<'a> Target<'a> {
         Ok(())
     }
 
-    /// Pins at least one page from number `first` on, none of which is pinned, and no more than there
-    /// is room for in `batch`. Counts them in `done`.
+    /// Pins at least one page from index `first` on, and at most as many as `batch` has room for.
+    /// None of them is pinned yet. Adds their number to `done`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no room, or for registers of a device; `ENODEV` if the owner has exited,
-    /// `ENOMEM` over the limit, and those of pinning. Some may be pinned then.
+    /// `EINVAL` if `batch` has no room, or for device registers; `ENODEV` if the owner has exited;
+    /// `ENOMEM` over the limit; those of pinning. Some pages may be pinned then.
     fn pin_missing(
         &mut self,
         first: u64,
@@ -155,7 +157,7 @@ impl<'a> Target<'a> {
         }
         let filled = self.fill(first, vaddr, &mut batch)?;
         if self.rules.charges {
-            // The owner may have exited since.
+            // The owner may have exited in the meantime.
             let charged = self.dma.charge.add(batch.charged());
             charged.map_err(|e| if e == ESRCH { ENODEV } else { e })?;
         }
@@ -163,13 +165,13 @@ impl<'a> Target<'a> {
         let inserted = pins.and_then(|pins| pins.insert(first, &mut batch));
         *done += filled - batch.len();
         if self.rules.charges {
-            // Those that were not inserted are given back here.
+            // Uncharge the pages that were not inserted.
             self.dma.charge.sub(batch.charged());
         }
         inserted
     }
 
-    /// Pins pages from number `first` on, in the owner's memory. Returns how many.
+    /// Pins pages of the owner's memory from index `first` on. Returns the number of pages.
     fn fill(&self, first: u64, vaddr: Vaddr, batch: &mut PinBatch<'_>) -> Result<usize> {
         let offset = (first * PAGE) as usize;
         let vaddr = vaddr.get().checked_add(offset).ok_or(EFAULT)?;
@@ -180,19 +182,21 @@ impl<'a> Target<'a> {
             if let Ok(filled) = batch.fill(vaddr, count, write) {
                 return Ok(filled);
             }
-            // Protection keys of this thread say nothing about devices.
+            // The protection keys of this thread do not apply to devices, so `fill` may fail where
+            // access is allowed.
         }
         let memory = owner.memory().ok_or(ENODEV)?;
         batch
             .fill_remote(&memory, vaddr, count, write)
             .or_else(|e| {
-                // Registers of a device have no page to give.
+                // Device registers have no `struct page`.
                 let registers = FrameRun::find_remote(&memory, vaddr, 1, write)?;
                 Err(registers.map_or(e, |_| EINVAL))
             })
     }
 
-    /// Unpins those of `count` pages from `iova` on that are in this mapping. Returns how many that are.
+    /// Unpins those of the `count` pages from `iova` on that belong to this mapping. Returns how
+    /// many belong to it.
     pub(super) fn unpin(&mut self, iova: u64, count: usize) -> usize {
         let (first, part) = self.part(iova, count);
         let track = self.rules.tracks_dirty.then_some(self.pages());
@@ -202,17 +206,17 @@ impl<'a> Target<'a> {
     }
 }
 
-/// What it takes to copy to or from a mapping.
+/// The data needed to copy to or from a mapping.
 pub(super) struct Source {
     range: Range,
-    /// The address in the owner's memory of the first byte.
+    /// The address of the first byte in the owner's memory.
     vaddr: Vaddr,
     prot: Prot,
     owner: Arc<Owner>,
 }
 
 impl Source {
-    /// The mapping of `range`.
+    /// Wraps the mapping at `range`.
     pub(super) fn new(range: Range, vaddr: Vaddr, dma: &DmaPages) -> Self {
         Self {
             range,
@@ -222,7 +226,7 @@ impl Source {
         }
     }
 
-    /// The mapping that has address `iova`, which is locked.
+    /// Returns the mapping that contains `iova`, which the caller has locked.
     pub(super) fn at(held: &mut Held<'_, Container>, iova: u64) -> Option<Self> {
         let mut found = None;
         held.for_each_from(iova, |range, dma| {
@@ -235,12 +239,13 @@ impl Source {
         found
     }
 
-    /// Copies as much of `data` as is in this mapping, which has address `iova`, from byte `done` on.
-    /// Counts the bytes in `done`.
+    /// Copies `data`, from byte `done` on, to or from `iova`, up to the end of this mapping.
+    /// `iova` lies in this mapping. Adds the number of bytes to `done`.
     ///
     /// # Errors
     ///
-    /// `EPERM` if devices may not read there, or not write for a write; those of copying.
+    /// `EPERM` if devices may not read there, or may not write there and `data` is a write; those
+    /// of copying.
     pub(super) fn copy(&self, iova: u64, data: &mut Transfer<'_>, done: &mut usize) -> Result {
         let write = matches!(data, Transfer::Write(_));
         if !self.prot.contains(Access::Read) || write && !self.prot.contains(Access::Write) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Up to 64 neighbours, some of which are pinned.
+//! A block of up to 64 adjacent pages, some of which are pinned.
 //!
-//! Only those take memory: a word has a bit for each place, and the pages themselves are in a list, in
+//! Only pinned pages take memory: a word has one bit for each place, and a list holds the pages in
 //! the order of the bits.
 
 use core::ops;
@@ -17,24 +17,24 @@ use kernel_ext::mm::{
 
 /// A block of pages.
 ///
-/// A node of the tree, with three pointers and the key, takes 64 bytes.
+/// A tree node takes 64 bytes, including its three pointers and the key.
 pub(super) struct Block {
-    /// The places whose pages are pinned.
+    /// The places whose pages are pinned, one bit per place.
     used: u64,
-    /// The pages of these places, each of which has a user.
+    /// The pages in these places. Each has at least one user.
     slots: KVec<PinSlot>,
 }
 
 const _: () = assert!(size_of::<Block>() == 32);
 
-/// Those bits of a word that stand for `places`.
+/// Returns the bits of a word that stand for `places`.
 fn mask(places: &ops::Range<u32>) -> u64 {
     let below = |place| u64::MAX.checked_shl(place).unwrap_or(0);
     below(places.start) & !below(places.end)
 }
 
 impl Block {
-    /// A block without pages, with memory for `count`.
+    /// Creates a block without pages, with memory for `count`.
     ///
     /// # Errors
     ///
@@ -46,28 +46,28 @@ impl Block {
         })
     }
 
-    /// The places whose pages are pinned, one bit each.
+    /// Returns the places whose pages are pinned, one bit per place.
     pub(super) fn used(&self) -> u64 {
         self.used
     }
 
-    /// The pages that are pinned.
+    /// Returns the pinned pages.
     pub(super) fn slots(&self) -> impl Iterator<Item = &PinSlot> {
         self.slots.iter()
     }
 
-    /// Where in the list the page of `place` is, or would be.
+    /// Returns the index in the list at which the page of `place` is, or would be.
     fn rank(&self, place: u32) -> usize {
         (self.used & mask(&(0..place))).count_ones() as usize
     }
 
-    /// How many of `places` are not pinned, up to the first one that is.
+    /// Returns how many of `places` are not pinned, up to the first one that is.
     pub(super) fn free(&self, places: ops::Range<u32>) -> u32 {
         let pinned = self.used & mask(&places);
         pinned.trailing_zeros().min(places.end) - places.start
     }
 
-    /// The pages of `places`, up to the first one that isn't pinned.
+    /// Returns the pages in `places`, up to the first place that is not pinned.
     pub(super) fn run(&mut self, places: ops::Range<u32>) -> &mut [PinSlot] {
         let not_pinned = !self.used & mask(&places);
         let end = not_pinned.trailing_zeros().min(places.end);
@@ -75,11 +75,11 @@ impl Block {
         self.slots.get_mut(run).unwrap_or_default()
     }
 
-    /// Puts pages of `batch` into `places`, with one user each: all of them or none.
+    /// Moves pages of `batch` to `places`, each with one user: all of them or none.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if one is pinned or `batch` has fewer; `ENOMEM`.
+    /// `EINVAL` if a page in `places` is pinned or `batch` has fewer pages; `ENOMEM`.
     pub(super) fn insert(&mut self, places: ops::Range<u32>, batch: &mut PinBatch<'_>) -> Result {
         let added = mask(&places);
         if self.used & added != 0 {
@@ -94,8 +94,8 @@ impl Block {
         Ok(())
     }
 
-    /// Takes one user off each page of `places` that is pinned. Those that had no other go to
-    /// `released`. Returns their places, one bit each.
+    /// Removes one user from each page in `places` that is pinned. Pages without a remaining user
+    /// go to `released`. Returns their places, one bit per place.
     pub(super) fn release(&mut self, places: ops::Range<u32>, released: &mut Released) -> u64 {
         let mut left = self.used & mask(&places);
         let mut gone = 0;
@@ -113,7 +113,7 @@ impl Block {
         gone
     }
 
-    /// Gives memory back, if most of it isn't needed any more and some can be had to move to.
+    /// Shrinks the list if most of its memory is unused and a smaller list can be allocated.
     fn shrink(&mut self) {
         if self.slots.len() > self.slots.capacity() / 4 {
             return;
@@ -122,7 +122,7 @@ impl Block {
             return;
         };
         for slot in self.slots.drain_all() {
-            // There is room: it doesn't fail.
+            // This cannot fail: the capacity is sufficient.
             let _ = slots.push_within_capacity(slot);
         }
         self.slots = slots;

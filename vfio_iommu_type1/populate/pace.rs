@@ -1,43 +1,44 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How many pages are pinned by one call.
+//! The number of pages to pin with one call.
 //!
-//! Memory that isn't there yet is made meanwhile, which takes a thousand times as long as pinning, with
-//! the lock of the process's memory held for reading. Whoever needs that lock for writing waits, be it
-//! to charge a small map; hence a call that took long is followed by shorter ones.
+//! Pinning allocates memory that is not present yet, which takes a thousand times as long as the
+//! pinning itself, and holds the process's mmap lock for reading meanwhile. A thread that needs
+//! that lock for writing has to wait, even if it only charges a small mapping. A call that takes
+//! long is therefore followed by smaller ones.
 
 use kernel::{
     prelude::*,
     time::Delta, //
 };
 
-/// The most pages that one call pins.
+/// The maximum number of pages per call.
 const MOST: usize = 2048;
 
-/// The pages of the first call: those of one huge page.
+/// The number of pages of the first call: one huge page.
 const FIRST: usize = 512;
 
-/// Of how many pages on it pays to make room for [`MOST`] of them.
+/// The minimum request size, in pages, that justifies a batch of [`MOST`] pages.
 const MANY: usize = 8192;
 
-/// The fewest pages, below which a call isn't any quicker.
+/// The minimum number of pages per call. Fewer pages do not make a call faster.
 const LEAST: usize = 32;
 
-/// How long a call may take.
+/// The maximum duration of a call. After a longer one, the number of pages is halved.
 const LONG: Delta = Delta::from_millis(1);
 
-/// A call that took less than this might have been twice as large.
+/// After a call that takes less than this, the number of pages is doubled.
 const SHORT: Delta = Delta::from_micros(250);
 
-/// How fast to go.
+/// The batch size, adapted to the duration of previous calls.
 pub(super) struct Pace {
-    /// The number of pages for the next call.
+    /// The number of pages of the next call.
     pages: usize,
     most: usize,
 }
 
 impl Pace {
-    /// For so many pages in all.
+    /// Creates the state for a request of `all` pages.
     pub(super) fn new(all: usize) -> Self {
         Self {
             pages: FIRST,
@@ -45,17 +46,17 @@ impl Pace {
         }
     }
 
-    /// The most pages that a call may pin.
+    /// Returns the maximum number of pages per call.
     pub(super) fn most(&self) -> usize {
         self.most
     }
 
-    /// How many pages the next call may pin, at least [`LEAST`].
+    /// Returns the maximum number of pages of the next call, at least [`LEAST`].
     pub(super) fn pages(&self) -> usize {
         self.pages
     }
 
-    /// Takes note of how long a call took.
+    /// Adapts the number of pages to the duration of a call.
     pub(super) fn note(&mut self, took: Delta) {
         if took > LONG {
             self.pages = LEAST.max(self.pages / 2);

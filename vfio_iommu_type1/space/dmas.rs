@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is mapped, by address.
+//! The mappings of a container, ordered by IOVA.
 
 use core::num::NonZeroUsize;
 
@@ -17,55 +17,56 @@ use iommu_group::ranges::Range;
 
 /// The pages of one mapping.
 pub(crate) trait Pages: Sized {
-    /// The first device address.
+    /// Returns the first IOVA.
     fn start(&self) -> u64;
 
-    /// Takes in the pages of the mapping that follows, so that all of them are unmapped by one request.
+    /// Merges the pages of the next mapping into this one, so that one request unmaps both.
     ///
     /// # Errors
     ///
-    /// `next`, if they have to be unmapped one by one.
+    /// Returns `next` if the two have to be unmapped separately.
     fn join(&mut self, next: Self) -> Result<(), Self>;
 }
 
-/// An address in the program's memory, a multiple of the page size: its page number plus one.
+/// A page-aligned user virtual address, stored as its page number plus one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Vaddr(NonZeroUsize);
 
 impl Vaddr {
-    /// Wraps an address, of which only the page counts.
+    /// Stores `address`, rounded down to the page size.
     pub(crate) fn new(address: usize) -> Self {
         Self(NonZeroUsize::MIN.saturating_add(address >> PAGE_SHIFT))
     }
 
-    /// The address.
+    /// Returns the address.
     pub(crate) fn get(self) -> usize {
         (self.0.get() - 1) << PAGE_SHIFT
     }
 }
 
-/// One `VFIO_IOMMU_MAP_DMA`.
+/// The result of one `VFIO_IOMMU_MAP_DMA`.
 ///
-/// There may be tens of thousands, so it is kept small.
+/// A container may have tens of thousands of these, so the type is kept small.
 pub(crate) struct Dma<P> {
-    /// The address in the program's memory; `None` while the program has it invalidated.
+    /// The user virtual address; `None` while user space has it invalidated.
     vaddr: Option<Vaddr>,
     contents: Contents<P>,
 }
 
 /// Where the pages of a mapping are.
 enum Contents<P> {
-    /// Here.
+    /// In the tree.
     Here(P),
-    /// With the holder of the mapping's range, who works on them without the container's mutex.
+    /// Taken out by the holder of the mapping's range, which works on them without the container's
+    /// mutex.
     Away {
-        /// The first device address.
+        /// The first IOVA.
         start: u64,
     },
 }
 
 impl<P: Pages> Dma<P> {
-    /// A mapping of `pages`.
+    /// Creates a mapping of `pages`.
     pub(crate) fn new(vaddr: Vaddr, pages: P) -> Self {
         Self {
             vaddr: Some(vaddr),
@@ -73,7 +74,7 @@ impl<P: Pages> Dma<P> {
         }
     }
 
-    /// The first device address.
+    /// Returns the first IOVA.
     fn start(&self) -> u64 {
         match &self.contents {
             Contents::Here(pages) => pages.start(),
@@ -81,12 +82,12 @@ impl<P: Pages> Dma<P> {
         }
     }
 
-    /// The address in the program's memory, unless it is invalid.
+    /// Returns the user virtual address, or `None` if it is invalid.
     pub(crate) fn vaddr(&self) -> Option<Vaddr> {
         self.vaddr
     }
 
-    /// The pages; `None` while the holder of their range works on them.
+    /// Returns the pages, or `None` while the holder of their range works on them.
     pub(crate) fn pages(&self) -> Option<&P> {
         match &self.contents {
             Contents::Here(pages) => Some(pages),
@@ -94,7 +95,7 @@ impl<P: Pages> Dma<P> {
         }
     }
 
-    /// The pages, to be changed.
+    /// Like [`pages`](Self::pages), but mutable.
     pub(crate) fn pages_mut(&mut self) -> Option<&mut P> {
         match &mut self.contents {
             Contents::Here(pages) => Some(pages),
@@ -102,7 +103,7 @@ impl<P: Pages> Dma<P> {
         }
     }
 
-    /// Takes the pages out.
+    /// Takes out the pages.
     pub(super) fn take(&mut self) -> Option<P> {
         let start = self.start();
         match core::mem::replace(&mut self.contents, Contents::Away { start }) {
@@ -117,7 +118,7 @@ impl<P: Pages> Dma<P> {
     }
 }
 
-/// The addresses of a mapping, given its entry in the tree.
+/// Returns the IOVA range of a mapping, given its entry in the tree.
 fn place<P: Pages>((&last, dma): (&u64, &Dma<P>)) -> Range {
     Range {
         start: dma.start(),
@@ -125,10 +126,10 @@ fn place<P: Pages>((&last, dma): (&u64, &Dma<P>)) -> Range {
     }
 }
 
-/// Memory for one more mapping.
+/// Preallocated memory for one more mapping.
 pub(crate) type Reservation<P> = RBTreeNodeReservation<u64, Dma<P>>;
 
-/// Mappings that were taken out, but count until the request which does so ends.
+/// Mappings that a request has taken out, but that are counted until the request ends.
 #[derive(Default)]
 pub(super) struct Removed {
     mappings: usize,
@@ -136,8 +137,8 @@ pub(super) struct Removed {
 }
 
 impl Removed {
-    /// Hands the pages of `dma`, which is to be removed, to `take`, and counts it. Returns whether they were
-    /// taken; `None` if somebody works on them.
+    /// Hands the pages of `dma`, which is to be removed, to `take`, and counts `dma` as removed.
+    /// Returns whether `take` accepted them, or `None` if the pages are not in the tree.
     fn take<P: Pages>(
         &mut self,
         dma: &mut Dma<P>,
@@ -153,17 +154,17 @@ impl Removed {
     }
 }
 
-/// The mappings of a container. They don't overlap, so that each is found by its last address.
+/// The mappings of a container. They do not overlap, so the last IOVA of each serves as its key.
 pub(crate) struct DmaTree<P> {
     tree: RBTree<u64, Dma<P>>,
-    /// How many there are, with those of [`Removed`].
+    /// The number of mappings, including those in [`Removed`].
     len: usize,
-    /// How many of these have no valid address in the program's memory.
+    /// The number of these mappings whose vaddr is invalid.
     invalid: usize,
 }
 
 impl<P: Pages> DmaTree<P> {
-    /// No mappings.
+    /// Creates an empty tree.
     pub(super) fn new() -> Self {
         Self {
             tree: RBTree::new(),
@@ -172,23 +173,23 @@ impl<P: Pages> DmaTree<P> {
         }
     }
 
-    /// How many mappings there are.
+    /// Returns the number of mappings.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// How many mappings have no valid address in the program's memory.
+    /// Returns the number of mappings whose vaddr is invalid.
     pub(crate) fn invalid(&self) -> usize {
         self.invalid
     }
 
-    /// Where the first mapping is that has an address in `range`.
+    /// Returns the range of the first mapping that overlaps `range`.
     pub(crate) fn first_in(&self, range: Range) -> Option<Range> {
         let cursor = self.tree.cursor_lower_bound(&range.start)?;
         Some(place(cursor.current())).filter(|found| found.overlaps(range))
     }
 
-    /// The mapping that has address `iova`.
+    /// Returns the range of the mapping that contains `iova`.
     pub(crate) fn at(&self, iova: u64) -> Option<Range> {
         self.first_in(Range {
             start: iova,
@@ -196,7 +197,7 @@ impl<P: Pages> DmaTree<P> {
         })
     }
 
-    /// `range`, and all of the mappings that have a part of it.
+    /// Returns `range`, extended to cover every mapping that overlaps it.
     pub(super) fn whole(&self, range: Range) -> Range {
         Range {
             start: self.at(range.start).map_or(range.start, |dma| dma.start),
@@ -204,18 +205,20 @@ impl<P: Pages> DmaTree<P> {
         }
     }
 
-    /// Calls `f` for each mapping that has an address in `range`, in order, until it returns `false`.
+    /// Calls `f` for each mapping that overlaps `range`, in ascending order, until it returns
+    /// `false`.
     pub(crate) fn for_each_in(&mut self, range: Range, mut f: impl FnMut(Range, &Dma<P>) -> bool) {
         self.for_each_in_mut(range, |found, dma| f(found, dma));
     }
 
-    /// As [`for_each_in`](Self::for_each_in), to change the mappings.
+    /// Like [`for_each_in`](Self::for_each_in), but `f` may change the mappings.
     pub(super) fn for_each_in_mut(
         &mut self,
         range: Range,
         mut f: impl FnMut(Range, &mut Dma<P>) -> bool,
     ) {
-        // Most requests are about one mapping, which ends where they do: it is found by less comparisons.
+        // Fast path: most requests cover one mapping and end where it ends. A lookup by key takes
+        // fewer comparisons.
         if let Some(dma) = self.tree.get_mut(&range.last) {
             let found = place((&range.last, &*dma));
             if found.start <= range.start {
@@ -223,7 +226,7 @@ impl<P: Pages> DmaTree<P> {
                 return;
             }
         }
-        // A cursor that doesn't change the tree can't be moved.
+        // A cursor that does not change the tree cannot be moved.
         let mut next = self.tree.cursor_lower_bound_mut(&range.start);
         while let Some(mut cursor) = next {
             let (last, dma) = cursor.current_mut();
@@ -235,15 +238,14 @@ impl<P: Pages> DmaTree<P> {
         }
     }
 
-    /// Puts the pages of the mapping that ends with address `last` back.
+    /// Puts back the pages of the mapping whose last IOVA is `last`.
     pub(super) fn put_back(&mut self, last: u64, pages: P) {
         if let Some(dma) = self.tree.get_mut(&last) {
             dma.put(pages);
         }
     }
 
-    /// Sets or invalidates the address in the program's memory of each mapping in `range`, from the first
-    /// one that begins there on.
+    /// Sets or invalidates the vaddr of each mapping that begins in `range`.
     pub(super) fn set_vaddr(&mut self, range: Range, vaddr: Option<Vaddr>) {
         let (mut before, mut after) = (0, 0);
         self.for_each_in_mut(range, |found, dma| {
@@ -257,22 +259,22 @@ impl<P: Pages> DmaTree<P> {
         self.invalid = self.invalid + after - before;
     }
 
-    /// Enters a mapping that ends with address `last`. Nothing else is mapped there.
+    /// Inserts a mapping whose last IOVA is `last`. It overlaps no other mapping.
     pub(super) fn insert(&mut self, last: u64, dma: Dma<P>, memory: Reservation<P>) {
         self.len += 1;
         self.tree.insert(memory.into_node(last, dma));
     }
 
-    /// Takes the mappings out that begin in `range`, in order, until `take` doesn't take the pages of one.
-    /// That one stays; returns the part of `range` from there on. They go on counting until
-    /// [`settle`](Self::settle).
+    /// Removes the mappings that begin in `range`, in ascending order, until `take` rejects the
+    /// pages of one. That mapping stays, and the part of `range` that begins with it is returned.
+    /// The removed mappings are counted until [`settle`](Self::settle).
     pub(super) fn remove_in(
         &mut self,
         range: Range,
         removed: &mut Removed,
         mut take: impl FnMut(P) -> Result<(), P>,
     ) -> Option<Range> {
-        // As above.
+        // Fast path, as in `for_each_in_mut`.
         if let Some(mut entry) = self.tree.find_mut(&range.last) {
             let dma = entry.get_mut();
             if dma.start() == range.start {
@@ -300,14 +302,14 @@ impl<P: Pages> DmaTree<P> {
                     ..range
                 });
             }
-            // The entry is freed here. Without a next one the cursor goes to the one before, which begins
-            // before the range.
+            // This frees the entry. If there is no next entry, the cursor moves to the previous
+            // one, which begins before the range.
             next = cursor.remove_current().0;
         }
         None
     }
 
-    /// Stops counting what was taken out.
+    /// Stops counting the removed mappings.
     pub(super) fn settle(&mut self, removed: Removed) {
         self.len -= removed.mappings;
         self.invalid -= removed.invalid;
@@ -319,7 +321,7 @@ impl<P: Pages> DmaTree<P> {
 mod tests {
     use super::*;
 
-    /// Pages from the first address on, of so many mappings.
+    /// The pages of a number of merged mappings: the first address and that number.
     struct Fake(u64, usize);
 
     impl Pages for Fake {
@@ -372,7 +374,7 @@ mod tests {
         assert_eq!((tree.len(), tree.invalid()), (3, 1));
         let mut removed = Removed::default();
         let mut taken = 0;
-        // What begins before the range stays.
+        // A mapping that begins before the range stays.
         let rest = tree.remove_in(r(0x2000, u64::MAX), &mut removed, |_| {
             taken += 1;
             Ok(())

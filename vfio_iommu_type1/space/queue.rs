@@ -6,27 +6,27 @@ use kernel::prelude::*;
 
 use iommu_group::ranges::Range;
 
-/// Whether others may hold the same addresses.
+/// Whether other requests may hold the same addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Nobody else holds any of them.
+    /// No other request holds any of them.
     Exclusive,
-    /// Only shared holders do.
+    /// Only shared requests hold them.
     Shared,
 }
 
-/// The number of a request. Later requests have higher ones.
+/// The number of a request. Later requests have higher numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket(u64);
 
 impl Ticket {
-    /// The number.
+    /// Returns the number.
     pub(crate) fn number(self) -> u64 {
         self.0
     }
 }
 
-/// A request that holds its range, or waits for it.
+/// A request that holds its range or waits for it.
 struct Request {
     ticket: Ticket,
     range: Range,
@@ -36,31 +36,32 @@ struct Request {
 }
 
 impl Request {
-    /// Whether the two can't hold their ranges at the same time.
+    /// Returns whether the two requests cannot hold their ranges at the same time.
     fn conflicts(&self, other: &Self) -> bool {
         self.range.overlaps(other.range)
             && (self.mode == Mode::Exclusive || other.mode == Mode::Exclusive)
     }
 }
 
-/// The requests of a range lock, in the order in which they came.
+/// The requests of a range lock, in the order of their arrival.
 ///
-/// A request has its turn once no earlier one conflicts with it; requests don't overtake others
-/// with which they conflict. So no request starves, and a request never waits for a later one,
-/// hence none waits for itself in a circle.
+/// A request holds its range once no earlier request conflicts with it. It never overtakes a
+/// request that it conflicts with, so no request starves. A request never waits for a later one,
+/// so there is no deadlock among requests.
 ///
-/// A container has as many requests at a time as there are threads in its ioctls: few. A list that
-/// each new request goes through once is faster for these than an interval tree.
+/// The queue of a container has one entry for each thread that runs a request on it, which are
+/// few. For so few entries, a list that each new request scans once is faster than an interval
+/// tree.
 pub(crate) struct Queue {
     requests: KVec<Request>,
     next: u64,
 }
 
 impl Queue {
-    /// Requests for which there is memory from the start.
+    /// The number of requests for which memory is allocated in advance.
     const FIRST: usize = 2;
 
-    /// An empty queue.
+    /// Creates an empty queue.
     ///
     /// # Errors
     ///
@@ -76,9 +77,10 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// Without memory for it, an earlier request, which is noted as awaited. There is one, as there is
-    /// always memory for the first. Who comes later may be in the queue before the request that failed:
-    /// it has no place there yet.
+    /// If memory is short, returns an earlier request for the caller to wait for, and marks it as
+    /// awaited. There always is one, because memory for the first request is allocated in advance.
+    /// The failed request has no place in the queue yet, so later requests may enter before it
+    /// does.
     pub(crate) fn enter(&mut self, range: Range, mode: Mode) -> Result<Ticket, Ticket> {
         let ticket = Ticket(self.next);
         let request = Request {
@@ -93,20 +95,21 @@ impl Queue {
                 first.ticket
             }));
         }
-        // Wrapping takes five centuries at a request a nanosecond.
+        // The counter wraps after five centuries at one request per nanosecond.
         self.next = self.next.wrapping_add(1);
         Ok(ticket)
     }
 
-    /// Where a request is in the list.
+    /// Returns the index of a request in the list.
     fn position(&self, ticket: Ticket) -> Option<usize> {
         let place = self.requests.binary_search_by_key(&ticket, |r| r.ticket);
         place.ok()
     }
 
-    /// What a request has to wait for: of the earlier ones with which it conflicts the last, which is noted
-    /// as awaited. So each is awaited by few, and who has waited mostly has its turn. `None` if it has its
-    /// turn, or isn't in the queue.
+    /// Returns the request that `ticket` has to wait for, and marks it as awaited: the last of the
+    /// earlier requests that conflict with it. Choosing the last one keeps the number of waiters
+    /// per request small, and after the wait it is mostly the turn of the waiter. Returns `None`
+    /// if `ticket` holds its range or is not in the queue.
     pub(crate) fn blocker_of(&mut self, ticket: Ticket) -> Option<Ticket> {
         let place = self.position(ticket)?;
         let (own, earlier) = self.requests.get_mut(..=place)?.split_last_mut()?;
@@ -118,7 +121,7 @@ impl Queue {
         Some(blocker.ticket)
     }
 
-    /// Takes a request out. Returns whether another one waited for that.
+    /// Removes a request. Returns whether another request waited for it.
     #[must_use]
     pub(crate) fn leave(&mut self, ticket: Ticket) -> bool {
         let is_last = self.requests.last().map(|last| last.ticket) == Some(ticket);
@@ -131,7 +134,7 @@ impl Queue {
         left.is_some_and(|request| request.awaited)
     }
 
-    /// How many requests there are.
+    /// Returns the number of requests.
     pub(crate) fn len(&self) -> usize {
         self.requests.len()
     }
@@ -157,7 +160,8 @@ mod tests {
         let b = enter(&mut queue, r(5, 14), Mode::Exclusive)?;
         let c = enter(&mut queue, r(10, 19), Mode::Exclusive)?;
         assert_eq!((queue.blocker_of(a), queue.blocker_of(b)), (None, Some(a)));
-        // It doesn't overtake the second one, though the first one doesn't mind.
+        // The third request does not overtake the second, although it does not conflict with the
+        // first.
         assert_eq!(queue.blocker_of(c), Some(b));
         assert!(queue.leave(a));
         assert_eq!((queue.blocker_of(b), queue.blocker_of(c)), (None, Some(b)));
