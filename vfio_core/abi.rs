@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The border to C, and the only unsafe code of this crate.
+//! The interface to C. All unsafe code of this crate is in this module.
 //!
-//! Towards drivers: [`device`] wraps `struct vfio_device` and the callbacks of its driver,
-//! [`exports`] defines the functions of `include/linux/vfio.h`. Towards backends:
-//! [`iommu_driver`] calls `struct vfio_iommu_driver_ops`.
+//! For drivers, [`device`] wraps `struct vfio_device` and the callbacks of its driver, and
+//! [`exports`] defines the functions of `include/linux/vfio.h`. For backends, [`iommu_driver`]
+//! calls `struct vfio_iommu_driver_ops`.
 
 pub(crate) mod caps;
 #[cfg(CONFIG_VFIO_DEBUGFS)]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The list of backends: modules that translate for containers.
+//! The list of backends: modules that do the translation for containers.
 
 use kernel::prelude::*;
 
@@ -12,11 +12,12 @@ use crate::abi::{
     }, //
 };
 
-/// Adds a backend; containers ask the one that came last first.
+/// Adds a backend to the list. Containers try the most recently added backend first.
 ///
 /// # Errors
 ///
-/// `EINVAL` if it is listed already or has only one of the two device callbacks; `ENOMEM`.
+/// Returns `EINVAL` if the backend is already listed or has only one of the two device callbacks;
+/// `ENOMEM`.
 pub(crate) fn register(driver: Registered) -> Result {
     if !driver.is_consistent() {
         pr_warn!("a backend needs both register_device and unregister_device, or neither\n");
@@ -30,7 +31,8 @@ pub(crate) fn register(driver: Registered) -> Result {
     Ok(())
 }
 
-/// Takes a backend out of the list, if it is there. Containers that use it have its module pinned.
+/// Removes a backend from the list, if it is listed. Containers that use the backend keep its
+/// module pinned.
 pub(crate) fn unregister(driver: Registered) {
     let mut drivers = DRIVERS.lock();
     drivers.retain(|listed| *listed != driver);
@@ -39,7 +41,7 @@ pub(crate) fn unregister(driver: Registered) {
     }
 }
 
-/// All backends, pinned, in the order in which a container asks them.
+/// Returns all backends, with their modules pinned, in the order in which containers try them.
 pub(crate) fn all() -> Result<KVec<Driver>> {
     let drivers = DRIVERS.lock();
     let mut pinned = KVec::with_capacity(drivers.len(), GFP_KERNEL)?;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Containers: address spaces that userspace makes by opening `/dev/vfio/vfio`.
+//! Containers: address spaces that userspace creates by opening `/dev/vfio/vfio`.
 //!
-//! A container is without privilege until a group joins it; with the last group it loses its
-//! address space again. Its file, the files of its groups and those of their devices may be closed
-//! in any order: each holds what it needs.
+//! A container is unprivileged until a group joins it. When the last group leaves, the container
+//! loses its address space. The files of a container, of its groups and of their devices can be
+//! closed in any order, because each file holds references to the objects it needs.
 
 use kernel::{
     alloc::flags::GFP_KERNEL_ACCOUNT,
@@ -61,12 +61,13 @@ const SET_IOMMU: u32 = _IO(TYPE, 102);
 /// `VFIO_API_VERSION`
 const API_VERSION: isize = 0;
 
-/// What leads a program to a container.
+/// How userspace reaches a container.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Handle {
-    /// The file that made it. A program that has the file of a group in it can't reach it by that.
+    /// Only through the file that created it. A process that has a group's file cannot reach the
+    /// container through that file.
     File,
-    /// The files of its groups: it was made for the first one.
+    /// Through the files of its groups. The container was created for the first of them.
     Groups,
 }
 
@@ -74,11 +75,12 @@ pub(crate) enum Handle {
 #[pin_data]
 pub(crate) struct Container {
     handle: Handle,
-    /// Who is in it. Held while groups come and go, which may take long.
+    /// The groups in the container. Held while groups join and leave, which can take long.
     #[pin]
     state: Mutex<State>,
-    /// Its address space; changed only with `state` held, so a holder of `state` may rely on it.
-    /// A reference taken from here keeps the address space through a call, whoever leaves meanwhile.
+    /// The address space. Changed only with `state` held, so it cannot change under a holder of
+    /// `state`. A clone of the `Arc` keeps the address space alive for the duration of a call, even
+    /// if groups leave concurrently.
     #[pin]
     iommu: SpinLock<Option<Arc<Iommu>>>,
 }
@@ -87,7 +89,7 @@ struct State {
     members: KVec<Member>,
 }
 
-/// A group in a container. Dropping it gives the group's DMA back to the kernel.
+/// A group in a container. Dropping it returns the ownership of the group's DMA to the kernel.
 struct Member {
     group: ARef<IommuGroup>,
     kind: GroupKind,
@@ -100,13 +102,15 @@ impl State {
         self.members.iter().position(same)
     }
 
-    /// Whether members without an IOMMU are in the container; they don't mix with others.
+    /// Returns whether the groups in the container are no-IOMMU groups, or `None` if there are no
+    /// groups. No-IOMMU groups cannot share a container with others.
     fn noiommu(&self) -> Option<bool> {
         let member = self.members.first()?;
         Some(member.kind == GroupKind::NoIommu)
     }
 
-    /// Puts all members behind `iommu`, or none.
+    /// Attaches all members to `iommu`. If one attach fails, detaches the members attached before
+    /// it.
     fn attach_all(&self, iommu: &Iommu) -> Result {
         for (i, member) in self.members.iter().enumerate() {
             iommu
@@ -124,7 +128,7 @@ impl State {
 }
 
 impl Container {
-    /// A container without groups.
+    /// Creates a container without groups.
     pub(crate) fn new(handle: Handle) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
@@ -136,27 +140,28 @@ impl Container {
         )
     }
 
-    /// The container of `file`, if it is one.
+    /// Returns the container of `file`, or `None` if `file` is not a container's file.
     pub(crate) fn from_file(file: &LocalFile) -> Option<ArcBorrow<'_, Self>> {
         FILES.data(file)
     }
 
-    /// A file for a container that was made without one.
+    /// Opens a file for a container that was created without one.
     pub(crate) fn open_file(container: Arc<Self>) -> Result<ARef<File>> {
         anon_file::open(&FILES, c"[vfio-container]", container)
     }
 
-    /// Whether the files of its groups lead to it.
+    /// Returns whether userspace reaches the container through the files of its groups.
     pub(crate) fn is_reached_by_groups(&self) -> bool {
         self.handle == Handle::Groups
     }
 
-    /// How many groups are in it.
+    /// Returns the number of groups in the container.
     pub(crate) fn members(&self) -> usize {
         self.state.lock().members.len()
     }
 
-    /// Gives the container an address space of the kind `extension`, unless it has one.
+    /// Creates an address space of the type `extension` unless the container already has an address
+    /// space.
     pub(crate) fn ensure_iommu(&self, extension: usize) -> Result {
         match self.set_iommu(extension) {
             Err(e) if e == EINVAL && self.iommu().is_some() => Ok(()),
@@ -164,19 +169,20 @@ impl Container {
         }
     }
 
-    /// The address space that the container has now.
+    /// Returns the current address space.
     pub(crate) fn iommu(&self) -> Option<Arc<Iommu>> {
         self.iommu.lock().clone()
     }
 
-    /// Lets `group` in, which gives its DMA to the container's user.
+    /// Adds `group` to the container, which gives the group's DMA to the container's user.
     ///
     /// # Errors
     ///
-    /// `EPERM` if the group is in use by a host driver or by somebody else, or if groups with and
-    /// without IOMMU would mix; `EBUSY` if it is in a foreign domain; what the backend says if the
-    /// container has an address space already. The group is then where it was. The log has the
-    /// reason.
+    /// Returns `EPERM` if the group is used by a host driver or another user, or if the container
+    /// would hold both groups with and groups without an IOMMU; `EBUSY` if the group is not in its
+    /// default domain; `ENOMEM`; other errors of [`DmaOwner::claim`]; or the backend's error if the
+    /// container already has an address space. On error the group does not join. The log has the
+    /// reason for `EPERM`, `EBUSY` and errors of the backend.
     pub(crate) fn attach(&self, group: ARef<IommuGroup>, kind: GroupKind) -> Result {
         let mut state = self.state.lock();
         let noiommu = kind == GroupKind::NoIommu;
@@ -213,8 +219,8 @@ impl Container {
         }
     }
 
-    /// Lets `group` out if `agrees` says so, given the number of groups in the container. Returns
-    /// whether it did. The last group takes the address space with it.
+    /// Removes `group` if `agrees` returns true for the number of groups in the container. Returns
+    /// whether the group was removed. Removing the last group also drops the address space.
     pub(crate) fn detach(&self, group: &IommuGroup, agrees: impl FnOnce(usize) -> bool) -> bool {
         let mut state = self.state.lock();
         let Some(index) = state.position(group) else {
@@ -257,7 +263,7 @@ impl Container {
         Ok(answer)
     }
 
-    /// Gives the container an address space of the first backend that takes all its groups.
+    /// Creates an address space with the first backend that accepts all groups of the container.
     fn set_iommu(&self, extension: usize) -> Result {
         let state = self.state.lock();
         let (Some(noiommu), None) = (state.noiommu(), self.iommu()) else {
@@ -282,7 +288,8 @@ impl Container {
     }
 }
 
-/// Says in the log why `group` can't enter a container. A program can cause that at will.
+/// Logs why `group` cannot join a container. The message is rate-limited because userspace can
+/// trigger it at will.
 fn warn(group: &IommuGroup, reason: &str) {
     if may_warn() {
         pr_warn!(
@@ -293,19 +300,20 @@ fn warn(group: &IommuGroup, reason: &str) {
     }
 }
 
-/// Containers without IOMMU take the backend that does nothing, and no other container does.
+/// Returns whether the container may use `driver`: a no-IOMMU container uses only the no-IOMMU
+/// backend, and all other containers use only other backends.
 #[cfg(CONFIG_VFIO_NOIOMMU)]
 fn allowed(driver: &Driver, noiommu: bool) -> bool {
     crate::noiommu::is_backend(driver) == noiommu
 }
 
-/// There is no backend that does nothing.
+/// Without no-IOMMU support there is no no-IOMMU backend, so all backends are allowed.
 #[cfg(not(CONFIG_VFIO_NOIOMMU))]
 fn allowed(_driver: &Driver, _noiommu: bool) -> bool {
     true
 }
 
-/// The file of a container.
+/// The file operations of a container.
 struct ContainerFile;
 
 static FILES: FileTable<ContainerFile, Misc> = FileTable::misc();
@@ -335,7 +343,7 @@ impl OpenMisc for ContainerFile {
     }
 }
 
-/// Registers `/dev/vfio/vfio`, which anybody may open.
+/// Registers `/dev/vfio/vfio`, which every user may open.
 pub(crate) fn register() -> impl PinInit<MiscRegistration, Error> {
     MiscRegistration::new(
         &FILES,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices: what drivers register and what userspace opens by name through a group.
+//! Devices: drivers register them, and userspace opens them by name through a group.
 
 mod feature;
 pub(crate) mod file;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Groups: the devices that the IOMMU cannot tell apart, hence the unit of ownership.
+//! Groups: the devices that the IOMMU cannot isolate from each other, and therefore the unit of
+//! ownership.
 //!
-//! A group appears as `/dev/vfio/N` with its first registered device and goes with the last. It
-//! has one user at a time: its file can be opened once, and open devices keep that file.
+//! A group appears as `/dev/vfio/N` when its first device is registered, and disappears with the
+//! last one. A group has one user at a time: its file can be opened only once, and open devices
+//! hold a reference to that file.
 
 mod binding;
 mod debugfs;
@@ -69,39 +71,41 @@ impl DevFolder for Nodes {
 /// A group of registered devices.
 #[pin_data]
 pub(crate) struct Group {
-    /// The number of the IOMMU group, as in the name of the node.
+    /// The id of the IOMMU group, which is part of the device node's name.
     id: i32,
     kind: GroupKind,
-    /// What the group's user does. Held while the group joins and leaves a container and while
-    /// its devices are opened and closed, which may take long.
+    /// How the group is in use. Held while the group joins or leaves a container and while its
+    /// devices are opened or closed, which can take long.
     #[pin]
     state: Mutex<State>,
-    /// The user: the program that has the group's file open, or a thread that changes the group.
-    /// Apart from `state`, so that it takes no waiting for a user to know that there is one.
+    /// The user: the process that opened the group's file, or a thread that moves a device to
+    /// another group. This is a lock separate from `state`, so that checking for a user does not
+    /// wait for that user's requests.
     #[pin]
     user: Mutex<Option<Holder>>,
     /// The devices that can be opened.
     #[pin]
     devices: Mutex<KVec<ARef<Device>>>,
-    /// The virtual machine that the group belongs to, for drivers that ask for it.
+    /// The KVM instance associated with the group, for drivers that need it.
     #[pin]
     kvm: SpinLock<Option<Kvm>>,
-    /// The address space behind the open devices: set from the first open to the last close.
-    /// Apart from `state`, because drivers pin pages while their device is being opened.
+    /// The address space that the open devices use. Set from the first open to the last close. This
+    /// is a lock separate from `state` because drivers pin pages while their device is being
+    /// opened.
     #[pin]
     translation: SpinLock<Option<Translation>>,
 }
 
-/// How far the use of the group went.
+/// How the group is in use.
 struct State {
-    /// `None` once the last device was unregistered.
+    /// `None` after the last device is unregistered.
     iommu_group: Option<ARef<IommuGroup>>,
     container: Option<Arc<Container>>,
-    /// The devices that are open, each once.
+    /// The open devices, with one entry per device.
     sessions: KVec<Session>,
 }
 
-/// What an open device holds, from its first open to its last close.
+/// The references that an open device holds from its first open to its last close.
 struct Session {
     device: ARef<Device>,
     holder: Holder,
@@ -111,7 +115,7 @@ struct Session {
     _group_file: ARef<File>,
 }
 
-/// The address space of open devices, as their drivers see it.
+/// The address space of the open devices, as drivers use it.
 #[derive(Clone)]
 pub(crate) struct Translation {
     pub(crate) iommu: Arc<Iommu>,
@@ -140,18 +144,18 @@ impl Group {
         )
     }
 
-    /// What the group has for an IOMMU.
+    /// Returns whether the group has an IOMMU, and if not, which kind of group it is.
     pub(crate) fn kind(&self) -> GroupKind {
         self.kind
     }
 
-    /// Makes `device` one that can be opened.
+    /// Allows `device` to be opened.
     pub(crate) fn add_device(&self, device: &Device) -> Result {
         self.devices.lock().push(device.into(), GFP_KERNEL)?;
         Ok(())
     }
 
-    /// Makes `device` one that can be opened no more.
+    /// Prevents further opens of `device`.
     pub(crate) fn remove_device(&self, device: &Device) {
         let mut devices = self.devices.lock();
         let same = |listed: &ARef<Device>| core::ptr::eq(&**listed, device);
@@ -160,13 +164,13 @@ impl Group {
         }
     }
 
-    /// The device of `parent` that can be opened.
+    /// Returns the device of `parent` if it can be opened.
     fn device_of(&self, parent: &kernel::device::Device) -> Option<ARef<Device>> {
         let same = |device: &&ARef<Device>| core::ptr::eq(device.parent(), parent);
         self.devices.lock().iter().find(same).cloned()
     }
 
-    /// Finds the device that `name` means and keeps it registered.
+    /// Finds the device that `name` selects and takes a reference to its registration.
     fn find_device(&self, name: &mut [u8]) -> Result<Registered> {
         for device in self.devices.lock().iter() {
             if device.matches(name)? {
@@ -178,7 +182,8 @@ impl Group {
         Err(ENODEV)
     }
 
-    /// Whether no device of the group can send memory accesses that bypass the caches' coherency.
+    /// Returns whether the IOMMU can enforce cache coherency for all devices of the group, so that
+    /// none can bypass it.
     pub(crate) fn enforces_coherency(&self) -> bool {
         let capable = |device: &ARef<Device>| {
             device.iommu_capable(bindings::iommu_cap_IOMMU_CAP_ENFORCE_CACHE_COHERENCY)
@@ -186,29 +191,31 @@ impl Group {
         self.devices.lock().iter().all(capable)
     }
 
-    /// Links the group with a virtual machine, or unlinks it.
+    /// Associates the group with a KVM instance, or removes the association.
     pub(crate) fn set_kvm(&self, kvm: Option<Kvm>) {
         *self.kvm.lock() = kvm;
     }
 
-    /// The address space behind the group's open devices.
+    /// Returns the address space that the group's open devices use.
     pub(crate) fn translation(&self) -> Option<Translation> {
         self.translation.lock().clone()
     }
 
-    /// Ends all use of the group: its last device was unregistered, so none is open.
+    /// Ends all use of the group. The last device is already unregistered, so no device is open.
     fn revoke(&self) {
         let mut state = self.state.lock();
         state.leave_container();
         state.iommu_group = None;
     }
 
-    /// Opens `device` once more; `group_file` is the file that the caller came by.
+    /// Opens `device`, for the first time or again. `group_file` is the group's file that the
+    /// caller used.
     ///
     /// # Errors
     ///
-    /// `EINVAL` without container or address space, `EPERM` for a device without IOMMU and a
-    /// caller without `CAP_SYS_RAWIO`, `ENODEV` if the driver is on its way out, and the driver's.
+    /// Returns `EINVAL` if the group has no container or the container no address space; `EPERM` if
+    /// the group has no IOMMU and the caller lacks `CAP_SYS_RAWIO`; `ENODEV` if the driver is being
+    /// unbound or unloaded; `ENOMEM`; or the driver's error.
     pub(crate) fn open_device(&self, device: &Device, group_file: &File) -> Result {
         let mut state = self.state.lock();
         let Some(container) = state.container.clone() else {
@@ -262,7 +269,7 @@ impl Group {
         Ok(session)
     }
 
-    /// Undoes what precedes a device's first open.
+    /// Undoes the setup that [`Group::first_open`] does before it calls the driver.
     fn end(&self, state: &State, session: &Session) {
         session.iommu.unregister_device(&session.device);
         let others = |other: &Session| !core::ptr::eq(&*other.device, &*session.device);
@@ -272,8 +279,8 @@ impl Group {
         }
     }
 
-    /// Names the holder of `device` in the log, unless a request of the group's user is under way:
-    /// that may take long, and the caller has more to do than to say this.
+    /// Logs which task holds `device` open. Logs nothing if `state` is locked: a request can hold
+    /// that lock for long, and the caller must not wait only to log a message.
     pub(crate) fn warn_holder(&self, device: &Device) {
         let Some(state) = self.state.try_lock() else {
             return;
@@ -287,12 +294,12 @@ impl Group {
         }
     }
 
-    /// Lets the group into `container`.
+    /// Adds the group to `container`.
     ///
     /// # Errors
     ///
-    /// `ENODEV` once the last device has left, `EPERM` without the right to have a group that has
-    /// no IOMMU, and those of [`Container::attach`].
+    /// Returns `ENODEV` after the last device has left; `EPERM` if the group has no IOMMU and the
+    /// caller lacks `CAP_SYS_RAWIO`; or an error of [`Container::attach`].
     fn enter_container(&self, state: &mut State, container: &Arc<Container>) -> Result {
         let group = state.iommu_group.clone().ok_or(ENODEV)?;
         if self.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
@@ -319,19 +326,20 @@ impl Group {
 }
 
 impl State {
-    /// Who opened `device` first, if it is open.
+    /// Returns the task that first opened `device`, if the device is open.
     fn holder_of(&self, device: &Device) -> Option<&Holder> {
         let same = |session: &&Session| core::ptr::eq(&*session.device, device);
         Some(&self.sessions.iter().find(same)?.holder)
     }
 
-    /// Takes the group out of its container, if it is in one.
+    /// Removes the group from its container, if it is in one.
     fn leave_container(&mut self) {
         self.leave_container_if(|_| true);
     }
 
-    /// Takes the group out of its container, if that agrees, given the number of groups in it. No
-    /// group comes or goes in between. Returns whether the group has left.
+    /// Removes the group from its container if `agrees` returns true for the number of groups in
+    /// the container. The number cannot change between the check and the removal. Returns whether
+    /// the group has left.
     fn leave_container_if(&mut self, agrees: impl FnOnce(usize) -> bool) -> bool {
         let (Some(container), Some(group)) = (&self.container, &self.iommu_group) else {
             return false;

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Chains of capabilities behind the `*_INFO` structures: `struct vfio_info_cap_header`.
+//! Capability chains that follow the `*_INFO` structures: `struct vfio_info_cap_header`.
 //!
-//! A header is a `u16` id, a `u16` version and the `u32` offset of the next header (zero in the
-//! last), in native byte order. While a chain is being built the offsets count from the chain's
-//! own start; before it goes to userspace they are shifted to count from the start of the
-//! structure in front of it.
+//! A header consists of a `u16` id, a `u16` version and the `u32` offset of the next header (zero
+//! in the last header), in native byte order. While a chain is built, offsets count from the start
+//! of the chain. Before the chain is copied to userspace, they are shifted to count from the start
+//! of the structure that precedes it.
 
-/// Bytes of a header.
+/// Size in bytes of a header.
 pub(crate) const HEADER_SIZE: usize = 8;
 
-/// Every capability starts at a multiple of this.
+/// The alignment of every capability.
 const ALIGN: usize = 8;
 
-/// The bytes that a capability of `size` bytes takes in a chain, or `None` if that overflows.
+/// Returns the size in bytes that a capability of `size` bytes takes in a chain, or `None` on
+/// overflow.
 pub(crate) const fn aligned_size(size: usize) -> Option<usize> {
     size.checked_next_multiple_of(ALIGN)
 }
@@ -30,8 +31,8 @@ fn set_next(chain: &mut [u8], at: usize, next: usize) {
     }
 }
 
-/// Starts a new capability at byte `at`, which is the end of the chain that `chain` holds so far;
-/// what is behind it is zeroed for the capability's content.
+/// Adds a capability at byte `at`, which is the current end of the chain in `chain`. Zeroes all
+/// bytes from `at` on, then writes the header and links it to the chain.
 pub(crate) fn append(chain: &mut [u8], at: usize, id: u16, version: u16) {
     let Some(new) = chain.get_mut(at..) else {
         return;
@@ -48,7 +49,7 @@ pub(crate) fn append(chain: &mut [u8], at: usize, id: u16, version: u16) {
     }
 }
 
-/// Where the last capability starts.
+/// Returns the offset of the last capability.
 fn last(chain: &[u8]) -> usize {
     let mut at = 0;
     while let Some(next) = next(chain, at).filter(|&next| next > at) {
@@ -57,7 +58,7 @@ fn last(chain: &[u8]) -> usize {
     at
 }
 
-/// Makes all offsets count from `offset` bytes in front of the chain.
+/// Adds `offset` to all offsets, so that they are relative to `offset` bytes before the chain.
 pub(crate) fn shift(chain: &mut [u8], offset: usize) {
     let mut at = 0;
     while let Some(next) = next(chain, at).filter(|&next| next > at) {
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
     use kernel::prelude::*;
 
-    /// A chain of capabilities with `sizes` bytes each, numbered from 1.
+    /// Builds a chain of capabilities with the given sizes in bytes. Their ids start at 1.
     fn chain(sizes: &[usize]) -> Result<KVec<u8>> {
         let mut chain = KVec::new();
         for (i, &size) in sizes.iter().enumerate() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which `VFIO_DEVICE_SET_IRQS` requests are well formed.
+//! Validation of `VFIO_DEVICE_SET_IRQS` requests.
 
 /// The fixed part of `struct vfio_irq_set`.
 #[derive(Clone, Copy, Debug)]
@@ -12,9 +12,9 @@ pub(crate) struct Header {
     pub(crate) count: u32,
 }
 
-/// Bytes of the fixed part.
+/// Size in bytes of the fixed part.
 const HEADER_SIZE: u32 = 20;
-/// The data type bits: none, one byte a vector, one eventfd a vector.
+/// The data type bits: no data, one byte per vector, one eventfd per vector.
 const DATA_NONE: u32 = 1 << 0;
 const DATA_BOOL: u32 = 1 << 1;
 const DATA_EVENTFD: u32 = 1 << 2;
@@ -23,8 +23,9 @@ const DATA_MASK: u32 = DATA_NONE | DATA_BOOL | DATA_EVENTFD;
 const ACTION_MASK: u32 = 0b111 << 3;
 
 impl Header {
-    /// The bytes of data that follow, or `None` if the request is malformed for a device that has
-    /// `types` kinds of interrupt and `vectors` vectors of the kind that is asked for.
+    /// Returns the size in bytes of the data that follows the header. `types` is the number of
+    /// interrupt types of the device, `vectors` the number of vectors of the requested type.
+    /// Returns `None` if the request is malformed.
     pub(crate) fn data_size(&self, vectors: u32, types: u32) -> Option<usize> {
         if self.argsz < HEADER_SIZE
             || self.index >= types
@@ -45,7 +46,7 @@ impl Header {
         ((self.argsz - HEADER_SIZE) as usize >= size).then_some(size)
     }
 
-    /// Whether data of some size goes with the request.
+    /// Returns whether the request has a data type other than [`DATA_NONE`].
     pub(crate) fn has_data(&self) -> bool {
         self.flags & DATA_MASK != DATA_NONE
     }

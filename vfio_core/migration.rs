@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The migration state machine of a device: which state comes next on the way to another.
+//! The migration state machine of a device: finds the next state on the path to a target state.
 //!
-//! Userspace may ask for any state; a driver implements single steps only. The steps and their
-//! order are those that `include/uapi/linux/vfio.h` describes at
+//! Userspace may request any state, but a driver implements only single steps.
+//! `include/uapi/linux/vfio.h` describes the steps and their order at
 //! `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE`.
 
-/// Device supports stopping and copying its state: `VFIO_MIGRATION_STOP_COPY`.
+/// The device can be stopped and its state copied: `VFIO_MIGRATION_STOP_COPY`.
 const STOP_COPY: u32 = 1 << 0;
-/// Device has the peer-to-peer quiescent states: `VFIO_MIGRATION_P2P`.
+/// The device has the peer-to-peer quiescent states: `VFIO_MIGRATION_P2P`.
 const P2P: u32 = 1 << 1;
-/// Device can copy state while it runs: `VFIO_MIGRATION_PRE_COPY`.
+/// The device can copy its state while it runs: `VFIO_MIGRATION_PRE_COPY`.
 const PRE_COPY: u32 = 1 << 2;
 
-/// A migration state; the numbers are those of `enum vfio_device_mig_state`.
+/// A migration state. The numbers are those of `enum vfio_device_mig_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum State {
@@ -28,7 +28,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// The state with the given number.
+    /// Returns the state with the given number.
     pub(crate) fn from_number(number: u32) -> Option<Self> {
         Some(match number {
             0 => Self::Error,
@@ -43,7 +43,7 @@ impl State {
         })
     }
 
-    /// The state's name in debugfs.
+    /// Returns the state's name in debugfs.
     #[cfg(CONFIG_VFIO_DEBUGFS)]
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl State {
         }
     }
 
-    /// Whether a device with the migration flags `flags` has this state.
+    /// Returns whether a device with the migration flags `flags` has this state.
     pub(crate) fn supported(self, flags: u32) -> bool {
         let needed = match self {
             Self::Error => return flags == u32::MAX,
@@ -70,7 +70,7 @@ impl State {
         flags & needed == needed
     }
 
-    /// One step from here towards `target`, for a device that has every state.
+    /// Returns the next state on the path to `target` for a device that has every state.
     fn step(self, target: Self) -> Self {
         use State::*;
         if target == Error || self == target {
@@ -94,8 +94,8 @@ impl State {
         }
     }
 
-    /// The next state on the way to `target` for a device with the migration flags `flags`, or
-    /// `None` where there is no way. States that the device does not have are passed over.
+    /// Returns the next state on the path to `target` for a device with the migration flags
+    /// `flags`, or `None` if there is no path. Skips states that the device does not have.
     pub(crate) fn next(self, target: Self, flags: u32) -> Option<Self> {
         let mut next = self.step(target);
         while next != Self::Error && !next.supported(flags) {
@@ -114,7 +114,8 @@ mod tests {
         (0..8).filter_map(State::from_number)
     }
 
-    /// The single steps that a driver with these flags must implement, per the uapi header.
+    /// Returns whether a driver with these flags must implement this step, according to the uapi
+    /// header.
     fn is_driver_arc(from: State, to: State, flags: u32) -> bool {
         use State::*;
         let (p2p, pre_copy) = (flags & P2P != 0, flags & PRE_COPY != 0);

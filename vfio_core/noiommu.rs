@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices that no IOMMU confines, for users who accept that.
+//! No-IOMMU mode: devices without an IOMMU, for users who accept the risk.
 //!
-//! Their groups are software groups, their containers take no backend but the one in here, which
-//! translates nothing, and the kernel is tainted.
+//! The groups of these devices are software groups. Their containers use only the backend in this
+//! file, which does no translation. Registering such a device taints the kernel.
 
 use kernel::{
     device::Device as Parent,
@@ -48,30 +48,30 @@ module_param! {
     description: "Enable UNSAFE, no-IOMMU mode.  This mode provides no device isolation, no DMA translation, no host kernel protection, cannot be used for device assignment to virtual machines, requires RAWIO permissions, and will taint the kernel.  If you do not know what this is for, step away. (default: false)"
 }
 
-/// The container extension of this kind of use.
+/// The container extension for no-IOMMU mode.
 const EXTENSION: c_ulong = bindings::VFIO_NOIOMMU_IOMMU as c_ulong;
 
 static TABLE: Table<NoIommu> = Table::new();
 
-/// The backend that translates nothing.
+/// The backend that does no translation.
 pub(crate) struct NoIommu;
 
-/// Lists the backend while the result lives.
+/// Registers the backend until the result is dropped.
 pub(crate) fn register() -> Result<Registration<NoIommu>> {
     Registration::new(&TABLE)
 }
 
-/// Whether `driver` is the backend in here.
+/// Returns whether `driver` is the no-IOMMU backend.
 pub(crate) fn is_backend(driver: &Driver) -> bool {
     driver.is(TABLE.ops())
 }
 
-/// Whether the administrator allowed it.
+/// Returns whether the administrator has enabled no-IOMMU mode.
 pub(crate) fn enabled() -> bool {
     ENABLED.get()
 }
 
-/// Makes a group for a device without IOMMU, and taints the kernel.
+/// Creates a group for a device without an IOMMU, and taints the kernel.
 pub(crate) fn join(parent: &Parent) -> Result<Arc<Group>> {
     let group = registry::join_software(parent, GroupKind::NoIommu)?;
     taint::user();

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Small numbers, the lowest free one first.
+//! Allocation of small numbers, lowest free number first.
 
 use kernel::{
     id_pool::IdPool,
     prelude::*, //
 };
 
-/// A set of numbers in use. It has no memory of its own while there are none.
+/// A set of allocated numbers. It holds no memory while no number is allocated.
 pub(crate) struct Numbers {
     pool: Option<IdPool>,
     taken: usize,
 }
 
 impl Numbers {
-    /// No number is in use.
+    /// Creates a set without allocated numbers.
     pub(crate) const fn new() -> Self {
         Self {
             pool: None,
@@ -22,11 +22,11 @@ impl Numbers {
         }
     }
 
-    /// Takes the lowest number that is free.
+    /// Allocates the lowest free number.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `ENOSPC` if all numbers are taken.
+    /// Returns `ENOMEM`, or `ENOSPC` if all numbers are allocated.
     pub(crate) fn take(&mut self) -> Result<u32> {
         let pool = self.pool.get_or_insert_with(IdPool::new);
         if pool.find_unused_id(0).is_none() {
@@ -38,7 +38,7 @@ impl Numbers {
         Ok(id.acquire() as u32)
     }
 
-    /// Gives `number` back; it was taken.
+    /// Frees `number`, which must be allocated.
     pub(crate) fn give_back(&mut self, number: u32) {
         self.taken -= 1;
         if self.taken == 0 {

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The VFIO core: containers, groups and devices as files, and the kernel interface of `vfio.ko`.
+//! The VFIO core: the files of containers, groups and devices, and the kernel interface of
+//! `vfio.ko`.
 //!
-//! A *container* ([`container`]) is an address space that userspace fills; a *group* ([`group`])
-//! is the unit that the IOMMU can isolate and hence the unit of ownership; a *device*
-//! ([`device`]) is opened through its group once the group is in a container. What translates
-//! for a container is a *backend* ([`backend`]), another module.
+//! A *container* ([`container`]) is an address space that userspace fills. A *group* ([`group`]) is
+//! the smallest unit that the IOMMU can isolate, and therefore the unit of ownership. A *device*
+//! ([`device`]) is opened through its group once the group is in a container. A *backend*
+//! ([`backend`]) is another module, which does the translation for a container.
 //!
-//! [`abi`] is the only place with unsafe code: it wraps `struct vfio_device` and its driver's
-//! callbacks, and defines the functions of `include/linux/vfio.h` that C drivers call.
+//! Unsafe code is confined to [`abi`]. It wraps `struct vfio_device` and the callbacks of device
+//! drivers, and defines the functions of `include/linux/vfio.h` that C drivers call.
 //!
-//! Lock order: `Documentation/locking.rst`.
+//! For the lock order see `Documentation/locking.rst`.
 
 #![deny(unsafe_code)]
 
@@ -49,7 +50,7 @@ module! {
     alias: ["char-major-10-196", "devname:vfio/vfio"],
 }
 
-/// The module's registrations, undone from top to bottom.
+/// The module's registrations. They are dropped from top to bottom.
 #[pin_data]
 struct Vfio {
     _mover: software::Registration,

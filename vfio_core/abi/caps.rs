@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `struct vfio_info_cap`: a chain of capabilities in a buffer that drivers and the core grow.
+//! `struct vfio_info_cap`: a capability chain in a buffer that drivers and the core extend.
 
 use kernel::prelude::*;
 use kernel_ext::bindings;
@@ -8,13 +8,13 @@ use kernel_ext::bindings;
 use super::device::Device;
 use crate::info_caps;
 
-/// Makes room for a capability of `size` bytes with its header, and writes the header.
+/// Extends the buffer for a capability of `size` bytes including its header, and writes the header.
 ///
-/// On failure the chain is freed.
+/// On failure the whole chain is freed.
 ///
 /// # Safety
 ///
-/// `caps` is valid and not used by anybody else; its buffer is null or from `kmalloc()`.
+/// `caps` is valid, and only the caller uses it. Its buffer is null or from `kmalloc()`.
 pub(super) unsafe fn add(
     caps: &mut bindings::vfio_info_cap,
     size: usize,
@@ -35,7 +35,8 @@ pub(super) unsafe fn add(
     };
     caps.buf = buf.cast();
     caps.size = total;
-    // SAFETY: The buffer was just made; its new end may be uninitialised, so it is zeroed first.
+    // SAFETY: The buffer was allocated above with `total` bytes. Its new end may be uninitialised,
+    // so it is zeroed first.
     let chain = unsafe {
         buf.add(at).write_bytes(0, total - at);
         core::slice::from_raw_parts_mut(buf, total)
@@ -63,7 +64,8 @@ unsafe fn krealloc(buf: *mut u8, size: usize) -> *mut u8 {
     }
 }
 
-/// Makes the offsets in the chain count from `offset` bytes in front of it.
+/// Adds `offset` to the offsets in the chain, so that they are relative to `offset` bytes before
+/// it.
 ///
 /// # Safety
 ///
@@ -76,18 +78,21 @@ pub(super) unsafe fn shift(caps: &mut bindings::vfio_info_cap, offset: usize) {
     }
 }
 
-/// What a driver says about a region: the structure for userspace and the chain behind it.
+/// A driver's description of a region: the structure for userspace and the capability chain that
+/// follows it.
 pub(crate) struct RegionInfo {
     pub(crate) info: bindings::vfio_region_info,
     caps: bindings::vfio_info_cap,
 }
 
 impl RegionInfo {
-    /// Asks the driver of an open device about the region that `info` returns.
+    /// Requests information about a region from the driver of an open device. `info` returns the
+    /// structure that userspace passed, which selects the region.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the driver has no regions, without `info` being called; that of `info`; the driver's.
+    /// Returns `EINVAL`, without calling `info`, if the driver has no regions; the error of `info`;
+    /// or the driver's error.
     pub(crate) fn ask(
         device: &Device,
         info: impl FnOnce() -> Result<bindings::vfio_region_info>,
@@ -104,23 +109,23 @@ impl RegionInfo {
         Ok(answer)
     }
 
-    /// Bytes of the chain.
+    /// Returns the size of the chain in bytes.
     pub(crate) fn caps_size(&self) -> usize {
         self.caps.size
     }
 
-    /// The chain, with offsets from `offset` bytes in front of it.
+    /// Returns the chain with offsets relative to `offset` bytes before it.
     pub(crate) fn shifted_caps(&mut self, offset: usize) -> &[u8] {
-        // SAFETY: The chain was built by the driver with the functions above.
+        // SAFETY: The driver built the chain with the functions above.
         unsafe { shift(&mut self.caps, offset) };
-        // SAFETY: As above; called only if there is a chain, so the buffer is not null.
+        // SAFETY: As above. This is called only if there is a chain, so the buffer is not null.
         unsafe { core::slice::from_raw_parts(self.caps.buf.cast(), self.caps.size) }
     }
 }
 
 impl Drop for RegionInfo {
     fn drop(&mut self) {
-        // SAFETY: The buffer is null or from `kmalloc()`, and ours.
+        // SAFETY: The buffer is null or from `kmalloc()`, and this value owns it.
         unsafe { bindings::kfree(self.caps.buf.cast()) }
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vfio/DEVICE` in debugfs: a folder for the device's driver, with its migration state in it.
+//! `vfio/DEVICE` in debugfs: a directory for the device's driver, which also shows the migration
+//! state.
 
 use core::ptr;
 
@@ -19,12 +20,13 @@ use super::device::Device;
 use crate::migration::State;
 
 impl Device {
-    /// Shows a folder for a device that is about to be registered. It is for people: where it
-    /// cannot be made, nothing else is lost.
+    /// Creates the debugfs directory of a device that is being registered. Errors are ignored,
+    /// because nothing else depends on the directory.
     pub(crate) fn show_debugfs(&self) {
         let parent = self.parent().name();
-        // SAFETY: The names are strings, the device is valid; what fails gives an error pointer,
-        // which all callees take. `hide_debugfs` removes the files before the device goes.
+        // SAFETY: The names are C strings, and the device is valid. On failure the functions return
+        // error pointers, which all callees accept. `hide_debugfs` removes the files before the
+        // device is freed.
         unsafe {
             let vfio = bindings::debugfs_lookup(c"vfio".as_char_ptr(), ptr::null_mut());
             if vfio.is_null() {
@@ -48,9 +50,10 @@ impl Device {
         }
     }
 
-    /// Takes the folder away and waits for its readers.
+    /// Removes the directory and waits for readers of its files.
     pub(crate) fn hide_debugfs(&self) {
-        // SAFETY: The pointer is null, an error pointer or the folder, all of which are fine.
+        // SAFETY: The pointer is null, an error pointer or the directory, and the function accepts
+        // all of them.
         unsafe {
             bindings::debugfs_remove((*self.as_ptr()).debug_root);
             (*self.as_ptr()).debug_root = ptr::null_mut();
@@ -67,10 +70,11 @@ const FILES: [(&CStr, Show); 2] = [
 
 /// # Safety
 ///
-/// `m` is the sequence of a file made by [`Device::show_debugfs`], which is not yet removed.
+/// `m` is the `seq_file` of a file created by [`Device::show_debugfs`] and not removed yet.
 unsafe fn subject<'a>(m: *mut bindings::seq_file) -> (&'a Device, &'a SeqFile) {
     let offset = core::mem::offset_of!(bindings::vfio_device, device);
-    // SAFETY: By this function's contract; `private` is the device in our device.
+    // SAFETY: By this function's contract. `private` points to the `struct device` embedded in the
+    // VFIO device.
     unsafe {
         let dev: *mut c_void = (*m).private;
         (

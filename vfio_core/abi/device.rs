@@ -50,7 +50,7 @@ use crate::group::{
     Group, //
 };
 
-/// The file system whose inodes collect the memory mappings of a device's files.
+/// The file system whose inodes hold the memory mappings of device files.
 pub(crate) static DEVICE_FS: PseudoFs =
     PseudoFs::new::<Magic>(c"vfio", kernel::module::this_module::<crate::LocalModule>());
 
@@ -63,26 +63,28 @@ impl PseudoFsMagic for Magic {
 
 /// A device that a VFIO driver offers to userspace.
 ///
-/// It is embedded in the driver's own structure, and counted by the `struct device` in it.
+/// The structure is embedded in the driver's own structure. The `struct device` in it counts its
+/// references.
 ///
 /// # Invariants
 ///
-/// Went through [`init()`]: `dev`, `ops`, `inode` and `index` are set and never change; `dev_set` and
-/// `group` are set before the device is registered. `dev_set` does not change while it is; `group`,
-/// which is null or from `Arc::into_raw`, is changed only by [`Device::replace_group`], with `GROUPS`
-/// held and for a device that is not open.
+/// [`init()`] has set `dev`, `ops`, `inode` and `index`, which never change afterwards. `dev_set`
+/// and `group` are set before the device is registered. `dev_set` does not change while the device
+/// is registered. `group` is null or from `Arc::into_raw`. While the device is registered, only
+/// [`Device::replace_group`] changes `group`, with `GROUPS` held and while the device is not open.
 #[repr(transparent)]
 pub(crate) struct Device(Opaque<bindings::vfio_device>);
 
-// SAFETY: What changes is guarded by the locks named at the methods; drivers lock their own.
+// SAFETY: The locks named at the methods guard all fields that change. Drivers lock their own
+// fields.
 unsafe impl Send for Device {}
 // SAFETY: As above.
 unsafe impl Sync for Device {}
 
-// SAFETY: `get_device` and `put_device` count what keeps the structure allocated.
+// SAFETY: `get_device` and `put_device` count the references that keep the structure allocated.
 unsafe impl AlwaysRefCounted for Device {
     fn inc_ref(&self) {
-        // SAFETY: A shared reference implies a count that is not zero.
+        // SAFETY: A shared reference implies that the count is not zero.
         unsafe { bindings::get_device(&raw mut (*self.as_ptr()).device) };
     }
 
@@ -94,13 +96,14 @@ unsafe impl AlwaysRefCounted for Device {
 }
 
 impl Device {
-    /// Wraps the pointer of a C caller.
+    /// Wraps a pointer from a C caller.
     ///
     /// # Safety
     ///
-    /// `device` went through [`init()`] and stays allocated for `'a`.
+    /// `device` was initialised by [`init()`] and stays allocated for `'a`.
     pub(super) unsafe fn from_raw<'a>(device: *mut bindings::vfio_device) -> &'a Self {
-        // SAFETY: By this function's contract; `Device` is transparent.
+        // SAFETY: By this function's contract `device` is valid, and `Device` is a transparent
+        // wrapper.
         unsafe { &*device.cast() }
     }
 
@@ -109,56 +112,59 @@ impl Device {
     }
 
     pub(super) fn ops(&self) -> &bindings::vfio_device_ops {
-        // SAFETY: By the type invariant; a driver's table outlives its devices.
+        // SAFETY: By the type invariant `ops` is set, and a driver's table outlives its devices.
         unsafe { &*(*self.as_ptr()).ops }
     }
 
-    /// The device that the driver is bound to.
+    /// Returns the device that the driver is bound to.
     pub(crate) fn parent(&self) -> &kernel::device::Device {
-        // SAFETY: By the type invariant; the parent outlives the driver's binding and with it
-        // every use of this device.
+        // SAFETY: By the type invariant `dev` is set. The parent outlives the driver's binding, and
+        // therefore every use of this device.
         unsafe { kernel::device::Device::from_raw((*self.as_ptr()).dev) }
     }
 
-    /// The number in the device's name `vfioN`.
+    /// Returns the number in the device's name `vfioN`.
     fn index(&self) -> u32 {
         // SAFETY: By the type invariant.
         unsafe { (*self.as_ptr()).index }
     }
 
-    /// The inode that the memory mappings of the device's files are kept on.
+    /// Returns the inode that holds the memory mappings of the device's files.
     pub(crate) fn inode(&self) -> InodeRef<'_> {
-        // SAFETY: By the type invariant; `release_callback` drops it with the device.
+        // SAFETY: By the type invariant `inode` is set. `release_callback` drops it together with
+        // the device.
         unsafe { Inode::borrow_raw(&(*self.as_ptr()).inode, &DEVICE_FS) }
     }
 
-    /// The migration features of the device.
+    /// Returns the migration interface of the device.
     pub(crate) fn migration(&self) -> Migration<'_> {
         Migration(self)
     }
 
     // --- Registration -------------------------------------------------------------------------
 
-    /// The field `group`, which others may compare while it is changed.
+    /// Returns the field `group`. It is atomic because other threads may compare it while it
+    /// changes.
     fn group_field(&self) -> &AtomicPtr<Group> {
-        // SAFETY: The field is a pointer that only this module touches, as an atomic one.
+        // SAFETY: The field is a pointer that only this module accesses, and always atomically.
         unsafe { AtomicPtr::from_ptr((&raw mut (*self.as_ptr()).group).cast()) }
     }
 
     fn exchange_group(&self, group: Option<Arc<Group>>) -> Option<Arc<Group>> {
         let group = group.map_or(core::ptr::null(), Arc::into_raw).cast_mut();
         let former = self.group_field().swap(group, Ordering::AcqRel);
-        // SAFETY: By the type invariant; whoever swaps the pointer out owns it.
+        // SAFETY: By the type invariant the pointer is from `Arc::into_raw`. The thread that swaps
+        // it out owns it.
         (!former.is_null()).then(|| unsafe { Arc::from_raw(former) })
     }
 
-    /// Notes the group that the device is in until [`Device::take_group`].
+    /// Sets the device's group, until [`Device::take_group`].
     pub(crate) fn set_group(&self, group: Arc<Group>) {
         self.exchange_group(Some(group));
     }
 
-    /// Notes another group, for a device that can't be opened as long as `_groups` is locked and both
-    /// groups are claimed. Returns the former one.
+    /// Replaces the device's group and returns the former one. The device cannot be opened while
+    /// `_groups` is locked and the caller has claimed both groups.
     pub(crate) fn replace_group(
         &self,
         group: Arc<Group>,
@@ -167,35 +173,38 @@ impl Device {
         self.exchange_group(Some(group))
     }
 
-    /// Takes back what [`Device::set_group`] noted; the device is not registered any more.
+    /// Removes and returns the group that [`Device::set_group`] set. The device is no longer
+    /// registered.
     pub(crate) fn take_group(&self) -> Option<Arc<Group>> {
         self.exchange_group(None)
     }
 
-    /// The group of a device that is registered; the table of groups, which is locked, keeps it so.
+    /// Returns the group of a registered device. It does not change while the caller holds the lock
+    /// of `_groups`.
     pub(crate) fn group(&self, _groups: &Registry) -> Option<Arc<Group>> {
         let group = NonNull::new(self.group_field().load(Ordering::Acquire))?;
-        // SAFETY: By the type invariant; nobody swaps the pointer out of a registered device while
-        // `GROUPS` is held, whose content the caller has.
+        // SAFETY: By the type invariant. No thread swaps the pointer out of a registered device
+        // while `GROUPS` is locked, and the caller borrows the content of `GROUPS`.
         Some(unsafe { ArcBorrow::from_raw(group.as_ptr()) }.into())
     }
 
-    /// The group of a device that is open.
+    /// Returns the group of an open device.
     ///
     /// # Safety
     ///
-    /// The device is open for all of `'a`, or being opened.
+    /// The device is open, or being opened, for all of `'a`.
     pub(super) unsafe fn group_of_open<'a>(&'a self) -> Option<&'a Group> {
-        // SAFETY: By the type invariant the pointer stays while the device is open.
+        // SAFETY: By the type invariant the pointer does not change while the device is open.
         unsafe { self.group_field().load(Ordering::Acquire).as_ref() }
     }
 
-    /// Whether the device is in `group`, which may be outdated at once unless the group has a user.
+    /// Returns whether the device is in `group`. The result can be outdated immediately, unless the
+    /// group has a user.
     pub(crate) fn is_in(&self, group: &Group) -> bool {
         core::ptr::eq(self.group_field().load(Ordering::Acquire), group)
     }
 
-    /// Puts the device into a set of its own, if its driver put it into none.
+    /// Adds the device to a set of its own if its driver has not added it to a set.
     pub(crate) fn ensure_set(&self) -> Result {
         // SAFETY: The device is not registered yet, so its driver is the only other user.
         if unsafe { (*self.as_ptr()).dev_set }.is_null() {
@@ -204,15 +213,15 @@ impl Device {
         Ok(())
     }
 
-    /// Whether the device's IOMMU has the capability `cap`.
+    /// Returns whether the device's IOMMU has the capability `cap`.
     pub(crate) fn iommu_capable(&self, cap: bindings::iommu_cap) -> bool {
         // SAFETY: The parent is valid.
         unsafe { bindings::device_iommu_capable((*self.as_ptr()).dev, cap) }
     }
 
-    /// Shows the device as `vfioN` in sysfs.
+    /// Adds the device to sysfs as `vfioN`.
     pub(crate) fn add(&self) -> Result {
-        // SAFETY: `init` initialised the device; it is not added yet, so its name is free to set.
+        // SAFETY: `init` initialised the device. It has not been added yet, so its name may be set.
         unsafe {
             let dev = &raw mut (*self.as_ptr()).device;
             to_result(bindings::dev_set_name(
@@ -224,43 +233,45 @@ impl Device {
         }
     }
 
-    /// Takes the device out of sysfs.
+    /// Removes the device from sysfs.
     pub(crate) fn del(&self) {
-        // SAFETY: Only called on a device that was added.
+        // SAFETY: This is only called on a device that was added.
         unsafe { bindings::device_del(&raw mut (*self.as_ptr()).device) }
     }
 
     // --- Opening and use ----------------------------------------------------------------------
 
-    /// Whether userspace means this device by `name`, a string with its terminator, which the
-    /// driver may take apart.
+    /// Returns whether `name` selects this device. `name` is a string including its terminator,
+    /// which the driver may modify.
     ///
     /// # Errors
     ///
-    /// The driver's, for a name that is meant for it but lacks something.
+    /// Returns the driver's error if `name` is meant for the driver but is incomplete.
     pub(crate) fn matches(&self, name: &mut [u8]) -> Result<bool> {
         let Some(match_) = self.ops().match_ else {
             return Ok(self.parent().name().to_bytes_with_nul() == &*name);
         };
-        // SAFETY: The name ends in a zero byte.
+        // SAFETY: The name ends with a zero byte.
         let ret = unsafe { match_(self.as_ptr(), name.as_mut_ptr().cast()) };
         to_result(ret.min(0))?;
         Ok(ret != 0)
     }
 
-    /// Takes the lock of the device's set.
+    /// Locks the device's set.
     pub(crate) fn lock_set(&self) -> SetGuard<'_> {
         SetGuard::lock(self)
     }
 
-    /// Pins the module of the driver that the parent is bound to, if it is bound.
+    /// Pins the module of the driver that is bound to the parent. Returns `None` if no driver is
+    /// bound or the module is being unloaded.
     pub(crate) fn driver_module(&self) -> Option<ModuleRef> {
-        // SAFETY: A registered device's parent stays: unbinding it waits for the registration.
+        // SAFETY: The parent of a registered device stays valid, because unbinding it waits for the
+        // registration to end.
         let driver = unsafe { (*(*self.as_ptr()).dev).driver };
         if driver.is_null() {
             return None;
         }
-        // SAFETY: The driver stays as long as the parent is bound to it.
+        // SAFETY: The driver stays valid while the parent is bound to it.
         unsafe { ModuleRef::try_get((*driver).owner) }
     }
 
@@ -281,18 +292,18 @@ impl Device {
         unsafe { (*self.as_ptr()).precopy_info_v2 = 0 };
     }
 
-    /// Passes an ioctl of an open device to its driver; `arg` is not interpreted.
+    /// Forwards an ioctl of an open device to its driver. `arg` is not interpreted.
     pub(crate) fn ioctl(&self, cmd: u32, arg: usize) -> Result<isize> {
         let ioctl = self.ops().ioctl.ok_or(EINVAL)?;
         // SAFETY: The device is open.
         let ret = unsafe { ioctl(self.as_ptr(), cmd, arg as c_ulong) };
-        // The C core keeps the low 32 bits of what a driver returns.
+        // The C core also keeps only the low 32 bits of the driver's result.
         let ret = ret as i32;
         to_result(ret.min(0))?;
         Ok(ret as isize)
     }
 
-    /// Passes `VFIO_DEVICE_FEATURE` to the driver, `size` bytes at `data` being the payload.
+    /// Forwards `VFIO_DEVICE_FEATURE` to the driver. The payload has `size` bytes at `data`.
     pub(crate) fn feature(&self, flags: u32, data: UserPtr, size: usize) -> Result<isize> {
         let feature = self.ops().device_feature.ok_or(ENOTTY)?;
         // SAFETY: The device is open.
@@ -301,34 +312,35 @@ impl Device {
         Ok(ret as isize)
     }
 
-    /// Passes a read of an open device to its driver.
+    /// Forwards a read of an open device to its driver.
     pub(crate) fn read(&self, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
         let read = self.ops().read.ok_or(EINVAL)?;
         // SAFETY: The device is open.
         transferred(unsafe { read(self.as_ptr(), buf.as_mut_ptr().cast(), count, pos) })
     }
 
-    /// Passes a write to an open device to its driver.
+    /// Forwards a write to an open device to its driver.
     pub(crate) fn write(&self, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
         let write = self.ops().write.ok_or(EINVAL)?;
         // SAFETY: The device is open.
         transferred(unsafe { write(self.as_ptr(), buf.as_const_ptr().cast(), count, pos) })
     }
 
-    /// Lets the driver of an open device fill a new memory mapping.
+    /// Calls the driver of an open device to set up a new memory mapping.
     pub(crate) fn mmap(&self, vma: &VmaNew) -> Result {
         let mmap = self.ops().mmap.ok_or(EINVAL)?;
         // SAFETY: The device is open, and the mapping is being set up.
         to_result(unsafe { mmap(self.as_ptr(), vma.as_ptr()) })
     }
 
-    /// Wakes the parent for the time that the result lives.
+    /// Resumes the parent, and keeps it active until the result is dropped. Returns `None` if the
+    /// parent's driver has no power management callbacks.
     ///
     /// # Errors
     ///
-    /// `EIO` if it does not wake.
+    /// Returns `EIO` if the parent cannot be resumed.
     pub(crate) fn resume(&self) -> Result<Option<Awake<'_>>> {
-        // SAFETY: The parent of an open device is bound; its driver's table is static.
+        // SAFETY: The parent of an open device is bound, and its driver's table is static.
         let managed = unsafe {
             let driver = (*(*self.as_ptr()).dev).driver;
             !driver.is_null() && !(*driver).pm.is_null()
@@ -352,7 +364,7 @@ impl Device {
         }
     }
 
-    /// Calls `show` with the path of the parent in sysfs, from `/devices` on.
+    /// Calls `show` with the sysfs path of the parent, which starts with `/devices`.
     pub(crate) fn with_sysfs_path(&self, show: impl FnOnce(&CStr)) {
         // SAFETY: The parent is valid.
         let path = unsafe {
@@ -362,7 +374,7 @@ impl Device {
             )
         };
         if !path.is_null() {
-            // SAFETY: The path is a string of its own, which is ours to free.
+            // SAFETY: The path is a newly allocated C string, which this function owns and frees.
             unsafe {
                 show(CStr::from_char_ptr(path));
                 bindings::kfree(path.cast());
@@ -375,11 +387,11 @@ fn transferred(ret: isize) -> Result<usize> {
     usize::try_from(ret).map_err(|_| Error::from_errno(ret as i32))
 }
 
-/// Keeps the parent of a device from being suspended.
+/// Keeps the parent of a device from being runtime-suspended.
 ///
 /// # Invariants
 ///
-/// Holds one runtime power management reference.
+/// Holds one runtime power management reference to the parent.
 pub(crate) struct Awake<'a>(&'a Device);
 
 impl Drop for Awake<'_> {
@@ -389,12 +401,12 @@ impl Drop for Awake<'_> {
     }
 }
 
-/// Initialises a device in zeroed memory of a driver's.
+/// Initialises a device in a driver's zeroed memory.
 ///
 /// # Safety
 ///
-/// `device` points at zeroed memory that [`release_callback`] may free by `kvfree()`; `dev` and
-/// `ops` outlive it.
+/// `device` points to zeroed memory that [`release_callback`] may free by `kvfree()`. `dev` and
+/// `ops` outlive the device.
 pub(super) unsafe fn init(
     device: *mut bindings::vfio_device,
     dev: *mut bindings::device,
@@ -402,20 +414,22 @@ pub(super) unsafe fn init(
 ) -> Result {
     let index = DEVICE_NUMBERS.lock().take()?;
     let result = DEVICE_FS.inode().and_then(|inode| {
-        // SAFETY: By this function's contract nobody else sees the device yet.
+        // SAFETY: By this function's contract the memory is valid, and nothing else refers to the
+        // device yet.
         unsafe {
             (*device).index = index;
             (*device).dev = dev;
             (*device).ops = ops;
             (*device).inode = inode.into_raw();
         }
-        // SAFETY: As above; the driver's callback gets what it expects.
+        // SAFETY: As above. The driver's callback gets the device in the state that it expects.
         let result = unsafe { (*ops).init.map_or(Ok(()), |init| to_result(init(device))) };
-        // SAFETY: Not used by anybody, since the device was not handed out.
+        // SAFETY: Nothing uses the inode, since the device was not handed out.
         result.inspect_err(|_| unsafe { drop(Inode::from_raw((*device).inode, &DEVICE_FS)) })
     });
     if let Err(e) = result {
-        // SAFETY: The device goes no further; the driver's `init` may have put it into a set.
+        // SAFETY: Nothing uses the device after this. The driver's `init` may have added it to a
+        // set.
         unsafe { device_set::release(device) };
         DEVICE_NUMBERS.lock().give_back(index);
         return Err(e);
@@ -432,11 +446,11 @@ pub(super) unsafe fn init(
 
 /// # Safety
 ///
-/// Called by the driver core with the `struct device` in a device that went through [`init()`].
+/// Called by the driver core with the `struct device` of a device that [`init()`] initialised.
 unsafe extern "C" fn release_callback(dev: *mut bindings::device) {
     let offset = core::mem::offset_of!(bindings::vfio_device, device);
     let device: *mut bindings::vfio_device = dev.wrapping_byte_sub(offset).cast();
-    // SAFETY: By this function's contract; nobody refers to the device any more.
+    // SAFETY: By this function's contract the device is valid, and nothing refers to it any more.
     unsafe {
         device_set::release(device);
         DEVICE_NUMBERS.lock().give_back((*device).index);

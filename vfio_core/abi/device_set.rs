@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Device sets: devices that one reset hits, and the lock around opening and closing them.
+//! Device sets: devices that are affected by the same reset, and the lock for opening and closing
+//! them.
 //!
-//! The sets are `struct vfio_device_set`, because C drivers take their lock and walk their list.
+//! A set is a `struct vfio_device_set`, because C drivers take its lock and walk its list.
 
 use core::ptr::NonNull;
 
@@ -23,14 +24,14 @@ use super::{
     globals::DEVICE_SETS, //
 };
 
-/// A set; dropping it frees it.
+/// A set. Dropping it frees it.
 ///
 /// # Invariants
 ///
-/// Points at a set that came from a box and is this value's.
+/// Points to a set that was allocated as a box, and owns it.
 pub(crate) struct Set(NonNull<bindings::vfio_device_set>);
 
-// SAFETY: What is in the set is guarded by the table's lock or by its own.
+// SAFETY: The fields of a set are guarded by the table's lock or by the set's lock.
 unsafe impl Send for Set {}
 
 impl Set {
@@ -42,7 +43,7 @@ impl Set {
             },
             GFP_KERNEL,
         )?);
-        // SAFETY: The set is ours, and stays where it is until it is freed.
+        // SAFETY: This function owns the set, which does not move until it is freed.
         unsafe {
             bindings::__mutex_init(
                 &raw mut set.lock,
@@ -51,7 +52,7 @@ impl Set {
             );
             bindings::INIT_LIST_HEAD(&raw mut set.device_list);
         }
-        // INVARIANT: Leaked just now.
+        // INVARIANT: The box was leaked above.
         Ok(Self(NonNull::from(set)))
     }
 }
@@ -63,35 +64,38 @@ impl Drop for Set {
     }
 }
 
-/// The sets that have a device, by their ids.
+/// The sets that have a device, indexed by id.
 ///
 /// # Invariants
 ///
-/// A set is in the table, and so valid, while its `device_count` is not zero; the table's lock guards
-/// that field, and no other one of a set.
+/// A set is in the table, and therefore valid, while its `device_count` is not zero. The table's
+/// lock guards that field and no other field of a set.
 pub(crate) struct Sets(Tree<usize, Set>);
 
 impl Sets {
-    /// A table without sets.
+    /// Creates an empty table.
     pub(super) const fn new() -> Self {
         Self(Tree::new())
     }
 
-    /// Counts one more device of the set `id`, if there is that set.
+    /// Increments the device count of the set `id`. Returns `None` if there is no such set.
     fn count(&mut self, id: usize) -> Option<NonNull<bindings::vfio_device_set>> {
         let set = self.0.get(&id)?.0;
-        // SAFETY: The set is in the table, and the table is borrowed from its lock.
+        // SAFETY: The set is in the table, and the table's lock is held because the table is
+        // borrowed from it.
         unsafe { (*set.as_ptr()).device_count += 1 };
         Some(set)
     }
 
-    /// Counts a device out, and takes the set out of the table with the last one.
+    /// Decrements the device count of `set`. Removes the set from the table and returns it if this
+    /// was its last device.
     ///
     /// # Safety
     ///
-    /// The caller has one count of `set`, and does not use the set by it any more.
+    /// The caller owns one count of `set`, and does not use the set through that count afterwards.
     unsafe fn discount(&mut self, set: NonNull<bindings::vfio_device_set>) -> Option<Set> {
-        // SAFETY: The caller's count keeps the set valid; the table is borrowed from its lock.
+        // SAFETY: The caller's count keeps the set valid. The table's lock is held because the
+        // table is borrowed from it.
         let set = unsafe { &mut *set.as_ptr() };
         set.device_count -= 1;
         if set.device_count > 0 {
@@ -101,7 +105,7 @@ impl Sets {
     }
 }
 
-/// Counts one more device of the set `id`, which is made if need be.
+/// Increments the device count of the set `id`. Creates the set if it does not exist.
 fn join(id: usize) -> Result<NonNull<bindings::vfio_device_set>> {
     let present = DEVICE_SETS.lock().count(id);
     if let Some(set) = present {
@@ -112,26 +116,26 @@ fn join(id: usize) -> Result<NonNull<bindings::vfio_device_set>> {
     let node = Node::new(id, set)?;
     let mut sets = DEVICE_SETS.lock();
     if let Some(set) = sets.count(id) {
-        // Another thread has made it meanwhile.
+        // Another thread created the set meanwhile.
         return Ok(set);
     }
     sets.0.insert(node);
-    // SAFETY: The set is in the table now, whose lock is held.
+    // SAFETY: The set is now in the table, whose lock is held.
     unsafe { (*new.as_ptr()).device_count = 1 };
     Ok(new)
 }
 
-/// Puts `device` into the set `id`, which is made if need be.
+/// Adds `device` to the set `id`. Creates the set if it does not exist.
 ///
-/// The table's lock is not held while this waits for the set's, which a driver may hold as long as it
-/// likes: other devices don't wait for that driver.
+/// The table's lock is not held while this waits for the set's lock, which a driver may hold for
+/// any time. So other devices don't have to wait for that driver.
 pub(super) fn assign(device: &Device, id: usize) -> Result {
     if id == 0 {
         return Err(EINVAL);
     }
     let set = join(id)?.as_ptr();
-    // SAFETY: The set counts this device, so it is valid. The device's fields are its set's, and
-    // written once, before the device is registered.
+    // SAFETY: The set counts this device, so it is valid. The set's lock is held while the device's
+    // fields are written, which happens once, before the device is registered.
     unsafe {
         bindings::mutex_lock(&raw mut (*set).lock);
         (*device.as_ptr()).dev_set = set;
@@ -144,28 +148,28 @@ pub(super) fn assign(device: &Device, id: usize) -> Result {
     Ok(())
 }
 
-/// Takes a device that is about to be freed out of its set, if it is in one.
+/// Removes a device from its set, if it is in one, before the device is freed.
 ///
 /// # Safety
 ///
-/// Nobody else uses the device any more.
+/// Nothing else uses the device any more.
 pub(super) unsafe fn release(device: *mut bindings::vfio_device) {
     // SAFETY: By this function's contract.
     let Some(set) = NonNull::new(unsafe { (*device).dev_set }) else {
         return;
     };
-    // SAFETY: The set counts this device, so it is valid; its lock guards the list.
+    // SAFETY: The set counts this device, so it is valid, and its lock guards the list.
     unsafe {
         bindings::mutex_lock(&raw mut (*set.as_ptr()).lock);
         bindings::kernel_ext_list_del(&raw mut (*device).dev_set_list);
         bindings::mutex_unlock(&raw mut (*set.as_ptr()).lock);
     }
-    // SAFETY: This is the count of the device, which is in the set no more.
+    // SAFETY: This drops the count of the device, which is no longer in the set.
     let last = unsafe { DEVICE_SETS.lock().discount(set) };
     drop(last);
 }
 
-/// How many times the devices of `set` are open, all in all.
+/// Returns the sum of the open counts of the devices in `set`.
 ///
 /// # Safety
 ///
@@ -178,7 +182,7 @@ pub(super) unsafe fn open_count(set: *mut bindings::vfio_device_set) -> u32 {
         .sum()
 }
 
-/// The device of `set` that `dev` is the parent of, or null.
+/// Returns the device in `set` whose parent is `dev`, or null.
 ///
 /// # Safety
 ///
@@ -202,7 +206,7 @@ unsafe fn devices(
 ) -> impl Iterator<Item = *mut bindings::vfio_device> {
     // SAFETY: By this function's contract.
     let head = unsafe { &raw mut (*set).device_list };
-    // SAFETY: As above; the list is well formed.
+    // SAFETY: As above, and the list is well formed.
     let mut entry = unsafe { (*head).next };
     core::iter::from_fn(move || {
         if entry == head {
@@ -210,22 +214,22 @@ unsafe fn devices(
         }
         let offset = core::mem::offset_of!(bindings::vfio_device, dev_set_list);
         let device = entry.wrapping_byte_sub(offset).cast();
-        // SAFETY: The entry is in the list, which does not change.
+        // SAFETY: The entry is in the list, which does not change while the lock is held.
         entry = unsafe { (*entry).next };
         Some(device)
     })
 }
 
-/// The lock of a device's set, held. Guards the opening and closing of the set's devices.
+/// A held lock of a device's set. The lock guards opening and closing of the set's devices.
 pub(crate) struct SetGuard<'a> {
     device: &'a Device,
     _not_send: kernel::types::NotThreadSafe,
 }
 
 impl<'a> SetGuard<'a> {
-    /// Takes the lock of the set of `device`, which is registered and therefore in one.
+    /// Locks the set of `device`. The device is registered and therefore in a set.
     pub(super) fn lock(device: &'a Device) -> Self {
-        // SAFETY: A registered device has a set, which stays as long as the device.
+        // SAFETY: A registered device has a set, which exists as long as the device.
         unsafe { bindings::mutex_lock(&raw mut (*(*device.as_ptr()).dev_set).lock) };
         Self {
             device,
@@ -233,14 +237,14 @@ impl<'a> SetGuard<'a> {
         }
     }
 
-    /// The device whose set is locked.
+    /// Returns the device that was passed to [`SetGuard::lock`].
     pub(crate) fn device(&self) -> &'a Device {
         self.device
     }
 
-    /// How many files the device has.
+    /// Returns the number of open files of the device.
     pub(crate) fn open_count(&self) -> u32 {
-        // SAFETY: The field is guarded by the lock that is held.
+        // SAFETY: The lock is held, and it guards the field.
         unsafe { (*self.device.as_ptr()).open_count }
     }
 
@@ -249,12 +253,12 @@ impl<'a> SetGuard<'a> {
         unsafe { (*self.device.as_ptr()).open_count = count }
     }
 
-    /// Counts one more file of a device that is open.
+    /// Counts another file of an open device.
     pub(crate) fn opened_again(&mut self) {
         self.set_open_count(self.open_count() + 1);
     }
 
-    /// Lets the driver open the device, and counts its first file.
+    /// Calls the driver to open the device, and counts the device's first file.
     pub(crate) fn first_opened(&mut self) -> Result {
         self.set_open_count(1);
         self.device
@@ -262,7 +266,8 @@ impl<'a> SetGuard<'a> {
             .inspect_err(|_| self.set_open_count(0))
     }
 
-    /// Counts a file out; lets the driver close the device and returns true if it was the last.
+    /// Decrements the number of open files. After the last one, calls the driver to close the
+    /// device and returns true.
     pub(crate) fn closed(&mut self) -> bool {
         let count = self.open_count();
         if count == 1 {
@@ -275,7 +280,7 @@ impl<'a> SetGuard<'a> {
 
 impl Drop for SetGuard<'_> {
     fn drop(&mut self) {
-        // SAFETY: Taken by `SetGuard::lock` in this task.
+        // SAFETY: `SetGuard::lock` took the lock in this task.
         unsafe { bindings::mutex_unlock(&raw mut (*(*self.device.as_ptr()).dev_set).lock) };
     }
 }

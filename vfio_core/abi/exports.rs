@@ -2,7 +2,7 @@
 
 //! The functions of `include/linux/vfio.h`, for C drivers, backends and KVM.
 //!
-//! `exports.c` exports them as the kernel's own `vfio.ko` does.
+//! `exports.c` exports them in the same way as the kernel's own `vfio.ko`.
 
 use core::ptr::NonNull;
 
@@ -76,11 +76,11 @@ unsafe extern "C" fn _vfio_alloc_device(
     };
     let (memory, _, _) = memory.into_raw_parts();
     let device = memory.cast::<bindings::vfio_device>();
-    // SAFETY: The memory is zeroed and large enough; the rest is this function's contract.
+    // SAFETY: The memory is zeroed and large enough. The caller guarantees the rest.
     match unsafe { device::init(device, dev, ops) } {
         Ok(()) => device,
         Err(e) => {
-            // SAFETY: The memory is ours and nobody refers to it.
+            // SAFETY: This function owns the memory, and nothing refers to it.
             unsafe { bindings::kvfree(device.cast()) };
             e.to_ptr()
         }
@@ -118,7 +118,7 @@ unsafe extern "C" fn vfio_unregister_group_dev(device: *mut bindings::vfio_devic
 
 /// # Safety
 ///
-/// `device` was registered at some time and is allocated.
+/// `device` is allocated, and was registered at some time.
 #[no_mangle]
 unsafe extern "C" fn vfio_device_try_get_registration(device: *mut bindings::vfio_device) -> bool {
     // SAFETY: By this function's contract.
@@ -128,7 +128,7 @@ unsafe extern "C" fn vfio_device_try_get_registration(device: *mut bindings::vfi
 
 /// # Safety
 ///
-/// Gives back one successful [`vfio_device_try_get_registration`].
+/// Each call pairs with one successful call of [`vfio_device_try_get_registration`].
 #[no_mangle]
 unsafe extern "C" fn vfio_device_put_registration(device: *mut bindings::vfio_device) {
     if let Some(device) = NonNull::new(device) {
@@ -139,7 +139,7 @@ unsafe extern "C" fn vfio_device_put_registration(device: *mut bindings::vfio_de
 
 /// # Safety
 ///
-/// `device` is being set up by its driver and not registered yet.
+/// The driver is still setting up `device` and has not registered it yet.
 #[no_mangle]
 unsafe extern "C" fn vfio_assign_device_set(
     device: *mut bindings::vfio_device,
@@ -206,10 +206,10 @@ unsafe extern "C" fn vfio_mig_get_next_state(
 
 // --- Pages of userspace -----------------------------------------------------------------------
 
-/// How many pages a driver can pin or unpin in one call: `VFIO_PIN_PAGES_MAX_ENTRIES`.
+/// The maximum number of pages per pin or unpin call: `VFIO_PIN_PAGES_MAX_ENTRIES`.
 const MAX_PAGES: c_int = (PAGE_SIZE / core::mem::size_of::<usize>()) as c_int;
 
-/// The address space of an open device whose driver asks for it.
+/// Returns the address space of an open device on behalf of its driver.
 ///
 /// # Safety
 ///
@@ -304,7 +304,7 @@ unsafe fn local<'a>(file: *mut bindings::file) -> &'a LocalFile {
     unsafe { LocalFile::from_raw_file(file) }
 }
 
-/// Only KVM on sPAPR may ask, and there is no sPAPR backend here.
+/// Only KVM on sPAPR uses this function. There is no sPAPR backend here, so it returns null.
 #[no_mangle]
 extern "C" fn vfio_file_iommu_group(_file: *mut bindings::file) -> *mut bindings::iommu_group {
     core::ptr::null_mut()
@@ -359,7 +359,8 @@ unsafe extern "C" fn vfio_file_enforced_coherent(file: *mut bindings::file) -> b
 
 /// # Safety
 ///
-/// `file` is valid; `kvm` is null, or valid until the file is given another.
+/// `file` is valid. `kvm` is null, or stays valid until this function is called again for the same
+/// file.
 #[no_mangle]
 unsafe extern "C" fn vfio_file_set_kvm(file: *mut bindings::file, kvm: *mut bindings::kvm) {
     // SAFETY: By this function's contract.
@@ -372,7 +373,7 @@ unsafe extern "C" fn vfio_file_set_kvm(file: *mut bindings::file, kvm: *mut bind
 
 /// # Safety
 ///
-/// `caps` is the caller's own.
+/// `caps` is valid, and only the caller uses it.
 #[no_mangle]
 unsafe extern "C" fn vfio_info_cap_add(
     caps: *mut bindings::vfio_info_cap,
@@ -386,7 +387,7 @@ unsafe extern "C" fn vfio_info_cap_add(
 
 /// # Safety
 ///
-/// `caps` is the caller's own.
+/// `caps` is valid, and only the caller uses it.
 #[no_mangle]
 unsafe extern "C" fn vfio_info_cap_shift(caps: *mut bindings::vfio_info_cap, offset: usize) {
     // SAFETY: By this function's contract.
@@ -395,7 +396,8 @@ unsafe extern "C" fn vfio_info_cap_shift(caps: *mut bindings::vfio_info_cap, off
 
 /// # Safety
 ///
-/// `caps` is the caller's own; `cap` is a header with its content, `size` bytes in all.
+/// `caps` is valid, and only the caller uses it. `cap` points to a header followed by its content,
+/// `size` bytes in total.
 #[no_mangle]
 unsafe extern "C" fn vfio_info_add_capability(
     caps: *mut bindings::vfio_info_cap,
@@ -406,7 +408,8 @@ unsafe extern "C" fn vfio_info_add_capability(
         let content = size
             .checked_sub(core::mem::size_of::<bindings::vfio_info_cap_header>())
             .ok_or(EINVAL)?;
-        // SAFETY: By this function's contract the new capability has as much room as the given one.
+        // SAFETY: By this function's contract `cap` has `size` bytes, and `caps::add` makes room
+        // for as many.
         unsafe {
             let header = caps::add(&mut *caps, size, (*cap).id, (*cap).version)?;
             core::ptr::copy_nonoverlapping(cap.add(1).cast::<u8>(), header.add(1).cast(), content);
@@ -517,11 +520,11 @@ unsafe extern "C" fn vfio_unregister_iommu_driver(ops: *const Ops) {
 
 // --- Interval trees ---------------------------------------------------------------------------
 
-/// Joins neighbours in a tree of `current` ranges until there are at most `wanted`.
+/// Merges neighbouring ranges in a tree of `current` ranges until at most `wanted` remain.
 ///
 /// # Safety
 ///
-/// `root` is a valid tree that is the caller's own.
+/// `root` is a valid tree that only the caller uses.
 #[no_mangle]
 unsafe extern "C" fn vfio_combine_iova_ranges(
     root: *mut bindings::rb_root_cached,
@@ -536,8 +539,8 @@ unsafe extern "C" fn vfio_combine_iova_ranges(
             }
             return;
         };
-        // SAFETY: Both nodes are in the tree. Growing a node to its neighbour's end keeps the
-        // order; the tree's cached ends are recomputed when the neighbour is removed.
+        // SAFETY: Both nodes are in the tree. Extending a node to the end of its neighbour keeps
+        // the order. The tree's cached interval ends are recomputed when the neighbour is removed.
         unsafe {
             (*left).last = (*right).last;
             bindings::interval_tree_remove(right, root);
@@ -545,7 +548,7 @@ unsafe extern "C" fn vfio_combine_iova_ranges(
     }
 }
 
-/// The two neighbours with the smallest gap between them, the first such pair.
+/// Returns the first pair of neighbours with the smallest gap between them.
 ///
 /// # Safety
 ///

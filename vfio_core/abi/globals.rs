@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The crate's global tables, each with its lock.
+//! The global tables of the crate, each with its own lock.
 //!
-//! `Documentation/locking.rst` has their order.
+//! For the order of the locks see `Documentation/locking.rst`.
 
 use kernel::{
     prelude::*,
@@ -20,33 +20,33 @@ use crate::{
 };
 
 global_lock! {
-    // SAFETY: Initialised by `init` before the module can be used.
+    // SAFETY: `init` initialises it before the module can be used.
     pub(crate) unsafe(uninit) static DRIVERS: Mutex<KVec<Registered>> = KVec::new();
 }
 
 global_lock! {
-    // SAFETY: Initialised by `init` before the module can be used.
+    // SAFETY: `init` initialises it before the module can be used.
     pub(crate) unsafe(uninit) static GROUPS: Mutex<Registry> = Registry::new();
 }
 
 global_lock! {
-    // SAFETY: Initialised by `init` before the module can be used.
+    // SAFETY: `init` initialises it before the module can be used.
     pub(crate) unsafe(uninit) static DEVICE_NUMBERS: Mutex<Numbers> = Numbers::new();
 }
 
 global_lock! {
-    // SAFETY: Initialised by `init` before the module can be used.
+    // SAFETY: `init` initialises it before the module can be used.
     pub(super) unsafe(uninit) static DEVICE_SETS: Mutex<Sets> = Sets::new();
 }
 
 global_lock! {
-    // SAFETY: Initialised by `init` before the module can be used.
+    // SAFETY: `init` initialises it before the module can be used.
     pub(super) unsafe(uninit) static VIRQFDS: SpinLockIrq<Queue> = Queue::none();
 }
 
-/// Initialises the locks. Called once, before anything else, by module init.
+/// Initialises the locks. Module init calls this once, before anything else.
 pub(crate) fn init() {
-    // SAFETY: Module init runs once, and nothing of this module can be called before its end.
+    // SAFETY: Module init runs once, and no other code can call this module before it ends.
     unsafe {
         DRIVERS.init();
         GROUPS.init();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Backends as the core uses them: `struct vfio_iommu_driver_ops` of a C or Rust module.
+//! How the core uses backends: `struct vfio_iommu_driver_ops` of a C or Rust module.
 
 use core::ptr::NonNull;
 
@@ -35,39 +35,42 @@ pub(crate) const CHECK_EXTENSION: c_uint = kernel::ioctl::_IO(b';' as u32, 101);
 ///
 /// # Invariants
 ///
-/// As long as the entry is in the list the table is valid: its module takes it out before it goes.
+/// The table is valid while the entry is in the list. The backend's module removes the entry before
+/// it is unloaded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Registered(NonNull<Ops>);
 
-// SAFETY: The table is never written.
+// SAFETY: The table is never modified.
 unsafe impl Send for Registered {}
 // SAFETY: As above.
 unsafe impl Sync for Registered {}
 
 impl Registered {
-    /// Wraps what a backend registers.
+    /// Wraps the table that a backend registers.
     ///
     /// # Safety
     ///
-    /// `ops` stays valid until the backend has taken the entry out of the list.
+    /// `ops` stays valid until the backend has removed the entry from the list.
     pub(super) unsafe fn new(ops: NonNull<Ops>) -> Self {
         Self(ops)
     }
 
-    /// Whether the table has both device callbacks or neither.
+    /// Returns whether the table has both device callbacks or neither.
     pub(crate) fn is_consistent(&self) -> bool {
-        // SAFETY: Valid before it enters the list.
+        // SAFETY: The table is already valid before it is added to the list.
         let ops = unsafe { self.0.as_ref() };
         ops.register_device.is_some() == ops.unregister_device.is_some()
     }
 
-    /// Pins the backend's module. `self` is borrowed from the list, whose lock is held.
+    /// Pins the backend's module. `self` is borrowed from the list, and the caller holds the list's
+    /// lock.
     pub(crate) fn pin(&self) -> Option<Driver> {
-        // SAFETY: Valid while in the list, by the type invariant.
+        // SAFETY: By the type invariant the table is valid while it is in the list.
         let owner = unsafe { self.0.as_ref() }.owner;
-        // SAFETY: The module cannot go while its table is in the list, whose lock is held.
+        // SAFETY: The module cannot be freed while its table is in the list, whose lock the caller
+        // holds.
         let module = unsafe { ModuleRef::try_get(owner) }?;
-        // INVARIANT: The module is pinned, so the table stays.
+        // INVARIANT: The module is pinned, so the table stays valid.
         Some(Driver {
             ops: self.0,
             _module: module,
@@ -85,7 +88,7 @@ pub(crate) struct Driver {
     _module: ModuleRef,
 }
 
-// SAFETY: The callbacks may be called from any task, and the table is never written.
+// SAFETY: The callbacks may be called from any task, and the table is never modified.
 unsafe impl Send for Driver {}
 // SAFETY: As above.
 unsafe impl Sync for Driver {}
@@ -96,48 +99,49 @@ impl Driver {
         unsafe { self.ops.as_ref() }
     }
 
-    /// Whether this is the backend `other`.
+    /// Returns whether this is the backend `other`.
     #[cfg(CONFIG_VFIO_NOIOMMU)]
     pub(crate) fn is(&self, other: *const Ops) -> bool {
         core::ptr::eq(self.ops.as_ptr(), other)
     }
 
-    /// What the backend answers to `VFIO_CHECK_EXTENSION` outside of any container.
+    /// Returns the backend's result for `VFIO_CHECK_EXTENSION` without a container.
     pub(crate) fn check_extension(&self, extension: usize) -> isize {
         let Some(ioctl) = self.ops().ioctl else {
             return 0;
         };
-        // SAFETY: A null `iommu_data` is the contract for this one command.
+        // SAFETY: The contract of this command, and of no other, allows `iommu_data` to be null.
         unsafe { ioctl(core::ptr::null_mut(), CHECK_EXTENSION, extension as c_ulong) as isize }
     }
 
-    /// Makes an address space of the kind `extension`.
+    /// Creates an address space of the type `extension`.
     pub(crate) fn open(self, extension: usize) -> Result<Iommu> {
         let open = self.ops().open.ok_or(ENODEV)?;
-        // SAFETY: The backend takes any number.
+        // SAFETY: Backends accept any number.
         let data = from_err_ptr(unsafe { open(extension as c_ulong) })?;
-        // INVARIANT: This is what `open` gave.
+        // INVARIANT: `open` returned `data`.
         Ok(Iommu { driver: self, data })
     }
 }
 
-/// An address space of a backend; dropping it releases it.
+/// An address space of a backend. Dropping it releases the address space.
 ///
 /// # Invariants
 ///
-/// `data` is what the driver's `open` gave and `release` has not been called on it.
+/// The driver's `open` returned `data`, and `release` has not been called on it.
 pub(crate) struct Iommu {
     driver: Driver,
     data: *mut c_void,
 }
 
-// SAFETY: Backends do their own locking: the C core, too, calls them from any task at once.
+// SAFETY: Backends do their own locking, because the C core also calls them from several tasks at
+// once.
 unsafe impl Send for Iommu {}
 // SAFETY: As above.
 unsafe impl Sync for Iommu {}
 
 impl Iommu {
-    /// Passes an ioctl of the container on; `arg` is not interpreted.
+    /// Forwards an ioctl of the container to the backend. `arg` is not interpreted.
     pub(crate) fn ioctl(&self, cmd: u32, arg: usize) -> Result<isize> {
         let ioctl = self.driver.ops().ioctl.ok_or(ENOTTY)?;
         // SAFETY: By the type invariant.
@@ -148,14 +152,14 @@ impl Iommu {
         Ok(ret)
     }
 
-    /// Puts the devices of `group` behind this address space.
+    /// Attaches the devices of `group` to this address space.
     pub(crate) fn attach(&self, group: &Group, kind: GroupKind) -> Result {
         let attach = self.driver.ops().attach_group.ok_or(ENODEV)?;
         // SAFETY: By the type invariant; `group` is valid.
         to_result(unsafe { attach(self.data, group.as_ptr(), kind as c_uint) })
     }
 
-    /// Takes the devices of `group`, which was attached, out again.
+    /// Detaches the devices of `group`, which must be attached.
     pub(crate) fn detach(&self, group: &Group) {
         if let Some(detach) = self.driver.ops().detach_group {
             // SAFETY: By the type invariant; `group` is valid.
@@ -163,15 +167,16 @@ impl Iommu {
         }
     }
 
-    /// Tells the backend of a device that was opened.
+    /// Notifies the backend that a device is being opened.
     pub(crate) fn register_device(&self, device: &Device) {
         if let Some(register) = self.driver.ops().register_device {
-            // SAFETY: The session that registers the device unregisters it before it closes it.
+            // SAFETY: By the type invariant. The session that registers the device also unregisters
+            // it before it ends, so the device stays valid.
             unsafe { register(self.data, device.as_ptr()) }
         }
     }
 
-    /// Tells the backend that a registered device is about to be closed.
+    /// Notifies the backend that a registered device was closed, or could not be opened.
     pub(crate) fn unregister_device(&self, device: &Device) {
         if let Some(unregister) = self.driver.ops().unregister_device {
             // SAFETY: By the type invariant; the device was registered.
@@ -211,7 +216,8 @@ impl Iommu {
     ///
     /// # Safety
     ///
-    /// `data` is a kernel buffer of `len` bytes, to be read (`write`) or written.
+    /// `data` is a kernel buffer of `len` bytes. It is read if `write` is true, and written
+    /// otherwise.
     pub(super) unsafe fn dma_rw(
         &self,
         iova: u64,
@@ -230,7 +236,7 @@ impl Iommu {
 impl Drop for Iommu {
     fn drop(&mut self) {
         if let Some(release) = self.driver.ops().release {
-            // SAFETY: By the type invariant; the module is put after this.
+            // SAFETY: By the type invariant. The module is put only after this call.
             unsafe { release(self.data) }
         }
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The virtual machine that a group was linked with, for drivers that ask `vfio_device.kvm`.
+//! The KVM instance associated with a group, for drivers that use `vfio_device.kvm`.
 //!
-//! KVM is a module that VFIO must not depend on, so its functions are looked up at run time, which
-//! also pins it.
+//! VFIO must not depend on the KVM module. It looks up KVM's functions at run time, which also pins
+//! the module.
 
 use core::ptr::NonNull;
 
@@ -18,11 +18,11 @@ use super::{
     device_set::SetGuard, //
 };
 
-/// A virtual machine; the VFIO device of KVM unlinks it before it goes.
+/// A KVM instance. KVM's VFIO device removes the association before the instance is freed.
 #[derive(Clone, Copy)]
 pub(crate) struct Kvm(NonNull<bindings::kvm>);
 
-// SAFETY: Only passed back to KVM.
+// SAFETY: The pointer is only passed back to KVM.
 unsafe impl Send for Kvm {}
 
 impl Kvm {
@@ -34,26 +34,27 @@ impl Kvm {
 const GET: &CStr = c"kvm_get_kvm_safe";
 const PUT: &CStr = c"kvm_put_kvm";
 
-/// A virtual machine that a device refers to.
+/// A reference from a device to a KVM instance.
 ///
 /// # Invariants
 ///
-/// Holds a reference to the machine and one to the symbol `kvm_put_kvm`, whose address is `put`.
+/// Holds a reference to the KVM instance and one to the symbol `kvm_put_kvm`, whose address is
+/// `put`.
 pub(crate) struct KvmRef {
     device: ARef<Device>,
     kvm: NonNull<bindings::kvm>,
     put: unsafe extern "C" fn(*mut bindings::kvm),
 }
 
-// SAFETY: The reference may be put by any task.
+// SAFETY: Any task may drop the reference.
 unsafe impl Send for KvmRef {}
 
 impl KvmRef {
-    /// Lets the device of `set` refer to `kvm`, unless that is on its way out. Called with the
-    /// lock held under which the machine is unlinked.
+    /// Makes the device of `set` refer to `kvm`. Returns `None` if the instance is being destroyed
+    /// or KVM is not loaded. The caller holds the lock under which the association is removed.
     pub(crate) fn get(set: &SetGuard<'_>, kvm: Kvm) -> Option<Self> {
         let device = set.device();
-        // SAFETY: The names are strings.
+        // SAFETY: The names are C strings.
         let put = unsafe { bindings::__symbol_get(PUT.as_char_ptr()) };
         if put.is_null() {
             return None;
@@ -61,10 +62,11 @@ impl KvmRef {
         // SAFETY: As above.
         let get = unsafe { bindings::__symbol_get(GET.as_char_ptr()) };
         let got = !get.is_null() && {
-            // SAFETY: These are the types of the functions with these names.
+            // SAFETY: The function with this name has this type.
             let get: unsafe extern "C" fn(*mut bindings::kvm) -> bool =
                 unsafe { core::mem::transmute(get) };
-            // SAFETY: The machine is linked, so it is valid; the symbol was got above.
+            // SAFETY: The instance is still associated, so it is valid. The symbol's reference was
+            // taken above.
             unsafe {
                 let got = get(kvm.0.as_ptr());
                 bindings::__symbol_put(GET.as_char_ptr());
@@ -72,7 +74,7 @@ impl KvmRef {
             }
         };
         if !got {
-            // SAFETY: Got above.
+            // SAFETY: The symbol's reference was taken above.
             unsafe { bindings::__symbol_put(PUT.as_char_ptr()) };
             return None;
         }
@@ -93,7 +95,7 @@ impl KvmRef {
 }
 
 impl Drop for KvmRef {
-    /// Runs with the lock of the device's set held, like everything at a device's last close.
+    /// The caller holds the lock of the device's set, as for all steps of a device's last close.
     fn drop(&mut self) {
         // SAFETY: By the type invariant; the set's lock guards the fields.
         unsafe {

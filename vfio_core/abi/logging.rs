@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `struct vfio_log_ops`: devices that note themselves which memory they wrote to.
+//! `struct vfio_log_ops`: devices that log their own DMA writes.
 
 use kernel::{
     error::to_result,
@@ -16,34 +16,35 @@ use super::device::Device;
 
 /// # Errors
 ///
-/// `ENOTTY` if the device notes nothing.
+/// Returns `ENOTTY` if the device cannot log.
 fn ops(device: &Device) -> Result<&bindings::vfio_log_ops> {
-    // SAFETY: Null, or set before the device is registered to a table that outlives it.
+    // SAFETY: The pointer is null, or it was set before the device's registration and points to a
+    // table that outlives the device.
     unsafe { (*device.as_ptr()).log_ops.as_ref() }.ok_or(ENOTTY)
 }
 
-/// Whether the device can log, else `ENOTTY`.
+/// Returns `Ok` if the device can log, else `ENOTTY`.
 pub(crate) fn check(device: &Device) -> Result {
     ops(device).map(|_| ())
 }
 
-/// Ranges of device addresses that don't overlap, as a tree for a driver.
+/// Ranges of device addresses that don't overlap, in an interval tree that is passed to a driver.
 ///
 /// # Invariants
 ///
-/// The tree of `root` has all of `nodes` and nothing else. The nodes stay where they are: the vector
-/// never grows beyond its first capacity.
+/// The tree at `root` contains exactly the elements of `nodes`. The nodes do not move, because the
+/// vector never grows beyond its initial capacity.
 pub(crate) struct Ranges {
     nodes: KVec<bindings::interval_tree_node>,
     root: bindings::rb_root_cached,
 }
 
 impl Ranges {
-    /// No range yet, with room for `count` of them.
+    /// Creates an empty set of ranges with room for `count` of them.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`.
+    /// Returns `ENOMEM`.
     pub(crate) fn with_capacity(count: usize) -> Result<Self> {
         // INVARIANT: There are no nodes, and the tree is empty.
         Ok(Self {
@@ -52,11 +53,11 @@ impl Ranges {
         })
     }
 
-    /// Adds the range with these first and last addresses.
+    /// Adds the range from `first` to `last`, both inclusive.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it overlaps with another one; `E2BIG` if there is no room.
+    /// Returns `EINVAL` if the range overlaps another one; `E2BIG` if there is no room.
     pub(crate) fn add(&mut self, first: u64, last: u64) -> Result {
         let (start, last) = (first as c_ulong, last as c_ulong);
         // SAFETY: By the type invariant the tree is valid.
@@ -72,22 +73,24 @@ impl Ranges {
         let index = self.nodes.len();
         self.nodes.push_within_capacity(node).map_err(|_| E2BIG)?;
         let node = self.nodes.as_mut_ptr().wrapping_add(index);
-        // SAFETY: The node is new, and stays where it is until the tree goes with it.
-        // INVARIANT: Now it is in the tree, too.
+        // SAFETY: The node is new, and does not move while the tree exists.
+        // INVARIANT: The new node is now also in the tree.
         unsafe { bindings::interval_tree_insert(node, &mut self.root) };
         Ok(())
     }
 }
 
-/// Starts logging in `ranges`, in units of `page_size`, which the driver may change.
+/// Starts logging writes to `ranges` with a granularity of `page_size`, which the driver may
+/// change.
 ///
 /// # Errors
 ///
-/// The driver's.
+/// Returns the driver's error, or `ENOTTY` if the driver cannot start logging.
 pub(crate) fn start(device: &Device, mut ranges: Ranges, page_size: &mut u64) -> Result {
     let start = ops(device)?.log_start.ok_or(ENOTTY)?;
     let count = ranges.nodes.len() as u32;
-    // SAFETY: The device is open. The tree is valid for the call, in which the driver may change it.
+    // SAFETY: The device is open. The tree is valid during the call, and the driver may change it
+    // then.
     to_result(unsafe { start(device.as_ptr(), &mut ranges.root, count, page_size) })
 }
 
@@ -100,16 +103,18 @@ pub(crate) fn stop(device: &Device) -> Result<isize> {
     Ok(ret as isize)
 }
 
-/// Sets bits in the user's bitmap for what was written since the last report, and forgets it.
+/// Sets the bits of pages written since the last report in the user's bitmap, and clears them in
+/// the driver's log.
 ///
 /// # Errors
 ///
-/// `EOPNOTSUPP` if the driver can't report on this kernel; the driver's.
+/// Returns `EOPNOTSUPP` if the driver can't report on this kernel; `ENOTTY` if the driver cannot
+/// report at all; or the driver's error.
 pub(crate) fn report(device: &Device, request: &dirty_bitmap::Request) -> Result {
     let read = ops(device)?.log_read_and_clear.ok_or(ENOTTY)?;
     dirty_bitmap::report(request, &mut |bitmap| {
         let (iova, length) = (request.iova as c_ulong, request.length as c_ulong);
-        // SAFETY: The device is open, and `bitmap` is for drivers to fill in.
+        // SAFETY: The device is open, and `bitmap` is valid for a driver to fill in.
         to_result(unsafe { read(device.as_ptr(), iova, length, bitmap) })
     })
 }

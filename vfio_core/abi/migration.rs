@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `struct vfio_migration_ops`: how a driver moves its device to another host.
+//! `struct vfio_migration_ops`: the callbacks by which a driver migrates its device to another
+//! host.
 
 use kernel::{
     error::{
@@ -15,36 +16,37 @@ use kernel_ext::bindings;
 
 use super::device::Device;
 
-/// The migration side of an open device.
+/// The migration interface of a device.
 pub(crate) struct Migration<'a>(pub(super) &'a Device);
 
 impl Migration<'_> {
-    /// The `VFIO_MIGRATION_*` flags of the device.
+    /// Returns the `VFIO_MIGRATION_*` flags of the device.
     pub(crate) fn flags(&self) -> u32 {
-        // SAFETY: Set before the device is registered.
+        // SAFETY: The field was set before the device was registered.
         unsafe { (*self.0.as_ptr()).migration_flags }
     }
 
-    /// From now on the driver tells pre-copy sizes in the second way, until the last close.
+    /// Makes the driver report pre-copy sizes in the v2 format until the last close.
     pub(crate) fn use_precopy_info_v2(&self) {
-        // SAFETY: A byte that drivers only read; the device is open.
+        // SAFETY: The field is a byte that drivers only read, and the device is open.
         unsafe { (&raw mut (*self.0.as_ptr()).precopy_info_v2).write_volatile(1) }
     }
 
     /// # Errors
     ///
-    /// `ENOTTY` if the device cannot migrate.
+    /// Returns `ENOTTY` if the device cannot migrate.
     fn ops(&self) -> Result<&bindings::vfio_migration_ops> {
-        // SAFETY: Null, or set before the device is registered to a table that outlives it.
+        // SAFETY: The pointer is null, or it was set before the device's registration and points to
+        // a table that outlives the device.
         unsafe { (*self.0.as_ptr()).mig_ops.as_ref() }.ok_or(ENOTTY)
     }
 
-    /// Whether the device can migrate, else `ENOTTY`.
+    /// Returns `Ok` if the device can migrate, else `ENOTTY`.
     pub(crate) fn check(&self) -> Result {
         self.ops().map(|_| ())
     }
 
-    /// The state that the device is in.
+    /// Returns the current state of the device.
     pub(crate) fn state(&self) -> Result<u32> {
         let get = self.ops()?.migration_get_state.ok_or(ENOTTY)?;
         let mut state = 0;
@@ -53,16 +55,17 @@ impl Migration<'_> {
         Ok(state)
     }
 
-    /// Moves the device to `state`; on the way it may open a file for the data.
+    /// Moves the device to `state`. The driver may return a file for the migration data.
     pub(crate) fn set_state(&self, state: u32) -> Result<Option<ARef<File>>> {
         let set = self.ops()?.migration_set_state.ok_or(ENOTTY)?;
-        // SAFETY: The device is open; drivers check the number.
+        // SAFETY: The device is open, and drivers check the number.
         let file = from_err_ptr(unsafe { set(self.0.as_ptr(), state) })?;
-        // SAFETY: Not null means a file that nobody else knows yet, with a reference for us.
+        // SAFETY: A non-null result is a file that userspace does not have yet, with a reference
+        // that passes to the caller.
         Ok(core::ptr::NonNull::new(file).map(|file| unsafe { ARef::from_raw(file.cast()) }))
     }
 
-    /// How many bytes stopping and copying would take.
+    /// Returns the number of bytes that the stop-copy phase would transfer.
     pub(crate) fn data_size(&self) -> Result<u64> {
         let get = self.ops()?.migration_get_data_size.ok_or(ENOTTY)?;
         let mut size = 0;

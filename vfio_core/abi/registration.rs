@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The users of a registered device: unregistering it waits for them.
+//! The users of a registered device. Unregistering the device waits for them.
 
 use core::{
     mem::ManuallyDrop,
@@ -24,37 +24,39 @@ use kernel_ext::{
 use super::device::Device;
 use crate::group::Group;
 
-/// How often a driver is asked to give back a device that is being removed, in milliseconds.
+/// The interval, in milliseconds, at which a driver is asked to release a device that is being
+/// unregistered.
 const REQUEST_INTERVAL: u32 = 10_000;
 
 impl Device {
-    /// Starts counting the device's users, with its registration as the first.
+    /// Starts counting the device's users. The registration itself is the first user.
     pub(crate) fn start_registration(&self) {
-        // SAFETY: The field is this module's; nobody waits for it yet.
+        // SAFETY: Only this module uses the field, and no thread waits for it yet.
         unsafe { bindings::init_completion(&raw mut (*self.as_ptr()).comp) };
         self.users().store(1, Ordering::Release);
     }
 
     fn users(&self) -> &AtomicI32 {
-        // SAFETY: A `refcount_t` is an `int` that C code changes atomically; only this module
-        // counts with it.
+        // SAFETY: A `refcount_t` is an `int` that C code changes atomically, and only this module
+        // uses this one.
         unsafe { &*(&raw mut (*self.as_ptr()).refcount).cast() }
     }
 
-    /// Keeps the device registered, unless that is over already or there are too many users.
+    /// Takes a reference that keeps the device registered. Returns `None` if the registration has
+    /// ended or if there are too many users.
     pub(crate) fn try_get_registration(&self) -> Option<Registered> {
         let one_more = |users: i32| users.checked_add(1).filter(|_| users > 0);
         self.users()
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .is_ok()
-            // INVARIANT: One user was counted.
+            // INVARIANT: This user was counted above.
             .then(|| Registered(NonNull::from(self)))
     }
 
-    /// Ends the registration and waits until the last user is gone, reminding the driver of it. The
-    /// user is looked for in `group`.
+    /// Ends the registration and waits until the last user is gone. Meanwhile asks the driver
+    /// repeatedly to release the device, and logs the device's holder if `group` knows it.
     pub(crate) fn end_registration(&self, group: Option<&Group>) {
-        // SAFETY: This is the count of the registration itself.
+        // SAFETY: This drops the count that the registration itself holds.
         unsafe { put(NonNull::from(self)) };
         // SAFETY: `start_registration` initialised the completion.
         let comp = unsafe { &raw mut (*self.as_ptr()).comp };
@@ -94,16 +96,16 @@ impl Device {
     }
 }
 
-/// Gives back one [`Device::try_get_registration`] or the registration itself.
+/// Drops a reference from [`Device::try_get_registration`], or that of the registration itself.
 ///
-/// The last one lets `vfio_unregister_group_dev()` return, and the driver may then free the device and
-/// its own module. So nothing here touches the device after that.
+/// The last drop allows `vfio_unregister_group_dev()` to return. The driver may then free the
+/// device and unload its module, so this function does not touch the device after that.
 ///
 /// # Safety
 ///
-/// The caller has one count, and does not use the device by it any more.
+/// The caller owns one count, and does not use the device through that count afterwards.
 pub(super) unsafe fn put(device: NonNull<Device>) {
-    // SAFETY: The count keeps the device registered, so it is valid.
+    // SAFETY: The caller's count keeps the device registered, so the device is valid.
     let last = unsafe { device.as_ref() }
         .users()
         .fetch_sub(1, Ordering::AcqRel)
@@ -111,12 +113,14 @@ pub(super) unsafe fn put(device: NonNull<Device>) {
     if last {
         let device: *mut bindings::vfio_device = device.cast().as_ptr();
         // SAFETY: `start_registration` initialised the completion. The thread that unregisters the
-        // device waits for it, so the device is valid until `complete` has let go of its lock.
+        // device waits for it, so the device is valid until `complete` has released the
+        // completion's lock.
         unsafe { bindings::complete(&raw mut (*device).comp) };
     }
 }
 
-/// Waits for `comp` for one interval: positive when it is done, negative for a signal.
+/// Waits for `comp` for at most one interval. Returns a positive value if it completed, zero on a
+/// timeout, and a negative value if a signal interrupted the wait.
 ///
 /// # Safety
 ///
@@ -132,18 +136,18 @@ unsafe fn wait(comp: *mut bindings::completion, interrupted: bool) -> isize {
     }
 }
 
-/// Keeps a device registered: unregistering it waits.
+/// A reference that keeps a device registered. Unregistering the device waits for it.
 ///
-/// It is no reference to the `struct device`: the driver has one for as long as the device is
-/// registered. If this had another, that could be the last one, and would call the driver after its
-/// module has gone.
+/// It does not hold a reference to the `struct device`. The driver holds one while the device is
+/// registered. If this type held another, that one could be the last, and dropping it would call
+/// the driver after its module is gone.
 ///
 /// # Invariants
 ///
-/// Counts as one user of the registration, so the device is valid.
+/// Holds one count of the registration's users, so the device is valid.
 pub(crate) struct Registered(NonNull<Device>);
 
-// SAFETY: A `Device` may be used from any task, and the count belongs to none.
+// SAFETY: A `Device` may be used from any task, and the count is not tied to a task.
 unsafe impl Send for Registered {}
 // SAFETY: As above.
 unsafe impl Sync for Registered {}
@@ -158,7 +162,7 @@ impl Deref for Registered {
 }
 
 impl Registered {
-    /// Leaves the count to a C caller, which gives it back by `vfio_device_put_registration()`.
+    /// Transfers the count to a C caller, which drops it by `vfio_device_put_registration()`.
     pub(super) fn into_count(self) {
         let _count = ManuallyDrop::new(self);
     }
@@ -166,7 +170,8 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant; the device is not used by this value any more.
+        // SAFETY: By the type invariant this value owns a count. It does not use the device
+        // afterwards.
         unsafe { put(self.0) };
     }
 }
@@ -185,7 +190,7 @@ mod tests {
     /// A driver without callbacks.
     const OPS: &bindings::vfio_device_ops = &pin_init::zeroed();
 
-    /// Makes a device of `parent`, and starts its registration.
+    /// Creates a device of `parent` and starts its registration.
     fn registered(parent: &faux::Registration) -> Result<ARef<Device>> {
         const SIZE: usize = core::mem::size_of::<bindings::vfio_device>();
         let memory = KVVec::<u8>::with_capacity(SIZE, GFP_KERNEL | __GFP_ZERO)?;
@@ -194,23 +199,26 @@ mod tests {
         let parent: &kernel::device::Device = parent.as_ref().as_ref();
         // CAST: `Device` is a transparent wrapper.
         let parent = core::ptr::from_ref(parent).cast_mut().cast();
-        // SAFETY: The memory is zeroed, and `kvfree()` frees it. The tests keep the parent for longer.
+        // SAFETY: The memory is zeroed, and `kvfree()` can free it. The tests keep the parent for
+        // longer than the device.
         unsafe { init(device, parent, OPS) }
-            // SAFETY: The memory is ours, and nobody refers to it.
+            // SAFETY: This function owns the memory, and nothing refers to it.
             .inspect_err(|_| unsafe { bindings::kvfree(device.cast()) })?;
-        // SAFETY: `init` made one reference, which is ours; a box is not null.
+        // SAFETY: `init` created one reference, which this function owns. The pointer comes from an
+        // allocation, so it is not null.
         let device = unsafe { ARef::from_raw(NonNull::new_unchecked(device.cast::<Device>())) };
         device.start_registration();
         Ok(device)
     }
 
-    /// How many references there are to the `struct device`.
+    /// Returns the number of references to the `struct device`.
     fn references(device: &Device) -> i32 {
-        // SAFETY: The device is valid, and nobody else has it.
+        // SAFETY: The device is valid, and nothing else uses it.
         unsafe { (*device.as_ptr()).device.kobj.kref.refcount.refs.counter }
     }
 
-    /// So the last reference is the driver's, which it puts while its module is there.
+    /// Users hold no reference to the `struct device`, so the driver drops the last one, while its
+    /// module is still loaded.
     #[test]
     fn user_has_no_reference() -> Result {
         let parent = faux::Registration::new(c"vfio_core_registration", None)?;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `struct virqfd`: userspace signals an eventfd, and a driver's function runs.
+//! `struct virqfd`: calls a driver's function when userspace signals an eventfd.
 //!
-//! A virqfd ends when its driver disables it or when the last reference to the eventfd goes,
-//! whichever comes first: who takes it out of the driver's slot, under [`static@VIRQFDS`], queues its
-//! `shutdown` work. That work runs on a queue of its own, for it waits for other work.
+//! A virqfd ends when its driver disables it or when the last reference to the eventfd is dropped,
+//! whichever comes first. The thread that removes it from the driver's slot, under
+//! [`static@VIRQFDS`], queues its `shutdown` work. This work runs on a dedicated workqueue because
+//! it waits for other work.
 
 use kernel::{
     error::from_err_ptr,
@@ -29,13 +30,13 @@ use kernel_ext::bindings::{
 
 use super::globals::VIRQFDS;
 
-/// Any processor will do.
+/// Any CPU may run the work.
 const WORK_CPU_UNBOUND: c_int = bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int;
 
-/// The queue on which virqfds end; null while the module is not ready.
+/// The workqueue that shuts virqfds down. Null until the module has created it.
 pub(crate) struct Queue(*mut bindings::workqueue_struct);
 
-// SAFETY: A queue may be used by any task.
+// SAFETY: Any task may use a workqueue.
 unsafe impl Send for Queue {}
 
 impl Queue {
@@ -47,18 +48,19 @@ impl Queue {
     ///
     /// `work` is initialised and stays valid until it has run.
     unsafe fn push(&self, work: *mut work_struct) {
-        // SAFETY: By this function's contract; the queue exists while drivers use this module.
+        // SAFETY: By this function's contract `work` is valid. The queue exists while drivers use
+        // this module.
         unsafe { bindings::queue_work_on(WORK_CPU_UNBOUND, self.0, work) };
     }
 }
 
-/// Owns the queue while the module is loaded.
+/// Owns the workqueue while the module is loaded.
 pub(crate) struct CleanupQueue(());
 
 impl CleanupQueue {
-    /// Makes the queue.
+    /// Creates the workqueue.
     pub(crate) fn new() -> Result<Self> {
-        // SAFETY: The name is a string.
+        // SAFETY: The name is a C string.
         let queue = unsafe {
             bindings::kernel_ext_singlethread_workqueue(c"vfio-irqfd-cleanup".as_char_ptr())
         };
@@ -73,12 +75,12 @@ impl CleanupQueue {
 impl Drop for CleanupQueue {
     fn drop(&mut self) {
         let queue = core::mem::replace(&mut VIRQFDS.lock().0, core::ptr::null_mut());
-        // SAFETY: No driver uses the module any more, so nothing is queued again.
+        // SAFETY: No driver uses the module any more, so no work will be queued.
         unsafe { bindings::destroy_workqueue(queue) };
     }
 }
 
-/// What runs when the eventfd is signalled; the driver's words for it.
+/// The driver's functions to call when the eventfd is signalled, and their arguments.
 pub(super) struct Action {
     pub(super) opaque: *mut c_void,
     pub(super) handler: Option<unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int>,
@@ -86,16 +88,17 @@ pub(super) struct Action {
     pub(super) data: *mut c_void,
 }
 
-/// Listens to the eventfd `fd` and notes it in the driver's slot.
+/// Starts to wait for signals of the eventfd `fd`, and stores the virqfd in the driver's slot.
 ///
 /// # Errors
 ///
-/// `ENOMEM`, `EBADF` for no file, `EINVAL` for no eventfd, `EBUSY` for a slot in use.
+/// Returns `ENOMEM`; `EBADF` if `fd` is not an open file; `EINVAL` if it is not an eventfd; `EBUSY`
+/// if the slot is in use.
 ///
 /// # Safety
 ///
-/// `slot` and what `action` points at stay valid until the virqfd has ended, for which the driver
-/// waits by `vfio_virqfd_disable()`.
+/// `slot` and the data that `action` points at stay valid until the virqfd has ended. The driver
+/// waits for that by `vfio_virqfd_disable()`.
 pub(super) unsafe fn enable(action: Action, slot: *mut *mut virqfd, fd: c_int) -> Result {
     let virqfd = KBox::new(
         virqfd {
@@ -109,11 +112,12 @@ pub(super) unsafe fn enable(action: Action, slot: *mut *mut virqfd, fd: c_int) -
         kernel::alloc::flags::GFP_KERNEL_ACCOUNT,
     )?;
     let file = LocalFile::fget(fd as u32)?;
-    // SAFETY: The file is valid; the callee checks that it is an eventfd.
+    // SAFETY: The file is valid, and the callee checks that it is an eventfd.
     let eventfd = from_err_ptr(unsafe { bindings::eventfd_ctx_fileget(file.as_ptr()) })?;
 
     let virqfd = KBox::into_raw(virqfd);
-    // SAFETY: The virqfd is ours and does not move until `shutdown_callback` frees it.
+    // SAFETY: This function owns the virqfd, which does not move until `shutdown_callback` frees
+    // it.
     unsafe {
         (*virqfd).eventfd = eventfd;
         init_work(
@@ -139,15 +143,17 @@ pub(super) unsafe fn enable(action: Action, slot: *mut *mut virqfd, fd: c_int) -
         (*virqfd).pt._key = !0;
     }
     if !install(slot, virqfd) {
-        // SAFETY: Nobody knows the virqfd; the eventfd's reference is ours.
+        // SAFETY: Nothing else refers to the virqfd, and this function owns the reference to the
+        // eventfd.
         unsafe {
             bindings::eventfd_ctx_put(eventfd);
             drop(KBox::from_raw(virqfd));
         }
         return Err(EBUSY);
     }
-    // SAFETY: The file is held, so the eventfd does not hang up; its driver does not disable the
-    // virqfd while it enables it. `listen_callback` adds the virqfd to the eventfd's waiters.
+    // SAFETY: The file is held, so the eventfd does not hang up. The driver does not disable a
+    // virqfd while it is enabling it. `listen_callback` adds the virqfd to the eventfd's wait
+    // queue.
     let events = unsafe { bindings::kernel_ext_vfs_poll(file.as_ptr(), &raw mut (*virqfd).pt) };
     if events & bindings::POLLIN != 0 {
         // SAFETY: As above.
@@ -157,10 +163,10 @@ pub(super) unsafe fn enable(action: Action, slot: *mut *mut virqfd, fd: c_int) -
     Ok(())
 }
 
-/// Puts the virqfd into the driver's slot if that is free.
+/// Stores the virqfd in the driver's slot if the slot is free.
 fn install(slot: *mut *mut virqfd, virqfd: *mut virqfd) -> bool {
     let _guard = VIRQFDS.lock();
-    // SAFETY: The slot is valid by the contract of `enable`, and guarded by the lock.
+    // SAFETY: By the contract of `enable` the slot is valid, and the lock guards it.
     let free = unsafe { (*slot).is_null() };
     if free {
         // SAFETY: As above.
@@ -169,14 +175,14 @@ fn install(slot: *mut *mut virqfd, virqfd: *mut virqfd) -> bool {
     free
 }
 
-/// Ends the virqfd in the slot, if any, and waits until every ended one is gone.
+/// Ends the virqfd in the slot, if any, and waits until all ended virqfds are freed.
 ///
 /// # Safety
 ///
 /// `slot` is valid.
 pub(super) unsafe fn disable(slot: *mut *mut virqfd) {
     let queue = VIRQFDS.lock();
-    // SAFETY: By this function's contract; the lock guards the slot.
+    // SAFETY: By this function's contract the slot is valid, and the lock guards it.
     unsafe {
         if !(*slot).is_null() {
             queue.push(&raw mut (**slot).shutdown);
@@ -186,15 +192,15 @@ pub(super) unsafe fn disable(slot: *mut *mut virqfd) {
     wait(queue.0, queue);
 }
 
-/// Waits until the thread function of the virqfd in the slot does not run any more.
+/// Waits until a queued or running thread function of the slot's virqfd has returned.
 ///
 /// # Safety
 ///
 /// `slot` is valid.
 pub(super) unsafe fn flush(slot: *mut *mut virqfd) {
     let queue = VIRQFDS.lock();
-    // SAFETY: By this function's contract; the lock guards the slot and so the virqfd's life: its
-    // `shutdown` comes after this work on the same queue.
+    // SAFETY: By this function's contract the slot is valid. The lock guards the slot, and with it
+    // the life of the virqfd: `shutdown` is queued after this work on the same ordered workqueue.
     unsafe {
         if !(*slot).is_null() && (**slot).thread.is_some() {
             queue.push(&raw mut (**slot).flush_inject);
@@ -203,7 +209,7 @@ pub(super) unsafe fn flush(slot: *mut *mut virqfd) {
     wait(queue.0, queue);
 }
 
-/// Drops the lock and waits for all that is on the queue.
+/// Drops the lock and waits for all work on the queue.
 fn wait<G>(queue: *mut bindings::workqueue_struct, guard: G) {
     drop(guard);
     // SAFETY: The queue exists while drivers use this module.
@@ -219,7 +225,8 @@ unsafe fn init_work(
     name: &'static CStr,
     key: Pin<&'static LockClassKey>,
 ) {
-    // SAFETY: By this function's contract; the lock class is static, and of this name only.
+    // SAFETY: By this function's contract `work` is valid. The lock class is static and used only
+    // with this name.
     unsafe {
         bindings::init_work_with_key(
             work,
@@ -231,13 +238,15 @@ unsafe fn init_work(
     };
 }
 
-/// Lets the driver handle a signal: its handler at once, and if that asks for it, its thread.
+/// Passes a signal to the driver: calls its handler, and queues its thread function if the handler
+/// requests it or there is no handler.
 ///
 /// # Safety
 ///
 /// The virqfd has not ended.
 unsafe fn run(virqfd: *mut virqfd) {
-    // SAFETY: By this function's contract; the driver keeps what it passed.
+    // SAFETY: By this function's contract the virqfd is valid, and the driver keeps its arguments
+    // valid.
     unsafe {
         let (opaque, data) = ((*virqfd).opaque, (*virqfd).data);
         let wanted = (*virqfd)
@@ -264,13 +273,15 @@ unsafe extern "C" fn listen_callback(
     let virqfd = pt
         .wrapping_byte_sub(core::mem::offset_of!(virqfd, pt))
         .cast::<virqfd>();
-    // SAFETY: The table is the one in the virqfd, which stays until it is removed from the queue.
+    // SAFETY: `pt` is the poll table inside the virqfd. The virqfd stays valid until it is removed
+    // from the wait queue.
     unsafe { bindings::add_wait_queue(head, &raw mut (*virqfd).wait) }
 }
 
 /// # Safety
 ///
-/// Called by the eventfd, with the lock of its waiters held, for a waiter of [`listen_callback`].
+/// Called by the eventfd, with the lock of its wait queue held, for an entry that
+/// [`listen_callback`] added.
 unsafe extern "C" fn wakeup_callback(
     wait: *mut bindings::wait_queue_entry,
     _mode: c_uint,
@@ -283,7 +294,8 @@ unsafe extern "C" fn wakeup_callback(
     let events = key as usize as u32;
     if events & bindings::POLLIN != 0 {
         let mut count = 0;
-        // SAFETY: The waiters' lock is held, as `eventfd_ctx_do_read` wants, and keeps the virqfd.
+        // SAFETY: The lock of the wait queue is held. `eventfd_ctx_do_read` requires it, and it
+        // keeps the virqfd valid.
         unsafe {
             bindings::eventfd_ctx_do_read((*virqfd).eventfd, &mut count);
             run(virqfd);
@@ -291,7 +303,8 @@ unsafe extern "C" fn wakeup_callback(
     }
     if events & bindings::POLLHUP != 0 {
         let queue = VIRQFDS.lock();
-        // SAFETY: The virqfd is still a waiter, so it is valid; who finds it in its slot ends it.
+        // SAFETY: The virqfd is still on the wait queue, so it is valid. Only the thread that finds
+        // it in its slot ends it.
         unsafe {
             let slot = (*virqfd).pvirqfd;
             if *slot == virqfd {
@@ -305,14 +318,14 @@ unsafe extern "C" fn wakeup_callback(
 
 /// # Safety
 ///
-/// Runs once, after the virqfd was taken out of its slot.
+/// Runs once, after the virqfd was removed from its slot.
 unsafe extern "C" fn shutdown_callback(work: *mut work_struct) {
     let virqfd = work
         .wrapping_byte_sub(core::mem::offset_of!(virqfd, shutdown))
         .cast::<virqfd>();
     let mut count = 0;
-    // SAFETY: After the virqfd has left the eventfd's waiters and its thread function is done,
-    // nobody refers to it.
+    // SAFETY: Once the virqfd is off the eventfd's wait queue and its thread function has returned,
+    // nothing refers to it.
     unsafe {
         bindings::eventfd_ctx_remove_wait_queue(
             (*virqfd).eventfd,
@@ -327,12 +340,13 @@ unsafe extern "C" fn shutdown_callback(work: *mut work_struct) {
 
 /// # Safety
 ///
-/// Runs before the virqfd's `shutdown` is done.
+/// Runs before the virqfd's `shutdown` work has finished.
 unsafe extern "C" fn inject_callback(work: *mut work_struct) {
     let virqfd = work
         .wrapping_byte_sub(core::mem::offset_of!(virqfd, inject))
         .cast::<virqfd>();
-    // SAFETY: By this function's contract; the driver keeps what it passed.
+    // SAFETY: By this function's contract the virqfd is valid, and the driver keeps its arguments
+    // valid.
     unsafe {
         if let Some(thread) = (*virqfd).thread {
             thread((*virqfd).opaque, (*virqfd).data);
@@ -342,7 +356,7 @@ unsafe extern "C" fn inject_callback(work: *mut work_struct) {
 
 /// # Safety
 ///
-/// Runs before the virqfd's `shutdown`, which is queued behind it.
+/// Runs before the virqfd's `shutdown` work, which is queued after it.
 unsafe extern "C" fn flush_callback(work: *mut work_struct) {
     let offset = core::mem::offset_of!(virqfd, flush_inject);
     let virqfd = work.wrapping_byte_sub(offset).cast::<virqfd>();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `VFIO_DEVICE_FEATURE`: migration and dirty logging are the core's, the rest is the driver's.
+//! `VFIO_DEVICE_FEATURE`. The core implements migration and dirty logging; the driver implements
+//! all other features.
 
 use kernel::{
     fs::file::FileDescriptorReservation,
@@ -23,14 +24,14 @@ use crate::abi::{
     logging, //
 };
 
-/// Bytes of `struct vfio_device_feature` in front of the payload.
+/// Size in bytes of `struct vfio_device_feature` without the payload.
 const HEADER_SIZE: usize = 8;
 const GET: u32 = bindings::VFIO_DEVICE_FEATURE_GET;
 const SET: u32 = bindings::VFIO_DEVICE_FEATURE_SET;
 const PROBE: u32 = bindings::VFIO_DEVICE_FEATURE_PROBE;
 const NUMBER: u32 = bindings::VFIO_DEVICE_FEATURE_MASK;
 
-/// A request: its flags and where its payload is.
+/// A feature request: its flags and the location and size of its payload.
 struct Request<'a> {
     device: &'a Device,
     flags: u32,
@@ -38,7 +39,7 @@ struct Request<'a> {
     size: usize,
 }
 
-/// Answers the ioctl, whose argument is at `arg`.
+/// Handles the ioctl, whose argument is at `arg`.
 pub(super) fn ioctl(device: &Device, arg: UserPtr) -> Result<isize> {
     let [argsz, flags]: [u32; 2] = UserSlice::new(arg, HEADER_SIZE).reader().read()?;
     let size = (argsz as usize).checked_sub(HEADER_SIZE).ok_or(EINVAL)?;
@@ -67,8 +68,8 @@ pub(super) fn ioctl(device: &Device, arg: UserPtr) -> Result<isize> {
 }
 
 impl Request<'_> {
-    /// Whether to carry the request out, given what the feature supports and the bytes that its
-    /// payload takes: a probe ends here.
+    /// Returns whether to perform the request, which is false for a probe. `supported` holds the
+    /// operations that the feature supports, `size` the size of its payload in bytes.
     fn wanted(&self, supported: u32, size: usize) -> Result<bool> {
         if self.flags & (GET | SET) & !supported != 0 {
             return Err(EINVAL);
@@ -157,7 +158,7 @@ impl Request<'_> {
     }
 
     fn dma_logging_start(&self) -> Result<isize> {
-        /// What an array of ranges may take at most.
+        /// The maximum number of ranges: an array of them takes at most one page.
         const MAX_RANGES: usize = PAGE_SIZE / 16;
         logging::check(self.device)?;
         if !self.wanted(SET, 24)? {
@@ -189,7 +190,8 @@ impl Request<'_> {
         Ok(0)
     }
 
-    /// Stops logging whose start could not be answered. The program learns of that alone.
+    /// Stops logging after its result could not be copied to userspace. Userspace sees only that
+    /// error.
     fn undo_logging_start(&self) {
         if let Err(e) = logging::stop(self.device) {
             if may_warn() {

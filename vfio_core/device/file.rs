@@ -55,7 +55,7 @@ const FEATURE: u32 = _IO(TYPE, 117);
 /// `VFIO_DEVICE_BIND_IOMMUFD`
 const BIND_IOMMUFD: u32 = _IO(TYPE, 118);
 
-/// An open device; dropping it closes the device and then gives back its registration.
+/// An open device. Dropping it closes the device, then drops the reference to its registration.
 pub(crate) struct OpenDevice {
     device: Registered,
     group: Arc<Group>,
@@ -69,12 +69,13 @@ impl Drop for OpenDevice {
 
 static FILES: FileTable<DeviceFile> = FileTable::anonymous();
 
-/// The device of `file`, if it is a device's file.
+/// Returns the device of `file`, or `None` if `file` is not a device's file.
 pub(crate) fn file_device(file: &LocalFile) -> Option<&Device> {
     Some(&FILES.data(file)?.device)
 }
 
-/// Opens `device` of `group`, whose file the caller used, as a file of its own.
+/// Opens `device` of `group` and creates a file for it. `group_file` is the group's file that the
+/// caller used.
 pub(crate) fn open_fd(
     group: Arc<Group>,
     device: Registered,
@@ -95,7 +96,7 @@ pub(crate) fn open_fd(
     anon_file::open_mapped(&FILES, c"[vfio-device]", open)
 }
 
-/// The file of a device.
+/// The file operations of a device.
 struct DeviceFile;
 
 #[vtable]
@@ -105,7 +106,7 @@ impl FileOperations for DeviceFile {
     fn ioctl(open: &OpenDevice, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
         let device = &open.device;
         if cmd == BIND_IOMMUFD {
-            // No driver answers it, and no device wakes up for it.
+            // No driver supports it, so the device is not resumed for it.
             return Err(ENOTTY);
         }
         let _awake = device.resume()?;
@@ -141,7 +142,8 @@ impl InodeMapped for DeviceFile {
     }
 }
 
-/// `VFIO_DEVICE_GET_REGION_INFO`: the structure, and behind it the capabilities if they fit.
+/// `VFIO_DEVICE_GET_REGION_INFO`: writes the structure, followed by the capability chain if it
+/// fits.
 fn get_region_info(device: &Device, arg: UserPtr) -> Result {
     const SIZE: usize = core::mem::size_of::<bindings::vfio_region_info>();
     let mut answer = RegionInfo::ask(device, || {

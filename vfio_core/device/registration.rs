@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How devices come and go.
+//! Registering and unregistering devices.
 
 use kernel::prelude::*;
 use kernel_ext::{
@@ -16,12 +16,12 @@ use crate::{
     }, //
 };
 
-/// Offers a device to userspace that its IOMMU confines.
+/// Registers a device whose DMA is confined by an IOMMU, so that userspace can open it.
 ///
 /// # Errors
 ///
-/// `EINVAL` if no IOMMU confines it or if DMA through its IOMMU is not coherent with the caches,
-/// which userspace has no means to restore; `ENOMEM`.
+/// Returns `EINVAL` if no IOMMU confines the device and no-IOMMU mode is off, or if DMA through its
+/// IOMMU is not cache coherent, since userspace has no means to maintain coherency; `ENOMEM`.
 pub(crate) fn register_physical(device: &Device) -> Result {
     device.ensure_set()?;
     let group = registry::join_physical(device.parent())?;
@@ -38,7 +38,8 @@ pub(crate) fn register_physical(device: &Device) -> Result {
     register(device, &group)
 }
 
-/// Offers a device to userspace which does no DMA of its own: its driver pins pages for it.
+/// Registers a device that does no DMA of its own, so that userspace can open it. The driver pins
+/// pages for it.
 pub(crate) fn register_emulated(device: &Device) -> Result {
     device.ensure_set()?;
     let group = registry::join_software(device.parent(), GroupKind::Emulated)?;
@@ -58,7 +59,7 @@ fn register(device: &Device, group: &Group) -> Result {
     Ok(())
 }
 
-/// Takes a device back from userspace; returns when nobody uses it any more.
+/// Unregisters a device. Returns when the device has no users any more.
 pub(crate) fn unregister(device: &Device) {
     let group = registry::withdraw(device);
     #[cfg(CONFIG_VFIO_DEBUGFS)]

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Logical binding: groups that share one address space, without a helper that hands it around.
+//! Logical binding: groups share one address space without passing a container between processes.
 //!
-//! The interface is `include/uapi/vfio_group.h`. Sharing is being in one container, so groups that
-//! were merged here and groups that joined by `VFIO_GROUP_SET_CONTAINER` are the same thing.
+//! The interface is defined in `include/uapi/vfio_group.h`. Groups share an address space by being
+//! in the same container. A group merged here is in the same state as one that joined the container
+//! by `VFIO_GROUP_SET_CONTAINER`.
 
 use kernel::{
     fs::{
@@ -32,9 +33,9 @@ use crate::container::{
     Handle, //
 };
 
-/// Bytes of `struct vfio_group_devices` in front of the devices.
+/// Size in bytes of `struct vfio_group_devices` without the array of devices.
 const HEADER_SIZE: usize = core::mem::size_of::<bindings::vfio_group_devices>();
-/// Bytes of each device.
+/// Size in bytes of each device.
 const DEVICE_SIZE: usize = core::mem::size_of::<bindings::vfio_group_device>();
 
 impl Group {
@@ -67,8 +68,8 @@ impl Group {
         }
         let (container, made) = self.container_on_demand()?;
         let joined = other.join(&container);
-        // This group may have left meanwhile: then the other one stays alone with the container,
-        // which is where a merge followed by an unmerge leads.
+        // This group may have left the container concurrently. The other group is then alone in the
+        // container, as after a merge that is followed by an unmerge.
         if joined.is_err() && made {
             self.leave_if_alone(&container);
         }
@@ -109,7 +110,7 @@ impl Group {
         Ok(number as isize)
     }
 
-    /// The group's container, and whether it was made for this call.
+    /// Returns the group's container, and whether this call created it.
     fn container_on_demand(&self) -> Result<(Arc<Container>, bool)> {
         let mut state = self.state.lock();
         if let Some(container) = &state.container {
@@ -120,7 +121,7 @@ impl Group {
         Ok((container, true))
     }
 
-    /// Undoes [`Group::container_on_demand`], unless the container has found use.
+    /// Undoes [`Group::container_on_demand`], unless the container is in use by now.
     fn leave_if_alone(&self, container: &Arc<Container>) {
         let mut state = self.state.lock();
         let same = |own: &Arc<Container>| Arc::ptr_eq(own, container);
@@ -130,7 +131,7 @@ impl Group {
         }
     }
 
-    /// Joins `container`, being idle.
+    /// Adds the group to `container`. Fails if the group is already in a container.
     fn join(&self, container: &Arc<Container>) -> Result {
         let mut state = self.state.lock();
         if state.container.is_some() {
@@ -139,7 +140,8 @@ impl Group {
         self.enter(&mut state, container)
     }
 
-    /// Enters `container` by the rules of logical binding: `EBUSY` for a group in others' hands.
+    /// Adds the group to `container`. Maps `EPERM` to `EBUSY`, which logical binding returns for a
+    /// group that is in use elsewhere.
     fn enter(&self, state: &mut State, container: &Arc<Container>) -> Result {
         self.enter_container(state, container)
             .map_err(|e| if e == EPERM { EBUSY } else { e })

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vfio/groups/N` in debugfs: what a group consists of and who holds it, without opening it.
+//! `vfio/groups/N` in debugfs: shows a group's devices and its holder without opening the group.
 
 use kernel::{
     debugfs::{
@@ -15,7 +15,7 @@ use kernel::{
 
 use super::Group;
 
-/// What the file of a group shows.
+/// The content of a group's file.
 pub(super) struct Contents(Arc<Group>);
 
 impl Writer for Contents {
@@ -24,7 +24,7 @@ impl Writer for Contents {
     }
 }
 
-/// Shows `group` as the file `name` in `folder` while the result lives.
+/// Creates the file `name` for `group` in `folder`. Dropping the result removes the file.
 pub(super) fn show(
     folder: &Dir,
     name: &CStr,

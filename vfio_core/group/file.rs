@@ -60,26 +60,26 @@ const GET_IOMMU_FD: u32 = _IO(TYPE, 167);
 /// `VFIO_GROUP_GET_MSI_FD`
 const GET_MSI_FD: u32 = _IO(TYPE, 180);
 
-/// Bytes of `struct vfio_group_status`: two `u32`, `argsz` and `flags`.
+/// Size in bytes of `struct vfio_group_status`: two `u32`, `argsz` and `flags`.
 const STATUS_SIZE: usize = core::mem::size_of::<bindings::vfio_group_status>();
 
-/// An open group; the group can be opened again when it is dropped.
+/// An open group. Dropping it allows the group to be opened again.
 ///
-/// Open devices hold the file, so none is open when that happens.
+/// Open devices hold a reference to the file, so no device is open at that time.
 pub(super) struct OpenGroup {
     group: Arc<Group>,
-    /// `None` once the file is being released.
+    /// `None` while the file is being released.
     user: Option<User>,
 }
 
 pub(super) static FILES: FileTable<GroupFile, Node> = FileTable::node();
 
-/// The group of `file`, if it is a group's file.
+/// Returns the group of `file`, or `None` if `file` is not a group's file.
 pub(crate) fn file_group(file: &LocalFile) -> Option<&Arc<Group>> {
     Some(&FILES.data(file)?.group)
 }
 
-/// The file of a group.
+/// The file operations of a group.
 pub(super) struct GroupFile;
 
 impl OpenNode for GroupFile {
@@ -119,8 +119,8 @@ impl OpenGroup {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if it has one, `ENODEV` once the last device has left, `EPERM` for a group without IOMMU
-    /// and a caller without `CAP_SYS_RAWIO`.
+    /// Returns `EBUSY` if the group already has a user; `ENODEV` after the last device has left;
+    /// `EPERM` if the group has no IOMMU and the caller lacks `CAP_SYS_RAWIO`.
     fn open(group: &Arc<Group>) -> Result<Self> {
         let state = group.state.lock();
         if state.iommu_group.is_none() {
@@ -143,7 +143,8 @@ impl Drop for OpenGroup {
     fn drop(&mut self) {
         let mut state = self.group.state.lock();
         state.leave_container();
-        // Still with `state`: a program that waited for it to open the group finds no user.
+        // The user is dropped with `state` locked, so that a thread that waits for `state` to open
+        // the group finds no user.
         drop(self.user.take());
     }
 }
@@ -186,7 +187,7 @@ impl Group {
         self.enter_container(&mut state, &container)
     }
 
-    /// Passes a request on to the address space, whose backend may know it.
+    /// Forwards a request to the address space's backend, which may support it.
     fn ask_backend(&self, cmd: u32, arg: UserPtr) -> Result<isize> {
         let container = self.state.lock().container.clone().ok_or(EINVAL)?;
         let iommu = container.iommu().ok_or(EINVAL)?;
@@ -203,7 +204,7 @@ impl Group {
     }
 }
 
-/// Opens a device of the group by its name; returns the descriptor.
+/// Opens the device that the name at `arg` selects, and returns its file descriptor.
 fn get_device_fd(group: &Arc<Group>, file: &File, arg: UserPtr) -> Result<isize> {
     let device = group.find_device(&mut UserString::copy(arg, PAGE_SIZE)?)?;
     let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;

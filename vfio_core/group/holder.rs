@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The holders of groups and devices, for messages and for requests that ask for them.
+//! The holders of groups and devices, for log messages and for requests that report them.
 
 use kernel::{
     fmt,
@@ -16,7 +16,7 @@ use kernel_ext::{
     task::TaskLabel, //
 };
 
-/// The task that opened something, and when.
+/// The task that opened a group or device, and the time at which it did.
 pub(crate) struct Holder {
     task: TaskLabel,
     process: ProcessId,
@@ -24,7 +24,7 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
-    /// The calling task, from now on.
+    /// Creates a holder for the calling task, starting now.
     pub(crate) fn current() -> Self {
         Self {
             task: TaskLabel::current(),
@@ -33,12 +33,12 @@ impl Holder {
         }
     }
 
-    /// For how long, in milliseconds.
+    /// Returns the time since the open, in milliseconds.
     fn held_ms(&self) -> u64 {
         self.since.elapsed().as_millis().unsigned_abs()
     }
 
-    /// The holder as the log names it.
+    /// Returns the holder in the form used by log messages.
     pub(super) fn label(&self) -> HolderLabel {
         HolderLabel {
             task: self.task,
@@ -46,7 +46,7 @@ impl Holder {
         }
     }
 
-    /// What the calling process may know of the holder.
+    /// Returns the information about the holder that the calling process may see.
     pub(super) fn seen(&self) -> SeenHolder {
         SeenHolder {
             pid: self.process.number_for_current().unwrap_or(0),
@@ -56,7 +56,7 @@ impl Holder {
     }
 }
 
-/// A holder as the log names it, with its number in the initial PID namespace.
+/// A holder in the form used by log messages, with its PID in the initial PID namespace.
 #[derive(Clone, Copy)]
 pub(super) struct HolderLabel {
     task: TaskLabel,
@@ -69,14 +69,14 @@ impl fmt::Display for HolderLabel {
     }
 }
 
-/// A holder as one process sees it.
+/// A holder in the form that one process may see.
 #[derive(Clone, Copy)]
 pub(super) struct SeenHolder {
-    /// Its number in the PID namespace of that process, zero if it is not visible there.
+    /// The PID in that process's PID namespace, or zero if the holder is not visible there.
     pub(super) pid: u32,
-    /// Its name, padded with zero bytes.
+    /// The name of the task, padded with zero bytes.
     pub(super) comm: [u8; 16],
-    /// For how long, in milliseconds, at least one.
+    /// The time since the open in milliseconds, at least one.
     pub(super) held_ms: u64,
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The devices of a group, whether VFIO has them or not, and what each means for the group.
+//! All devices of a group, with or without a VFIO driver, and how each one affects the group.
 
 use core::ops::Deref;
 
@@ -27,7 +27,7 @@ use super::{
     State, //
 };
 
-/// What a group consists of and who uses it, at one moment.
+/// The devices and the users of a group at one point in time.
 pub(crate) struct Snapshot {
     pub(crate) viable: bool,
     pub(crate) in_container: bool,
@@ -35,23 +35,23 @@ pub(crate) struct Snapshot {
     pub(crate) members: KVec<vfio_group_device>,
 }
 
-/// A device that VFIO offers, by the address of its parent.
+/// A device registered with VFIO, identified by the address of its parent.
 struct Offered {
     parent: *const Parent,
     holder: Option<SeenHolder>,
 }
 
 impl Group {
-    /// Looks at the group and all its devices.
+    /// Returns a snapshot of the group and all its devices.
     ///
     /// # Errors
     ///
-    /// `ENODEV` once the last device has left, `ENOMEM`.
+    /// Returns `ENODEV` after the last device has left; `ENOMEM`.
     pub(crate) fn snapshot(&self) -> Result<Snapshot> {
         self.look(self.state.lock())
     }
 
-    /// Writes what the group consists of, without waiting for a request of its user.
+    /// Writes the group's devices and users. Does not wait for requests of the group's user.
     pub(super) fn write_snapshot(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.state.try_lock().map(|state| self.look(state)) {
             Some(Ok(snapshot)) => fmt::Display::fmt(&snapshot, f),
@@ -65,7 +65,7 @@ impl Group {
         }
     }
 
-    /// [`Group::snapshot`] with the group's `state`.
+    /// [`Group::snapshot`] for a caller that already holds the group's `state`.
     fn look(&self, state: impl Deref<Target = State>) -> Result<Snapshot> {
         let iommu_group = state.iommu_group.clone().ok_or(ENODEV)?;
         let mut offered = KVec::new();
@@ -120,19 +120,19 @@ fn describe(parent: &Parent, offered: Option<&Offered>) -> vfio_group_device {
     member
 }
 
-/// Fills a field with a string, leaving at least one zero byte at its end.
+/// Copies a string to a field. Truncates it so that at least one zero byte remains at the end.
 fn copy_string(field: &mut [u8], string: &[u8]) {
     let length = string.len().min(field.len() - 1);
     field[..length].copy_from_slice(&string[..length]);
 }
 
-/// The string in a field.
+/// Returns the string in a field.
 fn string(field: &[u8]) -> &BStr {
     let length = field.iter().position(|&c| c == 0).unwrap_or(field.len());
     BStr::from_bytes(&field[..length])
 }
 
-/// What a member means for its group, and what to do about it.
+/// Describes how a device affects its group, and what the administrator can do.
 fn meaning(member: &vfio_group_device) -> &'static str {
     match member.state {
         bindings::VFIO_GROUP_DEVICE_UNBOUND => "no driver, not in the way",
@@ -143,7 +143,7 @@ fn meaning(member: &vfio_group_device) -> &'static str {
     }
 }
 
-/// Writes the line about the group's user.
+/// Writes the line that describes the group's user.
 fn write_holder(f: &mut fmt::Formatter<'_>, holder: Option<SeenHolder>) -> fmt::Result {
     match holder {
         Some(holder) => f.write_fmt(fmt!("open: by {}\n", holder)),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Why the state of a group does not allow a request: an error for the program that made it, and a
-//! line in the log for whoever has to find out.
+//! Requests that fail because of a group's state. The caller gets an errno, and the log names the
+//! reason for the administrator.
 
 use kernel::{
     fmt,
@@ -18,7 +18,7 @@ use super::{
     State, //
 };
 
-/// What is in the way of a request.
+/// The reason why a request fails.
 #[derive(Clone, Copy)]
 pub(super) enum Reason {
     /// The group has a user.
@@ -33,9 +33,9 @@ pub(super) enum Reason {
     NoAddressSpace,
     /// No other group is in the container.
     Alone,
-    /// The group has no IOMMU, and the caller not the right to use it all the same.
+    /// The group has no IOMMU, and the caller lacks the capability to use such a group.
     NoRight,
-    /// The group's container has a file of its own, which the group does not lead to.
+    /// The container was opened as `/dev/vfio/vfio`, so the group's file gives no access to it.
     ForeignContainer,
 }
 
@@ -75,11 +75,11 @@ impl fmt::Display for Reason {
 }
 
 impl Group {
-    /// Says in the log why `request` can't be done, and returns the error for it.
+    /// Logs why `request` fails, and returns the matching error.
     ///
-    /// The line is printed for the device that is in the way, or for the first one of the group, so
-    /// the log names the device and its driver. A program can cause such lines at will: their rate
-    /// is limited. Called with `state` locked.
+    /// The message is printed for the open device if that is the reason, otherwise for the group's
+    /// first device, so that it names a device and its driver. It is rate-limited because userspace
+    /// can trigger it at will. The caller holds `state`.
     pub(super) fn refuse(&self, state: &State, request: &str, reason: Reason) -> Error {
         if let (Some(group), true) = (&state.iommu_group, may_warn()) {
             self.print(state, group, request, reason);
@@ -106,11 +106,11 @@ impl Group {
 }
 
 impl State {
-    /// What keeps the group from leaving its container, or from having left.
+    /// Returns whether the group can leave its container.
     ///
     /// # Errors
     ///
-    /// The reason, if the group is in no container or a device is open.
+    /// Returns the reason if the group is in no container or one of its devices is open.
     pub(super) fn may_leave(&self) -> Result<(), Reason> {
         if self.container.is_none() {
             return Err(Reason::NoContainer);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! All groups that have a registered device.
+//! The registry of all groups that have a registered device.
 
 use kernel::{
     debugfs::{
@@ -45,23 +45,23 @@ use crate::{
     numbers::Numbers, //
 };
 
-/// The groups, and what their nodes are numbered from.
+/// The groups, and the device numbers for their nodes.
 pub(crate) struct Registry {
     region: Option<Region>,
     debug: Option<Dir>,
     minors: Numbers,
-    /// By the number of the group.
+    /// Indexed by group id.
     entries: Tree<i32, Entry>,
 }
 
-/// A group with its node.
+/// A group and its device node.
 struct Entry {
     _debug: Pin<KBox<File<Contents>>>,
     node: NodeRegistration<Arc<Group>>,
     minor: u32,
     group: Arc<Group>,
     iommu_group: ARef<IommuGroup>,
-    /// How many registered devices it has.
+    /// The number of registered devices.
     devices: usize,
 }
 
@@ -75,7 +75,8 @@ impl Registry {
         }
     }
 
-    /// Counts a device of `parent` into its group, which is made if this is the first one.
+    /// Adds a device of `parent` to the device count of its group. Creates the group if this is its
+    /// first device.
     fn join(
         &mut self,
         iommu_group: ARef<IommuGroup>,
@@ -94,27 +95,27 @@ impl Registry {
         Ok(group)
     }
 
-    /// The group with a number.
+    /// Returns the group with the given id.
     pub(super) fn group(&self, id: i32) -> Option<Arc<Group>> {
         Some(self.entries.get(&id)?.group.clone())
     }
 
-    /// What the IOMMU core knows `group` as.
+    /// Returns the IOMMU group of `group`.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if it isn't in the table.
+    /// Returns `ENODEV` if `group` is not in the registry.
     pub(super) fn iommu_group(&self, group: &Group) -> Result<ARef<IommuGroup>> {
         let entry = self.entries.get(&group.id).ok_or(ENODEV)?;
         Ok(entry.iommu_group.clone())
     }
 
-    /// How many registered devices `group` has.
+    /// Returns the number of registered devices of `group`.
     pub(super) fn devices(&self, group: &Group) -> usize {
         self.entries.get(&group.id).map_or(0, |entry| entry.devices)
     }
 
-    /// Makes the node of a group that has no device yet.
+    /// Creates a group that has no device yet, and its node.
     pub(super) fn add(
         &mut self,
         iommu_group: ARef<IommuGroup>,
@@ -149,14 +150,14 @@ impl Registry {
         })
     }
 
-    /// Counts a device into a group of the table.
+    /// Increments the device count of a registered group.
     pub(super) fn count(&mut self, group: &Group) {
         if let Some(entry) = self.entries.get_mut(&group.id) {
             entry.devices += 1;
         }
     }
 
-    /// Counts a device out; the last one takes the group's node with it.
+    /// Decrements the device count. Removes the group and its node when the count becomes zero.
     pub(super) fn leave(&mut self, group: &Group) -> Option<Ended> {
         if let Some(entry) = self.entries.get_mut(&group.id) {
             entry.devices -= 1;
@@ -164,7 +165,7 @@ impl Registry {
         self.remove_if_empty(group)
     }
 
-    /// Takes away the node of a group that has no device.
+    /// Removes the group and its node if the group has no device.
     pub(super) fn remove_if_empty(&mut self, group: &Group) -> Option<Ended> {
         if self.devices(group) > 0 {
             return None;
@@ -179,10 +180,10 @@ impl Registry {
     }
 }
 
-/// A group that is in the table no more; dropping this ends all use of the group.
+/// A group that was removed from the registry. Dropping this ends all use of the group.
 ///
-/// That waits for requests of the group's user, which may take as long as that program likes. So it
-/// is done without the table's lock, or all other devices would have to wait, too.
+/// The drop waits for requests of the group's user, which userspace can prolong at will. The caller
+/// therefore releases the registry's lock first, so that other devices do not have to wait.
 #[must_use]
 pub(super) struct Ended {
     group: Arc<Group>,
@@ -195,11 +196,12 @@ impl Drop for Ended {
     }
 }
 
-/// Puts a device of `parent` into the group that the IOMMU made for it.
+/// Adds a device of `parent` to the device's IOMMU group.
 ///
 /// # Errors
 ///
-/// `EINVAL` if it has none: nothing confines its DMA.
+/// Returns `EINVAL` if the device has no IOMMU group and no-IOMMU mode is off: nothing would
+/// confine its DMA.
 pub(crate) fn join_physical(parent: &Parent) -> Result<Arc<Group>> {
     let Some(iommu_group) = IommuGroup::of(parent) else {
         #[cfg(CONFIG_VFIO_NOIOMMU)]
@@ -215,7 +217,7 @@ pub(crate) fn join_physical(parent: &Parent) -> Result<Arc<Group>> {
     GROUPS.lock().join(iommu_group, GroupKind::Iommu, parent)
 }
 
-/// Puts a device of `parent` into a software group of its own.
+/// Adds a device of `parent` to a new software group.
 pub(crate) fn join_software(parent: &Parent, kind: GroupKind) -> Result<Arc<Group>> {
     let iommu_group = software_group()?;
     iommu_group.add_device(parent)?;
@@ -225,14 +227,14 @@ pub(crate) fn join_software(parent: &Parent, kind: GroupKind) -> Result<Arc<Grou
         .inspect_err(|_| IommuGroup::remove_device(parent))
 }
 
-/// A software group without devices.
+/// Allocates a software group without devices.
 pub(super) fn software_group() -> Result<ARef<IommuGroup>> {
     let iommu_group = IommuGroup::alloc()?;
     iommu_group.set_name(c"vfio-noiommu")?;
     Ok(iommu_group)
 }
 
-/// Makes `device` one that can be opened no more, nor moved to another group. Returns its group.
+/// Prevents `device` from being opened or moved to another group. Returns its group.
 pub(crate) fn withdraw(device: &Device) -> Option<Arc<Group>> {
     let groups = GROUPS.lock();
     let group = device.group(&groups)?;
@@ -240,7 +242,7 @@ pub(crate) fn withdraw(device: &Device) -> Option<Arc<Group>> {
     Some(group)
 }
 
-/// Takes a device of `parent`, which is open no more, out of `group`.
+/// Removes a device of `parent` from `group`. The device is no longer open.
 pub(crate) fn leave(group: &Group, parent: &Parent) {
     let mut groups = GROUPS.lock();
     if group.kind() != GroupKind::Iommu {
@@ -251,11 +253,11 @@ pub(crate) fn leave(group: &Group, parent: &Parent) {
     drop(ended);
 }
 
-/// The device numbers of groups and their folder in debugfs, while the module is loaded.
+/// Owns the device numbers of groups and their debugfs directory while the module is loaded.
 pub(crate) struct Numbered(());
 
 impl Numbered {
-    /// Takes the numbers, and makes the folder in `debug`.
+    /// Allocates the device numbers, and creates the directory in `debug`.
     pub(crate) fn new(debug: &Dir) -> Result<Self> {
         let region = Region::new(c"vfio", Region::ALL_MINORS)?;
         let mut groups = GROUPS.lock();

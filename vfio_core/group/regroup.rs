@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices that change groups: software groups are what drivers make of them.
+//! Moving devices between software groups. Drivers decide which devices share such a group.
 //!
-//! Whoever moves a device takes both groups as their user would, so a group is being used or being
-//! changed, and never both. The table's lock is held all the while: no device comes or goes meanwhile.
+//! The thread that moves a device becomes the user of both groups, so a group cannot be in use
+//! while it changes. The thread also holds the registry's lock throughout, so no device is
+//! registered or unregistered meanwhile.
 
 use iommu_group::software::Regroup;
 use kernel::{
@@ -30,7 +31,7 @@ use super::{
 };
 use crate::abi::globals::GROUPS;
 
-/// Moves devices on behalf of the drivers that made them.
+/// Moves devices for the drivers that created them.
 pub(crate) struct Mover;
 
 impl Regroup for Mover {
@@ -47,23 +48,23 @@ impl Regroup for Mover {
     }
 }
 
-/// Becomes the user of `group`, so that no program is.
+/// Becomes the user of `group`, so that userspace cannot open the group.
 ///
 /// # Errors
 ///
-/// `EBUSY` if it has a user.
+/// Returns `EBUSY` if the group already has a user.
 fn claim(group: &Arc<Group>) -> Result<User> {
     User::claim(group).map_err(|_| EBUSY)
 }
 
 impl Registry {
-    /// The group of `dev`, if it is a software group with devices that do no DMA of their own.
+    /// Returns the group of `dev` if it is a software group of devices that do no DMA of their own.
     fn software_group_of(&self, dev: &Parent) -> Option<Arc<Group>> {
         let group = self.group(IommuGroup::of(dev)?.id())?;
         (group.kind() == GroupKind::Emulated).then_some(group)
     }
 
-    /// [`Regroup::regroup`]. A group that has no device any more is left in `ended`.
+    /// Implements [`Regroup::regroup`]. If a group becomes empty, it is returned in `ended`.
     fn regroup(
         &mut self,
         dev: &Parent,
@@ -85,7 +86,7 @@ impl Registry {
             None if self.devices(&from) == 1 => commit(),
             None => {
                 let to = self.add(software_group()?, GroupKind::Emulated)?;
-                // The new group has a node already, so a program may have been quicker.
+                // The new group already has a node, so userspace may have opened it by now.
                 let shifted = claim(&to).and_then(|_user| self.shift(dev, &from, &to, commit));
                 *ended = shifted.inspect_err(|_| *ended = self.remove_if_empty(&to))?;
             }
@@ -93,11 +94,12 @@ impl Registry {
         Ok(())
     }
 
-    /// Moves `dev` between two groups that are both claimed. Returns the former group if it is empty now.
+    /// Moves `dev` between two groups, both of which the caller has claimed. Returns the former
+    /// group if it is empty now.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the device is being removed, `ENOMEM`, or what sysfs says.
+    /// Returns `ENODEV` if the device is being removed; `ENOMEM`; or an error from sysfs.
     fn shift(
         &mut self,
         dev: &Parent,
@@ -107,7 +109,8 @@ impl Registry {
     ) -> Result<Option<Ended>> {
         let device = from.device_of(dev).ok_or(ENODEV)?;
         let (old, new) = (self.iommu_group(from)?, self.iommu_group(to)?);
-        // For a moment both groups list the device. Nobody can open it, as both are claimed.
+        // Both groups list the device until it is removed from the old one. It cannot be opened
+        // meanwhile because both groups are claimed.
         to.add_device(&device)?;
         old.move_device(dev, &new)
             .inspect_err(|_| to.remove_device(&device))?;

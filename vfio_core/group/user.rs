@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The user of a group: there is one at a time.
+//! The user of a group. A group has at most one user at a time.
 
 use kernel::{
     prelude::*,
@@ -15,11 +15,12 @@ use super::{
     Group, //
 };
 
-/// Makes the owner of this value the only user of a group, until it is dropped.
+/// Makes the owner of this value the only user of a group until the value is dropped.
 ///
-/// The user is a program that has the group's file open, or a thread of the kernel that changes the
-/// group. Becoming the user takes the lock `user` only, for a moment: it does not wait for requests of
-/// another user, which hold the group's `state` for as long as that program likes.
+/// The user is a process that opened the group's file, or a thread that moves a device between
+/// groups. Claiming a group takes only the lock `user`, which is held briefly. It does not wait for
+/// requests of another user, which hold the group's `state` and which userspace can prolong at
+/// will.
 ///
 /// # Invariants
 ///
@@ -27,14 +28,14 @@ use super::{
 pub(super) struct User(Arc<Group>);
 
 impl User {
-    /// Makes the caller the user of `group`, or returns the user that it has.
+    /// Makes the caller the user of `group`, or returns the group's current user.
     pub(super) fn claim(group: &Arc<Group>) -> Result<Self, HolderLabel> {
         let mut user = group.user.lock();
         if let Some(holder) = &*user {
             return Err(holder.label());
         }
         *user = Some(Holder::current());
-        // INVARIANT: Set just now.
+        // INVARIANT: `user` was set above.
         Ok(Self(group.clone()))
     }
 }
@@ -76,7 +77,8 @@ mod tests {
     fn group_ends_without_the_table() -> Result {
         let group = GROUPS.lock().add(software_group()?, GroupKind::Emulated)?;
         let ended = GROUPS.lock().remove_if_empty(&group).ok_or(EINVAL)?;
-        // Nothing was waited for under the table's lock: a request may go on.
+        // Removing the group under the registry's lock did not wait for `state`, so the group is
+        // not revoked yet.
         assert!(group.state.lock().iommu_group.is_some());
         drop(ended);
         assert!(group.state.lock().iommu_group.is_none());
