@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The border to C, and the only unsafe code of this crate.
+//! The interface to C, and the only unsafe code of this crate.
 //!
-//! [`bus`] is the bus with its class; [`parent`], [`types`] and [`device`] wrap the structures of
-//! `include/linux/mdev.h` with what sysfs shows of them; [`exports`] defines the functions of that
-//! header. Below the drivers in Rust: [`driver`] registers them and their parents, [`instance`] is a
-//! device of theirs with its `struct vfio_device`, [`ops`] what VFIO calls, [`migration`] moves it and
-//! [`logging`] says what it wrote; [`memory`] and [`pages`] are what devices copy to and from, [`peer`] and
-//! [`members`] their groups.
+//! [`bus`] contains the bus and its class. [`parent`], [`types`] and [`device`] wrap the structures
+//! of `include/linux/mdev.h` and implement their sysfs attributes. [`exports`] defines the
+//! functions of that header.
+//!
+//! The other modules implement Rust drivers: [`driver`] registers drivers and parents. [`instance`]
+//! is a device together with its `struct vfio_device`, and [`ops`] has the VFIO callbacks.
+//! [`migration`] migrates a device, and [`logging`] reports its writes. [`memory`] and [`pages`]
+//! hold the data that devices copy, and [`peer`] and [`members`] implement the groups.
 
 pub(crate) mod bus;
 pub(crate) mod device;
@@ -29,10 +31,10 @@ pub(crate) mod sysfs;
 pub(crate) mod types;
 pub(crate) mod vfio;
 
-/// A UUID made of random bits, of version 4.
+/// Returns a random UUID (version 4).
 pub(crate) fn random_uuid() -> [u8; 16] {
     let mut bytes = [0; 16];
-    // SAFETY: There is room for the 16 bytes that are written.
+    // SAFETY: The function writes 16 bytes, and the array has 16 bytes.
     unsafe { kernel_ext::bindings::generate_random_uuid(bytes.as_mut_ptr()) };
     bytes
 }

@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much of a parent its devices have taken.
+//! The part of a parent's capacity that its devices use.
 
 use kernel::prelude::*;
 
-/// What is taken, in the unit of [`Type::cost`](crate::Type::cost).
+/// The capacity in use, in the unit of [`Type::cost`](crate::Type::cost).
 #[derive(Default)]
 pub(crate) struct Taken(u32);
 
 impl Taken {
-    /// What of `capacity` is left.
+    /// Returns the unused part of `capacity`.
     fn left(&self, capacity: u32) -> u32 {
         capacity.saturating_sub(self.0)
     }
 
-    /// How many more devices that cost `cost` each fit into `capacity`.
+    /// Returns how many more devices of cost `cost` fit into `capacity`.
     pub(crate) fn available(&self, capacity: u32, cost: u32) -> u32 {
         self.left(capacity).checked_div(cost).unwrap_or(u32::MAX)
     }
 
-    /// Counts a device.
+    /// Adds the cost of a device.
     ///
     /// # Errors
     ///
-    /// `EUSERS` if there isn't enough left.
+    /// `EUSERS` if the remaining capacity is too small.
     pub(crate) fn take(&mut self, capacity: u32, cost: u32) -> Result {
         if cost > self.left(capacity) {
             return Err(EUSERS);
@@ -32,7 +32,7 @@ impl Taken {
         Ok(())
     }
 
-    /// Counts a device out.
+    /// Subtracts the cost of a device.
     pub(crate) fn give_back(&mut self, cost: u32) {
         self.0 -= cost;
     }

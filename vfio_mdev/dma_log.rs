@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which of a program's memory a device has written to: DMA logging of `<linux/vfio.h>`.
+//! DMA logging of `<linux/vfio.h>`: which memory of a process a device has written to.
 //!
-//! A driver in Rust reaches that memory through this crate only, so the crate notes what it writes;
-//! there is nothing that a driver could forget. A write is noted when it is done: a report may miss
-//! one that is under way, and then the next report has it. That goes for a log as well that begins
-//! while a write is under way.
+//! A Rust driver accesses that memory only through this crate. The crate logs the writes, so that a
+//! driver cannot forget to. A write is logged when it is finished. If a report misses a write that
+//! is in progress, the next report contains it. The same applies to a log that starts while a write
+//! is in progress.
 
 mod entries;
 
@@ -31,13 +31,14 @@ use entries::{
     Taken, //
 };
 
-/// Whether the core can pass on what a log has: ours can. The kernel's would begin a log, but never
-/// report, which is worse than none.
+/// Whether the core in use can report the content of a log. Our core always can. The kernel's core
+/// can only if the kernel has `struct iova_bitmap`. Otherwise it would start a log but never
+/// report, which is worse than no log.
 pub(crate) fn can_be_reported() -> bool {
     dirty_bitmap::KERNELS || software::can_regroup()
 }
 
-/// The log of a device, if it has one at the time.
+/// The log of a device. It is active while DMA logging is.
 #[pin_data]
 pub(crate) struct DmaLog {
     #[pin]
@@ -46,12 +47,12 @@ pub(crate) struct DmaLog {
 
 struct Current {
     log: Option<Log>,
-    /// How many logs there were: the number of the last one.
+    /// The number of logs that have been started, which is the number of the newest log.
     begun: u64,
 }
 
 impl DmaLog {
-    /// Without a log.
+    /// Creates an inactive log.
     pub(crate) fn new() -> impl PinInit<Self> {
         let none = Current {
             log: None,
@@ -60,13 +61,13 @@ impl DmaLog {
         pin_init!(Self { current <- new_mutex!(none, "vfio_mdev::DmaLog") })
     }
 
-    /// Begins a log of the writes to `ranges`, and returns what one entry stands for, in bytes: `wanted`
-    /// if that is a power of two between a page and 1 GiB. The log's memory is charged to the calling
-    /// process.
+    /// Starts a log of the writes to `ranges`. Returns the granularity of the log in bytes:
+    /// `wanted` if it is a power of two between the page size and 1 GiB. The memory of the log is
+    /// charged to the calling process.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is a log.
+    /// `EINVAL` if a log is active.
     pub(crate) fn start(&self, ranges: KVec<Range>, wanted: u64) -> Result<u64> {
         let mut current = self.current.lock();
         if current.log.is_some() {
@@ -79,30 +80,30 @@ impl DmaLog {
         Ok(page_size)
     }
 
-    /// Ends the log, if there is one.
+    /// Stops the log, if it is active.
     pub(crate) fn stop(&self) {
         let log = self.current.lock().log.take();
         drop(log);
     }
 
-    /// Whether there is a log.
+    /// Whether a log is active.
     pub(crate) fn is_active(&self) -> bool {
         self.current.lock().log.is_some()
     }
 
-    /// Notes that `len` bytes from `iova` on were written, or may have been.
+    /// Logs that `len` bytes at `iova` were written, or may have been.
     pub(crate) fn wrote(&self, iova: u64, len: usize) {
         if let Some(log) = &mut self.current.lock().log {
             log.wrote(iova, len);
         }
     }
 
-    /// Tells `f` what was written between `first` and `last`, in pieces, each with its first address and
-    /// its length, and forgets it. A report that fails forgets nothing.
+    /// Calls `f` for all logged ranges between `first` and `last`, with the address and the length
+    /// of each range, and clears them. Clears nothing on error.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no log, `ENOMEM`, also if the log isn't complete; what `f` says.
+    /// `EINVAL` if no log is active; `ENOMEM`, also if the log is incomplete; the errors of `f`.
     pub(crate) fn report(
         &self,
         first: u64,
@@ -116,12 +117,12 @@ impl DmaLog {
         let span = Span::new(first, last, shift);
         self.take_all(number, &span, &mut reported, f)
             .inspect_err(|_| {
-                // A log that has begun meanwhile isn't this one.
+                // If another log was started meanwhile, drop the entries.
                 self.with_log(number, |log| log.entries.put_back(reported));
             })
     }
 
-    /// Takes out what is in `span`, chunk by chunk, and tells `f`.
+    /// Takes the entries in `span` out of the log, chunk by chunk, and calls `f` for them.
     fn take_all(
         &self,
         number: u64,
@@ -137,13 +138,13 @@ impl DmaLog {
                 return Ok(());
             };
             let chunk = reported.put(taken);
-            // `f` is called without the lock: it accesses the program's memory.
+            // The lock is not held here because `f` accesses the memory of the process.
             reported.each_piece(chunk, span, &mut f)?;
             next = chunk + 1;
         }
     }
 
-    /// Calls `f` with the log that has a number; `None` if it has ended.
+    /// Calls `f` with the log of this number. Returns `None` if the log was stopped.
     fn with_log<R>(&self, number: u64, f: impl FnOnce(&mut Log) -> R) -> Option<R> {
         let mut current = self.current.lock();
         if current.begun != number {
@@ -153,21 +154,21 @@ impl DmaLog {
     }
 }
 
-/// A log. Only what was written takes memory, until it is reported.
+/// An active log. Only entries that are not reported yet use memory.
 struct Log {
     ranges: KVec<Range>,
-    /// An entry stands for so many bytes, as a power of two.
+    /// The number of bytes that an entry stands for, as a power of two.
     shift: u32,
     entries: Entries,
-    /// Who is charged for the entries, whichever task writes.
+    /// The control group that is charged for the entries, regardless of the thread that writes.
     payer: MemoryCgroup,
-    /// Whether something is missing, since there was no memory for it.
+    /// Whether entries are missing because an allocation failed.
     incomplete: bool,
 }
 
 impl Log {
     const SMALLEST: u64 = PAGE_SIZE as u64;
-    /// So that reporting an entry in pieces of a page doesn't take long.
+    /// Limits the time for reporting one entry in pieces of a page.
     const LARGEST: u64 = 1 << 30;
 
     fn new(ranges: KVec<Range>, wanted: u64) -> Self {
@@ -204,11 +205,11 @@ impl Log {
         }
     }
 
-    /// Takes a chunk out, see [`Entries::take`].
+    /// Takes a chunk out of the log, see [`Entries::take`].
     ///
     /// # Errors
     ///
-    /// `ENOMEM` if something is missing.
+    /// `ENOMEM` if entries are missing; those of [`Entries::take`].
     fn take(&mut self, span: &Span, chunk: u64, spare: &mut Spare) -> Result<Option<Taken>> {
         if self.incomplete {
             return Err(ENOMEM);
@@ -234,13 +235,13 @@ mod tests {
         Ok(log)
     }
 
-    /// Everything between two addresses: the first and the last one of each piece.
+    /// Returns everything between two addresses, as the first and the last address of each piece.
     fn all(log: &DmaLog, first: u64, last: u64) -> Result<KVec<(u64, u64)>> {
         let mut pieces: KVec<(u64, u64)> = KVec::new();
         log.report(first, last, |start, length| {
             let end = start + (length - 1);
             match pieces.last_mut() {
-                // Chunks aren't to be seen.
+                // Merge adjacent pieces, so that chunk boundaries don't matter.
                 Some(piece) if piece.1.checked_add(1) == Some(start) => piece.1 = end,
                 _ => pieces.push((start, end), GFP_KERNEL)?,
             }
@@ -346,7 +347,8 @@ mod tests {
         Ok(())
     }
 
-    /// Pages in four chunks, of which a report of all but a page at each end covers two as a whole.
+    /// Pages in four chunks. A report of everything but a page at each end covers two of these
+    /// chunks completely.
     const SCATTERED: [u64; 6] = [0, 1, CHUNK, 2 * CHUNK + 5, 4 * CHUNK - 2, 4 * CHUNK - 1];
 
     fn scattered() -> Result<Arc<DmaLog>> {
@@ -411,7 +413,7 @@ mod tests {
         let log = scattered()?;
         all(&log, 0, u64::MAX)?;
         assert!(is_empty(&log));
-        // In parts, none of which is a chunk.
+        // Report parts that are smaller than a chunk.
         let log = scattered()?;
         for part in 0..8 {
             assert!(!is_empty(&log));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a driver of mediated devices implements.
+//! The traits that a driver of mediated devices implements.
 
 pub(crate) mod irqs;
 pub(crate) mod migrate;
@@ -31,39 +31,42 @@ pub use region::{
     Width, //
 };
 
-/// The type of device that a driver's `D` is made of.
+/// The Rust type that represents the device types of `D`.
 pub type TypeOf<D> = <<D as Device>::Parent as Parent>::Type;
 
-/// Who makes devices: what they have in common, one value for each registered parent.
+/// A parent: the data that its devices have in common. There is one value for each registered
+/// parent.
 pub trait Parent: Send + Sync + Sized + 'static {
-    /// The kinds of device.
+    /// The device types of this parent.
     type Type: Type;
 
-    /// The devices.
+    /// The devices of this parent.
     type Device: Device<Parent = Self>;
 
-    /// The driver's name in `/sys/bus/mdev/drivers`; the class and the device of a
-    /// [`VirtualParent`](crate::VirtualParent) have it too.
+    /// The name of the driver in `/sys/bus/mdev/drivers`. The class and the device of a
+    /// [`VirtualParent`](crate::VirtualParent) have this name, too.
     const NAME: &'static CStr;
 
-    /// The interface of the devices: which regions and interrupts a program expects where.
+    /// The interface of the devices. It determines the regions and interrupts that userspace
+    /// expects.
     const API: DeviceApi;
 
-    /// The kinds of device. Each is a folder of `mdev_supported_types`.
+    /// The device types. Each is a directory of `mdev_supported_types`.
     const TYPES: &'static [Self::Type];
 
-    /// How much there is to be shared out, in the unit of [`Type::cost`]. Asked whenever a device is
-    /// made; less than what is taken means that no more devices can be made.
+    /// Returns the total capacity, in the unit of [`Type::cost`]. Called whenever a device is
+    /// created. If it is less than the capacity in use, no more devices can be created.
     fn capacity(&self) -> u32;
 
-    /// Whether `device`, one of this parent's, may join a peer-to-peer group with `members`, which are
-    /// devices of the same driver and at least one. Called with the lock of all groups held: look at
-    /// the devices, but wait for nothing.
+    /// Decides whether `device`, which belongs to this parent, may join a peer-to-peer group with
+    /// `members`. The members are devices of the same driver, and there is at least one. The caller
+    /// holds the lock of all groups: the function may look at the devices, but must not wait for
+    /// anything.
     ///
     /// # Errors
     ///
-    /// The write to `peer_to_peer_resource_uuid` then fails with the error and changes nothing. Unless
-    /// a driver says otherwise it is `EXDEV` for members of other parents.
+    /// The write to `peer_to_peer_resource_uuid` fails with the error and changes nothing. The
+    /// default implementation returns `EXDEV` if a member belongs to another parent.
     fn admit(
         &self,
         device: &Instance<Self::Device>,
@@ -73,167 +76,177 @@ pub trait Parent: Send + Sync + Sized + 'static {
     }
 }
 
-/// A kind of device.
+/// A device type.
 pub trait Type: Send + Sync + Sized + 'static {
-    /// The last part of the folder's name, as in `mtty-2`.
+    /// The last part of the directory's name, `2` in `mtty-2`.
     fn sysfs_name(&self) -> &'static CStr;
 
-    /// The attribute `description`: what such a device has.
+    /// The attribute `description`: describes such a device.
     fn description(&self) -> &'static CStr;
 
-    /// The attribute `name`: the type for people.
+    /// The attribute `name`: the human-readable name of the type.
     fn name(&self) -> &'static CStr {
         self.sysfs_name()
     }
 
-    /// How much of [`Parent::capacity`] a device takes. Zero: it takes nothing.
+    /// How much of [`Parent::capacity`] a device uses. Zero: it uses none.
     fn cost(&self) -> u32 {
         1
     }
 
-    /// Whether such devices can share resources with others, as peers in a group. They then have the
-    /// attribute `peer_to_peer_resource_uuid`; others never share a group.
+    /// Whether devices of this type can share resources with others in a peer-to-peer group. Only
+    /// such devices have the attribute `peer_to_peer_resource_uuid`, and only they can share a
+    /// group.
     fn peer_to_peer(&self) -> bool {
         false
     }
 }
 
-/// A mediated device. What userspace does with it comes to the methods, each with the [`Instance`]
-/// which has the services of the bus.
+/// A mediated device. The bus calls the methods for accesses from userspace. Most of them get the
+/// [`Instance`], which provides the services of the bus.
 ///
-/// The methods may sleep. They can be called at once for several threads of a program.
+/// The methods may sleep. Several threads of a process can call them concurrently.
 pub trait Device: Send + Sync + Sized + 'static {
-    /// Who makes such devices.
+    /// The parent of such devices.
     type Parent: Parent<Device = Self>;
 
-    /// The device's regions, such as [`pci::Region`].
+    /// The device's regions, for example [`pci::Region`].
     type Region: Index;
 
-    /// The device's kinds of interrupt, such as [`pci::Irq`] or [`NoIrqs`].
+    /// The device's interrupt types, for example [`pci::Irq`] or [`NoIrqs`].
     type Irq: Index;
 
-    /// How the device's state is moved to another device, if it can be: `Some(Migration::new())` for a
-    /// device that implements [`Migrate`](crate::Migrate).
+    /// How the device's state is migrated to another device, if migration is supported:
+    /// `Some(Migration::new())` for a device that implements [`Migrate`](crate::Migrate).
     const MIGRATION: Option<Migration<Self>> = None;
 
-    /// Makes a device of type `ty`.
+    /// Creates a device of type `ty`.
     ///
     /// # Errors
     ///
-    /// What the write to `create` then fails with.
+    /// The write to `create` fails with the error.
     fn create(
         parent: &Arc<Self::Parent>,
         ty: &'static TypeOf<Self>,
         uuid: Uuid,
     ) -> impl PinInit<Self, Error>;
 
-    /// What is behind a region; `None`: nothing. Always the same for a device.
+    /// Returns the content of a region, or `None` for a region without content. The result never
+    /// changes for a device.
     fn region(&self, region: Self::Region) -> Option<Region<'_>>;
 
-    /// How many vectors a kind of interrupt has. Always the same for a device, and at most
-    /// [`MAX_VECTORS`].
+    /// Returns the number of vectors of an interrupt type, at most [`MAX_VECTORS`]. The result
+    /// never changes for a device.
     ///
-    /// All interrupts are edge triggered: they can't be masked.
+    /// All interrupts are edge triggered and cannot be masked.
     fn vectors(&self, irq: Self::Irq) -> u32;
 
-    /// Reads a register; `at` is inside of a region of [`registers`](Region::registers).
+    /// Reads a register. `at` is within a region of [`registers`](Region::registers).
     ///
     /// # Errors
     ///
-    /// What the program's `read` then fails with, unless it has got bytes already.
+    /// The `read()` of the process fails with the error, unless some bytes have already been read.
     fn read(this: &Instance<Self>, region: Self::Region, at: Access) -> Result<u32>;
 
-    /// Writes a register; `at` is inside of a region of [`registers`](Region::registers) that is not
+    /// Writes a register. `at` is within a region of [`registers`](Region::registers) that is not
     /// [`read_only`](Region::read_only).
     ///
     /// # Errors
     ///
-    /// What the program's `write` then fails with, unless it has put bytes already.
+    /// The `write()` of the process fails with the error, unless some bytes have already been
+    /// written.
     fn write(this: &Instance<Self>, region: Self::Region, at: Access, value: u32) -> Result;
 
-    /// Puts the device into its first state, as [`create`](Device::create) does. It is called for
-    /// `VFIO_DEVICE_RESET`, and by the bus after the last file was [closed](Device::closed): no user
-    /// finds what another one has left. The device doesn't reach the program's memory then.
+    /// Puts the device into its initial state, the state after [`create`](Device::create). The bus
+    /// calls it for `VFIO_DEVICE_RESET` and after the last file was [closed](Device::closed), so
+    /// that no user finds the state of a previous user. After the last close the device cannot
+    /// access the memory of the process.
     ///
     /// # Errors
     ///
-    /// What `VFIO_DEVICE_RESET` then fails with. After the last close: the device is not clean, so the next
-    /// open tries again, and fails with the error if that fails, too. Until then no other member of its
-    /// peer-to-peer group can be the first to be opened (`EIO`).
+    /// `VFIO_DEVICE_RESET` fails with the error. If the reset after the last close fails, the
+    /// device is not clean: the next open tries again, and fails with the error if the reset fails
+    /// again. Until a reset succeeds, no other member of the device's peer-to-peer group can be the
+    /// first to be opened (`EIO`).
     fn reset(this: &Instance<Self>) -> Result;
 
-    /// A request of the driver's own, such as those of `<linux/vfio.h>` for graphics. `arg` is a number
-    /// or an address, as the request says. Returns what the program's `ioctl` then does.
+    /// Handles a request that the bus does not implement, for example the graphics requests of
+    /// `<linux/vfio.h>`. `arg` is a number or an address, depending on the request. The `ioctl()`
+    /// of the process returns the result.
     ///
     /// # Errors
     ///
-    /// What the program's `ioctl` then fails with: `ENOTTY` for a request that there isn't.
+    /// The `ioctl()` of the process fails with the error: `ENOTTY` for an unknown request.
     fn ioctl(_this: &Instance<Self>, _cmd: u32, _arg: UserPtr) -> Result<isize> {
         Err(ENOTTY)
     }
 
-    /// The device's first file was opened. From here on it reaches the program's memory.
+    /// Called when the first file of the device was opened. From now on it can access the memory of
+    /// the process.
     ///
     /// # Errors
     ///
-    /// The device then stays closed, and the program gets the error.
+    /// The device stays closed, and the open fails with the error.
     fn opened(_this: &Instance<Self>) -> Result {
         Ok(())
     }
 
-    /// The device's last file is being closed. Afterwards it reaches no memory: what it has pinned is
-    /// unpinned, and [`Instance::dma_read`] and [`Instance::dma_write`] fail with `ENODEV`. Then it is
-    /// [reset](Device::reset).
+    /// Called when the last file of the device is being closed. When it returns, the bus revokes
+    /// access to the memory of the process: it unpins all pinned pages, and [`Instance::dma_read`]
+    /// and [`Instance::dma_write`] fail with `ENODEV`. Then it [resets](Device::reset) the device.
     fn closed(_this: &Instance<Self>) {}
 
-    /// The program unmaps `size` bytes from `iova` on. Afterwards all pages that are pinned there are
-    /// unpinned, and the [`GuestPages`](crate::GuestPages) fail with `ENODEV`.
+    /// Called when the process unmaps `size` bytes at `iova`. When it returns, the bus unpins all
+    /// pages that are pinned in this range, and accesses to their [`GuestPages`](crate::GuestPages)
+    /// fail with `ENODEV`.
     ///
-    /// Called in the middle of the unmap: no DMA from here.
+    /// The unmap is in progress: the function must not do DMA.
     fn unmapped(_this: &Instance<Self>, _iova: u64, _size: u64) {}
 
-    /// The first device of a peer-to-peer group was opened, namely this one. Called before
+    /// Called when this device was opened as the first device of a peer-to-peer group, before
     /// [`opened`](Device::opened).
     ///
-    /// Until [`group_closed`](Device::group_closed) no device joins the group, and none leaves it but
-    /// by being removed. None is removed during this call, which therefore doesn't ask for the
-    /// [`members`](Instance::members) again: it would wait for itself.
+    /// Until [`group_closed`](Device::group_closed) no device joins the group, and a device leaves
+    /// it only by being removed. No device is removed during this call. The function must not call
+    /// [`members`](Instance::members): it would deadlock.
     ///
     /// # Errors
     ///
-    /// The device then stays closed, and the program gets the error.
+    /// The device stays closed, and the open fails with the error.
     fn group_opened(_this: &Instance<Self>, _members: &Members<'_, Self>) -> Result {
         Ok(())
     }
 
-    /// The last open device of a peer-to-peer group was closed, namely this one. Called after
-    /// [`closed`](Device::closed) and the reset. What devices did to members that were not open is to be
-    /// undone here, since no reset follows for these. As in [`group_opened`](Device::group_opened), the
-    /// members are those that are given.
+    /// Called when this device was closed as the last open device of a peer-to-peer group, after
+    /// [`closed`](Device::closed) and the reset. The function must undo changes that devices made
+    /// to members that were not open, because these are not reset. As in
+    /// [`group_opened`](Device::group_opened), it must use the members that it is passed, and must
+    /// not call [`members`](Instance::members).
     fn group_closed(_this: &Instance<Self>, _members: &Members<'_, Self>) {}
 }
 
-/// The most vectors that a kind of interrupt can have, as for MSI-X.
+/// The maximum number of vectors of an interrupt type, as for MSI-X.
 pub const MAX_VECTORS: u32 = 2048;
 
-/// The numbers that userspace has for regions or for kinds of interrupt.
+/// The indices of regions or of interrupt types in the userspace interface.
 pub trait Index: Copy + Send + Sync + 'static {
-    /// How many numbers there are, from zero on.
+    /// The number of indices, which start at zero.
     const COUNT: u32;
 
-    /// What a number means; `None`: nothing yet, though it is below [`COUNT`](Index::COUNT).
+    /// Returns the meaning of an index, or `None` for an unused index, which may be below
+    /// [`COUNT`](Index::COUNT).
     fn from_index(index: u32) -> Option<Self>;
 
-    /// The number.
+    /// Returns the index.
     fn index(self) -> u32;
 }
 
-/// Plain numbers below `N`, for few regions or interrupts.
+/// Plain indices below `N`, for devices with few regions or interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Number<const N: u32>(u32);
 
 impl<const N: u32> Number<N> {
-    /// The number `I`; a program with a greater one doesn't compile.
+    /// The index `I`. An index of `N` or above is a compile-time error.
     pub const fn of<const I: u32>() -> Self {
         const { assert!(I < N) }
         Self(I)
@@ -252,7 +265,7 @@ impl<const N: u32> Index for Number<N> {
     }
 }
 
-/// The interrupts of a device that has none.
+/// The interrupt types of a device without interrupts.
 #[derive(Clone, Copy, Debug)]
 pub enum NoIrqs {}
 
@@ -268,18 +281,18 @@ impl Index for NoIrqs {
     }
 }
 
-/// The interface of a device: `device_api` in sysfs, a flag of `VFIO_DEVICE_GET_INFO`.
+/// The interface of a device: `device_api` in sysfs, and a flag of `VFIO_DEVICE_GET_INFO`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceApi {
-    /// As of a PCI device: see [`pci`].
+    /// A PCI device: see [`pci`].
     Pci,
-    /// As of a platform device: regions and interrupts are numbered by the device.
+    /// A platform device: the device numbers its regions and interrupts.
     Platform,
-    /// As of an AMBA device.
+    /// An AMBA device.
     Amba,
-    /// As of a subchannel of an s390.
+    /// An s390 subchannel.
     Ccw,
-    /// As of adjuncts of an s390.
+    /// s390 adjunct processors.
     Ap,
 }
 

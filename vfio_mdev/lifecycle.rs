@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How devices come and go.
+//! Creation and removal of devices.
 //!
-//! All of it happens while the parent is kept registered by its `unreg_sem`: creation and removal by
-//! userspace hold it for reading, the parent's unregistration holds it for writing and takes down
-//! what is left.
+//! During both, `unreg_sem` keeps the parent registered. Userspace requests to create and remove
+//! devices hold it for reading. The unregistration of the parent holds it for writing and removes
+//! the remaining devices.
 
 use kernel::prelude::*;
 
@@ -17,12 +17,13 @@ use crate::{
     uuid::Uuid, //
 };
 
-/// Makes a device of type `ty`; `text` is its UUID, which one more byte may follow.
+/// Creates a device of type `ty`. `text` is its UUID, which may be followed by one more byte.
 ///
 /// # Errors
 ///
-/// `EINVAL` for other text, `EEXIST` for a UUID that is taken, `EUSERS` if the parent can't have
-/// another device, `ENODEV` if it is on its way out, `ENOMEM`, and what its driver says.
+/// `EINVAL` for malformed text, `EEXIST` for a UUID in use, `EUSERS` if the parent cannot have
+/// another device, `ENODEV` if the parent is being unregistered, `ENOMEM`, and the errors of the
+/// driver.
 pub(crate) fn create(ty: &Type, text: &[u8]) -> Result {
     if !(Uuid::TEXT_LEN..=Uuid::TEXT_LEN + 1).contains(&text.len()) {
         return Err(EINVAL);
@@ -38,12 +39,13 @@ pub(crate) fn create(ty: &Type, text: &[u8]) -> Result {
     Ok(())
 }
 
-/// Removes `mdev` for userspace, waiting for its users. `only_once` says whether nobody else does.
+/// Removes `mdev` for userspace, and waits until it has no users. `only_once` returns true for a
+/// single caller, which removes the device.
 ///
 /// # Errors
 ///
-/// `EAGAIN` if the device isn't complete yet, `ENODEV` if its parent is on its way out and takes the
-/// device along.
+/// `EAGAIN` if the creation of the device has not finished, `ENODEV` if its parent is being
+/// unregistered, which also removes the device.
 pub(crate) fn remove(mdev: &Mdev, only_once: impl FnOnce(&Mdev) -> bool) -> Result {
     if !mdev.is_complete() {
         return Err(EAGAIN);
@@ -55,7 +57,8 @@ pub(crate) fn remove(mdev: &Mdev, only_once: impl FnOnce(&Mdev) -> bool) -> Resu
     Ok(())
 }
 
-/// Takes a complete device away. The parent is kept from being unregistered, or is stopped.
+/// Removes a complete device. The caller prevents the parent from being unregistered, or has
+/// stopped it.
 pub(crate) fn take_down(mdev: &Mdev) {
     mdev.unlink();
     mdev.del();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The states of a device that can be moved, and what happens on the way from one to the next.
+//! The migration states, and the actions of the transitions between them.
 //!
-//! Which one is next on the way to another is the core's knowledge (`vfio_mig_get_next_state`). The
-//! states are those of `enum vfio_device_mig_state`; none of our devices gets into `ERROR`, since what
-//! fails leaves a device as it was.
+//! The core determines the next state on the way to another (`vfio_mig_get_next_state`). The states
+//! are those of `enum vfio_device_mig_state`. Devices of this bus never enter `ERROR`, because a
+//! failed transition leaves the device unchanged.
 
 mod header;
 pub(crate) mod transfer;
@@ -16,15 +16,15 @@ use transfer::Transfer;
 
 pub(crate) use header::Header;
 
-/// Where a device is.
+/// The migration state of a device.
 pub(crate) struct Machine {
     pub(crate) state: State,
-    /// The data that go out or come in, in the states that have a [`Session`].
+    /// The data that are saved or loaded, in the states that have a [`Session`].
     pub(crate) transfer: Option<Arc<Transfer>>,
 }
 
 impl Machine {
-    /// A running device.
+    /// The state of a running device.
     pub(crate) const fn new() -> Self {
         Self {
             state: State::Running,
@@ -32,7 +32,7 @@ impl Machine {
         }
     }
 
-    /// Makes the data's file useless, if there is one.
+    /// Ends the transfer, if there is one. Its file becomes unusable.
     pub(crate) fn end_transfer(&mut self) {
         if let Some(transfer) = self.transfer.take() {
             transfer.end();
@@ -40,7 +40,7 @@ impl Machine {
     }
 }
 
-/// A state; the numbers are those of `<linux/vfio.h>`.
+/// A migration state. The numbers are those of `<linux/vfio.h>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum State {
@@ -53,17 +53,17 @@ pub(crate) enum State {
     PreCopyP2p = 7,
 }
 
-/// Which way data go.
+/// The direction of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Session {
-    /// To the program.
+    /// To userspace.
     Saving,
-    /// From the program.
+    /// From userspace.
     Resuming,
 }
 
 impl State {
-    /// The state with a number, if there is one.
+    /// Returns the state with a number, if it exists.
     pub(crate) fn from_number(number: u32) -> Option<Self> {
         Some(match number {
             1 => Self::Stop,
@@ -77,7 +77,7 @@ impl State {
         })
     }
 
-    /// What a device in this state does by itself.
+    /// Returns what a device in this state does on its own.
     pub(crate) fn activity(self) -> Activity {
         match self {
             Self::Running | Self::PreCopy => Activity::Running,
@@ -95,18 +95,18 @@ impl State {
     }
 }
 
-/// What happens between two states, in this order.
+/// The actions of a transition between two states, in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// A file is made.
+    /// Create a data file.
     pub(crate) begins: Option<Session>,
-    /// The device does more or less by itself.
+    /// Change the activity of the device.
     pub(crate) activity: Option<Activity>,
-    /// The device's state goes into the file.
+    /// Save the device's state to the file.
     pub(crate) saves: bool,
-    /// The device gets the state that came by the file.
+    /// Load the device's state from the file.
     pub(crate) loads: bool,
-    /// The file is made useless.
+    /// Make the file unusable.
     pub(crate) ends: bool,
 }
 

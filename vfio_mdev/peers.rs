@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Peer-to-peer groups: devices that share resources, and so have one user.
+//! Peer-to-peer groups: devices that share resources and therefore have a single user.
 //!
-//! Devices with one UUID in `peer_to_peer_resource_uuid` are in one software group of
-//! `iommu_group.ko`, which `vfio.ko` offers to userspace as a whole. Here is which UUID means which
-//! group, and who is in it; a change is made together with that of the software group, while nobody
-//! can open any of the devices concerned.
+//! Devices with the same UUID in `peer_to_peer_resource_uuid` are in one software group of
+//! `iommu_group.ko`, which `vfio.ko` offers to userspace as a whole. This module maps UUIDs to
+//! groups and tracks the members of each group. It changes a group together with the software
+//! group, while no device involved can be opened.
 
 mod directory;
 
@@ -36,10 +36,10 @@ use crate::{
 };
 use directory::Directory;
 
-/// All groups, and all devices that can be in one.
+/// All groups, and all devices that can be in a group.
 pub(crate) struct Peers {
     groups: Directory<Uuid, Arc<Group>>,
-    /// By the name of the device.
+    /// By the UUID of the device.
     devices: Tree<Uuid, Arc<Peer>>,
 }
 
@@ -52,11 +52,11 @@ impl Peers {
     }
 }
 
-/// Whose device a peer is.
+/// Identifies the driver of a peer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DriverKey(pub(crate) usize);
 
-/// Asks a peer's parent whether it may join the members of a group.
+/// Asks the parent of a peer whether the peer may join the members of a group.
 type Admit = fn(&Peer, &[Arc<Peer>]) -> Result;
 
 /// A device that can be in a group with others.
@@ -67,19 +67,20 @@ pub(crate) struct Peer {
     driver: DriverKey,
     instance: Erased,
     admit: Admit,
-    /// Changed with [`PEERS`](static@PEERS) held, while the device can't be opened.
+    /// Changed with [`PEERS`](static@PEERS) held, while the device cannot be opened.
     #[pin]
     group: SpinLock<Arc<Group>>,
 }
 
-/// Devices with one UUID.
+/// Devices with the same UUID in `peer_to_peer_resource_uuid`.
 #[pin_data]
 struct Group {
     uuid: Uuid,
     /// Changed with [`PEERS`](static@PEERS) held.
     #[pin]
     members: Mutex<KVec<Arc<Peer>>>,
-    /// How many members are open. Held while the driver is told of the first and of the last one.
+    /// The number of open members. Held while the driver is notified of the first open and of the
+    /// last close.
     #[pin]
     open: Mutex<usize>,
 }
@@ -96,7 +97,7 @@ impl Group {
         )
     }
 
-    /// The members with one more, which isn't in the group yet.
+    /// Returns the members and `peer`, which is not in the group yet.
     ///
     /// # Errors
     ///
@@ -111,13 +112,14 @@ impl Group {
         Ok(more)
     }
 
-    /// Gives the group the members that [`Group::with`] returned; nobody has come or gone since.
+    /// Sets the members to the result of [`Group::with`]. No member has joined or left since that
+    /// call.
     fn set(&self, members: KVec<Arc<Peer>>) {
         let former = core::mem::replace(&mut *self.members.lock(), members);
         drop(former);
     }
 
-    /// Takes a member out.
+    /// Removes a member.
     fn remove(&self, peer: &Arc<Peer>) {
         let mut members = self.members.lock();
         members.retain(|member| !Arc::ptr_eq(member, peer));
@@ -125,8 +127,8 @@ impl Group {
 }
 
 impl Peer {
-    /// A device that has a group of its own, of a random UUID. `None` if groups can't be changed: the
-    /// VFIO core in use doesn't know how.
+    /// Creates a peer with a group of its own and a random UUID. Returns `None` if the VFIO core in
+    /// use cannot move devices between groups.
     ///
     /// # Errors
     ///
@@ -160,7 +162,7 @@ impl Peer {
         self.group.lock().clone()
     }
 
-    /// What `peer_to_peer_resource_uuid` says.
+    /// Returns the value of `peer_to_peer_resource_uuid`.
     pub(crate) fn uuid(&self) -> Uuid {
         self.group().uuid
     }
@@ -169,16 +171,16 @@ impl Peer {
         self.instance
     }
 
-    /// Calls `f` with the members of the group, none of which comes or goes meanwhile.
+    /// Calls `f` with the members of the group. No member joins or leaves during the call.
     pub(crate) fn with_members<R>(&self, f: impl FnOnce(&[Arc<Peer>]) -> R) -> R {
         f(&self.group().members.lock())
     }
 
-    /// Counts the device as open; `first` is called if no other member is.
+    /// Counts the device as open. Calls `first` if no other member is open.
     ///
     /// # Errors
     ///
-    /// What `first` says; the device isn't counted then.
+    /// The errors of `first`. Then the device is not counted.
     pub(crate) fn opened(&self, first: impl FnOnce(&[Arc<Peer>]) -> Result) -> Result {
         let group = self.group();
         let mut open = group.open.lock();
@@ -189,7 +191,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Undoes [`Peer::opened`]; `last` is called if no other member is open.
+    /// Undoes [`Peer::opened`]. Calls `last` if no other member is open.
     pub(crate) fn closed(&self, last: impl FnOnce(&[Arc<Peer>])) {
         let group = self.group();
         let mut open = group.open.lock();
@@ -200,14 +202,15 @@ impl Peer {
     }
 }
 
-/// Registers a device with VFIO by calling `register`, which puts it into a software group of its own; then
-/// others find it.
+/// Registers a device with VFIO by calling `register`, which puts it into a software group of its
+/// own, and then makes the peer visible to [`find`].
 ///
-/// The device is a member of its own group before it is registered: somebody may open it at once.
+/// The device becomes a member of its own group before the registration, because it can be opened
+/// as soon as it is registered.
 ///
 /// # Errors
 ///
-/// `ENOMEM`, and what `register` says.
+/// `ENOMEM`, and the errors of `register`.
 pub(crate) fn enter(peer: &Arc<Peer>, register: impl FnOnce() -> Result) -> Result {
     let group = peer.group();
     let by_name = Node::new(peer.name, peer.clone())?;
@@ -220,7 +223,7 @@ pub(crate) fn enter(peer: &Arc<Peer>, register: impl FnOnce() -> Result) -> Resu
     Ok(())
 }
 
-/// Takes a device, which isn't registered with VFIO any more, out of its group.
+/// Removes a device from its group. The device is no longer registered with VFIO.
 pub(crate) fn leave(peer: &Arc<Peer>) {
     let mut peers = PEERS.lock();
     peers.devices.remove(&peer.name);
@@ -229,18 +232,18 @@ pub(crate) fn leave(peer: &Arc<Peer>) {
     peers.groups.leave(&group.uuid);
 }
 
-/// The device with a name, if it can be in a group with others.
+/// Returns the device with a UUID, if it can be in a group with others.
 pub(crate) fn find(name: Uuid) -> Option<Arc<Peer>> {
     PEERS.lock().devices.get(&name).cloned()
 }
 
-/// Puts a device into the group with a UUID: that of the devices which have it, or one of its own.
+/// Moves a device to the group with a UUID. The group is created if no device has the UUID.
 ///
 /// # Errors
 ///
-/// What fails changes nothing. `EBUSY` if a device of the former or the new group is open or its group's
-/// file is, `EXDEV` if the new group has devices of another driver, `ENODEV` if the device is being
-/// removed, `ENOMEM`, and what its parent says.
+/// Nothing changes on error. `EBUSY` if a device of the old or the new group is open, or if the
+/// file of such a group is open; `EXDEV` if the new group has devices of another driver; `ENODEV`
+/// if the device is being removed; `ENOMEM`; and the errors of the device's parent.
 pub(crate) fn assign(peer: &Arc<Peer>, uuid: Uuid) -> Result {
     let mut peers = PEERS.lock();
     let from = peer.group();
@@ -263,7 +266,7 @@ pub(crate) fn assign(peer: &Arc<Peer>, uuid: Uuid) -> Result {
     })
 }
 
-/// The devices of `group`, once driver and parent have agreed that `peer` joins them.
+/// Checks that driver and parent allow `peer` to join `group`, and returns the devices of `group`.
 fn admitted(peer: &Peer, group: &Group) -> Result<KVec<ARef<BusDevice>>> {
     let members = group.members.lock();
     let mut devices = KVec::with_capacity(members.len(), GFP_KERNEL)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which UUIDs are taken, and how many devices each parent can still have.
+//! The UUIDs in use, and the number of devices that each parent can still have.
 
 use kernel::{
     prelude::*,
@@ -19,20 +19,21 @@ use crate::{
     uuid::Uuid, //
 };
 
-/// What all parents and devices have in common.
+/// Data about all parents and devices.
 pub(crate) struct Registry {
     uuids: Tree<Uuid, ()>,
     parents: Tree<ParentKey, Option<Arc<Instances>>>,
 }
 
-/// A parent, by the address of its structure, while that is registered.
+/// Identifies a registered parent, by the address of its structure.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ParentKey(pub(crate) usize);
 
-/// How many more devices a parent can have; counted with [`REGISTRY`](static@REGISTRY) held.
+/// The number of devices that a parent can still have. Changed with [`REGISTRY`](static@REGISTRY)
+/// held.
 pub(crate) struct Instances(core::sync::atomic::AtomicU32);
 
-/// Makes the tables usable.
+/// Initialises the tables.
 pub(crate) fn init() {
     globals::init();
 }
@@ -50,7 +51,7 @@ impl Instances {
     ///
     /// # Errors
     ///
-    /// `EUSERS` if the parent can't have another one.
+    /// `EUSERS` if the parent cannot have another device.
     fn take(&self) -> Result {
         let left = self.available().checked_sub(1).ok_or(EUSERS)?;
         self.0.store(left, core::sync::atomic::Ordering::Relaxed);
@@ -71,7 +72,8 @@ impl Registry {
     }
 }
 
-/// Lists a parent; `limit` is how many devices it can have, unless its driver counts them.
+/// Adds a parent. `limit` is the maximum number of its devices, or `None` if its driver counts
+/// them.
 ///
 /// # Errors
 ///
@@ -86,31 +88,32 @@ pub(crate) fn add_parent(parent: ParentKey, limit: Option<u32>) -> Result {
     Ok(())
 }
 
-/// Forgets a parent. Its devices go on to count, but for nobody.
+/// Removes a parent. Its remaining devices are still counted, without effect.
 pub(crate) fn remove_parent(parent: ParentKey) {
     REGISTRY.lock().parents.remove(&parent);
 }
 
-/// How many devices the parent can still have; `None` if its driver has to be asked.
+/// Returns the number of devices that the parent can still have, or `None` if its driver counts
+/// them.
 pub(crate) fn available(parent: ParentKey) -> Option<u32> {
     let registry = REGISTRY.lock();
     let instances = registry.parents.get(&parent)?.as_ref()?;
     Some(instances.available())
 }
 
-/// A UUID that belongs to one device, and the device's place among those of its parent.
+/// A UUID in use by a device, and the device's share of its parent's limit.
 pub(crate) struct Claim {
     uuid: Uuid,
     instances: Option<Arc<Instances>>,
 }
 
 impl Claim {
-    /// Takes `uuid` for a device of `parent`.
+    /// Reserves `uuid` for a device of `parent`.
     ///
     /// # Errors
     ///
-    /// `EEXIST` if any parent's device has it, `EUSERS` if this parent can't have another device,
-    /// `ENOMEM`.
+    /// `EEXIST` if a device of any parent has the UUID, `EUSERS` if this parent cannot have another
+    /// device, `ENODEV` if the parent is not registered, `ENOMEM`.
     pub(crate) fn take(uuid: Uuid, parent: ParentKey) -> Result<Self> {
         let node = Node::new(uuid, ())?;
         let mut registry = REGISTRY.lock();
@@ -144,7 +147,7 @@ impl Drop for Claim {
 mod tests {
     use super::*;
 
-    /// Two parents that are no structures.
+    /// Two parents without structures.
     const PARENTS: [ParentKey; 2] = [ParentKey(1), ParentKey(2)];
 
     fn uuid(last: u8) -> Result<Uuid> {

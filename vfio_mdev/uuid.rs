@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The names of mediated devices and of peer-to-peer groups.
+//! UUIDs, the names of mediated devices and of peer-to-peer groups.
 
 use kernel::{
     fmt,
     prelude::*, //
 };
 
-/// A UUID: 16 bytes, in the order of its text.
+/// A UUID: 16 bytes, in the order of its text form.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Uuid([u8; 16]);
 
-/// Where the text has a hyphen.
+/// The positions of the hyphens in the text.
 const HYPHENS: [usize; 4] = [8, 13, 18, 23];
 
-/// The place of each byte of the text in a `guid_t`, whose first three fields are little endian.
+/// The position of each byte of the text in a `guid_t`, whose first three fields are little endian.
 const GUID_ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
 
 impl Uuid {
-    /// Bytes of the text, without a line end.
+    /// The length of the text in bytes, without a newline.
     pub const TEXT_LEN: usize = 36;
 
-    /// Reads the text: 32 digits in either case, with hyphens after 8, 12, 16 and 20 of them.
+    /// Parses the text: 32 hexadecimal digits in either case, with hyphens after 8, 12, 16 and 20
+    /// digits.
     pub fn parse(text: &[u8]) -> Option<Self> {
         if text.len() != Self::TEXT_LEN || HYPHENS.iter().any(|&at| text[at] != b'-') {
             return None;
@@ -39,17 +40,17 @@ impl Uuid {
         Some(Self(bytes))
     }
 
-    /// The UUID of 16 bytes in the order of the text.
+    /// Creates a UUID from 16 bytes in the order of the text.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// A new UUID, of random bits (version 4).
+    /// Creates a random UUID (version 4).
     pub fn random() -> Self {
         Self(crate::abi::random_uuid())
     }
 
-    /// The bytes of a `guid_t`.
+    /// Returns the bytes of a `guid_t`.
     pub(crate) fn to_guid(self) -> [u8; 16] {
         let mut guid = [0; 16];
         for (byte, at) in self.0.into_iter().zip(GUID_ORDER) {

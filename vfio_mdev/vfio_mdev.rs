@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mediated devices: the bus, and the kernel interface of `mdev.ko`.
+//! Mediated devices: the mdev bus and the kernel interface of `mdev.ko`.
 //!
-//! A *parent* is a device that can be shared out; its driver registers it with the *types* of device
-//! that it can make. Userspace makes a device by writing a UUID to a type's `create`, and removes it
-//! by the device's `remove`. The bus binds the new device to the parent's driver, which offers it to
-//! userspace through VFIO.
+//! A *parent* is a device that can be shared between users. Its driver registers it with the
+//! *types* of device that it can create. Userspace creates a device by writing a UUID to the
+//! `create` attribute of a type, and removes it through the `remove` attribute of the device. The
+//! bus binds the new device to the parent's driver, which offers it to userspace through VFIO.
 //!
-//! [`abi`] is the only place with unsafe code: it wraps the structures of `include/linux/mdev.h`, and
-//! defines the functions of that header which C drivers call.
+//! Unsafe code is confined to [`abi`]. It wraps the structures of `include/linux/mdev.h` and
+//! defines the functions of that header, which C drivers call.
 //!
 //! # Drivers
 //!
-//! A driver in Rust implements [`Parent`], [`Type`] and [`Device`], without unsafe code, and keeps a
-//! [`Registration`] or a [`VirtualParent`]. Regions, interrupts and the requests of `<linux/vfio.h>`
-//! are the bus's work, and so is the order of teardown: a device is closed before it goes, it goes
-//! before its parent, that before its driver. `Documentation/mdev.rst` tells more. This is a complete
-//! one, `samples/mdev_null`:
+//! A Rust driver implements [`Parent`], [`Type`] and [`Device`] without unsafe code, and keeps a
+//! [`Registration`] or a [`VirtualParent`]. The bus implements regions, interrupts and the requests
+//! of `<linux/vfio.h>`. It also ensures the order of teardown: a device is closed before it is
+//! removed, it is removed before its parent is unregistered, and the parent is unregistered before
+//! its driver. See `Documentation/mdev.rst`. This is a complete driver, `samples/mdev_null`:
 #![doc = "```ignore"]
 #![doc = include_str!("../samples/mdev_null/mdev_null.rs")]
 #![doc = "```"]
@@ -87,7 +87,7 @@ module! {
     license: "GPL v2",
 }
 
-/// The module's registrations, undone from top to bottom.
+/// The module's registrations, dropped in the order of the fields.
 struct Mdev {
     _compat_class: abi::bus::CompatClass,
     _bus: abi::bus::BusRegistration,

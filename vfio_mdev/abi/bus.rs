@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The bus `mdev`, and the class `mdev_bus` which lists the parents for old programs.
+//! The bus `mdev`, and the class `mdev_bus`, which lists the parents for older userspace.
 
 use core::{
     ptr::NonNull,
@@ -29,19 +29,19 @@ static BUS: Table<bindings::bus_type> = Table({
     bus
 });
 
-/// The bus, for the `bus` field of devices and drivers.
+/// Returns the bus for the `bus` field of devices and drivers.
 pub(super) fn as_ptr() -> *const bindings::bus_type {
     &raw const BUS.0
 }
 
-/// The driver that a device is bound to, or being bound to.
+/// Returns the driver that a device is bound to, or being bound to.
 ///
 /// # Safety
 ///
-/// `dev` is a device of this bus which has a driver.
+/// `dev` is a device of this bus and has a driver.
 unsafe fn driver_of<'a>(dev: *mut bindings::device) -> &'a bindings::mdev_driver {
     let offset = core::mem::offset_of!(bindings::mdev_driver, driver);
-    // SAFETY: By this function's contract; drivers of this bus are embedded in a `mdev_driver`.
+    // SAFETY: By this function's contract. Drivers of this bus are embedded in a `mdev_driver`.
     unsafe { &*(*dev).driver.wrapping_byte_sub(offset).cast() }
 }
 
@@ -49,7 +49,7 @@ unsafe fn driver_of<'a>(dev: *mut bindings::device) -> &'a bindings::mdev_driver
 ///
 /// Called by the driver core with a device of this bus that is being bound.
 unsafe extern "C" fn probe_callback(dev: *mut bindings::device) -> c_int {
-    // SAFETY: By this function's contract; a mediated device begins with its `struct device`.
+    // SAFETY: By this function's contract. A mediated device begins with its `struct device`.
     unsafe { driver_of(dev).probe.map_or(0, |probe| probe(dev.cast())) }
 }
 
@@ -64,7 +64,8 @@ unsafe extern "C" fn remove_callback(dev: *mut bindings::device) {
     }
 }
 
-/// No driver takes a device by itself: a device is bound to the driver of its parent when it is made.
+/// No driver matches a device automatically. A device is bound to the driver of its parent when it
+/// is created.
 extern "C" fn match_callback(
     _dev: *mut bindings::device,
     _driver: *const bindings::device_driver,
@@ -72,7 +73,7 @@ extern "C" fn match_callback(
     0
 }
 
-/// The bus while it is registered.
+/// The registration of the bus.
 ///
 /// # Invariants
 ///
@@ -84,7 +85,7 @@ impl BusRegistration {
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: The bus is a static, so it outlives its registration.
         to_result(unsafe { bindings::bus_register(as_ptr()) })?;
-        // INVARIANT: Registered just now.
+        // INVARIANT: The bus was just registered.
         Ok(Self(()))
     }
 }
@@ -96,29 +97,29 @@ impl Drop for BusRegistration {
     }
 }
 
-/// The class, for [`link_parent`] and [`unlink_parent`]; null unless there is a [`CompatClass`].
+/// The class for [`link_parent`] and [`unlink_parent`]. Null unless a [`CompatClass`] exists.
 static COMPAT_CLASS: AtomicPtr<bindings::class_compat> = AtomicPtr::new(core::ptr::null_mut());
 
-/// `/sys/class/mdev_bus` while it exists.
+/// The registration of `/sys/class/mdev_bus`.
 ///
 /// # Invariants
 ///
 /// The class is registered, and [`COMPAT_CLASS`] points at it.
 pub(crate) struct CompatClass(NonNull<bindings::class_compat>);
 
-// SAFETY: The class is only used through functions that lock it.
+// SAFETY: The class is only used through functions that do their own locking.
 unsafe impl Send for CompatClass {}
 // SAFETY: As above.
 unsafe impl Sync for CompatClass {}
 
 impl CompatClass {
-    /// Makes the class.
+    /// Registers the class.
     pub(crate) fn new() -> Result<Self> {
-        // SAFETY: The name is a string; it is copied.
+        // SAFETY: The name is a C string, which the function copies.
         let class = unsafe { bindings::class_compat_register(c"mdev_bus".as_char_ptr()) };
         let class = NonNull::new(class).ok_or(ENOMEM)?;
         COMPAT_CLASS.store(class.as_ptr(), Ordering::Release);
-        // INVARIANT: Made just now.
+        // INVARIANT: The class was just registered, and `COMPAT_CLASS` was set.
         Ok(Self(class))
     }
 }
@@ -126,19 +127,19 @@ impl CompatClass {
 impl Drop for CompatClass {
     fn drop(&mut self) {
         COMPAT_CLASS.store(core::ptr::null_mut(), Ordering::Release);
-        // SAFETY: By the type invariant; no parent is left when the module goes.
+        // SAFETY: By the type invariant. No parent is registered when the module is unloaded.
         unsafe { bindings::class_compat_unregister(self.0.as_ptr()) }
     }
 }
 
-/// Lists a parent in the class.
+/// Adds a parent to the class.
 ///
 /// # Safety
 ///
 /// `dev` is a registered device.
 pub(super) unsafe fn link_parent(dev: *mut bindings::device) -> Result {
     let class = COMPAT_CLASS.load(Ordering::Acquire);
-    // SAFETY: By this function's contract; the class exists while this module is loaded.
+    // SAFETY: By this function's contract. The class exists while this module is loaded.
     to_result(unsafe { bindings::class_compat_create_link(class, dev) })
 }
 

@@ -46,29 +46,30 @@ use crate::{
 ///
 /// # Invariants
 ///
-/// Went through [`Mdev::new`]. Its type and its parent are valid until [`Mdev::end`].
+/// It was created by [`Mdev::new`]. Its type and its parent are valid until [`Mdev::end`].
 #[repr(C)]
 pub(crate) struct Mdev {
     raw: Opaque<bindings::mdev_device>,
     claim: Claim,
-    /// Whether the device is complete: what is being made can't be removed.
+    /// Whether creation has finished. Until then the device cannot be removed.
     complete: AtomicBool,
 }
 
-// SAFETY: What changes is guarded by the driver core or atomic.
+// SAFETY: Mutable fields are atomic or protected by the driver core.
 unsafe impl Send for Mdev {}
 // SAFETY: As above.
 unsafe impl Sync for Mdev {}
 
-// SAFETY: The functions count references to the `struct device`, whose release frees the rest.
+// SAFETY: The functions count references to the `struct device`, whose release function frees the
+// rest.
 unsafe impl AlwaysRefCounted for Mdev {
     fn inc_ref(&self) {
-        // SAFETY: A shared reference implies a count that is not zero.
+        // SAFETY: A shared reference implies a non-zero reference count.
         unsafe { bindings::get_device(self.raw_device()) };
     }
 
     unsafe fn dec_ref(obj: NonNull<Self>) {
-        // SAFETY: By this function's contract; the structure begins with its `struct device`.
+        // SAFETY: By this function's contract. The structure begins with its `struct device`.
         unsafe { bindings::put_device(obj.cast().as_ptr()) };
     }
 }
@@ -76,7 +77,7 @@ unsafe impl AlwaysRefCounted for Mdev {
 impl Mdev {
     /// # Safety
     ///
-    /// `device` is from [`Mdev::new`], and stays allocated for all of `'a`.
+    /// `device` comes from [`Mdev::new`], and stays allocated for all of `'a`.
     pub(super) unsafe fn from_raw<'a>(device: *mut bindings::mdev_device) -> &'a Self {
         // SAFETY: By this function's contract; `Mdev` begins with a `struct mdev_device`.
         unsafe { &*device.cast() }
@@ -91,18 +92,18 @@ impl Mdev {
         unsafe { &raw mut (*self.as_ptr()).dev }
     }
 
-    /// The device's name.
+    /// Returns the device's UUID, which is its name.
     pub(super) fn uuid(&self) -> Uuid {
         self.claim.uuid()
     }
 
-    /// The device's type; not to be asked for after [`Mdev::end`].
+    /// Returns the device's type. Must not be called after [`Mdev::end`].
     pub(crate) fn ty(&self) -> &Type {
         // SAFETY: By the type invariant.
         unsafe { Type::from_raw((*self.as_ptr()).type_) }
     }
 
-    /// Makes a device of type `ty`, which nobody sees yet.
+    /// Allocates a device of type `ty`, which is not visible yet.
     ///
     /// # Errors
     ///
@@ -118,7 +119,8 @@ impl Mdev {
             GFP_KERNEL,
         )?);
         let raw: *mut bindings::mdev_device = mdev.cast();
-        // SAFETY: The structure is ours, zeroed, and stays until `release_callback`.
+        // SAFETY: This function owns the structure, which is zeroed and exists until
+        // `release_callback`.
         let named = unsafe {
             let dev = &raw mut (*raw).dev;
             bindings::device_initialize(dev);
@@ -131,25 +133,25 @@ impl Mdev {
             bindings::INIT_LIST_HEAD(&raw mut (*raw).next);
             bindings::dev_set_name(dev, c"%pUl".as_char_ptr(), &raw const (*raw).uuid)
         };
-        // SAFETY: `KBox::into_raw` gives no null pointer; `device_initialize` counted a reference,
-        // which is ours.
+        // SAFETY: `KBox::into_raw` returns no null pointer. `device_initialize` set the count to
+        // one reference, which belongs to this function.
         // INVARIANT: All fields are set.
         let mdev = unsafe { ARef::from_raw(NonNull::new_unchecked(mdev)) };
         to_result(named)?;
         Ok(mdev)
     }
 
-    /// Shows the device in sysfs.
+    /// Adds the device to sysfs.
     ///
     /// # Errors
     ///
-    /// What the driver core says.
+    /// The errors of the driver core.
     pub(crate) fn add(&self) -> Result {
-        // SAFETY: The device is initialised, and `lifecycle` adds it once.
+        // SAFETY: The device is initialised, and `lifecycle` adds it only once.
         to_result(unsafe { bindings::device_add(self.raw_device()) })
     }
 
-    /// Takes the device out of sysfs; unbinds it, waiting for its users.
+    /// Removes the device from sysfs and unbinds it. Waits until it has no users.
     pub(crate) fn del(&self) {
         // SAFETY: `lifecycle` calls this once, after `add`.
         unsafe { bindings::device_del(self.raw_device()) }
@@ -159,21 +161,21 @@ impl Mdev {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's errors.
     pub(crate) fn bind(&self) -> Result {
         let driver = &raw const self.ty().parent().driver().driver;
         // SAFETY: The driver is registered as long as the parent is.
         to_result(unsafe { bindings::device_driver_attach(driver, self.raw_device()) })
     }
 
-    /// Links the device and its type with each other.
+    /// Creates the symbolic links between the device and its type.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what sysfs says.
+    /// `ENOMEM`, and the errors of sysfs.
     pub(crate) fn link(&self) -> Result {
         let (ty, own) = (self.ty(), self.kobject());
-        // SAFETY: Both are in sysfs.
+        // SAFETY: Both kobjects are in sysfs.
         unsafe {
             to_result(bindings::sysfs_create_link(
                 ty.devices_kobject(),
@@ -191,7 +193,7 @@ impl Mdev {
 
     /// Undoes [`Mdev::link`].
     pub(crate) fn unlink(&self) {
-        // SAFETY: Both are in sysfs.
+        // SAFETY: Both kobjects are in sysfs.
         unsafe {
             bindings::sysfs_remove_link(self.kobject(), c"mdev_type".as_char_ptr());
             bindings::sysfs_remove_link(self.ty().devices_kobject(), self.name());
@@ -204,39 +206,39 @@ impl Mdev {
     }
 
     fn name(&self) -> *const c_char {
-        // SAFETY: `new` gave the device its name.
+        // SAFETY: `new` set the name of the device.
         unsafe { (*self.kobject()).name }
     }
 
-    /// Notes that the device is complete, and lets it live until [`Mdev::end`].
+    /// Marks the device as complete, and keeps it until [`Mdev::end`].
     pub(crate) fn begin(this: ARef<Self>) {
         this.complete.store(true, Ordering::Release);
         core::mem::forget(this);
     }
 
-    /// Whether the device went through [`Mdev::begin`].
+    /// Whether [`Mdev::begin`] was called.
     pub(crate) fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Acquire)
     }
 
-    /// Takes back the reference of [`Mdev::begin`], after [`Mdev::del`].
+    /// Returns the reference that [`Mdev::begin`] kept. Called after [`Mdev::del`].
     pub(crate) fn end(&self) -> ARef<Self> {
-        // SAFETY: `lifecycle` calls this once after `begin`, so that reference is there.
+        // SAFETY: `lifecycle` calls this once after `begin`, so the reference of `begin` exists.
         unsafe { ARef::from_raw(self.into()) }
     }
 
-    /// Takes away the attribute `remove`, from within a write to it. Only one writer succeeds.
+    /// Removes the attribute `remove` during a write to it. Returns true for exactly one writer.
     fn hide_remove(&self) -> bool {
-        // SAFETY: Called by the attribute's `store`.
+        // SAFETY: Called by the `store` callback of this attribute.
         unsafe { bindings::device_remove_file_self(self.raw_device(), &raw const REMOVE.0) }
     }
 }
 
 /// # Safety
 ///
-/// Called by the driver core with the `struct device` of a [`Mdev`], when nobody refers to it.
+/// Called by the driver core with the `struct device` of a [`Mdev`] that has no references left.
 unsafe extern "C" fn release_callback(dev: *mut bindings::device) {
-    // SAFETY: By this function's contract; the box was leaked by `Mdev::new`.
+    // SAFETY: By this function's contract. `Mdev::new` leaked the box.
     drop(unsafe { KBox::from_raw(dev.cast::<Mdev>()) });
 }
 
@@ -261,7 +263,8 @@ static GROUPS: Table<[*const bindings::attribute_group; 2]> =
 
 /// # Safety
 ///
-/// Called by sysfs with a device of this bus, and what was written, which ends in a zero byte.
+/// Called by sysfs with a device of this bus and the bytes that were written, which end with a NUL
+/// byte.
 unsafe extern "C" fn remove_callback(
     dev: *mut bindings::device,
     _attribute: *const bindings::device_attribute,
@@ -274,7 +277,7 @@ unsafe extern "C" fn remove_callback(
         let parsed = unsafe { bindings::kernel_ext_kstrtoul(page, 0, &raw mut wanted) };
         to_result(parsed).map_err(|_| EINVAL)?;
         if wanted != 0 {
-            // SAFETY: By this function's contract; sysfs keeps the device for the call.
+            // SAFETY: By this function's contract. sysfs keeps the device during the call.
             let mdev = unsafe { Mdev::from_raw(dev.cast()) };
             lifecycle::remove(mdev, |mdev| mdev.hide_remove())?;
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Drivers and parents in Rust, towards the bus.
+//! Registration of Rust drivers and parents with the bus.
 
 use core::{
     marker::PhantomData,
@@ -50,9 +50,9 @@ use crate::{
     peers, //
 };
 
-// --- What a parent's devices share ------------------------------------------------------------
+// --- Data shared by a parent's devices --------------------------------------------------------
 
-/// The parent's own value, and what its devices have taken of it.
+/// The parent's data, and the capacity that its devices use.
 #[pin_data]
 struct Shared<P: Parent> {
     parent: Arc<P>,
@@ -60,7 +60,7 @@ struct Shared<P: Parent> {
     taken: Mutex<Taken>,
 }
 
-/// A device's share of its parent, given back when this is dropped.
+/// A device's share of the parent's capacity. Dropping it returns the capacity.
 pub(super) struct Share<P: Parent> {
     shared: Arc<Shared<P>>,
     cost: u32,
@@ -69,7 +69,7 @@ pub(super) struct Share<P: Parent> {
 impl<P: Parent> Share<P> {
     /// # Errors
     ///
-    /// `EUSERS` if the parent hasn't enough left.
+    /// `EUSERS` if the remaining capacity is too small.
     fn take(shared: Arc<Shared<P>>, ty: &P::Type) -> Result<Self> {
         let cost = ty.cost();
         let capacity = shared.parent.capacity();
@@ -92,11 +92,12 @@ impl<P: Parent> Drop for Share<P> {
 
 /// A driver in `/sys/bus/mdev/drivers`.
 ///
-/// It goes when nobody refers to it: after its parents, each of which does.
+/// It is unregistered when the last reference is dropped. Its parents hold references, so that it
+/// outlives them.
 ///
 /// # Invariants
 ///
-/// Is registered.
+/// The driver is registered.
 #[pin_data(PinnedDrop)]
 pub struct Driver<P: Parent> {
     #[pin]
@@ -104,23 +105,24 @@ pub struct Driver<P: Parent> {
     _parents: PhantomData<fn(P)>,
 }
 
-// SAFETY: A registered driver is only touched by the driver core, under its locks.
+// SAFETY: Only the driver core accesses a registered driver, under its own locks.
 unsafe impl<P: Parent> Send for Driver<P> {}
 // SAFETY: As above.
 unsafe impl<P: Parent> Sync for Driver<P> {}
 
 impl<P: Parent> Driver<P> {
-    /// Registers the driver of `module`.
+    /// Registers a driver of `module`.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if there is a driver of that name, `ENOMEM`, or what sysfs says.
+    /// `EBUSY` if the name is taken, `ENOMEM`, and the errors of sysfs.
     pub fn new(module: &'static ThisModule) -> Result<Arc<Self>> {
         Arc::pin_init(
             try_pin_init!(Self {
-                // INVARIANT: Initialisation fails if the registration does.
+                // INVARIANT: Initialisation fails if the registration fails.
                 raw <- Opaque::try_ffi_init(|slot: *mut bindings::mdev_driver| {
-                    // SAFETY: `slot` is valid for writes and pinned; it is unregistered before it goes.
+                    // SAFETY: `slot` is valid for writes and pinned. The driver is unregistered
+                    // before `slot` is freed.
                     unsafe {
                         slot.write(Self::table(module));
                         parent::register_driver(slot)
@@ -152,21 +154,21 @@ impl<P: Parent> Driver<P> {
         from_result(|| {
             // SAFETY: By this function's contract.
             let (mdev, slot) = unsafe { (Mdev::from_raw(mdev), TypeSlot::<P>::of((*mdev).type_)) };
-            // SAFETY: The parent is registered while a device is being bound.
+            // SAFETY: The parent stays registered while a device is being bound.
             let shared = unsafe { (*slot.owner).shared.clone() };
             let share = Share::take(shared, slot.ty)?;
             let dev = mdev.raw_device();
             // SAFETY: By this function's contract.
             let instance = unsafe { Instance::<P::Device>::new(dev, mdev.uuid(), slot.ty, share) }?;
             let register = || {
-                // SAFETY: The device is set up; it goes in `remove_callback`.
+                // SAFETY: The device is initialised. `remove_callback` unregisters it.
                 to_result(unsafe { bindings::vfio_register_emulated_iommu_dev(instance.as_ptr()) })
             };
             match instance.peer() {
                 Some(peer) => peers::enter(peer, register)?,
                 None => register()?,
             }
-            // SAFETY: While a device is bound, the field is the driver's.
+            // SAFETY: While a device is bound, `driver_data` belongs to its driver.
             unsafe { (*dev).driver_data = ARef::into_raw(instance).as_ptr().cast() };
             Ok(0)
         })
@@ -176,12 +178,14 @@ impl<P: Parent> Driver<P> {
     ///
     /// Called by the bus with a device that went through [`Self::probe_callback`].
     unsafe extern "C" fn remove_callback(mdev: *mut bindings::mdev_device) {
-        // SAFETY: By this function's contract; the reference is the one that was put there.
+        // SAFETY: By this function's contract. The reference is the one that `probe_callback`
+        // stored.
         let instance: ARef<Instance<P::Device>> = unsafe {
             let data = core::mem::replace(&mut (*mdev).dev.driver_data, core::ptr::null_mut());
             ARef::from_raw(NonNull::new_unchecked(data.cast()))
         };
-        // SAFETY: Registered by `probe_callback`. Waits for the users.
+        // SAFETY: `probe_callback` registered the device. The call waits until the device has no
+        // users.
         unsafe { bindings::vfio_unregister_group_dev(instance.as_ptr()) };
         if let Some(peer) = instance.peer() {
             peers::leave(peer);
@@ -190,21 +194,21 @@ impl<P: Parent> Driver<P> {
 
     /// # Safety
     ///
-    /// Called by the bus with a type of one of the driver's parents, which is registered.
+    /// Called by the bus with a type of one of the driver's registered parents.
     unsafe extern "C" fn available_callback(ty: *mut bindings::mdev_type) -> c_uint {
         // SAFETY: By this function's contract.
         let (slot, shared) = unsafe {
             let slot = TypeSlot::<P>::of(ty);
             (slot, &(*slot.owner).shared)
         };
-        // The driver's code runs without the lock.
+        // The driver's functions are called without the lock.
         let (capacity, cost) = (shared.parent.capacity(), slot.ty.cost());
         shared.taken.lock().available(capacity, cost)
     }
 
     /// # Safety
     ///
-    /// Called by the bus with a type of one of the driver's parents, and a page to fill.
+    /// Called by the bus with a type of one of the driver's parents and a page to fill.
     unsafe extern "C" fn description_callback(
         ty: *mut bindings::mdev_type,
         page: *mut c_char,
@@ -217,14 +221,15 @@ impl<P: Parent> Driver<P> {
 #[pinned_drop]
 impl<P: Parent> PinnedDrop for Driver<P> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariant; its parents are gone.
+        // SAFETY: By the type invariant the driver is registered. Its parents hold references, so
+        // it has none left.
         unsafe { bindings::driver_unregister(&raw mut (*self.raw.get()).driver) }
     }
 }
 
 // --- Parents ----------------------------------------------------------------------------------
 
-/// A type of a parent, as the bus has it.
+/// A type of a parent, as it is registered with the bus.
 #[repr(C)]
 struct TypeSlot<P: Parent> {
     raw: bindings::mdev_type,
@@ -235,14 +240,14 @@ struct TypeSlot<P: Parent> {
 impl<P: Parent> TypeSlot<P> {
     /// # Safety
     ///
-    /// `ty` is in a `TypeSlot<P>` whose parent is registered for all of `'a`.
+    /// `ty` is part of a `TypeSlot<P>` whose parent is registered for all of `'a`.
     unsafe fn of<'a>(ty: *mut bindings::mdev_type) -> &'a Self {
-        // SAFETY: By this function's contract; the slot begins with the type.
+        // SAFETY: By this function's contract. A slot begins with its `mdev_type`.
         unsafe { &*ty.cast() }
     }
 }
 
-/// What a registered parent consists of. It stays where it is.
+/// The data of a registered parent. It does not move.
 struct Registered<P: Parent> {
     raw: Opaque<bindings::mdev_parent>,
     slots: KVec<Opaque<TypeSlot<P>>>,
@@ -252,25 +257,25 @@ struct Registered<P: Parent> {
     driver: Arc<Driver<P>>,
 }
 
-/// A parent that is registered until this is dropped. That removes its devices, waiting for their
-/// users.
+/// A registered parent. Dropping it unregisters the parent and removes its devices, and waits until
+/// they have no users.
 ///
 /// # Invariants
 ///
 /// The parent is registered.
 pub struct Registration<P: Parent>(KBox<Registered<P>>);
 
-// SAFETY: The C parts are guarded by the bus; the rest may be used from any task.
+// SAFETY: The bus synchronises access to the C parts. Any thread may use the rest.
 unsafe impl<P: Parent> Send for Registration<P> {}
 // SAFETY: As above.
 unsafe impl<P: Parent> Sync for Registration<P> {}
 
 impl<P: Parent> Registration<P> {
-    /// Registers `parent` as what `dev` can make. Drop the result before `dev` is unbound.
+    /// Registers `parent` on `dev`. The result must be dropped before `dev` is unbound.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what sysfs says.
+    /// `ENOMEM`, and the errors of sysfs.
     pub fn new(driver: Arc<Driver<P>>, dev: &BusDevice<Bound>, parent: P) -> Result<Self> {
         Self::register(driver, dev.into(), parent)
     }
@@ -310,8 +315,8 @@ impl<P: Parent> Registration<P> {
             registered.pointers.push(pointer, GFP_KERNEL)?;
         }
         let dev: *const BusDevice = &*registered.dev;
-        // SAFETY: All that is passed stays where it is until `drop`: the box, what its vectors have
-        // allocated, the driver in its `Arc` and the device, which is counted.
+        // SAFETY: All arguments stay at their addresses until `drop`: the box, the allocations of
+        // its vectors, the driver in its `Arc`, and the device, whose reference is counted.
         unsafe {
             parent::register(
                 registered.raw.get(),
@@ -321,7 +326,7 @@ impl<P: Parent> Registration<P> {
                 P::TYPES.len() as u32,
             )
         }?;
-        // INVARIANT: Registered just now.
+        // INVARIANT: The parent was just registered.
         Ok(Self(registered))
     }
 }
@@ -343,27 +348,27 @@ impl<P: Parent> Drop for Registration<P> {
 
 // --- Parents without hardware -----------------------------------------------------------------
 
-/// A parent that stands for no hardware: `/sys/devices/virtual/<NAME>/<NAME>`, a device of the class
-/// `NAME`, which is that of the [`Parent`].
+/// A parent without hardware. Its device is `/sys/devices/virtual/<NAME>/<NAME>`, in the class
+/// `NAME`, where `NAME` is that of the [`Parent`].
 pub struct VirtualParent<P: Parent> {
-    // Goes before the device.
+    // Dropped before the device.
     registration: Registration<P>,
     device: VirtualDevice,
 }
 
 impl<P: Parent> VirtualParent<P> {
-    /// Registers the driver of `module`, makes the device and registers `parent`.
+    /// Registers a driver of `module`, creates the device and registers `parent` on it.
     ///
     /// # Errors
     ///
-    /// `EBUSY` or `EEXIST` if the name is taken, `ENOMEM`, or what sysfs says.
+    /// `EBUSY` or `EEXIST` if the name is taken, `ENOMEM`, and the errors of sysfs.
     pub fn new(module: &'static ThisModule, parent: P) -> Result<Self> {
         let driver = Driver::new(module)?;
         let class = Arc::new(VirtualClass::new(P::NAME)?, GFP_KERNEL)?;
         Self::register(driver, class, P::NAME, parent)
     }
 
-    /// Registers one more parent of the same driver, by a device `name` of the same class.
+    /// Registers another parent of the same driver, on a new device `name` of the same class.
     ///
     /// # Errors
     ///
@@ -399,10 +404,10 @@ impl<P: Parent> Deref for VirtualParent<P> {
 ///
 /// # Invariants
 ///
-/// Is registered.
+/// The class is registered.
 struct VirtualClass(NonNull<bindings::class>);
 
-// SAFETY: It is only used by functions that lock it.
+// SAFETY: It is only used by functions that do their own locking.
 unsafe impl Send for VirtualClass {}
 // SAFETY: As above.
 unsafe impl Sync for VirtualClass {}
@@ -411,14 +416,15 @@ impl VirtualClass {
     fn new(name: &'static CStr) -> Result<Self> {
         // SAFETY: The name is static.
         let class = from_err_ptr(unsafe { bindings::class_create(name.as_char_ptr()) })?;
-        // INVARIANT: Made just now.
+        // INVARIANT: The class was just registered.
         Ok(Self(NonNull::new(class).ok_or(ENOMEM)?))
     }
 }
 
 impl Drop for VirtualClass {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant; its devices, each of which refers to it, are gone.
+        // SAFETY: By the type invariant the class is registered. Its devices hold references, so it
+        // has none left.
         unsafe { bindings::class_destroy(self.0.as_ptr()) };
     }
 }
@@ -430,18 +436,18 @@ impl Drop for VirtualClass {
 /// The device is registered.
 struct VirtualDevice {
     device: NonNull<bindings::device>,
-    // Goes after the device.
+    // Dropped after the device.
     class: Arc<VirtualClass>,
 }
 
-// SAFETY: It is only used by functions that lock it.
+// SAFETY: It is only used by functions that do their own locking.
 unsafe impl Send for VirtualDevice {}
 // SAFETY: As above.
 unsafe impl Sync for VirtualDevice {}
 
 impl VirtualDevice {
     fn new(class: Arc<VirtualClass>, name: &CStr) -> Result<Self> {
-        // SAFETY: The class is registered; the format matches its string.
+        // SAFETY: The class is registered, and the format matches its argument.
         let device = from_err_ptr(unsafe {
             bindings::device_create(
                 class.0.as_ptr(),
@@ -453,7 +459,7 @@ impl VirtualDevice {
             )
         })?;
         let device = NonNull::new(device).ok_or(ENOMEM)?;
-        // INVARIANT: Made just now.
+        // INVARIANT: The device was just registered.
         Ok(Self { device, class })
     }
 

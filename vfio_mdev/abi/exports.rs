@@ -2,7 +2,7 @@
 
 //! The functions of `include/linux/mdev.h`, for C drivers.
 //!
-//! `exports.c` exports them as the kernel's own `mdev.ko` does.
+//! `exports.c` exports them in the same way as the kernel's own `mdev.ko`.
 
 use kernel::{
     error::from_result,
@@ -17,8 +17,8 @@ use super::parent::{
 
 /// # Safety
 ///
-/// `dev` is registered, `driver` too, and the `count` `types` have their names. All stay until
-/// [`mdev_unregister_parent`].
+/// `dev` and `driver` are registered, and the names of the `count` `types` are set. All of them
+/// stay valid until [`mdev_unregister_parent`].
 #[no_mangle]
 unsafe extern "C" fn mdev_register_parent(
     parent: *mut bindings::mdev_parent,
@@ -42,7 +42,7 @@ unsafe extern "C" fn mdev_unregister_parent(parent: *mut bindings::mdev_parent) 
 
 /// # Safety
 ///
-/// `driver` stays until [`mdev_unregister_driver`].
+/// `driver` stays valid until [`mdev_unregister_driver`].
 #[no_mangle]
 unsafe extern "C" fn mdev_register_driver(driver: *mut bindings::mdev_driver) -> c_int {
     // SAFETY: By this function's contract.
@@ -51,7 +51,7 @@ unsafe extern "C" fn mdev_register_driver(driver: *mut bindings::mdev_driver) ->
 
 /// # Safety
 ///
-/// `driver` is registered, and has no parents.
+/// `driver` is registered and has no parents.
 #[no_mangle]
 unsafe extern "C" fn mdev_unregister_driver(driver: *mut bindings::mdev_driver) {
     // SAFETY: By this function's contract.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The crate's global tables, each with its lock.
+//! The global tables of the crate, each with its lock.
 //!
-//! `Documentation/locking.rst` has their order.
+//! `Documentation/locking.rst` describes the lock order.
 
 use kernel::{
     prelude::*,
@@ -24,9 +24,10 @@ global_lock! {
     pub(crate) unsafe(uninit) static PEERS: Mutex<Peers> = Peers::new();
 }
 
-/// Initialises the locks. Called once, before anything else, by module init.
+/// Initialises the locks. Module init calls it once, before anything else.
 pub(crate) fn init() {
-    // SAFETY: Module init runs once, and nothing of this module can be called before its end.
+    // SAFETY: Module init runs once, and no other function of this module can be called before it
+    // ends.
     unsafe {
         REGISTRY.init();
         PEERS.init();

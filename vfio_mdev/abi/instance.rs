@@ -79,19 +79,20 @@ use crate::{
     uuid::Uuid, //
 };
 
-/// A driver's device, with what the bus has for it.
+/// A driver's device together with the data that the bus keeps for it.
 ///
-/// It is a `D`; [`ARef`] counts references to it. The `D` is dropped with the last one, which may be
-/// after the device was removed: nothing reaches it then but who has a reference.
+/// It dereferences to `D`; [`ARef`] counts references to it. The `D` is dropped with the last
+/// reference, which may be after the device was removed. Then only the holders of references can
+/// access it.
 ///
 /// # Invariants
 ///
-/// Begins with a `struct vfio_device` that went through `_vfio_alloc_device()`, and `content` is
+/// It begins with a `struct vfio_device` that `_vfio_alloc_device()` returned, and `content` is
 /// initialised.
 #[repr(C)]
 pub struct Instance<D: Device> {
     vfio: Opaque<bindings::vfio_device>,
-    /// Whether `content` is to be dropped.
+    /// Whether `content` must be dropped.
     ready: AtomicBool,
     content: MaybeUninit<Content<D>>,
 }
@@ -103,38 +104,39 @@ struct Content<D: Device> {
     uuid: Uuid,
     ty: &'static TypeOf<D>,
     share: Share<D::Parent>,
-    /// Held for reading while the device reaches the program's memory.
+    /// Held for reading while the device accesses the memory of the process.
     #[pin]
     session: RwSem<Session>,
     pins: Arc<Pins>,
-    /// Where it is on the way to another device, if it can go there.
+    /// The migration state.
     #[pin]
     machine: Mutex<Machine>,
-    /// One for each kind of interrupt.
+    /// One entry for each interrupt type.
     vectors: KVec<Pin<KBox<Vectors>>>,
-    /// Its place among the peers, if its type has any.
+    /// The device's entry in the peer-to-peer groups, if its type supports them.
     peer: Option<Arc<Peer>>,
     dev: ARef<BusDevice>,
 }
 
-/// What the bus knows of a device's users.
+/// The bus's state for the users of a device.
 #[derive(Default)]
 pub(super) struct Session {
     /// Whether the device is open.
     open: bool,
-    /// Whether it has been open since it was made, or reset for the next user.
+    /// Whether the device has been opened since it was created or last reset for the next user.
     used: bool,
 }
 
-// SAFETY: The C part is guarded by VFIO; the rest may be used from any task.
+// SAFETY: VFIO synchronises access to the C part. Any thread may use the rest.
 unsafe impl<D: Device> Send for Instance<D> {}
 // SAFETY: As above.
 unsafe impl<D: Device> Sync for Instance<D> {}
 
-// SAFETY: The functions count references to the `struct device`, whose release frees the rest.
+// SAFETY: The functions count references to the `struct device`, whose release function frees the
+// rest.
 unsafe impl<D: Device> AlwaysRefCounted for Instance<D> {
     fn inc_ref(&self) {
-        // SAFETY: A shared reference implies a count that is not zero.
+        // SAFETY: A shared reference implies a non-zero reference count.
         unsafe { bindings::get_device(&raw mut (*self.as_ptr()).device) };
     }
 
@@ -156,7 +158,8 @@ impl<D: Device> Deref for Instance<D> {
 impl<D: Device> Instance<D> {
     /// # Safety
     ///
-    /// `device` is that of an `Instance<D>`, and stays allocated for all of `'a`.
+    /// `device` is the `struct vfio_device` of an `Instance<D>`, and stays allocated for all of
+    /// `'a`.
     pub(super) unsafe fn from_raw<'a>(device: *mut bindings::vfio_device) -> &'a Self {
         // SAFETY: By this function's contract.
         unsafe { &*device.cast() }
@@ -171,59 +174,61 @@ impl<D: Device> Instance<D> {
         unsafe { self.content.assume_init_ref() }
     }
 
-    /// The device's name.
+    /// Returns the UUID of the device, which is its name.
     pub fn uuid(&self) -> Uuid {
         self.content().uuid
     }
 
-    /// The device on the bus, for messages.
+    /// Returns the device on the bus, for log messages.
     pub fn dev(&self) -> &BusDevice {
         &self.content().dev
     }
 
-    /// Who made the device.
+    /// Returns the device's parent.
     pub fn parent(&self) -> &Arc<D::Parent> {
         self.content().share.parent()
     }
 
-    /// What kind of device it is.
+    /// Returns the device's type.
     pub fn ty(&self) -> &'static TypeOf<D> {
         self.content().ty
     }
 
-    /// Signals a vector. Returns whether the program has set an eventfd for it.
+    /// Signals a vector. Returns whether userspace has set an eventfd for it.
     ///
-    /// Not from a hardware interrupt's handler: do it from a thread or a work item.
+    /// Must not be called from a hardware interrupt handler. Call it from a thread or a work item.
     pub fn signal(&self, irq: D::Irq, vector: u32) -> bool {
         self.vectors(irq.index())
             .is_some_and(|vectors| vectors.signal(vector as usize))
     }
 
-    /// Copies bytes of the program's memory from `iova` on.
+    /// Reads from the memory of the process at `iova`.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the device isn't open, otherwise the backend's: `EINVAL` for an address that isn't
-    /// mapped, `EPERM` for one that may not be read, `EFAULT`.
+    /// `ENODEV` if the device is not open. Otherwise the errors of the IOMMU backend: `EINVAL` for
+    /// an unmapped address, `EPERM` for an address without read permission, `EFAULT`.
     pub fn dma_read(&self, iova: u64, to: &mut [u8]) -> Result {
         let open = self.while_open()?;
         self.dma(&open, iova, to.as_mut_ptr(), to.len(), false)
     }
 
-    /// Copies bytes into the program's memory from `iova` on.
+    /// Writes to the memory of the process at `iova`.
     ///
     /// # Errors
     ///
-    /// As for [`dma_read`](Instance::dma_read), `EPERM` for an address that may not be written.
+    /// As for [`dma_read`](Instance::dma_read), but `EPERM` for an address without write
+    /// permission.
     pub fn dma_write(&self, iova: u64, from: &[u8]) -> Result {
         let (open, log) = (self.while_open()?, self.dma_log());
         if !log.is_active() {
             let result = self.dma(&open, iova, from.as_ptr().cast_mut(), from.len(), true);
-            // A log may have begun meanwhile. Of what failed, nobody knows how far it came.
+            // A log may have started meanwhile. If the write failed, its progress is unknown.
             log.wrote(iova, from.len());
             return result;
         }
-        // One page at a time: of what fails, the log has those that may have been written.
+        // Write one page at a time. If a write fails, the log contains only pages that may have
+        // been written.
         let mut done = 0;
         while done < from.len() {
             let iova = iova.checked_add(done as u64).ok_or(EINVAL)?;
@@ -239,11 +244,11 @@ impl<D: Device> Instance<D> {
         Ok(())
     }
 
-    /// Keeps the device open.
+    /// Keeps the device open while the result exists.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if it isn't.
+    /// `ENODEV` if the device is not open.
     fn while_open(&self) -> Result<ReadGuard<'_, Session>> {
         let session = self.content().session.read();
         if !session.open {
@@ -260,30 +265,32 @@ impl<D: Device> Instance<D> {
         len: usize,
         write: bool,
     ) -> Result {
-        // SAFETY: The device is open while the lock is held; the buffer has that length, and is only
-        // read for a write to the program.
+        // SAFETY: The device stays open while the lock is held. The buffer has `len` bytes, and the
+        // function only reads it if `write` is true.
         to_result(unsafe { (Calls::<D>::DMA.rw)(self.as_ptr(), iova, data.cast(), len, write) })
     }
 
-    /// Pins `count` pages of the program's memory from `iova` on, which is page aligned.
+    /// Pins `count` pages of the memory of the process at `iova`, which must be page aligned.
     ///
-    /// For what is accessed often; [`dma_read`](Instance::dma_read) is for the rest.
+    /// Use it for memory that is accessed often, and [`dma_read`](Instance::dma_read) otherwise.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the device isn't open; `EINVAL` for a bad address, `EOVERFLOW` past the last one,
-    /// `E2BIG` for more than 512 pages; otherwise the backend's.
+    /// `ENODEV` if the device is not open; `EINVAL` for an unaligned address or no pages;
+    /// `EOVERFLOW` past the last address; `E2BIG` for more than [`MAX_PAGES`](crate::MAX_PAGES);
+    /// otherwise the errors of the IOMMU backend.
     pub fn pin(&self, iova: u64, count: usize, access: GuestAccess) -> Result<GuestPages> {
         let _open = self.while_open()?;
-        // SAFETY: The device is open while the lock is held.
+        // SAFETY: The device stays open while the lock is held.
         unsafe { self.content().pins.pin(iova, count, access) }
     }
 
-    /// Calls `f` with the members of the device's peer-to-peer group, this one included. A device of a
-    /// type without peers is alone.
+    /// Calls `f` with the members of the device's peer-to-peer group, including this device. A
+    /// device of a type without peers is the only member.
     ///
-    /// No member comes or goes meanwhile, so `f` doesn't wait for that; nor does it call this again. Nor do
-    /// `group_opened` and `group_closed`, which have the members: the task would wait for itself.
+    /// No member joins or leaves the group during the call. Therefore `f` must not wait for that,
+    /// and must not call this function again: it would deadlock. For the same reason `group_opened`
+    /// and `group_closed`, which get the members as an argument, must not call it.
     pub fn members<R>(&self, f: impl FnOnce(&Members<'_, D>) -> R) -> R {
         match &self.content().peer {
             Some(peer) => peer.with_members(|members| f(&Self::typed(members))),
@@ -291,17 +298,17 @@ impl<D: Device> Instance<D> {
         }
     }
 
-    /// What `peer_to_peer_resource_uuid` says, if the device's type has peers.
+    /// Returns the value of `peer_to_peer_resource_uuid`, if the device has peers.
     pub fn peer_uuid(&self) -> Option<Uuid> {
         Some(self.content().peer.as_ref()?.uuid())
     }
 
-    /// The log of what the device writes to the program's memory.
+    /// Returns the log of the device's writes to the memory of the process.
     pub(super) fn dma_log(&self) -> &DmaLog {
         &self.content().pins.log
     }
 
-    /// Where the device is among the states of migration. Held while it goes to another one.
+    /// Returns the migration state. The lock is held during a state change.
     pub(super) fn machine(&self) -> &Mutex<Machine> {
         &self.content().machine
     }
@@ -315,11 +322,11 @@ impl<D: Device> Instance<D> {
         Some(vectors)
     }
 
-    /// Makes an instance for a new device of the bus, which nobody sees yet.
+    /// Allocates an instance for a new device of the bus, which is not visible yet.
     ///
     /// # Errors
     ///
-    /// The driver's, `ENOMEM`.
+    /// The driver's errors, `ENOMEM`.
     ///
     /// # Safety
     ///
@@ -333,21 +340,22 @@ impl<D: Device> Instance<D> {
         // SAFETY: By this function's contract the device has a driver.
         let driver = DriverKey(unsafe { (*dev).driver } as usize);
         const {
-            // What `kvzalloc()` aligns to.
+            // The alignment that `kvzalloc()` guarantees.
             assert!(core::mem::align_of::<Self>() <= core::mem::align_of::<u64>());
         }
         let size = core::mem::size_of::<Self>();
         // SAFETY: By this function's contract; the table is static.
         let raw = unsafe { bindings::_vfio_alloc_device(size, dev, Ops::<D>::TABLE) };
         let raw = from_err_ptr(raw)?;
-        // SAFETY: `from_err_ptr` leaves no null pointer that the function returns.
+        // SAFETY: `from_err_ptr` excludes error pointers, and the function returns no null pointer.
         let this = unsafe { NonNull::new_unchecked(raw).cast::<Self>() };
-        // SAFETY: The function returned a counted reference. `release` looks at `ready`,
-        // which is zero, before it drops anything.
+        // SAFETY: The function returned a counted reference. `release` checks `ready`, which is
+        // zero, before it drops anything.
         let this = unsafe { ARef::from_raw(this) };
         // SAFETY: A valid device of the bus; the reference is counted.
         let dev: ARef<BusDevice> = unsafe { BusDevice::get_device(dev) };
-        // SAFETY: `Calls` are the functions of this device's core; the device outlives its session.
+        // SAFETY: `Calls` are the functions of this device's core. The device exists whenever it is
+        // open.
         let pins = unsafe { Pins::new(Calls::<D>::DMA, raw) }?;
         let peer = match ty.peer_to_peer() {
             true => Peer::new(uuid, &dev, driver, Erased::new(&this), Self::admit)?,
@@ -368,12 +376,13 @@ impl<D: Device> Instance<D> {
             dev,
         }? Error);
         let slot = this.content.as_ptr().cast_mut();
-        // SAFETY: Nobody else has the memory, and it stays where it is until it is dropped there.
+        // SAFETY: No other reference to the memory exists, and it does not move until it is dropped
+        // in place.
         unsafe { pin_init::raw_try_init(slot, content) }?;
-        // INVARIANT: Initialised just now.
+        // INVARIANT: `content` was just initialised.
         this.ready.store(true, Ordering::Relaxed);
         if dma_log::can_be_reported() {
-            // SAFETY: Nobody sees the device yet; the table is static.
+            // SAFETY: The device is not visible yet, and the table is static.
             unsafe { (*raw).log_ops = LogOps::<D>::TABLE };
         }
         if D::MIGRATION.is_some() {
@@ -388,13 +397,14 @@ impl<D: Device> Instance<D> {
 }
 
 impl<D: Device> Instance<D> {
-    /// Drops what the driver and the bus have in it. The memory is VFIO's.
+    /// Drops the driver's and the bus's data. VFIO frees the memory.
     ///
     /// # Safety
     ///
-    /// `this` is an instance, or was to become one; nobody refers to it any more.
+    /// `this` is an instance, possibly one whose initialisation failed. No reference to it exists
+    /// any more.
     pub(super) unsafe fn release(this: *mut Self) {
-        // SAFETY: By this function's contract; zeroed memory is a valid `ready`.
+        // SAFETY: By this function's contract. Zeroed memory is a valid `ready`.
         unsafe {
             if *(*this).ready.get_mut() {
                 (*this).content.assume_init_drop();
@@ -402,12 +412,12 @@ impl<D: Device> Instance<D> {
         }
     }
 
-    /// Begins what lasts as long as the device is open.
+    /// Starts a session, which lasts until the device is closed.
     ///
     /// # Errors
     ///
-    /// The driver's, also those of a reset that has failed when the device was closed; `EIO` if that was
-    /// another member of its group.
+    /// The driver's errors, including those of a reset that failed after the last close; `EIO` if
+    /// that happened to another member of the device's group.
     pub(super) fn begin_session(&self) -> Result {
         self.reset_after_use()?;
         if let Some(peer) = &self.content().peer {
@@ -426,10 +436,12 @@ impl<D: Device> Instance<D> {
         D::opened(self).inspect_err(|_| self.end_session())
     }
 
-    /// Ends what [`Instance::begin_session`] began. The core still counts the device as open.
+    /// Ends the session that [`Instance::begin_session`] started. The core still counts the device
+    /// as open.
     pub(super) fn end_session(&self) {
         self.content().session.write().open = false;
-        // SAFETY: Called while the core counts the device as open; nobody pins any more.
+        // SAFETY: Called while the core counts the device as open. `open` is false, so no thread
+        // pins pages.
         unsafe { self.content().pins.revoke(Range::ALL) };
         self.dma_log().stop();
         for vectors in &self.content().vectors {
@@ -453,11 +465,11 @@ impl<D: Device> Instance<D> {
         self.content().session.read().used
     }
 
-    /// Resets a device that isn't open any more, and ends the migration that its user has begun.
+    /// Resets a device that is no longer open, and ends the migration that its user started.
     ///
     /// # Errors
     ///
-    /// The driver's.
+    /// The driver's errors.
     fn reset_after_use(&self) -> Result {
         if !self.is_used() {
             return Ok(());
@@ -467,7 +479,7 @@ impl<D: Device> Instance<D> {
         Ok(())
     }
 
-    /// The program unmaps memory: unpins it.
+    /// Unpins pages in a range that the process unmaps.
     ///
     /// # Safety
     ///
@@ -477,16 +489,17 @@ impl<D: Device> Instance<D> {
         unsafe { self.content().pins.revoke(iovas) };
     }
 
-    /// The members of the own group as what they are.
+    /// Returns the members of the device's own group with their type.
     fn typed(members: &[Arc<Peer>]) -> Members<'_, D> {
-        // SAFETY: `peers::assign` lets devices of one driver into a group; the group's lock is held.
+        // SAFETY: `peers::assign` only admits devices of one driver to a group. The group's lock is
+        // held.
         unsafe { Members::new(members) }
     }
 
-    /// Whether `peer`, of this type of instance, may join `members`.
+    /// Decides whether `peer`, which is an instance of this type, may join `members`.
     fn admit(peer: &Peer, members: &[Arc<Peer>]) -> Result {
-        // SAFETY: `peers::assign` calls this for a peer that is in a group, with others of its driver
-        // whose group it has locked.
+        // SAFETY: `peers::assign` calls this function for a peer that is in a group. The members
+        // belong to the same driver, and the lock of their group is held.
         let (this, members) = unsafe {
             let this: &Self = peer.instance().instance();
             (this, Members::new(members))

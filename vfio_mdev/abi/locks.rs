@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The locks of what is generic in the driver.
+//! Constructors for the locks of generic code.
 //!
-//! Generic code is compiled into the module of each driver: the name of a lock that it makes is that
-//! module's, and the class is ours. lockdep warns of a class that has several names. So these locks are
-//! made by functions which are compiled once, here.
+//! Generic code is compiled into the module of each driver. The name of a lock that it initialises
+//! then lies in that module, but the lock class lies in this one. lockdep warns about a class with
+//! several names. Therefore these locks are initialised by functions that are compiled only once,
+//! in this module.
 
 use kernel::{
     new_mutex,
@@ -20,13 +21,13 @@ use crate::{
     migration::Machine, //
 };
 
-/// What is taken of a parent's capacity: nothing.
+/// The capacity in use of a new parent: none.
 #[inline(never)]
 pub(super) fn taken() -> impl PinInit<Mutex<Taken>> {
     new_mutex!(Taken::default(), "vfio_mdev::taken")
 }
 
-/// The users of a device: none.
+/// The session of a new device: closed.
 #[inline(never)]
 pub(super) fn session() -> impl PinInit<RwSem<Session>> {
     RwSem::new(
@@ -36,7 +37,7 @@ pub(super) fn session() -> impl PinInit<RwSem<Session>> {
     )
 }
 
-/// Where a device is: it runs.
+/// The migration state of a new device: running.
 #[inline(never)]
 pub(super) fn machine() -> impl PinInit<Mutex<Machine>> {
     new_mutex!(Machine::new(), "vfio_mdev::machine")

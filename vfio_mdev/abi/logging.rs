@@ -23,7 +23,7 @@ use crate::driver::Device;
 
 /// The callbacks from VFIO.
 ///
-/// All of them are called with the open `struct vfio_device` of an [`Instance<D>`].
+/// VFIO calls all of them with the `struct vfio_device` of an open [`Instance<D>`].
 pub(super) struct LogOps<D>(PhantomData<D>);
 
 impl<D: Device> LogOps<D> {
@@ -35,7 +35,7 @@ impl<D: Device> LogOps<D> {
 
     /// # Safety
     ///
-    /// See [`LogOps`]; `ranges` is a tree of `count` ranges, and `page_size` valid.
+    /// See [`LogOps`]. `ranges` is an interval tree of `count` ranges, and `page_size` is valid.
     unsafe extern "C" fn start_callback(
         device: *mut bindings::vfio_device,
         ranges: *mut bindings::rb_root_cached,
@@ -63,7 +63,7 @@ impl<D: Device> LogOps<D> {
 
     /// # Safety
     ///
-    /// See [`LogOps`]; `bitmap` is to be filled in during the call.
+    /// See [`LogOps`]. `bitmap` may be written during the call.
     unsafe extern "C" fn read_and_clear_callback(
         device: *mut bindings::vfio_device,
         iova: c_ulong,
@@ -86,17 +86,17 @@ impl<D: Device> LogOps<D> {
     }
 }
 
-/// The ranges of a tree.
+/// Collects the ranges of an interval tree.
 ///
 /// # Safety
 ///
-/// `tree` is a valid tree of ranges, which nobody changes.
+/// `tree` is a valid interval tree, which no other thread changes.
 unsafe fn collect(tree: *mut bindings::rb_root_cached, count: u32) -> Result<KVec<Range>> {
     let mut ranges = KVec::with_capacity(count as usize, GFP_KERNEL)?;
     // SAFETY: By this function's contract.
     let mut node = unsafe { bindings::interval_tree_iter_first(tree, 0, c_ulong::MAX) };
     while !node.is_null() {
-        // SAFETY: A node of the tree.
+        // SAFETY: `node` is a node of the tree.
         let (start, last) = unsafe { ((*node).start as u64, (*node).last as u64) };
         ranges.push(Range { start, last }, GFP_KERNEL)?;
         // SAFETY: As above.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The devices of a peer-to-peer group, as their driver knows them.
+//! The members of a peer-to-peer group, typed for their driver.
 
 use core::{
     marker::PhantomData,
@@ -19,28 +19,29 @@ use crate::{
     uuid::Uuid, //
 };
 
-/// Which instance a peer is, without its type.
+/// A pointer to the instance of a peer, without its type.
 ///
 /// # Invariants
 ///
-/// Is that of an instance of the driver that made it, which lives as long as the peer is in a group.
+/// Points at an instance of the driver that created it. The instance exists as long as the peer is
+/// in a group.
 #[derive(Clone, Copy)]
 pub(crate) struct Erased(NonNull<c_void>);
 
-// SAFETY: Instances may be used from any task.
+// SAFETY: Any thread may use an instance.
 unsafe impl Send for Erased {}
 // SAFETY: As above.
 unsafe impl Sync for Erased {}
 
 impl Erased {
-    /// Forgets the type of `instance`.
+    /// Erases the type of `instance`.
     pub(super) fn new<D: Device>(instance: &Instance<D>) -> Self {
         Self(NonNull::from(instance).cast())
     }
 
     /// # Safety
     ///
-    /// It was made of an `Instance<D>`, which lives for all of `'a`.
+    /// The value was created from an `Instance<D>`, which exists for all of `'a`.
     pub(super) unsafe fn instance<'a, D: Device>(self) -> &'a Instance<D> {
         // SAFETY: By this function's contract.
         unsafe { self.0.cast().as_ref() }
@@ -51,7 +52,7 @@ impl Erased {
 ///
 /// # Invariants
 ///
-/// The peers are of the driver of `D`, and stay in their group for all of `'a`.
+/// The peers belong to the driver of `D`, and stay in their group for all of `'a`.
 pub struct Members<'a, D: Device> {
     peers: &'a [Arc<Peer>],
     alone: Option<&'a Instance<D>>,
@@ -61,7 +62,7 @@ pub struct Members<'a, D: Device> {
 impl<'a, D: Device> Members<'a, D> {
     /// # Safety
     ///
-    /// The peers are of the driver of `D`, and stay in their group for all of `'a`.
+    /// The peers belong to the driver of `D`, and stay in their group for all of `'a`.
     pub(super) unsafe fn new(peers: &'a [Arc<Peer>]) -> Self {
         // INVARIANT: By this function's contract.
         Self {
@@ -71,9 +72,9 @@ impl<'a, D: Device> Members<'a, D> {
         }
     }
 
-    /// One device of a type that has no peers.
+    /// The only member, a device of a type without peers.
     pub(super) fn alone(instance: &'a Instance<D>) -> Self {
-        // INVARIANT: There are no peers.
+        // INVARIANT: `peers` is empty.
         Self {
             peers: &[],
             alone: Some(instance),
@@ -81,7 +82,7 @@ impl<'a, D: Device> Members<'a, D> {
         }
     }
 
-    /// The members, in the order in which they joined.
+    /// Iterates over the members in the order in which they joined.
     pub fn iter(&self) -> impl Iterator<Item = &Instance<D>> + use<'_, 'a, D> {
         let instance = |peer: &'a Arc<Peer>| {
             // SAFETY: By the type invariants of `Members` and `Erased`.
@@ -92,7 +93,7 @@ impl<'a, D: Device> Members<'a, D> {
             .chain(self.peers.iter().map(instance))
     }
 
-    /// The member with the name `uuid`.
+    /// Returns the member with a UUID.
     pub fn find(&self, uuid: Uuid) -> Option<&Instance<D>> {
         self.iter().find(|member| member.uuid() == uuid)
     }
@@ -103,7 +104,7 @@ impl<'a, D: Device> Members<'a, D> {
             .all(|member| Arc::ptr_eq(member.parent(), device.parent()))
     }
 
-    /// How many members there are.
+    /// Returns the number of members.
     #[expect(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.iter().count()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory of a device, which programs can map.
+//! Device memory that userspace can map.
 
 use core::ptr::NonNull;
 
@@ -23,61 +23,61 @@ use crate::driver::{
     Width, //
 };
 
-/// Memory that a device has: zeroed at first, a whole number of pages.
+/// Device memory: a whole number of pages, initially zeroed.
 ///
-/// A program maps it as it maps registers (`VM_PFNMAP`): nothing can pin the pages, so no program has any of
-/// them once the device is closed.
+/// Userspace maps it like registers (`VM_PFNMAP`). The pages cannot be pinned, so no process has
+/// access to them once the device is closed.
 ///
 /// # Invariants
 ///
-/// Points at `len` bytes, which are a page of their own if they fit into one, and else are from
-/// `vmalloc_user()`. They are shared with programs, so they are only read and written by C functions
-/// that copy, or as volatile words.
+/// `start` points at `len` bytes. They are a page of its own if `len` is the page size, and are
+/// allocated with `vmalloc_user()` otherwise. The bytes are shared with userspace, so they are only
+/// accessed by C functions that copy, or as volatile words.
 pub struct Memory {
     start: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: The memory belongs to no thread.
+// SAFETY: The memory does not belong to a thread.
 unsafe impl Send for Memory {}
-// SAFETY: By the type invariant concurrent changes are no undefined behaviour.
+// SAFETY: By the type invariant, concurrent changes are not undefined behaviour.
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Allocates `len` bytes, which is a multiple of the page size.
+    /// Allocates `len` bytes. `len` must be a multiple of the page size.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for another length or none, `ENOMEM`.
+    /// `EINVAL` if `len` is zero or not a multiple of the page size, `ENOMEM`.
     pub fn new(len: usize) -> Result<Self> {
         if len == 0 || len % PAGE_SIZE != 0 {
             return Err(EINVAL);
         }
-        // SAFETY: There are no requirements.
+        // SAFETY: The functions have no requirements.
         let start = unsafe {
             match len {
                 PAGE_SIZE => bindings::kernel_ext_zeroed_page(),
                 _ => bindings::kernel_ext_vmalloc_user(len),
             }
         };
-        // INVARIANT: Allocated just now.
+        // INVARIANT: The memory was just allocated.
         Ok(Self {
             start: NonNull::new(start.cast()).ok_or(ENOMEM)?,
             len,
         })
     }
 
-    /// How many bytes there are.
+    /// Returns the size in bytes.
     #[expect(clippy::len_without_is_empty)]
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// The address of `len` bytes from `offset` on.
+    /// Returns the address of `len` bytes at `offset`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there are not so many.
+    /// `EINVAL` if the range is not within the memory.
     #[inline]
     fn at(&self, offset: usize, len: usize) -> Result<*mut c_void> {
         if offset > self.len || len > self.len - offset {
@@ -86,19 +86,19 @@ impl Memory {
         Ok(self.start.as_ptr().wrapping_add(offset).cast())
     }
 
-    /// Copies bytes out.
+    /// Reads bytes from the memory.
     ///
     /// # Errors
     ///
     /// `EINVAL` beyond the end.
     pub fn read(&self, offset: usize, to: &mut [u8]) -> Result {
         let from = self.at(offset, to.len())?;
-        // SAFETY: `at` has checked the range; the memory is no Rust slice's.
+        // SAFETY: `at` has checked the range. The memory is not part of a Rust slice.
         unsafe { bindings::memcpy(to.as_mut_ptr().cast(), from, to.len()) };
         Ok(())
     }
 
-    /// Copies bytes in.
+    /// Writes bytes to the memory.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Sets `len` bytes from `offset` on.
+    /// Sets `len` bytes at `offset` to `byte`.
     ///
     /// # Errors
     ///
@@ -122,25 +122,26 @@ impl Memory {
         Ok(())
     }
 
-    /// The address of a `T` at `offset`.
+    /// Returns the address of a `T` at `offset`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` beyond the end, or if it is not aligned.
+    /// `EINVAL` beyond the end, or if the address is not aligned.
     #[inline]
     fn word<T>(&self, offset: u64) -> Result<*mut T> {
         let word: *mut T = self.at(offset as usize, core::mem::size_of::<T>())?.cast();
         word.is_aligned().then_some(word).ok_or(EINVAL)
     }
 
-    /// Reads as a register.
+    /// Reads a value like a register.
     ///
     /// # Errors
     ///
-    /// `EINVAL` beyond the end, or if it is not aligned.
+    /// `EINVAL` beyond the end, or if the address is not aligned.
     #[inline]
     pub(crate) fn load(&self, at: Access) -> Result<u32> {
-        // SAFETY: `word` has checked the address. Volatile, as programs write there.
+        // SAFETY: `word` has checked the address. The access is volatile because userspace may
+        // write concurrently.
         Ok(unsafe {
             match at.width {
                 Width::Byte => self.word::<u8>(at.offset)?.read_volatile().into(),
@@ -150,14 +151,15 @@ impl Memory {
         })
     }
 
-    /// Writes as a register.
+    /// Writes a value like a register.
     ///
     /// # Errors
     ///
-    /// `EINVAL` beyond the end, or if it is not aligned.
+    /// `EINVAL` beyond the end, or if the address is not aligned.
     #[inline]
     pub(crate) fn store(&self, at: Access, value: u32) -> Result {
-        // SAFETY: `word` has checked the address. Volatile, as programs read there.
+        // SAFETY: `word` has checked the address. The access is volatile because userspace may read
+        // concurrently.
         unsafe {
             match at.width {
                 Width::Byte => self.word::<u8>(at.offset)?.write_volatile(value as u8),
@@ -170,19 +172,19 @@ impl Memory {
         Ok(())
     }
 
-    /// Copies bytes to a program.
+    /// Copies bytes to userspace.
     ///
     /// # Errors
     ///
     /// `EINVAL` beyond the end, `EFAULT`.
     pub(crate) fn copy_to_user(&self, offset: usize, to: UserPtr, len: usize) -> Result {
         let from = self.at(offset, len)?;
-        // SAFETY: `at` has checked the range; the function checks the program's.
+        // SAFETY: `at` has checked the range. The function checks the user range.
         let left = unsafe { bindings::kernel_ext_copy_to_user(to.as_mut_ptr(), from, len) };
         (left == 0).then_some(()).ok_or(EFAULT)
     }
 
-    /// Copies bytes from a program.
+    /// Copies bytes from userspace.
     ///
     /// # Errors
     ///
@@ -194,19 +196,19 @@ impl Memory {
         (left == 0).then_some(()).ok_or(EFAULT)
     }
 
-    /// Fills a new mapping with the bytes from `offset` on, which is page aligned.
+    /// Maps the bytes at `offset`, which must be page aligned, into a new VMA.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the mapping is longer than what is left, `ENOMEM`.
+    /// `EINVAL` if the VMA is longer than the rest of the memory, `ENOMEM`.
     ///
     /// # Safety
     ///
-    /// The memory lives until the mapping is gone, which holds no references to the pages.
+    /// The memory must outlive the mapping, which holds no references to the pages.
     pub(super) unsafe fn map(&self, offset: usize, vma: &VmaNew) -> Result {
         let start = self.at(offset, vma.end() - vma.start())?;
-        // SAFETY: By the type invariant these are whole pages: `at` has checked the range. They stay by
-        // this function's contract.
+        // SAFETY: By the type invariant these are whole pages, and `at` has checked the range. By
+        // this function's contract they outlive the mapping.
         to_result(unsafe { bindings::kernel_ext_remap_memory(vma.as_ptr(), start) })
     }
 }
@@ -214,7 +216,8 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         let start: *const c_void = self.start.as_ptr().cast();
-        // SAFETY: By the type invariant; by the contract of `map` no program has the pages.
+        // SAFETY: By the type invariant. By the contract of `map` the pages are not mapped any
+        // more.
         unsafe {
             match self.len {
                 PAGE_SIZE => bindings::free_pages(start as usize, 0),
@@ -226,7 +229,7 @@ impl Drop for Memory {
 
 impl Sealed for Memory {}
 
-// SAFETY: `at` checks the ranges, and the memory lives as long as `self`.
+// SAFETY: `at` checks the ranges, and the memory is valid as long as `self`.
 unsafe impl Store for Memory {
     fn direct(&self, offset: usize, len: usize) -> Option<Result<*mut c_void>> {
         Some(self.at(offset, len))
@@ -234,7 +237,8 @@ unsafe impl Store for Memory {
 
     unsafe fn get(&self, offset: usize, to: *mut c_void, len: usize) -> Result {
         let from = self.at(offset, len)?;
-        // SAFETY: By this function's contract; `at` has checked the own range. The two may overlap.
+        // SAFETY: By this function's contract. `at` has checked the range of this memory. The
+        // ranges may overlap.
         unsafe { bindings::memmove(to, from, len) };
         Ok(())
     }

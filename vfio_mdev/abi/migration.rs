@@ -44,7 +44,7 @@ use crate::{
 
 /// The callbacks from VFIO.
 ///
-/// All of them are called with the `struct vfio_device` of an [`Instance<D>`]; it is open.
+/// VFIO calls all of them with the `struct vfio_device` of an open [`Instance<D>`].
 pub(super) struct MigrationOps<D>(PhantomData<D>);
 
 impl<D: Device> MigrationOps<D> {
@@ -54,7 +54,7 @@ impl<D: Device> MigrationOps<D> {
         migration_get_data_size: Some(Self::get_data_size_callback),
     };
 
-    /// What the devices are capable of: all that there is.
+    /// The migration capabilities of the devices: all that VFIO defines.
     pub(super) const FLAGS: u32 = bindings::VFIO_MIGRATION_STOP_COPY
         | bindings::VFIO_MIGRATION_P2P
         | bindings::VFIO_MIGRATION_PRE_COPY;
@@ -77,7 +77,8 @@ impl<D: Device> MigrationOps<D> {
 
     /// # Safety
     ///
-    /// See [`MigrationOps`]; or the device is registered. `state` is valid.
+    /// See [`MigrationOps`], but the device may only be registered instead of open. `state` is
+    /// valid.
     unsafe extern "C" fn get_state_callback(
         device: *mut bindings::vfio_device,
         state: *mut bindings::vfio_device_mig_state,
@@ -90,7 +91,7 @@ impl<D: Device> MigrationOps<D> {
 
     /// # Safety
     ///
-    /// See [`MigrationOps`]; `size` is valid.
+    /// See [`MigrationOps`]. `size` is valid.
     unsafe extern "C" fn get_data_size_callback(
         device: *mut bindings::vfio_device,
         size: *mut c_ulong,
@@ -106,19 +107,20 @@ impl<D: Device> MigrationOps<D> {
 }
 
 impl<D: Device> Instance<D> {
-    /// Goes to a state, over those in between. Returns the file of the data, if the state has a new one.
+    /// Changes the state to `target`, through the states in between. Returns the data file if the
+    /// last step opened one.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no such state, or no way to it; those of a [step](Instance::step). The device
-    /// is then in the state that it came to.
+    /// `EINVAL` if the state does not exist or cannot be reached, and the errors of a
+    /// [step](Instance::step). On error the device stays in the last state that it reached.
     fn set_migration_state(&self, target: u32) -> Result<Option<ARef<File>>> {
         let migration = D::MIGRATION.ok_or(ENOTTY)?;
         let mut machine = self.machine().lock();
         let mut file = None;
         while machine.state as u32 != target {
             let mut next = 0;
-            // SAFETY: The device can be migrated, and `next` written.
+            // SAFETY: The device supports migration, and `next` is valid for writes.
             to_result(unsafe {
                 Calls::<D>::NEXT_STATE(self.as_ptr(), machine.state as u32, target, &raw mut next)
             })?;
@@ -129,12 +131,12 @@ impl<D: Device> Instance<D> {
         Ok(file)
     }
 
-    /// Does what happens between two states.
+    /// Performs the transition between two adjacent states.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, `ENFILE`; `EINVAL` for data that are incomplete or not the device's; those of the driver.
-    /// What fails changes nothing.
+    /// `ENOMEM`, `ENFILE`; `EINVAL` for data that are incomplete or for another kind of device; the
+    /// driver's errors. Nothing changes on error.
     fn step(
         &self,
         migration: &Migration<D>,
@@ -145,7 +147,7 @@ impl<D: Device> Instance<D> {
         let mut file = None;
         let mut transfer = machine.transfer.clone();
         if let Some(session) = step.begins {
-            // SAFETY: The transfer ends before the device is closed, and drops the value then.
+            // SAFETY: The transfer ends, and drops the value, before the device is closed.
             let version = unsafe { InfoVersion::new(self.as_ptr()) };
             let (new, its_file) = Transfer::open(session, self.header(migration), version)?;
             (transfer, file) = (Some(new), Some(its_file));
@@ -172,7 +174,7 @@ impl<D: Device> Instance<D> {
         Ok(file)
     }
 
-    /// What stands before the device's state.
+    /// Returns the header that precedes the device's state.
     fn header(&self, migration: &Migration<D>) -> Header {
         Header::new(
             D::Parent::NAME.to_bytes(),
@@ -182,11 +184,11 @@ impl<D: Device> Instance<D> {
         )
     }
 
-    /// Carries out `VFIO_DEVICE_RESET`.
+    /// Handles `VFIO_DEVICE_RESET`.
     ///
     /// # Errors
     ///
-    /// The driver's.
+    /// The driver's errors.
     pub(crate) fn reset(&self) -> Result {
         let mut machine = self.machine().lock();
         D::reset(self)?;
@@ -194,14 +196,14 @@ impl<D: Device> Instance<D> {
         Ok(())
     }
 
-    /// Resets a device that isn't open any more; ends what its user has begun even if that fails.
+    /// Resets a device that is no longer open. Ends its user's migration even if the reset fails.
     ///
     /// # Errors
     ///
-    /// The driver's.
+    /// The driver's errors.
     pub(super) fn reset_for_next_user(&self) -> Result {
         let mut machine = self.machine().lock();
-        // First the reset: there may be commands of the former user which wait for the device to run.
+        // Reset first: commands of the previous user may be waiting for the device to run.
         let result = D::reset(self);
         self.run_again(&mut machine);
         result
@@ -216,14 +218,14 @@ impl<D: Device> Instance<D> {
     }
 }
 
-/// Which version of `VFIO_MIG_GET_PRECOPY_INFO` a device's program wants.
+/// The version of `VFIO_MIG_GET_PRECOPY_INFO` that the device's user has chosen.
 ///
 /// # Invariants
 ///
-/// Points at a byte of the device, which outlives this.
+/// Points at a byte of the device, which outlives this value.
 pub(crate) struct InfoVersion(*const u8);
 
-// SAFETY: The byte may be read by any task.
+// SAFETY: Any thread may read the byte.
 unsafe impl Send for InfoVersion {}
 // SAFETY: As above.
 unsafe impl Sync for InfoVersion {}
@@ -231,16 +233,17 @@ unsafe impl Sync for InfoVersion {}
 impl InfoVersion {
     /// # Safety
     ///
-    /// The value is dropped before `device` goes.
+    /// The result is dropped before `device` is freed.
     unsafe fn new(device: *mut bindings::vfio_device) -> Self {
-        // SAFETY: By this function's contract. INVARIANT: As well.
+        // SAFETY: By this function's contract. INVARIANT: By the same contract the device outlives
+        // the result.
         Self(unsafe { &raw const (*device).precopy_info_v2 })
     }
 
-    /// Whether it is the second one, in which the flags are an answer.
+    /// Whether it is version 2, in which `flags` is an output field.
     pub(crate) fn is_second(&self) -> bool {
-        // SAFETY: By the type invariant. The core may write the byte at the same time: the value is the
-        // one before or the one after.
+        // SAFETY: By the type invariant. The core may write the byte concurrently. Then the result
+        // is either the old or the new value.
         unsafe { self.0.read_volatile() != 0 }
     }
 }

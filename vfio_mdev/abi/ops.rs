@@ -32,7 +32,7 @@ use crate::driver::{
 
 /// The callbacks from VFIO.
 ///
-/// All of them are called with the `struct vfio_device` of an [`Instance<D>`].
+/// VFIO calls all of them with the `struct vfio_device` of an [`Instance<D>`].
 pub(super) struct Ops<D>(PhantomData<D>);
 
 impl<D: Device> Ops<D> {
@@ -52,7 +52,7 @@ impl<D: Device> Ops<D> {
 
     /// # Safety
     ///
-    /// See [`Ops`]; nobody refers to the device any more.
+    /// See [`Ops`]. No reference to the device exists any more.
     unsafe extern "C" fn release_callback(device: *mut bindings::vfio_device) {
         // SAFETY: By this function's contract.
         unsafe { Instance::<D>::release(device.cast()) };
@@ -60,7 +60,7 @@ impl<D: Device> Ops<D> {
 
     /// # Safety
     ///
-    /// See [`Ops`]; this is the first open.
+    /// See [`Ops`]. This is the first open.
     unsafe extern "C" fn open_callback(device: *mut bindings::vfio_device) -> c_int {
         // SAFETY: By this function's contract.
         let this = unsafe { Instance::<D>::from_raw(device) };
@@ -72,7 +72,7 @@ impl<D: Device> Ops<D> {
 
     /// # Safety
     ///
-    /// See [`Ops`]; this is the last close.
+    /// See [`Ops`]. This is the last close.
     unsafe extern "C" fn close_callback(device: *mut bindings::vfio_device) {
         // SAFETY: By this function's contract.
         let this = unsafe { Instance::<D>::from_raw(device) };
@@ -82,7 +82,7 @@ impl<D: Device> Ops<D> {
 
     /// # Safety
     ///
-    /// See [`Ops`]; the device is open and `pos` valid.
+    /// See [`Ops`]. The device is open, and `pos` is valid.
     unsafe extern "C" fn read_callback(
         device: *mut bindings::vfio_device,
         buf: *mut c_char,
@@ -97,7 +97,7 @@ impl<D: Device> Ops<D> {
 
     /// # Safety
     ///
-    /// See [`Ops`]; the device is open and `pos` valid.
+    /// See [`Ops`]. The device is open, and `pos` is valid.
     unsafe extern "C" fn write_callback(
         device: *mut bindings::vfio_device,
         buf: *const c_char,
@@ -113,7 +113,7 @@ impl<D: Device> Ops<D> {
 
     /// # Safety
     ///
-    /// See [`Ops`]; the device is open.
+    /// See [`Ops`]. The device is open.
     unsafe extern "C" fn ioctl_callback(
         device: *mut bindings::vfio_device,
         cmd: c_uint,
@@ -129,7 +129,7 @@ impl<D: Device> Ops<D> {
 
     /// # Safety
     ///
-    /// See [`Ops`]; the device is open and `info` valid.
+    /// See [`Ops`]. The device is open, and `info` is valid.
     unsafe extern "C" fn region_info_callback(
         device: *mut bindings::vfio_device,
         info: *mut bindings::vfio_region_info,
@@ -142,7 +142,7 @@ impl<D: Device> Ops<D> {
 
     /// # Safety
     ///
-    /// See [`Ops`]; the device is open and `vma` is being set up.
+    /// See [`Ops`]. The device is open, and `vma` is being set up.
     unsafe extern "C" fn mmap_callback(
         device: *mut bindings::vfio_device,
         vma: *mut bindings::vm_area_struct,
@@ -161,8 +161,9 @@ impl<D: Device> Ops<D> {
             if !mapped.writable {
                 vma.try_clear_maywrite()?;
             }
-            // SAFETY: The mapping holds the file, which keeps the device open. The memory is borrowed from
-            // the device's value, which nobody moves or drops before the device is released.
+            // SAFETY: The mapping holds a reference to the file, which keeps the device open. The
+            // memory is borrowed from the `D`, which is neither moved nor dropped before the device
+            // is released.
             unsafe { mapped.memory.map(mapped.offset, vma) }?;
             Ok(0)
         })
@@ -170,7 +171,7 @@ impl<D: Device> Ops<D> {
 
     /// # Safety
     ///
-    /// See [`Ops`]; the device is open.
+    /// See [`Ops`]. The device is open.
     unsafe extern "C" fn dma_unmap_callback(
         device: *mut bindings::vfio_device,
         iova: u64,
@@ -188,7 +189,7 @@ impl<D: Device> Ops<D> {
     }
 }
 
-/// Moves `pos` by what was done.
+/// Advances `pos` by the number of bytes in `done`.
 #[inline]
 fn moved(pos: &mut i64, done: Result<usize>) -> isize {
     from_result(|| {

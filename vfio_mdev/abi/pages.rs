@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages of a program's memory, pinned for a device.
+//! Pinned pages of the memory of a process.
 //!
-//! A driver may keep [`GuestPages`] for as long as it likes. They are unpinned at the latest when the
-//! program unmaps them or closes the device; from then on accesses fail.
+//! A driver may keep [`GuestPages`] for any time. The pages are unpinned at the latest when the
+//! process unmaps them or closes the device. From then on accesses fail.
 
 use iommu_group::ranges::Range;
 use kernel::{
@@ -30,17 +30,17 @@ use super::{
 };
 use crate::dma_log::DmaLog;
 
-/// The most pages that can be pinned at once.
+/// The maximum number of pages that one call can pin.
 pub const MAX_PAGES: usize = PAGE_SIZE / core::mem::size_of::<usize>();
 
-/// What a device does with pages of its program's memory.
+/// How a device accesses pages of the memory of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestAccess {
-    /// It reads them.
+    /// The device reads the pages.
     Read,
-    /// It writes them.
+    /// The device writes the pages.
     Write,
-    /// It reads and writes them.
+    /// The device reads and writes the pages.
     ReadWrite,
 }
 
@@ -55,32 +55,32 @@ impl GuestAccess {
     }
 }
 
-/// All that is pinned for a device, and the log of what it wrote.
+/// All pinned pages of a device, and the log of its writes.
 #[pin_data]
 pub(super) struct Pins {
     calls: &'static DmaCalls,
     device: *mut bindings::vfio_device,
-    /// Held while pages are pinned, so that an unmap finds them here. The callback of an unmap takes
-    /// it too.
+    /// Held while pages are being pinned, so that an unmap finds them in the list. The unmap
+    /// callback takes this lock, too.
     #[pin]
     list: Mutex<KVec<Arc<PinnedRange>>>,
-    /// What the device writes to the pages, and otherwise to the program's memory.
+    /// The log of the device's writes, both to pinned pages and with `dma_write`.
     #[pin]
     pub(super) log: DmaLog,
 }
 
-// SAFETY: The pointer is only used while the device is open, for calls that any task may make.
+// SAFETY: The pointer is only used while the device is open, for calls that any thread may make.
 unsafe impl Send for Pins {}
 // SAFETY: As above.
 unsafe impl Sync for Pins {}
 
-/// Pages that were pinned at once.
+/// Pages that were pinned by one call.
 #[pin_data]
 struct PinnedRange {
     iovas: Range,
     count: usize,
     access: GuestAccess,
-    /// `None` once they are unpinned. Held for the time of a copy.
+    /// `None` once the pages are unpinned. Held during a copy.
     #[pin]
     pages: Mutex<Option<Pages>>,
 }
@@ -89,16 +89,16 @@ struct PinnedRange {
 ///
 /// # Invariants
 ///
-/// Each is valid and pinned for the device.
+/// Each pointer is valid, and its page is pinned for the device.
 struct Pages(KVec<*mut bindings::page>);
 
-// SAFETY: Pinned pages belong to no task.
+// SAFETY: Pinned pages do not belong to a thread.
 unsafe impl Send for Pages {}
 
 impl Pins {
     /// # Safety
     ///
-    /// `device` is valid whenever it is open.
+    /// `device` is valid whenever the device is open.
     pub(super) unsafe fn new(
         calls: &'static DmaCalls,
         device: *mut bindings::vfio_device,
@@ -114,17 +114,17 @@ impl Pins {
         )
     }
 
-    /// Pins `count` pages from `iova` on.
+    /// Pins `count` pages at `iova`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for an address that isn't page aligned or no pages, `E2BIG` for more than
-    /// [`MAX_PAGES`], `EOVERFLOW` past the last address, `EFAULT` if not all can be pinned, and the
-    /// backend's.
+    /// `EINVAL` for an unaligned address or no pages, `E2BIG` for more than [`MAX_PAGES`],
+    /// `EOVERFLOW` past the last address, `EFAULT` if not all pages can be pinned, `ENOMEM`, and
+    /// the errors of the IOMMU backend.
     ///
     /// # Safety
     ///
-    /// The device is open, and stays so during the call.
+    /// The device is open, and stays open during the call.
     pub(super) unsafe fn pin(
         self: &Arc<Self>,
         iova: u64,
@@ -150,7 +150,7 @@ impl Pins {
         )?;
         let mut list = self.list.lock();
         list.reserve(1, GFP_KERNEL)?;
-        // SAFETY: By this function's contract; there is room for `count` pointers.
+        // SAFETY: By this function's contract. `pages` has room for `count` pointers.
         let pinned = unsafe {
             (self.calls.pin)(
                 self.device,
@@ -164,11 +164,11 @@ impl Pins {
             return Err(Error::from_errno(pinned));
         }
         if (pinned as usize) < count {
-            // SAFETY: As above; so many were pinned.
+            // SAFETY: As above. `pinned` pages were pinned.
             unsafe { (self.calls.unpin)(self.device, iova, pinned) };
             return Err(EFAULT);
         }
-        // INVARIANT: All were pinned.
+        // INVARIANT: All pages were pinned.
         *pin.pages.lock() = Some(Pages(pages));
         list.push(pin.clone(), GFP_KERNEL)?;
         Ok(GuestPages {
@@ -177,7 +177,7 @@ impl Pins {
         })
     }
 
-    /// Unpins what has a page among `iovas`. Waits for copies.
+    /// Unpins all entries that have a page in `iovas`. Waits for copies to finish.
     ///
     /// # Safety
     ///
@@ -206,48 +206,50 @@ impl Pins {
     }
 }
 
-/// Pages of a program's memory, which are pinned until this is dropped, the program unmaps them or
-/// closes the device.
+/// Pages of the memory of a process. They stay pinned until this value is dropped, the process
+/// unmaps them or closes the device.
 pub struct GuestPages {
     pins: Arc<Pins>,
     pin: Arc<PinnedRange>,
 }
 
 impl GuestPages {
-    /// How many bytes there are.
+    /// Returns the size in bytes.
     #[expect(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.pin.count * PAGE_SIZE
     }
 
-    /// The address of the first page in the program's address space for devices.
+    /// Returns the I/O virtual address of the first page.
     pub fn iova(&self) -> u64 {
         self.pin.iovas.start
     }
 
-    /// Copies bytes out.
+    /// Reads bytes from the pages.
     ///
     /// # Errors
     ///
-    /// `EACCES` if they were pinned to be written only, `EINVAL` beyond the end, `ENODEV` if the pages were unpinned.
+    /// `EACCES` for pages that were pinned for writing only, `EINVAL` beyond the end, `ENODEV` if
+    /// the pages have been unpinned.
     pub fn read(&self, offset: usize, to: &mut [u8]) -> Result {
         // SAFETY: The slice can be written.
         unsafe { self.get(offset, to.as_mut_ptr().cast(), to.len()) }
     }
 
-    /// Copies bytes in.
+    /// Writes bytes to the pages.
     ///
     /// # Errors
     ///
-    /// `EACCES` if they were pinned to be read only, `EINVAL` beyond the end, `ENODEV` if the pages were
-    /// unpinned.
+    /// `EACCES` for pages that were pinned for reading only, `EINVAL` beyond the end, `ENODEV` if
+    /// the pages have been unpinned.
     pub fn write(&self, offset: usize, from: &[u8]) -> Result {
         // SAFETY: The slice can be read.
         unsafe { self.put(offset, from.as_ptr().cast(), from.len()) }
     }
 
-    /// Calls `f` for each piece of the range that is in one page: with the page, the offset in it, and
-    /// how far in the range how many bytes are. The pages stay pinned as long as the result lives.
+    /// Calls `f` for each part of the range that lies in one page. The arguments are the page, the
+    /// offset in the page, the offset in the range and the number of bytes. The pages stay pinned
+    /// as long as the result exists.
     fn pieces(
         &self,
         offset: usize,
@@ -274,14 +276,15 @@ impl Drop for GuestPages {
     fn drop(&mut self) {
         let mut list = self.pins.list.lock();
         list.retain(|pin| !Arc::ptr_eq(pin, &self.pin));
-        // SAFETY: Closing a device unpins all; so if these pages are pinned, it is open.
+        // SAFETY: Closing the device unpins all pages. So if these pages are pinned, the device is
+        // open.
         unsafe { self.pins.unpin(&self.pin) };
     }
 }
 
 impl Sealed for GuestPages {}
 
-// SAFETY: There is no direct address.
+// SAFETY: `direct` never returns an address.
 unsafe impl Store for GuestPages {
     fn direct(&self, _offset: usize, _len: usize) -> Option<Result<*mut c_void>> {
         None
@@ -292,7 +295,8 @@ unsafe impl Store for GuestPages {
             return Err(EACCES);
         }
         self.pieces(offset, len, |page, within, done, size| {
-            // SAFETY: The page is pinned while the lock is held; `to` has room by contract.
+            // SAFETY: The page stays pinned while the lock is held. `to` has room by the function's
+            // contract.
             unsafe {
                 bindings::kernel_ext_copy_from_page(to.wrapping_byte_add(done), page, within, size)
             }
@@ -305,12 +309,14 @@ unsafe impl Store for GuestPages {
             return Err(EACCES);
         }
         let _pinned = self.pieces(offset, len, |page, within, done, size| {
-            // SAFETY: The page is pinned for writing while the lock is held; `from` is as long.
+            // SAFETY: The page stays pinned for writing while the lock is held. `from` has enough
+            // bytes by the function's contract.
             unsafe {
                 bindings::kernel_ext_copy_to_page(page, within, from.wrapping_byte_add(done), size)
             }
         })?;
-        // While they are pinned, so that it is the log of this user. At the end there are no bytes, and there may be no address.
+        // Log the write while the pages are pinned, so that it goes to the log of this user. If
+        // `offset` is the end of the pages, `len` is 0 and the address may not exist.
         let iova = self.pin.iovas.start.saturating_add(offset as u64);
         self.pins.log.wrote(iova, len);
         Ok(())

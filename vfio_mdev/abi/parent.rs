@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `struct mdev_parent`: what a driver registers.
+//! `struct mdev_parent`: a parent that a driver registers.
 
 use kernel::{
     bindings::{
@@ -34,11 +34,11 @@ use crate::{
     }, //
 };
 
-/// A parent that is registered.
+/// A registered parent.
 ///
 /// # Invariants
 ///
-/// Went through [`register`], and not yet through [`unregister`]: its device, driver and types are set
+/// [`register`] was called for it, and [`unregister`] was not: its device, driver and types are set
 /// and valid.
 #[repr(transparent)]
 pub(crate) struct Parent(Opaque<bindings::mdev_parent>);
@@ -48,7 +48,7 @@ impl Parent {
     ///
     /// `parent` is registered for all of `'a`.
     pub(super) unsafe fn from_raw<'a>(parent: *mut bindings::mdev_parent) -> &'a Self {
-        // SAFETY: By this function's contract; the layouts agree.
+        // SAFETY: By this function's contract. `Parent` is a transparent wrapper of the structure.
         unsafe { &*parent.cast() }
     }
 
@@ -56,36 +56,37 @@ impl Parent {
         self.0.get()
     }
 
-    /// The device that devices are made of.
+    /// Returns the device that the parent was registered for.
     pub(super) fn raw_device(&self) -> *mut bindings::device {
         // SAFETY: By the type invariant.
         unsafe { (*self.as_ptr()).dev }
     }
 
     fn device(&self) -> &Device {
-        // SAFETY: By the type invariant; the driver keeps its device while the parent is registered.
+        // SAFETY: By the type invariant. The driver keeps its device while the parent is
+        // registered.
         unsafe { Device::from_raw(self.raw_device()) }
     }
 
-    /// The driver that the parent's devices are bound to.
+    /// Returns the driver that the parent's devices are bound to.
     pub(super) fn driver(&self) -> &bindings::mdev_driver {
-        // SAFETY: By the type invariant; a driver outlives its parents.
+        // SAFETY: By the type invariant. A driver outlives its parents.
         unsafe { &*(*self.as_ptr()).mdev_driver }
     }
 
-    /// The parent's place in the registry.
+    /// Returns the parent's key in the registry.
     pub(crate) fn key(&self) -> ParentKey {
         ParentKey(self.as_ptr() as usize)
     }
 
-    /// The folder of the types.
+    /// Returns the directory of the types.
     pub(super) fn types_kset(&self) -> *mut bindings::kset {
         // SAFETY: By the type invariant.
         unsafe { (*self.as_ptr()).mdev_types_kset }
     }
 
     fn types(&self) -> &[*mut bindings::mdev_type] {
-        // SAFETY: By the type invariant; the driver gave a table of that length.
+        // SAFETY: By the type invariant. The driver passed a table of `nr_types` entries.
         unsafe {
             let (types, count) = ((*self.as_ptr()).types, (*self.as_ptr()).nr_types);
             if count == 0 {
@@ -95,25 +96,25 @@ impl Parent {
         }
     }
 
-    /// Keeps the parent registered, unless its unregistration has begun.
+    /// Prevents the parent from being unregistered. Returns `None` if unregistration has started.
     pub(crate) fn stay(&self) -> Option<Staying<'_>> {
         // SAFETY: By the type invariant.
         let locked = unsafe { bindings::down_read_trylock(&raw mut (*self.as_ptr()).unreg_sem) };
-        // INVARIANT: Locked just now.
+        // INVARIANT: The lock was just taken.
         (locked != 0).then(|| Staying(self, NotThreadSafe))
     }
 
-    /// Waits until nobody makes or removes devices, and keeps it so.
+    /// Waits until no thread creates or removes devices, and prevents it from then on.
     fn stop(&self) -> Stopped<'_> {
         // SAFETY: By the type invariant.
         unsafe { bindings::down_write(&raw mut (*self.as_ptr()).unreg_sem) };
-        // INVARIANT: Locked just now.
+        // INVARIANT: The lock was just taken.
         Stopped(self, NotThreadSafe)
     }
 
     fn announce(&self, state: &'static CStr) {
         let mut environment = [state.as_char_ptr().cast_mut(), core::ptr::null_mut()];
-        // SAFETY: The device is valid, and the strings are only read.
+        // SAFETY: The device is valid, and the function only reads the strings.
         unsafe {
             bindings::kobject_uevent_env(
                 &raw mut (*self.raw_device()).kobj,
@@ -125,7 +126,7 @@ impl Parent {
 
     fn show_types(&self) -> Result {
         let name = c"mdev_supported_types".as_char_ptr();
-        // SAFETY: The device is registered; without operations the folder is a plain one.
+        // SAFETY: The device is registered. Without operations the directory is a plain kset.
         let kset = unsafe {
             bindings::kset_create_and_add(
                 name,
@@ -136,38 +137,40 @@ impl Parent {
         if kset.is_null() {
             return Err(ENOMEM);
         }
-        // SAFETY: Nobody else uses the field before there are types.
+        // SAFETY: No other code uses the field before the types are added.
         unsafe { (*self.as_ptr()).mdev_types_kset = kset };
         for (i, &raw) in self.types().iter().enumerate() {
-            // SAFETY: The driver's type lives as long as the parent is registered.
+            // SAFETY: The driver's type is valid as long as the parent is registered.
             unsafe { Type::add(raw, self) }.inspect_err(|_| self.hide_types(i))?;
         }
         Ok(())
     }
 
-    /// Takes away the folders of the first `count` types, and theirs.
+    /// Removes the directories of the first `count` types and the directory that contains them.
     fn hide_types(&self, count: usize) {
         for &raw in &self.types()[..count] {
             // SAFETY: The type was added by `show_types`.
             unsafe { Type::from_raw(raw) }.remove();
         }
-        // SAFETY: The folder was made by `show_types`.
+        // SAFETY: `show_types` created the kset.
         unsafe { bindings::kset_unregister(self.types_kset()) };
     }
 
     fn remove_devices(&self, _stopped: &Stopped<'_>) {
         /// # Safety
         ///
-        /// `dev` is a child of a parent that is stopped.
+        /// `dev` is a child of the device of a stopped parent.
         unsafe extern "C" fn callback(dev: *mut bindings::device, _data: *mut c_void) -> c_int {
-            // SAFETY: By this function's contract. What is on this bus and can be seen was made here.
+            // SAFETY: By this function's contract. Visible devices of this bus were created by this
+            // module.
             if unsafe { (*dev).bus } == bus::as_ptr() {
                 // SAFETY: As above.
                 lifecycle::take_down(unsafe { Mdev::from_raw(dev.cast()) });
             }
             0
         }
-        // SAFETY: The device is registered; the callback may remove the child that it is given.
+        // SAFETY: The device is registered. The callback may remove the child that it is called
+        // with.
         unsafe {
             bindings::device_for_each_child(
                 self.raw_device(),
@@ -178,11 +181,11 @@ impl Parent {
     }
 }
 
-/// Keeps a parent from being unregistered.
+/// Prevents a parent from being unregistered.
 ///
 /// # Invariants
 ///
-/// This task holds the parent's `unreg_sem` for reading.
+/// This thread holds the parent's `unreg_sem` for reading.
 pub(crate) struct Staying<'a>(&'a Parent, NotThreadSafe);
 
 impl Drop for Staying<'_> {
@@ -192,11 +195,11 @@ impl Drop for Staying<'_> {
     }
 }
 
-/// Keeps everybody else from making and removing a parent's devices.
+/// Prevents other threads from creating and removing a parent's devices.
 ///
 /// # Invariants
 ///
-/// This task holds the parent's `unreg_sem` for writing.
+/// This thread holds the parent's `unreg_sem` for writing.
 struct Stopped<'a>(&'a Parent, NotThreadSafe);
 
 impl Drop for Stopped<'_> {
@@ -206,16 +209,16 @@ impl Drop for Stopped<'_> {
     }
 }
 
-/// Registers a parent, in memory that may hold anything.
+/// Registers a parent. The memory at `parent` may be uninitialised.
 ///
 /// # Errors
 ///
-/// `ENOMEM`, or what sysfs says.
+/// `ENOMEM`, and the errors of sysfs.
 ///
 /// # Safety
 ///
-/// `parent` points at memory of the caller's; `dev` is registered; `driver` and the `count` `types` are
-/// set up. All stay until [`unregister`].
+/// The caller owns the memory at `parent`. `dev` is registered. `driver` and the `count` `types`
+/// are set up. All of them stay valid until [`unregister`].
 pub(super) unsafe fn register(
     parent: *mut bindings::mdev_parent,
     dev: *mut bindings::device,
@@ -239,8 +242,8 @@ pub(super) unsafe fn register(
         );
         (*driver).max_instances
     };
-    // SAFETY: All fields are set; what follows is what registers it.
-    // INVARIANT: Only this function's callees see it before it is registered.
+    // SAFETY: All fields are set, and the rest of this function registers the parent.
+    // INVARIANT: Only functions called from here see the parent before it is registered.
     let parent = unsafe { Parent::from_raw(parent) };
     let counted = parent.driver().get_available.is_none();
     registry::add_parent(parent.key(), counted.then_some(max_instances))?;
@@ -259,7 +262,7 @@ pub(super) unsafe fn register(
     Ok(())
 }
 
-/// Removes all devices of a parent, waiting for their users, and then forgets the parent.
+/// Removes all devices of a parent, waits until they have no users, and unregisters the parent.
 pub(super) fn unregister(parent: &Parent) {
     dev_info!(parent.device(), "MDEV: Unregistering\n");
     let stopped = parent.stop();
@@ -272,15 +275,15 @@ pub(super) fn unregister(parent: &Parent) {
     parent.announce(c"MDEV_STATE=unregistered");
 }
 
-/// Lists a driver on the bus.
+/// Registers a driver with the bus.
 ///
 /// # Errors
 ///
-/// `EINVAL` without a `device_api`, or what the driver core says.
+/// `EINVAL` without a `device_api`, and the errors of the driver core.
 ///
 /// # Safety
 ///
-/// `driver` is set up, and stays until it is unregistered.
+/// `driver` is set up, and stays valid until it is unregistered.
 pub(super) unsafe fn register_driver(driver: *mut bindings::mdev_driver) -> Result {
     // SAFETY: By this function's contract.
     unsafe {

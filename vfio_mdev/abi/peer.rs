@@ -2,8 +2,8 @@
 
 //! The attribute `peer_to_peer_resource_uuid` of devices whose type has peers.
 //!
-//! It belongs to the driver: it appears when the device is bound and goes before it is unbound, so
-//! that a device which is being removed doesn't change groups any more.
+//! It is an attribute of the driver. It appears when the device is bound and is removed before the
+//! device is unbound, so that a device that is being removed cannot change groups.
 
 use kernel::{
     error::from_result,
@@ -48,16 +48,16 @@ static GROUP: Table<bindings::attribute_group> = Table({
 static GROUPS: Table<[*const bindings::attribute_group; 2]> =
     Table([&raw const GROUP.0, core::ptr::null()]);
 
-/// The attributes that a driver in Rust gives to its devices.
+/// Returns the attribute groups of a Rust driver's devices.
 pub(super) fn groups() -> *mut *const bindings::attribute_group {
     (&raw const GROUPS.0).cast_mut().cast()
 }
 
-/// The name of a device of the bus.
+/// Returns the UUID of a device of the bus.
 ///
 /// # Safety
 ///
-/// `dev` is a device of the bus `mdev`, and stays for the call.
+/// `dev` is a device of the bus `mdev` that exists during the call.
 unsafe fn uuid_of(dev: *mut bindings::device) -> Uuid {
     // SAFETY: By this function's contract.
     unsafe { Mdev::from_raw(dev.cast()) }.uuid()
@@ -65,7 +65,7 @@ unsafe fn uuid_of(dev: *mut bindings::device) -> Uuid {
 
 /// # Safety
 ///
-/// Called by sysfs with the kobject of a device of the bus that has been bound.
+/// Called by sysfs with the kobject of a bound device of the bus.
 unsafe extern "C" fn is_visible_callback(
     kobj: *mut bindings::kobject,
     attribute: *const bindings::attribute,
@@ -74,7 +74,7 @@ unsafe extern "C" fn is_visible_callback(
     let offset = core::mem::offset_of!(bindings::device, kobj);
     // SAFETY: By this function's contract.
     match peers::find(unsafe { uuid_of(kobj.wrapping_byte_sub(offset).cast()) }) {
-        // SAFETY: The attribute is the one above.
+        // SAFETY: sysfs passes an attribute of the group above.
         Some(_) => unsafe { (*attribute).mode },
         None => 0,
     }
@@ -82,7 +82,7 @@ unsafe extern "C" fn is_visible_callback(
 
 /// # Safety
 ///
-/// Called by sysfs with a bound device of the bus, and a page to fill.
+/// Called by sysfs with a bound device of the bus and a page to fill.
 unsafe extern "C" fn show_callback(
     dev: *mut bindings::device,
     _attribute: *const bindings::device_attribute,
@@ -98,7 +98,7 @@ unsafe extern "C" fn show_callback(
 
 /// # Safety
 ///
-/// Called by sysfs with a bound device of the bus, and what was written.
+/// Called by sysfs with a bound device of the bus and the bytes that were written.
 unsafe extern "C" fn store_callback(
     dev: *mut bindings::device,
     _attribute: *const bindings::device_attribute,

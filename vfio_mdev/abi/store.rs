@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Copying between the memory of devices and that of programs.
+//! Copying between the memory of devices and the memory of processes.
 
 use kernel::{
     ffi::c_void,
@@ -8,43 +8,44 @@ use kernel::{
     prelude::*, //
 };
 
-/// Keeps [`Store`] to this crate.
+/// Prevents other crates from implementing [`Store`].
 pub trait Sealed {}
 
-/// What [`copy`] copies to and from: [`Memory`](crate::Memory) and [`GuestPages`](crate::GuestPages).
+/// A source or target of [`copy`]: [`Memory`](crate::Memory) and [`GuestPages`](crate::GuestPages).
 ///
 /// # Safety
 ///
-/// What `direct` returns can be read and written, `len` bytes, as long as `self` is borrowed.
+/// The `len` bytes at the address that `direct` returns can be read and written as long as `self`
+/// is borrowed.
 pub unsafe trait Store: Sealed {
-    /// The address of a range, for a store that has one.
+    /// Returns the address of a range, if the store has addresses.
     #[doc(hidden)]
     fn direct(&self, offset: usize, len: usize) -> Option<Result<*mut c_void>>;
 
-    /// Copies out `len` bytes from `offset` on.
+    /// Copies `len` bytes at `offset` to `to`.
     ///
     /// # Safety
     ///
-    /// `to` can be written, `len` bytes.
+    /// `to` is valid for writes of `len` bytes.
     #[doc(hidden)]
     unsafe fn get(&self, offset: usize, to: *mut c_void, len: usize) -> Result;
 
-    /// Copies in `len` bytes from `offset` on.
+    /// Copies `len` bytes from `from` to `offset`.
     ///
     /// # Safety
     ///
-    /// `from` can be read, `len` bytes.
+    /// `from` is valid for reads of `len` bytes.
     #[doc(hidden)]
     unsafe fn put(&self, offset: usize, from: *const c_void, len: usize) -> Result;
 }
 
-/// Copies `len` bytes from one memory to another. They may be the same one and the ranges overlap,
-/// unless both are guest pages.
+/// Copies `len` bytes from one store to another. Both may be the same store and the ranges may
+/// overlap, unless both are guest pages.
 ///
 /// # Errors
 ///
-/// `EINVAL` beyond an end, `ENODEV` for pages that were unpinned, `EACCES` for pages that may only be
-/// read, `ENOMEM`. Part of the bytes may have been copied then.
+/// `EINVAL` beyond the end of a store, `ENODEV` for pages that have been unpinned, `EACCES` for
+/// pages that were not pinned for this access, `ENOMEM`. Some of the bytes may have been copied.
 pub fn copy(
     to: &impl Store,
     to_offset: usize,
@@ -53,7 +54,7 @@ pub fn copy(
     len: usize,
 ) -> Result {
     if let Some(address) = to.direct(to_offset, len) {
-        // SAFETY: By the contract of the trait.
+        // SAFETY: By the contract of the trait, `address` is valid for `len` bytes.
         return unsafe { from.get(from_offset, address?, len) };
     }
     if let Some(address) = from.direct(from_offset, len) {

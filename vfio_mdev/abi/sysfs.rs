@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Attributes as C tables, and what their callbacks have in common.
+//! Sysfs attributes as C tables, and helpers for their callbacks.
 
 use core::fmt::Write;
 
@@ -13,14 +13,14 @@ use kernel::{
 };
 use kernel_ext::bindings;
 
-/// A constant that C reads.
+/// A constant table that C code reads.
 #[repr(transparent)]
 pub(super) struct Table<T>(pub(super) T);
 
-// SAFETY: The tables are never written, and their pointers are to other constants.
+// SAFETY: The tables are never written, and their pointers point at other constants.
 unsafe impl<T> Sync for Table<T> {}
 
-/// The name and mode of an attribute.
+/// Builds an attribute from its name and mode.
 pub(super) const fn attribute(name: &'static CStr, mode: u16) -> bindings::attribute {
     let mut attribute: bindings::attribute = pin_init::zeroed();
     attribute.name = kernel::str::as_char_ptr_in_const_context(name);
@@ -28,13 +28,13 @@ pub(super) const fn attribute(name: &'static CStr, mode: u16) -> bindings::attri
     attribute
 }
 
-/// Fills the page of a `show` callback with `text` and a line end; returns the length.
+/// Fills the page of a `show` callback with `text` and a newline. Returns the length.
 ///
 /// # Safety
 ///
-/// `page` is the buffer that sysfs gave to a `show` callback.
+/// `page` is the buffer that sysfs passed to a `show` callback.
 pub(super) unsafe fn show(page: *mut c_char, text: impl fmt::Display) -> Result<isize> {
-    // SAFETY: By this function's contract there is a page to write to, which is ours.
+    // SAFETY: By this function's contract `page` is a page that this call may write exclusively.
     let buffer = unsafe { core::slice::from_raw_parts_mut(page.cast::<u8>(), PAGE_SIZE) };
     let mut formatter = Formatter::new(buffer);
     formatter
@@ -43,11 +43,11 @@ pub(super) unsafe fn show(page: *mut c_char, text: impl fmt::Display) -> Result<
     Ok(formatter.bytes_written() as isize)
 }
 
-/// What a `store` callback was given.
+/// Returns the bytes that were written to an attribute.
 ///
 /// # Safety
 ///
-/// `page` and `count` are what sysfs gave to the callback.
+/// `page` and `count` are the arguments that sysfs passed to a `store` callback.
 pub(super) unsafe fn stored<'a>(page: *const c_char, count: usize) -> &'a [u8] {
     // SAFETY: By this function's contract.
     unsafe { core::slice::from_raw_parts(page.cast(), count) }

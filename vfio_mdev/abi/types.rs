@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `struct mdev_type`: a kind of device that a parent can make, as a folder in sysfs.
+//! `struct mdev_type`: a device type of a parent, as a directory in sysfs.
 
 use kernel::{
     error::{
@@ -32,7 +32,7 @@ use crate::{
 ///
 /// # Invariants
 ///
-/// Went through [`Type::add`], and its parent is registered.
+/// [`Type::add`] was called for it, and its parent is registered.
 #[repr(transparent)]
 pub(crate) struct Type(Opaque<bindings::mdev_type>);
 
@@ -41,16 +41,17 @@ impl Type {
     ///
     /// `ty` was added, and its parent is registered for all of `'a`.
     pub(super) unsafe fn from_raw<'a>(ty: *mut bindings::mdev_type) -> &'a Self {
-        // SAFETY: By this function's contract; the layouts agree.
+        // SAFETY: By this function's contract. `Type` is a transparent wrapper of the structure.
         unsafe { &*ty.cast() }
     }
 
     /// # Safety
     ///
-    /// `kobj` is that of a type whose folder is in sysfs for all of `'a`.
+    /// `kobj` is the kobject of a type whose directory is in sysfs for all of `'a`.
     unsafe fn from_kobject<'a>(kobj: *mut bindings::kobject) -> &'a Self {
         let offset = core::mem::offset_of!(bindings::mdev_type, kobj);
-        // SAFETY: By this function's contract; the folders go before their parent's registration.
+        // SAFETY: By this function's contract. The directories are removed before their parent is
+        // unregistered.
         unsafe { Self::from_raw(kobj.wrapping_byte_sub(offset).cast()) }
     }
 
@@ -58,7 +59,7 @@ impl Type {
         self.0.get()
     }
 
-    /// The parent that the type belongs to.
+    /// Returns the parent that the type belongs to.
     pub(crate) fn parent(&self) -> &Parent {
         // SAFETY: By the type invariant.
         unsafe { Parent::from_raw((*self.as_ptr()).parent) }
@@ -69,24 +70,24 @@ impl Type {
         unsafe { &raw mut (*self.as_ptr()).kobj }
     }
 
-    /// The folder of links to the type's devices.
+    /// Returns the directory of links to the type's devices.
     pub(super) fn devices_kobject(&self) -> *mut bindings::kobject {
         // SAFETY: By the type invariant.
         unsafe { (*self.as_ptr()).devices_kobj }
     }
 
-    /// Shows a type of `parent` in sysfs.
+    /// Adds a type of `parent` to sysfs.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what sysfs says.
+    /// `ENOMEM`, and the errors of sysfs.
     ///
     /// # Safety
     ///
-    /// `ty` has its names and is in no folder; it stays until [`Type::remove`].
+    /// The names of `ty` are set, and it is in no directory. It stays valid until [`Type::remove`].
     pub(super) unsafe fn add(ty: *mut bindings::mdev_type, parent: &Parent) -> Result {
-        // SAFETY: By this function's contract. The reference to the device is dropped by
-        // `release_callback`.
+        // SAFETY: By this function's contract. `release_callback` drops the reference to the
+        // device.
         unsafe {
             (*ty).kobj.kset = parent.types_kset();
             (*ty).parent = core::ptr::from_ref(parent).cast_mut().cast();
@@ -111,9 +112,9 @@ impl Type {
         Ok(())
     }
 
-    /// Takes the type out of sysfs.
+    /// Removes the type from sysfs.
     pub(super) fn remove(&self) {
-        // SAFETY: By the type invariant; these are the references of `add`.
+        // SAFETY: By the type invariant. These are the references that `add` took.
         unsafe {
             bindings::kobject_put(self.devices_kobject());
             bindings::kobject_del(self.kobject());
@@ -124,12 +125,12 @@ impl Type {
     // --- Attributes ---------------------------------------------------------------------------
 
     fn device_api(&self) -> &CStr {
-        // SAFETY: A registered driver has one.
+        // SAFETY: The `device_api` of a registered driver is set.
         unsafe { CStr::from_char_ptr(self.parent().driver().device_api) }
     }
 
     fn name(&self) -> &CStr {
-        // SAFETY: A driver gives a type its names before it registers it.
+        // SAFETY: A driver sets the names of a type before it registers the type.
         unsafe {
             let (name, sysfs_name) = ((*self.as_ptr()).pretty_name, (*self.as_ptr()).sysfs_name);
             CStr::from_char_ptr(if name.is_null() { sysfs_name } else { name })
@@ -138,7 +139,7 @@ impl Type {
 
     fn available_instances(&self) -> u32 {
         match self.parent().driver().get_available {
-            // SAFETY: The type is the driver's.
+            // SAFETY: The type belongs to the driver.
             Some(available) => unsafe { available(self.as_ptr()) },
             None => registry::available(self.parent().key()).unwrap_or(0),
         }
@@ -146,7 +147,7 @@ impl Type {
 
     fn description(&self, page: *mut c_char) -> Result<isize> {
         let show = self.parent().driver().show_description.ok_or(EIO)?;
-        // SAFETY: The type is the driver's, and `page` the buffer that sysfs gave.
+        // SAFETY: The type belongs to the driver, and `page` is the buffer that sysfs passed.
         let ret = unsafe { show(self.as_ptr(), page) };
         to_result(ret.min(0) as c_int)?;
         Ok(ret)
@@ -200,7 +201,7 @@ unsafe extern "C" fn is_visible_callback(
     attribute: *const bindings::attribute,
     _index: c_int,
 ) -> bindings::umode_t {
-    // SAFETY: By this function's contract; `add` has set the parent.
+    // SAFETY: By this function's contract. `add` has set the parent.
     let described = unsafe { Type::from_kobject(kobj) }
         .parent()
         .driver()
@@ -209,13 +210,13 @@ unsafe extern "C" fn is_visible_callback(
     if core::ptr::eq(attribute, &raw const DESCRIPTION.0) && !described {
         return 0;
     }
-    // SAFETY: The attribute is one of those above.
+    // SAFETY: sysfs passes one of the attributes above.
     unsafe { (*attribute).mode }
 }
 
 /// # Safety
 ///
-/// Called by sysfs with the kobject of a type that is shown, and a page to fill.
+/// Called by sysfs with the kobject of a visible type and a page to fill.
 unsafe extern "C" fn show_callback(
     kobj: *mut bindings::kobject,
     attribute: *mut bindings::attribute,
@@ -239,7 +240,7 @@ unsafe extern "C" fn show_callback(
 
 /// # Safety
 ///
-/// Called by sysfs with the kobject of a type that is shown, and what was written.
+/// Called by sysfs with the kobject of a visible type and the bytes that were written.
 unsafe extern "C" fn store_callback(
     kobj: *mut bindings::kobject,
     attribute: *mut bindings::attribute,
@@ -259,8 +260,9 @@ unsafe extern "C" fn store_callback(
 
 /// # Safety
 ///
-/// Called with the kobject of a type that nobody refers to.
+/// Called with the kobject of a type that has no references left.
 unsafe extern "C" fn release_callback(kobj: *mut bindings::kobject) {
-    // SAFETY: By this function's contract the parent's device is still referred to.
+    // SAFETY: By this function's contract. The reference to the parent's device, which `add` took,
+    // still exists.
     unsafe { bindings::put_device(Type::from_kobject(kobj).parent().raw_device()) };
 }

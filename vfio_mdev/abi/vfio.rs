@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What drivers need of `vfio.ko`.
+//! The functions of `vfio.ko` that drivers need.
 //!
-//! The functions are only named in generic code, which is compiled into the driver that uses it. So
-//! it is the driver that needs `vfio.ko`, as for drivers in C, and not the bus.
+//! Only generic code refers to these functions, and it is compiled into the driver that uses it.
+//! Therefore the driver depends on `vfio.ko`, like drivers in C, and the bus does not.
 
 use core::marker::PhantomData;
 
@@ -22,7 +22,7 @@ use crate::driver::{
     Index, //
 };
 
-/// The functions by which an open device reaches the memory of its program.
+/// The functions with which an open device accesses the memory of its process.
 pub(super) struct DmaCalls {
     pub(super) pin: unsafe extern "C" fn(
         *mut bindings::vfio_device,
@@ -41,7 +41,7 @@ pub(super) struct DmaCalls {
     ) -> c_int,
 }
 
-/// The functions, named in the driver of `D`.
+/// The functions, as the driver of `D` refers to them.
 pub(super) struct Calls<D>(PhantomData<D>);
 
 impl<D: Device> Calls<D> {
@@ -51,7 +51,7 @@ impl<D: Device> Calls<D> {
         rw: bindings::vfio_dma_rw,
     };
 
-    /// Which migration state comes next on the way from one to another.
+    /// Determines the next migration state on the way from one state to another.
     pub(super) const NEXT_STATE: unsafe extern "C" fn(
         *mut bindings::vfio_device,
         bindings::vfio_device_mig_state,
@@ -60,7 +60,8 @@ impl<D: Device> Calls<D> {
     ) -> c_int = bindings::vfio_mig_get_next_state;
 }
 
-/// Bytes of data behind a `VFIO_DEVICE_SET_IRQS` request of a kind with `vectors` vectors.
+/// Returns the size of the data that follow a `VFIO_DEVICE_SET_IRQS` request, in bytes. The request
+/// is for an interrupt type with `vectors` vectors.
 ///
 /// # Errors
 ///

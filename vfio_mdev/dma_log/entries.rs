@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The entries of a log: a bit for each, in chunks. Only chunks that have a bit take memory.
+//! The entries of a log: one bit for each entry, in chunks. Only chunks with a set bit use memory.
 
 use kernel::{
     alloc::flags::GFP_KERNEL_ACCOUNT,
@@ -13,15 +13,16 @@ use kernel::{
 };
 use kernel_ext::mm::MemoryCgroup;
 
-/// Entries that are kept together.
+/// The number of entries in a chunk.
 pub(super) const CHUNK: u64 = 1 << CHUNK_SHIFT;
 const CHUNK_SHIFT: u32 = 12;
 const WORDS: usize = (CHUNK / 64) as usize;
 
-/// Entries, by the number of their chunk.
+/// Chunks of entries, by their number.
 pub(super) struct Entries(RBTree<u64, Chunk>);
 
-/// Memory for the chunks of which a [`Span`] covers a part only: its first one and its last one.
+/// Preallocated nodes for the first and the last chunk of a [`Span`], which it may cover only
+/// partly.
 pub(super) struct Spare([Option<RBTreeNodeReservation<u64, Chunk>>; 2]);
 
 impl Spare {
@@ -38,7 +39,7 @@ impl Spare {
     }
 }
 
-/// A range of addresses as entries.
+/// A range of addresses, and the entries that it covers.
 #[derive(Clone, Copy)]
 pub(super) struct Span {
     first: u64,
@@ -47,12 +48,13 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// The addresses from `first` to `last`, where an entry stands for `1 << shift` bytes.
+    /// Creates a span of the addresses from `first` to `last`. An entry stands for `1 << shift`
+    /// bytes.
     pub(super) fn new(first: u64, last: u64, shift: u32) -> Self {
         Self { first, last, shift }
     }
 
-    /// The number of the chunk that has the first entry.
+    /// Returns the number of the chunk that contains the first entry.
     pub(super) fn first_chunk(&self) -> u64 {
         self.first_entry() >> CHUNK_SHIFT
     }
@@ -73,12 +75,13 @@ impl Span {
         self.first_address(entry) | ((1 << self.shift) - 1)
     }
 
-    /// Whether all of an entry's addresses are in the range.
+    /// Whether the span covers an entry completely.
     fn has_whole(&self, entry: u64) -> bool {
         self.first <= self.first_address(entry) && self.last_address(entry) <= self.last
     }
 
-    /// The addresses of the range that entries stand for: the first one, and how many bytes.
+    /// Returns the part of the span that the entries stand for, as its first address and its
+    /// length.
     fn addresses(&self, first_entry: u64, last_entry: u64) -> (u64, u64) {
         let start = self.first_address(first_entry).max(self.first);
         let last = self.last_address(last_entry).min(self.last);
@@ -96,7 +99,7 @@ impl Entries {
         self.0.is_empty()
     }
 
-    /// Enters an entry; memory that this takes is charged to `payer`.
+    /// Adds an entry. Memory for it is charged to `payer`.
     ///
     /// # Errors
     ///
@@ -114,12 +117,12 @@ impl Entries {
         Ok(())
     }
 
-    /// Takes out what is in `span`, of the first chunk from `number` on that has any of it. An entry of
-    /// which only a part is in the span is in the result, but stays here for the rest of it.
+    /// Takes the entries in `span` out of the first chunk that has any of them, from chunk `number`
+    /// on. An entry that the span covers only partly is part of the result, but also stays here.
     ///
     /// # Errors
     ///
-    /// `ENOMEM` if `spare` was used up by another span.
+    /// `ENOMEM` if another span has used up `spare`.
     pub(super) fn take(
         &mut self,
         span: &Span,
@@ -160,7 +163,7 @@ impl Entries {
         Ok(None)
     }
 
-    /// Enters what was taken elsewhere, and returns its chunk's number.
+    /// Adds entries that were taken elsewhere. Returns the number of their chunk.
     pub(super) fn put(&mut self, taken: Taken) -> u64 {
         let Taken { number, node } = taken;
         match self.0.get_mut(&number) {
@@ -170,7 +173,7 @@ impl Entries {
         number
     }
 
-    /// Enters all that was taken out of these entries. That needs no memory.
+    /// Adds all entries of `taken`. Allocates no memory.
     pub(super) fn put_back(&mut self, mut taken: Self) {
         while let Some(cursor) = taken.0.cursor_front_mut() {
             let number = *cursor.current().0;
@@ -179,12 +182,12 @@ impl Entries {
         }
     }
 
-    /// Calls `f` with the pieces of `span` that a chunk's entries stand for, each with its first address
-    /// and its length.
+    /// Calls `f` for the parts of `span` that the entries of a chunk stand for, with the address
+    /// and the length of each part.
     ///
     /// # Errors
     ///
-    /// What `f` says.
+    /// The errors of `f`.
     pub(super) fn each_piece(
         &self,
         number: u64,
@@ -205,13 +208,13 @@ impl Entries {
     }
 }
 
-/// A chunk that was taken out of [`Entries`].
+/// A chunk that [`Entries::take`] returned.
 pub(super) struct Taken {
     number: u64,
     node: RBTreeNode<u64, Chunk>,
 }
 
-/// A bit for each entry.
+/// One bit for each entry.
 #[derive(Clone)]
 struct Chunk([u64; WORDS]);
 
@@ -246,7 +249,7 @@ impl Chunk {
         }
     }
 
-    /// The bits from `first` to `last`.
+    /// Returns the bits from `first` to `last`.
     fn between(&self, first: u64, last: u64) -> Self {
         let mut found = Self::EMPTY;
         for index in first / 64..=last / 64 {
@@ -257,11 +260,11 @@ impl Chunk {
         found
     }
 
-    /// The first bits in succession that are set, from `from` on: the first and the last one.
+    /// Returns the first run of set bits at or after `from`, as its first and its last bit.
     fn run(&self, from: u64) -> Option<(u64, u64)> {
         let mut first = from;
         while first < CHUNK && !self.is_set(first) {
-            // A word without any is passed over at once.
+            // Skip an empty word at once.
             let empty = self.0[(first / 64) as usize] == 0;
             first = if empty {
                 (first / 64 + 1) * 64

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The eventfds by which a program learns of a device's interrupts.
+//! The eventfds that signal a device's interrupts to userspace.
 
 use kernel::{
     new_spinlock,
@@ -9,28 +9,28 @@ use kernel::{
 };
 use kernel_ext::eventfd::EventFd;
 
-/// The vectors of one kind of interrupt, each with the eventfd that the program set.
+/// The vectors of one interrupt type, each with the eventfd that userspace has set.
 #[pin_data]
 pub(crate) struct Vectors {
     #[pin]
     eventfds: SpinLock<KVec<Option<EventFd>>>,
 }
 
-/// What a program wants of some vectors.
+/// A request for some of the vectors.
 pub(crate) enum Action {
-    /// All of the kind are to have no eventfd.
+    /// Remove the eventfds of all vectors.
     DisableAll,
-    /// The vectors from `start` on get these eventfds, or none.
+    /// Set or remove the eventfds of the vectors from `start` on.
     Set {
         start: usize,
         eventfds: KVec<Option<EventFd>>,
     },
-    /// The vectors from `start` on are signalled, those that are true.
+    /// Signal the vectors from `start` on whose entry is true.
     Trigger { start: usize, vectors: KVec<bool> },
 }
 
 impl Vectors {
-    /// `count` vectors without eventfds.
+    /// Creates `count` vectors without eventfds.
     pub(crate) fn new(count: usize) -> Result<Pin<KBox<Self>>> {
         let mut eventfds = KVec::with_capacity(count, GFP_KERNEL)?;
         for _ in 0..count {
@@ -42,7 +42,7 @@ impl Vectors {
         )
     }
 
-    /// Signals a vector. Returns whether the program has set an eventfd for it.
+    /// Signals a vector. Returns whether userspace has set an eventfd for it.
     pub(crate) fn signal(&self, vector: usize) -> bool {
         match self.eventfds.lock().get(vector) {
             Some(Some(eventfd)) => {
@@ -53,7 +53,7 @@ impl Vectors {
         }
     }
 
-    /// Does what a program wants; the vectors exist.
+    /// Carries out a request. The vectors exist.
     pub(crate) fn apply(&self, action: Action) {
         match action {
             Action::DisableAll => self.disable_all(),
@@ -66,7 +66,7 @@ impl Vectors {
         }
     }
 
-    /// Forgets all eventfds.
+    /// Removes all eventfds.
     pub(crate) fn disable_all(&self) {
         let count = self.eventfds.lock().len();
         for vector in 0..count {

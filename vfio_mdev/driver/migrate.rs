@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Moving what a device is from one device to another.
+//! Migration of a device's state to another device.
 //!
-//! A program moves the device through the states of `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE`, and reads
-//! the data from a file, or writes them to one. All of that is the bus's work, and so is refusing data
-//! that are not of such a device. The driver only knows three kinds of [`Activity`], and its state as bytes.
+//! Userspace moves the device through the states of `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE`, and
+//! reads the data from a file or writes them to one. The bus implements all of that, and rejects
+//! data that are not from such a device. The driver only has to implement the three kinds of
+//! [`Activity`], and to save and load its state as bytes.
 //!
 //! ```ignore
 //! impl Device for Counter {
@@ -41,51 +42,57 @@ use kernel::prelude::*;
 use super::Device;
 use crate::abi::instance::Instance;
 
-/// What a device does by itself.
+/// What a device does on its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activity {
-    /// All that it is told to.
+    /// It does everything.
     #[default]
     Running,
-    /// Not what reaches other devices: the program is about to stop them one after the other.
+    /// It must not access other devices, because userspace is about to stop the devices one after
+    /// the other.
     Quiescent,
-    /// Nothing: it reaches no memory, signals no interrupt, and changes only what a program accesses.
+    /// It does nothing: it accesses no memory, signals no interrupt, and changes its state only on
+    /// userspace accesses.
     Stopped,
 }
 
-/// A device whose state can be moved to another one of its type. [`Device::MIGRATION`] says so to the bus.
+/// A device whose state can be migrated to another device of its type. Drivers register the
+/// implementation with [`Device::MIGRATION`].
 pub trait Migrate: Device {
-    /// The version of the state's format. A device takes no state of another version.
+    /// The version of the state's format. A device accepts only this version.
     const VERSION: u32;
 
-    /// How many bytes the state has. Always the same for a device.
+    /// Returns the size of the state in bytes. The result never changes for a device.
     fn state_size(&self) -> usize;
 
-    /// Changes what the device does by itself. What it does meanwhile has ended when this returns, if it
-    /// may go on no longer; what it is told to do from now on has to wait, or to be ignored.
+    /// Changes what the device does on its own. When this function returns, activity that is no
+    /// longer allowed has ended. Requests from userspace for such activity are deferred or ignored
+    /// from then on.
     ///
-    /// A device is [`Running`](Activity::Running) when it is made. After [`Device::reset`], also that which
-    /// follows the last close, this is called if it was not, to make it so.
+    /// A new device is [`Running`](Activity::Running). If the device has another activity at
+    /// [`Device::reset`], including the reset after the last close, this function is called after
+    /// the reset to set it to `Running`.
     fn set_activity(this: &Instance<Self>, activity: Activity);
 
-    /// Writes the state, that of a stopped device, to a buffer of [`state_size`](Migrate::state_size)
-    /// zeroes.
+    /// Saves the state of a stopped device to a zeroed buffer of
+    /// [`state_size`](Migrate::state_size) bytes.
     ///
     /// # Errors
     ///
-    /// What the change to `STOP_COPY` then fails with.
+    /// The transition to `STOP_COPY` fails with the error.
     fn save(this: &Instance<Self>, state: &mut [u8]) -> Result;
 
-    /// Gives a stopped device the state, of [`state_size`](Migrate::state_size) bytes. They arrived as they
-    /// were sent, but it may have been anybody who sent them: check all that the device relies on.
+    /// Loads the state of a stopped device from [`state_size`](Migrate::state_size) bytes. Their
+    /// checksum is correct, but they can come from any sender: the driver must check everything
+    /// that the device relies on.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it isn't the state of such a device. What fails changes nothing.
+    /// `EINVAL` if the bytes are not the state of such a device. Nothing changes on error.
     fn load(this: &Instance<Self>, state: &[u8]) -> Result;
 }
 
-/// How the bus moves devices: the value of [`Device::MIGRATION`].
+/// The migration functions of a device, the value of [`Device::MIGRATION`].
 pub struct Migration<D: Device> {
     pub(crate) version: u32,
     pub(crate) state_size: fn(&D) -> usize,
@@ -95,7 +102,7 @@ pub struct Migration<D: Device> {
 }
 
 impl<D: Migrate> Migration<D> {
-    /// As the device says by [`Migrate`].
+    /// Collects the functions of the device's [`Migrate`] implementation.
     #[expect(clippy::new_without_default)]
     pub const fn new() -> Self {
         Self {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The regions and interrupts of devices that look like PCI devices.
+//! The regions and interrupt types of mediated PCI devices.
 
 use super::Index;
 
 /// A region of a PCI device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Region {
-    /// What a base address register points at: 0 to 5.
+    /// The range of a base address register, 0 to 5.
     Bar(u8),
     /// The expansion ROM.
     Rom,
@@ -40,18 +40,18 @@ impl Index for Region {
     }
 }
 
-/// A kind of interrupt of a PCI device.
+/// An interrupt type of a PCI device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Irq {
-    /// A pin.
+    /// An interrupt pin.
     Intx,
-    /// Message signalled interrupts.
+    /// MSI.
     Msi,
-    /// Message signalled interrupts with a table of their own.
+    /// MSI-X.
     Msix,
-    /// An error that the device reports.
+    /// Reports an error of the device.
     Error,
-    /// The host wants the device back.
+    /// Asks userspace to release the device.
     Request,
 }
 

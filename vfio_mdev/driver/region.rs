@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is behind a region, and how a program's reads and writes come to it.
+//! The content of regions, and the register accesses that a driver handles.
 
 use core::ops::Range;
 
 use crate::abi::memory::Memory;
 
-/// In the file of a device, a region's bytes start at its index shifted by this.
+/// In the device file, a region starts at its index shifted left by this.
 pub(crate) const OFFSET_SHIFT: u32 = 40;
 
-/// What is behind a region of a device.
+/// The content of a region of a device.
 #[derive(Clone, Copy)]
 pub struct Region<'a> {
     pub(crate) size: u64,
@@ -19,8 +19,8 @@ pub struct Region<'a> {
 }
 
 impl<'a> Region<'a> {
-    /// `size` bytes of registers: what is read and written goes to the driver, as
-    /// [`Access`]es. At most 2⁴⁰ bytes count.
+    /// `size` bytes of registers. The driver handles reads and writes as [`Access`]es. Sizes above
+    /// 2⁴⁰ bytes are reduced to 2⁴⁰.
     pub const fn registers(size: u64) -> Self {
         let most = 1 << OFFSET_SHIFT;
         Self {
@@ -31,7 +31,7 @@ impl<'a> Region<'a> {
         }
     }
 
-    /// Memory: a program reads, writes and maps it without the driver.
+    /// Memory that userspace reads, writes and maps without involving the driver.
     pub const fn memory(memory: &'a Memory) -> Self {
         Self {
             memory: Some(memory),
@@ -40,7 +40,7 @@ impl<'a> Region<'a> {
         }
     }
 
-    /// The same, but it can't be written, and mappings of it neither.
+    /// The same region, but neither it nor mappings of it can be written.
     pub const fn read_only(self) -> Self {
         Self {
             writable: false,
@@ -48,7 +48,7 @@ impl<'a> Region<'a> {
         }
     }
 
-    /// The same, but it can't be mapped.
+    /// The same region, but it cannot be mapped.
     pub const fn unmappable(self) -> Self {
         Self {
             mappable: false,
@@ -57,7 +57,7 @@ impl<'a> Region<'a> {
     }
 }
 
-/// The width of an access to registers, in bytes.
+/// The width of a register access. The values are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
     /// 8 bits.
@@ -68,29 +68,29 @@ pub enum Width {
     Long = 4,
 }
 
-/// Which bytes of a region are read or written. The offset is a multiple of the width.
+/// The bytes of a region that are read or written. The offset is a multiple of the width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// The first byte, from the region's start on.
+    /// The offset of the first byte in the region.
     pub offset: u64,
-    /// How many bytes.
+    /// The number of bytes.
     pub width: Width,
 }
 
 impl Access {
-    /// How many bytes: 1, 2 or 4.
+    /// Returns the number of bytes: 1, 2 or 4.
     #[expect(clippy::len_without_is_empty)]
     pub const fn len(self) -> usize {
         self.width as usize
     }
 
-    /// The bytes, as a range of an array that is behind the region.
+    /// Returns the bytes as a range of an array that holds the region's content.
     pub const fn range(self) -> Range<usize> {
         self.offset as usize..self.offset as usize + self.len()
     }
 
-    /// The first of the accesses that `count` bytes from `offset` on are made with: the widest that is
-    /// aligned. None for no bytes.
+    /// Returns the first of the accesses to `count` bytes at `offset`: the widest access that is
+    /// aligned. Returns `None` for no bytes.
     #[inline]
     pub(crate) fn first(offset: u64, count: usize) -> Option<Self> {
         let width = match (offset % 4, count) {
@@ -102,7 +102,7 @@ impl Access {
         Some(Self { offset, width })
     }
 
-    /// The access that `count` bytes from `offset` on are made with, if one is enough.
+    /// Returns the access to `count` bytes at `offset`, if a single access is sufficient.
     #[inline]
     pub(crate) fn only(offset: u64, count: usize) -> Option<Self> {
         Self::first(offset, count).filter(|at| at.len() == count)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The requests of `<linux/vfio.h>` for a device, answered by what its driver says.
+//! The requests of `<linux/vfio.h>` for a device, implemented with the functions of its driver.
 
 use kernel::{
     ioctl::_IO,
@@ -44,10 +44,10 @@ const SET_IRQS: u32 = _IO(TYPE, 110);
 /// `VFIO_DEVICE_RESET`
 const RESET: u32 = _IO(TYPE, 111);
 
-/// Bytes of registers that are gathered before they are copied to the program.
+/// The number of register bytes that are collected before they are copied to userspace.
 const GATHERED: usize = 256;
 
-/// Answers an ioctl of an open device.
+/// Handles an ioctl of an open device.
 pub(crate) fn ioctl<D: Device>(this: &Instance<D>, cmd: u32, arg: UserPtr) -> Result<isize> {
     match cmd {
         GET_INFO => get_info::<D>(arg)?,
@@ -59,7 +59,8 @@ pub(crate) fn ioctl<D: Device>(this: &Instance<D>, cmd: u32, arg: UserPtr) -> Re
     Ok(0)
 }
 
-/// `struct vfio_device_info`, up to the numbers: `argsz`, `flags`, `num_regions`, `num_irqs`.
+/// Handles `struct vfio_device_info` up to the numbers: `argsz`, `flags`, `num_regions`,
+/// `num_irqs`.
 fn get_info<D: Device>(arg: UserPtr) -> Result {
     let [argsz, _, _, _]: [u32; 4] = UserSlice::new(arg, 16).reader().read()?;
     if argsz < 16 {
@@ -70,7 +71,7 @@ fn get_info<D: Device>(arg: UserPtr) -> Result {
     UserSlice::new(arg, 16).writer().write(&answer)
 }
 
-/// Fills in `VFIO_DEVICE_GET_REGION_INFO`; the core has checked `argsz`, and copies.
+/// Fills in `VFIO_DEVICE_GET_REGION_INFO`. The core checks `argsz` and copies the result.
 pub(crate) fn region_info<D: Device>(device: &D, info: &mut bindings::vfio_region_info) -> Result {
     if info.index >= D::Region::COUNT {
         return Err(EINVAL);
@@ -93,13 +94,13 @@ pub(crate) fn region_info<D: Device>(device: &D, info: &mut bindings::vfio_regio
     Ok(())
 }
 
-/// How many vectors there are of the kind with a number, at most [`MAX_VECTORS`].
+/// Returns the number of vectors of an interrupt type, at most [`MAX_VECTORS`].
 fn vectors<D: Device>(device: &D, index: u32) -> u32 {
     let count = D::Irq::from_index(index).map_or(0, |irq| device.vectors(irq));
     count.min(MAX_VECTORS)
 }
 
-/// The vectors of all kinds, without eventfds.
+/// Creates the vectors of all interrupt types, without eventfds.
 pub(crate) fn all_vectors<D: Device>(device: &D) -> Result<KVec<Pin<KBox<Vectors>>>> {
     let mut all = KVec::with_capacity(D::Irq::COUNT as usize, GFP_KERNEL)?;
     for index in 0..D::Irq::COUNT {
@@ -109,7 +110,7 @@ pub(crate) fn all_vectors<D: Device>(device: &D) -> Result<KVec<Pin<KBox<Vectors
     Ok(all)
 }
 
-/// `struct vfio_irq_info`: `argsz`, `flags`, `index`, `count`.
+/// Handles `struct vfio_irq_info`: `argsz`, `flags`, `index`, `count`.
 fn get_irq_info<D: Device>(this: &Instance<D>, arg: UserPtr) -> Result {
     let [argsz, _, index, _]: [u32; 4] = UserSlice::new(arg, 16).reader().read()?;
     if argsz < 16 || index >= D::Irq::COUNT {
@@ -125,7 +126,7 @@ fn get_irq_info<D: Device>(this: &Instance<D>, arg: UserPtr) -> Result {
     UserSlice::new(arg, 16).writer().write(&answer)
 }
 
-/// `struct vfio_irq_set` and its data. What fails changes nothing.
+/// Handles `struct vfio_irq_set` and its data. Nothing changes on error.
 fn set_irqs<D: Device>(this: &Instance<D>, arg: UserPtr) -> Result {
     const SIZE: usize = 20;
     let [argsz, flags, index, start, count]: [u32; 5] =
@@ -173,7 +174,7 @@ fn action(flags: u32, start: usize, count: usize, data: &[u8]) -> Result<Action>
     })
 }
 
-/// The eventfd of a descriptor; none for -1.
+/// Returns the eventfd of a file descriptor, or none for -1.
 fn eventfd(fd: [u8; 4]) -> Result<Option<EventFd>> {
     match i32::from_ne_bytes(fd) {
         -1 => Ok(None),
@@ -183,8 +184,8 @@ fn eventfd(fd: [u8; 4]) -> Result<Option<EventFd>> {
 
 // --- Reading and writing ----------------------------------------------------------------------
 
-/// Where in which region an offset in the device's file is, and how many bytes there are, up to
-/// `count`.
+/// Returns the region and the offset in it of a position in the device file, and the number of
+/// available bytes, at most `count`.
 fn locate<D: Device>(
     device: &D,
     pos: i64,
@@ -202,7 +203,7 @@ fn locate<D: Device>(
     Ok((index, region, offset, (left as usize).min(count)))
 }
 
-/// Reads from a region into the program's memory; returns the bytes read.
+/// Reads from a region into user memory. Returns the number of bytes read.
 pub(crate) fn read<D: Device>(
     this: &Instance<D>,
     to: UserPtr,
@@ -234,8 +235,8 @@ pub(crate) fn read<D: Device>(
     Ok(done)
 }
 
-/// Copies the value of one access to the program. Of a constant size, so that it needs no check whether
-/// the kernel's side may be copied.
+/// Copies the value of one access to userspace. The size is constant for each width, so that the
+/// kernel's buffer need not be checked by hardened usercopy.
 #[inline]
 fn put(to: UserPtr, width: Width, value: u32) -> Result {
     let mut to = UserSlice::new(to, width as usize).writer();
@@ -246,7 +247,7 @@ fn put(to: UserPtr, width: Width, value: u32) -> Result {
     }
 }
 
-/// Copies the value of one access from the program; see [`put`].
+/// Copies the value of one access from userspace; see [`put`].
 #[inline]
 fn get(from: UserPtr, width: Width) -> Result<u32> {
     let mut from = UserSlice::new(from, width as usize).reader();
@@ -257,7 +258,7 @@ fn get(from: UserPtr, width: Width) -> Result<u32> {
     })
 }
 
-/// Reads registers, not more than can be gathered; returns the bytes read.
+/// Reads at most [`GATHERED`] bytes of registers. Returns the number of bytes read.
 fn read_some<D: Device>(
     this: &Instance<D>,
     index: D::Region,
@@ -285,7 +286,7 @@ fn read_some<D: Device>(
     Ok(filled)
 }
 
-/// Writes to a region from the program's memory; returns the bytes written.
+/// Writes to a region from user memory. Returns the number of bytes written.
 pub(crate) fn write<D: Device>(
     this: &Instance<D>,
     from: UserPtr,
@@ -320,7 +321,8 @@ pub(crate) fn write<D: Device>(
     Ok(done)
 }
 
-/// Writes registers, not more than can be gathered; returns the bytes written, and why not more.
+/// Writes at most [`GATHERED`] bytes of registers. Returns the number of bytes written, and the
+/// error that stopped the write.
 fn write_some<D: Device>(
     this: &Instance<D>,
     index: D::Region,
@@ -349,12 +351,12 @@ fn write_some<D: Device>(
     (written, Ok(()))
 }
 
-/// Which memory a mapping of `len` bytes at `page_offset` pages of the device's file shows, and from
-/// which byte on.
+/// Returns the memory and its offset for a mapping of `len` bytes. `page_offset` is the mapping's
+/// offset in the device file in pages.
 ///
 /// # Errors
 ///
-/// `EINVAL` if there is no such memory, `EPERM` if it can't be written but the mapping may.
+/// `EINVAL` if there is no such memory; `EPERM` for a writable mapping of a read-only region.
 pub(crate) fn mapped<D: Device>(
     device: &D,
     page_offset: u64,
@@ -380,11 +382,11 @@ pub(crate) fn mapped<D: Device>(
     })
 }
 
-/// What a mapping shows.
+/// The memory that a mapping shows.
 pub(crate) struct Mapped<'a> {
     pub(crate) memory: &'a crate::abi::memory::Memory,
-    /// The first byte of the memory.
+    /// The offset of the first byte in the memory.
     pub(crate) offset: usize,
-    /// Whether the mapping may ever be written.
+    /// Whether the mapping may ever become writable.
     pub(crate) writable: bool,
 }

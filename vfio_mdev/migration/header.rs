@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What stands around a device's state: in front a header by which the target knows, before anything
-//! else arrives, whether it can take the state; behind it a sum.
+//! The format of migration data. A header precedes the device's state, so that the target can
+//! decide whether it can load the state before it receives it. A checksum follows the state.
 //!
-//! | Offset | Bytes | Of the header                                                |
+//! | Offset | Bytes | Header field                                                 |
 //! |--------|-------|--------------------------------------------------------------|
 //! | 0      | 8     | `MDEV mig`                                                   |
 //! | 8      | 4     | version of this format: 1                                    |
 //! | 12     | 4     | version of the driver's format                               |
-//! | 16     | 8     | bytes of state                                               |
+//! | 16     | 8     | size of the state in bytes                                   |
 //! | 24     | 40    | driver and type of the device, as in `vgpu_p2p-p2p-1x`       |
 //!
 //! All numbers are little endian.
 
-/// A header.
+/// The header of migration data.
 #[derive(Clone)]
 pub(crate) struct Header {
     bytes: [u8; Self::SIZE],
@@ -21,15 +21,15 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Bytes of a header.
+    /// The size of a header in bytes.
     pub(crate) const SIZE: usize = 64;
-    /// Bytes of a sum.
+    /// The size of a checksum in bytes.
     pub(crate) const SUM_SIZE: usize = 8;
     const MAGIC: [u8; 8] = *b"MDEV mig";
     const FORMAT: u32 = 1;
     const NAME: usize = 24;
 
-    /// The header of devices whose driver and type have these names.
+    /// Creates the header for devices of this driver and this type.
     pub(crate) fn new(driver: &[u8], ty: &[u8], version: u32, state_size: usize) -> Self {
         let mut bytes = [0; Self::SIZE];
         bytes[..8].copy_from_slice(&Self::MAGIC);
@@ -43,28 +43,30 @@ impl Header {
         Self { bytes, state_size }
     }
 
-    /// The header as it is sent.
+    /// Returns the header as it is transferred.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Whether it may be this one that arrives, given its first bytes, or more than it has.
+    /// Whether the received bytes can be this header. `arrived` may be shorter or longer than the
+    /// header.
     pub(crate) fn may_be(&self, arrived: &[u8]) -> bool {
         self.bytes.iter().zip(arrived).all(|(own, new)| own == new)
     }
 
-    /// Where the sum stands.
+    /// Returns the offset of the checksum.
     pub(crate) fn sum_offset(&self) -> usize {
         Self::SIZE.saturating_add(self.state_size)
     }
 
-    /// Bytes of all. A size that can't be is one that there is no memory for.
+    /// Returns the size of all data. It saturates: the allocation for such a size fails.
     pub(crate) fn total(&self) -> usize {
         self.sum_offset().saturating_add(Self::SUM_SIZE)
     }
 }
 
-/// The sum of a state: 64 bits of FNV-1a. It is against accidents, not against people.
+/// Computes the checksum of a state, 64-bit FNV-1a. It detects accidental changes, not deliberate
+/// ones.
 pub(crate) fn sum(state: &[u8]) -> [u8; Header::SUM_SIZE] {
     let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
     state.iter().fold(0xcbf2_9ce4_8422_2325, step).to_le_bytes()

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The file by which a program reads a device's state, or writes it.
+//! The file from which userspace reads a device's state, or to which it writes the state.
 //!
-//! It belongs to the bus, not to the driver: what a program does with it reaches the data, and never the
-//! device. So it may be kept open as long as one likes.
+//! The file belongs to the bus, not to the driver. Userspace accesses to it reach the data but
+//! never the device. So it may stay open for any time.
 
 use core::ops::Range;
 
@@ -55,31 +55,31 @@ use crate::abi::migration::InfoVersion;
 /// `VFIO_MIG_GET_PRECOPY_INFO`
 const GET_PRECOPY_INFO: u32 = _IO(b';' as u32, 121);
 
-/// A file's data. The device and the file refer to them.
+/// The data of a file. Both the device and the file hold references to it.
 #[pin_data]
 pub(crate) struct Transfer {
-    /// `None` once the device has left the states that have the file. Not held while user memory is
-    /// accessed: who ends the transfer waits for nobody.
+    /// `None` once the device has left the states that have the file. Not held during accesses to
+    /// user memory, so that ending the transfer never waits for userspace.
     #[pin]
     stream: Mutex<Option<Stream>>,
-    /// Signalled when there is more to be read.
+    /// Notified when more data can be read.
     #[pin]
     more: PollCondVar,
 }
 
 struct Stream {
     header: Header,
-    /// What there is so far, with room for all; `None` once it goes out.
+    /// The data so far, with capacity for all data. `None` once all data can be read.
     room: Option<UniqueArc<KVVec<u8>>>,
-    /// All that goes out.
+    /// All data, once they can be read.
     outgoing: Option<Arc<KVVec<u8>>>,
-    /// How much was read.
+    /// The number of bytes that have been read.
     read: usize,
     version: InfoVersion,
 }
 
 impl Transfer {
-    /// Makes a file. There is memory for everything that will ever be in it.
+    /// Opens a file. Allocates the memory for all of its data.
     ///
     /// # Errors
     ///
@@ -89,7 +89,8 @@ impl Transfer {
         header: Header,
         version: InfoVersion,
     ) -> Result<(Arc<Self>, ARef<File>)> {
-        // The kernel warns of more than 2 GiB otherwise, which a driver can't know.
+        // Without this flag the kernel warns about more than 2 GiB, a limit that drivers do not
+        // know.
         let mut data = KVVec::with_capacity(header.total(), GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?;
         if session == Session::Saving {
             data.extend_from_slice(header.as_bytes(), GFP_KERNEL_ACCOUNT)?;
@@ -120,11 +121,12 @@ impl Transfer {
         Ok((this, file))
     }
 
-    /// Adds the device's state, which `save` writes to a buffer of zeroes: then all is there.
+    /// Appends the device's state, which `save` writes to a zeroed buffer, and the checksum. This
+    /// completes the data.
     ///
     /// # Errors
     ///
-    /// Those of `save`, which change nothing.
+    /// The errors of `save`. Nothing changes on error.
     pub(crate) fn save(&self, save: &mut dyn FnMut(&mut [u8]) -> Result) -> Result {
         let mut guard = self.stream.lock();
         let Some(stream) = &mut *guard else {
@@ -146,11 +148,11 @@ impl Transfer {
         Ok(())
     }
 
-    /// Gives `load` the state that the program wrote.
+    /// Calls `load` with the state that userspace wrote.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it isn't complete, or isn't what was sent; those of `load`.
+    /// `EINVAL` if the data are incomplete or the checksum is wrong; the errors of `load`.
     pub(crate) fn load(&self, load: &mut dyn FnMut(&[u8]) -> Result) -> Result {
         let guard = self.stream.lock();
         let stream = guard.as_ref().ok_or(ENODEV)?;
@@ -166,7 +168,7 @@ impl Transfer {
         load(state)
     }
 
-    /// Makes the file useless: all accesses fail with `ENODEV`.
+    /// Makes the file unusable: all accesses fail with `ENODEV`.
     pub(crate) fn end(&self) {
         let stream = self.stream.lock().take();
         drop(stream);
@@ -178,7 +180,8 @@ impl Transfer {
         let bytes = piece.bytes();
         let copied = UserSlice::new(to, bytes.len()).writer().write_slice(bytes);
         if let Err(e) = copied {
-            // Unless somebody else has gone on from there, it can be read again.
+            // Make the bytes readable again, unless another thread has continued to read after
+            // them.
             self.with_stream(|stream| {
                 if stream.read == start + bytes.len() {
                     stream.read = start;
@@ -190,8 +193,8 @@ impl Transfer {
         }
     }
 
-    /// Takes bytes that follow those which are there. Of what can't be read from the program, or isn't
-    /// what is expected, it takes no more than the pages in front.
+    /// Appends bytes to the data, in pieces of at most a page. If a piece cannot be read from
+    /// userspace or is not valid, it accepts only the pieces before it.
     fn write(&self, from: UserPtr, count: usize) -> Result<usize> {
         self.with_stream(|stream| stream.check_room(count))?;
         let mut piece = KVec::with_capacity(count.min(PAGE_SIZE), GFP_KERNEL)?;
@@ -219,11 +222,11 @@ impl Transfer {
     }
 }
 
-/// Bytes that are copied to the program.
+/// Bytes to be copied to userspace.
 enum Piece {
-    /// Of the header: so many, up to an offset in it.
+    /// A range of the header.
     Header(Header, Range<usize>),
-    /// Of all the data.
+    /// A range of all data.
     Data(Arc<KVVec<u8>>, Range<usize>),
 }
 
@@ -237,7 +240,7 @@ impl Piece {
 }
 
 impl Stream {
-    /// Bytes that are there, or can be read.
+    /// Returns the number of bytes that have arrived, or that can be read.
     fn len(&self) -> usize {
         match &self.outgoing {
             Some(data) => data.len(),
@@ -249,11 +252,11 @@ impl Stream {
         self.len() == self.header.total()
     }
 
-    /// Counts up to `count` bytes as read, and returns them with where they begin.
+    /// Marks up to `count` bytes as read. Returns them and their offset.
     ///
     /// # Errors
     ///
-    /// `ENOMSG` if there are none for now: more come when the device is stopped.
+    /// `ENOMSG` if no bytes are available yet: more follow when the device is stopped.
     fn next_piece(&mut self, count: usize) -> Result<(Piece, usize)> {
         let (start, left) = (self.read, self.len() - self.read);
         if left == 0 && count > 0 && !self.is_complete() {
@@ -270,17 +273,18 @@ impl Stream {
 
     /// # Errors
     ///
-    /// `ENOMEM` if `count` bytes are more than are missing.
+    /// `ENOMEM` if `count` is more than the number of missing bytes.
     fn check_room(&self, count: usize) -> Result {
         let missing = self.header.total() - self.len();
         (count <= missing).then_some(()).ok_or(ENOMEM)
     }
 
-    /// Adds bytes that have come in, or none of them.
+    /// Appends all of the bytes, or none on error.
     ///
     /// # Errors
     ///
-    /// `ENOMEM` if they are more than are missing, `EINVAL` if the header is another device's.
+    /// `ENOMEM` if there are more bytes than are missing, `EINVAL` if the header does not match the
+    /// device.
     fn append(&mut self, bytes: &[u8]) -> Result {
         self.check_room(bytes.len())?;
         let room = self.room.as_mut().ok_or(EINVAL)?;
@@ -293,11 +297,11 @@ impl Stream {
         Ok(())
     }
 
-    /// How many bytes can be read before the device is stopped.
+    /// Returns the number of bytes that can be read before the device is stopped.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it is stopped.
+    /// `EINVAL` if the device is stopped.
     fn initial_bytes(&self) -> Result<u64> {
         if self.is_complete() {
             return Err(EINVAL);
@@ -306,7 +310,7 @@ impl Stream {
     }
 }
 
-/// Answers `VFIO_MIG_GET_PRECOPY_INFO`: a `struct vfio_precopy_info`.
+/// Handles `VFIO_MIG_GET_PRECOPY_INFO` with a `struct vfio_precopy_info`.
 fn precopy_info(transfer: &Transfer, arg: UserPtr) -> Result<isize> {
     const SIZE: usize = 24;
     let [argsz, flags, ..]: [u32; 6] = UserSlice::new(arg, SIZE).reader().read()?;
@@ -316,19 +320,19 @@ fn precopy_info(transfer: &Transfer, arg: UserPtr) -> Result<isize> {
     let guard = transfer.stream.lock();
     let stream = guard.as_ref().ok_or(EINVAL)?;
     let initial = stream.initial_bytes()?;
-    // In the first version the flags come back as they were.
+    // In version 1 `flags` is returned unchanged.
     let flags = if stream.version.is_second() { 0 } else { flags };
     drop(guard);
     let answer = [
         u64::from(flags) << 32 | u64::from(argsz),
         initial,
-        0, // No state changes without being in it once the device is stopped.
+        0, // There is no dirty data: it is all saved when the device is stopped.
     ];
     UserSlice::new(arg, SIZE).writer().write(&answer)?;
     Ok(0)
 }
 
-/// The file of a device that is saved.
+/// The operations of the file of a device whose state is saved.
 struct Saving;
 
 static SAVING: FileTable<Saving> = FileTable::anonymous();
@@ -368,7 +372,7 @@ impl FileOperations for Saving {
     }
 }
 
-/// The file of a device that gets another one's state.
+/// The operations of the file of a device that loads a state.
 struct Resuming;
 
 static RESUMING: FileTable<Resuming> = FileTable::anonymous();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which devices share a UUID, as plain names: the logic of peer-to-peer groups without the devices.
+//! Groups of members that share a UUID. This is the logic of peer-to-peer groups, independent of
+//! devices.
 
 use kernel::prelude::*;
 use kernel_ext::tree::{
@@ -8,9 +9,9 @@ use kernel_ext::tree::{
     Tree, //
 };
 
-/// Groups by their key, each with something that can be counted in and out.
+/// Groups by their key, with the number of their members.
 ///
-/// A group exists from its first member to its last one.
+/// A group exists as long as it has members.
 pub(crate) struct Directory<K, G> {
     groups: Tree<K, Entry<G>>,
 }
@@ -20,35 +21,35 @@ struct Entry<G> {
     members: usize,
 }
 
-/// A group that may have to be entered into the directory when it gets a member.
+/// A group that a member can join. It may have to be added to the directory first.
 pub(crate) struct Target<K, G> {
     key: K,
     group: G,
-    /// The entry, if the group is a new one.
+    /// The entry, if the group is new.
     entry: Option<Node<K, Entry<G>>>,
 }
 
 impl<K, G> Target<K, G> {
-    /// The group.
+    /// Returns the group.
     pub(crate) fn group(&self) -> &G {
         &self.group
     }
 }
 
 impl<K: Ord + Copy, G: Clone> Directory<K, G> {
-    /// No groups.
+    /// Creates a directory without groups.
     pub(crate) const fn new() -> Self {
         Self {
             groups: Tree::new(),
         }
     }
 
-    /// The group with `key`, or a new one, as something that a member can join without failing. The
-    /// directory doesn't change.
+    /// Returns the group with `key`, or a new group, as a target that a member can join without
+    /// failure. Does not change the directory.
     ///
     /// # Errors
     ///
-    /// What `make` says, `ENOMEM`.
+    /// The errors of `make`, `ENOMEM`.
     pub(crate) fn target(&self, key: K, make: impl FnOnce() -> Result<G>) -> Result<Target<K, G>> {
         if let Some(entry) = self.groups.get(&key) {
             return Ok(Target {
@@ -69,7 +70,7 @@ impl<K: Ord + Copy, G: Clone> Directory<K, G> {
         })
     }
 
-    /// Counts a member into a target of this directory, which hasn't changed since. Returns its group.
+    /// Adds a member to a target of this directory, which has not changed since. Returns the group.
     pub(crate) fn join(&mut self, target: Target<K, G>) -> G {
         if let Some(entry) = target.entry {
             self.groups.insert(entry);
@@ -80,7 +81,7 @@ impl<K: Ord + Copy, G: Clone> Directory<K, G> {
         target.group
     }
 
-    /// Counts a member out of the group with `key`, which goes with the last one.
+    /// Removes a member from the group with `key`. The last member removes the group.
     pub(crate) fn leave(&mut self, key: &K) {
         let Some(entry) = self.groups.get_mut(key) else {
             return;
@@ -97,7 +98,7 @@ impl<K: Ord + Copy, G: Clone> Directory<K, G> {
 mod tests {
     use super::*;
 
-    /// A directory of numbered groups: the number tells one that was made anew.
+    /// A directory of groups with serial numbers, which distinguish a new group from an old one.
     struct Numbered {
         directory: Directory<char, u32>,
         made: u32,
@@ -147,7 +148,7 @@ mod tests {
         assert!(groups.exists('a'));
         groups.directory.leave(&'a');
         assert!(!groups.exists('a'));
-        // What comes back is another group.
+        // Joining again creates another group.
         assert_eq!(groups.join('a')?, 2);
         Ok(())
     }
@@ -172,8 +173,8 @@ mod tests {
         directory.leave(&'a');
     }
 
-    /// Five members move at random between three groups: a group exists just as long as somebody is in
-    /// it, and those with one key have one group.
+    /// Five members move at random between three groups. A group exists only while it has members,
+    /// and members with the same key have the same group.
     #[test]
     fn moves_keep_the_books() -> Result {
         let mut groups = Numbered::new();
