@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The border to C, and the only unsafe code of this crate.
+//! The interface to C, and the only unsafe code of this crate.
 
 pub(crate) mod callbacks;
 mod exports;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How many ids somebody may have, how many are taken, and who else needs the account.
+//! Accounts: a quota of ids, the number of ids taken, and the handles of the account.
 //!
 //! Accounts form a tree of two levels. A set's quota is taken from the account of the whole space,
-//! so that no quota promises what another one has. Ids are then taken from the set's account.
+//! so that no id is reserved for two sets. Ids are then taken from the set's account.
 
 use kernel::{
     prelude::*,
@@ -18,14 +18,14 @@ use kernel_ext::read_once::read_once;
 #[cfg(CONFIG_KUNIT)]
 mod tests;
 
-/// Set when nothing can be taken any more, and the quota was given back.
+/// Set when nothing more can be taken, and the quota was returned.
 const CLOSED: u64 = 1 << 63;
-/// One handle; the bits below count what is taken.
+/// One handle. The bits below count the ids taken.
 const HANDLE: u64 = 1 << 32;
-/// All handles.
+/// The mask of the handle count.
 const HANDLES: u64 = CLOSED - HANDLE;
 
-/// What a quota is exceeded with; the `kernel` crate has no name for it.
+/// The error for an exceeded quota, which the `kernel` crate does not define.
 pub(crate) fn edquot() -> Error {
     Error::from_errno(-(kernel_ext::bindings::EDQUOT as i32))
 }
@@ -34,28 +34,28 @@ pub(crate) fn edquot() -> Error {
 ///
 /// # Invariants
 ///
-/// No more than `quota` are taken. Without a handle, none is taken any more; with nothing taken and
-/// no handle the account has ended, and never changes again.
+/// At most `quota` ids are taken. Without a handle no more ids are taken. With no ids taken and no
+/// handle the account has ended and never changes again.
 pub(crate) struct Account {
     word: Atomic<u64>,
     quota: u32,
 }
 
-/// Whether the account lives on.
+/// Whether the account still exists.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Left {
-    /// Somebody has a handle, or something is taken.
+    /// Handles exist or ids are taken.
     Open,
-    /// Nothing is taken, and nobody can take anything. This is said once.
+    /// No ids are taken and none can be taken any more. This is returned only once.
     Ended {
-        /// What of the parent's account is to be given back.
+        /// The number of ids to return to the parent's account.
         quota: u32,
     },
 }
 
 impl Account {
-    /// An account with one handle, where `quota` can be taken.
+    /// Creates an account of `quota` ids with one handle.
     pub(crate) fn new(quota: u32) -> Self {
         Self {
             word: Atomic::new(HANDLE),
@@ -75,11 +75,11 @@ impl Account {
         }
     }
 
-    /// Takes `count`.
+    /// Takes `count` ids.
     ///
     /// # Errors
     ///
-    /// `EDQUOT` if so many are not left; `EINVAL` if the account is closed.
+    /// `EDQUOT` if fewer ids are left; `EINVAL` if the account is closed.
     #[inline]
     pub(crate) fn take(&self, count: u32) -> Result {
         self.update(|word| match word {
@@ -90,11 +90,11 @@ impl Account {
         .map(|_| ())
     }
 
-    /// Takes what is left, and returns how many that are.
+    /// Takes all ids that are left, and returns their number.
     ///
     /// # Errors
     ///
-    /// `EDQUOT` if nothing is left; `EINVAL` if the account is closed.
+    /// `EDQUOT` if no ids are left; `EINVAL` if the account is closed.
     pub(crate) fn take_rest(&self) -> Result<u32> {
         loop {
             let rest = self.left();
@@ -108,11 +108,11 @@ impl Account {
         }
     }
 
-    /// Takes the whole quota, if nothing is taken yet.
+    /// Takes the whole quota, if no ids are taken yet.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if something is taken; `EINVAL` if the account is closed.
+    /// `EBUSY` if ids are taken; `EINVAL` if the account is closed.
     pub(crate) fn take_all(&self) -> Result {
         self.update(|word| match word {
             _ if word & CLOSED != 0 || word & HANDLES == 0 => Err(EINVAL),
@@ -122,11 +122,11 @@ impl Account {
         .map(|_| ())
     }
 
-    /// Gives back what was taken.
+    /// Returns `count` ids to the account.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if that is more than was taken: then nothing changes.
+    /// `EINVAL` if fewer ids are taken. Then nothing changes.
     #[inline]
     pub(crate) fn give(&self, count: u32) -> Result<Left> {
         let now = self.update(|word| match (word as u32).checked_sub(count) {
@@ -136,11 +136,11 @@ impl Account {
         Ok(self.judge(now))
     }
 
-    /// Takes one more handle.
+    /// Takes another handle.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the account has none, or is closed.
+    /// `EINVAL` if the account has no handle or too many, or is closed.
     pub(crate) fn get_handle(&self) -> Result {
         self.update(|word| match word & HANDLES {
             0 | HANDLES => Err(EINVAL),
@@ -154,7 +154,7 @@ impl Account {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is none.
+    /// `EINVAL` if the account has no handle.
     pub(crate) fn put_handle(&self) -> Result<Left> {
         let now = self.update(|word| match word & HANDLES {
             0 => Err(EINVAL),
@@ -163,11 +163,12 @@ impl Account {
         Ok(self.judge(now))
     }
 
-    /// Closes the account: nothing is taken any more. Returns what to give back to the parent.
+    /// Closes the account: no more ids can be taken. Returns the number of ids to return to the
+    /// parent's account.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if something is taken; `EINVAL` if it was closed before.
+    /// `EBUSY` if ids are taken; `EINVAL` if the account is already closed.
     pub(crate) fn close(&self) -> Result<u32> {
         self.update(|word| match word {
             _ if word & CLOSED != 0 || word & HANDLES == 0 => Err(EINVAL),
@@ -185,22 +186,22 @@ impl Account {
         }
     }
 
-    /// How many can be taken at most, altogether.
+    /// Returns the maximum number of ids that can be taken.
     pub(crate) fn quota(&self) -> u32 {
         self.quota
     }
 
-    /// How many are taken.
+    /// Returns the number of ids taken.
     pub(crate) fn taken(&self) -> u32 {
         read_once(&self.word) as u32
     }
 
-    /// How many are left.
+    /// Returns the number of ids left.
     pub(crate) fn left(&self) -> u32 {
         self.quota.saturating_sub(self.taken())
     }
 
-    /// Whether nothing can be taken any more.
+    /// Whether no more ids can be taken.
     pub(crate) fn is_closed(&self) -> bool {
         let word = read_once(&self.word);
         word & CLOSED != 0 || word & HANDLES == 0

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `ioasid/` in debugfs: what there is, for people.
+//! The debugfs directory `ioasid/`, with information about the system's space.
 
 use kernel::{
     debugfs::{
@@ -18,7 +18,7 @@ use crate::{
     set_id::SetId, //
 };
 
-/// The files, which are there as long as this.
+/// The files. Dropping this removes them.
 pub(crate) struct Files {
     _space: Pin<KBox<File<SpaceFile>>>,
     _sets: Pin<KBox<File<SetsFile>>>,
@@ -27,7 +27,7 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Shows the system's space.
+    /// Creates the files for the system's space.
     ///
     /// # Errors
     ///
@@ -46,7 +46,7 @@ impl Files {
     }
 }
 
-/// How large the space is and how much of it is used.
+/// The size of the space and how much of it is used.
 struct SpaceFile;
 
 impl Writer for SpaceFile {
@@ -65,7 +65,7 @@ impl Writer for SpaceFile {
     }
 }
 
-/// One line a set.
+/// One line for each set.
 struct SetsFile;
 
 impl Writer for SetsFile {
@@ -82,7 +82,7 @@ impl Writer for SetsFile {
     }
 }
 
-/// One line an allocator, the active ones first.
+/// One line for each allocator, the active ones first.
 struct AllocatorsFile;
 
 impl Writer for AllocatorsFile {
@@ -104,7 +104,7 @@ impl Writer for AllocatorsFile {
     }
 }
 
-/// One line an id.
+/// One line for each id.
 struct IdsFile;
 
 impl Writer for IdsFile {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is known of one id.
+//! The data of one id.
 
 use core::ops::Deref;
 
@@ -33,10 +33,10 @@ use crate::{
 #[cfg(CONFIG_KUNIT)]
 mod tests;
 
-/// What is known of one id. It stays in its place when the number is reused, for the next id.
+/// The data of one id. When the number is reused, the entry is reused for the next id.
 pub(crate) struct Entry {
     life: Life,
-    /// A word of the driver that allocated it.
+    /// Private data of the driver that allocated the id.
     pub(crate) data: Atomic<usize>,
     set: Atomic<u64>,
     origin: Atomic<Origin>,
@@ -56,7 +56,7 @@ impl Default for Entry {
 }
 
 impl Entry {
-    /// Begins the life of the id in a set. The number is not in use, and there is one caller at a time.
+    /// Starts the life of an id in a set. The number is not in use, and callers are serialised.
     #[inline]
     pub(crate) fn begin(
         &self,
@@ -74,12 +74,12 @@ impl Entry {
         })
     }
 
-    /// The id, if it is what the key means.
+    /// Returns the id if it matches the key.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if the number is not in use, or in another life than the key's; `EACCES` if it is not in
-    /// the key's set.
+    /// `ENOENT` if the number is not in use, or in another life than the key's; `EACCES` if the id
+    /// is not in the key's set.
     #[inline]
     pub(crate) fn look(&self, only: Only) -> Result<Found<'_>> {
         let life = self.life.look().ok_or(ENOENT)?;
@@ -90,31 +90,31 @@ impl Entry {
         }
     }
 
-    /// Its set.
+    /// Returns the id's set.
     #[inline]
     pub(crate) fn set(&self) -> SetId {
         SetId::from_raw(read_once(&self.set))
     }
 
-    /// Where it comes from, and goes back to.
+    /// Returns the source that the id came from, and to which it is returned.
     #[inline]
     pub(crate) fn origin(&self) -> Origin {
         read_once(&self.origin)
     }
 
-    /// What its set calls it.
+    /// Returns the number that the id's set uses for it.
     #[inline]
     pub(crate) fn spid(&self) -> Option<u32> {
         Some(read_once(&self.spid)).filter(|&spid| spid != INVALID)
     }
 
-    /// Changes what its set calls it.
+    /// Changes the number that the id's set uses for it.
     pub(crate) fn set_spid(&self, spid: Option<u32>) {
         write_once(&self.spid, spid.unwrap_or(INVALID));
     }
 }
 
-/// What is to be given back when an id's last reference is gone.
+/// The resources that must be released when the last reference to an id is dropped.
 #[derive(Clone, Copy)]
 pub(crate) struct Remains {
     pub(crate) set: SetId,
@@ -122,10 +122,10 @@ pub(crate) struct Remains {
     pub(crate) spid: Option<u32>,
 }
 
-/// An id in use, as it was found.
+/// An id that was in use when it was looked up.
 ///
-/// Without a reference to it, what is read here may be the next id's with the same number;
-/// [`Living::goes_on`] tells. Operations on `life` have no effect on that one.
+/// Without a reference, data that are read here may belong to the next id with the same number,
+/// which [`Living::goes_on`] detects. Operations on `life` never affect the next id.
 pub(crate) struct Found<'e> {
     entry: &'e Entry,
     pub(crate) life: Living<'e>,
@@ -141,33 +141,35 @@ impl Deref for Found<'_> {
 }
 
 impl Found<'_> {
-    /// Its private data.
+    /// Returns the private data.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if the id was freed meanwhile.
+    /// `ENOENT` if the id has been freed and released meanwhile.
     #[inline]
     pub(crate) fn data(&self) -> Result<usize> {
         self.if_same(read_once(&self.data))
     }
 
-    /// What was read of the id.
+    /// Returns `read`, the data that were read from the id.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if the id was freed meanwhile, so that it may be the next one's.
+    /// `ENOENT` if the id has been freed and released meanwhile, so that the data may belong to the
+    /// next id.
     #[inline]
     pub(crate) fn if_same<R>(&self, read: R) -> Result<R> {
         self.life.goes_on().then_some(read).ok_or(ENOENT)
     }
 
-    /// The key of just this life, with the right of the key by which it was found.
+    /// Returns the key of exactly this life, with the right of the key `by` that was used to find
+    /// the id.
     #[inline]
     pub(crate) fn key(&self, by: Key) -> Key {
         Key::of_life(by.id, self.life.generation(), by.right)
     }
 
-    /// What is to be given back, for the caller that has just dropped the last reference.
+    /// Returns the resources to release, for the caller that has just dropped the last reference.
     #[inline]
     pub(crate) fn remains(&self) -> Remains {
         Remains {

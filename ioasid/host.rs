@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A host with guests, for tests: what the models of the guests' IOMMUs have in common.
+//! A host with guests, for tests: the common part of the models of the guests' IOMMUs.
 
 use kernel::{
     prelude::*,
@@ -28,20 +28,20 @@ use crate::{
     },
 };
 
-/// A host-wide space, without the kernel's part in it.
+/// Creates a host-wide space without PASIDs of the kernel.
 pub(crate) fn host() -> Result<Arc<Space>> {
     let space = Space::new(&Memory::shared()?, 1, DEFAULT_CAPACITY, None);
     Arc::pin_init(space, GFP_KERNEL)
 }
 
-/// A guest: a set of the host's.
+/// A guest: a set in the space of the host.
 pub(crate) struct Guest {
     host: Arc<Space>,
     set: SetId,
 }
 
 impl Guest {
-    /// A guest of this host, which may have so many PASIDs.
+    /// Creates a guest of this host with at most `quota` PASIDs.
     pub(crate) fn of(host: &Arc<Space>, quota: u32) -> Result<Arc<Self>> {
         let set = host.new_set(Token::None, Quota::Exactly(quota))?;
         let guest = Self {
@@ -51,12 +51,12 @@ impl Guest {
         Ok(Arc::new(guest, GFP_KERNEL)?)
     }
 
-    /// The only guest of a host.
+    /// Creates the only guest of a new host.
     pub(crate) fn alone(quota: u32) -> Result<Arc<Self>> {
         Self::of(&host()?, quota)
     }
 
-    /// A PASID for the guest, not above `max`.
+    /// Allocates a PASID for the guest, at most `max`.
     pub(crate) fn alloc(&self, max: Option<u32>) -> Result<u32> {
         let range = IdRange::new(1, max.unwrap_or(DEFAULT_CAPACITY - 1))?;
         let key = self
@@ -69,18 +69,18 @@ impl Guest {
         Key::new(Some(self.set), pasid)
     }
 
-    /// Takes a PASID back, if it is the guest's.
+    /// Frees a PASID, if it belongs to the guest.
     pub(crate) fn free(&self, pasid: u32) -> Result {
         self.host.free(self.key(pasid))
     }
 
-    /// How many PASIDs the guest has.
+    /// Returns the number of PASIDs that the guest has.
     pub(crate) fn used(&self) -> u32 {
         let used = |set: Pin<&crate::set::SetState>| Ok(set.account.taken());
         self.host.with_set(self.set, used).unwrap_or(0)
     }
 
-    /// Whether a PASID is the guest's.
+    /// Whether a PASID belongs to the guest.
     pub(crate) fn has(&self, pasid: u32) -> bool {
         self.host.find(self.key(pasid), |_| ()).is_ok()
     }
@@ -88,7 +88,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // What the guest left behind goes with it.
+        // Free the remaining PASIDs of the guest.
         let freed = self
             .host
             .for_each_in(self.set, |pasid| assert_eq!(self.free(pasid), Ok(())));

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! I/O address space ids (PASIDs), for the whole system.
+//! A system-wide allocator of I/O address space ids (PASIDs).
 //!
-//! A [`Space`] hands out numbers, each of which names an address space to devices. Whoever
-//! allocates one owns a [`Pasid`], others take a [`Reference`]; the number is reused when all of
-//! them are gone. A [`Set`] has a quota and an owner, and knows what the owner calls its ids.
+//! A [`Space`] allocates numbers, each of which identifies an address space to devices. The caller
+//! that allocates an id owns a [`Pasid`], and other users take a [`Reference`]. The number can be
+//! reused when all of them have been dropped. A [`Set`] has a quota and an owner, and maps the
+//! owner's own numbers to its ids.
 //!
-//! Ids come from the module's own space, which it takes out of the kernel's, or from an
-//! [`Allocator`] of somebody else, such as the IOMMU of a guest.
+//! Ids come from the module's own space, which it reserves in the kernel's PASID space, or from a
+//! custom [`Allocator`], for example the IOMMU of a guest.
 //!
-//! `Documentation/ioasid.rst` has the rules; locks are in `Documentation/locking.rst`.
+//! `Documentation/ioasid.rst` describes the rules, and `Documentation/locking.rst` the locks.
 
 #![deny(unsafe_code)]
 
@@ -90,7 +91,7 @@ module! {
     },
 }
 
-/// The module's registrations, undone from top to bottom.
+/// The module's registrations, dropped in the order of the fields.
 struct Module {
     _files: debugfs::Files,
     _space: abi::system::Installed,
@@ -113,11 +114,11 @@ impl kernel::Module for Module {
     }
 }
 
-/// Whether there can be PASIDs from `first` to `capacity - 1`.
+/// Checks that there can be PASIDs from `first` to `capacity - 1`.
 ///
 /// # Errors
 ///
-/// `EINVAL` if there are none, or if they have more than 20 bits: the kernel doesn't know those.
+/// `EINVAL` if the range is empty or ends above 20 bits, which the kernel does not support.
 fn check_limits(first: u32, capacity: u32) -> Result {
     if first >= capacity || capacity > DEFAULT_CAPACITY {
         return Err(EINVAL);

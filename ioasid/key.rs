@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How ids are named.
+//! Keys, which identify ids.
 
 use crate::{
     life::{
@@ -10,10 +10,11 @@ use crate::{
     set_id::SetId, //
 };
 
-/// The name of an id.
+/// Identifies an id.
 ///
-/// A number names any id that has it at that moment, which may be another one at the next. The key of a
-/// handle names one life of a number: with that, everything fails with `ENOENT` after its end.
+/// A number refers to any id that currently has the number, which can change at any time. The key
+/// of a handle refers to one life of a number. After the end of that life, all calls with the key
+/// fail with `ENOENT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     pub(crate) id: u32,
@@ -21,19 +22,19 @@ pub struct Key {
     pub(crate) right: Right,
 }
 
-/// Which of the ids that have a number one after the other are meant.
+/// Restricts a key to some of the ids that successively have a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Only {
-    /// All.
+    /// Any id.
     Any,
-    /// Those of a set.
+    /// An id in this set.
     Set(SetId),
-    /// The one in this life.
+    /// The id of this life.
     Life(Generation),
 }
 
 impl Key {
-    /// The id with this number; if a set is given, it has to be in that.
+    /// Creates a key of the id with this number. If `set` is given, the id must be in it.
     #[inline]
     pub fn new(set: Option<SetId>, id: u32) -> Self {
         Self {
@@ -43,7 +44,7 @@ impl Key {
         }
     }
 
-    /// One life of a number.
+    /// Creates a key of one life of a number.
     #[inline]
     pub(crate) fn of_life(id: u32, generation: Generation, right: Right) -> Self {
         Self {
@@ -53,7 +54,7 @@ impl Key {
         }
     }
 
-    /// The key of one life, as a word that C can keep.
+    /// Returns the key of one life as an integer for C.
     pub(crate) fn to_raw(self) -> Option<u64> {
         match self.only {
             Only::Life(generation) => {
@@ -63,12 +64,12 @@ impl Key {
         }
     }
 
-    /// The key of one life that is in a word.
+    /// Creates the key of one life from an integer.
     pub(crate) fn from_raw(raw: u64, right: Right) -> Self {
         Self::of_life(raw as u32, Generation::from_raw((raw >> 32) as u32), right)
     }
 
-    /// The same id, without the right of its owner.
+    /// Returns a key of the same id without the owner's right.
     pub(crate) fn anyones(self) -> Self {
         Self {
             right: Right::Anyone,
@@ -76,7 +77,7 @@ impl Key {
         }
     }
 
-    /// The number.
+    /// Returns the number.
     #[inline]
     pub fn id(self) -> u32 {
         self.id

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The lives of one id after the other, in one word.
+//! The successive lives of one id, in one word.
 //!
-//! An id is born idle, with one reference: that of its allocation. It is *active* while it is bound
-//! to something. It is freed once; from then on it is *pending*: nobody gets a new reference, and
-//! when the last one goes the number can be reused.
+//! The life of an id starts in the idle state with one reference, that of its allocation. It is
+//! *active* while it is bound. It is freed only once. From then on it is *pending*: no new
+//! references can be taken, and when the last one is dropped the number can be reused.
 //!
-//! The reference of an allocation may belong to a handle. Then the word says so from its first moment
-//! to its last one, and only that handle frees the id or drops that reference: others can't get in
-//! between, neither when the life begins nor when it ends.
+//! The reference of an allocation may belong to a handle. Then a bit of the word is set from the
+//! start of the life until the handle drops the reference or gives it up. While the bit is set,
+//! only the handle can free the id or drop that reference. No other caller can interfere, neither
+//! at the start of the life nor at its end.
 //!
-//! `tools/testing/models/ids` compiles this file and checks it against all interleavings.
+//! `tools/testing/models/ids` compiles this file and checks it with all interleavings.
 
 use kernel::{
     prelude::*,
@@ -40,16 +41,17 @@ mod tests;
 const OWNED: u32 = 1 << 29;
 /// Set while the id is bound.
 const BOUND: u32 = 1 << 30;
-/// Set when the id was freed.
+/// Set when the id has been freed.
 const FREED: u32 = 1 << 31;
-/// The other bits count references.
+/// The mask of the reference count.
 const REFERENCES: u32 = OWNED - 1;
 
-/// The bits from here on tell the lives of a number apart.
+/// The bits from this one on are the generation, which distinguishes the lives of a number.
 const LIFE: u64 = 1 << 32;
 
-/// Which of its lives a number is in. The numbers of a space have one count of lives, which comes round
-/// after 2^32: a place in memory that began to count anew would let old handles into new lives.
+/// The generation of a life. All numbers of a space share one counter of lives, which wraps around
+/// after 2^32. If an entry started to count anew after it was freed and allocated again, old
+/// handles would match new lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Generation(u32);
 
@@ -58,12 +60,12 @@ impl Generation {
         Self((word >> 32) as u32)
     }
 
-    /// The generation as a number.
+    /// Returns the generation as an integer.
     pub(crate) fn to_raw(self) -> u32 {
         self.0
     }
 
-    /// The generation with this number.
+    /// Creates a generation from an integer.
     pub(crate) fn from_raw(raw: u32) -> Self {
         Self(raw)
     }
@@ -72,55 +74,59 @@ impl Generation {
 /// Who may free an id and drop the reference of its allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Right {
-    /// Whoever knows its number.
+    /// Any caller that knows the number.
     Anyone,
     /// The handle that owns the allocation.
     Owner,
 }
 
-/// What became of a reference that was to be dropped.
+/// The result of dropping a reference.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Put {
-    /// There are others.
+    /// Other references exist.
     Held,
-    /// It was the last: the id has to be reclaimed.
+    /// It was the last reference: the caller must release the id.
     Last,
-    /// It is the last one of an id that nobody freed, and was not dropped: free the id first.
+    /// It is the last reference to an id that has not been freed, and was not dropped: the caller
+    /// must free the id first.
     NotFreed,
 }
 
-/// What became of an id that was freed, and lost the reference of its allocation, at once.
+/// The result of freeing an id and dropping the reference of its allocation in one step.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Freed {
-    /// It had been freed before: nothing changed.
+    /// The id had already been freed. Nothing changed.
     Before,
-    /// Others have references.
+    /// Other references exist.
     Held,
-    /// It was the last reference: the id has to be reclaimed.
+    /// It was the last reference: the caller must release the id.
     Last,
 }
 
-/// The references and the state of an id.
+/// The reference count and the state of an id.
 ///
 /// # Invariants
 ///
-/// Without a reference the lower half is 0, the upper half is not that of the last life, and only
-/// [`begin`](Self::begin) changes the word. [`OWNED`] is set as long as a handle has one of the
-/// references, and only that handle clears it.
+/// Without a reference the lower half is 0, the upper half differs from that of the last life, and
+/// only [`begin`](Self::begin) changes the word. [`OWNED`] is set as long as one of the references
+/// belongs to a handle, and only that handle clears it.
 pub(crate) struct Life(Atomic<u64>);
 
 impl Life {
-    /// A number that is not in use.
+    /// Creates the word of a number that is not in use.
     pub(crate) fn new() -> Self {
         Self(Atomic::new(0))
     }
 
-    /// Begins a life of a number that is not in use: idle, with one reference, of `owner`.
+    /// Starts a life of a number that is not in use: idle, with one reference, which belongs to
+    /// `owner`.
     ///
-    /// `fill` writes what else there is of the id. A reader that sees the life sees that, and a reader of
-    /// the life before which sees any of it finds that its own one is over. There is one caller at a time.
+    /// `fill` writes the other data of the id. A reader that sees the life also sees these data. A
+    /// reader of the previous life that sees any of them finds that this life has ended. Callers
+    /// are serialised.
     ///
-    /// The generation is another one than those which the number had before, here or in another place.
+    /// The caller provides a generation that the number has not had before, in this entry or in
+    /// another one.
     #[inline]
     pub(crate) fn begin(&self, generation: Generation, owner: Right, fill: impl FnOnce()) {
         smp_mb(Write);
@@ -133,7 +139,7 @@ impl Life {
         self.0.store(word, Release);
     }
 
-    /// The life that the number is in, if it is in use.
+    /// Returns the current life of the number, if it is in use.
     #[inline]
     pub(crate) fn look(&self) -> Option<Living<'_>> {
         let seen = self.0.load(Acquire);
@@ -144,25 +150,26 @@ impl Life {
     }
 }
 
-/// One life of an id, as it was at a look.
+/// One life of an id, as it was when [`Life::look`] read it.
 ///
-/// When it is over nothing of this has an effect and all fails with `ENOENT`, even if the number is in
-/// use again: there was a moment when it was not.
+/// After the end of the life, operations have no effect. They fail with `ENOENT`, or with the error
+/// that the state at the look requires. This is correct even if the number is in use again, because
+/// there was a moment when it was not.
 #[derive(Clone, Copy)]
 pub(crate) struct Living<'l> {
     word: &'l Atomic<u64>,
-    /// It has a reference.
+    /// The word at the look. Its reference count is not 0.
     seen: u64,
 }
 
 impl Living<'_> {
-    /// Which life it is.
+    /// Returns the generation of the life.
     #[inline]
     pub(crate) fn generation(self) -> Generation {
         Generation::of(self.seen)
     }
 
-    /// Whether what was read of the id since the look belongs to this life.
+    /// Whether data of the id that were read since the look belong to this life.
     #[inline]
     pub(crate) fn goes_on(self) -> bool {
         smp_mb(Read);
@@ -173,7 +180,7 @@ impl Living<'_> {
         (word ^ self.seen) < LIFE
     }
 
-    /// Changes the lower half to what `change` makes of it; returns what `change` returned beside.
+    /// Replaces the lower half by the first result of `change`, and returns the second one.
     #[inline]
     fn update<R>(self, change: impl Fn(u32) -> Result<(u32, R)>) -> Result<R> {
         let mut old = self.seen;
@@ -195,7 +202,8 @@ impl Living<'_> {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if the id is gone, `EBUSY` if it is freed, `EOVERFLOW` if there are 2^29 - 1 already.
+    /// `ENOENT` if the id is gone; `EBUSY` if it has been freed; `EOVERFLOW` if there are already
+    /// 2^29 - 1 references.
     #[inline]
     pub(crate) fn get(self) -> Result {
         self.update(|word| match word & REFERENCES {
@@ -205,11 +213,12 @@ impl Living<'_> {
         })
     }
 
-    /// Takes a reference, even if the id is freed: for an operation that must not meet its end.
+    /// Takes a reference, even if the id has been freed, for an operation during which the id must
+    /// exist.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if the id is gone, `EOVERFLOW` if there are 2^29 - 1 references already.
+    /// `ENOENT` if the id is gone; `EOVERFLOW` if there are already 2^29 - 1 references.
     pub(crate) fn hold(self) -> Result {
         self.update(|word| match word & REFERENCES {
             REFERENCES => Err(EOVERFLOW),
@@ -217,11 +226,12 @@ impl Living<'_> {
         })
     }
 
-    /// Gives the reference of the allocation to whoever knows the id's number.
+    /// Passes the reference of the allocation from its handle to any caller that knows the id's
+    /// number.
     ///
     /// # Errors
     ///
-    /// `EPERM` if it belongs to no handle; `ENOENT` if the id is gone.
+    /// `EPERM` if it does not belong to a handle; `ENOENT` if the id is gone.
     pub(crate) fn disown(self) -> Result {
         self.update(|word| match word & OWNED {
             0 => Err(EPERM),
@@ -229,11 +239,12 @@ impl Living<'_> {
         })
     }
 
-    /// Frees the id, if that was not done: then true, and the allocation's reference is to be dropped.
+    /// Frees the id. Returns true if it had not been freed before. Then the caller must drop the
+    /// allocation's reference.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if the id is gone; `EPERM` if the right is not the caller's.
+    /// `ENOENT` if the id is gone; `EPERM` if the caller does not have the right.
     pub(crate) fn free(self, right: Right) -> Result<bool> {
         self.update(|word| match word & FREED {
             0 if right == owner(word) => Ok((word | FREED, true)),
@@ -242,7 +253,8 @@ impl Living<'_> {
         })
     }
 
-    /// [`free`](Self::free) and [`put`](Self::put) in one step, for when nobody is to be told in between.
+    /// [`free`](Self::free) and [`put`](Self::put) in one step, if no listener has to be notified
+    /// in between.
     ///
     /// # Errors
     ///
@@ -261,11 +273,13 @@ impl Living<'_> {
         })
     }
 
-    /// Drops a reference: the owner that of the allocation, others any other one.
+    /// Drops a reference: [`Right::Owner`] drops that of the allocation, [`Right::Anyone`] any
+    /// other reference.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is none; `EPERM` if the only one belongs to a handle which is not the caller's.
+    /// `ENOENT` if the id is gone; `EPERM` if the only reference belongs to a handle and the caller
+    /// is not its owner, or if the caller is an owner and no handle has a reference.
     pub(crate) fn put(self, right: Right) -> Result<Put> {
         self.update(|word| match (right, word & REFERENCES) {
             (Right::Anyone, 1) if word & OWNED != 0 => Err(EPERM),
@@ -277,11 +291,11 @@ impl Living<'_> {
         })
     }
 
-    /// The id is in use from now on.
+    /// Marks the id as in use.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if it is already, or is freed; `ENOENT` if it is gone.
+    /// `EBUSY` if it is already in use or has been freed; `ENOENT` if it is gone.
     pub(crate) fn bind(self) -> Result {
         self.update(|word| match word & (BOUND | FREED) {
             0 => Ok((word | BOUND, ())),
@@ -289,7 +303,8 @@ impl Living<'_> {
         })
     }
 
-    /// The id is not in use any more. This goes for a freed one, too: its users are to let go of it.
+    /// Marks the id as no longer in use. This also works for a freed id, because its users must
+    /// release it.
     ///
     /// # Errors
     ///
@@ -301,7 +316,7 @@ impl Living<'_> {
         })
     }
 
-    /// The state at the look.
+    /// Returns the state at the look.
     pub(crate) fn state(self) -> State {
         match self.seen as u32 {
             word if word & FREED != 0 => State::FreePending,
@@ -310,13 +325,13 @@ impl Living<'_> {
         }
     }
 
-    /// How many references there were at the look.
+    /// Returns the number of references at the look.
     pub(crate) fn references(self) -> u32 {
         self.seen as u32 & REFERENCES
     }
 }
 
-/// Who has the right to free the id and to drop the reference of its allocation.
+/// Returns who may free the id and drop the reference of its allocation.
 fn owner(word: u32) -> Right {
     match word & OWNED {
         0 => Right::Anyone,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who is told when ids come, go, and are put to use.
+//! Notification of listeners when ids are allocated, freed, bound and unbound.
 
 use core::cmp::Reverse;
 
@@ -15,71 +15,73 @@ use crate::{
     set_id::SetId, //
 };
 
-/// What happened to an id.
+/// An event of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Event {
-    /// It was allocated.
+    /// The id was allocated.
     Alloc = 1,
-    /// It was freed: who uses it is to stop, and to drop its references.
+    /// The id was freed: its users must stop using it and drop their references.
     Free = 2,
-    /// It was bound to something.
+    /// The id was bound.
     Bind = 3,
-    /// It is not bound any more.
+    /// The id was unbound.
     Unbind = 4,
 }
 
-/// When a listener is called, compared with others for the same ids: the highest first.
+/// The order in which the listeners to the same ids are called: the highest priority first.
 pub mod priority {
-    /// After all others.
+    /// Called after all others.
     pub const LAST: i32 = 0;
-    /// Drivers of devices.
+    /// Device drivers.
     pub const DEVICE: i32 = 1;
-    /// The IOMMU's driver.
+    /// The IOMMU driver.
     pub const IOMMU: i32 = 2;
-    /// Who has the processor use ids, such as a hypervisor with a table for its guest.
+    /// Code that makes the CPU use ids, for example a hypervisor with a translation table for its
+    /// guest.
     pub const CPU: i32 = 3;
 }
 
-/// The id that something happened to.
+/// The id that an event is about.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject {
-    /// The id. During the call it is not reused.
+    /// The id. It is not reused during the call.
     pub id: u32,
-    /// What its set calls it.
+    /// The number that the id's set uses for it.
     pub spid: Option<u32>,
-    /// Its set; [`SetId::ROOT`] for ids in no set.
+    /// The id's set; [`SetId::ROOT`] for ids in no set.
     pub set: SetId,
-    /// Its private data.
+    /// The id's private data.
     pub data: usize,
 }
 
-/// Somebody who is told what happens to ids.
+/// A listener to events of ids.
 ///
-/// Called without a lock, in the context of who caused the event: it must not sleep unless all of them
-/// may. It may use the allocator, but must not add or remove listeners, which wait for it.
+/// Called without locks, in the context of the caller that caused the event. It must not sleep
+/// unless all of these callers may sleep. It may use the allocator, but must not add or remove
+/// listeners: that would deadlock.
 pub trait Notify: Send + Sync {
-    /// `event` happened to `subject`.
+    /// Handles `event` of `subject`.
     fn notify(&self, event: Event, subject: &Subject);
 }
 
-/// Which ids somebody listens to.
+/// The ids that a listener is interested in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// All of them.
+    /// All ids.
     All,
-    /// Those of this set; [`SetId::ROOT`] for those in no set.
+    /// The ids in this set; [`SetId::ROOT`] for ids in no set.
     Set(SetId),
-    /// Those of the set with this token, now or later.
+    /// The ids in the set with this token, which need not exist yet.
     Owner(Token),
 }
 
-/// Which of the listeners are told of an event.
+/// The listeners that are notified of an event.
 #[derive(Clone, Copy)]
 pub(crate) struct Audience {
-    /// Those of [`Scope::All`].
+    /// The listeners with [`Scope::All`].
     pub(crate) all: bool,
-    /// Those of the id's set.
+    /// The listeners to the id's set or to its owner.
     pub(crate) set: bool,
 }
 
@@ -89,7 +91,8 @@ impl Audience {
         set: true,
     };
 
-    /// The audience that the flags of `ioasid_notify()` say; `None` for unknown flags, or nobody.
+    /// Returns the audience for the flags of `ioasid_notify()`, or `None` if flags are unknown or
+    /// none is set.
     pub(crate) fn from_flags(flags: u32) -> Option<Self> {
         let (all, set) = (flags & 1 != 0, flags & 2 != 0);
         (flags & !3 == 0 && flags != 0).then_some(Self { all, set })
@@ -101,13 +104,14 @@ impl Audience {
 pub(crate) struct Listener {
     scope: Scope,
     priority: i32,
-    /// Tells listeners apart.
+    /// Identifies the listener.
     key: usize,
     target: Arc<dyn Notify>,
 }
 
 impl Listener {
-    /// By scope, then the highest priority first; equal ones in the order of their registration.
+    /// Orders listeners by scope and then by descending priority. Equal listeners are in the order
+    /// of registration.
     fn order(&self) -> (Scope, Reverse<i32>) {
         (self.scope, Reverse(self.priority))
     }
@@ -117,11 +121,11 @@ impl Listener {
 pub(crate) type Listeners = Roster<Listener>;
 
 impl Listeners {
-    /// Calls `target` for the ids in `scope`. Sleeps.
+    /// Adds a listener to the ids in `scope`. Sleeps.
     ///
     /// # Errors
     ///
-    /// `EEXIST` if there is a listener with this key for the same ids; `ENOMEM`.
+    /// `EEXIST` if the scope already has a listener with this key; `ENOMEM`.
     pub(crate) fn register(
         &self,
         scope: Scope,
@@ -144,7 +148,7 @@ impl Listeners {
         })
     }
 
-    /// Ends what [`register`](Self::register) began, and waits until the listener doesn't run. Sleeps.
+    /// Removes a listener, and waits until it is no longer running. Sleeps.
     ///
     /// # Errors
     ///
@@ -153,7 +157,8 @@ impl Listeners {
         self.remove(|l| l.scope == scope && l.key == key).map(drop)
     }
 
-    /// Tells the listeners: first those to all ids, then those to the set, then those to its owner.
+    /// Notifies the listeners: first those to all ids, then those to the set, then those to its
+    /// owner.
     pub(crate) fn tell(&self, audience: Audience, event: Event, owner: Token, subject: &Subject) {
         let Some(list) = self.read() else {
             return;
@@ -169,7 +174,7 @@ impl Listeners {
     }
 }
 
-/// The part of the list for `scope`.
+/// Returns the part of the list for `scope`.
 fn of(list: &[Listener], scope: Scope) -> &[Listener] {
     let start = list.partition_point(|l| l.scope < scope);
     let end = list.partition_point(|l| l.scope <= scope);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Ids as values that give themselves back.
+//! Ids as values that free themselves when dropped.
 
 use core::mem::ManuallyDrop;
 
@@ -13,22 +13,22 @@ use crate::{
     state::State, //
 };
 
-/// An id that was allocated. Dropping it frees the id, in the set that it was allocated from.
+/// An allocated id. Dropping it frees the id in the set from which it was allocated.
 ///
-/// Nothing else can free it: by its number that is refused.
+/// No other caller can free it: freeing it by its number fails.
 pub struct Pasid<'s> {
     space: &'s Space,
-    /// Of the life that began with the allocation, with the right of the owner.
+    /// The key of the life that began with the allocation, with the owner's right.
     key: Key,
 }
 
 impl<'s> Pasid<'s> {
-    /// Takes over an allocation that was made for an owner.
+    /// Takes ownership of an allocation that was made for an owner.
     pub(crate) fn from_allocation(space: &'s Space, key: Key) -> Self {
         Self { space, key }
     }
 
-    /// Gives up the ownership: from now on the id can be freed by its number, and has to be.
+    /// Releases the ownership: from now on the id can, and must, be freed by its number.
     pub fn into_id(self) -> u32 {
         let this = ManuallyDrop::new(self);
         let disowned = this.space.with_id(this.key, |found| found.life.disown());
@@ -38,36 +38,36 @@ impl<'s> Pasid<'s> {
         this.id()
     }
 
-    /// The number.
+    /// Returns the number.
     pub fn id(&self) -> u32 {
         self.key.id
     }
 
-    /// The key of this id, for calls of [`Space`]; the right to free it stays here. When the id is gone,
-    /// the key names no other one.
+    /// Returns the key of this id, for calls of [`Space`]. The key does not include the right to
+    /// free the id. When the id is gone, the key never refers to another id.
     pub fn key(&self) -> Key {
         self.key.anyones()
     }
 
-    /// The state just now.
+    /// Returns the current state.
     ///
     /// # Errors
     ///
-    /// None but by a bug: an id stays as long as its handle.
+    /// None, except for a bug: an id exists as long as its handle.
     pub fn state(&self) -> Result<State> {
         self.space.state(self.key)
     }
 
-    /// Notes that the id is in use, and tells its listeners.
+    /// Marks the id as in use, and notifies its listeners.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if it is in use already.
+    /// `EBUSY` if it is already in use.
     pub fn bind(&self) -> Result {
         self.space.bind(self.key)
     }
 
-    /// Notes that the id is not in use any more, and tells its listeners.
+    /// Marks the id as no longer in use, and notifies its listeners.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl<'s> Pasid<'s> {
         self.space.unbind(self.key)
     }
 
-    /// A further reference to the id, which keeps its number from being reused.
+    /// Takes another reference to the id, which prevents its number from being reused.
     ///
     /// # Errors
     ///
@@ -94,39 +94,40 @@ impl Drop for Pasid<'_> {
     }
 }
 
-/// A reference to an id: as long as there is one, the number is not reused.
+/// A reference to an id. The number is not reused while a reference exists.
 pub struct Reference<'s> {
     space: &'s Space,
-    /// Of the life that it was taken in.
+    /// The key of the life in which the reference was taken.
     key: Key,
 }
 
 impl<'s> Reference<'s> {
-    /// Takes over a reference.
+    /// Takes ownership of a reference.
     pub(crate) fn from_count(space: &'s Space, key: Key) -> Self {
         Self { space, key }
     }
 
-    /// Gives up the ownership: the reference is to be put by the id's number.
+    /// Releases the ownership: the reference must be dropped by the id's number.
     pub fn into_id(self) -> u32 {
         ManuallyDrop::new(self).id()
     }
 
-    /// The number.
+    /// Returns the number.
     pub fn id(&self) -> u32 {
         self.key.id
     }
 
-    /// The key of this id, for calls of [`Space`]. When the id is gone, the key names no other one.
+    /// Returns the key of this id, for calls of [`Space`]. When the id is gone, the key never
+    /// refers to another id.
     pub fn key(&self) -> Key {
         self.key
     }
 
-    /// The state just now.
+    /// Returns the current state.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if this reference was put by the id's number.
+    /// `ENOENT` if this reference was dropped by the id's number, and the id is gone.
     pub fn state(&self) -> Result<State> {
         self.space.state(self.key)
     }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which ids a caller can use.
+//! Ranges of ids.
 
 use kernel::prelude::*;
 
-/// The id that is none, and hence never handed out: `INVALID_IOASID` in C.
+/// The invalid id, which is never allocated: `INVALID_IOASID` in C.
 pub const INVALID: u32 = u32::MAX;
 
-/// How many ids there are unless somebody says otherwise: a PASID has 20 bits.
+/// The default capacity of a space: a PASID has 20 bits.
 pub const DEFAULT_CAPACITY: u32 = 1 << 20;
 
-/// Ids from a first to a last one, both included.
+/// An inclusive range of ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdRange {
     first: u32,
@@ -18,17 +18,17 @@ pub struct IdRange {
 }
 
 impl IdRange {
-    /// Every id there can be.
+    /// All possible ids.
     pub const ALL: Self = Self {
         first: 0,
         last: INVALID - 1,
     };
 
-    /// The ids from `first` to `last`, of which [`INVALID`] never is one.
+    /// Creates the range from `first` to `last`. It never contains [`INVALID`].
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there are none.
+    /// `EINVAL` if the range is empty.
     pub fn new(first: u32, last: u32) -> Result<Self> {
         let last = last.min(INVALID - 1);
         if first > last {
@@ -37,22 +37,22 @@ impl IdRange {
         Ok(Self { first, last })
     }
 
-    /// The lowest id.
+    /// Returns the lowest id.
     pub fn first(self) -> u32 {
         self.first
     }
 
-    /// The highest id.
+    /// Returns the highest id.
     pub fn last(self) -> u32 {
         self.last
     }
 
-    /// Whether `id` is one of them.
+    /// Whether the range contains `id`.
     pub fn contains(self, id: u32) -> bool {
         (self.first..=self.last).contains(&id)
     }
 
-    /// Those that are not below `floor`, and below `end`.
+    /// Returns the part of the range from `floor` to `end - 1`, or `None` if it is empty.
     pub(crate) fn within(self, floor: u32, end: u32) -> Option<Self> {
         let last = self.last.min(end.checked_sub(1)?);
         Self::new(self.first.max(floor), last).ok()

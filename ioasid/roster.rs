@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A list that is gone through without a lock, and of which entries are removed without memory.
+//! A list that is read without a lock, and from which entries can be removed without allocating
+//! memory.
 
 use kernel::{
     new_mutex,
@@ -23,9 +24,9 @@ use kernel_ext::published::{
 
 /// A list with entries of type `T`.
 ///
-/// There are two copies, equal whenever the mutex is free. Readers see the one that is published; a
-/// change is made to the other one, which then takes its place. Both have room for what they hold, so
-/// only an addition needs memory.
+/// There are two copies, which are equal whenever the mutex is not held. Readers use the published
+/// copy. A change is made to the other copy, which is then published instead. Both copies have
+/// capacity for their entries, so only an addition allocates memory.
 #[pin_data]
 pub(crate) struct Roster<T: Clone + Send + Sync> {
     #[pin]
@@ -48,13 +49,14 @@ impl<T: Clone + Send + Sync> Roster<T> {
         })
     }
 
-    /// How many entries there are just now.
+    /// Returns the current number of entries.
     #[inline]
     pub(crate) fn len(&self) -> u32 {
         self.length.load(Acquire)
     }
 
-    /// The list, in which nothing changes until the reader is dropped; `None` for an empty one.
+    /// Returns the list, which does not change until the reader is dropped, or `None` if it is
+    /// empty.
     #[inline]
     pub(crate) fn read(&self) -> Option<Reader<'_, KVec<T>>> {
         if self.len() == 0 {
@@ -63,11 +65,12 @@ impl<T: Clone + Send + Sync> Roster<T> {
         self.published.read()
     }
 
-    /// Adds the entry which `make` returns when it sees the list, at the place that it says. Sleeps.
+    /// Calls `make` with the list, and adds the entry that it returns at the position that it
+    /// returns. Sleeps.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what `make` returns.
+    /// `ENOMEM`, and the errors of `make`.
     pub(crate) fn add(&self, make: impl FnOnce(&[T]) -> Result<(usize, T)>) -> Result {
         let mut spare = self.spare.lock();
         let list = spare.as_deref().map_or(&[][..], |list| list);
@@ -79,7 +82,8 @@ impl<T: Clone + Send + Sync> Roster<T> {
         Ok(())
     }
 
-    /// Removes the entry that `is_it` says, and returns when nobody reads of it any more. Sleeps.
+    /// Removes the entry for which `is_it` returns true. Waits until no reader uses the entry.
+    /// Sleeps.
     ///
     /// # Errors
     ///
@@ -103,7 +107,7 @@ impl<T: Clone + Send + Sync> Roster<T> {
     }
 }
 
-/// A copy of `list` with `entry` at a place in it.
+/// Returns a copy of `list` with `entry` inserted at position `at`.
 fn with<T: Clone>(list: &[T], at: usize, entry: &T) -> Result<KBox<KVec<T>>> {
     let (before, after) = list.split_at_checked(at).ok_or(EINVAL)?;
     let mut copy = KVec::with_capacity(list.len() + 1, GFP_KERNEL)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sets: who owns ids, and how many they may be.
+//! Sets: owners of ids, with quotas.
 
 use kernel::prelude::*;
 
@@ -23,20 +23,20 @@ use crate::{
     space::Space, //
 };
 
-/// Whom a set belongs to.
+/// The owner of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Token {
-    /// Nobody in particular.
+    /// No particular owner.
     None,
-    /// A process, by the address of its `struct mm_struct`, which has to exist as long as the set. A
-    /// process has one set at most.
+    /// A process, identified by the address of its `struct mm_struct`, which must exist as long as
+    /// the set. A process has at most one set.
     Mm(usize),
-    /// Whatever the set's creator means by it.
+    /// A value that is only meaningful to the set's creator.
     Private(usize),
 }
 
 impl Token {
-    /// The token's kind and value, as debugfs shows them.
+    /// Returns the token's kind and value as debugfs shows them.
     pub(crate) fn parts(self) -> (&'static str, usize) {
         match self {
             Self::None => ("none", 0),
@@ -46,23 +46,23 @@ impl Token {
     }
 }
 
-/// How many ids a set may have at the same time. They are promised to no other set.
+/// The maximum number of ids that a set may have at the same time. They are reserved for the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quota {
-    /// All that no other set was promised.
+    /// All ids that are not reserved for another set.
     Rest,
-    /// So many, at least one.
+    /// This many ids, at least one.
     Exactly(u32),
 }
 
-/// What is known of a set.
+/// The data of a set.
 #[pin_data]
 pub(crate) struct SetState {
     pub(crate) account: Account,
     pub(crate) token: Token,
-    /// Tells the set from those that had its number before.
+    /// Distinguishes the set from earlier sets with the same number.
     pub(crate) generation: u32,
-    /// What the set's owner calls its ids.
+    /// The ids by the owner's numbers for them (SPIDs).
     #[pin]
     pub(crate) spids: ValueMap,
 }
@@ -78,38 +78,38 @@ impl SetState {
     }
 }
 
-/// A set of ids with a quota.
+/// A handle of a set of ids with a quota.
 ///
-/// When this is dropped nobody allocates from the set any more; its quota goes back to the space when
-/// its last id is gone.
+/// When the last handle of a set is dropped, no more ids can be allocated from the set. Its quota
+/// is returned to the space when its last id is gone.
 pub struct Set<'s> {
     space: &'s Space,
     id: SetId,
 }
 
 impl<'s> Set<'s> {
-    /// Takes over one handle of the set.
+    /// Takes ownership of one handle of the set.
     pub(crate) fn from_handle(space: &'s Space, id: SetId) -> Self {
         Self { space, id }
     }
 
-    /// Gives up the ownership of the handle, which [`from_handle`](Self::from_handle) takes again.
+    /// Releases the ownership of the handle, which [`from_handle`](Self::from_handle) takes again.
     pub(crate) fn into_handle(self) -> SetId {
         core::mem::ManuallyDrop::new(self).id
     }
 
-    /// The set's name, for callers without a handle.
+    /// Returns the set's id, for callers without a handle.
     pub fn id(&self) -> SetId {
         self.id
     }
 
-    /// Allocates an id of `range` with private `data`.
+    /// Allocates an id in `range` with private `data`.
     ///
     /// In atomic context `gfp` must be [`Gfp::Atomic`].
     ///
     /// # Errors
     ///
-    /// `EDQUOT` if the quota is used up; else those of [`Space::alloc`].
+    /// `EDQUOT` if the quota is used up; otherwise those of [`Space::alloc`].
     pub fn alloc(&self, range: IdRange, data: usize, gfp: Gfp) -> Result<Pasid<'s>> {
         let key = self
             .space
@@ -117,31 +117,31 @@ impl<'s> Set<'s> {
         Ok(Pasid::from_allocation(self.space, key))
     }
 
-    /// The key of the id with this number, if it is in this set.
+    /// Returns the key of the id with this number, if it is in this set.
     pub fn key(&self, id: u32) -> Key {
         Key::new(Some(self.id), id)
     }
 
-    /// Takes a reference to the id which the owner calls `spid`.
+    /// Takes a reference to the id for which the owner uses `spid`.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is none; `EBUSY` if it is freed.
+    /// `ENOENT` if there is no such id; `EBUSY` if it has been freed.
     pub fn find_by_spid(&self, spid: u32) -> Result<Reference<'s>> {
         self.space.get_by_spid(self.id, spid)
     }
 
-    /// How many ids the set may have.
+    /// Returns the maximum number of ids in the set.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if this handle was dropped by the set's name.
+    /// `EINVAL` if this handle was dropped by the set's id, and the set is gone.
     pub fn quota(&self) -> Result<u32> {
         self.space
             .with_set(self.id, |state| Ok(state.account.quota()))
     }
 
-    /// How many ids the set has.
+    /// Returns the number of ids in the set.
     ///
     /// # Errors
     ///

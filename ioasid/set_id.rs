@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How sets are named.
+//! Ids of sets.
 
-/// The name of a set: a number, by which it is looked up, and a generation, which tells it from those
-/// that had the number before.
+/// Identifies a set: a number for looking it up, and a generation that distinguishes it from
+/// earlier sets with the same number.
 ///
-/// C has it as the value of a `struct ioasid_set *`.
+/// C code uses it as the value of a `struct ioasid_set *`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SetId {
     number: u32,
@@ -13,14 +13,14 @@ pub struct SetId {
 }
 
 impl SetId {
-    /// The set which all ids belong to that are in no other.
+    /// The set of all ids that are in no other set.
     pub const ROOT: Self = Self::new(0, 0);
 
     pub(crate) const fn new(number: u32, generation: u32) -> Self {
         Self { number, generation }
     }
 
-    /// The number, by which people tell sets apart.
+    /// Returns the number, which identifies the set in messages.
     #[inline]
     pub fn number(self) -> u32 {
         self.number
@@ -31,13 +31,13 @@ impl SetId {
         self.generation
     }
 
-    /// The name as one word.
+    /// Returns the id of the set as an integer.
     #[inline]
     pub(crate) fn to_raw(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.number)
     }
 
-    /// The name that is in a word.
+    /// Creates the id of a set from an integer.
     #[inline]
     pub(crate) fn from_raw(raw: u64) -> Self {
         Self::new(raw as u32, (raw >> 32) as u32)

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Custom allocators: where ids come from if somebody else than this module decides.
+//! Custom allocators, which replace the module's own space as the source of ids.
 //!
-//! In a guest it is the host that hands out PASIDs, through the guest's IOMMUs. There may be several
-//! IOMMUs, of several kinds, and they may come and go. So there is a list:
+//! In a guest, the host allocates PASIDs through the guest's IOMMUs. There may be several IOMMUs of
+//! several kinds, and they may be added and removed. Therefore there is a list:
 //!
-//! * Allocators of one *kind* share ids: what came from one can be given back through any other.
-//! * The kind that was registered first is *active*: new ids come from it, through the member of it
-//!   that was registered first. When its last member goes, the next kind becomes active.
-//! * Ids whose kind is gone are *orphans*: they stay allocated here until they are freed, but nobody
-//!   is told then.
+//! * Allocators of the same *kind* share ids: an id from one of them can be returned through any
+//!   other.
+//! * The kind that was registered first is *active*: new ids come from it, through its member that
+//!   was registered first. When its last member is removed, the next kind becomes active.
+//! * Ids of a kind without members are *orphans*: they stay allocated here until they are freed,
+//!   but no allocator is notified then.
 //! * Without a custom allocator, ids come from the module's own space.
 
 use core::any::TypeId;
@@ -39,30 +40,30 @@ use crate::{
 
 /// A custom allocator of ids.
 ///
-/// Called without a lock, by several threads at once, and in the context of the caller that allocates or
-/// frees.
+/// Called without locks, by several threads concurrently, in the context of the caller that
+/// allocates or frees an id.
 pub trait Allocator: Send + Sync {
-    /// Returns an id of `range` that is not in use. It must not sleep if `gfp` is [`Gfp::Atomic`].
+    /// Returns an unused id in `range`. Must not sleep if `gfp` is [`Gfp::Atomic`].
     ///
     /// # Errors
     ///
-    /// `ENOSPC` if there is none; anything else if the device fails.
+    /// `ENOSPC` if there is no such id; any other error if the device fails.
     fn alloc(&self, range: IdRange, gfp: Gfp) -> Result<u32>;
 
-    /// Takes back an id, which is not known here any more. It must not sleep.
+    /// Takes back an id, which is no longer in the space. Must not sleep.
     fn free(&self, id: u32);
 }
 
-/// What allocators that share their ids have in common.
+/// Identifies the allocators that share their ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A type in Rust.
+    /// All allocators of a Rust type.
     Type(TypeId),
-    /// Two functions in C, by their addresses.
+    /// All allocators with these two C functions, given by their addresses.
     Functions(usize, usize),
 }
 
-/// Numbers of the kinds that were ever registered; 0 is the module's own space.
+/// The number of a kind of allocators. 0 is the module's own space.
 pub(crate) type Origin = u32;
 
 /// The module's own space.
@@ -71,40 +72,41 @@ pub(crate) const OWN: Origin = 0;
 /// One registered allocator.
 #[derive(Clone)]
 pub(crate) struct Source {
-    /// The number of its kind, which grows with each kind that is registered.
+    /// The number of its kind. Kinds that are registered later have higher numbers.
     pub(crate) origin: Origin,
     pub(crate) kind: Kind,
-    /// Tells allocators apart.
+    /// Identifies the allocator.
     pub(crate) key: usize,
     pub(crate) allocator: Arc<dyn Allocator>,
-    /// How many ids of its kind there are.
+    /// The number of ids that are allocated from its kind.
     pub(crate) outstanding: Arc<Atomic<i32>>,
 }
 
 impl Source {
-    /// How many ids of its kind there are.
+    /// Returns the number of ids that are allocated from its kind.
     pub(crate) fn outstanding(&self) -> i32 {
         self.outstanding.load(Relaxed)
     }
 }
 
-/// What became of the list when an allocator left it.
+/// The effect of an allocator's removal on the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Departure {
     /// Whether it was the last of its kind.
     pub(crate) last_of_kind: bool,
-    /// What is active now instead, if that has changed.
+    /// The source that becomes active, if the active one changes.
     pub(crate) handed_to: Option<Origin>,
 }
 
-/// All registered allocators: in the order of their kinds, then in that of their registration.
+/// All registered allocators, ordered by kind and then by registration.
 pub(crate) type Sources = Roster<Source>;
 
-/// Where a new allocator belongs in the list, and what its kind has already.
+/// Returns the position of a new allocator in the list, and the last allocator of its kind that is
+/// already in it.
 ///
 /// # Errors
 ///
-/// `EEXIST` if it is in the list, as the first of its kind or not.
+/// `EEXIST` if the allocator is already in the list, with this kind or another one.
 pub(crate) fn place(list: &[Source], kind: Kind, key: usize) -> Result<(usize, Option<&Source>)> {
     if list.iter().any(|s| s.key == key) {
         return Err(EEXIST);
@@ -115,11 +117,11 @@ pub(crate) fn place(list: &[Source], kind: Kind, key: usize) -> Result<(usize, O
     })
 }
 
-/// What will become of the list when the allocator with this key leaves it.
+/// Returns the effect that the removal of the allocator with this key will have.
 ///
 /// # Errors
 ///
-/// `ENOENT` if it is not in the list.
+/// `ENOENT` if the allocator is not in the list.
 pub(crate) fn departure(list: &[Source], key: usize) -> Result<Departure> {
     let going = list.iter().find(|s| s.key == key).ok_or(ENOENT)?;
     let rest = || list.iter().filter(|s| s.key != key);
@@ -131,26 +133,29 @@ pub(crate) fn departure(list: &[Source], key: usize) -> Result<Departure> {
     })
 }
 
-/// Through whom an id of `origin` is given back; `None` if it is an orphan.
+/// Returns the allocator through which an id of `origin` is returned, or `None` if the id is an
+/// orphan.
 pub(crate) fn of_origin(list: &[Source], origin: Origin) -> Option<&Source> {
     list.iter().find(|s| s.origin == origin)
 }
 
-/// Whether ids come from the module's own space, and how many of those there are.
+/// Whether ids come from the module's own space, and the number of ids that were allocated from it.
 ///
-/// The own space must be empty when a custom allocator takes over: its ids mean nothing to that one.
+/// The own space must be empty when a custom allocator takes over, because that allocator does not
+/// know its ids.
 pub(crate) struct Own(Atomic<u32>);
 
 /// Set while a custom allocator is registered.
 const CUSTOM: u32 = 1 << 31;
 
 impl Own {
-    /// Ids come from here, and none did.
+    /// The initial state: ids come from the own space, and none is allocated.
     pub(crate) const fn new() -> Self {
         Self(Atomic::new(0))
     }
 
-    /// Counts an id that is about to be allocated; false if that is not done here.
+    /// Counts an id that is about to be allocated. Returns false if ids do not come from the own
+    /// space.
     #[inline]
     pub(crate) fn enter(&self) -> bool {
         let mut old = read_once(&self.0);
@@ -163,17 +168,17 @@ impl Own {
         false
     }
 
-    /// An id is gone that was counted.
+    /// Stops counting an id that is gone.
     #[inline]
     pub(crate) fn leave(&self) {
         self.0.fetch_sub(1, Full);
     }
 
-    /// Ids come from a custom allocator from now on.
+    /// Starts taking ids from a custom allocator.
     ///
     /// # Errors
     ///
-    /// `EAGAIN` if there are ids, or some are being allocated.
+    /// `EAGAIN` if ids are allocated or are being allocated.
     pub(crate) fn hand_over(&self) -> Result {
         self.0
             .cmpxchg(0, CUSTOM, Full)
@@ -181,12 +186,12 @@ impl Own {
             .map_err(|_| EAGAIN)
     }
 
-    /// Ids come from here again.
+    /// Resumes taking ids from the own space.
     pub(crate) fn take_back(&self) {
         self.0.store(0, Release);
     }
 
-    /// How many ids there are.
+    /// Returns the number of ids that are allocated from the own space.
     pub(crate) fn outstanding(&self) -> u32 {
         read_once(&self.0) & !CUSTOM
     }

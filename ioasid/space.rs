@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A space of ids, with everything that is in it.
+//! A space of ids, with its sets, listeners and allocators.
 //!
-//! Calls that only look take no lock. Ids and sets are counted, so whoever has a reference can use
-//! what it refers to while others come and go.
+//! Lookups take no lock. Ids and sets are reference counted, so the holder of a reference can use
+//! the object while others are created and removed.
 
 mod ids;
 mod sets;
@@ -68,7 +68,7 @@ use crate::{
     state::State,
 };
 
-/// Memory for what spaces consist of.
+/// The memory caches for spaces.
 #[derive(Clone)]
 pub struct Memory {
     ids: Arc<id_table::Memory<Entry>>,
@@ -76,7 +76,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Memory that shows up in `/proc/slabinfo` under three names. Sleeps.
+    /// Creates the caches, which have three names in `/proc/slabinfo`. Sleeps.
     ///
     /// # Errors
     ///
@@ -88,23 +88,23 @@ impl Memory {
         })
     }
 
-    /// That of the system's space, for others beside it.
+    /// Returns the caches of the system's space, for other spaces.
     #[cfg(CONFIG_KUNIT)]
     pub(crate) fn shared() -> Result<Self> {
         Ok(crate::abi::system::system().memory.clone())
     }
 }
 
-/// A space of ids: the system's, or a test's.
+/// A space of ids: the system's space, or a space of a test.
 #[pin_data]
 pub struct Space {
     memory: Memory,
     #[pin]
     ids: IdTable<Entry>,
-    /// By number; [`SetId::ROOT`] stands for no set.
+    /// By number. [`SetId::ROOT`] has the ids in no set.
     #[pin]
     sets: IdMap<SetState>,
-    /// Taken to change what sets call their ids.
+    /// Held to change the SPIDs of ids.
     #[pin]
     names: SpinLockIrq<()>,
     #[pin]
@@ -113,32 +113,34 @@ pub struct Space {
     sources: Sources,
     own: Own,
     orphans: Atomic<i32>,
-    /// What was taken from the root's account by [`reserve_capacity`](Self::reserve_capacity).
+    /// The ids that were taken from the root's account by
+    /// [`reserve_capacity`](Self::reserve_capacity).
     reserved: Account,
     /// The lowest id of the own space.
     floor: u32,
-    /// What the ids of the own space are below.
+    /// The ids of the own space are below this number.
     capacity: Atomic<u32>,
     #[pin]
     setup: Mutex<Setup>,
 }
 
-/// What changes seldom, and by one at a time.
+/// Rarely changed data.
 struct Setup {
-    /// The ids of the own space, which the kernel then has not.
+    /// The ids of the own space, which are reserved in the kernel's PASID space.
     pasids: Option<GlobalPasids>,
-    /// Whether somebody has set the capacity.
+    /// Whether [`install_capacity`](Space::install_capacity) has set the capacity.
     installed: bool,
-    /// The newest kind of custom allocators.
+    /// The highest number that was given to a kind of custom allocators.
     last_origin: Origin,
     /// The generation of the newest set.
     last_generation: u32,
 }
 
 impl Space {
-    /// A space which hands out ids from `floor` to `capacity - 1`, and whatever custom allocators do.
+    /// Creates a space of the ids from `floor` to `capacity - 1`, and of the ids that custom
+    /// allocators return.
     ///
-    /// Of those only the ones that `pasids` holds, if it is given.
+    /// If `pasids` is given, the own ids are restricted to those that it holds.
     ///
     /// # Errors
     ///
@@ -179,7 +181,7 @@ impl Space {
         })
     }
 
-    /// Takes what the kernel had handed out already out of the own space.
+    /// Excludes from the own space the ids that the kernel has already allocated.
     fn keep_out(&self, pasids: Option<&GlobalPasids>, capacity: u32) -> Result {
         let Some(pasids) = pasids else {
             return Ok(());
@@ -190,19 +192,21 @@ impl Space {
         Ok(())
     }
 
-    /// How many ids there are at most: the own ones are below.
+    /// Returns the end of the own space: all own ids are lower.
     pub fn capacity(&self) -> u32 {
         read_once(&self.capacity)
     }
 
-    /// Lowers the number of ids, once, as long as none of them is promised or allocated. Sleeps.
+    /// Lowers the capacity. This is possible once, and only while no id is reserved or allocated.
+    /// Sleeps.
     ///
-    /// What lies above goes back to the kernel. While this goes on, all ids count as promised.
+    /// The ids above go back to the kernel. During the call all ids count as reserved.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if this was done before, or some are in use; `EINVAL` if there would be none, or more than
-    /// now: the others may be in use by the kernel.
+    /// `EBUSY` if the capacity was already set, or if ids are in use; `EINVAL` if no ids would be
+    /// left, or if `total` is more than the current capacity: the kernel may be using the ids
+    /// above.
     pub fn install_capacity(&self, total: u32) -> Result {
         let mut setup = self.setup.lock();
         if setup.installed {
@@ -212,7 +216,7 @@ impl Space {
         if total <= self.floor || total > before {
             return Err(EINVAL);
         }
-        // An allocation takes from the account, then it looks at the capacity.
+        // An allocation takes from the account before it reads the capacity.
         self.with_set(SetId::ROOT, |root| root.account.take_all())?;
         self.capacity.store(total, Release);
         setup.installed = true;
@@ -223,11 +227,11 @@ impl Space {
         Ok(())
     }
 
-    /// Promises `count` ids to the caller: they are in no set's quota.
+    /// Reserves `count` ids for the caller. They are not part of the quota of any set.
     ///
     /// # Errors
     ///
-    /// `ENOSPC` if so many are not left.
+    /// `ENOSPC` if fewer ids are left.
     pub fn reserve_capacity(&self, count: u32) -> Result {
         self.with_set(SetId::ROOT, |root| root.account.take(count))
             .map_err(|_| ENOSPC)?;
@@ -236,52 +240,52 @@ impl Space {
             .inspect_err(|_| self.give_quota(SetId::ROOT, count))
     }
 
-    /// Takes promises back that [`reserve_capacity`](Self::reserve_capacity) gave.
+    /// Cancels reservations of [`reserve_capacity`](Self::reserve_capacity).
     ///
     /// # Errors
     ///
-    /// `EINVAL` if that is more than was promised: then nothing changes.
+    /// `EINVAL` if `count` is more than is reserved. Then nothing changes.
     pub fn cancel_capacity(&self, count: u32) -> Result {
         let _open = self.reserved.give(count)?;
         self.give_quota(SetId::ROOT, count);
         Ok(())
     }
 
-    /// The state of an id.
+    /// Returns the state of an id.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is no such id.
+    /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set.
     pub fn state(&self, key: Key) -> Result<State> {
         self.with_id(key, |found| Ok(found.life.state()))
     }
 
-    /// The lowest id of the own space.
+    /// Returns the lowest id of the own space.
     pub fn floor(&self) -> u32 {
         self.floor
     }
 
-    /// How many ids of the own space are in use.
+    /// Returns the number of ids of the own space that are in use.
     pub fn own_ids(&self) -> u32 {
         self.own.outstanding()
     }
 
-    /// How many ids there are whose allocator is gone.
+    /// Returns the number of ids whose allocator is gone.
     pub fn orphans(&self) -> u32 {
         self.orphans.load(Relaxed).max(0) as u32
     }
 
-    /// Who is told what happens to ids.
+    /// Returns the listeners to events of ids.
     pub(crate) fn listeners(&self) -> &Listeners {
         &self.listeners
     }
 
-    /// The custom allocators, the active ones first; `None` if there is none.
+    /// Returns the custom allocators, the active ones first, or `None` if there are none.
     pub(crate) fn allocators(&self) -> Option<Reader<'_, KVec<Source>>> {
         self.sources.read()
     }
 
-    /// Whether there is no id, and no set.
+    /// Whether there are no ids and no sets.
     #[cfg(CONFIG_KUNIT)]
     pub(crate) fn is_unused(&self) -> bool {
         let mut sets = 0;
@@ -289,18 +293,18 @@ impl Space {
         self.next_id(0, |_, _| ()).is_none() && sets == 0
     }
 
-    /// Complains about what was forgotten, before the space goes.
+    /// Warns about ids that are still allocated when the space is about to be dropped.
     pub(crate) fn check_unused(&self) {
         if let Some(id) = self.next_id(0, |id, _| id) {
             pr_warn!("ids are still allocated, the first one is {}\n", id);
         }
     }
 
-    /// Calls `f` with an id, as it is found.
+    /// Calls `f` with an id.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set.
+    /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set; the errors of `f`.
     #[inline]
     pub(crate) fn with_id<R>(
         &self,
@@ -312,11 +316,11 @@ impl Space {
         f(&entry.look(key.only)?)
     }
 
-    /// Calls `f` with what is known of a set.
+    /// Calls `f` with the data of a set.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no such set.
+    /// `EINVAL` if there is no such set; the errors of `f`.
     #[inline]
     pub(crate) fn with_set<R>(
         &self,

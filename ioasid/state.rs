@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an id can be in.
+//! The states of an id.
 
-/// What an id can be in.
+/// The state of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Allocated, and not in use.
+    /// Allocated, but not in use.
     Idle,
     /// Bound to an address space or a context.
     Active,
-    /// Freed, but somebody still has a reference.
+    /// Freed, but references still exist.
     FreePending,
 }
 
 impl State {
-    /// The state's name, as debugfs shows it.
+    /// Returns the state's name as debugfs shows it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Idle => "idle",

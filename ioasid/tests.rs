@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of whole spaces.
+//! Tests of complete spaces.
 
 mod fake;
 mod handles;
@@ -31,30 +31,30 @@ use crate::{
     }, //
 };
 
-/// A space of the ids from 1 to `capacity - 1`, of which the kernel knows nothing.
+/// Creates a space of the ids from 1 to `capacity - 1`, without PASIDs of the kernel.
 fn space(capacity: u32) -> Result<Pin<KBox<Space>>> {
     space_from(1, capacity)
 }
 
-/// A space of the ids from `floor` to `capacity - 1`.
+/// Creates a space of the ids from `floor` to `capacity - 1`.
 fn space_from(floor: u32, capacity: u32) -> Result<Pin<KBox<Space>>> {
     let space = Space::new(&Memory::shared()?, floor, capacity, None);
     KBox::pin_init(space, GFP_KERNEL)
 }
 
-/// A space for those who keep it.
+/// Creates a reference-counted space.
 fn shared_space(capacity: u32) -> Result<Arc<Space>> {
     let space = Space::new(&Memory::shared()?, 1, capacity, None);
     Arc::pin_init(space, GFP_KERNEL)
 }
 
-/// Any id, of a set, which is to be freed by its number.
+/// Allocates any id in a set. It must be freed by its number.
 fn alloc(space: &Space, set: SetId) -> Result<u32> {
     let key = space.alloc_in(set, IdRange::ALL, 0, Gfp::Kernel, Right::Anyone)?;
     Ok(key.id)
 }
 
-/// The id with this number, whatever its set.
+/// Returns the key of the id with this number, in any set.
 fn any(id: u32) -> Key {
     Key::new(None, id)
 }

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! VT-d's virtual command interface: how a guest asks the host for PASIDs through a VT-d.
+//! VT-d's virtual command interface, through which a guest allocates PASIDs from the host.
 //!
-//! The virtual IOMMU has three registers more. `VCCAP` says whether PASIDs can be had. A write to
-//! `VCMD` starts a command; while it goes on, `VCRSP` has the bit [`IN_PROGRESS`], and afterwards the
-//! status and the result. The layout is the final one of the specification (Linux 5.10 to 6.3); the
-//! one before had the result eight bits lower.
+//! A virtual IOMMU has three more registers. `VCCAP` reports whether PASIDs can be allocated. A
+//! write to `VCMD` starts a command. While it is running, the bit [`IN_PROGRESS`] of `VCRSP` is
+//! set. Afterwards `VCRSP` has the status and the result. The layout is the final one of the
+//! specification (Linux 5.10 to 6.3). In the previous layout the result was eight bits lower.
 //!
-//! A host is expected to answer at once: only [`FAST_POLLS`] are made with interrupts disabled. A caller
-//! that may sleep waits longer, without the lock. What a slow host has not done by then is finished by
-//! the next command, by a worker, or when the interface goes: a PASID that was allocated for a caller
-//! which is gone is freed, and so is one that could not be freed at once.
+//! A host is expected to respond immediately: only [`FAST_POLLS`] polls are made with interrupts
+//! disabled. A caller that may sleep continues to poll without the lock. If a command takes longer,
+//! it is finished by the next command, by a worker, or when the interface is dropped. These also
+//! free a PASID that was allocated for a caller that no longer waits, or that could not be freed
+//! immediately.
 
 mod layout;
 #[cfg(CONFIG_KUNIT)]
@@ -74,44 +75,44 @@ use port::{
     Port, //
 };
 
-/// How many polls, a microsecond each, are made for a command with interrupts disabled.
+/// The number of polls for a command with interrupts disabled, one per microsecond.
 const FAST_POLLS: u32 = 20;
-/// How many polls more are made by a caller that may sleep.
+/// The number of additional polls by a caller that may sleep.
 const SLOW_POLLS: u32 = 500;
-/// How long such a caller sleeps between two polls.
+/// The time between two of these polls.
 const SLOW_POLL: Delta = Delta::from_micros(20);
 
-/// How often a worker tries to catch up.
+/// The maximum number of attempts of the worker to finish the pending commands.
 const ATTEMPTS: u32 = 10;
 
-/// The registers of an IOMMU, by their offsets.
+/// Access to the registers of an IOMMU by their offsets.
 pub trait Registers: Send + Sync + 'static {
-    /// Reads a register. One that isn't there any more reads as all ones.
+    /// Reads a register. Reads as all ones if the register is no longer accessible.
     fn read(&self, offset: usize) -> u64;
 
     /// Writes a register.
     ///
     /// # Errors
     ///
-    /// If the registers have no such offset.
+    /// Fails if the registers do not include `offset`.
     fn write(&self, offset: usize, value: u64) -> Result;
 }
 
-/// The registers, and what goes on there.
+/// The registers and the state of their commands.
 #[pin_data]
 struct Interface<R: Registers> {
     registers: R,
-    /// Held while a command is started, and for its fast polls.
+    /// Held to start a command and during its fast polls.
     #[pin]
     port: SpinLockIrq<Port>,
 }
 
 impl<R: Registers> Interface<R> {
-    /// Calls `f` until it finds the port free, as long as `gfp` allows.
+    /// Calls `f` until it finds the port idle, as often as `gfp` allows.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if the port doesn't become free; the error of `f`.
+    /// `EBUSY` if the port does not become idle; the errors of `f`.
     fn when_free<T>(&self, gfp: Gfp, f: impl Fn(&mut Port, &R) -> Result<T>) -> Result<T> {
         let mut polls = if gfp == Gfp::Atomic { 0 } else { SLOW_POLLS };
         loop {
@@ -124,11 +125,12 @@ impl<R: Registers> Interface<R> {
         }
     }
 
-    /// Asks the host for a PASID.
+    /// Allocates a PASID from the host.
     ///
     /// # Errors
     ///
-    /// `ETIMEDOUT` or `EBUSY` if the host is too slow; `ENOSPC` or `ENODEV` as it answers.
+    /// `ETIMEDOUT` or `EBUSY` if the host is too slow; `ENOSPC` or `ENODEV` depending on its
+    /// response.
     fn alloc(&self, gfp: Gfp) -> Result<u32> {
         let response = match self.when_free(gfp, Port::start_alloc)? {
             Answer::Now(response) => response,
@@ -138,7 +140,7 @@ impl<R: Registers> Interface<R> {
         Ok(response.pasid)
     }
 
-    /// Waits for the answer to an allocation, with the port reserved for that.
+    /// Waits for the response to an allocation. The port is reserved for it.
     fn wait(&self, gfp: Gfp) -> Result<Response> {
         let polls = if gfp == Gfp::Atomic { 0 } else { SLOW_POLLS };
         let response = (0..polls).find_map(|_| {
@@ -149,7 +151,7 @@ impl<R: Registers> Interface<R> {
         response.ok_or(ETIMEDOUT)
     }
 
-    /// Frees what is to be freed, and finishes what took too long. Sleeps.
+    /// Finishes pending commands and frees pending PASIDs. Sleeps.
     ///
     /// # Errors
     ///
@@ -162,26 +164,27 @@ impl<R: Registers> Interface<R> {
     }
 }
 
-/// Catches up with what a slow host has left undone.
+/// The work item that finishes the pending commands of a slow host.
 struct CatchUp<R: Registers>(Arc<Interface<R>>);
 
 impl<R: Registers> Task for CatchUp<R> {
     fn run(&self) {
-        // Then the next command or the end of the interface tries again.
+        // If this fails, the next command or the drop of the interface tries again.
         let _caught_up = (0..ATTEMPTS).any(|_| self.0.catch_up().is_ok());
     }
 }
 
-// What is generic is compiled into the module of each user, and names of locks with it; lockdep warns of a
-// class that has several names. These functions are compiled once, here.
+// Generic code is compiled into the modules that use it, together with its lock names. lockdep
+// warns about a lock class with several names. Therefore these functions are compiled only once, in
+// this module.
 
-/// The lock of a port.
+/// Creates the lock of a port.
 #[inline(never)]
 fn locked(port: Port) -> impl PinInit<SpinLockIrq<Port>> {
     new_spinlock_irq!(port, "ioasid::VirtualCommand::port")
 }
 
-/// The names and classes of the work that catches up, and of its timer.
+/// Returns the names and lock classes of the work item and its timer.
 #[inline(never)]
 fn classes_of_work() -> [(&'static CStr, Pin<&'static LockClassKey>); 2] {
     [
@@ -190,18 +193,18 @@ fn classes_of_work() -> [(&'static CStr, Pin<&'static LockClassKey>); 2] {
     ]
 }
 
-/// An IOMMU's virtual command interface as an allocator.
+/// The virtual command interface of an IOMMU as an allocator.
 pub struct VirtualCommand<R: Registers> {
     interface: Arc<Interface<R>>,
     later: OwnedWork<CatchUp<R>>,
 }
 
 impl<R: Registers> VirtualCommand<R> {
-    /// Takes the interface into use, which bit 44 of the IOMMU's extended capabilities tells of.
+    /// Starts to use the interface, whose presence is bit 44 of the IOMMU's extended capabilities.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if it has no PASIDs to give; `ENOMEM`.
+    /// `ENODEV` if it cannot allocate PASIDs; `ENOMEM`.
     pub fn new(registers: R) -> Result<Self> {
         if registers.read(VCCAP) & VCCAP_PAS == 0 {
             return Err(ENODEV);
@@ -220,22 +223,22 @@ impl<R: Registers> VirtualCommand<R> {
         Ok(Self { interface, later })
     }
 
-    /// Has a worker catch up if something was left undone.
+    /// Schedules the work item if commands or PASIDs are pending.
     fn look_after(&self) {
         if self.interface.port.lock().has_work() {
-            // If it is scheduled already, that will do.
+            // If the work item is already scheduled, that is sufficient.
             let _scheduled = self.later.schedule(0);
         }
     }
 }
 
 impl<R: Registers> Allocator for VirtualCommand<R> {
-    /// Allocates any PASID, which the range has to fit: the interface knows no ranges.
+    /// Allocates any PASID and checks that it is in `range`: the interface does not support ranges.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the range has 0 or more than 20 bits; `ENOSPC` if there is no PASID left, or the one
-    /// that came is not in the range; `ENODEV`, `ETIMEDOUT` or `EBUSY` if the IOMMU fails.
+    /// `EINVAL` if the range contains 0 or ends above 2^20; `ENOSPC` if no PASID is left, or if the
+    /// allocated one is not in the range; `ENODEV`, `ETIMEDOUT` or `EBUSY` if the IOMMU fails.
     fn alloc(&self, range: IdRange, gfp: Gfp) -> Result<u32> {
         if range.first() < 1 || range.last() > DEFAULT_CAPACITY {
             return Err(EINVAL);
@@ -270,7 +273,7 @@ impl<R: Registers> Drop for VirtualCommand<R> {
     }
 }
 
-/// The registers of a real IOMMU. One that was taken away reads as all ones.
+/// The registers of a real IOMMU. An inaccessible register reads as all ones.
 impl<const SIZE: usize> Registers for Mmio<'static, Region<SIZE>> {
     fn read(&self, offset: usize) -> u64 {
         self.try_read64(offset).unwrap_or(u64::MAX)

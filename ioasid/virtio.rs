@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! PASIDs by requests to a virtio-iommu, as they were proposed in 2019.
+//! PASID requests to a virtio-iommu, as proposed in 2019.
 //!
-//! Two requests of 16 bytes, little-endian. The specification never took them up, so the numbers of
-//! the feature bits and of the requests are ours, above those that it has: experimental.
+//! There are two requests of 16 bytes, in little-endian byte order. They never became part of the
+//! specification. Therefore the numbers of the feature bits and of the requests are our own, above
+//! those of the specification. This is experimental.
 //!
-//! The proposal left open where the guest's limit, `max_pasid`, goes. Both places are possible: the
-//! device's configuration, or, with a feature bit of its own, the allocation request.
+//! The proposal does not say where the guest's limit, `max_pasid`, is. Both places are supported:
+//! the device's configuration, and, with a feature bit of its own, the allocation request.
 
 mod layout;
 #[cfg(CONFIG_KUNIT)]
@@ -34,46 +35,47 @@ pub use layout::{
     T_FREE_PASID, //
 };
 
-/// Feature bit: PASIDs are allocated by requests. A driver which is offered it must use it, and use no
-/// other PASIDs.
+/// Feature bit: PASIDs are allocated by requests. If the device offers it, the driver must use it,
+/// and must not use other PASIDs.
 pub const F_PASID_ALLOC: u64 = 1 << 16;
-/// Feature bit: an allocation says which PASID is the highest that will do.
+/// Feature bit: an allocation request contains the highest acceptable PASID.
 pub const F_PASID_MAX: u64 = 1 << 17;
 
-/// What there is between the driver and the device.
+/// The transport between the driver and the device.
 pub trait Transport: Send + Sync {
-    /// The features that the device offers.
+    /// Returns the features that the device offers.
     fn features(&self) -> u64;
 
-    /// Tells the device which features the driver uses.
+    /// Sends the features that the driver uses to the device.
     fn accept(&self, features: u64);
 
-    /// The highest PASID by the device's configuration; 0 if it says nothing.
+    /// Returns the highest PASID of the device's configuration, or 0 if it has no limit.
     fn max_pasid(&self) -> u32;
 
-    /// Sends a request and waits for the answer, which is then in the buffer.
+    /// Sends a request and waits for the response, which is then in the buffer.
     ///
     /// # Errors
     ///
-    /// `EIO` or what else if the queue fails: then there is no answer.
+    /// `EIO` or another error if the queue fails. Then there is no response.
     fn send(&self, buffer: &mut Buffer) -> Result;
 }
 
-/// A virtio-iommu's PASID requests as an allocator.
+/// The PASID requests of a virtio-iommu as an allocator.
 pub struct VirtioIommu<T: Transport> {
     transport: T,
     /// The highest PASID that the device's configuration allows.
     limit: u32,
-    /// Whether allocations say how high the PASID may be.
+    /// Whether allocation requests contain the highest acceptable PASID.
     says_max: bool,
 }
 
 impl<T: Transport> VirtioIommu<T> {
-    /// Takes the requests into use if the device offers them, for then it must be done.
+    /// Starts to use the requests if the device offers them, because then the driver must use them.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if it doesn't: then PASIDs are the guest's own matter.
+    /// `ENODEV` if the device does not offer them. Then the guest can use PASIDs without the
+    /// device.
     pub fn new(transport: T) -> Result<Self> {
         let offered = transport.features();
         if offered & F_PASID_ALLOC == 0 {
@@ -102,11 +104,13 @@ impl<T: Transport> VirtioIommu<T> {
 }
 
 impl<T: Transport> Allocator for VirtioIommu<T> {
-    /// Allocates a PASID, which the range has to fit: the device knows the upper end at most.
+    /// Allocates a PASID and checks that it is in `range`: the request contains at most the upper
+    /// limit.
     ///
     /// # Errors
     ///
-    /// `ENOSPC` if there is none, or none that fits; `ERANGE` and others as the device says.
+    /// `ENOSPC` if there is no PASID, or none in the range; `ERANGE` and other errors that the
+    /// device returns.
     fn alloc(&self, range: IdRange, _gfp: Gfp) -> Result<u32> {
         if range.first() > self.limit {
             return Err(ENOSPC);
@@ -152,7 +156,7 @@ mod tests {
     fn not_offered() -> Result {
         let device = Model::new(Guest::alone(1)?, F_PASID_MAX, 0)?;
         assert_eq!(VirtioIommu::new(device.clone()).err(), Some(ENODEV));
-        // Nothing was negotiated, so the device doesn't know the requests.
+        // The features were not negotiated, so the device does not support the requests.
         let mut buffer = Request::Alloc { max: 0 }.encode();
         device.send(&mut buffer)?;
         assert_eq!(Answer::decode(&buffer).status, Status::Unsupp);

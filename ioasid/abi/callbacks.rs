@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Allocators and listeners that are written in C.
+//! Allocators and listeners that are implemented in C.
 
 use kernel::{
     ffi::c_void,
@@ -33,10 +33,10 @@ use crate::{
 ///
 /// # Invariants
 ///
-/// The structure, with both of its functions, is valid as long as this exists.
+/// The structure and both of its functions are valid as long as this exists.
 pub(super) struct AllocatorOps(*const bindings::ioasid_allocator_ops);
 
-// SAFETY: C allocators are called from anywhere, by contract.
+// SAFETY: By contract, C allocators can be called from any thread.
 unsafe impl Send for AllocatorOps {}
 // SAFETY: As above.
 unsafe impl Sync for AllocatorOps {}
@@ -44,7 +44,7 @@ unsafe impl Sync for AllocatorOps {}
 impl AllocatorOps {
     /// # Safety
     ///
-    /// `ops` is valid and stays as it is until the result is dropped.
+    /// `ops` is valid and does not change until the result is dropped.
     ///
     /// # Errors
     ///
@@ -55,7 +55,7 @@ impl AllocatorOps {
         if ops_ref.alloc.is_none() || ops_ref.free.is_none() {
             return Err(EINVAL);
         }
-        // INVARIANT: By this function's contract, and as was checked.
+        // INVARIANT: By this function's contract and the checks above.
         Ok(Self(ops))
     }
 
@@ -64,7 +64,8 @@ impl AllocatorOps {
         unsafe { &*self.0 }
     }
 
-    /// Both functions, which allocators that share ids have in common.
+    /// Returns the kind, which consists of both functions. Allocators with the same functions share
+    /// ids.
     pub(super) fn kind(&self) -> Kind {
         let ops = self.ops();
         Kind::Functions(
@@ -75,11 +76,12 @@ impl AllocatorOps {
 }
 
 impl Allocator for AllocatorOps {
-    /// C functions don't know whether the caller may sleep.
+    /// The C functions are not told whether the caller may sleep.
     fn alloc(&self, range: IdRange, _gfp: Gfp) -> Result<u32> {
         let ops = self.ops();
         let alloc = ops.alloc.ok_or(EINVAL)?;
-        // SAFETY: The function is valid by the type invariant, and takes what it was given.
+        // SAFETY: The function is valid by the type invariant, and `pdata` is the argument that
+        // belongs to it.
         match unsafe { alloc(range.first(), range.last(), ops.pdata) } {
             INVALID => Err(ENOSPC),
             id => Ok(id),
@@ -89,7 +91,8 @@ impl Allocator for AllocatorOps {
     fn free(&self, id: u32) {
         let ops = self.ops();
         if let Some(free) = ops.free {
-            // SAFETY: The function is valid by the type invariant, and takes what it was given.
+            // SAFETY: The function is valid by the type invariant, and `pdata` is the argument that
+            // belongs to it.
             unsafe { free(id, ops.pdata) }
         }
     }
@@ -102,7 +105,7 @@ impl Allocator for AllocatorOps {
 /// The block and its function are valid as long as this exists.
 pub(super) struct NotifierBlock(*mut bindings::notifier_block);
 
-// SAFETY: Notifiers are called from anywhere, by contract.
+// SAFETY: By contract, notifiers can be called from any thread.
 unsafe impl Send for NotifierBlock {}
 // SAFETY: As above.
 unsafe impl Sync for NotifierBlock {}
@@ -125,7 +128,8 @@ impl Notify for NotifierBlock {
             set: set_pointer(subject.set),
             pdata: subject.data as *mut c_void,
         };
-        // SAFETY: The block is valid by the type invariant; the function takes these arguments.
+        // SAFETY: The block is valid by the type invariant, and the function expects these
+        // arguments.
         unsafe {
             if let Some(call) = (*self.0).notifier_call {
                 call(self.0, event as usize, (&raw mut args).cast());

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The functions of `include/linux/ioasid.h`, but for those that take functions of others.
+//! The functions of `include/linux/ioasid.h`, except for those that register C functions.
 //!
-//! A `struct ioasid_set *` is not an address but the set's name, so a wrong one does no harm: it is
-//! looked up. Null stands for no set, or for any.
+//! A `struct ioasid_set *` is not an address but contains the id of the set. It is looked up, so
+//! that an invalid one does no harm. A null pointer means no set or any set.
 
 use core::ptr;
 
@@ -38,28 +38,29 @@ use crate::{
     set_id::SetId, //
 };
 
-/// A set, as C calls it.
+/// A set in the C interface.
 pub(super) type SetPtr = *mut bindings::ioasid_set;
 
-// A set's name fits a pointer.
+// A set's id fits into a pointer.
 const _: () = assert!(size_of::<usize>() == size_of::<u64>());
 
-/// How C calls this set; null is [`SetId::ROOT`].
+/// Returns the C pointer for a set. It is null for [`SetId::ROOT`].
 pub(super) fn set_pointer(set: SetId) -> SetPtr {
     ptr::without_provenance_mut(set.to_raw() as usize)
 }
 
-/// The set that C means. If there is none of this name, that is found out when it is looked up.
+/// Returns the id of the set for a C pointer. The lookup detects an invalid id.
 pub(super) fn set_id(set: SetPtr) -> SetId {
     SetId::from_raw(set.addr() as u64)
 }
 
-/// The id that C means, which must be in the set; a null set is any.
+/// Returns the key for an id in the C interface. The id must be in the set, unless the pointer is
+/// null.
 fn key(set: SetPtr, ioasid: u32) -> Key {
     Key::new((!set.is_null()).then(|| set_id(set)), ioasid)
 }
 
-/// Says why a function failed which can't tell its caller.
+/// Logs the error of a function that cannot return it.
 fn complain_of(what: &CStr, id: u32, result: Result) {
     if let Err(e) = result {
         complain(what, id, e);
@@ -83,11 +84,11 @@ extern "C" fn ioasid_set_alloc(token: *mut c_void, quota: u32, kind: c_int) -> S
     }
 }
 
-/// The token that C means.
+/// Returns the token for a C token and its type.
 ///
 /// # Errors
 ///
-/// `EINVAL` if the type is unknown, or doesn't go with the token.
+/// `EINVAL` if the type is unknown or does not match the token.
 fn token_of(token: *mut c_void, kind: c_int) -> Result<Token> {
     match (u32::try_from(kind), token.is_null()) {
         (Ok(bindings::ioasid_set_type_IOASID_SET_TYPE_NULL), true) => Ok(Token::None),
@@ -170,8 +171,8 @@ fn alloc(set: SetPtr, min: u32, max: u32, private: *mut c_void, gfp: Gfp) -> Res
     Ok(key.id)
 }
 
-/// What an allocation with these flags may do here. Whatever keeps memory reclaim from something, as in
-/// `GFP_NOFS`, keeps it from all.
+/// Converts GFP flags. If reclaim is restricted in any way, as with `GFP_NOFS`, the allocation must
+/// not sleep.
 fn gfp_of(gfp: bindings::gfp_t) -> Gfp {
     let has = |bit: u32| gfp & (1 << bit) != 0;
     let reclaims = has(bindings::___GFP_DIRECT_RECLAIM_BIT)
@@ -209,10 +210,11 @@ unsafe extern "C" fn ioasid_alloc_gfp(
     })
 }
 
-/// A number that stands for no handle: its lower half is the invalid id.
+/// The value for no handle. Its lower half is the invalid id.
 const NO_HANDLE: u64 = u64::MAX;
 
-/// The handle of an id in no set: its generation, then its number.
+/// Returns the handle of an id in no set. The upper half is its generation, the lower half its
+/// number.
 #[no_mangle]
 extern "C" fn ioasid_alloc_owned(min: u32, max: u32) -> u64 {
     let key = IdRange::new(min, max)
@@ -250,7 +252,8 @@ extern "C" fn ioasid_put(set: SetPtr, ioasid: u32) -> bool {
 
 /// # Safety
 ///
-/// `getter` is null or can be called with the id's private data, under RCU.
+/// `getter` is null, or can be called with the id's private data inside an RCU read-side critical
+/// section.
 #[no_mangle]
 unsafe extern "C" fn ioasid_find(
     set: SetPtr,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The functions of `include/linux/ioasid.h` that take functions of others: listeners and allocators.
+//! The functions of `include/linux/ioasid.h` that register C functions: listeners and allocators.
 
 use kernel::{
     error::from_result,
@@ -50,14 +50,15 @@ use crate::{
 unsafe fn listen(scope: Scope, nb: *mut bindings::notifier_block) -> Result {
     // SAFETY: By this function's contract.
     let priority = unsafe { nb.as_ref() }.ok_or(EINVAL)?.priority;
-    // SAFETY: By this function's contract; it is dropped when the block was unregistered.
+    // SAFETY: By this function's contract. The target is dropped when the block has been
+    // unregistered.
     let target = Arc::new(unsafe { NotifierBlock::new(nb) }, GFP_KERNEL)?;
     system()
         .listeners()
         .register(scope, priority, nb.addr(), target)
 }
 
-/// The ids that a listener to `set` means.
+/// Returns the scope of a listener to `set`.
 fn scope_of(set: SetPtr) -> Scope {
     match set_id(set) {
         SetId::ROOT => Scope::All,
@@ -81,7 +82,7 @@ unsafe extern "C" fn ioasid_register_notifier(
         };
         // SAFETY: By this function's contract.
         unsafe { listen(scope, nb) }?;
-        // The set stays as long as it has a listener.
+        // The set exists as long as it has a listener.
         handle.map(Set::into_handle);
         Ok(0)
     })
@@ -150,13 +151,14 @@ extern "C" fn ioasid_notify(ioasid: u32, cmd: c_uint, flags: c_uint) -> c_int {
 
 /// # Safety
 ///
-/// `allocator` stays as it is until it is unregistered.
+/// `allocator` does not change until it is unregistered.
 #[no_mangle]
 unsafe extern "C" fn ioasid_register_allocator(
     allocator: *mut bindings::ioasid_allocator_ops,
 ) -> c_int {
     from_result(|| {
-        // SAFETY: By this function's contract; it is dropped when the allocator was unregistered.
+        // SAFETY: By this function's contract. `ops` is dropped when the allocator has been
+        // unregistered.
         let ops = unsafe { AllocatorOps::new(allocator) }?;
         let kind = ops.kind();
         let ops = Arc::new(ops, GFP_KERNEL)?;

@@ -11,35 +11,35 @@ use kernel::prelude::*;
 
 use crate::space::Space;
 
-/// Where the system's space is, from module init to module exit.
+/// The address of the system's space between module init and module exit.
 ///
 /// # Invariants
 ///
-/// It is written by module init and module exit only, when nobody else can look at it.
+/// It is only written by module init and module exit, when no other code can read it.
 struct Place(UnsafeCell<*const Space>);
 
-// SAFETY: By the type invariant nobody reads while it is written.
+// SAFETY: By the type invariant no thread reads it while it is written.
 unsafe impl Sync for Place {}
 
 static PLACE: Place = Place(UnsafeCell::new(ptr::null()));
 
-/// The system's space.
+/// Returns the system's space.
 ///
-/// For modules that depend on this one, which is how they find the function, and for its tests: the
-/// space is there whenever their code can run.
+/// It is for modules that depend on this one, whose functions refer to this symbol, and for the
+/// tests of this module. The space exists whenever their code can run.
 pub fn system() -> &'static Space {
-    // SAFETY: Before the module's init has ended and after its exit has begun nobody can call this.
-    // In between the pointer is that of the space which `Installed` owns.
+    // SAFETY: This function cannot be called before the end of module init or after the start of
+    // module exit. In between the pointer is that of the space that `Installed` owns.
     unsafe { &**PLACE.0.get() }
 }
 
-/// Makes a space the system's.
+/// The space that is the system's space.
 pub(crate) struct Installed(Pin<KBox<Space>>);
 
 impl Installed {
-    /// Makes `space` the system's. Called once, by module init.
+    /// Makes `space` the system's space. Module init calls it once.
     pub(crate) fn new(space: Pin<KBox<Space>>) -> Self {
-        // SAFETY: Module init runs once, and nobody can call this module before its end.
+        // SAFETY: Module init runs once, and no other code can call this module before it ends.
         // INVARIANT: As above.
         unsafe { PLACE.0.get().write(ptr::from_ref(&*space)) };
         Self(space)
@@ -49,7 +49,7 @@ impl Installed {
 impl Drop for Installed {
     fn drop(&mut self) {
         self.0.check_unused();
-        // SAFETY: Nobody calls this module any more. INVARIANT: As above.
+        // SAFETY: No code calls this module any more. INVARIANT: As above.
         unsafe { PLACE.0.get().write(ptr::null()) };
     }
 }

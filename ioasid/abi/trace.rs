@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tracepoints below `events/ioasid` in tracefs.
+//! The tracepoints in `events/ioasid` of tracefs.
 
 mod c {
     extern "C" {
@@ -11,28 +11,28 @@ mod c {
     }
 }
 
-/// An id was allocated.
+/// Traces the allocation of an id.
 #[inline]
 pub(crate) fn alloc(id: u32, set: u32) {
     // SAFETY: The function of `trace.c` has no requirements.
     unsafe { c::ioasid_trace_alloc(id, set) }
 }
 
-/// An id was freed; somebody may have references still.
+/// Traces that an id was freed. References may still exist.
 #[inline]
 pub(crate) fn free(id: u32) {
     // SAFETY: The function of `trace.c` has no requirements.
     unsafe { c::ioasid_trace_free(id) }
 }
 
-/// An id's last reference is gone.
+/// Traces that the last reference to an id was dropped.
 #[inline]
 pub(crate) fn reclaim(id: u32) {
     // SAFETY: The function of `trace.c` has no requirements.
     unsafe { c::ioasid_trace_reclaim(id) }
 }
 
-/// Another kind of allocators is active.
+/// Traces that another kind of allocators became active.
 pub(crate) fn hand_over(from: u32, to: u32, orphans: i32) {
     // SAFETY: The function of `trace.c` has no requirements.
     unsafe { c::ioasid_trace_hand_over(from, to, orphans) }

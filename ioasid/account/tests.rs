@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The rules of accounts.
+//! The rules for accounts.
 
 use kernel::prelude::*;
 
@@ -80,7 +80,7 @@ mod cases {
         for count in [3, u32::MAX] {
             assert_eq!(account.give(count), Err(EINVAL));
         }
-        // The handle is still there.
+        // The handle still exists.
         assert_eq!((account.taken(), account.is_closed()), (2, false));
         assert_eq!(account.give(2), Ok(Left::Open));
         assert_eq!(account.give(1), Err(EINVAL));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is seen of an id by number, by set and by life.
+//! Lookups of an id by number, by set and by life.
 
 use kernel::prelude::*;
 
@@ -43,7 +43,7 @@ mod cases {
         assert_eq!(found.remains().spid, Some(7));
         let next = SetId::new(4, 1);
         let second = begin(&entry, 8, next, 2);
-        // A look at the first one shows nothing of the second one, and can't change it.
+        // A look at the first life shows no data of the second one, and cannot change it.
         assert_eq!(found.data(), Err(ENOENT));
         assert_eq!(found.life.get(), Err(ENOENT));
         assert_eq!(entry.look(Only::Life(first)).err(), Some(ENOENT));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The rules of the word.
+//! The rules for the word of an id.
 
 use kernel::prelude::*;
 
@@ -13,7 +13,7 @@ mod cases {
         Owner, //
     };
 
-    /// An id in its first life.
+    /// Starts the first life of an id.
     fn born(owner: Right) -> Life {
         let life = Life::new();
         life.begin(Generation(0), owner, || ());
@@ -96,7 +96,8 @@ mod cases {
             assert_eq!(life.now()?.free_and_put(owner), Ok(Freed::Before));
             let now = life.now()?;
             assert_eq!((now.references(), now.state()), (1, State::FreePending));
-            // The handle has its reference no more: the other one is anyone's.
+            // The handle no longer has its reference. The other reference does not belong to a
+            // handle.
             assert_eq!(now.put(Anyone), Ok(Put::Last));
         }
         Ok(())
@@ -108,7 +109,7 @@ mod cases {
         assert_eq!(life.now()?.free(Anyone), Ok(true));
         assert_eq!(life.now()?.get(), Err(EBUSY));
         assert_eq!(life.now()?.bind(), Err(EBUSY));
-        // Unless to do something to what is left of it.
+        // Only operations on the existing id may still take a reference.
         assert_eq!(life.now()?.hold(), Ok(()));
         assert_eq!(life.now()?.references(), 2);
         Ok(())
@@ -153,7 +154,7 @@ mod cases {
         assert_eq!(life.now()?.get(), Ok(()));
         assert_eq!(life.now()?.put(Anyone), Ok(Put::Held));
         refused(&life)?;
-        // In two steps, it is the handle's until the second one.
+        // In two steps, the id belongs to the handle until the second one.
         assert_eq!(life.now()?.free(Owner), Ok(true));
         assert_eq!(life.now()?.free(Anyone), Ok(false));
         assert_eq!(life.now()?.put(Anyone), Err(EPERM));
@@ -179,7 +180,7 @@ mod cases {
         let life = born(Owner);
         let first = life.look().map(|living| living.free_and_put(Owner));
         assert_eq!(first, Some(Ok(Freed::Last)));
-        // The next life begins without a trace of the owner before.
+        // The next life starts without an owner.
         life.begin(Generation(1), Anyone, || ());
         let freed = life.look().map(|living| living.free_and_put(Anyone));
         assert_eq!(freed, Some(Ok(Freed::Last)));

@@ -47,7 +47,7 @@ use crate::{
     source::OWN, //
 };
 
-/// What an id is to be when it begins.
+/// The parameters of an allocation.
 pub(super) struct Wanted {
     pub(super) set: SetId,
     pub(super) range: IdRange,
@@ -57,22 +57,23 @@ pub(super) struct Wanted {
 }
 
 impl Space {
-    /// Allocates an id of `range` in no set.
+    /// Allocates an id in `range` that is in no set.
     ///
     /// # Errors
     ///
-    /// `ENOSPC` if no id of the range is free; `EDQUOT` if all are promised to sets; `ENOMEM`; the error
-    /// of a custom allocator; `EIO` if that returns what it may not.
+    /// `ENOSPC` if no id in the range is free; `EDQUOT` if all ids are reserved for sets; `ENOMEM`;
+    /// the error of a custom allocator; `EIO` if a custom allocator returns an id that is outside of
+    /// `range` or that its kind has in use; `EBUSY` if it returns an id of another source.
     pub fn alloc(&self, range: IdRange, data: usize, gfp: Gfp) -> Result<Pasid<'_>> {
         let key = self.alloc_in(SetId::ROOT, range, data, gfp, Right::Owner)?;
         Ok(Pasid::from_allocation(self, key))
     }
 
-    /// Allocates an id in a set, for `owner`. Returns the key to free it by.
+    /// Allocates an id in a set, for `owner`. Returns the key for freeing it.
     ///
     /// # Errors
     ///
-    /// Those of [`alloc`](Self::alloc); `EINVAL` if there is no such set, or it is closed.
+    /// Those of [`alloc`](Self::alloc); `EINVAL` if there is no such set, or if it is closed.
     pub(crate) fn alloc_in(
         &self,
         set: SetId,
@@ -94,8 +95,8 @@ impl Space {
             .inspect_err(|_| self.give_quota(set, 1))?;
         trace::alloc(key.id, set.number());
         if self.has_listeners() {
-            // Anyone may free the number from here on, so its listeners are told under a reference. If
-            // it is gone already there is nothing to tell.
+            // Any caller can free the number from here on, so the listeners are notified with a
+            // reference held. If the id is already gone, there is nothing to notify.
             if let Ok(held) = self.hold(key) {
                 self.tell_of(held.key(), Event::Alloc, Audience::EVERYBODY);
             }
@@ -103,13 +104,14 @@ impl Space {
         Ok(key)
     }
 
-    /// Finds a number and enters it.
+    /// Finds a free number and adds it to the space.
     fn enter(&self, wanted: &Wanted) -> Result<Key> {
         loop {
             if self.own.enter() {
                 return self.enter_own(wanted).inspect_err(|_| self.own.leave());
             }
-            // There is none if the last one goes just now; then the next round is the own space's.
+            // The list is empty if the last allocator was just removed. Then the next iteration
+            // uses the own space.
             if let Some(sources) = self.sources.read() {
                 let source = sources.first().ok_or(ENODEV)?;
                 return self.enter_from(source, wanted);
@@ -133,7 +135,8 @@ impl Space {
         Ok(Key::of_life(id, generation, owner))
     }
 
-    /// Calls `f` with an id's private data, which stays what it is as long as `f` runs.
+    /// Calls `f` with the private data of an id. [`set_data`](Self::set_data) waits until `f` has
+    /// returned.
     ///
     /// `f` must not sleep.
     ///
@@ -149,8 +152,8 @@ impl Space {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set; `EBUSY` if it is freed;
-    /// `EOVERFLOW` if there are too many.
+    /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set; `EBUSY` if it has
+    /// been freed; `EOVERFLOW` if there are too many references.
     pub fn get(&self, key: Key) -> Result<Reference<'_>> {
         let key = self.with_id(key, |found| {
             found.life.get()?;
@@ -159,11 +162,12 @@ impl Space {
         Ok(Reference::from_count(self, key))
     }
 
-    /// Takes a reference to an id, freed or not, so that it is the same one to the end of an operation.
+    /// Takes a reference to an id, even if it has been freed, so that it exists until the end of an
+    /// operation.
     ///
     /// # Errors
     ///
-    /// Those of [`get`](Self::get) but for `EBUSY`.
+    /// Those of [`get`](Self::get), except for `EBUSY`.
     pub(super) fn hold(&self, key: Key) -> Result<Reference<'_>> {
         let key = self.with_id(key, |found| {
             found.life.hold()?;
@@ -172,13 +176,14 @@ impl Space {
         Ok(Reference::from_count(self, key))
     }
 
-    /// Drops a reference, and says whether the id is gone. The last one of an id that was not freed frees
-    /// it first.
+    /// Drops a reference, and returns whether the id is gone. If it is the last reference to an id
+    /// that has not been freed, the id is freed first.
     ///
     /// # Errors
     ///
     /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set; `EPERM` if the only
-    /// reference is that of a [`Pasid`].
+    /// reference belongs to a [`Pasid`], or if the key has an owner's right but the id has no
+    /// owner.
     pub(crate) fn put(&self, mut key: Key) -> Result<bool> {
         loop {
             let put = |found: &Found<'_>| {
@@ -199,14 +204,14 @@ impl Space {
         }
     }
 
-    /// Frees an id. The second time nothing happens.
+    /// Frees an id. Has no effect if it has already been freed.
     ///
-    /// The number can be reused when the last reference is gone.
+    /// The number can be reused when the last reference is dropped.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set; `EPERM` if a [`Pasid`]
-    /// owns it.
+    /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set; `EPERM` if the id
+    /// belongs to a [`Pasid`].
     pub fn free(&self, key: Key) -> Result {
         if self.has_listeners() {
             if let Some(life) = self.begin_free(key)? {
@@ -225,15 +230,15 @@ impl Space {
         Ok(())
     }
 
-    /// Notes that the id is freed and tells its listeners. Returns the key to put the reference of its
-    /// allocation by; `None` if it was freed before.
+    /// Marks the id as freed and notifies its listeners. Returns the key for dropping the reference
+    /// of its allocation, or `None` if the id had already been freed.
     fn begin_free(&self, key: Key) -> Result<Option<Key>> {
         let (first, life) = self.with_id(key, |found| {
             Ok((found.life.free(key.right)?, found.key(key)))
         })?;
         if first {
             trace::free(key.id);
-            // The caller has a reference.
+            // The reference of the allocation still exists.
             if self.has_listeners() {
                 self.tell_of(life, Event::Free, Audience::EVERYBODY);
             }
@@ -241,7 +246,7 @@ impl Space {
         Ok(first.then_some(life))
     }
 
-    /// Gives the number back: the last reference is gone.
+    /// Releases the number after the last reference was dropped.
     fn reclaim(&self, id: u32, remains: Remains) {
         let Remains { set, origin, spid } = remains;
         if let Some(spid) = spid {
@@ -257,12 +262,12 @@ impl Space {
         self.give_quota(set, 1);
     }
 
-    /// Replaces an id's private data. Sleeps until nobody sees the old one.
+    /// Replaces the private data of an id. Sleeps until no reader uses the old data.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set; `EOVERFLOW` if there are
-    /// too many references.
+    /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set; `EOVERFLOW` if
+    /// there are too many references.
     pub fn set_data(&self, key: Key, data: usize) -> Result {
         let held = self.hold(key)?;
         self.with_id(held.key(), |found| {
@@ -274,11 +279,11 @@ impl Space {
         Ok(())
     }
 
-    /// Gives private data to an id that has none.
+    /// Sets the private data of an id that has none.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if it has some; else those of [`set_data`](Self::set_data).
+    /// `EBUSY` if the id has private data; otherwise those of [`set_data`](Self::set_data).
     pub fn attach_data(&self, key: Key, data: usize) -> Result {
         let held = self.hold(key)?;
         self.with_id(held.key(), |found| {
@@ -287,7 +292,7 @@ impl Space {
         })
     }
 
-    /// Takes an id's private data away. Sleeps until nobody sees it.
+    /// Removes the private data of an id. Sleeps until no reader uses them.
     ///
     /// # Errors
     ///
@@ -296,22 +301,23 @@ impl Space {
         self.set_data(key, 0)
     }
 
-    /// Notes that an id is in use.
+    /// Marks an id as in use.
     pub(crate) fn bind(&self, key: Key) -> Result {
         self.notify(key, Event::Bind, Audience::EVERYBODY)
     }
 
-    /// Notes that an id is not in use any more.
+    /// Marks an id as no longer in use.
     pub(crate) fn unbind(&self, key: Key) -> Result {
         self.notify(key, Event::Unbind, Audience::EVERYBODY)
     }
 
-    /// Binds or unbinds an id, and tells an audience of it.
+    /// Binds or unbinds an id, and notifies an audience.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for any other event, or if the id was not bound; `EBUSY` if it is bound already, or is
-    /// freed; `ENOENT` if there is no such id; `EOVERFLOW` if there are too many references.
+    /// `EINVAL` for any other event, or if the id was not bound; `EBUSY` if it is already bound or
+    /// has been freed; `ENOENT` if there is no such id; `EACCES` if it is not in the key's set;
+    /// `EOVERFLOW` if there are too many references.
     pub(crate) fn notify(&self, key: Key, event: Event, audience: Audience) -> Result {
         let held = self.hold(key)?;
         self.with_id(held.key(), |found| match event {
@@ -327,7 +333,7 @@ impl Space {
         self.listeners.len() != 0
     }
 
-    /// Tells an audience what happened to an id, outside of any lock and of RCU. The caller has a
+    /// Notifies an audience of an event, without a lock and outside of RCU. The caller holds a
     /// reference, so the number is not reused meanwhile.
     fn tell_of(&self, key: Key, event: Event, audience: Audience) {
         let subject = self.with_id(key, |found| {
@@ -346,7 +352,7 @@ impl Space {
         }
     }
 
-    /// The first id that is not below `from`, and what `f` reads of it.
+    /// Returns what `f` reads from the first id at or after `from`.
     pub(crate) fn next_id<R>(&self, mut from: u32, f: impl Fn(u32, &Found<'_>) -> R) -> Option<R> {
         let guard = rcu::Guard::new();
         loop {
@@ -357,7 +363,7 @@ impl Space {
             });
             match read {
                 Ok(read) => return Some(read),
-                // It is gone, or it is not an id but kept out of the space.
+                // The id is gone, or the entry is a number that is excluded from the space.
                 Err(_) => from = id.checked_add(1)?,
             }
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sets coming and going.
+//! Creating, finding and closing sets.
 
 use kernel::{
     prelude::*,
@@ -27,8 +27,8 @@ impl Space {
     ///
     /// # Errors
     ///
-    /// `EEXIST` if the process of a [`Token::Mm`] has one; `ENOSPC` if the quota is more than what no
-    /// other set was promised, or nothing is left; `EINVAL` for a quota of 0; `ENOMEM`.
+    /// `EEXIST` if the process of a [`Token::Mm`] already has a set; `ENOSPC` if the quota is more
+    /// than the unreserved ids, or no ids are left; `EINVAL` for a quota of 0; `ENOMEM`.
     pub fn new_set(&self, token: Token, quota: Quota) -> Result<Set<'_>> {
         let mut setup = self.setup.lock();
         let open = |set: &SetState| !set.account.is_closed();
@@ -54,8 +54,8 @@ impl Space {
         Ok(Set::from_handle(self, SetId::new(number, generation)))
     }
 
-    /// The set with this token that `wanted` accepts, which is called while the set can't be replaced by
-    /// another one with the same number.
+    /// Returns the set with this token that `wanted` accepts. While `wanted` is called, the set
+    /// cannot be replaced by another set with the same number.
     fn set_of(&self, token: Token, wanted: impl Fn(&SetState) -> bool) -> Option<SetId> {
         let guard = rcu::Guard::new();
         let mut from = SetId::ROOT.number();
@@ -68,21 +68,22 @@ impl Space {
         None
     }
 
-    /// A handle of the set that belongs to a process, given the address of its `struct mm_struct`.
+    /// Returns a handle of the set of a process, which is identified by the address of its
+    /// `struct mm_struct`.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if it has none.
+    /// `ENOENT` if the process has no set.
     pub fn find_mm_set(&self, mm: usize) -> Result<Set<'_>> {
         let found = self.set_of(Token::Mm(mm), |set| set.account.get_handle().is_ok());
         Ok(Set::from_handle(self, found.ok_or(ENOENT)?))
     }
 
-    /// One more handle of a set.
+    /// Returns another handle of a set.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no such set, or it is closed.
+    /// `EINVAL` if there is no such set, or if it is closed.
     pub(crate) fn get_set(&self, set: SetId) -> Result<Set<'_>> {
         if set == SetId::ROOT {
             return Err(EINVAL);
@@ -95,7 +96,7 @@ impl Space {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no such set, or it has no handle.
+    /// `EINVAL` if there is no such set, or if it has no handle.
     pub(crate) fn put_set(&self, set: SetId) -> Result {
         if set == SetId::ROOT {
             return Err(EINVAL);
@@ -109,7 +110,7 @@ impl Space {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if it has ids; `EINVAL` if there is no such set, or it is closed.
+    /// `EBUSY` if the set has ids; `EINVAL` if there is no such set, or if it is closed.
     pub(crate) fn free_set(&self, set: SetId) -> Result {
         if set == SetId::ROOT {
             return Err(EINVAL);
@@ -119,16 +120,16 @@ impl Space {
         self.put_set(set)
     }
 
-    /// Gives back what was taken from a set's account.
+    /// Returns ids to a set's account.
     pub(super) fn give_quota(&self, set: SetId, count: u32) {
         match self.with_set(set, |state| state.account.give(count)) {
             Ok(left) => self.end_set(set, left),
-            // It was taken, so there is a set and an account of it.
+            // The ids were taken from the account, so the set and its account exist.
             Err(e) => complain(c"give ids back to set", set.number(), e),
         }
     }
 
-    /// Forgets a set whose account has ended.
+    /// Removes a set whose account has ended.
     fn end_set(&self, set: SetId, left: Left) {
         if let Left::Ended { quota } = left {
             drop(self.sets.remove(set.number()));
@@ -136,7 +137,8 @@ impl Space {
         }
     }
 
-    /// Calls `f` for each id of a set, in their order. Others may come and go meanwhile.
+    /// Calls `f` for each id of a set in ascending order. Other ids may be added and removed
+    /// meanwhile.
     ///
     /// # Errors
     ///
@@ -155,7 +157,7 @@ impl Space {
         Ok(())
     }
 
-    /// Calls `f` for each set, without the ids that are in none.
+    /// Calls `f` for each set except [`SetId::ROOT`].
     pub(crate) fn for_each_set(&self, mut f: impl FnMut(SetId, &SetState)) {
         let guard = rcu::Guard::new();
         let mut from = SetId::ROOT.number() + 1;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Custom allocators coming and going, and the ids that come from them.
+//! Registration of custom allocators, and their ids.
 
 use core::any::TypeId;
 
@@ -38,14 +38,15 @@ use crate::{
     },
 };
 
-/// Says what is wrong with an id that an allocator returned.
+/// Warns about an invalid id that an allocator returned.
 fn warn_of(id: u32, what: &str) {
     if may_warn() {
         pr_warn!("an allocator returned the id {}, which {}\n", id, what);
     }
 }
 
-/// An allocator is registered until this is dropped, which sleeps until none of its code runs.
+/// A registered allocator. Dropping this unregisters it, and sleeps until none of its code is
+/// running.
 pub struct Registration<'s> {
     space: &'s Space,
     key: usize,
@@ -53,7 +54,7 @@ pub struct Registration<'s> {
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
-        // It was registered, so it is in the list.
+        // The allocator was registered, so it is in the list.
         if let Err(e) = self.space.unregister(self.key) {
             pr_err!("cannot unregister an allocator: {:?}\n", e);
         }
@@ -61,14 +62,15 @@ impl Drop for Registration<'_> {
 }
 
 impl Space {
-    /// Takes ids from a custom allocator from now on, or when those before it are gone. Sleeps.
+    /// Registers a custom allocator. Ids come from it from now on, or when those registered before
+    /// it are gone. Sleeps.
     ///
-    /// Allocators of one type share their ids.
+    /// Allocators of the same type share their ids.
     ///
     /// # Errors
     ///
-    /// `EEXIST` if it is registered; `EAGAIN` if it is the first, and there are ids of the own space;
-    /// `ENOMEM`.
+    /// `EEXIST` if the allocator is already registered; `EAGAIN` if it is the first one, and ids of
+    /// the own space are in use; `EOVERFLOW` if the numbers of kinds are used up; `ENOMEM`.
     pub fn register_allocator<A: Allocator + 'static>(
         &self,
         allocator: Arc<A>,
@@ -78,7 +80,7 @@ impl Space {
         Ok(Registration { space: self, key })
     }
 
-    /// Enters an allocator into the list.
+    /// Adds an allocator to the list.
     ///
     /// # Errors
     ///
@@ -110,7 +112,7 @@ impl Space {
         })?;
         setup.last_origin = fresh;
         if first {
-            // An id may have come in between; then it is too early.
+            // An id may have been allocated meanwhile. Then it is too early to take over.
             if let Err(e) = self.own.hand_over() {
                 self.sources.remove(|s| s.key == key)?;
                 return Err(e);
@@ -120,11 +122,11 @@ impl Space {
         Ok(())
     }
 
-    /// Takes an allocator out of the list, and waits until none of its code runs. Sleeps.
+    /// Removes an allocator from the list, and waits until none of its code is running. Sleeps.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if it is not in the list.
+    /// `ENOENT` if the allocator is not in the list.
     pub(crate) fn unregister(&self, key: usize) -> Result<Departure> {
         let setup = self.setup.lock();
         let departure = match self.sources.read() {
@@ -143,7 +145,8 @@ impl Space {
             }
         }
         drop(setup);
-        // Maybe the last reference to the allocator, whose own code runs then.
+        // This may be the last reference to the allocator. Its destructor must run without the
+        // lock.
         drop(gone);
         Ok(departure)
     }
@@ -162,7 +165,7 @@ impl Space {
         }
     }
 
-    /// Allocates from a custom allocator and enters the id.
+    /// Allocates an id from a custom allocator and adds it to the space.
     pub(super) fn enter_from(&self, source: &Source, wanted: &Wanted) -> Result<Key> {
         let &Wanted {
             set, data, owner, ..
@@ -183,7 +186,7 @@ impl Space {
             .inspect_err(|_| source.outstanding.add(-1, Relaxed))
             .map_err(|e| {
                 if e == EBUSY && self.is_from(id, source.origin) {
-                    // It is in use: to give it back would free it for its user.
+                    // The id is in use. Returning it to the allocator would free it for its user.
                     warn_of(id, "is in use already");
                     return EIO;
                 }
@@ -198,7 +201,7 @@ impl Space {
             .unwrap_or(false)
     }
 
-    /// Gives a number back to where it came from, after it has left the space.
+    /// Returns a number to its source, after it was removed from the space.
     pub(super) fn return_to(&self, origin: Origin, id: u32) {
         let list = self.sources.read();
         match list.as_ref().and_then(|list| of_origin(list, origin)) {

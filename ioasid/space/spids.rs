@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a set's owner calls its ids: a guest has numbers of its own.
+//! SPIDs: numbers that a set's owner uses for its ids. For example, a guest has its own numbers.
 
 use kernel::{
     prelude::*,
@@ -19,17 +19,18 @@ use crate::{
 };
 
 impl Space {
-    /// Notes that the id's set calls it `spid`.
+    /// Sets the SPID of an id.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if `spid` is [`INVALID`] or another id of the set has it; `EBUSY` if the id has one, or
-    /// is freed; `ENOENT` if there is no such id; `ENOMEM`.
+    /// `EINVAL` if `spid` is [`INVALID`] or another id of the set has it; `EBUSY` if the id has an
+    /// SPID or has been freed; `ENOENT` if there is no such id; `ENOMEM`; otherwise those of
+    /// [`get`](Self::get).
     pub fn attach_spid(&self, key: Key, spid: u32) -> Result {
         if spid == INVALID {
             return Err(EINVAL);
         }
-        // As long as there is a reference the id and its set stay.
+        // The id and its set exist as long as the reference.
         let reference = self.get(key)?;
         let _names = self.names.lock();
         self.with_id(reference.key(), |found| {
@@ -45,11 +46,12 @@ impl Space {
         })
     }
 
-    /// Forgets what the id's set calls it.
+    /// Removes the SPID of an id.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is no such id; `EOVERFLOW` if there are too many references.
+    /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set; `EOVERFLOW` if
+    /// there are too many references.
     pub fn detach_spid(&self, key: Key) -> Result {
         let held = self.hold(key)?;
         let _names = self.names.lock();
@@ -62,13 +64,13 @@ impl Space {
         })
     }
 
-    /// Forgets what a set calls an id that is not in use any more.
+    /// Removes the SPID of an id that is no longer in use.
     pub(super) fn forget_spid(&self, id: u32, set: SetId, spid: u32) {
         let _names = self.names.lock();
         self.remove_spid(id, set, spid);
     }
 
-    /// Forgets a name, in a set which has the id still.
+    /// Removes an SPID from a set that still has the id.
     fn remove_spid(&self, id: u32, set: SetId, spid: u32) {
         let removed = self.with_set(set, |set| {
             set.spids.remove(spid, id);
@@ -79,14 +81,15 @@ impl Space {
         }
     }
 
-    /// Takes a reference to the id that a set calls `spid`.
+    /// Takes a reference to the id with the SPID `spid` in a set.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no such set; `ENOENT` if it calls nothing so; `EBUSY` if the id is freed.
+    /// `EINVAL` if there is no such set; `ENOENT` if the set has no such SPID; `EBUSY` if the id
+    /// has been freed.
     pub(crate) fn get_by_spid(&self, set: SetId, spid: u32) -> Result<Reference<'_>> {
         let reference = self.get(Key::new(Some(set), self.by_spid(set, spid)?))?;
-        // The number may have been reused before the reference was there.
+        // The number may have been reused before the reference was taken.
         let spid_now = self.with_id(reference.key(), |found| Ok(found.spid()))?;
         if spid_now != Some(spid) {
             return Err(ENOENT);
@@ -94,11 +97,12 @@ impl Space {
         Ok(reference)
     }
 
-    /// The id that a set calls `spid`, which may be gone any time.
+    /// Returns the id with the SPID `spid` in a set. Without a reference, it may be freed at any
+    /// time.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no such set; `ENOENT` if it calls nothing so.
+    /// `EINVAL` if there is no such set; `ENOENT` if the set has no such SPID.
     pub(crate) fn by_spid(&self, set: SetId, spid: u32) -> Result<u32> {
         let guard = rcu::Guard::new();
         self.with_set(set, |state| state.spids.get(spid, &guard).ok_or(ENOENT))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A custom allocator that does as it is told.
+//! A custom allocator with configurable faults.
 
 use kernel::{
     new_mutex,
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Where the ids of some allocators come from.
+/// The ids that some allocators share.
 #[pin_data]
 pub(super) struct Stock {
     first: u32,
@@ -30,7 +30,7 @@ pub(super) struct Stock {
     taken: Mutex<u64>,
 }
 
-/// How many ids a stock has.
+/// The number of ids in a stock.
 pub(super) const STOCK: u32 = u64::BITS;
 
 impl Stock {
@@ -42,18 +42,18 @@ impl Stock {
         )
     }
 
-    /// The bits of what is allocated.
+    /// Returns the bits of the allocated ids.
     pub(super) fn taken(&self) -> u64 {
         *self.taken.lock()
     }
 
-    /// All ids come back, whoever has them.
+    /// Frees all ids.
     pub(super) fn reset(&self) {
         *self.taken.lock() = 0;
     }
 }
 
-/// What an allocator does instead of what it should.
+/// The fault of an allocator.
 #[derive(Clone, Copy)]
 pub(super) enum Trick {
     None,
@@ -76,7 +76,7 @@ impl Fake {
     }
 }
 
-/// A kind that is told from others by its number.
+/// Returns a kind that is identified by its number.
 pub(super) fn kind(number: usize) -> Kind {
     Kind::Functions(number, 0)
 }

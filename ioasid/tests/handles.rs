@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What handles are safe from: other callers that know the number, and the next user of it.
+//! The protection that handles have against callers that know the number, and against later users
+//! of the number.
 
 use kernel::{
     new_mutex,
@@ -41,11 +42,11 @@ use crate::{
     state::State, //
 };
 
-/// Tries to free each id, and to drop its reference, whenever it hears of one.
+/// A listener that tries to free the id of each event and to drop its reference.
 #[pin_data]
 struct Thief {
     space: Arc<Space>,
-    /// What it was told.
+    /// The events and the results of these calls.
     #[pin]
     results: Mutex<KVec<(Event, Result, Result<bool>)>>,
 }
@@ -83,7 +84,8 @@ mod tests {
         assert_eq!(id.state(), Ok(State::Idle));
         drop(id);
         assert_eq!(space.state(any(number)), Err(ENOENT));
-        // While listeners are told that it is allocated there is another reference, which goes first.
+        // While listeners are notified of the allocation there is another reference, which is
+        // dropped first.
         let expected = [
             (Event::Alloc, Err(EPERM), Ok(false)),
             (Event::Free, Ok(()), Err(EPERM)),
@@ -139,7 +141,8 @@ mod tests {
         let space = space(10_000)?;
         let only = IdRange::new(1, 1)?;
         let old = space.alloc(only, 0, Gfp::Kernel)?.key();
-        // The leaf of the tree goes when the next one is empty; the number then gets a new one.
+        // The leaf of the tree is freed when the next one becomes empty. Then the number gets a new
+        // leaf.
         drop(space.alloc(IdRange::new(5000, 5000)?, 0, Gfp::Kernel)?);
         assert_eq!(space.state(old), Err(ENOENT));
         let next = space.alloc(only, 0, Gfp::Kernel)?;
@@ -155,7 +158,7 @@ mod tests {
         let only = IdRange::new(1, 1)?;
         let id = alloc(&space, SetId::ROOT)?;
         let reference = space.get(any(id))?;
-        // Somebody drops references that are not its own, and the number gets another user.
+        // Drop references that belong to others, and let the number be reused.
         assert_eq!(space.put(any(id)), Ok(false));
         assert_eq!(space.put(any(id)), Ok(true));
         let next = space.alloc(only, 0, Gfp::Kernel)?;
@@ -172,7 +175,7 @@ mod tests {
         space.attach_spid(any(id), 5)?;
         let reference = space.get(any(id))?;
         space.free(any(id))?;
-        // Its last users may clean up.
+        // The remaining users may clean up.
         assert_eq!(space.set_data(any(id), 7), Ok(()));
         assert_eq!(space.find(reference.key(), |data| data), Ok(7));
         assert_eq!(space.detach_spid(any(id)), Ok(()));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The rules of ids: allocated, found, referred to, freed, bound.
+//! The rules for allocating, finding, referencing, freeing and binding ids.
 
 use kernel::prelude::*;
 

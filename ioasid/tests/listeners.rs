@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The rules of listeners: who is told what, and in which order.
+//! The rules for listeners: which of them are notified, and in which order.
 
 use kernel::{
     new_mutex,
@@ -38,7 +38,7 @@ use crate::{
     state::State, //
 };
 
-/// Writes down what it is told.
+/// A listener that records its events.
 #[pin_data]
 struct Recorder {
     name: u32,
@@ -46,7 +46,7 @@ struct Recorder {
     log: Arc<Log>,
 }
 
-/// What was told, in order: to whom, what, and of which id.
+/// The recorded events in order: the listener, the event and the id.
 #[pin_data]
 struct Log {
     #[pin]
@@ -66,7 +66,7 @@ impl Log {
         Ok(Arc::new(Recorder { name, log }, GFP_KERNEL)?)
     }
 
-    /// What was told since the last time.
+    /// Returns the events since the last call.
     fn take(&self) -> KVec<(u32, Event, u32)> {
         core::mem::take(&mut *self.entries.lock())
     }
@@ -79,7 +79,7 @@ impl Notify for Recorder {
     }
 }
 
-/// Drops its reference when it is told that the id is freed, as a user of ids does.
+/// A user of an id, which drops its reference when it is notified that the id was freed.
 struct User(Arc<Space>);
 
 impl Notify for User {
@@ -161,7 +161,7 @@ mod tests {
     fn of_sets_and_owners() -> Result {
         let space = space(100)?;
         let log = Log::new()?;
-        // Before the process has a set.
+        // The process has no set yet.
         listen(&space, &log, Scope::Owner(Token::Mm(0x1000)), 0, 3)?;
         let set = space.new_set(Token::Mm(0x1000), Quota::Exactly(5))?;
         let other = space.new_set(Token::Mm(0x2000), Quota::Exactly(5))?;

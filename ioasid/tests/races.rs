@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Calls that meet others at the same time. Each test ends after so many rounds, whatever happens.
+//! Races between concurrent calls. Each test ends after a fixed number of rounds.
 
 use kernel::{
     prelude::*,
@@ -33,7 +33,7 @@ use crate::{
 
 const ROUNDS: u32 = if cfg!(CONFIG_KASAN) { 200 } else { 2_000 };
 
-/// Something that goes on in another thread until it is told to stop.
+/// A function that another thread calls repeatedly until it is stopped.
 #[pin_data]
 struct Beside {
     stop: Atomic<bool>,
@@ -42,7 +42,7 @@ struct Beside {
 }
 
 impl Beside {
-    /// Calls `f` again and again.
+    /// Starts to call `f` repeatedly.
     fn start(f: impl Fn() + Send + 'static) -> Result<Arc<Self>> {
         let init = pin_init!(Self {
             stop: Atomic::new(false),
@@ -70,7 +70,7 @@ impl Beside {
 mod tests {
     use super::*;
 
-    /// Makes a set of a process, unless somebody has a handle of the last one, and drops it.
+    /// Creates a set of a process, unless a handle of its last set still exists, and drops it.
     fn come_and_go(space: &Space, mm: usize) {
         drop(space.new_set(Token::Mm(mm), Quota::Exactly(1)));
     }
@@ -107,11 +107,11 @@ mod tests {
             let space = shared_space(100)?;
             let theirs = space.clone();
             let others = Beside::start(move || {
-                // It fails when the capacity is set.
+                // It fails after the capacity is set.
                 drop(theirs.alloc(high, 0, Gfp::Kernel));
             })?;
             let done = (0..1000).any(|_| space.install_capacity(50).is_ok());
-            // What is above belongs to the kernel from here on.
+            // From here on the ids above belong to the kernel.
             let above = space.next_id(50, |id, _| id);
             others.stop();
             if done {

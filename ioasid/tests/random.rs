@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A space against a plain model of it, by random calls.
+//! Compares a space with a simple model by random calls.
 
 mod model;
 
@@ -42,21 +42,21 @@ use crate::{
     space::Space, //
 };
 
-/// Fewer on the debug kernel, where a call takes long.
+/// Fewer on the debug kernel, where a call takes longer.
 const CALLS: u32 = if cfg!(CONFIG_KASAN) {
     50_000
 } else {
     1_000_000
 };
-/// How often everything is compared.
+/// The number of calls between two complete comparisons.
 const CHECK_EVERY: u32 = 997;
 
-/// What sets call their ids, at most.
+/// The number of different SPIDs.
 const SPIDS: u32 = 16;
-/// Two allocators each of two kinds: the kind is the key divided by two.
+/// Two allocators each of two kinds. The kind is the key divided by two.
 const ALLOCATORS: usize = 4;
 
-/// Numbers that look random and are the same each time.
+/// A deterministic pseudo-random number generator.
 struct Random(u64);
 
 impl Random {
@@ -72,10 +72,10 @@ impl Random {
     }
 }
 
-/// The space, its surroundings, and the model of both.
+/// The space, its environment, and the model of both.
 struct Pair {
     space: Pin<KBox<Space>>,
-    /// The sets; the first one is none.
+    /// The sets. The first entry stands for no set.
     sets: [SetId; 4],
     stocks: [Arc<Stock>; 2],
     model: Model,
@@ -104,17 +104,17 @@ impl Pair {
         self.random.below(4) as usize
     }
 
-    /// One call in four asks for no set in particular.
+    /// Returns no set in one of four calls.
     fn maybe_set(&mut self) -> Option<usize> {
         (self.random.below(4) != 0).then(|| self.set())
     }
 
-    /// The name of an id, in a set or in any.
+    /// Returns the key of an id, in a set or in any set.
     fn key(&self, set: Option<usize>, id: u32) -> Key {
         Key::new(set.map(|set| self.sets[set]), id)
     }
 
-    /// Mostly one that exists.
+    /// Returns an id, which usually exists.
     fn id(&mut self) -> u32 {
         let start = self.random.below(IDS);
         let known = (start..IDS).find(|&id| self.model.ids[id as usize].is_some());
@@ -132,7 +132,7 @@ impl Pair {
         }
     }
 
-    /// Does something, and compares what both say.
+    /// Makes a random call, and compares the results.
     fn call(&mut self) -> Result {
         match self.random.below(500) {
             0..150 => self.alloc(),
@@ -211,7 +211,7 @@ impl Pair {
 
     fn allocators(&mut self) -> Result {
         if self.random.below(8) == 0 {
-            // Else the own space would never be empty, which the first allocator wants.
+            // Otherwise the own space would never be empty, as the first allocator requires.
             self.free_all();
         }
         let key = self.random.below(ALLOCATORS as u32) as usize;
@@ -225,7 +225,7 @@ impl Pair {
         let real = self.space.unregister(key).map(|gone| gone.last_of_kind);
         let last_of_kind = self.model.unregister(key);
         assert_eq!(real, last_of_kind);
-        // Its device may forget what it had allocated.
+        // The device of the allocator may forget its allocations.
         if last_of_kind == Ok(true) && self.random.below(2) == 0 {
             self.stocks[stock].reset();
             self.model.stocks[stock] = 0;
@@ -233,7 +233,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Compares everything.
+    /// Compares the complete state.
     fn check(&self) {
         let (space, model) = (&self.space, &self.model);
         for id in 0..IDS {
@@ -265,7 +265,7 @@ impl Pair {
         }
     }
 
-    /// Sees that nothing is left when all is freed.
+    /// Checks that nothing is left when everything has been freed.
     fn end(&mut self) {
         self.free_all();
         for &set in &self.sets[1..] {

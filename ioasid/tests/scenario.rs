@@ -42,13 +42,13 @@ use crate::{
 
 const QUOTA: u32 = 8;
 
-/// Adds a guest's VT-d to what the guest's kernel knows.
+/// Adds a VT-d of a guest to the space of the guest's kernel.
 fn plug_vtd<'s>(kernel: &'s Space, guest: &Arc<Guest>) -> Result<Registration<'s>> {
     let device = vcmd::model::Model::new(guest.clone())?;
     kernel.register_allocator(Arc::new(VirtualCommand::new(device)?, GFP_KERNEL)?)
 }
 
-/// Adds a virtio-iommu of a guest.
+/// Adds a virtio-iommu of a guest to the space of the guest's kernel.
 fn plug_virtio<'s>(kernel: &'s Space, guest: &Arc<Guest>) -> Result<Registration<'s>> {
     let device = virtio::model::Model::new(guest.clone(), F_PASID_ALLOC, 0)?;
     kernel.register_allocator(Arc::new(VirtioIommu::new(device)?, GFP_KERNEL)?)
@@ -88,7 +88,7 @@ mod tests {
                 assert_eq!(owners.count(), 1);
             }
         }
-        // The quota is used up, in the guests as on the host.
+        // The quota is used up, both in the guests and on the host.
         for kernel in &kernels {
             assert_eq!(pasid(kernel).err(), Some(ENOSPC));
         }
@@ -105,31 +105,32 @@ mod tests {
         let second = plug_virtio(&kernel, &guest)?;
         let held = [pasid(&kernel)?, pasid(&kernel)?];
 
-        // A VT-d goes: its ids stay the guest's on the host, and are orphans in the guest.
+        // A VT-d is removed. On the host its ids still belong to the guest. In the guest they are
+        // orphans.
         drop(vtd);
         assert_eq!((kernel.orphans(), guest.used()), (2, 2));
         let next = pasid(&kernel)?;
         assert!(!held.contains(&next));
         assert_eq!(guest.used(), 3);
 
-        // One of two virtio-iommus goes: the other one takes care of its ids.
+        // One of two virtio-iommus is removed. The other one frees its ids.
         drop(first);
         kernel.free(any(next))?;
         assert_eq!((kernel.orphans(), guest.used()), (2, 2));
 
-        // The orphans are freed in the guest, which the host can't know.
+        // The guest frees the orphans, of which the host is not notified.
         for id in held {
             assert_eq!(kernel.find(any(id), |_| ()), Ok(()));
             kernel.free(any(id))?;
         }
         assert_eq!((kernel.orphans(), guest.used()), (0, 2));
 
-        // Without an IOMMU the ids are the guest's own matter.
+        // Without an IOMMU the guest allocates ids on its own.
         drop(second);
         assert_eq!(pasid(&kernel), Ok(1));
         assert_eq!(guest.used(), 2);
 
-        // What a guest leaves behind goes back when the guest ends.
+        // The remaining ids of a guest are freed when the guest ends.
         drop(guest);
         assert_eq!(Guest::of(&host, DEFAULT_CAPACITY - 1)?.used(), 0);
         Ok(())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The rules of sets and capacities: quotas, promises, who they belong to.
+//! The rules for sets and capacities: quotas, reservations and owners.
 
 use kernel::prelude::*;
 
@@ -92,7 +92,7 @@ mod tests {
         for count in [3, 6, 11, u32::MAX] {
             assert_eq!(space.cancel_capacity(count), Err(EINVAL));
         }
-        // The set's quota is promised to no other one, and ids in no set can be allocated.
+        // The set's quota is reserved for it, and ids in no set can still be allocated.
         let rest = || space.new_set(Token::None, Quota::Rest)?.quota();
         assert_eq!(rest(), Ok(4));
         assert_eq!(alloc(&space, SetId::ROOT), Ok(1));
@@ -108,7 +108,7 @@ mod tests {
         let id = alloc(&space, SetId::ROOT)?;
         assert_eq!(space.install_capacity(50), Err(EBUSY));
         space.free(any(id))?;
-        // The kernel may have what is above.
+        // The kernel may use the ids above the capacity.
         for bad in [0, 1, 101, INVALID] {
             assert_eq!(space.install_capacity(bad), Err(EINVAL));
         }
@@ -129,7 +129,8 @@ mod tests {
         space.free(Key::new(Some(set), id))?;
         let second = space.get_set(set)?;
         assert_eq!(space.free_set(set), Ok(()));
-        // The other handle keeps the number, but nothing is allocated, and the quota is back.
+        // The other handle keeps the set's number. But no ids can be allocated, and the quota has
+        // been returned.
         assert_eq!(alloc(&space, set), Err(EINVAL));
         assert_eq!(space.get_set(set).err(), Some(EINVAL));
         assert_eq!(space.free_set(set), Err(EINVAL));
@@ -188,7 +189,7 @@ mod tests {
         let mut found = KVec::new();
         space.for_each_in(set.id(), |id| {
             assert!(found.push(id, GFP_KERNEL).is_ok());
-            // What is called may free the id.
+            // The callback may free the id.
             assert_eq!(space.free(set.key(id)), Ok(()));
         })?;
         assert_eq!(found[..], expected[..]);

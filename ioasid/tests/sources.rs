@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The rules of custom allocators, each with its errors.
+//! The rules for custom allocators, with all of their errors.
 
 use kernel::{
     prelude::*,
@@ -45,7 +45,7 @@ use crate::{
     space::Space, //
 };
 
-/// Registers an allocator of a kind under a key.
+/// Registers an allocator of a kind with a key.
 fn add(space: &Space, kind_number: usize, key: usize, stock: &Arc<Stock>) -> Result {
     space.register(kind(kind_number), key, Fake::new(stock, Trick::None)?)
 }
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(add(&space, 1, 10, &stock), Err(EAGAIN));
         drop(reference);
         assert_eq!(add(&space, 1, 10, &stock), Ok(()));
-        // The second one may come any time.
+        // A second allocator can be registered at any time.
         alloc(&space, SetId::ROOT)?;
         assert_eq!(add(&space, 2, 20, &stock), Ok(()));
         Ok(())
@@ -124,7 +124,7 @@ mod tests {
         add(&space, 1, 10, &stock)?;
         add(&space, 1, 11, &stock)?;
         let id = alloc(&space, SetId::ROOT)?;
-        // The first goes: what it allocated is given back by the other.
+        // When the first is removed, the other one frees its ids.
         let departure = space.unregister(10)?;
         let expected = Departure {
             last_of_kind: false,
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(space.unregister(10)?.handed_to, Some(3));
         assert_eq!(alloc(&space, SetId::ROOT), Ok(300));
         space.free(any(300))?;
-        // It comes back as the last in the list.
+        // It is added again as the last one of the list.
         add(&space, 1, 10, &stocks[0])?;
         assert_eq!(alloc(&space, SetId::ROOT), Ok(300));
         space.free(any(300))?;
@@ -172,7 +172,7 @@ mod tests {
         let kept = space.get(any(b))?;
         space.unregister(10)?;
         assert_eq!(space.orphans(), 2);
-        // They are found as before, and nobody is told when they go.
+        // They can still be found, and no allocator is notified when they are freed.
         assert_eq!(space.find(any(a), |_| ()), Ok(()));
         space.free(any(a))?;
         assert_eq!(space.free(any(a)), Err(ENOENT));
@@ -210,7 +210,7 @@ mod tests {
         add(&space, 2, 20, &two)?;
         let orphan = alloc(&space, SetId::ROOT)?;
         space.unregister(10)?;
-        // The next one has its own idea of this number: it gets it back.
+        // The next allocator considers this number free. It gets the number back.
         assert_eq!(alloc(&space, SetId::ROOT), Err(EBUSY));
         assert_eq!(two.taken(), 0);
         space.free(any(orphan))?;
@@ -225,7 +225,7 @@ mod tests {
         let set = space.new_set(Token::None, Quota::Exactly(2))?;
         let stock = add_trick(&space, 10, Trick::Return(7))?;
         let id = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
-        // To give the second one back would take it from who has the first.
+        // Returning the second one would free the id of the user of the first one.
         let second = set.alloc(IdRange::ALL, 0, Gfp::Kernel);
         assert_eq!(second.err(), Some(EIO));
         assert_eq!((id.id(), set.used(), stock.taken()), (7, Ok(1), 0));
@@ -296,7 +296,7 @@ mod tests {
         Ok(())
     }
 
-    /// Stays in a call until it is told to go on.
+    /// An allocator that stays in a call until it is told to continue.
     #[pin_data]
     struct Slow {
         #[pin]
@@ -346,7 +346,7 @@ mod tests {
             assert!(leaver.unregister(10).is_ok());
             done.complete_all();
         })?;
-        // New ids don't come from it any more, but it is still in its call.
+        // New ids no longer come from it, but its call is still running.
         while space.allocators().is_some() {
             fsleep(Delta::from_millis(1));
         }
@@ -354,7 +354,7 @@ mod tests {
         assert_eq!(space.orphans(), 0);
         slow.go_on.complete_all();
         left.wait_for_completion();
-        // What the call made is there now, and an orphan.
+        // The id of the call exists now, and is an orphan.
         assert_eq!(space.orphans(), 1);
         assert_eq!(space.state(any(5)), Ok(crate::state::State::Idle));
         assert_eq!(alloc(&space, SetId::ROOT), Ok(1));

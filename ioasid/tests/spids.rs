@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The rules of SPIDs.
+//! The rules for SPIDs.
 
 use kernel::prelude::*;
 
@@ -81,7 +81,8 @@ mod tests {
         space.attach_spid(id.key(), 5)?;
         let reference = id.get()?;
         drop(id);
-        // It is freed, so nobody gets it; but the name is in use until the number is free.
+        // It has been freed, so no reference can be taken. But the SPID is in use until the number
+        // is released.
         assert_eq!(set.find_by_spid(5).err(), Some(EBUSY));
         assert_eq!(space.by_spid(set.id(), 5), Ok(reference.id()));
         drop(reference);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is in the registers.
+//! The layout of the registers.
 
 use kernel::prelude::*;
 
@@ -15,7 +15,7 @@ pub const VCCAP: usize = 0xe30;
 
 /// In `VCCAP`: PASIDs can be allocated and freed.
 pub const VCCAP_PAS: u64 = 1 << 0;
-/// In `VCRSP`: the command is not done yet.
+/// In `VCRSP`: the command is still running.
 pub const IN_PROGRESS: u64 = 1 << 0;
 
 /// A command for `VCMD`.
@@ -28,7 +28,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// The command as a register value: its number in the low byte, its operand from bit 16 on.
+    /// Returns the register value: the command number in the low byte, the operand from bit 16 on.
     pub fn encode(self) -> u64 {
         match self {
             Self::Alloc => 1,
@@ -36,7 +36,7 @@ impl Command {
         }
     }
 
-    /// The command that a register value means; `None` if it means none.
+    /// Returns the command of a register value, or `None` if it is invalid.
     pub fn decode(value: u64) -> Option<Self> {
         match (value & 0xff, value >> 16) {
             (1, _) => Some(Self::Alloc),
@@ -46,18 +46,18 @@ impl Command {
     }
 }
 
-/// How a command ended, in bits 7 to 1 of `VCRSP`.
+/// The status of a command, in bits 7 to 1 of `VCRSP`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It did what it should.
+    /// The command succeeded.
     Success,
-    /// Alloc: there is no PASID left. Free: the PASID is not the guest's.
+    /// Allocation: no PASID is left. Free: the PASID does not belong to the guest.
     NoPasid,
-    /// Something else, by its number.
+    /// Any other status, by its number.
     Other(u8),
 }
 
-/// The number of [`Status::NoPasid`], which alloc and free share.
+/// The number of [`Status::NoPasid`], for both commands.
 const NO_PASID: u8 = 16;
 
 impl Status {
@@ -69,11 +69,11 @@ impl Status {
         }
     }
 
-    /// The error that the status of an allocation means.
+    /// Converts the status of an allocation to an error.
     ///
     /// # Errors
     ///
-    /// `ENOSPC` if there is no PASID left, else `ENODEV`.
+    /// `ENOSPC` if no PASID is left, otherwise `ENODEV`.
     pub(super) fn of_alloc(self) -> Result {
         match self {
             Self::Success => Ok(()),
@@ -82,11 +82,11 @@ impl Status {
         }
     }
 
-    /// The error that the status of a release means.
+    /// Converts the status of a free command to an error.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the PASID is not the guest's, else `ENODEV`.
+    /// `EINVAL` if the PASID does not belong to the guest, otherwise `ENODEV`.
     pub(super) fn of_free(self) -> Result {
         match self {
             Self::Success => Ok(()),
@@ -96,22 +96,22 @@ impl Status {
     }
 }
 
-/// What `VCRSP` says when the command is done.
+/// The content of `VCRSP` after the end of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// How it ended.
+    /// The status of the command.
     pub status: Status,
-    /// The PASID that was allocated.
+    /// The allocated PASID.
     pub pasid: u32,
 }
 
 impl Response {
-    /// The response as a register value.
+    /// Returns the response as a register value.
     pub fn encode(self) -> u64 {
         u64::from(self.status.number()) << 1 | u64::from(self.pasid) << 16
     }
 
-    /// The response that a register value means; `None` while the command goes on.
+    /// Returns the response of a register value, or `None` while the command is running.
     pub fn decode(value: u64) -> Option<Self> {
         if value & IN_PROGRESS != 0 {
             return None;

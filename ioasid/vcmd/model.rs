@@ -31,13 +31,13 @@ pub(crate) struct Model {
     guest: Arc<Guest>,
     capable: Atomic<bool>,
     response: Atomic<u64>,
-    /// How often the guest must ask before a command is done.
+    /// The number of polls until a command ends.
     polls: Atomic<u32>,
-    /// How often it must ask yet.
+    /// The number of polls until the current command ends.
     left: Atomic<u32>,
-    /// With which status each command fails, or zero.
+    /// The status with which all commands fail, or zero.
     failure: Atomic<u32>,
-    /// How often it has asked.
+    /// The number of polls so far.
     reads: Atomic<u32>,
 }
 
@@ -59,17 +59,17 @@ impl Model {
         &self.guest
     }
 
-    /// Says whether there are PASIDs at all.
+    /// Sets whether PASIDs can be allocated.
     pub(super) fn set_capable(&self, capable: bool) {
         self.capable.store(capable, Relaxed);
     }
 
-    /// Says how long commands take from now on.
+    /// Sets the number of polls until later commands end.
     pub(super) fn set_polls(&self, polls: u32) {
         self.polls.store(polls, Relaxed);
     }
 
-    /// How often the guest has asked.
+    /// Returns the number of polls so far.
     pub(super) fn reads(&self) -> u32 {
         self.reads.load(Relaxed)
     }
@@ -79,7 +79,7 @@ impl Model {
         self.left.store(0, Relaxed);
     }
 
-    /// Says whether commands fail.
+    /// Sets whether commands fail, and the status.
     pub(super) fn set_failure(&self, status: Option<u8>) {
         self.failure.store(status.unwrap_or(0).into(), Relaxed);
     }
@@ -114,7 +114,7 @@ impl Registers for Arc<Model> {
                 if left == 0 {
                     return self.response.load(Relaxed);
                 }
-                // Unless the command was ended just now.
+                // Fails only if the command was ended concurrently.
                 match self.left.cmpxchg(left, left - 1, Relaxed) {
                     Ok(_) | Err(_) => IN_PROGRESS,
                 }

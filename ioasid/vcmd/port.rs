@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What goes on at the registers: one command at a time, and what is left from slow ones.
+//! The state of the registers: one running command, and pending work of slow commands.
 
 use kernel::{
     prelude::*,
@@ -23,31 +23,31 @@ use crate::{
     range::DEFAULT_CAPACITY, //
 };
 
-/// The response to the last command, if that is done.
+/// Returns the response to the last command, if it has ended.
 pub(super) fn response<R: Registers>(registers: &R) -> Option<Response> {
     Response::decode(registers.read(VCRSP))
 }
 
-/// Whether a command was fast.
+/// The result of starting an allocation.
 pub(super) enum Answer {
-    /// It is done.
+    /// The command has ended.
     Now(Response),
-    /// It goes on, and the port is reserved for its caller.
+    /// The command is still running, and the port is reserved for its caller.
     Later,
 }
 
-/// What the registers are doing.
+/// What the registers are used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Nothing.
+    /// No command is running.
     Idle,
-    /// An allocation, for a caller that waits for it.
+    /// An allocation is running, and its caller is waiting for it.
     Allocating,
-    /// A command that has no caller any more.
+    /// A command is running, and no caller is waiting for it.
     Left(Command),
 }
 
-/// The use of an IOMMU's registers.
+/// The state of an IOMMU's registers.
 pub(super) struct Port {
     stage: Stage,
     to_free: IdSet,
@@ -61,11 +61,11 @@ impl Port {
         })
     }
 
-    /// Starts an allocation. What is to be freed goes first, so that there is a PASID for it.
+    /// Starts an allocation. Frees a pending PASID first, so that it is available.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if the port isn't free; the error of a write.
+    /// `EBUSY` if the port is not idle; the error of a register write.
     pub(super) fn start_alloc<R: Registers>(&mut self, registers: &R) -> Result<Answer> {
         self.free_one(registers)?;
         Ok(match self.run(registers, Command::Alloc)? {
@@ -77,7 +77,7 @@ impl Port {
         })
     }
 
-    /// Ends an allocation that was not fast. Without a response it has no caller any more.
+    /// Ends an allocation that was not fast. Without a response, its caller no longer waits.
     pub(super) fn end_alloc(&mut self, response: Option<Response>) {
         self.stage = match response {
             Some(_) => Stage::Idle,
@@ -85,11 +85,12 @@ impl Port {
         };
     }
 
-    /// Frees a PASID, now or later.
+    /// Frees a PASID, immediately or later.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no such PASID, or it isn't the guest's; `ENODEV` if the host refuses.
+    /// `EINVAL` if there is no such PASID or it does not belong to the guest; `ENODEV` if the host
+    /// fails the command.
     pub(super) fn free<R: Registers>(&mut self, registers: &R, id: u32) -> Result {
         match self
             .settle(registers)
@@ -100,11 +101,12 @@ impl Port {
         }
     }
 
-    /// Finishes what was left, and frees one of the PASIDs that are to be freed; false if there is none.
+    /// Finishes a pending command and frees one of the pending PASIDs. Returns false if there was
+    /// none.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if the port isn't free.
+    /// `EBUSY` if the port is not idle.
     pub(super) fn free_one<R: Registers>(&mut self, registers: &R) -> Result<bool> {
         self.settle(registers)?;
         let Some(id) = self.to_free.take() else {
@@ -116,18 +118,18 @@ impl Port {
         Ok(true)
     }
 
-    /// Whether there is something to catch up with.
+    /// Whether a command or PASIDs are pending.
     pub(super) fn has_work(&self) -> bool {
         matches!(self.stage, Stage::Left(_)) || self.to_free.count != 0
     }
 
-    /// How many PASIDs are to be freed.
+    /// Returns the number of pending PASIDs and commands.
     pub(super) fn left(&self) -> u32 {
         let allocated = matches!(self.stage, Stage::Left(_));
         self.to_free.count + u32::from(allocated)
     }
 
-    /// Finishes what was left by a slow command.
+    /// Finishes a pending command.
     fn settle<R: Registers>(&mut self, registers: &R) -> Result {
         let command = match self.stage {
             Stage::Idle => return Ok(()),
@@ -150,7 +152,7 @@ impl Port {
         }
     }
 
-    /// Frees a PASID, with nothing else going on.
+    /// Frees a PASID. The port is idle.
     fn release<R: Registers>(&mut self, registers: &R, id: u32) -> Result {
         let command = Command::Free(id);
         match self.run(registers, command)? {
@@ -162,7 +164,7 @@ impl Port {
         }
     }
 
-    /// Runs a command, and returns the response if that comes fast.
+    /// Runs a command. Returns the response if it ends within the fast polls.
     fn run<R: Registers>(&mut self, registers: &R, command: Command) -> Result<Option<Response>> {
         if self.stage != Stage::Idle {
             return Err(EBUSY);
@@ -178,7 +180,7 @@ impl Port {
     }
 }
 
-/// A set of PASIDs that takes no memory when it grows.
+/// A set of PASIDs that allocates no memory when it grows.
 struct IdSet {
     bits: KVVec<u64>,
     count: u32,
@@ -211,7 +213,7 @@ impl IdSet {
         Ok(())
     }
 
-    /// Takes the lowest one.
+    /// Removes and returns the lowest PASID.
     fn take(&mut self) -> Option<u32> {
         if self.count == 0 {
             return None;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The interface against a model of the host.
+//! Tests of the interface with a model of the host.
 
 use kernel::prelude::*;
 
@@ -93,7 +93,7 @@ mod cases {
         model.set_polls(u32::MAX);
         assert_eq!(interface.alloc(pasids()?, Gfp::Kernel), Err(ETIMEDOUT));
         assert_eq!(interface.alloc(pasids()?, Gfp::Kernel), Err(EBUSY));
-        // The command ends at last. Nobody waits for its PASID, so that goes back.
+        // The command ends at last. No caller waits for its PASID, so the PASID is freed.
         assert_eq!(model.guest().used(), 1);
         model.set_polls(1);
         model.finish();
@@ -115,7 +115,7 @@ mod cases {
         assert_eq!(model.reads() - before, FAST_POLLS + 1);
         model.set_polls(0);
         model.finish();
-        // The PASID that came too late is freed first, so that it can be had now.
+        // The PASID that came too late is freed first, so that it can be allocated now.
         assert!(interface.alloc(pasids()?, Gfp::Atomic).is_ok());
         assert_eq!(model.guest().used(), 1);
         Ok(())
@@ -148,7 +148,7 @@ mod cases {
         model.set_polls(u32::MAX);
         interface.free(first);
         interface.free(second);
-        // The first one has reached the host.
+        // The first command has reached the host.
         assert_eq!(model.guest().used(), 1);
         model.set_polls(1);
         model.finish();
@@ -166,7 +166,7 @@ mod cases {
         model.set_polls(1);
         model.finish();
         interface.free(id);
-        // Nobody allocates any more.
+        // No further allocation is made.
         let all_freed = (0..10_000).any(|_| {
             fsleep(Delta::from_millis(1));
             model.guest().used() == 0
@@ -183,7 +183,7 @@ mod cases {
         model.set_polls(u32::MAX);
         assert_eq!(alloc(), Err(ETIMEDOUT));
         ids.map(|id| interface.free(id));
-        // What has begun is finished when the interface goes, what hasn't is done fast.
+        // The running command is finished when the interface is dropped. The pending ones are fast.
         model.set_polls(1);
         model.finish();
         drop(interface);

@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is in the requests and in the answers.
+//! The layout of requests and responses.
 //!
-//! ====== ================================ ================================
-//! Offset Allocate                         Free
-//! ====== ================================ ================================
-//! 0      type, 3 bytes reserved           type, 3 bytes reserved
-//! 4      reserved, or `max_pasid`         reserved
-//! 8      PASID (written by the device)    PASID
-//! 12     status, 3 bytes reserved         status, 3 bytes reserved
-//!        (written by the device)          (written by the device)
-//! ====== ================================ ================================
+//! | Offset | Allocate                                   | Free                                       |
+//! |--------|--------------------------------------------|--------------------------------------------|
+//! | 0      | type, 3 bytes reserved                     | type, 3 bytes reserved                     |
+//! | 4      | reserved, or `max_pasid`                   | reserved                                   |
+//! | 8      | PASID (device-writable)                    | PASID                                      |
+//! | 12     | status, 3 bytes reserved (device-writable) | status, 3 bytes reserved (device-writable) |
 
 use kernel::prelude::*;
 
@@ -19,35 +16,35 @@ pub const T_ALLOC_PASID: u8 = 0x10;
 /// Type of the request that frees a PASID.
 pub const T_FREE_PASID: u8 = 0x11;
 
-/// A request, with room for the device's answer.
+/// A request, with room for the device's response.
 pub type Buffer = [u8; 16];
 
-/// What a device answers, by the numbers of `VIRTIO_IOMMU_S_*`.
+/// The status of a response, with the numbers of `VIRTIO_IOMMU_S_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Status {
-    /// The request was carried out.
+    /// The request succeeded.
     Ok = 0,
-    /// The device has trouble with its queue.
+    /// The queue failed.
     IoErr = 1,
-    /// The device knows no such request.
+    /// The device does not support the request.
     Unsupp = 2,
-    /// The device has trouble inside.
+    /// An internal error of the device.
     DevErr = 3,
-    /// A field of the request has a value that it can't have.
+    /// A field of the request has an invalid value.
     Inval = 4,
     /// A number is out of range.
     Range = 5,
-    /// There is no such PASID.
+    /// The PASID does not exist.
     NoEnt = 6,
-    /// The device couldn't reach the request's memory.
+    /// The device could not access the request's memory.
     Fault = 7,
     /// No PASID is left.
     NoMem = 8,
 }
 
 impl Status {
-    /// The status with this number; the device has no others.
+    /// Returns the status with this number, if it is defined.
     pub fn from_number(number: u8) -> Option<Self> {
         const ALL: [Status; 9] = [
             Status::Ok,
@@ -63,8 +60,8 @@ impl Status {
         ALL.get(usize::from(number)).copied()
     }
 
-    /// The error that the status means: what the kernel's driver makes of it, but that to have no
-    /// PASID left is `ENOSPC`, as with all allocators.
+    /// Converts the status to an error as the kernel's driver does, except that a lack of PASIDs is
+    /// `ENOSPC`, as with all allocators.
     pub fn to_result(self) -> Result {
         Err(match self {
             Self::Ok => return Ok(()),
@@ -79,12 +76,12 @@ impl Status {
     }
 }
 
-/// A request of the driver's.
+/// A request of the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Allocate a PASID.
     Alloc {
-        /// The highest that will do; 0 if any will, and without `F_PASID_MAX`.
+        /// The highest acceptable PASID; 0 for any, and always 0 without `F_PASID_MAX`.
         max: u32,
     },
     /// Free this PASID.
@@ -92,7 +89,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// The request as the driver sends it.
+    /// Returns the bytes that the driver sends.
     pub fn encode(self) -> Buffer {
         let (kind, limit, pasid) = match self {
             Self::Alloc { max } => (T_ALLOC_PASID, max, 0),
@@ -105,11 +102,11 @@ impl Request {
         buffer
     }
 
-    /// The request that a device received.
+    /// Decodes the bytes that the device receives.
     ///
     /// # Errors
     ///
-    /// [`Status::Unsupp`] if the type is unknown; [`Status::Inval`] if something reserved is not zero.
+    /// [`Status::Unsupp`] for an unknown type; [`Status::Inval`] if a reserved field is not zero.
     pub fn decode(buffer: &Buffer) -> core::result::Result<Self, Status> {
         let request = match buffer[0] {
             T_ALLOC_PASID => Self::Alloc {
@@ -126,17 +123,17 @@ impl Request {
     }
 }
 
-/// The device's answer.
+/// The device's response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// How it went.
+    /// The status.
     pub status: Status,
-    /// The PASID that was allocated.
+    /// The allocated PASID.
     pub pasid: u32,
 }
 
 impl Answer {
-    /// Writes the answer into those parts of a request that are the device's.
+    /// Writes the response to the device-writable fields of a request.
     pub fn encode(self, buffer: &mut Buffer) {
         if buffer[0] == T_ALLOC_PASID {
             buffer[8..12].copy_from_slice(&self.pasid.to_le_bytes());
@@ -144,7 +141,7 @@ impl Answer {
         buffer[12..16].copy_from_slice(&[self.status as u8, 0, 0, 0]);
     }
 
-    /// Reads the answer; a status that there is not counts as [`Status::DevErr`].
+    /// Decodes the response. An undefined status counts as [`Status::DevErr`].
     pub fn decode(buffer: &Buffer) -> Self {
         Self {
             status: Status::from_number(buffer[12]).unwrap_or(Status::DevErr),
@@ -153,7 +150,7 @@ impl Answer {
     }
 }
 
-/// The little-endian word at an offset.
+/// Returns the little-endian 32-bit word at offset `at`.
 fn word(buffer: &Buffer, at: usize) -> u32 {
     let mut bytes = [0; 4];
     bytes.copy_from_slice(&buffer[at..at + 4]);

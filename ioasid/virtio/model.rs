@@ -27,11 +27,11 @@ use crate::{
     range::DEFAULT_CAPACITY, //
 };
 
-/// A virtio-iommu of a guest. All of one guest's have its PASIDs in common.
+/// A virtio-iommu of a guest. All devices of a guest share its PASIDs.
 pub(crate) struct Model {
     guest: Arc<Guest>,
     offered: u64,
-    /// The highest PASID that there is; 0 if the configuration says nothing.
+    /// The highest PASID; 0 if the configuration has no limit.
     max_pasid: u32,
     accepted: Atomic<u64>,
     broken: Atomic<bool>,
@@ -53,12 +53,12 @@ impl Model {
         &self.guest
     }
 
-    /// Whether the driver has taken the requests into use.
+    /// Whether the driver uses the requests.
     pub(super) fn in_use(&self) -> bool {
         self.accepted.load(Relaxed) & F_PASID_ALLOC != 0
     }
 
-    /// The device doesn't answer any more.
+    /// Makes the device stop responding.
     pub(super) fn break_queue(&self) {
         self.broken.store(true, Relaxed);
     }

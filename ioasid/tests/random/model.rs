@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a space should do, by a list of ids that is looked through from one end to the other.
+//! The expected behaviour of a space, implemented with linear searches.
 
 use kernel::prelude::*;
 
@@ -15,13 +15,13 @@ use crate::{
     tests::fake::STOCK, //
 };
 
-/// Ids are below this, those of two stocks first, then the own ones.
+/// All ids are below this number. Those of the two stocks come first, then the own ids.
 pub(super) const IDS: u32 = 4 * STOCK;
 pub(super) const OWN_FIRST: u32 = 2 * STOCK;
-/// Sets with a quota; beside them there are ids in no set.
+/// The quotas of the sets. There are also ids in no set.
 pub(super) const QUOTAS: [u32; 3] = [5, 30, 70];
 
-/// What is known of an id.
+/// The data of an id.
 #[derive(Clone, Copy)]
 pub(super) struct Id {
     pub(super) set: usize,
@@ -40,18 +40,18 @@ struct Registered {
     origin: Origin,
 }
 
-/// The model: everything that a space knows, looked up from one end to the other.
+/// The model: all data of a space, in lists that are searched linearly.
 pub(super) struct Model {
     pub(super) ids: KVec<Option<Id>>,
-    /// Which ids of each stock are allocated.
+    /// The allocated ids of each stock, as bits.
     pub(super) stocks: [u64; 2],
-    /// By kind, then in the order of registration; the kinds in that of their origins.
+    /// Ordered by kind and then by registration. Kinds are in the order of their origins.
     registered: KVec<Registered>,
     last_origin: Origin,
 }
 
 impl Model {
-    /// A space without ids and allocators.
+    /// Creates the model of a space without ids and allocators.
     pub(super) fn new() -> Result<Self> {
         Ok(Self {
             ids: KVec::from_elem(None, IDS as usize, GFP_KERNEL)?,
@@ -113,7 +113,7 @@ impl Model {
         let free = |&bit: &u32| range.contains(first + bit) && self.stocks[stock] & 1 << bit == 0;
         let bit = (0..STOCK).find(free).ok_or(ENOSPC)?;
         if self.ids[(first + bit) as usize].is_some() {
-            // An orphan has the number that the stock thinks is free.
+            // An orphan has the number, which the stock considers free.
             return Err(EBUSY);
         }
         self.stocks[stock] |= 1 << bit;
@@ -228,7 +228,7 @@ impl Model {
         inserted.map_err(|_| ENOMEM)
     }
 
-    /// Returns whether it was the last of its kind.
+    /// Returns whether the allocator was the last one of its kind.
     pub(super) fn unregister(&mut self, key: usize) -> Result<bool> {
         let at = self.registered.iter().position(|r| r.key == key);
         let gone = self
