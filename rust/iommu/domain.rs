@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Address spaces of devices.
+//! IOMMU domains: the address spaces of devices.
 
 use core::ptr::NonNull;
 
@@ -35,27 +35,28 @@ use super::{
     Prot, //
 };
 
-/// The most that is mapped or unmapped by one call; no page of an IOMMU reaches across a multiple of
-/// it, so that calls don't split pages, which some IOMMUs can't.
+/// Maximum number of bytes that one call maps or unmaps. No IOMMU page crosses a multiple of it, so
+/// a call never splits a page; some IOMMUs can't split pages.
 const STEP: u64 = 1 << 30;
 
-/// How many of `left` bytes from `iova` on go by one call.
+/// Returns how many of the `left` bytes from `iova` on one call maps or unmaps.
 fn step(iova: u64, left: u64) -> u64 {
     left.min(STEP - iova % STEP)
 }
 
-/// Says of a domain that no group will ever be attached to it again.
+/// The value of `Domain::users` that means that no group can be attached to the domain again.
 const RETIRED: i32 = -1;
 
-/// The page tables of an address space, empty when made.
+/// An IOMMU domain: the page tables of an address space. It is empty when it is created.
 ///
 /// Several groups may share a domain. It is freed when the last [`Attachment`] and the last
-/// [`Mapping`](super::Mapping) in it are gone.
+/// [`Mapping`](super::Mapping) in it are dropped.
 ///
 /// # Invariants
 ///
-/// - `ptr` is a domain of `iommu_paging_domain_alloc_flags()` that belongs to this value.
-/// - `users` is the number of attachments, or [`RETIRED`]: then there is none and will be none.
+/// - `ptr` is a domain from `iommu_paging_domain_alloc_flags()`, and this value owns it.
+/// - `users` is the number of attachments, or [`RETIRED`]: then there is none, and none can be
+///   added.
 pub struct Domain {
     ptr: NonNull<bindings::iommu_domain>,
     users: Atomic<i32>,
@@ -63,33 +64,33 @@ pub struct Domain {
     msi_reserved: AtomicFlag,
 }
 
-// SAFETY: A domain belongs to no thread.
+// SAFETY: A domain isn't bound to a thread.
 unsafe impl Send for Domain {}
 
-// SAFETY: The IOMMU API allows mapping and unmapping of disjoint ranges at the same time, and that
-// the ranges are disjoint is the contract of `map` and `unmap`. Attaching takes the group's mutex.
+// SAFETY: The IOMMU API allows concurrent mapping and unmapping of disjoint ranges, and the
+// contracts of `map` and `unmap` require disjoint ranges. Attaching takes the group's mutex.
 unsafe impl Sync for Domain {}
 
-/// A domain's C pointer, for code that asks which domain a group is in.
+/// The C pointer of a domain, for code that asks which domain a group is attached to.
 pub struct DomainPtr(NonNull<bindings::iommu_domain>);
 
 impl DomainPtr {
-    /// The pointer. It is valid as long as the group stays attached.
+    /// Returns the pointer. It is valid as long as the group stays attached.
     pub fn as_raw(self) -> *mut bindings::iommu_domain {
         self.0.as_ptr()
     }
 }
 
 impl Domain {
-    /// Makes a domain of the kind that translates for the first device of `group`.
+    /// Allocates a domain for the IOMMU of the first device of `group`.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the group has no device or the device no IOMMU, `EOPNOTSUPP` if its IOMMU has no
-    /// page tables of this kind, `ENOMEM`.
+    /// `ENODEV` if the group has no device, or the device has no IOMMU; `EOPNOTSUPP` if the IOMMU
+    /// doesn't support paging domains; `ENOMEM`.
     pub fn alloc(group: &Group) -> Result<Self> {
         let mut found = Err(ENODEV);
-        // The error is only there to end the walk.
+        // The callback returns an error only to stop at the first device.
         let _ = group.for_each_device(|dev| {
             // SAFETY: `dev` is a valid device.
             found = from_err_ptr(unsafe {
@@ -97,7 +98,7 @@ impl Domain {
             });
             Err(EAGAIN)
         });
-        // INVARIANT: The domain was made just now, for us; no group is attached to it.
+        // INVARIANT: The domain was just allocated for this value, and no group is attached to it.
         Ok(Self {
             ptr: NonNull::new(found?).ok_or(ENOMEM)?,
             users: Atomic::new(0),
@@ -106,32 +107,35 @@ impl Domain {
         })
     }
 
-    /// The C structure.
+    /// Returns the C structure.
     fn raw(&self) -> &bindings::iommu_domain {
         // SAFETY: By the type invariant the domain is valid. The fields that are read through this
         // reference do not change after attaching.
         unsafe { self.ptr.as_ref() }
     }
 
-    /// The C pointer, for the core of VFIO.
+    /// Returns the C pointer, for the core of VFIO.
     pub fn as_ptr(&self) -> DomainPtr {
         DomainPtr(self.ptr)
     }
 
-    /// The first and the last address that the domain translates.
+    /// Returns the aperture: the first and the last iova that the domain translates.
     pub fn aperture(&self) -> (u64, u64) {
         let geometry = &self.raw().geometry;
         (geometry.aperture_start, geometry.aperture_end)
     }
 
-    /// The page sizes of the domain: a set of powers of two, each standing for itself.
+    /// Returns the page sizes of the domain, as a bitmap: each set bit has the value of a page
+    /// size.
     pub fn page_sizes(&self) -> u64 {
         self.raw().pgsize_bitmap as u64
     }
 
-    /// Makes the IOMMU ignore requests of devices to bypass the processors' caches, if it can.
+    /// Makes the IOMMU ignore the requests of devices to bypass the caches of the processors
+    /// (no-snoop), if it supports that.
     ///
-    /// Done after the first group is attached and before anything is mapped. Returns whether it can.
+    /// Must be called after the first group was attached, and before anything is mapped. Returns
+    /// whether the IOMMU supports it.
     pub fn enforce_coherency(&self) -> bool {
         // SAFETY: A valid domain has static ops.
         let op = unsafe { (*self.raw().ops).enforce_cache_coherency };
@@ -143,29 +147,30 @@ impl Domain {
         self.enforces_coherency()
     }
 
-    /// Whether [`enforce_coherency`](Self::enforce_coherency) succeeded.
+    /// Returns whether [`enforce_coherency`](Self::enforce_coherency) succeeded.
     pub fn enforces_coherency(&self) -> bool {
         self.enforces_coherency.load(Relaxed)
     }
 
-    /// Whether a group that `other` was made for may be attached to this domain instead.
+    /// Returns whether a group for which `other` was allocated may be attached to this domain
+    /// instead.
     pub fn is_like(&self, other: &Self) -> bool {
         core::ptr::eq(self.raw().ops, other.raw().ops)
             && self.enforces_coherency() == other.enforces_coherency()
     }
 
-    /// Reserves addresses from `base` on for messages to the interrupt controller.
+    /// Reserves iovas from `base` on for message signalled interrupts (software-mapped MSI).
     ///
-    /// Returns whether the domain takes part in that: some kernels are built without.
+    /// Returns whether the kernel supports this: some kernels are built without it.
     ///
     /// # Errors
     ///
-    /// `EEXIST` if it was done before, `ENOMEM`.
+    /// `EEXIST` if this was called before; `ENOMEM`.
     pub fn reserve_msi(&self, base: u64) -> Result<bool> {
         if self.msi_reserved.xchg(true, Full) {
             return Err(EEXIST);
         }
-        // SAFETY: The domain is valid, and the flag lets one task only come here.
+        // SAFETY: The domain is valid, and the flag ensures that only one task gets here.
         match to_result(unsafe { bindings::iommu_get_msi_cookie(self.ptr.as_ptr(), base) }) {
             Ok(()) => Ok(true),
             Err(e) if e == ENODEV => Ok(false),
@@ -173,23 +178,24 @@ impl Domain {
         }
     }
 
-    /// The physical address behind `iova`, or 0.
+    /// Returns the physical address to which `iova` is mapped, or 0.
     pub fn iova_to_phys(&self, iova: u64) -> u64 {
         // SAFETY: The domain is valid.
         unsafe { bindings::iommu_iova_to_phys(self.ptr.as_ptr(), iova) }
     }
 
-    /// Makes the devices see the `size` bytes at `phys` at `iova`.
+    /// Maps `size` bytes from `iova` to the physical address `phys`.
     ///
     /// # Safety
     ///
-    /// The memory stays held until the range has been unmapped, and nobody maps or unmaps an
-    /// overlapping range meanwhile.
+    /// The memory stays held until the range has been unmapped, and no overlapping range is mapped
+    /// or unmapped concurrently.
     ///
     /// # Errors
     ///
-    /// `EINVAL` or `ERANGE` for addresses which the IOMMU can't take, `EADDRINUSE` if something is
-    /// mapped there, `ENOMEM`; and whether devices see none of it then, as it should be.
+    /// `EINVAL` or `ERANGE` for addresses that the IOMMU doesn't support; `EADDRINUSE` if something
+    /// is mapped in the range; `ENOMEM`. The flag next to the error is true if everything that this
+    /// call mapped has been unmapped again, which is the normal case.
     pub(super) unsafe fn map(
         &self,
         iova: u64,
@@ -221,14 +227,13 @@ impl Domain {
         Ok(())
     }
 
-    /// Makes the devices forget the `size` bytes at `iova`, which had been mapped, and waits until
-    /// they have.
+    /// Unmaps `size` bytes at `iova`, which are mapped, and waits until no device can access them.
     ///
-    /// Returns whether all of it is gone.
+    /// Returns whether the whole range was unmapped.
     ///
     /// # Safety
     ///
-    /// Nobody maps or unmaps an overlapping range meanwhile.
+    /// No overlapping range is mapped or unmapped concurrently.
     pub(super) unsafe fn unmap(&self, iova: u64, size: u64) -> bool {
         let mut done = 0;
         while done < size {
@@ -245,7 +250,7 @@ impl Domain {
         true
     }
 
-    /// Counts one more attachment.
+    /// Increments the number of attachments.
     fn add_user(&self) -> Result {
         let mut users = self.users.load(Relaxed);
         loop {
@@ -259,45 +264,48 @@ impl Domain {
         }
     }
 
-    /// Retires a domain that no group is attached to: none will be attached any more.
+    /// Retires a domain to which no group is attached: from now on no group can be attached.
     ///
-    /// No device reaches anything through it then, so what is mapped may stay in its page tables
-    /// until these are freed with it.
+    /// No device reaches anything through a retired domain. Its mappings may therefore stay in its
+    /// page tables until the domain is freed.
     ///
     /// # Errors
     ///
     /// `EBUSY` if a group is attached.
     pub fn retire(&self) -> Result {
-        // INVARIANT: There is no attachment, and `add_user` lets none come.
+        // INVARIANT: There is no attachment, and `add_user` fails from now on.
         match self.users.cmpxchg(0, RETIRED, Full) {
             Ok(_) | Err(RETIRED) => Ok(()),
             Err(_) => Err(EBUSY),
         }
     }
 
-    /// Whether the domain was retired.
+    /// Returns whether the domain is retired.
     pub(super) fn is_retired(&self) -> bool {
         self.users.load(Acquire) == RETIRED
     }
 
-    /// Switches the devices of `group` from where they can reach nothing to this domain.
+    /// Attaches `group` to this domain. Before, its devices are in a domain in which they reach
+    /// nothing.
     ///
-    /// The group's DMA has been claimed by the caller's user, so it returns to a domain where its
-    /// devices reach nothing when the attachment is dropped.
+    /// The user on whose behalf the caller acts has claimed the group's DMA (`DmaOwner`). When the
+    /// attachment is dropped, the group therefore returns to a domain in which its devices reach
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if the group is in another domain, or being reset; `EINVAL` if the domain does not fit
-    /// the group's IOMMU, or is retired; and those of its driver.
+    /// `EBUSY` if the group is attached to another domain, or is being reset; `EINVAL` if the
+    /// domain is not compatible with the group's IOMMU, or is retired; the errors of the IOMMU
+    /// driver.
     pub fn attach(this: Arc<Self>, group: &Group) -> Result<Attachment> {
         this.add_user()?;
-        // SAFETY: Both are valid; the attachment keeps them so until the group is detached.
+        // SAFETY: Both are valid, and the attachment keeps them valid until the group is detached.
         let ret = unsafe { bindings::iommu_attach_group(this.ptr.as_ptr(), group.as_ptr()) };
         if let Err(e) = to_result(ret) {
             this.users.fetch_sub(1, Full);
             return Err(e);
         }
-        // INVARIANT: The group is attached since just now, and counted.
+        // INVARIANT: The group was just attached, and `add_user` counted it.
         Ok(Attachment {
             domain: this,
             group: group.into(),
@@ -307,34 +315,34 @@ impl Domain {
 
 impl Drop for Domain {
     fn drop(&mut self) {
-        // SAFETY: The domain is ours, and no group is attached to it: an `Attachment` would hold a
-        // reference to this value. The same goes for mappings.
+        // SAFETY: This value owns the domain, and no group is attached to it: an `Attachment` would
+        // hold a reference to this value. The same applies to mappings.
         unsafe { bindings::iommu_domain_free(self.ptr.as_ptr()) };
     }
 }
 
-/// A group whose devices translate by a domain; dropping it takes the group out.
+/// A group that is attached to a domain; dropping it detaches the group.
 ///
 /// # Invariants
 ///
-/// `group` is attached to `domain`, and counted among its users.
+/// `group` is attached to `domain`, and counted in its `users`.
 pub struct Attachment {
     domain: Arc<Domain>,
     group: ARef<Group>,
 }
 
 impl Attachment {
-    /// The group.
+    /// Returns the group.
     pub fn group(&self) -> &Group {
         &self.group
     }
 
-    /// The group, counted.
+    /// Returns a counted reference to the group.
     pub fn group_ref(&self) -> ARef<Group> {
         self.group.clone()
     }
 
-    /// The domain.
+    /// Returns the domain.
     pub fn domain(&self) -> &Arc<Domain> {
         &self.domain
     }
@@ -344,21 +352,21 @@ impl Drop for Attachment {
     fn drop(&mut self) {
         // SAFETY: The group is attached to the domain, by the type invariant.
         unsafe { bindings::iommu_detach_group(self.domain.ptr.as_ptr(), self.group.as_ptr()) };
-        // INVARIANT: It was counted; the IOMMU has forgotten, for the group's devices, what it knew
-        // of this domain: that is what lets a domain be freed, or others unmap there without a look
-        // at groups which have left.
+        // INVARIANT: The group was counted. The IOMMU has invalidated all it had cached of this
+        // domain for the group's devices. Therefore the domain can be freed, and ranges can be
+        // unmapped in it without regard to groups that were detached.
         self.domain.users.fetch_sub(1, Full);
     }
 }
 
-/// The domains which a mapping is in: all of those of a container at one time.
+/// The domains in which a range is mapped: all domains that a container has at one time.
 ///
-/// Domains that are retired count no more.
+/// Retired domains are ignored.
 #[derive(Default)]
 pub struct Domains(KVec<Arc<Domain>>);
 
 impl Domains {
-    /// These domains, and `domain`.
+    /// Returns a list of these domains and `domain`.
     ///
     /// # Errors
     ///
@@ -372,7 +380,7 @@ impl Domains {
         Ok(Arc::new(Self(all), GFP_KERNEL_ACCOUNT)?)
     }
 
-    /// These domains but for `domain`.
+    /// Returns a list of these domains without `domain`.
     ///
     /// # Errors
     ///
@@ -385,23 +393,24 @@ impl Domains {
         Ok(Arc::new(Self(all), GFP_KERNEL_ACCOUNT)?)
     }
 
-    /// The domains, but for retired ones.
+    /// Iterates over the domains that aren't retired.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Domain>> {
         self.0.iter().filter(|domain| !domain.is_retired())
     }
 
-    /// Whether there is none.
+    /// Returns whether there is no domain.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
 
-    /// Whether `domain` is one of these.
+    /// Returns whether `domain` is one of these domains.
     pub(super) fn has(&self, domain: &Arc<Domain>) -> bool {
         self.iter().any(|other| Arc::ptr_eq(other, domain))
     }
 
-    /// The page sizes that all of them have, as a mapping may use them: `!(PAGE_SIZE - 1)` if there
-    /// is none, and pages smaller than those of the processor count as those.
+    /// Returns the page sizes that all domains support and that a mapping may use, as a bitmap.
+    /// Returns `!(PAGE_SIZE - 1)` if there is no domain. Page sizes below `PAGE_SIZE` are reported
+    /// as `PAGE_SIZE`.
     pub fn page_sizes(&self) -> u64 {
         let page = PAGE_SIZE as u64;
         if self.is_empty() {

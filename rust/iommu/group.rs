@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The unit of isolation.
+//! IOMMU groups: the unit of isolation.
 
 use core::ptr::NonNull;
 
@@ -24,25 +24,25 @@ use kernel::{
 
 use crate::bindings;
 
-/// A set of devices that an IOMMU can't tell apart or can't keep from each other.
+/// A set of devices that an IOMMU can't distinguish, or can't isolate from each other.
 ///
-/// A device belongs to one group or none. The IOMMU core makes the groups of physical devices;
-/// nobody else can put a device into those. [`alloc`](Group::alloc) makes a group for devices that
+/// A device belongs to at most one group. The IOMMU core creates the groups of physical devices; no
+/// other code can add devices to them. [`alloc`](Group::alloc) creates a group for devices that
 /// have no IOMMU of their own.
 ///
 /// # Invariants
 ///
-/// Wraps a valid `struct iommu_group`; a reference to it is counted by `iommu_group_ref_get()`.
+/// Wraps a valid `struct iommu_group`; `iommu_group_ref_get()` counts references to it.
 #[repr(transparent)]
 pub struct Group(Opaque<bindings::iommu_group>);
 
 // SAFETY: Groups are reference counted, and may be released from any thread.
 unsafe impl Send for Group {}
 
-// SAFETY: What can be done with a shared reference is serialised by the group's own mutex.
+// SAFETY: The group's own mutex serialises everything that can be done with a shared reference.
 unsafe impl Sync for Group {}
 
-// SAFETY: The two functions below count references of a group.
+// SAFETY: The two functions below count references to a group.
 unsafe impl AlwaysRefCounted for Group {
     fn inc_ref(&self) {
         // SAFETY: `self` is a valid group.
@@ -55,7 +55,7 @@ unsafe impl AlwaysRefCounted for Group {
     }
 }
 
-/// The C structure of a device.
+/// Returns the C structure of a device.
 pub(super) fn raw_device(dev: &Device) -> *mut bindings::device {
     // CAST: `Device` is a transparent wrapper of the C structure.
     core::ptr::from_ref(dev).cast_mut().cast()
@@ -70,24 +70,24 @@ impl PartialEq for Group {
 impl Eq for Group {}
 
 impl Group {
-    /// The group that `dev` is in, if any.
+    /// Returns the group of `dev`, if it has one.
     pub fn of(dev: &Device) -> Option<ARef<Self>> {
         // SAFETY: `dev` is a valid device.
         let group = NonNull::new(unsafe { bindings::iommu_group_get(raw_device(dev)) })?;
-        // SAFETY: `iommu_group_get` returned a counted reference, which is ours now.
+        // SAFETY: `iommu_group_get` returned a counted reference, which this function owns.
         Some(unsafe { ARef::from_raw(group.cast()) })
     }
 
-    /// Makes a group without devices.
+    /// Creates a group without devices.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what sysfs says.
+    /// `ENOMEM`, or an error from sysfs.
     pub fn alloc() -> Result<ARef<Self>> {
         // SAFETY: There are no requirements.
         let group = from_err_ptr(unsafe { bindings::iommu_group_alloc() })?;
         let group = NonNull::new(group).ok_or(ENOMEM)?;
-        // SAFETY: `iommu_group_alloc` returned a counted reference, which is ours now.
+        // SAFETY: `iommu_group_alloc` returned a counted reference, which this function owns.
         Ok(unsafe { ARef::from_raw(group.cast()) })
     }
 
@@ -101,32 +101,32 @@ impl Group {
         unsafe { &*ptr.cast() }
     }
 
-    /// The C pointer.
+    /// Returns the C pointer.
     pub fn as_ptr(&self) -> *mut bindings::iommu_group {
         self.0.get()
     }
 
-    /// The number of the group, as in `/sys/kernel/iommu_groups` and `/dev/vfio`.
+    /// Returns the number of the group, as in `/sys/kernel/iommu_groups` and `/dev/vfio`.
     pub fn id(&self) -> i32 {
         // SAFETY: The group is valid.
         unsafe { bindings::iommu_group_id(self.as_ptr()) }
     }
 
-    /// Gives the group a name, which sysfs then shows.
+    /// Sets the name of the group, which sysfs shows.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what sysfs says.
+    /// `ENOMEM`, or an error from sysfs.
     pub fn set_name(&self, name: &CStr) -> Result {
         // SAFETY: The group is valid and the function copies the string.
         to_result(unsafe { bindings::iommu_group_set_name(self.as_ptr(), name.as_char_ptr()) })
     }
 
-    /// Puts `dev` into the group, which has been made by [`alloc`](Group::alloc).
+    /// Adds `dev` to this group, which [`alloc`](Group::alloc) created.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if the device is in a group already, `ENOMEM`, or what sysfs says.
+    /// `EBUSY` if the device is already in a group; `ENOMEM`; or an error from sysfs.
     pub fn add_device(&self, dev: &Device) -> Result {
         if Self::of(dev).is_some() {
             return Err(EBUSY);
@@ -135,20 +135,22 @@ impl Group {
         to_result(unsafe { bindings::iommu_group_add_device(self.as_ptr(), raw_device(dev)) })
     }
 
-    /// Moves `dev` from this group to `to`, both made by [`alloc`](Group::alloc). The caller keeps others
-    /// from changing the device's group.
+    /// Moves `dev` from this group to `to`; [`alloc`](Group::alloc) created both. The caller
+    /// prevents concurrent changes of the device's group.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the device isn't in this group, `ENOMEM`, or what sysfs says. The device is then in
-    /// this group as before.
+    /// `ENODEV` if the device isn't in this group; `ENOMEM`; or an error from sysfs. After an error
+    /// the group of the device is unchanged, unless adding it to this group again fails, too: then
+    /// the device is in no group, and a log message is written.
     pub fn move_device(&self, dev: &Device, to: &Self) -> Result {
-        /// How often putting the device back is tried: it takes a few small allocations.
+        /// Number of attempts to add the device to this group again, which takes a few small
+        /// allocations.
         const TRIES: usize = 16;
         if Self::of(dev).is_none_or(|group| *group != *self) {
             return Err(ENODEV);
         }
-        // A device has one link to its group, so it can't be in both for a moment.
+        // A device has only one link to its group, so it can't be in both groups at the same time.
         Self::remove_device(dev);
         let moved = to.add_device(dev);
         if moved.is_err() && !(0..TRIES).any(|_| self.add_device(dev).is_ok()) {
@@ -161,40 +163,41 @@ impl Group {
         moved
     }
 
-    /// Takes `dev` out of its group, if it is in one.
+    /// Removes `dev` from its group, if it is in one.
     pub fn remove_device(dev: &Device) {
-        // SAFETY: The device is valid; the function returns when it is in no group.
+        // SAFETY: The device is valid; the function does nothing if the device is in no group.
         unsafe { bindings::iommu_group_remove_device(raw_device(dev)) };
     }
 
-    /// Whether somebody owns the DMA of the group's devices: a kernel driver or a program.
+    /// Returns whether the DMA of the group's devices has an owner: a kernel driver or a process.
     ///
-    /// The answer may be outdated as soon as it is given.
+    /// The result may be outdated on return.
     pub fn dma_owner_claimed(&self) -> bool {
         // SAFETY: The group is valid.
         unsafe { bindings::iommu_group_dma_owner_claimed(self.as_ptr()) }
     }
 
-    /// Whether the interrupts of each device are kept from reaching vectors of others.
+    /// Returns whether the devices can't raise the interrupts of other devices (isolated MSI).
     pub fn has_isolated_msi(&self) -> bool {
         // SAFETY: The group is valid.
         unsafe { bindings::iommu_group_has_isolated_msi(self.as_ptr()) }
     }
 
-    /// Calls `f` for each device of the group, until it fails.
+    /// Calls `f` for each device of the group, until `f` returns an error.
     ///
-    /// The group's mutex is held meanwhile, so `f` calls nothing that takes it: of the methods here
-    /// only [`id`](Group::id) and [`as_ptr`](Group::as_ptr).
+    /// The group's mutex is held during the calls, so `f` must not call functions that take it. Of
+    /// the methods of this type it may only call [`id`](Group::id) and [`as_ptr`](Group::as_ptr).
     ///
     /// # Errors
     ///
-    /// What `f` returned.
+    /// The error that `f` returned.
     pub fn for_each_device<F: FnMut(&Device) -> Result>(&self, mut f: F) -> Result {
-        /// Calls the closure behind `data`.
+        /// Calls the closure to which `data` points.
         ///
         /// # Safety
         ///
-        /// `dev` is a valid device and `data` points to an `F` that is the callee's for the call.
+        /// `dev` is a valid device, and `data` points to an `F` to which the callee has exclusive
+        /// access during the call.
         unsafe extern "C" fn callback<F: FnMut(&Device) -> Result>(
             dev: *mut bindings::device,
             data: *mut c_void,
@@ -207,7 +210,8 @@ impl Group {
                 Err(e) => e.to_errno(),
             }
         }
-        // SAFETY: The group is valid; the function passes `data` on as it is, while `f` is borrowed.
+        // SAFETY: The group is valid; the function passes `data` to the callback unchanged, and `f`
+        // is borrowed during the call.
         to_result(unsafe {
             bindings::iommu_group_for_each_dev(
                 self.as_ptr(),

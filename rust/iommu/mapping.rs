@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory that devices see.
+//! Memory that is mapped for devices.
 
 use kernel::{
     ffi::c_int,
@@ -32,16 +32,16 @@ use super::{
     Prot, //
 };
 
-/// What can be mapped for devices.
+/// Frames that can be mapped for devices.
 pub enum Frames {
-    /// Pages of memory. The mapping keeps their pins.
+    /// Pages of memory. The mapping owns their pins.
     Memory(PinnedRun),
-    /// Registers of a device, which nothing holds.
+    /// Registers of a device. No reference to them is held.
     Registers(FrameRun),
 }
 
 impl Frames {
-    /// Whether devices may write there, too.
+    /// Returns whether devices may also write to the frames.
     fn is_write(&self) -> bool {
         match self {
             Self::Memory(run) => run.is_write(),
@@ -49,7 +49,7 @@ impl Frames {
         }
     }
 
-    /// The first frame's number, and how many there are.
+    /// Returns the number of the first frame, and the number of frames.
     fn parts(&self) -> (usize, usize) {
         match self {
             Self::Memory(run) => (run.frame(), run.count()),
@@ -58,14 +58,14 @@ impl Frames {
     }
 }
 
-/// A range of device addresses that grows from its start on; what was added stays mapped, and its
-/// pages pinned, until the value is dropped.
+/// A range of iovas to which frames are appended. They stay mapped, and their pages pinned, until
+/// the value is dropped or cleared.
 ///
 /// # Invariants
 ///
-/// - Each of `domains` maps the range from the start on to `frames`, in order, and nobody else maps
-///   or unmaps there; but what is in the page tables of a retired domain doesn't matter.
-/// - A run of `frames` whose flag is set carries the pins of its pages.
+/// - Each of `domains` maps the range, from its start on, to `frames`, in order, and no other code
+///   maps or unmaps there. The page tables of a retired domain are exempt.
+/// - A run of `frames` whose flag is set owns the pins of its pages.
 pub struct Mapping {
     domains: Arc<Domains>,
     frames: Extents,
@@ -74,10 +74,11 @@ pub struct Mapping {
 
 const _: () = assert!(size_of::<Mapping>() == 32);
 
-/// The flag of a run whose pages are pinned.
+/// The flag of a run whose pages are pinned by the mapping.
 const PINNED: bool = true;
 
-/// Where a mapping starts, a multiple of the page size; below that what devices may do.
+/// The start of a mapping, a multiple of the page size. The bits below the page size hold the
+/// access permissions of devices.
 #[derive(Clone, Copy)]
 struct Place(u64);
 
@@ -96,14 +97,15 @@ impl Place {
 }
 
 impl Mapping {
-    /// A mapping of nothing yet, that starts at `iova`, a multiple of the page size.
+    /// Creates an empty mapping that starts at `iova`, a multiple of the page size.
     ///
     /// # Safety
     ///
-    /// Nothing else is mapped in `domains` in the range that will be added to it, as long as it
-    /// lives: the caller keeps the ranges of its mappings apart.
+    /// As long as the mapping exists, nothing else is mapped in `domains` in the range that is
+    /// added to it: the caller keeps the ranges of its mappings disjoint.
     pub unsafe fn new(domains: Arc<Domains>, iova: u64, prot: Prot) -> Self {
-        // INVARIANT: Nothing is mapped; nobody else maps there by the contract of this function.
+        // INVARIANT: Nothing is mapped, and by the contract of this function no other code maps
+        // there.
         Self {
             domains,
             frames: Extents::new(),
@@ -111,31 +113,33 @@ impl Mapping {
         }
     }
 
-    /// The first address.
+    /// Returns the first iova.
     pub fn iova(&self) -> u64 {
         self.place.iova()
     }
 
-    /// What devices may do.
+    /// Returns the access permissions of devices.
     pub fn prot(&self) -> Prot {
         self.place.prot()
     }
 
-    /// How much is mapped, in bytes.
+    /// Returns the number of mapped bytes.
     pub fn bytes(&self) -> u64 {
         self.frames.pages() << PAGE_SHIFT
     }
 
-    /// Whether nothing is mapped.
+    /// Returns whether nothing is mapped.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
-    /// Takes in `next`, which starts where this one ends, so that both go by one request.
+    /// Appends the mapping `next`, which starts where this one ends, so that one request unmaps
+    /// both.
     ///
     /// # Errors
     ///
-    /// `next`, if it starts elsewhere, is of another kind or has many runs, or memory is short.
+    /// Returns `next` if it starts elsewhere, if its permissions or domains differ, if this mapping
+    /// is empty, if one of the two has too many runs, or if memory is short.
     pub fn join(&mut self, mut next: Self) -> Result<(), Self> {
         let follows = !self.is_empty()
             && self.frames.runs() <= JOINED_TO_RUNS
@@ -151,17 +155,18 @@ impl Mapping {
         {
             return Err(next);
         }
-        // INVARIANT: The range and the pins of `next` are this value's now.
+        // INVARIANT: This value owns the range and the pins of `next` now.
         next.frames = Extents::new();
         Ok(())
     }
 
-    /// Makes `frames` visible behind what is mapped already.
+    /// Maps `frames` at the end of this mapping.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for frames that must not be written, but devices could; `ENOMEM`, or what the IOMMU's
-    /// driver says. Then the frames have been given back.
+    /// `EINVAL` if the mapping permits writes but the frames must not be written, or if there are
+    /// too many frames for one run; `ENOMEM`; or an error of the IOMMU driver. After an error the
+    /// frames have been released.
     pub fn append(&mut self, frames: Frames) -> Result {
         if self.prot().contains(Access::Write) && !frames.is_write() {
             return Err(EINVAL);
@@ -171,8 +176,8 @@ impl Mapping {
         let size = count << PAGE_SHIFT;
         let iova = self.iova() + self.bytes();
         for (nth, domain) in self.domains.iter().enumerate() {
-            // SAFETY: The pages are pinned by `frames` now and by `self` later; nobody else maps
-            // here, by the type invariant.
+            // SAFETY: The pages are pinned by `frames` now and by `self` later; by the type
+            // invariant no other code maps here.
             let mapped =
                 unsafe { domain.map(iova, (frame as u64) << PAGE_SHIFT, size, self.prot()) };
             if let Err((e, gone)) = mapped {
@@ -185,22 +190,23 @@ impl Mapping {
             return Err(e);
         }
         if let Frames::Memory(run) = frames {
-            // INVARIANT: The pins are now those of `self.frames`.
+            // INVARIANT: `self.frames` owns the pins now.
             run.into_frames();
         }
         Ok(())
     }
 
-    /// Takes frames that were mapped at `iova` out of the first `count` domains, and gives them back if
-    /// they are `gone` from the others.
+    /// Unmaps `frames`, which were mapped at `iova`, from the first `count` domains. Releases them
+    /// if this succeeds and `gone` says that they aren't mapped in the other domains. Otherwise
+    /// keeps the pages pinned for ever.
     fn take_back(&self, count: usize, mut gone: bool, iova: u64, frames: Frames) {
         let size = (frames.parts().1 << PAGE_SHIFT) as u64;
         for domain in self.domains.iter().take(count) {
-            // SAFETY: Nobody else maps here, by the type invariant.
+            // SAFETY: By the type invariant no other code maps here.
             gone &= unsafe { domain.unmap(iova, size) };
         }
         match frames {
-            // The devices may still see the pages, so these must not be used for anything else.
+            // Devices may still access the pages, so the pages must not be reused.
             Frames::Memory(run) if warn_on!(!gone) => {
                 run.into_frames();
             }
@@ -208,10 +214,10 @@ impl Mapping {
         }
     }
 
-    /// Adds a run to `frames`, all of it or nothing.
+    /// Adds a run to `self.frames`, all of it or nothing.
     fn remember(&mut self, frame: u64, count: u64, pinned: bool) -> Result {
-        // A run of one call to the page tables is far smaller than an extent can be, but for
-        // registers, where a page table's entry may map as much as it likes.
+        // A run that is mapped by one call is far smaller than the maximum of an extent. Registers
+        // are the exception: a single page table entry may map any number of them.
         if count <= Extent::MAX_PAGES {
             let extent = Extent::new(frame, count, pinned)?;
             return self.frames.push(extent, GFP_KERNEL_ACCOUNT);
@@ -219,16 +225,16 @@ impl Mapping {
         Err(EINVAL)
     }
 
-    /// Makes this a mapping in `domains`, which are those that it is in and others.
+    /// Maps the range in more domains. `domains` contains the current domains and the new ones.
     ///
     /// # Safety
     ///
-    /// As for [`new`](Self::new), about those others.
+    /// The same as for [`new`](Self::new), for the new domains.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if one that it is in is missing; `ENOMEM`, or what an IOMMU's driver says. Then it is where
-    /// it was.
+    /// `EINVAL` if one of the current domains is missing; `ENOMEM`; or an error of an IOMMU driver.
+    /// After an error the domains of the mapping are unchanged.
     pub unsafe fn extend(&mut self, domains: &Arc<Domains>) -> Result {
         if !self.domains.iter().all(|domain| domains.has(domain)) {
             return Err(EINVAL);
@@ -246,19 +252,20 @@ impl Mapping {
                 return Err(e);
             }
         }
-        // INVARIANT: The range is mapped in all of these, and nobody else maps there by this function's
-        // contract.
+        // INVARIANT: The range is mapped in all of these domains, and by the contract of this
+        // function no other code maps there.
         self.domains = domains.clone();
         Ok(())
     }
 
-    /// Makes this a mapping in `domains` only, which are some of those that it is in.
+    /// Unmaps the range from all domains except `domains`, which are some of the current ones.
     pub fn shrink(&mut self, domains: &Arc<Domains>) {
         if warn_on!(!domains.iter().all(|domain| self.domains.has(domain))) {
             return;
         }
         let old = core::mem::replace(&mut self.domains, domains.clone());
-        // INVARIANT: The range is mapped in all of the new domains, and below it goes from the others.
+        // INVARIANT: The range is mapped in all of the new domains, and is unmapped from the others
+        // below.
         for domain in old.iter() {
             if !self.domains.has(domain) {
                 self.unmap_in(domain, self.bytes());
@@ -266,18 +273,19 @@ impl Mapping {
         }
     }
 
-    /// Maps all frames in one more domain, or none.
+    /// Maps all frames in another domain, or none of them.
     fn map_in(&self, domain: &Domain) -> Result {
         let mut done = 0;
         for extent in self.frames.iter() {
             let size = extent.pages() << PAGE_SHIFT;
             let phys = extent.frame() << PAGE_SHIFT;
-            // SAFETY: The pages are pinned by `self`, which either extends to the domain or unmaps them
-            // below; nobody else maps here, by the contract of `extend`.
+            // SAFETY: The pages are pinned by `self`, which either extends to the domain or unmaps
+            // them below; by the contract of `extend` no other code maps here.
             let mapped =
                 unsafe { domain.map(self.iova() + done, phys, size as usize, self.prot()) };
             if let Err((e, _)) = mapped {
-                // What does not go with this goes with the domain, whose group is not let in.
+                // Anything that this doesn't unmap disappears with the domain, whose group is not
+                // attached.
                 self.unmap_in(domain, done);
                 return Err(e);
             }
@@ -287,27 +295,28 @@ impl Mapping {
         Ok(())
     }
 
-    /// Unmaps the first `bytes` of the range in one domain. Returns whether no device sees it any more.
+    /// Unmaps the first `bytes` bytes of the range from one domain. Returns whether this succeeded,
+    /// so that no device can access them through the domain.
     fn unmap_in(&self, domain: &Domain, bytes: u64) -> bool {
         if bytes == 0 {
             return true;
         }
-        // SAFETY: Nobody else maps here, by the type invariant.
+        // SAFETY: By the type invariant no other code maps here.
         let gone = unsafe { domain.unmap(self.iova(), bytes) };
         warn_on!(!gone);
         gone
     }
 
-    /// Unmaps everything and gives the pages back.
+    /// Unmaps everything and unpins the pages. If unmapping fails, the pages stay pinned.
     pub fn clear(&mut self) {
         let mut gone = true;
         for domain in self.domains.iter() {
             gone &= self.unmap_in(domain, self.bytes());
         }
-        // INVARIANT: Nothing is mapped, and the pins are given back below.
+        // INVARIANT: Nothing is mapped, and the pins are released below.
         let frames = core::mem::take(&mut self.frames);
         if !gone {
-            // The devices may still see the pages, so these must not be used for anything else.
+            // Devices may still access the pages, so the pages must not be reused.
             return;
         }
         let write = self.prot().contains(Access::Write);
@@ -316,7 +325,7 @@ impl Mapping {
             let (mut frame, mut left) = (extent.frame() as usize, extent.pages() as usize);
             while left != 0 {
                 let count = left.min(UNPIN_STEP);
-                // SAFETY: By the type invariant the run carried the pins of its pages; each page of
+                // SAFETY: By the type invariant the run owned the pins of its pages; each page of
                 // each run is taken once, here.
                 drop(unsafe { PinnedRun::from_frames(frame, count, write) });
                 frame += count;
@@ -333,12 +342,13 @@ impl Drop for Mapping {
     }
 }
 
-/// The most runs of frames that a mapping brings along when it is joined to another one: callers may do so
-/// with a lock held.
+/// Maximum number of runs of a mapping that can be appended to another one. There is a limit
+/// because callers may hold a lock.
 const JOINED_RUNS: usize = 8;
 
-/// The most runs of a mapping that another one is joined to: their list may have to be copied to grow.
+/// Maximum number of runs of a mapping to which another one can be appended. There is a limit
+/// because the list of runs may have to be copied to grow.
 const JOINED_TO_RUNS: usize = 4096;
 
-/// How many pages are unpinned before other tasks may run.
+/// Number of pages that are unpinned before other tasks may run.
 const UNPIN_STEP: usize = (64 << 20) / PAGE_SIZE;

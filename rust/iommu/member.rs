@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the devices of a group are bound to.
+//! The drivers to which the devices of a group are bound.
 
 use kernel::{
     device::Device,
@@ -11,34 +11,35 @@ use crate::bindings;
 
 use super::group::raw_device;
 
-/// Room for a driver's name; longer names are cut.
+/// Size of the buffer for the name of a driver; longer names are truncated.
 const NAME_SIZE: usize = 32;
 
 /// The name of a driver.
 pub struct DriverName([u8; NAME_SIZE]);
 
 impl DriverName {
-    /// The name, for messages.
+    /// Returns the name, for messages.
     pub fn as_str(&self) -> &str {
         let name = CStr::from_bytes_until_nul(&self.0).unwrap_or_default();
         name.to_str().unwrap_or("?")
     }
 }
 
-/// What a device is bound to.
+/// The driver binding of a device.
 pub enum Binding {
-    /// Nothing.
+    /// No driver.
     Unbound,
-    /// A driver that uses the DMA API, so that nobody else can have the device's group.
+    /// A driver that uses the DMA API, so that userspace can't own the DMA of the device's group.
     Kernel(DriverName),
-    /// A driver that leaves DMA to others, such as vfio-pci, or the port driver of a bridge.
+    /// A driver that leaves DMA to other users (`driver_managed_dma`), such as vfio-pci or the port
+    /// driver of a bridge. Only PCI drivers are recognised.
     Unmanaged(DriverName),
-    /// It is being bound or unbound just now.
+    /// The device is being bound or unbound.
     Changing,
 }
 
 impl Binding {
-    /// What `dev` is bound to now. Doesn't wait for a driver that is being bound.
+    /// Returns the current binding of `dev`. Doesn't wait for a driver that is being bound.
     pub fn of(dev: &Device) -> Self {
         let mut name = [0; NAME_SIZE];
         // SAFETY: The device is valid, and there is room for `NAME_SIZE` bytes.

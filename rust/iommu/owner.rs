@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who may use the DMA of a group's devices.
+//! Ownership of the DMA of a group's devices.
 
 use kernel::{
     error::to_result,
@@ -12,14 +12,14 @@ use crate::bindings;
 
 use super::Group;
 
-/// The claim of a program on the DMA of a group; dropping it gives the DMA back to the kernel.
+/// Userspace ownership of the DMA of a group; dropping it returns the DMA to the kernel.
 ///
-/// While it is held, drivers that use the DMA API can't bind to the group's devices, and the devices
+/// While it exists, drivers that use the DMA API can't bind to the group's devices, and the devices
 /// reach nothing until the group is attached to a domain.
 ///
 /// # Invariants
 ///
-/// The group's DMA was claimed in the name of this value, and not released since.
+/// The group's DMA was claimed for this value, and hasn't been released since.
 pub struct DmaOwner(ARef<Group>);
 
 impl DmaOwner {
@@ -27,20 +27,20 @@ impl DmaOwner {
     ///
     /// # Errors
     ///
-    /// `EPERM` if somebody owns it: a driver of the kernel that is bound to one of the devices, or
-    /// another program. `EBUSY` if the group isn't in its default domain. `EINVAL` if firmware needs
-    /// a device to reach memory at all times. Others from switching the group to where its devices
-    /// reach nothing.
+    /// `EPERM` if the DMA has an owner: a kernel driver that is bound to one of the devices, or
+    /// another process. `EBUSY` if the group isn't attached to its default domain. `EINVAL` if
+    /// firmware requires that a device can reach memory at all times. Other errors from switching
+    /// the group to a domain in which its devices reach nothing.
     pub fn claim(group: ARef<Group>) -> Result<Self> {
         let token = group.as_ptr().cast();
         // SAFETY: The group is valid. The token only has to differ from those of other owners, and
-        // while the claim is held nobody else uses this group's address for one.
+        // no other owner uses the address of this group as a token while the claim is held.
         to_result(unsafe { bindings::iommu_group_claim_dma_owner(group.as_ptr(), token) })?;
         // INVARIANT: The claim succeeded.
         Ok(Self(group))
     }
 
-    /// The group.
+    /// Returns the group.
     pub fn group(&self) -> &ARef<Group> {
         &self.0
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The PASIDs which the kernel hands out itself, for shared virtual addressing.
+//! The PASIDs that the kernel allocates itself, for shared virtual addressing.
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
@@ -11,11 +11,13 @@ use crate::{
     mm::cond_resched, //
 };
 
-/// A device that exists to draw PASIDs from the kernel: it has an IOMMU that knows `limit` of them.
+/// A dummy device for the allocation of PASIDs from the kernel. Its IOMMU supports the PASIDs below
+/// the limit that was passed to `new`.
 ///
-/// The kernel draws the lowest free PASID that a device's IOMMU knows, from one space for all
-/// devices. It reads nothing of the device but that number, so one which is on no bus will do, and
-/// PASIDs can be drawn where no device with PASIDs is present (yet).
+/// The kernel allocates the lowest free PASID that the device's IOMMU supports, from one space for
+/// all devices. The only field of the device that it reads is the number of supported PASIDs. A
+/// device that is on no bus is therefore sufficient, and PASIDs can be allocated while no device
+/// with PASIDs is present.
 ///
 /// # Invariants
 ///
@@ -26,12 +28,12 @@ struct Drawer {
 }
 
 impl Drawer {
-    /// A device that draws PASIDs below `limit`.
+    /// Creates a device that allocates PASIDs below `limit`.
     fn new(limit: u32) -> Result<Self> {
         let mut iommu = KBox::init(pin_init::init_zeroed::<bindings::dev_iommu>(), GFP_KERNEL)?;
         let mut device = KBox::init(pin_init::init_zeroed::<bindings::device>(), GFP_KERNEL)?;
         iommu.max_pasids = limit;
-        // INVARIANT: Boxes stay where they are.
+        // INVARIANT: The contents of a box don't move.
         device.iommu = &mut *iommu;
         Ok(Self {
             device,
@@ -39,30 +41,32 @@ impl Drawer {
         })
     }
 
-    /// The lowest PASID that nobody has.
+    /// Allocates the lowest free PASID, if there is one.
     fn draw(&mut self) -> Option<u32> {
-        // SAFETY: The kernel reads `device.iommu.max_pasids`, which is there by the type invariant.
+        // SAFETY: The kernel reads `device.iommu.max_pasids`, which is valid by the type invariant.
         let pasid = unsafe { bindings::iommu_alloc_global_pasid(&mut *self.device) };
         (pasid != u32::MAX).then_some(pasid)
     }
 }
 
-/// PASIDs that were taken out of the kernel's own space, so that it hands none of them out.
+/// PASIDs that were allocated from the kernel's own space, so that the kernel gives them to no one
+/// else.
 ///
-/// Dropping it gives them back.
+/// Dropping it frees them.
 ///
 /// # Invariants
 ///
-/// The bits that are set are those of PASIDs which were drawn and not given back.
+/// Exactly the bits of PASIDs that were allocated and not freed are set.
 pub struct GlobalPasids {
     held: KVVec<u64>,
 }
 
 impl GlobalPasids {
-    /// Takes all PASIDs from `first` to `end - 1` that the kernel has not handed out.
+    /// Allocates all PASIDs from `first` to `end - 1` that are free.
     ///
-    /// The kernel gives the lowest one only, so those below `first` are drawn too, and given back at
-    /// the end. Until then a device that knows none above finds none. Sleeps.
+    /// The kernel only allocates the lowest free PASID, so the PASIDs below `first` are allocated,
+    /// too, and freed at the end. Until then, an allocation fails for a device that doesn't support
+    /// larger PASIDs. Sleeps.
     ///
     /// # Errors
     ///
@@ -74,7 +78,7 @@ impl GlobalPasids {
         };
         let mut drawer = Drawer::new(end)?;
         while let Some(pasid) = drawer.draw() {
-            // INVARIANT: It was drawn; the kernel gives none that is not below `end`.
+            // INVARIANT: The PASID was allocated; the kernel only allocates PASIDs below `end`.
             pasids.held[pasid as usize / 64] |= 1 << (pasid % 64);
             cond_resched();
         }
@@ -82,19 +86,19 @@ impl GlobalPasids {
         Ok(pasids)
     }
 
-    /// Whether this PASID is held, and hence not the kernel's.
+    /// Returns whether this value holds the PASID, so that the kernel doesn't use it.
     pub fn holds(&self, pasid: u32) -> bool {
         let word = self.held.get(pasid as usize / 64);
         word.is_some_and(|word| word & 1 << (pasid % 64) != 0)
     }
 
-    /// Gives back those from `first` to `end - 1`. Sleeps.
+    /// Frees the held PASIDs from `first` to `end - 1`. Sleeps.
     pub fn give_back(&mut self, first: u32, end: u32) {
         for pasid in first..end {
             if self.holds(pasid) {
-                // INVARIANT: It is given back now.
+                // INVARIANT: The PASID is freed below.
                 self.held[pasid as usize / 64] &= !(1 << (pasid % 64));
-                // SAFETY: It was drawn, by the type invariant.
+                // SAFETY: By the type invariant the PASID was allocated.
                 unsafe { bindings::iommu_free_global_pasid(pasid) };
                 cond_resched();
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Address ranges that devices of a group use for something else than memory.
+//! Reserved regions: iovas that the devices of a group use for purposes other than memory.
 
 use core::ptr;
 
@@ -15,41 +15,42 @@ use crate::bindings;
 
 use super::Group;
 
-/// Why addresses are reserved: `enum iommu_resv_type`.
+/// The type of a reserved region: `enum iommu_resv_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReservedKind {
-    /// Firmware wants them mapped one to one at all times.
+    /// Firmware requires that the region is identity-mapped at all times.
     Direct,
-    /// Firmware wants them mapped one to one, but a user of the device may do without.
+    /// Firmware requests that the region is identity-mapped, but a user of the device may omit
+    /// this.
     DirectRelaxable,
-    /// They must not be mapped.
+    /// The region must not be mapped.
     Reserved,
-    /// The hardware takes writes there for interrupts.
+    /// The hardware interprets writes to the region as interrupts.
     Msi,
-    /// Software chose to translate writes there to the interrupt controller.
+    /// Software maps the region to the interrupt controller.
     SoftwareMsi,
 }
 
-/// A reserved range.
+/// A reserved region.
 #[derive(Clone, Copy, Debug)]
 pub struct ReservedRegion {
-    /// The first address.
+    /// The first iova.
     pub start: u64,
     /// The length in bytes.
     pub length: u64,
-    /// Why it is reserved.
+    /// The type of the region.
     pub kind: ReservedKind,
 }
 
-/// The list that `iommu_get_group_resv_regions()` fills; it frees the entries.
+/// The list that `iommu_get_group_resv_regions()` fills; dropping it frees the entries.
 ///
 /// # Invariants
 ///
-/// A list head whose entries are `iommu_resv_region`s made by `kmalloc`, which belong to it.
+/// A list head that owns its entries, which are `iommu_resv_region`s from `kmalloc`.
 struct RegionList(Opaque<bindings::list_head>);
 
 impl RegionList {
-    /// Takes out the first entry.
+    /// Removes and returns the first entry.
     fn pop(&self) -> Option<ReservedRegion> {
         let head = self.0.get();
         // SAFETY: The head is initialised, by the type invariant.
@@ -61,13 +62,15 @@ impl RegionList {
         let region = unsafe { container_of!(entry, bindings::iommu_resv_region, list) };
         // SAFETY: The region is valid until it is freed below.
         let (start, length, kind) = unsafe { ((*region).start, (*region).length, (*region).type_) };
-        // SAFETY: The entry and its successor are linked in this list, which is ours alone.
+        // SAFETY: The entry and its successor are linked in this list, to which this value has
+        // exclusive access.
         unsafe {
             let next = (*entry).next;
             (*head).next = next;
             (*next).prev = head;
         }
-        // SAFETY: The region came from `kmalloc`, by the type invariant, and is out of the list.
+        // SAFETY: By the type invariant the region came from `kmalloc`, and it was removed from the
+        // list.
         unsafe { bindings::kfree(region.cast()) };
         Some(ReservedRegion {
             start,
@@ -92,7 +95,8 @@ impl Drop for RegionList {
 }
 
 impl Group {
-    /// The reserved ranges of all devices in the group, in ascending order within each kind.
+    /// Returns the reserved regions of all devices in the group, in ascending order within each
+    /// type.
     ///
     /// # Errors
     ///
@@ -100,13 +104,13 @@ impl Group {
     pub fn reserved_regions(&self) -> Result<KVec<ReservedRegion>> {
         let list = RegionList(Opaque::uninit());
         let head = list.0.get();
-        // SAFETY: The head is ours; this makes it an empty list.
+        // SAFETY: `list` owns the head; this initialises it as an empty list.
         unsafe {
             (*head).next = head;
             (*head).prev = head;
         }
         // INVARIANT: The function adds regions that it allocates with `kmalloc`.
-        // SAFETY: The group is valid and `head` an empty list.
+        // SAFETY: The group is valid, and `head` is an empty list.
         to_result(unsafe { bindings::iommu_get_group_resv_regions(self.as_ptr(), head) })?;
         let mut regions = KVec::new();
         while let Some(region) = list.pop() {

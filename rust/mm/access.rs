@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reading and writing the memory of the process that mapped it.
+//! Reads and writes the user memory of the process that mapped it.
 
 use kernel::{
     mm::MmWithUser,
@@ -15,13 +15,13 @@ use crate::bindings;
 
 use super::Owner;
 
-/// Whether `size` bytes at `address` can be user memory at all.
+/// Returns whether the `size` bytes at `address` are in the range of user addresses.
 pub fn is_user_range(address: UserPtr, size: usize) -> bool {
-    // SAFETY: It compares numbers only.
+    // SAFETY: The function only compares numbers.
     unsafe { bindings::kernel_ext_access_ok(address.as_const_ptr(), size) }
 }
 
-/// A kernel thread that uses the memory of a process, until this is dropped.
+/// A kernel thread's use of the memory of a process; dropping it ends the use.
 struct Borrowed<'a>(&'a MmWithUser);
 
 impl<'a> Borrowed<'a> {
@@ -29,7 +29,7 @@ impl<'a> Borrowed<'a> {
     ///
     /// # Safety
     ///
-    /// The caller is a kernel thread that uses no process's memory.
+    /// The caller is a kernel thread that does not use the memory of any process.
     unsafe fn new(mm: &'a MmWithUser) -> Self {
         // SAFETY: By the contract of this function; `mm` has users.
         unsafe { bindings::kthread_use_mm(mm.as_raw()) };
@@ -39,17 +39,18 @@ impl<'a> Borrowed<'a> {
 
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
-        // SAFETY: The thread uses this memory since `new`.
+        // SAFETY: The thread has used this memory since `new`.
         unsafe { bindings::kthread_unuse_mm(self.0.as_raw()) };
     }
 }
 
 impl Owner {
-    /// Calls `f` where user addresses are those of this owner.
+    /// Calls `f` in a context in which user addresses refer to the memory of this owner.
     ///
     /// # Errors
     ///
-    /// `EPERM` if the owner has exited; `EFAULT` in another process; what `f` returned.
+    /// `EPERM` if the owner has exited; `EFAULT` if the caller is another process, or a process
+    /// that is exiting; the error that `f` returned.
     fn with_memory(&self, f: impl FnOnce() -> Result) -> Result {
         let mm = self.memory().ok_or(EPERM)?;
         let current = kernel::current!();
@@ -59,10 +60,11 @@ impl Owner {
             None => {
                 // SAFETY: Only the task itself changes the bit, and `current` is the calling task.
                 if unsafe { (*current.as_ptr()).flags } & bindings::PF_KTHREAD == 0 {
-                    // A process that is exiting.
+                    // The calling process is exiting.
                     return Err(EFAULT);
                 }
-                // SAFETY: It is a kernel thread, and uses no memory, as was seen.
+                // SAFETY: The checks above show that this is a kernel thread, and that it uses no
+                // process's memory.
                 let _borrowed = unsafe { Borrowed::new(&mm) };
                 f()
             }
@@ -73,7 +75,8 @@ impl Owner {
     ///
     /// # Errors
     ///
-    /// `EPERM` if the owner has exited; `EFAULT` in another process, or if not all can be written.
+    /// `EPERM` if the owner has exited; `EFAULT` if the caller is another process, or if part of
+    /// the range can't be written.
     pub fn write(&self, address: usize, data: &[u8]) -> Result {
         self.with_memory(|| {
             let user = UserSlice::new(UserPtr::from_addr(address), data.len());
@@ -81,11 +84,12 @@ impl Owner {
         })
     }
 
-    /// Fills `data` from the owner's memory at `address`.
+    /// Copies from the owner's memory at `address` to `data`.
     ///
     /// # Errors
     ///
-    /// `EPERM` if the owner has exited; `EFAULT` in another process, or if not all can be read.
+    /// `EPERM` if the owner has exited; `EFAULT` if the caller is another process, or if part of
+    /// the range can't be read.
     pub fn read(&self, address: usize, data: &mut [u8]) -> Result {
         self.with_memory(|| {
             let user = UserSlice::new(UserPtr::from_addr(address), data.len());

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Charging locked memory to the process that asked for it.
+//! Charges locked memory to the process that requested it.
 //!
-//! Locked pages count against `RLIMIT_MEMLOCK` of a process and show as `VmLck` of its memory. Both
-//! must be found again later, from another process or after the first one has gone: [`Owner`] keeps
-//! what is needed for that, without keeping the process's memory alive.
+//! Locked pages count against `RLIMIT_MEMLOCK` of a process and are shown as `VmLck`. The process
+//! and its `mm` are needed again later, possibly by another process or after the first process has
+//! exited. [`Owner`] holds references to both, without keeping the process's memory alive.
 
 use kernel::{
     fmt,
@@ -30,22 +30,22 @@ use crate::{
 
 use super::may_warn;
 
-/// A process that maps memory for devices, and its memory.
+/// A process that maps memory for devices, and its `mm`.
 pub struct Owner {
-    /// The memory that is charged; its users may be gone.
+    /// The `mm` that is charged; it may have no users any more.
     mm: ARef<Mm>,
-    /// The process, for its limit.
+    /// The process whose limit applies.
     task: ARef<Task>,
-    /// Whether it was exempt from the limit when it first asked.
+    /// Whether the process had `CAP_IPC_LOCK`, and hence no limit, when this value was created.
     exempt: bool,
 }
 
 impl Owner {
-    /// The calling process.
+    /// Creates an owner for the calling process.
     ///
     /// # Errors
     ///
-    /// `ENODEV` for a kernel thread, `ENOMEM`.
+    /// `ENODEV` if the caller is a kernel thread; `ENOMEM`.
     pub fn current() -> Result<Arc<Self>> {
         let current = kernel::current!();
         let mm: &Mm = current.mm().ok_or(ENODEV)?;
@@ -59,7 +59,7 @@ impl Owner {
         )?)
     }
 
-    /// Whether the calling task uses this memory.
+    /// Returns whether the calling task uses this `mm`.
     pub fn is_current(&self) -> bool {
         let current = kernel::current!();
         current
@@ -67,7 +67,8 @@ impl Owner {
             .is_some_and(|mm| mm.as_raw() == self.mm.as_raw())
     }
 
-    /// Whether this value says all of the calling process that [`current`](Self::current) would.
+    /// Returns whether [`current`](Self::current) would create an equal value for the calling
+    /// process.
     pub fn describes_current(&self) -> bool {
         let current = kernel::current!();
         self.is_current()
@@ -75,20 +76,20 @@ impl Owner {
             && self.exempt == Capability::IpcLock.held()
     }
 
-    /// The memory, unless the process has exited.
+    /// Returns the `mm`, unless the process has exited.
     pub fn memory(&self) -> Option<ARef<MmWithUser>> {
         self.mm.mmget_not_zero()
     }
 
-    /// The process limit on locked memory now, in bytes.
+    /// Returns the current `RLIMIT_MEMLOCK` of the process, in bytes.
     fn limit(&self) -> usize {
-        // SAFETY: `task` is a counted reference, and limits outlive the task that they are of.
+        // SAFETY: `task` is a counted reference, and the limits of a task outlive it.
         unsafe { bindings::kernel_ext_memlock_limit(self.task.as_ptr()) }
     }
 
-    /// Adds to or takes from the count of locked pages. The memory has users.
+    /// Adds to or subtracts from the count of locked pages. The `mm` must have users.
     fn account(&self, pages: usize, add: bool) -> Result {
-        // SAFETY: `mm` and `task` are counted references; the helper takes the lock of the former.
+        // SAFETY: `mm` and `task` are counted references; the helper takes the mmap lock of `mm`.
         kernel::error::to_result(unsafe {
             bindings::kernel_ext_account_locked_vm(
                 self.mm.as_raw(),
@@ -100,15 +101,17 @@ impl Owner {
         })
     }
 
-    /// How many pages of the memory are locked.
+    /// Returns the number of locked pages of the `mm`.
     fn locked(&self) -> usize {
-        // SAFETY: `mm` is a counted reference, so the field is there.
+        // SAFETY: `mm` is a counted reference, so the field exists.
         let locked = unsafe { &raw const (*self.mm.as_raw()).__bindgen_anon_1.locked_vm };
-        // SAFETY: The field is valid. Others may write it now; the value is for people only.
+        // SAFETY: The field is valid. Other threads may write it concurrently; the value is only
+        // displayed.
         unsafe { locked.read_volatile() }
     }
 
-    /// Tells in the log why `pages` can't be locked, of which `charged` were charged meanwhile, and what to do.
+    /// Logs that `pages` can't be locked, the reason, and how to avoid the error. `charged` of
+    /// these pages have already been charged.
     pub fn warn_limit(&self, pages: usize, charged: usize) {
         if may_warn() {
             pr_warn!(
@@ -122,12 +125,12 @@ impl Owner {
     }
 }
 
-/// The size of `pages`, in KiB.
+/// Returns the size of `pages` pages in KiB.
 pub fn kib(pages: usize) -> usize {
     pages << (PAGE_SHIFT - 10)
 }
 
-/// Who is charged, and the limit.
+/// Shows the process that is charged, and its limit.
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (task, locked) = (TaskLabel::of(&self.task), kib(self.locked()));
@@ -140,52 +143,52 @@ impl fmt::Display for Owner {
     }
 }
 
-/// Pages that count as locked by an [`Owner`]; dropping it takes them off again.
+/// Pages that are charged to an [`Owner`]; dropping it uncharges them.
 ///
 /// # Invariants
 ///
-/// `pages` have been added to the owner's count, and will be taken off once.
+/// `pages` have been added to the owner's count, and will be subtracted once.
 pub struct Charge {
     owner: Arc<Owner>,
     pages: usize,
 }
 
 impl Charge {
-    /// A charge of nothing yet.
+    /// Creates a charge of no pages.
     pub fn new(owner: Arc<Owner>) -> Self {
-        // INVARIANT: Nothing to take off.
+        // INVARIANT: There is nothing to subtract.
         Self { owner, pages: 0 }
     }
 
-    /// The owner.
+    /// Returns the owner.
     pub fn owner(&self) -> &Arc<Owner> {
         &self.owner
     }
 
-    /// The number of pages charged.
+    /// Returns the number of charged pages.
     pub fn pages(&self) -> usize {
         self.pages
     }
 
-    /// Whether `other` is charged to the same owner.
+    /// Returns whether `other` is charged to the same owner.
     pub fn has_owner_of(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.owner, &other.owner)
     }
 
-    /// Takes in `other`, a charge to the same owner.
+    /// Adds `other`, a charge to the same owner, to this charge.
     pub fn join(&mut self, mut other: Self) {
         if self.has_owner_of(&other) {
-            // INVARIANT: What `other` has to take off is for this value to take off now.
+            // INVARIANT: The pages that `other` had to subtract are now subtracted by this value.
             self.pages += core::mem::take(&mut other.pages);
         }
     }
 
-    /// Charges `pages` more.
+    /// Charges `pages` more pages.
     ///
     /// # Errors
     ///
-    /// `ENOMEM` over the limit (and then a line in the log), `EINTR` if the task is being killed,
-    /// `ESRCH` if the owner's memory is gone.
+    /// `ENOMEM` above the limit, with a log message; `EINTR` if the task is being killed; `ESRCH`
+    /// if the owner has exited.
     pub fn add(&mut self, pages: usize) -> Result {
         self.try_add(pages).inspect_err(|e| {
             if *e == ENOMEM {
@@ -194,34 +197,34 @@ impl Charge {
         })
     }
 
-    /// As [`add`](Self::add), without a line in the log.
+    /// Like [`add`](Self::add), but without a log message.
     ///
     /// # Errors
     ///
-    /// As for [`add`](Self::add).
+    /// Those of [`add`](Self::add).
     pub fn try_add(&mut self, pages: usize) -> Result {
         if pages == 0 {
             return Ok(());
         }
         let _users = self.owner.memory().ok_or(ESRCH)?;
         self.owner.account(pages, true)?;
-        // INVARIANT: They were added just now.
+        // INVARIANT: `account` added them to the owner's count.
         self.pages += pages;
         Ok(())
     }
 
-    /// Takes `pages` off, or all if there are less.
+    /// Uncharges `pages` pages, or all of them if fewer are charged.
     ///
-    /// When the owner has exited there is nothing to take them off from.
+    /// If the owner has exited, its count is gone and is not changed.
     pub fn sub(&mut self, pages: usize) {
         let pages = pages.min(self.pages);
         if pages == 0 {
             return;
         }
-        // INVARIANT: Each page is taken off once, here.
+        // INVARIANT: Each page is subtracted once, here.
         self.pages -= pages;
         if let Some(_users) = self.owner.memory() {
-            // Taking off does not fail.
+            // Subtracting does not fail.
             warn_on!(self.owner.account(pages, false).is_err());
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! User addresses behind which there is a file of ours.
+//! Finds user addresses at which one of our files is mapped.
 
 use kernel::{
     mm::virt::VmaNew,
@@ -18,10 +18,11 @@ use crate::{
     }, //
 };
 
-/// Which page of a file of `table` the calling process has mapped at `address`.
+/// Returns which page of a file with the operations `table` the calling process has mapped at
+/// `address`.
 ///
-/// `None` if something else is there, or if the mapping doesn't go on for `size` bytes. Takes the lock
-/// of the process's memory for reading.
+/// Returns `None` if anything else is mapped there, or if the VMA ends before `size` bytes. Takes
+/// the mmap lock of the process for reading.
 pub fn mapped_page<T: FileOperations>(
     table: &'static FileTable<T>,
     address: usize,
@@ -30,30 +31,30 @@ pub fn mapped_page<T: FileOperations>(
     let current = kernel::current!();
     let mm = current.mm()?;
     let lock = mm.mmap_read_lock();
-    // SAFETY: `mm` is valid; its lock is held.
+    // SAFETY: `mm` is valid; its mmap lock is held.
     let address = unsafe { bindings::kernel_ext_untagged_addr(mm.as_raw(), address) };
     let vma = lock.vma_lookup(address)?;
     if size > vma.end() - address {
         return None;
     }
-    // SAFETY: The lock is held, so the area and its file stay.
+    // SAFETY: The lock is held, so the VMA and its file stay valid.
     let file = unsafe { (*vma.as_ptr()).vm_file };
     if file.is_null() {
         return None;
     }
-    // SAFETY: The area holds a reference to its file, whose `f_op` doesn't change.
+    // SAFETY: The VMA holds a reference to its file, whose `f_op` doesn't change.
     if !core::ptr::eq(unsafe { (*file).f_op }, table.as_ptr()) {
         return None;
     }
-    // SAFETY: The lock is held, so the area stays as it is.
+    // SAFETY: The lock is held, so the VMA doesn't change.
     let first = unsafe { (*vma.as_ptr()).vm_pgoff };
     let offset = (address & !(PAGE_SIZE - 1)) - vma.start();
     Some(first + (offset >> PAGE_SHIFT))
 }
 
-/// The pages of its file that a new mapping covers: the first one, and how many.
+/// Returns the pages of its file that a new VMA covers: the first page, and their number.
 pub fn covered_pages(vma: &VmaNew) -> (usize, usize) {
-    // SAFETY: The area is being set up by the calling task, so nobody else changes it.
+    // SAFETY: The calling task is setting up the VMA, so no other thread changes it.
     let first = unsafe { (*vma.as_ptr()).vm_pgoff };
     (first, (vma.end() - vma.start()) >> PAGE_SHIFT)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Charging kernel memory to the memory cgroup of a process that isn't the calling one.
+//! Charges kernel memory to the memory cgroup of a process other than the caller.
 //!
 //! C header: [`include/linux/memcontrol.h`](srctree/include/linux/memcontrol.h)
 
@@ -12,7 +12,7 @@ use crate::bindings;
 ///
 /// # Invariants
 ///
-/// `None` on a kernel without memory cgroups; otherwise there is a counted reference to it.
+/// `None` on a kernel without memory cgroups; otherwise a counted reference to the cgroup.
 pub struct MemoryCgroup(Option<NonNull<bindings::mem_cgroup>>);
 
 // SAFETY: References are counted by atomic operations, and any task may charge a cgroup.
@@ -21,26 +21,27 @@ unsafe impl Send for MemoryCgroup {}
 unsafe impl Sync for MemoryCgroup {}
 
 impl MemoryCgroup {
-    /// The cgroup of the calling process. That of a kernel thread is the root.
+    /// Returns the cgroup of the calling process. For a kernel thread this is the root cgroup.
     pub fn current() -> Self {
         // SAFETY: There are no requirements.
         let memcg = unsafe { bindings::kernel_ext_memcg_of_current() };
-        // INVARIANT: The function has counted a reference.
+        // INVARIANT: The function returned a counted reference.
         Self(NonNull::new(memcg))
     }
 
-    /// Calls `f`, whose allocations with `GFP_KERNEL_ACCOUNT` are charged to this cgroup.
+    /// Calls `f` and charges its allocations with `GFP_KERNEL_ACCOUNT` to this cgroup.
     ///
-    /// `f` runs in a task, not in an interrupt.
+    /// `f` runs in task context, not in interrupt context.
     pub fn charge<R>(&self, f: impl FnOnce() -> R) -> R {
         let Some(memcg) = self.0 else {
             return f();
         };
-        // SAFETY: By the type invariant the cgroup stays for the call; afterwards the task charges the
-        // former one again.
+        // SAFETY: By the type invariant the cgroup stays valid during the call; afterwards the task
+        // charges the former cgroup again.
         let former = unsafe { bindings::kernel_ext_set_active_memcg(memcg.as_ptr()) };
         let result = f();
-        // SAFETY: Whoever has set the former one keeps it until it is set back.
+        // SAFETY: The code that set the former cgroup keeps a reference to it until that setting is
+        // undone.
         unsafe { bindings::kernel_ext_set_active_memcg(former) };
         result
     }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! User addresses behind which there is no memory but a device's registers.
+//! Finds user addresses that map device registers instead of memory.
 //!
-//! A program may map the BAR of a device it was given into the address space of another device. The
-//! frames have no pages that could be pinned; they are found by looking at the process's page
-//! tables.
+//! A process may map the BAR of one of its devices into the address space of another device. The
+//! frames (pfns) of a BAR have no pages that could be pinned, so they are looked up in the page
+//! tables of the process.
 
 use kernel::{
     mm::MmWithUser,
@@ -17,12 +17,12 @@ use kernel::{
 
 use crate::bindings;
 
-/// Consecutive frames that aren't memory: nothing holds them, and they aren't charged.
+/// Consecutive frames that aren't memory. No reference to them is held, and they aren't charged.
 ///
 /// # Invariants
 ///
-/// When it was made, the frames were mapped into the memory of a process which had the right to
-/// map them, to write them if `write`, and none of them was memory of the page allocator.
+/// When the value was created, the frames were mapped by a process that had the right to map them,
+/// and to write to them if `write`. None of them was memory of the page allocator.
 pub struct FrameRun {
     frame: usize,
     count: usize,
@@ -30,42 +30,43 @@ pub struct FrameRun {
 }
 
 impl FrameRun {
-    /// The number of the first frame.
+    /// Returns the number of the first frame.
     pub fn frame(&self) -> usize {
         self.frame
     }
 
-    /// The number of frames, at least one.
+    /// Returns the number of frames, at least one.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Whether the process may write there.
+    /// Returns whether the process may write to the frames.
     pub fn is_write(&self) -> bool {
         self.write
     }
 
-    /// Finds the frame at address `start` of the calling process, and up to `limit` frames that
-    /// follow it there. Not more than those of some entries of the page table, so as not to keep the
-    /// lock for long.
+    /// Finds the frame at address `start` of the calling process, and the consecutive frames that
+    /// follow it, up to `limit` frames in total. One call reads a limited number of page table
+    /// entries, so that it doesn't hold the mmap lock for long.
     ///
-    /// Faults it in as needed, for writing if `write`. Takes the lock of the memory for reading.
-    /// Returns `None` if another sort of memory is there.
+    /// Faults in the first frame if needed, for writing if `write`. Takes the mmap lock for
+    /// reading. Returns `None` if the address isn't in a `VM_PFNMAP` area.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if the frame may not be written, or is ordinary memory; and those of faulting it in.
+    /// `ENODEV` if the caller is a kernel thread; `EFAULT` if the frame may not be written, or is
+    /// ordinary memory; the errors of faulting in the frame.
     pub fn find(start: usize, limit: usize, write: bool) -> Result<Option<Self>> {
         let current = kernel::current!();
         let mm = current.mm().ok_or(ENODEV)?;
         Self::find_remote(mm, start, limit, write)
     }
 
-    /// As [`find`](Self::find), but in `mm`, which needn't be the calling process's.
+    /// Like [`find`](Self::find), but in `mm`, which may belong to another process.
     ///
     /// # Errors
     ///
-    /// As for [`find`](Self::find).
+    /// Those of [`find`](Self::find), except `ENODEV`.
     pub fn find_remote(
         mm: &MmWithUser,
         start: usize,
@@ -73,10 +74,10 @@ impl FrameRun {
         write: bool,
     ) -> Result<Option<Self>> {
         let _lock = mm.mmap_read_lock();
-        // SAFETY: `mm` is valid; its lock is held.
+        // SAFETY: `mm` is valid; its mmap lock is held.
         let start = unsafe { bindings::kernel_ext_untagged_addr(mm.as_raw(), start) };
         loop {
-            // SAFETY: `mm` is valid and its lock held, by `_lock`.
+            // SAFETY: `mm` is valid and `_lock` holds its mmap lock.
             let vma = unsafe { bindings::vma_lookup(mm.as_raw(), start) };
             if vma.is_null() {
                 return Ok(None);
@@ -88,20 +89,21 @@ impl FrameRun {
             }
             // SAFETY: The lock is held and `vma` was looked up for `start` under it.
             match unsafe { entry(mm, vma, start, write) } {
-                // SAFETY: As above; if the lock was dropped it failed.
+                // SAFETY: As above; `entry` fails if the lock was dropped.
                 Ok(first) => return Ok(Some(unsafe { first.grow(mm, vma, start, limit, write) })),
-                // The lock was dropped meanwhile, so look up again.
+                // The lock was dropped, so look up the VMA again.
                 Err(e) if e == EAGAIN => continue,
                 Err(e) => return Err(e),
             }
         }
     }
 
-    /// Adds the frames that follow, up to `limit` in all, as long as they are consecutive.
+    /// Adds the frames that follow, as long as they are consecutive, up to `limit` frames in total.
     ///
     /// # Safety
     ///
-    /// The lock of `mm` is held for reading; `vma` is the one of `start`, where this run was found.
+    /// The mmap lock of `mm` is held for reading; `vma` contains `start`, the address at which this
+    /// run was found.
     unsafe fn grow(
         mut self,
         mm: &MmWithUser,
@@ -117,11 +119,11 @@ impl FrameRun {
             if self.count >= limit || next >= end {
                 break;
             }
-            // SAFETY: The lock is held, and the VMA covers the address.
+            // SAFETY: The lock is held, and the VMA contains the address.
             match unsafe { entry(mm, vma, next, write) } {
-                // INVARIANT: They come next in the process's memory, too.
+                // INVARIANT: The frames are also consecutive in the address space of the process.
                 Ok(run) if run.frame == self.frame + self.count => self.count += run.count,
-                // What is wrong there is found when it is asked for. The lock may have been dropped.
+                // A request for that address will return its error. The lock may have been dropped.
                 _ => break,
             }
         }
@@ -130,18 +132,19 @@ impl FrameRun {
     }
 }
 
-/// How many entries of a page table are looked at with the lock held.
+/// Number of page table entries that are read with the lock held.
 const ENTRIES: usize = 512;
 
-/// Finds the frames at `address` that an entry of the page table maps, from there to its end.
+/// Finds the frames that the page table entry of `address` maps, from `address` to the end of the
+/// entry.
 ///
 /// # Errors
 ///
-/// Those of [`follow`]; `EFAULT` if it is ordinary memory.
+/// Those of [`follow`]; `EFAULT` if the frame is ordinary memory.
 ///
 /// # Safety
 ///
-/// As for [`follow`].
+/// The same as for [`follow`].
 unsafe fn entry(
     mm: &MmWithUser,
     vma: *mut bindings::vm_area_struct,
@@ -150,13 +153,13 @@ unsafe fn entry(
 ) -> Result<FrameRun> {
     // SAFETY: By the contract of this function.
     let (frame, mask) = unsafe { follow(mm, vma, address, write)? };
-    // SAFETY: It looks at the frame's number and its `struct page`, if any.
+    // SAFETY: The function reads only the frame's number and its `struct page`, if it has one.
     if unsafe { bindings::kernel_ext_pfn_is_ram(frame) } {
         return Err(EFAULT);
     }
     let end = (frame | (!mask >> PAGE_SHIFT)) + 1;
-    // INVARIANT: The page table maps all frames up to `end`; the kind of the first one stands for
-    // all, since an entry maps one kind.
+    // INVARIANT: The page table maps all frames up to `end`. An entry maps frames of one kind, so
+    // the check of the first frame applies to all of them.
     Ok(FrameRun {
         frame,
         count: end - frame,
@@ -164,13 +167,13 @@ unsafe fn entry(
     })
 }
 
-/// Finds the frame behind `address`, and the mask of the page-table entry that maps it.
+/// Finds the frame at `address`, and the address mask of the page table entry that maps it.
 ///
-/// `EAGAIN` says that the lock was dropped and taken again.
+/// Returns `EAGAIN` if the lock was dropped and taken again.
 ///
 /// # Safety
 ///
-/// The lock of `mm` is held for reading, and `vma` is the one of `address`.
+/// The mmap lock of `mm` is held for reading, and `vma` contains `address`.
 unsafe fn follow(
     mm: &MmWithUser,
     vma: *mut bindings::vm_area_struct,
@@ -182,7 +185,7 @@ unsafe fn follow(
         address: address & !(PAGE_SIZE - 1),
         ..Default::default()
     };
-    // SAFETY: The lock is held and `vma` covers the address, by the contract of this function.
+    // SAFETY: The lock is held and `vma` contains the address, by the contract of this function.
     if unsafe { bindings::follow_pfnmap_start(&mut args) } != 0 {
         let mut flags = bindings::fault_flag_FAULT_FLAG_REMOTE;
         if write {
@@ -195,7 +198,7 @@ unsafe fn follow(
             return Err(EAGAIN);
         }
         kernel::error::to_result(ret)?;
-        // SAFETY: The lock wasn't dropped, hence `vma` is still that of the address.
+        // SAFETY: The lock wasn't dropped, so `vma` still contains the address.
         kernel::error::to_result(unsafe { bindings::follow_pfnmap_start(&mut args) })?;
     }
     let found = if write && !args.writable {

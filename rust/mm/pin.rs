@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pinning user pages for devices.
+//! Pins user pages for devices.
 
 use core::ptr::NonNull;
 
@@ -17,21 +17,21 @@ use kernel::{
 
 use crate::bindings;
 
-/// Where the pages of a batch are noted.
+/// The array in which a batch stores its page pointers.
 enum Room<'a> {
     Few([*mut bindings::page; PinBatch::FEW]),
-    /// Within the capacity; the length is that of the pages which were noted.
+    /// Its length is the number of stored pages; the pages are within its capacity.
     Own(Vec<*mut bindings::page, KVmalloc>),
     Lent(&'a mut [*mut bindings::page]),
 }
 
-/// Pages pinned by one call, which are then taken out run by run.
+/// Pages that were pinned by one call. The caller then removes them run by run.
 ///
-/// Pages that nobody took out are unpinned when they are overwritten or dropped.
+/// Pages that weren't removed are unpinned when the batch is refilled or dropped.
 ///
 /// # Invariants
 ///
-/// `pages[next..end]` are pinned, and the pins are this value's.
+/// `pages[next..end]` are pinned, and this value owns the pins.
 pub struct PinBatch<'a> {
     room: Room<'a>,
     next: usize,
@@ -39,20 +39,21 @@ pub struct PinBatch<'a> {
     write: bool,
 }
 
-// SAFETY: Pins belong to no thread.
+// SAFETY: Pins aren't bound to a thread.
 unsafe impl Send for PinBatch<'_> {}
 
 impl PinBatch<'static> {
-    /// How many pages a batch notes without memory of its own.
+    /// Number of pages that a batch can hold without an allocation.
     pub const FEW: usize = 8;
 
-    /// Has room for [`FEW`](Self::FEW) pages.
+    /// Creates a batch with room for [`FEW`](Self::FEW) pages.
     pub fn few() -> Self {
         Self::with(Room::Few([core::ptr::null_mut(); Self::FEW]))
     }
 
-    /// Makes room for `capacity` pages, if there is less, and memory for that: more room makes a batch
-    /// faster, and no more. Pages that nobody took out are unpinned then.
+    /// Enlarges the batch to `capacity` pages. Does nothing if the batch is already that large, or
+    /// if the allocation fails: a larger batch is only faster. When the batch is enlarged, pages
+    /// that weren't removed are unpinned.
     pub fn prefer_room(&mut self, capacity: usize) {
         if capacity <= self.capacity() {
             return;
@@ -64,7 +65,8 @@ impl PinBatch<'static> {
 }
 
 impl<'a> PinBatch<'a> {
-    /// Uses `room`, where the pages can still be read when they were taken out.
+    /// Creates a batch that stores its pages in `room`. The caller can still read the pages there
+    /// after they were removed from the batch.
     pub(crate) fn lent(room: &'a mut [*mut bindings::page]) -> Self {
         Self::with(Room::Lent(room))
     }
@@ -79,7 +81,7 @@ impl<'a> PinBatch<'a> {
         }
     }
 
-    /// The pages that were noted.
+    /// Returns the stored pages.
     fn pages(&self) -> &[*mut bindings::page] {
         match &self.room {
             Room::Few(few) => few,
@@ -88,7 +90,7 @@ impl<'a> PinBatch<'a> {
         }
     }
 
-    /// Where the next pages can be noted, as many as there is room for.
+    /// Returns the array for the next pages, which has room for [`capacity`](Self::capacity) pages.
     fn room_mut(&mut self) -> *mut *mut bindings::page {
         match &mut self.room {
             Room::Few(few) => few.as_mut_ptr(),
@@ -97,7 +99,7 @@ impl<'a> PinBatch<'a> {
         }
     }
 
-    /// How many pages there is room for.
+    /// Returns the number of pages for which there is room.
     pub fn capacity(&self) -> usize {
         match &self.room {
             Room::Few(few) => few.len(),
@@ -106,26 +108,27 @@ impl<'a> PinBatch<'a> {
         }
     }
 
-    /// How many pages are left to be taken out.
+    /// Returns the number of pages that haven't been removed.
     pub fn len(&self) -> usize {
         self.end - self.next
     }
 
-    /// Whether all pages were taken out.
+    /// Returns whether all pages have been removed.
     pub fn is_empty(&self) -> bool {
         self.next == self.end
     }
 
-    /// Pins up to `count` pages of the calling process from address `start` on, for long.
+    /// Pins up to `count` pages of the calling process, starting at address `start`, with
+    /// `FOLL_LONGTERM`.
     ///
-    /// Faults them in as needed, for writing if `write`. Takes the lock of the process's memory for
-    /// reading. Returns how many pages were pinned, at least one.
+    /// Faults in the pages if needed, for writing if `write`. Takes the mmap lock of the process
+    /// for reading. Returns the number of pinned pages, at least one.
     ///
     /// # Errors
     ///
-    /// `ENODEV` for a kernel thread; `EFAULT` if there is no such memory, or none that may be
-    /// pinned, or that the calling thread's protection keys allow it to access; `EINTR`, `EAGAIN` or
-    /// `ENOMEM` from faulting it in.
+    /// `ENODEV` if the caller is a kernel thread; `EFAULT` if there is no memory at `start`, if it
+    /// may not be pinned, or if the protection keys of the calling thread deny access to it;
+    /// `EINTR`, `EAGAIN` or `ENOMEM` from the page fault.
     pub fn fill(&mut self, start: usize, count: usize, write: bool) -> Result<usize> {
         self.unpin_rest();
         if kernel::current!().mm().is_none() {
@@ -136,21 +139,22 @@ impl<'a> PinBatch<'a> {
         if write {
             flags |= bindings::FOLL_WRITE;
         }
-        // SAFETY: There is room for `count` pages, and `current` has memory.
+        // SAFETY: There is room for `count` pages, and `current` has an `mm`.
         let pinned =
             unsafe { bindings::pin_user_pages_fast(start, count as c_int, flags, self.room_mut()) };
-        // SAFETY: The function says how many it has pinned and noted.
+        // SAFETY: The function returns how many pages it has pinned and stored.
         let filled = unsafe { self.filled(pinned as isize, write) };
-        // Up to the end of all addresses. There is no memory either.
+        // The range reaches past the last address; there is no memory at such addresses.
         filled.map_err(|e| if e == EOVERFLOW { EFAULT } else { e })
     }
 
-    /// As [`fill`](Self::fill), but pages of `mm`, which needn't be the calling process's. The calling
-    /// thread's protection keys don't matter. Memory whose faults another thread handles is not faulted in.
+    /// Like [`fill`](Self::fill), but pins pages of `mm`, which may belong to another process. The
+    /// protection keys of the calling thread don't apply. Memory whose faults are handled by
+    /// another thread (userfaultfd) is not faulted in.
     ///
     /// # Errors
     ///
-    /// `EFAULT`, `EINTR` and `ENOMEM` as for [`fill`](Self::fill).
+    /// `EFAULT`, `EINTR` and `ENOMEM`, as for [`fill`](Self::fill).
     pub fn fill_remote(
         &mut self,
         mm: &MmWithUser,
@@ -165,8 +169,8 @@ impl<'a> PinBatch<'a> {
             flags |= bindings::FOLL_WRITE;
         }
         let lock = mm.mmap_read_lock();
-        // SAFETY: There is room for `count` pages; `mm` has users and its lock is held. The function
-        // doesn't let go of the lock, as it isn't told where to say so.
+        // SAFETY: There is room for `count` pages; `mm` has users and its mmap lock is held. The
+        // function doesn't drop the lock, because `locked` is null.
         let pinned = unsafe {
             bindings::pin_user_pages_remote(
                 mm.as_raw(),
@@ -178,15 +182,16 @@ impl<'a> PinBatch<'a> {
             )
         };
         drop(lock);
-        // SAFETY: The function says how many it has pinned and noted.
+        // SAFETY: The function returns how many pages it has pinned and stored.
         unsafe { self.filled(pinned, write) }
     }
 
-    /// Takes note of what a function has pinned: a number of pages, or an error.
+    /// Records the result of a pinning function: a number of pages, or an error.
     ///
     /// # Safety
     ///
-    /// So many pages are in the room, and their pins are the caller's.
+    /// If `pinned` is a number of pages, that many pages are stored in the array, and the caller
+    /// owns their pins.
     unsafe fn filled(&mut self, pinned: isize, write: bool) -> Result<usize> {
         if pinned < 0 {
             return Err(Error::from_errno(pinned as c_int));
@@ -196,17 +201,17 @@ impl<'a> PinBatch<'a> {
         }
         if let Room::Own(own) = &mut self.room {
             own.clear();
-            // SAFETY: They were noted there, by this function's contract.
+            // SAFETY: The pages were stored there, by the contract of this function.
             unsafe { own.inc_len(pinned as usize) };
         }
-        // INVARIANT: The first `pinned` pages were pinned for us.
+        // INVARIANT: The first `pinned` pages were pinned for this value.
         self.next = 0;
         self.end = pinned as usize;
         self.write = write;
         Ok(self.end)
     }
 
-    /// How many of the pages that are left count as locked memory.
+    /// Returns how many of the remaining pages count as locked memory.
     pub fn charged(&self) -> usize {
         let left = self.pages().get(self.next..self.end).unwrap_or_default();
         let mut charged = left.len();
@@ -217,12 +222,13 @@ impl<'a> PinBatch<'a> {
         charged
     }
 
-    /// Takes out the next pages whose frames are consecutive, at most `limit` of them, but at least one.
+    /// Removes the next pages whose frames are consecutive: at most `limit` of them, and at least
+    /// one. Returns `None` if no page is left.
     pub fn take_run(&mut self, limit: usize) -> Option<PinnedRun> {
         let left = self.pages().get(self.next..self.end)?;
         let first = NonNull::new(*left.first()?)?;
         let count = consecutive(left.get(..limit.clamp(1, left.len()))?);
-        // INVARIANT: The pins of these pages go to the run.
+        // INVARIANT: The run owns the pins of these pages now.
         self.next += count;
         Some(PinnedRun {
             first,
@@ -231,20 +237,20 @@ impl<'a> PinBatch<'a> {
         })
     }
 
-    /// Takes out the next pages, at most `limit` of them: the pins are the caller's.
+    /// Removes the next pages, at most `limit` of them. The caller owns their pins.
     pub(super) fn take_pages(&mut self, limit: usize) -> &[*mut bindings::page] {
         let start = self.next;
-        // INVARIANT: The pins of these pages go to the caller.
+        // INVARIANT: The caller owns the pins of these pages now.
         self.next += limit.min(self.len());
         self.pages().get(start..self.next).unwrap_or_default()
     }
 
-    /// Whether the pages are pinned for writing.
+    /// Returns whether the pages are pinned for writing.
     pub(super) fn is_write(&self) -> bool {
         self.write
     }
 
-    /// Unpins what was not taken out.
+    /// Unpins the pages that haven't been removed.
     fn unpin_rest(&mut self) {
         while let Some(run) = self.take_run(usize::MAX) {
             drop(run);
@@ -252,21 +258,23 @@ impl<'a> PinBatch<'a> {
     }
 }
 
-/// Whether a page doesn't count as locked memory, like the zero page.
+/// Returns whether a page is reserved, such as the zero page. Reserved pages don't count as locked
+/// memory.
 ///
 /// # Safety
 ///
-/// It is a page.
+/// `page` points to a valid page.
 #[inline]
 pub(super) unsafe fn is_reserved(page: *const bindings::page) -> bool {
-    // SAFETY: By the contract of this function. Others may change the flags now, but not this one.
+    // SAFETY: By the contract of this function. Other threads may change the flags concurrently,
+    // but not this one.
     let flags = unsafe { (&raw const (*page).flags.f).read_volatile() };
     flags & 1 << bindings::pageflags_PG_reserved != 0
 }
 
-/// How many of `pages` have consecutive frames, at least one.
+/// Returns how many of `pages`, from the first page on, have consecutive frames: at least one.
 ///
-/// This goes over each page of huge ones, too, and is a good part of the work there.
+/// This visits each small page of a huge page, too, and is a large part of the cost for huge pages.
 fn consecutive(pages: &[*mut bindings::page]) -> usize {
     const STRIDE: usize = size_of::<bindings::page>();
     const CHUNK: usize = 8;
@@ -289,10 +297,10 @@ fn consecutive(pages: &[*mut bindings::page]) -> usize {
         + rest
             .take_while(|(nth, page)| page.addr() == expected(*nth))
             .count();
-    // Where memory has several arrays of `struct page`, one may follow another by chance.
+    // If there are several arrays of `struct page`, one may follow another in memory by chance.
     let frame = |nth: usize| {
         let page = pages.get(nth).copied().unwrap_or(core::ptr::null_mut());
-        // SAFETY: It computes with the address.
+        // SAFETY: The function only computes with the address.
         unsafe { bindings::kernel_ext_page_to_pfn(page) }
     };
     if frame(count - 1).wrapping_sub(frame(0)) == count - 1 {
@@ -312,49 +320,51 @@ impl Drop for PinBatch<'_> {
 ///
 /// # Invariants
 ///
-/// The `count` pages from `first` on are pinned, once each, and the pins are this value's.
+/// The `count` pages from `first` on are pinned, once each, and this value owns the pins.
 pub struct PinnedRun {
     first: NonNull<bindings::page>,
     count: usize,
     write: bool,
 }
 
-// SAFETY: Pins belong to no thread.
+// SAFETY: Pins aren't bound to a thread.
 unsafe impl Send for PinnedRun {}
 
 impl PinnedRun {
-    /// The number of the first frame.
+    /// Returns the number of the first frame.
     pub fn frame(&self) -> usize {
         // SAFETY: `first` is a page, by the type invariant.
         unsafe { bindings::kernel_ext_page_to_pfn(self.first.as_ptr()) }
     }
 
-    /// The number of pages, at least one.
+    /// Returns the number of pages, at least one.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// The length in bytes.
+    /// Returns the length in bytes.
     pub fn bytes(&self) -> usize {
         self.count * PAGE_SIZE
     }
 
-    /// Whether the pages were pinned for writing.
+    /// Returns whether the pages were pinned for writing.
     pub fn is_write(&self) -> bool {
         self.write
     }
 
-    /// Whether the pages count as locked memory: the zero page and other reserved ones do not.
+    /// Returns whether the pages count as locked memory. The zero page and other reserved pages
+    /// don't.
     pub fn is_charged(&self) -> bool {
         // SAFETY: `first` is a page, by the type invariant.
         unsafe { !is_reserved(self.first.as_ptr()) }
     }
 
-    /// Takes `next` in, if its frames go on where these end and both together are at most `limit`.
+    /// Appends `next`, if its first frame follows the last frame of this run, both were pinned with
+    /// the same access, and together they have at most `limit` pages.
     ///
     /// # Errors
     ///
-    /// `next`, if it does not.
+    /// Returns `next` if it can't be appended.
     pub fn join(&mut self, next: Self, limit: usize) -> Result<(), Self> {
         let joins = self.frame() + self.count == next.frame()
             && self.count + next.count <= limit
@@ -362,23 +372,24 @@ impl PinnedRun {
         if !joins {
             return Err(next);
         }
-        // INVARIANT: The pins of `next` are ours now.
+        // INVARIANT: This value owns the pins of `next` now.
         self.count += next.into_frames().1;
         Ok(())
     }
 
-    /// Hands over the pins, which then are those of the caller to return.
+    /// Returns the first frame and the number of frames, and gives up the pins: the caller owns
+    /// them now and has to release them.
     pub(crate) fn into_frames(self) -> (usize, usize) {
         let frames = (self.frame(), self.count);
         core::mem::forget(self);
         frames
     }
 
-    /// Takes the pins of `count` pages from `frame` on.
+    /// Takes ownership of the pins of `count` pages from `frame` on.
     ///
     /// # Safety
     ///
-    /// The pages came from [`into_frames`](Self::into_frames), and each pin is taken once.
+    /// The frames came from [`into_frames`](Self::into_frames), and each pin is taken once.
     pub(crate) unsafe fn from_frames(frame: usize, count: usize, write: bool) -> Option<Self> {
         // SAFETY: The frame has a `struct page`, since it was pinned.
         let first = NonNull::new(unsafe { bindings::kernel_ext_pfn_to_page(frame) })?;
@@ -393,15 +404,15 @@ impl PinnedRun {
 
 impl Drop for PinnedRun {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant these pages are pinned and the pins are ours; consecutive
-        // frames have consecutive pages for this function.
+        // SAFETY: By the type invariant these pages are pinned and this value owns the pins; the
+        // function handles consecutive frames as consecutive pages.
         unsafe {
             bindings::unpin_user_page_range_dirty_lock(self.first.as_ptr(), self.count, self.write)
         };
     }
 }
 
-/// A page that somebody keeps pinned, for handing it to a device driver.
+/// A pinned page that is passed to a device driver. This value doesn't own the pin.
 #[derive(Clone, Copy)]
 pub struct PinnedPage(NonNull<bindings::page>);
 
@@ -410,12 +421,12 @@ impl PinnedPage {
     ///
     /// # Safety
     ///
-    /// Somebody keeps it pinned as long as the driver uses it.
+    /// The page stays pinned as long as the driver uses it.
     pub(super) unsafe fn new(page: NonNull<bindings::page>) -> Self {
         Self(page)
     }
 
-    /// The page's C structure.
+    /// Returns the C structure of the page.
     pub fn as_raw(self) -> *mut bindings::page {
         self.0.as_ptr()
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pinned pages with a count of users each, one word a page.
+//! Pinned pages, each with a count of its users, in one word per page.
 
 use core::ptr::NonNull;
 
@@ -17,37 +17,39 @@ use super::pin::{
     PinnedPage, //
 };
 
-/// Bits that count users.
+/// Number of bits of the count of users.
 const USER_BITS: u32 = 22;
 
-/// The most users.
+/// Maximum number of users.
 const MOST: u64 = (1 << USER_BITS) - 1;
 
-/// The bit that says whether the page counts as locked memory.
+/// The bit that is set if the page counts as locked memory.
 const CHARGED: u64 = 1 << USER_BITS;
 
-/// The bit that says whether the page was pinned for writing.
+/// The bit that is set if the page was pinned for writing.
 const WRITE: u64 = 1 << (USER_BITS + 1);
 
-/// Where the frame's number begins.
+/// The first bit of the frame number.
 const FRAME: u32 = USER_BITS + 2;
 
-/// A page that several users share; the last one gives it back.
+/// A page that several users share; it is unpinned when the last user releases it.
 ///
-/// Dropping it unpins the page.
+/// Dropping the slot unpins the page, even if it has users.
 ///
 /// # Invariants
 ///
-/// From bit 0 on: the number of users; `CHARGED`; `WRITE`; the frame's number. With users, the frame's
-/// page is pinned once, and the pin is this value's; without, all bits are 0.
+/// From bit 0 on: the number of users; `CHARGED`; `WRITE`; the frame number. If there are users,
+/// the page of the frame is pinned once, and this value owns the pin. If there are none, all bits
+/// are 0.
 pub struct PinSlot(u64);
 
 impl PinSlot {
-    /// Adds the next `count` pages of `batch` to `slots`, with one user each: all of them or none.
+    /// Removes the next `count` pages from `batch` and adds them to `slots`, with one user each.
+    /// Adds all of them or none.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if `batch` has fewer, `ENOMEM`.
+    /// `EINVAL` if `batch` has fewer pages; `ENOMEM`.
     pub fn fill(slots: &mut KVec<Self>, batch: &mut PinBatch<'_>, count: usize) -> Result {
         if count > batch.len() {
             return Err(EINVAL);
@@ -55,69 +57,70 @@ impl PinSlot {
         slots.reserve(count, GFP_KERNEL_ACCOUNT)?;
         let write = if batch.is_write() { WRITE } else { 0 };
         for &page in batch.take_pages(count) {
-            // SAFETY: It is a page, which is pinned.
+            // SAFETY: `page` is a page, and it is pinned.
             let charged = if unsafe { is_reserved(page) } {
                 0
             } else {
                 CHARGED
             };
-            // SAFETY: It computes with the address, which is that of a page.
+            // SAFETY: The function only computes with the address, which is that of a page.
             let frame = unsafe { bindings::kernel_ext_page_to_pfn(page) };
-            // INVARIANT: The pin that was the batch's is this value's now.
+            // INVARIANT: The batch owned the pin; this value owns it now.
             slots.push_within_capacity(Self(1 | charged | write | (frame as u64) << FRAME))?;
         }
         Ok(())
     }
 
-    /// Whether there is a page.
+    /// Returns whether the slot holds a page.
     #[inline]
     pub fn is_used(&self) -> bool {
         self.0 != 0
     }
 
-    /// The number of the page's frame.
+    /// Returns the frame number of the page.
     #[inline]
     fn frame(&self) -> usize {
         (self.0 >> FRAME) as usize
     }
 
-    /// Whether there is a page, which counts as locked memory.
+    /// Returns whether the slot holds a page that counts as locked memory.
     pub fn is_charged(&self) -> bool {
         self.0 & CHARGED != 0
     }
 
-    /// The page, for one more user; `None` if there is none, or it has too many users.
+    /// Adds a user and returns the page. Returns `None` if the slot holds no page, or the page has
+    /// the maximum number of users.
     pub fn share(&mut self) -> Option<PinnedPage> {
         if !self.is_used() || self.0 & MOST == MOST {
             return None;
         }
-        // INVARIANT: One user more, which doesn't run over as was checked.
+        // INVARIANT: There is one more user; the check above rules out an overflow.
         self.0 += 1;
         self.page()
     }
 
-    /// The page, if there is one.
+    /// Returns the page, if the slot holds one.
     fn page(&self) -> Option<PinnedPage> {
         if !self.is_used() {
             return None;
         }
         // SAFETY: The frame has a page, which is pinned by the type invariant.
         let page = unsafe { bindings::kernel_ext_pfn_to_page(self.frame()) };
-        // SAFETY: The page is pinned until its last user has given it back, by the type invariant.
+        // SAFETY: By the type invariant the page is pinned until its last user has released it.
         Some(unsafe { PinnedPage::new(NonNull::new(page)?) })
     }
 
-    /// Takes one user off each of `slots`, 64 at most. The pages of those that had no other go to
-    /// `released`. Returns which, one bit each.
+    /// Removes one user from each of `slots`, of which there are at most 64. The page of a slot
+    /// without another user goes to `released`. Returns a bitmap of these slots.
     pub fn release(slots: &mut [Self], released: &mut Released) -> u64 {
         let (mut gone, mut bit) = (0, 1_u64);
         for slot in slots {
             let word = slot.0;
             if word & MOST > 1 {
-                // INVARIANT: There are other users.
+                // INVARIANT: There are other users, so the page stays pinned.
                 slot.0 = word - 1;
             } else if word != 0 {
-                // INVARIANT: Empty, as the pin goes to `released`.
+                // INVARIANT: The slot is empty, because the pin goes to `released`.
                 slot.0 = 0;
                 released.add(word);
                 gone |= bit;
@@ -127,7 +130,7 @@ impl PinSlot {
         gone
     }
 
-    /// Gives the page back, whoever uses it.
+    /// Unpins the page, even if it has users.
     #[cold]
     fn give_back(&mut self) {
         let mut released = Released::default();
@@ -146,26 +149,27 @@ impl Drop for PinSlot {
     }
 }
 
-/// How many pages are unpinned by one call.
+/// Number of pages that are unpinned by one call.
 const TOGETHER: usize = 32;
 
-/// Pages which nobody uses any more, to be unpinned together.
+/// Pages that have no users any more and will be unpinned together.
 ///
 /// # Invariants
 ///
-/// The first `count` of `pages` are pinned, once each, and the pins are this value's.
+/// The first `count` of `pages` are pinned, once each, and this value owns the pins.
 pub struct Released {
     pages: [*mut bindings::page; TOGETHER],
     count: usize,
     write: bool,
-    /// How many pages counted as locked memory.
+    /// Number of added pages that counted as locked memory, including those that were already
+    /// unpinned.
     charged: usize,
 }
 
 impl Default for Released {
-    /// No pages.
+    /// Creates a value without pages.
     fn default() -> Self {
-        // INVARIANT: There is no page.
+        // INVARIANT: There are no pages.
         Self {
             pages: [core::ptr::null_mut(); TOGETHER],
             count: 0,
@@ -176,7 +180,7 @@ impl Default for Released {
 }
 
 impl Released {
-    /// Adds the page of a slot with this word, which gives up the pin.
+    /// Adds the page of a slot whose word was `word`. The slot gives up its pin.
     #[inline]
     fn add(&mut self, word: u64) {
         let write = word & WRITE != 0;
@@ -185,11 +189,11 @@ impl Released {
             self.write = write;
         }
         self.charged += usize::from(word & CHARGED != 0);
-        // SAFETY: The frame has a page, since it is pinned.
+        // SAFETY: The frame has a page, because it is pinned.
         let page = unsafe { bindings::kernel_ext_pfn_to_page((word >> FRAME) as usize) };
         if let Some(slot) = self.pages.get_mut(self.count) {
             *slot = page;
-            // INVARIANT: The pin is this value's now.
+            // INVARIANT: This value owns the pin now.
             self.count += 1;
         }
         if self.count == TOGETHER {
@@ -197,16 +201,16 @@ impl Released {
         }
     }
 
-    /// Unpins what there is.
+    /// Unpins the pages that have been added.
     fn unpin(&mut self) {
-        // INVARIANT: The pins are given back below.
+        // INVARIANT: The pins are released below.
         let count = core::mem::take(&mut self.count) as c_ulong;
         let pages = self.pages.as_mut_ptr();
-        // SAFETY: By the type invariant so many pages were pinned, and the pins were this value's.
+        // SAFETY: By the type invariant `count` pages were pinned, and this value owned the pins.
         unsafe { bindings::unpin_user_pages_dirty_lock(pages, count, self.write) };
     }
 
-    /// Unpins all pages. Returns how many there were that counted as locked memory.
+    /// Unpins all pages. Returns the number of added pages that counted as locked memory.
     pub fn finish(mut self) -> usize {
         self.unpin();
         self.charged
