@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The smallest driver of mediated devices: each is a page of memory and a register.
+//! A minimal mediated device driver. Each device has a page of memory and a register.
 //!
 //! ```sh
 //! modprobe mdev_null
 //! uuidgen >/sys/class/mdev_bus/mdev_null/mdev_supported_types/mdev_null-page/create
 //! ```
 //!
-//! Region 0 is the memory, which a program can map. Region 1 has one register of 32 bits, which is accessed
-//! as a whole; writing it signals the device's interrupt. A reset makes all of it zero: that is also what
-//! the next user finds.
+//! Region 0 is the memory, which a program can map. Region 1 has one 32-bit register, which must be
+//! accessed as a whole. A write to it signals the device's interrupt. A reset sets the memory and the
+//! register to zero, which is also their state for the next user.
 
 #![deny(unsafe_code)]
 
@@ -46,7 +46,7 @@ module! {
     license: "GPL v2",
 }
 
-/// The module. Unloading it removes the parent, and that its devices.
+/// The module. Unloading it removes the parent, which removes its devices.
 struct MdevNull {
     _parent: VirtualParent<Null>,
 }
@@ -59,7 +59,7 @@ impl kernel::Module for MdevNull {
     }
 }
 
-/// The parent, of which devices are made.
+/// The parent of the devices.
 struct Null;
 
 impl Parent for Null {
@@ -99,7 +99,7 @@ impl NullDevice {
     const INTERRUPT: Number<1> = Number::of::<0>();
 }
 
-/// Fails for a part of the register.
+/// Returns `EINVAL` unless the access covers the whole register.
 fn whole(at: Access) -> Result {
     (at.width == Width::Long).then_some(()).ok_or(EINVAL)
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The device's configuration space, as programs expect it of a PCI device. Nothing acts on what is written.
+//! The device's configuration space, with the layout of a PCI device. Writes to it have no other
+//! effect.
 
 use kernel::{
     new_spinlock,
@@ -10,7 +11,7 @@ use kernel::{
 
 use vfio_mdev::Access;
 
-/// Bytes of the space.
+/// The size of the configuration space in bytes.
 pub(crate) const SIZE: u64 = 256;
 
 const COMMAND: usize = 0x04;
@@ -19,7 +20,7 @@ const BAR2: usize = 0x18;
 const INTERRUPT_LINE: usize = 0x3c;
 const MSI: usize = 0x50;
 
-/// What is there after a reset and isn't zero: offset and bytes.
+/// The nonzero content after a reset: offset and bytes.
 const INITIAL: [(usize, &[u8]); 6] = [
     // Vendor 0x1b36, device 0x0fff; status: has capabilities.
     (0x00, &[0x36, 0x1b, 0xff, 0x0f]),
@@ -33,17 +34,18 @@ const INITIAL: [(usize, &[u8]); 6] = [
     (MSI, &[0x05, 0x00, 0x80, 0x00]),
 ];
 
-/// The space of a device.
+/// The configuration space of a device.
 #[pin_data]
 pub(crate) struct ConfigSpace {
-    /// Which bits can be written.
+    /// The mask of writable bits.
     writable: [u8; SIZE as usize],
     #[pin]
     bytes: SpinLock<[u8; SIZE as usize]>,
 }
 
 impl ConfigSpace {
-    /// The space of a device whose BARs 0 and 2 have so many bytes, which are powers of two.
+    /// Creates the configuration space of a device. `bar0` and `bar2` are the sizes of BARs 0 and 2
+    /// in bytes, which must be powers of two.
     pub(crate) fn new(bar0: u32, bar2: u32) -> impl PinInit<Self> {
         pin_init!(Self {
             writable: writable(bar0, bar2),
@@ -51,14 +53,14 @@ impl ConfigSpace {
         })
     }
 
-    /// Reads some bytes.
+    /// Reads up to four bytes.
     pub(crate) fn read(&self, at: Access) -> u32 {
         let mut value = [0; 4];
         value[..at.len()].copy_from_slice(&self.bytes.lock()[at.range()]);
         u32::from_le_bytes(value)
     }
 
-    /// Writes those bits that can be written.
+    /// Writes the writable bits.
     pub(crate) fn write(&self, at: Access, value: u32) {
         let mut bytes = self.bytes.lock();
         for (at, new) in at.range().zip(value.to_le_bytes()) {
@@ -66,12 +68,13 @@ impl ConfigSpace {
         }
     }
 
-    /// Copies all of it out.
+    /// Copies the whole space to `to`.
     pub(crate) fn save(&self, to: &mut [u8]) {
         to.copy_from_slice(&*self.bytes.lock());
     }
 
-    /// The bytes of another device's space, if they can be this one's: what can't be written is the same.
+    /// Checks another device's configuration space and returns it. Its read-only bits must be equal
+    /// to those of this device.
     ///
     /// # Errors
     ///
@@ -83,12 +86,12 @@ impl ConfigSpace {
         (0..bytes.len()).all(fits).then_some(bytes).ok_or(EINVAL)
     }
 
-    /// Becomes like another device's space, which was [checked](ConfigSpace::check).
+    /// Replaces the content with another device's space, which was [checked](ConfigSpace::check).
     pub(crate) fn load(&self, bytes: [u8; SIZE as usize]) {
         *self.bytes.lock() = bytes;
     }
 
-    /// Forgets what was written.
+    /// Restores the initial content.
     pub(crate) fn reset(&self) {
         *self.bytes.lock() = initial();
     }
@@ -104,7 +107,7 @@ fn initial() -> [u8; SIZE as usize] {
 
 fn writable(bar0: u32, bar2: u32) -> [u8; SIZE as usize] {
     let mut bits = [0; SIZE as usize];
-    // Memory, bus master, no INTx.
+    // Memory, bus master, INTx disable.
     bits[COMMAND..COMMAND + 2].copy_from_slice(&[0x06, 0x04]);
     bits[BAR0..BAR0 + 4].copy_from_slice(&(!(bar0 - 1)).to_le_bytes());
     bits[BAR2..BAR2 + 4].copy_from_slice(&(!(bar2 - 1)).to_le_bytes());

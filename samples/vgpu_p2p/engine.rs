@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The copy engine. It works in the time of the program that writes `COMMAND`, one command after the other.
-//! On the way to another device a command may have to wait; then whoever sets the device going runs it.
+//! The copy engine. The thread that writes `COMMAND` runs the command; an engine runs one command
+//! at a time. While the device is stopped or quiescent, a command may stay pending. It then runs in
+//! the thread that changes the device's activity.
 //!
-//! A device's engine is locked while it copies, so who has locked it knows that no command runs. Inside, the members of its group are looked at; nobody
-//! who has those locked takes an engine.
+//! The engine is locked while it copies, so no command runs while another thread holds the lock.
+//! Lock order: an engine's lock is taken before the lock of the group's members.
 
 use kernel::{
     new_mutex,
@@ -34,30 +35,30 @@ use crate::{
     Vgpu, //
 };
 
-/// What `COMMAND` is written with.
+/// The values of `COMMAND`.
 #[derive(Clone, Copy)]
 pub(crate) enum Command {
-    /// 1: from the program's memory to the device's.
+    /// 1: copies from the program's memory to the device's.
     Load,
-    /// 2: from the device's memory to the program's.
+    /// 2: copies from the device's memory to the program's.
     Store,
-    /// 3: from a peer's memory to the device's.
+    /// 3: copies from a peer's memory to the device's.
     CopyFromPeer,
-    /// Any other number but zero, which is none.
+    /// Any other number except zero, which means no command.
     Unknown(u32),
 }
 
-/// What `STATUS` shows.
+/// The values of `STATUS`.
 #[derive(Clone, Copy, Default)]
 pub(crate) enum Status {
-    /// There was no command yet, or it did what it should.
+    /// No command has run yet, or the last one succeeded.
     #[default]
     Done = 0,
-    /// There is no such command, or it is for more than the memory.
+    /// The command is invalid or exceeds the memory.
     Invalid = 1,
-    /// The program has mapped no such memory for the device.
+    /// The program has not mapped the memory for the device.
     Fault = 2,
-    /// The other device isn't a peer.
+    /// The other device is not a peer.
     NoPeer = 3,
 }
 
@@ -68,19 +69,19 @@ pub(crate) struct Engine {
     state: Mutex<State>,
 }
 
-/// What the engine's registers show.
+/// The engine's registers and activity.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) operands: Operands,
     pub(crate) status: Status,
     pub(crate) completed: u32,
-    /// What waits for the device to be set going.
+    /// The pending command, which waits until the device is active.
     pub(crate) pending: Option<Command>,
     activity: Activity,
 }
 
 impl Engine {
-    /// An engine that has done nothing yet.
+    /// Creates an idle engine.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self { state <- new_mutex!(State::default(), "vgpu_p2p::Engine") })
     }
@@ -90,26 +91,28 @@ impl Engine {
         self.state.lock()
     }
 
-    /// Waits for the command that runs, and forgets all.
+    /// Waits for the running command, then clears the state.
     pub(crate) fn reset(&self) {
         *self.lock() = State::default();
     }
 
-    /// Does a command, now or when it may be done. It takes the place of one that waits.
+    /// Runs a command now, or later when the device's activity permits it. It replaces a pending
+    /// command.
     pub(crate) fn start(device: &Instance<Vgpu>, command: Option<Command>) {
         let mut engine = device.engine.lock();
         engine.pending = command;
         Self::run(device, engine);
     }
 
-    /// Waits for the command that runs, and does from now on what goes with `activity`.
+    /// Waits for the running command, then sets the activity. A pending command runs if the new
+    /// activity permits it.
     pub(crate) fn set_activity(device: &Instance<Vgpu>, activity: Activity) {
         let mut engine = device.engine.lock();
         engine.activity = activity;
         Self::run(device, engine);
     }
 
-    /// Runs the command that waits, if it may run now, and signals that it has ended.
+    /// Runs the pending command if the activity permits it, and signals its end.
     fn run(device: &Instance<Vgpu>, mut engine: Guard<'_, State, MutexBackend>) {
         let activity = engine.activity;
         let Some(command) = engine
@@ -128,7 +131,7 @@ impl Engine {
 }
 
 impl Status {
-    /// The status that `STATUS` shows as `value`, if there is one.
+    /// Returns the status for a value of `STATUS`, if it is valid.
     pub(crate) fn from_register(value: u32) -> Option<Self> {
         [Self::Done, Self::Invalid, Self::Fault, Self::NoPeer]
             .get(value as usize)
@@ -137,7 +140,7 @@ impl Status {
 }
 
 impl Command {
-    /// The command with a number.
+    /// Returns the command for a value of `COMMAND`, or `None` for zero.
     pub(crate) fn from_register(value: u32) -> Option<Self> {
         Some(match value {
             0 => return None,
@@ -148,7 +151,7 @@ impl Command {
         })
     }
 
-    /// The command's number.
+    /// Returns the number of the command.
     pub(crate) fn as_register(self) -> u32 {
         match self {
             Self::Load => 1,
@@ -179,7 +182,7 @@ impl Command {
     }
 }
 
-/// Copies between the device's memory and the program's, as many pages at a time as can be pinned.
+/// Copies between the device's memory and the program's. Pins up to `MAX_PAGES` pages at a time.
 fn each_piece(
     device: &Instance<Vgpu>,
     operands: &Operands,
@@ -209,7 +212,7 @@ fn each_piece(
     Ok(())
 }
 
-/// Copies from the memory of a device in the same group.
+/// Copies from the memory of another device in the same group.
 fn copy_from_peer(device: &Instance<Vgpu>, operands: &Operands) -> Result<(), Status> {
     device.members(|members| {
         let peer = members

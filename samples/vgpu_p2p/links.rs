@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The ways between peers. A group has one while one of its devices is open.
+//! Links between peers. A group has a link while one of its devices is open.
 
 use kernel::{
     new_spinlock,
@@ -11,16 +11,16 @@ use kernel::{
     }, //
 };
 
-/// The ways of a card.
+/// The links of a card.
 #[pin_data]
 pub(crate) struct Links {
-    /// A bit for each way that is taken.
+    /// A bitmap of the links in use.
     #[pin]
     taken: SpinLock<u64>,
 }
 
 impl Links {
-    /// A card with 64 ways.
+    /// Creates the links of a card: 64, all free.
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self { taken <- new_spinlock!(0, "vgpu_p2p::Links") }),
@@ -28,11 +28,11 @@ impl Links {
         )
     }
 
-    /// Takes a way.
+    /// Allocates a link.
     ///
     /// # Errors
     ///
-    /// `ENOSPC` if all are taken.
+    /// `ENOSPC` if all are in use.
     pub(crate) fn take(&self) -> Result<u32> {
         let mut taken = self.taken.lock();
         let number = taken.trailing_ones();
@@ -40,13 +40,13 @@ impl Links {
         Ok(number)
     }
 
-    /// Gives a way back, which was taken.
+    /// Frees a link that was allocated.
     pub(crate) fn give_back(&self, number: u32) {
         *self.taken.lock() &= !(1 << number);
     }
 }
 
-/// A device's end of a way.
+/// A device's end of a link.
 #[pin_data]
 pub(crate) struct Link {
     #[pin]
@@ -54,22 +54,22 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// An end of nothing.
+    /// Creates an end that has no link.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self { number <- new_spinlock!(None, "vgpu_p2p::Link") })
     }
 
-    /// Which way this is an end of.
+    /// Returns the number of the link, if there is one.
     pub(crate) fn number(&self) -> Option<u32> {
         *self.number.lock()
     }
 
-    /// Makes it an end of a way.
+    /// Sets the link.
     pub(crate) fn join(&self, number: u32) {
         *self.number.lock() = Some(number);
     }
 
-    /// Makes it an end of nothing.
+    /// Clears the link.
     pub(crate) fn leave(&self) {
         *self.number.lock() = None;
     }

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The registers, in BAR 0. All have 32 bits, and are accessed as a whole.
+//! The registers, in BAR 0. All have 32 bits, and must be accessed as a whole.
 //!
 //! | Offset | Name           |    |                                                                  |
 //! |--------|----------------|----|------------------------------------------------------------------|
 //! | 0x00   | `ID`           | ro | `VGPU` in ASCII                                                  |
 //! | 0x04   | `MEMORY_SIZE`  | ro | bytes of memory                                                  |
 //! | 0x08   | `PASID`        | ro | all ones: none                                                   |
-//! | 0x0c   | `LINK`         | ro | the number of the way to its peers; all ones: none               |
-//! | 0x10   | `PEERS`        | ro | how many devices are in its group, itself included               |
-//! | 0x20   | `ADDRESS`      | rw | the iova in the program's memory, low half                       |
+//! | 0x0c   | `LINK`         | ro | number of the link to its peers; all ones: none                  |
+//! | 0x10   | `PEERS`        | ro | number of devices in its group, including itself                 |
+//! | 0x20   | `ADDRESS`      | rw | IOVA of the program's memory, low half                           |
 //! | 0x24   | `ADDRESS_HIGH` | rw | its high half                                                    |
-//! | 0x28   | `OFFSET`       | rw | where in the device's memory                                     |
-//! | 0x2c   | `LENGTH`       | rw | how many bytes                                                   |
-//! | 0x30   | `PEER`         | rw | the peer's UUID, 16 bytes in the order of its text               |
-//! | 0x40   | `PEER_OFFSET`  | rw | where in the peer's memory                                       |
-//! | 0x50   | `COMMAND`      | rw | does [one](crate::engine::Command); shows the one that waits     |
-//! | 0x54   | `STATUS`       | ro | how the last one [ended](crate::engine::Status)                  |
-//! | 0x58   | `COMPLETED`    | ro | how many commands have ended since the last reset                |
+//! | 0x28   | `OFFSET`       | rw | offset in the device's memory                                    |
+//! | 0x2c   | `LENGTH`       | rw | number of bytes                                                  |
+//! | 0x30   | `PEER`         | rw | UUID of the peer, 16 bytes in the order of its text              |
+//! | 0x40   | `PEER_OFFSET`  | rw | offset in the peer's memory                                      |
+//! | 0x50   | `COMMAND`      | rw | runs a [command](crate::engine::Command); shows a pending one    |
+//! | 0x54   | `STATUS`       | ro | [status](crate::engine::Status) of the last command              |
+//! | 0x58   | `COMPLETED`    | ro | number of completed commands since the last reset                |
 
 use kernel::prelude::*;
 
@@ -35,7 +35,7 @@ use crate::{
     Vgpu, //
 };
 
-/// Bytes of the registers.
+/// The size of the register region in bytes.
 pub(crate) const SIZE: u64 = 4096;
 
 const ID: u64 = 0x00;
@@ -49,33 +49,33 @@ const COMMAND: u64 = 0x50;
 const STATUS: u64 = 0x54;
 const COMPLETED: u64 = 0x58;
 
-/// What a register shows of something that isn't there.
+/// The value of a register for something that does not exist.
 const NONE: u32 = u32::MAX;
 
-/// The registers which tell what a command works on.
+/// The operand registers of a command.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Operands(pub(crate) [u32; Self::COUNT]);
 
 impl Operands {
-    /// How many registers there are.
+    /// The number of operand registers.
     pub(crate) const COUNT: usize = 9;
 
-    /// The iova in the program's memory.
+    /// Returns the IOVA of the program's memory.
     pub(crate) fn address(&self) -> u64 {
         u64::from(self.0[1]) << 32 | u64::from(self.0[0])
     }
 
-    /// Where in the device's memory.
+    /// Returns the offset in the device's memory.
     pub(crate) fn offset(&self) -> usize {
         self.0[2] as usize
     }
 
-    /// How many bytes.
+    /// Returns the number of bytes.
     pub(crate) fn length(&self) -> usize {
         self.0[3] as usize
     }
 
-    /// The peer's UUID.
+    /// Returns the UUID of the peer.
     pub(crate) fn peer(&self) -> [u8; 16] {
         let mut bytes = [0; 16];
         for (part, word) in bytes.chunks_exact_mut(4).zip(&self.0[4..8]) {
@@ -84,27 +84,27 @@ impl Operands {
         bytes
     }
 
-    /// Where in the peer's memory.
+    /// Returns the offset in the peer's memory.
     pub(crate) fn peer_offset(&self) -> usize {
         self.0[8] as usize
     }
 }
 
-/// What `COMMAND` shows of a command that waits.
+/// Returns the value of `COMMAND` for a pending command.
 pub(crate) fn pending(command: Option<Command>) -> u32 {
     command.map_or(0, Command::as_register)
 }
 
-/// Which of the operands is at an offset.
+/// Returns the index of the operand at an offset.
 fn operand(offset: u64) -> usize {
     ((offset - OPERANDS) / 4) as usize
 }
 
-/// Reads a register. Those that are none are zero.
+/// Reads a register. Offsets without a register read as zero.
 ///
 /// # Errors
 ///
-/// `EINVAL` for a part of a register.
+/// `EINVAL` for an access to a part of a register.
 pub(crate) fn read(this: &Instance<Vgpu>, at: Access) -> Result<u32> {
     if at.width != Width::Long {
         return Err(EINVAL);
@@ -123,11 +123,11 @@ pub(crate) fn read(this: &Instance<Vgpu>, at: Access) -> Result<u32> {
     })
 }
 
-/// Writes a register; nothing happens to one that can only be read.
+/// Writes a register. Writes to read-only registers are ignored.
 ///
 /// # Errors
 ///
-/// `EINVAL` for a part of a register.
+/// `EINVAL` for an access to a part of a register.
 pub(crate) fn write(this: &Instance<Vgpu>, at: Access, value: u32) -> Result {
     if at.width != Width::Long {
         return Err(EINVAL);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a device is, as bytes: for another device, which goes on in its place.
+//! The migration state of a device, which another device loads to continue its work.
 //!
 //! | Bytes | What                                                   |
 //! |-------|--------------------------------------------------------|
@@ -8,11 +8,11 @@
 //! | 36    | the registers `ADDRESS` to `PEER_OFFSET`               |
 //! | 4     | `STATUS`                                               |
 //! | 4     | `COMPLETED`                                            |
-//! | 4     | the command that waits                                 |
+//! | 4     | the pending command                                    |
 //! | rest  | the memory                                             |
 //!
-//! Registers are little endian. `PASID` and `LINK` are the device's own and stay with it. A command
-//! that waits is done by the new device; a peer is still the one with the UUID in `PEER`.
+//! Registers are little endian. `PASID` and `LINK` belong to the device and are not migrated. The new
+//! device runs a pending command. The peer is still the device with the UUID in `PEER`.
 
 use kernel::prelude::*;
 

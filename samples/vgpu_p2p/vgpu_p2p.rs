@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A small virtual accelerator, whose devices copy from each other's memory if they are peers.
+//! A small virtual accelerator. Its devices can copy from each other's memory if they are peers.
 //!
 //! ```sh
 //! modprobe ioasid     # optional: then each device has a PASID
@@ -9,18 +9,19 @@
 //! uuidgen >vgpu_p2p-p2p-1x/create
 //! ```
 //!
-//! A device looks like one on the PCI bus: BAR 0 has the [`registers`], BAR 2 is memory of its own, which
-//! a program can map; an MSI tells of each finished command. A command copies between that memory and
-//! the program's, or from the memory of another device. The latter must be in the same peer-to-peer
-//! group, and so belongs to the same program:
+//! A device looks like a PCI device: BAR 0 contains the [`registers`], and BAR 2 is the device's memory,
+//! which a program can map. An MSI signals the end of each command. A command copies between that
+//! memory and the program's memory, or from the memory of another device. The other device must be in
+//! the same peer-to-peer group, and so belongs to the same program:
 //!
 //! ```sh
 //! cd /sys/bus/mdev/devices
 //! cat $A/peer_to_peer_resource_uuid >$B/peer_to_peer_resource_uuid
 //! ```
 //!
-//! `samples/user/vgpu_copy` is a program that does so. A device can be [moved](state) to another one of
-//! its type, and tells what it has written of the program's memory.
+//! `samples/user/vgpu_copy` is a program that does this. The state of a device can be
+//! [migrated](state) to another device of its type, and a device reports the dirty pages of the
+//! program's memory.
 
 #![deny(unsafe_code)]
 
@@ -75,7 +76,7 @@ module! {
     },
 }
 
-/// The module. Unloading it removes the parents, and these their devices.
+/// The module. Unloading it removes the parents, which remove their devices.
 struct VgpuP2p {
     _cards: KVec<VirtualParent<Card>>,
 }
@@ -93,14 +94,14 @@ impl kernel::Module for VgpuP2p {
     }
 }
 
-/// What the devices are parts of.
+/// A parent of devices.
 struct Card {
-    /// The ways between peers, of which each group that is in use has one.
+    /// The links between peers. Each group in use has one.
     links: Arc<Links>,
 }
 
 impl Card {
-    /// The most devices that can be peers.
+    /// The maximum number of peers in a group.
     const MOST_PEERS: usize = 8;
 
     fn new() -> Result<Self> {
@@ -136,11 +137,11 @@ impl Parent for Card {
 /// The types of device.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// A peer with twice the memory.
+    /// A device that can be a peer, with twice the memory.
     Double,
-    /// A peer.
+    /// A device that can be a peer.
     Single,
-    /// A device that never is a peer.
+    /// A device that is never a peer.
     Isolated,
 }
 
@@ -181,18 +182,18 @@ struct Vgpu {
     config: ConfigSpace,
     #[pin]
     engine: Engine,
-    /// The way to its peers, while one of them is in use.
+    /// The link to the peers, while one device of the group is in use.
     #[pin]
     link: Link,
     pasid: Option<Pasid>,
 }
 
 impl Vgpu {
-    /// Where the registers are.
+    /// The region of the registers.
     const REGISTERS: pci::Region = pci::Region::Bar(0);
-    /// Where the memory is.
+    /// The region of the memory.
     const MEMORY: pci::Region = pci::Region::Bar(2);
-    /// Bytes of memory of a type that costs one.
+    /// Bytes of memory per unit of cost.
     const MEMORY_UNIT: usize = 64 << 10;
 }
 

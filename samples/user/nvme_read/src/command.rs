@@ -9,7 +9,7 @@ pub const COMMAND_SIZE: usize = 64;
 /// The size of a completion.
 pub const COMPLETION_SIZE: usize = 16;
 
-/// A command, without its identifier.
+/// A command without its identifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     opcode: u8,
@@ -28,7 +28,7 @@ impl Command {
         }
     }
 
-    /// Creates an I/O completion queue which signals interrupt `vector`.
+    /// Creates an I/O completion queue that signals interrupt `vector`.
     pub fn create_completion_queue(id: u16, entries: usize, iova: u64, vector: u16) -> Self {
         let mut command = Self::new(0x05);
         command.data[0] = iova;
@@ -38,7 +38,7 @@ impl Command {
         command
     }
 
-    /// Creates an I/O submission queue which completes into the queue of the same number.
+    /// Creates an I/O submission queue that uses the completion queue of the same number.
     pub fn create_submission_queue(id: u16, entries: usize, iova: u64) -> Self {
         let mut command = Self::new(0x01);
         command.data[0] = iova;
@@ -47,7 +47,7 @@ impl Command {
         command
     }
 
-    /// Asks for the page that describes the controller.
+    /// Requests the page that describes the controller.
     pub fn identify_controller(iova: u64) -> Self {
         let mut command = Self::new(0x06);
         command.data[0] = iova;
@@ -55,7 +55,7 @@ impl Command {
         command
     }
 
-    /// Asks for the page that describes a namespace.
+    /// Requests the page that describes a namespace.
     pub fn identify_namespace(namespace: u32, iova: u64) -> Self {
         let mut command = Self::new(0x06);
         command.namespace = namespace;
@@ -63,7 +63,7 @@ impl Command {
         command
     }
 
-    /// Reads `blocks` blocks, at least one.
+    /// Reads `blocks` blocks; `blocks` is at least one.
     pub fn read(namespace: u32, first: u64, blocks: u16, prp: &Prp) -> Self {
         let mut command = Self::new(0x02);
         command.namespace = namespace;
@@ -74,7 +74,7 @@ impl Command {
         command
     }
 
-    /// Returns the bytes in the queue.
+    /// Returns the command as it is stored in the queue.
     pub fn encode(&self, id: u16) -> [u8; COMMAND_SIZE] {
         let mut bytes = [0; COMMAND_SIZE];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
@@ -90,19 +90,19 @@ impl Command {
     }
 }
 
-/// How a command ended.
+/// A completion queue entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// Which command it was.
+    /// The identifier of the command.
     pub id: u16,
-    /// Type and code of the status; 0 is success.
+    /// Status type and code; 0 is success.
     pub status: u16,
     /// The value of the phase bit.
     pub phase: bool,
 }
 
 impl Completion {
-    /// Reads the last word of a completion.
+    /// Decodes the last word of a completion.
     pub fn decode(word: u32) -> Self {
         Self {
             id: word as u16,
@@ -111,7 +111,7 @@ impl Completion {
         }
     }
 
-    /// Returns the status in words.
+    /// Returns a description of the status.
     pub fn describe(&self) -> String {
         match self.status {
             0x000 => "success".to_owned(),

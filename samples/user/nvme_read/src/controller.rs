@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Starting a controller, and giving it commands.
+//! Controller start-up and command submission.
 
 use crate::{
     command::{
@@ -28,7 +28,7 @@ use vfio_client::{
     uapi::VFIO_PCI_MSIX_IRQ_INDEX, //
 };
 
-/// The only namespace that is looked at.
+/// The only namespace that is used.
 pub const NAMESPACE: u32 = 1;
 
 const ADMIN_ENTRIES: usize = 16;
@@ -36,7 +36,7 @@ const IO_ENTRIES: usize = 64;
 const IO_QUEUE: u16 = 1;
 const IO_VECTOR: u16 = 1;
 
-/// How long a command may take.
+/// Timeout of a command.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running controller with one I/O queue.
@@ -51,7 +51,7 @@ pub struct Controller<'s> {
 }
 
 impl<'s> Controller<'s> {
-    /// Starts the controller from whatever state it is in.
+    /// Starts the controller, whatever state it is in.
     pub fn new(session: &'s Session) -> Result<Self> {
         let device = session.device();
         Config::of(device)?.enable()?;
@@ -123,7 +123,7 @@ impl<'s> Controller<'s> {
             .context("create submission queue")
     }
 
-    /// Runs one admin command to its end.
+    /// Runs one admin command to completion.
     fn admin(&mut self, command: &Command) -> Result<()> {
         self.admin.submit(&self.registers, command, 0)?;
         let done = self.admin.wait(&self.registers, PATIENCE)?;
@@ -132,12 +132,12 @@ impl<'s> Controller<'s> {
         Ok(())
     }
 
-    /// Hands a command to the I/O queue.
+    /// Submits a command to the I/O queue.
     pub fn submit(&mut self, command: &Command, id: u16) -> Result<()> {
         self.io.submit(&self.registers, command, id)
     }
 
-    /// Waits for completions of the I/O queue; returns none when the time is over.
+    /// Waits for completions on the I/O queue. Returns an empty vector on timeout.
     pub fn wait(&mut self, timeout: Duration) -> Result<Vec<Completion>> {
         self.io.wait(&self.registers, timeout)
     }
@@ -147,38 +147,38 @@ impl<'s> Controller<'s> {
         self.session
     }
 
-    /// Returns the version of the specification that the controller follows.
+    /// Returns the version of the specification that the controller implements.
     pub fn version(&self) -> String {
         self.registers.version()
     }
 
-    /// Returns what the controller says about itself.
+    /// Returns the page that describes the controller.
     pub fn page(&self) -> &ControllerPage {
         &self.page
     }
 
-    /// Returns the most bytes that one command may transfer.
+    /// Returns the maximum number of bytes that one command can transfer.
     pub fn max_transfer(&self) -> usize {
         let ours = (MAX_PAGES - 1) * PAGE_SIZE;
         self.page.max_transfer.map_or(ours, |max| max.min(ours))
     }
 
-    /// Returns the number of blocks of the disk.
+    /// Returns the number of blocks on the disk.
     pub fn blocks(&self) -> u64 {
         self.namespace.blocks
     }
 
-    /// Returns the size of a block of the disk.
+    /// Returns the size of a block in bytes.
     pub fn block_size(&self) -> usize {
         self.namespace.block_size
     }
 
-    /// Returns the numbers of entries of the two queues.
+    /// Returns the numbers of entries in the admin queue and in the I/O queue.
     pub fn entries(&self) -> (usize, usize) {
         (self.admin.entries(), self.io.entries())
     }
 
-    /// Returns how many interrupts the I/O queue got.
+    /// Returns the number of interrupts that the I/O queue received.
     pub fn interrupts(&mut self) -> Result<u64> {
         self.io.interrupts()
     }
@@ -186,8 +186,8 @@ impl<'s> Controller<'s> {
 
 impl Drop for Controller<'_> {
     fn drop(&mut self) {
-        // The memory of the queues goes next, so the controller must stop first. If it does not,
-        // the IOMMU keeps it from doing harm.
+        // The memory of the queues is freed next, so the controller must stop first. If it does not
+        // stop, the IOMMU blocks its DMA.
         let _ = self.registers.disable();
         let _ = self.session.device().disable_irqs(VFIO_PCI_MSIX_IRQ_INDEX);
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The other half of the promise: what is not mapped can't be reached.
+//! Shows that the device cannot reach memory that is not mapped.
 
 use crate::{
     command::Command,
@@ -28,16 +28,16 @@ use vfio_client::{
     uapi::VFIO_PCI_MSIX_IRQ_INDEX, //
 };
 
-/// How long the controller and the kernel's log may take.
+/// Timeout for the controller and for the kernel log.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What the canaries are filled with.
+/// The fill byte of the canary buffers.
 const CANARY: u8 = 0xa7;
 
-/// How many mapped buffers are watched.
+/// The number of mapped canary buffers.
 const CANARIES: usize = 16;
 
-/// Sends the controller to an unmapped address, and checks what came of it.
+/// Lets the controller access an unmapped address and checks the result.
 pub fn run(session: &Session) -> Result<()> {
     report::title("Send the controller to an address that is not mapped");
     let before = send(session)?;
@@ -57,7 +57,7 @@ pub fn run(session: &Session) -> Result<()> {
     Ok(())
 }
 
-/// Reads the first page, then once more to an unmapped address; returns the page.
+/// Reads the first page, then reads it again to an unmapped address. Returns the page.
 fn send(session: &Session) -> Result<Vec<u8>> {
     let mut controller = Controller::new(session)?;
     let page = read_first_page(&mut controller)?;
@@ -117,9 +117,9 @@ fn send(session: &Session) -> Result<Vec<u8>> {
     Ok(page)
 }
 
-/// Checks that the kernel's log tells about a fault of the device at an address.
+/// Checks that the kernel log reports a fault of the device at `iova`.
 ///
-/// Drivers of IOMMUs other than VT-d do not always tell.
+/// Only the VT-d driver is known to log every fault; other IOMMU drivers may log none.
 fn check_log(session: &Session, log: &mut KernelLog, iova: u64) -> Result<()> {
     let fault = log.wait_for_fault(session.bdf(), PATIENCE)?;
     let Some(fault) = fault else {
@@ -138,17 +138,17 @@ fn check_log(session: &Session, log: &mut KernelLog, iova: u64) -> Result<()> {
     Ok(())
 }
 
-/// Tells whether the machine has the IOMMU of Intel, whose driver logs every fault.
+/// Returns whether the machine has an Intel IOMMU, whose driver logs every fault.
 fn has_vt_d() -> Result<bool> {
     let units = std::fs::read_dir("/sys/class/iommu").context("no IOMMU")?;
     let mut names = units.filter_map(|unit| unit.ok()?.file_name().into_string().ok());
     Ok(names.any(|name| name.starts_with("dmar")))
 }
 
-/// Resets the controller in the strongest way that it has; returns which.
+/// Resets the controller with the strongest method available. Returns the method.
 fn reset(session: &Session) -> Result<&'static str> {
     let device = session.device();
-    // There is no interrupt to turn off if the controller was stopped already.
+    // This fails if the interrupts are already disabled because the controller was stopped.
     let _ = device.disable_irqs(VFIO_PCI_MSIX_IRQ_INDEX);
     if device.info()?.can_reset() {
         device.reset()?;
@@ -157,6 +157,6 @@ fn reset(session: &Session) -> Result<&'static str> {
     if device.hot_reset(&[session.group()]).is_ok() {
         return Ok("of the bus (VFIO_DEVICE_PCI_HOT_RESET)");
     }
-    // Starting the controller clears CC.EN first, which resets all but the PCI registers.
+    // Starting the controller first clears CC.EN, which resets everything except the PCI registers.
     Ok("of the controller (CC.EN)")
 }

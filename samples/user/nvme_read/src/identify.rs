@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the controller says about itself (section 5.15 of the specification).
+//! Identify data structures (section 5.15 of the specification).
 
 use vfio_client::{
     Memory,
@@ -10,16 +10,16 @@ use vfio_client::{
 /// The page that describes the controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControllerPage {
-    /// The name of the model.
+    /// The model name.
     pub model: String,
     /// The serial number.
     pub serial: String,
-    /// The most bytes that one command may transfer.
+    /// The maximum number of bytes that one command can transfer.
     pub max_transfer: Option<usize>,
 }
 
 impl ControllerPage {
-    /// Reads the page.
+    /// Parses the page.
     pub fn parse(page: &Memory) -> Self {
         let text = |at, len| {
             String::from_utf8_lossy(&page.to_vec(at, len))
@@ -47,7 +47,7 @@ pub struct NamespacePage {
 }
 
 impl NamespacePage {
-    /// Reads the page.
+    /// Parses the page.
     pub fn parse(page: &Memory) -> Self {
         let format = usize::from(page.read_u8(26) & 0xf);
         let shift = (page.read_u32(128 + 4 * format) >> 16) & 0xff;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the kernel says about faults.
+//! IOMMU faults in the kernel log.
 
 use anyhow::{
     Context,
@@ -25,12 +25,12 @@ use std::{
 /// `O_NONBLOCK` on all architectures that have an IOMMU with a type 1 backend.
 const NONBLOCK: i32 = 0o4000;
 
-/// The kernel's log from some moment on.
+/// The kernel log from a given moment on.
 #[derive(Debug)]
 pub struct KernelLog(File);
 
 impl KernelLog {
-    /// Starts behind the last record.
+    /// Starts after the last record.
     pub fn follow() -> Result<Self> {
         let mut file = File::options()
             .read(true)
@@ -41,7 +41,7 @@ impl KernelLog {
         Ok(Self(file))
     }
 
-    /// Returns the text of the next record, if there is one.
+    /// Returns the text of the next record, or `None` if there is none.
     fn record(&mut self) -> Result<Option<String>> {
         let mut buffer = vec![0; 8192];
         loop {
@@ -59,7 +59,7 @@ impl KernelLog {
         }
     }
 
-    /// Waits for a fault of a device.
+    /// Waits for a log line about a fault of a device. Returns `None` on timeout.
     pub fn wait_for_fault(&mut self, bdf: &str, timeout: Duration) -> Result<Option<Fault>> {
         let start = Instant::now();
         loop {
@@ -76,17 +76,17 @@ impl KernelLog {
     }
 }
 
-/// A line about a fault.
+/// A log line about a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The line.
     pub line: String,
-    /// The address that the device used, if the line has it.
+    /// The address of the access, if the line contains it.
     pub address: Option<u64>,
 }
 
 impl Fault {
-    /// Understands the lines of the drivers for VT-d and AMD-Vi.
+    /// Parses lines of the VT-d and AMD-Vi drivers.
     pub fn parse(line: &str, bdf: &str) -> Option<Self> {
         let short = bdf.split_once(':').map_or(bdf, |(_, rest)| rest);
         let intel = line.contains("DMAR") && line.contains("fault addr");

@@ -2,7 +2,7 @@
 
 //! A userspace NVMe driver over VFIO, as a library.
 //!
-//! Registers and commands are those of the NVM Express Base Specification, revision 1.4.
+//! Registers and commands follow the NVM Express Base Specification, revision 1.4.
 
 #![forbid(unsafe_code)]
 

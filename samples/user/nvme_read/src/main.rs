@@ -2,9 +2,8 @@
 
 //! A userspace NVMe driver over VFIO.
 //!
-//! It reads a whole disk by DMA into memory that it mapped into an IOMMU container, with interrupts
-//! through eventfds. Then it shows the other half of the promise: a transfer to an address which is
-//! not mapped goes nowhere.
+//! The program maps memory in an IOMMU container and reads a whole disk into it by DMA, with interrupts
+//! through eventfds. Then it shows that a transfer to an address that is not mapped is blocked.
 //!
 //! ```text
 //! # echo vfio-pci > /sys/bus/pci/devices/0000:01:00.0/driver_override
@@ -47,7 +46,7 @@ enum Command {
     Read(ReadOptions),
     /// Let the controller write to an address that is not mapped.
     Fault(FaultOptions),
-    /// Both, one after the other.
+    /// Read the whole disk, then let the controller write to an address that is not mapped.
     Demo(ReadOptions),
 }
 
@@ -61,7 +60,7 @@ struct ReadOptions {
     /// Bytes to read by one command.
     #[arg(long, value_name = "BYTES", default_value_t = 128 << 10)]
     block_size: usize,
-    /// Commands to have in the queue at a time.
+    /// Number of commands in the queue at a time.
     #[arg(long, value_name = "N", default_value_t = 16)]
     queue_depth: usize,
 }

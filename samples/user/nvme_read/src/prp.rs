@@ -1,29 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the data of a command is: physical region pages (section 4.3 of the specification).
+//! Physical region pages: the location of a command's data (section 4.3 of the specification).
 
 use vfio_client::PAGE_SIZE;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// How many pages one command can name with a list of one page.
+/// The maximum number of pages that one command can name with a list of one page.
 pub const MAX_PAGES: usize = PAGE_SIZE / 8 + 1;
 
-/// The two entries of a command, and the list that the second one may point to.
+/// The two PRP entries of a command, and the list that the second entry may point to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prp {
-    /// The first page.
+    /// The address of the first page.
     pub first: u64,
-    /// Nothing, the second page, or the list.
+    /// Zero, the address of the second page, or the address of the list.
     pub second: u64,
-    /// What is to be in the list.
+    /// The contents of the list.
     pub list: Vec<u64>,
 }
 
 impl Prp {
-    /// Describes `len` bytes at `iova`, which is the start of a page; a list would be at `list`.
+    /// Describes `len` bytes at `iova`, which must be page-aligned. `list` is the address of the
+    /// list, if one is needed.
     ///
-    /// Returns nothing if that takes more than one page of list.
+    /// Returns `None` if `iova` is not aligned or the list would exceed one page.
     pub fn new(iova: u64, len: usize, list: u64) -> Option<Self> {
         let pages = len.div_ceil(PAGE_SIZE);
         if pages > MAX_PAGES || iova % PAGE != 0 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A pair of queues: commands go in, completions come out.
+//! A queue pair: a submission queue and its completion queue.
 
 use crate::{
     command::{
@@ -42,13 +42,13 @@ pub struct Queue<'s> {
     interrupts: u64,
     tail: usize,
     head: usize,
-    /// The phase bit of completions that were not there before.
+    /// The phase bit of new completions.
     phase: bool,
     pending: usize,
 }
 
 impl<'s> Queue<'s> {
-    /// Makes the memory of queue `number`; the controller does not know about it yet.
+    /// Allocates the memory of queue `number`. The caller then registers it with the controller.
     pub fn new(session: &'s Session, number: usize, entries: usize) -> Result<Self> {
         Ok(Self {
             number,
@@ -69,41 +69,41 @@ impl<'s> Queue<'s> {
         self.entries
     }
 
-    /// Returns where the controller finds commands.
+    /// Returns the address of the submission queue.
     pub fn submission_iova(&self) -> u64 {
         self.commands.iova()
     }
 
-    /// Returns where the controller leaves completions.
+    /// Returns the address of the completion queue.
     pub fn completion_iova(&self) -> u64 {
         self.completions.iova()
     }
 
-    /// Returns the interrupt of the completions.
+    /// Returns the interrupt that signals completions.
     pub fn interrupt(&self) -> &Interrupt {
         &self.interrupt
     }
 
-    /// Returns how many interrupts came so far, waited for or not.
+    /// Returns the number of interrupts received so far, whether or not a call waited for them.
     pub fn interrupts(&mut self) -> Result<u64> {
         self.interrupts += self.interrupt.take()?;
         Ok(self.interrupts)
     }
 
-    /// Hands a command to the controller.
+    /// Submits a command to the controller.
     pub fn submit(&mut self, registers: &Registers, command: &Command, id: u16) -> Result<()> {
         ensure!(self.pending + 1 < self.entries, "the queue is full");
         self.commands
             .write(self.tail * COMMAND_SIZE, &command.encode(id));
         self.tail = (self.tail + 1) % self.entries;
         self.pending += 1;
-        // The command must be in memory before the doorbell rings.
+        // The command must be in memory before the doorbell write.
         fence(Ordering::SeqCst);
         registers.ring_submission(self.number, self.tail);
         Ok(())
     }
 
-    /// Returns the completions that are there.
+    /// Returns the available completions.
     pub fn drain(&mut self, registers: &Registers) -> Vec<Completion> {
         let mut done = Vec::new();
         loop {
@@ -121,14 +121,15 @@ impl<'s> Queue<'s> {
             done.push(completion);
         }
         if !done.is_empty() {
-            // The data came before its completion; it must not be read before it either.
+            // The controller writes the data before the completion, so they must be read in the
+            // opposite order.
             fence(Ordering::SeqCst);
             registers.ring_completion(self.number, self.head);
         }
         done
     }
 
-    /// Waits for an interrupt that brings completions; returns none when the time is over.
+    /// Waits for completions. Returns an empty vector on timeout.
     pub fn wait(&mut self, registers: &Registers, timeout: Duration) -> Result<Vec<Completion>> {
         let start = Instant::now();
         loop {

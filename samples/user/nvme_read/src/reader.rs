@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reading a whole disk, with several commands at a time.
+//! Reads a whole disk with several commands in flight.
 
 use crate::{
     command::Command,
@@ -28,50 +28,50 @@ use vfio_client::{
     PAGE_SIZE, //
 };
 
-/// How long a command may take.
+/// Timeout of a command.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What was read.
+/// The result of a read.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The checksum of the whole disk, in hexadecimal.
     pub sha256: String,
-    /// How many bytes were read.
+    /// The number of bytes read.
     pub bytes: u64,
-    /// How many bytes one command read.
+    /// The number of bytes per command.
     pub block_size: usize,
-    /// How many commands were under way at a time.
+    /// The number of commands in flight.
     pub depth: usize,
-    /// How many commands it took.
+    /// The number of commands.
     pub commands: u64,
-    /// How many interrupts came.
+    /// The number of interrupts.
     pub interrupts: u64,
-    /// How long it took.
+    /// The elapsed time.
     pub time: Duration,
 }
 
-/// Memory for one command under way.
+/// Buffers of one command in flight.
 struct Slot<'s> {
     data: DmaBuffer<'s>,
     list: DmaBuffer<'s>,
-    /// How many bytes the command reads.
+    /// The number of bytes that the command reads.
     len: usize,
     done: bool,
 }
 
-/// A disk that is being read from its start to its end.
+/// A sequential read of the whole disk.
 struct Reader<'c, 's> {
     controller: &'c mut Controller<'s>,
     slots: Vec<Slot<'s>>,
     block_size: usize,
-    /// The first byte that no command reads yet.
+    /// The offset of the first byte that has not been requested yet.
     next: u64,
     total: u64,
     commands: u64,
 }
 
 impl Reader<'_, '_> {
-    /// Reads the next part of the disk into a slot; returns false at the end of the disk.
+    /// Starts to read the next part of the disk into a slot. Returns false at the end of the disk.
     fn start(&mut self, index: usize) -> Result<bool> {
         if self.next == self.total {
             return Ok(false);
@@ -97,7 +97,7 @@ impl Reader<'_, '_> {
         Ok(true)
     }
 
-    /// Waits until the command of a slot is done.
+    /// Waits until the command of a slot completes.
     fn finish(&mut self, index: usize) -> Result<()> {
         while !self.slots[index].done {
             let done = self.controller.wait(PATIENCE)?;
@@ -115,7 +115,7 @@ impl Reader<'_, '_> {
     }
 }
 
-/// Reads all of the disk by commands of `block_size` bytes, `depth` at a time.
+/// Reads the whole disk with commands of `block_size` bytes, with `depth` commands in flight.
 pub fn read_all(
     controller: &mut Controller<'_>,
     block_size: usize,
@@ -151,7 +151,7 @@ pub fn read_all(
     for index in 0..depth {
         reader.start(index)?;
     }
-    // Slots take turns, so their data comes in the order of the disk.
+    // The slots are used in turn, so the data arrives in disk order.
     for index in (0..depth).cycle() {
         if seen == total {
             break;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The registers of a controller (section 3.1 of the specification).
+//! Controller registers (section 3.1 of the specification).
 
 use anyhow::{
     Result,
@@ -25,7 +25,7 @@ const ACQ: usize = 0x30;
 const DOORBELLS: usize = 0x1000;
 
 const CC_ENABLE: u32 = 1;
-/// Entries of 64 bytes for commands, of 16 bytes for completions.
+/// Submission queue entries have 64 bytes, completion queue entries 16 bytes.
 const CC_ENTRY_SIZES: u32 = (6 << 16) | (4 << 20);
 const CSTS_READY: u32 = 1;
 const CSTS_FATAL: u32 = 2;
@@ -51,32 +51,32 @@ impl Registers {
         Ok(registers)
     }
 
-    /// Returns the version of the specification, as in `1.4.0`.
+    /// Returns the version of the specification, such as `1.4.0`.
     pub fn version(&self) -> String {
         let version = self.0.read_u32(VERSION);
         let (major, minor, patch) = (version >> 16, (version >> 8) & 0xff, version & 0xff);
         format!("{major}.{minor}.{patch}")
     }
 
-    /// Returns how many entries a queue may have.
+    /// Returns the maximum number of entries of a queue.
     pub fn max_queue_entries(&self) -> usize {
         (self.0.read_u64(CAP) & 0xffff) as usize + 1
     }
 
-    /// Returns how long the controller may take to start or stop.
+    /// Returns the timeout for starting or stopping the controller.
     fn patience(&self) -> Duration {
         let units = (self.0.read_u64(CAP) >> 24) & 0xff;
         Duration::from_millis(500 * units.max(2))
     }
 
-    /// Stops the controller: it forgets its queues and does no more DMA.
+    /// Stops the controller, which then drops its queues and does no more DMA.
     pub fn disable(&self) -> Result<()> {
         let cc = self.0.read_u32(CC);
         self.0.write_u32(CC, cc & !CC_ENABLE);
         self.wait_ready(false)
     }
 
-    /// Starts the controller with an admin queue at two addresses.
+    /// Starts the controller. `submission` and `completion` are the addresses of the admin queues.
     pub fn enable(&self, entries: usize, submission: u64, completion: u64) -> Result<()> {
         let last = entries as u32 - 1;
         self.0.write_u32(AQA, (last << 16) | last);
@@ -100,18 +100,18 @@ impl Registers {
         Ok(())
     }
 
-    /// Returns where a doorbell is.
+    /// Returns the offset of a doorbell register.
     fn doorbell(&self, queue: usize, completion: bool) -> usize {
         let stride = 4usize << ((self.0.read_u64(CAP) >> 32) & 0xf);
         DOORBELLS + (2 * queue + usize::from(completion)) * stride
     }
 
-    /// Tells the controller about new commands.
+    /// Notifies the controller of new commands.
     pub fn ring_submission(&self, queue: usize, tail: usize) {
         self.0.write_u32(self.doorbell(queue, false), tail as u32);
     }
 
-    /// Tells the controller that completions were seen.
+    /// Notifies the controller that completions were consumed.
     pub fn ring_completion(&self, queue: usize, head: usize) {
         self.0.write_u32(self.doorbell(queue, true), head as u32);
     }

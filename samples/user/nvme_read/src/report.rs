@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What people see.
+//! Output for the user.
 
 use crate::{
     controller::Controller,
@@ -9,7 +9,7 @@ use crate::{
 };
 use std::time::Duration;
 
-/// Prints the name of a part.
+/// Prints a section title.
 pub fn title(text: &str) {
     println!("\n{text}");
 }
@@ -19,7 +19,7 @@ pub fn line(what: &str, text: &str) {
     println!("  {what:<11} {text}");
 }
 
-/// Returns a time with three digits.
+/// Formats a duration in milliseconds or seconds.
 pub fn duration(time: Duration) -> String {
     match time.as_secs_f64() {
         s if s < 0.01 => format!("{:.2} ms", s * 1e3),
@@ -36,7 +36,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// Tells which device it is.
+/// Prints the device.
 pub fn device(session: &Session) {
     println!("NVMe controller {}", session.bdf());
     line("group", &format!("/dev/vfio/{}", session.group_number()));
@@ -50,7 +50,7 @@ pub fn device(session: &Session) {
     }
 }
 
-/// Tells which controller and disk it is.
+/// Prints the controller and the disk.
 pub fn controller(controller: &Controller<'_>) {
     let page = controller.page();
     let bytes = controller.blocks() * controller.block_size() as u64;
@@ -79,7 +79,7 @@ pub fn controller(controller: &Controller<'_>) {
     );
 }
 
-/// Tells what was read.
+/// Prints the result of a read.
 pub fn read(outcome: &Outcome) {
     let rate = outcome.bytes as f64 / f64::from(1 << 20) / outcome.time.as_secs_f64();
     line(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The VFIO side: container, group, device, and addresses for DMA.
+//! The VFIO side: container, group, device and IOVA allocation.
 
 use anyhow::{
     Context,
@@ -18,12 +18,12 @@ use vfio_client::{
     pci, //
 };
 
-/// Where the addresses for DMA start. Any address does; this one looks like no physical one.
+/// The first IOVA. Any address works; this one does not look like a physical address.
 const FIRST_IOVA: u64 = 0x4000_0000;
 
 /// An open controller.
 ///
-/// The fields are in the order in which they must be closed.
+/// The fields are declared in the order in which they must be closed.
 #[derive(Debug)]
 pub struct Session {
     device: Device,
@@ -85,18 +85,18 @@ impl Session {
         &self.bdf
     }
 
-    /// Returns the number of the group.
+    /// Returns the group number.
     pub fn group_number(&self) -> u32 {
         self.group_number
     }
 
-    /// Makes memory that the controller may use.
+    /// Allocates memory that is mapped for the controller.
     pub fn dma(&self, len: usize) -> Result<DmaBuffer<'_>> {
         let mut iovas = self.iovas.borrow_mut();
         Ok(DmaBuffer::new(&self.container, &mut iovas, len)?)
     }
 
-    /// Returns an address at which `len` bytes are mapped neither now nor later.
+    /// Returns an IOVA at which `len` bytes are never mapped.
     pub fn unmapped_iova(&self, len: u64) -> Result<u64> {
         let mut iovas = self.iovas.borrow_mut();
         iovas.take(len, len).context("no address left")

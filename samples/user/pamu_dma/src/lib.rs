@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The copy engine of `samples/pamu_dma`: what it can be told by its registers.
+//! Driver for the copy engine of `samples/pamu_dma`.
 //!
-//! All that it accesses goes through the PAMU, as seen from its LIODN.
+//! All accesses of the engine go through the PAMU with the engine's LIODN.
 
 #![deny(unsafe_code)]
 
@@ -21,7 +21,7 @@ use vfio_client::{
     pamu::Pamu, //
 };
 
-/// The LIODN of the first engine; that of the next one is one more, and so on.
+/// The LIODN of the first engine; engine `n` uses `FIRST_LIODN + n`.
 pub const FIRST_LIODN: u32 = 16;
 
 const COMMAND: u64 = 0x00;
@@ -47,7 +47,7 @@ pub fn group(number: u32) -> Result<Group> {
     Ok(Group::open(id.context("the group has no number")?)?)
 }
 
-/// The name of engine `number`.
+/// Returns the name of engine `number`.
 pub fn name(number: u32) -> String {
     format!("pamu_dma.{number}")
 }
@@ -57,11 +57,11 @@ pub fn name(number: u32) -> String {
 pub struct Engine {
     device: Device,
     region: RegionInfo,
-    /// Its group, which is in a container.
+    /// The group of the engine. The group belongs to a container.
     pub group: Group,
 }
 
-/// Opens engine `number` in a container of its own.
+/// Opens engine `number` in a new container.
 pub fn open(number: u32) -> Result<(Pamu, Engine)> {
     let container = Container::open()?;
     let group = group(number)?;
@@ -72,7 +72,7 @@ pub fn open(number: u32) -> Result<(Pamu, Engine)> {
 }
 
 impl Engine {
-    /// Opens engine `number`, whose group is in a container with an address space.
+    /// Opens engine `number`. Its group must be in a container that has an IOMMU backend.
     pub fn open(group: Group, number: u32) -> Result<Self> {
         let device = group.device(&name(number))?;
         let region = device.region(0)?;
@@ -83,7 +83,7 @@ impl Engine {
         })
     }
 
-    /// The device.
+    /// Returns the device.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -112,7 +112,7 @@ impl Engine {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// Does a command; the inner result is what became of it.
+    /// Runs a command. The inner result is the status of the command.
     fn command(&self, command: u32) -> Result<Result<(), Errno>> {
         self.set32(COMMAND, command)?;
         Ok(match self.get32(STATUS)? {
@@ -137,7 +137,7 @@ impl Engine {
         self.command(WRITE)
     }
 
-    /// Copies `length` bytes.
+    /// Copies `length` bytes between two IOVAs.
     pub fn copy(&self, from: u64, to: u64, length: u32) -> Result<Result<(), Errno>> {
         self.set64(SOURCE, from)?;
         self.set64(DESTINATION, to)?;
@@ -145,27 +145,27 @@ impl Engine {
         self.command(COPY)
     }
 
-    /// Raises the interrupt, by a write to where it was told to.
+    /// Raises the interrupt by a write to the configured MSI address.
     pub fn interrupt(&self) -> Result<Result<(), Errno>> {
         self.command(INTERRUPT)
     }
 
-    /// Lets the engine say that it was another one, until it is reset.
+    /// Makes the engine use another LIODN until it is reset.
     pub fn pretend(&self, liodn: u32) -> Result<()> {
         self.set32(LIODN, liodn)
     }
 
-    /// Where the engine was told to write to raise its interrupt.
+    /// Returns the address that the engine writes to raise its interrupt.
     pub fn msi_address(&self) -> Result<u64> {
         self.get64(MSI_ADDRESS)
     }
 
-    /// Sends the interrupt to an eventfd.
+    /// Connects the interrupt to an eventfd.
     pub fn enable_interrupt(&self, interrupt: &Interrupt) -> vfio_client::Result<()> {
         self.device.enable_irqs(0, &[interrupt])
     }
 
-    /// Turns the interrupt off.
+    /// Disables the interrupt.
     pub fn disable_interrupt(&self) -> vfio_client::Result<()> {
         self.device.disable_irqs(0)
     }

@@ -2,12 +2,13 @@
 
 //! The memory map of the RFC of 2013, and a device that uses it.
 //!
-//! A guest has 256 MiB of memory from address 0 on, and its device needs three MSI banks: an aperture
-//! of 512 MiB in 8 windows, four of which are the memory, and the next three the banks. The program
-//! shows the map as the kernel reports it, copies data through it, gets the device's interrupt, and
-//! then has the device step outside in all ways that there are. Each must be caught.
+//! A guest has 256 MiB of memory at address 0, and its device needs three MSI banks. The aperture
+//! therefore has 512 MiB in 8 windows: four windows map the memory, and the next three map the
+//! banks. The program prints the map that the kernel reports, copies data through it and receives
+//! the device's interrupt. It then lets the device violate the map in every possible way; the PAMU
+//! must catch each violation.
 //!
-//! All sizes can be scaled down by `--window`. The memory is taken from hugepages of at least that size.
+//! `--window` scales all sizes down. The memory consists of hugepages of at least the window size.
 
 #![deny(unsafe_code)]
 
@@ -35,7 +36,7 @@ use vfio_client::{
     }, //
 };
 
-/// How many windows there are, and how many of them are memory.
+/// The number of windows, and the number of windows that map memory.
 const WINDOWS: u32 = 8;
 const MEMORY: u32 = 4;
 
@@ -78,7 +79,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Builds the map.
+/// Sets up the map.
 fn set_up(pamu: &Pamu, memory: &Memory, window: u64) -> Result<()> {
     pamu.set_geometry(0, u64::from(WINDOWS) * window - 1)?;
     pamu.set_windows(WINDOWS)?;
@@ -96,7 +97,7 @@ fn set_up(pamu: &Pamu, memory: &Memory, window: u64) -> Result<()> {
     Ok(())
 }
 
-/// Prints the map as the kernel reports it.
+/// Prints the map that the kernel reports.
 fn print_map(pamu: &Pamu) -> Result<()> {
     let (start, end) = pamu.geometry()?;
     println!(
@@ -125,7 +126,7 @@ fn print_window(window: &Window) {
     );
 }
 
-/// A size as people write it.
+/// Formats a size.
 fn size(bytes: u64) -> String {
     match bytes {
         0 => "-".to_owned(),
@@ -134,7 +135,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// Has the device copy data from each window of memory to the next.
+/// Makes the device copy data from each memory window to the next.
 fn copy(engine: &Engine, memory: &Memory, window: u64) -> Result<()> {
     const LENGTH: usize = 64 << 10;
     for offset in (0..LENGTH).step_by(8) {
@@ -154,7 +155,7 @@ fn copy(engine: &Engine, memory: &Memory, window: u64) -> Result<()> {
     Ok(())
 }
 
-/// Has the device raise its interrupt.
+/// Makes the device raise its interrupt.
 fn take_interrupt(engine: &Engine) -> Result<()> {
     let interrupt = Interrupt::new()?;
     engine.enable_interrupt(&interrupt)?;
@@ -171,7 +172,7 @@ fn take_interrupt(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-/// Has the device step outside of the map in each way that there is.
+/// Makes the device violate the map in every possible way.
 fn step_outside(pamu: &Pamu, engine: &Engine, memory: &Memory, window: u64) -> Result<()> {
     let last = u64::from(MEMORY - 1);
     caught(pamu, engine, "hole", HOLE * window)?;
@@ -179,7 +180,7 @@ fn step_outside(pamu: &Pamu, engine: &Engine, memory: &Memory, window: u64) -> R
     pamu.unmap(last * window, window)?;
     caught(pamu, engine, "window that is off", last * window)?;
 
-    // A quarter of the window, for reading.
+    // Maps a quarter of the window, read-only.
     let quarter = window / 4;
     let offset = (last * window) as usize;
     pamu.map_part(
@@ -206,13 +207,13 @@ fn step_outside(pamu: &Pamu, engine: &Engine, memory: &Memory, window: u64) -> R
     Ok(())
 }
 
-/// Checks that the device can't read at `iova`.
+/// Checks that the device cannot read at `iova`.
 fn caught(pamu: &Pamu, engine: &Engine, what: &str, iova: u64) -> Result<()> {
     ensure!(engine.read(iova)?.is_err(), "{what}: {iova:#x} was read");
     shut_off(pamu, engine, what, iova)
 }
 
-/// Checks that the device can't write at `iova`.
+/// Checks that the device cannot write at `iova`.
 fn caught_write(pamu: &Pamu, engine: &Engine, what: &str, iova: u64) -> Result<()> {
     ensure!(
         engine.write(iova, 0)?.is_err(),
@@ -221,7 +222,7 @@ fn caught_write(pamu: &Pamu, engine: &Engine, what: &str, iova: u64) -> Result<(
     shut_off(pamu, engine, what, iova)
 }
 
-/// Checks that the device was shut off and why, and revives it.
+/// Checks that the device was shut off because of an access at `iova`, then revives it.
 fn shut_off(pamu: &Pamu, engine: &Engine, what: &str, iova: u64) -> Result<()> {
     let Some(violation) = pamu.violation(0)? else {
         bail!("{what}: no violation is reported");

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The only home of unsafe code in the userspace programs.
+//! All unsafe code of the userspace programs.
 //!
-//! Three things can't be said in safe Rust: an ioctl, memory that somebody else (the kernel, a
-//! device) writes, and the bytes of a C structure. They have files here with a safe interface.
+//! Three operations need unsafe code: ioctls, memory that the kernel or a device also writes, and
+//! access to the bytes of C structures. The files below provide safe interfaces for them.
 
 #![allow(unsafe_code)]
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Structures written field by field.
+//! Structures that are built field by field.
 
 /// The bytes of a request.
 ///
@@ -16,7 +16,7 @@
 pub struct Bytes(Vec<u8>);
 
 impl Bytes {
-    /// Starts with nothing.
+    /// Returns an empty request.
     pub fn new() -> Self {
         Self::default()
     }
@@ -35,26 +35,26 @@ impl Bytes {
         self
     }
 
-    /// Appends bytes.
+    /// Appends a byte slice.
     #[must_use]
     pub fn raw(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
         self
     }
 
-    /// Appends `count` bytes of one value.
+    /// Appends `count` copies of a byte.
     #[must_use]
     pub fn fill(mut self, byte: u8, count: usize) -> Self {
         self.0.resize(self.0.len() + count, byte);
         self
     }
 
-    /// Returns the 32 bits at `offset`, or 0 behind the end.
+    /// Returns the 32 bits at `offset`, or 0 beyond the end.
     pub fn get_u32(&self, offset: usize) -> u32 {
         self.array(offset).map_or(0, u32::from_ne_bytes)
     }
 
-    /// Returns the 64 bits at `offset`, or 0 behind the end.
+    /// Returns the 64 bits at `offset`, or 0 beyond the end.
     pub fn get_u64(&self, offset: usize) -> u64 {
         self.array(offset).map_or(0, u64::from_ne_bytes)
     }
@@ -68,7 +68,7 @@ impl Bytes {
         self.0.len()
     }
 
-    /// Tells whether there are no bytes.
+    /// Returns whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

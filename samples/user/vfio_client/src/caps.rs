@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Chains of capabilities behind an information structure.
+//! Capability chains that follow an information structure.
 
 use crate::Bytes;
 
-/// One link of a chain.
+/// One capability in a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capability {
-    /// Which capability it is.
+    /// The capability id.
     pub id: u16,
     /// The version of its layout.
     pub version: u16,
-    /// Where it starts, from the start of the structure.
+    /// The offset of the capability from the start of the structure.
     pub offset: usize,
-    /// Everything behind its header, up to the end of the buffer.
+    /// The bytes after the header, up to the end of the buffer.
     pub body: Bytes,
 }
 
-/// Follows the chain that starts at `offset` of `buffer`.
+/// Parses the chain that starts at `offset` of `buffer`.
 ///
-/// A link that points outside, or backwards, ends the chain.
+/// A link that points outside of the buffer or backwards ends the chain.
 pub fn chain(buffer: &[u8], offset: u32) -> Vec<Capability> {
     let mut links = Vec::new();
     let mut at = offset as usize;

@@ -27,17 +27,17 @@ use std::{
     },
 };
 
-/// A kind of backend.
+/// An IOMMU backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Iommu {
-    /// Page tables, with the unmap rules of the first version.
+    /// Type 1, with the unmap rules of the first version.
     Type1,
-    /// Page tables, with exact unmap rules.
+    /// Type 1, with exact unmap rules.
     Type1v2,
 }
 
 impl Iommu {
-    /// Returns the number that stands for it.
+    /// Returns the number of the backend in the interface.
     pub fn number(self) -> u32 {
         match self {
             Self::Type1 => VFIO_TYPE1_IOMMU,
@@ -46,19 +46,19 @@ impl Iommu {
     }
 }
 
-/// What devices may do with mapped memory.
+/// The access that devices have to mapped memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapFlags {
-    /// Devices read it.
+    /// Devices can read it.
     Read,
-    /// Devices write it.
+    /// Devices can write it.
     Write,
-    /// Devices read and write it.
+    /// Devices can read and write it.
     ReadWrite,
 }
 
 impl MapFlags {
-    /// Returns the bits of the interface.
+    /// Returns the flags of the interface.
     pub fn bits(self) -> u32 {
         match self {
             Self::Read => VFIO_DMA_MAP_FLAG_READ,
@@ -68,7 +68,7 @@ impl MapFlags {
     }
 }
 
-/// A range of addresses, with both ends.
+/// A range of addresses with inclusive bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IovaRange {
     /// The first address.
@@ -77,19 +77,19 @@ pub struct IovaRange {
     pub end: u64,
 }
 
-/// What GET_INFO says.
+/// The result of IOMMU_GET_INFO.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IommuInfo {
-    /// Bits that tell which fields are valid.
+    /// Flags that tell which fields are valid.
     pub flags: u32,
-    /// A bit for each size of page.
+    /// The bitmap of supported page sizes.
     pub page_sizes: u64,
-    /// The chain of capabilities.
+    /// The capabilities.
     pub caps: Vec<Capability>,
 }
 
 impl IommuInfo {
-    /// Returns the ranges that can be mapped.
+    /// Returns the IOVA ranges that can be mapped.
     pub fn ranges(&self) -> Vec<IovaRange> {
         let Some(cap) = self.cap(VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE) else {
             return Vec::new();
@@ -102,13 +102,13 @@ impl IommuInfo {
             .collect()
     }
 
-    /// Returns how many more mappings there may be.
+    /// Returns the number of mappings that are still available.
     pub fn dma_avail(&self) -> Option<u32> {
         self.cap(VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL)
             .map(|cap| cap.body.get_u32(0))
     }
 
-    /// Returns the capability with a number.
+    /// Returns the capability with the given id.
     pub fn cap(&self, id: u32) -> Option<&Capability> {
         self.caps.iter().find(|cap| u32::from(cap.id) == id)
     }
@@ -119,7 +119,7 @@ impl IommuInfo {
 pub struct Container(OwnedFd);
 
 impl Container {
-    /// Opens a new one.
+    /// Opens a new container.
     pub fn open() -> Result<Self> {
         File::options()
             .read(true)
@@ -129,7 +129,7 @@ impl Container {
             .map_err(|error| Error::from_io("/dev/vfio/vfio", &error))
     }
 
-    /// Takes over a descriptor that came from elsewhere.
+    /// Takes ownership of an existing descriptor.
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
     }
@@ -140,20 +140,20 @@ impl Container {
             .map_err(Error::during("GET_API_VERSION"))
     }
 
-    /// Asks for an extension; 0 means no.
+    /// Queries an extension. Returns 0 if it is not supported.
     pub fn check_extension(&self, extension: u32) -> Result<i32> {
         abi::ioctl_value(self, request::CHECK_EXTENSION, extension.into())
             .map_err(Error::during("CHECK_EXTENSION"))
     }
 
-    /// Chooses the backend.
+    /// Sets the IOMMU backend.
     pub fn set_iommu(&self, iommu: Iommu) -> Result {
         abi::ioctl_value(self, request::SET_IOMMU, iommu.number().into())
             .map(drop)
             .map_err(Error::during("SET_IOMMU"))
     }
 
-    /// Asks for page sizes and capabilities.
+    /// Queries page sizes and capabilities.
     pub fn info(&self) -> Result<IommuInfo> {
         let mut size = size_of::<vfio_iommu_type1_info>();
         loop {
@@ -173,12 +173,12 @@ impl Container {
         }
     }
 
-    /// Lets devices use all of `memory` at `iova`.
+    /// Maps all of `memory` at `iova`.
     pub fn map(&self, iova: u64, memory: &Memory, flags: MapFlags) -> Result {
         self.map_part(iova, memory, 0, memory.len(), flags)
     }
 
-    /// Lets devices use `len` bytes from `offset` of `memory` at `iova`.
+    /// Maps `len` bytes from `offset` of `memory` at `iova`.
     ///
     /// # Panics
     ///
@@ -196,7 +196,7 @@ impl Container {
         self.map_addresses(iova, memory.addr() + offset as u64, len, flags)
     }
 
-    /// Lets devices use a piece of `arena` at `iova`.
+    /// Maps a piece of `arena` at `iova`.
     ///
     /// # Panics
     ///
@@ -212,7 +212,7 @@ impl Container {
         self.map_addresses(iova, arena.addr() + piece.start as u64, piece.len(), flags)
     }
 
-    /// Lets devices use `len` bytes from the address `vaddr` on.
+    /// Maps `len` bytes at the address `vaddr` to `iova`.
     #[track_caller]
     fn map_addresses(&self, iova: u64, vaddr: u64, len: usize, flags: MapFlags) -> Result {
         let map = vfio_iommu_type1_dma_map {
@@ -228,12 +228,12 @@ impl Container {
             .map_err(Error::during("IOMMU_MAP_DMA"))
     }
 
-    /// Takes addresses away from devices; returns how many bytes went.
+    /// Unmaps a range. Returns the number of bytes unmapped.
     pub fn unmap(&self, iova: u64, size: u64) -> Result<u64> {
         self.unmap_flags(iova, size, 0)
     }
 
-    /// Takes all addresses away from devices; returns how many bytes went.
+    /// Unmaps everything. Returns the number of bytes unmapped.
     pub fn unmap_all(&self) -> Result<u64> {
         self.unmap_flags(0, 0, VFIO_DMA_UNMAP_FLAG_ALL)
     }
@@ -252,7 +252,7 @@ impl Container {
         Ok(bytes.get_u64(16))
     }
 
-    /// Makes another descriptor of the same open file.
+    /// Duplicates the descriptor. Both descriptors refer to the same open file.
     pub fn try_clone(&self) -> Result<Self> {
         self.0
             .try_clone()

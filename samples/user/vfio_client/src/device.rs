@@ -22,10 +22,10 @@ use std::os::fd::{
     OwnedFd, //
 };
 
-/// What a device is.
+/// The result of DEVICE_GET_INFO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
-    /// Bits: can be reset, is PCI, has capabilities.
+    /// Flags, such as: can be reset, is PCI, has capabilities.
     pub flags: u32,
     /// The number of regions.
     pub regions: u32,
@@ -34,7 +34,7 @@ pub struct DeviceInfo {
 }
 
 impl DeviceInfo {
-    /// Tells whether the device can be reset on its own.
+    /// Returns whether the device can be reset on its own.
     pub fn can_reset(&self) -> bool {
         self.flags & VFIO_DEVICE_FLAGS_RESET != 0
     }
@@ -43,24 +43,24 @@ impl DeviceInfo {
 /// One region of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionInfo {
-    /// Bits: read, write, mmap, capabilities.
+    /// Flags: read, write, mmap, capabilities.
     pub flags: u32,
-    /// Its number.
+    /// The region index.
     pub index: u32,
     /// Its size in bytes.
     pub size: u64,
-    /// Where it is in the device's file.
+    /// The offset of the region in the device file.
     pub offset: u64,
-    /// Its chain of capabilities.
+    /// The capabilities of the region.
     pub caps: Vec<Capability>,
 }
 
 /// One interrupt index of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IrqInfo {
-    /// Bits: eventfd, maskable, automasked, can't be resized.
+    /// Flags: eventfd, maskable, automasked, cannot be resized.
     pub flags: u32,
-    /// How many interrupts there are.
+    /// The number of interrupts.
     pub count: u32,
 }
 
@@ -69,12 +69,12 @@ pub struct IrqInfo {
 pub struct Device(OwnedFd);
 
 impl Device {
-    /// Takes over a descriptor.
+    /// Takes ownership of a descriptor.
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
     }
 
-    /// Makes another descriptor of the same open file.
+    /// Duplicates the descriptor. Both descriptors refer to the same open file.
     pub fn try_clone(&self) -> Result<Self> {
         self.0
             .try_clone()
@@ -82,7 +82,7 @@ impl Device {
             .map_err(|error| Error::from_io("dup", &error))
     }
 
-    /// Asks what the device is.
+    /// Queries the device information.
     pub fn info(&self) -> Result<DeviceInfo> {
         let size = size_of::<vfio_device_info>();
         let mut bytes = Bytes::new().u32(size as u32).fill(0, size - 4);
@@ -95,7 +95,7 @@ impl Device {
         })
     }
 
-    /// Asks for one region, with its capabilities.
+    /// Queries one region and its capabilities.
     pub fn region(&self, index: u32) -> Result<RegionInfo> {
         let mut size = size_of::<vfio_region_info>();
         loop {
@@ -148,7 +148,7 @@ impl Device {
         full(done, data.len(), "write to region")
     }
 
-    /// Asks for one interrupt index.
+    /// Queries one interrupt index.
     pub fn irq(&self, index: u32) -> Result<IrqInfo> {
         let size = size_of::<vfio_irq_info>();
         let mut bytes = Bytes::new().u32(size as u32).u32(0).u32(index).u32(0);
@@ -160,7 +160,7 @@ impl Device {
         })
     }
 
-    /// Sends the first interrupts of an index to eventfds.
+    /// Connects the first interrupts of an index to eventfds.
     pub fn enable_irqs(&self, index: u32, interrupts: &[&Interrupt]) -> Result {
         let size = size_of::<vfio_irq_set>() + 4 * interrupts.len();
         let mut bytes = Bytes::new()
@@ -177,7 +177,7 @@ impl Device {
             .map_err(Error::during("DEVICE_SET_IRQS"))
     }
 
-    /// Turns an interrupt index off.
+    /// Disables an interrupt index.
     pub fn disable_irqs(&self, index: u32) -> Result {
         let mut bytes = Bytes::new()
             .u32(size_of::<vfio_irq_set>() as u32)
@@ -190,14 +190,14 @@ impl Device {
             .map_err(Error::during("DEVICE_SET_IRQS"))
     }
 
-    /// Resets the device alone.
+    /// Resets the device only.
     pub fn reset(&self) -> Result {
         abi::ioctl_value(self, request::DEVICE_RESET, 0)
             .map(drop)
             .map_err(Error::during("DEVICE_RESET"))
     }
 
-    /// Resets the slot or bus of the device; `groups` are all groups on it.
+    /// Resets the slot or bus of the device. `groups` are all groups with devices on it.
     pub fn hot_reset(&self, groups: &[&Group]) -> Result {
         let mut bytes = Bytes::new()
             .u32(12 + 4 * groups.len() as u32)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory that is mapped for devices as long as it lives.
+//! Memory that is mapped for devices for as long as it lives.
 
 use crate::{
     Container,
@@ -14,7 +14,7 @@ use crate::{
 };
 use std::ops::Deref;
 
-/// Memory with an address for devices.
+/// Memory that is mapped at an IOVA.
 #[derive(Debug)]
 pub struct DmaBuffer<'c> {
     container: &'c Container,
@@ -23,7 +23,8 @@ pub struct DmaBuffer<'c> {
 }
 
 impl<'c> DmaBuffer<'c> {
-    /// Makes zeroed memory of `len` bytes, rounded up to pages, which devices may read and write.
+    /// Allocates and maps `len` bytes of zeroed memory, rounded up to pages. Devices can read and
+    /// write it.
     pub fn new(container: &'c Container, iovas: &mut IovaAllocator, len: usize) -> Result<Self> {
         let memory = Memory::anonymous(len)?;
         let iova = iovas
@@ -37,7 +38,7 @@ impl<'c> DmaBuffer<'c> {
         })
     }
 
-    /// Returns the address that devices use.
+    /// Returns the IOVA of the memory.
     pub fn iova(&self) -> u64 {
         self.iova
     }
@@ -53,7 +54,7 @@ impl Deref for DmaBuffer<'_> {
 
 impl Drop for DmaBuffer<'_> {
     fn drop(&mut self) {
-        // Nothing can be done about a failure; the mapping then lives as long as the container.
+        // A failure cannot be handled here. The mapping then lives as long as the container.
         let _ = self.container.unmap(self.iova, self.memory.len() as u64);
     }
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A driver for QEMU's `edu` device, for tests: one DMA engine with a buffer of 4 KiB, one interrupt.
+//! A driver for QEMU's `edu` device, for tests. The device has one DMA engine with a buffer of 4
+//! KiB, and one interrupt.
 //!
-//! See `docs/specs/edu.rst` of QEMU. A transfer takes a tenth of a second.
+//! See `docs/specs/edu.rst` in QEMU. A transfer takes a tenth of a second.
 
 use crate::{
     Device,
@@ -30,37 +31,37 @@ const START: u64 = 1;
 const TO_MEMORY: u64 = 2;
 const INTERRUPT: u64 = 4;
 
-/// Where the buffer is in the engine's own address space.
+/// The address of the buffer in the DMA engine's own address space.
 const BUFFER: u64 = 0x4_0000;
 
-/// What the identification register holds.
+/// The value of the identification register.
 pub const IDENTITY: u32 = 0x0100_00ed;
 
-/// The registers of a device.
+/// The registers of an `edu` device.
 #[derive(Debug)]
 pub struct Edu(Memory);
 
 impl Edu {
-    /// Lets the device do DMA, and maps its registers.
+    /// Enables DMA and maps the registers.
     pub fn new(device: &Device) -> Result<Self> {
         Config::of(device)?.enable()?;
         let edu = Self(device.map_whole(VFIO_PCI_BAR0_REGION_INDEX)?);
-        // An earlier user may have left a transfer behind.
+        // A previous user may have left a transfer running.
         edu.wait()?;
         Ok(edu)
     }
 
-    /// Returns the registers.
+    /// Returns the mapped registers.
     pub fn registers(&self) -> &Memory {
         &self.0
     }
 
-    /// Returns the identification register.
+    /// Returns the value of the identification register.
     pub fn id(&self) -> u32 {
         self.0.read_u32(ID)
     }
 
-    /// Checks that the device answers: it inverts what is written.
+    /// Checks that the device responds: it inverts the value written.
     pub fn is_alive(&self) -> bool {
         self.0.write_u32(LIVENESS, 0x1234_5678);
         self.0.read_u32(LIVENESS) == !0x1234_5678
@@ -71,24 +72,24 @@ impl Edu {
         self.0.write_u32(IRQ_RAISE, bits);
     }
 
-    /// Returns which interrupts are raised, and acknowledges them.
+    /// Returns the raised interrupts and acknowledges them.
     pub fn acknowledge(&self) -> u32 {
         let bits = self.0.read_u32(IRQ_STATUS);
         self.0.write_u32(IRQ_ACK, bits);
         bits
     }
 
-    /// Starts a transfer from memory into the buffer.
+    /// Starts a transfer from memory to the buffer.
     pub fn start_load(&self, iova: u64, len: u64) {
         self.start(iova, BUFFER, len, START);
     }
 
-    /// Starts a transfer from the buffer into memory.
+    /// Starts a transfer from the buffer to memory.
     pub fn start_store(&self, iova: u64, len: u64) {
         self.start(BUFFER, iova, len, START | TO_MEMORY);
     }
 
-    /// Starts a transfer into memory that ends with an interrupt.
+    /// Starts a transfer from the buffer to memory that raises an interrupt when it completes.
     pub fn start_store_irq(&self, iova: u64, len: u64) {
         self.start(BUFFER, iova, len, START | TO_MEMORY | INTERRUPT);
     }
@@ -100,7 +101,7 @@ impl Edu {
         self.0.write_u64(DMA_COMMAND, command);
     }
 
-    /// Waits for the end of a transfer.
+    /// Waits until the transfer completes.
     pub fn wait(&self) -> Result {
         let done = until(Duration::from_secs(10), || {
             Ok::<_, Error>(self.0.read_u64(DMA_COMMAND) & START == 0)
@@ -112,13 +113,13 @@ impl Edu {
         }
     }
 
-    /// Copies from memory into the buffer.
+    /// Copies from memory to the buffer.
     pub fn load(&self, iova: u64, len: u64) -> Result {
         self.start_load(iova, len);
         self.wait()
     }
 
-    /// Copies from the buffer into memory.
+    /// Copies from the buffer to memory.
     pub fn store(&self, iova: u64, len: u64) -> Result {
         self.start_store(iova, len);
         self.wait()

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can go wrong.
+//! The error type.
 
 use nix::errno::Errno;
 
-/// A call which failed, and how.
+/// A failed call and its errno.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{call}: {errno}")]
 pub struct Error {
@@ -16,7 +16,7 @@ pub struct Error {
 pub type Result<T = ()> = std::result::Result<T, Error>;
 
 impl Error {
-    /// Makes an error.
+    /// Creates an error.
     pub fn new(call: impl Into<String>, errno: Errno) -> Self {
         Self {
             call: call.into(),
@@ -24,7 +24,7 @@ impl Error {
         }
     }
 
-    /// Returns a function that adds the name of the call.
+    /// Returns a function that adds the name of the call to an errno.
     pub(crate) fn during(call: &'static str) -> impl Fn(Errno) -> Self {
         move |errno| Self::new(call, errno)
     }
@@ -34,7 +34,7 @@ impl Error {
         Self::new(call, Errno::from_raw(error.raw_os_error().unwrap_or(0)))
     }
 
-    /// Returns the number that the kernel gave.
+    /// Returns the errno.
     pub fn errno(&self) -> Errno {
         self.errno
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Groups: the smallest sets of devices that can be given away.
+//! Groups: the smallest sets of devices that can be assigned.
 
 use crate::{
     Bytes,
@@ -38,7 +38,7 @@ impl Group {
             .map_err(|error| Error::from_io(path, &error))
     }
 
-    /// Returns the flags of the group: 1 viable, 2 in a container.
+    /// Returns the status flags of the group: 1 means viable, 2 means in a container.
     pub fn status(&self) -> Result<u32> {
         let status = vfio_group_status {
             argsz: size_of::<vfio_group_status>() as u32,
@@ -50,12 +50,12 @@ impl Group {
         Ok(bytes.get_u32(4))
     }
 
-    /// Joins a container.
+    /// Adds the group to a container.
     pub fn set_container(&self, container: &Container) -> Result {
         self.set_container_fd(container.as_fd().as_raw_fd())
     }
 
-    /// Joins a container, named by the number of a descriptor.
+    /// Adds the group to a container, given by its descriptor number.
     pub fn set_container_fd(&self, fd: i32) -> Result {
         let mut bytes = fd.to_ne_bytes();
         abi::ioctl_bytes(self, request::GROUP_SET_CONTAINER, &mut bytes)
@@ -63,26 +63,26 @@ impl Group {
             .map_err(Error::during("GROUP_SET_CONTAINER"))
     }
 
-    /// Leaves the container.
+    /// Removes the group from its container.
     pub fn unset_container(&self) -> Result {
         abi::ioctl_value(self, request::GROUP_UNSET_CONTAINER, 0)
             .map(drop)
             .map_err(Error::during("GROUP_UNSET_CONTAINER"))
     }
 
-    /// Opens a device by its name.
+    /// Opens a device by name.
     pub fn device(&self, name: &str) -> Result<Device> {
         abi::device_fd(self, name)
             .map(Device::from_fd)
             .map_err(Error::during("GROUP_GET_DEVICE_FD"))
     }
 
-    /// Takes over a descriptor that came from elsewhere.
+    /// Takes ownership of an existing descriptor.
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
     }
 
-    /// Makes another descriptor of the same open file.
+    /// Duplicates the descriptor. Both descriptors refer to the same open file.
     pub fn try_clone(&self) -> Result<Self> {
         self.0
             .try_clone()

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Choosing addresses for devices.
+//! IOVA allocation.
 
 use crate::IovaRange;
 
-/// Hands out addresses from the ranges that a container can map, lowest first, never twice.
+/// Allocates addresses from the ranges that a container can map, in ascending order. No address is
+/// returned twice.
 #[derive(Clone, Debug)]
 pub struct IovaAllocator {
     ranges: Vec<IovaRange>,
@@ -12,7 +13,7 @@ pub struct IovaAllocator {
 }
 
 impl IovaAllocator {
-    /// Starts at `first` in `ranges`.
+    /// Allocates from `ranges`, starting at `first`.
     pub fn new(ranges: &[IovaRange], first: u64) -> Self {
         Self {
             ranges: ranges.to_vec(),
@@ -20,8 +21,8 @@ impl IovaAllocator {
         }
     }
 
-    /// Returns the start of `size` bytes, aligned to `align` (a power of two), or nothing if no
-    /// range has room.
+    /// Returns the start of `size` bytes, aligned to `align` (a power of two), or `None` if no
+    /// range has enough room.
     pub fn take(&mut self, size: u64, align: u64) -> Option<u64> {
         let last_of = |start: u64| start.checked_add(size.checked_sub(1)?);
         for range in &self.ranges {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Interrupts as file descriptors.
+//! Interrupts as eventfds.
 
 use crate::{
     Error,
@@ -33,19 +33,19 @@ use std::{
 pub struct Interrupt(EventFd);
 
 impl Interrupt {
-    /// Makes one.
+    /// Creates an eventfd.
     pub fn new() -> Result<Self> {
         EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map(Self)
             .map_err(Error::during("eventfd"))
     }
 
-    /// Returns the number of its descriptor.
+    /// Returns the descriptor number.
     pub fn number(&self) -> i32 {
         self.0.as_fd().as_raw_fd()
     }
 
-    /// Waits for interrupts; returns how many came, 0 when the time is over.
+    /// Waits for interrupts. Returns the number received, or 0 on timeout.
     pub fn wait(&self, timeout: Duration) -> Result<u64> {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
@@ -58,7 +58,7 @@ impl Interrupt {
         }
     }
 
-    /// Returns how many interrupts came since the last time.
+    /// Returns the number of interrupts since the last call.
     pub fn take(&self) -> Result<u64> {
         match self.0.read() {
             Err(Errno::EAGAIN) => Ok(0),
@@ -66,7 +66,7 @@ impl Interrupt {
         }
     }
 
-    /// Counts one more, as a device would.
+    /// Adds one to the counter, as a device's interrupt does.
     pub fn signal(&self) -> Result {
         self.0
             .write(1)

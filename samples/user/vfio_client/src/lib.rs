@@ -4,14 +4,14 @@
 //!
 //! C header: [`include/uapi/linux/vfio.h`](srctree/include/uapi/linux/vfio.h)
 //!
-//! The objects are those of the interface: a [`Container`] is an address space for DMA, a [`Group`]
-//! is the smallest set of devices that can be given away, a [`Device`] is one of them. Memory which
-//! a device may touch is a [`Memory`]: it is only ever accessed by volatile copies, so no Rust
-//! reference can point at bytes that a device changes.
+//! The types correspond to the objects of the interface: a [`Container`] is a DMA address space, a
+//! [`Group`] is the smallest set of devices that can be assigned, and a [`Device`] is a member of a
+//! group. [`Memory`] is memory that a device may access. It is only accessed by volatile copies, so
+//! no Rust reference points at bytes that a device changes.
 //!
-//! Programs that want to send *wrong* requests use [`raw`].
+//! Programs that send invalid requests use [`raw`].
 //!
-//! All unsafe code of the userspace programs lives below `abi.rs`.
+//! All unsafe code of the userspace programs is below `abi.rs`.
 
 #![deny(unsafe_code)]
 

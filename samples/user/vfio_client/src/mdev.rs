@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mediated devices: how they are made, grouped and opened.
+//! Mediated devices: creation, grouping and opening.
 
 use crate::{
     Container,
@@ -23,18 +23,18 @@ use std::{
     },
 };
 
-/// Where all parents are.
+/// The directory of all parents.
 const PARENTS: &str = "/sys/class/mdev_bus";
-/// Where all devices are.
+/// The directory of all devices.
 const DEVICES: &str = "/sys/bus/mdev/devices";
 
-/// Returns the folder of a type, such as `mtty-1`, of the parent with the name of its driver.
+/// Returns the directory of a type, such as `mtty-1`. The parent has the name of its driver.
 pub fn type_folder(name: &str) -> PathBuf {
     let driver = name.split('-').next().unwrap_or(name);
     type_folder_of(driver, name)
 }
 
-/// Returns the folder of a type of any parent.
+/// Returns the directory of a type of the given parent.
 pub fn type_folder_of(parent: &str, name: &str) -> PathBuf {
     Path::new(PARENTS)
         .join(parent)
@@ -47,7 +47,7 @@ pub fn create(name: &str, text: &str) -> io::Result<()> {
     store(type_folder(name).join("create"), text)
 }
 
-/// Writes to an attribute; unlike `fs::write` it does not try to make a file where there is none.
+/// Writes to an attribute. Unlike `fs::write`, it does not create a missing file.
 pub fn store(path: impl AsRef<Path>, text: &str) -> io::Result<()> {
     fs::File::options()
         .write(true)
@@ -55,7 +55,7 @@ pub fn store(path: impl AsRef<Path>, text: &str) -> io::Result<()> {
         .write_all(text.as_bytes())
 }
 
-/// A new random UUID.
+/// Returns a new random UUID.
 pub fn new_uuid() -> Result<String> {
     let path = Path::new("/proc/sys/kernel/random/uuid");
     let text = fs::read_to_string(path).map_err(during(path))?;
@@ -66,24 +66,24 @@ fn during(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
     move |error| Error::from_io(path.display().to_string(), &error)
 }
 
-/// A mediated device; it is removed when it is dropped.
+/// A mediated device. Dropping it removes the device.
 #[derive(Debug)]
 pub struct Mdev {
     uuid: String,
 }
 
 impl Mdev {
-    /// Makes a device of a type, see [`type_folder`], with a UUID.
+    /// Creates a device of a type (see [`type_folder`]) with the given UUID.
     pub fn new(type_name: impl AsRef<str>, uuid: &str) -> Result<Self> {
         Self::in_folder(&type_folder(type_name.as_ref()), uuid)
     }
 
-    /// Makes a device of a type with a new UUID.
+    /// Creates a device of a type with a new UUID.
     pub fn with_new_uuid(type_name: impl AsRef<str>) -> Result<Self> {
         Self::new(type_name, &new_uuid()?)
     }
 
-    /// Makes a device of the type with a folder.
+    /// Creates a device of the type in the given directory.
     pub fn in_folder(folder: &Path, uuid: &str) -> Result<Self> {
         let create = folder.join("create");
         store(&create, uuid).map_err(during(&create))?;
@@ -92,7 +92,7 @@ impl Mdev {
         })
     }
 
-    /// A device that is there already.
+    /// Returns an object for an existing device.
     pub fn existing(uuid: &str) -> io::Result<Self> {
         fs::metadata(Path::new(DEVICES).join(uuid))?;
         Ok(Self {
@@ -100,44 +100,46 @@ impl Mdev {
         })
     }
 
-    /// Lets it stay.
+    /// Consumes this object without removing the device.
     pub fn keep(self) {
         std::mem::forget(self);
     }
 
-    /// The UUID.
+    /// Returns the UUID.
     pub fn uuid(&self) -> &str {
         &self.uuid
     }
 
-    /// The UUID as bytes, in the order of its text.
+    /// Returns the UUID as bytes, in the order of its text.
     pub fn uuid_bytes(&self) -> [u8; 16] {
         let digits: String = self.uuid.chars().filter(|&c| c != '-').collect();
         let number = u128::from_str_radix(&digits, 16).unwrap_or_default();
         number.to_be_bytes()
     }
 
-    /// Its folder.
+    /// Returns the sysfs directory of the device.
     pub fn folder(&self) -> PathBuf {
         Path::new(DEVICES).join(&self.uuid)
     }
 
-    /// The file that says whose peer it is; only devices that can be peers have it.
+    /// Returns the path of the attribute with the peer-to-peer UUID. Only devices that can be peers
+    /// have it.
     pub fn peer_file(&self) -> PathBuf {
         self.folder().join("peer_to_peer_resource_uuid")
     }
 
-    /// Whose peer it is.
+    /// Returns the peer-to-peer UUID.
     pub fn peer_uuid(&self) -> io::Result<String> {
         fs::read_to_string(self.peer_file()).map(|text| text.trim_end().to_owned())
     }
 
-    /// Makes it a peer of those with the UUID.
+    /// Sets the peer-to-peer UUID, which makes the device a peer of the devices that have the same
+    /// UUID.
     pub fn set_peer_uuid(&self, uuid: &str) -> io::Result<()> {
         store(self.peer_file(), uuid)
     }
 
-    /// The number of its group.
+    /// Returns the group number.
     pub fn group_number(&self) -> Result<u32> {
         let path = self.folder().join("iommu_group");
         let link = fs::read_link(&path).map_err(during(&path))?;
@@ -146,12 +148,12 @@ impl Mdev {
             .ok_or_else(|| Error::new(link.display().to_string(), Errno::EINVAL))
     }
 
-    /// Opens its group.
+    /// Opens the group.
     pub fn group(&self) -> Result<Group> {
         Group::open(self.group_number()?)
     }
 
-    /// Opens its group, in a container of its own.
+    /// Opens the group and adds it to a new type 1 v2 container.
     pub fn attach(&self) -> Result<(Container, Group)> {
         let container = Container::open()?;
         let group = self.group()?;
@@ -160,7 +162,7 @@ impl Mdev {
         Ok((container, group))
     }
 
-    /// Opens it, in a container of its own.
+    /// Opens the device in a new container.
     pub fn open(&self) -> Result<Open> {
         let (container, group) = self.attach()?;
         let device = group.device(&self.uuid)?;
@@ -171,7 +173,7 @@ impl Mdev {
         })
     }
 
-    /// Removes it; waits for its users.
+    /// Removes the device. Waits until its users have closed it.
     pub fn remove(&self) -> io::Result<()> {
         store(self.folder().join("remove"), "1")
     }
@@ -188,8 +190,8 @@ impl Drop for Mdev {
 pub struct Open {
     /// The device.
     pub device: Device,
-    /// Its group.
+    /// The group of the device.
     pub group: Group,
-    /// The container, of the second version.
+    /// The container, with a type 1 v2 backend.
     pub container: Container,
 }

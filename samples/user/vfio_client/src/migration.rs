@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Moving a device's state to another device.
+//! Migration of device state.
 
 use crate::{
     Bytes,
@@ -14,24 +14,25 @@ use crate::{
 };
 use std::fs::File;
 
-/// Feature: the state of migration; and to set it.
+/// The DEVICE_FEATURE flags that set the migration state.
 const SET_STATE: u32 = 2 | (1 << 17);
 
-/// A state to go to; the numbers are those of `enum vfio_device_mig_state`.
+/// A migration state. The values are those of `enum vfio_device_mig_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MigrationState {
-    /// The device does nothing by itself.
+    /// The device is stopped and does nothing by itself.
     Stop = 1,
-    /// It does what it is told.
+    /// The device runs and executes commands.
     Running = 2,
-    /// Stopped; its state can be read.
+    /// The device is stopped and its state can be read.
     StopCopy = 3,
-    /// Stopped; it gets a state.
+    /// The device is stopped and its state can be written.
     Resuming = 4,
 }
 
 impl Device {
-    /// Goes to a state. Returns the file by which data go, if the state has one: it ends with the state.
+    /// Sets the migration state. Returns the data transfer file if the state has one. The file is
+    /// valid only during that state.
     pub fn set_migration_state(&self, state: MigrationState) -> Result<Option<File>> {
         let mut request = Bytes::new().u32(16).u32(SET_STATE).u32(state as u32).u32(0);
         let during = Error::during("DEVICE_FEATURE, MIG_DEVICE_STATE");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Containers behind a PAMU: an aperture, windows, and MSI banks.
+//! Containers with a PAMU backend: aperture, windows and MSI banks.
 //!
 //! C header: `include/uapi/vfio_pamu.h`
 
@@ -19,64 +19,64 @@ use crate::{
 };
 use std::os::fd::OwnedFd;
 
-/// The extension.
+/// The extension number.
 pub const EXTENSION: u32 = 1000;
 
-/// On a container: read an attribute.
+/// Container request: get an attribute.
 pub const GET_ATTR: u32 = number(15);
-/// On a container: set an attribute.
+/// Container request: set an attribute.
 pub const SET_ATTR: u32 = number(16);
-/// On a container: how many MSI banks there are.
+/// Container request: get the number of MSI banks.
 pub const GET_MSI_BANK_COUNT: u32 = number(17);
-/// On a container: map a bank.
+/// Container request: map an MSI bank.
 pub const MAP_MSI_BANK: u32 = number(18);
-/// On a container: unmap a bank.
+/// Container request: unmap an MSI bank.
 pub const UNMAP_MSI_BANK: u32 = number(19);
-/// On a group: a file whose pages stand for banks.
+/// Group request: get a file whose pages represent MSI banks.
 pub const GET_MSI_FD: u32 = number(80);
-/// On a container: what is in a window.
+/// Container request: get the content of a window.
 pub const GET_WINDOW: u32 = number(81);
-/// On a container: what to signal with each violation.
+/// Container request: set the eventfd that is signalled on each violation.
 pub const SET_VIOLATION_EVENTFD: u32 = number(82);
-/// On a container: the violation of a device that is shut off.
+/// Container request: get the violation of a device that is shut off.
 pub const GET_VIOLATION: u32 = number(83);
-/// On a container: let a device in again.
+/// Container request: revive a device that is shut off.
 pub const REVIVE: u32 = number(84);
 
-/// The attribute with the aperture.
+/// Attribute: the aperture.
 pub const ATTR_GEOMETRY: u32 = 0;
-/// The attribute with the number of windows.
+/// Attribute: the number of windows.
 pub const ATTR_WINDOWS: u32 = 1;
-/// The attribute with the cache that devices write to.
+/// Attribute: the cache that device writes are stashed to.
 pub const ATTR_STASH: u32 = 2;
-/// The attribute that says who maps the banks.
+/// Attribute: whether the kernel or the program maps the MSI banks.
 pub const ATTR_MSI: u32 = 256;
 
-/// A flag of MAP_DMA: banks of the kernel's choice.
+/// Flag of MAP_DMA: map MSI banks that the kernel chooses.
 pub const MAP_FLAG_MSI: u32 = 1 << 8;
 
-/// What is in a window.
+/// The state of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Its number.
+    /// The window number.
     pub number: u32,
-    /// Where it starts.
+    /// The first address of the window.
     pub iova: u64,
-    /// How much of it is mapped.
+    /// The number of bytes mapped.
     pub size: u64,
-    /// What is mapped.
+    /// The content that is mapped.
     pub content: Content,
-    /// Whether devices may read.
+    /// Whether devices can read.
     pub read: bool,
-    /// Whether devices may write.
+    /// Whether devices can write.
     pub write: bool,
-    /// Whether the kernel mapped it of its own accord.
+    /// Whether the kernel created the mapping implicitly.
     pub implicit: bool,
-    /// The physical address, for a privileged caller.
+    /// The physical address, for privileged callers.
     pub phys: u64,
 }
 
-/// What a window gives access to.
+/// The content of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Nothing.
@@ -87,30 +87,30 @@ pub enum Content {
     Bank(u32),
 }
 
-/// What a device did that is shut off.
+/// The violation of a device that is shut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// The device.
+    /// The LIODN of the device.
     pub liodn: u32,
-    /// The register AVS1 of the PAMU.
+    /// The value of the PAMU register AVS1.
     pub status: u32,
-    /// The address.
+    /// The address of the access.
     pub iova: u64,
 }
 
-/// A container with a PAMU.
+/// A container with a PAMU backend.
 #[derive(Debug)]
 pub struct Pamu(Container);
 
 impl Pamu {
-    /// Gives a container, which has a group, an address space behind the PAMU.
+    /// Sets the PAMU backend of a container that has a group.
     pub fn new(container: Container) -> Result<Self> {
         abi::ioctl_value(&container, crate::request::SET_IOMMU, u64::from(EXTENSION))
             .map_err(Error::during("SET_IOMMU"))?;
         Ok(Self(container))
     }
 
-    /// The container.
+    /// Returns the container.
     pub fn container(&self) -> &Container {
         &self.0
     }
@@ -142,7 +142,7 @@ impl Pamu {
         self.set(ATTR_GEOMETRY, Bytes::new().u64(start).u64(end))
     }
 
-    /// Returns how many windows there are, or can be as long as none were set.
+    /// Returns the number of windows. If none was set, returns the maximum.
     pub fn windows(&self) -> Result<u32> {
         Ok(self.get(ATTR_WINDOWS)?.get_u32(16))
     }
@@ -152,33 +152,33 @@ impl Pamu {
         self.set(ATTR_WINDOWS, Bytes::new().u32(count))
     }
 
-    /// Returns the CPU and the level of the cache that devices write to.
+    /// Returns the CPU and the level of the cache that device writes are stashed to.
     pub fn stash(&self) -> Result<(u32, u32)> {
         let bytes = self.get(ATTR_STASH)?;
         Ok((bytes.get_u32(16), bytes.get_u32(20)))
     }
 
-    /// Sets the cache that devices write to.
+    /// Sets the cache that device writes are stashed to.
     pub fn set_stash(&self, cpu: u32, cache: u32) -> Result {
         self.set(ATTR_STASH, Bytes::new().u32(cpu).u32(cache))
     }
 
-    /// Tells whether the kernel maps the banks.
+    /// Returns whether the kernel maps the MSI banks.
     pub fn implicit(&self) -> Result<bool> {
         Ok(self.get(ATTR_MSI)?.get_u32(16) != 0)
     }
 
-    /// Sets whether the kernel maps the banks.
+    /// Sets whether the kernel maps the MSI banks.
     pub fn set_implicit(&self, implicit: bool) -> Result {
         self.set(ATTR_MSI, Bytes::new().u32(implicit.into()))
     }
 
-    /// Lets devices use all of `memory`.
+    /// Maps all of `memory` at `iova`.
     pub fn map(&self, iova: u64, memory: &Memory, flags: MapFlags) -> Result {
         self.0.map(iova, memory, flags)
     }
 
-    /// Lets devices use `len` bytes from `offset` of `memory` on.
+    /// Maps `len` bytes from `offset` of `memory` at `iova`.
     pub fn map_part(
         &self,
         iova: u64,
@@ -190,12 +190,12 @@ impl Pamu {
         self.0.map_part(iova, memory, offset, len, flags)
     }
 
-    /// Unmaps memory and banks; returns how many bytes went.
+    /// Unmaps memory and banks. Returns the number of bytes unmapped.
     pub fn unmap(&self, iova: u64, size: u64) -> Result<u64> {
         self.0.unmap(iova, size)
     }
 
-    /// Maps banks of the kernel's choice for writing.
+    /// Maps banks that the kernel chooses, for writing.
     pub fn map_any_banks(&self, iova: u64, size: u64) -> Result {
         let mut bytes = Bytes::new()
             .u32(32)
@@ -207,14 +207,14 @@ impl Pamu {
             .map(drop)
     }
 
-    /// Returns how many banks there are.
+    /// Returns the number of MSI banks.
     pub fn bank_count(&self) -> Result<u32> {
         abi::ioctl_value(&self.0, GET_MSI_BANK_COUNT, 0)
             .map(|count| count as u32)
             .map_err(Error::during("PAMU_GET_MSI_BANK_COUNT"))
     }
 
-    /// Maps a bank.
+    /// Maps an MSI bank.
     pub fn map_bank(&self, bank: u32, iova: u64, flags: MapFlags) -> Result {
         let mut bytes = Bytes::new().u32(24).u32(flags.bits()).u32(bank).u32(0);
         bytes = bytes.u64(iova);
@@ -222,14 +222,14 @@ impl Pamu {
             .map(drop)
     }
 
-    /// Unmaps a bank.
+    /// Unmaps an MSI bank.
     pub fn unmap_bank(&self, iova: u64) -> Result {
         let mut bytes = Bytes::new().u32(16).u32(0).u64(iova);
         self.send("PAMU_UNMAP_MSI_BANK", UNMAP_MSI_BANK, &mut bytes)
             .map(drop)
     }
 
-    /// Returns what is in a window.
+    /// Returns the state of a window.
     pub fn window(&self, number: u32) -> Result<Window> {
         let mut bytes = Bytes::new().u32(40).u32(0).u32(number).fill(0, 28);
         self.send("PAMU_GET_WINDOW", GET_WINDOW, &mut bytes)?;
@@ -251,14 +251,14 @@ impl Pamu {
         })
     }
 
-    /// Returns what is in each window.
+    /// Returns the state of each window.
     pub fn all_windows(&self) -> Result<Vec<Window>> {
         (0..self.windows()?)
             .map(|number| self.window(number))
             .collect()
     }
 
-    /// Signals `event` with each violation, or nothing.
+    /// Sets the event that is signalled on each violation. `None` removes it.
     pub fn set_violation_event(&self, event: Option<&Interrupt>) -> Result {
         let fd = event.map_or(-1, Interrupt::number);
         let mut bytes = Bytes::new().raw(&fd.to_ne_bytes());
@@ -270,7 +270,7 @@ impl Pamu {
         .map(drop)
     }
 
-    /// Returns the violation of the first device from LIODN `from` on that is shut off.
+    /// Returns the violation of the first device that is shut off, searching from LIODN `from`.
     pub fn violation(&self, from: u32) -> Result<Option<Violation>> {
         let mut bytes = Bytes::new().u32(24).u32(0).u32(from).u32(0).u64(0);
         match self.send("PAMU_GET_VIOLATION", GET_VIOLATION, &mut bytes) {
@@ -284,19 +284,19 @@ impl Pamu {
         }
     }
 
-    /// Lets a device in again.
+    /// Revives a device that is shut off.
     pub fn revive(&self, liodn: u32) -> Result {
         let mut bytes = Bytes::new().u32(liodn);
         self.send("PAMU_REVIVE", REVIVE, &mut bytes).map(drop)
     }
 }
 
-/// Opens the file of a group whose pages stand for MSI banks.
+/// Opens the file of a group whose pages represent MSI banks.
 pub fn msi_file(group: &Group) -> Result<OwnedFd> {
     abi::fd_of(group, GET_MSI_FD).map_err(Error::during("GROUP_GET_MSI_FD"))
 }
 
-/// As [`msi_file`], by way of the group's container.
+/// Like [`msi_file`], but uses the group's container.
 pub fn msi_file_of_container(container: &Container) -> Result<OwnedFd> {
     abi::fd_of(container, GET_MSI_FD).map_err(Error::during("GROUP_GET_MSI_FD"))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! PCI devices: where they are in sysfs, and their configuration space.
+//! PCI devices: sysfs and configuration space.
 
 use crate::{
     Device,
@@ -19,21 +19,21 @@ use std::{
 
 /// The command register.
 pub const COMMAND: u64 = 4;
-/// Command bit: answer in memory space.
+/// Command bit: memory space enable.
 pub const COMMAND_MEMORY: u16 = 1 << 1;
-/// Command bit: may start DMA.
+/// Command bit: bus master enable.
 pub const COMMAND_MASTER: u16 = 1 << 2;
 
 fn io(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
     move |error| Error::from_io(path.display().to_string(), &error)
 }
 
-/// Returns the folder of a device.
+/// Returns the sysfs directory of a device.
 pub fn sysfs(bdf: &str) -> PathBuf {
     Path::new("/sys/bus/pci/devices").join(bdf)
 }
 
-/// Returns the number of the group of a device.
+/// Returns the group number of a device.
 pub fn group_of(bdf: &str) -> Result<u32> {
     let link = sysfs(bdf).join("iommu_group");
     let target = fs::read_link(&link).map_err(io(&link))?;
@@ -54,19 +54,19 @@ pub fn members(group: u32) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Returns the name of the driver of a device, if it has one.
+/// Returns the driver name of a device, if it is bound.
 pub fn driver(bdf: &str) -> Option<String> {
     let target = fs::read_link(sysfs(bdf).join("driver")).ok()?;
     Some(target.file_name()?.to_str()?.to_owned())
 }
 
-/// Writes one attribute of a device.
+/// Writes an attribute of a device.
 pub fn write_attribute(bdf: &str, name: &str, value: &str) -> Result {
     let path = sysfs(bdf).join(name);
     fs::write(&path, value).map_err(io(&path))
 }
 
-/// Reads a number of an attribute such as `vendor` or `class`.
+/// Reads a hexadecimal attribute such as `vendor` or `class`.
 pub fn read_number(bdf: &str, name: &str) -> Result<u32> {
     let path = sysfs(bdf).join(name);
     let text = fs::read_to_string(&path).map_err(io(&path))?;
@@ -75,12 +75,12 @@ pub fn read_number(bdf: &str, name: &str) -> Result<u32> {
         .map_err(|_| Error::new(path.display().to_string(), crate::Errno::EINVAL))
 }
 
-/// Takes a device from its driver; waits until the driver lets go.
+/// Unbinds a device from its driver. Waits until the driver releases it.
 pub fn unbind(bdf: &str) -> Result {
     write_attribute(bdf, "driver/unbind", bdf)
 }
 
-/// Gives a device to a named driver; an empty name stands for whichever matches.
+/// Binds a device to the named driver. An empty name selects any driver that matches.
 pub fn bind(bdf: &str, driver: &str) -> Result {
     let text = if driver.is_empty() { "\n" } else { driver };
     write_attribute(bdf, "driver_override", text)?;
@@ -96,7 +96,7 @@ pub struct Config<'a> {
 }
 
 impl<'a> Config<'a> {
-    /// Finds it.
+    /// Finds the configuration region of the device.
     pub fn of(device: &'a Device) -> Result<Self> {
         Ok(Self {
             device,
@@ -124,7 +124,7 @@ impl<'a> Config<'a> {
             .write(&self.region, offset, &value.to_le_bytes())
     }
 
-    /// Lets the device answer in memory space and start DMA.
+    /// Enables memory space and bus mastering.
     pub fn enable(&self) -> Result {
         let command = self.read_u16(COMMAND)?;
         self.write_u16(COMMAND, command | COMMAND_MEMORY | COMMAND_MASTER)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests byte by byte, for programs that send wrong ones.
+//! Requests byte by byte, for programs that send invalid ones.
 //!
-//! Nothing here can harm the process: structures are copied into memory of their own that ends at a
-//! page which can't be accessed, and addresses must be those of a [`Memory`] or point nowhere.
+//! Nothing here can harm the process: structures are copied into separate memory that ends at an
+//! inaccessible page, and addresses must belong to a [`Memory`] or be unmappable.
 
 use crate::{
     Bytes,
@@ -22,19 +22,19 @@ pub fn none(fd: impl AsFd, nr: u32) -> Result<i32, Errno> {
     abi::ioctl_value(fd, nr, 0)
 }
 
-/// Sends a request with a number, or with a pointer to where nothing can be.
+/// Sends a request whose argument is a number, or a pointer to an address that can never be mapped.
 #[track_caller]
 pub fn value(fd: impl AsFd, nr: u32, value: u64) -> Result<i32, Errno> {
     abi::ioctl_value(fd, nr, value)
 }
 
-/// Sends a structure and reads back what became of it.
+/// Sends a structure and copies back what the kernel wrote.
 #[track_caller]
 pub fn bytes(fd: impl AsFd, nr: u32, bytes: &mut Bytes) -> Result<i32, Errno> {
     abi::ioctl_bytes(fd, nr, bytes.as_mut())
 }
 
-/// Sends the address of a byte of `memory`.
+/// Sends a request with the address of a byte of `memory`.
 #[track_caller]
 pub fn at(fd: impl AsFd, nr: u32, memory: &mut Memory, offset: usize) -> Result<i32, Errno> {
     abi::ioctl_at(fd, nr, memory, offset)
@@ -52,9 +52,9 @@ pub fn pwrite(fd: impl AsFd, data: &[u8], offset: u64) -> Result<usize, Errno> {
     nix::sys::uio::pwrite(fd, data, offset as i64)
 }
 
-/// Makes a descriptor of our own for the open file that a number stands for.
+/// Duplicates the descriptor with the given number.
 ///
-/// That is how to take over a descriptor which came from a parent process or through a socket.
+/// This takes over a descriptor that was received from a parent process or through a socket.
 pub fn duplicate(number: RawFd) -> Result<OwnedFd, Errno> {
     abi::duplicate(number)
 }

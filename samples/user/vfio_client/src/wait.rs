@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Waiting for what nobody tells of.
+//! Waiting for conditions that have no notification.
 
 use std::{
     thread::sleep,
@@ -10,14 +10,14 @@ use std::{
     },
 };
 
-/// How often to look.
+/// The polling interval.
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// Waits until `condition` is true, but not longer than `limit`; returns whether it is.
+/// Polls until `condition` is true or `limit` has passed. Returns whether it is true.
 ///
 /// # Errors
 ///
-/// The condition's.
+/// Returns the errors of `condition`.
 pub fn until<E>(
     limit: Duration,
     mut condition: impl FnMut() -> Result<bool, E>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The devices of `samples/vgpu_p2p`: how they are made, grouped and told to copy.
+//! Driver for the devices of `samples/vgpu_p2p`: creation, grouping and commands.
 
 #![deny(unsafe_code)]
 
@@ -22,16 +22,16 @@ pub use vfio_client::mdev::{
 /// The types of device.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
-    /// A peer with twice the memory.
+    /// A device that can be a peer, with twice the memory.
     Double,
-    /// A peer.
+    /// A device that can be a peer.
     Single,
-    /// Never a peer.
+    /// A device that is never a peer.
     Isolated,
 }
 
 impl AsRef<str> for Kind {
-    /// The type's name.
+    /// Returns the name of the type.
     fn as_ref(&self) -> &str {
         match self {
             Self::Double => "vgpu_p2p-p2p-2x",
@@ -58,49 +58,49 @@ const COMMAND: u64 = 0x50;
 const STATUS: u64 = 0x54;
 const COMPLETED: u64 = 0x58;
 
-/// What registers show of something that isn't there.
+/// The value of registers for something that does not exist.
 const NONE: u32 = u32::MAX;
 
-/// What a command is.
+/// The commands.
 #[derive(Clone, Copy, Debug)]
 pub enum Command {
-    /// From the program's memory to the device's.
+    /// Copies from the program's memory to the device's.
     Load = 1,
-    /// From the device's memory to the program's.
+    /// Copies from the device's memory to the program's.
     Store = 2,
-    /// From a peer's memory to the device's.
+    /// Copies from a peer's memory to the device's.
     CopyFromPeer = 3,
-    /// There is no such command.
+    /// An invalid command.
     Unknown = 4,
 }
 
-/// How a command ended.
+/// The status of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It did what it should.
+    /// The command succeeded.
     Done,
-    /// There is no such command, or it is for more than the memory.
+    /// The command is invalid or exceeds the memory.
     Invalid,
-    /// No such memory is mapped for the device.
+    /// The memory is not mapped for the device.
     Fault,
-    /// The other device isn't a peer.
+    /// The other device is not a peer.
     NoPeer,
-    /// The device shows something else.
+    /// Any other value.
     Other(u32),
 }
 
-/// What a command works on.
+/// The operands of a command.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Operands {
-    /// The iova in the program's memory.
+    /// The IOVA of the program's memory.
     pub address: u64,
-    /// Where in the device's memory.
+    /// The offset in the device's memory.
     pub offset: u32,
-    /// How many bytes.
+    /// The number of bytes.
     pub length: u32,
-    /// The peer's UUID, in the order of its text.
+    /// The UUID of the peer, in the order of its text.
     pub peer: [u8; 16],
-    /// Where in the peer's memory.
+    /// The offset in the peer's memory.
     pub peer_offset: u32,
 }
 
@@ -114,7 +114,7 @@ pub struct Vgpu {
 }
 
 impl Vgpu {
-    /// Opens a device by its group, which is in a container with a backend.
+    /// Opens a device of a group that is in a container with a backend.
     pub fn open(group: &Group, mdev: &Mdev) -> Result<Self> {
         let device = group.device(mdev.uuid())?;
         let interrupt = Interrupt::new()?;
@@ -127,59 +127,59 @@ impl Vgpu {
         })
     }
 
-    /// The file.
+    /// Returns the VFIO device.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The device's memory.
+    /// Returns the device's memory.
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
 
-    /// What tells that a command has ended.
+    /// Returns the interrupt that signals the end of a command.
     pub fn interrupt(&self) -> &Interrupt {
         &self.interrupt
     }
 
-    /// Whether it says that it is such a device.
+    /// Returns whether the ID register identifies such a device.
     pub fn identified(&self) -> Result<bool> {
         Ok(self.register(ID)?.to_le_bytes() == *b"VGPU")
     }
 
-    /// How much memory it says that it has.
+    /// Returns the size of the memory that the device reports.
     pub fn memory_size(&self) -> Result<u32> {
         self.register(MEMORY_SIZE)
     }
 
-    /// Its PASID, if it has one.
+    /// Returns the PASID, if the device has one.
     pub fn pasid(&self) -> Result<Option<u32>> {
         Ok(Some(self.register(PASID)?).filter(|&pasid| pasid != NONE))
     }
 
-    /// The number of the way to its peers, if it has one.
+    /// Returns the number of the link to its peers, if it has one.
     pub fn link(&self) -> Result<Option<u32>> {
         Ok(Some(self.register(LINK)?).filter(|&link| link != NONE))
     }
 
-    /// How many devices are in its group.
+    /// Returns the number of devices in the group.
     pub fn peers(&self) -> Result<u32> {
         self.register(PEERS)
     }
 
-    /// How many commands have ended.
+    /// Returns the number of completed commands.
     pub fn completed(&self) -> Result<u32> {
         self.register(COMPLETED)
     }
 
-    /// Runs a command and waits for the interrupt which tells that it has ended.
+    /// Runs a command and waits for the interrupt that signals its end.
     pub fn run(&self, command: Command, operands: &Operands) -> Result<Status> {
         self.start(command, operands)?;
         self.interrupt.wait(Duration::from_secs(1))?;
         self.status()
     }
 
-    /// Starts a command, which waits if the device is stopped.
+    /// Starts a command. The command stays pending while the device is stopped.
     pub fn start(&self, command: Command, operands: &Operands) -> Result<()> {
         let [low, high] = [operands.address as u32, (operands.address >> 32) as u32];
         let words = [low, high, operands.offset, operands.length];
@@ -189,12 +189,12 @@ impl Vgpu {
         self.set_registers(COMMAND, &[command as u32])
     }
 
-    /// The number of the command that waits for the device to be set going; 0: none.
+    /// Returns the number of the pending command, or 0 if there is none.
     pub fn waiting(&self) -> Result<u32> {
         self.register(COMMAND)
     }
 
-    /// How the last command ended.
+    /// Returns the status of the last command.
     pub fn status(&self) -> Result<Status> {
         Ok(match self.register(STATUS)? {
             0 => Status::Done,
@@ -205,7 +205,7 @@ impl Vgpu {
         })
     }
 
-    /// Reads back where in its memory the next command will work.
+    /// Returns the offset in the device's memory for the next command.
     pub fn offset(&self) -> Result<u32> {
         self.register(OFFSET)
     }

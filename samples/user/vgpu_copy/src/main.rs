@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Two virtual accelerators which copy from each other, and who may do so.
+//! Two virtual accelerators that copy from each other, and the access rules for them.
 //!
-//! The program makes two devices of `samples/vgpu_p2p`. In one group, one copies from the other's memory;
-//! meanwhile another process can't open either of them. In groups of their own, the copy is refused. At last
-//! one device's state goes to a third, which goes on with its work.
+//! The program creates two devices of `samples/vgpu_p2p`. In one group, one device copies from the
+//! other's memory; meanwhile another process cannot open either of them. In separate groups, the
+//! copy is rejected. Finally the state of one device is migrated to a third device, which continues
+//! its work.
 
 #![deny(unsafe_code)]
 
@@ -38,16 +39,16 @@ use vgpu_copy::{
     new_uuid, //
 };
 
-/// How much is copied.
+/// The number of bytes to copy.
 const LENGTH: usize = 16 << 10;
 
-/// Where the program's memory is for the devices.
+/// The IOVA of the program's memory.
 const IOVA: u64 = 0x10_0000;
 
-/// Drives two virtual accelerators which copy from each other.
+/// Drives two virtual accelerators that copy from each other.
 #[derive(Parser)]
 struct Options {
-    /// Only try to open this group, and say whether that works.
+    /// Only try to open this group; the exit status tells whether that works.
     #[arg(long, hide = true)]
     open: Option<u32>,
 }
@@ -87,7 +88,8 @@ fn groups(a: &Mdev, b: &Mdev) -> Result<String> {
     Ok(format!("{} and {}", a.group_number()?, b.group_number()?))
 }
 
-/// Loads a pattern into the memory of `b`, has `a` copy it and store it in the program's memory again.
+/// Loads a pattern into the memory of `b`, lets `a` copy it, and stores it in the program's memory
+/// again.
 fn copy(a: &Mdev, b: &Mdev) -> Result<Status> {
     let memory = Memory::anonymous(2 * LENGTH)?;
     let pattern: Vec<u8> = (0..LENGTH).map(|at| (at / 8 * 31 + at) as u8).collect();
@@ -130,7 +132,7 @@ fn copy(a: &Mdev, b: &Mdev) -> Result<Status> {
     Ok(status)
 }
 
-/// Another process can't open the group of a device in use.
+/// Checks that another process cannot open the group of a device in use.
 fn nobody_else(mdev: &Mdev) -> Result<()> {
     let status = Process::new(std::env::current_exe()?)
         .args(["--open", &mdev.group_number()?.to_string()])

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device's state goes to another device, in the midst of its work.
+//! Migrates a device's state to another device while a command is pending.
 
 use anyhow::{
     Context,
@@ -33,7 +33,8 @@ use crate::{
     LENGTH, //
 };
 
-/// Stops a device, gives it something to do, and has a new one do it. Returns the bytes of state.
+/// Stops a device, gives it a command, and lets a new device run it. Returns the size of the state
+/// in bytes.
 pub(crate) fn migrate(source: &Mdev) -> Result<usize> {
     let memory = Memory::anonymous(LENGTH)?;
     let (container, group) = source.attach()?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Address space at a place of the program's choice, filled piece by piece.
+//! An address range at a fixed place, filled piece by piece.
 
 use super::registry;
 use crate::{
@@ -29,42 +29,42 @@ use std::{
     ptr::NonNull, //
 };
 
-/// What a piece of an [`Arena`] is made of.
+/// The content of a piece of an [`Arena`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filling {
-    /// Nothing: it can't be accessed.
+    /// Nothing; accesses fail.
     Nothing,
     /// Zeroed private memory.
     Private,
-    /// Zeroed memory that is shared with children after a fork.
+    /// Zeroed memory that is shared with child processes.
     Shared,
-    /// Zeroed private memory in huge pages of 2 MiB.
+    /// Zeroed private memory in hugepages of 2 MiB.
     Huge,
 }
 
-/// What may be advised about a piece of an [`Arena`].
+/// The madvise() advice for a piece of an [`Arena`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
-    /// Give the pages back; the next access finds those of the file, or zeroes.
+    /// Discard the pages. The next access finds the file's content, or zeroes.
     Discard,
-    /// Have huge pages where there is room.
+    /// Use transparent huge pages where possible.
     Huge,
-    /// Have all pages now, as after reading.
+    /// Populate all pages for reading.
     Read,
-    /// Have all pages now, as after writing.
+    /// Populate all pages for writing.
     Write,
 }
 
-/// A large range of addresses that nothing else is ever mapped in.
+/// A large address range in which nothing else is ever mapped.
 ///
-/// Its memory is only accessed by the kernel, also on behalf of [`read`](Self::read) and
-/// [`write`](Self::write); so no Rust reference points into it, and what can't be accessed makes
-/// these fail.
+/// Only the kernel accesses its memory, including on behalf of [`read`](Self::read) and
+/// [`write`](Self::write). So no Rust reference points into it, and these functions return an error
+/// where it cannot be accessed.
 ///
 /// # Invariants
 ///
-/// All addresses from `base` on, `len` of them, belong to this object as long as it lives, and are in
-/// the registry of writable memory.
+/// The `len` addresses from `base` on belong to this object as long as it lives, and are in the
+/// registry of writable memory.
 #[derive(Debug)]
 pub struct Arena {
     base: NonNull<c_void>,
@@ -73,7 +73,7 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Takes `len` bytes of addresses from `addr` on.
+    /// Reserves `len` bytes of addresses at `addr`.
     ///
     /// # Errors
     ///
@@ -107,7 +107,7 @@ impl Arena {
         self.base.as_ptr() as u64
     }
 
-    /// Checks that a piece is inside, and returns where it is.
+    /// Checks that a piece is inside, and returns its address and length.
     #[track_caller]
     fn piece(&self, piece: &Range<usize>) -> (NonNull<c_void>, usize) {
         assert!(
@@ -119,7 +119,7 @@ impl Arena {
         (at, piece.len())
     }
 
-    /// Fills a piece anew.
+    /// Replaces the content of a piece.
     pub fn fill(&mut self, piece: Range<usize>, filling: Filling) -> Result {
         let (at, len) = self.piece(&piece);
         let flags = match filling {
@@ -134,42 +134,46 @@ impl Arena {
             ProtFlags::PROT_READ | ProtFlags::PROT_WRITE
         };
         let addr = Some(at.addr());
-        // SAFETY: By the invariant the addresses are ours, and no reference points into them.
+        // SAFETY: By the invariant this object owns the addresses, and no reference points into
+        // them.
         let filled = unsafe { mmap_anonymous(addr, size(len)?, prot, flags | MapFlags::MAP_FIXED) };
         self.keep(piece, filled.map(drop))
     }
 
-    /// Fills a piece with a part of a file, shared.
+    /// Maps a part of a file into a piece, shared.
     pub fn fill_from(&mut self, piece: Range<usize>, fd: impl AsFd, offset: u64) -> Result {
         let (at, len) = self.piece(&piece);
         let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
         let offset = offset as i64; // CAST: off_t carries the bit pattern.
-        // SAFETY: By the invariant the addresses are ours, and no reference points into them.
+        // SAFETY: By the invariant this object owns the addresses, and no reference points into
+        // them.
         let filled = unsafe { mmap(Some(at.addr()), size(len)?, prot, flags, fd, offset) };
         self.keep(piece, filled.map(drop))
     }
 
-    /// Passes the result of filling a piece on. Where that failed the kernel may have left nothing,
-    /// which must not stay so: the addresses are ours.
+    /// Returns the result of filling a piece. A failed call may have left the piece unmapped, so
+    /// this function reserves the addresses again.
     fn keep(&mut self, piece: Range<usize>, filled: nix::Result<()>) -> Result {
         if filled.is_err() && !piece.is_empty() {
             let (at, len) = self.piece(&piece);
             let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE | MapFlags::MAP_FIXED;
-            // SAFETY: By the invariant the addresses are ours, and no reference points into them.
+            // SAFETY: By the invariant this object owns the addresses, and no reference points into
+            // them.
             unsafe { mmap_anonymous(Some(at.addr()), size(len)?, ProtFlags::PROT_NONE, flags) }
                 .map_err(Error::during("mmap"))?;
         }
         filled.map_err(Error::during("mmap"))
     }
 
-    /// Changes what the process itself may do with a piece.
+    /// Changes the access of the process itself to a piece.
     pub fn protect(&mut self, piece: Range<usize>, readable: bool, writable: bool) -> Result {
         let (at, len) = self.piece(&piece);
         let mut prot = ProtFlags::PROT_NONE;
         prot.set(ProtFlags::PROT_READ, readable);
         prot.set(ProtFlags::PROT_WRITE, writable);
-        // SAFETY: By the invariant the addresses are ours, and no reference points into them.
+        // SAFETY: By the invariant this object owns the addresses, and no reference points into
+        // them.
         unsafe { mprotect(at, len, prot) }.map_err(Error::during("mprotect"))
     }
 
@@ -182,11 +186,12 @@ impl Arena {
             Advice::Read => MmapAdvise::MADV_POPULATE_READ,
             Advice::Write => MmapAdvise::MADV_POPULATE_WRITE,
         };
-        // SAFETY: By the invariant the addresses are ours, and no reference points into them.
+        // SAFETY: By the invariant this object owns the addresses, and no reference points into
+        // them.
         unsafe { madvise(at, len, advice) }.map_err(Error::during("madvise"))
     }
 
-    /// Copies bytes out.
+    /// Copies bytes out of the arena.
     pub fn read(&self, offset: usize, out: &mut [u8]) -> Result {
         let (at, _) = self.piece(&(offset..offset + out.len()));
         self.memory
@@ -194,7 +199,7 @@ impl Arena {
             .map_err(|error| Error::from_io("read", &error))
     }
 
-    /// Copies bytes in.
+    /// Copies bytes into the arena.
     pub fn write(&mut self, offset: usize, data: &[u8]) -> Result {
         let (at, _) = self.piece(&(offset..offset + data.len()));
         self.memory
@@ -210,7 +215,7 @@ fn size(len: usize) -> Result<NonZeroUsize> {
 impl Drop for Arena {
     fn drop(&mut self) {
         registry::remove(self.base.as_ptr() as usize);
-        // SAFETY: By the invariant the mapping is ours; nobody can access it after this.
+        // SAFETY: By the invariant this object owns the mapping. Nothing can access it after this.
         let _ = unsafe { munmap(self.base, self.len) };
     }
 }

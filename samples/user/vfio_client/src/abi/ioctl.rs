@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The system call.
+//! The ioctl system call.
 
 use super::{
     Memory,
@@ -28,13 +28,13 @@ use std::os::fd::{
 };
 
 pub(super) fn syscall(fd: impl AsFd, nr: u32, arg: usize) -> Result<i32, Errno> {
-    // SAFETY: The callers made sure that `arg` is a plain value, an address at which nothing can be
+    // SAFETY: The callers ensure that `arg` is a plain value, an address at which nothing can be
     // mapped, or an address inside of a `Memory`, which the kernel may write.
     let ret = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::c_ulong::from(nr), arg) };
     Errno::result(ret)
 }
 
-/// Sends a request whose argument is a number, or a pointer to nowhere.
+/// Sends a request whose argument is a number, or a pointer that can never be mapped.
 ///
 /// # Panics
 ///
@@ -49,10 +49,9 @@ pub(crate) fn ioctl_value(fd: impl AsFd, nr: u32, value: u64) -> Result<i32, Err
     syscall(fd, nr, value as usize)
 }
 
-/// Sends a request with a copy of `bytes`, and copies back what the kernel made of it.
+/// Sends a request with a copy of `bytes`, and copies the kernel's result back.
 ///
-/// The copy ends right before a page which can't be accessed: a kernel that reads or writes more
-/// than it was given gets a fault.
+/// The copy ends right before an inaccessible page: a kernel that reads or writes too much faults.
 #[track_caller]
 pub(crate) fn ioctl_bytes(fd: impl AsFd, nr: u32, bytes: &mut [u8]) -> Result<i32, Errno> {
     let mut memory = Memory::anonymous(bytes.len()).map_err(|e| e.errno())?;
@@ -65,11 +64,11 @@ pub(crate) fn ioctl_bytes(fd: impl AsFd, nr: u32, bytes: &mut [u8]) -> Result<i3
 
 /// Sends a request with the address of a byte of `memory`.
 ///
-/// The memory is borrowed mutably, so that nobody changes an address after it was checked.
+/// The memory is borrowed mutably, so that no address changes after it was checked.
 ///
 /// # Panics
 ///
-/// If the request carries an address at which something other than a [`Memory`] could be.
+/// If the request contains an address at which something other than a [`Memory`] could be.
 #[track_caller]
 pub(crate) fn ioctl_at(
     fd: impl AsFd,
@@ -85,13 +84,14 @@ pub(crate) fn ioctl_at(
     syscall(fd, nr, memory.addr() as usize + offset)
 }
 
-/// Checks the addresses inside of the requests which have some.
+/// Checks the addresses inside of the requests that contain some.
 ///
-/// The numbers of some requests of devices are the same; their structures then only look as if they
-/// had an address, which does no harm.
+/// Some requests of devices have the same numbers. Their structures are checked as if they
+/// contained an address, which is harmless.
 #[track_caller]
 pub(super) fn check_pointers(nr: u32, memory: &Memory, offset: usize) {
-    // Where the address and the length are, and the flags without which they are not looked at.
+    // The offsets of the address and of the length, and the flags without which the kernel ignores
+    // them.
     let (address, length, flags) = match nr {
         request::IOMMU_MAP_DMA => (8, 24, u32::MAX),
         request::IOMMU_UNMAP_DMA => (40, 32, VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP),
@@ -105,7 +105,7 @@ pub(super) fn check_pointers(nr: u32, memory: &Memory, offset: usize) {
     }
     let bytes = Bytes::new().raw(&memory.to_vec(offset, end - offset));
     let (address, length) = (bytes.get_u64(address), bytes.get_u64(length));
-    // Who knows this flag wants no address, and others refuse it.
+    // A backend that knows this flag takes no address, and others reject the flag.
     let no_memory = nr == request::IOMMU_MAP_DMA && bytes.get_u32(4) & pamu::MAP_FLAG_MSI != 0;
     assert!(
         no_memory || bytes.get_u32(4) & flags == 0 || registry::may_write(address, length),
@@ -113,7 +113,7 @@ pub(super) fn check_pointers(nr: u32, memory: &Memory, offset: usize) {
     );
 }
 
-/// Checks the bitmap of a report of DMA logging, a feature of devices.
+/// Checks the bitmap address of a DMA logging report, which is a feature of devices.
 #[track_caller]
 fn check_report(nr: u32, memory: &Memory, offset: usize) {
     const SIZE: usize = 8 + 32;
@@ -139,21 +139,21 @@ pub(crate) fn device_fd(group: impl AsFd, name: &str) -> Result<OwnedFd, Errno> 
     let mut bytes = name.as_bytes().to_vec();
     bytes.push(0);
     let fd = ioctl_bytes(group, request::GROUP_GET_DEVICE_FD, &mut bytes)?;
-    // SAFETY: The kernel has just made this descriptor for us; nobody else knows its number.
+    // SAFETY: The kernel has just created this descriptor, and nothing else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Sends a request without an argument that returns a descriptor.
 pub(crate) fn fd_of(fd: impl AsFd, nr: u32) -> Result<OwnedFd, Errno> {
     let fd = syscall(fd, nr, 0)?;
-    // SAFETY: The kernel has just made this descriptor for us; nobody else knows its number.
+    // SAFETY: The kernel has just created this descriptor, and nothing else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Makes a descriptor for the open file that a number stands for.
+/// Duplicates the descriptor with the given number.
 pub(crate) fn duplicate(number: RawFd) -> Result<OwnedFd, Errno> {
-    // SAFETY: Duplicating changes nothing about the original, whoever it belongs to.
+    // SAFETY: Duplicating does not change the original, regardless of its owner.
     let fd = Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0) })?;
-    // SAFETY: The kernel has just made this descriptor for us; nobody else knows its number.
+    // SAFETY: The kernel has just created this descriptor, and nothing else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory that is shared with the kernel or with a device.
+//! Memory that is shared with the kernel or a device.
 
 use super::registry;
 use crate::{
@@ -30,11 +30,11 @@ use std::{
     }, //
 };
 
-/// A mapping which others may change at any time.
+/// A mapping that others can change at any time.
 ///
-/// It is accessed by volatile copies only; no reference into it is ever made. Anonymous memory is
-/// followed by a page that can't be accessed, so that a request which runs over its end fails
-/// instead of touching something else.
+/// It is accessed by volatile copies only; no reference into it is ever created. An inaccessible
+/// page follows anonymous memory, so that a request that runs past the end fails instead of
+/// accessing something else.
 ///
 /// # Invariants
 ///
@@ -54,11 +54,11 @@ unsafe impl Send for Memory {}
 // SAFETY: All accesses are volatile and tear at worst; bytes have no invalid values.
 unsafe impl Sync for Memory {}
 
-/// Where the flags of mmap() have the order of hugepages.
+/// The shift of the hugepage order in the flags of mmap().
 const MAP_HUGE_SHIFT: u32 = 26;
 
 mod sealed {
-    /// Types of which every bit pattern is valid.
+    /// Types for which every bit pattern is valid.
     pub trait Word: Copy {}
     impl Word for u8 {}
     impl Word for u16 {}
@@ -68,12 +68,12 @@ mod sealed {
 use sealed::Word;
 
 impl Memory {
-    /// Makes zeroed private memory of `len` bytes, rounded up to pages.
+    /// Allocates `len` bytes of zeroed private memory, rounded up to pages.
     pub fn anonymous(len: usize) -> Result<Self> {
         Self::anonymous_with(len, MapFlags::MAP_PRIVATE)
     }
 
-    /// Makes zeroed memory which stays shared with children after a fork.
+    /// Allocates zeroed memory that stays shared with child processes.
     pub fn anonymous_shared(len: usize) -> Result<Self> {
         Self::anonymous_with(len, MapFlags::MAP_SHARED)
     }
@@ -82,7 +82,8 @@ impl Memory {
         let len = len.next_multiple_of(PAGE_SIZE).max(PAGE_SIZE);
         let total = len + PAGE_SIZE;
         let size = NonZeroUsize::new(total).unwrap_or(NonZeroUsize::MIN);
-        // SAFETY: A fresh mapping at an address of the kernel's choice touches nothing of ours.
+        // SAFETY: A new mapping at an address that the kernel chooses does not affect existing
+        // memory.
         let base = unsafe {
             mmap_anonymous(
                 None,
@@ -94,22 +95,23 @@ impl Memory {
         .map_err(Error::during("mmap"))?;
         let memory = Self::adopt(base, len, total, true, true);
         let guard = base.map_addr(|addr| addr.saturating_add(len));
-        // SAFETY: The guard is the last page of the mapping made above, and nobody uses it.
+        // SAFETY: The guard is the last page of the mapping created above, and nothing uses it.
         unsafe { mprotect(guard, PAGE_SIZE, ProtFlags::PROT_NONE) }
             .map_err(Error::during("mprotect"))?;
         Ok(memory)
     }
 
-    /// Makes zeroed private memory of hugepages, of the size whose base-2 logarithm is `order`.
+    /// Allocates zeroed private hugepages of 2 to the power of `order` bytes each.
     ///
-    /// No page that can't be accessed follows it.
+    /// No guard page follows this memory.
     pub fn huge(len: usize, order: u32) -> Result<Self> {
         let size = 1usize << order;
         let len = len.next_multiple_of(size).max(size);
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_HUGETLB;
         let flags = flags | MapFlags::from_bits_retain((order as i32) << MAP_HUGE_SHIFT);
         let total = NonZeroUsize::new(len).unwrap_or(NonZeroUsize::MIN);
-        // SAFETY: A fresh mapping at an address of the kernel's choice touches nothing of ours.
+        // SAFETY: A new mapping at an address that the kernel chooses does not affect existing
+        // memory.
         let base = unsafe {
             mmap_anonymous(
                 None,
@@ -131,7 +133,8 @@ impl Memory {
             ProtFlags::PROT_READ
         };
         let offset = offset as i64; // CAST: off_t carries the bit pattern.
-        // SAFETY: A fresh mapping at an address of the kernel's choice touches nothing of ours.
+        // SAFETY: A new mapping at an address that the kernel chooses does not affect existing
+        // memory.
         let base = unsafe { mmap(None, size, prot, MapFlags::MAP_SHARED, fd, offset) }
             .map_err(Error::during("mmap"))?;
         let len = len.next_multiple_of(PAGE_SIZE);
@@ -150,28 +153,28 @@ impl Memory {
         }
     }
 
-    /// Changes what the process itself may do with the memory.
+    /// Changes the access of the process itself to the memory.
     pub fn protect(&mut self, readable: bool, writable: bool) -> Result {
         let mut prot = ProtFlags::PROT_NONE;
         prot.set(ProtFlags::PROT_READ, readable);
         prot.set(ProtFlags::PROT_WRITE, writable);
-        // SAFETY: By the invariant the range is ours; no reference points into it.
+        // SAFETY: By the invariant this object owns the range, and no reference points into it.
         unsafe { mprotect(self.base, self.len, prot) }.map_err(Error::during("mprotect"))?;
         self.readable = readable;
         self.writable = writable;
         Ok(())
     }
 
-    /// Gives the pages back; the next access finds zeroes.
+    /// Discards the pages. The next access finds zeroes.
     pub fn discard(&self) -> Result {
         self.discard_part(0..self.len)
     }
 
-    /// Gives the pages of a part back; the next access finds zeroes.
+    /// Discards the pages of a part. The next access finds zeroes.
     pub(super) fn discard_part(&self, part: Range<usize>) -> Result {
         assert!(part.start <= part.end && part.end <= self.len);
         let start = self.base.map_addr(|addr| addr.saturating_add(part.start));
-        // SAFETY: By the invariant the range is ours; no reference points into it.
+        // SAFETY: By the invariant this object owns the range, and no reference points into it.
         unsafe { madvise(start, part.len(), MmapAdvise::MADV_DONTNEED) }
             .map_err(Error::during("madvise"))
     }
@@ -186,17 +189,17 @@ impl Memory {
         self.len
     }
 
-    /// Tells whether the process may read the memory.
+    /// Returns whether the process can read the memory.
     pub(crate) fn is_readable(&self) -> bool {
         self.readable
     }
 
-    /// Tells whether there are no bytes.
+    /// Returns whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Checks an access and returns where it goes.
+    /// Checks an access and returns its address.
     #[track_caller]
     fn at<T: Word>(&self, offset: usize) -> *mut T {
         let end = offset.checked_add(size_of::<T>());
@@ -271,17 +274,18 @@ impl Memory {
         self.store(offset, value);
     }
 
-    /// Adds one to 64 bits, as one step for all threads and processes that share the memory, and
-    /// returns what they were before.
+    /// Atomically adds one to 64 bits, for all threads and processes that share the memory. Returns
+    /// the previous value.
     #[track_caller]
     pub fn increment(&self, offset: usize) -> u64 {
         let at = self.at::<u64>(offset);
-        // SAFETY: `at()` has checked that the aligned bytes are inside of the mapping, which lives as long
-        // as this object. Others access them at worst by volatile copies, which tear nothing of 64 bits.
+        // SAFETY: `at()` has checked that the aligned bytes are inside of the mapping, which lives
+        // as long as this object. Other accesses are volatile copies at worst, which do not tear 64
+        // bits.
         unsafe { AtomicU64::from_ptr(at) }.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// Copies bytes out.
+    /// Copies bytes out of the memory.
     #[track_caller]
     pub fn read(&self, offset: usize, out: &mut [u8]) {
         let mut at = offset;
@@ -297,7 +301,7 @@ impl Memory {
         }
     }
 
-    /// Copies bytes in.
+    /// Copies bytes into the memory.
     #[track_caller]
     pub fn write(&self, offset: usize, data: &[u8]) {
         for (i, byte) in data.iter().enumerate() {
@@ -333,7 +337,7 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         registry::remove(self.base.as_ptr() as usize);
-        // SAFETY: By the invariant the mapping is ours; nobody can access it after this.
+        // SAFETY: By the invariant this object owns the mapping. Nothing can access it after this.
         let _ = unsafe { munmap(self.base, self.total) };
     }
 }

@@ -13,7 +13,7 @@ use vfio_bindings::bindings::vfio::{
     vfio_region_info, //
 };
 
-/// A C structure without padding of which every bit pattern is valid.
+/// A C structure without padding for which every bit pattern is valid.
 ///
 /// # Safety
 ///
@@ -51,6 +51,6 @@ pub(crate) fn from_bytes<T: Payload>(bytes: &[u8]) -> Option<T> {
     if bytes.len() < size_of::<T>() {
         return None;
     }
-    // SAFETY: There are enough bytes; by the trait's contract any of them will do.
+    // SAFETY: There are enough bytes; by the trait's contract every bit pattern is valid.
     Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory at which threads stop, by userfaultfd(2).
+//! Memory that blocks the threads that access it, by userfaultfd(2).
 
 use super::{
     Memory,
@@ -65,10 +65,10 @@ use std::{
     time::Duration,
 };
 
-/// The crate misses it: its value has a cast.
+/// The crate lacks this constant because its C definition contains a cast.
 const UFFDIO_WRITEPROTECT_MODE_WP: u64 = 1;
 
-/// Which accesses to a page stop.
+/// The accesses that block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultOn {
     /// Reads and writes: the page is missing.
@@ -77,13 +77,13 @@ pub enum FaultOn {
     Write,
 }
 
-/// Anonymous memory of which some pages can stop the threads that access them, also while these are in
-/// the kernel.
+/// Anonymous memory with pages that can block the threads that access them, including while these
+/// threads run in the kernel.
 ///
 /// # Invariants
 ///
-/// `content` is as long as `memory`, and what is in a page of `memory` that is missing. Until a request
-/// was sent they are the same.
+/// `content` is as long as `memory`, and holds the content of the pages that are missing from
+/// `memory`. Both are equal until a request is sent.
 #[derive(Debug)]
 pub struct Userfault {
     memory: Memory,
@@ -94,12 +94,12 @@ pub struct Userfault {
 }
 
 impl Userfault {
-    /// Makes so many pages of zeroes, none of which stops anybody.
+    /// Allocates `pages` pages of zeroes, none of which blocks accesses.
     ///
     /// # Errors
     ///
-    /// `EPERM` without `CAP_SYS_PTRACE`, unless the system allows everybody to stop threads in the
-    /// kernel.
+    /// `EPERM` without `CAP_SYS_PTRACE`, unless the system allows unprivileged userfaultfd for
+    /// faults in the kernel.
     pub fn new(pages: usize) -> Result<Self, Error> {
         let memory = Memory::anonymous(pages * PAGE_SIZE)?;
         let content = Memory::anonymous(pages * PAGE_SIZE)?;
@@ -107,16 +107,16 @@ impl Userfault {
         // SAFETY: The call takes no pointer.
         let fd = Errno::result(unsafe { libc::syscall(libc::SYS_userfaultfd, flags) })
             .map_err(Error::during("userfaultfd"))?;
-        // SAFETY: The kernel has just made this descriptor for us; nobody else knows its number.
+        // SAFETY: The kernel has just created this descriptor, and nothing else knows its number.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
         let mut api = uffdio_api {
             api: UFFD_API.into(),
             features: UFFD_FEATURE_PAGEFAULT_FLAG_WP.into(),
             ioctls: 0,
         };
-        // SAFETY: The request has this structure.
+        // SAFETY: `uffdio_api` is the structure of this request.
         unsafe { control(&fd, UFFDIO_API, &mut api) }.map_err(Error::during("UFFDIO_API"))?;
-        // INVARIANT: Both are fresh, and all zeroes.
+        // INVARIANT: Both are new and all zeroes.
         Ok(Self {
             memory,
             content,
@@ -131,15 +131,15 @@ impl Userfault {
         self.memory.addr()
     }
 
-    /// Copies bytes in.
+    /// Copies bytes into the memory.
     ///
     /// # Panics
     ///
-    /// If some pages stop accesses.
+    /// If some pages block accesses.
     #[track_caller]
     pub fn write(&mut self, offset: usize, data: &[u8]) {
         assert!(self.armed().is_none(), "this would stop the calling thread");
-        // INVARIANT: Both get the same.
+        // INVARIANT: Both receive the same bytes.
         self.memory.write(offset, data);
         self.content.write(offset, data);
     }
@@ -148,7 +148,7 @@ impl Userfault {
     ///
     /// # Panics
     ///
-    /// If some pages stop accesses.
+    /// If some pages block accesses.
     #[track_caller]
     pub fn to_vec(&self, offset: usize, len: usize) -> Vec<u8> {
         assert!(self.armed().is_none(), "this would stop the calling thread");
@@ -159,11 +159,11 @@ impl Userfault {
         self.armed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has some pages stop the threads that access them so.
+    /// Makes some pages block the threads whose access matches `on`.
     ///
     /// # Panics
     ///
-    /// If they are not in the memory, or some pages stop accesses already.
+    /// If the pages are not in the memory, or some pages block accesses already.
     #[track_caller]
     pub fn arm(&mut self, pages: Range<usize>, on: FaultOn) -> Result<(), Error> {
         let piece = pages.start * PAGE_SIZE..pages.end * PAGE_SIZE;
@@ -175,7 +175,7 @@ impl Userfault {
                 UFFDIO_REGISTER_MODE_MISSING
             }
             FaultOn::Write => {
-                // Only pages that are there can be protected.
+                // Only present pages can be write-protected.
                 let same = self.content.to_vec(piece.start, piece.len());
                 self.memory.write(piece.start, &same);
                 UFFDIO_REGISTER_MODE_WP
@@ -186,7 +186,7 @@ impl Userfault {
             mode: mode.into(),
             ioctls: 0,
         };
-        // SAFETY: The request has this structure, and the range is our memory.
+        // SAFETY: `uffdio_register` is the structure of this request, and the range is in `memory`.
         unsafe { control(&self.fd, UFFDIO_REGISTER, &mut register) }
             .map_err(Error::during("UFFDIO_REGISTER"))?;
         *self.armed() = Some((piece.clone(), on));
@@ -208,13 +208,13 @@ impl Userfault {
             range: self.range(piece),
             mode,
         };
-        // SAFETY: The request has this structure, and the range is our memory.
+        // SAFETY: `uffdio_writeprotect` is the structure of this request, and the range is in
+        // `memory`.
         unsafe { control(&self.fd, UFFDIO_WRITEPROTECT, &mut protect) }
             .map_err(Error::during("UFFDIO_WRITEPROTECT"))
     }
 
-    /// Waits until a thread has stopped; returns the offset of the page, or nothing when the time is
-    /// over.
+    /// Waits until a thread is blocked. Returns the offset of the page, or `None` on timeout.
     pub fn wait(&self, timeout: Duration) -> Result<Option<usize>, Error> {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
@@ -224,13 +224,14 @@ impl Userfault {
             Err(Errno::EAGAIN) => return Ok(None),
             other => other.map_err(Error::during("read of userfaultfd"))?,
         };
-        // A fault is the only event that was asked for: its kind, its flags and its address.
+        // Page faults are the only event that was requested. The message has its kind, flags and
+        // address.
         assert_eq!(u32::from(message[0]), UFFD_EVENT_PAGEFAULT);
         let address = Bytes::new().raw(&message).get_u64(16);
         Ok(Some((address - self.memory.addr()) as usize))
     }
 
-    /// Lets the threads go on which have stopped, and stops no others.
+    /// Resumes the blocked threads, and blocks no others.
     pub fn release(&self) -> Result<(), Error> {
         let Some((piece, on)) = self.armed().take() else {
             return Ok(());
@@ -244,25 +245,26 @@ impl Userfault {
                     mode: 0,
                     copy: 0,
                 };
-                // SAFETY: The request has this structure. Both ranges are our memory, into which no
-                // references point, and by the invariant both have the piece.
+                // SAFETY: `uffdio_copy` is the structure of this request. Both ranges are memory of
+                // this object without references into it, and by the invariant both contain the
+                // piece.
                 unsafe { control(&self.fd, UFFDIO_COPY, &mut copy) }
                     .map_err(Error::during("UFFDIO_COPY"))?;
             }
             FaultOn::Write => self.protect(&piece, 0)?,
         }
         let mut range = self.range(&piece);
-        // SAFETY: The request has this structure, and the range is our memory.
+        // SAFETY: `uffdio_range` is the structure of this request, and the range is in `memory`.
         unsafe { control(&self.fd, UFFDIO_UNREGISTER, &mut range) }
             .map_err(Error::during("UFFDIO_UNREGISTER"))
     }
 
-    /// Sends a request with the address of a byte of the memory. It stops where the kernel accesses a
-    /// page that is armed.
+    /// Sends a request with the address of a byte of the memory. The request blocks when the kernel
+    /// accesses an armed page.
     ///
     /// # Panics
     ///
-    /// If a request was sent before, and as [`raw::at`](crate::raw::at) does.
+    /// If a request was sent before, and where [`raw::at`](crate::raw::at) panics.
     #[track_caller]
     pub fn request(&self, fd: impl AsFd, nr: u32, offset: usize) -> Result<i32, Errno> {
         assert!(
@@ -273,8 +275,8 @@ impl Userfault {
             offset <= self.memory.len(),
             "the request is outside of the memory"
         );
-        // By the invariant that is what the kernel will find: only `write` changes it, which needs an
-        // exclusive reference.
+        // By the invariant the kernel will find this content: only `write` changes it, and `write`
+        // needs an exclusive reference.
         check_pointers(nr, &self.content, offset);
         syscall(fd, nr, self.memory.addr() as usize + offset)
     }
@@ -284,9 +286,9 @@ impl Userfault {
 ///
 /// # Safety
 ///
-/// `T` is the structure of request `nr`, and memory that the request changes belongs to the caller.
+/// `T` is the structure of request `nr`, and the caller owns the memory that the request changes.
 unsafe fn control<T>(fd: &OwnedFd, nr: u32, arg: &mut T) -> Result<(), Errno> {
-    // SAFETY: By the contract.
+    // SAFETY: The caller guarantees it by the contract of this function.
     let ret = unsafe {
         libc::ioctl(
             fd.as_raw_fd(),
