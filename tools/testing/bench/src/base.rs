@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What must be the same after measuring as before, and that DMA goes where it should.
+//! Checks that the counters are the same before and after the measurements, and that DMA works.
 
 use crate::{
     edu,
@@ -24,10 +24,10 @@ use std::{
 };
 use vfio_client::PAGE_SIZE;
 
-/// The kernel frees some things a moment after the last close.
+/// The kernel frees some objects shortly after the last close.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Counters, and a device that was seen to do DMA.
+/// The counters, and a device that was seen to do DMA.
 pub struct Base {
     device: String,
     iommu_pages: u64,
@@ -35,7 +35,7 @@ pub struct Base {
 }
 
 impl Base {
-    /// Lets the device do DMA, and reads the counters.
+    /// Checks that the device does DMA, and reads the counters.
     pub fn take(device: &str) -> Result<Self> {
         check_dma(device).context("DMA before measuring")?;
         Ok(Self {
@@ -45,14 +45,14 @@ impl Base {
         })
     }
 
-    /// Fails if a counter isn't as before, or the device does no DMA any more.
+    /// Fails if a counter differs from before, or the device does no DMA any more.
     pub fn check(self) -> Result<()> {
         check_dma(&self.device).context("DMA after measuring")?;
         let start = Instant::now();
         loop {
             let now = (iommu_pages()?, pins()?, locked_kib()?);
             let base = (self.iommu_pages, self.pins, 0);
-            // An IOMMU driver may give back what it had kept for later.
+            // An IOMMU driver may free memory that it had kept in reserve.
             if now.0 <= base.0 && now.1 == base.1 && now.2 == base.2 {
                 return Ok(());
             }
@@ -65,9 +65,9 @@ impl Base {
     }
 }
 
-/// The value of a line of /proc/vmstat.
+/// Returns the value of a line of /proc/vmstat.
 fn vmstat(name: &str) -> Result<u64> {
-    // Each processor counts on its own for a while; this adds up.
+    // Processors count separately for a while; this adds their counters up.
     let _ = fs::write("/proc/sys/vm/stat_refresh", "1");
     let text = fs::read_to_string("/proc/vmstat").context("/proc/vmstat")?;
     let line = text
@@ -76,17 +76,17 @@ fn vmstat(name: &str) -> Result<u64> {
     Ok(line.with_context(|| name.to_owned())?.parse()?)
 }
 
-/// How many pages hold page tables of IOMMUs.
+/// Returns the number of pages used for IOMMU page tables.
 pub fn iommu_pages() -> Result<u64> {
     vmstat("nr_iommu_pages")
 }
 
-/// How many pages are pinned in the whole machine.
+/// Returns the number of pinned pages of the whole machine.
 fn pins() -> Result<u64> {
     Ok(vmstat("nr_foll_pin_acquired")? - vmstat("nr_foll_pin_released")?)
 }
 
-/// How many KiB the process has locked.
+/// Returns the locked memory of the process in KiB.
 fn locked_kib() -> Result<u64> {
     let text = fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmLck:"));
@@ -94,13 +94,13 @@ fn locked_kib() -> Result<u64> {
     Ok(value.context("VmLck")?.parse()?)
 }
 
-/// Has the device copy to and from a page.
+/// Makes the device copy from and to a page.
 fn check_dma(device: &str) -> Result<()> {
     let memory = Filled::new(Kind::Pages, PAGE_SIZE)?;
     edu::check(device, &memory, PAGE_SIZE as u64)
 }
 
-/// How many bytes all objects of the kernel's small allocations have.
+/// Returns the total size of all active slab objects in bytes.
 pub fn slab_bytes() -> Result<u64> {
     let text = fs::read_to_string("/proc/slabinfo").context("/proc/slabinfo")?;
     text.lines()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Containers, groups and devices; requests that change nothing.
+//! Containers, groups, devices, and requests that change nothing.
 
 use crate::{
     measure::each,
@@ -19,7 +19,7 @@ use vfio_client::{
     request, //
 };
 
-/// Measures with the group of `device`, which nobody uses.
+/// Measures with the group of `device`, which must be unused.
 pub fn measure(device: &str) -> Result<()> {
     each("container open+close", 100, || {
         drop(Container::open()?);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! That DMA goes where it should: QEMU's `edu` device, see `docs/specs/edu.rst` there.
+//! Checks of DMA with QEMU's `edu` device, see `docs/specs/edu.rst` in QEMU.
 
 use crate::{
     memory::Filled,
@@ -22,18 +22,18 @@ use vfio_client::{
 };
 
 const PAGE: u64 = PAGE_SIZE as u64;
-/// Where the memory to be checked is mapped, and two pages for comparison.
+/// The IOVA of the memory to check, and the IOVA of two pages for comparison.
 const IOVA: u64 = 1 << 32;
 const OURS: u64 = 0x10_0000;
 
-/// Copies a page.
+/// Copies a page through the buffer of the device.
 fn copy(edu: &Edu, from: u64, to: u64) -> vfio_client::Result {
     edu.load(from, PAGE)?;
     edu.store(to, PAGE)
 }
 
-/// Has the device copy random numbers into the first and the last page of `size` bytes of memory, and
-/// from there back. Fails unless they arrive at both places.
+/// Makes the device copy random numbers to the first and the last page of `size` bytes of memory,
+/// and back. Fails unless they arrive in both directions.
 pub fn check(name: &str, memory: &Filled, size: u64) -> Result<()> {
     let attached = Attached::new(name)?;
     let device = attached.group.device(name)?;

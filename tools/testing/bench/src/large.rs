@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory of each kind, mapped as a whole, in some pieces, and page by page; and how it goes again.
+//! Memory of each kind, mapped as a whole, in pieces and page by page, and the ways to unmap it.
 
 use crate::{
     base::{
@@ -32,13 +32,14 @@ use anyhow::{
 };
 use vfio_client::PAGE_SIZE;
 
-/// Where memory is mapped for devices.
+/// The IOVA of the memory.
 const IOVA: u64 = 1 << 32;
 
-/// How often each way to end is measured. It takes long; rounds of the whole add to it.
+/// The number of measurements of each way to unmap. They take long; repeated runs of the program
+/// add more.
 const REPETITIONS: usize = 2;
 
-/// How memory is divided into mappings.
+/// The division of memory into mappings.
 #[derive(Clone, Copy)]
 struct Shape {
     name: &'static str,
@@ -46,7 +47,7 @@ struct Shape {
     size: u64,
 }
 
-/// The last one has as many mappings as `vfio_iommu_type1.dma_entry_limit` allows, if nobody changed it.
+/// The last one has as many mappings as the default `vfio_iommu_type1.dma_entry_limit` allows.
 const SHAPES: [Shape; 3] = [
     Shape {
         name: "1 GiB",
@@ -65,14 +66,14 @@ const SHAPES: [Shape; 3] = [
     },
 ];
 
-/// How mappings go.
+/// The ways to remove mappings.
 #[derive(Clone, Copy)]
 enum End {
-    /// Each by a request of its own.
+    /// Each mapping by its own request.
     Unmap,
-    /// All by one.
+    /// All mappings by one request.
     UnmapAll,
-    /// With their container.
+    /// All mappings by closing the container.
     Close,
 }
 
@@ -90,7 +91,8 @@ pub fn measure(device: &str) -> Result<()> {
     Ok(())
 }
 
-/// Measures memory of a kind, between two times at which DMA reaches it, and counters are the same.
+/// Measures memory of a kind. Checks before and after that DMA reaches it, and that the counters
+/// are the same.
 fn of_kind(device: &str, kind: Kind) -> Result<()> {
     let named = SHAPES.map(|shape| {
         let name = format!("{} of {}", shape.name, kind.name());
@@ -141,24 +143,24 @@ fn of_shape(device: &str, memory: &Filled, shape: &Shape, name: &str) -> Result<
     Ok(())
 }
 
-/// What is printed besides costs.
+/// The figure that is not a cost.
 const LEFT: &str = "page-table pages left by unmap";
 
-/// Whether any figure of a shape is wanted.
+/// Returns whether any figure of a shape is wanted.
 fn is_wanted_shape(name: &str) -> bool {
     let ends = ENDS.iter().map(|(_, end)| *end);
     ends.chain(["map", LEFT])
         .any(|figure| is_wanted(&format!("{name}: {figure}")))
 }
 
-/// What it cost to map and to end, and how many pages of page tables were left.
+/// The costs of mapping and unmapping, and the number of page-table pages left.
 struct Costs {
     map: u64,
     end: u64,
     left: u64,
 }
 
-/// A shape of some memory, for the group of a device.
+/// A shape of some memory, with the group of a device.
 struct Work<'a> {
     device: &'a str,
     shape: &'a Shape,
@@ -222,7 +224,7 @@ impl<'a> Work<'a> {
 }
 
 impl Shape {
-    /// Where each mapping begins.
+    /// Returns the offset of each mapping.
     fn offsets(&self) -> impl Iterator<Item = u64> {
         let size = self.size;
         (0..self.count).map(move |nth| nth * size)

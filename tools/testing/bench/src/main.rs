@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Measures what requests of VFIO cost, inside of a virtual machine.
+//! Measures the cost of VFIO requests in a virtual machine.
 //!
-//! Each line of output is the name of a figure, a tab, and the samples of it with spaces between them.
+//! Each line of output has the name of a figure, a tab, and its samples separated by spaces.
 //! `tools/testing/bench/report.py` knows the units.
 //!
-//! Requests are prepared beforehand: what is measured is the system call, with the look of
-//! [`vfio_client::raw`] at its addresses, which is the same for all modules.
+//! Requests are prepared in advance. The measured part is the system call and the address check of
+//! [`vfio_client::raw`], which is the same for all modules.
 
 #![forbid(unsafe_code)]
 
@@ -30,39 +30,39 @@ use clap::{
     ValueEnum, //
 };
 
-/// Measures what requests of VFIO cost.
+/// Measures the cost of VFIO requests.
 #[derive(Parser)]
 struct Args {
-    /// What to measure.
+    /// The part to measure.
     what: What,
-    /// The edu device whose group is used, as in 0000:00:03.0.
+    /// The edu device whose group is used, for example 0000:00:03.0.
     device: String,
-    /// Only figures whose names have this in them; may be given more than once.
+    /// Measure only figures whose names contain this text; can be repeated.
     #[arg(long)]
     only: Vec<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
 enum What {
-    /// Instructions, on a machine that executes one a nanosecond; and memory.
+    /// Instructions, on a machine that executes one per nanosecond; and memory.
     Costs,
-    /// Of these: containers, groups, devices.
+    /// Part of costs: containers, groups, devices.
     Core,
-    /// Of these: mappings of one page.
+    /// Part of costs: mappings of one page.
     Small,
-    /// Of these: pages that drivers ask for.
+    /// Part of costs: pages that drivers pin.
     Pins,
-    /// Of these: mappings of 1 GiB.
+    /// Part of costs: mappings of 1 GiB.
     Large,
-    /// Instructions of windows behind a PAMU, and of the same by page tables.
+    /// Instructions for windows behind a PAMU, and for the same memory in page tables.
     Pamu,
-    /// Instructions of mediated devices.
+    /// Instructions for mediated devices.
     Mdev,
-    /// What goes on at the same time, on a machine with two processors.
+    /// Concurrent requests, on a machine with two processors.
     Parallel,
 }
 
-/// Measures a part with the group of a device.
+/// A function that measures a part with the group of a device.
 type Measure = fn(&str) -> Result<()>;
 
 /// The parts of [`What::Costs`].

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mediated devices: the smallest driver in Rust beside the kernel's samples in C, and one of these on
-//! both stacks.
+//! Mediated devices: the smallest Rust driver compared to the kernel's C samples, and the C samples
+//! with the C and the Rust modules.
 
 use crate::measure::{
     each,
@@ -32,19 +32,20 @@ use vfio_client::{
 /// A driver's type of device.
 struct Sample {
     name: &'static str,
-    /// A region of registers, and one in it that may be read and written without consequence.
+    /// A register region, and the offset of a register in it that can be read and written without
+    /// side effects.
     registers: (u32, u64),
-    /// A region of memory.
+    /// A memory region.
     memory: u32,
 }
 
-/// An interface for serial lines, which has registers only.
+/// A serial interface, which only has registers.
 const MTTY: Sample = Sample {
     name: "mtty-1",
     registers: (VFIO_PCI_CONFIG_REGION_INDEX, INTERRUPT_LINE),
     memory: VFIO_PCI_BAR0_REGION_INDEX,
 };
-/// A display, which has a frame buffer.
+/// A display with a frame buffer.
 const MDPY: Sample = Sample {
     name: "mdpy-vga",
     registers: (VFIO_PCI_CONFIG_REGION_INDEX, INTERRUPT_LINE),
@@ -57,11 +58,12 @@ const NULL: Sample = Sample {
     memory: 0,
 };
 
-/// Of the configuration space: all devices keep what is written there.
+/// The offset of a configuration register: all devices keep the value written to it.
 const INTERRUPT_LINE: u64 = 0x3c;
 const TIMES: u64 = 200;
 
-/// Measures the sample drivers that are loaded: [`NULL`] takes the place of those in C if it is there.
+/// Measures the sample drivers that are loaded. If [`NULL`] is loaded, it replaces the C samples in
+/// the comparison.
 pub fn measure() -> Result<()> {
     let or_null = |sample| if NULL.is_loaded() { &NULL } else { sample };
     come_and_go("smallest driver", or_null(&MTTY))?;
@@ -79,7 +81,7 @@ impl Sample {
         type_folder(self.name).exists()
     }
 
-    /// Makes a device and opens it.
+    /// Creates a device and opens it.
     fn open(&self) -> Result<(Mdev, Open)> {
         let mdev = Mdev::with_new_uuid(self.name)?;
         let open = mdev.open()?;
@@ -87,7 +89,7 @@ impl Sample {
     }
 }
 
-/// What making, opening, closing and removing a device costs.
+/// Measures the cost of creating, opening, closing and removing a device.
 fn come_and_go(title: &str, sample: &Sample) -> Result<()> {
     let uuid = new_uuid()?;
     let present = RefCell::new(None);
@@ -136,7 +138,7 @@ fn memory(title: &str, sample: &Sample) -> Result<()> {
     )
 }
 
-/// Reads and writes `size` bytes.
+/// Measures reads and writes of `size` bytes.
 fn access(title: &str, open: &Open, region: &RegionInfo, offset: u64, size: usize) -> Result<()> {
     let mut bytes = vec![0; size];
     each(&format!("{title}: pread {size} bytes"), TIMES, || {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How figures come about.
+//! Measurement and output of figures.
 
 use anyhow::{
     Context,
@@ -15,29 +15,30 @@ use std::{
     },
 };
 
-/// How often an operation is measured, after one time that does not count.
+/// The number of measurements of an operation, after one that is discarded.
 pub const REPETITIONS: usize = 5;
 
-/// How long the kernel may take before each time to end what it does in the background, which else
-/// would be counted. While the processor is idle this clock leaps, so it costs nothing.
+/// The time for the kernel to finish background work before each measurement; that work would be
+/// counted otherwise. While the processor is idle the guest's clock jumps ahead, so waiting costs
+/// nothing.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// Parts of the names of the figures that are wanted; all are if there is none.
+/// Parts of the names of the wanted figures. If there are none, all figures are wanted.
 static WANTED: OnceLock<Vec<String>> = OnceLock::new();
 
-/// Limits the figures to those whose names have one of `parts` in them.
+/// Limits the figures to those whose names contain one of `parts`.
 pub fn want(parts: Vec<String>) {
     WANTED.get_or_init(|| parts);
 }
 
-/// Whether a figure is wanted.
+/// Returns whether a figure is wanted.
 pub fn is_wanted(name: &str) -> bool {
     WANTED.get().is_none_or(|parts| {
         parts.is_empty() || parts.iter().any(|part| name.contains(part.as_str()))
     })
 }
 
-/// Prints a figure, if it is wanted: all samples of it.
+/// Prints all samples of a figure, if it is wanted.
 pub fn print(name: &str, samples: &[u64]) {
     if is_wanted(name) {
         let samples: Vec<_> = samples.iter().map(u64::to_string).collect();
@@ -45,19 +46,19 @@ pub fn print(name: &str, samples: &[u64]) {
     }
 }
 
-/// Returns how long `op` takes, in nanoseconds.
+/// Returns the duration of `op` in nanoseconds.
 pub fn time(op: impl FnOnce() -> Result<()>) -> Result<u64> {
     let start = Instant::now();
     op()?;
     Ok(start.elapsed().as_nanos() as u64) // CAST: This runs for less than 500 years.
 }
 
-/// Waits until the kernel has nothing to do.
+/// Waits until the kernel is idle.
 pub fn settle() {
     thread::sleep(SETTLE);
 }
 
-/// Returns samples of each of the figures that `op` gives.
+/// Returns samples of each of the figures that `op` returns.
 pub fn samples<const N: usize>(
     repetitions: usize,
     mut op: impl FnMut() -> Result<[u64; N]>,
@@ -73,7 +74,7 @@ pub fn samples<const N: usize>(
     Ok(samples)
 }
 
-/// Measures an operation, done `times` in a row, and prints what one of them costs.
+/// Measures `times` executions of an operation, and prints the cost of one.
 pub fn each(name: &str, times: u64, mut op: impl FnMut() -> Result<()>) -> Result<()> {
     if !is_wanted(name) {
         return Ok(());
@@ -87,7 +88,7 @@ pub fn each(name: &str, times: u64, mut op: impl FnMut() -> Result<()>) -> Resul
     Ok(())
 }
 
-/// Measures two operations which take turns; prints what each costs, and both.
+/// Measures two alternating operations. Prints the cost of each and their sum.
 pub fn turns(
     name: &str,
     parts: [&str; 2],

@@ -29,30 +29,31 @@ use vfio_client::{
 pub const MEBIBYTE: usize = 1 << 20;
 pub const GIBIBYTE: usize = 1 << 30;
 const HUGE_PAGE: usize = 2 * MEBIBYTE;
-/// Where a BAR is put: a multiple of the largest size that an entry of the CPU's page tables covers.
+/// The address of a mapped BAR: a multiple of the largest size that one CPU page-table entry
+/// covers.
 const BAR_ADDR: usize = 0x1000 << 30;
 
-/// What memory consists of.
+/// The kinds of memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Single pages.
     Pages,
-    /// Single pages, no two of which are neighbours.
+    /// Single pages that are not contiguous.
     Fragmented,
-    /// Huge pages which the kernel gives to programs that don't know of them.
+    /// Transparent huge pages.
     Thp,
-    /// Huge pages that were set aside.
+    /// Reserved huge pages (hugetlbfs).
     Hugetlb,
-    /// Single pages of a file that has no name.
+    /// Single pages of a memfd.
     Memfd,
-    /// A region of a device, in entries of page tables as large as it gets.
+    /// A region of a device, mapped with the largest possible page-table entries.
     Bar,
-    /// The same at an address that allows no entries for more than a page.
+    /// The same at an address that only allows page-table entries of one page.
     UnalignedBar,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 7] = [
         Self::Thp,
         Self::Hugetlb,
@@ -63,7 +64,7 @@ impl Kind {
         Self::UnalignedBar,
     ];
 
-    /// What the table calls it.
+    /// Returns the name in the output.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pages => "4 KiB pages",
@@ -77,10 +78,10 @@ impl Kind {
     }
 }
 
-/// Memory that is there already.
+/// Populated memory.
 pub struct Filled {
     backing: Backing,
-    /// Where it begins: at a multiple of the size of a huge page, unless the kind says otherwise.
+    /// The first address. It is a multiple of the huge page size unless the kind says otherwise.
     pub addr: u64,
 }
 
@@ -90,7 +91,7 @@ enum Backing {
 }
 
 impl Filled {
-    /// Makes `size` bytes.
+    /// Allocates `size` bytes.
     pub fn new(kind: Kind, size: usize) -> Result<Self> {
         match kind {
             Kind::Bar => Bar::open(size, BAR_ADDR),
@@ -99,7 +100,7 @@ impl Filled {
         }
     }
 
-    /// Returns what is in the page at `offset`.
+    /// Returns the content of the page at `offset`.
     pub fn page(&self, offset: u64) -> Result<Vec<u8>> {
         match &self.backing {
             Backing::Memory(memory) => {
@@ -133,7 +134,7 @@ fn memory(kind: Kind, size: usize) -> Result<Filled> {
     for page in pages {
         memory.write_u8(page, 1);
     }
-    // Or else single pages would become huge while they are measured.
+    // Otherwise single pages could be collapsed into huge pages during the measurement.
     give_huge_pages(false)?;
     let found = huge_bytes()? - before;
     let wanted = if kind == Kind::Thp { size } else { 0 };
@@ -146,7 +147,7 @@ fn memory(kind: Kind, size: usize) -> Result<Filled> {
     Ok(Filled { backing, addr })
 }
 
-/// Has the kernel give huge pages to programs that don't know of them, or not.
+/// Enables or disables transparent huge pages.
 fn give_huge_pages(give: bool) -> Result<()> {
     let mode = if give { "always" } else { "never" };
     fs::write("/sys/kernel/mm/transparent_hugepage/enabled", mode).context("huge pages")
@@ -158,7 +159,7 @@ fn hugetlb(size: usize) -> Result<Memory> {
     Memory::from_file(file.as_fd(), 0, size, true).context("nr_hugepages is too low")
 }
 
-/// A region of a device, which is open in a container of its own.
+/// A region of a device, which is open in its own container.
 struct Bar {
     _arena: Arena,
     region: RegionInfo,
@@ -167,7 +168,7 @@ struct Bar {
 }
 
 impl Bar {
-    /// Puts `size` bytes of the region at `addr`.
+    /// Maps `size` bytes of the region at `addr`.
     fn open(size: usize, addr: usize) -> Result<Filled> {
         let name = device_with_memory()?;
         let attached = Attached::new(&name)?;
@@ -189,7 +190,7 @@ impl Bar {
     }
 }
 
-/// Finds the device whose BAR is nothing but memory: QEMU's `ivshmem-plain`.
+/// Returns the device whose BAR is plain memory: QEMU's `ivshmem-plain`.
 fn device_with_memory() -> Result<String> {
     const ID: [u32; 2] = [0x1af4, 0x1110];
     let driver = "/sys/bus/pci/drivers/vfio-pci";
@@ -203,7 +204,7 @@ fn device_with_memory() -> Result<String> {
     anyhow::bail!("vfio-pci has no ivshmem device")
 }
 
-/// Sets huge pages aside, for `size` bytes of [`Kind::Hugetlb`], or none.
+/// Reserves huge pages for `size` bytes of [`Kind::Hugetlb`]; 0 frees them.
 pub fn reserve_hugetlb(size: usize) -> Result<()> {
     let path = "/proc/sys/vm/nr_hugepages";
     let wanted = (size / HUGE_PAGE).to_string();
@@ -213,7 +214,7 @@ pub fn reserve_hugetlb(size: usize) -> Result<()> {
     Ok(())
 }
 
-/// Returns how many bytes of huge pages the kernel has given to programs that don't know of them.
+/// Returns the total size of transparent huge pages in bytes.
 fn huge_bytes() -> Result<usize> {
     let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
     let kibibytes: usize = text

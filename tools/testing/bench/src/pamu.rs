@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Windows behind a PAMU in software, beside the same memory mapped by page tables.
+//! Windows behind a software PAMU, compared to the same memory in page tables.
 //!
-//! Each figure is the cost of one window, in a request for some of them at once; and that of one among
-//! many others.
+//! The figures are the cost per window of a request for several windows, and the cost of one window
+//! while many others are mapped.
 
 use crate::{
     measure::{
@@ -25,16 +25,16 @@ use vfio_client::{
     pamu::Pamu, //
 };
 
-/// How many windows are mapped at once.
+/// The numbers of windows per request.
 const COUNTS: [u32; 5] = [1, 4, 16, 64, 256];
 
-/// The sizes of windows: a page and a hugepage.
+/// The window sizes: a page and a hugepage.
 const SIZES: [(&str, u64); 2] = [("4 KiB", 4096), ("2 MiB", 2 << 20)];
 
 const HUGE_ORDER: u32 = 21;
 const REPETITIONS: usize = 3;
 
-/// Measures with the first engine, and with the group of `device`.
+/// Measures with the first PAMU engine, and with the group of `device`.
 pub fn measure(device: &str) -> Result<()> {
     for (name, size) in SIZES {
         for count in COUNTS {
@@ -71,7 +71,7 @@ fn divide(pamu: &Pamu, count: u32, size: u64) -> Result<()> {
     Ok(pamu.set_windows(count)?)
 }
 
-/// Maps and unmaps `count` windows by one request each.
+/// Maps `count` windows by one request, and unmaps them by another.
 fn several(name: &str, container: impl AsFd, memory: &Memory, count: u32, size: u64) -> Result<()> {
     let all = u64::from(count) * size;
     let mut map = Request::map(memory.addr(), 0, all)?;
@@ -117,7 +117,7 @@ fn one_among_many() -> Result<()> {
     Ok(())
 }
 
-/// Has the engine read eight bytes, in the first and in the last window.
+/// Makes the engine read eight bytes in the last window.
 fn access() -> Result<()> {
     const PAGE: u64 = 4096;
     let memory = Memory::anonymous(256 * PAGE as usize)?;

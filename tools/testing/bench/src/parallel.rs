@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What goes on at the same time.
+//! Concurrent requests.
 
 use crate::{
     measure::{
@@ -41,7 +41,7 @@ use vfio_client::{
 
 const IOVA: u64 = 1 << 33;
 const OTHER_IOVA: u64 = 1 << 32;
-/// How often two threads are compared with one.
+/// The number of comparisons of two threads with one.
 const ROUNDS: usize = 5;
 
 /// Measures with the group of `device`.
@@ -50,7 +50,7 @@ pub fn measure(device: &str) -> Result<()> {
     threads(device)
 }
 
-/// Looks how long small requests take while 2 GiB are being mapped that aren't there yet.
+/// Measures the worst latency of small requests while 2 GiB of unpopulated memory are being mapped.
 fn latencies(device: &str) -> Result<()> {
     const SIZE: usize = 2048 * MEBIBYTE;
     let attached = Attached::new(device)?;
@@ -101,7 +101,8 @@ fn latencies(device: &str) -> Result<()> {
     Ok(())
 }
 
-/// Compares two threads, each of which maps and unmaps a range of its own, with one that does all.
+/// Compares two threads, each of which maps and unmaps its own range, with one thread that does
+/// both.
 fn threads(device: &str) -> Result<()> {
     const SIZE: usize = 256 * MEBIBYTE;
     let attached = Attached::new(device)?;
@@ -139,8 +140,8 @@ fn threads(device: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs each of `work` in a thread of its own. Returns how long it took from when the first one began until
-/// the last one had ended, in nanoseconds.
+/// Runs each item of `work` in its own thread. Returns the time from the start of the first to the
+/// end of the last one, in nanoseconds.
 fn time_together<F: FnOnce() -> Result<()> + Send>(work: Vec<F>) -> Result<u64> {
     let ready = Barrier::new(work.len());
     let times = thread::scope(|scope| {

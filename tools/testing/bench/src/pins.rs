@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages that the driver of a device without an IOMMU asks for: `vfio_pin_test` does so.
+//! Pages that are pinned by the driver of a device without an IOMMU, `vfio_pin_test`.
 
 #[path = "../../modules/mdev_pin_test/interface.rs"]
 #[allow(dead_code, reason = "other programs ask for the rest")]
@@ -41,17 +41,17 @@ use vfio_client::{
     PAGE_SIZE, //
 };
 
-/// The name of the device, and of its folder in sysfs.
+/// The name of the device and of its sysfs directory.
 const NAME: &str = "vfio_pin_test.0";
-/// The most that a driver may ask for at a time.
+/// The maximum number of pages that a driver can pin at a time.
 const COUNT: u32 = 512;
-/// How many pages are pinned to see what they cost in memory.
+/// The number of pages to pin to measure the memory overhead.
 const MANY: u32 = 32 * COUNT;
 const IOVA: u64 = 1 << 32;
-/// For reading and writing.
+/// Read and write access.
 const PROT: u32 = READ | WRITE;
 
-/// Measures in a container without an IOMMU, and in one with that of `device`.
+/// Measures in a container without an IOMMU, then with the IOMMU group of `device` in it.
 pub fn measure(device: &str) -> Result<()> {
     let memory = Filled::new(Kind::Pages, MANY as usize * PAGE_SIZE)?;
     let (attached, pinner) = open()?;
@@ -66,7 +66,7 @@ pub fn measure(device: &str) -> Result<()> {
         &memory,
     )?;
     beside.unset_container()?;
-    // The last, since the kernel then makes other memory huge, too.
+    // This is last because the kernel then makes other memory huge, too.
     let huge = Filled::new(Kind::Thp, MANY as usize * PAGE_SIZE)?;
     run("pin_pages(512) of THP", &attached.container, &pinner, &huge)
 }
@@ -104,7 +104,7 @@ fn run(name: &str, container: &Container, pinner: &Device, memory: &Filled) -> R
     Request::unmap(IOVA, size)?.send_unmap(container, size)
 }
 
-/// Pins many pages, and looks at how much memory that takes.
+/// Pins many pages, and measures the memory that this takes.
 fn bytes(container: &Container, pinner: &Device, memory: &Filled) -> Result<()> {
     let size = u64::from(MANY) * PAGE_SIZE as u64;
     Request::map(memory.addr, IOVA, size)?.send(container)?;
@@ -119,7 +119,7 @@ fn bytes(container: &Container, pinner: &Device, memory: &Filled) -> Result<()> 
         request(UNPIN_STRAY, part(nth), COUNT)?.send(pinner)?;
     }
     print("bytes a pinned page", &[taken / u64::from(MANY)]);
-    // One page in 16, as far apart as makes a difference.
+    // One page in 16. A larger distance makes no difference.
     let pages = u64::from(MANY) / 16;
     let apart = |nth: u64| IOVA + nth * 16 * PAGE_SIZE as u64;
     let before = slab_bytes()?;

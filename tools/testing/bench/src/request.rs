@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests that are prepared, and what they are sent to.
+//! Prepared requests and the files they are sent to.
 
 use anyhow::{
     Result,
@@ -23,10 +23,10 @@ use vfio_client::{
     uapi::VFIO_DMA_UNMAP_FLAG_ALL, //
 };
 
-/// Enough for any answer with its capabilities.
+/// A size that is sufficient for any answer with its capabilities.
 const ANSWER: usize = 1024;
 
-/// A request, ready to be sent again and again.
+/// A request that can be sent repeatedly.
 pub struct Request {
     number: u32,
     memory: Memory,
@@ -40,7 +40,7 @@ impl Request {
         Ok(Self { number, memory })
     }
 
-    /// Maps `size` bytes at `addr` for devices to read and write.
+    /// Prepares a request that maps `size` bytes at `addr` for reading and writing.
     pub fn map(addr: u64, iova: u64, size: u64) -> Result<Self> {
         let bytes = Bytes::new()
             .u32(32)
@@ -51,13 +51,13 @@ impl Request {
         Self::new(request::IOMMU_MAP_DMA, &bytes)
     }
 
-    /// Unmaps a range.
+    /// Prepares a request that unmaps a range.
     pub fn unmap(iova: u64, size: u64) -> Result<Self> {
         let bytes = Bytes::new().u32(24).u32(0).u64(iova).u64(size);
         Self::new(request::IOMMU_UNMAP_DMA, &bytes)
     }
 
-    /// Unmaps everything.
+    /// Prepares a request that unmaps everything.
     pub fn unmap_all() -> Result<Self> {
         let bytes = Bytes::new()
             .u32(24)
@@ -67,32 +67,32 @@ impl Request {
         Self::new(request::IOMMU_UNMAP_DMA, &bytes)
     }
 
-    /// Asks for information in a structure whose other fields are 0.
+    /// Prepares a request for information; the other fields of its structure are 0.
     pub fn info(number: u32) -> Result<Self> {
         Self::new(number, &Bytes::new().u32(ANSWER as u32).fill(0, 36))
     }
 
-    /// Puts a group into `container`.
+    /// Prepares a request that adds a group to `container`.
     pub fn join(container: &Container) -> Result<Self> {
         let fd = container.as_fd().as_raw_fd();
         let bytes = Bytes::new().raw(&fd.to_ne_bytes());
         Self::new(request::GROUP_SET_CONTAINER, &bytes)
     }
 
-    /// Sends it.
+    /// Sends the request.
     pub fn send(&mut self, fd: impl AsFd) -> Result<i32> {
         Ok(raw::at(fd, self.number, &mut self.memory, 0)?)
     }
 
-    /// Sends one that unmaps, and checks that `size` bytes went.
+    /// Sends an unmap request, and checks that it unmapped `size` bytes.
     pub fn send_unmap(&mut self, fd: impl AsFd, size: u64) -> Result<()> {
         self.send(fd)?;
         self.check_gone(size)
     }
 
-    /// Sends one that unmaps everything, and checks that `size` bytes went.
+    /// Sends a request that unmaps everything, and checks that it unmapped `size` bytes.
     pub fn send_unmap_all(&mut self, fd: impl AsFd, size: u64) -> Result<()> {
-        // The last answer is where a size must not be.
+        // The kernel stored the last result in the size field, which must be 0.
         self.set_u64(16, 0);
         self.send(fd)?;
         self.check_gone(size)
@@ -104,7 +104,7 @@ impl Request {
         Ok(())
     }
 
-    /// Writes a field of the argument.
+    /// Sets a field of the argument.
     pub fn set_u64(&self, offset: usize, value: u64) {
         self.memory.write_u64(offset, value);
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mappings of one page each: one, many, and the dirty pages of some.
+//! Mappings of one page each: a single one, many, and the dirty pages of some.
 
 use crate::{
     base::slab_bytes,
@@ -32,13 +32,13 @@ use vfio_client::{
     request, //
 };
 
-/// Where memory is mapped for devices.
+/// The IOVA of the memory.
 const IOVA: u64 = 1 << 32;
-/// As many mappings as a busy program has.
+/// The number of mappings of a busy program.
 const MANY: u64 = 30_000;
-/// One less than `vfio_iommu_type1.dma_entry_limit` allows, if nobody changed it.
+/// One less than the default `vfio_iommu_type1.dma_entry_limit`.
 const OTHERS: u64 = 65_534;
-/// How many mappings a bitmap is asked for among.
+/// The numbers of mappings while a bitmap is requested.
 const BITMAPS: [(u64, &str); 5] = [
     (1, "1"),
     (10, "10"),
@@ -48,7 +48,7 @@ const BITMAPS: [(u64, &str); 5] = [
 ];
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// What to do with dirty pages.
+/// The flags of DIRTY_PAGES.
 const START: u32 = 1;
 const STOP: u32 = 2;
 const GET: u32 = 4;
@@ -102,7 +102,7 @@ fn among_many(attached: &Attached, memory: &Filled) -> Result<()> {
     Ok(())
 }
 
-/// Maps the first `count` pages, each by a request of its own.
+/// Maps the first `count` pages, each by its own request.
 fn map_each(attached: &Attached, memory: &Filled, count: u64) -> Result<()> {
     let mut map = Request::map(memory.addr, IOVA, PAGE)?;
     for page in 0..count {
@@ -113,7 +113,7 @@ fn map_each(attached: &Attached, memory: &Filled, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// Looks at how much memory many mappings take, once caches are as large as they get.
+/// Measures the memory overhead of many mappings, after a first run that fills caches.
 fn bytes(attached: &Attached, memory: &Filled) -> Result<()> {
     let name = "bytes a mapping of one page";
     if !is_wanted(name) {
@@ -130,7 +130,7 @@ fn bytes(attached: &Attached, memory: &Filled) -> Result<()> {
     Ok(())
 }
 
-/// Asks for the dirty pages of the last one of some mappings, and of all of them.
+/// Measures GET_BITMAP for the last one of some mappings, and for all of them.
 fn bitmaps(attached: &Attached, memory: &Filled) -> Result<()> {
     for (count, text) in BITMAPS {
         let one = format!("GET_BITMAP of one mapping among {text}");
@@ -154,7 +154,7 @@ fn switch(attached: &Attached, flags: u32) -> Result<()> {
     Ok(())
 }
 
-/// Asks for the bitmap of a range of pages, all of which are dirty.
+/// Measures GET_BITMAP for a range of pages, all of which are dirty.
 fn bitmap(attached: &Attached, name: &str, pages: Range<u64>) -> Result<()> {
     let count = pages.end - pages.start;
     let bits = Memory::anonymous(PAGE_SIZE)?;
@@ -169,7 +169,7 @@ fn bitmap(attached: &Attached, name: &str, pages: Range<u64>) -> Result<()> {
     let mut get = Request::new(request::IOMMU_DIRTY_PAGES, &bytes)?;
     each(name, 20, || {
         get.send(&attached.container)?;
-        // Only the bits of the range count.
+        // Only the bits of the range matter.
         let wanted = u64::MAX >> (63 - (count - 1) % 64);
         let found = bits.read_u64(((count - 1) / 64 * 8) as usize) & wanted;
         ensure!(found == wanted, "{found:#x} are dirty, not {wanted:#x}");

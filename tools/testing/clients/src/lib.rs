@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writes down what a program asks of VFIO.
+//! Logs the VFIO requests of a program.
 //!
-//! Loaded by `LD_PRELOAD`, it takes the place of `ioctl()`. Each request of VFIO becomes a line in the
-//! file that `VFIO_TRACE` names: the thread's name, the request, `=` and what it returned, then the
-//! structure before (`in=`) and after (`out=`). What depends on the run and not on VFIO is left out:
-//! numbers of descriptors, and addresses in the program's memory.
+//! The library is loaded with `LD_PRELOAD` and replaces `ioctl()`. Each VFIO request becomes a line
+//! in the file that `VFIO_TRACE` names: the name of the thread, the request, the structure before
+//! the call (`in=`), `=` and the result, then the structure after the call (`out=`). Values that
+//! depend on the run instead of VFIO are left out: descriptor numbers, and addresses in the
+//! program's memory.
 
 mod request;
 mod structure;
@@ -24,10 +25,11 @@ use std::{
     sync::OnceLock, //
 };
 
-/// The file to write to.
+/// The output file.
 static TRACE: OnceLock<Option<File>> = OnceLock::new();
 
-/// The line of a request is written by one call, so that those of threads don't mix.
+/// Writes the line of a request with one call, so that lines of several threads are not
+/// interleaved.
 fn write(line: &str) {
     let open = || {
         let path = std::env::var_os("VFIO_TRACE")?;
@@ -38,29 +40,29 @@ fn write(line: &str) {
     }
 }
 
-/// The name of the calling thread.
+/// Returns the name of the calling thread.
 fn thread() -> String {
     let name = std::fs::read_to_string("/proc/thread-self/comm").unwrap_or_default();
     name.trim().replace(' ', "-")
 }
 
-/// Does what the C library's function of this name does.
+/// Replaces the C library's function of this name.
 ///
 /// # Safety
 ///
-/// As there: `arg` is what the request wants, which may be a pointer.
+/// The same as for that function: `arg` is what the request expects, which may be a pointer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int {
     let kind = request::kind(request);
     let before = kind.map(|kind| {
-        // SAFETY: The caller promises that `arg` is what this request wants.
+        // SAFETY: By this function's contract `arg` is what this request expects.
         unsafe { structure::read(kind, arg) }
     });
-    // SAFETY: The caller's promise is that of the system call.
+    // SAFETY: The contract of this function is that of the system call.
     let result = unsafe { libc::syscall(libc::SYS_ioctl, fd, request, arg) };
     let errno = Errno::last();
     if let (Some(kind), Some(before)) = (kind, before) {
-        // SAFETY: As above.
+        // SAFETY: By this function's contract `arg` is what this request expects.
         let after = unsafe { structure::read_again(kind, arg, before.len()) };
         let returned = match result {
             -1 => format!("{errno:?}"),

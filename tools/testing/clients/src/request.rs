@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The requests of VFIO: what their structures look like.
+//! The VFIO requests and the layout of their structures.
 
 use std::ffi::c_ulong;
 
-/// What the argument of a request is.
+/// The argument of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Argument {
     /// A number.
     Number,
-    /// The address of the number of a descriptor.
+    /// The address of a descriptor number.
     Descriptor,
-    /// The address of a text that ends with a zero.
+    /// The address of a NUL-terminated string.
     Text,
-    /// The address of a structure which begins with its size.
+    /// The address of a structure that begins with its size.
     Structure,
 }
 
@@ -22,15 +22,15 @@ pub enum Argument {
 pub struct Kind {
     /// Its name.
     pub name: &'static str,
-    /// What its argument is.
+    /// The argument.
     pub argument: Argument,
     /// Whether it returns a descriptor.
     pub returns_descriptor: bool,
-    /// How many bytes the kernel looks at; programs leave what they like in the rest.
+    /// The number of bytes that the kernel reads. Programs leave arbitrary data in the rest.
     input: usize,
-    /// Which eight bytes are an address in the program's memory.
+    /// The offset of a 64-bit address in the program's memory.
     address: Option<usize>,
-    /// From which byte on there are numbers of descriptors.
+    /// The offset of the first descriptor number.
     descriptors: Option<usize>,
 }
 
@@ -63,7 +63,8 @@ const fn question(name: &'static str, input: usize) -> Kind {
     }
 }
 
-/// By their numbers, from `_IO(';', 100)` on. Some mean one thing to a device, another one to a container.
+/// The requests by number, starting at `_IO(';', 100)`. Some numbers have different meanings for
+/// devices and containers.
 const KINDS: [Kind; 18] = [
     number("GET_API_VERSION"),
     number("CHECK_EXTENSION"),
@@ -101,19 +102,19 @@ const KINDS: [Kind; 18] = [
     },
 ];
 
-/// The request of a number, if it is one of VFIO.
+/// Returns the request for a number, if it is a VFIO request.
 pub fn kind(request: c_ulong) -> Option<&'static Kind> {
     const FIRST: usize = 0x3b00 + 100;
     KINDS.get(usize::try_from(request).ok()?.checked_sub(FIRST)?)
 }
 
 impl Kind {
-    /// What the kernel gets to see of the argument, in words.
+    /// Formats the part of the argument that the kernel reads.
     pub fn show_input(&self, bytes: &[u8]) -> String {
         self.show(&bytes[..self.input.min(bytes.len())])
     }
 
-    /// The argument in words.
+    /// Formats the argument.
     pub fn show(&self, bytes: &[u8]) -> String {
         if self.argument == Argument::Text {
             return String::from_utf8_lossy(bytes).replace(' ', "_");
@@ -128,7 +129,7 @@ impl Kind {
             .unwrap_or_default()
             .chunks_mut(4)
         {
-            // No descriptor is -1, on both.
+            // Keeps -1, which means no descriptor.
             if word != [0xff; 4] {
                 word.fill(0xdd);
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Copies the argument of a request out of the program's memory.
+//! Copies of request arguments.
 
 use crate::request::{
     Argument,
@@ -11,37 +11,39 @@ use std::ffi::{
     c_char, //
 };
 
-/// No structure of VFIO that a program sends is longer.
+/// The maximum size of a structure that a program sends.
 const LONGEST: usize = 64 << 10;
 
-/// Copies it.
+/// Copies the argument of a request.
 ///
 /// # Safety
 ///
-/// `arg` must be what the request wants: if that is an address, the structure there must be readable, in
-/// the length that it says itself.
+/// `arg` must be what the request expects. If it is an address, the structure at that address must
+/// be readable up to the size that it contains.
 pub unsafe fn read(kind: &Kind, arg: usize) -> Vec<u8> {
     let address = std::ptr::with_exposed_provenance::<u8>(arg);
     match kind.argument {
         Argument::Number => arg.to_ne_bytes().to_vec(),
-        // The number itself says nothing.
+        // The number itself is not reproducible.
         Argument::Descriptor => Vec::new(),
         _ if address.is_null() => Vec::new(),
         Argument::Text => {
-            // SAFETY: By the function's contract a text is there.
+            // SAFETY: By the function's contract `address` points to a string.
             let text = unsafe { CStr::from_ptr(address.cast::<c_char>()) };
             text.to_bytes().to_vec()
         }
         Argument::Structure => {
-            // SAFETY: By the function's contract a structure is there that begins with its size.
+            // SAFETY: By the function's contract `address` points to a structure that begins with
+            // its size.
             let size = unsafe { address.cast::<u32>().read_unaligned() } as usize;
-            // SAFETY: By the function's contract it has so many bytes, and nobody changes it meanwhile.
+            // SAFETY: By the function's contract it has that many bytes, and nothing changes it
+            // meanwhile.
             unsafe { std::slice::from_raw_parts(address, size.min(LONGEST)) }.to_vec()
         }
     }
 }
 
-/// Copies it after the request, when it may say that there would have been more.
+/// Copies the argument again after the request. The kernel may then have set a larger size.
 ///
 /// # Safety
 ///
@@ -50,7 +52,8 @@ pub unsafe fn read_again(kind: &Kind, arg: usize, len: usize) -> Vec<u8> {
     match kind.argument {
         Argument::Structure if len > 0 => {
             let address = std::ptr::with_exposed_provenance::<u8>(arg);
-            // SAFETY: By the function's contract it has so many bytes, and nobody changes it meanwhile.
+            // SAFETY: By the function's contract it has that many bytes, and nothing changes it
+            // meanwhile.
             unsafe { std::slice::from_raw_parts(address, len) }.to_vec()
         }
         _ => Vec::new(),

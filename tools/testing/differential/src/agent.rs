@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Another process, which sends requests to containers that it inherited.
+//! A second process, which sends requests to the containers that it inherited.
 //!
-//! It is this program once more. It is told one request a line: which container, the number, and the
-//! structure in hexadecimal. It answers by a line: what came back, the structure, its locked memory.
+//! It runs this program again. It receives one request per line: the container, the request number,
+//! and the structure in hexadecimal. It replies with a line: the result, its locked memory, and the
+//! structure.
 
 use crate::{
     machine::locked,
@@ -64,7 +65,7 @@ use vfio_client::{
 /// The first argument of an agent.
 const FLAG: &str = "--agent";
 
-/// What stands for no container, and no limit.
+/// Stands for no container or no limit.
 const NONE: &str = "-";
 
 /// A running agent.
@@ -76,7 +77,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts one, which gets all containers, and may lock only so many pages.
+    /// Starts an agent with all containers. With `pages`, the agent can lock at most that many
+    /// pages.
     pub fn start(containers: &[Option<Container>; CONTAINERS], pages: Option<u64>) -> Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command.arg(FLAG);
@@ -117,7 +119,7 @@ impl Agent {
         Ok(line)
     }
 
-    /// Has it send a request.
+    /// Makes the agent send a request.
     pub fn send(&mut self, container: usize, request: &Request) -> Result<Outcome> {
         let structure = hex(request.structure().as_ref());
         writeln!(self.input, "{container} {} {structure}", request.nr)?;
@@ -142,7 +144,7 @@ impl Agent {
         Ok(outcome.with("locked", locked))
     }
 
-    /// Ends it, and waits for that.
+    /// Ends the agent and waits for its exit.
     pub fn end(mut self) -> Result<()> {
         drop(self.input);
         let status = self.child.wait()?;
@@ -151,7 +153,7 @@ impl Agent {
     }
 }
 
-/// Gives up the right to lock any amount of memory.
+/// Limits the locked memory and drops CAP_IPC_LOCK.
 fn limit(pages: u64) -> Result<()> {
     setrlimit(Resource::RLIMIT_MEMLOCK, pages * 4096, pages * 4096)?;
     for set in [
@@ -164,14 +166,14 @@ fn limit(pages: u64) -> Result<()> {
     Ok(())
 }
 
-/// Is an agent, if this program was started as one; returns what came of that.
+/// Runs the agent if this program was started as one, and returns its result.
 pub fn main_if_asked() -> Option<Result<()>> {
     let words: Vec<_> = std::env::args().skip(1).collect();
     let (flag, words) = words.split_first()?;
     (flag == FLAG).then(|| main(words))
 }
 
-/// Does what it is told until nobody tells it anything more.
+/// Executes requests until the end of the input.
 fn main(words: &[String]) -> Result<()> {
     let (pages, fds) = words.split_first().context("no limit")?;
     if pages != NONE {
@@ -207,7 +209,7 @@ fn main(words: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A request as an agent can send it: one with a structure.
+/// Returns whether an agent can send a request: it must have a structure.
 pub fn can_send(request: &Request) -> bool {
     matches!(request.argument, Argument::Bytes(_))
 }

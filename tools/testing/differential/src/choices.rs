@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where a generator's choices come from.
+//! The source of a generator's choices.
 
 use arbitrary::Unstructured;
 use std::ops::{
@@ -11,9 +11,9 @@ use std::ops::{
 /// The source of choices.
 #[derive(Debug)]
 pub enum Choices<'a> {
-    /// A pseudo-random sequence, without an end.
+    /// An endless pseudo-random sequence.
     Random(fastrand::Rng),
-    /// Bytes of somebody's choice: a change of some of them changes some of the choices.
+    /// Bytes chosen by the caller. Changing some bytes changes some of the choices.
     Bytes(Unstructured<'a>),
 }
 
@@ -33,7 +33,7 @@ macro_rules! numbers {
             };
             match self {
                 Self::Random(rng) => rng.$number(first..=last),
-                // Where there are no more bytes it is the first one.
+                // After the last byte, the first number of the range.
                 Self::Bytes(bytes) => bytes.int_in_range(first..=last).unwrap_or(first),
             }
         }
@@ -41,17 +41,17 @@ macro_rules! numbers {
 }
 
 impl<'a> Choices<'a> {
-    /// Those of a seed.
+    /// Returns the choices of a seed.
     pub fn of_seed(seed: u64) -> Self {
         Self::Random(fastrand::Rng::with_seed(seed))
     }
 
-    /// Those of some bytes.
+    /// Returns the choices given by some bytes.
     pub fn of_bytes(bytes: &'a [u8]) -> Self {
         Self::Bytes(Unstructured::new(bytes))
     }
 
-    /// Whether all bytes are used up.
+    /// Returns whether all bytes are used up.
     pub fn is_over(&self) -> bool {
         match self {
             Self::Random(_) => false,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is expected of a container, by the sequential model of `tools/testing/linear`.
+//! The expected behaviour of a container, by the sequential model of `tools/testing/linear`.
 //!
-//! Not all is known: whether memory can be pinned, and how far a write by a driver came that failed. So
-//! there are two states, one with the pages that are certainly dirty and one with those that may be; but
-//! for that they are the same.
+//! Some facts are unknown: whether memory can be pinned, and how many pages a failed write by a
+//! driver has dirtied. So there are two states, one with the pages that are certainly dirty and one
+//! with the pages that may be dirty. They are equal otherwise.
 
 use crate::{
     machine::{
@@ -52,23 +52,23 @@ use vfio_client::{
     uapi::VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, //
 };
 
-/// The first address that no process can have.
+/// The first address above user space.
 const USER_END: u64 = 0x7fff_ffff_f000;
-/// The flag of DIRTY_PAGES for a bitmap.
+/// The flag of DIRTY_PAGES that gets the bitmap.
 const GET_BITMAP: u32 = 4;
 
-/// A container as it should be.
+/// The expected state of a container.
 #[derive(Debug, Default)]
 pub struct Twins {
-    /// With the pages that are certainly dirty.
+    /// The state with the pages that are certainly dirty.
     certain: State,
-    /// With those that may be.
+    /// The state with the pages that may be dirty.
     possible: State,
-    /// Whether some mappings may be gone.
+    /// Whether an unknown part of the mappings may be gone.
     pub doubtful: bool,
 }
 
-/// Which group of the model a group of the machine is.
+/// Returns the model's group for a group of the machine.
 fn group_of(nth: usize) -> Option<Group> {
     match nth {
         EDU => Some(Group::Physical),
@@ -78,7 +78,7 @@ fn group_of(nth: usize) -> Option<Group> {
     }
 }
 
-/// A model for the modules of a stack. Memory is everywhere.
+/// Returns a model for the modules of a stack. The model has memory at all addresses.
 pub fn model(rules: Rules) -> Container {
     Container {
         machine: Machine {
@@ -92,7 +92,7 @@ pub fn model(rules: Rules) -> Container {
     }
 }
 
-/// What a request asks of the model, or why it fails before that.
+/// Returns the model's operation for a request, or the error of a request that fails earlier.
 fn parse(request: &Request, v2: bool) -> Option<Result<Op, Errno>> {
     let Argument::Bytes(bytes) = &request.argument else {
         return None;
@@ -106,7 +106,7 @@ fn parse(request: &Request, v2: bool) -> Option<Result<Op, Errno>> {
     })
 }
 
-/// Checks that a structure is there.
+/// Checks the size of a structure.
 fn check(bytes: &Bytes, size: usize) -> Result<(), Errno> {
     if bytes.len() < size {
         return Err(Errno::EFAULT);
@@ -131,7 +131,7 @@ fn parse_unmap(bytes: &Bytes) -> Result<Op, Errno> {
     check(bytes, 24)?;
     let flags = bytes.get_u32(4);
     let wants_bitmap = flags & unmap::DIRTY != 0;
-    // Other flags with that one are refused before the bitmap is looked at.
+    // If other flags are set too, the kernel rejects the request before it reads the bitmap.
     let bitmap = match wants_bitmap && flags == unmap::DIRTY {
         true => Some(parse_bitmap(bytes)?),
         false => None,
@@ -186,12 +186,12 @@ impl Twins {
         [&mut self.certain, &mut self.possible]
     }
 
-    /// The mappings by address.
+    /// Returns the mappings, sorted by address.
     pub fn dmas(&self) -> &[Dma] {
         self.certain.type1.as_ref().map_or(&[], |type1| &type1.dmas)
     }
 
-    /// Whether dirty pages are tracked.
+    /// Returns whether dirty pages are tracked.
     pub fn tracks(&self) -> bool {
         self.certain
             .type1
@@ -199,21 +199,21 @@ impl Twins {
             .is_some_and(|type1| type1.tracks)
     }
 
-    /// A group has joined.
+    /// Records that a group joined the container.
     pub fn join(&mut self, nth: usize) {
         if let Some(group) = group_of(nth) {
             self.both().map(|state| state.enter(group));
         }
     }
 
-    /// A group has left.
+    /// Records that a group left the container.
     pub fn leave(&mut self, model: &Container, nth: usize) {
         if let Some(group) = group_of(nth) {
             self.apply(model, false, Op::Leave(group));
         }
     }
 
-    /// A backend was chosen.
+    /// Records that a backend was set.
     pub fn set_iommu(&mut self, model: &Container, version: u64, limit: u32) {
         let version = version as u32;
         self.apply(model, false, Op::SetIommu { version, limit });
@@ -228,22 +228,22 @@ impl Twins {
         self.both().map(|state| model.apply(state, &call))
     }
 
-    /// A driver has pinned pages, or failed to.
+    /// Records that a driver pinned pages, or failed to.
     pub fn pin(&mut self, iova: u64, count: u64, is_ok: bool) {
         if is_ok {
             self.both().map(|state| state.pin(iova, count * PAGE));
         } else {
-            // Those before the one that failed stay marked.
+            // The pages before the one that failed stay marked.
             self.possible.mark(iova, count * PAGE);
         }
     }
 
-    /// A driver has unpinned what it had of some pages.
+    /// Records that a driver unpinned some pages.
     pub fn unpin(&mut self, iova: u64, size: u64) {
         self.both().map(|state| state.unpin(iova, size));
     }
 
-    /// A driver has written, or failed to.
+    /// Records that a driver wrote, or failed to.
     pub fn write(&mut self, iova: u64, len: u64, is_ok: bool) {
         if is_ok {
             self.certain.mark(iova, len);
@@ -251,8 +251,8 @@ impl Twins {
         self.possible.mark(iova, len);
     }
 
-    /// Judges what came of a request, and learns from it. Returns what was not expected, and what there
-    /// is to say about the page for bitmaps.
+    /// Checks the result of a request and updates the state. Returns unexpected results and a
+    /// description of the bitmap page as fields.
     pub fn judge(
         &mut self,
         model: &Container,
@@ -285,7 +285,7 @@ impl Twins {
         fields
     }
 
-    /// What nobody here can know before.
+    /// Returns the errors that the model cannot predict.
     fn possible_failures(&self, op: &Op) -> Vec<Errno> {
         let has_iommu = self.certain.joined[Group::Physical as usize]
             || self.certain.joined[Group::Second as usize];
@@ -342,7 +342,8 @@ impl Twins {
         fields
     }
 
-    /// The page for bitmaps: whether it is as expected, or its bytes and the bits that must be and may be.
+    /// Describes the bitmap page: either that it is as expected, or its bytes with the bits that
+    /// must be set and the bits that may be set.
     fn describe_page(
         &self,
         expected: &[Expected; 2],
@@ -351,7 +352,8 @@ impl Twins {
         fill: u8,
         op: Option<&Op>,
     ) -> String {
-        // How much of a bitmap is there when its end can't be written is not said.
+        // The interface does not specify how much of a bitmap is written when its end cannot be
+        // written.
         if outcome.result == Err(Errno::EFAULT) || self.doubtful {
             return "open".to_owned();
         }
@@ -371,7 +373,7 @@ impl Twins {
     }
 }
 
-/// The same request, whose bitmap has been filled.
+/// Returns the operation with the initial content of its bitmap.
 fn with_fill(mut op: Op, byte: u8) -> Op {
     match &mut op {
         Op::Unmap {
@@ -384,7 +386,7 @@ fn with_fill(mut op: Op, byte: u8) -> Op {
     op
 }
 
-/// The page for bitmaps with the words that a request returned.
+/// Returns the bitmap page with the words that a request returned.
 fn with_words(op: &Op, numbers: &[u64], fill: u8) -> Vec<u8> {
     let mut page = vec![fill; BITMAP_LEN];
     let (bitmap, words) = match op {

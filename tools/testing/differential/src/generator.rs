@@ -17,19 +17,19 @@ use crate::{
     },
 };
 
-/// What chooses.
+/// The generator of steps.
 #[derive(Debug)]
 pub struct Generator<'a> {
     choices: Choices<'a>,
 }
 
 impl<'a> Generator<'a> {
-    /// A generator.
+    /// Creates a generator.
     pub fn new(choices: Choices<'a>) -> Self {
         Self { choices }
     }
 
-    /// Chooses a step that can be done, as long as there is something to choose by.
+    /// Returns a step that can be executed, or `None` when the choices are used up.
     pub fn next(&mut self, model: &Model) -> Option<Step> {
         while !self.choices.is_over() {
             if let Some(step) = self.clear_doubts(model) {
@@ -51,7 +51,8 @@ impl<'a> Generator<'a> {
         None
     }
 
-    /// Where an unmap stopped half-way nobody knows what is mapped, until nothing is.
+    /// If an unmap stopped half-way, the remaining mappings are unknown. Returns a step that unmaps
+    /// everything.
     fn clear_doubts(&mut self, model: &Model) -> Option<Step> {
         let doubtful = |slot: &usize| {
             model
@@ -66,17 +67,17 @@ impl<'a> Generator<'a> {
         })
     }
 
-    /// One of several.
+    /// Returns one of several values.
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.choices.usize(0..from.len())]
     }
 
-    /// True so many times in a hundred.
+    /// Returns true with a probability of `chance` percent.
     fn percent(&mut self, chance: u32) -> bool {
         self.choices.u32(0..100) < chance
     }
 
-    /// The usual value, or once in a while another one.
+    /// Returns the usual value with a probability of `chance` percent, otherwise one of the others.
     fn mostly<T: Copy>(&mut self, usual: T, chance: u32, others: &[T]) -> T {
         if self.percent(chance) {
             usual

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sequences of requests to VFIO, with what a sequential model of a container expects of each.
+//! Sequences of requests to VFIO. A sequential model of a container predicts each result.
 //!
-//! A [`generator::Generator`] chooses the steps, a [`world::World`] does them, and a [`model::Model`]
-//! judges what came back and keeps the sequence where it is interesting.
+//! A [`generator::Generator`] chooses the steps, a [`world::World`] executes them, and a
+//! [`model::Model`] checks the results and keeps track of the state.
 //!
 //! The machine is that of the guest tests, with the driver that pins pages.
 
@@ -21,7 +21,7 @@ pub mod step;
 pub mod trace;
 pub mod world;
 
-/// What is left of all that was done, when nothing is open any more.
+/// Returns the locked memory and the module references that remain when everything is closed.
 pub fn left() -> String {
     let (locked, references) = (machine::locked(), machine::module_references());
     format!("locked={locked} {references}")

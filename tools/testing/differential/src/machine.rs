@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The machine: which groups and devices there are, and the module's parameters.
+//! The machine: groups, devices and module parameters.
 
 use anyhow::{
     Context,
@@ -12,8 +12,8 @@ use std::{
 };
 use vfio_client::Group;
 
-/// The devices, each of which stands for its group: an `edu`, a disk, an `edu` whose group has a member
-/// with a driver of the host, and one without an IOMMU, whose driver pins pages.
+/// The devices, each of which stands for its group: an `edu`, a disk, an `edu` whose group contains
+/// a device with a host driver, and a device without an IOMMU whose driver pins pages.
 pub const DEVICES: [&str; 4] = [
     "0000:00:03.0",
     "0000:00:04.0",
@@ -25,19 +25,19 @@ pub const DEVICES: [&str; 4] = [
 pub const EDU: usize = 0;
 /// The disk.
 pub const DISK: usize = 1;
-/// The one whose group nobody can have.
+/// The device whose group is not viable.
 pub const SHARED: usize = 2;
 /// The device without an IOMMU.
 pub const PIN: usize = 3;
 
-/// The parameters of the backend.
+/// The parameters of the type 1 backend.
 pub const PARAMETERS: [&str; 3] = [
     "allow_unsafe_interrupts",
     "disable_hugepages",
     "dma_entry_limit",
 ];
 
-/// Where they are.
+/// The directory of the parameters.
 const FOLDER: &str = "/sys/module/vfio_iommu_type1/parameters";
 
 /// Opens the group of a device.
@@ -63,7 +63,7 @@ pub fn read_parameter(name: &str) -> String {
         .to_owned()
 }
 
-/// How much memory this process has locked, in KiB.
+/// Returns the locked memory of this process in KiB.
 pub fn locked() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
@@ -73,7 +73,7 @@ pub fn locked() -> u64 {
         .unwrap_or(u64::MAX)
 }
 
-/// The reference counts of the modules.
+/// Returns the reference counts of the modules.
 pub fn module_references() -> String {
     let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
     let mut counts: Vec<_> = modules

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sends a random sequence of requests to VFIO and writes down what comes back.
+//! Sends a random sequence of requests to VFIO and prints the results.
 //!
-//! The sequence depends on the seed and on what came back, on nothing else: all addresses are fixed.
-//! So on two implementations of the same interface it is the same, line by line, until the first
-//! difference between them. `run`, beside this crate, has it go through a guest with the C modules and
-//! one with ours, and compares.
+//! The sequence depends only on the seed and on the results: all addresses are fixed. On two
+//! implementations of the interface, the outputs are therefore identical up to the first difference
+//! in behaviour. `run`, beside this crate, executes the program in a guest with the C modules and
+//! in a guest with the Rust modules, and compares the outputs.
 //!
-//! Each line is a step: its number, what was done, `=` and what that returned, then fields such as
-//! `out=` for the bytes of the request afterwards, and `locked=` for the process's locked memory. What a
-//! sequential model of a container expects otherwise is there as `unexpected=`; `bitmap=` says whether
-//! the dirty pages are those of the model, or which there are.
+//! Each line is a step: its number, the request, `=` and its result, then fields such as `out=` for
+//! the bytes of the request afterwards, and `locked=` for the locked memory of the process.
+//! `unexpected=` shows the expectation of a sequential model of a container where the result
+//! differs. `bitmap=` tells whether the dirty pages match the model; if not, it shows them.
 
 #![deny(unsafe_code)]
 
@@ -32,19 +32,19 @@ use std::{
     },
 };
 
-/// What to do.
+/// The options.
 #[derive(Parser)]
 struct Options {
-    /// Where the sequence begins.
+    /// Seed of the sequence.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many steps there are.
+    /// Number of steps.
     #[arg(long, default_value_t = 10_000)]
     steps: u64,
-    /// End after so many seconds.
+    /// Stop after this number of seconds.
     #[arg(long, default_value_t = u64::MAX)]
     seconds: u64,
-    /// The modules are those of C: their known defects are expected.
+    /// The modules are the C modules: expect their known defects.
     #[arg(long)]
     c: bool,
 }
@@ -71,7 +71,7 @@ fn main() -> Result<()> {
         println!("{number} {step} = {outcome}");
     }
     world.finish()?;
-    // The kernel ends some things a moment after the last close.
+    // The kernel releases some resources shortly after the last close.
     thread::sleep(Duration::from_millis(500));
     println!("end {}", differential::left());
     Ok(())

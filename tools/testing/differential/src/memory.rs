@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The memory that is mapped for devices, and that dirty bitmaps go to: at the same addresses in every
-//! process.
+//! The memory that is mapped for devices, and the bitmap page. They have the same addresses in
+//! every process.
 
 use anyhow::Result;
 use nix::sys::memfd::{
@@ -18,34 +18,34 @@ use vfio_client::{
     Filling, //
 };
 
-/// Where it begins.
+/// The first address.
 pub const BASE: u64 = 64 << 30;
-/// All of it; most is never filled, so that mappings may be too long.
+/// The size of the whole range. Most of it is never filled, so mappings can run past the memory.
 pub const SIZE: u64 = 1 << 40;
-/// A piece, as large as a huge page.
+/// The size of a piece: one huge page.
 pub const PIECE: u64 = 2 << 20;
-/// How many pieces are filled.
+/// The number of filled pieces.
 pub const PIECES: u64 = 16;
-/// Where bitmaps go: a page, and nothing behind it.
+/// The address of the bitmap page. Nothing is mapped after it.
 pub const BITMAP: u64 = BASE + 2 * PIECES * PIECE;
-/// How long that page is.
+/// The size of the bitmap page.
 pub const BITMAP_LEN: usize = 4096;
 
-/// The offset of some registers of `edu` that do nothing, in the file of the device.
+/// The offset in the device file of some `edu` registers that have no effect.
 const REGISTERS: u64 = 0x1_0000;
 
-/// What may be done to a piece.
+/// Changes to a piece.
 #[derive(Clone, Copy, Debug)]
 pub enum Change {
-    /// It is filled anew.
+    /// Replaces the content.
     Fill(Filling),
-    /// It becomes a part of a file in memory.
+    /// Maps a part of a memfd.
     File,
-    /// It becomes registers of a device. The file of the device stays open by it.
+    /// Maps registers of a device. This keeps the device file open.
     Registers,
-    /// Pages of it become accessible or not: first, count, readable, writable.
+    /// Changes the access to some pages: first, count, readable, writable.
     Protect(u64, u64, bool, bool),
-    /// Something is advised about pages of it: first, count.
+    /// Calls madvise() for some pages: first, count.
     Advise(u64, u64, Advice),
 }
 
@@ -66,7 +66,7 @@ fn pages(nth: u64, first: u64, count: u64) -> std::ops::Range<usize> {
 }
 
 impl Memory {
-    /// The memory at the start of a process.
+    /// Creates the initial memory of a process.
     pub fn new() -> Result<Self> {
         let file = File::from(memfd_create(c"differential", MFdFlags::MFD_CLOEXEC)?);
         file.set_len(PIECES * PIECE)?;
@@ -115,18 +115,18 @@ impl Memory {
         }
     }
 
-    /// Gives all pieces back.
+    /// Unmaps all pieces.
     pub fn clear(&mut self) -> vfio_client::Result {
         (0..PIECES).try_for_each(|nth| self.arena.fill(piece(nth), Filling::Nothing))
     }
 
-    /// Sets the page for bitmaps to one byte.
+    /// Fills the bitmap page with one byte.
     pub fn prepare_bitmap(&mut self, byte: u8) -> vfio_client::Result {
         self.arena
             .write((BITMAP - BASE) as usize, &[byte; BITMAP_LEN])
     }
 
-    /// Returns the page for bitmaps.
+    /// Returns the content of the bitmap page.
     pub fn bitmap(&self) -> vfio_client::Result<Vec<u8>> {
         let mut bytes = vec![0; BITMAP_LEN];
         self.arena.read((BITMAP - BASE) as usize, &mut bytes)?;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is known about the state that the kernel is in, from what came back.
+//! The known state of the kernel, derived from the results of the steps.
 //!
-//! It makes the sequence go where it is interesting, and says what was not expected: see [`Twins`].
+//! The model guides the generator and reports unexpected results: see [`Twins`].
 
 use crate::{
     expect::{
@@ -42,19 +42,19 @@ use vfio_client::{
     request, //
 };
 
-/// A container, open or kept by its groups.
+/// A container that is open, or kept alive by its groups.
 #[derive(Debug, Default)]
 pub struct Space {
     /// The backend.
     pub iommu: Option<u64>,
-    /// The groups.
+    /// The groups in the container.
     pub groups: Vec<usize>,
-    /// What is mapped there, and what is expected of it.
+    /// The mappings and the expected behaviour.
     pub twins: Twins,
 }
 
 impl Space {
-    /// Whether an IOMMU translates for it.
+    /// Returns whether the container has a group with an IOMMU.
     pub fn has_physical(&self) -> bool {
         self.groups.iter().any(|group| *group != PIN)
     }
@@ -67,31 +67,32 @@ impl Space {
     }
 }
 
-/// All that is known.
+/// The known state.
 #[derive(Debug)]
 pub struct Model {
-    /// What a container does.
+    /// The reference model of a container.
     reference: Container,
-    /// How many mappings a container to come may have.
+    /// The mapping limit of new containers.
     limit: u32,
-    /// All containers that there were.
+    /// All containers that were ever opened.
     spaces: Vec<Space>,
-    /// Which of them are open.
+    /// The open containers.
     containers: [Option<usize>; CONTAINERS],
-    /// Which groups are open.
+    /// The open groups.
     groups: [bool; DEVICES.len()],
-    /// Which containers they are in. A group that was closed stays there as long as a device is open.
+    /// The containers that the groups are in. A closed group stays in its container while one of
+    /// its devices is open.
     joined: [Option<usize>; DEVICES.len()],
-    /// Which devices are open.
+    /// The open devices.
     pub devices: [[bool; COPIES]; DEVICES.len()],
-    /// Which pieces of the memory are registers of a device, and keep it open.
+    /// The pieces of memory that map device registers and keep the device open.
     registers: [bool; PIECES as usize],
-    /// Which containers the other processes have.
+    /// The containers that the agents have.
     agents: [Option<[Option<usize>; CONTAINERS]>; AGENTS],
 }
 
 impl Model {
-    /// What is known in the beginning. The rules are those of the modules.
+    /// Returns the initial model. `rules` are those of the modules.
     pub fn new(rules: Rules) -> Self {
         Self {
             reference: model(rules),
@@ -106,44 +107,44 @@ impl Model {
         }
     }
 
-    /// The container that is open at a place.
+    /// Returns the container in a slot.
     pub fn container(&self, slot: usize) -> Option<&Space> {
         self.containers[slot].map(|space| &self.spaces[space])
     }
 
-    /// Whether a group is open.
+    /// Returns whether a group is open.
     pub fn group_open(&self, group: usize) -> bool {
         self.groups[group]
     }
 
-    /// Whether a device of a group is open, or its registers are mapped.
+    /// Returns whether a device of a group is open or its registers are mapped.
     pub fn device_open(&self, group: usize) -> bool {
         self.devices[group].contains(&true) || group == EDU && self.registers.contains(&true)
     }
 
-    /// Whether a group is in a container.
+    /// Returns whether a group is in a container.
     pub fn group_joined(&self, group: usize) -> bool {
         self.joined[group].is_some()
     }
 
-    /// The container that a group is in.
+    /// Returns the container that a group is in.
     pub fn container_of(&self, group: usize) -> Option<&Space> {
         self.joined[group].map(|space| &self.spaces[space])
     }
 
-    /// Whether a process runs.
+    /// Returns whether an agent runs.
     pub fn agent_runs(&self, agent: usize) -> bool {
         self.agents[agent].is_some()
     }
 
-    /// The container that a process has at a place.
+    /// Returns the container that an agent has in a slot.
     pub fn agents_container(&self, agent: usize, slot: usize) -> Option<&Space> {
         let space = self.agents[agent].as_ref()?[slot]?;
         Some(&self.spaces[space])
     }
 
-    /// Draws conclusions from a step, and adds to the outcome what was not expected, and what there is to
-    /// say about the page for bitmaps.
+    /// Updates the model after a step. Adds unexpected results and a description of the bitmap page
+    /// to the outcome.
     pub fn learn(&mut self, step: &Step, outcome: &mut Outcome) {
         let asked = match step {
             Step::Send {
@@ -178,7 +179,7 @@ impl Model {
             let was_doubtful = twins.doubtful;
             self.requested(space, request, outcome);
             if was_doubtful || self.spaces[space].twins.doubtful {
-                // How much C has unmapped nobody knows; ours unmaps nothing.
+                // The number of bytes that C has unmapped is unknown; Rust unmaps nothing.
                 outcome.bytes.clear();
                 outcome.fields.retain(|(name, _)| *name != "locked");
             }
@@ -195,7 +196,7 @@ impl Model {
         }
     }
 
-    /// The driver was asked to do something with pages.
+    /// Records a request to the driver that pins pages.
     fn driver_asked(&mut self, request: &Request, outcome: &Outcome) {
         let structure = request.structure();
         let (iova, count) = (structure.get_u64(0), u64::from(structure.get_u32(8)));
@@ -206,7 +207,7 @@ impl Model {
         match pin::Ask::of(request.nr) {
             Some(pin::Ask::Pin) => space.twins.pin(iova, count, is_ok),
             Some(pin::Ask::Unpin) if is_ok => {
-                // The driver counts in pages, from the first byte's to the last byte's.
+                // The driver counts pages, from that of the first byte to that of the last byte.
                 let last = iova.wrapping_add((count * 4096).wrapping_sub(1)) >> 12;
                 let pages = (last + 1).saturating_sub(iova >> 12);
                 if pages > 0 {
@@ -261,7 +262,7 @@ impl Model {
         }
     }
 
-    /// The driver gives all pages back when its device is closed.
+    /// The driver unpins all pages when its device is closed.
     fn device_closed(&mut self, group: usize) {
         let is_last = group == PIN && !self.devices[PIN].contains(&true);
         if let Some(space) = self.joined[PIN].filter(|_| is_last) {
@@ -269,7 +270,7 @@ impl Model {
         }
     }
 
-    /// A group is no more in its container.
+    /// Records that a group left its container.
     fn leave(&mut self, group: usize) {
         if let Some(space) = self.joined[group].take() {
             let space = &mut self.spaces[space];
@@ -289,7 +290,7 @@ impl Model {
             (request::IOMMU_UNMAP_DMA, _) if outcome.is_ok() && flags & unmap::ALL != 0 => {
                 space.twins.doubtful = false;
             }
-            // A bitmap that can't be written stops it half-way.
+            // The unmap stops half-way if its bitmap cannot be written.
             (request::IOMMU_UNMAP_DMA, _) => {
                 let is_bad = outcome.result == Err(Errno::EFAULT);
                 space.twins.doubtful |= flags & unmap::DIRTY != 0 && is_bad;

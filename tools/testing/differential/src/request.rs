@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests, as bytes and in words.
+//! Requests, as bytes and as text.
 
 #[path = "../../modules/mdev_pin_test/interface.rs"]
 #[allow(dead_code, reason = "other programs ask for the rest")]
@@ -12,10 +12,10 @@ use vfio_client::{
     request, //
 };
 
-/// What goes with a request.
+/// The argument of a request.
 #[derive(Clone, Debug)]
 pub enum Argument {
-    /// A number, or an address of nothing.
+    /// A number, or an address at which nothing is mapped.
     Value(u64),
     /// A structure.
     Bytes(Bytes),
@@ -24,16 +24,16 @@ pub enum Argument {
 /// A request.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Its number.
+    /// The request number.
     pub nr: u32,
     /// Its argument.
     pub argument: Argument,
-    /// The same in words.
+    /// The description of the request.
     text: String,
 }
 
 impl Request {
-    /// A request with a number, or the address of nothing.
+    /// Creates a request whose argument is a number, or an address at which nothing is mapped.
     pub fn value(name: &str, nr: u32, value: u64) -> Self {
         Self {
             nr,
@@ -42,7 +42,7 @@ impl Request {
         }
     }
 
-    /// A request with a structure that was described in words.
+    /// Creates a request with a structure and its description.
     pub fn bytes(text: String, nr: u32, bytes: Bytes) -> Self {
         Self {
             nr,
@@ -51,7 +51,7 @@ impl Request {
         }
     }
 
-    /// The same with a structure that ends before its time, or goes on after it.
+    /// Resizes the structure: truncates it or appends bytes.
     #[must_use]
     pub fn resized(mut self, len: usize) -> Self {
         if let Argument::Bytes(bytes) = &mut self.argument {
@@ -63,7 +63,7 @@ impl Request {
         self
     }
 
-    /// The structure, or no bytes.
+    /// Returns the structure, or no bytes.
     pub fn structure(&self) -> Bytes {
         match &self.argument {
             Argument::Bytes(bytes) => bytes.clone(),
@@ -78,7 +78,7 @@ impl fmt::Display for Request {
     }
 }
 
-/// A mapping.
+/// Returns a MAP_DMA request.
 pub fn map(argsz: u32, flags: u32, vaddr: u64, iova: u64, size: u64) -> Request {
     let text = format!("map argsz={argsz} flags={flags:#x} {vaddr:#x} at {iova:#x} size={size:#x}");
     let bytes = Bytes::new().u32(argsz).u32(flags);
@@ -86,14 +86,14 @@ pub fn map(argsz: u32, flags: u32, vaddr: u64, iova: u64, size: u64) -> Request 
     Request::bytes(text, request::IOMMU_MAP_DMA, bytes)
 }
 
-/// A description of a bitmap.
+/// The bitmap argument of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct BitmapArgument {
-    /// The size of a page.
+    /// The page size.
     pub page_size: u64,
-    /// How many bytes it has.
+    /// The size of the bitmap in bytes.
     pub size: u64,
-    /// Where it is.
+    /// The address of the bitmap.
     pub data: u64,
 }
 
@@ -114,7 +114,7 @@ impl fmt::Display for BitmapArgument {
     }
 }
 
-/// The end of a mapping.
+/// Returns an UNMAP_DMA request.
 pub fn unmap(
     argsz: u32,
     flags: u32,
@@ -131,21 +131,21 @@ pub fn unmap(
     Request::bytes(text, request::IOMMU_UNMAP_DMA, bytes)
 }
 
-/// The start or the end of keeping track of dirty pages, or something wrong.
+/// Returns a DIRTY_PAGES request that starts or stops tracking, or has invalid flags.
 pub fn track(argsz: u32, flags: u32) -> Request {
     let text = format!("dirty argsz={argsz} flags={flags:#x}");
     let bytes = Bytes::new().u32(argsz).u32(flags);
     Request::bytes(text, request::IOMMU_DIRTY_PAGES, bytes)
 }
 
-/// A question which pages are dirty.
+/// Returns a DIRTY_PAGES request that gets the bitmap.
 pub fn dirty(argsz: u32, flags: u32, iova: u64, size: u64, bitmap: BitmapArgument) -> Request {
     let text = format!("dirty argsz={argsz} flags={flags:#x} {iova:#x} size={size:#x} {bitmap}");
     let bytes = Bytes::new().u32(argsz).u32(flags).u64(iova).u64(size);
     Request::bytes(text, request::IOMMU_DIRTY_PAGES, bitmap.append(bytes))
 }
 
-/// A structure with nothing but `argsz` and some words, in a buffer of so many bytes.
+/// Returns a request with `argsz` and some words, in a buffer of `len` bytes.
 pub fn words(name: &str, nr: u32, argsz: u32, words: &[u32], len: usize) -> Request {
     let mut bytes = Bytes::new().u32(argsz);
     for word in words {
@@ -156,7 +156,7 @@ pub fn words(name: &str, nr: u32, argsz: u32, words: &[u32], len: usize) -> Requ
     Request::bytes(text, nr, bytes.fill(0xa5, missing))
 }
 
-/// The requests of the driver that pins pages.
+/// Requests to the driver that pins pages.
 pub mod pin {
     use super::{
         Bytes,
@@ -164,13 +164,13 @@ pub mod pin {
         interface, //
     };
 
-    /// What is asked of the driver.
+    /// The request to the driver.
     #[repr(u32)]
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Ask {
         /// Pin pages.
         Pin = interface::PIN,
-        /// Unpin those which are pinned.
+        /// Unpin pinned pages.
         Unpin = interface::UNPIN,
         /// Store a word in a pinned page.
         Poke = interface::POKE,
@@ -178,14 +178,14 @@ pub mod pin {
         Read = interface::DMA_READ,
         /// Write memory.
         Write = interface::DMA_WRITE,
-        /// How many are pinned?
+        /// Get the number of pinned pages.
         Pinned = interface::PINNED,
-        /// How often was the driver told to give up pages?
+        /// Get the number of unmap notifications that the driver received.
         Unmaps = interface::UNMAPS,
     }
 
     impl Ask {
-        /// What a number asks for, of what changes a container.
+        /// Returns the request for a number, if it changes the state of a container.
         pub fn of(nr: u32) -> Option<Self> {
             [Self::Pin, Self::Unpin, Self::Write]
                 .into_iter()
@@ -193,14 +193,15 @@ pub mod pin {
         }
     }
 
-    /// A request to the driver; `data` is what is written, or where to read to.
+    /// Returns a request to the driver. `data` holds the bytes to write, or receives the bytes
+    /// read.
     pub fn ask(ask: Ask, iova: u64, count: u32, prot: u32, word: u64, data: &[u8]) -> Request {
         let text = format!("{ask:?} {iova:#x} {count} prot={prot} word={word:#x}");
         let bytes = Bytes::new().u64(iova).u32(count).u32(prot).u64(word);
         Request::bytes(text, ask as u32, bytes.raw(data))
     }
 
-    /// A question for a number.
+    /// Returns a request for a number.
     pub fn count(ask: Ask) -> Request {
         Request::value(&format!("{ask:?}"), ask as u32, 0)
     }

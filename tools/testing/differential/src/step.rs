@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is done in one step.
+//! The steps of a sequence.
 
 use crate::{
     machine::DEVICES,
@@ -9,71 +9,72 @@ use crate::{
 };
 use std::fmt;
 
-/// How many containers can be open.
+/// The maximum number of open containers.
 pub const CONTAINERS: usize = 3;
-/// How often each device can be open.
+/// The maximum number of times that each device is open.
 pub const COPIES: usize = 2;
-/// How many other processes there can be.
+/// The maximum number of agents.
 pub const AGENTS: usize = 2;
 
-/// An open file, or the place for one.
+/// An open file, or the slot for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum File {
     /// A container.
     Container(usize),
-    /// A group, by the number of its device.
+    /// A group, by the index of its device.
     Group(usize),
-    /// A device: its number, and which of the times that it is open.
+    /// A device: its index, and the index of the open file.
     Device(usize, usize),
-    /// A file that has nothing to do with VFIO.
+    /// A file unrelated to VFIO.
     Null,
 }
 
-/// The page for a bitmap.
+/// The bitmap page.
 #[derive(Clone, Copy, Debug)]
 pub struct Bitmap {
-    /// What all bytes are before.
+    /// The byte that fills the page before the request.
     pub fill: u8,
 }
 
-/// One step.
+/// A step.
 #[derive(Debug)]
 pub enum Step {
     /// Opens a container or a group.
     Open(File),
     /// Closes a file.
     Close(File),
-    /// Asks a group for a device by a name.
+    /// Opens a device of a group by name.
     OpenDevice {
         /// The group.
         group: usize,
-        /// Where the device goes.
+        /// The index of the open file.
         copy: usize,
         /// The name.
         name: String,
     },
-    /// Asks a group to join what may be a container; nothing stands for no file at all.
+    /// Makes a group join a file, which may not be a container. `None` stands for an invalid
+    /// descriptor.
     Join(usize, Option<File>),
     /// Sends a request.
     Send {
-        /// To which file.
+        /// The file.
         file: File,
-        /// What.
+        /// The request.
         request: Request,
-        /// The page for a bitmap, if the request may write there.
+        /// The bitmap page, if the request may write to it.
         bitmap: Option<Bitmap>,
     },
-    /// Has another process send a request to a container.
+    /// Makes an agent send a request to a container.
     Delegate(usize, usize, Request),
-    /// Reads some bytes of a file, from an offset.
+    /// Reads bytes of a file at an offset: offset, length.
     Read(File, u64, usize),
-    /// Changes a piece of the memory.
+    /// Changes a piece of memory.
     Memory(u64, Change),
-    /// Writes a parameter of the backend.
+    /// Writes a module parameter of the backend.
     Parameter(&'static str, &'static str),
-    /// Starts another process, perhaps one that may lock only so many pages.
+    /// Starts an agent, optionally with a limit of locked pages.
     Hire(usize, Option<u64>),
-    /// Ends it.
+    /// Ends an agent.
     Dismiss(usize),
 }
 

@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How results are written down.
+//! The output format of results.
 
 use std::fmt;
 use vfio_client::Errno;
 
-/// What came of a step.
+/// The outcome of a step.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What the call returned.
+    /// The return value of the call.
     pub result: Result<i64, Errno>,
-    /// The bytes of the request afterwards, if it had some.
+    /// The bytes of the request after the call, if it has a structure.
     pub bytes: Vec<u8>,
-    /// Further results, each with a name.
+    /// Further results with their names.
     pub fields: Vec<(&'static str, String)>,
-    /// The page for bitmaps, if the request had one.
+    /// The bitmap page, if the request has one.
     pub page: Option<Vec<u8>>,
 }
 
 impl Outcome {
-    /// A call which returns nothing but whether it succeeded.
+    /// Creates the outcome of a call that only succeeds or fails.
     pub fn of<T, E: Into<Errno>>(result: Result<T, E>) -> Self {
         Self {
             result: result.map(|_| 0).map_err(Into::into),
@@ -36,7 +36,7 @@ impl Outcome {
         self
     }
 
-    /// Whether the model of a container has nothing to say against it.
+    /// Returns whether the model accepts the outcome.
     pub fn is_expected(&self) -> bool {
         self.fields.iter().all(|(name, value)| match *name {
             "unexpected" => false,
@@ -45,7 +45,7 @@ impl Outcome {
         })
     }
 
-    /// Whether the call succeeded.
+    /// Returns whether the call succeeded.
     pub fn is_ok(&self) -> bool {
         self.result.is_ok()
     }
@@ -67,7 +67,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Bytes in hexadecimal, four or more equal ones as `xx*count`.
+/// Formats bytes in hexadecimal; four or more equal bytes become `[xx*count]`.
 pub fn runs(bytes: &[u8]) -> String {
     let mut text = String::new();
     for run in bytes.chunk_by(|a, b| a == b) {
@@ -81,14 +81,14 @@ pub fn runs(bytes: &[u8]) -> String {
     text
 }
 
-/// Writes bytes in hexadecimal.
+/// Formats bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
         .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// Reads what [`hex`] has written.
+/// Parses the output of [`hex`].
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
     (0..text.len())
         .step_by(2)

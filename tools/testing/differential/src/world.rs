@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Does the steps.
+//! Executes the steps.
 
 use crate::{
     agent::Agent,
@@ -48,7 +48,7 @@ use vfio_client::{
     raw, //
 };
 
-/// All that the steps work on.
+/// The files and processes that the steps use.
 #[derive(Debug)]
 pub struct World {
     containers: [Option<Container>; CONTAINERS],
@@ -57,12 +57,12 @@ pub struct World {
     null: std::fs::File,
     agents: [Option<Agent>; AGENTS],
     memory: Memory,
-    /// What the parameters were.
+    /// The initial values of the parameters.
     parameters: [(&'static str, String); PARAMETERS.len()],
 }
 
 impl World {
-    /// A world in which nothing is open.
+    /// Creates a world in which nothing is open.
     pub fn new() -> Result<Self> {
         Ok(Self {
             containers: Default::default(),
@@ -75,7 +75,7 @@ impl World {
         })
     }
 
-    /// Does a step. An error means that the step could not be done at all.
+    /// Executes a step. An error means that the step could not be executed at all.
     pub fn perform(&mut self, step: &Step) -> Result<Outcome> {
         let outcome = match step {
             Step::Open(file) => self.open(*file)?,
@@ -110,7 +110,7 @@ impl World {
         Ok(outcome.with("locked", locked()))
     }
 
-    /// Closes everything, and gives the parameters the values that they had.
+    /// Closes everything and restores the parameters.
     pub fn finish(mut self) -> Result<()> {
         for agent in self.agents.iter_mut().filter_map(Option::take) {
             agent.end()?;
@@ -125,7 +125,7 @@ impl World {
         Ok(())
     }
 
-    /// The descriptor of an open file.
+    /// Returns the descriptor of an open file.
     fn fd(&self, file: File) -> Result<BorrowedFd<'_>> {
         match file {
             File::Container(slot) => self.containers[slot].as_ref().map(AsFd::as_fd),
@@ -147,7 +147,7 @@ impl World {
             File::Group(nth) => {
                 let opened = open_group(nth)?.map_err(|e| e.errno());
                 let outcome = Outcome::of(opened.as_ref().map_err(|e| *e));
-                // Who has it open already stays so.
+                // A failed open leaves a group open that is open already.
                 if let Ok(group) = opened {
                     self.groups[nth] = Some(group);
                 }

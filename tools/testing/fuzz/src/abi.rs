@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The requests of KCOV, none of which takes an address.
+//! The ioctls of KCOV, none of which takes an address.
 
 #![allow(unsafe_code)]
 
@@ -18,20 +18,20 @@ mod request {
 /// The mode that traces program counters.
 const TRACE_PC: i32 = 0;
 
-/// Has a file of KCOV hold so many words, which are to be mapped.
+/// Sets the size of a KCOV buffer in words. The caller maps the buffer afterwards.
 pub fn init_trace(kcov: &File, words: i32) -> nix::Result<i32> {
     // SAFETY: KCOV takes the argument as a number.
     unsafe { request::init_trace(kcov.as_raw_fd(), words) }
 }
 
-/// Begins to trace this thread.
+/// Starts tracing this thread.
 pub fn enable(kcov: &File) -> nix::Result<i32> {
-    // SAFETY: KCOV takes the argument as a number. What it writes to is its own.
+    // SAFETY: KCOV takes the argument as a number. It writes only to its own buffer.
     unsafe { request::enable(kcov.as_raw_fd(), TRACE_PC) }
 }
 
-/// Ends it.
+/// Stops tracing this thread.
 pub fn disable(kcov: &File) -> nix::Result<i32> {
-    // SAFETY: KCOV wants the argument to be 0.
+    // SAFETY: KCOV requires the argument to be 0.
     unsafe { request::disable(kcov.as_raw_fd(), 0) }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which code of VFIO's modules this thread's system calls reach, by KCOV.
+//! Coverage of the VFIO modules by the system calls of this thread, measured with KCOV.
 
 use crate::abi;
 use anyhow::{
@@ -21,10 +21,10 @@ use std::{
 use vfio_client::Memory;
 
 const KCOV: &str = "/sys/kernel/debug/kcov";
-/// How many program counters fit; those which come later are not seen.
+/// The number of words in the buffer. Later program counters are lost.
 const ENTRIES: usize = 1 << 19;
 
-/// The modules whose code counts.
+/// The modules whose coverage is measured.
 const MODULES: [&str; 5] = [
     "vfio",
     "vfio_iommu_type1",
@@ -33,12 +33,12 @@ const MODULES: [&str; 5] = [
     "mdev",
 ];
 
-/// A piece of code between two calls of KCOV: its place among all addresses of VFIO's modules.
+/// A code location between two KCOV calls: its address in one of the VFIO modules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Point(u64);
 
 impl Point {
-    /// A number for this point after another one.
+    /// Returns a hash of this point and the previous one.
     #[cfg(feature = "engine")]
     pub fn after(self, previous: Self) -> u64 {
         (previous.0.rotate_left(17) ^ self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -49,9 +49,9 @@ impl Point {
 #[derive(Debug)]
 struct Module {
     name: &'static str,
-    /// Its functions, by their addresses.
+    /// The functions with their addresses, sorted.
     functions: Vec<(u64, String)>,
-    /// The first address that belongs to something else.
+    /// The first address after the module's last function.
     end: u64,
     reached: HashSet<u64>,
 }
@@ -62,7 +62,7 @@ impl Module {
         first.is_some_and(|start| (start..self.end).contains(&address))
     }
 
-    /// The function that an address of this module is in.
+    /// Returns the function that contains an address of this module.
     fn function(&self, address: u64) -> &str {
         let after = self
             .functions
@@ -71,7 +71,7 @@ impl Module {
     }
 }
 
-/// What traces.
+/// The tracer.
 #[derive(Debug)]
 pub struct Coverage {
     kcov: File,
@@ -80,7 +80,7 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// Gets ready to trace this thread, by which all tracing is to be done.
+    /// Sets up tracing of this thread. Only this thread may trace.
     pub fn new() -> Result<Self> {
         let kcov = File::options()
             .read(true)
@@ -98,7 +98,7 @@ impl Coverage {
         })
     }
 
-    /// Does some work; `visit` is told which points were passed, in their order.
+    /// Executes `work` and calls `visit` for each point reached, in order.
     pub fn trace<T>(
         &mut self,
         work: impl FnOnce() -> Result<T>,
@@ -119,7 +119,7 @@ impl Coverage {
         done
     }
 
-    /// Of each module: its name, and how many points of which functions were reached.
+    /// Returns the name of each module, and for each of its functions the number of points reached.
     pub fn reached(&self) -> impl Iterator<Item = (&str, BTreeMap<&str, usize>)> {
         self.modules.iter().map(|module| {
             let mut counts = BTreeMap::new();
@@ -130,14 +130,15 @@ impl Coverage {
         })
     }
 
-    /// How many points were reached.
+    /// Returns the number of points reached.
     #[cfg(feature = "engine")]
     pub fn count(&self) -> usize {
         self.modules.iter().map(|module| module.reached.len()).sum()
     }
 }
 
-/// Reads the kernel's table of symbols: lines of an address, a letter, a name, and the module in brackets.
+/// Parses the kernel's symbol table. Each line has an address, a letter, a name, and the module in
+/// brackets.
 fn modules(text: &str) -> Result<Vec<Module>> {
     let mut symbols = Vec::new();
     for line in text.lines() {

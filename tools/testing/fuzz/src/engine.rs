@@ -65,13 +65,13 @@ use std::time::{
     Instant, //
 };
 
-/// How many pairs of points are told apart.
+/// The number of distinct pairs of points.
 const PAIRS: usize = 1 << 16;
-/// The longest input: some hundred steps.
+/// The maximum length of an input: a few hundred steps.
 const LONGEST: usize = 1024;
-/// How often the progress is shown.
+/// The interval of progress messages.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// How many random inputs there are in the beginning, and how long they are.
+/// The number of random inputs at the start, and their length.
 const FRESH: usize = 16;
 const SHORT: usize = 200;
 
@@ -147,7 +147,7 @@ impl HasObservers for Machine<'_> {
     }
 }
 
-/// Shows how far it is.
+/// Prints the progress.
 struct Progress {
     start: Instant,
     shown: Instant,
@@ -184,7 +184,7 @@ impl Progress {
     }
 }
 
-/// Searches for some time.
+/// Searches for the given time.
 pub fn search(
     inputs: Vec<Vec<u8>>,
     rules: Rules,

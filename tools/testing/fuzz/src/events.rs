@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tells the host what happens, before it happens: a kernel that dies leaves the last line there.
+//! Reports events to the host. An input is reported before it runs: if the kernel dies, the host
+//! knows the input.
 
 use crate::{
     corpus::hex,
@@ -18,12 +19,12 @@ use std::{
     io::Write, //
 };
 
-/// Where it is told.
+/// The output port.
 #[derive(Debug)]
 pub struct Events(File);
 
 impl Events {
-    /// Opens a port of the machine by its name.
+    /// Opens a virtio port of the machine by its name.
     pub fn open(name: &str) -> Result<Self> {
         let class = "/sys/class/virtio-ports";
         for port in fs::read_dir(class).context(class)? {
@@ -44,29 +45,29 @@ impl Events {
             .context("events")
     }
 
-    /// An input is about to run.
+    /// Reports that an input is about to run.
     pub fn run(&mut self, input: &[u8]) -> Result<()> {
         self.tell(format!("run {}", hex(input)))
     }
 
-    /// An input has reached something new.
+    /// Reports that an input reached new code.
     pub fn keep(&mut self, input: &[u8]) -> Result<()> {
         self.tell(format!("keep {}", hex(input)))
     }
 
-    /// An input has met a defect.
+    /// Reports that an input found a defect.
     #[cfg(feature = "engine")]
     pub fn found(&mut self, input: &[u8], words: &str) -> Result<()> {
         self.tell(format!("found {} {words}", hex(input)))
     }
 
-    /// How many inputs there were.
+    /// Reports the number of inputs executed.
     #[cfg(feature = "engine")]
     pub fn runs(&mut self, count: u64) -> Result<()> {
         self.tell(format!("runs {count}"))
     }
 
-    /// What was reached in all.
+    /// Reports the total coverage.
     pub fn coverage(&mut self, coverage: &Coverage) -> Result<()> {
         for (module, functions) in coverage.reached() {
             for (function, points) in functions {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the kernel says about defects of its own.
+//! Reports of kernel defects in the kernel log.
 
 use anyhow::{
     Context,
@@ -12,7 +12,7 @@ use std::{
     os::unix::fs::OpenOptionsExt, //
 };
 
-/// What a report begins with. `vm/run` knows more of them, and fails by any.
+/// The signs of a report. `vm/run` knows more of them, and fails on any.
 const SIGNS: [&str; 5] = [
     "BUG: ",
     "WARNING: ",
@@ -21,12 +21,12 @@ const SIGNS: [&str; 5] = [
     "refcount_t: ",
 ];
 
-/// The kernel's log from some moment on.
+/// The kernel log from a given moment on.
 #[derive(Debug)]
 pub struct Log(File);
 
 impl Log {
-    /// Starts behind the last record.
+    /// Starts after the last record.
     pub fn follow() -> Result<Self> {
         let file = File::options()
             .read(true)
@@ -38,11 +38,11 @@ impl Log {
         Ok(log)
     }
 
-    /// Returns the first line of the first report since the last time.
+    /// Returns the first line of the first report since the last call.
     pub fn complaint(&mut self) -> Option<String> {
         let mut first = None;
         let mut record = [0; 8192];
-        // It ends with an error, as nothing is left.
+        // The read fails when no record is left.
         while let Ok(len) = self.0.read(&mut record) {
             let text = String::from_utf8_lossy(&record[..len]);
             let line = text.lines().next().unwrap_or_default();

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Looks for sequences of requests that reach new code of VFIO's modules, and for answers that the
-//! model of a container doesn't expect.
+//! Searches for sequences of requests that reach new code of the VFIO modules, and for answers that
+//! the model of a container does not expect.
 //!
-//! An input is bytes. The generator of the differential test makes its choices by them, so that each
-//! input is a sequence of requests, and a change of a byte is a change of some choice. KCOV tells what
-//! the kernel did in each of them, LibAFL changes the inputs that reached something new.
+//! An input is a sequence of bytes. The generator of the differential test derives its choices from
+//! them, so each input is a sequence of requests, and changing a byte changes a choice. KCOV
+//! reports the code reached in the kernel; LibAFL mutates the inputs that reached new code.
 //!
-//! What happens is told as lines of words to the port `--events`: `run INPUT` before each run, `keep INPUT`,
+//! Events are written as lines to the port `--events`: `run INPUT` before each run, `keep INPUT`,
 //! `found INPUT WORDS...`, `runs COUNT`, and `reached MODULE FUNCTION POINTS`.
 
 #![deny(unsafe_code)]
@@ -46,10 +46,10 @@ use std::{
     time::Duration, //
 };
 
-/// Looks for sequences of requests that reach new code, and for wrong answers.
+/// Search for sequences of requests that reach new code, and for wrong answers.
 #[derive(Parser)]
 struct Options {
-    /// The modules are those of C: their known defects are expected.
+    /// The modules are the C modules: expect their known defects.
     #[arg(long, global = true)]
     c: bool,
     #[command(subcommand)]
@@ -58,37 +58,37 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Work {
-    /// Changes the inputs of a file, and what comes of them, for some time.
+    /// Mutate the inputs of a file for some time.
     #[cfg(feature = "engine")]
     Search {
-        /// Inputs, one a line, as hexadecimal digits.
+        /// Inputs, one per line, as hexadecimal digits.
         corpus: PathBuf,
-        /// Where to tell what happens.
+        /// Port for the events.
         #[arg(long)]
         events: String,
-        /// For how many seconds.
+        /// Duration in seconds.
         #[arg(long)]
         seconds: u64,
-        /// What the random choices depend on.
+        /// Seed of the random choices.
         #[arg(long)]
         seed: u64,
     },
-    /// Says which inputs of a file are enough to reach what all of them reach.
+    /// Select a subset of the inputs of a file with the same coverage.
     Minimize {
-        /// Inputs, one a line, as hexadecimal digits.
+        /// Inputs, one per line, as hexadecimal digits.
         corpus: PathBuf,
-        /// Where to tell what happens.
+        /// Port for the events.
         #[arg(long)]
         events: String,
     },
-    /// Runs all inputs of a file.
+    /// Run all inputs of a file.
     Replay {
-        /// Inputs, one a line, as hexadecimal digits.
+        /// Inputs, one per line, as hexadecimal digits.
         corpus: PathBuf,
     },
-    /// Runs the inputs of a file, up to one with a defect, and prints each step.
+    /// Run the inputs of a file up to the first defect, and print each step.
     Show {
-        /// Inputs, one a line, as hexadecimal digits.
+        /// Inputs, one per line, as hexadecimal digits.
         corpus: PathBuf,
     },
 }
@@ -122,7 +122,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// Keeps the inputs that reach what no shorter one has reached.
+/// Keeps the inputs that reach points that no shorter input reached.
 fn minimize(mut inputs: Vec<Vec<u8>>, rules: Rules, events: &mut Events) -> Result<()> {
     inputs.sort_by_key(Vec::len);
     let mut coverage = Coverage::new()?;
@@ -140,7 +140,7 @@ fn minimize(mut inputs: Vec<Vec<u8>>, rules: Rules, events: &mut Events) -> Resu
     events.coverage(&coverage)
 }
 
-/// Runs all inputs; what is wrong with one is printed, and is an error.
+/// Runs all inputs. Prints unexpected answers and fails if there are any.
 fn replay(inputs: &[Vec<u8>], rules: Rules) -> Result<()> {
     let before = left();
     let (mut steps, mut strange) = (0, 0);
@@ -152,7 +152,7 @@ fn replay(inputs: &[Vec<u8>], rules: Rules) -> Result<()> {
             println!("{} {words}", corpus::hex(input));
         }
     }
-    // The kernel ends some things a moment after the last close.
+    // The kernel releases some resources shortly after the last close.
     thread::sleep(Duration::from_millis(500));
     println!("{} sequences of {steps} steps in all", inputs.len());
     ensure!(strange == 0, "{strange} answers were not expected");

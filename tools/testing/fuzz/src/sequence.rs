@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Runs one input.
+//! Execution of one input.
 
 use anyhow::Result;
 use differential::{
@@ -13,17 +13,16 @@ use differential::{
 };
 use linear::defects::Rules;
 
-/// What came of an input.
+/// The result of an input.
 #[derive(Debug)]
 pub struct Sequence {
-    /// How many steps it had.
+    /// The number of steps.
     pub steps: usize,
-    /// The first answer that was not expected, in words.
+    /// A description of the first unexpected answer.
     pub strange: Option<String>,
 }
 
-/// Runs an input in a world of its own, up to the first answer that is not expected. Each step is done by
-/// `perform`.
+/// Runs an input in a new world, up to the first unexpected answer. `perform` executes each step.
 pub fn run(
     input: &[u8],
     rules: Rules,

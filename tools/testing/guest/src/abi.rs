@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! System calls about pages of the program, and the only unsafe code of the tests.
+//! System calls on user memory. All unsafe code of the tests is in this file.
 
 use nix::{
     libc,
@@ -19,7 +19,7 @@ use vfio_client::{
 /// `IORING_REGISTER_BUFFERS`
 const REGISTER_BUFFERS: libc::c_uint = 0;
 
-/// What a system call returned.
+/// Converts the result of a system call to an errno or a number.
 fn checked(result: libc::c_long) -> Result<i32, Errno> {
     if result < 0 {
         return Err(Errno::last());
@@ -34,25 +34,26 @@ fn whole(memory: &Memory) -> libc::iovec {
     }
 }
 
-/// A ring of io_uring that never runs; it keeps the memory that is registered pinned.
+/// An io_uring instance that never runs. It keeps the memory registered with it pinned.
 #[derive(Debug)]
 pub struct Ring(OwnedFd);
 
 impl Ring {
-    /// Makes one.
+    /// Creates an io_uring instance.
     pub fn new() -> Result<Self, Errno> {
         // A `struct io_uring_params`.
         let mut params = [0_u64; 15];
-        // SAFETY: There is room for the structure, which asks for nothing special.
+        // SAFETY: `params` is as large as the structure. It is zero, so no option is requested.
         let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, params.as_mut_ptr()) };
-        // SAFETY: The descriptor was made just now, and nobody else has it.
+        // SAFETY: The descriptor is new, and nothing else owns it.
         checked(fd).map(|fd| Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Registers memory as a buffer.
+    /// Registers `memory` as a buffer.
     pub fn register(&self, memory: &Memory) -> Result<i32, Errno> {
         let buffer = whole(memory);
-        // SAFETY: There is one `iovec`. Without requests the kernel doesn't access what it pins.
+        // SAFETY: `buffer` is one `iovec`. The kernel pins the memory, but does not access it
+        // unless a request is submitted.
         checked(unsafe {
             libc::syscall(
                 libc::SYS_io_uring_register,
@@ -65,7 +66,7 @@ impl Ring {
     }
 }
 
-/// A protection key. The thread that made it may not access memory which has it.
+/// A protection key. The thread that allocated it cannot access memory tagged with it.
 #[derive(Debug)]
 pub struct Key(i32);
 
@@ -73,19 +74,19 @@ impl Key {
     /// `PKEY_DISABLE_ACCESS`
     const NO_ACCESS: libc::c_ulong = 1;
 
-    /// Makes one.
+    /// Allocates a protection key.
     pub fn new() -> Result<Self, Errno> {
-        // SAFETY: Nothing has the key yet.
+        // SAFETY: No memory is tagged with the key yet.
         let key = unsafe { libc::syscall(libc::SYS_pkey_alloc, 0, Self::NO_ACCESS) };
         checked(key).map(Self)
     }
 
-    /// Gives this key to memory that may be read and written otherwise.
+    /// Tags `memory` with this key. Its page protection allows reads and writes.
     pub fn protect(&self, memory: &mut Memory) -> anyhow::Result<()> {
-        // For `Memory` it can't be accessed.
+        // `Memory` must treat it as inaccessible.
         memory.protect(false, false)?;
         let prot = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: The memory exists, and only this thread's right to access it changes.
+        // SAFETY: The memory exists. Only the access rights of this thread change.
         let protected = unsafe {
             libc::syscall(
                 libc::SYS_pkey_mprotect,
@@ -102,17 +103,17 @@ impl Key {
 
 impl Drop for Key {
     fn drop(&mut self) {
-        // SAFETY: Memory that has the key only becomes accessible again.
+        // SAFETY: Memory tagged with the key only becomes accessible again.
         let freed = unsafe { libc::syscall(libc::SYS_pkey_free, self.0) };
         assert_eq!(checked(freed), Ok(0), "pkey_free");
     }
 }
 
-/// Puts pages of memory into a pipe, which keeps them until it is read.
+/// Splices the pages of `memory` into a pipe, which holds them until they are read.
 pub fn splice(memory: &Memory) -> Result<(OwnedFd, OwnedFd), Errno> {
     let (reader, writer) = pipe()?;
     let pages = whole(memory);
-    // SAFETY: There is one `iovec`, of memory that exists; the pages are only read.
+    // SAFETY: `pages` is one `iovec` of existing memory. The pages are only read.
     let spliced = unsafe { libc::vmsplice(writer.as_raw_fd(), &raw const pages, 1, 0) };
     checked(spliced as libc::c_long)?;
     Ok((reader, writer))

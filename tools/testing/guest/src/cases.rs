@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The cases, by what they look at.
+//! The test cases, by subject.
 
 mod arrival;
 mod binding;
@@ -75,7 +75,7 @@ use vfio_client::{
     Group, //
 };
 
-/// The cases for a machine whose IOMMU isolates interrupts.
+/// Returns the cases for a machine whose IOMMU isolates interrupts.
 pub fn main_set() -> Vec<Trial> {
     [
         container::cases(),
@@ -104,12 +104,12 @@ pub fn main_set() -> Vec<Trial> {
     .collect()
 }
 
-/// The cases for a machine without interrupt remapping.
+/// Returns the cases for a machine without interrupt remapping.
 pub fn nointremap_set() -> Vec<Trial> {
     nointremap::cases()
 }
 
-/// The cases with mediated devices.
+/// Returns the cases for mediated devices.
 pub fn mdev_set() -> Vec<Trial> {
     [
         mdev::cases(),
@@ -123,10 +123,10 @@ pub fn mdev_set() -> Vec<Trial> {
     .collect()
 }
 
-/// The cases with a driver that pins pages.
+/// Returns the cases for a driver that pins pages.
 pub fn pinning_set() -> Vec<Trial> {
     if let Err(error) = pin::prepare() {
-        // The cases will miss it.
+        // The cases fail if the device does not exist.
         eprintln!("{error:?}");
     }
     [
@@ -144,7 +144,7 @@ pub fn pinning_set() -> Vec<Trial> {
     .collect()
 }
 
-/// The cases with a driver that calls what the core offers to other modules.
+/// Returns the cases for a driver that calls the functions exported by the core.
 pub fn exports_set() -> Vec<Trial> {
     [exports::cases(), virqfd::cases(), machine::cases()]
         .into_iter()
@@ -152,7 +152,7 @@ pub fn exports_set() -> Vec<Trial> {
         .collect()
 }
 
-/// The cases with network controllers.
+/// Returns the cases for network controllers.
 pub fn nic_set() -> Vec<Trial> {
     [nic::cases(), sriov::cases()]
         .into_iter()
@@ -160,12 +160,12 @@ pub fn nic_set() -> Vec<Trial> {
         .collect()
 }
 
-/// The cases for a machine without an IOMMU.
+/// Returns the cases for a machine without an IOMMU.
 pub fn noiommu_set() -> Vec<Trial> {
     noiommu::cases()
 }
 
-/// Does what another process has to do for a case.
+/// Runs the command of a helper process.
 pub fn helper(words: &[&str]) -> Result<()> {
     match words {
         ["memlock-beside-registers"] => limits::memory_beside_registers(),
@@ -188,17 +188,17 @@ pub fn helper(words: &[&str]) -> Result<()> {
     }
 }
 
-/// The cases with a PAMU in software.
+/// Returns the cases for a software PAMU.
 pub fn pamu_set() -> Vec<Trial> {
     pamu::cases()
 }
 
-/// The cases with accelerators that can be peers.
+/// Returns the cases for accelerators with peer-to-peer support.
 pub fn p2p_set() -> Vec<Trial> {
     p2p::cases()
 }
 
-/// The cases where devices come and go.
+/// Returns the cases for hotplug.
 pub fn hotplug_set() -> Vec<Trial> {
     [arrival::cases(), removal::cases(), handback::cases()]
         .into_iter()
@@ -206,10 +206,10 @@ pub fn hotplug_set() -> Vec<Trial> {
         .collect()
 }
 
-/// The cases in which requests stop, or are killed.
+/// Returns the cases in which requests stall or processes are killed.
 pub fn stalls_set() -> Vec<Trial> {
     if let Err(error) = pin::prepare() {
-        // The cases will miss it.
+        // The cases fail if the device does not exist.
         eprintln!("{error:?}");
     }
     [stalled::cases(), killed::cases()]
@@ -218,12 +218,12 @@ pub fn stalls_set() -> Vec<Trial> {
         .collect()
 }
 
-/// The cases in which requests fail at each place where they can.
+/// Returns the cases that inject a failure at each possible point of a request.
 pub fn failing_set() -> Vec<Trial> {
     failing::cases()
 }
 
-/// The cases that look for races, and for what is left when memory runs out.
+/// Returns the cases that look for races, and for leaks when memory runs out.
 pub fn stress_set() -> Vec<Trial> {
     [stress::cases(), concurrent::cases(), faults::cases()]
         .into_iter()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Cgroups, and what memory is charged to them.
+//! Cgroups and the memory charged to them.
 
 use anyhow::{
     Context,
@@ -23,12 +23,12 @@ use std::{
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// A cgroup, which is removed when it is dropped.
+/// A cgroup, which is removed when dropped.
 #[derive(Debug)]
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// Makes one.
+    /// Creates a cgroup.
     pub fn new(name: &str) -> Result<Self> {
         let root = Path::new(ROOT);
         if !root.join("cgroup.procs").exists() {
@@ -42,7 +42,7 @@ impl Cgroup {
         Ok(Self(folder))
     }
 
-    /// Has this process in the cgroup while it does `what`.
+    /// Runs `what` with this process in the cgroup.
     pub fn during<T>(&self, what: impl FnOnce() -> Result<T>) -> Result<T> {
         enter(&self.0)?;
         let outcome = what();
@@ -50,7 +50,7 @@ impl Cgroup {
         outcome
     }
 
-    /// How many bytes of a kind are charged to it.
+    /// Returns the number of bytes of a kind that are charged to the cgroup.
     pub fn bytes(&self, kind: &str) -> Result<u64> {
         let text = fs::read_to_string(self.0.join("memory.stat"))?;
         let mut lines = text.lines().filter_map(|line| line.split_once(' '));
@@ -58,7 +58,8 @@ impl Cgroup {
         Ok(line.with_context(|| format!("no {kind}"))?.1.parse()?)
     }
 
-    /// Waits for them to become what is expected: statistics are a moment late.
+    /// Waits until the number of bytes is as expected, because statistics are updated with a
+    /// delay. Returns the last value read.
     pub fn wait_for(&self, kind: &str, expected: impl Fn(u64) -> bool) -> Result<u64> {
         for _ in 0..100 {
             let bytes = self.bytes(kind)?;

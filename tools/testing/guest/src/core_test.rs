@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The test driver that calls what the core offers to other modules; see
+//! The test driver that calls the functions exported by the core; see
 //! `tools/testing/modules/vfio_core_test.h`.
 
 use anyhow::{
@@ -27,61 +27,61 @@ use vfio_client::{
     raw, //
 };
 
-/// The first of the devices.
+/// The name of the first device.
 pub const NAME: &str = "vfio_core_test.0";
-/// The other one.
+/// The name of the second device.
 pub const SECOND: &str = "vfio_core_test.1";
 
-/// The file is a group's.
+/// The file is a group file.
 pub const IS_GROUP: i32 = 1 << 0;
-/// The file is a group's or a device's.
+/// The file is a group file or a device file.
 pub const IS_VALID: i32 = 1 << 1;
-/// Nothing that is reached through the file bypasses the caches.
+/// No device reached through the file can bypass the caches.
 pub const ENFORCED_COHERENT: i32 = 1 << 2;
-/// The first device of the driver is in the group.
+/// The group contains the first device of the driver.
 pub const HAS_DEV: i32 = 1 << 3;
 
 /// The two devices are in one set.
 pub const SET_IS_SHARED: i32 = 1 << 0;
-/// The set has the first one.
+/// The set contains the first device.
 pub const SET_FINDS_FIRST: i32 = 1 << 1;
-/// The set has the second one.
+/// The set contains the second device.
 pub const SET_FINDS_SECOND: i32 = 1 << 2;
-/// Where the number of open files begins.
+/// The bit position of the number of open files.
 pub const SET_OPEN_SHIFT: i32 = 8;
 
-/// What the driver's backend says yes to.
+/// The extension that the driver's backend supports.
 pub const EXTENSION: u32 = 0x7e57;
-/// What it answers.
+/// The backend's answer for the extension.
 pub const ANSWER: i32 = 5;
 
-/// What is done with the driver's backend.
+/// A request for the driver's backend.
 #[derive(Clone, Copy)]
 pub enum Backend {
-    /// It goes.
+    /// Unregister the backend.
     Unregister = 0,
-    /// It comes.
+    /// Register the backend.
     Register = 1,
-    /// One comes that has only one of two callbacks which belong together.
+    /// Register a backend with only one of two callbacks that belong together.
     RegisterHalf = 2,
 }
 
 /// The arguments of `vfio_set_irqs_validate_and_prepare()`.
 #[derive(Clone, Copy, Debug)]
 pub struct Irqs {
-    /// Bytes of the request.
+    /// The size of the request.
     pub argsz: u32,
-    /// Action and type of data.
+    /// The action and the type of the data.
     pub flags: u32,
-    /// Which kind of interrupt.
+    /// The interrupt index.
     pub index: u32,
     /// The first vector.
     pub start: u32,
-    /// How many vectors.
+    /// The number of vectors.
     pub count: u32,
-    /// How many the device has.
+    /// The number of vectors of the device.
     pub vectors: u32,
-    /// How many kinds the device has.
+    /// The number of interrupt types of the device.
     pub types: u32,
     /// The driver takes no data.
     pub no_size: bool,
@@ -96,21 +96,21 @@ const fn number(n: u32) -> u32 {
 }
 
 impl CoreTest {
-    /// Opens it.
+    /// Opens the driver's file.
     pub fn open() -> Result<Self> {
         File::open("/dev/vfio_core_test")
             .map(Self)
             .context("/dev/vfio_core_test")
     }
 
-    /// Returns what the core says of a file.
+    /// Returns what the core reports about a file.
     pub fn file(&self, fd: impl AsFd) -> Result<i32, Errno> {
         // CAST: A descriptor is not negative.
         let fd = fd.as_fd().as_raw_fd() as u64;
         raw::value(&self.0, number(0), fd)
     }
 
-    /// Tells whether the first device refers to a virtual machine.
+    /// Returns whether the first device refers to a virtual machine.
     pub fn has_machine(&self) -> Result<bool, Errno> {
         Ok(raw::none(&self.0, number(1))? == 1)
     }
@@ -121,19 +121,20 @@ impl CoreTest {
         raw::bytes(&self.0, number(2), &mut name)
     }
 
-    /// Lets the backend come or go.
+    /// Registers or unregisters the backend.
     pub fn backend(&self, what: Backend) -> Result<i32, Errno> {
         raw::value(&self.0, number(3), what as u64)
     }
 
-    /// Returns the state that a device with some features goes to on its way to another.
+    /// Returns the next state on the way from one state to another, for a device with the given
+    /// features.
     pub fn next_state(&self, flags: u32, current: u32, target: u32) -> Result<u32, Errno> {
         let mut bytes = Bytes::new().u32(flags).u32(current).u32(target).u32(99);
         raw::bytes(&self.0, number(4), &mut bytes)?;
         Ok(bytes.get_u32(12))
     }
 
-    /// Returns how many bytes of data a request brings.
+    /// Returns the data size of a request.
     pub fn irqs(&self, irqs: &Irqs) -> Result<u64, Errno> {
         let mut bytes = Bytes::new()
             .u32(irqs.argsz)
@@ -149,7 +150,7 @@ impl CoreTest {
         Ok(bytes.get_u64(32))
     }
 
-    /// Listens to an eventfd; the thread function runs too if asked for.
+    /// Listens to an eventfd. With `thread`, the thread function runs, too.
     pub fn listen(&self, fd: i32, thread: bool) -> Result<i32, Errno> {
         let mut bytes = Bytes::new().raw(&fd.to_ne_bytes()).u32(thread.into());
         raw::bytes(&self.0, number(6), &mut bytes)
@@ -160,34 +161,34 @@ impl CoreTest {
         raw::none(&self.0, number(7))
     }
 
-    /// Waits until the thread function is done.
+    /// Waits until the thread function has finished.
     pub fn flush(&self) -> Result<i32, Errno> {
         raw::none(&self.0, number(8))
     }
 
-    /// Tells whether the driver's slot is taken.
+    /// Returns whether the driver's slot is in use.
     pub fn listening(&self) -> Result<bool, Errno> {
         Ok(raw::none(&self.0, number(9))? == 1)
     }
 
-    /// Returns how often handler and thread function ran since the last time.
+    /// Returns how often the handler and the thread function have run since the last call.
     pub fn counts(&self) -> Result<(u32, u32), Errno> {
         let mut bytes = Bytes::new().u32(0).u32(0);
         raw::bytes(&self.0, number(10), &mut bytes)?;
         Ok((bytes.get_u32(0), bytes.get_u32(4)))
     }
 
-    /// Returns what is known of the set of the two devices.
+    /// Returns the properties of the device set of the two devices.
     pub fn set(&self) -> Result<i32, Errno> {
         raw::none(&self.0, number(11))
     }
 
-    /// Lets a device have a set while another one waits for the lock of its own set.
+    /// Assigns a device to a set while another thread waits for the lock of its own set.
     pub fn set_held(&self) -> Result<i32, Errno> {
         raw::none(&self.0, number(14))
     }
 
-    /// Builds a chain of capabilities of some sizes, numbered from 1.
+    /// Builds a capability chain with the given sizes, numbered from 1.
     pub fn caps(&self, sizes: &[u32], shift: u32) -> Result<Bytes, Errno> {
         let mut bytes = Bytes::new().u32(sizes.len() as u32).u32(shift);
         for i in 0..4 {
@@ -199,7 +200,7 @@ impl CoreTest {
         Ok(Bytes::new().raw(&bytes.as_ref()[32..32 + size]))
     }
 
-    /// Joins ranges, given with both ends, until there are at most `wanted`.
+    /// Combines ranges, given by their first and last address, until at most `wanted` are left.
     pub fn combine(&self, ranges: &[(u64, u64)], wanted: u32) -> Result<Vec<(u64, u64)>, Errno> {
         let mut bytes = Bytes::new().u32(ranges.len() as u32).u32(wanted);
         for (start, last) in ranges {
@@ -224,7 +225,7 @@ pub fn bare_group(name: &str) -> Result<Group> {
     Ok(Group::open(number.context("the group has no number")?)?)
 }
 
-/// One of the devices, in a container of its own.
+/// One of the devices, in a new container.
 #[derive(Debug)]
 pub struct Bare {
     /// The device.
@@ -235,7 +236,7 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// Opens it.
+    /// Opens a device.
     pub fn open(name: &str) -> Result<Self> {
         let container = Container::open()?;
         let group = bare_group(name)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A driver for Intel's 82574 network controller, as far as sending a frame to itself goes.
+//! A driver for Intel's 82574 network controller. It can only send a frame to itself.
 
 use anyhow::{
     Result,
@@ -25,31 +25,31 @@ const RECEIVE_CONTROL: usize = 0x0100;
 const TRANSMIT_CONTROL: usize = 0x0400;
 const RECEIVE_RING: usize = 0x2800;
 const TRANSMIT_RING: usize = 0x3800;
-/// From a ring's address: its length in bytes, its head and its tail.
+/// Register offsets from the address of a ring: length in bytes, head and tail.
 const LENGTH: usize = 0x08;
 const HEAD: usize = 0x10;
 const TAIL: usize = 0x18;
 
 const LINK_UP: u32 = 1 << 1;
 const RESET: u32 = 1 << 26;
-/// Enable, all addresses, what is sent comes back, without the checksum.
+/// Enable the receiver, accept all addresses, loop back, and strip the checksum.
 const RECEIVE: u32 = (1 << 1) | (1 << 3) | (1 << 4) | (1 << 6) | (1 << 15) | (1 << 26);
 const TRANSMIT: u32 = 1 << 1;
-/// In a descriptor: one frame, add a checksum, report when it is done.
+/// In a descriptor: end of frame, insert the checksum, report completion.
 const SEND: u64 = (1 | 2 | 8) << 24;
-/// In a descriptor's second half: the controller is done with it.
+/// In the second half of a descriptor: the controller has completed it.
 const SENT: u64 = 1 << 32;
 const RECEIVED: u64 = 1 << 32;
 
-/// Descriptors of a ring; the hardware wants a multiple of 8.
+/// The number of descriptors of a ring. The hardware requires a multiple of 8.
 const RING: usize = 8;
 
-/// What a controller reaches, one page each.
+/// The memory that the controller accesses, one page each.
 const TRANSMIT_AT: usize = 0;
 const RECEIVE_AT: usize = PAGE_SIZE;
 const FRAME_AT: usize = 2 * PAGE_SIZE;
 const BUFFER_AT: usize = 3 * PAGE_SIZE;
-/// Bytes of memory that [`Nic::echo`] needs.
+/// The size of the memory that [`Nic::echo`] needs.
 pub const MEMORY: usize = 4 * PAGE_SIZE;
 
 /// An open controller.
@@ -57,7 +57,7 @@ pub const MEMORY: usize = 4 * PAGE_SIZE;
 pub struct Nic(Memory);
 
 impl Nic {
-    /// Resets it, lets it do DMA, and maps its registers.
+    /// Resets the controller, enables DMA, and maps its registers.
     pub fn new(device: &Device) -> Result<Self> {
         Config::of(device)?.enable()?;
         let nic = Self(device.map_whole(VFIO_PCI_BAR0_REGION_INDEX)?);
@@ -65,22 +65,22 @@ impl Nic {
         Ok(nic)
     }
 
-    /// Whether registers can be read.
+    /// Returns whether registers can be read.
     pub fn is_alive(&self) -> bool {
         self.0.read_u32(STATUS) & LINK_UP != 0
     }
 
-    /// Gives it a ring, which it forgets when it is reset.
+    /// Sets up a ring, which is lost on a reset.
     pub fn set_up(&self) {
         self.ring(TRANSMIT_RING, 0x1000);
     }
 
-    /// Whether it has a ring.
+    /// Returns whether a ring is set up.
     pub fn is_set_up(&self) -> bool {
         self.0.read_u32(TRANSMIT_RING) != 0
     }
 
-    /// Lets the controller raise an interrupt by itself.
+    /// Makes the controller raise an interrupt.
     pub fn interrupt(&self) {
         self.0.write_u32(INTERRUPT_MASK, 1);
         self.0.write_u32(INTERRUPT_SET, 1);
@@ -92,7 +92,7 @@ impl Nic {
     }
 
     fn ring(&self, registers: usize, iova: u64) {
-        // CAST: The two halves of the address.
+        // CAST: The halves of the address.
         self.0.write_u32(registers, iova as u32);
         self.0.write_u32(registers + 4, (iova >> 32) as u32);
         self.0.write_u32(registers + LENGTH, (RING * 16) as u32);
@@ -100,7 +100,8 @@ impl Nic {
         self.0.write_u32(registers + TAIL, 0);
     }
 
-    /// Sends a frame to itself, by way of `memory`, which is mapped at `iova`; returns what came.
+    /// Sends a frame to itself through `memory`, which is mapped at `iova`. Returns the received
+    /// frame.
     pub fn echo(&self, memory: &Memory, iova: u64, frame: &[u8]) -> Result<Vec<u8>> {
         memory.fill(0, MEMORY, 0);
         memory.write(FRAME_AT, frame);
@@ -120,7 +121,7 @@ impl Nic {
     }
 }
 
-/// Waits until a descriptor has a bit in its second half.
+/// Waits until a bit is set in the second half of a descriptor.
 fn wait(memory: &Memory, descriptor: usize, bit: u64) -> Result<()> {
     let done = until(Duration::from_secs(5), || {
         anyhow::Ok(memory.read_u64(descriptor + 8) & bit != 0)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The machine that the cases run in.
+//! The machine in which the cases run.
 
 use anyhow::{
     Context,
@@ -15,13 +15,13 @@ use vfio_client::{
     pci, //
 };
 
-/// The device that nearly all cases use: DMA both ways, MSI, no reset.
+/// The device that most cases use: DMA in both directions, MSI, no reset.
 pub const EDU: &str = "0000:00:03.0";
-/// A disk, in a group of its own.
+/// A disk in a group of its own.
 pub const NVME: &str = "0000:00:04.0";
-/// A second `edu`, whose group has another member.
+/// A second `edu`. Its group has another member.
 pub const SHARED: &str = "0000:00:05.0";
-/// The other member of the group of [`SHARED`], which has a driver of the host.
+/// The other member of the group of [`SHARED`]. It is bound to a host driver.
 pub const SIBLING: &str = "0000:00:05.1";
 
 /// Opens the group of a device.
@@ -30,7 +30,7 @@ pub fn group(bdf: &str) -> Result<Group> {
     Group::open(number).with_context(|| format!("group {number} of {bdf}"))
 }
 
-/// A container with one group: the usual start of a case.
+/// A container with one group and an open device, from which most cases start.
 #[derive(Debug)]
 pub struct Setup {
     /// An open device of the group.
@@ -42,7 +42,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Opens `edu` with exact unmap rules.
+    /// Opens `edu` with the exact unmap rules of type1v2.
     pub fn new() -> Result<Self> {
         Self::with(EDU, Iommu::Type1v2)
     }
@@ -59,7 +59,7 @@ impl Setup {
     }
 }
 
-/// Makes a container with the group of a device and a backend, but leaves the device closed.
+/// Creates a container with a backend and the group of a device, and leaves the device closed.
 pub fn attached(bdf: &str, iommu: Iommu) -> Result<(Container, Group)> {
     let container = Container::open()?;
     let group = group(bdf)?;
@@ -68,7 +68,7 @@ pub fn attached(bdf: &str, iommu: Iommu) -> Result<(Container, Group)> {
     Ok((container, group))
 }
 
-/// Checks that the machine is the one we need.
+/// Checks that this is the expected machine.
 pub fn check() -> Result<()> {
     for bdf in [EDU, NVME, SHARED] {
         let driver = pci::driver(bdf);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Each failure that the kernel can be made to have in a request, one at a time.
+//! Injects each possible failure of a request, one at a time.
 
 use crate::cases::Injector;
 use anyhow::{
@@ -16,24 +16,25 @@ use std::{
     path::Path, //
 };
 
-/// What fails.
+/// The kind of operation that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failing {
-    /// Allocations. A request that fails for want of memory has changed nothing.
+    /// Allocations. A request that fails because of them must not have changed anything.
     Allocations,
-    /// Copies from and to the program's memory. A request that fails when it tells its result has done its
+    /// Copies from and to user memory. A request that fails when it writes its result has done its
     /// work.
     Copies,
 }
 
-/// A part of the kernel's code.
+/// A part of the kernel code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Code {
     Module(&'static str),
     Function(&'static str),
 }
 
-/// Below which code failures come: what the program or the kernel do around it has none.
+/// The code below which failures are injected. Code of the program or the kernel outside of it is
+/// not affected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Below {
     code: Code,
@@ -45,17 +46,17 @@ impl Below {
         Self { code, spared: None }
     }
 
-    /// Below a module.
+    /// Injects failures below a module.
     pub const fn module(name: &'static str) -> Self {
         Self::code(Code::Module(name))
     }
 
-    /// Below a function of the kernel's own.
+    /// Injects failures below a kernel function.
     pub const fn function(name: &'static str) -> Self {
         Self::code(Code::Function(name))
     }
 
-    /// Nothing fails below `function`, one of the kernel's own that does not stand it.
+    /// Injects no failures below `function`, a kernel function that does not survive them.
     pub const fn but_for(self, function: &'static str) -> Self {
         Self {
             spared: Some(function),
@@ -64,38 +65,39 @@ impl Below {
     }
 }
 
-/// How often a failure came to a request.
+/// How often a failure was injected into a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failures {
     /// The request failed.
     pub passed_on: usize,
-    /// The request did without.
+    /// The request succeeded nevertheless.
     pub endured: usize,
 }
 
 /// More failures than any request can have.
 const MOST: usize = 4000;
-/// On a slow kernel each of so many first failures comes, and of the others one in so many.
+/// On a slow kernel, each of the first `FIRST` failures is injected, and one in `STRIDE` of the
+/// others.
 const FIRST: usize = 6;
 const STRIDE: usize = 7;
 
-/// Which failures come, one in each round.
+/// Returns the numbers of the failures, one for each round.
 fn rounds() -> impl Iterator<Item = usize> {
     let slow = Path::new("/sys/kernel/debug/kmemleak").exists();
     let stride = if slow { STRIDE } else { 1 };
     (1..FIRST).chain((FIRST..MOST).step_by(stride))
 }
 
-/// All kinds of failures that have a filter by stack.
+/// All kinds of failures with a stack filter.
 const KINDS: [&str; 3] = ["failslab", "fail_page_alloc", "fail_usercopy"];
-/// How much of the stack is looked at.
+/// The depth to which the stack is searched.
 const DEPTH: u64 = 32;
 const EVERYWHERE: Range<u64> = 0..u64::MAX;
 const NOWHERE: Range<u64> = 1..2;
-/// What is rejected if nothing is.
+/// The rejected range if no code is rejected.
 const NOTHING: Range<u64> = 0..0;
 
-/// Lets a kind of failure come from a part of the kernel only, and not from another.
+/// Injects a kind of failure only below the `required` code and not below the `rejected` code.
 fn restrict(kind: &str, required: &Range<u64>, rejected: &Range<u64>) -> Result<()> {
     for (knob, value) in [
         ("require-start", required.start),
@@ -110,7 +112,7 @@ fn restrict(kind: &str, required: &Range<u64>, rejected: &Range<u64>) -> Result<
     Ok(())
 }
 
-/// Where the code of a module is.
+/// Returns the address range of a module's code.
 fn code_of_module(module: &str) -> Result<Range<u64>> {
     let text = fs::read_to_string("/proc/modules")?;
     let words = text
@@ -127,7 +129,7 @@ fn code_of_module(module: &str) -> Result<Range<u64>> {
     Ok(start..start + size)
 }
 
-/// Where a function of the kernel is: it ends where the next one begins.
+/// Returns the address range of a kernel function, which ends where the next function begins.
 fn code_of_function(name: &str) -> Result<Range<u64>> {
     let text = fs::read_to_string("/proc/kallsyms")?;
     // Each line is an address, a letter and a name.
@@ -145,7 +147,7 @@ fn code_of_function(name: &str) -> Result<Range<u64>> {
     Ok(start..end.context("the last function of all")?)
 }
 
-/// Restricts failures, until it is dropped.
+/// Restricts failures until it is dropped.
 struct Filter(());
 
 impl Filter {
@@ -176,30 +178,30 @@ impl Drop for Filter {
     }
 }
 
-/// A request that is to have each failure.
+/// A request into which each failure is injected.
 pub trait Operation {
-    /// What there is before the request.
+    /// The state that the request needs.
     type Before;
     /// What the request returns.
     type Answer: Debug;
-    /// What a request that fails must not change.
+    /// The state that a failing request must not change.
     type State: PartialEq + Debug;
 
-    /// Gets everything ready.
+    /// Prepares the request.
     fn before(&self) -> Result<Self::Before>;
 
     /// Sends the request.
     fn request(&self, before: &Self::Before) -> Result<Self::Answer>;
 
-    /// Looks at what must not change.
+    /// Reads the state that must not change.
     fn state(&self, before: &Self::Before) -> Result<Self::State>;
 
-    /// Checks what the request has done, and that nothing stays behind.
+    /// Checks the effect of the request, and that nothing is left behind.
     fn after(&self, before: Self::Before, answer: Self::Answer) -> Result<()>;
 }
 
-/// Has a request fail once in each place where it can, or in some of them on a slow kernel; each time it must
-/// leave everything as it was, and work when it is sent again.
+/// Makes a request fail once at each possible place, or at some of them on a slow kernel. The
+/// request must succeed when it is sent again. A failed allocation must not change the state.
 pub fn each_failure<O: Operation>(
     failing: Failing,
     below: Below,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One case: run it, then look for what it left behind.
+//! Runs a case and then checks what it left behind.
 
 use crate::{
     env,
@@ -30,9 +30,10 @@ use std::{
 };
 use vfio_client::Errno;
 
-/// Makes a test of a function.
+/// Makes a test from a function.
 ///
-/// A failing case may leave things behind, so its own failure comes first in the report.
+/// The report of a failing case begins with its own error, since the case may also have left
+/// things behind.
 pub fn case(name: &str, body: impl Fn() -> Result<()> + Send + 'static) -> Trial {
     Trial::test(name, move || {
         env::check().map_err(|error| failed(&error))?;
@@ -52,14 +53,14 @@ pub fn case(name: &str, body: impl Fn() -> Result<()> + Send + 'static) -> Trial
     })
 }
 
-/// No case takes longer, on the slowest kernel.
+/// The time limit of a case on the slowest kernel.
 const TOO_LONG: Duration = Duration::from_secs(120);
 
-/// Ends the program when a case hangs, and tells where.
+/// Exits the program when a case hangs, and prints where.
 ///
-/// A thread that hangs in the kernel can't be stopped, so no further case could be trusted.
+/// A thread that hangs in the kernel cannot be stopped, so no later case would be reliable.
 struct Watch {
-    /// The case is over when this is gone.
+    /// The case is over when this is dropped.
     _running: Sender<()>,
 }
 
@@ -75,14 +76,14 @@ impl Watch {
     }
 }
 
-/// Ends the program, as threads hang in the kernel for so long.
+/// Exits the program, because threads have been hanging in the kernel for `time`.
 pub fn hangs(time: Duration) -> ! {
     println!("\nhangs for more than {} s:", time.as_secs());
     print_stacks();
     exit(101)
 }
 
-/// Prints where the kernel is in each thread of this program.
+/// Prints the kernel stack of each thread of this process.
 fn print_stacks() {
     for task in fs::read_dir("/proc/self/task")
         .into_iter()
@@ -102,7 +103,7 @@ fn failed(error: &anyhow::Error) -> Failed {
     Failed::from(format!("{error:?}"))
 }
 
-/// What a thread said when it panicked.
+/// Returns the message of a panic.
 pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<String>()
@@ -111,7 +112,7 @@ pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("panic")
 }
 
-/// What a call failed with.
+/// A result whose errno can be checked.
 pub trait Failure {
     /// Returns the errno.
     ///
@@ -151,84 +152,89 @@ impl<T: std::fmt::Debug> Failure for std::io::Result<T> {
     }
 }
 
-/// Whether `vfio.ko` is ours.
+/// Returns whether `vfio.ko` is the Rust module.
 pub fn our_core() -> bool {
     uses_our_crate("vfio")
 }
 
-/// Whether `vfio.ko` is the kernel's own.
+/// Returns whether `vfio.ko` is the C module.
 pub fn their_core() -> bool {
     !our_core()
 }
 
-/// Whether `vfio_iommu_type1.ko` is ours.
+/// Returns whether `vfio_iommu_type1.ko` is the Rust module.
 pub fn our_type1() -> bool {
     uses_our_crate("vfio_iommu_type1")
 }
 
-/// Whether the kernel lets allocations fail on demand.
+/// Returns whether the kernel supports fault injection.
 pub fn fault_injection() -> bool {
     Path::new("/proc/thread-self/fail-nth").exists()
 }
 
-/// Whether this kernel charges memory to cgroups; that takes an option of its configuration.
+/// Returns whether this kernel charges memory to cgroups. This depends on its configuration.
 pub fn memory_cgroups() -> bool {
     Path::new("/proc/kpagecgroup").exists()
 }
 
-/// Whether memory can have protection keys; that takes a processor and an option of the kernel's
+/// Returns whether memory protection keys are available. This depends on the CPU and on the kernel
 /// configuration.
 pub fn protection_keys() -> bool {
     let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     flags.split_whitespace().any(|flag| flag == "ospke")
 }
 
-/// Whether this kernel shows devices of VFIO in debugfs; that takes an option of its configuration.
+/// Returns whether this kernel shows VFIO devices in debugfs. This depends on its configuration.
 pub fn vfio_debugfs() -> bool {
     Path::new("/sys/kernel/debug/vfio").join(env::EDU).exists()
 }
 
-/// Whether `vfio.ko` is ours, and this kernel has PID namespaces.
+/// Returns whether `vfio.ko` is the Rust module and this kernel has PID namespaces.
 pub fn our_core_with_pid_namespaces() -> bool {
     our_core() && Path::new("/proc/self/ns/pid_for_children").exists()
 }
 
-/// Whether this kernel's VFIO can do without an IOMMU; that takes an option of its configuration.
+/// Returns whether VFIO supports devices without an IOMMU. This depends on the kernel
+/// configuration.
 pub fn vfio_noiommu() -> bool {
     Path::new("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode").exists()
 }
 
-/// Whether the driver that pins pages is the one in C.
+/// Returns whether the driver that pins pages is the C driver.
 pub fn driver_in_c() -> bool {
     !driver_in_rust()
 }
 
-/// Whether the driver that pins pages is the one in Rust.
+/// Returns whether the driver that pins pages is the Rust driver.
 pub fn driver_in_rust() -> bool {
     pin::in_rust()
 }
 
-/// Whether a driver in C does wrong, and `vfio_iommu_type1.ko` is ours: the kernel's stops the machine.
+/// Returns whether the driver that pins pages is the C driver and `vfio_iommu_type1.ko` is the
+/// Rust module. With the C module, a misbehaving C driver stops the machine.
 pub fn driver_in_c_on_our_type1() -> bool {
     driver_in_c() && our_type1()
 }
 
-/// Whether the driver that pins pages is the one in Rust, and `vfio_iommu_type1.ko` is ours.
+/// Returns whether the driver that pins pages is the Rust driver and `vfio_iommu_type1.ko` is the
+/// Rust module.
 pub fn driver_in_rust_on_our_type1() -> bool {
     driver_in_rust() && our_type1()
 }
 
-/// Whether the driver that pins pages is the one in Rust, and `vfio.ko` is ours.
+/// Returns whether the driver that pins pages is the Rust driver and `vfio.ko` is the Rust module.
 pub fn driver_in_rust_on_our_core() -> bool {
     driver_in_rust() && our_core()
 }
 
-/// Whether `vfio_iommu_type1.ko` is ours, and allocations fail on demand.
+/// Returns whether `vfio_iommu_type1.ko` is the Rust module and the kernel supports fault
+/// injection.
 pub fn fault_injection_on_our_type1() -> bool {
     fault_injection() && our_type1()
 }
 
-/// Whether the driver that pins pages is the one in Rust, and allocations fail on demand.
+/// Returns whether the driver that pins pages is the Rust driver and the kernel supports fault
+/// injection.
 pub fn fault_injection_with_driver_in_rust() -> bool {
     fault_injection() && driver_in_rust()
 }
@@ -239,9 +245,10 @@ fn uses_our_crate(module: &str) -> bool {
         .exists()
 }
 
-/// Makes a list of tests of functions; their names get the module's name in front.
+/// Makes a list of tests from functions. The module's name is prepended to their names.
 ///
-/// A test may need one of the two stacks: with `#[our_core]` and the like it is ignored elsewhere.
+/// A test may require the Rust or the C modules: with `#[our_core]` and similar attributes it is
+/// ignored elsewhere.
 macro_rules! cases {
     ($($(#[$needs:ident])? $name:ident),* $(,)?) => {
         /// Returns the cases of this file.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Other processes: this program again, with a command.
+//! Helper processes: this program, run with a command.
 //!
-//! A helper talks by lines on its standard output and goes on when it reads a line, so a case can
-//! look at the system at a known point of the helper's life.
+//! A helper writes lines to its standard output and continues when it reads a line. So a case can
+//! inspect the system at a known point in the helper's execution.
 
 use crate::{
     cases,
@@ -77,10 +77,10 @@ use vfio_client::{
     request, //
 };
 
-/// The first argument of a helper.
+/// The first argument of a helper process.
 pub const FLAG: &str = "--helper";
 
-/// A running helper; it is killed when it is dropped.
+/// A running helper process. It is killed when dropped.
 #[derive(Debug)]
 pub struct Helper {
     child: std::process::Child,
@@ -89,7 +89,7 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Starts a helper which inherits some descriptors.
+    /// Starts a helper that inherits the given descriptors.
     pub fn spawn(words: &[&str], inherited: &[&OwnedFd]) -> Result<Self> {
         for fd in inherited {
             fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
@@ -113,37 +113,37 @@ impl Helper {
         })
     }
 
-    /// Returns the next line that the helper says, or nothing if it ended.
+    /// Returns the next line of the helper's output, or an empty string if it has ended.
     pub fn line(&mut self) -> Result<String> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
         Ok(line.trim_end().to_owned())
     }
 
-    /// Lets the helper go on.
+    /// Lets the helper continue.
     pub fn proceed(&mut self) -> Result<()> {
         let input = self.input.as_mut().context("no input")?;
         writeln!(input).context("helper ended")
     }
 
-    /// The number of the helper's process.
+    /// Returns the process id of the helper.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends the signal that kills the helper once the kernel lets it go.
+    /// Sends SIGKILL to the helper. It ends when it leaves the kernel.
     pub fn kill_later(&mut self) -> Result<()> {
         Ok(self.child.kill()?)
     }
 
-    /// Kills the helper as `kill -9` does, and waits for its end.
+    /// Kills the helper with SIGKILL and waits for its end.
     pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// Lets the helper end; fails if it failed.
+    /// Waits for the helper to end. Fails if the helper failed.
     pub fn finish(mut self) -> Result<()> {
         drop(self.input.take());
         let status = self.child.wait()?;
@@ -159,13 +159,13 @@ impl Drop for Helper {
     }
 }
 
-/// Says a line to the case.
+/// Prints a line for the case.
 pub fn say(line: impl std::fmt::Display) {
     println!("{line}");
     let _ = std::io::stdout().flush();
 }
 
-/// Says how a call ended: `OK` or the errno.
+/// Prints the result of a call: `OK` or the errno.
 fn say_result<T>(result: &vfio_client::Result<T>) {
     match result {
         Ok(_) => say("OK"),
@@ -173,12 +173,12 @@ fn say_result<T>(result: &vfio_client::Result<T>) {
     }
 }
 
-/// Waits until the case says to go on.
+/// Waits until the case lets the helper continue.
 pub fn pause() {
     let _ = std::io::stdin().lock().read_line(&mut String::new());
 }
 
-/// Runs a helper.
+/// Runs a helper command.
 pub fn main(words: &[String]) -> ExitCode {
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     match run(&words) {
@@ -228,12 +228,12 @@ fn milliseconds(number: &str) -> Result<Duration> {
     Ok(Duration::from_millis(number.parse()?))
 }
 
-/// Takes over a descriptor by its number.
+/// Takes ownership of an inherited descriptor, given by its number.
 pub fn inherited(number: &str) -> Result<OwnedFd> {
     Ok(raw::duplicate(number.parse()?)?)
 }
 
-/// Opens a container as a user without any rights.
+/// Opens a container as an unprivileged user.
 fn nobody() -> Result<()> {
     setgid(Gid::from_raw(65534))?;
     setuid(Uid::from_raw(65534))?;
@@ -259,13 +259,13 @@ fn hold(bdf: &str) -> Result<()> {
     Ok(())
 }
 
-/// Starts a transfer from the device to shared memory and waits to be killed.
+/// Starts a transfer from the device to shared memory, and waits to be killed.
 fn dma(fd: i32, iova: u64) -> Result<()> {
     let memory = Memory::from_file(raw::duplicate(fd)?.as_fd(), 0, PAGE_SIZE, true)?;
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     setup.container.map(iova, &memory, MapFlags::ReadWrite)?;
-    // What the device will try to write later.
+    // The device will try to write this data later.
     memory.fill(0, PAGE_SIZE, 0xd1);
     edu.load(iova, PAGE_SIZE as u64)?;
     memory.fill(0, PAGE_SIZE, 0x5a);
@@ -275,7 +275,7 @@ fn dma(fd: i32, iova: u64) -> Result<()> {
     Ok(())
 }
 
-/// Gives up the right to lock any amount of memory.
+/// Drops CAP_IPC_LOCK and sets RLIMIT_MEMLOCK.
 pub fn without_ipc_lock(limit: u64) -> Result<()> {
     setrlimit(Resource::RLIMIT_MEMLOCK, limit, limit)?;
     for set in [
@@ -288,7 +288,7 @@ pub fn without_ipc_lock(limit: u64) -> Result<()> {
     Ok(())
 }
 
-/// Maps up to the limit and beyond.
+/// Maps memory up to the limit and beyond.
 fn memlock(pages: usize) -> Result<()> {
     let setup = Setup::new()?;
     let container = &setup.container;
@@ -317,7 +317,7 @@ fn memlock(pages: usize) -> Result<()> {
     Ok(())
 }
 
-/// Maps the registers of the device itself with no right to lock memory.
+/// Maps registers of the device without being allowed to lock memory.
 fn memlock_bar() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
@@ -330,7 +330,7 @@ fn memlock_bar() -> Result<()> {
     Ok(())
 }
 
-/// Receives a container through a socket.
+/// Receives the descriptor of a container from a socket.
 fn receive(socket: &OwnedFd) -> Result<OwnedFd> {
     let mut byte = [0];
     let mut io = [IoSliceMut::new(&mut byte)];
@@ -353,7 +353,7 @@ fn receive(socket: &OwnedFd) -> Result<OwnedFd> {
     bail!("no descriptor came")
 }
 
-/// Gives memory of this process to a mapping whose own was withdrawn, with no right to lock more pages.
+/// Updates the vaddr of a mapping to memory of this process, with a limit of `pages` locked pages.
 fn take_over(fd: OwnedFd, iova: u64, pages: u64) -> Result<()> {
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     without_ipc_lock(pages * PAGE_SIZE as u64)?;
@@ -369,7 +369,7 @@ fn take_over(fd: OwnedFd, iova: u64, pages: u64) -> Result<()> {
     Ok(())
 }
 
-/// Maps memory of this process into a container that came from another one.
+/// Maps memory of this process in a container of another process.
 fn map(fd: OwnedFd, iova: u64) -> Result<()> {
     let container = Container::from_fd(fd);
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the kernel says.
+//! The kernel log.
 
 use anyhow::{
     Context,
@@ -18,7 +18,7 @@ use std::{
     },
 };
 
-/// The kernel's log from some moment on.
+/// The kernel log from some point in time on.
 #[derive(Debug)]
 pub struct Log {
     file: File,
@@ -26,7 +26,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Starts behind the last record.
+    /// Starts after the last record.
     pub fn follow() -> Result<Self> {
         let file = File::options()
             .read(true)
@@ -42,7 +42,7 @@ impl Log {
         Ok(log)
     }
 
-    /// Reads what has come.
+    /// Reads new records.
     fn read(&mut self) {
         let mut record = [0; 2048];
         while let Ok(len) = self.file.read(&mut record) {
@@ -53,13 +53,13 @@ impl Log {
         }
     }
 
-    /// Returns what has come so far, line by line.
+    /// Returns the text received so far, one line for each record.
     pub fn text(&mut self) -> &str {
         self.read();
         &self.text
     }
 
-    /// Waits for a line with all of `parts`.
+    /// Waits for a line that contains all of `parts`.
     pub fn wait(&mut self, parts: &[&str], time: Duration) -> Result<()> {
         let start = Instant::now();
         while !self.has(parts) {
@@ -71,17 +71,17 @@ impl Log {
         Ok(())
     }
 
-    /// Whether a line with all of `parts` has come.
+    /// Returns whether a line that contains all of `parts` has been received.
     pub fn has(&mut self, parts: &[&str]) -> bool {
         let all = |line: &str| parts.iter().all(|part| line.contains(part));
         self.text().lines().any(all)
     }
 }
 
-/// Messages are limited to some in this time; other cases may have used them up.
+/// The interval of the rate limit for messages. Other cases may have reached the limit.
 const INTERVAL: Duration = Duration::from_secs(6);
 
-/// Calls `ask` until that leaves a line with all of `parts`.
+/// Calls `ask` until a line that contains all of `parts` is logged.
 pub fn says(parts: &[&str], mut ask: impl FnMut() -> Result<()>) -> Result<()> {
     let mut log = Log::follow()?;
     let start = Instant::now();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What must be the same after a case as before it.
+//! Values that a case must leave unchanged.
 
 use anyhow::{
     Context,
@@ -19,7 +19,7 @@ use std::{
     },
 };
 
-/// The modules whose reference counts must come back.
+/// The modules whose reference counts are checked.
 const MODULES: [&str; 15] = [
     "vfio_iommu_pamu",
     "pamu_dma",
@@ -41,10 +41,10 @@ const MODULES: [&str; 15] = [
 /// The counter of pages for IOMMU page tables.
 const IOMMU_PAGES: &str = "nr_iommu_pages";
 
-/// The kernel frees some things a moment after the last close.
+/// The kernel frees some objects shortly after the last close.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Returns how much memory the process has locked, in KiB.
+/// Returns the size of the locked memory of this process, in KiB.
 pub fn locked_kib() -> u64 {
     fs::read_to_string("/proc/self/status")
         .unwrap_or_default()
@@ -54,9 +54,9 @@ pub fn locked_kib() -> u64 {
         .unwrap_or(u64::MAX)
 }
 
-/// Returns how many pages are pinned, in all of the system.
+/// Returns the number of pinned pages in the system.
 pub fn pinned_pages() -> Result<i64> {
-    // Each processor counts on its own for a while; this adds up.
+    // Each CPU keeps its own count for a while; this adds them up.
     fs::write("/proc/sys/vm/stat_refresh", "1").context("stat_refresh")?;
     let text = fs::read_to_string("/proc/vmstat")?;
     let value = |name: &str| -> Result<i64> {
@@ -84,7 +84,8 @@ impl Snapshot {
                 }
             }
         }
-        // Each processor counts on its own for a while; this adds up. Not all kernels have it.
+        // Each CPU keeps its own count for a while; this adds them up. Not all kernels have this
+        // file.
         let _ = fs::write("/proc/sys/vm/stat_refresh", "1");
         for line in read("/proc/vmstat").lines() {
             if let Some((IOMMU_PAGES, value)) = line.split_once(' ') {
@@ -112,7 +113,7 @@ impl Snapshot {
         Self(values)
     }
 
-    /// Waits until the counters are as before; otherwise says what differs.
+    /// Waits until all counters have their former values. Otherwise returns the differences.
     pub fn settle(&self) -> std::result::Result<(), String> {
         let start = Instant::now();
         loop {
@@ -127,14 +128,14 @@ impl Snapshot {
         }
     }
 
-    /// Returns a line for each counter that is not as before.
+    /// Returns a line for each counter that has changed.
     fn leaks(&self, now: &Self) -> Vec<String> {
         let mut lines = Vec::new();
         let names: BTreeSet<_> = self.0.keys().chain(now.0.keys()).collect();
         for name in names {
             let of = |s: &Self| s.0.get(name).cloned().unwrap_or("nothing".to_owned());
             let (before, now) = (of(self), of(now));
-            // An IOMMU driver may give back what it had kept for later.
+            // An IOMMU driver may free pages that it had cached.
             let fewer = name == IOMMU_PAGES
                 && matches!((before.parse(), now.parse::<u64>()), (Ok(b), Ok(n)) if n <= b);
             if before != now && !fewer {

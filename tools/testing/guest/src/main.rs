@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of the userspace interface of VFIO, run inside of a virtual machine.
+//! Tests of the userspace interface of VFIO. They run in a virtual machine.
 //!
-//! Every case must pass on the kernel's own C modules before it says anything about ours. A case is
-//! named after what it shows; ids such as `c07` or `t_u08` are those of the table of features in the
-//! ABI documentation. After each case [`leak`] checks that nothing stayed behind.
+//! Each case must pass with the C modules before its result with the Rust modules counts. A case
+//! is named after its subject. Ids such as `c07` or `t_u08` refer to the table of features in the
+//! ABI documentation. After each case, [`leak`] checks that nothing is left behind.
 //!
-//! The machine: an `edu` device at 00:03.0, an NVMe disk at 00:04.0, a second `edu` at 00:05.0 which
-//! shares its group with a device of another driver at 00:05.1. See `run` beside this crate.
+//! The machine has an `edu` device at 00:03.0, an NVMe disk at 00:04.0, and a second `edu` at
+//! 00:05.0 that shares its group with a device of another driver at 00:05.1. See `run` beside this
+//! crate.
 
 #![deny(unsafe_code)]
 
@@ -43,41 +44,41 @@ use libtest_mimic::{
 };
 use std::process::ExitCode;
 
-/// Which cases fit the machine that they run in.
+/// The sets of cases, by the machine that they need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Set {
     /// A machine whose IOMMU isolates interrupts.
     Main,
     /// A machine without interrupt remapping.
     Nointremap,
-    /// The first, with the kernel's sample drivers of mediated devices.
+    /// As `main`, with the kernel's sample drivers of mediated devices.
     Mdev,
-    /// The first, with a driver that pins pages.
+    /// As `main`, with a driver that pins pages.
     Pinning,
-    /// The first, with a driver that calls what the core offers to modules, and with KVM.
+    /// As `main`, with a driver that calls the functions exported by the core, and with KVM.
     Exports,
-    /// The first, with network controllers, one of them with virtual functions.
+    /// As `main`, with network controllers, one of which has virtual functions.
     Nic,
     /// A machine without an IOMMU.
     Noiommu,
-    /// The first, with a PAMU in software and devices behind it.
+    /// As `main`, with a software PAMU and devices behind it.
     Pamu,
-    /// The first, with accelerators that can be peers.
+    /// As `main`, with accelerators that support peer-to-peer groups.
     P2p,
-    /// The first, with places where devices are plugged in and pulled out.
+    /// As `main`, with slots for hotplug.
     Hotplug,
-    /// As `pinning`, to stop requests halfway.
+    /// As `pinning`, with requests that stop halfway.
     Stalls,
-    /// As `pinning`, with a sample driver of mediated devices, to have requests fail.
+    /// As `pinning`, with a sample driver of mediated devices, and with injected failures.
     Failing,
-    /// As the first, for as long as it takes to find races.
+    /// As `main`, for as long as it takes to find races.
     Stress,
 }
 
-/// The arguments of libtest, and ours.
+/// The arguments of libtest and of this program.
 #[derive(Parser)]
 struct Options {
-    /// Which set of cases to run.
+    /// The set of cases to run.
     #[arg(long, value_enum, default_value = "main")]
     set: Set,
     #[command(flatten)]
@@ -90,7 +91,7 @@ fn main() -> ExitCode {
         return helper::main(&words.collect::<Vec<_>>());
     }
     let mut options = Options::parse();
-    // Groups are exclusive and counters are global, so cases can't run side by side.
+    // Groups are exclusive and counters are global, so cases cannot run concurrently.
     options.test.test_threads = Some(1);
     let trials = match options.set {
         Set::Main => cases::main_set(),

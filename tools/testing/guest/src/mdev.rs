@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mediated devices of the kernel's samples, and the requests for features of devices.
+//! Mediated devices of the kernel's samples, and requests for device features.
 
 use anyhow::{
     Context,
@@ -23,7 +23,7 @@ pub use vfio_client::mdev::{
     type_folder, //
 };
 
-/// The names of devices; no two cases run at once.
+/// The UUIDs of devices. Cases do not run concurrently.
 pub const UUIDS: [&str; 3] = [
     "7c0b5a46-0e30-4fa5-90d4-2d8c6f5e1a01",
     "7c0b5a46-0e30-4fa5-90d4-2d8c6f5e1a02",
@@ -40,31 +40,31 @@ pub fn type_attribute(name: &str, attribute: &str) -> Result<String> {
 pub const GET: u32 = 1 << 16;
 /// Flag of a feature: write it.
 pub const SET: u32 = 1 << 17;
-/// Flag of a feature: ask whether it is there.
+/// Flag of a feature: ask whether it is supported.
 pub const PROBE: u32 = 1 << 18;
 
-/// Feature: what the device can do for migration.
+/// Feature: the migration capabilities of the device.
 pub const MIGRATION: u32 = 1;
-/// Feature: the state of migration.
+/// Feature: the migration state.
 pub const MIG_DEVICE_STATE: u32 = 2;
-/// Feature: start to note what is written by DMA.
+/// Feature: start logging DMA writes.
 pub const DMA_LOGGING_START: u32 = 6;
-/// Feature: note it no more.
+/// Feature: stop logging DMA writes.
 pub const DMA_LOGGING_STOP: u32 = 7;
-/// Feature: what was written.
+/// Feature: report logged DMA writes.
 pub const DMA_LOGGING_REPORT: u32 = 8;
-/// Feature: how much data there will be.
+/// Feature: the expected size of the migration data.
 pub const MIG_DATA_SIZE: u32 = 9;
 /// Feature: the second version of the precopy information.
 pub const MIG_PRECOPY_INFO_V2: u32 = 12;
 
-/// Sends a feature request; `data` becomes what the kernel made of it.
+/// Sends a feature request. `data` is replaced by the data that the kernel returns.
 pub fn feature(device: &Device, flags: u32, data: &mut Bytes) -> Result<i32, Errno> {
     let argsz = 8 + data.len() as u32;
     feature_of_size(device, argsz, flags, data)
 }
 
-/// Sends a feature request which says that it is `argsz` long.
+/// Sends a feature request with the given `argsz`.
 pub fn feature_of_size(
     device: &Device,
     argsz: u32,

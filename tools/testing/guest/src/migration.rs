@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The states of migration, by `VFIO_DEVICE_FEATURE`: how to go from one to another, and what holds for
-//! any driver's devices. `mtty` and `vgpu_p2p` are put to the same tests.
+//! Migration states, set by `VFIO_DEVICE_FEATURE`: transitions between them, and rules for the
+//! devices of any driver. `mtty` and `vgpu_p2p` are tested with the same functions.
 
 use crate::{
     harness::Failure,
@@ -44,25 +44,25 @@ use vfio_client::{
 
 /// The device has failed.
 pub const ERROR: u32 = 0;
-/// It does nothing.
+/// The device is stopped.
 pub const STOP: u32 = 1;
-/// It does what it is told.
+/// The device runs.
 pub const RUNNING: u32 = 2;
-/// It does nothing, and can be read.
+/// The device is stopped, and its data can be read.
 pub const STOP_COPY: u32 = 3;
-/// It does nothing, and can be written.
+/// The device is stopped, and its data can be written.
 pub const RESUMING: u32 = 4;
-/// It leaves other devices alone.
+/// The device runs, but does not access other devices.
 pub const RUNNING_P2P: u32 = 5;
-/// Its first data can be read.
+/// The device runs, and its initial data can be read.
 pub const PRE_COPY: u32 = 6;
-/// Both of the former.
+/// As `PRE_COPY`, but the device does not access other devices.
 pub const PRE_COPY_P2P: u32 = 7;
 
 /// `VFIO_MIG_GET_PRECOPY_INFO`
 pub const GET_PRECOPY_INFO: u32 = request::number(21);
 
-/// Goes to a state; returns the number of the descriptor, or -1, and how the call ended.
+/// Requests a state. Returns the result of the call, and the number of the data descriptor or -1.
 pub fn go(device: &Device, state: u32) -> (Result<i32, Errno>, i32) {
     let mut data = Bytes::new().u32(state).u32(77);
     let answer = feature(device, SET | MIG_DEVICE_STATE, &mut data);
@@ -70,13 +70,13 @@ pub fn go(device: &Device, state: u32) -> (Result<i32, Errno>, i32) {
     (answer, data.get_u32(4) as i32)
 }
 
-/// Goes to a state that has no file.
+/// Changes to a state without a data file.
 #[track_caller]
 pub fn go_plainly(device: &Device, state: u32) {
     assert_eq!(go(device, state), (Ok(0), -1), "to state {state}");
 }
 
-/// Goes to a state that has a file.
+/// Changes to a state with a data file.
 pub fn go_with_file(device: &Device, state: u32) -> Result<File> {
     let (answer, number) = go(device, state);
     assert_eq!(answer, Ok(0), "to state {state}");
@@ -92,7 +92,7 @@ pub fn go_with_file(device: &Device, state: u32) -> Result<File> {
     Ok(own.into())
 }
 
-/// The state it is in.
+/// Returns the current state.
 pub fn state(device: &Device) -> Result<u32> {
     let mut data = Bytes::new().u32(77).u32(77);
     feature(device, GET | MIG_DEVICE_STATE, &mut data)?;
@@ -100,14 +100,14 @@ pub fn state(device: &Device) -> Result<u32> {
     Ok(data.get_u32(0))
 }
 
-/// How much data there would be.
+/// Returns the expected size of the migration data.
 pub fn data_size(device: &Device) -> Result<u64> {
     let mut data = Bytes::new().u64(u64::MAX);
     feature(device, GET | MIG_DATA_SIZE, &mut data)?;
     Ok(data.get_u64(0))
 }
 
-/// Reads all that a device says about itself, a few bytes at a time.
+/// Reads all migration data of a device, a few bytes at a time.
 pub fn save(device: &Device) -> Result<Vec<u8>> {
     go_plainly(device, STOP);
     let mut file = go_with_file(device, STOP_COPY)?;
@@ -125,13 +125,13 @@ pub fn save(device: &Device) -> Result<Vec<u8>> {
     Ok(all)
 }
 
-/// Which features there are, and what can be asked of them.
+/// Checks which features are supported, and which operations they allow.
 pub fn checks(device: &Device) -> Result<()> {
     let ask = |flags, size| {
         let mut data = Bytes::new().fill(0, size);
         feature(device, flags, &mut data)
     };
-    // Feature, what can be done with it, and how much data it wants.
+    // The feature, the supported operations, and the size of the data.
     for (id, supported, size) in [
         (MIGRATION, GET, 8),
         (MIG_DEVICE_STATE, GET | SET, 8),
@@ -171,7 +171,7 @@ pub fn checks(device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// There and back by one request each: the core knows the states in between.
+/// Goes to a state and back with one request each. The core goes through the intermediate states.
 pub fn walk_back_to_running(device: &Device) -> Result<()> {
     for (there, file) in [
         (STOP, false),
@@ -194,7 +194,7 @@ pub fn walk_back_to_running(device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// The data that come early and those that come late are one stream, from one file.
+/// The pre-copy data and the final data are one stream, read from one file.
 pub fn precopy_keeps_its_file(device: &Device, end: Result<usize, Errno>) -> Result<()> {
     let mut file = go_with_file(device, PRE_COPY)?;
     let mut data = vec![0; 1 << 20];
@@ -210,13 +210,13 @@ pub fn precopy_keeps_its_file(device: &Device, end: Result<usize, Errno>) -> Res
     }
     let rest = file.read(&mut data[header..])?;
     assert_eq!((header + rest) as u64, data_size(device)?);
-    // It is as good as one that was read at once.
+    // The data are the same as those read in one state.
     go_plainly(device, STOP);
     assert_eq!(save(device)?, &data[..header + rest]);
     Ok(())
 }
 
-/// States that do not exist.
+/// Invalid states are rejected.
 pub fn bad_states(device: &Device) -> Result<()> {
     for bad in [ERROR, 8, 9, 255, u32::MAX, 1 << 31] {
         let answer = go(device, bad);
@@ -246,7 +246,7 @@ pub fn not_enough_data(device: &Device) -> Result<()> {
         file.write_all(&data[..len])?;
         assert_eq!(go(device, RUNNING), (Err(Errno::EINVAL), -1), "{len} bytes");
         assert_eq!(state(device)?, RESUMING);
-        // The rest may still come.
+        // The rest may still be written.
         file.write_all(&data[len..])?;
         go_plainly(device, RUNNING);
         go_plainly(device, STOP);
@@ -255,7 +255,7 @@ pub fn not_enough_data(device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// Who leaves the states that have a file, or resets the device, makes the file useless.
+/// Leaving the states that have a file, or a reset, makes the file unusable.
 pub fn file_is_useless_afterwards(device: &Device) -> Result<()> {
     let mut file = go_with_file(device, STOP_COPY)?;
     go_plainly(device, RUNNING);
@@ -267,7 +267,7 @@ pub fn file_is_useless_afterwards(device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// A reset ends all.
+/// A reset ends all other states.
 pub fn reset_goes_to_running(device: &Device) -> Result<()> {
     for there in [STOP, RUNNING_P2P, RUNNING] {
         go_plainly(device, there);
@@ -287,7 +287,7 @@ pub fn reset_goes_to_running(device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// The kernel has made the file, but can't tell its number.
+/// The kernel has created the file, but cannot return its descriptor.
 pub fn answer_cannot_be_written(device: &Device) -> Result<()> {
     let mut memory = Memory::anonymous(PAGE_SIZE)?;
     let request = Bytes::new()
@@ -300,12 +300,12 @@ pub fn answer_cannot_be_written(device: &Device) -> Result<()> {
     let answer = raw::at(device, request::DEVICE_FEATURE, &mut memory, 0);
     assert_eq!(answer, Err(Errno::EFAULT));
     assert_eq!(state(device)?, STOP_COPY, "the state was changed");
-    // What stayed of the file is the device's own; the leak check counts descriptors.
+    // The device still holds the file; the leak check counts descriptors.
     go_plainly(device, RUNNING);
     Ok(())
 }
 
-/// There is no number for the file.
+/// No descriptor is available for the file.
 pub fn no_descriptor_left(device: &Device) -> Result<()> {
     use nix::sys::resource::{
         Resource,
@@ -329,14 +329,14 @@ pub fn no_descriptor_left(device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// Asks a file of the precopy phase; the flags go in as they come out in the first version.
+/// Sends GET_PRECOPY_INFO to a file. Returns the flags, which the first version leaves unchanged.
 pub fn precopy_flags(file: &File) -> u32 {
     let mut info = Bytes::new().u32(24).u32(0xff).u64(0).u64(0);
     assert_eq!(raw::bytes(file, GET_PRECOPY_INFO, &mut info), Ok(0));
     info.get_u32(4)
 }
 
-/// In the second version the flags are an answer.
+/// In the second version, the kernel writes the flags.
 pub fn precopy_info_v2(device: &Device) -> Result<()> {
     let file = go_with_file(device, PRE_COPY)?;
     assert_eq!(precopy_flags(&file), 0xff);
@@ -351,7 +351,7 @@ pub fn precopy_info_v2(device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// What is told about the data that come early, of which there are `header` bytes.
+/// Checks the information about the `header` bytes of pre-copy data.
 pub fn precopy_info(device: &Device, header: u64) -> Result<()> {
     let mut file = go_with_file(device, PRE_COPY)?;
     let ask = |file: &File, argsz: u32| {
@@ -369,7 +369,7 @@ pub fn precopy_info(device: &Device, header: u64) -> Result<()> {
     assert_eq!(ask(&file, 100), (Ok(0), header - 10, 0));
     go_plainly(device, STOP_COPY);
     assert_eq!(ask(&file, 24).0, Err(Errno::EINVAL), "no longer");
-    // On the device it is an unknown request.
+    // For the device, this request is unknown.
     assert_eq!(raw::none(device, GET_PRECOPY_INFO), Err(Errno::ENOTTY));
     Ok(())
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Modules come and go.
+//! Loading and unloading modules.
 
 use anyhow::{
     Result,
@@ -15,7 +15,7 @@ use std::{
     process::Command, //
 };
 
-/// Loads a module; `words` are its name and its parameters.
+/// Loads a module. `words` are its name and its parameters.
 pub fn load(words: &[&str]) -> Result<()> {
     let output = Command::new("modprobe").args(words).output()?;
     let text = String::from_utf8_lossy(&output.stderr);

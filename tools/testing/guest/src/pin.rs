@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The test drivers that pin pages of their user, one in C and one in Rust: which of them the machine has
-//! makes no difference to a case, unless the case says so.
+//! The test drivers that pin pages of user memory, one in C and one in Rust. Cases do not depend
+//! on which of them the machine has, unless they say so.
 
 #[path = "../../modules/mdev_pin_test/interface.rs"]
 #[allow(dead_code, reason = "other programs ask for the rest")]
@@ -75,23 +75,23 @@ const IN_C: &str = "vfio_pin_test.0";
 /// The type of the device of the driver in Rust.
 const TYPE_IN_RUST: &str = "mdev_pin_test-pages";
 
-/// Whether the driver is the one in Rust.
+/// Returns whether the Rust driver is used.
 pub fn in_rust() -> bool {
     mdev::type_folder(TYPE_IN_RUST).exists()
 }
 
-/// The folder of a device of the driver in Rust.
+/// Returns the sysfs directory of a device of the Rust driver.
 fn folder_in_rust(uuid: &str) -> PathBuf {
     Path::new("/sys/bus/mdev/devices").join(uuid)
 }
 
-/// The name of the device of the driver in Rust, if there is one.
+/// Returns the name of the device of the Rust driver, if it exists.
 fn name_in_rust() -> Option<&'static str> {
     let exists = |uuid: &&str| folder_in_rust(uuid).exists();
     mdev::UUIDS.into_iter().find(exists)
 }
 
-/// Makes the device, if that has to be done.
+/// Creates the device if the Rust driver is used and it does not exist.
 pub fn prepare() -> Result<()> {
     if in_rust() && name_in_rust().is_none() {
         mdev::create(TYPE_IN_RUST, mdev::UUIDS[0]).context("the device can't be made")?;
@@ -99,7 +99,7 @@ pub fn prepare() -> Result<()> {
     Ok(())
 }
 
-/// Removes the device of the driver in Rust, and makes one of another name.
+/// Removes the device of the Rust driver and creates one with another name.
 pub fn replace() -> Result<()> {
     let old = name();
     mdev::store(folder().join("remove"), "1")?;
@@ -108,17 +108,17 @@ pub fn replace() -> Result<()> {
     Ok(())
 }
 
-/// Makes another device of the driver in Rust, which is removed when the result is dropped.
+/// Creates another device of the Rust driver. It is removed when the result is dropped.
 pub fn another() -> Result<Mdev> {
     Ok(Mdev::new(TYPE_IN_RUST, mdev::UUIDS[2])?)
 }
 
-/// The device's name.
+/// Returns the name of the device.
 fn name() -> &'static str {
     name_in_rust().unwrap_or(IN_C)
 }
 
-/// The device in sysfs.
+/// Returns the sysfs directory of the device.
 fn folder() -> PathBuf {
     match name_in_rust() {
         Some(uuid) => folder_in_rust(uuid),
@@ -139,12 +139,12 @@ pub fn pin_group() -> Result<Group> {
     Ok(Group::open(group_number()?)?)
 }
 
-/// The device.
+/// The open device.
 #[derive(Debug)]
 pub struct Pinner(Device);
 
 impl Pinner {
-    /// The device's file.
+    /// Returns the device file.
     pub fn device(&self) -> &Device {
         &self.0
     }
@@ -154,35 +154,35 @@ impl Pinner {
         raw::bytes(&self.0, nr, &mut bytes)
     }
 
-    /// Pins pages; returns how many, and the first word of the first of them.
+    /// Pins pages. Returns their number and the first word of the first page.
     pub fn pin(&self, iova: u64, count: u32, prot: u32) -> Result<(i32, u64), Errno> {
         let mut bytes = Bytes::new().u64(iova).u32(count).u32(prot).u64(0);
         let pinned = raw::bytes(&self.0, PIN, &mut bytes)?;
         Ok((pinned, bytes.get_u64(WORD)))
     }
 
-    /// Unpins those pages of a range which are pinned.
+    /// Unpins the pinned pages of a range.
     pub fn unpin(&self, iova: u64, count: u32) -> Result<i32, Errno> {
         self.send(UNPIN, iova, count, 0)
     }
 
-    /// Unpins pages whether they are pinned or not.
+    /// Unpins pages, whether they are pinned or not.
     pub fn unpin_stray(&self, iova: u64, count: u32) -> Result<i32, Errno> {
         self.send(UNPIN_STRAY, iova, count, 0)
     }
 
-    /// Pins pages, which the driver forgets.
+    /// Pins pages that the driver then forgets.
     pub fn pin_only(&self, iova: u64, count: u32, prot: u32) -> Result<i32, Errno> {
         self.send(PIN_ONLY, iova, count, prot)
     }
 
-    /// Writes the first word of a pinned page, as a device does.
+    /// Writes the first word of a pinned page, like a device.
     pub fn poke(&self, iova: u64, word: u64) -> Result<i32, Errno> {
         let mut bytes = Bytes::new().u64(iova).u32(1).u32(0).u64(word);
         raw::bytes(&self.0, POKE, &mut bytes)
     }
 
-    /// Has the driver read memory.
+    /// Makes the driver read memory.
     pub fn read(&self, iova: u64, len: usize) -> Result<Vec<u8>, Errno> {
         let mut bytes = Bytes::new().u64(iova).u32(len as u32).u32(0).u64(0);
         bytes = bytes.fill(0, len);
@@ -190,29 +190,29 @@ impl Pinner {
         Ok(bytes.as_ref()[HEADER..].to_vec())
     }
 
-    /// Has the driver write memory.
+    /// Makes the driver write memory.
     pub fn write(&self, iova: u64, data: &[u8]) -> Result<i32, Errno> {
         let mut bytes = Bytes::new().u64(iova).u32(data.len() as u32).u32(0).u64(0);
         bytes = bytes.raw(data);
         raw::bytes(&self.0, DMA_WRITE, &mut bytes)
     }
 
-    /// Makes the driver do wrong until the device is closed: 0, [`KEEP`] and others.
+    /// Makes the driver misbehave until the device is closed: 0, [`KEEP`] and others.
     pub fn misbehave(&self, how: u32) -> Result<i32, Errno> {
         raw::value(&self.0, MISBEHAVE, how.into())
     }
 
-    /// Has the driver try what it has kept of a device that was closed.
+    /// Makes the driver try to use what it has kept of a closed device.
     pub fn try_kept(&self) -> Result<i32, Errno> {
         raw::none(&self.0, TRY_KEPT)
     }
 
-    /// Returns how many pages the driver has.
+    /// Returns the number of pages that the driver has pinned.
     pub fn pinned(&self) -> Result<i32, Errno> {
         raw::none(&self.0, PINNED)
     }
 
-    /// Returns how often the driver was told to give up pages.
+    /// Returns how often the driver was notified to unpin pages.
     pub fn unmaps(&self) -> Result<i32, Errno> {
         raw::none(&self.0, UNMAPS)
     }
@@ -230,22 +230,22 @@ impl AsFd for Pinner {
     }
 }
 
-/// Where [`mapped`] maps.
+/// The IOVA at which [`mapped`] maps memory.
 pub const IOVA: u64 = 0x10_0000;
 
-/// The device, in a container.
+/// The open device in a container.
 #[derive(Debug)]
 pub struct Pinning {
     /// The device.
     pub pinner: Pinner,
-    /// Its group, which must stay open as the device may be closed.
+    /// The group of the device. It must stay open, since the device may be closed.
     pub group: Group,
     /// The container.
     pub container: Container,
 }
 
 impl Pinning {
-    /// Opens it in a container without any physical device.
+    /// Opens the device in a container without physical devices.
     pub fn alone(iommu: Iommu) -> Result<Self> {
         let container = Container::open()?;
         let group = pin_group()?;
@@ -259,17 +259,17 @@ impl Pinning {
         })
     }
 
-    /// Opens it, with exact unmap rules.
+    /// Opens the device in a container with the exact unmap rules of type1v2.
     pub fn new() -> Result<Self> {
         Self::alone(Iommu::Type1v2)
     }
 
-    /// Brings the `edu` of the cases into the container.
+    /// Adds the `edu` of the cases to the container.
     pub fn join_edu(&self) -> Result<(Group, Device)> {
         self.join(EDU)
     }
 
-    /// Brings a physical device into the container.
+    /// Adds a physical device to the container.
     pub fn join(&self, bdf: &str) -> Result<(Group, Device)> {
         let other = group(bdf)?;
         other.set_container(&self.container)?;
@@ -278,17 +278,17 @@ impl Pinning {
     }
 }
 
-/// Opens the device once more.
+/// Opens the device again.
 pub fn open_again(group: &Group) -> vfio_client::Result<Device> {
     group.device(name())
 }
 
-/// Opens the device, and maps so many pages for reading and writing.
+/// Opens the device and maps `pages` pages for reading and writing.
 pub fn mapped(pages: usize) -> Result<(Pinning, Memory)> {
     mapped_for(MapFlags::ReadWrite, pages)
 }
 
-/// Opens the device, and maps so many pages at [`IOVA`].
+/// Opens the device and maps `pages` pages at [`IOVA`].
 pub fn mapped_for(flags: MapFlags, pages: usize) -> Result<(Pinning, Memory)> {
     let pinning = Pinning::new()?;
     let memory = Memory::anonymous(pages * PAGE_SIZE)?;

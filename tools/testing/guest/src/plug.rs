@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Places where devices can be plugged in and pulled out, while the machine runs.
+//! Slots for plugging in and removing devices while the machine runs.
 //!
-//! The machine of the set `hotplug` has two: a root port, whose `edu` is alone in its group, and a
-//! bridge to conventional PCI, behind which all devices share the group of the bridge.
+//! The machine of the set `hotplug` has two such slots: a root port whose `edu` is alone in its
+//! group, and a conventional PCI bridge. All devices behind the bridge share the group of the
+//! bridge.
 
 use crate::qmp::Qmp;
 use anyhow::{
@@ -22,42 +23,42 @@ use vfio_client::{
     wait, //
 };
 
-/// The port with a device of its own.
+/// The port, with a device of its own.
 const PORT: &str = "0000:00:06.0";
 /// The device in the port.
 pub const HOT: &str = "0000:01:00.0";
-/// The bridge to conventional PCI.
+/// The conventional PCI bridge.
 pub const BRIDGE: &str = "0000:02:00.0";
-/// The device behind the bridge that is always there.
+/// The device behind the bridge that is always present.
 pub const FIRST: &str = "0000:03:01.0";
-/// The device behind the bridge that comes and goes.
+/// The device behind the bridge that is plugged in and removed.
 pub const SECOND: &str = "0000:03:02.0";
 
-/// What the kernel does about a button, a new device or a missing one is done by then: it waits
-/// five seconds for a second press, and one for the power.
+/// The time limit for the kernel's reaction to a button, a new device or a missing device. The
+/// kernel waits five seconds for a second press, and one second for the power.
 pub const LIMIT: Duration = Duration::from_secs(40);
 
-/// The kind of all these devices, for the machine.
+/// The model name of all these devices in QEMU.
 const EDU: &str = "edu";
 
-/// Waits for something.
+/// Waits until `condition` is true.
 pub fn until(what: &str, limit: Duration, condition: impl FnMut() -> Result<bool>) -> Result<()> {
     let done = wait::until(limit, condition)?;
     ensure!(done, "waited {} s for {what}", limit.as_secs());
     Ok(())
 }
 
-/// Tells whether the kernel has a device.
+/// Returns whether the kernel has a device.
 pub fn present(bdf: &str) -> bool {
     pci::sysfs(bdf).exists()
 }
 
-/// Tells whether the device file of a group is there.
+/// Returns whether the device node of a group exists.
 pub fn node(group: u32) -> bool {
     Path::new(&format!("/dev/vfio/{group}")).exists()
 }
 
-/// Waits until the kernel has let go of a device.
+/// Waits until the kernel has removed a device.
 pub fn wait_absent(bdf: &str) -> Result<()> {
     until(&format!("{bdf} to go"), LIMIT, || Ok(!present(bdf)))
 }
@@ -66,7 +67,7 @@ fn arguments(bus: &str, slot: u32) -> String {
     format!(r#""bus": "{bus}", "addr": "{slot:#x}", "dma_mask": 18446744073709551615"#)
 }
 
-/// The place behind the bridge; it is empty again when this is dropped.
+/// The slot behind the bridge. It is emptied when dropped.
 #[derive(Debug)]
 pub struct Second(Qmp);
 
@@ -75,8 +76,8 @@ impl Second {
 
     /// Makes the group of the bridge viable.
     ///
-    /// The driver of the bridge is one that uses the DMA of the host: while it is bound, no program
-    /// can have the group. Nothing here needs it, since the bus is told to look by itself.
+    /// The driver of the bridge uses DMA of the host. While it is bound, no process can use the
+    /// group. The driver is not needed here, since the bus is rescanned explicitly.
     pub fn place() -> Result<Self> {
         if pci::driver(BRIDGE).is_some() {
             pci::unbind(BRIDGE)?;
@@ -84,7 +85,7 @@ impl Second {
         Ok(Self(Qmp::open()?))
     }
 
-    /// Plugs in the device and lets the kernel find it.
+    /// Plugs in the device and makes the kernel detect it.
     pub fn plug(&mut self) -> Result<()> {
         self.0.add(EDU, Self::ID, &arguments("bridge", 2))?;
         pci::write_attribute(BRIDGE, "rescan", "1")?;
@@ -98,21 +99,21 @@ impl Drop for Second {
         if present(SECOND) {
             let _ = pci::write_attribute(SECOND, "remove", "1");
         }
-        // It fails when there is none.
+        // This fails if there is no device.
         if self.0.delete(Self::ID).is_ok() {
             let _ = self.0.wait_gone(Self::ID, LIMIT);
         }
     }
 }
 
-/// The port; a device is in it again, bound to `vfio-pci`, when this is dropped.
+/// The port. When dropped, it contains a device bound to `vfio-pci` again.
 #[derive(Debug)]
 pub struct Port(Qmp);
 
 impl Port {
     const ID: &str = "hot";
 
-    /// Finds the device in its place.
+    /// Checks that the port has a device, bound to `vfio-pci`.
     pub fn with_device() -> Result<Self> {
         let driver = pci::driver(HOT);
         ensure!(
@@ -122,15 +123,16 @@ impl Port {
         Ok(Self(Qmp::open()?))
     }
 
-    /// Presses the button: the kernel is asked to let the device go.
+    /// Presses the attention button: asks the kernel to release the device.
     pub fn press_button(&mut self) -> Result<()> {
         self.0.delete(Self::ID)
     }
 
-    /// Pulls the device out: it is gone before the kernel hears of it.
+    /// Pulls the device out. It is gone before the kernel is notified.
     ///
-    /// The machine takes a device when the port cuts its power. This cuts it behind the kernel's
-    /// back, and is done with it before the kernel looks.
+    /// The machine removes a device when the port turns off its power. This function turns the
+    /// power off and on again without the kernel's knowledge, with the interrupts of the port
+    /// disabled.
     pub fn pull(&mut self) -> Result<()> {
         let control = SlotControl::find()?;
         let now = control.read()?;
@@ -139,7 +141,7 @@ impl Port {
         self.0.wait_gone(Self::ID, LIMIT)
     }
 
-    /// Tells whether the device has left the machine.
+    /// Returns whether the device has left the machine.
     pub fn is_empty(&mut self) -> Result<bool> {
         self.0.is_gone(Self::ID)
     }
@@ -149,17 +151,17 @@ impl Port {
         self.0.wait_gone(Self::ID, LIMIT)
     }
 
-    /// Plugs in a new device, and gives it to `vfio-pci`.
+    /// Plugs in a new device and binds it to `vfio-pci`.
     pub fn plug(&mut self) -> Result<()> {
-        // The kernel turns the power off a moment after the old device is gone; what is there by then
-        // goes too.
+        // The kernel turns the power off shortly after the old device is gone. A device plugged in
+        // before that would be lost.
         let control = SlotControl::find()?;
         until("the port to be off", LIMIT, || {
             Ok(control.read()? & SlotControl::OFF == SlotControl::OFF)
         })?;
         self.0.add(EDU, Self::ID, &arguments("hotport", 0))?;
         until("the new device", LIMIT, || Ok(present(HOT)))?;
-        // The kernel shows a device a moment before it is ready for drivers.
+        // A device is visible shortly before a driver can bind to it.
         until("a driver for the new device", LIMIT, || {
             let _ = pci::bind(HOT, "vfio-pci");
             Ok(pci::driver(HOT).is_some() && node(pci::group_of(HOT)?))
@@ -177,7 +179,7 @@ impl Drop for Port {
     }
 }
 
-/// The register of the port for power, light and interrupts.
+/// The slot control register of the port: power, indicators and interrupts.
 #[derive(Debug)]
 struct SlotControl {
     config: fs::File,
@@ -186,10 +188,10 @@ struct SlotControl {
 
 impl SlotControl {
     const INTERRUPTS: u16 = 1 << 5;
-    /// No power, and no light.
+    /// Power off and indicator off.
     const OFF: u16 = (1 << 10) | (3 << 8);
 
-    /// Finds it behind the PCI Express capability.
+    /// Finds the register in the PCI Express capability.
     fn find() -> Result<Self> {
         const FIRST_CAPABILITY: u64 = 0x34;
         const PCI_EXPRESS: u8 = 0x10;

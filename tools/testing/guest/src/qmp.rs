@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The monitor of the machine that this program runs in.
+//! The QEMU monitor of the machine in which this program runs.
 //!
 //! C header: none; see `docs/interop/qmp-spec.rst` of QEMU, and `--qmp` of `tools/testing/vm/run`.
 
@@ -26,24 +26,24 @@ use std::{
     time::Duration,
 };
 
-/// Where the guest finds it.
+/// The path of the monitor in the guest.
 const PATH: &str = "/dev/qmp";
 
-/// A command is answered at once; what it starts may take longer.
+/// The time limit for a reply. The operation that a command starts may take longer.
 const ANSWER: Duration = Duration::from_secs(20);
 
 /// An open monitor.
 #[derive(Debug)]
 pub struct Qmp {
     port: File,
-    /// What came after the last whole line.
+    /// The data received after the last complete line.
     rest: Vec<u8>,
-    /// The names of the devices that are gone.
+    /// The names of removed devices.
     gone: Vec<String>,
 }
 
 impl Qmp {
-    /// Opens it.
+    /// Opens the monitor.
     pub fn open() -> Result<Self> {
         let port = File::options()
             .read(true)
@@ -56,7 +56,8 @@ impl Qmp {
             rest: Vec::new(),
             gone: Vec::new(),
         };
-        // The session is as old as the machine; whoever comes first has to say this, and only once.
+        // The session lasts as long as the machine. Only the first user must send this, and only
+        // once.
         let _ = qmp.call("qmp_capabilities", "{}");
         Ok(qmp)
     }
@@ -68,7 +69,7 @@ impl Qmp {
         self.call("device_add", &arguments)
     }
 
-    /// Presses the button beside a device.
+    /// Presses the attention button of a device.
     pub fn delete(&mut self, id: &str) -> Result<()> {
         self.call("device_del", &format!(r#"{{"id": "{id}"}}"#))
     }
@@ -81,16 +82,17 @@ impl Qmp {
         })
     }
 
-    /// Tells whether a device has left the machine since it was added.
+    /// Returns whether a device has left the machine since it was added.
     pub fn is_gone(&mut self, id: &str) -> Result<bool> {
         self.receive()?;
         Ok(self.gone.iter().any(|name| name == id))
     }
 
-    /// Sends a command and waits for its answer.
+    /// Sends a command and waits for its reply.
     fn call(&mut self, command: &str, arguments: &str) -> Result<()> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        // An answer that a former user did not wait for must not be taken for ours.
+        // A reply for which a former user did not wait must not be mistaken for the reply to this
+        // command.
         let id = format!("\"call {}\"", COUNT.fetch_add(1, Ordering::Relaxed));
         let line =
             format!("{{\"execute\": \"{command}\", \"arguments\": {arguments}, \"id\": {id}}}\n");
@@ -106,7 +108,7 @@ impl Qmp {
         }
     }
 
-    /// Takes what has come; returns the lines.
+    /// Receives available data and returns the complete lines.
     fn receive(&mut self) -> Result<Vec<String>> {
         let mut buffer = [0; 4096];
         match self.port.read(&mut buffer) {
@@ -128,7 +130,7 @@ impl Qmp {
     }
 }
 
-/// Returns the name of the device that a line says is gone.
+/// Returns the name of the device whose removal a line reports.
 fn deleted(line: &str) -> Option<String> {
     let (_, data) = line.split_once("\"DEVICE_DELETED\"")?;
     let (_, name) = data.split_once("\"device\": \"")?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a soak runs side by side: programs that work at random until their time is over. `tools/testing/soak`
-//! starts and kills them. Each kind has devices of its own.
+//! The programs that a soak test runs concurrently. They work at random until their time is over.
+//! `tools/testing/soak` starts and kills them. Each kind of program has devices of its own.
 
 use crate::{
     cases::{
@@ -46,7 +46,7 @@ use vgpu_copy::{
 /// The `edu` and the disk that are used, bound and unbound.
 const DEVICES: [&str; 2] = ["0000:00:06.0", "0000:00:07.0"];
 
-/// Works for so long.
+/// Runs a program for `time`.
 pub fn work(kind: &str, seed: u64, time: Duration) -> Result<()> {
     match kind {
         "use" => stress::use_devices(DEVICES, seed, time, |counts| say(counts))?,
@@ -73,12 +73,12 @@ pub fn work(kind: &str, seed: u64, time: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Where the memory of [`copies`] is mapped.
+/// The IOVA at which [`copies`] maps its memory.
 const IOVA: u64 = 0x40_0000;
-/// How much of it there is.
+/// The size of that memory.
 const LENGTH: usize = 8 * PAGE_SIZE;
 
-/// Has data go from memory through two peers and back; returns how often it arrived.
+/// Copies data from memory through two peers and back. Returns the number of successful copies.
 fn copies(seed: u64, time: Duration) -> Result<u64> {
     let end = Instant::now() + time;
     let mut random = Rng::with_seed(seed);
@@ -107,7 +107,8 @@ fn copies(seed: u64, time: Duration) -> Result<u64> {
     Ok(rounds)
 }
 
-/// From the first half of the memory to one device, from it to the other, from there to the second half.
+/// Copies the first half of the memory to one device, from there to the other, and from there to
+/// the second half.
 fn copy((first, second): &(Vgpu, Vgpu), peer: [u8; 16]) -> Result<()> {
     let there = Operands {
         address: IOVA,
@@ -125,7 +126,7 @@ fn copy((first, second): &(Vgpu, Vgpu), peer: [u8; 16]) -> Result<()> {
         (second, Command::Store, &back),
     ] {
         device.start(command, operands)?;
-        // However busy the machine is.
+        // The timeout is long because the machine may be busy.
         device.interrupt().wait(Duration::from_secs(60))?;
         let status = device.status()?;
         ensure!(status == Status::Done, "{command:?}: {status:?}");
@@ -133,10 +134,10 @@ fn copy((first, second): &(Vgpu, Vgpu), peer: [u8; 16]) -> Result<()> {
     Ok(())
 }
 
-/// Types of the kernel's samples.
+/// Device types of the kernel's samples.
 const TYPES: [&str; 3] = ["mtty-1", "mdpy-vga", "mbochs-small"];
 
-/// The devices' names. Who is killed leaves them to the next one.
+/// The UUIDs of the devices. A killed program leaves its devices to the next one.
 const NAMES: [&str; 4] = [
     "7c0b5a46-0e30-4fa5-90d4-2d8c6f5e2b01",
     "7c0b5a46-0e30-4fa5-90d4-2d8c6f5e2b02",
@@ -144,7 +145,8 @@ const NAMES: [&str; 4] = [
     "7c0b5a46-0e30-4fa5-90d4-2d8c6f5e2b04",
 ];
 
-/// Makes, opens, resets, closes and removes mediated devices; returns how often one was open.
+/// Creates, opens, resets, closes and removes mediated devices. Returns how often a device was
+/// open.
 fn mdevs(seed: u64, time: Duration) -> Result<u64> {
     let end = Instant::now() + time;
     let mut random = Rng::with_seed(seed);
@@ -157,13 +159,13 @@ fn mdevs(seed: u64, time: Duration) -> Result<u64> {
                 let name = TYPES[random.usize(0..TYPES.len())];
                 *mdev = Some(Mdev::new(name, NAMES[nth])?);
             }
-            // Removing it would wait for us.
+            // Removing an open device would wait for this program.
             ((mdev, None), 0) => *mdev = None,
             ((Some(mdev), open @ None), _) => {
                 *open = Some(mdev.open()?);
                 opened += 1;
             }
-            // Not each of them has it.
+            // Not every device supports a reset.
             ((_, Some(open)), 0) => {
                 raw::none(&open.device, request::DEVICE_RESET).unwrap_or_default();
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests in threads of their own, to see which of them wait for one another.
+//! Requests in threads of their own, to find out which of them wait for others.
 
 use crate::harness::hangs;
 use anyhow::Result;
@@ -27,12 +27,12 @@ use vfio_client::{
     wait, //
 };
 
-/// No request takes longer when nothing keeps it, on the slowest kernel.
+/// The time limit of an unblocked request on the slowest kernel.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// How often to look at a thread.
+/// The interval at which a thread is observed.
 const INTERVAL: Duration = Duration::from_millis(4);
-/// A thread that was found asleep so often in a row waits for another one.
+/// A thread found asleep this many times in a row waits for another one.
 const STEADY: u32 = 12;
 
 /// A request in a thread of its own.
@@ -42,12 +42,12 @@ pub struct Request<'scope, T> {
     tid: Pid,
 }
 
-/// How far a request has come.
+/// The progress of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// It has ended.
+    /// The request has ended.
     Done,
-    /// It sleeps.
+    /// The request sleeps.
     Waits,
 }
 
@@ -66,17 +66,17 @@ impl<'scope, T: Send + 'scope> Request<'scope, T> {
         Ok(Self { thread, tid })
     }
 
-    /// Whether the request has ended.
+    /// Returns whether the request has ended.
     pub fn is_done(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Waits until the request has ended, but not for ever; returns whether it has.
+    /// Waits up to `time` for the request to end. Returns whether it has ended.
     pub fn done_within(&self, time: Duration) -> Result<bool> {
         wait::until(time, || Ok(self.is_done()))
     }
 
-    /// Waits until the request has ended, or is found asleep.
+    /// Waits until the request has ended or sleeps.
     pub fn settle(&self) -> Progress {
         let start = Instant::now();
         let mut asleep = 0;
@@ -93,8 +93,8 @@ impl<'scope, T: Send + 'scope> Request<'scope, T> {
         Progress::Waits
     }
 
-    /// Returns what the request has returned. Nothing keeps it now: where it does not end the program
-    /// does.
+    /// Returns the result of the request. The request must not be blocked any more: if it does not
+    /// end, the program exits.
     pub fn finish(self) -> Result<T> {
         if !self.done_within(LIMIT)? {
             hangs(LIMIT);
@@ -106,7 +106,7 @@ impl<'scope, T: Send + 'scope> Request<'scope, T> {
     }
 }
 
-/// Whether a thread of this process sleeps.
+/// Returns whether a thread of this process sleeps.
 fn sleeps(tid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/self/task/{tid}/stat")).unwrap_or_default();
     let state = stat
@@ -115,7 +115,8 @@ fn sleeps(tid: Pid) -> bool {
     state.starts_with(['S', 'D'])
 }
 
-/// Lets the threads go on that have stopped at a userfault, whatever happens to the one which holds it.
+/// Resumes the threads stopped at a userfault when dropped, even if the thread that holds this
+/// fails.
 #[derive(Debug)]
 pub struct Release<'a>(pub &'a Userfault);
 
@@ -127,7 +128,8 @@ impl Drop for Release<'_> {
     }
 }
 
-/// Waits until a request has stopped at a userfault; returns whether it has, or has ended without.
+/// Waits until a request has stopped at a userfault. Returns false if the request has ended
+/// without stopping.
 pub fn stops<T: Send>(request: &Request<'_, T>, fault: &Userfault) -> Result<bool> {
     let start = Instant::now();
     loop {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Workers that use VFIO at random, all at once, until their time is over or they are killed.
+//! Workers that use VFIO at random and concurrently, until their time is over or they are killed.
 //!
-//! Nearly every operation may fail, as others are in the way; what counts is that the kernel survives
-//! and that nothing is left behind.
+//! Nearly every operation may fail because of the others. The kernel must survive, and nothing may
+//! be left behind.
 
 use crate::{
     env::{
@@ -52,18 +52,18 @@ use vfio_client::{
     }, //
 };
 
-/// The most that a worker keeps of each kind.
+/// The maximum number of objects of each kind that a worker keeps.
 const KEEP: usize = 3;
-/// Bytes of the memory that a worker maps pieces of.
+/// The size of the memory from which a worker maps pieces.
 const POOL: usize = 64 * PAGE_SIZE;
-/// Where mappings go: this many places, each this far from the next.
+/// Where mappings are placed: this many places at this distance.
 const PLACES: u64 = 32;
 const PLACE: u64 = 0x4_0000;
 
 /// The devices of the cases: an `edu` and a disk.
 pub const DEVICES: [&str; 2] = [EDU, NVME];
 
-/// A program that uses devices, at random.
+/// A process that uses devices at random.
 struct User {
     names: [&'static str; 2],
     random: fastrand::Rng,
@@ -74,7 +74,7 @@ struct User {
     bars: Vec<Memory>,
 }
 
-/// What a user does, and how often in how many steps.
+/// The operations of a user, with their weights.
 const OPERATIONS: [(&str, usize); 21] = [
     ("set up all", 3),
     ("open a container", 1),
@@ -99,7 +99,7 @@ const OPERATIONS: [(&str, usize); 21] = [
     ("munmap", 1),
 ];
 
-/// What is done to the machine meanwhile.
+/// The changes made to the machine meanwhile.
 const CHANGES: [&str; 5] = [
     "unbind and rebind",
     "module unload",
@@ -108,8 +108,8 @@ const CHANGES: [&str; 5] = [
     "nothing",
 ];
 
-/// What works by chance only, as others are in the way nearly always, or on our core only. Choosing a backend
-/// and getting a device are parts of setting up all.
+/// Operations that succeed only by chance, because others interfere nearly always, or only with
+/// the Rust core. "set up all" includes choosing a backend and getting a device.
 const BY_CHANCE: [&str; 10] = [
     "choose a backend",
     "get a device",
@@ -123,11 +123,11 @@ const BY_CHANCE: [&str; 10] = [
     "ask for a group",
 ];
 
-/// All of them, and those that leave the modules alone.
+/// All changes, and those that leave the modules alone.
 pub const ALL_CHANGES: [usize; CHANGES.len()] = [0, 1, 2, 3, 4];
 pub const CHANGES_OF_DEVICES: [usize; 4] = [0, 2, 3, 4];
 
-/// How often each of some operations was done, and how often that worked.
+/// For each operation, how often it was tried and how often it succeeded.
 pub struct Counts(Vec<(u64, u64)>);
 
 impl Counts {
@@ -141,7 +141,7 @@ impl Counts {
         *successes += u64::from(outcome.is_ok());
     }
 
-    /// Reads what [`Counts::fmt`] wrote, and adds it.
+    /// Parses the output of [`Counts::fmt`] and adds it.
     pub fn add(&mut self, text: &str) -> Result<()> {
         for (sum, pair) in self.0.iter_mut().zip(text.split(' ')) {
             let (tries, successes) = pair.split_once('/').context("counts")?;
@@ -151,17 +151,17 @@ impl Counts {
         Ok(())
     }
 
-    /// Counts of what users do.
+    /// Creates counts for the operations of users.
     pub fn of_users() -> Self {
         Self::new(OPERATIONS.len())
     }
 
-    /// Counts of what is done to the machine.
+    /// Creates counts for the changes to the machine.
     pub fn of_changes() -> Self {
         Self::new(CHANGES.len())
     }
 
-    /// Each operation's name, and how often it was tried and worked.
+    /// Returns the name of each operation, and how often it was tried and succeeded.
     fn each(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
         let users = self.0.len() == OPERATIONS.len();
         let names = if users {
@@ -176,13 +176,14 @@ impl Counts {
             .map(|(name, &(tries, worked))| (name, tries, worked))
     }
 
-    /// A line for each operation.
+    /// Returns a line for each operation.
     pub fn lines(&self) -> Vec<String> {
         let line = |(name, tries, worked)| format!("{name}: {tries}, of which {worked} worked");
         self.each().map(line).collect()
     }
 
-    /// Fails unless each operation was tried, and worked at some time unless that is up to chance.
+    /// Fails unless each operation was tried and has succeeded at least once. Operations that
+    /// succeed only by chance need not have succeeded.
     pub fn check(&self) -> Result<()> {
         for (name, tries, worked) in self.each() {
             let enough = worked > 0 || BY_CHANCE.contains(&name);
@@ -205,7 +206,7 @@ impl fmt::Display for Counts {
     }
 }
 
-/// Uses devices until the time is over; says now and then how often it did what.
+/// Uses devices until the time is over. Reports the counts from time to time.
 pub fn use_devices(
     names: [&'static str; 2],
     seed: u64,
@@ -226,7 +227,7 @@ pub fn use_devices(
     while Instant::now() < end {
         for _ in 0..20 {
             let operation = user.operation();
-            // Failures are part of it.
+            // Failures are expected.
             let outcome = user.step(operation);
             counts.note(operation, &outcome);
         }
@@ -236,8 +237,8 @@ pub fn use_devices(
     Ok(())
 }
 
-/// Takes devices away from the others and gives them back, looks at everything, and unloads the backend
-/// when nobody uses it, if that is in the `changes`; returns how often.
+/// Unbinds devices from the others and binds them again, reads files, and unloads the backend when
+/// it is unused, if this is one of the `changes`. Returns the counts.
 pub fn churn(names: [&str; 2], changes: &[usize], seed: u64, time: Duration) -> Result<Counts> {
     let mut random = fastrand::Rng::with_seed(seed);
     let end = Instant::now() + time;
@@ -270,16 +271,16 @@ pub fn churn(names: [&str; 2], changes: &[usize], seed: u64, time: Duration) -> 
     Ok(counts)
 }
 
-/// Reads what the core shows of all groups, if it is one that shows them.
+/// Reads the debugfs files of all groups, if the core has them.
 fn read_debugfs() -> Result<()> {
     for entry in fs::read_dir("/sys/kernel/debug/vfio/groups")? {
-        // Groups come and go meanwhile.
+        // Groups may be removed meanwhile.
         let _ = fs::read_to_string(entry?.path());
     }
     Ok(())
 }
 
-/// Puts the machine back into the state that the cases start from.
+/// Restores the state of the machine from which cases start.
 pub fn restore(names: [&str; 2]) -> Result<()> {
     load(&["vfio_iommu_type1"])?;
     for device in names {
@@ -290,7 +291,7 @@ pub fn restore(names: [&str; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Keeps `item`, in the place of another one if there are enough.
+/// Keeps `item`. Replaces another item if there are enough.
 fn keep<T>(random: &mut fastrand::Rng, items: &mut Vec<T>, item: T) {
     if items.len() < KEEP {
         items.push(item);
@@ -306,7 +307,7 @@ fn forget<T>(random: &mut fastrand::Rng, items: &mut Vec<T>) {
     }
 }
 
-/// One of the items, at random.
+/// Returns a random item.
 fn pick<'a, T>(random: &mut fastrand::Rng, items: &'a [T]) -> Result<&'a T> {
     match items.len() {
         0 => bail!("there is none"),
@@ -327,7 +328,7 @@ impl User {
         drawn.unwrap_or(0)
     }
 
-    /// Does one of the [`OPERATIONS`].
+    /// Runs one of the [`OPERATIONS`].
     fn step(&mut self, operation: usize) -> Result<()> {
         let random = &mut self.random;
         match OPERATIONS[operation].0 {
@@ -391,7 +392,7 @@ impl User {
         Ok(())
     }
 
-    /// From a group to an open device.
+    /// Does all steps from a group to an open device.
     fn set_up(&mut self) -> Result<()> {
         let random = &mut self.random;
         let name = self.names[random.usize(0..2)];
@@ -421,7 +422,7 @@ impl User {
         Ok(())
     }
 
-    /// A request that only our core has; the kernel's own refuses it.
+    /// A request that only the Rust core supports. The C core rejects it.
     fn merge(&mut self) -> Result<()> {
         let group = pick(&mut self.random, &self.groups)?;
         let other = pick(&mut self.random, &self.groups)?;
@@ -443,7 +444,7 @@ impl User {
         let device = pick(&mut self.random, &self.devices)?;
         let interrupt = Interrupt::new()?;
         device.enable_irqs(VFIO_PCI_MSI_IRQ_INDEX, &[&interrupt])?;
-        // Half of the time the eventfd goes first.
+        // In half of the cases the eventfd is removed first.
         if self.random.bool() {
             device.disable_irqs(VFIO_PCI_MSI_IRQ_INDEX)?;
         }

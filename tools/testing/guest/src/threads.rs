@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Several threads in one case: what goes wrong in any of them fails the case.
+//! Runs several threads in one case. An error in any of them fails the case.
 
 use crate::harness::panic_message;
 use anyhow::{
@@ -15,14 +15,14 @@ use std::{
 };
 use vfio_client::Errno;
 
-/// What a thread does.
+/// The function of a thread.
 pub type Body<'a, T> = Box<dyn FnOnce() -> Result<T> + Send + 'a>;
 
-/// Runs all of `bodies` at once, and returns what they returned, in their order.
+/// Runs all of `bodies` concurrently. Returns their results in the same order.
 ///
 /// # Errors
 ///
-/// The first failure; a thread that panicked has failed.
+/// The first error. A panic counts as an error.
 pub fn run<T: Send>(bodies: Vec<Body<'_, T>>) -> Result<Vec<T>> {
     let outcomes: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = bodies.into_iter().map(|body| scope.spawn(body)).collect();
@@ -36,18 +36,18 @@ pub fn run<T: Send>(bodies: Vec<Body<'_, T>>) -> Result<Vec<T>> {
     outcomes.into_iter().enumerate().map(outcome).collect()
 }
 
-/// How often an operation was done that others are in the way of.
+/// Counts an operation with which other threads may interfere.
 #[derive(Debug)]
 pub struct Tally {
     operation: &'static str,
-    /// What it may fail with.
+    /// The errnos with which the operation may fail.
     allowed: &'static [Errno],
     worked: u64,
     failed: u64,
 }
 
 impl Tally {
-    /// Begins to count.
+    /// Creates a counter.
     pub fn new(operation: &'static str, allowed: &'static [Errno]) -> Self {
         Self {
             operation,
@@ -57,11 +57,11 @@ impl Tally {
         }
     }
 
-    /// Counts once.
+    /// Counts one outcome.
     ///
     /// # Errors
     ///
-    /// The operation's own, unless it may fail with that errno.
+    /// The error of the operation, unless its errno is allowed.
     pub fn note<T>(&mut self, outcome: Result<T>) -> Result<()> {
         match outcome {
             Ok(_) => self.worked += 1,
@@ -78,12 +78,12 @@ impl Tally {
         Ok(())
     }
 
-    /// Whether the operation worked at some time.
+    /// Returns whether the operation has succeeded at least once.
     pub fn works(&self) -> bool {
         self.worked > 0
     }
 
-    /// Fails unless it did.
+    /// Fails unless the operation has succeeded at least once.
     pub fn check(&self) -> Result<()> {
         ensure!(self.works(), "never worked: {self}");
         Ok(())
@@ -100,7 +100,7 @@ impl fmt::Display for Tally {
     }
 }
 
-/// The errno that an error comes from.
+/// Returns the errno from which an error originates.
 pub fn errno_of(error: &anyhow::Error) -> Option<Errno> {
     error
         .downcast_ref::<vfio_client::Error>()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tracepoints, in an instance of tracefs of our own.
+//! Tracepoints, recorded in a separate tracefs instance.
 
 use anyhow::{
     Context,
@@ -10,17 +10,17 @@ use std::fs;
 
 const INSTANCE: &str = "/sys/kernel/tracing/instances/guest-tests";
 
-/// One tracepoint that is being recorded, until this is dropped.
+/// A tracepoint that is recorded until this is dropped.
 #[derive(Debug)]
 pub struct Trace(());
 
 impl Trace {
-    /// Records `event`, as in `system/name`.
+    /// Records `event`, given as `system/name`.
     pub fn of(event: &str) -> Result<Self> {
         Self::filtered(event, "0")
     }
 
-    /// Records those of `event` to which `filter` applies; `0` stands for all.
+    /// Records those occurrences of `event` that match `filter`. `0` matches all.
     pub fn filtered(event: &str, filter: &str) -> Result<Self> {
         fs::create_dir(INSTANCE).context(INSTANCE)?;
         let trace = Self(());
@@ -31,7 +31,7 @@ impl Trace {
         Ok(trace)
     }
 
-    /// Returns what was recorded since the last call, a line each, without the comments.
+    /// Returns the events recorded since the last call, one per line, without comments.
     pub fn take(&self) -> Result<String> {
         let path = format!("{INSTANCE}/trace");
         let text = fs::read_to_string(&path)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the kernel tells the world about its devices, as udev hears it.
+//! Events that the kernel sends about its devices, as udev receives them.
 
 use anyhow::{
     Context,
@@ -35,17 +35,17 @@ use std::{
     },
 };
 
-/// The group of the kernel's own messages; 2 has those which udev has worked on.
+/// The multicast group of kernel events. Group 2 has the events that udev has processed.
 const KERNEL: u32 = 1;
-/// How long to wait for a message, in ms.
+/// The timeout for an event, in ms.
 const PATIENCE: u16 = 5000;
 
-/// A socket that gets all messages from now on.
+/// A socket that receives all events from now on.
 #[derive(Debug)]
 pub struct Listener(OwnedFd);
 
 impl Listener {
-    /// Starts to listen.
+    /// Starts listening.
     pub fn new() -> Result<Self> {
         let fd = socket(
             AddressFamily::Netlink,
@@ -57,7 +57,7 @@ impl Listener {
         Ok(Self(fd))
     }
 
-    /// Returns the next message that is about the device at `path` below `/sys`.
+    /// Returns the next event for the device at `path` below `/sys`.
     pub fn about(&self, path: &str) -> Result<Event> {
         loop {
             let mut ready = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
@@ -74,12 +74,12 @@ impl Listener {
     }
 }
 
-/// A message: names and their values.
+/// An event: names and their values.
 #[derive(Debug)]
 pub struct Event(BTreeMap<String, String>);
 
 impl Event {
-    /// Reads `action@path` and then `NAME=value`, each with a zero at its end.
+    /// Parses `action@path` followed by `NAME=value` strings, each terminated by a zero byte.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         let mut lines = text.trim_end_matches('\0').split('\0');

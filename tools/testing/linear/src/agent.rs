@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The second process: this program once more, with the descriptors of the first one.
+//! The second process: this program run again, with the descriptors of the first one.
 //!
-//! It is told the number of a round by a line, makes the plan of that round on its own, and answers by
-//! a line for each request of its threads, then `done`.
+//! It receives the number of a round as a line and creates the plan of that round on its own. It
+//! replies with a line for each request of its threads, then `done`.
 
 use crate::{
     files::Files,
@@ -80,10 +80,10 @@ use vfio_client::{
 /// The first argument of the second process.
 pub const FLAG: &str = "--agent";
 
-/// How many pages it may lock.
+/// The maximum number of pages that it can lock.
 pub const LIMIT: u64 = 14;
 
-/// The second process, as the first one sees it.
+/// The second process, as seen by the first one.
 #[derive(Debug)]
 pub struct Agent {
     child: Child,
@@ -92,7 +92,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts it with the descriptors that it needs.
+    /// Starts the process with the descriptors that it needs.
     pub fn start(
         container: &Container,
         groups: &[GroupFile],
@@ -117,7 +117,7 @@ impl Agent {
         let input = child.stdin.take().context("no input")?;
         let output = BufReader::new(child.stdout.take().context("no output")?);
         let (sender, lines) = channel();
-        // It ends with the agent, or when nobody wants to hear of it.
+        // This thread ends with the agent, or when the receiver is dropped.
         thread::spawn(move || {
             let mut lines = output.lines().map_while(Result::ok);
             while lines.next().is_some_and(|line| sender.send(line).is_ok()) {}
@@ -133,12 +133,12 @@ impl Agent {
         Ok(agent)
     }
 
-    /// The number of its process.
+    /// Returns the process id.
     pub fn process(&self) -> u32 {
         self.child.id()
     }
 
-    /// Has it begin a round.
+    /// Starts a round.
     pub fn begin(&mut self, number: u64, arrivals: u64) -> Result<()> {
         writeln!(self.input, "{number} {arrivals}").context("agent")
     }
@@ -149,7 +149,7 @@ impl Agent {
             .context("the agent says nothing")
     }
 
-    /// Waits for the end of its part of a round.
+    /// Waits for the end of the agent's part of a round.
     pub fn finish(&mut self, plan: &Plan, patience: Duration) -> Result<Report> {
         let mut report = Report::default();
         loop {
@@ -164,7 +164,7 @@ impl Agent {
         }
     }
 
-    /// Ends it, and waits for that.
+    /// Ends the agent and waits for its exit.
     pub fn end(mut self) -> Result<()> {
         drop(self.input);
         let status = self.child.wait()?;
@@ -178,7 +178,7 @@ fn set_flags(fd: BorrowedFd<'_>, flags: FdFlag) -> Result<()> {
     Ok(())
 }
 
-/// Writes a request as a line: thread, place in the plan, times, answer.
+/// Formats a request as a line: thread, place in the plan, times, answer.
 fn print(record: &Record) -> String {
     let entry = &record.entry;
     let start = format!("{} {} {}", entry.call.thread, record.place, entry.invoked);
@@ -192,7 +192,7 @@ fn print(record: &Record) -> String {
     }
 }
 
-/// Reads what [`print`] has written.
+/// Parses the output of [`print`].
 fn parse(plan: &Plan, line: &str) -> Result<Record> {
     let words: Vec<_> = line.split_ascii_whitespace().collect();
     let [thread, place, invoked, ref rest @ ..] = words[..] else {
@@ -214,7 +214,7 @@ fn parse(plan: &Plan, line: &str) -> Result<Record> {
     Ok(Record { place, entry })
 }
 
-/// Gives up the right to lock any amount of memory.
+/// Limits the locked memory and drops CAP_IPC_LOCK.
 fn limit() -> Result<()> {
     setrlimit(Resource::RLIMIT_MEMLOCK, LIMIT * PAGE, LIMIT * PAGE)?;
     for set in [
@@ -227,7 +227,7 @@ fn limit() -> Result<()> {
     Ok(())
 }
 
-/// Takes over a descriptor of the parent.
+/// Takes ownership of an inherited descriptor.
 fn adopt(word: &str) -> Result<OwnedFd> {
     let number = word.parse()?;
     let fd = raw::duplicate(number)?;
@@ -235,7 +235,7 @@ fn adopt(word: &str) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Does its part of each round that it is told of.
+/// Executes its part of each requested round.
 pub fn main(words: &[String]) -> Result<()> {
     let [
         seed,

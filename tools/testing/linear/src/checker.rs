@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Looks for an order of concurrent requests that a sequential model can explain.
+//! Searches for an order of concurrent requests that a sequential model can explain.
 //!
-//! The algorithm is that of Wing and Gong with the memory of Lowe ("Testing for linearizability",
-//! 2017): a depth-first search over the requests that may come next, which never visits the same set of
-//! requests done and state of the model twice. A request may also take several steps of the model,
-//! between which others come: see [`Model::steps`].
+//! The algorithm is that of Wing and Gong with Lowe's cache ("Testing for linearizability", 2017):
+//! a depth-first search over the requests that may come next. It never visits the same combination
+//! of completed requests and model state twice. A request may also take several steps of the model
+//! with other requests between them: see [`Model::steps`].
 
 use crate::history::Entry;
 use std::{
@@ -16,18 +16,18 @@ use std::{
 
 /// A sequential model.
 pub trait Model {
-    /// What it is about.
+    /// The state of the modelled object.
     type State: Clone + Eq + Hash;
     /// A request.
     type Call;
     /// What a request returns.
     type Answer;
-    /// How far a request has come that takes several steps.
+    /// The progress of a request that takes several steps.
     type Local: Clone + Default + Eq + Hash;
 
-    /// What a request can do next, given that it returns `answer` in the end; all answers are right
-    /// where that is nothing. Each possibility is the state behind it, and how far the request has
-    /// come: nothing if it is done.
+    /// Returns the possible next steps of a request whose final answer is `answer`. If `answer` is
+    /// `None`, any answer is accepted. Each step consists of the state after it, and of the
+    /// request's progress, or `None` if the request is done.
     fn steps(
         &self,
         state: &Self::State,
@@ -36,43 +36,43 @@ pub trait Model {
         answer: Option<&Self::Answer>,
     ) -> Vec<(Self::State, Option<Self::Local>)>;
 
-    /// Whether a request that returns `answer` never changes the state, whatever that is. It then need
-    /// not be tried later than where it fits first.
+    /// Returns whether a request with this `answer` never changes the state, whatever the state is.
+    /// Such a request need not be tried later than at the first point where it fits.
     fn is_observer(&self, _call: &Self::Call, _answer: Option<&Self::Answer>) -> bool {
         false
     }
 }
 
-/// What the search found.
+/// The result of the search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// An order: the index of each request, as often as it takes steps.
+    /// An order was found: the index of each request, once for each of its steps.
     Linearizable(Vec<usize>),
-    /// There is none. This is the longest order of a part that was found.
+    /// No order exists. This is the longest partial order that was found.
     Violation(Vec<usize>),
-    /// The search took too long.
+    /// The search exceeded its budget.
     Undecided,
 }
 
 impl Verdict {
-    /// Whether there is certainly no order.
+    /// Returns whether it is certain that no order exists.
     pub fn is_violation(&self) -> bool {
         matches!(self, Self::Violation(_))
     }
 }
 
-/// The most requests of a history.
+/// The maximum number of requests in a history.
 pub const MOST: usize = 128;
 
 /// A point of the search.
 struct Point<M: Model> {
     key: Key<M>,
-    /// How many of the requests that returned are done.
+    /// The number of completed requests among those that returned.
     count: usize,
     path: Option<Rc<Path>>,
 }
 
-/// What tells a point of the search from others.
+/// The key that identifies a point of the search.
 struct Key<M: Model> {
     done: u128,
     locals: Vec<(usize, M::Local)>,
@@ -103,7 +103,7 @@ impl<M: Model> Hash for Key<M> {
     }
 }
 
-/// A step, and those before it.
+/// A step, linked to the steps before it.
 struct Path {
     index: usize,
     before: Option<Rc<Path>>,
@@ -120,12 +120,12 @@ fn order(path: &Option<Rc<Path>>) -> Vec<usize> {
     steps
 }
 
-/// Whether a bit is set.
+/// Returns whether a bit is set.
 fn has(set: u128, index: usize) -> bool {
     (set >> index) & 1 != 0
 }
 
-/// Looks for an order. Requests that have not returned may be part of it or not.
+/// Searches for an order. Requests that have not returned may be part of it or not.
 ///
 /// # Panics
 ///
@@ -158,7 +158,7 @@ pub fn check<M: Model>(
         if point.count > best.0 {
             best = (point.count, point.path.clone());
         }
-        // No request comes after one that returned before it was sent.
+        // A request cannot come after a request that was sent after it had returned.
         let first = by_return.iter().find(|index| !has(point.key.done, **index));
         let deadline = first.and_then(|i| history[*i].returned).unwrap_or(u64::MAX);
         let may_come =
@@ -174,7 +174,7 @@ pub fn check<M: Model>(
             }
             continue;
         }
-        // Those that returned first are tried first: they are on top of the stack.
+        // Requests that returned first are tried first, so they are pushed last.
         for &index in by_return.iter().rev().filter(may_come) {
             for next in successors(model, &point, index, &history[index]) {
                 if seen.insert(next.key.clone()) {
@@ -189,7 +189,7 @@ pub fn check<M: Model>(
     Verdict::Violation(order(&best.1))
 }
 
-/// The points that one request leads to.
+/// Returns the points that one request leads to.
 fn successors<M: Model>(
     model: &M,
     point: &Point<M>,
@@ -233,7 +233,7 @@ mod tests {
     enum Call {
         Write(u8),
         Read,
-        /// Adds to it by reading and then writing.
+        /// Adds to the register by a read and a separate write.
         Add(u8),
     }
 

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the C modules are not what the strict model says, and why.
+//! The differences between the C modules and the strict model, and their causes.
 //!
-//! Each of these is a defect of C, or an answer that ours gives differently on purpose. The model of C
-//! has just these; everything else is the same for both.
+//! Each one is a defect of C, or an answer that the Rust modules intentionally give differently.
+//! The model of C has just these; everything else is the same for both.
 
-/// Something that C is known to do.
+/// A known behaviour of C.
 #[derive(Clone, Copy, Debug)]
 pub struct Defect {
     /// Its name.
     pub name: &'static str,
-    /// What happens, and why.
+    /// The behaviour and its cause.
     pub reason: &'static str,
-    /// What is done about it here.
+    /// How this test handles it.
     pub here: &'static str,
 }
 
-/// All of them.
+/// All known defects.
 pub const DEFECTS: [Defect; 8] = [
     Defect {
         name: "an unmap of pinned pages takes several steps",
@@ -68,11 +68,11 @@ pub const DEFECTS: [Defect; 8] = [
     },
 ];
 
-/// Which modules are judged.
+/// The rules by which answers are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rules {
-    /// Every request is atomic. What drivers give back before an unmap is not a part of it.
+    /// Every request is atomic. An unmap does not include the pages that drivers unpin before it.
     Strict,
-    /// The same with [`DEFECTS`].
+    /// The same rules with [`DEFECTS`].
     C,
 }

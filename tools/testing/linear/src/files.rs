@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The open files of a process, and how a thread sends requests to them.
+//! The open files of a process, and the requests of a thread.
 
 use crate::machine::{
     DEVICES,
@@ -54,7 +54,7 @@ use vfio_client::{
 #[allow(dead_code, reason = "other programs ask for the rest")]
 mod interface;
 
-/// An address at which nothing can be written.
+/// An address that is not writable.
 const UNWRITABLE: u64 = 0x1000;
 
 /// The files that both processes have.
@@ -62,30 +62,30 @@ const UNWRITABLE: u64 = 0x1000;
 pub struct Files {
     /// The container.
     pub container: Container,
-    /// The groups, by number.
+    /// The groups, by index.
     pub groups: Vec<GroupFile>,
     /// The memory that is mapped.
     pub memory: File,
-    /// The numbers of the processes.
+    /// The process ids.
     pub processes: [u32; 2],
 }
 
-/// What a thread has of its own.
+/// The state of a thread.
 #[derive(Debug)]
 pub struct Worker {
     files: Arc<Files>,
-    /// Structures are put at its end, so that the kernel can't read more unnoticed.
+    /// Structures are placed at its end, so that a kernel that reads past them faults.
     structure: Memory,
-    /// Bitmaps too.
+    /// Bitmaps are placed at its end, too.
     bitmap: Memory,
-    /// The driver's device, each time that the thread has opened it.
+    /// The driver's device, once for each time that the thread opened it.
     devices: Vec<Arc<Device>>,
     /// The device that was opened for all threads.
     shared: Option<Arc<Device>>,
 }
 
 impl Worker {
-    /// A thread.
+    /// Creates the state of a thread.
     pub fn new(files: Arc<Files>, shared: Option<Arc<Device>>) -> Result<Self> {
         Ok(Self {
             files,
@@ -96,17 +96,17 @@ impl Worker {
         })
     }
 
-    /// The device that was opened last.
+    /// Returns the device that was opened last.
     pub fn last_device(&self) -> Option<Arc<Device>> {
         self.devices.last().cloned()
     }
 
-    /// Whether there is a device to close.
+    /// Returns whether there is a device to close.
     pub fn has_opened(&self) -> bool {
         !self.devices.is_empty()
     }
 
-    /// Whether a request can be sent: some want an open device.
+    /// Returns whether a request can be sent: some requests need an open device.
     pub fn can(&self, op: &Op) -> bool {
         match op {
             Op::Close => self.has_opened(),
@@ -122,7 +122,7 @@ impl Worker {
         self.devices.last().or(self.shared.as_ref())
     }
 
-    /// Sends a request. An error means that it can't be sent at all.
+    /// Sends a request. An error means that it cannot be sent at all.
     pub fn perform(&mut self, op: &Op) -> Result<Answer> {
         let files = self.files.clone();
         let container = &files.container;
@@ -218,7 +218,7 @@ impl Worker {
         })
     }
 
-    /// Sends a structure, and returns what became of it.
+    /// Sends a structure, and returns it as the kernel left it.
     fn send(&mut self, fd: impl AsFd, nr: u32, bytes: &Bytes) -> Result<Bytes, Errno> {
         self.send_for(fd, nr, bytes).map(|(_, bytes)| bytes)
     }
@@ -231,7 +231,7 @@ impl Worker {
         Ok((returned, Bytes::new().raw(&bytes)))
     }
 
-    /// Where a bitmap begins that ends with the memory for it.
+    /// Returns the offset at which a bitmap starts so that it ends at the end of its memory.
     fn bitmap_start(&self, bitmap: Bitmap) -> usize {
         self.bitmap.len() - bitmap.size as usize
     }
@@ -294,7 +294,8 @@ impl Worker {
                     })
             }
             Op::Write { iova, count } => {
-                // The end of a page, and perhaps the beginning of the next one: there are no marks.
+                // The end of a page, and possibly the start of the next one. There are no marks
+                // there.
                 let len = count * 8;
                 let bytes = ask(iova + PAGE - 8, len, 0).fill(0x5a, len as usize);
                 self.send(&*device, interface::DMA_WRITE, &bytes)
@@ -304,7 +305,7 @@ impl Worker {
         })
     }
 
-    /// Has the `edu` read a mark and store it; see [`Op::Dma`].
+    /// Makes the `edu` read a mark and store it; see [`Op::Dma`].
     fn dma(&mut self, iova: u64) -> Result<Answer> {
         let files = self.files.clone();
         let group = Group::Physical as usize;
@@ -321,7 +322,7 @@ impl Worker {
         let mut word = [0; 8];
         files.memory.read_exact_at(&mut word, place)?;
         let word = u64::from_ne_bytes(word);
-        // What a device reads where nothing is mapped depends on the machine.
+        // The result of a device's read of an unmapped address depends on the machine.
         let is_mark = (MARK..MARK + MEMORY_PAGES).contains(&word);
         Ok(Ok(vec![if is_mark { word } else { FAULT }]))
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What happened: requests with the times at which they were sent and returned.
+//! Histories: requests with the times at which they were sent and returned.
 
 use crate::op::{
     Answer,
@@ -12,18 +12,18 @@ use std::fmt;
 /// A request. Times come from one counter, which all threads increment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry<C = Call, A = Answer> {
-    /// What was asked.
+    /// The request.
     pub call: C,
-    /// When it was sent.
+    /// The time at which it was sent.
     pub invoked: u64,
-    /// When it returned; nothing if it had not.
+    /// The time at which it returned; `None` if it has not returned.
     pub returned: Option<u64>,
-    /// What it returned; nothing if that is to be left open.
+    /// The answer; `None` if any answer is accepted.
     pub answer: Option<A>,
 }
 
 impl<C, A> Entry<C, A> {
-    /// A request that returned.
+    /// Creates an entry for a request that returned.
     pub fn new(call: C, invoked: u64, returned: u64, answer: A) -> Self {
         Self {
             call,
@@ -33,7 +33,7 @@ impl<C, A> Entry<C, A> {
         }
     }
 
-    /// A request that was sent and has not returned.
+    /// Creates an entry for a request that has not returned.
     pub fn pending(call: C, invoked: u64) -> Self {
         Self {
             call,

@@ -2,14 +2,14 @@
 
 //! Linearizability of a VFIO type 1 container.
 //!
-//! Several threads of two processes send requests to one container at once. Each request is an
-//! [`history::Entry`]: what was asked, when it was sent, when it returned, and what it returned.
-//! The [`checker`] looks for an order of the requests which respects these times and in which the
-//! [`model`], a sequential container, gives the same answers. Where there is none, [`shrink`] finds a
+//! Several threads of two processes send requests to one container concurrently. Each request is an
+//! [`history::Entry`]: the request, the times at which it was sent and returned, and its answer.
+//! The [`checker`] searches for an order of the requests that respects these times and in which the
+//! [`model`], a sequential container, gives the same answers. If there is none, [`shrink`] finds a
 //! short part of the history that has none either.
 //!
-//! A request of the model is one atomic step. Where the C modules are known to do it in several, or
-//! answer differently, [`defects`] says so.
+//! A request of the model is one atomic step. [`defects`] lists the requests that the C modules
+//! execute in several steps or answer differently.
 
 #![deny(unsafe_code)]
 

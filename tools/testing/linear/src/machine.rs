@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The machine: its groups and devices, and the memory of the processes.
+//! The machine: groups, devices, and the memory of the processes.
 
 use anyhow::{
     Context,
@@ -35,7 +35,7 @@ use vfio_client::{
 /// The device of each group.
 pub const DEVICES: [&str; GROUPS] = ["vfio_pin_test.0", "0000:00:03.0", "0000:00:04.0"];
 
-/// Where a page has its mark.
+/// The offset of the mark in a page.
 pub const MARK_AT: u64 = 2048;
 
 const LIST: &str = "/sys/kernel/debug/vfio_iommu_type1/containers";
@@ -55,17 +55,17 @@ pub fn open_group(group: Group) -> Result<GroupFile> {
     Ok(GroupFile::open(number)?)
 }
 
-/// Opens all groups, by number.
+/// Opens all groups, by index.
 pub fn open_groups() -> Result<Vec<GroupFile>> {
     ALL_GROUPS.into_iter().map(open_group).collect()
 }
 
-/// Sets how many mappings the containers to come may have.
+/// Sets the mapping limit of new containers.
 pub fn set_limit(limit: u32) -> Result<()> {
     fs::write(LIMIT, limit.to_string()).context(LIMIT)
 }
 
-/// How many pages a process has locked.
+/// Returns the number of pages that a process has locked.
 pub fn locked_pages(process: u32) -> Result<u64> {
     let path = format!("/proc/{process}/status");
     let status = fs::read_to_string(&path).with_context(|| path.clone())?;
@@ -74,12 +74,12 @@ pub fn locked_pages(process: u32) -> Result<u64> {
     Ok(number.context(path)? / (PAGE / 1024))
 }
 
-/// Whether debugfs has a list of containers, as with our modules.
+/// Returns whether debugfs has a list of containers, as with the Rust modules.
 pub fn has_list() -> bool {
     Path::new(LIST).exists()
 }
 
-/// What debugfs says of all containers: see [`linear::op::Op::Listed`].
+/// Returns the sums over all containers in debugfs: see [`linear::op::Op::Listed`].
 pub fn list() -> Result<Vec<u64>> {
     let text = fs::read_to_string(LIST).context(LIST)?;
     let sum = |label: &str| -> Result<u64> {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sends concurrent requests to a container, round by round, and judges what came back.
+//! Sends concurrent requests to a container, round by round, and checks the answers.
 //!
-//! A round has its own backend: groups join, all threads of both processes send their requests, then one
-//! thread looks at what is left, removes it, and the groups leave. The crate's library has the model and
-//! the checker. `run`, beside this crate, has it done in a guest with the C modules or with ours.
+//! Each round has its own backend: groups join, all threads of both processes send their requests,
+//! then one thread reads and removes the remaining state, and the groups leave. The library of this
+//! crate contains the model and the checker. `run`, beside this crate, executes the program in a
+//! guest with the C modules or the Rust modules.
 
 #![deny(unsafe_code)]
 
@@ -30,52 +31,52 @@ use session::{
 };
 use std::time::Instant;
 
-/// What to do.
+/// The options.
 #[derive(Debug, Parser)]
 struct Options {
-    /// What all rounds depend on.
+    /// Seed of all rounds.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// The first round.
     #[arg(long, default_value_t = 0)]
     first: u64,
-    /// How many rounds there are at most.
+    /// Maximum number of rounds.
     #[arg(long, default_value_t = u64::MAX)]
     rounds: u64,
-    /// End after so many requests.
+    /// Stop after this number of requests.
     #[arg(long, default_value_t = 20_000)]
     requests: u64,
-    /// End after so many seconds.
+    /// Stop after this number of seconds.
     #[arg(long, default_value_t = u64::MAX)]
     seconds: u64,
-    /// Other programs use VFIO meanwhile: leave out what tells of all containers.
+    /// Other programs use VFIO at the same time: skip checks that cover all containers.
     #[arg(long)]
     shared: bool,
-    /// Do each round so many times.
+    /// Number of times to repeat each round.
     #[arg(long, default_value_t = 1)]
     repeat: u64,
-    /// End after so many rounds that nothing explains.
+    /// Stop after this number of rounds without an explanation.
     #[arg(long, default_value_t = 1)]
     violations: u64,
-    /// The modules are those of C: their known defects are none.
+    /// The modules are the C modules: accept their known defects.
     #[arg(long)]
     c: bool,
-    /// Spare C what would hang or stop it, but judge it by the strict model.
+    /// Avoid requests that hang or crash C, but judge its answers by the strict model.
     #[arg(long)]
     strict: bool,
-    /// Don't spare C: it may hang or stop.
+    /// Send requests that may hang or crash C.
     #[arg(long)]
     unspared: bool,
-    /// How many seconds a round may take.
+    /// Timeout of a round in seconds.
     #[arg(long, default_value_t = 100)]
     patience: u64,
-    /// Print the plan of the first round, and do nothing.
+    /// Print the plan of the first round and exit.
     #[arg(long)]
     plan: bool,
 }
 
 impl Options {
-    /// By which rules requests are chosen.
+    /// Returns the rules by which requests are chosen.
     fn choice(&self) -> Rules {
         match self.c && !self.unspared {
             true => Rules::C,
@@ -83,7 +84,7 @@ impl Options {
         }
     }
 
-    /// By which rules the answers are judged.
+    /// Returns the rules by which answers are judged.
     fn judgement(&self) -> Rules {
         match self.c && !self.strict {
             true => Rules::C,
@@ -143,7 +144,7 @@ fn main() -> Result<()> {
             );
         }
     }
-    // Few searches take too long; with many, nothing would be shown.
+    // Few searches exceed their budget. If many do, the run shows nothing.
     let is_decided = tally.undecided * 100 <= tally.rounds;
     std::process::exit(i32::from(tally.violations > 0 || !is_decided));
 }

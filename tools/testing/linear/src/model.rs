@@ -2,7 +2,7 @@
 
 //! A sequential container with a type 1 backend, its groups, and a driver that pins pages.
 //!
-//! Behaviour is that of `vfio_iommu_type1.c`; see there, and `<linux/vfio.h>`.
+//! The behaviour is that of `vfio_iommu_type1.c` and `<linux/vfio.h>`.
 
 mod dirty;
 mod group;
@@ -24,18 +24,18 @@ use crate::{
 };
 use vfio_client::Errno;
 
-/// What is known of the machine.
+/// The properties of the machine.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// The addresses that the IOMMU can map, first and last.
+    /// The address ranges that the IOMMU can map, as first and last address.
     pub ranges: Vec<(u64, u64)>,
-    /// The page sizes of GET_INFO with an IOMMU.
+    /// The page sizes that GET_INFO reports with an IOMMU.
     pub page_sizes: u64,
-    /// What CHECK_EXTENSION says about DMA_CC with an IOMMU.
+    /// The result of CHECK_EXTENSION for DMA_CC with an IOMMU.
     pub coherent: u64,
-    /// Where the processes have memory; there is none elsewhere.
+    /// The only address range in which the processes have memory.
     pub memory: (u64, u64),
-    /// How many pages each process may lock.
+    /// The number of pages that each process can lock.
     pub limits: [Option<u64>; 2],
 }
 
@@ -44,36 +44,36 @@ pub struct Machine {
 pub struct Dma {
     /// The first address.
     pub iova: u64,
-    /// How many bytes.
+    /// The size in bytes.
     pub size: u64,
     /// The address in the process.
     pub vaddr: u64,
-    /// What devices may do.
+    /// The access of devices.
     pub prot: u32,
-    /// Which process made it.
+    /// The process that created it.
     pub owner: u8,
-    /// The address of the pages that the IOMMU maps; nothing without an IOMMU.
+    /// The address of the pages that the IOMMU maps; `None` without an IOMMU.
     pub device: Option<u64>,
-    /// Whether the address in the process was made invalid.
+    /// Whether the address in the process was invalidated.
     pub vaddr_invalid: bool,
-    /// Which pages a driver has pinned, in order.
+    /// The pages that a driver has pinned, sorted.
     pub pins: Vec<u64>,
-    /// Which pages are dirty, and one word more; empty when nobody asks.
+    /// The bitmap of dirty pages, and one extra word; empty if dirty pages are not tracked.
     pub dirty: Vec<u64>,
 }
 
 impl Dma {
-    /// The last address.
+    /// Returns the last address.
     pub fn last(&self) -> u64 {
         self.iova + (self.size - 1)
     }
 
-    /// How many pages there are.
+    /// Returns the number of pages.
     pub fn pages(&self) -> u64 {
         self.size / PAGE
     }
 
-    /// How many pages are charged.
+    /// Returns the number of pages charged.
     fn charged(&self) -> u64 {
         if self.device.is_some() {
             self.pages()
@@ -83,54 +83,54 @@ impl Dma {
     }
 }
 
-/// Which addresses GET_INFO announces.
+/// The address ranges that GET_INFO reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Ranges {
     /// None: there was never an IOMMU.
     #[default]
     Unknown,
-    /// Those of the IOMMU.
+    /// The ranges of the IOMMU.
     Physical,
-    /// All: the last IOMMU has gone.
+    /// All addresses: the last IOMMU is gone.
     All,
 }
 
 /// A backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Type1 {
-    /// Whether it has the rules of version 2.
+    /// Whether it is version 2.
     pub v2: bool,
-    /// How many more mappings there may be.
+    /// The number of mappings that are still available.
     pub avail: u32,
-    /// The mappings by address.
+    /// The mappings, sorted by address.
     pub dmas: Vec<Dma>,
     /// Whether dirty pages are tracked.
     pub tracks: bool,
-    /// Which addresses it announces.
+    /// The reported address ranges.
     pub ranges: Ranges,
 }
 
 impl Type1 {
-    /// Which mappings have a part in a range.
+    /// Returns the indexes of the mappings that overlap a range.
     pub fn within(&self, first: u64, last: u64) -> std::ops::Range<usize> {
         let start = self.dmas.partition_point(|dma| dma.last() < first);
         let end = self.dmas.partition_point(|dma| dma.iova <= last);
         start..end.max(start)
     }
 
-    /// The mapping at an address.
+    /// Returns the index of the mapping at an address.
     fn at(&self, iova: u64) -> Option<usize> {
         let found = self.within(iova, iova);
         (!found.is_empty()).then_some(found.start)
     }
 
-    /// Whether a range begins or ends within a mapping.
+    /// Returns whether a range starts or ends inside of a mapping.
     fn is_cut(&self, first: u64, last: u64) -> bool {
         let begins = self.at(first).is_some_and(|i| self.dmas[i].iova != first);
         begins || self.at(last).is_some_and(|i| self.dmas[i].last() != last)
     }
 
-    /// How many pages of a process are charged.
+    /// Returns the number of pages charged to a process.
     pub fn locked(&self, process: u8) -> u64 {
         let own = self.dmas.iter().filter(|dma| dma.owner == process);
         own.map(Dma::charged).sum()
@@ -142,14 +142,14 @@ impl Type1 {
 pub struct State {
     /// The backend.
     pub type1: Option<Type1>,
-    /// Which groups are in the container.
+    /// The groups that are in the container.
     pub joined: [bool; GROUPS],
-    /// How often the driver's device is open.
+    /// The number of times that the driver's device is open.
     pub open: u32,
 }
 
 impl State {
-    /// How many groups with an IOMMU there are.
+    /// Returns the number of joined groups with an IOMMU.
     fn physical(&self) -> usize {
         let physical = [Group::Physical, Group::Second];
         physical
@@ -158,7 +158,7 @@ impl State {
             .count()
     }
 
-    /// How many pages a driver has pinned.
+    /// Returns the number of pages pinned by a driver.
     fn pinned(&self) -> u64 {
         let dmas = self.type1.iter().flat_map(|type1| &type1.dmas);
         dmas.map(|dma| dma.pins.len() as u64).sum()
@@ -169,25 +169,25 @@ impl State {
     }
 }
 
-/// How far an unmap has come that takes several steps.
+/// The progress of an unmap that takes several steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Local {
     /// Whether it has passed the first checks.
     pub begun: bool,
-    /// How many bytes went.
+    /// The number of bytes unmapped.
     pub unmapped: u64,
     /// The bitmap.
     pub words: Vec<u64>,
-    /// The range of which a driver gives pages back.
+    /// The range in which a driver is unpinning pages.
     pub notified: Option<(u64, u64)>,
 }
 
-/// What a request comes to.
+/// The expected outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// An answer.
+    /// This answer.
     Is(Answer),
-    /// One of several reasons to fail.
+    /// An error, which is one of these.
     Fails(Vec<Errno>),
 }
 
@@ -204,7 +204,7 @@ impl Outcome {
         Self::Is(Err(errno))
     }
 
-    /// Whether that is what came back.
+    /// Returns whether an answer matches.
     pub fn allows(&self, answer: &Answer) -> bool {
         match self {
             Self::Is(expected) => expected == answer,
@@ -212,7 +212,7 @@ impl Outcome {
         }
     }
 
-    /// Whether the request failed.
+    /// Returns whether the request fails.
     pub fn is_err(&self) -> bool {
         !matches!(self, Self::Is(Ok(_)))
     }
@@ -223,14 +223,14 @@ impl Outcome {
 pub struct Container {
     /// The machine.
     pub machine: Machine,
-    /// Whose container it is.
+    /// The rules of the modules.
     pub rules: Rules,
 }
 
 impl Container {
-    /// Does a request in one step, which may be told by its outcome to have failed and changed nothing.
+    /// Executes a request in one step. The outcome may be that it failed and changed nothing.
     ///
-    /// An unmap is one where no driver has to give pages back.
+    /// An unmap takes one step if no driver has to unpin pages.
     pub fn apply(&self, state: &mut State, call: &Call) -> Outcome {
         let process = call.process;
         match call.op {
@@ -274,7 +274,7 @@ impl Container {
         }
     }
 
-    /// A request that the core passes on to the backend.
+    /// Executes a request that the core forwards to the backend.
     fn ioctl(&self, state: &mut State, call: &Call) -> Outcome {
         if state.type1.is_none() {
             return Outcome::error(Errno::EINVAL);
@@ -354,7 +354,7 @@ impl checker::Model for Container {
         let mut next = state.clone();
         let outcome = self.apply(&mut next, call);
         if answer.is_none_or(|answer| outcome.allows(answer)) {
-            // Who looks before pinning anything marks nothing.
+            // An implementation that checks all pages before it pins any marks none on failure.
             let may_be_unmarked = matches!(call.op, Op::Pin { .. }) && outcome.is_err();
             if may_be_unmarked && self.rules == Rules::Strict && next != *state {
                 steps.push((state.clone(), None));
@@ -368,7 +368,7 @@ impl checker::Model for Container {
         match call.op {
             Op::Info | Op::Extension(_) | Op::Status(_) | Op::Pinned => true,
             Op::Read { .. } | Op::Locked(_) | Op::Listed | Op::Dma(_) => true,
-            // These change nothing when they fail.
+            // These requests change nothing when they fail.
             Op::Map { .. } | Op::Track(_) | Op::Open => answer.is_some_and(Result::is_err),
             Op::Join(_) | Op::Leave(_) | Op::SetIommu { .. } => answer.is_some_and(Result::is_err),
             _ => false,

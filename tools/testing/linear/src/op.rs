@@ -14,34 +14,34 @@ pub const PAGE: u64 = 4096;
 
 /// The flags of MAP_DMA.
 pub mod map {
-    /// The device reads.
+    /// The device can read.
     pub const READ: u32 = 1;
-    /// The device writes.
+    /// The device can write.
     pub const WRITE: u32 = 2;
-    /// A new address in the process for a mapping whose address is invalid.
+    /// Set a new address in the process for a mapping whose address is invalid.
     pub const VADDR: u32 = 4;
 }
 
 /// The flags of UNMAP_DMA.
 pub mod unmap {
-    /// Report dirty pages.
+    /// Get the dirty bitmap.
     pub const DIRTY: u32 = 1;
-    /// All mappings.
+    /// Unmap all mappings.
     pub const ALL: u32 = 2;
-    /// Keep the mappings, but make their addresses in the process invalid.
+    /// Keep the mappings, but invalidate their addresses in the process.
     pub const VADDR: u32 = 4;
 }
 
 /// The flags of DIRTY_PAGES.
 pub mod dirty {
-    /// Starts tracking.
+    /// Start tracking.
     pub const START: u32 = 1;
-    /// Stops tracking.
+    /// Stop tracking.
     pub const STOP: u32 = 2;
 }
 
 impl Op {
-    /// The single maps of [`MapMany`](Self::MapMany).
+    /// Returns the single requests of [`MapMany`](Self::MapMany).
     pub fn singles(iova: u64, count: u64, stride: u64) -> impl Iterator<Item = Self> {
         (0..count).map(move |nth| Self::Map {
             flags: map::READ | map::WRITE,
@@ -55,35 +55,35 @@ impl Op {
 /// A group of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Group {
-    /// Without an IOMMU: the driver of the tests that pins pages.
+    /// A group without an IOMMU, of the test driver that pins pages.
     Emulated = 0,
     /// An `edu` behind an IOMMU.
     Physical = 1,
-    /// A second one.
+    /// A second `edu`.
     Second = 2,
 }
 
-/// How many groups there are.
+/// The number of groups.
 pub const GROUPS: usize = 3;
 
-/// All groups, by number.
+/// All groups, by index.
 pub const ALL_GROUPS: [Group; GROUPS] = [Group::Emulated, Group::Physical, Group::Second];
 
-/// The argument for a dirty bitmap.
+/// The bitmap argument of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Bitmap {
-    /// The size of a page.
+    /// The page size.
     pub pgsize: u64,
-    /// How many bytes it has.
+    /// The size of the bitmap in bytes.
     pub size: u64,
-    /// How many bytes from its start on can be written.
+    /// The number of bytes from its start that can be written.
     pub room: u64,
-    /// What all bytes are before.
+    /// The byte that fills it before the request.
     pub fill: u8,
 }
 
 impl Bitmap {
-    /// One that is clear, and in memory.
+    /// Returns a bitmap that is zero and writable.
     pub fn clear(pgsize: u64, size: u64) -> Self {
         Self {
             pgsize,
@@ -93,7 +93,7 @@ impl Bitmap {
         }
     }
 
-    /// Its words before.
+    /// Returns its words before the request.
     pub fn words(&self) -> Vec<u64> {
         let count = self.room.min(self.size) / 8;
         vec![u64::from_ne_bytes([self.fill; 8]); count as usize]
@@ -109,38 +109,38 @@ pub enum Op {
         flags: u32,
         /// The address in the process.
         vaddr: u64,
-        /// The address for devices.
+        /// The IOVA.
         iova: u64,
-        /// How many bytes.
+        /// The size in bytes.
         size: u64,
     },
-    /// MAP_DMA of many single pages, one after the other, up to the first that fails.
+    /// MAP_DMA of many single pages in sequence, up to the first failure.
     MapMany {
-        /// The address of the first one.
+        /// The IOVA of the first page.
         iova: u64,
-        /// How many.
+        /// The number of pages.
         count: u64,
-        /// From one address to the next.
+        /// The distance between two IOVAs.
         stride: u64,
     },
     /// UNMAP_DMA.
     Unmap {
         /// Flags.
         flags: u32,
-        /// The first address.
+        /// The first IOVA.
         iova: u64,
-        /// How many bytes.
+        /// The size in bytes.
         size: u64,
-        /// The bitmap, with the flag for it.
+        /// The bitmap, if the flags request one.
         bitmap: Option<Bitmap>,
     },
     /// DIRTY_PAGES without a bitmap.
     Track(u32),
     /// DIRTY_PAGES GET_BITMAP.
     Dirty {
-        /// The first address.
+        /// The first IOVA.
         iova: u64,
-        /// How many bytes.
+        /// The size in bytes.
         size: u64,
         /// The bitmap.
         bitmap: Bitmap,
@@ -149,9 +149,9 @@ pub enum Op {
     Info,
     /// CHECK_EXTENSION.
     Extension(u32),
-    /// SET_IOMMU, with the limit of mappings that the module has then.
+    /// SET_IOMMU, with the module's mapping limit at that time.
     SetIommu {
-        /// The kind of backend.
+        /// The backend.
         version: u32,
         /// The module's `dma_entry_limit`.
         limit: u32,
@@ -164,59 +164,60 @@ pub enum Op {
     Status(Group),
     /// GET_DEVICE_FD of the driver that pins pages.
     Open,
-    /// The end of such a descriptor.
+    /// Close such a descriptor.
     Close,
     /// The driver calls `vfio_pin_pages()`.
     Pin {
-        /// The first address.
+        /// The first IOVA.
         iova: u64,
-        /// How many pages.
+        /// The number of pages.
         count: u32,
-        /// What it wants to do.
+        /// The requested access.
         prot: u32,
     },
-    /// The driver calls `vfio_unpin_pages()` if it has the page.
+    /// The driver calls `vfio_unpin_pages()` if it has pinned the page.
     Unpin(u64),
-    /// How many pages has the driver pinned?
+    /// The number of pages that the driver has pinned.
     Pinned,
-    /// The driver calls `vfio_dma_rw()`: reads the marks of so many pages.
+    /// The driver calls `vfio_dma_rw()` and reads the marks of some pages.
     Read {
         /// The first page.
         iova: u64,
-        /// How many pages.
+        /// The number of pages.
         count: u32,
     },
-    /// The driver calls `vfio_dma_rw()`: writes to so many pages.
+    /// The driver calls `vfio_dma_rw()` and writes to some pages.
     Write {
         /// The first page.
         iova: u64,
-        /// How many pages, one or two.
+        /// The number of pages, one or two.
         count: u32,
     },
-    /// How many pages a process has locked.
+    /// The number of pages that a process has locked.
     Locked(u8),
-    /// What debugfs says of all containers together: how many there are, their mappings, the pages that
-    /// are charged and those that drivers have pinned.
+    /// The sums over all containers in debugfs: the number of containers, their mappings, the pages
+    /// charged and the pages pinned by drivers.
     Listed,
     /// The `edu` reads the mark of a page by DMA and writes it to [`RESULT`].
     Dma(u64),
 }
 
-/// Where the `edu` writes what it has read.
+/// The address to which the `edu` writes the mark.
 pub const RESULT: u64 = 0x40_0000;
-/// What is there if it could not read.
+/// The value for a failed read.
 pub const FAULT: u64 = 0x6661_756c_7400;
 
-/// The first page of the memory has this mark, the next one the next.
+/// The mark of the first page; each further page has the next number.
 pub const MARK: u64 = 0x100;
 
-/// What a request returned: numbers, or why it failed.
+/// The answer to a request: numbers or an error.
 ///
-/// UNMAP_DMA returns how many bytes went, then the words of its bitmap; GET_BITMAP these words;
-/// GET_INFO how many mappings there may yet be, the page sizes, and the ends of all ranges.
+/// UNMAP_DMA returns the number of bytes unmapped, then the words of its bitmap. GET_BITMAP returns
+/// the words of its bitmap. GET_INFO returns the number of available mappings, the page sizes, and
+/// the first and last addresses of all ranges.
 pub type Answer = Result<Vec<u64>, Errno>;
 
-/// The thread that sends what is sent one by one.
+/// The thread number of requests that are sent sequentially.
 pub const ALONE: u8 = u8::MAX;
 
 /// A request and its sender.
@@ -224,7 +225,7 @@ pub const ALONE: u8 = u8::MAX;
 pub struct Call {
     /// The process: 0 or 1.
     pub process: u8,
-    /// Its thread.
+    /// The thread of the process.
     pub thread: u8,
     /// The request.
     pub op: Op,
@@ -328,7 +329,7 @@ impl fmt::Display for Call {
     }
 }
 
-/// An answer in words.
+/// Formats an answer.
 pub fn describe(answer: &Answer) -> String {
     match answer {
         Ok(numbers) => {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Chooses what is asked in a round.
+//! The plan of the requests of a round.
 //!
-//! A plan depends on the seed, the number of the round and the rules alone: both processes make it on
-//! their own, and it can be repeated.
+//! A plan depends only on the seed, the number of the round and the rules: both processes create it
+//! independently, and it is reproducible.
 
 use crate::{
     defects::Rules,
@@ -22,23 +22,24 @@ use crate::{
 };
 use fastrand::Rng;
 
-/// Where the processes have memory.
+/// The address of the processes' memory.
 pub const MEMORY: u64 = 64 << 30;
-/// How many pages there are, and nothing behind them.
+/// The number of pages of memory. Nothing is mapped after them.
 pub const MEMORY_PAGES: u64 = 16;
 
-/// Most requests are about these pages.
+/// The start of the window that most requests use.
 pub const WINDOW: u64 = 0x10_0000;
-/// How many pages the window has.
+/// The number of pages in the window.
 pub const WINDOW_PAGES: u64 = 16;
 
-/// Where many single pages may be mapped.
+/// The IOVA at which many single pages may be mapped.
 pub const MANY: u64 = 0x80_0000;
 
-/// The size of a mapping that C goes through page by page, for ever, when a group fails to join.
+/// The size of a mapping that C walks page by page, practically forever, when a group fails to
+/// join.
 const GIANT: u64 = 1 << 44;
 
-/// Addresses at the ends of what an IOMMU or arithmetic can do.
+/// Addresses at the limits of IOMMUs or of arithmetic.
 const ENDS: [u64; 9] = [
     0,
     1 << 63,
@@ -51,57 +52,57 @@ const ENDS: [u64; 9] = [
     1 << 48,
 ];
 
-/// An address where nothing of a process is.
+/// An address at which a process has no memory.
 const NOWHERE: u64 = 0x7fff_ffff_f000;
 
-/// The limit of mappings as the module is loaded.
+/// The default mapping limit of the module.
 pub const USUAL_LIMIT: u32 = 65535;
 
-/// More pins stop a machine with C.
+/// More pins crash the kernel with C.
 const MOST_PINS: usize = 9;
 
 /// A thread.
 #[derive(Clone, Debug)]
 pub struct Thread {
-    /// Its process.
+    /// The process of the thread.
     pub process: u8,
-    /// What it asks, in order.
+    /// The requests, in order.
     pub ops: Vec<Op>,
 }
 
 /// A round.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What comes first, one after the other.
+    /// The requests at the start, sent sequentially.
     pub prologue: Vec<Op>,
-    /// What comes at once.
+    /// The requests that are sent concurrently.
     pub threads: Vec<Thread>,
-    /// What comes last, one after the other.
+    /// The requests at the end, sent sequentially.
     pub epilogue: Vec<Op>,
 }
 
-/// The choices of a round.
+/// The parameters of a round.
 struct Chooser {
     rng: Rng,
     rules: Rules,
     v2: bool,
-    /// Groups that are there in the beginning.
+    /// The groups that join at the start.
     anchors: Vec<Group>,
-    /// Whether these stay. Without them the backend goes, which C does not survive.
+    /// Whether these groups stay. Otherwise the backend goes away, which C does not survive.
     stay: bool,
-    /// Whether drivers pin.
+    /// Whether drivers pin pages.
     pins: bool,
     pins_left: usize,
-    /// Whether groups come and go.
+    /// Whether groups join and leave.
     groups: bool,
-    /// Whether sizes and addresses are odd once in a while.
+    /// Whether some sizes and addresses are unusual.
     odd: bool,
-    /// How many single pages are mapped in the beginning, and how far one is from the next.
+    /// The number of single pages mapped at the start, and the distance between them.
     many: Option<(u64, u64)>,
 }
 
 impl Plan {
-    /// The plan of a round.
+    /// Creates the plan of a round.
     pub fn new(seed: u64, number: u64, rules: Rules) -> Self {
         let mut rng = Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         rng.u64(..);
@@ -135,7 +136,8 @@ impl Plan {
         }
     }
 
-    /// What a thread asks at a place; behind the end it closes what it has opened.
+    /// Returns the request at a place of a thread. After its last request, a thread closes what it
+    /// opened.
     pub fn call(&self, thread: usize, place: usize) -> Option<Call> {
         let planned = self.threads.get(thread)?;
         Some(Call {
@@ -145,12 +147,12 @@ impl Plan {
         })
     }
 
-    /// How many requests are sent at once.
+    /// Returns the number of concurrent requests.
     pub fn len(&self) -> usize {
         self.threads.iter().map(|thread| thread.ops.len()).sum()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no concurrent requests.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -187,7 +189,7 @@ impl Chooser {
                 count,
                 stride,
             });
-            // A driver that pins a page of each.
+            // A driver pins a page of half of these mappings.
             if self.pins && stride == PAGE {
                 ops.push(Op::Pin {
                     iova: MANY,
@@ -218,13 +220,13 @@ impl Chooser {
         (0..count).map(thread).collect()
     }
 
-    /// What is left, page by page; then everything goes.
+    /// Reads the remaining state, page by page, then removes everything.
     fn epilogue(&mut self, number: u64) -> Vec<Op> {
         let mut ops = vec![Op::Info, self.whole_window(), Op::Open, Op::Pinned];
         let pages = (0..WINDOW_PAGES).map(|page| WINDOW + page * PAGE);
         ops.extend(pages.map(|iova| Op::Read { iova, count: 1 }));
         ops.extend([Op::Locked(0), Op::Locked(1), Op::Listed]);
-        // A transfer takes a tenth of a second.
+        // A DMA transfer takes a tenth of a second.
         if number % 64 == 5 && self.anchors.contains(&Group::Physical) {
             ops.push(Op::Map {
                 flags: map::READ | map::WRITE,
@@ -249,7 +251,7 @@ impl Chooser {
         ops
     }
 
-    /// A request for a thread.
+    /// Chooses a request for a thread.
     fn op(&mut self, thread: usize) -> Op {
         // Two unmaps and a pin can deadlock C.
         let may_unmap = self.rules == Rules::Strict || !self.pins || thread == 0;
@@ -304,7 +306,7 @@ impl Chooser {
     fn size(&mut self) -> u64 {
         if self.odd && self.percent(25) {
             let size = self.pick(&[0, 1, PAGE + 1, 1 << 20, GIANT, 1 << 63, u64::MAX]);
-            // The others are refused anyway.
+            // The other sizes are rejected anyway.
             let is_spared = self.rules == Rules::C && size >= GIANT && size != u64::MAX;
             return if is_spared { 1 << 20 } else { size };
         }
@@ -355,7 +357,7 @@ impl Chooser {
             };
         }
         let wants_bitmap = flags & unmap::DIRTY != 0;
-        // Its structure would end in the middle of the bitmap's description.
+        // Without the flag, the structure would end in the middle of the bitmap's description.
         if wants_bitmap && self.percent(2) {
             flags |= unmap::ALL;
         }
@@ -375,7 +377,7 @@ impl Chooser {
         })
     }
 
-    /// A bitmap for 64 pages, which is all that there are in the window.
+    /// Chooses a bitmap for at least 64 pages; the window has fewer.
     fn bitmap(&mut self) -> Bitmap {
         let pgsize = if self.percent(3) { 2 << 20 } else { PAGE };
         let size = self.pick(&[8, 8, 8, 8, 16, 32]);
@@ -444,7 +446,7 @@ mod tests {
             let plan = Plan::new(1, number, Rules::Strict);
             let again = Plan::new(1, number, Rules::Strict);
             assert_eq!(format!("{plan:?}"), format!("{again:?}"));
-            // A thread closes what it has opened in the end.
+            // At its end, a thread closes what it opened.
             let opened = plan.threads.iter().flat_map(|thread| &thread.ops);
             let opened = opened.filter(|op| **op == Op::Open).count();
             let all = plan.prologue.len() + plan.len() + opened + plan.epilogue.len();

@@ -36,27 +36,27 @@ use vfio_client::{
     PAGE_SIZE, //
 };
 
-/// What both processes count by.
+/// The counters shared by both processes.
 #[derive(Debug)]
 pub struct Sync(Memory);
 
-/// Where the clock is.
+/// The offset of the clock.
 const CLOCK: usize = 0;
-/// Where it is counted how many threads are ready; not in one cache line with the clock.
+/// The offset of the counter of ready threads. It is not in the cache line of the clock.
 const ARRIVALS: usize = 1024;
 
 impl Sync {
-    /// That of a file of one page, which both processes have.
+    /// Creates the counters in a file of one page, which both processes have.
     pub fn new(file: &File) -> Result<Self> {
         Ok(Self(Memory::from_file(file, 0, PAGE_SIZE, true)?))
     }
 
-    /// Returns the time; the next one is later.
+    /// Returns the current time and advances the clock.
     fn now(&self) -> u64 {
         self.0.increment(CLOCK)
     }
 
-    /// Waits until so many threads have come here since the program began.
+    /// Waits until `arrivals` threads have arrived since the program started.
     fn arrive(&self, arrivals: u64) {
         self.0.increment(ARRIVALS);
         while self.0.read_u64(ARRIVALS) < arrivals {
@@ -65,25 +65,25 @@ impl Sync {
     }
 }
 
-/// A request, and its place in the plan of its thread.
+/// A request and its place in the plan of its thread.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// The place.
+    /// The place in the plan.
     pub place: usize,
-    /// What happened.
+    /// The request with its times and answer.
     pub entry: Entry,
 }
 
-/// What became of the threads of a process.
+/// The result of the threads of a process.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// All requests, also those that have not returned.
+    /// All requests, including those that have not returned.
     pub records: Vec<Record>,
-    /// Whether one has not returned in time.
+    /// Whether a thread did not finish in time.
     pub hung: bool,
 }
 
-/// Sends a request and notes the times.
+/// Sends a request and records the times.
 pub fn perform(sync: &Sync, worker: &mut Worker, call: Call) -> Result<Entry> {
     let invoked = sync.now();
     let answer = worker.perform(&call.op)?;
@@ -106,7 +106,7 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// Starts the threads of a process. They begin when all of both processes are ready.
+    /// Starts the threads of a process. They wait until all threads of both processes are ready.
     pub fn start(
         files: &Arc<Files>,
         sync: &Arc<Sync>,
@@ -127,14 +127,14 @@ impl Crew {
                 sync.arrive(arrivals);
                 let done = work(&sync, &plan, thread, &mut worker, &board);
                 drop(worker);
-                // Who waited too long doesn't listen any more.
+                // The receiver is gone if it stopped waiting.
                 sender.send(done).unwrap_or_default();
             });
         }
         Ok(Self { boards, ends })
     }
 
-    /// Waits for the threads, but not longer than `patience`.
+    /// Waits for the threads, up to `patience`.
     pub fn finish(self, patience: Duration) -> Result<Report> {
         let deadline = Instant::now() + patience;
         let mut hung = false;
@@ -153,7 +153,7 @@ impl Crew {
     }
 }
 
-/// What a thread does.
+/// Sends the requests of a thread.
 fn work(sync: &Sync, plan: &Plan, thread: usize, worker: &mut Worker, board: &Board) -> Result<()> {
     let planned = plan.threads[thread].ops.len();
     for place in 0.. {

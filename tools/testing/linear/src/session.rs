@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! All rounds, one after the other.
+//! The sequence of rounds.
 
 use crate::{
     agent::{
@@ -80,25 +80,25 @@ use vfio_client::{
     request, //
 };
 
-/// How many points a search may visit.
+/// The maximum number of points that a search visits.
 const BUDGET: usize = 400_000;
 
-/// What came of the rounds.
+/// The results of all rounds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
-    /// How many there were.
+    /// The number of rounds.
     pub rounds: u64,
-    /// How many requests were sent.
+    /// The number of requests.
     pub requests: u64,
-    /// How many rounds nothing explains.
+    /// The number of rounds without an explanation.
     pub violations: u64,
-    /// How many could not be judged.
+    /// The number of rounds whose search exceeded its budget.
     pub undecided: u64,
-    /// How many requests were sent before another one returned that was sent before.
+    /// The number of requests that were sent before an earlier request returned.
     pub overlapping: u64,
 }
 
-/// How many requests were sent before another one returned that was sent before.
+/// Returns the number of requests that were sent before an earlier request returned.
 fn overlapping(history: &[Entry]) -> u64 {
     let mut last = 0;
     let mut count = 0;
@@ -109,7 +109,7 @@ fn overlapping(history: &[Entry]) -> u64 {
     count
 }
 
-/// The processes and what they have open.
+/// The processes and their open files.
 #[derive(Debug)]
 pub struct Session {
     files: Arc<Files>,
@@ -120,9 +120,9 @@ pub struct Session {
     seed: u64,
     choice: Rules,
     patience: Duration,
-    /// Whether others use VFIO, too.
+    /// Whether other programs use VFIO, too.
     shared: bool,
-    /// The memory is mapped as long as this lives.
+    /// Keeps the memory mapped.
     _arena: Arena,
 }
 
@@ -130,7 +130,7 @@ fn memory_file() -> Result<File> {
     Ok(File::from(memfd_create(c"linear", MFdFlags::MFD_CLOEXEC)?))
 }
 
-/// Asks what the IOMMU can do.
+/// Queries the properties of the IOMMU.
 fn survey(container: &Container, groups: &[GroupFile]) -> Result<Machine> {
     let edu = &groups[Group::Physical as usize];
     edu.set_container(container)?;
@@ -152,7 +152,7 @@ fn survey(container: &Container, groups: &[GroupFile]) -> Result<Machine> {
 }
 
 impl Session {
-    /// Opens everything and starts the second process.
+    /// Opens all files and starts the second process.
     pub fn start(
         seed: u64,
         choice: Rules,
@@ -189,14 +189,14 @@ impl Session {
             model,
             seed,
             choice,
-            // The agent reports its own threads first.
+            // The agent's own timeout ends first, so that it can report its threads.
             patience: Duration::from_secs(patience + 20),
             shared,
             _arena: arena,
         })
     }
 
-    /// Does a round and judges it.
+    /// Executes a round and checks it.
     pub fn round(&mut self, number: u64, tally: &mut Tally) -> Result<()> {
         println!("round {number}");
         let plan = Arc::new(Plan::new(self.seed, number, self.choice));
@@ -219,7 +219,7 @@ impl Session {
         Ok(())
     }
 
-    /// Sends all requests of a round. Returns them, and whether some have not returned.
+    /// Sends all requests of a round. Returns them, and whether a request has not returned.
     fn play(&mut self, number: u64, plan: &Arc<Plan>) -> Result<(Vec<Entry>, bool)> {
         let mut history = Vec::new();
         let mut alone = Worker::new(self.files.clone(), None)?;
@@ -241,7 +241,7 @@ impl Session {
                 thread: ALONE,
                 op,
             };
-            // That tells of all containers.
+            // This request covers all containers.
             if worker.can(&op) && !(self.shared && matches!(op, Op::Listed)) {
                 history.push(perform(&self.sync, worker, call)?);
             }
@@ -261,7 +261,8 @@ impl Session {
         Ok(report)
     }
 
-    /// Nothing can be done after a hang, not even end: threads are in the kernel.
+    /// Reports a hang and exits. The threads are blocked in the kernel, so the program cannot clean
+    /// up.
     fn give_up(&self, number: u64, history: &[Entry]) -> ! {
         println!("# seed {} round {number} hangs:", self.seed);
         print!("{}", show::hang(history));
@@ -269,7 +270,7 @@ impl Session {
         if verdict.is_violation() {
             print!("{}", show::violation(&self.model, history, &verdict));
         }
-        // What blocked tasks wait for goes to the kernel's log; then the machine is reset.
+        // Prints the stacks of blocked tasks to the kernel log, then resets the machine.
         for key in ["w", "b"] {
             if let Err(error) = fs::write("/proc/sysrq-trigger", key) {
                 println!("# sysrq {key}: {error}");
@@ -279,7 +280,7 @@ impl Session {
         exit(1)
     }
 
-    /// Closes everything, and checks that nothing is left.
+    /// Closes everything, and checks that no pages are left locked.
     pub fn end(self) -> Result<()> {
         set_limit(USUAL_LIMIT)?;
         self.agent.end()?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Histories and plans for people.
+//! Output of histories and plans.
 
 use linear::{
     checker::Verdict,
@@ -23,7 +23,7 @@ fn lines<'a>(text: &mut String, entries: impl IntoIterator<Item = &'a Entry>) {
     }
 }
 
-/// A plan, line by line.
+/// Formats a plan, line by line.
 pub fn plan(plan: &Plan) -> String {
     let mut text = String::new();
     let ops = |text: &mut String, name: &str, ops: &[linear::op::Op]| {
@@ -44,7 +44,7 @@ pub fn plan(plan: &Plan) -> String {
     text
 }
 
-/// What there is to say about a history that nothing explains.
+/// Formats a history without an explanation.
 pub fn violation(model: &Container, history: &[Entry], verdict: &Verdict) -> String {
     let Core { needed, others } = shrink::<Container>(model, &State::default(), history);
     let mut text = format!(
@@ -61,7 +61,7 @@ pub fn violation(model: &Container, history: &[Entry], verdict: &Verdict) -> Str
     text
 }
 
-/// A history that hangs.
+/// Formats a history that hangs.
 pub fn hang(history: &[Entry]) -> String {
     let mut text = "# These requests have not returned:\n".to_owned();
     lines(

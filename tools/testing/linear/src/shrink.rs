@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Finds a short part of a history that nothing explains.
+//! Reduces a history without an explanation to a short part.
 
 use crate::{
     checker::{
@@ -11,22 +11,22 @@ use crate::{
     history::Entry, //
 };
 
-/// How long each search may take here.
+/// The maximum number of points that each search visits.
 const BUDGET: usize = 50_000;
 
-/// What is left of a history.
+/// A reduced history.
 #[derive(Clone, Debug)]
 pub struct Core<C, A> {
-    /// Requests whose answers can't all be explained.
+    /// Requests whose answers cannot all be explained.
     pub needed: Vec<Entry<C, A>>,
-    /// Further ones that were sent, and whose answers don't matter.
+    /// Other requests that were sent; their answers do not matter.
     pub others: Vec<Entry<C, A>>,
 }
 
 /// Shortens a history that is not linearizable.
 ///
-/// What is left has no explanation either, whatever the answers of [`Core::others`] are: nothing is
-/// taken out that could have changed the state.
+/// The result has no explanation either, whatever the answers of [`Core::others`] are: no request
+/// is removed that could have changed the state.
 pub fn shrink<M>(
     model: &M,
     start: &M::State,
@@ -39,7 +39,7 @@ where
 {
     let is_violation = |history: &[_]| check(model, start, history, BUDGET).is_violation();
     let mut left = prefix(history, is_violation);
-    // The requests behind come first: they are the least likely to be needed.
+    // The last requests are tried first: they are the least likely to be needed.
     left.sort_by_key(|entry| std::cmp::Reverse(entry.invoked));
     let mut index = 0;
     while index < left.len() {
@@ -63,7 +63,8 @@ where
     Core { needed, others }
 }
 
-/// The shortest prefix that is not linearizable. What had not returned then is pending.
+/// Returns the shortest prefix that is not linearizable. Requests that had not returned by then are
+/// pending.
 fn prefix<C: Clone, A: Clone>(
     history: &[Entry<C, A>],
     is_violation: impl Fn(&[Entry<C, A>]) -> bool,
@@ -78,13 +79,13 @@ fn prefix<C: Clone, A: Clone>(
         })
         .collect()
     };
-    // Each history behind a prefix that is not linearizable is not, either.
+    // If a prefix is not linearizable, longer prefixes are not linearizable either.
     let first = ends.partition_point(|end| !is_violation(&until(*end)));
     ends.get(first)
         .map_or_else(|| history.to_vec(), |end| until(*end))
 }
 
-/// The longest explanation of a part of a history, in order.
+/// Returns the longest explanation of a part of a history, in order.
 pub fn explained<'a, C, A>(history: &'a [Entry<C, A>], verdict: &Verdict) -> Vec<&'a Entry<C, A>> {
     match verdict {
         Verdict::Linearizable(order) | Verdict::Violation(order) => {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Histories made by hand: which of them a container can explain.
+//! Handwritten histories: which of them a container can explain.
 
 #![allow(missing_docs, reason = "a test")]
 
@@ -47,14 +47,15 @@ fn container(rules: Rules) -> Container {
     }
 }
 
-/// A history in the making.
+/// A history under construction.
 struct History {
     entries: Vec<Entry>,
     time: u64,
 }
 
 impl History {
-    /// A container of version 2 with a group without an IOMMU, whose device is open.
+    /// Starts with a container of version 2 that has a group without an IOMMU, whose device is
+    /// open.
     fn emulated() -> Self {
         Self::with(&[Op::Join(Group::Emulated), version(3), Op::Open])
     }
@@ -74,12 +75,12 @@ impl History {
         history
     }
 
-    /// A request after all others.
+    /// Appends a request after all others.
     fn then(self, op: Op, answer: Answer) -> Self {
         self.at_once(&[(op, answer)])
     }
 
-    /// Requests at once, after all others.
+    /// Appends concurrent requests after all others.
     fn at_once(mut self, requests: &[(Op, Answer)]) -> Self {
         let end = self.time + 2 * requests.len() as u64;
         for (nth, (op, answer)) in requests.iter().enumerate() {
@@ -203,7 +204,7 @@ fn no_byte_is_unmapped_twice() {
     history().at_once(&apart).is_fine(Rules::Strict);
     let twice = [(all, ok(&[2 * PAGE])), (one, ok(&[PAGE]))];
     history().at_once(&twice).is_wrong(Rules::Strict);
-    // One that found the page gone says so.
+    // A request that found no mapping reports it.
     let none = [(all, ok(&[2 * PAGE])), (one, ok(&[0]))];
     history().at_once(&none).is_fine(Rules::Strict);
 }
@@ -245,7 +246,7 @@ fn what_was_unmapped_is_not_read() {
 
 #[test]
 fn an_unmap_of_pinned_pages_is_atomic_but_in_c() {
-    // While the driver gives page 3 back, page 1 is mapped anew: C unmaps it twice.
+    // While the driver unpins page 3, page 1 is mapped again: C unmaps it twice.
     let history = |size| {
         let history = History::emulated().then(map_pages(1, 1), ok(&[]));
         let history = history.then(map_pages(3, 1), ok(&[]));
@@ -278,7 +279,7 @@ fn dirty_bits_are_neither_lost_nor_made_up() {
     history(0).is_wrong(Rules::Strict);
     history(0).is_wrong(Rules::C);
     history(0b1100).is_wrong(Rules::Strict);
-    // What C shifted out of its mapping comes back later.
+    // Bits that C shifted out of the mapping appear in a later report.
     history(0b100)
         .then(report(2, 8), ok(&[0]))
         .is_fine(Rules::Strict);
@@ -334,7 +335,7 @@ fn what_is_left_of_a_history_is_short() {
         &history.entries,
     );
     let ops: Vec<_> = core.needed.iter().map(|entry| entry.call.op).collect();
-    // Without a backend nobody could map.
+    // Without a backend no mapping is possible.
     let setup = [Op::Join(Group::Emulated), version(3)];
     let expected: Vec<_> = setup
         .into_iter()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What should be gone.
+//! Objects that should have been released.
 
 use core::mem::ManuallyDrop;
 
@@ -24,17 +24,17 @@ use crate::{
     Pinner, //
 };
 
-/// What is kept of a closed device, and pages that are never given back.
+/// The pages and the device kept after a close, and pages that are never unpinned.
 #[pin_data]
 pub(crate) struct Kept {
     #[pin]
     closed: Mutex<Option<Closed>>,
-    /// As after `core::mem::forget`, but where kmemleak finds them.
+    /// The pages are never dropped, as after `core::mem::forget`, but kmemleak finds them here.
     #[pin]
     forgotten: Mutex<KVec<ManuallyDrop<GuestPages>>>,
 }
 
-/// A device that was closed, with pages that it should have given back.
+/// A closed device, with pages that it should have unpinned.
 struct Closed {
     device: ARef<Instance<Pinner>>,
     pages: Pages,
@@ -55,7 +55,7 @@ impl Kept {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; they are unpinned then.
+    /// `ENOMEM`; the pages are unpinned in this case.
     pub(crate) fn forget(&self, pages: GuestPages) -> Result {
         let mut forgotten = self.forgotten.lock();
         forgotten.reserve(1, GFP_KERNEL)?;
@@ -69,12 +69,13 @@ impl Kept {
         self.closed.lock().replace(Closed { device, pages });
     }
 
-    /// Tries to reach the memory of the program that had the device which is kept. Gives up what is
-    /// kept, and returns how many pages that were. `open` is a device that is open, maybe this one.
+    /// Tries to access the memory of the process that had opened the kept device. Releases the
+    /// kept device and its pages, and returns the number of the pages. `open` is an open device,
+    /// which may be the kept one.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if nothing is kept, `EUCLEAN` if anything could be reached.
+    /// `ENOENT` if nothing is kept, `EUCLEAN` if any access succeeded.
     pub(crate) fn try_out(&self, open: &Instance<Pinner>) -> Result<usize> {
         let Closed { device, pages } = self.closed.lock().take().ok_or(ENOENT)?;
         let mut bytes = [0; 8];
@@ -91,13 +92,13 @@ impl Kept {
         Ok(pages.count())
     }
 
-    /// Gives up the device that is kept.
+    /// Releases the kept device.
     pub(crate) fn clear(&self) {
         drop(self.closed.lock().take());
     }
 }
 
-/// Checks that an access has failed as it has to once the device is closed.
+/// Checks that an access has failed with the errno required after the device was closed.
 fn refused(access: Result) -> Result {
     match access {
         Err(e) if e == ENODEV => Ok(()),

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A mediated device whose driver pins pages of its program and reads and writes them, on demand and one
-//! call at a time: what `vfio_pin_test` is in C, for the same programs.
+//! A mediated device whose driver pins, reads and writes pages of user memory on demand, one call
+//! at a time. It is the Rust counterpart of the C driver `vfio_pin_test`, for the same programs.
 //!
-//! There is no unsafe code, and the driver is to do everything wrong that can be done without:
-//! [`interface`] has the list.
+//! The driver contains no unsafe code. It is meant to commit every error that is possible without
+//! it: [`interface`] has the list.
 
 #![deny(unsafe_code)]
 
@@ -78,12 +78,12 @@ impl kernel::Module for PinTest {
 
 impl Drop for PinTest {
     fn drop(&mut self) {
-        // A device keeps its parent: what the parent keeps of a device has to go first.
+        // A device holds its parent, so the parent must release its kept device first.
         self.parent.kept.clear();
     }
 }
 
-/// The parent. It outlives its devices, and keeps what a device should have given back.
+/// The parent. It outlives its devices, and keeps what a device should have released.
 struct Host {
     kept: Arc<Kept>,
 }
@@ -97,7 +97,7 @@ impl Parent for Host {
     const TYPES: &'static [Pinning] = &[Pinning];
 
     fn capacity(&self) -> u32 {
-        // One, and one that was removed but is kept.
+        // An existing device, and one that was removed but is kept.
         2
     }
 }
@@ -115,17 +115,17 @@ impl Type for Pinning {
     }
 }
 
-/// A device.
+/// The data of a device.
 #[pin_data]
 struct Pinner {
-    /// What is pinned. Held while pages are pinned and while they are given up.
+    /// The pinned pages. The lock is held while pages are pinned and while they are unpinned.
     #[pin]
     pages: Mutex<Pages>,
-    /// How often the driver was told to give up pages.
+    /// How often the driver was notified to unpin pages.
     unmaps: AtomicU32,
-    /// What to do wrong, until the device is closed.
+    /// The misbehaviour, which ends when the device is closed.
     misbehaviour: AtomicU32,
-    /// How many resets are to fail.
+    /// The number of resets that are still to fail.
     failing_resets: AtomicU32,
 }
 
@@ -166,7 +166,7 @@ impl Device for Pinner {
     }
 
     fn reset(this: &Instance<Self>) -> Result {
-        // No two resets of a device run at once.
+        // Resets of a device do not run concurrently.
         match this.failing_resets.load(Relaxed).checked_sub(1) {
             Some(left) => {
                 this.failing_resets.store(left, Relaxed);

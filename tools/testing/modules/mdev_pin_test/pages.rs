@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is pinned for a device.
+//! The pinned pages of a device.
 
 use kernel::{
     prelude::*,
@@ -8,7 +8,7 @@ use kernel::{
 };
 use vfio_mdev::GuestPages;
 
-/// Pinned pages by their first iova.
+/// Pinned pages, by their first iova.
 pub(crate) struct Pages(RBTree<u64, GuestPages>);
 
 impl Pages {
@@ -16,22 +16,22 @@ impl Pages {
         Self(RBTree::new())
     }
 
-    /// How many there are.
+    /// Returns the number of entries.
     pub(crate) fn count(&self) -> usize {
         self.0.iter().count()
     }
 
-    /// Those that begin at `iova`.
+    /// Returns the pages that begin at `iova`.
     pub(crate) fn get(&self, iova: u64) -> Option<&GuestPages> {
         self.0.get(&iova)
     }
 
-    /// All of them.
+    /// Returns all pages.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &GuestPages> {
         self.0.values()
     }
 
-    /// Adds pages, in the place of those that began at the same iova.
+    /// Adds pages. They replace pages that begin at the same iova.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl Pages {
         Ok(())
     }
 
-    /// Unpins those that begin between `first` and `last`.
+    /// Unpins the pages that begin between `first` and `last`, both included.
     pub(crate) fn remove(&mut self, first: u64, last: u64) {
         while let Some(cursor) = self.0.cursor_lower_bound_mut(&first) {
             if *cursor.current().0 > last {
@@ -52,7 +52,7 @@ impl Pages {
         }
     }
 
-    /// Takes all out.
+    /// Removes and returns all pages.
     pub(crate) fn take(&mut self) -> Self {
         core::mem::replace(self, Self::new())
     }

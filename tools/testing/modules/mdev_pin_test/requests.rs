@@ -22,7 +22,7 @@ use crate::{
     Pinner, //
 };
 
-/// The most bytes that are copied at once.
+/// The maximum number of bytes copied by one request.
 const MAX_BYTES: u32 = 1 << 20;
 
 /// The structure of most requests.
@@ -46,13 +46,13 @@ impl Request {
         })
     }
 
-    /// The bytes behind the structure.
+    /// Returns the bytes that follow the structure.
     fn data(&self) -> UserSlice {
         let user = self.user.wrapping_byte_add(HEADER);
         UserSlice::new(user, self.count as usize)
     }
 
-    /// Gives the program a word.
+    /// Writes the word to user memory.
     fn answer(&self, word: u64) -> Result {
         let user = self.user.wrapping_byte_add(WORD);
         UserSlice::new(user, 8).writer().write(&word)
@@ -68,11 +68,11 @@ impl Request {
     }
 }
 
-/// Answers a request.
+/// Handles a request.
 ///
 /// # Errors
 ///
-/// `ENOTTY` for one that there isn't; those of what is asked for.
+/// `ENOTTY` for an unknown request; the errors of the requested operation.
 pub(crate) fn ioctl(this: &Instance<Pinner>, cmd: u32, arg: UserPtr) -> Result<isize> {
     match cmd {
         MISBEHAVE => {
@@ -96,7 +96,8 @@ pub(crate) fn ioctl(this: &Instance<Pinner>, cmd: u32, arg: UserPtr) -> Result<i
     }
 }
 
-/// Pins pages all at once, to see whether that can be done, and then keeps each by itself.
+/// Pins all pages at once, to check that this is possible, and then pins and keeps each page
+/// separately.
 fn pin(this: &Instance<Pinner>, request: &Request) -> Result<isize> {
     let access = request.access()?;
     let mut pages = this.pages.lock();
@@ -114,7 +115,8 @@ fn pin(this: &Instance<Pinner>, request: &Request) -> Result<isize> {
     Ok(request.count as isize)
 }
 
-/// Without the lock that is held elsewhere: several threads do so at once.
+/// Does not take the lock under which other pages are pinned, so several threads can do this
+/// concurrently.
 fn pin_only(this: &Instance<Pinner>, request: &Request) -> Result<isize> {
     let pages = this.pin(request.iova, request.count as usize, request.access()?)?;
     this.parent().kept.forget(pages)?;
@@ -137,7 +139,7 @@ fn poke(this: &Instance<Pinner>, request: &Request) -> Result<isize> {
     Ok(0)
 }
 
-/// Memory for what is copied.
+/// Allocates a buffer for the bytes to be copied.
 fn buffer(request: &Request) -> Result<KVVec<u8>> {
     if request.count > MAX_BYTES {
         return Err(EINVAL);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the machine does to the programs: memory runs short, their cgroup's limit changes, processors go offline.
+//! Disturbances of the programs: low memory, changing cgroup limits, and offline processors.
 
 use anyhow::{
     Context,
@@ -34,19 +34,19 @@ use std::{
     },
 };
 
-/// Where memory is taken.
+/// The mount point of the tmpfs that consumes memory.
 const HOG: &str = "/run/hog";
-/// The tree of cgroups.
+/// The mount point of the cgroup hierarchy.
 const CGROUPS: &str = "/run/cgroups";
-/// The cgroup with a limit.
+/// The cgroup with a memory limit.
 const LIMITED: &str = "/run/cgroups/limited";
 
-/// Bytes that are taken at a time.
+/// The number of bytes allocated at a time.
 const CHUNK: i64 = 16 << 20;
-/// Pieces of this size are given back, every other one.
+/// The size of the pieces. Every other piece is freed.
 const PIECE: i64 = 64 << 10;
 
-/// Mounts what the others want, and lets others be killed first when memory runs out.
+/// Mounts the file systems for the disturbances, and exempts this process from the OOM killer.
 pub fn prepare() -> Result<()> {
     for (kind, folder, data) in [
         ("tmpfs", HOG, Some("size=100%")),
@@ -58,13 +58,14 @@ pub fn prepare() -> Result<()> {
     fs::write(Path::new(CGROUPS).join("cgroup.subtree_control"), "+memory")?;
     fs::create_dir(LIMITED)?;
     fs::write("/proc/self/oom_score_adj", "-1000")?;
-    // A busy host is slow. What hangs is logged, and fails the run; the stacks of all others come after it.
+    // A busy host is slow. A hung task is logged and fails the run; it must not panic, so that the
+    // stacks of all other tasks are logged, too.
     fs::write("/proc/sys/kernel/hung_task_timeout_secs", "120")?;
     fs::write("/proc/sys/kernel/hung_task_panic", "0")?;
     Ok(())
 }
 
-/// Puts a process into the cgroup with a limit.
+/// Moves a process to the cgroup with a memory limit.
 pub fn confine(process: u32) -> Result<()> {
     fs::write(Path::new(LIMITED).join("cgroup.procs"), process.to_string())?;
     Ok(())
@@ -75,7 +76,7 @@ fn pause(random: &mut Rng, most: u64, end: Instant) {
     sleep(Duration::from_millis(random.u64(0..most)).min(left));
 }
 
-/// How many MiB of memory could be had.
+/// Returns the available memory in MiB.
 fn available() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
     let line = text
@@ -85,11 +86,12 @@ fn available() -> Result<u64> {
     Ok(kib.context("MemAvailable")? / 1024)
 }
 
-/// Takes nearly all memory, breaks what is free into pieces, has the kernel put it together, and gives it back.
+/// Allocates nearly all memory, fragments the free memory, triggers compaction, and frees
+/// everything.
 pub fn memory(seed: u64, end: Instant) -> Result<()> {
     let mut random = Rng::with_seed(seed ^ 0x4d45_4d00);
     while Instant::now() < end {
-        // With less, kmemleak gives up for want of memory, and the kernel kills programs.
+        // With less memory, kmemleak disables itself and the OOM killer kills programs.
         let floor = random.u64(320..800);
         let files = take(floor, end)?;
         pause(&mut random, 2000, end);
@@ -111,7 +113,7 @@ pub fn memory(seed: u64, end: Instant) -> Result<()> {
     Ok(())
 }
 
-/// Takes memory until so many MiB are left.
+/// Allocates memory until `floor` MiB are left.
 fn take(floor: u64, end: Instant) -> Result<Vec<(PathBuf, File)>> {
     let mut files = Vec::new();
     while available()? > floor + (CHUNK as u64 >> 20) && Instant::now() < end {
@@ -126,7 +128,7 @@ fn take(floor: u64, end: Instant) -> Result<Vec<(PathBuf, File)>> {
     Ok(files)
 }
 
-/// Changes the limit of the cgroup, between what the programs need and hardly anything.
+/// Changes the limit of the cgroup between hardly any memory and no limit.
 pub fn limit(seed: u64, end: Instant) -> Result<()> {
     let mut random = Rng::with_seed(seed ^ 0x4c49_4d00);
     let set = |name: &str, value: &str| fs::write(Path::new(LIMITED).join(name), value);
@@ -145,7 +147,7 @@ pub fn limit(seed: u64, end: Instant) -> Result<()> {
     Ok(())
 }
 
-/// How often programs were killed for want of memory.
+/// Returns the number of programs that the OOM killer killed in the cgroup.
 pub fn kills() -> Result<u64> {
     let text = fs::read_to_string(Path::new(LIMITED).join("memory.events"))?;
     let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
@@ -154,7 +156,7 @@ pub fn kills() -> Result<u64> {
         .context("oom_kill")
 }
 
-/// The files that set processors on- and offline.
+/// Returns the files that set processors online and offline, except that of processor 0.
 fn switches() -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/sys/devices/system/cpu")? {
@@ -176,19 +178,19 @@ fn switches() -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Takes processors offline and back.
+/// Sets processors offline and online.
 pub fn processors(seed: u64, end: Instant) -> Result<()> {
     let mut random = Rng::with_seed(seed ^ 0x4350_5500);
     let switches = switches()?;
     let mut changes = 0;
     while Instant::now() < end {
         let switch = &switches[random.usize(0..switches.len())];
-        // It may fail, for want of memory or of time.
+        // This can fail for lack of memory or time.
         changes += u64::from(fs::write(switch, if random.bool() { "0" } else { "1" }).is_ok());
         pause(&mut random, 1000, end);
     }
     ensure!(changes > 0, "no processor changed");
-    // All of them work in the end.
+    // Sets all processors online at the end.
     let give_up = Instant::now() + Duration::from_secs(60);
     for switch in &switches {
         while fs::read_to_string(switch)?.trim() != "1" {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The machine without programs: its modules, its counters, and what the kernel knows of itself.
+//! The machine without programs: modules, counters, and kernel diagnostics.
 
 use anyhow::{
     Context,
@@ -21,12 +21,12 @@ use std::{
     },
 };
 
-/// What vm/run has loaded, a line for each module, with its parameters.
+/// The modules that vm/run loaded: one module and its parameters per line.
 const MODULES: &str = "/vm/modules";
-/// What vm/run has bound to vfio-pci.
+/// The devices that vm/run bound to vfio-pci.
 const BOUND: &str = "/vm/bind";
 
-/// Modules that others bring, in the order in which they can go.
+/// The modules loaded as dependencies, in the order in which they can be unloaded.
 const BROUGHT: [&str; 5] = [
     "vfio_pci_core",
     "mdev",
@@ -35,23 +35,23 @@ const BROUGHT: [&str; 5] = [
     "vfio_rust",
 ];
 
-/// The kernel frees some things a moment after the last close.
+/// The kernel frees some objects shortly after the last close.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 
-/// A machine that can be brought back to what it was.
+/// A machine that can be restored to its initial state.
 #[derive(Debug)]
 pub struct Machine {
     modules: Vec<Vec<String>>,
     /// The counters without modules.
     bare: BTreeMap<String, i64>,
-    /// How many pages are pinned when nobody works.
+    /// The number of pinned pages without users of VFIO.
     pinned: i64,
 }
 
 impl Machine {
-    /// Unloads all modules, notes how the machine is, and loads them.
+    /// Unloads all modules, records the counters, and loads the modules.
     pub fn new() -> Result<Self> {
         let text = fs::read_to_string(MODULES).context(MODULES)?;
         let words = |line: &str| line.split(' ').map(str::to_owned).collect();
@@ -66,7 +66,7 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Loads all modules, and waits for the devices.
+    /// Loads all modules, and waits until the devices are bound.
     pub fn load(&self) -> Result<()> {
         for words in &self.modules {
             let words: Vec<_> = words.iter().map(String::as_str).collect();
@@ -83,7 +83,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Unloads all modules: nobody holds a reference.
+    /// Unloads all modules, which checks that nothing holds a reference.
     pub fn unload(&self) -> Result<()> {
         let named = self.modules.iter().rev().map(|words| words[0].as_str());
         for name in named.chain(BROUGHT) {
@@ -105,7 +105,7 @@ impl Machine {
         Ok(())
     }
 
-    /// The lines of /proc/modules that are about modules of VFIO.
+    /// Returns the lines of /proc/modules for the VFIO modules.
     fn loaded(&self) -> Result<Vec<String>> {
         let text = fs::read_to_string("/proc/modules")?;
         let is_ours = |line: &&str| {
@@ -115,7 +115,7 @@ impl Machine {
         Ok(text.lines().filter(is_ours).map(str::to_owned).collect())
     }
 
-    /// What can be counted without modules.
+    /// Returns the counters that can be read without modules.
     fn counters(&self) -> Result<BTreeMap<String, i64>> {
         let mut values = BTreeMap::from([("pinned pages".to_owned(), pinned_pages()?)]);
         for (name, folder) in [
@@ -137,7 +137,7 @@ impl Machine {
         Ok(values)
     }
 
-    /// Checks that the counters are as they were.
+    /// Checks that the counters have their initial values.
     pub fn check(&self) -> Result<()> {
         let is_same = || Ok(self.counters()? == self.bare);
         if within(PATIENCE, is_same)? {
@@ -156,7 +156,7 @@ impl Machine {
         )
     }
 
-    /// Checks that nothing is pinned, now that nobody works.
+    /// Checks that no page is still pinned after all programs have ended.
     pub fn check_pins(&self) -> Result<()> {
         let is_same = || Ok(pinned_pages()? == self.pinned);
         let same = within(PATIENCE, is_same)?;
@@ -182,7 +182,7 @@ fn modprobe(words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Waits until something holds, but no longer than that; returns whether it does.
+/// Polls until a condition holds or `time` has passed. Returns whether it holds.
 fn within(time: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<bool> {
     let end = Instant::now() + time;
     while !holds()? {
@@ -194,7 +194,7 @@ fn within(time: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<boo
     Ok(true)
 }
 
-/// How many entries a folder has; none if it doesn't exist.
+/// Returns the number of entries of a directory; 0 if it does not exist.
 fn entries(folder: impl AsRef<Path>) -> Result<i64> {
     match fs::read_dir(folder.as_ref()) {
         Ok(entries) => Ok(entries.count() as i64),
@@ -203,9 +203,9 @@ fn entries(folder: impl AsRef<Path>) -> Result<i64> {
     }
 }
 
-/// How many pages are pinned.
+/// Returns the number of pinned pages.
 fn pinned_pages() -> Result<i64> {
-    // Each processor counts on its own for a while; this adds up.
+    // Processors count separately for a while; this adds their counters up.
     fs::write("/proc/sys/vm/stat_refresh", "1")?;
     let text = fs::read_to_string("/proc/vmstat")?;
     let value = |name: &str| -> Result<i64> {
@@ -215,12 +215,12 @@ fn pinned_pages() -> Result<i64> {
     Ok(value("nr_foll_pin_acquired ")? - value("nr_foll_pin_released ")?)
 }
 
-/// Has kmemleak look for memory that nobody refers to; nothing is checked where the kernel has none.
+/// Checks that kmemleak finds no leaks. Does nothing if the kernel has no kmemleak.
 pub fn check_leaks() -> Result<()> {
     if !Path::new(KMEMLEAK).exists() {
         return Ok(());
     }
-    // An object counts when it is some seconds old.
+    // kmemleak only reports objects that are some seconds old.
     fs::write(KMEMLEAK, "scan").context("kmemleak has given up")?;
     sleep(Duration::from_secs(6));
     fs::write(KMEMLEAK, "scan").context("kmemleak has given up")?;
@@ -229,10 +229,10 @@ pub fn check_leaks() -> Result<()> {
     Ok(())
 }
 
-/// Bits of the kernel's taint: a bad page, an oops, a warning, a soft lockup.
+/// Taint flags of the kernel: bad page, oops, warning, soft lockup.
 const DEFECTS: u64 = (1 << 5) | (1 << 7) | (1 << 9) | (1 << 14);
 
-/// Checks that the kernel has warned of nothing.
+/// Checks that the kernel has not reported a defect.
 pub fn check_taint() -> Result<()> {
     let taint: u64 = fs::read_to_string("/proc/sys/kernel/tainted")?
         .trim()
@@ -245,7 +245,7 @@ pub fn check_taint() -> Result<()> {
     Ok(())
 }
 
-/// Has the kernel log what tasks wait for, and which locks they have.
+/// Makes the kernel log the stacks of blocked tasks and the locks that are held.
 pub fn blocked_tasks() -> Result<()> {
     fs::write("/proc/sys/kernel/sysrq", "1")?;
     for key in ["w", "d"] {

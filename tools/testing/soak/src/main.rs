@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Keeps all kinds of users of VFIO at work at once, for as long as it is told, on a machine that is disturbed
+//! Runs all kinds of VFIO users concurrently for a given time, on a machine that is disturbed
 //! meanwhile.
 //!
-//! Time is divided into rounds. In a round each kind of program works on devices of its own
-//! ([`workers`]), while memory runs short, processors come and go, and programs are killed ([`disturb`]).
-//! After a round all programs end, the modules are unloaded, and the machine must be as it was before the
-//! first one ([`machine`]). `run`, beside this crate, does it in a guest.
+//! The run consists of rounds. In a round, each kind of program works on its own devices
+//! ([`workers`]), while memory runs low, processors go offline and online, and programs are killed
+//! ([`disturb`]). After a round all programs have ended, the modules are unloaded, and the machine
+//! must be in the state before the first round ([`machine`]). `run`, beside this crate, executes
+//! the program in a guest.
 
 #![forbid(unsafe_code)]
 
@@ -29,27 +30,27 @@ use std::{
 };
 use workers::Kinds;
 
-/// What to do.
+/// The options.
 #[derive(Debug, Parser)]
 struct Options {
-    /// What all random choices depend on.
+    /// Seed of all random choices.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// For how many seconds rounds begin.
+    /// Total duration in seconds.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// How many seconds programs work in a round.
+    /// Duration of the programs' work in a round, in seconds.
     #[arg(long, default_value_t = 60)]
     round: u64,
-    /// The modules are those of C: spare them what they don't survive.
+    /// The modules are the C modules: skip programs that they do not survive.
     #[arg(long)]
     c: bool,
-    /// The SHA-256 of the disk that is read.
+    /// The expected SHA-256 of the disk.
     #[arg(long)]
     disk: String,
 }
 
-/// One round: work, then what is left of it. False means that the machine is of no more use.
+/// Executes one round: work, then the checks. Returns false if the machine cannot be used any more.
 fn round(
     number: u64,
     options: &Options,
@@ -111,7 +112,7 @@ fn main() -> Result<ExitCode> {
             options.seconds.saturating_sub(start.elapsed().as_secs()),
             kinds.summary()
         );
-        // Another one must fit in.
+        // Stop if the remaining time is too short for another round.
         if !goes_on || (start.elapsed() + began.elapsed()).as_secs() > options.seconds {
             break;
         }

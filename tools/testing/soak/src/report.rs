@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is checked, and what came of it.
+//! The checks and their results.
 
 use anyhow::Result;
 use std::process::ExitCode;
 
-/// The checks by name, in the order in which they were first made, each with what was wrong.
+/// The checks by name, in the order in which they were first made, each with its failures.
 #[derive(Debug, Default)]
 pub struct Report {
     round: u64,
@@ -13,12 +13,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// What follows is about this round.
+    /// Starts a round. Later failures are attributed to it.
     pub fn begin(&mut self, round: u64) {
         self.round = round;
     }
 
-    /// Notes the outcome of a check; tells of it at once if it failed.
+    /// Records the outcome of a check. Prints a failure immediately.
     pub fn check(&mut self, name: impl Into<String>, outcome: Result<()>) {
         let name = name.into();
         let known = self.checks.iter().position(|(known, _)| *known == name);
@@ -33,7 +33,7 @@ impl Report {
         }
     }
 
-    /// Prints all checks, as the steps of `make test` do.
+    /// Prints all checks in the format of the steps of `make test`.
     pub fn finish(self) -> ExitCode {
         let mut failed = false;
         println!("ok      the rounds came to their end");

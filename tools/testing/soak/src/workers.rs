@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The programs that use VFIO, each kind on devices of its own.
+//! The programs that use VFIO. Each kind has its own devices.
 
 use crate::{
     disturb,
@@ -37,24 +37,26 @@ use std::{
     },
 };
 
-/// How much later than it should a program may end.
+/// The time that a program may exceed its end by.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A program that would have less time is not started.
+/// A program is not started if less time than this is left.
 const SHORTEST: Duration = Duration::from_secs(3);
 
-/// How much of what a program said is shown.
+/// The number of lines of a program's output to print.
 const LAST_LINES: usize = 60;
 
-/// Programs that may find no room: "model" sets the limit of mappings, which holds for all containers to come.
+/// Programs that may run out of mappings: "model" sets the mapping limit, which applies to all new
+/// containers.
 const LIMITED: [&str; 2] = ["disk", "copies"];
 
-/// How a kind of program is treated.
+/// The treatment of a kind of program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Treatment {
-    /// Each answer that it gets is checked, so it gets all memory that it wants. It must end well.
+    /// Its answers are checked, so its memory is not limited. It must succeed.
     Exact,
-    /// It is in the cgroup with a limit, and may be killed. It may fail, but not by a check of its own.
+    /// It is in the cgroup with a memory limit, and may be killed. It may fail, but not in a check
+    /// of its own.
     Rough,
 }
 
@@ -63,13 +65,14 @@ enum Treatment {
 struct Kind {
     name: &'static str,
     treatment: Treatment,
-    /// How often it ended well, was killed by us, ran out of memory, and gave up.
+    /// The number of runs that succeeded, that this program killed, that ran out of memory, and
+    /// that gave up.
     counts: [u64; 4],
-    /// The command for a seed and a time.
+    /// Returns the command for a seed and a duration.
     command: Box<dyn Words>,
 }
 
-/// A function that makes a command.
+/// A function that returns a command.
 trait Words: Fn(u64, Duration) -> Vec<String> + Sync + Send {}
 impl<F: Fn(u64, Duration) -> Vec<String> + Sync + Send> Words for F {}
 impl std::fmt::Debug for dyn Words {
@@ -78,7 +81,7 @@ impl std::fmt::Debug for dyn Words {
     }
 }
 
-/// How one program ended.
+/// The end of one program.
 #[derive(Debug)]
 enum End {
     Well,
@@ -89,15 +92,15 @@ enum End {
     Hangs(String),
 }
 
-/// How all programs of a round ended.
+/// The ends of all programs of a round.
 #[derive(Debug)]
 pub struct Outcomes {
-    /// Whether one hangs.
+    /// Whether a program hangs.
     pub hang: bool,
     ends: Vec<(usize, End)>,
 }
 
-/// All kinds.
+/// All kinds of programs.
 #[derive(Debug)]
 pub struct Kinds(Vec<Kind>);
 
@@ -105,7 +108,7 @@ fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// A program of the guest tests.
+/// Returns the command of a helper of the guest tests.
 fn guest_tests(kind: &'static str) -> Box<dyn Words> {
     Box::new(move |seed: u64, time: Duration| {
         let (seed, ms) = (seed.to_string(), time.as_millis().to_string());
@@ -113,7 +116,8 @@ fn guest_tests(kind: &'static str) -> Box<dyn Words> {
     })
 }
 
-/// A program that checks each answer by a model: one of two by turns, as they share devices.
+/// Returns the command of a program that checks each answer with a model. There are two such
+/// programs; they alternate because they share devices.
 fn modelled(c: bool) -> Box<dyn Words> {
     Box::new(move |seed: u64, time: Duration| {
         let (number, seconds) = (seed.to_string(), time.as_secs().to_string());
@@ -129,7 +133,7 @@ fn modelled(c: bool) -> Box<dyn Words> {
 }
 
 impl Kinds {
-    /// The kinds for our modules, or for those of C.
+    /// Returns the kinds for the Rust modules, or for the C modules.
     pub fn new(disk: &str, c: bool) -> Self {
         let disk = disk.to_owned();
         let reader: Box<dyn Words> = Box::new(move |_: u64, _: Duration| {
@@ -168,7 +172,7 @@ impl Kinds {
         Self(kinds.into_iter().map(kind).collect())
     }
 
-    /// Has all kinds work until then.
+    /// Runs all kinds of programs until `end`.
     pub fn work(&self, seed: u64, end: Instant) -> Result<Outcomes> {
         let before = disturb::kills()?;
         let mut ends = Vec::new();
@@ -192,7 +196,7 @@ impl Kinds {
         Ok(Outcomes { hang, ends })
     }
 
-    /// Counts and reports.
+    /// Counts the results and reports the failures.
     pub fn judge(&mut self, outcomes: Outcomes, report: &mut Report) {
         for (slot, end) in outcomes.ends {
             let kind = &mut self.0[slot];
@@ -211,7 +215,7 @@ impl Kinds {
         }
     }
 
-    /// How all ended so far.
+    /// Returns the counts of all kinds so far.
     pub fn summary(&self) -> String {
         let one = |kind: &Kind| {
             let [well, killed, out, gave_up] = kind.counts;
@@ -223,10 +227,10 @@ impl Kinds {
         self.0.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 
-    /// Checks that each kind has done something.
+    /// Checks that each kind has worked at least once.
     pub fn all_have_worked(&self, report: &mut Report) {
         for kind in &self.0 {
-            // Who is killed by us had its time.
+            // A program that was killed on purpose had time to work.
             let worked = kind.counts[0] + kind.counts[1] > 0;
             let worked = worked.then_some(()).context("never");
             report.check(format!("{}: it has worked", kind.name), worked);
@@ -235,7 +239,7 @@ impl Kinds {
 }
 
 impl Kind {
-    /// Runs one program after the other until then.
+    /// Runs programs one after the other until `end`.
     fn work(&self, slot: usize, seed: u64, end: Instant) -> Vec<End> {
         let mut random = Rng::with_seed(seed ^ ((slot as u64) << 32));
         let mut ends = Vec::new();
@@ -249,7 +253,7 @@ impl Kind {
                 Treatment::Rough => Duration::from_millis(random.u64(2000..15_000)).min(left),
             };
             let killed = self.treatment == Treatment::Rough && random.bool();
-            // The round's own seed says which of two programs runs.
+            // The seed of the round selects one of the two programs.
             let seed = match self.treatment {
                 Treatment::Exact => seed,
                 Treatment::Rough => random.u64(..),
@@ -265,7 +269,7 @@ impl Kind {
         }
     }
 
-    /// Runs a program to its end.
+    /// Runs a program and waits for its end.
     fn run(&self, slot: usize, seed: u64, time: Duration, killed: bool) -> Result<End> {
         let command = (self.command)(seed, time);
         let log = PathBuf::from(format!("/run/{}.{slot}.log", self.name));
@@ -309,7 +313,7 @@ impl Kind {
         })
     }
 
-    /// Says where the process belongs, and whether it may be killed for want of memory.
+    /// Sets the cgroup of the process and its priority for the OOM killer.
     fn place(&self, child: &Child) -> Result<()> {
         let rough = self.treatment == Treatment::Rough;
         let score = if rough { "900" } else { "-900" };
@@ -348,14 +352,14 @@ impl Kind {
         match (status.signal(), status.code()) {
             (Some(9), _) if was_killed => Ok(End::Killed),
             (Some(9), _) => Ok(End::OutOfMemory),
-            // It could not do what it wanted.
+            // The program could not do its work.
             (_, Some(1)) => Ok(End::GaveUp),
             _ => bail!("it ended with {status}"),
         }
     }
 }
 
-/// Where the kernel is in each thread of a process and of its children.
+/// Returns the kernel stacks of all threads of a process and its children.
 fn stacks(process: u32) -> Result<String> {
     let mut text = String::new();
     let mut todo = vec![process.to_string()];

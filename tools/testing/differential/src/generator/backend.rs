@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests to a container's backend.
+//! Requests to the backend of a container.
 
 use super::Generator;
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
 use vfio_client::request;
 
 const PAGE: u64 = 4096;
-/// Most mappings are in a window of so many pages from here on.
+/// Most mappings are in a window of `WINDOW_PAGES` pages that starts here.
 const WINDOW: u64 = 0x10_0000;
 const WINDOW_PAGES: u64 = 512;
 
@@ -52,7 +52,7 @@ const SPECIAL: [u64; 10] = [
     1 << 63,
 ];
 
-/// Sizes that nobody should ask for.
+/// Invalid or extreme sizes.
 const SIZES: [u64; 9] = [
     0,
     1,
@@ -65,13 +65,13 @@ const SIZES: [u64; 9] = [
     1 << 63,
 ];
 
-/// Addresses at which no program can have memory: above all of it, and below.
+/// Addresses at which programs cannot have memory: above user space, and below the lowest mapping.
 const NOWHERE: [u64; 4] = [0x7fff_ffff_f000, 0xffff_8000_0000_0000, 0, 0x1000];
-/// How many bytes there are below the lowest memory.
+/// The number of bytes below the lowest possible mapping.
 const BELOW: u64 = 0x1_0000;
 
 impl Generator<'_> {
-    /// A request to an open container.
+    /// Chooses a request to an open container.
     pub(super) fn backend_step(&mut self, model: &Model) -> Option<Step> {
         let slot = self.choices.usize(0..CONTAINERS);
         let space = model.container(slot)?;
@@ -97,7 +97,7 @@ impl Generator<'_> {
         })
     }
 
-    /// A request that another process may send.
+    /// Chooses a request that an agent sends.
     pub(super) fn agents_request(&mut self, space: &Space) -> Request {
         match self.choices.u32(0..10) {
             0..6 => self.map_request(space),
@@ -119,7 +119,7 @@ impl Generator<'_> {
         Request::value("extension", request::CHECK_EXTENSION, extension)
     }
 
-    /// Sets a container up that has no backend yet.
+    /// Sets up a container that has no backend.
     pub(super) fn set_up(&mut self, model: &Model, slot: usize) -> Option<Step> {
         let space = model.container(slot)?;
         if space.groups.is_empty() {
@@ -132,7 +132,7 @@ impl Generator<'_> {
         })
     }
 
-    /// An address where there is no memory, nor in the bytes behind it.
+    /// Returns an address with no memory at it or in the `size` bytes after it.
     fn nowhere(&mut self, size: u64) -> u64 {
         let address = self.pick(&NOWHERE);
         if size < BELOW - 0x1000 {
@@ -141,7 +141,7 @@ impl Generator<'_> {
         self.pick(&NOWHERE[..2])
     }
 
-    /// An address in the program's memory, to be used for so many bytes.
+    /// Returns an address in the program's memory for a mapping of `size` bytes.
     fn vaddr(&mut self, size: u64) -> u64 {
         let piece = BASE + self.choices.u64(0..PIECES) * PIECE;
         let page = if size >= PIECE || self.percent(20) {
@@ -150,7 +150,7 @@ impl Generator<'_> {
             self.choices.u64(0..512)
         };
         let vaddr = piece + page * PAGE;
-        // The program may not name more than it has set aside.
+        // An address range must not exceed the range that the program reserved.
         if size > SIZE / 2 || self.percent(2) {
             return self.nowhere(size);
         }
@@ -223,14 +223,14 @@ impl Generator<'_> {
         request
     }
 
-    /// Addresses to unmap or to ask about.
+    /// Chooses a range to unmap or to query.
     fn range(&mut self, space: &Space) -> (u64, u64) {
         let some = self.some_map(space);
         let usual = (self.iova(space), self.size());
         match (self.choices.u32(0..100), some) {
             (0..55, Some(exact)) => exact,
             (55..75, Some((first, first_size))) => {
-                // From one mapping to the end of another one.
+                // From the start of one mapping to the end of another one.
                 let (last, last_size) = self.some_map(space).unwrap_or((first, first_size));
                 let (start, end) = if first <= last {
                     (first, last.wrapping_add(last_size))
@@ -246,9 +246,9 @@ impl Generator<'_> {
         }
     }
 
-    /// A bitmap for a range.
+    /// Chooses a bitmap for a range.
     fn bitmap(&mut self, size: u64) -> (BitmapArgument, Bitmap) {
-        // Not 0: what the C module does with that is undefined, see original.rst.
+        // Not 0: the C module's behaviour is undefined then, see original.rst.
         let page_size = self.mostly(PAGE, 94, &[1, 3, 2048, 2 * PAGE, PIECE, 1 << 63]);
         let bytes = (size / PAGE).div_ceil(64) * 8;
         let giant = (256 << 20) + 1;
@@ -343,7 +343,7 @@ impl Generator<'_> {
         words("info", request::IOMMU_GET_INFO, argsz, &[0xee], len)
     }
 
-    /// Something that is no request, or without its structure.
+    /// Chooses an unknown request, or a request without its structure.
     fn strange_request(&mut self) -> Request {
         let nr = request::number(self.choices.u32(0..24));
         let nr = self.mostly(nr, 80, &[request::UNKNOWN, 0, u32::MAX, 0x5401]);

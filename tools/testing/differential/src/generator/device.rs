@@ -30,11 +30,11 @@ use crate::{
 use vfio_client::request;
 
 const PAGE: u64 = 4096;
-/// The region with the configuration space of a PCI device begins here in its file.
+/// The offset of a PCI device's configuration space in its file.
 const CONFIGURATION: u64 = 7 << 40;
 
 impl Generator<'_> {
-    /// A request to an open device.
+    /// Chooses a request to an open device.
     pub(super) fn device_step(&mut self, model: &Model) -> Option<Step> {
         let nth = self.pick(&[EDU, 1, 2, PIN, PIN, PIN, PIN, PIN]);
         let copy = self.choices.usize(0..COPIES);
@@ -88,21 +88,21 @@ impl Generator<'_> {
         }
     }
 
-    /// A change of interrupts, most of them wrong, and none that names a file.
+    /// Chooses a SET_IRQS request. Most are invalid, and none contains an eventfd.
     fn irqs_request(&mut self, index: u32) -> Request {
         let data = self.pick(&[1, 2, 1 | 2, 0, 4]);
         let action = self.pick(&[8, 16, 32, 32, 8 | 16]);
         let flags = data | action | self.mostly(0, 90, &[64, 1 << 31]);
         let start = self.mostly(0, 70, &[1, 2, u32::MAX]);
         let count = self.mostly(0, 40, &[1, 2, 5, 64, u32::MAX]);
-        // Files are named by number: -1 stands for none.
+        // The data are descriptors; -1 means none.
         let given = [flags, index, start, count, u32::MAX, u32::MAX];
         let argsz = self.mostly(28, 70, &[0, 19, 20, 21, 24]);
         words("irqs", request::DEVICE_SET_IRQS, argsz, &given, 28)
     }
 
     fn feature_request(&mut self) -> Request {
-        // Not those which put the device to sleep.
+        // Excludes the features that put the device to sleep.
         let feature = self.pick(&[0, 1, 2, 6, 7, 8, 9, 10, 11, 12, 13, 100, 0xffff]);
         let flags = self.pick(&[
             1 << 16,
@@ -147,7 +147,8 @@ impl Generator<'_> {
         }
     }
 
-    /// A read or write by the driver, of any alignment, perhaps across the ends of mappings.
+    /// Chooses a read or write by the driver, with any alignment, possibly across the ends of
+    /// mappings.
     fn transfer_request(&mut self, iova: u64) -> Request {
         let iova = iova.wrapping_add(self.choices.u64(0..PAGE));
         let short = self.choices.usize(0..64);
@@ -160,5 +161,5 @@ impl Generator<'_> {
     }
 }
 
-/// The driver is the last of the devices; the others are PCI devices.
+/// The device without an IOMMU is the last one; the others are PCI devices.
 const _: () = assert!(PIN == DEVICES.len() - 1);

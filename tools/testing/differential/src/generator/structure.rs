@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Containers, groups and devices that come and go, and the memory.
+//! Opening and closing of containers, groups and devices, and changes of the memory.
 
 use super::Generator;
 use crate::{
@@ -34,7 +34,7 @@ use vfio_client::{
 };
 
 impl Generator<'_> {
-    /// Opens or closes something, or puts it together.
+    /// Opens, closes or connects files.
     pub(super) fn structure_step(&mut self, model: &Model) -> Option<Step> {
         let slot = self.choices.usize(0..CONTAINERS);
         let group = self.choices.usize(0..DEVICES.len());
@@ -59,7 +59,7 @@ impl Generator<'_> {
         }
     }
 
-    /// Has a group join a container, or opens the group.
+    /// Makes a group join a container, or opens the group.
     pub(super) fn join_step(&mut self, model: &Model, slot: usize) -> Option<Step> {
         let shared = self.choices.u32(0..200) == 0;
         let group = if shared {
@@ -68,14 +68,15 @@ impl Generator<'_> {
             self.pick(&[EDU, DISK, PIN])
         };
         if !model.group_open(group) {
-            // Its devices keep it open.
+            // Open devices keep the group open.
             let free = !model.device_open(group) || self.percent(5);
             return free.then_some(Step::Open(File::Group(group)));
         }
         if model.group_joined(group) && self.percent(98) {
             return None;
         }
-        // Ours refuses to pin, for a group that joins, what another process has mapped: see limits.rst.
+        // When a group joins, the Rust module rejects pinning memory that another process mapped:
+        // see limits.rst.
         let space = model.container(slot)?;
         let foreign = space.twins.dmas().iter().any(|dma| dma.owner != 0);
         if foreign && group != PIN && !space.has_physical() {
@@ -107,7 +108,7 @@ impl Generator<'_> {
         Some(Step::OpenDevice { group, copy, name })
     }
 
-    /// A request to a group.
+    /// Chooses a request to a group.
     pub(super) fn group_step(&mut self, model: &Model) -> Option<Step> {
         let group = self.choices.usize(0..DEVICES.len());
         if !model.group_open(group) {
@@ -125,7 +126,7 @@ impl Generator<'_> {
             _ => {
                 let nr = request::number(self.choices.u32(0..24));
                 let address = self.pick(&[0, 0x1000, 0xffff_8000_0000_0000]);
-                // These need no structure.
+                // These requests need no structure.
                 if matches!(
                     nr,
                     request::GROUP_UNSET_CONTAINER | request::CHECK_EXTENSION | request::SET_IOMMU
@@ -142,7 +143,7 @@ impl Generator<'_> {
         })
     }
 
-    /// Changes a piece of the memory, mapped or not.
+    /// Changes a piece of the memory, whether it is mapped for devices or not.
     pub(super) fn memory_step(&mut self) -> Step {
         let piece = self.choices.u64(0..PIECES);
         let first = self.choices.u64(0..512);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices that appear in a group which somebody has.
+//! Devices added to a group that is in use.
 //!
-//! What the devices of a group are attached to is a matter of the group: a new one gets what the
-//! others have. While that is not the default domain, no driver of the host can have it.
+//! All devices of a group are attached to the same domain, so a new device is attached to the
+//! domain of the others. No host driver can bind to it while that is not the default domain.
 
 use crate::{
     env::{
@@ -58,12 +58,12 @@ cases! {
 }
 
 const PAGE: u64 = PAGE_SIZE as u64;
-/// Where the memory of these cases is for devices.
+/// The IOVA at which these cases map their memory.
 const IOVA: u64 = 0x123_4000;
-/// The index of the interrupt that asks the user to let go.
+/// The index of the interrupt that asks the user to release the device.
 const REQ: u32 = 4;
 
-/// A driver of the host that takes each `edu` that it may.
+/// A host driver that binds to any `edu` available to it.
 struct Foreign;
 
 impl Foreign {
@@ -97,14 +97,14 @@ impl Drop for Foreign {
     }
 }
 
-/// Memory of which a device copies one page to the next.
+/// Maps two pages, so that a device can copy one to the other.
 fn mapped(container: &Container) -> Result<Memory> {
     let memory = Memory::anonymous(2 * PAGE_SIZE)?;
     container.map(IOVA, &memory, MapFlags::ReadWrite)?;
     Ok(memory)
 }
 
-/// Lets a device copy one page to the next, and compares.
+/// Copies one page to the other through the device and compares them.
 fn copies(device: &Device, memory: &Memory, seed: u8) -> Result<()> {
     let pattern: Vec<u8> = (0..PAGE_SIZE)
         .map(|i| (i % 251) as u8 ^ (i / 251) as u8 ^ seed)
@@ -119,7 +119,7 @@ fn copies(device: &Device, memory: &Memory, seed: u8) -> Result<()> {
 }
 
 fn g07_driver_of_the_bridge_blocks_the_group() -> Result<()> {
-    // Not all kernels have one for it.
+    // Not all kernels have a driver for the bridge.
     pci::bind(BRIDGE, "")?;
     if let Some(driver) = pci::driver(BRIDGE) {
         let group = group(FIRST)?;
@@ -202,7 +202,7 @@ fn dma_through_existing_mappings_at_once() -> Result<()> {
     let device = setup.group.device(SECOND)?;
     copies(&device, &memory, 3)?;
     copies(&setup.device, &memory, 4)?;
-    // From now on it is as with any two devices of a group.
+    // From here on the two devices behave like any two devices of a group.
     assert_eq!(setup.container.unmap(IOVA, 2 * PAGE)?, 2 * PAGE);
     let edu = Edu::new(&device)?;
     memory.fill(0, PAGE_SIZE, 0x77);
@@ -250,8 +250,9 @@ fn leaves_while_the_first_works() -> Result<()> {
     assert_eq!(group.device(SECOND).errno(), Errno::ENODEV);
     assert_eq!(group.status()?, 3, "the group stays");
     assert!(Edu::new(&first)?.is_alive());
-    // The kernel's driver of VT-d drops an entry of the bridge together with the device, and DMA of
-    // all behind the bridge goes by that entry: the rest has to be attached again.
+    // When the device is removed, the kernel's VT-d driver also drops the context entry of the
+    // bridge. DMA of all devices behind the bridge uses that entry, so the remaining devices must
+    // be attached again.
     drop(first);
     group.unset_container()?;
     group.set_container(&container)?;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests of ours on groups: who is in them, and groups that share one address space.
+//! Group requests that only the Rust modules have: listing the devices of a group and their users,
+//! and sharing one address space among groups.
 //!
-//! On the kernel's own modules each of them must be an unknown request.
+//! On the C modules each of these requests must be unknown.
 
 use crate::{
     env::{
@@ -97,7 +98,7 @@ const DEVICE: usize = 128;
 const VFIO: u32 = 1;
 const KERNEL: u32 = 3;
 
-/// A member of a group, as the kernel tells it.
+/// A member of a group, as the kernel reports it.
 #[derive(Debug)]
 struct Member {
     name: String,
@@ -222,7 +223,7 @@ fn devices_tell_the_holder_by_namespace() -> Result<()> {
     helper.finish()
 }
 
-/// What other processes do for the cases.
+/// The helper processes of these cases.
 pub mod helper {
     use super::*;
     use crate::helper::{
@@ -234,7 +235,7 @@ pub mod helper {
         unshare, //
     };
 
-    /// Starts a helper in a PID namespace of its own, and passes on what it says.
+    /// Starts a helper in a new PID namespace and forwards its output.
     pub fn outside(group: &str) -> Result<()> {
         unshare(CloneFlags::CLONE_NEWPID)?;
         let inherited = raw::duplicate(group.parse()?)?;
@@ -249,7 +250,8 @@ pub mod helper {
         inside.finish()
     }
 
-    /// Tells by what number it knows the holder of the device, then holds the device itself.
+    /// Reports the process id under which it sees the holder of the device, then holds the device
+    /// itself.
     pub fn inside(group: &Group) -> Result<()> {
         let tell = || -> Result<()> {
             let member = &devices(group)?[0];
@@ -281,7 +283,7 @@ fn devices_sizes() -> Result<()> {
         Errno::EINVAL
     );
     assert_eq!(raw::value(&group, GET_DEVICES, 1).errno(), Errno::EFAULT);
-    // As many as there is room for, and nothing behind them.
+    // The kernel fills as many entries as fit, and writes nothing beyond them.
     for room in 0..4 {
         let mut bytes = devices_request(room).fill(0xaa, DEVICE);
         raw::bytes(&group, GET_DEVICES, &mut bytes)?;
@@ -336,7 +338,7 @@ fn iommu_fd_is_the_container() -> Result<()> {
     Ok(())
 }
 
-/// The file of a group does not give the right to a container that a program opened itself.
+/// A group file gives no access to a container that the process opened itself.
 fn iommu_fd_is_not_that_of_an_opened_container() -> Result<()> {
     let (first, second) = (group(EDU)?, group(NVME)?);
     let container = Container::open()?;
@@ -344,7 +346,7 @@ fn iommu_fd_is_not_that_of_an_opened_container() -> Result<()> {
     assert_eq!(raw::none(&first, GET_IOMMU_FD).errno(), Errno::EPERM);
     container.set_iommu(Iommu::Type1v2)?;
     assert_eq!(raw::none(&first, GET_IOMMU_FD).errno(), Errno::EPERM);
-    // Nor does the file of a group that was merged with it.
+    // Neither does the file of a group that was merged with it.
     merge_group(&first, &second)?;
     assert_eq!(raw::none(&second, GET_IOMMU_FD).errno(), Errno::EPERM);
     assert_eq!((first.status()?, second.status()?), (3, 3));
@@ -354,7 +356,8 @@ fn iommu_fd_is_not_that_of_an_opened_container() -> Result<()> {
     let memory = Memory::anonymous(PAGE_SIZE)?;
     container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
     assert_eq!(own.unmap_all()?, 0);
-    // A container that groups lead to may be entered by its descriptor, too, and stays one.
+    // A container obtained from a group can also be used through its own descriptor, and remains
+    // valid.
     second.unset_container()?;
     second.set_container(&own)?;
     iommu_fd(&second)?;
@@ -369,7 +372,7 @@ fn merged_groups_share_mappings() -> Result<()> {
     let device = first.device(EDU)?;
     merge_group(&first, &second)?;
     assert_eq!((first.status()?, second.status()?), (3, 3));
-    // Either group leads to all mappings, and to its own device.
+    // Each group gives access to all mappings, and to its own device.
     let other = iommu_fd(&second)?;
     second.device(NVME)?;
     let edu = Edu::new(&device)?;
@@ -467,7 +470,7 @@ fn unmerge_keeps_the_others() -> Result<()> {
     container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
     unmerge(&second)?;
     assert_eq!((first.status()?, second.status()?), (3, 1));
-    // The one that left gets an address space of its own, which is empty.
+    // The group that left gets a new, empty address space.
     let fresh = iommu_fd(&second)?;
     assert_eq!(fresh.unmap_all()?, 0);
     assert_eq!(container.unmap_all()?, PAGE_SIZE as u64);

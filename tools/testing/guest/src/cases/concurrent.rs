@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests of several threads to one container.
+//! Requests from several threads to one container.
 
 use crate::{
     env::{
@@ -35,15 +35,15 @@ cases! {
     t_u09_all_while_others_unmap,
 }
 
-/// For how long the threads go on.
+/// How long the threads run.
 const TIME: Duration = Duration::from_secs(5);
 
 const PAGE: u64 = PAGE_SIZE as u64;
-/// How many pages the thread maps that unmaps all, and how many each of the others.
+/// The number of pages mapped by the thread that unmaps everything, and by each of the others.
 const MANY: u64 = 1500;
 const FEW: u64 = 5;
 const OTHERS: u64 = 3;
-/// Each thread maps in a range of its own, this far from the next.
+/// The distance between the ranges of the threads.
 const APART: u64 = 0x1000_0000;
 
 fn t_u09_all_while_others_unmap() -> Result<()> {
@@ -53,7 +53,7 @@ fn t_u09_all_while_others_unmap() -> Result<()> {
     Ok(())
 }
 
-/// How many bytes a thread has mapped and unmapped.
+/// The number of bytes that a thread has mapped and unmapped.
 #[derive(Debug, Default)]
 struct Sums {
     mapped: u64,
@@ -61,16 +61,16 @@ struct Sums {
     rounds: u64,
 }
 
-/// One thread unmaps all of the container, others what is in their ranges.
+/// One thread unmaps the whole container while others unmap their own ranges.
 ///
-/// An unmap takes each mapping that it is about, or another unmap does: so all that was mapped has been
-/// unmapped once, whoever did it.
+/// Each mapping in the range of an unmap is removed by that unmap or by another one. So every
+/// mapping is unmapped exactly once.
 pub(super) fn unmap_all_while_others_unmap(container: &Container) -> Result<()> {
     let avail = container.info()?.dma_avail();
     let memory = Memory::anonymous(PAGE_SIZE)?;
     let end = Instant::now() + TIME;
     let mut bodies: Vec<threads::Body<'_, Sums>> = vec![Box::new(|| {
-        // The others don't unmap in this range, and have few mappings.
+        // The other threads do not unmap in this range, and have few mappings.
         let sizes = MANY * PAGE..(MANY + OTHERS * FEW) * PAGE + 1;
         rounds(container, &memory, end, (APART, MANY), sizes, || {
             Ok(container.unmap_all()?)
@@ -95,8 +95,8 @@ pub(super) fn unmap_all_while_others_unmap(container: &Container) -> Result<()> 
     Ok(())
 }
 
-/// Maps `count` single pages with gaps from `start` on, and unmaps, until `end`; an unmap must take as many
-/// bytes as are in `sizes`.
+/// Maps `count` single pages with gaps from `start` on and unmaps them, until `end`. The size
+/// returned by each unmap must be in `sizes`.
 fn rounds(
     container: &Container,
     memory: &Memory,

@@ -77,7 +77,7 @@ fn c03_extensions_without_backend() -> Result<()> {
     for no in [0, 2, 4, 5, 6, 7, 10, 11, 12, 100, 9999, u32::MAX] {
         assert_eq!(container.check_extension(no)?, 0, "extension {no}");
     }
-    // The same with a group, as long as no backend is chosen.
+    // The result is the same with a group, as long as no backend is chosen.
     let group = group(EDU)?;
     group.set_container(&container)?;
     for (extension, answer) in [(1, 1), (3, 1), (9, 1), (4, 0), (10, 0), (8, 0)] {
@@ -95,7 +95,7 @@ fn c04_extensions_with_backend() -> Result<()> {
         for no in [0, 2, 5, 6, 7, 8, 11, 9999] {
             assert_eq!(container.check_extension(no)?, 0, "extension {no}");
         }
-        // Whether all DMA is coherent depends on the IOMMU, but there is no third answer.
+        // Whether all DMA is coherent depends on the IOMMU, but the answer is 0 or 1.
         assert!([0, 1].contains(&container.check_extension(4)?));
     }
     Ok(())
@@ -181,7 +181,7 @@ fn c12_unknown_requests_with_backend() -> Result<()> {
         assert_eq!(raw::none(&container, nr), Err(Errno::ENOTTY), "request {n}");
     }
     assert_eq!(raw::none(&container, 0x5401), Err(Errno::ENOTTY), "TCGETS");
-    // The same number with a size or direction in it is another request.
+    // The same request number with a size or a direction is another request.
     let mut info = Bytes::new().u32(24).fill(0, 20);
     for bits in [1 << 30, 2 << 30, 24 << 16] {
         assert_eq!(
@@ -203,7 +203,7 @@ fn c13_last_group_resets() -> Result<()> {
         container.unmap(0x1000, PAGE_SIZE as u64).errno(),
         Errno::EINVAL
     );
-    // A new life with the other kind; the old mapping is gone.
+    // The container is used again with the other backend type. The old mapping is gone.
     group.set_container(&container)?;
     container.set_iommu(Iommu::Type1)?;
     container.map(0x1000, &memory, MapFlags::ReadWrite)?;
@@ -245,7 +245,7 @@ fn two_groups_share() -> Result<()> {
     assert!(edu.info().is_ok() && nvme.info().is_ok());
     drop(edu);
     first.unset_container()?;
-    // The container goes on with the other group, and keeps its mappings.
+    // The container stays in use by the other group and keeps its mappings.
     assert_eq!(
         container.map(0x1000, &memory, MapFlags::ReadWrite).errno(),
         Errno::EEXIST

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Device descriptors: information, regions, features, reset.
+//! Device descriptors: information, regions, features and reset.
 
 use crate::{
     env::{
@@ -198,7 +198,8 @@ fn d05_region_info_caps() -> Result<()> {
         .map(|c| (u32::from(c.id), c.version, c.offset))
         .collect();
     assert_eq!(caps, [(VFIO_REGION_INFO_CAP_MSIX_MAPPABLE, 1, 32)]);
-    // Too small for the chain: how much it would be, and nothing behind the structure.
+    // Too small for the capability chain: the kernel returns the required size and writes nothing
+    // beyond the structure.
     let mut bytes = Bytes::new().u32(32).fill(0, 28).fill(0xaa, 8);
     assert_eq!(
         raw::bytes(&setup.device, request::DEVICE_GET_REGION_INFO, &mut bytes),
@@ -247,7 +248,7 @@ fn d06_feature_unknown() -> Result<()> {
             assert_eq!(feature(&setup, 16, flags | number, 8), Err(Errno::ENOTTY));
         }
     }
-    // The token of virtual functions belongs to physical functions.
+    // Only physical functions have the VF token feature.
     assert_eq!(feature(&setup, 24, SET, 16), Err(Errno::ENOTTY));
     assert_eq!(feature(&setup, 8, PROBE | SET, 0), Err(Errno::ENOTTY));
     Ok(())
@@ -319,7 +320,7 @@ fn d20_mmap_outlives_descriptor() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     drop(setup);
-    // The mapping holds the open file.
+    // The mapping holds a reference to the open file.
     assert_eq!(edu.id(), IDENTITY);
     let number = vfio_client::pci::group_of(crate::env::EDU)?;
     assert_eq!(vfio_client::Group::open(number).errno(), Errno::EBUSY);
@@ -338,7 +339,7 @@ fn d21_config_space() -> Result<()> {
     config.enable()?;
     assert_eq!(config.read_u16(COMMAND)? & 6, 6);
     drop(setup);
-    // The next user starts anew.
+    // The next user finds the device in its initial state.
     let setup = Setup::new()?;
     let config = Config::of(&setup.device)?;
     assert_eq!(config.read_u16(COMMAND)? & 4, 0);

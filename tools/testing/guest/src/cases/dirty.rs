@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which pages were written.
+//! Dirty page tracking.
 
 use crate::{
     env::{
@@ -47,12 +47,12 @@ fn dirty(container: &Container, argsz: u32, flags: u32) -> Result<i32, Errno> {
     raw::bytes(container, request::IOMMU_DIRTY_PAGES, &mut bytes)
 }
 
-/// Has the container keep track of dirty pages.
+/// Starts dirty page tracking in the container.
 pub(super) fn start(container: &Container) -> Result<i32, Errno> {
     dirty(container, 8, START)
 }
 
-/// A request for a bitmap of `bits`.
+/// Builds a request for a bitmap of `bits`.
 fn get_request(argsz: u32, iova: u64, size: u64, pgsize: u64, bits: &Memory, len: u64) -> Bytes {
     let range = Bytes::new().u32(argsz).u32(GET).u64(iova).u64(size);
     range.u64(pgsize).u64(len).u64(bits.addr())
@@ -195,7 +195,7 @@ fn t_d4_get_arguments() -> Result<()> {
     Ok(())
 }
 
-/// The size of the bitmap counts, not how much of it is written.
+/// The limit applies to the size of the bitmap, not to the number of bytes written.
 fn t_d4_largest_bitmap() -> Result<()> {
     const LARGEST: usize = 256 << 20;
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
@@ -215,14 +215,15 @@ fn t_d4_largest_bitmap() -> Result<()> {
     Ok(())
 }
 
-/// A mapping of more pages than a bitmap has: what fails as its pages are pinned is told first.
+/// A mapping with more pages than a bitmap covers: an error from pinning its pages is reported
+/// first.
 fn t_d4_unpinnable_before_too_large() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     assert_eq!(dirty(&container, 8, START), Ok(0));
     let size = 1 << 43;
     let ranges = container.info()?.ranges();
     let is_translated = ranges.iter().any(|range| range.end >= 2 * size - 1);
-    // Above all addresses that programs can have.
+    // Above all user addresses.
     let (nowhere, read_write) = (0x7fff_ffff_f000, 3);
     let mut map = Bytes::new().u32(32).u32(read_write);
     map = map.u64(nowhere).u64(size).u64(size);
@@ -246,17 +247,17 @@ fn t_d5_everything_is_dirty() -> Result<()> {
         bits.fill(0, 32, 0);
         let request = get_request(48, 0, 70 * PAGE, PAGE, &bits, 16);
         assert_eq!(get(&container, request), Ok(0));
-        // A device that can't tell what it wrote may have written everything.
+        // The device cannot report which pages it wrote, so all pages are dirty.
         assert_eq!(bits.read_u64(0), u64::MAX);
         assert_eq!(bits.read_u64(8), (1 << 6) - 1);
         assert_eq!(bits.read_u64(16), 0);
     }
-    // A range without any mapping leaves the user's words alone.
+    // A range without mappings leaves the user's words unchanged.
     bits.fill(0, 32, 0xa5);
     let request = get_request(48, 0x1000_0000, 64 * PAGE, PAGE, &bits, 8);
     assert_eq!(get(&container, request), Ok(0));
     assert_eq!(bits.to_vec(0, 32), [0xa5; 32]);
-    // A range which starts before the mapping shifts the bits.
+    // The range starts before the mapping, so the bits are shifted.
     container.map_part(
         0x1000_0000 + 3 * PAGE,
         &memory,
@@ -320,7 +321,7 @@ fn t_u15_unmap_with_bitmap() -> Result<()> {
     let bits = Memory::anonymous(PAGE_SIZE)?;
     assert_eq!(dirty(&container, 8, START), Ok(0));
     let size = 8 * PAGE;
-    // The bitmap can't be written: the mapping stays.
+    // The bitmap cannot be written, so the mapping stays.
     let mut bytes = unmap_request(48, 1, 0, size).u64(PAGE).u64(8).u64(PAGE);
     assert_eq!(
         raw::bytes(&container, request::IOMMU_UNMAP_DMA, &mut bytes),
@@ -343,7 +344,8 @@ fn t_u15_unmap_with_bitmap() -> Result<()> {
 fn t_d7_bits_in_the_middle_of_words() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(64 * PAGE_SIZE)?;
-    // Two mappings in one word, a hole of some words, and one that goes over the end of a word.
+    // Two mappings in one word, a hole of several words, and a mapping that crosses the end of a
+    // word.
     for (first, count) in [(3, 5), (8, 2), (250, 10)] {
         let (offset, len) = (first as usize % 50 * PAGE_SIZE, count * PAGE_SIZE);
         container.map_part(first * PAGE, &memory, offset, len, MapFlags::ReadWrite)?;
@@ -354,7 +356,7 @@ fn t_d7_bits_in_the_middle_of_words() -> Result<()> {
     let request = || get_request(48, 0, 320 * PAGE, PAGE, &bits, 40);
     assert_eq!(get(&container, request()), Ok(0));
     assert_eq!(words(), [0x3f8, 0, 0, 0x3f << 58, 0xf, 0]);
-    // The low bits of a word in which a mapping begins stay as they are, as do words of holes.
+    // The low bits of a word in which a mapping begins stay unchanged, as do the words of holes.
     bits.fill(0, 48, 0);
     bits.write_u64(0, 0b101);
     bits.write_u64(8, 0xa5a5);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A disk that reads into memory while groups come and go and memory is unmapped beneath it.
+//! A disk that reads into memory while groups are added and removed and its memory is unmapped.
 
 use crate::{
     env::{
@@ -36,15 +36,15 @@ cases! {
     t_u16_unmap_beneath_reads,
 }
 
-/// How long the disk may take.
+/// The time limit for the disk.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How many commands are under way at a time.
+/// The number of commands in flight.
 const COMMANDS: u16 = 16;
-/// What one command reads.
+/// The number of bytes read by a command.
 const PIECE: usize = 2 * PAGE_SIZE;
 const LEN: usize = COMMANDS as usize * PIECE;
 
-/// What is on the disk; see `tools/testing/guest/run`.
+/// Returns the contents of the disk; see `tools/testing/guest/run`.
 fn contents() -> Vec<u8> {
     let numbers = 0..LEN / 8;
     numbers
@@ -52,7 +52,8 @@ fn contents() -> Vec<u8> {
         .collect()
 }
 
-/// Has the disk read its start to `iova`, by all commands at once, and doesn't wait for them.
+/// Starts reading from the beginning of the disk to `iova` with all commands, without waiting for
+/// them.
 fn start(controller: &mut Controller<'_>, iova: u64) -> Result<()> {
     let blocks = PIECE / controller.block_size();
     for nth in 0..COMMANDS {
@@ -77,7 +78,7 @@ fn finish(controller: &mut Controller<'_>) -> Result<usize> {
     Ok(failed)
 }
 
-/// Reads to `memory`, which is mapped at `iova`, and compares.
+/// Reads to `memory`, which is mapped at `iova`, and compares the data.
 fn check(controller: &mut Controller<'_>, iova: u64, memory: &Memory) -> Result<()> {
     memory.fill(0, LEN, 0xa5);
     start(controller, iova)?;
@@ -120,10 +121,10 @@ fn t_u16_unmap_beneath_reads() -> Result<()> {
     check(&mut controller, one, &gone)?;
     start(&mut controller, one)?;
     container.unmap(one, LEN as u64)?;
-    // Some may have been done before.
+    // Some commands may have completed before.
     finish(&mut controller)?;
     gone.fill(0, LEN, 0x77);
-    // QEMU's disk takes it for a success that its data went nowhere.
+    // QEMU's disk reports success even if its data could not be written.
     start(&mut controller, one)?;
     finish(&mut controller)?;
     assert!(gone.to_vec(0, LEN).iter().all(|byte| *byte == 0x77));

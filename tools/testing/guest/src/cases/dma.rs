@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Real DMA, through the IOMMU.
+//! DMA through a real IOMMU.
 
 use crate::{
     env::{
@@ -42,14 +42,14 @@ cases! {
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// Bytes that no two places have in common.
+/// Returns a page of bytes that depend on their position and on `seed`.
 fn pattern(seed: u8) -> Vec<u8> {
     (0..PAGE_SIZE)
         .map(|i| (i as u8).wrapping_mul(31) ^ (i >> 8) as u8 ^ seed)
         .collect()
 }
 
-/// Sends a page through the device and checks that it arrives.
+/// Copies a page through the device and checks that it arrives.
 fn round_trip(edu: &Edu, from: (&Memory, u64), to: (&Memory, u64), seed: u8) -> Result<()> {
     let data = pattern(seed);
     from.0.write(0, &data);
@@ -68,7 +68,7 @@ fn both_directions() -> Result<()> {
     setup.container.map(0x20_0000, &to, MapFlags::Write)?;
     round_trip(&edu, (&from, 0x10_0000), (&to, 0x20_0000), 1)?;
     round_trip(&edu, (&from, 0x10_0000), (&to, 0x20_0000), 2)?;
-    // A part of a page leaves the rest alone.
+    // Writing part of a page leaves the rest unchanged.
     to.fill(0, PAGE_SIZE, 0x77);
     edu.store(0x20_0000 + 100, 50)?;
     let bytes = to.to_vec(0, PAGE_SIZE);
@@ -111,17 +111,18 @@ fn not_mapped() -> Result<()> {
         PAGE_SIZE,
         MapFlags::ReadWrite,
     )?;
-    // Before, behind, far away, and at the addresses of the process and of physical memory.
+    // Before, behind and far from the mapping, at the virtual address of the memory, and at a
+    // physical address.
     for iova in [0x10_0000, 0x10_2000, 0x7000_0000, memory.addr(), 0x100_0000] {
         edu.store(iova, 64)?;
     }
     assert!(memory.to_vec(0, memory.len()).iter().all(|b| *b == 0x77));
-    // What can't be read does not come back: the secret stays where it is.
+    // The read is blocked, so the secret is not copied back.
     memory.write(2 * PAGE_SIZE, &pattern(9));
     edu.load(0x10_2000, PAGE)?;
     edu.store(0x10_1000, PAGE)?;
     assert!(memory.to_vec(PAGE_SIZE, PAGE_SIZE) != pattern(9));
-    // None of that stops what is allowed.
+    // Blocked accesses do not affect permitted ones.
     let inner = Memory::anonymous(PAGE_SIZE)?;
     setup
         .container
@@ -249,7 +250,7 @@ fn no_dma_after_leaving() -> Result<()> {
     edu.start_store(0x10000, PAGE);
     drop((edu, device));
     group.unset_container()?;
-    // The transfer ends while the device belongs to nobody.
+    // The transfer ends while the device has no user.
     std::thread::sleep(std::time::Duration::from_millis(250));
     assert!(memory.to_vec(0, PAGE_SIZE).iter().all(|b| *b == 0x77));
     Ok(())
@@ -271,7 +272,7 @@ fn t_g4_beside_a_second_group() -> Result<()> {
     drop(device);
     other.unset_container()?;
     round_trip(&edu, (&during, 0x20000), (&before, 0x10000), 23)?;
-    // What goes now is gone for the group that stayed, and nothing else is.
+    // The unmap takes effect for the remaining group, and affects nothing else.
     container.unmap(0x10000, PAGE)?;
     before.fill(0, PAGE_SIZE, 0x77);
     edu.store(0x10000, PAGE)?;
@@ -286,7 +287,7 @@ fn t_u16_unmap_beneath_a_transfer() -> Result<()> {
     setup.container.map(0x10000, &memory, MapFlags::ReadWrite)?;
     setup.container.map(0x20000, &other, MapFlags::ReadWrite)?;
     round_trip(&edu, (&memory, 0x10000), (&memory, 0x10000), 25)?;
-    // The device takes its time; the pages are not its any more when it writes.
+    // The transfer is slow: the pages are unmapped before the device writes them.
     edu.start_store(0x10000, PAGE);
     setup.container.unmap(0x10000, PAGE)?;
     memory.fill(0, PAGE_SIZE, 0x77);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Containers with groups that have no IOMMU, alone and beside physical ones; their interrupts.
+//! Containers with groups that have no IOMMU, alone and beside physical groups; interrupts of such
+//! devices.
 
 use crate::{
     env::{
@@ -67,11 +68,12 @@ cases! {
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// Opens `mtty` in a container of its own.
+/// Opens `mtty` in a new container.
 fn open() -> Result<(Mdev, Open)> {
     let mdev = Mdev::new("mtty-1", UUIDS[0])?;
     let open = mdev.open()?;
-    // What comes last is dropped first: to remove an open device would wait for ever.
+    // The caller's variables are dropped last to first: removing an open device would wait
+    // forever.
     Ok((mdev, open))
 }
 
@@ -83,7 +85,7 @@ fn c04_extensions() -> Result<()> {
             .map(|number| open.container.check_extension(*number))
             .collect::<Result<Vec<_>, _>>()
     };
-    // TYPE1, TYPE1v2, coherent DMA (there is nobody who isn't), UNMAP_ALL; no UPDATE_VADDR.
+    // TYPE1, TYPE1v2, coherent DMA (no device is non-coherent), UNMAP_ALL; no UPDATE_VADDR.
     assert_eq!(extensions(&[1, 3, 4, 9])?, [1, 1, 1, 1]);
     assert_eq!(extensions(&[10])?, [0]);
     drop(open.device);
@@ -168,7 +170,7 @@ fn t_m24_nothing_is_pinned() -> Result<()> {
         .map(0x10_0000, &memory, MapFlags::ReadWrite)?;
     assert_eq!(locked_kib(), 0);
     assert_eq!(open.container.info()?.dma_avail(), Some(65534));
-    // Memory which nobody may touch can be mapped, as nobody looks.
+    // Inaccessible memory can be mapped, because it is not pinned.
     let mut forbidden = Memory::anonymous(PAGE_SIZE)?;
     forbidden.protect(false, false)?;
     open.container
@@ -183,7 +185,7 @@ fn t_m24_nothing_is_pinned() -> Result<()> {
 fn t_m24_any_address() -> Result<()> {
     let (_mdev, open) = open()?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
-    // The window of interrupts, beyond all address widths, and the very last page.
+    // The interrupt window, an address beyond all address widths, and the last page.
     for iova in [0xfee0_0000, 1 << 60, u64::MAX - (PAGE - 1)] {
         open.container.map(iova, &memory, MapFlags::ReadWrite)?;
     }
@@ -285,7 +287,7 @@ fn t_g5_physical_group_joins() -> Result<()> {
     edu.load(0x10_5000, PAGE)?;
     edu.store(0x10_9000, PAGE)?;
     assert_eq!(memory.to_vec(9 * PAGE_SIZE, PAGE_SIZE), [0x5c; PAGE_SIZE]);
-    // What is mapped from now on is pinned at once.
+    // New mappings are pinned at once from here on.
     open.container
         .map_part(0x80_0000, &memory, 0, 2 * PAGE_SIZE, MapFlags::Read)?;
     assert_eq!(locked_kib(), 264);
@@ -294,19 +296,20 @@ fn t_g5_physical_group_joins() -> Result<()> {
     Ok(())
 }
 
-/// A mapping that was fine for software is not fine for hardware.
+/// A mapping that is valid without an IOMMU may be invalid for hardware.
 fn t_g3_physical_group_joins_outside_of_its_ranges() -> Result<()> {
     let (_mdev, open) = open()?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
     let other = group(EDU)?;
-    // Before the first physical group nobody knows of an aperture: the page tables refuse.
+    // The aperture is unknown before the first physical group joins, so the page tables reject the
+    // mapping.
     for (iova, errno) in [(0xfee0_0000, Errno::EINVAL), (1 << 60, Errno::ERANGE)] {
         open.container.map(iova, &memory, MapFlags::ReadWrite)?;
         assert_eq!(other.set_container(&open.container).errno(), errno);
         assert_eq!(other.status()?, 1, "it is as it was");
         assert_eq!((open.container.unmap_all()?, locked_kib()), (PAGE, 0));
     }
-    // And memory that can't be pinned.
+    // So does memory that cannot be pinned.
     let mut forbidden = Memory::anonymous(PAGE_SIZE)?;
     forbidden.protect(false, false)?;
     open.container.map(0, &memory, MapFlags::ReadWrite)?;
@@ -333,7 +336,7 @@ fn t_g7_physical_group_leaves() -> Result<()> {
         Some(65534),
         "it is still mapped"
     );
-    // It comes back.
+    // The group joins again.
     other.set_container(&open.container)?;
     assert_eq!(locked_kib(), 32);
     let device = other.device(EDU)?;
@@ -385,7 +388,7 @@ fn two_physical_groups_and_two_emulated() -> Result<()> {
     Ok(())
 }
 
-/// To allow devices without an IOMMU changes nothing for those which have one.
+/// Allowing devices without an IOMMU changes nothing for devices that have one.
 fn n2_groups_stay_what_they_are() -> Result<()> {
     let parameter = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
     assert_eq!(fs::read_to_string(parameter)?, "N\n");
@@ -452,7 +455,7 @@ fn off(open: &Open, index: u32) -> Result<i32, Errno> {
 
 fn d23_arguments() -> Result<()> {
     let (_mdev, open) = open()?;
-    // mtty learns its own numbers when it is asked for them.
+    // `mtty` sets its own counts only when it is asked for them.
     assert_eq!(open.device.info()?.irqs, 5);
     let einval = Err(Errno::EINVAL);
     for (flags, index, start, count) in [
@@ -483,7 +486,7 @@ fn d23_arguments() -> Result<()> {
         raw::bytes(&open.device, request::DEVICE_SET_IRQS, &mut short),
         einval
     );
-    // These the driver refuses itself.
+    // The driver itself rejects these requests.
     for (flags, index) in [(NONE | TRIGGER, INTX), (BOOL | TRIGGER, MSI)] {
         assert_eq!(set_irqs(&open, flags, index, 0, 1, &[1]), einval);
     }
@@ -538,7 +541,7 @@ fn set_irqs_msi() -> Result<()> {
         let answer = set_irqs(&open, NONE | action, MSI, 0, 1, &[]);
         assert_eq!(answer, Err(Errno::ENOTTY));
     }
-    // Closing the device lets the eventfd go.
+    // Closing the device releases the eventfd.
     drop(open);
     assert_eq!(interrupt.take()?, 0);
     Ok(())
@@ -581,7 +584,7 @@ fn t_m21_too_large_to_track() -> Result<()> {
         let mut bytes = Bytes::new().u32(8).u32(flags);
         raw::bytes(&open.container, request::IOMMU_DIRTY_PAGES, &mut bytes)
     };
-    // Nothing is pinned, so there need not be any memory.
+    // Nothing is pinned, so the memory need not exist.
     let map = |iova: u64, pages: u64| {
         let mut bytes = Bytes::new().u32(32).u32(3);
         bytes = bytes.u64(1 << 63).u64(iova).u64(pages * PAGE);

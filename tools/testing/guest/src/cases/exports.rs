@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the core offers to other modules, as a driver in C calls it.
+//! The functions that the core exports to other modules, called by a C driver.
 
 use crate::{
     core_test::{
@@ -85,7 +85,7 @@ fn d3_driver_without_functions() -> Result<()> {
     assert_eq!(raw::pwrite(device, &byte, 0), Err(Errno::EINVAL));
     let memory = Memory::from_file(device, 0, PAGE_SIZE, true);
     assert_eq!(memory.errno(), Errno::EINVAL);
-    // A feature that nobody knows, and one of the core's.
+    // An unknown feature, and a feature of the core.
     for (feature, errno) in [(99, Errno::ENOTTY), (1, Errno::ENOTTY), (12, Errno::EINVAL)] {
         let mut bytes = Bytes::new().u32(16).u32((1 << 16) | feature).u64(0);
         let answer = raw::bytes(device, request::DEVICE_FEATURE, &mut bytes);
@@ -96,18 +96,19 @@ fn d3_driver_without_functions() -> Result<()> {
 
 fn d26_files_of_groups() -> Result<()> {
     let test = CoreTest::open()?;
-    // The IOMMU of the test machine lets devices bypass the caches, as it can't be kept from it.
+    // The IOMMU of the test machine cannot stop devices from bypassing the caches.
     let group = crate::env::group(EDU)?;
     let of_edu = test.file(&group)?;
     assert_eq!(of_edu & !ENFORCED_COHERENT, IS_GROUP | IS_VALID);
-    // Whether the group is in use makes no difference.
+    // The result does not depend on whether the group is in use.
     let container = Container::open()?;
     group.set_container(&container)?;
     container.set_iommu(Iommu::Type1v2)?;
     assert_eq!(test.file(&group)?, of_edu);
     let coherent = container.check_extension(4)? == 1;
     assert_eq!(of_edu & ENFORCED_COHERENT != 0, coherent);
-    // The group of the driver's device has that device; it has no IOMMU that could enforce.
+    // The group of the driver's device contains that device. It has no IOMMU that could enforce
+    // coherency.
     let own = bare_group(NAME)?;
     assert_eq!(test.file(&own)?, IS_GROUP | IS_VALID | HAS_DEV);
     let second = bare_group(SECOND)?;
@@ -144,10 +145,10 @@ fn k7_backend_comes_and_goes() -> Result<()> {
     assert_eq!(test.backend(Backend::Register), Err(Errno::EINVAL));
     assert_eq!(container.check_extension(EXTENSION)?, ANSWER);
     assert_eq!(container.check_extension(3)?, 1, "the other one is asked");
-    // A container that has a backend asks that one only.
+    // A container with a backend asks only that backend.
     let (other, _group) = attached(EDU, Iommu::Type1v2)?;
     assert_eq!(other.check_extension(EXTENSION)?, 0);
-    // What the new one answers to being chosen is passed on.
+    // The new backend's return value is passed on to the caller.
     let group = bare_group(NAME)?;
     group.set_container(&container)?;
     let chosen = raw::value(&container, request::SET_IOMMU, EXTENSION.into());
@@ -155,7 +156,7 @@ fn k7_backend_comes_and_goes() -> Result<()> {
     container.set_iommu(Iommu::Type1v2)?;
     test.backend(Backend::Unregister)?;
     assert_eq!(Container::open()?.check_extension(EXTENSION)?, 0);
-    // One that is not there may go again.
+    // Unregistering an absent backend does nothing.
     test.backend(Backend::Unregister)?;
     Ok(())
 }
@@ -183,8 +184,8 @@ fn k8_device_set() -> Result<()> {
     Ok(())
 }
 
-/// The lock of a set is held for as long as a driver takes to open or to reset a device. That keeps
-/// nobody from giving other devices to VFIO.
+/// The lock of a device set is held while a driver opens or resets a device. This does not block
+/// the registration of other VFIO devices.
 fn k8_device_set_that_is_held() -> Result<()> {
     assert_eq!(CoreTest::open()?.set_held(), Ok(0));
     Ok(())
@@ -193,14 +194,15 @@ fn k8_device_set_that_is_held() -> Result<()> {
 fn g20_device_twice() -> Result<()> {
     let test = CoreTest::open()?;
     assert_eq!(test.offer(EDU), Err(Errno::EINVAL));
-    // The one that was there first goes on.
+    // The device that was registered first keeps working.
     let setup = Setup::new()?;
     assert!(vfio_client::edu::Edu::new(&setup.device)?.is_alive());
     Ok(())
 }
 
-/// From each state (the rows) towards each other one, from `STOP` (1) to `PRE_COPY_P2P` (7), for a
-/// device that has all of them: the next one. There is no way from `STOP_COPY` back to copying.
+/// The next state on the way from each state (the rows) to each other state, from `STOP` (1) to
+/// `PRE_COPY_P2P` (7), for a device that supports all states. `STOP_COPY` cannot return to a
+/// pre-copy state.
 const STEPS: [[u32; 7]; 7] = [
     [1, 5, 3, 4, 5, 5, 5],
     [5, 2, 5, 5, 5, 6, 5],
@@ -211,10 +213,10 @@ const STEPS: [[u32; 7]; 7] = [
     [5, 5, 3, 5, 5, 6, 7],
 ];
 
-/// Which features each state needs.
+/// The features that each state requires.
 const NEEDS: [u32; 7] = [1, 1, 1, 1, 1 | 2, 1 | 4, 1 | 2 | 4];
 
-/// Whether a device with some features has a state.
+/// Returns whether a device with the given features supports a state.
 fn has(flags: u32, state: u32) -> bool {
     let needs = state.checked_sub(1).and_then(|i| NEEDS.get(i as usize));
     needs.is_some_and(|needs| flags & needs == *needs)
@@ -250,7 +252,7 @@ fn d11_every_step() -> Result<()> {
     Ok(())
 }
 
-/// The kernel's own core warns of it, as it is the driver's mistake.
+/// The C core warns about it, since this is a driver bug.
 fn d11_states_that_a_device_does_not_have() -> Result<()> {
     let test = CoreTest::open()?;
     for flags in 0..8 {
@@ -266,7 +268,7 @@ fn d11_states_that_a_device_does_not_have() -> Result<()> {
     Ok(())
 }
 
-/// What the interface says of a request for a device with 4 vectors of each of 2 kinds.
+/// Returns the data size if the request is valid for a device with 4 vectors of each of 2 types.
 fn valid(irqs: &Irqs) -> Option<u64> {
     let each = match irqs.flags & 7 {
         1 => 0,
@@ -340,7 +342,7 @@ fn d24_capabilities() -> Result<()> {
     Ok(())
 }
 
-/// Drivers whose hardware can watch few ranges have the closest ones joined.
+/// For drivers whose hardware can track few ranges, the closest ranges are combined.
 fn combined_ranges() -> Result<()> {
     let test = CoreTest::open()?;
     let ranges = [(0, 9), (20, 29), (35, 39), (100, 199), (201, 300)];
@@ -353,7 +355,7 @@ fn combined_ranges() -> Result<()> {
     ] {
         assert_eq!(test.combine(&ranges, wanted)?, expected, "{wanted}");
     }
-    // Of gaps that are alike the first one goes.
+    // Of equal gaps the first one is closed.
     assert_eq!(
         test.combine(&[(0, 0), (8, 8), (16, 16)], 2)?,
         [(0, 8), (16, 16)]

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every allocation of a request fails once, and every copy from and to the program's memory.
+//! Fault injection: each allocation of a request fails once, and each copy from and to user
+//! memory.
 //!
-//! A request that fails leaves everything as it was, and works when it is sent again. That needs a kernel
-//! with fault injection.
+//! A request that fails must leave everything unchanged, and must succeed when it is sent again.
+//! The cases need a kernel with fault injection.
 //!
-//! Code of the kernel's own that warns, or ends, for want of memory is spared: nothing fails below it. What
-//! it is stands beside each case.
+//! No failure is injected below kernel functions that warn about a failed allocation or do not
+//! survive it. They are listed with each case.
 
 mod attributes;
 mod devices;
@@ -33,7 +34,7 @@ use anyhow::{
 use libtest_mimic::Trial;
 use vfio_client::Container;
 
-/// All cases.
+/// Returns all cases.
 pub fn cases() -> Vec<Trial> {
     [
         mappings::cases(),
@@ -47,18 +48,18 @@ pub fn cases() -> Vec<Trial> {
     .collect()
 }
 
-/// Below which code a request's failures come, whatever the request.
+/// The code below which failures are injected by default.
 const VFIO: Below = Below::module("vfio");
 
-/// What a request must not change when it fails: pages that are charged and pinned, and how many mappings
-/// there may yet be.
+/// The state that a failing request must not change: the charged and pinned pages, and how many
+/// more mappings are possible.
 type State = (u64, i64, Option<u32>);
 
 fn state(container: &Container) -> Result<State> {
     Ok((locked_kib(), pinned_pages()?, container.info()?.dma_avail()))
 }
 
-/// Fails a request that needs memory, with and without copies.
+/// Injects failures into a request that allocates memory and may copy user memory.
 fn everything(below: Below, operation: &impl Operation) -> Result<()> {
     let failures = each_failure(Failing::Allocations, below, operation)?;
     ensure!(failures.passed_on != 0, "it needs no memory");
@@ -66,7 +67,7 @@ fn everything(below: Below, operation: &impl Operation) -> Result<()> {
     Ok(())
 }
 
-/// Fails a request that may need no memory, but copies.
+/// Injects failures into a request that copies user memory and may allocate memory.
 fn copies(below: Below, operation: &impl Operation) -> Result<()> {
     each_failure(Failing::Allocations, below, operation)?;
     let failures = each_failure(Failing::Copies, below, operation)?;
@@ -74,7 +75,7 @@ fn copies(below: Below, operation: &impl Operation) -> Result<()> {
     Ok(())
 }
 
-/// Fails what does not fail for want of memory.
+/// Injects allocation failures into a request that must not fail because of them.
 fn endures(below: Below, operation: &impl Operation) -> Result<()> {
     let failures = each_failure(Failing::Allocations, below, operation)?;
     ensure!(failures.passed_on == 0, "it fails");
@@ -82,7 +83,7 @@ fn endures(below: Below, operation: &impl Operation) -> Result<()> {
     Ok(())
 }
 
-/// An operation by functions.
+/// An operation built from closures.
 struct By<P, R, S, A> {
     before: P,
     request: R,

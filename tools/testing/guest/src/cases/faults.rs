@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory runs out at each allocation in turn, on the way from a container to a device in use.
+//! Memory runs out at each allocation in turn, from opening a container to using a device.
 //!
-//! A step in which an allocation fails must leave everything as it was: the same step, tried again,
-//! works. That needs a kernel with fault injection.
+//! A step in which an allocation fails must leave everything unchanged, so that the same step
+//! succeeds when it is tried again. The cases need a kernel with fault injection.
 
 use crate::{
     env::{
@@ -55,11 +55,11 @@ cases! {
 /// More allocations than any step makes.
 pub const MOST: usize = 2000;
 
-/// Lets the n-th allocation of this task fail, when asked to.
+/// Makes the n-th allocation of this task fail on request.
 pub struct Injector(File);
 
 impl Injector {
-    /// Lets all kinds of allocation fail.
+    /// Enables failures for all kinds of allocation.
     pub fn new() -> Result<Self> {
         for (knob, value) in [
             ("failslab/ignore-gfp-wait", "N"),
@@ -81,15 +81,17 @@ impl Injector {
         Ok(Self(file))
     }
 
-    /// Runs `step` with a failure at its n-th allocation; also says whether it came that far.
+    /// Runs `step` with a failure at its n-th allocation. Also returns whether the failure was
+    /// injected.
     pub fn run<T>(&self, nth: usize, step: impl FnOnce() -> T) -> Result<(T, bool)> {
         let text = nth.to_string();
         self.0.write_at(text.as_bytes(), 0)?;
         let outcome = step();
         let mut left = [0; 16];
-        // Copying to userspace counts, too: where it fails, the step did not come that far.
+        // Copies to user memory count, too. If this read fails, the step made fewer than n
+        // allocations.
         let injected = self.0.read_at(&mut left, 0).is_ok() && left[0] == b'0';
-        // So does copying from there, in which case a second try is without a failure.
+        // Copies from user memory count as well. Then the second attempt succeeds.
         self.0
             .write_at(b"0", 0)
             .or_else(|_| self.0.write_at(b"0", 0))?;
@@ -97,7 +99,8 @@ impl Injector {
     }
 }
 
-/// Takes `step` with a failure at each allocation in turn, and each time again without one.
+/// Runs `step` with a failure at each allocation in turn, each time followed by a run without a
+/// failure.
 pub(super) fn at_every_allocation<T, E>(step: impl Fn() -> Result<T, E>) -> Result<()>
 where
     E: Into<anyhow::Error>,
@@ -105,7 +108,8 @@ where
     unchanged_by_failures(1..MOST, step, || Ok(()))
 }
 
-/// The same at some allocations; `check` looks at what a step that has failed must have left as it was.
+/// As [`at_every_allocation`], but only for the given allocations. `check` verifies that a failed
+/// step has changed nothing.
 pub(super) fn unchanged_by_failures<T, E>(
     allocations: impl IntoIterator<Item = usize>,
     step: impl Fn() -> Result<T, E>,
@@ -161,7 +165,7 @@ fn open_group() -> Result<()> {
     at_every_allocation(|| Group::open(number))
 }
 
-/// Takes the group out of its container again when it is dropped.
+/// Removes the group from its container when dropped.
 struct Member<'a>(&'a Group);
 
 impl Drop for Member<'_> {
@@ -198,7 +202,8 @@ fn t_m14_map() -> Result<()> {
     })
 }
 
-/// A second file of an open device: what its driver does at the first is the driver's.
+/// Opens a second file of an open device. The first open also runs the device driver, which is not
+/// tested here.
 fn get_device_fd() -> Result<()> {
     let ready = ready()?;
     let _first = device(&ready)?;

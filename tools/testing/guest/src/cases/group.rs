@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Groups: who may open them, and what they answer.
+//! Groups: permissions, and replies to requests.
 
 use crate::{
     env::{
@@ -68,7 +68,7 @@ fn g01_second_open() -> Result<()> {
     let path = format!("/dev/vfio/{number}");
     assert_eq!(File::open(&path).errno(), Errno::EBUSY, "reading only");
     drop(first);
-    // Also without write permission in the mode a group is opened for all of its user's purposes.
+    // A group opened without write permission can be used in full.
     let file = File::open(&path)?;
     assert_eq!(Group::from_fd(file.into()).status()?, 1);
     Ok(())
@@ -109,13 +109,14 @@ fn g05_status_sizes() -> Result<()> {
         assert_eq!(status(&mut bytes), Err(Errno::EINVAL), "argsz {short}");
         assert_eq!(bytes, Bytes::new().u32(short).u32(0xaaaa_aaaa));
     }
-    // Longer is fine; no more than eight bytes come back, argsz as it was.
+    // A larger `argsz` is accepted. No more than eight bytes are written, and `argsz` is
+    // unchanged.
     for long in [8, 9, 4096, u32::MAX] {
         let mut bytes = Bytes::new().u32(long).u32(0xaaaa_aaaa).fill(0xaa, 24);
         assert_eq!(status(&mut bytes), Ok(0));
         assert_eq!(bytes, Bytes::new().u32(long).u32(1).fill(0xaa, 24));
     }
-    // The structure is cut off by memory that can't be read.
+    // The structure extends into unreadable memory.
     let mut bytes = Bytes::new().u32(8);
     assert_eq!(status(&mut bytes), Err(Errno::EFAULT));
     Ok(())
@@ -165,7 +166,7 @@ fn g06_set_container_again() -> Result<()> {
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
     let other = Container::open()?;
     let null = File::open("/dev/null")?;
-    // Bad addresses and numbers are found first.
+    // Bad addresses and descriptors are detected first.
     assert_eq!(
         raw::value(&group, request::GROUP_SET_CONTAINER, 1),
         Err(Errno::EFAULT)
@@ -214,7 +215,7 @@ fn g11_get_device_fd_names() -> Result<()> {
             "0000:00:03.0 vf_token=00000000-0000-0000-0000-00000000000z",
             Errno::EINVAL,
         ),
-        // Well-formed, but the device is neither a PF nor a VF.
+        // The name is well-formed, but the device is neither a PF nor a VF.
         (
             "0000:00:03.0 vf_token=00112233-4455-6677-8899-aabbccddeeff",
             Errno::EINVAL,
@@ -227,10 +228,10 @@ fn g11_get_device_fd_names() -> Result<()> {
     assert_eq!(get(&mut endless), Err(Errno::EINVAL));
     let mut longest = Bytes::new().fill(b'0', PAGE_SIZE - 1).fill(0, 1);
     assert_eq!(get(&mut longest), Err(Errno::ENODEV));
-    // Not terminated before the end of what can be read.
+    // The string is not terminated before the readable memory ends.
     let mut cut = Bytes::new().raw(EDU.as_bytes());
     assert_eq!(get(&mut cut), Err(Errno::EFAULT));
-    // Blanks after the name are allowed.
+    // Spaces after the name are allowed.
     group.device(&format!("{EDU} "))?.info()?;
     group.device(EDU)?.info()?;
     Ok(())
@@ -238,7 +239,7 @@ fn g11_get_device_fd_names() -> Result<()> {
 
 fn g11_get_device_fd_order() -> Result<()> {
     let group = group(EDU)?;
-    // The name is looked up before anything else.
+    // The name is looked up first.
     assert_eq!(group.device("nonsense").errno(), Errno::ENODEV);
     assert_eq!(group.device(EDU).errno(), Errno::EINVAL, "no container");
     let container = Container::open()?;

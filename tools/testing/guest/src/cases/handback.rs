@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices that go back to the kernel's own drivers, and the default domain that they find again.
+//! Devices returned to host drivers, and the default domain that these find.
 
 use crate::{
     env::{
@@ -51,12 +51,12 @@ cases! {
 }
 
 const PAGE: u64 = PAGE_SIZE as u64;
-/// The kernel's own driver.
+/// The host driver.
 const DRIVER: &str = "nvme";
 /// The size of the disk.
 const DISK: usize = 4 << 20;
 
-/// What a group's default domain is, as a file.
+/// Returns the path of the file with the type of a group's default domain.
 fn domain_file(bdf: &str) -> Result<String> {
     Ok(format!(
         "/sys/kernel/iommu_groups/{}/type",
@@ -72,7 +72,7 @@ fn set_domain(bdf: &str, to: &str) -> Result<io::Result<()>> {
     Ok(fs::write(domain_file(bdf)?, to))
 }
 
-/// The kernel has the disk; it is `vfio-pci`'s again when this is dropped.
+/// The host driver owns the disk. Dropping this binds the disk to `vfio-pci` again.
 struct Kernels {
     disk: PathBuf,
 }
@@ -100,7 +100,7 @@ impl Kernels {
         fs::read(&self.disk).with_context(|| self.disk.display().to_string())
     }
 
-    /// Writes to the disk, and waits until it is there.
+    /// Writes to the disk and waits until the data is stored.
     fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         let disk = fs::File::options().write(true).open(&self.disk)?;
         disk.write_all_at(data, offset)?;
@@ -118,7 +118,7 @@ impl Kernels {
 impl Drop for Kernels {
     fn drop(&mut self) {
         let _ = pci::unbind(NVME);
-        // A driver of the host leaves page tables behind in the default domain: a fresh one has none.
+        // A host driver leaves page tables in the default domain. A new domain has none.
         if let Ok(now) = domain(NVME) {
             let _ = set_domain(NVME, "identity");
             let _ = set_domain(NVME, &now);
@@ -127,7 +127,7 @@ impl Drop for Kernels {
     }
 }
 
-/// Finds the block device which the kernel made of the controller.
+/// Returns the block device of the controller.
 fn disk() -> Option<PathBuf> {
     let controller = fs::read_dir(pci::sysfs(NVME).join(DRIVER)).ok()?.next()?;
     let name = controller.ok()?.file_name().into_string().ok()?;
@@ -135,14 +135,14 @@ fn disk() -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// What is on the disk from the start: each eight bytes are their number, as a line.
+/// Returns the initial contents of the disk: each eight bytes are their number as a line of text.
 fn image() -> Vec<u8> {
     (0..DISK / 8)
         .flat_map(|number| format!("{number:07}\n").into_bytes())
         .collect()
 }
 
-/// Uses the disk's controller as a program does.
+/// Uses the disk's controller from userspace.
 fn use_from_program() -> Result<()> {
     let setup = Setup::with(NVME, Iommu::Type1v2)?;
     let memory = Memory::anonymous(16 * PAGE_SIZE)?;
@@ -208,14 +208,15 @@ fn kernel_driver_beside_an_open_group() -> Result<()> {
     let memory = Memory::anonymous(16 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::ReadWrite)?;
     {
-        // Its last device takes the group out of the container, back into the default domain.
+        // Removing its last device takes the group out of the container and back into the default
+        // domain.
         let kernels = Kernels::new()?;
         assert_eq!(locked_kib(), 0);
         assert_eq!(old.status().errno(), Errno::ENODEV);
         assert_eq!(container.info().errno(), Errno::EINVAL);
         ensure!(kernels.read()? == image(), "not what is on the disk");
     }
-    // The group that was left open is dead; a new one takes its place.
+    // The old group is still open, but dead. A new group takes its place.
     assert_eq!(old.set_container(&container).errno(), Errno::ENODEV);
     let new = group(NVME)?;
     new.set_container(&container)?;
@@ -225,7 +226,7 @@ fn kernel_driver_beside_an_open_group() -> Result<()> {
     Ok(())
 }
 
-/// Puts the default domain back, whatever happened.
+/// Restores the default domain when dropped.
 struct Restore(String);
 
 impl Drop for Restore {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices that are taken away while somebody has them.
+//! Devices that are unbound while they are in use.
 
 use crate::{
     env::{
@@ -53,10 +53,10 @@ cases! {
     bind_again_and_again,
 }
 
-/// The index of the interrupt that asks the user to let go.
+/// The index of the interrupt that asks the user to release the device.
 const REQ: u32 = 4;
 
-/// Puts the device back, whatever happened.
+/// Binds the device again when dropped.
 struct Rebind;
 
 impl Drop for Rebind {
@@ -78,7 +78,7 @@ fn g21_and_d27_unbind_waits_for_close() -> Result<()> {
     assert_eq!(request.wait(Duration::from_secs(5))?, 1, "asked to let go");
     thread::sleep(Duration::from_millis(100));
     assert!(!unbind.is_finished());
-    // Everything still works for the one who has it; nobody else gets in.
+    // The current user can still use the device; it cannot be opened again.
     assert!(Edu::new(&setup.device)?.is_alive());
     setup
         .container
@@ -95,7 +95,7 @@ fn g21_and_d27_unbind_waits_for_close() -> Result<()> {
 
 fn g21_interrupted_unbind_waits_on() -> Result<()> {
     let _rebind = Rebind;
-    // Dropped behind the device, which it waits for.
+    // Dropped after the device, because it waits for the device.
     let mut unbind;
     let setup = Setup::new()?;
     let mut log = Log::follow()?;
@@ -109,7 +109,7 @@ fn g21_interrupted_unbind_waits_on() -> Result<()> {
         task.as_str(),
     ];
     log.wait(&parts, Duration::from_secs(5))?;
-    // Not even being killed takes the device away.
+    // Even killing it does not take the device away.
     thread::sleep(Duration::from_millis(100));
     assert!(Edu::new(&setup.device)?.is_alive());
     drop(setup);
@@ -144,7 +144,7 @@ fn g22_group_without_devices() -> Result<()> {
     assert_eq!(group.set_container_fd(-1).errno(), Errno::EBADF);
     assert_eq!(group.unset_container().errno(), Errno::EINVAL);
     assert_eq!(group.device(EDU).errno(), Errno::ENODEV);
-    // The device comes back while the old group is still open: a new group, with a new node.
+    // The device returns while the old group is still open: it gets a new group with a new node.
     pci::bind(EDU, "vfio-pci")?;
     let new = Group::open(number)?;
     assert_eq!(new.status()?, 1);
@@ -174,7 +174,7 @@ fn g04_open_of_a_node_that_is_gone() -> Result<()> {
         Mode::empty(),
     )?;
     let node = format!("/proc/self/fd/{}", path.as_raw_fd());
-    // While somebody has it open, what is behind the node stays.
+    // The object behind the node stays while the file is open.
     let group = Group::from_fd(File::open(&node)?.into());
     pci::unbind(EDU)?;
     assert_eq!(File::open(&node).errno(), Errno::ENODEV);

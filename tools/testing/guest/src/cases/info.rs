@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a type 1 container says about itself.
+//! The information that a type 1 container returns.
 
 use crate::{
     env::{
@@ -48,7 +48,7 @@ fn t_i1_sizes() -> Result<()> {
 fn t_i1_old_size() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let whole = container.info()?;
-    // A program from before there were capabilities: nothing behind 16 bytes is written.
+    // A program older than capabilities: nothing beyond 16 bytes is written.
     let mut bytes = Bytes::new().u32(16).fill(0, 12).fill(0xaa, 128);
     assert_eq!(
         raw::bytes(&container, request::IOMMU_GET_INFO, &mut bytes),
@@ -58,7 +58,7 @@ fn t_i1_old_size() -> Result<()> {
     assert_eq!(bytes.get_u64(8), whole.page_sizes);
     assert!(bytes.get_u32(0) > 24, "argsz tells what is needed");
     assert_eq!(&bytes.as_ref()[16..], [0xaa; 128]);
-    // Neither is it read.
+    // Nothing beyond them is read either.
     let mut bytes = Bytes::new().u32(16).fill(0, 12);
     assert_eq!(
         raw::bytes(&container, request::IOMMU_GET_INFO, &mut bytes),
@@ -78,7 +78,7 @@ fn t_i2_chain() -> Result<()> {
         .iter()
         .map(|c| (c.id, c.version, c.offset))
         .collect();
-    // The migration capability is 32 bytes, the next 12 (rounded up to 16).
+    // The migration capability has 32 bytes, the next one 12 (rounded up to 16).
     assert_eq!(chain, [(2, 1, 24), (3, 1, 56), (1, 1, 72)]);
     let migration = info.cap(VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION).cloned();
     let migration = migration.unwrap_or_else(|| unreachable!("in the chain"));
@@ -136,7 +136,7 @@ fn t_i5_too_small() -> Result<()> {
     assert_eq!(bytes.get_u32(4), 3, "flags");
     assert_eq!(bytes.get_u32(16), 0, "cap_offset");
     assert_eq!(&bytes.as_ref()[24..], [0xaa; 128]);
-    // One byte less than needed is as good as nothing.
+    // If one byte is missing, no capability is returned.
     let mut bytes = Bytes::new().u32(needed - 1).fill(0xaa, needed as usize - 4);
     assert_eq!(
         raw::bytes(&container, request::IOMMU_GET_INFO, &mut bytes),
@@ -153,7 +153,7 @@ fn t_i5_too_small() -> Result<()> {
     );
     assert_eq!((bytes.get_u32(0), bytes.get_u32(16)), (needed, 24));
     assert_eq!(&bytes.as_ref()[needed as usize..], [0xaa; 8]);
-    // Room for the structure, but the chain would go where nothing can be written.
+    // The structure fits, but the chain would be written to inaccessible memory.
     let mut bytes = Bytes::new().u32(needed).fill(0xaa, 20);
     assert_eq!(
         raw::bytes(&container, request::IOMMU_GET_INFO, &mut bytes),

@@ -152,7 +152,7 @@ fn msi_enable_disable() -> Result<()> {
     for _ in 0..3 {
         let (first, second) = (Interrupt::new()?, Interrupt::new()?);
         setup.device.enable_irqs(MSI, &[&first])?;
-        // Another eventfd takes the place of the first.
+        // The second eventfd replaces the first.
         setup.device.enable_irqs(MSI, &[&second])?;
         edu.raise(1);
         assert_eq!(second.wait(SOON)?, 1);
@@ -174,7 +174,7 @@ fn msi_from_user() -> Result<()> {
     assert_eq!(interrupt.take()?, 1);
     assert_eq!(set(&setup.device, BOOL | TRIGGER, MSI, 0, 1, &[0]), Ok(0));
     assert_eq!(interrupt.take()?, 0);
-    // -1 takes the eventfd away.
+    // -1 removes the eventfd.
     let minus = (-1i32).to_ne_bytes();
     assert_eq!(
         set(&setup.device, EVENTFD | TRIGGER, MSI, 0, 1, &minus),
@@ -210,7 +210,7 @@ fn intx_masks_itself() -> Result<()> {
     setup.device.enable_irqs(INTX, &[&interrupt])?;
     edu.raise(1);
     assert_eq!(interrupt.wait(SOON)?, 1);
-    // The line is still up, but masked.
+    // The line is still asserted, but masked.
     assert_eq!(interrupt.wait(NEVER)?, 0);
     assert_eq!(set(&setup.device, NONE | UNMASK, INTX, 0, 1, &[]), Ok(0));
     assert_eq!(interrupt.wait(SOON)?, 1, "the line is still up");
@@ -334,7 +334,7 @@ fn closing_turns_interrupts_off() -> Result<()> {
     edu.raise(1);
     assert_eq!(interrupt.wait(NEVER)?, 0);
     edu.acknowledge();
-    // The new user can take another kind.
+    // The new user can enable another type of interrupt.
     setup.device.enable_irqs(INTX, &[&interrupt])?;
     Ok(())
 }

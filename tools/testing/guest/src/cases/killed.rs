@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Programs that are killed, and descriptors that are closed, while a request is under way.
+//! Processes that are killed, and descriptors that are closed, while a request is in progress.
 
 use super::stalled::{
     ALL,
@@ -72,8 +72,8 @@ use vfio_client::{
     wait, //
 };
 
-/// Where the program stops that is killed, whether UNMAP_DMA of everything waits for it in our module
-/// and in the kernel's own, and how many pages that unmaps then.
+/// The place where the killed process stops; whether UNMAP_DMA of everything waits for it in the
+/// Rust module and in the C module; and how many pages that unmaps then.
 const STOPPED: [(&str, [bool; 2], u64); 10] = [
     ("map_argument", [false, false], 8),
     ("map_pages", [true, false], 8),
@@ -87,13 +87,13 @@ const STOPPED: [(&str, [bool; 2], u64); 10] = [
     ("driver_writes", [true, true], 12),
 ];
 
-/// Places where the kernel's own module does not stop.
+/// Places where the C module does not stop.
 const NOT_IN_THEIRS: [&str; 2] = ["map_pages", "driver_pins"];
 
 /// A test and its name.
 type Test = (&'static str, fn() -> Result<()>);
 
-/// Returns the tests.
+/// Returns all cases.
 pub fn cases() -> Vec<Trial> {
     let mut trials = Vec::new();
     let stops = |name: &str| our_type1() || !NOT_IN_THEIRS.contains(&name);
@@ -106,7 +106,7 @@ pub fn cases() -> Vec<Trial> {
         if !place_named(name).needs_driver() {
             let closed = format!("killed::{name}::container_closed");
             trials.push(case(&closed, move || container_closed(name)));
-            // The kernel's own module uses memory that it has freed.
+            // The C module has a use-after-free here.
             let closed = format!("killed::{name}::group_closed");
             let trial = case(&closed, move || group_closed(name, waits));
             trials.push(trial.with_ignored_flag(!our_type1()));
@@ -139,7 +139,7 @@ pub fn cases() -> Vec<Trial> {
 
 const EVERYTHING: Dma = Dma { iova: 0, pages: 0 };
 
-/// The programs that are killed.
+/// The processes that are killed.
 pub mod helper {
     use super::*;
 
@@ -153,7 +153,7 @@ pub mod helper {
         };
         let mut fault = Userfault::new(THERE.pages as usize)?;
         if driver.is_some() {
-            // The kernel reads and writes memory of the process that has mapped it.
+            // The kernel accesses the memory of the process that mapped it.
             map(&container, THERE, fault.addr())?;
         }
         place.arm(&container, &mut fault)?;
@@ -168,7 +168,7 @@ pub mod helper {
         })
     }
 
-    /// Stops in a container of its own, while other threads wait.
+    /// Stops in its own container, while other threads wait.
     pub fn stop_alone(place: &str) -> Result<()> {
         let place = place_named(place);
         let scene = &Scene::new(place, None)?;
@@ -203,20 +203,20 @@ pub mod helper {
     }
 }
 
-/// Enough to be found under way, and to be killed before the end.
+/// Large enough that the request can be observed in progress and killed before its end.
 const LONG: usize = 256 << 20;
-/// More mappings than are unmapped in no time.
+/// Enough mappings that unmapping them takes a while.
 const MANY: u64 = 8_000;
 
 fn map_many(container: &Container, memory: &Memory) -> Result<()> {
     for number in 0..MANY {
-        // Not neighbours, which could be unmapped together.
+        // Not adjacent, since adjacent mappings could be unmapped together.
         container.map_part(2 * number * PAGE, memory, 0, PAGE_SIZE, MapFlags::ReadWrite)?;
     }
     Ok(())
 }
 
-/// Starts a program that stops in `scene`.
+/// Starts a process that stops in `scene`.
 fn stopped(name: &str, scene: &Scene) -> Result<Helper> {
     let container = scene.container.as_fd().try_clone_to_owned()?;
     let number = container.as_raw_fd().to_string();
@@ -234,7 +234,7 @@ fn stopped(name: &str, scene: &Scene) -> Result<Helper> {
     Ok(helper)
 }
 
-/// Another process goes on with the container.
+/// Another process continues to use the container.
 fn with_others(name: &str, waits: bool, unmapped: u64) -> Result<()> {
     let scene = Scene::new(place_named(name), None)?;
     let helper = stopped(name, &scene)?;
@@ -258,7 +258,7 @@ fn with_others(name: &str, waits: bool, unmapped: u64) -> Result<()> {
     scene.end()
 }
 
-/// Waits until nothing of another process is left.
+/// Waits until another process has released all its pages.
 fn gone(pinned: i64) -> Result<()> {
     let gone = wait::until(LIMIT, || Ok::<_, anyhow::Error>(pinned_pages()? == pinned))?;
     ensure!(gone, "{} pages stay pinned", pinned_pages()? - pinned);
@@ -267,7 +267,7 @@ fn gone(pinned: i64) -> Result<()> {
     Ok(())
 }
 
-/// The program was the only one that used the container.
+/// The killed process was the only user of the container.
 fn alone(name: &str) -> Result<()> {
     let pinned = pinned_pages()?;
     let mut helper = Helper::spawn(&["stop-alone", name], &[])?;
@@ -276,7 +276,7 @@ fn alone(name: &str) -> Result<()> {
     gone(pinned)
 }
 
-/// Another thread closes the descriptor through which the request came.
+/// Another thread closes the descriptor on which the request was sent.
 fn container_closed(name: &str) -> Result<()> {
     let place = place_named(name);
     let scene = Scene::new(place, None)?;
@@ -324,7 +324,7 @@ fn group_closed(name: &str, waits: bool) -> Result<()> {
     Ok(())
 }
 
-/// A program is killed that waits for a request which has stopped.
+/// The killed process waits for a request that has stopped.
 fn waiting_for_another() -> Result<()> {
     let place = Place::DirtyBitmap;
     let scene = Scene::new(place, None)?;
@@ -336,7 +336,7 @@ fn waiting_for_another() -> Result<()> {
         ensure!(stops(&request, &scene.fault)?, "it does not stop");
         let mut helper = Helper::spawn(&["long", "map", &number], &[&container])?;
         assert_eq!(helper.line()?, "begins");
-        // It cannot be seen from here whether it waits yet.
+        // It is not visible from here whether the process waits yet.
         thread::sleep(Duration::from_millis(200));
         helper.kill_later()?;
         drop(release);
@@ -347,14 +347,15 @@ fn waiting_for_another() -> Result<()> {
     scene.end()
 }
 
-/// Waits until [`LONG`] is being mapped; `pinned` pages were before.
+/// Waits until the map of [`LONG`] bytes is in progress. `pinned` is the number of pages pinned
+/// before.
 fn wait_for_map(pinned: i64) -> Result<()> {
     let begun = || Ok::<_, anyhow::Error>(pinned_pages()? > pinned + 1024);
     ensure!(wait::until(LIMIT, begun)?, "nothing is pinned");
     Ok(())
 }
 
-/// Waits until a process is unmapping [`MANY`].
+/// Waits until a process is unmapping the [`MANY`] mappings.
 fn wait_for_unmap(process: u32) -> Result<()> {
     let begun = || -> Result<bool> {
         let status = fs::read_to_string(format!("/proc/{process}/status"))?;
@@ -372,7 +373,7 @@ fn t_m17_long_map() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let fd = container.as_fd().try_clone_to_owned()?;
     let words = ["long", "map", &fd.as_raw_fd().to_string()];
-    // EINTR is what the program would see, but it never returns to its own code.
+    // The request would return EINTR, but the process never returns to user code.
     let ioctl = nix::libc::SYS_ioctl;
     let filter = format!("id == {ioctl} && ret == {}", -nix::libc::EINTR);
     let trace = Trace::filtered("raw_syscalls/sys_exit", &filter)?;
@@ -403,7 +404,7 @@ fn long_unmap_all() -> Result<()> {
     wait_for_unmap(helper.id())?;
     helper.kill()?;
     drop(fd);
-    // It may end early, or not.
+    // The request may or may not end early.
     let used = 65535 - container.info()?.dma_avail().context("no limit")?;
     eprintln!("{used} mappings are left");
     assert_eq!(container.unmap_all()?, u64::from(used) * PAGE);
@@ -418,7 +419,7 @@ enum Long {
     UnmapAll,
 }
 
-/// What another thread closes meanwhile.
+/// The descriptor that another thread closes meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Close {
     Container,
@@ -463,7 +464,7 @@ fn in_long_request(long: Long, what: Close) -> Result<()> {
             assert_eq!(answer, Ok(expected));
             forget(container);
         }
-        // The group may have gone first.
+        // The group may have been closed before the request.
         Close::Group => {
             let gone = answer.as_ref().is_err_and(|e| e.errno() == Errno::EINVAL);
             ensure!(

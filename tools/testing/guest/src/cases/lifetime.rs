@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who lives how long: descriptors, threads, processes.
+//! Lifetimes: descriptors, threads and processes.
 
 use crate::{
     env::{
@@ -72,7 +72,7 @@ cases! {
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// All orders of three things.
+/// All orders of three items.
 const ORDERS: [[usize; 3]; 6] = [
     [0, 1, 2],
     [0, 2, 1],
@@ -84,7 +84,7 @@ const ORDERS: [[usize; 3]; 6] = [
 
 type Slot = Option<Box<dyn Any + Send>>;
 
-/// Opens everything, with mappings.
+/// Opens a container, a group and a device, with mappings.
 fn everything() -> Result<(Memory, [Slot; 3])> {
     let setup = Setup::new()?;
     let memory = Memory::anonymous(64 * PAGE_SIZE)?;
@@ -225,11 +225,11 @@ fn killed_during_dma() -> Result<()> {
     let mut helper = Helper::spawn(&words, &[&shared])?;
     assert_eq!(helper.line()?, "started");
     helper.kill()?;
-    // The device is taken from the dead process before its transfer ends.
+    // The device is released by the dead process before its transfer ends.
     thread::sleep(Duration::from_millis(250));
     let bytes = memory.to_vec(0, PAGE_SIZE);
     assert!(bytes.iter().all(|b| *b == 0x5a), "DMA after death");
-    // And it works for the next.
+    // The next user can use the device.
     drop(open_soon(EDU)?);
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
@@ -242,7 +242,7 @@ fn killed_during_dma() -> Result<()> {
     Ok(())
 }
 
-/// Lets a helper map its memory, and the device of this process write there.
+/// A helper maps its memory, and the device of this process writes to it.
 fn shared_with(mut helper: Helper, setup: &Setup) -> Result<()> {
     assert_eq!(helper.line()?, "OK");
     assert_eq!(helper.line()?, "16", "the helper is charged");
@@ -303,7 +303,7 @@ fn t_a7_mapper_exits() -> Result<()> {
     drop(fd);
     assert_eq!(helper.line()?, "OK");
     helper.kill()?;
-    // The mapping stays, and so do its pages: the device still reads them.
+    // The mapping and its pages stay: the device still reads them.
     let edu = Edu::new(&setup.device)?;
     edu.load(0x10000, PAGE)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
@@ -344,7 +344,7 @@ fn k6_modules_are_pinned() -> Result<()> {
     Ok(())
 }
 
-/// Whether a module can't be unloaded now; if it could, it would be gone.
+/// Returns whether a module cannot be unloaded now. If it can, this unloads it.
 fn in_use(module: &std::ffi::CStr) -> bool {
     unload(module) == Err(nix::Error::EAGAIN)
 }
@@ -354,14 +354,14 @@ fn k6_unload_is_refused() -> Result<()> {
     assert!(in_use(c"vfio_iommu_type1"), "a container has it");
     let device = group.device(EDU)?;
     assert!(in_use(c"vfio_pci"), "a device is open");
-    // Others need these as long as they are loaded.
+    // Other modules depend on these while they are loaded.
     for module in [c"vfio", c"vfio_pci_core"] {
         assert_eq!(unload(module), Err(nix::Error::EAGAIN), "{module:?}");
     }
     drop((container, group));
     assert!(in_use(c"vfio_iommu_type1"), "for the device");
     drop(device);
-    // Now it goes, and comes again.
+    // Now the module can be unloaded and loaded again.
     unload(c"vfio_iommu_type1")?;
     let (_container, group) = {
         let container = vfio_client::Container::open()?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Limits: locked memory and the number of mappings.
+//! Limits on locked memory and on the number of mappings.
 
 use crate::{
     env::{
@@ -58,7 +58,7 @@ cases! {
 const PAGE: u64 = PAGE_SIZE as u64;
 const PARAMETERS: &str = "/sys/module/vfio_iommu_type1/parameters";
 
-/// A changed parameter, which comes back at the end.
+/// A changed module parameter, which is restored when dropped.
 pub(super) struct Parameter {
     path: String,
     before: String,
@@ -80,7 +80,7 @@ impl Drop for Parameter {
 }
 
 fn parameters() -> Result<()> {
-    // The first may have been set when the module was loaded.
+    // The first one may have been set when the module was loaded.
     for (name, values) in [
         ("allow_unsafe_interrupts", ["N\n", "Y\n"]),
         ("disable_hugepages", ["N\n", "N\n"]),
@@ -110,7 +110,7 @@ fn t_m12_and_p3_dma_entry_limit() -> Result<()> {
     assert_eq!(container.info()?.dma_avail(), Some(0));
     let full = || container.map(3 * PAGE, &memory, MapFlags::Read).errno();
     assert_eq!(full(), Errno::ENOSPC);
-    // Overlap is found earlier, a bad range later.
+    // An overlap is detected before the limit, an invalid range after it.
     assert_eq!(
         container.map(0, &memory, MapFlags::Read).errno(),
         Errno::EEXIST
@@ -168,7 +168,7 @@ fn t_m16_memlock_of_root() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     setrlimit(Resource::RLIMIT_MEMLOCK, 0, hard)?;
-    // With CAP_IPC_LOCK there is no limit, but an account.
+    // With CAP_IPC_LOCK no limit applies, but the pages are charged.
     let answer = container.map(0, &memory, MapFlags::ReadWrite);
     let locked = crate::leak::locked_kib();
     setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard)?;
@@ -185,7 +185,7 @@ fn t_a5_registers_are_free() -> Result<()> {
     helper.finish()
 }
 
-/// Registers take nothing of the limit, not even while they are being mapped.
+/// Device registers do not count against the limit, not even while they are being mapped.
 fn t_a5_registers_leave_room() -> Result<()> {
     let mut helper = Helper::spawn(&["memlock-beside-registers"], &[])?;
     let answer = helper.line()?;
@@ -193,12 +193,12 @@ fn t_a5_registers_leave_room() -> Result<()> {
     helper.finish()
 }
 
-/// How often the memory is mapped, and how many pages it has.
+/// How often the memory is mapped, and its size in pages.
 const ROUNDS: usize = 100;
 const MEMORY: usize = 16;
 
-/// Maps memory for one device while the registers of another are mapped again and again; those are as many
-/// pages as may be locked.
+/// Maps memory for one device while the registers of another are mapped repeatedly. The registers
+/// have as many pages as may be locked.
 pub(crate) fn memory_beside_registers() -> Result<()> {
     let (setup, other) = (Setup::new()?, Setup::with(NVME, Iommu::Type1v2)?);
     let registers = setup.device.map_whole(VFIO_PCI_BAR0_REGION_INDEX)?;
@@ -230,9 +230,9 @@ pub(crate) fn memory_beside_registers() -> Result<()> {
     Ok(())
 }
 
-/// The number of pages that the IOMMU's page tables take.
+/// Returns the number of pages used for IOMMU page tables.
 fn page_table_pages() -> Result<u64> {
-    // Each processor counts on its own for a while; this adds up.
+    // Each CPU keeps its own count for a while; this adds them up.
     fs::write("/proc/sys/vm/stat_refresh", "1").context("stat_refresh")?;
     let text = fs::read_to_string("/proc/vmstat")?;
     let line = text
@@ -241,7 +241,8 @@ fn page_table_pages() -> Result<u64> {
     Ok(line.context("this kernel counts no such pages")?.parse()?)
 }
 
-/// Whether the IOMMU goes by page tables that the kernel makes: virtio-iommu is told of mappings.
+/// Returns whether the IOMMU uses page tables built by the kernel. virtio-iommu does not: it
+/// receives map requests.
 pub(super) fn has_page_tables() -> Result<bool> {
     let mut names = Vec::new();
     for entry in fs::read_dir("/sys/class/iommu")? {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Arguments of DMA logging; `mtty` answers 0 to all that the core lets through.
+//! Arguments of DMA logging. `mtty` returns 0 for all requests that pass the checks of the core.
 
 use crate::{
     env::Setup,
@@ -42,11 +42,12 @@ cases! {
 fn open() -> Result<(Mdev, Open)> {
     let mdev = Mdev::new("mtty-1", UUIDS[0])?;
     let open = mdev.open()?;
-    // What comes last is dropped first: to remove an open device would wait for ever.
+    // The caller's variables are dropped last to first: removing an open device would wait
+    // forever.
     Ok((mdev, open))
 }
 
-/// A list of ranges in memory that the kernel can read.
+/// Writes a list of ranges to user memory.
 fn list(ranges: &[(u64, u64)]) -> Result<Memory> {
     let memory = Memory::anonymous(ranges.len() * 16)?;
     for (i, (iova, length)) in ranges.iter().enumerate() {
@@ -79,7 +80,7 @@ fn stop(open: &Open) -> Result<i32, Errno> {
 }
 
 fn report(open: &Open, iova: u64, length: u64, page_size: u64) -> Result<Result<i32, Errno>> {
-    // Room for a bit a page of 1 GiB.
+    // Enough for one bit per page of 1 GiB.
     let bits = Memory::anonymous(9 * PAGE_SIZE)?;
     let mut data = Bytes::new()
         .u64(iova)
@@ -143,7 +144,7 @@ fn d13_start_alignment() -> Result<()> {
             "{page_size:#x} {range:x?}"
         );
     }
-    // The first range that is wrong decides.
+    // The first invalid range determines the error.
     let ranges = [(0, 4096), (end, 4096), (1, 1)];
     assert_eq!(start(&open, 4096, &ranges)?, Err(Errno::EOVERFLOW));
     let ranges = [(0, 4096), (1, 1), (end, 4096)];
@@ -173,12 +174,12 @@ fn d13_start_pointers() -> Result<()> {
     let (_mdev, open) = open()?;
     assert_eq!(start_at(&open, 4096, 1, 0), Err(Errno::EFAULT));
     assert_eq!(start_at(&open, 4096, 1, u64::MAX - 15), Err(Errno::EFAULT));
-    // The second range is behind the end of the memory.
+    // The second range is beyond the end of the memory.
     let memory = list(&[(0, 4096); 256])?;
     let last = memory.addr() + memory.len() as u64 - 16;
     assert_eq!(start_at(&open, 4096, 1, last), Ok(0));
     assert_eq!(start_at(&open, 4096, 2, last), Err(Errno::EFAULT));
-    // The first range that is wrong decides: the second one overlaps with the first.
+    // The first error determines the result: the second range overlaps the first.
     let pair = last - 16;
     assert_eq!(start_at(&open, 4096, 3, pair), Err(Errno::EINVAL));
     Ok(())
@@ -239,7 +240,7 @@ fn d15_report_arguments() -> Result<()> {
     Ok(())
 }
 
-/// The kernel walks bitmaps of the user only where some driver of its own needs that.
+/// The kernel is built with support for user bitmaps only if one of its own drivers needs it.
 fn d15_not_built_in() -> Result<()> {
     let (_mdev, open) = open()?;
     for page_size in [4096, 8192, 1 << 30] {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Virtual machines of KVM, which groups are linked with.
+//! KVM virtual machines that are linked to groups.
 
 use crate::{
     core_test::{
@@ -57,14 +57,14 @@ const FILE: u32 = 1;
 const ADD: u64 = 1;
 const DEL: u64 = 2;
 
-/// How many machines there are.
+/// Returns the number of KVM virtual machines.
 fn machines() -> Result<usize> {
     let folder = "/sys/kernel/debug/kvm";
     let folders = fs::read_dir(folder).context(folder)?;
     Ok(folders.flatten().filter(|e| e.path().is_dir()).count())
 }
 
-/// A virtual machine, with KVM's device for VFIO.
+/// A virtual machine with the KVM-VFIO device.
 struct Machine {
     vfio: OwnedFd,
     _vm: OwnedFd,
@@ -76,7 +76,7 @@ impl Machine {
         let vm = take(raw::none(&kvm, CREATE_VM)?)?;
         let mut device = Bytes::new().u32(TYPE_VFIO).u32(0).u32(0);
         raw::bytes(&vm, CREATE_DEVICE, &mut device)?;
-        // CAST: A descriptor.
+        // CAST: The value is a descriptor.
         let vfio = take(device.get_u32(4) as i32)?;
         Ok(Self { vfio, _vm: vm })
     }
@@ -94,7 +94,7 @@ impl Machine {
     }
 }
 
-/// Takes over a descriptor that the kernel has made.
+/// Takes ownership of a descriptor that the kernel created.
 fn take(number: i32) -> Result<OwnedFd> {
     let owned = inherited(&number.to_string())?;
     nix::unistd::close(number)?;
@@ -109,7 +109,7 @@ fn g17_device_refers_to_the_machine() -> Result<()> {
     assert_eq!(machine.attribute(ADD, &group), Err(Errno::EEXIST));
     assert!(!test.has_machine()?, "the device is not open");
     drop(group);
-    // KVM's reference keeps the group open for others.
+    // KVM holds a reference, so the group cannot be opened by others.
     assert!(bare_group(NAME).is_err());
     drop(machine);
     let machine = Machine::new()?;
@@ -142,7 +142,7 @@ fn g17_machine_goes_first() -> Result<()> {
     let device = group.device(NAME)?;
     assert_eq!(machines()?, before + 1);
     drop(machine);
-    // The device has a reference of its own.
+    // The device holds its own reference to the virtual machine.
     assert!(test.has_machine()?);
     drop(device);
     assert!(!test.has_machine()?);
@@ -174,7 +174,7 @@ fn g17_other_files() -> Result<()> {
     assert_eq!(machine.attribute(ADD, &eventfd), Err(Errno::EINVAL));
     let container = machine.attribute(ADD, &setup.container);
     assert_eq!(container, Err(Errno::EINVAL));
-    // Real devices work, and so do files of devices.
+    // Real devices can be added, and so can device files.
     machine.attribute(ADD, &setup.group)?;
     machine.attribute(ADD, &setup.device)?;
     setup.group.device(EDU)?.info()?;

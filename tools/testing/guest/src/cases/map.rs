@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! MAP_DMA, in the order in which it looks for errors.
+//! MAP_DMA. The cases are in the order in which the errors are detected.
 
 use crate::{
     abi::Key,
@@ -62,7 +62,7 @@ fn setup() -> Result<(Container, Group)> {
     attached(EDU, Iommu::Type1v2)
 }
 
-/// Sends MAP_DMA; checks that it only reads.
+/// Sends MAP_DMA and checks that the kernel does not write to the structure.
 fn map(
     container: &Container,
     argsz: u32,
@@ -139,13 +139,13 @@ fn t_m05_overflow() -> Result<()> {
             Err(Errno::EOVERFLOW),
             "{vaddr:#x} {iova:#x} {size:#x}"
         );
-        // Before the flags are looked at.
+        // This error takes precedence over invalid flags.
         assert_eq!(
             map(&container, 32, 0, vaddr, iova, size),
             Err(Errno::EOVERFLOW)
         );
     }
-    // The last of all pages, which is no program's.
+    // The last page of the address space, which is not a user address.
     assert_eq!(map(&container, 32, 3, top, 0, PAGE), Err(Errno::EFAULT));
     check_empty(&container)
 }
@@ -200,7 +200,7 @@ fn t_m08_and_m09_and_m27_vaddr() -> Result<()> {
     );
     assert_eq!(unmap.get_u64(16), size);
     assert_eq!(locked_kib(), 16, "kept for the device");
-    // Again: nothing changes, and the size says so.
+    // Repeating the request changes nothing and returns the size again.
     let mut again = Bytes::new().u32(24).u32(4).u64(0).u64(size);
     assert_eq!(
         raw::bytes(&container, request::IOMMU_UNMAP_DMA, &mut again),
@@ -210,7 +210,7 @@ fn t_m08_and_m09_and_m27_vaddr() -> Result<()> {
     assert_eq!(update(0, PAGE), Err(Errno::EINVAL), "not the same range");
     assert_eq!(update(PAGE, size), Err(Errno::EINVAL));
     assert_eq!(update(0x100_0000, PAGE), Err(Errno::ENOENT));
-    // A plain map elsewhere is still allowed.
+    // Mapping another range is still allowed.
     container.map(0x100_0000, &other, MapFlags::Read)?;
     assert_eq!(update(0, size), Ok(0));
     assert_eq!(update(0, size), Err(Errno::EINVAL));
@@ -309,7 +309,7 @@ fn t_m15_unmapped_memory() -> Result<()> {
 
 fn t_m15_hole_in_the_middle() -> Result<()> {
     let (container, _group) = setup()?;
-    // Behind anonymous memory there is a page which can't be accessed.
+    // An inaccessible page follows the anonymous memory.
     let memory = Memory::anonymous(8 * PAGE_SIZE)?;
     memory.fill(0, memory.len(), 1);
     let mut other = Memory::anonymous(8 * PAGE_SIZE)?;
@@ -321,7 +321,7 @@ fn t_m15_hole_in_the_middle() -> Result<()> {
             .errno(),
         Errno::EFAULT
     );
-    // The range of the failed map is free again.
+    // The range of the failed request is free again.
     assert_eq!(container.info()?.dma_avail(), Some(65534));
     container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
     assert_eq!(container.unmap_all()?, 16 * PAGE);
@@ -341,7 +341,7 @@ fn t_m15_read_only_memory() -> Result<()> {
     check_empty(&container)
 }
 
-/// The key is about accesses of the thread, not about those of devices.
+/// The key restricts accesses of the thread, not of devices.
 fn memory_with_a_protection_key() -> Result<()> {
     let (container, _group) = setup()?;
     let key = Key::new()?;
@@ -464,7 +464,8 @@ fn t_m23_untouched_memory() -> Result<()> {
     let memory = Memory::anonymous(16 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::Read)?;
     let charged = locked_kib();
-    // Later writes of the process go to the pages that the device sees, whatever they were.
+    // Later writes of the process go to the pages that the device accesses, whatever pages these
+    // were.
     assert_eq!(charged, 64, "private memory is charged, also while empty");
     assert_eq!(container.unmap_all()?, 16 * PAGE);
     container.map(0, &memory, MapFlags::ReadWrite)?;
@@ -516,7 +517,7 @@ fn t_a1_locked_memory() -> Result<()> {
 fn many_small_mappings() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(512 * PAGE_SIZE)?;
-    // Every second page of the address space, from the outside in.
+    // Every second page of the address range, from both ends towards the middle.
     let order = (0..256).flat_map(|i| [i, 511 - i]);
     for i in order.clone() {
         container.map_part(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mediated devices: made, used and removed.
+//! Creation, use and removal of mediated devices.
 
 use crate::{
     harness::{
@@ -123,13 +123,13 @@ fn m5_create_errors() -> Result<()> {
     for name in ["mtty-1", "mtty-2", "mdpy-vga"] {
         assert_eq!(create(name, UUID).errno(), Errno::EEXIST, "{name}");
     }
-    // In any case of letters it is the same device; a line end is welcome.
+    // The UUID is not case-sensitive, and may end in a newline.
     let upper = format!("{}\n", UUID.to_uppercase());
     assert_eq!(create("mtty-1", &upper).errno(), Errno::EEXIST);
     Ok(())
 }
 
-/// Device number `i` of many.
+/// Returns the UUID of device number `i`.
 fn numbered(i: usize) -> String {
     format!("{}{i:04x}", &UUID[..UUID.len() - 4])
 }
@@ -190,7 +190,7 @@ fn m6_links() -> Result<()> {
         &Path::new("/sys/class/vfio-dev").join(&name),
         &folder.join("vfio-dev").join(&name),
     )?;
-    // The guard has the name as it was given.
+    // The guard has the UUID as it was given, in upper case.
     fs::write(folder.join("remove"), "1")?;
     drop(mdev);
     assert!(!folder.exists());
@@ -242,7 +242,7 @@ fn m7_remove_waits_for_the_user() -> Result<()> {
     Ok(())
 }
 
-/// The last device is gone, but the group is open.
+/// Checks a group that is open but whose last device is gone.
 fn g22_group_without_devices(group: &Group) {
     assert_eq!(group.status().errno(), Errno::ENODEV);
     assert_eq!(group.device(UUID).errno(), Errno::ENODEV);
@@ -283,7 +283,7 @@ fn m12_available_instances() -> Result<()> {
         ("21\n".into(), "10\n".into())
     );
     drop(first);
-    // The group of the second device is open: it holds the group, not the device.
+    // The group of the second device is open. This holds the group, not the device.
     let group = second.group()?;
     second.remove()?;
     assert_eq!(
@@ -389,12 +389,12 @@ fn mdpy_framebuffer() -> Result<()> {
     pixels.write_u64(0x1000, 0x1122_3344_5566_7788);
     let again = open.device.map_region(&bar, 0, 0x2000)?;
     assert_eq!(again.read_u64(0x1000), 0x1122_3344_5566_7788);
-    // By read and write, mdpy takes any offset for 0.
+    // In `read` and `write`, mdpy treats every offset as 0.
     let mut bytes = [0; 8];
     open.device.write(&bar, 0, &[0xaa])?;
     open.device.read(&bar, 0, &mut bytes)?;
     assert_eq!((bytes[0], pixels.read_u8(0)), (0xaa, 0xaa));
-    // What is mapped outlives the descriptors.
+    // A mapping outlives the descriptors.
     drop(open);
     assert_eq!(again.read_u64(0x1000), 0x1122_3344_5566_7788);
     Ok(())
@@ -411,7 +411,7 @@ fn mbochs_regions() -> Result<()> {
     for page in [0, 1, 255] {
         memory.write_u32(page * 0x1000, 0x5500 + page as u32);
     }
-    // It is mapped page by page, as pages are touched.
+    // Pages are mapped individually when they are first accessed.
     let again = open.device.map_region(&bar, 0, 1 << 20)?;
     assert_eq!(again.read_u32(0x1000), 0x5501);
     assert_eq!(again.read_u32(255 * 0x1000), 0x55ff);

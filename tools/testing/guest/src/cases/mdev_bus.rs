@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The bus of mediated devices, its parents and drivers: how they come and go.
+//! The bus of mediated devices: registration and removal of parents and drivers.
 
 use crate::{
     harness::{
@@ -56,7 +56,7 @@ cases! {
     m14_messages,
 }
 
-/// The driver in C without devices of VFIO: its parent is a device of the bus `platform`.
+/// The C driver whose devices are not VFIO devices. Its parent is a device on the `platform` bus.
 const TEST: &str = "vfio_mdev_test";
 const UUID: &str = UUIDS[0];
 
@@ -77,7 +77,7 @@ fn same(a: impl AsRef<Path>, b: impl AsRef<Path>) -> Result<()> {
     Ok(())
 }
 
-/// The parent of the test driver while it has no driver; it gets it back when this is dropped.
+/// The parent of the test driver is unbound from its driver. Dropping this binds it again.
 #[derive(Debug)]
 struct Unbound;
 
@@ -108,7 +108,8 @@ fn m1_bus() -> Result<()> {
     let drivers = names(bus().join("drivers"))?;
     for driver in ["mbochs", "mdpy", "mtty", TEST] {
         assert!(drivers.iter().any(|name| name == driver), "{drivers:?}");
-        // These are held by the users of a driver, so only the first ones show that it is there.
+        // The users of a driver hold these, so only the first ones show that the driver is
+        // present.
         same(
             bus().join("drivers").join(driver).join("module"),
             Path::new("/sys/module").join(driver),
@@ -132,7 +133,7 @@ fn m2_class() -> Result<()> {
     Ok(())
 }
 
-/// Types are named after the parent's driver, if it has one, else after its class.
+/// Types are named after the parent's driver, or after its class if it has no driver.
 fn m2_and_m3_of_a_device_with_a_driver() -> Result<()> {
     let parent = Path::new("/sys/devices/platform").join(TEST);
     same(Path::new("/sys/class/mdev_bus").join(TEST), &parent)?;
@@ -156,8 +157,8 @@ fn m4_names_and_descriptions() -> Result<()> {
     Ok(())
 }
 
-/// Makes devices for some time, and removes those that were made; returns the errnos of both, and how many
-/// were made.
+/// Creates devices for `time` and removes the created ones. Returns the errnos of both, and how
+/// many devices were created.
 fn create_for(time: Duration) -> (Vec<Errno>, usize) {
     let end = Instant::now() + time;
     let (mut errors, mut made) = (Vec::new(), 0);
@@ -182,7 +183,7 @@ fn m5_create_while_the_parent_goes() -> Result<()> {
     }
     let (errors, made) = creator.join().expect("the thread has panicked");
     assert!(made > 0);
-    // There is one until the parent's end has removed it.
+    // A device exists until the removal of the parent has removed it.
     let expected = [Errno::ENODEV, Errno::ENOENT, Errno::EEXIST];
     for error in errors {
         assert!(expected.contains(&error), "{error}");
@@ -195,7 +196,7 @@ fn m5_create_while_the_parent_goes() -> Result<()> {
     Ok(())
 }
 
-/// One of two who remove a device does it.
+/// When two threads remove a device, exactly one of them succeeds.
 fn m7_remove_races_with_itself() -> Result<()> {
     for _ in 0..50 {
         let mdev = Mdev::new("vfio_mdev_test-small", UUID)?;
@@ -223,7 +224,7 @@ fn m7_remove_races_with_itself() -> Result<()> {
 fn m8_parent_comes_and_goes() -> Result<()> {
     let listener = Listener::new()?;
     let path = format!("/devices/platform/{TEST}");
-    // What the parent itself does comes between.
+    // Changes made by the parent itself may come in between.
     let state = || -> Result<(String, String)> {
         loop {
             let event = listener.about(&path)?;
@@ -270,7 +271,7 @@ fn m9_children_go_with_the_parent() -> Result<()> {
     assert!(!folder.exists());
     assert!(!Path::new("/sys/class/mdev_bus").join(TEST).exists());
     assert!(other.folder().exists(), "it is of another parent");
-    // The names can be given again.
+    // The names can be used again.
     let again = Mdev::new("mtty-1", UUIDS[0])?;
     drop(again);
     unbound.end()?;
@@ -343,7 +344,7 @@ fn m11_no_driver_is_bound_by_itself() -> Result<()> {
         assert!(!mdev.folder().join(link).exists(), "{link}");
     }
     assert_eq!(type_attribute("mtty-1", "available_instances")?, "24\n");
-    // No driver fits a device by its name or by an identifier: it has none.
+    // Neither a name nor an id of a driver matches the device, so it has no driver.
     fs::write(bus().join("drivers_probe"), UUID)?;
     assert!(!mdev.folder().join("driver").exists());
     assert_eq!(fs::write(driver.join("bind"), UUID).errno(), Errno::ENODEV);
@@ -366,7 +367,7 @@ fn m12_instances_of_all_types() -> Result<()> {
     assert_eq!(available()?, ["0\n", "0\n"]);
     for name in ["vfio_mdev_test-small", "vfio_mdev_test-large"] {
         assert_eq!(create(name, UUIDS[2]).errno(), Errno::EUSERS);
-        // What is wrong with the name comes first.
+        // Name conflicts are detected first.
         assert_eq!(create(name, UUIDS[0]).errno(), Errno::EEXIST);
     }
     first.remove()?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A mediated device that can't be reset has no next user.
+//! A mediated device that cannot be reset cannot be opened by another user.
 
 use crate::{
     harness::cases,

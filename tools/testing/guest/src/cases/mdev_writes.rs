@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writes of a driver in Rust to the program's memory, and the log that has them.
+//! Writes of a Rust driver to user memory, and the dirty log that records them.
 
 use crate::{
     harness::cases,
@@ -45,7 +45,7 @@ cases! {
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// Begins a log of `pages` pages at [`IOVA`].
+/// Starts logging `pages` pages at [`IOVA`].
 fn start(pinning: &Pinning, pages: usize) -> Result<()> {
     let range = Memory::anonymous(16)?;
     range.write_u64(0, IOVA);
@@ -65,7 +65,7 @@ fn stop(pinning: &Pinning) {
     assert_eq!(answer, Ok(0));
 }
 
-/// Which of `pages` pages at [`IOVA`] the log has.
+/// Returns which of `pages` pages at [`IOVA`] are in the log.
 fn written(pinning: &Pinning, pages: usize) -> Result<Vec<bool>> {
     let bits = Memory::anonymous(pages.div_ceil(8))?;
     let mut data = Bytes::new()
@@ -80,7 +80,7 @@ fn written(pinning: &Pinning, pages: usize) -> Result<Vec<bool>> {
         .collect())
 }
 
-/// What is written after the log has begun is in it, even if the write began before.
+/// Data written after the log was started is recorded, even if the write began before.
 fn a_log_begins_during_a_write() -> Result<()> {
     const PAGES: usize = 256;
     const ROUNDS: usize = 300;
@@ -96,7 +96,7 @@ fn a_log_begins_during_a_write() -> Result<()> {
                 pinning.pinner.write(IOVA, &data)
             });
             barrier.wait();
-            // The log is to begin when the write has come to the first page, but not to the last one.
+            // The log must start when the write has reached the first page but not the last one.
             while memory.read_u8(0) == 0 && !writer.is_finished() {}
             let begun = memory.read_u8(0) != 0;
             start(&pinning, PAGES)?;
@@ -135,7 +135,7 @@ fn the_last_page_of_all() -> Result<()> {
     Ok(())
 }
 
-/// The log has the pages that were written, and not those behind the one that could not be.
+/// The log has the written pages, and none of those from the failing page on.
 fn a_write_that_fails_halfway() -> Result<()> {
     let (pinning, _memory) = mapped(4)?;
     start(&pinning, 8)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What file systems and cgroups have to say to a mapping.
+//! Effects of file systems and cgroups on mappings.
 
 use super::limits::has_page_tables;
 use crate::{
@@ -45,7 +45,7 @@ fn shell(script: &str) -> Result<()> {
     Ok(())
 }
 
-/// A file system that is told before its pages are written.
+/// A mounted file system that must be notified before its pages are written.
 struct Mounted;
 
 impl Mounted {
@@ -54,7 +54,7 @@ impl Mounted {
     fn new() -> Result<Self> {
         shell("dd if=/dev/zero of=/tmp/image bs=1M count=8 && mke2fs -F /tmp/image")?;
         let mounted = Self;
-        // Nobody may have the block device open for writing when it is mounted.
+        // The block device must not be open for writing elsewhere when it is mounted.
         shell("losetup /dev/loop0 /tmp/image")?;
         shell("mkdir -p /mnt && mount -t ext4 /dev/loop0 /mnt")?;
         Ok(mounted)
@@ -69,7 +69,7 @@ impl Drop for Mounted {
     }
 }
 
-/// A device would write behind the file system's back.
+/// A device would write to the pages without notifying the file system.
 fn t_m19_file_of_a_file_system() -> Result<()> {
     let _mounted = Mounted::new()?;
     let path = Path::new(Mounted::FOLDER).join("file");
@@ -86,12 +86,12 @@ fn t_m19_file_of_a_file_system() -> Result<()> {
     Ok(())
 }
 
-/// How many mappings there are, so far apart that each needs tables of its own.
+/// The number of mappings. They are so far apart that each needs its own page tables.
 const COUNT: u64 = 200;
 const APART: u64 = 1 << 30;
-/// The least that their page tables take.
+/// The minimum size of their page tables.
 const TABLES: u64 = COUNT * PAGE_SIZE as u64;
-/// All of the kernel's memory that is charged to a cgroup.
+/// The statistic of all kernel memory charged to a cgroup.
 const KERNEL: &str = "kernel";
 
 fn page_tables_are_charged() -> Result<()> {

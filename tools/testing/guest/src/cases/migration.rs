@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Migration: `mtty` goes through all states, and takes its registers along.
+//! Migration: `mtty` passes through all states and transfers its registers.
 
 use crate::{
     env::Setup,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Drivers that pin pages and do not keep the rules.
+//! Drivers that pin pages and break the rules.
 //!
-//! What a driver in C can do wrong is for the backend to survive. A driver in Rust can do less: what it
-//! keeps, forgets or pins at the wrong time is taken away from it.
+//! The backend must survive every error of a C driver. A Rust driver can make fewer errors: pages
+//! that it keeps, forgets or pins at the wrong time are taken away from it.
 
 use crate::{
     harness::{
@@ -77,7 +77,7 @@ const PAGE: u64 = PAGE_SIZE as u64;
 
 // --- In C -------------------------------------------------------------------------------------
 
-/// The unmap fails, and nothing has changed. The log tells which drivers it may have been.
+/// The unmap fails and changes nothing. The log names the drivers that may be responsible.
 fn t_u14_driver_keeps_pages() -> Result<()> {
     let (pinning, _memory) = mapped(4)?;
     let pinner = &pinning.pinner;
@@ -101,7 +101,7 @@ fn t_u14_driver_keeps_pages() -> Result<()> {
     Ok(())
 }
 
-/// Giving pages up and taking them again comes to the same.
+/// Unpinning pages and pinning them again has the same result.
 fn t_u14_driver_pins_again() -> Result<()> {
     let (pinning, _memory) = mapped(4)?;
     let pinner = &pinning.pinner;
@@ -116,13 +116,15 @@ fn t_u14_driver_pins_again() -> Result<()> {
     Ok(())
 }
 
-/// There is always a page pinned, of one mapping or another; but each mapping is free for a moment.
+/// There is always a pinned page in one of the mappings, but each mapping is without pinned pages
+/// for a moment.
 fn device_at_work() -> Result<()> {
     let (pinning, memory) = mapped(1)?;
     let (pinner, container) = (&pinning.pinner, &pinning.container);
     container.map(IOVA + PAGE, &memory, MapFlags::ReadWrite)?;
     container.map(IOVA + 8 * PAGE, &memory, MapFlags::ReadWrite)?;
-    // The last one that it was told of, hence one that it pins, is none of the others.
+    // The driver pins the page of its last notification again. This makes it a page other than
+    // those below.
     assert_eq!(pinner.pin(IOVA + 8 * PAGE, 1, READ)?.0, 1);
     assert_eq!(container.unmap(IOVA + 8 * PAGE, PAGE)?, PAGE);
     assert_eq!(pinner.pin(IOVA, 2, READ)?.0, 2);
@@ -134,7 +136,8 @@ fn device_at_work() -> Result<()> {
     Ok(())
 }
 
-/// Nobody is left to ask for the pages. They go with the container, and so does the charge.
+/// The driver cannot be asked to unpin any more. The pages are released with the container, and
+/// uncharged.
 fn driver_keeps_pages_when_closed() -> Result<()> {
     let (pinning, _memory) = mapped(4)?;
     assert_eq!(pinning.pinner.pin(IOVA, 2, READ)?.0, 2);
@@ -179,7 +182,7 @@ fn pages_are_taken_away() -> Result<()> {
     assert_eq!(pinner.pinned()?, 2, "so it believes");
     assert_eq!(pinner.poke(IOVA, 2), Err(Errno::ENODEV));
     assert_eq!(memory.read_u64(0), 1);
-    // What it has kept is not what it pins there next.
+    // The pages that the driver has kept are not those that it pins at the same address later.
     pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
     assert_eq!(pinner.poke(IOVA, 2), Err(Errno::ENODEV));
     assert_eq!(pinner.pin(IOVA, 1, READ | WRITE)?, (1, 1));
@@ -204,7 +207,7 @@ fn pinning_again_is_in_vain() -> Result<()> {
     Ok(())
 }
 
-/// Pages that were forgotten stay pinned for as long as they are mapped and the device is open.
+/// Forgotten pages stay pinned while they are mapped and the device is open.
 fn forgotten_pages() -> Result<()> {
     let (pinning, memory) = mapped(8)?;
     let pinner = &pinning.pinner;
@@ -236,7 +239,7 @@ fn forgotten_pages_when_closed() -> Result<()> {
     Ok(())
 }
 
-/// Leaves pages of a closed device with the driver.
+/// Closes a device and leaves its pages with the driver.
 fn leave_pages() -> Result<()> {
     let (pinning, _memory) = mapped(4)?;
     assert_eq!(pinning.pinner.pin(IOVA, 4, READ | WRITE)?.0, 4);
@@ -247,13 +250,13 @@ fn leave_pages() -> Result<()> {
     Ok(())
 }
 
-/// The device is open again, for a program with the same addresses, while the driver tries pages that
-/// it was given before.
+/// The device is opened again with the same addresses, while the driver tries to use the pages
+/// that it was given before.
 fn a_closed_device_reaches_nothing() -> Result<()> {
     leave_pages()?;
     let (pinning, memory) = mapped(4)?;
     memory.write_u64(0, 5);
-    // It is the same device, so itself it reaches memory again; but the pages are not those.
+    // It is the same device, so it can access memory again, but not by the old pages.
     assert_eq!(pinning.pinner.pin(IOVA, 4, READ | WRITE)?, (4, 5));
     assert_eq!(pinning.pinner.try_kept()?, 4);
     assert_eq!((pinning.pinner.pinned()?, locked_kib()), (4, 16));
@@ -262,7 +265,8 @@ fn a_closed_device_reaches_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The same, and the device was removed meanwhile. The driver still refers to it, so its name is taken.
+/// As above, but the device has been removed meanwhile. The driver still refers to it, so its name
+/// is in use.
 fn a_removed_device_reaches_nothing() -> Result<()> {
     leave_pages()?;
     pin::replace()?;
@@ -303,12 +307,12 @@ fn absurd_ranges() -> Result<()> {
     Ok(())
 }
 
-/// For how long the threads go on.
+/// How long the threads run.
 const TIME: Duration = Duration::from_secs(3);
-/// How many of them there are.
+/// The number of threads.
 const THREADS: u64 = 3;
 
-/// Threads pin all at once, keep and forget what they have, and use it, while all is unmapped and mapped.
+/// Threads pin pages, keep, forget and use them, while everything is unmapped and mapped again.
 fn many_threads() -> Result<()> {
     let (pinning, memory) = mapped(16)?;
     let end = AtomicBool::new(false);
@@ -319,7 +323,7 @@ fn many_threads() -> Result<()> {
             scope.spawn(move || {
                 let mut random = fastrand::Rng::with_seed(seed);
                 while !end.load(Relaxed) {
-                    // Failures are part of it.
+                    // Failures are expected.
                     if pin_somehow(&mut random, pinning).is_ok() {
                         pins.fetch_add(1, Relaxed);
                     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Network controllers in slots of their own: what plain PCI devices have no hardware for.
+//! Network controllers in separate slots: features that need more than a plain PCI device.
 
 use crate::{
     e1000e::{
@@ -60,9 +60,9 @@ cases! {
     d17_dma_buf_holds_the_device,
 }
 
-/// A controller, the first function of its slot.
+/// A network controller, which is the first function of its slot.
 pub const NIC: &str = "0000:01:00.0";
-/// The other function of the slot, in the same group.
+/// The other function of the slot. It is in the same group.
 const OTHER: &str = "0000:01:00.1";
 
 const GET: u32 = 1 << 16;
@@ -75,9 +75,9 @@ const BUS_MASTER: u32 = 10;
 const DMA_BUF: u32 = 11;
 const ZPCI_ERROR: u32 = 13;
 
-/// Asks for a feature, with some payload.
+/// Sends a feature request with a payload.
 pub fn feature(device: &Device, flags: u32, payload: &[u8]) -> Result<i32, Errno> {
-    // CAST: A payload has a few bytes.
+    // CAST: A payload has only a few bytes.
     let size = 8 + payload.len() as u32;
     let mut bytes = Bytes::new().u32(size).u32(flags).raw(payload);
     raw::bytes(device, request::DEVICE_FEATURE, &mut bytes)
@@ -99,7 +99,7 @@ fn frame_comes_back() -> Result<()> {
         assert_eq!(nic.echo(&memory, iova, &frame())?, frame());
         setup.container.unmap(iova, MEMORY as u64)?;
     }
-    // Nothing reaches the memory any more.
+    // The controller cannot access the memory any more.
     assert!(nic.echo(&memory, 0x10_0000, &frame()).is_err());
     Ok(())
 }
@@ -117,14 +117,14 @@ fn interrupts() -> Result<()> {
         assert_eq!(nic.causes() & 1, 1);
     }
     setup.device.disable_irqs(VFIO_PCI_MSI_IRQ_INDEX)?;
-    // The link has come up meanwhile, perhaps, which is an interrupt as well.
+    // The link may have come up meanwhile, which raises an interrupt, too.
     interrupt.take()?;
     nic.interrupt();
     assert_eq!(interrupt.wait(Duration::from_millis(50))?, 0);
     Ok(())
 }
 
-/// The devices that a reset hits: group, bus, device and function.
+/// Returns the devices affected by a reset: group, bus, device and function.
 fn hit(device: &Device) -> Result<Vec<(u32, u32)>> {
     let mut bytes = Bytes::new().u32(12 + 8 * 8).u32(0).u32(0).fill(0, 8 * 8);
     raw::bytes(device, request::DEVICE_GET_PCI_HOT_RESET_INFO, &mut bytes)?;
@@ -147,12 +147,12 @@ fn k8_slot_is_reset_as_a_whole() -> Result<()> {
         assert!(nic.is_set_up());
     }
     setup.device.hot_reset(&[&setup.group])?;
-    // Both of them lost what their users had set, and are there as before.
+    // Both controllers have lost the settings of their users, and work as before.
     for nic in &nics {
         assert!(nic.is_alive());
         assert!(!nic.is_set_up());
     }
-    // Not without the group, and with no other file.
+    // The reset fails without the group, and with a file that is not a group.
     assert_eq!(setup.device.hot_reset(&[]).errno(), Errno::EINVAL);
     let mut bytes = Bytes::new().u32(16).u32(0).u32(1);
     let null = fs::File::open("/dev/null")?;
@@ -167,7 +167,7 @@ fn k8_slot_is_not_reset_with_a_stranger_in_it() -> Result<()> {
     let strange = crate::env::group(crate::env::EDU)?;
     let device = group.device(NIC)?;
     assert_eq!(device.hot_reset(&[&strange]).errno(), Errno::EINVAL);
-    // A function without a driver of VFIO keeps the slot from being reset.
+    // A function without a VFIO driver prevents a reset of the slot.
     pci::unbind(OTHER)?;
     let outcome = device.hot_reset(&[&group]).map_err(|error| error.errno());
     pci::bind(OTHER, "vfio-pci")?;
@@ -193,7 +193,7 @@ fn k9_closed_devices_sleep() -> Result<()> {
     assert_eq!(power(NIC)?, "suspended", "it isn't open");
     let device = group.device(NIC)?;
     assert_eq!(power(NIC)?, "active");
-    // The other function sleeps on.
+    // The other function stays suspended.
     assert_eq!(power(OTHER)?, "suspended");
     device.info()?;
     drop(device);
@@ -215,7 +215,8 @@ fn d12_low_power() -> Result<()> {
     reaches(NIC, "suspended")?;
     let again = feature(device, SET | LOW_POWER_ENTRY, &[]);
     assert_eq!(again, Err(Errno::EINVAL));
-    // Any request wakes it, and so does a look at its configuration; then it sleeps again.
+    // Any request resumes the device, as does access to its configuration space. Then it is
+    // suspended again.
     device.info()?;
     assert_eq!(Config::of(device)?.read_u16(0)?, 0x8086);
     reaches(NIC, "suspended")?;
@@ -242,7 +243,7 @@ fn d12_low_power_with_wakeup() -> Result<()> {
     assert_eq!(wakeup.wait(Duration::from_millis(20))?, 0);
     device.info()?;
     assert_eq!(wakeup.wait(Duration::from_secs(5))?, 1);
-    // It has to be sent to sleep anew.
+    // It is not suspended again unless this is requested.
     thread::sleep(Duration::from_millis(50));
     assert_eq!(power(NIC)?, "active");
     Ok(())
@@ -272,7 +273,7 @@ fn d17_features_of_the_driver() -> Result<()> {
     Ok(())
 }
 
-/// The driver hands out memory of the device, and keeps the device registered meanwhile.
+/// The driver exports device memory and keeps the device registered meanwhile.
 fn d17_dma_buf_holds_the_device() -> Result<()> {
     let setup = Setup::with(NIC, Iommu::Type1v2)?;
     setup.device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
@@ -281,7 +282,7 @@ fn d17_dma_buf_holds_the_device() -> Result<()> {
     let number = feature(&setup.device, GET | DMA_BUF, payload.as_ref())?;
     let link = fs::read_link(format!("/proc/self/fd/{number}"))?;
     assert!(link.to_string_lossy().contains("dmabuf"), "{link:?}");
-    // It goes with the device's last file, or else the device could not be taken away.
+    // The export ends with the last file of the device. Otherwise the device could not be removed.
     drop(setup);
     pci::unbind(NIC)?;
     pci::bind(NIC, "vfio-pci")?;

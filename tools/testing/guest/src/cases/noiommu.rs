@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices without an IOMMU, on a machine that has none, by the parameter that allows it.
+//! Devices without an IOMMU, enabled by a module parameter, on a machine without an IOMMU.
 
 use crate::{
     env::{
@@ -88,7 +88,7 @@ cases! {
 const PARAMETER: &str = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
 const NOIOMMU: u64 = 8;
 
-/// Opens the group of a device; it has another name here.
+/// Opens the group of a device. The node of such a group has another name.
 pub fn group(bdf: &str) -> vfio_client::Result<Group> {
     let number = pci::group_of(bdf)?;
     let path = format!("/dev/vfio/noiommu-{number}");
@@ -104,7 +104,7 @@ fn set_iommu(container: &Container, number: u64) -> Result<i32, Errno> {
     raw::value(container, request::SET_IOMMU, number)
 }
 
-/// A container with a group and the only backend that it may have.
+/// Returns a container with a group and the only backend that such a container may have.
 fn attached(bdf: &str) -> Result<(Container, Group)> {
     let container = Container::open()?;
     let group = group(bdf)?;
@@ -119,7 +119,7 @@ fn opened() -> Result<(Device, Group, Container)> {
     Ok((device, group, container))
 }
 
-/// Runs something while the parameter is off.
+/// Runs `body` while the parameter is off.
 fn while_off(body: impl FnOnce() -> Result<()>) -> Result<()> {
     fs::write(PARAMETER, "N")?;
     let outcome = body();
@@ -149,7 +149,7 @@ fn c05_extension() -> Result<()> {
     assert_eq!(container.check_extension(8)?, 1);
     while_off(|| {
         assert_eq!(container.check_extension(8)?, 0);
-        // Groups that are there stay, but get no backend.
+        // Existing groups stay, but cannot choose a backend.
         let group = group(EDU)?;
         group.set_container(&container)?;
         assert_eq!(container.check_extension(8)?, 0);
@@ -250,7 +250,7 @@ fn g8_several_groups_in_one_container() -> Result<()> {
     Ok(())
 }
 
-/// Without the parameter a device which has no group is not taken.
+/// Without the parameter, a device without a group is rejected.
 fn g18_not_allowed() -> Result<()> {
     let before = pci::group_of(NVME)?;
     let outcome = while_off(|| {
@@ -487,7 +487,7 @@ fn n1_close_in_every_order() -> Result<()> {
     Ok(())
 }
 
-/// What other processes do for these cases.
+/// The helper processes of these cases.
 pub mod helper {
     use super::*;
     use crate::helper::{
@@ -513,7 +513,7 @@ pub mod helper {
         }
     }
 
-    /// Opens a group with and without the right.
+    /// Opens a group with the capability and without it.
     pub fn open() -> Result<()> {
         say(format!("with: {}", word(group(EDU))));
         drop_right()?;
@@ -521,7 +521,7 @@ pub mod helper {
         Ok(())
     }
 
-    /// Uses a group and a container that came from a process with more rights.
+    /// Uses a group and a container that were opened by a process with more privileges.
     pub fn attach(group: Group, container: Container) -> Result<()> {
         drop_right()?;
         say(format!(

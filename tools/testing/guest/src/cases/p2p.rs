@@ -26,7 +26,7 @@ use vgpu_copy::{
     Vgpu, //
 };
 
-/// All cases.
+/// Returns all cases.
 pub fn cases() -> Vec<Trial> {
     [
         groups::cases(),
@@ -45,7 +45,7 @@ pub fn cases() -> Vec<Trial> {
     .collect()
 }
 
-/// Makes two devices that can be peers.
+/// Creates two devices that can become peers.
 fn two() -> Result<[Mdev; 2]> {
     Ok([
         Mdev::with_new_uuid(Kind::Single)?,
@@ -53,20 +53,20 @@ fn two() -> Result<[Mdev; 2]> {
     ])
 }
 
-/// Makes two devices that are peers.
+/// Creates two devices that are peers.
 fn peers() -> Result<[Mdev; 2]> {
     let [a, b] = two()?;
     b.set_peer_uuid(&a.peer_uuid()?)?;
     Ok([a, b])
 }
 
-/// An open device with its group and container.
+/// Opens a device with its group and a new container.
 fn open(mdev: &Mdev) -> Result<(Vgpu, Group, Container)> {
     let (container, group) = mdev.attach()?;
     Ok((Vgpu::open(&group, mdev)?, group, container))
 }
 
-/// Whether the node of a group is there.
+/// Returns whether the node of a group exists.
 fn node_exists(group: u32) -> bool {
     Path::new(&format!("/dev/vfio/{group}")).exists()
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Containers behind a PAMU in software, with copy engines whose every access goes through it.
+//! Containers behind a software PAMU, with copy engines whose accesses all go through it.
 
 mod attributes;
 mod devices;
@@ -22,7 +22,7 @@ use vfio_client::{
     pamu::Pamu, //
 };
 
-/// All cases.
+/// Returns all cases.
 pub fn cases() -> Vec<Trial> {
     [
         attributes::cases(),
@@ -38,20 +38,21 @@ pub fn cases() -> Vec<Trial> {
     .collect()
 }
 
-/// The smallest window.
+/// The smallest window size.
 const PAGE: u64 = 4096;
-/// What is mapped in one window of a hugepage.
+/// The size of a hugepage, mapped in one window.
 const HUGE: u64 = 2 << 20;
-/// The base-2 logarithm of that.
+/// The base-2 logarithm of [`HUGE`].
 const HUGE_ORDER: u32 = 21;
 /// The LIODNs of the two engines.
 const LIODN: u32 = FIRST_LIODN;
 const OTHER_LIODN: u32 = FIRST_LIODN + 1;
 
-/// The bits of AVS1 that say what was violated.
+/// The bits of AVS1 that give the type of violation.
 const STATUS: u32 = 0xffff;
 
-/// An aperture from 0 on with `count` windows of `size` bytes, and the first engine.
+/// Sets an aperture from 0 on with `count` windows of `size` bytes. Returns it with the first
+/// engine.
 fn divided(count: u32, size: u64) -> Result<(Pamu, Engine)> {
     let (pamu, engine) = open(0)?;
     pamu.set_geometry(0, u64::from(count) * size - 1)?;
@@ -59,26 +60,27 @@ fn divided(count: u32, size: u64) -> Result<(Pamu, Engine)> {
     Ok((pamu, engine))
 }
 
-/// Brings engine 1 into the container of engine 0.
+/// Adds engine 1 to the container of engine 0.
 fn join(pamu: &Pamu) -> Result<Engine> {
     let group = pamu_dma::group(1)?;
     group.set_container(pamu.container())?;
     Engine::open(group, 1)
 }
 
-/// Checks that reading at `iova` shuts the engine off and is reported, and revives it.
+/// Checks that reading at `iova` shuts the engine off and is reported. Revives the engine.
 #[track_caller]
 fn refused(pamu: &Pamu, engine: &Engine, iova: u64) {
     check_refused(pamu, engine.read(iova).unwrap().map(drop), iova);
 }
 
-/// Checks that writing at `iova` shuts the engine off and is reported, and revives it.
+/// Checks that writing at `iova` shuts the engine off and is reported. Revives the engine.
 #[track_caller]
 fn refused_write(pamu: &Pamu, engine: &Engine, iova: u64) {
     check_refused(pamu, engine.write(iova, 0).unwrap(), iova);
 }
 
-/// Checks that the engine reaches nothing at `iova`, which isn't reported, as nothing is mapped at all.
+/// Checks that the engine cannot access `iova`. No violation is reported, because nothing at all
+/// is mapped.
 #[track_caller]
 fn unreached(pamu: &Pamu, engine: &Engine, iova: u64) {
     assert_eq!(engine.read(iova).unwrap(), Err(Errno::EFAULT));

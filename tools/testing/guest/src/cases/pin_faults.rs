@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory runs out at each allocation in turn, on the way of pages that a driver pins.
+//! Memory runs out at each allocation in turn while a driver pins pages.
 
 use super::faults::at_every_allocation;
 use crate::{
@@ -39,11 +39,11 @@ cases! {
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// What they pin: pages that the backend notes in several places.
+/// The pages that the cases pin. The backend records them in several places.
 const FIRST: u64 = IOVA + 14 * PAGE;
 const COUNT: u32 = 4;
 
-/// Unpins what may be left when it is dropped; then nothing must be charged.
+/// Unpins remaining pages when dropped. Nothing may be charged after that.
 struct Pinned<'a>(&'a Pinning);
 
 impl Drop for Pinned<'_> {
@@ -64,7 +64,7 @@ fn t_x1_pin() -> Result<()> {
     at_every_allocation(|| pin_some(&pinning))
 }
 
-/// Giving pages back needs no memory.
+/// Unpinning allocates no memory.
 fn t_x4_unpin() -> Result<()> {
     let (pinning, _memory) = mapped(32)?;
     at_every_allocation(|| {
@@ -84,7 +84,7 @@ fn t_x5_read_and_write() -> Result<()> {
     })
 }
 
-/// The driver is told of the unmap, and gives back.
+/// The driver is notified of the unmap and unpins its pages.
 fn t_x6_unmap() -> Result<()> {
     struct Mapped<'a>(&'a Pinning);
     impl Drop for Mapped<'_> {
@@ -105,7 +105,7 @@ fn t_x6_unmap() -> Result<()> {
     })
 }
 
-/// From the first open of the group to pages of the program's memory.
+/// From the first open of the group to pinning pages of user memory.
 fn open() -> Result<()> {
     let memory = Memory::anonymous(PAGE_SIZE)?;
     at_every_allocation(|| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who is charged for pages that a driver pins, and which of them count as written.
+//! Accounting of pages that a driver pins, and whether they count as dirty.
 
 use crate::{
     harness::{
@@ -57,7 +57,7 @@ fn t_a1_each_page_once() -> Result<()> {
         pinner.pin(IOVA, i as u32 + 1, READ)?;
         assert_eq!(locked_kib(), 4 * (i + 1));
     }
-    // The same memory at another address is another charge.
+    // The same memory at another address is charged again.
     pinning
         .container
         .map(0x80_0000, &memory, MapFlags::ReadWrite)?;
@@ -70,7 +70,7 @@ fn t_a1_each_page_once() -> Result<()> {
     Ok(())
 }
 
-/// Registers of a device are no memory of the process.
+/// Device registers are not memory of the process.
 fn t_a1_reserved_pages() -> Result<()> {
     let setup = crate::env::Setup::new()?;
     let edu = Edu::new(&setup.device)?;
@@ -80,7 +80,7 @@ fn t_a1_reserved_pages() -> Result<()> {
         .map(IOVA, edu.registers(), MapFlags::ReadWrite)?;
     let pin = pinning.pinner.pin(IOVA, 1, READ);
     assert_eq!(pin.errno(), Errno::EINVAL, "there is no page");
-    // The driver may read them as the process does; how wide it reads is not said.
+    // The driver may read them like the process. The width of the accesses is unspecified.
     assert!(pinning.pinner.read(IOVA, 4).is_ok());
     assert_eq!(locked_kib(), 0);
     Ok(())
@@ -88,7 +88,7 @@ fn t_a1_reserved_pages() -> Result<()> {
 
 fn t_a2_and_a3_limit() -> Result<()> {
     let mut helper = Helper::spawn(&["pin-limit"], &[])?;
-    // How the call ended, and what is locked then.
+    // The result of each call and the locked memory after it.
     for expected in [
         "4 pages: Ok(4), 16 KiB",
         "one more: Err(ENOMEM), 16 KiB",
@@ -187,7 +187,7 @@ fn track(container: &Container, flags: u32) -> Result<()> {
     Ok(())
 }
 
-/// Returns one bit a page of the first 64 pages.
+/// Returns the dirty bitmap of the first 64 pages, one bit per page.
 fn written(container: &Container, pages: u64) -> Result<u64> {
     let bits = Memory::anonymous(PAGE_SIZE)?;
     let mut get = Bytes::new()
@@ -244,7 +244,7 @@ fn t_d6_pinned_pages_stay_dirty() -> Result<()> {
     Ok(())
 }
 
-/// That the driver wants only to read makes no difference.
+/// Pages that a driver pins only for reading count as dirty, too.
 fn t_d6_read_only_pins() -> Result<()> {
     let (pinning, _memory) = mapped(64)?;
     track(&pinning.container, START)?;
@@ -283,7 +283,7 @@ fn t_d9_hardware_beside_it() -> Result<()> {
             u64::MAX,
             "a device may write anywhere"
         );
-        // That the driver says what it writes does not speak for the device.
+        // Reports of the driver do not cover what the device writes.
         pinning.pinner.pin(IOVA, 1, READ | WRITE)?;
     }
     Ok(())
@@ -310,7 +310,7 @@ fn unmap_with_bitmap() -> Result<()> {
     Ok(())
 }
 
-/// What other processes do for these cases.
+/// The helper processes of these cases.
 pub mod helper {
     use super::*;
     use crate::helper::{
@@ -327,12 +327,12 @@ pub mod helper {
     }
 
     fn set_limit(pages: u64) -> Result<()> {
-        // The hard limit stays where it can be reached again.
+        // The hard limit stays high enough to raise the soft limit again.
         setrlimit(Resource::RLIMIT_MEMLOCK, pages * PAGE, 100 * PAGE)?;
         Ok(())
     }
 
-    /// Pins up to the limit and beyond.
+    /// Pins pages up to the limit and beyond.
     pub fn pin_limit() -> Result<()> {
         without_ipc_lock(100 * PAGE)?;
         set_limit(4)?;
@@ -356,7 +356,7 @@ pub mod helper {
         Ok(())
     }
 
-    /// Maps with and without the right to lock any amount of memory.
+    /// Maps memory with CAP_IPC_LOCK and without it.
     pub fn pin_right() -> Result<()> {
         let (pinning, memory) = mapped(8)?;
         without_ipc_lock(4 * PAGE)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages that a driver pins, and what it reads and writes of its user.
+//! Pages that a driver pins, and its reads and writes of user memory.
 
 use crate::{
     harness::{
@@ -68,7 +68,7 @@ fn t_x1_pin() -> Result<()> {
     );
     assert_eq!(pinner.pinned()?, 2);
     assert_eq!(locked_kib(), 8);
-    // It is the page itself, not a copy.
+    // The driver accesses the page itself, not a copy.
     pinner.poke(IOVA + 0x3000, 77)?;
     assert_eq!(memory.read_u64(0x3000), 77);
     pinner.unpin(IOVA, 8)?;
@@ -94,7 +94,7 @@ fn t_x1_not_in_v1() -> Result<()> {
     pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
     assert_eq!(pinning.pinner.pin(IOVA, 1, READ).errno(), Errno::EACCES);
     assert_eq!(pinning.pinner.pin(0, 1, READ).errno(), Errno::EACCES);
-    // But reading and writing works.
+    // Reading and writing work nevertheless.
     pinning.pinner.write(IOVA + 5, b"first version")?;
     assert_eq!(memory.to_vec(5, 13), b"first version");
     assert_eq!(pinning.pinner.read(IOVA + 5, 5)?, b"first");
@@ -143,7 +143,7 @@ fn t_x1_protection() -> Result<()> {
     Ok(())
 }
 
-/// A driver in Rust has to say what it does with pages.
+/// A Rust driver cannot omit the protection flags.
 fn t_x1_no_protection() -> Result<()> {
     for flags in [MapFlags::Read, MapFlags::Write, MapFlags::ReadWrite] {
         let (pinning, _memory) = mapped_for(flags, 1)?;
@@ -152,7 +152,7 @@ fn t_x1_no_protection() -> Result<()> {
     Ok(())
 }
 
-/// That nothing is there shows when a page is pinned, not when it is mapped.
+/// An inaccessible page is detected when it is pinned, not when it is mapped.
 fn t_x1_not_readable_memory() -> Result<()> {
     let (pinning, mut memory) = mapped(2)?;
     memory.protect(true, false)?;
@@ -172,7 +172,7 @@ fn t_x1_not_readable_memory() -> Result<()> {
     Ok(())
 }
 
-/// A process that maps 4 pages of its own into a container of ours.
+/// Starts a process that maps 4 pages of its own into the container of this process.
 fn mapper(pinning: &Pinning) -> Result<Helper> {
     use std::os::fd::{
         AsFd,
@@ -189,7 +189,7 @@ fn mapper(pinning: &Pinning) -> Result<Helper> {
 fn t_x1_other_process() -> Result<()> {
     let pinning = Pinning::new()?;
     let mut helper = mapper(&pinning)?;
-    // The page is that of who mapped it, and so is the account.
+    // The page belongs to the process that mapped it, and is charged to it.
     assert_eq!(
         pinning.pinner.pin(IOVA, 2, READ | WRITE)?,
         (2, 0xc5c5_c5c5_c5c5_c5c5)
@@ -221,7 +221,7 @@ fn t_x2_twice() -> Result<()> {
         assert_eq!(pinner.pin(IOVA, 4, READ | WRITE)?, (4, word));
         assert_eq!((pinner.pinned()?, locked_kib()), (4, 16));
     }
-    // Even when the process has other memory there by now.
+    // This holds even if the process has other memory at the address by now.
     memory.discard()?;
     assert_eq!(memory.read_u64(0), 0);
     assert_eq!(pinner.pin(IOVA, 1, READ)?, (1, 3));
@@ -241,7 +241,7 @@ fn t_x3_all_or_nothing() -> Result<()> {
         .map_part(IOVA + 4 * PAGE, &memory, 0, PAGE_SIZE, MapFlags::Read)?;
     assert_eq!(pinner.pin(IOVA, 5, WRITE).errno(), Errno::EPERM);
     assert_eq!(locked_kib(), 0);
-    // What was pinned before stays so.
+    // Pages that were pinned before stay pinned.
     assert_eq!(pinner.pin(IOVA + PAGE, 2, READ)?.0, 2);
     assert_eq!(pinner.pin(IOVA, 6, READ).errno(), Errno::EINVAL);
     assert_eq!((pinner.pinned()?, locked_kib()), (2, 8));
@@ -323,7 +323,7 @@ fn t_x5_protection() -> Result<()> {
         let expected = if write.is_ok() { b'x' } else { 0 };
         assert_eq!(memory.read_u8(0), expected);
     }
-    // Also what the process itself may not do.
+    // This holds also for accesses that the process itself is not allowed.
     let (pinning, mut memory) = mapped(1)?;
     memory.protect(true, false)?;
     assert_eq!(pinning.pinner.write(IOVA, b"x").errno(), Errno::EFAULT);
@@ -340,7 +340,7 @@ fn t_x5_not_mapped() -> Result<()> {
     assert_eq!(pinner.write(0, b"x").errno(), Errno::EINVAL);
     assert_eq!(pinner.read(IOVA - 1, 1).errno(), Errno::EINVAL);
     assert_eq!(pinner.read(IOVA + 2 * PAGE - 1, 2).errno(), Errno::EINVAL);
-    // What fits was written nevertheless.
+    // The part that fits was written nevertheless.
     assert_eq!(
         pinner.write(IOVA + 2 * PAGE - 1, b"yz").errno(),
         Errno::EINVAL
@@ -395,7 +395,7 @@ fn t_x6_unmap_is_told() -> Result<()> {
     Ok(())
 }
 
-/// The driver has a page of each, and is told of each once.
+/// The driver has pinned a page of each mapping, and is notified of each once.
 fn t_x6_unmap_of_many_mappings() -> Result<()> {
     const COUNT: u64 = 4096;
     const AT_ONCE: u32 = 512;
@@ -443,7 +443,7 @@ fn t_u03_addresses_stay() -> Result<()> {
     Ok(())
 }
 
-/// The driver and a device see the same memory.
+/// The driver and a device access the same memory.
 fn with_hardware_beside_it() -> Result<()> {
     let (pinning, memory) = mapped(4)?;
     let pinner = &pinning.pinner;

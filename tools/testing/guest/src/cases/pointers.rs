@@ -30,8 +30,8 @@ cases! {
     misaligned_structures,
 }
 
-/// Addresses at which nothing is: nothing at all, the first page, the hole in the middle, the
-/// kernel's half, the very end.
+/// Addresses without memory: null, the first page, the non-canonical hole, the kernel half, and
+/// the end of the address space.
 const NOWHERE: [u64; 7] = [
     0,
     1,
@@ -113,7 +113,7 @@ fn t_m01_structures_that_cannot_be_read() -> Result<()> {
             );
         }
     }
-    // One byte short of what every request reads.
+    // One byte less than what every request reads.
     for (fd, requests) in all {
         for nr in requests
             .iter()

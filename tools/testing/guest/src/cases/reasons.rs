@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What our backend tells people: the tracepoint of refused requests, lines in the log, debugfs.
+//! Diagnostics of the Rust type 1 backend: the tracepoint of failed requests, log messages, and
+//! debugfs.
 
 use super::{
     dirty,
@@ -66,22 +67,22 @@ const VADDR: u32 = 4;
 const ALL: u32 = 2;
 const DIRTY: u32 = 1;
 
-/// A request to map or unmap, as it would be granted but for what is changed.
+/// A request to map or unmap. It is valid except for the fields that a case changes.
 #[derive(Clone, Copy)]
 struct Ask {
     argsz: u32,
     flags: u32,
-    /// For a map only.
+    /// Used for a map only.
     vaddr: Option<u64>,
     iova: u64,
     size: u64,
 }
 
-/// What the tracepoint is to tell.
+/// The expected tracepoint record.
 struct Refused {
     ask: Ask,
     errno: Errno,
-    /// The addresses that it is about.
+    /// The first and the last address of the request's range.
     at: (u64, u64),
     reason: &'static str,
 }
@@ -129,7 +130,7 @@ impl Ask {
         }
     }
 
-    /// The argument of the ioctl.
+    /// Returns the argument of the ioctl.
     fn bytes(self) -> Bytes {
         let start = Bytes::new().u32(self.argsz).u32(self.flags);
         let start = match self.vaddr {
@@ -154,7 +155,7 @@ impl Refused {
         Self { at, ..self }
     }
 
-    /// Asks, and looks at what was traced.
+    /// Sends the request and checks the trace.
     fn check(&self, container: &Container, trace: &Trace) -> Result<()> {
         self.check_with(container, trace, self.ask.bytes())
     }
@@ -328,7 +329,7 @@ fn line_about_locked_memory() -> Result<()> {
     })
 }
 
-/// What debugfs says about the containers of this process.
+/// Returns what debugfs shows about the containers of this process.
 fn own_containers() -> Result<String> {
     let path = "/sys/kernel/debug/vfio_iommu_type1/containers";
     let text = fs::read_to_string(path).context(path)?;

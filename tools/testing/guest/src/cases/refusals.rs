@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the log says when the state of a group does not allow a request.
+//! Log messages about requests that the state of a group does not allow.
 //!
-//! The kernel's own core says nothing.
+//! The C core logs nothing.
 
 use crate::{
     env::{
@@ -64,7 +64,7 @@ cases! {
     lines_are_limited,
 }
 
-/// Waits until a refused request leaves a line with all of `parts`.
+/// Waits until a failing request logs a line with all of `parts`.
 fn says(errno: Errno, parts: &[&str], ask: impl Fn() -> Result<(), Errno>) -> Result<()> {
     kmsg::says(parts, || {
         assert_eq!(ask(), Err(errno));
@@ -72,17 +72,17 @@ fn says(errno: Errno, parts: &[&str], ask: impl Fn() -> Result<(), Errno>) -> Re
     })
 }
 
-/// Only the errno.
+/// Keeps only the errno of a result.
 fn errno<T>(result: vfio_client::Result<T>) -> Result<(), Errno> {
     result.map(drop).map_err(|error| error.errno())
 }
 
-/// How a line names a device: by its driver and its address, and by its group.
+/// Returns how a log message names a device: by its driver, its address and its group.
 fn named(bdf: &str) -> Result<String> {
     Ok(format!("vfio-pci {bdf}: group {}: ", pci::group_of(bdf)?))
 }
 
-/// A number of ours, see `include/uapi/vfio_group.h`.
+/// Requests that only the Rust core has, see `include/uapi/vfio_group.h`.
 const MERGE: u32 = request::number(65);
 const UNMERGE: u32 = request::number(66);
 
@@ -175,7 +175,7 @@ fn device_is_open() -> Result<()> {
     Ok(())
 }
 
-/// The group of the disk, merged with another one.
+/// Merges the group of the disk with `group`, and returns it.
 fn merged(group: &Group) -> Result<Group> {
     let other = crate::env::group(NVME)?;
     let mut argument = Bytes::new().raw(&other.as_fd().as_raw_fd().to_ne_bytes());
@@ -195,7 +195,7 @@ fn alone_in_its_container() -> Result<()> {
     })
 }
 
-/// Memory whose addresses the program has taken away can't be given to one more device.
+/// Memory whose vaddr was invalidated cannot be mapped for another device.
 fn does_not_fit() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;

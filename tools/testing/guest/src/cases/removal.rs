@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices that leave the machine, asked or not, while somebody has them.
+//! Devices that leave the machine, orderly or by surprise, while they are in use.
 
 use crate::{
     env::{
@@ -64,12 +64,12 @@ cases! {
 }
 
 const PAGE: u64 = PAGE_SIZE as u64;
-/// The index of the interrupt that asks the user to let go.
+/// The index of the interrupt that asks the user to release the device.
 const REQ: u32 = 4;
-/// How much is mapped, in KiB.
+/// The size of the mapped memory, in KiB.
 const LOCKED: u64 = 64;
 
-/// A device with everything turned on.
+/// A device with all of its features in use.
 struct Busy {
     edu: Edu,
     setup: Setup,
@@ -96,7 +96,7 @@ impl Busy {
     }
 }
 
-/// Transfers and register accesses that go on until this is dropped.
+/// Transfers and register accesses that continue until this is dropped.
 struct Traffic<'a>(&'a AtomicBool);
 
 impl<'a> Traffic<'a> {
@@ -108,7 +108,8 @@ impl<'a> Traffic<'a> {
             while !over.load(Ordering::Relaxed) {
                 edu.acknowledge();
                 edu.start_store_irq(0, PAGE);
-                // It fails when the device is gone: what is read then never ends.
+                // The identity cannot be read when the device is gone. Waiting would then never
+                // end.
                 if edu.id() == IDENTITY {
                     let _ = edu.wait();
                 }
@@ -124,7 +125,7 @@ impl Drop for Traffic<'_> {
     }
 }
 
-/// Lets a device write to memory that is mapped at 0.
+/// Makes a device write to memory that is mapped at 0.
 fn writes(edu: &Edu, memory: &Memory, byte: u8) -> Result<()> {
     memory.fill(0, PAGE_SIZE, byte);
     edu.load(0, PAGE)?;
@@ -135,7 +136,7 @@ fn writes(edu: &Edu, memory: &Memory, byte: u8) -> Result<()> {
     Ok(())
 }
 
-/// Plugs in a new device; it must work as the old one did.
+/// Plugs in a new device and checks that it works like the old one.
 fn works_again(port: &mut Port) -> Result<()> {
     port.plug()?;
     let busy = Busy::new()?;
@@ -187,7 +188,7 @@ fn pulled_while_all_runs() -> Result<()> {
         assert!(busy.request.wait(LIMIT)? > 0, "asked to let go");
         Ok(())
     })?;
-    // The one who has it finds nothing behind the registers, but everything else in place.
+    // For the current user the registers are gone, but everything else is still in place.
     assert!(present(HOT) && node(number), "it waits for its user");
     assert!(!busy.edu.is_alive());
     busy.setup.device.info()?;
@@ -210,10 +211,11 @@ fn pulled_while_all_runs() -> Result<()> {
     wait_absent(HOT)?;
     assert!(!node(number));
     assert_eq!(old.status().errno(), Errno::ENODEV);
-    // Its group left the container; the other one stays in it with all mappings.
+    // The group of the device has left the container. The other group stays in it with all
+    // mappings.
     assert_eq!(locked_kib(), LOCKED);
     writes(&other_edu, &memory, 0x6f)?;
-    // What is put in its place joins, and finds them too.
+    // A replacement device can join, and has the mappings, too.
     drop(old);
     port.plug()?;
     let new = group(HOT)?;
@@ -253,7 +255,7 @@ fn pulled_from_a_process_that_is_killed() -> Result<()> {
 fn pulled_while_nobody_has_it() -> Result<()> {
     let mut port = Port::with_device()?;
     let number = pci::group_of(HOT)?;
-    // A group that stays open is one without devices.
+    // A group that stays open has no devices.
     let group = group(HOT)?;
     let container = Container::open()?;
     group.set_container(&container)?;
@@ -268,7 +270,7 @@ fn pulled_while_nobody_has_it() -> Result<()> {
     works_again(&mut port)
 }
 
-/// Who takes a device away sees in the log whom to ask.
+/// When a device is removed, the log names the process that holds it.
 fn g21_holder_is_named() -> Result<()> {
     let mut holder = Helper::spawn(&["hold", EDU], &[])?;
     assert_eq!(holder.line()?, "ready");

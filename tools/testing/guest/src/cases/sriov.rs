@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A network controller whose virtual functions programs get while another one has the whole.
+//! A network controller: processes use its virtual functions while another one uses the physical
+//! function.
 
 use super::nic::feature;
 use crate::{
@@ -42,7 +43,7 @@ cases! {
     g11_token_of_the_whole_device,
 }
 
-/// The controller.
+/// The physical function.
 const WHOLE: &str = "0000:02:00.0";
 
 const SET: u32 = 1 << 17;
@@ -53,7 +54,7 @@ const TOKEN: [u8; 16] = [
 const RIGHT: &str = "vf_token=00112233-4455-6677-8899-aabbccddeeff";
 const WRONG: &str = "vf_token=11112233-4455-6677-8899-aabbccddeeff";
 
-/// Virtual functions, until it is dropped. Their names are in order.
+/// Virtual functions, which exist until this is dropped. Their names are sorted.
 struct Functions(Vec<String>);
 
 impl Functions {
@@ -74,7 +75,7 @@ impl Drop for Functions {
     }
 }
 
-/// Opens a device by its name and what belongs to it.
+/// Opens a device by its name and additional arguments.
 fn open(group: &Group, bdf: &str, more: &str) -> Result<Device, Errno> {
     let name = format!("{bdf} {more}");
     group.device(name.trim_end()).map_err(|error| error.errno())
@@ -93,7 +94,7 @@ fn virtual_functions_come_and_go() -> Result<()> {
     for number in groups {
         assert!(!Path::new(&format!("/dev/vfio/{}", number?)).exists());
     }
-    // While a program has the whole device, they come all the same.
+    // Virtual functions can be created while a process uses the physical function.
     let setup = Setup::with(WHOLE, Iommu::Type1v2)?;
     let functions = Functions::new(1)?;
     assert_eq!(functions.0.len(), 1);
@@ -111,12 +112,12 @@ fn several_functions_in_one_container() -> Result<()> {
         group.set_container(&setup.container)?;
         let device = open(&group, bdf, RIGHT)?;
         let config = Config::of(&device)?;
-        // What a function lacks in its own configuration, the driver makes up.
+        // The driver emulates what the configuration space of a function lacks.
         let ids = (config.read_u16(0)?, config.read_u16(2)?);
         assert_eq!(ids, (0x8086, 0x10ca), "{bdf}");
         config.enable()?;
         let registers = device.map_whole(VFIO_PCI_BAR0_REGION_INDEX)?;
-        // The status register of a function: its link.
+        // The status register of a function, with its link state.
         assert_ne!(registers.read_u32(8), u32::MAX, "{bdf}");
         drop(registers);
         open_functions.push((device, group));
@@ -145,7 +146,7 @@ fn d8_token_is_wanted_from_users_of_functions() -> Result<()> {
     let functions = Functions::new(1)?;
     let bdf = &functions.0[0];
     let (_container, group) = attached(bdf, Iommu::Type1v2)?;
-    // There always is one, if only the driver's.
+    // There is always a token, at least the one of the driver.
     assert_eq!(open(&group, bdf, "").err(), Some(Errno::EACCES));
     assert_eq!(open(&group, bdf, WRONG).err(), Some(Errno::EACCES));
     let whole = Setup::with(WHOLE, Iommu::Type1v2)?;
@@ -160,7 +161,7 @@ fn d8_token_is_wanted_from_users_of_functions() -> Result<()> {
     }
     let device = open(&group, bdf, RIGHT)?;
     device.info()?;
-    // The token stays when the whole device is closed.
+    // The token stays in use when the physical function is closed.
     drop(whole);
     device.info()?;
     drop(device);
@@ -173,12 +174,14 @@ fn g11_token_of_the_whole_device() -> Result<()> {
     let functions = Functions::new(1)?;
     let bdf = &functions.0[0];
     let (_container, group) = attached(WHOLE, Iommu::Type1v2)?;
-    // While no function is in use, who opens the whole may name a new token.
+    // While no virtual function is in use, a process that opens the physical function may set a
+    // new token.
     let whole = open(&group, WHOLE, RIGHT)?;
     let (_other, of_function) = attached(bdf, Iommu::Type1v2)?;
     let function = open(&of_function, bdf, RIGHT)?;
     drop(whole);
-    // Now its user has to know the token of those who use functions.
+    // Now the user of the physical function must provide the token of the users of virtual
+    // functions.
     assert_eq!(open(&group, WHOLE, "").err(), Some(Errno::EACCES));
     assert_eq!(open(&group, WHOLE, WRONG).err(), Some(Errno::EACCES));
     let name = format!("{WHOLE} {RIGHT} more");

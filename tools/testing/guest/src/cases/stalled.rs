@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests that stop where they touch the program's memory, and what other threads can do meanwhile.
+//! Requests that stop where they access user memory, and requests of other threads meanwhile.
 //!
-//! A test is a pair: `stalled::dirty_bitmap::map_border` stops GET_BITMAP at the bitmap, and has another
-//! thread map across the end of its range. The pairs and what is expected of them are in [`table`].
+//! A test is a pair: `stalled::dirty_bitmap::map_border` stops GET_BITMAP at the bitmap, and
+//! another thread maps across the end of its range. The pairs and the expected results are in
+//! [`table`].
 
 mod meanwhile;
 mod place;
@@ -61,7 +62,8 @@ pub(super) use words::{
     unmap_with_bitmap, //
 };
 
-/// A request that needs not wait has ended after this time, also if it has to wait for hardware.
+/// A request that does not have to wait for another ends within this time, even if it waits for
+/// hardware.
 const UNHINDERED: Duration = Duration::from_secs(10);
 
 /// Returns a test for each pair.
@@ -78,7 +80,7 @@ pub fn cases() -> Vec<Trial> {
     stopped.chain(not_stopped).chain(queue::cases()).collect()
 }
 
-/// How the table writes an answer.
+/// Formats an answer as in the table.
 fn told(answer: &Answer) -> String {
     match answer {
         Ok(count) => count.to_string(),
@@ -86,7 +88,7 @@ fn told(answer: &Answer) -> String {
     }
 }
 
-/// Has one request meet another one that has stopped.
+/// Sends one request while another one has stopped.
 fn meet(pair: &Pair) -> Result<()> {
     let scene = Scene::new(pair.place, Some(pair.meanwhile))?;
     let (early, answers) = thread::scope(|scope| -> Result<_> {
@@ -121,7 +123,7 @@ fn meet(pair: &Pair) -> Result<()> {
     scene.end()
 }
 
-/// Checks that a request fails where it could stop.
+/// Checks that a request fails at the place where it could stop.
 fn does_not_stop(place: Place, answer: &str) -> Result<()> {
     let scene = Scene::new(place, None)?;
     let found = thread::scope(|scope| -> Result<_> {

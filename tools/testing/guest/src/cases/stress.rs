@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Many programs at once, and races that one program can make with itself.
+//! Several processes at once, and races within a process.
 
 use crate::{
     env::{
@@ -55,12 +55,13 @@ cases! {
     everything_at_once,
 }
 
-/// For how long each case goes on.
+/// How long each case runs.
 const TIME: Duration = Duration::from_secs(10);
-/// How many programs use devices at the same time.
+/// The number of processes that use devices at the same time.
 const USERS: u64 = 4;
 
-/// A container's requests go to its backend, which leaves with the last group: at any moment.
+/// Requests are passed from a container to its backend, which can be removed with the last group
+/// at any time.
 fn o1_requests_race_the_last_group() -> Result<()> {
     let container = Container::open()?;
     let memory = Memory::anonymous(16 * PAGE_SIZE)?;
@@ -68,7 +69,7 @@ fn o1_requests_race_the_last_group() -> Result<()> {
     let working = AtomicUsize::new(0);
     let during =
         |request: &dyn Fn(&mut Tally) -> Result<()>, name: &'static str| -> Result<Tally> {
-            // Without a backend there is no such request.
+            // Without a backend, requests fail with this errno.
             let mut tally = Tally::new(name, &[Errno::EINVAL]);
             while !over.load(Ordering::Relaxed) {
                 let before = tally.works();
@@ -103,8 +104,8 @@ fn o1_requests_race_the_last_group() -> Result<()> {
     Ok(())
 }
 
-/// Gives the container a group and a backend, which it loses at once, for [`TIME`]; the first time only when
-/// the other two are `working`.
+/// Repeatedly gives the container a group and a backend and removes them at once, for [`TIME`].
+/// Keeps the first group until both other threads are `working`.
 fn use_and_leave(container: &Container, working: &AtomicUsize) -> Result<Tally> {
     let mut tally = Tally::new("set and leave", &[]);
     let first = group(EDU)?;
@@ -122,9 +123,10 @@ fn use_and_leave(container: &Container, working: &AtomicUsize) -> Result<Tally> 
     Ok(tally)
 }
 
-/// Several programs do everything at random while devices and modules go and some are killed.
+/// Several processes use everything at random while devices and modules are removed and some of
+/// the processes are killed.
 fn everything_at_once() -> Result<()> {
-    // What checks itself is slow.
+    // Kernels with debugging checks are slow.
     let time = if fault_injection() { 4 * TIME } else { TIME };
     let end = Instant::now() + time;
     let mut seed = 0;
@@ -163,14 +165,14 @@ fn everything_at_once() -> Result<()> {
     eprintln!("kill: {kills}");
     counts.check()?;
     changes.check()?;
-    // The machine works as before.
+    // The machine still works.
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
     group.device(EDU)?;
     drop(container);
     Ok(())
 }
 
-/// Adds up all that a helper says until it ends.
+/// Adds up all counts that a helper prints until it ends.
 fn collect(helper: &mut Helper, counts: &mut Counts) -> Result<()> {
     loop {
         let line = helper.line()?;

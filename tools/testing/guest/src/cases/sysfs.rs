@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nodes, classes and names.
+//! Device nodes, classes and names.
 
 use crate::{
     env::{
@@ -92,7 +92,7 @@ fn s1_group_nodes() -> Result<()> {
     Ok(())
 }
 
-/// Returns what is in a folder, but `power`, which depends on the kernel's configuration.
+/// Returns the names in a directory except `power`, which depends on the kernel configuration.
 fn names_in(dir: &Path) -> Result<Vec<String>> {
     let mut names: Vec<_> = fs::read_dir(dir)?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())

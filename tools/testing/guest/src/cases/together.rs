@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mapping, pinning, asking for dirty pages and hardware that comes and goes, all at once in one
-//! container, by programs that are killed.
+//! Mapping, pinning, dirty page tracking, and adding and removing hardware, all concurrently in
+//! one container, by processes that are killed.
 
 use crate::{
     harness::cases,
@@ -46,19 +46,19 @@ cases! {
     everything_in_one_container,
 }
 
-/// For how long the case goes on.
+/// How long the case runs.
 const TIME: Duration = Duration::from_secs(6);
-/// How long a program lives.
+/// How long a process lives.
 const LIFE: Duration = Duration::from_millis(1500);
 
 const PAGE: u64 = PAGE_SIZE as u64;
-/// Bytes of the memory that is mapped in pieces.
+/// The size of the memory that is mapped in pieces.
 const POOL: usize = 64 * PAGE_SIZE;
-/// Where the pieces go: this many places, each this far from the next.
+/// Where the pieces are mapped: this many places at this distance.
 const PLACES: u64 = 8;
 const PLACE: u64 = 32 * PAGE;
 
-/// In the kernel's own module two unmaps of pinned pages wait for each other.
+/// In the C module, two unmaps of pinned pages deadlock.
 fn everything_in_one_container() -> Result<()> {
     let end = Instant::now() + TIME;
     let mut seed = 0;
@@ -75,7 +75,7 @@ fn everything_in_one_container() -> Result<()> {
         program.kill()?;
         kills += 1;
     }
-    // The last one lives to its end.
+    // The last process runs to its end.
     let mut program = start()?;
     program.line()?;
     eprintln!("{kills} programs killed; the last one:");
@@ -90,7 +90,7 @@ fn everything_in_one_container() -> Result<()> {
     }
     program.finish()?;
     assert_eq!(lines, 5, "each thread of the last one came to its end");
-    // All works as before.
+    // Everything still works.
     let pinning = Pinning::new()?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
     pinning.container.map(0, &memory, MapFlags::ReadWrite)?;
@@ -102,15 +102,16 @@ fn everything_in_one_container() -> Result<()> {
     Ok(())
 }
 
-/// The program: does all at random, with that `edu`, and says when it has begun and how often what worked.
+/// Runs all operations at random, with the given `edu`. Reports when it has begun, and how often
+/// each operation has succeeded.
 pub fn program(edu: &str, seed: u64, life: Duration) -> Result<()> {
     let pinning = Pinning::new()?;
     let memory = Memory::anonymous(POOL)?;
     crate::helper::say("begun");
     let end = Instant::now() + life;
-    // A slow machine gets more time for what has not worked yet.
+    // On a slow machine, operations that have not succeeded yet get more time.
     let at_last = end + 10 * life;
-    // Something may be mapped already, not mapped any more, or not tracked.
+    // Memory may be mapped already or not mapped any more, and tracking may be off.
     let steps: [(Step<'_>, Tally); 5] = [
         (
             &|random| map(random, &pinning.container, &memory),
@@ -155,7 +156,7 @@ pub fn program(edu: &str, seed: u64, life: Duration) -> Result<()> {
     Ok(())
 }
 
-/// One of the things that the program does.
+/// An operation of the process.
 type Step<'a> = &'a (dyn Fn(&mut fastrand::Rng) -> Result<()> + Sync);
 
 fn place(random: &mut fastrand::Rng) -> u64 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! UNMAP_DMA, with the rules of both versions.
+//! UNMAP_DMA, with the rules of both versions of type 1.
 
 use crate::{
     env::{
@@ -58,7 +58,7 @@ const PAGE: u64 = PAGE_SIZE as u64;
 const ALL: u32 = 2;
 const VADDR: u32 = 4;
 
-/// Sends UNMAP_DMA; checks that the structure changes in its size only, and not on errors.
+/// Sends UNMAP_DMA and checks that the kernel writes only the size, and nothing if it fails.
 fn unmap(
     container: &Container,
     argsz: u32,
@@ -82,7 +82,8 @@ fn unmap(
     }
 }
 
-/// A container with four mappings: 4 pages at 0x10000, 2 at 0x14000, a hole, 4 at 0x20000, 1 far.
+/// A container with four mappings: 4 pages at 0x10000, 2 at 0x14000, 4 at 0x20000 after a hole,
+/// and 1 far away.
 struct Mapped {
     container: Container,
     _group: Group,
@@ -167,7 +168,7 @@ fn t_u05_overflow() -> Result<()> {
                 Err(Errno::EOVERFLOW)
             );
         }
-        // The last page can be asked for.
+        // A range may include the last page.
         assert_eq!(unmap(&m.container, 24, 0, top, PAGE), Ok(0));
         assert_eq!(locked_kib(), TOTAL / 1024);
     }
@@ -202,7 +203,7 @@ fn t_u08_size_tells_how_much() -> Result<()> {
     let m = mapped(Iommu::Type1v2)?;
     assert_eq!(unmap(&m.container, 24, 0, 0x16000, 10 * PAGE), Ok(0));
     assert_eq!(unmap(&m.container, 24, 0, 0, 16 * PAGE), Ok(0));
-    // Two neighbours and holes at both ends.
+    // Two adjacent mappings, and holes at both ends.
     assert_eq!(unmap(&m.container, 24, 0, 0xe000, 16 * PAGE), Ok(6 * PAGE));
     assert_eq!(unmap(&m.container, 24, 0, 0xe000, 16 * PAGE), Ok(0));
     assert_eq!(unmap(&m.container, 24, 0, 0x20000, 4 * PAGE), Ok(4 * PAGE));
@@ -267,7 +268,7 @@ fn t_u13_vaddr() -> Result<()> {
         assert_eq!(locked_kib(), TOTAL / 1024, "the device keeps it");
         let avail = m.container.info()?.dma_avail();
         assert_eq!(avail, Some(65535 - 4));
-        // A real unmap takes invalid ones too.
+        // An ordinary unmap also removes mappings with an invalid vaddr.
         assert_eq!(unmap(&m.container, 24, ALL, 0, 0), Ok(TOTAL));
     }
     Ok(())
@@ -283,7 +284,7 @@ fn t_u13_vaddr_twice() -> Result<()> {
         unmap(&m.container, 24, VADDR, 0x10000, 6 * PAGE),
         Err(Errno::EINVAL)
     );
-    // What the failed call had invalidated is valid again.
+    // The failed request has made the vaddrs that it invalidated valid again.
     assert_eq!(
         unmap(&m.container, 24, VADDR, 0x10000, 4 * PAGE),
         Ok(4 * PAGE)
@@ -304,7 +305,7 @@ fn t_u13_vaddr_all() -> Result<()> {
 
 fn v1_across_mappings() -> Result<()> {
     let m = mapped(Iommu::Type1)?;
-    // From a hole over two mappings into the middle of a third: all three go.
+    // A range from a hole across two mappings into a third one: all three are unmapped.
     assert_eq!(
         unmap(&m.container, 24, 0, 0xf000, 0x22000 - 0xf000),
         Ok(10 * PAGE)
@@ -352,7 +353,7 @@ fn t_m10_vaddr_from_another_process() -> Result<()> {
     let (helper, answer) = take_over("3")?;
     assert_eq!((answer.as_str(), locked_kib()), ("ENOMEM, 0 KiB", 16));
     helper.finish()?;
-    // Who gives the memory now is charged for it.
+    // The process that now provides the memory is charged for it.
     let (helper, answer) = take_over("4")?;
     assert_eq!((answer.as_str(), locked_kib()), ("OK, 16 KiB", 0));
     helper.finish()?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! VFIO_DMA_UNMAP_FLAG_ALL in a container that has nothing but a device whose driver pins pages.
+//! VFIO_DMA_UNMAP_FLAG_ALL in a container whose only device has a driver that pins pages.
 
 use super::concurrent::unmap_all_while_others_unmap;
 use crate::{
@@ -36,7 +36,8 @@ cases! {
 const PAGE: u64 = PAGE_SIZE as u64;
 const HALF: u64 = 1 << 63;
 
-/// Maps half of all addresses. In the process there is nothing, which matters to those who pin pages.
+/// Maps half of the address space. The process has no memory there, which matters only when pages
+/// are pinned.
 fn map_half(container: &Container, iova: u64) -> Result<()> {
     let (argsz, flags, vaddr, size) = (32, MapFlags::ReadWrite.bits(), HALF, HALF);
     let mut map = Bytes::new().u32(argsz).u32(flags);
@@ -53,7 +54,7 @@ fn all_mapped() -> Result<Pinning> {
     Ok(pinning)
 }
 
-/// The sum of all sizes does not fit into the structure.
+/// The sum of all sizes does not fit into the field of the structure.
 fn t_u09_all_addresses() -> Result<()> {
     let pinning = all_mapped()?;
     let container = &pinning.container;
@@ -77,7 +78,7 @@ fn t_u09_all_while_others_unmap() -> Result<()> {
     unmap_all_while_others_unmap(&pinning.container)
 }
 
-/// The driver is told of each mapping, and gives back at once.
+/// The driver is notified of each mapping and unpins its pages at once.
 fn t_u14_pinned_in_many_mappings() -> Result<()> {
     let pinning = Pinning::new()?;
     let memory = Memory::anonymous(PAGE_SIZE)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Groups that are shared with a driver of the host.
+//! Groups in which a host driver is bound to another device.
 
 use crate::{
     env::{
@@ -32,7 +32,7 @@ cases! {
     g09_driver_after_release,
 }
 
-/// The sibling without its driver; the driver comes back at the end.
+/// Unbinds the sibling from its driver. Dropping this binds it again.
 struct Unbound {
     driver: String,
 }

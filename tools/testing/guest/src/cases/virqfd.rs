@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Eventfds that drivers listen to.
+//! Eventfds to which drivers listen.
 
 use crate::{
     core_test::CoreTest,
@@ -48,13 +48,13 @@ fn number(fd: &EventFd) -> i32 {
     fd.as_fd().as_raw_fd()
 }
 
-/// Waits until `done` says so.
+/// Waits until `done` returns true.
 fn soon(done: impl FnMut() -> Result<bool>) -> Result<()> {
     ensure!(until(Duration::from_secs(5), done)?, "it takes too long");
     Ok(())
 }
 
-/// The driver's file, with nothing counted.
+/// Opens the driver's file with its counters at 0.
 fn driver() -> Result<CoreTest> {
     let test = CoreTest::open()?;
     test.ignore()?;
@@ -76,7 +76,7 @@ fn q1_and_d25_arguments() -> Result<()> {
     assert!(test.listening()?);
     assert_eq!(test.listen(number(&second), false), Err(Errno::EBUSY));
     assert_eq!(test.listen(number(&first), false), Err(Errno::EBUSY));
-    // Bad descriptors are found before that.
+    // Bad descriptors are detected before that.
     assert_eq!(test.listen(-1, false), Err(Errno::EBADF));
     assert_eq!(test.listen(null.as_raw_fd(), false), Err(Errno::EINVAL));
     second.write(1)?;
@@ -187,7 +187,7 @@ fn q3_disable_races_the_last_close() -> Result<()> {
             assert!(closer.join().is_ok());
             Ok(())
         })?;
-        // One of the two has ended it, and disabling has waited for that.
+        // One of the two has ended it, and disabling has waited for the end.
         assert!(!test.listening()?);
     }
     test.ignore()?;

@@ -19,14 +19,14 @@ use crate::{
 };
 use vfio_client::Errno;
 
-/// Of how many words of a mapping's bits the model knows.
+/// The maximum number of bitmap words of a mapping in the model.
 const MOST_WORDS: u64 = 1024;
 
-/// The most bytes of a bitmap.
+/// The maximum size of a bitmap in bytes.
 const MOST_BYTES: u64 = MOST_TRACKED.div_ceil(64) * 8;
 
 impl Bitmap {
-    /// Checks it for a range of `size` bytes.
+    /// Checks the bitmap for a range of `size` bytes.
     pub(super) fn check(&self, size: u64) -> Result<(), Errno> {
         let pages = size >> self.pgsize.trailing_zeros().min(63);
         let needed = pages.div_ceil(64) * 8;
@@ -38,9 +38,10 @@ impl Bitmap {
 }
 
 impl Dma {
-    /// Starts with the pages that are pinned.
+    /// Starts tracking. Pinned pages are dirty from the start.
     pub(super) fn start_tracking(&mut self) {
-        // C has one word more, for what it shifts. No test has room for the bits of larger mappings.
+        // C has one extra word for the bits that it shifts. No test has bitmaps large enough for
+        // larger mappings.
         self.dirty = vec![0; self.pages().div_ceil(64).min(MOST_WORDS) as usize + 1];
         self.mark_pinned();
     }
@@ -51,21 +52,21 @@ impl Dma {
         }
     }
 
-    /// A page is dirty.
+    /// Marks a page dirty.
     pub(super) fn mark(&mut self, page: u64) {
         if let Some(word) = self.dirty.get_mut((page / 64) as usize) {
             *word |= 1 << (page % 64);
         }
     }
 
-    /// All pages are dirty.
+    /// Marks all pages dirty.
     pub(super) fn mark_all(&mut self) {
         for page in 0..self.pages().min(MOST_WORDS * 64) {
             self.mark(page);
         }
     }
 
-    /// After a report only pinned pages are dirty.
+    /// Clears the dirty pages after a report. Pinned pages stay dirty.
     fn clear(&mut self) {
         for page in 0..self.pages().min(MOST_WORDS * 64) {
             self.dirty[(page / 64) as usize] &= !(1 << (page % 64));
@@ -73,9 +74,10 @@ impl Dma {
         self.mark_pinned();
     }
 
-    /// Adds its dirty pages to the words of a bitmap that begins at `base`.
+    /// Adds the mapping's dirty pages to the words of a bitmap that begins at `base`.
     ///
-    /// In the first word the bits below those of the mapping stay; others that are no mapping's become 0.
+    /// In the first word, the bits below those of the mapping are kept. Other bits without a
+    /// mapping become 0.
     pub(super) fn report(
         &mut self,
         base: u64,
@@ -92,7 +94,7 @@ impl Dma {
         let mut own = self.dirty.clone();
         shift_up(own.get_mut(..count).ok_or(Errno::EFAULT)?, shift);
         if rules == Rules::C {
-            // C shifts its own words, and back never.
+            // C shifts its own words and never shifts them back.
             self.dirty.copy_from_slice(&own);
         }
         let before = *words.get(place).ok_or(Errno::EFAULT)?;
@@ -110,7 +112,7 @@ impl Dma {
     }
 }
 
-/// Shifts words up by less than 64 bits.
+/// Shifts words up by fewer than 64 bits.
 fn shift_up(words: &mut [u64], shift: u32) {
     for index in (0..words.len()).rev().filter(|_| shift != 0) {
         let below = index.checked_sub(1).map_or(0, |i| words[i] >> (64 - shift));
@@ -183,7 +185,7 @@ impl Container {
         let before = type1.dmas[found.clone()].to_vec();
         for dma in &mut type1.dmas[found.clone()] {
             if let Err(errno) = dma.report(iova, &mut words, full, self.rules) {
-                // Only C forgets what it has reported so far.
+                // Only C clears the pages that it has reported before the failure.
                 if self.rules == Rules::Strict {
                     type1.dmas.splice(found, before);
                 }

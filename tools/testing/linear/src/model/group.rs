@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Groups that join and leave, the choice of a backend, and the device of the driver.
+//! Groups that join and leave, SET_IOMMU, and the driver's device.
 
 use super::{
     Container,
@@ -17,11 +17,11 @@ use crate::{
 };
 use vfio_client::Errno;
 
-/// What an IOMMU may say of an address that it can't map.
+/// The errors that an IOMMU may return for an address that it cannot map.
 const UNMAPPABLE: [Errno; 4] = [Errno::EINVAL, Errno::EFAULT, Errno::ERANGE, Errno::ENOMEM];
 
 impl State {
-    /// A group has joined.
+    /// Records that a group joined.
     pub fn enter(&mut self, group: Group) {
         self.joined[group as usize] = true;
         let Some(type1) = self.type1.as_mut().filter(|_| group != Group::Emulated) else {
@@ -76,7 +76,7 @@ impl Container {
         Outcome::ok()
     }
 
-    /// Why what is mapped can't be mapped for a further group.
+    /// Returns the errors with which the existing mappings can fail for another group.
     fn attach_failures(&self, type1: &Type1, process: u8, is_first: bool) -> Vec<Errno> {
         let mut reasons = Vec::new();
         if type1
@@ -125,7 +125,7 @@ impl Container {
         let Some(type1) = state.type1.as_mut().filter(|_| group != Group::Emulated) else {
             return Outcome::ok();
         };
-        // Nobody can say any more what the devices wrote.
+        // It is no longer known which pages the devices wrote.
         type1.dmas.iter_mut().for_each(Dma::mark_all);
         if is_last {
             type1.ranges = Ranges::All;
@@ -142,7 +142,7 @@ impl Container {
         Outcome::ok()
     }
 
-    /// The last close ends once the driver has given all pages back.
+    /// The last close completes once the driver has unpinned all pages.
     pub(super) fn close(&self, state: &mut State) -> Outcome {
         if state.open == 1 {
             while give_back(state, 0, u64::MAX) {}
@@ -151,7 +151,7 @@ impl Container {
         Outcome::ok()
     }
 
-    /// A page that the driver gives back before the last close ends.
+    /// Returns the state after the driver unpins one page during the last close, if it has any.
     pub(super) fn close_step(&self, state: &State) -> Option<State> {
         let mut next = state.clone();
         (state.open == 1 && give_back(&mut next, 0, u64::MAX)).then_some(next)

@@ -16,7 +16,7 @@ use crate::op::{
 };
 use vfio_client::Errno;
 
-/// Of how many pages dirty ones can be tracked.
+/// The maximum number of pages of a mapping whose dirty pages can be tracked.
 pub(super) const MOST_TRACKED: u64 = i32::MAX as u64;
 
 impl Container {
@@ -100,37 +100,37 @@ impl Container {
         Outcome::ok()
     }
 
-    /// Whether a range is one that the container announces.
+    /// Returns whether a range is inside of the ranges that the container reports.
     pub(super) fn is_mappable(&self, type1: &Type1, first: u64, last: u64) -> bool {
         type1.ranges != Ranges::Physical || self.is_in_aperture(first, last)
     }
 
-    /// Whether the IOMMU can map a range.
+    /// Returns whether the IOMMU can map a range.
     pub(super) fn is_in_aperture(&self, first: u64, last: u64) -> bool {
         let mut ranges = self.machine.ranges.iter();
         ranges.any(|(start, end)| first >= *start && last <= *end)
     }
 
-    /// Whether a process may not lock so many pages more.
+    /// Returns whether `pages` more pages exceed the lock limit of a process.
     pub(super) fn is_too_much(&self, type1: &Type1, process: u8, pages: u64) -> bool {
         let limit = self.machine.limits[usize::from(process)];
         limit.is_some_and(|limit| type1.locked(process) + pages > limit)
     }
 
-    /// Whether there is memory.
+    /// Returns whether the process has memory in a range.
     pub(super) fn is_present(&self, vaddr: u64, size: u64) -> bool {
         let (start, end) = self.machine.memory;
         vaddr >= start && vaddr.checked_add(size).is_some_and(|last| last <= end)
     }
 
-    /// Why the pages of a mapping can't all be pinned.
+    /// Returns the errors with which pinning the pages of a mapping can fail.
     fn pin_failures(&self, type1: &Type1, process: u8, vaddr: u64, size: u64) -> Vec<Errno> {
         let mut reasons = Vec::new();
         let is_present = self.is_present(vaddr, size);
         if !is_present {
             reasons.push(Errno::EFAULT);
         }
-        // The limit is looked at page by page, up to the first that isn't there.
+        // The limit is checked page by page, up to the first missing page.
         let (start, end) = self.machine.memory;
         let present = match vaddr {
             _ if is_present => size,
@@ -144,7 +144,7 @@ impl Container {
     }
 }
 
-/// Checks what depends on nothing else, and returns the last address.
+/// Checks the arguments alone, and returns the last address.
 fn check(flags: u32, vaddr: u64, iova: u64, size: u64) -> Result<u64, Errno> {
     if flags & !(map::READ | map::WRITE | map::VADDR) != 0 || size == 0 {
         return Err(Errno::EINVAL);

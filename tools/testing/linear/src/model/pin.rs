@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the driver that pins pages does, and DMA.
+//! The driver that pins pages, and DMA.
 
 use super::{
     Container,
@@ -18,12 +18,12 @@ use crate::op::{
 use vfio_client::Errno;
 
 impl Container {
-    /// The mark of the page at an address of a process.
+    /// Returns the mark of the page at an address of a process.
     fn mark_of(&self, vaddr: u64) -> u64 {
         MARK + (vaddr - self.machine.memory.0) / PAGE
     }
 
-    /// Pages before one that can't be pinned stay marked as dirty.
+    /// Pins pages. On failure, the pages before the one that failed stay marked dirty.
     pub(super) fn pin(&self, state: &mut State, iova: u64, count: u32, prot: u32) -> Outcome {
         let before = state.clone();
         match self.try_pin(state, iova, count, prot) {
@@ -97,7 +97,8 @@ impl Container {
         }
     }
 
-    /// Page by page; what was written before a page that fails stays written, and dirty.
+    /// Copies mapping by mapping. If a later mapping fails, pages written before stay written and
+    /// dirty.
     fn dma_rw(
         &self,
         state: &mut State,
@@ -117,7 +118,7 @@ impl Container {
                 return Err(Errno::EPERM);
             }
             let page = (iova - dma.iova) / PAGE;
-            // All that is in one mapping is copied at once, or fails.
+            // The part inside of one mapping is copied as a whole, or fails.
             let here = (dma.pages() - page).min(u64::from(count) - nth);
             let vaddr = dma.vaddr + page * PAGE;
             if dma.owner != process || !self.is_present(vaddr, here * PAGE) {
@@ -144,14 +145,14 @@ impl Container {
             let vaddr = dma.device? + (iova - dma.iova);
             (dma.prot & prot == prot).then(|| self.mark_of(vaddr))
         };
-        // Where nothing can be stored, the program finds what it had put there.
+        // If the mark cannot be stored, the program finds its own initial value.
         let stored = page(RESULT, map::READ | map::WRITE).and(page(iova, map::READ));
         Outcome::value(stored.unwrap_or(FAULT))
     }
 }
 
 impl State {
-    /// All pages of mappings that are in a range: the mapping, and the page's number in it.
+    /// Visits all mapped pages in a range: the mapping, and the index of the page in it.
     fn for_each_page(&mut self, iova: u64, size: u64, mut visit: impl FnMut(&mut Dma, u64)) {
         let (Some(type1), Some(more)) = (&mut self.type1, size.checked_sub(1)) else {
             return;
@@ -165,12 +166,12 @@ impl State {
         }
     }
 
-    /// Pages of a range were written.
+    /// Records that pages of a range were written.
     pub fn mark(&mut self, iova: u64, size: u64) {
         self.for_each_page(iova, size, Dma::mark);
     }
 
-    /// A driver has pinned the pages of a range.
+    /// Records that a driver pinned the pages of a range.
     pub fn pin(&mut self, iova: u64, size: u64) {
         self.for_each_page(iova, size, |dma, page| {
             if let Err(place) = dma.pins.binary_search(&page) {
@@ -180,7 +181,7 @@ impl State {
         });
     }
 
-    /// A driver has given the pages of a range back.
+    /// Records that a driver unpinned the pages of a range.
     pub fn unpin(&mut self, iova: u64, size: u64) {
         let last = iova.saturating_add(size.saturating_sub(1));
         for dma in self.type1.iter_mut().flat_map(|type1| &mut type1.dmas) {
@@ -191,7 +192,7 @@ impl State {
     }
 }
 
-/// Keeps the dirty bits of a call that failed.
+/// Keeps the dirty bits of a failed call.
 fn keep_marks(state: &mut State, marked: State) {
     let dmas = state.type1.iter_mut().flat_map(|type1| &mut type1.dmas);
     let marked = marked.type1.into_iter().flat_map(|type1| type1.dmas);

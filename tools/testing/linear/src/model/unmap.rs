@@ -23,7 +23,7 @@ use crate::{
 use std::ops::Range;
 use vfio_client::Errno;
 
-/// An unmap.
+/// The arguments of an unmap.
 #[derive(Clone, Copy)]
 struct Unmap {
     flags: u32,
@@ -54,7 +54,7 @@ impl Unmap {
         self.flags & flag != 0
     }
 
-    /// Checks everything but the mappings, and returns the last address.
+    /// Checks everything except the mappings, and returns the last address.
     fn check(&self, state: &State) -> Result<u64, Errno> {
         let type1 = state.type1.as_ref().ok_or(Errno::EINVAL)?;
         let known = unmap::DIRTY | unmap::ALL | unmap::VADDR;
@@ -90,15 +90,15 @@ impl Unmap {
         Ok(last)
     }
 
-    /// Whether it cuts a mapping, which version 2 refuses.
+    /// Returns whether the range splits a mapping, which version 2 rejects.
     fn is_cut(&self, type1: &Type1, last: u64) -> bool {
         type1.v2 && !self.has(unmap::ALL) && type1.is_cut(self.iova, last)
     }
 
-    /// The mappings that it is about.
+    /// Returns the indexes of the mappings to unmap.
     fn selected(&self, type1: &Type1, last: u64) -> Range<usize> {
         let found = type1.within(self.iova, last);
-        // Version 1 stops at a mapping that begins before the range.
+        // Version 1 stops at a mapping that starts before the range.
         let begins_before =
             |found: &Range<usize>| !found.is_empty() && type1.dmas[found.start].iova < self.iova;
         if !type1.v2 && begins_before(&found) {
@@ -109,7 +109,7 @@ impl Unmap {
 }
 
 impl Container {
-    /// An unmap in one step.
+    /// Executes an unmap in one step.
     pub(super) fn unmap(&self, state: &mut State, call: &Call) -> Outcome {
         let Some(unmap) = Unmap::of(call) else {
             return Outcome::error(Errno::EINVAL);
@@ -136,7 +136,7 @@ impl Container {
         }
     }
 
-    /// Removes mappings, none of which has pinned pages.
+    /// Removes mappings that have no pinned pages.
     fn remove(
         &self,
         type1: &mut Type1,
@@ -160,7 +160,7 @@ impl Container {
         Ok(())
     }
 
-    /// All that an unmap can do next.
+    /// Returns all possible next steps of an unmap.
     pub(super) fn unmap_steps(
         &self,
         state: &State,
@@ -177,7 +177,7 @@ impl Container {
                 return self.unmap_steps_of_c(state, &unmap, local, answer);
             }
         } else if let Some((dma, _)) = pinned {
-            // Drivers give pages back one by one before it happens, whatever comes of it.
+            // Drivers unpin pages one by one before the unmap, whatever its result is.
             let mut next = state.clone();
             give_back(&mut next, dma, dma);
             return vec![(next, Some(local.clone()))];
@@ -190,8 +190,8 @@ impl Container {
         Vec::new()
     }
 
-    /// C removes mappings up to the first one with pinned pages, has drivers give these back without a
-    /// lock, and looks anew.
+    /// C removes mappings up to the first one with pinned pages, lets drivers unpin them without
+    /// holding a lock, and starts again.
     fn unmap_steps_of_c(
         &self,
         state: &State,
@@ -264,7 +264,8 @@ fn invalidate(type1: &mut Type1, selected: Range<usize>) -> Outcome {
     Outcome::value(size)
 }
 
-/// The first page that a driver has to give back: its address, and that of its mapping's end.
+/// Returns the first page that a driver has to unpin: its address, and the last address of its
+/// mapping.
 fn first_pinned(state: &State, unmap: &Unmap) -> Option<(u64, u64)> {
     let last = unmap.check(state).ok()?;
     let type1 = state.type1.as_ref()?;
@@ -275,7 +276,7 @@ fn first_pinned(state: &State, unmap: &Unmap) -> Option<(u64, u64)> {
     selected.find_map(|dma| Some((dma.iova + dma.pins.first()? * PAGE, dma.last())))
 }
 
-/// A driver unpins its first page in a range. Returns whether there was one.
+/// Unpins the first page that a driver has pinned in a range. Returns whether there was one.
 pub(super) fn give_back(state: &mut State, first: u64, last: u64) -> bool {
     let dmas = state.type1.iter_mut().flat_map(|type1| &mut type1.dmas);
     for dma in dmas {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices that are bound, made and removed by files of sysfs.
+//! Binding, creating and removing devices through sysfs.
 
 use super::{
     By,
@@ -56,8 +56,8 @@ cases! {
 const DRIVER: Below = Below::module("vfio_pci");
 const MDEV: Below = Below::module("mdev");
 
-/// For want of memory the kernel makes no node, and tells nobody. Its own core warns when it gives up a group
-/// that it could not make.
+/// When an allocation fails, the kernel creates no device node and reports no error. The C core
+/// warns when it releases a group that it could not create.
 fn group_spared(below: Below) -> Below {
     below.but_for(if our_core() {
         "devtmpfs_create_node"
@@ -66,10 +66,11 @@ fn group_spared(below: Below) -> Below {
     })
 }
 
-/// For want of memory the kernel lets a node stay.
+/// When an allocation fails, the kernel keeps the device node.
 const REMOVED: &str = "devtmpfs_delete_node";
 
-/// Has the kernel probe the device by the thread that writes, not by one of its own, until this is dropped.
+/// While this exists, the kernel probes the device in the writing thread instead of a kernel
+/// thread.
 struct ProbedByWriter(String);
 
 impl ProbedByWriter {
@@ -88,20 +89,20 @@ impl Drop for ProbedByWriter {
     }
 }
 
-/// Fails a write that needs memory.
+/// Injects failures into a write that allocates memory.
 fn written(below: Below, operation: &impl Operation) -> Result<()> {
     let failures = each_failure(Failing::Allocations, below, operation)?;
     ensure!(failures.passed_on != 0, "it needs no memory");
     Ok(())
 }
 
-/// Whether a driver has the device, and its group a node.
+/// Returns the driver bound to the device, and whether the node of its group exists.
 fn bound() -> Result<(Option<String>, bool)> {
     let node = format!("/dev/vfio/{}", pci::group_of(EDU)?);
     Ok((pci::driver(EDU), Path::new(&node).exists()))
 }
 
-/// Binds by `request`, which does not fail if the driver's probe does.
+/// Binds the device by `request`, which does not fail if the driver's probe fails.
 fn bind_by(before: impl Fn() -> Result<()>, request: impl Fn() -> Result<()>) -> Result<()> {
     let operation = By {
         before: || {
@@ -140,7 +141,7 @@ fn unbind() -> Result<()> {
     endures(DRIVER.but_for(REMOVED), &operation)
 }
 
-/// Writes the numbers of the device to an attribute of the driver.
+/// Writes the device and vendor ids of the device to an attribute of the driver.
 fn write_id(name: &str) -> Result<()> {
     let number = |name| pci::read_number(EDU, name);
     let id = format!("{:x} {:x}", number("vendor")?, number("device")?);
@@ -153,7 +154,7 @@ fn bind_by_new_id() -> Result<()> {
         || Ok(pci::write_attribute(EDU, "driver_override", "\n")?),
         || {
             write_id("new_id")?;
-            // It would bind other devices of its kind.
+            // Otherwise the driver would bind other devices with the same id.
             write_id("remove_id")
         },
     );
@@ -163,12 +164,12 @@ fn bind_by_new_id() -> Result<()> {
 
 const TYPE: &str = "mtty-1";
 
-/// The folder of the device that is made.
+/// Returns the sysfs directory of the created device.
 fn folder() -> PathBuf {
     Path::new("/sys/bus/mdev/devices").join(UUIDS[0])
 }
 
-/// Whether there is the device, and how many more can be made.
+/// Returns whether the device exists, and how many more can be created.
 fn made() -> Result<(bool, String)> {
     let left = type_attribute(TYPE, "available_instances")?;
     Ok((folder().exists(), left))

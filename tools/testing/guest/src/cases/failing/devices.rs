@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices that are opened and closed, and their interrupts.
+//! Opening and closing devices; interrupts.
 
 use super::{
     By,
@@ -56,12 +56,13 @@ cases! {
     ioeventfd,
 }
 
-/// Routing the interrupt of a device, the kernel leaves ACPI's own locks and counts behind.
+/// When it routes the interrupt of a device, the kernel leaves ACPI locks and reference counts
+/// behind.
 const ROUTED: Below = VFIO.but_for("acpi_pci_irq_enable");
-/// The kernel warns when it removes an interrupt's files of /proc that it could not make.
+/// The kernel warns when it removes procfs files of an interrupt that it could not create.
 const LISTED: Below = VFIO.but_for("register_irq_proc");
 
-/// Whether the device is turned on.
+/// Returns the `enable` attribute of the device: whether the device is enabled.
 fn enabled() -> Result<String> {
     Ok(fs::read_to_string(pci::sysfs(EDU).join("enable"))?)
 }
@@ -112,7 +113,7 @@ fn region_info_with_capabilities() -> Result<()> {
     everything(VFIO, &operation)
 }
 
-/// Enables interrupts of an index.
+/// Tests enabling interrupts of an index.
 fn set_irqs(index: u32) -> Result<()> {
     let setup = Setup::new()?;
     let device = &setup.device;
@@ -144,7 +145,7 @@ fn set_irqs_msi() -> Result<()> {
     set_irqs(1)
 }
 
-/// A request to unmask INTx when an eventfd is signalled; -1 ends that.
+/// Requests that INTx is unmasked when `eventfd` is signalled; -1 cancels this.
 fn unmask_by(device: &Device, eventfd: i32) -> Result<()> {
     let flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_UNMASK;
     let mut bytes = Bytes::new().u32(24).u32(flags);
@@ -167,11 +168,11 @@ fn set_irqs_unmask_by_eventfd() -> Result<()> {
     Ok(setup.device.disable_irqs(0)?)
 }
 
-/// Has the kernel write to a register when an eventfd is signalled; -1 ends that.
+/// Requests that the kernel writes to a register when `eventfd` is signalled; -1 cancels this.
 fn write_by(device: &Device, eventfd: i32) -> Result<()> {
     const IOEVENTFD: u32 = request::number(16);
     const FOUR_BYTES: u32 = 1 << 2;
-    // A register of edu that takes any value, in BAR 0.
+    // A register of edu in BAR 0 that accepts any value.
     let mut bytes = Bytes::new().u32(32).u32(FOUR_BYTES).u64(0x04).u64(0);
     bytes = bytes.raw(&eventfd.to_ne_bytes()).u32(0);
     raw::bytes(device, IOEVENTFD, &mut bytes)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What drivers do with a program's memory.
+//! Requests of drivers on user memory.
 
 use super::{
     By,
@@ -68,7 +68,7 @@ cases! {
     unmap_of_what_a_driver_pinned,
 }
 
-/// The container of a device whose driver pins pages, with a mapping of which it has pinned one.
+/// The container of a device whose driver pins pages, with a mapping in which one page is pinned.
 pub(super) struct Emulated {
     pinning: Pinning,
     memory: Memory,
@@ -85,7 +85,7 @@ impl Emulated {
         &self.pinning.container
     }
 
-    /// Maps, and pins two pages.
+    /// Maps a range and pins two pages of it.
     pub(super) fn map_and_pin(&self) -> Result<()> {
         map(self.container(), THERE, self.memory.addr())?;
         map(self.container(), ASIDE, self.memory.addr())?;
@@ -95,7 +95,7 @@ impl Emulated {
         Ok(())
     }
 
-    /// Unmaps all, of which the driver is told.
+    /// Unmaps everything. The driver is notified.
     pub(super) fn unmap_all(&self) -> Result<()> {
         let unmapped = unmap(self.container(), EVERYTHING, ALL)?;
         ensure!(unmapped == 12, "{unmapped} pages were mapped");
@@ -108,7 +108,7 @@ impl Emulated {
     }
 }
 
-/// From its first open on a driver is told of what is unmapped.
+/// The driver is notified of unmaps from its first open on.
 fn first_open_of_a_device_that_pins() -> Result<()> {
     let Pinning {
         pinner,
@@ -187,14 +187,14 @@ fn driver_reads_and_writes() -> Result<()> {
     everything(VFIO, &operation)
 }
 
-/// Which pages of a mapping are dirty, the first of them by the lowest bit.
+/// Returns the dirty pages of a mapping. The lowest bit stands for the first page.
 fn dirty_pages(container: &Container) -> Result<u8> {
     let bits = Memory::anonymous(PAGE_SIZE)?;
     get_bitmap(container, THERE, bits.addr())?;
     Ok(bits.read_u8(0))
 }
 
-/// A scene that keeps track of dirty pages, of which there are none, unless a driver has pinned some.
+/// Starts dirty page tracking. No page is dirty, unless a driver has pinned some.
 fn tracked(scene: &Emulated) -> Result<()> {
     map(scene.container(), THERE, scene.memory.addr())?;
     dirty(scene.container(), START)?;
@@ -203,7 +203,7 @@ fn tracked(scene: &Emulated) -> Result<()> {
     Ok(())
 }
 
-/// Checks which pages are dirty, and brings all back to where it was.
+/// Checks which pages are dirty and restores the initial state.
 fn tracked_no_more(scene: &Emulated, expected: u8) -> Result<()> {
     let found = dirty_pages(scene.container())?;
     ensure!(found == expected, "{found:#x} are dirty, not {expected:#x}");
@@ -213,7 +213,7 @@ fn tracked_no_more(scene: &Emulated, expected: u8) -> Result<()> {
     Ok(())
 }
 
-/// No dirty page is forgotten for want of memory.
+/// No dirty page is lost because an allocation fails.
 fn driver_writes_what_is_tracked() -> Result<()> {
     let scene = Emulated::new()?;
     let pinner = &scene.pinning.pinner;
@@ -241,7 +241,7 @@ fn driver_pins_what_is_tracked() -> Result<()> {
     everything(VFIO, &operation)
 }
 
-/// What a driver may write is dirty from the start.
+/// Pages that a driver may write are dirty from the start.
 fn dirty_start_with_pinned_pages() -> Result<()> {
     let scene = Emulated::new()?;
     let pinner = &scene.pinning.pinner;
@@ -258,8 +258,8 @@ fn dirty_start_with_pinned_pages() -> Result<()> {
     copies(VFIO, &operation)
 }
 
-/// The driver is told, and gives the pages back. If it failed when it told so they are gone when it is sent
-/// again.
+/// The driver is notified and unpins the pages. If the request failed when it returned its result,
+/// the mappings are already gone when it is sent again.
 fn unmap_of_what_a_driver_pinned() -> Result<()> {
     let scene = Emulated::new()?;
     let operation = By {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Groups that come to a container and go.
+//! Adding groups to a container and removing them.
 
 use super::{
     By,
@@ -52,7 +52,7 @@ cases! {
     close_of_all_files,
 }
 
-/// The kernel warns when it can't give a group back to the host's domain.
+/// The kernel warns when it cannot return a group to the host's domain.
 const KEPT: Below = VFIO.but_for("iommu_group_release_dma_owner");
 
 fn set_iommu() -> Result<()> {
@@ -159,7 +159,7 @@ fn unset_container_keeps_what_drivers_pinned() -> Result<()> {
         after: |(), ()| {
             ensure!(edu.status()? == 1, "it stays in the container");
             ensure!(locked_kib() == 8, "{} KiB are charged", locked_kib());
-            // Nothing of the IOMMU's domain is left, so all is charged again.
+            // Nothing of the IOMMU's domain is left, so all pages are charged again.
             edu.set_container(scene.container())?;
             ensure!(locked_kib() == 48, "{} KiB are charged", locked_kib());
             edu.unset_container()?;
@@ -171,7 +171,7 @@ fn unset_container_keeps_what_drivers_pinned() -> Result<()> {
     endures(KEPT, &operation)
 }
 
-/// The container goes with its mappings, and its group.
+/// Closing all files releases the container with its mappings and its group.
 fn close_of_all_files() -> Result<()> {
     let pinned = pinned_pages()?;
     let operation = By {

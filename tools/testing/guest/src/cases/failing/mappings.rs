@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests to a container about its mappings.
+//! Mapping requests to a container.
 
 use super::{
     By,
@@ -78,7 +78,7 @@ cases! {
 
 pub(super) const EVERYTHING: Dma = Dma { iova: 0, pages: 0 };
 
-/// A container with a group that an IOMMU translates for, and memory.
+/// A container with a group behind an IOMMU, and memory.
 pub(super) struct Scene {
     pub(super) container: Container,
     pub(super) group: Group,
@@ -105,8 +105,8 @@ impl Scene {
         Ok(unmap(&self.container, EVERYTHING, ALL)?)
     }
 
-    /// Tries a request to the container. `before` and `after` are what goes around it; in the end nothing
-    /// is mapped.
+    /// Builds an operation from a request to the container. `before` and `after` run around it. In
+    /// the end nothing is mapped.
     fn operation<'a, T: std::fmt::Debug>(
         &'a self,
         before: impl Fn() -> Result<()> + 'a,
@@ -137,10 +137,10 @@ fn t_m14_map_dma() -> Result<()> {
     everything(VFIO, &scene.operation(|| Ok(()), request, after)?)
 }
 
-/// What the IOMMU's driver fails with is the answer.
+/// The request returns the errno of the IOMMU driver.
 fn t_m20_page_tables() -> Result<()> {
     let operation = By {
-        // Page tables may outlive what they were for.
+        // Page tables may outlive their mappings.
         before: Scene::new,
         request: |scene: &Scene| {
             let answer = map(&scene.container, THERE, scene.memory.addr());
@@ -162,8 +162,8 @@ fn t_m20_page_tables() -> Result<()> {
     Ok(())
 }
 
-/// Unmaps by `request`, which unmaps two mappings of three or all of them. If it has failed when it told so
-/// they are gone when it is sent again.
+/// Unmaps two of three mappings, or all, by `request`. If the request failed when it returned its
+/// result, the mappings are already gone when it is sent again.
 fn unmap_by(scene: &Scene, request: impl Fn(&Container) -> Result<u64>, pages: u64) -> Result<()> {
     let before = || {
         let half = Dma { pages: 4, ..THERE };
@@ -208,7 +208,7 @@ fn unmap_dma_with_bitmap() -> Result<()> {
 fn invalidate_vaddr() -> Result<()> {
     let scene = Scene::new()?;
     let request = |container: &Container| match unmap(container, THERE, VADDR) {
-        // It was done when it failed to tell so.
+        // The previous request did its work and failed when it returned its result.
         Err(Errno::EINVAL) => Ok(THERE.pages),
         other => Ok(other?),
     };
@@ -232,7 +232,7 @@ fn update_vaddr() -> Result<()> {
     copies(VFIO, &scene.operation(before, request, after)?)
 }
 
-/// Whether track is kept of dirty pages.
+/// Returns whether dirty page tracking is active.
 fn tracks(container: &Container) -> Result<bool> {
     let bits = Memory::anonymous(PAGE_SIZE)?;
     Ok(get_bitmap(container, THERE, bits.addr()).is_ok())

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who is charged for the log of what an accelerator writes: the process that began it, whoever has the
-//! accelerator write.
+//! Memory of the log of an accelerator's writes is charged to the process that started the log,
+//! not to the process that makes the accelerator write.
 
 use super::open;
 use crate::{
@@ -39,12 +39,12 @@ cases! {
     log_is_charged_to_its_beginner,
 }
 
-/// How far apart entries are that share no memory of the log: 4096 pages.
+/// The distance of entries that share no memory of the log: 4096 pages.
 const STEP: u64 = 4096 * PAGE_SIZE as u64;
 const STEPS: u64 = 1024;
-/// At least so much is needed for each.
+/// The minimum memory of each entry.
 const BYTES: u64 = 512;
-/// The kernel's objects that are charged to a cgroup.
+/// The statistic of kernel objects charged to a cgroup.
 const OBJECTS: &str = "slab_unreclaimable";
 
 fn start(device: &Device) -> Result<()> {
@@ -60,7 +60,8 @@ fn start(device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// Reports all in so large pages that a few bits do.
+/// Reports the whole log in pages so large that a few bits suffice. Returns the number of bits
+/// set.
 fn report(device: &Device) -> Result<u64> {
     let bits = Memory::anonymous(STEPS as usize / 8)?;
     let mut data = Bytes::new()
@@ -94,7 +95,7 @@ fn log_is_charged_to_its_beginner() -> Result<()> {
     let most = before + STEPS * BYTES;
     let charged = cgroup.wait_for(OBJECTS, |bytes| bytes >= most)?;
     ensure!(charged >= most, "{before} bytes, then {charged}");
-    // What was reported takes no memory any more.
+    // Reported entries use no memory any more.
     assert_eq!(report(vgpu.device())?, STEPS);
     let least = before + STEPS * BYTES / 4;
     let left = cgroup.wait_for(OBJECTS, |bytes| bytes < least)?;

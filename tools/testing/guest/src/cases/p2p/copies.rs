@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the accelerators do: copies from and to the program's memory, and from peers.
+//! Commands of the accelerators: copies from and to user memory, and from peers.
 
 use super::{
     open,
@@ -57,12 +57,12 @@ cases! {
 
 const IOVA: u64 = 0x40_0000;
 
-/// A pattern that differs from place to place.
+/// Returns bytes that depend on their position.
 fn pattern(len: usize, seed: usize) -> Vec<u8> {
     (0..len).map(|at| (at / 7 * 13 + at + seed) as u8).collect()
 }
 
-/// Maps a pattern for devices.
+/// Maps memory with a pattern for devices.
 fn mapped(container: &Container, len: usize, flags: MapFlags) -> Result<Memory> {
     let memory = Memory::anonymous(len)?;
     memory.write(0, &pattern(len, 1));
@@ -70,7 +70,7 @@ fn mapped(container: &Container, len: usize, flags: MapFlags) -> Result<Memory> 
     Ok(memory)
 }
 
-/// Operands for `length` bytes from the start of the program's and the device's memory.
+/// Returns operands for `length` bytes from the start of user memory and of device memory.
 fn whole(length: usize) -> Operands {
     Operands {
         address: IOVA,
@@ -79,7 +79,7 @@ fn whole(length: usize) -> Operands {
     }
 }
 
-/// Two peers of one open group; what is dropped first stands first.
+/// Two peers of one open group. The fields are in the order in which they must be dropped.
 struct Pair {
     first: Vgpu,
     second: Vgpu,
@@ -331,13 +331,13 @@ fn link_while_the_group_is_open() -> Result<()> {
     assert_eq!(pair.second.link()?, link);
     assert_eq!(pair.first.peers()?, 2);
 
-    // Another group has another one.
+    // Another group has another link.
     let other = Mdev::with_new_uuid(Kind::Single)?;
     let (device, group, container) = open(&other)?;
     assert!(device.link()?.is_some_and(|other| Some(other) != link));
     drop((device, group, container));
 
-    // It stays until the last member is closed.
+    // The link stays until the last member is closed.
     drop(pair.first);
     assert_eq!(pair.second.link()?, link);
     Ok(())

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory runs out while devices come, change groups, are opened and go.
+//! Memory runs out while devices are created, change groups, are opened and are removed.
 //!
-//! That needs a kernel with fault injection.
+//! The cases need a kernel with fault injection.
 
 use super::{
     node_exists,
@@ -40,24 +40,25 @@ cases! {
     remove,
 }
 
-/// Of the many allocations for a device as a whole one in so many fails: all of them would take minutes.
+/// Operations on a whole device make many allocations. One in this many fails; failing each would
+/// take minutes.
 const STRIDE: usize = 11;
 
-/// The allocations that fail, `first` being one of the first [`STRIDE`] ones. Those of one case aren't those of
-/// another, so what several cases do fails at more places.
+/// Returns the numbers of the failing allocations. `first` is one of the first [`STRIDE`]. Each
+/// case uses another number, so code that several cases run fails at more places.
 fn some_allocations(first: usize) -> impl Iterator<Item = usize> {
     assert!((1..=STRIDE).contains(&first));
     (first..10 * MOST).step_by(STRIDE)
 }
 
-/// Where a device is: its UUID as a peer, and its group.
+/// Returns where a device is: its UUID as a peer, and its group.
 fn place(mdev: &Mdev) -> Result<(String, u32)> {
     let group = mdev.group_number()?;
     assert!(node_exists(group));
     Ok((mdev.peer_uuid()?, group))
 }
 
-/// Puts the first device back to where it was when this is dropped.
+/// Returns the first device to its former group when dropped.
 struct Moved<'a>(&'a Mdev, &'a str);
 
 impl Drop for Moved<'_> {
@@ -116,7 +117,7 @@ fn open() -> Result<()> {
         some_allocations(5),
         || a.open(),
         || {
-            // Nobody holds the group that wasn't opened.
+            // The group that was not opened is not held.
             drop(b.open()?);
             Ok(())
         },

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `peer_to_peer_resource_uuid` says, and what writing it does.
+//! Reading and writing `peer_to_peer_resource_uuid`.
 
 use super::{
     node_exists,
@@ -116,7 +116,7 @@ fn same_value_succeeds() -> Result<()> {
         mdev.set_peer_uuid(&mdev.peer_uuid()?)?;
         assert_eq!(mdev.group_number()?, group);
     }
-    // Even while it is in use: there is nothing to change.
+    // This succeeds even while the device is in use, because nothing changes.
     let _open = open(&a)?;
     a.set_peer_uuid(&b.peer_uuid()?)?;
     Ok(())
@@ -187,7 +187,7 @@ fn busy_while_the_group_is_open() -> Result<()> {
         refused(&a, &fresh, Errno::EBUSY)?;
         refused(&a, &b.peer_uuid()?, Errno::EBUSY)?;
         refused(&b, &a.peer_uuid()?, Errno::EBUSY)?;
-        // That is none of its business.
+        // The group of `b` is not open, so `b` can be moved.
         b.set_peer_uuid(&fresh)?;
     }
     b.set_peer_uuid(&a.peer_uuid()?)?;
@@ -208,7 +208,7 @@ fn busy_while_a_device_is_open() -> Result<()> {
     let [a, b] = peers()?;
     let c = Mdev::with_new_uuid(Kind::Single)?;
     let (device, group, container) = open(&a)?;
-    // The device alone holds the group.
+    // Only the device holds the group.
     drop(group);
     drop(container);
     refused(&a, &new_uuid()?, Errno::EBUSY)?;
@@ -238,7 +238,7 @@ fn parent_refuses_those_of_another() -> Result<()> {
     let other = Mdev::in_folder(&folder, &new_uuid()?)?;
     refused(&other, &a.peer_uuid()?, Errno::EXDEV)?;
     refused(&a, &other.peer_uuid()?, Errno::EXDEV)?;
-    // Nothing is in the way on its own card.
+    // On its own card, a device can join.
     let second = Mdev::in_folder(&folder, &new_uuid()?)?;
     second.set_peer_uuid(&other.peer_uuid()?)?;
     assert_eq!(second.group_number()?, other.group_number()?);

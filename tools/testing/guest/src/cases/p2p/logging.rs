@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which pages an accelerator has written to, as it says itself.
+//! The log of pages written by an accelerator, as the accelerator reports it.
 
 use super::open;
 use crate::{
@@ -62,10 +62,11 @@ cases! {
 
 const PAGE: u64 = PAGE_SIZE as u64;
 const IOVA: u64 = 0x40_0000;
-/// Pages of the program's memory.
+/// The size of user memory, in pages.
 const PAGES: usize = 256;
 
-/// An open device with memory that it can write to; what is dropped first stands first.
+/// An open device and memory that it can write to. The fields are in the order in which they must
+/// be dropped.
 struct Open {
     vgpu: Vgpu,
     group: Group,
@@ -102,20 +103,20 @@ impl Open {
         self.vgpu.run(command, &operands)
     }
 
-    /// Writes to the program's memory from an offset on.
+    /// Writes to user memory from an offset on.
     fn store(&self, offset: u64, length: usize) -> Result<()> {
         assert_eq!(self.run(Command::Store, offset, length)?, Status::Done);
         Ok(())
     }
 
-    /// Begins a log of all the memory.
+    /// Starts a log of all the memory.
     fn start(&self) -> Result<()> {
         let all = [(IOVA, PAGES as u64 * PAGE)];
         assert_eq!(start(self.device(), PAGE, &all)?, Ok(PAGE));
         Ok(())
     }
 
-    /// The numbers of the pages that were written to.
+    /// Returns the numbers of the pages that were written to.
     fn written(&self) -> Result<BTreeSet<usize>> {
         let bits = Memory::anonymous(PAGE_SIZE)?;
         let answer = report(self.device(), IOVA, PAGES as u64 * PAGE, PAGE, bits.addr());
@@ -127,7 +128,7 @@ impl Open {
     }
 }
 
-/// Begins a log; returns the size of a page that the device chose.
+/// Starts a log. Returns the page size that the device chose.
 fn start(device: &Device, page_size: u64, ranges: &[(u64, u64)]) -> Result<Result<u64, Errno>> {
     let list = Memory::anonymous(ranges.len() * 16)?;
     for (i, (iova, length)) in ranges.iter().enumerate() {
@@ -162,7 +163,7 @@ fn report(
     feature(device, GET | DMA_LOGGING_REPORT, &mut data)
 }
 
-/// The first word of what is reported.
+/// Returns the first word of the report.
 fn first_word(device: &Device, iova: u64, length: u64, page_size: u64) -> Result<u64> {
     let bits = Memory::anonymous(PAGE_SIZE)?;
     let answer = report(device, iova, length, page_size, bits.addr());
@@ -258,7 +259,7 @@ fn d15_once() -> Result<()> {
     let open = Open::new()?;
     open.start()?;
     open.store(3 * PAGE, 4 * PAGE_SIZE)?;
-    // Only what is asked for is forgotten.
+    // A report clears only the requested range.
     let word = first_word(open.device(), IOVA + 4 * PAGE, 2 * PAGE, PAGE)?;
     assert_eq!(word, 0b11);
     assert_eq!(open.written()?, [3, 6].into());
@@ -292,7 +293,7 @@ fn d15_page_size() -> Result<()> {
     }
     stop(open.device())?;
 
-    // A log of larger pages, reported in smaller ones.
+    // A log with larger pages, reported in smaller ones.
     assert_eq!(
         start(open.device(), 4 * PAGE, &[(IOVA, all)])?,
         Ok(4 * PAGE)
@@ -324,7 +325,7 @@ fn d15_any_first_address() -> Result<()> {
     let open = Open::new()?;
     open.start()?;
     open.store(8 * PAGE, 2 * PAGE_SIZE)?;
-    // The first bit stands for what begins at the address that was asked for.
+    // The first bit stands for the page that begins at the requested address.
     let word = first_word(open.device(), IOVA + 5 * PAGE, 16 * PAGE, 4 * PAGE)?;
     assert_eq!(word, 0b11, "pages 5 to 8 and 9 to 12");
     open.store(8 * PAGE, 1)?;
@@ -361,11 +362,11 @@ fn d15_bitmap_cannot_be_written() -> Result<()> {
     Ok(())
 }
 
-/// What a report has told before it failed wasn't told: the program doesn't look at the bitmap.
+/// A report that fails clears nothing, because the caller does not look at the bitmap.
 fn d15_half_a_bitmap() -> Result<()> {
     let open = Open::new()?;
     open.start()?;
-    // The second page of the bitmap is behind the end of its file.
+    // The second page of the bitmap is beyond the end of its file.
     let path = "/tmp/half-a-bitmap";
     let file = File::options()
         .read(true)
@@ -375,7 +376,7 @@ fn d15_half_a_bitmap() -> Result<()> {
     fs::remove_file(path)?;
     file.set_len(PAGE)?;
     let bits = Memory::from_file(&file, 0, 2 * PAGE_SIZE, true)?;
-    // Before that there is room for 64 pages.
+    // There is room for 64 pages before that.
     let address = bits.addr() + PAGE - 8;
     let pages = [0, 7, 63, 64, 100];
     for _ in 0..3 {
@@ -390,7 +391,7 @@ fn d15_half_a_bitmap() -> Result<()> {
     Ok(())
 }
 
-/// Whatever is written while it is asked for is told sooner or later.
+/// Pages written during a report appear in this report or in a later one.
 fn d15_nothing_is_lost() -> Result<()> {
     let open = Open::new()?;
     open.start()?;

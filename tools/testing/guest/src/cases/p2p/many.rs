@@ -72,14 +72,14 @@ fn a_thousand_in_fours() -> Result<()> {
     Ok(())
 }
 
-/// The nodes of groups.
+/// Returns the nodes of all groups.
 fn nodes() -> Result<BTreeSet<std::ffi::OsString>> {
     fs::read_dir("/dev/vfio")?
         .map(|entry| Ok(entry?.file_name()))
         .collect()
 }
 
-/// The time that one of `count` has taken.
+/// Formats the time that one of `count` items has taken.
 fn each(start: Instant, count: usize) -> String {
     let time: Duration = start.elapsed() / count as u32;
     format!("{} us", time.as_micros())

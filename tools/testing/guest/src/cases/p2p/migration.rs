@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Migration: an accelerator's state goes to another one, and nothing else does.
+//! Migration: the state of an accelerator is transferred to another one, and nothing else is.
 
 mod data;
 mod quiet;
@@ -51,7 +51,7 @@ use vgpu_copy::{
     Vgpu, //
 };
 
-/// Bytes of the header, which come before the device is stopped.
+/// The size of the header, which can be read before the device is stopped.
 const HEADER: usize = 64;
 
 mod protocol {
@@ -142,7 +142,7 @@ mod protocol {
             assert_eq!(state(vgpu.device())?, RUNNING);
             files.push(go_with_file(vgpu.device(), there)?);
         }
-        // The files don't keep the device.
+        // The files do not hold the device.
         drop(mdev);
         Ok(())
     }
@@ -176,7 +176,7 @@ mod protocol {
     }
 }
 
-/// All cases.
+/// Returns all cases.
 pub fn cases() -> Vec<Trial> {
     [protocol::cases(), data::cases(), quiet::cases()]
         .into_iter()
@@ -184,7 +184,7 @@ pub fn cases() -> Vec<Trial> {
         .collect()
 }
 
-/// An open device; what is dropped first stands first.
+/// An open device. The fields are in the order in which they must be dropped.
 struct Open {
     vgpu: Vgpu,
     group: Group,
@@ -209,12 +209,12 @@ impl Open {
     }
 }
 
-/// What a file is ready for now.
+/// Returns the current poll events of a file.
 fn ready(file: &File) -> Result<PollFlags> {
     wait(file, 0)
 }
 
-/// What a file is ready for within some milliseconds.
+/// Waits up to `milliseconds` for a file to be ready. Returns its poll events.
 fn wait(file: &File, milliseconds: u16) -> Result<PollFlags> {
     let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::from(milliseconds))?;

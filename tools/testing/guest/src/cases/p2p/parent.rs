@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A parent in Rust goes, whoever has its devices' groups open; and stays while one of the devices is.
+//! A Rust parent can be removed while groups of its devices are open, but not while one of the
+//! devices is open.
 
 use super::open;
 use crate::{
@@ -64,7 +65,7 @@ fn m9_devices_go_with_the_parent() -> Result<()> {
     let vgpu = vgpu_copy::Vgpu::open(&group, &first)?;
     let mut file = go_with_file(vgpu.device(), STOP_COPY)?;
     drop(vgpu);
-    // Neither the group nor a file of data keeps the driver.
+    // Neither the group nor a migration file holds the driver.
     unload(c"vgpu_p2p")?;
     for mdev in [&first, &second, &third] {
         assert!(!mdev.folder().exists());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Several threads at the same devices. Whoever comes first, the outcome is one of those that there would
-//! be if they had come one after the other.
+//! Several threads use the same devices. Whatever the order, the result must be one that
+//! sequential execution could produce.
 
 use super::{
     node_exists,
@@ -55,7 +55,7 @@ cases! {
 
 const ROUNDS: usize = 100;
 
-/// Runs two closures at once and returns what both say.
+/// Runs two closures concurrently and returns both results.
 fn at_once<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
     let barrier = Barrier::new(2);
     thread::scope(|scope| {
@@ -69,7 +69,8 @@ fn at_once<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B
     })
 }
 
-/// That UUIDs and groups tell the same: devices with one UUID, and only those, are in one group.
+/// Asserts that UUIDs and groups agree: devices are in one group if and only if they have the same
+/// UUID.
 #[track_caller]
 fn assert_consistent(devices: &[&Mdev]) -> Result<()> {
     for a in devices {
@@ -128,7 +129,7 @@ fn writer_against_opener() -> Result<()> {
             assert_eq!(written.errno(), Errno::EBUSY);
             refused += 1;
         }
-        // A device is to be had only from the file of the group that it is in.
+        // A device can be opened only from the file of its current group.
         if let Ok((Ok(_), group, _)) = &opened {
             assert_eq!(a.group_number()?, number_of(group)?);
         }
@@ -140,7 +141,7 @@ fn writer_against_opener() -> Result<()> {
     Ok(())
 }
 
-/// The number of a group that is open.
+/// Returns the number of an open group.
 fn number_of(group: &Group) -> Result<u32> {
     let path = fs::read_link(format!("/proc/self/fd/{}", group.as_fd().as_raw_fd()))?;
     let name = path.file_name().and_then(|name| name.to_str());
@@ -166,9 +167,9 @@ fn writer_against_remove() -> Result<()> {
     Ok(())
 }
 
-/// A device that is opened as soon as it is there is a member of its group.
+/// A device that is opened as soon as it exists is a member of its group.
 ///
-/// Others keep the lock of all groups busy, for which a new device has to wait.
+/// Other threads keep the lock of all groups busy. A new device must wait for it.
 fn opened_when_it_is_new() -> Result<()> {
     let busy = [two()?, two()?];
     let over = AtomicBool::new(false);
@@ -208,7 +209,7 @@ fn opened_when_it_is_new() -> Result<()> {
     })
 }
 
-/// Says that a case is over, also one that has failed.
+/// Signals the end of a case when dropped, even if the case has failed.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -217,7 +218,7 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Opens a device as soon as it is there, and looks at what it says of its group.
+/// Opens a device as soon as it exists and checks what it reports about its group.
 fn look_at_new(uuid: &str, over: &AtomicBool) -> Result<()> {
     let open = || -> Result<Open> {
         let mdev = ManuallyDrop::new(Mdev::existing(uuid)?);
@@ -243,7 +244,7 @@ fn look_at_new(uuid: &str, over: &AtomicBool) -> Result<()> {
 const LINK: u64 = 0x0c;
 const PEERS: u64 = 0x10;
 
-/// How often what several threads do at random has worked.
+/// How often random operations of several threads have succeeded.
 #[derive(Debug, Default)]
 pub struct Counts {
     made: usize,
@@ -260,7 +261,7 @@ fn all_at_random() -> Result<()> {
     Ok(())
 }
 
-/// Has four threads do everything for as long as `go_on` says of the number of steps.
+/// Runs random operations in four threads while `go_on` returns true for the number of steps.
 pub fn at_random(seed: u64, go_on: impl Fn(usize) -> bool + Sync) -> Result<Counts> {
     const DEVICES: usize = 4;
     let names = (0..DEVICES)
@@ -295,7 +296,7 @@ pub fn at_random(seed: u64, go_on: impl Fn(usize) -> bool + Sync) -> Result<Coun
     Ok(all)
 }
 
-/// Makes, groups, opens and removes devices; all of it may fail because of the others.
+/// Creates, groups, opens and removes devices. Any of this may fail because of the other threads.
 fn worker(
     seed: u64,
     names: &[String],
@@ -317,12 +318,13 @@ fn worker(
         };
         match what {
             2 => {
-                // Gone, or still being made.
+                // The device is gone or is still being created.
                 let errors = [Errno::ENOENT, Errno::ENODEV, Errno::EAGAIN];
                 counts.removed += worked(mdev.remove(), &errors);
             }
             3 => {
-                // Without its last device a group leaves its container, which then has no backend.
+                // A group whose last device is removed leaves its container, which then has no
+                // backend.
                 let gone = [Errno::ENOENT, Errno::ENXIO, Errno::ENODEV, Errno::EINVAL];
                 let errors = [&gone[..], &[Errno::EBUSY]].concat();
                 counts.opened += worked(mdev.open(), &errors);
@@ -337,7 +339,7 @@ fn worker(
     counts
 }
 
-/// 1 if something has worked; otherwise it must have failed with one of some errors.
+/// Returns 1 on success. Panics if the errno is not one of `errors`, otherwise returns 0.
 #[track_caller]
 fn worked<T, E>(outcome: std::result::Result<T, E>, errors: &[Errno]) -> usize
 where

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One user of a device after the other: nothing of the first one is left for the second one, and the first
-//! one has nothing of the device any more. With `samples/mdev_null`, whose driver does nothing about it.
+//! Consecutive users of a device: the second finds no data of the first, and the first has no more
+//! access to the device. The cases use `samples/mdev_null`, whose driver does nothing to ensure
+//! this.
 
 use crate::{
     abi::{
@@ -115,13 +116,13 @@ fn another_descriptor_keeps_the_memory() -> Result<()> {
     open.device.map_whole(MEMORY)?.write(0, &SECRET);
     drop(open.device);
     assert_eq!(page(&second)?, SECRET);
-    // It is the last close that counts, though the group stays open.
+    // The last close counts, although the group stays open.
     drop(second);
     assert_eq!(page(&open.group.device(mdev.uuid())?)?, ZEROES);
     Ok(())
 }
 
-/// Whoever had a page pinned would have it when the next user has the device.
+/// A pinned page would remain accessible when the next user has the device.
 fn memory_can_not_be_pinned() -> Result<()> {
     let page = Mdev::new(NULL, UUIDS[0])?;
     let vgpu = Mdev::new(Kind::Single, UUIDS[1])?;
@@ -136,7 +137,7 @@ fn memory_can_not_be_pinned() -> Result<()> {
         let mapped = container.map(0x10_0000, memory, MapFlags::Read);
         assert_eq!(mapped.errno(), Errno::EFAULT);
     }
-    // That can be done with other memory.
+    // Other memory can be pinned.
     let other = Memory::anonymous(PAGE_SIZE)?;
     assert_eq!(Ring::new()?.register(&other), Ok(0));
     drop(splice(&other)?);
@@ -144,7 +145,7 @@ fn memory_can_not_be_pinned() -> Result<()> {
     Ok(())
 }
 
-/// Each page is where it belongs, wherever a mapping begins.
+/// Each page is at its place, wherever a mapping begins.
 fn pages_of_a_mapping() -> Result<()> {
     let mdev = Mdev::new(Kind::Double, UUIDS[0])?;
     let open = mdev.open()?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which backend it is, and its attributes: in which order they can be set, and when not.
+//! The backend and its attributes: in which order and when they can be set.
 
 use super::{
     LIODN,
@@ -61,7 +61,7 @@ cases! {
 fn extension_is_our_own() -> Result<()> {
     let container = Container::open()?;
     assert_eq!(container.check_extension(pamu::EXTENSION)?, 1);
-    // These numbers were the PAMU's once.
+    // These extension numbers used to be the PAMU's.
     for taken in [2, 7] {
         assert_eq!(container.check_extension(taken)?, 0);
     }
@@ -101,7 +101,7 @@ fn no_group_without_liodn() -> Result<()> {
     let (pamu, _engine) = open(0)?;
     let edu = group(EDU)?;
     assert_eq!(edu.set_container(pamu.container()).errno(), Errno::ENODEV);
-    // It is where it was.
+    // The failed request has not changed the group.
     edu.set_container(&Container::open()?)?;
     Ok(())
 }
@@ -148,7 +148,7 @@ fn structures_are_checked() -> Result<()> {
             assert_eq!(raw::bytes(container, nr, &mut bytes), Err(Errno::EINVAL));
         }
     }
-    // A structure that is longer than we know.
+    // A structure longer than the known one.
     let mut bytes = Bytes::new().u32(64).u32(0).u32(1).fill(0xff, 52);
     raw::bytes(container, pamu::GET_ATTR, &mut bytes)?;
     assert_eq!((bytes.get_u32(16), bytes.get_u32(20)), (8, u32::MAX));
@@ -210,7 +210,7 @@ fn geometry_then_windows_then_map() -> Result<()> {
         assert_eq!(pamu.window(0).errno(), Errno::EINVAL);
         assert_eq!(pamu.set_stash(0, 1).errno(), Errno::EINVAL);
     };
-    // The default geometry is not enough.
+    // The default geometry is too small.
     assert_eq!(pamu.set_windows(8).errno(), Errno::EINVAL);
     not_yet();
     pamu.set_geometry(0, 8 * PAGE - 1)?;
@@ -280,7 +280,7 @@ fn too_many_windows_for_the_tables() -> Result<()> {
             Ok(()) => {}
             Err(error) => {
                 assert_eq!(error.errno(), Errno::ENOSPC);
-                // Nothing has changed, and there is room for less.
+                // Nothing has changed, and a smaller number of windows is possible.
                 assert_eq!(pamu.windows()?, 256);
                 assert_eq!(pamu.window(0).errno(), Errno::EINVAL);
                 pamu.set_windows(1)?;
@@ -290,11 +290,11 @@ fn too_many_windows_for_the_tables() -> Result<()> {
         full.push((pamu, engine));
     }
     assert_eq!(refused, ENGINES - 8);
-    // Setting them anew takes the new entries before it gives back the old ones.
+    // Setting the windows again allocates the new entries before it frees the old ones.
     let (first, _) = &full[0];
     assert_eq!(first.set_windows(256).errno(), Errno::ENOSPC);
     assert_eq!(first.window(255)?.content, Content::Free);
-    // What is given back can be had again.
+    // Freed entries can be allocated again.
     full[1].0.set_windows(1)?;
     full[ENGINES as usize - 1].0.set_windows(256)?;
     Ok(())
@@ -311,7 +311,7 @@ fn stash() -> Result<()> {
 
 fn requests_of_others() -> Result<()> {
     let (pamu, _engine) = open(0)?;
-    // GET_INFO of type 1, and numbers that nobody has.
+    // GET_INFO of type 1, and unassigned numbers.
     for nr in [
         request::IOMMU_GET_INFO,
         request::UNKNOWN,

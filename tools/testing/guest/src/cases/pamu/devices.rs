@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices come, go, and reach what they may.
+//! Devices join and leave a container, and access only what is mapped for them.
 
 use super::{
     LIODN,
@@ -50,8 +50,8 @@ cases! {
     windows_change_under_a_working_device,
 }
 
-/// A device that is attached for the first time still has whatever firmware gave it, on other
-/// kernels.
+/// On other kernels, a device that is attached for the first time still has the access that the
+/// firmware gave it.
 fn nothing_is_reached_before_anything_is_set() -> Result<()> {
     let (pamu, engine) = open(0)?;
     for iova in [0, PAGE, 1 << 20, 1 << 30] {
@@ -64,7 +64,7 @@ fn nothing_is_reached_before_anything_is_set() -> Result<()> {
     Ok(())
 }
 
-/// Type 1 takes groups of software devices, and then has nothing to do with the PAMU.
+/// Type 1 accepts groups of software devices. It does not use the PAMU.
 fn another_backend_lets_nobody_in() -> Result<()> {
     let container = Container::open()?;
     let group = pamu_dma::group(0)?;
@@ -119,13 +119,13 @@ fn device_that_leaves() -> Result<()> {
     let other = join(&pamu)?;
     assert_eq!(other.read(0)?, Ok(0));
     drop(other);
-    // It is gone, but the first one can still tell what it would reach.
+    // The engine has left, but the first one can still use its LIODN to see what it could access.
     engine.pretend(OTHER_LIODN)?;
     assert_eq!(engine.read(0)?, Err(Errno::EFAULT));
     engine.pretend(LIODN)?;
     assert_eq!(engine.read(0)?, Ok(0));
     assert_eq!(pamu.violation(0)?, None);
-    // The memory stays for the first one.
+    // The memory stays mapped for the first engine.
     assert_eq!(locked_kib(), 4);
     let again = join(&pamu)?;
     assert_eq!(again.read(0)?, Ok(0));
@@ -153,7 +153,7 @@ fn device_belongs_to_one_container() -> Result<()> {
     Ok(())
 }
 
-/// What a device reaches that says it was another one: what that one may.
+/// A device that uses the LIODN of another can access what the other can.
 fn foreign_liodn() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     let memory = Memory::anonymous(4096)?;
@@ -161,7 +161,7 @@ fn foreign_liodn() -> Result<()> {
     let (second, other) = open(1)?;
     engine.pretend(OTHER_LIODN)?;
     assert_eq!(engine.read(0)?, Err(Errno::EFAULT));
-    // It is the other one that is blamed, for nobody else is known.
+    // The violation is attributed to the other device, because only its LIODN is known.
     assert_eq!(pamu.violation(0)?, None);
     engine.device().reset()?;
     assert_eq!(engine.read(0)?, Ok(0));
@@ -179,7 +179,7 @@ fn liodn_without_owner() -> Result<()> {
     Ok(())
 }
 
-/// One window comes and goes while the device reads another one: it never meets anything but what
+/// One window is mapped and unmapped while the device reads another. The device must only see what
 /// is mapped there.
 fn windows_change_under_a_working_device() -> Result<()> {
     const ROUNDS: usize = 300;

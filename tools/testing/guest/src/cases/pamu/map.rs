@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mapping and unmapping memory: what devices reach by it, and what it costs the program.
+//! Mapping and unmapping memory: what devices can access, and what is charged to the process.
 
 use super::{
     HUGE,
@@ -67,7 +67,7 @@ cases! {
     high_addresses,
 }
 
-/// The memory of `pages` pages, each of which starts with its number plus one.
+/// Returns memory of `pages` pages. Each page starts with its number plus one.
 fn numbered(pages: usize) -> Result<Memory> {
     let memory = Memory::anonymous(pages * 4096)?;
     for page in 0..pages {
@@ -107,9 +107,9 @@ fn what_is_not_mapped_is_not() -> Result<()> {
         refused(&pamu, &engine, iova);
         refused_write(&pamu, &engine, iova);
     }
-    // An access that begins inside.
+    // An access that begins inside the window.
     assert_eq!(engine.read(2 * PAGE - 4)?, Err(Errno::EFAULT));
-    // Until it is revived, it reaches nothing at all.
+    // Until the engine is revived, it cannot access anything.
     assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
     pamu.revive(super::LIODN)?;
     assert_eq!(engine.read(PAGE)?, Ok(1));
@@ -181,7 +181,7 @@ fn the_only_window() -> Result<()> {
         pamu.unmap(0, HUGE)?;
         unreached(&pamu, &engine, 0);
     }
-    // A part of it leaves the aperture as it was set.
+    // Unmapping a part does not change the aperture.
     assert_eq!(pamu.geometry()?, (0, HUGE - 1));
     Ok(())
 }
@@ -196,7 +196,7 @@ fn where_windows_start() -> Result<()> {
     Ok(())
 }
 
-/// A file without a name.
+/// Creates a file without a name.
 fn tempfile() -> Result<File> {
     const PATH: &str = "/tmp/pamu";
     let file = File::options()
@@ -208,7 +208,7 @@ fn tempfile() -> Result<File> {
     Ok(file)
 }
 
-/// Sends a MAP_DMA as it is.
+/// Sends MAP_DMA without checking its arguments.
 fn map_raw(pamu: &Pamu, flags: u32, vaddr: u64, iova: u64, size: u64) -> Result<(), Errno> {
     let mut bytes = Bytes::new()
         .u32(32)
@@ -221,7 +221,7 @@ fn map_raw(pamu: &Pamu, flags: u32, vaddr: u64, iova: u64, size: u64) -> Result<
 
 fn sizes() -> Result<()> {
     let (pamu, _engine) = divided(4, 4 * PAGE)?;
-    // Nothing is ever at this address, so that only the sizes matter.
+    // Nothing is ever mapped at this user address, so only the sizes matter.
     const NOWHERE: u64 = 0x7fff_ffff_f000;
     for size in [
         0,
@@ -289,7 +289,7 @@ fn in_use() -> Result<()> {
     Ok(())
 }
 
-/// Pairs of single pages, some of which are a block of two by chance.
+/// Pairs of single pages. Some of them happen to be blocks of two pages.
 fn memory_that_is_no_block() -> Result<()> {
     let (pamu, engine) = divided(64, PAGE)?;
     let memory = numbered(64)?;
@@ -351,7 +351,7 @@ fn all_or_nothing() -> Result<()> {
     assert_eq!(locked_kib(), 4);
     refused(&pamu, &engine, 0);
     pamu.unmap(3 * PAGE, PAGE)?;
-    // Its last page is missing.
+    // The last page of the file is missing.
     let file = tempfile()?;
     file.set_len(4096)?;
     let short = Memory::from_file(&file, 0, 8192, true)?;
@@ -372,7 +372,7 @@ fn unmap_counts() -> Result<()> {
     pamu.map(PAGE, &memory, MapFlags::Read)?;
     assert_eq!(pamu.unmap(0, PAGE)?, 0);
     assert_eq!(pamu.unmap(7 * PAGE, 1 << 40)?, 0);
-    // Out of the middle, and then around it.
+    // First unmap the middle, then the pages around it.
     assert_eq!(pamu.unmap(3 * PAGE, 2 * PAGE)?, 2 * PAGE);
     assert_eq!(engine.read(2 * PAGE)?, Ok(2));
     refused(&pamu, &engine, 3 * PAGE);
@@ -399,7 +399,7 @@ fn unmap_no_part_of_a_window() -> Result<()> {
         assert_eq!(pamu.unmap(iova, size).errno(), Errno::EINVAL, "{iova:#x}");
     }
     assert_eq!(engine.read(0)?, Ok(9));
-    // What is behind the part isn't mapped, so it needn't be named.
+    // The pages beyond the part are not mapped, so the range need not include them.
     assert_eq!(pamu.unmap(HUGE, 4 * PAGE)?, 4 * PAGE);
     assert_eq!(pamu.unmap(0, HUGE)?, HUGE);
     Ok(())
@@ -468,12 +468,12 @@ fn close_unmaps() -> Result<()> {
     pamu.map_part(0, &memory, 0, 4 * 4096, MapFlags::ReadWrite)?;
     pamu.map_bank(1, 6 * PAGE, MapFlags::Write)?;
     drop(pamu);
-    // The group still has the container, and with it what is mapped.
+    // The group still holds the container and its mappings.
     assert_eq!(locked_kib(), 16);
     assert_eq!(engine.read(PAGE)?, Ok(2));
     drop(engine);
     assert_eq!(locked_kib(), 0);
-    // Nothing of it is there for the next one.
+    // The next user finds none of these mappings.
     let (pamu, engine) = divided(8, PAGE)?;
     unreached(&pamu, &engine, PAGE);
     Ok(())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! MSI banks: all ways of mapping them, and interrupts that arrive by them.
+//! MSI banks: all ways to map them, and interrupts that arrive through them.
 
 use super::{
     LIODN,
@@ -56,13 +56,13 @@ cases! {
     interrupt_after_violation,
 }
 
-/// Engine 0 is wired to bank 0.
+/// The bank to which engine 0 is wired.
 const BANK: u32 = 0;
 
-/// The doorbell in its page.
+/// The offset of the doorbell in its page.
 const DOORBELL: u64 = 0x140;
 
-/// Checks that the interrupt arrives, by a write to `address`.
+/// Checks that a write to `address` raises the interrupt.
 #[track_caller]
 fn interrupts(engine: &Engine, address: u64) {
     let interrupt = Interrupt::new().unwrap();
@@ -91,7 +91,7 @@ fn bank_must_be_mapped_first() -> Result<()> {
     let interrupt = Interrupt::new()?;
     assert_eq!(engine.enable_interrupt(&interrupt).errno(), Errno::EINVAL);
     assert_eq!(engine.interrupt()?, Err(Errno::ENXIO));
-    // Others don't help.
+    // Other banks do not help.
     pamu.map_bank(1, PAGE, MapFlags::Write)?;
     pamu.map_bank(2, 2 * PAGE, MapFlags::Write)?;
     assert_eq!(engine.enable_interrupt(&interrupt).errno(), Errno::EINVAL);
@@ -100,7 +100,7 @@ fn bank_must_be_mapped_first() -> Result<()> {
     Ok(())
 }
 
-/// Each engine is wired to a bank of its own.
+/// Each engine is wired to its own bank.
 fn bank_that_the_device_uses() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     let group = pamu_dma::group(1)?;
@@ -130,11 +130,11 @@ fn bank_in_use_stays() -> Result<()> {
     engine.enable_interrupt(&interrupt)?;
     assert_eq!(pamu.unmap_bank(2 * PAGE).errno(), Errno::EBUSY);
     assert_eq!(pamu.unmap(0, 8 * PAGE).errno(), Errno::EBUSY);
-    // Nothing was unmapped, and it works.
+    // Nothing was unmapped, and the interrupt works.
     assert_eq!(engine.read(PAGE)?, Ok(0));
     assert_eq!(engine.interrupt()?, Ok(()));
     assert_eq!(interrupt.take()?, 1);
-    // Another eventfd takes the place of the first one.
+    // The second eventfd replaces the first one.
     let second = Interrupt::new()?;
     engine.enable_interrupt(&second)?;
     assert_eq!(engine.interrupt()?, Ok(()));
@@ -177,7 +177,7 @@ fn what_can_be_unmapped() -> Result<()> {
     }
     pamu.unmap_bank(2 * PAGE)?;
     assert_eq!(pamu.unmap_bank(2 * PAGE).errno(), Errno::EINVAL);
-    // UNMAP_DMA takes banks and memory.
+    // UNMAP_DMA unmaps banks and memory.
     pamu.map_bank(1, 4 * PAGE, MapFlags::Write)?;
     assert_eq!(pamu.unmap(0, 16 * PAGE)?, 2 * PAGE);
     Ok(())
@@ -193,7 +193,8 @@ fn doorbell_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
-/// What a device writes to the page of a doorbell, no other one reads there.
+/// Data that a device writes to the page of a doorbell cannot be read there, by that device or
+/// another.
 fn doorbell_page_is_no_memory() -> Result<()> {
     let (first, engine) = divided(8, PAGE)?;
     let (second, other) = open(1)?;
@@ -259,7 +260,7 @@ fn too_few_banks() -> Result<()> {
     Ok(())
 }
 
-/// The file that stands for the banks, from the container.
+/// Returns the container's file that represents the banks.
 fn file(pamu: &Pamu) -> Result<std::os::fd::OwnedFd> {
     Ok(pamu::msi_file_of_container(pamu.container())?)
 }
@@ -279,7 +280,7 @@ fn file_of_banks() -> Result<()> {
     assert_eq!(map(6 * PAGE, 0, 4096).errno(), Errno::EEXIST);
     assert_eq!(map(6 * PAGE, 1, 8192).errno(), Errno::EINVAL);
     pamu.unmap(0, 16 * PAGE)?;
-    // The addresses alone hold nothing.
+    // A mapping of the file alone holds nothing.
     drop(banks);
     pamu.set_windows(4)?;
     Ok(())
@@ -288,7 +289,7 @@ fn file_of_banks() -> Result<()> {
 fn file_cannot_be_touched() -> Result<()> {
     let (pamu, _engine) = divided(4, PAGE)?;
     let mut banks = Memory::from_file(file(&pamu)?, 0, 3 * 4096, true)?;
-    // The kernel would get the bytes for us if there were any.
+    // If there were any bytes, the kernel would read them.
     for nr in [pamu::GET_ATTR, pamu::SET_ATTR, pamu::REVIVE] {
         let sent = raw::at(pamu.container(), nr, &mut banks, 0x140);
         assert_eq!(sent, Err(Errno::EFAULT));
@@ -318,7 +319,7 @@ fn file_bad_ranges() -> Result<()> {
         let mapped = Memory::from_file(&file, offset, len, false);
         assert_eq!(mapped.errno(), Errno::EINVAL);
     }
-    // A request that goes on behind the file.
+    // A request that extends beyond the end of the file.
     let banks = Memory::from_file(&file, 4096, 2 * 4096, false)?;
     pamu.map(0, &banks, MapFlags::Write)?;
     assert_eq!(pamu.window(1)?.content, Content::Bank(2));
@@ -341,10 +342,10 @@ fn kernel_maps_the_banks() -> Result<()> {
         );
     }
     interrupts(&engine, 5 * PAGE + DOORBELL);
-    // A part of the memory goes, the banks stay.
+    // After part of the memory is unmapped, the banks stay mapped.
     assert_eq!(pamu.unmap(PAGE, PAGE)?, PAGE);
     interrupts(&engine, 5 * PAGE + DOORBELL);
-    // With the last of it they go.
+    // Unmapping the last of the memory unmaps them.
     assert_eq!(pamu.unmap(0, 8 * PAGE)?, PAGE);
     assert!(
         pamu.all_windows()?
@@ -361,7 +362,7 @@ fn kernel_keeps_the_last_windows() -> Result<()> {
     let (pamu, _engine) = divided(8, PAGE)?;
     pamu.set_implicit(true)?;
     let memory = Memory::anonymous(8192)?;
-    // Before they are mapped as well as after.
+    // Both before and after the banks are mapped.
     for mapped in [false, true] {
         assert_eq!(
             pamu.map(4 * PAGE, &memory, MapFlags::Read).errno(),

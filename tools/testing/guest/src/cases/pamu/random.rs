@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests at random, against a model that says what each device must reach afterwards; the PAMU in
-//! software is the judge, by way of the devices.
+//! Random requests, compared with a model of what each device must be able to access. The devices
+//! check this through the software PAMU.
 
 use super::{
     HUGE,
@@ -37,16 +37,16 @@ cases! {
     devices_reach_exactly_what_is_mapped,
 }
 
-/// How long each case goes on.
+/// How long each case runs.
 const TIME: Duration = Duration::from_secs(10);
 
-/// The fewest steps that the random sequence has, however slow the machine is.
+/// The minimum number of steps of the random sequence, even on a slow machine.
 const FEWEST: u32 = 10;
 
-/// The memory that pieces are mapped of.
+/// The size of the memory from which pieces are mapped.
 const POOL: u64 = 4 * HUGE;
 
-/// The address and the size of a window, and into how many the aperture is divided.
+/// The address of the aperture, the order of the window size, and the number of windows.
 const LAYOUTS: [(u64, u32, u32); 6] = [
     (0, 12, 16),
     (0, 12, 2),
@@ -56,20 +56,20 @@ const LAYOUTS: [(u64, u32, u32); 6] = [
     (0, 15, 1),
 ];
 
-/// What a window has.
+/// The contents of a window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mapped {
-    /// So many bytes of the pool, from an offset on.
+    /// A number of bytes of the pool, from an offset on.
     Memory {
         offset: u64,
         size: u64,
         flags: MapFlags,
     },
-    /// A bank, for writing.
+    /// A bank, mapped for writing.
     Bank(u32),
 }
 
-/// What should be.
+/// The expected state.
 #[derive(Debug)]
 struct Model {
     base: u64,
@@ -97,25 +97,26 @@ impl Model {
     }
 }
 
-/// The program's side of it all.
+/// The state of the process.
 struct World {
     random: Rng,
     pamu: Pamu,
     engine: Engine,
     /// The second device, while it is in the container.
     other: Option<Engine>,
-    /// Whether each of them is shut off.
+    /// Whether each device is shut off.
     shut: [bool; 2],
     pool: Memory,
     model: Model,
 }
 
-/// What is at an offset of the pool.
+/// Returns the value stored at an offset of the pool.
 fn stamp(offset: u64) -> u64 {
     offset ^ 0x5a5a_0000_0000_0000
 }
 
-/// The places in a window of `size` bytes, of which `mapped` are mapped, where something could go wrong.
+/// Returns offsets in a window of `size` bytes, of which `mapped` are mapped, at which errors are
+/// likely.
 fn places(size: u64, mapped: u64) -> Vec<u64> {
     let mut places = vec![0, size - 8, size / 2];
     if mapped != 0 {
@@ -151,7 +152,7 @@ impl World {
         Ok(world)
     }
 
-    /// Does something.
+    /// Does a random step.
     fn step(&mut self) -> Result<()> {
         match self.random.u32(0..100) {
             0..35 => self.map(),
@@ -187,7 +188,7 @@ impl World {
             .map_part(iova, &self.pool, offset as usize, size as usize, flags);
         match result {
             Err(error) if error.errno() == Errno::EEXIST && !free => {}
-            // Not all hugepages are neighbours, but a window has only one of them.
+            // Hugepages are not always adjacent, but a window has only one of them.
             other => {
                 other?;
                 ensure!(free, "mapped over something at {iova:#x}");
@@ -264,7 +265,7 @@ impl World {
         Ok(())
     }
 
-    /// Divides another aperture into windows, or fails as something is mapped.
+    /// Sets another aperture and divides it into windows. Fails while something is mapped.
     fn divide(&mut self) -> Result<()> {
         let (base, order, count) = LAYOUTS[self.random.usize(0..LAYOUTS.len())];
         let end = base + (u64::from(count) << order) - 1;
@@ -284,7 +285,7 @@ impl World {
         Ok(())
     }
 
-    /// Lets the second device in, or out.
+    /// Adds the second device to the container, or removes it.
     fn come_or_go(&mut self) -> Result<()> {
         self.shut[1] = false;
         if self.other.take().is_none() {
@@ -295,7 +296,7 @@ impl World {
         Ok(())
     }
 
-    /// Has a device step outside, and leaves it shut off, or revives it.
+    /// Makes a device access an unmapped address and leaves it shut off, or revives it.
     fn step_outside(&mut self) -> Result<()> {
         let which = self.random.usize(0..2);
         let Some(engine) = [Some(&self.engine), self.other.as_ref()][which] else {
@@ -315,10 +316,11 @@ impl World {
         Ok(())
     }
 
-    /// Checks that a refused access is reported.
+    /// Checks that a rejected access is reported.
     ///
-    /// As long as a device that is shut off goes on, the hardware's interrupt is off, and with it others'
-    /// violations are not heard until somebody asks. Then the access has to be tried again.
+    /// While a device that is shut off continues to access memory, the interrupt of the hardware
+    /// is disabled. Violations of other devices are then not noticed until somebody asks for them.
+    /// In that case the access must be repeated.
     fn reported(&self, which: usize, iova: u64, write: bool) -> Result<()> {
         let liodn = LIODN + which as u32;
         let report = || -> Result<_> {
@@ -350,7 +352,7 @@ impl World {
         Ok(())
     }
 
-    /// Checks all that both devices reach.
+    /// Checks everything that both devices can access.
     fn judge(&self) -> Result<()> {
         self.judge_engine(&self.engine, 0)?;
         if let Some(other) = &self.other {
@@ -439,7 +441,7 @@ impl World {
         Ok(())
     }
 
-    /// Checks that an access failed and was reported, and lets the device in again.
+    /// Checks that an access failed and was reported, and revives the device.
     fn denied(
         &self,
         which: usize,
@@ -459,7 +461,7 @@ impl World {
         Ok(())
     }
 
-    /// Checks what the kernel reports of the windows.
+    /// Checks what the kernel reports about the windows.
     fn judge_report(&self) -> Result<()> {
         for (number, mapped) in self.model.windows.iter().enumerate() {
             let window = self.pamu.window(number as u32)?;
@@ -483,7 +485,7 @@ fn devices_reach_exactly_what_is_mapped() -> Result<()> {
     Ok(())
 }
 
-/// Does that for so long; returns how many steps it were.
+/// Runs random steps for `time`. Returns the number of steps.
 pub fn at_random(seed: u64, time: Duration) -> Result<u32> {
     let mut world = World::new(seed)?;
     let end = Instant::now() + time;

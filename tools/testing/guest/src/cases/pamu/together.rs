@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Several threads send requests to one container. Each request succeeds or fails with an error that
-//! the state of the container explains, and nothing is left behind.
+//! Several threads send requests to one container. Each request succeeds or fails with an error
+//! that the state of the container explains, and nothing is left behind.
 
 use super::{
     LIODN,
@@ -47,14 +47,14 @@ cases! {
     requests_of_several_threads,
 }
 
-/// How long the case goes on, and how long if not every request has succeeded once by then.
+/// The duration of the case, and the limit if not every request has succeeded once by then.
 const TIME: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// How many windows of a page there are.
+/// The number of windows, each of a page.
 const WINDOWS: u64 = 16;
 
-/// How many threads use an engine each; one more engine comes and goes.
+/// The number of threads that each use an engine. One more engine joins and leaves.
 const WORKERS: u32 = 3;
 
 /// The requests.
@@ -83,7 +83,7 @@ const OPS: [Op; 9] = [
     Op::Join,
 ];
 
-/// What the threads have in common.
+/// The state shared by the threads.
 struct Shared {
     pamu: Pamu,
     pool: Memory,
@@ -98,7 +98,7 @@ impl Shared {
         self.succeeded[op as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The first request that hasn't succeeded.
+    /// Returns a request that has not succeeded yet.
     fn missing(&self) -> Option<Op> {
         let never = |op: &Op| self.succeeded[*op as usize].load(Ordering::Relaxed) == 0;
         OPS.into_iter().find(never)
@@ -110,7 +110,7 @@ impl Shared {
         enough || elapsed > LONGEST || self.failed.load(Ordering::Relaxed)
     }
 
-    /// Does `step` until the time is over, or it fails.
+    /// Repeats `step` until the time is over or it fails.
     fn repeat(&self, mut step: impl FnMut() -> Result<()>) -> Result<()> {
         while !self.is_over() {
             let result = step();
@@ -123,12 +123,12 @@ impl Shared {
     }
 }
 
-/// What the memory of a window begins with.
+/// Returns the first word of the memory of a window.
 fn stamp(window: u64) -> u64 {
     window ^ 0x7a7a_0000_0000_0000
 }
 
-/// Returns whether a request succeeded. Fails if its error is none of `errors`.
+/// Returns whether a request succeeded. Fails if the errno is not one of `errors`.
 fn succeeds<T>(result: vfio_client::Result<T>, errors: &[Errno]) -> Result<bool> {
     match result {
         Ok(_) => Ok(true),
@@ -137,7 +137,8 @@ fn succeeds<T>(result: vfio_client::Result<T>, errors: &[Errno]) -> Result<bool>
     }
 }
 
-/// Has the engine read the start of a window. Returns whether it could; then it was the right memory.
+/// Makes the engine read the start of a window. Returns whether it could, and fails if the data is
+/// wrong.
 fn reads(engine: &Engine, window: u64) -> Result<bool> {
     match engine.read(window * PAGE)? {
         Ok(value) => {
@@ -151,7 +152,7 @@ fn reads(engine: &Engine, window: u64) -> Result<bool> {
     }
 }
 
-/// A thread with an engine, which nobody else uses.
+/// A thread with an engine that no other thread uses.
 struct Worker<'a> {
     shared: &'a Shared,
     engine: &'a Engine,
@@ -232,7 +233,8 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Unmaps everything, for what takes that. It lasts until another thread maps something.
+    /// Unmaps everything, for requests that need this. Another thread may map something right
+    /// after.
     fn clear(&self) -> Result<()> {
         succeeds(self.shared.pamu.unmap(0, u64::MAX), &[Errno::EBUSY])
             .context("unmap everything")?;
@@ -262,12 +264,13 @@ impl Worker<'_> {
             self.shared.note(Op::Read);
             return Ok(());
         }
-        // It isn't shut off if nothing was mapped, or if its PAMU had noted another violation.
+        // The engine is not shut off if nothing was mapped, or if its PAMU had already recorded
+        // another violation.
         succeeds(self.shared.pamu.revive(self.liodn), &[Errno::EINVAL]).context("revive")?;
         Ok(())
     }
 
-    /// An interrupt arrives if it could be enabled, since its bank then stays where it is.
+    /// If the interrupt can be enabled, it arrives, since its bank then cannot be unmapped.
     fn take_interrupt(&mut self) -> Result<()> {
         let enabled = self.engine.enable_interrupt(&self.interrupt);
         if !succeeds(enabled, &[Errno::EINVAL]).context("enable the interrupt")? {
@@ -297,7 +300,7 @@ impl Worker<'_> {
     }
 }
 
-/// Brings an engine into the container of the others.
+/// Adds an engine to the container of the others.
 fn join(pamu: &Pamu, number: u32) -> Result<Engine> {
     let group = pamu_dma::group(number)?;
     group.set_container(pamu.container())?;
@@ -359,7 +362,7 @@ fn disturb(shared: &Shared, engines: &[Engine], seed: u64) -> Result<()> {
     })
 }
 
-/// Unmaps everything, and checks that nothing is left and that everything works.
+/// Unmaps everything. Checks that nothing is left and that everything works.
 fn tidy(shared: &Shared, engines: &[Engine]) -> Result<()> {
     let Shared { pamu, pool, .. } = shared;
     pamu.unmap(0, u64::MAX)?;

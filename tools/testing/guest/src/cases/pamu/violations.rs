@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices step outside, are shut off, and come back.
+//! Devices violate their mappings, are shut off, and are revived.
 
 use super::{
     LIODN,
@@ -73,7 +73,7 @@ fn violation_is_signalled() -> Result<()> {
     pamu.set_violation_event(Some(&event))?;
     assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
     assert_eq!(event.wait(Duration::from_secs(2))?, 1);
-    // Once, however often it is tried again.
+    // The violation is signalled once, however often the access is repeated.
     assert_eq!(engine.read(2 * PAGE)?, Err(Errno::EFAULT));
     assert_eq!(event.take()?, 0);
     assert_eq!(pamu.violation(0)?.map(|v| v.iova), Some(PAGE));
@@ -99,8 +99,8 @@ fn event_for_devices_that_come_late() -> Result<()> {
     Ok(())
 }
 
-/// A violation is signalled even at the moment at which the device is let in. Engine 2 acts as engine 1,
-/// and tries all the time.
+/// A violation is signalled even while the device joins. Engine 2 uses the LIODN of engine 1 and
+/// accesses memory all the time.
 fn violation_while_a_device_joins() -> Result<()> {
     const TIME: Duration = Duration::from_secs(10);
     const FEWEST: u32 = 10;
@@ -189,7 +189,7 @@ fn violations_of_several_devices() -> Result<()> {
     Ok(())
 }
 
-/// Neither mapping nor unmapping lets a device in again that was shut off.
+/// Neither mapping nor unmapping revives a device that was shut off.
 fn shut_off_until_revived() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     let memory = Memory::anonymous(4096)?;
@@ -209,7 +209,7 @@ fn shut_off_until_revived() -> Result<()> {
 
 fn off_before_anything_is_mapped() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
-    // It is off anyway, so there is nothing to revive.
+    // The device has no access anyway, so it cannot be revived.
     unreached(&pamu, &engine, 0);
     assert_eq!(pamu.revive(LIODN).errno(), Errno::EINVAL);
     let memory = Memory::anonymous(4096)?;
@@ -231,8 +231,8 @@ fn violation_does_not_outlive_the_container() -> Result<()> {
     Ok(())
 }
 
-/// A device that goes on after it was shut off has its PAMU report nothing for a while; what another one
-/// did is reported after that, though nobody asks.
+/// A device that continues after it was shut off keeps its PAMU from reporting for a while.
+/// Violations of other devices are reported after that, without a request.
 fn noisy_device_hides_no_other() -> Result<()> {
     let (pamu, noisy) = divided(8, PAGE)?;
     let (second, other) = open(1)?;
@@ -255,7 +255,7 @@ fn noisy_device_hides_no_other() -> Result<()> {
     Ok(())
 }
 
-/// It takes longer, for the PAMU notes one violation at a time.
+/// This takes longer, because the PAMU records one violation at a time.
 fn noisy_device_that_never_rests() -> Result<()> {
     let (pamu, noisy) = divided(8, PAGE)?;
     let memory = Memory::anonymous(4096)?;
@@ -283,7 +283,7 @@ fn noisy_device_that_never_rests() -> Result<()> {
     Ok(())
 }
 
-/// The reports that a noisy device delays don't hold up, nor outlive, the modules.
+/// Reports delayed by a noisy device neither block the unloading of the modules nor run after it.
 fn unloading_while_a_device_is_noisy() -> Result<()> {
     let parameter = |module, name| -> Result<String> {
         let value = fs::read_to_string(format!("/sys/module/{module}/parameters/{name}"))?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What other threads ask for while a request has stopped.
+//! Requests that other threads send while a request has stopped.
 
 use super::{
     place::Place,
@@ -57,17 +57,17 @@ pub enum Meanwhile {
     UnmapAside,
     /// UNMAP_DMA of everything.
     UnmapAll,
-    /// UNMAP_DMA that withdraws the addresses of the same range.
+    /// UNMAP_DMA that invalidates the vaddr of the same range.
     WithdrawThere,
-    /// UNMAP_DMA that withdraws an address elsewhere.
+    /// UNMAP_DMA that invalidates a vaddr elsewhere.
     WithdrawAside,
-    /// MAP_DMA that gives an address to a mapping there.
+    /// MAP_DMA that updates the vaddr of a mapping there.
     GiveThere,
-    /// MAP_DMA that gives an address to a mapping elsewhere.
+    /// MAP_DMA that updates the vaddr of a mapping elsewhere.
     GiveAside,
-    /// DIRTY_PAGES: keep track.
+    /// DIRTY_PAGES: start tracking.
     Start,
-    /// DIRTY_PAGES: keep track no longer.
+    /// DIRTY_PAGES: stop tracking.
     Stop,
     /// DIRTY_PAGES: a bitmap of the same range.
     BitmapThere,
@@ -79,17 +79,17 @@ pub enum Meanwhile {
     Join,
     /// UNSET_CONTAINER of a second group.
     Leave,
-    /// The driver of the second group's device is taken away.
+    /// The driver of the second group's device is unbound.
     Unbind,
     /// A device of the group is opened and closed.
     Open,
-    /// A driver pins pages where the stopped request works.
+    /// A driver pins pages in the range of the stopped request.
     PinThere,
     /// A driver pins pages elsewhere.
     PinAside,
-    /// A driver gives back pages where the stopped request works.
+    /// A driver unpins pages in the range of the stopped request.
     UnpinThere,
-    /// A driver reads memory where the stopped request works.
+    /// A driver reads memory in the range of the stopped request.
     ReadThere,
     /// A driver reads memory elsewhere.
     ReadAside,
@@ -98,7 +98,7 @@ pub enum Meanwhile {
 }
 
 impl Meanwhile {
-    /// All of them, with the names they have in the tables.
+    /// All requests, with their names in the tables.
     pub const ALL: [(&str, Self); 26] = [
         ("map_there", Self::MapThere),
         ("map_before", Self::MapBefore),
@@ -128,12 +128,12 @@ impl Meanwhile {
         ("write_aside", Self::WriteAside),
     ];
 
-    /// Whether the second group has to be in the container before.
+    /// Returns whether the second group must be in the container beforehand.
     pub fn needs_second(self) -> bool {
         matches!(self, Self::Leave | Self::Unbind)
     }
 
-    /// Whether it is a driver's request.
+    /// Returns whether the request is one of a driver.
     pub fn needs_driver(self) -> bool {
         matches!(
             self,
@@ -177,7 +177,7 @@ impl Meanwhile {
             Self::Unbind => none(pci::unbind(NVME)),
             Self::Open if scene.driver.is_some() => none(open_again(&scene.first)),
             Self::Open => none(scene.first.device(EDU)),
-            // Not the page where the other one stops.
+            // Not the page at which the other request stops.
             Self::PinThere => pinned(driver()?.pin(PART.iova, 1, READ | WRITE)),
             Self::PinAside => pinned(driver()?.pin(ASIDE.iova, 1, READ | WRITE)),
             Self::UnpinThere => driver()?.unpin(PART.iova, 1).map(|_| 0),
@@ -196,7 +196,7 @@ fn pinned(answer: Result<(i32, u64), Errno>) -> Answer {
     answer.map(|(count, _)| count as u64)
 }
 
-/// Asks for a bitmap of more than `dma`, which has mappings at its start only.
+/// Requests a bitmap of a range that is larger than `dma` and has mappings at its start only.
 fn get_bitmap(scene: &Scene, dma: Dma) -> Answer {
     let bits = Memory::anonymous(PAGE_SIZE).map_err(|error| error.errno())?;
     let more = Dma {

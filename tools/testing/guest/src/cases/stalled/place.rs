@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The places where requests touch the program's memory.
+//! The places where requests access user memory.
 
 use super::{
     scene::Scene,
@@ -45,52 +45,52 @@ use vfio_client::{
     request, //
 };
 
-/// A request, and where it stops.
+/// A request and the place where it stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// MAP_DMA, before it knows what to do.
+    /// MAP_DMA, reading its argument.
     MapArgument,
-    /// MAP_DMA, at a page to be pinned.
+    /// MAP_DMA, pinning a page.
     MapPages,
-    /// UNMAP_DMA, before it knows what to do.
+    /// UNMAP_DMA, reading its argument.
     UnmapArgument,
-    /// UNMAP_DMA, when it tells how much was unmapped.
+    /// UNMAP_DMA, writing the size that was unmapped.
     UnmapAnswer,
-    /// UNMAP_DMA, before it knows where the bitmap is.
+    /// UNMAP_DMA, reading the address of the bitmap.
     UnmapBitmapArgument,
-    /// UNMAP_DMA, at the bitmap.
+    /// UNMAP_DMA, writing the bitmap.
     UnmapBitmap,
-    /// DIRTY_PAGES, before it knows what to do.
+    /// DIRTY_PAGES, reading its argument.
     DirtyArgument,
-    /// DIRTY_PAGES, before it knows of which pages.
+    /// DIRTY_PAGES, reading the range.
     DirtyRange,
-    /// DIRTY_PAGES, at the bitmap.
+    /// DIRTY_PAGES, writing the bitmap.
     DirtyBitmap,
-    /// GET_INFO, before it knows how much is asked for.
+    /// GET_INFO, reading the size of the structure.
     InfoArgument,
-    /// GET_INFO, when it answers.
+    /// GET_INFO, writing the reply.
     InfoAnswer,
-    /// SET_CONTAINER, before it knows which one.
+    /// SET_CONTAINER, reading the descriptor of the container.
     JoinArgument,
-    /// GET_DEVICE_FD, before it knows which one.
+    /// GET_DEVICE_FD, reading the name of the device.
     OpenArgument,
-    /// A driver pins pages, and holds a lock of its own.
+    /// A driver pins pages while it holds its own lock.
     DriverPins,
     /// A driver reads memory.
     DriverReads,
     /// A driver writes memory.
     DriverWrites,
-    /// SET_CONTAINER, at a page to be pinned, of what was mapped before.
+    /// SET_CONTAINER, pinning a page of an earlier mapping.
     JoinPages,
 }
 
-/// The page where requests for several pages stop.
+/// The page at which requests for several pages stop.
 const STOP: usize = 1;
-/// How many pages drivers use, from the first one on.
+/// The number of pages that drivers use, from the first one on.
 const USED: u32 = 4;
 
 impl Place {
-    /// Whether the scene is that of a driver which pins pages, without an IOMMU.
+    /// Returns whether the scene needs a driver that pins pages, without an IOMMU.
     pub fn needs_driver(self) -> bool {
         matches!(
             self,
@@ -98,12 +98,12 @@ impl Place {
         )
     }
 
-    /// Whether [`THERE`] is what the request maps.
+    /// Returns whether the request maps [`THERE`].
     pub fn maps(self) -> bool {
         matches!(self, Self::MapArgument | Self::MapPages)
     }
 
-    /// Whether the request fails unless track is kept of dirty pages.
+    /// Returns whether the request fails unless dirty page tracking is on.
     pub fn needs_tracking(self) -> bool {
         matches!(
             self,
@@ -115,13 +115,14 @@ impl Place {
         )
     }
 
-    /// The bytes of the argument in memory that stops, and where they begin.
+    /// Returns the argument for memory that stops at a fault, and the offset at which the argument
+    /// begins.
     ///
-    /// Some stop at the first byte, others where their second part begins.
+    /// Some requests stop at the first byte, others where the second part of the argument begins.
     fn argument(self, container: &Container, fault: &Userfault) -> Option<(Bytes, usize)> {
         let whole = |bytes| Some((bytes, PAGE_SIZE));
         let split = |bytes, header| Some((bytes, PAGE_SIZE - header));
-        // Not armed, where the argument is.
+        // This page is not armed if the argument stops.
         let bits = fault.addr() + 2 * PAGE;
         match self {
             Self::MapArgument => whole(map_bytes(THERE, fault.addr(), READ_WRITE)),
@@ -144,7 +145,7 @@ impl Place {
         }
     }
 
-    /// Lays out the memory where the request stops.
+    /// Prepares the memory at which the request stops.
     pub fn arm(self, container: &Container, fault: &mut Userfault) -> Result<()> {
         if let Some((bytes, offset)) = self.argument(container, fault) {
             fault.write(offset, bytes.as_ref());
@@ -180,7 +181,7 @@ impl Place {
         }
     }
 
-    /// Sends the request, unless it is one to a group.
+    /// Sends the request, unless it is a group request.
     pub fn send_to(
         self,
         container: &Container,

@@ -41,7 +41,7 @@ use std::thread;
 /// A test and its name.
 type Test = (&'static str, fn() -> Result<()>);
 
-/// Returns the tests. The kernel's own module has no order in which requests wait for its mutex.
+/// Returns all cases. In the C module, requests wait for the mutex in no particular order.
 pub fn cases() -> Vec<Trial> {
     let ours: [Test; 2] = [
         ("in_order", in_order),
@@ -64,8 +64,8 @@ pub fn cases() -> Vec<Trial> {
     ours.into_iter().chain(both.map(named)).collect()
 }
 
-/// Lets `place` stop and two requests come, one after the other. Returns how far the two have come, and
-/// what all three answer.
+/// Stops a request at `place` and sends two more, one after the other. Returns the progress of the
+/// two, and the answers of all three.
 fn three(
     scene: &Scene,
     place: Place,
@@ -79,7 +79,7 @@ fn three(
         let one = first.settle();
         let second = Request::send(scope, || second.send(place, scene))?;
         let two = second.settle();
-        // Nobody waits for this one, nor it for others.
+        // This request blocks no other and waits for none.
         let info = Request::send(scope, || Meanwhile::Info.send(place, scene))?;
         let informed = !our_type1() || info.done_within(LIMIT)?;
         drop(release);
@@ -92,7 +92,7 @@ fn three(
 
 const EVERYTHING: Dma = Dma { iova: 0, pages: 0 };
 
-/// What has waited longer comes first.
+/// The request that has waited longer goes first.
 fn in_order() -> Result<()> {
     let scene = Scene::new(Place::MapPages, None)?;
     let queue = [Meanwhile::UnmapThere, Meanwhile::MapThere];
@@ -102,7 +102,7 @@ fn in_order() -> Result<()> {
     scene.end()
 }
 
-/// UNMAP_DMA of everything would wait for ever if others could always go first.
+/// UNMAP_DMA of everything would wait forever if other requests could always go first.
 fn behind_unmap_all() -> Result<()> {
     let place = if our_type1() {
         Place::MapPages
@@ -124,7 +124,8 @@ fn behind_unmap_all() -> Result<()> {
     scene.end()
 }
 
-/// The second bitmap waits for the first one; then somebody maps across the border of both.
+/// The second bitmap request waits for the first. Then another thread maps across the border of
+/// both ranges.
 fn two_bitmaps(map: Meanwhile) -> Result<()> {
     let scene = Scene::new(Place::DirtyBitmap, None)?;
     let queue = [Meanwhile::BitmapThere, map];
@@ -134,13 +135,14 @@ fn two_bitmaps(map: Meanwhile) -> Result<()> {
         assert_eq!(progress, [Progress::Waits; 2]);
         assert_eq!(answers[1], Ok(0));
     } else {
-        // It may have come after the map.
+        // It may have run after the map.
         assert!([Ok(0), Err(Errno::EINVAL)].contains(&answers[1]));
     }
     scene.end()
 }
 
-/// A driver pins pages and holds a lock, which it takes as well when it is told to give up others.
+/// A driver pins pages while it holds a lock. It takes the same lock when it is notified to unpin
+/// other pages.
 fn driver_holds_its_lock() -> Result<()> {
     let place = Place::DriverPins;
     let scene = Scene::new(place, None)?;

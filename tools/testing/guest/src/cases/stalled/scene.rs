@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is there before two requests meet, and what has to be left after them.
+//! The state before two requests meet, and checks after them.
 
 use super::{
     meanwhile::Meanwhile,
@@ -49,28 +49,28 @@ use vfio_client::{
 /// A container with a group.
 #[derive(Debug)]
 pub struct Scene {
-    /// The container. It has [`ASIDE`] and [`WITHDRAWN`], and [`PART`] unless [`THERE`] is to be mapped;
-    /// with a driver all of [`THERE`].
+    /// The container. It has [`ASIDE`] and [`WITHDRAWN`], and [`PART`] unless [`THERE`] is to be
+    /// mapped. With a driver, it has all of [`THERE`].
     pub container: Container,
-    /// The group in it.
+    /// The group in the container.
     pub first: Group,
-    /// Another group, in the container only if that is to leave.
+    /// Another group. It is in the container only if it is to leave it.
     pub second: Group,
-    /// The device of the driver that pins pages, if one of the requests is the driver's. Then the group is
-    /// that of the device.
+    /// The device of the driver that pins pages, if one of the requests is the driver's. In that
+    /// case the first group is the group of the device.
     pub driver: Option<Pinner>,
-    /// Memory where requests stop.
+    /// The memory at which requests stop.
     pub fault: Userfault,
-    /// Memory for everything else.
+    /// Memory for all other purposes.
     pub memory: Memory,
-    /// A group that an IOMMU translates for, beside that of the driver.
+    /// A group behind an IOMMU, in addition to the group of the driver.
     beside: Option<Group>,
-    /// How many pages were pinned before.
+    /// The number of pages pinned before.
     pinned: i64,
 }
 
 impl Scene {
-    /// Makes what `place` needs, and a request that comes `meanwhile`.
+    /// Creates what `place` and the request sent `meanwhile` need.
     pub fn new(place: Place, meanwhile: Option<Meanwhile>) -> Result<Self> {
         let pinned = pinned_pages()?;
         let mut fault = Userfault::new(THERE.pages as usize)?;
@@ -105,7 +105,7 @@ impl Scene {
         }
         words::map(&container, ASIDE, memory.addr())?;
         if place.needs_driver() {
-            // No IOMMU, so nobody touches it.
+            // Without an IOMMU, the memory is not accessed.
             words::map(&container, THERE, fault.addr())?;
         } else {
             words::map(&container, WITHDRAWN, memory.addr())?;
@@ -129,19 +129,19 @@ impl Scene {
         })
     }
 
-    /// Puts another descriptor of the container in the place of one that was closed.
+    /// Replaces a descriptor of the container that was closed by another one.
     pub fn replace_closed(mut self, another: Container) -> Self {
         forget(replace(&mut self.container, another));
         self
     }
 
-    /// Checks that what is mapped is what is charged, and that nothing stays behind.
+    /// Checks that exactly the mapped memory is charged, and that nothing is left behind.
     pub fn end(self) -> Result<()> {
         if let Some(driver) = &self.driver {
             driver.unpin(0, u32::MAX)?;
         }
         let charged = locked_kib() * 1024;
-        // The group goes with its device, if that was unbound.
+        // If its device was unbound, the group is gone, too.
         let joined = self.second.status().is_ok_and(|status| status & 2 != 0);
         let has_iommu = self.driver.is_none() || self.beside.is_some() || joined;
         let unmapped = self.container.unmap_all()?;

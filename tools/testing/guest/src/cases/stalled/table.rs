@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is expected of each pair of requests.
+//! The expected result of each pair of requests.
 //!
-//! A row is a place where a request stops, and what that request answers in the end. A column is what
-//! another thread asks for meanwhile. An entry is the answer to that: a number of pages or an errno. It
-//! has `~` in front if it comes only after the stopped request has ended. After a slash comes the answer
-//! of the stopped request, if it is another one than usual. `x` stands for a pair that makes no sense.
+//! A row is a place where a request stops, and the final answer of that request. A column is a
+//! request that another thread sends meanwhile. An entry is the answer to that request: a number
+//! of pages or an errno. A leading `~` means that the answer comes only after the stopped request
+//! has ended. The answer of the stopped request follows a slash if it differs from the usual one.
+//! `x` marks a pair that makes no sense.
 
 use super::{
     meanwhile::Meanwhile,
@@ -15,19 +16,19 @@ use super::{
 /// When the second request ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// While the first one has stopped.
+    /// While the first one is stopped.
     Meanwhile,
-    /// When the first one has ended.
+    /// After the first one has ended.
     After,
 }
 
-/// What is expected of two requests.
+/// The expected result of two requests.
 #[derive(Clone, Debug)]
 pub struct Expected {
     pub when: When,
-    /// The answer of the second one.
+    /// The answer of the second request.
     pub answer: String,
-    /// The answer of the one that has stopped.
+    /// The answer of the stopped request.
     pub stopped: String,
 }
 
@@ -41,7 +42,7 @@ pub struct Pair {
     pub expected: Expected,
 }
 
-/// A request that fails at once where it could stop.
+/// A request that fails at once at the place where it could stop.
 #[derive(Clone, Debug)]
 pub struct NotStopped {
     pub place: Place,
@@ -70,7 +71,8 @@ const PLACES: [(&str, Place); 17] = [
     ("join_pages", Place::JoinPages),
 ];
 
-/// Requests that have begun nothing yet, or have ended but for the answer: nobody waits for them.
+/// Requests that have not started their work, or have only their answer left to write. No request
+/// waits for them.
 const UNHINDERED: &str = "
                           map_there  map_before map_behind map_aside
 map_argument          0   0/EEXIST   0/EEXIST   0/EEXIST   0
@@ -121,9 +123,10 @@ join_argument         0   0     0        0            0            0    0/EINVAL
 open_argument         0   0     0        0            0            0    0        0     0      0
 ";
 
-/// Our module: requests wait for those that work on the same addresses, in their order. Groups that come
-/// and go, UNMAP_DMA of everything and keeping track of dirty pages work on all addresses; a driver that
-/// pins or writes on all of a mapping. Drivers that read share addresses. GET_INFO waits for nobody.
+/// The Rust module: requests wait for earlier requests on the same addresses. Adding and removing
+/// groups, UNMAP_DMA of everything and dirty page tracking use all addresses. A driver that pins
+/// or writes uses a whole mapping. Drivers that read share addresses. GET_INFO waits for no
+/// request.
 const OURS: &str = "
                   map_there  map_before map_behind map_aside unmap_there unmap_aside unmap_all
 map_pages     0   ~EEXIST    ~EEXIST    ~EEXIST    0         ~8          4           ~16
@@ -162,8 +165,8 @@ driver_writes 0   ~1        1         0           ~0         0          0
 join_pages    0   ~1        ~1        0           ~0         ~0         ~0
 ";
 
-/// The kernel's own module: all requests that look at the container wait for one that has stopped under
-/// the container's mutex. It does not fault memory in where that could stop.
+/// The C module: all requests that use the container wait for a request that has stopped under the
+/// container's mutex. The module does not fault in memory where that could stop.
 const THEIRS: &str = "
 map_pages   EFAULT
 driver_pins EFAULT
@@ -194,18 +197,18 @@ driver_reads  0   ~1        ~1        0           ~0         ~0         ~0
 driver_writes 0   ~1        ~1        0           ~0         ~0         ~0
 ";
 
-/// Looks a name up.
+/// Looks up a name.
 fn named<T: Copy>(names: &[(&'static str, T)], name: &str) -> (&'static str, T) {
     let found = names.iter().find(|(known, _)| *known == name);
     *found.unwrap_or_else(|| panic!("the table has an unknown name: {name}"))
 }
 
-/// Returns the place that has a name in the tables.
+/// Returns the place with a name in the tables.
 pub fn place_named(name: &str) -> Place {
     named(&PLACES, name).1
 }
 
-/// What an entry says, given what the stopped request usually answers.
+/// Parses an entry. `usual` is the usual answer of the stopped request.
 fn expected(entry: &str, usual: &str) -> Expected {
     let (when, rest) = match entry.strip_prefix('~') {
         Some(rest) => (When::After, rest),
@@ -222,7 +225,8 @@ fn expected(entry: &str, usual: &str) -> Expected {
 /// The words of a line.
 type Words = Vec<&'static str>;
 
-/// The rows of a table, each with the columns of its part: the first line of that, which is indented.
+/// Returns the rows of a table, each with the columns of its section. The first line of a section
+/// has the columns and is indented.
 fn rows(table: &'static str) -> impl Iterator<Item = (Words, Words)> {
     table
         .trim_start_matches('\n')
@@ -240,7 +244,7 @@ fn tables(ours: bool) -> [&'static str; 2] {
     [UNHINDERED, if ours { OURS } else { THEIRS }]
 }
 
-/// The pairs to be tried.
+/// Returns the pairs to be tested.
 pub fn pairs(ours: bool) -> Vec<Pair> {
     let mut pairs = Vec::new();
     for (columns, row) in tables(ours).into_iter().flat_map(rows) {
@@ -270,7 +274,7 @@ pub fn pairs(ours: bool) -> Vec<Pair> {
     pairs
 }
 
-/// The requests that do not stop.
+/// Returns the requests that do not stop.
 pub fn not_stopped(ours: bool) -> Vec<NotStopped> {
     let rows = tables(ours).into_iter().flat_map(rows);
     rows.filter_map(|(_, row)| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The requests to a container, as bytes.
+//! Container requests, as bytes.
 
 use vfio_client::{
     Bytes,
@@ -20,12 +20,13 @@ pub struct Dma {
     pub pages: u64,
 }
 
-/// Where the request that stops works.
+/// The range of the request that stops.
 pub const THERE: Dma = Dma {
     iova: 0x10_0000,
     pages: 8,
 };
-/// What is mapped of [`THERE`] before a request that does not map it: neither its start nor its end.
+/// The part of [`THERE`] that is mapped before a request that does not map it: neither its start
+/// nor its end.
 pub const PART: Dma = Dma {
     iova: THERE.iova + 2 * PAGE,
     pages: 4,
@@ -40,29 +41,29 @@ pub const END_BORDER: Dma = Dma {
     iova: THERE.iova + (THERE.pages - 2) * PAGE,
     pages: 4,
 };
-/// Mapped, and of no concern to the request that stops.
+/// A mapping that the stopped request does not use.
 pub const ASIDE: Dma = Dma {
     iova: 0x20_0000,
     pages: 4,
 };
-/// As [`ASIDE`]; its address in the program's memory is withdrawn if it is to be given another.
+/// As [`ASIDE`]. Its vaddr is invalidated if a request updates it.
 pub const WITHDRAWN: Dma = Dma {
     iova: 0x30_0000,
     pages: 4,
 };
-/// Not mapped.
+/// A range that is not mapped.
 pub const FREE: Dma = Dma {
     iova: 0x40_0000,
     pages: 4,
 };
 
-/// Flags of `VFIO_IOMMU_MAP_DMA`: devices read and write the memory.
+/// Flags of `VFIO_IOMMU_MAP_DMA`: devices may read and write the memory.
 pub const READ_WRITE: u32 = 1 | 2;
-/// Flags of `VFIO_IOMMU_MAP_DMA` and `VFIO_IOMMU_UNMAP_DMA`: the address in the program's memory alone.
+/// Flag of `VFIO_IOMMU_MAP_DMA` and `VFIO_IOMMU_UNMAP_DMA`: only the vaddr changes.
 pub const VADDR: u32 = 4;
-/// A flag of `VFIO_IOMMU_UNMAP_DMA`: with a bitmap of dirty pages.
+/// Flag of `VFIO_IOMMU_UNMAP_DMA`: return a dirty bitmap.
 pub const GET_DIRTY_BITMAP: u32 = 1;
-/// A flag of `VFIO_IOMMU_UNMAP_DMA`: everything.
+/// Flag of `VFIO_IOMMU_UNMAP_DMA`: unmap everything.
 pub const ALL: u32 = 2;
 
 /// Flags of `VFIO_IOMMU_DIRTY_PAGES`.
@@ -70,11 +71,11 @@ pub const START: u32 = 1;
 pub const STOP: u32 = 2;
 pub const GET_BITMAP: u32 = 4;
 
-/// Bytes of the first part of a request with two.
+/// The size of the first part of a request that has two parts.
 pub const UNMAP_HEADER: usize = 24;
 pub const DIRTY_HEADER: usize = 8;
 
-/// Bytes of a bitmap: more than any range here needs.
+/// The size of a bitmap. No range here needs more.
 const BITMAP: u64 = 64;
 
 /// `struct vfio_iommu_type1_dma_map`
@@ -134,7 +135,7 @@ pub fn info_bytes() -> Bytes {
     Bytes::new().u32(argsz).fill(0, argsz as usize - 4)
 }
 
-/// What a request returns: how many pages it has unmapped or pinned, else 0.
+/// The result of a request: the number of pages unmapped or pinned, or else 0.
 pub type Answer = Result<u64, Errno>;
 
 fn send(container: &Container, nr: u32, mut bytes: Bytes) -> Result<Bytes, Errno> {
@@ -142,42 +143,42 @@ fn send(container: &Container, nr: u32, mut bytes: Bytes) -> Result<Bytes, Errno
     Ok(bytes)
 }
 
-/// Maps memory from the address `vaddr` on.
+/// Maps memory from `vaddr` on.
 pub fn map(container: &Container, dma: Dma, vaddr: u64) -> Answer {
     let bytes = map_bytes(dma, vaddr, READ_WRITE);
     send(container, request::IOMMU_MAP_DMA, bytes).map(|_| 0)
 }
 
-/// Gives a mapping another address.
+/// Updates the vaddr of a mapping.
 pub fn give_address(container: &Container, dma: Dma, vaddr: u64) -> Answer {
     let bytes = map_bytes(dma, vaddr, VADDR);
     send(container, request::IOMMU_MAP_DMA, bytes).map(|_| 0)
 }
 
-/// Unmaps, or withdraws addresses.
+/// Unmaps a range, or invalidates vaddrs.
 pub fn unmap(container: &Container, dma: Dma, flags: u32) -> Answer {
     let bytes = unmap_bytes(dma, flags);
     send(container, request::IOMMU_UNMAP_DMA, bytes).map(|answer| unmapped(&answer))
 }
 
-/// Unmaps, and asks which pages were dirty.
+/// Unmaps a range and requests its dirty bitmap.
 pub fn unmap_with_bitmap(container: &Container, dma: Dma, bits: u64) -> Answer {
     let bytes = unmap_bitmap_bytes(dma, bits);
     send(container, request::IOMMU_UNMAP_DMA, bytes).map(|answer| unmapped(&answer))
 }
 
-/// How many pages an unmap has unmapped.
+/// Returns how many pages an unmap has unmapped.
 pub fn unmapped(answer: &Bytes) -> u64 {
     answer.get_u64(16) / PAGE
 }
 
-/// Starts or stops to keep track of dirty pages.
+/// Starts or stops dirty page tracking.
 pub fn dirty(container: &Container, flags: u32) -> Answer {
     let bytes = Bytes::new().u32(DIRTY_HEADER as u32).u32(flags);
     send(container, request::IOMMU_DIRTY_PAGES, bytes).map(|_| 0)
 }
 
-/// Asks which pages are dirty.
+/// Requests the dirty bitmap of a range.
 pub fn get_bitmap(container: &Container, dma: Dma, bits: u64) -> Answer {
     let bytes = get_bitmap_bytes(dma, bits);
     send(container, request::IOMMU_DIRTY_PAGES, bytes).map(|_| 0)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The data: what they have of a device, and which ones a device refuses.
+//! The migration data: what they contain, and which data a device rejects.
 
 use super::{
     HEADER,
@@ -52,15 +52,15 @@ cases! {
     d16_data_size,
 }
 
-/// Where the registers are behind the header: `STATUS`, then `COMPLETED`, then `COMMAND`.
+/// The offset of the `STATUS` register behind the header. `COMPLETED` and `COMMAND` follow it.
 const STATUS: usize = HEADER + 256 + 36;
 
-/// Bytes that differ from place to place.
+/// Returns bytes that depend on their position.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at / 5 * 3 + at) as u8).collect()
 }
 
-/// What a program sees of a device.
+/// The state of a device as a program sees it.
 #[derive(Debug, PartialEq, Eq)]
 struct View {
     memory: Vec<u8>,
@@ -85,7 +85,7 @@ impl View {
     }
 }
 
-/// A device that has been used.
+/// Returns a device that has been used.
 fn used(kind: Kind) -> Result<Open> {
     let open = Open::new(kind)?;
     let vgpu = &open.vgpu;
@@ -103,13 +103,13 @@ fn used(kind: Kind) -> Result<Open> {
     Ok(open)
 }
 
-/// Gives a stopped device data.
+/// Writes migration data to a stopped device.
 fn load(open: &Open, data: &[u8]) -> Result<()> {
     let mut file = go_with_file(open.device(), RESUMING)?;
     Ok(file.write_all(data)?)
 }
 
-/// Replaces the sum at the end of the data, so that they look as if they had been sent like that.
+/// Replaces the checksum at the end of the data, so that modified data look valid.
 fn with_sum(mut data: Vec<u8>) -> Vec<u8> {
     let end = data.len() - 8;
     let sum = data[HEADER..end]
@@ -136,7 +136,7 @@ fn d10_registers_and_memory() -> Result<()> {
         assert_eq!(View::of(&to)?, fresh, "not yet loaded");
         go_plainly(to.device(), RUNNING);
         assert_eq!(View::of(&to)?, before);
-        // It goes on from there.
+        // The device continues from this state.
         let status = to.vgpu.run(Command::Unknown, &Operands::default())?;
         assert_eq!((status, to.vgpu.completed()?), (Status::Invalid, 2));
         assert_eq!(state(from.device())?, STOP);
@@ -176,7 +176,7 @@ fn d10_wrong_header() -> Result<()> {
         assert_eq!(go(to.device(), STOP), (Err(Errno::EINVAL), -1));
     }
     assert_eq!(View::of(&to)?, before);
-    // None of that was taken: the right ones still fit.
+    // None of the invalid data was accepted: the valid data can still be written.
     file.write_all(&data)?;
     go_plainly(to.device(), STOP);
     assert_eq!(View::of(&to)?, View::of(&from)?);
@@ -224,7 +224,7 @@ fn d10_garbled_on_the_way() -> Result<()> {
         );
         assert_eq!(state(to.device())?, RESUMING);
         assert_eq!(View::of(&to)?, before, "byte {at}");
-        // There is no way out but a reset.
+        // The only way out is a reset.
         to.device().reset()?;
         to.vgpu.memory().write(0, &before.memory);
         let config = Config::of(to.device())?;
@@ -240,7 +240,7 @@ fn d10_garbled_on_the_way() -> Result<()> {
     Ok(())
 }
 
-/// What nobody has saved, but somebody made so that it looks right.
+/// Data that no device has saved, but with a valid checksum.
 fn d10_made_up() -> Result<()> {
     let (from, to) = (used(Kind::Single)?, Open::new(Kind::Single)?);
     let before = View::of(&to)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an accelerator does in states where it is to do less.
+//! The behaviour of an accelerator in states that restrict it.
 
 use super::{
     Open,
@@ -46,7 +46,7 @@ cases! {
 const IOVA: u64 = 0x40_0000;
 const LENGTH: usize = 4 * PAGE_SIZE;
 
-/// Maps memory that is full of a byte.
+/// Maps memory filled with a byte.
 fn mapped(open: &Open, byte: u8) -> Result<Memory> {
     let memory = Memory::anonymous(LENGTH)?;
     memory.write(0, &[byte; LENGTH]);
@@ -62,12 +62,12 @@ fn operands() -> Operands {
     }
 }
 
-/// Whether a device has done nothing: not so far, and no interrupt came.
+/// Returns whether the device is idle: no command has completed, and no interrupt has arrived.
 fn idle(vgpu: &Vgpu) -> Result<bool> {
     Ok(vgpu.completed()? == 0 && vgpu.interrupt().take()? == 0)
 }
 
-/// Waits for the command that waited.
+/// Checks that the waiting command has ended. Returns its status.
 fn ended(vgpu: &Vgpu) -> Result<Status> {
     assert_eq!(vgpu.interrupt().take()?, 1);
     assert_eq!((vgpu.waiting()?, vgpu.completed()?), (0, 1));
@@ -85,7 +85,7 @@ fn d10_commands_wait() -> Result<()> {
     drop(go_with_file(open.device(), STOP_COPY)?);
     assert!(idle(vgpu)?);
     assert_eq!(memory.to_vec(0, LENGTH), [5; LENGTH]);
-    // To its peers it does nothing, but it runs.
+    // In this state the device leaves its peers alone, but it runs.
     go_plainly(open.device(), RUNNING_P2P);
     assert_eq!(ended(vgpu)?, Status::Done);
     assert_eq!(memory.to_vec(0, LENGTH), [0; LENGTH]);
@@ -121,7 +121,7 @@ fn d10_a_waiting_command_can_be_dropped() -> Result<()> {
     assert_eq!(open.vgpu.waiting()?, 0);
     assert!(idle(&open.vgpu)?);
     assert_eq!(open.vgpu.run(Command::Load, &operands())?, Status::Done);
-    // Nor does who closes the device leave anything.
+    // Closing the device also leaves nothing behind.
     go_plainly(open.device(), STOP);
     open.vgpu.start(Command::Load, &operands())?;
     drop(open.vgpu);
@@ -144,7 +144,7 @@ fn d10_peers_are_left_alone() -> Result<()> {
     go_plainly(first.device(), RUNNING_P2P);
     first.start(Command::CopyFromPeer, &operands)?;
     assert!(idle(&first)?);
-    // One may well copy from a device that is stopped.
+    // Copying from a stopped device is allowed.
     go_plainly(second.device(), STOP);
     go_plainly(first.device(), RUNNING);
     assert_eq!(ended(&first)?, Status::Done);
@@ -152,7 +152,7 @@ fn d10_peers_are_left_alone() -> Result<()> {
     Ok(())
 }
 
-/// A program that stops a device while another of its threads keeps it busy.
+/// A process stops a device while another of its threads keeps it busy.
 fn d10_a_copy_ends_before_the_state_changes() -> Result<()> {
     let open = Open::new(Kind::Single)?;
     let memory = mapped(&open, 3)?;
@@ -168,7 +168,7 @@ fn d10_a_copy_ends_before_the_state_changes() -> Result<()> {
         for round in 0..30_u8 {
             go_plainly(open.device(), STOP);
             let completed = vgpu.completed()?;
-            // What is in the program's memory now stays there.
+            // The device must not change the new contents of user memory.
             memory.write(0, &[round; LENGTH]);
             std::thread::yield_now();
             assert_eq!(memory.to_vec(0, LENGTH), [round; LENGTH]);
