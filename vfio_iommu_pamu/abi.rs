@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The unsafe corner of this module: memory by its physical address.
+//! The unsafe code of this module: access to memory by its physical address.
 
 #![expect(unsafe_code)]
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Groups of devices come and go.
+//! Attaching and detaching of groups.
 //!
-//! A device is known to the hardware by its LIODNs. Each of them is claimed, which shuts it off; then
-//! it is given what is mapped, and only then let in. So it reaches nothing but that at any moment.
+//! The hardware identifies a device by its LIODNs. Attaching claims each LIODN, which blocks it,
+//! then sets the windows that are mapped, and only then enables the LIODN. So the device never
+//! reaches other memory.
 
 use kernel::{
     prelude::*,
@@ -26,11 +27,11 @@ use crate::{
     firmware::liodns_of, //
 };
 
-/// The LIODNs of a group's devices, each once.
+/// Returns the LIODNs of a group's devices, without duplicates.
 ///
 /// # Errors
 ///
-/// `ENODEV` if one of the devices has none, or there is no device; `ENOMEM`.
+/// `ENODEV` if a device has no LIODN, or the group has no device; `ENOMEM`.
 fn liodns_of_group(group: &Group) -> Result<KVec<u32>> {
     let mut all: KVec<u32> = KVec::new();
     group.for_each_device(|device| {
@@ -47,13 +48,13 @@ fn liodns_of_group(group: &Group) -> Result<KVec<u32>> {
     Ok(all)
 }
 
-/// Whether a group of the container has this LIODN.
+/// Returns whether a group of the container has this LIODN.
 fn is_member(state: &Guard<'_>, number: u32) -> bool {
     let has = |membership: &Membership| membership.liodns.contains(&number);
     state.groups.iter().any(has)
 }
 
-/// Takes the LIODNs of `numbers` out that no group has any more.
+/// Removes the LIODNs of `numbers` that no group has any more.
 fn remove_unused(state: &mut Guard<'_>, numbers: &[u32]) {
     for &number in numbers {
         if !is_member(state, number) {
@@ -64,13 +65,14 @@ fn remove_unused(state: &mut Guard<'_>, numbers: &[u32]) {
 }
 
 impl Container {
-    /// Puts a group behind the address space, with everything that is mapped.
+    /// Attaches a group to the address space, with all existing mappings.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it is here already, or what its devices do doesn't pass the PAMUs; `ENODEV` if a device
-    /// has no LIODN, or one that the hardware hasn't; `EBUSY` if another container has one of them;
-    /// `ENOSPC` if the tables have no room for the windows; `ENOMEM`. Then the group reaches nothing.
+    /// `EINVAL` if the group is attached already, or if the PAMUs don't translate its devices;
+    /// `ENODEV` if a device has no LIODN, or one that the hardware doesn't have; `EBUSY` if another
+    /// container has one of the LIODNs; `ENOSPC` if the tables have no room for the windows;
+    /// `ENOMEM`. An error changes nothing.
     pub(crate) fn attach(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupKind) -> Result {
         let liodns = liodns_of_group(group)?;
         if kind != this.system.groups() {
@@ -96,7 +98,7 @@ impl Container {
         Ok(())
     }
 
-    /// Lets a LIODN in, unless it is in already.
+    /// Adds and enables a LIODN, unless the container has it already.
     fn attach_liodn(this: ArcBorrow<'_, Self>, state: &mut Guard<'_>, number: u32) -> Result {
         if state.devices.get(number).is_some() {
             return Ok(());
@@ -112,7 +114,7 @@ impl Container {
         routes::add(number, this.into())
     }
 
-    /// Takes a group out of the address space. With the last one everything that is mapped goes.
+    /// Detaches a group. Detaching the last group removes all mappings.
     pub(crate) fn detach(&self, group: &Group) {
         let mut state = self.lock();
         let same = |present: &Membership| *present.group == *group;

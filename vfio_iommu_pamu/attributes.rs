@@ -68,8 +68,9 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// Those of [`Value::read`]; `EBUSY` if something is mapped that would be lost; `EINVAL` out of
-    /// order; `ENOSPC` if the tables have no room for so many windows; `ENOMEM`. Then nothing changes.
+    /// Those of [`Value::read`]; `EBUSY` if mappings would be lost; `EINVAL` if the attributes are
+    /// set in the wrong order; `ENOSPC` if the tables have no room for that many windows; `ENOMEM`.
+    /// An error changes nothing.
     pub(crate) fn ioctl_set_attribute(&self, arg: UserPtr) -> Result<isize> {
         let value = Value::read(arg)?;
         let mut state = self.lock();
@@ -89,7 +90,7 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// `EFAULT`; `EINVAL` for a short argument, flags, or a window that there isn't.
+    /// `EFAULT`; `EINVAL` for a short argument, for flags, or for a window that doesn't exist.
     pub(crate) fn ioctl_window(&self, arg: UserPtr) -> Result<isize> {
         let number = read_number(arg, size_of::<bindings::vfio_pamu_window>())?;
         let privileged = Capability::SysAdmin.held();
@@ -110,7 +111,7 @@ impl Container {
         Ok(0)
     }
 
-    /// What is in a window.
+    /// Returns the description of a window's content.
     fn describe(&self, content: &Window<Memory>, privileged: bool) -> Report {
         let mut flags = 0;
         if content.prot.contains(Access::Read) {
@@ -143,10 +144,10 @@ impl Container {
     }
 }
 
-/// The number that stands for no bank.
+/// The bank number that means "no bank".
 const NO_BANK: u32 = u32::MAX;
 
-/// What `struct vfio_pamu_window` says of a window.
+/// The output fields of `struct vfio_pamu_window`.
 struct Report {
     flags: u32,
     bank: u32,
@@ -155,7 +156,7 @@ struct Report {
 }
 
 impl Report {
-    /// That of a free window.
+    /// The report for a free window.
     const FREE: Self = Self {
         flags: 0,
         bank: NO_BANK,
@@ -164,7 +165,7 @@ impl Report {
     };
 }
 
-/// Divides the aperture into windows, for all LIODNs or none.
+/// Divides the aperture into windows, for all LIODNs or for none.
 fn set_windows(state: &mut State, count: u32) -> Result {
     let new = state.space.check_windows(count)?;
     let aperture = new.layout().aperture();
@@ -175,7 +176,7 @@ fn set_windows(state: &mut State, count: u32) -> Result {
     Ok(())
 }
 
-/// Sets the cache that devices write to.
+/// Sets the cache that device writes are stashed in.
 fn set_stash(state: &mut State, target: StashTarget) -> Result {
     if state.space.layout().is_none() {
         return Err(EINVAL);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a container asks of its backend.
+//! Implements the backend interface for containers.
 
 use kernel::{
     ffi::{
@@ -30,7 +30,7 @@ use crate::{
     system::System, //
 };
 
-/// The ioctl `VFIO_BASE + nr`.
+/// Returns the ioctl number `VFIO_BASE + nr`.
 const fn command(nr: u32) -> u32 {
     kernel::ioctl::_IO(bindings::VFIO_TYPE as u32, bindings::VFIO_BASE + nr)
 }
@@ -48,7 +48,7 @@ const SET_VIOLATION_EVENTFD: u32 = command(82);
 const GET_VIOLATION: u32 = command(83);
 const REVIVE: u32 = command(84);
 
-/// Whether `extension` is this backend's.
+/// Returns whether this backend supports `extension`.
 fn is_ours(extension: c_ulong) -> bool {
     extension == bindings::VFIO_FSL_PAMU_IOMMU as c_ulong
 }

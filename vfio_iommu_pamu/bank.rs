@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! MSI banks: mapping them, and the devices whose interrupts go there.
+//! MSI banks: mapping them, and tracking the devices that use them.
 
 use kernel::{
     device::Device,
@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl Container {
-    /// How many banks there are.
+    /// Returns the number of banks.
     pub(crate) fn bank_count(&self) -> u32 {
         self.system.banks().len() as u32
     }
@@ -58,7 +58,7 @@ impl Container {
     }
 }
 
-/// A device whose interrupts go to a bank: until this is dropped the bank stays mapped where it is.
+/// A device's use of a bank. The bank can't be unmapped until this is dropped.
 pub(crate) struct BankUse {
     container: Arc<Container>,
     bank: u32,
@@ -66,12 +66,13 @@ pub(crate) struct BankUse {
 }
 
 impl BankUse {
-    /// Sends the interrupts of `dev` to `bank`, or to the first bank that is mapped for it.
+    /// Routes the interrupts of `dev` to `bank`, or to the first bank that is mapped for the
+    /// device.
     ///
     /// # Errors
     ///
     /// `ENODEV` if the device has no LIODN; `EINVAL` if no container has it, or if the bank isn't
-    /// mapped there so that devices can write to it.
+    /// mapped there with write access.
     pub(crate) fn new(dev: &Device, bank: Option<u32>) -> Result<Self> {
         let liodn = *liodns_of(dev)?.first().ok_or(ENODEV)?;
         let container = routes::container_of(liodn).ok_or(EINVAL)?;
@@ -85,12 +86,12 @@ impl BankUse {
         })
     }
 
-    /// The number of the bank.
+    /// Returns the number of the bank.
     pub(crate) fn bank(&self) -> u32 {
         self.bank
     }
 
-    /// The address that the device has to write to.
+    /// Returns the address that the device writes to.
     pub(crate) fn address(&self) -> u64 {
         self.address
     }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The state of one container.
+//! The state of a container.
 //!
 //! # Locking
 //!
-//! All of it is behind one mutex. What may take long is done without: memory is pinned before it is
-//! taken, and then looked at again. Under it memory may be given back, for which the lock of a
-//! process's memory is taken; so `mmap()` of our file doesn't take the mutex. User memory is never
-//! copied under it. The locks of the hardware are taken inside, and nothing of the hardware's takes
-//! the mutex.
+//! One mutex protects the state. Work that may take long is done without it: memory is pinned
+//! before the mutex is taken, and the windows are checked again afterwards. Freeing memory under
+//! the mutex takes the mmap lock of a process, so `mmap()` of an MSI file doesn't take the mutex.
+//! User memory is never copied under it. The locks of the hardware nest inside it, and no code that
+//! holds them takes the mutex.
 
 use kernel::{
     new_mutex,
@@ -45,30 +45,31 @@ use crate::{
     },
 };
 
-/// The state's lock, held.
+/// The guard of the locked state.
 pub(crate) type Guard<'a> = kernel::sync::lock::Guard<'a, State, MutexBackend>;
 
 /// A container's address space.
 #[pin_data]
 pub(crate) struct Container {
-    /// The hardware.
+    /// The PAMUs and their tables.
     pub(crate) system: Arc<System>,
     #[pin]
     state: Mutex<State>,
 }
 
-/// What the container's mutex protects.
+/// The data that the container's mutex protects.
 pub(crate) struct State {
-    // Before the memory, which the devices reach until they are gone: fields are dropped in order.
-    /// The devices that memory is mapped for.
+    // Fields are dropped in order: devices before the memory, which they reach until they are
+    // dropped.
+    /// The devices that the mappings are for.
     pub(crate) devices: Devices,
-    /// What is mapped.
+    /// The mappings.
     pub(crate) space: Space<Memory>,
     /// The groups in the container, each with the LIODNs of its devices.
     pub(crate) groups: KVec<Membership>,
-    /// The cache that devices write to.
+    /// The cache that device writes are stashed in.
     pub(crate) stash: Option<Stash>,
-    /// What is signalled with each violation.
+    /// The eventfd that is signalled on each violation.
     pub(crate) event: Option<Arc<EventFd>>,
 }
 
@@ -80,17 +81,17 @@ pub(crate) struct Membership {
     pub(crate) liodns: KVec<u32>,
 }
 
-/// The cache that devices write to, as the program and as the hardware knows it.
+/// The cache that device writes are stashed in.
 #[derive(Clone, Copy)]
 pub(crate) struct Stash {
-    /// As the program knows it.
+    /// The target as userspace set it.
     pub(crate) target: StashTarget,
-    /// As the hardware does.
+    /// The identifier that the hardware uses.
     pub(crate) id: StashId,
 }
 
 impl Container {
-    /// A container without groups.
+    /// Returns a container without groups.
     ///
     /// # Errors
     ///
@@ -124,7 +125,7 @@ impl Container {
 }
 
 impl State {
-    /// What all entries of the tables have in common.
+    /// Returns the attributes that all table entries have in common.
     pub(crate) fn attributes(&self) -> Attributes {
         Attributes {
             stash: self.stash.map(|stash| stash.id),
@@ -133,11 +134,11 @@ impl State {
     }
 }
 
-/// The LIODNs of a container, which all see the same windows.
+/// The LIODNs of a container. All of them have the same windows.
 ///
 /// # Invariants
 ///
-/// The memory that a window was set to is in the container's [`Space`], which gives it back after
+/// The container's [`Space`] holds the memory that a window was set to. It frees the memory after
 /// [`Mirror::clear`] of that window has returned, or when there is no LIODN any more.
 pub(crate) struct Devices {
     system: Arc<System>,
@@ -145,21 +146,21 @@ pub(crate) struct Devices {
 }
 
 impl Devices {
-    /// The LIODN with this number.
+    /// Returns the LIODN with this number.
     pub(crate) fn get(&self, number: u32) -> Option<&Liodn> {
         self.liodns.iter().find(|liodn| liodn.number() == number)
     }
 
-    /// All LIODNs.
+    /// Iterates over all LIODNs.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Liodn> {
         self.liodns.iter()
     }
 
-    /// Reserves the entries that `count` windows take, for each LIODN.
+    /// Reserves the table entries for `count` windows, for each LIODN.
     ///
     /// # Errors
     ///
-    /// `ENOSPC` if the table has too few, `ENOMEM`.
+    /// `ENOSPC` if the table has too few free entries; `ENOMEM`.
     pub(crate) fn prepare(&self, count: u32) -> Result<KVec<Secondaries>> {
         let mut prepared = KVec::with_capacity(self.liodns.len(), GFP_KERNEL)?;
         for liodn in self.liodns.iter() {
@@ -168,7 +169,8 @@ impl Devices {
         Ok(prepared)
     }
 
-    /// Gives all LIODNs an aperture whose windows are all off, with entries that were prepared.
+    /// Gives all LIODNs an aperture with all windows clear, using entries from
+    /// [`prepare`](Self::prepare).
     pub(crate) fn configure(
         &mut self,
         aperture: Aperture,
@@ -181,12 +183,12 @@ impl Devices {
         }
     }
 
-    /// Takes the aperture away from all LIODNs.
+    /// Removes the aperture of all LIODNs.
     pub(crate) fn unconfigure(&mut self) {
         self.liodns.iter_mut().for_each(Liodn::unconfigure);
     }
 
-    /// Sets the cache that devices write to.
+    /// Sets the cache that device writes are stashed in.
     pub(crate) fn set_stash(&mut self, id: StashId) {
         for liodn in self.liodns.iter_mut() {
             let result = liodn.set_stash(Some(id));
@@ -194,13 +196,14 @@ impl Devices {
         }
     }
 
-    /// Adds a LIODN, which sees what is mapped from the moment that this returns, and nothing before.
-    /// `event` is signalled with each of its violations, the first one included.
+    /// Adds a LIODN. It reaches what is mapped from the moment that this returns, and nothing
+    /// before. Each of its violations signals `event`, including the first.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the hardware has no such LIODN, `EBUSY` if somebody else has it, `ENOSPC` if the
-    /// tables have no room for its windows, `ENOMEM`. Then it reaches nothing.
+    /// `ENODEV` if the hardware has no such LIODN; `EBUSY` if it is claimed already; `ENOSPC` if
+    /// the tables have no room for its windows; `ENOMEM`. After an error the LIODN reaches no
+    /// memory.
     pub(crate) fn add(
         &mut self,
         number: u32,
@@ -225,13 +228,13 @@ impl Devices {
         Ok(())
     }
 
-    /// Takes a LIODN out: it reaches nothing any more.
+    /// Removes a LIODN. It reaches no memory any more.
     pub(crate) fn remove(&mut self, number: u32) {
         self.liodns.retain(|liodn| liodn.number() != number);
     }
 }
 
-/// Says that the hardware refused what was checked before.
+/// Logs that a table update failed after validation.
 fn report(number: u32, result: Result) {
     if let Err(e) = result {
         pr_err!(

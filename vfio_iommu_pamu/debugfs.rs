@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What goes on, for people who look for why something doesn't: files in debugfs, below
-//! `vfio_iommu_pamu`.
+//! Files for troubleshooting in debugfs, below `vfio_iommu_pamu`.
 
 use kernel::{
     debugfs::{
@@ -23,7 +22,7 @@ use crate::{
     system::System, //
 };
 
-/// The files.
+/// The debugfs files.
 #[pin_data]
 pub(crate) struct Debugfs {
     #[pin]
@@ -36,7 +35,7 @@ pub(crate) struct Debugfs {
 }
 
 impl Debugfs {
-    /// Makes the files.
+    /// Creates the files.
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(|| {
             let dir = Dir::new(c"vfio_iommu_pamu");
@@ -50,7 +49,7 @@ impl Debugfs {
     }
 }
 
-/// The LIODNs that aren't blocked altogether, with what their windows lead to.
+/// Shows the LIODNs that have an aperture, with the targets of their windows.
 fn liodns(f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let Some(system) = System::get() else {
         return Ok(());
@@ -71,7 +70,7 @@ fn liodns(f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// A LIODN and its windows.
+/// Shows a LIODN and its windows.
 fn show(f: &mut fmt::Formatter<'_>, system: &System, liodn: u32, entry: &Primary) -> fmt::Result {
     let Some(aperture) = entry.aperture else {
         return Ok(());
@@ -110,7 +109,7 @@ fn show(f: &mut fmt::Formatter<'_>, system: &System, liodn: u32, entry: &Primary
     Ok(())
 }
 
-/// A window, if it leads anywhere.
+/// Shows a window, if it gives any access.
 fn show_window(f: &mut fmt::Formatter<'_>, index: u32, iova: u64, block: &Block) -> fmt::Result {
     let access = ["", "r", "w", "rw"][block.access as usize];
     if access.is_empty() {
@@ -123,7 +122,7 @@ fn show_window(f: &mut fmt::Formatter<'_>, index: u32, iova: u64, block: &Block)
     ))
 }
 
-/// The registers of all PAMUs.
+/// Shows the registers of all PAMUs.
 fn registers(f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let Some(system) = System::get() else {
         return Ok(());
@@ -138,7 +137,7 @@ fn registers(f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// The last violations, the oldest one first, and how many there have been.
+/// Shows the number of violations, and the last ones, oldest first.
 fn violations(f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let Some(system) = System::get() else {
         return Ok(());

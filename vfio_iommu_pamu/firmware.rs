@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What firmware says about devices: a device tree, or software nodes where there is none.
+//! Reads firmware properties of devices, from a device tree or from software nodes.
 
 use kernel::{
     device::{
@@ -23,7 +23,7 @@ use crate::{
     paace::StashId, //
 };
 
-/// The LIODNs of `dev`.
+/// Returns the LIODNs of `dev`.
 ///
 /// # Errors
 ///
@@ -32,7 +32,7 @@ pub(crate) fn liodns_of(dev: &Device) -> Result<KVec<u32>> {
     liodns(dev.fwnode().ok_or(ENODEV)?)
 }
 
-/// The LIODNs of a node.
+/// Returns the LIODNs of a node.
 fn liodns(node: &FwNode) -> Result<KVec<u32>> {
     let name = c"fsl,liodn";
     let count = node.property_count_elem::<u32>(name).map_err(|_| ENODEV)?;
@@ -40,7 +40,7 @@ fn liodns(node: &FwNode) -> Result<KVec<u32>> {
     liodns.filter(|liodns| !liodns.is_empty()).ok_or(ENODEV)
 }
 
-/// The LIODNs of all nodes in the tree that `node` is in.
+/// Returns the LIODNs of all nodes in the tree that contains `node`.
 ///
 /// # Errors
 ///
@@ -56,9 +56,9 @@ pub(crate) fn all_liodns(node: &FwNode) -> Result<KVec<u32>> {
     Ok(all)
 }
 
-/// The interrupt banks in the tree that the node of `dev` is in.
+/// Returns the MSI banks in the tree that contains the node of `dev`.
 ///
-/// A bank's second memory is the alias of its doorbell, in a page of its own.
+/// The second memory region of a bank is the alias of its doorbell, in a page of its own.
 ///
 /// # Errors
 ///
@@ -80,7 +80,7 @@ pub(crate) fn banks(dev: &Device) -> Result<KVec<Bank>> {
     Ok(banks)
 }
 
-/// The root of the tree that `node` is in.
+/// Returns the root of the tree that contains `node`.
 fn root(node: &FwNode) -> ARef<FwNode> {
     let mut root = ARef::from(node);
     while let Some(above) = parent(&root) {
@@ -89,7 +89,7 @@ fn root(node: &FwNode) -> ARef<FwNode> {
     root
 }
 
-/// Calls `f` for `node` and everything below.
+/// Calls `f` for `node` and all nodes below it.
 fn for_each(node: &FwNode, f: &mut dyn FnMut(&FwNode) -> Result) -> Result {
     f(node)?;
     for child in node.children() {
@@ -98,17 +98,17 @@ fn for_each(node: &FwNode, f: &mut dyn FnMut(&FwNode) -> Result) -> Result {
     Ok(())
 }
 
-/// The identifier of a cache of processor `cpu`: that of its first level, its second, or the third.
+/// Returns the stash identifier of the first, second or third level cache of processor `cpu`.
 ///
 /// # Errors
 ///
-/// `EINVAL` if there is no such cache, or none that devices can write to.
+/// `EINVAL` if the cache doesn't exist, or has no valid stash identifier.
 pub(crate) fn stash_of(cpu: u32, level: u32) -> Result<StashId> {
     stash(of_cpu(cpu).ok_or(EINVAL)?, level)
 }
 
-/// The identifier of a cache of the processor that has this node. The first level has no node of its
-/// own; each one refers to the next.
+/// Returns the stash identifier of a cache of the processor with this node. The processor's node is
+/// also that of the first level cache; each node refers to that of the next level.
 fn stash(mut node: ARef<FwNode>, level: u32) -> Result<StashId> {
     if !(1..=3).contains(&level) {
         return Err(EINVAL);
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(liodns(&bus).err(), Some(ENODEV));
         assert_eq!(*liodns(&one)?, [7]);
         assert_eq!(*liodns(&more)?, four);
-        // From anywhere in the tree.
+        // The result is the same from every node of the tree.
         for node in [&bus, &one, &more] {
             let all = all_liodns(node)?;
             assert_eq!(all.len(), 5);
@@ -160,7 +160,7 @@ mod tests {
         let cpu = SoftwareNode::new(&[id(&[255]), next], None)?;
         let at = |level| stash(ARef::from(&*cpu), level).map(|id| id.0.get());
         assert_eq!(at(1), Ok(255));
-        // One without an identifier, and levels that there aren't.
+        // A cache without an identifier, and levels that don't exist.
         assert_eq!(at(2), Err(EINVAL));
         assert_eq!(at(3), Ok(31));
         assert_eq!((at(0), at(4)), (Err(EINVAL), Err(EINVAL)));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How an aperture is divided into windows, and which of them a request means.
+//! The division of an aperture into windows, and the windows that a request refers to.
 
 use kernel::prelude::*;
 
@@ -17,21 +17,21 @@ pub(crate) struct Layout {
     windows: Windows,
 }
 
-/// Consecutive windows, of which the last one may be used in part.
+/// Consecutive windows. The last one may be used in part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     /// The first window.
     pub(crate) first: u32,
-    /// How many windows, at least one.
+    /// The number of windows, at least one.
     pub(crate) count: u32,
-    /// The base-2 logarithm of a window's size.
+    /// The base-2 logarithm of the window size.
     pub(crate) order: u32,
-    /// The base-2 logarithm of how much of the last window is used.
+    /// The base-2 logarithm of the used part of the last window.
     pub(crate) last_order: u32,
 }
 
 impl Span {
-    /// Each window and the base-2 logarithm of how much of it is used.
+    /// Iterates over the windows, each with the base-2 logarithm of its used part.
     pub(crate) fn windows(self) -> impl Iterator<Item = (u32, u32)> {
         (0..self.count).map(move |nth| {
             let whole = nth + 1 < self.count;
@@ -40,18 +40,19 @@ impl Span {
         })
     }
 
-    /// The window after the last one.
+    /// Returns the number of the window after the last one.
     pub(crate) fn end(&self) -> u32 {
         self.first + self.count
     }
 }
 
 impl Layout {
-    /// Divides `aperture` into `count` windows, where the hardware has at most `max`.
+    /// Divides `aperture` into `count` windows. The hardware supports at most `max`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the count is no power of two or too large, or a window gets less than 4 KiB.
+    /// `EINVAL` if the count isn't a power of two or is too large, or if a window would be smaller
+    /// than 4 KiB.
     pub(crate) fn new(aperture: Aperture, count: u32, max: u32) -> Result<Self> {
         let windows = Windows::new(count)?;
         if count > max {
@@ -61,36 +62,36 @@ impl Layout {
         Ok(Self { aperture, windows })
     }
 
-    /// The aperture.
+    /// Returns the aperture.
     pub(crate) fn aperture(&self) -> Aperture {
         self.aperture
     }
 
-    /// How many windows there are.
+    /// Returns the number of windows.
     pub(crate) fn count(&self) -> u32 {
         self.windows.count()
     }
 
-    /// The base-2 logarithm of a window's size.
+    /// Returns the base-2 logarithm of the window size.
     pub(crate) fn window_order(&self) -> u32 {
         self.aperture.order() - self.windows.log2()
     }
 
-    /// The size of a window in bytes.
+    /// Returns the window size in bytes.
     pub(crate) fn window_size(&self) -> u64 {
         1 << self.window_order()
     }
 
-    /// Where a window starts.
+    /// Returns the first address of a window.
     pub(crate) fn start_of(&self, window: u32) -> u64 {
         self.aperture.start() + (u64::from(window) << self.window_order())
     }
 
-    /// Which window an address is in, and how far from its start.
+    /// Returns the window that contains an address, and the offset of the address in it.
     ///
     /// # Errors
     ///
-    /// `EINVAL` outside of the aperture.
+    /// `EINVAL` if the address is outside the aperture.
     pub(crate) fn locate(&self, iova: u64) -> Result<(u32, u64)> {
         if iova < self.aperture.start() || iova > self.aperture.last() {
             return Err(EINVAL);
@@ -100,18 +101,19 @@ impl Layout {
         Ok((window as u32, offset & (self.window_size() - 1)))
     }
 
-    /// The first and the last window that have addresses from `iova` to `end`, inclusive.
+    /// Returns the first and the last window that overlap the addresses from `iova` to `end`,
+    /// inclusive.
     pub(crate) fn windows_in(&self, iova: u64, end: u64) -> Option<(u32, u32)> {
         let (first, _) = self.locate(iova.max(self.aperture.start())).ok()?;
         let (last, _) = self.locate(end.min(self.aperture.last())).ok()?;
         (first <= last).then_some((first, last))
     }
 
-    /// The window that starts at `iova`.
+    /// Returns the window that starts at `iova`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if none does.
+    /// `EINVAL` if no window starts there.
     pub(crate) fn starting_at(&self, iova: u64) -> Result<u32> {
         match self.locate(iova)? {
             (window, 0) => Ok(window),
@@ -119,12 +121,12 @@ impl Layout {
         }
     }
 
-    /// The windows for a mapping of `size` bytes at `iova`.
+    /// Returns the windows for a mapping of `size` bytes at `iova`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it doesn't start with a window or goes past the aperture, or if what is left for
-    /// the last window is no power of two of at least 4 KiB.
+    /// `EINVAL` if `iova` isn't the start of a window, if the mapping exceeds the aperture, or if
+    /// the part in the last window isn't a power of two of at least 4 KiB.
     pub(crate) fn span(&self, iova: u64, size: u64) -> Result<Span> {
         let first = self.starting_at(iova)?;
         let whole = size >> self.window_order();

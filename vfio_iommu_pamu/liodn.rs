@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A logical I/O device number and its owner: what the devices with that number may reach.
+//! A claimed logical I/O device number (LIODN): what the devices with that number may access.
 
 use kernel::{
     new_spinlock,
@@ -42,26 +42,26 @@ use crate::{
     violation::Violation, //
 };
 
-/// Whether a LIODN is on, and why it isn't.
+/// The enable state of a LIODN.
 struct Gate {
-    /// Its owner wants it on.
+    /// Whether the owner wants the LIODN enabled.
     wanted: bool,
-    /// The violation that stopped it, until the owner revives it.
+    /// The violation that stopped the LIODN, until the owner revives it.
     stopped: Option<Violation>,
-    /// Whom to tell of violations.
+    /// The eventfd to signal on violations.
     event: Option<Arc<EventFd>>,
 }
 
-/// What the owner of a LIODN shares with who handles violations.
+/// The state that the owner of a LIODN shares with the violation handler.
 #[pin_data]
 pub(crate) struct Line {
-    /// Also guards the primary entry.
+    /// Also protects the primary entry.
     #[pin]
     gate: SpinLock<Gate>,
 }
 
 impl Line {
-    /// The line of a LIODN that is off. Violations signal `event`.
+    /// Returns the line of a disabled LIODN. Violations signal `event`.
     pub(crate) fn new(event: Option<Arc<EventFd>>) -> Result<Arc<Self>> {
         let gate = Gate {
             wanted: false,
@@ -74,7 +74,8 @@ impl Line {
         )
     }
 
-    /// Turns the LIODN off because of a violation. Returns whether it was on, and whom to tell then.
+    /// Disables the LIODN because of a violation. Returns whether it was enabled, and if so the
+    /// eventfd to signal.
     pub(crate) fn stop(
         &self,
         entry: &Shared<'_>,
@@ -90,7 +91,7 @@ impl Line {
     }
 }
 
-/// The windows that a LIODN has.
+/// The configured windows of a LIODN.
 struct Setup {
     aperture: Aperture,
     window_size: u64,
@@ -103,10 +104,11 @@ impl Setup {
         self.secondaries.windows()
     }
 
-    /// The primary entry with `block` as the first window.
+    /// Returns the primary entry with `block` as window 0.
     fn primary(&self, valid: bool, block: Block) -> Result<Words> {
         let (aperture, block) = match self.windows() {
-            // The only window has no size of its own: the aperture ends where the block does.
+            // An undivided aperture has no separate window size: shorten it to the size of the
+            // block.
             Windows::ONE if block.size != 0 => (
                 Aperture::of_size(self.aperture.start(), block.size)?,
                 Block { size: 0, ..block },
@@ -125,9 +127,9 @@ impl Setup {
     }
 }
 
-/// The ownership of a LIODN; dropping it leaves the LIODN off.
+/// An owned LIODN. Dropping it disables the LIODN.
 ///
-/// The methods sleep only where they say so. Errors change nothing.
+/// The methods sleep only where their documentation says so. A method that fails changes nothing.
 pub(crate) struct Liodn {
     system: Arc<System>,
     line: Arc<Line>,
@@ -136,7 +138,7 @@ pub(crate) struct Liodn {
 }
 
 impl Liodn {
-    /// Wraps a claim that was made.
+    /// Wraps a LIODN that was claimed.
     pub(crate) fn new(system: Arc<System>, line: Arc<Line>, number: u32) -> Self {
         Self {
             system,
@@ -146,7 +148,7 @@ impl Liodn {
         }
     }
 
-    /// The number.
+    /// Returns the number.
     pub(crate) fn number(&self) -> u32 {
         self.number
     }
@@ -155,12 +157,12 @@ impl Liodn {
         self.system.entry(self.number).ok_or(ENODEV)
     }
 
-    /// Takes what `windows` windows need. Sleeps.
+    /// Allocates the entries for `windows` windows. Sleeps.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if that isn't a power of two or more than a LIODN can have, `ENOSPC` if so many
-    /// entries aren't left.
+    /// `EINVAL` if the number isn't a power of two or exceeds the maximum of a LIODN; `ENOSPC` if
+    /// there are too few free entries.
     pub(crate) fn prepare(&self, windows: u32) -> Result<Secondaries> {
         if windows > self.system.max_windows() {
             return Err(EINVAL);
@@ -168,12 +170,12 @@ impl Liodn {
         self.system.tables().secondaries(Windows::new(windows)?)
     }
 
-    /// Divides `aperture` into the windows that were prepared, none of which leads anywhere yet. The
-    /// LIODN is off, and all its windows of before are gone. Sleeps.
+    /// Divides `aperture` into the windows that were prepared. All of them are clear. The LIODN is
+    /// disabled, and its previous windows are gone. Sleeps.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the windows were smaller than a page, or the attributes don't exist.
+    /// `EINVAL` if the windows would be smaller than a page, or if the attributes are invalid.
     pub(crate) fn configure(
         &mut self,
         aperture: Aperture,
@@ -188,19 +190,20 @@ impl Liodn {
         };
         let words = setup.primary(false, Block::default())?;
         self.rewrite(&words)?;
-        // The entries of before are erased now that the primary entry leads to them no more.
+        // The previous entries are erased now that the primary entry doesn't refer to them any
+        // more.
         self.setup = Some(setup);
         Ok(())
     }
 
-    /// Takes the aperture away: the LIODN is off until it is configured again. Sleeps.
+    /// Removes the aperture. The LIODN is disabled until it is configured again. Sleeps.
     pub(crate) fn unconfigure(&mut self) {
         if self.rewrite(&Primary::BLOCKED).is_ok() {
             self.setup = None;
         }
     }
 
-    /// Turns the LIODN off and gives it another primary entry.
+    /// Disables the LIODN and replaces its primary entry.
     fn rewrite(&self, words: &Words) -> Result {
         let entry = self.entry()?;
         let mut gate = self.line.gate.lock();
@@ -209,7 +212,7 @@ impl Liodn {
         Ok(())
     }
 
-    /// Whether window `index` leads anywhere.
+    /// Returns whether window `index` is set.
     fn is_set(&self, setup: &Setup, index: u32) -> Result<bool> {
         if index == 0 {
             let access = self.entry()?.load(word::STATE);
@@ -219,13 +222,13 @@ impl Liodn {
         Ok(self.system.share(slot).is_open(Shut::Entry))
     }
 
-    /// Lets window `index` lead to `window`, also while the LIODN is on.
+    /// Sets window `index` to `window`. The LIODN may be enabled.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the LIODN isn't configured; `EBUSY` if the window leads somewhere already; `EINVAL`
-    /// if there is no such window, or if the memory isn't a power of two of at least 4 KiB, is larger
-    /// than the window, doesn't begin at a multiple of its size, or can't be accessed at all.
+    /// `ENODEV` if the LIODN isn't configured; `EBUSY` if the window is set already; `EINVAL` if
+    /// the window doesn't exist, or if the memory isn't a power of two of at least 4 KiB, is larger
+    /// than the window, isn't aligned to its size, or permits no access.
     pub(crate) fn set_window(&mut self, index: u32, window: &Window) -> Result {
         let setup = self.setup.as_ref().ok_or(ENODEV)?;
         let block = window.block();
@@ -251,7 +254,7 @@ impl Liodn {
         Ok(())
     }
 
-    /// Gives window 0 another block.
+    /// Replaces the block of window 0.
     fn set_first(&self, setup: &Setup, block: Block) -> Result {
         let entry = self.entry()?;
         let _gate = self.line.gate.lock();
@@ -260,12 +263,12 @@ impl Liodn {
         Ok(())
     }
 
-    /// Lets window `index` lead nowhere, also while the LIODN is on. After that no transaction
-    /// reaches the memory that it led to.
+    /// Clears window `index`. The LIODN may be enabled. When this returns, no transaction reaches
+    /// the memory that the window led to.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the LIODN isn't configured, `EINVAL` if there is no such window.
+    /// `ENODEV` if the LIODN isn't configured; `EINVAL` if the window doesn't exist.
     pub(crate) fn clear_window(&mut self, index: u32) -> Result {
         let setup = self.setup.as_ref().ok_or(ENODEV)?;
         if index == 0 {
@@ -276,7 +279,7 @@ impl Liodn {
         Ok(())
     }
 
-    /// Turns the LIODN on. One that a violation stopped stays off until it is revived.
+    /// Enables the LIODN. A LIODN that a violation stopped stays disabled until it is revived.
     ///
     /// # Errors
     ///
@@ -295,7 +298,7 @@ impl Liodn {
         Ok(())
     }
 
-    /// Turns the LIODN off. After that no transaction of it reaches anything.
+    /// Disables the LIODN. When this returns, none of its transactions reaches memory.
     ///
     /// # Errors
     ///
@@ -311,12 +314,12 @@ impl Liodn {
         Ok(())
     }
 
-    /// Forgets the violation that stopped the LIODN, which then is on again if its owner wants that.
-    /// Returns whether it was stopped.
+    /// Clears the violation that stopped the LIODN, and enables it again if the owner wants it
+    /// enabled. Returns whether it was stopped.
     ///
     /// # Errors
     ///
-    /// None that happens to a claimed LIODN.
+    /// None for a claimed LIODN.
     pub(crate) fn revive(&self) -> Result<bool> {
         let entry = self.entry()?;
         self.system.poll();
@@ -332,13 +335,13 @@ impl Liodn {
         Ok(true)
     }
 
-    /// The violation that stopped the LIODN, if one did. What PAMUs have noted and nobody has handled
-    /// doesn't count: see [`System::poll`].
+    /// Returns the violation that stopped the LIODN, if any. Violations that a PAMU has recorded
+    /// but that are not handled yet don't count; see [`System::poll`].
     pub(crate) fn violation(&self) -> Option<Violation> {
         self.line.gate.lock().stopped
     }
 
-    /// Sets whom to tell of violations from now on.
+    /// Sets the eventfd to signal on later violations.
     pub(crate) fn set_violation_event(&self, event: Option<Arc<EventFd>>) {
         let old = {
             let mut gate = self.line.gate.lock();
@@ -347,7 +350,7 @@ impl Liodn {
         drop(old);
     }
 
-    /// Lets the device's writes go to a cache, or to none, also while the LIODN is on.
+    /// Sets or removes the cache that device writes are stashed in. The LIODN may be enabled.
     ///
     /// # Errors
     ///

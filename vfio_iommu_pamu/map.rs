@@ -51,12 +51,12 @@ impl Container {
         Ok(0)
     }
 
-    /// Maps memory of the calling process, which is pinned without the lock.
+    /// Maps memory of the calling process. The memory is pinned without holding the lock.
     ///
     /// # Errors
     ///
     /// Those of [`check_memory`](crate::windows::Space::check_memory) and [`pin`]; `EBUSY` if the
-    /// windows were changed meanwhile.
+    /// windows were changed in the meantime.
     fn map_memory(&self, request: &MapRequest, vaddr: usize) -> Result {
         let span = self.lock().space.check_memory(request.iova, request.size)?;
         let memory = pin(span, vaddr, request.prot)?;
@@ -69,12 +69,12 @@ impl Container {
         Ok(())
     }
 
-    /// Maps banks that the kernel chooses.
+    /// Maps banks that the kernel selects.
     ///
     /// # Errors
     ///
-    /// Those of [`check_doorbells`](crate::windows::Space::check_doorbells); `EINVAL` for a part of
-    /// a window; `ENOSPC` if there are too few banks.
+    /// Those of [`check_doorbells`](crate::windows::Space::check_doorbells); `EINVAL` if a window
+    /// is used in part; `ENOSPC` if there are too few banks.
     fn map_chosen_banks(&self, request: &MapRequest) -> Result {
         let mut state = self.lock();
         let State { space, devices, .. } = &mut *state;
@@ -87,12 +87,13 @@ impl Container {
         Ok(())
     }
 
-    /// Maps the banks that a file of `VFIO_GROUP_GET_MSI_FD` has at `vaddr`.
+    /// Maps the banks that the file of `VFIO_GROUP_GET_MSI_FD` mapped at `vaddr` stands for.
     ///
     /// # Errors
     ///
     /// Those of [`check_bank`](crate::windows::Space::check_bank); `EINVAL` for more than 4 KiB a
-    /// window; `EFAULT` if the file isn't mapped as far as that; `ENODEV` behind the last bank.
+    /// window; `EFAULT` if the file's mapping is too short; `ENODEV` for a page behind the last
+    /// bank.
     fn map_file_banks(&self, request: &MapRequest, vaddr: usize) -> Result {
         let size = usize::try_from(request.size).map_err(|_| EINVAL)?;
         let span = self
@@ -131,7 +132,7 @@ impl Container {
         Ok(0)
     }
 
-    /// Unmaps, and returns how many bytes.
+    /// Unmaps windows, and returns the number of bytes unmapped.
     fn unmap(&self, request: &UnmapRequest) -> Result<u64> {
         let mut state = self.lock();
         let State { space, devices, .. } = &mut *state;
@@ -143,7 +144,7 @@ impl Container {
     }
 }
 
-/// Checks that each window of `span` is one page.
+/// Checks that each window of `span` maps one page.
 fn check_one_page_each(span: Span) -> Result {
     if span.windows().any(|(_, order)| order != MIN_ORDER) {
         return Err(EINVAL);

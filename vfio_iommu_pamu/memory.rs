@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The memory of a window: one physically contiguous block of the program's.
+//! The memory of a window: one physically contiguous block of user memory.
 
 use kernel::{
     page::{
@@ -29,23 +29,24 @@ use kernel_ext::{
 
 use crate::geometry::Span;
 
-/// How many pages are pinned by one call.
+/// The maximum number of pages that one call pins.
 const BATCH: usize = 2048;
 
-/// Pinned pages that count as locked memory of the program, both until this is dropped.
+/// Pinned pages, and their charge to the locked memory of the process. Both are released when this
+/// is dropped.
 pub(crate) struct Memory {
-    /// The pages. Go before the charge for them.
+    /// The pages. They are released before the charge.
     pub(crate) run: PinnedRun,
     _charge: Charge,
 }
 
-/// Pins memory of the calling process for the windows of `span`, in order, from `vaddr` on.
+/// Pins memory of the calling process from `vaddr` on, for the windows of `span` in order.
 ///
 /// # Errors
 ///
-/// `EFAULT` where there is no memory that may be pinned, and where that of a window isn't contiguous;
-/// `EINVAL` where it doesn't start at a multiple of its size; `ENOMEM` above the limit on locked
-/// memory; `EINTR` if the task is being killed.
+/// `EFAULT` if memory can't be pinned, or if the memory of a window isn't contiguous; `EINVAL` if
+/// the memory of a window isn't aligned to its size; `ENOMEM` above the limit on locked memory;
+/// `EINTR` if the task is being killed.
 pub(crate) fn pin(span: Span, vaddr: usize, prot: Prot) -> Result<KVec<Memory>> {
     let owner = Owner::current()?;
     let mut blocks = KVec::with_capacity(span.count as usize, GFP_KERNEL_ACCOUNT)?;
@@ -68,7 +69,7 @@ pub(crate) fn pin(span: Span, vaddr: usize, prot: Prot) -> Result<KVec<Memory>> 
     Ok(blocks)
 }
 
-/// Pins one block of `pages` pages, a power of two.
+/// Pins one block of `pages` pages. `pages` is a power of two.
 fn pin_block(
     batch: &mut PinBatch<'_>,
     owner: &Arc<Owner>,
@@ -99,7 +100,7 @@ fn pin_block(
     })
 }
 
-/// Pins up to `limit` pages from `vaddr` on, as far as they are contiguous.
+/// Pins up to `limit` pages from `vaddr` on. Stops where they are not contiguous.
 fn next_run(
     batch: &mut PinBatch<'_>,
     vaddr: usize,
@@ -110,7 +111,7 @@ fn next_run(
     batch.take_run(pinned).ok_or(EFAULT)
 }
 
-/// Tells in the log why a block can't be mapped, and what to do. Returns `error`.
+/// Logs why a block can't be mapped, and the remedy. Returns `error`.
 fn unsuitable(vaddr: usize, pages: usize, error: Error) -> Error {
     if may_warn() {
         pr_warn!(

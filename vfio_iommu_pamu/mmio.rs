@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The real PAMUs, as a device tree names them.
+//! Hardware PAMUs, as a device tree describes them.
 //!
-//! One node, `fsl,pamu`, stands for all PAMUs of an SoC: its memory is their pages of registers, one
-//! after the other, its first interrupt that of access violations. Turning them on takes the SoC's
-//! global utilities, too ([`guts`]), where each PAMU is bypassed after reset.
+//! One `fsl,pamu` node describes all PAMUs of an SoC. Its memory region consists of their register
+//! pages, one after the other. Its first interrupt is that of access violations. After reset each
+//! PAMU is bypassed; enabling the PAMUs needs the SoC's global utilities ([`guts`]).
 //!
-//! Errata: A-005982 is in [`Pamu::enable`](crate::pamu), A-003638 in the handling of violations.
-//! A-004510 wants a local access window with a coherence domain of its own around the tables;
-//! that isn't done, so the revisions that have it are refused.
+//! Errata: [`Pamu::enable`](crate::pamu) implements the workaround of A-005982, and the violation
+//! handler that of A-003638. A-004510 requires a local access window around the tables with its own
+//! coherence domain. That isn't implemented, so affected revisions are refused.
 
 mod guts;
 
@@ -54,12 +54,12 @@ use crate::{
     tables::Tables, //
 };
 
-/// Memory of registers.
+/// The memory of registers.
 pub(crate) trait Space: Send + Sync {
-    /// The 32 bits at `offset`, as a little-endian machine reads them; `None` when it is gone.
+    /// Reads 32 bits at `offset` as little-endian. Returns `None` if the device is gone.
     fn read(&self, offset: usize) -> Option<u32>;
 
-    /// Writes 32 bits as a little-endian machine does, unless it is gone.
+    /// Writes 32 bits as little-endian. Does nothing if the device is gone.
     fn write(&self, offset: usize, value: u32);
 }
 
@@ -71,18 +71,18 @@ impl Space for DevresIoMem {
 
     fn write(&self, offset: usize, value: u32) {
         if let Some(memory) = self.try_access() {
-            // The offset is one of a register, in a page that is there.
+            // The offset is that of a register, in a page that exists.
             let _ = Io::try_write32(&*memory, value, offset);
         }
     }
 }
 
-/// A big-endian register in little-endian words, and the other way round.
+/// Converts between the big-endian value of a register and a little-endian word.
 fn swapped(value: u32) -> u32 {
     value.swap_bytes()
 }
 
-/// The page of one PAMU.
+/// The register page of one PAMU.
 struct Page<S> {
     space: Arc<S>,
     base: usize,
@@ -90,7 +90,7 @@ struct Page<S> {
 
 impl<S: Space> Pamu for Page<S> {
     fn read(&self, register: Register) -> u32 {
-        // Of a device that is gone, nothing is pending.
+        // Nothing is pending on a device that is gone.
         let value = self.space.read(self.base + register as usize);
         value.map_or(0, swapped)
     }
@@ -101,14 +101,14 @@ impl<S: Space> Pamu for Page<S> {
     }
 
     fn drain(&self) {
-        // There is no command for it: the caches of entries see what the processors write.
+        // There is no drain command: the entry caches are coherent with the processors' writes.
     }
 }
 
 /// The driver of `fsl,pamu`.
 pub(crate) struct Driver;
 
-/// What handles access violations.
+/// The handler of access violations.
 pub(crate) struct Handler(Listener);
 
 impl ThreadedHandler for Handler {
@@ -118,7 +118,7 @@ impl ThreadedHandler for Handler {
     }
 }
 
-/// The PAMUs while the driver is bound.
+/// The PAMUs while their driver is bound.
 #[pin_data]
 pub(crate) struct Bound<'a> {
     #[pin]
@@ -126,14 +126,14 @@ pub(crate) struct Bound<'a> {
     _published: Published,
 }
 
-/// The system of the machine, as long as this lives.
+/// The registered system. Dropping this unregisters it.
 struct Published(Arc<System>);
 
 impl Drop for Published {
     fn drop(&mut self) {
         let published = SYSTEM.lock().take();
         drop(published);
-        // Who still has a LIODN keeps the tables, but the registers go now.
+        // Owners of LIODNs keep the tables alive, but the registers go away now.
         self.0.disable();
     }
 }
@@ -164,7 +164,7 @@ impl platform::Driver for Driver {
     }
 }
 
-/// Turns the PAMUs on.
+/// Enables the PAMUs.
 fn start(pdev: &platform::Device<Core<'_>>) -> Result<Arc<System>> {
     let dev = pdev.as_ref();
     let guts = guts::get().ok_or(EPROBE_DEFER)?;
@@ -186,7 +186,8 @@ fn start(pdev: &platform::Device<Core<'_>>) -> Result<Arc<System>> {
         };
         pamus.push(Arc::new(page, GFP_KERNEL)?, GFP_KERNEL)?;
     }
-    // Until a program has a device, the kernel drives it, and the devices' bus addresses are physical.
+    // Until a device is assigned to userspace, a kernel driver uses it, and its bus addresses are
+    // physical addresses.
     let open = match dev.fwnode() {
         Some(node) => firmware::all_liodns(node)?,
         None => KVec::new(),
@@ -222,7 +223,7 @@ pub(crate) struct Drivers {
 }
 
 impl Drivers {
-    /// Registers them.
+    /// Registers the drivers.
     pub(crate) fn new(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             guts <- driver::Registration::new(c"vfio_pamu_guts", module),
@@ -254,7 +255,7 @@ mod tests {
         },
     };
 
-    /// Memory in the place of registers, which then can be looked at as bytes.
+    /// Memory in place of registers, so that tests can inspect it as bytes.
     impl Space for Contiguous {
         fn read(&self, offset: usize) -> Option<u32> {
             self.words()
@@ -345,7 +346,7 @@ mod tests {
         let report = pamu.take_violation(0).ok_or(EINVAL)?;
         assert_eq!((report.liodn(), report.address), (0x123, 0x5_0000_6000));
         assert_eq!(report.entry, 0x40);
-        // Memory keeps what is written: the bits that clear, and no LIODN.
+        // Memory keeps the value written, including the write-one-to-clear bits, and has no LIODN.
         assert_eq!(pamu.read(Register::Avs1), avs1::AV | 0x80);
         pamu.acknowledge(false);
         assert_eq!(pamu.read(Register::Pics), pics::AV);

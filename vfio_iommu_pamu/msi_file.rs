@@ -2,10 +2,10 @@
 
 //! `VFIO_GROUP_GET_MSI_FD`: a file whose pages stand for MSI banks.
 //!
-//! A program maps the file into its memory and from there for its devices, as it does with memory. It
-//! gets addresses but no access: whoever writes to a doorbell can raise the interrupts of all
-//! devices that use the bank. So nothing is ever behind the addresses, and touching them raises
-//! `SIGBUS`.
+//! A process maps the file into its memory, and then maps that memory for its devices, as it does
+//! with any memory. The mapping provides addresses but no access: a process that could write to a
+//! doorbell could raise the interrupts of all devices that use the bank. So no memory is ever
+//! behind these addresses, and an access raises `SIGBUS`.
 
 use kernel::{
     fs::{
@@ -26,13 +26,13 @@ use kernel_ext::{
     mm::covered_pages, //
 };
 
-/// The files of this kind.
+/// The table of open MSI files.
 pub(crate) static FILES: FileTable<MsiFile> = FileTable::anonymous();
 
-/// A file of banks.
+/// An MSI file.
 pub(crate) struct MsiFile;
 
-/// How many banks a file has.
+/// The number of banks of a file.
 pub(crate) struct Banks(u32);
 
 #[vtable]
@@ -49,13 +49,13 @@ impl FileOperations for MsiFile {
         if end > banks.0 as usize {
             return Err(EINVAL);
         }
-        // mremap() would make pages that stand for nothing.
+        // mremap() could otherwise add pages that don't stand for a bank.
         vma.set_dontexpand();
         Ok(())
     }
 }
 
-/// Opens a file of `banks` banks; returns the descriptor.
+/// Opens a file of `banks` banks. Returns the file descriptor.
 ///
 /// # Errors
 ///

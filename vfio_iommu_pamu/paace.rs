@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Entries of the access authorisation and control tables: what they say, and how that is coded.
+//! Entries of the access authorisation and control tables: their content and their encoding.
 //!
-//! A LIODN's *aperture* is the one range of device addresses that it may use, a power of two long.
-//! It is divided into *windows* of equal size, each of which leads to one *block* of memory. The
-//! LIODN's primary entry has the aperture and window 0; the other windows have a secondary entry
-//! each, in a row.
+//! The *aperture* of a LIODN is the range of device addresses that it may use. Its size is a power
+//! of two. It is divided into *windows* of equal size, and each window leads to one *block* of
+//! memory. The LIODN's primary entry contains the aperture and window 0. Each other window has a
+//! secondary entry; these are consecutive.
 //!
-//! An entry has 64 bytes, which are 16 big-endian words. Here they are words of the host: the
-//! memory of the tables is where they are swapped.
+//! An entry has 64 bytes, which are 16 big-endian words. This module uses words in host byte order;
+//! the code that accesses the tables in memory swaps them.
 
 mod aperture;
 mod coding;
@@ -46,33 +46,33 @@ pub(crate) const MIN_ORDER: u32 = 12;
 /// The smallest aperture, window and block.
 pub(crate) const PAGE: u64 = 1 << MIN_ORDER;
 
-/// The words of an entry.
+/// The number of words of an entry.
 pub(crate) const WORDS: usize = 16;
 
-/// An entry as words of the host.
+/// An entry as words in host byte order.
 pub(crate) type Words = [u32; WORDS];
 
-/// What is wrong with an entry.
+/// The reason why an entry is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Invalid {
     /// A reserved bit is set.
     Reserved,
-    /// It is a secondary entry in the place of a primary one, or the other way round.
+    /// A secondary entry is in the place of a primary one, or the reverse.
     Kind,
-    /// The aperture isn't a power of two of at least 4 KiB, or doesn't begin at a multiple of it.
+    /// The aperture isn't a power of two of at least 4 KiB, or isn't aligned to its size.
     Aperture,
     /// The number of windows isn't a power of two up to 65536, or leaves less than 4 KiB for each.
     Windows,
-    /// The block isn't a power of two of at least 4 KiB, is larger than its window, or doesn't begin
-    /// at a multiple of its size.
+    /// The block isn't a power of two of at least 4 KiB, is larger than its window, or isn't
+    /// aligned to its size.
     Block,
     /// Translation by pages, which isn't supported.
     Translation,
-    /// The operation mapping is reserved, or has operations that don't exist.
+    /// The operation mapping is reserved, or contains operations that don't exist.
     Operation,
-    /// The partition isn't one of 0 to 7.
+    /// The partition isn't in the range 0 to 7.
     Partition,
-    /// A valid entry that has nothing to say.
+    /// The entry is valid but empty.
     Empty,
 }
 
@@ -82,7 +82,7 @@ impl From<Invalid> for Error {
     }
 }
 
-/// What a device may do with a window.
+/// The accesses that a window permits to a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Access {
@@ -98,7 +98,7 @@ pub(crate) enum Access {
 }
 
 impl Access {
-    /// The access with these two bits.
+    /// Returns the access with these two bits.
     pub(crate) fn from_bits(bits: u32) -> Self {
         match bits & 3 {
             0 => Self::Denied,
@@ -117,34 +117,34 @@ impl From<Prot> for Access {
     }
 }
 
-/// Where a window leads to.
+/// The block of memory that a window leads to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Block {
-    /// What the device may do with it.
+    /// The accesses that the device may make.
     pub(crate) access: Access,
     /// The physical address, a multiple of `size`.
     pub(crate) phys: u64,
-    /// How many bytes of the window lead there, from its start on; 0 if that was never said, and for
-    /// the only window of an aperture, all of which leads there.
+    /// How many bytes of the window lead there, from its start on. 0 if it was never set, and for
+    /// the only window of an undivided aperture, all of which leads there.
     pub(crate) size: u64,
-    /// Whether addresses are translated; if not, they are physical ones.
+    /// Whether addresses are translated. If not, they are physical addresses.
     pub(crate) translated: bool,
 }
 
-/// The identifier of a cache that a device's writes go to right away.
+/// The identifier of a cache that device writes are stashed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StashId(pub(crate) core::num::NonZero<u8>);
 
-/// On whose side of the SoC transactions come out, and with what attributes.
+/// The destination of transactions in the SoC, and their attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Domain {
     /// Memory.
     Host {
-        /// The destination's identifier; Linux never says one.
+        /// The destination's identifier. Linux never sets it.
         destination: u8,
-        /// The partition's identifier, 0 to 7; Linux never says one.
+        /// The partition's identifier, 0 to 7. Linux never sets it.
         partition: u8,
-        /// Who snoops.
+        /// The identifier of the snooper.
         snoop: u8,
         /// Whether caches are kept coherent.
         coherent: bool,
@@ -167,25 +167,25 @@ impl Default for Domain {
     }
 }
 
-/// What all entries of a LIODN have in common.
+/// The attributes that all entries of a LIODN have in common.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Attributes {
-    /// Where transactions come out; memory, coherently, by default.
+    /// The destination of transactions; coherent memory by default.
     pub(crate) domain: Domain,
-    /// The cache that writes go to, if any.
+    /// The cache that writes are stashed in, if any.
     pub(crate) stash: Option<StashId>,
-    /// What becomes of the device's operations.
+    /// The mapping of the device's operations.
     pub(crate) operation: OperationMapping,
 }
 
 /// A primary entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Primary {
-    /// Whether the LIODN may do anything.
+    /// Whether the LIODN is enabled.
     pub(crate) valid: bool,
-    /// The aperture; `None` in an entry that was never configured.
+    /// The aperture, or `None` in an entry that was never configured.
     pub(crate) aperture: Option<Aperture>,
-    /// How many windows the aperture is divided into.
+    /// The number of windows of the aperture.
     pub(crate) windows: Windows,
     /// The index of the first secondary entry; 0 if there is none.
     pub(crate) first_secondary: u32,
@@ -198,17 +198,17 @@ pub(crate) struct Primary {
 /// A secondary entry: a window other than the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Secondary {
-    /// Whether the window leads anywhere.
+    /// Whether the window is set.
     pub(crate) valid: bool,
     /// The LIODN that it belongs to.
     pub(crate) liodn: u16,
-    /// Where it leads to.
+    /// The block that it leads to.
     pub(crate) block: Block,
     /// The attributes.
     pub(crate) attributes: Attributes,
 }
 
-/// Whether an aperture, a window or a block can have `size` bytes.
+/// Returns whether an aperture, a window or a block can have `size` bytes.
 pub(crate) fn is_block_size(size: u64) -> bool {
     size.is_power_of_two() && size >= PAGE
 }

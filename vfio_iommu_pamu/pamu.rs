@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What there is to do with any PAMU, over its registers.
+//! The operations on a PAMU through its registers.
 
 use crate::{
     registers::{
@@ -16,25 +16,25 @@ use crate::{
     violation::Report, //
 };
 
-/// A PAMU: its page of registers.
+/// A PAMU, accessed through its register page.
 ///
 /// The methods don't sleep.
 pub(crate) trait Pamu: Send + Sync {
-    /// The value of a register.
+    /// Returns the value of a register.
     fn read(&self, register: Register) -> u32;
 
-    /// Gives a register a value.
+    /// Writes a register.
     fn write(&self, register: Register, value: u32);
 
-    /// Waits until everything that was written to the tables before is what transactions meet.
+    /// Waits until all previous writes to the tables are effective for transactions.
     ///
-    /// Hardware has no command for that: its caches of entries see writes to memory, and whoever
-    /// turns a device off has to see to it that the device is quiet.
+    /// Hardware has no such command. Its entry caches see writes to memory, and the caller that
+    /// disables a device has to ensure that the device is quiet.
     fn drain(&self);
 }
 
 impl dyn Pamu + '_ {
-    /// A register pair.
+    /// Reads a pair of registers as a 64-bit value.
     fn read_pair(&self, high: Register, low: Register) -> u64 {
         u64::from(self.read(high)) << 32 | u64::from(self.read(low))
     }
@@ -44,10 +44,10 @@ impl dyn Pamu + '_ {
         self.write(low, value as u32);
     }
 
-    /// Tells the PAMU its tables and lets it work.
+    /// Sets the tables of the PAMU and enables it.
     ///
-    /// Erratum A-005982: the cache of operation mappings is turned on before the addresses of the
-    /// tables are written.
+    /// Erratum A-005982: the operation mapping cache is enabled before the addresses of the tables
+    /// are written.
     pub(crate) fn enable(&self, tables: &Tables) {
         use Register::*;
         self.write(Pc, self.read(Pc) | pc::OCE);
@@ -60,21 +60,22 @@ impl dyn Pamu + '_ {
             self.write_pair(registers[0], registers[1], base);
             self.write_pair(registers[2], registers[3], limit);
         }
-        // What a boot loader's use of the PAMU left behind isn't about anybody's entry.
+        // Clear the status that a boot loader's use of the PAMU left behind; no entry of these
+        // tables caused it.
         self.write(Avs1, avs1::STATUS);
         self.write(Pics, pics::AV_ENABLE);
         self.write(Pc, pc::PE | pc::OCE | pc::SPCC | pc::PPCC);
         self.drain();
     }
 
-    /// Closes the gate: nothing passes the PAMU any more, and it reads no tables.
+    /// Closes the gate. Nothing passes the PAMU any more, and it doesn't read its tables.
     pub(crate) fn disable(&self) {
         self.write(Register::Pics, 0);
         self.write(Register::Pc, pc::PGC);
         self.drain();
     }
 
-    /// Takes note of a violation and clears it, if there is one.
+    /// Reads and clears the violation of the PAMU, if there is one.
     pub(crate) fn take_violation(&self, pamu: usize) -> Option<Report> {
         use Register::*;
         if self.read(Pics) & pics::AV == 0 {
@@ -94,26 +95,27 @@ impl dyn Pamu + '_ {
         Some(report)
     }
 
-    /// Acknowledges the interrupt of a violation, and says whether others shall interrupt.
+    /// Acknowledges the interrupt of a violation. `others` tells whether later violations raise an
+    /// interrupt.
     ///
-    /// Erratum A-003638: violations may be reported of LIODNs that are off. A device that goes on
-    /// after it was turned off would interrupt for ever.
+    /// Erratum A-003638: a PAMU may report violations of disabled LIODNs. A device that continues
+    /// its accesses after it was disabled would raise interrupts forever.
     pub(crate) fn acknowledge(&self, others: bool) {
         let enable = if others { pics::AV_ENABLE } else { 0 };
         self.write(Register::Pics, pics::AV | enable);
     }
 
-    /// Has violations interrupt, what is pending included.
+    /// Enables the interrupt of violations, including a pending one.
     pub(crate) fn arm(&self) {
         self.write(Register::Pics, pics::AV_ENABLE);
     }
 
-    /// Whether violations interrupt.
+    /// Returns whether violations raise an interrupt.
     pub(crate) fn is_armed(&self) -> bool {
         self.read(Register::Pics) & pics::AV_ENABLE != 0
     }
 
-    /// Whether it works.
+    /// Returns whether the PAMU is enabled.
     pub(crate) fn is_on(&self) -> bool {
         self.read(Register::Pc) & pc::PE != 0
     }

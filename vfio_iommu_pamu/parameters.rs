@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Parameters of the module. They count when the PAMUs are set up.
+//! Module parameters. They are evaluated when the PAMUs are set up.
 
 use kernel_ext::module_param;
 
 use crate::tables::Limits;
 
 module_param! {
-    /// How many PAMUs to have in software.
+    /// The number of software PAMUs.
     pub(crate) static SOFTWARE: u32 = 0;
     name: "software",
     kind: "uint",
@@ -15,7 +15,7 @@ module_param! {
 }
 
 module_param! {
-    /// How many interrupt banks the software PAMUs have behind them.
+    /// The number of MSI banks behind the software PAMUs.
     pub(crate) static SOFTWARE_MSI_BANKS: u32 = 3;
     name: "software_msi_banks",
     kind: "uint",
@@ -23,7 +23,7 @@ module_param! {
 }
 
 module_param! {
-    /// How many LIODNs the tables have room for.
+    /// The number of LIODNs in the tables.
     pub(crate) static MAX_LIODNS: u32 = 1280;
     name: "max_liodns",
     kind: "uint",
@@ -31,7 +31,7 @@ module_param! {
 }
 
 module_param! {
-    /// How many windows the tables have room for, the first one of each LIODN not counted.
+    /// The number of windows in the tables, without the first window of each LIODN.
     pub(crate) static MAX_SECONDARIES: u32 = 2048;
     name: "max_secondaries",
     kind: "uint",
@@ -39,14 +39,14 @@ module_param! {
 }
 
 module_param! {
-    /// How many windows a LIODN may have.
+    /// The maximum number of windows of a LIODN.
     pub(crate) static MAX_WINDOWS: u32 = 256;
     name: "max_windows",
     kind: "uint",
     description: "Largest number of windows of a LIODN (256)."
 }
 
-/// How large the tables shall be.
+/// Returns the sizes of the tables.
 pub(crate) fn limits() -> Limits {
     Limits {
         liodns: MAX_LIODNS.get(),

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The register page of a PAMU: offsets, and the bits in them that we use.
+//! The register page of a PAMU: offsets, and the bits that this module uses.
 //!
-//! All registers are 32 bits wide and big-endian; values here are those of the host.
+//! All registers are 32 bits wide and big-endian. Values in this module are in host byte order.
 
 use kernel::prelude::*;
 
-/// The size of a PAMU's register page in bytes; those of one SoC follow each other.
+/// The size of a PAMU's register page in bytes. The pages of the PAMUs of an SoC are consecutive.
 pub(crate) const PAGE: usize = 0x1000;
 
-/// Makes the enum of registers, and the list of all of them.
+/// Defines the enum of registers, and the list of all of them.
 macro_rules! registers {
     ($($(#[$meta:meta])* $name:ident = $offset:literal,)*) => {
-        /// A register; the value is its offset in the page.
+        /// A register. The value is its offset in the page.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u16)]
         pub(crate) enum Register {
@@ -20,7 +20,7 @@ macro_rules! registers {
         }
 
         impl Register {
-            /// All registers by offset, with the names that the manual has for them.
+            /// All registers in order of their offset, with the names of the manual.
             pub(crate) const ALL: &'static [(Self, &'static str)] = &[
                 $((Self::$name, stringify!($name)),)*
             ];
@@ -57,11 +57,11 @@ registers! {
     Poes1 = 0x40,
     /// Operation error status 2.
     Poes2 = 0x44,
-    /// Operation error address, bits 63:32; of a violation, where its PAACE is.
+    /// Operation error address, bits 63:32; for a violation the address of the PAACE.
     Poeah = 0x48,
     /// Operation error address, bits 31:0.
     Poeal = 0x4c,
-    /// Access violation status 1: what was violated, and by whom. See [`avs1`].
+    /// Access violation status 1: the cause of the violation, and the LIODN. See [`avs1`].
     Avs1 = 0x50,
     /// Access violation status 2.
     Avs2 = 0x54,
@@ -123,54 +123,54 @@ registers! {
 
 /// Bits of [`Register::Avs1`].
 pub(crate) mod avs1 {
-    /// There was a violation; the other bits and the address are about it.
+    /// There is a violation. The other bits and the address describe it.
     pub(crate) const AV: u32 = 0x1;
     /// The operation can't be translated.
     pub(crate) const OTV: u32 = 0x6;
     /// The access isn't permitted.
     pub(crate) const APV: u32 = 0x78;
-    /// The address is in no window.
+    /// The address isn't in a window.
     pub(crate) const WAV: u32 = 0x380;
     /// The LIODN has no valid entry.
     pub(crate) const LAV: u32 = 0x1c00;
     /// The gate is closed.
     pub(crate) const GCV: u32 = 0x2000;
-    /// The domain doesn't permit it.
+    /// The domain doesn't permit the access.
     pub(crate) const PDV: u32 = 0x4000;
-    /// Everything that is cleared by writing it back: all but the LIODN.
+    /// The bits that are cleared by writing them back: all but the LIODN.
     pub(crate) const STATUS: u32 = 0x7fff;
-    /// Where the LIODN begins.
+    /// The shift of the LIODN.
     pub(crate) const LIODN_SHIFT: u32 = 16;
 }
 
 /// Bits of [`Register::Pc`].
 pub(crate) mod pc {
-    /// The gate is closed: nothing passes.
+    /// The gate is closed: nothing passes the PAMU.
     pub(crate) const PGC: u32 = 0x8000_0000;
-    /// The PAMU works.
+    /// The PAMU is enabled.
     pub(crate) const PE: u32 = 0x4000_0000;
-    /// The cache of operation mappings works.
+    /// The operation mapping cache is enabled.
     pub(crate) const OCE: u32 = 0x1000;
-    /// The cache of secondary entries works.
+    /// The cache of secondary entries is enabled.
     pub(crate) const SPCC: u32 = 0x10;
-    /// The cache of primary entries works.
+    /// The cache of primary entries is enabled.
     pub(crate) const PPCC: u32 = 0x1;
 }
 
 /// Bits of [`Register::Pics`].
 pub(crate) mod pics {
-    /// An access violation is pending; written back to acknowledge it.
+    /// An access violation is pending. Writing the bit back acknowledges it.
     pub(crate) const AV: u32 = 0x8;
-    /// Access violations interrupt.
+    /// Access violations raise an interrupt.
     pub(crate) const AV_ENABLE: u32 = 0x4;
 }
 
-/// The largest LIODN that a PAMU with this [`Register::Pc2`] knows.
+/// Returns the largest LIODN of a PAMU with this [`Register::Pc2`].
 pub(crate) const fn max_liodn(pc2: u32) -> u32 {
     pc2 >> 16
 }
 
-/// The largest number of windows of a LIODN, by [`Register::Pc3`]: 2 to 65536.
+/// Returns the maximum number of windows of a LIODN with this [`Register::Pc3`]: 2 to 65536.
 pub(crate) const fn max_windows(pc3: u32) -> u32 {
     1 << (1 + (pc3 >> 21 & 0xf))
 }

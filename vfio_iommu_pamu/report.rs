@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a program learns of violations, and how it lets a device in again.
+//! The ioctls that report violations and re-enable a LIODN.
 //!
-//! A device that accesses what isn't mapped is shut off by the hardware's half of this module. The
-//! first violation of each stays until the device is revived.
+//! The hardware layer of this module stops a LIODN that accesses addresses that aren't mapped. The
+//! first violation of each LIODN is kept until the LIODN is revived.
 
 use core::mem::{
     offset_of,
@@ -34,7 +34,7 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// `EFAULT`; `EBADF` or `EINVAL` for no eventfd; `ENOMEM`.
+    /// `EFAULT`; `EBADF` or `EINVAL` if the descriptor isn't an eventfd; `ENOMEM`.
     pub(crate) fn ioctl_set_event(&self, arg: UserPtr) -> Result<isize> {
         let fd: i32 = UserSlice::new(arg, 4).reader().read()?;
         let event = match fd {
@@ -51,12 +51,12 @@ impl Container {
         Ok(0)
     }
 
-    /// Handles `VFIO_IOMMU_PAMU_GET_VIOLATION`: of the LIODNs from a number on, the lowest that is
-    /// shut off.
+    /// Handles `VFIO_IOMMU_PAMU_GET_VIOLATION`. Reports the lowest stopped LIODN from the given
+    /// number on.
     ///
     /// # Errors
     ///
-    /// `EFAULT`; `EINVAL` for a short argument or flags; `ENOENT` if none is.
+    /// `EFAULT`; `EINVAL` for a short argument or flags; `ENOENT` if no such LIODN is stopped.
     pub(crate) fn ioctl_violation(&self, arg: UserPtr) -> Result<isize> {
         let from = read_number(arg, size_of::<bindings::vfio_pamu_violation>())?;
         self.system.poll();
@@ -81,7 +81,7 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// `EFAULT`; `ENODEV` if the LIODN isn't in the container; `EINVAL` if it isn't shut off.
+    /// `EFAULT`; `ENODEV` if the LIODN isn't in the container; `EINVAL` if it isn't stopped.
     pub(crate) fn ioctl_revive(&self, arg: UserPtr) -> Result<isize> {
         let number = UserSlice::new(arg, 4).reader().read()?;
         let state = self.lock();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the ioctls may ask for: the checks that need no container.
+//! Reads and checks the arguments of ioctls, as far as that needs no container.
 //!
 //! Structures are read as the integers that they consist of. The layout is that of
-//! `include/uapi/vfio_pamu.h`, to which the assertions here compare it.
+//! `include/uapi/vfio_pamu.h`, which the assertions in this module check.
 
 use core::mem::{
     offset_of,
@@ -31,14 +31,14 @@ use crate::{
     windows::Policy, //
 };
 
-/// Maps banks instead of memory.
+/// The flag to map banks instead of memory.
 pub(crate) const MAP_FLAG_MSI: u32 = bindings::VFIO_DMA_MAP_FLAG_MSI;
 
-/// What devices may do, by `VFIO_DMA_MAP_FLAG_*`.
+/// Returns the permissions of `VFIO_DMA_MAP_FLAG_*`.
 ///
 /// # Errors
 ///
-/// `EINVAL` if that is nothing, or there are other flags.
+/// `EINVAL` if there is no permission, or if there are other flags.
 fn prot(flags: u32) -> Result<Prot> {
     let mut prot = Prot::default();
     if flags & bindings::VFIO_DMA_MAP_FLAG_READ != 0 {
@@ -54,7 +54,7 @@ fn prot(flags: u32) -> Result<Prot> {
     Ok(prot)
 }
 
-/// Checks `argsz` against what the structure needs.
+/// Checks that `argsz` covers the structure.
 fn check_size(argsz: u32, size: usize) -> Result {
     if (argsz as usize) < size {
         return Err(EINVAL);
@@ -62,16 +62,16 @@ fn check_size(argsz: u32, size: usize) -> Result {
     Ok(())
 }
 
-/// What to map.
+/// The arguments of a map request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MapRequest {
-    /// Where.
+    /// The first device address.
     pub(crate) iova: u64,
-    /// How many bytes.
+    /// The number of bytes.
     pub(crate) size: u64,
-    /// What devices may do.
+    /// The permissions of devices.
     pub(crate) prot: Prot,
-    /// The program's address of the memory; `None` for banks of the kernel's choice.
+    /// The user address of the memory, or `None` for banks that the kernel chooses.
     pub(crate) vaddr: Option<usize>,
 }
 
@@ -94,9 +94,9 @@ impl MapRequest {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for unknown flags, for no permission, for a range that wraps or is empty, for memory
-    /// that doesn't start with a page or is where a program can't have any, and for banks with an address
-    /// of memory.
+    /// `EINVAL` for unknown flags, for no permission, for a range that is empty or wraps, for
+    /// memory that isn't page aligned or isn't in the address space of a process, and for banks
+    /// with an address of memory.
     fn new(flags: u32, vaddr: u64, iova: u64, size: u64) -> Result<Self> {
         let prot = prot(flags & !MAP_FLAG_MSI)?;
         let last = size.checked_sub(1).ok_or(EINVAL)?;
@@ -118,24 +118,24 @@ impl MapRequest {
     }
 }
 
-/// What to unmap.
+/// The arguments of an unmap request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UnmapRequest {
-    /// From where on.
+    /// The first device address.
     pub(crate) iova: u64,
-    /// How many bytes.
+    /// The number of bytes.
     pub(crate) size: u64,
 }
 
 impl UnmapRequest {
-    /// Where the structure has the size, which becomes the answer.
+    /// The offset of the size field, which also returns the number of bytes unmapped.
     pub(crate) const SIZE_OFFSET: usize = offset_of!(bindings::vfio_iommu_type1_dma_unmap, size);
 
     /// Reads a `struct vfio_iommu_type1_dma_unmap`.
     ///
     /// # Errors
     ///
-    /// `EFAULT`; `EINVAL` for a short one or flags.
+    /// `EFAULT`; `EINVAL` for a short argument or flags.
     pub(crate) fn read(arg: UserPtr) -> Result<Self> {
         let bytes = size_of::<bindings::vfio_iommu_type1_dma_unmap>();
         let mut reader = UserSlice::new(arg, bytes).reader();
@@ -149,13 +149,13 @@ impl UnmapRequest {
     }
 }
 
-/// Which bank to map where.
+/// The arguments of a request to map a bank.
 pub(crate) struct MapBankRequest {
     /// The number of the bank.
     pub(crate) bank: u32,
-    /// Where.
+    /// The device address.
     pub(crate) iova: u64,
-    /// What devices may do.
+    /// The permissions of devices.
     pub(crate) prot: Prot,
 }
 
@@ -164,7 +164,7 @@ impl MapBankRequest {
     ///
     /// # Errors
     ///
-    /// `EFAULT`; `EINVAL` for a short one, for unknown flags and for no permission.
+    /// `EFAULT`; `EINVAL` for a short argument, for unknown flags and for no permission.
     pub(crate) fn read(arg: UserPtr) -> Result<Self> {
         let size = size_of::<bindings::vfio_pamu_msi_bank_map>();
         let mut reader = UserSlice::new(arg, size).reader();
@@ -179,11 +179,11 @@ impl MapBankRequest {
     }
 }
 
-/// Reads a `struct vfio_pamu_msi_bank_unmap`: the address of the bank.
+/// Reads a `struct vfio_pamu_msi_bank_unmap`. Returns the device address of the bank.
 ///
 /// # Errors
 ///
-/// `EFAULT`; `EINVAL` for a short one or flags.
+/// `EFAULT`; `EINVAL` for a short argument or flags.
 pub(crate) fn read_unmap_bank(arg: UserPtr) -> Result<u64> {
     let size = size_of::<bindings::vfio_pamu_msi_bank_unmap>();
     let mut reader = UserSlice::new(arg, size).reader();
@@ -205,16 +205,16 @@ pub(crate) struct StashTarget {
     pub(crate) cache: u32,
 }
 
-/// Which attribute.
+/// The attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attribute {
     /// The aperture.
     Geometry,
-    /// How many windows it has.
+    /// The number of windows.
     Windows,
-    /// The cache that devices write to.
+    /// The cache that device writes are stashed in.
     Stash,
-    /// Who maps the banks.
+    /// The policy for mapping banks.
     Msi,
 }
 
@@ -223,15 +223,15 @@ pub(crate) enum Attribute {
 pub(crate) enum Value {
     /// The aperture.
     Geometry(Aperture),
-    /// How many windows it has.
+    /// The number of windows.
     Windows(u32),
-    /// The cache that devices write to.
+    /// The cache that device writes are stashed in.
     Stash(StashTarget),
-    /// Who maps the banks.
+    /// The policy for mapping banks.
     Msi(Policy),
 }
 
-/// Where `struct vfio_pamu_attr` has the value.
+/// The offset of the value in `struct vfio_pamu_attr`.
 const VALUE_OFFSET: usize = offset_of!(bindings::vfio_pamu_attr, attr_info);
 
 const _: () = {
@@ -244,11 +244,11 @@ const _: () = {
 };
 
 impl Attribute {
-    /// Reads the head of a `struct vfio_pamu_attr`.
+    /// Reads the header of a `struct vfio_pamu_attr`.
     ///
     /// # Errors
     ///
-    /// `EFAULT`; `EINVAL` for a short one, for flags and for an attribute that there isn't.
+    /// `EFAULT`; `EINVAL` for a short argument, for flags and for an unknown attribute.
     pub(crate) fn read(arg: UserPtr) -> Result<Self> {
         let [argsz, flags, attribute]: [u32; 3] = UserSlice::new(arg, 12).reader().read()?;
         check_size(argsz, size_of::<bindings::vfio_pamu_attr>())?;
@@ -270,7 +270,7 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// Those of [`Attribute::read`]; `EINVAL` for a value that can never be.
+    /// Those of [`Attribute::read`]; `EINVAL` for an invalid value.
     pub(crate) fn read(arg: UserPtr) -> Result<Self> {
         let attribute = Attribute::read(arg)?;
         let mut reader = UserSlice::new(arg.wrapping_byte_add(VALUE_OFFSET), 16).reader();
@@ -309,11 +309,11 @@ impl Value {
     }
 }
 
-/// A question about something with a number: a `u32` after `argsz` and `flags`.
+/// Reads the number that follows `argsz` and `flags` in a query.
 ///
 /// # Errors
 ///
-/// `EFAULT`; `EINVAL` for less than `size` bytes, or flags.
+/// `EFAULT`; `EINVAL` for less than `size` bytes, or for flags.
 pub(crate) fn read_number(arg: UserPtr, size: usize) -> Result<u32> {
     let [argsz, flags, number]: [u32; 3] = UserSlice::new(arg, 12).reader().read()?;
     check_size(argsz, size)?;

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! PAMUs in software, for tests on machines that have none.
+//! Software PAMUs, for tests on machines without PAMUs.
 //!
-//! A software PAMU is a model of the hardware: it is given the physical addresses of tables through its
-//! registers, and for each transaction reads the entries from memory ([`walk`]). What it lets through
-//! reaches the machine's memory, or the doorbell of an interrupt bank ([`doorbell`]). What it refuses is
-//! in its registers then, and interrupts.
+//! A software PAMU models the hardware. It is given the physical addresses of the tables through
+//! its registers, and it reads the entries from memory for each transaction ([`walk`]). A permitted
+//! transaction reaches the machine's memory, or the doorbell of an MSI bank ([`doorbell`]). A
+//! refused transaction is recorded in the registers and raises an interrupt.
 //!
-//! Devices are whatever calls a [`Master`], with any LIODN. So nothing but its driver isolates such a device
-//! from others, and the kernel is marked as one under test.
+//! A device is any caller of a [`Master`], with any LIODN. Nothing but its driver isolates such a
+//! device from other devices, so the kernel is tainted as one under test.
 
 mod doorbell;
 mod master;
@@ -71,8 +71,8 @@ pub(crate) use master::Master;
 struct Registers(KBox<[u32; PAGE / 4]>);
 
 impl Registers {
-    /// What the registers are at power-on: a PAMU whose gate is closed, with the capabilities of the
-    /// larger ones of these SoCs.
+    /// Returns the registers at power-on: the gate is closed, and the capabilities are those of the
+    /// larger PAMUs of these SoCs.
     fn new() -> Result<Self> {
         let mut this = Self(KBox::new([0; PAGE / 4], GFP_KERNEL)?);
         this.set(Register::Pr1, 0x0100_0101);
@@ -86,13 +86,13 @@ impl Registers {
         self.0[register as usize / 4] = value;
     }
 
-    /// Whether an interrupt is asked for.
+    /// Returns whether an interrupt is requested.
     fn interrupts(&self) -> bool {
         use walk::Registers;
         self.get(Register::Pics) & (pics::AV | pics::AV_ENABLE) == pics::AV | pics::AV_ENABLE
     }
 
-    /// Notes a violation. The first one stays until it is cleared.
+    /// Records a violation. The first one stays until it is cleared.
     fn violation(&mut self, transaction: &Transaction, fault: &Fault) {
         use walk::Registers;
         if self.get(Register::Avs1) & avs1::AV != 0 {
@@ -108,10 +108,10 @@ impl Registers {
     }
 }
 
-/// The most PAMUs, and the most interrupt banks. An SoC has some five of each.
+/// The maximum number of PAMUs, and of MSI banks. An SoC has about five of each.
 const MOST: u32 = 64;
 
-/// The code of the number of windows: 2^(MWCE + 1).
+/// The code of the maximum number of windows, which is 2^(MWCE + 1).
 const MWCE: u32 = 7;
 
 impl walk::Registers for Registers {
@@ -126,7 +126,7 @@ impl walk::Memory for Physical {
     }
 }
 
-/// A PAMU in software. It handles one transaction at a time.
+/// A software PAMU. It handles one transaction at a time.
 #[pin_data]
 pub(crate) struct SoftwarePamu {
     #[pin]
@@ -134,7 +134,7 @@ pub(crate) struct SoftwarePamu {
 }
 
 impl SoftwarePamu {
-    /// A PAMU that was just powered on.
+    /// Returns a PAMU in its power-on state.
     ///
     /// # Errors
     ///
@@ -149,7 +149,8 @@ impl SoftwarePamu {
         )
     }
 
-    /// Translates a transaction and does it by `f`, before anything that drains the PAMU goes on.
+    /// Translates a transaction and calls `f` with the result. A concurrent drain of the PAMU waits
+    /// until `f` has returned.
     ///
     /// # Errors
     ///
@@ -179,7 +180,7 @@ impl Pamu for SoftwarePamu {
         use walk::Registers;
         let mut registers = self.registers.lock();
         match register {
-            // Ones clear; the LIODN goes with the violation.
+            // Writing ones clears bits. The LIODN is cleared together with the violation.
             Register::Avs1 => {
                 let rest = registers.get(Register::Avs1) & !(value & avs1::STATUS);
                 let rest = if rest & avs1::AV == 0 { 0 } else { rest };
@@ -191,7 +192,7 @@ impl Pamu for SoftwarePamu {
                 let status = if status { pics::AV } else { 0 };
                 registers.set(Register::Pics, value & pics::AV_ENABLE | status);
             }
-            // These are what the hardware is.
+            // These registers describe the hardware and are read-only.
             Register::Pr1 | Register::Pr2 => {}
             Register::Pc1 | Register::Pc2 | Register::Pc3 | Register::Pc4 => {}
             _ => registers.set(register, value),
@@ -199,20 +200,20 @@ impl Pamu for SoftwarePamu {
     }
 
     fn drain(&self) {
-        // Who has the lock is in the middle of a transaction.
+        // A thread that holds the lock is in the middle of a transaction; wait for it.
         drop(self.registers.lock());
     }
 }
 
-/// The machine that everybody finds, as long as this lives.
+/// The registration of the software machine. It can be found as long as this lives.
 pub(crate) struct Published(());
 
 impl Published {
-    /// Lets everybody find `machine`.
+    /// Registers `machine`.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if there are PAMUs already, in hardware or in software.
+    /// `EBUSY` if there are hardware or software PAMUs already.
     fn new(machine: Arc<Machine>) -> Result<Self> {
         let mut system = SYSTEM.lock();
         if system.is_some() {
@@ -232,7 +233,7 @@ impl Drop for Published {
     }
 }
 
-/// A machine with PAMUs in software.
+/// A machine with software PAMUs.
 pub(crate) struct Machine {
     listener: Listener,
     pamus: KVec<Arc<SoftwarePamu>>,
@@ -240,11 +241,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A machine with so many PAMUs and interrupt banks.
+    /// Returns a machine with the given numbers of PAMUs and MSI banks.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for no PAMU, or more than [`MOST`] of something; `ENOMEM`.
+    /// `EINVAL` for no PAMU, or for more than [`MOST`] PAMUs or banks; `ENOMEM`.
     pub(crate) fn new(
         tables: Arc<Tables>,
         pamus: u32,
@@ -275,12 +276,12 @@ impl Machine {
         Ok(Arc::new(machine, GFP_KERNEL)?)
     }
 
-    /// The machine that the module's parameters ask for, if they do.
+    /// Returns the machine that the module parameters request, if any.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for tables of no size or too large, and those of [`new`](Self::new); `EBUSY` if there is a
-    /// PAMU in hardware.
+    /// `EINVAL` for tables that are empty or too large, and those of [`new`](Self::new); `EBUSY` if
+    /// there is a hardware PAMU.
     pub(crate) fn of_parameters() -> Result<Option<Published>> {
         if parameters::SOFTWARE.get() == 0 {
             return Ok(None);
@@ -302,26 +303,26 @@ impl Machine {
         Ok(Some(published))
     }
 
-    /// The machine that was made when the module was loaded, if there is one.
+    /// Returns the machine that was created when the module was loaded, if any.
     pub(crate) fn get() -> Option<Arc<Self>> {
         MACHINE.lock().clone()
     }
 
-    /// The PAMUs with their tables.
+    /// Returns the PAMUs with their tables.
     pub(crate) fn system(&self) -> &Arc<System> {
         self.listener.system()
     }
 
-    /// The interrupt banks.
+    /// Returns the MSI banks.
     pub(crate) fn doorbells(&self) -> &Doorbells {
         &self.doorbells
     }
 
-    /// Does a transaction that stays within a page, through one of the PAMUs.
+    /// Performs a transaction within one page, through one of the PAMUs.
     ///
     /// # Errors
     ///
-    /// The fault. By then the violation was handled.
+    /// The fault. The violation was handled already.
     fn access<R>(
         &self,
         pamu: usize,
@@ -351,7 +352,7 @@ mod tests {
 
     #[test]
     fn there_is_one_machine_at_a_time() -> Result {
-        // The parameters of the module may have asked for one.
+        // The module parameters may have created one already.
         let first = Published::new(machine()?);
         assert!(first.as_ref().err().is_none_or(|e| *e == EBUSY));
         assert_eq!(Published::new(machine()?).err(), Some(EBUSY));

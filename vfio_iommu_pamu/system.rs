@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The PAMUs of a machine, the tables that they share, and who owns which LIODN.
+//! The PAMUs of a machine, the tables that they share, and the owners of LIODNs.
 //!
 //! # Locking
 //!
-//! `pauses`, a mutex, is held while violations are handled. Inside it `owners` is taken, then a LIODN's
-//! `gate`, then what is within a PAMU. These are spinlocks; under them no memory is allocated, and no
-//! last reference is dropped.
+//! The mutex `pauses` is held while violations are handled. The locks `owners`, then a LIODN's
+//! `gate`, then the locks of a PAMU nest inside it, in this order. These are spinlocks. While one
+//! of them is held, no memory is allocated and no last reference is dropped.
 
 mod hearing;
 
@@ -67,12 +67,12 @@ use crate::{
 
 use hearing::Pause;
 
-/// What a system is to be like.
+/// The settings of a system.
 #[derive(Clone, Copy)]
 pub(crate) struct Settings<'a> {
-    /// How many windows a LIODN may have; hardware may allow less.
+    /// The maximum number of windows of a LIODN. Hardware may allow less.
     pub(crate) max_windows: u32,
-    /// LIODNs that may reach all memory until they are claimed.
+    /// LIODNs that may access all memory until they are claimed.
     pub(crate) open: &'a [u32],
     /// The groups whose devices are behind these PAMUs.
     pub(crate) groups: GroupKind,
@@ -81,7 +81,8 @@ pub(crate) struct Settings<'a> {
 /// All PAMUs of a machine.
 #[pin_data]
 pub(crate) struct System {
-    // Before the tables, which the PAMUs read until they are turned off.
+    // Fields are dropped in order: PAMUs before the tables, which they read until they are
+    // disabled.
     pamus: Pamus,
     tables: Arc<Tables>,
     banks: KVec<Bank>,
@@ -93,18 +94,18 @@ pub(crate) struct System {
     owners: SpinLock<KVec<Option<Arc<Line>>>>,
     #[pin]
     history: SpinLock<History>,
-    /// For each PAMU.
+    /// The pause of each PAMU.
     #[pin]
     pauses: Mutex<KVec<Pause>>,
 }
 
 impl System {
-    /// The system of these PAMUs, which are turned on. LIODNs may do nothing yet, but for those that
-    /// the settings leave open.
+    /// Returns the system of these PAMUs and enables them. All LIODNs are blocked, except for those
+    /// that the settings leave open.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no PAMU, or LIODNs may have no window; `ENOMEM`.
+    /// `EINVAL` if there is no PAMU, or if the maximum number of windows is 0; `ENOMEM`.
     pub(crate) fn new(
         pamus: KVec<Arc<dyn Pamu>>,
         tables: Arc<Tables>,
@@ -118,7 +119,7 @@ impl System {
             .map(|pamu| max_windows(pamu.read(Register::Pc3)));
         let liodns = tables.limits().liodns.min(known);
         let max_windows = divided.min().ok_or(EINVAL)?.min(settings.max_windows);
-        // Only powers of two can be set.
+        // The number of windows is always a power of two.
         let max_windows = 1 << max_windows.checked_ilog2().ok_or(EINVAL)?;
         let mut owners = KVec::with_capacity(liodns as usize, GFP_KERNEL)?;
         for _ in 0..liodns {
@@ -148,7 +149,7 @@ impl System {
         Ok(this)
     }
 
-    /// Turns the PAMUs off, which then let nothing through.
+    /// Disables the PAMUs. They don't let anything through any more.
     pub(crate) fn disable(&self) {
         let _pauses = self.pauses.lock();
         for pamu in self.pamus() {
@@ -156,51 +157,52 @@ impl System {
         }
     }
 
-    /// The PAMUs of this machine, if it has any.
+    /// Returns the PAMUs of this machine, if it has any.
     pub(crate) fn get() -> Option<Arc<Self>> {
         SYSTEM.lock().clone()
     }
 
-    /// The largest number of windows that a LIODN can have.
+    /// Returns the maximum number of windows of a LIODN.
     pub(crate) fn max_windows(&self) -> u32 {
         self.max_windows
     }
 
-    /// The number of LIODNs.
+    /// Returns the number of LIODNs.
     pub(crate) fn liodns(&self) -> u32 {
         self.liodns
     }
 
-    /// The groups whose devices are behind these PAMUs. What other devices do passes none of them.
+    /// Returns the kind of groups whose devices are behind these PAMUs. Transactions of other
+    /// devices don't pass them.
     pub(crate) fn groups(&self) -> GroupKind {
         self.groups
     }
 
-    /// The banks of message signalled interrupts.
+    /// Returns the MSI banks.
     pub(crate) fn banks(&self) -> &[Bank] {
         &self.banks
     }
 
-    /// The PAMUs.
+    /// Returns the PAMUs.
     pub(crate) fn pamus(&self) -> &[Arc<dyn Pamu>] {
         &self.pamus.0
     }
 
-    /// The tables.
+    /// Returns the tables.
     pub(crate) fn tables(&self) -> &Arc<Tables> {
         &self.tables
     }
 
-    /// The last violations.
+    /// Returns the last violations.
     pub(crate) fn history(&self) -> &SpinLock<History> {
         &self.history
     }
 
-    /// Makes the caller the owner of `liodn`, which from now on may do nothing. Violations signal `event`.
+    /// Makes the caller the owner of `liodn`, and blocks it. Violations signal `event`.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if there is no such LIODN, `EBUSY` if it has an owner, `ENOMEM`.
+    /// `ENODEV` if the LIODN doesn't exist; `EBUSY` if it has an owner; `ENOMEM`.
     pub(crate) fn claim(
         self: &Arc<Self>,
         liodn: u32,
@@ -225,7 +227,7 @@ impl System {
         Ok(Liodn::new(self.clone(), line, liodn))
     }
 
-    /// Ends an ownership. The LIODN is off.
+    /// Ends the ownership of a LIODN. The LIODN is disabled.
     pub(crate) fn disown(&self, liodn: u32) {
         let owner = {
             let mut owners = self.owners.lock();
@@ -234,7 +236,7 @@ impl System {
         drop(owner);
     }
 
-    /// The entry of `liodn`, if there is one.
+    /// Returns the entry of `liodn`, if it exists.
     pub(crate) fn entry(&self, liodn: u32) -> Option<Shared<'_>> {
         if liodn >= self.liodns {
             return None;
@@ -242,14 +244,14 @@ impl System {
         Some(self.share(self.tables.primary(liodn)?))
     }
 
-    /// An entry of the tables, as the PAMUs share it with us.
+    /// Returns an entry of the tables as shared with the PAMUs.
     pub(crate) fn share<'a>(&'a self, slot: Slot<'a>) -> Shared<'a> {
         Shared { slot, system: self }
     }
 }
 
-/// Lets a LIODN reach all memory at its physical address, up to 64 GiB: what boot loaders and kernels
-/// do for devices that the kernel drives.
+/// Lets a LIODN access memory at its physical address, up to 64 GiB. Boot loaders and kernels do
+/// the same for devices that kernel drivers use.
 fn open_all(entry: &Shared<'_>) -> Result {
     let all = Primary {
         valid: true,
@@ -266,7 +268,7 @@ fn open_all(entry: &Shared<'_>) -> Result {
     Ok(())
 }
 
-/// PAMUs that are on until this is dropped.
+/// Enabled PAMUs. Dropping this disables them.
 struct Pamus(KVec<Arc<dyn Pamu>>);
 
 impl Drop for Pamus {
@@ -277,14 +279,14 @@ impl Drop for Pamus {
     }
 }
 
-/// An entry of the tables that all PAMUs read.
+/// An entry of the tables, which all PAMUs read.
 pub(crate) struct Shared<'a> {
     slot: Slot<'a>,
     system: &'a System,
 }
 
 impl Shared<'_> {
-    /// Whether something may go through the entry, or through its first window.
+    /// Returns whether transactions may pass the entry, or its first window.
     pub(crate) fn is_open(&self, shut: Shut) -> bool {
         !shut.is(self.slot.load(crate::paace::word::STATE))
     }
@@ -300,7 +302,7 @@ impl Entry for Shared<'_> {
     }
 
     fn publish(&self) {
-        // For the PAMUs this is memory, which the caches of all processors and theirs keep coherent.
+        // PAMUs access the tables as coherent memory, so a barrier is enough.
         barrier::mb(Full);
     }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tables that the PAMUs read, and who has which entry of them.
+//! The tables that the PAMUs read, and the allocation of their entries.
 //!
-//! All PAMUs of a machine use the same three: one of primary entries (PPAACT), indexed by LIODN; one
-//! of secondary entries (SPAACT), of which each LIODN has a row as long as it has windows to
-//! describe; one of operation mappings (OMT). They lie in one block of memory that begins at a multiple
-//! of its size: on some SoCs a single local access window has to cover all of them (erratum A-004510).
+//! All PAMUs of a machine share three tables. The primary entries (PPAACT) are indexed by LIODN.
+//! From the secondary entries (SPAACT), each LIODN has a consecutive range for its windows. The
+//! third table contains the operation mappings (OMT). The tables lie in one block of memory that is
+//! aligned to its size: on some SoCs a single local access window has to cover all of them (erratum
+//! A-004510).
 
 mod layout;
 mod pool;
@@ -47,17 +48,17 @@ use pool::Pool;
 pub(crate) struct Tables {
     layout: Layout,
     memory: Contiguous,
-    /// Which secondary entries are taken.
+    /// The allocated secondary entries.
     #[pin]
     pool: Mutex<Pool>,
 }
 
 impl Tables {
-    /// Tables of these sizes, in which every LIODN is blocked.
+    /// Allocates tables of these sizes. Every LIODN is blocked.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if a size is 0 or too large, `ENOMEM`.
+    /// `EINVAL` if a size is 0 or too large; `ENOMEM`.
     pub(crate) fn new(limits: Limits) -> Result<Arc<Self>> {
         let layout = Layout::new(limits)?;
         let memory = Contiguous::new(layout.order())?;
@@ -74,24 +75,24 @@ impl Tables {
         Ok(this)
     }
 
-    /// The sizes.
+    /// Returns the sizes.
     pub(crate) fn limits(&self) -> Limits {
         self.layout.limits()
     }
 
-    /// The physical addresses of a table's first byte, and of the first one behind it.
+    /// Returns the physical addresses of a table's first byte, and of the first byte behind it.
     pub(crate) fn bounds(&self, table: Table) -> (u64, u64) {
         let range = self.layout.range(table);
         let base = self.memory.phys();
         (base + range.start as u64, base + range.end as u64)
     }
 
-    /// The primary entry of `liodn`, if there is one.
+    /// Returns the primary entry of `liodn`, if it exists.
     pub(crate) fn primary(&self, liodn: u32) -> Option<Slot<'_>> {
         self.slot(Table::Primaries, liodn)
     }
 
-    /// Entry `index` of the SPAACT, if there is one.
+    /// Returns entry `index` of the SPAACT, if it exists.
     pub(crate) fn secondary(&self, index: u32) -> Option<Slot<'_>> {
         self.slot(Table::Secondaries, index)
     }
@@ -107,11 +108,11 @@ impl Tables {
         self.memory.words().get(first..first + WORDS).map(Slot)
     }
 
-    /// Takes a row of secondary entries for all windows but the first.
+    /// Allocates consecutive secondary entries for all windows but the first.
     ///
     /// # Errors
     ///
-    /// `ENOSPC` if there is no such row.
+    /// `ENOSPC` if there are not enough consecutive free entries.
     pub(crate) fn secondaries(self: &Arc<Self>, windows: Windows) -> Result<Secondaries> {
         let count = windows.secondaries();
         let first = match count {
@@ -125,12 +126,12 @@ impl Tables {
         })
     }
 
-    /// How many secondary entries are not taken.
+    /// Returns the number of free secondary entries.
     pub(crate) fn free_secondaries(&self) -> usize {
         self.pool.lock().free()
     }
 
-    /// Fills the OMT, before any PAMU knows it.
+    /// Fills the OMT. Called before a PAMU uses it.
     fn write_operation_mappings(&self) {
         let start = self.layout.range(Table::Mappings).start;
         for (row, operations) in crate::paace::ROWS.iter().enumerate() {
@@ -151,25 +152,25 @@ impl Tables {
 pub(crate) struct Slot<'a>(&'a [Atomic<u32>]);
 
 impl Slot<'_> {
-    /// A word of the entry.
+    /// Returns a word of the entry.
     pub(crate) fn load(self, word: usize) -> u32 {
         u32::from_be(self.0[word].load(Relaxed))
     }
 
-    /// Another value for a word of the entry, for [`writer`].
+    /// Stores a word of the entry. Only [`writer`] calls this.
     pub(crate) fn store(self, word: usize, value: u32) {
         self.0[word].store(value.to_be(), Relaxed);
     }
 
-    /// All words. They belong together only if nobody writes meanwhile.
+    /// Returns all words. They are consistent only if there is no concurrent writer.
     pub(crate) fn words(self) -> Words {
         core::array::from_fn(|word| self.load(word))
     }
 }
 
-/// A row of secondary entries for the windows of one LIODN; dropping it gives them back.
+/// The consecutive secondary entries for the windows of one LIODN. Dropping this frees them.
 ///
-/// When it is dropped, no primary entry leads to them any more.
+/// When it is dropped, no primary entry refers to them any more.
 pub(crate) struct Secondaries {
     tables: Arc<Tables>,
     first: u32,
@@ -177,17 +178,17 @@ pub(crate) struct Secondaries {
 }
 
 impl Secondaries {
-    /// How many windows these are for, the first one included.
+    /// Returns the number of windows that the entries are for, including the first window.
     pub(crate) fn windows(&self) -> Windows {
         self.windows
     }
 
-    /// The index of the first entry; 0 if there is none.
+    /// Returns the index of the first entry, or 0 if there is none.
     pub(crate) fn first(&self) -> u32 {
         self.first
     }
 
-    /// The entry of window `index`, which isn't the first one.
+    /// Returns the entry of window `index`, which isn't the first window.
     pub(crate) fn slot(&self, index: u32) -> Option<Slot<'_>> {
         if index >= self.windows.count() {
             return None;
@@ -195,7 +196,7 @@ impl Secondaries {
         self.tables.secondary(self.first + index.checked_sub(1)?)
     }
 
-    /// All entries.
+    /// Iterates over all entries.
     pub(crate) fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
         (1..self.windows.count()).filter_map(|index| self.slot(index))
     }

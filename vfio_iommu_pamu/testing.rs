@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What several suites of tests use.
+//! Helpers that several test suites use.
 
-/// Numbers that look random, the same ones for the same seed (xorshift64).
+/// A pseudorandom sequence that the seed determines (xorshift64).
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The sequence of `seed`, which isn't 0.
+    /// Returns the sequence of `seed`, which isn't 0.
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -19,12 +19,12 @@ impl Random {
         self.0
     }
 
-    /// A number from 0 to `limit - 1`, or 0 if that is 0, too.
+    /// Returns a number from 0 to `limit - 1`, or 0 if `limit` is 0.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         (self.next() >> 11).checked_rem(limit).unwrap_or(0)
     }
 
-    /// One of `list`, which isn't empty.
+    /// Returns one element of `list`, which isn't empty.
     pub(crate) fn pick<T: Copy>(&mut self, list: &[T]) -> T {
         list[self.below(list.len() as u64) as usize]
     }

@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Backend of VFIO containers for the PAMU, the IOMMU of Freescale's QorIQ SoCs.
+//! VFIO container backend for the PAMU, the IOMMU of Freescale's QorIQ SoCs.
 //!
-//! A PAMU has no page tables. It gives each device, by its LIODN, one range of addresses, the
-//! aperture, divided into a power of two of windows, each of which leads to one block of memory.
+//! A PAMU has no page tables. It gives each device, identified by its LIODN, one range of
+//! addresses: the aperture. The aperture is divided into a power of two of windows, and each window
+//! leads to one block of memory.
 //!
-//! - [`paace`]: entries of the tables, and how they are coded. [`tables`]: the tables in memory, and in
-//!   what order entries change under the eyes of the hardware.
-//! - [`registers`], [`pamu`]: what there is to do with a PAMU over its registers. [`mmio`] is the
-//!   real one, [`software`] a model for machines that have none.
-//! - [`system`]: all PAMUs of a machine, and who hears of violations. [`liodn`]: the owner of a LIODN.
-//!   [`violation`]: what is refused.
-//! - [`debugfs`]: files for people who look for faults. [`parameters`]: the module's.
-//! - [`firmware`], [`msi`]: what firmware says about devices, caches and interrupts.
+//! Modules of the hardware layer:
 //!
-//! That was the hardware. What a container makes of it:
+//! - [`paace`]: entries of the tables and their encoding. [`tables`]: the tables in memory, and the
+//!   order in which entries are updated while the hardware reads them.
+//! - [`registers`], [`pamu`]: operations on a PAMU through its registers. [`mmio`] is the hardware,
+//!   [`software`] a model for machines without PAMUs.
+//! - [`system`]: all PAMUs of a machine, and the handling of violations. [`liodn`]: an owned LIODN.
+//!   [`violation`]: refused transactions.
+//! - [`debugfs`]: files for troubleshooting. [`parameters`]: module parameters.
+//! - [`firmware`], [`msi`]: firmware properties of devices, caches and interrupts.
 //!
-//! - [`geometry`], [`windows`]: which windows there are, and what may be mapped there when.
-//! - [`container`]: the state of one container, and who may change it when. [`attach`]: groups of
-//!   devices come and go.
-//! - [`request`]: what programs may ask for. [`attributes`], [`map`], [`bank`], [`msi_file`], [`report`]: what
-//!   they ask. [`memory`]: pinning it.
+//! Modules of the container layer:
+//!
+//! - [`geometry`], [`windows`]: the windows, and what may be mapped there in which state.
+//! - [`container`]: the state of a container and its locking. [`attach`]: attaching and detaching
+//!   of groups.
+//! - [`request`]: checks of ioctl arguments. [`attributes`], [`map`], [`bank`], [`msi_file`],
+//!   [`report`]: the ioctls. [`memory`]: pinning of memory.
 //!
 //! C header: `include/uapi/vfio_pamu.h`; `include/vfio_pamu.h` for devices behind a software PAMU.
 
@@ -80,10 +83,10 @@ module! {
     license: "GPL v2",
 }
 
-/// The callbacks that `vfio.ko` finds this backend by.
+/// The callbacks that this backend registers with `vfio.ko`.
 static TABLE: Table<Container> = Table::new();
 
-/// The module: as long as it is loaded, its PAMUs work and containers can choose this backend.
+/// The module. While it is loaded, its PAMUs are enabled and containers can choose this backend.
 #[pin_data]
 struct Module {
     _registration: Registration<Container>,
@@ -99,7 +102,7 @@ impl InPlaceModule for Module {
         abi::init_globals();
         try_pin_init!(Self {
             _drivers <- Drivers::new(module),
-            // After the real ones, beside which there are none in software.
+            // After the hardware PAMUs, because there are no software PAMUs beside them.
             _software: Machine::of_parameters()?,
             _debugfs <- Debugfs::new(),
             _registration: Registration::new(&TABLE)?,

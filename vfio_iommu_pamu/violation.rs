@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a PAMU says about a transaction that it refused.
+//! The report of a PAMU about a transaction that it refused.
 
 use kernel::{
     fmt,
@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct Report {
     /// The number of the PAMU.
     pub(crate) pamu: usize,
-    /// AVS1: what was violated, and by which LIODN.
+    /// AVS1: the cause of the violation, and the LIODN.
     pub(crate) status: u32,
     /// AVS2.
     pub(crate) status2: u32,
@@ -37,12 +37,12 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Who it was.
+    /// Returns the LIODN.
     pub(crate) fn liodn(&self) -> u32 {
         self.status >> avs1::LIODN_SHIFT
     }
 
-    /// What was violated.
+    /// Returns the cause.
     pub(crate) fn cause(&self) -> Cause {
         Cause::of(self.status)
     }
@@ -67,27 +67,28 @@ impl fmt::Display for Report {
     }
 }
 
-/// What was violated.
+/// The cause of a violation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// The LIODN has no valid entry.
     Liodn,
-    /// The address isn't in the aperture, its window is off, or it lies behind what is mapped there.
+    /// The address isn't in the aperture, its window is clear, or it lies behind the block of the
+    /// window.
     Window,
-    /// The window doesn't permit that.
+    /// The window doesn't permit the access.
     Permission,
     /// The operation can't be translated.
     Operation,
     /// The gate is closed.
     Gate,
-    /// The domain doesn't permit it.
+    /// The domain doesn't permit the access.
     Domain,
-    /// The PAMU didn't say.
+    /// The PAMU didn't report a cause.
     Unknown,
 }
 
 impl Cause {
-    /// The cause in an AVS1.
+    /// Returns the cause in an AVS1.
     pub(crate) fn of(status: u32) -> Self {
         [
             (avs1::GCV, Self::Gate),
@@ -120,22 +121,22 @@ impl fmt::Display for Cause {
 /// The violation that stopped a LIODN.
 #[derive(Clone, Copy)]
 pub(crate) struct Violation {
-    /// Who it was.
+    /// The LIODN.
     pub(crate) liodn: u32,
     /// The device address.
     pub(crate) address: u64,
     /// AVS1.
     pub(crate) status: u32,
-    /// What was violated.
+    /// The cause.
     pub(crate) cause: Cause,
     /// The number of the PAMU.
     pub(crate) pamu: usize,
-    /// When it was noticed.
+    /// The time of the report.
     pub(crate) time: Instant<Monotonic>,
 }
 
 impl Violation {
-    /// The violation in a report that came now.
+    /// Returns the violation of a report that was just received.
     pub(crate) fn new(report: &Report) -> Self {
         Self {
             liodn: report.liodn(),
@@ -147,9 +148,10 @@ impl Violation {
         }
     }
 
-    /// Whether the LIODN, whose entry this is, has to be turned off now.
+    /// Returns whether the violation stops the LIODN with this entry now.
     ///
-    /// Not if it is off; nor if all it did was to access anything while it was off, and it is on by now.
+    /// It doesn't if the LIODN is disabled. It doesn't either if the violation is an access that
+    /// was made while the LIODN was disabled, and the LIODN is enabled by now.
     pub(crate) fn stops(&self, entry: &Shared<'_>) -> bool {
         entry.is_open(Shut::Entry) && self.cause != Cause::Liodn
     }
@@ -176,22 +178,22 @@ pub(crate) struct History {
     count: usize,
 }
 
-/// How many violations are remembered.
+/// The number of violations that are kept.
 const HISTORY: usize = 32;
 
 impl History {
-    /// Remembers a violation, and forgets the oldest one.
+    /// Adds a violation, in place of the oldest one.
     pub(crate) fn add(&mut self, violation: Violation) {
         self.last[self.count % HISTORY] = Some(violation);
         self.count += 1;
     }
 
-    /// How many there were.
+    /// Returns the total number of violations.
     pub(crate) fn count(&self) -> usize {
         self.count
     }
 
-    /// Those that are remembered, the oldest one first.
+    /// Iterates over the violations that are kept, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Violation> {
         let (after, before) = self.last.split_at(self.count % HISTORY);
         Iterator::chain(before.iter(), after).flatten()

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The states of an address space: an aperture, then windows, then what is mapped.
+//! The states of an address space: an aperture, then windows, then mappings.
 //!
-//! [`Space`] decides what may happen when, and tells a [`Mirror`] what the hardware has to do; it knows
-//! neither memory nor hardware. What can fail is asked first (`check_*`), and what has been checked
-//! is then done without failing, so that a request changes everything or nothing. The caller holds
-//! the same lock from one to the other.
+//! [`Space`] decides what is permitted in which state, and tells a [`Mirror`] to update the
+//! hardware. It depends neither on memory nor on hardware. Everything that can fail is checked
+//! first (`check_*`), and what was checked can then be done without failing. So a request changes
+//! everything or nothing. The caller holds the same lock from the check to the change.
 //!
-//! The aperture *is in use* as long as anything is mapped. Exactly then devices are let in, and its
-//! place and its windows can't change.
+//! The aperture *is in use* while anything is mapped. Exactly then the devices are enabled, and
+//! neither the aperture nor its division into windows can change.
 
 #[cfg(CONFIG_KUNIT)]
 mod transitions;
@@ -31,25 +31,25 @@ use crate::{
     },
 };
 
-/// Who maps the MSI banks.
+/// Selects who maps the MSI banks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
-    /// The program.
+    /// Userspace maps them.
     Explicit,
-    /// The kernel, at the last windows, as long as memory is mapped.
+    /// The kernel maps them at the last windows, while memory is mapped.
     Implicit,
 }
 
-/// What a window gives access to.
+/// The target of a window.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Target<M> {
-    /// Memory of the program.
+    /// User memory.
     Memory(M),
     /// A page with the doorbell of an MSI bank.
     Bank {
         /// The number of the bank.
         bank: u32,
-        /// How many devices send their interrupts there.
+        /// The number of devices whose interrupts go there.
         users: u32,
         /// Whether the kernel mapped it.
         implicit: bool,
@@ -59,43 +59,43 @@ pub(crate) enum Target<M> {
 /// A window that is in use.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Window<M> {
-    /// The base-2 logarithm of how much of it is mapped, from its start on.
+    /// The base-2 logarithm of the mapped part, from the window's start on.
     pub(crate) order: u32,
-    /// What devices may do.
+    /// The permissions of devices.
     pub(crate) prot: Prot,
-    /// What is mapped.
+    /// The target.
     pub(crate) target: Target<M>,
 }
 
-/// The hardware that translates as a [`Space`] says, for all devices alike.
+/// The hardware that translates as a [`Space`] defines, in the same way for all devices.
 pub(crate) trait Mirror<M> {
-    /// Gives access to a window, which gave none.
+    /// Sets a window that was clear.
     fn set(&mut self, window: u32, content: &Window<M>);
 
-    /// Takes the access to a window away; at return no device can still be using it.
+    /// Clears a window. When this returns, no device can use it any more.
     fn clear(&mut self, window: u32);
 
-    /// Lets devices in, with the first window.
+    /// Enables the devices. Called for the first window that is set.
     fn enable(&mut self);
 
-    /// Shuts them out, with the last.
+    /// Disables the devices. Called for the last window that is cleared.
     fn disable(&mut self);
 }
 
-/// An aperture and what is mapped in it; `M` is the memory of one window.
+/// An aperture and its mappings. `M` is the memory of one window.
 pub(crate) struct Space<M> {
     aperture: Option<Aperture>,
     layout: Option<Layout>,
     policy: Policy,
-    /// As many as the layout has.
+    /// One element for each window of the layout.
     windows: KVec<Option<Window<M>>>,
-    /// How many windows have memory.
+    /// The number of windows with memory.
     memory: u32,
-    /// How many windows have a bank.
+    /// The number of windows with a bank.
     mapped_banks: u32,
-    /// How many banks there are.
+    /// The number of banks.
     banks: u32,
-    /// The most windows that the hardware has.
+    /// The maximum number of windows of the hardware.
     max: u32,
 }
 
@@ -106,14 +106,15 @@ pub(crate) struct NewWindows<M> {
 }
 
 impl<M> NewWindows<M> {
-    /// The layout.
+    /// Returns the layout.
     pub(crate) fn layout(&self) -> Layout {
         self.layout
     }
 }
 
 impl<M> Space<M> {
-    /// An address space without an aperture, on hardware with so many windows and banks.
+    /// Returns an address space without an aperture. `max` is the maximum number of windows,
+    /// `banks` the number of banks.
     pub(crate) fn new(max: u32, banks: u32) -> Self {
         Self {
             aperture: None,
@@ -127,42 +128,42 @@ impl<M> Space<M> {
         }
     }
 
-    /// The aperture that was set, else the default.
+    /// Returns the aperture that was set, or the default.
     pub(crate) fn aperture(&self) -> Aperture {
         self.aperture.unwrap_or(Aperture::DEFAULT)
     }
 
-    /// The windows that were set.
+    /// Returns the layout that was set.
     pub(crate) fn layout(&self) -> Option<Layout> {
         self.layout
     }
 
-    /// How many windows were set, else how many can be.
+    /// Returns the number of windows that was set, or the maximum.
     pub(crate) fn window_count(&self) -> u32 {
         self.layout.map_or(self.max, |layout| layout.count())
     }
 
-    /// Who maps the banks.
+    /// Returns the policy for mapping banks.
     pub(crate) fn policy(&self) -> Policy {
         self.policy
     }
 
-    /// Whether anything is mapped.
+    /// Returns whether anything is mapped.
     pub(crate) fn in_use(&self) -> bool {
         self.memory != 0 || self.mapped_banks != 0
     }
 
-    /// The windows in use, by number.
+    /// Iterates over the windows in use, each with its number.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Window<M>)> {
         let numbered = (0..).zip(self.windows.iter());
         numbered.filter_map(|(window, used)| Some((window, used.as_ref()?)))
     }
 
-    /// What is in a window; `None` if it is free.
+    /// Returns the layout, and the content of a window or `None` if the window is free.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no such window.
+    /// `EINVAL` if the window doesn't exist.
     pub(crate) fn window(&self, window: u32) -> Result<(Layout, Option<&Window<M>>)> {
         let layout = self.layout.ok_or(EINVAL)?;
         let slot = self.windows.get(window as usize).ok_or(EINVAL)?;
@@ -171,7 +172,7 @@ impl<M> Space<M> {
 
     // --- Attributes --------------------------------------------------------------------------
 
-    /// Sets the aperture. The windows have to be set anew.
+    /// Sets the aperture. The windows have to be set again.
     ///
     /// # Errors
     ///
@@ -190,8 +191,8 @@ impl<M> Space<M> {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if the aperture is in use, `EINVAL` before the aperture was set and for a count that
-    /// can't be, `ENOMEM`.
+    /// `EBUSY` if the aperture is in use; `EINVAL` if no aperture was set, or if the count is
+    /// invalid; `ENOMEM`.
     pub(crate) fn check_windows(&self, count: u32) -> Result<NewWindows<M>> {
         if self.in_use() {
             return Err(EBUSY);
@@ -204,13 +205,13 @@ impl<M> Space<M> {
         Ok(NewWindows { layout, windows })
     }
 
-    /// Sets windows that were prepared, all of them free.
+    /// Sets windows that were prepared. All of them are free.
     pub(crate) fn set_windows(&mut self, new: NewWindows<M>) {
         self.layout = Some(new.layout);
         self.windows = new.windows;
     }
 
-    /// Sets who maps the banks.
+    /// Sets the policy for mapping banks.
     ///
     /// # Errors
     ///
@@ -225,12 +226,12 @@ impl<M> Space<M> {
 
     // --- Mapping -----------------------------------------------------------------------------
 
-    /// Checks that memory may be mapped, and tells which windows that takes.
+    /// Checks that memory may be mapped. Returns the windows that it takes.
     ///
     /// # Errors
     ///
-    /// `EINVAL` before the windows were set, and those of [`Layout::span`]; `EEXIST` if a window is in
-    /// use, or kept for a bank; `ENOSPC` if the banks that the kernel maps leave no window.
+    /// `EINVAL` if no windows were set, and those of [`Layout::span`]; `EEXIST` if a window is in
+    /// use or reserved for a bank; `ENOSPC` if the banks that the kernel maps leave no window.
     pub(crate) fn check_memory(&self, iova: u64, size: u64) -> Result<Span> {
         let span = self.layout.ok_or(EINVAL)?.span(iova, size)?;
         if self.policy == Policy::Implicit && span.end() > self.first_implicit()? {
@@ -249,7 +250,7 @@ impl<M> Space<M> {
         Ok(())
     }
 
-    /// The first of the windows that the kernel maps banks at.
+    /// Returns the first of the windows where the kernel maps banks.
     fn first_implicit(&self) -> Result<u32> {
         let first = self.window_count().checked_sub(self.banks).ok_or(ENOSPC)?;
         if first == 0 {
@@ -258,8 +259,8 @@ impl<M> Space<M> {
         Ok(first)
     }
 
-    /// Maps one block of `memory` at each window of `span`, which was checked; and before the first
-    /// memory the banks, if the kernel maps them.
+    /// Maps one block of `memory` at each window of `span`, which was checked. If the kernel maps
+    /// the banks, it maps them before the first memory.
     pub(crate) fn map_memory(
         &mut self,
         span: Span,
@@ -293,7 +294,7 @@ impl<M> Space<M> {
         }
     }
 
-    /// Puts `content` into a free window.
+    /// Sets a free window to `content`.
     fn enter(&mut self, window: u32, content: Window<M>, mirror: &mut impl Mirror<M>) {
         let Some(slot) = self.windows.get_mut(window as usize) else {
             return;
@@ -305,7 +306,7 @@ impl<M> Space<M> {
         mirror.set(window, slot.insert(content));
     }
 
-    /// Puts `bank` into a free window.
+    /// Maps `bank` at a free window.
     fn enter_bank(&mut self, window: u32, bank: u32, prot: Prot, mirror: &mut impl Mirror<M>) {
         let content = Window {
             order: MIN_ORDER,
@@ -319,12 +320,13 @@ impl<M> Space<M> {
         self.enter(window, content, mirror);
     }
 
-    /// Checks that the program may map a bank at `iova`, and tells at which window.
+    /// Checks that userspace may map a bank at `iova`. Returns the window.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if there is no such bank; `EINVAL` if the kernel maps the banks, before the windows
-    /// were set, and if no window starts there; `EEXIST` if the window is in use or the bank is mapped.
+    /// `ENODEV` if the bank doesn't exist; `EINVAL` if the kernel maps the banks, if no windows
+    /// were set, or if no window starts there; `EEXIST` if the window is in use or the bank is
+    /// mapped.
     pub(crate) fn check_bank(&self, bank: u32, iova: u64) -> Result<u32> {
         if bank >= self.banks {
             return Err(ENODEV);
@@ -336,7 +338,8 @@ impl<M> Space<M> {
         Ok(span.first)
     }
 
-    /// Checks that the program may map some banks in the windows that `iova` and `size` mean.
+    /// Checks that userspace may map banks at the windows of `size` bytes from `iova` on. Returns
+    /// the windows.
     ///
     /// # Errors
     ///
@@ -350,11 +353,11 @@ impl<M> Space<M> {
         Ok(span)
     }
 
-    /// Chooses a bank for each window of `span`: those that aren't mapped, from number 0 on.
+    /// Chooses a bank for each window of `span`: those that aren't mapped, in ascending order.
     ///
     /// # Errors
     ///
-    /// `ENOSPC` if there are too few.
+    /// `ENOSPC` if there are too few banks.
     pub(crate) fn choose_banks(&self, span: Span) -> Result<KVec<u32>> {
         let mut chosen = KVec::new();
         let unmapped = (0..self.banks).filter(|&bank| self.window_of(bank).is_none());
@@ -367,7 +370,8 @@ impl<M> Space<M> {
         Ok(chosen)
     }
 
-    /// Maps `banks`, none of which is mapped, at consecutive windows that were checked.
+    /// Maps `banks` at consecutive windows. The windows were checked, and none of the banks is
+    /// mapped.
     pub(crate) fn map_banks(
         &mut self,
         first: u32,
@@ -386,14 +390,14 @@ impl<M> Space<M> {
 
     // --- Unmapping ---------------------------------------------------------------------------
 
-    /// Checks that what is mapped in a range may be unmapped; tells the first and the last window of it
-    /// that are in use, and how many bytes are mapped there. `None` if there is nothing.
+    /// Checks that the mappings in a range may be unmapped. Returns the first and the last window
+    /// in use, and the number of bytes mapped there. Returns `None` if nothing is mapped.
     ///
     /// # Errors
     ///
-    /// `EINVAL` before the windows were set, for no bytes or a range that wraps, and if a window is
-    /// mapped only in part inside of the range; `EBUSY` if a bank is in use. Banks that the kernel
-    /// mapped aren't the program's to unmap, and don't count.
+    /// `EINVAL` if no windows were set, for an empty range or a range that wraps, and if the range
+    /// cuts the mapping of a window; `EBUSY` if a bank is in use. Banks that the kernel mapped
+    /// can't be unmapped by userspace, and don't count.
     pub(crate) fn check_unmap(&self, iova: u64, size: u64) -> Result<Option<Unmapped>> {
         let layout = self.layout.ok_or(EINVAL)?;
         let end = size.checked_sub(1).and_then(|last| iova.checked_add(last));
@@ -429,11 +433,11 @@ impl<M> Space<M> {
         Ok(found)
     }
 
-    /// Checks that the program may unmap the bank at `iova`, and tells its window.
+    /// Checks that userspace may unmap the bank at `iova`. Returns its window.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if no bank starts there or the kernel mapped it, `EBUSY` while it is in use.
+    /// `EINVAL` if no bank starts there, or if the kernel mapped it; `EBUSY` while it is in use.
     pub(crate) fn check_unmap_bank(&self, iova: u64) -> Result<u32> {
         let window = self.layout.ok_or(EINVAL)?.starting_at(iova)?;
         let used = self.window(window)?.1.ok_or(EINVAL)?;
@@ -446,7 +450,7 @@ impl<M> Space<M> {
         Ok(window)
     }
 
-    /// Unmaps the program's windows from `first` to `last`, which were checked.
+    /// Unmaps the windows from `first` to `last` that userspace mapped. They were checked.
     pub(crate) fn unmap(&mut self, first: u32, last: u32, mirror: &mut impl Mirror<M>) {
         for window in first..=last {
             let own = |used: &Window<M>| !used.is_implicit();
@@ -457,7 +461,7 @@ impl<M> Space<M> {
         self.settle(mirror);
     }
 
-    /// Unmaps everything, whether or not it is in use.
+    /// Unmaps everything, whether or not banks are in use.
     pub(crate) fn unmap_all(&mut self, mirror: &mut impl Mirror<M>) {
         for window in 0..self.windows.len() as u32 {
             self.remove(window, mirror);
@@ -478,11 +482,11 @@ impl<M> Space<M> {
         if !self.in_use() {
             mirror.disable();
         }
-        // The memory goes now, when no device reaches it.
+        // Free the memory only now, when no device reaches it.
         drop(used);
     }
 
-    /// Unmaps the banks that the kernel mapped and nobody needs any more.
+    /// Unmaps the banks that the kernel mapped and that are not needed any more.
     fn settle(&mut self, mirror: &mut impl Mirror<M>) {
         if self.memory != 0 || self.mapped_banks == 0 {
             return;
@@ -497,20 +501,20 @@ impl<M> Space<M> {
 
     // --- Devices that use banks --------------------------------------------------------------
 
-    /// The window that `bank` is mapped at.
+    /// Returns the window that `bank` is mapped at.
     pub(crate) fn window_of(&self, bank: u32) -> Option<u32> {
         self.iter()
             .find(|(_, used)| used.bank() == Some(bank))
             .map(|(window, _)| window)
     }
 
-    /// Takes note of a device whose interrupts go to `bank`, or to the first bank that is mapped.
+    /// Registers a device whose interrupts go to `bank`, or to the first bank that is mapped.
     ///
     /// Returns the bank and the address where its window starts.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it isn't mapped, or devices can't write to it.
+    /// `EINVAL` if the bank isn't mapped, or devices can't write to it.
     pub(crate) fn use_bank(&mut self, bank: Option<u32>) -> Result<(u32, u64)> {
         let layout = self.layout.ok_or(EINVAL)?;
         for (window, used) in (0..).zip(self.windows.iter_mut()) {
@@ -533,7 +537,7 @@ impl<M> Space<M> {
         Err(EINVAL)
     }
 
-    /// Undoes one [`use_bank`](Self::use_bank), which returned this bank.
+    /// Reverts one [`use_bank`](Self::use_bank) that returned this bank.
     pub(crate) fn release_bank(&mut self, released: u32, mirror: &mut impl Mirror<M>) {
         for used in self.windows.iter_mut().flatten() {
             if let Target::Bank { bank, users, .. } = &mut used.target {
@@ -546,19 +550,19 @@ impl<M> Space<M> {
     }
 }
 
-/// What a range has that can be unmapped.
+/// The mappings in a range that can be unmapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unmapped {
     /// The first window in use.
     pub(crate) first: u32,
     /// The last window in use.
     pub(crate) last: u32,
-    /// How many bytes are mapped.
+    /// The number of bytes mapped.
     pub(crate) bytes: u64,
 }
 
 impl<M> Window<M> {
-    /// The bank that is mapped.
+    /// Returns the bank that is mapped, if any.
     pub(crate) fn bank(&self) -> Option<u32> {
         match self.target {
             Target::Bank { bank, .. } => Some(bank),
@@ -566,7 +570,7 @@ impl<M> Window<M> {
         }
     }
 
-    /// How many devices send their interrupts there.
+    /// Returns the number of devices whose interrupts go there.
     fn users(&self) -> u32 {
         match self.target {
             Target::Bank { users, .. } => users,
@@ -574,12 +578,12 @@ impl<M> Window<M> {
         }
     }
 
-    /// Whether the kernel mapped it.
+    /// Returns whether the kernel mapped it.
     pub(crate) fn is_implicit(&self) -> bool {
         matches!(self.target, Target::Bank { implicit: true, .. })
     }
 
-    /// Whether devices may write to it.
+    /// Returns whether devices may write to it.
     fn is_writable(&self) -> bool {
         self.prot.contains(Access::Write)
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a container has in a window, as the hardware takes it.
+//! Converts the content of a window of a container to the window that is set in the hardware.
 
 use kernel::prelude::*;
 
@@ -20,13 +20,14 @@ use super::{
     Window, //
 };
 
-/// The window of a LIODN for `content`; it is for one of `devices`, whose [`Space`] has the content.
+/// Returns the window to set in a LIODN for `content`. The LIODN is one of `devices`, and the
+/// [`Space`] of `devices` holds the content.
 ///
 /// [`Space`]: crate::windows::Space
 ///
 /// # Errors
 ///
-/// `ENODEV` if there is no such bank.
+/// `ENODEV` if the bank doesn't exist.
 pub(crate) fn window_of(
     _devices: &Devices,
     content: &windows::Window<Memory>,
@@ -40,9 +41,10 @@ pub(crate) fn window_of(
         }
         Target::Memory(memory) => {
             let phys = phys_of(memory.run.frame());
-            // SAFETY: The pages are pinned, for writing if the device may write, and as many as the
-            // window maps, by what `pin` promises. They stay until the content is dropped, which by
-            // the type invariant of `Devices` is after the window was cleared for all of them.
+            // SAFETY: By the contract of `pin` the pages are pinned (for writing if the device may
+            // write), and they are as many as the window maps. They stay pinned until the content
+            // is dropped. By the type invariant of `Devices` that is after the window was cleared
+            // for all LIODNs.
             Ok(unsafe { Window::new(phys, 1 << content.order, access) })
         }
     }

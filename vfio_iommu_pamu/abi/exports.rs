@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The functions of `include/vfio_pamu.h`, for drivers of devices behind a PAMU in software.
+//! The functions of `include/vfio_pamu.h`, which drivers of devices behind a software PAMU call.
 
 use core::ptr::NonNull;
 
@@ -30,13 +30,13 @@ use crate::{
     },
 };
 
-/// An interrupt of a device.
+/// The interrupt of a device.
 struct Msi {
     bank: BankUse,
     vector: Vector,
 }
 
-/// What an interrupt does.
+/// Handles an interrupt: signals an eventfd.
 struct Signal(EventFd);
 
 impl Interrupt for Signal {
@@ -46,7 +46,7 @@ impl Interrupt for Signal {
 }
 
 impl Msi {
-    /// Wires a device to a bank.
+    /// Allocates an interrupt vector of `bank` for a device.
     fn new(dev: &Device, bank: Option<u32>, fd: i32) -> Result<Self> {
         let event = EventFd::from_fd(fd)?;
         let bank = BankUse::new(dev, bank)?;
@@ -60,7 +60,7 @@ impl Msi {
 ///
 /// # Safety
 ///
-/// `data` is the callee's for the call, `size` bytes of it.
+/// `data` points to `size` bytes, which only this function accesses during the call.
 #[no_mangle]
 unsafe extern "C" fn vfio_pamu_dma(
     liodn: u16,
@@ -85,11 +85,11 @@ unsafe extern "C" fn vfio_pamu_dma(
     })
 }
 
-/// Gives a device an interrupt.
+/// Allocates an interrupt for a device.
 ///
 /// # Safety
 ///
-/// `dev` is a valid device; `address` and `data` are the callee's for the call.
+/// `dev` is a valid device. Only this function accesses `address` and `data` during the call.
 #[no_mangle]
 unsafe extern "C" fn vfio_pamu_msi_get(
     dev: *mut bindings::device,
@@ -114,13 +114,13 @@ unsafe extern "C" fn vfio_pamu_msi_get(
     }
 }
 
-/// Gives an interrupt back.
+/// Frees an interrupt.
 ///
 /// # Safety
 ///
-/// `msi` came from `vfio_pamu_msi_get`, and is used no more.
+/// `msi` was returned by `vfio_pamu_msi_get`, and the caller doesn't use it again.
 #[no_mangle]
 unsafe extern "C" fn vfio_pamu_msi_put(msi: *mut c_void) {
-    // SAFETY: By the contract of this function it is what `into_foreign` returned.
+    // SAFETY: By the contract of this function `into_foreign` returned the pointer.
     drop(unsafe { <KBox<Msi> as ForeignOwnable>::from_foreign(msi) });
 }

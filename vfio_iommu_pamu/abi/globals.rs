@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Locks that there are one of each. [`init_globals`] makes them usable, before anything else.
+//! The global locks of the module. [`init_globals`] initializes them before anything else runs.
 
 use kernel::{
     prelude::*,
@@ -17,23 +17,23 @@ use crate::{
 };
 
 global_lock! {
-    /// The PAMUs of this machine, if it has any.
+    /// The PAMUs of this machine, or `None`.
     pub(crate) unsafe(uninit) static SYSTEM: Mutex<Option<Arc<System>>> = None;
 }
 
 global_lock! {
-    /// The machine around the PAMUs, if they are software.
+    /// The machine that the software PAMUs belong to, or `None` if the PAMUs are not software.
     pub(crate) unsafe(uninit) static MACHINE: Mutex<Option<Arc<Machine>>> = None;
 }
 
 global_lock! {
-    /// The global utilities of this SoC, if it is one.
+    /// The global utilities of this SoC, or `None`.
     pub(crate) unsafe(uninit) static GUTS: Mutex<Option<Arc<Guts>>> = None;
 }
 
-/// Makes the locks usable. The first thing that the module does.
+/// Initializes the locks. The module calls it before it does anything else.
 pub(crate) fn init_globals() {
-    // SAFETY: The module's init function calls this, once, before it does anything else.
+    // SAFETY: The module's init function calls this once, before it does anything else.
     unsafe {
         SYSTEM.init();
         MACHINE.init();

@@ -13,7 +13,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// Handles the first interrupt of the PAMUs by `handler`, in a thread.
+/// Requests the first interrupt of the PAMUs. A thread calls `handler`.
 pub(crate) fn violation_interrupt<'a, T: ThreadedHandler + 'a>(
     pdev: &'a platform::Device<Core<'_>>,
     handler: T,

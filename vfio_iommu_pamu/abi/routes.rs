@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which container a LIODN is in.
+//! Maps each LIODN to its container.
 
 use kernel::{
     prelude::*,
@@ -13,21 +13,21 @@ use kernel::{
 use crate::container::Container;
 
 global_lock! {
-    /// All LIODNs that are in a container. Taken inside of a container's mutex.
+    /// All LIODNs that are in a container. The lock nests inside a container's mutex.
     unsafe(uninit) static ROUTES: Mutex<KVec<(u32, Arc<Container>)>> = KVec::new();
 }
 
-/// Makes the lock usable. Called once, by [`init_globals`](super::init_globals).
+/// Initializes the lock. [`init_globals`](super::init_globals) calls it once.
 ///
 /// # Safety
 ///
-/// Nobody has called it or anything else here before.
+/// Neither this function nor any other function of this module was called before.
 pub(super) unsafe fn init() {
     // SAFETY: By the contract of this function.
     unsafe { ROUTES.init() };
 }
 
-/// Takes note of a LIODN that joins a container.
+/// Adds a LIODN that joins a container.
 ///
 /// # Errors
 ///
@@ -37,18 +37,18 @@ pub(crate) fn add(liodn: u32, container: Arc<Container>) -> Result {
     Ok(())
 }
 
-/// Forgets a LIODN that leaves its container. The caller has a reference to the container, which so
-/// isn't dropped here.
+/// Removes a LIODN that leaves its container. The caller holds a reference to the container, so the
+/// container isn't dropped here.
 pub(crate) fn remove(liodn: u32) {
     let mut routes = ROUTES.lock();
     routes.retain(|(listed, _)| *listed != liodn);
-    // Nobody drops a static when the module goes.
+    // Statics are not dropped when the module is unloaded, so free the memory here.
     if routes.is_empty() {
         *routes = KVec::new();
     }
 }
 
-/// The container that a LIODN is in.
+/// Returns the container that a LIODN is in.
 pub(crate) fn container_of(liodn: u32) -> Option<Arc<Container>> {
     let routes = ROUTES.lock();
     let (_, container) = routes.iter().find(|(listed, _)| *listed == liodn)?;

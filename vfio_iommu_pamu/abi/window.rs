@@ -18,17 +18,18 @@ use crate::{
 ///
 /// # Invariants
 ///
-/// The memory stays what it is as long as a LIODN has a window to it.
+/// The memory stays accessible to the device as long as a LIODN has a window to it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window(Block);
 
 impl Window {
-    /// A window to `size` bytes at `phys`; whether these are good ones is checked when it is set.
+    /// Returns a window to `size` bytes at `phys`. Address and size are checked when the window is
+    /// set.
     ///
     /// # Safety
     ///
-    /// The memory is the device's for `access`, until for every LIODN in which this window was set
-    /// one of `clear_window`, `configure`, `unconfigure` and `drop` has returned.
+    /// The device may access the memory as `access` says, until one of `clear_window`, `configure`,
+    /// `unconfigure` and `drop` has returned for every LIODN in which this window was set.
     pub(crate) unsafe fn new(phys: u64, size: u64, access: Access) -> Self {
         // INVARIANT: By the contract of this function.
         Self(Block {
@@ -39,17 +40,19 @@ impl Window {
         })
     }
 
-    /// A window to the first `size` bytes of `memory`, for tests: those drop the memory after every
-    /// LIODN that it was set in.
+    /// Returns a window to the first `size` bytes of `memory`, for tests. Tests drop the memory
+    /// after every LIODN that it was set in.
     #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn of_memory(memory: &Contiguous, size: u64, access: Access) -> Self {
-        // SAFETY: As the tests see to it; a size that isn't the memory's is refused everywhere.
+        // SAFETY: The tests keep the memory that long. A size that isn't the memory's is refused
+        // everywhere.
         unsafe { Self::new(memory.phys(), size, access) }
     }
 
-    /// A window to the page of the doorbell of `bank`.
+    /// Returns a window to the doorbell page of `bank`.
     pub(crate) fn of_doorbell(bank: &Bank, access: Access) -> Self {
-        // INVARIANT: Doorbells stay as long as the system, of which every LIODN has a reference.
+        // INVARIANT: Doorbells stay as long as the system, and every LIODN holds a reference to the
+        // system.
         Self(Block {
             access,
             phys: bank.page(),
@@ -58,7 +61,7 @@ impl Window {
         })
     }
 
-    /// What to write into an entry.
+    /// Returns the block to write into an entry.
     pub(crate) fn block(&self) -> Block {
         self.0
     }

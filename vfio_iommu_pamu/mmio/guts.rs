@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The global utilities of an SoC, as far as PAMUs need them: which revision it is, and which PAMUs
-//! are bypassed.
+//! The global utilities of an SoC: the revision of the SoC, and which PAMUs are bypassed.
 
 use kernel::{
     device::Core,
@@ -22,13 +21,13 @@ use super::{
 /// The system version register.
 const SVR: usize = 0xa4;
 
-/// The PAMU bypass enable register: bit 31 is the first PAMU's, bit 30 that of the second, and so on.
+/// The PAMU bypass enable register. Bit 31 is for the first PAMU, bit 30 for the second, and so on.
 const PAMUBYPENR: usize = 0x604;
 
-/// The bit of the version that says whether there is a security engine.
+/// The bit of the version that tells whether there is a security engine.
 const SECURITY: u32 = 0x8_0000;
 
-/// The versions that have erratum A-004510.
+/// The versions with erratum A-004510.
 const A_004510: [u32; 13] = [
     0x8210_0010,
     0x8210_0011,
@@ -49,13 +48,13 @@ const A_004510: [u32; 13] = [
 pub(crate) struct Guts(DevresIoMem);
 
 impl Guts {
-    /// Whether this revision has erratum A-004510.
+    /// Returns whether this revision has erratum A-004510.
     pub(super) fn has_a_004510(&self) -> bool {
         let version = self.0.read(SVR).map_or(0, swapped);
         A_004510.contains(&(version & !SECURITY))
     }
 
-    /// Lets transactions pass the first `count` PAMUs, not around them.
+    /// Stops bypassing the first `count` PAMUs.
     pub(super) fn stop_bypassing(&self, count: usize) {
         let mask = u32::MAX.checked_shr(count as u32).unwrap_or(0);
         if let Some(bypassed) = self.0.read(PAMUBYPENR) {
@@ -64,7 +63,7 @@ impl Guts {
     }
 }
 
-/// The global utilities of this machine, once their driver is bound.
+/// Returns the global utilities of this machine, if their driver is bound.
 pub(super) fn get() -> Option<Arc<Guts>> {
     GUTS.lock().clone()
 }
@@ -72,7 +71,7 @@ pub(super) fn get() -> Option<Arc<Guts>> {
 /// The driver of the global utilities.
 pub(crate) struct Driver;
 
-/// As long as this lives, they can be found.
+/// The registration of the global utilities. [`get`] finds them as long as this lives.
 pub(crate) struct Published;
 
 impl Drop for Published {
@@ -104,7 +103,7 @@ impl platform::Driver for Driver {
     }
 }
 
-/// Maps the utilities, for everybody to find.
+/// Maps the registers and makes them available to [`get`].
 fn publish(pdev: &platform::Device<Core<'_>>) -> Result<Published> {
     let memory = pdev.io_request_by_index(0).ok_or(ENODEV)?.iomap()?;
     let guts = Arc::new(Guts(memory.into_devres()?), GFP_KERNEL)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The device addresses that a LIODN may use, and the number of windows that they are divided into.
+//! The aperture: the device addresses that a LIODN may use, and the number of its windows.
 
 use super::{
     is_block_size,
@@ -20,19 +20,19 @@ pub(crate) struct Aperture {
 }
 
 impl Aperture {
-    /// 64 GiB from 0 on: what boot loaders give each device, and what a program is told that has not set
-    /// any.
+    /// 64 GiB from address 0 on. Boot loaders give it to each device, and userspace reads it until
+    /// it sets an aperture.
     pub(crate) const DEFAULT: Self = Self {
         start: 0,
         size: 1 << 36,
     };
 
-    /// The aperture from `start` to `last`, both inclusive.
+    /// Returns the aperture from `start` to `last`, both inclusive.
     ///
     /// # Errors
     ///
-    /// [`Invalid::Aperture`] if the size is no power of two, or less than 4 KiB, or `start` is no multiple
-    /// of it.
+    /// [`Invalid::Aperture`] if the size isn't a power of two or is less than 4 KiB, or if `start`
+    /// isn't a multiple of the size.
     pub(crate) fn new(start: u64, last: u64) -> Result<Self, Invalid> {
         let size = last.wrapping_sub(start).wrapping_add(1);
         if last < start {
@@ -41,36 +41,36 @@ impl Aperture {
         Self::of_size(start, size)
     }
 
-    /// The aperture of `size` bytes from `start` on.
+    /// Returns the aperture of `size` bytes from `start` on.
     pub(crate) fn of_size(start: u64, size: u64) -> Result<Self, Invalid> {
         if !is_block_size(size) || start & (size - 1) != 0 {
             return Err(Invalid::Aperture);
         }
-        // INVARIANT: That was checked.
+        // INVARIANT: Checked above.
         Ok(Self { start, size })
     }
 
-    /// The first address.
+    /// Returns the first address.
     pub(crate) fn start(self) -> u64 {
         self.start
     }
 
-    /// The last address.
+    /// Returns the last address.
     pub(crate) fn last(self) -> u64 {
         self.start + (self.size - 1)
     }
 
-    /// The number of bytes.
+    /// Returns the size in bytes.
     pub(crate) fn size(self) -> u64 {
         self.size
     }
 
-    /// The base-2 logarithm of the size, from 12 to 63.
+    /// Returns the base-2 logarithm of the size, from 12 to 63.
     pub(crate) fn order(self) -> u32 {
         self.size.trailing_zeros()
     }
 
-    /// The size of each window if there are `windows` of them.
+    /// Returns the size of each window if there are `windows` windows.
     pub(crate) fn window_size(self, windows: Windows) -> Result<u64, Invalid> {
         let size = self.size >> windows.log2();
         if size < PAGE {
@@ -89,32 +89,32 @@ impl Aperture {
 pub(crate) struct Windows(u32);
 
 impl Windows {
-    /// The one window of an aperture that isn't divided.
+    /// The number of windows of an undivided aperture.
     pub(crate) const ONE: Self = Self(1);
 
-    /// What the coding has room for; hardware may have less.
+    /// The maximum of the encoding. Hardware may support less.
     pub(crate) const MAX: u32 = 1 << 16;
 
-    /// `count` windows.
+    /// Returns the number `count`, checked.
     pub(crate) fn new(count: u32) -> Result<Self, Invalid> {
         if !count.is_power_of_two() || count > Self::MAX {
             return Err(Invalid::Windows);
         }
-        // INVARIANT: That was checked.
+        // INVARIANT: Checked above.
         Ok(Self(count))
     }
 
-    /// How many there are.
+    /// Returns the number as an integer.
     pub(crate) fn count(self) -> u32 {
         self.0
     }
 
-    /// The logarithm of the number.
+    /// Returns the base-2 logarithm of the number.
     pub(crate) fn log2(self) -> u32 {
         self.0.trailing_zeros()
     }
 
-    /// How many of them have a secondary entry.
+    /// Returns how many of the windows have a secondary entry.
     pub(crate) fn secondaries(self) -> u32 {
         self.0 - 1
     }

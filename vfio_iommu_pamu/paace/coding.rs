@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Entries as words, and back.
+//! Encoding and decoding of entries.
 
 use core::num::NonZero;
 
@@ -22,15 +22,15 @@ use super::{
     WORDS, //
 };
 
-/// The words of an entry by what is in them.
+/// The indices of an entry's words.
 pub(crate) mod word {
     /// Address of the aperture, bits 63:32.
     pub(crate) const BASE_HIGH: usize = 0;
-    /// The word that decides whether the entry is used: validity, access, aperture or LIODN.
+    /// The word that decides whether the entry is used: valid bit, access, and aperture or LIODN.
     pub(crate) const STATE: usize = 1;
     /// Attributes of the domain.
     pub(crate) const DOMAIN: usize = 2;
-    /// How things are translated, the number of windows, the stash.
+    /// Translation modes, the number of windows, and the stash.
     pub(crate) const TRANSLATION: usize = 3;
     /// Address of the block, bits 63:32.
     pub(crate) const BLOCK_HIGH: usize = 4;
@@ -38,11 +38,11 @@ pub(crate) mod word {
     pub(crate) const BLOCK_LOW: usize = 5;
     /// Index of the first secondary entry.
     pub(crate) const FIRST_SECONDARY: usize = 6;
-    /// How operations are mapped.
+    /// Operation mapping.
     pub(crate) const OPERATION: usize = 7;
 }
 
-/// Some neighbouring bits of one word.
+/// A bit field of one word.
 #[derive(Clone, Copy)]
 struct Field {
     word: usize,
@@ -95,7 +95,7 @@ const SWSE: Field = Field::new(word::BLOCK_LOW, 11, 6);
 const FSPI: Field = Field::new(word::FIRST_SECONDARY, 31, 0);
 const OPERATION: Field = Field::new(word::OPERATION, 31, 0);
 
-/// The fields of both kinds of entries, but for those of [`Domain`].
+/// The fields of both kinds of entries, without those of [`Domain`].
 const COMMON: [Field; 10] = [AP, DD, PT, V, CID, ATM, OTM, TWBAH, TWBAL, SWSE];
 
 /// The fields that only primary entries have.
@@ -104,51 +104,51 @@ const PRIMARY: [Field; 6] = [WBAH, WBAL, WSE, MW, WCE, FSPI];
 /// The fields that only secondary entries have.
 const SECONDARY: [Field; 1] = [LIODN];
 
-/// No translation, and by windows; the other two modes have to do with pages.
+/// No translation, and translation by windows. The other two modes use pages.
 const ATM_NONE: u32 = 0;
 const ATM_WINDOW: u32 = 1;
 
-/// The largest code of a size, that of 2^63 bytes.
+/// The largest size code, that of 2^63 bytes.
 const MAX_SIZE_CODE: u32 = 62;
 
-/// The code of a size; 0 is "never said".
+/// Returns the code of a size. Code 0 means that no size is set.
 fn size_code(size: u64) -> u32 {
     size.checked_ilog2()
         .map_or(0, |log2| log2.saturating_sub(1))
 }
 
-/// The size of a code, but for 0 and those below a page or above 2^63 bytes.
+/// Returns the size of a code, or `None` for code 0, sizes below a page and sizes above 2^63 bytes.
 fn size_of(code: u32) -> Option<u64> {
     (code <= MAX_SIZE_CODE)
         .then(|| 2 << code)
         .filter(|size| *size >= PAGE)
 }
 
-/// High and low part of an address.
+/// Splits an address into its high and low part.
 fn split(address: u64) -> (u32, u32) {
     ((address >> 32) as u32, (address as u32) >> 12)
 }
 
-/// The address of a high and a low part.
+/// Returns the address with this high and low part.
 fn join(high: u32, low: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low) << 12
 }
 
-/// `words` with another access.
+/// Returns the [`word::STATE`] with another access.
 pub(crate) fn with_access(state: u32, access: Access) -> u32 {
     state & !AP.mask() | (access as u32) << AP.shift
 }
 
-/// A [`word::TRANSLATION`] with another stash.
+/// Returns the [`word::TRANSLATION`] with another stash.
 pub(crate) fn with_stash(translation: u32, stash: Option<StashId>) -> u32 {
     translation & !CID.mask() | stash.map_or(0, |id| u32::from(id.0.get())) << CID.shift
 }
 
 impl Primary {
-    /// An entry of a LIODN that may do nothing and has no aperture.
+    /// The entry of a LIODN that has no aperture and no access.
     pub(crate) const BLOCKED: Words = [0; WORDS];
 
-    /// Whether the entry is one that hardware understands.
+    /// Checks that the hardware accepts the entry.
     pub(crate) fn check(&self) -> Result<(), Invalid> {
         if self.valid && self.aperture.is_none() {
             return Err(Invalid::Empty);
@@ -167,7 +167,7 @@ impl Primary {
         }
     }
 
-    /// The entry as words.
+    /// Returns the entry as words.
     pub(crate) fn encode(&self) -> Result<Words, Invalid> {
         self.check()?;
         let mut words = [0; WORDS];
@@ -188,7 +188,7 @@ impl Primary {
         Ok(words)
     }
 
-    /// The entry that `words` stand for.
+    /// Returns the entry that `words` encode.
     pub(crate) fn decode(words: &Words) -> Result<Self, Invalid> {
         check_reserved(words, &PRIMARY)?;
         if PT.get(words) != 0 {
@@ -222,7 +222,7 @@ impl Primary {
 }
 
 impl Secondary {
-    /// Whether the entry is one that hardware understands, for a window of `window` bytes.
+    /// Checks that the hardware accepts the entry, for a window of `window` bytes.
     pub(crate) fn check(&self, window: u64) -> Result<(), Invalid> {
         if self.valid && self.block.size == 0 {
             return Err(Invalid::Empty);
@@ -231,7 +231,7 @@ impl Secondary {
         self.block.check(window)
     }
 
-    /// The entry as words.
+    /// Returns the entry as words.
     pub(crate) fn encode(&self, window: u64) -> Result<Words, Invalid> {
         self.check(window)?;
         let mut words = [0; WORDS];
@@ -243,7 +243,7 @@ impl Secondary {
         Ok(words)
     }
 
-    /// The entry that `words` stand for, in a window of `window` bytes.
+    /// Returns the entry that `words` encode, for a window of `window` bytes.
     pub(crate) fn decode(words: &Words, window: u64) -> Result<Self, Invalid> {
         check_reserved(words, &SECONDARY)?;
         if PT.get(words) != 1 {
@@ -261,10 +261,10 @@ impl Secondary {
 }
 
 impl Block {
-    /// Whether a window of `window` bytes can lead to this block.
+    /// Checks that a window of `window` bytes can lead to this block.
     pub(crate) fn check(&self, window: u64) -> Result<(), Invalid> {
         if self.size == 0 {
-            // Never said where it leads to, so it must not lead anywhere.
+            // The block was never set, so it must not lead anywhere.
             return if *self == Self::default() {
                 Ok(())
             } else {
@@ -277,7 +277,7 @@ impl Block {
         self.check_address(self.size)
     }
 
-    /// Whether the address is one of a block of `size` bytes, which is a power of two or 0.
+    /// Checks the address of a block of `size` bytes. `size` is a power of two or 0.
     fn check_address(&self, size: u64) -> Result<(), Invalid> {
         let good = if self.translated && size != 0 {
             self.phys & (size - 1) == 0
@@ -371,7 +371,7 @@ impl Attributes {
     }
 }
 
-/// Refuses bits that are in none of the fields that the entry has.
+/// Fails if a bit is set that belongs to none of the entry's fields.
 fn check_reserved(words: &Words, own: &[Field]) -> Result<(), Invalid> {
     let domain: &[Field] = if DD.get(words) == 0 {
         &[DID, PID, SNPID, CR]
@@ -379,7 +379,7 @@ fn check_reserved(words: &Words, own: &[Field]) -> Result<(), Invalid> {
         &[DID]
     };
     let mut known = [0; WORDS];
-    // What is in there is for the operation mapping to judge.
+    // The decoder of the operation mapping checks this word.
     known[word::OPERATION] = OPERATION.mask();
     for field in COMMON.iter().chain(own).chain(domain) {
         known[field.word] |= field.mask();

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Operation mapping: what a device's operations become behind the PAMU.
+//! Operation mapping: the translation of a device's operations by the PAMU.
 //!
-//! A queue manager, say, writes with "write and allocate in the stash" where its bus knows plain
-//! writes only. An entry has two such pairs itself, or the index of a row in the operation mapping
-//! table (OMT).
+//! For example, a queue manager writes with "write and allocate in the stash", where its bus only
+//! knows plain writes. An entry contains two such pairs itself, or the index of a row in the
+//! operation mapping table (OMT).
 
 use super::Invalid;
 
-/// Makes an enum of operations with their codes.
+/// Defines an enum of operations with their codes.
 macro_rules! operations {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $code:literal,)* }) => {
         $(#[$meta])*
@@ -22,7 +22,7 @@ macro_rules! operations {
             /// All operations.
             pub(crate) const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The operation with this code.
+            /// Returns the operation with this code.
             fn from_code(code: u8) -> Option<Self> {
                 Self::ALL.iter().copied().find(|operation| *operation as u8 == code)
             }
@@ -31,7 +31,7 @@ macro_rules! operations {
 }
 
 operations! {
-    /// What a device asks for. The code is the index in a row of the OMT.
+    /// An operation that a device requests. The code is the index in a row of the OMT.
     Incoming {
         /// Read.
         Read = 0x00,
@@ -61,7 +61,7 @@ operations! {
 }
 
 operations! {
-    /// What comes out behind the PAMU.
+    /// An operation that the PAMU forwards.
     Outgoing {
         /// Read.
         Read = 0x00,
@@ -108,22 +108,22 @@ operations! {
     }
 }
 
-/// The bit that makes the code of an operation valid.
+/// The valid bit of an operation's code.
 const VALID: u8 = 0x80;
 
-/// The rows of the OMT.
+/// The number of rows of the OMT.
 pub(crate) const MAPPING_ROWS: u16 = 16;
 
-/// The bytes of a row of the OMT.
+/// The size of a row of the OMT in bytes.
 pub(crate) const ROW: usize = 128;
 
-/// One operation and what becomes of it.
+/// An incoming operation and the operation that it is mapped to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mapped(pub(crate) Incoming, pub(crate) Outgoing);
 
 impl Mapped {
     fn encode(self) -> u32 {
-        // The one incoming code without the valid bit.
+        // `Read` is the only incoming code without the valid bit.
         let incoming = match self.0 {
             Incoming::Read => 0,
             other => VALID | other as u8,
@@ -149,20 +149,20 @@ impl Mapped {
     }
 }
 
-/// What becomes of a device's operations.
+/// The mapping of a device's operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum OperationMapping {
-    /// They stay what they are.
+    /// The operations are not changed.
     #[default]
     None,
-    /// These become something else.
+    /// One or two operations are mapped.
     Immediate(Mapped, Option<Mapped>),
-    /// A row of the OMT says so, one of [`MAPPING_ROWS`].
+    /// A row of the OMT defines the mapping. The index is less than [`MAPPING_ROWS`].
     Indexed(u16),
 }
 
 impl OperationMapping {
-    /// Whether the row exists and the pairs differ in what they map.
+    /// Checks that the row exists and that the pairs map different operations.
     pub(super) fn check(self) -> Result<(), Invalid> {
         match self {
             Self::Indexed(MAPPING_ROWS..) => Err(Invalid::Operation),
@@ -171,7 +171,7 @@ impl OperationMapping {
         }
     }
 
-    /// The mode and the word.
+    /// Returns the mode and the word.
     pub(super) fn encode(self) -> (u32, u32) {
         match self {
             Self::None => (0, 0),
@@ -180,7 +180,7 @@ impl OperationMapping {
         }
     }
 
-    /// The mapping of this mode and word.
+    /// Returns the mapping of this mode and word.
     pub(super) fn decode(mode: u32, word: u32) -> Result<Self, Invalid> {
         match mode {
             0 if word == 0 => Ok(Self::None),
@@ -198,7 +198,7 @@ impl OperationMapping {
     }
 }
 
-/// A row of the OMT that maps `operations`, as bytes.
+/// Returns a row of the OMT that maps `operations`, as bytes.
 pub(crate) fn row(operations: &[Mapped]) -> [u8; ROW] {
     let mut row = [0; ROW];
     for Mapped(incoming, outgoing) in operations {
@@ -207,8 +207,8 @@ pub(crate) fn row(operations: &[Mapped]) -> [u8; ROW] {
     row
 }
 
-/// The rows that devices of these SoCs need, from row 0 on: those of the queue manager's portals, of
-/// the frame manager, of the queue manager's private memory, and of the security engine.
+/// The rows that devices of these SoCs need, from row 0 on: for the portals of the queue manager,
+/// the frame manager, the private memory of the queue manager, and the security engine.
 pub(crate) const ROWS: [&[Mapped]; 4] = [
     &[
         Mapped(Incoming::Read, Outgoing::Read),

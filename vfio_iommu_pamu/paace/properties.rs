@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of the coding, over all fields: what is encoded comes back, as words and as entries, and no
-//! invalid combination passes.
+//! Tests of the encoding of all fields: encoding and decoding are inverse, and invalid combinations
+//! are refused.
 
 use kernel::prelude::*;
 
@@ -23,13 +23,13 @@ mod tests {
         testing::Random,
     };
 
-    /// How many entries each property is tried with.
+    /// The number of entries that each property is tested with.
     const TRIES: usize = 3000;
 
     fn operation(random: &mut Random) -> OperationMapping {
         let mut mapped = || Mapped(random.pick(Incoming::ALL), random.pick(Outgoing::ALL));
         let (a, b) = (mapped(), mapped());
-        // Two zero bytes are no second pair, and stand for no operation that is mapped.
+        // Two zero bytes are not a second pair, and don't encode an operation.
         match random.below(4) {
             0 => OperationMapping::None,
             1 => OperationMapping::Immediate(a, None),
@@ -57,7 +57,7 @@ mod tests {
         }
     }
 
-    /// A block for a window of `1 << log2` bytes.
+    /// Returns a block for a window of `1 << log2` bytes.
     fn block(random: &mut Random, log2: u64) -> Block {
         if random.below(4) == 0 {
             return Block::default();
@@ -102,7 +102,7 @@ mod tests {
         })
     }
 
-    /// The logarithm of a window's size, and an entry that fits it.
+    /// Returns the base-2 logarithm of a window's size, and an entry that fits it.
     fn secondary(random: &mut Random) -> (u64, Secondary) {
         let log2 = 12 + random.below(52);
         let block = block(random, log2);
@@ -139,8 +139,8 @@ mod tests {
         Ok(())
     }
 
-    /// Turns single bits of good entries over. What still is an entry must be another one, and be
-    /// coded by exactly these words.
+    /// Flips single bits of valid entries. The result is either invalid, or it decodes to a
+    /// different entry that encodes to exactly these words.
     #[test]
     fn each_bit_means_something_or_is_refused() -> Result {
         let mut random = Random::new(13);
@@ -182,7 +182,7 @@ mod tests {
         let mut random = Random::new(14);
         let mut decoded = 0;
         for _ in 0..10 * TRIES {
-            // Random bits where there are fields, for else hardly anything was an entry.
+            // Restrict the random bits to fields; otherwise almost no words would be an entry.
             let mut words: Words = [0; WORDS];
             let domain = random.pick(&[0xff07_ff80, 0xff00_0000]);
             words[word::STATE] = random.next() as u32 & 0xf000_0fff;
@@ -203,7 +203,7 @@ mod tests {
         assert!(decoded > 50);
     }
 
-    /// A primary entry with two windows, at which the tests below turn one thing each.
+    /// Returns a primary entry with two windows. The tests below change one property of it each.
     fn plain() -> Result<Primary> {
         Ok(Primary {
             valid: true,
@@ -220,7 +220,7 @@ mod tests {
         })
     }
 
-    /// The same with one window.
+    /// Returns the same entry with one window.
     fn undivided() -> Result<Primary> {
         let entry = plain()?;
         Ok(Primary {
@@ -392,17 +392,17 @@ mod tests {
         assert_eq!(with(word::STATE, 0xfc0, 1 << 6), Some(Invalid::Aperture));
         assert_eq!(with(word::STATE, 0xfc0, 0xa << 6), Some(Invalid::Aperture));
         assert_eq!(with(word::STATE, 0xfc0, 63 << 6), Some(Invalid::Aperture));
-        // Not configured, but with an address.
+        // An address without a configuration.
         assert_eq!(with(word::STATE, 0xfc1, 0), Some(Invalid::Aperture));
-        // The aperture doesn't begin at a multiple of its size.
+        // The aperture isn't aligned to its size.
         assert_eq!(
             with(word::STATE, 0xffff_f000, 0x1000),
             Some(Invalid::Aperture)
         );
-        // Windows below a page; a number of windows of an aperture that isn't divided.
+        // Windows below a page, and a number of windows for an undivided aperture.
         assert_eq!(with(word::TRANSLATION, 0xf0, 0xf0), Some(Invalid::Windows));
         assert_eq!(with(word::STATE, 0x20, 0), Some(Invalid::Windows));
-        // Translation by pages, and by both; the reserved operation mode.
+        // Translation by pages, translation by both, and the reserved operation mode.
         assert_eq!(
             with(word::TRANSLATION, 0xc, 0x8),
             Some(Invalid::Translation)
@@ -428,7 +428,7 @@ mod tests {
             with(word::BLOCK_LOW, 0xffff_f000, 0x1000),
             Some(Invalid::Block)
         );
-        // On the I/O side, all but the destination is reserved.
+        // For an I/O destination, all domain fields but the destination are reserved.
         assert_eq!(with(word::STATE, 0x4, 0x4), Some(Invalid::Reserved));
         assert_eq!(
             with(word::DOMAIN, 0xff_0000, 8 << 16),
@@ -437,7 +437,8 @@ mod tests {
         Ok(())
     }
 
-    /// Each operation and pair of operations comes back; codes of none are refused.
+    /// Tests that each operation and pair of operations is decoded as it was encoded, and that
+    /// invalid codes are refused.
     #[test]
     fn operations_come_back() {
         for a in Incoming::ALL {

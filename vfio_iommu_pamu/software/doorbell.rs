@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Banks of message signalled interrupts in software.
+//! Software banks of message signalled interrupts.
 //!
-//! A bank's doorbell is a word in a page, at the offset that the alias pages of the real ones have. A write
-//! to it interrupts: its first byte is the number of the vector.
+//! The doorbell of a bank is a word in a page, at the offset that it has in the alias pages of
+//! hardware banks. A write to it raises an interrupt. The first byte written is the number of the
+//! vector.
 //!
-//! The page is one of memory, so that nothing else has its address; but nothing is ever stored there, as
-//! devices of several containers may reach it. It reads as zeroes.
+//! The page is a page of memory, so that nothing else has its address. But writes to it are never
+//! stored, because devices of several containers may reach it. It reads as zeroes.
 
 use kernel::{
     new_spinlock,
@@ -33,16 +34,16 @@ const OFFSET: u64 = 0x140;
 /// The vectors of a bank.
 const VECTORS: usize = 256;
 
-/// Called when a vector was written to the doorbell. May not sleep.
+/// The handler that is called when a vector is written to the doorbell. It must not sleep.
 pub(crate) trait Interrupt: Send + Sync {
-    /// There was an interrupt.
+    /// Handles an interrupt.
     fn interrupt(&self);
 }
 
 /// The handlers of a bank's vectors.
 type Handlers = KVVec<Option<Arc<dyn Interrupt>>>;
 
-/// A bank.
+/// An MSI bank.
 #[pin_data]
 struct Bank {
     page: Contiguous,
@@ -82,11 +83,11 @@ impl Bank {
     }
 }
 
-/// All banks of a machine.
+/// All MSI banks of a machine.
 pub(crate) struct Doorbells(KVec<Arc<Bank>>);
 
 impl Doorbells {
-    /// So many banks.
+    /// Returns `count` banks.
     pub(super) fn new(count: u32) -> Result<Self> {
         let mut banks = KVec::new();
         for _ in 0..count {
@@ -95,12 +96,12 @@ impl Doorbells {
         Ok(Self(banks))
     }
 
-    /// The physical addresses of the doorbells.
+    /// Returns the physical addresses of the doorbells.
     pub(super) fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
         self.0.iter().map(|bank| bank.address())
     }
 
-    /// The bank whose page this is in, if any.
+    /// Returns the bank whose doorbell page contains `place`, if any.
     fn bank_at(&self, place: &Translated) -> Option<&Bank> {
         let bank = self
             .0
@@ -109,7 +110,7 @@ impl Doorbells {
         bank.map(|bank| &**bank)
     }
 
-    /// Reads from the page of a doorbell. Returns whether it is one.
+    /// Reads from a doorbell page. Returns whether the address is in one.
     pub(super) fn read(&self, from: &Translated, data: &mut [u8]) -> bool {
         let found = self.bank_at(from).is_some();
         if found {
@@ -118,7 +119,8 @@ impl Doorbells {
         found
     }
 
-    /// Writes to the page of a doorbell, and interrupts if it is to the doorbell. Returns whether it is one.
+    /// Writes to a doorbell page, and raises an interrupt if the address is that of the doorbell.
+    /// Returns whether the address is in a doorbell page.
     pub(super) fn write(&self, to: &Translated, data: &[u8]) -> bool {
         let Some(bank) = self.bank_at(to) else {
             return false;
@@ -130,25 +132,25 @@ impl Doorbells {
     }
 }
 
-/// An interrupt behind a doorbell, until it is dropped.
+/// An allocated vector of a bank. Dropping it frees the vector.
 pub(crate) struct Vector {
     bank: Arc<Bank>,
     data: u32,
 }
 
 impl Vector {
-    /// Takes a vector of bank `number`, which calls `handler`.
+    /// Allocates a vector of bank `number`. Its interrupts call `handler`.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the machine has no software PAMUs, or no such bank; `ENOSPC` if all of its vectors
-    /// are taken.
+    /// `ENODEV` if the machine has no software PAMUs or no such bank; `ENOSPC` if all vectors of
+    /// the bank are in use.
     pub(crate) fn new(number: u32, handler: Arc<dyn Interrupt>) -> Result<Self> {
         let machine = Machine::get().ok_or(ENODEV)?;
         Self::of(machine.doorbells(), number, handler)
     }
 
-    /// Takes a vector of one of these banks.
+    /// Allocates a vector of one of these banks.
     pub(crate) fn of(
         doorbells: &Doorbells,
         number: u32,
@@ -164,7 +166,7 @@ impl Vector {
         Ok(Self { bank, data })
     }
 
-    /// What the device has to write to the doorbell, as a little-endian word.
+    /// Returns the value that the device writes to the doorbell, as a little-endian word.
     pub(crate) fn data(&self) -> u32 {
         self.data
     }

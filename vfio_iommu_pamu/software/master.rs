@@ -22,17 +22,17 @@ use super::{
     Transaction, //
 };
 
-/// Why an access went wrong.
+/// The reason why an access failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Denied {
-    /// The PAMU refused it; that is AVS1 without the LIODN.
+    /// The PAMU refused it.
     Violation {
-        /// The device address at which it was refused.
+        /// The device address that was refused.
         address: u64,
-        /// The status bits.
+        /// The status bits: AVS1 without the LIODN.
         status: u32,
     },
-    /// There is no memory where the PAMU let it through to.
+    /// The PAMU permitted the access, but there is no memory at the translated address.
     NoMemory {
         /// The device address.
         address: u64,
@@ -57,18 +57,19 @@ impl From<Denied> for Error {
     }
 }
 
-/// A device's way to memory: all that it accesses passes the PAMU that it sits behind.
+/// A bus master: performs the memory accesses of a device through the PAMU that the device is
+/// behind.
 pub(crate) struct Master {
     machine: Arc<Machine>,
     pamu: usize,
     liodn: u16,
 }
 
-/// The most bytes of one transaction. None crosses a multiple of it.
+/// The maximum size of a transaction in bytes. No transaction crosses a multiple of it.
 const PIECE: u64 = 4096;
 
 impl Master {
-    /// The way of a device that has this LIODN.
+    /// Returns a master for a device with this LIODN.
     ///
     /// # Errors
     ///
@@ -77,7 +78,7 @@ impl Master {
         Ok(Self::on(Machine::get().ok_or(ENODEV)?, liodn))
     }
 
-    /// The way of a device in this machine, behind one of its PAMUs.
+    /// Returns a master for a device of this machine, behind one of its PAMUs.
     pub(crate) fn on(machine: Arc<Machine>, liodn: u16) -> Self {
         let pamu = usize::from(liodn).checked_rem(machine.pamus.len());
         Self {
@@ -96,11 +97,11 @@ impl Master {
         }
     }
 
-    /// Reads from `address` on, in pieces as a bus would.
+    /// Reads from `address` on, split into transactions as on a bus.
     ///
     /// # Errors
     ///
-    /// What stopped it; what lies before that was read.
+    /// The reason of the failure. The data before the failing address was read.
     pub(crate) fn read(&self, mut address: u64, mut data: &mut [u8]) -> Result<(), Denied> {
         while !data.is_empty() {
             let (piece, rest) = data.split_at_mut(piece(address, data.len()));
@@ -115,11 +116,11 @@ impl Master {
         Ok(())
     }
 
-    /// Writes from `address` on, in pieces as a bus would.
+    /// Writes from `address` on, split into transactions as on a bus.
     ///
     /// # Errors
     ///
-    /// What stopped it; what lies before that was written.
+    /// The reason of the failure. The data before the failing address was written.
     pub(crate) fn write(&self, mut address: u64, mut data: &[u8]) -> Result<(), Denied> {
         while !data.is_empty() {
             let (piece, rest) = data.split_at(piece(address, data.len()));
@@ -146,7 +147,7 @@ impl Master {
     }
 }
 
-/// How much of `len` bytes at `address` goes in one transaction.
+/// Returns how much of `len` bytes at `address` fits into one transaction.
 fn piece(address: u64, len: usize) -> usize {
     len.min((PIECE - address % PIECE) as usize)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of tables, LIODNs and software PAMUs together: what was written by one side in real memory is
-//! judged by the other.
+//! Tests of tables, LIODNs and software PAMUs together: the PAMUs interpret what the writers stored
+//! in memory.
 
 mod meanwhile;
 mod violations;
@@ -45,23 +45,23 @@ pub(super) fn tables() -> Result<Arc<Tables>> {
     })
 }
 
-/// A machine with two PAMUs and two banks.
+/// Returns a machine with two PAMUs and two banks.
 pub(super) fn machine() -> Result<Arc<Machine>> {
     machine_with(tables()?)
 }
 
-/// One with these tables.
+/// Returns such a machine with these tables.
 fn machine_with(tables: Arc<Tables>) -> Result<Arc<Machine>> {
     let settings = Settings {
         max_windows: 256,
-        // As for a device that the kernel drives.
+        // An open LIODN, as for a device that a kernel driver uses.
         open: &[5],
         groups: GroupKind::Emulated,
     };
     Machine::new(tables, 2, 2, settings)
 }
 
-/// A LIODN whose aperture begins at 1 GiB and has windows of 64 KiB.
+/// Returns a LIODN whose aperture begins at 1 GiB and has windows of 64 KiB.
 fn liodn(machine: &Machine, number: u32, windows: u32) -> Result<Liodn> {
     let mut liodn = machine.system().claim(number, None)?;
     let aperture = Aperture::of_size(BASE, u64::from(windows) * SIZE)?;
@@ -72,7 +72,7 @@ fn liodn(machine: &Machine, number: u32, windows: u32) -> Result<Liodn> {
 const BASE: u64 = 1 << 30;
 const SIZE: u64 = 1 << 16;
 
-/// A block of the size of a window, filled with `fill`.
+/// Returns a block of the size of a window, filled with `fill`.
 fn memory(fill: u32) -> Result<Contiguous> {
     let memory = Contiguous::new(4)?;
     for word in memory.words() {
@@ -81,7 +81,7 @@ fn memory(fill: u32) -> Result<Contiguous> {
     Ok(memory)
 }
 
-/// What a device reads at `address`: a word, or the cause of the violation.
+/// Reads a word at `address` as a device. Returns the word, or the cause of the violation.
 fn peek(machine: &Arc<Machine>, liodn: u16, address: u64) -> Result<u32, Cause> {
     let mut data = [0; 4];
     let master = Master::on(machine.clone(), liodn);
@@ -89,7 +89,7 @@ fn peek(machine: &Arc<Machine>, liodn: u16, address: u64) -> Result<u32, Cause> 
     Ok(u32::from_ne_bytes(data))
 }
 
-/// A device writes at `address`.
+/// Writes a word at `address` as a device.
 fn poke(machine: &Arc<Machine>, liodn: u16, address: u64, word: u32) -> Result<(), Cause> {
     let master = Master::on(machine.clone(), liodn);
     master.write(address, &word.to_ne_bytes()).map_err(cause)

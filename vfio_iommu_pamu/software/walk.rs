@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a PAMU translates a transaction, written down from what hardware does.
+//! The translation of a transaction by a PAMU, modelled on the hardware.
 //!
-//! Nothing here knows how the rest of the module writes entries: the bits are picked from the words by
-//! the hardware's numbers. So if one side has a bit wrong, the other one notices.
+//! This module doesn't share code with the writers of entries. It takes the bits from the words by
+//! the positions that the hardware defines. So a wrong bit on one side shows up on the other.
 
 use kernel::prelude::*;
 
@@ -15,14 +15,14 @@ use crate::registers::{
 
 /// The memory that a PAMU reads its tables from.
 pub(super) trait Memory {
-    /// The big-endian word at a physical address, if there is memory.
+    /// Returns the big-endian word at a physical address, or `None` if there is no memory.
     fn load(&self, phys: u64) -> Option<u32>;
 }
 
-/// What a device asks for.
+/// A transaction that a device requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Transaction {
-    /// Who asks.
+    /// The LIODN of the device.
     pub(crate) liodn: u16,
     /// The operation's code, 0 to 15.
     pub(crate) operation: u8,
@@ -38,41 +38,41 @@ pub(crate) const READ: u8 = 0;
 /// The code of a write.
 pub(crate) const WRITE: u8 = 1;
 
-/// Operations that read, by their codes: reads, enhanced reads, and those that read and write.
+/// Operations that read, by their codes: reads, enhanced reads, and atomic operations.
 const READING: u16 = 1 << 0 | 1 << 2 | 1 << 5 | ATOMIC;
 
-/// Operations that write: writes, enhanced writes, directives, and those that read and write.
+/// Operations that write: writes, enhanced writes, directives, and atomic operations.
 const WRITING: u16 = 1 << 1 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 7 | ATOMIC;
 
 /// Operations that read and write at once.
 const ATOMIC: u16 = 0xf << 12;
 
-/// What comes out behind the PAMU.
+/// The translated transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Translated {
     phys: u64,
-    /// The operation's code; memory does the same for all that read, and for all that write.
+    /// The operation's code. Memory treats all operations that read alike, and all that write.
     operation: u8,
 }
 
 impl Translated {
-    /// The physical address.
+    /// Returns the physical address.
     pub(crate) fn phys(&self) -> u64 {
         self.phys
     }
 }
 
-/// Why a transaction is refused.
+/// The reason why a transaction is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// The bits of AVS1, but for the LIODN.
+    /// The bits of AVS1, without the LIODN.
     pub(crate) status: u32,
     /// The physical address of the entry that refused it; 0 if there is none.
     pub(crate) entry: u64,
 }
 
-/// The sub-codes of AVS1 that this model gives. The manual's aren't known to us, but for that of a
-/// LIODN outside of the table; only which field isn't zero means something to the rest of the module.
+/// The sub-codes of AVS1 that this model reports. Apart from that of a LIODN outside the table, the
+/// manual's sub-codes are not known. The rest of the module only checks which field isn't zero.
 mod code {
     pub(super) const OUTSIDE_TABLE: u32 = 0x400;
     pub(super) const ENTRY_INVALID: u32 = 0x800;
@@ -84,8 +84,8 @@ mod code {
     pub(super) const BAD_OPERATION: u32 = 0x2;
 }
 
-/// The entry at a physical address, fetched word by word. Its second word, which says whether it is
-/// valid, comes first, as writers rely on.
+/// An entry at a physical address, fetched word by word. The second word is fetched first: it
+/// contains the valid bit, and writers rely on this order.
 struct Fetched {
     phys: u64,
     words: [u32; 8],
@@ -111,17 +111,17 @@ impl Fetched {
         self.words[1] & 0x1 != 0
     }
 
-    /// Logarithm of the aperture's size.
+    /// Returns the base-2 logarithm of the aperture's size.
     fn aperture_log2(&self) -> u32 {
         (self.words[1] >> 6 & 0x3f) + 1
     }
 
-    /// Logarithm of the block's size.
+    /// Returns the base-2 logarithm of the block's size.
     fn block_log2(&self) -> u32 {
         (self.words[5] >> 6 & 0x3f) + 1
     }
 
-    /// Logarithm of the number of windows.
+    /// Returns the base-2 logarithm of the number of windows.
     fn windows_log2(&self) -> u32 {
         match self.words[1] & 0x20 {
             0 => 0,
@@ -130,18 +130,18 @@ impl Fetched {
     }
 }
 
-/// Registers as the walk needs them.
+/// The registers that the walk reads.
 pub(super) trait Registers {
-    /// The value of a register.
+    /// Returns the value of a register.
     fn get(&self, register: Register) -> u32;
 
-    /// The values of two neighbouring registers.
+    /// Returns the value of a pair of registers.
     fn pair(&self, high: Register, low: Register) -> u64 {
         u64::from(self.get(high)) << 32 | u64::from(self.get(low))
     }
 }
 
-/// `value` without its `bits` lowest bits, of which it may have no others.
+/// Returns `value` shifted right by `bits`, which may be 64 or more.
 fn shr(value: u64, bits: u32) -> u64 {
     value.checked_shr(bits).unwrap_or(0)
 }
@@ -200,7 +200,7 @@ pub(super) fn translate(
         }
         let fetched = Fetched::new(memory, phys);
         secondary = fetched.ok_or(primary.fault(code::WINDOW_INVALID))?;
-        // The last one says whether the entry is another LIODN's, or no secondary one.
+        // The last check is for an entry that belongs to another LIODN or isn't a secondary entry.
         if !secondary.valid() {
             return Err(secondary.fault(code::WINDOW_INVALID));
         }
@@ -218,7 +218,7 @@ pub(super) fn translate(
     finish(registers, memory, entry, transaction, within)
 }
 
-/// Translates what is `offset` bytes into the block of `entry`.
+/// Translates an address `offset` bytes into the block of `entry`.
 fn finish(
     registers: &impl Registers,
     memory: &impl Memory,
@@ -236,7 +236,7 @@ fn finish(
     let block = u64::from(entry.words[4]) << 32 | u64::from(entry.words[5] & 0xffff_f000);
     let phys = match entry.words[3] >> 2 & 0x3 {
         0 => transaction.address,
-        // The sum wraps, whatever the entry says.
+        // The sum wraps, whatever the entry contains.
         1 => block.wrapping_add(offset),
         _ => return Err(entry.fault(avs1::PDV)),
     };
@@ -247,7 +247,7 @@ fn finish(
     })
 }
 
-/// What becomes of an operation, if the entry knows it.
+/// Returns the mapped operation, or `None` if the entry doesn't map it.
 fn map_operation(
     registers: &impl Registers,
     memory: &impl Memory,
@@ -291,7 +291,8 @@ fn map_operation(
 mod tests {
     use super::*;
 
-    /// Where the tables are in the memory of these tests: 4 primary entries, 4 secondary ones, 2 rows.
+    /// The location of the tables in the memory of these tests: 4 primary entries, 4 secondary
+    /// entries, 2 rows.
     const PRIMARIES: u64 = 0x1000;
     const SECONDARIES: u64 = 0x2000;
     const ROWS: u64 = 0x3000;
@@ -355,7 +356,7 @@ mod tests {
             walk(&UNDIVIDED, WRITE, 0x010f_fffc),
             Ok((0x5_000f_fffc, WRITE))
         );
-        // The last bytes stick out.
+        // The last bytes exceed the aperture.
         assert_eq!(
             walk(&UNDIVIDED, WRITE, 0x010f_fffd),
             Err(code::OUTSIDE_APERTURE)
@@ -381,7 +382,7 @@ mod tests {
         (ENTRY + 12, 1 << 4 | 1 << 2),
         (ENTRY + 20, 0x8000_0000 | 0xb << 6),
         (ENTRY + 24, 1),
-        // Window 1: 64 KiB, to write. Window 2: of another LIODN. Window 3: no entry.
+        // Window 1: 64 KiB, write access. Window 2: an entry of another LIODN. Window 3: no entry.
         (SECONDARIES + 64 + 4, 1 << 16 | 0x10 | 2 | 1),
         (SECONDARIES + 64 + 12, 1 << 2),
         (SECONDARIES + 64 + 20, 0x4000_0000 | 0xf << 6),
@@ -422,7 +423,7 @@ mod tests {
         assert_eq!(with(2, 1, WRITE), Ok(0x1d));
         assert_eq!(with(2, 1, 4), Ok(0x10));
         assert_eq!(with(2, 1, 5), Err(code::BAD_OPERATION));
-        // A row that nobody wrote, and one behind the table.
+        // A row that was never written, and one behind the table.
         assert_eq!(with(2, 0, READ), Err(code::BAD_OPERATION));
         assert_eq!(with(2, 2, READ), Err(code::BAD_OPERATION));
     }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What becomes of violations: the LIODN is stopped, and whoever wants to know is told.
+//! Handling of violations: the LIODN is stopped, and its eventfd is signalled.
 //!
-//! A device may go on after its LIODN was stopped, and by erratum A-003638 the PAMU interrupts for that,
-//! too. Its interrupt is disabled then, or there was no end to that; after a [`Pause`] it is enabled again.
-//! What others do behind the same PAMU is refused meanwhile as ever, and heard of after the pause.
-//! A PAMU notes one violation at a time, so that of a device which does not go on may be missed.
+//! A device may continue its accesses after its LIODN was stopped. By erratum A-003638 the PAMU
+//! raises an interrupt for these accesses, too. The interrupt is then masked to stop a storm, and
+//! enabled again after a [`Pause`]. In the meantime accesses of other devices behind the same PAMU
+//! are refused as always, but their violations are handled after the pause. A PAMU records one
+//! violation at a time, so the violation of a device that doesn't repeat its access may be missed.
 
 use kernel::{
     prelude::*,
@@ -40,30 +41,30 @@ use super::System;
 
 /// The pauses of a PAMU.
 ///
-/// The length doubles with each pause, until there was one in which nothing happened: a device that only
-/// had something on its way when it was stopped costs others little time, one that never rests fewer
-/// than two interrupts a second, and any other one not more than a hundred. A pause ends early when a
-/// LIODN is turned on, and for no other request.
+/// The length doubles with each pause, until nothing happened during one. A device that only had
+/// accesses in flight when it was stopped delays others for a short time. A device that never stops
+/// causes fewer than two interrupts a second, and any other device at most a hundred. Enabling a
+/// LIODN ends a pause early; no other request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pause {
-    /// How long the next one is going to be.
+    /// The length of the next pause.
     next: Msecs,
-    /// Whether there was a violation in this one that was handled before its end.
+    /// Whether a violation was handled during the current pause.
     polled: bool,
 }
 
 impl Pause {
-    /// In milliseconds.
+    /// The shortest and the longest pause, in milliseconds.
     const SHORTEST: Msecs = 10;
     const LONGEST: Msecs = 640;
 
-    /// That of a PAMU which had no reason for one.
+    /// The initial state of a PAMU.
     pub(super) const FIRST: Self = Self {
         next: Self::SHORTEST,
         polled: false,
     };
 
-    /// Begins one, of so many milliseconds.
+    /// Begins a pause. Returns its length in milliseconds.
     fn begin(&mut self) -> Msecs {
         let length = self.next;
         self.next = Self::LONGEST.min(length * 2);
@@ -71,7 +72,7 @@ impl Pause {
         length
     }
 
-    /// Ends one, at whose end a violation is pending or not.
+    /// Ends a pause. `pending` tells whether a violation is pending at its end.
     fn end(&mut self, pending: bool) {
         if !pending && !self.polled {
             *self = Self::FIRST;
@@ -80,16 +81,17 @@ impl Pause {
 }
 
 impl System {
-    /// Has the violations of all PAMUs interrupt, and handles those that didn't.
+    /// Enables the violation interrupts of all PAMUs, and handles the violations of pauses that
+    /// this ends.
     ///
-    /// For those who are about to turn a LIODN on. Sleeps.
+    /// Called before a LIODN is enabled. Sleeps.
     pub(crate) fn arm(&self) {
         (0..self.pamus().len()).for_each(|number| self.end_pause(number));
     }
 
-    /// Handles the violations that PAMUs have noted during a pause, which goes on.
+    /// Handles the violations that PAMUs have recorded during a pause. The pause continues.
     ///
-    /// For those who want to know now, as often as they like. Sleeps.
+    /// Callers may poll as often as they like. Sleeps.
     pub(crate) fn poll(&self) {
         let mut pauses = self.pauses.lock();
         for (number, (pamu, pause)) in self.pamus().iter().zip(pauses.iter_mut()).enumerate() {
@@ -104,7 +106,7 @@ impl System {
         }
     }
 
-    /// Has the violations of a PAMU interrupt again.
+    /// Enables the violation interrupt of a PAMU again.
     fn end_pause(&self, number: usize) {
         let mut pauses = self.pauses.lock();
         let (Some(pamu), Some(pause)) = (self.pamus().get(number), pauses.get_mut(number)) else {
@@ -113,7 +115,7 @@ impl System {
         if !pamu.is_on() || pamu.is_armed() {
             return;
         }
-        // What comes from now on interrupts; what came before is in the registers.
+        // Later violations raise an interrupt; an earlier one is in the registers.
         pamu.arm();
         let report = pamu.take_violation(number);
         pause.end(report.is_some());
@@ -123,8 +125,8 @@ impl System {
         }
     }
 
-    /// Handles the violation that a PAMU has noted, if it has. Returns how many milliseconds it may
-    /// not interrupt from now on, if so.
+    /// Handles the violation that a PAMU has recorded, if any. If this masks the interrupt, returns
+    /// the length of the pause in milliseconds.
     fn hear(&self, number: usize) -> Option<Msecs> {
         let mut pauses = self.pauses.lock();
         let pamu = self.pamus().get(number)?;
@@ -138,7 +140,8 @@ impl System {
         pauses.get_mut(number).map(Pause::begin)
     }
 
-    /// Turns off the LIODN of a violation, and tells of it. Returns whether it was on.
+    /// Stops the LIODN of a violation, and reports the violation. Returns whether the LIODN was
+    /// enabled.
     fn stop(&self, report: &Report) -> bool {
         let violation = Violation::new(report);
         let (was_on, event) = {
@@ -171,14 +174,14 @@ impl System {
     }
 }
 
-/// Who handles the interrupts of a system's PAMUs. When it is dropped, no pause is pending any more.
+/// Handles the interrupts of a system's PAMUs. After it is dropped, no pause is pending.
 pub(crate) struct Listener {
     system: Arc<System>,
-    /// One of each PAMU, scheduled while it may not interrupt.
+    /// One work item for each PAMU, scheduled while its interrupt is masked.
     ends: KVec<OwnedWork<EndOfPause>>,
 }
 
-/// What there is to do when a PAMU may interrupt again.
+/// The work that ends a pause of a PAMU.
 struct EndOfPause {
     system: Arc<System>,
     pamu: usize,
@@ -191,7 +194,7 @@ impl Task for EndOfPause {
 }
 
 impl Listener {
-    /// The one of this system, which has no other.
+    /// Returns the listener of this system. A system has only one.
     ///
     /// # Errors
     ///
@@ -209,12 +212,12 @@ impl Listener {
         Ok(Self { system, ends })
     }
 
-    /// The system.
+    /// Returns the system.
     pub(crate) fn system(&self) -> &Arc<System> {
         &self.system
     }
 
-    /// Handles an interrupt: what all PAMUs have noted. Sleeps.
+    /// Handles an interrupt: the violations that all PAMUs have recorded. Sleeps.
     pub(crate) fn interrupt(&self) {
         for (number, end) in self.ends.iter().enumerate() {
             if let Some(pause) = self.system.hear(number) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where in the block of memory each table lies.
+//! The location of each table in the block of memory.
 
 use core::ops::Range;
 
@@ -18,10 +18,10 @@ use crate::{
     },
 };
 
-/// How many entries the tables have.
+/// The number of entries of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// LIODNs, up to 65536, as a transaction carries 16 bits.
+    /// LIODNs, up to 65536, because a transaction contains 16 bits.
     pub(crate) liodns: u32,
     /// Secondary entries.
     pub(crate) secondaries: u32,
@@ -38,17 +38,17 @@ pub(crate) enum Table {
     Mappings,
 }
 
-/// The places of the tables.
+/// The locations of the tables.
 pub(crate) struct Layout {
     limits: Limits,
     order: u32,
 }
 
-/// The bytes of an entry.
+/// The size of an entry in bytes.
 const ENTRY: usize = WORDS * size_of::<u32>();
 
 impl Layout {
-    /// The layout of tables with these sizes.
+    /// Returns the layout of tables with these sizes.
     ///
     /// # Errors
     ///
@@ -69,17 +69,17 @@ impl Layout {
         Ok(this)
     }
 
-    /// The sizes.
+    /// Returns the sizes.
     pub(crate) fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// How much memory it takes, as the logarithm of the number of pages.
+    /// Returns the order of the block of memory: the base-2 logarithm of its number of pages.
     pub(crate) fn order(&self) -> u32 {
         self.order
     }
 
-    /// The bytes of a table. Each one begins with a page.
+    /// Returns the range of bytes of a table. Each table is page aligned.
     pub(crate) fn range(&self, table: Table) -> Range<usize> {
         let primaries = self.limits.liodns as usize * ENTRY;
         let secondaries = self.limits.secondaries as usize * ENTRY;

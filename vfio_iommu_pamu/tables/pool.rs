@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which entries of a table are taken, in rows.
+//! Allocation of consecutive entries of a table.
 
 use kernel::{
     bitmap::BitmapVec,
     prelude::*, //
 };
 
-/// Numbered things that are taken in rows.
+/// An allocator of consecutive numbers.
 pub(super) struct Pool {
     taken: BitmapVec,
     free: usize,
 }
 
 impl Pool {
-    /// `len` things, none of them taken.
+    /// Returns a pool of `len` free numbers.
     pub(super) fn new(len: usize) -> Result<Self> {
         Ok(Self {
             taken: BitmapVec::new(len, GFP_KERNEL)?,
@@ -22,12 +22,13 @@ impl Pool {
         })
     }
 
-    /// How many are not taken.
+    /// Returns how many numbers are free.
     pub(super) fn free(&self) -> usize {
         self.free
     }
 
-    /// Takes the first row of `count` and returns its first number; `None` if there is no such row.
+    /// Allocates the first `count` consecutive free numbers and returns the first one. Returns
+    /// `None` if there are none.
     pub(super) fn take(&mut self, count: usize) -> Option<usize> {
         let mut from = 0;
         while count <= self.free {
@@ -46,7 +47,7 @@ impl Pool {
         None
     }
 
-    /// Gives back a row that was taken.
+    /// Frees consecutive numbers that were allocated.
     pub(super) fn give_back(&mut self, first: usize, count: usize) {
         (first..first + count).for_each(|number| self.taken.clear_bit(number));
         self.free += count;
@@ -74,7 +75,7 @@ mod tests {
         Ok(())
     }
 
-    /// Takes and gives back at random, against a plain list.
+    /// Allocates and frees at random, and compares with a plain list.
     #[test]
     fn nothing_is_lost_or_given_twice() -> Result {
         const LEN: usize = 100;

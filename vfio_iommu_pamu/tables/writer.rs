@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How entries are changed while PAMUs read them. All rules of the hardware about order are here.
+//! Updates of entries while PAMUs read them. This module implements all ordering rules of the
+//! hardware.
 //!
-//! A PAMU may fetch an entry at any moment, whole or in parts, and keep it in a cache; the caches see
-//! writes to memory. There is no command that invalidates a cache or waits for transactions. So:
+//! A PAMU may fetch an entry at any time, whole or in parts, and keep it in a cache. The caches see
+//! writes to memory. There is no command that invalidates a cache or waits for transactions. So an
+//! update has these steps:
 //!
-//! 1. *Shut* what is to change: an entry by its valid bit, window 0 alone by its access, since without
-//!    its valid bit the LIODN's other windows were gone, too. Both are in the word
-//!    [`STATE`](word::STATE), hence one store.
-//! 2. *Drain*: wait until every PAMU has seen that, and has finished what it began before. After this
-//!    the memory that the entry led to can be given away.
+//! 1. *Shut* the part that changes: an entry by its valid bit, window 0 alone by its access, because
+//!    clearing the valid bit would also block the LIODN's other windows. Both are in the word
+//!    [`STATE`](word::STATE), so this is one store.
+//! 2. *Drain*: wait until every PAMU has seen the store and has finished the transactions that it
+//!    began before. After this the memory that the entry led to can be freed.
 //! 3. Store all other words, in any order.
-//! 4. Drain again, for whoever began to fetch the entry meanwhile.
+//! 4. Drain again, for a PAMU that began to fetch the entry in the meantime.
 //! 5. Store `STATE` last, which opens the entry.
 //!
-//! What a PAMU sees is thereby the old entry, a denial, or the new entry, and never a mixture.
+//! So a PAMU sees the old entry, a denial, or the new entry, but never a mixture.
 
 use kernel::{
     prelude::*,
@@ -39,30 +41,31 @@ const VALID: u32 = 1;
 
 /// An entry that PAMUs read.
 pub(crate) trait Entry {
-    /// A word of it.
+    /// Returns a word of the entry.
     fn load(&self, word: usize) -> u32;
 
-    /// Changes a word of it.
+    /// Stores a word of the entry.
     fn store(&self, word: usize, value: u32);
 
-    /// Keeps stores after this from being seen before those until now.
+    /// Orders all previous stores before all later ones.
     fn publish(&self);
 
-    /// Waits until all PAMUs have seen the stores until now, and have finished what they began before.
+    /// Waits until all PAMUs have seen the previous stores, and have finished the transactions that
+    /// they began before.
     fn drain(&self);
 }
 
-/// What has to be shut to change an entry.
+/// The part of an entry that is shut for an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shut {
-    /// All of it: that of a LIODN, or of a window other than the first.
+    /// All of the entry: that of a LIODN, or of a window other than the first.
     Entry,
-    /// Window 0 in the entry of a LIODN, which goes on meanwhile.
+    /// Window 0 in the entry of a LIODN. Its other windows stay in effect.
     FirstWindow,
 }
 
 impl Shut {
-    /// The shut form of a [`word::STATE`].
+    /// Returns a [`word::STATE`] with this part shut.
     fn of(self, state: u32) -> u32 {
         match self {
             Self::Entry => state & !VALID,
@@ -70,19 +73,19 @@ impl Shut {
         }
     }
 
-    /// Whether a [`word::STATE`] is shut in this way.
+    /// Returns whether this part of a [`word::STATE`] is shut.
     pub(crate) fn is(self, state: u32) -> bool {
-        // A LIODN that is off as a whole has its first window shut, too.
+        // A LIODN that is disabled has its first window shut, too.
         state == self.of(state) || state & VALID == 0
     }
 }
 
-/// Whether a [`word::STATE`] grants any access, be it valid or not.
+/// Returns whether a [`word::STATE`] grants any access, valid or not.
 pub(crate) fn has_access(state: u32) -> bool {
     state != with_access(state, Access::Denied)
 }
 
-/// Shuts an entry. At return nothing goes through it any more.
+/// Shuts an entry. When this returns, no transaction passes it any more.
 pub(crate) fn shut(entry: &impl Entry, shut: Shut) {
     let state = entry.load(word::STATE);
     let closed = shut.of(state);
@@ -101,7 +104,7 @@ pub(crate) fn open(entry: &impl Entry) {
     entry.publish();
 }
 
-/// Replaces an entry; what differs between old and new is no more than `what` shuts.
+/// Replaces an entry. The old and the new entry differ at most in the part that `what` shuts.
 pub(crate) fn replace(entry: &impl Entry, what: Shut, words: &Words) {
     shut(entry, what);
     for word in (0..WORDS).filter(|word| *word != word::STATE) {
@@ -114,14 +117,14 @@ pub(crate) fn replace(entry: &impl Entry, what: Shut, words: &Words) {
     entry.publish();
 }
 
-/// Changes one word that doesn't decide where the entry leads, of an entry that may be in use.
+/// Changes a word that doesn't affect where the entry leads. The entry may be in use.
 pub(crate) fn patch(entry: &impl Entry, word: usize, value: u32) {
     debug_assert!(word != word::STATE);
     entry.store(word, value);
     entry.publish();
 }
 
-/// Erases an entry that no PAMU can find any more.
+/// Erases an entry that no PAMU can reach any more.
 pub(super) fn erase(slot: Slot<'_>) {
     for word in 0..WORDS {
         slot.store(word, 0);
@@ -146,15 +149,15 @@ mod tests {
 
     use super::*;
 
-    /// An entry in memory with a reader that fetches it word by word, `pace[n]` of them before the
-    /// `n`th store. A drain lets it finish; then it begins again.
+    /// An entry in memory with a reader that fetches it word by word: `pace[n]` words before the
+    /// `n`th store. A drain lets it finish, and then it starts again.
     struct Watched<'a> {
         words: RefCell<Words>,
         fetched: RefCell<KVec<Words>>,
         current: RefCell<(Words, usize)>,
         pace: &'a [usize],
         stores: Cell<usize>,
-        /// Whether draining works.
+        /// Whether drains take effect.
         drains: bool,
     }
 
@@ -170,7 +173,7 @@ mod tests {
             }
         }
 
-        /// The reader goes on by `count` words.
+        /// Lets the reader fetch `count` more words.
         fn fetch(&self, count: usize) {
             for _ in 0..count {
                 let mut current = self.current.borrow_mut();
@@ -193,7 +196,7 @@ mod tests {
         }
     }
 
-    /// The words that have anything in them; the reader looks at no others.
+    /// The number of words that are used. The reader fetches no others.
     const USED: usize = 8;
 
     impl Entry for Watched<'_> {
@@ -234,12 +237,12 @@ mod tests {
         Ok(entry.encode()?)
     }
 
-    /// Whether a fetched entry lets anything through its first window.
+    /// Returns whether a fetched entry grants access to its first window.
     fn is_open(words: &Words) -> bool {
         words[word::STATE] & VALID != 0 && words[word::STATE] & 3 << 3 != 0
     }
 
-    /// How many readers of all that can be between the stores see a mixture that is open.
+    /// Returns how many of all possible readers see an open mixture between the stores.
     fn mixtures(old: Words, new: Words, what: Shut, drains: bool) -> Result<usize> {
         let mut mixtures = 0;
         // Each pace is a number in base 4 with one digit for each of the first stores.

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every transition in every state, with a mirror that must always show what the space says.
+//! Tests every event in every state, and checks that the mirror always agrees with the space.
 
 use super::*;
 
-/// The size of a window: the aperture has 8 of them, and the machine 3 banks.
+/// The size of a window. The aperture has 8 windows, and the machine has 3 banks.
 const SIZE: u64 = 0x1000;
 const COUNT: u32 = 8;
 const BANKS: u32 = 3;
 
-/// The hardware, as a picture of it.
+/// A model of the hardware.
 struct Picture {
     windows: [Option<(u32, Prot)>; COUNT as usize],
     enabled: bool,
@@ -37,7 +37,7 @@ impl Mirror<u32> for Picture {
     }
 }
 
-/// Makes an enum, and the list of all its values.
+/// Defines an enum, and the list of all its values.
 macro_rules! listed {
     ($(#[$meta:meta])* enum $name:ident in $list:ident {
         $($(#[$value_meta:meta])* $value:ident,)*
@@ -55,11 +55,11 @@ macro_rules! listed {
 }
 
 listed! {
-    /// All states that can be told apart by what may happen next.
+    /// All states that differ in what may happen next.
     enum State in STATES {
         /// Nothing was set.
         Fresh,
-        /// Nothing was set but that the kernel maps the banks.
+        /// Nothing was set, except that the kernel maps the banks.
         FreshImplicit,
         GeometrySet,
         GeometryImplicit,
@@ -71,16 +71,16 @@ listed! {
         BankUsed,
         MemoryBank,
         MemoryBankUsed,
-        /// Memory and the kernel's banks.
+        /// Memory and the banks that the kernel mapped.
         Implicit,
         ImplicitUsed,
-        /// No memory any more, but one of the kernel's banks, which a device uses.
+        /// No memory any more, but a bank that the kernel mapped and that a device uses.
         Left,
     }
 }
 
 listed! {
-    /// What can happen.
+    /// The events.
     enum Event in EVENTS {
         SetGeometry,
         SetWindows,
@@ -90,14 +90,14 @@ listed! {
         MapLow,
         /// Memory at the last window.
         MapHigh,
-        /// Bank 0 at window 5, where the kernel maps it, too.
+        /// Bank 0 at window 5, where the kernel also maps it.
         MapBank,
-        /// All banks from window 5 on, as the kernel chooses.
+        /// All banks from window 5 on, chosen by the kernel.
         MapBanks,
-        /// A bank that there isn't.
+        /// A bank that doesn't exist.
         MapNoBank,
         UnmapAll,
-        /// Windows 0 and half of 1.
+        /// Windows 0 and half of window 1.
         UnmapCut,
         UnmapBank,
         UseBank,
@@ -105,7 +105,7 @@ listed! {
     }
 }
 
-/// What an event does in a state: the next state, or an error.
+/// Returns the effect of an event in a state: the next state, or an error.
 fn expected(state: State, event: Event) -> Result<State> {
     let implicit = matches!(
         state,
@@ -177,7 +177,7 @@ fn expected(state: State, event: Event) -> Result<State> {
     })
 }
 
-/// Another state, and the event that leads from there to this one.
+/// Returns another state, and the event that leads from it to this one.
 fn origin(state: State) -> Option<(State, Event)> {
     Some(match state {
         Fresh => return None,
@@ -215,7 +215,7 @@ impl Machine {
         }
     }
 
-    /// A machine in `state`, by a way that leads there.
+    /// Returns a machine in `state`, reached by a sequence of events.
     fn in_state(state: State) -> Result<Self> {
         let Some((former, event)) = origin(state) else {
             return Ok(Self::new());
@@ -278,7 +278,7 @@ impl Machine {
         Ok(())
     }
 
-    /// The state, by what can be seen of it.
+    /// Returns the state, derived from what is visible of it.
     fn state(&self) -> State {
         let space = &self.space;
         let implicit = space.policy() == Policy::Implicit;
@@ -303,7 +303,7 @@ impl Machine {
         }
     }
 
-    /// Checks that the mirror shows what the space says.
+    /// Checks that the mirror agrees with the space.
     fn check_mirror(&self) {
         assert!(!self.picture.confused);
         assert_eq!(self.picture.enabled, self.space.in_use());
@@ -314,7 +314,7 @@ impl Machine {
         }
     }
 
-    /// What is in each window.
+    /// Returns the content of each window.
     fn contents(&self) -> [Option<(u32, u32)>; COUNT as usize] {
         let mut contents = [None; COUNT as usize];
         for (window, used) in self.space.iter() {

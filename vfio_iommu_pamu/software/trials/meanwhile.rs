@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Windows that change, against a list of them, and while a device is at work.
+//! Tests of changing windows: against a model, and while a device accesses them.
 
 use kernel::prelude::*;
 
@@ -26,8 +26,8 @@ mod tests {
         testing::Random, //
     };
 
-    /// Does random things to some LIODNs, and after each compares everything that they can reach with
-    /// a model that is no more than a list.
+    /// Performs random operations on some LIODNs. After each operation it compares everything that
+    /// they can reach with a model, which is a plain list.
     #[test]
     fn random_windows_against_a_list() -> Result {
         #[derive(Clone, Copy)]
@@ -102,12 +102,12 @@ mod tests {
         Ok(())
     }
 
-    /// A device on another processor that reads all the time, and notes what it sees.
+    /// A device on another processor. It reads continuously and counts what it reads.
     #[pin_data]
     struct Poller {
         machine: Arc<Machine>,
         stop: Atomic<u32>,
-        /// How often it read one of the two fills, nothing, or anything else.
+        /// The number of reads of the first fill, the second fill, nothing, and anything else.
         seen: [Atomic<u32>; 4],
         #[pin]
         work: Work<Poller>,
@@ -135,8 +135,8 @@ mod tests {
         }
     }
 
-    /// Moves a window to and fro between two blocks under the eyes of the poller. Each block has its
-    /// fill in it while the window leads there, and something else as soon as it has been cleared.
+    /// Moves a window between two blocks while the poller reads. Each block contains its fill while
+    /// the window leads to it, and another value as soon as the window was cleared.
     #[test]
     fn a_device_meanwhile_sees_old_or_new_or_nothing() -> Result {
         const FILLS: [u32; 2] = [0x1111_1111, 0x2222_2222];

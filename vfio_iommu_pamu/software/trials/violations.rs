@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who is stopped, and who hears of it.
+//! Tests of violations: which LIODN is stopped, and what is reported.
 
 use kernel::prelude::*;
 
@@ -32,7 +32,8 @@ mod tests {
         },
     };
 
-    /// The violation that has stopped a LIODN, heard of or not.
+    /// Returns the violation that stopped a LIODN, after handling the violations that PAMUs have
+    /// recorded.
     fn heard(machine: &Machine, liodn: &Liodn) -> Option<Violation> {
         machine.system().poll();
         liodn.violation()
@@ -69,7 +70,7 @@ mod tests {
             if let Some(violation) = violation {
                 assert_eq!((violation.liodn, violation.address), (7, address));
                 assert_eq!(violation.status >> 16, 7);
-                // Later ones don't take its place.
+                // Later violations don't replace the first one.
                 assert_eq!(read(&machine, 4), Some(Cause::Liodn));
                 let first = heard(&machine, &liodn);
                 assert_eq!(first.map(|v| v.address), Some(address));
@@ -100,7 +101,7 @@ mod tests {
         assert_eq!(peek(&machine, 9, BASE), Ok(0x77));
         assert_eq!(peek(&machine, 9, 0), Err(Cause::Window));
         liodn.disable()?;
-        // Reviving doesn't turn on what its owner has turned off.
+        // Reviving doesn't enable a LIODN that its owner has disabled.
         assert!(liodn.revive()?);
         assert_eq!(peek(&machine, 9, BASE), Err(Cause::Liodn));
         Ok(())
@@ -124,12 +125,12 @@ mod tests {
         Ok(())
     }
 
-    /// The PAMU that LIODNs with an even number are behind.
+    /// Returns the PAMU that LIODNs with an even number are behind.
     fn first_pamu(machine: &Machine) -> &dyn Pamu {
         &*machine.system().pamus()[0]
     }
 
-    /// Waits until it is so, for ten seconds at the most.
+    /// Waits until the condition is true, for at most ten seconds. Returns whether it became true.
     fn comes_true(so: impl Fn() -> bool) -> bool {
         (0..1000).any(|_| {
             fsleep(Delta::from_millis(10));
@@ -137,7 +138,7 @@ mod tests {
         })
     }
 
-    /// Erratum A-003638: a device that goes on after it was turned off.
+    /// Erratum A-003638: a device continues its accesses after it was disabled.
     #[test]
     fn a_noisy_device_interrupts_seldom() -> Result {
         let machine = machine()?;
@@ -149,16 +150,18 @@ mod tests {
             assert_eq!(peek(&machine, 2, 0), Err(Cause::Liodn));
             accesses += 1;
         }
-        // One more than pauses of 10 ms have room, and clocks may tick only every 4 ms.
+        // At most one interrupt more than the number of 10 ms pauses. Clocks may tick only every 4
+        // ms.
         assert!(interrupts <= start.elapsed().as_millis() / 6 + 1);
         assert!(accesses > 2 * interrupts);
-        // It was off, so there is nothing to tell of it.
+        // The LIODN was disabled, so nothing is reported.
         assert_eq!(machine.system().history().lock().count(), 0);
         assert!(comes_true(|| pamu.is_armed()));
         Ok(())
     }
 
-    /// Who asks for violations all the time hears of them, and has the noise interrupt no more often.
+    /// Tests that a caller that polls all the time learns of violations, and doesn't raise the rate
+    /// of the interrupts that a noisy device causes.
     #[test]
     fn asking_ends_no_pause() -> Result {
         let machine = machine()?;
@@ -174,19 +177,19 @@ mod tests {
             interrupts += i64::from(pamu.is_armed());
             assert_eq!(peek(&machine, 2, 0), Err(Cause::Liodn));
             if round == 3 {
-                // The noise that the PAMU has noted would hide this.
+                // The violation that the PAMU has recorded would hide this one.
                 machine.system().poll();
                 assert_eq!(peek(&machine, 4, 0), Err(Cause::Window));
             }
             assert_eq!(heard(&machine, &other).is_some(), round >= 3);
         }
-        // Pauses of 10 ms have no room for more.
+        // At most as many interrupts as 10 ms pauses allow.
         assert!(interrupts <= start.elapsed().as_millis() / 6 + 1);
         assert_eq!(machine.system().history().lock().count(), 1);
         Ok(())
     }
 
-    /// A device tries all the time, and then is turned on.
+    /// A device tries to access memory all the time, and then its LIODN is enabled.
     #[test]
     fn attempts_before_a_liodn_is_on_do_not_stop_it() -> Result {
         let machine = machine()?;
@@ -220,7 +223,7 @@ mod tests {
             other.enable()?;
             assert_eq!(peek(&machine, 2, 0), Err(Cause::Liodn));
             assert_eq!(peek(&machine, 4, 0), Err(Cause::Window));
-            // Nobody asks.
+            // No caller polls.
             let heard = || machine.system().history().lock().count() == round + 1;
             assert!(comes_true(heard));
             assert_eq!(other.violation().map(|v| v.address), Some(0));
@@ -228,7 +231,8 @@ mod tests {
         Ok(())
     }
 
-    /// What comes while the noise is noted is missed, but after a pause anybody may be first.
+    /// Violations that occur while another one is recorded are lost, but after a pause any LIODN
+    /// may be first.
     #[test]
     fn of_two_that_go_on_both_are_heard() -> Result {
         let machine = machine()?;
@@ -261,7 +265,8 @@ mod tests {
         Ok(())
     }
 
-    /// Nothing of it is left, whether the pause has ended, is just ending or would have lasted.
+    /// Tests that everything is freed, whether the pause has ended, is just ending or is still
+    /// running.
     #[test]
     fn machines_go_while_a_pause_is_pending() -> Result {
         for round in 0..60 {

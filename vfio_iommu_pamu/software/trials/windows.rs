@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What leads where, and what is refused.
+//! Tests of the targets of windows, and of what is refused.
 
 use kernel::prelude::*;
 
@@ -42,7 +42,7 @@ mod tests {
             let block = if last == 0 { &a } else { &b };
             assert_eq!(block.words()[2].load(Relaxed), 0x1234);
             assert_eq!(peek(&machine, 3, end), Err(Cause::Window));
-            // That has stopped it.
+            // The violation has stopped the LIODN.
             assert_eq!(peek(&machine, 3, BASE), Err(Cause::Liodn));
             assert!(liodn.revive()?);
             assert_eq!(peek(&machine, 3, BASE - 4), Err(Cause::Window));
@@ -133,11 +133,11 @@ mod tests {
             master.write(doorbell, &vector.data().to_le_bytes())?;
             assert_eq!(count.0.load(Relaxed), expected);
         }
-        // Elsewhere in the page, and a vector that nobody has.
+        // Another offset of the page, and a vector that isn't allocated.
         master.write(doorbell + 4, &0u32.to_le_bytes())?;
         master.write(doorbell, &200u32.to_le_bytes())?;
         assert_eq!(count.0.load(Relaxed), 2);
-        // Nothing is kept there.
+        // Writes are not stored.
         let page = KVVec::from_elem(0xffu8, 4096, GFP_KERNEL)?;
         master.write(BASE + 2 * SIZE, &page)?;
         assert_eq!(count.0.load(Relaxed), 2);
@@ -185,7 +185,7 @@ mod tests {
                 liodn.set_window(index, &window)?;
             }
             liodn.enable()?;
-            // New windows are prepared beside the old ones, which work on.
+            // New windows are prepared beside the old ones, which stay in effect.
             let more = liodn.prepare(256)?;
             assert_eq!(liodn.prepare(128).err(), Some(ENOSPC));
             assert_eq!(peek(&machine, 0, BASE + 255 * SIZE), Ok(1));
