@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Files on the kernel's anonymous inode, and pseudo file systems that lend them a mapping.
+//! Anonymous inode files, and pseudo file systems whose inodes collect the memory mappings of such
+//! files.
 //!
 //! C headers: [`include/linux/anon_inodes.h`](srctree/include/linux/anon_inodes.h),
 //! [`include/linux/pseudo_fs.h`](srctree/include/linux/pseudo_fs.h)
@@ -35,9 +36,10 @@ use crate::{
     }, //
 };
 
-/// Makes a read-write file called `[name]` which carries `data` and can be read at any offset.
+/// Creates a read-write file called `[name]` that holds `data`. It can be read and written at any
+/// offset.
 ///
-/// On failure `data` is dropped.
+/// Drops `data` on failure.
 pub fn open<T: FileOperations, K>(
     table: &'static FileTable<T, K>,
     name: &'static CStr,
@@ -47,45 +49,46 @@ pub fn open<T: FileOperations, K>(
     make(table, name, data, bindings::O_RDWR, any_offset)
 }
 
-/// Files whose memory mappings are kept on an inode of a [`PseudoFs`], so that the owner of the inode
+/// Files whose memory mappings belong to an inode of a [`PseudoFs`], so that the owner of the inode
 /// can zap the mappings of all these files.
 pub trait InodeMapped: FileOperations {
-    /// The inode for a file that carries `data`.
+    /// Returns the inode for a file that holds `data`.
     ///
-    /// The file uses it until `data` is dropped. The lifetime says that `data` keeps the inode for as
-    /// long: `data` stays where it is, and nobody gets it mutably, until the file is released.
+    /// The file uses the inode until `data` is dropped. The lifetime expresses that `data` keeps
+    /// the inode that long: `data` isn't moved or mutably borrowed until the file is released.
     fn inode<'a>(data: Borrowed<'a, Self>) -> InodeRef<'a>;
 }
 
-/// Makes a file as [`open`] does, with its memory mappings on [`InodeMapped::inode`].
+/// Creates a file as [`open`] does. Its memory mappings belong to the inode of
+/// [`InodeMapped::inode`].
 pub fn open_mapped<T: InodeMapped, K>(
     table: &'static FileTable<T, K>,
     name: &'static CStr,
     data: T::Data,
 ) -> Result<ARef<File>> {
     let file = open(table, name, data)?;
-    // SAFETY: By the invariant of `FileTable` the file carries a `T::Data` in foreign form, which is
-    // only borrowed until `release`. The file holds the data, so the borrow may last as long.
+    // SAFETY: By the invariant of `FileTable` the file holds a `T::Data` in foreign form, which is
+    // only borrowed until `release`. The file owns the data, so the borrow may last as long.
     let inode = T::inode(unsafe { T::Data::borrow((*file.as_ptr()).private_data) });
-    // SAFETY: The file is ours alone. The inode is borrowed from the data, so it outlives every use
-    // that the VFS makes of a file's mapping, the last of which precedes `release`.
+    // SAFETY: Only this function has the file. The inode is borrowed from the data, so it outlives
+    // every use that the VFS makes of a file's mapping, the last of which precedes `release`.
     unsafe { (*file.as_ptr()).f_mapping = (*inode.0 .0.as_ptr()).i_mapping };
     Ok(file)
 }
 
-/// What can be done with a file of [`open_stream`].
+/// The direction of a file of [`open_stream`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// It can be read.
+    /// The file can be read.
     Read,
-    /// It can be written.
+    /// The file can be written.
     Write,
 }
 
-/// Makes a file called `[name]` which carries `data` and has no offset: what is read or written comes
-/// after what was before.
+/// Creates a file called `[name]` that holds `data` and has no offset: each read or write continues
+/// where the previous one ended.
 ///
-/// On failure `data` is dropped.
+/// Drops `data` on failure.
 pub fn open_stream<T: FileOperations, K>(
     table: &'static FileTable<T, K>,
     name: &'static CStr,
@@ -107,8 +110,8 @@ fn make<T: FileOperations, K>(
     mode: bindings::fmode_t,
 ) -> Result<ARef<File>> {
     let data = data.into_foreign();
-    // SAFETY: Name and table are static. The file takes over `data`, which the table's `release`
-    // gives back, so the invariant of `FileTable` holds.
+    // SAFETY: Name and table are static. The file takes ownership of `data`, which the table's
+    // `release` takes back, so the invariant of `FileTable` holds.
     let file = from_err_ptr(unsafe {
         bindings::anon_inode_getfile_fmode(
             name.as_char_ptr(),
@@ -118,24 +121,24 @@ fn make<T: FileOperations, K>(
             mode,
         )
     })
-    // SAFETY: No file was made, so the data is still ours.
+    // SAFETY: No file was created, so this function still owns the data.
     .inspect_err(|_| drop(unsafe { T::Data::from_foreign(data) }))?;
-    // SAFETY: `anon_inode_getfile_fmode` gives a pointer that is not null, with one reference.
+    // SAFETY: `anon_inode_getfile_fmode` returns a non-null pointer with one reference.
     Ok(unsafe { ARef::from_raw(NonNull::new_unchecked(file.cast())) })
 }
 
-/// A file system with nothing in it but inodes made by [`PseudoFs::inode`]; keep it as a `static`.
+/// A file system that contains only the inodes of [`PseudoFs::inode`]. Keep it as a `static`.
 pub struct PseudoFs {
     fs_type: UnsafeCell<bindings::file_system_type>,
     mount: UnsafeCell<*mut bindings::vfsmount>,
     pins: UnsafeCell<c_int>,
 }
 
-// SAFETY: `simple_pin_fs` and `simple_release_fs` serialise all that is in the cells.
+// SAFETY: `simple_pin_fs` and `simple_release_fs` serialise all accesses to the cells.
 unsafe impl Sync for PseudoFs {}
 
 impl PseudoFs {
-    /// A file system that `/proc/filesystems` never shows: it is not registered.
+    /// Returns a file system. It isn't registered, so `/proc/filesystems` never shows it.
     pub const fn new<M: PseudoFsMagic>(name: &'static CStr, owner: &ThisModule) -> Self {
         let mut fs_type: bindings::file_system_type = pin_init::zeroed();
         fs_type.name = kernel::str::as_char_ptr_in_const_context(name);
@@ -149,26 +152,26 @@ impl PseudoFs {
         }
     }
 
-    /// Makes an inode; the file system stays mounted while there is one.
+    /// Allocates an inode. The file system stays mounted while it has an inode.
     pub fn inode(&'static self) -> Result<Inode> {
-        // SAFETY: All three pointers are valid forever; the callee locks.
+        // SAFETY: All three pointers are valid forever, and the callee locks.
         to_result(unsafe {
             bindings::simple_pin_fs(self.fs_type.get(), self.mount.get(), self.pins.get())
         })?;
-        // SAFETY: The pin taken above keeps the mount in place.
+        // SAFETY: The pin taken above keeps the mount.
         let inode = unsafe { bindings::alloc_anon_inode((**self.mount.get()).mnt_sb) };
         let inode = from_err_ptr(inode).inspect_err(|_| self.unpin())?;
-        // SAFETY: `alloc_anon_inode` does not give a null pointer.
+        // SAFETY: `alloc_anon_inode` doesn't return a null pointer.
         Ok(Inode(unsafe { NonNull::new_unchecked(inode) }, self))
     }
 
     fn unpin(&'static self) {
-        // SAFETY: Undoes one `simple_pin_fs` of the caller's.
+        // SAFETY: This reverts one `simple_pin_fs` of the caller.
         unsafe { bindings::simple_release_fs(self.mount.get(), self.pins.get()) }
     }
 }
 
-/// The number that `statfs(2)` would show for a [`PseudoFs`].
+/// The magic number that `statfs(2)` would report for a [`PseudoFs`].
 pub trait PseudoFsMagic {
     /// The magic number.
     const MAGIC: c_ulong;
@@ -176,7 +179,7 @@ pub trait PseudoFsMagic {
 
 /// # Safety
 ///
-/// Called by the VFS with a new file system context.
+/// Only the VFS calls this function, with a new file system context.
 unsafe extern "C" fn init_fs_context_callback<M: PseudoFsMagic>(
     fc: *mut bindings::fs_context,
 ) -> c_int {
@@ -188,20 +191,20 @@ unsafe extern "C" fn init_fs_context_callback<M: PseudoFsMagic>(
     }
 }
 
-/// An inode of a [`PseudoFs`], whose mapping collects the memory mappings of [`InodeMapped`] files.
+/// An inode of a [`PseudoFs`]. Its mapping collects the memory mappings of [`InodeMapped`] files.
 ///
 /// # Invariants
 ///
-/// Owns one reference to the inode and one pin of the file system.
+/// This value owns one reference to the inode and one pin of the file system.
 pub struct Inode(NonNull<bindings::inode>, &'static PseudoFs);
 
-// SAFETY: An inode reference may be dropped anywhere.
+// SAFETY: An inode reference may be dropped in any thread.
 unsafe impl Send for Inode {}
-// SAFETY: There is nothing to mutate through a shared reference.
+// SAFETY: Nothing can be changed through a shared reference.
 unsafe impl Sync for Inode {}
 
 impl Inode {
-    /// Gives up ownership, for a C structure to hold.
+    /// Gives up ownership, so that a C structure can hold the inode.
     pub fn into_raw(self) -> *mut bindings::inode {
         core::mem::ManuallyDrop::new(self).0.as_ptr()
     }
@@ -210,7 +213,8 @@ impl Inode {
     ///
     /// # Safety
     ///
-    /// `inode` came from [`Inode::into_raw`] of an inode of `fs`, and is used no more.
+    /// `inode` was returned by [`Inode::into_raw`] for an inode of `fs`, and the caller doesn't use
+    /// it again.
     pub unsafe fn from_raw(inode: *mut bindings::inode, fs: &'static PseudoFs) -> Self {
         // SAFETY: By this function's contract.
         Self(unsafe { NonNull::new_unchecked(inode) }, fs)
@@ -220,7 +224,7 @@ impl Inode {
     ///
     /// # Safety
     ///
-    /// As for [`Inode::from_raw`], but `inode` stays with its owner, who keeps it for `'a`.
+    /// As for [`Inode::from_raw`], but the owner of `inode` keeps it for `'a`.
     pub unsafe fn borrow_raw<'a>(
         inode: &'a *mut bindings::inode,
         fs: &'static PseudoFs,
@@ -242,7 +246,7 @@ impl Drop for Inode {
     }
 }
 
-/// An [`Inode`] that its owner keeps for `'a`.
+/// An [`Inode`] that is borrowed from its owner for `'a`.
 pub struct InodeRef<'a>(
     core::mem::ManuallyDrop<Inode>,
     core::marker::PhantomData<&'a Inode>,

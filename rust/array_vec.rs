@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A vector within its owner: with room for so many elements, which costs nothing until they are written.
+//! A vector with inline storage of fixed capacity. Elements cost nothing until they are written.
 
 use core::{
     mem::MaybeUninit,
@@ -10,41 +10,42 @@ use core::{
     },
 };
 
-/// Up to `N` elements.
+/// A vector of up to `N` elements.
 ///
 /// # Invariants
 ///
-/// The first `len` of `items`, at most all, are initialized.
+/// The first `len` of `items` are initialized, and `len` is at most `N`.
 pub struct ArrayVec<T, const N: usize> {
     items: [MaybeUninit<T>; N],
     len: usize,
 }
 
 impl<T: Copy, const N: usize> ArrayVec<T, N> {
-    /// No elements.
+    /// Returns an empty vector.
     #[inline]
     pub const fn new() -> Self {
-        // INVARIANT: There are none.
+        // INVARIANT: The vector has no elements.
         Self {
             items: [const { MaybeUninit::uninit() }; N],
             len: 0,
         }
     }
 
-    /// Adds elements that are `value` until there are `len`, if there is room for so many.
+    /// Appends copies of `value` until the vector has `len` elements. Does nothing if `len` exceeds
+    /// the capacity.
     #[inline]
     pub fn grow(&mut self, len: usize, value: T) {
         for item in self.items.get_mut(self.len..len).unwrap_or_default() {
             item.write(value);
-            // INVARIANT: One more was initialized, the next one.
+            // INVARIANT: The next element was just initialized.
             self.len += 1;
         }
     }
 
-    /// Forgets all elements.
+    /// Removes all elements.
     #[inline]
     pub fn clear(&mut self) {
-        // INVARIANT: None has to be initialized.
+        // INVARIANT: With `len` 0 no element has to be initialized.
         self.len = 0;
     }
 }
@@ -60,7 +61,7 @@ impl<T: Copy, const N: usize> Deref for ArrayVec<T, N> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: By the type invariant so many are there, and initialized.
+        // SAFETY: By the type invariant `len` elements exist and are initialized.
         unsafe { core::slice::from_raw_parts(self.items.as_ptr().cast(), self.len) }
     }
 }
@@ -68,7 +69,7 @@ impl<T: Copy, const N: usize> Deref for ArrayVec<T, N> {
 impl<T: Copy, const N: usize> DerefMut for ArrayVec<T, N> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: By the type invariant so many are there, and initialized.
+        // SAFETY: By the type invariant `len` elements exist and are initialized.
         unsafe { core::slice::from_raw_parts_mut(self.items.as_mut_ptr().cast(), self.len) }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the calling task may do.
+//! Capabilities of the calling task.
 //!
 //! C header: [`include/linux/capability.h`](srctree/include/linux/capability.h)
 
@@ -8,22 +8,22 @@ use kernel::ffi::c_int;
 
 use crate::bindings;
 
-/// A capability that VFIO asks for.
+/// A capability that VFIO checks.
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub enum Capability {
-    /// `CAP_SYS_RAWIO`: needed for devices that no IOMMU confines.
+    /// `CAP_SYS_RAWIO`: required for devices without IOMMU protection.
     SysRawio = bindings::CAP_SYS_RAWIO,
     /// `CAP_IPC_LOCK`: exempts from the limit on locked memory.
     IpcLock = bindings::CAP_IPC_LOCK,
-    /// `CAP_SYS_ADMIN`: shows physical addresses.
+    /// `CAP_SYS_ADMIN`: permits reading physical addresses.
     SysAdmin = bindings::CAP_SYS_ADMIN,
 }
 
 impl Capability {
-    /// Whether the calling task holds the capability in the initial user namespace.
+    /// Returns whether the calling task has the capability in the initial user namespace.
     pub fn held(self) -> bool {
-        // SAFETY: `capable` looks at `current` only.
+        // SAFETY: `capable` only looks at `current`.
         unsafe { bindings::capable(self as c_int) }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Device classes, character device numbers, and character devices made at run time.
+//! Device classes, character device numbers, and character devices that are created at run time.
 //!
 //! C headers: [`include/linux/cdev.h`](srctree/include/linux/cdev.h),
 //! [`include/linux/device/class.h`](srctree/include/linux/device/class.h)
@@ -22,23 +22,23 @@ use crate::{
     }, //
 };
 
-/// Where below `/dev` the nodes of a class appear.
+/// The directory below `/dev` for the nodes of a class.
 pub trait DevFolder {
-    /// The folder, without slashes at its ends.
+    /// The directory, without leading or trailing slash.
     const FOLDER: &'static CStr;
 }
 
-/// A device class; keep it as a `static`.
+/// A device class. Keep it as a `static`.
 #[repr(transparent)]
 pub struct Class(Opaque<bindings::class>);
 
-// SAFETY: A registered class is only read by us; the driver core guards what it writes.
+// SAFETY: This crate only reads a registered class; the driver core protects what it writes.
 unsafe impl Sync for Class {}
 // SAFETY: As above.
 unsafe impl Send for Class {}
 
 impl Class {
-    /// A class whose devices have their nodes in `F::FOLDER`.
+    /// Returns a class whose devices have their nodes in `F::FOLDER`.
     pub const fn new<F: DevFolder>(name: &'static CStr) -> Self {
         let mut class: bindings::class = pin_init::zeroed();
         class.name = kernel::str::as_char_ptr_in_const_context(name);
@@ -46,12 +46,12 @@ impl Class {
         Self(Opaque::new(class))
     }
 
-    /// The C object, for a `struct device` that belongs to the class.
+    /// Returns the C object, for a `struct device` of the class.
     pub fn as_ptr(&'static self) -> *const bindings::class {
         self.0.get()
     }
 
-    /// Shows the class in sysfs until the result is dropped.
+    /// Registers the class in sysfs until the result is dropped.
     pub fn register(&'static self) -> Result<ClassRegistration> {
         // SAFETY: The class is a static, so it outlives its registration.
         to_result(unsafe { bindings::class_register(self.0.get()) })?;
@@ -61,14 +61,14 @@ impl Class {
 
 /// # Safety
 ///
-/// Called by the driver core with a valid device.
+/// Only the driver core calls this function, with a valid device.
 unsafe extern "C" fn devnode_callback<F: DevFolder>(
     dev: *const bindings::device,
     _mode: *mut bindings::umode_t,
 ) -> *mut c_char {
-    // SAFETY: The driver core passes a valid device, which `Device` only wraps.
+    // SAFETY: The driver core passes a valid device, and `Device` is a transparent wrapper.
     let dev = unsafe { Device::<kernel::device::Normal>::from_raw(dev.cast_mut()) };
-    // SAFETY: The format matches its two strings; the caller frees the result.
+    // SAFETY: The format matches its two strings. The caller frees the result.
     unsafe {
         bindings::kasprintf(
             bindings::GFP_KERNEL,
@@ -79,12 +79,12 @@ unsafe extern "C" fn devnode_callback<F: DevFolder>(
     }
 }
 
-/// A class that is shown in sysfs; dropping it takes it away.
+/// The registration of a class in sysfs. Dropping it unregisters the class.
 pub struct ClassRegistration(&'static Class);
 
 impl Drop for ClassRegistration {
     fn drop(&mut self) {
-        // SAFETY: The class was registered when this value was made.
+        // SAFETY: The class was registered when this value was created.
         unsafe { bindings::class_unregister(self.0 .0.get()) }
     }
 }
@@ -93,17 +93,17 @@ impl Drop for ClassRegistration {
 ///
 /// # Invariants
 ///
-/// `first` and the `count` minors from it on are ours.
+/// This value owns `first` and the `count` minors from it on.
 pub struct Region {
     first: bindings::dev_t,
     count: u32,
 }
 
 impl Region {
-    /// The most minors that a major has.
+    /// The number of minors of a major.
     pub const ALL_MINORS: u32 = 1 << bindings::MINORBITS;
 
-    /// Takes `count` numbers, which `/proc/devices` shows as `name`.
+    /// Allocates `count` numbers, which `/proc/devices` shows as `name`.
     pub fn new(name: &'static CStr, count: u32) -> Result<Self> {
         let mut first = 0;
         // SAFETY: Both pointers are valid for the call.
@@ -114,7 +114,7 @@ impl Region {
         Ok(Self { first, count })
     }
 
-    /// The device number of `minor`, which must be below the count.
+    /// Returns the device number of `minor`, which must be less than the count.
     pub fn number(&self, minor: u32) -> Result<DevNumber> {
         (minor < self.count)
             .then_some(DevNumber(self.first + minor))
@@ -129,11 +129,11 @@ impl Drop for Region {
     }
 }
 
-/// A device number out of a [`Region`].
+/// A device number of a [`Region`].
 #[derive(Clone, Copy)]
 pub struct DevNumber(bindings::dev_t);
 
-/// A character device with its place in sysfs and the value that its files start from.
+/// A character device with its device in sysfs, and the value that its files are opened with.
 #[repr(C)]
 pub(crate) struct NodeInner<T> {
     dev: Opaque<bindings::device>,
@@ -144,7 +144,7 @@ pub(crate) struct NodeInner<T> {
 impl<T> NodeInner<T> {
     /// # Safety
     ///
-    /// `cdev` is the one in a `NodeInner<T>` that stays alive for `'a`.
+    /// `cdev` is a field of a `NodeInner<T>` that stays alive for `'a`.
     pub(crate) unsafe fn from_cdev<'a>(cdev: *mut bindings::cdev) -> &'a T {
         // SAFETY: By this function's contract.
         unsafe { &(*kernel::container_of!(Opaque::cast_from(cdev), Self, cdev)).data }
@@ -152,22 +152,24 @@ impl<T> NodeInner<T> {
 
     /// # Safety
     ///
-    /// Called by the driver core with the device in a `NodeInner<T>`, when nothing refers to it.
+    /// Only the driver core calls this function, with the device of a `NodeInner<T>` that has no
+    /// references left.
     unsafe extern "C" fn release_callback(dev: *mut bindings::device) {
-        // SAFETY: By this function's contract; the box was leaked by `NodeRegistration::new`.
+        // SAFETY: By this function's contract; `NodeRegistration::new` leaked the box.
         drop(unsafe {
             KBox::from_raw(kernel::container_of!(Opaque::cast_from(dev), Self, dev).cast_mut())
         });
     }
 }
 
-/// A character device that can be opened until this value is dropped.
+/// A character device. It can be opened until this value is dropped.
 ///
-/// Files that are open then stay valid: they keep the node's memory, not its registration.
+/// Files that are open then stay valid: they keep the memory of the node, but not its registration.
 ///
 /// # Invariants
 ///
-/// Points at a node that was added by `cdev_device_add`, and owns one reference to its device.
+/// The pointer is to a node that was added by `cdev_device_add`, and this value owns one reference
+/// to its device.
 pub struct NodeRegistration<T>(core::ptr::NonNull<NodeInner<T>>);
 
 // SAFETY: The C parts may be used from any thread; `T` is `Send` and `Sync`.
@@ -176,7 +178,7 @@ unsafe impl<T: Send + Sync> Send for NodeRegistration<T> {}
 unsafe impl<T: Send + Sync> Sync for NodeRegistration<T> {}
 
 impl<T: Send + Sync + 'static> NodeRegistration<T> {
-    /// Makes the node `name` of `class`, with `number`, whose files are made by `table`.
+    /// Creates the node `name` of `class` with `number`. Its files belong to `table`.
     pub fn new<F: OpenNode<Node = T>>(
         class: &'static Class,
         table: &'static FileTable<F, Node>,
@@ -193,10 +195,10 @@ impl<T: Send + Sync + 'static> NodeRegistration<T> {
             GFP_KERNEL,
         )?;
         let node = KBox::into_raw(node);
-        // SAFETY: The node is ours and zeroed.
+        // SAFETY: Only this function has the node, and it is zeroed.
         let (dev, cdev) = unsafe { ((*node).dev.get(), (*node).cdev.get()) };
-        // SAFETY: `dev` is zeroed memory that lives until `release_callback`; `cdev` likewise,
-        // since `cdev_device_add` makes it hold a reference to the device.
+        // SAFETY: `dev` is zeroed memory that lives until `release_callback`. So does `cdev`,
+        // because `cdev_device_add` makes it hold a reference to the device.
         unsafe {
             bindings::device_initialize(dev);
             (*dev).devt = number.0;
@@ -205,22 +207,23 @@ impl<T: Send + Sync + 'static> NodeRegistration<T> {
             bindings::cdev_init(cdev, table.as_ptr());
             (*cdev).owner = (*table.as_ptr()).owner;
         }
-        // SAFETY: The device is initialised and its name not yet used.
+        // SAFETY: The device is initialised and has no name yet.
         let named = unsafe { bindings::dev_set_name(dev, c"%s".as_char_ptr(), name.as_char_ptr()) };
         to_result(named)
-            // SAFETY: Both are initialised and not yet added.
+            // SAFETY: Both are initialised and not added yet.
             .and_then(|()| to_result(unsafe { bindings::cdev_device_add(cdev, dev) }))
-            // SAFETY: Gives back the reference of `device_initialize`, which frees the node.
+            // SAFETY: Drops the reference of `device_initialize`, which frees the node.
             .inspect_err(|_| unsafe { bindings::put_device(dev) })?;
-        // INVARIANT: Added just now; the reference of `device_initialize` is handed over.
-        // SAFETY: `KBox::into_raw` gives no null pointer.
+        // INVARIANT: The node was just added, and takes over the reference of `device_initialize`.
+        // SAFETY: `KBox::into_raw` doesn't return a null pointer.
         Ok(Self(unsafe { core::ptr::NonNull::new_unchecked(node) }))
     }
 }
 
 impl<T> Drop for NodeRegistration<T> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant; the node outlives `cdev_device_del` by our reference.
+        // SAFETY: By the type invariant; this value's reference keeps the node beyond
+        // `cdev_device_del`.
         unsafe {
             let node = self.0.as_ref();
             let dev = node.dev.get();

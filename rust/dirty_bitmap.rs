@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Bitmaps of programs, in which devices report what of their memory they have written to.
+//! User bitmaps in which devices report the memory that they have written.
 //!
-//! The kernel's own `struct iova_bitmap` is there only if it was built with some IOMMU driver's tracking;
-//! Debian's is not. Without, its header has functions that do nothing, so that no driver in C can report
-//! anything, and the kernel's `vfio.ko` says `EOPNOTSUPP`. Then our core hands its drivers a bitmap of
-//! its own. A driver in Rust takes that by [`DirtyBitmap::from_raw`]; from one in C it comes back
-//! unseen, and the answer is `EOPNOTSUPP` as before.
+//! The kernel has `struct iova_bitmap` only if it was built with dirty tracking of some IOMMU
+//! driver; Debian's kernel doesn't have it. Without it, its header provides functions that do
+//! nothing, so no C driver can report anything, and the kernel's `vfio.ko` returns `EOPNOTSUPP`. On
+//! such a kernel this project's core passes its own bitmap to drivers. A Rust driver takes it by
+//! [`DirtyBitmap::from_raw`]. A C driver returns it unseen, and the result is `EOPNOTSUPP` as with
+//! the kernel's core.
 //!
 //! C header: [`include/linux/iova_bitmap.h`](srctree/include/linux/iova_bitmap.h)
 
@@ -36,27 +37,27 @@ use crate::{
     }, //
 };
 
-/// Whether `struct iova_bitmap` is the kernel's, which every core hands to drivers.
+/// Whether the kernel has `struct iova_bitmap`, which every core then passes to drivers.
 pub const KERNELS: bool = cfg!(CONFIG_IOMMUFD_DRIVER);
 
-/// What a program wants to know, and where.
+/// A request for a dirty bitmap.
 #[derive(Clone, Copy)]
 pub struct Request {
     /// The first address.
     pub iova: u64,
-    /// How many bytes; `iova + length` is at most `u64::MAX`.
+    /// The number of bytes. `iova + length` is at most `u64::MAX`.
     pub length: u64,
-    /// What one bit stands for: a power of two, in bytes.
+    /// The number of bytes that one bit stands for, a power of two.
     pub page_size: u64,
-    /// The program's bitmap.
+    /// The user bitmap.
     pub bitmap: UserPtr,
 }
 
-/// Asks a driver, which `fill` calls with a bitmap, for what a program wants to know.
+/// Answers a request. `fill` passes a bitmap to the driver.
 ///
 /// # Errors
 ///
-/// `EOPNOTSUPP` if the driver can't report on this kernel; otherwise the driver's.
+/// `EOPNOTSUPP` if the driver can't report on this kernel; otherwise the errors of the driver.
 pub fn report(
     request: &Request,
     fill: &mut dyn FnMut(*mut bindings::iova_bitmap) -> Result,
@@ -75,12 +76,12 @@ pub fn report(
     filled
 }
 
-/// What the kernel's bitmap takes along to [`fill_callback`].
+/// The argument that the kernel's bitmap passes to [`fill_callback`].
 type Fill<'a> = &'a mut dyn FnMut(*mut bindings::iova_bitmap) -> Result;
 
 fn report_in_kernels(request: &Request, mut fill: Fill<'_>) -> Result {
-    // SAFETY: The callee checks the address of the bitmap, and calls `fill_callback` before it returns,
-    // with `fill`.
+    // SAFETY: The callee checks the address of the bitmap. It calls `fill_callback` with `fill`
+    // before it returns.
     to_result(unsafe {
         bindings::kernel_ext_iova_bitmap_report(
             request.iova as c_ulong,
@@ -95,7 +96,7 @@ fn report_in_kernels(request: &Request, mut fill: Fill<'_>) -> Result {
 
 /// # Safety
 ///
-/// Called from [`report_in_kernels`] with the [`Fill`] that it passed.
+/// Called only through [`report_in_kernels`], with the [`Fill`] that it passed.
 unsafe extern "C" fn fill_callback(
     bitmap: *mut bindings::iova_bitmap,
     _iova: c_ulong,
@@ -107,20 +108,21 @@ unsafe extern "C" fn fill_callback(
     fill(bitmap).map_or_else(|e| e.to_errno(), |()| 0)
 }
 
-/// A program's bitmap, to be filled in by a driver.
+/// A user bitmap that a driver fills.
 ///
 /// # Invariants
 ///
-/// The kernel's where it has them, else an [`Own`]; valid for `'a`, and nobody else uses it.
+/// The pointer is to the kernel's bitmap where the kernel has them, otherwise to an [`Own`]. It is
+/// valid for `'a`, and nothing else uses it.
 pub struct DirtyBitmap<'a>(*mut bindings::iova_bitmap, PhantomData<&'a mut Own>);
 
 impl DirtyBitmap<'_> {
     /// # Safety
     ///
-    /// `bitmap` was passed to the driver's `log_read_and_clear`, which hasn't returned yet in `'a`.
+    /// `bitmap` was passed to the driver's `log_read_and_clear`, which doesn't return during `'a`.
     pub unsafe fn from_raw(bitmap: *mut bindings::iova_bitmap) -> Self {
         if !KERNELS {
-            // SAFETY: By this function's contract. On such a kernel it is our core alone that calls
+            // SAFETY: By this function's contract. On such a kernel only this project's core calls
             // drivers, and it does so from `report`.
             unsafe { (*bitmap.cast::<Own>()).seen = true };
         }
@@ -128,12 +130,12 @@ impl DirtyBitmap<'_> {
         Self(bitmap, PhantomData)
     }
 
-    /// Sets the bits of all that has a byte among `length` ones from `iova` on. What the program didn't
-    /// ask for is left out.
+    /// Sets the bits of all pages that overlap the `length` bytes from `iova` on. Pages that were
+    /// not requested are ignored.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if the program's bitmap can't be written, `EINTR` if it is being killed.
+    /// `EFAULT` if the user bitmap can't be written; `EINTR` if the process is being killed.
     pub fn set(&mut self, iova: u64, length: u64) -> Result {
         if KERNELS {
             // SAFETY: By the type invariant; the callee checks the range.
@@ -147,10 +149,10 @@ impl DirtyBitmap<'_> {
     }
 }
 
-/// A bitmap of ours.
+/// The bitmap of this project.
 struct Own {
     request: Request,
-    /// Whether a driver knows it for what it is.
+    /// Whether a driver recognised it.
     seen: bool,
 }
 
@@ -173,7 +175,8 @@ impl Own {
     }
 }
 
-/// The first and the last bit that stand for `length` bytes from `iova` on, as far as they were asked for.
+/// Returns the first and the last bit for `length` bytes from `iova` on, limited to the requested
+/// range.
 fn bits(request: &Request, iova: u64, length: u64) -> Option<(u64, u64)> {
     let first = iova.max(request.iova);
     let last = iova
@@ -187,7 +190,8 @@ fn bits(request: &Request, iova: u64, length: u64) -> Option<(u64, u64)> {
     })
 }
 
-/// Which bits of a word, the one with a number, are among `first..=last`, of which it has at least one.
+/// Returns the mask of the bits of word number `word` that are in `first..=last`. At least one of
+/// them is.
 fn mask(word: u64, first: u64, last: u64) -> u64 {
     let low = first.saturating_sub(64 * word);
     let high = (last - 64 * word).min(63);
@@ -214,7 +218,7 @@ mod tests {
         assert_eq!(bits(&asked, 0x5000, 1), Some((0, 0)));
         assert_eq!(bits(&asked, 0x5fff, 2), Some((0, 1)));
         assert_eq!(bits(&asked, 0x6000, 0x2000), Some((1, 2)));
-        // The first address need not be a multiple of what a bit stands for.
+        // The first address need not be a multiple of the page size.
         let asked = request(0x5000, 0x10000, 0x4000);
         assert_eq!(bits(&asked, 0x8000, 0x1000), Some((0, 0)));
         assert_eq!(bits(&asked, 0x9000, 0x1000), Some((1, 1)));

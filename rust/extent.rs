@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Runs of page frames, remembered compactly.
+//! Compact lists of page frames.
 //!
-//! A mapping of user memory has to remember which frames it consists of until it goes. Neighbouring
-//! frames are kept as one 8-byte word, so that a mapping of huge pages costs next to nothing, and
-//! one of scattered 4 KiB pages a five-hundredth of the memory that it maps.
+//! A mapping of user memory has to store its page frames until it is removed. Consecutive frames
+//! are stored as one 8-byte word. So the list takes almost no memory for huge pages, and 1/512 of
+//! the mapped memory for scattered 4 KiB pages.
 
 use core::num::NonZeroU64;
 
@@ -13,10 +13,10 @@ use kernel::{
     prelude::*, //
 };
 
-/// Bits of an [`Extent`] that count pages.
+/// The number of bits of an [`Extent`] for the number of pages.
 const COUNT_BITS: u32 = 23;
 
-/// Bits of an [`Extent`] that hold the first frame's number: 52 bits of address.
+/// The number of bits of an [`Extent`] for the first frame's number: 52 bits of address.
 const FRAME_BITS: u32 = 40;
 
 /// A run of consecutive page frames and a flag, in one word.
@@ -28,40 +28,42 @@ const FRAME_BITS: u32 = 40;
 pub struct Extent(NonZeroU64);
 
 impl Extent {
-    /// The most pages that one extent holds: 31 GiB of 4 KiB pages, a multiple of any huge page.
+    /// The maximum number of pages of an extent: 31 GiB of 4 KiB pages, a multiple of any huge
+    /// page.
     pub const MAX_PAGES: u64 = (1 << COUNT_BITS) - (1 << 18);
 
-    /// The run of `pages` frames from `frame` on.
+    /// Returns the run of `pages` frames from `frame` on.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there are no pages or too many, or the run doesn't fit a physical address.
+    /// `EINVAL` if the number of pages is 0 or too large, or if the run exceeds the range of
+    /// physical addresses.
     pub fn new(frame: u64, pages: u64, flag: bool) -> Result<Self> {
         let end = frame.checked_add(pages).ok_or(EINVAL)?;
         if pages == 0 || pages > Self::MAX_PAGES || end > 1 << FRAME_BITS {
             return Err(EINVAL);
         }
         let word = pages | u64::from(flag) << COUNT_BITS | frame << (COUNT_BITS + 1);
-        // INVARIANT: Each part fits its bits, as was checked.
+        // INVARIANT: Each part fits its bits, as checked above.
         Ok(Self(NonZeroU64::new(word).ok_or(EINVAL)?))
     }
 
-    /// The number of the first frame.
+    /// Returns the number of the first frame.
     pub fn frame(self) -> u64 {
         self.0.get() >> (COUNT_BITS + 1)
     }
 
-    /// The number of frames, at least one.
+    /// Returns the number of frames, at least one.
     pub fn pages(self) -> u64 {
         self.0.get() & ((1 << COUNT_BITS) - 1)
     }
 
-    /// The flag that was given to [`new`](Self::new).
+    /// Returns the flag that was passed to [`new`](Self::new).
     pub fn flag(self) -> bool {
         self.0.get() & (1 << COUNT_BITS) != 0
     }
 
-    /// This run and `next` as one, if `next` goes on where this one ends.
+    /// Returns this run and `next` as one run, if `next` continues this one.
     pub fn joined(self, next: Self) -> Option<Self> {
         if self.flag() != next.flag() || self.frame() + self.pages() != next.frame() {
             return None;
@@ -70,9 +72,10 @@ impl Extent {
     }
 }
 
-/// The frames of a mapping, in the order of its addresses.
+/// The frames of a mapping, in the order of their addresses.
 ///
-/// The first run is kept in place: most mappings of hugetlb files and of single pages have one only.
+/// The first run is stored inline: most mappings of hugetlb files and of single pages have only
+/// one.
 #[derive(Default)]
 pub struct Extents {
     first: Option<Extent>,
@@ -83,14 +86,14 @@ pub struct Extents {
 #[derive(Default)]
 struct More {
     list: KVVec<Extent>,
-    /// How many pages they have.
+    /// The total number of their pages.
     pages: u64,
 }
 
 const _: () = assert!(size_of::<Extents>() == 16);
 
 impl Extents {
-    /// A list without frames.
+    /// Returns an empty list.
     pub const fn new() -> Self {
         Self {
             first: None,
@@ -98,11 +101,11 @@ impl Extents {
         }
     }
 
-    /// Adds a run after all others.
+    /// Appends a run.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; then nothing was added.
+    /// `ENOMEM`. An error changes nothing.
     pub fn push(&mut self, extent: Extent, flags: Flags) -> Result {
         let Some(first) = &mut self.first else {
             self.first = Some(extent);
@@ -126,7 +129,7 @@ impl Extents {
         Ok(())
     }
 
-    /// The place for the runs after the first one.
+    /// Returns the storage of the runs after the first one, and allocates it if necessary.
     fn make_more(&mut self, flags: Flags) -> Result<&mut More> {
         if self.more.is_none() {
             self.more = Some(KBox::new(More::default(), flags)?);
@@ -134,14 +137,14 @@ impl Extents {
         self.more.as_deref_mut().ok_or(ENOMEM)
     }
 
-    /// Adds all runs of `other` after those of this list.
+    /// Appends all runs of `other`.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; then nothing was added.
+    /// `ENOMEM`. An error changes nothing.
     pub fn append(&mut self, other: &Self, flags: Flags) -> Result {
         if let Some(more) = &other.more {
-            // So that the loop below can't fail half-way.
+            // Reserve first, so that the loop below can't fail.
             let own = self.make_more(flags)?;
             own.list.reserve(more.list.len() + 1, flags)?;
         }
@@ -151,25 +154,25 @@ impl Extents {
         Ok(())
     }
 
-    /// How many pages there are.
+    /// Returns the number of pages.
     pub fn pages(&self) -> u64 {
         let first = self.first.map_or(0, Extent::pages);
         first + self.more.as_ref().map_or(0, |more| more.pages)
     }
 
-    /// The runs, in order.
+    /// Iterates over the runs, in order.
     pub fn iter(&self) -> impl Iterator<Item = Extent> + '_ {
         let more = self.more.iter().flat_map(|more| more.list.iter());
         Iterator::chain(self.first.iter(), more).copied()
     }
 
-    /// How many runs there are.
+    /// Returns the number of runs.
     pub fn runs(&self) -> usize {
         let more = self.more.as_ref().map_or(0, |more| more.list.len());
         more + usize::from(self.first.is_some())
     }
 
-    /// Whether there is no frame.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.first.is_none()
     }

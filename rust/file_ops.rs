@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! File operations of objects that are neither misc devices of the usual kind nor inode backed.
+//! File operations for misc devices with files of their own, character devices and anonymous
+//! inodes.
 //!
-//! The `kernel` crate ties file operations to a misc device. VFIO needs them for three kinds of
-//! file: a misc device, character devices made at run time, and anonymous inodes. One trait,
-//! [`FileOperations`], serves all three; a [`FileTable`] is the `static` that makes files of one
-//! kind recognisable, as the C code does by comparing `f_op`.
+//! The `kernel` crate supports file operations only for misc devices. VFIO needs them for three
+//! kinds of files: a misc device, character devices that are created at run time, and anonymous
+//! inodes. The trait [`FileOperations`] serves all three. A [`FileTable`] is a `static` that
+//! identifies the files of one kind, in the same way as C code compares `f_op`.
 //!
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
@@ -41,21 +42,21 @@ use crate::{
     chardev::NodeInner, //
 };
 
-/// What [`FileOperations::Data`] looks like while the file is open.
+/// The borrowed form of [`FileOperations::Data`] while the file is open.
 pub type Borrowed<'a, T> = <<T as FileOperations>::Data as ForeignOwnable>::Borrowed<'a>;
 
-/// Operations on an open file that carries a value of type [`FileOperations::Data`].
+/// The operations of an open file that holds a value of type [`FileOperations::Data`].
 ///
-/// The value is dropped when the last reference to the file goes.
+/// The value is dropped together with the last reference to the file.
 #[vtable]
 pub trait FileOperations: Sized + 'static {
-    /// What an open file carries.
+    /// The data that an open file holds.
     type Data: ForeignOwnable + Send + Sync;
 
-    /// `ioctl(2)`, from native and from 32-bit callers (whose pointers are widened).
+    /// Handles `ioctl(2)` of native and of 32-bit callers. Pointers of the latter are widened.
     fn ioctl(data: Borrowed<'_, Self>, file: &File, cmd: u32, arg: usize) -> Result<isize>;
 
-    /// `read(2)` and `pread(2)`: moves `pos` and returns the bytes read.
+    /// Handles `read(2)` and `pread(2)`. Advances `pos` and returns the number of bytes read.
     fn read(
         _data: Borrowed<'_, Self>,
         _buf: UserPtr,
@@ -65,7 +66,7 @@ pub trait FileOperations: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// `write(2)` and `pwrite(2)`: moves `pos` and returns the bytes written.
+    /// Handles `write(2)` and `pwrite(2)`. Advances `pos` and returns the number of bytes written.
     fn write(
         _data: Borrowed<'_, Self>,
         _buf: UserPtr,
@@ -75,66 +76,67 @@ pub trait FileOperations: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// `mmap(2)`; called with the mmap lock held for writing.
+    /// Handles `mmap(2)`. The caller holds the mmap lock for writing.
     fn mmap(_data: Borrowed<'_, Self>, _vma: &VmaNew) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// `poll(2)`: which of the [`poll`] bits hold now. Registers what is waited for with `table`.
+    /// Handles `poll(2)`. Returns the [`poll`] bits that are set now, and registers the wait queues
+    /// with `table`.
     fn poll(_data: Borrowed<'_, Self>, _file: &File, _table: PollTable<'_>) -> u32 {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Lines for `/proc/PID/fdinfo/FD`.
+    /// Prints lines for `/proc/PID/fdinfo/FD`.
     fn show_fdinfo(_data: Borrowed<'_, Self>, _m: &SeqFile) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 }
 
-/// What [`FileOperations::poll`] returns bits of.
+/// The bits that [`FileOperations::poll`] returns.
 pub mod poll {
     use crate::bindings;
 
-    /// There is something to be read, or an end.
+    /// There is data to read, or the end of the data.
     pub const READABLE: u32 = bindings::POLLIN | bindings::POLLRDNORM;
-    /// Nothing more will come.
+    /// No more data will arrive.
     pub const HANG_UP: u32 = bindings::POLLRDHUP;
 }
 
-/// Files that a misc device opens, each with a value of its own.
+/// Files that are created by opening a misc device. Each has its own value.
 pub trait OpenMisc: FileOperations {
-    /// Makes the value that the new file carries.
+    /// Returns the value of the new file.
     fn open() -> Result<Self::Data>;
 }
 
-/// Files that a character device of [`crate::chardev`] opens.
+/// Files that are created by opening a character device of [`crate::chardev`].
 pub trait OpenNode: FileOperations {
-    /// What the character device itself carries.
+    /// The value of the character device itself.
     type Node: Send + Sync + 'static;
 
-    /// Makes the value that the new file carries; `file` is not yet visible to userspace.
+    /// Returns the value of the new file. `file` isn't visible to userspace yet.
     fn open(node: &Self::Node, file: &File) -> Result<Self::Data>;
 }
 
-/// A table of files that only code of ours creates, with their value in them.
+/// A table of files that are only created by kernel code, together with their value.
 pub enum Anonymous {}
 
-/// A table of files that `open(2)` of a misc device creates, too.
+/// A table of files that are also created by `open(2)` of a misc device.
 pub enum Misc {}
 
-/// A table of files that `open(2)` of a character device creates, too.
+/// A table of files that are also created by `open(2)` of a character device.
 pub enum Node {}
 
-/// A `struct file_operations` made from `T`. Keep exactly one, as a `static`.
+/// A `struct file_operations` for `T`. Keep exactly one, as a `static`.
 ///
-/// `K` says what can be opened to get such a file: [`Anonymous`], [`Misc`] or [`Node`]. A device takes
-/// a table of its own kind only, since `open` of another kind would leave the file without a value,
-/// or would look for the value in the wrong place.
+/// `K` is the kind of device that can be opened to get such a file: [`Anonymous`], [`Misc`] or
+/// [`Node`]. A device accepts only a table of its own kind. The `open` of another kind would leave
+/// the file without a value, or would look for the value in the wrong place.
 ///
 /// # Invariants
 ///
-/// A file whose `f_op` points at this table has as its `private_data` the foreign form of a
-/// `T::Data`, from the end of its `open` (or its creation) until `release`.
+/// The `private_data` of a file whose `f_op` is this table is the foreign form of a `T::Data`, from
+/// the end of its `open` (or its creation) until `release`.
 #[repr(transparent)]
 pub struct FileTable<T, K = Anonymous>(bindings::file_operations, PhantomData<(T, K)>);
 
@@ -142,22 +144,22 @@ pub struct FileTable<T, K = Anonymous>(bindings::file_operations, PhantomData<(T
 unsafe impl<T, K> Sync for FileTable<T, K> {}
 
 impl<T: FileOperations> FileTable<T> {
-    /// The table of files that are created with their value in them.
+    /// Returns the table of files that are created together with their value.
     pub const fn anonymous() -> Self {
         Self(VTable::<T>::BASE, PhantomData)
     }
 }
 
 impl<T: FileOperations, K> FileTable<T, K> {
-    /// What `file` carries, if it is one of this table's files.
+    /// Returns the data of `file`, if it is a file of this table.
     pub fn data<'a>(&'static self, file: &'a LocalFile) -> Option<Borrowed<'a, T>> {
         // SAFETY: `file` is valid; `f_op` does not change once the file is visible.
         let f_op = unsafe { (*file.as_ptr()).f_op };
         if !core::ptr::eq(f_op, &self.0) {
             return None;
         }
-        // SAFETY: By the type invariant this is a `T::Data` in foreign form; the reference to the
-        // file defers `release` for `'a`, and nobody borrows it mutably.
+        // SAFETY: By the type invariant this is a `T::Data` in foreign form. The reference to the
+        // file defers `release` for `'a`, and the data isn't borrowed mutably.
         Some(unsafe { T::Data::borrow((*file.as_ptr()).private_data) })
     }
 
@@ -167,7 +169,7 @@ impl<T: FileOperations, K> FileTable<T, K> {
 }
 
 impl<T: OpenMisc> FileTable<T, Misc> {
-    /// The table of files that are made by opening a misc device.
+    /// Returns the table of files that are created by opening a misc device.
     pub const fn misc() -> Self {
         let mut table = VTable::<T>::BASE;
         table.open = Some(open_misc_callback::<T>);
@@ -176,7 +178,7 @@ impl<T: OpenMisc> FileTable<T, Misc> {
 }
 
 impl<T: OpenNode> FileTable<T, Node> {
-    /// The table of files that are made by opening a character device.
+    /// Returns the table of files that are created by opening a character device.
     pub const fn node() -> Self {
         let mut table = VTable::<T>::BASE;
         table.open = Some(open_node_callback::<T>);
@@ -186,14 +188,14 @@ impl<T: OpenNode> FileTable<T, Node> {
 
 /// # Safety
 ///
-/// Called by the VFS for a misc device that was registered with a [`FileTable<T, Misc>`].
+/// Only the VFS calls this, for a misc device that was registered with a [`FileTable<T, Misc>`].
 unsafe extern "C" fn open_misc_callback<T: OpenMisc>(
     _inode: *mut bindings::inode,
     file: *mut bindings::file,
 ) -> c_int {
     from_result(|| {
         let data = T::open()?;
-        // SAFETY: The file is being opened, so nobody else looks at `private_data`.
+        // SAFETY: The file is being opened, so nothing else accesses `private_data`.
         unsafe { (*file).private_data = data.into_foreign() };
         Ok(0)
     })
@@ -201,26 +203,28 @@ unsafe extern "C" fn open_misc_callback<T: OpenMisc>(
 
 /// # Safety
 ///
-/// Called by the VFS for a character device that was registered as a `NodeInner<T::Node>`.
+/// Only the VFS calls this function, for a character device that was registered as a
+/// `NodeInner<T::Node>`.
 unsafe extern "C" fn open_node_callback<T: OpenNode>(
     inode: *mut bindings::inode,
     file: *mut bindings::file,
 ) -> c_int {
     from_result(|| {
-        // SAFETY: The VFS holds a reference on `i_cdev` during `open`, which holds the node.
+        // SAFETY: During `open` the VFS holds a reference to `i_cdev`, which keeps the node.
         let node =
             unsafe { NodeInner::<T::Node>::from_cdev(bindings::kernel_ext_inode_cdev(inode)) };
-        // SAFETY: The file is valid for this call, and there is no fdget_pos yet.
+        // SAFETY: The file is valid during this call, and no thread holds it through `fdget_pos`
+        // yet.
         let data = T::open(node, unsafe { File::from_raw_file(file) })?;
-        // SAFETY: The file is being opened, so nobody else looks at `private_data`.
+        // SAFETY: The file is being opened, so nothing else accesses `private_data`.
         unsafe { (*file).private_data = data.into_foreign() };
         Ok(0)
     })
 }
 
-/// The trampolines from C.
+/// The callbacks for C.
 ///
-/// All of them are called by the VFS on a file whose `f_op` is a [`FileTable<T>`].
+/// The VFS calls them for a file whose `f_op` is a [`FileTable<T>`].
 struct VTable<T>(PhantomData<T>);
 
 impl<T: FileOperations> VTable<T> {
@@ -228,13 +232,13 @@ impl<T: FileOperations> VTable<T> {
     ///
     /// See [`VTable`].
     unsafe fn data<'a>(file: *mut bindings::file) -> Borrowed<'a, T> {
-        // SAFETY: By the invariant of `FileTable`; the VFS calls nothing after `release`.
+        // SAFETY: By the invariant of `FileTable`; the VFS calls no operation after `release`.
         unsafe { T::Data::borrow((*file).private_data) }
     }
 
     /// # Safety
     ///
-    /// See [`VTable`]; called once, at the end.
+    /// See [`VTable`]; this is called once, as the last operation.
     unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: By the invariant of `FileTable`; this is the last call for the file.
         drop(unsafe { T::Data::from_foreign((*file).private_data) });
@@ -247,7 +251,7 @@ impl<T: FileOperations> VTable<T> {
     unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
         // SAFETY: By this function's contract.
         let data = unsafe { Self::data(file) };
-        // SAFETY: The file is valid during the call; `ioctl` takes no fdget_pos.
+        // SAFETY: The file is valid during the call, and `ioctl` doesn't use `fdget_pos`.
         let file = unsafe { File::from_raw_file(file) };
         match T::ioctl(data, file, cmd, arg) {
             Ok(value) => value as c_long,
@@ -305,7 +309,7 @@ impl<T: FileOperations> VTable<T> {
     ) -> bindings::__poll_t {
         // SAFETY: By this function's contract.
         let data = unsafe { Self::data(file) };
-        // SAFETY: The file is valid during the call; `poll` takes no fdget_pos.
+        // SAFETY: The file is valid during the call, and `poll` doesn't use `fdget_pos`.
         let file = unsafe { File::from_raw_file(file) };
         // SAFETY: By this function's contract.
         T::poll(data, file, unsafe { PollTable::from_raw(table) })

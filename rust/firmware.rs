@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nodes of firmware: what `kernel::device::property` can't find, and nodes of our own.
+//! Firmware nodes: lookups that `kernel::device::property` lacks, and software nodes.
 //!
 //! C header: [`include/linux/property.h`](srctree/include/linux/property.h)
 
@@ -23,32 +23,32 @@ use kernel::{
 
 use crate::bindings;
 
-/// The C structure of a node.
+/// Returns the C structure of a node.
 fn raw(node: &FwNode) -> *mut bindings::fwnode_handle {
     // CAST: `FwNode` is a transparent wrapper of the C structure.
     core::ptr::from_ref(node).cast_mut().cast()
 }
 
-/// The node above `node`.
+/// Returns the parent of `node`.
 pub fn parent(node: &FwNode) -> Option<ARef<FwNode>> {
     // SAFETY: The node is valid.
     let parent = NonNull::new(unsafe { bindings::fwnode_get_parent(raw(node)) })?;
-    // SAFETY: The function returned a counted reference, which is ours now.
+    // SAFETY: The function returned a counted reference, which the result takes over.
     Some(unsafe { ARef::from_raw(parent.cast()) })
 }
 
-/// The node that property `name` of `node` refers to.
+/// Returns the node that property `name` of `node` refers to.
 pub fn reference(node: &FwNode, name: &CStr) -> Option<ARef<FwNode>> {
     // SAFETY: The node and the name are valid.
     let found = unsafe { bindings::fwnode_find_reference(raw(node), name.as_char_ptr(), 0) };
     let found = NonNull::new(from_err_ptr(found).ok()?)?;
-    // SAFETY: The function returned a counted reference, which is ours now.
+    // SAFETY: The function returned a counted reference, which the result takes over.
     Some(unsafe { ARef::from_raw(found.cast()) })
 }
 
-/// The node of a processor that is there.
+/// Returns the node of a processor, if the processor is present.
 pub fn of_cpu(cpu: u32) -> Option<ARef<FwNode>> {
-    // SAFETY: Any number may be asked for.
+    // SAFETY: The function accepts any number.
     let dev = unsafe { bindings::get_cpu_device(cpu) };
     if dev.is_null() {
         return None;
@@ -58,9 +58,9 @@ pub fn of_cpu(cpu: u32) -> Option<ARef<FwNode>> {
     dev.fwnode().map(ARef::from)
 }
 
-/// The physical address of memory `index` of the platform device that has this node.
+/// Returns the physical address of memory resource `index` of the platform device with this node.
 pub fn platform_memory(node: &FwNode, index: u32) -> Option<u64> {
-    // SAFETY: The bus is static; the function compares with the node's address.
+    // SAFETY: The bus is static, and the match function only compares the address of the node.
     let dev = unsafe {
         bindings::bus_find_device(
             &raw const bindings::platform_bus_type,
@@ -69,7 +69,7 @@ pub fn platform_memory(node: &FwNode, index: u32) -> Option<u64> {
             Some(bindings::device_match_fwnode),
         )
     };
-    // SAFETY: The function returned a counted reference, which is ours now.
+    // SAFETY: The function returned a counted reference, which the result takes over.
     let dev = unsafe { ARef::<Device>::from_raw(NonNull::new(dev)?.cast()) };
     // SAFETY: A device on the platform bus is the `dev` of a `platform_device`.
     let platform = unsafe {
@@ -84,33 +84,34 @@ pub fn platform_memory(node: &FwNode, index: u32) -> Option<u64> {
     // SAFETY: The device is valid.
     let resource =
         unsafe { bindings::platform_get_resource(platform, bindings::IORESOURCE_MEM, index) };
-    // SAFETY: It is null, or a resource of the device, which is held.
+    // SAFETY: The pointer is null, or a resource of the device, to which this function has a
+    // reference.
     unsafe { resource.as_ref() }.map(|resource| resource.start)
 }
 
-/// What a property of a [`SoftwareNode`] says.
+/// The value of a property of a [`SoftwareNode`].
 pub enum Value<'a> {
-    /// Numbers.
+    /// An array of numbers.
     Numbers(&'a [u32]),
-    /// Another node.
+    /// A reference to another node.
     Node(&'a FwNode),
 }
 
-/// A node that no firmware has: it is removed when this is dropped.
+/// A software node. Dropping it removes the node.
 ///
 /// It may refer to nodes that live as long as `'a`.
 ///
 /// # Invariants
 ///
-/// The pointer is a software node that was made by `fwnode_create_software_node()`.
+/// The pointer is a software node that was created by `fwnode_create_software_node()`.
 pub struct SoftwareNode<'a>(NonNull<bindings::fwnode_handle>, PhantomData<&'a FwNode>);
 
 impl<'a> SoftwareNode<'a> {
-    /// Makes a node with these properties, below another one if `parent` is given.
+    /// Creates a node with these properties, as a child of `parent` if that is given.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what sysfs says.
+    /// `ENOMEM`, or an error of sysfs.
     pub fn new(
         properties: &[(&CStr, Value<'a>)],
         parent: Option<&'a SoftwareNode<'_>>,
@@ -148,8 +149,9 @@ impl<'a> SoftwareNode<'a> {
         }
         entries.push(bindings::property_entry::default(), GFP_KERNEL)?;
         let parent = parent.map_or(core::ptr::null_mut(), |parent| raw(parent));
-        // SAFETY: The entries end with an empty one and are valid; the function copies them, with
-        // names and values. The nodes that they refer to live as long as `'a`, as does the parent.
+        // SAFETY: The entries are valid and end with an empty one. The function copies them with
+        // names and values. The nodes that they refer to live as long as `'a`, and so does the
+        // parent.
         let node = unsafe { bindings::fwnode_create_software_node(entries.as_ptr(), parent) };
         // INVARIANT: The function returned a node.
         let node = NonNull::new(from_err_ptr(node)?).ok_or(ENOMEM)?;
@@ -161,14 +163,14 @@ impl Deref for SoftwareNode<'_> {
     type Target = FwNode;
 
     fn deref(&self) -> &FwNode {
-        // SAFETY: The node is valid by the type invariant; the layouts agree.
+        // SAFETY: By the type invariant the node is valid. Both types have the same layout.
         unsafe { self.0.cast().as_ref() }
     }
 }
 
 impl Drop for SoftwareNode<'_> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant, and this is the only place that removes it.
+        // SAFETY: By the type invariant; the node isn't removed anywhere else.
         unsafe { bindings::fwnode_remove_software_node(self.0.as_ptr()) };
     }
 }

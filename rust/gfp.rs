@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How memory is allocated, for calls of C; [`kernel::alloc::Flags`] doesn't tell its bits.
+//! Allocation flags for C functions; [`kernel::alloc::Flags`] doesn't expose its bits.
 //!
 //! C header: [`include/linux/gfp_types.h`](srctree/include/linux/gfp_types.h)
 
 use kernel::bindings;
 
-/// What an allocation of memory may do.
+/// The mode of an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gfp {
-    /// Use reserves, but not sleep: for interrupts and under spinlocks.
+    /// The allocation may use reserves but doesn't sleep: for interrupts and under spinlocks.
     Atomic,
-    /// Sleep.
+    /// The allocation may sleep.
     Kernel,
-    /// Sleep; and the memory counts as the calling task's: for what a program can make grow.
+    /// The allocation may sleep, and is charged to the calling task: for memory that userspace can
+    /// make grow.
     KernelAccount,
 }
 
 impl Gfp {
-    /// The bits in C.
+    /// Returns the flags for C.
     pub(crate) fn as_raw(self) -> bindings::gfp_t {
         match self {
             Self::Atomic => bindings::GFP_ATOMIC,

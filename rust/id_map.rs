@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers, each with an object, that are looked up without a lock.
+//! A map from ids to objects, with lookups that take no lock.
 //!
-//! Objects lie in a [`Slab`] of their own and are only given back when every reader that may see
+//! The objects are allocated from a [`Slab`]. They are freed only when every reader that may see
 //! them has left its RCU read section.
 //!
 //! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)
@@ -33,15 +33,15 @@ use crate::{
     }, //
 };
 
-/// A map from 32-bit numbers to objects, which also finds free numbers.
+/// A map from 32-bit ids to objects, which also allocates ids.
 ///
-/// Lookups take no lock. Changes take a spinlock with interrupts disabled, so that all of this may be
-/// called from any context; memory is allocated with what the caller allows.
+/// Lookups take no lock. Changes take a spinlock with interrupts disabled, so all methods may be
+/// called from any context. Memory is allocated with the flags that the caller passes.
 ///
 /// # Invariants
 ///
-/// Each entry points at an initialised object of `slab`, which is given back a grace period after it
-/// left the array at least.
+/// Each entry points at an initialised object of `slab`. The object is freed at the earliest a
+/// grace period after it was removed from the array.
 #[pin_data(PinnedDrop)]
 pub struct IdMap<T> {
     #[pin]
@@ -49,13 +49,13 @@ pub struct IdMap<T> {
     slab: Arc<Slab<T>>,
 }
 
-// SAFETY: The array has its lock, and objects may be sent and shared.
+// SAFETY: The array has its own lock, and the objects are `Send` and `Sync`.
 unsafe impl<T: Send + Sync> Send for IdMap<T> {}
 // SAFETY: As above.
 unsafe impl<T: Send + Sync> Sync for IdMap<T> {}
 
 impl<T: Send + Sync + 'static> IdMap<T> {
-    /// An empty map, whose objects come from `slab`.
+    /// Returns an empty map, whose objects are allocated from `slab`.
     pub fn new(slab: Arc<Slab<T>>) -> impl PinInit<Self> {
         pin_init!(Self {
             // SAFETY: The array is pinned. INVARIANT: It is empty.
@@ -64,11 +64,11 @@ impl<T: Send + Sync + 'static> IdMap<T> {
         })
     }
 
-    /// Enters an object under the lowest free number between `first` and `last`, and returns that.
+    /// Adds an object with the lowest free id between `first` and `last`. Returns the id.
     ///
     /// # Errors
     ///
-    /// `ENOSPC` if no number is free; `ENOMEM`; what `init` fails with.
+    /// `ENOSPC` if no id is free; `ENOMEM`; the errors of `init`.
     pub fn alloc<E>(&self, first: u32, last: u32, init: impl PinInit<T, E>, gfp: Gfp) -> Result<u32>
     where
         Error: From<E>,
@@ -91,11 +91,11 @@ impl<T: Send + Sync + 'static> IdMap<T> {
         Ok(id)
     }
 
-    /// Enters an object under the number `id`.
+    /// Adds an object with the id `id`.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if the number is taken; `ENOMEM`; what `init` fails with.
+    /// `EBUSY` if the id is in use; `ENOMEM`; the errors of `init`.
     pub fn insert<E>(&self, id: u32, init: impl PinInit<T, E>, gfp: Gfp) -> Result
     where
         Error: From<E>,
@@ -113,24 +113,24 @@ impl<T: Send + Sync + 'static> IdMap<T> {
         self.entered(ret, node)
     }
 
-    /// Gives the object back if it could not be entered.
+    /// Frees the object if it could not be added.
     fn entered(&self, ret: kernel::ffi::c_int, node: NonNull<T>) -> Result {
         to_result(ret).inspect_err(|_| {
-            // SAFETY: It is from this slab and did not come into the array.
+            // SAFETY: The object is from this slab, and wasn't added to the array.
             unsafe { self.slab.free(node) }
         })
     }
 
-    /// The object with the number `id`.
+    /// Returns the object with the id `id`.
     #[inline]
     pub fn get<'g>(&'g self, id: u32, _guard: &'g rcu::Guard) -> Option<Pin<&'g T>> {
         // SAFETY: The array is valid, and the guard proves that RCU is locked.
         let node = unsafe { bindings::kernel_ext_xa_load_rcu(self.xa.get(), id as usize) };
-        // SAFETY: By the type invariant this is an object, which stays as long as the guard.
+        // SAFETY: By the type invariant this is an object, which stays valid as long as the guard.
         NonNull::new(node.cast::<T>()).map(|value| unsafe { pinned(value) })
     }
 
-    /// The object with the lowest number that is not below `from`.
+    /// Returns the object with the lowest id that is at least `from`.
     pub fn next<'g>(&'g self, from: u32, _guard: &'g rcu::Guard) -> Option<(u32, Pin<&'g T>)> {
         let mut index = from as usize;
         // SAFETY: The array is valid.
@@ -142,19 +142,19 @@ impl<T: Send + Sync + 'static> IdMap<T> {
                 bindings::XA_PRESENT,
             )
         };
-        // SAFETY: By the type invariant this is an object, which stays as long as the guard.
+        // SAFETY: By the type invariant this is an object, which stays valid as long as the guard.
         NonNull::new(node.cast::<T>()).map(|value| (index as u32, unsafe { pinned(value) }))
     }
 
-    /// Takes an object out; its number is free at once.
+    /// Removes an object. Its id is free immediately.
     pub fn remove(&self, id: u32) -> Option<Removed<'_, T>> {
         // SAFETY: The array is valid.
         let node = unsafe { bindings::kernel_ext_xa_erase(self.xa.get(), id as usize) };
-        // INVARIANT: The object has just left the array, for whoever took it out.
+        // INVARIANT: The object was just removed from the array, and only this call got it.
         NonNull::new(node.cast()).map(|node| Removed(node, PhantomData))
     }
 
-    /// Whether there is no object.
+    /// Returns whether the map is empty.
     pub fn is_empty(&self) -> bool {
         // SAFETY: The array is valid.
         unsafe { bindings::kernel_ext_xa_empty(self.xa.get()) }
@@ -163,7 +163,7 @@ impl<T: Send + Sync + 'static> IdMap<T> {
 
 /// # Safety
 ///
-/// The object is one of an [`IdMap`] and stays for `'g`.
+/// The object belongs to an [`IdMap`] and stays valid for `'g`.
 unsafe fn pinned<'g, T>(value: NonNull<T>) -> Pin<&'g T> {
     // SAFETY: By this function's contract; objects don't move.
     unsafe { Pin::new_unchecked(value.as_ref()) }
@@ -174,15 +174,15 @@ impl<T> PinnedDrop for IdMap<T> {
     fn drop(self: Pin<&mut Self>) {
         let mut index = 0;
         loop {
-            // SAFETY: The array is valid, and nobody else can use it any more.
+            // SAFETY: The array is valid, and nothing else can use it any more.
             let node = unsafe {
                 bindings::xa_find(self.xa.get(), &mut index, usize::MAX, bindings::XA_PRESENT)
             };
             let Some(node) = NonNull::new(node.cast()) else {
                 break;
             };
-            // SAFETY: As above; the object is then in no array, and readers can't have a reference
-            // that outlives the map.
+            // SAFETY: As above. The object is then in no array, and no reader has a reference,
+            // because references don't outlive the map.
             unsafe {
                 bindings::kernel_ext_xa_erase(self.xa.get(), index);
                 self.slab.free(node);
@@ -193,11 +193,12 @@ impl<T> PinnedDrop for IdMap<T> {
     }
 }
 
-/// An object that left its map. Dropping it gives the memory back, once no reader can see it.
+/// An object that was removed from its map. Dropping it frees the memory when no reader can see it
+/// any more.
 ///
 /// # Invariants
 ///
-/// The object is initialised, in no array, and this is the only owner.
+/// The object is initialised and in no array, and this value is its only owner.
 pub struct Removed<'m, T>(NonNull<T>, PhantomData<&'m IdMap<T>>);
 
 impl<T> Deref for Removed<'_, T> {
@@ -211,7 +212,7 @@ impl<T> Deref for Removed<'_, T> {
 
 impl<T> Drop for Removed<'_, T> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant it is a slab's object, and only readers refer to it.
+        // SAFETY: By the type invariant it is an object of a slab, and only readers refer to it.
         unsafe { slab::free_later(self.0) };
     }
 }

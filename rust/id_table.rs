@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers that are handed out, each with a value that stays where it is.
+//! A table of ids, each with a value at a fixed address.
 //!
-//! The values lie in the leaves of a tree. So to take a number is to find a place, not to allocate an
-//! object, and to look one up is to go down the tree, without a lock. What it costs is that a reader
-//! may find a number's next value in the place of the one that it wanted: values are made of atomics
-//! and have to say whom they are for.
+//! The values are stored in the leaves of a tree. So allocating an id doesn't allocate an object,
+//! and a lookup walks down the tree without a lock. The cost is that a reader may find the next
+//! value of an id in the place of the value that it looked for. So values consist of atomics and
+//! have to tell which object they belong to.
 
 mod memory;
 mod node;
@@ -30,30 +30,30 @@ use tree::{
     Tree, //
 };
 
-/// A table of 32-bit numbers, which are free or taken, and a value for each.
+/// A table of 32-bit ids, which are free or taken, and a value for each.
 ///
-/// Lookups take no lock. Changes take a spinlock with interrupts disabled, so that all of this may be
-/// called from any context; memory is allocated without the lock, with what the caller allows. The
-/// time of a call grows with the number of bits of the numbers, and with nothing else.
+/// Lookups take no lock. Changes take a spinlock with interrupts disabled, so all methods may be
+/// called from any context. Memory is allocated without the lock, with the flags that the caller
+/// passes. The time of a call depends only on the number of bits of the ids.
 #[pin_data]
 pub struct IdTable<T> {
     tree: Tree<T>,
-    /// Taken for changes of the tree.
+    /// Held while the tree is changed.
     #[pin]
     changes: SpinLockIrq<Changes>,
 }
 
-/// What changes of the tree leave behind for the next ones.
+/// State that is kept from one change of the tree to the next.
 struct Changes {
-    /// The first number of the last leaf that became empty: that one is kept, so that to take and free
-    /// the same number in turns does not need memory each time.
+    /// The first id of the leaf that became empty last. That leaf is kept, so that allocating and
+    /// freeing the same id repeatedly doesn't allocate memory each time.
     emptied: Option<u32>,
-    /// How many numbers were ever taken; it comes round.
+    /// The total number of ids taken so far, modulo 2^32.
     taken: u32,
 }
 
 impl<T: Default + Send + Sync + 'static> IdTable<T> {
-    /// A table where all numbers are free. For lockdep, its lock is called `name`.
+    /// Returns a table with all ids free. `name` is the name of its lock for lockdep.
     pub fn new(
         memory: Arc<Memory<T>>,
         name: &'static CStr,
@@ -65,15 +65,15 @@ impl<T: Default + Send + Sync + 'static> IdTable<T> {
         })
     }
 
-    /// Takes the lowest free number between `first` and `last`, and calls `fill` with its value and how
-    /// many were taken before, modulo 2^32. Returns the number, and what `fill` returned.
+    /// Takes the lowest free id between `first` and `last`. Calls `fill` with its value and the
+    /// number of ids that were taken before, modulo 2^32. Returns the id, and the result of `fill`.
     ///
-    /// Readers may see the value while `fill` runs, and no number is taken or freed meanwhile: `fill`
+    /// Readers may see the value while `fill` runs. No id is taken or freed in the meantime: `fill`
     /// must not change the table.
     ///
     /// # Errors
     ///
-    /// `ENOSPC` if no number is free; `ENOMEM`.
+    /// `ENOSPC` if no id is free; `ENOMEM`.
     pub fn alloc<R>(
         &self,
         first: u32,
@@ -87,18 +87,18 @@ impl<T: Default + Send + Sync + 'static> IdTable<T> {
         })
     }
 
-    /// Takes the number `id` and calls `fill` with its value, as [`alloc`](Self::alloc) does.
+    /// Takes the id `id` and calls `fill` with its value, as [`alloc`](Self::alloc) does.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if the number is taken; `ENOMEM`.
+    /// `EBUSY` if the id is taken; `ENOMEM`.
     pub fn insert<R>(&self, id: u32, gfp: Gfp, fill: impl FnOnce(&T, u32) -> R) -> Result<R> {
         let free = |change: &Change<'_, T>| change.view().first_free(id) == Some(id);
         let (_, filled) = self.take(gfp, fill, |change| free(change).then_some(id).ok_or(EBUSY))?;
         Ok(filled)
     }
 
-    /// Takes the number which `choose` returns.
+    /// Takes the id that `choose` returns.
     fn take<R>(
         &self,
         gfp: Gfp,
@@ -106,15 +106,16 @@ impl<T: Default + Send + Sync + 'static> IdTable<T> {
         choose: impl Fn(&Change<'_, T>) -> Result<u32>,
     ) -> Result<(u32, R)> {
         let mut spare = None;
-        // The number that nodes were put in for.
+        // The id that nodes were added for.
         let mut prepared = None;
         loop {
             let mut locked = self.changes.lock();
-            // SAFETY: The lock is held as long as this is used.
+            // SAFETY: The lock is held as long as `change` is used.
             let change = unsafe { Change::new(&self.tree) };
             let chosen = choose(&change);
             if let Some(other) = prepared.filter(|&other| chosen != Ok(other)) {
-                // Others have changed the tree while memory was allocated, and the choice with it.
+                // Other threads changed the tree while memory was allocated, and that changed the
+                // choice.
                 change.prune(other);
             }
             let id = chosen?;
@@ -137,29 +138,30 @@ impl<T: Default + Send + Sync + 'static> IdTable<T> {
         }
     }
 
-    /// Gives nodes back that were for `id`, which could not be taken.
+    /// Frees the nodes that were added for `id`, which could not be taken.
     fn prune(&self, id: u32) {
         let _locked = self.changes.lock();
         // SAFETY: The lock is held as long as this is used.
         unsafe { Change::new(&self.tree) }.prune(id);
     }
 
-    /// Frees the number `id`; it can be taken again at once. Nothing happens if it is free.
+    /// Frees the id `id`, which can be taken again immediately. Does nothing if it is free.
     pub fn remove(&self, id: u32) {
         let mut locked = self.changes.lock();
-        // SAFETY: The lock is held as long as this is used.
+        // SAFETY: The lock is held as long as `change` is used.
         let change = unsafe { Change::new(&self.tree) };
         change.release(id, &mut locked.emptied);
     }
 
-    /// The value for the number `id`, if there is a place for it; nobody may ever have taken it.
+    /// Returns the value of the id `id`, if the tree has a place for it. The id may be free, or may
+    /// never have been taken.
     #[inline]
     pub fn get<'g>(&'g self, id: u32, _guard: &'g rcu::Guard) -> Option<&'g T> {
         // SAFETY: The guard proves that RCU is locked.
         unsafe { self.tree.view() }.slot(id)
     }
 
-    /// The lowest number that is not below `from` and is taken, and its value.
+    /// Returns the lowest id that is taken and at least `from`, and its value.
     pub fn next<'g>(&'g self, from: u32, _guard: &'g rcu::Guard) -> Option<(u32, &'g T)> {
         // SAFETY: The guard proves that RCU is locked.
         unsafe { self.tree.view() }.first_taken(from)
@@ -199,7 +201,7 @@ mod tests {
         Ok(id)
     }
 
-    /// Takes a number and notes it in its value.
+    /// Takes an id and stores it in its value.
     fn insert(table: &Table, id: u32) -> Result {
         table.insert(id, Gfp::Atomic, |value, _| write_once(&value.0, id))
     }
@@ -240,7 +242,8 @@ mod tests {
     #[test]
     fn what_is_free_stays_free() -> Result {
         let table = table()?;
-        // Without a tree; with a tree that is too low, and with nodes on half of the way; in a leaf.
+        // Without a tree; with a tree that is too low, and with nodes on part of the path; in a
+        // leaf.
         table.remove(5);
         insert(&table, 0)?;
         for free in [63, 64, 1 << 20, u32::MAX] {
@@ -264,7 +267,7 @@ mod tests {
         let mut counts = [0; 4];
         for (round, count) in counts.iter_mut().enumerate() {
             let (id, before) = table.alloc(9, 9, Gfp::Kernel, |_, before| before)?;
-            // In a new leaf each time.
+            // Use a new leaf in each round.
             table.remove(id);
             insert(&table, 5000)?;
             table.remove(5000);
@@ -293,7 +296,7 @@ mod tests {
     #[test]
     fn values_stay_when_the_tree_grows() -> Result {
         let table = table()?;
-        // Each needs one more level than the last one.
+        // Each id needs one more level than the previous one.
         let ids = [0, 64, 4096, 1 << 18, 1 << 24, 1 << 30, u32::MAX];
         for (count, &id) in ids.iter().enumerate() {
             assert_eq!(insert(&table, id), Ok(()));
@@ -313,7 +316,7 @@ mod tests {
     #[test]
     fn what_is_full_is_passed() -> Result {
         let table = table()?;
-        // A full tree of two levels, which then becomes the first child of a higher root.
+        // Fill a tree of two levels, which then becomes the first child of a higher root.
         for expected in 0..4096 {
             assert_eq!(alloc(&table, 0, u32::MAX), Ok(expected));
         }
@@ -335,12 +338,12 @@ mod tests {
             insert(&table, id)?;
         }
         table.remove(1 << 20);
-        // The last one that became empty is kept.
+        // The leaf that became empty last is kept.
         assert_eq!(value(&table, 1 << 20), Some(1 << 20));
         table.remove(2 << 20);
         assert_eq!(value(&table, 1 << 20), None);
         assert_eq!(value(&table, 2 << 20), Some(2 << 20));
-        // Unless it has numbers again.
+        // It is also kept if it has ids again.
         insert(&table, (2 << 20) + 1)?;
         table.remove(0);
         assert_eq!(value(&table, 2 << 20), Some(2 << 20));
@@ -350,7 +353,7 @@ mod tests {
 
     #[test]
     fn as_a_plain_list_does_it() -> Result {
-        /// Numbers in three corners of a tree, and how many of each.
+        /// The first ids of three ranges in the corners of a tree. Each range has `EACH` ids.
         const CORNERS: [u32; 3] = [0, (1 << 18) - 100, u32::MAX - 199];
         const EACH: u32 = 200;
         let table = table()?;
@@ -364,7 +367,7 @@ mod tests {
             let (corner, at) = (random(3) as usize, random(EACH));
             let (base, taken) = (CORNERS[corner], &mut taken[corner]);
             let (last, has) = (base + (EACH - 1), taken[at as usize]);
-            // It fills and empties in turns.
+            // The table fills and empties in turns.
             let frees = if round / 4_000 % 2 == 0 { 20 } else { 80 };
             if random(100) < frees {
                 if has {

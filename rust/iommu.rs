@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Groups of devices, address spaces for them, and what is mapped there.
+//! IOMMU groups, domains and mappings.
 //!
-//! The types are made so that a device never reaches memory which isn't held for it: an
-//! [`Attachment`] keeps its [`Domain`] alive, and a [`Mapping`] keeps both its domains and the pages
-//! in it, which it gives back only after the last domain has forgotten them.
+//! The types ensure that a device never reaches memory that isn't held for it. An [`Attachment`]
+//! keeps its [`Domain`] alive. A [`Mapping`] keeps both its domains and its pages. It releases the
+//! pages only after they were unmapped from the last domain.
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
@@ -41,7 +41,7 @@ pub use resv::{
 };
 
 impl_flags!(
-    /// What a device may do with memory.
+    /// The permissions of a device for memory.
     #[derive(Debug, Clone, Default, Copy, PartialEq, Eq)]
     pub struct Prot(u32);
 
@@ -56,7 +56,7 @@ impl_flags!(
 );
 
 impl Prot {
-    /// The `IOMMU_*` bits `raw`, those of them that are permissions.
+    /// Returns the permissions in the `IOMMU_*` bits `raw`. Other bits are ignored.
     pub fn from_raw(raw: c_int) -> Self {
         let mut prot = Self::default();
         for access in [Access::Read, Access::Write] {
@@ -67,7 +67,7 @@ impl Prot {
         prot
     }
 
-    /// The permissions as `IOMMU_*` bits.
+    /// Returns the permissions as `IOMMU_*` bits.
     fn as_raw(self) -> c_int {
         u32::from(self) as c_int
     }

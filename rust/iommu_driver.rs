@@ -2,10 +2,11 @@
 
 //! IOMMU backends of VFIO containers.
 //!
-//! A container knows its IOMMU only through `struct vfio_iommu_driver_ops`, which a backend hands to
-//! `vfio_register_iommu_driver()`. The structure is private to `drivers/vfio`, but both functions are
-//! exported, so its layout is an ABI between `vfio.ko` and the backends: [`Ops`] is that layout. A
-//! backend in Rust implements [`Backend`], and [`Table`] makes the callbacks of it.
+//! A container accesses its IOMMU only through `struct vfio_iommu_driver_ops`, which a backend
+//! passes to `vfio_register_iommu_driver()`. The structure is private to `drivers/vfio`, but the
+//! functions that register and unregister it are exported. So its layout is an ABI between
+//! `vfio.ko` and the backends, and [`Ops`] has that layout. A Rust backend implements [`Backend`],
+//! and [`Table`] provides the callbacks.
 //!
 //! C header: `drivers/vfio/vfio.h`
 
@@ -57,27 +58,28 @@ pub use devices::{
     UserDevices, //
 };
 
-/// What a backend can do for a container: `struct vfio_iommu_driver_ops`.
+/// The operations of a backend: `struct vfio_iommu_driver_ops`.
 ///
-/// A callback that is `None` is one that the backend does not have. `iommu_data` is what `open`
-/// returned; the core passes it to `release` once, after every other callback has returned.
+/// A callback is `None` if the backend doesn't implement it. `iommu_data` is the pointer that
+/// `open` returned. The core passes it to `release` once, after all other callbacks have returned.
 #[repr(C)]
 pub struct Ops {
-    /// Name of the backend, null-terminated.
+    /// The name of the backend, null-terminated.
     pub name: *const c_char,
     /// The module to pin while a container uses the backend.
     pub owner: *mut bindings::module,
-    /// Makes the backend's state for a container of the given extension, or an `ERR_PTR`.
+    /// Creates the backend's state for a container of the given extension. Returns an `ERR_PTR` on
+    /// failure.
     pub open: Option<unsafe extern "C" fn(c_ulong) -> *mut c_void>,
-    /// Destroys what `open` made.
+    /// Destroys the state that `open` created.
     pub release: Option<unsafe extern "C" fn(*mut c_void)>,
-    /// Handles an ioctl of the container; the data is null for `VFIO_CHECK_EXTENSION` of a container
-    /// which has no backend yet.
+    /// Handles an ioctl of the container. The data is null for `VFIO_CHECK_EXTENSION` of a
+    /// container without a backend.
     pub ioctl: Option<unsafe extern "C" fn(*mut c_void, c_uint, c_ulong) -> c_long>,
-    /// Puts a group behind the container's address space. The last argument is a [`GroupKind`].
+    /// Attaches a group to the container's address space. The last argument is a [`GroupKind`].
     pub attach_group:
         Option<unsafe extern "C" fn(*mut c_void, *mut bindings::iommu_group, c_uint) -> c_int>,
-    /// Takes a group out again.
+    /// Detaches a group.
     pub detach_group: Option<unsafe extern "C" fn(*mut c_void, *mut bindings::iommu_group)>,
     /// Pins user pages for a device without an IOMMU of its own.
     pub pin_pages: Option<
@@ -90,17 +92,17 @@ pub struct Ops {
             *mut *mut bindings::page,
         ) -> c_int,
     >,
-    /// Unpins pages of `pin_pages`.
+    /// Unpins pages that `pin_pages` pinned.
     pub unpin_pages: Option<unsafe extern "C" fn(*mut c_void, bindings::dma_addr_t, c_int)>,
-    /// Tells of a device that was opened.
+    /// Notifies the backend that a device was opened.
     pub register_device: Option<unsafe extern "C" fn(*mut c_void, *mut bindings::vfio_device)>,
-    /// Tells of a device that is being closed.
+    /// Notifies the backend that a device is being closed.
     pub unregister_device: Option<unsafe extern "C" fn(*mut c_void, *mut bindings::vfio_device)>,
-    /// Reads or writes user memory by device address.
+    /// Reads or writes user memory by iova.
     pub dma_rw: Option<
         unsafe extern "C" fn(*mut c_void, bindings::dma_addr_t, *mut c_void, usize, bool) -> c_int,
     >,
-    /// Finds the domain of a group, or an `ERR_PTR`.
+    /// Returns the domain of a group, or an `ERR_PTR`.
     pub group_iommu_domain: Option<
         unsafe extern "C" fn(
             *mut c_void,
@@ -113,51 +115,51 @@ pub struct Ops {
 // nothing writes through them.
 unsafe impl Sync for Ops {}
 
-// SAFETY: As for `Sync`; nothing in the table belongs to a thread.
+// SAFETY: As for `Sync`; nothing in the table is bound to a thread.
 unsafe impl Send for Ops {}
 
-/// An IOMMU backend: one instance serves one container.
+/// An IOMMU backend. Each instance serves one container.
 ///
-/// The core calls `attach_group` before anything else of a new instance, and drops its reference
-/// when the last group has left. All methods may sleep.
+/// The core calls `attach_group` of a new instance before any other method, and drops its reference
+/// when the last group was detached. All methods may sleep.
 #[vtable]
 pub trait Backend: Send + Sync + Sized + 'static {
-    /// The backend's name, for the core's messages.
+    /// The backend's name, for log messages of the core.
     const NAME: &'static CStr;
 
-    /// Makes the state of a container that chose extension `kind` (a `VFIO_*_IOMMU` number).
+    /// Creates the state of a container that chose extension `kind` (a `VFIO_*_IOMMU` number).
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the backend doesn't have this extension; `ENOMEM`.
+    /// `EINVAL` if the backend doesn't support this extension; `ENOMEM`.
     fn open(kind: c_ulong) -> Result<Arc<Self>>;
 
-    /// Takes back what `open` made: no other method is called for it any more.
+    /// Releases the instance that `open` created. No other method is called for it any more.
     fn release(this: Arc<Self>) {
         drop(this);
     }
 
-    /// Answers `VFIO_CHECK_EXTENSION`; `this` is `None` while the container has no backend.
+    /// Handles `VFIO_CHECK_EXTENSION`. `this` is `None` while the container has no backend.
     fn check_extension(this: Option<&Self>, extension: c_ulong) -> c_long;
 
-    /// Handles every other ioctl of the container, `arg` being its argument.
+    /// Handles every other ioctl of the container. `arg` is its argument.
     ///
     /// # Errors
     ///
-    /// `ENOTTY` for a command that the backend does not know, else those of the command.
+    /// `ENOTTY` for an unknown command; otherwise the errors of the command.
     fn ioctl(this: ArcBorrow<'_, Self>, cmd: u32, arg: UserPtr) -> Result<c_long>;
 
-    /// Puts `group` behind the container's address space.
+    /// Attaches `group` to the container's address space.
     ///
     /// # Errors
     ///
-    /// Those of the backend; then the group is where it was.
+    /// Those of the backend. An error leaves the group where it was.
     fn attach_group(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupKind) -> Result;
 
-    /// Takes `group` out of the address space.
+    /// Detaches `group` from the address space.
     fn detach_group(this: ArcBorrow<'_, Self>, group: &Group);
 
-    /// Pins the pages behind `iova`, as many as `pages` has slots, for accesses by `prot`.
+    /// Pins the pages behind `iova` for accesses by `prot`, one for each slot of `pages`.
     ///
     /// Fills every slot, or none.
     ///
@@ -174,17 +176,17 @@ pub trait Backend: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Undoes one [`pin_pages`](Backend::pin_pages) of `npage` pages from `iova` on.
+    /// Reverts one [`pin_pages`](Backend::pin_pages) of `npage` pages from `iova` on.
     fn unpin_pages(_this: ArcBorrow<'_, Self>, _iova: u64, _npage: c_int) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Where the open devices are kept whose drivers may pin pages.
+    /// Returns the list of open devices whose drivers may pin pages.
     fn user_devices(_this: &Self) -> &UserDevices {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Copies between a buffer of the kernel and the user memory mapped at `iova`.
+    /// Copies between a kernel buffer and the user memory that is mapped at `iova`.
     ///
     /// # Errors
     ///
@@ -193,30 +195,32 @@ pub trait Backend: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Finds the domain that translates for `group`.
+    /// Returns the domain that `group` is attached to.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the group isn't in this address space or has no IOMMU.
+    /// `ENODEV` if the group isn't attached to this address space, or has no IOMMU.
     fn group_iommu_domain(_this: ArcBorrow<'_, Self>, _group: &Group) -> Result<DomainPtr> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 }
 
-/// The callbacks of backend `B`; make it a `static`, for the core knows a backend by the address.
+/// The callbacks of backend `B`. Keep it as a `static`: the core identifies a backend by the
+/// address of the table.
 pub struct Table<B>(Ops, PhantomData<fn() -> B>);
 
 impl<B> Table<B> {
-    /// The table as the core sees it.
+    /// Returns the table for the core.
     pub fn ops(&'static self) -> &'static Ops {
         &self.0
     }
 }
 
-/// The backend's entry in the core's list of backends; dropping it takes the entry out.
+/// The registration of a backend with the core. Dropping it unregisters the backend.
 ///
-/// It is the first field of a module's data, so that no container finds the backend any more when
-/// the rest goes. A container that uses the backend pins its module, hence none is left then.
+/// It is the first field of a module's data, so that no container finds the backend while the other
+/// fields are dropped. A container that uses the backend pins its module, so there is none at that
+/// time.
 ///
 /// # Invariants
 ///
@@ -226,14 +230,14 @@ pub struct Registration<B: Backend> {
 }
 
 impl<B: Backend> Registration<B> {
-    /// Registers the backend with the `vfio.ko` that is loaded, be it ours or the kernel's.
+    /// Registers the backend with the loaded `vfio.ko`, either this project's or the kernel's.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the table is registered already, `ENOMEM`.
+    /// `EINVAL` if the table is registered already; `ENOMEM`.
     pub fn new(table: &'static Table<B>) -> Result<Self> {
-        // SAFETY: The table is static and `Table::new` filled it with callbacks of the type that
-        // `Ops` and the C structure state.
+        // SAFETY: The table is static, and `Table::new` filled it with callbacks of the types that
+        // `Ops` and the C structure specify.
         to_result(unsafe { callbacks::vfio_register_iommu_driver((&raw const table.0).cast()) })?;
         // INVARIANT: The registration above succeeded.
         Ok(Self { table })
@@ -242,8 +246,8 @@ impl<B: Backend> Registration<B> {
 
 impl<B: Backend> Drop for Registration<B> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant the table is registered, and this is the only place that
-        // unregisters it.
+        // SAFETY: By the type invariant the table is registered, and it isn't unregistered anywhere
+        // else.
         unsafe { callbacks::vfio_unregister_iommu_driver((&raw const self.table.0).cast()) };
     }
 }

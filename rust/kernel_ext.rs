@@ -47,7 +47,7 @@ module! {
     license: "GPL v2",
 }
 
-/// The module: it holds code only.
+/// The module. It only contains code.
 struct KernelExt;
 
 impl kernel::Module for KernelExt {

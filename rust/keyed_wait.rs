@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tasks that sleep until something with a certain number happens.
+//! A wait queue that wakes only the threads that wait for a given key.
 //!
-//! With a condition variable all of them would have to be woken, as who wakes them can't tell one from
-//! another: a thousand tasks that wait for one another would be woken half a million times.
+//! With a condition variable all waiting threads would have to be woken, because the waker can't
+//! tell them apart: a thousand threads that wait for one another would be woken half a million
+//! times.
 //!
 //! C header: [`include/linux/wait.h`](srctree/include/linux/wait.h)
 
@@ -18,30 +19,31 @@ use kernel::{
 
 use crate::bindings;
 
-/// Tasks that sleep, each until [`wake`](Self::wake) is called with its key.
+/// Sleeping threads. Each sleeps until [`wake`](Self::wake) is called with its key.
 #[pin_data]
 pub struct KeyedWait {
     #[pin]
     head: Opaque<bindings::wait_queue_head>,
 }
 
-// SAFETY: The queue belongs to no task.
+// SAFETY: The queue isn't bound to a thread.
 unsafe impl Send for KeyedWait {}
-// SAFETY: The queue has a lock of its own.
+// SAFETY: The queue has its own lock.
 unsafe impl Sync for KeyedWait {}
 
 impl KeyedWait {
-    /// Nobody sleeps yet.
+    /// Returns a queue without threads.
     pub fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            // SAFETY: The queue stays where it is.
+            // SAFETY: The queue is pinned.
             head <- Opaque::ffi_init(|head| unsafe { bindings::kernel_ext_keyed_wait_init(head) }),
         })
     }
 
-    /// Unlocks a mutex, sleeps until somebody wakes `key`, or longer or shorter, and locks it again.
+    /// Unlocks a mutex, sleeps until `key` is woken, and locks the mutex again. The sleep may also
+    /// end earlier or later.
     ///
-    /// Who wakes `key` with the mutex held, or after holding it, is not missed.
+    /// A wakeup isn't missed if the waker holds the mutex when it wakes `key`, or held it before.
     pub fn wait<'a, T>(
         &self,
         key: u64,
@@ -49,17 +51,17 @@ impl KeyedWait {
     ) -> Guard<'a, T, MutexBackend> {
         let entry = Opaque::uninit();
         let lock = guard.lock_ref();
-        // SAFETY: The queue is initialised; the entry stays where it is until it is taken out below.
+        // SAFETY: The queue is initialised. The entry isn't moved until it is removed below.
         unsafe {
             bindings::kernel_ext_keyed_wait_begin(self.head.get(), entry.get(), key);
         }
         drop(guard);
-        // SAFETY: This is the entry that was entered above.
+        // SAFETY: This is the entry that was added above.
         unsafe { bindings::kernel_ext_keyed_wait_end(self.head.get(), entry.get()) };
         lock.lock()
     }
 
-    /// Wakes all that wait for `key`.
+    /// Wakes all threads that wait for `key`.
     pub fn wake(&self, key: u64) {
         // SAFETY: The queue is initialised.
         unsafe { bindings::kernel_ext_keyed_wake(self.head.get(), key) };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Misc devices with a fixed minor, node name and mode, which `kernel::miscdevice` cannot give.
+//! Misc devices with a fixed minor, node name and mode, which `kernel::miscdevice` doesn't support.
 //!
 //! C header: [`include/linux/miscdevice.h`](srctree/include/linux/miscdevice.h)
 
@@ -20,19 +20,19 @@ use crate::{
     }, //
 };
 
-/// What a misc device looks like from outside.
+/// The properties of a misc device.
 pub struct MiscOptions {
-    /// Its minor below major 10.
+    /// The minor number, below major 10.
     pub minor: u32,
-    /// Its name in `/proc/misc` and sysfs.
+    /// The name in `/proc/misc` and sysfs.
     pub name: &'static CStr,
-    /// Its node below `/dev`.
+    /// The name of the node below `/dev`.
     pub nodename: &'static CStr,
     /// The access mode of the node.
     pub mode: u16,
 }
 
-/// A misc device that can be opened until this value is dropped.
+/// A registered misc device. It can be opened until this value is dropped.
 ///
 /// # Invariants
 ///
@@ -43,13 +43,13 @@ pub struct MiscRegistration {
     inner: Opaque<bindings::miscdevice>,
 }
 
-// SAFETY: A registered misc device is only touched by the misc core, under its lock.
+// SAFETY: Only the misc core accesses a registered misc device, under its lock.
 unsafe impl Send for MiscRegistration {}
 // SAFETY: As above.
 unsafe impl Sync for MiscRegistration {}
 
 impl MiscRegistration {
-    /// Registers a misc device whose files are made by `table`.
+    /// Registers a misc device whose files belong to `table`.
     pub fn new<T: OpenMisc>(
         table: &'static FileTable<T, Misc>,
         options: MiscOptions,
@@ -67,7 +67,7 @@ impl MiscRegistration {
                 };
                 // SAFETY: `slot` is valid for writes.
                 unsafe { slot.write(misc) };
-                // SAFETY: `slot` is pinned, and deregistered before it goes.
+                // SAFETY: `slot` is pinned, and it is deregistered before it is dropped.
                 to_result(unsafe { bindings::misc_register(slot) })
             }),
         })

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! User memory that devices reach: pinning it, and charging its owner.
+//! User memory for devices: pinning, and accounting of pinned memory.
 //!
 //! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
@@ -36,21 +36,21 @@ pub use slot::{
 
 use crate::bindings;
 
-/// Lets other tasks run, in a loop that may take long. May sleep.
+/// Lets other tasks run. For loops that may take long. May sleep.
 pub fn cond_resched() {
-    // SAFETY: There are no requirements; sleeping in the wrong place would be found by lockdep, and
-    // isn't a matter of memory safety.
+    // SAFETY: There are no requirements. Sleeping in the wrong context would be found by lockdep,
+    // and doesn't affect memory safety.
     unsafe { bindings::kernel_ext_cond_resched() }
 }
 
-/// Whether the calling task is about to be killed, so that it makes no sense to go on.
+/// Returns whether the calling task is about to be killed, so that continuing is pointless.
 pub fn fatal_signal_pending() -> bool {
-    // SAFETY: It looks at `current` only.
+    // SAFETY: The function only looks at `current`.
     unsafe { bindings::kernel_ext_fatal_signal_pending() }
 }
 
-/// Whether a warning which a program can provoke at will may be printed now.
+/// Returns whether a warning may be logged now that userspace can trigger at will.
 pub fn may_warn() -> bool {
-    // SAFETY: The budget is a static variable with its own lock.
+    // SAFETY: The rate limit is a static variable with its own lock.
     unsafe { bindings::kernel_ext_ratelimit() }
 }

@@ -6,27 +6,28 @@
 
 use crate::bindings;
 
-/// Keeps a module from being unloaded.
+/// A reference to a module, which prevents that the module is unloaded.
 ///
 /// # Invariants
 ///
-/// The pointer is null (code that is built into the kernel) or owns one reference to the module.
+/// The pointer is null (code that is built into the kernel), or this value owns one reference to
+/// the module.
 pub struct ModuleRef(*mut bindings::module);
 
 // SAFETY: Module references are counted per module, not per thread.
 unsafe impl Send for ModuleRef {}
-// SAFETY: There is nothing to do with a shared reference.
+// SAFETY: A shared reference has no operations.
 unsafe impl Sync for ModuleRef {}
 
 impl ModuleRef {
-    /// Takes a reference, unless the module is already on its way out.
+    /// Takes a reference, unless the module is being unloaded.
     ///
     /// # Safety
     ///
     /// `module` is null or points at a module that cannot be freed during the call.
     pub unsafe fn try_get(module: *mut bindings::module) -> Option<Self> {
         // SAFETY: By this function's contract.
-        // INVARIANT: On success there is one reference.
+        // INVARIANT: On success this value owns one reference.
         unsafe { bindings::try_module_get(module) }.then(|| Self(module))
     }
 }

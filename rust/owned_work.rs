@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Work that is done later, and no more once its owner is gone.
+//! Delayed work that doesn't run after its owner was dropped.
 //!
-//! The delayed work of the `kernel` crate can't be taken back: what was enqueued lives until it has run.
-//! A module that is unloaded meanwhile would have its code run after that is gone, and nobody can wait
-//! for it. Here the owner does, by being dropped.
+//! The delayed work of the `kernel` crate can't be cancelled: an enqueued item lives until it has
+//! run. If the module is unloaded in the meantime, its code would run after it was freed, and
+//! nothing can wait for it. Here, dropping the owner waits for it.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
@@ -22,15 +22,15 @@ use kernel::{
 
 use crate::bindings;
 
-/// What there is to do.
+/// A task that runs later.
 pub trait Task: Send + Sync + 'static {
-    /// Does it, in a thread of the kernel; may sleep. It doesn't run twice at the same time.
+    /// Runs the task in a kernel thread. May sleep. It doesn't run concurrently with itself.
     ///
-    /// If this drops the [`OwnedWork`] that it is the task of, that waits for itself, forever.
+    /// If this drops the [`OwnedWork`] of the task, the drop waits for itself forever.
     fn run(&self);
 }
 
-/// A task, and when it is to run.
+/// A task and its work item.
 #[pin_data]
 pub struct Scheduled<T: Task> {
     #[pin]
@@ -46,26 +46,26 @@ impl<T: Task> WorkItem for Scheduled<T> {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        // The owner has another reference until this has returned, so the last one is never dropped
-        // here, by code that the owner doesn't wait for.
+        // The owner holds another reference until this has returned. So the last reference is never
+        // dropped here, in code that the owner doesn't wait for.
         this.task.run();
     }
 }
 
-/// A task that its owner has done later.
+/// The owner of a task that can be scheduled.
 ///
-/// When it is dropped, a run that was scheduled is called off, one that is under way is waited for,
-/// and then the task is dropped. Dropping it sleeps.
+/// Dropping it cancels a scheduled run, waits for a run in progress, and then drops the task.
+/// Dropping it sleeps.
 ///
 /// # Invariants
 ///
-/// Nobody has another reference but the workqueue, which has one from [`schedule`](Self::schedule) until
-/// the run that it was for has ended or was called off.
+/// Only the workqueue may have another reference. It has one from [`schedule`](Self::schedule)
+/// until the run has ended or was cancelled.
 pub struct OwnedWork<T: Task>(Arc<Scheduled<T>>);
 
 impl<T: Task> OwnedWork<T> {
-    /// Owns `task`, which isn't scheduled yet. `work` is a [`new_delayed_work!`], whose name lockdep
-    /// knows it by.
+    /// Wraps `task`, which isn't scheduled yet. `work` is a [`new_delayed_work!`], whose name
+    /// lockdep uses.
     ///
     /// [`new_delayed_work!`]: kernel::workqueue::new_delayed_work
     ///
@@ -78,16 +78,16 @@ impl<T: Task> OwnedWork<T> {
         Ok(Self(scheduled))
     }
 
-    /// Has the task run once, `delay` from now on. Returns whether it will; if not it was scheduled
-    /// already, for whatever time that was. Doesn't sleep.
+    /// Schedules one run of the task after `delay`. Returns `false` if a run was scheduled already,
+    /// whatever its time is. Doesn't sleep.
     pub fn schedule(&self, delay: Jiffies) -> bool {
-        // SAFETY: This is a workqueue that there always is.
+        // SAFETY: This workqueue always exists.
         let queue = unsafe { Queue::from_raw(bindings::system_dfl_wq) };
         // INVARIANT: The reference goes to the workqueue, or is dropped.
         queue.enqueue_delayed(self.0.clone(), delay).is_ok()
     }
 
-    /// The task.
+    /// Returns the task.
     pub fn task(&self) -> &T {
         &self.0.task
     }
@@ -96,12 +96,13 @@ impl<T: Task> OwnedWork<T> {
 impl<T: Task> Drop for OwnedWork<T> {
     fn drop(&mut self) {
         let work = (&raw const self.0.work).cast_mut();
-        // SAFETY: `DelayedWork` is a transparent wrapper, and was initialized. From here on the work
-        // can't be enqueued any more, and when this returns it neither waits nor runs.
+        // SAFETY: `DelayedWork` is a transparent wrapper, and was initialized. From here on the
+        // work can't be enqueued any more, and when this returns it is neither pending nor running.
         let was_pending = unsafe { bindings::disable_delayed_work_sync(work.cast()) };
         if was_pending {
-            // SAFETY: By the type invariant the workqueue had a reference, for the run that was called
-            // off just now, and won't drop it; `enqueue_delayed` made it by `Arc::into_raw`.
+            // SAFETY: By the type invariant the workqueue had a reference for the run that was just
+            // cancelled, and it won't drop that reference. `enqueue_delayed` created it by
+            // `Arc::into_raw`.
             drop(unsafe { Arc::from_raw(Arc::as_ptr(&self.0)) });
         }
     }
@@ -124,14 +125,14 @@ mod tests {
 
     use super::*;
 
-    /// How often something has happened.
+    /// Counts of events.
     struct Counts {
         begun: Atomic<u32>,
         ended: Atomic<u32>,
         dropped: Atomic<u32>,
     }
 
-    /// A task that takes so many milliseconds.
+    /// A task that takes the given number of milliseconds.
     struct Slow(Arc<Counts>, i64);
 
     impl Task for Slow {
@@ -160,7 +161,7 @@ mod tests {
         Ok((counts, work))
     }
 
-    /// Waits until `count` is `expected`, if it ever is.
+    /// Waits until `count` is `expected`, for a limited time. Returns whether that happened.
     fn wait_for(count: &Atomic<u32>, expected: u32) -> bool {
         (0..10_000).any(|_| {
             fsleep(Delta::from_millis(1));
@@ -198,7 +199,7 @@ mod tests {
         let (counts, work) = slow(50)?;
         assert!(work.schedule(0));
         assert!(wait_for(&counts.begun, 1));
-        // While it runs it can be scheduled again; that one is called off.
+        // The task can be scheduled again while it runs. Dropping the owner cancels that run.
         assert!(work.schedule(1));
         drop(work);
         assert_eq!(counts.ended.load(Acquire), counts.begun.load(Acquire));
@@ -206,7 +207,7 @@ mod tests {
         Ok(())
     }
 
-    /// Just when the time is up.
+    /// Drops the owner at about the time when the run begins.
     #[test]
     fn dropping_races_with_a_run() -> Result {
         for round in 0..40 {

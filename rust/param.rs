@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Module parameters that can be seen and changed in sysfs.
+//! Module parameters that can be read and changed in sysfs.
 //!
-//! The parameters of `module!` are read once, when the module is loaded. Those of VFIO are changed
-//! on running systems, under `/sys/module/<name>/parameters`.
+//! The parameters of `module!` are read once, when the module is loaded. Those of VFIO can be
+//! changed at run time, in `/sys/module/<name>/parameters`.
 //!
 //! C header: [`include/linux/moduleparam.h`](srctree/include/linux/moduleparam.h)
 
@@ -11,23 +11,24 @@ use core::cell::UnsafeCell;
 
 use kernel::ffi::c_uint;
 
-/// The current value of a parameter, made by [`module_param!`](crate::module_param).
+/// The current value of a parameter that [`module_param!`](crate::module_param) defined.
 ///
 /// # Invariants
 ///
-/// The value is written by the kernel's `param_set_*()` functions only, one aligned store at a time.
+/// Only the kernel's `param_set_*()` functions write the value, in one aligned store.
 #[repr(transparent)]
 pub struct Param<T>(UnsafeCell<T>);
 
-// SAFETY: Reads are volatile and writes are single stores of a type that the processor reads and
-// writes as a whole, by the type invariant; any value that was ever stored is a valid one.
+// SAFETY: Reads are volatile. By the type invariant writes are single stores of a type that the
+// processor reads and writes as a whole. Every value that was ever stored is valid.
 unsafe impl<T: Value> Sync for Param<T> {}
 
-/// Types of parameters: those which the kernel has `param_ops_*` for.
+/// The types of parameters that the kernel has `param_ops_*` for.
 ///
 /// # Safety
 ///
-/// `OPS` parses into a variable of this type, in one store, and knows no other values than the type.
+/// `OPS` parses into a variable of this type, in one store, and stores only valid values of the
+/// type.
 pub unsafe trait Value: Copy + Send {
     /// The operations of the type.
     const OPS: *const kernel::bindings::kernel_param_ops;
@@ -46,27 +47,28 @@ unsafe impl Value for c_uint {
 }
 
 impl<T: Value> Param<T> {
-    /// A parameter that starts with `default`. For [`module_param!`](crate::module_param).
+    /// Returns a parameter with the value `default`. For [`module_param!`](crate::module_param).
     #[doc(hidden)]
     pub const fn new(default: T) -> Self {
         // INVARIANT: Nothing was written yet.
         Self(UnsafeCell::new(default))
     }
 
-    /// The address for the kernel to write to. For [`module_param!`](crate::module_param).
+    /// Returns the address that the kernel writes to. For [`module_param!`](crate::module_param).
     #[doc(hidden)]
     pub const fn as_ptr(&self) -> *mut T {
         self.0.get()
     }
 
-    /// The value now.
+    /// Returns the current value.
     pub fn get(&self) -> T {
-        // SAFETY: The cell is valid, and by the type invariant holds a complete value at any time.
+        // SAFETY: The cell is valid, and by the type invariant it contains a complete value at any
+        // time.
         unsafe { self.0.get().read_volatile() }
     }
 }
 
-/// Turns a string into the bytes of an array. For [`module_param!`](crate::module_param).
+/// Converts a string to an array of bytes. For [`module_param!`](crate::module_param).
 #[doc(hidden)]
 pub const fn bytes<const N: usize>(text: &str) -> [u8; N] {
     let text = text.as_bytes();
@@ -79,7 +81,7 @@ pub const fn bytes<const N: usize>(text: &str) -> [u8; N] {
     bytes
 }
 
-/// Makes a module parameter which the administrator can read and change (mode 0644).
+/// Defines a module parameter that the administrator can read and change (mode 0644).
 ///
 /// # Examples
 ///
@@ -90,7 +92,7 @@ pub const fn bytes<const N: usize>(text: &str) -> [u8; N] {
 ///     name: "careful", kind: "bool", description: "Be careful."
 /// }
 /// ```
-// `crate` is the module that has the parameter, which is not this one.
+// `crate` is the crate that defines the parameter, not this one.
 #[expect(clippy::crate_in_macro_def)]
 #[macro_export]
 macro_rules! module_param {

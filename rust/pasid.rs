@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! PASIDs from `ioasid.ko`, for those who can do without.
+//! Optional PASIDs from `ioasid.ko`.
 //!
 //! C header: `include/linux/ioasid.h` of this project.
 
@@ -13,7 +13,7 @@ use kernel::prelude::*;
 
 use crate::bindings;
 
-/// The 20 bits that a PASID has on PCIe.
+/// The largest PASID: PCIe has 20 bits.
 const LARGEST: u32 = (1 << 20) - 1;
 
 /// `ioasid_alloc_owned()`.
@@ -22,15 +22,15 @@ type Alloc = unsafe extern "C" fn(u32, u32) -> u64;
 /// `ioasid_free_owned()`.
 type Free = unsafe extern "C" fn(u64);
 
-/// A PASID that is in use nowhere else in the whole system, until this is dropped. It keeps `ioasid.ko`
-/// loaded.
+/// A PASID that is unique in the system until this is dropped. It keeps `ioasid.ko` loaded.
 pub struct Pasid {
     handle: u64,
     free: Symbol,
 }
 
 impl Pasid {
-    /// Takes a PASID, of no set. `None` if `ioasid.ko` isn't loaded, or has none left. Sleeps.
+    /// Allocates a PASID without a set. Returns `None` if `ioasid.ko` isn't loaded or has no free
+    /// PASID. Sleeps.
     pub fn alloc() -> Option<Self> {
         let alloc = Symbol::get(c"ioasid_alloc_owned")?;
         let free = Symbol::get(c"ioasid_free_owned")?;
@@ -38,13 +38,13 @@ impl Pasid {
         let alloc_fn = unsafe { transmute::<*mut c_void, Alloc>(alloc.address) };
         // SAFETY: The function has no requirements.
         let handle = unsafe { alloc_fn(1, LARGEST) };
-        // The lower half is the invalid id if there is none.
+        // If the allocation failed, the lower half is the invalid id.
         (handle as u32 <= LARGEST).then(|| Self { handle, free })
     }
 
-    /// The PASID: 1 to 2²⁰ - 1.
+    /// Returns the PASID, 1 to 2²⁰ - 1.
     pub fn id(&self) -> u32 {
-        // The lower half of the handle.
+        // The id is the lower half of the handle.
         self.handle as u32
     }
 }
@@ -53,24 +53,24 @@ impl Drop for Pasid {
     fn drop(&mut self) {
         // SAFETY: The symbol has this type.
         let free_fn = unsafe { transmute::<*mut c_void, Free>(self.free.address) };
-        // SAFETY: The function takes any handle.
+        // SAFETY: The function accepts any handle.
         unsafe { free_fn(self.handle) };
     }
 }
 
-/// A symbol of a module, which stays loaded.
+/// A reference to a symbol of a module. It keeps the module loaded.
 ///
 /// # Invariants
 ///
-/// `address` is that of the symbol `name`, on which `__symbol_get()` took a reference.
+/// `address` is that of the symbol `name`, to which `__symbol_get()` took a reference.
 struct Symbol {
     name: &'static CStr,
     address: *mut c_void,
 }
 
-// SAFETY: The reference belongs to no thread, and the address is that of code.
+// SAFETY: The reference isn't bound to a thread, and the address is that of code.
 unsafe impl Send for Symbol {}
-// SAFETY: There is nothing to change.
+// SAFETY: Nothing can be changed.
 unsafe impl Sync for Symbol {}
 
 impl Symbol {
@@ -78,14 +78,14 @@ impl Symbol {
     fn get(name: &'static CStr) -> Option<Self> {
         // SAFETY: The name ends with a null byte.
         let address = unsafe { bindings::__symbol_get(name.as_char_ptr()) };
-        // INVARIANT: The reference was taken if there is an address.
+        // INVARIANT: A reference was taken if the address isn't null.
         (!address.is_null()).then(|| Self { name, address })
     }
 }
 
 impl Drop for Symbol {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant the reference is ours.
+        // SAFETY: By the type invariant this value owns the reference.
         unsafe { bindings::__symbol_put(self.name.as_char_ptr()) };
     }
 }

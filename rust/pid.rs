@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Processes by their numbers, which each PID namespace has its own of.
+//! Process ids, which differ between PID namespaces.
 //!
 //! C header: [`include/linux/pid.h`](srctree/include/linux/pid.h)
 
@@ -14,17 +14,17 @@ use crate::bindings;
 ///
 /// # Invariants
 ///
-/// The pointer is valid, and owns one reference.
+/// The pointer is valid, and this value owns one reference.
 pub struct ProcessId(NonNull<bindings::pid>);
 
-// SAFETY: References to a `struct pid` are counted, and belong to no thread.
+// SAFETY: A `struct pid` is reference counted, and isn't bound to a thread.
 unsafe impl Send for ProcessId {}
 
-// SAFETY: What is read of it does not change.
+// SAFETY: The fields that are read don't change.
 unsafe impl Sync for ProcessId {}
 
 impl ProcessId {
-    /// That of the calling process.
+    /// Returns the identity of the calling process.
     pub fn current() -> Self {
         // SAFETY: The calling task has not exited, so it has a process.
         let pid =
@@ -34,7 +34,8 @@ impl ProcessId {
         Self(unsafe { NonNull::new_unchecked(pid) })
     }
 
-    /// Its number in the PID namespace of the calling process, `None` if it is not visible there.
+    /// Returns the number of the process in the PID namespace of the caller, or `None` if it isn't
+    /// visible there.
     pub fn number_for_current(&self) -> Option<u32> {
         // SAFETY: By the type invariant.
         let number = unsafe { bindings::pid_vnr(self.0.as_ptr()) };
@@ -44,7 +45,7 @@ impl ProcessId {
 
 impl Drop for ProcessId {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant the reference is ours.
+        // SAFETY: By the type invariant this value owns the reference.
         unsafe { bindings::put_pid(self.0.as_ptr()) };
     }
 }

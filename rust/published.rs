@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A value that many read without waiting, and that is replaced as a whole.
+//! A value that is read without waiting and replaced as a whole, based on SRCU.
 //!
-//! Readers may sleep and may be in any context; who replaces the value waits until the last reader
-//! of the old one has ended. So a list of callbacks can be gone through without a lock, and whoever
-//! removed one knows that it doesn't run any more.
+//! Readers may sleep and may run in any context. Replacing the value waits until the last reader of
+//! the old value has ended. So a list of callbacks can be walked without a lock, and after a
+//! callback was removed it doesn't run any more.
 //!
 //! C header: [`include/linux/srcu.h`](srctree/include/linux/srcu.h)
 
@@ -28,11 +28,11 @@ use kernel::{
     },
 };
 
-/// A value, or none, that can be read and replaced at the same time.
+/// An optional value that can be read and replaced concurrently.
 ///
 /// # Invariants
 ///
-/// `current` is null or comes from [`KBox::into_raw`] and belongs to this object. A value which was
+/// `current` is null, or it is from [`KBox::into_raw`] and this object owns it. A value that was
 /// replaced lives until every reader that began before has ended.
 #[pin_data(PinnedDrop)]
 pub struct Published<T: Send + Sync> {
@@ -43,7 +43,7 @@ pub struct Published<T: Send + Sync> {
 }
 
 impl<T: Send + Sync> Published<T> {
-    /// Starts with no value. For lockdep, readers are called `name`.
+    /// Returns an object without a value. `name` is the name of the readers for lockdep.
     ///
     /// # Errors
     ///
@@ -57,13 +57,13 @@ impl<T: Send + Sync> Published<T> {
         })
     }
 
-    /// Whether there is no value just now. Cheap: for those who mostly have nothing to do.
+    /// Returns whether there is currently no value. Cheap, for callers that mostly find none.
     #[inline]
     pub fn is_none(&self) -> bool {
         self.current.load(Acquire).is_null()
     }
 
-    /// The current value, which stays until the reader is dropped.
+    /// Returns the current value. It stays valid until the reader is dropped.
     pub fn read(&self) -> Option<Reader<'_, T>> {
         let guard = self.srcu.read_lock();
         let value = self.current.load(Acquire);
@@ -75,16 +75,16 @@ impl<T: Send + Sync> Published<T> {
         })
     }
 
-    /// Replaces the value and returns the old one, when nobody reads that any more.
+    /// Replaces the value. Returns the old value when it has no readers any more.
     ///
-    /// Sleeps. A reader that calls this waits for itself, forever.
+    /// Sleeps. A reader that calls this waits for itself forever.
     pub fn replace(&self, new: Option<KBox<T>>) -> Option<KBox<T>> {
         let new = new.map_or(ptr::null_mut(), KBox::into_raw);
-        // INVARIANT: The new value is a box's; the old one stays until `synchronize` returns.
+        // INVARIANT: The new value is from a box. The old one stays until `synchronize` returns.
         let old = self.current.xchg(new, Full);
         self.srcu.synchronize();
-        // SAFETY: The pointer was a box's by the type invariant, nobody can find it any more, and
-        // those who had found it have ended.
+        // SAFETY: By the type invariant the pointer was from a box. No new reader can find it any
+        // more, and all previous readers have ended.
         (!old.is_null()).then(|| unsafe { KBox::from_raw(old) })
     }
 }
@@ -96,7 +96,7 @@ impl<T: Send + Sync> PinnedDrop for Published<T> {
     }
 }
 
-/// A value which stays as it is while this exists.
+/// Read access to a value, which stays valid and unchanged while this exists.
 pub struct Reader<'a, T> {
     value: &'a T,
     _guard: kernel::sync::srcu::Guard<'a>,

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `READ_ONCE()` and `WRITE_ONCE()` without a call of C, for words where a call would matter.
+//! `READ_ONCE()` and `WRITE_ONCE()` without a call to C, for code where the call is too expensive.
 
 use kernel::sync::atomic::{
     Atomic,
     AtomicType, //
 };
 
-/// The word as it is now.
+/// Returns the current value of the word.
 ///
-/// As with `READ_ONCE()`, what is reached by way of the word is read after it.
+/// As with `READ_ONCE()`, data that is accessed through the word is read after it.
 #[inline]
 pub fn read_once<T: AtomicType>(word: &Atomic<T>) -> T {
     // SAFETY: The word is valid and aligned, and all writes to it are atomic; a volatile read of an
@@ -17,7 +17,7 @@ pub fn read_once<T: AtomicType>(word: &Atomic<T>) -> T {
     unsafe { word.as_ptr().read_volatile() }
 }
 
-/// Sets the word, in no order with other words.
+/// Sets the word, without ordering relative to other words.
 #[inline]
 pub fn write_once<T: AtomicType>(word: &Atomic<T>, value: T) {
     // SAFETY: The word is valid and aligned, and all accesses to it are atomic; a volatile write to an

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sleeping locks with any number of readers or one writer.
+//! Sleeping reader/writer locks.
 //!
-//! The locks of the `kernel` crate know only one kind of holder.
+//! The locks of the `kernel` crate are exclusive only.
 //!
 //! C header: [`include/linux/rwsem.h`](srctree/include/linux/rwsem.h)
 
@@ -25,7 +25,7 @@ use kernel::{
 
 use crate::bindings;
 
-/// A value that many may read at a time, or one may change.
+/// A value that several readers or one writer can access.
 #[pin_data]
 pub struct RwSem<T> {
     #[pin]
@@ -33,20 +33,20 @@ pub struct RwSem<T> {
     data: UnsafeCell<T>,
 }
 
-// SAFETY: The semaphore may be used from any task; the value goes where the lock goes.
+// SAFETY: The semaphore may be used from any task, and the value moves together with the lock.
 unsafe impl<T: Send> Send for RwSem<T> {}
-// SAFETY: The semaphore lets either readers or one writer to the value.
+// SAFETY: The semaphore permits either readers or one writer to access the value.
 unsafe impl<T: Send + Sync> Sync for RwSem<T> {}
 
 impl<T> RwSem<T> {
-    /// A lock around `data`; `name` and `key` are for lockdep.
+    /// Returns a lock that protects `data`. `name` and `key` are for lockdep.
     pub fn new(
         data: T,
         name: &'static CStr,
         key: Pin<&'static LockClassKey>,
     ) -> impl PinInit<Self> {
         pin_init!(Self {
-            // SAFETY: The semaphore stays where it is; name and key are static.
+            // SAFETY: The semaphore is pinned. Name and key are static.
             sem <- Opaque::ffi_init(move |sem| unsafe {
                 bindings::__init_rwsem(sem, name.as_char_ptr(), key.as_ptr())
             }),
@@ -54,24 +54,24 @@ impl<T> RwSem<T> {
         })
     }
 
-    /// Waits until nobody changes the value.
+    /// Locks the value for reading. Waits until no writer holds it.
     pub fn read(&self) -> ReadGuard<'_, T> {
         // SAFETY: The semaphore is initialised.
         unsafe { bindings::down_read(self.sem.get()) };
-        // INVARIANT: Locked just now.
+        // INVARIANT: The semaphore was just locked.
         ReadGuard(self, NotThreadSafe)
     }
 
-    /// Waits until nobody else has the value.
+    /// Locks the value for writing. Waits until no other task holds it.
     pub fn write(&self) -> WriteGuard<'_, T> {
         // SAFETY: The semaphore is initialised.
         unsafe { bindings::down_write(self.sem.get()) };
-        // INVARIANT: Locked just now.
+        // INVARIANT: The semaphore was just locked.
         WriteGuard(self, NotThreadSafe)
     }
 }
 
-/// Lets the value be read.
+/// Shared access to the value.
 ///
 /// # Invariants
 ///
@@ -82,7 +82,7 @@ impl<T> Deref for ReadGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: By the type invariant nobody changes the value.
+        // SAFETY: By the type invariant no task changes the value.
         unsafe { &*self.0.data.get() }
     }
 }
@@ -94,7 +94,7 @@ impl<T> Drop for ReadGuard<'_, T> {
     }
 }
 
-/// Lets the value be changed.
+/// Exclusive access to the value.
 ///
 /// # Invariants
 ///
@@ -105,7 +105,7 @@ impl<T> Deref for WriteGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: By the type invariant nobody else has the value.
+        // SAFETY: By the type invariant no other task accesses the value.
         unsafe { &*self.0.data.get() }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory for objects of one type, which readers may see until a grace period after their end.
+//! Slab caches for objects of one type, which can be freed after an RCU grace period.
 //!
 //! C header: [`include/linux/slab.h`](srctree/include/linux/slab.h)
 
@@ -23,27 +23,27 @@ use crate::{
     gfp::Gfp, //
 };
 
-/// An object in a [`Slab`], with what the kernel needs to give it back after a grace period.
+/// An object of a [`Slab`], with the head that the kernel needs to free it after a grace period.
 #[repr(C)]
 struct Node<T> {
     value: T,
     rcu: Opaque<bindings::kvfree_rcu_head>,
 }
 
-/// Memory for objects of one type.
+/// A slab cache for objects of one type.
 ///
 /// # Invariants
 ///
 /// The pointer is a valid `struct kmem_cache` for objects of `Node<T>`.
 pub struct Slab<T>(NonNull<bindings::kmem_cache>, PhantomData<fn() -> T>);
 
-// SAFETY: Slab caches are made for use by everybody at once.
+// SAFETY: Slab caches may be used concurrently.
 unsafe impl<T> Send for Slab<T> {}
 // SAFETY: As above.
 unsafe impl<T> Sync for Slab<T> {}
 
 impl<T> Slab<T> {
-    /// How much memory an object takes, in bytes. Objects are given back as mere memory.
+    /// The size of an object in bytes. Objects are freed without being dropped.
     const OBJECT_SIZE: usize = {
         assert!(!needs_drop::<T>());
         size_of::<Node<T>>()
@@ -68,15 +68,15 @@ impl<T> Slab<T> {
                 0,
             )
         };
-        // INVARIANT: It was just made, for this size and alignment.
+        // INVARIANT: The cache was just created, for this size and alignment.
         Ok(Self(NonNull::new(cache).ok_or(ENOMEM)?, PhantomData))
     }
 
-    /// A new object.
+    /// Allocates an object.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what `init` fails with.
+    /// `ENOMEM`, or the errors of `init`.
     pub(crate) fn alloc<E>(&self, init: impl PinInit<T, E>, gfp: Gfp) -> Result<NonNull<T>>
     where
         Error: From<E>,
@@ -84,22 +84,22 @@ impl<T> Slab<T> {
         // SAFETY: The cache is valid by the type invariant.
         let node = unsafe { bindings::kmem_cache_alloc_noprof(self.0.as_ptr(), gfp.as_raw()) };
         let value = NonNull::new(node.cast::<T>()).ok_or(ENOMEM)?;
-        // SAFETY: The memory is fresh, and never moves; the value is the node's first field.
+        // SAFETY: The memory is fresh and never moves. The value is the first field of the node.
         match unsafe { init.__init(value.as_ptr()) } {
             Ok(()) => Ok(value),
             Err(e) => {
-                // SAFETY: The object is from this cache, and nobody else knows it.
+                // SAFETY: The object is from this cache, and nothing else refers to it.
                 unsafe { self.free(value) };
                 Err(e.into())
             }
         }
     }
 
-    /// Gives an object back at once.
+    /// Frees an object immediately.
     ///
     /// # Safety
     ///
-    /// It is from this slab, and nobody refers to it.
+    /// The object is from this slab, and nothing refers to it.
     pub(crate) unsafe fn free(&self, value: NonNull<T>) {
         // SAFETY: By this function's contract.
         unsafe { bindings::kmem_cache_free(self.0.as_ptr(), value.as_ptr().cast()) };
@@ -108,19 +108,21 @@ impl<T> Slab<T> {
 
 impl<T> Drop for Slab<T> {
     fn drop(&mut self) {
-        // SAFETY: Valid by the type invariant. Who uses a slab keeps it, and has given all objects
-        // back; the kernel waits for what is yet to be given back after a grace period.
+        // SAFETY: The cache is valid by the type invariant. Users of a slab keep a reference to it
+        // and have freed all objects. The kernel waits for objects that are yet to be freed after a
+        // grace period.
         unsafe { bindings::kmem_cache_destroy(self.0.as_ptr()) };
     }
 }
 
-/// Gives an object back after a grace period. From any context.
+/// Frees an object after a grace period. May be called from any context.
 ///
 /// # Safety
 ///
-/// It is from a [`Slab`], and nobody but readers that have RCU locked refers to it.
+/// The object is from a [`Slab`]. Only readers that hold the RCU lock refer to it.
 pub(crate) unsafe fn free_later<T>(value: NonNull<T>) {
     let node = value.cast::<Node<T>>().as_ptr();
-    // SAFETY: By this function's contract it is a node's value, and nobody else uses its head.
+    // SAFETY: By this function's contract it is the value of a node, and nothing else uses the
+    // node's head.
     unsafe { bindings::kvfree_call_rcu((&raw const (*node).rcu).cast_mut().cast(), node.cast()) };
 }

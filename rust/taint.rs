@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Marks on the kernel that tell bug reports apart.
+//! Taint flags of the kernel, for bug reports.
 //!
 //! C header: [`include/linux/panic.h`](srctree/include/linux/panic.h)
 
 use crate::bindings;
 
-/// Notes that userspace was given something that can break the kernel (flag `U`).
+/// Taints the kernel: userspace was given something that can break it (flag `U`).
 pub fn user() {
     // SAFETY: Any task may add a taint.
     unsafe { bindings::add_taint(bindings::TAINT_USER, bindings::lockdep_ok_LOCKDEP_STILL_OK) };
 }
 
-/// Notes that something is in use which is for tests (flag `N`).
+/// Taints the kernel: something that is only for tests is in use (flag `N`).
 pub fn test() {
     // SAFETY: Any task may add a taint.
     unsafe { bindings::add_taint(bindings::TAINT_TEST, bindings::lockdep_ok_LOCKDEP_STILL_OK) };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tasks, for messages.
+//! Task names and numbers for log messages.
 
 use kernel::{
     fmt,
@@ -19,12 +19,12 @@ pub struct TaskLabel {
 }
 
 impl TaskLabel {
-    /// That of the calling task.
+    /// Returns the label of the calling task.
     pub fn current() -> Self {
         Self::of(current!())
     }
 
-    /// That of `task`.
+    /// Returns the label of `task`.
     pub fn of(task: &Task) -> Self {
         let mut comm = [0; 16];
         // SAFETY: Both buffers have 16 bytes, and a task's name always ends in a zero byte.
@@ -41,18 +41,18 @@ impl TaskLabel {
         }
     }
 
-    /// The task's name, padded with zero bytes, the last of which is one.
+    /// Returns the task's name, padded with zero bytes. The last byte is always zero.
     pub fn comm(&self) -> [u8; 16] {
         self.comm
     }
 
-    /// The task's name.
+    /// Returns the task's name.
     pub fn name(&self) -> &BStr {
         let length = self.comm.iter().position(|&c| c == 0);
         BStr::from_bytes(&self.comm[..length.unwrap_or(self.comm.len())])
     }
 
-    /// The task's number.
+    /// Returns the task's number.
     pub fn pid(&self) -> i32 {
         self.pid
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Time in ticks of the timer, which cost next to nothing to read.
+//! Time in timer ticks (jiffies), which are very cheap to read.
 //!
-//! A tick is a few milliseconds. How long short things take is right in the sum of many: as often as one of
-//! them takes the time of a tick, a tick falls into it.
+//! A tick takes a few milliseconds. The duration of short operations is correct in the sum over
+//! many: the share of them that contain a tick corresponds to their duration.
 //!
 //! C header: [`include/linux/jiffies.h`](srctree/include/linux/jiffies.h)
 
@@ -16,22 +16,23 @@ use crate::bindings;
 pub struct Ticks(c_ulong);
 
 impl Ticks {
-    /// The present.
+    /// Returns the current time.
     #[inline]
     pub fn now() -> Self {
-        // SAFETY: The kernel has this word, which is read at once: interrupts change it.
+        // SAFETY: The word exists in the kernel. It is read by one volatile read, because
+        // interrupts change it.
         Self(unsafe { (&raw const bindings::jiffies).read_volatile() })
     }
 
-    /// How many ticks there were since.
+    /// Returns the number of ticks since this time.
     #[inline]
     pub fn elapsed(self) -> u64 {
         Self::now().0.wrapping_sub(self.0) as u64
     }
 }
 
-/// The time of so many ticks, in milliseconds.
+/// Converts ticks to milliseconds.
 pub fn milliseconds(ticks: u64) -> u64 {
-    // SAFETY: It computes.
+    // SAFETY: The function only computes.
     unsafe { bindings::jiffies64_to_msecs(ticks) }
 }

@@ -10,10 +10,10 @@ use kernel::{
     }, //
 };
 
-/// A [`RBTree`] that can be made in a constant: until the first insertion there is none.
+/// An [`RBTree`] that can be created in a constant. The first insertion creates the tree.
 pub struct Tree<K, V>(Option<RBTree<K, V>>);
 
-/// An entry that is allocated, so that inserting it can't fail.
+/// An allocated entry, so that inserting it can't fail.
 pub struct Node<K, V>(RBTreeNode<K, V>);
 
 impl<K, V> Node<K, V> {
@@ -28,42 +28,42 @@ impl<K, V> Node<K, V> {
 }
 
 impl<K: Ord, V> Tree<K, V> {
-    /// A tree without entries.
+    /// Returns an empty tree.
     pub const fn new() -> Self {
         Self(None)
     }
 
-    /// The value of `key`.
+    /// Returns the value of `key`.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.0.as_ref()?.get(key)
     }
 
-    /// The value of `key`, to be changed.
+    /// Returns the value of `key` for modification.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.0.as_mut()?.get_mut(key)
     }
 
-    /// Whether there is a value of `key`.
+    /// Returns whether `key` has a value.
     pub fn contains(&self, key: &K) -> bool {
         self.get(key).is_some()
     }
 
-    /// Enters a value, in place of the one which its key had.
+    /// Inserts an entry. It replaces an existing entry with the same key.
     pub fn insert(&mut self, node: Node<K, V>) {
         self.0.get_or_insert_with(RBTree::new).insert(node.0);
     }
 
-    /// Takes the value of `key` out.
+    /// Removes and returns the value of `key`.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         self.0.as_mut()?.remove(key)
     }
 
-    /// Whether there is no entry.
+    /// Returns whether the tree is empty.
     pub fn is_empty(&self) -> bool {
         self.0.as_ref().is_none_or(RBTree::is_empty)
     }
 
-    /// The entries, by ascending key.
+    /// Iterates over the entries in ascending order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.0.iter().flat_map(RBTree::iter)
     }

@@ -20,22 +20,24 @@ use kernel::{
 
 use crate::bindings;
 
-/// A copy of a string of userspace's, with its terminator.
+/// A copy of a string from userspace, including its terminator.
 ///
 /// # Invariants
 ///
-/// Points at an allocation of `strndup_user()` of at least `length` bytes, the last being zero.
+/// The pointer is to an allocation of `strndup_user()` of at least `length` bytes. The last of
+/// these is zero.
 pub struct UserString {
     bytes: NonNull<u8>,
     length: usize,
 }
 
 impl UserString {
-    /// Copies the string at `string`, which has at most `limit` bytes with its terminator.
+    /// Copies the string at `string`. The maximum length, including the terminator, is `limit`
+    /// bytes.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if it cannot be read, `EINVAL` if it is longer, `ENOMEM`.
+    /// `EFAULT` if it can't be read; `EINVAL` if it is longer; `ENOMEM`.
     pub fn copy(string: UserPtr, limit: usize) -> Result<Self> {
         // SAFETY: The callee checks the address.
         let bytes = from_err_ptr(unsafe {
@@ -45,7 +47,7 @@ impl UserString {
         let length = unsafe { CStr::from_char_ptr(bytes) }
             .to_bytes_with_nul()
             .len();
-        // SAFETY: `strndup_user` gives an error pointer or one that is not null.
+        // SAFETY: `strndup_user` returns an error pointer or a non-null pointer.
         let bytes = unsafe { NonNull::new_unchecked(bytes.cast()) };
         // INVARIANT: As above.
         Ok(Self { bytes, length })

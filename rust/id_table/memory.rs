@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory for the nodes of tables.
+//! Allocation of the nodes of tables.
 
 use core::mem::ManuallyDrop;
 
@@ -23,15 +23,15 @@ use crate::{
     }, //
 };
 
-/// Memory for the nodes of tables.
+/// The slab caches for the nodes of tables.
 pub struct Memory<T> {
     leaves: Slab<Leaf<T>>,
     inner: Slab<Inner>,
 }
 
 impl<T> Memory<T> {
-    /// Two slab caches, which `/proc/slabinfo` shows by these names: one for the leaves, and one for
-    /// the nodes above them. May sleep.
+    /// Creates two slab caches, which `/proc/slabinfo` shows with these names: one for the leaves,
+    /// and one for the inner nodes. May sleep.
     ///
     /// # Errors
     ///
@@ -44,15 +44,15 @@ impl<T> Memory<T> {
         Ok(Arc::new(memory, GFP_KERNEL)?)
     }
 
-    /// Gives a node back at once.
+    /// Frees a node immediately.
     ///
     /// # Safety
     ///
-    /// It is from here, and nobody knows it.
+    /// The node was allocated here, and nothing refers to it.
     pub(super) unsafe fn free(&self, node: Node<'_, T>) {
         let object = node.as_ptr();
-        // SAFETY: It is what its children say by the invariant of `Node`, and by this function's
-        // contract it is ours.
+        // SAFETY: By the invariant of `Node` its children tell its type. By this function's
+        // contract the caller owns it.
         unsafe {
             match node.below() {
                 Below::Slots(_) => self.leaves.free(object.cast()),
@@ -61,14 +61,14 @@ impl<T> Memory<T> {
         }
     }
 
-    /// Gives a node back after a grace period.
+    /// Frees a node after a grace period.
     ///
     /// # Safety
     ///
-    /// It is from here, and has left its tree; this is called once.
+    /// The node was allocated here and was removed from its tree. This is called once for it.
     pub(super) unsafe fn free_later(&self, node: Node<'_, T>) {
         let object = node.as_ptr();
-        // SAFETY: As above, but for readers that have RCU locked.
+        // SAFETY: As above, except for readers that hold the RCU lock.
         unsafe {
             match node.below() {
                 Below::Slots(_) => slab::free_later::<Leaf<T>>(object.cast()),
@@ -79,7 +79,7 @@ impl<T> Memory<T> {
 }
 
 impl<T: Default> Memory<T> {
-    /// A node without children.
+    /// Allocates a node without children.
     ///
     /// # Errors
     ///
@@ -90,16 +90,16 @@ impl<T: Default> Memory<T> {
         } else {
             self.inner.alloc(Inner::new(shift), gfp)?.cast()
         };
-        // SAFETY: It was just made so. INVARIANT: Nobody else knows it.
+        // SAFETY: The node was just created like this. INVARIANT: Nothing else refers to it.
         Ok(Fresh(unsafe { Node::new(object) }, self))
     }
 }
 
-/// A node that is in no tree yet.
+/// A node that isn't in a tree yet.
 ///
 /// # Invariants
 ///
-/// Nobody else knows it. It is from the memory.
+/// The node was allocated from the memory, and nothing else refers to it.
 pub(super) struct Fresh<'m, T>(Node<'m, T>, &'m Memory<T>);
 
 impl<'m, T> Fresh<'m, T> {
@@ -107,7 +107,7 @@ impl<'m, T> Fresh<'m, T> {
         self.0.shift()
     }
 
-    /// The node, which the caller puts into a tree.
+    /// Returns the node, for the caller to add it to a tree.
     pub(super) fn into_node(self) -> Node<'m, T> {
         ManuallyDrop::new(self).0
     }

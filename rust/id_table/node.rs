@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the tree of an [`IdTable`](super::IdTable) consists of.
+//! The nodes of the tree of an [`IdTable`](super::IdTable).
 
 use core::{
     marker::PhantomData,
@@ -23,22 +23,22 @@ use crate::read_once::{
     write_once, //
 };
 
-/// How many bits of a number a node decides.
+/// The number of bits of an id that a node decodes.
 pub(super) const BITS: u32 = 6;
-/// How many children a node has.
+/// The number of children of a node.
 const CHILDREN: usize = 1 << BITS;
 
-/// The shift of a root that is just high enough for `id`.
+/// Returns the shift of the lowest root that covers `id`.
 pub(super) fn shift_for(id: u32) -> u32 {
     id.checked_ilog2().unwrap_or(0) / BITS * BITS
 }
 
-/// What inner nodes and leaves have in common.
+/// The common part of inner nodes and leaves.
 pub(super) struct Head {
     shift: u32,
-    /// Bit n is set if child n is full; in a leaf, if number n is taken. Changed under the lock.
+    /// Bit n is set if child n is full; in a leaf, if id n is taken. Changed with the lock held.
     full: Atomic<u64>,
-    /// Null for the root. For those who have the lock.
+    /// The parent, or null for the root. Accessed with the lock held.
     parent: Atomic<*mut Head>,
 }
 
@@ -68,7 +68,7 @@ impl Inner {
     }
 }
 
-/// A node with what the numbers stand for.
+/// A node that contains the values.
 #[repr(C)]
 pub(super) struct Leaf<T> {
     head: Head,
@@ -84,12 +84,13 @@ impl<T: Default> Leaf<T> {
     }
 }
 
-/// A node, as it is seen by who has RCU or the table locked.
+/// A node, as seen while the caller holds the RCU lock or the lock of the table.
 ///
 /// # Invariants
 ///
-/// The pointer is that of a [`Leaf<T>`] if the shift is 0, else of an [`Inner`]. It is valid for `'t`,
-/// and so are its parent and its children: what leaves a tree stays for a grace period.
+/// The pointer is that of a [`Leaf<T>`] if the shift is 0, otherwise of an [`Inner`]. It is valid
+/// for `'t`, and so are its parent and its children: a node that is removed from a tree stays valid
+/// for a grace period.
 pub(super) struct Node<'t, T>(NonNull<Head>, PhantomData<&'t T>);
 
 impl<T> Clone for Node<'_, T> {
@@ -107,27 +108,28 @@ pub(super) enum Below<'t, T> {
 }
 
 impl<'t, T> Node<'t, T> {
-    /// A node that is in no tree yet.
+    /// Wraps a node that isn't in a tree yet.
     ///
     /// # Safety
     ///
-    /// It is an [`Inner`], or a [`Leaf<T>`] if its shift is 0, without children and valid for `'t`.
+    /// The node is a [`Leaf<T>`] if its shift is 0, otherwise an [`Inner`]. It has no children and
+    /// is valid for `'t`.
     pub(super) unsafe fn new(head: NonNull<Head>) -> Self {
         // INVARIANT: By this function's contract.
         Self(head, PhantomData)
     }
 
-    /// The pointer to the [`Inner`] or the [`Leaf<T>`].
+    /// Returns the pointer to the [`Inner`] or the [`Leaf<T>`].
     #[inline]
     pub(super) fn as_ptr(self) -> NonNull<Head> {
         self.0
     }
 
-    /// The node at a place in a tree.
+    /// Returns the node that `place` points to.
     ///
     /// # Safety
     ///
-    /// There is null, or what the type invariant says.
+    /// `place` contains null, or a pointer that satisfies the type invariant.
     #[inline]
     pub(super) unsafe fn at(place: &Atomic<*mut Head>) -> Option<Self> {
         // INVARIANT: By this function's contract.
@@ -140,31 +142,31 @@ impl<'t, T> Node<'t, T> {
         unsafe { self.0.as_ref() }
     }
 
-    /// How many bits of a number are below those that choose a child; 0 in a leaf.
+    /// Returns the number of bits of an id below those that select a child; 0 in a leaf.
     #[inline]
     pub(super) fn shift(self) -> u32 {
         self.head().shift
     }
 
-    /// Whether the subtree of this node, as a root, has a place for `id`.
+    /// Returns whether the subtree of this node, as a root, has a place for `id`.
     #[inline]
     pub(super) fn covers(self, id: u32) -> bool {
         u64::from(id) >> (self.shift() + BITS) == 0
     }
 
-    /// Which child leads to `id`.
+    /// Returns the index of the child on the path to `id`.
     #[inline]
     pub(super) fn index(self, id: u32) -> usize {
         (id >> self.shift()) as usize % CHILDREN
     }
 
-    /// The lowest number below the child at `index`, for a node on the way to `id`.
+    /// Returns the lowest id below the child at `index`, for a node on the path to `id`.
     pub(super) fn start(self, id: u32, index: usize) -> Option<u32> {
         let above = u64::from(id) >> (self.shift() + BITS);
         u32::try_from((above << BITS | index as u64) << self.shift()).ok()
     }
 
-    /// The children.
+    /// Returns the children.
     #[inline]
     pub(super) fn below(self) -> Below<'t, T> {
         if self.shift() == 0 {
@@ -173,12 +175,12 @@ impl<'t, T> Node<'t, T> {
         } else {
             // SAFETY: By the type invariant.
             let children = unsafe { &(*self.0.cast::<Inner>().as_ptr()).children };
-            // INVARIANT: They are a node's.
+            // INVARIANT: They are the children of a node.
             Below::Nodes(Children(children, PhantomData))
         }
     }
 
-    /// The child that leads to `id`, if this is no leaf.
+    /// Returns the child on the path to `id`, or `None` in a leaf.
     pub(super) fn child(self, id: u32) -> Option<Self> {
         match self.below() {
             Below::Nodes(children) => children.get(self.index(id)),
@@ -186,22 +188,22 @@ impl<'t, T> Node<'t, T> {
         }
     }
 
-    /// The lowest child that is not below `index` and not full; in a leaf, the lowest free number.
+    /// Returns the first child from `index` on that isn't full; in a leaf, the lowest free id.
     pub(super) fn first_free(self, index: usize) -> Option<usize> {
         first_bit(!read_once(&self.head().full), index)
     }
 
-    /// The lowest child that is not below `index` and full; in a leaf, the lowest number taken.
+    /// Returns the first child from `index` on that is full; in a leaf, the lowest taken id.
     pub(super) fn first_full(self, index: usize) -> Option<usize> {
         first_bit(read_once(&self.head().full), index)
     }
 
-    /// Whether this is the leaf of `id`, which is taken.
+    /// Returns whether this is the leaf of `id` and `id` is taken.
     pub(super) fn has_taken(self, id: u32) -> bool {
         self.shift() == 0 && read_once(&self.head().full) & 1 << self.index(id) != 0
     }
 
-    /// Whether nothing is below this node.
+    /// Returns whether this node has no children, or in a leaf no taken id.
     pub(super) fn is_empty(self) -> bool {
         match self.below() {
             Below::Slots(_) => read_once(&self.head().full) == 0,
@@ -209,13 +211,13 @@ impl<'t, T> Node<'t, T> {
         }
     }
 
-    /// The node that this one is a child of. The caller has the lock.
+    /// Returns the parent of this node. The caller holds the lock.
     pub(super) fn parent(self) -> Option<Self> {
         // SAFETY: By the type invariant.
         unsafe { Self::at(&self.head().parent) }
     }
 
-    /// Marks `id` as taken, and all nodes that are full then. The caller has the lock.
+    /// Marks `id` as taken, and the nodes that become full by that. The caller holds the lock.
     pub(super) fn take(self, id: u32) {
         let full = read_once(&self.head().full) | 1 << self.index(id);
         write_once(&self.head().full, full);
@@ -224,7 +226,8 @@ impl<'t, T> Node<'t, T> {
         }
     }
 
-    /// Marks `id` as free, and all nodes that were full until then. The caller has the lock.
+    /// Marks `id` as free, and the nodes that were full before as not full. The caller holds the
+    /// lock.
     pub(super) fn release(self, id: u32) {
         let full = read_once(&self.head().full);
         write_once(&self.head().full, full & !(1 << self.index(id)));
@@ -233,12 +236,12 @@ impl<'t, T> Node<'t, T> {
         }
     }
 
-    /// Puts a node below this one, where `id` belongs. The caller has the lock.
+    /// Adds a node as the child of this node on the path to `id`. The caller holds the lock.
     ///
     /// # Safety
     ///
-    /// This is an inner node; the other one is right for the level below, and in no tree, unless it
-    /// was the root so far.
+    /// This is an inner node. The other node belongs to the level below and isn't in a tree, unless
+    /// it was the root so far.
     pub(super) unsafe fn adopt(self, node: Node<'_, T>, id: u32) {
         write_once(&node.head().parent, self.0.as_ptr());
         if let Below::Nodes(children) = self.below() {
@@ -250,7 +253,7 @@ impl<'t, T> Node<'t, T> {
         }
     }
 
-    /// Takes the child to which `id` leads out of the tree. The caller has the lock.
+    /// Removes the child on the path to `id` from the tree. The caller holds the lock.
     pub(super) fn abandon(self, id: u32) {
         if let Below::Nodes(children) = self.below() {
             write_once(&children.0[self.index(id)], ptr::null_mut());
@@ -258,7 +261,7 @@ impl<'t, T> Node<'t, T> {
     }
 }
 
-/// The lowest bit that is set, from the one at `index` on.
+/// Returns the lowest bit that is set, from `index` on.
 fn first_bit(bits: u64, index: usize) -> Option<usize> {
     let bits = bits & u64::MAX << index;
     (bits != 0).then(|| bits.trailing_zeros() as usize)
@@ -268,7 +271,7 @@ fn first_bit(bits: u64, index: usize) -> Option<usize> {
 ///
 /// # Invariants
 ///
-/// They are null or nodes with leaves of `T`, which are valid for `'t`.
+/// They are null or nodes with leaves of `T`, and are valid for `'t`.
 pub(super) struct Children<'t, T>(&'t [Atomic<*mut Head>; CHILDREN], PhantomData<&'t T>);
 
 impl<'t, T> Children<'t, T> {
@@ -278,7 +281,7 @@ impl<'t, T> Children<'t, T> {
         unsafe { Node::at(&self.0[index % CHILDREN]) }
     }
 
-    /// All that there are.
+    /// Iterates over the children that exist.
     pub(super) fn iter(&self) -> impl Iterator<Item = Node<'t, T>> + '_ {
         (0..CHILDREN).filter_map(|index| self.get(index))
     }

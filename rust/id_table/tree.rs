@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tree of an [`IdTable`](super::IdTable): 64 numbers a leaf, 64 children a node.
+//! The tree of an [`IdTable`](super::IdTable), with 64 ids in a leaf and 64 children in a node.
 //!
-//! Every node knows which of its children are full, so the lowest free number is found by going down
-//! once, whatever is taken. Nodes without children are given back.
+//! Every node stores which of its children are full, so one walk down the tree finds the lowest
+//! free id, whatever is taken. Nodes without children are freed.
 
 use core::ptr;
 
@@ -32,46 +32,47 @@ use super::{
     },
 };
 
-/// A tree.
+/// The tree of a table.
 ///
 /// # Invariants
 ///
-/// The root is null or a node from the memory. So are all children, which are one level lower.
+/// The root is null or a node from the memory. So are all children. A child is one level below its
+/// parent.
 pub(super) struct Tree<T> {
     root: Atomic<*mut Head>,
     pub(super) memory: Arc<Memory<T>>,
 }
 
 impl<T> Tree<T> {
-    /// A tree without nodes.
+    /// Returns a tree without nodes.
     pub(super) fn new(memory: Arc<Memory<T>>) -> Self {
-        // INVARIANT: There is no node.
+        // INVARIANT: The tree has no node.
         Self {
             root: Atomic::new(ptr::null_mut()),
             memory,
         }
     }
 
-    /// The tree as it is now.
+    /// Returns a view of the current tree.
     ///
     /// # Safety
     ///
-    /// RCU or the table is locked for `'t`.
+    /// The caller holds the RCU lock or the lock of the table for `'t`.
     #[inline]
     pub(super) unsafe fn view<'t>(&'t self) -> View<'t, T> {
         // INVARIANT: By this function's contract.
         View(self)
     }
 
-    /// Gives back a node and what is below it.
+    /// Frees a node and all nodes below it.
     ///
     /// # Safety
     ///
-    /// The node is from here, and nobody uses it.
+    /// The node is from this tree, and nothing else uses it.
     unsafe fn free_below(&self, node: Node<'_, T>) {
         if let Below::Nodes(children) = node.below() {
             for child in children.iter() {
-                // SAFETY: By this function's contract. No more than six levels are below one another.
+                // SAFETY: By this function's contract. The recursion is at most six levels deep.
                 unsafe { self.free_below(child) };
             }
         }
@@ -82,7 +83,7 @@ impl<T> Tree<T> {
 
 impl<T> Drop for Tree<T> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant these are nodes. Nobody uses the tree any more.
+        // SAFETY: By the type invariant these are nodes. Nothing uses the tree any more.
         unsafe {
             if let Some(root) = Node::at(&self.root) {
                 self.free_below(root);
@@ -91,11 +92,11 @@ impl<T> Drop for Tree<T> {
     }
 }
 
-/// A tree as it is seen by who has RCU or the table locked.
+/// A tree, as seen while the caller holds the RCU lock or the lock of the table.
 ///
 /// # Invariants
 ///
-/// One of both is locked for `'t`.
+/// One of the two locks is held for `'t`.
 pub(super) struct View<'t, T>(&'t Tree<T>);
 
 impl<'t, T> View<'t, T> {
@@ -105,13 +106,13 @@ impl<'t, T> View<'t, T> {
         unsafe { Node::at(&self.0.root) }
     }
 
-    /// The root, if it is high enough for `id`.
+    /// Returns the root, if it covers `id`.
     #[inline]
     fn root_of(&self, id: u32) -> Option<Node<'t, T>> {
         self.root().filter(|root| root.covers(id))
     }
 
-    /// What the number `id` stands for, taken or not.
+    /// Returns the value of the id `id`, whether it is taken or free.
     #[inline]
     pub(super) fn slot(&self, id: u32) -> Option<&'t T> {
         let mut node = self.root_of(id)?;
@@ -123,7 +124,7 @@ impl<'t, T> View<'t, T> {
         }
     }
 
-    /// The lowest node on the way to `id`.
+    /// Returns the lowest node on the path to `id`.
     fn lowest(&self, id: u32) -> Option<Node<'t, T>> {
         let mut node = self.root_of(id)?;
         while let Some(child) = node.child(id) {
@@ -132,10 +133,10 @@ impl<'t, T> View<'t, T> {
         Some(node)
     }
 
-    /// The lowest number that is not below `first` and is free.
+    /// Returns the lowest free id that is at least `first`.
     ///
-    /// A node that has none sends the search back to the root, for what comes after the node. That
-    /// happens once a level at most, since whatever else it meets is not full.
+    /// If a node has no free id, the search restarts at the root for the ids after the node. That
+    /// happens at most once for each level, because no other node that it visits is full.
     pub(super) fn first_free(&self, mut first: u32) -> Option<u32> {
         'root: while let Some(mut node) = self.root_of(first) {
             loop {
@@ -155,7 +156,7 @@ impl<'t, T> View<'t, T> {
         Some(first)
     }
 
-    /// The lowest number that is not below `first` and is taken, and what it stands for.
+    /// Returns the lowest taken id that is at least `first`, and its value.
     pub(super) fn first_taken(&self, mut first: u32) -> Option<(u32, &'t T)> {
         loop {
             let node = self.lowest(first)?;
@@ -171,26 +172,26 @@ impl<'t, T> View<'t, T> {
     }
 }
 
-/// The lowest number that differs from `id` above its lowest `bits` bits, and is higher.
+/// Returns the lowest id above `id` that differs from it in the bits above the lowest `bits` bits.
 fn after(id: u32, bits: u32) -> Option<u32> {
     u32::try_from(((u64::from(id) >> bits) + 1) << bits).ok()
 }
 
-/// A tree that can be changed, by who has the table locked.
+/// A tree that can be changed, because the caller holds the lock of the table.
 pub(super) struct Change<'t, T>(View<'t, T>);
 
 impl<'t, T> Change<'t, T> {
-    /// The tree as it is now.
+    /// Returns the current tree.
     ///
     /// # Safety
     ///
-    /// The table is locked for `'t`.
+    /// The caller holds the lock of the table for `'t`.
     pub(super) unsafe fn new(tree: &'t Tree<T>) -> Self {
         // SAFETY: By this function's contract.
         Self(unsafe { tree.view() })
     }
 
-    /// The tree as readers see it.
+    /// Returns the tree as readers see it.
     pub(super) fn view(&self) -> &View<'t, T> {
         &self.0
     }
@@ -203,7 +204,7 @@ impl<'t, T> Change<'t, T> {
     ///
     /// # Errors
     ///
-    /// The shift of a node that is missing.
+    /// The shift of a missing node.
     pub(super) fn take(&self, id: u32, spare: &mut Option<Fresh<'t, T>>) -> Result<&'t T, u32> {
         let mut node = self.grow(id, spare)?;
         loop {
@@ -217,7 +218,7 @@ impl<'t, T> Change<'t, T> {
                         Some(child) => child,
                         None => {
                             let child = claim(spare, node.shift() - BITS)?;
-                            // SAFETY: The level is that below.
+                            // SAFETY: The child belongs to the level below.
                             unsafe { node.adopt(child, id) };
                             child
                         }
@@ -227,7 +228,7 @@ impl<'t, T> Change<'t, T> {
         }
     }
 
-    /// Puts nodes above the root until that is high enough for `id`.
+    /// Adds nodes above the root until it covers `id`.
     fn grow(&self, id: u32, spare: &mut Option<Fresh<'t, T>>) -> Result<Node<'t, T>, u32> {
         loop {
             let root = self.view().root();
@@ -238,16 +239,16 @@ impl<'t, T> Change<'t, T> {
             };
             let above = claim(spare, shift)?;
             if let Some(root) = root {
-                // SAFETY: The level is that above. The number 0 is the root's first one.
+                // SAFETY: The new node belongs to the level above. The root contains the id 0.
                 unsafe { above.adopt(root, 0) };
             }
-            // INVARIANT: This is a node from the memory, and so is what is below it.
+            // INVARIANT: This is a node from the memory, and so are the nodes below it.
             self.tree().root.store(above.as_ptr().as_ptr(), Release);
         }
     }
 
-    /// Makes `id` free, if it is taken. If its leaf is empty then it takes the place of the one in
-    /// `emptied`, by its first number; that one is given back, unless it has numbers again.
+    /// Frees `id`, if it is taken. If that makes its leaf empty, the leaf's first id replaces the
+    /// one in `emptied`. The leaf that was in `emptied` is freed, unless it has ids again.
     pub(super) fn release(&self, id: u32, emptied: &mut Option<u32>) {
         let Some(leaf) = self.view().lowest(id).filter(|node| node.has_taken(id)) else {
             return;
@@ -261,7 +262,7 @@ impl<'t, T> Change<'t, T> {
         }
     }
 
-    /// Gives back the nodes on the way to `id` that have no children, but for the root.
+    /// Frees the nodes on the path to `id` that have no children, except the root.
     pub(super) fn prune(&self, id: u32) {
         let mut lowest = self.view().lowest(id);
         while let Some(node) = lowest.filter(|node| node.is_empty()) {
@@ -269,18 +270,18 @@ impl<'t, T> Change<'t, T> {
                 return;
             };
             parent.abandon(id);
-            // SAFETY: The node is from the memory, and has just left the tree.
+            // SAFETY: The node is from the memory, and was just removed from the tree.
             unsafe { self.tree().memory.free_later(node) };
             lowest = Some(parent);
         }
     }
 }
 
-/// Takes the node for a tree, if it is one with this shift.
+/// Takes the spare node for a tree, if it has this shift.
 ///
 /// # Errors
 ///
-/// The shift, if it isn't.
+/// The shift, if there is no such node.
 fn claim<'t, T>(spare: &mut Option<Fresh<'t, T>>, shift: u32) -> Result<Node<'t, T>, u32> {
     let fits = spare.take_if(|fresh| fresh.shift() == shift);
     Ok(fits.ok_or(shift)?.into_node())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The arguments of backend callbacks, as types that can't be misused.
+//! Type-safe arguments of backend callbacks.
 
 use kernel::{
     ffi::c_uint,
@@ -16,15 +16,15 @@ use crate::{
     },
 };
 
-/// What a group of devices has for an IOMMU: `enum vfio_group_type`.
+/// The kind of IOMMU of a group: `enum vfio_group_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum GroupKind {
-    /// An IOMMU of the platform translates for its devices.
+    /// A hardware IOMMU translates the accesses of its devices.
     Iommu = 0,
-    /// Its devices are software that asks for pages by device address.
+    /// Its devices are software that pins pages by iova.
     Emulated = 1,
-    /// Nothing translates; the user was told that this is unsafe.
+    /// There is no translation. The user was warned that this is unsafe.
     NoIommu = 2,
 }
 
@@ -41,7 +41,7 @@ impl TryFrom<c_uint> for GroupKind {
     }
 }
 
-/// The array which a caller of `vfio_pin_pages()` wants filled.
+/// The array that a caller of `vfio_pin_pages()` wants filled.
 pub struct PageSlots<'a>(&'a mut [*mut bindings::page]);
 
 impl<'a> PageSlots<'a> {
@@ -50,42 +50,43 @@ impl<'a> PageSlots<'a> {
         Self(slots)
     }
 
-    /// The number of pages asked for.
+    /// Returns the number of requested pages.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether no page is asked for; the callback refuses that before it comes here.
+    /// Returns whether no page is requested. The callback refuses such a request before it creates
+    /// this value.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The bytes asked for, or `EOVERFLOW`.
+    /// Returns the number of requested bytes, or `EOVERFLOW`.
     pub fn bytes(&self) -> Result<u64> {
         let bytes = self.0.len().checked_mul(PAGE_SIZE).ok_or(EOVERFLOW)?;
         Ok(bytes as u64)
     }
 
-    /// Puts `page` into slot `index`, if there is such a slot.
+    /// Puts `page` into slot `index`, if the slot exists.
     ///
-    /// The caller of `vfio_pin_pages()` then uses the page until it unpins it, so the backend keeps
-    /// the pin that `page` stands for until then.
+    /// The caller of `vfio_pin_pages()` then uses the page until it unpins it. So the backend keeps
+    /// the pin of `page` until then.
     pub fn set(&mut self, index: usize, page: PinnedPage) {
         if let Some(slot) = self.0.get_mut(index) {
             *slot = page.as_raw();
         }
     }
 
-    /// The `count` slots from `index` on, to be filled by one call.
+    /// Returns the `count` slots from `index` on, to be filled by one call.
     ///
-    /// Pages that are taken out of the batch, and kept, are in their slots then.
+    /// Pages that the caller takes out of the batch and keeps are in their slots then.
     pub fn batch(&mut self, index: usize, count: usize) -> PinBatch<'_> {
         let rest = self.0.get_mut(index..).unwrap_or_default();
         let count = count.min(rest.len());
         PinBatch::lent(rest.get_mut(..count).unwrap_or_default())
     }
 
-    /// Empties all slots, for a call that failed.
+    /// Clears all slots. Called when the request fails.
     pub fn clear(&mut self) {
         self.0.fill(core::ptr::null_mut());
     }
@@ -93,14 +94,14 @@ impl<'a> PageSlots<'a> {
 
 /// The direction and the buffer of a `vfio_dma_rw()`.
 pub enum Transfer<'a> {
-    /// Fill the buffer from user memory.
+    /// Copies from user memory to the buffer.
     Read(&'a mut [u8]),
-    /// Store the buffer to user memory.
+    /// Copies from the buffer to user memory.
     Write(&'a [u8]),
 }
 
 impl Transfer<'_> {
-    /// The number of bytes.
+    /// Returns the number of bytes.
     pub fn len(&self) -> usize {
         match self {
             Self::Read(buffer) => buffer.len(),
@@ -108,7 +109,8 @@ impl Transfer<'_> {
         }
     }
 
-    /// Whether there is nothing to do; the callback doesn't come here then.
+    /// Returns whether the transfer is empty. The callback handles that case before it creates this
+    /// value.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

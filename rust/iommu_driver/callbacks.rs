@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The C callbacks which a [`Backend`] is reached by.
+//! The C callbacks that call the methods of a [`Backend`].
 
 use core::ptr::NonNull;
 
@@ -11,21 +11,22 @@ use kernel::{
 
 use super::*;
 
-/// The one ioctl which a backend may get before it has an instance.
+/// The only ioctl that a backend may receive before it has an instance.
 const CHECK_EXTENSION: c_uint =
     kernel::ioctl::_IO(bindings::VFIO_TYPE as u32, bindings::VFIO_BASE + 1);
 
 extern "C" {
-    /// Adds a backend to the core's list. The calls to it are generic code, hence compiled into the
-    /// backend's module, which so depends on `vfio.ko` by symbol while `vfio_rust.ko` does not.
+    /// Adds a backend to the core's list. The calls of this function are in generic code, which is
+    /// compiled into the backend's module. So that module depends on the symbol of `vfio.ko`, and
+    /// `vfio_rust.ko` doesn't.
     pub(super) fn vfio_register_iommu_driver(ops: *const c_void) -> c_int;
 
-    /// Takes a backend from the core's list.
+    /// Removes a backend from the core's list.
     pub(super) fn vfio_unregister_iommu_driver(ops: *const c_void);
 }
 
 impl<B: Backend> Table<B> {
-    /// Makes the table of `B`.
+    /// Returns the table of `B`.
     #[expect(clippy::new_without_default)]
     pub const fn new() -> Self {
         Self(
@@ -76,16 +77,17 @@ impl<B: Backend> Table<B> {
     ///
     /// # Safety
     ///
-    /// `data` came from `open_callback` and `release_callback` isn't called for it during `'a`.
+    /// `data` was returned by `open_callback`, and `release_callback` isn't called for it during
+    /// `'a`.
     unsafe fn instance<'a>(data: *mut c_void) -> ArcBorrow<'a, B> {
-        // SAFETY: `data` is the result of `into_foreign` in `open_callback`, and nothing takes it
-        // back during `'a`, by the contract of this function.
+        // SAFETY: By the contract of this function `data` is the result of `into_foreign` in
+        // `open_callback`, and it isn't converted back during `'a`.
         unsafe { <Arc<B> as ForeignOwnable>::borrow(data) }
     }
 
     /// # Safety
     ///
-    /// None beyond being called by the core.
+    /// Only the core calls this function.
     unsafe extern "C" fn open_callback(kind: c_ulong) -> *mut c_void {
         match B::open(kind) {
             Ok(instance) => instance.into_foreign(),
@@ -95,16 +97,17 @@ impl<B: Backend> Table<B> {
 
     /// # Safety
     ///
-    /// `data` came from `open_callback`; no other callback uses it now or later.
+    /// `data` was returned by `open_callback`. No other callback uses it now or later.
     unsafe extern "C" fn release_callback(data: *mut c_void) {
-        // SAFETY: By the contract of this function `data` is the result of `into_foreign`, and the
-        // reference that it stands for is ours.
+        // SAFETY: By the contract of this function `data` is the result of `into_foreign`, and this
+        // function owns the reference that it represents.
         B::release(unsafe { <Arc<B> as ForeignOwnable>::from_foreign(data) });
     }
 
     /// # Safety
     ///
-    /// `data` is null or came from `open_callback`, and lives until this function returns.
+    /// `data` is null or was returned by `open_callback`. It stays valid until this function
+    /// returns.
     unsafe extern "C" fn ioctl_callback(data: *mut c_void, cmd: c_uint, arg: c_ulong) -> c_long {
         let this = if data.is_null() {
             None
@@ -126,7 +129,8 @@ impl<B: Backend> Table<B> {
 
     /// # Safety
     ///
-    /// `data` came from `open_callback`; it and `group` live until this function returns.
+    /// `data` was returned by `open_callback`. It and `group` stay valid until this function
+    /// returns.
     unsafe extern "C" fn attach_group_callback(
         data: *mut c_void,
         group: *mut bindings::iommu_group,
@@ -157,8 +161,8 @@ impl<B: Backend> Table<B> {
 
     /// # Safety
     ///
-    /// `data` is null or came from `open_callback`; `pages` is null or has room for `npage`
-    /// pointers; all of them and `group` live until this function returns.
+    /// `data` is null or was returned by `open_callback`. `pages` is null or has room for `npage`
+    /// pointers. All of them and `group` stay valid until this function returns.
     unsafe extern "C" fn pin_pages_callback(
         data: *mut c_void,
         group: *mut bindings::iommu_group,
@@ -172,12 +176,13 @@ impl<B: Backend> Table<B> {
             if data.is_null() || pages.is_null() || count == 0 {
                 return Err(EINVAL);
             }
-            // SAFETY: `data` isn't null, hence from `open_callback`, by the contract of this function.
+            // SAFETY: `data` isn't null, so by the contract of this function `open_callback`
+            // returned it.
             let this = unsafe { Self::instance(data) };
             // SAFETY: By the contract of this function.
             let group = unsafe { Group::from_ptr(group) };
-            // SAFETY: By the contract of this function there are `count` pointers, which the core
-            // leaves to us for the call.
+            // SAFETY: By the contract of this function there are `count` pointers, which only this
+            // function accesses during the call.
             let slots = unsafe { core::slice::from_raw_parts_mut(pages, count) };
             let prot = Prot::from_raw(prot);
             B::pin_pages(this, group, iova, prot, &mut PageSlots::new(slots))?;
@@ -187,7 +192,7 @@ impl<B: Backend> Table<B> {
 
     /// # Safety
     ///
-    /// `data` came from `open_callback` and lives until this function returns.
+    /// `data` was returned by `open_callback` and stays valid until this function returns.
     unsafe extern "C" fn unpin_pages_callback(
         data: *mut c_void,
         iova: bindings::dma_addr_t,
@@ -199,8 +204,8 @@ impl<B: Backend> Table<B> {
 
     /// # Safety
     ///
-    /// `data` came from `open_callback` and lives until this function returns; `device` lives until
-    /// `unregister_device_callback` for it has returned.
+    /// `data` was returned by `open_callback` and stays valid until this function returns. `device`
+    /// stays valid until `unregister_device_callback` for it has returned.
     unsafe extern "C" fn register_device_callback(
         data: *mut c_void,
         device: *mut bindings::vfio_device,
@@ -208,15 +213,16 @@ impl<B: Backend> Table<B> {
         // SAFETY: By the contract of this function.
         let this = unsafe { Self::instance(data) };
         if let Some(device) = NonNull::new(device) {
-            // SAFETY: The core calls this for a device that was opened, and `unregister_device_callback` when it
-            // is closed.
+            // SAFETY: The core calls this for a device that was opened, and
+            // `unregister_device_callback` when it is closed.
             unsafe { B::user_devices(&this).add(device) };
         }
     }
 
     /// # Safety
     ///
-    /// `data` came from `open_callback`; it and `device` live until this function returns.
+    /// `data` was returned by `open_callback`. It and `device` stay valid until this function
+    /// returns.
     unsafe extern "C" fn unregister_device_callback(
         data: *mut c_void,
         device: *mut bindings::vfio_device,
@@ -230,8 +236,8 @@ impl<B: Backend> Table<B> {
 
     /// # Safety
     ///
-    /// `data` came from `open_callback` and lives until this function returns; `buf` is a kernel
-    /// buffer of `count` bytes that is the callee's for the call.
+    /// `data` was returned by `open_callback` and stays valid until this function returns. `buf` is
+    /// a kernel buffer of `count` bytes, which only this function accesses during the call.
     unsafe extern "C" fn dma_rw_callback(
         data: *mut c_void,
         iova: bindings::dma_addr_t,
@@ -245,7 +251,7 @@ impl<B: Backend> Table<B> {
             if count == 0 {
                 return Ok(0);
             }
-            // No buffer is larger, and a slice can't be.
+            // No buffer is larger than `isize::MAX`, and a slice must not be.
             isize::try_from(count).map_err(|_| EINVAL)?;
             let transfer = if write {
                 // SAFETY: By the contract of this function.
@@ -261,8 +267,8 @@ impl<B: Backend> Table<B> {
 
     /// # Safety
     ///
-    /// `data` is null or came from `open_callback`, `group` may be null; both live until this
-    /// function returns.
+    /// `data` is null or was returned by `open_callback`; `group` may be null. Both stay valid
+    /// until this function returns.
     unsafe extern "C" fn group_iommu_domain_callback(
         data: *mut c_void,
         group: *mut bindings::iommu_group,

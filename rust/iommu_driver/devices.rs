@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The open devices of a container whose drivers can be asked to give pages back.
+//! The open devices of a container whose drivers can be asked to unpin pages.
 
 use core::{
     marker::PhantomData,
@@ -26,14 +26,15 @@ use kernel::{
 
 use crate::bindings;
 
-/// The open devices of a container whose drivers have a `dma_unmap` callback, hence may pin pages.
+/// The open devices of a container whose drivers have a `dma_unmap` callback, and so may pin pages.
 ///
-/// They are linked by the field that the core has for that, so that adding one takes no memory.
+/// They are linked through the field that the core provides for backends, so adding a device
+/// allocates no memory.
 #[pin_data]
 pub struct UserDevices {
     #[pin]
     first: Mutex<Link>,
-    /// Whether there is one; changes with the mutex held.
+    /// Whether the list has a device. Changed with the mutex held.
     any: AtomicFlag,
 }
 
@@ -41,16 +42,18 @@ pub struct UserDevices {
 ///
 /// # Invariants
 ///
-/// The core has passed the device to `register_device`, and `unregister_device` for it has not returned. So
-/// the device is valid, as long as the list's mutex is held. Its `iommu_entry.next` is a link, too.
+/// The core has passed the device to `register_device`, and `unregister_device` for it has not
+/// returned. So the device is valid as long as the list's mutex is held. Its `iommu_entry.next` is
+/// also a link.
 struct Link(*mut bindings::vfio_device);
 
-// SAFETY: The devices belong to no thread.
+// SAFETY: The devices are not bound to a thread.
 unsafe impl Send for Link {}
 
 impl Link {
-    /// No link, with its lock. This isn't compiled into the modules that call it: the name of the lock would
-    /// be theirs, and its class ours, and lockdep warns when a class gets another name.
+    /// Returns a null link with its lock. This function isn't inlined into the modules that call
+    /// it: the name of the lock would be in the module and its class in this one, and lockdep warns
+    /// when a class gets another name.
     #[inline(never)]
     fn none() -> impl PinInit<Mutex<Self>> {
         new_mutex!(
@@ -61,7 +64,7 @@ impl Link {
 }
 
 impl UserDevices {
-    /// No devices.
+    /// Returns an empty list.
     pub fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             // INVARIANT: There is no device.
@@ -70,12 +73,12 @@ impl UserDevices {
         })
     }
 
-    /// Whether there is a device. Takes no lock.
+    /// Returns whether there is a device. Takes no lock.
     pub fn any(&self) -> bool {
         self.any.load(Relaxed)
     }
 
-    /// Locks the list: meanwhile no device of it is closed.
+    /// Locks the list. No device of the list is closed while it is locked.
     pub fn lock(&self) -> LockedDevices<'_> {
         LockedDevices(self.first.lock())
     }
@@ -84,37 +87,38 @@ impl UserDevices {
     ///
     /// # Safety
     ///
-    /// The core calls `register_device` with it now, and will call `unregister_device`, where
-    /// [`remove`](Self::remove) is called.
+    /// The caller is the core's call of `register_device` with the device. The core will call
+    /// `unregister_device`, which calls [`remove`](Self::remove).
     pub(super) unsafe fn add(&self, device: NonNull<bindings::vfio_device>) {
         // SAFETY: The device is valid by the contract of this function.
         if unsafe { dma_unmap_op(device) }.is_none() {
             return;
         }
         let mut first = self.first.lock();
-        // SAFETY: As above. The field is for the use of the container's backend, and the mutex is held.
+        // SAFETY: As above. The field is reserved for the container's backend, and the mutex is
+        // held.
         unsafe { (*device.as_ptr()).iommu_entry.next = first.0.cast() };
-        // INVARIANT: The device is registered now, and points to the former first one.
+        // INVARIANT: The device is registered now, and its link is the previous first one.
         first.0 = device.as_ptr();
         self.any.store(true, Relaxed);
     }
 
-    /// Takes a device out, if it is in the list.
+    /// Removes a device, if it is in the list.
     pub(super) fn remove(&self, device: NonNull<bindings::vfio_device>) {
         let mut first = self.first.lock();
         let mut place = &raw mut first.0;
         loop {
-            // SAFETY: It points to the first link, or to that in a device of the list, which is valid by the
-            // invariant of `Link`.
+            // SAFETY: `place` is the first link, or that in a device of the list. By the invariant
+            // of `Link` the device is valid.
             let found = unsafe { *place };
             if found.is_null() {
                 return;
             }
-            // SAFETY: A device of the list is valid, by the invariant of `Link`.
+            // SAFETY: By the invariant of `Link` a device of the list is valid.
             let next = unsafe { &raw mut (*found).iommu_entry.next };
             if found == device.as_ptr() {
                 // SAFETY: Both are valid, as above.
-                // INVARIANT: What follows the device follows what was before it.
+                // INVARIANT: The successor of the device becomes the successor of its predecessor.
                 unsafe { *place = (*next).cast() };
                 break;
             }
@@ -124,18 +128,19 @@ impl UserDevices {
     }
 }
 
-/// The devices of a container, none of which is closed meanwhile.
+/// The locked devices of a container. None of them is closed while this exists.
 pub struct LockedDevices<'a>(Guard<'a, Link, MutexBackend>);
 
 impl LockedDevices<'_> {
-    /// The devices.
+    /// Iterates over the devices.
     pub fn iter(&self) -> impl Iterator<Item = UserDevice<'_>> {
         let mut next = NonNull::new(self.0 .0);
         core::iter::from_fn(move || {
             let device = next?;
-            // SAFETY: The device is in the list, whose mutex is held; so it is valid, and its link too.
+            // SAFETY: The device is in the list and the mutex is held, so the device and its link
+            // are valid.
             next = NonNull::new(unsafe { (*device.as_ptr()).iommu_entry.next }.cast());
-            // INVARIANT: The mutex is held for as long as the list is borrowed.
+            // INVARIANT: The mutex is held as long as the list is borrowed.
             Some(UserDevice(device, PhantomData))
         })
     }
@@ -149,25 +154,27 @@ impl LockedDevices<'_> {
 pub struct UserDevice<'a>(NonNull<bindings::vfio_device>, PhantomData<&'a Device>);
 
 impl<'a> UserDevice<'a> {
-    /// Asks the driver to unpin what it has pinned of `size` bytes from `iova` on.
+    /// Asks the driver to unpin the pages that it has pinned in the `size` bytes from `iova` on.
     ///
-    /// It calls `vfio_unpin_pages()`, so the caller holds no lock which that takes.
+    /// The driver calls `vfio_unpin_pages()`, so the caller must not hold a lock that
+    /// `vfio_unpin_pages()` takes.
     pub fn dma_unmap(&self, iova: u64, size: u64) {
         // SAFETY: The device is valid by the type invariant.
         if let Some(dma_unmap) = unsafe { dma_unmap_op(self.0) } {
-            // SAFETY: As above; this is the callback that its driver gave for it.
+            // SAFETY: As above; this is the callback of the device's driver.
             unsafe { dma_unmap(self.0.as_ptr(), iova, size) };
         }
     }
 
-    /// The device that the driver is bound to, for messages.
+    /// Returns the device that the driver is bound to, for log messages.
     pub fn dev(&self) -> &'a Device {
-        // SAFETY: The device is valid by the type invariant, and keeps what it is bound to.
+        // SAFETY: By the type invariant the device is valid, and it keeps a reference to the device
+        // that it is bound to.
         unsafe { Device::from_raw((*self.0.as_ptr()).dev) }
     }
 }
 
-/// The `dma_unmap` callback of the device's driver, if it has one.
+/// Returns the `dma_unmap` callback of the device's driver, if it has one.
 ///
 /// # Safety
 ///
@@ -177,6 +184,7 @@ unsafe fn dma_unmap_op(
 ) -> Option<unsafe extern "C" fn(*mut bindings::vfio_device, u64, u64)> {
     // SAFETY: By the contract of this function.
     let ops = unsafe { (*device.as_ptr()).ops };
-    // SAFETY: The core sets the table of a device before it hands the device out, and it outlives it.
+    // SAFETY: The core sets the operations of a device before it passes the device on, and they
+    // outlive the device.
     unsafe { (*ops).dma_unmap }
 }
