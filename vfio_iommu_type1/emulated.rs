@@ -127,10 +127,11 @@ impl Container {
             guard.try_update(range, |found, vaddr, dma| {
                 let next = iova + done as u64;
                 let vaddr = vaddr.filter(|_| found.start <= next).ok_or(EINVAL)?;
+                let before = done;
                 let copied = Source::new(found, vaddr, dma).copy(next, &mut data, &mut done);
-                if copied != Err(EPERM) {
-                    // A failed copy may have written a part.
-                    Target::new(found, dma, rules).written(next, found.last.min(range.last));
+                // A failed copy may have written a part.
+                if let Some(more) = (done - before).checked_sub(1) {
+                    Target::new(found, dma, rules).written(next, next + more as u64);
                 }
                 copied
             })?;

@@ -51,7 +51,7 @@ impl Owner {
     ///
     /// `EPERM` if the owner has exited; `EFAULT` if the caller is another process, or a process
     /// that is exiting; the error that `f` returned.
-    fn with_memory(&self, f: impl FnOnce() -> Result) -> Result {
+    fn with_memory<R>(&self, f: impl FnOnce() -> Result<R>) -> Result<R> {
         let mm = self.memory().ok_or(EPERM)?;
         let current = kernel::current!();
         match current.mm() {
@@ -71,16 +71,20 @@ impl Owner {
         }
     }
 
-    /// Copies `data` to the owner's memory at `address`.
+    /// Copies `data` to the owner's memory at `address`. Returns the number of bytes up to the first
+    /// one that can't be written, or all.
     ///
     /// # Errors
     ///
-    /// `EPERM` if the owner has exited; `EFAULT` if the caller is another process, or if part of
-    /// the range can't be written.
-    pub fn write(&self, address: usize, data: &[u8]) -> Result {
+    /// `EPERM` if the owner has exited; `EFAULT` if the caller is another process. Nothing was
+    /// written then.
+    pub fn write(&self, address: usize, data: &[u8]) -> Result<usize> {
         self.with_memory(|| {
-            let user = UserSlice::new(UserPtr::from_addr(address), data.len());
-            user.writer().write_slice(data)
+            let to = UserPtr::from_addr(address).as_mut_ptr();
+            // SAFETY: `data` can be read. The function checks that `to` is user memory.
+            let left =
+                unsafe { bindings::kernel_ext_copy_to_user(to, data.as_ptr().cast(), data.len()) };
+            Ok(data.len().saturating_sub(left))
         })
     }
 

@@ -244,8 +244,8 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// `EPERM` if devices may not read there, or may not write there and `data` is a write; those
-    /// of copying.
+    /// `EPERM` if devices may not read there, or may not write there and `data` is a write; `EFAULT`
+    /// if not all of a write could be copied; those of copying.
     pub(super) fn copy(&self, iova: u64, data: &mut Transfer<'_>, done: &mut usize) -> Result {
         let write = matches!(data, Transfer::Write(_));
         if !self.prot.contains(Access::Read) || write && !self.prot.contains(Access::Write) {
@@ -256,13 +256,14 @@ impl Source {
         let offset = (iova - self.range.start) as usize;
         let vaddr = self.vaddr.get().checked_add(offset).ok_or(EFAULT)?;
         let part = *done..*done + count;
-        match data {
-            Transfer::Read(buffer) => self
-                .owner
-                .read(vaddr, buffer.get_mut(part).ok_or(EINVAL)?)?,
+        let copied = match data {
+            Transfer::Read(buffer) => {
+                let buffer = buffer.get_mut(part).ok_or(EINVAL)?;
+                self.owner.read(vaddr, buffer).map(|()| count)?
+            }
             Transfer::Write(buffer) => self.owner.write(vaddr, buffer.get(part).ok_or(EINVAL)?)?,
-        }
-        *done += count;
-        Ok(())
+        };
+        *done += copied;
+        (copied == count).then_some(()).ok_or(EFAULT)
     }
 }

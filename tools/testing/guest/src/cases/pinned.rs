@@ -177,18 +177,18 @@ fn t_a6_hardware_leaves_and_comes_back() -> Result<()> {
     Ok(())
 }
 
-const START: u32 = 1;
+pub(super) const START: u32 = 1;
 const STOP: u32 = 2;
 const GET: u32 = 4;
 
-fn track(container: &Container, flags: u32) -> Result<()> {
+pub(super) fn track(container: &Container, flags: u32) -> Result<()> {
     let mut bytes = Bytes::new().u32(8).u32(flags);
     raw::bytes(container, request::IOMMU_DIRTY_PAGES, &mut bytes)?;
     Ok(())
 }
 
 /// Returns the dirty bitmap of the first 64 pages, one bit per page.
-fn written(container: &Container, pages: u64) -> Result<u64> {
+pub(super) fn written(container: &Container, pages: u64) -> Result<u64> {
     let bits = Memory::anonymous(PAGE_SIZE)?;
     let mut get = Bytes::new()
         .u32(48)

@@ -2,6 +2,11 @@
 
 //! Pages that a driver pins, and its reads and writes of user memory.
 
+use super::pinned::{
+    START,
+    track,
+    written, //
+};
 use crate::{
     harness::{
         Failure,
@@ -353,8 +358,10 @@ fn t_x5_not_mapped() -> Result<()> {
 fn t_x5_other_process() -> Result<()> {
     let pinning = Pinning::new()?;
     let helper = mapper(&pinning)?;
+    track(&pinning.container, START)?;
     assert_eq!(pinning.pinner.read(IOVA, 8).errno(), Errno::EFAULT);
     assert_eq!(pinning.pinner.write(IOVA, b"x").errno(), Errno::EFAULT);
+    assert_eq!(written(&pinning.container, 4)?, 0);
     helper.kill()?;
     assert_eq!(pinning.pinner.read(IOVA, 8).errno(), Errno::EPERM);
     Ok(())

@@ -8,12 +8,15 @@ use super::{
     Outcome,
     State, //
 };
-use crate::op::{
-    FAULT,
-    MARK,
-    PAGE,
-    RESULT,
-    map, //
+use crate::{
+    defects::Rules,
+    op::{
+        FAULT,
+        MARK,
+        PAGE,
+        RESULT,
+        map, //
+    },
 };
 use vfio_client::Errno;
 
@@ -121,7 +124,17 @@ impl Container {
             // The part inside of one mapping is copied as a whole, or fails.
             let here = (dma.pages() - page).min(u64::from(count) - nth);
             let vaddr = dma.vaddr + page * PAGE;
-            if dma.owner != process || !self.is_present(vaddr, here * PAGE) {
+            if dma.owner != process {
+                return Err(Errno::EFAULT);
+            }
+            if !self.is_present(vaddr, here * PAGE) {
+                if write && self.rules == Rules::Strict {
+                    // The copy ends at the first page that is missing.
+                    let base = dma.vaddr;
+                    (page..page + here)
+                        .take_while(|page| self.is_present(base + page * PAGE, PAGE))
+                        .for_each(|page| dma.mark(page));
+                }
                 return Err(Errno::EFAULT);
             }
             for page in page..page + here {
