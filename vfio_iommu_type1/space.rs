@@ -280,6 +280,11 @@ impl<K: Kind> Look<'_, K> {
         self.0.queue.len()
     }
 
+    /// Returns the range of the first mapping that overlaps `range`.
+    pub(crate) fn first_in(&self, range: Range) -> Option<Range> {
+        self.0.dmas.first_in(range)
+    }
+
     /// Calls `f` for each mapping in `range` until it returns `false`.
     pub(crate) fn for_each_in(
         &mut self,

@@ -159,10 +159,7 @@ impl Container {
         let span = request.span();
         let mut bytes = 0_u64;
         let mut rest = Some(span);
-        while let Some(range) = rest {
-            let Some(dma) = self.first_where(range, |_, _| true) else {
-                break;
-            };
+        while let Some(dma) = rest.and_then(|range| self.space.look().first_in(range)) {
             // The mapping was added in the meantime. Drivers pin pages in version 2 only, and that
             // has checked before that the range cuts no mapping.
             if !span.contains(dma) {
@@ -180,24 +177,17 @@ impl Container {
         let mut next = Some(first);
         while let Some(dma) = next {
             self.notify(dma);
-            next = behind(dma, span).and_then(|rest| {
-                self.first_where(rest, |found, pages| {
-                    span.contains(found) && pages.is_some_and(|pages| pages.pins().is_some())
-                })
-            });
+            next = behind(dma, span).and_then(|rest| self.first_pinned(rest, span));
         }
     }
 
-    /// Returns the range of the first mapping in `range` that `f` accepts. The pages may be taken
-    /// out of the tree.
-    fn first_where(
-        &self,
-        range: Range,
-        f: impl Fn(Range, Option<&DmaPages>) -> bool,
-    ) -> Option<Range> {
+    /// Returns the range of the first mapping in `rest`, a part of `span`, that is contained in
+    /// `span` and has pinned pages. Mappings whose pages are taken out of the tree are skipped.
+    fn first_pinned(&self, rest: Range, span: Range) -> Option<Range> {
         let mut first = None;
-        self.space.look().for_each_in(range, |found, dma| {
-            if f(found, dma.pages()) {
+        self.space.look().for_each_in(rest, |found, dma| {
+            let pins = dma.pages().and_then(DmaPages::pins);
+            if span.contains(found) && pins.is_some() {
                 first = Some(found);
             }
             first.is_none()
