@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Runs the steps of 'make test' within the build root, and says how many tests passed and failed."""
+"""Runs steps of 'make test' and 'make test-all' in the build root, and says how many tests passed and failed."""
 
 import argparse
 import pathlib
@@ -11,7 +11,7 @@ import rows
 from exceptions import Exceptions
 from manifest import Manifest
 from schedule import Runner
-from steps import all_steps
+from steps import further_steps, main_steps
 from verdict import all_there, same_tests
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -22,7 +22,7 @@ LAST_RUN = LOG_FOLDER / "ran.json"
 
 
 def selected(steps, names):
-    """The named steps and all that they need, in order; all of them when none is named."""
+    """The named steps and all that they need, in order."""
     by_name = {step.name: step for step in steps}
     unknown = [name for name in names if name not in by_name]
     if unknown:
@@ -34,7 +34,7 @@ def selected(steps, names):
         for other in by_name[name].after:
             want(other)
 
-    for name in names or by_name:
+    for name in names:
         want(name)
     return [step for step in steps if step.name in wanted]
 
@@ -57,15 +57,17 @@ def advise(known, results):
 def main():
     parser = argparse.ArgumentParser(prog="tools/testing/test", description=__doc__)
     parser.add_argument("--list", action="store_true", help="list the steps")
+    parser.add_argument("--further", action="store_true", help="the further steps of 'make test-all'")
     parser.add_argument("--record", action="store_true", help="write the tests of the last run into the manifest")
     parser.add_argument("steps", nargs="*", metavar="STEP", help="run only these and what they need")
     args = parser.parse_args()
 
-    every_step = all_steps(REPO)
+    main, further = main_steps(REPO), further_steps(REPO)
+    every_step = [*main, *further]
     if args.record:
         record(every_step)
         return 0
-    steps = selected(every_step, args.steps)
+    steps = selected(every_step, args.steps or [step.name for step in (further if args.further else main)])
     if args.list:
         print(*(step.name for step in steps), sep="\n")
         return 0
@@ -83,7 +85,7 @@ def main():
     print(*table.lines(), sep="\n")
     advise(known, runner.results)
     overall = [*all_there(known, every_step), *same_tests(runner.results, exceptions.tests_only_on_c)]
-    return runner.finish([*overall, *([] if args.steps else table.judge())])
+    return runner.finish([*overall, *([] if args.steps or args.further else table.judge())])
 
 
 if __name__ == "__main__":

@@ -84,10 +84,16 @@ class Manifest:
 
 
 def save_run(path, results):
-    """Writes down what the steps ran, for record(): those in which nothing failed but the manifest."""
-    good = {step: names(found) for step, found in results.items()
-            if all(r.passed or r.name == COMPLAINT for r in found)}
-    path.write_text(json.dumps(good, indent=1))
+    """Writes down what the steps ran, for record(): those in which nothing failed but the manifest.
+
+    What earlier runs wrote about other steps stays.
+    """
+    ran = json.loads(path.read_text()) if path.exists() else {}
+    for step, found in results.items():
+        ran.pop(step, None)
+        if all(r.passed or r.name == COMPLAINT for r in found):
+            ran[step] = names(found)
+    path.write_text(json.dumps(ran, indent=1))
 
 
 def record(path, run, steps):

@@ -100,6 +100,8 @@ class Runner:
 
     def execute(self, step):
         began = time.monotonic()
+        for old in self.log_folder.glob(f"{step.name}.*"):
+            old.unlink()
         with self.printing:
             self.say(f"{step.name}: running")
         for attempt in range(1, ATTEMPTS + 1):

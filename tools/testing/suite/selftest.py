@@ -171,12 +171,16 @@ class Rows(unittest.TestCase):
 
 class Modules(unittest.TestCase):
     def test_whose(self):
-        whose = {step.name: step.modules for step in steps.all_steps(HERE.parents[2])}
+        whose = {step.name: step.modules for step in steps.main_steps(HERE.parents[2])}
         self.assertEqual(whose["guest-c"], "C")
         self.assertEqual(whose["guest-rust"], "Rust")
         self.assertEqual(whose["pamu-c-core"], None)
         self.assertEqual(whose["guest-c-core-rust-type1"], None)
         self.assertEqual(whose["kunit"], "Rust")
+
+    def test_names_differ(self):
+        names = [step.name for step in [*steps.main_steps(HERE.parents[2]), *steps.further_steps(HERE.parents[2])]]
+        self.assertEqual(len(names), len(set(names)))
 
 
 class TheManifest(unittest.TestCase):
@@ -213,7 +217,8 @@ class TheManifest(unittest.TestCase):
 
     def test_committed_ones(self):
         known = Manifest.parse((HERE / "manifest").read_text())
-        self.assertEqual(known.vanished(step.name for step in steps.all_steps(HERE.parents[2])), [])
+        every_step = [*steps.main_steps(HERE.parents[2]), *steps.further_steps(HERE.parents[2])]
+        self.assertEqual(known.vanished(step.name for step in every_step), [])
         self.assertTrue(Exceptions((HERE / "exceptions.toml").read_text()).rows_without_c)
 
 

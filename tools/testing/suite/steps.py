@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The steps of 'make test'."""
+"""The steps of 'make test', and the further ones of 'make test-all'."""
 
 import functools
 
@@ -30,10 +30,10 @@ def modules_of(options):
     return {"c": "C", "rust": "Rust"}[core] if core == type1 else None
 
 
-def guest(name, *options, kernel="stock"):
+def guest(name, *options, kernel="stock", after=()):
     """The guest programs' tests on a kernel, with some choice of modules."""
     # That kernel takes ten times as long, and the host may have other guests.
-    patience = ["--timeout", "1500"] if kernel == "debug" else []
+    patience = ["--timeout", "3000"] if kernel == "debug" else []
     command = ["tools/testing/guest/run", "--no-build", "--kernel", kernel, *patience, *options]
     modules = (f"build-{kernel}",) if "rust" in options else ()
     if "--driver" in options:
@@ -42,13 +42,7 @@ def guest(name, *options, kernel="stock"):
         modules += (f"drivers-{kernel}",)
     if "mdev" in options and kernel == "stock":
         modules += ("samples-stock",)
-    return Step(name, command, results.libtest, after=("programs", *modules), modules=modules_of(options))
-
-
-def clients(iommu):
-    """Packets through igb and e1000e behind another IOMMU than Intel's."""
-    return script(f"clients-{iommu}", "tools/testing/clients/run", "--no-build", "--only", "dpdk", "--iommu", iommu,
-                  after=("build-stock", "programs"))
+    return Step(name, command, results.libtest, after=("programs", *modules, *after), modules=modules_of(options))
 
 
 def pamu_map(name):
@@ -93,8 +87,8 @@ def ioasid_step(name, kernel):
     )
 
 
-def all_steps(repo):
-    """All steps; of those that could run now, the first in this list does."""
+def main_steps(repo):
+    """The steps of 'make test'; of those that could run now, the first in this list does."""
     return [
         one("harness", "python3", "-B", "tools/testing/suite/selftest.py"),
         one("vm-report", *"python3 -B -m unittest discover --start-directory tools/testing/vm".split()),
@@ -122,16 +116,12 @@ def all_steps(repo):
         guest("guest-c-core-rust-type1", "--core", "c", "--type1", "rust"),
         script("selftests", "tools/testing/selftests/run", "--no-build", after=("build-stock", "programs")),
         script("clients", "tools/testing/clients/run", "--no-build", after=("build-stock", "programs")),
-        clients("amd"),
-        clients("virtio"),
         script("abi", "tools/testing/check-abi", after=("build-stock",)),
         script("mdevctl", "tools/testing/check-mdevctl", after=("build-stock", "samples-stock")),
         script("modprobe", "tools/testing/check-modprobe", after=("build-stock",)),
         guest("nointremap-c", "--stack", "c", "--set", "nointremap"),
         guest("nointremap-rust", "--stack", "rust", "--set", "nointremap"),
-        guest("amd-c", "--stack", "c", "--iommu", "amd"),
         guest("amd-rust", "--stack", "rust", "--iommu", "amd"),
-        guest("virtio-c", "--stack", "c", "--iommu", "virtio"),
         guest("virtio-rust", "--stack", "rust", "--iommu", "virtio"),
         make("drivers-test", "test-drivers", "KERNEL=test", "WERROR=1"),
         guest("mdev-c", "--stack", "c", "--set", "mdev", kernel="test"),
@@ -147,7 +137,6 @@ def all_steps(repo):
         guest("pinning-in-rust-rust", "--stack", "rust", "--set", "pinning", "--driver", "rust"),
         guest("stalls-c", "--stack", "c", "--set", "stalls"),
         guest("stalls-rust", "--stack", "rust", "--set", "stalls"),
-        guest("stalls-in-rust", "--stack", "rust", "--set", "stalls", "--driver", "rust"),
         guest("exports-c", "--stack", "c", "--set", "exports"),
         guest("exports-rust", "--stack", "rust", "--set", "exports"),
         script("differential", "tools/testing/differential/run", "--no-build",
@@ -179,13 +168,40 @@ def all_steps(repo):
         guest("failing-c", "--stack", "c", "--set", "failing", kernel="test"),
         guest("failing-rust", "--stack", "rust", "--set", "failing", kernel="test"),
         script("vm-runner", "tools/testing/vm/selftest", after=("build-test",)),
+    ]
+
+
+def further_steps(repo):
+    """What 'make test' does on Intel's IOMMU or on one kernel, on the other IOMMUs and on the debug kernel."""
+    steps = [
         make("build-debug", "modules", "KERNEL=debug", "WERROR=1"),
         kunit_step("debug-kunit", repo, "debug"),
+        make("drivers-debug", "test-drivers", "KERNEL=debug", "WERROR=1"),
+        make("mdev-tests-debug", "mdev-tests", "KERNEL=debug", "WERROR=1", after=("build-debug",)),
         make("ioasid-tests-debug", "ioasid-tests", "KERNEL=debug", "WERROR=1", after=("build-debug",)),
         ioasid_step("debug-ioasid", "debug"),
         guest("debug-guest", "--stack", "rust", kernel="debug"),
-        guest("debug-mdev", "--stack", "rust", "--set", "mdev", kernel="debug"),
-        guest("debug-stress", "--stack", "rust", "--set", "stress", kernel="debug"),
-        make("drivers-debug", "test-drivers", "KERNEL=debug", "WERROR=1"),
-        guest("debug-pinning", "--stack", "rust", "--set", "pinning", kernel="debug"),
+        *(guest(f"debug-{name}", "--stack", "rust", "--set", name, kernel="debug")
+          for name in ("mdev", "pinning", "stalls", "failing", "stress", "pamu")),
+        guest("debug-pinning-in-rust", "--stack", "rust", "--set", "pinning", "--driver", "rust", kernel="debug"),
+        # A thousand devices would take minutes.
+        guest("debug-p2p", "--stack", "rust", "--set", "p2p", "--", "--skip", "many::", kernel="debug"),
+        guest("stalls-in-rust", "--stack", "rust", "--set", "stalls", "--driver", "rust"),
+        *(script(f"linear-{kernel}", "tools/testing/linear/run", "--no-build", "--kernel", kernel,
+                 after=(f"build-{kernel}", f"drivers-{kernel}", "programs"))
+          for kernel in ("test", "debug")),
     ]
+    for iommu in ("amd", "virtio"):
+        steps += [
+            # That it runs the tests of the other is judged when both have run.
+            guest(f"{iommu}-c", "--stack", "c", "--iommu", iommu, after=(f"{iommu}-rust",)),
+            guest(f"pinning-{iommu}", "--stack", "rust", "--set", "pinning", "--iommu", iommu),
+            guest(f"stalls-{iommu}", "--stack", "rust", "--set", "stalls", "--iommu", iommu),
+            script(f"clients-{iommu}", "tools/testing/clients/run", "--no-build", "--only", "dpdk", "--iommu", iommu,
+                   after=("build-stock", "programs")),
+            script(f"differential-{iommu}", "tools/testing/differential/run", "--no-build", "--", "--iommu", iommu,
+                   after=("build-stock", "drivers-stock", "programs")),
+            script(f"linear-{iommu}", "tools/testing/linear/run", "--no-build", "--iommu", iommu,
+                   after=("build-stock", "drivers-stock", "programs")),
+        ]
+    return steps

@@ -88,6 +88,22 @@ pub fn bind(bdf: &str, driver: &str) -> Result {
     fs::write(path, bdf).map_err(io(path))
 }
 
+/// Waits until a driver that is probing a device has bound to it. Returns whether it has.
+///
+/// The link `driver` of a device appears before the driver's probe, and so before the device has a
+/// place in its group.
+pub fn wait_bound(bdf: &str, driver: &str) -> Result<bool> {
+    // The kernel answers under the lock that it holds while a driver probes the device.
+    let path = PathBuf::from(format!("/sys/bus/pci/drivers/{driver}/bind"));
+    match fs::write(&path, bdf).map_err(io(&path)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.errno() == crate::Errno::EBUSY => {
+            Ok(self::driver(bdf).as_deref() == Some(driver))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// The configuration space of an open device.
 #[derive(Debug)]
 pub struct Config<'a> {

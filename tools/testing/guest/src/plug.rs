@@ -165,7 +165,12 @@ impl Port {
         until("a driver for the new device", LIMIT, || {
             let _ = pci::bind(HOT, "vfio-pci");
             Ok(pci::driver(HOT).is_some() && node(pci::group_of(HOT)?))
-        })
+        })?;
+        ensure!(
+            pci::wait_bound(HOT, "vfio-pci")?,
+            "vfio-pci does not take {HOT}"
+        );
+        Ok(())
     }
 }
 
