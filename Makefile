@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# VFIO in Rust, as modules outside of the kernel tree. 'make help' lists what there is.
+# VFIO in Rust, as out-of-tree kernel modules. 'make help' lists all targets.
 
-# The kernel to build for, and where the results go.
+# The build tree of the kernel to build for, and the output folder.
 KDIR ?= /lib/modules/$(shell uname -r)/build
 OUT ?= build/native
 
@@ -15,27 +15,28 @@ all: modules
 
 # --- Building ------------------------------------------------------------------------------
 
-# A module's output never goes into the source tree, so that builds for several kernels stand side by side.
+# Build output never goes into the source tree, so that builds for several kernels can coexist.
 kbuild = $(MAKE) --no-print-directory -C $(KDIR) M=$(sources) MO=$(abspath $(OUT)) CLIPPY_CONF_DIR=$(CURDIR) $(kbuild_warnings)
 
 sources = $(CURDIR)
 
-# One build at a time writes to a folder.
+# Only one build at a time writes to an output folder.
 locked = flock $(OUT)/.lock
 
-# WERROR=1 makes warnings errors, in Rust and in C.
+# WERROR=1 turns Rust and C warnings into errors.
 ifeq ($(WERROR),1)
 kbuild_warnings := KRUSTFLAGS=-Dwarnings KCFLAGS=-Werror
 endif
 
-# KERNEL=stock|test|debug: the same again, within the build root, for a kernel that is made there.
+# KERNEL=stock|test|debug runs the same target within the build root, for a kernel of the build
+# root.
 in_buildroot = set -e; \
 	kdir=$$($(buildroot) kdir $(KERNEL)); \
 	args=$$($(buildroot) make-args $(KERNEL)); \
 	MAKEFLAGS= $(buildroot) exec -- \
 		make --no-print-directory -j$$(nproc) $@ KERNEL= KDIR="$$kdir" $$args OUT=$(kernel_out) \
 		WERROR=$(or $(WERROR),1) $(if $(V),V=$(V)) $(if $(filter debug,$(KERNEL)),$(coverage))
-# tools/testing/fuzz asks which of our code was reached.
+# tools/testing/fuzz measures the code coverage of the modules.
 coverage = KCOV_INSTRUMENT=y
 kernel_out = build/$(KERNEL)
 
@@ -53,34 +54,36 @@ modules: check-kdir
 	@mkdir -p $(OUT)
 	+@$(locked) $(kbuild) modules
 
-# Always with warnings as errors: what has passed is not compiled again, so it would warn no more.
+# Warnings are always errors: a crate that compiled with warnings would not be compiled again, and
+# the next run would not show them.
 clippy: kbuild_warnings = KRUSTFLAGS=-Dwarnings
 clippy: check-kdir
 	@mkdir -p $(OUT)
 	+@$(locked) $(kbuild) CLIPPY=1 modules
 	+@$(MAKE) --no-print-directory mdev-tests crates=$(OUT) OUT=$(OUT)/mdev-tests CLIPPY=1 WERROR=1
 
-# Users of ioasid in C. They need its symbols, so the modules of the same kernel come first.
+# Test modules in C that use ioasid. They need its symbols, so build the modules of the same kernel
+# first.
 ioasid-tests: sources = $(CURDIR)/tools/testing/modules/ioasid
 ioasid-tests: symbols = $(CURDIR)/$(OUT:build/ioasid-tests-%=build/%)/Module.symvers
 ioasid-tests: check-kdir
 	@mkdir -p $(OUT)
 	+@$(locked) $(kbuild) KBUILD_EXTRA_SYMBOLS=$(symbols) modules
 
-# A driver in Rust for the guest tests, likewise on top of the modules of the same kernel.
+# A driver in Rust for the guest tests. It needs the modules of the same kernel, too.
 crates = $(OUT:build/mdev-tests-%=build/%)
 mdev-tests: sources = $(CURDIR)/tools/testing/modules/mdev_pin_test
 mdev-tests: check-kdir
 	@mkdir -p $(OUT)
 	+@$(locked) $(kbuild) CRATES=$(abspath $(crates)) KBUILD_EXTRA_SYMBOLS=$(abspath $(crates))/Module.symvers modules
 
-# Drivers in C for the guest tests, against the kernel's own headers.
+# Drivers in C for the guest tests, built against the kernel's own headers.
 test-drivers: sources = $(CURDIR)/tools/testing/modules
 test-drivers: check-kdir
 	@mkdir -p $(OUT)
 	+@$(locked) $(kbuild) modules
 
-# The kernel's own sample drivers of mediated devices, which a distribution does not ship.
+# The kernel's sample drivers of mediated devices, which distributions do not ship.
 kernel-samples: sources = $(realpath $(KDIR)/source)/samples/vfio-mdev
 kernel-samples: kbuild_warnings =
 kernel-samples: check-kdir
@@ -109,16 +112,16 @@ test-modules debug-modules:
 
 # --- Installing ----------------------------------------------------------------------------
 
-# depmod prefers updates/ to the kernel's own folder, so these modules take the place of those.
+# depmod prefers updates/ to the kernel's own folder, so these modules replace the kernel's.
 INSTALL_MOD_DIR ?= updates
 override INSTALL_MOD_PATH := $(abspath $(INSTALL_MOD_PATH))
 
-# Kbuild has noted in OUT for which kernel that is.
+# Kbuild records in OUT the kernel that the modules were built for.
 built_for = $(or $(shell sed -n 's/^export KBUILD_OUTPUT = //p' $(OUT)/Makefile 2>/dev/null),$(error nothing has been built in $(OUT)))
 release = $(shell cat $(KDIR)/include/config/kernel.release)
 installed = $(INSTALL_MOD_PATH)/lib/modules/$(release)/$(INSTALL_MOD_DIR)
 depmod = PATH=$$PATH:/usr/sbin:/sbin depmod $(if $(INSTALL_MOD_PATH),-b $(INSTALL_MOD_PATH)) $(release)
-# Without a key there is nothing to sign with.
+# Modules cannot be signed without a key.
 no_signing = $(shell grep -qx 'CONFIG_MODULE_SIG_KEY=' $(KDIR)/include/config/auto.conf && echo CONFIG_MODULE_SIG_ALL=)
 module_names = $(patsubst %.o,%,$(shell sed -n 's/^obj-m *+*:*= *//p' Kbuild))
 
@@ -139,7 +142,7 @@ modules_uninstall:
 
 # --- Formatting ----------------------------------------------------------------------------
 
-# The crates of the kernel modules; the programs have another edition, which cargo knows.
+# The crates of the kernel modules. The programs use another edition; cargo formats them.
 kernel_rust_files = $(shell find * \( -path build -o -path tools -o -path samples/user \) -prune -o -name '*.rs' -print) \
 	$(shell find tools/testing/modules -name '*.rs')
 
@@ -180,43 +183,54 @@ cache-clean:
 
 define help_text
 Building:
-  all                the modules, for the kernel in KDIR, into OUT (default target)
-  stock              the same for Debian's kernel, in the build root, into build/stock
-  test-modules       the same for the small kernel with KUnit, into build/test
-  debug-modules      the same for the kernel that checks itself, into build/debug
-  test-drivers       with KERNEL=: drivers in C which the guest tests use, into build/tests-KERNEL
-  kernel-samples     with KERNEL=: the kernel's own samples of mediated devices, into build/samples-KERNEL
-  mdev-tests         with KERNEL=: a driver in Rust which the guest tests use, on top of its modules, into build/mdev-tests-KERNEL
-  ioasid-tests       with KERNEL=: users of ioasid in C, on top of its modules, into build/ioasid-tests-KERNEL
-  modules_install    installs what is in OUT into $(INSTALL_MOD_DIR)/ of its kernel's modules, which depmod prefers
-  modules_uninstall  takes them away, which gives the kernel's own back
+  all                build the modules for the kernel in KDIR into OUT (default target)
+  stock              build them for Debian's kernel in the build root, into build/stock
+  test-modules       build them for the small kernel with KUnit, into build/test
+  debug-modules      build them for the debug kernel, into build/debug
+  test-drivers       with KERNEL=: build the C drivers of the guest tests, into build/tests-KERNEL
+  kernel-samples     with KERNEL=: build the kernel's sample drivers of mediated devices, into
+                     build/samples-KERNEL
+  mdev-tests         with KERNEL=: build the Rust driver of the guest tests, into
+                     build/mdev-tests-KERNEL; needs the modules of that kernel
+  ioasid-tests       with KERNEL=: build the C users of ioasid, into build/ioasid-tests-KERNEL;
+                     needs the modules of that kernel
+  modules_install    install the modules in OUT for their kernel, below $(INSTALL_MOD_DIR)/, which
+                     depmod prefers
+  modules_uninstall  remove the installed modules, so that the kernel's own are used again
+
+Testing:
+  test               run the tests, or only STEPS="..."; the last line has the numbers of passed and
+                     failed tests
+  test-all           run test, and the tests that take hours (debug kernel, other IOMMUs, fuzzing,
+                     soak, concurrent requests), or only STEPS="..."
+  soak               run all users of VFIO concurrently, with little memory and CPU hotplug;
+                     HOURS=n (default: 1), SEED=n, STACK=c
+  selftests          compare the kernel's VFIO selftests on the C and the Rust modules
+  bench              compare the cost of requests on the C and the Rust modules: instructions,
+                     memory and time
+  demo               read a disk with a userspace NVMe driver through these modules, on Debian's
+                     kernel
 
 Checking:
-  test               everything there is, or STEPS="..." of it; the last line says how many passed and failed
-  test-all           test, then hours of fuzzing, soak, concurrent requests and other IOMMUs, or STEPS="..." of it
-  soak               HOURS=n (default 1): all users of VFIO at once, with little memory and processor hotplug; SEED=, STACK=c
-  selftests          the kernel's own tests of VFIO, on the C modules and on these, side by side
-  bench              what requests cost, in instructions, memory and time, on the C modules and on these
-  demo               reads a disk by a userspace NVMe driver through these modules, on Debian's kernel
-  clippy             lints; any warning is an error
-  rustfmt            formats the Rust files
-  rustfmtcheck       says which of them are not formatted
+  clippy             run clippy; warnings are errors
+  rustfmt            format the Rust files
+  rustfmtcheck       list the Rust files that are not formatted
 
-Reading:
-  rustdoc            documentation of the crates, into build/rustdoc
-  rust-analyzer      rust-project.json, for editors
+Documentation and editors:
+  rustdoc            write the documentation of the crates to build/rustdoc
+  rust-analyzer      write rust-project.json
 
 Cleaning:
-  clean              removes what was built
-  cache-clean        removes the build root and the kernels
+  clean              remove all build output
+  cache-clean        remove the build root and the kernels
 
 Variables:
-  KDIR=FOLDER        the kernel build tree (default: that of the running kernel)
-  OUT=FOLDER         where results go (default: build/native)
-  KERNEL=stock|test|debug   for that kernel, in the build root
-  WERROR=1           warnings are errors
-  V=1                shows the commands
-  INSTALL_MOD_PATH=FOLDER   installs below FOLDER in place of /
+  KDIR=FOLDER        kernel build tree (default: that of the running kernel)
+  OUT=FOLDER         output folder (default: build/native)
+  KERNEL=stock|test|debug   build for this kernel of the build root
+  WERROR=1           turn warnings into errors
+  V=1                show the commands
+  INSTALL_MOD_PATH=FOLDER   install below FOLDER instead of /
 endef
 
 .PHONY: help

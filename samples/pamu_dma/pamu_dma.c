@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Copy engines behind a PAMU in software, for programs that use them by VFIO. Each of them has a LIODN by
- * its firmware node; all that it accesses goes through the PAMU, and so do its interrupts: a write to
- * the doorbell of an MSI bank, at the address where the program has mapped it.
+ * Copy engines behind a software PAMU, for programs that use them through VFIO. The firmware node
+ * of each engine has its LIODN. All of its accesses go through the PAMU, including its interrupts:
+ * an interrupt is a write to the doorbell of an MSI bank, at the address where the program has
+ * mapped it.
  *
- * For tests only: by a register, the program can have an engine act as any other device.
+ * For tests only: a register lets the program select the LIODN of an engine, so that the engine can
+ * act as any other device.
  */
 #include <linux/bits.h>
 #include <linux/module.h>
@@ -41,7 +43,7 @@ static_assert(offsetof(struct registers, data) == PAMU_DMA_DATA);
 
 struct pamu_dma {
 	struct vfio_device	vdev;
-	struct mutex		lock;	/* guards what follows */
+	struct mutex		lock;	/* protects regs, msi and the use of buffer */
 	struct registers	regs;
 	struct vfio_pamu_msi	*msi;
 	void			*buffer;
@@ -410,7 +412,7 @@ static int __init pamu_dma_module_init(void)
 
 	if (devices > MAX_DEVICES)
 		return -EINVAL;
-	/* Is there a PAMU in software? */
+	/* Fails if there is no software PAMU. */
 	ret = vfio_pamu_dma(FIRST_LIODN, 0, &nothing, 0, false);
 	if (ret)
 		return ret;

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Draws figures as SVG, for light and for dark pages."""
+"""Draws charts as SVG, for light and dark pages."""
 
 import math
 from xml.etree import ElementTree
 
 WIDTH = 820
 LINE = 19
-# Where bars begin and end, and which ratio that is.
+# X coordinates of the start and the end of the bars, and the ratio at the end.
 LEFT, RIGHT, MOST = 380, 720, 1.25
 
 LIGHT = {"paper": "#fff", "ink": "#1f2328", "faint": "#d0d7de", "good": "#2f77bc", "bad": "#c4521b"}
@@ -14,7 +14,7 @@ DARK = {"paper": "#0d1117", "ink": "#e6edf3", "faint": "#3d444d", "good": "#58a6
 
 
 def style():
-    """Rules for light pages, and those which take their place on dark ones."""
+    """Returns the CSS rules for light pages, and those that override them on dark pages."""
     return f"""
 text {{ font-family: sans-serif; font-size: 12px }}
 .title {{ font-weight: bold }}
@@ -41,12 +41,12 @@ polyline.bad {{ fill: none; stroke: {of["bad"]} }}"""
 
 
 def short(value):
-    """A number with two digits that say something."""
+    """Formats a number with two significant digits, or two decimals from 0.1 on."""
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 class Chart:
-    """A drawing that is as high as what is in it."""
+    """An SVG drawing of fixed width and given height."""
 
     def __init__(self, title, height):
         self.svg = ElementTree.Element("svg", xmlns="http://www.w3.org/2000/svg", width=str(WIDTH),
@@ -73,7 +73,7 @@ class Chart:
 
 
 def ratios(title, rows):
-    """A bar for each ratio, with a mark where it should end at the latest."""
+    """Draws a bar for each ratio, with a mark at its target."""
     top = 50
     bottom = top + LINE * len(rows)
     chart = Chart(title, bottom + 30)
@@ -99,7 +99,7 @@ def ratios(title, rows):
 
 
 def growth(title, below, points):
-    """Two lines over a number that grows; both scales are logarithmic. POINTS: (number, C, ours)."""
+    """Draws two lines over a growing number, with logarithmic scales. POINTS: (number, C, ours)."""
     left, right, top, bottom = 90, 640, 50, 330
     chart = Chart(title, bottom + 60)
     numbers = [number for number, *_ in points]

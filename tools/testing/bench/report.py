@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Makes a table of what guest-bench has measured: report.py [--whole] FILE...
+"""Makes a table of the figures that guest-bench measured: report.py [--whole] FILE...
 
-With --whole the files have all figures of both sides, and JSON goes beside them. Else FILE.new has some
-figures; those of a side that wasn't measured come from FILE, if it is there.
+With --whole, the files have all figures of both sides, and a JSON file is written beside each.
+Otherwise FILE.new has some figures; those of a side that was not measured come from FILE, if it
+exists.
 """
 
 import argparse
@@ -11,8 +12,9 @@ import re
 import statistics
 from pathlib import Path
 
-# What figures should be at most, as a multiple of what they are on the C modules; or 0, if that is all.
-# The first pattern counts. Whatever has none should not be slower than C.
+# Targets: the upper limit of a figure, as a multiple of the figure of the C modules; or 0, if the
+# figure itself must be 0. None means no target. The first pattern that matches applies. Figures
+# that match no pattern have the target DEFAULT: not slower than C.
 LARGE = r"(1 GiB|64 times 16 MiB) of"
 TARGETS = {
     rf"{LARGE} (scattered 4 KiB pages|4 KiB pages|memfd): map": 0.75,
@@ -24,22 +26,22 @@ TARGETS = {
     r"worst .* while 2 GiB are mapped": 0.01,
     r"bytes a pinned page": 0.25,
     r".*: page-table pages left by unmap": 0,
-    # The kernel does a part of what one of them causes during the other.
+    # The kernel does a part of the work of a removal during the next creation, and the reverse.
     r".*: (create|remove)": None,
-    # The same driver in C on both.
+    # Both sides use the same C driver.
     r"(mtty-1|mdpy-vga): .*": None,
 }
 DEFAULT = 1.0
-# Figures that differ by less are the same.
+# Smaller differences are ignored.
 SAME = 0.005
-# Of these the time with two threads is compared with the time of one, on the same modules.
+# The speedup from one to two threads, on the same modules, is computed from these figures.
 ONE_THREAD = "512 MiB of 4 KiB pages: one thread"
 TWO_THREADS = "512 MiB of 4 KiB pages: two threads"
 SPEEDUP = 1.7
 
 
 def read(path):
-    """The samples of all rounds, by side and name of the figure."""
+    """Returns the samples of all rounds, by side and name of the figure."""
     sides = {"c": {}, "rust": {}}
     side = None
     for line in path.read_text().splitlines():
@@ -52,7 +54,7 @@ def read(path):
 
 
 def complete(new, old):
-    """NEW, with the figures of OLD for the side that has none."""
+    """Returns NEW, with the figures of OLD for a side that has none."""
     for side, figures in new.items():
         if not figures:
             names = [name for other in new.values() for name in other]
@@ -61,7 +63,7 @@ def complete(new, old):
 
 
 def spread(samples):
-    """How far the samples are apart, as a part of their median."""
+    """Returns the range of the samples as a fraction of their median."""
     median = statistics.median(samples)
     return (max(samples) - min(samples)) / median if median else 0.0
 
@@ -71,7 +73,7 @@ def target_of(name):
 
 
 def rows(sides):
-    """A dictionary for each figure: medians, spreads, ratio, target and verdict."""
+    """Yields a dictionary for each figure: medians, spreads, ratio, target and verdict."""
     names = dict.fromkeys([*sides["c"], *sides["rust"]])
     for name in names:
         row = {"name": name, "c": None, "rust": None, "c_spread": None, "rust_spread": None}
@@ -85,7 +87,7 @@ def rows(sides):
 
 
 def judge(row):
-    """Adds ratio, target and verdict."""
+    """Adds ratio, target and verdict to the row."""
     row["ratio"] = row["rust"] / row["c"] if row["c"] and row["rust"] is not None else None
     row["target"] = target_of(row["name"])
     value = row["rust"] if row["target"] == 0 else row["ratio"]
@@ -95,7 +97,7 @@ def judge(row):
 
 
 def speedup(sides):
-    """How much faster two threads are than one."""
+    """Returns the row with the speedup from one to two threads."""
     c, rust = (statistics.median(sides[side][ONE_THREAD]) / statistics.median(sides[side][TWO_THREADS])
                for side in ("c", "rust"))
     return {"name": "times as fast with two threads", "c": c, "rust": rust, "c_spread": None,
@@ -113,7 +115,7 @@ def percent(value):
 
 
 def table(title, lines):
-    """The rows as text."""
+    """Yields the lines of the table."""
     yield f"{title:<60} {'C':>14} {'spread':>7} {'Rust':>14} {'spread':>7} {'Rust/C':>8}  target"
     for row in lines:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.3f}"

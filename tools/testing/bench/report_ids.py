@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Makes a table, and JSON, of what ioasid_bench has measured: report_ids.py FILE..."""
+"""Makes a table and a JSON file of the figures that ioasid_bench measured: report_ids.py FILE..."""
 
 import json
 import sys
 from pathlib import Path
 
-# What an operation should cost at most, as a multiple of what it costs by an XArray.
+# Targets: the upper limit of an operation's cost, as a multiple of its cost with an XArray.
 TARGETS = {"alloc+free": 1.5, "find+get": 1.0}
 
 
 def read(path):
-    """{(operation, ids held): {contender: figure}}, in the order of the file."""
+    """Returns {(operation, ids held): {contender: figure}}, in the order of the file."""
     figures = {}
     for line in path.read_text().splitlines():
         contender, operation, held, value = line.split("\t")
@@ -19,7 +19,7 @@ def read(path):
 
 
 def rows(figures):
-    """Name, figures, ratio, target and verdict of each operation."""
+    """Yields name, figures, ratio, target and verdict of each operation."""
     for (operation, held), by in figures.items():
         ratio = by["ioasid"] / by["xarray"]
         target = TARGETS.get(operation.partition(",")[0].partition(" on ")[0])
@@ -29,7 +29,7 @@ def rows(figures):
 
 
 def table(title, lines):
-    """The rows as text."""
+    """Yields the lines of the table."""
     yield f"{title:<40} {'XArray':>8} {'IDA':>8} {'ioasid':>8} {'ioasid/XArray':>14}  target"
     for row in lines:
         ida = "" if row.get("ida") is None else f"{row['ida']:,}"

@@ -1,12 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Runs in the guest: dpdk-testpmd passes packets between igb and e1000e, which one wire connects.
+# Runs in the guest: dpdk-testpmd forwards packets between an igb and an e1000e on the same wire.
 
 drivers=/usr/lib/x86_64-linux-gnu/dpdk/pmds-25.0
 said=/tmp/said
 
-# Gives it some seconds from the moment when packets are under way; at the end of its input it ends.
+# Keeps testpmd's input open until it forwards packets and for some seconds more. testpmd exits at
+# the end of its input.
 some_seconds() {
 	local tries=60
 	until grep -q 'Press enter' $said || [ $tries = 0 ]; do
@@ -19,7 +20,7 @@ some_seconds() {
 mkdir -p /dev/hugepages
 clients mount -t hugetlbfs -o pagesize=2M none /dev/hugepages
 touch $said
-# What it says is to come line by line though it goes to a file.
+# testpmd must flush each line, although its output is a file.
 some_seconds | clients env LD_PRELOAD="/usr/libexec/coreutils/libstdbuf.so /guest/usr/lib/client_trace.so" \
 	_STDBUF_O=L VFIO_TRACE=/tmp/trace setarch --addr-no-randomize dpdk-testpmd -l 0,1 -a 0000:01:00.0 -a 0000:02:00.0 --iova-mode=va -m 32 \
 	--no-telemetry -d $drivers/librte_net_e1000.so -d $drivers/librte_mempool_ring.so \

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Runs real clients in one guest with the C modules and one with ours, and compares what they asked."""
+"""Runs real VFIO clients on the C and the Rust modules, and compares their requests."""
 
 import argparse
 import dataclasses
@@ -19,25 +19,25 @@ HERE = pathlib.Path(__file__).resolve().parent
 FOLDER = REPO / "build" / "clients"
 STACKS = ("c", "rust")
 
-# What the small guest of QEMU is told, by a file that it has to fetch.
+# The nested guest has to fetch this file over the assigned device, and prints the greeting.
 GREETING = "booted over the assigned device"
 BOOT_FILE = f"#!ipxe\necho {GREETING}: ${{net0/chip}} ${{net0/mac}}\nreboot\n"
 
 
 def packets(text):
-    """How many packets testpmd has received and sent: its totals of both ports."""
+    """Returns a text with the numbers of packets that testpmd received and sent on both ports."""
     totals = re.search(r"Accumulated forward statistics.*?\n\s*RX-packets: (\d+).*?\n\s*TX-packets: (\d+)", text, re.S)
     return f"{totals[1]} packets received, {totals[2]} sent" if totals and int(totals[1]) >= 1000 else None
 
 
 def greeting(text):
-    """What the small guest said at its end."""
+    """Returns the greeting that the nested guest printed."""
     said = re.search(rf"^{GREETING}: .*", text, re.M)
     return said and said[0].strip()
 
 
 def ports(*devices):
-    """A port of its own for each device, whose slots are then 01:00.0, 02:00.0 ..."""
+    """Yields options that put each device behind its own root port, at 01:00.0, 02:00.0 ..."""
     for number, device in enumerate(devices, 1):
         yield from ("--device", f"pcie-root-port,id=port{number},chassis={number},bus=pcie.0,addr={3 + number}")
         yield from ("--device", f"{device},bus=port{number},mac=52:54:00:00:00:{number:02}")
@@ -46,7 +46,7 @@ def ports(*devices):
 
 @dataclasses.dataclass(frozen=True)
 class Client:
-    """A program, the machine that it needs, and what it must have done."""
+    """A program, the machine that it needs, and how to check its output."""
 
     name: str
     done: str
@@ -67,7 +67,7 @@ CLIENTS = (
 
 
 def start(client, stack, iommu):
-    """Boots a guest that runs a client."""
+    """Boots a guest that runs a client; returns the process."""
     command = [REPO / "tools/testing/vm/run", "--kernel", "stock", "--stack", stack, "--iommu", iommu, "--clients"]
     command += ["--timeout", "240", "--log", kept(client, stack, iommu, "kernel.log"), *client.machine]
     command += [*request_trace.COPY, "--copy", f"{HERE}/{client.name}.sh:/root/client"]
@@ -76,12 +76,12 @@ def start(client, stack, iommu):
 
 
 def kept(client, stack, iommu, what):
-    """The file for what a guest has left."""
+    """Returns the path of a file with output of a guest."""
     return FOLDER / f"{client.name}.{iommu}.{stack}.{what}"
 
 
 def finish(client, stack, iommu, guest):
-    """Waits for a guest; returns what the client said, what it asked, and complaints."""
+    """Waits for a guest; returns the output of the client, its requests, and error messages."""
     output, complaint = guest.communicate()
     kept(client, stack, iommu, "log").write_text(output)
     said, _, trace = output.replace("\r", "").partition("=== trace\n")
@@ -92,7 +92,7 @@ def finish(client, stack, iommu, guest):
 
 
 def run(client, iommu):
-    """Runs a client on both stacks; prints what came of it, and returns whether all is well."""
+    """Runs a client on both stacks; prints the results, and returns whether all tests passed."""
     guests = {stack: start(client, stack, iommu) for stack in STACKS}
     results = {stack: finish(client, stack, iommu, guest) for stack, guest in guests.items()}
     good = []

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Runs in the guest: QEMU with an e1000e of the guest's own assigned. The small guest in it is iPXE, which
-# asks for an address and a file by that device, and does what the file says.
+# Runs in the guest: QEMU, with the guest's e1000e assigned. Its nested guest is iPXE, which
+# requests an address and a file over that device, and executes the file.
 
 timeout 150 clients env LD_PRELOAD=/guest/usr/lib/client_trace.so VFIO_TRACE=/tmp/trace \
 	setarch --addr-no-randomize qemu-system-x86_64 -name small,debug-threads=on -nodefaults -no-user-config \

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a program asked of VFIO and what it was answered, as libclient_trace wrote it down: on both stacks."""
+"""Compares the VFIO requests and results that libclient_trace recorded on both stacks."""
 
 import pathlib
 import sys
@@ -14,7 +14,7 @@ import compare  # noqa: E402
 
 
 def steps(trace):
-    """The requests of each thread in turn: how those of different threads mix is left to chance."""
+    """Returns the requests, grouped by thread: the order between threads is not deterministic."""
     threads = {}
     for line in trace.splitlines():
         thread = threads.setdefault(line.split(" ", 1)[0], [])
@@ -23,13 +23,13 @@ def steps(trace):
 
 
 def mixed_steps(trace):
-    """The requests without their order, for threads of the same name."""
+    """Returns the requests in sorted order, for programs whose threads have the same name."""
     lines = sorted(line for line in trace.splitlines())
     return compare.parse("\n".join(f"{number} {line}" for number, line in enumerate(lines, 1)))
 
 
 def differences(c, rust):
-    """Lines about the first difference between two lists of steps; none if there is none."""
+    """Returns lines that describe the first difference between two lists of steps, if any."""
     if not c:
         return ["there is no trace"]
     index = compare.first_difference(c, rust, [])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Reads traces of two stacks, and compares them step by step."""
+"""Parses the traces of two stacks, and compares them step by step."""
 
 import dataclasses
 import itertools
@@ -12,7 +12,7 @@ END = re.compile(r"end (?P<fields>.*)$")
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One line: what was done, and all that came back, by name."""
+    """A line of a trace: the request, and all results by name."""
 
     text: str
     values: dict
@@ -22,7 +22,7 @@ class Step:
 
 
 def parse(text):
-    """The steps of a trace; the last one is what was left at its end."""
+    """Returns the steps of a trace; the last step has the resources that were left at the end."""
     steps = []
     for line in text.splitlines():
         if match := LINE.match(line):
@@ -34,7 +34,7 @@ def parse(text):
 
 
 def unexpected(steps):
-    """The steps in which a stack did not do what the model expects of it."""
+    """Returns the steps whose results differ from those that the model expects."""
     return [step for step in steps
             if "unexpected" in step.values or step.values.get("bitmap", "open") not in ("expected", "open")]
 
@@ -47,19 +47,19 @@ HOW = {
 
 @dataclasses.dataclass
 class Rule:
-    """A difference that is known, and why there is one."""
+    """A known difference, and its reason."""
 
     name: str
     reason: str
     step: str
     field: str
     how: str = "any"
-    # What both stacks must have returned, if it matters.
+    # The rule applies only if both stacks returned this result; empty for any result.
     result: str = ""
     seen: int = 0
 
     def explains(self, c, rust, field):
-        """Whether it is the reason why FIELD of two steps differs."""
+        """Returns whether the rule explains that FIELD of two steps differs."""
         results = {c.values["result"], rust.values["result"]} if self.result else {""}
         return (field == self.field and results == {self.result} and re.search(self.step, c.text)
                 and HOW[self.how](c.values[field], rust.values[field]))
@@ -71,7 +71,7 @@ def read_rules(path):
 
 
 def explained(c, rust, rules):
-    """Whether two steps are the same but for known differences, which are counted."""
+    """Returns whether two steps differ only by known differences; counts those."""
     if c is None or rust is None or c.text != rust.text or c.values.keys() != rust.values.keys():
         return False
     used = []
@@ -87,7 +87,7 @@ def explained(c, rust, rules):
 
 
 def first_difference(c, rust, rules):
-    """The index of the first step which differs and should not; None if there is none."""
+    """Returns the index of the first step with an unknown difference, or None."""
     for index, (one, other) in enumerate(itertools.zip_longest(c, rust)):
         if one != other and not explained(one, other, rules):
             return index
@@ -95,7 +95,7 @@ def first_difference(c, rust, rules):
 
 
 def report(c, rust, index, before=12):
-    """What there is to say about a difference: the steps before, and both of the two."""
+    """Returns lines that describe a difference: the steps before it, the step on both stacks."""
     lines = [f"  both  {step}" for step in c[max(0, index - before):index]]
     for name, steps in (("C", c), ("Rust", rust)):
         lines.append(f"  {name:<5} {steps[index] if index < len(steps) else 'has ended'}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The machine that the sequences of requests are for: that of the guest tests, with the driver that pins pages."""
+"""The machine of the request sequences: that of the guest tests, and the driver that pins pages."""
 
 import pathlib
 import tempfile
@@ -10,14 +10,14 @@ BOUND = ("0000:00:03.0", "0000:00:04.0", "0000:00:05.0")
 
 
 def disk():
-    """A disk for one machine, which goes when it is closed."""
+    """Returns a disk image for one machine; closing the file removes it."""
     file = tempfile.NamedTemporaryFile(prefix="differential.")
     file.truncate(4 << 20)
     return file
 
 
 def options(kernel, disk_path):
-    """Options of vm/run."""
+    """Returns the options for vm/run."""
     words = ["--append", "hugepages=8", "--load", REPO / f"build/tests-{kernel}/vfio_pin_test.ko"]
     words += ["--device", f"{EDU},bus=pcie.0,addr=3.0"]
     words += ["--qemu-arg=-drive", "--qemu-arg", f"if=none,id=disk,format=raw,file={disk_path}"]

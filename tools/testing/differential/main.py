@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Runs a random sequence of requests in one guest with the C modules and one with ours, and compares."""
+"""Runs a random sequence of requests on the C and the Rust modules, and compares the results."""
 
 import argparse
 import pathlib
@@ -23,7 +23,7 @@ PROGRAM = "build/cargo/release/guest-differential"
 
 
 class Guest:
-    """A guest that goes through a sequence."""
+    """A guest that runs a sequence."""
 
     def __init__(self, stack, seed, options):
         self.stack = stack
@@ -38,7 +38,7 @@ class Guest:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True, cwd=REPO)
 
     def finish(self):
-        """Waits; returns the steps, and what was said besides."""
+        """Waits for the guest; returns the steps and error messages."""
         complaint = self.process.communicate()[1]
         self.disk.close()
         status = self.process.returncode
@@ -47,18 +47,18 @@ class Guest:
 
 
 def run(seed, options):
-    """Runs a sequence on both stacks; returns the steps and complaints of each."""
+    """Runs a sequence on both stacks; returns the steps and error messages of each."""
     for _ in range(ATTEMPTS):
         guests = [Guest(stack, seed, options) for stack in STACKS]
         results = [guest.finish() for guest in guests]
-        # A guest of a busy host can hang before there is a module of VFIO.
+        # On a busy host, a guest can hang before any VFIO module is loaded: run the sequence again.
         if all(steps for steps, _ in results):
             break
     return results
 
 
 def judge(seed, results, steps, rules):
-    """Prints what came of one sequence; returns whether all is well."""
+    """Prints the results of a sequence; returns whether all passed."""
     (c, c_complaint), (rust, rust_complaint) = results
     index = compare.first_difference(c, rust, rules)
     lines = [] if index is None else compare.report(c, rust, index)

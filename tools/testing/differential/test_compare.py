@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Tests of the comparison: what differs must never pass for the same."""
+"""Tests of the comparison: different steps must never be taken for equal ones."""
 
 import pathlib
 import tempfile

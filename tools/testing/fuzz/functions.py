@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Which functions of the modules were reached, of those that KCOV sees."""
+"""Reports which of the functions that KCOV instruments were reached in each module."""
 
 import collections
 import re
 import subprocess
 
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.+)>:$")
-# A call that the compiler has put into each piece of code.
+# The function that the compiler's instrumentation calls in each basic block.
 POINT = "__sanitizer_cov_trace_pc"
-# What no request can reach: KUnit's tests, and what runs as a module comes and goes.
+# Functions that no request can reach: KUnit tests, and code that runs when a module is loaded or
+# unloaded.
 OUT_OF_REACH = re.compile(r"\btests::|\bkunit_|^(?:init|cleanup)_module$|^asan\.")
 
 
 def instrumented(listing):
-    """How many points each function has, by the disassembly of a module."""
+    """Returns the number of instrumented points of each function in a disassembly."""
     points = collections.Counter()
     name = None
     for line in listing:
@@ -32,12 +33,15 @@ def of_module(path):
 
 def demangled(names):
     done = subprocess.run(["c++filt", "--format=rust"], input="\n".join(names), check=True, capture_output=True, text=True)
-    # Crates have a hash in their names, and so have instances of generic functions.
+    # Remove the hashes in the names of crates and of instances of generic functions.
     return [re.sub(r"\[[0-9a-f]{8,}\]|::h[0-9a-f]{16}$", "", line) for line in done.stdout.splitlines()]
 
 
 def report(folder, reached):
-    """A text about the modules in FOLDER, by which of their points were REACHED: a count for each function."""
+    """Returns a text about the coverage of the modules in FOLDER.
+
+    REACHED has {module: {function: number of points}}.
+    """
     lines = []
     for module, counts in sorted(reached.items()):
         points = of_module(next(folder.rglob(f"{module}.ko")))

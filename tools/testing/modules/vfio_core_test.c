@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the core offers to other modules, called on demand: by drivers of devices, by KVM, by
- * backends. Two devices with as few callbacks as possible, both in one device set.
+ * Calls the functions that the core exports to device drivers, KVM and IOMMU backends, on request
+ * of the guest tests. Has two devices with as few callbacks as possible, both in one device set.
  */
 #include <linux/delay.h>
 #include <linux/file.h>
@@ -38,7 +38,7 @@ static long test_file(int fd)
 		ret |= CORE_TEST_FILE_HAS_DEV;
 	if (vfio_file_iommu_group(file))
 		ret |= CORE_TEST_FILE_IOMMU_GROUP;
-	/* The group of a file that is linked with a virtual machine forgets it. */
+	/* Remove the reference from the file's group to a virtual machine. */
 	vfio_file_set_kvm(file, NULL);
 	fput(file);
 	return ret;
@@ -102,7 +102,7 @@ static long test_set(void)
 	return ret;
 }
 
-/* A device that joins a set in a thread of its own. */
+/* A device that a work item adds to a device set. */
 struct joiner {
 	struct work_struct work;
 	struct completion begun, done;
@@ -155,7 +155,7 @@ static long test_set_held(void)
 		mutex_unlock(&set->lock);
 		return ret;
 	}
-	/* It has begun, so by then it waits for the lock. */
+	/* The work item has started, so it waits for the lock by then. */
 	msleep(200);
 	ret = joiner_start(&goes_on, NULL);
 	if (!ret)
@@ -183,7 +183,7 @@ static long test_next_state(struct core_test_next_state *arg)
 
 /* --- Backends ---------------------------------------------------------------------------- */
 
-/* The first members of struct vfio_iommu_driver_ops, which no public header has. */
+/* The layout of struct vfio_iommu_driver_ops, which no public header defines. */
 struct backend_ops {
 	char *name;
 	struct module *owner;
@@ -279,7 +279,7 @@ static long test_caps(struct core_test_caps *arg)
 	for (i = 0; i < min(arg->count, 4); i++) {
 		struct vfio_info_cap_header *header;
 
-		/* As much memory as nobody has is asked for elsewhere. */
+		/* Allocations too large to succeed are tested elsewhere. */
 		if (arg->sizes[i] < sizeof(*header) || arg->sizes[i] > sizeof(arg->chain))
 			return -EINVAL;
 		header = vfio_info_cap_add(&caps, arg->sizes[i], i + 1, 0x70 + i);
@@ -350,7 +350,7 @@ static long test_counts(struct core_test_counts *arg)
 	return 0;
 }
 
-/* --- The file ---------------------------------------------------------------------------- */
+/* --- Device file ------------------------------------------------------------------------- */
 
 union core_test_arg {
 	struct core_test_offer offer;
@@ -459,7 +459,7 @@ static struct miscdevice core_test_misc = {
 	.fops	= &core_test_fops,
 };
 
-/* --- Coming and going -------------------------------------------------------------------- */
+/* --- Module ------------------------------------------------------------------------------ */
 
 static int core_test_probe(struct platform_device *pdev)
 {

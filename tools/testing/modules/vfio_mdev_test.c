@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The smallest parent that the interface of mdev.ko allows: no probe, no remove, and instances
- * that the bus counts. Its device can be unbound from its driver while it has children.
+ * The smallest mdev parent that the interface of mdev.ko allows: its mdev driver has no probe() and
+ * no remove(), and the bus counts the instances. The parent device can be unbound from its driver
+ * while it has children.
  */
 #include <linux/mdev.h>
 #include <linux/module.h>

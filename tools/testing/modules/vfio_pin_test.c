@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A device without an IOMMU, whose driver pins pages of its user and reads and writes them: what
- * mediated devices do, on demand and one call at a time.
+ * An emulated device, whose driver pins, reads and writes user pages like the driver of a mediated
+ * device, but on request of the guest tests, with one call for each request.
  */
 #include <linux/highmem.h>
 #include <linux/module.h>
@@ -17,11 +17,11 @@
 
 struct pin_test_device {
 	struct vfio_device vdev;
-	struct mutex lock;		/* guards pages */
-	struct xarray pages;		/* by page frame number of the iova */
+	struct mutex lock;		/* protects pages */
+	struct xarray pages;		/* indexed by iova >> PAGE_SHIFT */
 	atomic_t unmaps;
 	unsigned long misbehaviour;	/* PIN_TEST_KEEP and others */
-	u64 given_up;			/* where it was told before, by one request at a time */
+	u64 given_up;			/* iova of the previous dma_unmap(); one request at a time */
 };
 
 static struct pin_test_device *to_pin_test(struct vfio_device *vdev)
@@ -99,7 +99,7 @@ static void pin_test_dma_unmap(struct vfio_device *vdev, u64 iova, u64 length)
 	dev->given_up = iova;
 }
 
-/* One reference a page is kept, however often it was pinned. */
+/* Keeps one reference to each page, however often it was pinned. */
 static int remember_one(struct pin_test_device *dev, u64 iova, struct page *page)
 {
 	struct page *old = xa_store(&dev->pages, iova >> PAGE_SHIFT, page, GFP_KERNEL);
@@ -149,7 +149,7 @@ out:
 	return ret;
 }
 
-/* As a driver does that has its own books: nothing but the call is measured. */
+/* Does not record the pages, so that a benchmark measures only vfio_pin_pages(). */
 static long do_pin_only(struct pin_test_device *dev, struct pin_test *arg)
 {
 	struct page **pages;

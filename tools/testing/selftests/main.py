@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Runs the kernel's selftests in one guest with the C modules and one with ours, and compares how they end
-and what they asked and were answered."""
+"""Runs the kernel's VFIO selftests on the C and the Rust modules, and compares the results of the
+cases, the requests and the results of the requests."""
 
 import argparse
 import pathlib
@@ -16,12 +16,12 @@ import request_trace  # noqa: E402
 
 FOLDER = REPO / "build" / "selftests"
 STACKS = ("c", "rust")
-# Its threads, of one name, set up a device each.
+# Each thread of this program sets up a device, and all threads have the same name.
 MIXED = "vfio_pci_device_init_perf_test"
 
 DEVICES = {"edu": "0000:00:03.0", "igb": "0000:01:00.0", "nvme": "0000:02:00.0"}
 MACHINE = [
-    # With enough memory for one page of 1 GiB.
+    # Enough memory for one page of 1 GiB.
     "--mem", "4G",
     "--append", "hugepagesz=1G hugepages=1 hugepagesz=2M hugepages=4 vfio_pci.enable_sriov=1",
     "--device", "edu,bus=pcie.0,addr=3,dma_mask=0xffffffffffffffff",
@@ -52,7 +52,7 @@ def boot(stack, programs):
 
 
 def verdict(c, rust):
-    """What passes on C has to pass on ours; the rest says nothing about ours."""
+    """A case that passes on C must pass on Rust; other cases are not judged."""
     if c != PASS:
         return "-"
     return "ok" if rust == PASS else "not ok"
@@ -73,7 +73,7 @@ def table(runs):
 
 
 def first_reason(runs, case, device):
-    """Why a case says nothing: what it said itself, most likely on both."""
+    """Returns why a case is not judged, from its own output, usually the same on both stacks."""
     for run in runs.values():
         lines = run.reasons.get((case, device))
         if lines:
@@ -82,8 +82,8 @@ def first_reason(runs, case, device):
 
 
 def requests(runs):
-    """Yields a line for each program on each device: whether all that it asked, and every byte that was
-    answered, is the same on both."""
+    """Yields a line for each program on each device: whether its requests and all bytes of their
+    results are the same on both stacks."""
     for program, device in sorted(set().union(*(run.traces for run in runs.values()))):
         steps = request_trace.mixed_steps if program == MIXED else request_trace.steps
         c, rust = (steps(runs[stack].traces.get((program, device), "")) for stack in STACKS)
@@ -93,7 +93,7 @@ def requests(runs):
 
 
 def not_run(run):
-    """Yields a line for each program of which something was not run, as it said itself."""
+    """Yields a line for each program that did not run completely, with the reason it printed."""
     for program, cases in sorted(run.other_modes.items()):
         yield f"{program}: {len(cases)} cases that want /dev/iommu in the place of a container"
     said = {}
@@ -104,7 +104,7 @@ def not_run(run):
 
 
 def summary(runs, problems):
-    """Prints all; returns how many passed and failed."""
+    """Prints all results; returns the numbers of passed and failed tests."""
     lines = [*table(runs), *requests(runs), *problems]
     print(*lines, sep="\n")
     print("\nNot run, as the stock kernel has no IOMMUFD and no /dev/vfio/devices, or the device no such function:")
@@ -115,7 +115,7 @@ def summary(runs, problems):
 def main():
     parser = argparse.ArgumentParser(prog="tools/testing/selftests/run", description=__doc__)
     known = sorted(path.name for path in (FOLDER / "programs").glob("*_test"))
-    parser.add_argument("--program", action="append", choices=known, help="only this one; repeatable")
+    parser.add_argument("--program", action="append", choices=known, help="only this one; can be repeated")
     programs = parser.parse_args().program or known
     runs, problems = {}, []
     for stack in STACKS:

@@ -1,37 +1,37 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Reads what a guest printed: which cases there are, and how each of them ended."""
+"""Parses the output of a guest: its test cases and their results."""
 
 import dataclasses
 import re
 
 CASE = re.compile(r"(ok|not ok) \d+ (\S+)(?: # +(?:(SKIP|XFAIL|XPASS)\b)?\s*(.*))?$")
 CONTAINER = "vfio_type1"
-# What the library chooses for this one is a container: see container_mode.c.
+# The library's default mode of this program is a container: see container_mode.c.
 LIBRARY_CHOOSES = ("vfio_pci_device_test",)
 PASS, FAIL, SKIP, LOST = "ok", "FAILED", "skip", "no result"
 
-# The columns of the harness' list: fixture, variant, test.
+# Widths of the first columns of the harness' list: fixture, variant. The last column is the test.
 WIDTHS = (20, 25)
 
 
 @dataclasses.dataclass
 class Run:
-    """All that one guest did."""
+    """The results of one guest."""
 
-    # How each case ended, and why if it did not pass, by (case, device).
+    # The result of each case, and the reason if it did not pass, by (case, device).
     outcomes: dict = dataclasses.field(default_factory=dict)
     reasons: dict = dataclasses.field(default_factory=dict)
-    # Cases that were not asked for, since they use no container: {program: {case}}.
+    # Cases that were not run, because they use no container: {program: {case}}.
     other_modes: dict = dataclasses.field(default_factory=dict)
-    # What programs said that could not list their cases: {(program, device): text}.
+    # Messages of programs that could not list their cases: {(program, device): text}.
     unlisted: dict = dataclasses.field(default_factory=dict)
-    # What they asked of VFIO and what was answered: {(program, device): text}.
+    # VFIO requests and their results: {(program, device): text}.
     traces: dict = dataclasses.field(default_factory=dict)
     done: bool = False
 
 
 def parse(output):
-    """Reads the output of one guest."""
+    """Parses the output of one guest."""
     run = Run()
     for section in re.split(r"^=== ", output, flags=re.M)[1:]:
         head, _, body = section.partition("\n")
@@ -48,7 +48,7 @@ def parse(output):
 
 
 def add_list(run, program, device, text):
-    """Notes the cases that a program has; they count as lost until they are heard of."""
+    """Adds the cases of a program; they have no result until one is found in the output."""
     cases = listed(text)
     if not cases:
         run.unlisted[program, device] = why_unlisted(text)
@@ -61,11 +61,11 @@ def add_list(run, program, device, text):
 
 
 def listed(text):
-    """Returns (fixture, variant, test) of all cases in the harness' list: for each fixture a block
-    with all its variants and all its tests below each other."""
+    """Returns (fixture, variant, test) of all cases in the harness' list. The list has a block for
+    each fixture, with a column of all its variants and a column of all its tests."""
     found = []
     for block in re.split(r"^(?:# FIXTURE .*|-{70,})\n", text, flags=re.M)[1:]:
-        # What follows the last block belongs to the program.
+        # The text after the last block is the program's own output.
         rows = re.match(r"(\w+) .*\n(?: {21}.*\n)*", block)
         if not rows:
             continue
@@ -79,13 +79,13 @@ def listed(text):
 
 
 def split(line, width):
-    """A column of at least WIDTH characters, and what follows it."""
+    """Returns the text of a column of at least WIDTH characters, and the rest of the line."""
     word = re.match(r"\S*", line)[0]
     return word, line[max(width, len(word)) + 1:].rstrip()
 
 
 def why_unlisted(text):
-    """What a program said when it could not even begin."""
+    """Returns the reason that a program printed when it could not list its cases."""
     skipped = re.search(r"# SKIP (.*)", text)
     if skipped:
         return skipped[1]
@@ -99,7 +99,7 @@ def why_unlisted(text):
 
 
 def add_results(run, _program, device, text):
-    """Reads KTAP."""
+    """Adds the results of cases, from KTAP output."""
     since = []
     for line in text.splitlines():
         match = CASE.match(line)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What is read out of the guests' output: python3 -m unittest test_report"""
+"""Tests of the parser of the guests' output: python3 -m unittest test_report"""
 
 import unittest
 

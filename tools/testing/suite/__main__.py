@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Runs steps of 'make test' and 'make test-all' in the build root, and says how many tests passed and failed."""
+"""Runs steps of 'make test' and 'make test-all' in the build root, and prints the test results."""
 
 import argparse
 import pathlib
@@ -22,7 +22,7 @@ LAST_RUN = LOG_FOLDER / "ran.json"
 
 
 def selected(steps, names):
-    """The named steps and all that they need, in order."""
+    """Returns the named steps and all their prerequisites, in order."""
     by_name = {step.name: step for step in steps}
     unknown = [name for name in names if name not in by_name]
     if unknown:
@@ -40,7 +40,7 @@ def selected(steps, names):
 
 
 def record(steps):
-    """Brings the manifest up to date with the last run."""
+    """Updates the manifest from the recorded runs."""
     if not LAST_RUN.exists():
         sys.exit("test: --record wants a run that came to its end")
     changes = manifest.record(MANIFEST, LAST_RUN, [step.name for step in steps])
@@ -48,7 +48,7 @@ def record(steps):
 
 
 def advise(known, results):
-    """Says how many tests the manifest does not know yet."""
+    """Prints how many tests are not in the manifest yet."""
     unlisted = sum(len(known.unlisted(step, found)) for step, found in results.items())
     if unlisted:
         print(f"{unlisted} tests are not in the manifest: 'tools/testing/test --record' adds those of steps that passed")
@@ -59,7 +59,7 @@ def main():
     parser.add_argument("--list", action="store_true", help="list the steps")
     parser.add_argument("--further", action="store_true", help="the further steps of 'make test-all'")
     parser.add_argument("--record", action="store_true", help="write the tests of the last run into the manifest")
-    parser.add_argument("steps", nargs="*", metavar="STEP", help="run only these and what they need")
+    parser.add_argument("steps", nargs="*", metavar="STEP", help="run only these and their prerequisites")
     args = parser.parse_args()
 
     main, further = main_steps(REPO), further_steps(REPO)

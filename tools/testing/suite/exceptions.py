@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What needs no test on both stacks, and why."""
+"""The exceptions from the rule that each row and test must run on both stacks."""
 
 import tomllib
 
 
 class Exceptions:
-    """The reasons in exceptions.toml."""
+    """The exceptions in exceptions.toml, with their reasons."""
 
     def __init__(self, text):
         data = tomllib.loads(text)

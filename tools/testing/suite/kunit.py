@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The KUnit suites: which there are in the sources, and which of them ran."""
+"""The KUnit suites: finds them in the sources, and checks that they ran."""
 
 import collections
 import re
@@ -8,12 +8,12 @@ from results import Result, ktap_cases
 
 MODULE = re.compile(r"^(\w+)-y\s*:=\s*(\S+)/\w+\.o", re.M)
 SUITE = re.compile(r"#\[(?:\w+::)*kunit_tests\((\w+)\)\]")
-# Further attributes and comments may stand between #[test] and the function.
+# There may be attributes and comments between #[test] and the function.
 CASE = re.compile(r"^\s*#\[test\]\s*(?:(?:#\[[^\n]*\]|//[^\n]*)\s*)*fn (\w+)", re.M)
 
 
 def in_sources(repo):
-    """Returns {(module, suite): [case, ...]} of all modules that Kbuild knows."""
+    """Returns {(module, suite): [case, ...]} for all modules in Kbuild."""
     suites = {}
     for module, folder in MODULE.findall((repo / "Kbuild").read_text()):
         for path in sorted((repo / folder).rglob("*.rs")):
@@ -25,7 +25,7 @@ def in_sources(repo):
 
 
 def ours(expected, output):
-    """Yields (module, suite, case, passed); the kernel has suites of its own, which don't matter."""
+    """Yields (module, suite, case, passed) for the expected suites, not for the kernel's own."""
     modules = {suite: module for module, suite in expected}
     for suite, case, passed in ktap_cases(output):
         if suite in modules:
@@ -33,7 +33,7 @@ def ours(expected, output):
 
 
 def judge(expected, output):
-    """Compares the KTAP with the sources; what did not run is a failure."""
+    """Compares the KTAP output with the sources; a case that did not run has failed."""
     ran = {(suite, case): passed for _, suite, case, passed in ours(expected, output)}
     wanted = {(suite, case) for (_, suite), cases in expected.items() for case in cases}
     results = [Result(f"{suite}::{case}", passed) for (suite, case), passed in ran.items()]
@@ -43,6 +43,6 @@ def judge(expected, output):
 
 
 def counts(expected, output):
-    """Returns lines that say how many cases ran in each module."""
+    """Returns lines with the number of cases that ran in each module."""
     per_module = collections.Counter(module for module, *_ in ours(expected, output))
     return [f"{module}: {count} KUnit cases" for module, count in sorted(per_module.items())]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The manifest: which tests each step runs, so that neither a step nor a test vanishes unnoticed.
+"""The manifest lists the tests that each step runs, so that a missing step or test is noticed.
 
-It is a text file. A line without indent names steps, the indented lines below it are tests that all of
-these steps run. Each test is listed once for the steps that it belongs to.
+It is a text file. A line without indent names steps; the indented lines below it are tests that all
+these steps run. Each test is listed once, below the line with all its steps.
 """
 
 import collections
@@ -15,12 +15,12 @@ HEAD = """\
 """
 
 
-# The result of a step in which a test of the manifest did not run.
+# The name of the result that a step gets if a test of the manifest did not run.
 COMPLAINT = "all tests of the manifest ran"
 
 
 def names(results):
-    """The tests that ran, as one name each: a second test of the same name gets a number."""
+    """Returns unique names of the tests that ran: further tests of the same name get a number."""
     seen = collections.Counter()
     found = []
     for result in results:
@@ -39,7 +39,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, text):
-        """Reads what str() wrote."""
+        """Parses the text that str() returns."""
         tests, steps = {}, []
         for line in text.splitlines():
             if line.startswith("\t"):
@@ -65,28 +65,29 @@ class Manifest:
         return "\n".join(lines)
 
     def missing(self, step, results):
-        """The tests of a step that did not run."""
+        """Returns the tests of a step that did not run."""
         return sorted(self.tests.get(step, set()) - set(names(results)))
 
     def unlisted(self, step, results):
-        """The tests that ran and are not listed."""
+        """Returns the tests of a step that ran and are not listed."""
         return sorted(set(names(results)) - self.tests.get(step, set()))
 
     def vanished(self, steps):
-        """The steps that are listed and don't exist."""
+        """Returns the steps that are listed but do not exist."""
         return sorted(self.tests.keys() - set(steps))
 
     def record(self, ran, steps):
-        """Replaces the entries of the steps that ran, and drops those of steps that don't exist."""
+        """Replaces the entries of steps that ran, and removes those of steps that do not exist."""
         self.tests.update((step, set(found)) for step, found in ran.items())
         for step in self.vanished(steps):
             del self.tests[step]
 
 
 def save_run(path, results):
-    """Writes down what the steps ran, for record(): those in which nothing failed but the manifest.
+    """Saves the tests of the steps that ran, for record().
 
-    What earlier runs wrote about other steps stays.
+    Saves only steps in which nothing failed, except that tests of the manifest may be missing. The
+    entries of steps that did not run stay.
     """
     ran = json.loads(path.read_text()) if path.exists() else {}
     for step, found in results.items():
@@ -97,7 +98,7 @@ def save_run(path, results):
 
 
 def record(path, run, steps):
-    """Brings the manifest file up to date with the last run; returns lines that say what changed."""
+    """Updates the manifest file from the saved runs; returns lines that describe the changes."""
     manifest = Manifest.parse(path.read_text())
     before = {(step, name) for step, found in manifest.tests.items() for name in found}
     manifest.record(json.loads(run.read_text()), steps)

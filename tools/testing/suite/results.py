@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Single test results, how test programs print them, and how to read them out of that."""
+"""Test results: how test programs print them, and parsers for their output."""
 
 import dataclasses
 import re
@@ -8,9 +8,9 @@ import sys
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One test: what it shows, whether it passed, and what there is to say about a failure.
+    """The result of a test: its name, whether it passed, and the details of a failure.
 
-    An ignored one, which does not apply to what was tested, counts neither as passed nor as failed.
+    An ignored test does not apply to the tested modules. It counts neither as passed nor as failed.
     """
 
     name: str
@@ -20,7 +20,7 @@ class Result:
 
 
 def of_exit_status(name):
-    """A parser for commands that are one test: the exit status tells."""
+    """Returns a parser for a command that is one test, whose result is the exit status."""
 
     def parse(_output, status):
         return [Result(name, status == 0, "" if status == 0 else f"exit status {status}")]
@@ -29,7 +29,7 @@ def of_exit_status(name):
 
 
 def tell(name, passed, lines=()):
-    """Prints a result as checks() reads it, with lines that say why it failed; returns whether it passed."""
+    """Prints a result for checks(), with the reasons of a failure; returns whether it passed."""
     print("ok     " if passed else "not ok ", name)
     if not passed:
         print(*(f"# {line}" for line in lines), sep="\n")
@@ -38,11 +38,11 @@ def tell(name, passed, lines=()):
 
 
 def checks(output, _status):
-    """Reads 'ok NAME' and 'not ok NAME' (or FAILED); '# ...' lines behind the latter say why."""
+    """Parses 'ok NAME', 'not ok NAME' and 'FAILED NAME'; '# ...' lines after a failure say why."""
     results = []
     for line in output.splitlines():
         if match := re.match(r"(ok|not ok|FAILED) +(.+)", line):
-            # Columns may be of any width.
+            # The names may contain columns of any width.
             results.append(Result(" ".join(match[2].split()), match[1] == "ok"))
         elif line.startswith("# ") and results and not results[-1].passed:
             last = results[-1]
@@ -51,7 +51,7 @@ def checks(output, _status):
 
 
 def libtest(output, _status):
-    """Reads what Rust's test harness prints; tests that were announced but not heard of failed."""
+    """Parses the output of Rust's test harness; fails if announced tests have no result."""
     reasons = dict(re.findall(r"^---- (\S+)(?: stdout)? ----\n(.*?)(?=^---- |^failures:|\Z)", output, re.M | re.S))
     results = [
         Result(name, True, ignored=True) if outcome == "ignored"
@@ -66,7 +66,7 @@ def libtest(output, _status):
 
 
 def libtest_outcomes(output):
-    """Yields (test, outcome). What a test printed may stand between the two."""
+    """Yields (test, outcome). The output of a test may come between the two."""
     name = None
     for line in output.splitlines():
         if match := re.match(r"test (\S+)\s+\.\.\. (.*)", line):
@@ -77,7 +77,7 @@ def libtest_outcomes(output):
 
 
 def ktap_cases(output):
-    """Yields (suite, case, passed) out of the KTAP of KUnit, with or without log prefixes."""
+    """Yields (suite, case, passed) from the KTAP output of KUnit, with or without log prefixes."""
     suite = None
     for line in output.splitlines():
         line = re.sub(r"^\[ *\d+\.\d+\] ", "", line)

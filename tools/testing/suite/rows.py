@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The rows of Documentation/features.rst, and which tests on which modules are about them."""
+"""The rows of Documentation/features.rst, and their tests on the C and the Rust modules."""
 
 import collections
 import re
@@ -10,12 +10,13 @@ FEATURES = "Documentation/features.rst"
 UNTESTED = "Rows without a test"
 
 ROW = re.compile(r"   \* - ((?:T-)?[A-Z]+\d+)$")
-# At the start of a test's name: 'k7_', 't_m13_', 't_a2_and_a3_', or 'K3: ' as a script has it.
+# Matches the row ids at the start of a test's name: 'k7_', 't_m13_', 't_a2_and_a3_', or 'K3:' in
+# scripts.
 IDS = re.compile(r"(?:t_)?[a-z]+\d+(?:_and_[a-z]+\d+)*(?=_|:)")
 
 
 def in_document(repo):
-    """Returns all rows in their order, and the reasons of those that no test can reach."""
+    """Returns all rows in their order, and the reasons of the rows without a test."""
     rows, reasons, row = [], {}, None
     sections = re.split(r"^(.+)\n=+\n", (repo / FEATURES).read_text(), flags=re.M)
     for title, text in zip(sections[1::2], sections[2::2]):
@@ -30,7 +31,7 @@ def in_document(repo):
 
 
 def of_test(name):
-    """The rows that a test says it is about: t_a02_and_a3_limit is about T-A2 and T-A3."""
+    """Returns the rows that a test's name refers to: t_a02_and_a3_limit refers to T-A2 and T-A3."""
     match = IDS.match(name.rpartition("::")[2].lower())
     if not match:
         return []
@@ -40,10 +41,10 @@ def of_test(name):
 
 
 class Table:
-    """How many tests of each row passed on the C modules, and on ours."""
+    """The number of tests of each row that passed on the C modules and on the Rust modules."""
 
     def __init__(self, repo, results, modules, without_c):
-        """MODULES says whose modules each step tests; WITHOUT_C why a row has no test on those in C."""
+        """MODULES has the modules of each step; WITHOUT_C the reasons of rows without a C test."""
         self.rows, self.reasons = in_document(repo)
         self.without_c = without_c
         self.passed = collections.Counter()
@@ -53,7 +54,7 @@ class Table:
                     self.passed.update((row, modules[step]) for row in of_test(result.name))
 
     def lines(self):
-        """The table, to be printed."""
+        """Yields the lines of the table."""
         yield f"{'row':6} {'C':>4} {'Rust':>4}"
         for row in self.rows:
             counts = [self.passed[row, modules] for modules in ("C", "Rust")]
@@ -61,7 +62,7 @@ class Table:
             yield f"{row:6} {counts[0]:4} {counts[1]:4}{reason}"
 
     def judge(self):
-        """Each row must have a test that passed on ours and one that passed on C, or a reason against it."""
+        """Checks that each row has a passed test on Rust and on C, or a reason for having none."""
         reasons = {"Rust": self.reasons, "C": {**self.reasons, **self.without_c}}
         for modules, name in (("Rust", "ours"), ("C", "C")):
             bare = [row for row in self.rows if not self.passed[row, modules] and row not in reasons[modules]]

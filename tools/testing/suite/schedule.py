@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Runs steps, two at a time, each when those that it needs are done, and tells about them."""
+"""Runs steps, two at a time, each after its prerequisites, and prints their results."""
 
 import concurrent.futures
 import dataclasses
@@ -16,37 +16,38 @@ from results import Result
 
 TAIL = 40
 
-# With several processors QEMU's translator has a race of its own, after which it ends with this. Such a
-# run says nothing about the guest, unless a test or the guest's kernel had complained before.
+# With several processors, a race in QEMU's translator can end QEMU with this message. The run is
+# then repeated, unless a test failed or the guest's kernel reported a defect before.
 EMULATOR_CRASH = re.compile(r"qemu-system\S*: .*Assertion .* failed")
 COMPLAINT = re.compile(r"^(?:test \S+\s+\.\.\. )?FAILED\b|^not ok\b|the guest's kernel reported", re.M)
 ATTEMPTS = 3
 
-# A step that takes longer hangs. The debug kernel may have to be built meanwhile.
+# A step that takes longer is taken for hung. The limit allows for a concurrent build of the debug
+# kernel.
 LIMIT_SECONDS = 60 * 60
 
 
 @dataclasses.dataclass
 class Step:
-    """A command whose output holds test results."""
+    """A command whose output has test results."""
 
     name: str
     command: list[str]
     parse: Callable[[str, int], list[Result]]
     after: tuple[str, ...] = ()
-    # Says more about a run that is over, from its output.
+    # Returns further lines about a finished run, from its output.
     notes: Callable[[str], list[str]] = lambda _output: []
-    # Whose modules it tests: "C", "Rust", or None where both take part.
+    # The modules that it tests: "C", "Rust", or None for a mix of both.
     modules: str | None = "Rust"
 
 
 def word(result):
-    """How a test ended."""
+    """Returns the printed form of a result."""
     return "ignored" if result.ignored else "ok     " if result.passed else "FAILED "
 
 
 def kill(process):
-    """Kills a command with all that it has started."""
+    """Terminates a command and all processes in its group."""
     try:
         os.killpg(process.pid, signal.SIGTERM)
     except ProcessLookupError:
@@ -66,7 +67,7 @@ class Runner:
         self.processes = set()
 
     def run(self, steps, workers=2):
-        """Runs all steps; one whose prerequisite failed is not run, and failed too."""
+        """Runs all steps. A step whose prerequisite failed is not run and counts as failed."""
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             try:
                 self.run_in(pool, workers, list(steps))
@@ -116,18 +117,18 @@ class Runner:
         return results, output, time.monotonic() - began
 
     def attempt(self, step):
-        """Runs the step's command; returns its exit status and output."""
+        """Runs the command of a step; returns its exit status and output."""
         log = self.log(step)
         with log.open("w") as file:
             status = self.run_command(step.command, file)
         return status, log.read_text(errors="replace").replace("\r", "")
 
     def log(self, step):
-        """Where the output of a step is kept."""
+        """Returns the path of the output of a step."""
         return self.log_folder / f"{step.name}.log"
 
     def run_command(self, command, file):
-        """Runs a command in a process group of its own, and returns its exit status."""
+        """Runs a command in its own process group; returns its exit status."""
         process = subprocess.Popen(
             command,
             cwd=self.folder,
@@ -147,7 +148,7 @@ class Runner:
             self.processes.discard(process)
 
     def complaints(self, step, results, status):
-        """What is wrong with a run though no test of it says so."""
+        """Yields the failures of a run that are not results of its tests."""
         if status and all(r.passed for r in results):
             yield Result("exit status", False, f"the command ended with {status}")
         if all(r.ignored for r in results):
@@ -171,7 +172,7 @@ class Runner:
         self.say(f"{step.name}: {passed} passed, {len(failed)} failed in {seconds:.0f} s")
 
     def finish(self, more):
-        """Prints what failed and the closing line, and returns the exit status."""
+        """Prints the failed tests and the summary line; returns the exit status."""
         self.results["overall"] = list(more)
         everything = [(step, r) for step, results in self.results.items() for r in results]
         failed = [f"{step}: {r.name}" for step, r in everything if not r.passed]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Tests of what reads test results: a test that failed or vanished must never pass for a good one."""
+"""Tests of the parsers of test results: a failed or missing test must never count as passed."""
 
 import importlib.machinery
 import importlib.util
@@ -127,7 +127,7 @@ Rows without a test
 
 class Rows(unittest.TestCase):
     def table(self, without_c=(), mixed=(), **ran):
-        """A table of what ran on C and on ours."""
+        """Returns a table of the given results on C and Rust."""
         with tempfile.TemporaryDirectory() as folder:
             repo = pathlib.Path(folder)
             (repo / rows.FEATURES).parent.mkdir()

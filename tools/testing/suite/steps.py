@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The steps of 'make test', and the further ones of 'make test-all'."""
+"""The steps of 'make test', and the further steps of 'make test-all'."""
 
 import functools
 
@@ -9,30 +9,30 @@ from schedule import Step
 
 
 def make(name, *arguments, after=()):
-    """A target of the top Makefile that is one test."""
+    """Returns a step that makes a target of the top Makefile, as one test."""
     return Step(name, ["make", "--no-print-directory", *arguments], results.of_exit_status(" ".join(arguments)), after)
 
 
 def script(name, *command, after=()):
-    """A script that prints 'ok NAME' and 'not ok NAME'."""
+    """Returns a step that runs a script which prints 'ok NAME' and 'not ok NAME'."""
     return Step(name, list(command), results.checks, after)
 
 
 def one(name, *command, after=()):
-    """A command that is one test."""
+    """Returns a step that runs a command, as one test."""
     return Step(name, list(command), results.of_exit_status(" ".join(command)), after)
 
 
 def modules_of(options):
-    """Whose modules a guest with these options has."""
+    """Returns which modules a guest with these options tests: "C", "Rust", or None for a mix."""
     given = dict(zip(options, options[1:]))
     core, type1 = (given.get(option, given.get("--stack")) for option in ("--core", "--type1"))
     return {"c": "C", "rust": "Rust"}[core] if core == type1 else None
 
 
 def guest(name, *options, kernel="stock", after=()):
-    """The guest programs' tests on a kernel, with some choice of modules."""
-    # That kernel takes ten times as long, and the host may have other guests.
+    """Returns a step that runs guest tests on a kernel, with the modules that OPTIONS select."""
+    # The debug kernel takes ten times as long, and the host may run other guests.
     patience = ["--timeout", "3000"] if kernel == "debug" else []
     command = ["tools/testing/guest/run", "--no-build", "--kernel", kernel, *patience, *options]
     modules = (f"build-{kernel}",) if "rust" in options else ()
@@ -46,7 +46,7 @@ def guest(name, *options, kernel="stock", after=()):
 
 
 def pamu_map(name):
-    """A device behind a PAMU with the memory map of the RFC, from one hugepage of a gigabyte."""
+    """Returns a step that sets up the RFC's memory map behind a PAMU, in one 1 GiB hugepage."""
     return Step(
         name,
         ["tools/testing/vm/run", "--mem", "4G", "--append", "hugepagesz=1G hugepages=1"]
@@ -58,7 +58,10 @@ def pamu_map(name):
 
 
 def kunit_step(name, repo, kernel):
-    """The KUnit suites of all our modules: loading them runs them, debugfs has the results."""
+    """Returns a step with the KUnit suites of all modules, which run when a module is loaded.
+
+    debugfs has the results.
+    """
     expected = kunit.in_sources(repo)
     modules = sorted({module for module, _ in expected})
     return Step(
@@ -73,7 +76,7 @@ def kunit_step(name, repo, kernel):
 
 
 def ioasid_step(name, kernel):
-    """The users of ioasid in C: their KUnit suite, without the others."""
+    """Returns a step with the KUnit suite of the C users of ioasid, without the other suites."""
     module = f"build/ioasid-tests-{kernel}/ioasid_test.ko"
     return Step(
         name,
@@ -88,7 +91,7 @@ def ioasid_step(name, kernel):
 
 
 def main_steps(repo):
-    """The steps of 'make test'; of those that could run now, the first in this list does."""
+    """Returns the steps of 'make test', by priority: the first one that is ready runs next."""
     return [
         one("harness", "python3", "-B", "tools/testing/suite/selftest.py"),
         one("vm-report", *"python3 -B -m unittest discover --start-directory tools/testing/vm".split()),
@@ -162,7 +165,7 @@ def main_steps(repo):
         guest("hotplug-rust", "--stack", "rust", "--set", "hotplug"),
         guest("noiommu-c", "--stack", "c", "--set", "noiommu", kernel="test"),
         guest("noiommu-rust", "--stack", "rust", "--set", "noiommu", kernel="test"),
-        # Others of this set crash the C modules: Documentation/original.rst.
+        # Other tests of this set crash the C modules: see Documentation/original.rst.
         guest("stress-c", "--stack", "c", "--set", "stress", "--", "concurrent::", kernel="test"),
         guest("stress-rust", "--stack", "rust", "--set", "stress", kernel="test"),
         guest("failing-c", "--stack", "c", "--set", "failing", kernel="test"),
@@ -172,7 +175,7 @@ def main_steps(repo):
 
 
 def further_steps(repo):
-    """What 'make test' does on Intel's IOMMU or on one kernel, on the other IOMMUs and on the debug kernel."""
+    """Returns the further steps of 'make test-all', mainly on the debug kernel and other IOMMUs."""
     steps = [
         make("build-debug", "modules", "KERNEL=debug", "WERROR=1"),
         kunit_step("debug-kunit", repo, "debug"),
@@ -184,7 +187,7 @@ def further_steps(repo):
         *(guest(f"debug-{name}", "--stack", "rust", "--set", name, kernel="debug")
           for name in ("mdev", "pinning", "stalls", "failing", "stress", "pamu")),
         guest("debug-pinning-in-rust", "--stack", "rust", "--set", "pinning", "--driver", "rust", kernel="debug"),
-        # A thousand devices would take minutes.
+        # The tests in many:: create a thousand devices, which would take minutes.
         guest("debug-p2p", "--stack", "rust", "--set", "p2p", "--", "--skip", "many::", kernel="debug"),
         guest("stalls-in-rust", "--stack", "rust", "--set", "stalls", "--driver", "rust"),
         *(script(f"linear-{kernel}", "tools/testing/linear/run", "--no-build", "--kernel", kernel,
@@ -193,7 +196,8 @@ def further_steps(repo):
     ]
     for iommu in ("amd", "virtio"):
         steps += [
-            # That it runs the tests of the other is judged when both have run.
+            # This needs the -rust step: the comparison of their tests is only made if both have
+            # run.
             guest(f"{iommu}-c", "--stack", "c", "--iommu", iommu, after=(f"{iommu}-rust",)),
             guest(f"pinning-{iommu}", "--stack", "rust", "--set", "pinning", "--iommu", iommu),
             guest(f"stalls-{iommu}", "--stack", "rust", "--set", "stalls", "--iommu", iommu),

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What must hold for all steps together."""
+"""Checks across all steps."""
 
 from results import Result
 
 
 def same_tests(results, only_on_c):
-    """A step X-c is the reference of X-rust: ours must run all its tests, and may have more."""
+    """Checks that each step X-rust ran all tests of the step X-c; it may have run more."""
     for reference in sorted(results):
         ours = reference.removesuffix("-c") + "-rust"
         if reference.endswith("-c") and ours in results:
@@ -17,6 +17,6 @@ def same_tests(results, only_on_c):
 
 
 def all_there(known, steps):
-    """Each step of the manifest must exist."""
+    """Checks that each step of the manifest exists."""
     vanished = known.vanished(step.name for step in steps)
     yield Result("all steps of the manifest are there", not vanished, "\n".join(vanished))

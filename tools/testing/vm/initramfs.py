@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The guest's file system: busybox, kmod, the modules, and what the user wants in it."""
+"""Makes the guest's initramfs: busybox, kmod, the modules, and the files that the user copies."""
 
 import os
 import re
@@ -22,14 +22,14 @@ KMOD = ("modprobe", "insmod", "rmmod", "lsmod", "modinfo", "depmod")
 
 
 class Archive:
-    """A cpio archive in the making, in the format which the kernel unpacks."""
+    """Writes a cpio archive in the format that the kernel unpacks."""
 
     def __init__(self, path):
         self.file = open(path, "wb")
         self.names = set()
 
     def add(self, name, mode, content=b""):
-        """One file, folder or link (its content is where it points to), and the folders above it."""
+        """Adds a file, folder or link (whose content is its target), and its parent folders."""
         name = merged(name)
         if name in self.names or not name:
             return
@@ -51,7 +51,7 @@ class Archive:
         self.add(name, stat.S_IFLNK | 0o777, target.encode())
 
     def copy(self, source, name):
-        """A file or a folder with all below it."""
+        """Adds a file with its shared libraries, a link, or a folder with its contents."""
         mode = os.lstat(source).st_mode
         if stat.S_ISLNK(mode):
             self.link(name, os.readlink(source))
@@ -64,7 +64,7 @@ class Archive:
             self.libraries(source)
 
     def libraries(self, program):
-        """The shared libraries of an ELF file, where it looks for them."""
+        """Adds the shared libraries of an ELF file, at the paths where it looks for them."""
         for library in shared_libraries(program):
             self.add(library, stat.S_IFREG | 0o755, Path(library).read_bytes())
 
@@ -75,7 +75,7 @@ class Archive:
 
 
 def merged(name):
-    """A path without its leading slash, /bin and the like being links into /usr."""
+    """Returns a path without its leading slash; /bin and the like are mapped to below usr/."""
     name = os.path.normpath(name).strip("/.")
     first, slash, below = name.partition("/")
     return f"usr/{name}" if slash and below and first in MERGED else name
@@ -96,8 +96,8 @@ def shared_libraries(program):
 def make(path, modules, settings, command, copies):
     """Writes the archive PATH.
 
-    MODULES is a folder with lib/modules; SETTINGS are texts for the guest's init by name;
-    COPIES are pairs of a source and where it goes.
+    MODULES is a folder with lib/modules. SETTINGS are the texts of files for the guest's init, by
+    name. COPIES are pairs of a source and its path in the guest.
     """
     archive = Archive(path)
     for name in MERGED:
@@ -105,7 +105,7 @@ def make(path, modules, settings, command, copies):
         archive.link(name, f"usr/{name}")
     for name in FOLDERS:
         archive.add(name, stat.S_IFDIR | (0o1777 if name == "tmp" else 0o755))
-    # The kernel opens it before anything is mounted.
+    # The kernel executes it before anything is mounted.
     archive.text("init", (HERE / "init").read_text(), 0o755)
     for name, text in FILES.items():
         archive.text(name, text)
@@ -122,7 +122,7 @@ def make(path, modules, settings, command, copies):
 
 
 def add_programs(archive):
-    # busybox's own shell would take its applets for modprobe and others, whatever PATH has.
+    # busybox's shell would run its own applets for modprobe and others, regardless of PATH.
     archive.copy("/usr/bin/dash", "usr/bin/sh")
     archive.copy("/usr/bin/kmod", "usr/bin/kmod")
     for name in KMOD:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Whether a guest boots with KVM: found out by booting one, and remembered until the host reboots."""
+"""Finds out whether a guest boots with KVM by booting one; caches the result until a reboot."""
 
 import copy
 import os
@@ -24,7 +24,7 @@ def works(options, folder):
 
 
 def guest_boots(options, folder):
-    """A guest with nothing in it, on the kernel at hand."""
+    """Boots a minimal guest on the selected kernel with KVM; returns whether it ran its command."""
     bare = copy.copy(options)
     bare.device, bare.qemu_arg, bare.append, bare.iommu = [], [], [], "intel"
     modules, archive = os.path.join(folder, "none"), os.path.join(folder, "probe")

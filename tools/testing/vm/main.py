@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Boots a guest and runs a command in it; see options.py for what it promises."""
+"""Boots a guest and runs a command in it; options.py documents the behaviour."""
 
 import os
 import re
@@ -17,12 +17,12 @@ from report import Unusable
 
 REMAPPING = ("intel", "none")
 EMULATOR_CRASH = re.compile(r"Assertion .* failed")
-# How often a guest is started at most.
+# The maximum number of attempts to start a guest.
 STARTS = 3
 
 
 def host_path(path):
-    """Where a file of the host is to be found from within the build root."""
+    """Returns the path of a host file within the build root."""
     path = os.path.abspath(path)
     for there in (path, "/host" + path):
         if os.path.lexists(there):
@@ -31,7 +31,7 @@ def host_path(path):
 
 
 def copies(options):
-    """Pairs of a source and where in the guest it goes."""
+    """Yields pairs of a source and its path in the guest."""
     for copy in options.copy:
         source, _, target = copy.partition(":")
         source = host_path(source)
@@ -42,7 +42,7 @@ def copies(options):
 
 
 def settings(options, loads):
-    """What the guest's init reads."""
+    """Returns the texts of the files that the guest's init reads, by name."""
     lines = {
         "shares": [f"share{number} {share.rpartition(':')[2]}" for number, share in enumerate(options.share)],
         "modules": [" ".join(load) for load in loads],
@@ -55,7 +55,7 @@ def settings(options, loads):
 
 
 def boot(options, folder):
-    """Makes the guest, runs it, returns what became of it."""
+    """Makes the guest and runs it; returns the outcome."""
     loads = modules.stage(options, os.path.join(folder, "modules"), host_path)
     archive = os.path.join(folder, "initramfs")
     initramfs.make(archive, os.path.join(folder, "modules"), settings(options, loads),
@@ -66,10 +66,10 @@ def boot(options, folder):
 
 
 def until_booted(start):
-    """Starts a guest, again if it was lost before its first process.
+    """Starts a guest, and starts it again if it hung or QEMU crashed before its first process.
 
-    On a busy host QEMU can hang or crash while the processors come up, long before there is a module of
-    VFIO. A kernel that has reported a defect is not started again.
+    On a busy host, QEMU can hang or crash while the processors come up, long before a VFIO module
+    is loaded. A guest whose kernel reported a defect is not started again.
     """
     for _ in range(STARTS - 1):
         outcome = start()
@@ -96,7 +96,7 @@ def say(text):
 
 
 def verdict(options, outcome):
-    """The exit status, after telling why if it is not that of COMMAND."""
+    """Returns the exit status. Prints the reason if it is not that of COMMAND."""
     found = report.defects(outcome.log)
     leaks = outcome.messages("leak")
     if leaks:
@@ -128,7 +128,7 @@ def verdict(options, outcome):
 
 
 def last_words(log):
-    """The end of the kernel's log, without how it powered off."""
+    """Returns the end of the kernel's log, without the messages of the power-off."""
     lines = [line for line in log.splitlines() if not re.search(r"ACPI: PM: Prep|reboot: Power down", line)]
     return "\n".join(lines[-15:])
 
@@ -137,7 +137,7 @@ def main():
     options = command_line.parse(sys.argv[1:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        # This is below the build root's own tmpfs, and goes with it.
+        # The folder is in the build root's own tmpfs, and goes away with it.
         with tempfile.TemporaryDirectory(dir="/run") as folder:
             return verdict(options, boot(options, folder))
     except Unusable as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Which modules the guest gets: the kernel's own ones, and ours under updates/."""
+"""Selects the modules of the guest: the kernel's own, and ours below updates/."""
 
 import lzma
 import os
@@ -9,21 +9,21 @@ from pathlib import Path
 from report import Unusable
 
 REPO = Path(__file__).resolve().parents[3]
-# Ours which stand in the place of one of the kernel's, and the option that chooses.
+# The modules that replace modules of the kernel, and the option that selects between the two.
 REPLACED = {"vfio": "core", "vfio_iommu_type1": "type1", "mdev": "mdev"}
-# What the Rust stack can't do without.
+# Modules that the Rust stack depends on.
 NEEDED = ("vfio_rust", "iommu_group")
 VFIO = ("vfio", "vfio_iommu_type1", "vfio_pci")
 SHARE = ("9p", "9pnet_virtio")
 
 
 def canonical(path):
-    """A module's name, as the kernel has it."""
+    """Returns the kernel's name of a module."""
     return os.path.basename(path).split(".ko")[0].replace("-", "_")
 
 
 class Kernel:
-    """The kernel's own modules, by its modules.dep."""
+    """The kernel's own modules, as listed in its modules.dep."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -35,13 +35,13 @@ class Kernel:
             self.needs[canonical(path)] = [canonical(need) for need in needs.split()]
 
     def content(self, name):
-        """The module, decompressed."""
+        """Returns the content of a module, decompressed."""
         path = self.folder / self.path[name]
         return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
 
 
 class Ours:
-    """The modules built for this kernel, and those given by path."""
+    """The modules of this project that were built for this kernel, and those given by path."""
 
     def __init__(self, kernel_name, version):
         self.version = version
@@ -52,7 +52,7 @@ class Ours:
         self.path[canonical(path)] = path
 
     def check(self, name):
-        """Says so if the kernel would refuse the module."""
+        """Raises Unusable if the module was built for another kernel version."""
         built_for = modinfo(self.path[name], "vermagic").split()[:1]
         if built_for != [self.version]:
             raise Unusable(f"{self.path[name]} is for {' '.join(built_for)}, the guest runs {self.version}: "
@@ -72,7 +72,7 @@ def modinfo(path, field):
 def stage(options, folder, resolve):
     """Fills FOLDER with the guest's module tree; returns the modprobe command lines, in order.
 
-    RESOLVE finds a path which the user gave.
+    RESOLVE maps a path that the user gave to one within the build root.
     """
     kernel = Kernel(options.modules)
     ours = Ours(options.kernel, kernel.version)
@@ -98,7 +98,7 @@ def stage(options, folder, resolve):
 
 
 def choose(options, ours, kernel, wanted):
-    """The names of the modules which the guest gets from us."""
+    """Returns the names of the modules that the guest gets from this project."""
     own = {name for name in ours.path if getattr(options, REPLACED.get(name, ""), "rust") != "c"}
     demanded = [name for name, option in REPLACED.items() if getattr(options, option) == "rust"]
     if options.stack == "none":
@@ -114,7 +114,8 @@ def choose(options, ours, kernel, wanted):
             raise Unusable(f"there is no module {name}: neither the kernel {kernel.version} nor "
                            f"{ours.folder.relative_to(REPO)} has it")
     if not demanded and options.stack == "c":
-        # What is in build/ may be old: it matters only if it is asked for.
+        # The modules in build/ may be outdated: use only those that are requested, and their
+        # dependencies.
         own &= reach(set(wanted) & own, ours, own)
     for name in own:
         ours.check(name)
@@ -122,12 +123,12 @@ def choose(options, ours, kernel, wanted):
 
 
 def builtin(options, name):
-    """What a setup wants may be part of the kernel's image; what the user asks for must be a module."""
+    """Returns whether the kernel may have NAME built in: not if it is given by --load."""
     return name in ("virtio_iommu", *SHARE) and name not in (load[0] for load in options.load)
 
 
 def reach(names, ours, own):
-    """The names, and what of ours they need."""
+    """Returns the names and their dependencies among our modules."""
     reached, todo = set(), list(names)
     while todo:
         name = todo.pop()
@@ -138,7 +139,7 @@ def reach(names, ours, own):
 
 
 def closure(wanted, own, ours, kernel):
-    """The names of the kernel's modules which the guest gets: all that can be loaded must be there."""
+    """Returns the names of the kernel's modules for the guest, with all dependencies."""
     found, todo = set(), [*wanted, *(need for name in own for need in ours.needs(name))]
     while todo:
         name = todo.pop()
@@ -149,7 +150,7 @@ def closure(wanted, own, ours, kernel):
 
 
 def place(own, theirs, ours, kernel, folder):
-    """Puts the modules into lib/modules/VERSION below FOLDER, and has depmod order them."""
+    """Writes the modules to lib/modules/VERSION below FOLDER, and runs depmod."""
     tree = Path(folder) / "lib" / "modules" / kernel.version
     (tree / "updates").mkdir(parents=True)
     for name in own:

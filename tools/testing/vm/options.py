@@ -5,47 +5,51 @@ import argparse
 import shlex
 
 DESCRIPTION = """\
-Boots a guest in QEMU, runs COMMAND in it as root, and exits with its status. COMMAND's output
-and errors come out here as they are made; the kernel's log goes to --log.
+Boots a guest in QEMU, runs COMMAND in it as root, and exits with its exit status. The standard
+output and errors of COMMAND are passed on as they are written; the kernel's log is written to
+--log.
 """
 
 EPILOG = """\
 devices:
-  A device which names no bus of its own sits on pcie.0 at slot 3, the next one at 4, and so on:
-  the first is 0000:00:03.0, whichever the IOMMU. The string is what QEMU's -device takes.
+  A PCI device without bus= and addr= gets a slot on pcie.0: the first one slot 3, the next one slot
+  4, and so on. The first is 0000:00:03.0, whichever IOMMU the guest has. The string is the argument
+  of QEMU's -device.
 
 modules:
-  Ours are taken from build/KERNEL and put under updates/ as `make modules_install` does, beside the
-  kernel's own; depmod's order then decides, as on a real machine. vfio, vfio_iommu_type1 and
-  vfio-pci are loaded (unless --stack none), then those of --load. Without interrupt remapping
-  (--iommu amd and virtio) vfio_iommu_type1 gets allow_unsafe_interrupts=1.
+  Our modules are taken from build/KERNEL and put below updates/, as `make modules_install` does,
+  beside the kernel's own; depmod's order selects between them, as on a real machine. vfio,
+  vfio_iommu_type1 and vfio-pci are loaded (unless --stack none), then those of --load. Without
+  interrupt remapping (--iommu amd and virtio), vfio_iommu_type1 is loaded with
+  allow_unsafe_interrupts=1.
 
 files:
-  Paths are those of the host below the project, the cache, /tmp and the current folder, and those of
-  the build root below /usr, /etc and so on; any other file of the host is found too, to be read.
+  Paths below the project, the cache, /tmp and the current folder are those of the host. Paths below
+  /usr, /etc and so on are those of the build root. Any other file of the host can be read, but not
+  written.
 
 clients:
-  With --clients the guest has other people's programs that use VFIO, as Debian ships them: dpdk-testpmd,
-  qemu-system-x86_64, mdevctl and strace. `clients PROGRAM...` runs one of them. It sees its own root, which
-  can't be written to, with the guest's /dev, /proc, /sys, /tmp and /run, and all of the guest below /guest.
+  With --clients, the guest has VFIO clients of Debian: dpdk-testpmd, qemu-system-x86_64, mdevctl
+  and strace. `clients PROGRAM...` runs one of them in its own root, which is read-only, with the
+  guest's /dev, /proc, /sys, /tmp and /run, and the guest's root below /guest.
 
 hot-plug:
-  With --qmp the guest's /dev/qmp is a QMP monitor of the machine it runs in: COMMAND can add and
-  remove devices (device_add, device_del). It is one session for as long as the guest runs, and one
-  process at a time can have it open. Ports that can be plugged into are to be given by --device.
+  With --qmp, /dev/qmp in the guest is a QMP monitor of its own machine: COMMAND can add and remove
+  devices (device_add, device_del). There is one QMP session while the guest runs, and only one
+  process at a time can open it. Add ports for hot-plug with --device.
 
 exit status:
-  that of COMMAND, but
-    2  this program was asked for what can't be done, or the guest could not be set up
-    3  the guest's kernel reported a defect (oops, WARN, KASAN, lockdep, UBSAN, kmemleak, stall),
-       whatever COMMAND said, or died; the report is printed
-  124  the time was up and the guest was killed
+  that of COMMAND, except
+    2  the request cannot be fulfilled, or the guest could not be set up
+    3  the guest's kernel died or reported a defect (oops, WARN, KASAN, lockdep, UBSAN, kmemleak,
+       stall), whatever the exit status of COMMAND; the report is printed
+  124  the guest was killed after the timeout
 
 example:
   tools/testing/vm/run --device edu --bind 0000:00:03.0 -- sh -c 'ls /dev/vfio; lsmod'
 """
 
-# Where a guest has the clients root.
+# The path of the clients root in a guest.
 CLIENTS = "/clients"
 
 
@@ -63,31 +67,31 @@ def parse(argv):
     rust_or_c = ("rust", "c")
     add("--kernel", choices=("stock", "test", "debug"), default="stock", help="default: stock")
     add("--stack", choices=("rust", "c", "none"), default="rust",
-        help="whose VFIO modules are loaded: ours (default), the kernel's, none")
-    add("--core", choices=rust_or_c, help="whose vfio.ko, if it differs from --stack")
-    add("--type1", choices=rust_or_c, help="whose vfio_iommu_type1.ko")
-    add("--mdev", choices=rust_or_c, help="whose mdev.ko; it is then loaded too")
+        help="VFIO modules to load: rust (default), c (the kernel's), none")
+    add("--core", choices=rust_or_c, help="vfio.ko to load (default: as --stack)")
+    add("--type1", choices=rust_or_c, help="vfio_iommu_type1.ko to load (default: as --stack)")
+    add("--mdev", choices=rust_or_c, help="mdev.ko to load (default: none is loaded)")
     add("--iommu", choices=("intel", "amd", "virtio", "none"), default="intel", help="default: intel")
-    add("--smp", type=int, default=None, metavar="N", help="processors (default: 2)")
-    add("--mem", default="2G", metavar="SIZE", help="memory (default: 2G)")
+    add("--smp", type=int, default=None, metavar="N", help="number of processors (default: 2)")
+    add("--mem", default="2G", metavar="SIZE", help="size of the memory (default: 2G)")
     add("--icount", action="store_true",
-        help="deterministic: one processor, and a guest nanosecond is one instruction")
-    add("--device", action="append", default=[], metavar="QEMU-STRING", help="a device; repeatable")
+        help="run deterministically: one processor, one instruction per guest nanosecond")
+    add("--device", action="append", default=[], metavar="QEMU-STRING", help="add a device; can be repeated")
     add("--qemu-arg", action="append", default=[], metavar="ARG",
-        help="an argument for QEMU; repeatable; with a leading dash: --qemu-arg=-drive")
+        help="add an argument for QEMU; can be repeated; with a leading dash: --qemu-arg=-drive")
     add("--bind", action="append", default=[], metavar="BDF",
-        help="bind this PCI device to vfio-pci, and wait for its group; repeatable")
+        help="bind this PCI device to vfio-pci, and wait for its group; can be repeated")
     add("--load", action="append", default=[], metavar="'MODULE [PARAM=V...]'",
-        help="load a module, by name or by the path of a .ko file; repeatable")
+        help="load a module, given by its name or by the path of a .ko file; can be repeated")
     add("--copy", action="append", default=[], metavar="SRC[:DST]",
-        help="copy a file or folder into the guest; an ELF file brings its shared libraries; "
-             "repeatable; DST is /usr/bin/NAME for an executable file, else /root/NAME")
+        help="copy a file or folder into the guest, with the shared libraries of ELF files; "
+             "can be repeated; DST defaults to /usr/bin/NAME for programs, else to /root/NAME")
     add("--share", action="append", default=[], metavar="HOSTDIR:GUESTDIR",
-        help="mount a folder in the guest, read-only; repeatable")
+        help="mount a folder of the host in the guest, read-only; can be repeated")
     add("--clients", action="store_true", help="have DPDK, QEMU, mdevctl and strace in the guest")
     add("--tcg", action="store_true",
-        help="emulate the processor, QEMU's largest one of AMD's, even where KVM works")
-    add("--qmp", action="store_true", help="COMMAND drives its own machine through /dev/qmp")
+        help="emulate the processor (QEMU's max, an AMD processor), even if KVM works")
+    add("--qmp", action="store_true", help="make /dev/qmp a QMP monitor of the guest's machine")
     add("--append", action="append", default=[], metavar="CMDLINE", help="more for the kernel's command line")
     add("--timeout", type=float, default=600, metavar="S", help="seconds until the guest is killed (default: 600)")
     add("--log", metavar="FILE", help="write the kernel's log to FILE")
@@ -116,12 +120,12 @@ def parse(argv):
 
 
 def mine(stack):
-    """Without a stack nothing is loaded, but a module that is asked for by name is ours."""
+    """Returns the default of --core and --type1: with --stack none, modules of --load are ours."""
     return "c" if stack == "c" else "rust"
 
 
 def join_dashed(argv):
-    """argparse takes `--qemu-arg -drive` for two options; it means one."""
+    """Joins `--qemu-arg -drive` with `=`: argparse would take it for two options."""
     joined = []
     words = iter(argv)
     for word in words:

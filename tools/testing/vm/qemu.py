@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Starts QEMU, carries what the guest says to where it belongs, and ends QEMU in time."""
+"""Runs QEMU, passes on the guest's output, and enforces the timeout."""
 
 import ctypes
 import os
@@ -16,9 +16,9 @@ from report import Unusable
 
 QEMU = "qemu-system-x86_64"
 FIRST_SLOT = 3
-# A guest that is not at its first process by then hangs.
+# A guest that has not started its first process by then is taken for hung.
 BOOT_SECONDS = 240
-# Our own devices: the console at 0x1e, shares below it, virtio-iommu where nothing else is.
+# Slots of vm/run's own devices: the console, the shares in the slots below it, and virtio-iommu.
 CONSOLE_SLOT = 0x1E
 IOMMU_SLOT = 1
 IOMMU = {
@@ -33,7 +33,7 @@ QMP = "qmp"
 
 @dataclass
 class Outcome:
-    """What the guest did."""
+    """The outcome of a run of a guest."""
 
     log: str = ""
     control: str = ""
@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def booted(self):
-        """Whether the guest came as far as its first process."""
+        """Whether the guest started its first process."""
         return bool(self.messages("booted"))
 
     def messages(self, kind):
@@ -54,15 +54,15 @@ def accelerator(options, kvm):
         return ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu", "max,la57=off"]
     if kvm:
         return ["-accel", "kvm", "-cpu", "host"]
-    # With 5-level page tables the KASAN kernel reports a fault of its own.
+    # With 5-level page tables, the KASAN kernel reports a defect of its own.
     return ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]
 
 
 def command_line(options, initramfs, shares, kvm):
-    """QEMU's arguments, without the ports."""
+    """Returns QEMU's command line, without the ports."""
     iommu, iommu_append = IOMMU[options.iommu]
     append = ["console=ttyS0", "panic=-1", "oops=panic", "ignore_loglevel", iommu_append]
-    # On a busy host the first ticks come too late for the kernel, which then gives up.
+    # On a busy host, the first timer ticks can be so late that the kernel would give up.
     append.append("no_timer_check")
     if options.icount:
         append.append("nokaslr")
@@ -80,7 +80,7 @@ def command_line(options, initramfs, shares, kvm):
 
 
 def devices(strings):
-    """The devices of the user, at the slots which --help promises."""
+    """Returns the arguments for the user's devices, in the slots that --help documents."""
     taken = {int(slot, 16) for string in strings
              for slot in re.findall(r",addr=(?:0x)?([0-9a-f]+)", string) if re.search(r"bus=pcie\.0\b", string)}
     slots = (slot for slot in range(FIRST_SLOT, CONSOLE_SLOT) if slot not in taken)
@@ -108,7 +108,7 @@ def shared_folder(number, share):
 
 
 def qmp_port(ends):
-    """A monitor at one end of a socket, and a port of the guest at the other."""
+    """Yields arguments for a monitor at one end of a socket pair, a guest port at the other."""
     for name, end in zip(("monitor", QMP), ends, strict=True):
         yield from ("-chardev", f"socket,id={name},fd={end.fileno()}")
     yield from ("-mon", "chardev=monitor,mode=control")
@@ -120,7 +120,7 @@ def die_with_parent():
 
 
 def run(arguments, timeout, log=None, qmp=False):
-    """Runs QEMU to its end, or to TIMEOUT. LOG, a file, gets the kernel's log as it comes."""
+    """Runs QEMU until it exits or TIMEOUT expires. Copies the kernel's log to the file LOG."""
     outcome = Outcome()
     pipes = {name: os.pipe() for name in ("log", "complaint", *PORTS)}
     words = ["-chardev", f"file,id=log,path=/dev/fd/{pipes['log'][1]}", "-serial", "chardev:log",
@@ -131,7 +131,7 @@ def run(arguments, timeout, log=None, qmp=False):
     ends = socket.socketpair() if qmp else ()
     if qmp:
         words += qmp_port(ends)
-    # The IOMMU has to come before the devices, hence these last.
+    # The IOMMU must come before other devices on the command line, so these are last.
     process = subprocess.Popen([*arguments, *words], stdin=subprocess.DEVNULL, stderr=pipes["complaint"][1],
                                pass_fds=[*(pipe[1] for pipe in pipes.values()), *(end.fileno() for end in ends)],
                                preexec_fn=die_with_parent)
@@ -152,7 +152,7 @@ def run(arguments, timeout, log=None, qmp=False):
 
 
 def carry(process, readers, sinks, deadline, outcome):
-    """Copies everything until QEMU has closed all; returns what has come, by name."""
+    """Copies output until QEMU has closed all pipes; returns the collected texts, by name."""
     texts = {name: bytearray() for name in readers}
     boot_deadline = min(deadline, time.monotonic() + BOOT_SECONDS)
     with selectors.DefaultSelector() as selector:
@@ -180,5 +180,5 @@ def keep(name, data, texts, sinks):
         while data and sinks.get(name):
             data = data[sinks[name].write(data):]
     except BrokenPipeError:
-        # Nobody reads it any more; the command may yet do its work.
+        # The reader is gone, but the command in the guest can continue.
         sinks[name] = None

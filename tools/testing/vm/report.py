@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the kernel's log says about defects, and how this program complains."""
+"""Finds reports of defects in the kernel's log; and the exception for unusable requests."""
 
 import re
 
 
 class Unusable(Exception):
-    """What was asked for can't be done; the text says why, and what to do."""
+    """The request cannot be fulfilled; the text has the reason and a remedy."""
 
 
-# The first line of a defect's report: the time, perhaps the thread, up to two words with a colon
-# (rcu:, watchdog:), and one of these.
+# Matches the first line of a report: optionally the time and the thread, up to two words with a
+# colon (rcu:, watchdog:), and one of these texts.
 FIRST_LINE = re.compile(r"""
     ^ (?: \[ \s* \d+ \. \d+ \] (?: \[ [^]]* \] )? \s )?
     (?: \S+: \s ){0,2}
@@ -25,13 +25,13 @@ FIRST_LINE = re.compile(r"""
       | unregister_netdevice: \s waiting
     )""", re.VERBOSE)
 
-# How much of the log belongs to one report, at most, and what ends it before.
+# The maximum length of a report in lines, and the pattern of its last line.
 REPORT_LINES = 120
 LAST_LINE = re.compile(r"---\[ end |={40,}$")
 
 
 def defects(log):
-    """The reports in a kernel log: a list of lists of lines."""
+    """Returns the reports in a kernel log, each as a list of lines."""
     found, lines = [], iter(log.splitlines())
     for line in lines:
         if FIRST_LINE.search(line):
@@ -40,7 +40,7 @@ def defects(log):
 
 
 def rest(lines):
-    """The lines of a report after its first."""
+    """Yields the lines of a report after the first."""
     for _, line in zip(range(REPORT_LINES - 1), lines):
         yield line
         if LAST_LINE.search(line):

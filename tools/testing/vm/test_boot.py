@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""When a guest is started again: python3 -m unittest test_boot"""
+"""Tests when a guest is started again: python3 -m unittest test_boot"""
 
 import contextlib
 import io

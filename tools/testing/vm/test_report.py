@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Which lines of a kernel log begin the report of a defect: python3 -m unittest test_report"""
+"""Tests which lines of a kernel log start a defect report: python3 -m unittest test_report"""
 
 import unittest
 

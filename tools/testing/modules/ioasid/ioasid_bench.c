@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What ids cost, beside the kernel's own XArray and IDA that do the same.
+ * Compares the cost of ioasid's ids with the kernel's XArray and IDA.
  *
- * To read debugfs' ioasid_bench is to measure. Each line is an operation, how many ids are held
- * meanwhile, and what one operation takes with each of the three, in nanoseconds: instructions, in
- * a machine that executes one a nanosecond.
+ * Reading ioasid_bench in debugfs runs the measurements. Each line has the name of the contender,
+ * the operation, the number of ids held meanwhile, and the cost of one operation in nanoseconds,
+ * which are instructions in a machine that executes one per nanosecond. The figure of "bytes an id"
+ * is in bytes.
  */
 #include <linux/completion.h>
 #include <linux/debugfs.h>
@@ -20,11 +21,11 @@
 #include <linux/seq_file.h>
 #include <linux/xarray.h>
 
-#define FIRST	0x8000U		/* what is below is the kernel's */
+#define FIRST	0x8000U		/* lower ids are reserved for the kernel */
 #define LAST	0xfffffU
 #define LOOPS	20000U
 
-/* What an id stands for; found by its number, and then referred to. */
+/* The data of an id. A lookup by the id takes a reference to it. */
 struct object {
 	refcount_t references;
 };
@@ -104,13 +105,13 @@ static const struct contender contenders[] = {
 	{ "ioasid", ioasid_take, ioasid_give, ioasid_find_id },
 };
 
-/* The number of the i-th turn: one after the other, or all over the place. */
+/* Returns the id for iteration i: sequential, or scattered over all held ids. */
 static u32 number(u32 i, u32 held, bool random)
 {
 	return FIRST + (random ? (u32)((u64)i * 2654435761U % held) : i % held);
 }
 
-/* Allocates the lowest free id and frees it; or frees one of those that are held, and allocates it. */
+/* Allocates the lowest free id and frees it; or, if random, frees a held id and reallocates it. */
 static u64 alloc_free(const struct contender *c, u32 held, bool random)
 {
 	u64 start = ktime_get_ns();
@@ -184,7 +185,10 @@ static int worker(void *data)
 	kthread_complete_and_exit(&work->done, 0);
 }
 
-/* The same on all processors at once: how long until the last is done. */
+/*
+ * Allocates and frees ids on up to eight processors at once. Returns the time until the last one is
+ * done, divided by the total number of operations.
+ */
 static u64 on_all_cpus(const struct contender *c)
 {
 	struct work works[8];

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The C interface of ioasid, its part in the kernel's own PASIDs, and what many do with it at once.
+ * Tests the C interface of ioasid, its use together with the kernel's global PASIDs, and concurrent
+ * users.
  */
 #include <kunit/test.h>
 #include <linux/bitmap.h>
@@ -15,7 +16,7 @@
 #include <linux/vmalloc.h>
 
 #define PASIDS		(1U << 20)
-/* What the kernel keeps: see the module's parameter kernel_share. */
+/* The number of PASIDs reserved for the kernel: see the module parameter kernel_share. */
 #define KERNEL_SHARE	0x8000U
 #define ROUNDS		(IS_ENABLED(CONFIG_KASAN) ? 5000 : 50000)
 
@@ -59,7 +60,7 @@ static void test_ids(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, ioasid_put(NULL, id));
 }
 
-/* What a handle owns can't be freed by its number, and what is over can't be freed by a handle. */
+/* An id that a handle owns cannot be freed by its number. A freed handle frees nothing. */
 static void test_owned(struct kunit *test)
 {
 	u64 handle = ioasid_alloc_owned(0x9000, 0x9000), next;
@@ -177,7 +178,7 @@ static void test_sets(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, ioasid_set_free(other), 0);
 }
 
-/* A pointer to a set that is gone is not one to the next set. */
+/* A pointer to a freed set does not refer to a set that is allocated later. */
 static void test_old_set(struct kunit *test)
 {
 	struct ioasid_set *old = ioasid_set_alloc(NULL, 2, IOASID_SET_TYPE_NULL), *next;
@@ -218,7 +219,7 @@ static void test_capacity(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, ioasid_reserve_capacity(PASIDS), -ENOSPC);
 	KUNIT_EXPECT_EQ(test, ioasid_reserve_capacity(100), 0);
 	KUNIT_EXPECT_EQ(test, ioasid_install_capacity(PASIDS), -EBUSY);
-	/* More than was reserved: nothing happens. */
+	/* Cancelling more than was reserved has no effect. */
 	ioasid_cancel_capacity(101);
 	ioasid_cancel_capacity(~0U);
 	KUNIT_EXPECT_EQ(test, ioasid_install_capacity(PASIDS), -EBUSY);
@@ -232,7 +233,7 @@ static void test_capacity(struct kunit *test)
 
 struct listener {
 	struct notifier_block nb;
-	unsigned long events;	/* the newest in the low hexadecimal digit */
+	unsigned long events;	/* one per hexadecimal digit, the newest in the lowest */
 	struct ioasid_nb_args last;
 };
 
@@ -288,7 +289,10 @@ static void test_notifiers(struct kunit *test)
 
 /* --- Custom allocators ------------------------------------------------------------------------- */
 
-/* A counter of ids that are held, and whether the allocator was told that it is on its own. */
+/*
+ * The data of a custom allocator. held is the number of its allocated ids. gone is set while the
+ * allocator is unregistered; late counts the calls meanwhile.
+ */
 struct source {
 	atomic_t next, held;
 	bool gone;
@@ -356,14 +360,14 @@ static void test_allocators(struct kunit *test)
 
 /* --- The kernel's own PASIDs ------------------------------------------------------------------- */
 
-/* A device with PASIDs, as far as iommu_alloc_global_pasid() looks at it. */
+/* A device with PASIDs; only the fields that iommu_alloc_global_pasid() reads are set. */
 struct pasid_device {
 	struct device dev;
 	struct dev_iommu iommu;
 };
 
 struct crowd {
-	unsigned long *taken;		/* a bit a PASID, whoever has it */
+	unsigned long *taken;		/* a bit for each PASID, set while allocated */
 	struct pasid_device *device;
 	atomic_t collisions, kernels, ours;
 };
@@ -443,7 +447,7 @@ static int run_one(void *data)
 	kthread_complete_and_exit(&run->done, 0);
 }
 
-/* Runs all functions at once, and waits for them. */
+/* Runs all functions concurrently, and waits for them. */
 static void run_all(struct kunit *test, int (*const functions[])(void *), int count, void *data)
 {
 	struct run *runs = kunit_kcalloc(test, count, sizeof(*runs), GFP_KERNEL);
@@ -488,7 +492,7 @@ static void test_beside_the_kernel(struct kunit *test)
 	vfree(crowd.taken);
 }
 
-/* However many the kernel wants, it gets none of ours. */
+/* The kernel gets only PASIDs of its share, however many it allocates. */
 static void test_the_kernels_share(struct kunit *test)
 {
 	struct pasid_device *device = new_pasid_device(test);
@@ -509,11 +513,11 @@ static void test_the_kernels_share(struct kunit *test)
 	vfree(held);
 }
 
-/* --- Many at once ------------------------------------------------------------------------------ */
+/* --- Concurrency ------------------------------------------------------------------------------- */
 
 #define SLOTS 64
 
-/* Ids that go from hand to hand: of two sets, each with data of its own. */
+/* Ids of two sets that the threads exchange. The data of an id identifies its set. */
 struct table {
 	struct ioasid_set *sets[2];
 	atomic_t slots[SLOTS];
@@ -522,7 +526,7 @@ struct table {
 	struct ioasid_allocator_ops ops[2];
 	struct listener listener;
 	bool custom;
-	atomic_t busy;		/* how many change something yet */
+	atomic_t busy;		/* number of changers that are still running */
 };
 
 static void *data_of(int set)
@@ -530,7 +534,7 @@ static void *data_of(int set)
 	return set ? &two : &one;
 }
 
-/* Allocates ids, frees what others have allocated, and takes references meanwhile. */
+/* Allocates ids, frees ids that other threads allocated, and takes references to some of them. */
 static int changer(void *data)
 {
 	struct table *table = data;
@@ -564,7 +568,7 @@ static int changer(void *data)
 	return 0;
 }
 
-/* Looks at ids that come and go, and sees that sets don't mix. */
+/* Looks up ids that are allocated and freed concurrently, and checks that sets are kept apart. */
 static int reader(void *data)
 {
 	struct table *table = data;
@@ -588,7 +592,7 @@ static int reader(void *data)
 	return 0;
 }
 
-/* Adds and removes a listener, and one of two allocators that share their ids. */
+/* Adds and removes a listener, and in turn one of two allocators that share their ids. */
 static int arranger(void *data)
 {
 	struct table *table = data;
@@ -624,7 +628,7 @@ static void stress(struct kunit *test, bool custom)
 	table->custom = custom;
 	table->listener.nb.notifier_call = listen;
 	atomic_set(&table->busy, 3);
-	/* Two allocators give out numbers one after the other: they don't meet. */
+	/* Both allocators count up from different ids, so that they do not allocate the same id. */
 	atomic_set(&table->sources[1].next, PASIDS / 2);
 	for (i = 0; i < 2; i++) {
 		table->sets[i] = ioasid_set_alloc(NULL, SLOTS, IOASID_SET_TYPE_NULL);
