@@ -83,25 +83,30 @@ impl Space {
         owner: Right,
     ) -> Result<Key> {
         self.with_set(set, |state| state.account.take(1))?;
+        // Any caller can guess the number. If there are listeners, the id therefore belongs to this
+        // call until they were notified, so that it cannot be freed before.
+        let told = self.has_listeners();
         let wanted = Wanted {
             set,
             range,
             data,
             gfp,
-            owner,
+            owner: if told { Right::Owner } else { owner },
         };
         let key = self
             .enter(&wanted)
             .inspect_err(|_| self.give_quota(set, 1))?;
         trace::alloc(key.id, set.number());
-        if self.has_listeners() {
-            // Any caller can free the number from here on, so the listeners are notified with a
-            // reference held. If the id is already gone, there is nothing to notify.
-            if let Ok(held) = self.hold(key) {
-                self.tell_of(held.key(), Event::Alloc, Audience::EVERYBODY);
+        if told {
+            self.tell_of(key, Event::Alloc, Audience::EVERYBODY);
+            if owner == Right::Anyone {
+                Pasid::from_allocation(self, key).into_id();
             }
         }
-        Ok(key)
+        Ok(Key {
+            right: owner,
+            ..key
+        })
     }
 
     /// Finds a free number and adds it to the space.
@@ -335,6 +340,8 @@ impl Space {
 
     /// Notifies an audience of an event, without a lock and outside of RCU. The caller holds a
     /// reference, so the number is not reused meanwhile.
+    ///
+    /// Events that concurrent calls cause for one id are in no particular order.
     fn tell_of(&self, key: Key, event: Event, audience: Audience) {
         let subject = self.with_id(key, |found| {
             let set = found.set();

@@ -84,10 +84,8 @@ mod tests {
         assert_eq!(id.state(), Ok(State::Idle));
         drop(id);
         assert_eq!(space.state(any(number)), Err(ENOENT));
-        // While listeners are notified of the allocation there is another reference, which is
-        // dropped first.
         let expected = [
-            (Event::Alloc, Err(EPERM), Ok(false)),
+            (Event::Alloc, Err(EPERM), Err(EPERM)),
             (Event::Free, Ok(()), Err(EPERM)),
         ];
         assert_eq!(thief.results.lock()[..], expected[..]);

@@ -95,6 +95,18 @@ impl Notify for User {
     }
 }
 
+/// A caller that frees each id by its number as soon as it was allocated.
+struct Guesser(Arc<Space>);
+
+impl Notify for Guesser {
+    fn notify(&self, event: Event, subject: &Subject) {
+        if event == Event::Alloc {
+            // Whether it succeeds shows in the events that the others are told of.
+            let _ = self.0.free(any(subject.id));
+        }
+    }
+}
+
 const ALL: Scope = Scope::All;
 
 fn listen(space: &Space, log: &Arc<Log>, scope: Scope, priority: i32, name: u32) -> Result {
@@ -134,6 +146,22 @@ mod tests {
         let id = alloc(&space, SetId::ROOT)?;
         assert_eq!(space.put(any(id)), Ok(true));
         let expected = [(1, Event::Alloc, id), (1, Event::Free, id)];
+        assert_eq!(log.take()[..], expected[..]);
+        Ok(())
+    }
+
+    #[test]
+    fn nobody_frees_before_all_know_of_the_allocation() -> Result {
+        let space = shared_space(100)?;
+        let log = Log::new()?;
+        let guesser = Arc::new(Guesser(space.clone()), GFP_KERNEL)?;
+        space.listeners().register(ALL, priority::CPU, 1, guesser)?;
+        listen(&space, &log, ALL, priority::DEVICE, 2)?;
+        let id = alloc(&space, SetId::ROOT)?;
+        let freed = space.free(any(id));
+        space.listeners().unregister(ALL, 1)?;
+        assert_eq!(freed, Ok(()));
+        let expected = [(2, Event::Alloc, id), (2, Event::Free, id)];
         assert_eq!(log.take()[..], expected[..]);
         Ok(())
     }
