@@ -4,12 +4,21 @@
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
 
 use crate::{
     bindings,
     mm::cond_resched, //
 };
+
+/// The time after which an allocation that may have failed for lack of memory is tried again.
+const PAUSE: Delta = Delta::from_millis(20);
 
 /// A dummy device for the allocation of PASIDs from the kernel. Its IOMMU supports the PASIDs below
 /// the limit that was passed to `new`.
@@ -41,11 +50,21 @@ impl Drawer {
         })
     }
 
-    /// Allocates the lowest free PASID, if there is one.
+    /// Allocates the lowest free PASID. Returns `None` if there is none, or no memory: the kernel
+    /// does not tell which.
     fn draw(&mut self) -> Option<u32> {
         // SAFETY: The kernel reads `device.iommu.max_pasids`, which is valid by the type invariant.
         let pasid = unsafe { bindings::iommu_alloc_global_pasid(&mut *self.device) };
         (pasid != u32::MAX).then_some(pasid)
+    }
+
+    /// Allocates the lowest free PASID. Returns `None` only if a second attempt after a pause has
+    /// failed, too. Sleeps.
+    fn draw_patiently(&mut self) -> Option<u32> {
+        self.draw().or_else(|| {
+            fsleep(PAUSE);
+            self.draw()
+        })
     }
 }
 
@@ -70,19 +89,22 @@ impl GlobalPasids {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`.
+    /// `ENOMEM`; `ENOSPC` if no PASID of the range can be allocated.
     pub fn take(first: u32, end: u32) -> Result<Self> {
         let words = end.div_ceil(u64::BITS) as usize;
         let mut pasids = Self {
             held: KVVec::from_elem(0, words, GFP_KERNEL)?,
         };
         let mut drawer = Drawer::new(end)?;
-        while let Some(pasid) = drawer.draw() {
+        while let Some(pasid) = drawer.draw_patiently() {
             // INVARIANT: The PASID was allocated; the kernel only allocates PASIDs below `end`.
             pasids.held[pasid as usize / 64] |= 1 << (pasid % 64);
             cond_resched();
         }
         pasids.give_back(0, first);
+        if pasids.count(first, end) == 0 {
+            return Err(ENOSPC);
+        }
         Ok(pasids)
     }
 
@@ -90,6 +112,12 @@ impl GlobalPasids {
     pub fn holds(&self, pasid: u32) -> bool {
         let word = self.held.get(pasid as usize / 64);
         word.is_some_and(|word| word & 1 << (pasid % 64) != 0)
+    }
+
+    /// Returns how many of the PASIDs from `first` to `end - 1` this value holds.
+    pub fn count(&self, first: u32, end: u32) -> u32 {
+        // It is at most `end`.
+        (first..end).filter(|&pasid| self.holds(pasid)).count() as u32
     }
 
     /// Frees the held PASIDs from `first` to `end - 1`. Sleeps.
@@ -110,5 +138,21 @@ impl Drop for GlobalPasids {
     fn drop(&mut self) {
         let end = self.held.len().saturating_mul(u64::BITS as usize);
         self.give_back(0, u32::try_from(end).unwrap_or(u32::MAX));
+    }
+}
+
+#[kunit_tests(kernel_ext_global_pasids)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn held_once() -> Result {
+        let held = GlobalPasids::take(5, 10)?;
+        assert_eq!((held.count(0, 5), held.count(0, 100)), (0, 5));
+        assert_eq!(GlobalPasids::take(5, 10).err(), Some(ENOSPC));
+        assert_eq!(GlobalPasids::take(5, 12)?.count(0, 100), 2);
+        drop(held);
+        assert_eq!(GlobalPasids::take(5, 10)?.count(0, 100), 5);
+        Ok(())
     }
 }
