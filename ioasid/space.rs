@@ -174,9 +174,9 @@ impl Space {
         })
         .pin_chain(move |space| {
             space.keep_out(pasids.as_ref(), capacity)?;
+            let own = space.count_own(pasids.as_ref(), capacity);
             space.setup.lock().pasids = pasids;
-            let left = capacity.saturating_sub(floor);
-            let root = SetState::new(Token::None, left, SetId::ROOT.generation());
+            let root = SetState::new(Token::None, own, SetId::ROOT.generation());
             space.sets.insert(SetId::ROOT.number(), root, Gfp::Kernel)
         })
     }
@@ -190,6 +190,15 @@ impl Space {
             self.ids.insert(id, Gfp::Kernel, |_nobodys, _| ())?;
         }
         Ok(())
+    }
+
+    /// Returns the number of ids of the own space if its capacity is `capacity`, without those that
+    /// the kernel has allocated.
+    fn count_own(&self, pasids: Option<&GlobalPasids>, capacity: u32) -> u32 {
+        match pasids {
+            Some(pasids) => pasids.count(self.floor, capacity),
+            None => capacity.saturating_sub(self.floor),
+        }
     }
 
     /// Returns the end of the own space: all own ids are lower.
@@ -213,14 +222,18 @@ impl Space {
             return Err(EBUSY);
         }
         let before = self.capacity();
-        if total <= self.floor || total > before {
+        if total > before {
+            return Err(EINVAL);
+        }
+        let own = self.count_own(setup.pasids.as_ref(), total);
+        if own == 0 {
             return Err(EINVAL);
         }
         // An allocation takes from the account before it reads the capacity.
         self.with_set(SetId::ROOT, |root| root.account.take_all())?;
         self.capacity.store(total, Release);
         setup.installed = true;
-        self.give_quota(SetId::ROOT, total - self.floor);
+        self.give_quota(SetId::ROOT, own);
         if let Some(pasids) = &mut setup.pasids {
             pasids.give_back(total, before);
         }

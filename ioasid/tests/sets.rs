@@ -4,7 +4,10 @@
 
 use kernel::prelude::*;
 
-use kernel_ext::gfp::Gfp;
+use kernel_ext::{
+    gfp::Gfp,
+    iommu::pasid::GlobalPasids, //
+};
 
 use super::{
     alloc,
@@ -22,7 +25,11 @@ use crate::{
         Quota,
         Token, //
     },
-    set_id::SetId, //
+    set_id::SetId,
+    space::{
+        Memory,
+        Space, //
+    }, //
 };
 
 #[kunit_tests(ioasid_sets)]
@@ -117,6 +124,19 @@ mod tests {
         assert_eq!(alloc(&space, SetId::ROOT), Ok(1));
         assert_eq!(alloc(&space, SetId::ROOT), Ok(2));
         assert_eq!(alloc(&space, SetId::ROOT), Err(edquot()));
+        Ok(())
+    }
+
+    #[test]
+    fn ids_of_the_kernel_are_not_promised() -> Result {
+        let _kernels = GlobalPasids::take(10, 12)?;
+        let pasids = GlobalPasids::take(1, 20)?;
+        let space = Space::new(&Memory::shared()?, 1, 20, Some(pasids));
+        let space = KBox::pin_init(space, GFP_KERNEL)?;
+        let rest = || space.new_set(Token::None, Quota::Rest)?.quota();
+        assert_eq!(rest(), Ok(17));
+        assert_eq!(space.install_capacity(12), Ok(()));
+        assert_eq!(rest(), Ok(9));
         Ok(())
     }
 
