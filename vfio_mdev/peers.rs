@@ -76,7 +76,10 @@ pub(crate) struct Peer {
 #[pin_data]
 struct Group {
     uuid: Uuid,
-    /// Changed with [`PEERS`](static@PEERS) held.
+    /// Members are added with [`PEERS`](static@PEERS) held, and removed at any time.
+    ///
+    /// A driver holds it while it accesses the memory of a process, which the process can delay.
+    /// Waiting for it with `PEERS` held is allowed only while no member can be open.
     #[pin]
     members: Mutex<KVec<Arc<Peer>>>,
     /// The number of open members. Held while the driver is notified of the first open and of the
@@ -97,26 +100,10 @@ impl Group {
         )
     }
 
-    /// Returns the members and `peer`, which is not in the group yet.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    fn with(&self, peer: &Arc<Peer>) -> Result<KVec<Arc<Peer>>> {
-        let members = self.members.lock();
-        let mut more = KVec::with_capacity(members.len() + 1, GFP_KERNEL)?;
-        for member in members.iter() {
-            more.push(member.clone(), GFP_KERNEL)?;
-        }
-        more.push(peer.clone(), GFP_KERNEL)?;
-        Ok(more)
-    }
-
-    /// Sets the members to the result of [`Group::with`]. No member has joined or left since that
-    /// call.
-    fn set(&self, members: KVec<Arc<Peer>>) {
-        let former = core::mem::replace(&mut *self.members.lock(), members);
-        drop(former);
+    /// Adds a member. [`admitted`] has made room for it, with [`PEERS`](static@PEERS) held since.
+    fn add(&self, peer: Arc<Peer>) {
+        let added = self.members.lock().push_within_capacity(peer);
+        debug_assert!(added.is_ok());
     }
 
     /// Removes a member.
@@ -216,7 +203,7 @@ pub(crate) fn enter(peer: &Arc<Peer>, register: impl FnOnce() -> Result) -> Resu
     let by_name = Node::new(peer.name, peer.clone())?;
     let mut peers = PEERS.lock();
     let target = peers.groups.target(group.uuid, || Ok(group.clone()))?;
-    group.set(group.with(peer)?);
+    group.members.lock().push(peer.clone(), GFP_KERNEL)?;
     register().inspect_err(|_| group.remove(peer))?;
     peers.groups.join(target);
     peers.devices.insert(by_name);
@@ -225,11 +212,12 @@ pub(crate) fn enter(peer: &Arc<Peer>, register: impl FnOnce() -> Result) -> Resu
 
 /// Removes a device from its group. The device is no longer registered with VFIO.
 pub(crate) fn leave(peer: &Arc<Peer>) {
-    let mut peers = PEERS.lock();
-    peers.devices.remove(&peer.name);
+    PEERS.lock().devices.remove(&peer.name);
+    // Other members may be open, so this waits without `PEERS`. The device cannot change groups any
+    // more, and its group stays in the directory.
     let group = peer.group();
     group.remove(peer);
-    peers.groups.leave(&group.uuid);
+    PEERS.lock().groups.leave(&group.uuid);
 }
 
 /// Returns the device with a UUID, if it can be in a group with others.
@@ -241,9 +229,10 @@ pub(crate) fn find(name: Uuid) -> Option<Arc<Peer>> {
 ///
 /// # Errors
 ///
-/// Nothing changes on error. `EBUSY` if a device of the old or the new group is open, or if the
-/// file of such a group is open; `EXDEV` if the new group has devices of another driver; `ENODEV`
-/// if the device is being removed; `ENOMEM`; and the errors of the device's parent.
+/// Nothing changes on error. `EBUSY` if a device of the old or the new group is open, if the file
+/// of such a group is open, or if a driver is using the members of the new group; `EXDEV` if the new
+/// group has devices of another driver; `ENODEV` if the device is being removed; `ENOMEM`; and the
+/// errors of the device's parent.
 pub(crate) fn assign(peer: &Arc<Peer>, uuid: Uuid) -> Result {
     let mut peers = PEERS.lock();
     let from = peer.group();
@@ -251,24 +240,31 @@ pub(crate) fn assign(peer: &Arc<Peer>, uuid: Uuid) -> Result {
         return Ok(());
     }
     let target = peers.groups.target(uuid, || Group::new(uuid))?;
-    let members = target.group().with(peer)?;
     let companions = admitted(peer, target.group())?;
-    let mut change = Some((target, members));
+    let mut target = Some(target);
     software::regroup(&peer.dev, &companions, &mut || {
-        if let Some((target, members)) = change.take() {
-            from.remove(peer);
+        if let Some(target) = target.take() {
             peers.groups.leave(&from.uuid);
             let to = peers.groups.join(target);
-            to.set(members);
+            // `Peer::with_members` relies on this order: the group of a device always has it as a
+            // member.
+            to.add(peer.clone());
             let former = core::mem::replace(&mut *peer.group.lock(), to);
-            drop(former);
+            former.remove(peer);
         }
     })
 }
 
-/// Checks that driver and parent allow `peer` to join `group`, and returns the devices of `group`.
+/// Checks that driver and parent allow `peer` to join `group`, and makes room for it. Returns the
+/// devices of `group`.
+///
+/// # Errors
+///
+/// `EBUSY` if a driver is using the members; `EXDEV` if they belong to another driver; `ENOMEM`; the
+/// errors of the parent.
 fn admitted(peer: &Peer, group: &Group) -> Result<KVec<ARef<BusDevice>>> {
-    let members = group.members.lock();
+    let mut members = group.members.try_lock().ok_or(EBUSY)?;
+    members.reserve(1, GFP_KERNEL)?;
     let mut devices = KVec::with_capacity(members.len(), GFP_KERNEL)?;
     if members.is_empty() {
         return Ok(devices);

@@ -291,6 +291,8 @@ impl<D: Device> Instance<D> {
     /// No member joins or leaves the group during the call. Therefore `f` must not wait for that,
     /// and must not call this function again: it would deadlock. For the same reason `group_opened`
     /// and `group_closed`, which get the members as an argument, must not call it.
+    ///
+    /// `f` may access the memory of the process through a member, but not through another device.
     pub fn members<R>(&self, f: impl FnOnce(&Members<'_, D>) -> R) -> R {
         match &self.content().peer {
             Some(peer) => peer.with_members(|members| f(&Self::typed(members))),
