@@ -160,7 +160,15 @@ impl Peer {
 
     /// Calls `f` with the members of the group. No member joins or leaves during the call.
     pub(crate) fn with_members<R>(&self, f: impl FnOnce(&[Arc<Peer>]) -> R) -> R {
-        f(&self.group().members.lock())
+        loop {
+            let group = self.group();
+            let members = group.members.lock();
+            // The device may have moved to another group meanwhile. From now on the old group
+            // keeps it until the lock is released.
+            if Arc::ptr_eq(&group, &self.group()) {
+                return f(&members);
+            }
+        }
     }
 
     /// Counts the device as open. Calls `first` if no other member is open.
