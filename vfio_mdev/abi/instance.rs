@@ -207,7 +207,7 @@ impl<D: Device> Instance<D> {
     /// # Errors
     ///
     /// `ENODEV` if the device is not open. Otherwise the errors of the IOMMU backend: `EINVAL` for
-    /// an unmapped address, `EPERM` for an address without read permission, `EFAULT`.
+    /// an unmapped address or no bytes, `EPERM` for an address without read permission, `EFAULT`.
     pub fn dma_read(&self, iova: u64, to: &mut [u8]) -> Result {
         let open = self.while_open()?;
         self.dma(&open, iova, to.as_mut_ptr(), to.len(), false)
@@ -230,7 +230,7 @@ impl<D: Device> Instance<D> {
         // Write one page at a time. If a write fails, the log contains only pages that may have
         // been written.
         let mut done = 0;
-        while done < from.len() {
+        loop {
             let iova = iova.checked_add(done as u64).ok_or(EINVAL)?;
             let len = (PAGE_SIZE - iova as usize % PAGE_SIZE).min(from.len() - done);
             let part = &from[done..done + len];
@@ -240,8 +240,10 @@ impl<D: Device> Instance<D> {
             }
             result?;
             done += len;
+            if done == from.len() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Keeps the device open while the result exists.
