@@ -352,14 +352,7 @@ impl Container {
         if !report.noted {
             return Ok(());
         }
-        guard.finish(|held| {
-            held.for_each_from(range.start, |_, dma| {
-                if let Some(pages) = dma.pages_mut() {
-                    pages.set_clean();
-                }
-                true
-            });
-        });
+        guard.update(range, |_, _, pages| pages.set_clean());
         Ok(())
     }
 }

@@ -95,14 +95,6 @@ impl<P: Pages> Dma<P> {
         }
     }
 
-    /// Like [`pages`](Self::pages), but mutable.
-    pub(crate) fn pages_mut(&mut self) -> Option<&mut P> {
-        match &mut self.contents {
-            Contents::Here(pages) => Some(pages),
-            Contents::Away { .. } => None,
-        }
-    }
-
     /// Takes out the pages.
     pub(super) fn take(&mut self) -> Option<P> {
         let start = self.start();

@@ -59,14 +59,7 @@ impl Container {
             check_whole(held, range)
         })?;
         let dirty = self.dirty_in(&mut guard, range);
-        guard.with(|held| {
-            held.for_each_from(range.start, |_, dma| {
-                if let Some(pages) = dma.pages_mut() {
-                    pages.set_clean();
-                }
-                true
-            });
-        });
+        guard.update(range, |_, _, pages| pages.set_clean());
         Ok(dirty)
     }
 
