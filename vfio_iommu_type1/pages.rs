@@ -163,10 +163,22 @@ impl DmaPages {
     }
 
     /// Unmaps the pages from the IOMMU. Pages that drivers have pinned stay pinned and charged.
+    ///
+    /// Some of the pinned pages may not be charged yet: a mapping of device registers is not
+    /// charged, and the process may have replaced the registers by memory, which drivers can pin.
+    /// These pages are charged now. If that fails, for example over the limit, they stay uncharged
+    /// until they are unpinned.
     pub(crate) fn unmap(&mut self) {
         self.mapping.clear();
         let kept = self.pins().map_or(0, Pins::charged);
-        self.charge.sub(self.charge.pages().saturating_sub(kept));
+        let charged = self.charge.pages();
+        self.charge.sub(charged.saturating_sub(kept));
+        let missing = kept.saturating_sub(charged);
+        if self.charge.try_add(missing).is_err() {
+            if let Some(pins) = self.pins_mut() {
+                pins.exempt(missing);
+            }
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use kernel::{
 
 use kernel_ext::mm::{
     PinBatch,
+    PinSlot,
     PinnedPage,
     Released, //
 };
@@ -164,6 +165,13 @@ impl Pins {
     pub(crate) fn charged(&self) -> usize {
         let slots = self.blocks.values().flat_map(Block::slots);
         slots.filter(|slot| slot.is_charged()).count()
+    }
+
+    /// Lets `count` of the pages that are charged to the owner no longer count as charged.
+    pub(crate) fn exempt(&mut self, count: usize) {
+        let slots = self.blocks.values_mut().flat_map(Block::slots_mut);
+        let charged = slots.filter(|slot| slot.is_charged());
+        charged.take(count).for_each(PinSlot::exempt);
     }
 }
 

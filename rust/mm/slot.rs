@@ -88,6 +88,11 @@ impl PinSlot {
         self.0 & CHARGED != 0
     }
 
+    /// Lets the page no longer count as locked memory.
+    pub fn exempt(&mut self) {
+        self.0 &= !CHARGED;
+    }
+
     /// Adds a user and returns the page. Returns `None` if the slot holds no page, or the page has
     /// the maximum number of users.
     pub fn share(&mut self) -> Option<PinnedPage> {

@@ -56,6 +56,11 @@ impl Block {
         self.slots.iter()
     }
 
+    /// Like [`slots`](Self::slots), but mutable.
+    pub(super) fn slots_mut(&mut self) -> impl Iterator<Item = &mut PinSlot> {
+        self.slots.iter_mut()
+    }
+
     /// Returns the index in the list at which the page of `place` is, or would be.
     fn rank(&self, place: u32) -> usize {
         (self.used & mask(&(0..place))).count_ones() as usize

@@ -19,15 +19,19 @@ use crate::{
 };
 use anyhow::Result;
 use vfio_client::{
+    Arena,
     Bytes,
     Container,
     Errno,
+    Filling,
     MapFlags,
     Memory,
     PAGE_SIZE,
     edu::Edu,
+    pci::Config,
     raw,
-    request, //
+    request,
+    uapi::VFIO_PCI_BAR0_REGION_INDEX, //
 };
 
 cases! {
@@ -39,6 +43,7 @@ cases! {
     t_a4_pinned_beside_hardware,
     t_a6_hardware_leaves,
     t_a6_hardware_leaves_and_comes_back,
+    t_a6_memory_in_place_of_registers,
     t_d5_only_what_was_pinned_or_written,
     t_d6_pinned_pages_stay_dirty,
     t_d6_read_only_pins,
@@ -174,6 +179,34 @@ fn t_a6_hardware_leaves_and_comes_back() -> Result<()> {
     edu.load(IOVA, PAGE)?;
     edu.store(IOVA + 8 * PAGE, PAGE)?;
     assert_eq!(memory.read_u64(8 * PAGE_SIZE), 0x4242);
+    Ok(())
+}
+
+/// Device registers are not charged, and neither is memory that a driver pins beside hardware. When
+/// the hardware leaves, the pinned memory is charged.
+fn t_a6_memory_in_place_of_registers() -> Result<()> {
+    const SIZE: usize = 16 * PAGE_SIZE;
+    let pinning = Pinning::new()?;
+    let (group, device) = pinning.join_edu()?;
+    Config::of(&device)?.enable()?;
+    let registers = device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
+    let mut arena = Arena::new(1 << 36, SIZE)?;
+    arena.fill_from(0..SIZE, &device, registers.offset)?;
+    pinning
+        .container
+        .map_arena(IOVA, &arena, 0..SIZE, MapFlags::ReadWrite)?;
+    arena.fill(0..SIZE, Filling::Private)?;
+    pinning.pinner.pin(IOVA, 4, READ)?;
+    assert_eq!(locked_kib(), 0);
+    drop(device);
+    group.unset_container()?;
+    assert_eq!(locked_kib(), 16);
+    pinning.pinner.pin(IOVA + 8 * PAGE, 2, READ)?;
+    assert_eq!(locked_kib(), 24);
+    pinning.pinner.unpin(IOVA, 4)?;
+    assert_eq!(locked_kib(), 8, "the other pages stay charged");
+    drop(pinning.pinner);
+    assert_eq!(locked_kib(), 0);
     Ok(())
 }
 
