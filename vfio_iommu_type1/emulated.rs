@@ -47,6 +47,9 @@ use self::target::{
 /// The page size.
 const PAGE: u64 = PAGE_SIZE as u64;
 
+/// The maximum number of devices that the log names after an unmap fails.
+const NAMED: usize = 4;
+
 impl Container {
     /// Pins pages for a device of `group`.
     ///
@@ -180,22 +183,29 @@ impl Container {
     }
 
     /// Logs which drivers may keep pages of `range` pinned after all devices were asked to unpin
-    /// them.
+    /// them. Names the first [`NAMED`] devices and counts the others.
     pub(crate) fn blame(&self, range: Range) {
-        if !may_warn() {
-            return;
-        }
         let Range { start, last } = range;
         let devices = self.devices.lock();
-        for device in devices.iter() {
+        for device in devices.iter().take(NAMED) {
+            if !may_warn() {
+                return;
+            }
             dev_warn!(
                 device.dev(),
                 "vfio: the unmap of {start:#x}-{last:#x} fails: a driver keeps pages, maybe this one\n"
             );
         }
-        if devices.iter().next().is_none() {
+        let count = devices.iter().count();
+        if count == 0 && may_warn() {
             pr_warn!(
                 "the unmap of {start:#x}-{last:#x} fails: a driver has left pages of a closed device pinned\n"
+            );
+        }
+        let more = count.saturating_sub(NAMED);
+        if more != 0 && may_warn() {
+            pr_warn!(
+                "the unmap of {start:#x}-{last:#x} fails: maybe the driver of one of {more} more devices keeps pages\n"
             );
         }
     }
