@@ -9,6 +9,8 @@ use kernel_ext::{
     iommu::Mapping,
     mm::{
         Charge,
+        MemoryCgroup,
+        PinBatch,
         Released, //
     }, //
 };
@@ -24,6 +26,9 @@ use crate::{
 
 /// The pages of a mapping. Dropping the value unmaps, unpins and uncharges them, in this order,
 /// and may take long.
+///
+/// Drivers pin and write pages in kernel threads too. The records of these pages are therefore
+/// charged to the memory cgroup of the process that mapped, not to that of the calling thread.
 pub(crate) struct DmaPages {
     /// The pages in the IOMMU; empty if the container has no IOMMU.
     pub(crate) mapping: Mapping,
@@ -65,11 +70,14 @@ impl DmaPages {
         Ok(())
     }
 
-    fn make_tracked(&mut self) -> Result<&mut Tracked> {
+    /// Returns the records, and the cgroup to charge for memory that they need.
+    fn make_tracked(&mut self) -> Result<(&mut Tracked, &MemoryCgroup)> {
+        let cgroup = self.charge.owner().cgroup();
         if self.tracked.is_none() {
-            self.tracked = Some(KBox::new(Tracked::default(), GFP_KERNEL_ACCOUNT)?);
+            let tracked = cgroup.charge(|| KBox::new(Tracked::default(), GFP_KERNEL_ACCOUNT))?;
+            self.tracked = Some(tracked);
         }
-        self.tracked.as_deref_mut().ok_or(ENOMEM)
+        Ok((self.tracked.as_deref_mut().ok_or(ENOMEM)?, cgroup))
     }
 
     /// Returns which of the pages `64 * nth` to `64 * nth + 63` are dirty or pinned by drivers,
@@ -113,7 +121,8 @@ impl DmaPages {
     /// Does nothing if no memory was reserved, because dirty tracking is disabled then.
     pub(crate) fn add_dirty(&mut self, first: u64, count: u64, pages: u64) {
         if let Some(tracked) = &mut self.tracked {
-            tracked.dirty.add(first, count, pages);
+            let cgroup = self.charge.owner().cgroup();
+            cgroup.charge(|| tracked.dirty.add(first, count, pages));
         }
     }
 
@@ -130,11 +139,13 @@ impl DmaPages {
         let mut released = Released::default();
         if let Some(tracked) = &mut self.tracked {
             let Tracked { pins, dirty } = &mut **tracked;
-            pins.release(first, count, &mut released, |nth, bits| {
+            let gone = |nth, bits| {
                 if let Some(pages) = track {
                     dirty.add_word(nth, bits, pages);
                 }
-            });
+            };
+            let cgroup = self.charge.owner().cgroup();
+            cgroup.charge(|| pins.release(first, count, &mut released, gone));
         }
         let charged = released.finish();
         if charges {
@@ -147,13 +158,14 @@ impl DmaPages {
         self.tracked.as_mut().map(|tracked| &mut tracked.pins)
     }
 
-    /// Returns the pages that drivers have pinned, so that pages can be added.
+    /// Adds the pages of `batch` from index `first` on to those that drivers have pinned.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`.
-    pub(crate) fn make_pins(&mut self) -> Result<&mut Pins> {
-        Ok(&mut self.make_tracked()?.pins)
+    /// Those of [`Pins::insert`].
+    pub(crate) fn add_pins(&mut self, first: u64, batch: &mut PinBatch<'_>) -> Result {
+        let (tracked, cgroup) = self.make_tracked()?;
+        cgroup.charge(|| tracked.pins.insert(first, batch))
     }
 
     /// Returns the pages that drivers have pinned, or `None` if there are none.

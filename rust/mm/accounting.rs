@@ -28,7 +28,10 @@ use crate::{
     task::TaskLabel, //
 };
 
-use super::may_warn;
+use super::{
+    may_warn,
+    MemoryCgroup, //
+};
 
 /// A process that maps memory for devices, and its `mm`.
 pub struct Owner {
@@ -38,6 +41,8 @@ pub struct Owner {
     task: ARef<Task>,
     /// Whether the process had `CAP_IPC_LOCK`, and hence no limit, when this value was created.
     exempt: bool,
+    /// The memory cgroup of the process when this value was created.
+    cgroup: MemoryCgroup,
 }
 
 impl Owner {
@@ -54,6 +59,7 @@ impl Owner {
                 mm: mm.into(),
                 task: current.group_leader().into(),
                 exempt: Capability::IpcLock.held(),
+                cgroup: MemoryCgroup::current(),
             },
             GFP_KERNEL_ACCOUNT,
         )?)
@@ -68,12 +74,17 @@ impl Owner {
     }
 
     /// Returns whether [`current`](Self::current) would create an equal value for the calling
-    /// process.
+    /// process. The process may have moved to another memory cgroup.
     pub fn describes_current(&self) -> bool {
         let current = kernel::current!();
         self.is_current()
             && core::ptr::eq(current.group_leader(), &*self.task)
             && self.exempt == Capability::IpcLock.held()
+    }
+
+    /// Returns the memory cgroup that pays for kernel memory used on behalf of the process.
+    pub fn cgroup(&self) -> &MemoryCgroup {
+        &self.cgroup
     }
 
     /// Returns the `mm`, unless the process has exited.

@@ -161,8 +161,7 @@ impl<'a> Target<'a> {
             let charged = self.dma.charge.add(batch.charged());
             charged.map_err(|e| if e == ESRCH { ENODEV } else { e })?;
         }
-        let pins = self.dma.make_pins();
-        let inserted = pins.and_then(|pins| pins.insert(first, &mut batch));
+        let inserted = self.dma.add_pins(first, &mut batch);
         *done += filled - batch.len();
         if self.rules.charges {
             // Uncharge the pages that were not inserted.
