@@ -74,11 +74,19 @@ void kernel_ext_iova_bitmap_set(struct iova_bitmap *bitmap, unsigned long iova, 
 }
 EXPORT_SYMBOL_GPL(kernel_ext_iova_bitmap_set);
 
-void kernel_ext_keyed_wait_init(struct wait_queue_head *head)
+void kernel_ext_keyed_waits_init(struct kernel_ext_keyed_waits *waits)
 {
-	init_waitqueue_head(head);
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(waits->heads); i++)
+		init_waitqueue_head(&waits->heads[i]);
 }
-EXPORT_SYMBOL_GPL(kernel_ext_keyed_wait_init);
+EXPORT_SYMBOL_GPL(kernel_ext_keyed_waits_init);
+
+static struct wait_queue_head *head_of(struct kernel_ext_keyed_waits *waits, u64 key)
+{
+	return &waits->heads[key % ARRAY_SIZE(waits->heads)];
+}
 
 static int wake_if_key(struct wait_queue_entry *entry, unsigned int mode, int flags, void *key)
 {
@@ -89,25 +97,26 @@ static int wake_if_key(struct wait_queue_entry *entry, unsigned int mode, int fl
 	return autoremove_wake_function(entry, mode, flags, key);
 }
 
-void kernel_ext_keyed_wait_begin(struct wait_queue_head *head, struct kernel_ext_keyed_wait *wait,
-				 u64 key)
+void kernel_ext_keyed_wait_begin(struct kernel_ext_keyed_waits *waits,
+				 struct kernel_ext_keyed_wait *wait, u64 key)
 {
 	init_wait_func(&wait->entry, wake_if_key);
 	wait->key = key;
-	prepare_to_wait(head, &wait->entry, TASK_UNINTERRUPTIBLE);
+	prepare_to_wait(head_of(waits, key), &wait->entry, TASK_UNINTERRUPTIBLE);
 }
 EXPORT_SYMBOL_GPL(kernel_ext_keyed_wait_begin);
 
-void kernel_ext_keyed_wait_end(struct wait_queue_head *head, struct kernel_ext_keyed_wait *wait)
+void kernel_ext_keyed_wait_end(struct kernel_ext_keyed_waits *waits,
+			       struct kernel_ext_keyed_wait *wait)
 {
 	schedule();
-	finish_wait(head, &wait->entry);
+	finish_wait(head_of(waits, wait->key), &wait->entry);
 }
 EXPORT_SYMBOL_GPL(kernel_ext_keyed_wait_end);
 
-void kernel_ext_keyed_wake(struct wait_queue_head *head, u64 key)
+void kernel_ext_keyed_wake(struct kernel_ext_keyed_waits *waits, u64 key)
 {
-	__wake_up(head, TASK_NORMAL, 0, &key);
+	__wake_up(head_of(waits, key), TASK_NORMAL, 0, &key);
 }
 EXPORT_SYMBOL_GPL(kernel_ext_keyed_wake);
 

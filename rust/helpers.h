@@ -29,11 +29,20 @@ struct kernel_ext_keyed_wait {
 	u64 key;
 };
 
-void kernel_ext_keyed_wait_init(struct wait_queue_head *head);
-void kernel_ext_keyed_wait_begin(struct wait_queue_head *head, struct kernel_ext_keyed_wait *wait,
-				 u64 key);
-void kernel_ext_keyed_wait_end(struct wait_queue_head *head, struct kernel_ext_keyed_wait *wait);
-void kernel_ext_keyed_wake(struct wait_queue_head *head, u64 key);
+/*
+ * Sleeping tasks, spread over several queues: a wakeup visits all tasks in the queue of its key, with
+ * interrupts disabled.
+ */
+struct kernel_ext_keyed_waits {
+	struct wait_queue_head heads[64];
+};
+
+void kernel_ext_keyed_waits_init(struct kernel_ext_keyed_waits *waits);
+void kernel_ext_keyed_wait_begin(struct kernel_ext_keyed_waits *waits,
+				 struct kernel_ext_keyed_wait *wait, u64 key);
+void kernel_ext_keyed_wait_end(struct kernel_ext_keyed_waits *waits,
+			       struct kernel_ext_keyed_wait *wait);
+void kernel_ext_keyed_wake(struct kernel_ext_keyed_waits *waits, u64 key);
 
 unsigned long kernel_ext_page_to_pfn(const struct page *page);
 struct page *kernel_ext_pfn_to_page(unsigned long pfn);

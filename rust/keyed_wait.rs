@@ -23,7 +23,7 @@ use crate::bindings;
 #[pin_data]
 pub struct KeyedWait {
     #[pin]
-    head: Opaque<bindings::wait_queue_head>,
+    waits: Opaque<bindings::kernel_ext_keyed_waits>,
 }
 
 // SAFETY: The queue isn't bound to a thread.
@@ -35,8 +35,10 @@ impl KeyedWait {
     /// Returns a queue without threads.
     pub fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            // SAFETY: The queue is pinned.
-            head <- Opaque::ffi_init(|head| unsafe { bindings::kernel_ext_keyed_wait_init(head) }),
+            // SAFETY: The queues are pinned.
+            waits <- Opaque::ffi_init(|waits| unsafe {
+                bindings::kernel_ext_keyed_waits_init(waits);
+            }),
         })
     }
 
@@ -51,19 +53,19 @@ impl KeyedWait {
     ) -> Guard<'a, T, MutexBackend> {
         let entry = Opaque::uninit();
         let lock = guard.lock_ref();
-        // SAFETY: The queue is initialised. The entry isn't moved until it is removed below.
+        // SAFETY: The queues are initialised. The entry isn't moved until it is removed below.
         unsafe {
-            bindings::kernel_ext_keyed_wait_begin(self.head.get(), entry.get(), key);
+            bindings::kernel_ext_keyed_wait_begin(self.waits.get(), entry.get(), key);
         }
         drop(guard);
         // SAFETY: This is the entry that was added above.
-        unsafe { bindings::kernel_ext_keyed_wait_end(self.head.get(), entry.get()) };
+        unsafe { bindings::kernel_ext_keyed_wait_end(self.waits.get(), entry.get()) };
         lock.lock()
     }
 
     /// Wakes all threads that wait for `key`.
     pub fn wake(&self, key: u64) {
-        // SAFETY: The queue is initialised.
-        unsafe { bindings::kernel_ext_keyed_wake(self.head.get(), key) };
+        // SAFETY: The queues are initialised.
+        unsafe { bindings::kernel_ext_keyed_wake(self.waits.get(), key) };
     }
 }
