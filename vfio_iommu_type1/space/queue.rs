@@ -53,7 +53,7 @@ impl Request {
 /// few. For so few entries, a list that each new request scans once is faster than an interval
 /// tree.
 pub(crate) struct Queue {
-    requests: KVec<Request>,
+    requests: KVVec<Request>,
     next: u64,
 }
 
@@ -68,7 +68,7 @@ impl Queue {
     /// `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            requests: KVec::with_capacity(Self::FIRST, GFP_KERNEL_ACCOUNT)?,
+            requests: KVVec::with_capacity(Self::FIRST, GFP_KERNEL_ACCOUNT)?,
             next: 0,
         })
     }
@@ -89,7 +89,8 @@ impl Queue {
             mode,
             awaited: false,
         };
-        if self.requests.push(request, GFP_KERNEL_ACCOUNT).is_err() {
+        let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
+        if self.requests.push(request, flags).is_err() {
             return Err(self.requests.first_mut().map_or(ticket, |first| {
                 first.awaited = true;
                 first.ticket

@@ -5,6 +5,7 @@
 use std::{
     cell::Cell,
     ops::{
+        BitOr,
         Deref,
         DerefMut, //
     },
@@ -40,6 +41,16 @@ pub struct Flags;
 pub const GFP_KERNEL: Flags = Flags;
 /// For the kernel, charged to the process.
 pub const GFP_KERNEL_ACCOUNT: Flags = Flags;
+/// Without a report of a failure.
+pub const __GFP_NOWARN: Flags = Flags;
+
+impl BitOr for Flags {
+    type Output = Self;
+
+    fn bitor(self, _: Self) -> Self {
+        self
+    }
+}
 
 /// There is no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +137,9 @@ impl<T> DerefMut for KVec<T> {
         &mut self.0
     }
 }
+
+/// The same: memory need not be contiguous.
+pub type KVVec<T> = KVec<T>;
 
 /// Something that makes a value where it is to stay. Here it may be moved there.
 pub trait PinInit<T> {
