@@ -203,6 +203,12 @@ fn join(whole: &mut Whole<'_>, group: &Group, attachment: Attachment) -> Result<
         whole.layout(|layout| layout.domains.get(nth).map(|entry| entry.domain.clone()))
     {
         if domain.is_like(&own) {
+            // Once attached, the group is added to the domain with the mutex held. That must not
+            // fail, because detaching takes the group's mutex.
+            whole.layout(|layout| match layout.domains.get_mut(nth) {
+                Some(place) => place.groups.reserve(1, GFP_KERNEL_ACCOUNT),
+                None => Ok(()),
+            })?;
             // A group has to leave its domain before it can be attached to another one.
             drop(attachment);
             match Domain::attach(domain, group) {
