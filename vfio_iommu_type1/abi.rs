@@ -5,7 +5,8 @@
 //!
 //! The mappings of a container do not overlap. Pages for a range are created only while the range
 //! is locked and nothing is mapped in it. Before the range is unlocked, they are either inserted
-//! into the tree or dropped.
+//! into the tree or dropped. The types do not enforce all of this: the callers of [`new_mapping`]
+//! and [`extend_all`] keep the contracts that are written there.
 
 #![expect(unsafe_code)]
 
@@ -103,6 +104,13 @@ unsafe impl AsBytes for UnmapDma {}
 
 /// Creates an empty mapping at the start of `range`, which the caller has locked.
 ///
+/// The only caller is `map_in`. It keeps this contract:
+///
+/// - `domains` is the set in the layout of the guard's container, read after the range was locked.
+/// - Nothing is mapped in `range`, and this is called once for it while `guard` exists.
+/// - At most the size of `range` is appended to the mapping.
+/// - The mapping is inserted into the tree, or dropped, before `guard` is dropped.
+///
 /// # Errors
 ///
 /// `EINVAL` if the range is not locked.
@@ -115,13 +123,20 @@ pub(crate) fn new_mapping(
     if !guard.range().contains(range) {
         return Err(EINVAL);
     }
-    // SAFETY: The mappings of a container do not overlap, as described at the top of this file,
-    // and `populate` adds at most the size of the range. The domains are those of the container,
-    // in which nobody else maps.
+    // SAFETY: The mappings of a container do not overlap, as described at the top of this file. By
+    // the contract of this function the mapping is confined to the locked range while it is not in
+    // the tree, and the domains are those of the container, in which nobody else maps.
     Ok(unsafe { Mapping::new(domains, range.start, prot) })
 }
 
 /// Maps all existing mappings in the domains `new`, and calls `then` for each mapping.
+///
+/// The only caller is `replay`. It keeps this contract:
+///
+/// - `new` consists of the domains of the container of `whole`, and one that was allocated for the
+///   group that is being attached to this container.
+/// - `then` appends at most the size of the range that it is called with, and only to a mapping
+///   that is empty.
 ///
 /// # Errors
 ///
@@ -133,8 +148,8 @@ pub(crate) fn extend_all(
 ) -> Result {
     whole.try_update(Range::ALL, |range, vaddr, pages| {
         // SAFETY: The mappings of a container do not overlap, as described at the top of this
-        // file. The new domain is the container's, and its whole address space is locked, so
-        // nobody else maps there.
+        // file. By the contract of this function only this container maps in the new domain, and
+        // its whole address space is locked.
         unsafe { pages.mapping.extend(new) }?;
         then(range, vaddr, pages)
     })
