@@ -98,11 +98,12 @@ static int wake_if_key(struct wait_queue_entry *entry, unsigned int mode, int fl
 }
 
 void kernel_ext_keyed_wait_begin(struct kernel_ext_keyed_waits *waits,
-				 struct kernel_ext_keyed_wait *wait, u64 key)
+				 struct kernel_ext_keyed_wait *wait, u64 key, bool killable)
 {
 	init_wait_func(&wait->entry, wake_if_key);
 	wait->key = key;
-	prepare_to_wait(head_of(waits, key), &wait->entry, TASK_UNINTERRUPTIBLE);
+	prepare_to_wait(head_of(waits, key), &wait->entry,
+			killable ? TASK_KILLABLE : TASK_UNINTERRUPTIBLE);
 }
 EXPORT_SYMBOL_GPL(kernel_ext_keyed_wait_begin);
 

@@ -39,7 +39,7 @@ struct kernel_ext_keyed_waits {
 
 void kernel_ext_keyed_waits_init(struct kernel_ext_keyed_waits *waits);
 void kernel_ext_keyed_wait_begin(struct kernel_ext_keyed_waits *waits,
-				 struct kernel_ext_keyed_wait *wait, u64 key);
+				 struct kernel_ext_keyed_wait *wait, u64 key, bool killable);
 void kernel_ext_keyed_wait_end(struct kernel_ext_keyed_waits *waits,
 			       struct kernel_ext_keyed_wait *wait);
 void kernel_ext_keyed_wake(struct kernel_ext_keyed_waits *waits, u64 key);

@@ -17,7 +17,10 @@ use kernel::{
     types::Opaque, //
 };
 
-use crate::bindings;
+use crate::{
+    bindings,
+    mm::fatal_signal_pending, //
+};
 
 /// Sleeping threads. Each sleeps until [`wake`](Self::wake) is called with its key.
 #[pin_data]
@@ -43,24 +46,27 @@ impl KeyedWait {
     }
 
     /// Unlocks a mutex, sleeps until `key` is woken, and locks the mutex again. The sleep may also
-    /// end earlier or later.
+    /// end earlier or later. If `killable`, it ends when the task is being killed.
+    ///
+    /// Returns the mutex, and whether the task is being killed and `killable`.
     ///
     /// A wakeup isn't missed if the waker holds the mutex when it wakes `key`, or held it before.
     pub fn wait<'a, T>(
         &self,
         key: u64,
         guard: Guard<'a, T, MutexBackend>,
-    ) -> Guard<'a, T, MutexBackend> {
+        killable: bool,
+    ) -> (Guard<'a, T, MutexBackend>, bool) {
         let entry = Opaque::uninit();
         let lock = guard.lock_ref();
         // SAFETY: The queues are initialised. The entry isn't moved until it is removed below.
         unsafe {
-            bindings::kernel_ext_keyed_wait_begin(self.waits.get(), entry.get(), key);
+            bindings::kernel_ext_keyed_wait_begin(self.waits.get(), entry.get(), key, killable);
         }
         drop(guard);
         // SAFETY: This is the entry that was added above.
         unsafe { bindings::kernel_ext_keyed_wait_end(self.waits.get(), entry.get()) };
-        lock.lock()
+        (lock.lock(), killable && fatal_signal_pending())
     }
 
     /// Wakes all threads that wait for `key`.

@@ -201,7 +201,7 @@ impl Container {
         })?;
         guard.try_update(range, |_, _, pages| {
             if pages.charge.owner().is_current() {
-                return Ok(());
+                return Ok::<_, Refusal>(());
             }
             let mut charge = Charge::new(owner.clone());
             charge

@@ -7,6 +7,8 @@ use kernel::prelude::*;
 
 use iommu_group::ranges::Range;
 
+use crate::space::Killed;
+
 /// The result of a request: a value, or an error with its reason.
 pub(crate) type Granted<T = ()> = core::result::Result<T, Refusal>;
 
@@ -56,6 +58,12 @@ impl Refusal {
             c"the process ends"
         };
         Self::new(error, reason)
+    }
+}
+
+impl From<Killed> for Refusal {
+    fn from(_: Killed) -> Self {
+        Self::new(EINTR, c"killed while it waited")
     }
 }
 

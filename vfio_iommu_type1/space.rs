@@ -99,6 +99,15 @@ pub(crate) struct Space<K: Kind> {
     waiting: KeyedWait,
 }
 
+/// The task is being killed, and its request has left the queue without its turn.
+pub(crate) struct Killed;
+
+impl From<Killed> for Error {
+    fn from(_: Killed) -> Self {
+        EINTR
+    }
+}
+
 impl<K: Kind> Space<K> {
     /// Creates an address space without mappings.
     ///
@@ -129,16 +138,24 @@ impl<K: Kind> Space<K> {
     ///
     /// # Errors
     ///
-    /// Those of `begin`; the range is unlocked then.
-    pub(crate) fn lock<R, E>(
+    /// Those of `begin`; the range is unlocked then. [`Killed`] if the task is killed while it
+    /// waits.
+    pub(crate) fn lock<R, E: From<Killed>>(
         &self,
         range: Range,
         begin: impl FnOnce(&mut Alone<'_, K>) -> Result<R, E>,
     ) -> Result<(RangeGuard<'_, K>, R), E> {
-        self.enter(|_| range, Mode::Exclusive, |held| begin(&mut Alone(held)))
+        let killed = Some(Killed.into());
+        self.enter(
+            |_| range,
+            Mode::Exclusive,
+            killed,
+            |held| begin(&mut Alone(held)),
+        )
     }
 
-    /// Like [`lock`](Self::lock), but locks `range` and every mapping that overlaps it as a whole.
+    /// Like [`lock`](Self::lock), but locks `range` and every mapping that overlaps it as a whole,
+    /// and waits also if the task is being killed.
     ///
     /// # Errors
     ///
@@ -151,6 +168,7 @@ impl<K: Kind> Space<K> {
         let widened = self.enter(
             |dmas| dmas.whole(range),
             Mode::Exclusive,
+            None,
             |held| {
                 if held.range.contains(held.dmas.whole(range)) {
                     begin(&mut Alone(held)).map(Some)
@@ -165,10 +183,15 @@ impl<K: Kind> Space<K> {
         // Larger mappings were added while this request waited. Lock everything: no mapping can
         // exceed that.
         drop(widened);
-        self.lock(Range::ALL, begin)
+        self.enter(
+            |_| Range::ALL,
+            Mode::Exclusive,
+            None,
+            |held| begin(&mut Alone(held)),
+        )
     }
 
-    /// Locks `range` in shared mode.
+    /// Locks `range` in shared mode. Waits also if the task is being killed.
     ///
     /// # Errors
     ///
@@ -178,7 +201,8 @@ impl<K: Kind> Space<K> {
         range: Range,
         begin: impl FnOnce(&mut Held<'_, K>) -> Result<R, E>,
     ) -> Result<(SharedGuard<'_, K>, R), E> {
-        let (guard, begun) = self.enter(|_| range, Mode::Shared, |mut held| begin(&mut held))?;
+        let (guard, begun) =
+            self.enter(|_| range, Mode::Shared, None, |mut held| begin(&mut held))?;
         Ok((SharedGuard(guard), begun))
     }
 
@@ -186,8 +210,8 @@ impl<K: Kind> Space<K> {
     ///
     /// # Errors
     ///
-    /// Those of `begin`.
-    pub(crate) fn try_lock_all<E>(
+    /// Those of [`lock`](Self::lock).
+    pub(crate) fn try_lock_all<E: From<Killed>>(
         &self,
         begin: impl FnOnce(&mut Alone<'_, K>) -> Result<(), E>,
     ) -> Result<WholeGuard<'_, K>, E> {
@@ -195,18 +219,23 @@ impl<K: Kind> Space<K> {
         Ok(WholeGuard(guard))
     }
 
-    /// Locks all addresses exclusively; cannot fail.
+    /// Locks all addresses exclusively; cannot fail. Waits also if the task is being killed.
     pub(crate) fn lock_all(&self) -> WholeGuard<'_, K> {
-        let Ok(guard) = self.try_lock_all(|_| Ok::<_, Infallible>(()));
-        guard
+        let begin = |_: Held<'_, K>| Ok::<_, Infallible>(());
+        let Ok((guard, ())) = self.enter(|_| Range::ALL, Mode::Exclusive, None, begin);
+        WholeGuard(guard)
     }
 
     /// Enters the queue, waits for the turn of the request, and calls `begin`. `range` computes
     /// the range to lock from the mappings at the time at which the request enters the queue.
+    ///
+    /// If there is an error in `killed`, and the task is killed while it waits, the request leaves
+    /// the queue and fails with that error.
     fn enter<R, E>(
         &self,
         range: impl Fn(&DmaTree<K::Pages>) -> Range,
         mode: Mode,
+        mut killed: Option<E>,
         begin: impl FnOnce(Held<'_, K>) -> Result<R, E>,
     ) -> Result<(RangeGuard<'_, K>, R), E> {
         let mut inner = self.inner.lock();
@@ -214,11 +243,22 @@ impl<K: Kind> Space<K> {
             let range = range(&inner.dmas);
             match inner.queue.enter(range, mode) {
                 Ok(ticket) => break (range, ticket),
-                Err(other) => inner = self.waiting.wait(other.number(), inner),
+                Err(other) => {
+                    let (again, gone) = self.wait(other, inner, &mut killed);
+                    if let Some(e) = gone {
+                        return Err(e);
+                    }
+                    inner = again;
+                }
             }
         };
         while let Some(blocker) = inner.queue.blocker_of(ticket) {
-            inner = self.waiting.wait(blocker.number(), inner);
+            let (again, gone) = self.wait(blocker, inner, &mut killed);
+            if let Some(e) = gone {
+                self.leave(again, ticket, Removed::default());
+                return Err(e);
+            }
+            inner = again;
         }
         let mut removed = Removed::default();
         match begin(Held::new(&mut inner, range, &mut removed)) {
@@ -237,6 +277,18 @@ impl<K: Kind> Space<K> {
                 Err(e)
             }
         }
+    }
+
+    /// Releases the mutex, waits for the request `other`, and locks the mutex again. Takes the
+    /// error out of `killed` if there is one and the task is being killed.
+    fn wait<'a, E>(
+        &'a self,
+        other: Ticket,
+        inner: Guard<'a, Inner<K>, MutexBackend>,
+        killed: &mut Option<E>,
+    ) -> (Guard<'a, Inner<K>, MutexBackend>, Option<E>) {
+        let (inner, gone) = self.waiting.wait(other.number(), inner, killed.is_some());
+        (inner, killed.take_if(|_| gone))
     }
 
     /// Unlocks the range of a request, releases the mutex, and wakes the threads that wait for the

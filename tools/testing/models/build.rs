@@ -108,6 +108,16 @@ const MUTANTS: &[Mutant] = &[
         message: "requests are left in the queue",
     },
     Mutant {
+        name: "killed_requests_stay",
+        changes: &[(
+            "space.rs",
+            "self.leave(again, ticket, Removed::default());",
+            "drop(again);",
+        )],
+        scenario: "a_killed_request_leaves",
+        message: "deadlock",
+    },
+    Mutant {
         name: "what_is_gone_counts",
         changes: &[("space.rs", "inner.dmas.settle(removed);", "")],
         scenario: "readers_and_unmap",
@@ -127,8 +137,8 @@ const MUTANTS: &[Mutant] = &[
         name: "larger_mappings_are_not_locked",
         changes: &[(
             "space.rs",
-            "self.lock(Range::ALL, begin)\n",
-            "self.lock(range, begin)\n",
+            "|_| Range::ALL,\n",
+            "|_| range,\n",
         )],
         scenario: "pin_in_a_mapping_that_grows",
         message: "a mapping is locked in part",

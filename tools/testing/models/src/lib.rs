@@ -41,7 +41,7 @@
 //! # What is not
 //!
 //! The requests are models: when one in the module takes its locks in another order, adapt it here. Loom
-//! doesn't wake threads without a reason, nor interrupt or kill them. Memory is short in the queue only.
+//! doesn't wake threads without a reason, nor interrupt them. A thread is killed in one scenario only. Memory is short in the queue only.
 //!
 //! [loom]: https://docs.rs/loom
 

@@ -31,7 +31,7 @@ macro_rules! errors {
     };
 }
 
-errors!(EBUSY EEXIST EINVAL ENOENT ENOMEM ENOSPC EOVERFLOW EPERM);
+errors!(EBUSY EEXIST EINTR EINVAL ENOENT ENOMEM ENOSPC EOVERFLOW EPERM);
 
 /// How to allocate memory: here in one way only.
 #[derive(Clone, Copy)]

@@ -14,6 +14,8 @@ use iommu_group::ranges::Range;
 
 use kernel::prelude::*;
 
+use kernel_ext::keyed_wait::kill;
+
 use loom::thread;
 
 use super::{
@@ -389,6 +391,46 @@ pub(crate) fn nobody_overtakes() {
     let applies = applies.load(Ordering::Relaxed);
     println!("{interleavings} interleavings, in {applies} of which the order was known");
     assert_ne!(applies, 0, "the order was never known");
+}
+
+/// A killed request leaves the queue, and those behind it come to their turn: with memory for the queue and
+/// without.
+pub(crate) fn a_killed_request_leaves() {
+    for short in [false, true] {
+        let left = Arc::new(AtomicUsize::new(0));
+        let count = left.clone();
+        let try_all = || {
+            explore(PREEMPTIONS, move || {
+                let space = log();
+                let a = enter(&space, 'a', r(0, 1));
+                let c = enter(&space, 'c', r(2, 3));
+                kill();
+                let entered = space.lock(r(1, 2), |held| {
+                    held.state.push('b');
+                    Ok::<_, Error>(())
+                });
+                let killed = entered.map(drop).err();
+                // What must not fail waits all the same.
+                drop(space.lock_all());
+                a.join().expect("a thread has panicked");
+                c.join().expect("a thread has panicked");
+                let mut look = space.look();
+                assert_eq!(look.requests(), 0, "requests are left in the queue");
+                let has_b = look.state().contains(&'b');
+                assert_eq!(look.state().len(), 2 + usize::from(has_b));
+                assert_eq!(killed, (!has_b).then_some(EINTR));
+                count.fetch_add(usize::from(!has_b), Ordering::Relaxed);
+            })
+        };
+        let interleavings = if short {
+            with_short_memory(try_all)
+        } else {
+            try_all()
+        };
+        let left = left.load(Ordering::Relaxed);
+        println!("{interleavings} interleavings, in {left} of which it left");
+        assert!(left != 0 && left != interleavings);
+    }
 }
 
 /// The most that hold their ranges at the same time in some interleaving.

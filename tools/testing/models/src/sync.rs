@@ -20,7 +20,7 @@ impl<T> Mutex<T> {
 
     /// Waits until nobody holds it, and takes it.
     pub fn lock(&self) -> Guard<'_, T, MutexBackend> {
-        Guard::new(locked(self.0.lock()))
+        Guard::new(&self.0)
     }
 }
 
@@ -39,7 +39,12 @@ pub mod lock {
         },
     };
 
-    use loom::sync::MutexGuard;
+    use loom::sync::{
+        Mutex,
+        MutexGuard, //
+    };
+
+    use super::locked;
 
     /// `kernel::sync::lock::mutex`.
     pub mod mutex {
@@ -48,18 +53,34 @@ pub mod lock {
     }
 
     /// A lock that is held.
-    pub struct Guard<'a, T, B>(Option<MutexGuard<'a, T>>, PhantomData<B>);
+    pub struct Guard<'a, T, B> {
+        mutex: &'a Mutex<T>,
+        inner: Option<MutexGuard<'a, T>>,
+        backend: PhantomData<B>,
+    }
 
     impl<'a, T, B> Guard<'a, T, B> {
-        pub(super) fn new(inner: MutexGuard<'a, T>) -> Self {
-            Self(Some(inner), PhantomData)
+        pub(super) fn new(mutex: &'a Mutex<T>) -> Self {
+            Self {
+                mutex,
+                inner: Some(locked(mutex.lock())),
+                backend: PhantomData,
+            }
+        }
+
+        /// Lets go of the mutex, and takes it again.
+        pub(crate) fn again(self) -> Self {
+            let mutex = self.mutex;
+            drop(self);
+            Self::new(mutex)
         }
 
         pub(crate) fn exchange(
-            self,
+            mut self,
             f: impl FnOnce(MutexGuard<'a, T>) -> MutexGuard<'a, T>,
         ) -> Self {
-            Self(self.0.map(f), PhantomData)
+            self.inner = self.inner.take().map(f);
+            self
         }
     }
 
@@ -67,14 +88,14 @@ pub mod lock {
         type Target = T;
 
         fn deref(&self) -> &T {
-            self.0.as_ref().expect("the mutex is held")
+            self.inner.as_ref().expect("the mutex is held")
         }
     }
 
     // As the kernel's, of values that may be moved only.
     impl<T: Unpin, B> DerefMut for Guard<'_, T, B> {
         fn deref_mut(&mut self) -> &mut T {
-            self.0.as_mut().expect("the mutex is held")
+            self.inner.as_mut().expect("the mutex is held")
         }
     }
 }

@@ -87,6 +87,7 @@ scenarios! {
     without_memory
     chain
     nobody_overtakes
+    a_killed_request_leaves
     sharers_go_together
     others_go_alone
     disjoint_requests_go_together

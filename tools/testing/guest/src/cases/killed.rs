@@ -123,7 +123,8 @@ pub fn cases() -> Vec<Trial> {
             in_long_request(Long::UnmapAll, Close::Container)
         }),
     ];
-    let ours: [Test; 2] = [
+    let ours: [Test; 3] = [
+        ("ends_while_it_waits", ends_while_it_waits),
         ("group_closed_in_long_map", || {
             in_long_request(Long::Map, Close::Group)
         }),
@@ -324,8 +325,9 @@ fn group_closed(name: &str, waits: bool) -> Result<()> {
     Ok(())
 }
 
-/// The killed process waits for a request that has stopped.
-fn waiting_for_another() -> Result<()> {
+/// The killed process waits for a request that has stopped. If `at_once`, it ends before that
+/// request continues.
+fn killed_while_it_waits(at_once: bool) -> Result<()> {
     let place = Place::DirtyBitmap;
     let scene = Scene::new(place, None)?;
     let container = scene.container.as_fd().try_clone_to_owned()?;
@@ -339,12 +341,25 @@ fn waiting_for_another() -> Result<()> {
         // It is not visible from here whether the process waits yet.
         thread::sleep(Duration::from_millis(200));
         helper.kill_later()?;
+        let status = format!("/proc/{}/status", helper.id());
+        let ended = || Ok::<_, anyhow::Error>(fs::read_to_string(&status)?.contains("State:\tZ"));
+        let ended = !at_once || wait::until(LIMIT, ended)?;
         drop(release);
         assert_eq!(request.finish()?, Ok(0));
-        helper.kill()
+        helper.kill()?;
+        ensure!(ended, "the killed process waits for the other request");
+        Ok(())
     })?;
     drop(container);
     scene.end()
+}
+
+fn waiting_for_another() -> Result<()> {
+    killed_while_it_waits(false)
+}
+
+fn ends_while_it_waits() -> Result<()> {
+    killed_while_it_waits(true)
 }
 
 /// Waits until the map of [`LONG`] bytes is in progress. `pinned` is the number of pages pinned
