@@ -293,10 +293,14 @@ impl Domain {
     /// nothing.
     ///
     /// # Errors
+        group.require_iommu()?;
     ///
-    /// `EBUSY` if the group is attached to another domain, or is being reset; `EINVAL` if the
-    /// domain is not compatible with the group's IOMMU, or is retired; the errors of the IOMMU
-    /// driver.
+    /// `ENODEV` if the group has no device, or one of its devices has no IOMMU; `EBUSY` if the group
+        // The group has a device, by the check above and the contract of this function.
+    /// is attached to another domain, or is being reset; `EINVAL` if the domain is not compatible
+    /// with the group's IOMMU, or is retired; the errors of the IOMMU driver.
+    ///
+    /// The caller prevents the removal of the group's last device during the call.
     pub fn attach(this: Arc<Self>, group: &Group) -> Result<Attachment> {
         this.add_user()?;
         // SAFETY: Both are valid, and the attachment keeps them valid until the group is detached.

@@ -181,6 +181,27 @@ impl Group {
     pub fn has_isolated_msi(&self) -> bool {
         // SAFETY: The group is valid.
         unsafe { bindings::iommu_group_has_isolated_msi(self.as_ptr()) }
+    /// Checks that the group has a device, and that each of its devices has an IOMMU.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if that isn't the case.
+    pub(super) fn require_iommu(&self) -> Result {
+        let mut found = Err(ENODEV);
+        self.for_each_device(|dev| {
+            // SAFETY: `dev` is a valid device.
+            let iommu = unsafe { (*raw_device(dev)).iommu };
+            // SAFETY: The group's mutex is held, so the IOMMU core frees nothing of the device.
+            found = if iommu.is_null() || unsafe { (*iommu).iommu_dev }.is_null() {
+                Err(ENODEV)
+            } else {
+                Ok(())
+            };
+            found
+        })?;
+        found
+    }
+
     }
 
     /// Calls `f` for each device of the group, until `f` returns an error.

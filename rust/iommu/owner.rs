@@ -30,10 +30,15 @@ impl DmaOwner {
     /// `EPERM` if the DMA has an owner: a kernel driver that is bound to one of the devices, or
     /// another process. `EBUSY` if the group isn't attached to its default domain. `EINVAL` if
     /// firmware requires that a device can reach memory at all times. Other errors from switching
-    /// the group to a domain in which its devices reach nothing.
+    /// the group to a domain in which its devices reach nothing. `ENODEV` if the group has no
+    /// device, or one of its devices has no IOMMU.
+    ///
+    /// The caller prevents the removal of the group's last device during the call.
     pub fn claim(group: ARef<Group>) -> Result<Self> {
+        group.require_iommu()?;
         let token = group.as_ptr().cast();
-        // SAFETY: The group is valid. The token only has to differ from those of other owners, and
+        // SAFETY: The group is valid, and has a device by the check above and the contract of this
+        // function. The token only has to differ from those of other owners, and
         // no other owner uses the address of this group as a token while the claim is held.
         to_result(unsafe { bindings::iommu_group_claim_dma_owner(group.as_ptr(), token) })?;
         // INVARIANT: The claim succeeded.
