@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn group_leaves_if_the_others_agree() -> Result {
         let container = Container::new(Handle::Groups)?;
-        let (first, second) = (IommuGroup::alloc()?, IommuGroup::alloc()?);
+        let (first, second) = (IommuGroup::alloc(c"first")?, IommuGroup::alloc(c"second")?);
         container.attach(first.clone(), GroupKind::Emulated)?;
         assert!(!container.detach(&first, |members| members > 1));
         assert!(!container.detach(&second, |_| true));

@@ -39,7 +39,8 @@ pub struct Group(Opaque<bindings::iommu_group>);
 // SAFETY: Groups are reference counted, and may be released from any thread.
 unsafe impl Send for Group {}
 
-// SAFETY: The group's own mutex serialises everything that can be done with a shared reference.
+// SAFETY: The group's own mutex serialises everything that changes a group through a shared
+// reference. Its number and its name never change.
 unsafe impl Sync for Group {}
 
 // SAFETY: The two functions below count references to a group.
@@ -78,17 +79,21 @@ impl Group {
         Some(unsafe { ARef::from_raw(group.cast()) })
     }
 
-    /// Creates a group without devices.
+    /// Creates a group without devices. Sysfs shows its name.
     ///
     /// # Errors
     ///
     /// `ENOMEM`, or an error from sysfs.
-    pub fn alloc() -> Result<ARef<Self>> {
+    pub fn alloc(name: &CStr) -> Result<ARef<Self>> {
         // SAFETY: There are no requirements.
         let group = from_err_ptr(unsafe { bindings::iommu_group_alloc() })?;
         let group = NonNull::new(group).ok_or(ENOMEM)?;
         // SAFETY: `iommu_group_alloc` returned a counted reference, which this function owns.
-        Ok(unsafe { ARef::from_raw(group.cast()) })
+        let group: ARef<Self> = unsafe { ARef::from_raw(group.cast()) };
+        // SAFETY: The group is valid, and no other code sets its name. The function copies the
+        // string.
+        to_result(unsafe { bindings::iommu_group_set_name(group.as_ptr(), name.as_char_ptr()) })?;
+        Ok(group)
     }
 
     /// Borrows a group from its C pointer.
@@ -110,16 +115,6 @@ impl Group {
     pub fn id(&self) -> i32 {
         // SAFETY: The group is valid.
         unsafe { bindings::iommu_group_id(self.as_ptr()) }
-    }
-
-    /// Sets the name of the group, which sysfs shows.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`, or an error from sysfs.
-    pub fn set_name(&self, name: &CStr) -> Result {
-        // SAFETY: The group is valid and the function copies the string.
-        to_result(unsafe { bindings::iommu_group_set_name(self.as_ptr(), name.as_char_ptr()) })
     }
 
     /// Adds `dev` to this group, which [`alloc`](Group::alloc) created.

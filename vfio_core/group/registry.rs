@@ -229,9 +229,7 @@ pub(crate) fn join_software(parent: &Parent, kind: GroupKind) -> Result<Arc<Grou
 
 /// Allocates a software group without devices.
 pub(super) fn software_group() -> Result<ARef<IommuGroup>> {
-    let iommu_group = IommuGroup::alloc()?;
-    iommu_group.set_name(c"vfio-noiommu")?;
-    Ok(iommu_group)
+    IommuGroup::alloc(c"vfio-noiommu")
 }
 
 /// Prevents `device` from being opened or moved to another group. Returns its group.

@@ -50,10 +50,7 @@ impl Drop for User {
 #[cfg(CONFIG_KUNIT)]
 #[kernel::macros::kunit_tests(vfio_core_group_user)]
 mod tests {
-    use kernel_ext::{
-        iommu::Group as IommuGroup,
-        iommu_driver::GroupKind, //
-    };
+    use kernel_ext::iommu_driver::GroupKind;
 
     use super::*;
     use crate::{
@@ -63,7 +60,7 @@ mod tests {
 
     #[test]
     fn one_at_a_time_whatever_requests_are_under_way() -> Result {
-        let group = Group::new(IommuGroup::alloc()?, GroupKind::Emulated)?;
+        let group = Group::new(software_group()?, GroupKind::Emulated)?;
         let request = group.state.lock();
         let user = User::claim(&group).map_err(|_| EBUSY)?;
         assert!(User::claim(&group).is_err());
