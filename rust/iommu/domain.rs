@@ -2,6 +2,9 @@
 
 //! IOMMU domains: the address spaces of devices.
 
+#[cfg(CONFIG_KUNIT)]
+mod fake;
+
 use core::ptr::NonNull;
 
 use kernel::{
@@ -54,7 +57,7 @@ const RETIRED: i32 = -1;
 ///
 /// # Invariants
 ///
-/// - `ptr` is a domain from `iommu_paging_domain_alloc_flags()`, and this value owns it.
+/// - `ptr` is a paging domain, and this value owns it.
 /// - `users` is the number of attachments, or [`RETIRED`]: then there is none, and none can be
 ///   added.
 pub struct Domain {
@@ -227,6 +230,11 @@ impl Domain {
         Ok(())
     }
 
+                pr_err!(
+                    "the IOMMU did not unmap {:#x} bytes at iova {:#x}: their pages stay pinned\n",
+                    size - done,
+                    start
+                );
     /// Unmaps `size` bytes at `iova`, which are mapped, and waits until no device can access them.
     ///
     /// Returns whether the whole range was unmapped.

@@ -66,6 +66,7 @@ impl Frames {
 /// - Each of `domains` maps the range, from its start on, to `frames`, in order, and no other code
 ///   maps or unmaps there. The page tables of a retired domain are exempt.
 /// - A run of `frames` whose flag is set owns the pins of its pages.
+/// - `place` is marked as reachable if another domain may still map pages of `frames`.
 pub struct Mapping {
     domains: Arc<Domains>,
     frames: Extents,
@@ -78,11 +79,14 @@ const _: () = assert!(size_of::<Mapping>() == 32);
 const PINNED: bool = true;
 
 /// The start of a mapping, a multiple of the page size. The bits below the page size hold the
-/// access permissions of devices.
+/// access permissions of devices, and whether unmapping from a former domain failed.
 #[derive(Clone, Copy)]
 struct Place(u64);
 
 impl Place {
+    /// The bit of a place whose pages devices may reach through a former domain.
+    const REACHABLE: u64 = PAGE_SIZE as u64 / 2;
+
     fn new(iova: u64, prot: Prot) -> Self {
         Self(iova & !(PAGE_SIZE as u64 - 1) | u64::from(u32::from(prot)))
     }
@@ -93,6 +97,14 @@ impl Place {
 
     fn prot(self) -> Prot {
         Prot::from_raw((self.0 & (PAGE_SIZE as u64 - 1)) as c_int)
+    }
+
+    fn is_reachable(self) -> bool {
+        self.0 & Self::REACHABLE != 0
+    }
+
+    fn set_reachable(&mut self, reachable: bool) {
+        self.0 = self.0 & !Self::REACHABLE | u64::from(reachable) * Self::REACHABLE;
     }
 }
 
@@ -157,6 +169,8 @@ impl Mapping {
         }
         // INVARIANT: This value owns the range and the pins of `next` now.
         next.frames = Extents::new();
+        self.place
+            .set_reachable(self.place.is_reachable() || next.place.is_reachable());
         Ok(())
     }
 
@@ -207,7 +221,7 @@ impl Mapping {
         }
         match frames {
             // Devices may still access the pages, so the pages must not be reused.
-            Frames::Memory(run) if warn_on!(!gone) => {
+            Frames::Memory(run) if !gone => {
                 run.into_frames();
             }
             given_back => drop(given_back),
@@ -234,7 +248,8 @@ impl Mapping {
     /// # Errors
     ///
     /// `EINVAL` if one of the current domains is missing; `ENOMEM`; or an error of an IOMMU driver.
-    /// After an error the domains of the mapping are unchanged.
+    /// After an error the domains of the mapping are unchanged. If unmapping from the new domains
+    /// fails, too, the pages stay pinned for ever.
     pub unsafe fn extend(&mut self, domains: &Arc<Domains>) -> Result {
         if !self.domains.iter().all(|domain| domains.has(domain)) {
             return Err(EINVAL);
@@ -243,12 +258,13 @@ impl Mapping {
             if self.domains.has(domain) {
                 continue;
             }
-            if let Err(e) = self.map_in(domain) {
+            if let Err((e, mut gone)) = self.map_in(domain) {
                 for domain in domains.iter().take(nth) {
                     if !self.domains.has(domain) {
-                        self.unmap_in(domain, self.bytes());
+                        gone &= self.unmap_in(domain, self.bytes());
                     }
                 }
+                self.place.set_reachable(self.place.is_reachable() || !gone);
                 return Err(e);
             }
         }
@@ -258,36 +274,37 @@ impl Mapping {
         Ok(())
     }
 
-    /// Unmaps the range from all domains except `domains`, which are some of the current ones.
+    /// Unmaps the range from all domains except `domains`, which are some of the current ones. If
+    /// this fails, the pages stay pinned for ever.
     pub fn shrink(&mut self, domains: &Arc<Domains>) {
         if warn_on!(!domains.iter().all(|domain| self.domains.has(domain))) {
             return;
         }
         let old = core::mem::replace(&mut self.domains, domains.clone());
-        // INVARIANT: The range is mapped in all of the new domains, and is unmapped from the others
-        // below.
+        // INVARIANT: The range is mapped in all of the new domains. It is unmapped from the others
+        // below, or the mapping is marked.
+        let mut gone = !self.place.is_reachable();
         for domain in old.iter() {
             if !self.domains.has(domain) {
-                self.unmap_in(domain, self.bytes());
+                gone &= self.unmap_in(domain, self.bytes());
             }
         }
+        self.place.set_reachable(!gone);
     }
 
-    /// Maps all frames in another domain, or none of them.
-    fn map_in(&self, domain: &Domain) -> Result {
+    /// Maps all frames in another domain, or none of them. The flag next to the error is true if
+    /// everything that this call mapped has been unmapped again.
+    fn map_in(&self, domain: &Domain) -> Result<(), (Error, bool)> {
         let mut done = 0;
         for extent in self.frames.iter() {
             let size = extent.pages() << PAGE_SHIFT;
             let phys = extent.frame() << PAGE_SHIFT;
-            // SAFETY: The pages are pinned by `self`, which either extends to the domain or unmaps
-            // them below; by the contract of `extend` no other code maps here.
+            // SAFETY: The pages are pinned by `self`, which either extends to the domain, or unmaps
+            // them below, or keeps them pinned; by the contract of `extend` no other code maps here.
             let mapped =
                 unsafe { domain.map(self.iova() + done, phys, size as usize, self.prot()) };
-            if let Err((e, _)) = mapped {
-                // Anything that this doesn't unmap disappears with the domain, whose group is not
-                // attached.
-                self.unmap_in(domain, done);
-                return Err(e);
+            if let Err((e, gone)) = mapped {
+                return Err((e, self.unmap_in(domain, done) && gone));
             }
             done += size;
             cond_resched();
@@ -302,19 +319,19 @@ impl Mapping {
             return true;
         }
         // SAFETY: By the type invariant no other code maps here.
-        let gone = unsafe { domain.unmap(self.iova(), bytes) };
-        warn_on!(!gone);
-        gone
+        unsafe { domain.unmap(self.iova(), bytes) }
     }
 
-    /// Unmaps everything and unpins the pages. If unmapping fails, the pages stay pinned.
+    /// Unmaps everything and unpins the pages. If unmapping fails or failed before, the pages stay
+    /// pinned for ever.
     pub fn clear(&mut self) {
-        let mut gone = true;
+        let mut gone = !self.place.is_reachable();
         for domain in self.domains.iter() {
             gone &= self.unmap_in(domain, self.bytes());
         }
         // INVARIANT: Nothing is mapped, and the pins are released below.
         let frames = core::mem::take(&mut self.frames);
+        self.place.set_reachable(false);
         if !gone {
             // Devices may still access the pages, so the pages must not be reused.
             return;
@@ -352,3 +369,166 @@ const JOINED_TO_RUNS: usize = 4096;
 
 /// Number of pages that are unpinned before other tasks may run.
 const UNPIN_STEP: usize = (64 << 20) / PAGE_SIZE;
+
+#[cfg(CONFIG_KUNIT)]
+#[kernel::macros::kunit_tests(kernel_ext_mapping)]
+mod tests {
+    use kernel::{
+        page::Page,
+        sync::atomic::{
+            Atomic,
+            Relaxed, //
+        }, //
+    };
+
+    use super::*;
+    use crate::bindings;
+
+    /// Bytes of the page of a [`Pinned`].
+    const SIZE: usize = PAGE_SIZE;
+
+    /// A page that can be pinned once.
+    struct Pinned(Page);
+
+    impl Pinned {
+        fn new() -> Result<Self> {
+            Ok(Self(Page::alloc_page(GFP_KERNEL)?))
+        }
+
+        /// Returns the reference count of the page, of which a pin is 1024.
+        fn count(&self) -> &Atomic<i32> {
+            // SAFETY: The page is valid, and its reference count is atomic.
+            unsafe { Atomic::from_ptr(&raw mut (*self.0.as_ptr())._refcount.counter) }
+        }
+
+        /// Pins the page.
+        fn pin(&self) -> Result<Frames> {
+            self.count()
+                .fetch_add(bindings::GUP_PIN_COUNTING_BIAS as i32, Relaxed);
+            // SAFETY: The page is valid.
+            unsafe {
+                bindings::inc_node_page_state(
+                    self.0.as_ptr(),
+                    bindings::node_stat_item_NR_FOLL_PIN_ACQUIRED,
+                )
+            };
+            Ok(Frames::Memory(self.run()?))
+        }
+
+        fn is_pinned(&self) -> bool {
+            self.count().load(Relaxed) >= bindings::GUP_PIN_COUNTING_BIAS as i32
+        }
+
+        fn run(&self) -> Result<PinnedRun> {
+            // SAFETY: The page is valid.
+            let frame = unsafe { bindings::kernel_ext_page_to_pfn(self.0.as_ptr()) };
+            // SAFETY: The page was pinned once, and the tests take the pin once.
+            unsafe { PinnedRun::from_frames(frame, 1, false) }.ok_or(EINVAL)
+        }
+
+        /// Releases a pin that a mapping has kept for ever.
+        fn unpin(&self) -> Result {
+            assert!(self.is_pinned());
+            drop(self.run()?);
+            assert!(!self.is_pinned());
+            Ok(())
+        }
+    }
+
+    /// Returns two fake domains: a set of the first one, and a set of both.
+    fn sets() -> Result<[(Arc<Domain>, Arc<Domains>); 2]> {
+        let first = Arc::new(Domain::fake()?, GFP_KERNEL)?;
+        let second = Arc::new(Domain::fake()?, GFP_KERNEL)?;
+        let one = Domains::default().with(&first)?;
+        let both = one.with(&second)?;
+        Ok([(first, one), (second, both)])
+    }
+
+    /// Returns an empty mapping for reading.
+    fn mapping(domains: &Arc<Domains>) -> Mapping {
+        // SAFETY: The test makes only one mapping in these domains.
+        unsafe { Mapping::new(domains.clone(), 0x10000, Access::Read.into()) }
+    }
+
+    /// Returns a mapping of `page` in the first domain.
+    fn mapped(domains: &Arc<Domains>, page: &Pinned) -> Result<Mapping> {
+        let mut mapping = mapping(domains);
+        mapping.append(page.pin()?)?;
+        Ok(mapping)
+    }
+
+    #[test]
+    fn pages_are_unpinned_when_they_are_unmapped() -> Result {
+        let [(first, _), (second, both)] = sets()?;
+        let page = Pinned::new()?;
+        let mut mapping = mapped(&both, &page)?;
+        assert_eq!((first.fake_bytes(), second.fake_bytes()), (SIZE, SIZE));
+        mapping.clear();
+        assert_eq!((first.fake_bytes(), second.fake_bytes()), (0, 0));
+        assert!(mapping.is_empty() && !page.is_pinned());
+        Ok(())
+    }
+
+    #[test]
+    fn append_that_fails_changes_nothing() -> Result {
+        let [(first, _), (second, both)] = sets()?;
+        let page = Pinned::new()?;
+        let mut mapping = mapping(&both);
+        second.let_fake(false, true);
+        assert_eq!(mapping.append(page.pin()?), Err(ENOMEM));
+        assert!(mapping.is_empty() && !page.is_pinned());
+        assert_eq!(first.fake_bytes(), 0);
+        // The page can't be taken back from the first domain.
+        first.let_fake(true, false);
+        assert_eq!(mapping.append(page.pin()?), Err(ENOMEM));
+        assert!(mapping.is_empty());
+        page.unpin()
+    }
+
+    #[test]
+    fn pages_that_stay_mapped_stay_pinned() -> Result {
+        let [(first, one), _] = sets()?;
+        let page = Pinned::new()?;
+        first.let_fake(true, false);
+        drop(mapped(&one, &page)?);
+        page.unpin()
+    }
+
+    #[test]
+    fn pages_that_stay_mapped_in_a_former_domain_stay_pinned() -> Result {
+        let [(first, one), (second, both)] = sets()?;
+        let page = Pinned::new()?;
+        let mut mapping = mapped(&both, &page)?;
+        second.let_fake(true, false);
+        mapping.shrink(&one);
+        // The mapping remembers it.
+        second.let_fake(true, true);
+        mapping.shrink(&one);
+        mapping.clear();
+        assert_eq!((first.fake_bytes(), second.fake_bytes()), (0, SIZE));
+        page.unpin()?;
+        // A page that is mapped later is in no other domain.
+        mapping.append(page.pin()?)?;
+        drop(mapping);
+        assert!(!page.is_pinned());
+        Ok(())
+    }
+
+    #[test]
+    fn extend_that_fails_unmaps_or_keeps_the_pages() -> Result {
+        let [(_, one), (second, both)] = sets()?;
+        let third = Arc::new(Domain::fake()?, GFP_KERNEL)?;
+        let all = both.with(&third)?;
+        let page = Pinned::new()?;
+        third.let_fake(false, true);
+        for unmaps in [true, false] {
+            second.let_fake(true, unmaps);
+            let mut mapping = mapped(&one, &page)?;
+            // SAFETY: The test makes only one mapping in these domains at a time.
+            assert_eq!(unsafe { mapping.extend(&all) }, Err(ENOMEM));
+            drop(mapping);
+            assert_eq!(page.is_pinned(), !unmaps);
+        }
+        page.unpin()
+    }
+}
