@@ -114,8 +114,8 @@ pub trait OpenNode: FileOperations {
     /// The value of the character device itself.
     type Node: Send + Sync + 'static;
 
-    /// Returns the value of the new file. `file` isn't visible to userspace yet.
-    fn open(node: &Self::Node, file: &File) -> Result<Self::Data>;
+    /// Returns the value of the new file.
+    fn open(node: &Self::Node) -> Result<Self::Data>;
 }
 
 /// A table of files that are only created by kernel code, together with their value.
@@ -213,9 +213,7 @@ unsafe extern "C" fn open_node_callback<T: OpenNode>(
         // SAFETY: During `open` the VFS holds a reference to `i_cdev`, which keeps the node.
         let node =
             unsafe { NodeInner::<T::Node>::from_cdev(bindings::kernel_ext_inode_cdev(inode)) };
-        // SAFETY: The file is valid during this call, and no thread holds it through `fdget_pos`
-        // yet.
-        let data = T::open(node, unsafe { File::from_raw_file(file) })?;
+        let data = T::open(node)?;
         // SAFETY: The file is being opened, so nothing else accesses `private_data`.
         unsafe { (*file).private_data = data.into_foreign() };
         Ok(0)

@@ -85,7 +85,7 @@ pub(super) struct GroupFile;
 impl OpenNode for GroupFile {
     type Node = Arc<Group>;
 
-    fn open(group: &Arc<Group>, _file: &File) -> Result<KBox<OpenGroup>> {
+    fn open(group: &Arc<Group>) -> Result<KBox<OpenGroup>> {
         let slot = KBox::new_uninit(GFP_KERNEL)?;
         Ok(KBox::write(slot, OpenGroup::open(group)?))
     }
