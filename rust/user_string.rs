@@ -5,15 +5,13 @@
 //! C header: [`include/linux/string.h`](srctree/include/linux/string.h)
 
 use core::{
-    ops::{
-        Deref,
-        DerefMut, //
-    },
+    ops::Deref,
     ptr::NonNull, //
 };
 
 use kernel::{
     error::from_err_ptr,
+    ffi::c_char,
     prelude::*,
     uaccess::UserPtr, //
 };
@@ -52,6 +50,11 @@ impl UserString {
         // INVARIANT: As above.
         Ok(Self { bytes, length })
     }
+
+    /// Returns the string, for a C function that may modify it but leaves the terminator in place.
+    pub fn as_mut_ptr(&mut self) -> *mut c_char {
+        self.bytes.as_ptr().cast()
+    }
 }
 
 impl Deref for UserString {
@@ -60,13 +63,6 @@ impl Deref for UserString {
     fn deref(&self) -> &[u8] {
         // SAFETY: By the type invariant.
         unsafe { core::slice::from_raw_parts(self.bytes.as_ptr(), self.length) }
-    }
-}
-
-impl DerefMut for UserString {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: By the type invariant.
-        unsafe { core::slice::from_raw_parts_mut(self.bytes.as_ptr(), self.length) }
     }
 }
 

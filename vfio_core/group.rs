@@ -38,7 +38,8 @@ use kernel_ext::{
     },
     iommu::Group as IommuGroup,
     iommu_driver::GroupKind,
-    module_ref::ModuleRef, //
+    module_ref::ModuleRef,
+    user_string::UserString, //
 };
 
 use crate::{
@@ -171,7 +172,7 @@ impl Group {
     }
 
     /// Finds the device that `name` selects and takes a reference to its registration.
-    fn find_device(&self, name: &mut [u8]) -> Result<Registered> {
+    fn find_device(&self, name: &mut UserString) -> Result<Registered> {
         for device in self.devices.lock().iter() {
             if device.matches(name)? {
                 if let Some(registered) = device.try_get_registration() {

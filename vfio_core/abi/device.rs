@@ -34,7 +34,8 @@ use kernel_ext::{
     },
     bindings,
     mm::may_warn,
-    module_ref::ModuleRef, //
+    module_ref::ModuleRef,
+    user_string::UserString, //
 };
 
 use super::{
@@ -241,18 +242,17 @@ impl Device {
 
     // --- Opening and use ----------------------------------------------------------------------
 
-    /// Returns whether `name` selects this device. `name` is a string including its terminator,
-    /// which the driver may modify.
+    /// Returns whether `name` selects this device. The driver may modify the name.
     ///
     /// # Errors
     ///
     /// Returns the driver's error if `name` is meant for the driver but is incomplete.
-    pub(crate) fn matches(&self, name: &mut [u8]) -> Result<bool> {
+    pub(crate) fn matches(&self, name: &mut UserString) -> Result<bool> {
         let Some(match_) = self.ops().match_ else {
-            return Ok(self.parent().name().to_bytes_with_nul() == &*name);
+            return Ok(self.parent().name().to_bytes_with_nul() == &**name);
         };
-        // SAFETY: The name ends with a zero byte.
-        let ret = unsafe { match_(self.as_ptr(), name.as_mut_ptr().cast()) };
+        // SAFETY: The name is a string, which a driver modifies only up to its terminator.
+        let ret = unsafe { match_(self.as_ptr(), name.as_mut_ptr()) };
         to_result(ret.min(0))?;
         Ok(ret != 0)
     }
