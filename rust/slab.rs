@@ -35,7 +35,7 @@ struct Node<T> {
 /// # Invariants
 ///
 /// The pointer is a valid `struct kmem_cache` for objects of `Node<T>`.
-pub struct Slab<T>(NonNull<bindings::kmem_cache>, PhantomData<fn() -> T>);
+pub struct Slab<T>(NonNull<bindings::kmem_cache>, PhantomData<fn(T) -> T>);
 
 // SAFETY: Slab caches may be used concurrently.
 unsafe impl<T> Send for Slab<T> {}
