@@ -10,6 +10,7 @@ use kernel::{
     error::to_result,
     ffi::c_char,
     prelude::*,
+    sync::Arc,
     types::Opaque, //
 };
 
@@ -104,21 +105,33 @@ impl Region {
     pub const ALL_MINORS: u32 = 1 << bindings::MINORBITS;
 
     /// Allocates `count` numbers, which `/proc/devices` shows as `name`.
-    pub fn new(name: &'static CStr, count: u32) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if all majors are in use; `ENOMEM`.
+    pub fn new(name: &'static CStr, count: u32) -> Result<Arc<Self>> {
         let mut first = 0;
         // SAFETY: Both pointers are valid for the call.
         to_result(unsafe {
             bindings::alloc_chrdev_region(&mut first, 0, count, name.as_char_ptr())
         })?;
         // INVARIANT: The call above succeeded.
-        Ok(Self { first, count })
+        Ok(Arc::new(Self { first, count }, GFP_KERNEL)?)
     }
 
-    /// Returns the device number of `minor`, which must be less than the count.
-    pub fn number(&self, minor: u32) -> Result<DevNumber> {
-        (minor < self.count)
-            .then_some(DevNumber(self.first + minor))
-            .ok_or(ERANGE)
+    /// Returns the device number of `minor` in `region`.
+    ///
+    /// # Errors
+    ///
+    /// `ERANGE` unless `minor` is less than the count.
+    pub fn number(region: &Arc<Self>, minor: u32) -> Result<DevNumber> {
+        if minor >= region.count {
+            return Err(ERANGE);
+        }
+        Ok(DevNumber {
+            number: region.first + minor,
+            _region: region.clone(),
+        })
     }
 }
 
@@ -129,9 +142,11 @@ impl Drop for Region {
     }
 }
 
-/// A device number of a [`Region`].
-#[derive(Clone, Copy)]
-pub struct DevNumber(bindings::dev_t);
+/// A device number of a [`Region`], which it keeps.
+pub struct DevNumber {
+    number: bindings::dev_t,
+    _region: Arc<Region>,
+}
 
 /// A character device with its device in sysfs, and the value that its files are opened with.
 #[repr(C)]
@@ -170,7 +185,11 @@ impl<T> NodeInner<T> {
 ///
 /// The pointer is to a node that was added by `cdev_device_add`, and this value owns one reference
 /// to its device.
-pub struct NodeRegistration<T>(core::ptr::NonNull<NodeInner<T>>);
+pub struct NodeRegistration<T> {
+    node: core::ptr::NonNull<NodeInner<T>>,
+    _class: Arc<ClassRegistration>,
+    _number: DevNumber,
+}
 
 // SAFETY: The C parts may be used from any thread; `T` is `Send` and `Sync`.
 unsafe impl<T: Send + Sync> Send for NodeRegistration<T> {}
@@ -179,8 +198,12 @@ unsafe impl<T: Send + Sync> Sync for NodeRegistration<T> {}
 
 impl<T: Send + Sync + 'static> NodeRegistration<T> {
     /// Creates the node `name` of `class` with `number`. Its files belong to `table`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or an error of sysfs.
     pub fn new<F: OpenNode<Node = T>>(
-        class: &'static Class,
+        class: Arc<ClassRegistration>,
         table: &'static FileTable<F, Node>,
         number: DevNumber,
         name: &CStr,
@@ -201,8 +224,8 @@ impl<T: Send + Sync + 'static> NodeRegistration<T> {
         // because `cdev_device_add` makes it hold a reference to the device.
         unsafe {
             bindings::device_initialize(dev);
-            (*dev).devt = number.0;
-            (*dev).class = class.as_ptr();
+            (*dev).devt = number.number;
+            (*dev).class = class.0.as_ptr();
             (*dev).release = Some(NodeInner::<T>::release_callback);
             bindings::cdev_init(cdev, table.as_ptr());
             (*cdev).owner = (*table.as_ptr()).owner;
@@ -215,8 +238,12 @@ impl<T: Send + Sync + 'static> NodeRegistration<T> {
             // SAFETY: Drops the reference of `device_initialize`, which frees the node.
             .inspect_err(|_| unsafe { bindings::put_device(dev) })?;
         // INVARIANT: The node was just added, and takes over the reference of `device_initialize`.
-        // SAFETY: `KBox::into_raw` doesn't return a null pointer.
-        Ok(Self(unsafe { core::ptr::NonNull::new_unchecked(node) }))
+        Ok(Self {
+            // SAFETY: `KBox::into_raw` doesn't return a null pointer.
+            node: unsafe { core::ptr::NonNull::new_unchecked(node) },
+            _class: class,
+            _number: number,
+        })
     }
 }
 
@@ -225,7 +252,7 @@ impl<T> Drop for NodeRegistration<T> {
         // SAFETY: By the type invariant; this value's reference keeps the node beyond
         // `cdev_device_del`.
         unsafe {
-            let node = self.0.as_ref();
+            let node = self.node.as_ref();
             let dev = node.dev.get();
             bindings::cdev_device_del(node.cdev.get(), dev);
             bindings::put_device(dev);

@@ -61,7 +61,7 @@ use holder::Holder;
 use refusal::Reason;
 
 /// `/sys/class/vfio`
-pub(crate) static CLASS: Class = Class::new::<Nodes>(c"vfio");
+static CLASS: Class = Class::new::<Nodes>(c"vfio");
 
 struct Nodes;
 

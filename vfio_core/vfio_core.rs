@@ -59,7 +59,6 @@ struct Vfio {
     _device_class: ClassRegistration,
     _virqfd: abi::virqfd::CleanupQueue,
     _group_numbers: group::registry::Numbered,
-    _group_class: ClassRegistration,
     _debug: Dir,
     #[cfg(CONFIG_VFIO_NOIOMMU)]
     _noiommu: kernel_ext::iommu_driver::Registration<noiommu::NoIommu>,
@@ -73,7 +72,6 @@ impl kernel::InPlaceModule for Vfio {
             },
             #[cfg(CONFIG_VFIO_NOIOMMU)]
             _noiommu: noiommu::register()?,
-            _group_class: group::CLASS.register()?,
             _debug: Dir::new(c"vfio"),
             _group_numbers: group::registry::Numbered::new(_debug)?,
             _virqfd: abi::virqfd::CleanupQueue::new()?,

@@ -17,6 +17,7 @@ use kernel::{
 };
 use kernel_ext::{
     chardev::{
+        ClassRegistration,
         NodeRegistration,
         Region, //
     },
@@ -45,9 +46,10 @@ use crate::{
     numbers::Numbers, //
 };
 
-/// The groups, and the device numbers for their nodes.
+/// The groups, and the class and the device numbers of their nodes.
 pub(crate) struct Registry {
-    region: Option<Region>,
+    class: Option<Arc<ClassRegistration>>,
+    region: Option<Arc<Region>>,
     debug: Option<Dir>,
     minors: Numbers,
     /// Indexed by group id.
@@ -68,6 +70,7 @@ struct Entry {
 impl Registry {
     pub(crate) const fn new() -> Self {
         Self {
+            class: None,
             region: None,
             debug: None,
             minors: Numbers::new(),
@@ -132,7 +135,8 @@ impl Registry {
     }
 
     fn make(&self, minor: u32, iommu_group: ARef<IommuGroup>, kind: GroupKind) -> Result<Entry> {
-        let number = self.region.as_ref().ok_or(ENODEV)?.number(minor)?;
+        let class = self.class.clone().ok_or(ENODEV)?;
+        let number = Region::number(self.region.as_ref().ok_or(ENODEV)?, minor)?;
         let prefix = match kind {
             GroupKind::NoIommu => "noiommu-",
             _ => "",
@@ -142,7 +146,7 @@ impl Registry {
         let folder = self.debug.as_ref().ok_or(ENODEV)?;
         Ok(Entry {
             _debug: debugfs::show(folder, &name, group.clone())?,
-            node: NodeRegistration::new(&CLASS, &FILES, number, &name, group.clone())?,
+            node: NodeRegistration::new(class, &FILES, number, &name, group.clone())?,
             minor,
             group,
             iommu_group,
@@ -251,14 +255,17 @@ pub(crate) fn leave(group: &Group, parent: &Parent) {
     drop(ended);
 }
 
-/// Owns the device numbers of groups and their debugfs directory while the module is loaded.
+/// Owns the class, the device numbers and the debugfs directory of groups while the module is
+/// loaded.
 pub(crate) struct Numbered(());
 
 impl Numbered {
-    /// Allocates the device numbers, and creates the directory in `debug`.
+    /// Registers the class, allocates the device numbers, and creates the directory in `debug`.
     pub(crate) fn new(debug: &Dir) -> Result<Self> {
+        let class = Arc::new(CLASS.register()?, GFP_KERNEL)?;
         let region = Region::new(c"vfio", Region::ALL_MINORS)?;
         let mut groups = GROUPS.lock();
+        groups.class = Some(class);
         groups.region = Some(region);
         groups.debug = Some(debug.subdir(c"groups"));
         Ok(Self(()))
@@ -267,6 +274,7 @@ impl Numbered {
 
 impl Drop for Numbered {
     fn drop(&mut self) {
-        *GROUPS.lock() = Registry::new();
+        let former = core::mem::replace(&mut *GROUPS.lock(), Registry::new());
+        drop(former);
     }
 }
