@@ -26,7 +26,6 @@ use crate::bindings;
 pub use domain::{
     Attachment,
     Domain,
-    DomainPtr,
     Domains, //
 };
 pub use group::Group;

@@ -40,7 +40,7 @@ use kernel::{
 use crate::{
     bindings,
     iommu::{
-        DomainPtr,
+        Attachment,
         Group,
         Prot, //
     }, //
@@ -195,12 +195,16 @@ pub trait Backend: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Returns the domain that `group` is attached to.
+    /// Returns what `answer` returns for the attachment of `group` to its domain.
     ///
     /// # Errors
     ///
     /// `ENODEV` if the group isn't attached to this address space, or has no IOMMU.
-    fn group_iommu_domain(_this: ArcBorrow<'_, Self>, _group: &Group) -> Result<DomainPtr> {
+    fn group_iommu_domain<R>(
+        _this: ArcBorrow<'_, Self>,
+        _group: &Group,
+        _answer: impl FnOnce(&Attachment) -> R,
+    ) -> Result<R> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 }

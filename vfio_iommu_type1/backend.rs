@@ -23,7 +23,7 @@ use iommu_group::ranges::Range;
 use kernel_ext::{
     bindings,
     iommu::{
-        DomainPtr,
+        Attachment,
         Group,
         Prot, //
     },
@@ -123,12 +123,16 @@ impl Backend for Container {
         this.copy(iova, data)
     }
 
-    fn group_iommu_domain(this: ArcBorrow<'_, Self>, group: &Group) -> Result<DomainPtr> {
+    fn group_iommu_domain<R>(
+        this: ArcBorrow<'_, Self>,
+        group: &Group,
+        answer: impl FnOnce(&Attachment) -> R,
+    ) -> Result<R> {
         let look = this.space.look();
         let mut domains = look.layout().domains.iter();
         domains
-            .find(|domain| domain.position(group).is_some())
-            .map(|domain| domain.domain.as_ptr())
+            .find_map(|domain| domain.groups.get(domain.position(group)?))
+            .map(|member| answer(&member.attachment))
             .ok_or(ENODEV)
     }
 }

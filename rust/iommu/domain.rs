@@ -74,16 +74,6 @@ unsafe impl Send for Domain {}
 // contracts of `map` and `unmap` require disjoint ranges. Attaching takes the group's mutex.
 unsafe impl Sync for Domain {}
 
-/// The C pointer of a domain, for code that asks which domain a group is attached to.
-pub struct DomainPtr(NonNull<bindings::iommu_domain>);
-
-impl DomainPtr {
-    /// Returns the pointer. It is valid as long as the group stays attached.
-    pub fn as_raw(self) -> *mut bindings::iommu_domain {
-        self.0.as_ptr()
-    }
-}
-
 impl Domain {
     /// Allocates a domain for the IOMMU of the first device of `group`.
     ///
@@ -115,11 +105,6 @@ impl Domain {
         // SAFETY: By the type invariant the domain is valid. The fields that are read through this
         // reference do not change after attaching.
         unsafe { self.ptr.as_ref() }
-    }
-
-    /// Returns the C pointer, for the core of VFIO.
-    pub fn as_ptr(&self) -> DomainPtr {
-        DomainPtr(self.ptr)
     }
 
     /// Returns the aperture: the first and the last iova that the domain translates.
@@ -230,11 +215,6 @@ impl Domain {
         Ok(())
     }
 
-                pr_err!(
-                    "the IOMMU did not unmap {:#x} bytes at iova {:#x}: their pages stay pinned\n",
-                    size - done,
-                    start
-                );
     /// Unmaps `size` bytes at `iova`, which are mapped, and waits until no device can access them.
     ///
     /// Returns whether the whole range was unmapped.
@@ -250,6 +230,11 @@ impl Domain {
             // SAFETY: The domain is valid; the rest is the contract of this function.
             let unmapped = unsafe { bindings::iommu_unmap(self.ptr.as_ptr(), start, step) };
             if unmapped == 0 {
+                pr_err!(
+                    "the IOMMU did not unmap {:#x} bytes at iova {:#x}: their pages stay pinned\n",
+                    size - done,
+                    start
+                );
                 return false;
             }
             done += unmapped as u64;
@@ -301,17 +286,17 @@ impl Domain {
     /// nothing.
     ///
     /// # Errors
-        group.require_iommu()?;
     ///
     /// `ENODEV` if the group has no device, or one of its devices has no IOMMU; `EBUSY` if the group
-        // The group has a device, by the check above and the contract of this function.
     /// is attached to another domain, or is being reset; `EINVAL` if the domain is not compatible
     /// with the group's IOMMU, or is retired; the errors of the IOMMU driver.
     ///
     /// The caller prevents the removal of the group's last device during the call.
     pub fn attach(this: Arc<Self>, group: &Group) -> Result<Attachment> {
+        group.require_iommu()?;
         this.add_user()?;
         // SAFETY: Both are valid, and the attachment keeps them valid until the group is detached.
+        // The group has a device, by the check above and the contract of this function.
         let ret = unsafe { bindings::iommu_attach_group(this.ptr.as_ptr(), group.as_ptr()) };
         if let Err(e) = to_result(ret) {
             this.users.fetch_sub(1, Full);
@@ -357,6 +342,12 @@ impl Attachment {
     /// Returns the domain.
     pub fn domain(&self) -> &Arc<Domain> {
         &self.domain
+    }
+
+    /// Returns the C pointer of the domain, for the core of VFIO. It is valid as long as the group
+    /// stays attached.
+    pub(crate) fn domain_ptr(&self) -> *mut bindings::iommu_domain {
+        self.domain.ptr.as_ptr()
     }
 }
 

@@ -279,9 +279,7 @@ impl<B: Backend> Table<B> {
         // SAFETY: By the contract of this function.
         let this = unsafe { Self::instance(data) };
         // SAFETY: By the contract of this function.
-        match B::group_iommu_domain(this, unsafe { Group::from_ptr(group) }) {
-            Ok(domain) => domain.as_raw(),
-            Err(e) => e.to_ptr(),
-        }
+        let group = unsafe { Group::from_ptr(group) };
+        B::group_iommu_domain(this, group, Attachment::domain_ptr).unwrap_or_else(|e| e.to_ptr())
     }
 }
