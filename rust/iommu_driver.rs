@@ -181,8 +181,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Returns the list of open devices whose drivers may pin pages.
-    fn user_devices(_this: &Self) -> &UserDevices {
+    /// Returns the list of open devices whose drivers may pin pages. This is called once, after
+    /// [`open`](Backend::open).
+    fn user_devices(_this: &Self) -> &Arc<UserDevices> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 

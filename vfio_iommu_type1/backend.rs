@@ -115,7 +115,7 @@ impl Backend for Container {
         }
     }
 
-    fn user_devices(this: &Self) -> &UserDevices {
+    fn user_devices(this: &Self) -> &Arc<UserDevices> {
         &this.devices
     }
 

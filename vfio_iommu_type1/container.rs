@@ -67,8 +67,7 @@ pub(crate) struct Container {
     #[pin]
     pub(crate) space: Space<Self>,
     /// The open devices whose drivers pin pages.
-    #[pin]
-    pub(crate) devices: UserDevices,
+    pub(crate) devices: Arc<UserDevices>,
 }
 
 /// Request statistics by kind of request.
@@ -231,6 +230,7 @@ impl Container {
             ranges: Ranges::new(),
         };
         let space = Space::new(layout, LastOwner::default())?;
+        let devices = Arc::pin_init(UserDevices::new(), GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
                 v2,
@@ -242,7 +242,7 @@ impl Container {
                 },
                 limit: DMA_ENTRY_LIMIT.get(),
                 space <- space,
-                devices <- UserDevices::new(),
+                devices,
             }),
             GFP_KERNEL,
         )

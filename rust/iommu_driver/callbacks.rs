@@ -25,6 +25,31 @@ extern "C" {
     pub(super) fn vfio_unregister_iommu_driver(ops: *const c_void);
 }
 
+/// What the core's pointer refers to.
+struct Instance<B> {
+    backend: Arc<B>,
+    /// The list of [`Backend::user_devices`], so that a device leaves the list that it was added to.
+    devices: Option<Arc<UserDevices>>,
+}
+
+impl<B: Backend> Instance<B> {
+    /// Creates the state of a container that chose extension `kind`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Backend::open`]; `ENOMEM`.
+    fn open(kind: c_ulong) -> Result<KBox<Self>> {
+        let room = KBox::new_uninit(GFP_KERNEL_ACCOUNT)?;
+        let backend = B::open(kind)?;
+        let devices = if B::HAS_USER_DEVICES {
+            Some(B::user_devices(&backend).clone())
+        } else {
+            None
+        };
+        Ok(KBox::write(room, Self { backend, devices }))
+    }
+}
+
 impl<B: Backend> Table<B> {
     /// Returns the table of `B`.
     #[expect(clippy::new_without_default)]
@@ -79,17 +104,27 @@ impl<B: Backend> Table<B> {
     ///
     /// `data` was returned by `open_callback`, and `release_callback` isn't called for it during
     /// `'a`.
-    unsafe fn instance<'a>(data: *mut c_void) -> ArcBorrow<'a, B> {
+    unsafe fn instance<'a>(data: *mut c_void) -> &'a Instance<B> {
         // SAFETY: By the contract of this function `data` is the result of `into_foreign` in
         // `open_callback`, and it isn't converted back during `'a`.
-        unsafe { <Arc<B> as ForeignOwnable>::borrow(data) }
+        unsafe { <KBox<Instance<B>> as ForeignOwnable>::borrow(data) }
+    }
+
+    /// Borrows the backend's part of the instance.
+    ///
+    /// # Safety
+    ///
+    /// As for [`instance`](Self::instance).
+    unsafe fn backend<'a>(data: *mut c_void) -> ArcBorrow<'a, B> {
+        // SAFETY: By the contract of this function.
+        unsafe { Self::instance(data) }.backend.as_arc_borrow()
     }
 
     /// # Safety
     ///
     /// Only the core calls this function.
     unsafe extern "C" fn open_callback(kind: c_ulong) -> *mut c_void {
-        match B::open(kind) {
+        match Instance::<B>::open(kind) {
             Ok(instance) => instance.into_foreign(),
             Err(e) => e.to_ptr(),
         }
@@ -100,8 +135,9 @@ impl<B: Backend> Table<B> {
     /// `data` was returned by `open_callback`. No other callback uses it now or later.
     unsafe extern "C" fn release_callback(data: *mut c_void) {
         // SAFETY: By the contract of this function `data` is the result of `into_foreign`, and this
-        // function owns the reference that it represents.
-        B::release(unsafe { <Arc<B> as ForeignOwnable>::from_foreign(data) });
+        // function owns the box that it represents.
+        let instance = unsafe { <KBox<Instance<B>> as ForeignOwnable>::from_foreign(data) };
+        B::release(KBox::into_inner(instance).backend);
     }
 
     /// # Safety
@@ -113,7 +149,7 @@ impl<B: Backend> Table<B> {
             None
         } else {
             // SAFETY: By the contract of this function.
-            Some(unsafe { Self::instance(data) })
+            Some(unsafe { Self::backend(data) })
         };
         if cmd == CHECK_EXTENSION {
             return B::check_extension(this.as_deref(), arg);
@@ -137,7 +173,7 @@ impl<B: Backend> Table<B> {
         kind: c_uint,
     ) -> c_int {
         // SAFETY: By the contract of this function.
-        let this = unsafe { Self::instance(data) };
+        let this = unsafe { Self::backend(data) };
         // SAFETY: By the contract of this function.
         let group = unsafe { Group::from_ptr(group) };
         from_result(|| {
@@ -154,7 +190,7 @@ impl<B: Backend> Table<B> {
         group: *mut bindings::iommu_group,
     ) {
         // SAFETY: By the contract of this function.
-        let this = unsafe { Self::instance(data) };
+        let this = unsafe { Self::backend(data) };
         // SAFETY: By the contract of this function.
         B::detach_group(this, unsafe { Group::from_ptr(group) });
     }
@@ -178,7 +214,7 @@ impl<B: Backend> Table<B> {
             }
             // SAFETY: `data` isn't null, so by the contract of this function `open_callback`
             // returned it.
-            let this = unsafe { Self::instance(data) };
+            let this = unsafe { Self::backend(data) };
             // SAFETY: By the contract of this function.
             let group = unsafe { Group::from_ptr(group) };
             // SAFETY: By the contract of this function there are `count` pointers, which only this
@@ -199,7 +235,7 @@ impl<B: Backend> Table<B> {
         npage: c_int,
     ) {
         // SAFETY: By the contract of this function.
-        B::unpin_pages(unsafe { Self::instance(data) }, iova, npage);
+        B::unpin_pages(unsafe { Self::backend(data) }, iova, npage);
     }
 
     /// # Safety
@@ -212,10 +248,10 @@ impl<B: Backend> Table<B> {
     ) {
         // SAFETY: By the contract of this function.
         let this = unsafe { Self::instance(data) };
-        if let Some(device) = NonNull::new(device) {
+        if let (Some(list), Some(device)) = (&this.devices, NonNull::new(device)) {
             // SAFETY: The core calls this for a device that was opened, and
             // `unregister_device_callback` when it is closed.
-            unsafe { B::user_devices(&this).add(device) };
+            unsafe { list.add(device) };
         }
     }
 
@@ -229,8 +265,8 @@ impl<B: Backend> Table<B> {
     ) {
         // SAFETY: By the contract of this function.
         let this = unsafe { Self::instance(data) };
-        if let Some(device) = NonNull::new(device) {
-            B::user_devices(&this).remove(device);
+        if let (Some(list), Some(device)) = (&this.devices, NonNull::new(device)) {
+            list.remove(device);
         }
     }
 
@@ -246,7 +282,7 @@ impl<B: Backend> Table<B> {
         write: bool,
     ) -> c_int {
         // SAFETY: By the contract of this function.
-        let this = unsafe { Self::instance(data) };
+        let this = unsafe { Self::backend(data) };
         from_result(|| {
             if count == 0 {
                 return Ok(0);
@@ -277,7 +313,7 @@ impl<B: Backend> Table<B> {
             return EINVAL.to_ptr();
         }
         // SAFETY: By the contract of this function.
-        let this = unsafe { Self::instance(data) };
+        let this = unsafe { Self::backend(data) };
         // SAFETY: By the contract of this function.
         let group = unsafe { Group::from_ptr(group) };
         B::group_iommu_domain(this, group, Attachment::domain_ptr).unwrap_or_else(|e| e.to_ptr())
