@@ -119,6 +119,9 @@ impl Group {
 
     /// Adds `dev` to this group, which [`alloc`](Group::alloc) created.
     ///
+    /// The group holds no reference to the device: the caller removes it from the group before the
+    /// device is freed.
+    ///
     /// # Errors
     ///
     /// `EBUSY` if the device is already in a group; `ENOMEM`; or an error from sysfs.
@@ -158,7 +161,7 @@ impl Group {
         moved
     }
 
-    /// Removes `dev` from its group, if it is in one.
+    /// Removes `dev` from its group, if it is in one. The caller has added it to that group.
     pub fn remove_device(dev: &Device) {
         // SAFETY: The device is valid; the function does nothing if the device is in no group.
         unsafe { bindings::iommu_group_remove_device(raw_device(dev)) };
@@ -176,6 +179,8 @@ impl Group {
     pub fn has_isolated_msi(&self) -> bool {
         // SAFETY: The group is valid.
         unsafe { bindings::iommu_group_has_isolated_msi(self.as_ptr()) }
+    }
+
     /// Checks that the group has a device, and that each of its devices has an IOMMU.
     ///
     /// # Errors
@@ -195,8 +200,6 @@ impl Group {
             found
         })?;
         found
-    }
-
     }
 
     /// Calls `f` for each device of the group, until `f` returns an error.
