@@ -268,7 +268,6 @@ fn dma(fd: i32, iova: u64) -> Result<()> {
     // The device will try to write this data later.
     memory.fill(0, PAGE_SIZE, 0xd1);
     edu.load(iova, PAGE_SIZE as u64)?;
-    memory.fill(0, PAGE_SIZE, 0x5a);
     edu.start_store(iova, PAGE_SIZE as u64);
     say("started");
     pause();
