@@ -23,11 +23,16 @@ pub fn until<E>(
     mut condition: impl FnMut() -> Result<bool, E>,
 ) -> Result<bool, E> {
     let start = Instant::now();
-    while !condition()? {
-        if start.elapsed() > limit {
+    loop {
+        // The condition is checked once more after the limit: a busy machine may have stopped this
+        // thread in between.
+        let late = start.elapsed() > limit;
+        if condition()? {
+            return Ok(true);
+        }
+        if late {
             return Ok(false);
         }
         sleep(INTERVAL);
     }
-    Ok(true)
 }

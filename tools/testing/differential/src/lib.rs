@@ -21,6 +21,31 @@ pub mod step;
 pub mod trace;
 pub mod world;
 
+use std::{
+    thread::sleep,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+
+/// The time limit of [`settle`].
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits until [`left`] returns `before`. The kernel releases some resources shortly after the last
+/// close. Returns what is left.
+pub fn settle(before: &str) -> String {
+    let start = Instant::now();
+    loop {
+        let late = start.elapsed() > PATIENCE;
+        let now = left();
+        if now == before || late {
+            return now;
+        }
+        sleep(Duration::from_millis(20));
+    }
+}
+
 /// Returns the locked memory and the module references that remain when everything is closed.
 pub fn left() -> String {
     let (locked, references) = (machine::locked(), machine::module_references());

@@ -24,13 +24,7 @@ use differential::{
     world::World, //
 };
 use linear::defects::Rules;
-use std::{
-    thread,
-    time::{
-        Duration,
-        Instant, //
-    },
-};
+use std::time::Instant;
 
 /// The options.
 #[derive(Parser)]
@@ -54,6 +48,7 @@ fn main() -> Result<()> {
         return done;
     }
     let options = Options::parse();
+    let before = differential::left();
     let mut world = World::new()?;
     let rules = if options.c { Rules::C } else { Rules::Strict };
     let mut model = Model::new(rules);
@@ -71,8 +66,6 @@ fn main() -> Result<()> {
         println!("{number} {step} = {outcome}");
     }
     world.finish()?;
-    // The kernel releases some resources shortly after the last close.
-    thread::sleep(Duration::from_millis(500));
-    println!("end {}", differential::left());
+    println!("end {}", differential::settle(&before));
     Ok(())
 }

@@ -34,16 +34,15 @@ use clap::{
 use coverage::Coverage;
 use differential::{
     agent,
-    left, //
+    left,
+    settle, //
 };
 use events::Events;
 use linear::defects::Rules;
 use sequence::Sequence;
 use std::{
     collections::HashSet,
-    path::PathBuf,
-    thread,
-    time::Duration, //
+    path::PathBuf, //
 };
 
 /// Search for sequences of requests that reach new code, and for wrong answers.
@@ -109,7 +108,7 @@ fn main() -> Result<()> {
         } => {
             let mut events = Events::open(&events)?;
             let inputs = corpus::read(&corpus)?;
-            let time = Duration::from_secs(seconds);
+            let time = std::time::Duration::from_secs(seconds);
             engine::search(inputs, rules, seed, time, &mut events)
         }
         Work::Minimize { corpus, events } => {
@@ -152,11 +151,10 @@ fn replay(inputs: &[Vec<u8>], rules: Rules) -> Result<()> {
             println!("{} {words}", corpus::hex(input));
         }
     }
-    // The kernel releases some resources shortly after the last close.
-    thread::sleep(Duration::from_millis(500));
+    let after = settle(&before);
     println!("{} sequences of {steps} steps in all", inputs.len());
     ensure!(strange == 0, "{strange} answers were not expected");
-    ensure!(left() == before, "{before} was there before, {} is", left());
+    ensure!(after == before, "{before} was there before, {after} is");
     Ok(())
 }
 

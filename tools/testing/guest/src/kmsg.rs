@@ -5,7 +5,8 @@
 use anyhow::{
     Context,
     Result,
-    bail, //
+    bail,
+    ensure, //
 };
 use std::{
     fs::File,
@@ -17,6 +18,7 @@ use std::{
         Instant, //
     },
 };
+use vfio_client::wait::until;
 
 /// The kernel log from some point in time on.
 #[derive(Debug)]
@@ -61,13 +63,8 @@ impl Log {
 
     /// Waits for a line that contains all of `parts`.
     pub fn wait(&mut self, parts: &[&str], time: Duration) -> Result<()> {
-        let start = Instant::now();
-        while !self.has(parts) {
-            if start.elapsed() > time {
-                bail!("no line with {parts:?} in:\n{}", self.text);
-            }
-            sleep(Duration::from_millis(10));
-        }
+        let said = until(time, || anyhow::Ok(self.has(parts)))?;
+        ensure!(said, "no line with {parts:?} in:\n{}", self.text);
         Ok(())
     }
 
@@ -86,11 +83,12 @@ pub fn says(parts: &[&str], mut ask: impl FnMut() -> Result<()>) -> Result<()> {
     let mut log = Log::follow()?;
     let start = Instant::now();
     loop {
+        let late = start.elapsed() > INTERVAL;
         ask()?;
         if log.has(parts) {
             return Ok(());
         }
-        if start.elapsed() > INTERVAL {
+        if late {
             bail!("no line with {parts:?} in:\n{}", log.text());
         }
         sleep(Duration::from_millis(200));

@@ -42,7 +42,7 @@ const MODULES: [&str; 15] = [
 const IOMMU_PAGES: &str = "nr_iommu_pages";
 
 /// The kernel frees some objects shortly after the last close.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Returns the size of the locked memory of this process, in KiB.
 pub fn locked_kib() -> u64 {
@@ -117,11 +117,13 @@ impl Snapshot {
     pub fn settle(&self) -> std::result::Result<(), String> {
         let start = Instant::now();
         loop {
+            // If it is late, the counters are read once more.
+            let late = start.elapsed() > PATIENCE;
             let leaks = self.leaks(&Self::take());
             if leaks.is_empty() {
                 return Ok(());
             }
-            if start.elapsed() > PATIENCE {
+            if late {
                 return Err(leaks.concat());
             }
             sleep(Duration::from_millis(20));
