@@ -42,6 +42,8 @@ SETS = {
 }
 # C has no such modules, or crashes: Documentation/original.rst.
 NOT_ON_C = ("pamu", "p2p", "pinning in rust")
+# It is built without support for devices without an IOMMU: all tests are ignored.
+NOT_ON_STOCK = ("noiommu",)
 ON_C = {"stress": ["--", "concurrent::"]}
 # A set on the debug kernel takes no longer.
 SET_SECONDS = 1500
@@ -152,7 +154,8 @@ class Soak:
     def sets(self):
         """Sets of guest tests, from another one on each time, while there is time."""
         options = self.options
-        names = [name for name in SETS if options.stack == "rust" or name not in NOT_ON_C]
+        missing = (NOT_ON_C if options.stack == "c" else ()) + (NOT_ON_STOCK if options.kernel == "stock" else ())
+        names = [name for name in SETS if name not in missing]
         first = options.seed % len(names)
         ran = 0
         while self.left() > 0 or not ran:
@@ -171,6 +174,8 @@ class Soak:
             good = sum(result.passed and not result.ignored for result in found)
             if status and not bad:
                 bad = [f"exit status {status}", *output.splitlines()[-80:]]
+            if not good:
+                bad.append("no test ran")
             self.check(f"set {name}: {good} tests", not bad, "\n".join(bad))
             ran += 1
 

@@ -12,7 +12,8 @@ use crate::{
     helper::say,
     leak::locked_kib,
     pin,
-    stress, //
+    stress,
+    threads::errno_of, //
 };
 use anyhow::{
     Result,
@@ -25,6 +26,7 @@ use std::time::{
     Instant, //
 };
 use vfio_client::{
+    Errno,
     MapFlags,
     Memory,
     PAGE_SIZE,
@@ -46,8 +48,40 @@ use vgpu_copy::{
 /// The `edu` and the disk that are used, bound and unbound.
 const DEVICES: [&str; 2] = ["0000:00:06.0", "0000:00:07.0"];
 
-/// Runs a program for `time`.
+/// Errnos with which a program gives up: memory, mappings or devices are not available, because
+/// others have them.
+const GIVES_UP: [Errno; 5] = [
+    Errno::ENOMEM,
+    Errno::ENOSPC,
+    Errno::EBUSY,
+    Errno::ENODEV,
+    Errno::ENOENT,
+];
+
+/// Runs a program for `time`. It prints a line when it has begun to work, and others later.
+///
+/// # Errors
+///
+/// One of [`GIVES_UP`].
+///
+/// # Panics
+///
+/// With any other error, which includes failed checks.
 pub fn work(kind: &str, seed: u64, time: Duration) -> Result<()> {
+    let outcome = run(kind, seed, time);
+    if let Err(error) = &outcome {
+        let errno = errno_of(error);
+        assert!(
+            errno.is_some_and(|errno| GIVES_UP.contains(&errno)),
+            "{error:?}"
+        );
+    }
+    let locked = locked_kib();
+    assert_eq!(locked, 0, "KiB are locked in the end");
+    outcome
+}
+
+fn run(kind: &str, seed: u64, time: Duration) -> Result<()> {
     match kind {
         "use" => stress::use_devices(DEVICES, seed, time, |counts| say(counts))?,
         "rebind" => {
@@ -68,8 +102,6 @@ pub fn work(kind: &str, seed: u64, time: Duration) -> Result<()> {
         "mdevs" => say(mdevs(seed, time)?),
         other => bail!("no work {other:?}"),
     }
-    let locked = locked_kib();
-    ensure!(locked == 0, "{locked} KiB are locked in the end");
     Ok(())
 }
 
@@ -163,6 +195,9 @@ fn mdevs(seed: u64, time: Duration) -> Result<u64> {
             ((mdev, None), 0) => *mdev = None,
             ((Some(mdev), open @ None), _) => {
                 *open = Some(mdev.open()?);
+                if opened == 0 {
+                    say("begun");
+                }
                 opened += 1;
             }
             // Not every device supports a reset.

@@ -11,6 +11,7 @@ use anyhow::{
 };
 use std::{
     fmt,
+    io,
     thread, //
 };
 use vfio_client::Errno;
@@ -67,11 +68,9 @@ impl Tally {
             Ok(_) => self.worked += 1,
             Err(error) => {
                 let errno = errno_of(&error);
-                ensure!(
-                    errno.is_some_and(|errno| self.allowed.contains(&errno)),
-                    "{}: {error:?}",
-                    self.operation
-                );
+                if !errno.is_some_and(|errno| self.allowed.contains(&errno)) {
+                    return Err(error.context(self.operation));
+                }
                 self.failed += 1;
             }
         }
@@ -106,4 +105,8 @@ pub fn errno_of(error: &anyhow::Error) -> Option<Errno> {
         .downcast_ref::<vfio_client::Error>()
         .map(vfio_client::Error::errno)
         .or(error.downcast_ref::<Errno>().copied())
+        .or_else(|| {
+            let number = error.downcast_ref::<io::Error>()?.raw_os_error()?;
+            Some(Errno::from_raw(number))
+        })
 }

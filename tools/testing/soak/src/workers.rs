@@ -350,9 +350,11 @@ impl Kind {
             return Ok(End::GaveUp);
         }
         match (status.signal(), status.code()) {
-            (Some(9), _) if was_killed => Ok(End::Killed),
+            // A program prints its first line when it has begun to work.
+            (Some(9), _) if was_killed && !said.is_empty() => Ok(End::Killed),
+            (Some(9), _) if was_killed => Ok(End::GaveUp),
             (Some(9), _) => Ok(End::OutOfMemory),
-            // The program could not do its work.
+            // The program could not do its work. It exits with 101 if one of its checks fails.
             (_, Some(1)) => Ok(End::GaveUp),
             _ => bail!("it ended with {status}"),
         }
