@@ -2,11 +2,11 @@
 
 //! A driver for Intel's 82574 network controller. It can only send a frame to itself.
 
+use crate::stall::LIMIT;
 use anyhow::{
     Result,
     ensure, //
 };
-use std::time::Duration;
 use vfio_client::{
     Device,
     Memory,
@@ -123,7 +123,7 @@ impl Nic {
 
 /// Waits until a bit is set in the second half of a descriptor.
 fn wait(memory: &Memory, descriptor: usize, bit: u64) -> Result<()> {
-    let done = until(Duration::from_secs(5), || {
+    let done = until(LIMIT, || {
         anyhow::Ok(memory.read_u64(descriptor + 8) & bit != 0)
     })?;
     ensure!(done, "no DMA");

@@ -38,7 +38,7 @@ use std::{
 /// The multicast group of kernel events. Group 2 has the events that udev has processed.
 const KERNEL: u32 = 1;
 /// The timeout for an event, in ms.
-const PATIENCE: u16 = 5000;
+const PATIENCE: u16 = 30_000;
 
 /// A socket that receives all events from now on.
 #[derive(Debug)]

@@ -18,6 +18,7 @@ use crate::{
     plug::{
         BRIDGE,
         FIRST,
+        LIMIT,
         SECOND,
         Second,
         present, //
@@ -28,12 +29,7 @@ use anyhow::{
     anyhow,
     ensure, //
 };
-use std::{
-    fs,
-    io,
-    thread,
-    time::Duration, //
-};
+use std::{fs, io, thread};
 use vfio_client::{
     Container,
     Device,
@@ -241,7 +237,7 @@ fn leaves_while_the_first_works() -> Result<()> {
     device.enable_irqs(REQ, &[&request])?;
     copies(&device, &memory, 9)?;
     let removal = thread::spawn(|| pci::write_attribute(SECOND, "remove", "1"));
-    assert!(request.wait(Duration::from_secs(5))? > 0, "asked to let go");
+    assert!(request.wait(LIMIT)? > 0, "asked to let go");
     assert!(!removal.is_finished());
     copies(&device, &memory, 10)?;
     drop(device);

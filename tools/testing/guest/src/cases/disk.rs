@@ -9,6 +9,7 @@ use crate::{
         group, //
     },
     harness::cases,
+    stall::LIMIT, //
 };
 use anyhow::{
     Context,
@@ -24,7 +25,6 @@ use nvme_read::{
     prp::Prp,
     session::Session, //
 };
-use std::time::Duration;
 use vfio_client::{
     MapFlags,
     Memory,
@@ -36,8 +36,6 @@ cases! {
     t_u16_unmap_beneath_reads,
 }
 
-/// The time limit for the disk.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The number of commands in flight.
 const COMMANDS: u16 = 16;
 /// The number of bytes read by a command.
@@ -70,7 +68,7 @@ fn start(controller: &mut Controller<'_>, iova: u64) -> Result<()> {
 fn finish(controller: &mut Controller<'_>) -> Result<usize> {
     let (mut done, mut failed) = (0, 0);
     while done < usize::from(COMMANDS) {
-        let completions = controller.wait(PATIENCE)?;
+        let completions = controller.wait(LIMIT)?;
         ensure!(!completions.is_empty(), "{done} commands done, no more");
         done += completions.len();
         failed += completions.iter().filter(|c| c.status != 0).count();

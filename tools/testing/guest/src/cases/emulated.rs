@@ -19,15 +19,13 @@ use crate::{
         Open,
         UUIDS, //
     },
+    stall::LIMIT, //
 };
 use anyhow::{
     Context,
     Result, //
 };
-use std::{
-    fs,
-    time::Duration, //
-};
+use std::fs;
 use vfio_client::{
     Bytes, Container, Errno, Interrupt, Iommu, IovaRange, MapFlags, Memory, PAGE_SIZE,
     edu::Edu,
@@ -497,8 +495,6 @@ fn d23_arguments() -> Result<()> {
     Ok(())
 }
 
-const SHORT: Duration = Duration::from_millis(50);
-
 fn set_irqs_intx() -> Result<()> {
     let (_mdev, open) = open()?;
     open.device.info()?;
@@ -506,14 +502,14 @@ fn set_irqs_intx() -> Result<()> {
     assert_eq!(eventfd(&open, INTX, interrupt.number()), Ok(0));
     let trigger = || set_irqs(&open, NONE | TRIGGER, INTX, 0, 1, &[]);
     assert_eq!(trigger(), Ok(0));
-    assert_eq!(interrupt.wait(SHORT)?, 1);
+    assert_eq!(interrupt.wait(LIMIT)?, 1);
     assert_eq!(trigger(), Ok(0));
     assert_eq!(interrupt.take()?, 0, "it masks itself");
     assert_eq!(set_irqs(&open, NONE | UNMASK, INTX, 0, 1, &[]), Ok(0));
     assert_eq!(set_irqs(&open, BOOL | TRIGGER, INTX, 0, 1, &[0]), Ok(0));
     assert_eq!(interrupt.take()?, 0);
     assert_eq!(set_irqs(&open, BOOL | TRIGGER, INTX, 0, 1, &[1]), Ok(0));
-    assert_eq!(interrupt.wait(SHORT)?, 1);
+    assert_eq!(interrupt.wait(LIMIT)?, 1);
     assert_eq!(set_irqs(&open, BOOL | UNMASK, INTX, 0, 1, &[1]), Ok(0));
     assert_eq!(set_irqs(&open, NONE | MASK, INTX, 0, 1, &[]), Ok(0));
     assert_eq!(trigger(), Ok(0));
@@ -536,7 +532,7 @@ fn set_irqs_msi() -> Result<()> {
     for _ in 0..3 {
         assert_eq!(set_irqs(&open, NONE | TRIGGER, MSI, 0, 1, &[]), Ok(0));
     }
-    assert_eq!(interrupt.wait(SHORT)?, 3);
+    assert_eq!(interrupt.wait(LIMIT)?, 3);
     for action in [MASK, UNMASK] {
         let answer = set_irqs(&open, NONE | action, MSI, 0, 1, &[]);
         assert_eq!(answer, Err(Errno::ENOTTY));
@@ -556,7 +552,7 @@ fn set_irqs_one_kind_at_a_time() -> Result<()> {
     assert_eq!(off(&open, MSI), Err(Errno::EINVAL));
     assert_eq!(eventfd(&open, INTX, second.number()), Ok(0), "another one");
     assert_eq!(set_irqs(&open, NONE | TRIGGER, INTX, 0, 1, &[]), Ok(0));
-    assert_eq!((first.take()?, second.wait(SHORT)?), (0, 1));
+    assert_eq!((first.take()?, second.wait(LIMIT)?), (0, 1));
     assert_eq!(eventfd(&open, INTX, -1), Ok(0), "none");
     assert_eq!(eventfd(&open, MSI, second.number()), Ok(0));
     Ok(())

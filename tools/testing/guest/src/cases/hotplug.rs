@@ -16,6 +16,7 @@ use crate::{
     helper::Helper,
     kmsg::Log,
     leak::locked_kib,
+    stall::LIMIT, //
 };
 use anyhow::Result;
 use nix::{
@@ -39,7 +40,8 @@ use vfio_client::{
     Memory,
     PAGE_SIZE,
     edu::Edu,
-    pci, //
+    pci,
+    wait::until, //
 };
 
 cases! {
@@ -75,7 +77,7 @@ fn g21_and_d27_unbind_waits_for_close() -> Result<()> {
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     setup.container.map(0, &memory, MapFlags::ReadWrite)?;
     let unbind = thread::spawn(|| pci::unbind(EDU));
-    assert_eq!(request.wait(Duration::from_secs(5))?, 1, "asked to let go");
+    assert_eq!(request.wait(LIMIT)?, 1, "asked to let go");
     thread::sleep(Duration::from_millis(100));
     assert!(!unbind.is_finished());
     // The current user can still use the device; it cannot be opened again.
@@ -101,14 +103,19 @@ fn g21_interrupted_unbind_waits_on() -> Result<()> {
     let mut log = Log::follow()?;
     unbind = Helper::spawn(&["unbind", EDU], &[])?;
     assert_eq!(unbind.line()?, "ready");
-    thread::sleep(Duration::from_millis(100));
+    let begun = until(LIMIT, || match setup.group.device(EDU) {
+        Ok(_) => Ok(false),
+        Err(error) if error.errno() == Errno::ENODEV => Ok(true),
+        Err(error) => Err(error),
+    })?;
+    assert!(begun, "the unbind does not begin");
     unbind.kill_later()?;
     let task = format!("({}) blocked until device is released", unbind.id());
     let parts = [
         &format!("vfio-pci {EDU}: Device is currently in use, task"),
         task.as_str(),
     ];
-    log.wait(&parts, Duration::from_secs(5))?;
+    log.wait(&parts, LIMIT)?;
     // Even killing it does not take the device away.
     thread::sleep(Duration::from_millis(100));
     assert!(Edu::new(&setup.device)?.is_alive());

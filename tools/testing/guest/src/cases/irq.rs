@@ -11,6 +11,7 @@ use crate::{
         Failure,
         cases, //
     },
+    stall::LIMIT, //
 };
 use anyhow::Result;
 use std::{
@@ -61,7 +62,6 @@ const MASK: u32 = 8;
 const UNMASK: u32 = 16;
 const TRIGGER: u32 = 32;
 
-const SOON: Duration = Duration::from_secs(5);
 const NEVER: Duration = Duration::from_millis(60);
 
 fn request(flags: u32, index: u32, start: u32, count: u32, data: &[u8]) -> Bytes {
@@ -125,7 +125,7 @@ fn msi_from_device() -> Result<()> {
     setup.device.enable_irqs(MSI, &[&interrupt])?;
     for round in 1..=3 {
         edu.raise(round);
-        assert_eq!(interrupt.wait(SOON)?, 1, "round {round}");
+        assert_eq!(interrupt.wait(LIMIT)?, 1, "round {round}");
         assert_eq!(edu.acknowledge(), round);
     }
     assert_eq!(interrupt.wait(NEVER)?, 0);
@@ -141,7 +141,7 @@ fn msi_after_dma() -> Result<()> {
     let memory = Memory::anonymous(PAGE_SIZE)?;
     setup.container.map(0x1000, &memory, MapFlags::ReadWrite)?;
     edu.start_store_irq(0x1000, 64);
-    assert_eq!(interrupt.wait(SOON)?, 1);
+    assert_eq!(interrupt.wait(LIMIT)?, 1);
     assert_eq!(edu.acknowledge(), 0x100);
     Ok(())
 }
@@ -155,7 +155,7 @@ fn msi_enable_disable() -> Result<()> {
         // The second eventfd replaces the first.
         setup.device.enable_irqs(MSI, &[&second])?;
         edu.raise(1);
-        assert_eq!(second.wait(SOON)?, 1);
+        assert_eq!(second.wait(LIMIT)?, 1);
         assert_eq!(first.take()?, 0);
         edu.acknowledge();
         setup.device.disable_irqs(MSI)?;
@@ -209,11 +209,11 @@ fn intx_masks_itself() -> Result<()> {
     let interrupt = Interrupt::new()?;
     setup.device.enable_irqs(INTX, &[&interrupt])?;
     edu.raise(1);
-    assert_eq!(interrupt.wait(SOON)?, 1);
+    assert_eq!(interrupt.wait(LIMIT)?, 1);
     // The line is still asserted, but masked.
     assert_eq!(interrupt.wait(NEVER)?, 0);
     assert_eq!(set(&setup.device, NONE | UNMASK, INTX, 0, 1, &[]), Ok(0));
-    assert_eq!(interrupt.wait(SOON)?, 1, "the line is still up");
+    assert_eq!(interrupt.wait(LIMIT)?, 1, "the line is still up");
     edu.acknowledge();
     assert_eq!(set(&setup.device, NONE | UNMASK, INTX, 0, 1, &[]), Ok(0));
     assert_eq!(interrupt.wait(NEVER)?, 0);
@@ -235,9 +235,9 @@ fn q4_intx_unmask_by_eventfd() -> Result<()> {
     assert_eq!(arm(), Ok(0));
     assert_eq!(arm(), Err(Errno::EBUSY), "one at a time");
     edu.raise(1);
-    assert_eq!(interrupt.wait(SOON)?, 1);
+    assert_eq!(interrupt.wait(LIMIT)?, 1);
     unmask.signal()?;
-    assert_eq!(interrupt.wait(SOON)?, 1, "unmasked, and the line is up");
+    assert_eq!(interrupt.wait(LIMIT)?, 1, "unmasked, and the line is up");
     edu.acknowledge();
     unmask.signal()?;
     assert_eq!(interrupt.wait(NEVER)?, 0);

@@ -46,6 +46,7 @@ use crate::{
 use anyhow::{
     Context,
     Result,
+    bail,
     ensure, //
 };
 use libtest_mimic::Trial;
@@ -386,6 +387,21 @@ fn wait_for_unmap(process: u32) -> Result<()> {
 fn t_m17_long_map() -> Result<()> {
     let pinned = pinned_pages()?;
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    // On a busy machine the request may end before the kill.
+    for _ in 0..10 {
+        if killed_in_long_map(&container, pinned)? {
+            assert_eq!(container.info()?.dma_avail(), Some(65535));
+            assert_eq!(container.unmap_all()?, 0);
+            assert_eq!(pinned_pages()?, pinned);
+            return Ok(());
+        }
+    }
+    bail!("the request always ends before the kill")
+}
+
+/// Kills a process that maps [`LONG`] bytes. Returns false if the request had ended, after undoing
+/// it.
+fn killed_in_long_map(container: &Container, pinned: i64) -> Result<bool> {
     let fd = container.as_fd().try_clone_to_owned()?;
     let words = ["long", "map", &fd.as_raw_fd().to_string()];
     // The request would return EINTR, but the process never returns to user code.
@@ -397,16 +413,15 @@ fn t_m17_long_map() -> Result<()> {
     wait_for_map(pinned)?;
     helper.kill()?;
     let seen = trace.take()?;
+    if seen.is_empty() && container.unmap_all()? == LONG as u64 {
+        return Ok(false);
+    }
     assert_eq!(
         seen.lines().count(),
         1,
         "one request fails with EINTR: {seen}"
     );
-    drop(fd);
-    assert_eq!(container.info()?.dma_avail(), Some(65535));
-    assert_eq!(container.unmap_all()?, 0);
-    assert_eq!(pinned_pages()?, pinned);
-    Ok(())
+    Ok(true)
 }
 
 fn long_unmap_all() -> Result<()> {

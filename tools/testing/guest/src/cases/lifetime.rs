@@ -17,6 +17,7 @@ use crate::{
     helper::Helper,
     leak::locked_kib,
     modules::unload,
+    stall::LIMIT, //
 };
 use anyhow::Result;
 use nix::sys::{
@@ -52,7 +53,8 @@ use vfio_client::{
     Memory,
     PAGE_SIZE,
     edu::Edu,
-    pci, //
+    pci,
+    wait::until, //
 };
 
 cases! {
@@ -197,14 +199,14 @@ fn threads_map_side_by_side() -> Result<()> {
 
 /// Waits until a group can be opened.
 fn open_soon(bdf: &str) -> Result<Group> {
-    let mut tries = 0;
-    loop {
-        match group(bdf) {
-            Err(_) if tries < 100 => thread::sleep(Duration::from_millis(10)),
-            other => return other,
+    let mut last = group(bdf);
+    until(LIMIT, || {
+        if last.is_err() {
+            last = group(bdf);
         }
-        tries += 1;
-    }
+        anyhow::Ok(last.is_ok())
+    })?;
+    last
 }
 
 fn killed_while_open() -> Result<()> {

@@ -14,6 +14,7 @@ use crate::{
         type_attribute,
         type_folder, //
     },
+    stall::LIMIT, //
 };
 use anyhow::{
     Context,
@@ -46,7 +47,8 @@ use vfio_client::{
     Memory,
     raw,
     request,
-    uapi::VFIO_PCI_BAR0_REGION_INDEX, //
+    uapi::VFIO_PCI_BAR0_REGION_INDEX,
+    wait::until, //
 };
 
 cases! {
@@ -222,15 +224,16 @@ fn m7_remove_waits_for_the_user() -> Result<()> {
             removed.store(true, Ordering::SeqCst);
             result
         });
-        thread::sleep(Duration::from_millis(500));
+        let begun = until(LIMIT, || match open.group.device(UUID) {
+            Ok(_) => Ok(false),
+            Err(error) if error.errno() == Errno::ENODEV => Ok(true),
+            Err(error) => Err(error),
+        })?;
+        assert!(begun, "it can still be opened again");
+        thread::sleep(Duration::from_millis(100));
         assert!(!removed.load(Ordering::SeqCst), "the device is open");
         assert_eq!(open.device.info()?.irqs, 5, "it still works");
         assert_eq!(open.group.status()?, 3);
-        assert_eq!(
-            open.group.device(UUID).errno(),
-            Errno::ENODEV,
-            "but can't be opened again"
-        );
         assert!(!mdev.folder().join("remove").exists());
         drop(open.device);
         assert!(remover.join().is_ok_and(|result| result.is_ok()));

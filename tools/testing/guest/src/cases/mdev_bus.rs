@@ -20,7 +20,8 @@ use crate::{
         load,
         unload, //
     },
-    uevent::Listener,
+    stall::LIMIT,
+    uevent::Listener, //
 };
 use anyhow::Result;
 use std::{
@@ -157,12 +158,11 @@ fn m4_names_and_descriptions() -> Result<()> {
     Ok(())
 }
 
-/// Creates devices for `time` and removes the created ones. Returns the errnos of both, and how
-/// many devices were created.
-fn create_for(time: Duration) -> (Vec<Errno>, usize) {
-    let end = Instant::now() + time;
+/// Creates devices until `end`, but at least one if that does not take too long. Removes the
+/// created ones. Returns the errnos of both, and how many devices were created.
+fn create_until(end: Instant) -> (Vec<Errno>, usize) {
     let (mut errors, mut made) = (Vec::new(), 0);
-    while Instant::now() < end {
+    while Instant::now() < if made > 0 { end } else { end + LIMIT } {
         let outcome = create("vfio_mdev_test-small", UUID).and_then(|()| {
             made += 1;
             store(bus().join("devices").join(UUID).join("remove"), "1")
@@ -175,10 +175,9 @@ fn create_for(time: Duration) -> (Vec<Errno>, usize) {
 }
 
 fn m5_create_while_the_parent_goes() -> Result<()> {
-    let time = Duration::from_secs(2);
-    let creator = thread::spawn(move || create_for(time));
-    let end = Instant::now() + time;
-    while Instant::now() < end {
+    let end = Instant::now() + Duration::from_secs(2);
+    let creator = thread::spawn(move || create_until(end));
+    while !creator.is_finished() {
         Unbound::new()?.end()?;
     }
     let (errors, made) = creator.join().expect("the thread has panicked");

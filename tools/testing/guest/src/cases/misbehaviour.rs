@@ -24,6 +24,7 @@ use crate::{
         WRITE, //
         mapped,
     },
+    stall::LIMIT, //
 };
 use anyhow::Result;
 use std::{
@@ -332,7 +333,7 @@ fn many_threads() -> Result<()> {
         }
         let outcome = (|| {
             let start = Instant::now();
-            while start.elapsed() < TIME {
+            while start.elapsed() < if unmaps > 0 { TIME } else { LIMIT } {
                 match pinning.container.unmap(IOVA, 16 * PAGE) {
                     Ok(_) => {
                         unmaps += 1;

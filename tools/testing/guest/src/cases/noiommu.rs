@@ -18,6 +18,7 @@ use crate::{
         Mdev,
         UUIDS, //
     },
+    stall::LIMIT, //
 };
 use anyhow::{
     Context,
@@ -40,7 +41,6 @@ use std::{
         },
     },
     path::Path,
-    time::Duration,
 };
 use vfio_client::{
     Container,
@@ -420,7 +420,7 @@ fn n1_device_works() -> Result<()> {
     let interrupt = Interrupt::new()?;
     device.enable_irqs(1, &[&interrupt])?;
     edu.raise(1);
-    assert_eq!(interrupt.wait(Duration::from_secs(2))?, 1);
+    assert_eq!(interrupt.wait(LIMIT)?, 1);
     assert_eq!(edu.acknowledge(), 1);
     device.disable_irqs(1)?;
     Ok(())

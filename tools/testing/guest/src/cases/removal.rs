@@ -142,7 +142,7 @@ fn works_again(port: &mut Port) -> Result<()> {
     let busy = Busy::new()?;
     writes(&busy.edu, &busy.memory, 0x3c)?;
     busy.edu.raise(1);
-    assert!(busy.msi.wait(Duration::from_secs(5))? > 0);
+    assert!(busy.msi.wait(LIMIT)? > 0);
     Ok(())
 }
 
@@ -156,7 +156,7 @@ fn asked_to_leave_while_all_runs() -> Result<()> {
         port.press_button()?;
         assert!(busy.request.wait(LIMIT)? > 0, "asked to let go");
         busy.msi.take()?;
-        assert!(busy.msi.wait(Duration::from_secs(5))? > 0, "it still runs");
+        assert!(busy.msi.wait(LIMIT)? > 0, "it still runs");
         Ok(())
     })?;
     busy.edu.wait()?;
@@ -183,7 +183,7 @@ fn pulled_while_all_runs() -> Result<()> {
     let over = AtomicBool::new(false);
     thread::scope(|scope| -> Result<()> {
         let _traffic = Traffic::start(scope, &busy.edu, &over);
-        assert!(busy.msi.wait(Duration::from_secs(5))? > 0);
+        assert!(busy.msi.wait(LIMIT)? > 0);
         port.pull()?;
         assert!(busy.request.wait(LIMIT)? > 0, "asked to let go");
         Ok(())
@@ -282,7 +282,7 @@ fn g21_holder_is_named() -> Result<()> {
         name.as_str(),
         "close it there",
     ];
-    let said = log.wait(&parts, Duration::from_secs(15));
+    let said = log.wait(&parts, LIMIT);
     holder.proceed()?;
     holder.finish()?;
     unbind.join().map_err(|_| anyhow::anyhow!("panic"))??;

@@ -19,6 +19,7 @@ use crate::{
         our_type1, //
     },
     stall::{
+        LIMIT,
         Progress,
         Release,
         Request,
@@ -30,10 +31,7 @@ use anyhow::{
     ensure, //
 };
 use libtest_mimic::Trial;
-use std::{
-    thread,
-    time::Duration, //
-};
+use std::thread;
 use table::{
     Expected,
     Pair,
@@ -61,10 +59,6 @@ pub(super) use words::{
     unmap,
     unmap_with_bitmap, //
 };
-
-/// A request that does not have to wait for another ends within this time, even if it waits for
-/// hardware.
-const UNHINDERED: Duration = Duration::from_secs(10);
 
 /// Returns a test for each pair.
 pub fn cases() -> Vec<Trial> {
@@ -97,7 +91,7 @@ fn meet(pair: &Pair) -> Result<()> {
         ensure!(stops(&stopped, &scene.fault)?, "it does not stop");
         let other = Request::send(scope, || pair.meanwhile.send(pair.place, &scene))?;
         let done = match pair.expected.when {
-            When::Meanwhile => other.done_within(UNHINDERED)?,
+            When::Meanwhile => other.done_within(LIMIT)?,
             When::After => other.settle() == Progress::Done,
         };
         drop(release);

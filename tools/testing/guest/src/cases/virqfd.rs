@@ -4,7 +4,8 @@
 
 use crate::{
     core_test::CoreTest,
-    harness::cases, //
+    harness::cases,
+    stall::LIMIT, //
 };
 use anyhow::{
     Result,
@@ -21,7 +22,6 @@ use std::{
         AsRawFd, //
     },
     thread,
-    time::Duration,
 };
 use vfio_client::{
     Errno,
@@ -50,7 +50,7 @@ fn number(fd: &EventFd) -> i32 {
 
 /// Waits until `done` returns true.
 fn soon(done: impl FnMut() -> Result<bool>) -> Result<()> {
-    ensure!(until(Duration::from_secs(5), done)?, "it takes too long");
+    ensure!(until(LIMIT, done)?, "it takes too long");
     Ok(())
 }
 

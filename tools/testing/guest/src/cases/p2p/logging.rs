@@ -15,7 +15,10 @@ use crate::{
         feature, //
     },
 };
-use anyhow::Result;
+use anyhow::{
+    Result,
+    bail, //
+};
 use std::{
     collections::BTreeSet,
     fs::{
@@ -395,7 +398,19 @@ fn d15_half_a_bitmap() -> Result<()> {
 fn d15_nothing_is_lost() -> Result<()> {
     let open = Open::new()?;
     open.start()?;
-    let order: Vec<u64> = (0..150).map(|i| i * 89 % PAGES as u64).collect();
+    // On a busy machine the device may have written all pages before the second report.
+    for _ in 0..20 {
+        if reports_while_it_writes(&open)? > 1 {
+            return Ok(());
+        }
+    }
+    bail!("never asked while it was writing")
+}
+
+/// Makes the device write pages during reports, and checks that each page is told once. Returns
+/// the number of reports.
+fn reports_while_it_writes(open: &Open) -> Result<u32> {
+    let order: Vec<u64> = (0..PAGES as u64).map(|i| i * 89 % PAGES as u64).collect();
     let (mut told, mut rounds) = (BTreeSet::new(), 0);
     std::thread::scope(|scope| -> Result<()> {
         let writer = scope.spawn(|| -> Result<()> {
@@ -414,8 +429,7 @@ fn d15_nothing_is_lost() -> Result<()> {
     })?;
     told.extend(open.written()?);
     assert_eq!(told, order.iter().map(|page| *page as usize).collect());
-    assert!(rounds > 1, "asked while it was writing");
-    Ok(())
+    Ok(rounds)
 }
 
 fn kept_by_a_reset() -> Result<()> {

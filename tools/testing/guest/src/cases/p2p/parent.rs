@@ -17,6 +17,7 @@ use crate::{
         load,
         unload, //
     },
+    stall::LIMIT, //
 };
 use anyhow::Result;
 use std::{
@@ -96,6 +97,6 @@ fn m9_a_device_waits_for_its_user() -> Result<()> {
         assert!(early.is_err(), "removed in use: {early:?}");
         assert!(vgpu.identified()?, "it still works");
         drop((vgpu, group, container));
-        Ok(receiver.recv_timeout(Duration::from_secs(10))??)
+        Ok(receiver.recv_timeout(LIMIT)??)
     })
 }

@@ -9,16 +9,18 @@ use super::{
     refused_write,
     unreached, //
 };
-use crate::harness::{
-    Failure,
-    cases, //
+use crate::{
+    harness::{
+        Failure,
+        cases, //
+    },
+    stall::LIMIT, //
 };
 use anyhow::Result;
 use pamu_dma::{
     Engine,
     open, //
 };
-use std::time::Duration;
 use vfio_client::{
     Errno,
     Interrupt,
@@ -70,7 +72,7 @@ fn interrupts(engine: &Engine, address: u64) {
     assert_eq!(engine.msi_address().unwrap(), address);
     for _ in 0..3 {
         assert_eq!(engine.interrupt().unwrap(), Ok(()));
-        assert_eq!(interrupt.wait(Duration::from_secs(2)).unwrap(), 1);
+        assert_eq!(interrupt.wait(LIMIT).unwrap(), 1);
     }
     engine.disable_interrupt().unwrap();
     assert_eq!(engine.msi_address().unwrap(), 0);

@@ -20,6 +20,7 @@ use crate::{
         load,
         unload, //
     },
+    stall::LIMIT, //
 };
 use anyhow::{
     Context,
@@ -72,7 +73,7 @@ fn violation_is_signalled() -> Result<()> {
     let event = Interrupt::new()?;
     pamu.set_violation_event(Some(&event))?;
     assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
-    assert_eq!(event.wait(Duration::from_secs(2))?, 1);
+    assert_eq!(event.wait(LIMIT)?, 1);
     // The violation is signalled once, however often the access is repeated.
     assert_eq!(engine.read(2 * PAGE)?, Err(Errno::EFAULT));
     assert_eq!(event.take()?, 0);
@@ -126,9 +127,9 @@ fn violation_while_a_device_joins() -> Result<()> {
             group.set_container(pamu.container())?;
             let start = Instant::now();
             while pamu.violation(OTHER_LIODN)?.is_none() {
-                ensure!(start.elapsed() < Duration::from_secs(20), "no violation");
+                ensure!(start.elapsed() < LIMIT, "no violation");
             }
-            let signals = event.wait(Duration::from_secs(10));
+            let signals = event.wait(LIMIT);
             let signals = signals.with_context(|| format!("round {round}"))?;
             ensure!(signals == 1, "round {round}: {signals} signals");
             Ok(())
@@ -248,7 +249,7 @@ fn noisy_device_hides_no_other() -> Result<()> {
             assert_eq!(noisy.read(PAGE)?, Err(Errno::EFAULT));
         }
         assert_eq!(other.read(PAGE)?, Err(Errno::EFAULT));
-        assert_eq!(event.wait(Duration::from_secs(10))?, 1);
+        assert_eq!(event.wait(LIMIT)?, 1);
         second.revive(OTHER_LIODN)?;
         pamu.revive(LIODN)?;
     }
