@@ -266,7 +266,8 @@ impl<B: Backend> Table<B> {
         // SAFETY: By the contract of this function.
         let this = unsafe { Self::instance(data) };
         if let (Some(list), Some(device)) = (&this.devices, NonNull::new(device)) {
-            list.remove(device);
+            // SAFETY: By the contract of this function.
+            unsafe { list.remove(device) };
         }
     }
 

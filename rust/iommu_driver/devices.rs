@@ -103,8 +103,19 @@ impl UserDevices {
         self.any.store(true, Relaxed);
     }
 
-    /// Removes a device, if it is in the list.
-    pub(super) fn remove(&self, device: NonNull<bindings::vfio_device>) {
+    /// Removes a device that [`add`](Self::add) was called with.
+    ///
+    /// If its driver does not have the callback, this takes no lock: the lock is held while other
+    /// drivers are called, and the close of such a device must not wait for them.
+    ///
+    /// # Safety
+    ///
+    /// `device` is valid.
+    pub(super) unsafe fn remove(&self, device: NonNull<bindings::vfio_device>) {
+        // SAFETY: By the contract of this function.
+        if unsafe { dma_unmap_op(device) }.is_none() {
+            return;
+        }
         let mut first = self.first.lock();
         let mut place = &raw mut first.0;
         loop {
