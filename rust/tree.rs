@@ -6,7 +6,8 @@ use kernel::{
     prelude::*,
     rbtree::{
         RBTree,
-        RBTreeNode, //
+        RBTreeNode,
+        RBTreeNodeReservation, //
     }, //
 };
 
@@ -24,6 +25,25 @@ impl<K, V> Node<K, V> {
     /// `ENOMEM`.
     pub fn new(key: K, value: V) -> Result<Self> {
         Ok(Self(RBTreeNode::new(key, value, GFP_KERNEL)?))
+    }
+}
+
+/// The memory of an entry.
+pub struct Slot<K, V>(RBTreeNodeReservation<K, V>);
+
+impl<K, V> Slot<K, V> {
+    /// Allocates the memory.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn new() -> Result<Self> {
+        Ok(Self(RBTreeNodeReservation::new(GFP_KERNEL)?))
+    }
+
+    /// Creates the entry.
+    pub fn fill(self, key: K, value: V) -> Node<K, V> {
+        Node(self.0.into_node(key, value))
     }
 }
 

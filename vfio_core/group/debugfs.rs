@@ -2,6 +2,11 @@
 
 //! `vfio/groups/N` in debugfs: shows a group's devices and its holder without opening the group.
 
+use core::{
+    convert::Infallible,
+    mem::MaybeUninit, //
+};
+
 use kernel::{
     debugfs::{
         Dir,
@@ -24,14 +29,15 @@ impl Writer for Contents {
     }
 }
 
-/// Creates the file `name` for `group` in `folder`. Dropping the result removes the file.
+/// Creates the file `name` for `group` in `folder`, and uses `slot` for it. Dropping the result
+/// removes the file and waits for its readers.
 pub(super) fn show(
+    slot: KBox<MaybeUninit<File<Contents>>>,
     folder: &Dir,
     name: &CStr,
     group: Arc<Group>,
-) -> Result<Pin<KBox<File<Contents>>>> {
-    KBox::pin_init(
-        folder.read_only_file(name, Ok::<_, Error>(Contents(group))),
-        GFP_KERNEL,
-    )
+) -> Pin<KBox<File<Contents>>> {
+    let contents = Ok::<_, Infallible>(Contents(group));
+    let Ok(file) = slot.write_pin_init(folder.read_only_file(name, contents));
+    file
 }

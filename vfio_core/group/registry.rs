@@ -25,6 +25,7 @@ use kernel_ext::{
     iommu_driver::GroupKind,
     tree::{
         Node,
+        Slot,
         Tree, //
     }, //
 };
@@ -58,7 +59,7 @@ pub(crate) struct Registry {
 
 /// A group and its device node.
 struct Entry {
-    _debug: Pin<KBox<File<Contents>>>,
+    debug: Pin<KBox<File<Contents>>>,
     node: NodeRegistration<Arc<Group>>,
     minor: u32,
     group: Arc<Group>,
@@ -88,7 +89,11 @@ impl Registry {
     ) -> Result<Arc<Group>> {
         let group = match self.group(iommu_group.id()) {
             Some(group) => group,
-            None => self.add(iommu_group, kind)?,
+            None => {
+                let group = Group::new(iommu_group.clone(), kind)?;
+                self.add(group.clone(), iommu_group)?;
+                group
+            }
         };
         if group.device_of(parent).is_some() {
             dev_warn!(parent, "vfio: this device is registered already\n");
@@ -118,40 +123,44 @@ impl Registry {
         self.entries.get(&group.id).map_or(0, |entry| entry.devices)
     }
 
-    /// Creates a group that has no device yet, and its node.
-    pub(super) fn add(
-        &mut self,
-        iommu_group: ARef<IommuGroup>,
-        kind: GroupKind,
-    ) -> Result<Arc<Group>> {
+    /// Adds a group that has no device yet, and creates its node. `iommu_group` is the IOMMU group
+    /// of `group`.
+    pub(super) fn add(&mut self, group: Arc<Group>, iommu_group: ARef<IommuGroup>) -> Result {
         let minor = self.minors.take()?;
-        let entry = self.make(minor, iommu_group, kind).and_then(|entry| {
-            let group = entry.group.clone();
-            Ok((Node::new(group.id, entry)?, group))
-        });
-        let (node, group) = entry.inspect_err(|_| self.minors.give_back(minor))?;
-        self.entries.insert(node);
-        Ok(group)
+        let node = self.make(minor, group, iommu_group);
+        self.entries
+            .insert(node.inspect_err(|_| self.minors.give_back(minor))?);
+        Ok(())
     }
 
-    fn make(&self, minor: u32, iommu_group: ARef<IommuGroup>, kind: GroupKind) -> Result<Entry> {
+    fn make(
+        &self,
+        minor: u32,
+        group: Arc<Group>,
+        iommu_group: ARef<IommuGroup>,
+    ) -> Result<Node<i32, Entry>> {
         let class = self.class.clone().ok_or(ENODEV)?;
         let number = Region::number(self.region.as_ref().ok_or(ENODEV)?, minor)?;
-        let prefix = match kind {
+        let folder = self.debug.as_ref().ok_or(ENODEV)?;
+        let prefix = match group.kind {
             GroupKind::NoIommu => "noiommu-",
             _ => "",
         };
-        let name = CString::try_from_fmt(fmt!("{}{}", prefix, iommu_group.id()))?;
-        let group = Group::new(iommu_group.clone(), kind)?;
-        let folder = self.debug.as_ref().ok_or(ENODEV)?;
-        Ok(Entry {
-            _debug: debugfs::show(folder, &name, group.clone())?,
-            node: NodeRegistration::new(class, &FILES, number, &name, group.clone())?,
+        let name = CString::try_from_fmt(fmt!("{}{}", prefix, group.id))?;
+        let slot = Slot::new()?;
+        let debug = KBox::new_uninit(GFP_KERNEL)?;
+        let node = NodeRegistration::new(class, &FILES, number, &name, group.clone())?;
+        let entry = Entry {
+            // Nothing can fail from here on: removing this file would wait for its readers, with
+            // the registry locked.
+            debug: debugfs::show(debug, folder, &name, group.clone()),
+            node,
             minor,
             group,
             iommu_group,
             devices: 0,
-        })
+        };
+        Ok(slot.fill(entry.group.id, entry))
     }
 
     /// Increments the device count of a registered group.
@@ -179,7 +188,7 @@ impl Registry {
         self.minors.give_back(entry.minor);
         Some(Ended {
             group: entry.group,
-            _debug: entry._debug,
+            debug: Some(entry.debug),
         })
     }
 }
@@ -191,11 +200,13 @@ impl Registry {
 #[must_use]
 pub(super) struct Ended {
     group: Arc<Group>,
-    _debug: Pin<KBox<File<Contents>>>,
+    debug: Option<Pin<KBox<File<Contents>>>>,
 }
 
 impl Drop for Ended {
     fn drop(&mut self) {
+        // First, so that its name is free if a group with this id is created again meanwhile.
+        drop(self.debug.take());
         self.group.revoke();
     }
 }

@@ -85,7 +85,9 @@ impl Registry {
             }
             None if self.devices(&from) == 1 => commit(),
             None => {
-                let to = self.add(software_group()?, GroupKind::Emulated)?;
+                let iommu_group = software_group()?;
+                let to = Group::new(iommu_group.clone(), GroupKind::Emulated)?;
+                self.add(to.clone(), iommu_group)?;
                 // The new group already has a node, so userspace may have opened it by now.
                 let shifted = claim(&to).and_then(|_user| self.shift(dev, &from, &to, commit));
                 *ended = shifted.inspect_err(|_| *ended = self.remove_if_empty(&to))?;
