@@ -41,11 +41,20 @@ impl Regroup for Mover {
         companions: &[ARef<Parent>],
         commit: &mut dyn FnMut(),
     ) -> Result {
-        let mut ended = None;
-        let result = GROUPS.lock().regroup(dev, companions, commit, &mut ended);
-        drop(ended);
+        let mut emptied = None;
+        let result = GROUPS.lock().regroup(dev, companions, commit, &mut emptied);
+        drop(emptied);
         result
     }
+}
+
+/// A group that was removed from the registry while the mover is its user.
+///
+/// The fields are dropped in this order: the group ends while it has no other user, so its end does
+/// not wait for a process.
+struct Emptied {
+    _ended: Ended,
+    _user: User,
 }
 
 /// Becomes the user of `group`, so that userspace cannot open the group.
@@ -64,35 +73,54 @@ impl Registry {
         (group.kind() == GroupKind::Emulated).then_some(group)
     }
 
-    /// Implements [`Regroup::regroup`]. If a group becomes empty, it is returned in `ended`.
+    /// Implements [`Regroup::regroup`]. If a group becomes empty, it is returned in `emptied`.
     fn regroup(
         &mut self,
         dev: &Parent,
         companions: &[ARef<Parent>],
         commit: &mut dyn FnMut(),
-        ended: &mut Option<Ended>,
+        emptied: &mut Option<Emptied>,
     ) -> Result {
         let from = self.software_group_of(dev).ok_or(ENODEV)?;
         let to = companions
             .iter()
             .find_map(|companion| self.software_group_of(companion));
-        let _user = claim(&from)?;
-        match to {
-            Some(to) if Arc::ptr_eq(&to, &from) => commit(),
+        let user = claim(&from)?;
+        let ended = match to {
+            Some(to) if Arc::ptr_eq(&to, &from) => {
+                commit();
+                None
+            }
             Some(to) => {
                 let _user = claim(&to)?;
-                *ended = self.shift(dev, &from, &to, commit)?;
+                self.shift(dev, &from, &to, commit)?
             }
-            None if self.devices(&from) == 1 => commit(),
+            None if self.devices(&from) == 1 => {
+                commit();
+                None
+            }
             None => {
                 let iommu_group = software_group()?;
                 let to = Group::new(iommu_group.clone(), GroupKind::Emulated)?;
+                // The group has no node yet, so no process can be its user.
+                let user = claim(&to)?;
                 self.add(to.clone(), iommu_group)?;
-                // The new group already has a node, so userspace may have opened it by now.
-                let shifted = claim(&to).and_then(|_user| self.shift(dev, &from, &to, commit));
-                *ended = shifted.inspect_err(|_| *ended = self.remove_if_empty(&to))?;
+                match self.shift(dev, &from, &to, commit) {
+                    Ok(ended) => ended,
+                    Err(e) => {
+                        *emptied = self.remove_if_empty(&to).map(|ended| Emptied {
+                            _ended: ended,
+                            _user: user,
+                        });
+                        return Err(e);
+                    }
+                }
             }
-        }
+        };
+        *emptied = ended.map(|ended| Emptied {
+            _ended: ended,
+            _user: user,
+        });
         Ok(())
     }
 
