@@ -249,7 +249,11 @@ impl Group {
             return Err(self.refuse(state, "VFIO_GROUP_GET_DEVICE_FD", Reason::NoRight));
         }
         let group = state.iommu_group.clone().ok_or(ENODEV)?;
-        let kvm = self.kvm.lock().and_then(|kvm| KvmRef::get(set, kvm));
+        let kvm = self
+            .kvm
+            .lock()
+            .as_ref()
+            .and_then(|kvm| KvmRef::get(set, kvm));
         let translation = Translation {
             iommu: iommu.clone(),
             group,

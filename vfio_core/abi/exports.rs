@@ -365,7 +365,8 @@ unsafe extern "C" fn vfio_file_enforced_coherent(file: *mut bindings::file) -> b
 unsafe extern "C" fn vfio_file_set_kvm(file: *mut bindings::file, kvm: *mut bindings::kvm) {
     // SAFETY: By this function's contract.
     if let Some(group) = file_group(unsafe { local(file) }) {
-        group.set_kvm(Kvm::new(kvm));
+        // SAFETY: By this function's contract. The next call replaces this value.
+        group.set_kvm(unsafe { Kvm::new(kvm) });
     }
 }
 

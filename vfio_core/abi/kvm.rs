@@ -18,15 +18,22 @@ use super::{
     device_set::SetGuard, //
 };
 
-/// A KVM instance. KVM's VFIO device removes the association before the instance is freed.
-#[derive(Clone, Copy)]
+/// A KVM instance that is associated with a group.
+///
+/// # Invariants
+///
+/// The instance is valid as long as this value exists.
 pub(crate) struct Kvm(NonNull<bindings::kvm>);
 
 // SAFETY: The pointer is only passed back to KVM.
 unsafe impl Send for Kvm {}
 
 impl Kvm {
-    pub(super) fn new(kvm: *mut bindings::kvm) -> Option<Self> {
+    /// # Safety
+    ///
+    /// `kvm` is null, or valid until the result is dropped.
+    pub(super) unsafe fn new(kvm: *mut bindings::kvm) -> Option<Self> {
+        // INVARIANT: By this function's contract.
         NonNull::new(kvm).map(Self)
     }
 }
@@ -51,8 +58,8 @@ unsafe impl Send for KvmRef {}
 
 impl KvmRef {
     /// Makes the device of `set` refer to `kvm`. Returns `None` if the instance is being destroyed
-    /// or KVM is not loaded. The caller holds the lock under which the association is removed.
-    pub(crate) fn get(set: &SetGuard<'_>, kvm: Kvm) -> Option<Self> {
+    /// or KVM is not loaded.
+    pub(crate) fn get(set: &SetGuard<'_>, kvm: &Kvm) -> Option<Self> {
         let device = set.device();
         // SAFETY: The names are C strings.
         let put = unsafe { bindings::__symbol_get(PUT.as_char_ptr()) };
@@ -65,7 +72,7 @@ impl KvmRef {
             // SAFETY: The function with this name has this type.
             let get: unsafe extern "C" fn(*mut bindings::kvm) -> bool =
                 unsafe { core::mem::transmute(get) };
-            // SAFETY: The instance is still associated, so it is valid. The symbol's reference was
+            // SAFETY: The instance is valid by the invariant of `Kvm`. The symbol's reference was
             // taken above.
             unsafe {
                 let got = get(kvm.0.as_ptr());
