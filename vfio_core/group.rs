@@ -224,7 +224,7 @@ impl Group {
         };
         let mut set = device.lock_set();
         if set.open_count() > 0 {
-            set.opened_again();
+            set.count();
             return Ok(());
         }
         state.sessions.reserve(1, GFP_KERNEL)?;
@@ -260,6 +260,8 @@ impl Group {
         };
         let former = self.translation.lock().replace(translation);
         drop(former);
+        // The driver may use the address space as long as it may be notified of unmaps.
+        set.count();
         iommu.register_device(device);
         let session = Session {
             device: device.into(),
@@ -269,8 +271,10 @@ impl Group {
             _driver: driver,
             _group_file: group_file.into(),
         };
-        set.first_opened()
-            .inspect_err(|_| self.end(state, &session))?;
+        set.call_open().inspect_err(|_| {
+            self.end(state, &session);
+            set.discount();
+        })?;
         Ok(session)
     }
 
@@ -319,14 +323,15 @@ impl Group {
     pub(crate) fn close_device(&self, device: &Device) {
         let mut state = self.state.lock();
         let mut set = device.lock_set();
-        if !set.closed() {
-            return;
+        if set.open_count() == 1 {
+            set.call_close();
+            let same = |session: &Session| core::ptr::eq(&*session.device, device);
+            if let Some(index) = state.sessions.iter().position(same) {
+                self.end(&state, &state.sessions[index]);
+                drop(state.sessions.remove(index));
+            }
         }
-        let same = |session: &Session| core::ptr::eq(&*session.device, device);
-        if let Some(index) = state.sessions.iter().position(same) {
-            self.end(&state, &state.sessions[index]);
-            drop(state.sessions.remove(index));
-        }
+        set.discount();
     }
 }
 

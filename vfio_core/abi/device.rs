@@ -6,6 +6,7 @@ use core::{
     ptr::NonNull,
     sync::atomic::{
         AtomicPtr,
+        AtomicU32,
         Ordering, //
     }, //
 };
@@ -273,6 +274,12 @@ impl Device {
         }
         // SAFETY: The driver stays valid while the parent is bound to it.
         unsafe { ModuleRef::try_get((*driver).owner) }
+    }
+
+    /// Returns the number of open files. The lock of the device's set guards changes.
+    pub(super) fn open_count(&self) -> &AtomicU32 {
+        // SAFETY: Only the core changes the field, and it does so atomically.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.as_ptr()).open_count) }
     }
 
     pub(super) fn call_open(&self) -> Result {

@@ -5,7 +5,10 @@
 //!
 //! A set is a `struct vfio_device_set`, because C drivers take its lock and walk its list.
 
-use core::ptr::NonNull;
+use core::{
+    ptr::NonNull,
+    sync::atomic::Ordering, //
+};
 
 use kernel::{
     prelude::*,
@@ -244,37 +247,31 @@ impl<'a> SetGuard<'a> {
 
     /// Returns the number of open files of the device.
     pub(crate) fn open_count(&self) -> u32 {
-        // SAFETY: The lock is held, and it guards the field.
-        unsafe { (*self.device.as_ptr()).open_count }
+        self.device.open_count().load(Ordering::Relaxed)
+    }
+
+    /// Counts a file of the device.
+    pub(crate) fn count(&mut self) {
+        self.set_open_count(self.open_count().saturating_add(1));
+    }
+
+    /// Discounts a file of the device.
+    pub(crate) fn discount(&mut self) {
+        self.set_open_count(self.open_count().saturating_sub(1));
     }
 
     fn set_open_count(&mut self, count: u32) {
-        // SAFETY: As above.
-        unsafe { (*self.device.as_ptr()).open_count = count }
+        self.device.open_count().store(count, Ordering::Relaxed);
     }
 
-    /// Counts another file of an open device.
-    pub(crate) fn opened_again(&mut self) {
-        self.set_open_count(self.open_count() + 1);
+    /// Calls the driver to open the device, whose first file has been counted.
+    pub(crate) fn call_open(&mut self) -> Result {
+        self.device.call_open()
     }
 
-    /// Calls the driver to open the device, and counts the device's first file.
-    pub(crate) fn first_opened(&mut self) -> Result {
-        self.set_open_count(1);
-        self.device
-            .call_open()
-            .inspect_err(|_| self.set_open_count(0))
-    }
-
-    /// Decrements the number of open files. After the last one, calls the driver to close the
-    /// device and returns true.
-    pub(crate) fn closed(&mut self) -> bool {
-        let count = self.open_count();
-        if count == 1 {
-            self.device.call_close();
-        }
-        self.set_open_count(count - 1);
-        count == 1
+    /// Calls the driver to close the device, whose last file is still counted.
+    pub(crate) fn call_close(&mut self) {
+        self.device.call_close();
     }
 }
 

@@ -4,7 +4,10 @@
 //!
 //! `exports.c` exports them in the same way as the kernel's own `vfio.ko`.
 
-use core::ptr::NonNull;
+use core::{
+    ptr::NonNull,
+    sync::atomic::Ordering, //
+};
 
 use kernel::{
     error::from_result,
@@ -209,19 +212,25 @@ unsafe extern "C" fn vfio_mig_get_next_state(
 /// The maximum number of pages per pin or unpin call: `VFIO_PIN_PAGES_MAX_ENTRIES`.
 const MAX_PAGES: c_int = (PAGE_SIZE / core::mem::size_of::<usize>()) as c_int;
 
-/// Returns the address space of an open device on behalf of its driver.
+/// Returns the address space of a device on behalf of its driver, or `None` if the device is not
+/// open. Another device of its group may be open nevertheless.
 ///
 /// # Safety
 ///
-/// `device` is open.
+/// `device` is valid. If it is open, it stays open until this function returns.
 unsafe fn translation(device: *mut bindings::vfio_device) -> Option<Translation> {
     // SAFETY: By this function's contract.
-    unsafe { Device::from_raw(device).group_of_open() }?.translation()
+    let device = unsafe { Device::from_raw(device) };
+    if device.open_count().load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    // SAFETY: By this function's contract.
+    unsafe { device.group_of_open() }?.translation()
 }
 
 /// # Safety
 ///
-/// `device` is open and `pages` has room for `npage` pointers.
+/// As for [`translation`]. `pages` has room for `npage` pointers.
 #[no_mangle]
 unsafe extern "C" fn vfio_pin_pages(
     device: *mut bindings::vfio_device,
@@ -251,7 +260,7 @@ unsafe extern "C" fn vfio_pin_pages(
 
 /// # Safety
 ///
-/// `device` is open.
+/// As for [`translation`].
 #[no_mangle]
 unsafe extern "C" fn vfio_unpin_pages(
     device: *mut bindings::vfio_device,
@@ -274,7 +283,7 @@ unsafe extern "C" fn vfio_unpin_pages(
 
 /// # Safety
 ///
-/// `device` is open and `data` is a kernel buffer of `len` bytes.
+/// As for [`translation`]. `data` is a kernel buffer of `len` bytes.
 #[no_mangle]
 unsafe extern "C" fn vfio_dma_rw(
     device: *mut bindings::vfio_device,
