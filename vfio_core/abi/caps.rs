@@ -116,9 +116,12 @@ impl RegionInfo {
 
     /// Returns the chain with offsets relative to `offset` bytes before it.
     pub(crate) fn shifted_caps(&mut self, offset: usize) -> &[u8] {
+        if self.caps.buf.is_null() {
+            return &[];
+        }
         // SAFETY: The driver built the chain with the functions above.
         unsafe { shift(&mut self.caps, offset) };
-        // SAFETY: As above. This is called only if there is a chain, so the buffer is not null.
+        // SAFETY: As above, and the buffer is not null.
         unsafe { core::slice::from_raw_parts(self.caps.buf.cast(), self.caps.size) }
     }
 }

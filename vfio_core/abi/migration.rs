@@ -50,7 +50,8 @@ impl Migration<'_> {
     pub(crate) fn state(&self) -> Result<u32> {
         let get = self.ops()?.migration_get_state.ok_or(ENOTTY)?;
         let mut state = 0;
-        // SAFETY: The device is open.
+        // SAFETY: The device is open, or it is registered and its file in debugfs is read. Drivers
+        // allow both.
         to_result(unsafe { get(self.0.as_ptr(), &mut state) })?;
         Ok(state)
     }
