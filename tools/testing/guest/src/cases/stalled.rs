@@ -6,6 +6,7 @@
 //! another thread maps across the end of its range. The pairs and the expected results are in
 //! [`table`].
 
+mod again;
 mod meanwhile;
 mod place;
 mod queue;
@@ -71,7 +72,11 @@ pub fn cases() -> Vec<Trial> {
         let name = format!("stalled::{}::does_not_stop", row.place_name);
         case(&name, move || does_not_stop(row.place, &row.answer))
     });
-    stopped.chain(not_stopped).chain(queue::cases()).collect()
+    stopped
+        .chain(not_stopped)
+        .chain(queue::cases())
+        .chain(again::cases())
+        .collect()
 }
 
 /// Formats an answer as in the table.
