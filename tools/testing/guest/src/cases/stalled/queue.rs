@@ -14,6 +14,7 @@ use super::{
     },
 };
 use crate::{
+    env::EDU,
     harness::{
         case,
         our_type1, //
@@ -50,8 +51,9 @@ pub fn cases() -> Vec<Trial> {
             driver_holds_its_lock,
         ),
     ];
-    let both: [Test; 3] = [
+    let both: [Test; 4] = [
         ("behind_unmap_all", behind_unmap_all),
+        ("close_ignores_the_lock_of_a_driver", close_beside_a_driver),
         ("d2_map_before_two_bitmaps", || {
             two_bitmaps(Meanwhile::MapBefore)
         }),
@@ -153,5 +155,37 @@ fn driver_holds_its_lock() -> Result<()> {
     let (progress, answers) = three(&scene, place, queue)?;
     assert_eq!(progress, [Progress::Waits, Progress::Done]);
     assert_eq!(answers, [Ok(4), Ok(4), Ok(0)]);
+    scene.end()
+}
+
+/// A driver pins pages while it holds a lock, and an unmap waits for that lock. A device whose
+/// driver pins no pages is closed meanwhile. In the C module, a driver that pins pages doesn't stop.
+fn close_beside_a_driver() -> Result<()> {
+    let (place, answer) = if our_type1() {
+        (Place::DriverPins, Ok(4))
+    } else {
+        (Place::DriverReads, Ok(0))
+    };
+    // The group of the other device is in the container, as for a request to leave it.
+    let scene = Scene::new(place, Some(Meanwhile::Leave))?;
+    if let Some(driver) = &scene.driver {
+        driver.pin(words::ASIDE.iova, 1, READ | WRITE)?;
+    }
+    let device = scene.second.device(EDU)?;
+    let answers = thread::scope(|scope| {
+        let release = Release(&scene.fault);
+        let stopped = Request::send(scope, || place.send(&scene))?;
+        ensure!(stops(&stopped, &scene.fault)?, "it does not stop");
+        let unmap = Request::send(scope, || Meanwhile::UnmapAside.send(place, &scene))?;
+        assert_eq!(unmap.settle(), Progress::Waits);
+        let close = Request::send(scope, || drop(device))?;
+        let closed = close.done_within(LIMIT)?;
+        drop(release);
+        let answers = [stopped.finish()?, unmap.finish()?];
+        close.finish()?;
+        ensure!(closed, "the close waits");
+        Ok(answers)
+    })?;
+    assert_eq!(answers, [answer, Ok(4)]);
     scene.end()
 }
