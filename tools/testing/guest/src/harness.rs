@@ -177,6 +177,12 @@ pub fn memory_cgroups() -> bool {
     Path::new("/proc/kpagecgroup").exists()
 }
 
+/// Returns whether this kernel charges memory to cgroups and `vfio_iommu_type1.ko` is the Rust
+/// module.
+pub fn memory_cgroups_on_our_type1() -> bool {
+    memory_cgroups() && our_type1()
+}
+
 /// Returns whether memory protection keys are available. This depends on the CPU and on the kernel
 /// configuration.
 pub fn protection_keys() -> bool {

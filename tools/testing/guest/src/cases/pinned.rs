@@ -3,6 +3,7 @@
 //! Accounting of pages that a driver pins, and whether they count as dirty.
 
 use crate::{
+    cgroup::Cgroup,
     harness::{
         Failure,
         cases, //
@@ -17,7 +18,10 @@ use crate::{
         mapped,
     },
 };
-use anyhow::Result;
+use anyhow::{
+    Result,
+    ensure, //
+};
 use vfio_client::{
     Arena,
     Bytes,
@@ -50,6 +54,8 @@ cases! {
     t_d8_hardware_leaves,
     t_d9_hardware_beside_it,
     unmap_with_bitmap,
+    #[memory_cgroups_on_our_type1]
+    bitmaps_are_charged_to_the_mapper,
 }
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -340,6 +346,36 @@ fn unmap_with_bitmap() -> Result<()> {
     assert_eq!(unmap.get_u64(16), 64 * PAGE);
     assert_eq!(bits.read_u64(0), (1 << 5) | (0b11 << 9));
     assert_eq!((pinning.pinner.pinned()?, locked_kib()), (0, 0));
+    Ok(())
+}
+
+/// The bitmap is charged to the cgroup in which the process was when it mapped, not to that of the
+/// thread in which the driver writes or unpins.
+fn bitmaps_are_charged_to_the_mapper() -> Result<()> {
+    const BITMAP: u64 = 2 << 20;
+    const KERNEL: &str = "kernel";
+    let cgroup = Cgroup::new("guest-tests")?;
+    let pinning = Pinning::new()?;
+    let (pinner, container) = (&pinning.pinner, &pinning.container);
+    // The process has memory for the first page only; the driver uses no other.
+    let size = BITMAP as usize * 8 * PAGE_SIZE;
+    let mut arena = Arena::new(1 << 36, size)?;
+    arena.fill(0..PAGE_SIZE, Filling::Private)?;
+    cgroup.during(|| Ok(container.map_arena(IOVA, &arena, 0..size, MapFlags::ReadWrite)?))?;
+    for writes in [true, false] {
+        track(container, START)?;
+        if writes {
+            pinner.write(IOVA, b"x")?;
+        } else {
+            pinner.pin(IOVA, 1, READ | WRITE)?;
+            pinner.unpin(IOVA, 1)?;
+        }
+        let charged = cgroup.wait_for(KERNEL, |bytes| bytes >= BITMAP)?;
+        ensure!(charged >= BITMAP, "only {charged} bytes are charged");
+        track(container, STOP)?;
+        let left = cgroup.wait_for(KERNEL, |bytes| bytes < BITMAP)?;
+        ensure!(left < BITMAP, "{left} bytes stay charged");
+    }
     Ok(())
 }
 
