@@ -159,7 +159,7 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "drivers_are_asked_with_addresses_locked",
-        changes: &[("type1/unmap.rs", "drop(guard);", "let _guard = guard;")],
+        changes: &[("type1/unmap.rs", "drop(guard);", "self.notify(dma);\ndrop(guard);")],
         scenario: "unmap_pin_and_attach",
         message: "deadlock",
     },

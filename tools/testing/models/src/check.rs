@@ -28,7 +28,7 @@ use crate::machine::Machine;
 use super::type1::{
     Answer,
     Container,
-    Patience,
+    Progress,
     Request,
     Snapshot,
     World, //
@@ -66,10 +66,15 @@ const MOST_STEPS: usize = 50_000;
 
 /// Tries `f` in all interleavings of its threads, with so many interruptions. Returns how many there are.
 pub(crate) fn explore(preemptions: usize, f: impl Fn() + Send + Sync + 'static) -> usize {
+    explore_up_to(MOST_STEPS, preemptions, f)
+}
+
+/// The same, where threads may come so often to use a lock.
+fn explore_up_to(steps: usize, preemptions: usize, f: impl Fn() + Send + Sync + 'static) -> usize {
     let count = Arc::new(AtomicUsize::new(0));
     let mut builder = Builder::new();
     builder.preemption_bound.get_or_insert(preemptions);
-    builder.max_branches = MOST_STEPS;
+    builder.max_branches = steps;
     let counter = count.clone();
     builder.check(move || {
         counter.fetch_add(1, Ordering::Relaxed);
@@ -94,7 +99,7 @@ fn close(container: &Container, machine: &Machine) {
 /// A thread's requests, of which it does one step at a time.
 struct Sequence<'a> {
     left: &'a [Request],
-    patience: Patience,
+    progress: Progress,
     answers: Vec<Answer>,
 }
 
@@ -102,7 +107,7 @@ impl<'a> Sequence<'a> {
     fn new(requests: &'a [Request]) -> Self {
         Self {
             left: requests,
-            patience: Patience::default(),
+            progress: Progress::default(),
             answers: Vec::new(),
         }
     }
@@ -111,10 +116,10 @@ impl<'a> Sequence<'a> {
         let Some((request, rest)) = self.left.split_first() else {
             return;
         };
-        let done = container.step(*request, &mut self.patience).transpose();
+        let done = container.step(*request, &mut self.progress).transpose();
         if let Some(answer) = done {
             self.answers.push(answer);
-            self.patience = Patience::default();
+            self.progress = Progress::default();
             self.left = rest;
         }
     }
@@ -149,7 +154,8 @@ fn expected(model: &Model) -> Vec<Outcome> {
     let (world, threads) = (model.world, model.threads.clone());
     let outcomes = Arc::new(Mutex::new(Vec::new()));
     let found = outcomes.clone();
-    explore(0, move || {
+    // One thread does the steps of all orders.
+    explore_up_to(100 * MOST_STEPS, 0, move || {
         let mut orders = vec![Vec::new()];
         while let Some(order) = orders.pop() {
             match in_order(world, &threads, &order) {

@@ -244,6 +244,18 @@ pub(crate) fn unmap_of_what_a_driver_keeps() {
     check(STUBBORN, &[&[UnmapAll], &[Unpin(r(2, 2))], &[Map(r(3, 3))]]);
 }
 
+/// A device at work has always some page pinned, now of one mapping, now of another.
+pub(crate) fn unmap_while_a_device_is_at_work() {
+    let busy = [Pin(r(0, 0)), Unpin(r(2, 2)), Pin(r(2, 2))];
+    check(STUBBORN, &[&[UnmapAll], &busy]);
+}
+
+/// While mappings are unmapped one by one, there comes one that is only in part in the range.
+pub(crate) fn unmap_of_what_is_replaced() {
+    let busy = [Unpin(r(2, 2)), Unmap(r(2, 2)), Map(r(2, 3))];
+    check(STUBBORN, &[&[Unmap(r(0, 2))], &busy]);
+}
+
 /// D9: an emulated device comes while an address is invalidated.
 pub(crate) fn invalidate_and_attach_emulated() {
     let busy = [Unmap(r(2, 2)), Map(r(2, 3))];

@@ -77,6 +77,8 @@ scenarios! {
     unmap_with_bitmap_and_maps_across_its_border
     unmap_all_of_what_is_pinned
     unmap_of_what_a_driver_keeps
+    unmap_while_a_device_is_at_work
+    unmap_of_what_is_replaced
     invalidate_and_attach_emulated
     invalidate_and_pin
     unmap_pin_and_attach

@@ -20,7 +20,7 @@ use kernel::{
 
 use crate::machine::Machine;
 
-pub(crate) use self::unmap::Patience;
+pub(crate) use self::unmap::Progress;
 
 use self::{
     driver::Driver,
@@ -155,9 +155,9 @@ impl Container {
 
     /// Does what a thread asks for.
     pub(crate) fn serve(&self, request: Request) -> Answer {
-        let mut patience = Patience::default();
+        let mut progress = Progress::default();
         loop {
-            if let Some(answer) = self.step(request, &mut patience).transpose() {
+            if let Some(answer) = self.step(request, &mut progress).transpose() {
                 return answer;
             }
         }
@@ -165,12 +165,12 @@ impl Container {
 
     /// Does what a thread asks for up to where others see what was done so far. Returns `None` if there is
     /// more to do.
-    pub(crate) fn step(&self, request: Request, patience: &mut Patience) -> Result<Option<u64>> {
+    pub(crate) fn step(&self, request: Request, progress: &mut Progress) -> Result<Option<u64>> {
         let answer = match request {
-            Request::Unmap(range) => return self.unmap(&Ask::of(range), patience),
-            Request::UnmapAll => return self.unmap(&Ask::all(), patience),
-            Request::Invalidate(range) => return self.unmap(&Ask::vaddr_of(range), patience),
-            Request::UnmapDirty(range) => return self.unmap(&Ask::dirty_of(range), patience),
+            Request::Unmap(range) => return self.unmap(&Ask::of(range), progress),
+            Request::UnmapAll => return self.unmap(&Ask::all(), progress),
+            Request::Invalidate(range) => return self.unmap(&Ask::vaddr_of(range), progress),
+            Request::UnmapDirty(range) => return self.unmap(&Ask::dirty_of(range), progress),
             Request::Map(range) => self.map(range),
             Request::ChangeVaddr(range) => self.change_vaddr(range),
             Request::Report(range) => self.report(range),

@@ -33,6 +33,11 @@ impl Ask {
         }
     }
 
+    /// The same for a part of the addresses.
+    fn part(&self, range: Range) -> Self {
+        Self { range, ..*self }
+    }
+
     /// To unmap everything.
     pub(super) fn all() -> Self {
         Self::of(Range::ALL)
@@ -55,54 +60,128 @@ impl Ask {
     }
 }
 
-/// How often drivers are asked to give pages back.
+/// How often drivers are asked to give pages back: less than in the kernel, to have less to check.
+const ASKED: u32 = 2;
+
+/// How far a request to unmap has come. It is made in steps: what other threads do may come between
+/// any two of them.
 #[derive(Default)]
-pub(crate) struct Patience {
-    /// The end of the last mapping that was new to them.
-    furthest: Option<u64>,
+pub(crate) struct Progress {
+    /// The mappings that are unmapped one by one, after all at once was refused.
+    each: Option<Each>,
+    /// How often drivers were asked, about all mappings or about the current one.
     asked: u32,
+    /// The mapping about which drivers are asked next.
+    ask: Option<Range>,
 }
 
-impl Patience {
-    /// How often they are asked about one mapping: less than in the kernel, to have less to check.
-    const MOST: u32 = 2;
-
-    fn is_exhausted(&mut self, dma: Range) -> bool {
-        if self.furthest.is_none_or(|furthest| furthest < dma.last) {
-            self.furthest = Some(dma.last);
-            self.asked = 0;
-        }
-        self.asked += 1;
-        self.asked > Self::MOST
-    }
+/// Mappings that are unmapped one by one.
+struct Each {
+    /// Where the others are.
+    rest: Option<Range>,
+    /// The current one.
+    dma: Option<Range>,
+    /// The sum of the answers.
+    sum: u64,
 }
 
 impl Container {
-    /// Unmaps, or asks a driver to give pages back, after which this has to be called again. Returns how many
-    /// addresses were unmapped, or which were dirty.
+    /// Does a step of a request to unmap, after which this has to be called again. Returns how many
+    /// addresses were unmapped, or which were dirty, when it is done.
     ///
     /// # Errors
     ///
     /// `EBUSY` if an address is to be invalidated and there are emulated devices, or if the driver keeps
     /// pages; `EINVAL` for a part of a mapping, if an address is to be invalidated twice, or if no track
     /// is kept of dirty pages.
-    pub(super) fn unmap(&self, ask: &Ask, patience: &mut Patience) -> Result<Option<u64>> {
+    pub(super) fn unmap(&self, ask: &Ask, progress: &mut Progress) -> Result<Option<u64>> {
+        if let Some(dma) = progress.ask {
+            let span = progress
+                .each
+                .as_ref()
+                .and_then(|each| each.dma)
+                .unwrap_or(ask.range);
+            progress.ask = self.ask(dma, span);
+            return Ok(None);
+        }
+        let Some(each) = &mut progress.each else {
+            return match self.try_to_unmap(ask)? {
+                Ok(answer) => Ok(Some(answer)),
+                Err(dma) if progress.asked < ASKED => {
+                    progress.asked += 1;
+                    progress.ask = Some(dma);
+                    Ok(None)
+                }
+                Err(dma) if dma == ask.range => Err(EBUSY),
+                Err(_) => {
+                    progress.each = Some(Each {
+                        rest: Some(ask.range),
+                        dma: None,
+                        sum: 0,
+                    });
+                    Ok(None)
+                }
+            };
+        };
+        let Some(dma) = each.dma else {
+            let Some(dma) = each.rest.and_then(|rest| self.space.look().first_in(rest)) else {
+                return Ok(Some(each.sum));
+            };
+            if !ask.range.contains(dma) {
+                return Err(EINVAL);
+            }
+            each.dma = Some(dma);
+            progress.asked = 0;
+            return Ok(None);
+        };
+        match self.try_to_unmap(&ask.part(dma))? {
+            Ok(answer) => {
+                each.sum = if ask.dirty {
+                    each.sum | answer
+                } else {
+                    each.sum + answer
+                };
+                each.rest = behind(dma, ask.range);
+                each.dma = None;
+            }
+            Err(_) if progress.asked == ASKED => return Err(EBUSY),
+            Err(dma) => {
+                progress.asked += 1;
+                progress.ask = Some(dma);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Asks drivers about a mapping. Returns the next one in `span` about which to ask.
+    fn ask(&self, dma: Range, span: Range) -> Option<Range> {
+        self.notify(dma);
+        let mut next = None;
+        self.space
+            .look()
+            .for_each_in(behind(dma, span)?, |found, dma| {
+                if span.contains(found) && dma.pages().is_some_and(|pages| pages.pinned() != 0) {
+                    next = Some(found);
+                }
+                next.is_none()
+            });
+        next
+    }
+
+    /// Unmaps all or nothing. Returns a mapping that has pinned pages.
+    fn try_to_unmap(&self, ask: &Ask) -> Result<Result<u64, Range>> {
         let locked = if self.v2 { ask.range } else { Range::ALL };
         let (guard, begun) = self
             .space
             .lock(locked, |held| self.begin_unmap(held, ask))?;
         match begun {
-            Begun::Done(answer) => Ok(Some(answer)),
+            Begun::Done(answer) => Ok(Ok(answer)),
             Begun::Removing { found, first, rest } => {
-                Ok(Some(self.finish_unmap(guard, &found, first, rest, ask)))
+                Ok(Ok(self.finish_unmap(guard, &found, first, rest, ask)))
             }
             Begun::Pinned(dma) => {
                 drop(guard);
-                if patience.is_exhausted(dma) {
-                    return Err(EBUSY);
-                }
-                self.notify(dma);
-                Ok(None)
+                Ok(Err(dma))
             }
         }
     }
@@ -214,6 +293,12 @@ impl Found {
         });
         all
     }
+}
+
+/// The part of `span` behind the mapping at `dma`.
+fn behind(dma: Range, span: Range) -> Option<Range> {
+    let start = dma.last.checked_add(1)?;
+    (start <= span.last).then_some(Range { start, ..span })
 }
 
 /// Checks that `range` has no part of a mapping, but whole ones.
