@@ -124,6 +124,8 @@ depmod = PATH=$$PATH:/usr/sbin:/sbin depmod $(if $(INSTALL_MOD_PATH),-b $(INSTAL
 # Modules cannot be signed without a key.
 no_signing = $(shell grep -qx 'CONFIG_MODULE_SIG_KEY=' $(KDIR)/include/config/auto.conf && echo CONFIG_MODULE_SIG_ALL=)
 module_names = $(patsubst %.o,%,$(shell sed -n 's/^obj-m *+*:*= *//p' Kbuild))
+sample_names = $(patsubst %.o,%,$(shell sed -n 's/^obj-m *+= *//p' Kbuild))
+installed_files = $(foreach name,$(1),$(installed)/$(name).ko $(installed)/$(name).ko.*)
 
 .PHONY: modules_install modules_uninstall
 modules_install modules_uninstall: KDIR = $(built_for)
@@ -133,11 +135,12 @@ endif
 
 modules_install:
 	+@$(kbuild) $(no_signing) INSTALL_MOD_DIR=$(INSTALL_MOD_DIR) INSTALL_MOD_PATH=$(INSTALL_MOD_PATH) modules_install
+	@rm -f $(call installed_files,$(sample_names))
 	$(depmod)
 
 modules_uninstall:
 	@echo "  REMOVE  $(module_names:%=$(installed)/%.ko)"
-	@rm -f $(foreach name,$(module_names),$(installed)/$(name).ko $(installed)/$(name).ko.*)
+	@rm -f $(call installed_files,$(module_names))
 	$(depmod)
 
 # --- Formatting ----------------------------------------------------------------------------
