@@ -29,7 +29,10 @@ use kernel::{
 
 use crate::{
     bindings,
-    mm::cond_resched, //
+    mm::{
+        cond_resched,
+        may_warn, //
+    }, //
 };
 
 use super::{
@@ -230,11 +233,13 @@ impl Domain {
             // SAFETY: The domain is valid; the rest is the contract of this function.
             let unmapped = unsafe { bindings::iommu_unmap(self.ptr.as_ptr(), start, step) };
             if unmapped == 0 {
-                pr_err!(
-                    "the IOMMU did not unmap {:#x} bytes at iova {:#x}: their pages stay pinned\n",
-                    size - done,
-                    start
-                );
+                if may_warn() {
+                    pr_err!(
+                        "the IOMMU did not unmap {:#x} bytes at iova {:#x}: their pages stay pinned\n",
+                        size - done,
+                        start
+                    );
+                }
                 return false;
             }
             done += unmapped as u64;

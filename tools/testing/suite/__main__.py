@@ -82,10 +82,12 @@ def main():
         sys.exit("test: interrupted")
     manifest.save_run(LAST_RUN, runner.results)
     table = rows.Table(REPO, runner.results, {step.name: step.modules for step in steps}, exceptions.rows_without_c)
-    print(*table.lines(), sep="\n")
+    whole = not args.steps and not args.further
+    if whole:
+        print(*table.lines(), sep="\n")
     advise(known, runner.results)
     overall = [*all_there(known, every_step), *same_tests(runner.results, exceptions.tests_only_on_c)]
-    return runner.finish([*overall, *([] if args.steps or args.further else table.judge())])
+    return runner.finish([*overall, *(table.judge() if whole else [])])
 
 
 if __name__ == "__main__":
