@@ -40,7 +40,7 @@ SETS = {
     # A thousand devices would take minutes.
     "p2p": ["--", "--skip", "many::"],
 }
-# C has no such modules, or crashes: Documentation/original.rst.
+# C has no such modules, or crashes: Documentation/c-vfio-defects.rst.
 NOT_ON_C = ("pamu", "p2p", "pinning in rust")
 # It is built without support for devices without an IOMMU: all tests are ignored.
 NOT_ON_STOCK = ("noiommu",)

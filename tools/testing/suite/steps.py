@@ -165,7 +165,7 @@ def main_steps(repo):
         guest("hotplug-rust", "--stack", "rust", "--set", "hotplug"),
         guest("noiommu-c", "--stack", "c", "--set", "noiommu", kernel="test"),
         guest("noiommu-rust", "--stack", "rust", "--set", "noiommu", kernel="test"),
-        # Other tests of this set crash the C modules: see Documentation/original.rst.
+        # Other tests of this set crash the C modules: see Documentation/c-vfio-defects.rst.
         guest("stress-c", "--stack", "c", "--set", "stress", "--", "concurrent::", kernel="test"),
         guest("stress-rust", "--stack", "rust", "--set", "stress", kernel="test"),
         guest("failing-c", "--stack", "c", "--set", "failing", kernel="test"),

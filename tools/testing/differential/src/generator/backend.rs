@@ -248,7 +248,7 @@ impl Generator<'_> {
 
     /// Chooses a bitmap for a range.
     fn bitmap(&mut self, size: u64) -> (BitmapArgument, Bitmap) {
-        // Not 0: the C module's behaviour is undefined then, see original.rst.
+        // Not 0: the C module's behaviour is undefined then, see c-vfio-defects.rst.
         let page_size = self.mostly(PAGE, 94, &[1, 3, 2048, 2 * PAGE, PIECE, 1 << 63]);
         let bytes = (size / PAGE).div_ceil(64) * 8;
         let giant = (256 << 20) + 1;
