@@ -55,7 +55,7 @@ impl Writer for SpaceFile {
         let left = space
             .with_set(SetId::ROOT, |root| Ok(root.account.left()))
             .map_err(|_| fmt::Error)?;
-        let all = space.capacity().saturating_sub(space.floor());
+        let all = space.own_total();
         writeln!(f, "capacity: {}", space.capacity())?;
         writeln!(f, "own ids from: {}", space.floor())?;
         writeln!(f, "own ids in use: {}", space.own_ids())?;

@@ -201,6 +201,13 @@ impl Space {
         }
     }
 
+    /// Returns the number of ids of the own space, without those that the kernel has allocated.
+    /// Sleeps.
+    pub(crate) fn own_total(&self) -> u32 {
+        let setup = self.setup.lock();
+        self.count_own(setup.pasids.as_ref(), self.capacity())
+    }
+
     /// Returns the end of the own space: all own ids are lower.
     pub fn capacity(&self) -> u32 {
         read_once(&self.capacity)

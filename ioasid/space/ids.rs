@@ -102,6 +102,12 @@ impl Space {
             if owner == Right::Anyone {
                 Pasid::from_allocation(self, key).into_id();
             }
+        } else if self.has_listeners() {
+            // A listener was registered meanwhile. If the id is already gone, there is nothing to
+            // notify of.
+            if let Ok(held) = self.hold(key) {
+                self.tell_of(held.key(), Event::Alloc, Audience::EVERYBODY);
+            }
         }
         Ok(Key {
             right: owner,

@@ -205,7 +205,8 @@ pub(super) struct Ended {
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        // First, so that its name is free if a group with this id is created again meanwhile.
+        // First, so that its name is soon free for a group that is created with this id. `revoke`
+        // may take long.
         drop(self.debug.take());
         self.group.revoke();
     }
