@@ -208,11 +208,13 @@ impl Container {
         };
         state.members.push(member, GFP_KERNEL_ACCOUNT)?;
         match self.iommu() {
-            Some(iommu) => iommu.attach(&group, kind).inspect_err(|_| {
-                warn(
-                    &group,
-                    "its devices don't fit to what the container has; take another container",
-                );
+            Some(iommu) => iommu.attach(&group, kind).inspect_err(|&e| {
+                if e != EINTR {
+                    warn(
+                        &group,
+                        "its devices don't fit to what the container has; take another container",
+                    );
+                }
                 state.members.pop();
             }),
             None => Ok(()),

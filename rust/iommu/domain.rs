@@ -29,10 +29,7 @@ use kernel::{
 
 use crate::{
     bindings,
-    mm::{
-        cond_resched,
-        may_warn, //
-    }, //
+    mm::cond_resched, //
 };
 
 use super::{
@@ -233,13 +230,12 @@ impl Domain {
             // SAFETY: The domain is valid; the rest is the contract of this function.
             let unmapped = unsafe { bindings::iommu_unmap(self.ptr.as_ptr(), start, step) };
             if unmapped == 0 {
-                if may_warn() {
-                    pr_err!(
-                        "the IOMMU did not unmap {:#x} bytes at iova {:#x}: their pages stay pinned\n",
-                        size - done,
-                        start
-                    );
-                }
+                // No program can cause this at will.
+                pr_err!(
+                    "the IOMMU did not unmap {:#x} bytes at iova {:#x}: their pages stay pinned\n",
+                    size - done,
+                    start
+                );
                 return false;
             }
             done += unmapped as u64;

@@ -151,9 +151,12 @@ impl Mapping {
     /// # Errors
     ///
     /// Returns `next` if it starts elsewhere, if its permissions or domains differ, if this mapping
-    /// is empty, if one of the two has too many runs, or if memory is short.
+    /// is empty, if one of the two has too many runs, if unmapping one of them has failed, or if
+    /// memory is short.
     pub fn join(&mut self, mut next: Self) -> Result<(), Self> {
         let follows = !self.is_empty()
+            && !self.place.is_reachable()
+            && !next.place.is_reachable()
             && self.frames.runs() <= JOINED_TO_RUNS
             && next.frames.runs() <= JOINED_RUNS
             && self.iova().checked_add(self.bytes()) == Some(next.iova())
@@ -169,8 +172,6 @@ impl Mapping {
         }
         // INVARIANT: This value owns the range and the pins of `next` now.
         next.frames = Extents::new();
-        self.place
-            .set_reachable(self.place.is_reachable() || next.place.is_reachable());
         Ok(())
     }
 

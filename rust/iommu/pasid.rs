@@ -99,6 +99,9 @@ impl GlobalPasids {
         while let Some(pasid) = drawer.draw_patiently() {
             // INVARIANT: The PASID was allocated; the kernel only allocates PASIDs below `end`.
             pasids.held[pasid as usize / 64] |= 1 << (pasid % 64);
+            if pasid == end - 1 {
+                break;
+            }
             cond_resched();
         }
         pasids.give_back(0, first);
