@@ -3,7 +3,7 @@
 //! A minimal mediated device driver. Each device has a page of memory and a register.
 //!
 //! ```sh
-//! modprobe mdev_null
+//! insmod build/native/mdev_null.ko    # after modprobe mdev
 //! uuidgen >/sys/class/mdev_bus/mdev_null/mdev_supported_types/mdev_null-page/create
 //! ```
 //!

@@ -3,8 +3,8 @@
 //! A small virtual accelerator. Its devices can copy from each other's memory if they are peers.
 //!
 //! ```sh
-//! modprobe ioasid     # optional: then each device has a PASID
-//! modprobe vgpu_p2p
+//! modprobe -a mdev ioasid    # ioasid is optional: it gives each device a PASID
+//! insmod build/native/vgpu_p2p.ko
 //! cd /sys/class/mdev_bus/vgpu_p2p/mdev_supported_types
 //! uuidgen >vgpu_p2p-p2p-1x/create
 //! ```

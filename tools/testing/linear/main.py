@@ -93,7 +93,7 @@ def main():
     elif last is not None:
         lines.append(f"the guest ended in round {last}: repeat it by --first {last}")
     requests, overlapping = map(int, summary.groups()) if summary else (0, 0)
-    concurrent = requests < MANY or overlapping * 100 >= requests * LEAST_PERCENT
+    concurrent = options.repeat > 1 or requests < MANY or overlapping * 100 >= requests * LEAST_PERCENT
     if not concurrent:
         lines.append(f"less than {LEAST_PERCENT} % of the requests overlapped others")
     said = [line.removeprefix("# ") for line in lines]

@@ -38,12 +38,13 @@ pub fn case(name: &str, body: impl Fn() -> Result<()> + Send + 'static) -> Trial
     Trial::test(name, move || {
         env::check().map_err(|error| failed(&error))?;
         let before = Snapshot::take();
-        let _watch = Watch::start();
+        let watch = Watch::start();
         let outcome = match catch_unwind(AssertUnwindSafe(&body)) {
             Ok(Ok(())) => String::new(),
             Ok(Err(error)) => format!("{error:?}\n"),
             Err(panic) => format!("{}\n", panic_message(panic.as_ref())),
         };
+        drop(watch);
         let leaks = before.settle().err().unwrap_or_default();
         if outcome.is_empty() && leaks.is_empty() {
             Ok(())

@@ -12,6 +12,10 @@ use std::{
         BTreeSet, //
     },
     fs,
+    sync::atomic::{
+        AtomicBool,
+        Ordering, //
+    },
     thread::sleep,
     time::{
         Duration,
@@ -43,6 +47,11 @@ const IOMMU_PAGES: &str = "nr_iommu_pages";
 
 /// The kernel frees some objects shortly after the last close.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The time to wait after something has leaked: a leak in each case must not take the time of all.
+const IMPATIENCE: Duration = Duration::from_secs(2);
+
+static HAS_LEAKED: AtomicBool = AtomicBool::new(false);
 
 /// Returns the size of the locked memory of this process, in KiB.
 pub fn locked_kib() -> u64 {
@@ -116,14 +125,20 @@ impl Snapshot {
     /// Waits until all counters have their former values. Otherwise returns the differences.
     pub fn settle(&self) -> std::result::Result<(), String> {
         let start = Instant::now();
+        let patience = if HAS_LEAKED.load(Ordering::Relaxed) {
+            IMPATIENCE
+        } else {
+            PATIENCE
+        };
         loop {
             // If it is late, the counters are read once more.
-            let late = start.elapsed() > PATIENCE;
+            let late = start.elapsed() > patience;
             let leaks = self.leaks(&Self::take());
             if leaks.is_empty() {
                 return Ok(());
             }
             if late {
+                HAS_LEAKED.store(true, Ordering::Relaxed);
                 return Err(leaks.concat());
             }
             sleep(Duration::from_millis(20));

@@ -78,13 +78,14 @@ impl<'scope, T: Send + 'scope> Request<'scope, T> {
 
     /// Waits until the request has ended or sleeps.
     pub fn settle(&self) -> Progress {
+        let task = format!("/proc/self/task/{}", self.tid);
         let start = Instant::now();
         let mut asleep = 0;
         while asleep < STEADY {
             if self.is_done() {
                 return Progress::Done;
             }
-            asleep = if sleeps(self.tid) { asleep + 1 } else { 0 };
+            asleep = if sleeps(&task) { asleep + 1 } else { 0 };
             if start.elapsed() > LIMIT {
                 hangs(LIMIT);
             }
@@ -107,12 +108,25 @@ impl<'scope, T: Send + 'scope> Request<'scope, T> {
 }
 
 /// Returns whether a thread of this process sleeps.
-fn sleeps(tid: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/self/task/{tid}/stat")).unwrap_or_default();
+fn sleeps(task: &str) -> bool {
+    let stat = fs::read_to_string(format!("{task}/stat")).unwrap_or_default();
     let state = stat
         .rsplit_once(')')
         .map_or("", |(_, rest)| rest.trim_start());
     state.starts_with(['S', 'D'])
+}
+
+/// Waits until a process with one thread sleeps and does not continue for a while. Returns whether
+/// it does.
+pub fn falls_asleep(process: u32) -> bool {
+    let task = format!("/proc/{process}");
+    let start = Instant::now();
+    let mut asleep = 0;
+    while asleep < STEADY && start.elapsed() < LIMIT {
+        asleep = if sleeps(&task) { asleep + 1 } else { 0 };
+        sleep(INTERVAL);
+    }
+    asleep == STEADY
 }
 
 /// Resumes the threads stopped at a userfault when dropped, even if the thread that holds this

@@ -39,6 +39,7 @@ use crate::{
         Progress,
         Release,
         Request,
+        falls_asleep,
         stops, //
     },
     tracing::Trace,
@@ -59,7 +60,6 @@ use std::{
     },
     process::id,
     thread,
-    time::Duration,
 };
 use vfio_client::{
     Container,
@@ -339,8 +339,7 @@ fn killed_while_it_waits(at_once: bool) -> Result<()> {
         ensure!(stops(&request, &scene.fault)?, "it does not stop");
         let mut helper = Helper::spawn(&["long", "map", &number], &[&container])?;
         assert_eq!(helper.line()?, "begins");
-        // It is not visible from here whether the process waits yet.
-        thread::sleep(Duration::from_millis(200));
+        ensure!(falls_asleep(helper.id()), "it does not wait");
         helper.kill_later()?;
         let status = format!("/proc/{}/status", helper.id());
         let ended = || Ok::<_, anyhow::Error>(fs::read_to_string(&status)?.contains("State:\tZ"));
