@@ -86,15 +86,11 @@ class Manifest:
 def save_run(path, results):
     """Saves the tests of the steps that ran, for record().
 
-    Saves only steps in which nothing failed, except that tests of the manifest may be missing. The
-    entries of steps that did not run stay.
+    Saves only steps in which nothing failed, except that tests of the manifest may be missing.
     """
-    ran = json.loads(path.read_text()) if path.exists() else {}
-    for step, found in results.items():
-        ran.pop(step, None)
-        if all(r.passed or r.name == COMPLAINT for r in found):
-            ran[step] = names(found)
-    path.write_text(json.dumps(ran, indent=1))
+    good = {step: names(found) for step, found in results.items()
+            if all(r.passed or r.name == COMPLAINT for r in found)}
+    path.write_text(json.dumps(good, indent=1))
 
 
 def record(path, run, steps):
