@@ -22,12 +22,10 @@ pub mod trace;
 pub mod world;
 
 use std::{
-    thread::sleep,
-    time::{
-        Duration,
-        Instant, //
-    },
+    convert::Infallible,
+    time::Duration, //
 };
+use vfio_client::wait::until;
 
 /// The time limit of [`settle`].
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,15 +33,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Waits until [`left`] returns `before`. The kernel releases some resources shortly after the last
 /// close. Returns what is left.
 pub fn settle(before: &str) -> String {
-    let start = Instant::now();
-    loop {
-        let late = start.elapsed() > PATIENCE;
-        let now = left();
-        if now == before || late {
-            return now;
-        }
-        sleep(Duration::from_millis(20));
-    }
+    let mut now = String::new();
+    let Ok(_) = until(PATIENCE, || {
+        now = left();
+        Ok::<_, Infallible>(now == before)
+    });
+    now
 }
 
 /// Returns the locked memory and the module references that remain when everything is closed.

@@ -2,6 +2,7 @@
 
 //! The machine in which the cases run.
 
+use crate::stall::LIMIT;
 use anyhow::{
     Context,
     Result,
@@ -10,9 +11,11 @@ use anyhow::{
 use vfio_client::{
     Container,
     Device,
+    Errno,
     Group,
     Iommu,
-    pci, //
+    pci,
+    wait::until, //
 };
 
 /// The device that most cases use: DMA in both directions, MSI, no reset.
@@ -28,6 +31,16 @@ pub const SIBLING: &str = "0000:00:05.1";
 pub fn group(bdf: &str) -> Result<Group> {
     let number = pci::group_of(bdf)?;
     Group::open(number).with_context(|| format!("group {number} of {bdf}"))
+}
+
+/// Waits until a device of a group can no longer be opened, because it is being removed. Returns
+/// whether that is so.
+pub fn withdrawn(group: &Group, name: &str) -> Result<bool> {
+    Ok(until(LIMIT, || match group.device(name) {
+        Ok(_) => Ok(false),
+        Err(error) if error.errno() == Errno::ENODEV => Ok(true),
+        Err(error) => Err(error),
+    })?)
 }
 
 /// A container with one group and an open device, from which most cases start.

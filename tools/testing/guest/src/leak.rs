@@ -11,17 +11,15 @@ use std::{
         BTreeMap,
         BTreeSet, //
     },
+    convert::Infallible,
     fs,
     sync::atomic::{
         AtomicBool,
         Ordering, //
     },
-    thread::sleep,
-    time::{
-        Duration,
-        Instant, //
-    },
+    time::Duration,
 };
+use vfio_client::wait::until;
 
 /// The modules whose reference counts are checked.
 const MODULES: [&str; 15] = [
@@ -124,25 +122,21 @@ impl Snapshot {
 
     /// Waits until all counters have their former values. Otherwise returns the differences.
     pub fn settle(&self) -> std::result::Result<(), String> {
-        let start = Instant::now();
         let patience = if HAS_LEAKED.load(Ordering::Relaxed) {
             IMPATIENCE
         } else {
             PATIENCE
         };
-        loop {
-            // If it is late, the counters are read once more.
-            let late = start.elapsed() > patience;
-            let leaks = self.leaks(&Self::take());
-            if leaks.is_empty() {
-                return Ok(());
-            }
-            if late {
-                HAS_LEAKED.store(true, Ordering::Relaxed);
-                return Err(leaks.concat());
-            }
-            sleep(Duration::from_millis(20));
+        let mut leaks = Vec::new();
+        let Ok(clean) = until(patience, || {
+            leaks = self.leaks(&Self::take());
+            Ok::<_, Infallible>(leaks.is_empty())
+        });
+        if clean {
+            return Ok(());
         }
+        HAS_LEAKED.store(true, Ordering::Relaxed);
+        Err(leaks.concat())
     }
 
     /// Returns a line for each counter that has changed.

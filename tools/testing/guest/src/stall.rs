@@ -79,19 +79,7 @@ impl<'scope, T: Send + 'scope> Request<'scope, T> {
     /// Waits until the request has ended or sleeps.
     pub fn settle(&self) -> Progress {
         let task = format!("/proc/self/task/{}", self.tid);
-        let start = Instant::now();
-        let mut asleep = 0;
-        while asleep < STEADY {
-            if self.is_done() {
-                return Progress::Done;
-            }
-            asleep = if sleeps(&task) { asleep + 1 } else { 0 };
-            if start.elapsed() > LIMIT {
-                hangs(LIMIT);
-            }
-            sleep(INTERVAL);
-        }
-        Progress::Waits
+        observe(&task, || self.is_done()).unwrap_or_else(|| hangs(LIMIT))
     }
 
     /// Returns the result of the request. The request must not be blocked any more: if it does not
@@ -107,7 +95,25 @@ impl<'scope, T: Send + 'scope> Request<'scope, T> {
     }
 }
 
-/// Returns whether a thread of this process sleeps.
+/// Waits until a thread is `done`, or until it sleeps and does not continue for a while. Returns
+/// `None` after [`LIMIT`].
+fn observe(task: &str, done: impl Fn() -> bool) -> Option<Progress> {
+    let start = Instant::now();
+    let mut asleep = 0;
+    while asleep < STEADY {
+        if done() {
+            return Some(Progress::Done);
+        }
+        asleep = if sleeps(task) { asleep + 1 } else { 0 };
+        if start.elapsed() > LIMIT {
+            return None;
+        }
+        sleep(INTERVAL);
+    }
+    Some(Progress::Waits)
+}
+
+/// Returns whether the thread with the directory `task` in `/proc` sleeps.
 fn sleeps(task: &str) -> bool {
     let stat = fs::read_to_string(format!("{task}/stat")).unwrap_or_default();
     let state = stat
@@ -119,14 +125,7 @@ fn sleeps(task: &str) -> bool {
 /// Waits until a process with one thread sleeps and does not continue for a while. Returns whether
 /// it does.
 pub fn falls_asleep(process: u32) -> bool {
-    let task = format!("/proc/{process}");
-    let start = Instant::now();
-    let mut asleep = 0;
-    while asleep < STEADY && start.elapsed() < LIMIT {
-        asleep = if sleeps(&task) { asleep + 1 } else { 0 };
-        sleep(INTERVAL);
-    }
-    asleep == STEADY
+    observe(&format!("/proc/{process}"), || false).is_some()
 }
 
 /// Resumes the threads stopped at a userfault when dropped, even if the thread that holds this

@@ -7,7 +7,8 @@ use crate::{
         EDU,
         Setup,
         attached,
-        group, //
+        group,
+        withdrawn, //
     },
     harness::{
         Failure,
@@ -40,8 +41,7 @@ use vfio_client::{
     Memory,
     PAGE_SIZE,
     edu::Edu,
-    pci,
-    wait::until, //
+    pci, //
 };
 
 cases! {
@@ -103,12 +103,7 @@ fn g21_interrupted_unbind_waits_on() -> Result<()> {
     let mut log = Log::follow()?;
     unbind = Helper::spawn(&["unbind", EDU], &[])?;
     assert_eq!(unbind.line()?, "ready");
-    let begun = until(LIMIT, || match setup.group.device(EDU) {
-        Ok(_) => Ok(false),
-        Err(error) if error.errno() == Errno::ENODEV => Ok(true),
-        Err(error) => Err(error),
-    })?;
-    assert!(begun, "the unbind does not begin");
+    assert!(withdrawn(&setup.group, EDU)?, "the unbind does not begin");
     unbind.kill_later()?;
     let task = format!("({}) blocked until device is released", unbind.id());
     let parts = [

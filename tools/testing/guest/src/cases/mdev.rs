@@ -3,6 +3,7 @@
 //! Creation, use and removal of mediated devices.
 
 use crate::{
+    env::withdrawn,
     harness::{
         Failure,
         cases, //
@@ -13,8 +14,7 @@ use crate::{
         create,
         type_attribute,
         type_folder, //
-    },
-    stall::LIMIT, //
+    }, //
 };
 use anyhow::{
     Context,
@@ -47,8 +47,7 @@ use vfio_client::{
     Memory,
     raw,
     request,
-    uapi::VFIO_PCI_BAR0_REGION_INDEX,
-    wait::until, //
+    uapi::VFIO_PCI_BAR0_REGION_INDEX, //
 };
 
 cases! {
@@ -224,11 +223,7 @@ fn m7_remove_waits_for_the_user() -> Result<()> {
             removed.store(true, Ordering::SeqCst);
             result
         });
-        let begun = until(LIMIT, || match open.group.device(UUID) {
-            Ok(_) => Ok(false),
-            Err(error) if error.errno() == Errno::ENODEV => Ok(true),
-            Err(error) => Err(error),
-        })?;
+        let begun = withdrawn(&open.group, UUID)?;
         assert!(begun, "it can still be opened again");
         thread::sleep(Duration::from_millis(100));
         assert!(!removed.load(Ordering::SeqCst), "the device is open");
