@@ -1,26 +1,261 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Structures of `<linux/vfio.h>` that are copied from and to userspace.
+//! The ioctls of VFIO: their numbers ([`ioctl`]), the structures that they take ([`Argument`]),
+//! and the capability chains that follow some of these ([`InfoCaps`]).
+//!
+//! The structures are those of `<linux/vfio.h>`, `include/uapi/vfio_group.h` and
+//! `include/uapi/vfio_pamu.h`. User memory may change at any time, so a structure is copied once
+//! and checked afterwards.
 
-use kernel::transmute::{
-    AsBytes,
-    FromBytes, //
+mod info_caps;
+pub mod ioctl;
+
+use core::mem::{
+    size_of,
+    MaybeUninit, //
 };
 
-use crate::bindings;
+use kernel::{
+    prelude::*,
+    transmute::{
+        AsBytes,
+        FromBytes, //
+    },
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
+};
 
-// SAFETY: Integers without padding: every bit pattern is valid.
-unsafe impl FromBytes for bindings::vfio_region_info {}
-// SAFETY: As above: there are no uninitialised bytes.
-unsafe impl AsBytes for bindings::vfio_region_info {}
+use crate::{
+    bindings,
+    iommu::{
+        Access,
+        Prot, //
+    }, //
+};
 
-// SAFETY: As above.
-unsafe impl FromBytes for bindings::vfio_device_feature_dma_logging_control {}
-// SAFETY: As above.
-unsafe impl AsBytes for bindings::vfio_device_feature_dma_logging_control {}
+pub use info_caps::{
+    Capability,
+    InfoCaps,
+    MigrationCap, //
+};
 
-// SAFETY: As above.
-unsafe impl FromBytes for bindings::vfio_device_feature_dma_logging_report {}
+/// Reads a value from user memory.
+///
+/// # Errors
+///
+/// `EFAULT`.
+pub fn read<T: FromBytes>(from: UserPtr) -> Result<T> {
+    UserSlice::new(from, size_of::<T>()).reader().read()
+}
 
-// SAFETY: Integers and arrays of bytes without padding.
-unsafe impl AsBytes for bindings::vfio_group_device {}
+/// Writes a value to user memory.
+///
+/// # Errors
+///
+/// `EFAULT`.
+pub fn write<T: AsBytes>(to: UserPtr, value: &T) -> Result {
+    UserSlice::new(to, size_of::<T>()).writer().write(value)
+}
+
+/// A structure that an ioctl takes. It begins with `argsz`, its size in bytes as the caller knows
+/// it, and `flags`.
+pub trait Argument: FromBytes + Sized {
+    /// The size in bytes of the part that is read (`minsz` in C). The caller need not know the
+    /// fields behind it.
+    const MIN_SIZE: usize;
+
+    /// Returns the field `argsz`.
+    fn argsz(&self) -> u32;
+
+    /// Returns the field `flags`.
+    fn flags(&self) -> u32;
+
+    /// Reads the first [`MIN_SIZE`](Self::MIN_SIZE) bytes. Fields behind them are zero.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`; `EINVAL` if `argsz` is smaller than that.
+    fn read(arg: UserPtr) -> Result<Self> {
+        let this = Self::read_unchecked(arg)?;
+        this.check_argsz(Self::MIN_SIZE)?;
+        Ok(this)
+    }
+
+    /// Like [`read`](Self::read), but does not check `argsz`.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    fn read_unchecked(arg: UserPtr) -> Result<Self> {
+        const { assert!(Self::MIN_SIZE <= size_of::<Self>()) };
+        let mut this = MaybeUninit::<Self>::zeroed();
+        // SAFETY: `this` has at least `MIN_SIZE` bytes, and nothing else refers to them. They are
+        // initialised to zero.
+        let known = unsafe {
+            core::slice::from_raw_parts_mut(this.as_mut_ptr().cast::<u8>(), Self::MIN_SIZE)
+        };
+        UserSlice::new(arg, Self::MIN_SIZE)
+            .reader()
+            .read_slice(known)?;
+        // SAFETY: All bytes are initialised, and `FromBytes` allows every bit pattern.
+        Ok(unsafe { this.assume_init() })
+    }
+
+    /// Checks that `argsz` is at least `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`.
+    fn check_argsz(&self, size: usize) -> Result {
+        if (self.argsz() as usize) < size {
+            return Err(EINVAL);
+        }
+        Ok(())
+    }
+
+    /// Writes the first [`MIN_SIZE`](Self::MIN_SIZE) bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    fn write(&self, arg: UserPtr) -> Result
+    where
+        Self: AsBytes,
+    {
+        self.write_prefix(arg, Self::MIN_SIZE)
+    }
+
+    /// Writes the first `size` bytes, or the whole structure if it is smaller.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    fn write_prefix(&self, arg: UserPtr, size: usize) -> Result
+    where
+        Self: AsBytes,
+    {
+        let bytes = self.as_bytes();
+        let size = size.min(bytes.len());
+        UserSlice::new(arg, size)
+            .writer()
+            .write_slice(&bytes[..size])
+    }
+}
+
+/// Returns the permissions in `VFIO_DMA_MAP_FLAG_*`. Other flags are ignored.
+pub fn prot(flags: u32) -> Prot {
+    let mut prot = Prot::default();
+    if flags & bindings::VFIO_DMA_MAP_FLAG_READ != 0 {
+        prot |= Access::Read;
+    }
+    if flags & bindings::VFIO_DMA_MAP_FLAG_WRITE != 0 {
+        prot |= Access::Write;
+    }
+    prot
+}
+
+/// Implements [`FromBytes`] and [`AsBytes`] for structures, given the sum of the sizes of their
+/// fields in bytes.
+macro_rules! bytes {
+    ($($name:ident: $size:literal;)*) => {$(
+        const _: () = assert!(size_of::<bindings::$name>() == $size);
+
+        // SAFETY: The structure consists of integers and of arrays and structures of integers, for
+        // which every bit pattern is valid.
+        unsafe impl FromBytes for bindings::$name {}
+
+        // SAFETY: The structure has no padding: by the assertion above its size is the sum of the
+        // sizes of its fields.
+        unsafe impl AsBytes for bindings::$name {}
+    )*};
+}
+
+bytes! {
+    vfio_device_feature_dma_logging_control: 24;
+    vfio_device_feature_dma_logging_range: 16;
+    vfio_device_feature_dma_logging_report: 32;
+    vfio_device_feature_mig_data_size: 8;
+    vfio_device_feature_mig_state: 8;
+    vfio_device_feature_migration: 8;
+    vfio_group_device: 128;
+    vfio_iommu_type1_info_cap_iova_range: 16;
+    vfio_iommu_type1_info_dma_avail: 12;
+    vfio_iova_range: 16;
+    vfio_pamu_geo_attr: 16;
+    vfio_pamu_stash: 8;
+}
+
+// SAFETY: The structure consists of integers and a pointer to user memory: every bit pattern is
+// valid.
+unsafe impl FromBytes for bindings::vfio_bitmap {}
+
+// SAFETY: The structure consists of integers and a `vfio_bitmap`: every bit pattern is valid.
+unsafe impl FromBytes for bindings::vfio_iommu_type1_dirty_bitmap_get {}
+
+// SAFETY: The structure consists of integers and a union of structures of integers: every bit
+// pattern is valid.
+unsafe impl FromBytes for bindings::vfio_pamu_attr {}
+
+/// Implements [`Argument`] for structures, given the last field that is read.
+macro_rules! arguments {
+    ($($name:ident: ..=$last:ident;)*) => {$(
+        impl Argument for bindings::$name {
+            const MIN_SIZE: usize = core::mem::offset_of!(Self, $last)
+                + size_of_field(|this: &Self| &this.$last);
+
+            fn argsz(&self) -> u32 {
+                self.argsz
+            }
+
+            fn flags(&self) -> u32 {
+                self.flags
+            }
+        }
+    )*};
+}
+
+/// Returns the size in bytes of the field that `_field` returns.
+const fn size_of_field<S, F>(_field: fn(&S) -> &F) -> usize {
+    size_of::<F>()
+}
+
+bytes! {
+    vfio_device_feature: 8;
+    vfio_device_info: 24;
+    vfio_group_devices: 16;
+    vfio_group_status: 8;
+    vfio_iommu_type1_dirty_bitmap: 8;
+    vfio_iommu_type1_dma_map: 32;
+    vfio_iommu_type1_dma_unmap: 24;
+    vfio_iommu_type1_info: 24;
+    vfio_irq_info: 16;
+    vfio_irq_set: 20;
+    vfio_pamu_msi_bank_map: 24;
+    vfio_pamu_msi_bank_unmap: 16;
+    vfio_pamu_violation: 24;
+    vfio_pamu_window: 40;
+    vfio_precopy_info: 24;
+    vfio_region_info: 32;
+}
+
+arguments! {
+    vfio_device_feature: ..=flags;
+    vfio_device_info: ..=num_irqs;
+    vfio_group_devices: ..=flags;
+    vfio_group_status: ..=flags;
+    vfio_iommu_type1_dirty_bitmap: ..=flags;
+    vfio_iommu_type1_dma_map: ..=size;
+    vfio_iommu_type1_dma_unmap: ..=size;
+    vfio_iommu_type1_info: ..=iova_pgsizes;
+    vfio_irq_info: ..=count;
+    vfio_irq_set: ..=count;
+    vfio_pamu_attr: ..=attribute;
+    vfio_pamu_msi_bank_map: ..=iova;
+    vfio_pamu_msi_bank_unmap: ..=iova;
+    vfio_pamu_violation: ..=liodn;
+    vfio_pamu_window: ..=window;
+    vfio_precopy_info: ..=dirty_bytes;
+    vfio_region_info: ..=offset;
+}

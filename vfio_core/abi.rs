@@ -6,7 +6,6 @@
 //! [`exports`] defines the functions of `include/linux/vfio.h`. For backends, [`iommu_driver`]
 //! calls `struct vfio_iommu_driver_ops`.
 
-pub(crate) mod caps;
 #[cfg(CONFIG_VFIO_DEBUGFS)]
 mod debugfs;
 pub(crate) mod device;

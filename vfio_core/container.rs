@@ -12,7 +12,6 @@ use kernel::{
         File,
         LocalFile, //
     },
-    ioctl::_IO,
     new_mutex,
     new_spinlock,
     prelude::*,
@@ -26,6 +25,7 @@ use kernel::{
 };
 use kernel_ext::{
     anon_file,
+    bindings,
     file_ops::{
         FileOperations,
         FileTable,
@@ -41,25 +41,17 @@ use kernel_ext::{
         MiscOptions,
         MiscRegistration, //
     },
-    mm::may_warn, //
+    mm::may_warn,
+    uapi::ioctl, //
 };
 
 use crate::{
     abi::iommu_driver::{
         Driver,
-        Iommu,
-        CHECK_EXTENSION, //
+        Iommu, //
     },
     backend, //
 };
-
-const TYPE: u32 = b';' as u32;
-/// `VFIO_GET_API_VERSION`
-const GET_API_VERSION: u32 = _IO(TYPE, 100);
-/// `VFIO_SET_IOMMU`
-const SET_IOMMU: u32 = _IO(TYPE, 102);
-/// `VFIO_API_VERSION`
-const API_VERSION: isize = 0;
 
 /// How userspace reaches a container.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -246,7 +238,7 @@ impl Container {
 
     fn check_extension(&self, extension: usize) -> Result<isize> {
         if let Some(iommu) = self.iommu() {
-            return iommu.ioctl(CHECK_EXTENSION, extension);
+            return iommu.ioctl(ioctl::VFIO_CHECK_EXTENSION, extension);
         }
         let noiommu = self.state.lock().noiommu();
         let mut answer = 0;
@@ -331,9 +323,9 @@ impl FileOperations for ContainerFile {
         arg: usize,
     ) -> Result<isize> {
         match cmd {
-            GET_API_VERSION => Ok(API_VERSION),
-            CHECK_EXTENSION => container.check_extension(arg),
-            SET_IOMMU => container.set_iommu(arg).map(|()| 0),
+            ioctl::VFIO_GET_API_VERSION => Ok(bindings::VFIO_API_VERSION as isize),
+            ioctl::VFIO_CHECK_EXTENSION => container.check_extension(arg),
+            ioctl::VFIO_SET_IOMMU => container.set_iommu(arg).map(|()| 0),
             _ => container.iommu().ok_or(EINVAL)?.ioctl(cmd, arg),
         }
     }

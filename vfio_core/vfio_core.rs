@@ -24,7 +24,6 @@ mod backend;
 mod container;
 mod device;
 mod group;
-mod info_caps;
 mod irq_set;
 mod migration;
 #[cfg(CONFIG_VFIO_NOIOMMU)]

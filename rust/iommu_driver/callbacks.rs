@@ -10,10 +10,7 @@ use kernel::{
 };
 
 use super::*;
-
-/// The only ioctl that a backend may receive before it has an instance.
-const CHECK_EXTENSION: c_uint =
-    kernel::ioctl::_IO(bindings::VFIO_TYPE as u32, bindings::VFIO_BASE + 1);
+use crate::uapi::ioctl::VFIO_CHECK_EXTENSION;
 
 extern "C" {
     /// Adds a backend to the core's list. The calls of this function are in generic code, which is
@@ -151,7 +148,7 @@ impl<B: Backend> Table<B> {
             // SAFETY: By the contract of this function.
             Some(unsafe { Self::backend(data) })
         };
-        if cmd == CHECK_EXTENSION {
+        if cmd == VFIO_CHECK_EXTENSION {
             return B::check_extension(this.as_deref(), arg);
         }
         let Some(this) = this else {

@@ -36,6 +36,7 @@ use kernel_ext::{
     bindings,
     mm::may_warn,
     module_ref::ModuleRef,
+    uapi::InfoCaps,
     user_string::UserString, //
 };
 
@@ -317,6 +318,27 @@ impl Device {
         let ret = unsafe { feature(self.as_ptr(), flags, data.as_mut_ptr(), size) };
         to_result(ret.min(0))?;
         Ok(ret as isize)
+    }
+
+    /// Requests information about a region from the driver of an open device. `info` returns the
+    /// structure that userspace passed, which selects the region. Returns the driver's description
+    /// and the capability chain that follows it.
+    ///
+    /// # Errors
+    ///
+    /// Returns `EINVAL`, without calling `info`, if the driver has no regions; the error of `info`;
+    /// or the driver's error.
+    pub(crate) fn region_info(
+        &self,
+        info: impl FnOnce() -> Result<bindings::vfio_region_info>,
+    ) -> Result<(bindings::vfio_region_info, InfoCaps)> {
+        let get = self.ops().get_region_info_caps.ok_or(EINVAL)?;
+        let mut info = info()?;
+        let mut caps = InfoCaps::default();
+        // SAFETY: The device is open and both structures are valid.
+        let ret = unsafe { get(self.as_ptr(), &mut info, caps.as_raw()) };
+        to_result(ret.min(0))?;
+        Ok((info, caps))
     }
 
     /// Forwards a read of an open device to its driver.

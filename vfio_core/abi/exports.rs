@@ -22,11 +22,11 @@ use kernel::{
 use kernel_ext::{
     bindings,
     iommu_driver::Ops,
-    mm::may_warn, //
+    mm::may_warn,
+    uapi::InfoCaps, //
 };
 
 use super::{
-    caps,
     device::{
         self,
         Device, //
@@ -392,7 +392,9 @@ unsafe extern "C" fn vfio_info_cap_add(
     version: u16,
 ) -> *mut bindings::vfio_info_cap_header {
     // SAFETY: By this function's contract.
-    unsafe { caps::add(&mut *caps, size, id, version) }.unwrap_or_else(Error::to_ptr)
+    let caps = unsafe { InfoCaps::from_raw(caps) };
+    caps.add(id, version, size)
+        .map_or_else(Error::to_ptr, |cap| cap.as_mut_ptr().cast())
 }
 
 /// # Safety
@@ -401,7 +403,7 @@ unsafe extern "C" fn vfio_info_cap_add(
 #[no_mangle]
 unsafe extern "C" fn vfio_info_cap_shift(caps: *mut bindings::vfio_info_cap, offset: usize) {
     // SAFETY: By this function's contract.
-    unsafe { caps::shift(&mut *caps, offset) }
+    unsafe { InfoCaps::from_raw(caps) }.shift(offset);
 }
 
 /// # Safety
@@ -418,10 +420,11 @@ unsafe extern "C" fn vfio_info_add_capability(
         let content = size
             .checked_sub(core::mem::size_of::<bindings::vfio_info_cap_header>())
             .ok_or(EINVAL)?;
-        // SAFETY: By this function's contract `cap` has `size` bytes, and `caps::add` makes room
-        // for as many.
+        // SAFETY: By this function's contract `cap` has `size` bytes, and `add` makes room for as
+        // many.
         unsafe {
-            let header = caps::add(&mut *caps, size, (*cap).id, (*cap).version)?;
+            let added = InfoCaps::from_raw(caps).add((*cap).id, (*cap).version, size)?;
+            let header = added.as_mut_ptr().cast::<bindings::vfio_info_cap_header>();
             core::ptr::copy_nonoverlapping(cap.add(1).cast::<u8>(), header.add(1).cast(), content);
         }
         Ok(0)
@@ -439,22 +442,14 @@ unsafe extern "C" fn vfio_set_irqs_validate_and_prepare(
     data_size: *mut usize,
 ) -> c_int {
     // SAFETY: By this function's contract.
-    let header = unsafe {
-        irq_set::Header {
-            argsz: (*header).argsz,
-            flags: (*header).flags,
-            index: (*header).index,
-            start: (*header).start,
-            count: (*header).count,
-        }
-    };
-    let size = header.data_size(num_irqs as u32, max_irq_type as u32);
+    let header = unsafe { &*header };
+    let size = irq_set::data_size(header, num_irqs as u32, max_irq_type as u32);
     from_result(|| {
         let size = size.ok_or(EINVAL)?;
         if !data_size.is_null() {
             // SAFETY: By this function's contract.
             unsafe { *data_size = size };
-        } else if header.has_data() {
+        } else if irq_set::has_data(header) {
             return Err(EINVAL);
         }
         Ok(0)

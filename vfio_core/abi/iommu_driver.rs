@@ -23,13 +23,11 @@ use kernel_ext::{
         GroupKind,
         Ops, //
     },
-    module_ref::ModuleRef, //
+    module_ref::ModuleRef,
+    uapi::ioctl::VFIO_CHECK_EXTENSION, //
 };
 
 use crate::abi::device::Device;
-
-/// `VFIO_CHECK_EXTENSION`
-pub(crate) const CHECK_EXTENSION: c_uint = kernel::ioctl::_IO(b';' as u32, 101);
 
 /// An entry in the list of backends.
 ///
@@ -111,7 +109,13 @@ impl Driver {
             return 0;
         };
         // SAFETY: The contract of this command, and of no other, allows `iommu_data` to be null.
-        unsafe { ioctl(core::ptr::null_mut(), CHECK_EXTENSION, extension as c_ulong) as isize }
+        unsafe {
+            ioctl(
+                core::ptr::null_mut(),
+                VFIO_CHECK_EXTENSION,
+                extension as c_ulong,
+            ) as isize
+        }
     }
 
     /// Creates an address space of the type `extension`.

@@ -3,11 +3,12 @@
 //! `VFIO_DEVICE_FEATURE`. The core implements migration and dirty logging; the driver implements
 //! all other features.
 
+use core::mem::size_of;
+
 use kernel::{
     fs::file::FileDescriptorReservation,
     page::PAGE_SIZE,
     prelude::*,
-    transmute::FromBytes,
     uaccess::{
         UserPtr,
         UserSlice, //
@@ -16,7 +17,11 @@ use kernel::{
 use kernel_ext::{
     bindings,
     dirty_bitmap,
-    mm::may_warn, //
+    mm::may_warn,
+    uapi::{
+        self,
+        Argument, //
+    }, //
 };
 
 use crate::abi::{
@@ -25,7 +30,7 @@ use crate::abi::{
 };
 
 /// Size in bytes of `struct vfio_device_feature` without the payload.
-const HEADER_SIZE: usize = 8;
+const HEADER_SIZE: usize = bindings::vfio_device_feature::MIN_SIZE;
 const GET: u32 = bindings::VFIO_DEVICE_FEATURE_GET;
 const SET: u32 = bindings::VFIO_DEVICE_FEATURE_SET;
 const PROBE: u32 = bindings::VFIO_DEVICE_FEATURE_PROBE;
@@ -41,8 +46,9 @@ struct Request<'a> {
 
 /// Handles the ioctl, whose argument is at `arg`.
 pub(super) fn ioctl(device: &Device, arg: UserPtr) -> Result<isize> {
-    let [argsz, flags]: [u32; 2] = UserSlice::new(arg, HEADER_SIZE).reader().read()?;
-    let size = (argsz as usize).checked_sub(HEADER_SIZE).ok_or(EINVAL)?;
+    let header = bindings::vfio_device_feature::read(arg)?;
+    let flags = header.flags;
+    let size = header.argsz as usize - HEADER_SIZE;
     if flags & !(NUMBER | GET | SET | PROBE) != 0 {
         return Err(EINVAL);
     }
@@ -69,36 +75,27 @@ pub(super) fn ioctl(device: &Device, arg: UserPtr) -> Result<isize> {
 
 impl Request<'_> {
     /// Returns whether to perform the request, which is false for a probe. `supported` holds the
-    /// operations that the feature supports, `size` the size of its payload in bytes.
-    fn wanted(&self, supported: u32, size: usize) -> Result<bool> {
+    /// operations that the feature supports, `T` is its payload.
+    fn wanted<T>(&self, supported: u32) -> Result<bool> {
         if self.flags & (GET | SET) & !supported != 0 {
             return Err(EINVAL);
         }
         if self.flags & PROBE != 0 {
             return Ok(false);
         }
-        if self.flags & (GET | SET) == 0 || self.size < size {
+        if self.flags & (GET | SET) == 0 || self.size < size_of::<T>() {
             return Err(EINVAL);
         }
         Ok(true)
     }
 
-    fn read<T: FromBytes>(&self) -> Result<T> {
-        let size = core::mem::size_of::<T>();
-        UserSlice::new(self.payload, size).reader().read()
-    }
-
-    fn write(&self, payload: &[u8]) -> Result {
-        UserSlice::new(self.payload, payload.len())
-            .writer()
-            .write_slice(payload)
-    }
-
     fn migration(&self) -> Result<isize> {
         let migration = self.device.migration();
         migration.check()?;
-        if self.wanted(GET, 8)? {
-            self.write(&u64::from(migration.flags()).to_ne_bytes())?;
+        if self.wanted::<bindings::vfio_device_feature_migration>(GET)? {
+            let flags = u64::from(migration.flags());
+            let payload = bindings::vfio_device_feature_migration { flags };
+            uapi::write(self.payload, &payload)?;
         }
         Ok(0)
     }
@@ -106,10 +103,11 @@ impl Request<'_> {
     fn mig_device_state(&self) -> Result<isize> {
         let migration = self.device.migration();
         migration.check()?;
-        if !self.wanted(GET | SET, 8)? {
+        if !self.wanted::<bindings::vfio_device_feature_mig_state>(GET | SET)? {
             return Ok(0);
         }
-        let [state, _]: [u32; 2] = self.read()?;
+        let payload: bindings::vfio_device_feature_mig_state = uapi::read(self.payload)?;
+        let state = payload.device_state;
         if self.flags & GET != 0 {
             self.write_state(migration.state()?, -1)?;
             return Ok(0);
@@ -131,17 +129,21 @@ impl Request<'_> {
         Ok(0)
     }
 
-    fn write_state(&self, state: u32, data_fd: i32) -> Result {
-        UserSlice::new(self.payload, 8)
-            .writer()
-            .write(&[state, data_fd as u32])
+    fn write_state(&self, device_state: u32, data_fd: i32) -> Result {
+        let payload = bindings::vfio_device_feature_mig_state {
+            device_state,
+            data_fd,
+        };
+        uapi::write(self.payload, &payload)
     }
 
     fn mig_data_size(&self) -> Result<isize> {
         let migration = self.device.migration();
         migration.check()?;
-        if self.wanted(GET, 8)? {
-            self.write(&migration.data_size()?.to_ne_bytes())?;
+        if self.wanted::<bindings::vfio_device_feature_mig_data_size>(GET)? {
+            let stop_copy_length = migration.data_size()?;
+            let payload = bindings::vfio_device_feature_mig_data_size { stop_copy_length };
+            uapi::write(self.payload, &payload)?;
         }
         Ok(0)
     }
@@ -151,20 +153,22 @@ impl Request<'_> {
         if migration.flags() & bindings::VFIO_MIGRATION_PRE_COPY == 0 {
             return Err(EINVAL);
         }
-        if self.wanted(SET, 0)? {
+        if self.wanted::<()>(SET)? {
             migration.use_precopy_info_v2();
         }
         Ok(0)
     }
 
     fn dma_logging_start(&self) -> Result<isize> {
+        use bindings::vfio_device_feature_dma_logging_range as Range;
         /// The maximum number of ranges: an array of them takes at most one page.
-        const MAX_RANGES: usize = PAGE_SIZE / 16;
+        const MAX_RANGES: usize = PAGE_SIZE / size_of::<Range>();
         logging::check(self.device)?;
-        if !self.wanted(SET, 24)? {
+        if !self.wanted::<bindings::vfio_device_feature_dma_logging_control>(SET)? {
             return Ok(0);
         }
-        let mut control: bindings::vfio_device_feature_dma_logging_control = self.read()?;
+        let mut control: bindings::vfio_device_feature_dma_logging_control =
+            uapi::read(self.payload)?;
         let count = control.num_ranges as usize;
         if count == 0 {
             return Err(EINVAL);
@@ -174,9 +178,9 @@ impl Request<'_> {
         }
         let mut ranges = logging::Ranges::with_capacity(count)?;
         let address = UserPtr::from_addr(control.ranges as usize);
-        let mut reader = UserSlice::new(address, count * 16).reader();
+        let mut reader = UserSlice::new(address, count * size_of::<Range>()).reader();
         for _ in 0..count {
-            let [iova, length]: [u64; 2] = reader.read()?;
+            let Range { iova, length } = reader.read()?;
             let misaligned = |value: u64| value & control.page_size.wrapping_sub(1) != 0;
             if misaligned(iova) || misaligned(length) {
                 return Err(EINVAL);
@@ -185,7 +189,7 @@ impl Request<'_> {
             ranges.add(iova, end.wrapping_sub(1))?;
         }
         logging::start(self.device, ranges, &mut control.page_size)?;
-        let answered = UserSlice::new(self.payload, 24).writer().write(&control);
+        let answered = uapi::write(self.payload, &control);
         answered.inspect_err(|_| self.undo_logging_start())?;
         Ok(0)
     }
@@ -206,7 +210,7 @@ impl Request<'_> {
 
     fn dma_logging_stop(&self) -> Result<isize> {
         logging::check(self.device)?;
-        if self.wanted(SET, 0)? {
+        if self.wanted::<()>(SET)? {
             return logging::stop(self.device);
         }
         Ok(0)
@@ -214,10 +218,10 @@ impl Request<'_> {
 
     fn dma_logging_report(&self) -> Result<isize> {
         logging::check(self.device)?;
-        if !self.wanted(GET, 32)? {
+        if !self.wanted::<bindings::vfio_device_feature_dma_logging_report>(GET)? {
             return Ok(0);
         }
-        let report: bindings::vfio_device_feature_dma_logging_report = self.read()?;
+        let report: bindings::vfio_device_feature_dma_logging_report = uapi::read(self.payload)?;
         if report.page_size < 4096 || !report.page_size.is_power_of_two() {
             return Err(EINVAL);
         }

@@ -8,7 +8,6 @@ use kernel::{
         File,
         LocalFile, //
     },
-    ioctl::_IO,
     mm::virt::VmaNew,
     prelude::*,
     seq_file::SeqFile,
@@ -16,10 +15,7 @@ use kernel::{
         aref::ARef,
         Arc, //
     },
-    uaccess::{
-        UserPtr,
-        UserSlice, //
-    }, //
+    uaccess::UserPtr, //
 };
 use kernel_ext::{
     anon_file::{
@@ -34,26 +30,21 @@ use kernel_ext::{
         FileTable, //
     },
     iommu_driver::GroupKind,
-    task::TaskLabel, //
+    task::TaskLabel,
+    uapi::{
+        ioctl,
+        Argument, //
+    }, //
 };
 
 use super::feature;
 use crate::{
     abi::{
-        caps::RegionInfo,
         device::Device,
         registration::Registered, //
     },
     group::Group, //
 };
-
-const TYPE: u32 = b';' as u32;
-/// `VFIO_DEVICE_GET_REGION_INFO`
-const GET_REGION_INFO: u32 = _IO(TYPE, 108);
-/// `VFIO_DEVICE_FEATURE`
-const FEATURE: u32 = _IO(TYPE, 117);
-/// `VFIO_DEVICE_BIND_IOMMUFD`
-const BIND_IOMMUFD: u32 = _IO(TYPE, 118);
 
 /// An open device. Dropping it closes the device, then drops the reference to its registration.
 pub(crate) struct OpenDevice {
@@ -105,14 +96,16 @@ impl FileOperations for DeviceFile {
 
     fn ioctl(open: &OpenDevice, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
         let device = &open.device;
-        if cmd == BIND_IOMMUFD {
+        if cmd == ioctl::VFIO_DEVICE_BIND_IOMMUFD {
             // No driver supports it, so the device is not resumed for it.
             return Err(ENOTTY);
         }
         let _awake = device.resume()?;
         match cmd {
-            FEATURE => feature::ioctl(device, UserPtr::from_addr(arg)),
-            GET_REGION_INFO => get_region_info(device, UserPtr::from_addr(arg)).map(|()| 0),
+            ioctl::VFIO_DEVICE_FEATURE => feature::ioctl(device, UserPtr::from_addr(arg)),
+            ioctl::VFIO_DEVICE_GET_REGION_INFO => {
+                get_region_info(device, UserPtr::from_addr(arg)).map(|()| 0)
+            }
             _ => device.ioctl(cmd, arg),
         }
     }
@@ -145,27 +138,11 @@ impl InodeMapped for DeviceFile {
 /// `VFIO_DEVICE_GET_REGION_INFO`: writes the structure, followed by the capability chain if it
 /// fits.
 fn get_region_info(device: &Device, arg: UserPtr) -> Result {
-    const SIZE: usize = core::mem::size_of::<bindings::vfio_region_info>();
-    let mut answer = RegionInfo::ask(device, || {
-        let info: bindings::vfio_region_info = UserSlice::new(arg, SIZE).reader().read()?;
-        if (info.argsz as usize) < SIZE {
-            return Err(EINVAL);
-        }
-        Ok(info)
-    })?;
-    let caps_size = answer.caps_size();
-    if caps_size > 0 {
-        answer.info.flags |= bindings::VFIO_REGION_INFO_FLAG_CAPS;
-        if (answer.info.argsz as usize) < SIZE + caps_size {
-            answer.info.argsz = (SIZE + caps_size) as u32;
-            answer.info.cap_offset = 0;
-        } else {
-            let behind = arg.wrapping_byte_add(SIZE);
-            UserSlice::new(behind, caps_size)
-                .writer()
-                .write_slice(answer.shifted_caps(SIZE))?;
-            answer.info.cap_offset = SIZE as u32;
-        }
+    let (mut info, caps) = device.region_info(|| bindings::vfio_region_info::read(arg))?;
+    if !caps.is_empty() {
+        info.flags |= bindings::VFIO_REGION_INFO_FLAG_CAPS;
+        (info.argsz, info.cap_offset) =
+            caps.write_behind::<bindings::vfio_region_info>(arg, info.argsz)?;
     }
-    UserSlice::new(arg, SIZE).writer().write(&answer.info)
+    info.write(arg)
 }

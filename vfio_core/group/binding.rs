@@ -20,7 +20,13 @@ use kernel::{
         UserSlice, //
     }, //
 };
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    uapi::{
+        self,
+        Argument, //
+    }, //
+};
 
 use super::{
     file_group,
@@ -41,25 +47,27 @@ const DEVICE_SIZE: usize = core::mem::size_of::<bindings::vfio_group_device>();
 impl Group {
     /// `VFIO_GROUP_GET_DEVICES`
     pub(super) fn get_devices(&self, arg: UserPtr) -> Result {
-        let [argsz, flags]: [u32; 2] = UserSlice::new(arg, 8).reader().read()?;
-        let room = (argsz as usize).checked_sub(HEADER_SIZE).ok_or(EINVAL)?;
-        if flags != 0 {
+        let mut header = bindings::vfio_group_devices::read(arg)?;
+        let room = (header.argsz as usize)
+            .checked_sub(HEADER_SIZE)
+            .ok_or(EINVAL)?;
+        if header.flags != 0 {
             return Err(EINVAL);
         }
         let members = self.snapshot()?.members;
-        let size = HEADER_SIZE + members.len() * DEVICE_SIZE;
         let devices = arg.wrapping_byte_add(HEADER_SIZE);
         let mut writer = UserSlice::new(devices, room).writer();
         for member in members.iter().take(room / DEVICE_SIZE) {
             writer.write(member)?;
         }
-        let header = [size as u32, 0, members.len() as u32, 0];
-        UserSlice::new(arg, HEADER_SIZE).writer().write(&header)
+        header.argsz = (HEADER_SIZE + members.len() * DEVICE_SIZE) as u32;
+        header.count = members.len() as u32;
+        uapi::write(arg, &header)
     }
 
     /// `VFIO_GROUP_MERGE`
     pub(super) fn merge(&self, arg: UserPtr) -> Result {
-        let fd: i32 = UserSlice::new(arg, 4).reader().read()?;
+        let fd: i32 = uapi::read(arg)?;
         let fd = u32::try_from(fd).map_err(|_| EINVAL)?;
         let file = LocalFile::fget(fd)?;
         let other = file_group(&file).ok_or(EINVAL)?;

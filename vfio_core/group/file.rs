@@ -8,14 +8,10 @@ use kernel::{
         File,
         LocalFile, //
     },
-    ioctl::_IO,
     page::PAGE_SIZE,
     prelude::*,
     sync::Arc,
-    uaccess::{
-        UserPtr,
-        UserSlice, //
-    }, //
+    uaccess::UserPtr, //
 };
 use kernel_ext::{
     bindings,
@@ -27,6 +23,11 @@ use kernel_ext::{
         OpenNode, //
     },
     iommu_driver::GroupKind,
+    uapi::{
+        self,
+        ioctl,
+        Argument, //
+    },
     user_string::UserString, //
 };
 
@@ -39,29 +40,6 @@ use crate::{
     container::Container,
     device::file::open_fd, //
 };
-
-const TYPE: u32 = b';' as u32;
-/// `VFIO_GROUP_GET_STATUS`
-const GET_STATUS: u32 = _IO(TYPE, 103);
-/// `VFIO_GROUP_SET_CONTAINER`
-const SET_CONTAINER: u32 = _IO(TYPE, 104);
-/// `VFIO_GROUP_UNSET_CONTAINER`
-const UNSET_CONTAINER: u32 = _IO(TYPE, 105);
-/// `VFIO_GROUP_GET_DEVICE_FD`
-const GET_DEVICE_FD: u32 = _IO(TYPE, 106);
-/// `VFIO_GROUP_GET_DEVICES`
-const GET_DEVICES: u32 = _IO(TYPE, 164);
-/// `VFIO_GROUP_MERGE`
-const MERGE: u32 = _IO(TYPE, 165);
-/// `VFIO_GROUP_UNMERGE`
-const UNMERGE: u32 = _IO(TYPE, 166);
-/// `VFIO_GROUP_GET_IOMMU_FD`
-const GET_IOMMU_FD: u32 = _IO(TYPE, 167);
-/// `VFIO_GROUP_GET_MSI_FD`
-const GET_MSI_FD: u32 = _IO(TYPE, 180);
-
-/// Size in bytes of `struct vfio_group_status`: two `u32`, `argsz` and `flags`.
-const STATUS_SIZE: usize = core::mem::size_of::<bindings::vfio_group_status>();
 
 /// An open group. Dropping it allows the group to be opened again.
 ///
@@ -99,15 +77,15 @@ impl FileOperations for GroupFile {
         let group = &open.group;
         let arg = UserPtr::from_addr(arg);
         match cmd {
-            GET_STATUS => group.get_status(arg),
-            SET_CONTAINER => group.set_container(arg),
-            UNSET_CONTAINER => group.unset_container(),
-            GET_DEVICE_FD => return get_device_fd(group, file, arg),
-            GET_DEVICES => group.get_devices(arg),
-            MERGE => group.merge(arg),
-            UNMERGE => group.unmerge(),
-            GET_IOMMU_FD => return group.get_iommu_fd(),
-            GET_MSI_FD => return group.ask_backend(cmd, arg),
+            ioctl::VFIO_GROUP_GET_STATUS => group.get_status(arg),
+            ioctl::VFIO_GROUP_SET_CONTAINER => group.set_container(arg),
+            ioctl::VFIO_GROUP_UNSET_CONTAINER => group.unset_container(),
+            ioctl::VFIO_GROUP_GET_DEVICE_FD => return get_device_fd(group, file, arg),
+            ioctl::VFIO_GROUP_GET_DEVICES => group.get_devices(arg),
+            ioctl::VFIO_GROUP_MERGE => group.merge(arg),
+            ioctl::VFIO_GROUP_UNMERGE => group.unmerge(),
+            ioctl::VFIO_GROUP_GET_IOMMU_FD => return group.get_iommu_fd(),
+            ioctl::VFIO_GROUP_GET_MSI_FD => return group.ask_backend(cmd, arg),
             _ => Err(ENOTTY),
         }
         .map(|()| 0)
@@ -151,14 +129,9 @@ impl Drop for OpenGroup {
 
 impl Group {
     fn get_status(&self, arg: UserPtr) -> Result {
-        let [argsz, _]: [u32; 2] = UserSlice::new(arg, STATUS_SIZE).reader().read()?;
-        if (argsz as usize) < STATUS_SIZE {
-            return Err(EINVAL);
-        }
-        let flags = self.status_flags()?;
-        UserSlice::new(arg, STATUS_SIZE)
-            .writer()
-            .write(&[argsz, flags])
+        let mut status = bindings::vfio_group_status::read(arg)?;
+        status.flags = self.status_flags()?;
+        status.write(arg)
     }
 
     fn status_flags(&self) -> Result<u32> {
@@ -174,7 +147,7 @@ impl Group {
     }
 
     fn set_container(&self, arg: UserPtr) -> Result {
-        let fd: i32 = UserSlice::new(arg, 4).reader().read()?;
+        let fd: i32 = uapi::read(arg)?;
         let file = LocalFile::fget(fd as u32)?;
         let mut state = self.state.lock();
         if state.container.is_some() {
