@@ -163,7 +163,7 @@ impl Ranges {
     }
 
     /// Returns the ranges, in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = Range> + '_ {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Range> + '_ {
         self.0.iter().copied()
     }
 

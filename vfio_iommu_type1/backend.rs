@@ -34,22 +34,13 @@ use kernel_ext::{
         Transfer,
         UserDevices, //
     },
+    uapi::ioctl, //
 };
 
 use crate::{
     container::Container,
     debugfs, //
 };
-
-/// Returns the number of the ioctl `VFIO_BASE + nr`.
-const fn command(nr: u32) -> u32 {
-    kernel::ioctl::_IO(bindings::VFIO_TYPE as u32, bindings::VFIO_BASE + nr)
-}
-
-const GET_INFO: u32 = command(12);
-const MAP_DMA: u32 = command(13);
-const UNMAP_DMA: u32 = command(14);
-const DIRTY_PAGES: u32 = command(17);
 
 #[vtable]
 impl Backend for Container {
@@ -76,10 +67,10 @@ impl Backend for Container {
 
     fn ioctl(this: ArcBorrow<'_, Self>, cmd: u32, arg: UserPtr) -> Result<c_long> {
         match cmd {
-            GET_INFO => this.ioctl_info(arg),
-            MAP_DMA => this.spent.map.count(|| this.ioctl_map(arg)),
-            UNMAP_DMA => this.spent.unmap.count(|| this.ioctl_unmap(arg)),
-            DIRTY_PAGES => this.ioctl_dirty(arg),
+            ioctl::VFIO_IOMMU_GET_INFO => this.ioctl_info(arg),
+            ioctl::VFIO_IOMMU_MAP_DMA => this.spent.map.count(|| this.ioctl_map(arg)),
+            ioctl::VFIO_IOMMU_UNMAP_DMA => this.spent.unmap.count(|| this.ioctl_unmap(arg)),
+            ioctl::VFIO_IOMMU_DIRTY_PAGES => this.ioctl_dirty(arg),
             _ => Err(ENOTTY),
         }
     }

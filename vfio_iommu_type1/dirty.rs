@@ -26,18 +26,22 @@ use kernel::{
 use iommu_group::ranges::Range;
 
 use kernel_ext::{
-    bindings,
+    bindings::{
+        self,
+        vfio_iommu_type1_dirty_bitmap,
+        vfio_iommu_type1_dirty_bitmap_get, //
+    },
     mm::{
         cond_resched,
         is_user_range, //
+    },
+    uapi::{
+        self,
+        Argument, //
     }, //
 };
 
 use crate::{
-    abi::{
-        Bitmap,
-        DirtyGet, //
-    },
     bitmap::{
         check_size,
         coarse,
@@ -58,9 +62,6 @@ use crate::{
     unmap::check_whole, //
 };
 
-/// The size of `argsz` and `flags` at the beginning of the ioctl's argument.
-const MIN_SIZE: usize = 8;
-
 /// The dirty bitmap in user memory.
 pub(crate) struct UserBitmap {
     /// The number of bytes that each bit stands for.
@@ -76,14 +77,14 @@ impl UserBitmap {
     /// # Errors
     ///
     /// `EINVAL` if the bitmap is not in user memory, its page size is 0, or its size is wrong.
-    pub(crate) fn new(user: &Bitmap, iova: u64, size: u64) -> Result<Self> {
-        let data = user.0.data as usize;
-        if !is_user_range(UserPtr::from_addr(data), user.0.size as usize) || user.0.pgsize == 0 {
+    pub(crate) fn new(user: &bindings::vfio_bitmap, iova: u64, size: u64) -> Result<Self> {
+        let data = user.data as usize;
+        if !is_user_range(UserPtr::from_addr(data), user.size as usize) || user.pgsize == 0 {
             return Err(EINVAL);
         }
-        check_size(size >> user.0.pgsize.trailing_zeros(), user.0.size)?;
+        check_size(size >> user.pgsize.trailing_zeros(), user.size)?;
         Ok(Self {
-            page_size: user.0.pgsize,
+            page_size: user.pgsize,
             iova,
             data,
         })
@@ -95,8 +96,7 @@ impl UserBitmap {
     ///
     /// `EFAULT`; those of [`new`](Self::new).
     pub(crate) fn read(arg: UserPtr, iova: u64, size: u64) -> Result<Self> {
-        let user = UserSlice::new(arg, size_of::<Bitmap>()).reader().read()?;
-        Self::new(&user, iova, size)
+        Self::new(&uapi::read(arg)?, iova, size)
     }
 
     /// Writes which pages of the mappings in `range` are dirty. `range` is all of the ioctl's
@@ -116,7 +116,7 @@ impl UserBitmap {
         let (first_word, kept, words) = window.parts();
         let address = UserPtr::from_addr(self.data).wrapping_byte_add(first_word as usize * 8);
         if let Some(first) = words.first_mut().filter(|_| kept != 0) {
-            *first |= UserSlice::new(address, 8).reader().read::<u64>()? & kept;
+            *first |= uapi::read::<u64>(address)? & kept;
         }
         UserSlice::new(address, size_of_val(words))
             .writer()
@@ -263,21 +263,17 @@ impl Container {
         if !self.v2 {
             return Err(EACCES);
         }
-        let [argsz, flags]: [u32; MIN_SIZE / 4] = UserSlice::new(arg, MIN_SIZE).reader().read()?;
-        if (argsz as usize) < MIN_SIZE {
-            return Err(EINVAL);
-        }
-        match flags {
+        let user = vfio_iommu_type1_dirty_bitmap::read(arg)?;
+        match user.flags {
             bindings::VFIO_IOMMU_DIRTY_PAGES_FLAG_START => self.start_tracking()?,
             bindings::VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP => self.stop_tracking()?,
             bindings::VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP => {
-                if (argsz as usize) - MIN_SIZE < size_of::<DirtyGet>() {
-                    return Err(EINVAL);
-                }
-                let arg = arg.wrapping_byte_add(MIN_SIZE);
-                let DirtyGet(get) = UserSlice::new(arg, size_of::<DirtyGet>()).reader().read()?;
+                let size = vfio_iommu_type1_dirty_bitmap::MIN_SIZE;
+                user.check_argsz(size + size_of::<vfio_iommu_type1_dirty_bitmap_get>())?;
+                let get: vfio_iommu_type1_dirty_bitmap_get =
+                    uapi::read(arg.wrapping_byte_add(size))?;
                 let range = Range::of_size(get.iova, get.size)?;
-                let bitmap = UserBitmap::new(&Bitmap(get.bitmap), get.iova, get.size)?;
+                let bitmap = UserBitmap::new(&get.bitmap, get.iova, get.size)?;
                 self.report(range, get.size, &bitmap)?;
             }
             _ => return Err(EINVAL),

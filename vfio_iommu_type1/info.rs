@@ -2,34 +2,27 @@
 
 //! `VFIO_IOMMU_GET_INFO` and `VFIO_CHECK_EXTENSION`.
 
-use core::mem::size_of;
-
 use kernel::{
     prelude::*,
-    transmute::AsBytes,
-    uaccess::{
-        UserPtr,
-        UserSlice, //
+    uaccess::UserPtr, //
+};
+
+use kernel_ext::{
+    bindings::{
+        self,
+        vfio_iommu_type1_info, //
+    },
+    uapi::{
+        Argument,
+        InfoCaps,
+        MigrationCap, //
     }, //
 };
 
-use kernel_ext::bindings;
-
 use crate::{
-    abi::Info,
     bitmap::MAX_BYTES,
-    caps::{
-        words,
-        Chain, //
-    },
     container::Container, //
 };
-
-/// The size of the part of the structure that every version of the interface has.
-const MIN_SIZE: usize = core::mem::offset_of!(bindings::vfio_iommu_type1_info, cap_offset);
-
-/// The number of words of all capabilities except the IOVA ranges.
-const OTHERS: usize = 16;
 
 impl Container {
     /// Handles `VFIO_CHECK_EXTENSION`. `this` is `None` for a container that has no backend yet.
@@ -64,59 +57,41 @@ impl Container {
     /// `EFAULT` if the argument cannot be read or written, `EINVAL` if `argsz` is too small or the
     /// last group is detached, `ENOMEM`.
     pub(crate) fn ioctl_info(&self, arg: UserPtr) -> Result<isize> {
-        let [argsz, ..]: [u32; MIN_SIZE / 4] = UserSlice::new(arg, MIN_SIZE).reader().read()?;
-        let room = argsz as usize;
-        if room < MIN_SIZE {
-            return Err(EINVAL);
-        }
-        let (page_sizes, chain) = self.describe()?;
-        let caps = chain.as_bytes();
-        let full = size_of::<Info>() + caps.len();
-        let mut info = Info::default();
-        info.0.argsz = argsz;
-        info.0.flags = bindings::VFIO_IOMMU_INFO_PGSIZES | bindings::VFIO_IOMMU_INFO_CAPS;
-        info.0.iova_pgsizes = page_sizes;
-        if room < full {
-            info.0.argsz = full as u32;
-        } else {
-            info.0.cap_offset = size_of::<Info>() as u32;
-            UserSlice::new(arg.wrapping_byte_add(size_of::<Info>()), caps.len())
-                .writer()
-                .write_slice(caps)?;
-        }
-        let size = room.min(size_of::<Info>());
-        let known = info.as_bytes().get(..size).ok_or(EINVAL)?;
-        UserSlice::new(arg, size).writer().write_slice(known)?;
+        let mut info = vfio_iommu_type1_info::read(arg)?;
+        let room = info.argsz as usize;
+        let (page_sizes, caps) = self.describe()?;
+        info.flags = bindings::VFIO_IOMMU_INFO_PGSIZES | bindings::VFIO_IOMMU_INFO_CAPS;
+        info.iova_pgsizes = page_sizes;
+        (info.argsz, info.cap_offset) =
+            caps.write_behind::<vfio_iommu_type1_info>(arg, info.argsz)?;
+        info.write_prefix(arg, room)?;
         Ok(0)
     }
 
     /// Returns the supported page sizes and the capability chain.
-    fn describe(&self) -> Result<(u64, Chain)> {
+    fn describe(&self) -> Result<(u64, InfoCaps)> {
         let look = self.space.look();
         let layout = look.layout();
         layout.check_used()?;
         let page_sizes = layout.set().page_sizes();
+        let mut caps = InfoCaps::default();
+        caps.push(&MigrationCap::new(layout.page_size(), MAX_BYTES))?;
+        caps.push(&bindings::vfio_iommu_type1_info_dma_avail {
+            avail: self.limit.saturating_sub(look.mappings() as u32),
+            ..Default::default()
+        })?;
         let ranges = &layout.ranges;
-        let mut chain = Chain::new(size_of::<Info>(), OTHERS + 4 * ranges.len())?;
-        let ([low, high], [max, _]) = (words(layout.page_size()), words(MAX_BYTES));
-        chain.add(
-            bindings::VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION as u16,
-            1,
-            &[0, 0, low, high, max, 0],
-        )?;
-        chain.add(
-            bindings::VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL as u16,
-            1,
-            &[self.limit.saturating_sub(look.mappings() as u32)],
-        )?;
         if !ranges.is_empty() {
-            let ends = ranges.iter().flat_map(|range| [range.start, range.last]);
-            chain.add_iter(
-                bindings::VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE as u16,
-                1,
-                Iterator::chain([ranges.len() as u32, 0].into_iter(), ends.flat_map(words)),
-            )?;
+            let cap = bindings::vfio_iommu_type1_info_cap_iova_range {
+                nr_iovas: ranges.len() as u32,
+                ..Default::default()
+            };
+            let ranges = ranges.iter().map(|range| bindings::vfio_iova_range {
+                start: range.start,
+                end: range.last,
+            });
+            caps.push_with(&cap, ranges)?;
         }
-        Ok((page_sizes, chain))
+        Ok((page_sizes, caps))
     }
 }

@@ -5,10 +5,7 @@
 use kernel::{
     prelude::*,
     sync::Arc,
-    uaccess::{
-        UserPtr,
-        UserSlice, //
-    }, //
+    uaccess::UserPtr, //
 };
 
 use iommu_group::ranges::Range;
@@ -24,14 +21,14 @@ use kernel_ext::{
         Charge,
         Owner, //
     },
-    task::TaskLabel, //
+    task::TaskLabel,
+    uapi::Argument, //
 };
 
 use crate::{
     abi::{
         new_mapping,
-        trace,
-        MapDma, //
+        trace, //
     },
     bitmap::fits_bitmap,
     container::Container,
@@ -62,8 +59,7 @@ impl Container {
     /// `EFAULT` if the argument cannot be read, `EINVAL` if `argsz` is too small; those of
     /// [`MapRequest`] and [`map`](Self::map).
     pub(crate) fn ioctl_map(&self, arg: UserPtr) -> Result<isize> {
-        let size = core::mem::size_of::<MapDma>();
-        let MapDma(user) = UserSlice::new(arg, size).reader().read()?;
+        let user = vfio_iommu_type1_dma_map::read_unchecked(arg)?;
         self.map_as_asked(&user)
             .inspect_err(|refusal| trace::refused(c"map", user.iova, user.size, refusal))?;
         Ok(0)
@@ -71,9 +67,8 @@ impl Container {
 
     /// Executes the request that the ioctl's argument describes.
     fn map_as_asked(&self, user: &vfio_iommu_type1_dma_map) -> Granted {
-        if (user.argsz as usize) < core::mem::size_of::<MapDma>() {
-            return Err(Refusal::SHORT);
-        }
+        user.check_argsz(vfio_iommu_type1_dma_map::MIN_SIZE)
+            .map_err(|_| Refusal::SHORT)?;
         let request = MapRequest::new(user.flags, user.vaddr, user.iova, user.size)?;
         match request.prot {
             Some(prot) => self.map(&request, prot),

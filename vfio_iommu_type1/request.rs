@@ -11,10 +11,8 @@ use iommu_group::ranges::Range;
 
 use kernel_ext::{
     bindings,
-    iommu::{
-        Access,
-        Prot, //
-    }, //
+    iommu::Prot,
+    uapi, //
 };
 
 use crate::refusal::{
@@ -57,13 +55,7 @@ impl MapRequest {
         }
         let addresses = range(iova, size)?;
         range(vaddr, size)?;
-        let mut prot = Prot::default();
-        if flags & bindings::VFIO_DMA_MAP_FLAG_READ != 0 {
-            prot |= Access::Read;
-        }
-        if flags & bindings::VFIO_DMA_MAP_FLAG_WRITE != 0 {
-            prot |= Access::Write;
-        }
+        let prot = uapi::prot(flags);
         let none = prot == Prot::default();
         let prot = match (none, flags & bindings::VFIO_DMA_MAP_FLAG_VADDR != 0) {
             (false, false) => Some(prot),

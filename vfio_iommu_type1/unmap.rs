@@ -6,20 +6,21 @@ use core::mem::size_of;
 
 use kernel::{
     prelude::*,
-    uaccess::{
-        UserPtr,
-        UserSlice, //
-    }, //
+    uaccess::UserPtr, //
 };
 
 use iommu_group::ranges::Range;
 
-use crate::{
-    abi::{
-        trace,
-        Bitmap,
-        UnmapDma, //
+use kernel_ext::{
+    bindings::{
+        vfio_bitmap,
+        vfio_iommu_type1_dma_unmap, //
     },
+    uapi::Argument, //
+};
+
+use crate::{
+    abi::trace,
     container::Container,
     dirty::UserBitmap,
     pages::DmaPages,
@@ -47,29 +48,25 @@ impl Container {
     /// `EFAULT` if the argument cannot be read, or cannot be written after the range was unmapped;
     /// `EINVAL` if `argsz` is too small; those of [`UnmapRequest`] and [`unmap`](Self::unmap).
     pub(crate) fn ioctl_unmap(&self, arg: UserPtr) -> Result<isize> {
-        let size = size_of::<UnmapDma>();
-        let mut user: UnmapDma = UserSlice::new(arg, size).reader().read()?;
+        let mut user = vfio_iommu_type1_dma_unmap::read_unchecked(arg)?;
         user.size = self
             .unmap_as_asked(&user, arg)
             .inspect_err(|refusal| trace::refused(c"unmap", user.iova, user.size, refusal))?;
-        UserSlice::new(arg, size).writer().write(&user)?;
+        user.write(arg)?;
         Ok(0)
     }
 
     /// Executes the request that the ioctl's argument `user`, read from `arg`, describes. Returns
     /// the number of bytes that were unmapped.
-    fn unmap_as_asked(&self, user: &UnmapDma, arg: UserPtr) -> Granted<u64> {
-        let size = size_of::<UnmapDma>();
-        if (user.argsz as usize) < size {
-            return Err(Refusal::SHORT);
-        }
+    fn unmap_as_asked(&self, user: &vfio_iommu_type1_dma_unmap, arg: UserPtr) -> Granted<u64> {
+        let size = vfio_iommu_type1_dma_unmap::MIN_SIZE;
+        user.check_argsz(size).map_err(|_| Refusal::SHORT)?;
         let request = UnmapRequest::new(user.flags, user.iova, user.size)?;
         if !request.dirty {
             return self.unmap(&request, None);
         }
-        if (user.argsz as usize) < size + size_of::<Bitmap>() {
-            return Err(Refusal::SHORT);
-        }
+        user.check_argsz(size + size_of::<vfio_bitmap>())
+            .map_err(|_| Refusal::SHORT)?;
         let bitmap = UserBitmap::read(arg.wrapping_byte_add(size), user.iova, user.size)
             .map_err(because(c"no such bitmap of dirty pages"))?;
         self.unmap(&request, Some(&bitmap))

@@ -23,7 +23,6 @@ mod abi;
 mod attach;
 mod backend;
 mod bitmap;
-mod caps;
 mod container;
 mod debugfs;
 mod dirty;
