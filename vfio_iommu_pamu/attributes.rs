@@ -2,23 +2,16 @@
 
 //! `VFIO_IOMMU_PAMU_GET_ATTR`, `VFIO_IOMMU_PAMU_SET_ATTR` and `VFIO_IOMMU_PAMU_GET_WINDOW`.
 
-use core::mem::{
-    offset_of,
-    size_of, //
-};
-
 use kernel::{
     prelude::*,
-    uaccess::{
-        UserPtr,
-        UserSlice, //
-    }, //
+    uaccess::UserPtr, //
 };
 
 use kernel_ext::{
     bindings,
     capability::Capability,
-    iommu::Access, //
+    iommu::Access,
+    uapi, //
 };
 
 use crate::{
@@ -31,7 +24,7 @@ use crate::{
     firmware,
     memory::Memory,
     request::{
-        read_number,
+        read_without_flags,
         Attribute,
         StashTarget,
         Value, //
@@ -92,7 +85,8 @@ impl Container {
     ///
     /// `EFAULT`; `EINVAL` for a short argument, for flags, or for a window that doesn't exist.
     pub(crate) fn ioctl_window(&self, arg: UserPtr) -> Result<isize> {
-        let number = read_number(arg, size_of::<bindings::vfio_pamu_window>())?;
+        let mut user: bindings::vfio_pamu_window = read_without_flags(arg)?;
+        let number = user.window;
         let privileged = Capability::SysAdmin.held();
         let state = self.lock();
         let (layout, content) = state.space.window(number)?;
@@ -100,14 +94,14 @@ impl Container {
             Some(content) => self.describe(content, privileged),
             None => Report::FREE,
         };
-        let iova = layout.start_of(number);
+        user.iova = layout.start_of(number);
         drop(state);
 
-        let flags = arg.wrapping_byte_add(offset_of!(bindings::vfio_pamu_window, flags));
-        let rest = size_of::<bindings::vfio_pamu_window>() - 4;
-        let mut writer = UserSlice::new(flags, rest).writer();
-        writer.write(&[report.flags, number, report.bank])?;
-        writer.write(&[iova, report.size, report.phys])?;
+        user.flags = report.flags;
+        user.bank = report.bank;
+        user.size = report.size;
+        user.paddr = report.phys;
+        uapi::write(arg, &user)?;
         Ok(0)
     }
 

@@ -22,6 +22,7 @@ use kernel_ext::{
         Backend,
         GroupKind, //
     },
+    uapi::ioctl, //
 };
 
 use crate::{
@@ -29,24 +30,6 @@ use crate::{
     msi_file,
     system::System, //
 };
-
-/// Returns the ioctl number `VFIO_BASE + nr`.
-const fn command(nr: u32) -> u32 {
-    kernel::ioctl::_IO(bindings::VFIO_TYPE as u32, bindings::VFIO_BASE + nr)
-}
-
-const MAP_DMA: u32 = command(13);
-const UNMAP_DMA: u32 = command(14);
-const GET_ATTR: u32 = command(15);
-const SET_ATTR: u32 = command(16);
-const GET_MSI_BANK_COUNT: u32 = command(17);
-const MAP_MSI_BANK: u32 = command(18);
-const UNMAP_MSI_BANK: u32 = command(19);
-const GET_MSI_FD: u32 = command(80);
-const GET_WINDOW: u32 = command(81);
-const SET_VIOLATION_EVENTFD: u32 = command(82);
-const GET_VIOLATION: u32 = command(83);
-const REVIVE: u32 = command(84);
 
 /// Returns whether this backend supports `extension`.
 fn is_ours(extension: c_ulong) -> bool {
@@ -70,18 +53,18 @@ impl Backend for Container {
 
     fn ioctl(this: ArcBorrow<'_, Self>, cmd: u32, arg: UserPtr) -> Result<c_long> {
         match cmd {
-            MAP_DMA => this.ioctl_map(arg),
-            UNMAP_DMA => this.ioctl_unmap(arg),
-            GET_ATTR => this.ioctl_get_attribute(arg),
-            SET_ATTR => this.ioctl_set_attribute(arg),
-            GET_MSI_BANK_COUNT => Ok(this.bank_count() as c_long),
-            MAP_MSI_BANK => this.ioctl_map_bank(arg),
-            UNMAP_MSI_BANK => this.ioctl_unmap_bank(arg),
-            GET_MSI_FD => msi_file::open(this.bank_count()),
-            GET_WINDOW => this.ioctl_window(arg),
-            SET_VIOLATION_EVENTFD => this.ioctl_set_event(arg),
-            GET_VIOLATION => this.ioctl_violation(arg),
-            REVIVE => this.ioctl_revive(arg),
+            ioctl::VFIO_IOMMU_MAP_DMA => this.ioctl_map(arg),
+            ioctl::VFIO_IOMMU_UNMAP_DMA => this.ioctl_unmap(arg),
+            ioctl::VFIO_IOMMU_PAMU_GET_ATTR => this.ioctl_get_attribute(arg),
+            ioctl::VFIO_IOMMU_PAMU_SET_ATTR => this.ioctl_set_attribute(arg),
+            ioctl::VFIO_IOMMU_PAMU_GET_MSI_BANK_COUNT => Ok(this.bank_count() as c_long),
+            ioctl::VFIO_IOMMU_PAMU_MAP_MSI_BANK => this.ioctl_map_bank(arg),
+            ioctl::VFIO_IOMMU_PAMU_UNMAP_MSI_BANK => this.ioctl_unmap_bank(arg),
+            ioctl::VFIO_GROUP_GET_MSI_FD => msi_file::open(this.bank_count()),
+            ioctl::VFIO_IOMMU_PAMU_GET_WINDOW => this.ioctl_window(arg),
+            ioctl::VFIO_IOMMU_PAMU_SET_VIOLATION_EVENTFD => this.ioctl_set_event(arg),
+            ioctl::VFIO_IOMMU_PAMU_GET_VIOLATION => this.ioctl_violation(arg),
+            ioctl::VFIO_IOMMU_PAMU_REVIVE => this.ioctl_revive(arg),
             _ => Err(ENOTTY),
         }
     }

@@ -8,13 +8,13 @@ use kernel::{
         PAGE_SIZE, //
     },
     prelude::*,
-    uaccess::{
-        UserPtr,
-        UserSlice, //
-    }, //
+    uaccess::UserPtr, //
 };
 
-use kernel_ext::mm::mapped_page;
+use kernel_ext::{
+    mm::mapped_page,
+    uapi, //
+};
 
 use crate::{
     container::{
@@ -128,7 +128,7 @@ impl Container {
         let request = UnmapRequest::read(arg)?;
         let bytes = self.unmap(&request)?;
         let answer = arg.wrapping_byte_add(UnmapRequest::SIZE_OFFSET);
-        UserSlice::new(answer, 8).writer().write(&bytes)?;
+        uapi::write(answer, &bytes)?;
         Ok(0)
     }
 

@@ -5,28 +5,21 @@
 //! The hardware layer of this module stops a LIODN that accesses addresses that aren't mapped. The
 //! first violation of each LIODN is kept until the LIODN is revived.
 
-use core::mem::{
-    offset_of,
-    size_of, //
-};
-
 use kernel::{
     prelude::*,
     sync::Arc,
-    uaccess::{
-        UserPtr,
-        UserSlice, //
-    }, //
+    uaccess::UserPtr, //
 };
 
 use kernel_ext::{
     bindings,
-    eventfd::EventFd, //
+    eventfd::EventFd,
+    uapi, //
 };
 
 use crate::{
     container::Container,
-    request::read_number, //
+    request::read_without_flags, //
 };
 
 impl Container {
@@ -36,7 +29,7 @@ impl Container {
     ///
     /// `EFAULT`; `EBADF` or `EINVAL` if the descriptor isn't an eventfd; `ENOMEM`.
     pub(crate) fn ioctl_set_event(&self, arg: UserPtr) -> Result<isize> {
-        let fd: i32 = UserSlice::new(arg, 4).reader().read()?;
+        let fd: i32 = uapi::read(arg)?;
         let event = match fd {
             -1 => None,
             fd => Some(Arc::new(EventFd::from_fd(fd)?, GFP_KERNEL_ACCOUNT)?),
@@ -58,7 +51,8 @@ impl Container {
     ///
     /// `EFAULT`; `EINVAL` for a short argument or flags; `ENOENT` if no such LIODN is stopped.
     pub(crate) fn ioctl_violation(&self, arg: UserPtr) -> Result<isize> {
-        let from = read_number(arg, size_of::<bindings::vfio_pamu_violation>())?;
+        let mut user: bindings::vfio_pamu_violation = read_without_flags(arg)?;
+        let from = user.liodn;
         self.system.poll();
         let state = self.lock();
         let shut = state
@@ -70,10 +64,10 @@ impl Container {
         drop(state);
         let (number, violation) = shut.ok_or(ENOENT)?;
 
-        let answer = arg.wrapping_byte_add(offset_of!(bindings::vfio_pamu_violation, liodn));
-        let mut writer = UserSlice::new(answer, 16).writer();
-        writer.write(&[number, violation.status])?;
-        writer.write(&violation.address)?;
+        user.liodn = number;
+        user.status = violation.status;
+        user.iova = violation.address;
+        uapi::write(arg, &user)?;
         Ok(0)
     }
 
@@ -83,7 +77,7 @@ impl Container {
     ///
     /// `EFAULT`; `ENODEV` if the LIODN isn't in the container; `EINVAL` if it isn't stopped.
     pub(crate) fn ioctl_revive(&self, arg: UserPtr) -> Result<isize> {
-        let number = UserSlice::new(arg, 4).reader().read()?;
+        let number = uapi::read(arg)?;
         let state = self.lock();
         let liodn = state.devices.get(number).ok_or(ENODEV)?;
         match liodn.revive()? {

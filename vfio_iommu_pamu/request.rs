@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Reads and checks the arguments of ioctls, as far as that needs no container.
-//!
-//! Structures are read as the integers that they consist of. The layout is that of
-//! `include/uapi/vfio_pamu.h`, which the assertions in this module check.
 
 use core::mem::{
     offset_of,
@@ -12,17 +9,15 @@ use core::mem::{
 
 use kernel::{
     prelude::*,
-    uaccess::{
-        UserPtr,
-        UserSlice, //
-    }, //
+    uaccess::UserPtr, //
 };
 
 use kernel_ext::{
     bindings,
-    iommu::{
-        Access,
-        Prot, //
+    iommu::Prot,
+    uapi::{
+        self,
+        Argument, //
     }, //
 };
 
@@ -40,26 +35,12 @@ pub(crate) const MAP_FLAG_MSI: u32 = bindings::VFIO_DMA_MAP_FLAG_MSI;
 ///
 /// `EINVAL` if there is no permission, or if there are other flags.
 fn prot(flags: u32) -> Result<Prot> {
-    let mut prot = Prot::default();
-    if flags & bindings::VFIO_DMA_MAP_FLAG_READ != 0 {
-        prot |= Access::Read;
-    }
-    if flags & bindings::VFIO_DMA_MAP_FLAG_WRITE != 0 {
-        prot |= Access::Write;
-    }
+    let prot = uapi::prot(flags);
     let known = bindings::VFIO_DMA_MAP_FLAG_READ | bindings::VFIO_DMA_MAP_FLAG_WRITE;
     if prot == Prot::default() || flags & !known != 0 {
         return Err(EINVAL);
     }
     Ok(prot)
-}
-
-/// Checks that `argsz` covers the structure.
-fn check_size(argsz: u32, size: usize) -> Result {
-    if (argsz as usize) < size {
-        return Err(EINVAL);
-    }
-    Ok(())
 }
 
 /// The arguments of a map request.
@@ -82,12 +63,8 @@ impl MapRequest {
     ///
     /// `EFAULT`, and those of [`new`](Self::new).
     pub(crate) fn read(arg: UserPtr) -> Result<Self> {
-        let size = size_of::<bindings::vfio_iommu_type1_dma_map>();
-        let mut reader = UserSlice::new(arg, size).reader();
-        let [argsz, flags]: [u32; 2] = reader.read()?;
-        let [vaddr, iova, bytes]: [u64; 3] = reader.read()?;
-        check_size(argsz, size)?;
-        Self::new(flags, vaddr, iova, bytes)
+        let user = bindings::vfio_iommu_type1_dma_map::read(arg)?;
+        Self::new(user.flags, user.vaddr, user.iova, user.size)
     }
 
     /// Checks the fields.
@@ -137,15 +114,11 @@ impl UnmapRequest {
     ///
     /// `EFAULT`; `EINVAL` for a short argument or flags.
     pub(crate) fn read(arg: UserPtr) -> Result<Self> {
-        let bytes = size_of::<bindings::vfio_iommu_type1_dma_unmap>();
-        let mut reader = UserSlice::new(arg, bytes).reader();
-        let [argsz, flags]: [u32; 2] = reader.read()?;
-        let [iova, size]: [u64; 2] = reader.read()?;
-        check_size(argsz, bytes)?;
-        if flags != 0 {
-            return Err(EINVAL);
-        }
-        Ok(Self { iova, size })
+        let user: bindings::vfio_iommu_type1_dma_unmap = read_without_flags(arg)?;
+        Ok(Self {
+            iova: user.iova,
+            size: user.size,
+        })
     }
 }
 
@@ -166,15 +139,11 @@ impl MapBankRequest {
     ///
     /// `EFAULT`; `EINVAL` for a short argument, for unknown flags and for no permission.
     pub(crate) fn read(arg: UserPtr) -> Result<Self> {
-        let size = size_of::<bindings::vfio_pamu_msi_bank_map>();
-        let mut reader = UserSlice::new(arg, size).reader();
-        let [argsz, flags, bank, _]: [u32; 4] = reader.read()?;
-        let iova = reader.read()?;
-        check_size(argsz, size)?;
+        let user = bindings::vfio_pamu_msi_bank_map::read(arg)?;
         Ok(Self {
-            bank,
-            iova,
-            prot: prot(flags)?,
+            bank: user.msi_bank_index,
+            iova: user.iova,
+            prot: prot(user.flags)?,
         })
     }
 }
@@ -185,15 +154,8 @@ impl MapBankRequest {
 ///
 /// `EFAULT`; `EINVAL` for a short argument or flags.
 pub(crate) fn read_unmap_bank(arg: UserPtr) -> Result<u64> {
-    let size = size_of::<bindings::vfio_pamu_msi_bank_unmap>();
-    let mut reader = UserSlice::new(arg, size).reader();
-    let [argsz, flags]: [u32; 2] = reader.read()?;
-    let iova = reader.read()?;
-    check_size(argsz, size)?;
-    if flags != 0 {
-        return Err(EINVAL);
-    }
-    Ok(iova)
+    let user: bindings::vfio_pamu_msi_bank_unmap = read_without_flags(arg)?;
+    Ok(user.iova)
 }
 
 /// A cache of a CPU.
@@ -234,15 +196,6 @@ pub(crate) enum Value {
 /// The offset of the value in `struct vfio_pamu_attr`.
 const VALUE_OFFSET: usize = offset_of!(bindings::vfio_pamu_attr, attr_info);
 
-const _: () = {
-    assert!(size_of::<bindings::vfio_pamu_attr>() == 32);
-    assert!(VALUE_OFFSET == 16);
-    assert!(offset_of!(bindings::vfio_pamu_msi_bank_map, iova) == 16);
-    assert!(size_of::<bindings::vfio_pamu_msi_bank_map>() == 24);
-    assert!(offset_of!(bindings::vfio_pamu_msi_bank_unmap, iova) == 8);
-    assert!(size_of::<bindings::vfio_pamu_msi_bank_unmap>() == 16);
-};
-
 impl Attribute {
     /// Reads the header of a `struct vfio_pamu_attr`.
     ///
@@ -250,12 +203,8 @@ impl Attribute {
     ///
     /// `EFAULT`; `EINVAL` for a short argument, for flags and for an unknown attribute.
     pub(crate) fn read(arg: UserPtr) -> Result<Self> {
-        let [argsz, flags, attribute]: [u32; 3] = UserSlice::new(arg, 12).reader().read()?;
-        check_size(argsz, size_of::<bindings::vfio_pamu_attr>())?;
-        if flags != 0 {
-            return Err(EINVAL);
-        }
-        match attribute {
+        let user: bindings::vfio_pamu_attr = read_without_flags(arg)?;
+        match user.attribute {
             bindings::VFIO_ATTR_GEOMETRY => Ok(Self::Geometry),
             bindings::VFIO_ATTR_WINDOWS => Ok(Self::Windows),
             bindings::VFIO_ATTR_PAMU_STASH => Ok(Self::Stash),
@@ -273,18 +222,19 @@ impl Value {
     /// Those of [`Attribute::read`]; `EINVAL` for an invalid value.
     pub(crate) fn read(arg: UserPtr) -> Result<Self> {
         let attribute = Attribute::read(arg)?;
-        let mut reader = UserSlice::new(arg.wrapping_byte_add(VALUE_OFFSET), 16).reader();
+        let value = arg.wrapping_byte_add(VALUE_OFFSET);
         Ok(match attribute {
             Attribute::Geometry => {
-                let [start, end]: [u64; 2] = reader.read()?;
+                let geometry: bindings::vfio_pamu_geo_attr = uapi::read(value)?;
+                let (start, end) = (geometry.aperture_start, geometry.aperture_end);
                 Self::Geometry(Aperture::new(start, end)?)
             }
-            Attribute::Windows => Self::Windows(reader.read()?),
+            Attribute::Windows => Self::Windows(uapi::read(value)?),
             Attribute::Stash => {
-                let [cpu, cache]: [u32; 2] = reader.read()?;
+                let bindings::vfio_pamu_stash { cpu, cache } = uapi::read(value)?;
                 Self::Stash(StashTarget { cpu, cache })
             }
-            Attribute::Msi => match reader.read()? {
+            Attribute::Msi => match uapi::read(value)? {
                 bindings::VFIO_PAMU_MSI_EXPLICIT => Self::Msi(Policy::Explicit),
                 bindings::VFIO_PAMU_MSI_IMPLICIT => Self::Msi(Policy::Implicit),
                 _ => return Err(EINVAL),
@@ -298,34 +248,43 @@ impl Value {
     ///
     /// `EFAULT`.
     pub(crate) fn write(self, arg: UserPtr) -> Result {
-        let mut writer = UserSlice::new(arg.wrapping_byte_add(VALUE_OFFSET), 16).writer();
+        let value = arg.wrapping_byte_add(VALUE_OFFSET);
         match self {
-            Self::Geometry(aperture) => writer.write(&[aperture.start(), aperture.last()]),
-            Self::Windows(count) => writer.write(&count),
-            Self::Stash(StashTarget { cpu, cache }) => writer.write(&[cpu, cache]),
-            Self::Msi(Policy::Explicit) => writer.write(&bindings::VFIO_PAMU_MSI_EXPLICIT),
-            Self::Msi(Policy::Implicit) => writer.write(&bindings::VFIO_PAMU_MSI_IMPLICIT),
+            Self::Geometry(aperture) => {
+                let geometry = bindings::vfio_pamu_geo_attr {
+                    aperture_start: aperture.start(),
+                    aperture_end: aperture.last(),
+                };
+                uapi::write(value, &geometry)
+            }
+            Self::Windows(count) => uapi::write(value, &count),
+            Self::Stash(StashTarget { cpu, cache }) => {
+                uapi::write(value, &bindings::vfio_pamu_stash { cpu, cache })
+            }
+            Self::Msi(Policy::Explicit) => uapi::write(value, &bindings::VFIO_PAMU_MSI_EXPLICIT),
+            Self::Msi(Policy::Implicit) => uapi::write(value, &bindings::VFIO_PAMU_MSI_IMPLICIT),
         }
     }
 }
 
-/// Reads the number that follows `argsz` and `flags` in a query.
+/// Reads an argument that has no flags.
 ///
 /// # Errors
 ///
-/// `EFAULT`; `EINVAL` for less than `size` bytes, or for flags.
-pub(crate) fn read_number(arg: UserPtr, size: usize) -> Result<u32> {
-    let [argsz, flags, number]: [u32; 3] = UserSlice::new(arg, 12).reader().read()?;
-    check_size(argsz, size)?;
-    if flags != 0 {
+/// `EFAULT`; `EINVAL` if `argsz` is smaller than the whole structure, or for flags.
+pub(crate) fn read_without_flags<T: Argument>(arg: UserPtr) -> Result<T> {
+    let argument = T::read(arg)?;
+    argument.check_argsz(size_of::<T>())?;
+    if argument.flags() != 0 {
         return Err(EINVAL);
     }
-    Ok(number)
+    Ok(argument)
 }
 
 #[kunit_tests(vfio_pamu_request)]
 mod tests {
     use super::*;
+    use kernel_ext::iommu::Access;
 
     const R: u32 = bindings::VFIO_DMA_MAP_FLAG_READ;
     const W: u32 = bindings::VFIO_DMA_MAP_FLAG_WRITE;
