@@ -3,7 +3,6 @@
 //! The requests of `<linux/vfio.h>` for a device, implemented with the functions of its driver.
 
 use kernel::{
-    ioctl::_IO,
     prelude::*,
     uaccess::{
         UserPtr,
@@ -12,7 +11,11 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
-    eventfd::EventFd, //
+    eventfd::EventFd,
+    uapi::{
+        ioctl,
+        Argument, //
+    }, //
 };
 
 use super::{
@@ -34,41 +37,28 @@ use crate::abi::{
     vfio, //
 };
 
-const TYPE: u32 = b';' as u32;
-/// `VFIO_DEVICE_GET_INFO`
-const GET_INFO: u32 = _IO(TYPE, 107);
-/// `VFIO_DEVICE_GET_IRQ_INFO`
-const GET_IRQ_INFO: u32 = _IO(TYPE, 109);
-/// `VFIO_DEVICE_SET_IRQS`
-const SET_IRQS: u32 = _IO(TYPE, 110);
-/// `VFIO_DEVICE_RESET`
-const RESET: u32 = _IO(TYPE, 111);
-
 /// The number of register bytes that are collected before they are copied to userspace.
 const GATHERED: usize = 256;
 
 /// Handles an ioctl of an open device.
 pub(crate) fn ioctl<D: Device>(this: &Instance<D>, cmd: u32, arg: UserPtr) -> Result<isize> {
     match cmd {
-        GET_INFO => get_info::<D>(arg)?,
-        GET_IRQ_INFO => get_irq_info(this, arg)?,
-        SET_IRQS => set_irqs(this, arg)?,
-        RESET => this.reset()?,
+        ioctl::VFIO_DEVICE_GET_INFO => get_info::<D>(arg)?,
+        ioctl::VFIO_DEVICE_GET_IRQ_INFO => get_irq_info(this, arg)?,
+        ioctl::VFIO_DEVICE_SET_IRQS => set_irqs(this, arg)?,
+        ioctl::VFIO_DEVICE_RESET => this.reset()?,
         _ => return D::ioctl(this, cmd, arg),
     }
     Ok(0)
 }
 
-/// Handles `struct vfio_device_info` up to the numbers: `argsz`, `flags`, `num_regions`,
-/// `num_irqs`.
+/// Handles `VFIO_DEVICE_GET_INFO`.
 fn get_info<D: Device>(arg: UserPtr) -> Result {
-    let [argsz, _, _, _]: [u32; 4] = UserSlice::new(arg, 16).reader().read()?;
-    if argsz < 16 {
-        return Err(EINVAL);
-    }
-    let flags = D::Parent::API.flag() | bindings::VFIO_DEVICE_FLAGS_RESET;
-    let answer = [argsz, flags, D::Region::COUNT, D::Irq::COUNT];
-    UserSlice::new(arg, 16).writer().write(&answer)
+    let mut info = bindings::vfio_device_info::read(arg)?;
+    info.flags = D::Parent::API.flag() | bindings::VFIO_DEVICE_FLAGS_RESET;
+    info.num_regions = D::Region::COUNT;
+    info.num_irqs = D::Irq::COUNT;
+    info.write(arg)
 }
 
 /// Fills in `VFIO_DEVICE_GET_REGION_INFO`. The core checks `argsz` and copies the result.
@@ -110,43 +100,40 @@ pub(crate) fn all_vectors<D: Device>(device: &D) -> Result<KVec<Pin<KBox<Vectors
     Ok(all)
 }
 
-/// Handles `struct vfio_irq_info`: `argsz`, `flags`, `index`, `count`.
+/// Handles `VFIO_DEVICE_GET_IRQ_INFO`.
 fn get_irq_info<D: Device>(this: &Instance<D>, arg: UserPtr) -> Result {
-    let [argsz, _, index, _]: [u32; 4] = UserSlice::new(arg, 16).reader().read()?;
-    if argsz < 16 || index >= D::Irq::COUNT {
+    let mut info = bindings::vfio_irq_info::read(arg)?;
+    if info.index >= D::Irq::COUNT {
         return Err(EINVAL);
     }
-    let count = vectors::<D>(this, index);
-    let flags = if count > 0 {
+    info.count = vectors::<D>(this, info.index);
+    info.flags = if info.count > 0 {
         bindings::VFIO_IRQ_INFO_EVENTFD | bindings::VFIO_IRQ_INFO_NORESIZE
     } else {
         0
     };
-    let answer = [argsz, flags, index, count];
-    UserSlice::new(arg, 16).writer().write(&answer)
+    info.write(arg)
 }
 
-/// Handles `struct vfio_irq_set` and its data. Nothing changes on error.
+/// Handles `VFIO_DEVICE_SET_IRQS`. Nothing changes on error.
 fn set_irqs<D: Device>(this: &Instance<D>, arg: UserPtr) -> Result {
-    const SIZE: usize = 20;
-    let [argsz, flags, index, start, count]: [u32; 5] =
-        UserSlice::new(arg, SIZE).reader().read()?;
-    let mut header = bindings::vfio_irq_set {
-        argsz,
-        flags,
-        index,
-        start,
-        count,
-        ..Default::default()
-    };
-    let size = vfio::irq_set_data_size::<D>(&mut header, vectors::<D>(this, index))?;
-    if flags & bindings::VFIO_IRQ_SET_ACTION_TYPE_MASK != bindings::VFIO_IRQ_SET_ACTION_TRIGGER {
+    let mut header = bindings::vfio_irq_set::read(arg)?;
+    let vectors = vectors::<D>(this, header.index);
+    let size = vfio::irq_set_data_size::<D>(&mut header, vectors)?;
+    if header.flags & bindings::VFIO_IRQ_SET_ACTION_TYPE_MASK
+        != bindings::VFIO_IRQ_SET_ACTION_TRIGGER
+    {
         return Err(ENOTTY);
     }
     let mut data = KVec::new();
-    UserSlice::new(arg.wrapping_byte_add(SIZE), size).read_all(&mut data, GFP_KERNEL)?;
-    let action = action(flags, start as usize, count as usize, &data)?;
-    this.vectors(index).ok_or(EINVAL)?.apply(action);
+    UserSlice::new(
+        arg.wrapping_byte_add(bindings::vfio_irq_set::MIN_SIZE),
+        size,
+    )
+    .read_all(&mut data, GFP_KERNEL)?;
+    let (start, count) = (header.start as usize, header.count as usize);
+    let action = action(header.flags, start, count, &data)?;
+    this.vectors(header.index).ok_or(EINVAL)?.apply(action);
     Ok(())
 }
 

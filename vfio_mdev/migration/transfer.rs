@@ -10,7 +10,6 @@ use core::ops::Range;
 use kernel::{
     alloc::flags::GFP_KERNEL_ACCOUNT,
     fs::File,
-    ioctl::_IO,
     new_mutex,
     new_poll_condvar,
     page::PAGE_SIZE,
@@ -36,10 +35,15 @@ use kernel_ext::{
         self,
         Direction, //
     },
+    bindings::vfio_precopy_info,
     file_ops::{
         poll,
         FileOperations,
         FileTable, //
+    },
+    uapi::{
+        ioctl::VFIO_MIG_GET_PRECOPY_INFO,
+        Argument, //
     }, //
 };
 
@@ -51,9 +55,6 @@ use super::{
     Session, //
 };
 use crate::abi::migration::InfoVersion;
-
-/// `VFIO_MIG_GET_PRECOPY_INFO`
-const GET_PRECOPY_INFO: u32 = _IO(b';' as u32, 121);
 
 /// The data of a file. Both the device and the file hold references to it.
 #[pin_data]
@@ -312,23 +313,18 @@ impl Stream {
 
 /// Handles `VFIO_MIG_GET_PRECOPY_INFO` with a `struct vfio_precopy_info`.
 fn precopy_info(transfer: &Transfer, arg: UserPtr) -> Result<isize> {
-    const SIZE: usize = 24;
-    let [argsz, flags, ..]: [u32; 6] = UserSlice::new(arg, SIZE).reader().read()?;
-    if (argsz as usize) < SIZE {
-        return Err(EINVAL);
-    }
+    let mut info = vfio_precopy_info::read(arg)?;
     let guard = transfer.stream.lock();
     let stream = guard.as_ref().ok_or(EINVAL)?;
-    let initial = stream.initial_bytes()?;
+    info.initial_bytes = stream.initial_bytes()?;
+    // There is no dirty data: it is all saved when the device is stopped.
+    info.dirty_bytes = 0;
     // In version 1 `flags` is returned unchanged.
-    let flags = if stream.version.is_second() { 0 } else { flags };
+    if stream.version.is_second() {
+        info.flags = 0;
+    }
     drop(guard);
-    let answer = [
-        u64::from(flags) << 32 | u64::from(argsz),
-        initial,
-        0, // There is no dirty data: it is all saved when the device is stopped.
-    ];
-    UserSlice::new(arg, SIZE).writer().write(&answer)?;
+    info.write(arg)?;
     Ok(0)
 }
 
@@ -348,7 +344,7 @@ impl FileOperations for Saving {
         arg: usize,
     ) -> Result<isize> {
         match cmd {
-            GET_PRECOPY_INFO => precopy_info(&transfer, UserPtr::from_addr(arg)),
+            VFIO_MIG_GET_PRECOPY_INFO => precopy_info(&transfer, UserPtr::from_addr(arg)),
             _ => Err(ENOTTY),
         }
     }
