@@ -45,12 +45,10 @@ use kernel_ext::{
     uapi::ioctl, //
 };
 
-use crate::{
-    abi::iommu_driver::{
-        Driver,
-        Iommu, //
-    },
-    backend, //
+use crate::iommu_driver::{
+    self,
+    Iommu,
+    IommuDriverRef, //
 };
 
 /// How userspace reaches a container.
@@ -69,17 +67,16 @@ pub(crate) struct Container {
     handle: Handle,
     /// The groups in the container. Held while groups join and leave, which can take long.
     #[pin]
-    state: Mutex<State>,
-    /// The address space. Changed only with `state` held, so it cannot change under a holder of
-    /// `state`. A clone of the `Arc` keeps the address space alive for the duration of a call, even
+    groups: Mutex<Groups>,
+    /// The address space. Changed only with `groups` locked, so it cannot change while the caller
+    /// holds that lock. A clone of the `Arc` keeps the address space alive for the duration of a call, even
     /// if groups leave concurrently.
     #[pin]
     iommu: SpinLock<Option<Arc<Iommu>>>,
 }
 
-struct State {
-    members: KVec<Member>,
-}
+/// The groups in a container.
+struct Groups(KVec<Member>);
 
 /// A group in a container. Dropping it returns the ownership of the group's DMA to the kernel.
 struct Member {
@@ -88,23 +85,23 @@ struct Member {
     _owner: Option<DmaOwner>,
 }
 
-impl State {
+impl Groups {
     fn position(&self, group: &IommuGroup) -> Option<usize> {
         let same = |member: &Member| core::ptr::eq(&*member.group, group);
-        self.members.iter().position(same)
+        self.0.iter().position(same)
     }
 
     /// Returns whether the groups in the container are no-IOMMU groups, or `None` if there are no
     /// groups. No-IOMMU groups cannot share a container with others.
     fn noiommu(&self) -> Option<bool> {
-        let member = self.members.first()?;
+        let member = self.0.first()?;
         Some(member.kind == GroupKind::NoIommu)
     }
 
     /// Attaches all members to `iommu`. If one attach fails, detaches the members attached before
     /// it.
     fn attach_all(&self, iommu: &Iommu) -> Result {
-        for (i, member) in self.members.iter().enumerate() {
+        for (i, member) in self.0.iter().enumerate() {
             iommu
                 .attach(&member.group, member.kind)
                 .inspect_err(|_| self.detach_first(i, iommu))?;
@@ -113,7 +110,7 @@ impl State {
     }
 
     fn detach_first(&self, count: usize, iommu: &Iommu) {
-        for member in self.members.iter().take(count).rev() {
+        for member in self.0.iter().take(count).rev() {
             iommu.detach(&member.group);
         }
     }
@@ -125,7 +122,7 @@ impl Container {
         Arc::pin_init(
             pin_init!(Self {
                 handle,
-                state <- new_mutex!(State { members: KVec::new() }, "vfio_container::state"),
+                groups <- new_mutex!(Groups(KVec::new()), "vfio_container::groups"),
                 iommu <- new_spinlock!(None, "vfio_container::iommu"),
             }),
             GFP_KERNEL_ACCOUNT,
@@ -149,7 +146,7 @@ impl Container {
 
     /// Returns the number of groups in the container.
     pub(crate) fn members(&self) -> usize {
-        self.state.lock().members.len()
+        self.groups.lock().0.len()
     }
 
     /// Creates an address space of the type `extension` unless the container already has an address
@@ -176,16 +173,16 @@ impl Container {
     /// container already has an address space. On error the group does not join. The log has the
     /// reason for `EPERM`, `EBUSY` and errors of the backend.
     pub(crate) fn attach(&self, group: ARef<IommuGroup>, kind: GroupKind) -> Result {
-        let mut state = self.state.lock();
+        let mut groups = self.groups.lock();
         let noiommu = kind == GroupKind::NoIommu;
-        if state.noiommu().is_some_and(|present| present != noiommu) {
+        if groups.noiommu().is_some_and(|present| present != noiommu) {
             warn(
                 &group,
                 "groups with and without an IOMMU don't mix; take another container",
             );
             return Err(EPERM);
         }
-        state.members.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        groups.0.reserve(1, GFP_KERNEL_ACCOUNT)?;
         let owner = match kind {
             GroupKind::Iommu => {
                 let claimed = DmaOwner::claim(group.clone());
@@ -198,7 +195,7 @@ impl Container {
             kind,
             _owner: owner,
         };
-        state.members.push(member, GFP_KERNEL_ACCOUNT)?;
+        groups.0.push(member, GFP_KERNEL_ACCOUNT)?;
         match self.iommu() {
             Some(iommu) => iommu.attach(&group, kind).inspect_err(|&e| {
                 if e != EINTR {
@@ -207,7 +204,7 @@ impl Container {
                         "its devices don't fit to what the container has; take another container",
                     );
                 }
-                state.members.pop();
+                groups.0.pop();
             }),
             None => Ok(()),
         }
@@ -216,21 +213,21 @@ impl Container {
     /// Removes `group` if `agrees` returns true for the number of groups in the container. Returns
     /// whether the group was removed. Removing the last group also drops the address space.
     pub(crate) fn detach(&self, group: &IommuGroup, agrees: impl FnOnce(usize) -> bool) -> bool {
-        let mut state = self.state.lock();
-        let Some(index) = state.position(group) else {
+        let mut groups = self.groups.lock();
+        let Some(index) = groups.position(group) else {
             return false;
         };
-        if !agrees(state.members.len()) {
+        if !agrees(groups.0.len()) {
             return false;
         }
         let iommu = self.iommu();
         if let Some(iommu) = &iommu {
             iommu.detach(group);
         }
-        drop(state.members.remove(index));
-        if state.members.is_empty() {
+        drop(groups.0.remove(index));
+        if groups.0.is_empty() {
             let last = self.iommu.lock().take();
-            drop(state);
+            drop(groups);
             drop(last);
         }
         true
@@ -240,9 +237,9 @@ impl Container {
         if let Some(iommu) = self.iommu() {
             return iommu.ioctl(ioctl::VFIO_CHECK_EXTENSION, extension);
         }
-        let noiommu = self.state.lock().noiommu();
+        let noiommu = self.groups.lock().noiommu();
         let mut answer = 0;
-        for driver in backend::all()? {
+        for driver in iommu_driver::all()? {
             if noiommu.is_some_and(|noiommu| !allowed(&driver, noiommu)) {
                 continue;
             }
@@ -259,18 +256,18 @@ impl Container {
 
     /// Creates an address space with the first backend that accepts all groups of the container.
     fn set_iommu(&self, extension: usize) -> Result {
-        let state = self.state.lock();
-        let (Some(noiommu), None) = (state.noiommu(), self.iommu()) else {
+        let groups = self.groups.lock();
+        let (Some(noiommu), None) = (groups.noiommu(), self.iommu()) else {
             return Err(EINVAL);
         };
         let mut result = Err(ENODEV);
-        for driver in backend::all()? {
+        for driver in iommu_driver::all()? {
             if !allowed(&driver, noiommu) || driver.check_extension(extension) <= 0 {
                 continue;
             }
             result = driver.open(extension).and_then(|iommu| {
                 let iommu = Arc::new(iommu, GFP_KERNEL_ACCOUNT)?;
-                state.attach_all(&iommu)?;
+                groups.attach_all(&iommu)?;
                 *self.iommu.lock() = Some(iommu);
                 Ok(())
             });
@@ -297,13 +294,13 @@ fn warn(group: &IommuGroup, reason: &str) {
 /// Returns whether the container may use `driver`: a no-IOMMU container uses only the no-IOMMU
 /// backend, and all other containers use only other backends.
 #[cfg(CONFIG_VFIO_NOIOMMU)]
-fn allowed(driver: &Driver, noiommu: bool) -> bool {
+fn allowed(driver: &IommuDriverRef, noiommu: bool) -> bool {
     crate::noiommu::is_backend(driver) == noiommu
 }
 
 /// Without no-IOMMU support there is no no-IOMMU backend, so all backends are allowed.
 #[cfg(not(CONFIG_VFIO_NOIOMMU))]
-fn allowed(_driver: &Driver, _noiommu: bool) -> bool {
+fn allowed(_driver: &IommuDriverRef, _noiommu: bool) -> bool {
     true
 }
 

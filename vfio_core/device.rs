@@ -2,9 +2,33 @@
 
 //! Devices: drivers register them, and userspace opens them by name through a group.
 
+#[allow(unsafe_code)]
+mod abi;
+#[allow(unsafe_code)]
+#[cfg(CONFIG_VFIO_DEBUGFS)]
+#[path = "device/debugfs/abi.rs"]
+mod debugfs;
+#[allow(unsafe_code)]
+#[path = "device/dma/abi.rs"]
+pub(crate) mod dma;
 mod feature;
 pub(crate) mod file;
+#[allow(unsafe_code)]
+#[path = "device/logging/abi.rs"]
+pub(crate) mod logging;
+#[allow(unsafe_code)]
+#[path = "device/ops/abi.rs"]
+mod ops;
 pub(crate) mod registration;
+#[allow(unsafe_code)]
+#[path = "device/set/abi.rs"]
+pub(crate) mod set;
+
+pub(crate) use abi::{
+    alloc,
+    init_locks,
+    Device, //
+};
 
 use kernel::prelude::*;
 use kernel_ext::chardev::{

@@ -7,18 +7,19 @@
 //! last one. A group has one user at a time: its file can be opened only once, and open devices
 //! hold a reference to that file.
 
+#[allow(unsafe_code)]
+mod abi;
 mod binding;
-mod debugfs;
 mod file;
 mod holder;
-mod members;
 mod refusal;
 pub(crate) mod registry;
 pub(crate) mod regroup;
+mod session;
+mod snapshot;
 mod user;
 
 use kernel::{
-    fs::File,
     new_mutex,
     new_spinlock,
     prelude::*,
@@ -38,27 +39,29 @@ use kernel_ext::{
     },
     iommu::Group as IommuGroup,
     iommu_driver::GroupKind,
-    module_ref::ModuleRef,
     user_string::UserString, //
 };
 
 use crate::{
-    abi::{
-        device::Device,
-        device_set::SetGuard,
-        iommu_driver::Iommu,
-        kvm::{
-            Kvm,
-            KvmRef, //
-        },
-        registration::Registered, //
+    container::Container,
+    device::{
+        registration::RegistrationRef,
+        Device, //
     },
-    container::Container, //
+    iommu_driver::Iommu, //
 };
 
+pub(crate) use abi::{
+    init_lock,
+    Kvm,
+    KvmRef, //
+};
 pub(crate) use file::file_group;
+pub(crate) use session::OpenDevice;
+
 use holder::Holder;
 use refusal::Reason;
+use session::Session;
 
 /// `/sys/class/vfio`
 static CLASS: Class = Class::new::<Nodes>(c"vfio");
@@ -78,7 +81,7 @@ pub(crate) struct Group {
     /// How the group is in use. Held while the group joins or leaves a container and while its
     /// devices are opened or closed, which can take long.
     #[pin]
-    state: Mutex<State>,
+    state: Mutex<GroupState>,
     /// The user: the process that opened the group's file, or a thread that moves a device to
     /// another group. This is a lock separate from `state`, so that checking for a user does not
     /// wait for that user's requests.
@@ -98,22 +101,12 @@ pub(crate) struct Group {
 }
 
 /// How the group is in use.
-struct State {
+struct GroupState {
     /// `None` after the last device is unregistered.
     iommu_group: Option<ARef<IommuGroup>>,
     container: Option<Arc<Container>>,
     /// The open devices, with one entry per device.
     sessions: KVec<Session>,
-}
-
-/// The references that an open device holds from its first open to its last close.
-struct Session {
-    device: ARef<Device>,
-    holder: Holder,
-    iommu: Arc<Iommu>,
-    _kvm: Option<KvmRef>,
-    _driver: ModuleRef,
-    _group_file: ARef<File>,
 }
 
 /// The address space of the open devices, as drivers use it.
@@ -126,7 +119,7 @@ pub(crate) struct Translation {
 impl Group {
     fn new(iommu_group: ARef<IommuGroup>, kind: GroupKind) -> Result<Arc<Self>> {
         let id = iommu_group.id();
-        let state = State {
+        let state = GroupState {
             iommu_group: Some(iommu_group),
             container: None,
             sessions: KVec::new(),
@@ -172,7 +165,7 @@ impl Group {
     }
 
     /// Finds the device that `name` selects and takes a reference to its registration.
-    fn find_device(&self, name: &mut UserString) -> Result<Registered> {
+    fn find_device(&self, name: &mut UserString) -> Result<RegistrationRef> {
         for device in self.devices.lock().iter() {
             if device.matches(name)? {
                 if let Some(registered) = device.try_get_registration() {
@@ -209,85 +202,6 @@ impl Group {
         state.iommu_group = None;
     }
 
-    /// Opens `device`, for the first time or again. `group_file` is the group's file that the
-    /// caller used.
-    ///
-    /// # Errors
-    ///
-    /// Returns `EINVAL` if the group has no container or the container no address space; `EPERM` if
-    /// the group has no IOMMU and the caller lacks `CAP_SYS_RAWIO`; `ENODEV` if the driver is being
-    /// unbound or unloaded; `ENOMEM`; or the driver's error.
-    pub(crate) fn open_device(&self, device: &Device, group_file: &File) -> Result {
-        let mut state = self.state.lock();
-        let Some(container) = state.container.clone() else {
-            return Err(self.refuse(&state, "VFIO_GROUP_GET_DEVICE_FD", Reason::NoContainer));
-        };
-        let mut set = device.lock_set();
-        if set.open_count() > 0 {
-            set.count();
-            return Ok(());
-        }
-        state.sessions.reserve(1, GFP_KERNEL)?;
-        let session = self.first_open(&state, &container, &mut set, group_file)?;
-        state.sessions.push(session, GFP_KERNEL)?;
-        Ok(())
-    }
-
-    fn first_open(
-        &self,
-        state: &State,
-        container: &Container,
-        set: &mut SetGuard<'_>,
-        group_file: &File,
-    ) -> Result<Session> {
-        let device = set.device();
-        let driver = device.driver_module().ok_or(ENODEV)?;
-        let Some(iommu) = container.iommu() else {
-            return Err(self.refuse(state, "VFIO_GROUP_GET_DEVICE_FD", Reason::NoAddressSpace));
-        };
-        if self.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
-            return Err(self.refuse(state, "VFIO_GROUP_GET_DEVICE_FD", Reason::NoRight));
-        }
-        let group = state.iommu_group.clone().ok_or(ENODEV)?;
-        let kvm = self
-            .kvm
-            .lock()
-            .as_ref()
-            .and_then(|kvm| KvmRef::get(set, kvm));
-        let translation = Translation {
-            iommu: iommu.clone(),
-            group,
-        };
-        let former = self.translation.lock().replace(translation);
-        drop(former);
-        // The driver may use the address space as long as it may be notified of unmaps.
-        set.count();
-        iommu.register_device(device);
-        let session = Session {
-            device: device.into(),
-            holder: Holder::current(),
-            iommu,
-            _kvm: kvm,
-            _driver: driver,
-            _group_file: group_file.into(),
-        };
-        set.call_open().inspect_err(|_| {
-            self.end(state, &session);
-            set.discount();
-        })?;
-        Ok(session)
-    }
-
-    /// Undoes the setup that [`Group::first_open`] does before it calls the driver.
-    fn end(&self, state: &State, session: &Session) {
-        session.iommu.unregister_device(&session.device);
-        let others = |other: &Session| !core::ptr::eq(&*other.device, &*session.device);
-        if !state.sessions.iter().any(others) {
-            let last = self.translation.lock().take();
-            drop(last);
-        }
-    }
-
     /// Logs which task holds `device` open. Logs nothing if `state` is locked: a request can hold
     /// that lock for long, and the caller must not wait only to log a message.
     pub(crate) fn warn_holder(&self, device: &Device) {
@@ -309,7 +223,7 @@ impl Group {
     ///
     /// Returns `ENODEV` after the last device has left; `EPERM` if the group has no IOMMU and the
     /// caller lacks `CAP_SYS_RAWIO`; or an error of [`Container::attach`].
-    fn enter_container(&self, state: &mut State, container: &Arc<Container>) -> Result {
+    fn enter_container(&self, state: &mut GroupState, container: &Arc<Container>) -> Result {
         let group = state.iommu_group.clone().ok_or(ENODEV)?;
         if self.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
             return Err(self.refuse(state, "VFIO_GROUP_SET_CONTAINER", Reason::NoRight));
@@ -318,24 +232,9 @@ impl Group {
         state.container = Some(container.clone());
         Ok(())
     }
-
-    /// Undoes one [`Group::open_device`].
-    pub(crate) fn close_device(&self, device: &Device) {
-        let mut state = self.state.lock();
-        let mut set = device.lock_set();
-        if set.open_count() == 1 {
-            set.call_close();
-            let same = |session: &Session| core::ptr::eq(&*session.device, device);
-            if let Some(index) = state.sessions.iter().position(same) {
-                self.end(&state, &state.sessions[index]);
-                drop(state.sessions.remove(index));
-            }
-        }
-        set.discount();
-    }
 }
 
-impl State {
+impl GroupState {
     /// Returns the task that first opened `device`, if the device is open.
     fn holder_of(&self, device: &Device) -> Option<&Holder> {
         let same = |session: &&Session| core::ptr::eq(&*session.device, device);

@@ -6,6 +6,14 @@
 //! `include/uapi/linux/vfio.h` describes the steps and their order at
 //! `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE`.
 
+#[allow(unsafe_code)]
+mod abi;
+
+pub(crate) use abi::Migration;
+
+use kernel::prelude::*;
+use kernel_ext::mm::may_warn;
+
 /// The device can be stopped and its state copied: `VFIO_MIGRATION_STOP_COPY`.
 const STOP_COPY: u32 = 1 << 0;
 /// The device has the peer-to-peer quiescent states: `VFIO_MIGRATION_P2P`.
@@ -103,6 +111,29 @@ impl State {
         }
         (next != Self::Error).then_some(next)
     }
+}
+
+/// Returns the number of the next state on the path from state `current` to state `target`, for a
+/// device with the migration flags `flags`.
+///
+/// # Errors
+///
+/// Returns `EINVAL` if there is no path or the device does not have one of the states.
+pub(crate) fn next_state(flags: u32, current: u32, target: u32) -> Result<u32> {
+    let known =
+        |number| State::from_number(number).filter(|&s| s == State::Error || s.supported(flags));
+    let Some(current) = known(current).filter(|&s| s != State::Error || flags == u32::MAX) else {
+        if may_warn() {
+            pr_warn!(
+                "vfio_mig_get_next_state: the device does not have its current state {}\n",
+                current
+            );
+        }
+        return Err(EINVAL);
+    };
+    let target = known(target).ok_or(EINVAL)?;
+    let next = current.next(target, flags).ok_or(EINVAL)?;
+    Ok(next as u32)
 }
 
 #[cfg(CONFIG_KUNIT)]

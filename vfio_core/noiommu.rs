@@ -33,11 +33,11 @@ use kernel_ext::{
 };
 
 use crate::{
-    abi::iommu_driver::Driver,
     group::{
         registry,
         Group, //
-    }, //
+    },
+    iommu_driver::IommuDriverRef, //
 };
 
 module_param! {
@@ -62,7 +62,7 @@ pub(crate) fn register() -> Result<Registration<NoIommu>> {
 }
 
 /// Returns whether `driver` is the no-IOMMU backend.
-pub(crate) fn is_backend(driver: &Driver) -> bool {
+pub(crate) fn is_backend(driver: &IommuDriverRef) -> bool {
     driver.is(TABLE.ops())
 }
 

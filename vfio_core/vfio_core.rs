@@ -3,32 +3,41 @@
 //! The VFIO core: the files of containers, groups and devices, and the kernel interface of
 //! `vfio.ko`.
 //!
-//! A *container* ([`container`]) is an address space that userspace fills. A *group* ([`group`]) is
-//! the smallest unit that the IOMMU can isolate, and therefore the unit of ownership. A *device*
-//! ([`device`]) is opened through its group once the group is in a container. A *backend*
-//! ([`backend`]) is another module, which does the translation for a container.
+//! - [`container`]: an address space that userspace fills, `/dev/vfio/vfio`
+//! - [`group`]: the devices that the IOMMU cannot isolate from each other, `/dev/vfio/N`; one user
+//!   at a time
+//! - [`device`]: a device that a driver registered; opened through its group once that is in a
+//!   container
+//! - [`iommu_driver`]: the modules that translate addresses for containers; [`noiommu`] is one
+//!   without an IOMMU
+//! - [`migration`], [`irq_set`], [`virqfd`]: helpers for device drivers
+//! - [`exports`]: the functions of `include/linux/vfio.h`, which C code calls
 //!
-//! Unsafe code is confined to [`abi`]. It wraps `struct vfio_device` and the callbacks of device
-//! drivers, and defines the functions of `include/linux/vfio.h` that C drivers call.
+//! The path of a request: [`group::file`] finds and opens a device through [`group::session`], which
+//! calls the driver through [`device::set`]; [`device::file`] forwards requests to the driver.
 //!
-//! For the lock order see `Documentation/locking.rst`.
+//! Unsafe code is confined to [`exports`] and to the `abi.rs` of each concept. For the lock order
+//! see `Documentation/locking.rst`.
 
 #![deny(unsafe_code)]
 
 #[cfg(any(CONFIG_IOMMUFD, CONFIG_VFIO_DEVICE_CDEV))]
 compile_error!("kernels with IOMMUFD or VFIO_DEVICE_CDEV are not supported yet");
 
-#[allow(unsafe_code)]
-mod abi;
-mod backend;
 mod container;
 mod device;
+#[allow(unsafe_code)]
+mod exports;
 mod group;
+mod ida;
+mod iommu_driver;
 mod irq_set;
 mod migration;
 #[cfg(CONFIG_VFIO_NOIOMMU)]
 mod noiommu;
-mod numbers;
+#[allow(unsafe_code)]
+#[path = "virqfd/abi.rs"]
+mod virqfd;
 
 use iommu_group::software;
 use kernel::{
@@ -56,8 +65,8 @@ struct Vfio {
     #[pin]
     _container_node: MiscRegistration,
     _device_class: ClassRegistration,
-    _virqfd: abi::virqfd::CleanupQueue,
-    _group_numbers: group::registry::Numbered,
+    _virqfd: virqfd::CleanupQueue,
+    _group_class: group::registry::GroupClass,
     _debug: Dir,
     #[cfg(CONFIG_VFIO_NOIOMMU)]
     _noiommu: kernel_ext::iommu_driver::Registration<noiommu::NoIommu>,
@@ -67,13 +76,16 @@ impl kernel::InPlaceModule for Vfio {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             _: {
-                abi::globals::init();
+                device::init_locks();
+                group::init_lock();
+                iommu_driver::init_lock();
+                virqfd::init_lock();
             },
             #[cfg(CONFIG_VFIO_NOIOMMU)]
             _noiommu: noiommu::register()?,
             _debug: Dir::new(c"vfio"),
-            _group_numbers: group::registry::Numbered::new(_debug)?,
-            _virqfd: abi::virqfd::CleanupQueue::new()?,
+            _group_class: group::registry::GroupClass::new(_debug)?,
+            _virqfd: virqfd::CleanupQueue::new()?,
             _device_class: device::CLASS.register()?,
             _mover: software::Registration::new(&group::regroup::Mover)?,
             _container_node <- container::register(),

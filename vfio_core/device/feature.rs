@@ -24,9 +24,9 @@ use kernel_ext::{
     }, //
 };
 
-use crate::abi::{
-    device::Device,
-    logging, //
+use super::{
+    logging,
+    Device, //
 };
 
 /// Size in bytes of `struct vfio_device_feature` without the payload.

@@ -3,7 +3,6 @@
 //! The file of an open device.
 
 use kernel::{
-    alloc::flags::GFP_KERNEL_ACCOUNT,
     fs::{
         File,
         LocalFile, //
@@ -11,10 +10,7 @@ use kernel::{
     mm::virt::VmaNew,
     prelude::*,
     seq_file::SeqFile,
-    sync::{
-        aref::ARef,
-        Arc, //
-    },
+    sync::aref::ARef,
     uaccess::UserPtr, //
 };
 use kernel_ext::{
@@ -37,48 +33,25 @@ use kernel_ext::{
     }, //
 };
 
-use super::feature;
-use crate::{
-    abi::{
-        device::Device,
-        registration::Registered, //
-    },
-    group::Group, //
+use super::{
+    feature,
+    Device, //
 };
-
-/// An open device. Dropping it closes the device, then drops the reference to its registration.
-pub(crate) struct OpenDevice {
-    device: Registered,
-    group: Arc<Group>,
-}
-
-impl Drop for OpenDevice {
-    fn drop(&mut self) {
-        self.group.close_device(&self.device);
-    }
-}
+use crate::group::OpenDevice;
 
 static FILES: FileTable<DeviceFile> = FileTable::anonymous();
 
 /// Returns the device of `file`, or `None` if `file` is not a device's file.
 pub(crate) fn file_device(file: &LocalFile) -> Option<&Device> {
-    Some(&FILES.data(file)?.device)
+    Some(FILES.data(file)?.device())
 }
 
-/// Opens `device` of `group` and creates a file for it. `group_file` is the group's file that the
-/// caller used.
-pub(crate) fn open_fd(
-    group: Arc<Group>,
-    device: Registered,
-    group_file: &File,
-) -> Result<ARef<File>> {
-    let slot = KBox::new_uninit(GFP_KERNEL_ACCOUNT)?;
-    group.open_device(&device, group_file)?;
-    let open = KBox::write(slot, OpenDevice { device, group });
-    if open.group.kind() == GroupKind::NoIommu {
+/// Creates the file of an open device.
+pub(crate) fn create(open: KBox<OpenDevice>) -> Result<ARef<File>> {
+    if open.group().kind() == GroupKind::NoIommu {
         let user = TaskLabel::current();
         dev_warn!(
-            open.device.parent(),
+            open.device().parent(),
             "vfio-noiommu device opened by user ({}:{})\n",
             user.name(),
             user.pid()
@@ -95,7 +68,7 @@ impl FileOperations for DeviceFile {
     type Data = KBox<OpenDevice>;
 
     fn ioctl(open: &OpenDevice, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
-        let device = &open.device;
+        let device = open.device();
         if cmd == ioctl::VFIO_DEVICE_BIND_IOMMUFD {
             // No driver supports it, so the device is not resumed for it.
             return Err(ENOTTY);
@@ -111,19 +84,19 @@ impl FileOperations for DeviceFile {
     }
 
     fn read(open: &OpenDevice, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
-        open.device.read(buf, count, pos)
+        open.device().read(buf, count, pos)
     }
 
     fn write(open: &OpenDevice, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
-        open.device.write(buf, count, pos)
+        open.device().write(buf, count, pos)
     }
 
     fn mmap(open: &OpenDevice, vma: &VmaNew) -> Result {
-        open.device.mmap(vma)
+        open.device().mmap(vma)
     }
 
     fn show_fdinfo(open: &OpenDevice, m: &SeqFile) {
-        open.device.with_sysfs_path(|path| {
+        open.device().with_sysfs_path(|path| {
             kernel::seq_print!(m, "vfio-device-syspath: /sys{}\n", path);
         });
     }
@@ -131,7 +104,7 @@ impl FileOperations for DeviceFile {
 
 impl InodeMapped for DeviceFile {
     fn inode<'a>(open: Borrowed<'a, Self>) -> InodeRef<'a> {
-        open.device.inode()
+        open.device().inode()
     }
 }
 

@@ -2,6 +2,14 @@
 
 //! Registering and unregistering devices.
 
+#[allow(unsafe_code)]
+mod abi;
+
+pub(crate) use abi::{
+    put,
+    RegistrationRef, //
+};
+
 use kernel::prelude::*;
 use kernel_ext::{
     bindings,
@@ -9,7 +17,7 @@ use kernel_ext::{
 };
 
 use crate::{
-    abi::device::Device,
+    device::Device,
     group::{
         registry,
         Group, //

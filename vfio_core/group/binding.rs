@@ -32,7 +32,7 @@ use super::{
     file_group,
     refusal::Reason,
     Group,
-    State, //
+    GroupState, //
 };
 use crate::container::{
     Container,
@@ -150,7 +150,7 @@ impl Group {
 
     /// Adds the group to `container`. Maps `EPERM` to `EBUSY`, which logical binding returns for a
     /// group that is in use elsewhere.
-    fn enter(&self, state: &mut State, container: &Arc<Container>) -> Result {
+    fn enter(&self, state: &mut GroupState, container: &Arc<Container>) -> Result {
         self.enter_container(state, container)
             .map_err(|e| if e == EPERM { EBUSY } else { e })
     }

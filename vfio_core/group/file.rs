@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{
     container::Container,
-    device::file::open_fd, //
+    device, //
 };
 
 /// An open group. Dropping it allows the group to be opened again.
@@ -182,6 +182,7 @@ fn get_device_fd(group: &Arc<Group>, file: &File, arg: UserPtr) -> Result<isize>
     let device = group.find_device(&mut UserString::copy(arg, PAGE_SIZE)?)?;
     let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
     let number = fd.reserved_fd();
-    fd.fd_install(open_fd(group.clone(), device, file)?);
+    let open = Group::open_device(group, device, file)?;
+    fd.fd_install(device::file::create(open)?);
     Ok(number as isize)
 }

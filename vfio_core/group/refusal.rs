@@ -15,7 +15,7 @@ use kernel_ext::{
 use super::{
     holder::HolderLabel,
     Group,
-    State, //
+    GroupState, //
 };
 
 /// The reason why a request fails.
@@ -80,14 +80,14 @@ impl Group {
     /// The message is printed for the open device if that is the reason, otherwise for the group's
     /// first device, so that it names a device and its driver. It is rate-limited because userspace
     /// can trigger it at will. The caller holds `state`.
-    pub(super) fn refuse(&self, state: &State, request: &str, reason: Reason) -> Error {
+    pub(super) fn refuse(&self, state: &GroupState, request: &str, reason: Reason) -> Error {
         if let (Some(group), true) = (&state.iommu_group, may_warn()) {
             self.print(state, group, request, reason);
         }
         reason.error()
     }
 
-    fn print(&self, state: &State, group: &IommuGroup, request: &str, reason: Reason) {
+    fn print(&self, state: &GroupState, group: &IommuGroup, request: &str, reason: Reason) {
         let open = match reason {
             Reason::DeviceOpenBy(_) => state.sessions.first().map(|session| &session.device),
             _ => None,
@@ -105,7 +105,7 @@ impl Group {
     }
 }
 
-impl State {
+impl GroupState {
     /// Returns whether the group can leave its container.
     ///
     /// # Errors

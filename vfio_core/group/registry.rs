@@ -31,20 +31,18 @@ use kernel_ext::{
 };
 
 use super::{
-    debugfs::{
-        self,
-        Contents, //
-    },
+    abi::GROUPS,
     file::FILES,
+    snapshot::{
+        create_debugfs_file,
+        DebugfsContents, //
+    },
     Group,
     CLASS, //
 };
 use crate::{
-    abi::{
-        device::Device,
-        globals::GROUPS, //
-    },
-    numbers::Numbers, //
+    device::Device,
+    ida::Ida, //
 };
 
 /// The groups, and the class and the device numbers of their nodes.
@@ -52,14 +50,14 @@ pub(crate) struct Registry {
     class: Option<Arc<ClassRegistration>>,
     region: Option<Arc<Region>>,
     debug: Option<Dir>,
-    minors: Numbers,
+    minors: Ida,
     /// Indexed by group id.
     entries: Tree<i32, Entry>,
 }
 
 /// A group and its device node.
 struct Entry {
-    debug: Pin<KBox<File<Contents>>>,
+    debug: Pin<KBox<File<DebugfsContents>>>,
     node: NodeRegistration<Arc<Group>>,
     minor: u32,
     group: Arc<Group>,
@@ -74,7 +72,7 @@ impl Registry {
             class: None,
             region: None,
             debug: None,
-            minors: Numbers::new(),
+            minors: Ida::new(),
             entries: Tree::new(),
         }
     }
@@ -126,10 +124,10 @@ impl Registry {
     /// Adds a group that has no device yet, and creates its node. `iommu_group` is the IOMMU group
     /// of `group`.
     pub(super) fn add(&mut self, group: Arc<Group>, iommu_group: ARef<IommuGroup>) -> Result {
-        let minor = self.minors.take()?;
+        let minor = self.minors.alloc()?;
         let node = self.make(minor, group, iommu_group);
         self.entries
-            .insert(node.inspect_err(|_| self.minors.give_back(minor))?);
+            .insert(node.inspect_err(|_| self.minors.free(minor))?);
         Ok(())
     }
 
@@ -153,7 +151,7 @@ impl Registry {
         let entry = Entry {
             // Nothing can fail from here on: removing this file would wait for its readers, with
             // the registry locked.
-            debug: debugfs::show(debug, folder, &name, group.clone()),
+            debug: create_debugfs_file(debug, folder, &name, group.clone()),
             node,
             minor,
             group,
@@ -185,7 +183,7 @@ impl Registry {
         }
         let entry = self.entries.remove(&group.id)?;
         drop(entry.node);
-        self.minors.give_back(entry.minor);
+        self.minors.free(entry.minor);
         Some(Ended {
             group: entry.group,
             debug: Some(entry.debug),
@@ -200,7 +198,7 @@ impl Registry {
 #[must_use]
 pub(super) struct Ended {
     group: Arc<Group>,
-    debug: Option<Pin<KBox<File<Contents>>>>,
+    debug: Option<Pin<KBox<File<DebugfsContents>>>>,
 }
 
 impl Drop for Ended {
@@ -269,9 +267,9 @@ pub(crate) fn leave(group: &Group, parent: &Parent) {
 
 /// Owns the class, the device numbers and the debugfs directory of groups while the module is
 /// loaded.
-pub(crate) struct Numbered(());
+pub(crate) struct GroupClass(());
 
-impl Numbered {
+impl GroupClass {
     /// Registers the class, allocates the device numbers, and creates the directory in `debug`.
     pub(crate) fn new(debug: &Dir) -> Result<Self> {
         let class = Arc::new(CLASS.register()?, GFP_KERNEL)?;
@@ -284,7 +282,7 @@ impl Numbered {
     }
 }
 
-impl Drop for Numbered {
+impl Drop for GroupClass {
     fn drop(&mut self) {
         let former = core::mem::replace(&mut *GROUPS.lock(), Registry::new());
         drop(former);

@@ -21,6 +21,7 @@ use kernel_ext::{
 };
 
 use super::{
+    abi::GROUPS,
     registry::{
         software_group,
         Ended,
@@ -29,7 +30,6 @@ use super::{
     user::User,
     Group, //
 };
-use crate::abi::globals::GROUPS;
 
 /// Moves devices for the drivers that created them.
 pub(crate) struct Mover;

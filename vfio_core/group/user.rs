@@ -53,9 +53,9 @@ mod tests {
     use kernel_ext::iommu_driver::GroupKind;
 
     use super::*;
-    use crate::{
-        abi::globals::GROUPS,
-        group::registry::software_group, //
+    use crate::group::{
+        abi::GROUPS,
+        registry::software_group, //
     };
 
     #[test]

@@ -19,6 +19,7 @@ use kernel::{
     static_lock_class,
     sync::{
         aref::ARef,
+        global_lock,
         LockClassKey, //
     }, //
 };
@@ -28,19 +29,28 @@ use kernel_ext::bindings::{
     work_struct, //
 };
 
-use super::globals::VIRQFDS;
+global_lock! {
+    // SAFETY: `init_lock` initialises it before the module can be used.
+    unsafe(uninit) static VIRQFDS: SpinLockIrq<Queue> = Queue::none();
+}
+
+/// Initialises the lock of the virqfds. Module init calls this once, before anything else uses it.
+pub(crate) fn init_lock() {
+    // SAFETY: By this function's contract.
+    unsafe { VIRQFDS.init() };
+}
 
 /// Any CPU may run the work.
 const WORK_CPU_UNBOUND: c_int = bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int;
 
 /// The workqueue that shuts virqfds down. Null until the module has created it.
-pub(crate) struct Queue(*mut bindings::workqueue_struct);
+struct Queue(*mut bindings::workqueue_struct);
 
 // SAFETY: Any task may use a workqueue.
 unsafe impl Send for Queue {}
 
 impl Queue {
-    pub(super) const fn none() -> Self {
+    const fn none() -> Self {
         Self(core::ptr::null_mut())
     }
 
@@ -81,11 +91,11 @@ impl Drop for CleanupQueue {
 }
 
 /// The driver's functions to call when the eventfd is signalled, and their arguments.
-pub(super) struct Action {
-    pub(super) opaque: *mut c_void,
-    pub(super) handler: Option<unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int>,
-    pub(super) thread: Option<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
-    pub(super) data: *mut c_void,
+pub(crate) struct Action {
+    pub(crate) opaque: *mut c_void,
+    pub(crate) handler: Option<unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int>,
+    pub(crate) thread: Option<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
+    pub(crate) data: *mut c_void,
 }
 
 /// Starts to wait for signals of the eventfd `fd`, and stores the virqfd in the driver's slot.
@@ -99,7 +109,7 @@ pub(super) struct Action {
 ///
 /// `slot` and the data that `action` points at stay valid until the virqfd has ended. The driver
 /// waits for that by `vfio_virqfd_disable()`.
-pub(super) unsafe fn enable(action: Action, slot: *mut *mut virqfd, fd: c_int) -> Result {
+pub(crate) unsafe fn enable(action: Action, slot: *mut *mut virqfd, fd: c_int) -> Result {
     let virqfd = KBox::new(
         virqfd {
             opaque: action.opaque,
@@ -180,7 +190,7 @@ fn install(slot: *mut *mut virqfd, virqfd: *mut virqfd) -> bool {
 /// # Safety
 ///
 /// `slot` is valid.
-pub(super) unsafe fn disable(slot: *mut *mut virqfd) {
+pub(crate) unsafe fn disable(slot: *mut *mut virqfd) {
     let queue = VIRQFDS.lock();
     // SAFETY: By this function's contract the slot is valid, and the lock guards it.
     unsafe {
@@ -197,7 +207,7 @@ pub(super) unsafe fn disable(slot: *mut *mut virqfd) {
 /// # Safety
 ///
 /// `slot` is valid.
-pub(super) unsafe fn flush(slot: *mut *mut virqfd) {
+pub(crate) unsafe fn flush(slot: *mut *mut virqfd) {
     let queue = VIRQFDS.lock();
     // SAFETY: By this function's contract the slot is valid. The lock guards the slot, and with it
     // the life of the virqfd: `shutdown` is queued after this work on the same ordered workqueue.

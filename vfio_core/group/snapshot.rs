@@ -1,14 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! All devices of a group, with or without a VFIO driver, and how each one affects the group.
+//! All devices of a group, with or without a VFIO driver, and how each one affects the group: for
+//! `VFIO_GROUP_GET_DEVICES` and for `vfio/groups/N` in debugfs.
 
-use core::ops::Deref;
+use core::{
+    convert::Infallible,
+    mem::MaybeUninit,
+    ops::Deref, //
+};
 
 use kernel::{
+    debugfs::{
+        Dir,
+        File,
+        Writer, //
+    },
     device::Device as Parent,
     fmt,
     prelude::*,
-    str::BStr, //
+    str::BStr,
+    sync::Arc, //
 };
 use kernel_ext::{
     bindings::{
@@ -24,7 +35,7 @@ use super::{
         SeenHolder, //
     },
     Group,
-    State, //
+    GroupState, //
 };
 
 /// The devices and the users of a group at one point in time.
@@ -33,6 +44,28 @@ pub(crate) struct Snapshot {
     pub(crate) in_container: bool,
     pub(super) holder: Option<SeenHolder>,
     pub(crate) members: KVec<vfio_group_device>,
+}
+
+/// The content of a group's file in debugfs, which shows the group without opening it.
+pub(super) struct DebugfsContents(Arc<Group>);
+
+impl Writer for DebugfsContents {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write_snapshot(f)
+    }
+}
+
+/// Creates the file `name` for `group` in `folder`, and uses `slot` for it. Dropping the result
+/// removes the file and waits for its readers.
+pub(super) fn create_debugfs_file(
+    slot: KBox<MaybeUninit<File<DebugfsContents>>>,
+    folder: &Dir,
+    name: &CStr,
+    group: Arc<Group>,
+) -> Pin<KBox<File<DebugfsContents>>> {
+    let contents = Ok::<_, Infallible>(DebugfsContents(group));
+    let Ok(file) = slot.write_pin_init(folder.read_only_file(name, contents));
+    file
 }
 
 /// A device registered with VFIO, identified by the address of its parent.
@@ -52,7 +85,7 @@ impl Group {
     }
 
     /// Writes the group's devices and users. Does not wait for requests of the group's user.
-    pub(super) fn write_snapshot(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write_snapshot(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.state.try_lock().map(|state| self.look(state)) {
             Some(Ok(snapshot)) => fmt::Display::fmt(&snapshot, f),
             Some(Err(e)) if e == ENODEV => f.write_str("gone\n"),
@@ -66,7 +99,7 @@ impl Group {
     }
 
     /// [`Group::snapshot`] for a caller that already holds the group's `state`.
-    fn look(&self, state: impl Deref<Target = State>) -> Result<Snapshot> {
+    fn look(&self, state: impl Deref<Target = GroupState>) -> Result<Snapshot> {
         let iommu_group = state.iommu_group.clone().ok_or(ENODEV)?;
         let mut offered = KVec::new();
         for device in self.devices.lock().iter() {

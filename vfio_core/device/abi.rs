@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `struct vfio_device` and the callbacks of its driver.
+//! `struct vfio_device`: its allocation, its fields, and its `struct device`.
 
 use core::{
     ptr::NonNull,
@@ -14,17 +14,14 @@ use core::{
 use kernel::{
     error::to_result,
     ffi::c_ulong,
-    mm::virt::VmaNew,
     prelude::*,
     sync::{
-        aref::{
-            AlwaysRefCounted, //
-        },
+        aref::AlwaysRefCounted,
+        global_lock,
         Arc,
         ArcBorrow, //
     },
-    types::Opaque,
-    uaccess::UserPtr, //
+    types::Opaque, //
 };
 use kernel_ext::{
     anon_file::{
@@ -34,24 +31,30 @@ use kernel_ext::{
         PseudoFsMagic, //
     },
     bindings,
-    mm::may_warn,
-    module_ref::ModuleRef,
-    uapi::InfoCaps,
-    user_string::UserString, //
+    module_ref::ModuleRef, //
 };
 
-use super::{
-    device_set::{
-        self,
-        SetGuard, //
+use super::set;
+use crate::{
+    group::{
+        registry::Registry,
+        Group, //
     },
-    globals::DEVICE_NUMBERS,
-    migration::Migration, //
+    ida::Ida, //
 };
-use crate::group::{
-    registry::Registry,
-    Group, //
-};
+
+global_lock! {
+    // SAFETY: `init_locks` initialises it before the module can be used.
+    unsafe(uninit) static DEVICE_IDA: Mutex<Ida> = Ida::new();
+}
+
+/// Initialises the locks of devices and device sets. Module init calls this once, before anything
+/// else uses them.
+pub(crate) fn init_locks() {
+    // SAFETY: By this function's contract.
+    unsafe { DEVICE_IDA.init() };
+    set::init_lock();
+}
 
 /// The file system whose inodes hold the memory mappings of device files.
 pub(crate) static DEVICE_FS: PseudoFs =
@@ -104,17 +107,17 @@ impl Device {
     /// # Safety
     ///
     /// `device` was initialised by [`init()`] and stays allocated for `'a`.
-    pub(super) unsafe fn from_raw<'a>(device: *mut bindings::vfio_device) -> &'a Self {
+    pub(crate) unsafe fn from_raw<'a>(device: *mut bindings::vfio_device) -> &'a Self {
         // SAFETY: By this function's contract `device` is valid, and `Device` is a transparent
         // wrapper.
         unsafe { &*device.cast() }
     }
 
-    pub(super) fn as_ptr(&self) -> *mut bindings::vfio_device {
+    pub(crate) fn as_ptr(&self) -> *mut bindings::vfio_device {
         self.0.get()
     }
 
-    pub(super) fn ops(&self) -> &bindings::vfio_device_ops {
+    pub(crate) fn ops(&self) -> &bindings::vfio_device_ops {
         // SAFETY: By the type invariant `ops` is set, and a driver's table outlives its devices.
         unsafe { &*(*self.as_ptr()).ops }
     }
@@ -137,11 +140,6 @@ impl Device {
         // SAFETY: By the type invariant `inode` is set. `release_callback` drops it together with
         // the device.
         unsafe { Inode::borrow_raw(&(*self.as_ptr()).inode, &DEVICE_FS) }
-    }
-
-    /// Returns the migration interface of the device.
-    pub(crate) fn migration(&self) -> Migration<'_> {
-        Migration(self)
     }
 
     // --- Registration -------------------------------------------------------------------------
@@ -211,7 +209,7 @@ impl Device {
     pub(crate) fn ensure_set(&self) -> Result {
         // SAFETY: The device is not registered yet, so its driver is the only other user.
         if unsafe { (*self.as_ptr()).dev_set }.is_null() {
-            device_set::assign(self, self.as_ptr() as usize)?;
+            set::assign(self, self.as_ptr() as usize)?;
         }
         Ok(())
     }
@@ -242,28 +240,6 @@ impl Device {
         unsafe { bindings::device_del(&raw mut (*self.as_ptr()).device) }
     }
 
-    // --- Opening and use ----------------------------------------------------------------------
-
-    /// Returns whether `name` selects this device. The driver may modify the name.
-    ///
-    /// # Errors
-    ///
-    /// Returns the driver's error if `name` is meant for the driver but is incomplete.
-    pub(crate) fn matches(&self, name: &mut UserString) -> Result<bool> {
-        let Some(match_) = self.ops().match_ else {
-            return Ok(self.parent().name().to_bytes_with_nul() == &**name);
-        };
-        // SAFETY: The name is a string, which a driver modifies only up to its terminator.
-        let ret = unsafe { match_(self.as_ptr(), name.as_mut_ptr()) };
-        to_result(ret.min(0))?;
-        Ok(ret != 0)
-    }
-
-    /// Locks the device's set.
-    pub(crate) fn lock_set(&self) -> SetGuard<'_> {
-        SetGuard::lock(self)
-    }
-
     /// Pins the module of the driver that is bound to the parent. Returns `None` if no driver is
     /// bound or the module is being unloaded.
     pub(crate) fn driver_module(&self) -> Option<ModuleRef> {
@@ -277,157 +253,46 @@ impl Device {
         unsafe { ModuleRef::try_get((*driver).owner) }
     }
 
-    /// Returns the number of open files. The lock of the device's set guards changes.
-    pub(super) fn open_count(&self) -> &AtomicU32 {
+    /// Returns the number of open files, which changes only with the lock of the device's set held.
+    pub(crate) fn open_count(&self) -> u32 {
+        self.open_count_field().load(Ordering::Relaxed)
+    }
+
+    /// Returns the field `open_count`. It is atomic because drivers that pin pages cause it to be
+    /// read without the lock.
+    pub(super) fn open_count_field(&self) -> &AtomicU32 {
         // SAFETY: Only the core changes the field, and it does so atomically.
         unsafe { AtomicU32::from_ptr(&raw mut (*self.as_ptr()).open_count) }
     }
-
-    pub(super) fn call_open(&self) -> Result {
-        match self.ops().open_device {
-            // SAFETY: The set's lock is held and this is the first open.
-            Some(open) => to_result(unsafe { open(self.as_ptr()) }),
-            None => Ok(()),
-        }
-    }
-
-    pub(super) fn call_close(&self) {
-        if let Some(close) = self.ops().close_device {
-            // SAFETY: The set's lock is held and this is the last close.
-            unsafe { close(self.as_ptr()) }
-        }
-        // SAFETY: The set's lock is held, and there is no user left.
-        unsafe { (*self.as_ptr()).precopy_info_v2 = 0 };
-    }
-
-    /// Forwards an ioctl of an open device to its driver. `arg` is not interpreted.
-    pub(crate) fn ioctl(&self, cmd: u32, arg: usize) -> Result<isize> {
-        let ioctl = self.ops().ioctl.ok_or(EINVAL)?;
-        // SAFETY: The device is open.
-        let ret = unsafe { ioctl(self.as_ptr(), cmd, arg as c_ulong) };
-        // The C core also keeps only the low 32 bits of the driver's result.
-        let ret = ret as i32;
-        to_result(ret.min(0))?;
-        Ok(ret as isize)
-    }
-
-    /// Forwards `VFIO_DEVICE_FEATURE` to the driver. The payload has `size` bytes at `data`.
-    pub(crate) fn feature(&self, flags: u32, data: UserPtr, size: usize) -> Result<isize> {
-        let feature = self.ops().device_feature.ok_or(ENOTTY)?;
-        // SAFETY: The device is open.
-        let ret = unsafe { feature(self.as_ptr(), flags, data.as_mut_ptr(), size) };
-        to_result(ret.min(0))?;
-        Ok(ret as isize)
-    }
-
-    /// Requests information about a region from the driver of an open device. `info` returns the
-    /// structure that userspace passed, which selects the region. Returns the driver's description
-    /// and the capability chain that follows it.
-    ///
-    /// # Errors
-    ///
-    /// Returns `EINVAL`, without calling `info`, if the driver has no regions; the error of `info`;
-    /// or the driver's error.
-    pub(crate) fn region_info(
-        &self,
-        info: impl FnOnce() -> Result<bindings::vfio_region_info>,
-    ) -> Result<(bindings::vfio_region_info, InfoCaps)> {
-        let get = self.ops().get_region_info_caps.ok_or(EINVAL)?;
-        let mut info = info()?;
-        let mut caps = InfoCaps::default();
-        // SAFETY: The device is open and both structures are valid.
-        let ret = unsafe { get(self.as_ptr(), &mut info, caps.as_raw()) };
-        to_result(ret.min(0))?;
-        Ok((info, caps))
-    }
-
-    /// Forwards a read of an open device to its driver.
-    pub(crate) fn read(&self, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
-        let read = self.ops().read.ok_or(EINVAL)?;
-        // SAFETY: The device is open.
-        transferred(unsafe { read(self.as_ptr(), buf.as_mut_ptr().cast(), count, pos) })
-    }
-
-    /// Forwards a write to an open device to its driver.
-    pub(crate) fn write(&self, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
-        let write = self.ops().write.ok_or(EINVAL)?;
-        // SAFETY: The device is open.
-        transferred(unsafe { write(self.as_ptr(), buf.as_const_ptr().cast(), count, pos) })
-    }
-
-    /// Calls the driver of an open device to set up a new memory mapping.
-    pub(crate) fn mmap(&self, vma: &VmaNew) -> Result {
-        let mmap = self.ops().mmap.ok_or(EINVAL)?;
-        // SAFETY: The device is open, and the mapping is being set up.
-        to_result(unsafe { mmap(self.as_ptr(), vma.as_ptr()) })
-    }
-
-    /// Resumes the parent, and keeps it active until the result is dropped. Returns `None` if the
-    /// parent's driver has no power management callbacks.
-    ///
-    /// # Errors
-    ///
-    /// Returns `EIO` if the parent cannot be resumed.
-    pub(crate) fn resume(&self) -> Result<Option<Awake<'_>>> {
-        // SAFETY: The parent of an open device is bound, and its driver's table is static.
-        let managed = unsafe {
-            let driver = (*(*self.as_ptr()).dev).driver;
-            !driver.is_null() && !(*driver).pm.is_null()
-        };
-        if !managed {
-            return Ok(None);
-        }
-        // SAFETY: The parent is valid.
-        match to_result(unsafe { bindings::kernel_ext_pm_runtime_get((*self.as_ptr()).dev) }) {
-            Ok(()) => Ok(Some(Awake(self))),
-            Err(e) => {
-                if may_warn() {
-                    dev_info!(
-                        self.parent(),
-                        "vfio: runtime resume failed {}\n",
-                        e.to_errno()
-                    );
-                }
-                Err(EIO)
-            }
-        }
-    }
-
-    /// Calls `show` with the sysfs path of the parent, which starts with `/devices`.
-    pub(crate) fn with_sysfs_path(&self, show: impl FnOnce(&CStr)) {
-        // SAFETY: The parent is valid.
-        let path = unsafe {
-            bindings::kobject_get_path(
-                &raw const (*(*self.as_ptr()).dev).kobj,
-                bindings::GFP_KERNEL,
-            )
-        };
-        if !path.is_null() {
-            // SAFETY: The path is a newly allocated C string, which this function owns and frees.
-            unsafe {
-                show(CStr::from_char_ptr(path));
-                bindings::kfree(path.cast());
-            }
-        }
-    }
 }
 
-fn transferred(ret: isize) -> Result<usize> {
-    usize::try_from(ret).map_err(|_| Error::from_errno(ret as i32))
-}
-
-/// Keeps the parent of a device from being runtime-suspended.
+/// Allocates a driver's structure of `size` bytes, which begins with a `struct vfio_device`, and
+/// initialises the latter. The caller gets the first reference to the device.
 ///
-/// # Invariants
+/// # Errors
 ///
-/// Holds one runtime power management reference to the parent.
-pub(crate) struct Awake<'a>(&'a Device);
-
-impl Drop for Awake<'_> {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant.
-        unsafe { bindings::kernel_ext_pm_runtime_put((*self.0.as_ptr()).dev) }
+/// Returns `EINVAL` if `size` is too small; `ENOMEM`; `ENOSPC`; or the error of the driver's `init`.
+///
+/// # Safety
+///
+/// `dev` and `ops` outlive the device.
+pub(crate) unsafe fn alloc(
+    size: usize,
+    dev: *mut bindings::device,
+    ops: *const bindings::vfio_device_ops,
+) -> Result<NonNull<bindings::vfio_device>> {
+    if size < core::mem::size_of::<bindings::vfio_device>() {
+        return Err(EINVAL);
     }
+    let memory = KVVec::<u8>::with_capacity(size, GFP_KERNEL | __GFP_ZERO)?;
+    let (memory, _, _) = memory.into_raw_parts();
+    let device = NonNull::new(memory.cast::<bindings::vfio_device>()).ok_or(ENOMEM)?;
+    // SAFETY: The memory is zeroed and large enough, and `kvfree()` can free it. The caller
+    // guarantees the rest.
+    unsafe { init(device.as_ptr(), dev, ops) }
+        // SAFETY: This function owns the memory, and nothing refers to it.
+        .inspect_err(|_| unsafe { bindings::kvfree(device.as_ptr().cast()) })?;
+    Ok(device)
 }
 
 /// Initialises a device in a driver's zeroed memory.
@@ -436,12 +301,12 @@ impl Drop for Awake<'_> {
 ///
 /// `device` points to zeroed memory that [`release_callback`] may free by `kvfree()`. `dev` and
 /// `ops` outlive the device.
-pub(super) unsafe fn init(
+unsafe fn init(
     device: *mut bindings::vfio_device,
     dev: *mut bindings::device,
     ops: *const bindings::vfio_device_ops,
 ) -> Result {
-    let index = DEVICE_NUMBERS.lock().take()?;
+    let index = DEVICE_IDA.lock().alloc()?;
     let result = DEVICE_FS.inode().and_then(|inode| {
         // SAFETY: By this function's contract the memory is valid, and nothing else refers to the
         // device yet.
@@ -459,15 +324,15 @@ pub(super) unsafe fn init(
     if let Err(e) = result {
         // SAFETY: Nothing uses the device after this. The driver's `init` may have added it to a
         // set.
-        unsafe { device_set::release(device) };
-        DEVICE_NUMBERS.lock().give_back(index);
+        unsafe { set::release(device) };
+        DEVICE_IDA.lock().free(index);
         return Err(e);
     }
     // SAFETY: As above.
     unsafe {
         bindings::device_initialize(&raw mut (*device).device);
         (*device).device.release = Some(release_callback);
-        (*device).device.class = crate::device::CLASS.as_ptr();
+        (*device).device.class = super::CLASS.as_ptr();
         (*device).device.parent = dev;
     }
     Ok(())
@@ -481,8 +346,8 @@ unsafe extern "C" fn release_callback(dev: *mut bindings::device) {
     let device: *mut bindings::vfio_device = dev.wrapping_byte_sub(offset).cast();
     // SAFETY: By this function's contract the device is valid, and nothing refers to it any more.
     unsafe {
-        device_set::release(device);
-        DEVICE_NUMBERS.lock().give_back((*device).index);
+        set::release(device);
+        DEVICE_IDA.lock().free((*device).index);
         if let Some(release) = (*(*device).ops).release {
             release(device);
         }

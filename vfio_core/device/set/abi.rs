@@ -11,8 +11,13 @@ use core::{
 };
 
 use kernel::{
+    error::to_result,
     prelude::*,
-    static_lock_class, //
+    static_lock_class,
+    sync::{
+        global_lock,
+        SpinLock, //
+    }, //
 };
 use kernel_ext::{
     bindings,
@@ -22,17 +27,32 @@ use kernel_ext::{
     }, //
 };
 
-use super::{
-    device::Device,
-    globals::DEVICE_SETS, //
+use super::Device;
+use crate::{
+    group::{
+        Kvm,
+        KvmRef, //
+    },
+    iommu_driver::Iommu, //
 };
+
+global_lock! {
+    // SAFETY: `init_lock` initialises it before the module can be used.
+    unsafe(uninit) static DEVICE_SETS: Mutex<Sets> = Sets::new();
+}
+
+/// Initialises the lock of the table of sets. Module init calls this once.
+pub(super) fn init_lock() {
+    // SAFETY: By this function's contract.
+    unsafe { DEVICE_SETS.init() };
+}
 
 /// A set. Dropping it frees it.
 ///
 /// # Invariants
 ///
 /// Points to a set that was allocated as a box, and owns it.
-pub(crate) struct Set(NonNull<bindings::vfio_device_set>);
+struct Set(NonNull<bindings::vfio_device_set>);
 
 // SAFETY: The fields of a set are guarded by the table's lock or by the set's lock.
 unsafe impl Send for Set {}
@@ -73,11 +93,11 @@ impl Drop for Set {
 ///
 /// A set is in the table, and therefore valid, while its `device_count` is not zero. The table's
 /// lock guards that field and no other field of a set.
-pub(crate) struct Sets(Tree<usize, Set>);
+struct Sets(Tree<usize, Set>);
 
 impl Sets {
     /// Creates an empty table.
-    pub(super) const fn new() -> Self {
+    const fn new() -> Self {
         Self(Tree::new())
     }
 
@@ -132,7 +152,7 @@ fn join(id: usize) -> Result<NonNull<bindings::vfio_device_set>> {
 ///
 /// The table's lock is not held while this waits for the set's lock, which a driver may hold for
 /// any time. So other devices don't have to wait for that driver.
-pub(super) fn assign(device: &Device, id: usize) -> Result {
+pub(crate) fn assign(device: &Device, id: usize) -> Result {
     if id == 0 {
         return Err(EINVAL);
     }
@@ -177,7 +197,7 @@ pub(super) unsafe fn release(device: *mut bindings::vfio_device) {
 /// # Safety
 ///
 /// `set` is valid and its lock is held.
-pub(super) unsafe fn open_count(set: *mut bindings::vfio_device_set) -> u32 {
+pub(crate) unsafe fn open_count(set: *mut bindings::vfio_device_set) -> u32 {
     // SAFETY: By this function's contract.
     unsafe { devices(set) }
         // SAFETY: The devices in the list are valid while the lock is held.
@@ -190,7 +210,7 @@ pub(super) unsafe fn open_count(set: *mut bindings::vfio_device_set) -> u32 {
 /// # Safety
 ///
 /// `set` is valid and its lock is held.
-pub(super) unsafe fn find(
+pub(crate) unsafe fn find(
     set: *mut bindings::vfio_device_set,
     dev: *mut bindings::device,
 ) -> *mut bindings::vfio_device {
@@ -224,60 +244,106 @@ unsafe fn devices(
 }
 
 /// A held lock of a device's set. The lock guards opening and closing of the set's devices.
+///
+/// While it is held, `open_count` is the number of the device's files: the core counts them nowhere
+/// else. `kvm` and `put_kvm` are set from the first open to the last close if the device refers to
+/// a KVM instance, and null otherwise.
 pub(crate) struct SetGuard<'a> {
     device: &'a Device,
     _not_send: kernel::types::NotThreadSafe,
 }
 
-impl<'a> SetGuard<'a> {
-    /// Locks the set of `device`. The device is registered and therefore in a set.
-    pub(super) fn lock(device: &'a Device) -> Self {
+impl Device {
+    /// Locks the device's set. The device is registered and therefore in a set.
+    pub(crate) fn lock_set(&self) -> SetGuard<'_> {
         // SAFETY: A registered device has a set, which exists as long as the device.
-        unsafe { bindings::mutex_lock(&raw mut (*(*device.as_ptr()).dev_set).lock) };
-        Self {
-            device,
+        unsafe { bindings::mutex_lock(&raw mut (*(*self.as_ptr()).dev_set).lock) };
+        SetGuard {
+            device: self,
             _not_send: kernel::types::NotThreadSafe,
         }
     }
+}
 
-    /// Returns the device that was passed to [`SetGuard::lock`].
-    pub(crate) fn device(&self) -> &'a Device {
-        self.device
-    }
-
-    /// Returns the number of open files of the device.
-    pub(crate) fn open_count(&self) -> u32 {
-        self.device.open_count().load(Ordering::Relaxed)
-    }
-
-    /// Counts a file of the device.
-    pub(crate) fn count(&mut self) {
-        self.set_open_count(self.open_count().saturating_add(1));
-    }
-
-    /// Discounts a file of the device.
-    pub(crate) fn discount(&mut self) {
-        self.set_open_count(self.open_count().saturating_sub(1));
-    }
-
+impl SetGuard<'_> {
     fn set_open_count(&mut self, count: u32) {
-        self.device.open_count().store(count, Ordering::Relaxed);
+        let field = self.device.open_count_field();
+        field.store(count, Ordering::Relaxed);
     }
 
-    /// Calls the driver to open the device, whose first file has been counted.
-    pub(crate) fn call_open(&mut self) -> Result {
-        self.device.call_open()
+    /// Counts one more file of the device, which is open.
+    pub(crate) fn add_file(&mut self) {
+        self.set_open_count(self.device.open_count().saturating_add(1));
     }
 
-    /// Calls the driver to close the device, whose last file is still counted.
-    pub(crate) fn call_close(&mut self) {
-        self.device.call_close();
+    /// Discounts a file of the device, which has another one.
+    pub(crate) fn remove_file(&mut self) {
+        self.set_open_count(self.device.open_count().saturating_sub(1));
+    }
+
+    /// Opens the device for its first file: takes a reference to the KVM instance in `kvm`, notifies
+    /// the IOMMU driver, and calls the driver. On failure the device is closed again.
+    ///
+    /// # Errors
+    ///
+    /// Returns the driver's error.
+    pub(crate) fn open(&mut self, iommu: &Iommu, kvm: &SpinLock<Option<Kvm>>) -> Result {
+        let device = self.device.as_ptr();
+        let kvm = kvm.lock().as_ref().and_then(Kvm::get);
+        if let Some(kvm) = kvm {
+            let (kvm, put) = kvm.into_raw();
+            // SAFETY: The set's lock guards the fields.
+            unsafe {
+                (*device).kvm = kvm.as_ptr();
+                (*device).put_kvm = Some(put);
+            }
+        }
+        // The driver may pin pages as long as it may be notified of unmaps.
+        self.set_open_count(1);
+        iommu.register_device(self.device);
+        let result = match self.device.ops().open_device {
+            // SAFETY: The set's lock is held and this is the first open.
+            Some(open) => to_result(unsafe { open(device) }),
+            None => Ok(()),
+        };
+        result.inspect_err(|_| self.release(iommu))
+    }
+
+    /// Closes the device, whose last file is still counted. `iommu` is the address space that the
+    /// device was opened with.
+    pub(crate) fn close(&mut self, iommu: &Iommu) {
+        let device = self.device.as_ptr();
+        if let Some(close) = self.device.ops().close_device {
+            // SAFETY: The set's lock is held and this is the last close.
+            unsafe { close(device) }
+        }
+        // SAFETY: The set's lock is held, and there is no user left.
+        unsafe { (*device).precopy_info_v2 = 0 };
+        self.release(iommu);
+    }
+
+    /// Undoes what [`SetGuard::open`] does before it calls the driver.
+    fn release(&mut self, iommu: &Iommu) {
+        iommu.unregister_device(self.device);
+        self.set_open_count(0);
+        let device = self.device.as_ptr();
+        // SAFETY: The set's lock guards the fields.
+        let (kvm, put) = unsafe {
+            (
+                core::mem::replace(&mut (*device).kvm, core::ptr::null_mut()),
+                core::mem::take(&mut (*device).put_kvm),
+            )
+        };
+        if let (Some(kvm), Some(put)) = (NonNull::new(kvm), put) {
+            // SAFETY: `open` stored both, and they are no longer in the device.
+            drop(unsafe { KvmRef::from_raw(kvm, put) });
+        }
     }
 }
 
 impl Drop for SetGuard<'_> {
     fn drop(&mut self) {
-        // SAFETY: `SetGuard::lock` took the lock in this task.
+        // SAFETY: `Device::lock_set` took the lock in this task.
         unsafe { bindings::mutex_unlock(&raw mut (*(*self.device.as_ptr()).dev_set).lock) };
     }
 }

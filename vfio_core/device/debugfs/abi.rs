@@ -16,7 +16,10 @@ use kernel::{
 };
 use kernel_ext::bindings;
 
-use super::device::Device;
+use super::{
+    logging,
+    Device, //
+};
 use crate::migration::State;
 
 impl Device {
@@ -112,7 +115,7 @@ unsafe extern "C" fn show_features_callback(
         (flags & bindings::VFIO_MIGRATION_STOP_COPY != 0, "stop-copy"),
         (flags & bindings::VFIO_MIGRATION_P2P != 0, "p2p"),
         (flags & bindings::VFIO_MIGRATION_PRE_COPY != 0, "pre-copy"),
-        (super::logging::check(device).is_ok(), "dirty-tracking"),
+        (logging::check(device).is_ok(), "dirty-tracking"),
     ];
     for (_, name) in features.iter().filter(|(present, _)| *present) {
         seq_print!(m, "{}\n", name);

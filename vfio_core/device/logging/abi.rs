@@ -9,10 +9,11 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
-    dirty_bitmap, //
+    dirty_bitmap,
+    mm::may_warn, //
 };
 
-use super::device::Device;
+use super::Device;
 
 /// # Errors
 ///
@@ -117,4 +118,64 @@ pub(crate) fn report(device: &Device, request: &dirty_bitmap::Request) -> Result
         // SAFETY: The device is open, and `bitmap` is valid for a driver to fill in.
         to_result(unsafe { read(device.as_ptr(), iova, length, bitmap) })
     })
+}
+
+/// Merges neighbouring ranges in a tree of `current` ranges until at most `wanted` remain.
+///
+/// # Safety
+///
+/// `root` is a valid tree that only the caller uses.
+pub(crate) unsafe fn combine_ranges(
+    root: *mut bindings::rb_root_cached,
+    current: u32,
+    wanted: u32,
+) {
+    for _ in wanted.max(1)..current {
+        // SAFETY: By this function's contract.
+        let Some((left, right)) = (unsafe { closest_neighbours(root) }) else {
+            if may_warn() {
+                pr_warn!(
+                    "vfio_combine_iova_ranges: the tree has fewer ranges than the driver says\n"
+                );
+            }
+            return;
+        };
+        // SAFETY: Both nodes are in the tree. Extending a node to the end of its neighbour keeps
+        // the order. The tree's cached interval ends are recomputed when the neighbour is removed.
+        unsafe {
+            (*left).last = (*right).last;
+            bindings::interval_tree_remove(right, root);
+        }
+    }
+}
+
+/// Returns the first pair of neighbours with the smallest gap between them.
+///
+/// # Safety
+///
+/// As for [`combine_ranges`].
+unsafe fn closest_neighbours(
+    root: *mut bindings::rb_root_cached,
+) -> Option<(
+    *mut bindings::interval_tree_node,
+    *mut bindings::interval_tree_node,
+)> {
+    let mut closest = None;
+    let mut smallest = usize::MAX;
+    // SAFETY: By this function's contract.
+    let mut left = unsafe { bindings::interval_tree_iter_first(root, 0, usize::MAX) };
+    while !left.is_null() {
+        // SAFETY: `left` is in the tree.
+        let right = unsafe { bindings::interval_tree_iter_next(left, 0, usize::MAX) };
+        if !right.is_null() {
+            // SAFETY: Both are in the tree.
+            let gap = unsafe { (*right).start.wrapping_sub((*left).last) };
+            if gap < smallest {
+                smallest = gap;
+                closest = Some((left, right));
+            }
+        }
+        left = right;
+    }
+    closest
 }

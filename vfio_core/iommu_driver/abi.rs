@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How the core uses backends: `struct vfio_iommu_driver_ops` of a C or Rust module.
+//! `struct vfio_iommu_driver_ops` of a C or Rust module.
 
 use core::ptr::NonNull;
 
@@ -14,7 +14,8 @@ use kernel::{
         c_ulong,
         c_void, //
     },
-    prelude::*, //
+    prelude::*,
+    sync::global_lock, //
 };
 use kernel_ext::{
     bindings,
@@ -27,29 +28,40 @@ use kernel_ext::{
     uapi::ioctl::VFIO_CHECK_EXTENSION, //
 };
 
-use crate::abi::device::Device;
+use crate::device::Device;
 
-/// An entry in the list of backends.
+global_lock! {
+    // SAFETY: `init_lock` initialises it before the module can be used.
+    pub(super) unsafe(uninit) static DRIVERS: Mutex<KVec<IommuDriver>> = KVec::new();
+}
+
+/// Initialises the lock of the list. Module init calls this once, before anything else uses it.
+pub(crate) fn init_lock() {
+    // SAFETY: By this function's contract.
+    unsafe { DRIVERS.init() };
+}
+
+/// An entry in the list of IOMMU drivers.
 ///
 /// # Invariants
 ///
-/// The table is valid while the entry is in the list. The backend's module removes the entry before
+/// The table is valid while the entry is in the list. The driver's module removes the entry before
 /// it is unloaded.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Registered(NonNull<Ops>);
+pub(crate) struct IommuDriver(NonNull<Ops>);
 
 // SAFETY: The table is never modified.
-unsafe impl Send for Registered {}
+unsafe impl Send for IommuDriver {}
 // SAFETY: As above.
-unsafe impl Sync for Registered {}
+unsafe impl Sync for IommuDriver {}
 
-impl Registered {
-    /// Wraps the table that a backend registers.
+impl IommuDriver {
+    /// Wraps the table that an IOMMU driver registers.
     ///
     /// # Safety
     ///
-    /// `ops` stays valid until the backend has removed the entry from the list.
-    pub(super) unsafe fn new(ops: NonNull<Ops>) -> Self {
+    /// `ops` stays valid until the driver has removed the entry from the list.
+    pub(crate) unsafe fn new(ops: NonNull<Ops>) -> Self {
         Self(ops)
     }
 
@@ -60,50 +72,50 @@ impl Registered {
         ops.register_device.is_some() == ops.unregister_device.is_some()
     }
 
-    /// Pins the backend's module. `self` is borrowed from the list, and the caller holds the list's
+    /// Pins the driver's module. `self` is borrowed from the list, and the caller holds the list's
     /// lock.
-    pub(crate) fn pin(&self) -> Option<Driver> {
+    pub(crate) fn pin(&self) -> Option<IommuDriverRef> {
         // SAFETY: By the type invariant the table is valid while it is in the list.
         let owner = unsafe { self.0.as_ref() }.owner;
         // SAFETY: The module cannot be freed while its table is in the list, whose lock the caller
         // holds.
         let module = unsafe { ModuleRef::try_get(owner) }?;
         // INVARIANT: The module is pinned, so the table stays valid.
-        Some(Driver {
+        Some(IommuDriverRef {
             ops: self.0,
             _module: module,
         })
     }
 }
 
-/// A backend whose module is pinned.
+/// An IOMMU driver whose module is pinned.
 ///
 /// # Invariants
 ///
 /// `ops` is valid while `_module` is held.
-pub(crate) struct Driver {
+pub(crate) struct IommuDriverRef {
     ops: NonNull<Ops>,
     _module: ModuleRef,
 }
 
 // SAFETY: The callbacks may be called from any task, and the table is never modified.
-unsafe impl Send for Driver {}
+unsafe impl Send for IommuDriverRef {}
 // SAFETY: As above.
-unsafe impl Sync for Driver {}
+unsafe impl Sync for IommuDriverRef {}
 
-impl Driver {
+impl IommuDriverRef {
     fn ops(&self) -> &Ops {
         // SAFETY: By the type invariant.
         unsafe { self.ops.as_ref() }
     }
 
-    /// Returns whether this is the backend `other`.
+    /// Returns whether this is the driver of the table `other`.
     #[cfg(CONFIG_VFIO_NOIOMMU)]
     pub(crate) fn is(&self, other: *const Ops) -> bool {
         core::ptr::eq(self.ops.as_ptr(), other)
     }
 
-    /// Returns the backend's result for `VFIO_CHECK_EXTENSION` without a container.
+    /// Returns the driver's result for `VFIO_CHECK_EXTENSION` without a container.
     pub(crate) fn check_extension(&self, extension: usize) -> isize {
         let Some(ioctl) = self.ops().ioctl else {
             return 0;
@@ -121,31 +133,31 @@ impl Driver {
     /// Creates an address space of the type `extension`.
     pub(crate) fn open(self, extension: usize) -> Result<Iommu> {
         let open = self.ops().open.ok_or(ENODEV)?;
-        // SAFETY: Backends accept any number.
+        // SAFETY: IOMMU drivers accept any number.
         let data = from_err_ptr(unsafe { open(extension as c_ulong) })?;
         // INVARIANT: `open` returned `data`.
         Ok(Iommu { driver: self, data })
     }
 }
 
-/// An address space of a backend. Dropping it releases the address space.
+/// An address space of an IOMMU driver. Dropping it releases the address space.
 ///
 /// # Invariants
 ///
 /// The driver's `open` returned `data`, and `release` has not been called on it.
 pub(crate) struct Iommu {
-    driver: Driver,
+    driver: IommuDriverRef,
     data: *mut c_void,
 }
 
-// SAFETY: Backends do their own locking, because the C core also calls them from several tasks at
+// SAFETY: IOMMU drivers do their own locking, because the C core also calls them from several tasks at
 // once.
 unsafe impl Send for Iommu {}
 // SAFETY: As above.
 unsafe impl Sync for Iommu {}
 
 impl Iommu {
-    /// Forwards an ioctl of the container to the backend. `arg` is not interpreted.
+    /// Forwards an ioctl of the container to the driver. `arg` is not interpreted.
     pub(crate) fn ioctl(&self, cmd: u32, arg: usize) -> Result<isize> {
         let ioctl = self.driver.ops().ioctl.ok_or(ENOTTY)?;
         // SAFETY: By the type invariant.
@@ -171,7 +183,7 @@ impl Iommu {
         }
     }
 
-    /// Notifies the backend that a device is being opened.
+    /// Notifies the driver that a device is being opened.
     pub(crate) fn register_device(&self, device: &Device) {
         if let Some(register) = self.driver.ops().register_device {
             // SAFETY: By the type invariant. The session that registers the device also unregisters
@@ -180,7 +192,7 @@ impl Iommu {
         }
     }
 
-    /// Notifies the backend that a registered device was closed, or could not be opened.
+    /// Notifies the driver that a registered device was closed, or could not be opened.
     pub(crate) fn unregister_device(&self, device: &Device) {
         if let Some(unregister) = self.driver.ops().unregister_device {
             // SAFETY: By the type invariant; the device was registered.
@@ -193,23 +205,22 @@ impl Iommu {
     /// # Safety
     ///
     /// `pages` has room for `npage` pointers.
-    pub(super) unsafe fn pin_pages(
+    pub(crate) unsafe fn pin_pages(
         &self,
         group: &Group,
         iova: u64,
         npage: i32,
         prot: i32,
         pages: *mut *mut bindings::page,
-    ) -> i32 {
-        let Some(pin) = self.driver.ops().pin_pages else {
-            return ENOTTY.to_errno();
-        };
+    ) -> Result<i32> {
+        let pin = self.driver.ops().pin_pages.ok_or(ENOTTY)?;
         // SAFETY: By the type invariant and this function's contract.
-        unsafe { pin(self.data, group.as_ptr(), iova, npage, prot, pages) }
+        let ret = unsafe { pin(self.data, group.as_ptr(), iova, npage, prot, pages) };
+        to_result(ret.min(0)).map(|()| ret)
     }
 
     /// `vfio_unpin_pages()` on this address space.
-    pub(super) fn unpin_pages(&self, iova: u64, npage: i32) {
+    pub(crate) fn unpin_pages(&self, iova: u64, npage: i32) {
         if let Some(unpin) = self.driver.ops().unpin_pages {
             // SAFETY: By the type invariant.
             unsafe { unpin(self.data, iova, npage) }
@@ -222,18 +233,17 @@ impl Iommu {
     ///
     /// `data` is a kernel buffer of `len` bytes. It is read if `write` is true, and written
     /// otherwise.
-    pub(super) unsafe fn dma_rw(
+    pub(crate) unsafe fn dma_rw(
         &self,
         iova: u64,
         data: *mut c_void,
         len: usize,
         write: bool,
-    ) -> i32 {
-        let Some(dma_rw) = self.driver.ops().dma_rw else {
-            return ENOTTY.to_errno();
-        };
+    ) -> Result<i32> {
+        let dma_rw = self.driver.ops().dma_rw.ok_or(ENOTTY)?;
         // SAFETY: By the type invariant and this function's contract.
-        unsafe { dma_rw(self.data, iova, data, len, write) }
+        let ret = unsafe { dma_rw(self.data, iova, data, len, write) };
+        to_result(ret.min(0)).map(|()| ret)
     }
 }
 

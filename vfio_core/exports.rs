@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The functions of `include/linux/vfio.h`, for C drivers, backends and KVM.
+//! The functions of `include/linux/vfio.h`, for C drivers, IOMMU drivers and KVM.
 //!
 //! `exports.c` exports them in the same way as the kernel's own `vfio.ko`.
 
-use core::{
-    ptr::NonNull,
-    sync::atomic::Ordering, //
-};
+use core::ptr::NonNull;
 
 use kernel::{
     error::from_result,
@@ -16,46 +13,38 @@ use kernel::{
         c_void, //
     },
     fs::LocalFile,
-    page::PAGE_SIZE,
     prelude::*, //
 };
 use kernel_ext::{
     bindings,
     iommu_driver::Ops,
-    mm::may_warn,
     uapi::InfoCaps, //
 };
 
-use super::{
-    device::{
-        self,
-        Device, //
-    },
-    device_set,
-    iommu_driver,
-    kvm::Kvm,
-    registration::{
-        self,
-        Registered, //
-    },
-    virqfd, //
-};
 use crate::{
-    backend,
     device::{
+        self,
+        dma,
         file::file_device,
+        logging,
         registration::{
-            register_emulated,
-            register_physical,
-            unregister, //
-        }, //
+            self,
+            RegistrationRef, //
+        },
+        set,
+        Device, //
     },
     group::{
         file_group,
-        Translation, //
+        Kvm, //
+    },
+    iommu_driver::{
+        self,
+        IommuDriver, //
     },
     irq_set,
-    migration::State, //
+    migration,
+    virqfd, //
 };
 
 // --- Devices ----------------------------------------------------------------------------------
@@ -71,25 +60,12 @@ unsafe extern "C" fn _vfio_alloc_device(
     dev: *mut bindings::device,
     ops: *const bindings::vfio_device_ops,
 ) -> *mut bindings::vfio_device {
-    if size < core::mem::size_of::<bindings::vfio_device>() {
-        return EINVAL.to_ptr();
-    }
-    let Ok(memory) = KVVec::<u8>::with_capacity(size, GFP_KERNEL | __GFP_ZERO) else {
-        return ENOMEM.to_ptr();
-    };
-    let (memory, _, _) = memory.into_raw_parts();
-    let device = memory.cast::<bindings::vfio_device>();
-    // SAFETY: The memory is zeroed and large enough. The caller guarantees the rest.
-    match unsafe { device::init(device, dev, ops) } {
-        Ok(()) => device,
-        Err(e) => {
-            // SAFETY: This function owns the memory, and nothing refers to it.
-            unsafe { bindings::kvfree(device.cast()) };
-            e.to_ptr()
-        }
-    }
+    // SAFETY: By this function's contract.
+    unsafe { device::alloc(size, dev, ops) }.map_or_else(Error::to_ptr, NonNull::as_ptr)
 }
 
+/// Registers a device whose DMA is confined by an IOMMU.
+///
 /// # Safety
 ///
 /// `device` is from [`_vfio_alloc_device`] and not registered.
@@ -97,9 +73,11 @@ unsafe extern "C" fn _vfio_alloc_device(
 unsafe extern "C" fn vfio_register_group_dev(device: *mut bindings::vfio_device) -> c_int {
     // SAFETY: By this function's contract.
     let device = unsafe { Device::from_raw(device) };
-    from_result(|| register_physical(device).map(|()| 0))
+    from_result(|| registration::register_physical(device).map(|()| 0))
 }
 
+/// Registers a device that does no DMA of its own.
+///
 /// # Safety
 ///
 /// As for [`vfio_register_group_dev`].
@@ -107,28 +85,34 @@ unsafe extern "C" fn vfio_register_group_dev(device: *mut bindings::vfio_device)
 unsafe extern "C" fn vfio_register_emulated_iommu_dev(device: *mut bindings::vfio_device) -> c_int {
     // SAFETY: By this function's contract.
     let device = unsafe { Device::from_raw(device) };
-    from_result(|| register_emulated(device).map(|()| 0))
+    from_result(|| registration::register_emulated(device).map(|()| 0))
 }
 
+/// Unregisters a device. Waits until it has no users.
+///
 /// # Safety
 ///
 /// `device` is registered.
 #[no_mangle]
 unsafe extern "C" fn vfio_unregister_group_dev(device: *mut bindings::vfio_device) {
     // SAFETY: By this function's contract.
-    unregister(unsafe { Device::from_raw(device) });
+    registration::unregister(unsafe { Device::from_raw(device) });
 }
 
+/// Keeps a device registered. Returns false if its registration has ended.
+///
 /// # Safety
 ///
 /// `device` is allocated, and was registered at some time.
 #[no_mangle]
 unsafe extern "C" fn vfio_device_try_get_registration(device: *mut bindings::vfio_device) -> bool {
     // SAFETY: By this function's contract.
-    let registered = unsafe { Device::from_raw(device) }.try_get_registration();
-    registered.map(Registered::into_count).is_some()
+    let registration = unsafe { Device::from_raw(device) }.try_get_registration();
+    registration.map(RegistrationRef::into_count).is_some()
 }
 
+/// Undoes [`vfio_device_try_get_registration`].
+///
 /// # Safety
 ///
 /// Each call pairs with one successful call of [`vfio_device_try_get_registration`].
@@ -140,6 +124,8 @@ unsafe extern "C" fn vfio_device_put_registration(device: *mut bindings::vfio_de
     }
 }
 
+/// Adds a device to the set `set_id`.
+///
 /// # Safety
 ///
 /// The driver is still setting up `device` and has not registered it yet.
@@ -150,18 +136,22 @@ unsafe extern "C" fn vfio_assign_device_set(
 ) -> c_int {
     // SAFETY: By this function's contract.
     let device = unsafe { Device::from_raw(device) };
-    from_result(|| device_set::assign(device, set_id as usize).map(|()| 0))
+    from_result(|| set::assign(device, set_id as usize).map(|()| 0))
 }
 
+/// Returns the number of open files of all devices in a set.
+///
 /// # Safety
 ///
 /// `set` is valid and its lock is held.
 #[no_mangle]
 unsafe extern "C" fn vfio_device_set_open_count(set: *mut bindings::vfio_device_set) -> u32 {
     // SAFETY: By this function's contract.
-    unsafe { device_set::open_count(set) }
+    unsafe { set::open_count(set) }
 }
 
+/// Returns the device of `dev` in a set, or null.
+///
 /// # Safety
 ///
 /// `set` is valid and its lock is held.
@@ -171,9 +161,11 @@ unsafe extern "C" fn vfio_find_device_in_devset(
     dev: *mut bindings::device,
 ) -> *mut bindings::vfio_device {
     // SAFETY: By this function's contract.
-    unsafe { device_set::find(set, dev) }
+    unsafe { set::find(set, dev) }
 }
 
+/// Stores in `next` the next migration state on the path from `current` to `target`.
+///
 /// # Safety
 ///
 /// `device` and `next` are valid.
@@ -186,51 +178,37 @@ unsafe extern "C" fn vfio_mig_get_next_state(
 ) -> c_int {
     // SAFETY: By this function's contract.
     let flags = unsafe { (*device).migration_flags };
-    let known =
-        |number| State::from_number(number).filter(|&s| s == State::Error || s.supported(flags));
     from_result(|| {
-        let Some(current) = known(current).filter(|&s| s != State::Error || flags == u32::MAX)
-        else {
-            if may_warn() {
-                pr_warn!(
-                    "a driver is in migration state {}, which it does not have\n",
-                    current
-                );
-            }
-            return Err(EINVAL);
-        };
-        let target = known(target).ok_or(EINVAL)?;
-        let step = current.next(target, flags).ok_or(EINVAL)?;
+        let state = migration::next_state(flags, current, target)?;
         // SAFETY: By this function's contract.
-        unsafe { *next = step as u32 };
+        unsafe { *next = state };
         Ok(0)
     })
 }
 
-// --- Pages of userspace -----------------------------------------------------------------------
-
-/// The maximum number of pages per pin or unpin call: `VFIO_PIN_PAGES_MAX_ENTRIES`.
-const MAX_PAGES: c_int = (PAGE_SIZE / core::mem::size_of::<usize>()) as c_int;
-
-/// Returns the address space of a device on behalf of its driver, or `None` if the device is not
-/// open. Another device of its group may be open nevertheless.
+/// Merges neighbouring ranges in a tree of `current` ranges until at most `wanted` remain.
 ///
 /// # Safety
 ///
-/// `device` is valid. If it is open, it stays open until this function returns.
-unsafe fn translation(device: *mut bindings::vfio_device) -> Option<Translation> {
+/// `root` is a valid tree that only the caller uses.
+#[no_mangle]
+unsafe extern "C" fn vfio_combine_iova_ranges(
+    root: *mut bindings::rb_root_cached,
+    current: u32,
+    wanted: u32,
+) {
     // SAFETY: By this function's contract.
-    let device = unsafe { Device::from_raw(device) };
-    if device.open_count().load(Ordering::Relaxed) == 0 {
-        return None;
-    }
-    // SAFETY: By this function's contract.
-    unsafe { device.group_of_open() }?.translation()
+    unsafe { logging::combine_ranges(root, current, wanted) }
 }
 
+// --- Memory of userspace ----------------------------------------------------------------------
+
+/// Pins `npage` pages from `iova` on, and stores them in `pages`. Returns their number or an errno.
+///
 /// # Safety
 ///
-/// As for [`translation`]. `pages` has room for `npage` pointers.
+/// `device` is valid. If it is open, it stays open until this function returns. `pages` has room
+/// for `npage` pointers.
 #[no_mangle]
 unsafe extern "C" fn vfio_pin_pages(
     device: *mut bindings::vfio_device,
@@ -240,27 +218,14 @@ unsafe extern "C" fn vfio_pin_pages(
     pages: *mut *mut bindings::page,
 ) -> c_int {
     // SAFETY: By this function's contract.
-    let unmaps = unsafe { Device::from_raw(device) }
-        .ops()
-        .dma_unmap
-        .is_some();
-    if pages.is_null() || npage == 0 || !unmaps {
-        return EINVAL.to_errno();
-    }
-    // SAFETY: By this function's contract.
-    let Some(Translation { iommu, group }) = (unsafe { translation(device) }) else {
-        return EINVAL.to_errno();
-    };
-    if npage > MAX_PAGES {
-        return E2BIG.to_errno();
-    }
-    // SAFETY: By this function's contract.
-    unsafe { iommu.pin_pages(&group, iova, npage, prot, pages) }
+    from_result(|| unsafe { dma::pin_pages(Device::from_raw(device), iova, npage, prot, pages) })
 }
 
+/// Unpins `npage` pages from `iova` on.
+///
 /// # Safety
 ///
-/// As for [`translation`].
+/// `device` is valid. If it is open, it stays open until this function returns.
 #[no_mangle]
 unsafe extern "C" fn vfio_unpin_pages(
     device: *mut bindings::vfio_device,
@@ -268,22 +233,15 @@ unsafe extern "C" fn vfio_unpin_pages(
     npage: c_int,
 ) {
     // SAFETY: By this function's contract.
-    match unsafe { translation(device) } {
-        Some(translation) if (1..=MAX_PAGES).contains(&npage) => {
-            translation.iommu.unpin_pages(iova, npage)
-        }
-        Some(_) if may_warn() => pr_warn!("a driver unpins {} pages at once\n", npage),
-        None if may_warn() => pr_warn!(
-            "a driver unpins {} pages of a device that is not open\n",
-            npage
-        ),
-        _ => {}
-    }
+    unsafe { dma::unpin_pages(Device::from_raw(device), iova, npage) }
 }
 
+/// Copies between a kernel buffer and the memory that userspace mapped at `iova`.
+///
 /// # Safety
 ///
-/// As for [`translation`]. `data` is a kernel buffer of `len` bytes.
+/// `device` is valid. If it is open, it stays open until this function returns. `data` is a kernel
+/// buffer of `len` bytes.
 #[no_mangle]
 unsafe extern "C" fn vfio_dma_rw(
     device: *mut bindings::vfio_device,
@@ -292,15 +250,8 @@ unsafe extern "C" fn vfio_dma_rw(
     len: usize,
     write: bool,
 ) -> c_int {
-    if data.is_null() || len == 0 {
-        return EINVAL.to_errno();
-    }
     // SAFETY: By this function's contract.
-    match unsafe { translation(device) } {
-        // SAFETY: By this function's contract.
-        Some(translation) => unsafe { translation.iommu.dma_rw(iova, data, len, write) },
-        None => EINVAL.to_errno(),
-    }
+    from_result(|| unsafe { dma::dma_rw(Device::from_raw(device), iova, data, len, write) })
 }
 
 // --- Files, for KVM and for drivers -----------------------------------------------------------
@@ -313,12 +264,14 @@ unsafe fn local<'a>(file: *mut bindings::file) -> &'a LocalFile {
     unsafe { LocalFile::from_raw_file(file) }
 }
 
-/// Only KVM on sPAPR uses this function. There is no sPAPR backend here, so it returns null.
+/// Only KVM on sPAPR uses this function. There is no sPAPR IOMMU driver here, so it returns null.
 #[no_mangle]
 extern "C" fn vfio_file_iommu_group(_file: *mut bindings::file) -> *mut bindings::iommu_group {
     core::ptr::null_mut()
 }
 
+/// Returns whether `file` is a group's file.
+///
 /// # Safety
 ///
 /// `file` is valid.
@@ -328,6 +281,8 @@ unsafe extern "C" fn vfio_file_is_group(file: *mut bindings::file) -> bool {
     file_group(unsafe { local(file) }).is_some()
 }
 
+/// Returns whether `file` is the file of a group or of a device.
+///
 /// # Safety
 ///
 /// `file` is valid.
@@ -338,6 +293,8 @@ unsafe extern "C" fn vfio_file_is_valid(file: *mut bindings::file) -> bool {
     file_group(file).is_some() || file_device(file).is_some()
 }
 
+/// Returns whether `file` is the file of the device's group.
+///
 /// # Safety
 ///
 /// `file` is valid and `device` is registered.
@@ -351,6 +308,9 @@ unsafe extern "C" fn vfio_file_has_dev(
     group.is_some_and(|group| device.is_in(group))
 }
 
+/// Returns whether the IOMMU can enforce cache coherency for the group or the device of `file`.
+/// Returns true for any other file.
+///
 /// # Safety
 ///
 /// `file` is valid.
@@ -366,6 +326,9 @@ unsafe extern "C" fn vfio_file_enforced_coherent(file: *mut bindings::file) -> b
     })
 }
 
+/// Associates the group of `file` with a KVM instance, or removes the association. Does nothing for
+/// any other file.
+///
 /// # Safety
 ///
 /// `file` is valid. `kvm` is null, or stays valid until this function is called again for the same
@@ -381,6 +344,8 @@ unsafe extern "C" fn vfio_file_set_kvm(file: *mut bindings::file, kvm: *mut bind
 
 // --- Structures for userspace -----------------------------------------------------------------
 
+/// Adds a capability of `size` bytes to a chain. Returns its header, or an `ERR_PTR`.
+///
 /// # Safety
 ///
 /// `caps` is valid, and only the caller uses it.
@@ -397,6 +362,8 @@ unsafe extern "C" fn vfio_info_cap_add(
         .map_or_else(Error::to_ptr, |cap| cap.as_mut_ptr().cast())
 }
 
+/// Adds `offset` to the offsets in a chain.
+///
 /// # Safety
 ///
 /// `caps` is valid, and only the caller uses it.
@@ -406,6 +373,8 @@ unsafe extern "C" fn vfio_info_cap_shift(caps: *mut bindings::vfio_info_cap, off
     unsafe { InfoCaps::from_raw(caps) }.shift(offset);
 }
 
+/// Adds a copy of the capability `cap` to a chain.
+///
 /// # Safety
 ///
 /// `caps` is valid, and only the caller uses it. `cap` points to a header followed by its content,
@@ -431,6 +400,8 @@ unsafe extern "C" fn vfio_info_add_capability(
     })
 }
 
+/// Checks a `VFIO_DEVICE_SET_IRQS` request, and stores the size of its data in `data_size`.
+///
 /// # Safety
 ///
 /// `header` is valid; `data_size` is valid or null.
@@ -458,6 +429,9 @@ unsafe extern "C" fn vfio_set_irqs_validate_and_prepare(
 
 // --- Eventfds ---------------------------------------------------------------------------------
 
+/// Calls the driver's functions when the eventfd `fd` is signalled, and stores the virqfd in
+/// `slot`.
+///
 /// # Safety
 ///
 /// `slot`, `opaque` and `data` stay valid until the virqfd is disabled.
@@ -480,6 +454,8 @@ unsafe extern "C" fn vfio_virqfd_enable(
     from_result(|| unsafe { virqfd::enable(action, slot, fd) }.map(|()| 0))
 }
 
+/// Disables the virqfd in `slot`, and waits until it is freed.
+///
 /// # Safety
 ///
 /// `slot` is valid.
@@ -489,6 +465,8 @@ unsafe extern "C" fn vfio_virqfd_disable(slot: *mut *mut bindings::virqfd) {
     unsafe { virqfd::disable(slot) }
 }
 
+/// Waits until the thread function of the virqfd in `slot` has returned.
+///
 /// # Safety
 ///
 /// `slot` is valid.
@@ -498,8 +476,10 @@ unsafe extern "C" fn vfio_virqfd_flush_thread(slot: *mut *mut bindings::virqfd) 
     unsafe { virqfd::flush(slot) }
 }
 
-// --- Backends ---------------------------------------------------------------------------------
+// --- IOMMU drivers ----------------------------------------------------------------------------
 
+/// Registers an IOMMU driver. Containers try the most recent one first.
+///
 /// # Safety
 ///
 /// `ops` stays valid until it is unregistered.
@@ -508,10 +488,12 @@ unsafe extern "C" fn vfio_register_iommu_driver(ops: *const Ops) -> c_int {
     from_result(|| {
         let ops = NonNull::new(ops.cast_mut()).ok_or(EINVAL)?;
         // SAFETY: By this function's contract.
-        backend::register(unsafe { iommu_driver::Registered::new(ops) }).map(|()| 0)
+        iommu_driver::register(unsafe { IommuDriver::new(ops) }).map(|()| 0)
     })
 }
 
+/// Unregisters an IOMMU driver.
+///
 /// # Safety
 ///
 /// `ops` was registered.
@@ -519,67 +501,6 @@ unsafe extern "C" fn vfio_register_iommu_driver(ops: *const Ops) -> c_int {
 unsafe extern "C" fn vfio_unregister_iommu_driver(ops: *const Ops) {
     if let Some(ops) = NonNull::new(ops.cast_mut()) {
         // SAFETY: By this function's contract.
-        backend::unregister(unsafe { iommu_driver::Registered::new(ops) });
+        iommu_driver::unregister(unsafe { IommuDriver::new(ops) });
     }
-}
-
-// --- Interval trees ---------------------------------------------------------------------------
-
-/// Merges neighbouring ranges in a tree of `current` ranges until at most `wanted` remain.
-///
-/// # Safety
-///
-/// `root` is a valid tree that only the caller uses.
-#[no_mangle]
-unsafe extern "C" fn vfio_combine_iova_ranges(
-    root: *mut bindings::rb_root_cached,
-    current: u32,
-    wanted: u32,
-) {
-    for _ in wanted.max(1)..current {
-        // SAFETY: By this function's contract.
-        let Some((left, right)) = (unsafe { closest_neighbours(root) }) else {
-            if may_warn() {
-                pr_warn!("a driver wants fewer ranges than its tree has neighbours\n");
-            }
-            return;
-        };
-        // SAFETY: Both nodes are in the tree. Extending a node to the end of its neighbour keeps
-        // the order. The tree's cached interval ends are recomputed when the neighbour is removed.
-        unsafe {
-            (*left).last = (*right).last;
-            bindings::interval_tree_remove(right, root);
-        }
-    }
-}
-
-/// Returns the first pair of neighbours with the smallest gap between them.
-///
-/// # Safety
-///
-/// As for [`vfio_combine_iova_ranges`].
-unsafe fn closest_neighbours(
-    root: *mut bindings::rb_root_cached,
-) -> Option<(
-    *mut bindings::interval_tree_node,
-    *mut bindings::interval_tree_node,
-)> {
-    let mut closest = None;
-    let mut smallest = usize::MAX;
-    // SAFETY: By this function's contract.
-    let mut left = unsafe { bindings::interval_tree_iter_first(root, 0, usize::MAX) };
-    while !left.is_null() {
-        // SAFETY: `left` is in the tree.
-        let right = unsafe { bindings::interval_tree_iter_next(left, 0, usize::MAX) };
-        if !right.is_null() {
-            // SAFETY: Both are in the tree.
-            let gap = unsafe { (*right).start.wrapping_sub((*left).last) };
-            if gap < smallest {
-                smallest = gap;
-                closest = Some((left, right));
-            }
-        }
-        left = right;
-    }
-    closest
 }

@@ -14,10 +14,17 @@ use kernel::{
 };
 use kernel_ext::bindings;
 
-use super::device::Device;
+use crate::device::Device;
 
 /// The migration interface of a device.
-pub(crate) struct Migration<'a>(pub(super) &'a Device);
+pub(crate) struct Migration<'a>(&'a Device);
+
+impl Device {
+    /// Returns the migration interface of the device.
+    pub(crate) fn migration(&self) -> Migration<'_> {
+        Migration(self)
+    }
+}
 
 impl Migration<'_> {
     /// Returns the `VFIO_MIGRATION_*` flags of the device.

@@ -2,15 +2,19 @@
 
 //! The list of backends: modules that do the translation for containers.
 
+#[allow(unsafe_code)]
+mod abi;
+
 use kernel::prelude::*;
 
-use crate::abi::{
-    globals::DRIVERS,
-    iommu_driver::{
-        Driver,
-        Registered, //
-    }, //
+pub(crate) use abi::{
+    init_lock,
+    Iommu,
+    IommuDriver,
+    IommuDriverRef, //
 };
+
+use abi::DRIVERS;
 
 /// Adds a backend to the list. Containers try the most recently added backend first.
 ///
@@ -18,7 +22,7 @@ use crate::abi::{
 ///
 /// Returns `EINVAL` if the backend is already listed or has only one of the two device callbacks;
 /// `ENOMEM`.
-pub(crate) fn register(driver: Registered) -> Result {
+pub(crate) fn register(driver: IommuDriver) -> Result {
     if !driver.is_consistent() {
         pr_warn!("a backend needs both register_device and unregister_device, or neither\n");
         return Err(EINVAL);
@@ -33,7 +37,7 @@ pub(crate) fn register(driver: Registered) -> Result {
 
 /// Removes a backend from the list, if it is listed. Containers that use the backend keep its
 /// module pinned.
-pub(crate) fn unregister(driver: Registered) {
+pub(crate) fn unregister(driver: IommuDriver) {
     let mut drivers = DRIVERS.lock();
     drivers.retain(|listed| *listed != driver);
     if drivers.is_empty() {
@@ -42,10 +46,10 @@ pub(crate) fn unregister(driver: Registered) {
 }
 
 /// Returns all backends, with their modules pinned, in the order in which containers try them.
-pub(crate) fn all() -> Result<KVec<Driver>> {
+pub(crate) fn all() -> Result<KVec<IommuDriverRef>> {
     let drivers = DRIVERS.lock();
     let mut pinned = KVec::with_capacity(drivers.len(), GFP_KERNEL)?;
-    for driver in drivers.iter().rev().filter_map(Registered::pin) {
+    for driver in drivers.iter().rev().filter_map(IommuDriver::pin) {
         pinned.push(driver, GFP_KERNEL)?;
     }
     Ok(pinned)

@@ -21,8 +21,10 @@ use kernel_ext::{
     task::TaskLabel, //
 };
 
-use super::device::Device;
-use crate::group::Group;
+use crate::{
+    device::Device,
+    group::Group, //
+};
 
 /// The interval, in milliseconds, at which a driver is asked to release a device that is being
 /// unregistered.
@@ -44,13 +46,13 @@ impl Device {
 
     /// Takes a reference that keeps the device registered. Returns `None` if the registration has
     /// ended or if there are too many users.
-    pub(crate) fn try_get_registration(&self) -> Option<Registered> {
+    pub(crate) fn try_get_registration(&self) -> Option<RegistrationRef> {
         let one_more = |users: i32| users.checked_add(1).filter(|_| users > 0);
         self.users()
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .is_ok()
             // INVARIANT: This user was counted above.
-            .then(|| Registered(NonNull::from(self)))
+            .then(|| RegistrationRef(NonNull::from(self)))
     }
 
     /// Ends the registration and waits until the last user is gone. Meanwhile asks the driver
@@ -104,7 +106,7 @@ impl Device {
 /// # Safety
 ///
 /// The caller owns one count, and does not use the device through that count afterwards.
-pub(super) unsafe fn put(device: NonNull<Device>) {
+pub(crate) unsafe fn put(device: NonNull<Device>) {
     // SAFETY: The caller's count keeps the device registered, so the device is valid.
     let last = unsafe { device.as_ref() }
         .users()
@@ -145,14 +147,14 @@ unsafe fn wait(comp: *mut bindings::completion, interrupted: bool) -> isize {
 /// # Invariants
 ///
 /// Holds one count of the registration's users, so the device is valid.
-pub(crate) struct Registered(NonNull<Device>);
+pub(crate) struct RegistrationRef(NonNull<Device>);
 
 // SAFETY: A `Device` may be used from any task, and the count is not tied to a task.
-unsafe impl Send for Registered {}
+unsafe impl Send for RegistrationRef {}
 // SAFETY: As above.
-unsafe impl Sync for Registered {}
+unsafe impl Sync for RegistrationRef {}
 
-impl Deref for Registered {
+impl Deref for RegistrationRef {
     type Target = Device;
 
     fn deref(&self) -> &Device {
@@ -161,14 +163,14 @@ impl Deref for Registered {
     }
 }
 
-impl Registered {
+impl RegistrationRef {
     /// Transfers the count to a C caller, which drops it by `vfio_device_put_registration()`.
-    pub(super) fn into_count(self) {
+    pub(crate) fn into_count(self) {
         let _count = ManuallyDrop::new(self);
     }
 }
 
-impl Drop for Registered {
+impl Drop for RegistrationRef {
     fn drop(&mut self) {
         // SAFETY: By the type invariant this value owns a count. It does not use the device
         // afterwards.
@@ -185,7 +187,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::abi::device::init;
+    use crate::device::alloc;
 
     /// A driver without callbacks.
     const OPS: &bindings::vfio_device_ops = &pin_init::zeroed();
@@ -193,20 +195,13 @@ mod tests {
     /// Creates a device of `parent` and starts its registration.
     fn registered(parent: &faux::Registration) -> Result<ARef<Device>> {
         const SIZE: usize = core::mem::size_of::<bindings::vfio_device>();
-        let memory = KVVec::<u8>::with_capacity(SIZE, GFP_KERNEL | __GFP_ZERO)?;
-        let (memory, _, _) = memory.into_raw_parts();
-        let device = memory.cast::<bindings::vfio_device>();
         let parent: &kernel::device::Device = parent.as_ref().as_ref();
         // CAST: `Device` is a transparent wrapper.
         let parent = core::ptr::from_ref(parent).cast_mut().cast();
-        // SAFETY: The memory is zeroed, and `kvfree()` can free it. The tests keep the parent for
-        // longer than the device.
-        unsafe { init(device, parent, OPS) }
-            // SAFETY: This function owns the memory, and nothing refers to it.
-            .inspect_err(|_| unsafe { bindings::kvfree(device.cast()) })?;
-        // SAFETY: `init` created one reference, which this function owns. The pointer comes from an
-        // allocation, so it is not null.
-        let device = unsafe { ARef::from_raw(NonNull::new_unchecked(device.cast::<Device>())) };
+        // SAFETY: The tests keep the parent for longer than the device.
+        let device = unsafe { alloc(SIZE, parent, OPS) }?;
+        // SAFETY: `alloc` created one reference, which this function owns.
+        let device = unsafe { ARef::from_raw(device.cast::<Device>()) };
         device.start_registration();
         Ok(device)
     }

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Access of drivers to the memory that userspace mapped for their device: `vfio_pin_pages()`,
+//! `vfio_unpin_pages()` and `vfio_dma_rw()`.
+
+use kernel::{
+    ffi::{
+        c_int,
+        c_void, //
+    },
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+use kernel_ext::{
+    bindings,
+    mm::may_warn, //
+};
+
+use super::Device;
+use crate::group::Translation;
+
+/// The maximum number of pages per pin or unpin call: `VFIO_PIN_PAGES_MAX_ENTRIES`.
+const MAX_PAGES: c_int = (PAGE_SIZE / core::mem::size_of::<usize>()) as c_int;
+
+/// Returns the address space of a device, or `None` if the device is not open. Another device of
+/// its group may be open nevertheless.
+///
+/// # Safety
+///
+/// If the device is open, it stays open until this function returns.
+unsafe fn translation(device: &Device) -> Option<Translation> {
+    if device.open_count() == 0 {
+        return None;
+    }
+    // SAFETY: The device is open, and by this function's contract it stays open.
+    unsafe { device.group_of_open() }?.translation()
+}
+
+/// Pins `npage` pages from `iova` on, stores them in `pages`, and returns their number.
+///
+/// # Errors
+///
+/// Returns `EINVAL` if the device is not open or its driver has no `dma_unmap` callback, or if
+/// there is nothing to pin; `E2BIG` above [`MAX_PAGES`]; or the IOMMU driver's error.
+///
+/// # Safety
+///
+/// If the device is open, it stays open until this function returns. `pages` is null or has room
+/// for `npage` pointers.
+pub(crate) unsafe fn pin_pages(
+    device: &Device,
+    iova: u64,
+    npage: c_int,
+    prot: c_int,
+    pages: *mut *mut bindings::page,
+) -> Result<c_int> {
+    if pages.is_null() || npage == 0 || device.ops().dma_unmap.is_none() {
+        return Err(EINVAL);
+    }
+    // SAFETY: By this function's contract.
+    let Translation { iommu, group } = unsafe { translation(device) }.ok_or(EINVAL)?;
+    if npage > MAX_PAGES {
+        return Err(E2BIG);
+    }
+    // SAFETY: By this function's contract.
+    unsafe { iommu.pin_pages(&group, iova, npage, prot, pages) }
+}
+
+/// Unpins `npage` pages from `iova` on.
+///
+/// # Safety
+///
+/// If the device is open, it stays open until this function returns.
+pub(crate) unsafe fn unpin_pages(device: &Device, iova: u64, npage: c_int) {
+    // SAFETY: By this function's contract.
+    let translation = unsafe { translation(device) };
+    let problem = match translation {
+        Some(Translation { iommu, .. }) if (1..=MAX_PAGES).contains(&npage) => {
+            return iommu.unpin_pages(iova, npage);
+        }
+        Some(_) => "the number is not allowed",
+        None => "the device is not open",
+    };
+    if may_warn() {
+        dev_warn!(
+            device.parent(),
+            "vfio_unpin_pages: the driver unpins {} pages, but {}\n",
+            npage,
+            problem
+        );
+    }
+}
+
+/// Copies between a kernel buffer and the memory that is mapped at `iova`.
+///
+/// # Errors
+///
+/// Returns `EINVAL` if the device is not open or there is nothing to copy; or the IOMMU driver's
+/// error.
+///
+/// # Safety
+///
+/// If the device is open, it stays open until this function returns. `data` is null or a kernel
+/// buffer of `len` bytes, which is read if `write` is true, and written otherwise.
+pub(crate) unsafe fn dma_rw(
+    device: &Device,
+    iova: u64,
+    data: *mut c_void,
+    len: usize,
+    write: bool,
+) -> Result<c_int> {
+    if data.is_null() || len == 0 {
+        return Err(EINVAL);
+    }
+    // SAFETY: By this function's contract.
+    let Translation { iommu, .. } = unsafe { translation(device) }.ok_or(EINVAL)?;
+    // SAFETY: By this function's contract.
+    unsafe { iommu.dma_rw(iova, data, len, write) }
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Opening and closing the devices of a group.
+//!
+//! The device counts its files, under the lock of its set. The group holds what an open device
+//! refers to, in one [`Session`] a device, under its own lock.
+
+use kernel::{
+    alloc::flags::GFP_KERNEL_ACCOUNT,
+    fs::File,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
+};
+use kernel_ext::{
+    capability::Capability,
+    iommu_driver::GroupKind,
+    module_ref::ModuleRef, //
+};
+
+use super::{
+    holder::Holder,
+    refusal::Reason,
+    Group,
+    GroupState,
+    Translation, //
+};
+use crate::{
+    device::{
+        registration::RegistrationRef,
+        Device, //
+    },
+    iommu_driver::Iommu, //
+};
+
+/// The references that an open device holds from its first open to its last close.
+pub(super) struct Session {
+    pub(super) device: ARef<Device>,
+    pub(super) holder: Holder,
+    iommu: Arc<Iommu>,
+    _driver: ModuleRef,
+    _group_file: ARef<File>,
+}
+
+/// One open of a device. Dropping it undoes the open, then drops the reference to the device's
+/// registration.
+pub(crate) struct OpenDevice {
+    device: RegistrationRef,
+    group: Arc<Group>,
+}
+
+impl OpenDevice {
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(crate) fn group(&self) -> &Group {
+        &self.group
+    }
+}
+
+impl Drop for OpenDevice {
+    fn drop(&mut self) {
+        self.group.close_device(&self.device);
+    }
+}
+
+impl Group {
+    /// Opens `device` of `group`, for the first time or again. `group_file` is the group's file that
+    /// the caller used.
+    ///
+    /// # Errors
+    ///
+    /// Returns `EINVAL` if the group has no container or the container no address space; `EPERM` if
+    /// the group has no IOMMU and the caller lacks `CAP_SYS_RAWIO`; `ENODEV` if the driver is being
+    /// unbound or unloaded; `ENOMEM`; or the driver's error.
+    pub(super) fn open_device(
+        group: &Arc<Group>,
+        device: RegistrationRef,
+        group_file: &File,
+    ) -> Result<KBox<OpenDevice>> {
+        const REQUEST: &str = "VFIO_GROUP_GET_DEVICE_FD";
+        let slot = KBox::new_uninit(GFP_KERNEL_ACCOUNT)?;
+        let mut state = group.state.lock();
+        let Some(container) = state.container.clone() else {
+            return Err(group.refuse(&state, REQUEST, Reason::NoContainer));
+        };
+        let mut set = device.lock_set();
+        if device.open_count() > 0 {
+            set.add_file();
+        } else {
+            state.sessions.reserve(1, GFP_KERNEL)?;
+            let driver = device.driver_module().ok_or(ENODEV)?;
+            let Some(iommu) = container.iommu() else {
+                return Err(group.refuse(&state, REQUEST, Reason::NoAddressSpace));
+            };
+            if group.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
+                return Err(group.refuse(&state, REQUEST, Reason::NoRight));
+            }
+            let translation = Translation {
+                iommu: iommu.clone(),
+                group: state.iommu_group.clone().ok_or(ENODEV)?,
+            };
+            let former = group.translation.lock().replace(translation);
+            drop(former);
+            set.open(&iommu, &group.kvm)
+                .inspect_err(|_| group.drop_translation_if_closed(&state))?;
+            let session = Session {
+                device: (&*device).into(),
+                holder: Holder::current(),
+                iommu,
+                _driver: driver,
+                _group_file: group_file.into(),
+            };
+            state.sessions.push(session, GFP_KERNEL)?;
+        }
+        drop(set);
+        drop(state);
+        let group = group.clone();
+        Ok(KBox::write(slot, OpenDevice { device, group }))
+    }
+
+    /// Undoes one [`Group::open_device`].
+    fn close_device(&self, device: &Device) {
+        let mut state = self.state.lock();
+        let mut set = device.lock_set();
+        if device.open_count() > 1 {
+            return set.remove_file();
+        }
+        let same = |session: &Session| core::ptr::eq(&*session.device, device);
+        let index = state.sessions.iter().position(same);
+        let Some(Ok(session)) = index.map(|index| state.sessions.remove(index)) else {
+            return;
+        };
+        set.close(&session.iommu);
+        self.drop_translation_if_closed(&state);
+        drop(session);
+    }
+
+    /// Drops the address space for drivers if no device is open.
+    fn drop_translation_if_closed(&self, state: &GroupState) {
+        if state.sessions.is_empty() {
+            let last = self.translation.lock().take();
+            drop(last);
+        }
+    }
+}
