@@ -17,49 +17,56 @@ use kernel_ext::{
 
 /// Logs why the claim of `group` failed with `error`, device by device, and how to fix it.
 ///
-/// User space only sees `EPERM` or `EBUSY`, which does not tell which device of the group is the
-/// cause. The messages are rate-limited, because user space can trigger them at will. Takes the
-/// group's mutex.
+/// Userspace gets only `EPERM` or `EBUSY`, which do not name the device that is the cause. The
+/// messages are rate-limited because userspace can trigger them at will. Takes the group's mutex.
 pub fn explain_refusal(group: &Group, error: Error) {
     if !(error == EPERM || error == EBUSY) || !may_warn() {
         return;
     }
     let id = group.id();
     let reason = if error == EBUSY {
-        "it isn't in its default domain"
+        "it is not in its default domain"
     } else {
-        "its DMA has an owner"
+        "its DMA has another owner"
     };
-    pr_warn!("group {id} can't be given to a program: {reason}\n");
-    let mut in_the_way = 0;
+    pr_warn!("group {id}: cannot be assigned to userspace: {reason}\n");
+    let mut blocking = 0;
     let walk = group.for_each_device(|dev| {
         match Binding::of(dev) {
             Binding::Kernel(driver) => {
-                in_the_way += 1;
+                blocking += 1;
                 dev_warn!(
                     dev,
-                    "in group {id}, used by driver {}: bind it to vfio-pci, or unbind it\n",
+                    "blocks group {id}: bound to driver {}; unbind it, or bind it to vfio-pci\n",
                     driver.as_str()
                 );
             }
             Binding::Unmanaged(driver) => {
                 dev_warn!(
                     dev,
-                    "in group {id}, driver {}: not in the way\n",
+                    "does not block group {id}: bound to driver {}\n",
                     driver.as_str()
                 );
             }
-            Binding::Unbound => dev_warn!(dev, "in group {id}, no driver: not in the way\n"),
+            Binding::Unbound => dev_warn!(dev, "does not block group {id}: no driver\n"),
             Binding::Changing => {
-                in_the_way += 1;
-                dev_warn!(dev, "in group {id}, being bound or unbound: try again\n");
+                blocking += 1;
+                dev_warn!(
+                    dev,
+                    "blocks group {id}: being bound or unbound; try again\n"
+                );
             }
         }
         Ok(())
     });
     match walk {
-        Ok(()) if in_the_way == 0 => pr_warn!("group {id} is in use by another program\n"),
+        Ok(()) if blocking == 0 => {
+            pr_warn!("group {id}: in use by another process; close it there\n")
+        }
         Ok(()) => {}
-        Err(e) => pr_warn!("group {id}: the walk ended early: {}\n", e.to_errno()),
+        Err(e) => pr_warn!(
+            "group {id}: cannot list its devices: error {}\n",
+            e.to_errno()
+        ),
     }
 }

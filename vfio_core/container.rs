@@ -178,7 +178,7 @@ impl Container {
         if groups.noiommu().is_some_and(|present| present != noiommu) {
             warn(
                 &group,
-                "groups with and without an IOMMU don't mix; take another container",
+                "the container has groups of the other kind (with or without an IOMMU); use another container",
             );
             return Err(EPERM);
         }
@@ -201,7 +201,7 @@ impl Container {
                 if e != EINTR {
                     warn(
                         &group,
-                        "its devices don't fit to what the container has; take another container",
+                        "the container's IOMMU driver cannot attach it; use another container",
                     );
                 }
                 groups.0.pop();

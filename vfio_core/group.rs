@@ -202,7 +202,7 @@ impl Group {
         state.iommu_group = None;
     }
 
-    /// Logs which task holds `device` open. Logs nothing if `state` is locked: a request can hold
+    /// Logs which task has `device` open. Logs nothing if `state` is locked: a request can hold
     /// that lock for long, and the caller must not wait only to log a message.
     pub(crate) fn warn_holder(&self, device: &Device) {
         let Some(state) = self.state.try_lock() else {
@@ -211,7 +211,7 @@ impl Group {
         if let Some(holder) = state.holder_of(device) {
             dev_warn!(
                 device.parent(),
-                "cannot be taken from userspace yet: open by {}; close it there\n",
+                "cannot be unregistered while it is open by {}; close it in that process\n",
                 holder.label()
             );
         }

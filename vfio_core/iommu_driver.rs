@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The list of backends: modules that do the translation for containers.
+//! IOMMU drivers, which translate addresses for containers: `struct vfio_iommu_driver`. They are also
+//! called backends.
 
 #[allow(unsafe_code)]
 mod abi;
@@ -16,15 +17,17 @@ pub(crate) use abi::{
 
 use abi::DRIVERS;
 
-/// Adds a backend to the list. Containers try the most recently added backend first.
+/// Adds an IOMMU driver to the list. Containers try the most recently added one first.
 ///
 /// # Errors
 ///
-/// Returns `EINVAL` if the backend is already listed or has only one of the two device callbacks;
+/// Returns `EINVAL` if the driver is already listed or has only one of the two device callbacks;
 /// `ENOMEM`.
 pub(crate) fn register(driver: IommuDriver) -> Result {
     if !driver.is_consistent() {
-        pr_warn!("a backend needs both register_device and unregister_device, or neither\n");
+        pr_warn!(
+            "an IOMMU driver must set both register_device and unregister_device, or neither\n"
+        );
         return Err(EINVAL);
     }
     let mut drivers = DRIVERS.lock();
@@ -35,7 +38,7 @@ pub(crate) fn register(driver: IommuDriver) -> Result {
     Ok(())
 }
 
-/// Removes a backend from the list, if it is listed. Containers that use the backend keep its
+/// Removes an IOMMU driver from the list, if it is listed. Containers that use the driver keep its
 /// module pinned.
 pub(crate) fn unregister(driver: IommuDriver) {
     let mut drivers = DRIVERS.lock();
@@ -45,7 +48,7 @@ pub(crate) fn unregister(driver: IommuDriver) {
     }
 }
 
-/// Returns all backends, with their modules pinned, in the order in which containers try them.
+/// Returns all IOMMU drivers, with their modules pinned, in the order in which containers try them.
 pub(crate) fn all() -> Result<KVec<IommuDriverRef>> {
     let drivers = DRIVERS.lock();
     let mut pinned = KVec::with_capacity(drivers.len(), GFP_KERNEL)?;

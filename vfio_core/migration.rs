@@ -9,8 +9,6 @@
 #[allow(unsafe_code)]
 mod abi;
 
-pub(crate) use abi::Migration;
-
 use kernel::prelude::*;
 use kernel_ext::mm::may_warn;
 

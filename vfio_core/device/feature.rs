@@ -201,7 +201,7 @@ impl Request<'_> {
             if may_warn() {
                 dev_warn!(
                     self.device.parent(),
-                    "the driver fails to stop DMA logging: {}\n",
+                    "vfio: the driver failed to stop DMA logging: error {}\n",
                     e.to_errno()
                 );
             }

@@ -38,7 +38,7 @@ pub(crate) fn register_physical(device: &Device) -> Result {
     if confined && !device.iommu_capable(bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY) {
         dev_warn!(
             device.parent(),
-            "vfio: DMA through this IOMMU is not cache coherent\n"
+            "vfio: not supported, because DMA through its IOMMU is not cache coherent\n"
         );
         leave_group(device);
         return Err(EINVAL);

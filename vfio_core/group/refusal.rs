@@ -52,23 +52,28 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OpenBy(holder) => f.write_fmt(fmt!("open by {}; close it there", holder)),
-            Self::DeviceOpenBy(holder) => {
-                f.write_fmt(fmt!("the device is open by {}; close it there", holder))
+            Self::OpenBy(holder) => {
+                f.write_fmt(fmt!("it is open by {}; close it in that process", holder))
             }
+            Self::DeviceOpenBy(holder) => f.write_fmt(fmt!(
+                "its device is open by {}; close it in that process",
+                holder
+            )),
             Self::InContainer => {
-                f.write_str("it is in a container; VFIO_GROUP_UNSET_CONTAINER takes it out")
+                f.write_str("it is in a container; use VFIO_GROUP_UNSET_CONTAINER first")
             }
             Self::NoContainer => {
-                f.write_str("it is in no container; VFIO_GROUP_SET_CONTAINER puts it into one")
+                f.write_str("it is in no container; use VFIO_GROUP_SET_CONTAINER first")
             }
             Self::NoAddressSpace => {
-                f.write_str("its container has no address space; VFIO_SET_IOMMU makes one")
+                f.write_str("its container has no address space; use VFIO_SET_IOMMU first")
             }
-            Self::Alone => f.write_str("no other group is in its container; merge one"),
-            Self::NoRight => f.write_str("it has no IOMMU; its user needs CAP_SYS_RAWIO"),
+            Self::Alone => f.write_str(
+                "it is not merged with another group; use VFIO_GROUP_UNSET_CONTAINER to leave",
+            ),
+            Self::NoRight => f.write_str("it has no IOMMU; grant the process CAP_SYS_RAWIO"),
             Self::ForeignContainer => {
-                f.write_str("its container was opened as /dev/vfio/vfio; use that descriptor")
+                f.write_str("its container was opened as /dev/vfio/vfio; use that file")
             }
         }
     }

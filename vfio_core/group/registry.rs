@@ -94,7 +94,7 @@ impl Registry {
             }
         };
         if group.device_of(parent).is_some() {
-            dev_warn!(parent, "vfio: this device is registered already\n");
+            dev_warn!(parent, "vfio: the device is already registered\n");
             return Err(EINVAL);
         }
         self.count(&group);
@@ -224,7 +224,7 @@ pub(crate) fn join_physical(parent: &Parent) -> Result<Arc<Group>> {
         }
         dev_warn!(
             parent,
-            "vfio: no IOMMU confines this device; enable it (intel_iommu=on, amd_iommu=on)\n"
+            "vfio: the device has no IOMMU; enable it (intel_iommu=on or amd_iommu=on)\n"
         );
         return Err(EINVAL);
     };

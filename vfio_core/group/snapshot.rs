@@ -88,12 +88,12 @@ impl Group {
     fn write_snapshot(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.state.try_lock().map(|state| self.look(state)) {
             Some(Ok(snapshot)) => fmt::Display::fmt(&snapshot, f),
-            Some(Err(e)) if e == ENODEV => f.write_str("gone\n"),
-            Some(Err(e)) => f.write_fmt(fmt!("cannot be shown: error {}\n", e.to_errno())),
+            Some(Err(e)) if e == ENODEV => f.write_str("removed\n"),
+            Some(Err(e)) => f.write_fmt(fmt!("error {}\n", e.to_errno())),
             None => {
                 let holder = self.user.lock().as_ref().map(Holder::seen);
                 write_holder(f, holder)?;
-                f.write_str("a request is under way: look again\n")
+                f.write_str("a request is in progress: read this file again\n")
             }
         }
     }
@@ -168,11 +168,11 @@ fn string(field: &[u8]) -> &BStr {
 /// Describes how a device affects its group, and what the administrator can do.
 fn meaning(member: &vfio_group_device) -> &'static str {
     match member.state {
-        bindings::VFIO_GROUP_DEVICE_UNBOUND => "no driver, not in the way",
-        bindings::VFIO_GROUP_DEVICE_VFIO => "offered to userspace",
-        bindings::VFIO_GROUP_DEVICE_UNMANAGED => "not in the way",
-        bindings::VFIO_GROUP_DEVICE_KERNEL => "in the way: bind it to vfio-pci, or unbind it",
-        _ => "being bound or unbound: look again",
+        bindings::VFIO_GROUP_DEVICE_UNBOUND => "no driver, does not block the group",
+        bindings::VFIO_GROUP_DEVICE_VFIO => "available to userspace",
+        bindings::VFIO_GROUP_DEVICE_UNMANAGED => "does not block the group",
+        bindings::VFIO_GROUP_DEVICE_KERNEL => "blocks the group: unbind it, or bind it to vfio-pci",
+        _ => "being bound or unbound: read this file again",
     }
 }
 

@@ -304,7 +304,7 @@ fn debugfs_tells_the_same() -> Result<()> {
     assert!(closed.contains("open: no\n"), "{closed}");
     let line = |name: &str| closed.lines().find(|line| line.starts_with(name));
     let sibling = line(SIBLING).context("a line for the device of the host")?;
-    assert!(sibling.contains("in the way"), "{sibling}");
+    assert!(sibling.contains("blocks the group"), "{sibling}");
     let _group = group(SHARED)?;
     let open = std::fs::read_to_string(&path)?;
     assert!(open.contains(&format!("({})", getpid())), "{open}");

@@ -91,7 +91,12 @@ fn open_by_another_process() -> Result<()> {
     assert_eq!(helper.line()?, "ready");
     let number = pci::group_of(EDU)?;
     let holder = format!("open by exe ({})", helper.id());
-    let parts = [&named(EDU)?, "open refused: ", &holder, "close it there"];
+    let parts = [
+        &named(EDU)?,
+        "open refused: ",
+        &holder,
+        "close it in that process",
+    ];
     says(Errno::EBUSY, &parts, || errno(Group::open(number)))?;
     helper.proceed()?;
     helper.finish()
@@ -106,8 +111,8 @@ fn used_by_a_driver_of_the_host() -> Result<()> {
     };
     let parts = [
         SIBLING,
-        &format!("in group {number}, used by driver {driver}"),
-        "bind it to vfio-pci, or unbind it",
+        &format!("blocks group {number}: bound to driver {driver}"),
+        "unbind it, or bind it to vfio-pci",
     ];
     says(Errno::EPERM, &parts, || {
         errno(shared.set_container(&container))
@@ -117,7 +122,7 @@ fn used_by_a_driver_of_the_host() -> Result<()> {
 fn in_a_container_already() -> Result<()> {
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
     let name = named(EDU)?;
-    let reason = "it is in a container; VFIO_GROUP_UNSET_CONTAINER takes it out";
+    let reason = "it is in a container; use VFIO_GROUP_UNSET_CONTAINER first";
     let parts = [&name, "VFIO_GROUP_SET_CONTAINER refused: ", reason];
     says(Errno::EINVAL, &parts, || {
         errno(group.set_container(&container))
@@ -134,7 +139,7 @@ fn in_a_container_already() -> Result<()> {
 fn in_no_container() -> Result<()> {
     let group = group(EDU)?;
     let name = named(EDU)?;
-    let reason = "it is in no container; VFIO_GROUP_SET_CONTAINER puts it into one";
+    let reason = "it is in no container; use VFIO_GROUP_SET_CONTAINER first";
     let parts = [&name, "VFIO_GROUP_UNSET_CONTAINER refused: ", reason];
     says(Errno::EINVAL, &parts, || errno(group.unset_container()))?;
     let parts = [&name, "VFIO_GROUP_UNMERGE refused: ", reason];
@@ -152,7 +157,7 @@ fn without_an_address_space() -> Result<()> {
     let parts = [
         &named(EDU)?,
         "VFIO_GROUP_GET_DEVICE_FD refused: ",
-        "its container has no address space; VFIO_SET_IOMMU makes one",
+        "its container has no address space; use VFIO_SET_IOMMU first",
     ];
     says(Errno::EINVAL, &parts, || errno(group.device(EDU)))
 }
@@ -167,8 +172,8 @@ fn device_is_open() -> Result<()> {
         ("VFIO_GROUP_UNMERGE", UNMERGE),
     ] {
         let second = (ask == UNMERGE).then(|| merged(&group)).transpose()?;
-        let text = format!("{request} refused: the device is open by ");
-        let parts = [&name, text.as_str(), &holder, "close it there"];
+        let text = format!("{request} refused: its device is open by ");
+        let parts = [&name, text.as_str(), &holder, "close it in that process"];
         says(Errno::EBUSY, &parts, || raw::none(&group, ask).map(drop))?;
         drop(second);
     }
@@ -188,7 +193,7 @@ fn alone_in_its_container() -> Result<()> {
     let parts = [
         &named(EDU)?,
         "VFIO_GROUP_UNMERGE refused: ",
-        "no other group is in its container; merge one",
+        "it is not merged with another group; use VFIO_GROUP_UNSET_CONTAINER to leave",
     ];
     says(Errno::EINVAL, &parts, || {
         raw::none(&group, UNMERGE).map(drop)
@@ -210,7 +215,7 @@ fn does_not_fit() -> Result<()> {
     let number = pci::group_of(NVME)?;
     let parts = [
         &format!("group {number}: VFIO_GROUP_SET_CONTAINER refused: "),
-        "take another container",
+        "use another container",
     ];
     says(Errno::EBUSY, &parts, || {
         errno(other.set_container(&container))

@@ -278,9 +278,9 @@ fn g21_holder_is_named() -> Result<()> {
     let unbind = thread::spawn(|| pci::unbind(EDU));
     let name = format!("open by exe ({}), for ", holder.id());
     let parts = [
-        &format!("vfio-pci {EDU}: cannot be taken from userspace yet: "),
+        &format!("vfio-pci {EDU}: cannot be unregistered while it is "),
         name.as_str(),
-        "close it there",
+        "close it in that process",
     ];
     let said = log.wait(&parts, LIMIT);
     holder.proceed()?;
