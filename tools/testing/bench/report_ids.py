@@ -35,7 +35,8 @@ def table(title, lines):
         ida = "" if row.get("ida") is None else f"{row['ida']:,}"
         target = "" if row["target"] is None else f"<= {row['target']}"
         verdict = "  MISSED" if row["met"] is False else ""
-        yield f"{row['name']:<40} {row['xarray']:>8,} {ida:>8} {row['ioasid']:>8,} {row['ratio']:>14.2f}  {target}{verdict}".rstrip()
+        figures = f"{row['xarray']:>8,} {ida:>8} {row['ioasid']:>8,} {row['ratio']:>14.2f}"
+        yield f"{row['name']:<40} {figures}  {target}{verdict}".rstrip()
 
 
 def main(paths):

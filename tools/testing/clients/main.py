@@ -116,7 +116,8 @@ def main():
     (FOLDER / "tftp").mkdir(parents=True, exist_ok=True)
     (FOLDER / "tftp" / "boot.ipxe").write_text(BOOT_FILE)
     wanted = [client for client in CLIENTS if not options.only or client.name in options.only]
-    return 0 if all([run(client, options.iommu) for client in wanted]) else 1
+    passed = [run(client, options.iommu) for client in wanted]
+    return 0 if all(passed) else 1
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ class Guest:
         self.trace = FOLDER / f"{stack}.{seed}.trace"
         self.disk = machine.disk()
         command = [REPO / "tools/testing/vm/run", "--kernel", "stock", "--stack", stack]
-        command += ["--log", FOLDER / f"{stack}.{seed}.kernel.log", *machine.options("stock", self.disk.name), *options.vm]
+        command += ["--log", FOLDER / f"{stack}.{seed}.kernel.log"]
+        command += [*machine.options("stock", self.disk.name), *options.vm]
         command += ["--copy", REPO / PROGRAM, "--timeout", str(120 + options.steps / 20)]
         command += ["--", "guest-differential", "--seed", str(seed), "--steps", str(options.steps)]
         command += ["--c"] if stack == "c" else []

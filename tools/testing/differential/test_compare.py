@@ -40,7 +40,8 @@ class Comparison(unittest.TestCase):
         self.assertIsNone(difference(SAME, SAME))
 
     def test_each_value_counts(self):
-        for old, new in (("2 container0 info argsz=24", "2 container0 info argsz=25"), ("24 bytes = 0", "24 bytes = EINVAL"),
+        for old, new in (("2 container0 info argsz=24", "2 container0 info argsz=25"),
+                         ("24 bytes = 0", "24 bytes = EINVAL"),
                          ("18[00*7]", "19[00*7]"), ("18[00*7] locked=0", "18[00*7] locked=4")):
             self.assertEqual(difference(SAME, SAME.replace(old, new)), 1, new)
             self.assertEqual(difference(SAME.replace(old, new), SAME), 1, new)

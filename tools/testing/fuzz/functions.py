@@ -32,7 +32,8 @@ def of_module(path):
 
 
 def demangled(names):
-    done = subprocess.run(["c++filt", "--format=rust"], input="\n".join(names), check=True, capture_output=True, text=True)
+    done = subprocess.run(["c++filt", "--format=rust"], input="\n".join(names),
+                          check=True, capture_output=True, text=True)
     # Remove the hashes in the names of crates and of instances of generic functions.
     return [re.sub(r"\[[0-9a-f]{8,}\]|::h[0-9a-f]{16}$", "", line) for line in done.stdout.splitlines()]
 

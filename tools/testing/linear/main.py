@@ -18,7 +18,8 @@ PROGRAM = REPO / "build/cargo/release/guest-linear"
 
 EDU = "edu,dma_mask=0xffffffffffffffff"
 BOUND = ("0000:00:03.0", "0000:00:04.0")
-SUMMARY = re.compile(r"(\d+) requests \((\d+) of them overlapping\) in \d+ rounds: \d+ without an explanation, \d+ undecided")
+SUMMARY = re.compile(r"(\d+) requests \((\d+) of them overlapping\) in \d+ rounds: "
+                     r"\d+ without an explanation, \d+ undecided")
 # Usually 30 percent of the requests overlap others. With less than this, a run shows nothing about them. A few
 # rounds, as in a repetition, may have less.
 LEAST_PERCENT = 5

@@ -18,7 +18,7 @@ vfio_dma_mapping_test vfio_type1_iommu_anonymous map
 vfio_cdev                                      bind
                                                attach
 Created 1 VF (0000:01:10.0) under the PF: 0000:01:00.0
-"""
+"""  # noqa: W291 (the harness prints trailing spaces)
 
 GUEST = f"""\
 === list vfio_dma_mapping_test edu

@@ -128,12 +128,13 @@ class Soak:
 
     def rounds(self, share):
         """All programs at once, round by round."""
-        options, number = self.options, 0
+        options, number, crashed = self.options, 0, False
         while number == 0 or (crashed and self.left(share) > 0):
             seconds = max(60, int(self.left(share)))
             disks = Disks()
             command = [REPO / "tools/testing/vm/run", "--kernel", options.kernel, "--stack", options.stack]
-            command += ["--mdev", options.stack, *machine(options, disks), "--log", FOLDER / f"{options.stack}.rounds.kernel.log"]
+            command += ["--mdev", options.stack, *machine(options, disks)]
+            command += ["--log", FOLDER / f"{options.stack}.rounds.kernel.log"]
             # The last round may begin at the end, and each program may be late.
             command += ["--timeout", seconds + 4 * options.round + 900]
             command += [word for program in NEEDED for word in ("--copy", stripped(program))]
@@ -163,9 +164,10 @@ class Soak:
             more = SETS[name] if options.stack == "rust" else ON_C.get(name, SETS[name])
             command = [REPO / "tools/testing/guest/run", "--no-build", "--kernel", options.kernel]
             command += ["--stack", options.stack, "--set", name.split()[0], "--timeout", SET_SECONDS]
-            command += ["--append", " ".join(PATIENT), "--log", FOLDER / f"{options.stack}.{name.replace(' ', '-')}.kernel.log"]
+            command += ["--append", " ".join(PATIENT)]
+            command += ["--log", FOLDER / f"{options.stack}.{name.replace(' ', '-')}.kernel.log"]
             print(f"[{time.monotonic() - self.start:5.0f} s] set {name}, {max(0, self.left()):.0f} s left", flush=True)
-            for attempt in range(3):
+            for _ in range(3):
                 status, output = self.run(name, [*command, *more], r"$^")
                 if not EMULATOR_CRASH.search(output) or COMPLAINT.search(output):
                     break
@@ -192,8 +194,8 @@ def main():
     if options.seed is None:
         options.seed = random.randrange(1_000_000)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    print(f"{options.hours:g} hours on the {options.kernel} kernel, stack {options.stack}: SEED={options.seed} repeats it",
-          flush=True)
+    print(f"{options.hours:g} hours on the {options.kernel} kernel, stack {options.stack}: "
+          f"SEED={options.seed} repeats it", flush=True)
     soak = Soak(options)
     if options.only != "sets":
         soak.rounds(1.0 if options.only else 0.5)

@@ -51,7 +51,8 @@ def advise(known, results):
     """Prints how many tests are not in the manifest yet."""
     unlisted = sum(len(known.unlisted(step, found)) for step, found in results.items())
     if unlisted:
-        print(f"{unlisted} tests are not in the manifest: 'tools/testing/test --record' adds those of steps that passed")
+        print(f"{unlisted} tests are not in the manifest: "
+              "'tools/testing/test --record' adds those of steps that passed")
 
 
 def main():

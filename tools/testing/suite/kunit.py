@@ -19,7 +19,7 @@ def in_sources(repo):
         for path in sorted((repo / folder).rglob("*.rs")):
             text = path.read_text()
             starts = list(SUITE.finditer(text))
-            for start, end in zip(starts, [*(s.start() for s in starts[1:]), len(text)]):
+            for start, end in zip(starts, [*(s.start() for s in starts[1:]), len(text)], strict=False):
                 suites[module, start[1]] = CASE.findall(text, start.end(), end)
     return suites
 

@@ -19,7 +19,7 @@ def in_document(repo):
     """Returns all rows in their order, and the reasons of the rows without a test."""
     rows, reasons, row = [], {}, None
     sections = re.split(r"^(.+)\n=+\n", (repo / FEATURES).read_text(), flags=re.M)
-    for title, text in zip(sections[1::2], sections[2::2]):
+    for title, text in zip(sections[1::2], sections[2::2], strict=True):
         for line in text.splitlines():
             if match := ROW.match(line):
                 row = match[1]

@@ -2,6 +2,7 @@
 """Runs steps, two at a time, each after its prerequisites, and prints their results."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import re
@@ -48,10 +49,8 @@ def word(result):
 
 def kill(process):
     """Terminates a command and all processes in its group."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
-    except ProcessLookupError:
-        pass
 
 
 class Runner:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Finds reports of defects in the kernel's log; and the exception for unusable requests."""
 
+import itertools
 import re
 
 
@@ -41,7 +42,7 @@ def defects(log):
 
 def rest(lines):
     """Yields the lines of a report after the first."""
-    for _, line in zip(range(REPORT_LINES - 1), lines):
+    for line in itertools.islice(lines, REPORT_LINES - 1):
         yield line
         if LAST_LINE.search(line):
             return
