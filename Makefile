@@ -157,6 +157,12 @@ rustfmtcheck:
 	@MAKEFLAGS= $(buildroot) exec -- rustfmt --check --color never $(kernel_rust_files)
 	@MAKEFLAGS= $(buildroot) exec -- cargo fmt --all --check -- --color never
 
+# --- Linting -------------------------------------------------------------------------------
+
+.PHONY: lint
+lint:
+	@MAKEFLAGS= tools/testing/lint
+
 # --- Testing -------------------------------------------------------------------------------
 
 .PHONY: test test-all soak selftests bench demo
@@ -218,6 +224,7 @@ Checking:
   clippy             run clippy; warnings are errors
   rustfmt            format the Rust files
   rustfmtcheck       list the Rust files that are not formatted
+  lint               run shellcheck, ruff, codespell and the kernel's checkpatch.pl
 
 Documentation and editors:
   rustdoc            write the documentation of the crates to build/rustdoc

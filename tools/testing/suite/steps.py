@@ -2,6 +2,7 @@
 """The steps of 'make test', and the further steps of 'make test-all'."""
 
 import functools
+import itertools
 
 import kunit
 import results
@@ -25,7 +26,7 @@ def one(name, *command, after=()):
 
 def modules_of(options):
     """Returns which modules a guest with these options tests: "C", "Rust", or None for a mix."""
-    given = dict(zip(options, options[1:]))
+    given = dict(itertools.pairwise(options))
     core, type1 = (given.get(option, given.get("--stack")) for option in ("--core", "--type1"))
     return {"c": "C", "rust": "Rust"}[core] if core == type1 else None
 
@@ -95,12 +96,14 @@ def main_steps(repo):
     return [
         one("harness", "python3", "-B", "tools/testing/suite/selftest.py"),
         one("vm-report", *"python3 -B -m unittest discover --start-directory tools/testing/vm".split()),
-        one("differential-report", *"python3 -B -m unittest discover --start-directory tools/testing/differential".split()),
+        one("differential-report",
+            *"python3 -B -m unittest discover --start-directory tools/testing/differential".split()),
         one("selftests-report", *"python3 -B -m unittest discover --start-directory tools/testing/selftests".split()),
         script("unsafe", "tools/testing/check-unsafe"),
         make("build-stock", "modules", "KERNEL=stock", "WERROR=1"),
         one("programs", "cargo", "build", "--offline", "--locked", "--release", "--workspace"),
-        Step("models-ids", "cargo test --offline --locked --package ids-model".split(), results.libtest, after=("programs",)),
+        Step("models-ids", "cargo test --offline --locked --package ids-model".split(), results.libtest,
+             after=("programs",)),
         make("build-test", "modules", "KERNEL=test", "WERROR=1"),
         Step("models", "cargo test --offline --locked --release -p models -- --show-output".split(), results.libtest,
              after=("programs",)),
@@ -113,6 +116,7 @@ def main_steps(repo):
         make("clippy", "clippy", "KERNEL=stock"),
         make("clippy-kunit", "clippy", "KERNEL=test", after=("build-test",)),
         make("rustdoc", "rustdoc", "KERNEL=stock"),
+        *(one(linter, "tools/testing/lint", linter) for linter in ("shellcheck", "ruff", "codespell", "checkpatch")),
         one("programs-clippy", *"cargo clippy --offline --locked --workspace --all-targets -- -Dwarnings".split()),
         one("demo", "tools/testing/demo", after=("build-stock", "programs")),
         guest("guest-rust-core-c-type1", "--core", "rust", "--type1", "c"),
@@ -144,8 +148,10 @@ def main_steps(repo):
         guest("exports-rust", "--stack", "rust", "--set", "exports"),
         script("differential", "tools/testing/differential/run", "--no-build",
                after=("build-stock", "drivers-stock", "programs")),
-        one("linear-self", *"cargo test --offline --locked --release --package guest-linear".split(), after=("programs",)),
-        script("linear-c", "tools/testing/linear/run", "--no-build", "--stack", "c", after=("drivers-stock", "programs")),
+        one("linear-self", *"cargo test --offline --locked --release --package guest-linear".split(),
+            after=("programs",)),
+        script("linear-c", "tools/testing/linear/run", "--no-build", "--stack", "c",
+               after=("drivers-stock", "programs")),
         script("linear-rust", "tools/testing/linear/run", "--no-build", "--stack", "rust",
                after=("build-stock", "drivers-stock", "programs")),
         one("fuzz-report", *"python3 -B -m unittest discover --start-directory tools/testing/fuzz".split()),
