@@ -157,11 +157,19 @@ rustfmtcheck:
 	@MAKEFLAGS= $(buildroot) exec -- rustfmt --check --color never $(kernel_rust_files)
 	@MAKEFLAGS= $(buildroot) exec -- cargo fmt --all --check -- --color never
 
-# --- Linting -------------------------------------------------------------------------------
+# --- Linting and documentation -------------------------------------------------------------
 
-.PHONY: lint
+.PHONY: lint docs
 lint:
 	@MAKEFLAGS= tools/testing/lint
+docs:
+	@mkdir -p build/docs
+	@for builder in html man; do \
+		MAKEFLAGS= $(buildroot) check python3 -m sphinx --quiet --fail-on-warning --keep-going \
+			--doctree-dir build/docs/doctrees --builder $$builder \
+			Documentation build/docs/$$builder || exit; \
+	done
+	@echo 'The documentation starts at build/docs/html/index.html; the man page is build/docs/man/vfio-rust.7'
 
 # --- Testing -------------------------------------------------------------------------------
 
@@ -227,6 +235,8 @@ Checking:
   lint               run shellcheck, ruff, codespell and the kernel's checkpatch.pl
 
 Documentation and editors:
+  docs               write the documentation as HTML and a man page to build/docs; warnings are
+                     errors
   rustdoc            write the documentation of the crates to build/rustdoc
   rust-analyzer      write rust-project.json
 

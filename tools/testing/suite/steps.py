@@ -117,6 +117,7 @@ def main_steps(repo):
         make("clippy-kunit", "clippy", "KERNEL=test", after=("build-test",)),
         make("rustdoc", "rustdoc", "KERNEL=stock"),
         *(one(linter, "tools/testing/lint", linter) for linter in ("shellcheck", "ruff", "codespell", "checkpatch")),
+        make("docs", "docs"),
         one("programs-clippy", *"cargo clippy --offline --locked --workspace --all-targets -- -Dwarnings".split()),
         one("demo", "tools/testing/demo", after=("build-stock", "programs")),
         guest("guest-rust-core-c-type1", "--core", "rust", "--type1", "c"),
