@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Draws charts as SVG, for light and dark pages."""
+"""Draws charts as SVG, for light and dark pages; matplotlib's drawings are for one of them."""
 
 import math
 from xml.etree import ElementTree

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Test results: how test programs print them, and parsers for their output."""
+"""Test results: how test programs print them, and parsers for their output.
+
+The parsers are our own, because lines of the kernel's log and of other programs may come between
+the results. The JSON output of Rust's test harness is not stable.
+"""
 
 import dataclasses
 import re
@@ -77,7 +81,10 @@ def libtest_outcomes(output):
 
 
 def ktap_cases(output):
-    """Yields (suite, case, passed) from the KTAP output of KUnit, with or without log prefixes."""
+    """Yields (suite, case, passed) from the KTAP output of KUnit, with or without log prefixes.
+
+    The kernel's kunit_parser.py wants one run in a whole; this is the text of many files in debugfs.
+    """
     suite = None
     for line in output.splitlines():
         line = re.sub(r"^\[ *\d+\.\d+\] ", "", line)
