@@ -13,9 +13,9 @@ use kernel::{
 };
 
 use crate::{
-    abi::system::system,
-    entry::Found,
-    set_id::SetId, //
+    id::entry::Found,
+    set::SetId,
+    system::system, //
 };
 
 /// The files. Dropping this removes them.
@@ -33,20 +33,20 @@ impl Files {
     ///
     /// `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
-        let folder = Dir::new(c"ioasid");
+        let dir = Dir::new(c"ioasid");
         Ok(Self {
-            _space: KBox::pin_init(folder.read_only_file(c"space", SpaceFile), GFP_KERNEL)?,
-            _sets: KBox::pin_init(folder.read_only_file(c"sets", SetsFile), GFP_KERNEL)?,
+            _space: KBox::pin_init(dir.read_only_file(c"space", SpaceFile), GFP_KERNEL)?,
+            _sets: KBox::pin_init(dir.read_only_file(c"sets", SetsFile), GFP_KERNEL)?,
             _allocators: KBox::pin_init(
-                folder.read_only_file(c"allocators", AllocatorsFile),
+                dir.read_only_file(c"allocators", AllocatorsFile),
                 GFP_KERNEL,
             )?,
-            _ids: KBox::pin_init(folder.read_only_file(c"ids", IdsFile), GFP_KERNEL)?,
+            _ids: KBox::pin_init(dir.read_only_file(c"ids", IdsFile), GFP_KERNEL)?,
         })
     }
 }
 
-/// The size of the space and how much of it is used.
+/// The size of the space, and how many of its ids are used.
 struct SpaceFile;
 
 impl Writer for SpaceFile {
@@ -55,12 +55,12 @@ impl Writer for SpaceFile {
         let left = space
             .with_set(SetId::ROOT, |root| Ok(root.account.left()))
             .map_err(|_| fmt::Error)?;
-        let all = space.own_total();
+        let total = space.own_total();
         writeln!(f, "capacity: {}", space.capacity())?;
-        writeln!(f, "own ids from: {}", space.floor())?;
+        writeln!(f, "lowest own id: {}", space.floor())?;
         writeln!(f, "own ids in use: {}", space.own_ids())?;
-        writeln!(f, "promised or in no set: {}", all.saturating_sub(left))?;
-        writeln!(f, "left: {left}")?;
+        writeln!(f, "reserved or in no set: {}", total.saturating_sub(left))?;
+        writeln!(f, "available: {left}")?;
         writeln!(f, "orphans: {}", space.orphans())
     }
 }
@@ -88,17 +88,17 @@ struct AllocatorsFile;
 impl Writer for AllocatorsFile {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let space = system();
-        let Some(list) = space.allocators() else {
+        let Some(list) = space.allocators.read() else {
             return writeln!(f, "own active {}", space.own_ids());
         };
-        let active = list.first().map(|source| source.origin);
-        for source in list.iter() {
-            let state = if Some(source.origin) == active {
+        let active = list.first().map(|entry| entry.origin);
+        for entry in list.iter() {
+            let state = if Some(entry.origin) == active {
                 "active"
             } else {
                 "waiting"
             };
-            writeln!(f, "kind {} {state} {}", source.origin, source.outstanding())?;
+            writeln!(f, "kind {} {state} {}", entry.origin, entry.outstanding())?;
         }
         Ok(())
     }
@@ -112,9 +112,12 @@ impl Writer for IdsFile {
         writeln!(f, "id set allocator state references spid")?;
         let mut from = Some(0);
         let line = |id, found: &Found<'_>| {
-            let life = found.life;
+            let lifetime = found.lifetime;
             let fixed = (found.set().number(), found.origin());
-            (id, (fixed, life.state(), life.references(), found.spid()))
+            (
+                id,
+                (fixed, lifetime.state(), lifetime.references(), found.spid()),
+            )
         };
         while let Some((id, line)) = from.and_then(|from| system().next_id(from, line)) {
             let ((set, origin), state, references, spid) = line;

@@ -14,79 +14,100 @@
 
 #![deny(unsafe_code)]
 
-#[allow(unsafe_code)]
-mod abi;
-mod account;
-mod complain;
+// The concepts. Each folder has an `abi.rs` if the concept has a C side or other unsafe code.
+mod allocator; // custom allocators: the list, kinds, the hand-over between them
+mod id; // ids: allocating, finding, referencing, freeing; keys, handles, states
+mod notifier; // callbacks for events of ids
+mod set; // sets: owners, quotas and their accounts
+mod space; // a space: all of the above in one object; its capacity
+mod spid; // the numbers that the owner of a set uses for its ids
+pub mod vcmd; // the allocator of a VT-d in a guest: virtual commands
+pub mod virtio; // the allocator of a virtio-iommu: PASID requests
+
+// The system's space, and its interfaces.
 mod debugfs;
-mod entry;
-#[cfg(CONFIG_KUNIT)]
-mod host;
-mod key;
-mod life;
-mod notify;
-mod pasid;
-mod range;
-mod roster;
-mod set;
-mod set_id;
-mod source;
-mod space;
-mod state;
+#[allow(unsafe_code)]
+mod exports;
+#[allow(unsafe_code)]
+#[path = "system/abi.rs"]
+mod system;
+#[allow(unsafe_code)]
+#[path = "trace/abi.rs"]
+mod trace;
+
+// What the concepts are made of.
+#[allow(unsafe_code)]
+#[path = "global_pasids/abi.rs"]
+mod global_pasids; // the PASIDs that are reserved in the kernel
+mod id_tree; // a tree of ids with lookups under RCU
+#[allow(unsafe_code)]
+#[path = "kmem_cache/abi.rs"]
+mod kmem_cache;
+#[allow(unsafe_code)]
+#[path = "read_once/abi.rs"]
+mod read_once;
+mod srcu_list; // a list that is read under SRCU
+
 #[cfg(CONFIG_KUNIT)]
 mod tests;
-pub mod vcmd;
-pub mod virtio;
 
-use kernel::prelude::*;
-use kernel_ext::iommu::pasid::GlobalPasids;
+use kernel::{
+    fmt,
+    prelude::*, //
+};
 
-pub use abi::system::system;
-pub use key::Key;
-pub use notify::{
+use kernel_ext::mm::may_warn;
+
+use global_pasids::GlobalPasids;
+use space::KmemCaches;
+
+pub use allocator::{
+    Allocator,
+    Registration, //
+};
+pub use id::{
+    handle::{
+        Pasid,
+        Reference, //
+    },
+    key::Key,
+    range::{
+        IdRange,
+        DEFAULT_CAPACITY,
+        INVALID, //
+    },
+    state::IdState, //
+};
+pub use notifier::{
     priority,
     Event,
-    Notify,
-    Scope,
-    Subject, //
-};
-pub use pasid::{
-    Pasid,
-    Reference, //
-};
-pub use range::{
-    IdRange,
-    DEFAULT_CAPACITY,
-    INVALID, //
+    Notifier,
+    NotifierArgs,
+    Scope, //
 };
 pub use set::{
     Quota,
     Set,
+    SetId,
     Token, //
 };
-pub use set_id::SetId;
-pub use source::Allocator;
-pub use space::{
-    Memory,
-    Registration,
-    Space, //
-};
-pub use state::State;
+pub use space::Space;
+pub use system::system;
 
 module! {
     type: Module,
     name: "ioasid",
     authors: ["The VFIO in Rust authors"],
-    description: "System-wide allocator of I/O address space ids",
+    description: "System-wide allocator of PASIDs (I/O address space ids)",
     license: "GPL v2",
     params: {
         kernel_share: u32 {
             default: 0x8000,
-            description: "PASIDs below this one stay with the kernel, for shared virtual addressing",
+            description: "Number of PASIDs, from 0, that are left to the kernel for shared virtual addressing",
         },
         capacity: u32 {
             default: 0x100000,
-            description: "PASIDs are below this number",
+            description: "End of the PASIDs that the module allocates, at most 2^20",
         },
     },
 }
@@ -94,19 +115,19 @@ module! {
 /// The module's registrations, dropped in the order of the fields.
 struct Module {
     _files: debugfs::Files,
-    _space: abi::system::Installed,
+    _space: system::Installed,
 }
 
 impl kernel::Module for Module {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let first = module_parameters::kernel_share.value().max(1);
         let capacity = module_parameters::capacity.value();
-        check_limits(first, capacity).inspect_err(|_| {
-            pr_err!("capacity must be more than kernel_share, and 2^20 at most\n");
+        space::check_limits(first, capacity).inspect_err(|_| {
+            pr_err!("capacity must be greater than kernel_share, and at most 2^20\n");
         })?;
         let pasids = GlobalPasids::take(first, capacity)?;
-        let space = Space::new(&Memory::new()?, first, capacity, Some(pasids));
-        let space = abi::system::Installed::new(KBox::pin_init(space, GFP_KERNEL)?);
+        let space = Space::new(&KmemCaches::new()?, first, capacity, Some(pasids));
+        let space = system::Installed::new(KBox::pin_init(space, GFP_KERNEL)?);
         Ok(Self {
             _files: debugfs::Files::new()?,
             _space: space,
@@ -114,29 +135,10 @@ impl kernel::Module for Module {
     }
 }
 
-/// Checks that there can be PASIDs from `first` to `capacity - 1`.
-///
-/// # Errors
-///
-/// `EINVAL` if the range is empty or ends above 20 bits, which the kernel does not support.
-fn check_limits(first: u32, capacity: u32) -> Result {
-    if first >= capacity || capacity > DEFAULT_CAPACITY {
-        return Err(EINVAL);
-    }
-    Ok(())
-}
-
-#[kunit_tests(ioasid_limits)]
-mod limits {
-    use super::*;
-
-    #[test]
-    fn no_more_than_there_are() {
-        for capacity in [0x8001, DEFAULT_CAPACITY - 1, DEFAULT_CAPACITY] {
-            assert_eq!(check_limits(0x8000, capacity), Ok(()));
-        }
-        for capacity in [0, 1, 0x8000, DEFAULT_CAPACITY + 1, INVALID - 1, INVALID] {
-            assert_eq!(check_limits(0x8000, capacity), Err(EINVAL));
-        }
+/// Logs that `what` failed, for callers that cannot return the error. A guest can trigger this at
+/// will, so the messages share one rate limit with those of all modules.
+fn warn_failed(what: fmt::Arguments<'_>, error: Error) {
+    if may_warn() {
+        pr_warn!("cannot {}: {:?}\n", what, error);
     }
 }

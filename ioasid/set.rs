@@ -2,49 +2,37 @@
 
 //! Sets: owners of ids, with quotas.
 
+#[allow(unsafe_code)]
+pub(crate) mod abi;
+pub(crate) mod account;
+pub(crate) mod identity;
+mod lifecycle;
+
 use kernel::prelude::*;
 
-use kernel_ext::{
-    gfp::Gfp,
-    value_map::ValueMap, //
+use kernel_ext::gfp::Gfp;
+
+pub use identity::{
+    SetId,
+    Token, //
 };
 
 use crate::{
-    account::Account,
-    complain::complain,
-    key::Key,
-    life::Right,
-    pasid::{
-        Pasid,
-        Reference, //
+    id::{
+        handle::{
+            Pasid,
+            Reference, //
+        },
+        key::Key,
+        range::IdRange,
+        state::Right, //
     },
-    range::IdRange,
-    set_id::SetId,
-    space::Space, //
+    space::Space,
+    spid::abi::SpidMap,
+    warn_failed, //
 };
 
-/// The owner of a set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Token {
-    /// No particular owner.
-    None,
-    /// A process, identified by the address of its `struct mm_struct`, which must exist as long as
-    /// the set. A process has at most one set.
-    Mm(usize),
-    /// A value that is only meaningful to the set's creator.
-    Private(usize),
-}
-
-impl Token {
-    /// Returns the token's kind and value as debugfs shows them.
-    pub(crate) fn parts(self) -> (&'static str, usize) {
-        match self {
-            Self::None => ("none", 0),
-            Self::Mm(mm) => ("mm", mm),
-            Self::Private(value) => ("private", value),
-        }
-    }
-}
+use account::Account;
 
 /// The maximum number of ids that a set may have at the same time. They are reserved for the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +52,7 @@ pub(crate) struct SetState {
     pub(crate) generation: u32,
     /// The ids by the owner's numbers for them (SPIDs).
     #[pin]
-    pub(crate) spids: ValueMap,
+    pub(crate) spids: SpidMap,
 }
 
 impl SetState {
@@ -73,7 +61,7 @@ impl SetState {
             account: Account::new(quota),
             token,
             generation,
-            spids <- ValueMap::new(),
+            spids <- SpidMap::new(),
         })
     }
 }
@@ -155,7 +143,7 @@ impl<'s> Set<'s> {
 impl Drop for Set<'_> {
     fn drop(&mut self) {
         if let Err(e) = self.space.put_set(self.id) {
-            complain(c"put set", self.id.number(), e);
+            warn_failed(fmt!("drop a handle of set {}", self.id.number()), e);
         }
     }
 }

@@ -1,16 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A space of ids, with its sets, listeners and allocators.
+//! A space of ids, with its sets, notifiers and allocators.
 //!
 //! Lookups take no lock. Ids and sets are reference counted, so the holder of a reference can use
 //! the object while others are created and removed.
-
-mod ids;
-mod sets;
-mod sources;
-mod spids;
-
-pub use sources::Registration;
 
 use kernel::{
     c_str,
@@ -28,54 +21,53 @@ use kernel::{
         Arc,
         Mutex,
         SpinLockIrq, //
-    },
+    }, //
 };
 
-use kernel_ext::{
-    gfp::Gfp,
-    id_map::IdMap,
-    id_table::{
-        self,
-        IdTable, //
-    },
-    iommu::pasid::GlobalPasids,
-    published::Reader,
-    read_once::read_once,
-    slab::Slab, //
-};
+use kernel_ext::gfp::Gfp;
 
 use crate::{
-    account::Account,
-    entry::{
-        Entry,
-        Found, //
+    allocator::{
+        AllocatorList,
+        Origin,
+        OwnSpace,
+        OWN_SPACE, //
     },
-    key::Key,
-    notify::Listeners,
-    roster::Roster,
+    global_pasids::GlobalPasids,
+    id::{
+        entry::{
+            Entry,
+            Found, //
+        },
+        key::Key,
+        range::DEFAULT_CAPACITY,
+        state::IdState, //
+    },
+    id_tree::{
+        IdTree,
+        NodeCaches, //
+    },
+    kmem_cache::KmemCache,
+    notifier::NotifierChain,
+    read_once::read_once,
     set::{
+        abi::SetMap,
+        account::Account,
+        SetId,
         SetState,
         Token, //
     },
-    set_id::SetId,
-    source::{
-        Origin,
-        Own,
-        Source,
-        Sources,
-        OWN, //
-    },
-    state::State,
+    srcu_list::SrcuList, //
 };
 
-/// The memory caches for spaces.
+/// The slab caches for the ids and the sets of spaces.
 #[derive(Clone)]
-pub struct Memory {
-    ids: Arc<id_table::Memory<Entry>>,
-    sets: Arc<Slab<SetState>>,
+pub(crate) struct KmemCaches {
+    ids: Arc<NodeCaches<Entry>>,
+    sets: Arc<KmemCache<SetState>>,
 }
 
-impl Memory {
+impl KmemCaches {
     /// Creates the caches, which have three names in `/proc/slabinfo`. Sleeps.
     ///
     /// # Errors
@@ -83,36 +75,36 @@ impl Memory {
     /// `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            ids: id_table::Memory::new(c_str!("ioasid_leaf"), c_str!("ioasid_node"))?,
-            sets: Arc::new(Slab::new(c_str!("ioasid_set"))?, GFP_KERNEL)?,
+            ids: NodeCaches::new(c_str!("ioasid_leaf"), c_str!("ioasid_node"))?,
+            sets: Arc::new(KmemCache::new(c_str!("ioasid_set"))?, GFP_KERNEL)?,
         })
     }
 
     /// Returns the caches of the system's space, for other spaces.
     #[cfg(CONFIG_KUNIT)]
     pub(crate) fn shared() -> Result<Self> {
-        Ok(crate::abi::system::system().memory.clone())
+        Ok(crate::system::system().caches.clone())
     }
 }
 
 /// A space of ids: the system's space, or a space of a test.
 #[pin_data]
 pub struct Space {
-    memory: Memory,
+    caches: KmemCaches,
     #[pin]
-    ids: IdTable<Entry>,
+    pub(crate) ids: IdTree<Entry>,
     /// By number. [`SetId::ROOT`] has the ids in no set.
     #[pin]
-    sets: IdMap<SetState>,
+    pub(crate) sets: SetMap,
     /// Held to change the SPIDs of ids.
     #[pin]
-    names: SpinLockIrq<()>,
+    pub(crate) spid_lock: SpinLockIrq<()>,
     #[pin]
-    listeners: Listeners,
+    pub(crate) notifiers: NotifierChain,
     #[pin]
-    sources: Sources,
-    own: Own,
-    orphans: Atomic<i32>,
+    pub(crate) allocators: AllocatorList,
+    pub(crate) own: OwnSpace,
+    pub(crate) orphans: Atomic<i32>,
     /// The ids that were taken from the root's account by
     /// [`reserve_capacity`](Self::reserve_capacity).
     reserved: Account,
@@ -121,19 +113,19 @@ pub struct Space {
     /// The ids of the own space are below this number.
     capacity: Atomic<u32>,
     #[pin]
-    setup: Mutex<Setup>,
+    pub(crate) setup: Mutex<Setup>,
 }
 
 /// Rarely changed data.
-struct Setup {
+pub(crate) struct Setup {
     /// The ids of the own space, which are reserved in the kernel's PASID space.
     pasids: Option<GlobalPasids>,
     /// Whether [`install_capacity`](Space::install_capacity) has set the capacity.
     installed: bool,
     /// The highest number that was given to a kind of custom allocators.
-    last_origin: Origin,
+    pub(crate) last_origin: Origin,
     /// The generation of the newest set.
-    last_generation: u32,
+    pub(crate) last_generation: u32,
 }
 
 impl Space {
@@ -146,21 +138,21 @@ impl Space {
     ///
     /// `ENOMEM`.
     pub(crate) fn new(
-        memory: &Memory,
+        caches: &KmemCaches,
         floor: u32,
         capacity: u32,
         pasids: Option<GlobalPasids>,
     ) -> impl PinInit<Self, Error> {
-        let memory = memory.clone();
-        let (ids, sets) = (memory.ids.clone(), memory.sets.clone());
+        let caches = caches.clone();
+        let (ids, sets) = (caches.ids.clone(), caches.sets.clone());
         try_pin_init!(Self {
-            memory,
-            ids <- IdTable::new(ids, c_str!("ioasid::ids"), static_lock_class!()),
-            sets <- IdMap::new(sets),
-            names <- new_spinlock_irq!((), "ioasid::Space::names"),
-            listeners <- Roster::new(c_str!("ioasid::listeners"), static_lock_class!()),
-            sources <- Roster::new(c_str!("ioasid::sources"), static_lock_class!()),
-            own: Own::new(),
+            caches,
+            ids <- IdTree::new(ids, c_str!("ioasid::ids"), static_lock_class!()),
+            sets <- SetMap::new(sets),
+            spid_lock <- new_spinlock_irq!((), "ioasid::Space::spid_lock"),
+            notifiers <- SrcuList::new(c_str!("ioasid::notifiers"), static_lock_class!()),
+            allocators <- SrcuList::new(c_str!("ioasid::allocators"), static_lock_class!()),
+            own: OwnSpace::new(),
             orphans: Atomic::new(0),
             reserved: Account::new(u32::MAX),
             floor,
@@ -168,12 +160,12 @@ impl Space {
             setup <- new_mutex!(Setup {
                 pasids: None,
                 installed: false,
-                last_origin: OWN,
+                last_origin: OWN_SPACE,
                 last_generation: 0,
             }, "ioasid::Space::setup"),
         })
         .pin_chain(move |space| {
-            space.keep_out(pasids.as_ref(), capacity)?;
+            space.exclude_taken(pasids.as_ref(), capacity)?;
             let own = space.count_own(pasids.as_ref(), capacity);
             space.setup.lock().pasids = pasids;
             let root = SetState::new(Token::None, own, SetId::ROOT.generation());
@@ -182,12 +174,12 @@ impl Space {
     }
 
     /// Excludes from the own space the ids that the kernel has already allocated.
-    fn keep_out(&self, pasids: Option<&GlobalPasids>, capacity: u32) -> Result {
+    fn exclude_taken(&self, pasids: Option<&GlobalPasids>, capacity: u32) -> Result {
         let Some(pasids) = pasids else {
             return Ok(());
         };
         for id in (self.floor..capacity).filter(|&id| !pasids.holds(id)) {
-            self.ids.insert(id, Gfp::Kernel, |_nobodys, _| ())?;
+            self.ids.insert(id, Gfp::Kernel, |_, _| ())?;
         }
         Ok(())
     }
@@ -276,8 +268,8 @@ impl Space {
     /// # Errors
     ///
     /// `ENOENT` if there is no such id; `EACCES` if it is not in the key's set.
-    pub fn state(&self, key: Key) -> Result<State> {
-        self.with_id(key, |found| Ok(found.life.state()))
+    pub fn state(&self, key: Key) -> Result<IdState> {
+        self.with_id(key, |found| Ok(found.lifetime.state()))
     }
 
     /// Returns the lowest id of the own space.
@@ -295,16 +287,6 @@ impl Space {
         self.orphans.load(Relaxed).max(0) as u32
     }
 
-    /// Returns the listeners to events of ids.
-    pub(crate) fn listeners(&self) -> &Listeners {
-        &self.listeners
-    }
-
-    /// Returns the custom allocators, the active ones first, or `None` if there are none.
-    pub(crate) fn allocators(&self) -> Option<Reader<'_, KVec<Source>>> {
-        self.sources.read()
-    }
-
     /// Whether there are no ids and no sets.
     #[cfg(CONFIG_KUNIT)]
     pub(crate) fn is_unused(&self) -> bool {
@@ -316,7 +298,10 @@ impl Space {
     /// Warns about ids that are still allocated when the space is about to be dropped.
     pub(crate) fn check_unused(&self) {
         if let Some(id) = self.next_id(0, |id, _| id) {
-            pr_warn!("ids are still allocated, the first one is {}\n", id);
+            pr_warn!(
+                "ids are still allocated at module exit, the lowest is {}\n",
+                id
+            );
         }
     }
 
@@ -333,7 +318,7 @@ impl Space {
     ) -> Result<R> {
         let guard = rcu::Guard::new();
         let entry = self.ids.get(key.id, &guard).ok_or(ENOENT)?;
-        f(&entry.look(key.only)?)
+        f(&entry.lookup(key.filter)?)
     }
 
     /// Calls `f` with the data of a set.
@@ -352,5 +337,33 @@ impl Space {
         f(state
             .filter(|state| state.generation == set.generation())
             .ok_or(EINVAL)?)
+    }
+}
+
+/// Checks that there can be PASIDs from `first` to `capacity - 1`.
+///
+/// # Errors
+///
+/// `EINVAL` if the range is empty or ends above 20 bits, which the kernel does not support.
+pub(crate) fn check_limits(first: u32, capacity: u32) -> Result {
+    if first >= capacity || capacity > DEFAULT_CAPACITY {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+#[kunit_tests(ioasid_limits)]
+mod tests {
+    use super::*;
+    use crate::id::range::INVALID;
+
+    #[test]
+    fn pasids_end_at_20_bits() {
+        for capacity in [0x8001, DEFAULT_CAPACITY - 1, DEFAULT_CAPACITY] {
+            assert_eq!(check_limits(0x8000, capacity), Ok(()));
+        }
+        for capacity in [0, 1, 0x8000, DEFAULT_CAPACITY + 1, INVALID - 1, INVALID] {
+            assert_eq!(check_limits(0x8000, capacity), Err(EINVAL));
+        }
     }
 }

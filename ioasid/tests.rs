@@ -2,15 +2,16 @@
 
 //! Tests of complete spaces.
 
-mod fake;
+mod allocators;
+mod fake_allocator;
+pub(crate) mod guest;
+mod guests;
 mod handles;
 mod ids;
-mod listeners;
+mod notifiers;
 mod races;
 mod random;
-mod scenario;
 mod sets;
-mod sources;
 mod spids;
 
 use kernel::{
@@ -21,31 +22,54 @@ use kernel::{
 use kernel_ext::gfp::Gfp;
 
 use crate::{
-    key::Key,
-    life::Right,
-    range::IdRange,
-    set_id::SetId,
+    id::{
+        key::Key,
+        range::IdRange,
+        state::Right, //
+    },
+    notifier::{
+        Event,
+        Notifier,
+        NotifierArgs,
+        Scope, //
+    },
+    set::SetId,
     space::{
-        Memory,
+        KmemCaches,
         Space, //
     }, //
 };
 
 /// Creates a space of the ids from 1 to `capacity - 1`, without PASIDs of the kernel.
-fn space(capacity: u32) -> Result<Pin<KBox<Space>>> {
+pub(crate) fn space(capacity: u32) -> Result<Arc<Space>> {
     space_from(1, capacity)
 }
 
 /// Creates a space of the ids from `floor` to `capacity - 1`.
-fn space_from(floor: u32, capacity: u32) -> Result<Pin<KBox<Space>>> {
-    let space = Space::new(&Memory::shared()?, floor, capacity, None);
-    KBox::pin_init(space, GFP_KERNEL)
+fn space_from(floor: u32, capacity: u32) -> Result<Arc<Space>> {
+    let space = Space::new(&KmemCaches::shared()?, floor, capacity, None);
+    Arc::pin_init(space, GFP_KERNEL)
 }
 
-/// Creates a reference-counted space.
-fn shared_space(capacity: u32) -> Result<Arc<Space>> {
-    let space = Space::new(&Memory::shared()?, 1, capacity, None);
-    Arc::pin_init(space, GFP_KERNEL)
+/// A notifier that calls a closure.
+struct OnEvent<F>(F);
+
+impl<F: Fn(Event, &NotifierArgs) + Send + Sync> Notifier for OnEvent<F> {
+    fn notify(&self, event: Event, args: &NotifierArgs) {
+        (self.0)(event, args);
+    }
+}
+
+/// Registers a closure as a notifier.
+fn on_event(
+    space: &Space,
+    scope: Scope,
+    priority: i32,
+    key: usize,
+    f: impl Fn(Event, &NotifierArgs) + Send + Sync + 'static,
+) -> Result {
+    let notifier = Arc::new(OnEvent(f), GFP_KERNEL)?;
+    space.notifiers.register(scope, priority, key, notifier)
 }
 
 /// Allocates any id in a set. It must be freed by its number.

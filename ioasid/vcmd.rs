@@ -13,9 +13,9 @@
 //! free a PASID that was allocated for a caller that no longer waits, or that could not be freed
 //! immediately.
 
-mod layout;
 #[cfg(CONFIG_KUNIT)]
-pub(crate) mod model;
+pub(crate) mod fake;
+mod layout;
 mod port;
 #[cfg(CONFIG_KUNIT)]
 mod tests;
@@ -38,7 +38,7 @@ use kernel::{
         delay::fsleep,
         Delta, //
     },
-    workqueue::DelayedWork,
+    workqueue::DelayedWork, //
 };
 
 use kernel_ext::{
@@ -47,16 +47,16 @@ use kernel_ext::{
     owned_work::{
         OwnedWork,
         Task, //
-    },
+    }, //
 };
 
 use crate::{
-    complain::complain,
-    range::{
+    allocator::Allocator,
+    id::range::{
         IdRange,
         DEFAULT_CAPACITY, //
     },
-    source::Allocator, //
+    warn_failed, //
 };
 
 pub use layout::{
@@ -71,8 +71,8 @@ pub use layout::{
 };
 
 use port::{
-    Answer,
-    Port, //
+    Port,
+    Started, //
 };
 
 /// The number of polls for a command with interrupts disabled, one per microsecond.
@@ -113,7 +113,7 @@ impl<R: Registers> Interface<R> {
     /// # Errors
     ///
     /// `EBUSY` if the port does not become idle; the errors of `f`.
-    fn when_free<T>(&self, gfp: Gfp, f: impl Fn(&mut Port, &R) -> Result<T>) -> Result<T> {
+    fn when_idle<T>(&self, gfp: Gfp, f: impl Fn(&mut Port, &R) -> Result<T>) -> Result<T> {
         let mut polls = if gfp == Gfp::Atomic { 0 } else { SLOW_POLLS };
         loop {
             let result = f(&mut self.port.lock(), &self.registers);
@@ -132,11 +132,11 @@ impl<R: Registers> Interface<R> {
     /// `ETIMEDOUT` or `EBUSY` if the host is too slow; `ENOSPC` or `ENODEV` depending on its
     /// response.
     fn alloc(&self, gfp: Gfp) -> Result<u32> {
-        let response = match self.when_free(gfp, Port::start_alloc)? {
-            Answer::Now(response) => response,
-            Answer::Later => self.wait(gfp)?,
+        let response = match self.when_idle(gfp, Port::start_alloc)? {
+            Started::Done(response) => response,
+            Started::Running => self.wait(gfp)?,
         };
-        response.status.of_alloc()?;
+        response.status.alloc_result()?;
         Ok(response.pasid)
     }
 
@@ -156,8 +156,8 @@ impl<R: Registers> Interface<R> {
     /// # Errors
     ///
     /// `EBUSY` if the host is too slow.
-    fn catch_up(&self) -> Result {
-        while self.when_free(Gfp::Kernel, Port::free_one)? {
+    fn finish_pending(&self) -> Result {
+        while self.when_idle(Gfp::Kernel, Port::free_one)? {
             cond_resched();
         }
         Ok(())
@@ -165,12 +165,12 @@ impl<R: Registers> Interface<R> {
 }
 
 /// The work item that finishes the pending commands of a slow host.
-struct CatchUp<R: Registers>(Arc<Interface<R>>);
+struct FinishWork<R: Registers>(Arc<Interface<R>>);
 
-impl<R: Registers> Task for CatchUp<R> {
+impl<R: Registers> Task for FinishWork<R> {
     fn run(&self) {
         // If this fails, the next command or the drop of the interface tries again.
-        let _caught_up = (0..ATTEMPTS).any(|_| self.0.catch_up().is_ok());
+        let _caught_up = (0..ATTEMPTS).any(|_| self.0.finish_pending().is_ok());
     }
 }
 
@@ -196,7 +196,7 @@ fn classes_of_work() -> [(&'static CStr, Pin<&'static LockClassKey>); 2] {
 /// The virtual command interface of an IOMMU as an allocator.
 pub struct VirtualCommand<R: Registers> {
     interface: Arc<Interface<R>>,
-    later: OwnedWork<CatchUp<R>>,
+    later: OwnedWork<FinishWork<R>>,
 }
 
 impl<R: Registers> VirtualCommand<R> {
@@ -217,15 +217,15 @@ impl<R: Registers> VirtualCommand<R> {
         let interface = Arc::pin_init(interface, GFP_KERNEL)?;
         let [(work, work_class), (timer, timer_class)] = classes_of_work();
         let later = OwnedWork::new(
-            CatchUp(interface.clone()),
+            FinishWork(interface.clone()),
             DelayedWork::new(work, work_class, timer, timer_class),
         )?;
         Ok(Self { interface, later })
     }
 
     /// Schedules the work item if commands or PASIDs are pending.
-    fn look_after(&self) {
-        if self.interface.port.lock().has_work() {
+    fn schedule_pending(&self) {
+        if self.interface.port.lock().has_pending() {
             // If the work item is already scheduled, that is sufficient.
             let _scheduled = self.later.schedule(0);
         }
@@ -244,7 +244,7 @@ impl<R: Registers> Allocator for VirtualCommand<R> {
             return Err(EINVAL);
         }
         let pasid = self.interface.alloc(gfp);
-        self.look_after();
+        self.schedule_pending();
         let pasid = pasid?;
         if !range.contains(pasid) {
             self.free(pasid);
@@ -258,17 +258,17 @@ impl<R: Registers> Allocator for VirtualCommand<R> {
         let freed = port.free(&self.interface.registers, id);
         drop(port);
         if let Err(e) = freed {
-            complain(c"free on the host PASID", id, e);
+            warn_failed(fmt!("free PASID {id} on the host"), e);
         }
-        self.look_after();
+        self.schedule_pending();
     }
 }
 
 impl<R: Registers> Drop for VirtualCommand<R> {
     fn drop(&mut self) {
-        if let Err(e) = self.interface.catch_up() {
-            let left = self.interface.port.lock().left();
-            complain(c"free on the host PASIDs, as many as", left, e);
+        if let Err(e) = self.interface.finish_pending() {
+            let pending = self.interface.port.lock().pending();
+            warn_failed(fmt!("free {pending} PASIDs on the host"), e);
         }
     }
 }

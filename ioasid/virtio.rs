@@ -9,27 +9,27 @@
 //! The proposal does not say where the guest's limit, `max_pasid`, is. Both places are supported:
 //! the device's configuration, and, with a feature bit of its own, the allocation request.
 
-mod layout;
 #[cfg(CONFIG_KUNIT)]
-pub(crate) mod model;
+pub(crate) mod fake;
+mod layout;
 
 use kernel::prelude::*;
 
 use kernel_ext::gfp::Gfp;
 
 use crate::{
-    complain::complain,
-    range::{
+    allocator::Allocator,
+    id::range::{
         IdRange,
         DEFAULT_CAPACITY, //
     },
-    source::Allocator, //
+    warn_failed, //
 };
 
 pub use layout::{
-    Answer,
     Buffer,
     Request,
+    Response,
     Status,
     T_ALLOC_PASID,
     T_FREE_PASID, //
@@ -66,7 +66,7 @@ pub struct VirtioIommu<T: Transport> {
     /// The highest PASID that the device's configuration allows.
     limit: u32,
     /// Whether allocation requests contain the highest acceptable PASID.
-    says_max: bool,
+    sends_max: bool,
 }
 
 impl<T: Transport> VirtioIommu<T> {
@@ -90,16 +90,16 @@ impl<T: Transport> VirtioIommu<T> {
         Ok(Self {
             transport,
             limit,
-            says_max: used & F_PASID_MAX != 0,
+            sends_max: used & F_PASID_MAX != 0,
         })
     }
 
     fn send(&self, request: Request) -> Result<u32> {
         let mut buffer = request.encode();
         self.transport.send(&mut buffer)?;
-        let answer = Answer::decode(&buffer);
-        answer.status.to_result()?;
-        Ok(answer.pasid)
+        let response = Response::decode(&buffer);
+        response.status.to_result()?;
+        Ok(response.pasid)
     }
 }
 
@@ -115,7 +115,7 @@ impl<T: Transport> Allocator for VirtioIommu<T> {
         if range.first() > self.limit {
             return Err(ENOSPC);
         }
-        let max = match self.says_max {
+        let max = match self.sends_max {
             true => range.last().min(self.limit),
             false => 0,
         };
@@ -129,7 +129,7 @@ impl<T: Transport> Allocator for VirtioIommu<T> {
 
     fn free(&self, id: u32) {
         if let Err(e) = self.send(Request::Free(id)) {
-            complain(c"free on the host PASID", id, e);
+            warn_failed(fmt!("free PASID {id} on the host"), e);
         }
     }
 }
@@ -137,34 +137,34 @@ impl<T: Transport> Allocator for VirtioIommu<T> {
 #[kunit_tests(ioasid_virtio)]
 mod tests {
     use super::{
-        model::Model,
+        fake::FakeVirtioIommu,
         *, //
     };
-    use crate::host::{
-        host,
-        Guest, //
+    use crate::tests::{
+        guest::Guest,
+        space, //
     };
     use kernel::sync::Arc;
 
     const ALL: u64 = F_PASID_ALLOC | F_PASID_MAX;
 
-    fn device(quota: u32) -> Result<Arc<Model>> {
-        Model::new(Guest::alone(quota)?, ALL, 0)
+    fn device(quota: u32) -> Result<Arc<FakeVirtioIommu>> {
+        FakeVirtioIommu::new(Guest::alone(quota)?, ALL, 0)
     }
 
     #[test]
-    fn not_offered() -> Result {
-        let device = Model::new(Guest::alone(1)?, F_PASID_MAX, 0)?;
+    fn a_device_without_the_feature_is_refused() -> Result {
+        let device = FakeVirtioIommu::new(Guest::alone(1)?, F_PASID_MAX, 0)?;
         assert_eq!(VirtioIommu::new(device.clone()).err(), Some(ENODEV));
         // The features were not negotiated, so the device does not support the requests.
         let mut buffer = Request::Alloc { max: 0 }.encode();
         device.send(&mut buffer)?;
-        assert_eq!(Answer::decode(&buffer).status, Status::Unsupp);
+        assert_eq!(Response::decode(&buffer).status, Status::Unsupp);
         Ok(())
     }
 
     #[test]
-    fn offered_so_used() -> Result {
+    fn an_offered_feature_is_used() -> Result {
         let device = device(1)?;
         assert!(!device.in_use());
         let _driver = VirtioIommu::new(device.clone())?;
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn until_the_host_has_none() -> Result {
+    fn alloc_fails_when_the_host_has_no_pasid() -> Result {
         let device = device(2)?;
         let driver = VirtioIommu::new(device.clone())?;
         let first = driver.alloc(IdRange::ALL, Gfp::Kernel)?;
@@ -185,10 +185,10 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guest_does_not_own() -> Result {
-        let host = host()?;
-        let ours = VirtioIommu::new(Model::new(Guest::of(&host, 4)?, ALL, 0)?)?;
-        let theirs = Model::new(Guest::of(&host, 4)?, ALL, 0)?;
+    fn freeing_a_pasid_that_is_not_the_guests_is_refused() -> Result {
+        let host = space(DEFAULT_CAPACITY)?;
+        let ours = VirtioIommu::new(FakeVirtioIommu::new(Guest::of(&host, 4)?, ALL, 0)?)?;
+        let theirs = FakeVirtioIommu::new(Guest::of(&host, 4)?, ALL, 0)?;
         let id = VirtioIommu::new(theirs.clone())?.alloc(IdRange::ALL, Gfp::Kernel)?;
         assert_eq!(ours.send(Request::Free(id)), Err(ENOENT));
         assert_eq!(ours.send(Request::Free(id + 1)), Err(ENOENT));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn limit_in_the_request() -> Result {
+    fn the_limit_of_a_request_applies() -> Result {
         let driver = VirtioIommu::new(device(4)?)?;
         assert_eq!(driver.alloc(IdRange::new(0, 2)?, Gfp::Kernel), Ok(1));
         assert_eq!(driver.alloc(IdRange::new(0, 2)?, Gfp::Kernel), Ok(2));
@@ -208,8 +208,8 @@ mod tests {
     }
 
     #[test]
-    fn limit_in_the_configuration() -> Result {
-        let device = Model::new(Guest::alone(8)?, F_PASID_ALLOC, 2)?;
+    fn the_limit_of_the_configuration_applies() -> Result {
+        let device = FakeVirtioIommu::new(Guest::alone(8)?, F_PASID_ALLOC, 2)?;
         let driver = VirtioIommu::new(device.clone())?;
         assert_eq!(driver.alloc(IdRange::new(3, 9)?, Gfp::Kernel), Err(ENOSPC));
         assert_eq!(driver.alloc(IdRange::ALL, Gfp::Kernel), Ok(1));
@@ -220,8 +220,8 @@ mod tests {
     }
 
     #[test]
-    fn reserved_without_the_feature() -> Result {
-        let device = Model::new(Guest::alone(8)?, F_PASID_ALLOC, 0)?;
+    fn the_limit_of_a_request_is_reserved_without_its_feature() -> Result {
+        let device = FakeVirtioIommu::new(Guest::alone(8)?, F_PASID_ALLOC, 0)?;
         let driver = VirtioIommu::new(device)?;
         assert_eq!(driver.send(Request::Alloc { max: 5 }), Err(EINVAL));
         assert!(driver.send(Request::Alloc { max: 0 }).is_ok());
@@ -231,8 +231,8 @@ mod tests {
     #[test]
     fn one_queue_allocates_and_another_frees() -> Result {
         let guest = Guest::alone(8)?;
-        let one = VirtioIommu::new(Model::new(guest.clone(), ALL, 0)?)?;
-        let other = VirtioIommu::new(Model::new(guest.clone(), ALL, 0)?)?;
+        let one = VirtioIommu::new(FakeVirtioIommu::new(guest.clone(), ALL, 0)?)?;
+        let other = VirtioIommu::new(FakeVirtioIommu::new(guest.clone(), ALL, 0)?)?;
         let id = one.alloc(IdRange::ALL, Gfp::Kernel)?;
         assert_ne!(other.alloc(IdRange::ALL, Gfp::Kernel)?, id);
         assert_eq!(other.send(Request::Free(id)).map(|_| ()), Ok(()));
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_fails() -> Result {
+    fn a_failed_queue_returns_eio() -> Result {
         let device = device(1)?;
         let driver = VirtioIommu::new(device.clone())?;
         device.break_queue();

@@ -328,12 +328,6 @@ unsigned long kernel_ext_xa_to_value(const void *entry)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_xa_to_value);
 
-bool kernel_ext_xa_empty(const struct xarray *xa)
-{
-	return xa_empty(xa);
-}
-EXPORT_SYMBOL_GPL(kernel_ext_xa_empty);
-
 void *kernel_ext_vmalloc_user(unsigned long size)
 {
 	return vmalloc_user(size);

@@ -77,6 +77,5 @@ void *kernel_ext_xa_erase_if(struct xarray *xa, unsigned long index, void *entry
 void *kernel_ext_xa_load_rcu(struct xarray *xa, unsigned long index);
 void *kernel_ext_xa_mk_value(unsigned long value);
 unsigned long kernel_ext_xa_to_value(const void *entry);
-bool kernel_ext_xa_empty(const struct xarray *xa);
 
 #endif

@@ -13,7 +13,6 @@ mod group;
 mod mapping;
 pub mod member;
 mod owner;
-pub mod pasid;
 mod resv;
 
 use kernel::{

@@ -13,8 +13,6 @@ pub mod extent;
 pub mod file_ops;
 pub mod firmware;
 pub mod gfp;
-pub mod id_map;
-pub mod id_table;
 pub mod iommu;
 pub mod iommu_driver;
 pub mod keyed_wait;
@@ -25,17 +23,13 @@ pub mod owned_work;
 pub mod param;
 pub mod pasid;
 pub mod pid;
-pub mod published;
-pub mod read_once;
 pub mod rwsem;
-pub mod slab;
 pub mod taint;
 pub mod task;
 pub mod ticks;
 pub mod tree;
 pub mod uapi;
 pub mod user_string;
-pub mod value_map;
 
 use kernel::prelude::*;
 

@@ -6,10 +6,7 @@
 use kernel::{
     new_mutex,
     prelude::*,
-    sync::{
-        Arc,
-        Mutex, //
-    },
+    sync::Arc, //
 };
 
 use kernel_ext::gfp::Gfp;
@@ -17,83 +14,60 @@ use kernel_ext::gfp::Gfp;
 use super::{
     alloc,
     any,
-    shared_space,
+    on_event,
     space, //
 };
 use crate::{
-    key::Key,
-    life::{
-        Generation,
-        Right, //
+    id::{
+        key::Key,
+        range::IdRange,
+        state::{
+            Generation,
+            IdState,
+            Right, //
+        }, //
     },
-    notify::{
+    notifier::{
         Event,
-        Notify,
-        Scope,
-        Subject, //
+        Scope, //
     },
-    range::IdRange,
     set::{
         Quota,
+        SetId,
         Token, //
-    },
-    set_id::SetId,
-    space::Space,
-    state::State, //
+    }, //
 };
-
-/// A listener that tries to free the id of each event and to drop its reference.
-#[pin_data]
-struct Thief {
-    space: Arc<Space>,
-    /// The events and the results of these calls.
-    #[pin]
-    results: Mutex<KVec<(Event, Result, Result<bool>)>>,
-}
-
-impl Thief {
-    fn new(space: &Arc<Space>) -> Result<Arc<Self>> {
-        let space = space.clone();
-        let init = pin_init!(Self { space, results <- new_mutex!(KVec::new()) });
-        Arc::pin_init(init, GFP_KERNEL)
-    }
-}
-
-impl Notify for Thief {
-    fn notify(&self, event: Event, subject: &Subject) {
-        let key = any(subject.id);
-        let result = (event, self.space.free(key), self.space.put(key));
-        let noted = self.results.lock().push(result, GFP_KERNEL);
-        assert!(noted.is_ok());
-    }
-}
 
 #[kunit_tests(ioasid_handles)]
 mod tests {
     use super::*;
 
     #[test]
-    fn from_its_first_moment_to_its_last() -> Result {
-        let space = shared_space(100)?;
-        let thief = Thief::new(&space)?;
-        space
-            .listeners()
-            .register(Scope::All, 0, 1, thief.clone())?;
+    fn only_the_handle_can_free_its_id_at_any_time() -> Result {
+        let space = space(100)?;
+        let results = Arc::pin_init(new_mutex!(KVec::new()), GFP_KERNEL)?;
+        let (theirs, log) = (space.clone(), results.clone());
+        // At each event, another user tries to free the id and to drop its reference.
+        on_event(&space, Scope::All, 0, 1, move |event, args| {
+            let key = any(args.id);
+            let result = (event, theirs.free(key), theirs.put(key));
+            assert!(log.lock().push(result, GFP_KERNEL).is_ok());
+        })?;
         let id = space.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
         let number = id.id();
-        assert_eq!(id.state(), Ok(State::Idle));
+        assert_eq!(id.state(), Ok(IdState::Idle));
         drop(id);
         assert_eq!(space.state(any(number)), Err(ENOENT));
         let expected = [
             (Event::Alloc, Err(EPERM), Err(EPERM)),
             (Event::Free, Ok(()), Err(EPERM)),
         ];
-        assert_eq!(thief.results.lock()[..], expected[..]);
-        space.listeners().unregister(Scope::All, 1)
+        assert_eq!(results.lock()[..], expected[..]);
+        space.notifiers.unregister(Scope::All, 1)
     }
 
     #[test]
-    fn a_key_has_no_right_of_its_handle() -> Result {
+    fn the_key_of_a_handle_cannot_free_the_id() -> Result {
         let space = space(100)?;
         let id = space.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
         assert_eq!(space.free(id.key()), Err(EPERM));
@@ -104,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_key_does_nothing_to_the_next_id() -> Result {
+    fn an_old_key_does_not_affect_the_next_id() -> Result {
         let space = space(3)?;
         let set = space.new_set(Token::None, Quota::Exactly(1))?;
         let first = set.alloc(IdRange::new(1, 1)?, 7, Gfp::Kernel)?;
@@ -130,44 +104,44 @@ mod tests {
         assert!(refused.iter().all(|&result| result == Err(ENOENT)));
         assert_eq!(space.find(next.key(), |data| data), Ok(0));
         assert_eq!(set.find_by_spid(5)?.id(), 1);
-        assert_eq!(next.state(), Ok(State::Idle));
+        assert_eq!(next.state(), Ok(IdState::Idle));
         Ok(())
     }
 
     #[test]
-    fn an_old_key_after_its_memory_is_gone() -> Result {
+    fn an_old_key_fails_after_its_leaf_was_freed() -> Result {
         let space = space(10_000)?;
-        let only = IdRange::new(1, 1)?;
-        let old = space.alloc(only, 0, Gfp::Kernel)?.key();
+        let filter = IdRange::new(1, 1)?;
+        let old = space.alloc(filter, 0, Gfp::Kernel)?.key();
         // The leaf of the tree is freed when the next one becomes empty. Then the number gets a new
         // leaf.
         drop(space.alloc(IdRange::new(5000, 5000)?, 0, Gfp::Kernel)?);
         assert_eq!(space.state(old), Err(ENOENT));
-        let next = space.alloc(only, 0, Gfp::Kernel)?;
+        let next = space.alloc(filter, 0, Gfp::Kernel)?;
         assert_eq!(space.put(old), Err(ENOENT));
         assert_eq!(space.find(old, |_| ()), Err(ENOENT));
-        assert_eq!(next.state(), Ok(State::Idle));
+        assert_eq!(next.state(), Ok(IdState::Idle));
         Ok(())
     }
 
     #[test]
-    fn one_reference_too_few() -> Result {
+    fn a_stolen_reference_does_not_affect_the_next_id() -> Result {
         let space = space(3)?;
-        let only = IdRange::new(1, 1)?;
+        let filter = IdRange::new(1, 1)?;
         let id = alloc(&space, SetId::ROOT)?;
         let reference = space.get(any(id))?;
         // Drop references that belong to others, and let the number be reused.
         assert_eq!(space.put(any(id)), Ok(false));
         assert_eq!(space.put(any(id)), Ok(true));
-        let next = space.alloc(only, 0, Gfp::Kernel)?;
+        let next = space.alloc(filter, 0, Gfp::Kernel)?;
         assert_eq!(reference.state(), Err(ENOENT));
         drop(reference);
-        assert_eq!(next.state(), Ok(State::Idle));
+        assert_eq!(next.state(), Ok(IdState::Idle));
         Ok(())
     }
 
     #[test]
-    fn data_of_an_id_that_is_freed() -> Result {
+    fn data_of_a_freed_id_can_be_changed_while_references_exist() -> Result {
         let space = space(100)?;
         let id = alloc(&space, SetId::ROOT)?;
         space.attach_spid(any(id), 5)?;
@@ -185,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_set_is_not_the_next_one() -> Result {
+    fn an_old_set_id_does_not_affect_the_next_set() -> Result {
         let space = space(100)?;
         let set = space.new_set(Token::Mm(0x1000), Quota::Exactly(1))?;
         let old = set.id();
@@ -211,14 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn names_that_nothing_has() -> Result {
+    fn unknown_sets_and_handles_are_refused() -> Result {
         let space = space(100)?;
         for set in [SetId::new(0, 1), SetId::new(u32::MAX, u32::MAX)] {
             assert_eq!(alloc(&space, set), Err(EINVAL));
             assert_eq!(SetId::from_raw(set.to_raw()), set);
         }
         let id = space.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
-        let key = Key::of_life(id.id(), Generation::from_raw(77), Right::Owner);
+        let key = Key::of_lifetime(id.id(), Generation::from_raw(77), Right::Owner);
         assert_eq!(key.to_raw(), Some(77 << 32 | 1));
         assert_eq!(
             key.to_raw().map(|raw| Key::from_raw(raw, Right::Owner)),

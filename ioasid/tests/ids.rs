@@ -12,22 +12,24 @@ use super::{
     space, //
 };
 use crate::{
-    account::edquot,
-    key::Key,
-    notify::{
-        Audience,
-        Event, //
+    id::{
+        key::Key,
+        range::{
+            IdRange,
+            INVALID, //
+        },
+        state::IdState, //
     },
-    range::{
-        IdRange,
-        INVALID, //
+    notifier::{
+        Event,
+        NotifyFlags, //
     },
     set::{
+        account::edquot,
         Quota,
+        SetId,
         Token, //
-    },
-    set_id::SetId,
-    state::State, //
+    }, //
 };
 
 #[kunit_tests(ioasid_ids)]
@@ -35,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lowest_of_the_range_first() -> Result {
+    fn alloc_returns_the_lowest_free_id_of_the_range() -> Result {
         let space = space(100)?;
         let range = IdRange::new(10, 12)?;
         let a = space.alloc(range, 0, Gfp::Kernel)?;
@@ -50,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_of_the_space() -> Result {
+    fn ids_are_between_the_floor_and_the_capacity() -> Result {
         let space = space(100)?;
         let all = IdRange::ALL;
         assert_eq!(space.alloc(all, 0, Gfp::Kernel)?.id(), 1);
@@ -64,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn full() -> Result {
+    fn a_full_space_has_no_id_until_one_is_freed() -> Result {
         let space = space(500)?;
         for expected in 1..500 {
             assert_eq!(alloc(&space, SetId::ROOT), Ok(expected));
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_frees_what_it_owns() -> Result {
+    fn a_pasid_frees_its_id_when_dropped() -> Result {
         let space = space(100)?;
         let set = space.new_set(Token::None, Quota::Exactly(2))?;
         let id = set.alloc(IdRange::ALL, 7, Gfp::Kernel)?;
@@ -89,14 +91,14 @@ mod tests {
         assert_eq!(space.state(any(number)), Err(ENOENT));
         assert_eq!(set.used(), Ok(0));
         let number = set.alloc(IdRange::ALL, 7, Gfp::Kernel)?.into_id();
-        assert_eq!(space.state(any(number)), Ok(State::Idle));
+        assert_eq!(space.state(any(number)), Ok(IdState::Idle));
         assert_eq!(space.free(set.key(number)), Ok(()));
         assert_eq!(space.state(any(number)), Err(ENOENT));
         Ok(())
     }
 
     #[test]
-    fn found_with_its_data() -> Result {
+    fn find_returns_the_private_data_of_an_id_in_the_set() -> Result {
         let space = space(100)?;
         let set = space.new_set(Token::None, Quota::Exactly(2))?;
         let other = space.new_set(Token::None, Quota::Exactly(2))?;
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn data_comes_and_goes() -> Result {
+    fn private_data_is_attached_replaced_and_detached() -> Result {
         let space = space(100)?;
         let id = space.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
         let data = || space.find(any(id.id()), |data| data);
@@ -135,12 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn reused_when_the_last_reference_is_gone() -> Result {
+    fn a_number_is_reused_after_the_last_reference_is_dropped() -> Result {
         let space = space(3)?;
         let id = alloc(&space, SetId::ROOT)?;
         let reference = space.get(any(id))?;
         space.free(any(id))?;
-        assert_eq!(reference.state(), Ok(State::FreePending));
+        assert_eq!(reference.state(), Ok(IdState::FreePending));
         assert_eq!(space.get(any(id)).err(), Some(EBUSY));
         assert_eq!(space.find(any(id), |_| ()), Ok(()));
         assert_eq!(alloc(&space, SetId::ROOT), Ok(id + 1));
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn freed_once() -> Result {
+    fn freeing_an_id_twice_has_no_effect() -> Result {
         let space = space(100)?;
         let id = alloc(&space, SetId::ROOT)?;
         let reference = space.get(any(id))?;
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_put_frees() -> Result {
+    fn the_last_put_frees_the_id() -> Result {
         let space = space(100)?;
         let id = alloc(&space, SetId::ROOT)?;
         space.get(any(id))?.into_id();
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn only_in_its_own_set() -> Result {
+    fn an_id_of_another_set_is_refused() -> Result {
         let space = space(100)?;
         let set = space.new_set(Token::None, Quota::Exactly(2))?;
         let other = space.new_set(Token::None, Quota::Exactly(2))?;
@@ -184,21 +186,21 @@ mod tests {
         assert_eq!(space.free(other.key(id)), Err(EACCES));
         assert_eq!(space.get(other.key(id)).err(), Some(EACCES));
         assert_eq!(space.put(other.key(id)), Err(EACCES));
-        assert_eq!(space.state(any(id)), Ok(State::Idle));
+        assert_eq!(space.state(any(id)), Ok(IdState::Idle));
         assert_eq!(space.free(set.key(id)), Ok(()));
         Ok(())
     }
 
     #[test]
-    fn bound_and_unbound() -> Result {
+    fn an_id_is_bound_and_unbound_once() -> Result {
         let space = space(100)?;
         let id = space.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
         assert_eq!(id.unbind(), Err(EINVAL));
         assert_eq!(id.bind(), Ok(()));
-        assert_eq!((id.state(), id.bind()), (Ok(State::Active), Err(EBUSY)));
+        assert_eq!((id.state(), id.bind()), (Ok(IdState::Active), Err(EBUSY)));
         assert_eq!(id.unbind(), Ok(()));
-        assert_eq!(id.state(), Ok(State::Idle));
-        let notify = |event| space.notify(any(id.id()), event, Audience::EVERYBODY);
+        assert_eq!(id.state(), Ok(IdState::Idle));
+        let notify = |event| space.notify(any(id.id()), event, NotifyFlags::BOTH);
         assert_eq!(notify(Event::Alloc), Err(EINVAL));
         assert_eq!(notify(Event::Free), Err(EINVAL));
         assert_eq!(space.bind(any(99)), Err(ENOENT));

@@ -21,9 +21,9 @@ use kernel_ext::{
     mm::cond_resched, //
 };
 
-use super::shared_space;
+use super::space;
 use crate::{
-    range::IdRange,
+    id::range::IdRange,
     set::{
         Quota,
         Token, //
@@ -76,8 +76,8 @@ mod tests {
     }
 
     #[test]
-    fn the_set_of_another_process() -> Result {
-        let space = shared_space(100)?;
+    fn find_mm_set_never_returns_the_set_of_another_process() -> Result {
+        let space = space(100)?;
         let theirs = space.clone();
         // Both sets have the same number, one after the other.
         let others = Beside::start(move || {
@@ -100,11 +100,11 @@ mod tests {
     }
 
     #[test]
-    fn an_allocation_while_the_capacity_is_set() -> Result {
+    fn no_id_above_a_new_capacity_is_allocated() -> Result {
         let high = IdRange::new(50, 99)?;
         let mut installed = 0;
         for _ in 0..ROUNDS / 10 {
-            let space = shared_space(100)?;
+            let space = space(100)?;
             let theirs = space.clone();
             let others = Beside::start(move || {
                 // It fails after the capacity is set.

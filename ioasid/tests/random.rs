@@ -20,25 +20,27 @@ use model::{
 
 use super::{
     any,
-    fake::{
+    fake_allocator::{
         kind,
-        Fake,
+        FakeAllocator,
+        Fault,
         Stock,
-        Trick,
         STOCK, //
     },
     space_from, //
 };
 use crate::{
-    key::Key,
-    life::Right,
-    range::IdRange,
+    allocator::OWN_SPACE,
+    id::{
+        key::Key,
+        range::IdRange,
+        state::Right, //
+    },
     set::{
         Quota,
+        SetId,
         Token, //
     },
-    set_id::SetId,
-    source::OWN,
     space::Space, //
 };
 
@@ -74,7 +76,7 @@ impl Random {
 
 /// The space, its environment, and the model of both.
 struct Pair {
-    space: Pin<KBox<Space>>,
+    space: Arc<Space>,
     /// The sets. The first entry stands for no set.
     sets: [SetId; 4],
     stocks: [Arc<Stock>; 2],
@@ -217,12 +219,15 @@ impl Pair {
         let key = self.random.below(ALLOCATORS as u32) as usize;
         let stock = key / 2;
         if self.random.below(2) == 0 {
-            let fake = Fake::new(&self.stocks[stock], Trick::None)?;
-            let real = self.space.register(kind(stock), key, fake);
+            let fake = FakeAllocator::new(&self.stocks[stock], Fault::None)?;
+            let real = self.space.add_allocator(kind(stock), key, fake);
             assert_eq!(real, self.model.register(key));
             return Ok(());
         }
-        let real = self.space.unregister(key).map(|gone| gone.last_of_kind);
+        let real = self
+            .space
+            .remove_allocator(key)
+            .map(|gone| gone.last_of_kind);
         let last_of_kind = self.model.unregister(key);
         assert_eq!(real, last_of_kind);
         // The device of the allocator may forget its allocations.
@@ -238,7 +243,7 @@ impl Pair {
         let (space, model) = (&self.space, &self.model);
         for id in 0..IDS {
             assert_eq!(space.state(any(id)), model.state(id));
-            let real = space.with_id(any(id), |entry| Ok(entry.life.references()));
+            let real = space.with_id(any(id), |entry| Ok(entry.lifetime.references()));
             assert_eq!(real, model.known(None, id).map(|known| known.references));
         }
         for (set, &id) in self.sets.iter().enumerate() {
@@ -247,7 +252,7 @@ impl Pair {
             let used = model.count(|id| id.set == set);
             assert_eq!(real, Ok(used + promised));
         }
-        assert_eq!(space.own_ids(), model.count(|id| id.origin == OWN));
+        assert_eq!(space.own_ids(), model.count(|id| id.origin == OWN_SPACE));
         assert_eq!(space.orphans(), model.orphans());
         for (real, model) in self.stocks.iter().zip(model.stocks) {
             assert_eq!(real.taken(), model);
@@ -280,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn agrees_with_the_model() -> Result {
+    fn random_calls_agree_with_the_model() -> Result {
         let mut pair = Pair::new()?;
         let mut seen = [0; 3];
         for number in 0..CALLS {

@@ -4,10 +4,9 @@
 
 use kernel::prelude::*;
 
-use kernel_ext::{
-    gfp::Gfp,
-    iommu::pasid::GlobalPasids, //
-};
+use kernel_ext::gfp::Gfp;
+
+use crate::global_pasids::GlobalPasids;
 
 use super::{
     alloc,
@@ -15,19 +14,21 @@ use super::{
     space, //
 };
 use crate::{
-    account::edquot,
-    key::Key,
-    range::{
-        IdRange,
-        INVALID, //
+    id::{
+        key::Key,
+        range::{
+            IdRange,
+            INVALID, //
+        }, //
     },
     set::{
+        account::edquot,
         Quota,
+        SetId,
         Token, //
     },
-    set_id::SetId,
     space::{
-        Memory,
+        KmemCaches,
         Space, //
     }, //
 };
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quota() -> Result {
+    fn an_allocation_above_the_quota_fails() -> Result {
         let space = space(100)?;
         let set = space.new_set(Token::None, Quota::Exactly(2))?;
         let first = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
@@ -51,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allocation_that_fails_takes_nothing() -> Result {
+    fn a_failed_allocation_uses_no_quota() -> Result {
         let space = space(10)?;
         let set = space.new_set(Token::None, Quota::Exactly(2))?;
         let beyond = IdRange::new(10, 20)?;
@@ -61,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn quotas_are_promises() -> Result {
+    fn quotas_are_reserved() -> Result {
         let space = space(11)?;
         let new = |quota| space.new_set(Token::None, quota);
         let seven = new(Quota::Exactly(7))?;
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_capacity() -> Result {
+    fn reserved_capacity_is_not_available_to_sets() -> Result {
         let space = space(11)?;
         assert_eq!(space.reserve_capacity(8), Ok(()));
         assert_eq!(space.reserve_capacity(3), Err(ENOSPC));
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_cancelled_than_was_reserved() -> Result {
+    fn cancelling_more_than_is_reserved_fails() -> Result {
         let space = space(11)?;
         let set = space.new_set(Token::None, Quota::Exactly(4))?;
         space.reserve_capacity(2)?;
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn capacity_is_set_once() -> Result {
+    fn the_capacity_is_lowered_once_and_only_without_ids() -> Result {
         let space = space(100)?;
         let id = alloc(&space, SetId::ROOT)?;
         assert_eq!(space.install_capacity(50), Err(EBUSY));
@@ -128,10 +129,10 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_the_kernel_are_not_promised() -> Result {
+    fn ids_of_the_kernel_are_not_available() -> Result {
         let _kernels = GlobalPasids::take(10, 12)?;
         let pasids = GlobalPasids::take(1, 20)?;
-        let space = Space::new(&Memory::shared()?, 1, 20, Some(pasids));
+        let space = Space::new(&KmemCaches::shared()?, 1, 20, Some(pasids));
         let space = KBox::pin_init(space, GFP_KERNEL)?;
         let rest = || space.new_set(Token::None, Quota::Rest)?.quota();
         assert_eq!(rest(), Ok(17));
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn freed_when_empty() -> Result {
+    fn a_set_is_freed_only_without_ids() -> Result {
         let space = space(100)?;
         let set = space.new_set(Token::None, Quota::Rest)?.into_handle();
         let id = alloc(&space, set)?;
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_outlive_the_value() -> Result {
+    fn a_dropped_set_exists_until_its_last_id_is_freed() -> Result {
         let space = space(100)?;
         let set = space.new_set(Token::None, Quota::Rest)?;
         let id = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_has_one() -> Result {
+    fn a_process_has_at_most_one_set() -> Result {
         let space = space(100)?;
         let new = |token| space.new_set(token, Quota::Exactly(1));
         assert_eq!(space.find_mm_set(0x1000).err(), Some(ENOENT));
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn each_id_of_a_set() -> Result {
+    fn for_each_in_visits_all_ids_of_the_set() -> Result {
         let space = space(100)?;
         let set = space.new_set(Token::None, Quota::Exactly(10))?;
         let mut expected = KVec::new();

@@ -11,15 +11,15 @@ use super::{
     space, //
 };
 use crate::{
-    range::{
+    id::range::{
         IdRange,
         INVALID, //
     },
     set::{
         Quota,
+        SetId,
         Token, //
-    },
-    set_id::SetId, //
+    }, //
 };
 
 #[kunit_tests(ioasid_spids)]
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_and_back() -> Result {
+    fn an_spid_is_attached_found_and_detached() -> Result {
         let space = space(100)?;
         let set = space.new_set(Token::None, Quota::Exactly(3))?;
         let id = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn one_each() -> Result {
+    fn an_id_has_one_spid_and_an_spid_one_id() -> Result {
         let space = space(100)?;
         let set = space.new_set(Token::None, Quota::Exactly(3))?;
         let one = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_have_their_own() -> Result {
+    fn each_set_has_its_own_spids() -> Result {
         let space = space(100)?;
         let set = space.new_set(Token::None, Quota::Exactly(3))?;
         let other = space.new_set(Token::None, Quota::Exactly(3))?;
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn gone_with_the_id() -> Result {
+    fn an_spid_is_released_with_its_id() -> Result {
         let space = space(100)?;
         let set = space.new_set(Token::None, Quota::Exactly(3))?;
         let id = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;

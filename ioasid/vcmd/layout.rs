@@ -4,7 +4,7 @@
 
 use kernel::prelude::*;
 
-use crate::range::DEFAULT_CAPACITY;
+use crate::id::range::DEFAULT_CAPACITY;
 
 /// Offset of the command register.
 pub const VCMD: usize = 0xe00;
@@ -74,7 +74,7 @@ impl Status {
     /// # Errors
     ///
     /// `ENOSPC` if no PASID is left, otherwise `ENODEV`.
-    pub(super) fn of_alloc(self) -> Result {
+    pub(super) fn alloc_result(self) -> Result {
         match self {
             Self::Success => Ok(()),
             Self::NoPasid => Err(ENOSPC),
@@ -87,7 +87,7 @@ impl Status {
     /// # Errors
     ///
     /// `EINVAL` if the PASID does not belong to the guest, otherwise `ENODEV`.
-    pub(super) fn of_free(self) -> Result {
+    pub(super) fn free_result(self) -> Result {
         match self {
             Self::Success => Ok(()),
             Self::NoPasid => Err(EINVAL),
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn register_values() {
+    fn registers_have_the_specified_layout() {
         assert_eq!(Command::Alloc.encode(), 0x1);
         assert_eq!(Command::Free(0xabcde).encode(), 0xa_bcde_0002);
         let response = Response {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_come_back() {
+    fn commands_decode_to_what_was_encoded() {
         for command in [
             Command::Alloc,
             Command::Free(0),
@@ -166,12 +166,12 @@ mod tests {
     }
 
     #[test]
-    fn statuses() {
-        assert_eq!(Status::Success.of_alloc(), Ok(()));
-        assert_eq!(Status::NoPasid.of_alloc(), Err(ENOSPC));
-        assert_eq!(Status::Other(3).of_alloc(), Err(ENODEV));
-        assert_eq!(Status::Success.of_free(), Ok(()));
-        assert_eq!(Status::NoPasid.of_free(), Err(EINVAL));
-        assert_eq!(Status::Other(3).of_free(), Err(ENODEV));
+    fn statuses_become_errnos() {
+        assert_eq!(Status::Success.alloc_result(), Ok(()));
+        assert_eq!(Status::NoPasid.alloc_result(), Err(ENOSPC));
+        assert_eq!(Status::Other(3).alloc_result(), Err(ENODEV));
+        assert_eq!(Status::Success.free_result(), Ok(()));
+        assert_eq!(Status::NoPasid.free_result(), Err(EINVAL));
+        assert_eq!(Status::Other(3).free_result(), Err(ENODEV));
     }
 }

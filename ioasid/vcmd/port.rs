@@ -7,7 +7,7 @@ use kernel::{
     time::{
         delay::udelay,
         Delta, //
-    },
+    }, //
 };
 
 use super::{
@@ -19,8 +19,8 @@ use super::{
     VCRSP, //
 };
 use crate::{
-    complain::complain,
-    range::DEFAULT_CAPACITY, //
+    id::range::DEFAULT_CAPACITY,
+    warn_failed, //
 };
 
 /// Returns the response to the last command, if it has ended.
@@ -29,34 +29,34 @@ pub(super) fn response<R: Registers>(registers: &R) -> Option<Response> {
 }
 
 /// The result of starting an allocation.
-pub(super) enum Answer {
+pub(super) enum Started {
     /// The command has ended.
-    Now(Response),
+    Done(Response),
     /// The command is still running, and the port is reserved for its caller.
-    Later,
+    Running,
 }
 
-/// What the registers are used for.
+/// The state of the command registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum CommandState {
     /// No command is running.
     Idle,
     /// An allocation is running, and its caller is waiting for it.
     Allocating,
     /// A command is running, and no caller is waiting for it.
-    Left(Command),
+    Abandoned(Command),
 }
 
 /// The state of an IOMMU's registers.
 pub(super) struct Port {
-    stage: Stage,
+    state: CommandState,
     to_free: IdSet,
 }
 
 impl Port {
     pub(super) fn new() -> Result<Self> {
         Ok(Self {
-            stage: Stage::Idle,
+            state: CommandState::Idle,
             to_free: IdSet::new()?,
         })
     }
@@ -66,22 +66,22 @@ impl Port {
     /// # Errors
     ///
     /// `EBUSY` if the port is not idle; the error of a register write.
-    pub(super) fn start_alloc<R: Registers>(&mut self, registers: &R) -> Result<Answer> {
+    pub(super) fn start_alloc<R: Registers>(&mut self, registers: &R) -> Result<Started> {
         self.free_one(registers)?;
         Ok(match self.run(registers, Command::Alloc)? {
-            Some(response) => Answer::Now(response),
+            Some(response) => Started::Done(response),
             None => {
-                self.stage = Stage::Allocating;
-                Answer::Later
+                self.state = CommandState::Allocating;
+                Started::Running
             }
         })
     }
 
     /// Ends an allocation that was not fast. Without a response, its caller no longer waits.
     pub(super) fn end_alloc(&mut self, response: Option<Response>) {
-        self.stage = match response {
-            Some(_) => Stage::Idle,
-            None => Stage::Left(Command::Alloc),
+        self.state = match response {
+            Some(_) => CommandState::Idle,
+            None => CommandState::Abandoned(Command::Alloc),
         };
     }
 
@@ -93,7 +93,7 @@ impl Port {
     /// fails the command.
     pub(super) fn free<R: Registers>(&mut self, registers: &R, id: u32) -> Result {
         match self
-            .settle(registers)
+            .finish_running(registers)
             .and_then(|()| self.release(registers, id))
         {
             Err(e) if e == EBUSY => self.to_free.insert(id),
@@ -108,44 +108,44 @@ impl Port {
     ///
     /// `EBUSY` if the port is not idle.
     pub(super) fn free_one<R: Registers>(&mut self, registers: &R) -> Result<bool> {
-        self.settle(registers)?;
+        self.finish_running(registers)?;
         let Some(id) = self.to_free.take() else {
             return Ok(false);
         };
         if let Err(e) = self.release(registers, id) {
-            complain(c"free on the host PASID", id, e);
+            warn_failed(fmt!("free PASID {id} on the host"), e);
         }
         Ok(true)
     }
 
     /// Whether a command or PASIDs are pending.
-    pub(super) fn has_work(&self) -> bool {
-        matches!(self.stage, Stage::Left(_)) || self.to_free.count != 0
+    pub(super) fn has_pending(&self) -> bool {
+        matches!(self.state, CommandState::Abandoned(_)) || self.to_free.count != 0
     }
 
     /// Returns the number of pending PASIDs and commands.
-    pub(super) fn left(&self) -> u32 {
-        let allocated = matches!(self.stage, Stage::Left(_));
+    pub(super) fn pending(&self) -> u32 {
+        let allocated = matches!(self.state, CommandState::Abandoned(_));
         self.to_free.count + u32::from(allocated)
     }
 
     /// Finishes a pending command.
-    fn settle<R: Registers>(&mut self, registers: &R) -> Result {
-        let command = match self.stage {
-            Stage::Idle => return Ok(()),
-            Stage::Allocating => return Err(EBUSY),
-            Stage::Left(command) => command,
+    fn finish_running<R: Registers>(&mut self, registers: &R) -> Result {
+        let command = match self.state {
+            CommandState::Idle => return Ok(()),
+            CommandState::Allocating => return Err(EBUSY),
+            CommandState::Abandoned(command) => command,
         };
         let response = response(registers).ok_or(EBUSY)?;
-        self.stage = Stage::Idle;
+        self.state = CommandState::Idle;
         match command {
-            Command::Alloc if response.status.of_alloc().is_ok() => {
+            Command::Alloc if response.status.alloc_result().is_ok() => {
                 self.to_free.insert(response.pasid)
             }
             Command::Alloc => Ok(()),
             Command::Free(id) => {
-                if let Err(e) = response.status.of_free() {
-                    complain(c"free on the host PASID", id, e);
+                if let Err(e) = response.status.free_result() {
+                    warn_failed(fmt!("free PASID {id} on the host"), e);
                 }
                 Ok(())
             }
@@ -156,9 +156,9 @@ impl Port {
     fn release<R: Registers>(&mut self, registers: &R, id: u32) -> Result {
         let command = Command::Free(id);
         match self.run(registers, command)? {
-            Some(response) => response.status.of_free(),
+            Some(response) => response.status.free_result(),
             None => {
-                self.stage = Stage::Left(command);
+                self.state = CommandState::Abandoned(command);
                 Ok(())
             }
         }
@@ -166,7 +166,7 @@ impl Port {
 
     /// Runs a command. Returns the response if it ends within the fast polls.
     fn run<R: Registers>(&mut self, registers: &R, command: Command) -> Result<Option<Response>> {
-        if self.stage != Stage::Idle {
+        if self.state != CommandState::Idle {
             return Err(EBUSY);
         }
         registers.write(VCMD, command.encode())?;
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_to_free() -> Result {
+    fn pending_pasids_are_taken_lowest_first() -> Result {
         let mut ids = IdSet::new()?;
         assert_eq!(ids.take(), None);
         for id in [70, 3, DEFAULT_CAPACITY - 1, 70] {

@@ -125,14 +125,14 @@ impl Request {
 
 /// The device's response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     /// The status.
     pub status: Status,
     /// The allocated PASID.
     pub pasid: u32,
 }
 
-impl Answer {
+impl Response {
     /// Writes the response to the device-writable fields of a request.
     pub fn encode(self, buffer: &mut Buffer) {
         if buffer[0] == T_ALLOC_PASID {
@@ -162,39 +162,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_of_an_allocation() -> core::result::Result<(), Status> {
+    fn alloc_requests_have_the_proposed_layout() -> core::result::Result<(), Status> {
         let request = Request::Alloc { max: 0x0a_bcde };
         let mut bytes = [0x10, 0, 0, 0, 0xde, 0xbc, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         assert_eq!(request.encode(), bytes);
         assert_eq!(Request::decode(&bytes)?, request);
-        let answer = Answer {
+        let response = Response {
             status: Status::Ok,
             pasid: 0x1_2345,
         };
-        answer.encode(&mut bytes);
+        response.encode(&mut bytes);
         assert_eq!(bytes[4..8], [0xde, 0xbc, 0x0a, 0]);
         assert_eq!(bytes[8..], [0x45, 0x23, 0x01, 0, 0, 0, 0, 0]);
-        assert_eq!(Answer::decode(&bytes), answer);
+        assert_eq!(Response::decode(&bytes), response);
         Ok(())
     }
 
     #[test]
-    fn bytes_of_a_release() -> core::result::Result<(), Status> {
+    fn free_requests_have_the_proposed_layout() -> core::result::Result<(), Status> {
         let request = Request::Free(0x0a_bcde);
         let mut bytes = [0x11, 0, 0, 0, 0, 0, 0, 0, 0xde, 0xbc, 0x0a, 0, 0, 0, 0, 0];
         assert_eq!(request.encode(), bytes);
         assert_eq!(Request::decode(&bytes)?, request);
-        let answer = Answer {
+        let response = Response {
             status: Status::NoEnt,
             pasid: 7,
         };
-        answer.encode(&mut bytes);
+        response.encode(&mut bytes);
         assert_eq!(bytes[8..], [0xde, 0xbc, 0x0a, 0, 6, 0, 0, 0]);
         Ok(())
     }
 
     #[test]
-    fn what_a_device_refuses() {
+    fn malformed_requests_are_refused() {
         for at in 1..4 {
             let mut bytes = Request::Alloc { max: 0 }.encode();
             bytes[at] = 1;
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses() {
+    fn statuses_become_errnos() {
         let errors = [
             Ok(()),
             Err(EIO),
@@ -231,6 +231,6 @@ mod tests {
         assert_eq!(Status::from_number(9), None);
         let mut bytes = [0; 16];
         bytes[12] = 9;
-        assert_eq!(Answer::decode(&bytes).status, Status::DevErr);
+        assert_eq!(Response::decode(&bytes).status, Status::DevErr);
     }
 }

@@ -5,14 +5,16 @@
 use kernel::prelude::*;
 
 use crate::{
-    account::edquot,
-    range::IdRange,
-    source::{
+    allocator::{
         Origin,
-        OWN, //
+        OWN_SPACE, //
     },
-    state::State,
-    tests::fake::STOCK, //
+    id::{
+        range::IdRange,
+        state::IdState, //
+    },
+    set::account::edquot,
+    tests::fake_allocator::STOCK, //
 };
 
 /// All ids are below this number. Those of the two stocks come first, then the own ids.
@@ -57,7 +59,7 @@ impl Model {
             ids: KVec::from_elem(None, IDS as usize, GFP_KERNEL)?,
             stocks: [0; 2],
             registered: KVec::new(),
-            last_origin: OWN,
+            last_origin: OWN_SPACE,
         })
     }
 
@@ -74,7 +76,7 @@ impl Model {
     }
 
     fn alive(&self, origin: Origin) -> bool {
-        origin == OWN || self.registered.iter().any(|r| r.origin == origin)
+        origin == OWN_SPACE || self.registered.iter().any(|r| r.origin == origin)
     }
 
     pub(super) fn orphans(&self) -> u32 {
@@ -93,7 +95,7 @@ impl Model {
             Some(&active) => (self.take_from_stock(active.key / 2, range)?, active.origin),
             None => {
                 let free = |&id: &u32| range.contains(id) && self.ids[id as usize].is_none();
-                ((OWN_FIRST..IDS).find(free).ok_or(ENOSPC)?, OWN)
+                ((OWN_FIRST..IDS).find(free).ok_or(ENOSPC)?, OWN_SPACE)
             }
         };
         self.ids[id as usize] = Some(Id {
@@ -130,7 +132,7 @@ impl Model {
         }
         let origin = known.origin;
         self.ids[id as usize] = None;
-        if origin != OWN && self.alive(origin) {
+        if origin != OWN_SPACE && self.alive(origin) {
             self.stocks[(id / STOCK) as usize] &= !(1 << (id % STOCK));
         }
         true
@@ -199,17 +201,17 @@ impl Model {
         Ok(())
     }
 
-    pub(super) fn state(&self, id: u32) -> Result<State> {
+    pub(super) fn state(&self, id: u32) -> Result<IdState> {
         Ok(match self.known(None, id)? {
-            Id { freed: true, .. } => State::FreePending,
-            Id { bound: true, .. } => State::Active,
-            _ => State::Idle,
+            Id { freed: true, .. } => IdState::FreePending,
+            Id { bound: true, .. } => IdState::Active,
+            _ => IdState::Idle,
         })
     }
 
     pub(super) fn register(&mut self, key: usize) -> Result {
         let first = self.registered.is_empty();
-        if first && self.count(|id| id.origin == OWN) != 0 {
+        if first && self.count(|id| id.origin == OWN_SPACE) != 0 {
             return Err(EAGAIN);
         }
         if self.registered.iter().any(|r| r.key == key) {

@@ -5,19 +5,19 @@
 use loom::{sync::Arc, thread};
 
 use crate::{
-    account::{Account, Left},
+    account::{Account, AccountStatus},
     read_once::read_once,
     sync::atomic::{Atomic, Release},
 };
 
 /// How many of the results say that the account has ended.
-fn ends(results: &[Left]) -> usize {
-    let ended = |left: &&Left| matches!(left, Left::Ended { .. });
+fn ends(results: &[AccountStatus]) -> usize {
+    let ended = |status: &&AccountStatus| matches!(status, AccountStatus::Ended { .. });
     results.iter().filter(ended).count()
 }
 
 #[test]
-fn it_ends_once() {
+fn an_account_ends_once() {
     loom::model(|| {
         let account = Arc::new(Account::new(1));
         account.take(1).unwrap();
@@ -31,7 +31,7 @@ fn it_ends_once() {
 
 /// What `Space::find_mm_set` does, against the last handle that goes.
 #[test]
-fn a_handle_is_of_one_that_lives() {
+fn a_handle_keeps_the_account_open() {
     loom::model(|| {
         let account = Arc::new(Account::new(1));
         let theirs = account.clone();
@@ -41,15 +41,15 @@ fn a_handle_is_of_one_that_lives() {
             assert_eq!(got, got && theirs.take(1).is_ok());
             got
         });
-        let left = account.put_handle().unwrap();
+        let status = account.put_handle().unwrap();
         let got = other.join().unwrap();
-        assert_eq!(ends(&[left]), usize::from(!got));
+        assert_eq!(ends(&[status]), usize::from(!got));
     });
 }
 
 /// What `Space::alloc_in` and `Space::install_capacity` do.
 #[test]
-fn nothing_above_a_capacity_is_allocated() {
+fn no_id_above_the_capacity_is_allocated() {
     const BEFORE: u32 = 3;
     const AFTER: u32 = 1;
     loom::model(|| {

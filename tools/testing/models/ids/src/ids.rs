@@ -5,10 +5,10 @@
 use loom::{sync::Arc, thread};
 
 use crate::{
-    key::Only,
-    life::{Freed, Right},
+    key::Filter,
     prelude::*,
-    set_id::SetId,
+    set::SetId,
+    state::{Freed, Right},
     table::Number,
 };
 
@@ -27,37 +27,37 @@ fn both(one: fn(&Number), other: fn(&Number)) -> impl Fn() + Sync + Send + 'stat
 }
 
 /// Allocates for a handle and drops that.
-fn own(number: &Number, free: fn(&Number, Only, Right) -> Result) {
+fn own(number: &Number, free: fn(&Number, Filter, Right) -> Result) {
     if let Some(generation) = number.alloc(A, 1, Right::Owner) {
-        let only = Only::Life(generation);
-        assert_eq!(number.find(only), Ok(1));
-        assert_eq!(free(number, only, Right::Owner), Ok(()));
+        let filter = Filter::Lifetime(generation);
+        assert_eq!(number.find(filter), Ok(1));
+        assert_eq!(free(number, filter, Right::Owner), Ok(()));
     }
 }
 
-fn in_one_step(number: &Number, only: Only, right: Right) -> Result {
-    number.free(only, right).map(drop)
+fn in_one_step(number: &Number, filter: Filter, right: Right) -> Result {
+    number.free(filter, right).map(drop)
 }
 
 /// Frees what it finds, then allocates for itself, and sees that it stays.
 fn steal(number: &Number) {
-    let stolen = number.free(Only::Any, Right::Anyone);
+    let stolen = number.free(Filter::Any, Right::Anyone);
     assert!(matches!(stolen, Err(EPERM | ENOENT) | Ok(Freed::Before)));
     if let Some(generation) = number.alloc(B, 2, Right::Anyone) {
-        let only = Only::Life(generation);
-        assert_eq!(number.find(only), Ok(2));
-        assert_eq!(number.free(only, Right::Anyone), Ok(Freed::Last));
+        let filter = Filter::Lifetime(generation);
+        assert_eq!(number.find(filter), Ok(2));
+        assert_eq!(number.free(filter, Right::Anyone), Ok(Freed::Last));
     }
 }
 
 /// The same by dropping a reference which is not its own.
 fn put_too_much(number: &Number) {
-    let put = number.put(Only::Any, Right::Anyone);
+    let put = number.put(Filter::Any, Right::Anyone);
     assert!(matches!(put, Err(EPERM | ENOENT)));
     if let Some(generation) = number.alloc(B, 2, Right::Anyone) {
-        let only = Only::Life(generation);
-        assert_eq!(number.find(only), Ok(2));
-        assert_eq!(number.put(only, Right::Anyone), Ok(true));
+        let filter = Filter::Lifetime(generation);
+        assert_eq!(number.find(filter), Ok(2));
+        assert_eq!(number.put(filter, Right::Anyone), Ok(true));
     }
 }
 
@@ -83,7 +83,7 @@ fn only_its_handle_drops_its_reference() {
 fn one_after_the_other(number: &Number) {
     for (set, data) in [(A, 1), (B, 2)] {
         if let Some(generation) = number.alloc(set, data, Right::Anyone) {
-            let freed = number.free(Only::Life(generation), Right::Anyone);
+            let freed = number.free(Filter::Lifetime(generation), Right::Anyone);
             assert!(freed.is_ok());
         }
     }
@@ -93,7 +93,7 @@ fn one_after_the_other(number: &Number) {
 fn a_set_finds_its_own_data() {
     loom::model(both(one_after_the_other, |number| {
         for (set, data) in [(A, 1), (B, 2)] {
-            let found = number.find(Only::Set(set));
+            let found = number.find(Filter::Set(set));
             assert!(
                 found == Ok(data) || matches!(found, Err(ENOENT | EACCES)),
                 "{found:?}"
@@ -105,42 +105,42 @@ fn a_set_finds_its_own_data() {
 #[test]
 fn a_reference_keeps_the_id() {
     loom::model(both(one_after_the_other, |number| {
-        if let Ok(generation) = number.get(Only::Set(A)) {
-            let only = Only::Life(generation);
-            assert_eq!((number.find(only), number.entry.set()), (Ok(1), A));
-            assert!(number.put(only, Right::Anyone).is_ok());
+        if let Ok(generation) = number.get(Filter::Set(A)) {
+            let filter = Filter::Lifetime(generation);
+            assert_eq!((number.find(filter), number.entry.set()), (Ok(1), A));
+            assert!(number.put(filter, Right::Anyone).is_ok());
         }
     }));
 }
 
 #[test]
-fn data_is_set_in_one_life() {
+fn data_is_set_in_one_lifetime() {
     let first_then_next = |number: &Number| {
         let Some(first) = number.alloc(A, 1, Right::Anyone) else {
             return;
         };
-        assert!(number.free(Only::Life(first), Right::Anyone).is_ok());
+        assert!(number.free(Filter::Lifetime(first), Right::Anyone).is_ok());
         // The number is taken as long as the other thread works on the first id.
         if let Some(next) = number.alloc(B, 2, Right::Anyone) {
-            assert_eq!(number.find(Only::Life(next)), Ok(2));
+            assert_eq!(number.find(Filter::Lifetime(next)), Ok(2));
         }
     };
     loom::model(both(first_then_next, |number| {
-        let set = number.set_data(Only::Set(A), 3);
+        let set = number.set_data(Filter::Set(A), 3);
         assert!(matches!(set, Ok(()) | Err(ENOENT | EACCES)), "{set:?}");
     }));
 }
 
 #[test]
-fn the_last_of_two_references_ends_it() {
+fn the_last_of_two_references_ends_the_lifetime() {
     loom::model(|| {
         let number = Arc::new(Number::new());
         let generation = number.alloc(A, 1, Right::Anyone);
-        let only = Only::Life(generation.unwrap());
-        assert!(number.get(only).is_ok());
+        let filter = Filter::Lifetime(generation.unwrap());
+        assert!(number.get(filter).is_ok());
         let theirs = number.clone();
-        let other = thread::spawn(move || theirs.put(only, Right::Anyone));
-        let freed = number.free(only, Right::Anyone);
+        let other = thread::spawn(move || theirs.put(filter, Right::Anyone));
+        let freed = number.free(filter, Right::Anyone);
         let put = other.join().unwrap();
         let last = [freed == Ok(Freed::Last), put == Ok(true)];
         // If the reference went first, so that the other one was the last: it was freed by that.

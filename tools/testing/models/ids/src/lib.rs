@@ -18,25 +18,29 @@ mod table;
 
 pub use stand_in::{bindings, prelude, read_once, sync};
 
-#[path = "../../../../../ioasid/account.rs"]
+#[path = "../../../../../ioasid/set/account.rs"]
 mod account;
-#[path = "../../../../../ioasid/entry.rs"]
+#[path = "../../../../../ioasid/id/entry.rs"]
 mod entry;
-#[path = "../../../../../ioasid/key.rs"]
+#[path = "../../../../../ioasid/set/identity.rs"]
+mod identity;
+#[path = "../../../../../ioasid/id/key.rs"]
 mod key;
-#[path = "../../../../../ioasid/life.rs"]
-mod life;
-#[path = "../../../../../ioasid/range.rs"]
+#[path = "../../../../../ioasid/id/range.rs"]
 mod range;
-#[path = "../../../../../ioasid/set_id.rs"]
-mod set_id;
-#[path = "../../../../../ioasid/state.rs"]
+#[path = "../../../../../ioasid/id/state.rs"]
 mod state;
 
-/// As in the module.
-mod source {
+// The paths of these in the module.
+mod id {
+    pub(crate) use crate::{key, range, state};
+}
+mod set {
+    pub(crate) use crate::identity::SetId;
+}
+mod allocator {
     pub(crate) type Origin = u32;
-    pub(crate) const OWN: Origin = 0;
+    pub(crate) const OWN_SPACE: Origin = 0;
 }
 
 mod accounts;

@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A table with one number, as `IdTable` keeps it: taken and given back under a lock, looked up without.
+//! A table with one number, as `IdTree` keeps it: taken and given back under a lock, looked up without.
 
 use loom::sync::Mutex;
 
 use crate::{
+    allocator::OWN_SPACE,
     entry::Entry,
-    key::Only,
-    life::{Freed, Generation, Put, Right},
+    key::Filter,
     prelude::*,
-    set_id::SetId,
-    source::OWN,
+    set::SetId,
+    state::{Freed, Generation, Put, Right},
 };
 
 /// One number and its entry.
 pub(crate) struct Number {
     pub(crate) entry: Entry,
-    state: Mutex<State>,
+    state: Mutex<TableState>,
 }
 
-/// What `IdTable` has under its lock.
+/// What `IdTree` has under its lock.
 #[derive(Default)]
-struct State {
+struct TableState {
     taken: bool,
     /// How often it was taken.
     count: u32,
@@ -31,7 +31,7 @@ impl Number {
     pub(crate) fn new() -> Self {
         Self {
             entry: Entry::default(),
-            state: Mutex::new(State::default()),
+            state: Mutex::new(TableState::default()),
         }
     }
 
@@ -44,68 +44,68 @@ impl Number {
         state.taken = true;
         state.count += 1;
         let generation = Generation::from_raw(state.count);
-        self.entry.begin(generation, set, OWN, data, owner);
+        self.entry.begin(generation, set, OWN_SPACE, data, owner);
         Some(generation)
     }
 
-    /// What `Space::free` does without listeners.
-    pub(crate) fn free(&self, only: Only, right: Right) -> Result<Freed> {
-        let freed = self.entry.look(only)?.life.free_and_put(right)?;
+    /// What `Space::free` does without notifiers.
+    pub(crate) fn free(&self, filter: Filter, right: Right) -> Result<Freed> {
+        let freed = self.entry.lookup(filter)?.lifetime.free_and_put(right)?;
         if freed == Freed::Last {
             self.reclaim();
         }
         Ok(freed)
     }
 
-    /// What `Space::free` does with listeners.
-    pub(crate) fn free_in_steps(&self, only: Only, right: Right) -> Result {
-        let found = self.entry.look(only)?;
-        if found.life.free(right)? {
-            let life = Only::Life(found.life.generation());
+    /// What `Space::free` does with notifiers.
+    pub(crate) fn free_in_steps(&self, filter: Filter, right: Right) -> Result {
+        let found = self.entry.lookup(filter)?;
+        if found.lifetime.free(right)? {
+            let lifetime = Filter::Lifetime(found.lifetime.generation());
             loom::thread::yield_now();
-            self.put(life, right)?;
+            self.put(lifetime, right)?;
         }
         Ok(())
     }
 
     /// What `Space::put` does.
-    pub(crate) fn put(&self, only: Only, right: Right) -> Result<bool> {
-        let found = self.entry.look(only)?;
-        match found.life.put(right)? {
+    pub(crate) fn put(&self, filter: Filter, right: Right) -> Result<bool> {
+        let found = self.entry.lookup(filter)?;
+        match found.lifetime.put(right)? {
             Put::Held => Ok(false),
             Put::Last => {
                 self.reclaim();
                 Ok(true)
             }
             Put::NotFreed => {
-                let life = Only::Life(found.life.generation());
-                found.life.free(right)?;
-                self.put(life, right)
+                let lifetime = Filter::Lifetime(found.lifetime.generation());
+                found.lifetime.free(right)?;
+                self.put(lifetime, right)
             }
         }
     }
 
     /// What `Space::get` does.
-    pub(crate) fn get(&self, only: Only) -> Result<Generation> {
-        let found = self.entry.look(only)?;
-        found.life.get()?;
-        Ok(found.life.generation())
+    pub(crate) fn get(&self, filter: Filter) -> Result<Generation> {
+        let found = self.entry.lookup(filter)?;
+        found.lifetime.get()?;
+        Ok(found.lifetime.generation())
     }
 
     /// What `Space::find` does.
-    pub(crate) fn find(&self, only: Only) -> Result<usize> {
-        self.entry.look(only)?.data()
+    pub(crate) fn find(&self, filter: Filter) -> Result<usize> {
+        self.entry.lookup(filter)?.data()
     }
 
     /// What `Space::set_data` does.
-    pub(crate) fn set_data(&self, only: Only, data: usize) -> Result {
+    pub(crate) fn set_data(&self, filter: Filter, data: usize) -> Result {
         use crate::sync::atomic::Release;
 
-        let found = self.entry.look(only)?;
-        found.life.hold()?;
+        let found = self.entry.lookup(filter)?;
+        found.lifetime.hold()?;
         found.data.store(data, Release);
-        let life = Only::Life(found.life.generation());
-        self.put(life, Right::Anyone).map(drop)
+        let lifetime = Filter::Lifetime(found.lifetime.generation());
+        self.put(lifetime, Right::Anyone).map(drop)
     }
 
     fn reclaim(&self) {

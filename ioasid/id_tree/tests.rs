@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The rules for the tree of ids.
+
+use kernel::prelude::*;
+
+#[kunit_tests(ioasid_id_tree)]
+mod cases {
+    use kernel::{
+        static_lock_class,
+        sync::atomic::Atomic, //
+    };
+
+    use super::super::*;
+    use crate::read_once::{
+        read_once,
+        write_once, //
+    };
+
+    struct Value(Atomic<u32>);
+
+    impl Default for Value {
+        fn default() -> Self {
+            Self(Atomic::new(0))
+        }
+    }
+
+    type TestTree = Pin<KBox<IdTree<Value>>>;
+
+    fn tree() -> Result<TestTree> {
+        let caches = NodeCaches::new(c"ioasid_test_leaf", c"ioasid_test_node")?;
+        let tree = IdTree::new(caches, c"ioasid::test", static_lock_class!());
+        KBox::pin_init(tree, GFP_KERNEL)
+    }
+
+    fn alloc(tree: &TestTree, first: u32, last: u32) -> Result<u32> {
+        let (id, ()) = tree.alloc(first, last, Gfp::Kernel, |_, _| ())?;
+        Ok(id)
+    }
+
+    /// Takes an id and stores it in its value.
+    fn insert(tree: &TestTree, id: u32) -> Result {
+        tree.insert(id, Gfp::Atomic, |value, _| write_once(&value.0, id))
+    }
+
+    fn value(tree: &TestTree, id: u32) -> Option<u32> {
+        Some(read_once(&tree.get(id, &rcu::Guard::new())?.0))
+    }
+
+    fn next(tree: &TestTree, from: u32) -> Option<u32> {
+        Some(tree.next(from, &rcu::Guard::new())?.0)
+    }
+
+    #[test]
+    fn alloc_takes_the_lowest_free_id_of_the_range() -> Result {
+        let tree = tree()?;
+        for expected in 60..70 {
+            assert_eq!(alloc(&tree, 60, 69), Ok(expected));
+        }
+        assert_eq!(alloc(&tree, 60, 69), Err(ENOSPC));
+        tree.remove(66);
+        tree.remove(63);
+        assert_eq!(alloc(&tree, 64, 69), Ok(66));
+        assert_eq!(alloc(&tree, 0, 69), Ok(0));
+        assert_eq!(alloc(&tree, 60, 69), Ok(63));
+        Ok(())
+    }
+
+    #[test]
+    fn a_taken_id_cannot_be_inserted() -> Result {
+        let tree = tree()?;
+        assert_eq!(insert(&tree, 70_000), Ok(()));
+        assert_eq!(insert(&tree, 70_000), Err(EBUSY));
+        tree.remove(70_000);
+        assert_eq!(insert(&tree, 70_000), Ok(()));
+        Ok(())
+    }
+
+    #[test]
+    fn removing_a_free_id_has_no_effect() -> Result {
+        let tree = tree()?;
+        // Without a tree; with a tree that is too low, and with nodes on part of the path; in a
+        // leaf.
+        tree.remove(5);
+        insert(&tree, 0)?;
+        for free in [63, 64, 1 << 20, u32::MAX] {
+            tree.remove(free);
+        }
+        insert(&tree, 1 << 20)?;
+        for free in [1, 64, 4096, 1 << 18, (1 << 20) + 64, u32::MAX] {
+            tree.remove(free);
+        }
+        assert_eq!(next(&tree, 0), Some(0));
+        assert_eq!(next(&tree, 1), Some(1 << 20));
+        for expected in 1..200 {
+            assert_eq!(alloc(&tree, 0, u32::MAX), Ok(expected));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn each_id_that_is_taken_gets_another_count() -> Result {
+        let tree = tree()?;
+        let mut counts = [0; 4];
+        for (round, count) in counts.iter_mut().enumerate() {
+            let (id, before) = tree.alloc(9, 9, Gfp::Kernel, |_, before| before)?;
+            // Use a new leaf in each round.
+            tree.remove(id);
+            insert(&tree, 5000)?;
+            tree.remove(5000);
+            assert_eq!(value(&tree, 9), None);
+            *count = before + round as u32;
+        }
+        assert_eq!(counts, [0, 3, 6, 9]);
+        Ok(())
+    }
+
+    #[test]
+    fn the_lowest_and_the_highest_id_can_be_taken() -> Result {
+        let tree = tree()?;
+        assert_eq!(alloc(&tree, u32::MAX, u32::MAX), Ok(u32::MAX));
+        assert_eq!(alloc(&tree, u32::MAX, u32::MAX), Err(ENOSPC));
+        assert_eq!(alloc(&tree, u32::MAX - 1, u32::MAX), Ok(u32::MAX - 1));
+        assert_eq!(alloc(&tree, u32::MAX - 1, u32::MAX), Err(ENOSPC));
+        assert_eq!(alloc(&tree, 0, u32::MAX), Ok(0));
+        assert_eq!(next(&tree, 1), Some(u32::MAX - 1));
+        assert_eq!(next(&tree, u32::MAX), Some(u32::MAX));
+        tree.remove(u32::MAX);
+        assert_eq!(next(&tree, u32::MAX), None);
+        Ok(())
+    }
+
+    #[test]
+    fn values_stay_when_the_tree_grows() -> Result {
+        let tree = tree()?;
+        // Each id needs one more level than the previous one.
+        let ids = [0, 64, 4096, 1 << 18, 1 << 24, 1 << 30, u32::MAX];
+        for (count, &id) in ids.iter().enumerate() {
+            assert_eq!(insert(&tree, id), Ok(()));
+            for &id in &ids[..=count] {
+                assert_eq!(value(&tree, id), Some(id));
+            }
+        }
+        let mut from = 0;
+        for &id in &ids {
+            assert_eq!(next(&tree, from), Some(id));
+            from = id.saturating_add(1);
+        }
+        assert_eq!((value(&tree, 63), value(&tree, 128)), (Some(0), None));
+        Ok(())
+    }
+
+    #[test]
+    fn full_nodes_are_skipped() -> Result {
+        let tree = tree()?;
+        // Fill a tree of two levels, which then becomes the first child of a higher root.
+        for expected in 0..4096 {
+            assert_eq!(alloc(&tree, 0, u32::MAX), Ok(expected));
+        }
+        assert_eq!(alloc(&tree, 0, 4095), Err(ENOSPC));
+        assert_eq!(alloc(&tree, 7, u32::MAX), Ok(4096));
+        for id in [4095, 2048, 64, 63, 0] {
+            tree.remove(id);
+            assert_eq!(alloc(&tree, 0, u32::MAX), Ok(id));
+        }
+        tree.remove(100);
+        assert_eq!(alloc(&tree, 101, u32::MAX), Ok(4097));
+        Ok(())
+    }
+
+    #[test]
+    fn empty_leaves_are_freed_except_the_last() -> Result {
+        let tree = tree()?;
+        for id in [0, 1 << 20, 2 << 20] {
+            insert(&tree, id)?;
+        }
+        tree.remove(1 << 20);
+        // The leaf that became empty last is kept.
+        assert_eq!(value(&tree, 1 << 20), Some(1 << 20));
+        tree.remove(2 << 20);
+        assert_eq!(value(&tree, 1 << 20), None);
+        assert_eq!(value(&tree, 2 << 20), Some(2 << 20));
+        // It is also kept if it has ids again.
+        insert(&tree, (2 << 20) + 1)?;
+        tree.remove(0);
+        assert_eq!(value(&tree, 2 << 20), Some(2 << 20));
+        assert_eq!(next(&tree, 0), Some((2 << 20) + 1));
+        Ok(())
+    }
+
+    #[test]
+    fn random_calls_agree_with_a_list() -> Result {
+        /// The first ids of three ranges in the corners of a tree. Each range has `EACH` ids.
+        const CORNERS: [u32; 3] = [0, (1 << 18) - 100, u32::MAX - 199];
+        const EACH: u32 = 200;
+        let tree = tree()?;
+        let mut taken = [[false; EACH as usize]; CORNERS.len()];
+        let mut state = 1u32;
+        let mut random = |end: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % end
+        };
+        for round in 0..100_000 {
+            let (corner, at) = (random(3) as usize, random(EACH));
+            let (base, taken) = (CORNERS[corner], &mut taken[corner]);
+            let (last, has) = (base + (EACH - 1), taken[at as usize]);
+            // The tree fills and empties in turns.
+            let frees = if round / 4_000 % 2 == 0 { 20 } else { 80 };
+            if random(100) < frees {
+                if has {
+                    tree.remove(base + at);
+                    taken[at as usize] = false;
+                }
+            } else if random(2) == 0 {
+                let expected = if has { Err(EBUSY) } else { Ok(()) };
+                assert_eq!(insert(&tree, base + at), expected);
+                taken[at as usize] = true;
+            } else {
+                let free = (at..EACH).find(|&at| !taken[at as usize]);
+                let expected = free.map(|at| base + at).ok_or(ENOSPC);
+                assert_eq!(alloc(&tree, base + at, last), expected);
+                free.inspect(|&at| taken[at as usize] = true);
+            }
+            let first = (at..EACH)
+                .find(|&at| taken[at as usize])
+                .map(|at| base + at);
+            let found = next(&tree, base + at);
+            assert_eq!(found.filter(|&id| id <= last), first);
+        }
+        Ok(())
+    }
+}
