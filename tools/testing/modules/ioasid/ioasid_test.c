@@ -61,7 +61,7 @@ static void test_ids(struct kunit *test)
 }
 
 /* An id that a handle owns cannot be freed by its number. A freed handle frees nothing. */
-static void test_owned(struct kunit *test)
+static void test_owned_id_is_freed_by_its_handle(struct kunit *test)
 {
 	u64 handle = ioasid_alloc_owned(0x9000, 0x9000), next;
 	ioasid_t id = handle;
@@ -179,7 +179,7 @@ static void test_sets(struct kunit *test)
 }
 
 /* A pointer to a freed set does not refer to a set that is allocated later. */
-static void test_old_set(struct kunit *test)
+static void test_pointer_to_a_freed_set(struct kunit *test)
 {
 	struct ioasid_set *old = ioasid_set_alloc(NULL, 2, IOASID_SET_TYPE_NULL), *next;
 	ioasid_t id;
@@ -478,7 +478,7 @@ static struct pasid_device *new_pasid_device(struct kunit *test)
 	return device;
 }
 
-static void test_beside_the_kernel(struct kunit *test)
+static void test_ids_are_not_kernel_pasids(struct kunit *test)
 {
 	static int (*const sides[])(void *) = { kernel_side, our_side, kernel_side, our_side };
 	struct crowd crowd = { .device = new_pasid_device(test) };
@@ -493,7 +493,7 @@ static void test_beside_the_kernel(struct kunit *test)
 }
 
 /* The kernel gets only PASIDs of its share, however many it allocates. */
-static void test_the_kernels_share(struct kunit *test)
+static void test_kernel_gets_its_share_only(struct kunit *test)
 {
 	struct pasid_device *device = new_pasid_device(test);
 	ioasid_t *held = vzalloc(sizeof(*held) * KERNEL_SHARE);
@@ -669,17 +669,17 @@ static void test_stress_custom(struct kunit *test)
 
 static struct kunit_case cases[] = {
 	KUNIT_CASE(test_ids),
-	KUNIT_CASE(test_owned),
+	KUNIT_CASE(test_owned_id_is_freed_by_its_handle),
 	KUNIT_CASE(test_ranges),
 	KUNIT_CASE(test_atomic_context),
 	KUNIT_CASE(test_sets),
-	KUNIT_CASE(test_old_set),
+	KUNIT_CASE(test_pointer_to_a_freed_set),
 	KUNIT_CASE(test_mm_sets),
 	KUNIT_CASE(test_capacity),
 	KUNIT_CASE(test_notifiers),
 	KUNIT_CASE(test_allocators),
-	KUNIT_CASE_SLOW(test_beside_the_kernel),
-	KUNIT_CASE(test_the_kernels_share),
+	KUNIT_CASE_SLOW(test_ids_are_not_kernel_pasids),
+	KUNIT_CASE(test_kernel_gets_its_share_only),
 	KUNIT_CASE_SLOW(test_stress),
 	KUNIT_CASE_SLOW(test_stress_custom),
 	{}
