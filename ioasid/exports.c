@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The symbols of ioasid: those of include/linux/ioasid.h, and those in Rust for other crates. */
+/* The symbols of ioasid: those of include/linux/ioasid.h, and the Rust symbols for other crates. */
 #include <linux/export.h>
 
 #include "../include/linux/ioasid.h"

@@ -23,11 +23,11 @@ DECLARE_EVENT_CLASS(ioasid_id,
 	TP_printk("id=%u", __entry->id)
 );
 
-/* Freed by its owner; and then without references, so that the number can be reused. */
+/* The id was freed; later its last reference was dropped, so that the number can be reused. */
 DEFINE_EVENT(ioasid_id, ioasid_free, TP_PROTO(u32 id), TP_ARGS(id));
 DEFINE_EVENT(ioasid_id, ioasid_reclaim, TP_PROTO(u32 id), TP_ARGS(id));
 
-/* Ids come from another kind of allocator now; 0 is the module's own space. */
+/* New ids come from another kind of allocators; 0 is the module's own space. */
 TRACE_EVENT(ioasid_hand_over,
 	TP_PROTO(u32 from, u32 to, int orphans),
 	TP_ARGS(from, to, orphans),

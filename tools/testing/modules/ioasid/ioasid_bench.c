@@ -278,5 +278,5 @@ static void __exit bench_exit(void)
 
 module_init(bench_init);
 module_exit(bench_exit);
-MODULE_DESCRIPTION("What ids of ioasid cost");
+MODULE_DESCRIPTION("Benchmark of ioasid against the XArray and the IDA");
 MODULE_LICENSE("GPL");
