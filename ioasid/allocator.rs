@@ -78,12 +78,12 @@ pub(crate) const OWN_SPACE: Origin = 0;
 pub(crate) struct AllocatorEntry {
     /// The number of its kind. Kinds that are registered later have higher numbers.
     pub(crate) origin: Origin,
-    pub(crate) kind: Kind,
+    kind: Kind,
     /// Identifies the allocator.
-    pub(crate) key: usize,
-    pub(crate) allocator: Arc<dyn Allocator>,
+    key: usize,
+    allocator: Arc<dyn Allocator>,
     /// The number of ids that are allocated from its kind.
-    pub(crate) outstanding: Arc<Atomic<i32>>,
+    outstanding: Arc<Atomic<i32>>,
 }
 
 impl AllocatorEntry {
@@ -111,7 +111,7 @@ pub(crate) type AllocatorList = SrcuList<AllocatorEntry>;
 /// # Errors
 ///
 /// `EEXIST` if the allocator is already in the list, with this kind or another one.
-pub(crate) fn position_for(
+fn position_for(
     list: &[AllocatorEntry],
     kind: Kind,
     key: usize,
@@ -130,7 +130,7 @@ pub(crate) fn position_for(
 /// # Errors
 ///
 /// `ENOENT` if the allocator is not in the list.
-pub(crate) fn removal(list: &[AllocatorEntry], key: usize) -> Result<Removal> {
+fn removal(list: &[AllocatorEntry], key: usize) -> Result<Removal> {
     let leaving = list.iter().find(|entry| entry.key == key).ok_or(ENOENT)?;
     let rest = || list.iter().filter(|entry| entry.key != key);
     let last_of_kind = !rest().any(|entry| entry.origin == leaving.origin);
@@ -146,7 +146,7 @@ pub(crate) fn removal(list: &[AllocatorEntry], key: usize) -> Result<Removal> {
 
 /// Returns the allocator through which an id of `origin` is returned, or `None` if the id is an
 /// orphan.
-pub(crate) fn allocator_of(list: &[AllocatorEntry], origin: Origin) -> Option<&AllocatorEntry> {
+fn allocator_of(list: &[AllocatorEntry], origin: Origin) -> Option<&AllocatorEntry> {
     list.iter().find(|entry| entry.origin == origin)
 }
 

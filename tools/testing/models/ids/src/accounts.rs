@@ -29,7 +29,7 @@ fn an_account_ends_once() {
     });
 }
 
-/// What `Space::find_mm_set` does, against the last handle that goes.
+/// Does the same as `Space::find_mm_set`, against the last handle that goes.
 #[test]
 fn a_handle_keeps_the_account_open() {
     loom::model(|| {
@@ -47,7 +47,7 @@ fn a_handle_keeps_the_account_open() {
     });
 }
 
-/// What `Space::alloc_in` and `Space::install_capacity` do.
+/// Does the same as `Space::alloc_in` and `Space::install_capacity`.
 #[test]
 fn no_id_above_the_capacity_is_allocated() {
     const BEFORE: u32 = 3;

@@ -2,8 +2,8 @@
 
 //! Checks the lock-free parts of `ioasid` against all interleavings of a few threads, by loom.
 //!
-//! The sources are those of the kernel module. What they use of the kernel is in `stand_in`: atomics with
-//! the orderings of C11, of which those of the kernel guarantee no less.
+//! The sources are those of the kernel module. `stand_in` replaces the parts of the `kernel` crate
+//! that they use. Its atomics have orderings of C11 that guarantee no more than those of the kernel.
 
 #![cfg(test)]
 // The tests of the module itself are for KUnit; some functions are for other files of the module. The

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the sources use of the kernel, on top of loom.
+//! The parts of the `kernel` crate that the sources use, on top of loom.
 
 /// `kernel::prelude`.
 pub mod prelude {
@@ -38,7 +38,7 @@ pub mod sync {
     pub mod atomic {
         use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-        /// What can be in an [`Atomic`].
+        /// A type of the values of an [`Atomic`].
         pub trait AtomicType: Copy {
             /// Loom's type for it.
             type Cell;
@@ -48,7 +48,7 @@ pub mod sync {
             fn load(cell: &Self::Cell, order: Ordering) -> Self;
             /// Writes.
             fn store(cell: &Self::Cell, value: Self, order: Ordering);
-            /// Writes if it is what is expected. A failure orders nothing, as in the kernel.
+            /// Writes `new` if the value is `old`. A failure orders nothing, as in the kernel.
             fn swap(cell: &Self::Cell, old: Self, new: Self, order: Ordering)
                 -> Result<Self, Self>;
         }
@@ -74,9 +74,9 @@ pub mod sync {
         }
         atomic_types! { u32, AtomicU32; u64, AtomicU64; usize, AtomicUsize; }
 
-        /// An ordering of the kernel's.
+        /// An ordering of the kernel.
         pub trait Order {
-            /// One of C11's that guarantees no more.
+            /// An ordering of C11 that guarantees no more.
             const ORDER: Ordering;
         }
 
@@ -118,9 +118,9 @@ pub mod sync {
     pub mod barrier {
         use loom::sync::atomic::{fence, Ordering};
 
-        /// A barrier of the kernel's.
+        /// A barrier of the kernel.
         pub trait Barrier {
-            /// One of C11's.
+            /// The fence of C11 for it.
             const ORDER: Ordering;
         }
 

@@ -19,11 +19,11 @@ pub(crate) struct Number {
     state: Mutex<TableState>,
 }
 
-/// What `IdTree` has under its lock.
+/// The data that `IdTree` protects by its lock.
 #[derive(Default)]
 struct TableState {
     taken: bool,
-    /// How often it was taken.
+    /// The number of times that the number was taken.
     count: u32,
 }
 
@@ -35,7 +35,7 @@ impl Number {
         }
     }
 
-    /// What `Space::alloc_in` does; `None` if the number is taken.
+    /// Does the same as `Space::alloc_in`; `None` if the number is taken.
     pub(crate) fn alloc(&self, set: SetId, data: usize, owner: Right) -> Option<Generation> {
         let mut state = self.state.lock().unwrap();
         if state.taken {
@@ -48,7 +48,7 @@ impl Number {
         Some(generation)
     }
 
-    /// What `Space::free` does without notifiers.
+    /// Does the same as `Space::free` without notifiers.
     pub(crate) fn free(&self, filter: Filter, right: Right) -> Result<Freed> {
         let freed = self.entry.lookup(filter)?.lifetime.free_and_put(right)?;
         if freed == Freed::Last {
@@ -57,7 +57,7 @@ impl Number {
         Ok(freed)
     }
 
-    /// What `Space::free` does with notifiers.
+    /// Does the same as `Space::free` with notifiers.
     pub(crate) fn free_in_steps(&self, filter: Filter, right: Right) -> Result {
         let found = self.entry.lookup(filter)?;
         if found.lifetime.free(right)? {
@@ -68,7 +68,7 @@ impl Number {
         Ok(())
     }
 
-    /// What `Space::put` does.
+    /// Does the same as `Space::put`.
     pub(crate) fn put(&self, filter: Filter, right: Right) -> Result<bool> {
         let found = self.entry.lookup(filter)?;
         match found.lifetime.put(right)? {
@@ -85,19 +85,19 @@ impl Number {
         }
     }
 
-    /// What `Space::get` does.
+    /// Does the same as `Space::get`.
     pub(crate) fn get(&self, filter: Filter) -> Result<Generation> {
         let found = self.entry.lookup(filter)?;
         found.lifetime.get()?;
         Ok(found.lifetime.generation())
     }
 
-    /// What `Space::find` does.
+    /// Does the same as `Space::find`.
     pub(crate) fn find(&self, filter: Filter) -> Result<usize> {
         self.entry.lookup(filter)?.data()
     }
 
-    /// What `Space::set_data` does.
+    /// Does the same as `Space::set_data`.
     pub(crate) fn set_data(&self, filter: Filter, data: usize) -> Result {
         use crate::sync::atomic::Release;
 
