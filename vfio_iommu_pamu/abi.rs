@@ -1,28 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The unsafe code of this module: access to memory by its physical address.
+//! Initializes the global locks of the module.
 
-#![expect(unsafe_code)]
-
-mod content;
-mod exports;
-mod globals;
-mod interrupt;
-mod memory;
-pub(crate) mod routes;
-mod window;
-
-pub(crate) use content::window_of;
-pub(crate) use globals::{
-    init_globals,
-    GUTS,
-    MACHINE,
-    SYSTEM, //
+use crate::{
+    container,
+    platform_driver,
+    system, //
 };
-pub(crate) use interrupt::violation_interrupt;
-pub(crate) use memory::{
-    phys_of,
-    Contiguous,
-    Physical, //
-};
-pub(crate) use window::Window;
+
+/// Initializes the locks. The module's init function calls this once, before anything else.
+pub(crate) fn init_global_locks() {
+    // SAFETY: The module's init function calls this once, before anything else.
+    unsafe { system::init_lock() };
+    // SAFETY: As above.
+    unsafe { platform_driver::init_lock() };
+    // SAFETY: As above.
+    unsafe { container::init_lock() };
+}

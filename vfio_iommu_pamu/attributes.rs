@@ -15,14 +15,13 @@ use kernel_ext::{
 };
 
 use crate::{
-    abi::phys_of,
     container::{
         Container,
-        Stash,
-        State, //
+        ContainerState,
+        Stash, //
     },
     firmware,
-    memory::Memory,
+    memory::PinnedBlock,
     request::{
         read_without_flags,
         Attribute,
@@ -106,7 +105,7 @@ impl Container {
     }
 
     /// Returns the description of a window's content.
-    fn describe(&self, content: &Window<Memory>, privileged: bool) -> Report {
+    fn describe(&self, content: &Window<PinnedBlock>, privileged: bool) -> Report {
         let mut flags = 0;
         if content.prot.contains(Access::Read) {
             flags |= bindings::VFIO_PAMU_WINDOW_READ;
@@ -120,7 +119,7 @@ impl Container {
         let (bank, phys) = match &content.target {
             Target::Memory(memory) => {
                 flags |= bindings::VFIO_PAMU_WINDOW_MEMORY;
-                (NO_BANK, phys_of(memory.run.frame()))
+                (NO_BANK, memory.phys())
             }
             Target::Bank { bank, .. } => {
                 flags |= bindings::VFIO_PAMU_WINDOW_MSI;
@@ -160,7 +159,7 @@ impl Report {
 }
 
 /// Divides the aperture into windows, for all LIODNs or for none.
-fn set_windows(state: &mut State, count: u32) -> Result {
+fn set_windows(state: &mut ContainerState, count: u32) -> Result {
     let new = state.space.check_windows(count)?;
     let aperture = new.layout().aperture();
     let prepared = state.devices.prepare(count)?;
@@ -171,7 +170,7 @@ fn set_windows(state: &mut State, count: u32) -> Result {
 }
 
 /// Sets the cache that device writes are stashed in.
-fn set_stash(state: &mut State, target: StashTarget) -> Result {
+fn set_stash(state: &mut ContainerState, target: StashTarget) -> Result {
     if state.space.layout().is_none() {
         return Err(EINVAL);
     }

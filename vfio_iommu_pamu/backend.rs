@@ -27,8 +27,8 @@ use kernel_ext::{
 
 use crate::{
     container::Container,
-    msi_file,
-    system::System, //
+    msi,
+    system::SystemRef, //
 };
 
 /// Returns whether this backend supports `extension`.
@@ -48,7 +48,7 @@ impl Backend for Container {
     }
 
     fn check_extension(_this: Option<&Self>, extension: c_ulong) -> c_long {
-        c_long::from(is_ours(extension) && System::get().is_some())
+        c_long::from(is_ours(extension) && SystemRef::get().is_some())
     }
 
     fn ioctl(this: ArcBorrow<'_, Self>, cmd: u32, arg: UserPtr) -> Result<c_long> {
@@ -60,7 +60,7 @@ impl Backend for Container {
             ioctl::VFIO_IOMMU_PAMU_GET_MSI_BANK_COUNT => Ok(this.bank_count() as c_long),
             ioctl::VFIO_IOMMU_PAMU_MAP_MSI_BANK => this.ioctl_map_bank(arg),
             ioctl::VFIO_IOMMU_PAMU_UNMAP_MSI_BANK => this.ioctl_unmap_bank(arg),
-            ioctl::VFIO_GROUP_GET_MSI_FD => msi_file::open(this.bank_count()),
+            ioctl::VFIO_GROUP_GET_MSI_FD => msi::file::open(this.bank_count()),
             ioctl::VFIO_IOMMU_PAMU_GET_WINDOW => this.ioctl_window(arg),
             ioctl::VFIO_IOMMU_PAMU_SET_VIOLATION_EVENTFD => this.ioctl_set_event(arg),
             ioctl::VFIO_IOMMU_PAMU_GET_VIOLATION => this.ioctl_violation(arg),

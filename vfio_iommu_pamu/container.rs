@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The state of a container.
+//! A container: its LIODNs, its windows and the groups in it.
 //!
 //! # Locking
 //!
@@ -9,6 +9,10 @@
 //! the mutex takes the mmap lock of a process, so `mmap()` of an MSI file doesn't take the mutex.
 //! User memory is never copied under it. The locks of the hardware nest inside it, and no code that
 //! holds them takes the mutex.
+
+#[allow(unsafe_code)]
+mod abi;
+mod attach;
 
 use kernel::{
     new_mutex,
@@ -27,46 +31,52 @@ use kernel_ext::{
 };
 
 use crate::{
-    abi::window_of,
     liodn::Liodn,
-    memory::Memory,
+    memory::PinnedBlock,
     paace::{
         Aperture,
         Attributes,
         StashId, //
     },
     request::StashTarget,
-    system::System,
-    tables::Secondaries,
+    system::SystemRef,
+    tables::SpaaceRange,
     windows::{
-        Mirror,
-        Space,
-        Window, //
+        AddressSpace,
+        Window,
+        WindowHardware, //
     },
 };
 
+use abi::block_of;
+
+pub(crate) use abi::{
+    container_of,
+    init as init_lock, //
+};
+
 /// The guard of the locked state.
-pub(crate) type Guard<'a> = kernel::sync::lock::Guard<'a, State, MutexBackend>;
+pub(crate) type Guard<'a> = kernel::sync::lock::Guard<'a, ContainerState, MutexBackend>;
 
 /// A container's address space.
 #[pin_data]
 pub(crate) struct Container {
     /// The PAMUs and their tables.
-    pub(crate) system: Arc<System>,
+    pub(crate) system: Arc<SystemRef>,
     #[pin]
-    state: Mutex<State>,
+    state: Mutex<ContainerState>,
 }
 
 /// The data that the container's mutex protects.
-pub(crate) struct State {
+pub(crate) struct ContainerState {
     // Fields are dropped in order: devices before the memory, which they reach until they are
     // dropped.
     /// The devices that the mappings are for.
     pub(crate) devices: Devices,
     /// The mappings.
-    pub(crate) space: Space<Memory>,
+    pub(crate) space: AddressSpace<PinnedBlock>,
     /// The groups in the container, each with the LIODNs of its devices.
-    pub(crate) groups: KVec<Membership>,
+    pub(crate) groups: KVec<AttachedGroup>,
     /// The cache that device writes are stashed in.
     pub(crate) stash: Option<Stash>,
     /// The eventfd that is signalled on each violation.
@@ -74,7 +84,7 @@ pub(crate) struct State {
 }
 
 /// A group in the container.
-pub(crate) struct Membership {
+pub(crate) struct AttachedGroup {
     /// The group.
     pub(crate) group: ARef<Group>,
     /// The LIODNs of its devices.
@@ -97,14 +107,14 @@ impl Container {
     ///
     /// `ENODEV` if there is no PAMU, `ENOMEM`.
     pub(crate) fn new() -> Result<Arc<Self>> {
-        let system = System::get().ok_or(ENODEV)?;
+        let system = Arc::new(SystemRef::get().ok_or(ENODEV)?, GFP_KERNEL_ACCOUNT)?;
         let banks = system.banks().len() as u32;
-        let state = State {
+        let state = ContainerState {
             devices: Devices {
-                system: system.clone(),
                 liodns: KVec::new(),
+                system: system.clone(),
             },
-            space: Space::new(system.max_windows(), banks),
+            space: AddressSpace::new(system.max_windows(), banks),
             groups: KVec::new(),
             stash: None,
             event: None,
@@ -124,7 +134,7 @@ impl Container {
     }
 }
 
-impl State {
+impl ContainerState {
     /// Returns the attributes that all table entries have in common.
     pub(crate) fn attributes(&self) -> Attributes {
         Attributes {
@@ -138,11 +148,12 @@ impl State {
 ///
 /// # Invariants
 ///
-/// The container's [`Space`] holds the memory that a window was set to. It frees the memory after
-/// [`Mirror::clear`] of that window has returned, or when there is no LIODN any more.
+/// The container's [`AddressSpace`] holds the memory that a window was set to. It frees the memory
+/// after [`WindowHardware::clear`] of that window has returned, or when there is no LIODN any more.
 pub(crate) struct Devices {
-    system: Arc<System>,
     liodns: KVec<Liodn>,
+    // Dropped last: the LIODNs use the PAMUs, whose driver this keeps loaded.
+    system: Arc<SystemRef>,
 }
 
 impl Devices {
@@ -161,7 +172,7 @@ impl Devices {
     /// # Errors
     ///
     /// `ENOSPC` if the table has too few free entries; `ENOMEM`.
-    pub(crate) fn prepare(&self, count: u32) -> Result<KVec<Secondaries>> {
+    pub(crate) fn prepare(&self, count: u32) -> Result<KVec<SpaaceRange>> {
         let mut prepared = KVec::with_capacity(self.liodns.len(), GFP_KERNEL)?;
         for liodn in self.liodns.iter() {
             prepared.push(liodn.prepare(count)?, GFP_KERNEL)?;
@@ -174,11 +185,11 @@ impl Devices {
     pub(crate) fn configure(
         &mut self,
         aperture: Aperture,
-        prepared: KVec<Secondaries>,
+        prepared: KVec<SpaaceRange>,
         attributes: Attributes,
     ) {
-        for (liodn, secondaries) in self.liodns.iter_mut().zip(prepared) {
-            let result = liodn.configure(aperture, secondaries, attributes);
+        for (liodn, spaaces) in self.liodns.iter_mut().zip(prepared) {
+            let result = liodn.configure(aperture, spaaces, attributes);
             report(liodn.number(), result);
         }
     }
@@ -207,17 +218,17 @@ impl Devices {
     pub(crate) fn add(
         &mut self,
         number: u32,
-        space: &Space<Memory>,
+        space: &AddressSpace<PinnedBlock>,
         attributes: Attributes,
         event: Option<Arc<EventFd>>,
     ) -> Result {
         self.liodns.reserve(1, GFP_KERNEL_ACCOUNT)?;
         let mut liodn = self.system.claim(number, event)?;
         if let Some(layout) = space.layout() {
-            let secondaries = liodn.prepare(layout.count())?;
-            liodn.configure(layout.aperture(), secondaries, attributes)?;
+            let spaaces = liodn.prepare(layout.count())?;
+            liodn.configure(layout.aperture(), spaaces, attributes)?;
             for (window, content) in space.iter() {
-                let block = window_of(self, content, self.system.banks())?;
+                let block = block_of(self, content, self.system.banks())?;
                 liodn.set_window(window, &block)?;
             }
             if space.in_use() {
@@ -238,18 +249,18 @@ impl Devices {
 fn report(number: u32, result: Result) {
     if let Err(e) = result {
         pr_err!(
-            "LIODN {}: the tables refuse what was checked: {:?}\n",
+            "LIODN {}: table update failed after validation: {:?}\n",
             number,
             e
         );
     }
 }
 
-impl Mirror<Memory> for Devices {
-    fn set(&mut self, window: u32, content: &Window<Memory>) {
-        let block = match window_of(self, content, self.system.banks()) {
+impl WindowHardware<PinnedBlock> for Devices {
+    fn set(&mut self, window: u32, content: &Window<PinnedBlock>) {
+        let block = match block_of(self, content, self.system.banks()) {
             Ok(block) => block,
-            Err(e) => return pr_err!("window {}: no such bank: {:?}\n", window, e),
+            Err(e) => return pr_err!("window {}: MSI bank does not exist: {:?}\n", window, e),
         };
         for liodn in self.liodns.iter_mut() {
             let result = liodn.set_window(window, &block);

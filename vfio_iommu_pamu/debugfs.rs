@@ -14,12 +14,15 @@ use kernel::{
 use crate::{
     paace::{
         Block,
-        Primary,
-        Secondary,
+        Ppaace,
+        Spaace,
         Windows, //
     },
     registers::Register,
-    system::System, //
+    system::{
+        System,
+        SystemRef, //
+    }, //
 };
 
 /// The debugfs files.
@@ -51,19 +54,19 @@ impl Debugfs {
 
 /// Shows the LIODNs that have an aperture, with the targets of their windows.
 fn liodns(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let Some(system) = System::get() else {
+    let Some(system) = SystemRef::get() else {
         return Ok(());
     };
     let (free, all) = (
-        system.tables().free_secondaries(),
-        system.tables().limits().secondaries,
+        system.tables().free_spaaces(),
+        system.tables().sizes().spaaces,
     );
     f.write_fmt(fmt!("secondary entries: {free} of {all} are free\n"))?;
     for liodn in 0..system.liodns() {
-        let words = system.tables().primary(liodn).map(|slot| slot.words());
-        match words.map(|words| Primary::decode(&words)) {
+        let words = system.tables().ppaace(liodn).map(|slot| slot.words());
+        match words.map(|words| Ppaace::decode(&words)) {
             Some(Ok(entry)) if entry.aperture.is_some() => show(f, &system, liodn, &entry)?,
-            Some(Err(_)) => f.write_fmt(fmt!("LIODN {liodn}: is being changed\n"))?,
+            Some(Err(_)) => f.write_fmt(fmt!("LIODN {liodn}: update in progress\n"))?,
             _ => {}
         }
     }
@@ -71,7 +74,7 @@ fn liodns(f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 /// Shows a LIODN and its windows.
-fn show(f: &mut fmt::Formatter<'_>, system: &System, liodn: u32, entry: &Primary) -> fmt::Result {
+fn show(f: &mut fmt::Formatter<'_>, system: &System, liodn: u32, entry: &Ppaace) -> fmt::Result {
     let Some(aperture) = entry.aperture else {
         return Ok(());
     };
@@ -93,8 +96,8 @@ fn show(f: &mut fmt::Formatter<'_>, system: &System, liodn: u32, entry: &Primary
     };
     show_window(f, 0, aperture.start(), &first)?;
     for index in 1..entry.windows.count() {
-        let slot = system.tables().secondary(entry.first_secondary + index - 1);
-        let Some(Ok(entry)) = slot.map(|slot| Secondary::decode(&slot.words(), window)) else {
+        let slot = system.tables().spaace(entry.first_spaace + index - 1);
+        let Some(Ok(entry)) = slot.map(|slot| Spaace::decode(&slot.words(), window)) else {
             continue;
         };
         if entry.valid {
@@ -124,7 +127,7 @@ fn show_window(f: &mut fmt::Formatter<'_>, index: u32, iova: u64, block: &Block)
 
 /// Shows the registers of all PAMUs.
 fn registers(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let Some(system) = System::get() else {
+    let Some(system) = SystemRef::get() else {
         return Ok(());
     };
     for (number, pamu) in system.pamus().iter().enumerate() {
@@ -139,7 +142,7 @@ fn registers(f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 /// Shows the number of violations, and the last ones, oldest first.
 fn violations(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let Some(system) = System::get() else {
+    let Some(system) = SystemRef::get() else {
         return Ok(());
     };
     let history = system.history().lock();

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The functions of include/vfio_pamu.h, for drivers of devices behind a PAMU in software. */
+/* The Rust symbols of vfio_iommu_pamu, for drivers of PAMUs in other modules. */
 #include <linux/export.h>
 
-#include "include/vfio_pamu.h"
+#define EXPORT_SYMBOL_RUST_GPL(sym) extern int sym; EXPORT_SYMBOL_GPL(sym)
 
-EXPORT_SYMBOL_GPL(vfio_pamu_dma);
-EXPORT_SYMBOL_GPL(vfio_pamu_msi_get);
-EXPORT_SYMBOL_GPL(vfio_pamu_msi_put);
+#include "vfio_iommu_pamu/exports_generated.h"

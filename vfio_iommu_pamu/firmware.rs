@@ -14,12 +14,11 @@ use kernel::{
 use kernel_ext::firmware::{
     of_cpu,
     parent,
-    platform_memory,
     reference, //
 };
 
 use crate::{
-    msi::Bank,
+    msi::MsiBank,
     paace::StashId, //
 };
 
@@ -58,22 +57,17 @@ pub(crate) fn all_liodns(node: &FwNode) -> Result<KVec<u32>> {
 
 /// Returns the MSI banks in the tree that contains the node of `dev`.
 ///
-/// The second memory region of a bank is the alias of its doorbell, in a page of its own.
-///
 /// # Errors
 ///
 /// `ENOMEM`.
-pub(crate) fn banks(dev: &Device) -> Result<KVec<Bank>> {
+pub(crate) fn banks(dev: &Device) -> Result<KVec<MsiBank>> {
     let mut banks = KVec::new();
     let Some(node) = dev.fwnode() else {
         return Ok(banks);
     };
     for_each(&root(node), &mut |node| {
-        let is_bank = [c"fsl,mpic-msi", c"fsl,mpic-msi-v4.3"]
-            .iter()
-            .any(|name| node.property_match_string(c"compatible", name).is_ok());
-        if let (true, Some(doorbell)) = (is_bank, platform_memory(node, 1)) {
-            banks.push(Bank::new(doorbell), GFP_KERNEL)?;
+        if let Some(bank) = MsiBank::of_node(node) {
+            banks.push(bank, GFP_KERNEL)?;
         }
         Ok(())
     })?;

@@ -2,6 +2,11 @@
 
 //! A claimed logical I/O device number (LIODN): what the devices with that number may access.
 
+#[allow(unsafe_code)]
+mod abi;
+
+pub use abi::MappedBlock;
+
 use kernel::{
     new_spinlock,
     prelude::*,
@@ -14,21 +19,20 @@ use kernel::{
 use kernel_ext::eventfd::EventFd;
 
 use crate::{
-    abi::Window,
     paace::{
         with_stash,
         word,
         Aperture,
         Attributes,
         Block,
-        Primary,
-        Secondary,
+        Ppaace,
+        Spaace,
         StashId,
         Windows,
         Words, //
     },
     system::{
-        Shared,
+        SharedEntry,
         System, //
     },
     tables::{
@@ -37,13 +41,13 @@ use crate::{
             Entry,
             Shut, //
         },
-        Secondaries, //
+        SpaaceRange, //
     },
     violation::Violation, //
 };
 
 /// The enable state of a LIODN.
-struct Gate {
+struct EnableState {
     /// Whether the owner wants the LIODN enabled.
     wanted: bool,
     /// The violation that stopped the LIODN, until the owner revives it.
@@ -54,22 +58,22 @@ struct Gate {
 
 /// The state that the owner of a LIODN shares with the violation handler.
 #[pin_data]
-pub(crate) struct Line {
+pub(crate) struct LiodnState {
     /// Also protects the primary entry.
     #[pin]
-    gate: SpinLock<Gate>,
+    enable: SpinLock<EnableState>,
 }
 
-impl Line {
-    /// Returns the line of a disabled LIODN. Violations signal `event`.
+impl LiodnState {
+    /// Returns the state of a disabled LIODN. Violations signal `event`.
     pub(crate) fn new(event: Option<Arc<EventFd>>) -> Result<Arc<Self>> {
-        let gate = Gate {
+        let enable = EnableState {
             wanted: false,
             stopped: None,
             event,
         };
         Arc::pin_init(
-            pin_init!(Self { gate <- new_spinlock!(gate, "vfio_pamu::gate") }),
+            pin_init!(Self { enable <- new_spinlock!(enable, "vfio_pamu::enable") }),
             GFP_KERNEL,
         )
     }
@@ -78,34 +82,34 @@ impl Line {
     /// eventfd to signal.
     pub(crate) fn stop(
         &self,
-        entry: &Shared<'_>,
+        entry: &SharedEntry<'_>,
         violation: Violation,
     ) -> (bool, Option<Arc<EventFd>>) {
-        let mut gate = self.gate.lock();
+        let mut enable = self.enable.lock();
         if !violation.stops(entry) {
             return (false, None);
         }
         writer::shut(entry, Shut::Entry);
-        gate.stopped = Some(violation);
-        (true, gate.event.clone())
+        enable.stopped = Some(violation);
+        (true, enable.event.clone())
     }
 }
 
 /// The configured windows of a LIODN.
-struct Setup {
+struct Configuration {
     aperture: Aperture,
     window_size: u64,
     attributes: Attributes,
-    secondaries: Secondaries,
+    spaaces: SpaaceRange,
 }
 
-impl Setup {
+impl Configuration {
     fn windows(&self) -> Windows {
-        self.secondaries.windows()
+        self.spaaces.windows()
     }
 
     /// Returns the primary entry with `block` as window 0.
-    fn primary(&self, valid: bool, block: Block) -> Result<Words> {
+    fn ppaace(&self, valid: bool, block: Block) -> Result<Words> {
         let (aperture, block) = match self.windows() {
             // An undivided aperture has no separate window size: shorten it to the size of the
             // block.
@@ -115,11 +119,11 @@ impl Setup {
             ),
             _ => (self.aperture, block),
         };
-        let entry = Primary {
+        let entry = Ppaace {
             valid,
             aperture: Some(aperture),
             windows: self.windows(),
-            first_secondary: self.secondaries.first(),
+            first_spaace: self.spaaces.first(),
             block,
             attributes: self.attributes,
         };
@@ -130,30 +134,30 @@ impl Setup {
 /// An owned LIODN. Dropping it disables the LIODN.
 ///
 /// The methods sleep only where their documentation says so. A method that fails changes nothing.
-pub(crate) struct Liodn {
+pub struct Liodn {
     system: Arc<System>,
-    line: Arc<Line>,
+    state: Arc<LiodnState>,
     number: u32,
-    setup: Option<Setup>,
+    configuration: Option<Configuration>,
 }
 
 impl Liodn {
     /// Wraps a LIODN that was claimed.
-    pub(crate) fn new(system: Arc<System>, line: Arc<Line>, number: u32) -> Self {
+    pub(crate) fn new(system: Arc<System>, state: Arc<LiodnState>, number: u32) -> Self {
         Self {
             system,
-            line,
+            state,
             number,
-            setup: None,
+            configuration: None,
         }
     }
 
     /// Returns the number.
-    pub(crate) fn number(&self) -> u32 {
+    pub fn number(&self) -> u32 {
         self.number
     }
 
-    fn entry(&self) -> Result<Shared<'_>> {
+    fn entry(&self) -> Result<SharedEntry<'_>> {
         self.system.entry(self.number).ok_or(ENODEV)
     }
 
@@ -163,11 +167,13 @@ impl Liodn {
     ///
     /// `EINVAL` if the number isn't a power of two or exceeds the maximum of a LIODN; `ENOSPC` if
     /// there are too few free entries.
-    pub(crate) fn prepare(&self, windows: u32) -> Result<Secondaries> {
+    pub fn prepare(&self, windows: u32) -> Result<SpaaceRange> {
         if windows > self.system.max_windows() {
             return Err(EINVAL);
         }
-        self.system.tables().secondaries(Windows::new(windows)?)
+        self.system
+            .tables()
+            .allocate_spaaces(Windows::new(windows)?)
     }
 
     /// Divides `aperture` into the windows that were prepared. All of them are clear. The LIODN is
@@ -176,89 +182,89 @@ impl Liodn {
     /// # Errors
     ///
     /// `EINVAL` if the windows would be smaller than a page, or if the attributes are invalid.
-    pub(crate) fn configure(
+    pub fn configure(
         &mut self,
         aperture: Aperture,
-        secondaries: Secondaries,
+        spaaces: SpaaceRange,
         attributes: Attributes,
     ) -> Result {
-        let setup = Setup {
+        let configuration = Configuration {
             aperture,
-            window_size: aperture.window_size(secondaries.windows())?,
+            window_size: aperture.window_size(spaaces.windows())?,
             attributes,
-            secondaries,
+            spaaces,
         };
-        let words = setup.primary(false, Block::default())?;
+        let words = configuration.ppaace(false, Block::default())?;
         self.rewrite(&words)?;
         // The previous entries are erased now that the primary entry doesn't refer to them any
         // more.
-        self.setup = Some(setup);
+        self.configuration = Some(configuration);
         Ok(())
     }
 
     /// Removes the aperture. The LIODN is disabled until it is configured again. Sleeps.
-    pub(crate) fn unconfigure(&mut self) {
-        if self.rewrite(&Primary::BLOCKED).is_ok() {
-            self.setup = None;
+    pub fn unconfigure(&mut self) {
+        if self.rewrite(&Ppaace::BLOCKED).is_ok() {
+            self.configuration = None;
         }
     }
 
     /// Disables the LIODN and replaces its primary entry.
     fn rewrite(&self, words: &Words) -> Result {
         let entry = self.entry()?;
-        let mut gate = self.line.gate.lock();
-        gate.wanted = false;
+        let mut enable = self.state.enable.lock();
+        enable.wanted = false;
         writer::replace(&entry, Shut::Entry, words);
         Ok(())
     }
 
     /// Returns whether window `index` is set.
-    fn is_set(&self, setup: &Setup, index: u32) -> Result<bool> {
+    fn is_set(&self, configuration: &Configuration, index: u32) -> Result<bool> {
         if index == 0 {
             let access = self.entry()?.load(word::STATE);
             return Ok(writer::has_access(access));
         }
-        let slot = setup.secondaries.slot(index).ok_or(EINVAL)?;
+        let slot = configuration.spaaces.slot(index).ok_or(EINVAL)?;
         Ok(self.system.share(slot).is_open(Shut::Entry))
     }
 
-    /// Sets window `index` to `window`. The LIODN may be enabled.
+    /// Sets window `index` to `block`. The LIODN may be enabled.
     ///
     /// # Errors
     ///
     /// `ENODEV` if the LIODN isn't configured; `EBUSY` if the window is set already; `EINVAL` if
-    /// the window doesn't exist, or if the memory isn't a power of two of at least 4 KiB, is larger
+    /// the window doesn't exist, or if the block isn't a power of two of at least 4 KiB, is larger
     /// than the window, isn't aligned to its size, or permits no access.
-    pub(crate) fn set_window(&mut self, index: u32, window: &Window) -> Result {
-        let setup = self.setup.as_ref().ok_or(ENODEV)?;
-        let block = window.block();
+    pub fn set_window(&mut self, index: u32, block: &MappedBlock) -> Result {
+        let configuration = self.configuration.as_ref().ok_or(ENODEV)?;
+        let block = block.block();
         if !writer::has_access(crate::paace::with_access(0, block.access)) || block.size == 0 {
             return Err(EINVAL);
         }
-        block.check(setup.window_size)?;
-        if self.is_set(setup, index)? {
+        block.check(configuration.window_size)?;
+        if self.is_set(configuration, index)? {
             return Err(EBUSY);
         }
         if index == 0 {
-            return self.set_first(setup, block);
+            return self.set_first(configuration, block);
         }
-        let entry = Secondary {
+        let entry = Spaace {
             valid: true,
             liodn: self.number as u16,
             block,
-            attributes: setup.attributes,
+            attributes: configuration.attributes,
         };
-        let words = entry.encode(setup.window_size)?;
-        let slot = setup.secondaries.slot(index).ok_or(EINVAL)?;
+        let words = entry.encode(configuration.window_size)?;
+        let slot = configuration.spaaces.slot(index).ok_or(EINVAL)?;
         writer::replace(&self.system.share(slot), Shut::Entry, &words);
         Ok(())
     }
 
     /// Replaces the block of window 0.
-    fn set_first(&self, setup: &Setup, block: Block) -> Result {
+    fn set_first(&self, configuration: &Configuration, block: Block) -> Result {
         let entry = self.entry()?;
-        let _gate = self.line.gate.lock();
-        let words = setup.primary(entry.is_open(Shut::Entry), block)?;
+        let _enable = self.state.enable.lock();
+        let words = configuration.ppaace(entry.is_open(Shut::Entry), block)?;
         writer::replace(&entry, Shut::FirstWindow, &words);
         Ok(())
     }
@@ -269,12 +275,12 @@ impl Liodn {
     /// # Errors
     ///
     /// `ENODEV` if the LIODN isn't configured; `EINVAL` if the window doesn't exist.
-    pub(crate) fn clear_window(&mut self, index: u32) -> Result {
-        let setup = self.setup.as_ref().ok_or(ENODEV)?;
+    pub fn clear_window(&mut self, index: u32) -> Result {
+        let configuration = self.configuration.as_ref().ok_or(ENODEV)?;
         if index == 0 {
-            return self.set_first(setup, Block::default());
+            return self.set_first(configuration, Block::default());
         }
-        let slot = setup.secondaries.slot(index).ok_or(EINVAL)?;
+        let slot = configuration.spaaces.slot(index).ok_or(EINVAL)?;
         writer::shut(&self.system.share(slot), Shut::Entry);
         Ok(())
     }
@@ -284,15 +290,15 @@ impl Liodn {
     /// # Errors
     ///
     /// `ENODEV` if the LIODN isn't configured.
-    pub(crate) fn enable(&mut self) -> Result {
-        if self.setup.is_none() {
+    pub fn enable(&mut self) -> Result {
+        if self.configuration.is_none() {
             return Err(ENODEV);
         }
         let entry = self.entry()?;
         self.system.arm();
-        let mut gate = self.line.gate.lock();
-        gate.wanted = true;
-        if gate.stopped.is_none() {
+        let mut enable = self.state.enable.lock();
+        enable.wanted = true;
+        if enable.stopped.is_none() {
             writer::open(&entry);
         }
         Ok(())
@@ -303,13 +309,13 @@ impl Liodn {
     /// # Errors
     ///
     /// `ENODEV` if the LIODN isn't configured.
-    pub(crate) fn disable(&mut self) -> Result {
-        if self.setup.is_none() {
+    pub fn disable(&mut self) -> Result {
+        if self.configuration.is_none() {
             return Err(ENODEV);
         }
         let entry = self.entry()?;
-        let mut gate = self.line.gate.lock();
-        gate.wanted = false;
+        let mut enable = self.state.enable.lock();
+        enable.wanted = false;
         writer::shut(&entry, Shut::Entry);
         Ok(())
     }
@@ -320,16 +326,16 @@ impl Liodn {
     /// # Errors
     ///
     /// None for a claimed LIODN.
-    pub(crate) fn revive(&self) -> Result<bool> {
+    pub fn revive(&self) -> Result<bool> {
         let entry = self.entry()?;
         self.system.poll();
         if self.violation().is_none() {
             return Ok(false);
         }
         self.system.arm();
-        let mut gate = self.line.gate.lock();
-        gate.stopped = None;
-        if gate.wanted {
+        let mut enable = self.state.enable.lock();
+        enable.stopped = None;
+        if enable.wanted {
             writer::open(&entry);
         }
         Ok(true)
@@ -337,15 +343,15 @@ impl Liodn {
 
     /// Returns the violation that stopped the LIODN, if any. Violations that a PAMU has recorded
     /// but that are not handled yet don't count; see [`System::poll`].
-    pub(crate) fn violation(&self) -> Option<Violation> {
-        self.line.gate.lock().stopped
+    pub fn violation(&self) -> Option<Violation> {
+        self.state.enable.lock().stopped
     }
 
     /// Sets the eventfd to signal on later violations.
     pub(crate) fn set_violation_event(&self, event: Option<Arc<EventFd>>) {
         let old = {
-            let mut gate = self.line.gate.lock();
-            core::mem::replace(&mut gate.event, event)
+            let mut enable = self.state.enable.lock();
+            core::mem::replace(&mut enable.event, event)
         };
         drop(old);
     }
@@ -357,15 +363,15 @@ impl Liodn {
     /// `ENODEV` if the LIODN isn't configured.
     pub(crate) fn set_stash(&mut self, stash: Option<StashId>) -> Result {
         let entry = self.system.entry(self.number).ok_or(ENODEV)?;
-        let setup = self.setup.as_mut().ok_or(ENODEV)?;
-        setup.attributes.stash = stash;
-        let patch = |entry: &Shared<'_>| {
+        let configuration = self.configuration.as_mut().ok_or(ENODEV)?;
+        configuration.attributes.stash = stash;
+        let patch = |entry: &SharedEntry<'_>| {
             let value = with_stash(entry.load(word::TRANSLATION), stash);
             writer::patch(entry, word::TRANSLATION, value);
         };
-        let _gate = self.line.gate.lock();
+        let _enable = self.state.enable.lock();
         patch(&entry);
-        for slot in setup.secondaries.slots() {
+        for slot in configuration.spaaces.slots() {
             patch(&self.system.share(slot));
         }
         Ok(())
@@ -376,6 +382,6 @@ impl Drop for Liodn {
     fn drop(&mut self) {
         self.unconfigure();
         self.set_violation_event(None);
-        self.system.disown(self.number);
+        self.system.release(self.number);
     }
 }

@@ -19,16 +19,16 @@ use kernel_ext::{
 use crate::{
     container::{
         Container,
-        State, //
+        ContainerState, //
     },
-    geometry::Span,
     memory::pin,
-    msi_file,
+    msi,
     paace::MIN_ORDER,
     request::{
         MapRequest,
         UnmapRequest, //
-    }, //
+    },
+    windows::geometry::Span, //
 };
 
 const _: () = assert!(MIN_ORDER as usize == PAGE_SHIFT);
@@ -43,7 +43,7 @@ impl Container {
         let request = MapRequest::read(arg)?;
         match request.vaddr {
             None => self.map_chosen_banks(&request)?,
-            Some(vaddr) => match mapped_page(&msi_file::FILES, vaddr, PAGE_SIZE) {
+            Some(vaddr) => match mapped_page(&msi::file::FILES, vaddr, PAGE_SIZE) {
                 Some(_) => self.map_file_banks(&request, vaddr)?,
                 None => self.map_memory(&request, vaddr)?,
             },
@@ -55,8 +55,8 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// Those of [`check_memory`](crate::windows::Space::check_memory) and [`pin`]; `EBUSY` if the
-    /// windows were changed in the meantime.
+    /// Those of [`check_memory`](crate::windows::AddressSpace::check_memory) and [`pin`]; `EBUSY`
+    /// if the windows were changed in the meantime.
     fn map_memory(&self, request: &MapRequest, vaddr: usize) -> Result {
         let span = self.lock().space.check_memory(request.iova, request.size)?;
         let memory = pin(span, vaddr, request.prot)?;
@@ -64,7 +64,7 @@ impl Container {
         if state.space.check_memory(request.iova, request.size)? != span {
             return Err(EBUSY);
         }
-        let State { space, devices, .. } = &mut *state;
+        let ContainerState { space, devices, .. } = &mut *state;
         space.map_memory(span, request.prot, memory, devices);
         Ok(())
     }
@@ -73,11 +73,11 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// Those of [`check_doorbells`](crate::windows::Space::check_doorbells); `EINVAL` if a window
-    /// is used in part; `ENOSPC` if there are too few banks.
+    /// Those of [`check_doorbells`](crate::windows::AddressSpace::check_doorbells); `EINVAL` if a
+    /// window is used in part; `ENOSPC` if there are too few banks.
     fn map_chosen_banks(&self, request: &MapRequest) -> Result {
         let mut state = self.lock();
-        let State { space, devices, .. } = &mut *state;
+        let ContainerState { space, devices, .. } = &mut *state;
         let span = space.check_doorbells(request.iova, request.size)?;
         if span.last_order != span.order {
             return Err(EINVAL);
@@ -91,9 +91,9 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// Those of [`check_bank`](crate::windows::Space::check_bank); `EINVAL` for more than 4 KiB a
-    /// window; `EFAULT` if the file's mapping is too short; `ENODEV` for a page behind the last
-    /// bank.
+    /// Those of [`check_bank`](crate::windows::AddressSpace::check_bank); `EINVAL` for more than 4
+    /// KiB a window; `EFAULT` if the file's mapping is too short; `ENODEV` for a page behind the
+    /// last bank.
     fn map_file_banks(&self, request: &MapRequest, vaddr: usize) -> Result {
         let size = usize::try_from(request.size).map_err(|_| EINVAL)?;
         let span = self
@@ -101,14 +101,14 @@ impl Container {
             .space
             .check_doorbells(request.iova, request.size)?;
         check_one_page_each(span)?;
-        let first = mapped_page(&msi_file::FILES, vaddr, size).ok_or(EFAULT)?;
+        let first = mapped_page(&msi::file::FILES, vaddr, size).ok_or(EFAULT)?;
         let mut banks = KVec::with_capacity(span.count as usize, GFP_KERNEL)?;
         for nth in 0..span.count as usize {
             let bank = u32::try_from(first + nth).map_err(|_| ENODEV)?;
             banks.push(bank, GFP_KERNEL)?;
         }
         let mut state = self.lock();
-        let State { space, devices, .. } = &mut *state;
+        let ContainerState { space, devices, .. } = &mut *state;
         if space.check_doorbells(request.iova, request.size)? != span {
             return Err(EBUSY);
         }
@@ -123,7 +123,8 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// Those of [`UnmapRequest::read`] and [`check_unmap`](crate::windows::Space::check_unmap).
+    /// Those of [`UnmapRequest::read`] and
+    /// [`check_unmap`](crate::windows::AddressSpace::check_unmap).
     pub(crate) fn ioctl_unmap(&self, arg: UserPtr) -> Result<isize> {
         let request = UnmapRequest::read(arg)?;
         let bytes = self.unmap(&request)?;
@@ -135,7 +136,7 @@ impl Container {
     /// Unmaps windows, and returns the number of bytes unmapped.
     fn unmap(&self, request: &UnmapRequest) -> Result<u64> {
         let mut state = self.lock();
-        let State { space, devices, .. } = &mut *state;
+        let ContainerState { space, devices, .. } = &mut *state;
         let Some(unmapped) = space.check_unmap(request.iova, request.size)? else {
             return Ok(0);
         };

@@ -27,17 +27,25 @@ use kernel_ext::{
     },
 };
 
-use crate::geometry::Span;
+use crate::windows::geometry::Span;
 
 /// The maximum number of pages that one call pins.
 const BATCH: usize = 2048;
 
-/// Pinned pages, and their charge to the locked memory of the process. Both are released when this
-/// is dropped.
-pub(crate) struct Memory {
-    /// The pages. They are released before the charge.
-    pub(crate) run: PinnedRun,
+/// The pinned memory of one window, and its charge to the locked memory of the process. Both are
+/// released when this is dropped.
+pub(crate) struct PinnedBlock {
+    // Fields are dropped in order: the pages before the charge.
+    run: PinnedRun,
     _charge: Charge,
+}
+
+impl PinnedBlock {
+    /// Returns the physical address.
+    pub(crate) fn phys(&self) -> u64 {
+        // On a 32-bit machine a physical address may be wider than `usize`.
+        (self.run.frame() as u64) << PAGE_SHIFT
+    }
 }
 
 /// Pins memory of the calling process from `vaddr` on, for the windows of `span` in order.
@@ -47,7 +55,7 @@ pub(crate) struct Memory {
 /// `EFAULT` if memory can't be pinned, or if the memory of a window isn't contiguous; `EINVAL` if
 /// the memory of a window isn't aligned to its size; `ENOMEM` above the limit on locked memory;
 /// `EINTR` if the task is being killed.
-pub(crate) fn pin(span: Span, vaddr: usize, prot: Prot) -> Result<KVec<Memory>> {
+pub(crate) fn pin(span: Span, vaddr: usize, prot: Prot) -> Result<KVec<PinnedBlock>> {
     let owner = Owner::current()?;
     let mut blocks = KVec::with_capacity(span.count as usize, GFP_KERNEL_ACCOUNT)?;
     let largest = if span.count > 1 {
@@ -76,7 +84,7 @@ fn pin_block(
     vaddr: usize,
     pages: usize,
     prot: Prot,
-) -> Result<Memory> {
+) -> Result<PinnedBlock> {
     let mut charge = Charge::new(owner.clone());
     charge.add(pages)?;
     let write = prot.contains(Access::Write);
@@ -94,7 +102,7 @@ fn pin_block(
         run.join(next, pages)
             .map_err(|_| unsuitable(vaddr, pages, EFAULT))?;
     }
-    Ok(Memory {
+    Ok(PinnedBlock {
         run,
         _charge: charge,
     })
@@ -115,7 +123,7 @@ fn next_run(
 fn unsuitable(vaddr: usize, pages: usize, error: Error) -> Error {
     if may_warn() {
         pr_warn!(
-            "memory at {:#x}: its {} KiB for one window are not one physically contiguous block at a multiple of their size; use hugepages of at least that size\n",
+            "cannot map memory at {:#x}: the {} KiB of a window must be physically contiguous and aligned to their size. Use hugepages of at least this size.\n",
             vaddr,
             pages << (PAGE_SHIFT - 10),
         );

@@ -11,8 +11,8 @@
 //! the code that accesses the tables in memory swaps them.
 
 mod aperture;
-mod coding;
-mod operation;
+mod encoding;
+mod operation_mapping;
 #[cfg(CONFIG_KUNIT = "y")]
 mod properties;
 
@@ -23,16 +23,15 @@ use kernel_ext::iommu::{
     Prot, //
 };
 
-pub(crate) use aperture::{
-    Aperture,
-    Windows, //
-};
-pub(crate) use coding::{
+pub use aperture::Aperture;
+
+pub(crate) use aperture::Windows;
+pub(crate) use encoding::{
     with_access,
     with_stash,
     word, //
 };
-pub(crate) use operation::{
+pub(crate) use operation_mapping::{
     row,
     OperationMapping,
     MAPPING_ROWS,
@@ -44,7 +43,7 @@ pub(crate) use operation::{
 pub(crate) const MIN_ORDER: u32 = 12;
 
 /// The smallest aperture, window and block.
-pub(crate) const PAGE: u64 = 1 << MIN_ORDER;
+pub(crate) const MIN_SIZE: u64 = 1 << MIN_ORDER;
 
 /// The number of words of an entry.
 pub(crate) const WORDS: usize = 16;
@@ -54,7 +53,7 @@ pub(crate) type Words = [u32; WORDS];
 
 /// The reason why an entry is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Invalid {
+pub enum Invalid {
     /// A reserved bit is set.
     Reserved,
     /// A secondary entry is in the place of a primary one, or the reverse.
@@ -85,7 +84,7 @@ impl From<Invalid> for Error {
 /// The accesses that a window permits to a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Access {
+pub enum Access {
     /// Nothing.
     #[default]
     Denied = 0,
@@ -169,7 +168,7 @@ impl Default for Domain {
 
 /// The attributes that all entries of a LIODN have in common.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Attributes {
+pub struct Attributes {
     /// The destination of transactions; coherent memory by default.
     pub(crate) domain: Domain,
     /// The cache that writes are stashed in, if any.
@@ -180,7 +179,7 @@ pub(crate) struct Attributes {
 
 /// A primary entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Primary {
+pub(crate) struct Ppaace {
     /// Whether the LIODN is enabled.
     pub(crate) valid: bool,
     /// The aperture, or `None` in an entry that was never configured.
@@ -188,7 +187,7 @@ pub(crate) struct Primary {
     /// The number of windows of the aperture.
     pub(crate) windows: Windows,
     /// The index of the first secondary entry; 0 if there is none.
-    pub(crate) first_secondary: u32,
+    pub(crate) first_spaace: u32,
     /// Window 0.
     pub(crate) block: Block,
     /// The attributes.
@@ -197,7 +196,7 @@ pub(crate) struct Primary {
 
 /// A secondary entry: a window other than the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Secondary {
+pub(crate) struct Spaace {
     /// Whether the window is set.
     pub(crate) valid: bool,
     /// The LIODN that it belongs to.
@@ -210,5 +209,5 @@ pub(crate) struct Secondary {
 
 /// Returns whether an aperture, a window or a block can have `size` bytes.
 pub(crate) fn is_block_size(size: u64) -> bool {
-    size.is_power_of_two() && size >= PAGE
+    size.is_power_of_two() && size >= MIN_SIZE
 }

@@ -19,7 +19,7 @@ use crate::{
 /// A PAMU, accessed through its register page.
 ///
 /// The methods don't sleep.
-pub(crate) trait Pamu: Send + Sync {
+pub trait Pamu: Send + Sync {
     /// Returns the value of a register.
     fn read(&self, register: Register) -> u32;
 
@@ -48,13 +48,13 @@ impl dyn Pamu + '_ {
     ///
     /// Erratum A-005982: the operation mapping cache is enabled before the addresses of the tables
     /// are written.
-    pub(crate) fn enable(&self, tables: &Tables) {
+    pub fn enable(&self, tables: &Tables) {
         use Register::*;
         self.write(Pc, self.read(Pc) | pc::OCE);
         for (table, registers) in [
-            (Table::Primaries, [Ppbah, Ppbal, Pplah, Pplal]),
-            (Table::Secondaries, [Spbah, Spbal, Splah, Splal]),
-            (Table::Mappings, [Obah, Obal, Olah, Olal]),
+            (Table::Ppaact, [Ppbah, Ppbal, Pplah, Pplal]),
+            (Table::Spaact, [Spbah, Spbal, Splah, Splal]),
+            (Table::Omt, [Obah, Obal, Olah, Olal]),
         ] {
             let (base, limit) = tables.bounds(table);
             self.write_pair(registers[0], registers[1], base);
@@ -69,7 +69,7 @@ impl dyn Pamu + '_ {
     }
 
     /// Closes the gate. Nothing passes the PAMU any more, and it doesn't read its tables.
-    pub(crate) fn disable(&self) {
+    pub fn disable(&self) {
         self.write(Register::Pics, 0);
         self.write(Register::Pc, pc::PGC);
         self.drain();
@@ -111,7 +111,7 @@ impl dyn Pamu + '_ {
     }
 
     /// Returns whether violations raise an interrupt.
-    pub(crate) fn is_armed(&self) -> bool {
+    pub fn is_armed(&self) -> bool {
         self.read(Register::Pics) & pics::AV_ENABLE != 0
     }
 

@@ -7,7 +7,7 @@
 use kernel::prelude::*;
 
 /// The size of a PAMU's register page in bytes. The pages of the PAMUs of an SoC are consecutive.
-pub(crate) const PAGE: usize = 0x1000;
+pub const REGISTERS_SIZE: usize = 0x1000;
 
 /// Defines the enum of registers, and the list of all of them.
 macro_rules! registers {
@@ -15,13 +15,13 @@ macro_rules! registers {
         /// A register. The value is its offset in the page.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u16)]
-        pub(crate) enum Register {
+        pub enum Register {
             $($(#[$meta])* $name = $offset,)*
         }
 
         impl Register {
             /// All registers in order of their offset, with the names of the manual.
-            pub(crate) const ALL: &'static [(Self, &'static str)] = &[
+            pub const ALL: &'static [(Self, &'static str)] = &[
                 $((Self::$name, stringify!($name)),)*
             ];
         }
@@ -122,47 +122,47 @@ registers! {
 }
 
 /// Bits of [`Register::Avs1`].
-pub(crate) mod avs1 {
+pub mod avs1 {
     /// There is a violation. The other bits and the address describe it.
-    pub(crate) const AV: u32 = 0x1;
+    pub const AV: u32 = 0x1;
     /// The operation can't be translated.
-    pub(crate) const OTV: u32 = 0x6;
+    pub const OTV: u32 = 0x6;
     /// The access isn't permitted.
-    pub(crate) const APV: u32 = 0x78;
+    pub const APV: u32 = 0x78;
     /// The address isn't in a window.
-    pub(crate) const WAV: u32 = 0x380;
+    pub const WAV: u32 = 0x380;
     /// The LIODN has no valid entry.
-    pub(crate) const LAV: u32 = 0x1c00;
+    pub const LAV: u32 = 0x1c00;
     /// The gate is closed.
-    pub(crate) const GCV: u32 = 0x2000;
+    pub const GCV: u32 = 0x2000;
     /// The domain doesn't permit the access.
-    pub(crate) const PDV: u32 = 0x4000;
+    pub const PDV: u32 = 0x4000;
     /// The bits that are cleared by writing them back: all but the LIODN.
-    pub(crate) const STATUS: u32 = 0x7fff;
+    pub const STATUS: u32 = 0x7fff;
     /// The shift of the LIODN.
-    pub(crate) const LIODN_SHIFT: u32 = 16;
+    pub const LIODN_SHIFT: u32 = 16;
 }
 
 /// Bits of [`Register::Pc`].
-pub(crate) mod pc {
+pub mod pc {
     /// The gate is closed: nothing passes the PAMU.
-    pub(crate) const PGC: u32 = 0x8000_0000;
+    pub const PGC: u32 = 0x8000_0000;
     /// The PAMU is enabled.
-    pub(crate) const PE: u32 = 0x4000_0000;
+    pub const PE: u32 = 0x4000_0000;
     /// The operation mapping cache is enabled.
-    pub(crate) const OCE: u32 = 0x1000;
+    pub const OCE: u32 = 0x1000;
     /// The cache of secondary entries is enabled.
-    pub(crate) const SPCC: u32 = 0x10;
+    pub const SPCC: u32 = 0x10;
     /// The cache of primary entries is enabled.
-    pub(crate) const PPCC: u32 = 0x1;
+    pub const PPCC: u32 = 0x1;
 }
 
 /// Bits of [`Register::Pics`].
-pub(crate) mod pics {
+pub mod pics {
     /// An access violation is pending. Writing the bit back acknowledges it.
-    pub(crate) const AV: u32 = 0x8;
+    pub const AV: u32 = 0x8;
     /// Access violations raise an interrupt.
-    pub(crate) const AV_ENABLE: u32 = 0x4;
+    pub const AV_ENABLE: u32 = 0x4;
 }
 
 /// Returns the largest LIODN of a PAMU with this [`Register::Pc2`].
@@ -184,7 +184,7 @@ mod tests {
         let mut last = None;
         for (register, _) in Register::ALL {
             let offset = *register as usize;
-            assert!(offset % 4 == 0 && offset < PAGE);
+            assert!(offset % 4 == 0 && offset < REGISTERS_SIZE);
             assert!(last.is_none_or(|last| last < offset));
             last = Some(offset);
         }

@@ -2,15 +2,25 @@
 
 //! The PAMUs of a machine, the tables that they share, and the owners of LIODNs.
 //!
+//! The driver of the PAMUs makes a [`System`] and registers it ([`Registration`]). Containers find
+//! it by [`SystemRef::get`].
+//!
 //! # Locking
 //!
 //! The mutex `pauses` is held while violations are handled. The locks `owners`, then a LIODN's
-//! `gate`, then the locks of a PAMU nest inside it, in this order. These are spinlocks. While one
+//! `enable`, then the locks of a PAMU nest inside it, in this order. These are spinlocks. While one
 //! of them is held, no memory is allocated and no last reference is dropped.
 
-mod hearing;
+#[allow(unsafe_code)]
+mod abi;
+mod violation_handler;
 
-pub(crate) use hearing::Listener;
+pub(crate) use abi::init as init_lock;
+pub use abi::{
+    Registration,
+    SystemRef, //
+};
+pub use violation_handler::ViolationHandler;
 
 use kernel::{
     new_mutex,
@@ -29,22 +39,22 @@ use kernel::{
 
 use kernel_ext::{
     eventfd::EventFd,
-    iommu_driver::GroupKind, //
+    iommu_driver::GroupKind,
+    module_param, //
 };
 
 use crate::{
-    abi::SYSTEM,
     liodn::{
-        Line,
-        Liodn, //
+        Liodn,
+        LiodnState, //
     },
-    msi::Bank,
+    msi::MsiBank,
     paace::{
         Access,
         Aperture,
         Attributes,
         Block,
-        Primary,
+        Ppaace,
         Windows, //
     },
     pamu::Pamu,
@@ -65,33 +75,52 @@ use crate::{
     violation::History, //
 };
 
-use hearing::Pause;
+use violation_handler::Pause;
+
+module_param! {
+    /// The maximum number of windows of a LIODN.
+    static MAX_WINDOWS: u32 = 256;
+    name: "max_windows",
+    kind: "uint",
+    description: "Maximum number of windows of a LIODN (default 256)"
+}
 
 /// The settings of a system.
 #[derive(Clone, Copy)]
-pub(crate) struct Settings<'a> {
+pub struct Settings<'a> {
     /// The maximum number of windows of a LIODN. Hardware may allow less.
-    pub(crate) max_windows: u32,
+    pub max_windows: u32,
     /// LIODNs that may access all memory until they are claimed.
-    pub(crate) open: &'a [u32],
+    pub open_liodns: &'a [u32],
     /// The groups whose devices are behind these PAMUs.
-    pub(crate) groups: GroupKind,
+    pub groups: GroupKind,
+}
+
+impl<'a> Settings<'a> {
+    /// Returns settings with the maximum number of windows of the module parameter.
+    pub fn from_parameters(open_liodns: &'a [u32], groups: GroupKind) -> Self {
+        Self {
+            max_windows: MAX_WINDOWS.get(),
+            open_liodns,
+            groups,
+        }
+    }
 }
 
 /// All PAMUs of a machine.
 #[pin_data]
-pub(crate) struct System {
+pub struct System {
     // Fields are dropped in order: PAMUs before the tables, which they read until they are
     // disabled.
     pamus: Pamus,
     tables: Arc<Tables>,
-    banks: KVec<Bank>,
+    banks: KVec<MsiBank>,
     liodns: u32,
     max_windows: u32,
     groups: GroupKind,
     /// The owner of each LIODN.
     #[pin]
-    owners: SpinLock<KVec<Option<Arc<Line>>>>,
+    owners: SpinLock<KVec<Option<Arc<LiodnState>>>>,
     #[pin]
     history: SpinLock<History>,
     /// The pause of each PAMU.
@@ -106,10 +135,10 @@ impl System {
     /// # Errors
     ///
     /// `EINVAL` if there is no PAMU, or if the maximum number of windows is 0; `ENOMEM`.
-    pub(crate) fn new(
+    pub fn new(
         pamus: KVec<Arc<dyn Pamu>>,
         tables: Arc<Tables>,
-        banks: KVec<Bank>,
+        banks: KVec<MsiBank>,
         settings: Settings<'_>,
     ) -> Result<Arc<Self>> {
         let known = pamus.iter().map(|pamu| max_liodn(pamu.read(Register::Pc2)));
@@ -117,7 +146,7 @@ impl System {
         let divided = pamus
             .iter()
             .map(|pamu| max_windows(pamu.read(Register::Pc3)));
-        let liodns = tables.limits().liodns.min(known);
+        let liodns = tables.sizes().liodns.min(known);
         let max_windows = divided.min().ok_or(EINVAL)?.min(settings.max_windows);
         // The number of windows is always a power of two.
         let max_windows = 1 << max_windows.checked_ilog2().ok_or(EINVAL)?;
@@ -140,8 +169,12 @@ impl System {
             }),
             GFP_KERNEL,
         )?;
-        for entry in settings.open.iter().filter_map(|liodn| this.entry(*liodn)) {
-            open_all(&entry)?;
+        for entry in settings
+            .open_liodns
+            .iter()
+            .filter_map(|liodn| this.entry(*liodn))
+        {
+            map_all_memory(&entry)?;
         }
         for pamu in this.pamus() {
             pamu.enable(&this.tables);
@@ -157,13 +190,8 @@ impl System {
         }
     }
 
-    /// Returns the PAMUs of this machine, if it has any.
-    pub(crate) fn get() -> Option<Arc<Self>> {
-        SYSTEM.lock().clone()
-    }
-
     /// Returns the maximum number of windows of a LIODN.
-    pub(crate) fn max_windows(&self) -> u32 {
+    pub fn max_windows(&self) -> u32 {
         self.max_windows
     }
 
@@ -179,22 +207,22 @@ impl System {
     }
 
     /// Returns the MSI banks.
-    pub(crate) fn banks(&self) -> &[Bank] {
+    pub fn banks(&self) -> &[MsiBank] {
         &self.banks
     }
 
     /// Returns the PAMUs.
-    pub(crate) fn pamus(&self) -> &[Arc<dyn Pamu>] {
+    pub fn pamus(&self) -> &[Arc<dyn Pamu>] {
         &self.pamus.0
     }
 
     /// Returns the tables.
-    pub(crate) fn tables(&self) -> &Arc<Tables> {
+    pub fn tables(&self) -> &Arc<Tables> {
         &self.tables
     }
 
     /// Returns the last violations.
-    pub(crate) fn history(&self) -> &SpinLock<History> {
+    pub fn history(&self) -> &SpinLock<History> {
         &self.history
     }
 
@@ -203,12 +231,8 @@ impl System {
     /// # Errors
     ///
     /// `ENODEV` if the LIODN doesn't exist; `EBUSY` if it has an owner; `ENOMEM`.
-    pub(crate) fn claim(
-        self: &Arc<Self>,
-        liodn: u32,
-        event: Option<Arc<EventFd>>,
-    ) -> Result<Liodn> {
-        let line = Line::new(event)?;
+    pub fn claim(self: &Arc<Self>, liodn: u32, event: Option<Arc<EventFd>>) -> Result<Liodn> {
+        let state = LiodnState::new(event)?;
         let entry = self.entry(liodn).ok_or(ENODEV)?;
         let was_open = {
             let mut owners = self.owners.lock();
@@ -218,17 +242,17 @@ impl System {
             }
             let was_open = entry.is_open(Shut::Entry);
             writer::shut(&entry, Shut::Entry);
-            *owner = Some(line.clone());
+            *owner = Some(state.clone());
             was_open
         };
         if was_open {
-            pr_info!("LIODN {liodn} is taken from the kernel's drivers until this module is loaded anew\n");
+            pr_info!("LIODN {liodn} is blocked for kernel drivers until this module is reloaded\n");
         }
-        Ok(Liodn::new(self.clone(), line, liodn))
+        Ok(Liodn::new(self.clone(), state, liodn))
     }
 
     /// Ends the ownership of a LIODN. The LIODN is disabled.
-    pub(crate) fn disown(&self, liodn: u32) {
+    pub(crate) fn release(&self, liodn: u32) {
         let owner = {
             let mut owners = self.owners.lock();
             owners.get_mut(liodn as usize).and_then(Option::take)
@@ -237,27 +261,27 @@ impl System {
     }
 
     /// Returns the entry of `liodn`, if it exists.
-    pub(crate) fn entry(&self, liodn: u32) -> Option<Shared<'_>> {
+    pub fn entry(&self, liodn: u32) -> Option<SharedEntry<'_>> {
         if liodn >= self.liodns {
             return None;
         }
-        Some(self.share(self.tables.primary(liodn)?))
+        Some(self.share(self.tables.ppaace(liodn)?))
     }
 
     /// Returns an entry of the tables as shared with the PAMUs.
-    pub(crate) fn share<'a>(&'a self, slot: Slot<'a>) -> Shared<'a> {
-        Shared { slot, system: self }
+    pub(crate) fn share<'a>(&'a self, slot: Slot<'a>) -> SharedEntry<'a> {
+        SharedEntry { slot, system: self }
     }
 }
 
 /// Lets a LIODN access memory at its physical address, up to 64 GiB. Boot loaders and kernels do
 /// the same for devices that kernel drivers use.
-fn open_all(entry: &Shared<'_>) -> Result {
-    let all = Primary {
+fn map_all_memory(entry: &SharedEntry<'_>) -> Result {
+    let all = Ppaace {
         valid: true,
         aperture: Some(Aperture::DEFAULT),
         windows: Windows::ONE,
-        first_secondary: 0,
+        first_spaace: 0,
         block: Block {
             access: Access::All,
             ..Block::default()
@@ -280,19 +304,19 @@ impl Drop for Pamus {
 }
 
 /// An entry of the tables, which all PAMUs read.
-pub(crate) struct Shared<'a> {
+pub struct SharedEntry<'a> {
     slot: Slot<'a>,
     system: &'a System,
 }
 
-impl Shared<'_> {
+impl SharedEntry<'_> {
     /// Returns whether transactions may pass the entry, or its first window.
     pub(crate) fn is_open(&self, shut: Shut) -> bool {
         !shut.is(self.slot.load(crate::paace::word::STATE))
     }
 }
 
-impl Entry for Shared<'_> {
+impl Entry for SharedEntry<'_> {
     fn load(&self, word: usize) -> u32 {
         self.slot.load(word)
     }

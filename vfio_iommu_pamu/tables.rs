@@ -8,6 +8,8 @@
 //! aligned to its size: on some SoCs a single local access window has to cover all of them (erratum
 //! A-004510).
 
+#[allow(unsafe_code)]
+mod abi;
 mod layout;
 mod pool;
 pub(crate) mod writer;
@@ -25,29 +27,44 @@ use kernel::{
     }, //
 };
 
-use crate::{
-    abi::Contiguous,
-    paace::{
-        Windows,
-        Words,
-        MAPPING_ROWS,
-        WORDS, //
-    },
+use kernel_ext::module_param;
+
+use crate::paace::{
+    Windows,
+    Words,
+    MAPPING_ROWS,
+    WORDS, //
 };
 
-pub(crate) use layout::{
-    Layout,
-    Limits,
-    Table, //
-};
+pub use abi::ContiguousPages;
+pub use layout::TableSizes;
 
+pub(crate) use layout::Table;
+
+use layout::TableLayout;
 use pool::Pool;
+
+module_param! {
+    /// The number of LIODNs in the tables.
+    static MAX_LIODNS: u32 = 1280;
+    name: "max_liodns",
+    kind: "uint",
+    description: "Number of LIODNs (default 1280)"
+}
+
+module_param! {
+    /// The number of secondary entries.
+    static MAX_SECONDARIES: u32 = 2048;
+    name: "max_secondaries",
+    kind: "uint",
+    description: "Number of secondary entries: windows of all LIODNs, except the first of each (default 2048)"
+}
 
 /// The tables.
 #[pin_data]
-pub(crate) struct Tables {
-    layout: Layout,
-    memory: Contiguous,
+pub struct Tables {
+    layout: TableLayout,
+    memory: ContiguousPages,
     /// The allocated secondary entries.
     #[pin]
     pool: Mutex<Pool>,
@@ -59,10 +76,10 @@ impl Tables {
     /// # Errors
     ///
     /// `EINVAL` if a size is 0 or too large; `ENOMEM`.
-    pub(crate) fn new(limits: Limits) -> Result<Arc<Self>> {
-        let layout = Layout::new(limits)?;
-        let memory = Contiguous::new(layout.order())?;
-        let pool = Pool::new(limits.secondaries as usize)?;
+    pub fn new(sizes: TableSizes) -> Result<Arc<Self>> {
+        let layout = TableLayout::new(sizes)?;
+        let memory = ContiguousPages::new(layout.order())?;
+        let pool = Pool::new(sizes.spaaces as usize)?;
         let this = Arc::pin_init(
             pin_init!(Self {
                 layout,
@@ -71,13 +88,25 @@ impl Tables {
             }),
             GFP_KERNEL,
         )?;
-        this.write_operation_mappings();
+        this.write_omt();
         Ok(this)
     }
 
+    /// Allocates tables of the sizes that the module parameters set.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn from_parameters() -> Result<Arc<Self>> {
+        Self::new(TableSizes {
+            liodns: MAX_LIODNS.get(),
+            spaaces: MAX_SECONDARIES.get(),
+        })
+    }
+
     /// Returns the sizes.
-    pub(crate) fn limits(&self) -> Limits {
-        self.layout.limits()
+    pub(crate) fn sizes(&self) -> TableSizes {
+        self.layout.sizes()
     }
 
     /// Returns the physical addresses of a table's first byte, and of the first byte behind it.
@@ -88,13 +117,13 @@ impl Tables {
     }
 
     /// Returns the primary entry of `liodn`, if it exists.
-    pub(crate) fn primary(&self, liodn: u32) -> Option<Slot<'_>> {
-        self.slot(Table::Primaries, liodn)
+    pub(crate) fn ppaace(&self, liodn: u32) -> Option<Slot<'_>> {
+        self.slot(Table::Ppaact, liodn)
     }
 
     /// Returns entry `index` of the SPAACT, if it exists.
-    pub(crate) fn secondary(&self, index: u32) -> Option<Slot<'_>> {
-        self.slot(Table::Secondaries, index)
+    pub(crate) fn spaace(&self, index: u32) -> Option<Slot<'_>> {
+        self.slot(Table::Spaact, index)
     }
 
     fn slot(&self, table: Table, index: u32) -> Option<Slot<'_>> {
@@ -113,13 +142,13 @@ impl Tables {
     /// # Errors
     ///
     /// `ENOSPC` if there are not enough consecutive free entries.
-    pub(crate) fn secondaries(self: &Arc<Self>, windows: Windows) -> Result<Secondaries> {
-        let count = windows.secondaries();
+    pub(crate) fn allocate_spaaces(self: &Arc<Self>, windows: Windows) -> Result<SpaaceRange> {
+        let count = windows.spaaces();
         let first = match count {
             0 => 0,
             _ => self.pool.lock().take(count as usize).ok_or(ENOSPC)? as u32,
         };
-        Ok(Secondaries {
+        Ok(SpaaceRange {
             tables: self.clone(),
             first,
             windows,
@@ -127,13 +156,13 @@ impl Tables {
     }
 
     /// Returns the number of free secondary entries.
-    pub(crate) fn free_secondaries(&self) -> usize {
+    pub fn free_spaaces(&self) -> usize {
         self.pool.lock().free()
     }
 
     /// Fills the OMT. Called before a PAMU uses it.
-    fn write_operation_mappings(&self) {
-        let start = self.layout.range(Table::Mappings).start;
+    fn write_omt(&self) {
+        let start = self.layout.range(Table::Omt).start;
         for (row, operations) in crate::paace::ROWS.iter().enumerate() {
             for (at, bytes) in crate::paace::row(operations).chunks_exact(4).enumerate() {
                 let word = bytes
@@ -171,13 +200,13 @@ impl Slot<'_> {
 /// The consecutive secondary entries for the windows of one LIODN. Dropping this frees them.
 ///
 /// When it is dropped, no primary entry refers to them any more.
-pub(crate) struct Secondaries {
+pub struct SpaaceRange {
     tables: Arc<Tables>,
     first: u32,
     windows: Windows,
 }
 
-impl Secondaries {
+impl SpaaceRange {
     /// Returns the number of windows that the entries are for, including the first window.
     pub(crate) fn windows(&self) -> Windows {
         self.windows
@@ -193,7 +222,7 @@ impl Secondaries {
         if index >= self.windows.count() {
             return None;
         }
-        self.tables.secondary(self.first + index.checked_sub(1)?)
+        self.tables.spaace(self.first + index.checked_sub(1)?)
     }
 
     /// Iterates over all entries.
@@ -202,12 +231,12 @@ impl Secondaries {
     }
 }
 
-impl Drop for Secondaries {
+impl Drop for SpaaceRange {
     fn drop(&mut self) {
         for slot in self.slots() {
             writer::erase(slot);
         }
-        let count = self.windows.secondaries() as usize;
+        let count = self.windows.spaaces() as usize;
         if count != 0 {
             self.tables
                 .pool
@@ -222,23 +251,24 @@ mod tests {
     use super::*;
 
     fn tables() -> Result<Arc<Tables>> {
-        Tables::new(Limits {
+        Tables::new(TableSizes {
             liodns: 64,
-            secondaries: 300,
+            spaaces: 300,
         })
     }
 
     #[test]
-    fn entries_are_where_hardware_looks_for_them() -> Result {
+    fn entries_are_at_their_physical_address() -> Result {
         let tables = tables()?;
-        for (table, entries, bytes) in [(Table::Primaries, 64, 64), (Table::Secondaries, 300, 64)] {
+        for (table, entries, bytes) in [(Table::Ppaact, 64, 64), (Table::Spaact, 300, 64)] {
             let (start, end) = tables.bounds(table);
             assert_eq!(end - start, entries * bytes);
             assert_eq!(start % 4096, 0);
             let slot = tables.slot(table, 5).ok_or(EINVAL)?;
             slot.store(3, 0x1234_5678);
-            let memory = crate::abi::Physical;
-            assert_eq!(memory.load(start + 5 * 64 + 12), Some(0x1234_5678));
+            let word = (start + 5 * 64 + 12 - tables.memory.phys()) / 4;
+            let word = &tables.memory.words()[word as usize];
+            assert_eq!(u32::from_be(word.load(Relaxed)), 0x1234_5678);
             assert!(tables.slot(table, entries as u32 - 1).is_some());
             assert!(tables.slot(table, entries as u32).is_none());
             assert!(tables.slot(table, u32::MAX).is_none());
@@ -247,27 +277,30 @@ mod tests {
     }
 
     #[test]
-    fn secondaries_come_back() -> Result {
+    fn spaaces_are_freed() -> Result {
         let tables = tables()?;
-        let all = tables.free_secondaries();
-        let a = tables.secondaries(Windows::new(256)?)?;
-        assert_eq!(tables.free_secondaries(), all - 255);
-        assert_eq!(tables.secondaries(Windows::new(64)?).err(), Some(ENOSPC));
-        assert_eq!(tables.free_secondaries(), all - 255);
-        let b = tables.secondaries(Windows::new(32)?)?;
-        let none = tables.secondaries(Windows::ONE)?;
+        let all = tables.free_spaaces();
+        let a = tables.allocate_spaaces(Windows::new(256)?)?;
+        assert_eq!(tables.free_spaaces(), all - 255);
+        assert_eq!(
+            tables.allocate_spaaces(Windows::new(64)?).err(),
+            Some(ENOSPC)
+        );
+        assert_eq!(tables.free_spaaces(), all - 255);
+        let b = tables.allocate_spaaces(Windows::new(32)?)?;
+        let none = tables.allocate_spaaces(Windows::ONE)?;
         assert!(none.slots().next().is_none());
         drop((a, none));
-        let c = tables.secondaries(Windows::new(128)?)?;
+        let c = tables.allocate_spaaces(Windows::new(128)?)?;
         drop((b, c));
-        assert_eq!(tables.free_secondaries(), all);
+        assert_eq!(tables.free_spaaces(), all);
         Ok(())
     }
 
     #[test]
-    fn secondaries_are_erased() -> Result {
+    fn spaaces_are_erased() -> Result {
         let tables = tables()?;
-        let row = tables.secondaries(Windows::new(4)?)?;
+        let row = tables.allocate_spaaces(Windows::new(4)?)?;
         let first = row.first();
         assert!(row.slot(0).is_none() && row.slot(4).is_none());
         for slot in row.slots() {
@@ -275,7 +308,7 @@ mod tests {
         }
         drop(row);
         for index in first..first + 3 {
-            let slot = tables.secondary(index).ok_or(EINVAL)?;
+            let slot = tables.spaace(index).ok_or(EINVAL)?;
             assert_eq!(slot.words(), [0; WORDS]);
         }
         Ok(())

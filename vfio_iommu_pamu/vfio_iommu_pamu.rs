@@ -6,56 +6,52 @@
 //! addresses: the aperture. The aperture is divided into a power of two of windows, and each window
 //! leads to one block of memory.
 //!
-//! Modules of the hardware layer:
+//! Hardware layer, which drivers of PAMUs in other modules (`pamu_sim`) use:
 //!
-//! - [`paace`]: entries of the tables and their encoding. [`tables`]: the tables in memory, and the
-//!   order in which entries are updated while the hardware reads them.
-//! - [`registers`], [`pamu`]: operations on a PAMU through its registers. [`mmio`] is the hardware,
-//!   [`software`] a model for machines without PAMUs.
-//! - [`system`]: all PAMUs of a machine, and the handling of violations. [`liodn`]: an owned LIODN.
-//!   [`violation`]: refused transactions.
-//! - [`debugfs`]: files for troubleshooting. [`parameters`]: module parameters.
-//! - [`firmware`], [`msi`]: firmware properties of devices, caches and interrupts.
+//! - [`registers`], [`pamu`]: the registers of a PAMU, and operations through them.
+//! - [`paace`]: table entries (PPAACE and SPAACE) and their encoding. [`tables`]: the tables in
+//!   memory (PPAACT, SPAACT, OMT), and the order of updates while the hardware reads them.
+//! - [`liodn`]: an owned LIODN and its windows.
+//! - [`system`]: all PAMUs of a machine, their registration, and the handling of violations.
+//!   [`violation`]: access violations.
+//! - [`platform_driver`]: the PAMUs of the device tree. [`firmware`]: firmware properties of
+//!   devices and caches.
 //!
-//! Modules of the container layer:
+//! Container layer:
 //!
-//! - [`geometry`], [`windows`]: the windows, and what may be mapped there in which state.
-//! - [`container`]: the state of a container and its locking. [`attach`]: attaching and detaching
-//!   of groups.
-//! - [`request`]: checks of ioctl arguments. [`attributes`], [`map`], [`bank`], [`msi_file`],
-//!   [`report`]: the ioctls. [`memory`]: pinning of memory.
+//! - [`backend`]: the entry points from `vfio.ko`. [`request`]: checks of ioctl arguments.
+//! - [`container`]: the state of a container and its locking; attaching and detaching of groups.
+//! - [`windows`]: the windows of a container, and what may be mapped there in which state.
+//! - [`attributes`], [`map`], [`msi`]: ioctls for attributes, mappings and MSI banks. [`memory`]:
+//!   pinning of memory.
 //!
-//! C header: `include/uapi/vfio_pamu.h`; `include/vfio_pamu.h` for devices behind a software PAMU.
+//! [`debugfs`]: files for troubleshooting.
+//!
+//! C header: `include/uapi/vfio_pamu.h`
 
 #![deny(unsafe_code)]
 
+#[allow(unsafe_code)]
 mod abi;
-mod attach;
 mod attributes;
 mod backend;
-mod bank;
 mod container;
 mod debugfs;
 mod firmware;
-mod geometry;
-mod liodn;
+pub mod liodn;
 mod map;
 mod memory;
-mod mmio;
-mod msi;
-mod msi_file;
-mod paace;
-mod pamu;
-mod parameters;
-mod registers;
-mod report;
+pub mod msi;
+pub mod paace;
+pub mod pamu;
+mod platform_driver;
+pub mod registers;
 mod request;
-mod software;
-mod system;
-mod tables;
+pub mod system;
+pub mod tables;
 #[cfg(CONFIG_KUNIT = "y")]
-mod testing;
-mod violation;
+pub mod testing;
+pub mod violation;
 mod windows;
 
 use kernel::{
@@ -71,15 +67,14 @@ use kernel_ext::iommu_driver::{
 use crate::{
     container::Container,
     debugfs::Debugfs,
-    mmio::Drivers,
-    software::Machine, //
+    platform_driver::Drivers, //
 };
 
 module! {
     type: Module,
     name: "vfio_iommu_pamu",
     authors: ["The VFIO in Rust authors"],
-    description: "PAMU driver for VFIO",
+    description: "VFIO IOMMU backend for the Freescale PAMU",
     license: "GPL v2",
 }
 
@@ -92,18 +87,15 @@ struct Module {
     _registration: Registration<Container>,
     #[pin]
     _drivers: Drivers,
-    _software: Option<software::Published>,
     #[pin]
     _debugfs: Debugfs,
 }
 
 impl InPlaceModule for Module {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        abi::init_globals();
+        abi::init_global_locks();
         try_pin_init!(Self {
             _drivers <- Drivers::new(module),
-            // After the hardware PAMUs, because there are no software PAMUs beside them.
-            _software: Machine::of_parameters()?,
             _debugfs <- Debugfs::new(),
             _registration: Registration::new(&TABLE)?,
         })

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The report of a PAMU about a transaction that it refused.
+//! Access violations: the report of a PAMU about a transaction that it refused, the log of the last
+//! violations, and the ioctls ([`ioctl`]).
+
+mod ioctl;
 
 use kernel::{
     fmt,
@@ -13,27 +16,27 @@ use kernel::{
 
 use crate::{
     registers::avs1,
-    system::Shared,
+    system::SharedEntry,
     tables::writer::Shut, //
 };
 
 /// The registers of a PAMU after a violation.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Report {
+pub struct Report {
     /// The number of the PAMU.
-    pub(crate) pamu: usize,
+    pub pamu: usize,
     /// AVS1: the cause of the violation, and the LIODN.
-    pub(crate) status: u32,
+    pub status: u32,
     /// AVS2.
-    pub(crate) status2: u32,
+    pub status2: u32,
     /// AVA: the device address.
-    pub(crate) address: u64,
+    pub address: u64,
     /// POEA: the physical address of the LIODN's entry.
-    pub(crate) entry: u64,
+    pub entry: u64,
     /// POES1 and POES2.
-    pub(crate) operation: [u32; 2],
+    pub operation: [u32; 2],
     /// UDAD.
-    pub(crate) udad: u32,
+    pub udad: u32,
 }
 
 impl Report {
@@ -69,7 +72,7 @@ impl fmt::Display for Report {
 
 /// The cause of a violation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
+pub enum Cause {
     /// The LIODN has no valid entry.
     Liodn,
     /// The address isn't in the aperture, its window is clear, or it lies behind the block of the
@@ -89,7 +92,7 @@ pub(crate) enum Cause {
 
 impl Cause {
     /// Returns the cause in an AVS1.
-    pub(crate) fn of(status: u32) -> Self {
+    pub fn of(status: u32) -> Self {
         [
             (avs1::GCV, Self::Gate),
             (avs1::LAV, Self::Liodn),
@@ -107,37 +110,37 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Liodn => "the LIODN is off",
-            Self::Window => "nothing is mapped there",
+            Self::Liodn => "the LIODN is disabled",
+            Self::Window => "nothing is mapped at this address",
             Self::Permission => "the window does not permit the access",
             Self::Operation => "the operation cannot be translated",
-            Self::Gate => "the PAMU is off",
+            Self::Gate => "the PAMU is disabled",
             Self::Domain => "the domain does not permit the access",
-            Self::Unknown => "no cause given",
+            Self::Unknown => "unknown cause",
         })
     }
 }
 
 /// The violation that stopped a LIODN.
 #[derive(Clone, Copy)]
-pub(crate) struct Violation {
+pub struct Violation {
     /// The LIODN.
-    pub(crate) liodn: u32,
+    pub liodn: u32,
     /// The device address.
-    pub(crate) address: u64,
+    pub address: u64,
     /// AVS1.
-    pub(crate) status: u32,
+    pub status: u32,
     /// The cause.
-    pub(crate) cause: Cause,
+    pub cause: Cause,
     /// The number of the PAMU.
-    pub(crate) pamu: usize,
+    pub pamu: usize,
     /// The time of the report.
-    pub(crate) time: Instant<Monotonic>,
+    pub time: Instant<Monotonic>,
 }
 
 impl Violation {
     /// Returns the violation of a report that was just received.
-    pub(crate) fn new(report: &Report) -> Self {
+    pub fn new(report: &Report) -> Self {
         Self {
             liodn: report.liodn(),
             address: report.address,
@@ -152,7 +155,7 @@ impl Violation {
     ///
     /// It doesn't if the LIODN is disabled. It doesn't either if the violation is an access that
     /// was made while the LIODN was disabled, and the LIODN is enabled by now.
-    pub(crate) fn stops(&self, entry: &Shared<'_>) -> bool {
+    pub fn stops(&self, entry: &SharedEntry<'_>) -> bool {
         entry.is_open(Shut::Entry) && self.cause != Cause::Liodn
     }
 }
@@ -173,7 +176,7 @@ impl fmt::Display for Violation {
 
 /// The last violations of all LIODNs.
 #[derive(Default)]
-pub(crate) struct History {
+pub struct History {
     last: [Option<Violation>; HISTORY],
     count: usize,
 }
@@ -189,7 +192,7 @@ impl History {
     }
 
     /// Returns the total number of violations.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count
     }
 

@@ -15,7 +15,7 @@
 #include <linux/slab.h>
 #include <linux/vfio.h>
 
-#include "include/vfio_pamu.h"
+#include "include/pamu_sim.h"
 #include "samples/pamu_dma/pamu_dma.h"
 
 #define BUFFER	SZ_4K
@@ -45,7 +45,7 @@ struct pamu_dma {
 	struct vfio_device	vdev;
 	struct mutex		lock;	/* protects regs, msi and the use of buffer */
 	struct registers	regs;
-	struct vfio_pamu_msi	*msi;
+	struct pamu_sim_msi	*msi;
 	void			*buffer;
 	u32			liodn;
 	u32			bank;
@@ -77,10 +77,10 @@ static int do_copy(struct pamu_dma *dev, u16 liodn)
 
 	while (left) {
 		u32 size = min_t(u32, left, BUFFER);
-		int ret = vfio_pamu_dma(liodn, source, dev->buffer, size, false);
+		int ret = pamu_sim_dma(liodn, source, dev->buffer, size, false);
 
 		if (!ret)
-			ret = vfio_pamu_dma(liodn, destination, dev->buffer, size, true);
+			ret = pamu_sim_dma(liodn, destination, dev->buffer, size, true);
 		if (ret)
 			return ret;
 		if (fatal_signal_pending(current))
@@ -100,17 +100,17 @@ static int do_command(struct pamu_dma *dev)
 
 	switch (le32_to_cpu(regs->command)) {
 	case PAMU_DMA_READ:
-		return vfio_pamu_dma(liodn, le64_to_cpu(regs->source), &regs->data,
+		return pamu_sim_dma(liodn, le64_to_cpu(regs->source), &regs->data,
 				     sizeof(regs->data), false);
 	case PAMU_DMA_WRITE:
-		return vfio_pamu_dma(liodn, le64_to_cpu(regs->destination), &regs->data,
+		return pamu_sim_dma(liodn, le64_to_cpu(regs->destination), &regs->data,
 				     sizeof(regs->data), true);
 	case PAMU_DMA_COPY:
 		return do_copy(dev, liodn);
 	case PAMU_DMA_INTERRUPT:
 		if (!dev->msi)
 			return -ENXIO;
-		return vfio_pamu_dma(liodn, le64_to_cpu(regs->msi_address), &regs->msi_data,
+		return pamu_sim_dma(liodn, le64_to_cpu(regs->msi_address), &regs->msi_data,
 				     sizeof(regs->msi_data), true);
 	default:
 		return -EINVAL;
@@ -169,7 +169,7 @@ static void put_msi(struct pamu_dma *dev)
 {
 	if (!dev->msi)
 		return;
-	vfio_pamu_msi_put(dev->msi);
+	pamu_sim_msi_put(dev->msi);
 	dev->msi = NULL;
 	dev->regs.msi_address = 0;
 	dev->regs.msi_data = 0;
@@ -177,14 +177,14 @@ static void put_msi(struct pamu_dma *dev)
 
 static int set_msi(struct pamu_dma *dev, s32 fd)
 {
-	struct vfio_pamu_msi *msi;
+	struct pamu_sim_msi *msi;
 	u64 address;
 	u32 data;
 
 	put_msi(dev);
 	if (fd < 0)
 		return 0;
-	msi = vfio_pamu_msi_get(dev->vdev.dev, dev->bank, fd, &address, &data);
+	msi = pamu_sim_msi_get(dev->vdev.dev, dev->bank, fd, &address, &data);
 	if (IS_ERR(msi))
 		return PTR_ERR(msi);
 	dev->msi = msi;
@@ -413,7 +413,7 @@ static int __init pamu_dma_module_init(void)
 	if (devices > MAX_DEVICES)
 		return -EINVAL;
 	/* Fails if there is no software PAMU. */
-	ret = vfio_pamu_dma(FIRST_LIODN, 0, &nothing, 0, false);
+	ret = pamu_sim_dma(FIRST_LIODN, 0, &nothing, 0, false);
 	if (ret)
 		return ret;
 	ret = platform_driver_register(&pamu_dma_driver);
@@ -441,5 +441,5 @@ module_init(pamu_dma_module_init);
 module_exit(pamu_dma_module_exit);
 
 MODULE_INFO(test, "Y");
-MODULE_DESCRIPTION("Copy engines behind a PAMU in software");
+MODULE_DESCRIPTION("Copy engines behind a software PAMU");
 MODULE_LICENSE("GPL");

@@ -5,16 +5,16 @@
 use super::{
     is_block_size,
     Invalid,
-    PAGE, //
+    MIN_SIZE, //
 };
 
 /// The device addresses that a LIODN may use.
 ///
 /// # Invariants
 ///
-/// `size` is a power of two of at least [`PAGE`], and `start` is a multiple of it.
+/// `size` is a power of two of at least [`MIN_SIZE`], and `start` is a multiple of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Aperture {
+pub struct Aperture {
     start: u64,
     size: u64,
 }
@@ -42,7 +42,7 @@ impl Aperture {
     }
 
     /// Returns the aperture of `size` bytes from `start` on.
-    pub(crate) fn of_size(start: u64, size: u64) -> Result<Self, Invalid> {
+    pub fn of_size(start: u64, size: u64) -> Result<Self, Invalid> {
         if !is_block_size(size) || start & (size - 1) != 0 {
             return Err(Invalid::Aperture);
         }
@@ -73,7 +73,7 @@ impl Aperture {
     /// Returns the size of each window if there are `windows` windows.
     pub(crate) fn window_size(self, windows: Windows) -> Result<u64, Invalid> {
         let size = self.size >> windows.log2();
-        if size < PAGE {
+        if size < MIN_SIZE {
             return Err(Invalid::Windows);
         }
         Ok(size)
@@ -115,7 +115,7 @@ impl Windows {
     }
 
     /// Returns how many of the windows have a secondary entry.
-    pub(crate) fn secondaries(self) -> u32 {
+    pub(crate) fn spaaces(self) -> u32 {
         self.0 - 1
     }
 }
@@ -144,8 +144,8 @@ mod tests {
                 let made = made?;
                 assert_eq!((made.start(), made.last()), (start, last));
                 assert_eq!((made.size(), made.order()), (size, order));
-                if let Some(last) = last.checked_add(PAGE) {
-                    let moved = Aperture::new(start + PAGE, last);
+                if let Some(last) = last.checked_add(MIN_SIZE) {
+                    let moved = Aperture::new(start + MIN_SIZE, last);
                     assert_eq!(moved.is_ok(), order == MIN_ORDER);
                 }
             }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else() {
+    fn other_ranges_and_counts_are_rejected() {
         for (start, last) in [
             (0, 0),
             (0, 0x7ff),

@@ -13,7 +13,7 @@ mod tests {
 
     use crate::{
         paace::{
-            operation::{
+            operation_mapping::{
                 Incoming,
                 Mapped,
                 Outgoing, //
@@ -42,17 +42,17 @@ mod tests {
         Attributes {
             domain: if random.below(2) == 0 {
                 Domain::Host {
-                    destination: random.next() as u8,
+                    destination: random.next_u64() as u8,
                     partition: random.below(8) as u8,
-                    snoop: random.next() as u8,
+                    snoop: random.next_u64() as u8,
                     coherent: random.below(2) == 0,
                 }
             } else {
                 Domain::Io {
-                    destination: random.next() as u8,
+                    destination: random.next_u64() as u8,
                 }
             },
-            stash: NonZero::new(random.next() as u8).map(StashId),
+            stash: NonZero::new(random.next_u64() as u8).map(StashId),
             operation: operation(random),
         }
     }
@@ -65,9 +65,9 @@ mod tests {
         let size = 1 << (12 + random.below(log2 - 11));
         let translated = random.below(4) != 0;
         Block {
-            access: Access::from_bits(random.next() as u32),
+            access: Access::from_bits(random.next_u64() as u32),
             phys: if translated {
-                random.next() & !(size - 1)
+                random.next_u64() & !(size - 1)
             } else {
                 0
             },
@@ -76,10 +76,10 @@ mod tests {
         }
     }
 
-    fn primary(random: &mut Random) -> Result<Primary> {
+    fn ppaace(random: &mut Random) -> Result<Ppaace> {
         let log2 = 12 + random.below(52);
         let windows = Windows::new(1 << random.below((log2 - 11).min(17)))?;
-        let aperture = Aperture::of_size(random.next() >> log2 << log2, 1 << log2)?;
+        let aperture = Aperture::of_size(random.next_u64() >> log2 << log2, 1 << log2)?;
         let mut block = block(random, log2 - u64::from(windows.count().ilog2()));
         if windows == Windows::ONE {
             block.phys = if block.translated {
@@ -89,13 +89,13 @@ mod tests {
             };
             block.size = 0;
         }
-        Ok(Primary {
+        Ok(Ppaace {
             valid: random.below(2) == 0,
             aperture: Some(aperture),
             windows,
-            first_secondary: match windows {
+            first_spaace: match windows {
                 Windows::ONE => 0,
-                _ => random.next() as u32,
+                _ => random.next_u64() as u32,
             },
             block,
             attributes: attributes(random),
@@ -103,12 +103,12 @@ mod tests {
     }
 
     /// Returns the base-2 logarithm of a window's size, and an entry that fits it.
-    fn secondary(random: &mut Random) -> (u64, Secondary) {
+    fn spaace(random: &mut Random) -> (u64, Spaace) {
         let log2 = 12 + random.below(52);
         let block = block(random, log2);
-        let entry = Secondary {
+        let entry = Spaace {
             valid: block.size != 0 && random.below(2) == 0,
-            liodn: random.next() as u16,
+            liodn: random.next_u64() as u16,
             block,
             attributes: attributes(random),
         };
@@ -116,25 +116,25 @@ mod tests {
     }
 
     #[test]
-    fn primary_entries_come_back() -> Result {
+    fn primary_entries_round_trip() -> Result {
         let mut random = Random::new(11);
         for _ in 0..TRIES {
-            let entry = primary(&mut random)?;
+            let entry = ppaace(&mut random)?;
             let words = entry.encode()?;
-            assert_eq!(Primary::decode(&words), Ok(entry));
-            assert!(Secondary::decode(&words, PAGE).is_err());
+            assert_eq!(Ppaace::decode(&words), Ok(entry));
+            assert!(Spaace::decode(&words, MIN_SIZE).is_err());
         }
         Ok(())
     }
 
     #[test]
-    fn secondary_entries_come_back() -> Result {
+    fn secondary_entries_round_trip() -> Result {
         let mut random = Random::new(12);
         for _ in 0..TRIES {
-            let (log2, entry) = secondary(&mut random);
+            let (log2, entry) = spaace(&mut random);
             let words = entry.encode(1 << log2)?;
-            assert_eq!(Secondary::decode(&words, 1 << log2), Ok(entry));
-            assert!(Primary::decode(&words).is_err());
+            assert_eq!(Spaace::decode(&words, 1 << log2), Ok(entry));
+            assert!(Ppaace::decode(&words).is_err());
         }
         Ok(())
     }
@@ -142,16 +142,16 @@ mod tests {
     /// Flips single bits of valid entries. The result is either invalid, or it decodes to a
     /// different entry that encodes to exactly these words.
     #[test]
-    fn each_bit_means_something_or_is_refused() -> Result {
+    fn each_bit_is_decoded_or_rejected() -> Result {
         let mut random = Random::new(13);
         let mut refused = 0;
         for _ in 0..TRIES / 10 {
-            let entry = primary(&mut random)?;
+            let entry = ppaace(&mut random)?;
             let good = entry.encode()?;
             for bit in 0..WORDS * 32 {
                 let mut words = good;
                 words[bit / 32] ^= 1 << (bit % 32);
-                match Primary::decode(&words) {
+                match Ppaace::decode(&words) {
                     Ok(other) => {
                         assert!(other != entry);
                         assert_eq!(other.encode(), Ok(words));
@@ -159,12 +159,12 @@ mod tests {
                     Err(_) => refused += 1,
                 }
             }
-            let (log2, entry) = secondary(&mut random);
+            let (log2, entry) = spaace(&mut random);
             let good = entry.encode(1 << log2)?;
             for bit in 0..WORDS * 32 {
                 let mut words = good;
                 words[bit / 32] ^= 1 << (bit % 32);
-                match Secondary::decode(&words, 1 << log2) {
+                match Spaace::decode(&words, 1 << log2) {
                     Ok(other) => {
                         assert!(other != entry);
                         assert_eq!(other.encode(1 << log2), Ok(words));
@@ -178,24 +178,24 @@ mod tests {
     }
 
     #[test]
-    fn words_that_decode_encode_to_themselves() {
+    fn decoded_words_encode_to_themselves() {
         let mut random = Random::new(14);
         let mut decoded = 0;
         for _ in 0..10 * TRIES {
             // Restrict the random bits to fields; otherwise almost no words would be an entry.
             let mut words: Words = [0; WORDS];
             let domain = random.pick(&[0xff07_ff80, 0xff00_0000]);
-            words[word::STATE] = random.next() as u32 & 0xf000_0fff;
-            words[word::DOMAIN] = random.next() as u32 & domain;
-            words[word::TRANSLATION] = random.next() as u32 & 0x00ff_0006;
-            words[word::BLOCK_LOW] = random.next() as u32 & 0xff00_0fc0;
-            words[word::OPERATION] = random.next() as u32 & 0xf;
-            if let Ok(entry) = Primary::decode(&words) {
+            words[word::STATE] = random.next_u64() as u32 & 0xf000_0fff;
+            words[word::DOMAIN] = random.next_u64() as u32 & domain;
+            words[word::TRANSLATION] = random.next_u64() as u32 & 0x00ff_0006;
+            words[word::BLOCK_LOW] = random.next_u64() as u32 & 0xff00_0fc0;
+            words[word::OPERATION] = random.next_u64() as u32 & 0xf;
+            if let Ok(entry) = Ppaace::decode(&words) {
                 assert_eq!(entry.encode(), Ok(words));
                 decoded += 1;
             }
             let window = 1 << (12 + random.below(30));
-            if let Ok(entry) = Secondary::decode(&words, window) {
+            if let Ok(entry) = Spaace::decode(&words, window) {
                 assert_eq!(entry.encode(window), Ok(words));
                 decoded += 1;
             }
@@ -204,12 +204,12 @@ mod tests {
     }
 
     /// Returns a primary entry with two windows. The tests below change one property of it each.
-    fn plain() -> Result<Primary> {
-        Ok(Primary {
+    fn plain() -> Result<Ppaace> {
+        Ok(Ppaace {
             valid: true,
             aperture: Some(Aperture::of_size(1 << 32, 1 << 20)?),
             windows: Windows::new(2)?,
-            first_secondary: 7,
+            first_spaace: 7,
             block: Block {
                 access: Access::All,
                 phys: 0x12_3450_0000,
@@ -221,11 +221,11 @@ mod tests {
     }
 
     /// Returns the same entry with one window.
-    fn undivided() -> Result<Primary> {
+    fn undivided() -> Result<Ppaace> {
         let entry = plain()?;
-        Ok(Primary {
+        Ok(Ppaace {
             windows: Windows::ONE,
-            first_secondary: 0,
+            first_spaace: 0,
             block: Block {
                 size: 0,
                 ..entry.block
@@ -263,7 +263,7 @@ mod tests {
                 3,
             ]
         );
-        let entry = Secondary {
+        let entry = Spaace {
             valid: true,
             liodn: 0x1234,
             block: Block {
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn bad_entries_are_not_encoded() -> Result {
         let plain = plain()?;
-        let with = |change: fn(&mut Primary)| {
+        let with = |change: fn(&mut Ppaace)| {
             let mut entry = plain;
             change(&mut entry);
             entry.encode().err()
@@ -360,7 +360,7 @@ mod tests {
             Some(Invalid::Partition)
         );
         let one = undivided()?;
-        let misaligned = Primary {
+        let misaligned = Ppaace {
             block: Block {
                 phys: 1 << 19,
                 ..one.block
@@ -368,13 +368,13 @@ mod tests {
             ..one
         };
         assert_eq!(misaligned.encode().err(), Some(Invalid::Block));
-        let empty = Secondary {
+        let empty = Spaace {
             valid: true,
             liodn: 0,
             block: Block::default(),
             attributes: Attributes::default(),
         };
-        assert_eq!(empty.encode(PAGE).err(), Some(Invalid::Empty));
+        assert_eq!(empty.encode(MIN_SIZE).err(), Some(Invalid::Empty));
         Ok(())
     }
 
@@ -384,7 +384,7 @@ mod tests {
         let with = |at: usize, mask: u32, value: u32| {
             let mut words = good;
             words[at] = words[at] & !mask | value;
-            Primary::decode(&words).err()
+            Ppaace::decode(&words).err()
         };
         assert_eq!(with(0, 0, 0), None);
         assert_eq!(with(word::STATE, 0x2, 0x2), Some(Invalid::Kind));
@@ -440,7 +440,7 @@ mod tests {
     /// Tests that each operation and pair of operations is decoded as it was encoded, and that
     /// invalid codes are refused.
     #[test]
-    fn operations_come_back() {
+    fn operations_round_trip() {
         for a in Incoming::ALL {
             for mapped_a in Outgoing::ALL {
                 let first = Mapped(*a, *mapped_a);

@@ -9,69 +9,67 @@ use kernel::{
     prelude::*, //
 };
 
-use crate::{
-    abi::Contiguous,
-    paace::{
-        MAPPING_ROWS,
-        ROW,
-        WORDS, //
-    },
+use crate::paace::{
+    MAPPING_ROWS,
+    ROW,
+    WORDS, //
 };
+
+use super::ContiguousPages;
 
 /// The number of entries of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub struct TableSizes {
     /// LIODNs, up to 65536, because a transaction contains 16 bits.
-    pub(crate) liodns: u32,
+    pub liodns: u32,
     /// Secondary entries.
-    pub(crate) secondaries: u32,
+    pub spaaces: u32,
 }
 
 /// One of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Table {
-    /// Primary entries: the PPAACT.
-    Primaries,
-    /// Secondary entries: the SPAACT.
-    Secondaries,
-    /// Operation mappings: the OMT.
-    Mappings,
+    /// The primary entries.
+    Ppaact,
+    /// The secondary entries.
+    Spaact,
+    /// The operation mapping table.
+    Omt,
 }
 
 /// The locations of the tables.
-pub(crate) struct Layout {
-    limits: Limits,
+pub(crate) struct TableLayout {
+    sizes: TableSizes,
     order: u32,
 }
 
 /// The size of an entry in bytes.
 const ENTRY: usize = WORDS * size_of::<u32>();
 
-impl Layout {
+impl TableLayout {
     /// Returns the layout of tables with these sizes.
     ///
     /// # Errors
     ///
     /// `EINVAL` if a size is 0, or too large for a LIODN's 16 bits or for one block of memory.
-    pub(crate) fn new(limits: Limits) -> Result<Self> {
-        let most = (PAGE_SIZE << Contiguous::MAX_ORDER) as u64;
-        let bytes = u64::from(limits.secondaries) * ENTRY as u64;
-        if limits.liodns == 0 || limits.liodns > 1 << 16 || limits.secondaries == 0 || bytes > most
-        {
+    pub(crate) fn new(sizes: TableSizes) -> Result<Self> {
+        let most = (PAGE_SIZE << ContiguousPages::MAX_ORDER) as u64;
+        let bytes = u64::from(sizes.spaaces) * ENTRY as u64;
+        if sizes.liodns == 0 || sizes.liodns > 1 << 16 || sizes.spaaces == 0 || bytes > most {
             return Err(EINVAL);
         }
-        let mut this = Self { limits, order: 0 };
-        let end = this.range(Table::Mappings).end;
+        let mut this = Self { sizes, order: 0 };
+        let end = this.range(Table::Omt).end;
         this.order = end.div_ceil(PAGE_SIZE).next_power_of_two().ilog2();
-        if this.order > Contiguous::MAX_ORDER {
+        if this.order > ContiguousPages::MAX_ORDER {
             return Err(EINVAL);
         }
         Ok(this)
     }
 
     /// Returns the sizes.
-    pub(crate) fn limits(&self) -> Limits {
-        self.limits
+    pub(crate) fn sizes(&self) -> TableSizes {
+        self.sizes
     }
 
     /// Returns the order of the block of memory: the base-2 logarithm of its number of pages.
@@ -81,14 +79,14 @@ impl Layout {
 
     /// Returns the range of bytes of a table. Each table is page aligned.
     pub(crate) fn range(&self, table: Table) -> Range<usize> {
-        let primaries = self.limits.liodns as usize * ENTRY;
-        let secondaries = self.limits.secondaries as usize * ENTRY;
-        let second = primaries.next_multiple_of(PAGE_SIZE);
-        let third = second + secondaries.next_multiple_of(PAGE_SIZE);
+        let ppaaces = self.sizes.liodns as usize * ENTRY;
+        let spaaces = self.sizes.spaaces as usize * ENTRY;
+        let second = ppaaces.next_multiple_of(PAGE_SIZE);
+        let third = second + spaaces.next_multiple_of(PAGE_SIZE);
         match table {
-            Table::Primaries => 0..primaries,
-            Table::Secondaries => second..second + secondaries,
-            Table::Mappings => third..third + MAPPING_ROWS as usize * ROW,
+            Table::Ppaact => 0..ppaaces,
+            Table::Spaact => second..second + spaaces,
+            Table::Omt => third..third + MAPPING_ROWS as usize * ROW,
         }
     }
 }
@@ -97,16 +95,13 @@ impl Layout {
 mod tests {
     use super::*;
 
-    fn layout(liodns: u32, secondaries: u32) -> Result<Layout> {
-        Layout::new(Limits {
-            liodns,
-            secondaries,
-        })
+    fn layout(liodns: u32, spaaces: u32) -> Result<TableLayout> {
+        TableLayout::new(TableSizes { liodns, spaaces })
     }
 
     #[test]
     fn tables_do_not_overlap() -> Result {
-        for (liodns, secondaries, order) in [
+        for (liodns, spaaces, order) in [
             (1280, 2048, 6),
             (1, 1, 2),
             (64, 64, 2),
@@ -114,9 +109,9 @@ mod tests {
             (129, 64, 3),
             (4096, 1, 7),
         ] {
-            let layout = layout(liodns, secondaries)?;
-            let ranges = [Table::Primaries, Table::Secondaries, Table::Mappings]
-                .map(|table| layout.range(table));
+            let layout = layout(liodns, spaaces)?;
+            let ranges =
+                [Table::Ppaact, Table::Spaact, Table::Omt].map(|table| layout.range(table));
             assert!(ranges.iter().all(|range| range.start % PAGE_SIZE == 0));
             assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start));
             assert!(ranges[2].end <= PAGE_SIZE << layout.order());
@@ -127,7 +122,7 @@ mod tests {
 
     #[test]
     fn bad_sizes_are_refused() {
-        for (liodns, secondaries) in [
+        for (liodns, spaaces) in [
             (0, 1),
             (1, 0),
             (65537, 1),
@@ -135,7 +130,7 @@ mod tests {
             (1, u32::MAX),
             (u32::MAX, u32::MAX),
         ] {
-            assert_eq!(layout(liodns, secondaries).err(), Some(EINVAL));
+            assert_eq!(layout(liodns, spaaces).err(), Some(EINVAL));
         }
     }
 }

@@ -77,7 +77,7 @@ mod tests {
 
     /// Allocates and frees at random, and compares with a plain list.
     #[test]
-    fn nothing_is_lost_or_given_twice() -> Result {
+    fn random_operations_match_a_list() -> Result {
         const LEN: usize = 100;
         let mut pool = Pool::new(LEN)?;
         let mut taken = [false; LEN];

@@ -143,7 +143,7 @@ mod tests {
         Aperture,
         Attributes,
         Block,
-        Primary,
+        Ppaace,
         Windows, //
     };
 
@@ -221,11 +221,11 @@ mod tests {
     }
 
     fn entry(start: u64, phys: u64, first: u32) -> Result<Words, Error> {
-        let entry = Primary {
+        let entry = Ppaace {
             valid: true,
             aperture: Some(Aperture::of_size(start, 1 << 40)?),
             windows: Windows::new(256)?,
-            first_secondary: first,
+            first_spaace: first,
             block: Block {
                 access: Access::All,
                 phys,
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_sees_a_mixture_of_entries() -> Result {
+    fn reader_sees_no_mixture_of_entries() -> Result {
         let (old, new) = (
             entry(0, 0x1_2345_6000, 0)?,
             entry(1 << 40, 0x7_0000_8000, 5)?,
@@ -274,15 +274,15 @@ mod tests {
     }
 
     #[test]
-    fn nobody_sees_a_mixture_of_first_windows() -> Result {
+    fn reader_sees_no_mixture_of_first_windows() -> Result {
         let (mut old, new) = (entry(0, 0x1_2345_6000, 0)?, entry(0, 0x7_0000_8000, 5)?);
-        old[word::FIRST_SECONDARY] = 5;
+        old[word::FIRST_SPAACE] = 5;
         assert_eq!(mixtures(old, new, Shut::FirstWindow, true)?, 0);
         Ok(())
     }
 
     #[test]
-    fn without_drains_somebody_would() -> Result {
+    fn reader_sees_mixtures_without_drains() -> Result {
         let (old, new) = (
             entry(0, 0x1_2345_6000, 0)?,
             entry(1 << 40, 0x7_0000_8000, 5)?,
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shut_is_not_drained_again() -> Result {
+    fn shutting_again_does_not_drain() -> Result {
         let mut words = entry(0, 0x1000, 0)?;
         words[word::STATE] &= !VALID;
         let entry = Watched::new(words, &[], true);

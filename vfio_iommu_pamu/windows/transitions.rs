@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests every event in every state, and checks that the mirror always agrees with the space.
+//! Tests of every event in every state: the hardware always agrees with the address space.
 
 use super::*;
 
@@ -10,29 +10,29 @@ const COUNT: u32 = 8;
 const BANKS: u32 = 3;
 
 /// A model of the hardware.
-struct Picture {
+struct ModelHardware {
     windows: [Option<(u32, Prot)>; COUNT as usize],
     enabled: bool,
-    confused: bool,
+    inconsistent: bool,
 }
 
-impl Mirror<u32> for Picture {
+impl WindowHardware<u32> for ModelHardware {
     fn set(&mut self, window: u32, content: &Window<u32>) {
         let former = self.windows[window as usize].replace((content.order, content.prot));
-        self.confused |= former.is_some();
+        self.inconsistent |= former.is_some();
     }
 
     fn clear(&mut self, window: u32) {
-        self.confused |= self.windows[window as usize].take().is_none();
+        self.inconsistent |= self.windows[window as usize].take().is_none();
     }
 
     fn enable(&mut self) {
-        self.confused |= self.enabled;
+        self.inconsistent |= self.enabled;
         self.enabled = true;
     }
 
     fn disable(&mut self) {
-        self.confused |= !self.enabled || self.windows.iter().any(Option::is_some);
+        self.inconsistent |= !self.enabled || self.windows.iter().any(Option::is_some);
         self.enabled = false;
     }
 }
@@ -56,7 +56,7 @@ macro_rules! listed {
 
 listed! {
     /// All states that differ in what may happen next.
-    enum State in STATES {
+    enum SpaceState in STATES {
         /// Nothing was set.
         Fresh,
         /// Nothing was set, except that the kernel maps the banks.
@@ -106,7 +106,7 @@ listed! {
 }
 
 /// Returns the effect of an event in a state: the next state, or an error.
-fn expected(state: State, event: Event) -> Result<State> {
+fn expected(state: SpaceState, event: Event) -> Result<SpaceState> {
     let implicit = matches!(
         state,
         FreshImplicit | GeometryImplicit | WindowsImplicit | Implicit | ImplicitUsed | Left
@@ -178,7 +178,7 @@ fn expected(state: State, event: Event) -> Result<State> {
 }
 
 /// Returns another state, and the event that leads from it to this one.
-fn origin(state: State) -> Option<(State, Event)> {
+fn origin(state: SpaceState) -> Option<(SpaceState, Event)> {
     Some(match state {
         Fresh => return None,
         FreshImplicit => (Fresh, SetImplicit),
@@ -197,26 +197,26 @@ fn origin(state: State) -> Option<(State, Event)> {
     })
 }
 
-/// A space with its mirror.
+/// An address space with its hardware.
 struct Machine {
-    space: Space<u32>,
-    picture: Picture,
+    space: AddressSpace<u32>,
+    model: ModelHardware,
 }
 
 impl Machine {
     fn new() -> Self {
         Self {
-            space: Space::new(16, BANKS),
-            picture: Picture {
+            space: AddressSpace::new(16, BANKS),
+            model: ModelHardware {
                 windows: [None; COUNT as usize],
                 enabled: false,
-                confused: false,
+                inconsistent: false,
             },
         }
     }
 
     /// Returns a machine in `state`, reached by a sequence of events.
-    fn in_state(state: State) -> Result<Self> {
+    fn in_state(state: SpaceState) -> Result<Self> {
         let Some((former, event)) = origin(state) else {
             return Ok(Self::new());
         };
@@ -226,7 +226,7 @@ impl Machine {
     }
 
     fn apply(&mut self, event: Event) -> Result {
-        let Self { space, picture } = self;
+        let Self { space, model } = self;
         let all = u64::from(COUNT) * SIZE;
         match event {
             SetGeometry => space.set_aperture(Aperture::of_size(0, all)?)?,
@@ -238,20 +238,20 @@ impl Machine {
             SetExplicit => space.set_policy(Policy::Explicit)?,
             MapLow => {
                 let span = space.check_memory(0, 2 * SIZE)?;
-                space.map_memory(span, Access::Read.into(), [1, 2], picture);
+                space.map_memory(span, Access::Read.into(), [1, 2], model);
             }
             MapHigh => {
                 let span = space.check_memory(7 * SIZE, SIZE)?;
-                space.map_memory(span, Access::Write.into(), [3], picture);
+                space.map_memory(span, Access::Write.into(), [3], model);
             }
             MapBank => {
                 let window = space.check_bank(0, 5 * SIZE)?;
-                space.map_banks(window, &[0], Access::Write.into(), picture);
+                space.map_banks(window, &[0], Access::Write.into(), model);
             }
             MapBanks => {
                 let span = space.check_doorbells(5 * SIZE, 2 * SIZE)?;
                 let banks = space.choose_banks(span)?;
-                space.map_banks(span.first, &banks, Access::Write.into(), picture);
+                space.map_banks(span.first, &banks, Access::Write.into(), model);
             }
             MapNoBank => {
                 space.check_bank(BANKS, 5 * SIZE)?;
@@ -263,23 +263,23 @@ impl Machine {
                     SIZE + SIZE / 2
                 };
                 if let Some(unmapped) = space.check_unmap(0, size)? {
-                    space.unmap(unmapped.first, unmapped.last, picture);
+                    space.unmap(unmapped.first, unmapped.last, model);
                 }
             }
             UnmapBank => {
                 let window = space.check_unmap_bank(5 * SIZE)?;
-                space.unmap(window, window, picture);
+                space.unmap(window, window, model);
             }
             UseBank => {
                 space.use_bank(Some(0))?;
             }
-            ReleaseBank => space.release_bank(0, picture),
+            ReleaseBank => space.release_bank(0, model),
         }
         Ok(())
     }
 
     /// Returns the state, derived from what is visible of it.
-    fn state(&self) -> State {
+    fn state(&self) -> SpaceState {
         let space = &self.space;
         let implicit = space.policy() == Policy::Implicit;
         let used = space.iter().any(|(_, used)| used.users() != 0);
@@ -303,12 +303,12 @@ impl Machine {
         }
     }
 
-    /// Checks that the mirror agrees with the space.
-    fn check_mirror(&self) {
-        assert!(!self.picture.confused);
-        assert_eq!(self.picture.enabled, self.space.in_use());
+    /// Checks that the hardware agrees with the space.
+    fn check_hardware(&self) {
+        assert!(!self.model.inconsistent);
+        assert_eq!(self.model.enabled, self.space.in_use());
         for window in 0..COUNT {
-            let shown = self.picture.windows[window as usize];
+            let shown = self.model.windows[window as usize];
             let used = self.space.window(window).ok().and_then(|(_, used)| used);
             assert_eq!(shown, used.map(|used| (used.order, used.prot)));
         }
@@ -348,7 +348,7 @@ mod tests {
                     assert_eq!(machine.state(), state);
                     assert_eq!(machine.contents(), before);
                 }
-                machine.check_mirror();
+                machine.check_hardware();
             }
         }
         Ok(())
@@ -365,11 +365,11 @@ mod tests {
                         if machine.apply(event).is_err() {
                             assert_eq!(machine.contents(), before);
                         }
-                        machine.check_mirror();
+                        machine.check_hardware();
                     }
-                    machine.space.unmap_all(&mut machine.picture);
-                    machine.check_mirror();
-                    assert!(!machine.picture.enabled);
+                    machine.space.unmap_all(&mut machine.model);
+                    machine.check_hardware();
+                    assert!(!machine.model.enabled);
                 }
             }
         }
@@ -379,17 +379,17 @@ mod tests {
     #[test]
     fn banks_are_used_by_number_and_only_if_writable() -> Result {
         let mut machine = Machine::in_state(WindowsSet)?;
-        let Machine { space, picture } = &mut machine;
-        space.map_banks(1, &[2], Access::Read.into(), picture);
-        space.map_banks(4, &[1], Access::Write.into(), picture);
+        let Machine { space, model } = &mut machine;
+        space.map_banks(1, &[2], Access::Read.into(), model);
+        space.map_banks(4, &[1], Access::Write.into(), model);
         assert_eq!(space.use_bank(Some(2)), Err(EINVAL));
         assert_eq!(space.use_bank(Some(0)), Err(EINVAL));
         assert_eq!(space.use_bank(Some(1)), Ok((1, 4 * SIZE)));
         assert_eq!(space.use_bank(None), Ok((1, 4 * SIZE)));
         assert_eq!(space.check_unmap_bank(4 * SIZE), Err(EBUSY));
-        space.release_bank(1, picture);
+        space.release_bank(1, model);
         assert_eq!(space.check_unmap_bank(4 * SIZE), Err(EBUSY));
-        space.release_bank(1, picture);
+        space.release_bank(1, model);
         assert_eq!(space.check_unmap_bank(4 * SIZE), Ok(4));
         assert_eq!(space.check_bank(1, 5 * SIZE), Err(EEXIST));
         assert_eq!(space.check_bank(0, 5 * SIZE + 1), Err(EINVAL));
@@ -397,10 +397,10 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_chooses_banks_that_are_free() -> Result {
+    fn kernel_chooses_free_banks() -> Result {
         let mut machine = Machine::in_state(WindowsSet)?;
-        let Machine { space, picture } = &mut machine;
-        space.map_banks(0, &[1], Access::Write.into(), picture);
+        let Machine { space, model } = &mut machine;
+        space.map_banks(0, &[1], Access::Write.into(), model);
         let span = space.check_doorbells(3 * SIZE, 2 * SIZE)?;
         assert_eq!(&space.choose_banks(span)?[..], &[0, 2]);
         let span = space.check_doorbells(3 * SIZE, 3 * SIZE)?;
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn unmapping_counts_what_is_mapped() -> Result {
+    fn unmapping_counts_mapped_bytes() -> Result {
         let mut machine = Machine::in_state(MemoryBank)?;
         for (iova, size, expected) in [
             (0, 8 * SIZE, Ok(Some((0, 5, 3 * SIZE)))),
@@ -439,10 +439,10 @@ mod tests {
             let found = found.map(|found| found.map(|u| (u.first, u.last, u.bytes)));
             assert_eq!(found, expected);
         }
-        let Machine { space, picture } = &mut machine;
-        space.unmap(1, 1, picture);
+        let Machine { space, model } = &mut machine;
+        space.unmap(1, 1, model);
         assert_eq!(machine.contents()[..3], [Some((0, 1)), None, None]);
-        machine.check_mirror();
+        machine.check_hardware();
         Ok(())
     }
 }

@@ -51,7 +51,7 @@ def pamu_map(name):
     return Step(
         name,
         ["tools/testing/vm/run", "--mem", "4G", "--append", "hugepagesz=1G hugepages=1"]
-        + ["--load", "vfio_iommu_pamu software=1", "--load", "pamu_dma"]
+        + ["--load", "pamu_sim", "--load", "pamu_dma"]
         + ["--copy", "build/cargo/release/pamu_dma", "--", "pamu_dma"],
         results.of_exit_status("the memory map of the RFC behind a PAMU"),
         after=("programs", "build-stock"),

@@ -22,8 +22,9 @@ use std::{
 use vfio_client::wait::until;
 
 /// The modules whose reference counts are checked.
-const MODULES: [&str; 15] = [
+const MODULES: [&str; 16] = [
     "vfio_iommu_pamu",
+    "pamu_sim",
     "pamu_dma",
     "vfio",
     "vfio_iommu_type1",

@@ -5,6 +5,7 @@
 mod attributes;
 mod devices;
 mod map;
+mod modules;
 mod msi;
 pub(crate) mod random;
 mod together;
@@ -28,6 +29,7 @@ pub fn cases() -> Vec<Trial> {
         attributes::cases(),
         map::cases(),
         msi::cases(),
+        modules::cases(),
         devices::cases(),
         violations::cases(),
         random::cases(),

@@ -16,10 +16,6 @@ use crate::{
         Failure,
         cases, //
     },
-    modules::{
-        load,
-        unload, //
-    },
     stall::LIMIT, //
 };
 use anyhow::{
@@ -29,7 +25,6 @@ use anyhow::{
 };
 use pamu_dma::open;
 use std::{
-    fs,
     os::fd::AsRawFd,
     sync::atomic::{
         AtomicBool,
@@ -53,17 +48,16 @@ use vfio_client::{
 
 cases! {
     violation_is_signalled,
-    event_for_devices_that_come_late,
+    eventfd_applies_to_devices_that_join_later,
     violation_while_a_device_joins,
     bad_eventfd,
-    one_device_is_shut_off_alone,
+    violation_disables_one_device_only,
     violations_of_several_devices,
-    shut_off_until_revived,
-    off_before_anything_is_mapped,
+    liodn_is_disabled_until_revived,
+    liodn_is_disabled_while_nothing_is_mapped,
     violation_does_not_outlive_the_container,
-    noisy_device_hides_no_other,
-    noisy_device_that_never_rests,
-    unloading_while_a_device_is_noisy,
+    violation_after_a_noisy_device_is_reported,
+    violation_beside_a_device_that_never_stops,
 }
 
 fn violation_is_signalled() -> Result<()> {
@@ -87,7 +81,7 @@ fn violation_is_signalled() -> Result<()> {
     Ok(())
 }
 
-fn event_for_devices_that_come_late() -> Result<()> {
+fn eventfd_applies_to_devices_that_join_later() -> Result<()> {
     let (pamu, _engine) = divided(8, PAGE)?;
     let memory = Memory::anonymous(4096)?;
     pamu.map(0, &memory, MapFlags::Read)?;
@@ -154,7 +148,7 @@ fn bad_eventfd() -> Result<()> {
     Ok(())
 }
 
-fn one_device_is_shut_off_alone() -> Result<()> {
+fn violation_disables_one_device_only() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     let memory = Memory::anonymous(4096)?;
     pamu.map(0, &memory, MapFlags::Read)?;
@@ -191,7 +185,7 @@ fn violations_of_several_devices() -> Result<()> {
 }
 
 /// Neither mapping nor unmapping revives a device that was shut off.
-fn shut_off_until_revived() -> Result<()> {
+fn liodn_is_disabled_until_revived() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     let memory = Memory::anonymous(4096)?;
     pamu.map(0, &memory, MapFlags::Read)?;
@@ -208,7 +202,7 @@ fn shut_off_until_revived() -> Result<()> {
     Ok(())
 }
 
-fn off_before_anything_is_mapped() -> Result<()> {
+fn liodn_is_disabled_while_nothing_is_mapped() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     // The device has no access anyway, so it cannot be revived.
     unreached(&pamu, &engine, 0);
@@ -234,7 +228,7 @@ fn violation_does_not_outlive_the_container() -> Result<()> {
 
 /// A device that continues after it was shut off keeps its PAMU from reporting for a while.
 /// Violations of other devices are reported after that, without a request.
-fn noisy_device_hides_no_other() -> Result<()> {
+fn violation_after_a_noisy_device_is_reported() -> Result<()> {
     let (pamu, noisy) = divided(8, PAGE)?;
     let (second, other) = open(1)?;
     second.set_geometry(0, 8 * PAGE - 1)?;
@@ -257,7 +251,7 @@ fn noisy_device_hides_no_other() -> Result<()> {
 }
 
 /// This takes longer, because the PAMU records one violation at a time.
-fn noisy_device_that_never_rests() -> Result<()> {
+fn violation_beside_a_device_that_never_stops() -> Result<()> {
     let (pamu, noisy) = divided(8, PAGE)?;
     let memory = Memory::anonymous(4096)?;
     pamu.map(0, &memory, MapFlags::Read)?;
@@ -281,34 +275,5 @@ fn noisy_device_that_never_rests() -> Result<()> {
     })?;
     assert_eq!(told, 1);
     assert_eq!(pamu.violation(OTHER_LIODN)?.map(|v| v.iova), Some(PAGE));
-    Ok(())
-}
-
-/// Reports delayed by a noisy device neither block the unloading of the modules nor run after it.
-fn unloading_while_a_device_is_noisy() -> Result<()> {
-    let parameter = |module, name| -> Result<String> {
-        let value = fs::read_to_string(format!("/sys/module/{module}/parameters/{name}"))?;
-        Ok(format!("{name}={}", value.trim()))
-    };
-    let software = parameter("vfio_iommu_pamu", "software")?;
-    let devices = parameter("pamu_dma", "devices")?;
-    let start = Instant::now();
-    for round in 1..=10 {
-        let (pamu, engine) = divided(8, PAGE)?;
-        let memory = Memory::anonymous(4096)?;
-        pamu.map(0, &memory, MapFlags::Read)?;
-        for _ in 0..round {
-            assert_eq!(engine.read(PAGE)?, Err(Errno::EFAULT));
-        }
-        drop((pamu, engine));
-        unload(c"pamu_dma")?;
-        unload(c"vfio_iommu_pamu")?;
-        load(&["vfio_iommu_pamu", &software])?;
-        load(&["pamu_dma", &devices])?;
-        // With KUnit, loading takes long.
-        if start.elapsed() > Duration::from_secs(5) {
-            break;
-        }
-    }
     Ok(())
 }

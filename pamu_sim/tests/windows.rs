@@ -6,19 +6,20 @@ use kernel::prelude::*;
 
 use super::*;
 
-#[kunit_tests(vfio_pamu_machine)]
+#[kunit_tests(pamu_sim_windows)]
 mod tests {
     use super::*;
 
     use kernel::sync::atomic::Atomic;
 
-    use crate::{
-        abi::Window,
-        paace::Access,
-        software::{
-            Interrupt,
-            Vector, //
-        }, //
+    use vfio_iommu_pamu::{
+        liodn::MappedBlock,
+        paace::Access, //
+    };
+
+    use crate::msi::{
+        Interrupt,
+        Vector, //
     };
 
     #[test]
@@ -28,9 +29,9 @@ mod tests {
             let (a, b) = (memory(0xaaaa)?, memory(0xbbbb)?);
             let mut liodn = liodn(&machine, 3, windows)?;
             let last = windows - 1;
-            liodn.set_window(0, &Window::of_memory(&a, SIZE, Access::All))?;
+            liodn.set_window(0, &block_of(&a, SIZE, Access::All))?;
             if last != 0 {
-                liodn.set_window(last, &Window::of_memory(&b, SIZE, Access::All))?;
+                liodn.set_window(last, &block_of(&b, SIZE, Access::All))?;
             }
             liodn.enable()?;
             let end = BASE + u64::from(windows) * SIZE;
@@ -51,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claimed_liodn_reaches_nothing() -> Result {
+    fn claimed_liodn_has_no_access() -> Result {
         let machine = machine()?;
         let block = memory(1)?;
         assert_eq!(peek(&machine, 5, block.phys()), Ok(1));
@@ -59,7 +60,7 @@ mod tests {
         assert_eq!(peek(&machine, 5, block.phys()), Err(Cause::Liodn));
         assert_eq!(liodn.enable(), Err(ENODEV));
         assert_eq!(
-            liodn.set_window(0, &Window::of_memory(&block, SIZE, Access::All)),
+            liodn.set_window(0, &block_of(&block, SIZE, Access::All)),
             Err(ENODEV)
         );
         assert_eq!(machine.system().claim(5, None).err(), Some(EBUSY));
@@ -75,13 +76,13 @@ mod tests {
         let machine = machine()?;
         let block = memory(0)?;
         let mut liodn = liodn(&machine, 0, 4)?;
-        let window = |size| Window::of_memory(&block, size, Access::All);
+        let window = |size| block_of(&block, size, Access::All);
         for size in [0, 1, 2048, 4097, 3 * 4096, 2 * SIZE, u64::MAX] {
             for index in [0, 1] {
                 assert_eq!(liodn.set_window(index, &window(size)), Err(EINVAL));
             }
         }
-        let denied = Window::of_memory(&block, SIZE, Access::Denied);
+        let denied = block_of(&block, SIZE, Access::Denied);
         assert_eq!(liodn.set_window(0, &denied), Err(EINVAL));
         assert_eq!(liodn.set_window(4, &window(SIZE)), Err(EINVAL));
         assert_eq!(liodn.set_window(u32::MAX, &window(SIZE)), Err(EINVAL));
@@ -97,15 +98,15 @@ mod tests {
             assert_eq!(liodn.prepare(windows).err(), Some(EINVAL));
         }
         // Windows below a page.
-        let secondaries = liodn.prepare(2)?;
+        let spaaces = liodn.prepare(2)?;
         let aperture = Aperture::of_size(0, 4096)?;
-        let refused = liodn.configure(aperture, secondaries, Attributes::default());
+        let refused = liodn.configure(aperture, spaaces, Attributes::default());
         assert_eq!(refused, Err(EINVAL));
         Ok(())
     }
 
     #[test]
-    fn doorbells_interrupt() -> Result {
+    fn doorbell_raises_an_interrupt() -> Result {
         struct Count(Atomic<u32>);
         impl Interrupt for Count {
             fn interrupt(&self) {
@@ -115,19 +116,19 @@ mod tests {
         let machine = machine()?;
         let mut liodn = liodn(&machine, 1, 4)?;
         let count = Arc::new(Count(Atomic::new(0)), GFP_KERNEL)?;
-        let doorbells = machine.doorbells();
+        let banks = machine.banks();
         let vectors = [
-            Vector::of(doorbells, 0, count.clone())?,
-            Vector::of(doorbells, 1, count.clone())?,
-            Vector::of(doorbells, 1, count.clone())?,
+            Vector::of(banks, 0, count.clone())?,
+            Vector::of(banks, 1, count.clone())?,
+            Vector::of(banks, 1, count.clone())?,
         ];
         assert_eq!(vectors[2].data(), 1);
-        assert!(Vector::of(doorbells, 2, count.clone()).is_err());
+        assert!(Vector::of(banks, 2, count.clone()).is_err());
         let bank = machine.system().banks()[1];
         assert_eq!(bank.offset(), 0x140);
-        liodn.set_window(2, &Window::of_doorbell(&bank, Access::All))?;
+        liodn.set_window(2, &MappedBlock::of_doorbell(&bank, Access::All))?;
         liodn.enable()?;
-        let master = Master::on(machine.clone(), 1);
+        let master = BusMaster::on(machine.clone(), 1);
         let doorbell = BASE + 2 * SIZE + 0x140;
         for (vector, expected) in [(&vectors[1], 1), (&vectors[2], 2)] {
             master.write(doorbell, &vector.data().to_le_bytes())?;
@@ -155,10 +156,10 @@ mod tests {
         let machine = machine()?;
         let (a, b) = (memory(0)?, memory(0)?);
         let mut liodn = liodn(&machine, 8, 2)?;
-        liodn.set_window(0, &Window::of_memory(&a, SIZE, Access::All))?;
-        liodn.set_window(1, &Window::of_memory(&b, SIZE, Access::All))?;
+        liodn.set_window(0, &block_of(&a, SIZE, Access::All))?;
+        liodn.set_window(1, &block_of(&b, SIZE, Access::All))?;
         liodn.enable()?;
-        let master = Master::on(machine.clone(), 8);
+        let master = BusMaster::on(machine.clone(), 8);
         let mut data = KVVec::from_elem(0u8, 10000, GFP_KERNEL)?;
         for (at, byte) in data.iter_mut().enumerate() {
             *byte = (at % 251) as u8;
@@ -174,11 +175,11 @@ mod tests {
     }
 
     #[test]
-    fn windows_come_back_and_are_gone_after_configuring() -> Result {
+    fn configuring_clears_windows_and_frees_entries() -> Result {
         let machine = machine()?;
-        let free = machine.system().tables().free_secondaries();
+        let free = machine.system().tables().free_spaaces();
         let block = memory(1)?;
-        let window = Window::of_memory(&block, SIZE, Access::All);
+        let window = block_of(&block, SIZE, Access::All);
         {
             let mut liodn = liodn(&machine, 0, 256)?;
             for index in 0..256 {
@@ -191,17 +192,17 @@ mod tests {
             assert_eq!(peek(&machine, 0, BASE + 255 * SIZE), Ok(1));
             let aperture = Aperture::of_size(BASE, 256 * SIZE)?;
             liodn.configure(aperture, more, Attributes::default())?;
-            assert_eq!(machine.system().tables().free_secondaries(), free - 255);
+            assert_eq!(machine.system().tables().free_spaaces(), free - 255);
             liodn.enable()?;
             for index in [0, 1, 128, 255] {
                 assert_eq!(peek(&machine, 0, BASE + index * SIZE), Err(Cause::Window));
                 assert!(liodn.revive()?);
             }
             liodn.unconfigure();
-            assert_eq!(machine.system().tables().free_secondaries(), free);
+            assert_eq!(machine.system().tables().free_spaaces(), free);
             assert_eq!(liodn.enable(), Err(ENODEV));
         }
-        assert_eq!(machine.system().tables().free_secondaries(), free);
+        assert_eq!(machine.system().tables().free_spaaces(), free);
         Ok(())
     }
 }

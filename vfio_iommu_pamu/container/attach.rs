@@ -16,15 +16,17 @@ use kernel_ext::{
     iommu_driver::GroupKind, //
 };
 
-use crate::{
-    abi::routes,
-    container::{
-        Container,
-        Guard,
-        Membership,
-        State, //
+use crate::firmware::liodns_of;
+
+use super::{
+    abi::{
+        clear_container,
+        set_container, //
     },
-    firmware::liodns_of, //
+    AttachedGroup,
+    Container,
+    ContainerState,
+    Guard, //
 };
 
 /// Returns the LIODNs of a group's devices, without duplicates.
@@ -50,7 +52,7 @@ fn liodns_of_group(group: &Group) -> Result<KVec<u32>> {
 
 /// Returns whether a group of the container has this LIODN.
 fn is_member(state: &Guard<'_>, number: u32) -> bool {
-    let has = |membership: &Membership| membership.liodns.contains(&number);
+    let has = |attached: &AttachedGroup| attached.liodns.contains(&number);
     state.groups.iter().any(has)
 }
 
@@ -58,7 +60,7 @@ fn is_member(state: &Guard<'_>, number: u32) -> bool {
 fn remove_unused(state: &mut Guard<'_>, numbers: &[u32]) {
     for &number in numbers {
         if !is_member(state, number) {
-            routes::remove(number);
+            clear_container(number);
             state.devices.remove(number);
         }
     }
@@ -83,18 +85,18 @@ impl Container {
             return Err(EINVAL);
         }
         state.groups.reserve(1, GFP_KERNEL_ACCOUNT)?;
-        let attached = liodns
+        let result = liodns
             .iter()
             .try_for_each(|&number| Self::attach_liodn(this, &mut state, number));
-        if let Err(e) = attached {
+        if let Err(e) = result {
             remove_unused(&mut state, &liodns);
             return Err(e);
         }
-        let membership = Membership {
+        let attached = AttachedGroup {
             group: group.into(),
             liodns,
         };
-        state.groups.push(membership, GFP_KERNEL_ACCOUNT)?;
+        state.groups.push(attached, GFP_KERNEL_ACCOUNT)?;
         Ok(())
     }
 
@@ -104,29 +106,29 @@ impl Container {
             return Ok(());
         }
         let attributes = state.attributes();
-        let State {
+        let ContainerState {
             space,
             devices,
             event,
             ..
         } = &mut **state;
         devices.add(number, space, attributes, event.clone())?;
-        routes::add(number, this.into())
+        set_container(number, this.into())
     }
 
     /// Detaches a group. Detaching the last group removes all mappings.
     pub(crate) fn detach(&self, group: &Group) {
         let mut state = self.lock();
-        let same = |present: &Membership| *present.group == *group;
+        let same = |present: &AttachedGroup| *present.group == *group;
         let Some(place) = state.groups.iter().position(same) else {
             return;
         };
-        let Ok(membership) = state.groups.remove(place) else {
+        let Ok(attached) = state.groups.remove(place) else {
             return;
         };
-        remove_unused(&mut state, &membership.liodns);
+        remove_unused(&mut state, &attached.liodns);
         if state.groups.is_empty() {
-            let State { space, devices, .. } = &mut *state;
+            let ContainerState { space, devices, .. } = &mut *state;
             space.unmap_all(devices);
         }
     }

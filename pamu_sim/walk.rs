@@ -7,14 +7,14 @@
 
 use kernel::prelude::*;
 
-use crate::registers::{
+use vfio_iommu_pamu::registers::{
     avs1,
     pc,
     Register, //
 };
 
 /// The memory that a PAMU reads its tables from.
-pub(super) trait Memory {
+pub(super) trait TableMemory {
     /// Returns the big-endian word at a physical address, or `None` if there is no memory.
     fn load(&self, phys: u64) -> Option<u32>;
 }
@@ -72,7 +72,7 @@ pub(crate) struct Fault {
 }
 
 /// The sub-codes of AVS1 that this model reports. Apart from that of a LIODN outside the table, the
-/// manual's sub-codes are not known. The rest of the module only checks which field isn't zero.
+/// manual's sub-codes are not known. The driver only checks which field isn't zero.
 mod code {
     pub(super) const OUTSIDE_TABLE: u32 = 0x400;
     pub(super) const ENTRY_INVALID: u32 = 0x800;
@@ -92,7 +92,7 @@ struct Fetched {
 }
 
 impl Fetched {
-    fn new(memory: &impl Memory, phys: u64) -> Option<Self> {
+    fn new(memory: &impl TableMemory, phys: u64) -> Option<Self> {
         let mut words = [0; 8];
         for word in [1, 0, 2, 3, 4, 5, 6, 7] {
             words[word] = memory.load(phys + 4 * word as u64)?;
@@ -149,7 +149,7 @@ fn shr(value: u64, bits: u32) -> u64 {
 /// Translates a transaction.
 pub(super) fn translate(
     registers: &impl Registers,
-    memory: &impl Memory,
+    memory: &impl TableMemory,
     transaction: &Transaction,
 ) -> Result<Translated, Fault> {
     let control = registers.get(Register::Pc);
@@ -221,7 +221,7 @@ pub(super) fn translate(
 /// Translates an address `offset` bytes into the block of `entry`.
 fn finish(
     registers: &impl Registers,
-    memory: &impl Memory,
+    memory: &impl TableMemory,
     entry: &Fetched,
     transaction: &Transaction,
     offset: u64,
@@ -250,7 +250,7 @@ fn finish(
 /// Returns the mapped operation, or `None` if the entry doesn't map it.
 fn map_operation(
     registers: &impl Registers,
-    memory: &impl Memory,
+    memory: &impl TableMemory,
     entry: &Fetched,
     operation: u8,
 ) -> Option<u8> {
@@ -287,7 +287,7 @@ fn map_operation(
     (mapped & 0x80 != 0).then_some(mapped & 0x7f)
 }
 
-#[kunit_tests(vfio_pamu_walk)]
+#[kunit_tests(pamu_sim_walk)]
 mod tests {
     use super::*;
 
@@ -300,7 +300,7 @@ mod tests {
     /// The words of memory that aren't zero.
     struct Words<'a>(&'a [(u64, u32)]);
 
-    impl Memory for Words<'_> {
+    impl TableMemory for Words<'_> {
         fn load(&self, phys: u64) -> Option<u32> {
             let found = self.0.iter().find(|(at, _)| *at == phys);
             Some(found.map_or(0, |(_, word)| *word))
@@ -376,7 +376,7 @@ mod tests {
         assert_eq!(walk(&[], READ, 0), Err(code::ENTRY_INVALID));
     }
 
-    /// 1 MiB at 0, 4 windows, secondaries from entry 1 on.
+    /// 1 MiB at 0, 4 windows, spaaces from entry 1 on.
     const DIVIDED: [(u64, u32); 9] = [
         (ENTRY + 4, 0x13 << 6 | 0x20 | 0x8 | 1),
         (ENTRY + 12, 1 << 4 | 1 << 2),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of tables, LIODNs and software PAMUs together: the PAMUs interpret what the writers stored
-//! in memory.
+//! Tests of the tables and LIODNs of `vfio_iommu_pamu` with software PAMUs, which interpret what
+//! the driver stored in memory.
 
-mod meanwhile;
+mod concurrency;
 mod violations;
 mod windows;
 
@@ -17,8 +17,7 @@ use kernel::{
 
 use kernel_ext::iommu_driver::GroupKind;
 
-use crate::{
-    abi::Contiguous,
+use vfio_iommu_pamu::{
     liodn::Liodn,
     paace::{
         Aperture,
@@ -26,27 +25,31 @@ use crate::{
     },
     system::Settings,
     tables::{
-        Limits,
+        ContiguousPages,
+        TableSizes,
         Tables, //
     },
     violation::Cause, //
 };
 
-use super::{
-    master::Denied,
-    Machine,
-    Master, //
+use crate::{
+    abi::block_of,
+    bus_master::{
+        BusMaster,
+        Denied, //
+    },
+    machine::Machine, //
 };
 
-pub(super) fn tables() -> Result<Arc<Tables>> {
-    Tables::new(Limits {
+pub(crate) fn tables() -> Result<Arc<Tables>> {
+    Tables::new(TableSizes {
         liodns: 64,
-        secondaries: 600,
+        spaaces: 600,
     })
 }
 
 /// Returns a machine with two PAMUs and two banks.
-pub(super) fn machine() -> Result<Arc<Machine>> {
+pub(crate) fn machine() -> Result<Arc<Machine>> {
     machine_with(tables()?)
 }
 
@@ -55,7 +58,7 @@ fn machine_with(tables: Arc<Tables>) -> Result<Arc<Machine>> {
     let settings = Settings {
         max_windows: 256,
         // An open LIODN, as for a device that a kernel driver uses.
-        open: &[5],
+        open_liodns: &[5],
         groups: GroupKind::Emulated,
     };
     Machine::new(tables, 2, 2, settings)
@@ -73,8 +76,8 @@ const BASE: u64 = 1 << 30;
 const SIZE: u64 = 1 << 16;
 
 /// Returns a block of the size of a window, filled with `fill`.
-fn memory(fill: u32) -> Result<Contiguous> {
-    let memory = Contiguous::new(4)?;
+fn memory(fill: u32) -> Result<ContiguousPages> {
+    let memory = ContiguousPages::new(4)?;
     for word in memory.words() {
         word.store(fill, Relaxed);
     }
@@ -84,14 +87,14 @@ fn memory(fill: u32) -> Result<Contiguous> {
 /// Reads a word at `address` as a device. Returns the word, or the cause of the violation.
 fn peek(machine: &Arc<Machine>, liodn: u16, address: u64) -> Result<u32, Cause> {
     let mut data = [0; 4];
-    let master = Master::on(machine.clone(), liodn);
+    let master = BusMaster::on(machine.clone(), liodn);
     master.read(address, &mut data).map_err(cause)?;
     Ok(u32::from_ne_bytes(data))
 }
 
 /// Writes a word at `address` as a device.
 fn poke(machine: &Arc<Machine>, liodn: u16, address: u64, word: u32) -> Result<(), Cause> {
-    let master = Master::on(machine.clone(), liodn);
+    let master = BusMaster::on(machine.clone(), liodn);
     master.write(address, &word.to_ne_bytes()).map_err(cause)
 }
 

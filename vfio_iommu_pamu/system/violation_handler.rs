@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Handling of violations: the LIODN is stopped, and its eventfd is signalled.
+//! Handling of violations: the LIODN is disabled, and its eventfd is signalled.
 //!
 //! A device may continue its accesses after its LIODN was stopped. By erratum A-003638 the PAMU
 //! raises an interrupt for these accesses, too. The interrupt is then masked to stop a storm, and
@@ -92,7 +92,7 @@ impl System {
     /// Handles the violations that PAMUs have recorded during a pause. The pause continues.
     ///
     /// Callers may poll as often as they like. Sleeps.
-    pub(crate) fn poll(&self) {
+    pub fn poll(&self) {
         let mut pauses = self.pauses.lock();
         for (number, (pamu, pause)) in self.pamus().iter().zip(pauses.iter_mut()).enumerate() {
             if !pamu.is_on() || pamu.is_armed() {
@@ -127,7 +127,7 @@ impl System {
 
     /// Handles the violation that a PAMU has recorded, if any. If this masks the interrupt, returns
     /// the length of the pause in milliseconds.
-    fn hear(&self, number: usize) -> Option<Msecs> {
+    fn handle_recorded(&self, number: usize) -> Option<Msecs> {
         let mut pauses = self.pauses.lock();
         let pamu = self.pamus().get(number)?;
         let report = pamu.take_violation(number)?;
@@ -150,7 +150,7 @@ impl System {
                 self.entry(violation.liodn),
                 owners.get(violation.liodn as usize),
             ) {
-                (Some(entry), Some(Some(line))) => line.stop(&entry, violation),
+                (Some(entry), Some(Some(state))) => state.stop(&entry, violation),
                 (Some(entry), _) => {
                     let was_on = violation.stops(&entry);
                     if was_on {
@@ -164,7 +164,7 @@ impl System {
         if was_on {
             self.history.lock().add(violation);
             if may_warn() {
-                pr_warn!("{report}; the LIODN is off until its owner revives it\n");
+                pr_warn!("{report}; the LIODN is disabled until it is revived\n");
             }
         }
         if let Some(event) = event {
@@ -175,7 +175,7 @@ impl System {
 }
 
 /// Handles the interrupts of a system's PAMUs. After it is dropped, no pause is pending.
-pub(crate) struct Listener {
+pub struct ViolationHandler {
     system: Arc<System>,
     /// One work item for each PAMU, scheduled while its interrupt is masked.
     ends: KVec<OwnedWork<EndOfPause>>,
@@ -193,13 +193,13 @@ impl Task for EndOfPause {
     }
 }
 
-impl Listener {
-    /// Returns the listener of this system. A system has only one.
+impl ViolationHandler {
+    /// Returns the handler of this system. A system has only one.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(system: Arc<System>) -> Result<Self> {
+    pub fn new(system: Arc<System>) -> Result<Self> {
         let mut ends = KVec::with_capacity(system.pamus().len(), GFP_KERNEL)?;
         for pamu in 0..system.pamus().len() {
             let end = EndOfPause {
@@ -213,21 +213,21 @@ impl Listener {
     }
 
     /// Returns the system.
-    pub(crate) fn system(&self) -> &Arc<System> {
+    pub fn system(&self) -> &Arc<System> {
         &self.system
     }
 
     /// Handles an interrupt: the violations that all PAMUs have recorded. Sleeps.
-    pub(crate) fn interrupt(&self) {
+    pub fn interrupt(&self) {
         for (number, end) in self.ends.iter().enumerate() {
-            if let Some(pause) = self.system.hear(number) {
+            if let Some(pause) = self.system.handle_recorded(number) {
                 end.schedule(msecs_to_jiffies(pause));
             }
         }
     }
 }
 
-#[kunit_tests(vfio_pamu_hearing)]
+#[kunit_tests(vfio_pamu_violation_handler)]
 mod tests {
     use super::*;
 
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_quiet_pause_makes_the_next_one_short() {
+    fn quiet_pause_resets_the_length() {
         for (pending, polled, next) in [
             (false, false, 10),
             (true, false, 40),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Software banks of message signalled interrupts.
+//! Software banks of message signalled interrupts (MSI), and the interrupts of devices.
 //!
 //! The doorbell of a bank is a word in a page, at the offset that it has in the alias pages of
 //! hardware banks. A write to it raises an interrupt. The first byte written is the number of the
@@ -10,7 +10,9 @@
 //! stored, because devices of several containers may reach it. It reads as zeroes.
 
 use kernel::{
+    device::Device,
     new_spinlock,
+    page::PAGE_SIZE,
     prelude::*,
     sync::{
         Arc,
@@ -18,18 +20,18 @@ use kernel::{
     }, //
 };
 
+use kernel_ext::eventfd::EventFd;
+
+use vfio_iommu_pamu::msi::{
+    MsiBank,
+    MsiBankUse, //
+};
+
 use crate::{
-    abi::Contiguous,
-    paace::PAGE, //
+    abi::DoorbellPage,
+    machine::Machine,
+    walk::Translated, //
 };
-
-use super::{
-    Machine,
-    Translated, //
-};
-
-/// The offset of the doorbell in its page.
-const OFFSET: u64 = 0x140;
 
 /// The vectors of a bank.
 const VECTORS: usize = 256;
@@ -46,14 +48,14 @@ type Handlers = KVVec<Option<Arc<dyn Interrupt>>>;
 /// An MSI bank.
 #[pin_data]
 struct Bank {
-    page: Contiguous,
+    page: DoorbellPage,
     #[pin]
     handlers: SpinLock<Handlers>,
 }
 
 impl Bank {
     fn new() -> Result<Arc<Self>> {
-        let page = Contiguous::new(0)?;
+        let page = DoorbellPage::new()?;
         let mut handlers = KVVec::with_capacity(VECTORS, GFP_KERNEL)?;
         for _ in 0..VECTORS {
             handlers.push(None, GFP_KERNEL)?;
@@ -61,14 +63,10 @@ impl Bank {
         Arc::pin_init(
             pin_init!(Self {
                 page,
-                handlers <- new_spinlock!(handlers, "vfio_pamu::doorbell"),
+                handlers <- new_spinlock!(handlers, "pamu_sim::handlers"),
             }),
             GFP_KERNEL,
         )
-    }
-
-    fn address(&self) -> u64 {
-        self.page.phys() + OFFSET
     }
 
     /// Calls the handler of the vector that was written to the doorbell.
@@ -84,11 +82,11 @@ impl Bank {
 }
 
 /// All MSI banks of a machine.
-pub(crate) struct Doorbells(KVec<Arc<Bank>>);
+pub(crate) struct MsiBanks(KVec<Arc<Bank>>);
 
-impl Doorbells {
+impl MsiBanks {
     /// Returns `count` banks.
-    pub(super) fn new(count: u32) -> Result<Self> {
+    pub(crate) fn new(count: u32) -> Result<Self> {
         let mut banks = KVec::new();
         for _ in 0..count {
             banks.push(Bank::new()?, GFP_KERNEL)?;
@@ -96,9 +94,17 @@ impl Doorbells {
         Ok(Self(banks))
     }
 
-    /// Returns the physical addresses of the doorbells.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
-        self.0.iter().map(|bank| bank.address())
+    /// Returns the banks for the driver of the PAMUs.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn for_driver(&self) -> Result<KVec<MsiBank>> {
+        let mut banks = KVec::with_capacity(self.0.len(), GFP_KERNEL)?;
+        for bank in &self.0 {
+            banks.push(bank.page.msi_bank(), GFP_KERNEL)?;
+        }
+        Ok(banks)
     }
 
     /// Returns the bank whose doorbell page contains `place`, if any.
@@ -106,12 +112,12 @@ impl Doorbells {
         let bank = self
             .0
             .iter()
-            .find(|bank| bank.page.phys() == place.phys() & !(PAGE - 1));
+            .find(|bank| bank.page.phys() == place.phys() & !(PAGE_SIZE as u64 - 1));
         bank.map(|bank| &**bank)
     }
 
     /// Reads from a doorbell page. Returns whether the address is in one.
-    pub(super) fn read(&self, from: &Translated, data: &mut [u8]) -> bool {
+    pub(crate) fn read(&self, from: &Translated, data: &mut [u8]) -> bool {
         let found = self.bank_at(from).is_some();
         if found {
             data.fill(0);
@@ -121,11 +127,11 @@ impl Doorbells {
 
     /// Writes to a doorbell page, and raises an interrupt if the address is that of the doorbell.
     /// Returns whether the address is in a doorbell page.
-    pub(super) fn write(&self, to: &Translated, data: &[u8]) -> bool {
+    pub(crate) fn write(&self, to: &Translated, data: &[u8]) -> bool {
         let Some(bank) = self.bank_at(to) else {
             return false;
         };
-        if to.phys() == bank.address() {
+        if to.phys() == bank.page.doorbell() {
             bank.ring(data);
         }
         true
@@ -147,16 +153,12 @@ impl Vector {
     /// the bank are in use.
     pub(crate) fn new(number: u32, handler: Arc<dyn Interrupt>) -> Result<Self> {
         let machine = Machine::get().ok_or(ENODEV)?;
-        Self::of(machine.doorbells(), number, handler)
+        Self::of(machine.banks(), number, handler)
     }
 
     /// Allocates a vector of one of these banks.
-    pub(crate) fn of(
-        doorbells: &Doorbells,
-        number: u32,
-        handler: Arc<dyn Interrupt>,
-    ) -> Result<Self> {
-        let bank = doorbells.0.get(number as usize).ok_or(ENODEV)?.clone();
+    pub(crate) fn of(banks: &MsiBanks, number: u32, handler: Arc<dyn Interrupt>) -> Result<Self> {
+        let bank = banks.0.get(number as usize).ok_or(ENODEV)?.clone();
         let data = {
             let mut handlers = bank.handlers.lock();
             let free = handlers.iter().position(Option::is_none).ok_or(ENOSPC)?;
@@ -176,5 +178,47 @@ impl Drop for Vector {
     fn drop(&mut self) {
         let handler = self.bank.handlers.lock()[self.data as usize].take();
         drop(handler);
+    }
+}
+
+/// The interrupt of a device. Dropping it frees its vector and ends the use of the bank.
+pub(crate) struct Msi {
+    bank: MsiBankUse,
+    vector: Vector,
+}
+
+/// Signals an eventfd on each interrupt.
+struct Signal(EventFd);
+
+impl Interrupt for Signal {
+    fn interrupt(&self) {
+        self.0.signal();
+    }
+}
+
+impl Msi {
+    /// Allocates an interrupt of `bank` for a device, or of the first bank that is mapped for the
+    /// device. It signals the eventfd `fd`.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` or `EINVAL` if `fd` isn't an eventfd, and those of [`MsiBankUse::new`] and
+    /// [`Vector::new`]; `ENOMEM`.
+    pub(crate) fn new(dev: &Device, bank: Option<u32>, fd: i32) -> Result<Self> {
+        let event = EventFd::from_fd(fd)?;
+        let bank = MsiBankUse::new(dev, bank)?;
+        let handler = Arc::new(Signal(event), GFP_KERNEL_ACCOUNT)?;
+        let vector = Vector::new(bank.bank(), handler)?;
+        Ok(Self { bank, vector })
+    }
+
+    /// Returns the address that the device writes to.
+    pub(crate) fn address(&self) -> u64 {
+        self.bank.address()
+    }
+
+    /// Returns the value that the device writes, as a little-endian word.
+    pub(crate) fn data(&self) -> u32 {
+        self.vector.data()
     }
 }

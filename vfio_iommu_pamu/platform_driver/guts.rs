@@ -11,11 +11,10 @@ use kernel::{
     sync::Arc, //
 };
 
-use crate::abi::GUTS;
-
 use super::{
+    abi::GUTS,
     swapped,
-    Space, //
+    RegisterSpace, //
 };
 
 /// The system version register.
@@ -71,10 +70,10 @@ pub(super) fn get() -> Option<Arc<Guts>> {
 /// The driver of the global utilities.
 pub(crate) struct Driver;
 
-/// The registration of the global utilities. [`get`] finds them as long as this lives.
-pub(crate) struct Published;
+/// The registered global utilities. [`get`] finds them as long as this lives.
+pub(crate) struct Registered;
 
-impl Drop for Published {
+impl Drop for Registered {
     fn drop(&mut self) {
         let guts = GUTS.lock().take();
         drop(guts);
@@ -92,21 +91,21 @@ kernel::of_device_table!(
 
 impl platform::Driver for Driver {
     type IdInfo = ();
-    type Data<'bound> = Published;
+    type Data<'bound> = Registered;
     const OF_ID_TABLE: Option<of::IdTable<Self::IdInfo>> = Some(&OF_TABLE);
 
     fn probe<'bound>(
         pdev: &'bound platform::Device<Core<'_>>,
         _info: Option<&'bound Self::IdInfo>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-        publish(pdev)
+        register(pdev)
     }
 }
 
 /// Maps the registers and makes them available to [`get`].
-fn publish(pdev: &platform::Device<Core<'_>>) -> Result<Published> {
+fn register(pdev: &platform::Device<Core<'_>>) -> Result<Registered> {
     let memory = pdev.io_request_by_index(0).ok_or(ENODEV)?.iomap()?;
     let guts = Arc::new(Guts(memory.into_devres()?), GFP_KERNEL)?;
     *GUTS.lock() = Some(guts);
-    Ok(Published)
+    Ok(Registered)
 }

@@ -8,18 +8,17 @@ use kernel::{
     sync::Arc, //
 };
 
+use vfio_iommu_pamu::violation::Cause;
+
 use crate::{
     abi::Physical,
-    violation::Cause, //
-};
-
-use super::{
+    machine::Machine,
     walk::{
+        Fault,
+        Transaction,
         READ,
         WRITE, //
-    },
-    Machine,
-    Transaction, //
+    }, //
 };
 
 /// The reason why an access failed.
@@ -59,7 +58,7 @@ impl From<Denied> for Error {
 
 /// A bus master: performs the memory accesses of a device through the PAMU that the device is
 /// behind.
-pub(crate) struct Master {
+pub(crate) struct BusMaster {
     machine: Arc<Machine>,
     pamu: usize,
     liodn: u16,
@@ -68,7 +67,7 @@ pub(crate) struct Master {
 /// The maximum size of a transaction in bytes. No transaction crosses a multiple of it.
 const PIECE: u64 = 4096;
 
-impl Master {
+impl BusMaster {
     /// Returns a master for a device with this LIODN.
     ///
     /// # Errors
@@ -80,7 +79,7 @@ impl Master {
 
     /// Returns a master for a device of this machine, behind one of its PAMUs.
     pub(crate) fn on(machine: Arc<Machine>, liodn: u16) -> Self {
-        let pamu = usize::from(liodn).checked_rem(machine.pamus.len());
+        let pamu = usize::from(liodn).checked_rem(machine.pamu_count());
         Self {
             machine,
             pamu: pamu.unwrap_or(0),
@@ -107,9 +106,9 @@ impl Master {
             let (piece, rest) = data.split_at_mut(piece(address, data.len()));
             let transaction = self.transaction(READ, address, piece.len());
             let done = self.machine.access(self.pamu, &transaction, |from| {
-                self.machine.doorbells.read(from, piece) || Physical.read(from, piece)
+                self.machine.banks().read(from, piece) || Physical.read(from, piece)
             });
-            self.judge(address, done)?;
+            self.result(address, done)?;
             address = address.wrapping_add(transaction.len);
             data = rest;
         }
@@ -126,16 +125,16 @@ impl Master {
             let (piece, rest) = data.split_at(piece(address, data.len()));
             let transaction = self.transaction(WRITE, address, piece.len());
             let done = self.machine.access(self.pamu, &transaction, |to| {
-                self.machine.doorbells.write(to, piece) || Physical.write(to, piece)
+                self.machine.banks().write(to, piece) || Physical.write(to, piece)
             });
-            self.judge(address, done)?;
+            self.result(address, done)?;
             address = address.wrapping_add(transaction.len);
             data = rest;
         }
         Ok(())
     }
 
-    fn judge(&self, address: u64, done: Result<bool, super::Fault>) -> Result<(), Denied> {
+    fn result(&self, address: u64, done: Result<bool, Fault>) -> Result<(), Denied> {
         match done {
             Ok(true) => Ok(()),
             Ok(false) => Err(Denied::NoMemory { address }),

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Hardware PAMUs, as a device tree describes them.
+//! The platform driver of the PAMUs that a device tree describes.
 //!
 //! One `fsl,pamu` node describes all PAMUs of an SoC. Its memory region consists of their register
 //! pages, one after the other. Its first interrupt is that of access violations. After reset each
-//! PAMU is bypassed; enabling the PAMUs needs the SoC's global utilities ([`guts`]).
+//! PAMU is bypassed; the bypass is controlled by the SoC's global utilities ([`guts`]).
 //!
 //! Errata: [`Pamu::enable`](crate::pamu) implements the workaround of A-005982, and the violation
 //! handler that of A-003638. A-004510 requires a local access window around the tables with its own
-//! coherence domain. That isn't implemented, so affected revisions are refused.
+//! coherence domain. That isn't implemented, so the driver rejects affected revisions.
 
+#[allow(unsafe_code)]
+mod abi;
 mod guts;
 
-pub(crate) use guts::Guts;
+pub(crate) use abi::init as init_lock;
 
 use kernel::{
     device::Core,
@@ -26,6 +28,7 @@ use kernel::{
         ThreadedHandler,
         ThreadedRegistration, //
     },
+    module::this_module,
     of,
     platform,
     prelude::*,
@@ -35,27 +38,23 @@ use kernel::{
 use kernel_ext::iommu_driver::GroupKind;
 
 use crate::{
-    abi::{
-        self,
-        SYSTEM, //
-    },
     firmware,
     pamu::Pamu,
-    parameters,
     registers::{
         Register,
-        PAGE, //
+        REGISTERS_SIZE, //
     },
     system::{
-        Listener,
+        Registration,
         Settings,
-        System, //
+        System,
+        ViolationHandler, //
     },
     tables::Tables, //
 };
 
-/// The memory of registers.
-pub(crate) trait Space: Send + Sync {
+/// A range of big-endian registers.
+trait RegisterSpace: Send + Sync {
     /// Reads 32 bits at `offset` as little-endian. Returns `None` if the device is gone.
     fn read(&self, offset: usize) -> Option<u32>;
 
@@ -63,7 +62,7 @@ pub(crate) trait Space: Send + Sync {
     fn write(&self, offset: usize, value: u32);
 }
 
-impl Space for DevresIoMem {
+impl RegisterSpace for DevresIoMem {
     fn read(&self, offset: usize) -> Option<u32> {
         let memory = self.try_access()?;
         Io::try_read32(&*memory, offset).ok()
@@ -83,12 +82,12 @@ fn swapped(value: u32) -> u32 {
 }
 
 /// The register page of one PAMU.
-struct Page<S> {
+struct RegisterPage<S> {
     space: Arc<S>,
     base: usize,
 }
 
-impl<S: Space> Pamu for Page<S> {
+impl<S: RegisterSpace> Pamu for RegisterPage<S> {
     fn read(&self, register: Register) -> u32 {
         // Nothing is pending on a device that is gone.
         let value = self.space.read(self.base + register as usize);
@@ -108,10 +107,10 @@ impl<S: Space> Pamu for Page<S> {
 /// The driver of `fsl,pamu`.
 pub(crate) struct Driver;
 
-/// The handler of access violations.
-pub(crate) struct Handler(Listener);
+/// The interrupt of access violations.
+pub(crate) struct Interrupt(ViolationHandler);
 
-impl ThreadedHandler for Handler {
+impl ThreadedHandler for Interrupt {
     fn handle_threaded(&self) -> IrqReturn {
         self.0.interrupt();
         IrqReturn::Handled
@@ -121,19 +120,19 @@ impl ThreadedHandler for Handler {
 /// The PAMUs while their driver is bound.
 #[pin_data]
 pub(crate) struct Bound<'a> {
+    // Fields are dropped in order.
     #[pin]
-    _interrupt: ThreadedRegistration<'a, Handler>,
-    _published: Published,
+    _interrupt: ThreadedRegistration<'a, Interrupt>,
+    _registration: Registration,
+    _enabled: Enabled,
 }
 
-/// The registered system. Dropping this unregisters it.
-struct Published(Arc<System>);
+/// Enabled PAMUs. Dropping this disables them: owners of LIODNs keep the tables alive, but the
+/// registers go away.
+struct Enabled(Arc<System>);
 
-impl Drop for Published {
+impl Drop for Enabled {
     fn drop(&mut self) {
-        let published = SYSTEM.lock().take();
-        drop(published);
-        // Owners of LIODNs keep the tables alive, but the registers go away now.
         self.0.disable();
     }
 }
@@ -154,35 +153,37 @@ impl platform::Driver for Driver {
         _info: Option<&'bound Self::IdInfo>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         pin_init::pin_init_scope(move || {
-            let published = Published(start(pdev)?);
-            let handler = Handler(Listener::new(published.0.clone())?);
+            let registration = start(pdev)?;
+            let system = registration.system().clone();
+            let interrupt = Interrupt(ViolationHandler::new(system.clone())?);
             Ok(try_pin_init!(Bound {
-                _published: published,
-                _interrupt <- abi::violation_interrupt(pdev, handler),
+                _enabled: Enabled(system),
+                _registration: registration,
+                _interrupt <- abi::violation_interrupt(pdev, interrupt),
             }))
         })
     }
 }
 
-/// Enables the PAMUs.
-fn start(pdev: &platform::Device<Core<'_>>) -> Result<Arc<System>> {
+/// Enables and registers the PAMUs.
+fn start(pdev: &platform::Device<Core<'_>>) -> Result<Registration> {
     let dev = pdev.as_ref();
     let guts = guts::get().ok_or(EPROBE_DEFER)?;
     if guts.has_a_004510() {
         dev_err!(
             dev,
-            "this SoC needs a workaround (erratum A-004510) that isn't implemented\n"
+            "unsupported SoC revision: the workaround for erratum A-004510 is not implemented\n"
         );
         return Err(ENODEV);
     }
     let memory = pdev.io_request_by_index(0).ok_or(ENODEV)?.iomap()?;
-    let count = Io::size(&memory) / PAGE;
+    let count = Io::size(&memory) / REGISTERS_SIZE;
     let pages = Arc::new(memory.into_devres()?, GFP_KERNEL)?;
     let mut pamus: KVec<Arc<dyn Pamu>> = KVec::new();
     for number in 0..count {
-        let page = Page {
+        let page = RegisterPage {
             space: pages.clone(),
-            base: number * PAGE,
+            base: number * REGISTERS_SIZE,
         };
         pamus.push(Arc::new(page, GFP_KERNEL)?, GFP_KERNEL)?;
     }
@@ -193,24 +194,18 @@ fn start(pdev: &platform::Device<Core<'_>>) -> Result<Arc<System>> {
         None => KVec::new(),
     };
     let banks = firmware::banks(dev)?;
-    let mut published = SYSTEM.lock();
-    if published.is_some() {
-        return Err(EBUSY);
-    }
-    let settings = Settings {
-        max_windows: parameters::MAX_WINDOWS.get(),
-        open: &open,
-        groups: GroupKind::Iommu,
-    };
-    let system = System::new(pamus, Tables::new(parameters::limits())?, banks, settings)?;
-    guts.stop_bypassing(count);
+    let registration = Registration::new(this_module::<crate::LocalModule>(), || {
+        let settings = Settings::from_parameters(&open, GroupKind::Iommu);
+        let system = System::new(pamus, Tables::from_parameters()?, banks, settings)?;
+        guts.stop_bypassing(count);
+        Ok(system)
+    })?;
     dev_info!(
         dev,
-        "{count} PAMUs, {} LIODNs open for the kernel's drivers\n",
+        "{count} PAMUs, {} LIODNs may access all memory until they are claimed\n",
         open.len()
     );
-    *published = Some(system.clone());
-    Ok(system)
+    Ok(registration)
 }
 
 /// The drivers of the PAMUs and of the global utilities.
@@ -232,31 +227,28 @@ impl Drivers {
     }
 }
 
-#[kunit_tests(vfio_pamu_mmio)]
+#[kunit_tests(vfio_pamu_platform_driver)]
 mod tests {
     use kernel::sync::atomic::Relaxed;
 
     use super::*;
 
     use crate::{
-        abi::{
-            Contiguous,
-            Physical, //
-        },
         registers::{
             avs1,
             pc,
             pics, //
         },
+        system::SystemRef,
         tables::{
-            Limits,
+            ContiguousPages,
             Table,
-            Tables, //
+            TableSizes, //
         },
     };
 
     /// Memory in place of registers, so that tests can inspect it as bytes.
-    impl Space for Contiguous {
+    impl RegisterSpace for ContiguousPages {
         fn read(&self, offset: usize) -> Option<u32> {
             self.words()
                 .get(offset / 4)
@@ -270,9 +262,9 @@ mod tests {
         }
     }
 
-    fn pamus() -> Result<(Arc<Contiguous>, [Page<Contiguous>; 2])> {
-        let space = Arc::new(Contiguous::new(1)?, GFP_KERNEL)?;
-        let pages = [0, PAGE].map(|base| Page {
+    fn pamus() -> Result<(Arc<ContiguousPages>, [RegisterPage<ContiguousPages>; 2])> {
+        let space = Arc::new(ContiguousPages::new(1)?, GFP_KERNEL)?;
+        let pages = [0, REGISTERS_SIZE].map(|base| RegisterPage {
             space: space.clone(),
             base,
         });
@@ -286,31 +278,29 @@ mod tests {
             pages[1].write(*register, 0x1234_0000 | *register as u32);
         }
         for (register, _) in Register::ALL {
-            let offset = *register as u64;
+            let offset = *register as usize;
             let value = 0x1234_0000 | *register as u32;
             assert_eq!(pages[1].read(*register), value);
-            assert_eq!(
-                Physical.load(space.phys() + PAGE as u64 + offset),
-                Some(value)
-            );
+            let word = &space.words()[(REGISTERS_SIZE + offset) / 4];
+            assert_eq!(u32::from_be(word.load(Relaxed)), value);
             assert_eq!(pages[0].read(*register), 0);
         }
         Ok(())
     }
 
     #[test]
-    fn enabling_tells_the_tables() -> Result {
+    fn enabling_writes_the_table_addresses() -> Result {
         let (_, pages) = pamus()?;
-        let tables = Tables::new(Limits {
+        let tables = Tables::new(TableSizes {
             liodns: 70,
-            secondaries: 10,
+            spaaces: 10,
         })?;
         let pamu: &dyn Pamu = &pages[1];
         pamu.enable(&tables);
         for (table, high) in [
-            (Table::Primaries, [Register::Ppbah, Register::Pplah]),
-            (Table::Secondaries, [Register::Spbah, Register::Splah]),
-            (Table::Mappings, [Register::Obah, Register::Olah]),
+            (Table::Ppaact, [Register::Ppbah, Register::Pplah]),
+            (Table::Spaact, [Register::Spbah, Register::Splah]),
+            (Table::Omt, [Register::Obah, Register::Olah]),
         ] {
             let (base, limit) = tables.bounds(table);
             let all = Register::ALL.iter().map(|(register, _)| *register);
@@ -350,6 +340,32 @@ mod tests {
         assert_eq!(pamu.read(Register::Avs1), avs1::AV | 0x80);
         pamu.acknowledge(false);
         assert_eq!(pamu.read(Register::Pics), pics::AV);
+        Ok(())
+    }
+
+    #[test]
+    fn one_registration_at_a_time() -> Result {
+        let system = || -> Result<Arc<System>> {
+            let (_, [_, page]) = pamus()?;
+            page.write(Register::Pc2, 15 << 16);
+            let mut pamus: KVec<Arc<dyn Pamu>> = KVec::new();
+            pamus.push(Arc::new(page, GFP_KERNEL)?, GFP_KERNEL)?;
+            let sizes = TableSizes {
+                liodns: 16,
+                spaaces: 16,
+            };
+            let settings = Settings::from_parameters(&[], GroupKind::Iommu);
+            System::new(pamus, Tables::new(sizes)?, KVec::new(), settings)
+        };
+        let module = this_module::<crate::LocalModule>();
+        // This machine may have PAMUs already.
+        let first = Registration::new(module, system);
+        assert!(first.as_ref().err().is_none_or(|e| *e == EBUSY));
+        assert_eq!(Registration::new(module, system).err(), Some(EBUSY));
+        assert!(SystemRef::get().is_some());
+        let was_first = first.is_ok();
+        drop(first);
+        assert_eq!(SystemRef::get().is_none(), was_first);
         Ok(())
     }
 }

@@ -2,8 +2,8 @@
 
 //! The ioctls that report violations and re-enable a LIODN.
 //!
-//! The hardware layer of this module stops a LIODN that accesses addresses that aren't mapped. The
-//! first violation of each LIODN is kept until the LIODN is revived.
+//! A violation disables the LIODN. The first violation of each LIODN is kept until the LIODN is
+//! revived.
 
 use kernel::{
     prelude::*,

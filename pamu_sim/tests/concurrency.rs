@@ -6,7 +6,7 @@ use kernel::prelude::*;
 
 use super::*;
 
-#[kunit_tests(vfio_pamu_meanwhile)]
+#[kunit_tests(pamu_sim_concurrency)]
 mod tests {
     use super::*;
 
@@ -20,8 +20,7 @@ mod tests {
         },
     };
 
-    use crate::{
-        abi::Window,
+    use vfio_iommu_pamu::{
         paace::Access,
         testing::Random, //
     };
@@ -29,7 +28,7 @@ mod tests {
     /// Performs random operations on some LIODNs. After each operation it compares everything that
     /// they can reach with a model, which is a plain list.
     #[test]
-    fn random_windows_against_a_list() -> Result {
+    fn random_windows_match_a_model() -> Result {
         #[derive(Clone, Copy)]
         struct Expected {
             fill: u32,
@@ -67,7 +66,7 @@ mod tests {
                         size: 4096 << random.below(5),
                         access: random.pick(&[Access::Query, Access::Update, Access::All]),
                     };
-                    let window = Window::of_memory(&blocks[which as usize], new.size, new.access);
+                    let window = block_of(&blocks[which as usize], new.size, new.access);
                     let done = liodn.set_window(index as u32, &window);
                     match expected[who][index] {
                         Some(_) => assert_eq!(done, Err(EBUSY)),
@@ -138,7 +137,7 @@ mod tests {
     /// Moves a window between two blocks while the poller reads. Each block contains its fill while
     /// the window leads to it, and another value as soon as the window was cleared.
     #[test]
-    fn a_device_meanwhile_sees_old_or_new_or_nothing() -> Result {
+    fn device_sees_old_block_or_new_block_or_nothing() -> Result {
         const FILLS: [u32; 2] = [0x1111_1111, 0x2222_2222];
         let machine = machine()?;
         let blocks = [memory(0xdead)?, memory(0xdead)?];
@@ -160,10 +159,7 @@ mod tests {
             let which = rounds % 2;
             let block = &blocks[which];
             block.words()[0].store(FILLS[which], Relaxed);
-            liodn.set_window(
-                1,
-                &Window::of_memory(block, 4096 << (rounds % 5), Access::All),
-            )?;
+            liodn.set_window(1, &block_of(block, 4096 << (rounds % 5), Access::All))?;
             liodn.revive()?;
             (0..rounds % 64).for_each(|_| core::hint::spin_loop());
             liodn.clear_window(1)?;

@@ -13,12 +13,12 @@ use super::{
     Domain,
     Invalid,
     OperationMapping,
-    Primary,
-    Secondary,
+    Ppaace,
+    Spaace,
     StashId,
     Windows,
     Words,
-    PAGE,
+    MIN_SIZE,
     WORDS, //
 };
 
@@ -37,7 +37,7 @@ pub(crate) mod word {
     /// Address of the block, bits 31:12, and its size.
     pub(crate) const BLOCK_LOW: usize = 5;
     /// Index of the first secondary entry.
-    pub(crate) const FIRST_SECONDARY: usize = 6;
+    pub(crate) const FIRST_SPAACE: usize = 6;
     /// Operation mapping.
     pub(crate) const OPERATION: usize = 7;
 }
@@ -92,7 +92,7 @@ const OTM: Field = Field::new(word::TRANSLATION, 1, 0);
 const TWBAH: Field = Field::new(word::BLOCK_HIGH, 31, 0);
 const TWBAL: Field = Field::new(word::BLOCK_LOW, 31, 12);
 const SWSE: Field = Field::new(word::BLOCK_LOW, 11, 6);
-const FSPI: Field = Field::new(word::FIRST_SECONDARY, 31, 0);
+const FSPI: Field = Field::new(word::FIRST_SPAACE, 31, 0);
 const OPERATION: Field = Field::new(word::OPERATION, 31, 0);
 
 /// The fields of both kinds of entries, without those of [`Domain`].
@@ -121,7 +121,7 @@ fn size_code(size: u64) -> u32 {
 fn size_of(code: u32) -> Option<u64> {
     (code <= MAX_SIZE_CODE)
         .then(|| 2 << code)
-        .filter(|size| *size >= PAGE)
+        .filter(|size| *size >= MIN_SIZE)
 }
 
 /// Splits an address into its high and low part.
@@ -144,7 +144,7 @@ pub(crate) fn with_stash(translation: u32, stash: Option<StashId>) -> u32 {
     translation & !CID.mask() | stash.map_or(0, |id| u32::from(id.0.get())) << CID.shift
 }
 
-impl Primary {
+impl Ppaace {
     /// The entry of a LIODN that has no aperture and no access.
     pub(crate) const BLOCKED: Words = [0; WORDS];
 
@@ -160,7 +160,7 @@ impl Primary {
             None => 0,
         };
         match self.windows {
-            Windows::ONE if self.first_secondary != 0 => Err(Invalid::Windows),
+            Windows::ONE if self.first_spaace != 0 => Err(Invalid::Windows),
             Windows::ONE if self.block.size != 0 => Err(Invalid::Block),
             Windows::ONE => self.block.check_address(window),
             _ => self.block.check(window),
@@ -182,7 +182,7 @@ impl Primary {
             WCE.set(&mut words, self.windows.log2() - 1);
         }
         V.set(&mut words, self.valid.into());
-        FSPI.set(&mut words, self.first_secondary);
+        FSPI.set(&mut words, self.first_spaace);
         self.block.encode(&mut words);
         self.attributes.encode(&mut words);
         Ok(words)
@@ -212,7 +212,7 @@ impl Primary {
             valid: V.get(words) != 0,
             aperture,
             windows,
-            first_secondary: FSPI.get(words),
+            first_spaace: FSPI.get(words),
             block: Block::decode(words)?,
             attributes: Attributes::decode(words)?,
         };
@@ -221,7 +221,7 @@ impl Primary {
     }
 }
 
-impl Secondary {
+impl Spaace {
     /// Checks that the hardware accepts the entry, for a window of `window` bytes.
     pub(crate) fn check(&self, window: u64) -> Result<(), Invalid> {
         if self.valid && self.block.size == 0 {

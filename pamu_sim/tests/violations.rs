@@ -6,7 +6,7 @@ use kernel::prelude::*;
 
 use super::*;
 
-#[kunit_tests(vfio_pamu_violations)]
+#[kunit_tests(pamu_sim_violations)]
 mod tests {
     use super::*;
 
@@ -17,8 +17,7 @@ mod tests {
         Monotonic, //
     };
 
-    use crate::{
-        abi::Window,
+    use vfio_iommu_pamu::{
         paace::Access,
         pamu::Pamu,
         registers::{
@@ -44,8 +43,8 @@ mod tests {
         let machine = machine()?;
         let block = memory(0)?;
         let mut liodn = liodn(&machine, 7, 8)?;
-        liodn.set_window(0, &Window::of_memory(&block, SIZE, Access::Query))?;
-        liodn.set_window(2, &Window::of_memory(&block, 4096, Access::Update))?;
+        liodn.set_window(0, &block_of(&block, SIZE, Access::Query))?;
+        liodn.set_window(2, &block_of(&block, 4096, Access::Update))?;
         liodn.enable()?;
         let at = |window: u64| BASE + window * SIZE;
         type Attempt = fn(&Arc<Machine>, u64) -> Option<Cause>;
@@ -83,11 +82,11 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_liodn_stays_off_until_revived() -> Result {
+    fn stopped_liodn_stays_disabled_until_revived() -> Result {
         let machine = machine()?;
         let block = memory(0x77)?;
         let mut liodn = liodn(&machine, 9, 2)?;
-        let window = Window::of_memory(&block, SIZE, Access::All);
+        let window = block_of(&block, SIZE, Access::All);
         liodn.set_window(0, &window)?;
         liodn.enable()?;
         assert_eq!(peek(&machine, 9, 0), Err(Cause::Window));
@@ -108,11 +107,11 @@ mod tests {
     }
 
     #[test]
-    fn closed_gates_stop_everything() -> Result {
+    fn closed_gate_blocks_all_accesses() -> Result {
         let machine = machine()?;
         let block = memory(5)?;
         let mut liodn = liodn(&machine, 6, 1)?;
-        liodn.set_window(0, &Window::of_memory(&block, SIZE, Access::All))?;
+        liodn.set_window(0, &block_of(&block, SIZE, Access::All))?;
         liodn.enable()?;
         assert_eq!(peek(&machine, 6, BASE), Ok(5));
         let pamu = &machine.system().pamus()[0];
@@ -140,7 +139,7 @@ mod tests {
 
     /// Erratum A-003638: a device continues its accesses after it was disabled.
     #[test]
-    fn a_noisy_device_interrupts_seldom() -> Result {
+    fn noisy_device_raises_few_interrupts() -> Result {
         let machine = machine()?;
         let pamu = first_pamu(&machine);
         let start = Instant::<Monotonic>::now();
@@ -163,7 +162,7 @@ mod tests {
     /// Tests that a caller that polls all the time learns of violations, and doesn't raise the rate
     /// of the interrupts that a noisy device causes.
     #[test]
-    fn asking_ends_no_pause() -> Result {
+    fn polling_does_not_end_a_pause() -> Result {
         let machine = machine()?;
         let pamu = first_pamu(&machine);
         let mut other = liodn(&machine, 4, 1)?;
@@ -191,7 +190,7 @@ mod tests {
 
     /// A device tries to access memory all the time, and then its LIODN is enabled.
     #[test]
-    fn attempts_before_a_liodn_is_on_do_not_stop_it() -> Result {
+    fn accesses_before_enabling_do_not_stop_a_liodn() -> Result {
         let machine = machine()?;
         let mut liodn = liodn(&machine, 4, 1)?;
         let report = |status| Report {
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_noisy_device_hides_no_other() -> Result {
+    fn violation_after_a_noisy_device_is_handled() -> Result {
         let machine = machine()?;
         for round in 0..5 {
             let mut other = liodn(&machine, 4, 1)?;
@@ -234,7 +233,7 @@ mod tests {
     /// Violations that occur while another one is recorded are lost, but after a pause any LIODN
     /// may be first.
     #[test]
-    fn of_two_that_go_on_both_are_heard() -> Result {
+    fn both_of_two_noisy_devices_are_stopped() -> Result {
         let machine = machine()?;
         let mut random = Random::new(7);
         let mut other = liodn(&machine, 4, 1)?;
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn another_pamu_is_heard_meanwhile() -> Result {
+    fn pause_affects_one_pamu_only() -> Result {
         let machine = machine()?;
         let mut other = liodn(&machine, 5, 1)?;
         other.enable()?;
@@ -268,7 +267,7 @@ mod tests {
     /// Tests that everything is freed, whether the pause has ended, is just ending or is still
     /// running.
     #[test]
-    fn machines_go_while_a_pause_is_pending() -> Result {
+    fn machine_is_freed_during_a_pause() -> Result {
         for round in 0..60 {
             let tables = tables()?;
             let machine = machine_with(tables.clone())?;

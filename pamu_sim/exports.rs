@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The functions of `include/vfio_pamu.h`, which drivers of devices behind a software PAMU call.
+//! The functions of `include/pamu_sim.h`, which drivers of devices behind a software PAMU call.
 
 use core::ptr::NonNull;
 
@@ -12,49 +12,15 @@ use kernel::{
         c_void, //
     },
     prelude::*,
-    sync::Arc,
     types::ForeignOwnable, //
 };
 
-use kernel_ext::{
-    bindings,
-    eventfd::EventFd, //
-};
+use kernel_ext::bindings;
 
 use crate::{
-    bank::BankUse,
-    software::{
-        Interrupt,
-        Master,
-        Vector, //
-    },
+    bus_master::BusMaster,
+    msi::Msi, //
 };
-
-/// The interrupt of a device.
-struct Msi {
-    bank: BankUse,
-    vector: Vector,
-}
-
-/// Handles an interrupt: signals an eventfd.
-struct Signal(EventFd);
-
-impl Interrupt for Signal {
-    fn interrupt(&self) {
-        self.0.signal();
-    }
-}
-
-impl Msi {
-    /// Allocates an interrupt vector of `bank` for a device.
-    fn new(dev: &Device, bank: Option<u32>, fd: i32) -> Result<Self> {
-        let event = EventFd::from_fd(fd)?;
-        let bank = BankUse::new(dev, bank)?;
-        let handler = Arc::new(Signal(event), GFP_KERNEL_ACCOUNT)?;
-        let vector = Vector::new(bank.bank(), handler)?;
-        Ok(Self { bank, vector })
-    }
-}
 
 /// Accesses memory as a device.
 ///
@@ -62,7 +28,7 @@ impl Msi {
 ///
 /// `data` points to `size` bytes, which only this function accesses during the call.
 #[no_mangle]
-unsafe extern "C" fn vfio_pamu_dma(
+unsafe extern "C" fn pamu_sim_dma(
     liodn: u16,
     address: u64,
     data: *mut c_void,
@@ -71,7 +37,7 @@ unsafe extern "C" fn vfio_pamu_dma(
 ) -> c_int {
     from_result(|| {
         let data = NonNull::new(data.cast::<u8>()).ok_or(EINVAL)?;
-        let master = Master::with_liodn(liodn)?;
+        let master = BusMaster::with_liodn(liodn)?;
         if write {
             // SAFETY: By the contract of this function.
             let data = unsafe { core::slice::from_raw_parts(data.as_ptr(), size) };
@@ -91,7 +57,7 @@ unsafe extern "C" fn vfio_pamu_dma(
 ///
 /// `dev` is a valid device. Only this function accesses `address` and `data` during the call.
 #[no_mangle]
-unsafe extern "C" fn vfio_pamu_msi_get(
+unsafe extern "C" fn pamu_sim_msi_get(
     dev: *mut bindings::device,
     bank: c_int,
     fd: c_int,
@@ -105,9 +71,9 @@ unsafe extern "C" fn vfio_pamu_msi_get(
     match msi {
         Ok(msi) => {
             // SAFETY: By the contract of this function.
-            unsafe { address.write(msi.bank.address()) };
+            unsafe { address.write(msi.address()) };
             // SAFETY: By the contract of this function.
-            unsafe { data.write(msi.vector.data()) };
+            unsafe { data.write(msi.data()) };
             msi.into_foreign()
         }
         Err(e) => e.to_ptr(),
@@ -118,9 +84,9 @@ unsafe extern "C" fn vfio_pamu_msi_get(
 ///
 /// # Safety
 ///
-/// `msi` was returned by `vfio_pamu_msi_get`, and the caller doesn't use it again.
+/// `msi` was returned by `pamu_sim_msi_get`, and the caller doesn't use it again.
 #[no_mangle]
-unsafe extern "C" fn vfio_pamu_msi_put(msi: *mut c_void) {
+unsafe extern "C" fn pamu_sim_msi_put(msi: *mut c_void) {
     // SAFETY: By the contract of this function `into_foreign` returned the pointer.
     drop(unsafe { <KBox<Msi> as ForeignOwnable>::from_foreign(msi) });
 }

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The memory of the machine as the devices behind a software PAMU access it, and the registered
+//! machine.
+
+use core::ptr::NonNull;
+
+use kernel::{
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic, //
+        },
+        global_lock,
+        Arc, //
+    }, //
+};
+
+use kernel_ext::bindings;
+
+use vfio_iommu_pamu::{
+    msi::MsiBank,
+    tables::ContiguousPages, //
+};
+
+use crate::{
+    machine::Machine,
+    walk::Translated, //
+};
+
+global_lock! {
+    /// The machine that this module has registered, or `None`.
+    pub(crate) unsafe(uninit) static MACHINE: Mutex<Option<Arc<Machine>>> = None;
+}
+
+/// Initializes the lock. The module's init function calls this once, before anything else.
+pub(crate) fn init_global_lock() {
+    // SAFETY: The module's init function calls this once, before anything else.
+    unsafe { MACHINE.init() };
+}
+
+/// The memory of this machine, as the devices behind a PAMU access it.
+#[derive(Clone, Copy)]
+pub(crate) struct Physical;
+
+impl Physical {
+    /// Returns the kernel address of `len` bytes that lie in one page, or `None` if they are not
+    /// RAM.
+    fn address(phys: u64, len: usize) -> Option<NonNull<u8>> {
+        let frame = usize::try_from(phys >> PAGE_SHIFT).ok()?;
+        let offset = phys as usize % PAGE_SIZE;
+        // SAFETY: The function only looks at the frame's number, and at its `struct page` if there
+        // is one.
+        let is_ram = unsafe { bindings::kernel_ext_pfn_is_ram(frame) };
+        if !is_ram || len > PAGE_SIZE - offset {
+            return None;
+        }
+        // SAFETY: The frame is RAM, so it has a `struct page`.
+        let page = unsafe { bindings::kernel_ext_pfn_to_page(frame) };
+        // SAFETY: The page is valid. On 64-bit machines all pages have an address.
+        let base = NonNull::new(unsafe { bindings::kernel_ext_page_address(page) }.cast::<u8>())?;
+        // SAFETY: The offset is less than a page.
+        Some(unsafe { base.add(offset) })
+    }
+
+    /// Returns the big-endian word at `phys`. Returns `None` if `phys` isn't a multiple of four or
+    /// isn't RAM.
+    pub(crate) fn load(self, phys: u64) -> Option<u32> {
+        if phys % 4 != 0 {
+            return None;
+        }
+        let word = Self::address(phys, 4)?.cast::<u32>();
+        // SAFETY: This is memory of the machine. Whatever it is used for, a word of it can be read
+        // atomically, and every bit pattern is a valid word.
+        let word = unsafe { Atomic::from_ptr(word.as_ptr()) };
+        Some(u32::from_be(word.load(Acquire)))
+    }
+
+    /// Reads from the address that a transaction was translated to. The data lies in one page.
+    pub(crate) fn read(self, from: &Translated, data: &mut [u8]) -> bool {
+        let Some(address) = Self::address(from.phys(), data.len()) else {
+            return false;
+        };
+        // SAFETY: An entry of the PAMU leads to this memory. By the type invariant of `MappedBlock`
+        // the device may access it until the entry was closed and the PAMU drained. The caller
+        // holds the lock of the PAMU, and a drain waits for that lock. Concurrent accesses are
+        // those that any user memory is exposed to.
+        unsafe { core::ptr::copy_nonoverlapping(address.as_ptr(), data.as_mut_ptr(), data.len()) };
+        true
+    }
+
+    /// Writes to the address that a transaction was translated to. The data lies in one page.
+    pub(crate) fn write(self, to: &Translated, data: &[u8]) -> bool {
+        let Some(address) = Self::address(to.phys(), data.len()) else {
+            return false;
+        };
+        // SAFETY: As for `read`; the entry permits writing.
+        unsafe { core::ptr::copy_nonoverlapping(data.as_ptr(), address.as_ptr(), data.len()) };
+        true
+    }
+}
+
+/// The page of a doorbell. Its memory is never accessed; it only keeps the address from being used
+/// for anything else.
+pub(crate) struct DoorbellPage(ContiguousPages);
+
+impl DoorbellPage {
+    /// The offset of the doorbell in its page.
+    const OFFSET: u64 = 0x140;
+
+    /// Allocates a page.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self(ContiguousPages::new(0)?))
+    }
+
+    /// Returns the physical address of the page.
+    pub(crate) fn phys(&self) -> u64 {
+        self.0.phys()
+    }
+
+    /// Returns the physical address of the doorbell.
+    pub(crate) fn doorbell(&self) -> u64 {
+        self.phys() + Self::OFFSET
+    }
+
+    /// Returns the bank with this doorbell, for the driver of the PAMUs.
+    pub(crate) fn msi_bank(&self) -> MsiBank {
+        // SAFETY: Devices access memory through a `Machine`, which owns its doorbell pages and
+        // handles accesses to them without accessing their memory.
+        unsafe { MsiBank::new(self.doorbell()) }
+    }
+}
+
+/// Returns the first `size` bytes of `memory` as a block for a window. Tests drop the memory after
+/// every LIODN with a window to it.
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) fn block_of(
+    memory: &ContiguousPages,
+    size: u64,
+    access: vfio_iommu_pamu::paace::Access,
+) -> vfio_iommu_pamu::liodn::MappedBlock {
+    // SAFETY: The tests keep the memory that long. A size that isn't the memory's is refused when
+    // the window is set.
+    unsafe { vfio_iommu_pamu::liodn::MappedBlock::new(memory.phys(), size, access) }
+}

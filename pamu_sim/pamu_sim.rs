@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Software PAMUs, for tests on machines without PAMUs.
+//!
+//! A software PAMU models the hardware. The driver, `vfio_iommu_pamu`, gives it the physical
+//! addresses of the tables through its registers, and it reads the entries from memory for each
+//! transaction. A permitted transaction reaches the machine's memory, or the doorbell of an MSI
+//! bank. A refused transaction is recorded in the registers and raises an interrupt.
+//!
+//! A device is any caller of a [`BusMaster`](bus_master::BusMaster), with any LIODN. Nothing but
+//! its driver isolates such a device from other devices, so loading this module taints the kernel
+//! as one under test.
+//!
+//! - [`machine`]: the PAMUs and MSI banks of this machine, and their registration.
+//! - [`software_pamu`]: the registers of a PAMU. [`walk`]: the translation of a transaction.
+//! - [`bus_master`]: DMA of a device. [`msi`]: MSI banks and the interrupts of devices.
+//! - [`exports`]: the functions of `include/pamu_sim.h`, for drivers of devices behind a software
+//!   PAMU. [`abi`]: access to physical memory.
+//!
+//! C header: `include/pamu_sim.h`
+
+#![deny(unsafe_code)]
+
+#[allow(unsafe_code)]
+mod abi;
+mod bus_master;
+#[allow(unsafe_code)]
+mod exports;
+mod machine;
+mod msi;
+mod software_pamu;
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
+mod walk;
+
+use kernel::prelude::*;
+
+use kernel_ext::{
+    module_param,
+    taint, //
+};
+
+use crate::machine::{
+    Machine,
+    Registered, //
+};
+
+module! {
+    type: Module,
+    name: "pamu_sim",
+    authors: ["The VFIO in Rust authors"],
+    description: "Software PAMUs for tests of VFIO",
+    license: "GPL v2",
+}
+
+module_param! {
+    /// The number of software PAMUs.
+    static PAMUS: u32 = 1;
+    name: "pamus",
+    kind: "uint",
+    description: "Number of software PAMUs, 1 to 64 (default 1)"
+}
+
+module_param! {
+    /// The number of MSI banks.
+    static MSI_BANKS: u32 = 3;
+    name: "msi_banks",
+    kind: "uint",
+    description: "Number of MSI banks behind the software PAMUs, up to 64 (default 3)"
+}
+
+/// The module. While it is loaded, containers can use its PAMUs.
+struct Module(#[expect(dead_code)] Registered);
+
+impl kernel::Module for Module {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        abi::init_global_lock();
+        let machine = Machine::from_parameters(PAMUS.get(), MSI_BANKS.get())?;
+        let registered = Registered::new(module, machine)?;
+        pr_warn!("software PAMUs are for tests only: they do not isolate devices\n");
+        taint::test();
+        Ok(Self(registered))
+    }
+}

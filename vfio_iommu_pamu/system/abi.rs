@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The registered PAMUs of this machine, and the module of their driver.
+
+use core::ops::Deref;
+
+use kernel::{
+    prelude::*,
+    sync::{
+        global_lock,
+        Arc, //
+    }, //
+};
+
+use kernel_ext::module_ref::ModuleRef;
+
+use super::System;
+
+/// What is registered: the PAMUs, and the module of their driver.
+struct Registered {
+    system: Arc<System>,
+    owner: &'static ThisModule,
+}
+
+global_lock! {
+    /// The PAMUs of this machine, or `None`.
+    unsafe(uninit) static REGISTERED: Mutex<Option<Registered>> = None;
+}
+
+/// Initializes the lock.
+///
+/// # Safety
+///
+/// Neither this function nor any other function of this file was called before.
+pub(crate) unsafe fn init() {
+    // SAFETY: By the contract of this function.
+    unsafe { REGISTERED.init() };
+}
+
+/// The registration of the PAMUs of this machine. [`SystemRef::get`] finds them as long as this
+/// lives.
+pub struct Registration(Arc<System>);
+
+impl Registration {
+    /// Registers the PAMUs that `create` returns, unless there are PAMUs already. `owner` is the
+    /// module of their driver. It stays loaded while a container uses the PAMUs.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if there are PAMUs already, and those of `create`.
+    pub fn new(
+        owner: &'static ThisModule,
+        create: impl FnOnce() -> Result<Arc<System>>,
+    ) -> Result<Self> {
+        let mut registered = REGISTERED.lock();
+        if registered.is_some() {
+            return Err(EBUSY);
+        }
+        let system = create()?;
+        *registered = Some(Registered {
+            system: system.clone(),
+            owner,
+        });
+        Ok(Self(system))
+    }
+
+    /// Returns the PAMUs.
+    pub fn system(&self) -> &Arc<System> {
+        &self.0
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let registered = REGISTERED.lock().take();
+        drop(registered);
+    }
+}
+
+/// A reference to the registered PAMUs, which also keeps the module of their driver loaded.
+pub struct SystemRef {
+    system: Arc<System>,
+    // Dropped last: the PAMUs are code of this module.
+    _owner: ModuleRef,
+}
+
+impl SystemRef {
+    /// Returns the PAMUs of this machine. Returns `None` if there are none, or if the module of
+    /// their driver is being unloaded.
+    pub fn get() -> Option<Self> {
+        let registered = REGISTERED.lock();
+        let Registered { system, owner } = registered.as_ref()?;
+        // SAFETY: The owner drops its registration before it is freed. That takes the lock, which
+        // is held here.
+        let owner = unsafe { ModuleRef::try_get(owner.as_ptr()) }?;
+        Some(Self {
+            system: system.clone(),
+            _owner: owner,
+        })
+    }
+}
+
+impl Deref for SystemRef {
+    type Target = Arc<System>;
+
+    fn deref(&self) -> &Arc<System> {
+        &self.system
+    }
+}
