@@ -42,23 +42,23 @@ use vfio_client::{
 };
 
 cases! {
-    extension_is_our_own,
-    nothing_to_say_on_other_containers,
-    no_group_without_liodn,
+    extensions,
+    pamu_requests_fail_on_type1_containers,
+    group_without_liodn_cannot_be_attached,
     defaults,
     structures_are_checked,
-    what_geometry_can_be,
-    what_windows_can_be,
+    geometry_values,
+    window_counts,
     geometry_then_windows_then_map,
-    geometry_takes_windows_away,
-    refused_values_change_nothing,
-    nothing_changes_while_something_is_mapped,
+    setting_the_geometry_removes_the_windows,
+    rejected_values_change_nothing,
+    attributes_cannot_change_while_mapped,
     too_many_windows_for_the_tables,
-    stash,
-    requests_of_others,
+    stash_target,
+    unsupported_requests,
 }
 
-fn extension_is_our_own() -> Result<()> {
+fn extensions() -> Result<()> {
     let container = Container::open()?;
     assert_eq!(container.check_extension(pamu::EXTENSION)?, 1);
     // These extension numbers used to be the PAMU's.
@@ -74,7 +74,7 @@ fn extension_is_our_own() -> Result<()> {
     Ok(())
 }
 
-fn nothing_to_say_on_other_containers() -> Result<()> {
+fn pamu_requests_fail_on_type1_containers() -> Result<()> {
     let setup = Setup::new()?;
     let container = &setup.container;
     assert_eq!(container.check_extension(pamu::EXTENSION)?, 0);
@@ -90,7 +90,7 @@ fn nothing_to_say_on_other_containers() -> Result<()> {
     Ok(())
 }
 
-fn no_group_without_liodn() -> Result<()> {
+fn group_without_liodn_cannot_be_attached() -> Result<()> {
     let container = Container::open()?;
     let edu = group(EDU)?;
     edu.set_container(&container)?;
@@ -155,7 +155,7 @@ fn structures_are_checked() -> Result<()> {
     Ok(())
 }
 
-fn what_geometry_can_be() -> Result<()> {
+fn geometry_values() -> Result<()> {
     let (pamu, _engine) = open(0)?;
     for (start, end) in [
         (0, PAGE - 1),
@@ -182,7 +182,7 @@ fn what_geometry_can_be() -> Result<()> {
     Ok(())
 }
 
-fn what_windows_can_be() -> Result<()> {
+fn window_counts() -> Result<()> {
     let (pamu, _engine) = open(0)?;
     pamu.set_geometry(0, (64 << 12) - 1)?;
     for count in 0..=130 {
@@ -220,7 +220,7 @@ fn geometry_then_windows_then_map() -> Result<()> {
     Ok(())
 }
 
-fn geometry_takes_windows_away() -> Result<()> {
+fn setting_the_geometry_removes_the_windows() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     let memory = Memory::anonymous(4096)?;
     pamu.set_geometry(0, 16 * PAGE - 1)?;
@@ -233,7 +233,7 @@ fn geometry_takes_windows_away() -> Result<()> {
     Ok(())
 }
 
-fn refused_values_change_nothing() -> Result<()> {
+fn rejected_values_change_nothing() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     assert_eq!(pamu.set_geometry(0, 3 * PAGE).errno(), Errno::EINVAL);
     assert_eq!(pamu.set_windows(7).errno(), Errno::EINVAL);
@@ -247,7 +247,7 @@ fn refused_values_change_nothing() -> Result<()> {
     Ok(())
 }
 
-fn nothing_changes_while_something_is_mapped() -> Result<()> {
+fn attributes_cannot_change_while_mapped() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     let memory = Memory::anonymous(4096)?;
     memory.write_u64(0, 42);
@@ -300,7 +300,7 @@ fn too_many_windows_for_the_tables() -> Result<()> {
     Ok(())
 }
 
-fn stash() -> Result<()> {
+fn stash_target() -> Result<()> {
     let (pamu, _engine) = divided(8, PAGE)?;
     for (cpu, cache) in [(0, 0), (0, 9), (u32::MAX, 1), (0, u32::MAX)] {
         assert_eq!(pamu.set_stash(cpu, cache).errno(), Errno::EINVAL);
@@ -309,7 +309,7 @@ fn stash() -> Result<()> {
     Ok(())
 }
 
-fn requests_of_others() -> Result<()> {
+fn unsupported_requests() -> Result<()> {
     let (pamu, _engine) = open(0)?;
     // GET_INFO of type 1, and unassigned numbers.
     for nr in [

@@ -39,20 +39,20 @@ use vfio_client::{
 };
 
 cases! {
-    nothing_is_reached_before_anything_is_set,
-    another_backend_lets_nobody_in,
-    all_devices_see_the_same,
-    device_that_comes_late,
-    device_that_leaves,
+    no_access_before_windows_are_set,
+    type1_does_not_enable_a_liodn,
+    all_devices_have_the_same_windows,
+    device_joins_later,
+    device_leaves,
     device_belongs_to_one_container,
     foreign_liodn,
-    liodn_without_owner,
+    unowned_liodn_has_no_access,
     windows_change_under_a_working_device,
 }
 
 /// On other kernels, a device that is attached for the first time still has the access that the
 /// firmware gave it.
-fn nothing_is_reached_before_anything_is_set() -> Result<()> {
+fn no_access_before_windows_are_set() -> Result<()> {
     let (pamu, engine) = open(0)?;
     for iova in [0, PAGE, 1 << 20, 1 << 30] {
         unreached(&pamu, &engine, iova);
@@ -65,7 +65,7 @@ fn nothing_is_reached_before_anything_is_set() -> Result<()> {
 }
 
 /// Type 1 accepts groups of software devices. It does not use the PAMU.
-fn another_backend_lets_nobody_in() -> Result<()> {
+fn type1_does_not_enable_a_liodn() -> Result<()> {
     let container = Container::open()?;
     let group = pamu_dma::group(0)?;
     group.set_container(&container)?;
@@ -79,7 +79,7 @@ fn another_backend_lets_nobody_in() -> Result<()> {
     Ok(())
 }
 
-fn all_devices_see_the_same() -> Result<()> {
+fn all_devices_have_the_same_windows() -> Result<()> {
     let (pamu, engine) = open(0)?;
     let other = join(&pamu)?;
     pamu.set_geometry(0, 8 * PAGE - 1)?;
@@ -94,7 +94,7 @@ fn all_devices_see_the_same() -> Result<()> {
     Ok(())
 }
 
-fn device_that_comes_late() -> Result<()> {
+fn device_joins_later() -> Result<()> {
     let (pamu, _engine) = divided(8, PAGE)?;
     let memory = Memory::anonymous(8192)?;
     memory.write_u64(0, 21);
@@ -112,7 +112,7 @@ fn device_that_comes_late() -> Result<()> {
     Ok(())
 }
 
-fn device_that_leaves() -> Result<()> {
+fn device_leaves() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     let memory = Memory::anonymous(4096)?;
     pamu.map(0, &memory, MapFlags::Read)?;
@@ -169,7 +169,7 @@ fn foreign_liodn() -> Result<()> {
     Ok(())
 }
 
-fn liodn_without_owner() -> Result<()> {
+fn unowned_liodn_has_no_access() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     for liodn in [OTHER_LIODN, 0, 1279, 1280, 65535] {
         engine.pretend(liodn)?;

@@ -43,28 +43,28 @@ use vfio_client::{
 };
 
 cases! {
-    what_is_mapped_is_reached,
-    what_is_not_mapped_is_not,
+    mapped_memory_is_accessible,
+    unmapped_addresses_are_not_accessible,
     permissions,
     hugepages,
     part_of_a_window,
     the_only_window,
-    where_windows_start,
-    sizes,
-    flags,
-    in_use,
-    memory_that_is_no_block,
-    memory_that_cannot_be_accessed,
-    memory_that_starts_in_the_wrong_place,
-    all_or_nothing,
-    unmap_counts,
-    unmap_no_part_of_a_window,
+    mapping_begins_at_the_start_of_a_window,
+    mapping_sizes,
+    mapping_flags,
+    window_in_use,
+    memory_is_not_contiguous,
+    memory_is_not_accessible,
+    memory_is_not_aligned,
+    failed_mapping_maps_nothing,
+    unmap_returns_the_size,
+    part_of_a_window_cannot_be_unmapped,
     unmap_bad_ranges,
     locked_memory,
     limit_on_locked_memory,
-    close_unmaps,
+    closing_the_container_unmaps,
     all_windows,
-    high_addresses,
+    iovas_above_4_gib,
 }
 
 /// Returns memory of `pages` pages. Each page starts with its number plus one.
@@ -76,7 +76,7 @@ fn numbered(pages: usize) -> Result<Memory> {
     Ok(memory)
 }
 
-fn what_is_mapped_is_reached() -> Result<()> {
+fn mapped_memory_is_accessible() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     let memory = numbered(3)?;
     pamu.map(2 * PAGE, &memory, MapFlags::ReadWrite)?;
@@ -90,7 +90,7 @@ fn what_is_mapped_is_reached() -> Result<()> {
     Ok(())
 }
 
-fn what_is_not_mapped_is_not() -> Result<()> {
+fn unmapped_addresses_are_not_accessible() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     let memory = numbered(1)?;
     unreached(&pamu, &engine, 0);
@@ -186,7 +186,7 @@ fn the_only_window() -> Result<()> {
     Ok(())
 }
 
-fn where_windows_start() -> Result<()> {
+fn mapping_begins_at_the_start_of_a_window() -> Result<()> {
     let (pamu, _engine) = divided(8, HUGE)?;
     let memory = numbered(2)?;
     for iova in [PAGE, HUGE - PAGE, HUGE + 1, 8 * HUGE, u64::MAX - 8191] {
@@ -219,7 +219,7 @@ fn map_raw(pamu: &Pamu, flags: u32, vaddr: u64, iova: u64, size: u64) -> Result<
     raw::bytes(pamu.container(), request::IOMMU_MAP_DMA, &mut bytes).map(drop)
 }
 
-fn sizes() -> Result<()> {
+fn mapping_sizes() -> Result<()> {
     let (pamu, _engine) = divided(4, 4 * PAGE)?;
     // Nothing is ever mapped at this user address, so only the sizes matter.
     const NOWHERE: u64 = 0x7fff_ffff_f000;
@@ -256,7 +256,7 @@ fn sizes() -> Result<()> {
     Ok(())
 }
 
-fn flags() -> Result<()> {
+fn mapping_flags() -> Result<()> {
     let (pamu, _engine) = divided(4, PAGE)?;
     for flags in [0, 4, 5, 0x81, 0x201, 0x8000_0003] {
         assert_eq!(
@@ -271,7 +271,7 @@ fn flags() -> Result<()> {
     Ok(())
 }
 
-fn in_use() -> Result<()> {
+fn window_in_use() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     let memory = numbered(3)?;
     pamu.map_part(3 * PAGE, &memory, 0, 4096, MapFlags::Read)?;
@@ -290,7 +290,7 @@ fn in_use() -> Result<()> {
 }
 
 /// Pairs of single pages. Some of them happen to be blocks of two pages.
-fn memory_that_is_no_block() -> Result<()> {
+fn memory_is_not_contiguous() -> Result<()> {
     let (pamu, engine) = divided(64, PAGE)?;
     let memory = numbered(64)?;
     pamu.map(0, &memory, MapFlags::Read)?;
@@ -314,7 +314,7 @@ fn memory_that_is_no_block() -> Result<()> {
     Ok(())
 }
 
-fn memory_that_cannot_be_accessed() -> Result<()> {
+fn memory_is_not_accessible() -> Result<()> {
     let (pamu, _engine) = divided(2, PAGE)?;
     let mut memory = Memory::anonymous(4096)?;
     memory.protect(false, false)?;
@@ -325,7 +325,7 @@ fn memory_that_cannot_be_accessed() -> Result<()> {
     Ok(())
 }
 
-fn memory_that_starts_in_the_wrong_place() -> Result<()> {
+fn memory_is_not_aligned() -> Result<()> {
     let (pamu, _engine) = divided(4, HUGE)?;
     let memory = Memory::huge(2 * HUGE as usize, HUGE_ORDER)?;
     for (offset, size) in [
@@ -342,7 +342,7 @@ fn memory_that_starts_in_the_wrong_place() -> Result<()> {
     Ok(())
 }
 
-fn all_or_nothing() -> Result<()> {
+fn failed_mapping_maps_nothing() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     let memory = numbered(4)?;
     let other = Memory::anonymous(4096)?;
@@ -366,7 +366,7 @@ fn all_or_nothing() -> Result<()> {
     Ok(())
 }
 
-fn unmap_counts() -> Result<()> {
+fn unmap_returns_the_size() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     let memory = numbered(6)?;
     pamu.map(PAGE, &memory, MapFlags::Read)?;
@@ -384,7 +384,7 @@ fn unmap_counts() -> Result<()> {
     Ok(())
 }
 
-fn unmap_no_part_of_a_window() -> Result<()> {
+fn part_of_a_window_cannot_be_unmapped() -> Result<()> {
     let (pamu, engine) = divided(4, HUGE)?;
     let memory = Memory::huge(2 * HUGE as usize, HUGE_ORDER)?;
     memory.write_u64(0, 9);
@@ -462,7 +462,7 @@ fn limit_on_locked_memory() -> Result<()> {
     Ok(())
 }
 
-fn close_unmaps() -> Result<()> {
+fn closing_the_container_unmaps() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     let memory = numbered(8)?;
     pamu.map_part(0, &memory, 0, 4 * 4096, MapFlags::ReadWrite)?;
@@ -496,7 +496,7 @@ fn all_windows() -> Result<()> {
     Ok(())
 }
 
-fn high_addresses() -> Result<()> {
+fn iovas_above_4_gib() -> Result<()> {
     let (pamu, engine) = open(0)?;
     let memory = numbered(1)?;
     for (start, end, windows) in [

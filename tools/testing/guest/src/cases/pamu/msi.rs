@@ -37,24 +37,24 @@ use vfio_client::{
 cases! {
     interrupt_through_a_window,
     bank_must_be_mapped_first,
-    bank_that_the_device_uses,
-    bank_that_devices_cannot_write_to,
-    bank_in_use_stays,
-    what_can_be_mapped,
-    what_can_be_unmapped,
-    doorbell_and_nothing_else,
-    doorbell_page_is_no_memory,
-    banks_of_the_kernels_choice,
+    interrupt_goes_to_the_bank_of_the_device,
+    read_only_bank_gives_no_interrupt,
+    bank_in_use_cannot_be_unmapped,
+    bank_mapping_arguments,
+    bank_unmapping_arguments,
+    window_contains_only_the_doorbell,
+    doorbell_page_stores_nothing,
+    kernel_chooses_the_banks,
     too_few_banks,
     file_of_banks,
-    file_cannot_be_touched,
+    file_access_raises_sigbus,
     #[our_core]
     file_of_a_group,
     file_bad_ranges,
     kernel_maps_the_banks,
-    kernel_keeps_the_last_windows,
-    kernel_needs_windows,
-    kernel_keeps_a_bank_that_is_used,
+    last_windows_are_reserved_for_banks,
+    banks_leave_no_window_for_memory,
+    kernel_keeps_a_bank_in_use,
     interrupt_after_violation,
 }
 
@@ -103,7 +103,7 @@ fn bank_must_be_mapped_first() -> Result<()> {
 }
 
 /// Each engine is wired to its own bank.
-fn bank_that_the_device_uses() -> Result<()> {
+fn interrupt_goes_to_the_bank_of_the_device() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     let group = pamu_dma::group(1)?;
     group.set_container(pamu.container())?;
@@ -115,7 +115,7 @@ fn bank_that_the_device_uses() -> Result<()> {
     Ok(())
 }
 
-fn bank_that_devices_cannot_write_to() -> Result<()> {
+fn read_only_bank_gives_no_interrupt() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     pamu.map_bank(BANK, 0, MapFlags::Read)?;
     let interrupt = Interrupt::new()?;
@@ -123,7 +123,7 @@ fn bank_that_devices_cannot_write_to() -> Result<()> {
     Ok(())
 }
 
-fn bank_in_use_stays() -> Result<()> {
+fn bank_in_use_cannot_be_unmapped() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     let memory = Memory::anonymous(4096)?;
     pamu.map(PAGE, &memory, MapFlags::ReadWrite)?;
@@ -146,7 +146,7 @@ fn bank_in_use_stays() -> Result<()> {
     Ok(())
 }
 
-fn what_can_be_mapped() -> Result<()> {
+fn bank_mapping_arguments() -> Result<()> {
     let (pamu, _engine) = divided(8, 2 * PAGE)?;
     let at = |bank, iova| pamu.map_bank(bank, iova, MapFlags::Write);
     for (bank, iova, errno) in [
@@ -169,7 +169,7 @@ fn what_can_be_mapped() -> Result<()> {
     Ok(())
 }
 
-fn what_can_be_unmapped() -> Result<()> {
+fn bank_unmapping_arguments() -> Result<()> {
     let (pamu, _engine) = divided(8, 2 * PAGE)?;
     let memory = Memory::anonymous(4096)?;
     pamu.map(0, &memory, MapFlags::Read)?;
@@ -185,7 +185,7 @@ fn what_can_be_unmapped() -> Result<()> {
     Ok(())
 }
 
-fn doorbell_and_nothing_else() -> Result<()> {
+fn window_contains_only_the_doorbell() -> Result<()> {
     let (pamu, engine) = divided(8, 4 * PAGE)?;
     pamu.map_bank(BANK, 4 * PAGE, MapFlags::Write)?;
     interrupts(&engine, 4 * PAGE + DOORBELL);
@@ -197,7 +197,7 @@ fn doorbell_and_nothing_else() -> Result<()> {
 
 /// Data that a device writes to the page of a doorbell cannot be read there, by that device or
 /// another.
-fn doorbell_page_is_no_memory() -> Result<()> {
+fn doorbell_page_stores_nothing() -> Result<()> {
     let (first, engine) = divided(8, PAGE)?;
     let (second, other) = open(1)?;
     second.set_geometry(0, 8 * PAGE - 1)?;
@@ -214,7 +214,7 @@ fn doorbell_page_is_no_memory() -> Result<()> {
     Ok(())
 }
 
-fn banks_of_the_kernels_choice() -> Result<()> {
+fn kernel_chooses_the_banks() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     pamu.map_bank(1, 0, MapFlags::Write)?;
     pamu.map_any_banks(4 * PAGE, 2 * PAGE)?;
@@ -288,7 +288,7 @@ fn file_of_banks() -> Result<()> {
     Ok(())
 }
 
-fn file_cannot_be_touched() -> Result<()> {
+fn file_access_raises_sigbus() -> Result<()> {
     let (pamu, _engine) = divided(4, PAGE)?;
     let mut banks = Memory::from_file(file(&pamu)?, 0, 3 * 4096, true)?;
     // If there were any bytes, the kernel would read them.
@@ -360,7 +360,7 @@ fn kernel_maps_the_banks() -> Result<()> {
     Ok(())
 }
 
-fn kernel_keeps_the_last_windows() -> Result<()> {
+fn last_windows_are_reserved_for_banks() -> Result<()> {
     let (pamu, _engine) = divided(8, PAGE)?;
     pamu.set_implicit(true)?;
     let memory = Memory::anonymous(8192)?;
@@ -382,7 +382,7 @@ fn kernel_keeps_the_last_windows() -> Result<()> {
     Ok(())
 }
 
-fn kernel_needs_windows() -> Result<()> {
+fn banks_leave_no_window_for_memory() -> Result<()> {
     let memory = Memory::anonymous(4096)?;
     for (count, errno) in [
         (1, Some(Errno::ENOSPC)),
@@ -397,7 +397,7 @@ fn kernel_needs_windows() -> Result<()> {
     Ok(())
 }
 
-fn kernel_keeps_a_bank_that_is_used() -> Result<()> {
+fn kernel_keeps_a_bank_in_use() -> Result<()> {
     let (pamu, engine) = divided(8, PAGE)?;
     pamu.set_implicit(true)?;
     let memory = Memory::anonymous(4096)?;

@@ -44,7 +44,7 @@ use vfio_client::{
 };
 
 cases! {
-    requests_of_several_threads,
+    concurrent_requests,
 }
 
 /// The duration of the case, and the limit if not every request has succeeded once by then.
@@ -307,7 +307,7 @@ fn join(pamu: &Pamu, number: u32) -> Result<Engine> {
     Engine::open(group, number)
 }
 
-fn requests_of_several_threads() -> Result<()> {
+fn concurrent_requests() -> Result<()> {
     let (pamu, first) = divided(WINDOWS as u32, PAGE)?;
     let mut engines = vec![first];
     for number in 1..WORKERS {
