@@ -16,6 +16,7 @@ use crate::{
         Step, //
     },
 };
+use support::requests::UnmapDma;
 
 /// The generator of steps.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl<'a> Generator<'a> {
         let slot = (0..CONTAINERS).find(doubtful)?;
         Some(Step::Send {
             file: File::Container(slot),
-            request: crate::request::unmap(24, 2, 0, 0, None),
+            request: UnmapDma::all().into(),
             bitmap: None,
         })
     }

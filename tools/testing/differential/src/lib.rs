@@ -25,6 +25,7 @@ use std::{
     convert::Infallible,
     time::Duration, //
 };
+use support::machine::locked_kib;
 use vfio_client::wait::until;
 
 /// The time limit of [`settle`].
@@ -43,6 +44,6 @@ pub fn settle(before: &str) -> String {
 
 /// Returns the locked memory and the module references that remain when everything is closed.
 pub fn left() -> String {
-    let (locked, references) = (machine::locked(), machine::module_references());
+    let (locked, references) = (locked_kib(), machine::module_references());
     format!("locked={locked} {references}")
 }

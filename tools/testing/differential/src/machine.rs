@@ -2,14 +2,12 @@
 
 //! The machine: groups, devices and module parameters.
 
-use anyhow::{
-    Context,
-    Result, //
-};
+use anyhow::Result;
 use std::{
     fs,
     io, //
 };
+use support::machine::group_number;
 use vfio_client::Group;
 
 /// The devices, each of which stands for its group: an `edu`, a disk, an `edu` whose group contains
@@ -43,10 +41,7 @@ const FOLDER: &str = "/sys/module/vfio_iommu_type1/parameters";
 /// Opens the group of a device.
 pub fn open_group(nth: usize) -> Result<vfio_client::Result<Group>> {
     let bus = if nth == PIN { "platform" } else { "pci" };
-    let link = format!("/sys/bus/{bus}/devices/{}/iommu_group", DEVICES[nth]);
-    let target = fs::read_link(&link).with_context(|| link.clone())?;
-    let number = target.file_name().and_then(|name| name.to_str());
-    let number = number.and_then(|name| name.parse().ok()).context(link)?;
+    let number = group_number(format!("/sys/bus/{bus}/devices/{}", DEVICES[nth]))?;
     Ok(Group::open(number))
 }
 
@@ -61,16 +56,6 @@ pub fn read_parameter(name: &str) -> String {
         .unwrap_or_default()
         .trim()
         .to_owned()
-}
-
-/// Returns the locked memory of this process in KiB.
-pub fn locked() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmLck:"))
-        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
-        .unwrap_or(u64::MAX)
 }
 
 /// Returns the reference counts of the modules.

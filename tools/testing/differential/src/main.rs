@@ -14,7 +14,10 @@
 
 #![deny(unsafe_code)]
 
-use anyhow::Result;
+use anyhow::{
+    Result,
+    ensure, //
+};
 use clap::Parser;
 use differential::{
     agent,
@@ -41,6 +44,9 @@ struct Options {
     /// The modules are the C modules: expect their known defects.
     #[arg(long)]
     c: bool,
+    /// Fail at the first result that the model does not expect.
+    #[arg(long)]
+    check: bool,
 }
 
 fn main() -> Result<()> {
@@ -64,6 +70,10 @@ fn main() -> Result<()> {
         let mut outcome = world.perform(&step)?;
         model.learn(&step, &mut outcome);
         println!("{number} {step} = {outcome}");
+        ensure!(
+            !options.check || outcome.is_expected(),
+            "the model does not expect the result of step {number}"
+        );
     }
     world.finish()?;
     println!("end {}", differential::settle(&before));

@@ -7,6 +7,13 @@
 mod interface;
 
 use std::fmt;
+use support::requests::{
+    Bitmap,
+    DirtyPages,
+    DirtyRange,
+    MapDma,
+    UnmapDma, //
+};
 use vfio_client::{
     Bytes,
     request, //
@@ -78,71 +85,56 @@ impl fmt::Display for Request {
     }
 }
 
-/// Returns a MAP_DMA request.
-pub fn map(argsz: u32, flags: u32, vaddr: u64, iova: u64, size: u64) -> Request {
-    let text = format!("map argsz={argsz} flags={flags:#x} {vaddr:#x} at {iova:#x} size={size:#x}");
-    let bytes = Bytes::new().u32(argsz).u32(flags);
-    let bytes = bytes.u64(vaddr).u64(iova).u64(size);
-    Request::bytes(text, request::IOMMU_MAP_DMA, bytes)
-}
-
-/// The bitmap argument of a request.
-#[derive(Clone, Copy, Debug)]
-pub struct BitmapArgument {
-    /// The page size.
-    pub page_size: u64,
-    /// The size of the bitmap in bytes.
-    pub size: u64,
-    /// The address of the bitmap.
-    pub data: u64,
-}
-
-impl BitmapArgument {
-    fn append(self, bytes: Bytes) -> Bytes {
-        bytes.u64(self.page_size).u64(self.size).u64(self.data)
-    }
-}
-
-impl fmt::Display for BitmapArgument {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            page_size,
+impl From<MapDma> for Request {
+    fn from(map: MapDma) -> Self {
+        let MapDma {
+            argsz,
+            flags,
+            vaddr,
+            iova,
             size,
-            data,
-        } = self;
-        write!(f, "bitmap({page_size:#x} {size:#x} {data:#x})")
+        } = map;
+        let text =
+            format!("map argsz={argsz} flags={flags:#x} {vaddr:#x} at {iova:#x} size={size:#x}");
+        Self::bytes(text, request::IOMMU_MAP_DMA, map.bytes())
     }
 }
 
-/// Returns an UNMAP_DMA request.
-pub fn unmap(
-    argsz: u32,
-    flags: u32,
-    iova: u64,
-    size: u64,
-    bitmap: Option<BitmapArgument>,
-) -> Request {
-    let mut text = format!("unmap argsz={argsz} flags={flags:#x} {iova:#x} size={size:#x}");
-    let mut bytes = Bytes::new().u32(argsz).u32(flags).u64(iova).u64(size);
-    if let Some(bitmap) = bitmap {
-        text += &format!(" {bitmap}");
-        bytes = bitmap.append(bytes);
+impl From<UnmapDma> for Request {
+    fn from(unmap: UnmapDma) -> Self {
+        let UnmapDma {
+            argsz,
+            flags,
+            iova,
+            size,
+            bitmap,
+        } = unmap;
+        let mut text = format!("unmap argsz={argsz} flags={flags:#x} {iova:#x} size={size:#x}");
+        if let Some(bitmap) = bitmap {
+            text += &format!(" {}", describe(bitmap));
+        }
+        Self::bytes(text, request::IOMMU_UNMAP_DMA, unmap.bytes())
     }
-    Request::bytes(text, request::IOMMU_UNMAP_DMA, bytes)
 }
 
-/// Returns a DIRTY_PAGES request that starts or stops tracking, or has invalid flags.
-pub fn track(argsz: u32, flags: u32) -> Request {
-    let text = format!("dirty argsz={argsz} flags={flags:#x}");
-    let bytes = Bytes::new().u32(argsz).u32(flags);
-    Request::bytes(text, request::IOMMU_DIRTY_PAGES, bytes)
+impl From<DirtyPages> for Request {
+    fn from(dirty: DirtyPages) -> Self {
+        let DirtyPages {
+            argsz,
+            flags,
+            range,
+        } = dirty;
+        let mut text = format!("dirty argsz={argsz} flags={flags:#x}");
+        if let Some(DirtyRange { iova, size, bitmap }) = range {
+            text += &format!(" {iova:#x} size={size:#x} {}", describe(bitmap));
+        }
+        Self::bytes(text, request::IOMMU_DIRTY_PAGES, dirty.bytes())
+    }
 }
 
-/// Returns a DIRTY_PAGES request that gets the bitmap.
-pub fn dirty(argsz: u32, flags: u32, iova: u64, size: u64, bitmap: BitmapArgument) -> Request {
-    let text = format!("dirty argsz={argsz} flags={flags:#x} {iova:#x} size={size:#x} {bitmap}");
-    let bytes = Bytes::new().u32(argsz).u32(flags).u64(iova).u64(size);
-    Request::bytes(text, request::IOMMU_DIRTY_PAGES, bitmap.append(bytes))
+fn describe(bitmap: Bitmap) -> String {
+    let Bitmap { pgsize, size, data } = bitmap;
+    format!("bitmap({pgsize:#x} {size:#x} {data:#x})")
 }
 
 /// Returns a request with `argsz` and some words, in a buffer of `len` bytes.

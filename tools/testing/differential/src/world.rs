@@ -8,7 +8,6 @@ use crate::{
         DEVICES,
         EDU,
         PARAMETERS,
-        locked,
         open_group,
         read_parameter,
         write_parameter, //
@@ -29,7 +28,7 @@ use crate::{
         File,
         Step, //
     },
-    trace::Outcome,
+    trace::Outcome, //
 };
 use anyhow::{
     Context,
@@ -40,6 +39,7 @@ use std::os::fd::{
     AsRawFd,
     BorrowedFd, //
 };
+use support::machine::locked_kib;
 use vfio_client::{
     Container,
     Device,
@@ -88,7 +88,9 @@ impl World {
                 bitmap,
             } => self.send(*file, request, bitmap.as_ref())?,
             Step::Delegate(agent, container, request) => {
-                let agent = self.agents[*agent].as_mut().context("no agent")?;
+                let agent = self.agents[*agent]
+                    .as_mut()
+                    .context("the agent is not running")?;
                 return agent.send(*container, request);
             }
             Step::Read(file, offset, len) => self.read(*file, *offset, *len)?,
@@ -103,11 +105,14 @@ impl World {
                 Outcome::of(Ok::<_, Errno>(()))
             }
             Step::Dismiss(agent) => {
-                self.agents[*agent].take().context("no agent")?.end()?;
+                self.agents[*agent]
+                    .take()
+                    .context("the agent is not running")?
+                    .end()?;
                 Outcome::of(Ok::<_, Errno>(()))
             }
         };
-        Ok(outcome.with("locked", locked()))
+        Ok(outcome.with("locked", locked_kib()))
     }
 
     /// Closes everything and restores the parameters.
@@ -153,7 +158,7 @@ impl World {
                 }
                 Ok(outcome)
             }
-            File::Device(..) | File::Null => anyhow::bail!("{file} can't be opened so"),
+            File::Device(..) | File::Null => anyhow::bail!("{file} cannot be opened by path"),
         }
     }
 
@@ -168,7 +173,9 @@ impl World {
     }
 
     fn open_device(&mut self, group: usize, copy: usize, name: &str) -> Result<Outcome> {
-        let file = self.groups[group].as_ref().context("no group")?;
+        let file = self.groups[group]
+            .as_ref()
+            .context("the group is not open")?;
         let opened = file.device(name).map_err(|e| e.errno());
         let outcome = Outcome::of(opened.as_ref().map_err(|e| *e));
         if let Ok(device) = opened {
@@ -182,7 +189,9 @@ impl World {
             Some(file) => self.fd(file)?.as_raw_fd(),
             None => -1,
         };
-        let group = self.groups[group].as_ref().context("no group")?;
+        let group = self.groups[group]
+            .as_ref()
+            .context("the group is not open")?;
         Ok(Outcome::of(
             group.set_container_fd(number).map_err(|e| e.errno()),
         ))

@@ -5,7 +5,6 @@
 use crate::{
     coverage::Coverage,
     events::Events,
-    kernel::Log,
     sequence, //
 };
 use anyhow::Result;
@@ -64,6 +63,7 @@ use std::time::{
     Duration,
     Instant, //
 };
+use support::kmsg::Log;
 
 /// The number of distinct pairs of points.
 const PAIRS: usize = 1 << 16;
@@ -110,7 +110,7 @@ impl Machine<'_> {
             self.events.keep(input)?;
         }
         self.progress.ran(ran.steps, coverage.count());
-        match self.log.complaint().or(ran.strange) {
+        match self.log.take_defect().or(ran.strange) {
             Some(words) => {
                 self.progress.found += 1;
                 self.events.found(input, &words)?;

@@ -36,13 +36,13 @@ impl Events {
                 return Ok(Self(file));
             }
         }
-        anyhow::bail!("there is no port {name}")
+        anyhow::bail!("the machine has no virtio port {name}")
     }
 
     fn tell(&mut self, line: String) -> Result<()> {
         self.0
             .write_all(format!("{line}\n").as_bytes())
-            .context("events")
+            .context("writing to the virtio port")
     }
 
     /// Reports that an input is about to run.

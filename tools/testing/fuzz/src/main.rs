@@ -18,8 +18,6 @@ mod coverage;
 #[cfg(feature = "engine")]
 mod engine;
 mod events;
-#[cfg(feature = "engine")]
-mod kernel;
 mod sequence;
 
 use anyhow::{
@@ -153,8 +151,11 @@ fn replay(inputs: &[Vec<u8>], rules: Rules) -> Result<()> {
     }
     let after = settle(&before);
     println!("{} sequences of {steps} steps in all", inputs.len());
-    ensure!(strange == 0, "{strange} answers were not expected");
-    ensure!(after == before, "{before} was there before, {after} is");
+    ensure!(
+        strange == 0,
+        "{strange} inputs had answers that the model does not expect"
+    );
+    ensure!(after == before, "state before: {before}; after: {after}");
     Ok(())
 }
 

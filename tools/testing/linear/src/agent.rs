@@ -18,7 +18,8 @@ use crate::{
 use anyhow::{
     Context,
     Result,
-    bail, //
+    bail,
+    ensure, //
 };
 use linear::{
     defects::Rules,
@@ -29,56 +30,32 @@ use linear::{
     },
     plan::Plan, //
 };
-use nix::{
-    fcntl::{
-        FcntlArg,
-        FdFlag,
-        fcntl, //
-    },
-    sys::resource::{
-        Resource,
-        setrlimit, //
-    },
-};
 use std::{
     fs::File,
     io::{
         BufRead,
-        BufReader,
-        Write,
         stdin, //
     },
     os::fd::{
         AsFd,
-        AsRawFd,
-        BorrowedFd,
-        OwnedFd, //
-    },
-    process::{
-        Child,
-        ChildStdin,
-        Command,
-        Stdio, //
+        AsRawFd, //
     },
     sync::{
         Arc,
-        mpsc::{
-            Receiver,
-            channel, //
-        },
+        mpsc::Receiver, //
     },
-    thread,
     time::Duration, //
+};
+use support::helper::{
+    Helper,
+    inherited,
+    without_ipc_lock, //
 };
 use vfio_client::{
     Container,
     Errno,
-    Group as GroupFile,
-    raw, //
+    Group as GroupFile, //
 };
-
-/// The first argument of the second process.
-pub const FLAG: &str = "--agent";
 
 /// The maximum number of pages that it can lock.
 pub const LIMIT: u64 = 14;
@@ -86,13 +63,13 @@ pub const LIMIT: u64 = 14;
 /// The second process, as seen by the first one.
 #[derive(Debug)]
 pub struct Agent {
-    child: Child,
-    input: ChildStdin,
+    helper: Helper,
     lines: Receiver<String>,
 }
 
 impl Agent {
-    /// Starts the process with the descriptors that it needs.
+    /// Starts the process with the descriptors that it needs. It waits for the end of a round for
+    /// `patience` seconds.
     pub fn start(
         container: &Container,
         groups: &[GroupFile],
@@ -102,55 +79,38 @@ impl Agent {
         rules: Rules,
         patience: u64,
     ) -> Result<Self> {
-        let mut fds = vec![container.as_fd(), memory.as_fd(), sync.as_fd()];
-        fds.extend(groups.iter().map(AsFd::as_fd));
-        let inheritable = |flags| fds.iter().try_for_each(|fd| set_flags(*fd, flags));
-        let mut command = Command::new("/proc/self/exe");
-        command.arg(FLAG).arg(seed.to_string());
-        command.arg(u8::from(rules == Rules::C).to_string());
-        command.arg(patience.to_string());
-        command.args(fds.iter().map(|fd| fd.as_raw_fd().to_string()));
-        inheritable(FdFlag::empty())?;
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        inheritable(FdFlag::FD_CLOEXEC)?;
-        let mut child = child.context("agent")?;
-        let input = child.stdin.take().context("no input")?;
-        let output = BufReader::new(child.stdout.take().context("no output")?);
-        let (sender, lines) = channel();
-        // This thread ends with the agent, or when the receiver is dropped.
-        thread::spawn(move || {
-            let mut lines = output.lines().map_while(Result::ok);
-            while lines.next().is_some_and(|line| sender.send(line).is_ok()) {}
-        });
-        let mut agent = Self {
-            child,
-            input,
-            lines,
-        };
-        if agent.line(Duration::from_secs(patience))? != "ready" {
-            bail!("the agent is not ready");
-        }
+        let mut fds: Vec<&dyn AsFd> = vec![container, memory, sync];
+        fds.extend(groups.iter().map(|group| group as &dyn AsFd));
+        let mut words = vec![seed.to_string()];
+        words.push(u8::from(rules == Rules::C).to_string());
+        words.push(patience.to_string());
+        words.extend(fds.iter().map(|fd| fd.as_fd().as_raw_fd().to_string()));
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let mut helper = Helper::spawn(&words, &fds)?;
+        let lines = helper.lines()?;
+        let agent = Self { helper, lines };
+        let line = agent.line(Duration::from_secs(patience))?;
+        ensure!(line == "ready", "the agent printed {line:?}, not \"ready\"");
         Ok(agent)
     }
 
     /// Returns the process id.
     pub fn process(&self) -> u32 {
-        self.child.id()
+        self.helper.id()
     }
 
     /// Starts a round.
     pub fn begin(&mut self, number: u64, arrivals: u64) -> Result<()> {
-        writeln!(self.input, "{number} {arrivals}").context("agent")
+        self.helper.write(format!("{number} {arrivals}"))
     }
 
-    fn line(&mut self, patience: Duration) -> Result<String> {
-        self.lines
-            .recv_timeout(patience)
-            .context("the agent says nothing")
+    fn line(&self, patience: Duration) -> Result<String> {
+        let line = self.lines.recv_timeout(patience);
+        line.with_context(|| format!("the agent printed nothing for {} s", patience.as_secs()))
     }
 
     /// Waits for the end of the agent's part of a round.
-    pub fn finish(&mut self, plan: &Plan, patience: Duration) -> Result<Report> {
+    pub fn finish(&self, plan: &Plan, patience: Duration) -> Result<Report> {
         let mut report = Report::default();
         loop {
             let line = self.line(patience)?;
@@ -165,17 +125,9 @@ impl Agent {
     }
 
     /// Ends the agent and waits for its exit.
-    pub fn end(mut self) -> Result<()> {
-        drop(self.input);
-        let status = self.child.wait()?;
-        anyhow::ensure!(status.success(), "the agent ended with {status}");
-        Ok(())
+    pub fn end(self) -> Result<()> {
+        self.helper.finish()
     }
-}
-
-fn set_flags(fd: BorrowedFd<'_>, flags: FdFlag) -> Result<()> {
-    fcntl(fd, FcntlArg::F_SETFD(flags)).context("F_SETFD")?;
-    Ok(())
 }
 
 /// Formats a request as a line: thread, place in the plan, times, answer.
@@ -196,10 +148,12 @@ fn print(record: &Record) -> String {
 fn parse(plan: &Plan, line: &str) -> Result<Record> {
     let words: Vec<_> = line.split_ascii_whitespace().collect();
     let [thread, place, invoked, ref rest @ ..] = words[..] else {
-        bail!("too short");
+        bail!("expected a thread, a place and a time");
     };
     let (thread, place): (usize, usize) = (thread.parse()?, place.parse()?);
-    let call = plan.call(thread, place).context("no such thread")?;
+    let call = plan
+        .call(thread, place)
+        .context("the plan has no such request")?;
     let mut entry = Entry::pending(call, invoked.parse()?);
     if let [returned, how, ref numbers @ ..] = rest[..] {
         let numbers = numbers.iter().map(|number| number.parse::<u64>());
@@ -214,27 +168,6 @@ fn parse(plan: &Plan, line: &str) -> Result<Record> {
     Ok(Record { place, entry })
 }
 
-/// Limits the locked memory and drops CAP_IPC_LOCK.
-fn limit() -> Result<()> {
-    setrlimit(Resource::RLIMIT_MEMLOCK, LIMIT * PAGE, LIMIT * PAGE)?;
-    for set in [
-        caps::CapSet::Effective,
-        caps::CapSet::Permitted,
-        caps::CapSet::Inheritable,
-    ] {
-        caps::drop(None, set, caps::Capability::CAP_IPC_LOCK)?;
-    }
-    Ok(())
-}
-
-/// Takes ownership of an inherited descriptor.
-fn adopt(word: &str) -> Result<OwnedFd> {
-    let number = word.parse()?;
-    let fd = raw::duplicate(number)?;
-    nix::unistd::close(number)?;
-    Ok(fd)
-}
-
 /// Executes its part of each requested round.
 pub fn main(words: &[String]) -> Result<()> {
     let [
@@ -247,9 +180,9 @@ pub fn main(words: &[String]) -> Result<()> {
         ref groups @ ..,
     ] = words.iter().map(String::as_str).collect::<Vec<_>>()[..]
     else {
-        bail!("which descriptors?");
+        bail!("expected a seed, rules, a time and descriptors, got {words:?}");
     };
-    limit()?;
+    without_ipc_lock(LIMIT * PAGE)?;
     let seed = seed.parse()?;
     let rules = if rules == "1" {
         Rules::C
@@ -257,14 +190,14 @@ pub fn main(words: &[String]) -> Result<()> {
         Rules::Strict
     };
     let patience = Duration::from_secs(patience.parse()?);
-    let memory = File::from(adopt(memory)?);
+    let memory = File::from(inherited(memory)?);
     let groups = groups
         .iter()
-        .map(|word| Ok(GroupFile::from_fd(adopt(word)?)));
-    let sync = Arc::new(Sync::new(&File::from(adopt(sync)?))?);
+        .map(|word| Ok(GroupFile::from_fd(inherited(word)?)));
+    let sync = Arc::new(Sync::new(&File::from(inherited(sync)?))?);
     let _arena = map_memory(&memory)?;
     let files = Arc::new(Files {
-        container: Container::from_fd(adopt(container)?),
+        container: Container::from_fd(inherited(container)?),
         groups: groups.collect::<Result<_>>()?,
         memory,
         processes: [std::os::unix::process::parent_id(), std::process::id()],
@@ -272,7 +205,9 @@ pub fn main(words: &[String]) -> Result<()> {
     println!("ready");
     for line in stdin().lock().lines() {
         let line = line?;
-        let (number, arrivals) = line.split_once(' ').context("which round?")?;
+        let (number, arrivals) = line
+            .split_once(' ')
+            .context("expected a round and a number of arrivals")?;
         let plan = Arc::new(Plan::new(seed, number.parse()?, rules));
         let crew = Crew::start(&files, &sync, &plan, 1, None, arrivals.parse()?)?;
         let report = crew.finish(patience)?;

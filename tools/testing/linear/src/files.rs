@@ -25,7 +25,7 @@ use linear::{
         RESULT,
         unmap, //
     },
-    plan::MEMORY_PAGES,
+    plan::MEMORY_PAGES, //
 };
 use std::{
     fs::File,
@@ -36,7 +36,13 @@ use std::{
         },
         unix::fs::FileExt, //
     },
-    sync::Arc,
+    sync::Arc, //
+};
+use support::requests::{
+    self,
+    DirtyPages,
+    MapDma,
+    UnmapDma, //
 };
 use vfio_client::{
     Bytes,
@@ -133,9 +139,14 @@ impl Worker {
                 iova,
                 size,
             } => {
-                let bytes = Bytes::new().u32(32).u32(flags);
-                let bytes = bytes.u64(vaddr).u64(iova).u64(size);
-                self.send(container, request::IOMMU_MAP_DMA, &bytes)
+                let map = MapDma {
+                    argsz: MapDma::SIZE,
+                    flags,
+                    vaddr,
+                    iova,
+                    size,
+                };
+                self.send(container, request::IOMMU_MAP_DMA, &map.bytes())
                     .map(|_| Vec::new())
             }
             Op::MapMany {
@@ -157,13 +168,12 @@ impl Worker {
                 bitmap,
             } => self.unmap(flags, iova, size, bitmap),
             Op::Track(flags) => {
-                let bytes = Bytes::new().u32(8).u32(flags);
+                let bytes = DirtyPages::track(flags).bytes();
                 self.send(container, request::IOMMU_DIRTY_PAGES, &bytes)
                     .map(|_| Vec::new())
             }
             Op::Dirty { iova, size, bitmap } => {
-                let bytes = Bytes::new().u32(48).u32(4).u64(iova).u64(size);
-                let bytes = self.describe(bytes, bitmap);
+                let bytes = DirtyPages::get(iova, size, self.argument(bitmap)).bytes();
                 let sent = self.send(container, request::IOMMU_DIRTY_PAGES, &bytes);
                 sent.map(|_| self.words(bitmap))
             }
@@ -206,7 +216,7 @@ impl Worker {
                 })
             }
             Op::Close => {
-                self.devices.pop().context("no device")?;
+                self.devices.pop().context("the device is not open")?;
                 Ok(Vec::new())
             }
             Op::Locked(process) => Ok(vec![locked_pages(files.processes[usize::from(process)])?]),
@@ -236,14 +246,19 @@ impl Worker {
         self.bitmap.len() - bitmap.size as usize
     }
 
-    fn describe(&self, bytes: Bytes, bitmap: Bitmap) -> Bytes {
+    /// Fills the memory of a bitmap, and returns the argument of a request for it.
+    fn argument(&self, bitmap: Bitmap) -> requests::Bitmap {
         let start = self.bitmap_start(bitmap);
         self.bitmap.fill(start, bitmap.size as usize, bitmap.fill);
         let address = match bitmap.room {
             0 => UNWRITABLE,
             _ => self.bitmap.addr() + start as u64,
         };
-        bytes.u64(bitmap.pgsize).u64(bitmap.size).u64(address)
+        requests::Bitmap {
+            pgsize: bitmap.pgsize,
+            size: bitmap.size,
+            data: address,
+        }
     }
 
     fn words(&self, bitmap: Bitmap) -> Vec<u64> {
@@ -254,14 +269,19 @@ impl Worker {
     }
 
     fn unmap(&mut self, flags: u32, iova: u64, size: u64, bitmap: Option<Bitmap>) -> Answer {
-        let argsz = if bitmap.is_some() { 48 } else { 24 };
-        let mut bytes = Bytes::new().u32(argsz).u32(flags).u64(iova).u64(size);
-        if let Some(bitmap) = bitmap {
-            bytes = self.describe(bytes, bitmap);
-        }
+        let unmap = match bitmap {
+            Some(bitmap) => UnmapDma {
+                flags,
+                ..UnmapDma::with_bitmap(iova, size, self.argument(bitmap))
+            },
+            None => UnmapDma {
+                flags,
+                ..UnmapDma::of(iova, size)
+            },
+        };
         let files = self.files.clone();
-        let bytes = self.send(&files.container, request::IOMMU_UNMAP_DMA, &bytes)?;
-        let mut numbers = vec![bytes.get_u64(16)];
+        let bytes = self.send(&files.container, request::IOMMU_UNMAP_DMA, &unmap.bytes())?;
+        let mut numbers = vec![UnmapDma::unmapped(&bytes)];
         if let Some(bitmap) = bitmap.filter(|_| flags & unmap::DIRTY != 0) {
             numbers.extend(self.words(bitmap));
         }
@@ -269,7 +289,7 @@ impl Worker {
     }
 
     fn ask_driver(&mut self, op: &Op) -> Result<Answer> {
-        let device = self.device().context("no device")?.clone();
+        let device = self.device().context("the device is not open")?.clone();
         let ask =
             |iova: u64, count: u32, prot: u32| Bytes::new().u64(iova).u32(count).u32(prot).u64(0);
         Ok(match *op {
@@ -301,7 +321,7 @@ impl Worker {
                 self.send(&*device, interface::DMA_WRITE, &bytes)
                     .map(|_| Vec::new())
             }
-            _ => anyhow::bail!("{op} is not for the driver"),
+            _ => anyhow::bail!("{op} is not a request to the driver"),
         })
     }
 

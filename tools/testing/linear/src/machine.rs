@@ -25,7 +25,11 @@ use std::{
         File, //
     },
     os::unix::fs::FileExt,
-    path::Path,
+    path::Path, //
+};
+use support::machine::{
+    group_number,
+    locked_kib_of, //
 };
 use vfio_client::{
     Arena,
@@ -48,10 +52,7 @@ pub fn open_group(group: Group) -> Result<GroupFile> {
         Group::Physical | Group::Second => "pci",
     };
     let device = DEVICES[group as usize];
-    let link = format!("/sys/bus/{bus}/devices/{device}/iommu_group");
-    let target = fs::read_link(&link).with_context(|| link.clone())?;
-    let number = target.file_name().and_then(|name| name.to_str());
-    let number = number.and_then(|name| name.parse().ok()).context(link)?;
+    let number = group_number(format!("/sys/bus/{bus}/devices/{device}"))?;
     Ok(GroupFile::open(number)?)
 }
 
@@ -67,11 +68,7 @@ pub fn set_limit(limit: u32) -> Result<()> {
 
 /// Returns the number of pages that a process has locked.
 pub fn locked_pages(process: u32) -> Result<u64> {
-    let path = format!("/proc/{process}/status");
-    let status = fs::read_to_string(&path).with_context(|| path.clone())?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
-    let number = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    Ok(number.context(path)? / (PAGE / 1024))
+    Ok(locked_kib_of(process)? / (PAGE / 1024))
 }
 
 /// Returns whether debugfs has a list of containers, as with the Rust modules.

@@ -118,9 +118,8 @@ fn run(options: &Options) -> Result<Tally> {
 }
 
 fn main() -> Result<()> {
-    let words: Vec<_> = std::env::args().skip(1).collect();
-    if words.first().is_some_and(|word| word == agent::FLAG) {
-        return agent::main(&words[1..]);
+    if let Some(words) = support::helper::command() {
+        return agent::main(&words);
     }
     let options = Options::parse();
     if options.plan {

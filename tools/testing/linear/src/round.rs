@@ -160,7 +160,9 @@ fn work(sync: &Sync, plan: &Plan, thread: usize, worker: &mut Worker, board: &Bo
         if place >= planned && !worker.has_opened() {
             break;
         }
-        let call = plan.call(thread, place).context("no such thread")?;
+        let call = plan
+            .call(thread, place)
+            .context("the plan has no such request")?;
         if !worker.can(&call.op) {
             continue;
         }

@@ -25,7 +25,7 @@ use crate::{
         Sync,
         perform, //
     },
-    show,
+    show, //
 };
 use anyhow::{
     Context,
@@ -284,8 +284,8 @@ impl Session {
     pub fn end(self) -> Result<()> {
         set_limit(USUAL_LIMIT)?;
         self.agent.end()?;
-        let left = locked_pages(std::process::id()).context("what is left")?;
-        anyhow::ensure!(left == 0, "{left} pages are locked in the end");
+        let left = locked_pages(std::process::id()).context("locked pages at the end")?;
+        anyhow::ensure!(left == 0, "expected no locked pages at the end, got {left}");
         Ok(())
     }
 }

@@ -67,6 +67,6 @@ impl KeyedWait {
     fn of(&self, key: u64) -> &Condvar {
         self.0
             .get(key as usize)
-            .expect("a model with less requests")
+            .expect("the model has too many requests")
     }
 }

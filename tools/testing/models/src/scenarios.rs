@@ -364,7 +364,7 @@ impl Pages for NoPages {
 
 fn log() -> Arc<Space<Log>> {
     let Ok(space) = Space::new((), Vec::new()) else {
-        panic!("no memory for a space");
+        panic!("cannot allocate an address space");
     };
     Arc::new(space.make())
 }

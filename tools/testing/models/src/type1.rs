@@ -136,7 +136,7 @@ impl Container {
     /// A container, and what was done before.
     pub(crate) fn new(world: World, machine: Arc<Machine>) -> Arc<Self> {
         let Ok(space) = Space::new(world.layout, false) else {
-            panic!("no memory for a container");
+            panic!("cannot allocate a container");
         };
         let driver = Driver::new(world.stubborn);
         let container = Arc::new(Self {
@@ -196,7 +196,7 @@ impl Container {
         let (layout, counted, requests) = (*look.layout(), look.mappings(), look.requests());
         look.for_each_in(Range::ALL, |range, dma| {
             let Some(pages) = dma.pages() else {
-                panic!("the pages of {range:?} were not put back");
+                panic!("the pages of {range:?} were not unpinned");
             };
             assert_eq!(pages.range(), range);
             let vaddr = dma.vaddr().map(|vaddr| vaddr.get());

@@ -33,42 +33,28 @@ use std::{
         Instant, //
     },
 };
+use support::cgroup::Cgroup;
 
 /// The mount point of the tmpfs that consumes memory.
 const HOG: &str = "/run/hog";
-/// The mount point of the cgroup hierarchy.
-const CGROUPS: &str = "/run/cgroups";
-/// The cgroup with a memory limit.
-const LIMITED: &str = "/run/cgroups/limited";
 
 /// The number of bytes allocated at a time.
 const CHUNK: i64 = 16 << 20;
 /// The size of the pieces. Every other piece is freed.
 const PIECE: i64 = 64 << 10;
 
-/// Mounts the file systems for the disturbances, and exempts this process from the OOM killer.
-pub fn prepare() -> Result<()> {
-    for (kind, folder, data) in [
-        ("tmpfs", HOG, Some("size=100%")),
-        ("cgroup2", CGROUPS, None),
-    ] {
-        fs::create_dir(folder)?;
-        mount(Some(kind), folder, Some(kind), MsFlags::empty(), data).context(folder)?;
-    }
-    fs::write(Path::new(CGROUPS).join("cgroup.subtree_control"), "+memory")?;
-    fs::create_dir(LIMITED)?;
+/// Prepares the disturbances, and exempts this process from the OOM killer. Returns the cgroup
+/// whose memory limit [`limit`] changes.
+pub fn prepare() -> Result<Cgroup> {
+    fs::create_dir(HOG)?;
+    let (kind, options) = (Some("tmpfs"), Some("size=100%"));
+    mount(kind, HOG, kind, MsFlags::empty(), options).context(HOG)?;
     fs::write("/proc/self/oom_score_adj", "-1000")?;
     // A busy host is slow. A hung task is logged and fails the run; it must not panic, so that the
     // stacks of all other tasks are logged, too.
     fs::write("/proc/sys/kernel/hung_task_timeout_secs", "120")?;
     fs::write("/proc/sys/kernel/hung_task_panic", "0")?;
-    Ok(())
-}
-
-/// Moves a process to the cgroup with a memory limit.
-pub fn confine(process: u32) -> Result<()> {
-    fs::write(Path::new(LIMITED).join("cgroup.procs"), process.to_string())?;
-    Ok(())
+    Cgroup::new("limited")
 }
 
 fn pause(random: &mut Rng, most: u64, end: Instant) {
@@ -83,7 +69,7 @@ fn available() -> Result<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"));
     let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    Ok(kib.context("MemAvailable")? / 1024)
+    Ok(kib.context("/proc/meminfo has no MemAvailable")? / 1024)
 }
 
 /// Allocates nearly all memory, fragments the free memory, triggers compaction, and frees
@@ -128,10 +114,9 @@ fn take(floor: u64, end: Instant) -> Result<Vec<(PathBuf, File)>> {
     Ok(files)
 }
 
-/// Changes the limit of the cgroup between hardly any memory and no limit.
-pub fn limit(seed: u64, end: Instant) -> Result<()> {
+/// Changes the memory limit of a cgroup between hardly any memory and no limit.
+pub fn limit(cgroup: &Cgroup, seed: u64, end: Instant) -> Result<()> {
     let mut random = Rng::with_seed(seed ^ 0x4c49_4d00);
-    let set = |name: &str, value: &str| fs::write(Path::new(LIMITED).join(name), value);
     while Instant::now() < end {
         let name = if random.u8(0..3) == 0 {
             "memory.high"
@@ -139,21 +124,12 @@ pub fn limit(seed: u64, end: Instant) -> Result<()> {
             "memory.max"
         };
         let value = ["1M", "4M", "8M", "16M", "64M", "max", "max"][random.usize(0..7)];
-        set(name, value)?;
+        cgroup.set(name, value)?;
         pause(&mut random, 1500, end);
-        set(name, "max")?;
+        cgroup.set(name, "max")?;
         pause(&mut random, 1500, end);
     }
     Ok(())
-}
-
-/// Returns the number of programs that the OOM killer killed in the cgroup.
-pub fn kills() -> Result<u64> {
-    let text = fs::read_to_string(Path::new(LIMITED).join("memory.events"))?;
-    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    count
-        .and_then(|count| count.parse().ok())
-        .context("oom_kill")
 }
 
 /// Returns the files that set processors online and offline, except that of processor 0.
@@ -189,7 +165,7 @@ pub fn processors(seed: u64, end: Instant) -> Result<()> {
         changes += u64::from(fs::write(switch, if random.bool() { "0" } else { "1" }).is_ok());
         pause(&mut random, 1000, end);
     }
-    ensure!(changes > 0, "no processor changed");
+    ensure!(changes > 0, "no processor went offline or online");
     // Sets all processors online at the end.
     let give_up = Instant::now() + Duration::from_secs(60);
     for switch in &switches {

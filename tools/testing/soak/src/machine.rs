@@ -13,13 +13,14 @@ use std::{
     fs,
     io::ErrorKind,
     path::Path,
-    process::Command,
     thread::sleep,
-    time::{
-        Duration,
-        Instant, //
-    },
+    time::Duration, //
 };
+use support::machine::{
+    modprobe,
+    pinned_pages, //
+};
+use vfio_client::wait::until;
 
 /// The modules that vm/run loaded: one module and its parameters per line.
 const MODULES: &str = "/vm/modules";
@@ -74,10 +75,11 @@ impl Machine {
         }
         for device in fs::read_to_string(BOUND)?.lines() {
             let driver = format!("/sys/bus/pci/devices/{device}/driver");
-            let is_bound = || Ok(fs::read_link(&driver).is_ok_and(|to| to.ends_with("vfio-pci")));
+            let is_bound =
+                || anyhow::Ok(fs::read_link(&driver).is_ok_and(|to| to.ends_with("vfio-pci")));
             ensure!(
-                within(PATIENCE, is_bound)?,
-                "{device} is not bound to vfio-pci"
+                until(PATIENCE, is_bound)?,
+                "{device} was not bound to vfio-pci in time"
             );
         }
         Ok(())
@@ -93,15 +95,21 @@ impl Machine {
             let mut why = None;
             let goes = || {
                 why = modprobe(&["-r", name]).err();
-                Ok(why.is_none())
+                anyhow::Ok(why.is_none())
             };
-            if !within(PATIENCE, goes)? {
+            if !until(PATIENCE, goes)? {
                 let loaded = self.loaded()?.join("\n");
-                return Err(why.context("gone")?.context(loaded));
+                return Err(why
+                    .context("unloaded only after the timeout")?
+                    .context(loaded));
             }
         }
         let left = self.loaded()?;
-        ensure!(left.is_empty(), "still loaded:\n{}", left.join("\n"));
+        ensure!(
+            left.is_empty(),
+            "these modules are still loaded:\n{}",
+            left.join("\n")
+        );
         Ok(())
     }
 
@@ -139,8 +147,8 @@ impl Machine {
 
     /// Checks that the counters have their initial values.
     pub fn check(&self) -> Result<()> {
-        let is_same = || Ok(self.counters()? == self.bare);
-        if within(PATIENCE, is_same)? {
+        let is_same = || anyhow::Ok(self.counters()? == self.bare);
+        if until(PATIENCE, is_same)? {
             return Ok(());
         }
         let now = self.counters()?;
@@ -148,50 +156,27 @@ impl Machine {
         let changed = names
             .iter()
             .find(|name| now.get(**name) != self.bare.get(**name));
-        let name = changed.context("they are again")?;
+        let name =
+            changed.context("the counters had their initial values only after the timeout")?;
         bail!(
-            "{name}: {:?}, was {:?}",
-            now.get(*name),
-            self.bare.get(*name)
+            "{name}: expected {:?}, got {:?}",
+            self.bare.get(*name),
+            now.get(*name)
         )
     }
 
     /// Checks that no page is still pinned after all programs have ended.
     pub fn check_pins(&self) -> Result<()> {
-        let is_same = || Ok(pinned_pages()? == self.pinned);
-        let same = within(PATIENCE, is_same)?;
+        let is_same = || anyhow::Ok(pinned_pages()? == self.pinned);
+        let same = until(PATIENCE, is_same)?;
         ensure!(
             same,
-            "{} pages are pinned, were {}",
-            pinned_pages()?,
-            self.pinned
+            "expected {} pinned pages, got {}",
+            self.pinned,
+            pinned_pages()?
         );
         Ok(())
     }
-}
-
-fn modprobe(words: &[&str]) -> Result<()> {
-    let output = Command::new("modprobe").args(words).output()?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "modprobe {}: {}",
-        words.join(" "),
-        text.trim()
-    );
-    Ok(())
-}
-
-/// Polls until a condition holds or `time` has passed. Returns whether it holds.
-fn within(time: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<bool> {
-    let end = Instant::now() + time;
-    while !holds()? {
-        if Instant::now() > end {
-            return Ok(false);
-        }
-        sleep(Duration::from_millis(200));
-    }
-    Ok(true)
 }
 
 /// Returns the number of entries of a directory; 0 if it does not exist.
@@ -203,29 +188,17 @@ fn entries(folder: impl AsRef<Path>) -> Result<i64> {
     }
 }
 
-/// Returns the number of pinned pages.
-fn pinned_pages() -> Result<i64> {
-    // Processors count separately for a while; this adds their counters up.
-    fs::write("/proc/sys/vm/stat_refresh", "1")?;
-    let text = fs::read_to_string("/proc/vmstat")?;
-    let value = |name: &str| -> Result<i64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        Ok(line.context(name.to_owned())?.trim().parse()?)
-    };
-    Ok(value("nr_foll_pin_acquired ")? - value("nr_foll_pin_released ")?)
-}
-
 /// Checks that kmemleak finds no leaks. Does nothing if the kernel has no kmemleak.
 pub fn check_leaks() -> Result<()> {
     if !Path::new(KMEMLEAK).exists() {
         return Ok(());
     }
     // kmemleak only reports objects that are some seconds old.
-    fs::write(KMEMLEAK, "scan").context("kmemleak has given up")?;
+    fs::write(KMEMLEAK, "scan").context("kmemleak is disabled")?;
     sleep(Duration::from_secs(6));
-    fs::write(KMEMLEAK, "scan").context("kmemleak has given up")?;
+    fs::write(KMEMLEAK, "scan").context("kmemleak is disabled")?;
     let found = fs::read_to_string(KMEMLEAK)?;
-    ensure!(found.is_empty(), "{found}");
+    ensure!(found.is_empty(), "kmemleak reports leaks:\n{found}");
     Ok(())
 }
 
@@ -239,7 +212,7 @@ pub fn check_taint() -> Result<()> {
         .parse()?;
     ensure!(
         taint & DEFECTS == 0,
-        "it is tainted by {:#x}",
+        "the kernel is tainted by {:#x}",
         taint & DEFECTS
     );
     Ok(())

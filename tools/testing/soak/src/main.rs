@@ -60,10 +60,11 @@ fn round(
 ) -> Result<bool> {
     let seed = options.seed.wrapping_mul(1_000_003).wrapping_add(number);
     let end = Instant::now() + Duration::from_secs(options.round);
+    let cgroup = &kinds.cgroup;
     let outcomes = thread::scope(|scope| {
         let disturbances = [
             scope.spawn(move || disturb::memory(seed, end)),
-            scope.spawn(move || disturb::limit(seed, end)),
+            scope.spawn(move || disturb::limit(cgroup, seed, end)),
             scope.spawn(move || disturb::processors(seed, end)),
         ];
         let outcomes = kinds.work(seed, end);
@@ -98,9 +99,9 @@ fn main() -> Result<ExitCode> {
     let options = Options::parse();
     println!("seed {}", options.seed);
     let start = Instant::now();
-    disturb::prepare()?;
+    let cgroup = disturb::prepare()?;
     let machine = Machine::new()?;
-    let mut kinds = Kinds::new(&options.disk, options.c);
+    let mut kinds = Kinds::new(&options.disk, options.c, cgroup);
     let mut report = Report::default();
     for number in 1.. {
         report.begin(number);

@@ -16,12 +16,7 @@ use crate::{
         Space, //
     },
     request::{
-        BitmapArgument,
         Request,
-        dirty,
-        map,
-        track,
-        unmap,
         words, //
     },
     step::{
@@ -30,6 +25,13 @@ use crate::{
         File,
         Step, //
     },
+};
+use support::requests::{
+    self,
+    DirtyPages,
+    DirtyRange,
+    MapDma,
+    UnmapDma, //
 };
 use vfio_client::request;
 
@@ -202,20 +204,28 @@ impl Generator<'_> {
         let invalid: Vec<_> = dmas.filter(|dma| dma.vaddr_invalid).collect();
         let (mut iova, mut size) = (self.iova(space), self.size());
         let mut flags = match self.choices.u32(0..100) {
-            0..72 => 3,
-            72..85 => 1,
-            85..92 => 2,
-            92..94 => 4,
+            0..72 => MapDma::READ_WRITE,
+            72..85 => MapDma::READ,
+            85..92 => MapDma::WRITE,
+            92..94 => MapDma::VADDR,
             94..98 => self.choices.u32(0..8),
             _ => (1 << self.choices.u32(0..32)) | self.choices.u32(0..4),
         };
         if !invalid.is_empty() && self.percent(40) {
             let dma = self.pick(&invalid);
             (iova, size) = (dma.iova, dma.size);
-            flags = self.mostly(4, 90, &[3, 5]);
+            let invalid = MapDma::VADDR | MapDma::READ;
+            flags = self.mostly(MapDma::VADDR, 90, &[MapDma::READ_WRITE, invalid]);
         }
         let vaddr = self.vaddr(size);
-        let request = map(self.argsz(32), flags, vaddr, iova, size);
+        let map = MapDma {
+            argsz: self.argsz(MapDma::SIZE),
+            flags,
+            vaddr,
+            iova,
+            size,
+        };
+        let request = Request::from(map);
         if self.percent(2) {
             let len = self.choices.usize(0..64);
             return request.resized(len);
@@ -247,7 +257,7 @@ impl Generator<'_> {
     }
 
     /// Chooses a bitmap for a range.
-    fn bitmap(&mut self, size: u64) -> (BitmapArgument, Bitmap) {
+    fn bitmap(&mut self, size: u64) -> (requests::Bitmap, Bitmap) {
         // Not 0: the C module's behaviour is undefined then, see c-vfio-defects.rst.
         let page_size = self.mostly(PAGE, 94, &[1, 3, 2048, 2 * PAGE, PIECE, 1 << 63]);
         let bytes = (size / PAGE).div_ceil(64) * 8;
@@ -259,8 +269,8 @@ impl Generator<'_> {
         let nowhere = self.nowhere(length);
         let chance = if length < SIZE / 2 { 96 } else { 0 };
         let data = self.mostly(BITMAP + start, chance, &[nowhere]);
-        let argument = BitmapArgument {
-            page_size,
+        let argument = requests::Bitmap {
+            pgsize: page_size,
             size: length,
             data,
         };
@@ -281,26 +291,39 @@ impl Generator<'_> {
         let (mut iova, mut size) = self.range(space);
         let mut flags = match self.choices.u32(0..100) {
             0..82 => 0,
-            82..86 => 2,
-            86..94 => 4,
-            94..97 => 6,
+            82..86 => UnmapDma::ALL,
+            86..94 => UnmapDma::VADDR,
+            94..97 => UnmapDma::ALL | UnmapDma::VADDR,
             _ => (1 << self.choices.u32(0..32)) & !1,
         };
-        if flags & 2 != 0 && self.percent(85) {
+        if flags & UnmapDma::ALL != 0 && self.percent(85) {
             (iova, size) = (0, 0);
         }
         if dirty.is_some() {
             flags = self.mostly(1, 94, &[3, 5]);
             let (argument, bitmap) = self.bitmap(size);
-            let argsz = self.argsz(48);
-            let request = unmap(argsz, flags, iova, size, Some(argument));
+            let unmap = UnmapDma {
+                argsz: self.argsz(UnmapDma::SIZE_WITH_BITMAP),
+                flags,
+                iova,
+                size,
+                bitmap: Some(argument),
+            };
+            let request = Request::from(unmap);
             if self.percent(2) {
                 let len = self.choices.usize(0..48);
                 return (request.resized(len), Some(bitmap));
             }
             return (request, Some(bitmap));
         }
-        let request = unmap(self.argsz(24), flags, iova, size, None);
+        let unmap = UnmapDma {
+            argsz: self.argsz(UnmapDma::SIZE),
+            flags,
+            iova,
+            size,
+            bitmap: None,
+        };
+        let request = Request::from(unmap);
         if self.percent(2) {
             let len = self.choices.usize(0..40);
             return (request.resized(len), None);
@@ -315,14 +338,27 @@ impl Generator<'_> {
             let flags = self.mostly(usual, 88, &[0, 1, 2, 3, 4, 5, 8, 1 << 31]);
             return Step::Send {
                 file,
-                request: track(self.argsz(8), flags),
+                request: Request::from(DirtyPages {
+                    argsz: self.argsz(DirtyPages::SIZE),
+                    flags,
+                    range: None,
+                }),
                 bitmap: None,
             };
         }
         let (iova, size) = self.range(space);
         let (argument, bitmap) = self.bitmap(size);
         let flags = self.mostly(4, 96, &[5, 6, 7, 12]);
-        let request = dirty(self.argsz(48), flags, iova, size, argument);
+        let dirty = DirtyPages {
+            argsz: self.argsz(DirtyPages::SIZE_WITH_RANGE),
+            flags,
+            range: Some(DirtyRange {
+                iova,
+                size,
+                bitmap: argument,
+            }),
+        };
+        let request = Request::from(dirty);
         let request = if self.percent(2) {
             let len = self.choices.usize(0..48);
             request.resized(len)
