@@ -9,18 +9,23 @@ import dataclasses
 import re
 import sys
 
+# The id of a row of Documentation/features.rst.
+ROW = r"(?:T-)?[A-Z]+\d+"
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
     """The result of a test: its name, whether it passed, and the details of a failure.
 
     An ignored test does not apply to the tested modules. It counts neither as passed nor as failed.
+    ROWS are the rows of Documentation/features.rst that the test is about.
     """
 
     name: str
     passed: bool
     detail: str = ""
     ignored: bool = False
+    rows: tuple[str, ...] = ()
 
 
 def of_exit_status(name):
@@ -42,12 +47,17 @@ def tell(name, passed, lines=()):
 
 
 def checks(output, _status):
-    """Parses 'ok NAME', 'not ok NAME' and 'FAILED NAME'; '# ...' lines after a failure say why."""
+    """Parses 'ok NAME', 'not ok NAME' and 'FAILED NAME'; '# ...' lines after a failure say why.
+
+    A name may begin with a row: 'K3: modprobe vfio loads vfio_iommu_type1'.
+    """
     results = []
     for line in output.splitlines():
         if match := re.match(r"(ok|not ok|FAILED) +(.+)", line):
             # The names may contain columns of any width.
-            results.append(Result(" ".join(match[2].split()), match[1] == "ok"))
+            name = " ".join(match[2].split())
+            row = re.match(rf"({ROW}): ", name)
+            results.append(Result(name, match[1] == "ok", rows=(row[1],) if row else ()))
         elif line.startswith("# ") and results and not results[-1].passed:
             last = results[-1]
             results[-1] = dataclasses.replace(last, detail=f"{last.detail}{line[2:]}\n")
@@ -58,9 +68,9 @@ def libtest(output, _status):
     """Parses the output of Rust's test harness; fails if announced tests have no result."""
     reasons = dict(re.findall(r"^---- (\S+)(?: stdout)? ----\n(.*?)(?=^---- |^failures:|\Z)", output, re.M | re.S))
     results = [
-        Result(name, True, ignored=True) if outcome == "ignored"
-        else Result(name, outcome == "ok", "" if outcome == "ok" else reasons.get(name, outcome).strip())
-        for name, outcome in libtest_outcomes(output)
+        Result(name, True, ignored=True, rows=rows) if outcome == "ignored"
+        else Result(name, outcome == "ok", "" if outcome == "ok" else reasons.get(name, outcome).strip(), rows=rows)
+        for name, rows, outcome in libtest_outcomes(output)
     ]
     announced = re.search(r"^running (\d+) tests?$", output, re.M)
     missing = int(announced[1]) - len(results) if announced else 0
@@ -70,13 +80,16 @@ def libtest(output, _status):
 
 
 def libtest_outcomes(output):
-    """Yields (test, outcome). The output of a test may come between the two."""
-    name = None
+    """Yields (test, rows, outcome) from 'test [ROW ROW] NAME ... OUTCOME'.
+
+    The output of a test may come before its outcome.
+    """
+    name, rows = None, ()
     for line in output.splitlines():
-        if match := re.match(r"test (\S+)\s+\.\.\. (.*)", line):
-            name, line = match.groups()
+        if match := re.match(r"test (?:\[([^]]*)\])?\s*(\S+)\s+\.\.\. (.*)", line):
+            rows, name, line = tuple((match[1] or "").split()), match[2], match[3]
         if name and line in ("ok", "FAILED", "ignored"):
-            yield name, line
+            yield name, rows, line
             name = None
 
 

@@ -4,15 +4,12 @@
 import collections
 import re
 
-from results import Result
+from results import ROW, Result
 
 FEATURES = "Documentation/features.rst"
 UNTESTED = "Rows without a test"
 
-ROW = re.compile(r"   \* - ((?:T-)?[A-Z]+\d+)$")
-# Matches the row ids at the start of a test's name: 'k7_', 't_m13_', 't_a2_and_a3_', or 'K3:' in
-# scripts.
-IDS = re.compile(r"(?:t_)?[a-z]+\d+(?:_and_[a-z]+\d+)*(?=_|:)")
+START = re.compile(rf"   \* - ({ROW})$")
 
 
 def in_document(repo):
@@ -21,23 +18,13 @@ def in_document(repo):
     sections = re.split(r"^(.+)\n=+\n", (repo / FEATURES).read_text(), flags=re.M)
     for title, text in zip(sections[1::2], sections[2::2], strict=True):
         for line in text.splitlines():
-            if match := ROW.match(line):
+            if match := START.match(line):
                 row = match[1]
                 if title != UNTESTED:
                     rows.append(row)
             elif title == UNTESTED and row and line.startswith("     - "):
                 reasons[row] = line.removeprefix("     - ")
     return rows, reasons
-
-
-def of_test(name):
-    """Returns the rows that a test's name refers to: t_a02_and_a3_limit refers to T-A2 and T-A3."""
-    match = IDS.match(name.rpartition("::")[2].lower())
-    if not match:
-        return []
-    ids = match[0].removeprefix("t_").split("_and_")
-    prefix = "T-" if match[0].startswith("t_") else ""
-    return [prefix + re.sub(r"0*(\d+)$", r"\1", row).upper() for row in ids]
 
 
 class Table:
@@ -48,10 +35,12 @@ class Table:
         self.rows, self.reasons = in_document(repo)
         self.without_c = without_c
         self.passed = collections.Counter()
+        self.unknown = set()
         for step, found in results.items():
             for result in found:
+                self.unknown.update(f"{result.name}: {row}" for row in result.rows if row not in self.rows)
                 if result.passed and not result.ignored:
-                    self.passed.update((row, modules[step]) for row in of_test(result.name))
+                    self.passed.update((row, modules[step]) for row in result.rows)
 
     def lines(self):
         """Yields the lines of the table."""
@@ -69,5 +58,6 @@ class Table:
             yield Result(f"each row has a test on {name} or a reason", not bare, "\n".join(bare))
             idle = [row for row in reasons[modules] if self.passed[row, modules]]
             yield Result(f"no row with a test on {name} is said to have none", not idle, "\n".join(idle))
+        yield Result("each row of a test exists", not self.unknown, "\n".join(sorted(self.unknown)))
         unknown = sorted(self.without_c.keys() - set(self.rows))
         yield Result("each exception is about a row", not unknown, "\n".join(unknown))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tests of the parsers of test results: a failed or missing test must never count as passed."""
 
+import dataclasses
 import importlib.machinery
 import importlib.util
 import pathlib
@@ -64,6 +65,11 @@ class Libtest(unittest.TestCase):
         self.assertEqual(failures(found), ["c"])
         self.assertEqual([r.name for r in found if r.ignored], ["d"])
 
+    def test_rows(self):
+        output = "running 2 tests\ntest [T-A2 T-A3] a::b ... ok\ntest             c    ... ok\n"
+        found = results.libtest(output, 0)
+        self.assertEqual([(r.name, r.rows) for r in found], [("a::b", ("T-A2", "T-A3")), ("c", ())])
+
     def test_output_within(self):
         output = "running 2 tests\ntest a  ... \nthread panicked\n\nFAILED\ntest b ... ok\n"
         output += "\nfailures:\n\n---- a ----\n1 is not 2\n\n\nfailures:\n    a\n"
@@ -78,6 +84,10 @@ class Libtest(unittest.TestCase):
 
 
 class Checks(unittest.TestCase):
+    def test_row(self):
+        found = results.checks("ok      K3: modprobe vfio\nok      vfio: K3\n", 0)
+        self.assertEqual([r.rows for r in found], [("K3",), ()])
+
     def test_detail(self):
         found = results.checks("ok a\nnot ok b   c\n# why\n# more\nok d\n# a number\n", 1)
         self.assertEqual(found, [Result("a", True), Result("b c", False, "why\nmore\n"), Result("d", True)])
@@ -125,6 +135,10 @@ Rows without a test
 """
 
 
+K7 = Result("x::refused", True, rows=("K7",))
+LIMITS = Result("x::limits", True, rows=("T-A2", "T-A3"))
+
+
 class Rows(unittest.TestCase):
     def table(self, without_c=(), mixed=(), **ran):
         """Returns a table of the given results on C and Rust."""
@@ -135,13 +149,12 @@ class Rows(unittest.TestCase):
             modules = {"c": "C", "rust": "Rust", "mixed": None}
             return rows.Table(repo, {**ran, "mixed": mixed}, modules, dict(without_c))
 
-    def test_ids(self):
-        self.assertEqual(rows.of_test("map::t_a02_and_a3_limit"), ["T-A2", "T-A3"])
-        self.assertEqual(rows.of_test("K7: refused"), ["K7"])
-        self.assertEqual(rows.of_test("map::a_limit_of_k7_"), [])
+    def test_unknown_row(self):
+        found = [K7, LIMITS, Result("x", True, rows=("K77",))]
+        self.assertEqual(self.judged(rust=found, c=[K7, LIMITS]), ["x: K77"])
 
     def test_both_stacks(self):
-        k7, limits = Result("x::k7_refused", True), Result("x::t_a2_and_a3_limit", True)
+        k7, limits = K7, LIMITS
         table = self.table(c=[k7, limits], rust=[k7, k7, limits], mixed=[k7])
         shown = [line.split() for line in table.lines()]
         self.assertIn(["K7", "1", "2"], shown)
@@ -153,19 +166,18 @@ class Rows(unittest.TestCase):
         return [r.detail for r in self.table(**ran).judge() if not r.passed]
 
     def test_row_without_test(self):
-        found = [Result("k7_x", False), Result("t_a2_and_a3_limit", True, ignored=True), Result("k8_x", True)]
-        limits = Result("t_a2_and_a3_limit", True)
-        self.assertEqual(self.judged(rust=found, c=[Result("k7_x", True), limits]), ["K7\nT-A2\nT-A3", "K8"])
+        found = [dataclasses.replace(K7, passed=False), dataclasses.replace(LIMITS, ignored=True)]
+        found.append(Result("k8", True, rows=("K8",)))
+        self.assertEqual(self.judged(rust=found, c=[K7, LIMITS]), ["K7\nT-A2\nT-A3", "K8"])
 
     def test_row_without_test_on_c(self):
-        both, limits = Result("k7_x", True), Result("t_a2_and_a3_limit", True)
-        self.assertEqual(self.judged(rust=[both, limits], c=[both]), ["T-A2\nT-A3"])
+        self.assertEqual(self.judged(rust=[K7, LIMITS], c=[K7]), ["T-A2\nT-A3"])
         why = {"T-A2": "so", "T-A3": "so"}
-        self.assertEqual(self.judged(rust=[both, limits], c=[both], without_c=why), [])
-        self.assertEqual(self.judged(rust=[both, limits], c=[both, limits], without_c=why), ["T-A2\nT-A3"])
+        self.assertEqual(self.judged(rust=[K7, LIMITS], c=[K7], without_c=why), [])
+        self.assertEqual(self.judged(rust=[K7, LIMITS], c=[K7, LIMITS], without_c=why), ["T-A2\nT-A3"])
 
     def test_exception_for_no_row(self):
-        both = [Result("k7_x", True), Result("t_a2_and_a3_limit", True)]
+        both = [K7, LIMITS]
         self.assertEqual(self.judged(rust=both, c=both, without_c={"K9": "so"}), ["K9"])
 
 

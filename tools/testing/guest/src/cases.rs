@@ -27,11 +27,13 @@ mod machine;
 mod map;
 mod mdev;
 mod mdev_bus;
+mod mdev_irq;
 mod mdev_reset;
 mod mdev_writes;
 mod memory;
 mod migration;
 mod misbehaviour;
+mod mixed;
 mod nic;
 mod nointremap;
 mod noiommu;
@@ -61,7 +63,6 @@ pub(crate) use together::program as together;
 
 use crate::{
     env::EDU,
-    helper::inherited,
     pin, //
 };
 use anyhow::{
@@ -70,6 +71,7 @@ use anyhow::{
 };
 use libtest_mimic::Trial;
 use std::time::Duration;
+use support::helper::inherited;
 use vfio_client::{
     Container,
     Group, //
@@ -117,18 +119,24 @@ pub fn mdev_set() -> Vec<Trial> {
         migration::cases(),
         logging::cases(),
         emulated::cases(),
+        mixed::cases(),
+        mdev_irq::cases(),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// Returns the cases for a driver that pins pages.
-pub fn pinning_set() -> Vec<Trial> {
+/// Creates the device of the driver that pins pages. The cases fail if it does not exist.
+fn prepare_pinning() {
     if let Err(error) = pin::prepare() {
-        // The cases fail if the device does not exist.
         eprintln!("{error:?}");
     }
+}
+
+/// Returns the cases for a driver that pins pages.
+pub fn pinning_set() -> Vec<Trial> {
+    prepare_pinning();
     [
         pinning::cases(),
         pinned::cases(),
@@ -184,7 +192,7 @@ pub fn helper(words: &[&str]) -> Result<()> {
             Group::from_fd(inherited(group)?),
             Container::from_fd(inherited(container)?),
         ),
-        other => bail!("no helper {other:?}"),
+        other => bail!("there is no helper {other:?}"),
     }
 }
 
@@ -208,10 +216,7 @@ pub fn hotplug_set() -> Vec<Trial> {
 
 /// Returns the cases in which requests stall or processes are killed.
 pub fn stalls_set() -> Vec<Trial> {
-    if let Err(error) = pin::prepare() {
-        // The cases fail if the device does not exist.
-        eprintln!("{error:?}");
-    }
+    prepare_pinning();
     [stalled::cases(), killed::cases()]
         .into_iter()
         .flatten()

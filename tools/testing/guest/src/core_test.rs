@@ -222,7 +222,9 @@ pub fn bare_group(name: &str) -> Result<Group> {
     let number = link
         .file_name()
         .and_then(|name| name.to_str()?.parse().ok());
-    Ok(Group::open(number.context("the group has no number")?)?)
+    Ok(Group::open(
+        number.context("the group link has no number")?,
+    )?)
 }
 
 /// One of the devices, in a new container.

@@ -126,6 +126,6 @@ fn wait(memory: &Memory, descriptor: usize, bit: u64) -> Result<()> {
     let done = until(LIMIT, || {
         anyhow::Ok(memory.read_u64(descriptor + 8) & bit != 0)
     })?;
-    ensure!(done, "no DMA");
+    ensure!(done, "the controller did no DMA in time");
     Ok(())
 }

@@ -125,7 +125,7 @@ fn code_of_module(module: &str) -> Result<Range<u64>> {
     let number = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16);
     let start = number(words.get(5).context("/proc/modules")?)?;
     let size: u64 = words.get(1).context("/proc/modules")?.parse()?;
-    ensure!(start != 0, "addresses are hidden");
+    ensure!(start != 0, "the kernel hides its addresses");
     Ok(start..start + size)
 }
 
@@ -141,10 +141,10 @@ fn code_of_function(name: &str) -> Result<Range<u64>> {
     let symbols: Vec<_> = text.lines().filter_map(symbol).collect();
     let start = symbols.iter().find(|(_, named)| *named);
     let &(start, _) = start.with_context(|| format!("the kernel has no {name}()"))?;
-    ensure!(start != 0, "addresses are hidden");
+    ensure!(start != 0, "the kernel hides its addresses");
     let after = symbols.iter().map(|&(address, _)| address);
     let end = after.filter(|&address| address > start).min();
-    Ok(start..end.context("the last function of all")?)
+    Ok(start..end.context("no function follows in /proc/kallsyms")?)
 }
 
 /// Restricts failures until it is dropped.
@@ -241,5 +241,5 @@ pub fn each_failure<O: Operation>(
         };
         operation.after(before, answer).with_context(failed)?;
     }
-    bail!("no end of failures")
+    bail!("the request still fails after all attempts")
 }

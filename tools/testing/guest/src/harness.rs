@@ -4,8 +4,7 @@
 
 use crate::{
     env,
-    leak::Snapshot,
-    pin, //
+    leak::Snapshot, //
 };
 use anyhow::Result;
 use libtest_mimic::{
@@ -18,7 +17,6 @@ use std::{
         AssertUnwindSafe,
         catch_unwind, //
     },
-    path::Path,
     process::exit,
     sync::mpsc::{
         RecvTimeoutError,
@@ -26,7 +24,7 @@ use std::{
         channel, //
     },
     thread,
-    time::Duration,
+    time::Duration, //
 };
 use vfio_client::Errno;
 
@@ -79,7 +77,7 @@ impl Watch {
 
 /// Exits the program, because threads have been hanging in the kernel for `time`.
 pub fn hangs(time: Duration) -> ! {
-    println!("\nhangs for more than {} s:", time.as_secs());
+    println!("\nstill running after {} s:", time.as_secs());
     print_stacks();
     exit(101)
 }
@@ -127,7 +125,7 @@ impl<T: std::fmt::Debug> Failure for vfio_client::Result<T> {
     #[track_caller]
     fn errno(self) -> Errno {
         match self {
-            Ok(value) => panic!("succeeded with {value:?}"),
+            Ok(value) => panic!("expected an error, got {value:?}"),
             Err(error) => error.errno(),
         }
     }
@@ -137,7 +135,7 @@ impl<T: std::fmt::Debug> Failure for std::result::Result<T, Errno> {
     #[track_caller]
     fn errno(self) -> Errno {
         match self {
-            Ok(value) => panic!("succeeded with {value:?}"),
+            Ok(value) => panic!("expected an error, got {value:?}"),
             Err(errno) => errno,
         }
     }
@@ -147,123 +145,33 @@ impl<T: std::fmt::Debug> Failure for std::io::Result<T> {
     #[track_caller]
     fn errno(self) -> Errno {
         match self {
-            Ok(value) => panic!("succeeded with {value:?}"),
+            Ok(value) => panic!("expected an error, got {value:?}"),
             Err(error) => Errno::from_raw(error.raw_os_error().unwrap_or(0)),
         }
     }
 }
 
-/// Returns whether `vfio.ko` is the Rust module.
-pub fn our_core() -> bool {
-    uses_our_crate("vfio")
-}
-
-/// Returns whether `vfio.ko` is the C module.
-pub fn their_core() -> bool {
-    !our_core()
-}
-
-/// Returns whether `vfio_iommu_type1.ko` is the Rust module.
-pub fn our_type1() -> bool {
-    uses_our_crate("vfio_iommu_type1")
-}
-
-/// Returns whether the kernel supports fault injection.
-pub fn fault_injection() -> bool {
-    Path::new("/proc/thread-self/fail-nth").exists()
-}
-
-/// Returns whether this kernel charges memory to cgroups. This depends on its configuration.
-pub fn memory_cgroups() -> bool {
-    Path::new("/proc/kpagecgroup").exists()
-}
-
-/// Returns whether this kernel charges memory to cgroups and `vfio_iommu_type1.ko` is the Rust
-/// module.
-pub fn memory_cgroups_on_our_type1() -> bool {
-    memory_cgroups() && our_type1()
-}
-
-/// Returns whether memory protection keys are available. This depends on the CPU and on the kernel
-/// configuration.
-pub fn protection_keys() -> bool {
-    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    flags.split_whitespace().any(|flag| flag == "ospke")
-}
-
-/// Returns whether this kernel shows VFIO devices in debugfs. This depends on its configuration.
-pub fn vfio_debugfs() -> bool {
-    Path::new("/sys/kernel/debug/vfio").join(env::EDU).exists()
-}
-
-/// Returns whether `vfio.ko` is the Rust module and this kernel has PID namespaces.
-pub fn our_core_with_pid_namespaces() -> bool {
-    our_core() && Path::new("/proc/self/ns/pid_for_children").exists()
-}
-
-/// Returns whether VFIO supports devices without an IOMMU. This depends on the kernel
-/// configuration.
-pub fn vfio_noiommu() -> bool {
-    Path::new("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode").exists()
-}
-
-/// Returns whether the driver that pins pages is the C driver.
-pub fn driver_in_c() -> bool {
-    !driver_in_rust()
-}
-
-/// Returns whether the driver that pins pages is the Rust driver.
-pub fn driver_in_rust() -> bool {
-    pin::in_rust()
-}
-
-/// Returns whether the driver that pins pages is the C driver and `vfio_iommu_type1.ko` is the
-/// Rust module. With the C module, a misbehaving C driver stops the machine.
-pub fn driver_in_c_on_our_type1() -> bool {
-    driver_in_c() && our_type1()
-}
-
-/// Returns whether the driver that pins pages is the Rust driver and `vfio_iommu_type1.ko` is the
-/// Rust module.
-pub fn driver_in_rust_on_our_type1() -> bool {
-    driver_in_rust() && our_type1()
-}
-
-/// Returns whether the driver that pins pages is the Rust driver and `vfio.ko` is the Rust module.
-pub fn driver_in_rust_on_our_core() -> bool {
-    driver_in_rust() && our_core()
-}
-
-/// Returns whether `vfio_iommu_type1.ko` is the Rust module and the kernel supports fault
-/// injection.
-pub fn fault_injection_on_our_type1() -> bool {
-    fault_injection() && our_type1()
-}
-
-/// Returns whether the driver that pins pages is the Rust driver and the kernel supports fault
-/// injection.
-pub fn fault_injection_with_driver_in_rust() -> bool {
-    fault_injection() && driver_in_rust()
-}
-
-fn uses_our_crate(module: &str) -> bool {
-    Path::new("/sys/module/vfio_rust/holders")
-        .join(module)
-        .exists()
-}
-
 /// Makes a list of tests from functions. The module's name is prepended to their names.
 ///
-/// A test may require the Rust or the C modules: with `#[our_core]` and similar attributes it is
-/// ignored elsewhere.
+/// - `#[rows("T-M2")]` names the rows of `Documentation/features.rst` that a test is about. They are
+///   printed before its name.
+/// - `#[requires(core(Rust), fault_injection)]` ignores the test unless all of these functions of
+///   [`requires`](crate::requires) return true.
 macro_rules! cases {
-    ($($(#[$needs:ident])? $name:ident),* $(,)?) => {
+    ($(
+        $(#[rows($($row:literal),+)])?
+        $(#[requires($($requirement:ident $(($language:ident))?),+)])?
+        $name:ident
+    ),* $(,)?) => {
         /// Returns the cases of this file.
         pub fn cases() -> Vec<libtest_mimic::Trial> {
             let module = module_path!().rsplit("::").next().unwrap_or_default();
             vec![$(
                 $crate::harness::case(&format!("{module}::{}", stringify!($name)), $name)
-                    $(.with_ignored_flag(!$crate::harness::$needs()))?
+                    $(.with_kind([$($row),+].join(" ")))?
+                    $(.with_ignored_flag(!($(
+                        $crate::requires::$requirement($($crate::requires::Language::$language)?)
+                    )&&+)))?
             ),*]
         }
     };

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Helper processes: this program, run with a command.
-//!
-//! A helper writes lines to its standard output and continues when it reads a line. So a case can
-//! inspect the system at a known point in the helper's execution.
+//! The commands of helper processes: this program, started again by a case.
 
 use crate::{
     cases,
@@ -11,31 +8,18 @@ use crate::{
         self,
         Setup, //
     },
-    leak,
     soak,
     stress, //
 };
 use anyhow::{
-    Context,
     Result,
     bail, //
 };
 use nix::{
-    fcntl::{
-        FcntlArg,
-        FdFlag,
-        fcntl, //
-    },
-    sys::{
-        resource::{
-            Resource,
-            setrlimit, //
-        },
-        socket::{
-            ControlMessageOwned,
-            MsgFlags,
-            recvmsg, //
-        },
+    sys::socket::{
+        ControlMessageOwned,
+        MsgFlags,
+        recvmsg, //
     },
     unistd::{
         Gid,
@@ -47,7 +31,6 @@ use nix::{
 use std::{
     io::{
         BufRead,
-        BufReader,
         IoSliceMut,
         Write, //
     },
@@ -56,108 +39,26 @@ use std::{
         AsRawFd,
         OwnedFd, //
     },
-    process::{
-        ChildStdin,
-        ChildStdout,
-        Command,
-        ExitCode,
-        Stdio, //
+    process::ExitCode,
+    time::Duration, //
+};
+use support::{
+    helper::{
+        inherited,
+        without_ipc_lock, //
     },
-    time::Duration,
+    machine::locked_kib,
+    requests::MapDma, //
 };
 use vfio_client::{
-    Bytes,
     Container,
     Iommu,
     MapFlags,
     Memory,
     PAGE_SIZE,
     edu::Edu,
-    raw,
-    request, //
+    raw, //
 };
-
-/// The first argument of a helper process.
-pub const FLAG: &str = "--helper";
-
-/// A running helper process. It is killed when dropped.
-#[derive(Debug)]
-pub struct Helper {
-    child: std::process::Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
-}
-
-impl Helper {
-    /// Starts a helper that inherits the given descriptors.
-    pub fn spawn(words: &[&str], inherited: &[&OwnedFd]) -> Result<Self> {
-        for fd in inherited {
-            fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
-        }
-        let child = Command::new("/proc/self/exe")
-            .arg(FLAG)
-            .args(words)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        for fd in inherited {
-            fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-        }
-        let mut child = child.context("helper")?;
-        let input = child.stdin.take();
-        let output = BufReader::new(child.stdout.take().context("no output")?);
-        Ok(Self {
-            child,
-            input,
-            output,
-        })
-    }
-
-    /// Returns the next line of the helper's output, or an empty string if it has ended.
-    pub fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        Ok(line.trim_end().to_owned())
-    }
-
-    /// Lets the helper continue.
-    pub fn proceed(&mut self) -> Result<()> {
-        let input = self.input.as_mut().context("no input")?;
-        writeln!(input).context("helper ended")
-    }
-
-    /// Returns the process id of the helper.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Sends SIGKILL to the helper. It ends when it leaves the kernel.
-    pub fn kill_later(&mut self) -> Result<()> {
-        Ok(self.child.kill()?)
-    }
-
-    /// Kills the helper with SIGKILL and waits for its end.
-    pub fn kill(mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-
-    /// Waits for the helper to end. Fails if the helper failed.
-    pub fn finish(mut self) -> Result<()> {
-        drop(self.input.take());
-        let status = self.child.wait()?;
-        anyhow::ensure!(status.success(), "helper failed: {status}");
-        Ok(())
-    }
-}
-
-impl Drop for Helper {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Prints a line for the case.
 pub fn say(line: impl std::fmt::Display) {
@@ -228,11 +129,6 @@ fn milliseconds(number: &str) -> Result<Duration> {
     Ok(Duration::from_millis(number.parse()?))
 }
 
-/// Takes ownership of an inherited descriptor, given by its number.
-pub fn inherited(number: &str) -> Result<OwnedFd> {
-    Ok(raw::duplicate(number.parse()?)?)
-}
-
 /// Opens a container as an unprivileged user.
 fn nobody() -> Result<()> {
     setgid(Gid::from_raw(65534))?;
@@ -274,19 +170,6 @@ fn dma(fd: i32, iova: u64) -> Result<()> {
     Ok(())
 }
 
-/// Drops CAP_IPC_LOCK and sets RLIMIT_MEMLOCK.
-pub fn without_ipc_lock(limit: u64) -> Result<()> {
-    setrlimit(Resource::RLIMIT_MEMLOCK, limit, limit)?;
-    for set in [
-        caps::CapSet::Effective,
-        caps::CapSet::Permitted,
-        caps::CapSet::Inheritable,
-    ] {
-        caps::drop(None, set, caps::Capability::CAP_IPC_LOCK)?;
-    }
-    Ok(())
-}
-
 /// Maps memory up to the limit and beyond.
 fn memlock(pages: usize) -> Result<()> {
     let setup = Setup::new()?;
@@ -305,7 +188,7 @@ fn memlock(pages: usize) -> Result<()> {
     let report = |result: vfio_client::Result<()>| {
         let avail = container.info().map(|info| info.dma_avail());
         say_result(&result);
-        say(leak::locked_kib());
+        say(locked_kib());
         say(format!("{:?}", avail.ok().flatten()));
     };
     report(part(0x10_0000, 0, pages + 1));
@@ -325,7 +208,7 @@ fn memlock_bar() -> Result<()> {
     say_result(&setup.container.map(0, &memory, MapFlags::ReadWrite));
     let registers = edu.registers();
     say_result(&setup.container.map(0, registers, MapFlags::ReadWrite));
-    say(leak::locked_kib());
+    say(locked_kib());
     Ok(())
 }
 
@@ -349,7 +232,7 @@ fn receive(socket: &OwnedFd) -> Result<OwnedFd> {
             }
         }
     }
-    bail!("no descriptor came")
+    bail!("the message has no descriptor")
 }
 
 /// Updates the vaddr of a mapping to memory of this process, with a limit of `pages` locked pages.
@@ -357,13 +240,18 @@ fn take_over(fd: OwnedFd, iova: u64, pages: u64) -> Result<()> {
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     without_ipc_lock(pages * PAGE_SIZE as u64)?;
     let size = memory.len() as u64;
-    let mut map = Bytes::new().u32(32).u32(4);
-    map = map.u64(memory.addr()).u64(iova).u64(size);
-    match raw::bytes(&fd, request::IOMMU_MAP_DMA, &mut map) {
+    let update = MapDma {
+        flags: MapDma::VADDR,
+        vaddr: memory.addr(),
+        iova,
+        size,
+        ..MapDma::default()
+    };
+    match update.send(&fd) {
         Ok(_) => say("OK"),
         Err(errno) => say(format!("{errno:?}")),
     }
-    say(leak::locked_kib());
+    say(locked_kib());
     pause();
     Ok(())
 }
@@ -374,7 +262,7 @@ fn map(fd: OwnedFd, iova: u64) -> Result<()> {
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     memory.fill(0, memory.len(), 0xc5);
     say_result(&container.map(iova, &memory, MapFlags::ReadWrite));
-    say(leak::locked_kib());
+    say(locked_kib());
     pause();
     say(format!("{:#x}", memory.read_u8(0)));
     pause();

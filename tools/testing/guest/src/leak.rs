@@ -2,10 +2,6 @@
 
 //! Values that a case must leave unchanged.
 
-use anyhow::{
-    Context,
-    Result, //
-};
 use std::{
     collections::{
         BTreeMap,
@@ -17,9 +13,11 @@ use std::{
         AtomicBool,
         Ordering, //
     },
-    time::Duration,
+    time::Duration, //
 };
 use vfio_client::wait::until;
+
+pub use support::machine::locked_kib;
 
 /// The modules whose reference counts are checked.
 const MODULES: [&str; 16] = [
@@ -51,28 +49,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const IMPATIENCE: Duration = Duration::from_secs(2);
 
 static HAS_LEAKED: AtomicBool = AtomicBool::new(false);
-
-/// Returns the size of the locked memory of this process, in KiB.
-pub fn locked_kib() -> u64 {
-    fs::read_to_string("/proc/self/status")
-        .unwrap_or_default()
-        .lines()
-        .find_map(|line| line.strip_prefix("VmLck:"))
-        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
-        .unwrap_or(u64::MAX)
-}
-
-/// Returns the number of pinned pages in the system.
-pub fn pinned_pages() -> Result<i64> {
-    // Each CPU keeps its own count for a while; this adds them up.
-    fs::write("/proc/sys/vm/stat_refresh", "1").context("stat_refresh")?;
-    let text = fs::read_to_string("/proc/vmstat")?;
-    let value = |name: &str| -> Result<i64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        Ok(line.context(name.to_owned())?.trim().parse()?)
-    };
-    Ok(value("nr_foll_pin_acquired ")? - value("nr_foll_pin_released ")?)
-}
 
 /// Counters that a leak would change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,7 +98,7 @@ impl Snapshot {
     }
 
     /// Waits until all counters have their former values. Otherwise returns the differences.
-    pub fn settle(&self) -> std::result::Result<(), String> {
+    pub fn settle(&self) -> Result<(), String> {
         let patience = if HAS_LEAKED.load(Ordering::Relaxed) {
             IMPATIENCE
         } else {

@@ -2,9 +2,9 @@
 
 //! Tests of the userspace interface of VFIO. They run in a virtual machine.
 //!
-//! Each case must pass with the C modules before its result with the Rust modules counts. A case
-//! is named after its subject. Ids such as `c07` or `t_u08` refer to the table of features in the
-//! ABI documentation. After each case, [`leak`] checks that nothing is left behind.
+//! Each case must pass with the C modules before its result with the Rust modules counts. After each
+//! case, [`leak`] checks that nothing is left behind. `#[rows("T-U8")]` in the lists of [`cases`]
+//! refers to a row of `Documentation/features.rst`; see [`harness::cases`].
 //!
 //! The machine has an `edu` device at 00:03.0, an NVMe disk at 00:04.0, and a second `edu` at
 //! 00:05.0 that shares its group with a device of another driver at 00:05.1. See `run` beside this
@@ -15,14 +15,13 @@
 #[allow(unsafe_code)]
 mod abi;
 mod cases;
-mod cgroup;
 mod core_test;
+mod dma_logging;
 mod e1000e;
 mod env;
 mod fail_nth;
 mod harness;
 mod helper;
-mod kmsg;
 mod leak;
 mod mdev;
 mod migration;
@@ -30,6 +29,7 @@ mod modules;
 mod pin;
 mod plug;
 mod qmp;
+mod requires;
 mod soak;
 mod stall;
 mod stress;
@@ -86,9 +86,8 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let mut words = std::env::args().skip(1);
-    if words.next().as_deref() == Some(helper::FLAG) {
-        return helper::main(&words.collect::<Vec<_>>());
+    if let Some(words) = support::helper::command() {
+        return helper::main(&words);
     }
     let mut options = Options::parse();
     // Groups are exclusive and counters are global, so cases cannot run concurrently.

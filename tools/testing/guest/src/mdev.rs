@@ -30,6 +30,15 @@ pub const UUIDS: [&str; 3] = [
     "7c0b5a46-0e30-4fa5-90d4-2d8c6f5e1a03",
 ];
 
+/// Creates an `mtty` and opens it in a new container.
+pub fn open_mtty() -> Result<(Mdev, Open)> {
+    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
+    let open = mdev.open()?;
+    // The caller's variables are dropped last to first: removing an open device would wait
+    // forever.
+    Ok((mdev, open))
+}
+
 /// Reads an attribute of a type.
 pub fn type_attribute(name: &str, attribute: &str) -> Result<String> {
     let path = type_folder(name).join(attribute);

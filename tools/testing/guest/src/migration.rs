@@ -14,7 +14,7 @@ use crate::{
         PROBE,
         SET,
         feature, //
-    }, //
+    },
 };
 use anyhow::{
     Context,
@@ -30,7 +30,7 @@ use std::{
         Read,
         Write, //
     },
-    os::fd::AsRawFd,
+    os::fd::AsRawFd, //
 };
 use vfio_client::{
     Bytes,
@@ -85,7 +85,7 @@ pub fn go_with_file(device: &Device, state: u32) -> Result<File> {
     assert_eq!(flags & 3, expected, "write-only or read-only");
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}"))?;
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    let flags = u32::from_str_radix(flags.context("no flags")?.trim(), 8)?;
+    let flags = u32::from_str_radix(flags.context("fdinfo has no flags")?.trim(), 8)?;
     assert_eq!(flags & 0o2000000, 0o2000000, "closed when a program starts");
     let own = raw::duplicate(number)?;
     close(number)?;

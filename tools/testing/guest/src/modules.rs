@@ -2,26 +2,13 @@
 
 //! Loading and unloading modules.
 
-use anyhow::{
-    Result,
-    ensure, //
-};
 use nix::kmod::{
     DeleteModuleFlags,
     delete_module, //
 };
-use std::{
-    ffi::CStr,
-    process::Command, //
-};
+use std::ffi::CStr;
 
-/// Loads a module. `words` are its name and its parameters.
-pub fn load(words: &[&str]) -> Result<()> {
-    let output = Command::new("modprobe").args(words).output()?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "modprobe {words:?}: {text}");
-    Ok(())
-}
+pub use support::machine::modprobe as load;
 
 /// Unloads a module, unless it is in use.
 pub fn unload(module: &CStr) -> nix::Result<()> {

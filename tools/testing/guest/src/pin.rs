@@ -15,7 +15,7 @@ use crate::{
     mdev::{
         self,
         Mdev, //
-    }, //
+    },
 };
 use anyhow::{
     Context,
@@ -37,7 +37,6 @@ use interface::{
     WORD, //
 };
 use std::{
-    fs,
     os::fd::{
         AsFd,
         BorrowedFd, //
@@ -47,6 +46,7 @@ use std::{
         PathBuf, //
     },
 };
+use support::machine;
 use vfio_client::{
     Bytes,
     Container,
@@ -94,7 +94,8 @@ fn name_in_rust() -> Option<&'static str> {
 /// Creates the device if the Rust driver is used and it does not exist.
 pub fn prepare() -> Result<()> {
     if in_rust() && name_in_rust().is_none() {
-        mdev::create(TYPE_IN_RUST, mdev::UUIDS[0]).context("the device can't be made")?;
+        mdev::create(TYPE_IN_RUST, mdev::UUIDS[0])
+            .context("cannot create the device that pins pages")?;
     }
     Ok(())
 }
@@ -104,7 +105,7 @@ pub fn replace() -> Result<()> {
     let old = name();
     mdev::store(folder().join("remove"), "1")?;
     let new = mdev::UUIDS.into_iter().find(|&uuid| uuid != old);
-    mdev::create(TYPE_IN_RUST, new.context("no name is left")?)?;
+    mdev::create(TYPE_IN_RUST, new.context("all UUIDs are in use")?)?;
     Ok(())
 }
 
@@ -128,10 +129,7 @@ fn folder() -> PathBuf {
 
 /// Returns the number of the group.
 pub fn group_number() -> Result<u32> {
-    let link = fs::read_link(folder().join("iommu_group"))?;
-    let name = link.file_name().and_then(|name| name.to_str());
-    name.and_then(|name| name.parse().ok())
-        .context("the group has no number")
+    machine::group_number(folder())
 }
 
 /// Opens the group.

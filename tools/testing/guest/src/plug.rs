@@ -216,7 +216,7 @@ impl SlotControl {
         while at != 0 && byte(at)? != PCI_EXPRESS {
             at = byte(at + 1)?.into();
         }
-        ensure!(at != 0, "{PORT} is no port");
+        ensure!(at != 0, "{PORT} is not a PCIe port");
         Ok(Self {
             config,
             offset: at + SLOT_CONTROL,

@@ -10,7 +10,6 @@ use crate::{
         together, //
     },
     helper::say,
-    leak::locked_kib,
     pin,
     stress,
     threads::errno_of, //
@@ -25,6 +24,7 @@ use std::time::{
     Duration,
     Instant, //
 };
+use support::machine::locked_kib;
 use vfio_client::{
     Errno,
     MapFlags,
@@ -74,7 +74,7 @@ pub fn work(kind: &str, seed: u64, time: Duration) -> Result<()> {
         );
     }
     let locked = locked_kib();
-    assert_eq!(locked, 0, "KiB are locked in the end");
+    assert_eq!(locked, 0, "KiB locked at the end");
     outcome
 }
 
@@ -97,7 +97,7 @@ fn run(kind: &str, seed: u64, time: Duration) -> Result<()> {
         }
         "copies" => say(copies(seed, time)?),
         "mdevs" => say(mdevs(seed, time)?),
-        other => bail!("no work {other:?}"),
+        other => bail!("there is no program {other:?}"),
     }
     Ok(())
 }
@@ -128,7 +128,7 @@ fn copies(seed: u64, time: Duration) -> Result<u64> {
             copy(&peers, first.uuid_bytes())?;
             ensure!(
                 memory.to_vec(LENGTH, LENGTH) == data,
-                "it arrives changed in round {rounds}"
+                "the data changed on its way in round {rounds}"
             );
             rounds += 1;
         }
@@ -158,7 +158,10 @@ fn copy((first, second): &(Vgpu, Vgpu), peer: [u8; 16]) -> Result<()> {
         // The timeout is long because the machine may be busy.
         device.interrupt().wait(Duration::from_secs(60))?;
         let status = device.status()?;
-        ensure!(status == Status::Done, "{command:?}: {status:?}");
+        ensure!(
+            status == Status::Done,
+            "{command:?}: expected Done, got {status:?}"
+        );
     }
     Ok(())
 }

@@ -34,22 +34,12 @@ use std::{
     },
 };
 use vfio_client::{
-    Bytes,
-    Container,
-    Device,
-    Group,
-    Interrupt,
-    Iommu,
-    MapFlags,
-    Memory,
-    PAGE_SIZE,
-    pci,
-    raw,
+    Bytes, Container, Device, Group, Interrupt, Iommu, MapFlags, Memory, PAGE_SIZE, pci, raw,
     request,
     uapi::{
         VFIO_PCI_BAR0_REGION_INDEX,
         VFIO_PCI_MSI_IRQ_INDEX, //
-    }, //
+    },
 };
 
 /// The maximum number of objects of each kind that a worker keeps.
@@ -144,7 +134,7 @@ impl Counts {
     /// Parses the output of [`Counts::fmt`] and adds it.
     pub fn add(&mut self, text: &str) -> Result<()> {
         for (sum, pair) in self.0.iter_mut().zip(text.split(' ')) {
-            let (tries, successes) = pair.split_once('/').context("counts")?;
+            let (tries, successes) = pair.split_once('/').context("expected TRIES/SUCCESSES")?;
             sum.0 += tries.parse::<u64>()?;
             sum.1 += successes.parse::<u64>()?;
         }
@@ -178,7 +168,7 @@ impl Counts {
 
     /// Returns a line for each operation.
     pub fn lines(&self) -> Vec<String> {
-        let line = |(name, tries, worked)| format!("{name}: {tries}, of which {worked} worked");
+        let line = |(name, tries, worked)| format!("{name}: {tries} tries, {worked} succeeded");
         self.each().map(line).collect()
     }
 
@@ -189,7 +179,7 @@ impl Counts {
             let enough = worked > 0 || BY_CHANCE.contains(&name);
             ensure!(
                 tries > 0 && enough,
-                "{name}: {tries}, of which {worked} worked"
+                "{name}: {tries} tries, {worked} succeeded"
             );
         }
         Ok(())

@@ -84,7 +84,7 @@ impl Tally {
 
     /// Fails unless the operation has succeeded at least once.
     pub fn check(&self) -> Result<()> {
-        ensure!(self.works(), "never worked: {self}");
+        ensure!(self.works(), "no operation succeeded: {self}");
         Ok(())
     }
 }

@@ -62,11 +62,11 @@ impl Listener {
         loop {
             let mut ready = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
             if poll(&mut ready, PollTimeout::from(PATIENCE))? == 0 {
-                bail!("no message about {path}");
+                bail!("no uevent for {path} in time");
             }
             let mut bytes = [0; 4096];
             let len = recv(self.0.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
-            let event = Event::parse(&bytes[..len]).context("a message of another form")?;
+            let event = Event::parse(&bytes[..len]).context("a uevent has an unknown format")?;
             if event.get("DEVPATH") == Some(path) {
                 return Ok(event);
             }

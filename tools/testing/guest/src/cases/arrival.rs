@@ -30,6 +30,7 @@ use anyhow::{
     ensure, //
 };
 use std::{fs, io, thread};
+use support::PAGE;
 use vfio_client::{
     Container,
     Device,
@@ -44,16 +45,15 @@ use vfio_client::{
 };
 
 cases! {
-    g07_driver_of_the_bridge_blocks_the_group,
-    lands_in_the_group_of_its_bridge,
-    foreign_driver_fails_while_owned,
-    foreign_driver_of_idle_group_blocks_it,
-    dma_through_existing_mappings_at_once,
-    lands_in_a_blocked_group,
-    leaves_while_the_first_works,
+    #[rows("G7")] group_not_viable_with_host_driver_on_bridge,
+    added_device_joins_group_of_its_bridge,
+    host_driver_fails_to_bind_in_owned_group,
+    idle_group_not_viable_with_host_driver,
+    added_device_uses_existing_mappings,
+    device_added_to_group_without_iommu_driver,
+    removed_device_leaves_others_working,
 }
 
-const PAGE: u64 = PAGE_SIZE as u64;
 /// The IOVA at which these cases map their memory.
 const IOVA: u64 = 0x123_4000;
 /// The index of the interrupt that asks the user to release the device.
@@ -114,7 +114,7 @@ fn copies(device: &Device, memory: &Memory, seed: u8) -> Result<()> {
     Ok(())
 }
 
-fn g07_driver_of_the_bridge_blocks_the_group() -> Result<()> {
+fn group_not_viable_with_host_driver_on_bridge() -> Result<()> {
     // Not all kernels have a driver for the bridge.
     pci::bind(BRIDGE, "")?;
     if let Some(driver) = pci::driver(BRIDGE) {
@@ -128,7 +128,7 @@ fn g07_driver_of_the_bridge_blocks_the_group() -> Result<()> {
     Ok(())
 }
 
-fn lands_in_the_group_of_its_bridge() -> Result<()> {
+fn added_device_joins_group_of_its_bridge() -> Result<()> {
     let mut second = Second::place()?;
     let setup = Setup::with(FIRST, Iommu::Type1v2)?;
     let number = pci::group_of(FIRST)?;
@@ -146,7 +146,7 @@ fn lands_in_the_group_of_its_bridge() -> Result<()> {
     Ok(())
 }
 
-fn foreign_driver_fails_while_owned() -> Result<()> {
+fn host_driver_fails_to_bind_in_owned_group() -> Result<()> {
     let mut second = Second::place()?;
     let foreign = Foreign::new()?;
     let setup = Setup::with(FIRST, Iommu::Type1v2)?;
@@ -171,7 +171,7 @@ fn foreign_driver_fails_while_owned() -> Result<()> {
     Ok(())
 }
 
-fn foreign_driver_of_idle_group_blocks_it() -> Result<()> {
+fn idle_group_not_viable_with_host_driver() -> Result<()> {
     let mut second = Second::place()?;
     let foreign = Foreign::new()?;
     let group = group(FIRST)?;
@@ -188,7 +188,7 @@ fn foreign_driver_of_idle_group_blocks_it() -> Result<()> {
     Ok(())
 }
 
-fn dma_through_existing_mappings_at_once() -> Result<()> {
+fn added_device_uses_existing_mappings() -> Result<()> {
     let mut second = Second::place()?;
     let setup = Setup::with(FIRST, Iommu::Type1v2)?;
     let memory = mapped(&setup.container)?;
@@ -210,7 +210,7 @@ fn dma_through_existing_mappings_at_once() -> Result<()> {
     copies(&setup.device, &memory, 6)
 }
 
-fn lands_in_a_blocked_group() -> Result<()> {
+fn device_added_to_group_without_iommu_driver() -> Result<()> {
     let mut second = Second::place()?;
     let group = group(FIRST)?;
     let container = Container::open()?;
@@ -225,7 +225,7 @@ fn lands_in_a_blocked_group() -> Result<()> {
     copies(&group.device(FIRST)?, &memory, 8)
 }
 
-fn leaves_while_the_first_works() -> Result<()> {
+fn removed_device_leaves_others_working() -> Result<()> {
     let mut second = Second::place()?;
     second.plug()?;
     pci::bind(SECOND, "vfio-pci")?;

@@ -17,7 +17,6 @@ use crate::{
         Failure,
         cases, //
     },
-    helper::Helper,
 };
 use anyhow::{
     Context,
@@ -34,6 +33,7 @@ use std::{
         AsRawFd, //
     },
 };
+use support::helper::Helper;
 use vfio_client::{
     Bytes,
     Container,
@@ -50,42 +50,24 @@ use vfio_client::{
 };
 
 cases! {
-    #[their_core]
-    not_in_the_original,
-    #[our_core]
-    devices_of_a_lone_device,
-    #[our_core]
-    devices_of_a_shared_group,
-    #[our_core]
-    devices_tell_the_holder,
-    #[our_core_with_pid_namespaces]
-    devices_tell_the_holder_by_namespace,
-    #[our_core]
-    devices_sizes,
-    #[our_core]
-    debugfs_tells_the_same,
-    #[our_core]
-    iommu_fd_on_demand,
-    #[our_core]
-    iommu_fd_is_the_container,
-    #[our_core]
-    iommu_fd_is_not_that_of_an_opened_container,
-    #[our_core]
-    merged_groups_share_mappings,
-    #[our_core]
-    merge_arguments,
-    #[our_core]
-    merge_wants_an_idle_group,
-    #[our_core]
-    merge_wants_a_viable_group,
-    #[our_core]
-    merge_is_set_container,
-    #[our_core]
-    unmerge_arguments,
-    #[our_core]
-    unmerge_keeps_the_others,
-    #[our_core]
-    first_group_may_go,
+    #[requires(core(C))] c_core_lacks_these_requests,
+    #[requires(core(Rust))] get_devices_of_single_device_group,
+    #[requires(core(Rust))] get_devices_of_shared_group,
+    #[requires(core(Rust))] get_devices_reports_holder,
+    #[requires(core(Rust), pid_namespaces)] get_devices_reports_holder_by_pid_namespace,
+    #[requires(core(Rust))] get_devices_argsz,
+    #[requires(core(Rust))] debugfs_matches_get_devices,
+    #[requires(core(Rust))] get_iommu_fd_creates_container,
+    #[requires(core(Rust))] get_iommu_fd_twice_returns_same_container,
+    #[requires(core(Rust))] get_iommu_fd_refuses_opened_container,
+    #[requires(core(Rust))] merged_groups_share_mappings,
+    #[requires(core(Rust))] merge_arguments,
+    #[requires(core(Rust))] merge_needs_group_without_container,
+    #[requires(core(Rust))] merge_needs_viable_group,
+    #[requires(core(Rust))] merge_equals_set_container,
+    #[requires(core(Rust))] unmerge_arguments,
+    #[requires(core(Rust))] unmerge_keeps_other_groups,
+    #[requires(core(Rust))] merged_container_outlives_first_group,
 }
 
 const GET_DEVICES: u32 = request::number(64);
@@ -159,7 +141,7 @@ fn iommu_fd(group: &Group) -> Result<Container> {
     Ok(Container::from_fd(own))
 }
 
-fn not_in_the_original() -> Result<()> {
+fn c_core_lacks_these_requests() -> Result<()> {
     let group = group(EDU)?;
     let mut bytes = devices_request(1);
     assert_eq!(
@@ -172,7 +154,7 @@ fn not_in_the_original() -> Result<()> {
     Ok(())
 }
 
-fn devices_of_a_lone_device() -> Result<()> {
+fn get_devices_of_single_device_group() -> Result<()> {
     let members = devices(&group(EDU)?)?;
     assert_eq!(members.len(), 1);
     assert_eq!(members[0].name, EDU);
@@ -182,18 +164,18 @@ fn devices_of_a_lone_device() -> Result<()> {
     Ok(())
 }
 
-fn devices_of_a_shared_group() -> Result<()> {
+fn get_devices_of_shared_group() -> Result<()> {
     let members = devices(&group(SHARED)?)?;
     assert_eq!(members.len(), 2);
     let find = |name| members.iter().find(|member| member.name == name);
-    let ours = find(SHARED).context("the device of ours is listed")?;
-    let theirs = find(SIBLING).context("the device of the host is listed")?;
+    let ours = find(SHARED).context("the device bound to vfio-pci is not listed")?;
+    let theirs = find(SIBLING).context("the device of the host driver is not listed")?;
     assert_eq!((ours.state, theirs.state), (VFIO, KERNEL));
     assert_eq!(Some(&theirs.driver), pci::driver(SIBLING).as_ref());
     Ok(())
 }
 
-fn devices_tell_the_holder() -> Result<()> {
+fn get_devices_reports_holder() -> Result<()> {
     let group = group(EDU)?;
     let _container = iommu_fd(&group)?;
     let device = group.device(EDU)?;
@@ -207,14 +189,18 @@ fn devices_tell_the_holder() -> Result<()> {
     Ok(())
 }
 
-fn devices_tell_the_holder_by_namespace() -> Result<()> {
+fn get_devices_reports_holder_by_pid_namespace() -> Result<()> {
     let group = group(EDU)?;
     let _container = iommu_fd(&group)?;
     let device = group.device(EDU)?;
     let inherited = raw::duplicate(group.as_fd().as_raw_fd())?;
     let number = inherited.as_raw_fd().to_string();
     let mut helper = Helper::spawn(&["pid-outside", &number], &[&inherited])?;
-    assert_eq!(helper.line()?, "0 held true", "not visible in there");
+    assert_eq!(
+        helper.line()?,
+        "0 held true",
+        "the holder is outside of the PID namespace"
+    );
     drop(device);
     helper.proceed()?;
     assert_eq!(helper.line()?, "1 held true", "the helper itself");
@@ -267,7 +253,7 @@ pub mod helper {
     }
 }
 
-fn devices_sizes() -> Result<()> {
+fn get_devices_argsz() -> Result<()> {
     let group = group(SHARED)?;
     let all = (HEADER + 2 * DEVICE) as u32;
     for argsz in [0, 8, HEADER as u32 - 1] {
@@ -296,14 +282,14 @@ fn devices_sizes() -> Result<()> {
     Ok(())
 }
 
-fn debugfs_tells_the_same() -> Result<()> {
+fn debugfs_matches_get_devices() -> Result<()> {
     let number = pci::group_of(SHARED)?;
     let path = format!("/sys/kernel/debug/vfio/groups/{number}");
     let closed = std::fs::read_to_string(&path).context(path.clone())?;
     assert!(closed.contains("viable: no\n"), "{closed}");
     assert!(closed.contains("open: no\n"), "{closed}");
     let line = |name: &str| closed.lines().find(|line| line.starts_with(name));
-    let sibling = line(SIBLING).context("a line for the device of the host")?;
+    let sibling = line(SIBLING).context("no line for the device of the host driver")?;
     assert!(sibling.contains("blocks the group"), "{sibling}");
     let _group = group(SHARED)?;
     let open = std::fs::read_to_string(&path)?;
@@ -311,7 +297,7 @@ fn debugfs_tells_the_same() -> Result<()> {
     Ok(())
 }
 
-fn iommu_fd_on_demand() -> Result<()> {
+fn get_iommu_fd_creates_container() -> Result<()> {
     let group = group(EDU)?;
     let container = iommu_fd(&group)?;
     assert_eq!(group.status()?, 3);
@@ -319,7 +305,7 @@ fn iommu_fd_on_demand() -> Result<()> {
     assert_eq!(
         container.set_iommu(Iommu::Type1v2).errno(),
         Errno::EINVAL,
-        "it has one"
+        "the container has an IOMMU driver already"
     );
     let memory = Memory::anonymous(PAGE_SIZE)?;
     container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
@@ -329,7 +315,7 @@ fn iommu_fd_on_demand() -> Result<()> {
     Ok(())
 }
 
-fn iommu_fd_is_the_container() -> Result<()> {
+fn get_iommu_fd_twice_returns_same_container() -> Result<()> {
     let group = group(EDU)?;
     let (first, second) = (iommu_fd(&group)?, iommu_fd(&group)?);
     let memory = Memory::anonymous(PAGE_SIZE)?;
@@ -339,7 +325,7 @@ fn iommu_fd_is_the_container() -> Result<()> {
 }
 
 /// A group file gives no access to a container that the process opened itself.
-fn iommu_fd_is_not_that_of_an_opened_container() -> Result<()> {
+fn get_iommu_fd_refuses_opened_container() -> Result<()> {
     let (first, second) = (group(EDU)?, group(NVME)?);
     let container = Container::open()?;
     first.set_container(&container)?;
@@ -399,11 +385,11 @@ fn merge_arguments() -> Result<()> {
         merge_group(&first, &first.try_clone()?).errno(),
         Errno::EINVAL
     );
-    assert_eq!(first.status()?, 1, "nothing was changed");
+    assert_eq!(first.status()?, 1, "the group is unchanged");
     Ok(())
 }
 
-fn merge_wants_an_idle_group() -> Result<()> {
+fn merge_needs_group_without_container() -> Result<()> {
     let (first, second) = (group(EDU)?, group(NVME)?);
     let container = Container::open()?;
     second.set_container(&container)?;
@@ -414,17 +400,17 @@ fn merge_wants_an_idle_group() -> Result<()> {
     assert_eq!(
         merge_group(&first, &second).errno(),
         Errno::EINVAL,
-        "merged already"
+        "the groups are merged already"
     );
     assert_eq!(
         merge_group(&second, &first).errno(),
         Errno::EINVAL,
-        "either way"
+        "in both directions"
     );
     Ok(())
 }
 
-fn merge_wants_a_viable_group() -> Result<()> {
+fn merge_needs_viable_group() -> Result<()> {
     let (viable, shared) = (group(EDU)?, group(SHARED)?);
     assert_eq!(merge_group(&viable, &shared).errno(), Errno::EBUSY);
     assert_eq!((viable.status()?, shared.status()?), (1, 0));
@@ -434,7 +420,7 @@ fn merge_wants_a_viable_group() -> Result<()> {
     Ok(())
 }
 
-fn merge_is_set_container() -> Result<()> {
+fn merge_equals_set_container() -> Result<()> {
     let (first, second) = (group(EDU)?, group(NVME)?);
     let container = Container::open()?;
     first.set_container(&container)?;
@@ -451,7 +437,11 @@ fn unmerge_arguments() -> Result<()> {
     let (first, second) = (group(EDU)?, group(NVME)?);
     assert_eq!(unmerge(&first).errno(), Errno::EINVAL, "in no container");
     let container = iommu_fd(&first)?;
-    assert_eq!(unmerge(&first).errno(), Errno::EINVAL, "alone in it");
+    assert_eq!(
+        unmerge(&first).errno(),
+        Errno::EINVAL,
+        "alone in its container"
+    );
     merge_group(&first, &second)?;
     let device = second.device(NVME)?;
     assert_eq!(unmerge(&second).errno(), Errno::EBUSY);
@@ -462,7 +452,7 @@ fn unmerge_arguments() -> Result<()> {
     Ok(())
 }
 
-fn unmerge_keeps_the_others() -> Result<()> {
+fn unmerge_keeps_other_groups() -> Result<()> {
     let (first, second) = (group(EDU)?, group(NVME)?);
     merge_group(&first, &second)?;
     let container = iommu_fd(&first)?;
@@ -477,7 +467,7 @@ fn unmerge_keeps_the_others() -> Result<()> {
     Ok(())
 }
 
-fn first_group_may_go() -> Result<()> {
+fn merged_container_outlives_first_group() -> Result<()> {
     let (first, second) = (group(EDU)?, group(NVME)?);
     let container = iommu_fd(&first)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;

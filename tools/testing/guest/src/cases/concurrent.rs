@@ -8,7 +8,6 @@ use crate::{
         attached, //
     },
     harness::cases,
-    leak::locked_kib,
     threads, //
 };
 use anyhow::{
@@ -23,6 +22,10 @@ use std::{
         Instant, //
     },
 };
+use support::{
+    PAGE,
+    machine::locked_kib, //
+};
 use vfio_client::{
     Container,
     Iommu,
@@ -32,13 +35,12 @@ use vfio_client::{
 };
 
 cases! {
-    t_u09_all_while_others_unmap,
+    #[rows("T-U9")] unmap_all_while_other_threads_unmap,
 }
 
 /// How long the threads run.
 const TIME: Duration = Duration::from_secs(5);
 
-const PAGE: u64 = PAGE_SIZE as u64;
 /// The number of pages mapped by the thread that unmaps everything, and by each of the others.
 const MANY: u64 = 1500;
 const FEW: u64 = 5;
@@ -46,7 +48,7 @@ const OTHERS: u64 = 3;
 /// The distance between the ranges of the threads.
 const APART: u64 = 0x1000_0000;
 
-fn t_u09_all_while_others_unmap() -> Result<()> {
+fn unmap_all_while_other_threads_unmap() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     unmap_all_while_others_unmap(&container)?;
     assert_eq!(locked_kib(), 0);
@@ -90,7 +92,7 @@ pub(super) fn unmap_all_while_others_unmap(container: &Container) -> Result<()> 
     eprintln!("{sums:?}");
     let total = |of: fn(&Sums) -> u64| sums.iter().map(of).sum::<u64>();
     assert_eq!(total(|sums| sums.mapped), total(|sums| sums.unmapped));
-    assert_eq!(container.unmap_all()?, 0, "all is gone");
+    assert_eq!(container.unmap_all()?, 0, "nothing is left");
     assert_eq!(container.info()?.dma_avail(), avail);
     Ok(())
 }
@@ -116,7 +118,7 @@ fn rounds(
         let unmapped = unmap().with_context(|| format!("round {round}"))?;
         ensure!(
             sizes.contains(&unmapped) && unmapped % PAGE == 0,
-            "{unmapped:#x} bytes went in round {round}"
+            "{unmapped:#x} bytes were unmapped in round {round}"
         );
         sums.mapped += count * PAGE;
         sums.unmapped += unmapped;

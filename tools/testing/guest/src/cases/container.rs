@@ -13,9 +13,9 @@ use crate::{
         Failure,
         cases, //
     },
-    helper::Helper,
 };
 use anyhow::Result;
+use support::helper::Helper;
 use vfio_client::{
     Bytes,
     Container,
@@ -29,32 +29,32 @@ use vfio_client::{
 };
 
 cases! {
-    c01_anybody_can_open,
-    c02_api_version,
-    c03_extensions_without_backend,
-    c04_extensions_with_backend,
-    c05_no_noiommu,
-    c06_set_iommu_needs_a_group,
-    c07_set_iommu_twice,
-    c08_set_iommu_unsupported,
-    c09_set_iommu_unmap_all,
-    c11_other_requests_without_backend,
-    c12_unknown_requests_with_backend,
-    c13_last_group_resets,
-    c15_no_read_write_mmap,
+    #[rows("C1")] unprivileged_user_can_open,
+    #[rows("C2")] get_api_version_returns_zero,
+    #[rows("C3")] extensions_without_iommu_driver,
+    #[rows("C4")] extensions_with_iommu_driver,
+    #[rows("C5")] no_noiommu_extension,
+    #[rows("C6")] set_iommu_needs_a_group,
+    #[rows("C7")] set_iommu_twice,
+    #[rows("C8")] set_iommu_unsupported,
+    #[rows("C9")] set_iommu_unmap_all,
+    #[rows("C11")] other_requests_without_iommu_driver,
+    #[rows("C12")] unknown_requests_with_iommu_driver,
+    #[rows("C13")] last_group_removes_iommu_driver,
+    #[rows("C15")] no_read_write_mmap,
     api_version_ignores_argument,
     second_container_is_independent,
-    two_groups_share,
+    two_groups_share_mappings,
 }
 
-fn c01_anybody_can_open() -> Result<()> {
+fn unprivileged_user_can_open() -> Result<()> {
     let mut helper = Helper::spawn(&["nobody"], &[])?;
     assert_eq!(helper.line()?, "0");
-    assert_eq!(helper.line()?, "EACCES", "groups are for their owner only");
+    assert_eq!(helper.line()?, "EACCES", "only root may open groups");
     helper.finish()
 }
 
-fn c02_api_version() -> Result<()> {
+fn get_api_version_returns_zero() -> Result<()> {
     assert_eq!(Container::open()?.api_version()?, 0);
     Ok(())
 }
@@ -69,7 +69,7 @@ fn api_version_ignores_argument() -> Result<()> {
     Ok(())
 }
 
-fn c03_extensions_without_backend() -> Result<()> {
+fn extensions_without_iommu_driver() -> Result<()> {
     let container = Container::open()?;
     for yes in [1, 3, 9] {
         assert_eq!(container.check_extension(yes)?, 1, "extension {yes}");
@@ -86,7 +86,7 @@ fn c03_extensions_without_backend() -> Result<()> {
     Ok(())
 }
 
-fn c04_extensions_with_backend() -> Result<()> {
+fn extensions_with_iommu_driver() -> Result<()> {
     for iommu in [Iommu::Type1, Iommu::Type1v2] {
         let (container, _group) = attached(EDU, iommu)?;
         for yes in [1, 3, 9, 10] {
@@ -101,7 +101,7 @@ fn c04_extensions_with_backend() -> Result<()> {
     Ok(())
 }
 
-fn c05_no_noiommu() -> Result<()> {
+fn no_noiommu_extension() -> Result<()> {
     assert_eq!(Container::open()?.check_extension(8)?, 0);
     Ok(())
 }
@@ -110,7 +110,7 @@ fn set_iommu(container: &Container, number: u64) -> Result<i32, Errno> {
     raw::value(container, request::SET_IOMMU, number)
 }
 
-fn c06_set_iommu_needs_a_group() -> Result<()> {
+fn set_iommu_needs_a_group() -> Result<()> {
     let container = Container::open()?;
     for number in [0, 1, 3, 8, 9, 9999] {
         assert_eq!(set_iommu(&container, number), Err(Errno::EINVAL));
@@ -118,16 +118,20 @@ fn c06_set_iommu_needs_a_group() -> Result<()> {
     Ok(())
 }
 
-fn c07_set_iommu_twice() -> Result<()> {
+fn set_iommu_twice() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     for number in [1, 3, 9, 9999] {
         assert_eq!(set_iommu(&container, number), Err(Errno::EINVAL));
     }
-    assert_eq!(container.info()?.page_sizes & 0xfff, 0, "still works");
+    assert_eq!(
+        container.info()?.page_sizes & 0xfff,
+        0,
+        "the IOMMU driver still works"
+    );
     Ok(())
 }
 
-fn c08_set_iommu_unsupported() -> Result<()> {
+fn set_iommu_unsupported() -> Result<()> {
     let container = Container::open()?;
     let group = group(EDU)?;
     group.set_container(&container)?;
@@ -142,17 +146,21 @@ fn c08_set_iommu_unsupported() -> Result<()> {
     Ok(())
 }
 
-fn c09_set_iommu_unmap_all() -> Result<()> {
+fn set_iommu_unmap_all() -> Result<()> {
     let container = Container::open()?;
     let group = group(EDU)?;
     group.set_container(&container)?;
     assert_eq!(set_iommu(&container, 9), Err(Errno::EINVAL));
-    assert_eq!(group.device(EDU).errno(), Errno::EINVAL, "still unset");
+    assert_eq!(
+        group.device(EDU).errno(),
+        Errno::EINVAL,
+        "the container has no IOMMU driver"
+    );
     container.set_iommu(Iommu::Type1)?;
     Ok(())
 }
 
-fn c11_other_requests_without_backend() -> Result<()> {
+fn other_requests_without_iommu_driver() -> Result<()> {
     let container = Container::open()?;
     let check = |container: &Container| {
         for n in (3..=21).chain([150, 255]) {
@@ -174,7 +182,7 @@ fn c11_other_requests_without_backend() -> Result<()> {
     Ok(())
 }
 
-fn c12_unknown_requests_with_backend() -> Result<()> {
+fn unknown_requests_with_iommu_driver() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     for n in [3, 4, 5, 6, 7, 8, 9, 10, 11, 15, 16, 18, 19, 20, 21, 150] {
         let nr = request::number(n);
@@ -193,7 +201,7 @@ fn c12_unknown_requests_with_backend() -> Result<()> {
     Ok(())
 }
 
-fn c13_last_group_resets() -> Result<()> {
+fn last_group_removes_iommu_driver() -> Result<()> {
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
     container.map(0x1000, &memory, MapFlags::ReadWrite)?;
@@ -211,7 +219,7 @@ fn c13_last_group_resets() -> Result<()> {
     Ok(())
 }
 
-fn c15_no_read_write_mmap() -> Result<()> {
+fn no_read_write_mmap() -> Result<()> {
     let container = Container::open()?;
     let mut byte = [0x5a];
     assert_eq!(raw::pread(&container, &mut byte, 0), Err(Errno::EINVAL));
@@ -235,7 +243,7 @@ fn second_container_is_independent() -> Result<()> {
     Ok(())
 }
 
-fn two_groups_share() -> Result<()> {
+fn two_groups_share_mappings() -> Result<()> {
     let (container, first) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
     container.map(0x1000, &memory, MapFlags::ReadWrite)?;

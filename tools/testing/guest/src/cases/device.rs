@@ -34,29 +34,29 @@ use vfio_client::{
 };
 
 cases! {
-    d02_bind_iommufd,
-    d04_info,
-    d04_info_sizes,
-    d04_unknown_requests,
-    d04_reset,
-    d04_hot_reset_on_root_bus,
-    d05_region_info,
-    d05_region_info_sizes,
-    d05_region_info_caps,
-    d06_feature_errors,
-    d06_feature_unknown,
-    d09_no_migration,
-    d13_no_dma_logging,
-    d18_no_precopy,
-    d20_mmap,
-    d20_mmap_errors,
-    d20_mmap_outlives_descriptor,
-    d21_config_space,
-    d21_read_write_errors,
-    d21_bar_by_read_and_write,
+    #[rows("D2")] bind_iommufd,
+    #[rows("D4")] get_info,
+    #[rows("D4")] get_info_argsz,
+    #[rows("D4")] unknown_requests,
+    #[rows("D4")] reset_only_if_supported,
+    #[rows("D4")] hot_reset_on_root_bus,
+    #[rows("D5")] get_region_info,
+    #[rows("D5")] get_region_info_argsz,
+    #[rows("D5")] get_region_info_capabilities,
+    #[rows("D6")] feature_errors,
+    #[rows("D6")] unknown_feature,
+    #[rows("D9")] no_migration,
+    #[rows("D13")] no_dma_logging,
+    #[rows("D18")] no_precopy_info,
+    #[rows("D20")] mmap_region,
+    #[rows("D20")] mmap_region_errors,
+    #[rows("D20")] mmap_outlives_descriptor,
+    #[rows("D21")] read_and_write_config_space,
+    #[rows("D21")] read_write_errors,
+    #[rows("D21")] read_and_write_bar,
 }
 
-fn d02_bind_iommufd() -> Result<()> {
+fn bind_iommufd() -> Result<()> {
     let setup = Setup::new()?;
     let mut bind = Bytes::new().u32(24).fill(0, 20);
     assert_eq!(
@@ -70,14 +70,14 @@ fn d02_bind_iommufd() -> Result<()> {
     Ok(())
 }
 
-fn d04_info() -> Result<()> {
+fn get_info() -> Result<()> {
     let setup = Setup::new()?;
     let info = setup.device.info()?;
     assert_eq!((info.flags, info.regions, info.irqs), (2, 9, 5));
     Ok(())
 }
 
-fn d04_info_sizes() -> Result<()> {
+fn get_info_argsz() -> Result<()> {
     let setup = Setup::new()?;
     let get = |bytes: &mut Bytes| raw::bytes(&setup.device, request::DEVICE_GET_INFO, bytes);
     for short in [0, 8, 15] {
@@ -106,7 +106,7 @@ fn d04_info_sizes() -> Result<()> {
     Ok(())
 }
 
-fn d04_unknown_requests() -> Result<()> {
+fn unknown_requests() -> Result<()> {
     let setup = Setup::new()?;
     for n in [0, 1, 2, 3, 4, 5, 6, 150, 255] {
         let nr = request::number(n);
@@ -117,7 +117,7 @@ fn d04_unknown_requests() -> Result<()> {
     Ok(())
 }
 
-fn d04_reset() -> Result<()> {
+fn reset_only_if_supported() -> Result<()> {
     let setup = Setup::new()?;
     assert!(!setup.device.info()?.can_reset());
     assert_eq!(setup.device.reset().errno(), Errno::EINVAL);
@@ -133,7 +133,7 @@ fn d04_reset() -> Result<()> {
     Ok(())
 }
 
-fn d04_hot_reset_on_root_bus() -> Result<()> {
+fn hot_reset_on_root_bus() -> Result<()> {
     let setup = Setup::new()?;
     let mut info = Bytes::new().u32(12).u32(0).u32(0xaaaa_aaaa);
     assert_eq!(
@@ -152,7 +152,7 @@ fn d04_hot_reset_on_root_bus() -> Result<()> {
     Ok(())
 }
 
-fn d05_region_info() -> Result<()> {
+fn get_region_info() -> Result<()> {
     let setup = Setup::new()?;
     let bar = setup.device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
     assert_eq!((bar.flags, bar.size), (7, 0x10_0000));
@@ -167,7 +167,7 @@ fn d05_region_info() -> Result<()> {
     Ok(())
 }
 
-fn d05_region_info_sizes() -> Result<()> {
+fn get_region_info_argsz() -> Result<()> {
     let setup = Setup::new()?;
     let get = |bytes: &mut Bytes| raw::bytes(&setup.device, request::DEVICE_GET_REGION_INFO, bytes);
     for short in [0, 16, 31] {
@@ -188,7 +188,7 @@ fn d05_region_info_sizes() -> Result<()> {
     Ok(())
 }
 
-fn d05_region_info_caps() -> Result<()> {
+fn get_region_info_capabilities() -> Result<()> {
     let setup = Setup::with(NVME, Iommu::Type1v2)?;
     let bar = setup.device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
     assert_eq!(bar.flags, 0xf, "read, write, mmap, capabilities");
@@ -224,7 +224,7 @@ const GET: u32 = 1 << 16;
 const SET: u32 = 1 << 17;
 const PROBE: u32 = 1 << 18;
 
-fn d06_feature_errors() -> Result<()> {
+fn feature_errors() -> Result<()> {
     let setup = Setup::new()?;
     for short in [0, 4, 7] {
         assert_eq!(feature(&setup, short, PROBE | 1, 0), Err(Errno::EINVAL));
@@ -241,7 +241,7 @@ fn d06_feature_errors() -> Result<()> {
     Ok(())
 }
 
-fn d06_feature_unknown() -> Result<()> {
+fn unknown_feature() -> Result<()> {
     let setup = Setup::new()?;
     for flags in [GET, SET, PROBE, PROBE | GET | SET, 0] {
         for number in [0xffff, 0x8000, 100] {
@@ -254,7 +254,7 @@ fn d06_feature_unknown() -> Result<()> {
     Ok(())
 }
 
-fn d09_no_migration() -> Result<()> {
+fn no_migration() -> Result<()> {
     let setup = Setup::new()?;
     for number in [1, 2, 9] {
         for flags in [GET, SET, PROBE, PROBE | GET, 0] {
@@ -265,7 +265,7 @@ fn d09_no_migration() -> Result<()> {
     Ok(())
 }
 
-fn d13_no_dma_logging() -> Result<()> {
+fn no_dma_logging() -> Result<()> {
     let setup = Setup::new()?;
     for number in [6, 7, 8] {
         for flags in [GET, SET, PROBE, 0] {
@@ -275,7 +275,7 @@ fn d13_no_dma_logging() -> Result<()> {
     Ok(())
 }
 
-fn d18_no_precopy() -> Result<()> {
+fn no_precopy_info() -> Result<()> {
     let setup = Setup::new()?;
     for flags in [GET, SET, PROBE, PROBE | SET, 0] {
         assert_eq!(feature(&setup, 8, flags | 12, 0), Err(Errno::EINVAL));
@@ -283,7 +283,7 @@ fn d18_no_precopy() -> Result<()> {
     Ok(())
 }
 
-fn d20_mmap() -> Result<()> {
+fn mmap_region() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     assert_eq!(edu.id(), IDENTITY);
@@ -298,7 +298,7 @@ fn d20_mmap() -> Result<()> {
     Ok(())
 }
 
-fn d20_mmap_errors() -> Result<()> {
+fn mmap_region_errors() -> Result<()> {
     let setup = Setup::new()?;
     let bar = setup.device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
     let size = bar.size as usize;
@@ -316,7 +316,7 @@ fn d20_mmap_errors() -> Result<()> {
     Ok(())
 }
 
-fn d20_mmap_outlives_descriptor() -> Result<()> {
+fn mmap_outlives_descriptor() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     drop(setup);
@@ -329,7 +329,7 @@ fn d20_mmap_outlives_descriptor() -> Result<()> {
     Ok(())
 }
 
-fn d21_config_space() -> Result<()> {
+fn read_and_write_config_space() -> Result<()> {
     let setup = Setup::new()?;
     let config = Config::of(&setup.device)?;
     assert_eq!(config.read_u32(0)?, 0x11e8_1234);
@@ -346,7 +346,7 @@ fn d21_config_space() -> Result<()> {
     Ok(())
 }
 
-fn d21_read_write_errors() -> Result<()> {
+fn read_write_errors() -> Result<()> {
     let setup = Setup::new()?;
     let mut word = [0xaa; 4];
     for index in [9u64, 1000] {
@@ -367,7 +367,7 @@ fn d21_read_write_errors() -> Result<()> {
     Ok(())
 }
 
-fn d21_bar_by_read_and_write() -> Result<()> {
+fn read_and_write_bar() -> Result<()> {
     let setup = Setup::new()?;
     Config::of(&setup.device)?.enable()?;
     let bar = setup.device.region(VFIO_PCI_BAR0_REGION_INDEX)?;

@@ -7,12 +7,20 @@ use crate::{
         EDU,
         attached, //
     },
-    harness::cases,
+    harness::cases, //
 };
 use anyhow::Result;
+use support::{
+    PAGE,
+    requests::{
+        Bitmap,
+        DirtyPages,
+        MapDma,
+        UnmapDma, //
+    },
+};
 use vfio_client::{
     Arena,
-    Bytes,
     Container,
     Errno,
     Filling,
@@ -25,50 +33,34 @@ use vfio_client::{
 };
 
 cases! {
-    t_d1_not_in_v1,
-    t_d2_arguments,
-    t_d3_start_and_stop,
-    t_d4_get_arguments,
-    t_d4_largest_bitmap,
-    t_d4_unpinnable_before_too_large,
-    t_d5_everything_is_dirty,
-    t_d7_bits_in_the_middle_of_words,
-    t_u02_and_u06_unmap_arguments,
-    t_u15_unmap_with_bitmap,
+    #[rows("T-D1")] type1_v1_refuses_dirty_pages,
+    #[rows("T-D2")] dirty_pages_arguments,
+    #[rows("T-D3")] start_and_stop_any_number_of_times,
+    #[rows("T-D4")] get_bitmap_arguments,
+    #[rows("T-D4")] largest_bitmap,
+    #[rows("T-D4")] unpinnable_memory_before_too_large_bitmap,
+    #[rows("T-D5")] all_mapped_pages_are_dirty,
+    #[rows("T-D7")] bits_in_the_middle_of_words,
+    #[rows("T-U2", "T-U6")] unmap_with_bitmap_arguments,
+    #[rows("T-U15")] unmap_with_bitmap,
 }
 
-const PAGE: u64 = PAGE_SIZE as u64;
-const START: u32 = 1;
-const STOP: u32 = 2;
-const GET: u32 = 4;
-
-fn dirty(container: &Container, argsz: u32, flags: u32) -> Result<i32, Errno> {
-    let mut bytes = Bytes::new().u32(argsz).u32(flags);
-    raw::bytes(container, request::IOMMU_DIRTY_PAGES, &mut bytes)
+/// Starts dirty page tracking.
+fn start(container: &Container) {
+    let start = DirtyPages::track(DirtyPages::START);
+    assert_eq!(start.send(container), Ok(0));
 }
 
-/// Starts dirty page tracking in the container.
-pub(super) fn start(container: &Container) -> Result<i32, Errno> {
-    dirty(container, 8, START)
-}
-
-/// Builds a request for a bitmap of `bits`.
-fn get_request(argsz: u32, iova: u64, size: u64, pgsize: u64, bits: &Memory, len: u64) -> Bytes {
-    let range = Bytes::new().u32(argsz).u32(GET).u64(iova).u64(size);
-    range.u64(pgsize).u64(len).u64(bits.addr())
-}
-
-fn get(container: &Container, mut request: Bytes) -> Result<i32, Errno> {
-    let before = request.clone();
-    let answer = raw::bytes(container, request::IOMMU_DIRTY_PAGES, &mut request);
-    assert_eq!(request, before, "the structure is only read");
-    answer
-}
-
-fn t_d1_not_in_v1() -> Result<()> {
+fn type1_v1_refuses_dirty_pages() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1)?;
-    for flags in [START, STOP, GET, 0xffff] {
-        assert_eq!(dirty(&container, 8, flags), Err(Errno::EACCES));
+    for flags in [
+        DirtyPages::START,
+        DirtyPages::STOP,
+        DirtyPages::GET_BITMAP,
+        0xffff,
+    ] {
+        let request = DirtyPages::track(flags);
+        assert_eq!(request.send(&container), Err(Errno::EACCES), "{request:x?}");
     }
     assert_eq!(
         raw::value(&container, request::IOMMU_DIRTY_PAGES, 1),
@@ -78,137 +70,123 @@ fn t_d1_not_in_v1() -> Result<()> {
     Ok(())
 }
 
-fn t_d2_arguments() -> Result<()> {
+fn dirty_pages_arguments() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
+    const START: u32 = DirtyPages::START;
+    const STOP: u32 = DirtyPages::STOP;
+    const GET: u32 = DirtyPages::GET_BITMAP;
     for argsz in [0, 4, 7] {
-        assert_eq!(dirty(&container, argsz, START), Err(Errno::EINVAL));
+        let request = DirtyPages {
+            argsz,
+            ..DirtyPages::track(START)
+        };
+        assert_eq!(request.send(&container), Err(Errno::EINVAL), "{request:x?}");
     }
     for flags in [8, START | 8, 1 << 31, START | STOP, STOP | GET, 7] {
-        assert_eq!(dirty(&container, 8, flags), Err(Errno::EINVAL));
+        let request = DirtyPages::track(flags);
+        assert_eq!(request.send(&container), Err(Errno::EINVAL), "{request:x?}");
     }
-    assert_eq!(dirty(&container, 8, GET), Err(Errno::EINVAL), "no range");
-    assert_eq!(
-        dirty(&container, 48, GET),
-        Err(Errno::EFAULT),
-        "range cut off"
-    );
+    let no_range = DirtyPages::track(GET);
+    assert_eq!(no_range.send(&container), Err(Errno::EINVAL), "argsz");
+    let unreadable_range = DirtyPages {
+        argsz: DirtyPages::SIZE_WITH_RANGE,
+        ..no_range
+    };
+    assert_eq!(unreadable_range.send(&container), Err(Errno::EFAULT));
     Ok(())
 }
 
-fn t_d3_start_and_stop() -> Result<()> {
+fn start_and_stop_any_number_of_times() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::ReadWrite)?;
+    const START: u32 = DirtyPages::START;
+    const STOP: u32 = DirtyPages::STOP;
     for flags in [STOP, START, START, STOP, STOP, START] {
-        assert_eq!(dirty(&container, 8, flags), Ok(0));
+        assert_eq!(DirtyPages::track(flags).send(&container), Ok(0));
     }
     container.map(0x10000, &memory, MapFlags::ReadWrite)?;
     assert_eq!(container.unmap_all()?, 8 * PAGE);
     Ok(())
 }
 
-fn t_d4_get_arguments() -> Result<()> {
+fn get_bitmap_arguments() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(8 * PAGE_SIZE)?;
     container.map(0x10000, &memory, MapFlags::ReadWrite)?;
     let bits = Memory::anonymous(PAGE_SIZE)?;
     bits.fill(0, PAGE_SIZE, 0x5a);
     let size = 8 * PAGE;
-    let ask = |argsz, iova, size, pgsize, len| {
-        get(
-            &container,
-            get_request(argsz, iova, size, pgsize, &bits, len),
-        )
+    let bitmap = Bitmap::word_in(&bits);
+    let get = |iova, size, bitmap| DirtyPages::get(iova, size, bitmap);
+    let valid = get(0x10000, size, bitmap);
+    assert_eq!(valid.send(&container), Err(Errno::EINVAL), "not tracking");
+    start(&container);
+    let top = u64::MAX - PAGE + 1;
+    let no_bits = Bitmap { size: 0, ..bitmap };
+    let larger_pages = Bitmap {
+        pgsize: 2 * PAGE,
+        ..bitmap
     };
-    assert_eq!(
-        ask(48, 0x10000, size, PAGE, 8),
-        Err(Errno::EINVAL),
-        "not tracking"
-    );
-    assert_eq!(dirty(&container, 8, START), Ok(0));
-    for (what, argsz, iova, size, pgsize, len, errno) in [
-        ("short", 47, 0x10000, size, PAGE, 8, Errno::EINVAL),
-        ("empty", 48, 0x10000, 0, PAGE, 8, Errno::EINVAL),
+    let in_kernel = Bitmap {
+        data: 1 << 63,
+        ..bitmap
+    };
+    let einval = Errno::EINVAL;
+    for (case, request, errno) in [
+        ("argsz", DirtyPages { argsz: 47, ..valid }, einval),
+        ("size 0", get(0x10000, 0, bitmap), einval),
+        ("range wraps", get(top, 2 * PAGE, bitmap), Errno::EOVERFLOW),
+        ("no bitmap", get(0x10000, size, no_bits), einval),
+        ("bitmap too small", get(0x10000, 65 * PAGE, bitmap), einval),
+        ("other page size", get(0x10000, size, larger_pages), einval),
+        ("misaligned iova", get(0x10800, size, bitmap), einval),
+        ("misaligned size", get(0x10000, size - 1, bitmap), einval),
+        ("starts in a mapping", get(0x11000, size, bitmap), einval),
         (
-            "wraps",
-            48,
-            u64::MAX - PAGE + 1,
-            2 * PAGE,
-            PAGE,
-            8,
-            Errno::EOVERFLOW,
-        ),
-        ("no bitmap", 48, 0x10000, size, PAGE, 0, Errno::EINVAL),
-        (
-            "bitmap too small",
-            48,
-            0x10000,
-            65 * PAGE,
-            PAGE,
-            8,
-            Errno::EINVAL,
+            "ends in a mapping",
+            get(0x10000, size - PAGE, bitmap),
+            einval,
         ),
         (
-            "other page size",
-            48,
-            0x10000,
-            size,
-            2 * PAGE,
-            8,
-            Errno::EINVAL,
-        ),
-        ("iova", 48, 0x10800, size, PAGE, 8, Errno::EINVAL),
-        ("size", 48, 0x10000, size - 1, PAGE, 8, Errno::EINVAL),
-        (
-            "bisected at its start",
-            48,
-            0x11000,
-            size,
-            PAGE,
-            8,
-            Errno::EINVAL,
-        ),
-        (
-            "bisected at its end",
-            48,
-            0x10000,
-            size - PAGE,
-            PAGE,
-            8,
-            Errno::EINVAL,
+            "bitmap in the kernel",
+            get(0x10000, size, in_kernel),
+            einval,
         ),
     ] {
-        assert_eq!(ask(argsz, iova, size, pgsize, len), Err(errno), "{what}");
+        assert_eq!(request.send(&container), Err(errno), "{case}: {request:x?}");
     }
     assert_eq!(bits.to_vec(0, 16), [0x5a; 16], "nothing was written");
-    let outside = Bytes::new().u32(48).u32(GET).u64(0x10000).u64(size);
+    let unmapped = Bitmap {
+        data: PAGE,
+        ..bitmap
+    };
     assert_eq!(
-        get(&container, outside.clone().u64(PAGE).u64(8).u64(1 << 63)),
-        Err(Errno::EINVAL),
-        "bitmap in the kernel's half"
-    );
-    assert_eq!(
-        get(&container, outside.u64(PAGE).u64(8).u64(PAGE)),
+        get(0x10000, size, unmapped).send(&container),
         Err(Errno::EFAULT),
-        "bitmap nowhere"
+        "bitmap in unmapped memory"
     );
     Ok(())
 }
 
 /// The limit applies to the size of the bitmap, not to the number of bytes written.
-fn t_d4_largest_bitmap() -> Result<()> {
+fn largest_bitmap() -> Result<()> {
     const LARGEST: usize = 256 << 20;
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(8 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::ReadWrite)?;
-    assert_eq!(dirty(&container, 8, START), Ok(0));
+    start(&container);
     let mut bits = Arena::new(1 << 36, LARGEST + PAGE_SIZE)?;
     bits.fill(0..PAGE_SIZE, Filling::Private)?;
     let mut word = [0; 8];
     for (len, answer, bit) in [(LARGEST + 8, Err(Errno::EINVAL), 0), (LARGEST, Ok(0), 0xff)] {
-        let range = Bytes::new().u32(48).u32(GET).u64(0).u64(8 * PAGE);
-        let bitmap = range.u64(PAGE).u64(len as u64).u64(bits.addr());
-        assert_eq!(get(&container, bitmap), answer, "{len:#x} bytes");
+        let bitmap = Bitmap {
+            pgsize: PAGE,
+            size: len as u64,
+            data: bits.addr(),
+        };
+        let get = DirtyPages::get(0, 8 * PAGE, bitmap);
+        assert_eq!(get.send(&container), answer, "{get:x?}");
         bits.read(0, &mut word)?;
         assert_eq!(u64::from_ne_bytes(word), bit, "{len:#x} bytes");
     }
@@ -217,36 +195,42 @@ fn t_d4_largest_bitmap() -> Result<()> {
 
 /// A mapping with more pages than a bitmap covers: an error from pinning its pages is reported
 /// first.
-fn t_d4_unpinnable_before_too_large() -> Result<()> {
+fn unpinnable_memory_before_too_large_bitmap() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
-    assert_eq!(dirty(&container, 8, START), Ok(0));
+    start(&container);
     let size = 1 << 43;
     let ranges = container.info()?.ranges();
     let is_translated = ranges.iter().any(|range| range.end >= 2 * size - 1);
-    // Above all user addresses.
-    let (nowhere, read_write) = (0x7fff_ffff_f000, 3);
-    let mut map = Bytes::new().u32(32).u32(read_write);
-    map = map.u64(nowhere).u64(size).u64(size);
+    // The memory is above all user addresses.
+    let map = MapDma {
+        vaddr: 0x7fff_ffff_f000,
+        iova: size,
+        size,
+        ..MapDma::default()
+    };
     let expected = if is_translated {
         Errno::EFAULT
     } else {
         Errno::EINVAL
     };
-    let answer = raw::bytes(&container, request::IOMMU_MAP_DMA, &mut map);
-    assert_eq!(answer, Err(expected));
+    assert_eq!(map.send(&container), Err(expected));
     Ok(())
 }
 
-fn t_d5_everything_is_dirty() -> Result<()> {
+fn all_mapped_pages_are_dirty() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(130 * PAGE_SIZE)?;
     container.map_part(0, &memory, 0, 70 * PAGE_SIZE, MapFlags::ReadWrite)?;
     let bits = Memory::anonymous(PAGE_SIZE)?;
-    assert_eq!(dirty(&container, 8, START), Ok(0));
+    start(&container);
     for _ in 0..2 {
         bits.fill(0, 32, 0);
-        let request = get_request(48, 0, 70 * PAGE, PAGE, &bits, 16);
-        assert_eq!(get(&container, request), Ok(0));
+        let two_words = Bitmap {
+            size: 16,
+            ..Bitmap::word_in(&bits)
+        };
+        let get = DirtyPages::get(0, 70 * PAGE, two_words);
+        assert_eq!(get.send(&container), Ok(0));
         // The device cannot report which pages it wrote, so all pages are dirty.
         assert_eq!(bits.read_u64(0), u64::MAX);
         assert_eq!(bits.read_u64(8), (1 << 6) - 1);
@@ -254,8 +238,8 @@ fn t_d5_everything_is_dirty() -> Result<()> {
     }
     // A range without mappings leaves the user's words unchanged.
     bits.fill(0, 32, 0xa5);
-    let request = get_request(48, 0x1000_0000, 64 * PAGE, PAGE, &bits, 8);
-    assert_eq!(get(&container, request), Ok(0));
+    let get = DirtyPages::get(0x1000_0000, 64 * PAGE, Bitmap::word_in(&bits));
+    assert_eq!(get.send(&container), Ok(0));
     assert_eq!(bits.to_vec(0, 32), [0xa5; 32]);
     // The range starts before the mapping, so the bits are shifted.
     container.map_part(
@@ -266,82 +250,78 @@ fn t_d5_everything_is_dirty() -> Result<()> {
         MapFlags::ReadWrite,
     )?;
     bits.fill(0, 32, 0);
-    let request = get_request(48, 0x1000_0000, 64 * PAGE, PAGE, &bits, 8);
-    assert_eq!(get(&container, request), Ok(0));
+    assert_eq!(get.send(&container), Ok(0));
     assert_eq!(bits.read_u64(0), 0x1f << 3);
-    assert_eq!(dirty(&container, 8, STOP), Ok(0));
+    let stop = DirtyPages::track(DirtyPages::STOP);
+    assert_eq!(stop.send(&container), Ok(0));
     Ok(())
 }
 
-fn unmap_request(argsz: u32, flags: u32, iova: u64, size: u64) -> Bytes {
-    Bytes::new().u32(argsz).u32(flags).u64(iova).u64(size)
-}
-
-fn t_u02_and_u06_unmap_arguments() -> Result<()> {
+fn unmap_with_bitmap_arguments() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(8 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::ReadWrite)?;
     let bits = Memory::anonymous(PAGE_SIZE)?;
     let size = 8 * PAGE;
-    let ask = |argsz, pgsize: u64, len: u64, data: u64| {
-        let mut bytes = unmap_request(argsz, 1, 0, size)
-            .u64(pgsize)
-            .u64(len)
-            .u64(data);
-        let before = bytes.clone();
-        let answer = raw::bytes(&container, request::IOMMU_UNMAP_DMA, &mut bytes);
-        assert_eq!(bytes, before);
-        answer
-    };
-    assert_eq!(
-        ask(48, PAGE, 8, bits.addr()),
-        Err(Errno::EINVAL),
-        "not tracking"
-    );
-    assert_eq!(dirty(&container, 8, START), Ok(0));
+    let bitmap = Bitmap::word_in(&bits);
+    let unmap = |bitmap| UnmapDma::with_bitmap(0, size, bitmap);
+    let valid = unmap(bitmap);
+    assert_eq!(valid.send(&container), Err(Errno::EINVAL), "not tracking");
+    start(&container);
     for argsz in [24, 40, 47] {
-        assert_eq!(ask(argsz, PAGE, 8, bits.addr()), Err(Errno::EINVAL));
+        let unmap = UnmapDma { argsz, ..valid };
+        assert_eq!(unmap.send(&container), Err(Errno::EINVAL), "{unmap:x?}");
     }
-    assert_eq!(ask(48, PAGE, 0, bits.addr()), Err(Errno::EINVAL));
-    assert_eq!(ask(48, 2 * PAGE, 8, bits.addr()), Err(Errno::EINVAL));
-    assert_eq!(ask(48, PAGE, 8, 1 << 63), Err(Errno::EINVAL));
-    let mut cut = unmap_request(48, 1, 0, size);
-    assert_eq!(
-        raw::bytes(&container, request::IOMMU_UNMAP_DMA, &mut cut),
-        Err(Errno::EFAULT)
-    );
-    assert_eq!(container.unmap_all()?, size, "all of it is still there");
+    for bitmap in [
+        Bitmap { size: 0, ..bitmap },
+        Bitmap {
+            pgsize: 2 * PAGE,
+            ..bitmap
+        },
+        Bitmap {
+            data: 1 << 63,
+            ..bitmap
+        },
+    ] {
+        let unmap = unmap(bitmap);
+        assert_eq!(unmap.send(&container), Err(Errno::EINVAL), "{unmap:x?}");
+    }
+    let unreadable_bitmap = UnmapDma {
+        bitmap: None,
+        ..valid
+    };
+    assert_eq!(unreadable_bitmap.send(&container), Err(Errno::EFAULT));
+    assert_eq!(container.unmap_all()?, size, "the mapping is unchanged");
     Ok(())
 }
 
-fn t_u15_unmap_with_bitmap() -> Result<()> {
+fn unmap_with_bitmap() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(8 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::ReadWrite)?;
     let bits = Memory::anonymous(PAGE_SIZE)?;
-    assert_eq!(dirty(&container, 8, START), Ok(0));
+    start(&container);
     let size = 8 * PAGE;
     // The bitmap cannot be written, so the mapping stays.
-    let mut bytes = unmap_request(48, 1, 0, size).u64(PAGE).u64(8).u64(PAGE);
+    let bitmap = Bitmap::word_in(&bits);
+    let unwritable = Bitmap {
+        data: PAGE,
+        ..bitmap
+    };
     assert_eq!(
-        raw::bytes(&container, request::IOMMU_UNMAP_DMA, &mut bytes),
+        UnmapDma::with_bitmap(0, size, unwritable).send(&container),
         Err(Errno::EFAULT)
     );
-    let mut bytes = unmap_request(48, 1, 0, size)
-        .u64(PAGE)
-        .u64(8)
-        .u64(bits.addr());
     assert_eq!(
-        raw::bytes(&container, request::IOMMU_UNMAP_DMA, &mut bytes),
-        Ok(0)
+        UnmapDma::with_bitmap(0, size, bitmap).send(&container),
+        Ok(size)
     );
-    assert_eq!(bytes.get_u64(16), size);
     assert_eq!((bits.read_u64(0), bits.read_u64(8)), (0xff, 0));
     assert_eq!(container.unmap_all()?, 0);
     Ok(())
 }
 
-fn t_d7_bits_in_the_middle_of_words() -> Result<()> {
+fn bits_in_the_middle_of_words() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(64 * PAGE_SIZE)?;
     // Two mappings in one word, a hole of several words, and a mapping that crosses the end of a
@@ -350,17 +330,21 @@ fn t_d7_bits_in_the_middle_of_words() -> Result<()> {
         let (offset, len) = (first as usize % 50 * PAGE_SIZE, count * PAGE_SIZE);
         container.map_part(first * PAGE, &memory, offset, len, MapFlags::ReadWrite)?;
     }
-    assert_eq!(dirty(&container, 8, START), Ok(0));
+    start(&container);
     let bits = Memory::anonymous(PAGE_SIZE)?;
     let words = || -> Vec<u64> { (0..6).map(|nth| bits.read_u64(8 * nth)).collect() };
-    let request = || get_request(48, 0, 320 * PAGE, PAGE, &bits, 40);
-    assert_eq!(get(&container, request()), Ok(0));
+    let bitmap = Bitmap {
+        size: 40,
+        ..Bitmap::word_in(&bits)
+    };
+    let get = DirtyPages::get(0, 320 * PAGE, bitmap);
+    assert_eq!(get.send(&container), Ok(0));
     assert_eq!(words(), [0x3f8, 0, 0, 0x3f << 58, 0xf, 0]);
     // The low bits of a word in which a mapping begins stay unchanged, as do the words of holes.
     bits.fill(0, 48, 0);
     bits.write_u64(0, 0b101);
     bits.write_u64(8, 0xa5a5);
-    assert_eq!(get(&container, request()), Ok(0));
+    assert_eq!(get.send(&container), Ok(0));
     assert_eq!(words()[0] & 0x3ff, 0x3f8 | 0b101);
     assert_eq!(words()[1..3], [0xa5a5, 0]);
     Ok(())

@@ -32,8 +32,8 @@ use vfio_client::{
 };
 
 cases! {
-    t_g4_beside_a_second_group,
-    t_u16_unmap_beneath_reads,
+    #[rows("T-G4")] second_group_joins_during_reads,
+    #[rows("T-U16")] unmap_during_reads,
 }
 
 /// The number of commands in flight.
@@ -69,7 +69,10 @@ fn finish(controller: &mut Controller<'_>) -> Result<usize> {
     let (mut done, mut failed) = (0, 0);
     while done < usize::from(COMMANDS) {
         let completions = controller.wait(LIMIT)?;
-        ensure!(!completions.is_empty(), "{done} commands done, no more");
+        ensure!(
+            !completions.is_empty(),
+            "no further command completed after {done}"
+        );
         done += completions.len();
         failed += completions.iter().filter(|c| c.status != 0).count();
     }
@@ -80,15 +83,15 @@ fn finish(controller: &mut Controller<'_>) -> Result<usize> {
 fn check(controller: &mut Controller<'_>, iova: u64, memory: &Memory) -> Result<()> {
     memory.fill(0, LEN, 0xa5);
     start(controller, iova)?;
-    assert_eq!(finish(controller)?, 0, "failed reads");
+    assert_eq!(finish(controller)?, 0, "number of failed reads");
     ensure!(
         memory.to_vec(0, LEN) == contents(),
-        "not what is on the disk"
+        "the data read differs from the disk"
     );
     Ok(())
 }
 
-fn t_g4_beside_a_second_group() -> Result<()> {
+fn second_group_joins_during_reads() -> Result<()> {
     let session = Session::open(NVME)?;
     let mut controller = Controller::new(&session)?;
     let container = session.container();
@@ -107,7 +110,7 @@ fn t_g4_beside_a_second_group() -> Result<()> {
     check(&mut controller, two, &during)
 }
 
-fn t_u16_unmap_beneath_reads() -> Result<()> {
+fn unmap_during_reads() -> Result<()> {
     let session = Session::open(NVME)?;
     let mut controller = Controller::new(&session)?;
     let container = session.container();

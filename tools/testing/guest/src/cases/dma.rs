@@ -9,9 +9,13 @@ use crate::{
         Setup,
         group, //
     },
-    harness::cases,
+    harness::cases, //
 };
 use anyhow::Result;
+use support::{
+    PAGE,
+    requests::UnmapDma, //
+};
 use vfio_client::{
     Container,
     Device,
@@ -19,28 +23,26 @@ use vfio_client::{
     Iommu,
     MapFlags,
     Memory,
-    PAGE_SIZE, //
-    edu::Edu,
+    PAGE_SIZE,
+    edu::Edu, //
 };
 
 cases! {
-    both_directions,
+    read_and_write,
     far_addresses,
-    type1_v1,
-    not_mapped,
-    not_after_unmap,
-    read_only_mapping,
-    write_only_mapping,
-    across_two_mappings,
+    type1_v1_mappings,
+    unmapped_address_faults,
+    unmapped_memory_faults,
+    read_only_mapping_refuses_writes,
+    write_only_mapping_refuses_reads,
+    transfer_across_two_mappings,
     new_memory_at_old_address,
-    c14_container_closed_first,
+    #[rows("C14")] mappings_survive_container_close,
     vaddr_update_keeps_device_working,
-    no_dma_after_leaving,
-    t_g4_beside_a_second_group,
-    t_u16_unmap_beneath_a_transfer,
+    no_dma_after_unset_container,
+    #[rows("T-G4")] second_group_joins_during_transfers,
+    #[rows("T-U16")] unmap_during_transfer,
 }
-
-const PAGE: u64 = PAGE_SIZE as u64;
 
 /// Returns a page of bytes that depend on their position and on `seed`.
 fn pattern(seed: u8) -> Vec<u8> {
@@ -60,7 +62,7 @@ fn round_trip(edu: &Edu, from: (&Memory, u64), to: (&Memory, u64), seed: u8) -> 
     Ok(())
 }
 
-fn both_directions() -> Result<()> {
+fn read_and_write() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let (from, to) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
@@ -91,7 +93,7 @@ fn far_addresses() -> Result<()> {
     Ok(())
 }
 
-fn type1_v1() -> Result<()> {
+fn type1_v1_mappings() -> Result<()> {
     let setup = Setup::with(EDU, Iommu::Type1)?;
     let edu = Edu::new(&setup.device)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
@@ -99,7 +101,7 @@ fn type1_v1() -> Result<()> {
     round_trip(&edu, (&memory, 0x5000), (&memory, 0x5000), 4)
 }
 
-fn not_mapped() -> Result<()> {
+fn unmapped_address_faults() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let memory = Memory::anonymous(3 * PAGE_SIZE)?;
@@ -130,7 +132,7 @@ fn not_mapped() -> Result<()> {
     round_trip(&edu, (&inner, 0x20_0000), (&inner, 0x20_0000), 5)
 }
 
-fn not_after_unmap() -> Result<()> {
+fn unmapped_memory_faults() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
@@ -145,7 +147,7 @@ fn not_after_unmap() -> Result<()> {
     Ok(())
 }
 
-fn read_only_mapping() -> Result<()> {
+fn read_only_mapping_refuses_writes() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
@@ -156,7 +158,7 @@ fn read_only_mapping() -> Result<()> {
     Ok(())
 }
 
-fn write_only_mapping() -> Result<()> {
+fn write_only_mapping_refuses_reads() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let (secret, out) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
@@ -169,7 +171,7 @@ fn write_only_mapping() -> Result<()> {
     Ok(())
 }
 
-fn across_two_mappings() -> Result<()> {
+fn transfer_across_two_mappings() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let (one, two) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
@@ -199,7 +201,7 @@ fn new_memory_at_old_address() -> Result<()> {
     Ok(())
 }
 
-fn c14_container_closed_first() -> Result<()> {
+fn mappings_survive_container_close() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
@@ -219,25 +221,20 @@ fn c14_container_closed_first() -> Result<()> {
 }
 
 fn vaddr_update_keeps_device_working() -> Result<()> {
-    use vfio_client::{
-        Bytes,
-        raw,
-        request, //
-    };
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let memory = Memory::anonymous_shared(PAGE_SIZE)?;
     setup.container.map(0x10000, &memory, MapFlags::ReadWrite)?;
-    let mut unmap = Bytes::new().u32(24).u32(4).u64(0x10000).u64(PAGE);
-    assert_eq!(
-        raw::bytes(&setup.container, request::IOMMU_UNMAP_DMA, &mut unmap),
-        Ok(0)
-    );
+    let invalidate = UnmapDma {
+        flags: UnmapDma::VADDR,
+        ..UnmapDma::of(0x10000, PAGE)
+    };
+    assert_eq!(invalidate.send(&setup.container), Ok(PAGE));
     round_trip(&edu, (&memory, 0x10000), (&memory, 0x10000), 17)?;
     Ok(())
 }
 
-fn no_dma_after_leaving() -> Result<()> {
+fn no_dma_after_unset_container() -> Result<()> {
     let memory = Memory::anonymous(PAGE_SIZE)?;
     let (container, group): (Container, Group) = (Container::open()?, group(EDU)?);
     group.set_container(&container)?;
@@ -256,7 +253,7 @@ fn no_dma_after_leaving() -> Result<()> {
     Ok(())
 }
 
-fn t_g4_beside_a_second_group() -> Result<()> {
+fn second_group_joins_during_transfers() -> Result<()> {
     let setup = Setup::new()?;
     let container = &setup.container;
     let edu = Edu::new(&setup.device)?;
@@ -280,7 +277,7 @@ fn t_g4_beside_a_second_group() -> Result<()> {
     round_trip(&edu, (&during, 0x20000), (&during, 0x20000), 24)
 }
 
-fn t_u16_unmap_beneath_a_transfer() -> Result<()> {
+fn unmap_during_transfer() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let (memory, other) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);

@@ -47,26 +47,23 @@ use vfio_client::{
 };
 
 cases! {
-    d3_driver_without_functions,
-    d26_files_of_groups,
-    d26_files_of_devices,
-    d26_other_files,
-    k7_backend_comes_and_goes,
-    #[our_core]
-    k7_backend_with_half_of_a_pair,
-    k8_device_set,
-    k8_device_set_that_is_held,
-    #[our_core]
-    g20_device_twice,
-    d11_every_step,
-    #[our_core]
-    d11_states_that_a_device_does_not_have,
-    d23_every_request,
-    d24_capabilities,
-    combined_ranges,
+    #[rows("D3")] device_ops_without_callbacks,
+    #[rows("D26")] file_functions_on_group_files,
+    #[rows("D26")] file_functions_on_device_files,
+    #[rows("D26")] file_functions_on_other_files,
+    #[rows("K7")] register_and_unregister_iommu_driver,
+    #[rows("K7")] #[requires(core(Rust))] iommu_driver_needs_both_device_callbacks,
+    #[rows("K8")] device_sets_are_shared_by_id,
+    #[rows("K8")] device_set_lock_does_not_block_registration,
+    #[rows("G20")] #[requires(core(Rust))] device_cannot_be_registered_twice,
+    #[rows("D11")] next_migration_state,
+    #[rows("D11")] #[requires(core(Rust))] next_migration_state_of_unsupported_state,
+    #[rows("D23")] set_irqs_validate_all_arguments,
+    #[rows("D24")] capability_chain,
+    combine_iova_ranges,
 }
 
-fn d3_driver_without_functions() -> Result<()> {
+fn device_ops_without_callbacks() -> Result<()> {
     let bare = Bare::open(NAME)?;
     let device = &bare.device;
     for nr in [
@@ -94,7 +91,7 @@ fn d3_driver_without_functions() -> Result<()> {
     Ok(())
 }
 
-fn d26_files_of_groups() -> Result<()> {
+fn file_functions_on_group_files() -> Result<()> {
     let test = CoreTest::open()?;
     // The IOMMU of the test machine cannot stop devices from bypassing the caches.
     let group = crate::env::group(EDU)?;
@@ -116,18 +113,22 @@ fn d26_files_of_groups() -> Result<()> {
     Ok(())
 }
 
-fn d26_files_of_devices() -> Result<()> {
+fn file_functions_on_device_files() -> Result<()> {
     let test = CoreTest::open()?;
     let setup = Setup::new()?;
     let coherent = setup.container.check_extension(4)? == 1;
     let expected = if coherent { ENFORCED_COHERENT } else { 0 };
     assert_eq!(test.file(&setup.device)?, IS_VALID | expected);
     let bare = Bare::open(NAME)?;
-    assert_eq!(test.file(&bare.device)?, IS_VALID, "no group's file");
+    assert_eq!(
+        test.file(&bare.device)?,
+        IS_VALID,
+        "not the file of a group"
+    );
     Ok(())
 }
 
-fn d26_other_files() -> Result<()> {
+fn file_functions_on_other_files() -> Result<()> {
     let test = CoreTest::open()?;
     let null = File::open("/dev/null")?;
     assert_eq!(test.file(&null)?, ENFORCED_COHERENT);
@@ -137,14 +138,14 @@ fn d26_other_files() -> Result<()> {
     Ok(())
 }
 
-fn k7_backend_comes_and_goes() -> Result<()> {
+fn register_and_unregister_iommu_driver() -> Result<()> {
     let test = CoreTest::open()?;
     let container = Container::open()?;
     assert_eq!(container.check_extension(EXTENSION)?, 0);
     test.backend(Backend::Register)?;
     assert_eq!(test.backend(Backend::Register), Err(Errno::EINVAL));
     assert_eq!(container.check_extension(EXTENSION)?, ANSWER);
-    assert_eq!(container.check_extension(3)?, 1, "the other one is asked");
+    assert_eq!(container.check_extension(3)?, 1, "type 1 answers");
     // A container with a backend asks only that backend.
     let (other, _group) = attached(EDU, Iommu::Type1v2)?;
     assert_eq!(other.check_extension(EXTENSION)?, 0);
@@ -161,14 +162,14 @@ fn k7_backend_comes_and_goes() -> Result<()> {
     Ok(())
 }
 
-fn k7_backend_with_half_of_a_pair() -> Result<()> {
+fn iommu_driver_needs_both_device_callbacks() -> Result<()> {
     let test = CoreTest::open()?;
     assert_eq!(test.backend(Backend::RegisterHalf), Err(Errno::EINVAL));
     assert_eq!(Container::open()?.check_extension(EXTENSION)?, 0);
     Ok(())
 }
 
-fn k8_device_set() -> Result<()> {
+fn device_sets_are_shared_by_id() -> Result<()> {
     let test = CoreTest::open()?;
     let both = SET_IS_SHARED | SET_FINDS_FIRST | SET_FINDS_SECOND;
     assert_eq!(test.set()?, both);
@@ -186,12 +187,12 @@ fn k8_device_set() -> Result<()> {
 
 /// The lock of a device set is held while a driver opens or resets a device. This does not block
 /// the registration of other VFIO devices.
-fn k8_device_set_that_is_held() -> Result<()> {
+fn device_set_lock_does_not_block_registration() -> Result<()> {
     assert_eq!(CoreTest::open()?.set_held(), Ok(0));
     Ok(())
 }
 
-fn g20_device_twice() -> Result<()> {
+fn device_cannot_be_registered_twice() -> Result<()> {
     let test = CoreTest::open()?;
     assert_eq!(test.offer(EDU), Err(Errno::EINVAL));
     // The device that was registered first keeps working.
@@ -222,7 +223,7 @@ fn has(flags: u32, state: u32) -> bool {
     needs.is_some_and(|needs| flags & needs == *needs)
 }
 
-fn d11_every_step() -> Result<()> {
+fn next_migration_state() -> Result<()> {
     let test = CoreTest::open()?;
     let step = |from: u32, to: u32| STEPS[from as usize - 1][to as usize - 1];
     let mut steps = 0;
@@ -253,7 +254,7 @@ fn d11_every_step() -> Result<()> {
 }
 
 /// The C core warns about it, since this is a driver bug.
-fn d11_states_that_a_device_does_not_have() -> Result<()> {
+fn next_migration_state_of_unsupported_state() -> Result<()> {
     let test = CoreTest::open()?;
     for flags in 0..8 {
         for current in (0..16).chain([u32::MAX]) {
@@ -287,7 +288,7 @@ fn valid(irqs: &Irqs) -> Option<u64> {
         .then_some(bytes)
 }
 
-fn d23_every_request() -> Result<()> {
+fn set_irqs_validate_all_arguments() -> Result<()> {
     let test = CoreTest::open()?;
     let edges = [0, 3, 4, 5, u32::MAX];
     let mut good = 0;
@@ -313,11 +314,14 @@ fn d23_every_request() -> Result<()> {
             }
         }
     }
-    assert!(good > 50, "{good}");
+    assert!(
+        good > 50,
+        "expected more than 50 valid requests, got {good}"
+    );
     Ok(())
 }
 
-fn d24_capabilities() -> Result<()> {
+fn capability_chain() -> Result<()> {
     let test = CoreTest::open()?;
     for shift in [0, 24, 32] {
         let sizes = [8, 9, 24, 17];
@@ -343,7 +347,7 @@ fn d24_capabilities() -> Result<()> {
 }
 
 /// For drivers whose hardware can track few ranges, the closest ranges are combined.
-fn combined_ranges() -> Result<()> {
+fn combine_iova_ranges() -> Result<()> {
     let test = CoreTest::open()?;
     let ranges = [(0, 9), (20, 29), (35, 39), (100, 199), (201, 300)];
     for (wanted, expected) in [

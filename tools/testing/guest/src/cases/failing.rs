@@ -15,23 +15,21 @@ mod drivers;
 mod groups;
 mod mappings;
 
-use crate::{
-    fail_nth::{
-        Below,
-        Failing,
-        Operation,
-        each_failure, //
-    },
-    leak::{
-        locked_kib,
-        pinned_pages, //
-    },
+use crate::fail_nth::{
+    Below,
+    Failing,
+    Operation,
+    each_failure, //
 };
 use anyhow::{
     Result,
     ensure, //
 };
 use libtest_mimic::Trial;
+use support::machine::{
+    locked_kib,
+    pinned_pages, //
+};
 use vfio_client::Container;
 
 /// Returns all cases.
@@ -62,7 +60,10 @@ fn state(container: &Container) -> Result<State> {
 /// Injects failures into a request that allocates memory and may copy user memory.
 fn everything(below: Below, operation: &impl Operation) -> Result<()> {
     let failures = each_failure(Failing::Allocations, below, operation)?;
-    ensure!(failures.passed_on != 0, "it needs no memory");
+    ensure!(
+        failures.passed_on != 0,
+        "no allocation failed: the request allocates nothing"
+    );
     each_failure(Failing::Copies, below, operation)?;
     Ok(())
 }
@@ -71,15 +72,21 @@ fn everything(below: Below, operation: &impl Operation) -> Result<()> {
 fn copies(below: Below, operation: &impl Operation) -> Result<()> {
     each_failure(Failing::Allocations, below, operation)?;
     let failures = each_failure(Failing::Copies, below, operation)?;
-    ensure!(failures.passed_on != 0, "it copies nothing");
+    ensure!(
+        failures.passed_on != 0,
+        "no copy failed: the request copies nothing"
+    );
     Ok(())
 }
 
 /// Injects allocation failures into a request that must not fail because of them.
 fn endures(below: Below, operation: &impl Operation) -> Result<()> {
     let failures = each_failure(Failing::Allocations, below, operation)?;
-    ensure!(failures.passed_on == 0, "it fails");
-    ensure!(failures.endured != 0, "nothing failed");
+    ensure!(
+        failures.passed_on == 0,
+        "the request failed because of an allocation"
+    );
+    ensure!(failures.endured != 0, "no allocation failed");
     Ok(())
 }
 

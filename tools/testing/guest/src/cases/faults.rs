@@ -22,7 +22,7 @@ use std::{
         self,
         File, //
     },
-    os::unix::fs::FileExt,
+    os::unix::fs::FileExt, //
 };
 use vfio_client::{
     Container,
@@ -36,20 +36,13 @@ use vfio_client::{
 };
 
 cases! {
-    #[fault_injection]
-    open_container,
-    #[fault_injection]
-    open_group,
-    #[fault_injection]
-    set_container,
-    #[fault_injection]
-    set_iommu,
-    #[fault_injection]
-    t_m14_map,
-    #[fault_injection]
-    get_device_fd,
-    #[fault_injection]
-    region_info,
+    #[requires(fault_injection)] open_container,
+    #[requires(fault_injection)] open_group,
+    #[requires(fault_injection)] set_container,
+    #[requires(fault_injection)] set_iommu,
+    #[rows("T-M14")] #[requires(fault_injection)] map_dma,
+    #[requires(fault_injection)] get_device_fd,
+    #[requires(fault_injection)] region_info,
 }
 
 /// More allocations than any step makes.
@@ -187,7 +180,7 @@ fn set_iommu() -> Result<()> {
     })
 }
 
-fn t_m14_map() -> Result<()> {
+fn map_dma() -> Result<()> {
     struct Mapped<'a>(&'a Container);
     impl Drop for Mapped<'_> {
         fn drop(&mut self) {

@@ -13,7 +13,6 @@ use crate::{
         Failure,
         cases, //
     },
-    leak::locked_kib,
 };
 use anyhow::Result;
 use nix::fcntl::{
@@ -29,6 +28,7 @@ use std::{
         AsRawFd, //
     },
 };
+use support::machine::locked_kib;
 use vfio_client::{
     Bytes,
     Container,
@@ -44,29 +44,33 @@ use vfio_client::{
 };
 
 cases! {
-    g01_second_open,
-    g01_dup_is_fine,
-    g05_status_flags,
-    g05_status_sizes,
-    g06_set_container_errors,
-    g06_set_container_again,
-    g10_unset_container,
-    g11_get_device_fd_names,
-    g11_get_device_fd_order,
-    g12_device_fd_flags,
-    g12_several_device_fds,
-    g13_device_keeps_group,
-    g14_unknown_requests,
+    #[rows("G1")] second_open_is_busy,
+    #[rows("G1")] dup_shares_the_open_file,
+    #[rows("G5")] get_status_flags,
+    #[rows("G5")] get_status_argsz,
+    #[rows("G6")] set_container_errors,
+    #[rows("G6")] set_container_again,
+    #[rows("G10")] unset_container_errors,
+    #[rows("G11")] get_device_fd_names,
+    #[rows("G11")] get_device_fd_order_of_errors,
+    #[rows("G12")] device_fd_flags,
+    #[rows("G12")] several_device_fds,
+    #[rows("G13")] device_keeps_group_in_use,
+    #[rows("G14")] unknown_requests,
     no_read_write_mmap,
 }
 
-fn g01_second_open() -> Result<()> {
+fn second_open_is_busy() -> Result<()> {
     let number = vfio_client::pci::group_of(EDU)?;
     let first = Group::open(number)?;
     assert_eq!(Group::open(number).errno(), Errno::EBUSY);
     assert_eq!(first.status()?, 1);
     let path = format!("/dev/vfio/{number}");
-    assert_eq!(File::open(&path).errno(), Errno::EBUSY, "reading only");
+    assert_eq!(
+        File::open(&path).errno(),
+        Errno::EBUSY,
+        "an open for reading"
+    );
     drop(first);
     // A group opened without write permission can be used in full.
     let file = File::open(&path)?;
@@ -74,7 +78,7 @@ fn g01_second_open() -> Result<()> {
     Ok(())
 }
 
-fn g01_dup_is_fine() -> Result<()> {
+fn dup_shares_the_open_file() -> Result<()> {
     let number = vfio_client::pci::group_of(EDU)?;
     let first = Group::open(number)?;
     let second = first.try_clone()?;
@@ -86,7 +90,7 @@ fn g01_dup_is_fine() -> Result<()> {
     Ok(())
 }
 
-fn g05_status_flags() -> Result<()> {
+fn get_status_flags() -> Result<()> {
     let group = group(EDU)?;
     assert_eq!(group.status()?, 1);
     let container = Container::open()?;
@@ -101,7 +105,7 @@ fn g05_status_flags() -> Result<()> {
     Ok(())
 }
 
-fn g05_status_sizes() -> Result<()> {
+fn get_status_argsz() -> Result<()> {
     let group = group(EDU)?;
     let status = |bytes: &mut Bytes| raw::bytes(&group, request::GROUP_GET_STATUS, bytes);
     for short in [0, 4, 7] {
@@ -122,7 +126,7 @@ fn g05_status_sizes() -> Result<()> {
     Ok(())
 }
 
-fn g06_set_container_errors() -> Result<()> {
+fn set_container_errors() -> Result<()> {
     let group = group(EDU)?;
     for address in [0, 1, u64::MAX] {
         assert_eq!(
@@ -162,7 +166,7 @@ fn g06_set_container_errors() -> Result<()> {
     Ok(())
 }
 
-fn g06_set_container_again() -> Result<()> {
+fn set_container_again() -> Result<()> {
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
     let other = Container::open()?;
     let null = File::open("/dev/null")?;
@@ -181,7 +185,7 @@ fn g06_set_container_again() -> Result<()> {
     Ok(())
 }
 
-fn g10_unset_container() -> Result<()> {
+fn unset_container_errors() -> Result<()> {
     let group = group(EDU)?;
     assert_eq!(group.unset_container().errno(), Errno::EINVAL);
     let container = Container::open()?;
@@ -200,7 +204,7 @@ fn g10_unset_container() -> Result<()> {
     Ok(())
 }
 
-fn g11_get_device_fd_names() -> Result<()> {
+fn get_device_fd_names() -> Result<()> {
     let (_container, group) = attached(EDU, Iommu::Type1v2)?;
     for (name, errno) in [
         ("", Errno::ENODEV),
@@ -237,7 +241,7 @@ fn g11_get_device_fd_names() -> Result<()> {
     Ok(())
 }
 
-fn g11_get_device_fd_order() -> Result<()> {
+fn get_device_fd_order_of_errors() -> Result<()> {
     let group = group(EDU)?;
     // The name is looked up first.
     assert_eq!(group.device("nonsense").errno(), Errno::ENODEV);
@@ -245,13 +249,13 @@ fn g11_get_device_fd_order() -> Result<()> {
     let container = Container::open()?;
     group.set_container(&container)?;
     assert_eq!(group.device("nonsense").errno(), Errno::ENODEV);
-    assert_eq!(group.device(EDU).errno(), Errno::EINVAL, "no backend");
+    assert_eq!(group.device(EDU).errno(), Errno::EINVAL, "no IOMMU driver");
     container.set_iommu(Iommu::Type1v2)?;
     group.device(EDU)?;
     Ok(())
 }
 
-fn g12_device_fd_flags() -> Result<()> {
+fn device_fd_flags() -> Result<()> {
     let (_container, group) = attached(EDU, Iommu::Type1v2)?;
     let device = group.device(EDU)?;
     let flags = FdFlag::from_bits_retain(fcntl(device.as_fd(), FcntlArg::F_GETFD)?);
@@ -261,7 +265,7 @@ fn g12_device_fd_flags() -> Result<()> {
     Ok(())
 }
 
-fn g12_several_device_fds() -> Result<()> {
+fn several_device_fds() -> Result<()> {
     let (_container, group) = attached(EDU, Iommu::Type1v2)?;
     let (first, second) = (group.device(EDU)?, group.device(EDU)?);
     assert_ne!(first.as_fd().as_raw_fd(), second.as_fd().as_raw_fd());
@@ -274,7 +278,7 @@ fn g12_several_device_fds() -> Result<()> {
     Ok(())
 }
 
-fn g13_device_keeps_group() -> Result<()> {
+fn device_keeps_group_in_use() -> Result<()> {
     let number = vfio_client::pci::group_of(EDU)?;
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
     let device = group.device(EDU)?;
@@ -289,7 +293,7 @@ fn g13_device_keeps_group() -> Result<()> {
     Ok(())
 }
 
-fn g14_unknown_requests() -> Result<()> {
+fn unknown_requests() -> Result<()> {
     let group = group(EDU)?;
     for n in [0, 1, 2, 7, 8, 9, 10, 11, 12, 13, 14, 17, 18, 150] {
         let nr = request::number(n);

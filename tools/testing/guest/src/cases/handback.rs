@@ -14,7 +14,6 @@ use crate::{
         Failure,
         cases, //
     },
-    leak::locked_kib,
     plug::{
         LIMIT,
         until, //
@@ -32,6 +31,10 @@ use std::{
     path::PathBuf,
     process::Command, //
 };
+use support::{
+    PAGE,
+    machine::locked_kib, //
+};
 use vfio_client::{
     Errno,
     Iommu,
@@ -43,14 +46,13 @@ use vfio_client::{
 };
 
 cases! {
-    disk_is_readable_after_vfio,
-    kernel_and_program_read_the_same,
-    kernel_driver_beside_an_open_group,
-    default_domain_stays_while_owned,
-    default_domain_may_change_between_owners,
+    host_driver_reads_disk_after_vfio,
+    host_driver_and_program_read_same_data,
+    host_driver_binds_while_group_is_open,
+    default_domain_is_fixed_while_group_is_owned,
+    default_domain_can_change_between_owners,
 }
 
-const PAGE: u64 = PAGE_SIZE as u64;
 /// The host driver.
 const DRIVER: &str = "nvme";
 /// The size of the disk.
@@ -152,26 +154,32 @@ fn use_from_program() -> Result<()> {
     Ok(())
 }
 
-fn disk_is_readable_after_vfio() -> Result<()> {
+fn host_driver_reads_disk_after_vfio() -> Result<()> {
     use_from_program()?;
     let image = image();
     {
         let kernels = Kernels::new()?;
-        ensure!(kernels.read()? == image, "not what is on the disk");
+        ensure!(
+            kernels.read()? == image,
+            "the data read differs from the disk"
+        );
         assert_eq!(
             set_domain(NVME, "identity")?.errno(),
             Errno::EPERM,
-            "a driver uses it"
+            "a driver uses the device"
         );
     }
     assert_eq!(pci::driver(NVME).as_deref(), Some("vfio-pci"));
     assert_eq!(group(NVME)?.status()?, 1);
     use_from_program()?;
-    ensure!(Kernels::new()?.read()? == image, "not what is on the disk");
+    ensure!(
+        Kernels::new()?.read()? == image,
+        "the data read differs from the disk"
+    );
     use_from_program()
 }
 
-fn kernel_and_program_read_the_same() -> Result<()> {
+fn host_driver_and_program_read_same_data() -> Result<()> {
     let read_by_program = |sum: &str| -> Result<()> {
         let done = Command::new("nvme_read")
             .args(["read", "--device", NVME, "--expect-sha256", sum])
@@ -198,12 +206,15 @@ fn kernel_and_program_read_the_same() -> Result<()> {
         image[at..][..data.len()].copy_from_slice(&data);
         let found = kernels.read()?;
         kernels.write(at as u64, &part)?;
-        ensure!(found == image, "not what was written");
+        ensure!(
+            found == image,
+            "the data read differs from the data written"
+        );
     }
     read_by_program(&before)
 }
 
-fn kernel_driver_beside_an_open_group() -> Result<()> {
+fn host_driver_binds_while_group_is_open() -> Result<()> {
     let (container, old) = attached(NVME, Iommu::Type1v2)?;
     let memory = Memory::anonymous(16 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::ReadWrite)?;
@@ -214,7 +225,10 @@ fn kernel_driver_beside_an_open_group() -> Result<()> {
         assert_eq!(locked_kib(), 0);
         assert_eq!(old.status().errno(), Errno::ENODEV);
         assert_eq!(container.info().errno(), Errno::EINVAL);
-        ensure!(kernels.read()? == image(), "not what is on the disk");
+        ensure!(
+            kernels.read()? == image(),
+            "the data read differs from the disk"
+        );
     }
     // The old group is still open, but dead. A new group takes its place.
     assert_eq!(old.set_container(&container).errno(), Errno::ENODEV);
@@ -235,7 +249,7 @@ impl Drop for Restore {
     }
 }
 
-fn default_domain_stays_while_owned() -> Result<()> {
+fn default_domain_is_fixed_while_group_is_owned() -> Result<()> {
     let kind = domain(EDU)?;
     let _restore = Restore(kind.clone());
     let refused = |when: &str| -> Result<()> {
@@ -254,7 +268,7 @@ fn default_domain_stays_while_owned() -> Result<()> {
     Ok(())
 }
 
-fn default_domain_may_change_between_owners() -> Result<()> {
+fn default_domain_can_change_between_owners() -> Result<()> {
     let _restore = Restore(domain(EDU)?);
     let memory = Memory::anonymous(PAGE_SIZE)?;
     for kind in ["identity", "DMA", "DMA-FQ"] {
@@ -272,7 +286,7 @@ fn default_domain_may_change_between_owners() -> Result<()> {
         let bytes = memory.to_vec(0, PAGE_SIZE);
         assert!(bytes.iter().all(|byte| *byte == 0x2b), "{kind}");
         drop((edu, setup));
-        assert_eq!(domain(EDU)?, kind, "as before");
+        assert_eq!(domain(EDU)?, kind, "the type is unchanged");
     }
     Ok(())
 }

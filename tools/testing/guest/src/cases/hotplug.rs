@@ -14,9 +14,6 @@ use crate::{
         Failure,
         cases, //
     },
-    helper::Helper,
-    kmsg::Log,
-    leak::locked_kib,
     stall::LIMIT, //
 };
 use anyhow::Result;
@@ -30,6 +27,11 @@ use std::{
     path::Path,
     thread,
     time::Duration, //
+};
+use support::{
+    helper::Helper,
+    kmsg::Log,
+    machine::locked_kib, //
 };
 use vfio_client::{
     Container,
@@ -45,14 +47,14 @@ use vfio_client::{
 };
 
 cases! {
-    g21_and_d27_unbind_waits_for_close,
-    g21_interrupted_unbind_waits_on,
-    g21_mapping_holds_too,
-    g22_group_without_devices,
-    g22_group_without_devices_in_container,
-    g04_open_of_a_node_that_is_gone,
-    s1_node_comes_and_goes,
-    bind_again_and_again,
+    #[rows("G21", "D27")] unbind_waits_for_close,
+    #[rows("G21")] unbind_waits_after_a_signal,
+    #[rows("G21")] unbind_waits_for_region_mapping,
+    #[rows("G22")] open_group_without_devices,
+    #[rows("G22")] group_without_devices_leaves_container,
+    #[rows("G4")] open_of_removed_node_fails,
+    #[rows("S1")] node_is_added_and_removed,
+    bind_repeatedly,
 }
 
 /// The index of the interrupt that asks the user to release the device.
@@ -69,7 +71,7 @@ impl Drop for Rebind {
     }
 }
 
-fn g21_and_d27_unbind_waits_for_close() -> Result<()> {
+fn unbind_waits_for_close() -> Result<()> {
     let _rebind = Rebind;
     let request = Interrupt::new()?;
     let setup = Setup::new()?;
@@ -77,7 +79,7 @@ fn g21_and_d27_unbind_waits_for_close() -> Result<()> {
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     setup.container.map(0, &memory, MapFlags::ReadWrite)?;
     let unbind = thread::spawn(|| pci::unbind(EDU));
-    assert_eq!(request.wait(LIMIT)?, 1, "asked to let go");
+    assert_eq!(request.wait(LIMIT)?, 1, "the driver requests the device");
     thread::sleep(Duration::from_millis(100));
     assert!(!unbind.is_finished());
     // The current user can still use the device; it cannot be opened again.
@@ -87,7 +89,11 @@ fn g21_and_d27_unbind_waits_for_close() -> Result<()> {
         .map(0x10_0000, &memory, MapFlags::ReadWrite)?;
     assert_eq!(setup.group.status()?, 3);
     let again = setup.group.device(EDU);
-    assert_eq!(again.errno(), Errno::ENODEV, "no second open while going");
+    assert_eq!(
+        again.errno(),
+        Errno::ENODEV,
+        "no second open during the removal"
+    );
     drop(setup.device);
     let answer = unbind.join().map_err(|_| anyhow::anyhow!("panic"))?;
     answer?;
@@ -95,7 +101,7 @@ fn g21_and_d27_unbind_waits_for_close() -> Result<()> {
     Ok(())
 }
 
-fn g21_interrupted_unbind_waits_on() -> Result<()> {
+fn unbind_waits_after_a_signal() -> Result<()> {
     let _rebind = Rebind;
     // Dropped after the device, because it waits for the device.
     let mut unbind;
@@ -103,7 +109,10 @@ fn g21_interrupted_unbind_waits_on() -> Result<()> {
     let mut log = Log::follow()?;
     unbind = Helper::spawn(&["unbind", EDU], &[])?;
     assert_eq!(unbind.line()?, "ready");
-    assert!(withdrawn(&setup.group, EDU)?, "the unbind does not begin");
+    assert!(
+        withdrawn(&setup.group, EDU)?,
+        "the unbind did not start in time"
+    );
     unbind.kill_later()?;
     let task = format!("({}) blocked until device is released", unbind.id());
     let parts = [
@@ -115,12 +124,12 @@ fn g21_interrupted_unbind_waits_on() -> Result<()> {
     thread::sleep(Duration::from_millis(100));
     assert!(Edu::new(&setup.device)?.is_alive());
     drop(setup);
-    assert!(unbind.finish().is_err(), "it was killed");
+    assert!(unbind.finish().is_err(), "the helper was killed");
     assert_eq!(pci::driver(EDU), None);
     Ok(())
 }
 
-fn g21_mapping_holds_too() -> Result<()> {
+fn unbind_waits_for_region_mapping() -> Result<()> {
     let _rebind = Rebind;
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
@@ -134,7 +143,7 @@ fn g21_mapping_holds_too() -> Result<()> {
     Ok(())
 }
 
-fn g22_group_without_devices() -> Result<()> {
+fn open_group_without_devices() -> Result<()> {
     let _rebind = Rebind;
     let number = pci::group_of(EDU)?;
     let group = group(EDU)?;
@@ -154,7 +163,7 @@ fn g22_group_without_devices() -> Result<()> {
     Ok(())
 }
 
-fn g22_group_without_devices_in_container() -> Result<()> {
+fn group_without_devices_leaves_container() -> Result<()> {
     let _rebind = Rebind;
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
@@ -167,7 +176,7 @@ fn g22_group_without_devices_in_container() -> Result<()> {
     Ok(())
 }
 
-fn g04_open_of_a_node_that_is_gone() -> Result<()> {
+fn open_of_removed_node_fails() -> Result<()> {
     let _rebind = Rebind;
     let node = format!("/dev/vfio/{}", pci::group_of(EDU)?);
     let path = nix::fcntl::open(
@@ -185,7 +194,7 @@ fn g04_open_of_a_node_that_is_gone() -> Result<()> {
     Ok(())
 }
 
-fn s1_node_comes_and_goes() -> Result<()> {
+fn node_is_added_and_removed() -> Result<()> {
     let _rebind = Rebind;
     let number = pci::group_of(EDU)?;
     let node = format!("/dev/vfio/{number}");
@@ -200,7 +209,7 @@ fn s1_node_comes_and_goes() -> Result<()> {
     Ok(())
 }
 
-fn bind_again_and_again() -> Result<()> {
+fn bind_repeatedly() -> Result<()> {
     let _rebind = Rebind;
     for _ in 0..5 {
         pci::unbind(EDU)?;

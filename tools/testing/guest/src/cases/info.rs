@@ -7,7 +7,7 @@ use crate::{
         EDU,
         attached, //
     },
-    harness::cases,
+    harness::cases, //
 };
 use anyhow::Result;
 use vfio_client::{
@@ -23,16 +23,16 @@ use vfio_client::{
 };
 
 cases! {
-    t_i1_sizes,
-    t_i1_old_size,
-    t_i2_chain,
-    t_i2_ranges,
-    t_i2_dma_avail,
-    t_i5_too_small,
-    same_for_both_types,
+    #[rows("T-I1")] get_info_argsz,
+    #[rows("T-I1")] get_info_with_old_argsz,
+    #[rows("T-I2")] capability_chain,
+    #[rows("T-I2")] iova_range_capability,
+    #[rows("T-I2")] dma_avail_capability,
+    #[rows("T-I5")] argsz_too_small_for_capabilities,
+    same_info_for_type1_and_v2,
 }
 
-fn t_i1_sizes() -> Result<()> {
+fn get_info_argsz() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     for short in [0, 8, 15] {
         let mut bytes = Bytes::new().u32(short).fill(0xaa, 12);
@@ -45,7 +45,7 @@ fn t_i1_sizes() -> Result<()> {
     Ok(())
 }
 
-fn t_i1_old_size() -> Result<()> {
+fn get_info_with_old_argsz() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let whole = container.info()?;
     // A program older than capabilities: nothing beyond 16 bytes is written.
@@ -56,7 +56,7 @@ fn t_i1_old_size() -> Result<()> {
     );
     assert_eq!(bytes.get_u32(4), 3, "flags");
     assert_eq!(bytes.get_u64(8), whole.page_sizes);
-    assert!(bytes.get_u32(0) > 24, "argsz tells what is needed");
+    assert!(bytes.get_u32(0) > 24, "argsz is the size needed");
     assert_eq!(&bytes.as_ref()[16..], [0xaa; 128]);
     // Nothing beyond them is read either.
     let mut bytes = Bytes::new().u32(16).fill(0, 12);
@@ -67,12 +67,12 @@ fn t_i1_old_size() -> Result<()> {
     Ok(())
 }
 
-fn t_i2_chain() -> Result<()> {
+fn capability_chain() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let info = container.info()?;
     assert_eq!(info.flags, 3);
     assert_ne!(info.page_sizes & PAGE_SIZE as u64, 0, "4 KiB pages");
-    assert_eq!(info.page_sizes & 0xfff, 0, "nothing smaller");
+    assert_eq!(info.page_sizes & 0xfff, 0, "no smaller pages");
     let chain: Vec<_> = info
         .caps
         .iter()
@@ -88,7 +88,7 @@ fn t_i2_chain() -> Result<()> {
     Ok(())
 }
 
-fn t_i2_ranges() -> Result<()> {
+fn iova_range_capability() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let ranges = container.info()?.ranges();
     assert!(!ranges.is_empty());
@@ -97,18 +97,21 @@ fn t_i2_ranges() -> Result<()> {
         assert!(range.start < range.end, "{range:x?}");
         assert!(
             range.end < 0xfee0_0000 || range.start > 0xfeef_ffff,
-            "{range:x?} has the window of interrupts in it"
+            "{range:x?} contains the interrupt window"
         );
     }
     for pair in ranges.windows(2) {
-        assert!(pair[0].end < pair[1].start, "{pair:x?} not in order");
+        assert!(
+            pair[0].end < pair[1].start,
+            "expected ascending ranges, got {pair:x?}"
+        );
     }
     assert!(ranges.iter().any(|range| range.end == 0xfedf_ffff));
     assert!(ranges.iter().any(|range| range.start == 0xfef0_0000));
     Ok(())
 }
 
-fn t_i2_dma_avail() -> Result<()> {
+fn dma_avail_capability() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let avail = || -> Result<Option<u32>> { Ok(container.info()?.dma_avail()) };
     assert_eq!(avail()?, Some(65535));
@@ -124,7 +127,7 @@ fn t_i2_dma_avail() -> Result<()> {
     Ok(())
 }
 
-fn t_i5_too_small() -> Result<()> {
+fn argsz_too_small_for_capabilities() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let mut bytes = Bytes::new().u32(24).fill(0xaa, 20).fill(0xaa, 128);
     assert_eq!(
@@ -162,7 +165,7 @@ fn t_i5_too_small() -> Result<()> {
     Ok(())
 }
 
-fn same_for_both_types() -> Result<()> {
+fn same_info_for_type1_and_v2() -> Result<()> {
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
     let v2 = container.info()?;
     group.unset_container()?;

@@ -19,8 +19,9 @@ use std::{
         AsFd,
         AsRawFd, //
     },
-    time::Duration,
+    time::Duration, //
 };
+use support::requests::SetIrqs;
 use vfio_client::{
     Bytes,
     Device,
@@ -36,18 +37,18 @@ use vfio_client::{
 };
 
 cases! {
-    irq_info,
-    irq_info_sizes,
+    get_irq_info,
+    get_irq_info_argsz,
     msi_from_device,
     msi_after_dma,
     msi_enable_disable,
     msi_from_user,
     msi_bad_eventfd,
     intx_masks_itself,
-    q4_intx_unmask_by_eventfd,
+    #[rows("Q4")] intx_unmask_by_eventfd,
     msix_vectors,
-    d23_set_irqs_arguments,
-    closing_turns_interrupts_off,
+    #[rows("D23")] set_irqs_arguments,
+    close_disables_interrupts,
 }
 
 const INTX: u32 = 0;
@@ -55,41 +56,27 @@ const MSI: u32 = 1;
 const MSIX: u32 = 2;
 const REQ: u32 = 4;
 
-const NONE: u32 = 1;
-const BOOL: u32 = 2;
-const EVENTFD: u32 = 4;
-const MASK: u32 = 8;
-const UNMASK: u32 = 16;
-const TRIGGER: u32 = 32;
+const NONE: u32 = SetIrqs::NONE;
+const BOOL: u32 = SetIrqs::BOOL;
+const EVENTFD: u32 = SetIrqs::EVENTFD;
+const MASK: u32 = SetIrqs::MASK;
+const UNMASK: u32 = SetIrqs::UNMASK;
+const TRIGGER: u32 = SetIrqs::TRIGGER;
 
 const NEVER: Duration = Duration::from_millis(60);
 
-fn request(flags: u32, index: u32, start: u32, count: u32, data: &[u8]) -> Bytes {
-    Bytes::new()
-        .u32(20 + data.len() as u32)
-        .u32(flags)
-        .u32(index)
-        .u32(start)
-        .u32(count)
-        .raw(data)
+/// Sends SET_IRQS for the first interrupt of an index.
+pub(super) fn set(device: &Device, index: u32, flags: u32, data: &[u8]) -> Result<i32, Errno> {
+    let request = SetIrqs {
+        flags,
+        index,
+        data,
+        ..SetIrqs::default()
+    };
+    request.send(device)
 }
 
-fn set(
-    device: &Device,
-    flags: u32,
-    index: u32,
-    start: u32,
-    count: u32,
-    data: &[u8],
-) -> Result<i32, Errno> {
-    let mut bytes = request(flags, index, start, count, data);
-    let before = bytes.clone();
-    let answer = raw::bytes(device, request::DEVICE_SET_IRQS, &mut bytes);
-    assert_eq!(bytes, before, "SET_IRQS only reads");
-    answer
-}
-
-fn irq_info() -> Result<()> {
+fn get_irq_info() -> Result<()> {
     let setup = Setup::new()?;
     for (index, flags, count) in [(INTX, 7, 1), (MSI, 9, 1), (REQ, 9, 1)] {
         let info = setup.device.irq(index)?;
@@ -101,7 +88,7 @@ fn irq_info() -> Result<()> {
     Ok(())
 }
 
-fn irq_info_sizes() -> Result<()> {
+fn get_irq_info_argsz() -> Result<()> {
     let setup = Setup::new()?;
     let get = |bytes: &mut Bytes| raw::bytes(&setup.device, request::DEVICE_GET_IRQ_INFO, bytes);
     for short in [0, 8, 15] {
@@ -168,19 +155,16 @@ fn msi_from_user() -> Result<()> {
     let setup = Setup::new()?;
     let interrupt = Interrupt::new()?;
     setup.device.enable_irqs(MSI, &[&interrupt])?;
-    assert_eq!(set(&setup.device, NONE | TRIGGER, MSI, 0, 1, &[]), Ok(0));
+    assert_eq!(set(&setup.device, MSI, NONE | TRIGGER, &[]), Ok(0));
     assert_eq!(interrupt.take()?, 1);
-    assert_eq!(set(&setup.device, BOOL | TRIGGER, MSI, 0, 1, &[1]), Ok(0));
+    assert_eq!(set(&setup.device, MSI, BOOL | TRIGGER, &[1]), Ok(0));
     assert_eq!(interrupt.take()?, 1);
-    assert_eq!(set(&setup.device, BOOL | TRIGGER, MSI, 0, 1, &[0]), Ok(0));
+    assert_eq!(set(&setup.device, MSI, BOOL | TRIGGER, &[0]), Ok(0));
     assert_eq!(interrupt.take()?, 0);
     // -1 removes the eventfd.
     let minus = (-1i32).to_ne_bytes();
-    assert_eq!(
-        set(&setup.device, EVENTFD | TRIGGER, MSI, 0, 1, &minus),
-        Ok(0)
-    );
-    assert_eq!(set(&setup.device, NONE | TRIGGER, MSI, 0, 1, &[]), Ok(0));
+    assert_eq!(set(&setup.device, MSI, EVENTFD | TRIGGER, &minus), Ok(0));
+    assert_eq!(set(&setup.device, MSI, NONE | TRIGGER, &[]), Ok(0));
     assert_eq!(interrupt.take()?, 0);
     Ok(())
 }
@@ -192,7 +176,7 @@ fn msi_bad_eventfd() -> Result<()> {
     for (fd, errno) in [(bad, Errno::EBADF), (group, Errno::EINVAL)] {
         for index in [MSI, INTX, REQ] {
             assert_eq!(
-                set(&setup.device, EVENTFD | TRIGGER, index, 0, 1, &fd),
+                set(&setup.device, index, EVENTFD | TRIGGER, &fd),
                 Err(errno),
                 "index {index}"
             );
@@ -212,12 +196,12 @@ fn intx_masks_itself() -> Result<()> {
     assert_eq!(interrupt.wait(LIMIT)?, 1);
     // The line is still asserted, but masked.
     assert_eq!(interrupt.wait(NEVER)?, 0);
-    assert_eq!(set(&setup.device, NONE | UNMASK, INTX, 0, 1, &[]), Ok(0));
-    assert_eq!(interrupt.wait(LIMIT)?, 1, "the line is still up");
+    assert_eq!(set(&setup.device, INTX, NONE | UNMASK, &[]), Ok(0));
+    assert_eq!(interrupt.wait(LIMIT)?, 1, "the line is still asserted");
     edu.acknowledge();
-    assert_eq!(set(&setup.device, NONE | UNMASK, INTX, 0, 1, &[]), Ok(0));
+    assert_eq!(set(&setup.device, INTX, NONE | UNMASK, &[]), Ok(0));
     assert_eq!(interrupt.wait(NEVER)?, 0);
-    assert_eq!(set(&setup.device, NONE | MASK, INTX, 0, 1, &[]), Ok(0));
+    assert_eq!(set(&setup.device, INTX, NONE | MASK, &[]), Ok(0));
     edu.raise(1);
     assert_eq!(interrupt.wait(NEVER)?, 0, "masked");
     edu.acknowledge();
@@ -225,19 +209,23 @@ fn intx_masks_itself() -> Result<()> {
     Ok(())
 }
 
-fn q4_intx_unmask_by_eventfd() -> Result<()> {
+fn intx_unmask_by_eventfd() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let (interrupt, unmask) = (Interrupt::new()?, Interrupt::new()?);
     setup.device.enable_irqs(INTX, &[&interrupt])?;
     let fd = unmask.number().to_ne_bytes();
-    let arm = || set(&setup.device, EVENTFD | UNMASK, INTX, 0, 1, &fd);
+    let arm = || set(&setup.device, INTX, EVENTFD | UNMASK, &fd);
     assert_eq!(arm(), Ok(0));
-    assert_eq!(arm(), Err(Errno::EBUSY), "one at a time");
+    assert_eq!(arm(), Err(Errno::EBUSY), "an unmask eventfd is set already");
     edu.raise(1);
     assert_eq!(interrupt.wait(LIMIT)?, 1);
     unmask.signal()?;
-    assert_eq!(interrupt.wait(LIMIT)?, 1, "unmasked, and the line is up");
+    assert_eq!(
+        interrupt.wait(LIMIT)?,
+        1,
+        "unmasked, and the line is asserted"
+    );
     edu.acknowledge();
     unmask.signal()?;
     assert_eq!(interrupt.wait(NEVER)?, 0);
@@ -250,81 +238,89 @@ fn q4_intx_unmask_by_eventfd() -> Result<()> {
 fn msix_vectors() -> Result<()> {
     let setup = Setup::with(NVME, Iommu::Type1v2)?;
     let count = setup.device.irq(MSIX)?.count;
-    assert!(count >= 2, "{count} vectors");
+    assert!(count >= 2, "expected at least 2 vectors, got {count}");
     let (first, second) = (Interrupt::new()?, Interrupt::new()?);
     setup.device.enable_irqs(MSIX, &[&first, &second])?;
-    assert_eq!(set(&setup.device, NONE | TRIGGER, MSIX, 1, 1, &[]), Ok(0));
+    let vector = |start| {
+        let trigger = SetIrqs {
+            index: MSIX,
+            start,
+            ..SetIrqs::default()
+        };
+        trigger.send(&setup.device)
+    };
+    assert_eq!(vector(1), Ok(0));
     assert_eq!((first.take()?, second.take()?), (0, 1));
-    assert_eq!(
-        set(&setup.device, NONE | TRIGGER, MSIX, count, 1, &[]),
-        Err(Errno::EINVAL)
-    );
+    assert_eq!(vector(count), Err(Errno::EINVAL));
     setup.device.disable_irqs(MSIX)?;
     Ok(())
 }
 
-fn d23_set_irqs_arguments() -> Result<()> {
+fn set_irqs_arguments() -> Result<()> {
     let setup = Setup::new()?;
     let device = &setup.device;
-    let mut short = request(NONE | TRIGGER, MSI, 0, 0, &[]);
+    let valid = SetIrqs {
+        index: MSI,
+        ..SetIrqs::default()
+    };
+    let mut short = SetIrqs { count: 0, ..valid }.bytes();
     short.as_mut()[0] = 19;
     assert_eq!(
         raw::bytes(device, request::DEVICE_SET_IRQS, &mut short),
         Err(Errno::EINVAL)
     );
-    let eight = [0; 8];
-    for (what, flags, index, start, count, data) in [
-        ("index", NONE | TRIGGER, 5, 0, 0, &eight[..0]),
-        ("huge index", NONE | TRIGGER, u32::MAX, 0, 0, &eight[..0]),
-        ("flag", NONE | TRIGGER | 64, MSI, 0, 1, &eight[..0]),
+    let no_interrupts = |index| SetIrqs {
+        index,
+        count: 0,
+        ..valid
+    };
+    let flags = |flags| SetIrqs { flags, ..valid };
+    let range = |start, count| SetIrqs {
+        start,
+        count,
+        ..valid
+    };
+    let data = |flags, data| SetIrqs {
+        flags,
+        data,
+        ..valid
+    };
+    for (case, request) in [
+        ("index", no_interrupts(5)),
+        ("huge index", no_interrupts(u32::MAX)),
+        ("unknown flag", flags(NONE | TRIGGER | 64)),
+        ("unknown high flag", flags(NONE | TRIGGER | (1 << 31))),
+        ("start", range(1, 1)),
+        ("count", range(0, 2)),
+        ("sum of start and count wraps", range(1, u32::MAX)),
+        ("sum of start and count is u32::MAX", range(0, u32::MAX)),
+        ("no type of data", flags(TRIGGER)),
+        ("two types of data", data(NONE | BOOL | TRIGGER, &[0])),
+        ("no data", flags(BOOL | TRIGGER)),
+        ("part of a descriptor", data(EVENTFD | TRIGGER, &[0; 3])),
         (
-            "high flag",
-            NONE | TRIGGER | (1 << 31),
-            MSI,
-            0,
-            1,
-            &eight[..0],
+            "device without MSI-X",
+            SetIrqs {
+                index: MSIX,
+                ..data(EVENTFD | TRIGGER, &[0; 4])
+            },
         ),
-        ("start", NONE | TRIGGER, MSI, 1, 1, &eight[..0]),
-        ("count", NONE | TRIGGER, MSI, 0, 2, &eight[..0]),
-        ("sum wraps", NONE | TRIGGER, MSI, 1, u32::MAX, &eight[..0]),
-        ("sum is max", NONE | TRIGGER, MSI, 0, u32::MAX, &eight[..0]),
-        ("no type of data", TRIGGER, MSI, 0, 1, &eight[..0]),
-        ("two types", NONE | BOOL | TRIGGER, MSI, 0, 1, &eight[..1]),
-        ("no bool", BOOL | TRIGGER, MSI, 0, 1, &eight[..0]),
-        ("half an eventfd", EVENTFD | TRIGGER, MSI, 0, 1, &eight[..3]),
-        (
-            "MSI-X that is not there",
-            EVENTFD | TRIGGER,
-            MSIX,
-            0,
-            1,
-            &eight[..4],
-        ),
-        ("trigger while off", NONE | TRIGGER, MSI, 0, 1, &eight[..0]),
+        ("interrupt is not enabled", valid),
     ] {
-        assert_eq!(
-            set(device, flags, index, start, count, data),
-            Err(Errno::EINVAL),
-            "{what}"
-        );
+        assert_eq!(request.send(device), Err(Errno::EINVAL), "{case}");
     }
-    for (what, flags, index) in [
-        ("MSI can't be masked", NONE | MASK, MSI),
-        ("no action", NONE, MSI),
-        ("REQ can't be masked", NONE | MASK, REQ),
-        ("two actions", NONE | MASK | TRIGGER, INTX),
+    for (case, index, flags) in [
+        ("MSI cannot be masked", MSI, NONE | MASK),
+        ("no action", MSI, NONE),
+        ("REQ cannot be masked", REQ, NONE | MASK),
+        ("two actions", INTX, NONE | MASK | TRIGGER),
     ] {
-        assert_eq!(
-            set(device, flags, index, 0, 1, &[]),
-            Err(Errno::ENOTTY),
-            "{what}"
-        );
+        assert_eq!(set(device, index, flags, &[]), Err(Errno::ENOTTY), "{case}");
     }
     Ok(())
 }
 
-fn closing_turns_interrupts_off() -> Result<()> {
+fn close_disables_interrupts() -> Result<()> {
     let interrupt = Interrupt::new()?;
     let setup = Setup::new()?;
     setup.device.enable_irqs(MSI, &[&interrupt])?;

@@ -3,37 +3,28 @@
 //! Processes that are killed, and descriptors that are closed, while a request is in progress.
 
 use super::stalled::{
-    ALL,
-    Dma,
+    Ask,
     Meanwhile,
-    PAGE,
     Place,
     Scene,
     THERE,
-    map,
-    place_named,
-    unmap, //
+    place_named, //
 };
 use crate::{
     env::{
         EDU,
         attached, //
     },
-    harness::{
-        case,
-        our_type1, //
-    },
+    harness::case,
     helper::{
-        Helper,
-        inherited,
         pause,
         say, //
     },
-    leak::{
-        locked_kib,
-        pinned_pages, //
-    },
     pin::Pinner,
+    requires::{
+        Language::Rust,
+        type1, //
+    },
     stall::{
         LIMIT,
         Progress,
@@ -42,7 +33,7 @@ use crate::{
         falls_asleep,
         stops, //
     },
-    tracing::Trace,
+    tracing::Trace, //
 };
 use anyhow::{
     Context,
@@ -59,7 +50,20 @@ use std::{
         AsRawFd, //
     },
     process::id,
-    thread,
+    thread, //
+};
+use support::{
+    PAGE,
+    helper::{
+        Helper,
+        inherited, //
+    },
+    machine::{
+        locked_kib,
+        locked_kib_of,
+        pinned_pages, //
+    },
+    requests::UnmapDma, //
 };
 use vfio_client::{
     Container,
@@ -89,7 +93,7 @@ const STOPPED: [(&str, [bool; 2], u64); 10] = [
 ];
 
 /// Places where the C module does not stop.
-const NOT_IN_THEIRS: [&str; 2] = ["map_pages", "driver_pins"];
+const NOT_IN_C: [&str; 2] = ["map_pages", "driver_pins"];
 
 /// A test and its name.
 type Test = (&'static str, fn() -> Result<()>);
@@ -97,9 +101,9 @@ type Test = (&'static str, fn() -> Result<()>);
 /// Returns all cases.
 pub fn cases() -> Vec<Trial> {
     let mut trials = Vec::new();
-    let stops = |name: &str| our_type1() || !NOT_IN_THEIRS.contains(&name);
+    let stops = |name: &str| type1(Rust) || !NOT_IN_C.contains(&name);
     for (name, waits, unmapped) in STOPPED.into_iter().filter(|(name, ..)| stops(name)) {
-        let waits = waits[usize::from(!our_type1())];
+        let waits = waits[usize::from(!type1(Rust))];
         trials.push(case(&format!("killed::{name}::with_others"), move || {
             with_others(name, waits, unmapped)
         }));
@@ -110,12 +114,11 @@ pub fn cases() -> Vec<Trial> {
             // The C module has a use-after-free here.
             let closed = format!("killed::{name}::group_closed");
             let trial = case(&closed, move || group_closed(name, waits));
-            trials.push(trial.with_ignored_flag(!our_type1()));
+            trials.push(trial.with_ignored_flag(!type1(Rust)));
         }
     }
-    let others: [Test; 5] = [
+    let others: [Test; 4] = [
         ("waiting_for_another", waiting_for_another),
-        ("t_m17_long_map", t_m17_long_map),
         ("long_unmap_all", long_unmap_all),
         ("container_closed_in_long_map", || {
             in_long_request(Long::Map, Close::Container)
@@ -135,11 +138,10 @@ pub fn cases() -> Vec<Trial> {
     ];
     let named = |(name, body)| case(&format!("killed::{name}"), body);
     trials.extend(others.map(named));
-    trials.extend(ours.map(|test| named(test).with_ignored_flag(!our_type1())));
+    trials.push(named(("long_map", long_map)).with_kind("T-M17"));
+    trials.extend(ours.map(|test| named(test).with_ignored_flag(!type1(Rust))));
     trials
 }
-
-const EVERYTHING: Dma = Dma { iova: 0, pages: 0 };
 
 /// The processes that are killed.
 pub mod helper {
@@ -156,14 +158,17 @@ pub mod helper {
         let mut fault = Userfault::new(THERE.pages as usize)?;
         if driver.is_some() {
             // The kernel accesses the memory of the process that mapped it.
-            map(&container, THERE, fault.addr())?;
+            THERE.map(fault.addr()).ask(&container)?;
         }
         place.arm(&container, &mut fault)?;
         thread::scope(|scope| {
             let _release = Release(&fault);
             let send = || place.send_to(&container, driver.as_ref(), &fault);
             let request = Request::send(scope, send)?;
-            ensure!(stops(&request, &fault)?, "it does not stop");
+            ensure!(
+                stops(&request, &fault)?,
+                "the request does not stop at the fault"
+            );
             say("stops");
             pause();
             Ok(())
@@ -177,7 +182,10 @@ pub mod helper {
         thread::scope(|scope| {
             let _release = Release(&scene.fault);
             let request = Request::send(scope, || place.send(scene))?;
-            ensure!(stops(&request, &scene.fault)?, "it does not stop");
+            ensure!(
+                stops(&request, &scene.fault)?,
+                "the request does not stop at the fault"
+            );
             for meanwhile in [Meanwhile::UnmapAll, Meanwhile::MapThere, Meanwhile::Join] {
                 Request::send(scope, move || meanwhile.send(place, scene))?.settle();
             }
@@ -224,7 +232,7 @@ fn stopped(name: &str, scene: &Scene) -> Result<Helper> {
     let number = container.as_raw_fd().to_string();
     let mut helper = match &scene.driver {
         Some(driver) => {
-            unmap(&scene.container, THERE, 0)?;
+            THERE.unmap().ask(&scene.container)?;
             let driver = driver.as_fd().try_clone_to_owned()?;
             let driver_number = driver.as_raw_fd().to_string();
             let words = ["stop", name, &number, &driver_number];
@@ -241,11 +249,14 @@ fn with_others(name: &str, waits: bool, unmapped: u64) -> Result<()> {
     let scene = Scene::new(place_named(name), None)?;
     let helper = stopped(name, &scene)?;
     let (progress, answer) = thread::scope(|scope| -> Result<_> {
-        let other = Request::send(scope, || unmap(&scene.container, EVERYTHING, ALL))?;
+        let other = Request::send(scope, || UnmapDma::all().ask(&scene.container))?;
         let progress = if waits {
             other.settle()
         } else {
-            ensure!(other.done_within(LIMIT)?, "UNMAP_DMA waits");
+            ensure!(
+                other.done_within(LIMIT)?,
+                "UNMAP_DMA waits for the killed request"
+            );
             Progress::Done
         };
         helper.kill()?;
@@ -265,7 +276,10 @@ fn gone(pinned: i64) -> Result<()> {
     let gone = wait::until(LIMIT, || Ok::<_, anyhow::Error>(pinned_pages()? == pinned))?;
     ensure!(gone, "{} pages stay pinned", pinned_pages()? - pinned);
     let free = || Ok::<_, anyhow::Error>(attached(EDU, Iommu::Type1v2).is_ok());
-    ensure!(wait::until(LIMIT, free)?, "the group stays in use");
+    ensure!(
+        wait::until(LIMIT, free)?,
+        "the group is still in use after the timeout"
+    );
     Ok(())
 }
 
@@ -286,12 +300,15 @@ fn container_closed(name: &str) -> Result<()> {
     let answer = thread::scope(|scope| -> Result<_> {
         let release = Release(&scene.fault);
         let request = Request::send(scope, || place.send(&scene))?;
-        ensure!(stops(&request, &scene.fault)?, "it does not stop");
+        ensure!(
+            stops(&request, &scene.fault)?,
+            "the request does not stop at the fault"
+        );
         nix::unistd::close(scene.container.as_fd().as_raw_fd())?;
         drop(release);
         request.finish()
     })?;
-    ensure!(answer.is_ok(), "{answer:?}");
+    ensure!(answer.is_ok(), "expected success, got {answer:?}");
     scene.replace_closed(another).end()
 }
 
@@ -310,7 +327,10 @@ fn group_closed(name: &str, waits: bool) -> Result<()> {
     let (progress, _answer) = thread::scope(|scope| -> Result<_> {
         let release = Release(&fault);
         let request = Request::send(scope, || place.send_to(&container, None, &fault))?;
-        ensure!(stops(&request, &fault)?, "it does not stop");
+        ensure!(
+            stops(&request, &fault)?,
+            "the request does not stop at the fault"
+        );
         let close = Request::send(scope, || drop(first))?;
         let progress = close.settle();
         drop(release);
@@ -322,7 +342,7 @@ fn group_closed(name: &str, waits: bool) -> Result<()> {
     }
     assert_eq!(locked_kib(), 0);
     assert_eq!(pinned_pages()?, pinned);
-    assert_eq!(map(&container, THERE, memory.addr()), Err(Errno::EINVAL));
+    assert_eq!(THERE.map(memory.addr()).ask(&container), Err(Errno::EINVAL));
     Ok(())
 }
 
@@ -336,10 +356,16 @@ fn killed_while_it_waits(at_once: bool) -> Result<()> {
     thread::scope(|scope| -> Result<_> {
         let release = Release(&scene.fault);
         let request = Request::send(scope, || place.send(&scene))?;
-        ensure!(stops(&request, &scene.fault)?, "it does not stop");
+        ensure!(
+            stops(&request, &scene.fault)?,
+            "the request does not stop at the fault"
+        );
         let mut helper = Helper::spawn(&["long", "map", &number], &[&container])?;
         assert_eq!(helper.line()?, "begins");
-        ensure!(falls_asleep(helper.id()), "it does not wait");
+        ensure!(
+            falls_asleep(helper.id()),
+            "the helper does not wait for the stopped request"
+        );
         helper.kill_later()?;
         let status = format!("/proc/{}/status", helper.id());
         let ended = || Ok::<_, anyhow::Error>(fs::read_to_string(&status)?.contains("State:\tZ"));
@@ -347,7 +373,10 @@ fn killed_while_it_waits(at_once: bool) -> Result<()> {
         drop(release);
         assert_eq!(request.finish()?, Ok(0));
         helper.kill()?;
-        ensure!(ended, "the killed process waits for the other request");
+        ensure!(
+            ended,
+            "the killed process still waits for the stopped request"
+        );
         Ok(())
     })?;
     drop(container);
@@ -366,24 +395,18 @@ fn ends_while_it_waits() -> Result<()> {
 /// before.
 fn wait_for_map(pinned: i64) -> Result<()> {
     let begun = || Ok::<_, anyhow::Error>(pinned_pages()? > pinned + 1024);
-    ensure!(wait::until(LIMIT, begun)?, "nothing is pinned");
+    ensure!(wait::until(LIMIT, begun)?, "no page was pinned in time");
     Ok(())
 }
 
 /// Waits until a process is unmapping the [`MANY`] mappings.
 fn wait_for_unmap(process: u32) -> Result<()> {
-    let begun = || -> Result<bool> {
-        let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
-        let number = line.and_then(|rest| rest.strip_suffix(" kB"));
-        let kib: u64 = number.context("no VmLck")?.trim().parse()?;
-        Ok(kib < MANY * PAGE / 1024)
-    };
-    ensure!(wait::until(LIMIT, begun)?, "nothing is unmapped");
+    let begun = || anyhow::Ok(locked_kib_of(process)? < MANY * PAGE / 1024);
+    ensure!(wait::until(LIMIT, begun)?, "nothing was unmapped in time");
     Ok(())
 }
 
-fn t_m17_long_map() -> Result<()> {
+fn long_map() -> Result<()> {
     let pinned = pinned_pages()?;
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     // On a busy machine the request may end before the kill.
@@ -395,7 +418,7 @@ fn t_m17_long_map() -> Result<()> {
             return Ok(());
         }
     }
-    bail!("the request always ends before the kill")
+    bail!("the request ended before the kill in each attempt")
 }
 
 /// Kills a process that maps [`LONG`] bytes. Returns false if the request had ended, after undoing
@@ -415,11 +438,7 @@ fn killed_in_long_map(container: &Container, pinned: i64) -> Result<bool> {
     if seen.is_empty() && container.unmap_all()? == LONG as u64 {
         return Ok(false);
     }
-    assert_eq!(
-        seen.lines().count(),
-        1,
-        "one request fails with EINTR: {seen}"
-    );
+    assert_eq!(seen.lines().count(), 1, "expected one EINTR, got: {seen}");
     Ok(true)
 }
 
@@ -434,7 +453,11 @@ fn long_unmap_all() -> Result<()> {
     helper.kill()?;
     drop(fd);
     // The request may or may not end early.
-    let used = 65535 - container.info()?.dma_avail().context("no limit")?;
+    let used = 65535
+        - container
+            .info()?
+            .dma_avail()
+            .context("GET_INFO has no number of available mappings")?;
     eprintln!("{used} mappings are left");
     assert_eq!(container.unmap_all()?, u64::from(used) * PAGE);
     assert_eq!(pinned_pages()?, pinned);

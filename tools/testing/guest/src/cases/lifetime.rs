@@ -14,8 +14,6 @@ use crate::{
         Failure,
         cases, //
     },
-    helper::Helper,
-    leak::locked_kib,
     modules::unload,
     stall::LIMIT, //
 };
@@ -43,7 +41,12 @@ use std::{
         AsRawFd, //
     },
     thread,
-    time::Duration,
+    time::Duration, //
+};
+use support::{
+    PAGE,
+    helper::Helper,
+    machine::locked_kib, //
 };
 use vfio_client::{
     Errno,
@@ -61,18 +64,16 @@ cases! {
     close_in_every_order,
     close_in_every_order_with_two_groups,
     close_in_other_threads,
-    close_all_at_once,
-    threads_map_side_by_side,
+    close_all_files_concurrently,
+    threads_map_concurrently,
     killed_while_open,
     killed_during_dma,
-    container_in_child,
-    c19_container_through_socket,
-    t_a7_mapper_exits,
-    k6_modules_are_pinned,
-    k6_unload_is_refused,
+    child_process_uses_container,
+    #[rows("C19")] container_sent_through_socket,
+    #[rows("T-A7")] mapping_outlives_process_that_mapped,
+    #[rows("K6")] open_files_hold_modules,
+    #[rows("K6")] modules_in_use_cannot_be_unloaded,
 }
-
-const PAGE: u64 = PAGE_SIZE as u64;
 
 /// All orders of three items.
 const ORDERS: [[usize; 3]; 6] = [
@@ -155,7 +156,7 @@ fn close_in_other_threads() -> Result<()> {
     Ok(())
 }
 
-fn close_all_at_once() -> Result<()> {
+fn close_all_files_concurrently() -> Result<()> {
     for _ in 0..10 {
         let (_memory, slots) = everything()?;
         let threads = slots.map(|slot| thread::spawn(move || drop(slot)));
@@ -167,7 +168,7 @@ fn close_all_at_once() -> Result<()> {
     Ok(())
 }
 
-fn threads_map_side_by_side() -> Result<()> {
+fn threads_map_concurrently() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     thread::scope(|scope| {
         let threads: Vec<_> = (0..4u64)
@@ -212,7 +213,7 @@ fn open_soon(bdf: &str) -> Result<Group> {
 fn killed_while_open() -> Result<()> {
     let mut helper = Helper::spawn(&["hold", EDU], &[])?;
     assert_eq!(helper.line()?, "ready");
-    assert!(group(EDU).is_err(), "the helper has it");
+    assert!(group(EDU).is_err(), "the helper holds the group");
     helper.kill()?;
     let group = open_soon(EDU)?;
     assert_eq!(group.status()?, 1);
@@ -231,7 +232,10 @@ fn killed_during_dma() -> Result<()> {
     memory.fill(0, PAGE_SIZE, 0x5a);
     thread::sleep(Duration::from_millis(250));
     let bytes = memory.to_vec(0, PAGE_SIZE);
-    assert!(bytes.iter().all(|b| *b == 0x5a), "DMA after death");
+    assert!(
+        bytes.iter().all(|b| *b == 0x5a),
+        "the device wrote after its process was killed"
+    );
     // The next user can use the device.
     drop(open_soon(EDU)?);
     let setup = Setup::new()?;
@@ -249,7 +253,7 @@ fn killed_during_dma() -> Result<()> {
 fn shared_with(mut helper: Helper, setup: &Setup) -> Result<()> {
     assert_eq!(helper.line()?, "OK");
     assert_eq!(helper.line()?, "16", "the helper is charged");
-    assert_eq!(locked_kib(), 0, "this process is not");
+    assert_eq!(locked_kib(), 0, "this process is not charged");
     let edu = Edu::new(&setup.device)?;
     edu.load(0x10000, PAGE)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
@@ -257,7 +261,11 @@ fn shared_with(mut helper: Helper, setup: &Setup) -> Result<()> {
         .container
         .map(0x80_0000, &memory, MapFlags::ReadWrite)?;
     edu.store(0x80_0000, PAGE)?;
-    assert_eq!(memory.read_u8(17), 0xc5, "from the memory of the helper");
+    assert_eq!(
+        memory.read_u8(17),
+        0xc5,
+        "the device read the memory of the helper"
+    );
     memory.fill(0, PAGE_SIZE, 0x99);
     edu.load(0x80_0000, PAGE)?;
     edu.store(0x10000, PAGE)?;
@@ -268,7 +276,7 @@ fn shared_with(mut helper: Helper, setup: &Setup) -> Result<()> {
     helper.finish()
 }
 
-fn container_in_child() -> Result<()> {
+fn child_process_uses_container() -> Result<()> {
     let setup = Setup::new()?;
     let fd = setup.container.as_fd().try_clone_to_owned()?;
     let words = ["map", &fd.as_raw_fd().to_string(), "65536"];
@@ -277,7 +285,7 @@ fn container_in_child() -> Result<()> {
     shared_with(helper, &setup)
 }
 
-fn c19_container_through_socket() -> Result<()> {
+fn container_sent_through_socket() -> Result<()> {
     let setup = Setup::new()?;
     let (ours, theirs) = socketpair(
         AddressFamily::Unix,
@@ -298,7 +306,7 @@ fn c19_container_through_socket() -> Result<()> {
     shared_with(helper, &setup)
 }
 
-fn t_a7_mapper_exits() -> Result<()> {
+fn mapping_outlives_process_that_mapped() -> Result<()> {
     let setup = Setup::new()?;
     let fd = setup.container.as_fd().try_clone_to_owned()?;
     let words = ["map", &fd.as_raw_fd().to_string(), "65536"];
@@ -324,7 +332,7 @@ fn references(module: &str) -> Result<i64> {
     Ok(text.trim().parse()?)
 }
 
-fn k6_modules_are_pinned() -> Result<()> {
+fn open_files_hold_modules() -> Result<()> {
     let before = (
         references("vfio")?,
         references("vfio_iommu_type1")?,
@@ -352,9 +360,9 @@ fn in_use(module: &std::ffi::CStr) -> bool {
     unload(module) == Err(nix::Error::EAGAIN)
 }
 
-fn k6_unload_is_refused() -> Result<()> {
+fn modules_in_use_cannot_be_unloaded() -> Result<()> {
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
-    assert!(in_use(c"vfio_iommu_type1"), "a container has it");
+    assert!(in_use(c"vfio_iommu_type1"), "a container holds the module");
     let device = group.device(EDU)?;
     assert!(in_use(c"vfio_pci"), "a device is open");
     // Other modules depend on these while they are loaded.
@@ -362,13 +370,20 @@ fn k6_unload_is_refused() -> Result<()> {
         assert_eq!(unload(module), Err(nix::Error::EAGAIN), "{module:?}");
     }
     drop((container, group));
-    assert!(in_use(c"vfio_iommu_type1"), "for the device");
+    assert!(
+        in_use(c"vfio_iommu_type1"),
+        "the device holds the container"
+    );
     drop(device);
     // Now the module can be unloaded and loaded again.
     unload(c"vfio_iommu_type1")?;
     let (_container, group) = {
         let container = vfio_client::Container::open()?;
-        assert_eq!(container.check_extension(3)?, 0, "there is no backend");
+        assert_eq!(
+            container.check_extension(3)?,
+            0,
+            "no IOMMU driver is loaded"
+        );
         crate::stress::restore(crate::stress::DEVICES)?;
         attached(EDU, Iommu::Type1v2)?
     };

@@ -13,11 +13,7 @@ use crate::{
         Failure,
         cases, //
     },
-    helper::{
-        Helper,
-        say,
-        without_ipc_lock, //
-    },
+    helper::say,
     threads, //
 };
 use anyhow::{
@@ -32,6 +28,14 @@ use std::{
         Ordering, //
     },
 };
+use support::{
+    PAGE,
+    helper::{
+        Helper,
+        without_ipc_lock, //
+    },
+    machine::locked_kib, //
+};
 use vfio_client::{
     Advice,
     Arena,
@@ -45,17 +49,16 @@ use vfio_client::{
 };
 
 cases! {
-    t_m12_and_p3_dma_entry_limit,
-    t_m16_memlock,
-    t_m16_memlock_of_root,
-    t_a5_registers_are_free,
-    t_a5_registers_leave_room,
-    c18_limit_is_sampled,
-    parameters,
-    t_p2_disable_hugepages,
+    #[rows("T-M12", "T-P3")] dma_entry_limit_is_enforced,
+    #[rows("T-M16")] memlock_limit_is_enforced,
+    #[rows("T-M16")] cap_ipc_lock_ignores_memlock_limit,
+    #[rows("T-A5")] registers_are_not_charged,
+    #[rows("T-A5")] registers_do_not_reduce_memlock_limit,
+    #[rows("C18")] dma_entry_limit_is_sampled_by_set_iommu,
+    parameter_defaults,
+    #[rows("T-P2")] disable_hugepages_maps_single_pages,
 }
 
-const PAGE: u64 = PAGE_SIZE as u64;
 const PARAMETERS: &str = "/sys/module/vfio_iommu_type1/parameters";
 
 /// A changed module parameter, which is restored when dropped.
@@ -79,7 +82,7 @@ impl Drop for Parameter {
     }
 }
 
-fn parameters() -> Result<()> {
+fn parameter_defaults() -> Result<()> {
     // The first one may have been set when the module was loaded.
     for (name, values) in [
         ("allow_unsafe_interrupts", ["N\n", "Y\n"]),
@@ -100,7 +103,7 @@ fn parameters() -> Result<()> {
     Ok(())
 }
 
-fn t_m12_and_p3_dma_entry_limit() -> Result<()> {
+fn dma_entry_limit_is_enforced() -> Result<()> {
     let limit = Parameter::set("dma_entry_limit", "3")?;
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
@@ -131,7 +134,7 @@ fn t_m12_and_p3_dma_entry_limit() -> Result<()> {
     Ok(())
 }
 
-fn c18_limit_is_sampled() -> Result<()> {
+fn dma_entry_limit_is_sampled_by_set_iommu() -> Result<()> {
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
     let limit = Parameter::set("dma_entry_limit", "5")?;
     assert_eq!(container.info()?.dma_avail(), Some(65535));
@@ -143,7 +146,7 @@ fn c18_limit_is_sampled() -> Result<()> {
     Ok(())
 }
 
-fn t_m16_memlock() -> Result<()> {
+fn memlock_limit_is_enforced() -> Result<()> {
     let mut helper = Helper::spawn(&["memlock", "8"], &[])?;
     for (what, answer, locked, avail) in [
         ("nine pages of eight", "ENOMEM", "0", "Some(65535)"),
@@ -158,7 +161,7 @@ fn t_m16_memlock() -> Result<()> {
     helper.finish()
 }
 
-fn t_m16_memlock_of_root() -> Result<()> {
+fn cap_ipc_lock_ignores_memlock_limit() -> Result<()> {
     use nix::sys::resource::{
         Resource,
         getrlimit,
@@ -170,14 +173,14 @@ fn t_m16_memlock_of_root() -> Result<()> {
     setrlimit(Resource::RLIMIT_MEMLOCK, 0, hard)?;
     // With CAP_IPC_LOCK no limit applies, but the pages are charged.
     let answer = container.map(0, &memory, MapFlags::ReadWrite);
-    let locked = crate::leak::locked_kib();
+    let locked = locked_kib();
     setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard)?;
     answer?;
     assert_eq!(locked, 16);
     Ok(())
 }
 
-fn t_a5_registers_are_free() -> Result<()> {
+fn registers_are_not_charged() -> Result<()> {
     let mut helper = Helper::spawn(&["memlock-bar"], &[])?;
     assert_eq!(helper.line()?, "ENOMEM", "memory");
     assert_eq!(helper.line()?, "OK", "registers");
@@ -186,7 +189,7 @@ fn t_a5_registers_are_free() -> Result<()> {
 }
 
 /// Device registers do not count against the limit, not even while they are being mapped.
-fn t_a5_registers_leave_room() -> Result<()> {
+fn registers_do_not_reduce_memlock_limit() -> Result<()> {
     let mut helper = Helper::spawn(&["memlock-beside-registers"], &[])?;
     let answer = helper.line()?;
     ensure!(answer == "OK", "{answer}");
@@ -254,7 +257,7 @@ pub(super) fn has_page_tables() -> Result<bool> {
         .any(|name| name.starts_with("dmar") || name.starts_with("ivhd")))
 }
 
-fn t_p2_disable_hugepages() -> Result<()> {
+fn disable_hugepages_maps_single_pages() -> Result<()> {
     const HUGE: usize = 2 << 20;
     let mut arena = Arena::new(1 << 36, HUGE)?;
     arena.fill(0..HUGE, Filling::Private)?;

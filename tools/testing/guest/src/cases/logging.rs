@@ -3,6 +3,13 @@
 //! Arguments of DMA logging. `mtty` returns 0 for all requests that pass the checks of the core.
 
 use crate::{
+    dma_logging::{
+        self,
+        Report,
+        StartLogging,
+        ranges_in_memory,
+        stop, //
+    },
     env::Setup,
     harness::cases,
     mdev::{
@@ -10,12 +17,11 @@ use crate::{
         DMA_LOGGING_START,
         DMA_LOGGING_STOP,
         GET,
-        Mdev,
         Open,
         PROBE,
         SET,
-        UUIDS,
-        feature, //
+        feature,
+        open_mtty, //
     },
 };
 use anyhow::Result;
@@ -27,87 +33,71 @@ use vfio_client::{
 };
 
 cases! {
-    d13_start,
-    d13_start_arguments,
-    d13_start_alignment,
-    d13_start_overlaps,
-    d13_start_pointers,
-    d13_answer_cannot_be_written,
-    d14_stop,
-    d15_report_arguments,
-    d15_not_built_in,
-    without_logging,
+    #[rows("D13")] start_logging,
+    #[rows("D13")] start_arguments,
+    #[rows("D13")] start_alignment,
+    #[rows("D13")] start_overlaps,
+    #[rows("D13")] start_pointers,
+    #[rows("D13")] answer_cannot_be_written,
+    #[rows("D14")] stop_logging,
+    #[rows("D15")] report_arguments,
+    #[rows("D15")] report_needs_iova_bitmap_support,
+    device_without_logging,
 }
 
-fn open() -> Result<(Mdev, Open)> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    let open = mdev.open()?;
-    // The caller's variables are dropped last to first: removing an open device would wait
-    // forever.
-    Ok((mdev, open))
+/// Starts logging. `mtty` does not change the page size.
+fn start(open: &Open, page_size: u64, ranges: &[(u64, u64)]) -> Result<Result<u64, Errno>> {
+    dma_logging::start(&open.device, page_size, ranges)
 }
 
-/// Writes a list of ranges to user memory.
-fn list(ranges: &[(u64, u64)]) -> Result<Memory> {
-    let memory = Memory::anonymous(ranges.len() * 16)?;
-    for (i, (iova, length)) in ranges.iter().enumerate() {
-        memory.write_u64(16 * i, *iova);
-        memory.write_u64(16 * i + 8, *length);
-    }
-    Ok(memory)
-}
-
-fn start_at(open: &Open, page_size: u64, count: u32, address: u64) -> Result<i32, Errno> {
-    let mut data = Bytes::new().u64(page_size).u32(count).u32(0).u64(address);
-    let before = data.clone();
-    let answer = feature(&open.device, SET | DMA_LOGGING_START, &mut data);
-    assert_eq!(data, before, "mtty does not change the page size");
-    answer
-}
-
-fn start(open: &Open, page_size: u64, ranges: &[(u64, u64)]) -> Result<Result<i32, Errno>> {
-    let memory = list(ranges)?;
-    Ok(start_at(
-        open,
-        page_size,
-        ranges.len() as u32,
-        memory.addr(),
-    ))
-}
-
-fn stop(open: &Open) -> Result<i32, Errno> {
-    feature(&open.device, SET | DMA_LOGGING_STOP, &mut Bytes::new())
+/// Starts logging of `num_ranges` ranges at address `ranges`.
+fn start_at(open: &Open, num_ranges: u32, ranges: u64) -> Result<u64, Errno> {
+    let start = StartLogging {
+        page_size: 4096,
+        num_ranges,
+        ranges,
+    };
+    start.send(&open.device)
 }
 
 fn report(open: &Open, iova: u64, length: u64, page_size: u64) -> Result<Result<i32, Errno>> {
     // Enough for one bit per page of 1 GiB.
     let bits = Memory::anonymous(9 * PAGE_SIZE)?;
-    let mut data = Bytes::new()
-        .u64(iova)
-        .u64(length)
-        .u64(page_size)
-        .u64(bits.addr());
-    Ok(feature(&open.device, GET | DMA_LOGGING_REPORT, &mut data))
+    let report = Report {
+        iova,
+        length,
+        page_size,
+        bitmap: bits.addr(),
+    };
+    Ok(report.send(&open.device))
 }
 
-fn d13_start() -> Result<()> {
-    let (_mdev, open) = open()?;
-    assert_eq!(start(&open, 4096, &[(0, 1 << 30)])?, Ok(0));
-    assert_eq!(stop(&open), Ok(0));
+fn start_logging() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
+    assert_eq!(start(&open, 4096, &[(0, 1 << 30)])?, Ok(4096));
+    assert_eq!(stop(&open.device), Ok(0));
     let full: Vec<_> = (0..256).map(|i| (i * 0x10000, 0x10000)).collect();
-    assert_eq!(start(&open, 4096, &full)?, Ok(0), "as many as there may be");
-    assert_eq!(start(&open, 4096, &full)?, Ok(0), "mtty does not mind");
-    assert_eq!(stop(&open), Ok(0));
+    assert_eq!(start(&open, 4096, &full)?, Ok(4096), "the maximum number");
+    assert_eq!(
+        start(&open, 4096, &full)?,
+        Ok(4096),
+        "mtty accepts it again"
+    );
+    assert_eq!(stop(&open.device), Ok(0));
     Ok(())
 }
 
-fn d13_start_arguments() -> Result<()> {
-    let (_mdev, open) = open()?;
+fn start_arguments() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
     assert_eq!(start(&open, 4096, &[])?, Err(Errno::EINVAL));
-    assert_eq!(start_at(&open, 4096, 0, 1), Err(Errno::EINVAL), "not read");
+    assert_eq!(
+        start_at(&open, 0, 1),
+        Err(Errno::EINVAL),
+        "the ranges are not read"
+    );
     let long: Vec<_> = (0..257).map(|i| (i * 0x10000, 0x10000)).collect();
     assert_eq!(start(&open, 4096, &long)?, Err(Errno::E2BIG));
-    assert_eq!(start_at(&open, 4096, u32::MAX, 1), Err(Errno::E2BIG));
+    assert_eq!(start_at(&open, u32::MAX, 1), Err(Errno::E2BIG));
     for size in [0, 8, 23] {
         let mut data = Bytes::new().fill(0, size);
         let answer = feature(&open.device, SET | DMA_LOGGING_START, &mut data);
@@ -125,15 +115,15 @@ fn d13_start_arguments() -> Result<()> {
     Ok(())
 }
 
-fn d13_start_alignment() -> Result<()> {
-    let (_mdev, open) = open()?;
+fn start_alignment() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
     let end = u64::MAX - 4095;
     for (page_size, range, expected) in [
         (4096, (1, 4096), Err(Errno::EINVAL)),
         (4096, (0, 4095), Err(Errno::EINVAL)),
         (8192, (4096, 8192), Err(Errno::EINVAL)),
-        (1, (1, 1), Ok(0)),
-        (4096, (end - 4096, 4096), Ok(0)),
+        (1, (1, 1), Ok(1)),
+        (4096, (end - 4096, 4096), Ok(4096)),
         (4096, (end, 4096), Err(Errno::EOVERFLOW)),
         (4096, (end, end), Err(Errno::EOVERFLOW)),
         (0, (4096, 4096), Err(Errno::EINVAL)),
@@ -152,13 +142,13 @@ fn d13_start_alignment() -> Result<()> {
     Ok(())
 }
 
-fn d13_start_overlaps() -> Result<()> {
-    let (_mdev, open) = open()?;
+fn start_overlaps() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
     let page = 4096;
     let einval = Err(Errno::EINVAL);
     for (ranges, expected) in [
-        (&[(0, page), (page, page)][..], Ok(0)),
-        (&[(page, page), (0, page)], Ok(0)),
+        (&[(0, page), (page, page)][..], Ok(page)),
+        (&[(page, page), (0, page)], Ok(page)),
         (&[(0, page), (0, page)], einval),
         (&[(0, 4 * page), (page, page)], einval),
         (&[(page, page), (0, 4 * page)], einval),
@@ -170,32 +160,34 @@ fn d13_start_overlaps() -> Result<()> {
     Ok(())
 }
 
-fn d13_start_pointers() -> Result<()> {
-    let (_mdev, open) = open()?;
-    assert_eq!(start_at(&open, 4096, 1, 0), Err(Errno::EFAULT));
-    assert_eq!(start_at(&open, 4096, 1, u64::MAX - 15), Err(Errno::EFAULT));
+fn start_pointers() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
+    assert_eq!(start_at(&open, 1, 0), Err(Errno::EFAULT));
+    assert_eq!(start_at(&open, 1, u64::MAX - 15), Err(Errno::EFAULT));
     // The second range is beyond the end of the memory.
-    let memory = list(&[(0, 4096); 256])?;
+    let memory = ranges_in_memory(&[(0, 4096); 256])?;
     let last = memory.addr() + memory.len() as u64 - 16;
-    assert_eq!(start_at(&open, 4096, 1, last), Ok(0));
-    assert_eq!(start_at(&open, 4096, 2, last), Err(Errno::EFAULT));
+    assert_eq!(start_at(&open, 1, last), Ok(4096));
+    assert_eq!(start_at(&open, 2, last), Err(Errno::EFAULT));
     // The first error determines the result: the second range overlaps the first.
     let pair = last - 16;
-    assert_eq!(start_at(&open, 4096, 3, pair), Err(Errno::EINVAL));
+    assert_eq!(start_at(&open, 3, pair), Err(Errno::EINVAL));
     Ok(())
 }
 
-fn d13_answer_cannot_be_written() -> Result<()> {
-    let (_mdev, open) = open()?;
-    let ranges = list(&[(0, 4096)])?;
+fn answer_cannot_be_written() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
+    let ranges = ranges_in_memory(&[(0, 4096)])?;
     let mut memory = Memory::anonymous(PAGE_SIZE)?;
+    let start = StartLogging {
+        page_size: 4096,
+        num_ranges: 1,
+        ranges: ranges.addr(),
+    };
     let request = Bytes::new()
         .u32(32)
         .u32(SET | DMA_LOGGING_START)
-        .u64(4096)
-        .u32(1)
-        .u32(0)
-        .u64(ranges.addr());
+        .raw(start.bytes().as_ref());
     memory.write(0, request.as_ref());
     memory.protect(true, false)?;
     let answer = vfio_client::raw::at(
@@ -208,19 +200,23 @@ fn d13_answer_cannot_be_written() -> Result<()> {
     Ok(())
 }
 
-fn d14_stop() -> Result<()> {
-    let (_mdev, open) = open()?;
-    assert_eq!(stop(&open), Ok(0), "mtty does not mind");
+fn stop_logging() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
+    assert_eq!(
+        stop(&open.device),
+        Ok(0),
+        "mtty accepts a stop without a start"
+    );
     let mut data = Bytes::new().u64(1);
     let more = feature(&open.device, SET | DMA_LOGGING_STOP, &mut data);
-    assert_eq!(more, Ok(0), "no payload is looked at");
+    assert_eq!(more, Ok(0), "the payload is ignored");
     let get = feature(&open.device, GET | DMA_LOGGING_STOP, &mut data);
     assert_eq!(get, Err(Errno::EINVAL));
     Ok(())
 }
 
-fn d15_report_arguments() -> Result<()> {
-    let (_mdev, open) = open()?;
+fn report_arguments() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
     for page_size in [0, 1, 2048, 4095, 4097, 12288, u64::MAX] {
         let answer = report(&open, 0, 4096, page_size)?;
         assert_eq!(answer, Err(Errno::EINVAL), "page size {page_size:#x}");
@@ -241,8 +237,8 @@ fn d15_report_arguments() -> Result<()> {
 }
 
 /// The kernel is built with support for user bitmaps only if one of its own drivers needs it.
-fn d15_not_built_in() -> Result<()> {
-    let (_mdev, open) = open()?;
+fn report_needs_iova_bitmap_support() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
     for page_size in [4096, 8192, 1 << 30] {
         let answer = report(&open, 0, 1 << 30, page_size)?;
         assert_eq!(answer, Err(Errno::EOPNOTSUPP));
@@ -250,7 +246,7 @@ fn d15_not_built_in() -> Result<()> {
     Ok(())
 }
 
-fn without_logging() -> Result<()> {
+fn device_without_logging() -> Result<()> {
     let setup = Setup::new()?;
     for flags in [
         SET | DMA_LOGGING_START,

@@ -13,8 +13,7 @@ use crate::{
         EDU,
         Setup, //
     },
-    harness::cases,
-    helper::inherited, //
+    harness::cases, //
 };
 use anyhow::{
     Context,
@@ -29,8 +28,9 @@ use std::{
         AsFd,
         AsRawFd,
         OwnedFd, //
-    }, //
+    },
 };
+use support::helper::inherited;
 use vfio_client::{
     Bytes,
     Errno,
@@ -41,10 +41,10 @@ use vfio_client::{
 };
 
 cases! {
-    g17_device_refers_to_the_machine,
-    g17_machine_goes_first,
-    g17_open_devices_keep_what_they_have,
-    g17_other_files,
+    #[rows("G17")] open_device_holds_kvm,
+    #[rows("G17")] device_outlives_kvm_file,
+    #[rows("G17")] open_device_keeps_its_kvm,
+    #[rows("G17")] kvm_refuses_other_files,
 }
 
 const CREATE_VM: u32 = 0xae01;
@@ -101,7 +101,7 @@ fn take(number: i32) -> Result<OwnedFd> {
     Ok(owned)
 }
 
-fn g17_device_refers_to_the_machine() -> Result<()> {
+fn open_device_holds_kvm() -> Result<()> {
     let test = CoreTest::open()?;
     let machine = Machine::new()?;
     let group = bare_group(NAME)?;
@@ -115,7 +115,7 @@ fn g17_device_refers_to_the_machine() -> Result<()> {
     let machine = Machine::new()?;
     let bare = Bare::open(NAME)?;
     machine.attribute(ADD, &bare.group)?;
-    assert!(!test.has_machine()?, "it was opened before");
+    assert!(!test.has_machine()?, "the device was opened before");
     let Bare { device, group, .. } = bare;
     drop(device);
     let device = group.device(NAME)?;
@@ -124,15 +124,15 @@ fn g17_device_refers_to_the_machine() -> Result<()> {
     drop(device);
     assert!(test.has_machine()?);
     drop(again);
-    assert!(!test.has_machine()?, "with the last file");
+    assert!(!test.has_machine()?, "the last file released KVM");
     machine.attribute(DEL, &group)?;
     assert_eq!(machine.attribute(DEL, &group), Err(Errno::ENOENT));
     let _device = group.device(NAME)?;
-    assert!(!test.has_machine()?, "it was unlinked");
+    assert!(!test.has_machine()?, "the group was removed from KVM");
     Ok(())
 }
 
-fn g17_machine_goes_first() -> Result<()> {
+fn device_outlives_kvm_file() -> Result<()> {
     let test = CoreTest::open()?;
     let before = machines()?;
     let machine = Machine::new()?;
@@ -147,11 +147,11 @@ fn g17_machine_goes_first() -> Result<()> {
     drop(device);
     assert!(!test.has_machine()?);
     let _device = group.device(NAME)?;
-    assert!(!test.has_machine()?, "the group forgot it");
+    assert!(!test.has_machine()?, "the group has no KVM");
     Ok(())
 }
 
-fn g17_open_devices_keep_what_they_have() -> Result<()> {
+fn open_device_keeps_its_kvm() -> Result<()> {
     let test = CoreTest::open()?;
     let machine = Machine::new()?;
     let Bare { device, group, .. } = Bare::open(NAME)?;
@@ -165,7 +165,7 @@ fn g17_open_devices_keep_what_they_have() -> Result<()> {
     Ok(())
 }
 
-fn g17_other_files() -> Result<()> {
+fn kvm_refuses_other_files() -> Result<()> {
     let machine = Machine::new()?;
     let setup = Setup::new()?;
     let null = File::open("/dev/null")?;

@@ -13,11 +13,17 @@ use crate::{
         Failure,
         cases, //
     },
-    leak::locked_kib,
 };
 use anyhow::Result;
+use support::{
+    PAGE,
+    machine::locked_kib,
+    requests::{
+        MapDma,
+        UnmapDma, //
+    },
+};
 use vfio_client::{
-    Bytes,
     Container,
     Errno,
     Group,
@@ -26,61 +32,43 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
-    edu::Edu,
-    raw,
-    request, //
+    edu::Edu, //
 };
 
 cases! {
-    t_m02_sizes_and_flags,
-    t_m04_empty,
-    t_m05_overflow,
-    t_m06_flags,
-    t_m07_alignment,
-    t_m08_and_m09_and_m27_vaddr,
-    t_m11_overlap,
-    t_m13_outside_ranges,
-    t_m13_ends_of_ranges,
-    t_m15_unmapped_memory,
-    t_m15_hole_in_the_middle,
-    t_m15_read_only_memory,
-    #[protection_keys]
-    memory_with_a_protection_key,
-    t_m22_order_of_errors,
-    t_m23_registers,
-    t_m23_part_of_registers,
-    t_m23_untouched_memory,
-    t_m25_directions,
-    t_m26_same_memory_twice,
-    t_a1_locked_memory,
+    #[rows("T-M2")] argsz_and_unknown_flags,
+    #[rows("T-M4")] size_zero,
+    #[rows("T-M5")] range_overflow,
+    #[rows("T-M6")] invalid_combination_of_flags,
+    #[rows("T-M7")] misaligned_range,
+    #[rows("T-M8", "T-M9", "T-M27")] vaddr_update,
+    #[rows("T-M11")] overlapping_ranges,
+    #[rows("T-M13")] outside_iova_ranges,
+    #[rows("T-M13")] ends_of_iova_ranges,
+    #[rows("T-M15")] unmapped_memory,
+    #[rows("T-M15")] hole_in_the_middle,
+    #[rows("T-M15")] read_only_memory,
+    #[requires(protection_keys)] memory_with_a_protection_key,
+    #[rows("T-M22")] order_of_errors,
+    #[rows("T-M23")] device_registers,
+    #[rows("T-M23")] part_of_device_registers,
+    #[rows("T-M23")] untouched_memory,
+    #[rows("T-M25")] read_and_write_permissions,
+    #[rows("T-M26")] same_memory_twice,
+    #[rows("T-A1")] pages_are_charged,
     many_small_mappings,
 }
-
-const PAGE: u64 = PAGE_SIZE as u64;
 
 fn setup() -> Result<(Container, Group)> {
     attached(EDU, Iommu::Type1v2)
 }
 
-/// Sends MAP_DMA and checks that the kernel does not write to the structure.
-fn map(
-    container: &Container,
-    argsz: u32,
-    flags: u32,
-    vaddr: u64,
-    iova: u64,
-    size: u64,
-) -> Result<i32, Errno> {
-    let mut bytes = Bytes::new()
-        .u32(argsz)
-        .u32(flags)
-        .u64(vaddr)
-        .u64(iova)
-        .u64(size);
-    let before = bytes.clone();
-    let answer = raw::bytes(container, request::IOMMU_MAP_DMA, &mut bytes);
-    assert_eq!(bytes, before, "MAP_DMA writes nothing");
-    answer
+/// Returns a valid request to map the first page of `memory` at IOVA 0.
+fn first_page(memory: &Memory) -> MapDma {
+    MapDma {
+        vaddr: memory.addr(),
+        ..MapDma::default()
+    }
 }
 
 /// Checks that nothing is mapped or charged.
@@ -92,39 +80,43 @@ fn check_empty(container: &Container) -> Result<()> {
     Ok(())
 }
 
-fn t_m02_sizes_and_flags() -> Result<()> {
+fn argsz_and_unknown_flags() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
+    let valid = first_page(&memory);
     for argsz in [0, 24, 31] {
-        assert_eq!(
-            map(&container, argsz, 3, memory.addr(), 0, PAGE),
-            Err(Errno::EINVAL)
-        );
+        let map = MapDma { argsz, ..valid };
+        assert_eq!(map.send(&container), Err(Errno::EINVAL), "{map:x?}");
     }
-    for flags in [8, 1 << 8, 1 << 31] {
-        assert_eq!(
-            map(&container, 32, 3 | flags, memory.addr(), 0, PAGE),
-            Err(Errno::EINVAL)
-        );
+    for unknown in [8, 1 << 8, 1 << 31] {
+        let flags = MapDma::READ_WRITE | unknown;
+        let map = MapDma { flags, ..valid };
+        assert_eq!(map.send(&container), Err(Errno::EINVAL), "{map:x?}");
     }
     check_empty(&container)?;
-    assert_eq!(map(&container, 4096, 3, memory.addr(), 0, PAGE), Ok(0));
+    let larger = MapDma {
+        argsz: 4096,
+        ..valid
+    };
+    assert_eq!(larger.send(&container), Ok(0));
     Ok(())
 }
 
-fn t_m04_empty() -> Result<()> {
+fn size_zero() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
-    for flags in [0, 1, 3, 4] {
-        assert_eq!(
-            map(&container, 32, flags, memory.addr(), 0, 0),
-            Err(Errno::EINVAL)
-        );
+    for flags in [0, MapDma::READ, MapDma::READ_WRITE, MapDma::VADDR] {
+        let empty = MapDma {
+            flags,
+            size: 0,
+            ..first_page(&memory)
+        };
+        assert_eq!(empty.send(&container), Err(Errno::EINVAL), "{empty:x?}");
     }
     check_empty(&container)
 }
 
-fn t_m05_overflow() -> Result<()> {
+fn range_overflow() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(2 * PAGE_SIZE)?;
     let top = u64::MAX - PAGE + 1;
@@ -134,35 +126,46 @@ fn t_m05_overflow() -> Result<()> {
         (top, 0, 2 * PAGE),
         (u64::MAX, 0, PAGE),
     ] {
-        assert_eq!(
-            map(&container, 32, 3, vaddr, iova, size),
-            Err(Errno::EOVERFLOW),
-            "{vaddr:#x} {iova:#x} {size:#x}"
-        );
         // This error takes precedence over invalid flags.
-        assert_eq!(
-            map(&container, 32, 0, vaddr, iova, size),
-            Err(Errno::EOVERFLOW)
-        );
+        for flags in [MapDma::READ_WRITE, 0] {
+            let map = MapDma {
+                flags,
+                vaddr,
+                iova,
+                size,
+                ..MapDma::default()
+            };
+            assert_eq!(map.send(&container), Err(Errno::EOVERFLOW), "{map:x?}");
+        }
     }
     // The last page of the address space, which is not a user address.
-    assert_eq!(map(&container, 32, 3, top, 0, PAGE), Err(Errno::EFAULT));
+    let last = MapDma {
+        vaddr: top,
+        ..MapDma::default()
+    };
+    assert_eq!(last.send(&container), Err(Errno::EFAULT));
     check_empty(&container)
 }
 
-fn t_m06_flags() -> Result<()> {
+fn invalid_combination_of_flags() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
-    for flags in [0, 5, 6, 7] {
-        assert_eq!(
-            map(&container, 32, flags, memory.addr(), 0, PAGE),
-            Err(Errno::EINVAL)
-        );
+    for flags in [
+        0,
+        MapDma::VADDR | MapDma::READ,
+        MapDma::VADDR | MapDma::WRITE,
+        MapDma::VADDR | MapDma::READ_WRITE,
+    ] {
+        let map = MapDma {
+            flags,
+            ..first_page(&memory)
+        };
+        assert_eq!(map.send(&container), Err(Errno::EINVAL), "{map:x?}");
     }
     check_empty(&container)
 }
 
-fn t_m07_alignment() -> Result<()> {
+fn misaligned_range() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     let addr = memory.addr();
@@ -176,38 +179,43 @@ fn t_m07_alignment() -> Result<()> {
         (addr, 0, PAGE + 1),
         (addr + 512, 512, 512),
     ] {
-        assert_eq!(
-            map(&container, 32, 3, vaddr, iova, size),
-            Err(Errno::EINVAL)
-        );
+        let map = MapDma {
+            vaddr,
+            iova,
+            size,
+            ..MapDma::default()
+        };
+        assert_eq!(map.send(&container), Err(Errno::EINVAL), "{map:x?}");
     }
     check_empty(&container)
 }
 
-fn t_m08_and_m09_and_m27_vaddr() -> Result<()> {
+fn vaddr_update() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     let other = Memory::anonymous(4 * PAGE_SIZE)?;
     let size = memory.len() as u64;
-    let update = |iova, size| map(&container, 32, 4, other.addr(), iova, size);
+    let update = |iova, size| {
+        let update = MapDma {
+            flags: MapDma::VADDR,
+            vaddr: other.addr(),
+            iova,
+            size,
+            ..MapDma::default()
+        };
+        update.send(&container)
+    };
     assert_eq!(update(0, PAGE), Err(Errno::ENOENT));
     container.map(0, &memory, MapFlags::ReadWrite)?;
-    assert_eq!(update(0, size), Err(Errno::EINVAL), "still valid");
-    let mut unmap = Bytes::new().u32(24).u32(4).u64(0).u64(size);
-    assert_eq!(
-        raw::bytes(&container, request::IOMMU_UNMAP_DMA, &mut unmap),
-        Ok(0)
-    );
-    assert_eq!(unmap.get_u64(16), size);
-    assert_eq!(locked_kib(), 16, "kept for the device");
-    // Repeating the request changes nothing and returns the size again.
-    let mut again = Bytes::new().u32(24).u32(4).u64(0).u64(size);
-    assert_eq!(
-        raw::bytes(&container, request::IOMMU_UNMAP_DMA, &mut again),
-        Err(Errno::EINVAL)
-    );
-    assert_eq!(again.get_u64(16), size, "not written back on errors");
-    assert_eq!(update(0, PAGE), Err(Errno::EINVAL), "not the same range");
+    assert_eq!(update(0, size), Err(Errno::EINVAL), "the vaddr is valid");
+    let invalidate = UnmapDma {
+        flags: UnmapDma::VADDR,
+        ..UnmapDma::of(0, size)
+    };
+    assert_eq!(invalidate.send(&container), Ok(size));
+    assert_eq!(locked_kib(), 16, "the device keeps the pages");
+    assert_eq!(invalidate.send(&container), Err(Errno::EINVAL), "again");
+    assert_eq!(update(0, PAGE), Err(Errno::EINVAL), "a part of the mapping");
     assert_eq!(update(PAGE, size), Err(Errno::EINVAL));
     assert_eq!(update(0x100_0000, PAGE), Err(Errno::ENOENT));
     // Mapping another range is still allowed.
@@ -218,7 +226,7 @@ fn t_m08_and_m09_and_m27_vaddr() -> Result<()> {
     check_empty(&container)
 }
 
-fn t_m11_overlap() -> Result<()> {
+fn overlapping_ranges() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(8 * PAGE_SIZE)?;
     container.map_part(0x10000, &memory, 0, 4 * PAGE_SIZE, MapFlags::ReadWrite)?;
@@ -243,7 +251,7 @@ fn t_m11_overlap() -> Result<()> {
     check_empty(&container)
 }
 
-fn t_m13_outside_ranges() -> Result<()> {
+fn outside_iova_ranges() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     let last = container
@@ -265,16 +273,17 @@ fn t_m13_outside_ranges() -> Result<()> {
         ]);
     }
     for (iova, pages) in places {
-        assert_eq!(
-            map(&container, 32, 3, memory.addr(), iova, pages * PAGE),
-            Err(Errno::EINVAL),
-            "{iova:#x} {pages}"
-        );
+        let map = MapDma {
+            iova,
+            size: pages * PAGE,
+            ..first_page(&memory)
+        };
+        assert_eq!(map.send(&container), Err(Errno::EINVAL), "{map:x?}");
     }
     check_empty(&container)
 }
 
-fn t_m13_ends_of_ranges() -> Result<()> {
+fn ends_of_iova_ranges() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
     let ranges = container.info()?.ranges();
@@ -291,23 +300,24 @@ fn t_m13_ends_of_ranges() -> Result<()> {
     check_empty(&container)
 }
 
-fn t_m15_unmapped_memory() -> Result<()> {
+fn unmapped_memory() -> Result<()> {
     let (container, _group) = setup()?;
     let mut memory = Memory::anonymous(4 * PAGE_SIZE)?;
     memory.protect(false, false)?;
     for vaddr in [0, PAGE, memory.addr(), 0x8000_0000_0000, 1 << 63] {
-        for flags in [1, 2, 3] {
-            assert_eq!(
-                map(&container, 32, flags, vaddr, 0, PAGE),
-                Err(Errno::EFAULT),
-                "{vaddr:#x} {flags}"
-            );
+        for flags in [MapDma::READ, MapDma::WRITE, MapDma::READ_WRITE] {
+            let map = MapDma {
+                flags,
+                vaddr,
+                ..MapDma::default()
+            };
+            assert_eq!(map.send(&container), Err(Errno::EFAULT), "{map:x?}");
         }
     }
     check_empty(&container)
 }
 
-fn t_m15_hole_in_the_middle() -> Result<()> {
+fn hole_in_the_middle() -> Result<()> {
     let (container, _group) = setup()?;
     // An inaccessible page follows the anonymous memory.
     let memory = Memory::anonymous(8 * PAGE_SIZE)?;
@@ -328,7 +338,7 @@ fn t_m15_hole_in_the_middle() -> Result<()> {
     check_empty(&container)
 }
 
-fn t_m15_read_only_memory() -> Result<()> {
+fn read_only_memory() -> Result<()> {
     let (container, _group) = setup()?;
     let mut memory = Memory::anonymous(4 * PAGE_SIZE)?;
     memory.fill(0, memory.len(), 1);
@@ -358,80 +368,78 @@ fn memory_with_a_protection_key() -> Result<()> {
     check_empty(&container)
 }
 
-fn t_m22_order_of_errors() -> Result<()> {
+fn order_of_errors() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(2 * PAGE_SIZE)?;
     let addr = memory.addr();
     let top = u64::MAX - PAGE + 1;
     container.map_part(0, &memory, 0, PAGE_SIZE, MapFlags::Read)?;
-    for (what, argsz, flags, vaddr, iova, size, errno) in [
+    let valid = MapDma {
+        vaddr: addr,
+        ..MapDma::default()
+    };
+    let wraps = MapDma {
+        flags: 0,
+        iova: top,
+        size: 2 * PAGE,
+        ..valid
+    };
+    for (case, map, errno) in [
         (
-            "size of structure",
-            8,
-            0,
-            addr,
-            top,
-            2 * PAGE,
+            "argsz before overflow",
+            MapDma { argsz: 8, ..wraps },
             Errno::EINVAL,
         ),
-        (
-            "overflow before flags",
-            32,
-            0,
-            addr,
-            top,
-            2 * PAGE,
-            Errno::EOVERFLOW,
-        ),
+        ("overflow before flags", wraps, Errno::EOVERFLOW),
         (
             "alignment before overlap",
-            32,
-            3,
-            addr + 1,
-            0,
-            PAGE,
+            MapDma {
+                vaddr: addr + 1,
+                ..valid
+            },
             Errno::EINVAL,
         ),
-        ("overlap before memory", 32, 3, 0, 0, PAGE, Errno::EEXIST),
+        (
+            "overlap before memory",
+            MapDma { vaddr: 0, ..valid },
+            Errno::EEXIST,
+        ),
         (
             "range before memory",
-            32,
-            3,
-            0,
-            0xfee0_0000,
-            PAGE,
+            MapDma {
+                vaddr: 0,
+                iova: 0xfee0_0000,
+                ..valid
+            },
             Errno::EINVAL,
         ),
         (
             "overlap before range",
-            32,
-            3,
-            1 << 47,
-            0,
-            0xfef0_0000,
+            MapDma {
+                vaddr: 1 << 47,
+                size: 0xfef0_0000,
+                ..valid
+            },
             Errno::EEXIST,
         ),
         (
-            "alignment before entry",
-            32,
-            4,
-            addr + 1,
-            0x1000,
-            PAGE,
+            "alignment before missing mapping",
+            MapDma {
+                flags: MapDma::VADDR,
+                vaddr: addr + 1,
+                iova: 0x1000,
+                ..valid
+            },
             Errno::EINVAL,
         ),
     ] {
-        assert_eq!(
-            map(&container, argsz, flags, vaddr, iova, size),
-            Err(errno),
-            "{what}"
-        );
+        assert_eq!(map.send(&container), Err(errno), "{case}: {map:x?}");
     }
     assert_eq!(container.unmap_all()?, PAGE);
     check_empty(&container)
 }
 
-fn t_m23_registers() -> Result<()> {
+fn device_registers() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let registers = edu.registers();
@@ -446,7 +454,7 @@ fn t_m23_registers() -> Result<()> {
     Ok(())
 }
 
-fn t_m23_part_of_registers() -> Result<()> {
+fn part_of_device_registers() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let registers = edu.registers();
@@ -459,7 +467,7 @@ fn t_m23_part_of_registers() -> Result<()> {
     Ok(())
 }
 
-fn t_m23_untouched_memory() -> Result<()> {
+fn untouched_memory() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(16 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::Read)?;
@@ -474,7 +482,7 @@ fn t_m23_untouched_memory() -> Result<()> {
     check_empty(&container)
 }
 
-fn t_m25_directions() -> Result<()> {
+fn read_and_write_permissions() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
     for (iova, flags) in [
@@ -488,7 +496,7 @@ fn t_m25_directions() -> Result<()> {
     check_empty(&container)
 }
 
-fn t_m26_same_memory_twice() -> Result<()> {
+fn same_memory_twice() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     for iova in [0, 0x10_0000, 0x20_0000] {
@@ -499,7 +507,7 @@ fn t_m26_same_memory_twice() -> Result<()> {
     check_empty(&container)
 }
 
-fn t_a1_locked_memory() -> Result<()> {
+fn pages_are_charged() -> Result<()> {
     let (container, group) = setup()?;
     let memory = Memory::anonymous(256 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::ReadWrite)?;

@@ -14,7 +14,7 @@ use crate::{
         create,
         type_attribute,
         type_folder, //
-    }, //
+    },
 };
 use anyhow::{
     Context,
@@ -38,7 +38,7 @@ use std::{
         Ordering, //
     },
     thread,
-    time::Duration,
+    time::Duration, //
 };
 use vfio_client::{
     Container,
@@ -51,28 +51,28 @@ use vfio_client::{
 };
 
 cases! {
-    m3_types,
-    m4_attributes,
-    m5_create_errors,
-    m5_no_ports_left,
-    m5_no_instances_left,
-    m6_links,
-    m7_remove_arguments,
-    m7_remove_waits_for_the_user,
-    m7_remove_with_the_group_open,
-    m12_available_instances,
-    m13_and_s7_group,
-    m13_group_numbers_are_given_again,
-    m13_no_dma_owner,
-    s8_fdinfo,
-    g11_names,
+    #[rows("M3")] mdev_supported_types,
+    #[rows("M4")] type_attributes,
+    #[rows("M5")] create_errors,
+    #[rows("M5")] create_without_free_ports,
+    #[rows("M5")] create_without_free_instances,
+    #[rows("M6")] device_links,
+    #[rows("M7")] remove_arguments,
+    #[rows("M7")] remove_waits_for_last_close,
+    #[rows("M7")] remove_with_open_group,
+    #[rows("M12")] available_instances_count_down,
+    #[rows("M13", "S7")] device_has_its_own_group,
+    #[rows("M13")] group_numbers_are_reused,
+    #[rows("M13")] group_has_no_dma_owner,
+    #[rows("S8")] fdinfo_shows_sysfs_path,
+    #[rows("G11")] get_device_fd_by_uuid,
     mdpy_framebuffer,
     mbochs_regions,
 }
 
 const UUID: &str = UUIDS[0];
 
-fn m3_types() -> Result<()> {
+fn mdev_supported_types() -> Result<()> {
     for (parent, types) in [
         ("mtty", &["mtty-1", "mtty-2"][..]),
         ("mdpy", &["mdpy-hd", "mdpy-vga", "mdpy-xga"]),
@@ -88,7 +88,7 @@ fn m3_types() -> Result<()> {
     Ok(())
 }
 
-fn m4_attributes() -> Result<()> {
+fn type_attributes() -> Result<()> {
     assert_eq!(type_attribute("mtty-1", "device_api")?, "vfio-pci\n");
     assert_eq!(type_attribute("mtty-1", "name")?, "Single port serial\n");
     assert_eq!(type_attribute("mtty-2", "name")?, "Dual port serial\n");
@@ -109,7 +109,7 @@ fn m4_attributes() -> Result<()> {
     Ok(())
 }
 
-fn m5_create_errors() -> Result<()> {
+fn create_errors() -> Result<()> {
     for text in [
         "7c0b5a46",
         &UUID[1..],
@@ -135,7 +135,7 @@ fn numbered(i: usize) -> String {
     format!("{}{i:04x}", &UUID[..UUID.len() - 4])
 }
 
-fn m5_no_ports_left() -> Result<()> {
+fn create_without_free_ports() -> Result<()> {
     let devices = (0..12)
         .map(|i| Mdev::new("mtty-2", &numbered(i)))
         .collect::<vfio_client::Result<Vec<_>>>()?;
@@ -150,7 +150,7 @@ fn m5_no_ports_left() -> Result<()> {
     Ok(())
 }
 
-fn m5_no_instances_left() -> Result<()> {
+fn create_without_free_instances() -> Result<()> {
     let devices = (0..4)
         .map(|i| Mdev::new("mdpy-vga", &numbered(i)))
         .collect::<vfio_client::Result<Vec<_>>>()?;
@@ -161,7 +161,7 @@ fn m5_no_instances_left() -> Result<()> {
     Ok(())
 }
 
-fn m6_links() -> Result<()> {
+fn device_links() -> Result<()> {
     let mdev = Mdev::new("mtty-1", &UUID.to_uppercase())?;
     let folder = Path::new("/sys/class/mdev_bus/mtty").join(UUID);
     assert!(folder.is_dir(), "the name is in lower case");
@@ -184,9 +184,7 @@ fn m6_links() -> Result<()> {
     let mode = fs::metadata(folder.join("remove"))?.permissions().mode();
     assert_eq!(mode & 0o777, 0o200);
     let class = fs::read_dir(folder.join("vfio-dev"))?.next();
-    let name = class
-        .context("no device of the class vfio-dev")??
-        .file_name();
+    let name = class.context("the device has no vfio-dev")??.file_name();
     same(
         &Path::new("/sys/class/vfio-dev").join(&name),
         &folder.join("vfio-dev").join(&name),
@@ -198,7 +196,7 @@ fn m6_links() -> Result<()> {
     Ok(())
 }
 
-fn m7_remove_arguments() -> Result<()> {
+fn remove_arguments() -> Result<()> {
     let mdev = Mdev::new("mtty-1", UUID)?;
     let remove = mdev.folder().join("remove");
     for text in ["x", "-1", "1x", "\n"] {
@@ -212,7 +210,7 @@ fn m7_remove_arguments() -> Result<()> {
     Ok(())
 }
 
-fn m7_remove_waits_for_the_user() -> Result<()> {
+fn remove_waits_for_last_close() -> Result<()> {
     let mdev = Mdev::new("mtty-1", UUID)?;
     let number = mdev.group_number()?;
     let open = mdev.open()?;
@@ -224,10 +222,10 @@ fn m7_remove_waits_for_the_user() -> Result<()> {
             result
         });
         let begun = withdrawn(&open.group, UUID)?;
-        assert!(begun, "it can still be opened again");
+        assert!(begun, "the removal did not start in time");
         thread::sleep(Duration::from_millis(100));
         assert!(!removed.load(Ordering::SeqCst), "the device is open");
-        assert_eq!(open.device.info()?.irqs, 5, "it still works");
+        assert_eq!(open.device.info()?.irqs, 5, "the device still works");
         assert_eq!(open.group.status()?, 3);
         assert!(!mdev.folder().join("remove").exists());
         drop(open.device);
@@ -245,12 +243,12 @@ fn g22_group_without_devices(group: &Group) {
     assert_eq!(group.status().errno(), Errno::ENODEV);
     assert_eq!(group.device(UUID).errno(), Errno::ENODEV);
     let unset = raw::none(group, request::GROUP_UNSET_CONTAINER);
-    assert_eq!(unset, Err(Errno::EINVAL), "it left the container");
+    assert_eq!(unset, Err(Errno::EINVAL), "the group left the container");
     let container = Container::open().map(|container| group.set_container(&container).errno());
     assert_eq!(container.ok(), Some(Errno::ENODEV));
 }
 
-fn m7_remove_with_the_group_open() -> Result<()> {
+fn remove_with_open_group() -> Result<()> {
     let mdev = Mdev::new("mtty-1", UUID)?;
     let group = mdev.group()?;
     let container = Container::open()?;
@@ -260,11 +258,15 @@ fn m7_remove_with_the_group_open() -> Result<()> {
     container.map(0, &memory, vfio_client::MapFlags::ReadWrite)?;
     mdev.remove()?;
     g22_group_without_devices(&group);
-    assert_eq!(container.unmap_all().errno(), Errno::EINVAL, "no backend");
+    assert_eq!(
+        container.unmap_all().errno(),
+        Errno::EINVAL,
+        "no IOMMU driver"
+    );
     Ok(())
 }
 
-fn m12_available_instances() -> Result<()> {
+fn available_instances_count_down() -> Result<()> {
     let available = |name| type_attribute(name, "available_instances");
     assert_eq!(
         (available("mtty-1")?, available("mtty-2")?),
@@ -292,7 +294,7 @@ fn m12_available_instances() -> Result<()> {
     Ok(())
 }
 
-fn m13_and_s7_group() -> Result<()> {
+fn device_has_its_own_group() -> Result<()> {
     let mdev = Mdev::new("mtty-1", UUID)?;
     let number = mdev.group_number()?;
     let folder = format!("/sys/kernel/iommu_groups/{number}");
@@ -319,7 +321,7 @@ fn m13_and_s7_group() -> Result<()> {
     Ok(())
 }
 
-fn m13_group_numbers_are_given_again() -> Result<()> {
+fn group_numbers_are_reused() -> Result<()> {
     let mut numbers = Vec::new();
     for _ in 0..8 {
         numbers.push(Mdev::new("mtty-1", UUID)?.group_number()?);
@@ -329,7 +331,7 @@ fn m13_group_numbers_are_given_again() -> Result<()> {
     Ok(())
 }
 
-fn m13_no_dma_owner() -> Result<()> {
+fn group_has_no_dma_owner() -> Result<()> {
     let mdev = Mdev::new("mtty-1", UUID)?;
     let group = mdev.group()?;
     assert_eq!(group.status()?, 1);
@@ -345,7 +347,7 @@ fn m13_no_dma_owner() -> Result<()> {
     Ok(())
 }
 
-fn s8_fdinfo() -> Result<()> {
+fn fdinfo_shows_sysfs_path() -> Result<()> {
     let mdev = Mdev::new("mtty-1", UUID)?;
     let open = mdev.open()?;
     let number = open.device.as_fd().as_raw_fd();
@@ -358,7 +360,7 @@ fn s8_fdinfo() -> Result<()> {
     Ok(())
 }
 
-fn g11_names() -> Result<()> {
+fn get_device_fd_by_uuid() -> Result<()> {
     let mdev = Mdev::new("mtty-1", UUID)?;
     let open = mdev.open()?;
     for name in [

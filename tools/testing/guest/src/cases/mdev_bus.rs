@@ -7,7 +7,6 @@ use crate::{
         Failure,
         cases, //
     },
-    kmsg::Log,
     mdev::{
         Mdev,
         UUIDS,
@@ -36,25 +35,26 @@ use std::{
         Instant, //
     },
 };
+use support::kmsg::Log;
 use vfio_client::Errno;
 
 cases! {
-    m1_bus,
-    m2_class,
-    m2_and_m3_of_a_device_with_a_driver,
-    m4_names_and_descriptions,
-    m5_create_while_the_parent_goes,
-    m7_remove_races_with_itself,
-    m8_parent_comes_and_goes,
-    m8_device_comes_and_goes,
-    m9_children_go_with_the_parent,
-    m9_children_go_with_the_module,
-    m9_module_of_an_open_device,
-    m10_driver_without_an_interface,
-    m10_driver_without_probe,
-    m11_no_driver_is_bound_by_itself,
-    m12_instances_of_all_types,
-    m14_messages,
+    #[rows("M1")] bus_attributes,
+    #[rows("M2")] mdev_bus_class,
+    #[rows("M2", "M3")] parent_with_bound_driver,
+    #[rows("M4")] names_and_descriptions,
+    #[rows("M5")] create_while_parent_is_unregistered,
+    #[rows("M7")] concurrent_removes,
+    #[rows("M8")] uevents_of_parent,
+    #[rows("M8")] uevents_of_device,
+    #[rows("M9")] unregistering_parent_removes_devices,
+    #[rows("M9")] unloading_module_removes_devices,
+    #[rows("M9")] open_device_holds_module,
+    #[rows("M10")] driver_without_device_api,
+    #[rows("M10")] driver_without_probe,
+    #[rows("M11")] no_driver_binds_by_itself,
+    #[rows("M12")] available_instances_of_all_types,
+    #[rows("M14")] log_messages,
 }
 
 /// The C driver whose devices are not VFIO devices. Its parent is a device on the `platform` bus.
@@ -104,7 +104,7 @@ impl Drop for Unbound {
     }
 }
 
-fn m1_bus() -> Result<()> {
+fn bus_attributes() -> Result<()> {
     assert_eq!(names(bus().join("devices"))?, [""; 0]);
     let drivers = names(bus().join("drivers"))?;
     for driver in ["mbochs", "mdpy", "mtty", TEST] {
@@ -122,7 +122,7 @@ fn m1_bus() -> Result<()> {
     same(bus().join("drivers/mtty").join(UUID), mdev.folder())
 }
 
-fn m2_class() -> Result<()> {
+fn mdev_bus_class() -> Result<()> {
     let parents = names("/sys/class/mdev_bus")?;
     for parent in ["mbochs", "mdpy", "mtty"] {
         assert!(parents.iter().any(|name| name == parent), "{parents:?}");
@@ -135,7 +135,7 @@ fn m2_class() -> Result<()> {
 }
 
 /// Types are named after the parent's driver, or after its class if it has no driver.
-fn m2_and_m3_of_a_device_with_a_driver() -> Result<()> {
+fn parent_with_bound_driver() -> Result<()> {
     let parent = Path::new("/sys/devices/platform").join(TEST);
     same(Path::new("/sys/class/mdev_bus").join(TEST), &parent)?;
     assert_eq!(
@@ -145,7 +145,7 @@ fn m2_and_m3_of_a_device_with_a_driver() -> Result<()> {
     Ok(())
 }
 
-fn m4_names_and_descriptions() -> Result<()> {
+fn names_and_descriptions() -> Result<()> {
     for (name, pretty, description) in [
         ("vfio_mdev_test-small", "small\n", "of small\n"),
         ("vfio_mdev_test-large", "A large one\n", "of large\n"),
@@ -174,7 +174,7 @@ fn create_until(end: Instant) -> (Vec<Errno>, usize) {
     (errors, made)
 }
 
-fn m5_create_while_the_parent_goes() -> Result<()> {
+fn create_while_parent_is_unregistered() -> Result<()> {
     let end = Instant::now() + Duration::from_secs(2);
     let creator = thread::spawn(move || create_until(end));
     while !creator.is_finished() {
@@ -196,7 +196,7 @@ fn m5_create_while_the_parent_goes() -> Result<()> {
 }
 
 /// When two threads remove a device, exactly one of them succeeds.
-fn m7_remove_races_with_itself() -> Result<()> {
+fn concurrent_removes() -> Result<()> {
     for _ in 0..50 {
         let mdev = Mdev::new("vfio_mdev_test-small", UUID)?;
         let outcomes = thread::scope(|scope| {
@@ -220,7 +220,7 @@ fn m7_remove_races_with_itself() -> Result<()> {
     Ok(())
 }
 
-fn m8_parent_comes_and_goes() -> Result<()> {
+fn uevents_of_parent() -> Result<()> {
     let listener = Listener::new()?;
     let path = format!("/devices/platform/{TEST}");
     // Changes made by the parent itself may come in between.
@@ -240,7 +240,7 @@ fn m8_parent_comes_and_goes() -> Result<()> {
     Ok(())
 }
 
-fn m8_device_comes_and_goes() -> Result<()> {
+fn uevents_of_device() -> Result<()> {
     let listener = Listener::new()?;
     let mdev = Mdev::new("mtty-1", UUID)?;
     mdev.remove()?;
@@ -256,7 +256,7 @@ fn m8_device_comes_and_goes() -> Result<()> {
     Ok(())
 }
 
-fn m9_children_go_with_the_parent() -> Result<()> {
+fn unregistering_parent_removes_devices() -> Result<()> {
     let children = [
         Mdev::new("vfio_mdev_test-small", UUIDS[0])?,
         Mdev::new("vfio_mdev_test-large", UUIDS[1])?,
@@ -282,7 +282,7 @@ fn m9_children_go_with_the_parent() -> Result<()> {
     Ok(())
 }
 
-fn m9_children_go_with_the_module() -> Result<()> {
+fn unloading_module_removes_devices() -> Result<()> {
     let children = [
         Mdev::new("mtty-1", UUIDS[0])?,
         Mdev::new("mtty-2", UUIDS[1])?,
@@ -301,7 +301,7 @@ fn m9_children_go_with_the_module() -> Result<()> {
     Ok(())
 }
 
-fn m9_module_of_an_open_device() -> Result<()> {
+fn open_device_holds_module() -> Result<()> {
     let mdev = Mdev::new("mtty-1", UUID)?;
     let open = mdev.open()?;
     assert_eq!(unload(c"mtty"), Err(Errno::EAGAIN));
@@ -311,7 +311,7 @@ fn m9_module_of_an_open_device() -> Result<()> {
     Ok(())
 }
 
-fn m10_driver_without_an_interface() -> Result<()> {
+fn driver_without_device_api() -> Result<()> {
     unload(c"vfio_mdev_test")?;
     let error = load(&[TEST, "api=0"]).map_err(|error| error.to_string());
     load(&[TEST])?;
@@ -320,7 +320,7 @@ fn m10_driver_without_an_interface() -> Result<()> {
     Ok(())
 }
 
-fn m10_driver_without_probe() -> Result<()> {
+fn driver_without_probe() -> Result<()> {
     let mdev = Mdev::new("vfio_mdev_test-small", UUID)?;
     same(
         mdev.folder().join("driver"),
@@ -334,7 +334,7 @@ fn m10_driver_without_probe() -> Result<()> {
     Ok(())
 }
 
-fn m11_no_driver_is_bound_by_itself() -> Result<()> {
+fn no_driver_binds_by_itself() -> Result<()> {
     let mdev = Mdev::new("mtty-1", UUID)?;
     let driver = bus().join("drivers/mtty");
     fs::write(driver.join("unbind"), UUID)?;
@@ -353,7 +353,7 @@ fn m11_no_driver_is_bound_by_itself() -> Result<()> {
     Ok(())
 }
 
-fn m12_instances_of_all_types() -> Result<()> {
+fn available_instances_of_all_types() -> Result<()> {
     let available = || -> Result<[String; 2]> {
         Ok([
             type_attribute("vfio_mdev_test-small", "available_instances")?,
@@ -376,7 +376,7 @@ fn m12_instances_of_all_types() -> Result<()> {
     Ok(())
 }
 
-fn m14_messages() -> Result<()> {
+fn log_messages() -> Result<()> {
     let mut log = Log::follow()?;
     let unbound = Unbound::new()?;
     let line = |text| format!("vfio_mdev_test vfio_mdev_test: MDEV: {text}");

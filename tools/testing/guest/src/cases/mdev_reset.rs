@@ -4,7 +4,6 @@
 
 use crate::{
     harness::cases,
-    kmsg::says,
     pin::{
         FAIL_RESETS,
         Pinning, //
@@ -14,16 +13,15 @@ use anyhow::{
     Context,
     Result, //
 };
+use support::kmsg::says;
 use vfio_client::Errno;
 
 cases! {
-    #[driver_in_rust]
-    failed_by_request,
-    #[driver_in_rust]
-    failed_after_the_last_close,
+    #[requires(driver(Rust))] reset_ioctl_fails,
+    #[requires(driver(Rust))] reset_after_last_close_fails,
 }
 
-fn failed_by_request() -> Result<()> {
+fn reset_ioctl_fails() -> Result<()> {
     let pinning = Pinning::new()?;
     pinning.pinner.misbehave(FAIL_RESETS).context("misbehave")?;
     for expected in [Err(Errno::EIO), Err(Errno::EIO), Ok(())] {
@@ -33,7 +31,7 @@ fn failed_by_request() -> Result<()> {
     Ok(())
 }
 
-fn failed_after_the_last_close() -> Result<()> {
+fn reset_after_last_close_fails() -> Result<()> {
     says(&["reset failed after the last close"], || {
         let pinning = Pinning::new()?;
         pinning.pinner.misbehave(FAIL_RESETS).context("misbehave")?;

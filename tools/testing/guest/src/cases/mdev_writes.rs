@@ -3,15 +3,11 @@
 //! Writes of a Rust driver to user memory, and the dirty log that records them.
 
 use crate::{
-    harness::cases,
-    mdev::{
-        DMA_LOGGING_REPORT,
-        DMA_LOGGING_START,
-        DMA_LOGGING_STOP,
-        GET,
-        SET,
-        feature, //
+    dma_logging::{
+        self,
+        Report, //
     },
+    harness::cases,
     pin::{
         IOVA,
         Pinning,
@@ -26,8 +22,8 @@ use std::{
     sync::Barrier,
     thread, //
 };
+use support::PAGE;
 use vfio_client::{
-    Bytes,
     Errno,
     MapFlags,
     Memory,
@@ -35,53 +31,40 @@ use vfio_client::{
 };
 
 cases! {
-    #[driver_in_rust_on_our_core]
-    a_log_begins_during_a_write,
-    #[driver_in_rust_on_our_core]
-    the_last_page_of_all,
-    #[driver_in_rust_on_our_core]
-    a_write_that_fails_halfway,
+    #[requires(driver(Rust), core(Rust))] logging_starts_during_write,
+    #[requires(driver(Rust), core(Rust))] write_to_last_page_of_address_space,
+    #[requires(driver(Rust), core(Rust))] failed_write_logs_written_pages,
 }
-
-const PAGE: u64 = PAGE_SIZE as u64;
 
 /// Starts logging `pages` pages at [`IOVA`].
 fn start(pinning: &Pinning, pages: usize) -> Result<()> {
-    let range = Memory::anonymous(16)?;
-    range.write_u64(0, IOVA);
-    range.write_u64(8, pages as u64 * PAGE);
-    let mut data = Bytes::new().u64(PAGE).u32(1).u32(0).u64(range.addr());
+    let range = (IOVA, pages as u64 * PAGE);
     let device = pinning.pinner.device();
-    assert_eq!(feature(device, SET | DMA_LOGGING_START, &mut data), Ok(0));
+    assert_eq!(dma_logging::start(device, PAGE, &[range])?, Ok(PAGE));
     Ok(())
 }
 
 fn stop(pinning: &Pinning) {
-    let answer = feature(
-        pinning.pinner.device(),
-        SET | DMA_LOGGING_STOP,
-        &mut Bytes::new(),
-    );
-    assert_eq!(answer, Ok(0));
+    assert_eq!(dma_logging::stop(pinning.pinner.device()), Ok(0));
 }
 
 /// Returns which of `pages` pages at [`IOVA`] are in the log.
 fn written(pinning: &Pinning, pages: usize) -> Result<Vec<bool>> {
     let bits = Memory::anonymous(pages.div_ceil(8))?;
-    let mut data = Bytes::new()
-        .u64(IOVA)
-        .u64(pages as u64 * PAGE)
-        .u64(PAGE)
-        .u64(bits.addr());
-    let device = pinning.pinner.device();
-    assert_eq!(feature(device, GET | DMA_LOGGING_REPORT, &mut data), Ok(0));
+    let report = Report {
+        iova: IOVA,
+        length: pages as u64 * PAGE,
+        page_size: PAGE,
+        bitmap: bits.addr(),
+    };
+    assert_eq!(report.send(pinning.pinner.device()), Ok(0));
     Ok((0..pages)
         .map(|page| (bits.read_u8(page / 8) >> (page % 8)) & 1 == 1)
         .collect())
 }
 
 /// Data written after the log was started is recorded, even if the write began before.
-fn a_log_begins_during_a_write() -> Result<()> {
+fn logging_starts_during_write() -> Result<()> {
     const PAGES: usize = 256;
     const ROUNDS: usize = 300;
     let (pinning, memory) = mapped(PAGES)?;
@@ -106,18 +89,18 @@ fn a_log_begins_during_a_write() -> Result<()> {
         })?;
         let written = written(&pinning, PAGES)?;
         if late {
-            assert!(written[PAGES - 1], "in round {round}");
+            assert!(written[PAGES - 1], "round {round}");
             during += 1;
         }
         stop(&pinning);
         round += 1;
     }
-    ensure!(during > 0, "no log has begun during a write");
-    println!("{during} of {round} logs began during a write");
+    ensure!(during > 0, "logging never started during a write");
+    println!("logging started during a write in {during} of {round} rounds");
     Ok(())
 }
 
-fn the_last_page_of_all() -> Result<()> {
+fn write_to_last_page_of_address_space() -> Result<()> {
     const LAST: u64 = u64::MAX - (PAGE - 1);
     let (pinning, _memory) = mapped(1)?;
     let last = Memory::anonymous(PAGE_SIZE)?;
@@ -136,7 +119,7 @@ fn the_last_page_of_all() -> Result<()> {
 }
 
 /// The log has the written pages, and none of those from the failing page on.
-fn a_write_that_fails_halfway() -> Result<()> {
+fn failed_write_logs_written_pages() -> Result<()> {
     let (pinning, _memory) = mapped(4)?;
     start(&pinning, 8)?;
     let answer = pinning

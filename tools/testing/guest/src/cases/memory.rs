@@ -4,7 +4,6 @@
 
 use super::limits::has_page_tables;
 use crate::{
-    cgroup::Cgroup,
     env::{
         EDU,
         attached, //
@@ -13,7 +12,6 @@ use crate::{
         Failure,
         cases, //
     },
-    leak::locked_kib,
 };
 use anyhow::{
     Result,
@@ -24,6 +22,10 @@ use std::{
     path::Path,
     process::Command, //
 };
+use support::{
+    cgroup::Cgroup,
+    machine::locked_kib, //
+};
 use vfio_client::{
     Errno,
     Iommu,
@@ -33,9 +35,8 @@ use vfio_client::{
 };
 
 cases! {
-    t_m19_file_of_a_file_system,
-    #[memory_cgroups]
-    page_tables_are_charged,
+    #[rows("T-M19")] file_backed_memory_is_refused,
+    #[requires(memory_cgroups)] page_tables_are_charged,
 }
 
 fn shell(script: &str) -> Result<()> {
@@ -70,7 +71,7 @@ impl Drop for Mounted {
 }
 
 /// A device would write to the pages without notifying the file system.
-fn t_m19_file_of_a_file_system() -> Result<()> {
+fn file_backed_memory_is_refused() -> Result<()> {
     let _mounted = Mounted::new()?;
     let path = Path::new(Mounted::FOLDER).join("file");
     let file = File::create_new(&path)?;
@@ -106,10 +107,16 @@ fn page_tables_are_charged() -> Result<()> {
     })?;
     if has_page_tables()? {
         let charged = cgroup.wait_for(KERNEL, |bytes| bytes >= TABLES)?;
-        ensure!(charged >= TABLES, "only {charged} bytes are charged");
+        ensure!(
+            charged >= TABLES,
+            "expected at least {TABLES} bytes charged, got {charged}"
+        );
     }
     drop((container, group));
     let left = cgroup.wait_for(KERNEL, |bytes| bytes < TABLES)?;
-    ensure!(left < TABLES, "{left} bytes stay charged");
+    ensure!(
+        left < TABLES,
+        "expected less than {TABLES} bytes charged, got {left}"
+    );
     Ok(())
 }

@@ -18,7 +18,8 @@ use crate::{
         SET,
         UUIDS,
         feature,
-        feature_of_size, //
+        feature_of_size,
+        open_mtty, //
     },
     migration::{
         self,
@@ -54,30 +55,28 @@ use vfio_client::{
 };
 
 cases! {
-    d07_checks,
-    d09_flags,
-    d10_initial_state,
-    d10_walk_with_data,
-    d10_walk_back_to_running,
-    d10_precopy_keeps_its_file,
-    d10_bad_states,
-    d10_illegal_ways,
-    d10_resuming_without_enough_data,
-    d10_resuming_with_wrong_data,
-    d10_wrong_type_of_device,
-    d10_file_is_useless_afterwards,
-    d10_reset_goes_to_running,
-    d10_last_close,
-    d10_answer_cannot_be_written,
-    d10_no_descriptor_left,
-    d16_data_size,
-    d18_precopy_info_v2,
-    d18_sticky_until_the_last_close,
-    d19_precopy_info,
-    #[vfio_debugfs]
-    k5_debugfs,
-    #[vfio_debugfs]
-    k5_debugfs_without_migration,
+    #[rows("D7")] feature_flags_and_sizes,
+    #[rows("D9")] migration_flags,
+    #[rows("D10")] initial_state,
+    #[rows("D10")] state_is_migrated,
+    #[rows("D10")] all_states_return_to_running,
+    #[rows("D10")] precopy_to_stop_copy_keeps_data_file,
+    #[rows("D10")] invalid_states,
+    #[rows("D10")] invalid_transitions,
+    #[rows("D10")] resuming_with_too_little_data,
+    #[rows("D10")] resuming_with_wrong_data,
+    #[rows("D10")] resuming_with_data_of_other_type,
+    #[rows("D10")] data_file_is_dead_after_transition,
+    #[rows("D10")] reset_returns_to_running,
+    #[rows("D10")] last_close_returns_to_running,
+    #[rows("D10")] unwritable_answer_changes_nothing,
+    #[rows("D10")] no_free_descriptor_for_data_file,
+    #[rows("D16")] stop_copy_length,
+    #[rows("D18")] enable_precopy_info_v2,
+    #[rows("D18")] precopy_info_v2_lasts_until_last_close,
+    #[rows("D19")] get_precopy_info,
+    #[rows("K5")] #[requires(vfio_debugfs)] debugfs_shows_migration_state,
+    #[rows("K5")] #[requires(vfio_debugfs)] debugfs_without_migration,
 }
 
 /// The scratch register of the serial port.
@@ -95,76 +94,75 @@ fn set_scratch(device: &Device, value: u8) -> Result<()> {
     Ok(device.write(&bar, SCRATCH, &[value])?)
 }
 
-fn d07_checks() -> Result<()> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    migration::checks(&mdev.open()?.device)
+fn feature_flags_and_sizes() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
+    migration::checks(&open.device)
 }
 
-fn d10_walk_back_to_running() -> Result<()> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    migration::walk_back_to_running(&mdev.open()?.device)
+fn all_states_return_to_running() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
+    migration::walk_back_to_running(&open.device)
 }
 
-fn d10_precopy_keeps_its_file() -> Result<()> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    migration::precopy_keeps_its_file(&mdev.open()?.device, Ok(0))
+fn precopy_to_stop_copy_keeps_data_file() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
+    migration::precopy_keeps_its_file(&open.device, Ok(0))
 }
 
-fn d10_bad_states() -> Result<()> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    migration::bad_states(&mdev.open()?.device)
+fn invalid_states() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
+    migration::bad_states(&open.device)
 }
 
-fn d10_illegal_ways() -> Result<()> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    migration::illegal_ways(&mdev.open()?.device)
+fn invalid_transitions() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
+    migration::illegal_ways(&open.device)
 }
 
-fn d10_resuming_without_enough_data() -> Result<()> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    migration::not_enough_data(&mdev.open()?.device)
+fn resuming_with_too_little_data() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
+    migration::not_enough_data(&open.device)
 }
 
-fn d10_file_is_useless_afterwards() -> Result<()> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    migration::file_is_useless_afterwards(&mdev.open()?.device)
+fn data_file_is_dead_after_transition() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
+    migration::file_is_useless_afterwards(&open.device)
 }
 
-fn d10_reset_goes_to_running() -> Result<()> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    migration::reset_goes_to_running(&mdev.open()?.device)
+fn reset_returns_to_running() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
+    migration::reset_goes_to_running(&open.device)
 }
 
-fn d10_answer_cannot_be_written() -> Result<()> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    migration::answer_cannot_be_written(&mdev.open()?.device)
+fn unwritable_answer_changes_nothing() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
+    migration::answer_cannot_be_written(&open.device)
 }
 
-fn d10_no_descriptor_left() -> Result<()> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    migration::no_descriptor_left(&mdev.open()?.device)
+fn no_free_descriptor_for_data_file() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
+    migration::no_descriptor_left(&open.device)
 }
 
-fn d18_precopy_info_v2() -> Result<()> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    migration::precopy_info_v2(&mdev.open()?.device)
+fn enable_precopy_info_v2() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
+    migration::precopy_info_v2(&open.device)
 }
 
-fn d19_precopy_info() -> Result<()> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    migration::precopy_info(&mdev.open()?.device, 24)
+fn get_precopy_info() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
+    migration::precopy_info(&open.device, 24)
 }
 
-fn d09_flags() -> Result<()> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    let open = mdev.open()?;
+fn migration_flags() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
     let mut data = Bytes::new().u64(u64::MAX).u64(u64::MAX);
     assert_eq!(feature(&open.device, GET | MIGRATION, &mut data), Ok(0));
     assert_eq!((data.get_u64(0), data.get_u64(8)), (7, u64::MAX));
     Ok(())
 }
 
-fn d10_initial_state() -> Result<()> {
+fn initial_state() -> Result<()> {
     let mdev = Mdev::new("mtty-2", UUIDS[0])?;
     let open = mdev.open()?;
     assert_eq!(state(&open.device)?, RUNNING);
@@ -173,7 +171,7 @@ fn d10_initial_state() -> Result<()> {
     Ok(())
 }
 
-fn d10_walk_with_data() -> Result<()> {
+fn state_is_migrated() -> Result<()> {
     for name in ["mtty-1", "mtty-2"] {
         let (source, target) = (Mdev::new(name, UUIDS[0])?, Mdev::new(name, UUIDS[1])?);
         let (from, to) = (source.open()?, target.open()?);
@@ -196,9 +194,8 @@ fn d10_walk_with_data() -> Result<()> {
     Ok(())
 }
 
-fn d10_resuming_with_wrong_data() -> Result<()> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    let open = mdev.open()?;
+fn resuming_with_wrong_data() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
     let device = &open.device;
     let mut data = save(device)?;
     let mut file = go_with_file(device, RESUMING)?;
@@ -213,7 +210,7 @@ fn d10_resuming_with_wrong_data() -> Result<()> {
     Ok(())
 }
 
-fn d10_wrong_type_of_device() -> Result<()> {
+fn resuming_with_data_of_other_type() -> Result<()> {
     let (one, two) = (
         Mdev::new("mtty-1", UUIDS[0])?,
         Mdev::new("mtty-2", UUIDS[1])?,
@@ -227,9 +224,8 @@ fn d10_wrong_type_of_device() -> Result<()> {
     Ok(())
 }
 
-fn d10_last_close() -> Result<()> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    let open = mdev.open()?;
+fn last_close_returns_to_running() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
     let second = open.group.device(UUIDS[0])?;
     let mut file = go_with_file(&open.device, STOP_COPY)?;
     drop(open.device);
@@ -243,7 +239,7 @@ fn d10_last_close() -> Result<()> {
     Ok(())
 }
 
-fn d16_data_size() -> Result<()> {
+fn stop_copy_length() -> Result<()> {
     let (one, two) = (
         Mdev::new("mtty-1", UUIDS[0])?,
         Mdev::new("mtty-2", UUIDS[1])?,
@@ -261,9 +257,8 @@ fn d16_data_size() -> Result<()> {
     Ok(())
 }
 
-fn d18_sticky_until_the_last_close() -> Result<()> {
-    let mdev = Mdev::new("mtty-1", UUIDS[0])?;
-    let open = mdev.open()?;
+fn precopy_info_v2_lasts_until_last_close() -> Result<()> {
+    let (_mdev, open) = open_mtty()?;
     let second = open.group.device(UUIDS[0])?;
     feature(&second, SET | MIG_PRECOPY_INFO_V2, &mut Bytes::new())?;
     drop(second);
@@ -277,7 +272,7 @@ fn d18_sticky_until_the_last_close() -> Result<()> {
     Ok(())
 }
 
-fn k5_debugfs() -> Result<()> {
+fn debugfs_shows_migration_state() -> Result<()> {
     let mdev = Mdev::new("mtty-1", UUIDS[0])?;
     let folder = format!("/sys/kernel/debug/vfio/{}/migration", UUIDS[0]);
     let read = |name: &str| fs::read_to_string(format!("{folder}/{name}"));
@@ -312,7 +307,7 @@ fn k5_debugfs() -> Result<()> {
     Ok(())
 }
 
-fn k5_debugfs_without_migration() -> Result<()> {
+fn debugfs_without_migration() -> Result<()> {
     let folder = format!("/sys/kernel/debug/vfio/{}", crate::env::EDU);
     assert!(fs::exists(&folder)?);
     assert!(!fs::exists(format!("{folder}/migration"))?);

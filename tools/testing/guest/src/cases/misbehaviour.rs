@@ -10,8 +10,6 @@ use crate::{
         Failure,
         cases, //
     },
-    kmsg::says,
-    leak::locked_kib,
     pin::{
         self,
         IOVA,
@@ -21,8 +19,8 @@ use crate::{
         PIN_EARLIER,
         Pinning,
         READ,
-        WRITE, //
-        mapped,
+        WRITE,
+        mapped, //
     },
     stall::LIMIT, //
 };
@@ -39,47 +37,36 @@ use std::{
         Instant, //
     },
 };
+use support::{
+    PAGE,
+    kmsg::says,
+    machine::locked_kib, //
+};
 use vfio_client::{
     Errno,
-    MapFlags,
-    PAGE_SIZE, //
+    MapFlags, //
 };
 
 cases! {
-    #[driver_in_c_on_our_type1]
-    t_u14_driver_keeps_pages,
-    #[driver_in_c_on_our_type1]
-    t_u14_driver_pins_again,
-    #[driver_in_c]
-    device_at_work,
-    #[driver_in_c_on_our_type1]
-    driver_keeps_pages_when_closed,
-    #[driver_in_c]
-    t_x2_each_pin_needs_an_unpin,
-    #[driver_in_rust]
-    pages_are_taken_away,
-    #[driver_in_rust]
-    pinning_again_is_in_vain,
-    #[driver_in_rust]
-    forgotten_pages,
-    #[driver_in_rust]
-    forgotten_pages_when_closed,
-    #[driver_in_rust]
-    a_closed_device_reaches_nothing,
-    #[driver_in_rust]
-    a_removed_device_reaches_nothing,
-    #[driver_in_rust]
-    absurd_ranges,
-    #[driver_in_rust_on_our_type1]
-    many_threads,
+    #[rows("T-U14")] #[requires(driver(C), type1(Rust))] unmap_fails_if_driver_keeps_pages,
+    #[rows("T-U14")] #[requires(driver(C), type1(Rust))] unmap_fails_if_driver_pins_again,
+    #[requires(driver(C))] unmap_while_driver_moves_its_pins,
+    #[requires(driver(C), type1(Rust))] pages_kept_after_close_are_released_with_container,
+    #[rows("T-X2")] #[requires(driver(C))] each_pin_needs_an_unpin,
+    #[requires(driver(Rust))] unmap_revokes_kept_pages,
+    #[requires(driver(Rust))] unmap_revokes_pages_pinned_again,
+    #[requires(driver(Rust))] forgotten_pages_stay_pinned,
+    #[requires(driver(Rust))] close_unpins_forgotten_pages,
+    #[requires(driver(Rust))] closed_device_cannot_use_kept_pages,
+    #[requires(driver(Rust))] removed_device_cannot_use_kept_pages,
+    #[requires(driver(Rust))] invalid_ranges_are_refused,
+    #[requires(driver(Rust), type1(Rust))] threads_pin_while_memory_is_remapped,
 }
-
-const PAGE: u64 = PAGE_SIZE as u64;
 
 // --- In C -------------------------------------------------------------------------------------
 
 /// The unmap fails and changes nothing. The log names the drivers that may be responsible.
-fn t_u14_driver_keeps_pages() -> Result<()> {
+fn unmap_fails_if_driver_keeps_pages() -> Result<()> {
     let (pinning, _memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     assert_eq!(pinner.pin(IOVA, 2, READ)?.0, 2);
@@ -96,14 +83,14 @@ fn t_u14_driver_keeps_pages() -> Result<()> {
     outcome?;
     assert!(told >= 1, "it was told");
     assert_eq!((pinner.pinned()?, locked_kib()), (2, 8), "all is as it was");
-    assert_eq!(pinner.pin(IOVA, 4, READ)?.0, 4, "and still works");
+    assert_eq!(pinner.pin(IOVA, 4, READ)?.0, 4, "the driver still works");
     assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
     assert_eq!(locked_kib(), 0);
     Ok(())
 }
 
 /// Unpinning pages and pinning them again has the same result.
-fn t_u14_driver_pins_again() -> Result<()> {
+fn unmap_fails_if_driver_pins_again() -> Result<()> {
     let (pinning, _memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     assert_eq!(pinner.pin(IOVA, 4, READ)?.0, 4);
@@ -119,7 +106,7 @@ fn t_u14_driver_pins_again() -> Result<()> {
 
 /// There is always a pinned page in one of the mappings, but each mapping is without pinned pages
 /// for a moment.
-fn device_at_work() -> Result<()> {
+fn unmap_while_driver_moves_its_pins() -> Result<()> {
     let (pinning, memory) = mapped(1)?;
     let (pinner, container) = (&pinning.pinner, &pinning.container);
     container.map(IOVA + PAGE, &memory, MapFlags::ReadWrite)?;
@@ -139,7 +126,7 @@ fn device_at_work() -> Result<()> {
 
 /// The driver cannot be asked to unpin any more. The pages are released with the container, and
 /// uncharged.
-fn driver_keeps_pages_when_closed() -> Result<()> {
+fn pages_kept_after_close_are_released_with_container() -> Result<()> {
     let (pinning, _memory) = mapped(4)?;
     assert_eq!(pinning.pinner.pin(IOVA, 2, READ)?.0, 2);
     pinning.pinner.misbehave(KEEP_CLOSED)?;
@@ -155,7 +142,7 @@ fn driver_keeps_pages_when_closed() -> Result<()> {
     Ok(())
 }
 
-fn t_x2_each_pin_needs_an_unpin() -> Result<()> {
+fn each_pin_needs_an_unpin() -> Result<()> {
     let (pinning, _memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     for _ in 0..3 {
@@ -172,7 +159,7 @@ fn t_x2_each_pin_needs_an_unpin() -> Result<()> {
 
 // --- In Rust ----------------------------------------------------------------------------------
 
-fn pages_are_taken_away() -> Result<()> {
+fn unmap_revokes_kept_pages() -> Result<()> {
     let (pinning, memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     memory.write_u64(0, 1);
@@ -180,7 +167,7 @@ fn pages_are_taken_away() -> Result<()> {
     pinner.misbehave(KEEP)?;
     assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
     assert_eq!(locked_kib(), 0);
-    assert_eq!(pinner.pinned()?, 2, "so it believes");
+    assert_eq!(pinner.pinned()?, 2, "the driver counts the revoked pages");
     assert_eq!(pinner.poke(IOVA, 2), Err(Errno::ENODEV));
     assert_eq!(memory.read_u64(0), 1);
     // The pages that the driver has kept are not those that it pins at the same address later.
@@ -194,7 +181,7 @@ fn pages_are_taken_away() -> Result<()> {
     Ok(())
 }
 
-fn pinning_again_is_in_vain() -> Result<()> {
+fn unmap_revokes_pages_pinned_again() -> Result<()> {
     let (pinning, _memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     assert_eq!(pinner.pin(IOVA, 2, READ | WRITE)?.0, 2);
@@ -202,14 +189,14 @@ fn pinning_again_is_in_vain() -> Result<()> {
     let before = pinner.unmaps()?;
     assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
     assert_eq!(pinner.unmaps()? - before, 1);
-    assert_eq!(pinner.pinned()?, 1, "it did pin again");
+    assert_eq!(pinner.pinned()?, 1, "the driver pinned the page again");
     assert_eq!(pinner.poke(IOVA, 2), Err(Errno::ENODEV));
     assert_eq!(locked_kib(), 0);
     Ok(())
 }
 
 /// Forgotten pages stay pinned while they are mapped and the device is open.
-fn forgotten_pages() -> Result<()> {
+fn forgotten_pages_stay_pinned() -> Result<()> {
     let (pinning, memory) = mapped(8)?;
     let pinner = &pinning.pinner;
     for _ in 0..100 {
@@ -218,7 +205,7 @@ fn forgotten_pages() -> Result<()> {
     }
     assert_eq!(locked_kib(), 24);
     pinner.unpin(IOVA, 8)?;
-    assert_eq!(locked_kib(), 24, "nobody knows of them");
+    assert_eq!(locked_kib(), 24, "the driver forgot these pages");
     assert_eq!(pinning.container.unmap(IOVA, 8 * PAGE)?, 8 * PAGE);
     assert_eq!(locked_kib(), 0);
     pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
@@ -228,7 +215,7 @@ fn forgotten_pages() -> Result<()> {
     Ok(())
 }
 
-fn forgotten_pages_when_closed() -> Result<()> {
+fn close_unpins_forgotten_pages() -> Result<()> {
     let (pinning, _memory) = mapped(8)?;
     for _ in 0..10 {
         assert_eq!(pinning.pinner.pin_only(IOVA, 8, READ)?, 8);
@@ -253,7 +240,7 @@ fn leave_pages() -> Result<()> {
 
 /// The device is opened again with the same addresses, while the driver tries to use the pages
 /// that it was given before.
-fn a_closed_device_reaches_nothing() -> Result<()> {
+fn closed_device_cannot_use_kept_pages() -> Result<()> {
     leave_pages()?;
     let (pinning, memory) = mapped(4)?;
     memory.write_u64(0, 5);
@@ -268,7 +255,7 @@ fn a_closed_device_reaches_nothing() -> Result<()> {
 
 /// As above, but the device has been removed meanwhile. The driver still refers to it, so its name
 /// is in use.
-fn a_removed_device_reaches_nothing() -> Result<()> {
+fn removed_device_cannot_use_kept_pages() -> Result<()> {
     leave_pages()?;
     pin::replace()?;
     let (pinning, memory) = mapped(4)?;
@@ -281,7 +268,7 @@ fn a_removed_device_reaches_nothing() -> Result<()> {
     Ok(())
 }
 
-fn absurd_ranges() -> Result<()> {
+fn invalid_ranges_are_refused() -> Result<()> {
     let (pinning, _memory) = mapped(4)?;
     let last = u64::MAX - (PAGE - 1);
     for (iova, count, errno) in [
@@ -314,7 +301,7 @@ const TIME: Duration = Duration::from_secs(3);
 const THREADS: u64 = 3;
 
 /// Threads pin pages, keep, forget and use them, while everything is unmapped and mapped again.
-fn many_threads() -> Result<()> {
+fn threads_pin_while_memory_is_remapped() -> Result<()> {
     let (pinning, memory) = mapped(16)?;
     let end = AtomicBool::new(false);
     let (pins, mut unmaps, mut refusals) = (AtomicU64::new(0), 0, 0);

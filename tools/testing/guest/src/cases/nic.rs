@@ -50,15 +50,15 @@ use vfio_client::{
 };
 
 cases! {
-    frame_comes_back,
-    interrupts,
-    k8_slot_is_reset_as_a_whole,
-    k8_slot_is_not_reset_with_a_stranger_in_it,
-    k9_closed_devices_sleep,
-    d12_low_power,
-    d12_low_power_with_wakeup,
-    d17_features_of_the_driver,
-    d17_dma_buf_holds_the_device,
+    loopback_frame,
+    msi_after_frame,
+    #[rows("K8")] hot_reset_resets_whole_slot,
+    #[rows("K8")] hot_reset_needs_all_groups_of_slot,
+    #[rows("K9")] closed_device_is_runtime_suspended,
+    #[rows("D12")] low_power,
+    #[rows("D12")] low_power_with_wakeup,
+    #[rows("D17")] features_of_other_drivers,
+    #[rows("D17")] dma_buf_holds_device,
 }
 
 /// A network controller, which is the first function of its slot.
@@ -91,7 +91,7 @@ fn frame() -> Vec<u8> {
     addresses.into_iter().chain(kind).chain(words).collect()
 }
 
-fn frame_comes_back() -> Result<()> {
+fn loopback_frame() -> Result<()> {
     let setup = Setup::with(NIC, Iommu::Type1v2)?;
     let memory = Memory::anonymous(MEMORY)?;
     let nic = Nic::new(&setup.device)?;
@@ -105,7 +105,7 @@ fn frame_comes_back() -> Result<()> {
     Ok(())
 }
 
-fn interrupts() -> Result<()> {
+fn msi_after_frame() -> Result<()> {
     let setup = Setup::with(NIC, Iommu::Type1v2)?;
     let nic = Nic::new(&setup.device)?;
     let interrupt = Interrupt::new()?;
@@ -136,10 +136,13 @@ fn hit(device: &Device) -> Result<Vec<(u32, u32)>> {
     Ok((0..bytes.get_u32(8)).map(one).collect())
 }
 
-fn k8_slot_is_reset_as_a_whole() -> Result<()> {
+fn hot_reset_resets_whole_slot() -> Result<()> {
     let setup = Setup::with(NIC, Iommu::Type1v2)?;
     let number = pci::group_of(NIC)?;
-    ensure!(number == pci::group_of(OTHER)?, "one group for the slot");
+    ensure!(
+        number == pci::group_of(OTHER)?,
+        "the functions of a slot must share a group"
+    );
     assert_eq!(hit(&setup.device)?, [(number, 0x0001), (number, 0x0101)]);
     let other = setup.group.device(OTHER)?;
     let nics = [Nic::new(&setup.device)?, Nic::new(&other)?];
@@ -163,7 +166,7 @@ fn k8_slot_is_reset_as_a_whole() -> Result<()> {
     Ok(())
 }
 
-fn k8_slot_is_not_reset_with_a_stranger_in_it() -> Result<()> {
+fn hot_reset_needs_all_groups_of_slot() -> Result<()> {
     let (_container, group) = attached(NIC, Iommu::Type1v2)?;
     let strange = crate::env::group(crate::env::EDU)?;
     let device = group.device(NIC)?;
@@ -188,11 +191,11 @@ fn reaches(bdf: &str, state: &str) -> Result<()> {
     Ok(())
 }
 
-fn k9_closed_devices_sleep() -> Result<()> {
+fn closed_device_is_runtime_suspended() -> Result<()> {
     reaches(NIC, "suspended")?;
     reaches(OTHER, "suspended")?;
     let (container, group) = attached(NIC, Iommu::Type1v2)?;
-    assert_eq!(power(NIC)?, "suspended", "it isn't open");
+    assert_eq!(power(NIC)?, "suspended", "the device is not open");
     let device = group.device(NIC)?;
     assert_eq!(power(NIC)?, "active");
     // The other function stays suspended.
@@ -204,7 +207,7 @@ fn k9_closed_devices_sleep() -> Result<()> {
     Ok(())
 }
 
-fn d12_low_power() -> Result<()> {
+fn low_power() -> Result<()> {
     let setup = Setup::with(NIC, Iommu::Type1v2)?;
     let device = &setup.device;
     for number in [LOW_POWER_ENTRY, LOW_POWER_EXIT] {
@@ -228,7 +231,7 @@ fn d12_low_power() -> Result<()> {
     Ok(())
 }
 
-fn d12_low_power_with_wakeup() -> Result<()> {
+fn low_power_with_wakeup() -> Result<()> {
     let setup = Setup::with(NIC, Iommu::Type1v2)?;
     let device = &setup.device;
     let enter = |fd: i32| {
@@ -251,7 +254,7 @@ fn d12_low_power_with_wakeup() -> Result<()> {
     Ok(())
 }
 
-fn d17_features_of_the_driver() -> Result<()> {
+fn features_of_other_drivers() -> Result<()> {
     let setup = Setup::with(NIC, Iommu::Type1v2)?;
     let device = &setup.device;
     for number in [BUS_MASTER, ZPCI_ERROR] {
@@ -276,7 +279,7 @@ fn d17_features_of_the_driver() -> Result<()> {
 }
 
 /// The driver exports device memory and keeps the device registered meanwhile.
-fn d17_dma_buf_holds_the_device() -> Result<()> {
+fn dma_buf_holds_device() -> Result<()> {
     let setup = Setup::with(NIC, Iommu::Type1v2)?;
     setup.device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
     let payload = Bytes::new().u32(0).u32(0).u32(0).u32(1);

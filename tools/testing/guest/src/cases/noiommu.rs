@@ -12,8 +12,6 @@ use crate::{
         Failure,
         cases, //
     },
-    helper::Helper,
-    kmsg::Log,
     mdev::{
         Mdev,
         UUIDS, //
@@ -40,7 +38,11 @@ use std::{
             MetadataExt, //
         },
     },
-    path::Path,
+    path::Path, //
+};
+use support::{
+    helper::Helper,
+    kmsg::Log, //
 };
 use vfio_client::{
     Container,
@@ -59,30 +61,30 @@ use vfio_client::{
 };
 
 cases! {
-    k4_parameter,
-    c05_extension,
-    s2_nodes,
-    s4_class,
-    s6_name,
-    s10_taint,
-    g1_one_opener,
-    g3_right_to_open,
-    g5_status,
-    g8_several_groups_in_one_container,
-    g18_not_allowed,
-    c06_no_group,
-    c08_other_backends,
-    c16_set_iommu,
-    c16_requests,
-    c16_right,
-    c03_extensions_with_a_group,
-    c13_container_can_be_used_again,
-    c17_mixed_with_emulated,
+    #[rows("K4")] parameter_values,
+    #[rows("C5")] noiommu_extension,
+    #[rows("S2")] noiommu_nodes,
+    #[rows("S4")] class_device_names,
+    #[rows("S6")] iommu_group_name,
+    #[rows("S10")] kernel_is_tainted,
+    #[rows("G1")] second_open_is_busy,
+    #[rows("G3")] open_needs_cap_sys_rawio,
+    #[rows("G5")] get_status,
+    #[rows("G8")] several_groups_in_one_container,
+    #[rows("G18")] probe_fails_without_parameter,
+    #[rows("C6")] set_iommu_needs_a_group,
+    #[rows("C8")] set_iommu_refuses_other_types,
+    #[rows("C16")] set_iommu_noiommu,
+    #[rows("C16")] container_requests,
+    #[rows("C16")] set_iommu_needs_cap_sys_rawio,
+    #[rows("C3")] extensions_with_a_group,
+    #[rows("C13")] container_can_be_reused,
+    #[rows("C17")] no_emulated_group_in_same_container,
     emulated_groups_work,
-    n1_device_works,
-    n1_dma_by_physical_addresses,
-    n1_message,
-    n1_close_in_every_order,
+    #[rows("N1")] device_works,
+    #[rows("N1")] dma_by_physical_addresses,
+    #[rows("N1")] log_message_names_device,
+    #[rows("N1")] close_in_every_order,
 }
 
 const PARAMETER: &str = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
@@ -127,7 +129,7 @@ fn while_off(body: impl FnOnce() -> Result<()>) -> Result<()> {
     outcome
 }
 
-fn k4_parameter() -> Result<()> {
+fn parameter_values() -> Result<()> {
     assert_eq!(fs::metadata(PARAMETER)?.mode() & 0o777, 0o644);
     assert_eq!(fs::read_to_string(PARAMETER)?, "Y\n");
     for text in ["x", "2", "\n"] {
@@ -144,7 +146,7 @@ fn k4_parameter() -> Result<()> {
     Ok(())
 }
 
-fn c05_extension() -> Result<()> {
+fn noiommu_extension() -> Result<()> {
     let container = Container::open()?;
     assert_eq!(container.check_extension(8)?, 1);
     while_off(|| {
@@ -158,7 +160,7 @@ fn c05_extension() -> Result<()> {
     })
 }
 
-fn s2_nodes() -> Result<()> {
+fn noiommu_nodes() -> Result<()> {
     for bdf in [EDU, NVME, SHARED] {
         let number = pci::group_of(bdf)?;
         let node = fs::metadata(format!("/dev/vfio/noiommu-{number}"))?;
@@ -170,7 +172,7 @@ fn s2_nodes() -> Result<()> {
     Ok(())
 }
 
-fn s4_class() -> Result<()> {
+fn class_device_names() -> Result<()> {
     let number = pci::group_of(EDU)?;
     let folder = format!("/sys/class/vfio/noiommu-{number}");
     let uevent = fs::read_to_string(format!("{folder}/uevent"))?;
@@ -187,7 +189,7 @@ fn s4_class() -> Result<()> {
     Ok(())
 }
 
-fn s6_name() -> Result<()> {
+fn iommu_group_name() -> Result<()> {
     for bdf in [EDU, NVME, SHARED] {
         let folder = format!("/sys/kernel/iommu_groups/{}", pci::group_of(bdf)?);
         assert_eq!(
@@ -202,14 +204,14 @@ fn s6_name() -> Result<()> {
     Ok(())
 }
 
-fn s10_taint() -> Result<()> {
+fn kernel_is_tainted() -> Result<()> {
     let text = fs::read_to_string("/proc/sys/kernel/tainted")?;
     let bits: u64 = text.trim().parse()?;
     assert_eq!(bits & (1 << 6), 1 << 6, "{bits:#x}");
     Ok(())
 }
 
-fn g1_one_opener() -> Result<()> {
+fn second_open_is_busy() -> Result<()> {
     let first = group(EDU)?;
     assert_eq!(group(EDU).errno(), Errno::EBUSY);
     drop(first);
@@ -217,14 +219,14 @@ fn g1_one_opener() -> Result<()> {
     Ok(())
 }
 
-fn g3_right_to_open() -> Result<()> {
+fn open_needs_cap_sys_rawio() -> Result<()> {
     let mut helper = Helper::spawn(&["noiommu-open"], &[])?;
     assert_eq!(helper.line()?, "with: OK");
     assert_eq!(helper.line()?, "without: EPERM");
     helper.finish()
 }
 
-fn g5_status() -> Result<()> {
+fn get_status() -> Result<()> {
     let group = group(EDU)?;
     assert_eq!(group.status()?, 1);
     let container = Container::open()?;
@@ -237,7 +239,7 @@ fn g5_status() -> Result<()> {
     Ok(())
 }
 
-fn g8_several_groups_in_one_container() -> Result<()> {
+fn several_groups_in_one_container() -> Result<()> {
     let (container, first) = attached(EDU)?;
     let second = group(NVME)?;
     second.set_container(&container)?;
@@ -251,7 +253,7 @@ fn g8_several_groups_in_one_container() -> Result<()> {
 }
 
 /// Without the parameter, a device without a group is rejected.
-fn g18_not_allowed() -> Result<()> {
+fn probe_fails_without_parameter() -> Result<()> {
     let before = pci::group_of(NVME)?;
     let outcome = while_off(|| {
         pci::unbind(NVME)?;
@@ -270,13 +272,13 @@ fn g18_not_allowed() -> Result<()> {
     outcome
 }
 
-fn c06_no_group() -> Result<()> {
+fn set_iommu_needs_a_group() -> Result<()> {
     let container = Container::open()?;
     assert_eq!(set_iommu(&container, NOIOMMU), Err(Errno::EINVAL));
     Ok(())
 }
 
-fn c08_other_backends() -> Result<()> {
+fn set_iommu_refuses_other_types() -> Result<()> {
     let container = Container::open()?;
     let group = group(EDU)?;
     group.set_container(&container)?;
@@ -291,7 +293,7 @@ fn c08_other_backends() -> Result<()> {
     Ok(())
 }
 
-fn c16_set_iommu() -> Result<()> {
+fn set_iommu_noiommu() -> Result<()> {
     let (container, _group) = attached(EDU)?;
     for number in [NOIOMMU, 1, 3] {
         assert_eq!(
@@ -303,7 +305,7 @@ fn c16_set_iommu() -> Result<()> {
     Ok(())
 }
 
-fn c16_requests() -> Result<()> {
+fn container_requests() -> Result<()> {
     let (container, _group) = attached(EDU)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
     let map = container.map(0, &memory, MapFlags::ReadWrite);
@@ -330,7 +332,7 @@ fn c16_requests() -> Result<()> {
     Ok(())
 }
 
-fn c16_right() -> Result<()> {
+fn set_iommu_needs_cap_sys_rawio() -> Result<()> {
     let group = group(EDU)?;
     let container = Container::open()?;
     let fds = [
@@ -352,7 +354,7 @@ fn c16_right() -> Result<()> {
     helper.finish()
 }
 
-fn c03_extensions_with_a_group() -> Result<()> {
+fn extensions_with_a_group() -> Result<()> {
     let container = Container::open()?;
     let extensions = |container: &Container| {
         [1, 3, 4, 8, 9, 10]
@@ -369,7 +371,7 @@ fn c03_extensions_with_a_group() -> Result<()> {
     Ok(())
 }
 
-fn c13_container_can_be_used_again() -> Result<()> {
+fn container_can_be_reused() -> Result<()> {
     let (container, first) = attached(EDU)?;
     first.unset_container()?;
     assert_eq!(container.check_extension(1)?, 1);
@@ -383,7 +385,7 @@ fn c13_container_can_be_used_again() -> Result<()> {
     Ok(())
 }
 
-fn c17_mixed_with_emulated() -> Result<()> {
+fn no_emulated_group_in_same_container() -> Result<()> {
     let mdev = Mdev::new("mtty-1", UUIDS[0])?;
     let (unsafe_group, emulated) = (group(EDU)?, mdev.group()?);
     for (first, second) in [(&unsafe_group, &emulated), (&emulated, &unsafe_group)] {
@@ -413,7 +415,7 @@ fn emulated_groups_work() -> Result<()> {
     Ok(())
 }
 
-fn n1_device_works() -> Result<()> {
+fn device_works() -> Result<()> {
     let (device, _group, _container) = opened()?;
     let edu = Edu::new(&device)?;
     assert!(edu.is_alive());
@@ -436,7 +438,7 @@ fn physical(memory: &Memory) -> Result<u64> {
     Ok((entry & ((1 << 55) - 1)) * PAGE_SIZE as u64)
 }
 
-fn n1_dma_by_physical_addresses() -> Result<()> {
+fn dma_by_physical_addresses() -> Result<()> {
     let (device, _group, _container) = opened()?;
     let edu = Edu::new(&device)?;
     let (from, to) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
@@ -448,7 +450,7 @@ fn n1_dma_by_physical_addresses() -> Result<()> {
     Ok(())
 }
 
-fn n1_message() -> Result<()> {
+fn log_message_names_device() -> Result<()> {
     let mut log = Log::follow()?;
     drop(opened()?);
     let task = nix::unistd::gettid();
@@ -462,7 +464,7 @@ fn n1_message() -> Result<()> {
     Ok(())
 }
 
-fn n1_close_in_every_order() -> Result<()> {
+fn close_in_every_order() -> Result<()> {
     for order in [
         [0, 1, 2],
         [0, 2, 1],

@@ -5,17 +5,20 @@
 use super::faults::at_every_allocation;
 use crate::{
     harness::cases,
-    leak::locked_kib,
     pin::{
         self,
         IOVA,
         Pinning,
         READ,
-        WRITE, //
-        mapped,
+        WRITE,
+        mapped, //
     },
 };
 use anyhow::Result;
+use support::{
+    PAGE,
+    machine::locked_kib, //
+};
 use vfio_client::{
     MapFlags,
     Memory,
@@ -23,21 +26,13 @@ use vfio_client::{
 };
 
 cases! {
-    #[fault_injection]
-    t_x1_pin,
-    #[fault_injection]
-    t_x4_unpin,
-    #[fault_injection]
-    t_x5_read_and_write,
-    #[fault_injection]
-    t_x6_unmap,
-    #[fault_injection]
-    open,
-    #[fault_injection_with_driver_in_rust]
-    m4_create,
+    #[rows("T-X1")] #[requires(fault_injection)] pin_pages,
+    #[rows("T-X4")] #[requires(fault_injection)] unpin_pages,
+    #[rows("T-X5")] #[requires(fault_injection)] dma_rw,
+    #[rows("T-X6")] #[requires(fault_injection)] unmap_pinned_pages,
+    #[requires(fault_injection)] open_device,
+    #[rows("M4")] #[requires(fault_injection, driver(Rust))] create_mdev,
 }
-
-const PAGE: u64 = PAGE_SIZE as u64;
 
 /// The pages that the cases pin. The backend records them in several places.
 const FIRST: u64 = IOVA + 14 * PAGE;
@@ -59,13 +54,13 @@ fn pin_some(pinning: &Pinning) -> Result<Pinned<'_>> {
     Ok(pinned)
 }
 
-fn t_x1_pin() -> Result<()> {
+fn pin_pages() -> Result<()> {
     let (pinning, _memory) = mapped(32)?;
     at_every_allocation(|| pin_some(&pinning))
 }
 
 /// Unpinning allocates no memory.
-fn t_x4_unpin() -> Result<()> {
+fn unpin_pages() -> Result<()> {
     let (pinning, _memory) = mapped(32)?;
     at_every_allocation(|| {
         let pinned = pin_some(&pinning)?;
@@ -74,7 +69,7 @@ fn t_x4_unpin() -> Result<()> {
     })
 }
 
-fn t_x5_read_and_write() -> Result<()> {
+fn dma_rw() -> Result<()> {
     let (pinning, _memory) = mapped(32)?;
     let pinner = &pinning.pinner;
     at_every_allocation(|| {
@@ -85,7 +80,7 @@ fn t_x5_read_and_write() -> Result<()> {
 }
 
 /// The driver is notified of the unmap and unpins its pages.
-fn t_x6_unmap() -> Result<()> {
+fn unmap_pinned_pages() -> Result<()> {
     struct Mapped<'a>(&'a Pinning);
     impl Drop for Mapped<'_> {
         fn drop(&mut self) {
@@ -106,7 +101,7 @@ fn t_x6_unmap() -> Result<()> {
 }
 
 /// From the first open of the group to pinning pages of user memory.
-fn open() -> Result<()> {
+fn open_device() -> Result<()> {
     let memory = Memory::anonymous(PAGE_SIZE)?;
     at_every_allocation(|| {
         let pinning = Pinning::new()?;
@@ -116,6 +111,6 @@ fn open() -> Result<()> {
     })
 }
 
-fn m4_create() -> Result<()> {
+fn create_mdev() -> Result<()> {
     at_every_allocation(pin::another)
 }

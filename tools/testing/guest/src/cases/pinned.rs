@@ -3,28 +3,35 @@
 //! Accounting of pages that a driver pins, and whether they count as dirty.
 
 use crate::{
-    cgroup::Cgroup,
     harness::{
         Failure,
         cases, //
     },
-    helper::Helper,
-    leak::locked_kib,
     pin::{
         IOVA,
         Pinning,
         READ,
-        WRITE, //
-        mapped,
+        WRITE,
+        mapped, //
     },
 };
 use anyhow::{
     Result,
     ensure, //
 };
+use support::{
+    PAGE,
+    cgroup::Cgroup,
+    helper::Helper,
+    machine::locked_kib,
+    requests::{
+        Bitmap,
+        DirtyPages,
+        UnmapDma, //
+    },
+};
 use vfio_client::{
     Arena,
-    Bytes,
     Container,
     Errno,
     Filling,
@@ -33,34 +40,29 @@ use vfio_client::{
     PAGE_SIZE,
     edu::Edu,
     pci::Config,
-    raw,
-    request,
     uapi::VFIO_PCI_BAR0_REGION_INDEX, //
 };
 
 cases! {
-    t_a1_each_page_once,
-    t_a1_reserved_pages,
-    t_a2_and_a3_limit,
-    t_a2_right_at_the_time_of_mapping,
-    t_a4_hardware_joins,
-    t_a4_pinned_beside_hardware,
-    t_a6_hardware_leaves,
-    t_a6_hardware_leaves_and_comes_back,
-    t_a6_memory_in_place_of_registers,
-    t_d5_only_what_was_pinned_or_written,
-    t_d6_pinned_pages_stay_dirty,
-    t_d6_read_only_pins,
-    t_d8_hardware_leaves,
-    t_d9_hardware_beside_it,
-    unmap_with_bitmap,
-    #[memory_cgroups_on_our_type1]
-    bitmaps_are_charged_to_the_mapper,
+    #[rows("T-A1")] each_page_is_charged_once,
+    #[rows("T-A1")] registers_cannot_be_pinned,
+    #[rows("T-A2", "T-A3")] memlock_limit_is_enforced,
+    #[rows("T-A2")] cap_ipc_lock_at_time_of_mapping_counts,
+    #[rows("T-A4")] pinned_pages_are_not_charged_again_when_hardware_joins,
+    #[rows("T-A4")] pages_pinned_beside_hardware_are_not_charged,
+    #[rows("T-A6")] pinned_pages_stay_charged_when_hardware_leaves,
+    #[rows("T-A6")] hardware_leaves_and_rejoins,
+    #[rows("T-A6")] memory_that_replaces_registers_is_charged,
+    #[rows("T-D5")] only_pinned_or_written_pages_are_dirty,
+    #[rows("T-D6")] pinned_pages_stay_dirty,
+    #[rows("T-D6")] read_only_pins_are_dirty,
+    #[rows("T-D8")] all_pages_are_dirty_when_hardware_leaves,
+    #[rows("T-D9")] all_pages_are_dirty_beside_hardware,
+    unmap_returns_dirty_bitmap,
+    #[requires(memory_cgroups, type1(Rust))] bitmaps_are_charged_to_cgroup_of_mapper,
 }
 
-const PAGE: u64 = PAGE_SIZE as u64;
-
-fn t_a1_each_page_once() -> Result<()> {
+fn each_page_is_charged_once() -> Result<()> {
     let (pinning, memory) = mapped(16)?;
     let pinner = &pinning.pinner;
     for i in 0..16 {
@@ -82,7 +84,7 @@ fn t_a1_each_page_once() -> Result<()> {
 }
 
 /// Device registers are not memory of the process.
-fn t_a1_reserved_pages() -> Result<()> {
+fn registers_cannot_be_pinned() -> Result<()> {
     let setup = crate::env::Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let pinning = Pinning::new()?;
@@ -90,24 +92,24 @@ fn t_a1_reserved_pages() -> Result<()> {
         .container
         .map(IOVA, edu.registers(), MapFlags::ReadWrite)?;
     let pin = pinning.pinner.pin(IOVA, 1, READ);
-    assert_eq!(pin.errno(), Errno::EINVAL, "there is no page");
+    assert_eq!(pin.errno(), Errno::EINVAL, "registers have no pages");
     // The driver may read them like the process. The width of the accesses is unspecified.
     assert!(pinning.pinner.read(IOVA, 4).is_ok());
     assert_eq!(locked_kib(), 0);
     Ok(())
 }
 
-fn t_a2_and_a3_limit() -> Result<()> {
+fn memlock_limit_is_enforced() -> Result<()> {
     let mut helper = Helper::spawn(&["pin-limit"], &[])?;
     // The result of each call and the locked memory after it.
     for expected in [
-        "4 pages: Ok(4), 16 KiB",
-        "one more: Err(ENOMEM), 16 KiB",
-        "again: Ok(4), 16 KiB",
-        "two more at once: Err(ENOMEM), 16 KiB",
-        "in the place of another: Ok(1), 16 KiB",
-        "after the limit was raised: Ok(4), 32 KiB",
-        "after it was lowered: Err(ENOMEM), 32 KiB",
+        "pin 4 pages: Ok(4), 16 KiB",
+        "pin one more: Err(ENOMEM), 16 KiB",
+        "pin the same pages: Ok(4), 16 KiB",
+        "pin two more: Err(ENOMEM), 16 KiB",
+        "pin one after unpinning one: Ok(1), 16 KiB",
+        "pin with a higher limit: Ok(4), 32 KiB",
+        "pin with a lower limit: Err(ENOMEM), 32 KiB",
         "write by the driver: Ok(0), 32 KiB",
     ] {
         assert_eq!(helper.line()?, expected);
@@ -115,30 +117,30 @@ fn t_a2_and_a3_limit() -> Result<()> {
     helper.finish()
 }
 
-fn t_a2_right_at_the_time_of_mapping() -> Result<()> {
+fn cap_ipc_lock_at_time_of_mapping_counts() -> Result<()> {
     let mut helper = Helper::spawn(&["pin-right"], &[])?;
     for expected in [
-        "mapped with the right: Ok(8), 32 KiB",
-        "mapped without it: Err(ENOMEM), 32 KiB",
+        "mapped with CAP_IPC_LOCK: Ok(8), 32 KiB",
+        "mapped without CAP_IPC_LOCK: Err(ENOMEM), 32 KiB",
     ] {
         assert_eq!(helper.line()?, expected);
     }
     helper.finish()
 }
 
-fn t_a4_hardware_joins() -> Result<()> {
+fn pinned_pages_are_not_charged_again_when_hardware_joins() -> Result<()> {
     let (pinning, _memory) = mapped(16)?;
     pinning.pinner.pin(IOVA, 4, READ)?;
     assert_eq!(locked_kib(), 16);
     let (group, device) = pinning.join_edu()?;
-    assert_eq!(locked_kib(), 64, "not 80");
+    assert_eq!(locked_kib(), 64, "the pinned pages are charged once");
     drop(device);
     drop(group);
     assert_eq!(locked_kib(), 16);
     Ok(())
 }
 
-fn t_a4_pinned_beside_hardware() -> Result<()> {
+fn pages_pinned_beside_hardware_are_not_charged() -> Result<()> {
     let (pinning, _memory) = mapped(16)?;
     let (_group, device) = pinning.join_edu()?;
     let pinner = &pinning.pinner;
@@ -153,7 +155,7 @@ fn t_a4_pinned_beside_hardware() -> Result<()> {
     Ok(())
 }
 
-fn t_a6_hardware_leaves() -> Result<()> {
+fn pinned_pages_stay_charged_when_hardware_leaves() -> Result<()> {
     let (pinning, _memory) = mapped(16)?;
     let (group, device) = pinning.join_edu()?;
     pinning.pinner.pin(IOVA + 3 * PAGE, 5, READ)?;
@@ -168,7 +170,7 @@ fn t_a6_hardware_leaves() -> Result<()> {
     Ok(())
 }
 
-fn t_a6_hardware_leaves_and_comes_back() -> Result<()> {
+fn hardware_leaves_and_rejoins() -> Result<()> {
     let (pinning, memory) = mapped(16)?;
     let (group, device) = pinning.join_edu()?;
     drop(device);
@@ -190,7 +192,7 @@ fn t_a6_hardware_leaves_and_comes_back() -> Result<()> {
 
 /// Device registers are not charged, and neither is memory that a driver pins beside hardware. When
 /// the hardware leaves, the pinned memory is charged.
-fn t_a6_memory_in_place_of_registers() -> Result<()> {
+fn memory_that_replaces_registers_is_charged() -> Result<()> {
     const SIZE: usize = 16 * PAGE_SIZE;
     let pinning = Pinning::new()?;
     let (group, device) = pinning.join_edu()?;
@@ -216,66 +218,62 @@ fn t_a6_memory_in_place_of_registers() -> Result<()> {
     Ok(())
 }
 
-pub(super) const START: u32 = 1;
-const STOP: u32 = 2;
-const GET: u32 = 4;
-
+/// Starts or stops dirty page tracking.
 pub(super) fn track(container: &Container, flags: u32) -> Result<()> {
-    let mut bytes = Bytes::new().u32(8).u32(flags);
-    raw::bytes(container, request::IOMMU_DIRTY_PAGES, &mut bytes)?;
+    DirtyPages::track(flags).send(container)?;
     Ok(())
 }
 
 /// Returns the dirty bitmap of the first 64 pages, one bit per page.
 pub(super) fn written(container: &Container, pages: u64) -> Result<u64> {
     let bits = Memory::anonymous(PAGE_SIZE)?;
-    let mut get = Bytes::new()
-        .u32(48)
-        .u32(GET)
-        .u64(IOVA)
-        .u64(pages * PAGE)
-        .u64(PAGE)
-        .u64(8)
-        .u64(bits.addr());
-    raw::bytes(container, request::IOMMU_DIRTY_PAGES, &mut get)?;
+    DirtyPages::get(IOVA, pages * PAGE, Bitmap::word_in(&bits)).send(container)?;
     Ok(bits.read_u64(0))
 }
 
-fn t_d5_only_what_was_pinned_or_written() -> Result<()> {
+fn only_pinned_or_written_pages_are_dirty() -> Result<()> {
     let (pinning, memory) = mapped(64)?;
     let container = &pinning.container;
-    track(container, START)?;
-    assert_eq!(written(container, 64)?, 0, "nobody could write");
+    track(container, DirtyPages::START)?;
+    assert_eq!(written(container, 64)?, 0, "nothing was written or pinned");
     memory.fill(0, memory.len(), 1);
     assert_eq!(
         written(container, 64)?,
         0,
-        "what the process does does not count"
+        "writes of the process are not dirty"
     );
     pinning.pinner.pin(IOVA + 4 * PAGE, 2, READ | WRITE)?;
     pinning.pinner.unpin(IOVA + 4 * PAGE, 2)?;
     pinning.pinner.write(IOVA + 10 * PAGE - 1, b"ab")?;
     pinning.pinner.read(IOVA + 20 * PAGE, 100)?;
     assert_eq!(written(container, 64)?, (0b11 << 4) | (0b11 << 9));
-    assert_eq!(written(container, 64)?, 0, "reading it clears it");
+    assert_eq!(
+        written(container, 64)?,
+        0,
+        "a bitmap clears what it reports"
+    );
     pinning.pinner.write(IOVA + 63 * PAGE, b"a")?;
-    track(container, STOP)?;
-    track(container, START)?;
-    assert_eq!(written(container, 64)?, 0, "from anew");
+    track(container, DirtyPages::STOP)?;
+    track(container, DirtyPages::START)?;
+    assert_eq!(written(container, 64)?, 0, "a new start forgets");
     Ok(())
 }
 
-fn t_d6_pinned_pages_stay_dirty() -> Result<()> {
+fn pinned_pages_stay_dirty() -> Result<()> {
     let (pinning, _memory) = mapped(64)?;
     let container = &pinning.container;
     pinning.pinner.pin(IOVA + 7 * PAGE, 1, READ | WRITE)?;
-    track(container, START)?;
+    track(container, DirtyPages::START)?;
     pinning.pinner.pin(IOVA + 60 * PAGE, 4, READ | WRITE)?;
     for _ in 0..3 {
         assert_eq!(written(container, 64)?, (0xf << 60) | (1 << 7));
     }
     pinning.pinner.unpin(IOVA + 61 * PAGE, 1)?;
-    assert_eq!(written(container, 64)?, (0xf << 60) | (1 << 7), "once more");
+    assert_eq!(
+        written(container, 64)?,
+        (0xf << 60) | (1 << 7),
+        "unpinned pages are dirty once more"
+    );
     assert_eq!(written(container, 64)?, (0xd << 60) | (1 << 7));
     pinning.pinner.unpin(IOVA, 64)?;
     assert_eq!(written(container, 64)?, (0xd << 60) | (1 << 7));
@@ -284,19 +282,19 @@ fn t_d6_pinned_pages_stay_dirty() -> Result<()> {
 }
 
 /// Pages that a driver pins only for reading count as dirty, too.
-fn t_d6_read_only_pins() -> Result<()> {
+fn read_only_pins_are_dirty() -> Result<()> {
     let (pinning, _memory) = mapped(64)?;
-    track(&pinning.container, START)?;
+    track(&pinning.container, DirtyPages::START)?;
     pinning.pinner.pin(IOVA, 1, READ)?;
     assert_eq!(written(&pinning.container, 64)?, 1);
     Ok(())
 }
 
-fn t_d8_hardware_leaves() -> Result<()> {
+fn all_pages_are_dirty_when_hardware_leaves() -> Result<()> {
     let (pinning, _memory) = mapped(64)?;
     let (group, device) = pinning.join_edu()?;
     let container = &pinning.container;
-    track(container, START)?;
+    track(container, DirtyPages::START)?;
     pinning.pinner.pin(IOVA + 3 * PAGE, 1, READ | WRITE)?;
     assert_eq!(written(container, 64)?, u64::MAX);
     drop(device);
@@ -304,23 +302,23 @@ fn t_d8_hardware_leaves() -> Result<()> {
     assert_eq!(
         written(container, 64)?,
         u64::MAX,
-        "it may have written anywhere"
+        "the hardware may have written all pages"
     );
     assert_eq!(written(container, 64)?, 1 << 3);
     Ok(())
 }
 
-fn t_d9_hardware_beside_it() -> Result<()> {
+fn all_pages_are_dirty_beside_hardware() -> Result<()> {
     let (pinning, _memory) = mapped(64)?;
     let container = &pinning.container;
-    track(container, START)?;
+    track(container, DirtyPages::START)?;
     assert_eq!(written(container, 64)?, 0);
     let (_group, _device) = pinning.join_edu()?;
     for _ in 0..2 {
         assert_eq!(
             written(container, 64)?,
             u64::MAX,
-            "a device may write anywhere"
+            "the hardware may write all pages"
         );
         // Reports of the driver do not cover what the device writes.
         pinning.pinner.pin(IOVA, 1, READ | WRITE)?;
@@ -328,22 +326,14 @@ fn t_d9_hardware_beside_it() -> Result<()> {
     Ok(())
 }
 
-fn unmap_with_bitmap() -> Result<()> {
+fn unmap_returns_dirty_bitmap() -> Result<()> {
     let (pinning, _memory) = mapped(64)?;
-    track(&pinning.container, START)?;
+    track(&pinning.container, DirtyPages::START)?;
     pinning.pinner.write(IOVA + 5 * PAGE, b"x")?;
     pinning.pinner.pin(IOVA + 9 * PAGE, 2, READ | WRITE)?;
     let bits = Memory::anonymous(PAGE_SIZE)?;
-    let mut unmap = Bytes::new()
-        .u32(48)
-        .u32(1)
-        .u64(IOVA)
-        .u64(64 * PAGE)
-        .u64(PAGE)
-        .u64(8)
-        .u64(bits.addr());
-    raw::bytes(&pinning.container, request::IOMMU_UNMAP_DMA, &mut unmap)?;
-    assert_eq!(unmap.get_u64(16), 64 * PAGE);
+    let unmap = UnmapDma::with_bitmap(IOVA, 64 * PAGE, Bitmap::word_in(&bits));
+    assert_eq!(unmap.send(&pinning.container), Ok(64 * PAGE));
     assert_eq!(bits.read_u64(0), (1 << 5) | (0b11 << 9));
     assert_eq!((pinning.pinner.pinned()?, locked_kib()), (0, 0));
     Ok(())
@@ -351,7 +341,7 @@ fn unmap_with_bitmap() -> Result<()> {
 
 /// The bitmap is charged to the cgroup in which the process was when it mapped, not to that of the
 /// thread in which the driver writes or unpins.
-fn bitmaps_are_charged_to_the_mapper() -> Result<()> {
+fn bitmaps_are_charged_to_cgroup_of_mapper() -> Result<()> {
     const BITMAP: u64 = 2 << 20;
     const KERNEL: &str = "kernel";
     let cgroup = Cgroup::new("guest-tests")?;
@@ -363,7 +353,7 @@ fn bitmaps_are_charged_to_the_mapper() -> Result<()> {
     arena.fill(0..PAGE_SIZE, Filling::Private)?;
     cgroup.during(|| Ok(container.map_arena(IOVA, &arena, 0..size, MapFlags::ReadWrite)?))?;
     for writes in [true, false] {
-        track(container, START)?;
+        track(container, DirtyPages::START)?;
         if writes {
             pinner.write(IOVA, b"x")?;
         } else {
@@ -371,10 +361,16 @@ fn bitmaps_are_charged_to_the_mapper() -> Result<()> {
             pinner.unpin(IOVA, 1)?;
         }
         let charged = cgroup.wait_for(KERNEL, |bytes| bytes >= BITMAP)?;
-        ensure!(charged >= BITMAP, "only {charged} bytes are charged");
-        track(container, STOP)?;
+        ensure!(
+            charged >= BITMAP,
+            "expected at least {BITMAP} bytes charged, got {charged}"
+        );
+        track(container, DirtyPages::STOP)?;
         let left = cgroup.wait_for(KERNEL, |bytes| bytes < BITMAP)?;
-        ensure!(left < BITMAP, "{left} bytes stay charged");
+        ensure!(
+            left < BITMAP,
+            "expected less than {BITMAP} bytes charged, got {left}"
+        );
     }
     Ok(())
 }
@@ -382,14 +378,12 @@ fn bitmaps_are_charged_to_the_mapper() -> Result<()> {
 /// The helper processes of these cases.
 pub mod helper {
     use super::*;
-    use crate::helper::{
-        say,
-        without_ipc_lock, //
-    };
+    use crate::helper::say;
     use nix::sys::resource::{
         Resource,
         setrlimit, //
     };
+    use support::helper::without_ipc_lock;
 
     fn tell(what: &str, result: Result<i32, Errno>) {
         say(format!("{what}: {result:?}, {} KiB", locked_kib()));
@@ -408,16 +402,16 @@ pub mod helper {
         let (pinning, _memory) = mapped(64)?;
         let pin = |at: u64, count| pinning.pinner.pin(IOVA + at * PAGE, count, READ);
         let count = |result: Result<(i32, u64), Errno>| result.map(|(count, _)| count);
-        tell("4 pages", count(pin(0, 4)));
-        tell("one more", count(pin(4, 1)));
-        tell("again", count(pin(0, 4)));
-        tell("two more at once", count(pin(2, 4)));
+        tell("pin 4 pages", count(pin(0, 4)));
+        tell("pin one more", count(pin(4, 1)));
+        tell("pin the same pages", count(pin(0, 4)));
+        tell("pin two more", count(pin(2, 4)));
         pinning.pinner.unpin(IOVA, 1)?;
-        tell("in the place of another", count(pin(9, 1)));
+        tell("pin one after unpinning one", count(pin(9, 1)));
         set_limit(8)?;
-        tell("after the limit was raised", count(pin(10, 4)));
+        tell("pin with a higher limit", count(pin(10, 4)));
         set_limit(4)?;
-        tell("after it was lowered", count(pin(20, 1)));
+        tell("pin with a lower limit", count(pin(20, 1)));
         tell(
             "write by the driver",
             pinning.pinner.write(IOVA + 30 * PAGE, b"x"),
@@ -433,8 +427,8 @@ pub mod helper {
             .container
             .map(0x80_0000, &memory, MapFlags::ReadWrite)?;
         let pin = |at| pinning.pinner.pin(at, 8, READ).map(|(count, _)| count);
-        tell("mapped with the right", pin(IOVA));
-        tell("mapped without it", pin(0x80_0000));
+        tell("mapped with CAP_IPC_LOCK", pin(IOVA));
+        tell("mapped without CAP_IPC_LOCK", pin(0x80_0000));
         Ok(())
     }
 }

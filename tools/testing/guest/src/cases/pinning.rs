@@ -3,7 +3,6 @@
 //! Pages that a driver pins, and its reads and writes of user memory.
 
 use super::pinned::{
-    START,
     track,
     written, //
 };
@@ -12,58 +11,61 @@ use crate::{
         Failure,
         cases, //
     },
-    helper::Helper,
-    leak::locked_kib,
     pin::{
         IOVA,
         Pinning,
         READ,
-        WRITE, //
+        WRITE,
         mapped,
-        mapped_for,
+        mapped_for, //
     },
 };
 use anyhow::Result;
+use support::{
+    PAGE,
+    helper::Helper,
+    machine::locked_kib,
+    requests::{
+        DirtyPages,
+        UnmapDma, //
+    },
+};
 use vfio_client::{
     Errno,
     Iommu,
     MapFlags,
     Memory,
-    PAGE_SIZE, //
-    edu::Edu,
+    PAGE_SIZE,
+    edu::Edu, //
 };
 
 cases! {
-    t_x1_pin,
-    t_x1_counts,
-    t_x1_not_in_v1,
-    t_x1_overflow,
-    t_x1_not_mapped,
-    t_x1_protection,
-    t_x1_not_readable_memory,
-    t_x1_other_process,
-    t_x2_twice,
-    t_x3_all_or_nothing,
-    #[driver_in_c]
-    t_x1_no_protection,
-    #[driver_in_c]
-    t_x4_unpin_what_is_not_pinned,
-    t_x5_read_and_write,
-    t_x5_across_mappings,
-    t_x5_protection,
-    t_x5_not_mapped,
-    t_x5_other_process,
-    t_x5_large,
-    t_x6_unmap_is_told,
-    t_x6_unmap_of_many_mappings,
-    t_x6_close_gives_all_back,
-    t_u03_addresses_stay,
-    with_hardware_beside_it,
+    #[rows("T-X1")] pin_pages,
+    #[rows("T-X1")] pin_count_limits,
+    #[rows("T-X1")] type1_v1_refuses_pins,
+    #[rows("T-X1")] pin_range_overflow,
+    #[rows("T-X1")] pin_unmapped_range,
+    #[rows("T-X1")] pin_respects_mapping_permissions,
+    #[rows("T-X1")] pin_inaccessible_memory,
+    #[rows("T-X1")] pin_memory_of_other_process,
+    #[rows("T-X2")] pin_twice,
+    #[rows("T-X3")] pin_all_or_nothing,
+    #[rows("T-X1")] #[requires(driver(C))] pin_without_prot,
+    #[rows("T-X4")] #[requires(driver(C))] unpin_of_unpinned_pages,
+    #[rows("T-X5")] dma_rw,
+    #[rows("T-X5")] dma_rw_across_mappings,
+    #[rows("T-X5")] dma_rw_respects_mapping_permissions,
+    #[rows("T-X5")] dma_rw_of_unmapped_range,
+    #[rows("T-X5")] dma_rw_of_other_process,
+    #[rows("T-X5")] dma_rw_large,
+    #[rows("T-X6")] unmap_notifies_driver,
+    #[rows("T-X6")] unmap_of_many_mappings_notifies_driver,
+    #[rows("T-X6")] close_unpins_all_pages,
+    #[rows("T-U3")] vaddr_cannot_be_invalidated,
+    pin_beside_hardware,
 }
 
-const PAGE: u64 = PAGE_SIZE as u64;
-
-fn t_x1_pin() -> Result<()> {
+fn pin_pages() -> Result<()> {
     let (pinning, memory) = mapped(8)?;
     let pinner = &pinning.pinner;
     memory.write_u64(0x3000, 0x1234_5678_9abc_def0);
@@ -81,7 +83,7 @@ fn t_x1_pin() -> Result<()> {
     Ok(())
 }
 
-fn t_x1_counts() -> Result<()> {
+fn pin_count_limits() -> Result<()> {
     let (pinning, _memory) = mapped(520)?;
     let pinner = &pinning.pinner;
     assert_eq!(pinner.pin(IOVA, 0, READ).errno(), Errno::EINVAL);
@@ -93,7 +95,7 @@ fn t_x1_counts() -> Result<()> {
     Ok(())
 }
 
-fn t_x1_not_in_v1() -> Result<()> {
+fn type1_v1_refuses_pins() -> Result<()> {
     let pinning = Pinning::alone(Iommu::Type1)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
     pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
@@ -106,7 +108,7 @@ fn t_x1_not_in_v1() -> Result<()> {
     Ok(())
 }
 
-fn t_x1_overflow() -> Result<()> {
+fn pin_range_overflow() -> Result<()> {
     let (pinning, memory) = mapped(1)?;
     let last = u64::MAX - (PAGE - 1);
     assert_eq!(pinning.pinner.pin(last, 2, READ).errno(), Errno::EOVERFLOW);
@@ -116,7 +118,7 @@ fn t_x1_overflow() -> Result<()> {
     Ok(())
 }
 
-fn t_x1_not_mapped() -> Result<()> {
+fn pin_unmapped_range() -> Result<()> {
     let (pinning, _memory) = mapped(1)?;
     for iova in [0, IOVA - PAGE, IOVA + PAGE, 1 << 60] {
         let pin = pinning.pinner.pin(iova, 1, READ);
@@ -127,7 +129,7 @@ fn t_x1_not_mapped() -> Result<()> {
     Ok(())
 }
 
-fn t_x1_protection() -> Result<()> {
+fn pin_respects_mapping_permissions() -> Result<()> {
     for (flags, allowed) in [
         (MapFlags::Read, READ),
         (MapFlags::Write, WRITE),
@@ -149,7 +151,7 @@ fn t_x1_protection() -> Result<()> {
 }
 
 /// A Rust driver cannot omit the protection flags.
-fn t_x1_no_protection() -> Result<()> {
+fn pin_without_prot() -> Result<()> {
     for flags in [MapFlags::Read, MapFlags::Write, MapFlags::ReadWrite] {
         let (pinning, _memory) = mapped_for(flags, 1)?;
         assert_eq!(pinning.pinner.pin(IOVA, 1, 0)?.0, 1, "{flags:?}");
@@ -158,7 +160,7 @@ fn t_x1_no_protection() -> Result<()> {
 }
 
 /// An inaccessible page is detected when it is pinned, not when it is mapped.
-fn t_x1_not_readable_memory() -> Result<()> {
+fn pin_inaccessible_memory() -> Result<()> {
     let (pinning, mut memory) = mapped(2)?;
     memory.protect(true, false)?;
     assert_eq!(pinning.pinner.pin(IOVA, 1, READ).errno(), Errno::EFAULT);
@@ -191,7 +193,7 @@ fn mapper(pinning: &Pinning) -> Result<Helper> {
     Ok(helper)
 }
 
-fn t_x1_other_process() -> Result<()> {
+fn pin_memory_of_other_process() -> Result<()> {
     let pinning = Pinning::new()?;
     let mut helper = mapper(&pinning)?;
     // The page belongs to the process that mapped it, and is charged to it.
@@ -216,7 +218,7 @@ fn t_x1_other_process() -> Result<()> {
     Ok(())
 }
 
-fn t_x2_twice() -> Result<()> {
+fn pin_twice() -> Result<()> {
     let (pinning, memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     // The driver checks that it gets the same page, and drops one of the two references.
@@ -236,7 +238,7 @@ fn t_x2_twice() -> Result<()> {
     Ok(())
 }
 
-fn t_x3_all_or_nothing() -> Result<()> {
+fn pin_all_or_nothing() -> Result<()> {
     let (pinning, memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     assert_eq!(pinner.pin(IOVA, 5, READ).errno(), Errno::EINVAL);
@@ -253,12 +255,16 @@ fn t_x3_all_or_nothing() -> Result<()> {
     let before = pinner.unmaps()?;
     pinning.container.unmap(IOVA + 4 * PAGE, PAGE)?;
     assert_eq!(pinner.unmaps()?, before, "nothing is pinned there");
-    assert_eq!(pinner.pin(IOVA, 4, READ)?.0, 4, "across what is pinned");
+    assert_eq!(
+        pinner.pin(IOVA, 4, READ)?.0,
+        4,
+        "a range with pinned and other pages"
+    );
     assert_eq!(locked_kib(), 16);
     Ok(())
 }
 
-fn t_x4_unpin_what_is_not_pinned() -> Result<()> {
+fn unpin_of_unpinned_pages() -> Result<()> {
     let (pinning, _memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     assert_eq!(pinner.unpin_stray(IOVA, 4)?, 0);
@@ -271,7 +277,7 @@ fn t_x4_unpin_what_is_not_pinned() -> Result<()> {
     Ok(())
 }
 
-fn t_x5_read_and_write() -> Result<()> {
+fn dma_rw() -> Result<()> {
     let (pinning, memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     let text: Vec<u8> = (0..=255).cycle().take(PAGE_SIZE * 4).collect();
@@ -295,11 +301,11 @@ fn t_x5_read_and_write() -> Result<()> {
         assert!(memory.to_vec(0, offset).iter().all(|&byte| byte == 0xee));
         assert!(memory.to_vec(end, 64).iter().all(|&byte| byte == 0xee));
     }
-    assert_eq!(locked_kib(), 0, "nothing is pinned for that");
+    assert_eq!(locked_kib(), 0, "reads and writes pin nothing");
     Ok(())
 }
 
-fn t_x5_across_mappings() -> Result<()> {
+fn dma_rw_across_mappings() -> Result<()> {
     let (pinning, first) = mapped(2)?;
     let second = Memory::anonymous(2 * PAGE_SIZE)?;
     pinning
@@ -312,7 +318,7 @@ fn t_x5_across_mappings() -> Result<()> {
     Ok(())
 }
 
-fn t_x5_protection() -> Result<()> {
+fn dma_rw_respects_mapping_permissions() -> Result<()> {
     for (flags, read, write) in [
         (MapFlags::Read, Ok(()), Err(Errno::EPERM)),
         (MapFlags::ReadWrite, Ok(()), Ok(())),
@@ -338,7 +344,7 @@ fn t_x5_protection() -> Result<()> {
     Ok(())
 }
 
-fn t_x5_not_mapped() -> Result<()> {
+fn dma_rw_of_unmapped_range() -> Result<()> {
     let (pinning, memory) = mapped(2)?;
     let pinner = &pinning.pinner;
     assert_eq!(pinner.read(0, 1).errno(), Errno::EINVAL);
@@ -351,14 +357,14 @@ fn t_x5_not_mapped() -> Result<()> {
         Errno::EINVAL
     );
     assert_eq!(memory.read_u8(2 * PAGE_SIZE - 1), b'y');
-    assert_eq!(pinner.read(IOVA, 0).errno(), Errno::EINVAL, "nothing");
+    assert_eq!(pinner.read(IOVA, 0).errno(), Errno::EINVAL, "zero bytes");
     Ok(())
 }
 
-fn t_x5_other_process() -> Result<()> {
+fn dma_rw_of_other_process() -> Result<()> {
     let pinning = Pinning::new()?;
     let helper = mapper(&pinning)?;
-    track(&pinning.container, START)?;
+    track(&pinning.container, DirtyPages::START)?;
     assert_eq!(pinning.pinner.read(IOVA, 8).errno(), Errno::EFAULT);
     assert_eq!(pinning.pinner.write(IOVA, b"x").errno(), Errno::EFAULT);
     assert_eq!(written(&pinning.container, 4)?, 0);
@@ -367,7 +373,7 @@ fn t_x5_other_process() -> Result<()> {
     Ok(())
 }
 
-fn t_x5_large() -> Result<()> {
+fn dma_rw_large() -> Result<()> {
     let (pinning, memory) = mapped(300)?;
     let size = 1 << 20;
     let text: Vec<u8> = (0u32..size as u32 / 4).flat_map(u32::to_ne_bytes).collect();
@@ -377,7 +383,7 @@ fn t_x5_large() -> Result<()> {
     Ok(())
 }
 
-fn t_x6_unmap_is_told() -> Result<()> {
+fn unmap_notifies_driver() -> Result<()> {
     let (pinning, memory) = mapped(4)?;
     let other = IOVA + 0x10_0000;
     pinning.container.map(other, &memory, MapFlags::ReadWrite)?;
@@ -396,14 +402,14 @@ fn t_x6_unmap_is_told() -> Result<()> {
         (pinner.pin(IOVA, 4, READ)?.0, pinner.pin(other, 4, READ)?.0),
         (4, 4)
     );
-    assert_eq!(locked_kib(), 32, "each is charged");
+    assert_eq!(locked_kib(), 32, "each mapping is charged");
     assert_eq!(pinning.container.unmap_all()?, 8 * PAGE);
     assert_eq!((told()?, pinner.pinned()?, locked_kib()), (3, 0, 0));
     Ok(())
 }
 
 /// The driver has pinned a page of each mapping, and is notified of each once.
-fn t_x6_unmap_of_many_mappings() -> Result<()> {
+fn unmap_of_many_mappings_notifies_driver() -> Result<()> {
     const COUNT: u64 = 4096;
     const AT_ONCE: u32 = 512;
     let pinning = Pinning::new()?;
@@ -425,7 +431,7 @@ fn t_x6_unmap_of_many_mappings() -> Result<()> {
     Ok(())
 }
 
-fn t_x6_close_gives_all_back() -> Result<()> {
+fn close_unpins_all_pages() -> Result<()> {
     let (pinning, _memory) = mapped(4)?;
     assert_eq!(pinning.pinner.pin(IOVA, 4, READ)?.0, 4);
     drop(pinning.pinner);
@@ -434,24 +440,19 @@ fn t_x6_close_gives_all_back() -> Result<()> {
     Ok(())
 }
 
-fn t_u03_addresses_stay() -> Result<()> {
-    use vfio_client::{
-        Bytes,
-        raw,
-        request,
-        uapi::VFIO_DMA_UNMAP_FLAG_VADDR, //
-    };
+fn vaddr_cannot_be_invalidated() -> Result<()> {
     let (pinning, _memory) = mapped(1)?;
-    let (flag, size) = (VFIO_DMA_UNMAP_FLAG_VADDR, PAGE);
-    let mut unmap = Bytes::new().u32(24).u32(flag).u64(IOVA).u64(size);
-    let answer = raw::bytes(&pinning.container, request::IOMMU_UNMAP_DMA, &mut unmap);
-    assert_eq!(answer, Err(Errno::EBUSY));
+    let invalidate = UnmapDma {
+        flags: UnmapDma::VADDR,
+        ..UnmapDma::of(IOVA, PAGE)
+    };
+    assert_eq!(invalidate.send(&pinning.container), Err(Errno::EBUSY));
     assert_eq!(pinning.pinner.pin(IOVA, 1, READ)?.0, 1);
     Ok(())
 }
 
 /// The driver and a device access the same memory.
-fn with_hardware_beside_it() -> Result<()> {
+fn pin_beside_hardware() -> Result<()> {
     let (pinning, memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     assert_eq!(pinner.pin(IOVA, 2, READ | WRITE)?.0, 2);

@@ -7,7 +7,7 @@ use crate::{
         NVME,
         Setup, //
     },
-    harness::cases,
+    harness::cases, //
 };
 use anyhow::Result;
 use std::os::fd::AsFd;
@@ -25,7 +25,7 @@ cases! {
     container_requests,
     group_requests,
     device_requests,
-    t_m01_structures_that_cannot_be_read,
+    #[rows("T-M1")] structures_that_cannot_be_read,
     structures_that_cannot_be_written,
     misaligned_structures,
 }
@@ -95,7 +95,7 @@ fn device_requests() -> Result<()> {
     Ok(())
 }
 
-fn t_m01_structures_that_cannot_be_read() -> Result<()> {
+fn structures_that_cannot_be_read() -> Result<()> {
     let setup = Setup::new()?;
     let mut memory = Memory::anonymous(PAGE_SIZE)?;
     memory.protect(false, false)?;

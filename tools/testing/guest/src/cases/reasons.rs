@@ -3,10 +3,7 @@
 //! Diagnostics of the Rust type 1 backend: the tracepoint of failed requests, log messages, and
 //! debugfs.
 
-use super::{
-    dirty,
-    limits::Parameter, //
-};
+use super::limits::Parameter;
 use crate::{
     env::{
         EDU,
@@ -15,8 +12,6 @@ use crate::{
         group, //
     },
     harness::cases,
-    helper::Helper,
-    kmsg::says,
     tracing::Trace, //
 };
 use anyhow::{
@@ -27,6 +22,12 @@ use anyhow::{
 use std::{
     fs,
     process, //
+};
+use support::{
+    PAGE,
+    helper::Helper,
+    kmsg::says,
+    requests::DirtyPages, //
 };
 use vfio_client::{
     Arena,
@@ -44,24 +45,16 @@ use vfio_client::{
 };
 
 cases! {
-    #[our_type1]
-    trace_of_map,
-    #[our_type1]
-    trace_of_given_address,
-    #[our_type1]
-    trace_of_unmap,
-    #[our_type1]
-    trace_of_dirty_unmap,
-    #[our_type1]
-    line_about_full_container,
-    #[our_type1]
-    line_about_locked_memory,
-    #[our_type1]
-    debugfs,
+    #[requires(type1(Rust))] trace_explains_refused_map,
+    #[requires(type1(Rust))] trace_explains_refused_vaddr_update,
+    #[requires(type1(Rust))] trace_explains_refused_unmap,
+    #[requires(type1(Rust))] trace_explains_refused_unmap_with_bitmap,
+    #[requires(type1(Rust))] log_explains_dma_entry_limit,
+    #[requires(type1(Rust))] log_explains_memlock_limit,
+    #[requires(type1(Rust))] debugfs_lists_containers,
 }
 
 const REFUSED: &str = "vfio_type1/vfio_type1_refused";
-const PAGE: u64 = PAGE_SIZE as u64;
 const READ: u32 = 1;
 const VADDR: u32 = 4;
 const ALL: u32 = 2;
@@ -173,12 +166,15 @@ impl Refused {
             self.at.1,
         );
         let lines = trace.take()?;
-        ensure!(lines.contains(&line), "no {line} in:\n{lines}");
+        ensure!(
+            lines.contains(&line),
+            "expected the trace record\n{line}\ngot:\n{lines}"
+        );
         Ok(())
     }
 }
 
-fn trace_of_map() -> Result<()> {
+fn trace_explains_refused_map() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     container.map(0x10000, &memory, MapFlags::Read)?;
@@ -213,11 +209,11 @@ fn trace_of_map() -> Result<()> {
         refused.check(&container, &trace)?;
     }
     page.send(&container, page.bytes())?;
-    assert_eq!(trace.take()?, "", "a request that was granted");
+    assert_eq!(trace.take()?, "", "a successful request leaves no record");
     Ok(())
 }
 
-fn trace_of_given_address() -> Result<()> {
+fn trace_explains_refused_vaddr_update() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     container.map(0x10000, &memory, MapFlags::Read)?;
@@ -236,7 +232,7 @@ fn trace_of_given_address() -> Result<()> {
         .check(&container, &trace)
 }
 
-fn trace_of_unmap() -> Result<()> {
+fn trace_explains_refused_unmap() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     container.map(0x10000, &memory, MapFlags::Read)?;
@@ -269,7 +265,7 @@ fn trace_of_unmap() -> Result<()> {
         .check(&container, &trace)
 }
 
-fn trace_of_dirty_unmap() -> Result<()> {
+fn trace_explains_refused_unmap_with_bitmap() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let bits = Memory::anonymous(PAGE_SIZE)?;
     let trace = Trace::of(REFUSED)?;
@@ -282,11 +278,11 @@ fn trace_of_dirty_unmap() -> Result<()> {
     refused(0, 8, "no such bitmap of dirty pages")?;
     refused(PAGE, 0, "no such bitmap of dirty pages")?;
     refused(PAGE, 8, "no track is kept of dirty pages")?;
-    dirty::start(&container)?;
+    DirtyPages::track(DirtyPages::START).send(&container)?;
     refused(2 * PAGE, 8, "dirty pages have another size")
 }
 
-fn line_about_full_container() -> Result<()> {
+fn log_explains_dma_entry_limit() -> Result<()> {
     let limit = Parameter::set("dma_entry_limit", "2")?;
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     drop(limit);
@@ -309,7 +305,7 @@ fn line_about_full_container() -> Result<()> {
     })
 }
 
-fn line_about_locked_memory() -> Result<()> {
+fn log_explains_memlock_limit() -> Result<()> {
     let trace = Trace::of(REFUSED)?;
     let parts = [
         "RLIMIT_MEMLOCK exceeded: ",
@@ -345,7 +341,7 @@ fn own_containers() -> Result<String> {
         .collect())
 }
 
-fn debugfs() -> Result<()> {
+fn debugfs_lists_containers() -> Result<()> {
     assert_eq!(own_containers()?, "");
     let (container, first) = attached(EDU, Iommu::Type1v2)?;
     let second = group(NVME)?;
@@ -368,7 +364,7 @@ fn debugfs() -> Result<()> {
         "unmap: 1 requests, ".into(),
         "groups: 2 requests, ".into(),
     ] {
-        ensure!(text.contains(&part), "no {part} in:\n{text}");
+        ensure!(text.contains(&part), "expected {part:?} in:\n{text}");
     }
     drop((first, second));
     drop(container);

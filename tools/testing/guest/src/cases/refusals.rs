@@ -13,12 +13,7 @@ use crate::{
         attached,
         group, //
     },
-    harness::cases,
-    helper::Helper,
-    kmsg::{
-        self,
-        Log, //
-    },
+    harness::cases, //
 };
 use anyhow::{
     Result,
@@ -28,6 +23,14 @@ use anyhow::{
 use std::os::fd::{
     AsFd,
     AsRawFd, //
+};
+use support::{
+    helper::Helper,
+    kmsg::{
+        self,
+        Log, //
+    },
+    requests::UnmapDma, //
 };
 use vfio_client::{
     Bytes,
@@ -44,24 +47,15 @@ use vfio_client::{
 };
 
 cases! {
-    #[our_core]
-    open_by_another_process,
-    #[our_core]
-    used_by_a_driver_of_the_host,
-    #[our_core]
-    in_a_container_already,
-    #[our_core]
-    in_no_container,
-    #[our_core]
-    without_an_address_space,
-    #[our_core]
-    device_is_open,
-    #[our_core]
-    alone_in_its_container,
-    #[our_core]
-    does_not_fit,
-    #[our_core]
-    lines_are_limited,
+    #[requires(core(Rust))] log_names_process_that_holds_group,
+    #[requires(core(Rust))] log_names_host_driver,
+    #[requires(core(Rust))] log_explains_set_container_in_container,
+    #[requires(core(Rust))] log_explains_missing_container,
+    #[requires(core(Rust))] log_explains_missing_iommu_driver,
+    #[requires(core(Rust))] log_names_holder_of_open_device,
+    #[requires(core(Rust))] log_explains_unmerge_of_only_group,
+    #[requires(core(Rust))] log_explains_failed_attach,
+    #[requires(core(Rust))] log_is_rate_limited,
 }
 
 /// Waits until a failing request logs a line with all of `parts`.
@@ -86,7 +80,7 @@ fn named(bdf: &str) -> Result<String> {
 const MERGE: u32 = request::number(65);
 const UNMERGE: u32 = request::number(66);
 
-fn open_by_another_process() -> Result<()> {
+fn log_names_process_that_holds_group() -> Result<()> {
     let mut helper = Helper::spawn(&["hold", EDU], &[])?;
     assert_eq!(helper.line()?, "ready");
     let number = pci::group_of(EDU)?;
@@ -102,7 +96,7 @@ fn open_by_another_process() -> Result<()> {
     helper.finish()
 }
 
-fn used_by_a_driver_of_the_host() -> Result<()> {
+fn log_names_host_driver() -> Result<()> {
     let container = Container::open()?;
     let shared = group(SHARED)?;
     let number = pci::group_of(SHARED)?;
@@ -119,7 +113,7 @@ fn used_by_a_driver_of_the_host() -> Result<()> {
     })
 }
 
-fn in_a_container_already() -> Result<()> {
+fn log_explains_set_container_in_container() -> Result<()> {
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
     let name = named(EDU)?;
     let reason = "it is in a container; use VFIO_GROUP_UNSET_CONTAINER first";
@@ -136,7 +130,7 @@ fn in_a_container_already() -> Result<()> {
     })
 }
 
-fn in_no_container() -> Result<()> {
+fn log_explains_missing_container() -> Result<()> {
     let group = group(EDU)?;
     let name = named(EDU)?;
     let reason = "it is in no container; use VFIO_GROUP_SET_CONTAINER first";
@@ -150,7 +144,7 @@ fn in_no_container() -> Result<()> {
     says(Errno::EINVAL, &parts, || errno(group.device(EDU)))
 }
 
-fn without_an_address_space() -> Result<()> {
+fn log_explains_missing_iommu_driver() -> Result<()> {
     let group = group(EDU)?;
     let container = Container::open()?;
     group.set_container(&container)?;
@@ -162,7 +156,7 @@ fn without_an_address_space() -> Result<()> {
     says(Errno::EINVAL, &parts, || errno(group.device(EDU)))
 }
 
-fn device_is_open() -> Result<()> {
+fn log_names_holder_of_open_device() -> Result<()> {
     let (_container, group) = attached(EDU, Iommu::Type1v2)?;
     let _device = group.device(EDU)?;
     let holder = format!("({})", nix::unistd::gettid());
@@ -188,7 +182,7 @@ fn merged(group: &Group) -> Result<Group> {
     Ok(other)
 }
 
-fn alone_in_its_container() -> Result<()> {
+fn log_explains_unmerge_of_only_group() -> Result<()> {
     let (_container, group) = attached(EDU, Iommu::Type1v2)?;
     let parts = [
         &named(EDU)?,
@@ -201,16 +195,15 @@ fn alone_in_its_container() -> Result<()> {
 }
 
 /// Memory whose vaddr was invalidated cannot be mapped for another device.
-fn does_not_fit() -> Result<()> {
+fn log_explains_failed_attach() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
     container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
-    let mut unmap = Bytes::new()
-        .u32(24)
-        .u32(4)
-        .u64(0x10_0000)
-        .u64(PAGE_SIZE as u64);
-    raw::bytes(&container, request::IOMMU_UNMAP_DMA, &mut unmap)?;
+    let invalidate = UnmapDma {
+        flags: UnmapDma::VADDR,
+        ..UnmapDma::of(0x10_0000, PAGE_SIZE as u64)
+    };
+    invalidate.send(&container)?;
     let other = group(NVME)?;
     let number = pci::group_of(NVME)?;
     let parts = [
@@ -222,13 +215,16 @@ fn does_not_fit() -> Result<()> {
     })
 }
 
-fn lines_are_limited() -> Result<()> {
+fn log_is_rate_limited() -> Result<()> {
     let group = group(EDU)?;
     let mut log = Log::follow()?;
     for _ in 0..2000 {
         assert!(group.unset_container().is_err());
     }
     let lines = log.text().matches("refused").count();
-    ensure!(lines <= 40, "{lines} lines of 2000 requests");
+    ensure!(
+        lines <= 40,
+        "expected at most 40 log messages for 2000 requests, got {lines}"
+    );
     Ok(())
 }

@@ -12,9 +12,6 @@ use crate::{
         Failure,
         cases, //
     },
-    helper::Helper,
-    kmsg::Log,
-    leak::locked_kib,
     plug::{
         HOT,
         LIMIT,
@@ -34,7 +31,13 @@ use std::{
         self,
         Scope, //
     },
-    time::Duration,
+    time::Duration, //
+};
+use support::{
+    PAGE,
+    helper::Helper,
+    kmsg::Log,
+    machine::locked_kib, //
 };
 use vfio_client::{
     Container,
@@ -54,16 +57,14 @@ use vfio_client::{
 };
 
 cases! {
-    asked_to_leave_while_all_runs,
-    pulled_while_all_runs,
-    pulled_with_only_its_registers_mapped,
-    pulled_from_a_process_that_is_killed,
-    pulled_while_nobody_has_it,
-    #[our_core]
-    g21_holder_is_named,
+    removal_request_during_dma,
+    surprise_removal_during_dma,
+    surprise_removal_with_mapped_region,
+    surprise_removal_then_process_is_killed,
+    surprise_removal_of_closed_device,
+    #[rows("G21")] #[requires(core(Rust))] log_names_holder_of_removed_device,
 }
 
-const PAGE: u64 = PAGE_SIZE as u64;
 /// The index of the interrupt that asks the user to release the device.
 const REQ: u32 = 4;
 /// The size of the mapped memory, in KiB.
@@ -132,7 +133,10 @@ fn writes(edu: &Edu, memory: &Memory, byte: u8) -> Result<()> {
     memory.fill(0, PAGE_SIZE, 0);
     edu.store(0, PAGE)?;
     let bytes = memory.to_vec(0, PAGE_SIZE);
-    assert!(bytes.iter().all(|found| *found == byte), "wrong data");
+    assert!(
+        bytes.iter().all(|found| *found == byte),
+        "the memory has other data than the device wrote"
+    );
     Ok(())
 }
 
@@ -146,7 +150,7 @@ fn works_again(port: &mut Port) -> Result<()> {
     Ok(())
 }
 
-fn asked_to_leave_while_all_runs() -> Result<()> {
+fn removal_request_during_dma() -> Result<()> {
     let mut port = Port::with_device()?;
     let number = pci::group_of(HOT)?;
     let busy = Busy::new()?;
@@ -154,13 +158,22 @@ fn asked_to_leave_while_all_runs() -> Result<()> {
     thread::scope(|scope| -> Result<()> {
         let _traffic = Traffic::start(scope, &busy.edu, &over);
         port.press_button()?;
-        assert!(busy.request.wait(LIMIT)? > 0, "asked to let go");
+        assert!(
+            busy.request.wait(LIMIT)? > 0,
+            "the driver requests the device"
+        );
         busy.msi.take()?;
-        assert!(busy.msi.wait(LIMIT)? > 0, "it still runs");
+        assert!(
+            busy.msi.wait(LIMIT)? > 0,
+            "the device still sends interrupts"
+        );
         Ok(())
     })?;
     busy.edu.wait()?;
-    assert!(!port.is_empty()? && present(HOT), "it waits for its user");
+    assert!(
+        !port.is_empty()? && present(HOT),
+        "the removal waits for the last close"
+    );
     writes(&busy.edu, &busy.memory, 0x5d)?;
     assert_eq!(busy.setup.group.status()?, 3);
     assert_eq!(busy.setup.group.device(HOT).errno(), Errno::ENODEV);
@@ -171,7 +184,7 @@ fn asked_to_leave_while_all_runs() -> Result<()> {
     works_again(&mut port)
 }
 
-fn pulled_while_all_runs() -> Result<()> {
+fn surprise_removal_during_dma() -> Result<()> {
     let mut port = Port::with_device()?;
     let number = pci::group_of(HOT)?;
     let busy = Busy::new()?;
@@ -185,11 +198,17 @@ fn pulled_while_all_runs() -> Result<()> {
         let _traffic = Traffic::start(scope, &busy.edu, &over);
         assert!(busy.msi.wait(LIMIT)? > 0);
         port.pull()?;
-        assert!(busy.request.wait(LIMIT)? > 0, "asked to let go");
+        assert!(
+            busy.request.wait(LIMIT)? > 0,
+            "the driver requests the device"
+        );
         Ok(())
     })?;
     // For the current user the registers are gone, but everything else is still in place.
-    assert!(present(HOT) && node(number), "it waits for its user");
+    assert!(
+        present(HOT) && node(number),
+        "the removal waits for the last close"
+    );
     assert!(!busy.edu.is_alive());
     busy.setup.device.info()?;
     assert_eq!(busy.setup.group.status()?, 3);
@@ -225,14 +244,14 @@ fn pulled_while_all_runs() -> Result<()> {
     writes(&other_edu, &memory, 0x71)
 }
 
-fn pulled_with_only_its_registers_mapped() -> Result<()> {
+fn surprise_removal_with_mapped_region() -> Result<()> {
     let mut port = Port::with_device()?;
     let number = pci::group_of(HOT)?;
     let Busy { edu, setup, .. } = Busy::new()?;
     drop(setup);
     port.pull()?;
     thread::sleep(Duration::from_secs(2));
-    assert!(present(HOT), "the mapping holds it");
+    assert!(present(HOT), "the mapping holds the device");
     assert_eq!(Group::open(number).errno(), Errno::EBUSY);
     assert!(!edu.is_alive());
     drop(edu);
@@ -240,19 +259,19 @@ fn pulled_with_only_its_registers_mapped() -> Result<()> {
     works_again(&mut port)
 }
 
-fn pulled_from_a_process_that_is_killed() -> Result<()> {
+fn surprise_removal_then_process_is_killed() -> Result<()> {
     let mut port = Port::with_device()?;
     let mut helper = Helper::spawn(&["hold", HOT], &[])?;
     assert_eq!(helper.line()?, "ready");
     port.pull()?;
     thread::sleep(Duration::from_secs(2));
-    assert!(present(HOT), "the helper has it");
+    assert!(present(HOT), "the helper holds the device");
     helper.kill()?;
     wait_absent(HOT)?;
     works_again(&mut port)
 }
 
-fn pulled_while_nobody_has_it() -> Result<()> {
+fn surprise_removal_of_closed_device() -> Result<()> {
     let mut port = Port::with_device()?;
     let number = pci::group_of(HOT)?;
     // A group that stays open has no devices.
@@ -271,7 +290,7 @@ fn pulled_while_nobody_has_it() -> Result<()> {
 }
 
 /// When a device is removed, the log names the process that holds it.
-fn g21_holder_is_named() -> Result<()> {
+fn log_names_holder_of_removed_device() -> Result<()> {
     let mut holder = Helper::spawn(&["hold", EDU], &[])?;
     assert_eq!(holder.line()?, "ready");
     let mut log = Log::follow()?;

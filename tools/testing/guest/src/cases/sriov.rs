@@ -36,11 +36,11 @@ use vfio_client::{
 };
 
 cases! {
-    virtual_functions_come_and_go,
+    virtual_functions_are_created_and_removed,
     several_functions_in_one_container,
-    d8_only_whole_devices_have_tokens,
-    d8_token_is_wanted_from_users_of_functions,
-    g11_token_of_the_whole_device,
+    #[rows("D8")] only_physical_functions_have_tokens,
+    #[rows("D8")] virtual_function_needs_token,
+    #[rows("G11")] open_physical_function_with_token,
 }
 
 /// The physical function.
@@ -63,7 +63,7 @@ impl Functions {
         let name = |i| -> Result<String> {
             let link = fs::read_link(pci::sysfs(WHOLE).join(format!("virtfn{i}")))?;
             let name = link.file_name().and_then(|name| name.to_str());
-            Ok(name.context("no name")?.to_owned())
+            Ok(name.context("the function has no name")?.to_owned())
         };
         Ok(Self((0..count).map(name).collect::<Result<_>>()?))
     }
@@ -81,12 +81,15 @@ fn open(group: &Group, bdf: &str, more: &str) -> Result<Device, Errno> {
     group.device(name.trim_end()).map_err(|error| error.errno())
 }
 
-fn virtual_functions_come_and_go() -> Result<()> {
+fn virtual_functions_are_created_and_removed() -> Result<()> {
     let functions = Functions::new(2)?;
     for bdf in &functions.0 {
         assert_eq!(pci::driver(bdf).as_deref(), Some("vfio-pci"));
         let number = pci::group_of(bdf)?;
-        ensure!(number != pci::group_of(WHOLE)?, "a group of its own");
+        ensure!(
+            number != pci::group_of(WHOLE)?,
+            "the function must have a group of its own"
+        );
         assert!(Path::new(&format!("/dev/vfio/{number}")).exists());
     }
     let groups: Vec<_> = functions.0.iter().map(|bdf| pci::group_of(bdf)).collect();
@@ -125,12 +128,12 @@ fn several_functions_in_one_container() -> Result<()> {
     Ok(())
 }
 
-fn d8_only_whole_devices_have_tokens() -> Result<()> {
+fn only_physical_functions_have_tokens() -> Result<()> {
     let functions = Functions::new(1)?;
     let whole = Setup::with(WHOLE, Iommu::Type1v2)?;
     assert_eq!(feature(&whole.device, PROBE | SET, &[]), Ok(0));
     let get = feature(&whole.device, 1 << 16, &[0; 16]);
-    assert_eq!(get, Err(Errno::EINVAL), "a token can't be read");
+    assert_eq!(get, Err(Errno::EINVAL), "a token cannot be read");
     let short = feature(&whole.device, SET, &TOKEN[..15]);
     assert_eq!(short, Err(Errno::EINVAL));
     feature(&whole.device, SET, &TOKEN)?;
@@ -142,7 +145,7 @@ fn d8_only_whole_devices_have_tokens() -> Result<()> {
     Ok(())
 }
 
-fn d8_token_is_wanted_from_users_of_functions() -> Result<()> {
+fn virtual_function_needs_token() -> Result<()> {
     let functions = Functions::new(1)?;
     let bdf = &functions.0[0];
     let (_container, group) = attached(bdf, Iommu::Type1v2)?;
@@ -170,7 +173,7 @@ fn d8_token_is_wanted_from_users_of_functions() -> Result<()> {
     Ok(())
 }
 
-fn g11_token_of_the_whole_device() -> Result<()> {
+fn open_physical_function_with_token() -> Result<()> {
     let functions = Functions::new(1)?;
     let bdf = &functions.0[0];
     let (_container, group) = attached(WHOLE, Iommu::Type1v2)?;

@@ -10,14 +10,15 @@ mod again;
 mod meanwhile;
 mod place;
 mod queue;
+mod requests;
 mod scene;
 mod table;
-mod words;
 
 use crate::{
-    harness::{
-        case,
-        our_type1, //
+    harness::case,
+    requires::{
+        Language::Rust,
+        type1, //
     },
     stall::{
         LIMIT,
@@ -32,43 +33,35 @@ use anyhow::{
     ensure, //
 };
 use libtest_mimic::Trial;
+use requests::Answer;
 use std::thread;
 use table::{
     Expected,
     Pair,
     When, //
 };
-use words::Answer;
 
 pub(super) use meanwhile::Meanwhile;
 pub(super) use place::Place;
+pub(super) use requests::{
+    ASIDE,
+    Ask,
+    Range,
+    THERE,
+    start_tracking,
+    stop_tracking, //
+};
 pub(super) use scene::Scene;
 pub(super) use table::place_named;
-pub(super) use words::{
-    ALL,
-    ASIDE,
-    Dma,
-    PAGE,
-    START,
-    STOP,
-    THERE,
-    VADDR,
-    dirty,
-    get_bitmap,
-    give_address,
-    map,
-    unmap,
-    unmap_with_bitmap, //
-};
 
 /// Returns a test for each pair.
 pub fn cases() -> Vec<Trial> {
-    let pairs = table::pairs(our_type1());
+    let pairs = table::pairs(type1(Rust));
     let stopped = pairs.into_iter().map(|pair| {
         let name = format!("stalled::{}::{}", pair.place_name, pair.meanwhile_name);
         case(&name, move || meet(&pair))
     });
-    let not_stopped = table::not_stopped(our_type1()).into_iter().map(|row| {
+    let not_stopped = table::not_stopped(type1(Rust)).into_iter().map(|row| {
         let name = format!("stalled::{}::does_not_stop", row.place_name);
         case(&name, move || does_not_stop(row.place, &row.answer))
     });
@@ -93,7 +86,10 @@ fn meet(pair: &Pair) -> Result<()> {
     let (early, answers) = thread::scope(|scope| -> Result<_> {
         let release = Release(&scene.fault);
         let stopped = Request::send(scope, || pair.place.send(&scene))?;
-        ensure!(stops(&stopped, &scene.fault)?, "it does not stop");
+        ensure!(
+            stops(&stopped, &scene.fault)?,
+            "the request does not stop at the fault"
+        );
         let other = Request::send(scope, || pair.meanwhile.send(pair.place, &scene))?;
         let done = match pair.expected.when {
             When::Meanwhile => other.done_within(LIMIT)?,
@@ -111,11 +107,11 @@ fn meet(pair: &Pair) -> Result<()> {
     match when {
         When::Meanwhile => ensure!(
             early,
-            "it waits for the request that has stopped: {answers:?}"
+            "the second request waited for the stopped one: {answers:?}"
         ),
         When::After => ensure!(
             !early,
-            "it ends before the request that has stopped: {answers:?}"
+            "the second request ended before the stopped one: {answers:?}"
         ),
     }
     assert_eq!(answers, [stopped.clone(), answer.clone()], "answers");
@@ -128,7 +124,10 @@ fn does_not_stop(place: Place, answer: &str) -> Result<()> {
     let found = thread::scope(|scope| -> Result<_> {
         let _release = Release(&scene.fault);
         let request = Request::send(scope, || place.send(&scene))?;
-        ensure!(!stops(&request, &scene.fault)?, "it stops");
+        ensure!(
+            !stops(&request, &scene.fault)?,
+            "the request stops at the fault"
+        );
         request.finish()
     })?;
     assert_eq!(told(&found), answer);

@@ -8,11 +8,8 @@ use crate::{
         attached,
         group, //
     },
-    harness::{
-        cases,
-        fault_injection, //
-    },
-    helper::Helper,
+    harness::cases,
+    requires::fault_injection,
     stress::{
         self,
         Counts, //
@@ -21,7 +18,7 @@ use crate::{
         self,
         Body,
         Tally, //
-    }, //
+    },
 };
 use anyhow::{
     Context,
@@ -40,6 +37,7 @@ use std::{
         Instant, //
     },
 };
+use support::helper::Helper;
 use vfio_client::{
     Container,
     Errno,
@@ -51,8 +49,8 @@ use vfio_client::{
 };
 
 cases! {
-    o1_requests_race_the_last_group,
-    everything_at_once,
+    requests_race_last_group,
+    all_requests_concurrently,
 }
 
 /// How long each case runs.
@@ -62,7 +60,7 @@ const USERS: u64 = 4;
 
 /// Requests are passed from a container to its backend, which can be removed with the last group
 /// at any time.
-fn o1_requests_race_the_last_group() -> Result<()> {
+fn requests_race_last_group() -> Result<()> {
     let container = Container::open()?;
     let memory = Memory::anonymous(16 * PAGE_SIZE)?;
     let over = AtomicBool::new(false);
@@ -112,7 +110,10 @@ fn use_and_leave(container: &Container, working: &AtomicUsize) -> Result<Tally> 
     first.set_container(container)?;
     container.set_iommu(Iommu::Type1v2)?;
     let both = || anyhow::Ok(working.load(Ordering::Relaxed) == 2);
-    ensure!(until(3 * TIME, both)?, "no request works");
+    ensure!(
+        until(3 * TIME, both)?,
+        "expected each request to succeed at least once"
+    );
     drop(first);
     let end = Instant::now() + TIME;
     while Instant::now() < end {
@@ -125,7 +126,7 @@ fn use_and_leave(container: &Container, working: &AtomicUsize) -> Result<Tally> 
 
 /// Several processes use everything at random while devices and modules are removed and some of
 /// the processes are killed.
-fn everything_at_once() -> Result<()> {
+fn all_requests_concurrently() -> Result<()> {
     // Kernels with debugging checks are slow.
     let time = if fault_injection() { 4 * TIME } else { TIME };
     let end = Instant::now() + time;

@@ -7,7 +7,7 @@ use crate::{
         EDU,
         Setup, //
     },
-    harness::cases,
+    harness::cases, //
 };
 use anyhow::{
     Context,
@@ -25,7 +25,7 @@ use std::{
             MetadataExt, //
         },
     },
-    path::Path,
+    path::Path, //
 };
 use vfio_client::{
     Container,
@@ -33,17 +33,17 @@ use vfio_client::{
 };
 
 cases! {
-    k1_container_node,
-    k1_proc,
-    s1_group_nodes,
-    s4_group_class,
-    s5_device_class,
-    s8_fdinfo,
-    s9_link_names,
+    #[rows("K1")] container_node,
+    #[rows("K1")] proc_entries,
+    #[rows("S1")] group_nodes,
+    #[rows("S4")] group_class,
+    #[rows("S5")] device_class,
+    #[rows("S8")] fdinfo_shows_sysfs_path,
+    #[rows("S9")] link_names,
     module_names,
 }
 
-fn k1_container_node() -> Result<()> {
+fn container_node() -> Result<()> {
     let node = fs::metadata("/dev/vfio/vfio")?;
     assert!(node.file_type().is_char_device());
     assert_eq!(node.mode() & 0o7777, 0o666);
@@ -66,7 +66,7 @@ fn k1_container_node() -> Result<()> {
     Ok(())
 }
 
-fn k1_proc() -> Result<()> {
+fn proc_entries() -> Result<()> {
     let misc = fs::read_to_string("/proc/misc")?;
     assert!(misc.lines().any(|line| line.trim() == "196 vfio"));
     let devices = fs::read_to_string("/proc/devices")?;
@@ -79,7 +79,7 @@ fn k1_proc() -> Result<()> {
     Ok(())
 }
 
-fn s1_group_nodes() -> Result<()> {
+fn group_nodes() -> Result<()> {
     for bdf in [EDU, crate::env::NVME, crate::env::SHARED] {
         let number = pci::group_of(bdf)?;
         let node = fs::metadata(format!("/dev/vfio/{number}"))?;
@@ -102,7 +102,7 @@ fn names_in(dir: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn s4_group_class() -> Result<()> {
+fn group_class() -> Result<()> {
     let number = pci::group_of(EDU)?;
     let dir = format!("/sys/class/vfio/{number}");
     let target = fs::canonicalize(&dir)?;
@@ -124,11 +124,11 @@ fn s4_group_class() -> Result<()> {
     Ok(())
 }
 
-fn s5_device_class() -> Result<()> {
+fn device_class() -> Result<()> {
     let dir = pci::sysfs(EDU).join("vfio-dev");
     let name = fs::read_dir(&dir)?
         .next()
-        .context("no vfio-dev")??
+        .context("the device has no directory vfio-dev")??
         .file_name();
     let class = Path::new("/sys/class/vfio-dev").join(&name);
     let device = dir.join(&name);
@@ -143,7 +143,7 @@ fn s5_device_class() -> Result<()> {
     Ok(())
 }
 
-fn s8_fdinfo() -> Result<()> {
+fn fdinfo_shows_sysfs_path() -> Result<()> {
     let setup = Setup::new()?;
     let number = setup.device.as_fd().as_raw_fd();
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{number}"))?;
@@ -153,7 +153,7 @@ fn s8_fdinfo() -> Result<()> {
     Ok(())
 }
 
-fn s9_link_names() -> Result<()> {
+fn link_names() -> Result<()> {
     let setup = Setup::new()?;
     let link = |fd: &dyn AsRawFd| fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
     let device = link(&setup.device.as_fd())?;

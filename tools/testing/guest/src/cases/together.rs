@@ -5,8 +5,6 @@
 
 use crate::{
     harness::cases,
-    helper::Helper,
-    leak::locked_kib,
     pin::{
         Pinning,
         READ,
@@ -29,21 +27,26 @@ use std::{
         Instant, //
     },
 };
+use support::{
+    PAGE,
+    helper::Helper,
+    machine::locked_kib,
+    requests::{
+        Bitmap,
+        DirtyPages, //
+    },
+};
 use vfio_client::{
-    Bytes,
     Container,
     Errno,
     MapFlags,
     Memory,
     PAGE_SIZE,
-    edu::Edu,
-    raw,
-    request, //
+    edu::Edu, //
 };
 
 cases! {
-    #[our_type1]
-    everything_in_one_container,
+    #[requires(type1(Rust))] random_programs_share_container,
 }
 
 /// How long the case runs.
@@ -51,7 +54,6 @@ const TIME: Duration = Duration::from_secs(6);
 /// How long a process lives.
 const LIFE: Duration = Duration::from_millis(1500);
 
-const PAGE: u64 = PAGE_SIZE as u64;
 /// The size of the memory that is mapped in pieces.
 const POOL: usize = 64 * PAGE_SIZE;
 /// Where the pieces are mapped: this many places at this distance.
@@ -59,7 +61,7 @@ const PLACES: u64 = 8;
 const PLACE: u64 = 32 * PAGE;
 
 /// In the C module, two unmaps of pinned pages deadlock.
-fn everything_in_one_container() -> Result<()> {
+fn random_programs_share_container() -> Result<()> {
     let end = Instant::now() + TIME;
     let mut seed = 0;
     let mut start = || {
@@ -198,25 +200,18 @@ fn pin(random: &mut fastrand::Rng, pinning: &Pinning) -> Result<()> {
     Ok(())
 }
 
-/// Flags of `VFIO_IOMMU_DIRTY_PAGES`.
-const START: u32 = 1;
-const STOP: u32 = 2;
-const GET: u32 = 4;
-
 fn track(random: &mut fastrand::Rng, container: &Container) -> Result<()> {
-    let flags = [START, STOP, GET, GET, GET][random.usize(0..5)];
-    let mut bytes = Bytes::new()
-        .u32(if flags == GET { 48 } else { 8 })
-        .u32(flags);
     let bits = Memory::anonymous(PAGE_SIZE)?;
-    if flags == GET {
-        bytes = bytes
-            .u64(0)
-            .u64(PLACES * PLACE)
-            .u64(PAGE)
-            .u64(PLACES * PLACE / PAGE / 8)
-            .u64(bits.addr());
-    }
-    raw::bytes(container, request::IOMMU_DIRTY_PAGES, &mut bytes)?;
+    let bitmap = Bitmap {
+        pgsize: PAGE,
+        size: PLACES * PLACE / PAGE / 8,
+        data: bits.addr(),
+    };
+    let request = match random.u8(0..5) {
+        0 => DirtyPages::track(DirtyPages::START),
+        1 => DirtyPages::track(DirtyPages::STOP),
+        _ => DirtyPages::get(0, PLACES * PLACE, bitmap),
+    };
+    request.send(container)?;
     Ok(())
 }

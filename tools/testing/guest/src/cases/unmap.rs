@@ -13,73 +13,46 @@ use crate::{
         Failure,
         cases, //
     },
-    helper::Helper,
-    leak::locked_kib,
 };
 use anyhow::Result;
 use std::os::fd::{
     AsFd,
     AsRawFd, //
 };
+use support::{
+    PAGE,
+    helper::Helper,
+    machine::locked_kib,
+    requests::UnmapDma, //
+};
 use vfio_client::{
-    Bytes,
     Container,
     Errno,
     Group,
     Iommu,
     MapFlags,
     Memory,
-    PAGE_SIZE,
-    raw,
-    request, //
+    PAGE_SIZE, //
 };
 
 cases! {
-    t_u01_sizes_and_flags,
-    t_u04_alignment,
-    t_u05_overflow,
-    t_u07_no_bisecting,
-    t_u08_size_tells_how_much,
-    t_u09_all,
-    t_u09_all_arguments,
-    t_u10_v1_inside,
-    t_u11_v1_first_page,
-    t_u12_v1_second_half,
-    t_u13_vaddr,
-    t_u13_vaddr_twice,
-    t_u13_vaddr_all,
-    t_g1_no_group_joins_while_withdrawn,
-    t_m10_vaddr_from_another_process,
-    v1_across_mappings,
+    #[rows("T-U1")] argsz_and_unknown_flags,
+    #[rows("T-U4")] misaligned_range,
+    #[rows("T-U5")] range_overflow,
+    #[rows("T-U7")] v2_refuses_part_of_mapping,
+    #[rows("T-U8")] size_returns_unmapped_bytes,
+    #[rows("T-U9")] unmap_all,
+    #[rows("T-U9")] unmap_all_needs_empty_range,
+    #[rows("T-U10")] v1_ignores_range_inside_mapping,
+    #[rows("T-U11")] v1_first_page_unmaps_whole_mapping,
+    #[rows("T-U12")] v1_first_half_unmaps_whole_mapping,
+    #[rows("T-U13")] vaddr_is_invalidated,
+    #[rows("T-U13")] vaddr_invalidated_twice,
+    #[rows("T-U13")] all_vaddrs_invalidated,
+    #[rows("T-G1")] no_group_joins_while_vaddr_is_invalid,
+    #[rows("T-M10")] vaddr_updated_by_another_process,
+    v1_range_across_mappings,
     v2_whole_address_space,
-}
-
-const PAGE: u64 = PAGE_SIZE as u64;
-const ALL: u32 = 2;
-const VADDR: u32 = 4;
-
-/// Sends UNMAP_DMA and checks that the kernel writes only the size, and nothing if it fails.
-fn unmap(
-    container: &Container,
-    argsz: u32,
-    flags: u32,
-    iova: u64,
-    size: u64,
-) -> Result<u64, Errno> {
-    let request = |size| Bytes::new().u32(argsz).u32(flags).u64(iova).u64(size);
-    let mut bytes = request(size);
-    match raw::bytes(container, request::IOMMU_UNMAP_DMA, &mut bytes) {
-        Ok(value) => {
-            assert_eq!(value, 0);
-            let done = bytes.get_u64(16);
-            assert_eq!(bytes, request(done));
-            Ok(done)
-        }
-        Err(errno) => {
-            assert_eq!(bytes, request(size), "changed although it failed");
-            Err(errno)
-        }
-    }
 }
 
 /// A container with four mappings: 4 pages at 0x10000, 2 at 0x14000, 4 at 0x20000 after a hole,
@@ -117,29 +90,47 @@ fn mapped(iommu: Iommu) -> Result<Mapped> {
     })
 }
 
-fn t_u01_sizes_and_flags() -> Result<()> {
+fn argsz_and_unknown_flags() -> Result<()> {
     let m = mapped(Iommu::Type1v2)?;
     for argsz in [0, 16, 23] {
         assert_eq!(
-            unmap(&m.container, argsz, 0, 0x10000, 4 * PAGE),
+            UnmapDma {
+                argsz,
+                ..UnmapDma::of(0x10000, 4 * PAGE)
+            }
+            .send(&m.container),
             Err(Errno::EINVAL)
         );
     }
-    for flags in [8, 16, 1 << 31, 1 | ALL, 1 | VADDR] {
+    for flags in [
+        8,
+        16,
+        1 << 31,
+        UnmapDma::GET_DIRTY_BITMAP | UnmapDma::ALL,
+        UnmapDma::GET_DIRTY_BITMAP | UnmapDma::VADDR,
+    ] {
         assert_eq!(
-            unmap(&m.container, 24, flags, 0x10000, 4 * PAGE),
+            UnmapDma {
+                flags,
+                ..UnmapDma::of(0x10000, 4 * PAGE)
+            }
+            .send(&m.container),
             Err(Errno::EINVAL)
         );
     }
     assert_eq!(locked_kib(), TOTAL / 1024);
     assert_eq!(
-        unmap(&m.container, 4096, 0, 0x10000, 4 * PAGE),
+        UnmapDma {
+            argsz: 4096,
+            ..UnmapDma::of(0x10000, 4 * PAGE)
+        }
+        .send(&m.container),
         Ok(4 * PAGE)
     );
     Ok(())
 }
 
-fn t_u04_alignment() -> Result<()> {
+fn misaligned_range() -> Result<()> {
     for iommu in [Iommu::Type1, Iommu::Type1v2] {
         let m = mapped(iommu)?;
         for (iova, size) in [
@@ -151,31 +142,34 @@ fn t_u04_alignment() -> Result<()> {
             (u64::MAX, PAGE),
             (0, u64::MAX),
         ] {
-            assert_eq!(unmap(&m.container, 24, 0, iova, size), Err(Errno::EINVAL));
+            assert_eq!(
+                UnmapDma::of(iova, size).send(&m.container),
+                Err(Errno::EINVAL)
+            );
         }
         assert_eq!(locked_kib(), TOTAL / 1024);
     }
     Ok(())
 }
 
-fn t_u05_overflow() -> Result<()> {
+fn range_overflow() -> Result<()> {
     for iommu in [Iommu::Type1, Iommu::Type1v2] {
         let m = mapped(iommu)?;
         let top = u64::MAX - PAGE + 1;
         for (iova, size) in [(top, 2 * PAGE), (0x10000, top)] {
             assert_eq!(
-                unmap(&m.container, 24, 0, iova, size),
+                UnmapDma::of(iova, size).send(&m.container),
                 Err(Errno::EOVERFLOW)
             );
         }
         // A range may include the last page.
-        assert_eq!(unmap(&m.container, 24, 0, top, PAGE), Ok(0));
+        assert_eq!(UnmapDma::of(top, PAGE).send(&m.container), Ok(0));
         assert_eq!(locked_kib(), TOTAL / 1024);
     }
     Ok(())
 }
 
-fn t_u07_no_bisecting() -> Result<()> {
+fn v2_refuses_part_of_mapping() -> Result<()> {
     let m = mapped(Iommu::Type1v2)?;
     for (iova, pages) in [
         (0x10000, 1),
@@ -190,51 +184,64 @@ fn t_u07_no_bisecting() -> Result<()> {
         (0x10000, 17),
     ] {
         assert_eq!(
-            unmap(&m.container, 24, 0, iova, pages * PAGE),
+            UnmapDma::of(iova, pages * PAGE).send(&m.container),
             Err(Errno::EINVAL),
             "{iova:#x} {pages}"
         );
     }
-    assert_eq!(locked_kib(), TOTAL / 1024, "nothing went");
+    assert_eq!(locked_kib(), TOTAL / 1024, "nothing was unmapped");
     Ok(())
 }
 
-fn t_u08_size_tells_how_much() -> Result<()> {
+fn size_returns_unmapped_bytes() -> Result<()> {
     let m = mapped(Iommu::Type1v2)?;
-    assert_eq!(unmap(&m.container, 24, 0, 0x16000, 10 * PAGE), Ok(0));
-    assert_eq!(unmap(&m.container, 24, 0, 0, 16 * PAGE), Ok(0));
+    assert_eq!(UnmapDma::of(0x16000, 10 * PAGE).send(&m.container), Ok(0));
+    assert_eq!(UnmapDma::of(0, 16 * PAGE).send(&m.container), Ok(0));
     // Two adjacent mappings, and holes at both ends.
-    assert_eq!(unmap(&m.container, 24, 0, 0xe000, 16 * PAGE), Ok(6 * PAGE));
-    assert_eq!(unmap(&m.container, 24, 0, 0xe000, 16 * PAGE), Ok(0));
-    assert_eq!(unmap(&m.container, 24, 0, 0x20000, 4 * PAGE), Ok(4 * PAGE));
+    assert_eq!(
+        UnmapDma::of(0xe000, 16 * PAGE).send(&m.container),
+        Ok(6 * PAGE)
+    );
+    assert_eq!(UnmapDma::of(0xe000, 16 * PAGE).send(&m.container), Ok(0));
+    assert_eq!(
+        UnmapDma::of(0x20000, 4 * PAGE).send(&m.container),
+        Ok(4 * PAGE)
+    );
     assert_eq!(locked_kib(), 4);
     Ok(())
 }
 
-fn t_u09_all() -> Result<()> {
+fn unmap_all() -> Result<()> {
     for iommu in [Iommu::Type1, Iommu::Type1v2] {
         let m = mapped(iommu)?;
-        assert_eq!(unmap(&m.container, 24, ALL, 0, 0), Ok(TOTAL));
-        assert_eq!(unmap(&m.container, 24, ALL, 0, 0), Ok(0));
+        assert_eq!(UnmapDma::all().send(&m.container), Ok(TOTAL));
+        assert_eq!(UnmapDma::all().send(&m.container), Ok(0));
         assert_eq!(locked_kib(), 0);
     }
     Ok(())
 }
 
-fn t_u09_all_arguments() -> Result<()> {
+fn unmap_all_needs_empty_range() -> Result<()> {
     let m = mapped(Iommu::Type1v2)?;
     for (iova, size) in [(PAGE, 0), (0, PAGE), (0x10000, 4 * PAGE), (0, u64::MAX)] {
-        assert_eq!(unmap(&m.container, 24, ALL, iova, size), Err(Errno::EINVAL));
+        assert_eq!(
+            UnmapDma {
+                flags: UnmapDma::ALL,
+                ..UnmapDma::of(iova, size)
+            }
+            .send(&m.container),
+            Err(Errno::EINVAL)
+        );
     }
     assert_eq!(locked_kib(), TOTAL / 1024);
     Ok(())
 }
 
-fn t_u10_v1_inside() -> Result<()> {
+fn v1_ignores_range_inside_mapping() -> Result<()> {
     let m = mapped(Iommu::Type1)?;
     for (iova, pages) in [(0x11000, 1), (0x11000, 3), (0x13000, 1), (0x11000, 16)] {
         assert_eq!(
-            unmap(&m.container, 24, 0, iova, pages * PAGE),
+            UnmapDma::of(iova, pages * PAGE).send(&m.container),
             Ok(0),
             "{iova:#x} {pages}"
         );
@@ -243,71 +250,104 @@ fn t_u10_v1_inside() -> Result<()> {
     Ok(())
 }
 
-fn t_u11_v1_first_page() -> Result<()> {
+fn v1_first_page_unmaps_whole_mapping() -> Result<()> {
     let m = mapped(Iommu::Type1)?;
-    assert_eq!(unmap(&m.container, 24, 0, 0x10000, PAGE), Ok(4 * PAGE));
-    assert_eq!(unmap(&m.container, 24, 0, 0x1f000, 2 * PAGE), Ok(4 * PAGE));
+    assert_eq!(UnmapDma::of(0x10000, PAGE).send(&m.container), Ok(4 * PAGE));
+    assert_eq!(
+        UnmapDma::of(0x1f000, 2 * PAGE).send(&m.container),
+        Ok(4 * PAGE)
+    );
     assert_eq!(locked_kib(), 12);
     Ok(())
 }
 
-fn t_u12_v1_second_half() -> Result<()> {
+fn v1_first_half_unmaps_whole_mapping() -> Result<()> {
     let m = mapped(Iommu::Type1)?;
-    assert_eq!(unmap(&m.container, 24, 0, 0x20000, 2 * PAGE), Ok(4 * PAGE));
-    assert_eq!(unmap(&m.container, 24, 0, 0x22000, 2 * PAGE), Ok(0));
+    assert_eq!(
+        UnmapDma::of(0x20000, 2 * PAGE).send(&m.container),
+        Ok(4 * PAGE)
+    );
+    assert_eq!(UnmapDma::of(0x22000, 2 * PAGE).send(&m.container), Ok(0));
     Ok(())
 }
 
-fn t_u13_vaddr() -> Result<()> {
+fn vaddr_is_invalidated() -> Result<()> {
     for iommu in [Iommu::Type1, Iommu::Type1v2] {
         let m = mapped(iommu)?;
         assert_eq!(
-            unmap(&m.container, 24, VADDR, 0x10000, 6 * PAGE),
+            UnmapDma {
+                flags: UnmapDma::VADDR,
+                ..UnmapDma::of(0x10000, 6 * PAGE)
+            }
+            .send(&m.container),
             Ok(6 * PAGE)
         );
-        assert_eq!(locked_kib(), TOTAL / 1024, "the device keeps it");
+        assert_eq!(locked_kib(), TOTAL / 1024, "the device keeps the pages");
         let avail = m.container.info()?.dma_avail();
         assert_eq!(avail, Some(65535 - 4));
         // An ordinary unmap also removes mappings with an invalid vaddr.
-        assert_eq!(unmap(&m.container, 24, ALL, 0, 0), Ok(TOTAL));
+        assert_eq!(UnmapDma::all().send(&m.container), Ok(TOTAL));
     }
     Ok(())
 }
 
-fn t_u13_vaddr_twice() -> Result<()> {
+fn vaddr_invalidated_twice() -> Result<()> {
     let m = mapped(Iommu::Type1v2)?;
     assert_eq!(
-        unmap(&m.container, 24, VADDR, 0x14000, 2 * PAGE),
+        UnmapDma {
+            flags: UnmapDma::VADDR,
+            ..UnmapDma::of(0x14000, 2 * PAGE)
+        }
+        .send(&m.container),
         Ok(2 * PAGE)
     );
     assert_eq!(
-        unmap(&m.container, 24, VADDR, 0x10000, 6 * PAGE),
+        UnmapDma {
+            flags: UnmapDma::VADDR,
+            ..UnmapDma::of(0x10000, 6 * PAGE)
+        }
+        .send(&m.container),
         Err(Errno::EINVAL)
     );
     // The failed request has made the vaddrs that it invalidated valid again.
     assert_eq!(
-        unmap(&m.container, 24, VADDR, 0x10000, 4 * PAGE),
+        UnmapDma {
+            flags: UnmapDma::VADDR,
+            ..UnmapDma::of(0x10000, 4 * PAGE)
+        }
+        .send(&m.container),
         Ok(4 * PAGE)
     );
     Ok(())
 }
 
-fn t_u13_vaddr_all() -> Result<()> {
+fn all_vaddrs_invalidated() -> Result<()> {
     let m = mapped(Iommu::Type1v2)?;
-    assert_eq!(unmap(&m.container, 24, VADDR | ALL, 0, 0), Ok(TOTAL));
     assert_eq!(
-        unmap(&m.container, 24, VADDR | ALL, 0, 0),
+        UnmapDma {
+            flags: UnmapDma::VADDR | UnmapDma::ALL,
+            ..UnmapDma::of(0, 0)
+        }
+        .send(&m.container),
+        Ok(TOTAL)
+    );
+    assert_eq!(
+        UnmapDma {
+            flags: UnmapDma::VADDR | UnmapDma::ALL,
+            ..UnmapDma::of(0, 0)
+        }
+        .send(&m.container),
         Err(Errno::EINVAL)
     );
     assert_eq!(locked_kib(), TOTAL / 1024);
     Ok(())
 }
 
-fn v1_across_mappings() -> Result<()> {
+fn v1_range_across_mappings() -> Result<()> {
     let m = mapped(Iommu::Type1)?;
     // A range from a hole across two mappings into a third one: all three are unmapped.
     assert_eq!(
-        unmap(&m.container, 24, 0, 0xf000, 0x22000 - 0xf000),
+        UnmapDma::of(0xf000, 0x22000 - 0xf000).send(&m.container),
         Ok(10 * PAGE)
     );
     assert_eq!(locked_kib(), 4);
@@ -316,31 +356,43 @@ fn v1_across_mappings() -> Result<()> {
 
 fn v2_whole_address_space() -> Result<()> {
     let m = mapped(Iommu::Type1v2)?;
-    assert_eq!(unmap(&m.container, 24, 0, 0, 1 << 63), Ok(TOTAL));
-    assert_eq!(unmap(&m.container, 24, 0, 1 << 63, 1 << 63), Ok(0));
+    assert_eq!(UnmapDma::of(0, 1 << 63).send(&m.container), Ok(TOTAL));
+    assert_eq!(UnmapDma::of(1 << 63, 1 << 63).send(&m.container), Ok(0));
     Ok(())
 }
 
-fn t_g1_no_group_joins_while_withdrawn() -> Result<()> {
+fn no_group_joins_while_vaddr_is_invalid() -> Result<()> {
     let m = mapped(Iommu::Type1v2)?;
     assert_eq!(
-        unmap(&m.container, 24, VADDR, 0x10000, 6 * PAGE),
+        UnmapDma {
+            flags: UnmapDma::VADDR,
+            ..UnmapDma::of(0x10000, 6 * PAGE)
+        }
+        .send(&m.container),
         Ok(6 * PAGE)
     );
     let other = group(NVME)?;
     assert_eq!(other.set_container(&m.container).errno(), Errno::EBUSY);
-    assert_eq!(other.status()?, 1, "it is free as before");
-    assert_eq!(unmap(&m.container, 24, ALL, 0, 0), Ok(TOTAL));
+    assert_eq!(
+        other.status()?,
+        1,
+        "the group is viable and has no container"
+    );
+    assert_eq!(UnmapDma::all().send(&m.container), Ok(TOTAL));
     other.set_container(&m.container)?;
     Ok(())
 }
 
-fn t_m10_vaddr_from_another_process() -> Result<()> {
+fn vaddr_updated_by_another_process() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     container.map(0x10000, &memory, MapFlags::ReadWrite)?;
     assert_eq!(
-        unmap(&container, 24, VADDR, 0x10000, 4 * PAGE),
+        UnmapDma {
+            flags: UnmapDma::VADDR,
+            ..UnmapDma::of(0x10000, 4 * PAGE)
+        }
+        .send(&container),
         Ok(4 * PAGE)
     );
     let fd = container.as_fd().try_clone_to_owned()?;

@@ -5,7 +5,6 @@
 use super::concurrent::unmap_all_while_others_unmap;
 use crate::{
     harness::cases,
-    leak::locked_kib,
     pin::{
         Pinning,
         READ,
@@ -16,33 +15,37 @@ use anyhow::{
     Context,
     Result, //
 };
+use support::{
+    PAGE,
+    machine::locked_kib,
+    requests::MapDma, //
+};
 use vfio_client::{
-    Bytes,
     Container,
     MapFlags,
     Memory,
-    PAGE_SIZE,
-    raw,
-    request, //
+    PAGE_SIZE, //
 };
 
 cases! {
-    t_u09_all_addresses,
-    t_u09_all_addresses_at_close,
-    t_u09_all_while_others_unmap,
-    t_u14_pinned_in_many_mappings,
+    #[rows("T-U9")] unmap_all_of_whole_address_space,
+    #[rows("T-U9")] close_unmaps_whole_address_space,
+    #[rows("T-U9")] unmap_all_while_other_threads_unmap,
+    #[rows("T-U14")] unmap_all_with_pins_in_many_mappings,
 }
 
-const PAGE: u64 = PAGE_SIZE as u64;
 const HALF: u64 = 1 << 63;
 
 /// Maps half of the address space. The process has no memory there, which matters only when pages
 /// are pinned.
 fn map_half(container: &Container, iova: u64) -> Result<()> {
-    let (argsz, flags, vaddr, size) = (32, MapFlags::ReadWrite.bits(), HALF, HALF);
-    let mut map = Bytes::new().u32(argsz).u32(flags);
-    map = map.u64(vaddr).u64(iova).u64(size);
-    raw::bytes(container, request::IOMMU_MAP_DMA, &mut map).context("IOMMU_MAP_DMA")?;
+    let map = MapDma {
+        vaddr: HALF,
+        iova,
+        size: HALF,
+        ..MapDma::default()
+    };
+    map.send(container).context("MAP_DMA")?;
     Ok(())
 }
 
@@ -55,7 +58,7 @@ fn all_mapped() -> Result<Pinning> {
 }
 
 /// The sum of all sizes does not fit into the field of the structure.
-fn t_u09_all_addresses() -> Result<()> {
+fn unmap_all_of_whole_address_space() -> Result<()> {
     let pinning = all_mapped()?;
     let container = &pinning.container;
     assert_eq!(container.unmap_all()?, 0, "2^64, without its last bit");
@@ -66,20 +69,20 @@ fn t_u09_all_addresses() -> Result<()> {
     Ok(())
 }
 
-fn t_u09_all_addresses_at_close() -> Result<()> {
+fn close_unmaps_whole_address_space() -> Result<()> {
     drop(all_mapped()?);
     let pinning = all_mapped()?;
     pinning.group.status()?;
     Ok(())
 }
 
-fn t_u09_all_while_others_unmap() -> Result<()> {
+fn unmap_all_while_other_threads_unmap() -> Result<()> {
     let pinning = Pinning::new()?;
     unmap_all_while_others_unmap(&pinning.container)
 }
 
 /// The driver is notified of each mapping and unpins its pages at once.
-fn t_u14_pinned_in_many_mappings() -> Result<()> {
+fn unmap_all_with_pins_in_many_mappings() -> Result<()> {
     let pinning = Pinning::new()?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
     for count in [1, 10, 11, 40] {

@@ -26,10 +26,10 @@ use vfio_client::{
 };
 
 cases! {
-    g07_not_viable,
-    g07_viable_without_sibling,
-    g09_no_driver_while_owned,
-    g09_driver_after_release,
+    #[rows("G7")] group_with_host_driver_is_not_viable,
+    #[rows("G7")] group_is_viable_after_host_driver_unbinds,
+    #[rows("G9")] host_driver_cannot_bind_while_group_is_owned,
+    #[rows("G9")] host_driver_binds_after_release,
 }
 
 /// Unbinds the sibling from its driver. Dropping this binds it again.
@@ -40,7 +40,7 @@ struct Unbound {
 impl Unbound {
     fn new() -> Result<Self> {
         let driver = pci::driver(SIBLING);
-        ensure!(driver.is_some(), "{SIBLING} has no driver to begin with");
+        ensure!(driver.is_some(), "{SIBLING} has no driver before the test");
         let driver = driver.unwrap_or_default();
         pci::unbind(SIBLING)?;
         Ok(Self { driver })
@@ -62,7 +62,7 @@ impl Drop for Unbound {
     }
 }
 
-fn g07_not_viable() -> Result<()> {
+fn group_with_host_driver_is_not_viable() -> Result<()> {
     ensure!(pci::driver(SIBLING).is_some(), "{SIBLING} has no driver");
     ensure!(
         pci::group_of(SHARED)? == pci::group_of(SIBLING)?,
@@ -78,12 +78,12 @@ fn g07_not_viable() -> Result<()> {
     assert_eq!(
         container.set_iommu(Iommu::Type1v2).errno(),
         Errno::EINVAL,
-        "the group did not join"
+        "the group must not be in the container"
     );
     Ok(())
 }
 
-fn g07_viable_without_sibling() -> Result<()> {
+fn group_is_viable_after_host_driver_unbinds() -> Result<()> {
     let sibling = Unbound::new()?;
     let group = group(SHARED)?;
     assert_eq!(group.status()?, 1);
@@ -94,7 +94,7 @@ fn g07_viable_without_sibling() -> Result<()> {
     assert_eq!(
         group.device(SIBLING).errno(),
         Errno::ENODEV,
-        "not bound to vfio-pci"
+        "the driver must not be vfio-pci"
     );
     group.unset_container()?;
     sibling.bind()?;
@@ -102,7 +102,7 @@ fn g07_viable_without_sibling() -> Result<()> {
     Ok(())
 }
 
-fn g09_no_driver_while_owned() -> Result<()> {
+fn host_driver_cannot_bind_while_group_is_owned() -> Result<()> {
     let sibling = Unbound::new()?;
     let group = group(SHARED)?;
     let container = Container::open()?;
@@ -113,12 +113,16 @@ fn g09_no_driver_while_owned() -> Result<()> {
     assert_eq!(sibling.bind().errno(), Errno::EBUSY);
     let device = group.device(SHARED)?;
     drop((container, group));
-    assert_eq!(sibling.bind().errno(), Errno::EBUSY, "device still open");
+    assert_eq!(
+        sibling.bind().errno(),
+        Errno::EBUSY,
+        "the device is still open"
+    );
     device.info()?;
     Ok(())
 }
 
-fn g09_driver_after_release() -> Result<()> {
+fn host_driver_binds_after_release() -> Result<()> {
     let sibling = Unbound::new()?;
     let group = group(SHARED)?;
     let container = Container::open()?;

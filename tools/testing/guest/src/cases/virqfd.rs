@@ -21,7 +21,7 @@ use std::{
         AsFd,
         AsRawFd, //
     },
-    thread,
+    thread, //
 };
 use vfio_client::{
     Errno,
@@ -29,14 +29,14 @@ use vfio_client::{
 };
 
 cases! {
-    q1_and_d25_arguments,
-    q1_signalled_before,
-    q1_signals,
-    q2_last_close_ends_it,
-    q3_disable,
-    q3_flush_waits_for_the_thread,
-    q3_disable_waits_for_the_thread,
-    q3_disable_races_the_last_close,
+    #[rows("Q1", "D25")] enable_arguments,
+    #[rows("Q1")] eventfd_signalled_before_enable,
+    #[rows("Q1")] eventfd_signals,
+    #[rows("Q2")] last_close_of_eventfd_disables,
+    #[rows("Q3")] disable_stops_signals,
+    #[rows("Q3")] flush_waits_for_the_thread,
+    #[rows("Q3")] disable_waits_for_the_thread,
+    #[rows("Q3")] disable_races_the_last_close,
 }
 
 fn eventfd(value: u32) -> Result<EventFd> {
@@ -50,7 +50,7 @@ fn number(fd: &EventFd) -> i32 {
 
 /// Waits until `done` returns true.
 fn soon(done: impl FnMut() -> Result<bool>) -> Result<()> {
-    ensure!(until(LIMIT, done)?, "it takes too long");
+    ensure!(until(LIMIT, done)?, "no signal arrived in time");
     Ok(())
 }
 
@@ -62,7 +62,7 @@ fn driver() -> Result<CoreTest> {
     Ok(test)
 }
 
-fn q1_and_d25_arguments() -> Result<()> {
+fn enable_arguments() -> Result<()> {
     let test = driver()?;
     for fd in [-1, i32::MIN, 9999] {
         assert_eq!(test.listen(fd, false), Err(Errno::EBADF), "{fd}");
@@ -87,7 +87,7 @@ fn q1_and_d25_arguments() -> Result<()> {
     Ok(())
 }
 
-fn q1_signalled_before() -> Result<()> {
+fn eventfd_signalled_before_enable() -> Result<()> {
     let test = driver()?;
     let fd = eventfd(3)?;
     test.listen(number(&fd), false)?;
@@ -101,7 +101,7 @@ fn q1_signalled_before() -> Result<()> {
     Ok(())
 }
 
-fn q1_signals() -> Result<()> {
+fn eventfd_signals() -> Result<()> {
     let test = driver()?;
     let fd = eventfd(0)?;
     test.listen(number(&fd), false)?;
@@ -118,7 +118,7 @@ fn q1_signals() -> Result<()> {
     Ok(())
 }
 
-fn q2_last_close_ends_it() -> Result<()> {
+fn last_close_of_eventfd_disables() -> Result<()> {
     let test = driver()?;
     let fd = eventfd(0)?;
     let copy = fd.as_fd().try_clone_to_owned()?;
@@ -136,7 +136,7 @@ fn q2_last_close_ends_it() -> Result<()> {
     soon(|| Ok(!test.listening()?))
 }
 
-fn q3_disable() -> Result<()> {
+fn disable_stops_signals() -> Result<()> {
     let test = driver()?;
     test.ignore()?;
     test.flush()?;
@@ -151,7 +151,7 @@ fn q3_disable() -> Result<()> {
     Ok(())
 }
 
-fn q3_flush_waits_for_the_thread() -> Result<()> {
+fn flush_waits_for_the_thread() -> Result<()> {
     let test = driver()?;
     let fd = eventfd(0)?;
     test.listen(number(&fd), true)?;
@@ -163,7 +163,7 @@ fn q3_flush_waits_for_the_thread() -> Result<()> {
     Ok(())
 }
 
-fn q3_disable_waits_for_the_thread() -> Result<()> {
+fn disable_waits_for_the_thread() -> Result<()> {
     let test = driver()?;
     let fd = eventfd(0)?;
     test.listen(number(&fd), true)?;
@@ -173,7 +173,7 @@ fn q3_disable_waits_for_the_thread() -> Result<()> {
     Ok(())
 }
 
-fn q3_disable_races_the_last_close() -> Result<()> {
+fn disable_races_the_last_close() -> Result<()> {
     let test = driver()?;
     for round in 0..300 {
         let fd = eventfd(0)?;

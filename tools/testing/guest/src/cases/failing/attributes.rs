@@ -14,16 +14,17 @@ use crate::{
         Operation,
         each_failure, //
     },
-    harness::{
-        cases,
-        our_core, //
-    },
+    harness::cases,
     mdev::{
         UUIDS,
         create,
         store,
         type_attribute,
         type_folder, //
+    },
+    requires::{
+        Language::Rust,
+        core, //
     },
 };
 use anyhow::{
@@ -41,16 +42,11 @@ use std::{
 use vfio_client::pci;
 
 cases! {
-    #[fault_injection]
-    bind,
-    #[fault_injection]
-    unbind,
-    #[fault_injection]
-    bind_by_new_id,
-    #[fault_injection]
-    mdev_create,
-    #[fault_injection]
-    mdev_remove,
+    #[requires(fault_injection)] bind,
+    #[requires(fault_injection)] unbind,
+    #[requires(fault_injection)] bind_by_new_id,
+    #[requires(fault_injection)] mdev_create,
+    #[requires(fault_injection)] mdev_remove,
 }
 
 const DRIVER: Below = Below::module("vfio_pci");
@@ -59,7 +55,7 @@ const MDEV: Below = Below::module("mdev");
 /// When an allocation fails, the kernel creates no device node and reports no error. The C core
 /// warns when it releases a group that it could not create.
 fn group_spared(below: Below) -> Below {
-    below.but_for(if our_core() {
+    below.but_for(if core(Rust) {
         "devtmpfs_create_node"
     } else {
         "vfio_create_group"

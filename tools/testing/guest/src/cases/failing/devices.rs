@@ -16,7 +16,7 @@ use crate::{
         Setup, //
     },
     fail_nth::Below,
-    harness::cases,
+    harness::cases, //
 };
 use anyhow::{
     Result,
@@ -24,36 +24,22 @@ use anyhow::{
 };
 use std::fs;
 use vfio_client::{
-    Bytes,
-    Device,
-    Interrupt,
-    Iommu,
-    RegionInfo,
-    pci,
-    raw,
-    request,
+    Bytes, Device, Interrupt, Iommu, RegionInfo, pci, raw, request,
     uapi::{
         VFIO_IRQ_SET_ACTION_UNMASK,
         VFIO_IRQ_SET_DATA_EVENTFD,
         VFIO_PCI_BAR0_REGION_INDEX, //
-    }, //
+    },
 };
 
 cases! {
-    #[fault_injection]
-    first_open_of_a_pci_device,
-    #[fault_injection]
-    second_open_of_a_pci_device,
-    #[fault_injection]
-    region_info_with_capabilities,
-    #[fault_injection]
-    set_irqs_intx,
-    #[fault_injection]
-    set_irqs_msi,
-    #[fault_injection]
-    set_irqs_unmask_by_eventfd,
-    #[fault_injection]
-    ioeventfd,
+    #[requires(fault_injection)] first_open_of_pci_device,
+    #[requires(fault_injection)] second_open_of_pci_device,
+    #[requires(fault_injection)] region_info_with_capabilities,
+    #[requires(fault_injection)] set_irqs_intx,
+    #[requires(fault_injection)] set_irqs_msi,
+    #[requires(fault_injection)] set_irqs_unmask_by_eventfd,
+    #[requires(fault_injection)] ioeventfd,
 }
 
 /// When it routes the interrupt of a device, the kernel leaves ACPI locks and reference counts
@@ -67,7 +53,7 @@ fn enabled() -> Result<String> {
     Ok(fs::read_to_string(pci::sysfs(EDU).join("enable"))?)
 }
 
-fn first_open_of_a_pci_device() -> Result<()> {
+fn first_open_of_pci_device() -> Result<()> {
     let scene = Scene::new()?;
     let operation = By {
         before: || Ok(()),
@@ -84,7 +70,7 @@ fn first_open_of_a_pci_device() -> Result<()> {
     everything(ROUTED, &operation)
 }
 
-fn second_open_of_a_pci_device() -> Result<()> {
+fn second_open_of_pci_device() -> Result<()> {
     let setup = Setup::new()?;
     let operation = By {
         before: || Ok(()),

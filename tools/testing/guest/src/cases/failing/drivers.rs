@@ -8,27 +8,17 @@ use super::{
     VFIO,
     copies,
     everything,
-    mappings::EVERYTHING,
     state, //
 };
 use crate::{
     cases::stalled::{
-        ALL,
         ASIDE,
-        PAGE,
-        START,
-        STOP,
+        Ask,
         THERE,
-        dirty,
-        get_bitmap,
-        map,
-        unmap, //
+        start_tracking,
+        stop_tracking, //
     },
     harness::cases,
-    leak::{
-        locked_kib,
-        pinned_pages, //
-    },
     pin::{
         self,
         Pinner,
@@ -42,6 +32,14 @@ use anyhow::{
     Result,
     ensure, //
 };
+use support::{
+    PAGE,
+    machine::{
+        locked_kib,
+        pinned_pages, //
+    },
+    requests::UnmapDma, //
+};
 use vfio_client::{
     Container,
     Device,
@@ -50,22 +48,14 @@ use vfio_client::{
 };
 
 cases! {
-    #[fault_injection]
-    first_open_of_a_device_that_pins,
-    #[fault_injection]
-    driver_pins,
-    #[fault_injection]
-    driver_unpins,
-    #[fault_injection]
-    driver_reads_and_writes,
-    #[fault_injection]
-    driver_writes_what_is_tracked,
-    #[fault_injection]
-    driver_pins_what_is_tracked,
-    #[fault_injection]
-    dirty_start_with_pinned_pages,
-    #[fault_injection]
-    unmap_of_what_a_driver_pinned,
+    #[requires(fault_injection)] first_open_of_pinning_device,
+    #[requires(fault_injection)] pin_pages,
+    #[requires(fault_injection)] unpin_pages,
+    #[requires(fault_injection)] dma_rw,
+    #[requires(fault_injection)] dma_rw_of_tracked_pages,
+    #[requires(fault_injection)] pin_tracked_pages,
+    #[requires(fault_injection)] dirty_start_with_pinned_pages,
+    #[requires(fault_injection)] unmap_pinned_pages,
 }
 
 /// The container of a device whose driver pins pages, with a mapping in which one page is pinned.
@@ -87,8 +77,8 @@ impl Emulated {
 
     /// Maps a range and pins two pages of it.
     pub(super) fn map_and_pin(&self) -> Result<()> {
-        map(self.container(), THERE, self.memory.addr())?;
-        map(self.container(), ASIDE, self.memory.addr())?;
+        THERE.map(self.memory.addr()).ask(self.container())?;
+        ASIDE.map(self.memory.addr()).ask(self.container())?;
         self.pinning
             .pinner
             .pin(THERE.iova + PAGE, 2, READ | WRITE)?;
@@ -97,9 +87,12 @@ impl Emulated {
 
     /// Unmaps everything. The driver is notified.
     pub(super) fn unmap_all(&self) -> Result<()> {
-        let unmapped = unmap(self.container(), EVERYTHING, ALL)?;
-        ensure!(unmapped == 12, "{unmapped} pages were mapped");
-        ensure!(self.pinning.pinner.pinned()? == 0, "the driver keeps pages");
+        let unmapped = UnmapDma::all().ask(self.container())?;
+        ensure!(unmapped == 12, "expected 12 mapped pages, got {unmapped}");
+        ensure!(
+            self.pinning.pinner.pinned()? == 0,
+            "the driver still has pinned pages"
+        );
         Ok(())
     }
 
@@ -109,7 +102,7 @@ impl Emulated {
 }
 
 /// The driver is notified of unmaps from its first open on.
-fn first_open_of_a_device_that_pins() -> Result<()> {
+fn first_open_of_pinning_device() -> Result<()> {
     let Pinning {
         pinner,
         group,
@@ -123,11 +116,14 @@ fn first_open_of_a_device_that_pins() -> Result<()> {
         state: |_: &()| state(&container),
         after: |(), device: Device| {
             let pinner = Pinner::from(device);
-            map(&container, THERE, memory.addr())?;
+            THERE.map(memory.addr()).ask(&container)?;
             pinner
                 .pin(THERE.iova, 2, READ)
-                .context("a driver that nobody knows")?;
-            let unmapped = unmap(&container, THERE, 0).context("a driver that is not told")?;
+                .context("the container does not know the driver")?;
+            let unmapped = THERE
+                .unmap()
+                .ask(&container)
+                .context("the driver was not notified")?;
             ensure!(
                 unmapped == THERE.pages && pinner.pinned()? == 0,
                 "{unmapped}"
@@ -138,7 +134,7 @@ fn first_open_of_a_device_that_pins() -> Result<()> {
     everything(VFIO, &operation)
 }
 
-fn driver_pins() -> Result<()> {
+fn pin_pages() -> Result<()> {
     let scene = Emulated::new()?;
     let operation = By {
         before: || scene.map_and_pin(),
@@ -146,30 +142,33 @@ fn driver_pins() -> Result<()> {
         request: |_: &()| Ok(scene.pinning.pinner.pin(THERE.iova, 8, READ | WRITE)?),
         state: |_: &()| Ok((locked_kib(), pinned_pages()?)),
         after: |(), (pinned, _)| {
-            ensure!((pinned, locked_kib()) == (8, 32), "{pinned} pages");
+            ensure!(
+                (pinned, locked_kib()) == (8, 32),
+                "expected 8 pinned pages, got {pinned}"
+            );
             scene.unmap_all()
         },
     };
     everything(VFIO, &operation)
 }
 
-fn driver_unpins() -> Result<()> {
+fn unpin_pages() -> Result<()> {
     let scene = Emulated::new()?;
     let operation = By {
         before: || scene.map_and_pin(),
         request: |_: &()| Ok(scene.pinning.pinner.unpin(THERE.iova, 8)?),
         state: |_: &()| Ok((locked_kib(), pinned_pages()?)),
         after: |(), _| {
-            ensure!(locked_kib() == 0, "pages stay charged");
+            ensure!(locked_kib() == 0, "pages are still charged");
             scene.unmap_all()
         },
     };
     copies(VFIO, &operation)
 }
 
-fn driver_reads_and_writes() -> Result<()> {
+fn dma_rw() -> Result<()> {
     let scene = Emulated::new()?;
-    map(scene.container(), THERE, scene.memory.addr())?;
+    THERE.map(scene.memory.addr()).ask(scene.container())?;
     let pinner = &scene.pinning.pinner;
     let operation = By {
         before: || Ok(()),
@@ -190,31 +189,37 @@ fn driver_reads_and_writes() -> Result<()> {
 /// Returns the dirty pages of a mapping. The lowest bit stands for the first page.
 fn dirty_pages(container: &Container) -> Result<u8> {
     let bits = Memory::anonymous(PAGE_SIZE)?;
-    get_bitmap(container, THERE, bits.addr())?;
+    THERE.get_bitmap(bits.addr()).ask(container)?;
     Ok(bits.read_u8(0))
 }
 
 /// Starts dirty page tracking. No page is dirty, unless a driver has pinned some.
 fn tracked(scene: &Emulated) -> Result<()> {
-    map(scene.container(), THERE, scene.memory.addr())?;
-    dirty(scene.container(), START)?;
+    THERE.map(scene.memory.addr()).ask(scene.container())?;
+    start_tracking(scene.container())?;
     dirty_pages(scene.container())?;
-    ensure!(dirty_pages(scene.container())? == 0, "pages are dirty");
+    ensure!(
+        dirty_pages(scene.container())? == 0,
+        "expected no dirty pages"
+    );
     Ok(())
 }
 
 /// Checks which pages are dirty and restores the initial state.
 fn tracked_no_more(scene: &Emulated, expected: u8) -> Result<()> {
     let found = dirty_pages(scene.container())?;
-    ensure!(found == expected, "{found:#x} are dirty, not {expected:#x}");
-    dirty(scene.container(), STOP)?;
-    unmap(scene.container(), THERE, 0)?;
-    ensure!(locked_kib() == 0, "pages stay charged");
+    ensure!(
+        found == expected,
+        "expected the dirty pages {expected:#x}, got {found:#x}"
+    );
+    stop_tracking(scene.container())?;
+    THERE.unmap().ask(scene.container())?;
+    ensure!(locked_kib() == 0, "pages are still charged");
     Ok(())
 }
 
 /// No dirty page is lost because an allocation fails.
-fn driver_writes_what_is_tracked() -> Result<()> {
+fn dma_rw_of_tracked_pages() -> Result<()> {
     let scene = Emulated::new()?;
     let pinner = &scene.pinning.pinner;
     let operation = By {
@@ -226,7 +231,7 @@ fn driver_writes_what_is_tracked() -> Result<()> {
     copies(VFIO, &operation)
 }
 
-fn driver_pins_what_is_tracked() -> Result<()> {
+fn pin_tracked_pages() -> Result<()> {
     let scene = Emulated::new()?;
     let pinner = &scene.pinning.pinner;
     let operation = By {
@@ -247,11 +252,11 @@ fn dirty_start_with_pinned_pages() -> Result<()> {
     let pinner = &scene.pinning.pinner;
     let operation = By {
         before: || {
-            map(scene.container(), THERE, scene.memory.addr())?;
+            THERE.map(scene.memory.addr()).ask(scene.container())?;
             pinner.pin(THERE.iova + PAGE, 2, READ | WRITE)?;
             Ok(())
         },
-        request: |_: &()| Ok(dirty(scene.container(), START)?),
+        request: |_: &()| Ok(start_tracking(scene.container())?),
         state: |_: &()| scene.state(),
         after: |(), _| tracked_no_more(&scene, 0b110),
     };
@@ -260,19 +265,22 @@ fn dirty_start_with_pinned_pages() -> Result<()> {
 
 /// The driver is notified and unpins the pages. If the request failed when it returned its result,
 /// the mappings are already gone when it is sent again.
-fn unmap_of_what_a_driver_pinned() -> Result<()> {
+fn unmap_pinned_pages() -> Result<()> {
     let scene = Emulated::new()?;
     let operation = By {
         before: || scene.map_and_pin(),
-        request: |_: &()| Ok(unmap(scene.container(), EVERYTHING, ALL)?),
+        request: |_: &()| Ok(UnmapDma::all().ask(scene.container())?),
         state: |_: &()| scene.state(),
         after: |(), unmapped| {
-            ensure!(unmapped == 12 || unmapped == 0, "{unmapped} pages");
+            ensure!(
+                unmapped == 12 || unmapped == 0,
+                "expected 12 pages or none, got {unmapped}"
+            );
             ensure!(
                 scene.pinning.pinner.pinned()? == 0,
-                "the driver keeps pages"
+                "the driver still has pinned pages"
             );
-            ensure!(locked_kib() == 0, "pages stay charged");
+            ensure!(locked_kib() == 0, "pages are still charged");
             Ok(())
         },
     };

@@ -19,37 +19,30 @@ use crate::{
         group, //
     },
     fail_nth::Below,
-    harness::cases,
-    leak::{
-        locked_kib,
-        pinned_pages, //
-    },
+    harness::cases, //
 };
 use anyhow::{
     Result,
     ensure, //
 };
 use std::cell::RefCell;
+use support::machine::{
+    locked_kib,
+    pinned_pages, //
+};
 use vfio_client::{
     Container,
     Iommu, //
 };
 
 cases! {
-    #[fault_injection]
-    set_iommu,
-    #[fault_injection]
-    set_container_of_a_second_group,
-    #[fault_injection]
-    unset_container_of_a_second_group,
-    #[fault_injection]
-    set_container_maps_what_was_mapped,
-    #[fault_injection]
-    unset_container_keeps_what_drivers_pinned,
-    #[fault_injection]
-    unset_container_of_the_last_group,
-    #[fault_injection]
-    close_of_all_files,
+    #[requires(fault_injection)] set_iommu,
+    #[requires(fault_injection)] set_container_of_a_second_group,
+    #[requires(fault_injection)] unset_container_of_a_second_group,
+    #[requires(fault_injection)] set_container_maps_existing_mappings,
+    #[requires(fault_injection)] unset_container_keeps_pinned_pages,
+    #[requires(fault_injection)] unset_container_of_the_last_group,
+    #[requires(fault_injection)] close_of_all_files,
 }
 
 /// The kernel warns when it cannot return a group to the host's domain.
@@ -125,7 +118,7 @@ fn unset_container_of_the_last_group() -> Result<()> {
     endures(KEPT, &operation)
 }
 
-fn set_container_maps_what_was_mapped() -> Result<()> {
+fn set_container_maps_existing_mappings() -> Result<()> {
     let scene = Emulated::new()?;
     let empty = scene.state()?;
     let edu = group(EDU)?;
@@ -145,7 +138,7 @@ fn set_container_maps_what_was_mapped() -> Result<()> {
     everything(VFIO, &operation)
 }
 
-fn unset_container_keeps_what_drivers_pinned() -> Result<()> {
+fn unset_container_keeps_pinned_pages() -> Result<()> {
     let scene = Emulated::new()?;
     let empty = scene.state()?;
     let edu = group(EDU)?;

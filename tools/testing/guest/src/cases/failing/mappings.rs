@@ -11,20 +11,12 @@ use super::{
 };
 use crate::{
     cases::stalled::{
-        ALL,
         ASIDE,
-        Dma,
-        PAGE,
-        START,
-        STOP,
+        Ask,
+        Range,
         THERE,
-        VADDR,
-        dirty,
-        get_bitmap,
-        give_address,
-        map,
-        unmap,
-        unmap_with_bitmap, //
+        start_tracking,
+        stop_tracking, //
     },
     env::{
         EDU,
@@ -36,11 +28,15 @@ use crate::{
         Operation,
         each_failure, //
     },
-    harness::cases,
+    harness::cases, //
 };
 use anyhow::{
     Result,
     ensure, //
+};
+use support::{
+    PAGE,
+    requests::UnmapDma, //
 };
 use vfio_client::{
     Container,
@@ -52,31 +48,18 @@ use vfio_client::{
 };
 
 cases! {
-    #[fault_injection]
-    t_m14_map_dma,
-    #[fault_injection]
-    t_m20_page_tables,
-    #[fault_injection]
-    unmap_dma,
-    #[fault_injection]
-    unmap_all,
-    #[fault_injection_on_our_type1]
-    unmap_dma_with_bitmap,
-    #[fault_injection]
-    invalidate_vaddr,
-    #[fault_injection]
-    update_vaddr,
-    #[fault_injection]
-    dirty_start,
-    #[fault_injection]
-    dirty_stop,
-    #[fault_injection]
-    dirty_get_bitmap,
-    #[fault_injection]
-    get_info,
+    #[rows("T-M14")] #[requires(fault_injection)] map_dma,
+    #[rows("T-M20")] #[requires(fault_injection)] map_dma_page_tables,
+    #[requires(fault_injection)] unmap_dma,
+    #[requires(fault_injection)] unmap_all,
+    #[requires(fault_injection, type1(Rust))] unmap_dma_with_bitmap,
+    #[requires(fault_injection)] invalidate_vaddr,
+    #[requires(fault_injection)] update_vaddr,
+    #[requires(fault_injection)] dirty_start,
+    #[requires(fault_injection)] dirty_stop,
+    #[requires(fault_injection)] dirty_get_bitmap,
+    #[requires(fault_injection)] get_info,
 }
-
-pub(super) const EVERYTHING: Dma = Dma { iova: 0, pages: 0 };
 
 /// A container with a group behind an IOMMU, and memory.
 pub(super) struct Scene {
@@ -96,13 +79,13 @@ impl Scene {
         })
     }
 
-    pub(super) fn map(&self, dma: Dma) -> Result<()> {
-        map(&self.container, dma, self.memory.addr())?;
+    pub(super) fn map(&self, dma: Range) -> Result<()> {
+        dma.map(self.memory.addr()).ask(&self.container)?;
         Ok(())
     }
 
     pub(super) fn unmap_all(&self) -> Result<u64> {
-        Ok(unmap(&self.container, EVERYTHING, ALL)?)
+        Ok(UnmapDma::all().ask(&self.container)?)
     }
 
     /// Builds an operation from a request to the container. `before` and `after` run around it. In
@@ -120,45 +103,58 @@ impl Scene {
             state: |_: &()| state(&self.container),
             after: move |(), answer| {
                 after(answer)?;
-                assert_eq!(state(&self.container)?, empty, "left behind");
+                assert_eq!(
+                    state(&self.container)?,
+                    empty,
+                    "state after everything was unmapped"
+                );
                 Ok(())
             },
         })
     }
 }
 
-fn t_m14_map_dma() -> Result<()> {
+fn map_dma() -> Result<()> {
     let scene = Scene::new()?;
     let after = |_| {
-        ensure!(scene.unmap_all()? == THERE.pages, "a part was mapped");
+        ensure!(
+            scene.unmap_all()? == THERE.pages,
+            "expected the whole range to be mapped"
+        );
         Ok(())
     };
-    let request = |container: &Container| Ok(map(container, THERE, scene.memory.addr())?);
+    let request = |container: &Container| Ok(THERE.map(scene.memory.addr()).ask(container)?);
     everything(VFIO, &scene.operation(|| Ok(()), request, after)?)
 }
 
 /// The request returns the errno of the IOMMU driver.
-fn t_m20_page_tables() -> Result<()> {
+fn map_dma_page_tables() -> Result<()> {
     let operation = By {
         // Page tables may outlive their mappings.
         before: Scene::new,
         request: |scene: &Scene| {
-            let answer = map(&scene.container, THERE, scene.memory.addr());
+            let answer = THERE.map(scene.memory.addr()).ask(&scene.container);
             ensure!(
                 matches!(answer, Ok(_) | Err(Errno::ENOMEM)),
-                "it fails with {answer:?}"
+                "expected success or ENOMEM, got {answer:?}"
             );
             Ok(answer?)
         },
         state: |scene: &Scene| state(&scene.container),
         after: |scene: Scene, _| {
-            ensure!(scene.unmap_all()? == THERE.pages, "a part was mapped");
+            ensure!(
+                scene.unmap_all()? == THERE.pages,
+                "expected the whole range to be mapped"
+            );
             Ok(())
         },
     };
     let below = Below::function("iommu_map");
     let failures = each_failure(Failing::Allocations, below, &operation)?;
-    ensure!(failures.passed_on >= 2, "there are no tables");
+    ensure!(
+        failures.passed_on >= 2,
+        "expected page tables of at least two levels"
+    );
     Ok(())
 }
 
@@ -166,16 +162,22 @@ fn t_m20_page_tables() -> Result<()> {
 /// result, the mappings are already gone when it is sent again.
 fn unmap_by(scene: &Scene, request: impl Fn(&Container) -> Result<u64>, pages: u64) -> Result<()> {
     let before = || {
-        let half = Dma { pages: 4, ..THERE };
+        let half = Range { pages: 4, ..THERE };
         scene.map(half)?;
         let iova = THERE.iova + 4 * PAGE;
-        scene.map(Dma { iova, ..half })?;
+        scene.map(Range { iova, ..half })?;
         scene.map(ASIDE)
     };
     let after = |unmapped: u64| {
         let left = 12 - pages;
-        ensure!(unmapped == pages || unmapped == 0, "{unmapped} pages");
-        ensure!(scene.unmap_all()? == left, "another mapping was unmapped");
+        ensure!(
+            unmapped == pages || unmapped == 0,
+            "expected {pages} pages or none, got {unmapped}"
+        );
+        ensure!(
+            scene.unmap_all()? == left,
+            "expected {left} pages to be left"
+        );
         Ok(())
     };
     copies(VFIO, &scene.operation(before, request, after)?)
@@ -184,7 +186,7 @@ fn unmap_by(scene: &Scene, request: impl Fn(&Container) -> Result<u64>, pages: u
 fn unmap_dma() -> Result<()> {
     unmap_by(
         &Scene::new()?,
-        |container| Ok(unmap(container, THERE, 0)?),
+        |container| Ok(THERE.unmap().ask(container)?),
         8,
     )
 }
@@ -192,29 +194,36 @@ fn unmap_dma() -> Result<()> {
 fn unmap_all() -> Result<()> {
     unmap_by(
         &Scene::new()?,
-        |container| Ok(unmap(container, EVERYTHING, ALL)?),
+        |container| Ok(UnmapDma::all().ask(container)?),
         12,
     )
 }
 
 fn unmap_dma_with_bitmap() -> Result<()> {
     let scene = Scene::new()?;
-    dirty(&scene.container, START)?;
+    start_tracking(&scene.container)?;
     let bits = Memory::anonymous(PAGE_SIZE)?;
-    let request = |container: &Container| Ok(unmap_with_bitmap(container, THERE, bits.addr())?);
+    let request =
+        |container: &Container| Ok(THERE.unmap_with_bitmap(bits.addr()).ask(container)?);
     unmap_by(&scene, request, 8)
 }
 
 fn invalidate_vaddr() -> Result<()> {
     let scene = Scene::new()?;
-    let request = |container: &Container| match unmap(container, THERE, VADDR) {
+    let request = |container: &Container| match THERE.invalidate_vaddr().ask(container) {
         // The previous request did its work and failed when it returned its result.
         Err(Errno::EINVAL) => Ok(THERE.pages),
         other => Ok(other?),
     };
     let after = |pages| {
-        ensure!(pages == THERE.pages, "{pages} pages");
-        give_address(&scene.container, THERE, scene.memory.addr())?;
+        ensure!(
+            pages == THERE.pages,
+            "expected {} pages, got {pages}",
+            THERE.pages
+        );
+        THERE
+            .update_vaddr(scene.memory.addr())
+            .ask(&scene.container)?;
         scene.unmap_all().map(drop)
     };
     copies(VFIO, &scene.operation(|| scene.map(THERE), request, after)?)
@@ -224,10 +233,11 @@ fn update_vaddr() -> Result<()> {
     let scene = Scene::new()?;
     let before = || {
         scene.map(THERE)?;
-        unmap(&scene.container, THERE, VADDR)?;
+        THERE.invalidate_vaddr().ask(&scene.container)?;
         Ok(())
     };
-    let request = |container: &Container| Ok(give_address(container, THERE, scene.memory.addr())?);
+    let request =
+        |container: &Container| Ok(THERE.update_vaddr(scene.memory.addr()).ask(container)?);
     let after = |_| scene.unmap_all().map(drop);
     copies(VFIO, &scene.operation(before, request, after)?)
 }
@@ -235,7 +245,7 @@ fn update_vaddr() -> Result<()> {
 /// Returns whether dirty page tracking is active.
 fn tracks(container: &Container) -> Result<bool> {
     let bits = Memory::anonymous(PAGE_SIZE)?;
-    Ok(get_bitmap(container, THERE, bits.addr()).is_ok())
+    Ok(THERE.get_bitmap(bits.addr()).ask(container).is_ok())
 }
 
 fn dirty_start() -> Result<()> {
@@ -245,12 +255,12 @@ fn dirty_start() -> Result<()> {
             scene.map(THERE)?;
             scene.map(ASIDE)
         },
-        request: |_: &()| Ok(dirty(&scene.container, START)?),
+        request: |_: &()| Ok(start_tracking(&scene.container)?),
         state: |_: &()| Ok((tracks(&scene.container)?, state(&scene.container)?)),
         after: |(), _| {
-            ensure!(tracks(&scene.container)?, "it does not keep track");
-            dirty(&scene.container, STOP)?;
-            ensure!(scene.unmap_all()? == 12, "a mapping is gone");
+            ensure!(tracks(&scene.container)?, "tracking is off after START");
+            stop_tracking(&scene.container)?;
+            ensure!(scene.unmap_all()? == 12, "expected 12 mapped pages");
             Ok(())
         },
     };
@@ -261,12 +271,12 @@ fn dirty_stop() -> Result<()> {
     let scene = Scene::new()?;
     let before = || {
         scene.map(THERE)?;
-        dirty(&scene.container, START)?;
+        start_tracking(&scene.container)?;
         Ok(())
     };
-    let request = |container: &Container| Ok(dirty(container, STOP)?);
+    let request = |container: &Container| Ok(stop_tracking(container)?);
     let after = |_| {
-        ensure!(!tracks(&scene.container)?, "it still keeps track");
+        ensure!(!tracks(&scene.container)?, "tracking is on after STOP");
         scene.unmap_all().map(drop)
     };
     copies(VFIO, &scene.operation(before, request, after)?)
@@ -275,10 +285,10 @@ fn dirty_stop() -> Result<()> {
 fn dirty_get_bitmap() -> Result<()> {
     let scene = Scene::new()?;
     let bits = Memory::anonymous(PAGE_SIZE)?;
-    dirty(&scene.container, START)?;
-    let request = |container: &Container| Ok(get_bitmap(container, THERE, bits.addr())?);
+    start_tracking(&scene.container)?;
+    let request = |container: &Container| Ok(THERE.get_bitmap(bits.addr()).ask(container)?);
     let after = |_| {
-        ensure!(bits.read_u8(0) == 0xff, "pages became clean");
+        ensure!(bits.read_u8(0) == 0xff, "expected all pages to stay dirty");
         bits.fill(0, PAGE_SIZE, 0);
         scene.unmap_all().map(drop)
     };
@@ -289,7 +299,7 @@ fn get_info() -> Result<()> {
     let scene = Scene::new()?;
     let request = |container: &Container| Ok(container.info()?.caps.len());
     let after = |caps| {
-        ensure!(caps >= 3, "only {caps} capabilities");
+        ensure!(caps >= 3, "expected at least 3 capabilities, got {caps}");
         Ok(())
     };
     everything(VFIO, &scene.operation(|| Ok(()), request, after)?)

@@ -5,22 +5,18 @@
 
 use super::open;
 use crate::{
-    cgroup::Cgroup,
-    harness::cases,
-    mdev::{
-        DMA_LOGGING_REPORT,
-        DMA_LOGGING_START,
-        GET,
-        SET,
-        feature, //
+    dma_logging::{
+        Report,
+        start, //
     },
+    harness::cases, //
 };
 use anyhow::{
     Result,
     ensure, //
 };
+use support::cgroup::Cgroup;
 use vfio_client::{
-    Bytes,
     Device,
     MapFlags,
     Memory,
@@ -35,8 +31,7 @@ use vgpu_copy::{
 };
 
 cases! {
-    #[memory_cgroups]
-    log_is_charged_to_its_beginner,
+    #[requires(memory_cgroups)] dirty_log_is_charged_to_process_that_started_it,
 }
 
 /// The distance of entries that share no memory of the log: 4096 pages.
@@ -47,34 +42,22 @@ const BYTES: u64 = 512;
 /// The statistic of kernel objects charged to a cgroup.
 const OBJECTS: &str = "slab_unreclaimable";
 
-fn start(device: &Device) -> Result<()> {
-    let range = Memory::anonymous(PAGE_SIZE)?;
-    range.write_u64(0, 0);
-    range.write_u64(8, STEPS * STEP);
-    let mut data = Bytes::new()
-        .u64(PAGE_SIZE as u64)
-        .u32(1)
-        .u32(0)
-        .u64(range.addr());
-    assert_eq!(feature(device, SET | DMA_LOGGING_START, &mut data), Ok(0));
-    Ok(())
-}
-
 /// Reports the whole log in pages so large that a few bits suffice. Returns the number of bits
 /// set.
 fn report(device: &Device) -> Result<u64> {
     let bits = Memory::anonymous(STEPS as usize / 8)?;
-    let mut data = Bytes::new()
-        .u64(0)
-        .u64(STEPS * STEP)
-        .u64(STEP)
-        .u64(bits.addr());
-    assert_eq!(feature(device, GET | DMA_LOGGING_REPORT, &mut data), Ok(0));
+    let report = Report {
+        iova: 0,
+        length: STEPS * STEP,
+        page_size: STEP,
+        bitmap: bits.addr(),
+    };
+    assert_eq!(report.send(device), Ok(0));
     let words = (0..STEPS as usize / 64).map(|word| bits.read_u64(8 * word));
     Ok(words.map(|word| u64::from(word.count_ones())).sum())
 }
 
-fn log_is_charged_to_its_beginner() -> Result<()> {
+fn dirty_log_is_charged_to_process_that_started_it() -> Result<()> {
     let mdev = Mdev::with_new_uuid(Kind::Single)?;
     let (vgpu, _group, container) = open(&mdev)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
@@ -82,7 +65,10 @@ fn log_is_charged_to_its_beginner() -> Result<()> {
         container.map(step * STEP, &memory, MapFlags::ReadWrite)?;
     }
     let cgroup = Cgroup::new("beginner")?;
-    cgroup.during(|| start(vgpu.device()))?;
+    let page_size = PAGE_SIZE as u64;
+    let range = (0, STEPS * STEP);
+    let started = cgroup.during(|| start(vgpu.device(), page_size, &[range]))?;
+    assert_eq!(started, Ok(page_size));
     let before = cgroup.bytes(OBJECTS)?;
     for step in 0..STEPS {
         let operands = Operands {

@@ -35,24 +35,24 @@ use vgpu_copy::{
 };
 
 cases! {
-    what_it_says_of_itself,
+    regions_and_attributes,
     configuration_space,
     load_and_store,
-    unaligned,
-    not_mapped,
-    read_only,
-    outside_of_the_memory,
+    unaligned_copies,
+    unmapped_address_faults,
+    store_to_read_only_mapping_faults,
+    copy_outside_device_memory,
     unknown_command,
-    copy_from_a_peer,
-    no_copy_from_a_stranger,
-    no_copy_from_itself,
-    memory_is_mapped,
-    closing_forgets,
-    reset_forgets,
-    link_while_the_group_is_open,
-    second_opener_is_refused,
-    unmap_beneath_it,
-    many_pages,
+    copy_from_peer,
+    copy_from_non_peer_fails,
+    copy_from_itself_fails,
+    mmap_shows_device_memory,
+    close_clears_memory,
+    reset_clears_memory,
+    open_group_has_link,
+    second_open_is_busy,
+    unmap_during_copies,
+    copy_many_pages,
 }
 
 const IOVA: u64 = 0x40_0000;
@@ -98,7 +98,7 @@ fn pair() -> Result<Pair> {
     })
 }
 
-fn what_it_says_of_itself() -> Result<()> {
+fn regions_and_attributes() -> Result<()> {
     for (kind, size) in [
         (Kind::Single, 64 << 10),
         (Kind::Double, 128 << 10),
@@ -149,7 +149,7 @@ fn load_and_store() -> Result<()> {
     Ok(())
 }
 
-fn unaligned() -> Result<()> {
+fn unaligned_copies() -> Result<()> {
     let mdev = Mdev::with_new_uuid(Kind::Single)?;
     let (device, _group, container) = open(&mdev)?;
     let _memory = mapped(&container, 8 * PAGE_SIZE, MapFlags::ReadWrite)?;
@@ -171,7 +171,7 @@ fn unaligned() -> Result<()> {
     Ok(())
 }
 
-fn not_mapped() -> Result<()> {
+fn unmapped_address_faults() -> Result<()> {
     let mdev = Mdev::with_new_uuid(Kind::Single)?;
     let (device, _group, container) = open(&mdev)?;
     let memory = mapped(&container, PAGE_SIZE, MapFlags::ReadWrite)?;
@@ -190,7 +190,7 @@ fn not_mapped() -> Result<()> {
     Ok(())
 }
 
-fn read_only() -> Result<()> {
+fn store_to_read_only_mapping_faults() -> Result<()> {
     let mdev = Mdev::with_new_uuid(Kind::Single)?;
     let (device, _group, container) = open(&mdev)?;
     let _memory = mapped(&container, PAGE_SIZE, MapFlags::Read)?;
@@ -200,7 +200,7 @@ fn read_only() -> Result<()> {
     Ok(())
 }
 
-fn outside_of_the_memory() -> Result<()> {
+fn copy_outside_device_memory() -> Result<()> {
     let pair = pair()?;
     let (first, mdevs) = (&pair.first, &pair.mdevs);
     let _memory = mapped(&pair.container, PAGE_SIZE, MapFlags::ReadWrite)?;
@@ -239,7 +239,7 @@ fn unknown_command() -> Result<()> {
     Ok(())
 }
 
-fn copy_from_a_peer() -> Result<()> {
+fn copy_from_peer() -> Result<()> {
     let pair = pair()?;
     let len = pair.first.memory_size()? as usize;
     pair.second.memory().write(len, &pattern(len, 5));
@@ -256,7 +256,7 @@ fn copy_from_a_peer() -> Result<()> {
     Ok(())
 }
 
-fn no_copy_from_a_stranger() -> Result<()> {
+fn copy_from_non_peer_fails() -> Result<()> {
     let [a, b] = two()?;
     let (device, _group, container) = open(&a)?;
     let other = b.group()?;
@@ -272,7 +272,7 @@ fn no_copy_from_a_stranger() -> Result<()> {
     Ok(())
 }
 
-fn no_copy_from_itself() -> Result<()> {
+fn copy_from_itself_fails() -> Result<()> {
     let mdev = Mdev::with_new_uuid(Kind::Single)?;
     let (device, _group, _container) = open(&mdev)?;
     let operands = Operands {
@@ -284,7 +284,7 @@ fn no_copy_from_itself() -> Result<()> {
     Ok(())
 }
 
-fn memory_is_mapped() -> Result<()> {
+fn mmap_shows_device_memory() -> Result<()> {
     let mdev = Mdev::with_new_uuid(Kind::Single)?;
     let (device, _group, _container) = open(&mdev)?;
     device.memory().write(100, &pattern(100, 3));
@@ -297,7 +297,7 @@ fn memory_is_mapped() -> Result<()> {
     Ok(())
 }
 
-fn closing_forgets() -> Result<()> {
+fn close_clears_memory() -> Result<()> {
     let mdev = Mdev::with_new_uuid(Kind::Single)?;
     let (device, group, container) = open(&mdev)?;
     device.memory().write(0, &pattern(4096, 3));
@@ -307,7 +307,7 @@ fn closing_forgets() -> Result<()> {
     Ok(())
 }
 
-fn reset_forgets() -> Result<()> {
+fn reset_clears_memory() -> Result<()> {
     let mdev = Mdev::with_new_uuid(Kind::Single)?;
     let (device, _group, _container) = open(&mdev)?;
     device.memory().write(0, &pattern(4096, 3));
@@ -324,7 +324,7 @@ fn reset_forgets() -> Result<()> {
     Ok(())
 }
 
-fn link_while_the_group_is_open() -> Result<()> {
+fn open_group_has_link() -> Result<()> {
     let pair = pair()?;
     let link = pair.first.link()?;
     assert!(link.is_some());
@@ -343,14 +343,14 @@ fn link_while_the_group_is_open() -> Result<()> {
     Ok(())
 }
 
-fn second_opener_is_refused() -> Result<()> {
+fn second_open_is_busy() -> Result<()> {
     let [a, b] = peers()?;
     let _open = open(&a)?;
     assert_eq!(b.group().errno(), Errno::EBUSY);
     Ok(())
 }
 
-fn unmap_beneath_it() -> Result<()> {
+fn unmap_during_copies() -> Result<()> {
     let mdev = Mdev::with_new_uuid(Kind::Single)?;
     let (device, _group, container) = open(&mdev)?;
     let len = 8 * PAGE_SIZE;
@@ -379,7 +379,7 @@ fn unmap_beneath_it() -> Result<()> {
     Ok(())
 }
 
-fn many_pages() -> Result<()> {
+fn copy_many_pages() -> Result<()> {
     let mdev = Mdev::with_new_uuid(Kind::Double)?;
     let (device, _group, container) = open(&mdev)?;
     let len = device.memory_size()? as usize;

@@ -28,16 +28,11 @@ use vfio_client::mdev::{
 use vgpu_copy::Kind;
 
 cases! {
-    #[fault_injection]
-    join,
-    #[fault_injection]
-    split,
-    #[fault_injection]
-    create,
-    #[fault_injection]
-    open,
-    #[fault_injection]
-    remove,
+    #[requires(fault_injection)] join,
+    #[requires(fault_injection)] split,
+    #[requires(fault_injection)] create,
+    #[requires(fault_injection)] open,
+    #[requires(fault_injection)] remove,
 }
 
 /// Operations on a whole device make many allocations. One in this many fails; failing each would

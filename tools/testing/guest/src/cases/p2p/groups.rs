@@ -31,21 +31,21 @@ use vgpu_copy::{
 };
 
 cases! {
-    only_types_that_need_it_have_the_attribute,
-    random_at_first,
-    text_is_canonical,
-    malformed_text,
-    same_value_succeeds,
-    copy_of_the_others_value,
-    one_value_for_both,
-    split_with_a_fresh_value,
-    group_goes_with_its_last_member,
-    removed_member_leaves_the_others,
+    attribute_exists_for_peer_types_only,
+    initial_uuid_is_random,
+    uuid_is_shown_in_lower_case,
+    malformed_uuid,
+    same_uuid_again,
+    uuid_of_peer_joins_its_group,
+    new_uuid_for_both_joins_groups,
+    new_uuid_splits_group,
+    last_member_removes_group,
+    removed_member_keeps_other_members,
     busy_while_the_group_is_open,
     busy_while_in_a_container,
     busy_while_a_device_is_open,
     parent_refuses_a_ninth_peer,
-    parent_refuses_those_of_another,
+    parent_refuses_peers_of_another_parent,
 }
 
 /// Asserts that a write fails and changes nothing.
@@ -57,7 +57,7 @@ fn refused(mdev: &Mdev, value: &str, why: Errno) -> Result<()> {
     Ok(())
 }
 
-fn only_types_that_need_it_have_the_attribute() -> Result<()> {
+fn attribute_exists_for_peer_types_only() -> Result<()> {
     let peer = Mdev::with_new_uuid(Kind::Single)?;
     let isolated = Mdev::with_new_uuid(Kind::Isolated)?;
     assert!(!isolated.peer_file().exists());
@@ -66,7 +66,7 @@ fn only_types_that_need_it_have_the_attribute() -> Result<()> {
     Ok(())
 }
 
-fn random_at_first() -> Result<()> {
+fn initial_uuid_is_random() -> Result<()> {
     let [a, b] = two()?;
     let (first, second) = (a.peer_uuid()?, b.peer_uuid()?);
     assert_ne!(first, second);
@@ -79,7 +79,7 @@ fn random_at_first() -> Result<()> {
     Ok(())
 }
 
-fn text_is_canonical() -> Result<()> {
+fn uuid_is_shown_in_lower_case() -> Result<()> {
     let mdev = Mdev::with_new_uuid(Kind::Single)?;
     let uuid = new_uuid()?;
     mdev.set_peer_uuid(&format!("{}\n", uuid.to_uppercase()))?;
@@ -87,7 +87,7 @@ fn text_is_canonical() -> Result<()> {
     Ok(())
 }
 
-fn malformed_text() -> Result<()> {
+fn malformed_uuid() -> Result<()> {
     let mdev = Mdev::with_new_uuid(Kind::Single)?;
     let uuid = new_uuid()?;
     let long = "a".repeat(4096);
@@ -109,7 +109,7 @@ fn malformed_text() -> Result<()> {
     Ok(())
 }
 
-fn same_value_succeeds() -> Result<()> {
+fn same_uuid_again() -> Result<()> {
     let [a, b] = peers()?;
     let group = a.group_number()?;
     for mdev in [&a, &b] {
@@ -122,7 +122,7 @@ fn same_value_succeeds() -> Result<()> {
     Ok(())
 }
 
-fn copy_of_the_others_value() -> Result<()> {
+fn uuid_of_peer_joins_its_group() -> Result<()> {
     let [a, b] = two()?;
     let (old, new) = (b.group_number()?, a.group_number()?);
     b.set_peer_uuid(&a.peer_uuid()?)?;
@@ -132,7 +132,7 @@ fn copy_of_the_others_value() -> Result<()> {
     Ok(())
 }
 
-fn one_value_for_both() -> Result<()> {
+fn new_uuid_for_both_joins_groups() -> Result<()> {
     let [a, b] = two()?;
     let uuid = new_uuid()?;
     a.set_peer_uuid(&uuid)?;
@@ -145,7 +145,7 @@ fn one_value_for_both() -> Result<()> {
     Ok(())
 }
 
-fn split_with_a_fresh_value() -> Result<()> {
+fn new_uuid_splits_group() -> Result<()> {
     let [a, b] = peers()?;
     a.set_peer_uuid(&new_uuid()?)?;
     assert_ne!(a.group_number()?, b.group_number()?);
@@ -158,7 +158,7 @@ fn split_with_a_fresh_value() -> Result<()> {
     Ok(())
 }
 
-fn group_goes_with_its_last_member() -> Result<()> {
+fn last_member_removes_group() -> Result<()> {
     let [a, b] = peers()?;
     let group = a.group_number()?;
     drop(a);
@@ -168,7 +168,7 @@ fn group_goes_with_its_last_member() -> Result<()> {
     Ok(())
 }
 
-fn removed_member_leaves_the_others() -> Result<()> {
+fn removed_member_keeps_other_members() -> Result<()> {
     let [a, b] = peers()?;
     let (device, group, _container) = open(&b)?;
     assert_eq!(device.peers()?, 2);
@@ -232,7 +232,7 @@ fn parent_refuses_a_ninth_peer() -> Result<()> {
 }
 
 /// The second parent is `vgpu_p2p.1`.
-fn parent_refuses_those_of_another() -> Result<()> {
+fn parent_refuses_peers_of_another_parent() -> Result<()> {
     let [a, b] = peers()?;
     let folder = type_folder_of("vgpu_p2p.1", Kind::Single.as_ref());
     let other = Mdev::in_folder(&folder, &new_uuid()?)?;

@@ -4,6 +4,11 @@
 
 use super::open;
 use crate::{
+    dma_logging::{
+        Report,
+        start,
+        stop, //
+    },
     harness::cases,
     mdev::{
         DMA_LOGGING_REPORT,
@@ -26,6 +31,7 @@ use std::{
         File, //
     },
 };
+use support::PAGE;
 use vfio_client::{
     Bytes,
     Container,
@@ -46,24 +52,23 @@ use vgpu_copy::{
 };
 
 cases! {
-    d13_start_and_stop,
-    d13_ranges,
-    d13_page_size,
-    d15_exact_pages,
-    d15_once,
-    d15_reads_are_no_writes,
-    d15_page_size,
-    d15_only_sets_bits,
-    d15_any_first_address,
-    d15_what_failed,
-    d15_bitmap_cannot_be_written,
-    d15_half_a_bitmap,
-    d15_nothing_is_lost,
-    kept_by_a_reset,
-    ends_with_the_last_close,
+    #[rows("D13")] start_and_stop,
+    #[rows("D13")] start_ranges,
+    #[rows("D13")] start_page_size,
+    #[rows("D15")] report_has_exact_pages,
+    #[rows("D15")] report_clears_reported_pages,
+    #[rows("D15")] reads_are_not_reported,
+    #[rows("D15")] report_page_size,
+    #[rows("D15")] report_only_sets_bits,
+    #[rows("D15")] report_from_any_iova,
+    #[rows("D15")] failed_stores_report_written_pages,
+    #[rows("D15")] unwritable_bitmap,
+    #[rows("D15")] partly_unwritable_bitmap_clears_nothing,
+    #[rows("D15")] no_write_is_lost_during_reports,
+    reset_keeps_log,
+    last_close_stops_logging,
 }
 
-const PAGE: u64 = PAGE_SIZE as u64;
 const IOVA: u64 = 0x40_0000;
 /// The size of user memory, in pages.
 const PAGES: usize = 256;
@@ -122,7 +127,7 @@ impl Open {
     /// Returns the numbers of the pages that were written to.
     fn written(&self) -> Result<BTreeSet<usize>> {
         let bits = Memory::anonymous(PAGE_SIZE)?;
-        let answer = report(self.device(), IOVA, PAGES as u64 * PAGE, PAGE, bits.addr());
+        let answer = report(self.device(), PAGES as u64, bits.addr());
         assert_eq!(answer, Ok(0));
         let word = |page: usize| bits.read_u64(page / 64 * 8);
         Ok((0..PAGES)
@@ -131,51 +136,32 @@ impl Open {
     }
 }
 
-/// Starts a log. Returns the page size that the device chose.
-fn start(device: &Device, page_size: u64, ranges: &[(u64, u64)]) -> Result<Result<u64, Errno>> {
-    let list = Memory::anonymous(ranges.len() * 16)?;
-    for (i, (iova, length)) in ranges.iter().enumerate() {
-        list.write_u64(16 * i, *iova);
-        list.write_u64(16 * i + 8, *length);
-    }
-    let mut data = Bytes::new()
-        .u64(page_size)
-        .u32(ranges.len() as u32)
-        .u32(0)
-        .u64(list.addr());
-    let answer = feature(device, SET | DMA_LOGGING_START, &mut data);
-    Ok(answer.map(|_| data.get_u64(0)))
-}
-
-fn stop(device: &Device) -> Result<i32, Errno> {
-    feature(device, SET | DMA_LOGGING_STOP, &mut Bytes::new())
-}
-
-fn report(
-    device: &Device,
-    iova: u64,
-    length: u64,
-    page_size: u64,
-    bitmap: u64,
-) -> Result<i32, Errno> {
-    let mut data = Bytes::new()
-        .u64(iova)
-        .u64(length)
-        .u64(page_size)
-        .u64(bitmap);
-    feature(device, GET | DMA_LOGGING_REPORT, &mut data)
+/// Reports one bit per page of the first `pages` pages to a bitmap.
+fn report(device: &Device, pages: u64, bitmap: u64) -> Result<i32, Errno> {
+    let report = Report {
+        iova: IOVA,
+        length: pages * PAGE,
+        page_size: PAGE,
+        bitmap,
+    };
+    report.send(device)
 }
 
 /// Returns the first word of the report.
 fn first_word(device: &Device, iova: u64, length: u64, page_size: u64) -> Result<u64> {
     let bits = Memory::anonymous(PAGE_SIZE)?;
-    let answer = report(device, iova, length, page_size, bits.addr());
-    assert_eq!(answer, Ok(0), "{iova:#x}, {length:#x} by {page_size:#x}");
+    let report = Report {
+        iova,
+        length,
+        page_size,
+        bitmap: bits.addr(),
+    };
+    assert_eq!(report.send(device), Ok(0), "{report:x?}");
     assert!(bits.to_vec(8, PAGE_SIZE - 8).iter().all(|byte| *byte == 0));
     Ok(bits.read_u64(0))
 }
 
-fn d13_start_and_stop() -> Result<()> {
+fn start_and_stop() -> Result<()> {
     let open = Open::new()?;
     let device = open.device();
     for flags in [
@@ -186,8 +172,8 @@ fn d13_start_and_stop() -> Result<()> {
         assert_eq!(feature(device, flags, &mut Bytes::new()), Ok(0));
     }
     let bits = Memory::anonymous(PAGE_SIZE)?;
-    let report = || report(device, IOVA, PAGE, PAGE, bits.addr());
-    assert_eq!(stop(device), Ok(0), "there is none");
+    let report = || report(device, 1, bits.addr());
+    assert_eq!(stop(device), Ok(0), "logging is not on");
     assert_eq!(report(), Err(Errno::EINVAL));
     for _ in 0..3 {
         open.start()?;
@@ -203,7 +189,7 @@ fn d13_start_and_stop() -> Result<()> {
     Ok(())
 }
 
-fn d13_ranges() -> Result<()> {
+fn start_ranges() -> Result<()> {
     let open = Open::new()?;
     let device = open.device();
     let page = |number: u64| IOVA + number * PAGE;
@@ -222,7 +208,7 @@ fn d13_ranges() -> Result<()> {
     Ok(())
 }
 
-fn d13_page_size() -> Result<()> {
+fn start_page_size() -> Result<()> {
     let open = Open::new()?;
     let device = open.device();
     for (wanted, chosen) in [
@@ -241,7 +227,7 @@ fn d13_page_size() -> Result<()> {
     Ok(())
 }
 
-fn d15_exact_pages() -> Result<()> {
+fn report_has_exact_pages() -> Result<()> {
     let open = Open::new()?;
     open.start()?;
     for (offset, length, pages) in [
@@ -258,7 +244,7 @@ fn d15_exact_pages() -> Result<()> {
     Ok(())
 }
 
-fn d15_once() -> Result<()> {
+fn report_clears_reported_pages() -> Result<()> {
     let open = Open::new()?;
     open.start()?;
     open.store(3 * PAGE, 4 * PAGE_SIZE)?;
@@ -272,7 +258,7 @@ fn d15_once() -> Result<()> {
     Ok(())
 }
 
-fn d15_reads_are_no_writes() -> Result<()> {
+fn reads_are_not_reported() -> Result<()> {
     let open = Open::new()?;
     open.start()?;
     assert_eq!(open.run(Command::Load, 0, 4 * PAGE_SIZE)?, Status::Done);
@@ -281,7 +267,7 @@ fn d15_reads_are_no_writes() -> Result<()> {
     Ok(())
 }
 
-fn d15_page_size() -> Result<()> {
+fn report_page_size() -> Result<()> {
     let open = Open::new()?;
     let all = PAGES as u64 * PAGE;
     open.start()?;
@@ -309,14 +295,14 @@ fn d15_page_size() -> Result<()> {
     Ok(())
 }
 
-fn d15_only_sets_bits() -> Result<()> {
+fn report_only_sets_bits() -> Result<()> {
     let open = Open::new()?;
     open.start()?;
     open.store(9 * PAGE, 1)?;
     let bits = Memory::anonymous(PAGE_SIZE)?;
     bits.write_u64(0, 0b101);
     bits.write_u64(8, u64::MAX);
-    let answer = report(open.device(), IOVA, 128 * PAGE, PAGE, bits.addr());
+    let answer = report(open.device(), 128, bits.addr());
     assert_eq!(answer, Ok(0));
     assert_eq!(bits.read_u64(0), (1 << 9) | 0b101);
     assert_eq!(bits.read_u64(8), u64::MAX);
@@ -324,7 +310,7 @@ fn d15_only_sets_bits() -> Result<()> {
     Ok(())
 }
 
-fn d15_any_first_address() -> Result<()> {
+fn report_from_any_iova() -> Result<()> {
     let open = Open::new()?;
     open.start()?;
     open.store(8 * PAGE, 2 * PAGE_SIZE)?;
@@ -337,7 +323,7 @@ fn d15_any_first_address() -> Result<()> {
     Ok(())
 }
 
-fn d15_what_failed() -> Result<()> {
+fn failed_stores_report_written_pages() -> Result<()> {
     let open = Open::new()?;
     open.start()?;
     let end = PAGES as u64 * PAGE;
@@ -350,13 +336,17 @@ fn d15_what_failed() -> Result<()> {
     Ok(())
 }
 
-fn d15_bitmap_cannot_be_written() -> Result<()> {
+fn unwritable_bitmap() -> Result<()> {
     let open = Open::new()?;
     open.start()?;
     let mut bits = Memory::anonymous(PAGE_SIZE)?;
     bits.protect(true, false)?;
-    let report = |address| report(open.device(), IOVA, 64 * PAGE, PAGE, address);
-    assert_eq!(report(0), Ok(0), "there is nothing to tell");
+    let report = |address| report(open.device(), 64, address);
+    assert_eq!(
+        report(0),
+        Ok(0),
+        "nothing was written, so the bitmap is not accessed"
+    );
     for address in [0, bits.addr(), u64::MAX - 7] {
         open.store(0, 1)?;
         assert_eq!(report(address), Err(Errno::EFAULT), "{address:#x}");
@@ -366,7 +356,7 @@ fn d15_bitmap_cannot_be_written() -> Result<()> {
 }
 
 /// A report that fails clears nothing, because the caller does not look at the bitmap.
-fn d15_half_a_bitmap() -> Result<()> {
+fn partly_unwritable_bitmap_clears_nothing() -> Result<()> {
     let open = Open::new()?;
     open.start()?;
     // The second page of the bitmap is beyond the end of its file.
@@ -386,7 +376,7 @@ fn d15_half_a_bitmap() -> Result<()> {
         for page in pages {
             open.store(page * PAGE, 1)?;
         }
-        let answer = report(open.device(), IOVA, 128 * PAGE, PAGE, address);
+        let answer = report(open.device(), 128, address);
         assert_eq!(answer, Err(Errno::EFAULT));
         assert_eq!(open.written()?, pages.map(|page| page as usize).into());
         assert_eq!(open.written()?, [].into());
@@ -395,7 +385,7 @@ fn d15_half_a_bitmap() -> Result<()> {
 }
 
 /// Pages written during a report appear in this report or in a later one.
-fn d15_nothing_is_lost() -> Result<()> {
+fn no_write_is_lost_during_reports() -> Result<()> {
     let open = Open::new()?;
     open.start()?;
     // On a busy machine the device may have written all pages before the second report.
@@ -432,7 +422,7 @@ fn reports_while_it_writes(open: &Open) -> Result<u32> {
     Ok(rounds)
 }
 
-fn kept_by_a_reset() -> Result<()> {
+fn reset_keeps_log() -> Result<()> {
     let open = Open::new()?;
     open.start()?;
     open.store(2 * PAGE, 1)?;
@@ -442,7 +432,7 @@ fn kept_by_a_reset() -> Result<()> {
     Ok(())
 }
 
-fn ends_with_the_last_close() -> Result<()> {
+fn last_close_stops_logging() -> Result<()> {
     let open = Open::new()?;
     open.start()?;
     open.store(2 * PAGE, 1)?;
@@ -456,8 +446,8 @@ fn ends_with_the_last_close() -> Result<()> {
     let second = group.device(mdev.uuid())?;
     drop(vgpu);
     let bits = Memory::anonymous(PAGE_SIZE)?;
-    let report = |device: &Device| report(device, IOVA, PAGE, PAGE, bits.addr());
-    assert_eq!(report(&second), Ok(0), "there is another descriptor");
+    let report = |device: &Device| report(device, 1, bits.addr());
+    assert_eq!(report(&second), Ok(0), "the device is still open");
     drop(second);
     let again = group.device(mdev.uuid())?;
     assert_eq!(report(&again), Err(Errno::EINVAL));

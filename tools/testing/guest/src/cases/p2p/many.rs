@@ -20,13 +20,13 @@ use vgpu_copy::{
 };
 
 cases! {
-    a_thousand_in_fours,
+    thousand_devices_in_groups_of_four,
 }
 
 const DEVICES: usize = 1000;
 const MEMBERS: usize = 4;
 
-fn a_thousand_in_fours() -> Result<()> {
+fn thousand_devices_in_groups_of_four() -> Result<()> {
     let nodes_before = nodes()?;
     let mut devices: Vec<Mdev> = Vec::new();
     for present in [10, 100, DEVICES] {

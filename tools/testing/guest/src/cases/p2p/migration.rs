@@ -58,64 +58,64 @@ mod protocol {
     use super::*;
 
     cases! {
-        d07_checks,
-        d10_walk_back_to_running,
-        d10_precopy_keeps_its_file,
-        d10_bad_states,
-        d10_illegal_ways,
-        d10_resuming_without_enough_data,
-        d10_file_is_useless_afterwards,
-        d10_reset_goes_to_running,
-        d10_answer_cannot_be_written,
-        d10_no_descriptor_left,
-        d10_last_close,
-        d10_close_in_each_state,
-        d10_poll,
-        d18_precopy_info_v2,
-        d19_precopy_info,
+        #[rows("D7")] feature_flags_and_sizes,
+        #[rows("D10")] all_states_return_to_running,
+        #[rows("D10")] precopy_to_stop_copy_keeps_data_file,
+        #[rows("D10")] invalid_states,
+        #[rows("D10")] invalid_transitions,
+        #[rows("D10")] resuming_with_too_little_data,
+        #[rows("D10")] data_file_is_dead_after_transition,
+        #[rows("D10")] reset_returns_to_running,
+        #[rows("D10")] unwritable_answer_changes_nothing,
+        #[rows("D10")] no_free_descriptor_for_data_file,
+        #[rows("D10")] last_close_ends_data_file,
+        #[rows("D10")] close_in_each_state,
+        #[rows("D10")] poll_data_file,
+        #[rows("D18")] enable_precopy_info_v2,
+        #[rows("D19")] get_precopy_info,
     }
 
-    fn d07_checks() -> Result<()> {
+    fn feature_flags_and_sizes() -> Result<()> {
         migration::checks(Open::new(Kind::Single)?.device())
     }
 
-    fn d10_walk_back_to_running() -> Result<()> {
+    fn all_states_return_to_running() -> Result<()> {
         migration::walk_back_to_running(Open::new(Kind::Isolated)?.device())
     }
 
-    fn d10_precopy_keeps_its_file() -> Result<()> {
+    fn precopy_to_stop_copy_keeps_data_file() -> Result<()> {
         migration::precopy_keeps_its_file(Open::new(Kind::Double)?.device(), Err(Errno::ENOMSG))
     }
 
-    fn d10_bad_states() -> Result<()> {
+    fn invalid_states() -> Result<()> {
         migration::bad_states(Open::new(Kind::Single)?.device())
     }
 
-    fn d10_illegal_ways() -> Result<()> {
+    fn invalid_transitions() -> Result<()> {
         migration::illegal_ways(Open::new(Kind::Single)?.device())
     }
 
-    fn d10_resuming_without_enough_data() -> Result<()> {
+    fn resuming_with_too_little_data() -> Result<()> {
         migration::not_enough_data(Open::new(Kind::Single)?.device())
     }
 
-    fn d10_file_is_useless_afterwards() -> Result<()> {
+    fn data_file_is_dead_after_transition() -> Result<()> {
         migration::file_is_useless_afterwards(Open::new(Kind::Single)?.device())
     }
 
-    fn d10_reset_goes_to_running() -> Result<()> {
+    fn reset_returns_to_running() -> Result<()> {
         migration::reset_goes_to_running(Open::new(Kind::Single)?.device())
     }
 
-    fn d10_answer_cannot_be_written() -> Result<()> {
+    fn unwritable_answer_changes_nothing() -> Result<()> {
         migration::answer_cannot_be_written(Open::new(Kind::Single)?.device())
     }
 
-    fn d10_no_descriptor_left() -> Result<()> {
+    fn no_free_descriptor_for_data_file() -> Result<()> {
         migration::no_descriptor_left(Open::new(Kind::Single)?.device())
     }
 
-    fn d10_last_close() -> Result<()> {
+    fn last_close_ends_data_file() -> Result<()> {
         let open = Open::new(Kind::Single)?;
         let second = open.group.device(open.mdev.uuid())?;
         let mut file = go_with_file(open.device(), STOP_COPY)?;
@@ -129,7 +129,7 @@ mod protocol {
         Ok(())
     }
 
-    fn d10_close_in_each_state() -> Result<()> {
+    fn close_in_each_state() -> Result<()> {
         let mdev = Mdev::with_new_uuid(Kind::Single)?;
         for there in [STOP, RUNNING_P2P] {
             let (vgpu, _group, _container) = open(&mdev)?;
@@ -147,7 +147,7 @@ mod protocol {
         Ok(())
     }
 
-    fn d10_poll() -> Result<()> {
+    fn poll_data_file() -> Result<()> {
         let open = Open::new(Kind::Single)?;
         let mut file = go_with_file(open.device(), PRE_COPY)?;
         let (some, none) = (PollFlags::POLLIN, PollFlags::empty());
@@ -167,11 +167,11 @@ mod protocol {
         Ok(())
     }
 
-    fn d18_precopy_info_v2() -> Result<()> {
+    fn enable_precopy_info_v2() -> Result<()> {
         migration::precopy_info_v2(Open::new(Kind::Single)?.device())
     }
 
-    fn d19_precopy_info() -> Result<()> {
+    fn get_precopy_info() -> Result<()> {
         migration::precopy_info(Open::new(Kind::Single)?.device(), HEADER as u64)
     }
 }

@@ -34,14 +34,14 @@ use vgpu_copy::{
 };
 
 cases! {
-    m9_parent_of_an_open_device,
-    m9_devices_go_with_the_parent,
-    m9_a_device_waits_for_its_user,
+    #[rows("M9")] open_device_holds_module,
+    #[rows("M9")] unregistering_parent_removes_devices,
+    #[rows("M9")] remove_waits_for_last_close,
 }
 
 const PARENT: &str = "/sys/class/mdev_bus/vgpu_p2p";
 
-fn m9_parent_of_an_open_device() -> Result<()> {
+fn open_device_holds_module() -> Result<()> {
     let (mdev, other) = (
         Mdev::with_new_uuid(Kind::Single)?,
         Mdev::with_new_uuid(Kind::Isolated)?,
@@ -57,7 +57,7 @@ fn m9_parent_of_an_open_device() -> Result<()> {
     Ok(())
 }
 
-fn m9_devices_go_with_the_parent() -> Result<()> {
+fn unregistering_parent_removes_devices() -> Result<()> {
     let mdevs = [Kind::Single, Kind::Double, Kind::Isolated].map(Mdev::with_new_uuid);
     let [first, second, third] = mdevs;
     let (first, second, third) = (first?, second?, third?);
@@ -87,7 +87,7 @@ fn m9_devices_go_with_the_parent() -> Result<()> {
     Ok(())
 }
 
-fn m9_a_device_waits_for_its_user() -> Result<()> {
+fn remove_waits_for_last_close() -> Result<()> {
     let mdev = Mdev::with_new_uuid(Kind::Single)?;
     let (vgpu, group, container) = open(&mdev)?;
     let (sender, receiver) = mpsc::channel();

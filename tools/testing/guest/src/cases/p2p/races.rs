@@ -45,12 +45,12 @@ use vgpu_copy::{
 };
 
 cases! {
-    two_writers,
-    two_writers_cross_over,
-    writer_against_opener,
-    writer_against_remove,
-    opened_when_it_is_new,
-    all_at_random,
+    concurrent_uuid_writes,
+    concurrent_uuid_swaps,
+    uuid_write_races_open,
+    uuid_write_races_remove,
+    open_races_create,
+    random_requests,
 }
 
 const ROUNDS: usize = 100;
@@ -83,7 +83,7 @@ fn assert_consistent(devices: &[&Mdev]) -> Result<()> {
     Ok(())
 }
 
-fn two_writers() -> Result<()> {
+fn concurrent_uuid_writes() -> Result<()> {
     let [a, b] = two()?;
     for _ in 0..ROUNDS {
         let (x, y) = (new_uuid()?, b.peer_uuid()?);
@@ -96,7 +96,7 @@ fn two_writers() -> Result<()> {
     Ok(())
 }
 
-fn two_writers_cross_over() -> Result<()> {
+fn concurrent_uuid_swaps() -> Result<()> {
     let [a, b] = two()?;
     for _ in 0..ROUNDS {
         let (x, y) = (new_uuid()?, new_uuid()?);
@@ -110,7 +110,7 @@ fn two_writers_cross_over() -> Result<()> {
     Ok(())
 }
 
-fn writer_against_opener() -> Result<()> {
+fn uuid_write_races_open() -> Result<()> {
     let [a, b] = two()?;
     let mut refused = 0;
     for _ in 0..ROUNDS {
@@ -149,7 +149,7 @@ fn number_of(group: &Group) -> Result<u32> {
     number.with_context(|| path.display().to_string())
 }
 
-fn writer_against_remove() -> Result<()> {
+fn uuid_write_races_remove() -> Result<()> {
     let stays = Mdev::with_new_uuid(Kind::Single)?;
     for _ in 0..ROUNDS {
         let goes = Mdev::with_new_uuid(Kind::Single)?;
@@ -170,7 +170,7 @@ fn writer_against_remove() -> Result<()> {
 /// A device that is opened as soon as it exists is a member of its group.
 ///
 /// Other threads keep the lock of all groups busy. A new device must wait for it.
-fn opened_when_it_is_new() -> Result<()> {
+fn open_races_create() -> Result<()> {
     let busy = [two()?, two()?];
     let over = AtomicBool::new(false);
     let (uuids, wanted) = mpsc::channel::<String>();
@@ -253,7 +253,7 @@ pub struct Counts {
     grouped: usize,
 }
 
-fn all_at_random() -> Result<()> {
+fn random_requests() -> Result<()> {
     let all = at_random(0, |steps| steps < 4 * ROUNDS)?;
     println!("{all:?}");
     ensure!(all.made > 0 && all.removed > 0, "{all:?}");

@@ -37,11 +37,11 @@ cases! {
     memory_is_zero_for_the_next_user,
     memory_in_a_mapping_is_zero_for_the_next_user,
     registers_are_reset_for_the_next_user,
-    a_mapping_keeps_the_device_open,
-    another_descriptor_keeps_the_memory,
-    memory_can_not_be_pinned,
-    pages_of_a_mapping,
-    parts_of_a_register,
+    mapping_keeps_device_open,
+    second_descriptor_keeps_memory,
+    device_memory_cannot_be_pinned,
+    mapping_at_any_page,
+    partial_register_access,
 }
 
 /// A type with a page of memory and a register.
@@ -96,7 +96,7 @@ fn registers_are_reset_for_the_next_user() -> Result<()> {
     Ok(())
 }
 
-fn a_mapping_keeps_the_device_open() -> Result<()> {
+fn mapping_keeps_device_open() -> Result<()> {
     let mdev = Mdev::new(NULL, UUIDS[0])?;
     let first = mdev.open()?;
     let memory = first.device.map_whole(MEMORY)?;
@@ -109,7 +109,7 @@ fn a_mapping_keeps_the_device_open() -> Result<()> {
     Ok(())
 }
 
-fn another_descriptor_keeps_the_memory() -> Result<()> {
+fn second_descriptor_keeps_memory() -> Result<()> {
     let mdev = Mdev::new(NULL, UUIDS[0])?;
     let open = mdev.open()?;
     let second = open.group.device(mdev.uuid())?;
@@ -123,7 +123,7 @@ fn another_descriptor_keeps_the_memory() -> Result<()> {
 }
 
 /// A pinned page would remain accessible when the next user has the device.
-fn memory_can_not_be_pinned() -> Result<()> {
+fn device_memory_cannot_be_pinned() -> Result<()> {
     let page = Mdev::new(NULL, UUIDS[0])?;
     let vgpu = Mdev::new(Kind::Single, UUIDS[1])?;
     let (page, vgpu) = (page.open()?, vgpu.open()?);
@@ -146,7 +146,7 @@ fn memory_can_not_be_pinned() -> Result<()> {
 }
 
 /// Each page is at its place, wherever a mapping begins.
-fn pages_of_a_mapping() -> Result<()> {
+fn mapping_at_any_page() -> Result<()> {
     let mdev = Mdev::new(Kind::Double, UUIDS[0])?;
     let open = mdev.open()?;
     let region = open.device.region(2)?;
@@ -171,7 +171,7 @@ fn pages_of_a_mapping() -> Result<()> {
     Ok(())
 }
 
-fn parts_of_a_register() -> Result<()> {
+fn partial_register_access() -> Result<()> {
     let mdev = Mdev::new(NULL, UUIDS[0])?;
     let open = mdev.open()?;
     let region = open.device.region(REGISTER)?;

@@ -48,8 +48,7 @@ cases! {
     too_few_banks,
     file_of_banks,
     file_access_raises_sigbus,
-    #[our_core]
-    file_of_a_group,
+    #[requires(core(Rust))] file_of_a_group,
     file_bad_ranges,
     kernel_maps_the_banks,
     last_windows_are_reserved_for_banks,

@@ -2,9 +2,9 @@
 
 //! A group that ends while one of its requests has stopped, and is created again meanwhile.
 
-use super::words::{
-    self,
-    Dma, //
+use super::requests::{
+    Ask,
+    Range, //
 };
 use crate::{
     env::{
@@ -12,10 +12,7 @@ use crate::{
         SIBLING,
         group, //
     },
-    harness::{
-        case,
-        our_core, //
-    },
+    harness::cases,
     pin::Pinning,
     stall::{
         LIMIT,
@@ -30,7 +27,6 @@ use anyhow::{
     Result,
     ensure, //
 };
-use libtest_mimic::Trial;
 use std::{
     path::Path,
     thread, //
@@ -41,33 +37,35 @@ use vfio_client::{
     pci, //
 };
 
-/// Returns the case. The C module has no files of groups in debugfs.
-pub fn cases() -> Vec<Trial> {
-    let case = case("stalled::again::debugfs_shows_the_group", in_debugfs);
-    vec![case.with_ignored_flag(!our_core())]
+// The C module has no files of groups in debugfs.
+cases! {
+    #[requires(core(Rust))] debugfs_shows_the_group,
 }
 
-const PAGE: Dma = Dma {
+const PAGE: Range = Range {
     iova: 0x10_0000,
     pages: 1,
 };
 
 /// The group's only device is removed while SET_CONTAINER of the group pins a page. Then the other
 /// device of the IOMMU group is offered.
-fn in_debugfs() -> Result<()> {
+fn debugfs_shows_the_group() -> Result<()> {
     let host = pci::driver(SIBLING).context("the sibling has no driver")?;
     pci::unbind(SIBLING)?;
     // The container has no IOMMU yet, so the memory is not accessed when it is mapped.
     let pinning = Pinning::new()?;
     let mut fault = Userfault::new(1)?;
-    words::map(&pinning.container, PAGE, fault.addr())?;
+    PAGE.map(fault.addr()).ask(&pinning.container)?;
     fault.arm(0..1, FaultOn::Access)?;
     let number = pci::group_of(SHARED)?;
     let shared = group(SHARED)?;
     thread::scope(|scope| -> Result<_> {
         let release = Release(&fault);
         let stopped = Request::send(scope, || shared.set_container(&pinning.container))?;
-        ensure!(stops(&stopped, &fault)?, "it does not stop");
+        ensure!(
+            stops(&stopped, &fault)?,
+            "the request does not stop at the fault"
+        );
         let unbind = Request::send(scope, || pci::unbind(SHARED))?;
         let progress = unbind.settle();
         let bind = Request::send(scope, || pci::bind(SIBLING, "vfio-pci"))?;
@@ -76,8 +74,11 @@ fn in_debugfs() -> Result<()> {
         stopped.finish()??;
         unbind.finish()??;
         bind.finish()??;
-        assert_eq!(progress, Progress::Waits, "the group ends");
-        ensure!(bound, "another device waits");
+        assert_eq!(progress, Progress::Waits, "the group is being removed");
+        ensure!(
+            bound,
+            "binding another device waits for the stopped request"
+        );
         Ok(())
     })?;
     let shown = Path::new("/sys/kernel/debug/vfio/groups").join(number.to_string());
@@ -85,6 +86,6 @@ fn in_debugfs() -> Result<()> {
     pci::bind(SHARED, "vfio-pci")?;
     pci::unbind(SIBLING)?;
     pci::bind(SIBLING, &host)?;
-    ensure!(exists, "the new group has no file");
+    ensure!(exists, "debugfs has no file for the new group");
     Ok(())
 }

@@ -4,23 +4,21 @@
 
 use super::{
     place::Place,
-    scene::Scene,
-    words::{
-        self,
-        ALL,
+    requests::{
         ASIDE,
         Answer,
-        Dma,
+        Ask,
         END_BORDER,
         FREE,
+        INVALIDATED,
         PART,
-        START,
+        Range,
         START_BORDER,
-        STOP,
         THERE,
-        VADDR,
-        WITHDRAWN, //
+        start_tracking,
+        stop_tracking, //
     },
+    scene::Scene, //
 };
 use crate::{
     env::{
@@ -33,6 +31,7 @@ use crate::{
         open_again, //
     },
 };
+use support::requests::UnmapDma;
 use vfio_client::{
     Errno,
     Memory,
@@ -58,13 +57,13 @@ pub enum Meanwhile {
     /// UNMAP_DMA of everything.
     UnmapAll,
     /// UNMAP_DMA that invalidates the vaddr of the same range.
-    WithdrawThere,
+    InvalidateThere,
     /// UNMAP_DMA that invalidates a vaddr elsewhere.
-    WithdrawAside,
+    InvalidateAside,
     /// MAP_DMA that updates the vaddr of a mapping there.
-    GiveThere,
+    UpdateThere,
     /// MAP_DMA that updates the vaddr of a mapping elsewhere.
-    GiveAside,
+    UpdateAside,
     /// DIRTY_PAGES: start tracking.
     Start,
     /// DIRTY_PAGES: stop tracking.
@@ -107,10 +106,10 @@ impl Meanwhile {
         ("unmap_there", Self::UnmapThere),
         ("unmap_aside", Self::UnmapAside),
         ("unmap_all", Self::UnmapAll),
-        ("withdraw_there", Self::WithdrawThere),
-        ("withdraw_aside", Self::WithdrawAside),
-        ("give_there", Self::GiveThere),
-        ("give_aside", Self::GiveAside),
+        ("invalidate_there", Self::InvalidateThere),
+        ("invalidate_aside", Self::InvalidateAside),
+        ("update_there", Self::UpdateThere),
+        ("update_aside", Self::UpdateAside),
         ("start", Self::Start),
         ("stop", Self::Stop),
         ("bitmap_there", Self::BitmapThere),
@@ -153,22 +152,22 @@ impl Meanwhile {
         } = scene;
         let driver = || scene.driver.as_ref().ok_or(Errno::ENODEV);
         match self {
-            Self::MapThere => words::map(container, THERE, memory.addr()),
-            Self::MapBefore => words::map(container, START_BORDER, memory.addr()),
-            Self::MapBehind => words::map(container, END_BORDER, memory.addr()),
-            Self::MapAside => words::map(container, FREE, memory.addr()),
-            Self::UnmapThere => words::unmap(container, THERE, 0),
-            Self::UnmapAside => words::unmap(container, ASIDE, 0),
-            Self::UnmapAll => words::unmap(container, Dma { iova: 0, pages: 0 }, ALL),
-            Self::WithdrawThere => words::unmap(container, THERE, VADDR),
-            Self::WithdrawAside => words::unmap(container, ASIDE, VADDR),
-            Self::GiveThere => {
+            Self::MapThere => THERE.map(memory.addr()).ask(container),
+            Self::MapBefore => START_BORDER.map(memory.addr()).ask(container),
+            Self::MapBehind => END_BORDER.map(memory.addr()).ask(container),
+            Self::MapAside => FREE.map(memory.addr()).ask(container),
+            Self::UnmapThere => THERE.unmap().ask(container),
+            Self::UnmapAside => ASIDE.unmap().ask(container),
+            Self::UnmapAll => UnmapDma::all().ask(container),
+            Self::InvalidateThere => THERE.invalidate_vaddr().ask(container),
+            Self::InvalidateAside => ASIDE.invalidate_vaddr().ask(container),
+            Self::UpdateThere => {
                 let mapped = if place.maps() { THERE } else { PART };
-                words::give_address(container, mapped, memory.addr())
+                mapped.update_vaddr(memory.addr()).ask(container)
             }
-            Self::GiveAside => words::give_address(container, WITHDRAWN, memory.addr()),
-            Self::Start => words::dirty(container, START),
-            Self::Stop => words::dirty(container, STOP),
+            Self::UpdateAside => INVALIDATED.update_vaddr(memory.addr()).ask(container),
+            Self::Start => start_tracking(container),
+            Self::Stop => stop_tracking(container),
             Self::BitmapThere => get_bitmap(scene, THERE),
             Self::BitmapAside => get_bitmap(scene, ASIDE),
             Self::Info => none(container.info()),
@@ -197,11 +196,11 @@ fn pinned(answer: Result<(i32, u64), Errno>) -> Answer {
 }
 
 /// Requests a bitmap of a range that is larger than `dma` and has mappings at its start only.
-fn get_bitmap(scene: &Scene, dma: Dma) -> Answer {
+fn get_bitmap(scene: &Scene, dma: Range) -> Answer {
     let bits = Memory::anonymous(PAGE_SIZE).map_err(|error| error.errno())?;
-    let more = Dma {
+    let more = Range {
         pages: THERE.pages,
         ..dma
     };
-    words::get_bitmap(&scene.container, more, bits.addr())
+    more.get_bitmap(bits.addr()).ask(&scene.container)
 }

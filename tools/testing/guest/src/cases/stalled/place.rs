@@ -3,24 +3,13 @@
 //! The places where requests access user memory.
 
 use super::{
-    scene::Scene,
-    words::{
+    requests::{
         Answer,
-        DIRTY_HEADER,
-        PAGE,
-        READ_WRITE,
+        Ask,
         THERE,
-        UNMAP_HEADER,
-        get_bitmap,
-        get_bitmap_bytes,
-        info_bytes,
-        map,
-        map_bytes,
-        unmap_bitmap_bytes,
-        unmap_bytes,
-        unmap_with_bitmap,
-        unmapped, //
+        info_bytes, //
     },
+    scene::Scene, //
 };
 use crate::{
     env::EDU,
@@ -34,6 +23,13 @@ use anyhow::Result;
 use std::os::fd::{
     AsFd,
     AsRawFd, //
+};
+use support::{
+    PAGE,
+    requests::{
+        DirtyPages,
+        UnmapDma, //
+    },
 };
 use vfio_client::{
     Bytes,
@@ -121,15 +117,17 @@ impl Place {
     /// Some requests stop at the first byte, others where the second part of the argument begins.
     fn argument(self, container: &Container, fault: &Userfault) -> Option<(Bytes, usize)> {
         let whole = |bytes| Some((bytes, PAGE_SIZE));
-        let split = |bytes, header| Some((bytes, PAGE_SIZE - header));
+        let split = |bytes, first: u32| Some((bytes, PAGE_SIZE - first as usize));
         // This page is not armed if the argument stops.
         let bits = fault.addr() + 2 * PAGE;
         match self {
-            Self::MapArgument => whole(map_bytes(THERE, fault.addr(), READ_WRITE)),
-            Self::UnmapArgument | Self::UnmapAnswer => whole(unmap_bytes(THERE, 0)),
-            Self::UnmapBitmapArgument => split(unmap_bitmap_bytes(THERE, bits), UNMAP_HEADER),
-            Self::DirtyArgument => whole(get_bitmap_bytes(THERE, bits)),
-            Self::DirtyRange => split(get_bitmap_bytes(THERE, bits), DIRTY_HEADER),
+            Self::MapArgument => whole(THERE.map(fault.addr()).bytes()),
+            Self::UnmapArgument | Self::UnmapAnswer => whole(THERE.unmap().bytes()),
+            Self::UnmapBitmapArgument => {
+                split(THERE.unmap_with_bitmap(bits).bytes(), UnmapDma::SIZE)
+            }
+            Self::DirtyArgument => whole(THERE.get_bitmap(bits).bytes()),
+            Self::DirtyRange => split(THERE.get_bitmap(bits).bytes(), DirtyPages::SIZE),
             Self::InfoArgument | Self::InfoAnswer => whole(info_bytes()),
             Self::JoinArgument => {
                 whole(Bytes::new().raw(&container.as_fd().as_raw_fd().to_ne_bytes()))
@@ -190,9 +188,9 @@ impl Place {
     ) -> Answer {
         let bits = fault.addr() + STOP as u64 * PAGE;
         let nr = match self {
-            Self::MapPages => return map(container, THERE, fault.addr()),
-            Self::UnmapBitmap => return unmap_with_bitmap(container, THERE, bits),
-            Self::DirtyBitmap => return get_bitmap(container, THERE, bits),
+            Self::MapPages => return THERE.map(fault.addr()).ask(container),
+            Self::UnmapBitmap => return THERE.unmap_with_bitmap(bits).ask(container),
+            Self::DirtyBitmap => return THERE.get_bitmap(bits).ask(container),
             Self::MapArgument => request::IOMMU_MAP_DMA,
             Self::UnmapArgument | Self::UnmapAnswer | Self::UnmapBitmapArgument => {
                 request::IOMMU_UNMAP_DMA
@@ -212,7 +210,7 @@ impl Place {
             return Ok(0);
         }
         let answer = Bytes::new().raw(&fault.to_vec(offset, bytes.len()));
-        Ok(unmapped(&answer))
+        Ok(UnmapDma::unmapped(&answer) / PAGE)
     }
 
     fn use_driver(self, driver: &Pinner) -> Answer {

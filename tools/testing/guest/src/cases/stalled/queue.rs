@@ -5,23 +5,23 @@
 use super::{
     meanwhile::Meanwhile,
     place::Place,
-    scene::Scene,
-    words::{
-        self,
-        ALL,
+    requests::{
+        ASIDE,
         Answer,
-        Dma, //
+        Ask, //
     },
+    scene::Scene, //
 };
 use crate::{
     env::EDU,
-    harness::{
-        case,
-        our_type1, //
-    },
+    harness::cases,
     pin::{
         READ,
         WRITE, //
+    },
+    requires::{
+        Language::Rust,
+        type1, //
     },
     stall::{
         LIMIT,
@@ -35,35 +35,18 @@ use anyhow::{
     Result,
     ensure, //
 };
-use libtest_mimic::Trial;
 use nix::errno::Errno;
 use std::thread;
+use support::requests::UnmapDma;
 
-/// A test and its name.
-type Test = (&'static str, fn() -> Result<()>);
-
-/// Returns all cases. In the C module, requests wait for the mutex in no particular order.
-pub fn cases() -> Vec<Trial> {
-    let ours: [Test; 2] = [
-        ("in_order", in_order),
-        (
-            "unmap_waits_for_the_lock_of_a_driver",
-            driver_holds_its_lock,
-        ),
-    ];
-    let both: [Test; 4] = [
-        ("behind_unmap_all", behind_unmap_all),
-        ("close_ignores_the_lock_of_a_driver", close_beside_a_driver),
-        ("d2_map_before_two_bitmaps", || {
-            two_bitmaps(Meanwhile::MapBefore)
-        }),
-        ("d2_map_behind_two_bitmaps", || {
-            two_bitmaps(Meanwhile::MapBehind)
-        }),
-    ];
-    let named = |(name, body)| case(&format!("stalled::queue::{name}"), body);
-    let ours = ours.map(|test| named(test).with_ignored_flag(!our_type1()));
-    ours.into_iter().chain(both.map(named)).collect()
+// In the C module, requests wait for the mutex in no particular order.
+cases! {
+    #[requires(type1(Rust))] in_order,
+    #[requires(type1(Rust))] unmap_waits_for_lock_of_driver,
+    behind_unmap_all,
+    close_ignores_lock_of_driver,
+    map_before_two_bitmaps,
+    map_behind_two_bitmaps,
 }
 
 /// Stops a request at `place` and sends two more, one after the other. Returns the progress of the
@@ -76,23 +59,24 @@ fn three(
     thread::scope(|scope| {
         let release = Release(&scene.fault);
         let stopped = Request::send(scope, || place.send(scene))?;
-        ensure!(stops(&stopped, &scene.fault)?, "it does not stop");
+        ensure!(
+            stops(&stopped, &scene.fault)?,
+            "the request does not stop at the fault"
+        );
         let first = Request::send(scope, || first.send(place, scene))?;
         let one = first.settle();
         let second = Request::send(scope, || second.send(place, scene))?;
         let two = second.settle();
         // This request blocks no other and waits for none.
         let info = Request::send(scope, || Meanwhile::Info.send(place, scene))?;
-        let informed = !our_type1() || info.done_within(LIMIT)?;
+        let informed = !type1(Rust) || info.done_within(LIMIT)?;
         drop(release);
         let answers = [stopped.finish()?, first.finish()?, second.finish()?];
         assert_eq!(info.finish()?, Ok(0));
-        ensure!(informed, "GET_INFO waits");
+        ensure!(informed, "GET_INFO waits for the stopped request");
         Ok(([one, two], answers))
     })
 }
-
-const EVERYTHING: Dma = Dma { iova: 0, pages: 0 };
 
 /// The request that has waited longer goes first.
 fn in_order() -> Result<()> {
@@ -106,7 +90,7 @@ fn in_order() -> Result<()> {
 
 /// UNMAP_DMA of everything would wait forever if other requests could always go first.
 fn behind_unmap_all() -> Result<()> {
-    let place = if our_type1() {
+    let place = if type1(Rust) {
         Place::MapPages
     } else {
         Place::UnmapBitmap
@@ -115,8 +99,8 @@ fn behind_unmap_all() -> Result<()> {
     let queue = [Meanwhile::UnmapAll, Meanwhile::MapAside];
     let (progress, answers) = three(&scene, place, queue)?;
     assert_eq!(progress, [Progress::Waits; 2]);
-    let left = words::unmap(&scene.container, EVERYTHING, ALL);
-    if our_type1() {
+    let left = UnmapDma::all().ask(&scene.container);
+    if type1(Rust) {
         assert_eq!((answers, left), ([Ok(0), Ok(16), Ok(0)], Ok(4)));
     } else {
         assert_eq!([answers[0], answers[2]], [Ok(4), Ok(0)]);
@@ -126,6 +110,14 @@ fn behind_unmap_all() -> Result<()> {
     scene.end()
 }
 
+fn map_before_two_bitmaps() -> Result<()> {
+    two_bitmaps(Meanwhile::MapBefore)
+}
+
+fn map_behind_two_bitmaps() -> Result<()> {
+    two_bitmaps(Meanwhile::MapBehind)
+}
+
 /// The second bitmap request waits for the first. Then another thread maps across the border of
 /// both ranges.
 fn two_bitmaps(map: Meanwhile) -> Result<()> {
@@ -133,7 +125,7 @@ fn two_bitmaps(map: Meanwhile) -> Result<()> {
     let queue = [Meanwhile::BitmapThere, map];
     let (progress, answers) = three(&scene, Place::DirtyBitmap, queue)?;
     assert_eq!([answers[0], answers[2]], [Ok(0), Ok(0)]);
-    if our_type1() {
+    if type1(Rust) {
         assert_eq!(progress, [Progress::Waits; 2]);
         assert_eq!(answers[1], Ok(0));
     } else {
@@ -145,11 +137,11 @@ fn two_bitmaps(map: Meanwhile) -> Result<()> {
 
 /// A driver pins pages while it holds a lock. It takes the same lock when it is notified to unpin
 /// other pages.
-fn driver_holds_its_lock() -> Result<()> {
+fn unmap_waits_for_lock_of_driver() -> Result<()> {
     let place = Place::DriverPins;
     let scene = Scene::new(place, None)?;
     if let Some(driver) = &scene.driver {
-        driver.pin(words::ASIDE.iova, 1, READ | WRITE)?;
+        driver.pin(ASIDE.iova, 1, READ | WRITE)?;
     }
     let queue = [Meanwhile::UnmapAside, Meanwhile::MapAside];
     let (progress, answers) = three(&scene, place, queue)?;
@@ -160,8 +152,8 @@ fn driver_holds_its_lock() -> Result<()> {
 
 /// A driver pins pages while it holds a lock, and an unmap waits for that lock. A device whose
 /// driver pins no pages is closed meanwhile. In the C module, a driver that pins pages doesn't stop.
-fn close_beside_a_driver() -> Result<()> {
-    let (place, answer) = if our_type1() {
+fn close_ignores_lock_of_driver() -> Result<()> {
+    let (place, answer) = if type1(Rust) {
         (Place::DriverPins, Ok(4))
     } else {
         (Place::DriverReads, Ok(0))
@@ -169,13 +161,16 @@ fn close_beside_a_driver() -> Result<()> {
     // The group of the other device is in the container, as for a request to leave it.
     let scene = Scene::new(place, Some(Meanwhile::Leave))?;
     if let Some(driver) = &scene.driver {
-        driver.pin(words::ASIDE.iova, 1, READ | WRITE)?;
+        driver.pin(ASIDE.iova, 1, READ | WRITE)?;
     }
     let device = scene.second.device(EDU)?;
     let answers = thread::scope(|scope| {
         let release = Release(&scene.fault);
         let stopped = Request::send(scope, || place.send(&scene))?;
-        ensure!(stops(&stopped, &scene.fault)?, "it does not stop");
+        ensure!(
+            stops(&stopped, &scene.fault)?,
+            "the request does not stop at the fault"
+        );
         let unmap = Request::send(scope, || Meanwhile::UnmapAside.send(place, &scene))?;
         assert_eq!(unmap.settle(), Progress::Waits);
         let close = Request::send(scope, || drop(device))?;
@@ -183,7 +178,7 @@ fn close_beside_a_driver() -> Result<()> {
         drop(release);
         let answers = [stopped.finish()?, unmap.finish()?];
         close.finish()?;
-        ensure!(closed, "the close waits");
+        ensure!(closed, "the close waits for the stopped request");
         Ok(answers)
     })?;
     assert_eq!(answers, [answer, Ok(4)]);

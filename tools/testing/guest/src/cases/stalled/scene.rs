@@ -5,14 +5,13 @@
 use super::{
     meanwhile::Meanwhile,
     place::Place,
-    words::{
-        self,
+    requests::{
         ASIDE,
+        Ask,
+        INVALIDATED,
         PART,
-        START,
         THERE,
-        VADDR,
-        WITHDRAWN, //
+        start_tracking, //
     },
 };
 use crate::{
@@ -21,10 +20,6 @@ use crate::{
         NVME,
         attached,
         group, //
-    },
-    leak::{
-        locked_kib,
-        pinned_pages, //
     },
     pin::{
         Pinner,
@@ -35,6 +30,10 @@ use anyhow::Result;
 use std::mem::{
     forget,
     replace, //
+};
+use support::machine::{
+    locked_kib,
+    pinned_pages, //
 };
 use vfio_client::{
     Container,
@@ -49,7 +48,7 @@ use vfio_client::{
 /// A container with a group.
 #[derive(Debug)]
 pub struct Scene {
-    /// The container. It has [`ASIDE`] and [`WITHDRAWN`], and [`PART`] unless [`THERE`] is to be
+    /// The container. It has [`ASIDE`] and [`INVALIDATED`], and [`PART`] unless [`THERE`] is to be
     /// mapped. With a driver, it has all of [`THERE`].
     pub container: Container,
     /// The group in the container.
@@ -101,19 +100,19 @@ impl Scene {
             second.set_container(&container)?;
         }
         if meanwhile != Some(Meanwhile::Start) || place.needs_tracking() {
-            words::dirty(&container, START)?;
+            start_tracking(&container)?;
         }
-        words::map(&container, ASIDE, memory.addr())?;
+        ASIDE.map(memory.addr()).ask(&container)?;
         if place.needs_driver() {
             // Without an IOMMU, the memory is not accessed.
-            words::map(&container, THERE, fault.addr())?;
+            THERE.map(fault.addr()).ask(&container)?;
         } else {
-            words::map(&container, WITHDRAWN, memory.addr())?;
-            if meanwhile == Some(Meanwhile::GiveAside) {
-                words::unmap(&container, WITHDRAWN, VADDR)?;
+            INVALIDATED.map(memory.addr()).ask(&container)?;
+            if meanwhile == Some(Meanwhile::UpdateAside) {
+                INVALIDATED.invalidate_vaddr().ask(&container)?;
             }
             if !place.maps() {
-                words::map(&container, PART, memory.addr())?;
+                PART.map(memory.addr()).ask(&container)?;
             }
         }
         place.arm(&container, &mut fault)?;
@@ -146,15 +145,22 @@ impl Scene {
         let has_iommu = self.driver.is_none() || self.beside.is_some() || joined;
         let unmapped = self.container.unmap_all()?;
         let expected = if has_iommu { unmapped } else { 0 };
-        assert_eq!(charged, expected, "charged, and mapped by an IOMMU");
-        assert_eq!(locked_kib(), 0, "charged after all was unmapped");
+        assert_eq!(
+            charged, expected,
+            "bytes charged and bytes mapped for an IOMMU"
+        );
+        assert_eq!(locked_kib(), 0, "KiB charged after everything was unmapped");
         assert_eq!(
             pinned_pages()?,
             self.pinned,
-            "pinned after all was unmapped"
+            "pages pinned after everything was unmapped"
         );
         let left = self.container.info()?.dma_avail();
-        assert_eq!(left, Some(65535), "more mappings than can be unmapped");
+        assert_eq!(
+            left,
+            Some(65535),
+            "a mapping is left that cannot be unmapped"
+        );
         drop(self);
         if pci::driver(NVME).is_none() {
             pci::bind(NVME, "vfio-pci")?;

@@ -98,17 +98,17 @@ info_answer           0   4           4           12
 join_argument         0   4           4           12
 open_argument         0   4           4           12
 
-                          withdraw_there withdraw_aside give_there give_aside
-map_argument          0   0              4              ENOENT     0
-unmap_argument        4   4              4              EINVAL     0
-unmap_answer          4   0              4              ENOENT     0
-unmap_bitmap_argument 4   4              4              EINVAL     0
-dirty_argument        0   4              4              EINVAL     0
-dirty_range           0   4              4              EINVAL     0
-info_argument         0   4              4              EINVAL     0
-info_answer           0   4              4              EINVAL     0
-join_argument         0   4/EBUSY        4/EBUSY        EINVAL     0
-open_argument         0   4              4              EINVAL     0
+                          invalidate_there invalidate_aside update_there update_aside
+map_argument          0   0                4                ENOENT       0
+unmap_argument        4   4                4                EINVAL       0
+unmap_answer          4   0                4                ENOENT       0
+unmap_bitmap_argument 4   4                4                EINVAL       0
+dirty_argument        0   4                4                EINVAL       0
+dirty_range           0   4                4                EINVAL       0
+info_argument         0   4                4                EINVAL       0
+info_answer           0   4                4                EINVAL       0
+join_argument         0   4/EBUSY          4/EBUSY          EINVAL       0
+open_argument         0   4                4                EINVAL       0
 
                           start stop     bitmap_there bitmap_aside info join     leave unbind open
 map_argument          0   0     0        0            0            0    0        0     0      0
@@ -137,14 +137,14 @@ driver_reads  0   ~EEXIST    ~EEXIST    EEXIST     0         ~8          4      
 driver_writes 0   ~EEXIST    ~EEXIST    ~EEXIST    0         ~8          4           ~12
 join_pages    0   ~EEXIST    ~EEXIST    ~EEXIST    ~0        ~8          ~4          ~12
 
-                  withdraw_there withdraw_aside give_there give_aside
-map_pages     0   ~8             4              ~EINVAL    0
-unmap_bitmap  4   ~0             4              ~ENOENT    0
-dirty_bitmap  0   ~4             4              ~EINVAL    0
-driver_pins   4   ~EBUSY         EBUSY          ~EINVAL    x
-driver_reads  0   ~EBUSY         EBUSY          ~EINVAL    x
-driver_writes 0   ~EBUSY         EBUSY          ~EINVAL    x
-join_pages    0   ~EBUSY         ~EBUSY         ~EINVAL    x
+                  invalidate_there invalidate_aside update_there update_aside
+map_pages     0   ~8               4                ~EINVAL      0
+unmap_bitmap  4   ~0               4                ~ENOENT      0
+dirty_bitmap  0   ~4               4                ~EINVAL      0
+driver_pins   4   ~EBUSY           EBUSY            ~EINVAL      x
+driver_reads  0   ~EBUSY           EBUSY            ~EINVAL      x
+driver_writes 0   ~EBUSY           EBUSY            ~EINVAL      x
+join_pages    0   ~EBUSY           ~EBUSY           ~EINVAL      x
 
                   start stop bitmap_there bitmap_aside info join leave unbind open
 map_pages     0   ~0    ~0   ~0           0            0    ~0   ~0    ~0     0
@@ -178,11 +178,11 @@ dirty_bitmap  0   ~EEXIST    ~0         ~0         ~0        ~4          ~4     
 driver_reads  0   ~EEXIST    ~EEXIST    ~EEXIST    ~0        ~8          ~4          ~12
 driver_writes 0   ~EEXIST    ~EEXIST    ~EEXIST    ~0        ~8          ~4          ~12
 
-                  withdraw_there withdraw_aside give_there give_aside
-unmap_bitmap  4   ~0             ~4             ~ENOENT    ~0
-dirty_bitmap  0   ~4             ~4             ~EINVAL    ~0
-driver_reads  0   ~EBUSY         ~EBUSY         ~EINVAL    x
-driver_writes 0   ~EBUSY         ~EBUSY         ~EINVAL    x
+                  invalidate_there invalidate_aside update_there update_aside
+unmap_bitmap  4   ~0               ~4               ~ENOENT      ~0
+dirty_bitmap  0   ~4               ~4               ~EINVAL      ~0
+driver_reads  0   ~EBUSY           ~EBUSY           ~EINVAL      x
+driver_writes 0   ~EBUSY           ~EBUSY           ~EINVAL      x
 
                   start stop bitmap_there bitmap_aside info join leave unbind open
 unmap_bitmap  4   ~0    ~0   ~0           ~0           ~0   ~0   ~0    ~0     0

@@ -41,15 +41,15 @@ use vgpu_copy::{
 };
 
 cases! {
-    d10_registers_and_memory,
-    d10_there_and_back,
-    d10_wrong_header,
-    d10_too_much,
-    d10_garbled_on_the_way,
-    d10_made_up,
-    d10_other_kind,
-    d10_file_closed_in_the_midst,
-    d16_data_size,
+    #[rows("D10")] registers_and_memory_migrate,
+    #[rows("D10")] data_migrates_back,
+    #[rows("D10")] wrong_header,
+    #[rows("D10")] too_much_data,
+    #[rows("D10")] corrupted_data,
+    #[rows("D10")] forged_data,
+    #[rows("D10")] data_of_other_type,
+    #[rows("D10")] data_file_closed_early,
+    #[rows("D16")] stop_copy_length,
 }
 
 /// The offset of the `STATUS` register behind the header. `COMPLETED` and `COMMAND` follow it.
@@ -121,7 +121,7 @@ fn with_sum(mut data: Vec<u8>) -> Vec<u8> {
     data
 }
 
-fn d10_registers_and_memory() -> Result<()> {
+fn registers_and_memory_migrate() -> Result<()> {
     for kind in [Kind::Single, Kind::Double, Kind::Isolated] {
         let (from, to) = (used(kind)?, Open::new(kind)?);
         let (before, fresh) = (View::of(&from)?, View::of(&to)?);
@@ -144,7 +144,7 @@ fn d10_registers_and_memory() -> Result<()> {
     Ok(())
 }
 
-fn d10_there_and_back() -> Result<()> {
+fn data_migrates_back() -> Result<()> {
     let (one, other) = (used(Kind::Single)?, used(Kind::Single)?);
     let before = View::of(&one)?;
     let data = save(one.device())?;
@@ -160,7 +160,7 @@ fn d10_there_and_back() -> Result<()> {
     Ok(())
 }
 
-fn d10_wrong_header() -> Result<()> {
+fn wrong_header() -> Result<()> {
     let (from, to) = (used(Kind::Single)?, used(Kind::Single)?);
     to.vgpu.memory().write(0, &[7; 100]);
     let before = View::of(&to)?;
@@ -183,7 +183,7 @@ fn d10_wrong_header() -> Result<()> {
     Ok(())
 }
 
-fn d10_too_much() -> Result<()> {
+fn too_much_data() -> Result<()> {
     let open = used(Kind::Single)?;
     let mut data = save(open.device())?;
     let len = data.len();
@@ -200,7 +200,7 @@ fn d10_too_much() -> Result<()> {
     Ok(())
 }
 
-fn d10_garbled_on_the_way() -> Result<()> {
+fn corrupted_data() -> Result<()> {
     let (from, to) = (used(Kind::Single)?, used(Kind::Single)?);
     to.vgpu.memory().write(0, &[7; 100]);
     let before = View::of(&to)?;
@@ -241,7 +241,7 @@ fn d10_garbled_on_the_way() -> Result<()> {
 }
 
 /// Data that no device has saved, but with a valid checksum.
-fn d10_made_up() -> Result<()> {
+fn forged_data() -> Result<()> {
     let (from, to) = (used(Kind::Single)?, Open::new(Kind::Single)?);
     let before = View::of(&to)?;
     let data = save(from.device())?;
@@ -269,7 +269,7 @@ fn d10_made_up() -> Result<()> {
     Ok(())
 }
 
-fn d10_other_kind() -> Result<()> {
+fn data_of_other_type() -> Result<()> {
     let from = used(Kind::Single)?;
     let data = save(from.device())?;
     for kind in [Kind::Double, Kind::Isolated] {
@@ -281,7 +281,7 @@ fn d10_other_kind() -> Result<()> {
     Ok(())
 }
 
-fn d10_file_closed_in_the_midst() -> Result<()> {
+fn data_file_closed_early() -> Result<()> {
     let (from, to) = (used(Kind::Single)?, Open::new(Kind::Single)?);
     let mut file = go_with_file(from.device(), STOP_COPY)?;
     let mut half = vec![0; 30_000];
@@ -304,7 +304,7 @@ fn d10_file_closed_in_the_midst() -> Result<()> {
     Ok(())
 }
 
-fn d16_data_size() -> Result<()> {
+fn stop_copy_length() -> Result<()> {
     for (kind, memory) in [(Kind::Single, 64 << 10), (Kind::Double, 128 << 10)] {
         let open = Open::new(kind)?;
         let size = data_size(open.device())?;

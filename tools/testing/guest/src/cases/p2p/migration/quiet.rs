@@ -36,11 +36,11 @@ use vgpu_copy::{
 };
 
 cases! {
-    d10_commands_wait,
-    d10_a_waiting_command_comes_along,
-    d10_a_waiting_command_can_be_dropped,
-    d10_peers_are_left_alone,
-    d10_a_copy_ends_before_the_state_changes,
+    #[rows("D10")] commands_wait_until_running,
+    #[rows("D10")] waiting_command_migrates,
+    #[rows("D10")] reset_drops_waiting_command,
+    #[rows("D10")] stopped_device_accesses_no_peer,
+    #[rows("D10")] stop_waits_for_running_copy,
 }
 
 const IOVA: u64 = 0x40_0000;
@@ -74,7 +74,7 @@ fn ended(vgpu: &Vgpu) -> Result<Status> {
     vgpu.status()
 }
 
-fn d10_commands_wait() -> Result<()> {
+fn commands_wait_until_running() -> Result<()> {
     let open = Open::new(Kind::Single)?;
     let memory = mapped(&open, 5)?;
     let vgpu = &open.vgpu;
@@ -94,7 +94,7 @@ fn d10_commands_wait() -> Result<()> {
     Ok(())
 }
 
-fn d10_a_waiting_command_comes_along() -> Result<()> {
+fn waiting_command_migrates() -> Result<()> {
     let (from, to) = (Open::new(Kind::Single)?, Open::new(Kind::Single)?);
     let (_first, _second) = (mapped(&from, 1)?, mapped(&to, 2)?);
     go_plainly(from.device(), STOP);
@@ -112,7 +112,7 @@ fn d10_a_waiting_command_comes_along() -> Result<()> {
     Ok(())
 }
 
-fn d10_a_waiting_command_can_be_dropped() -> Result<()> {
+fn reset_drops_waiting_command() -> Result<()> {
     let open = Open::new(Kind::Single)?;
     let _memory = mapped(&open, 1)?;
     go_plainly(open.device(), STOP);
@@ -131,7 +131,7 @@ fn d10_a_waiting_command_can_be_dropped() -> Result<()> {
     Ok(())
 }
 
-fn d10_peers_are_left_alone() -> Result<()> {
+fn stopped_device_accesses_no_peer() -> Result<()> {
     let mdevs = peers()?;
     let (_container, group) = mdevs[0].attach()?;
     let first = Vgpu::open(&group, &mdevs[0])?;
@@ -153,7 +153,7 @@ fn d10_peers_are_left_alone() -> Result<()> {
 }
 
 /// A process stops a device while another of its threads keeps it busy.
-fn d10_a_copy_ends_before_the_state_changes() -> Result<()> {
+fn stop_waits_for_running_copy() -> Result<()> {
     let open = Open::new(Kind::Single)?;
     let memory = mapped(&open, 3)?;
     let (vgpu, done) = (&open.vgpu, AtomicBool::new(false));

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a case can require of the modules and of the kernel: the functions that
+//! `#[requires(...)]` names.
+
+use crate::{
+    env,
+    pin, //
+};
+use std::{
+    fs,
+    path::Path, //
+};
+
+/// The language in which a module is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// C.
+    C,
+    /// Rust.
+    Rust,
+}
+
+/// Returns whether `vfio.ko` is written in `language`.
+pub fn core(language: Language) -> bool {
+    language_of("vfio") == language
+}
+
+/// Returns whether `vfio_iommu_type1.ko` is written in `language`.
+pub fn type1(language: Language) -> bool {
+    language_of("vfio_iommu_type1") == language
+}
+
+/// Returns whether the driver that pins pages is written in `language`.
+pub fn driver(language: Language) -> bool {
+    pin::in_rust() == (language == Language::Rust)
+}
+
+/// Returns the language of a loaded module. All Rust modules use `vfio_rust.ko`.
+fn language_of(module: &str) -> Language {
+    let holder = Path::new("/sys/module/vfio_rust/holders").join(module);
+    if holder.exists() {
+        Language::Rust
+    } else {
+        Language::C
+    }
+}
+
+/// Returns whether the kernel supports fault injection.
+pub fn fault_injection() -> bool {
+    Path::new("/proc/thread-self/fail-nth").exists()
+}
+
+/// Returns whether the kernel charges memory to cgroups.
+pub fn memory_cgroups() -> bool {
+    Path::new("/proc/kpagecgroup").exists()
+}
+
+/// Returns whether the kernel has PID namespaces.
+pub fn pid_namespaces() -> bool {
+    Path::new("/proc/self/ns/pid_for_children").exists()
+}
+
+/// Returns whether the CPU and the kernel support memory protection keys.
+pub fn protection_keys() -> bool {
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    flags.split_whitespace().any(|flag| flag == "ospke")
+}
+
+/// Returns whether the kernel shows VFIO devices in debugfs.
+pub fn vfio_debugfs() -> bool {
+    Path::new("/sys/kernel/debug/vfio").join(env::EDU).exists()
+}
+
+/// Returns whether VFIO supports devices without an IOMMU.
+pub fn noiommu() -> bool {
+    Path::new("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode").exists()
+}
