@@ -65,7 +65,7 @@ impl Frames {
 ///
 /// - Each of `domains` maps the range, from its start on, to `frames`, in order, and no other code
 ///   maps or unmaps there. The page tables of a retired domain are exempt.
-/// - A run of `frames` whose flag is set owns the pins of its pages.
+/// - A run of `frames` whose flag is set is memory, and owns the pins of its pages.
 /// - `place` is marked as reachable if another domain may still map pages of `frames`.
 pub struct Mapping {
     domains: Arc<Domains>,
@@ -74,9 +74,6 @@ pub struct Mapping {
 }
 
 const _: () = assert!(size_of::<Mapping>() == 32);
-
-/// The flag of a run whose pages are pinned by the mapping.
-const PINNED: bool = true;
 
 /// The start of a mapping, a multiple of the page size. The bits below the page size hold the
 /// access permissions of devices, and whether unmapping from a former domain failed.
@@ -187,21 +184,20 @@ impl Mapping {
             return Err(EINVAL);
         }
         let (frame, count) = frames.parts();
-        let pinned = matches!(frames, Frames::Memory(_));
-        let size = count << PAGE_SHIFT;
-        let iova = self.iova() + self.bytes();
+        let is_memory = matches!(frames, Frames::Memory(_));
+        let extent = Extent::new(frame as u64, count as u64, is_memory)?;
+        let (iova, phys) = (self.iova() + self.bytes(), (frame as u64) << PAGE_SHIFT);
         for (nth, domain) in self.domains.iter().enumerate() {
             // SAFETY: The pages are pinned by `frames` now and by `self` later; by the type
             // invariant no other code maps here.
-            let mapped =
-                unsafe { domain.map(iova, (frame as u64) << PAGE_SHIFT, size, self.prot()) };
+            let mapped = unsafe { domain.map(iova, phys, count << PAGE_SHIFT, self.prot()) };
             if let Err((e, gone)) = mapped {
                 self.take_back(nth, gone, iova, frames);
                 return Err(e);
             }
         }
-        if let Err(e) = self.remember(frame as u64, count as u64, pinned) {
-            self.take_back(self.domains.iter().count(), true, iova, frames);
+        if let Err(e) = self.frames.push(extent, GFP_KERNEL_ACCOUNT) {
+            self.take_back(usize::MAX, true, iova, frames);
             return Err(e);
         }
         if let Frames::Memory(run) = frames {
@@ -227,17 +223,6 @@ impl Mapping {
             }
             given_back => drop(given_back),
         }
-    }
-
-    /// Adds a run to `self.frames`, all of it or nothing.
-    fn remember(&mut self, frame: u64, count: u64, pinned: bool) -> Result {
-        // A run that is mapped by one call is far smaller than the maximum of an extent. Registers
-        // are the exception: a single page table entry may map any number of them.
-        if count <= Extent::MAX_PAGES {
-            let extent = Extent::new(frame, count, pinned)?;
-            return self.frames.push(extent, GFP_KERNEL_ACCOUNT);
-        }
-        Err(EINVAL)
     }
 
     /// Maps the range in more domains. `domains` contains the current domains and the new ones.
@@ -338,7 +323,7 @@ impl Mapping {
             return;
         }
         let write = self.prot().contains(Access::Write);
-        let pinned = frames.iter().filter(|extent| extent.flag() == PINNED);
+        let pinned = frames.iter().filter(|extent| extent.flag());
         pinned.for_each(|extent| {
             let (mut frame, mut left) = (extent.frame() as usize, extent.pages() as usize);
             while left != 0 {
