@@ -63,8 +63,8 @@ pub(crate) fn pin(span: Span, vaddr: usize, prot: Prot) -> Result<KVec<PinnedBlo
     } else {
         span.last_order
     };
-    let mut batch = PinBatch::few();
-    batch.prefer_room(BATCH.min(1 << (largest as usize - PAGE_SHIFT)));
+    let mut batch = PinBatch::inline();
+    batch.try_grow(BATCH.min(1 << (largest as usize - PAGE_SHIFT)));
     let mut at = vaddr;
     for (_, order) in span.windows() {
         let pages = 1 << (order as usize - PAGE_SHIFT);

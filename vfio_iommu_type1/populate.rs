@@ -85,7 +85,7 @@ pub(crate) fn populate(
     let before = charge.pages();
     let mut work = Populate {
         mapping,
-        batch: PinBatch::few(),
+        batch: PinBatch::inline(),
         pace: Pace::new(pages),
         pending: None,
         run: if DISABLE_HUGEPAGES.get() { 1 } else { RUN },
@@ -184,7 +184,7 @@ impl Populate<'_> {
                     }
                     self.add(run)?;
                 }
-                self.batch.prefer_room(self.pace.most().min(limit - pinned));
+                self.batch.try_grow(self.pace.most().min(limit - pinned));
                 Ok(pinned)
             }
             Ok(Found::Registers(run)) => {
@@ -211,7 +211,7 @@ impl Populate<'_> {
         // devices. Or the range may extend beyond the end of the user address space; the pages up
         // to there can be pinned.
         let current = kernel::current!();
-        let limit = limit.min(self.ahead.max(PinBatch::FEW));
+        let limit = limit.min(self.ahead.max(PinBatch::INLINE));
         current.mm().map_or(Err(e), |mm| {
             let pinned = self.batch.fill_remote(mm, vaddr, limit, write)?;
             Ok(Found::Memory(pinned))
@@ -224,7 +224,7 @@ impl Populate<'_> {
     /// thus at the end of a huge page if the batch is that large. Two calls then do not walk the
     /// same huge page.
     fn fill(&mut self, vaddr: usize, limit: usize, write: bool) -> Result<usize> {
-        let limit = limit.min(self.ahead.max(PinBatch::FEW));
+        let limit = limit.min(self.ahead.max(PinBatch::INLINE));
         let pages = self.pace.pages();
         let pages = pages - vaddr / PAGE_SIZE % pages;
         if limit <= pages || self.batch.capacity() < pages {

@@ -83,7 +83,7 @@ impl<'a> PageSlots<'a> {
     pub fn batch(&mut self, index: usize, count: usize) -> PinBatch<'_> {
         let rest = self.0.get_mut(index..).unwrap_or_default();
         let count = count.min(rest.len());
-        PinBatch::lent(rest.get_mut(..count).unwrap_or_default())
+        PinBatch::borrowed(rest.get_mut(..count).unwrap_or_default())
     }
 
     /// Clears all slots. Called when the request fails.

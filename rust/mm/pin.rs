@@ -18,11 +18,11 @@ use kernel::{
 use crate::bindings;
 
 /// The array in which a batch stores its page pointers.
-enum Room<'a> {
-    Few([*mut bindings::page; PinBatch::FEW]),
+enum Storage<'a> {
+    Inline([*mut bindings::page; PinBatch::INLINE]),
     /// Its length is the number of stored pages; the pages are within its capacity.
-    Own(Vec<*mut bindings::page, KVmalloc>),
-    Lent(&'a mut [*mut bindings::page]),
+    Heap(Vec<*mut bindings::page, KVmalloc>),
+    Borrowed(&'a mut [*mut bindings::page]),
 }
 
 /// Pages that were pinned by one call. The caller then removes them run by run.
@@ -33,7 +33,7 @@ enum Room<'a> {
 ///
 /// `pages[next..end]` are pinned, and this value owns the pins.
 pub struct PinBatch<'a> {
-    room: Room<'a>,
+    storage: Storage<'a>,
     next: usize,
     end: usize,
     write: bool,
@@ -44,37 +44,37 @@ unsafe impl Send for PinBatch<'_> {}
 
 impl PinBatch<'static> {
     /// Number of pages that a batch can hold without an allocation.
-    pub const FEW: usize = 8;
+    pub const INLINE: usize = 8;
 
-    /// Creates a batch with room for [`FEW`](Self::FEW) pages.
-    pub fn few() -> Self {
-        Self::with(Room::Few([core::ptr::null_mut(); Self::FEW]))
+    /// Creates a batch with room for [`INLINE`](Self::INLINE) pages.
+    pub fn inline() -> Self {
+        Self::with(Storage::Inline([core::ptr::null_mut(); Self::INLINE]))
     }
 
     /// Enlarges the batch to `capacity` pages. Does nothing if the batch is already that large, or
     /// if the allocation fails: a larger batch is only faster. When the batch is enlarged, pages
     /// that weren't removed are unpinned.
-    pub fn prefer_room(&mut self, capacity: usize) {
+    pub fn try_grow(&mut self, capacity: usize) {
         if capacity <= self.capacity() {
             return;
         }
-        if let Ok(room) = Vec::with_capacity(capacity, GFP_KERNEL_ACCOUNT | __GFP_NOWARN) {
-            *self = Self::with(Room::Own(room));
+        if let Ok(pages) = Vec::with_capacity(capacity, GFP_KERNEL_ACCOUNT | __GFP_NOWARN) {
+            *self = Self::with(Storage::Heap(pages));
         }
     }
 }
 
 impl<'a> PinBatch<'a> {
-    /// Creates a batch that stores its pages in `room`. The caller can still read the pages there
+    /// Creates a batch that stores its pages in `pages`. The caller can still read the pages there
     /// after they were removed from the batch.
-    pub(crate) fn lent(room: &'a mut [*mut bindings::page]) -> Self {
-        Self::with(Room::Lent(room))
+    pub(crate) fn borrowed(pages: &'a mut [*mut bindings::page]) -> Self {
+        Self::with(Storage::Borrowed(pages))
     }
 
-    fn with(room: Room<'a>) -> Self {
+    fn with(storage: Storage<'a>) -> Self {
         // INVARIANT: No page is pinned.
         Self {
-            room,
+            storage,
             next: 0,
             end: 0,
             write: false,
@@ -83,28 +83,28 @@ impl<'a> PinBatch<'a> {
 
     /// Returns the stored pages.
     fn pages(&self) -> &[*mut bindings::page] {
-        match &self.room {
-            Room::Few(few) => few,
-            Room::Own(own) => own,
-            Room::Lent(lent) => lent,
+        match &self.storage {
+            Storage::Inline(pages) => pages,
+            Storage::Heap(pages) => pages,
+            Storage::Borrowed(pages) => pages,
         }
     }
 
     /// Returns the array for the next pages, which has room for [`capacity`](Self::capacity) pages.
-    fn room_mut(&mut self) -> *mut *mut bindings::page {
-        match &mut self.room {
-            Room::Few(few) => few.as_mut_ptr(),
-            Room::Own(own) => own.as_mut_ptr(),
-            Room::Lent(lent) => lent.as_mut_ptr(),
+    fn storage_mut(&mut self) -> *mut *mut bindings::page {
+        match &mut self.storage {
+            Storage::Inline(pages) => pages.as_mut_ptr(),
+            Storage::Heap(pages) => pages.as_mut_ptr(),
+            Storage::Borrowed(pages) => pages.as_mut_ptr(),
         }
     }
 
     /// Returns the number of pages for which there is room.
     pub fn capacity(&self) -> usize {
-        match &self.room {
-            Room::Few(few) => few.len(),
-            Room::Own(own) => own.capacity(),
-            Room::Lent(lent) => lent.len(),
+        match &self.storage {
+            Storage::Inline(pages) => pages.len(),
+            Storage::Heap(pages) => pages.capacity(),
+            Storage::Borrowed(pages) => pages.len(),
         }
     }
 
@@ -140,8 +140,9 @@ impl<'a> PinBatch<'a> {
             flags |= bindings::FOLL_WRITE;
         }
         // SAFETY: There is room for `count` pages, and `current` has an `mm`.
-        let pinned =
-            unsafe { bindings::pin_user_pages_fast(start, count as c_int, flags, self.room_mut()) };
+        let pinned = unsafe {
+            bindings::pin_user_pages_fast(start, count as c_int, flags, self.storage_mut())
+        };
         // SAFETY: The function returns how many pages it has pinned and stored.
         let filled = unsafe { self.filled(pinned as isize, write) };
         // The range reaches past the last address; there is no memory at such addresses.
@@ -177,7 +178,7 @@ impl<'a> PinBatch<'a> {
                 start,
                 count,
                 flags,
-                self.room_mut(),
+                self.storage_mut(),
                 core::ptr::null_mut(),
             )
         };
@@ -199,10 +200,10 @@ impl<'a> PinBatch<'a> {
         if pinned == 0 {
             return Err(EFAULT);
         }
-        if let Room::Own(own) = &mut self.room {
-            own.clear();
+        if let Storage::Heap(pages) = &mut self.storage {
+            pages.clear();
             // SAFETY: The pages were stored there, by the contract of this function.
-            unsafe { own.inc_len(pinned as usize) };
+            unsafe { pages.inc_len(pinned as usize) };
         }
         // INVARIANT: The first `pinned` pages were pinned for this value.
         self.next = 0;
