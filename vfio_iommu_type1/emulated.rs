@@ -32,8 +32,8 @@ use kernel_ext::{
 use crate::{
     container::Container,
     space::{
-        Alone,
         Held,
+        HeldMut,
         RangeGuard, //
     }, //
 };
@@ -106,7 +106,7 @@ impl Container {
     /// Unpins `count` pages in `range` that a driver has pinned. Returns how many of them belong
     /// to a mapping.
     pub(crate) fn unpin(&self, range: Range, count: usize) -> usize {
-        let rules = |held: &mut Alone<'_, Self>| Ok::<_, Infallible>(Rules::of(held.layout));
+        let rules = |held: &mut HeldMut<'_, Self>| Ok::<_, Infallible>(Rules::of(held.layout));
         let Ok((mut guard, rules)) = self.space.lock_mappings(range, rules);
         unpin_in(&mut guard, rules, range.start, count)
     }

@@ -44,8 +44,8 @@ use crate::{
     },
     request::MapRequest,
     space::{
-        Alone,
         Dma,
+        HeldMut,
         Reservation,
         Vaddr, //
     }, //
@@ -139,7 +139,7 @@ impl Container {
     }
 
     /// Checks a map request. The caller has locked its range.
-    fn plan_map(&self, held: &mut Alone<'_, Self>, request: &MapRequest) -> Granted<Plan> {
+    fn plan_map(&self, held: &mut HeldMut<'_, Self>, request: &MapRequest) -> Granted<Plan> {
         let layout = held.layout;
         let range = request.range;
         layout.check_used()?;

@@ -24,15 +24,10 @@
 //! thread holds one guard at a time, so a waiting thread has no addresses locked.
 
 mod dmas;
+mod guard;
 mod queue;
 
-use core::{
-    convert::Infallible,
-    ops::{
-        Deref,
-        DerefMut, //
-    },
-};
+use core::convert::Infallible;
 
 use kernel::{
     new_mutex,
@@ -59,12 +54,22 @@ use self::{
     },
 };
 
-pub(crate) use self::dmas::{
-    Dma,
-    DmaTree,
-    Pages,
-    Reservation,
-    Vaddr, //
+pub(crate) use self::{
+    dmas::{
+        Dma,
+        DmaTree,
+        Pages,
+        Reservation,
+        Vaddr, //
+    },
+    guard::{
+        Held,
+        HeldMut,
+        Look,
+        RangeGuard,
+        SharedGuard,
+        WholeGuard, //
+    },
 };
 
 /// The types that an address space consists of.
@@ -143,14 +148,14 @@ impl<K: Kind> Space<K> {
     pub(crate) fn lock<R, E: From<Killed>>(
         &self,
         range: Range,
-        begin: impl FnOnce(&mut Alone<'_, K>) -> Result<R, E>,
+        begin: impl FnOnce(&mut HeldMut<'_, K>) -> Result<R, E>,
     ) -> Result<(RangeGuard<'_, K>, R), E> {
         let killed = Some(Killed.into());
         self.enter(
             |_| range,
             Mode::Exclusive,
             killed,
-            |held| begin(&mut Alone(held)),
+            |held| begin(&mut HeldMut(held)),
         )
     }
 
@@ -163,7 +168,7 @@ impl<K: Kind> Space<K> {
     pub(crate) fn lock_mappings<R, E>(
         &self,
         range: Range,
-        mut begin: impl FnMut(&mut Alone<'_, K>) -> Result<R, E>,
+        mut begin: impl FnMut(&mut HeldMut<'_, K>) -> Result<R, E>,
     ) -> Result<(RangeGuard<'_, K>, R), E> {
         let widened = self.enter(
             |dmas| dmas.whole(range),
@@ -171,7 +176,7 @@ impl<K: Kind> Space<K> {
             None,
             |held| {
                 if held.range.contains(held.dmas.whole(range)) {
-                    begin(&mut Alone(held)).map(Some)
+                    begin(&mut HeldMut(held)).map(Some)
                 } else {
                     Ok(None)
                 }
@@ -187,7 +192,7 @@ impl<K: Kind> Space<K> {
             |_| Range::ALL,
             Mode::Exclusive,
             None,
-            |held| begin(&mut Alone(held)),
+            |held| begin(&mut HeldMut(held)),
         )
     }
 
@@ -213,7 +218,7 @@ impl<K: Kind> Space<K> {
     /// Those of [`lock`](Self::lock).
     pub(crate) fn try_lock_all<E: From<Killed>>(
         &self,
-        begin: impl FnOnce(&mut Alone<'_, K>) -> Result<(), E>,
+        begin: impl FnOnce(&mut HeldMut<'_, K>) -> Result<(), E>,
     ) -> Result<WholeGuard<'_, K>, E> {
         let (guard, ()) = self.lock(Range::ALL, begin)?;
         Ok(WholeGuard(guard))
@@ -305,322 +310,5 @@ impl<K: Kind> Space<K> {
         if awaited {
             self.waiting.wake(ticket.number());
         }
-    }
-}
-
-/// The mutex of an address space, held by a thread that need not have locked any address.
-pub(crate) struct Look<'a, K: Kind>(Guard<'a, Inner<K>, MutexBackend>);
-
-impl<K: Kind> Look<'_, K> {
-    /// Returns the layout.
-    pub(crate) fn layout(&self) -> &K::Layout {
-        &self.0.layout
-    }
-
-    /// Returns the state.
-    pub(crate) fn state(&mut self) -> &mut K::State {
-        &mut self.0.state
-    }
-
-    /// Returns the number of mappings.
-    pub(crate) fn mappings(&self) -> usize {
-        self.0.dmas.len()
-    }
-
-    /// Returns the number of requests that hold a range or wait for one.
-    pub(crate) fn requests(&self) -> usize {
-        self.0.queue.len()
-    }
-
-    /// Returns the range of the first mapping that overlaps `range`.
-    pub(crate) fn first_in(&self, range: Range) -> Option<Range> {
-        self.0.dmas.first_in(range)
-    }
-
-    /// Calls `f` for each mapping in `range` until it returns `false`.
-    pub(crate) fn for_each_in(
-        &mut self,
-        range: Range,
-        f: impl FnMut(Range, &Dma<K::Pages>) -> bool,
-    ) {
-        self.0.dmas.for_each_in(range, f);
-    }
-}
-
-/// The mutex of an address space, held by a thread that has locked `range`, exclusively or shared.
-///
-/// Only a thread that has locked all of a mapping exclusively takes its pages out of the tree. The
-/// pages of every mapping that overlaps `range` are therefore in the tree.
-pub(crate) struct Held<'a, K: Kind> {
-    range: Range,
-    dmas: &'a mut DmaTree<K::Pages>,
-    removed: &'a mut Removed,
-    /// The layout.
-    pub(crate) layout: &'a K::Layout,
-    /// The state.
-    pub(crate) state: &'a mut K::State,
-}
-
-impl<'a, K: Kind> Held<'a, K> {
-    fn new(inner: &'a mut Inner<K>, range: Range, removed: &'a mut Removed) -> Self {
-        Self {
-            range,
-            dmas: &mut inner.dmas,
-            removed,
-            layout: &inner.layout,
-            state: &mut inner.state,
-        }
-    }
-
-    /// Returns the number of mappings in the whole container.
-    pub(crate) fn mappings(&self) -> usize {
-        self.dmas.len()
-    }
-
-    /// Returns whether any mapping in the whole container has an invalid vaddr.
-    pub(crate) fn has_invalid_vaddr(&self) -> bool {
-        self.dmas.invalid() != 0
-    }
-
-    /// Returns the range of the first mapping that overlaps `range`.
-    pub(crate) fn first_in(&self, range: Range) -> Option<Range> {
-        self.dmas.first_in(range)
-    }
-
-    /// Returns a mapping that overlaps `range` but is not contained in it.
-    pub(crate) fn cut_by(&self, range: Range) -> Option<Range> {
-        let first = self.dmas.first_in(range)?;
-        let is_only_one = first.last >= range.last;
-        let last = if is_only_one {
-            None
-        } else {
-            self.dmas.at(range.last)
-        };
-        let mut ends = [Some(first), last].into_iter().flatten();
-        ends.find(|dma| !range.contains(*dma))
-    }
-
-    /// Calls `f` for each mapping that overlaps the locked range, beginning at IOVA `start`, until
-    /// it returns `false`.
-    pub(crate) fn for_each_from(
-        &mut self,
-        start: u64,
-        f: impl FnMut(Range, &mut Dma<K::Pages>) -> bool,
-    ) {
-        let Range { start: first, last } = self.range;
-        let start = start.max(first);
-        if start <= last {
-            self.dmas.for_each_in_mut(Range { start, last }, f);
-        }
-    }
-}
-
-/// The mutex of an address space, held by a thread that has locked `range` exclusively.
-pub(crate) struct Alone<'a, K: Kind>(Held<'a, K>);
-
-impl<'a, K: Kind> Deref for Alone<'a, K> {
-    type Target = Held<'a, K>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl<K: Kind> DerefMut for Alone<'_, K> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0
-    }
-}
-
-impl<K: Kind> Alone<'_, K> {
-    /// Sets or invalidates the vaddr of each mapping that begins in `range`. The caller has locked
-    /// all of these mappings.
-    pub(crate) fn set_vaddr(&mut self, range: Range, vaddr: Option<Vaddr>) {
-        self.0.dmas.set_vaddr(range, vaddr);
-    }
-
-    /// Inserts a mapping whose last IOVA is `last`. It lies in the locked range and overlaps no
-    /// other mapping.
-    pub(crate) fn insert(&mut self, last: u64, dma: Dma<K::Pages>, memory: Reservation<K::Pages>) {
-        self.0.dmas.insert(last, dma, memory);
-    }
-
-    /// Removes the first mapping that begins in `range`, and those of its successors that can be
-    /// unmapped together with it. The caller has locked all of these mappings.
-    ///
-    /// Returns the pages of the removed mappings, which the caller drops without the mutex, and
-    /// the part of `range` in which further mappings begin. The removed mappings are counted until
-    /// the guard is dropped, so that other requests see all of them disappear at once.
-    pub(crate) fn remove_some(&mut self, range: Range) -> (Option<K::Pages>, Option<Range>) {
-        // The number of mappings to remove before the mutex is released.
-        const MOST: usize = 512;
-        let Held { dmas, removed, .. } = &mut self.0;
-        let (mut taken, mut count) = (None::<K::Pages>, 0);
-        let rest = dmas.remove_in(range, removed, |pages| {
-            count += 1;
-            match &mut taken {
-                None => {
-                    taken = Some(pages);
-                    Ok(())
-                }
-                Some(taken) if count <= MOST => taken.join(pages),
-                Some(_) => Err(pages),
-            }
-        });
-        (taken, rest)
-    }
-
-    /// Takes out the pages of the first mapping that overlaps `range`. The caller has locked all
-    /// of it.
-    fn take_first(&mut self, range: Range) -> Option<(Range, Option<Vaddr>, K::Pages)> {
-        let mut taken = None;
-        let own = self.0.range;
-        self.0.for_each_from(range.start, |found, dma| {
-            if !found.overlaps(range) {
-                return false;
-            }
-            let vaddr = dma.vaddr();
-            if own.contains(found) {
-                taken = dma.take().map(|pages| (found, vaddr, pages));
-            }
-            taken.is_none()
-        });
-        taken
-    }
-}
-
-/// The right to change the mappings in a range. Dropping it unlocks the range.
-pub(crate) struct RangeGuard<'a, K: Kind> {
-    space: &'a Space<K>,
-    ticket: Ticket,
-    range: Range,
-    removed: Removed,
-}
-
-impl<K: Kind> RangeGuard<'_, K> {
-    /// Returns the locked range.
-    pub(crate) fn range(&self) -> Range {
-        self.range
-    }
-
-    /// Calls `f` with the mutex held.
-    pub(crate) fn with<R>(&mut self, f: impl FnOnce(&mut Alone<'_, K>) -> R) -> R {
-        let mut inner = self.space.inner.lock();
-        let held = Held::new(&mut inner, self.range, &mut self.removed);
-        f(&mut Alone(held))
-    }
-
-    /// Like [`with`](Self::with), but also unlocks the range before the mutex is released.
-    pub(crate) fn finish<R>(self, f: impl FnOnce(&mut Alone<'_, K>) -> R) -> R {
-        let finished = self.try_finish(|held| Ok::<_, Infallible>(f(held)));
-        match finished {
-            Ok(result) => result,
-            Err((_, never)) => match never {},
-        }
-    }
-
-    /// Like [`finish`](Self::finish), but `f` can fail.
-    ///
-    /// # Errors
-    ///
-    /// Those of `f`, together with the guard: the range stays locked.
-    pub(crate) fn try_finish<R, E>(
-        mut self,
-        f: impl FnOnce(&mut Alone<'_, K>) -> Result<R, E>,
-    ) -> Result<R, (Self, E)> {
-        let space = self.space;
-        let mut inner = space.inner.lock();
-        let held = Held::new(&mut inner, self.range, &mut self.removed);
-        match f(&mut Alone(held)) {
-            Ok(result) => {
-                space.leave(inner, self.ticket, core::mem::take(&mut self.removed));
-                core::mem::forget(self);
-                Ok(result)
-            }
-            Err(e) => {
-                drop(inner);
-                Err((self, e))
-            }
-        }
-    }
-
-    /// Calls `f` without the mutex for each mapping that overlaps `range`, in ascending order,
-    /// with the IOVA range, the vaddr and the pages of the mapping. The caller has locked all of
-    /// these mappings.
-    ///
-    /// # Errors
-    ///
-    /// The first error of `f`; `f` is not called for the mappings after that.
-    pub(crate) fn try_update<E>(
-        &mut self,
-        range: Range,
-        mut f: impl FnMut(Range, Option<Vaddr>, &mut K::Pages) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut taken = self.with(|held| held.take_first(range));
-        while let Some((found, vaddr, mut pages)) = taken {
-            let done = f(found, vaddr, &mut pages);
-            let rest = found.last.checked_add(1).filter(|_| done.is_ok());
-            taken = self.with(|held| {
-                held.dmas.put_back(found.last, pages);
-                let (start, last) = (rest?, range.last);
-                (start <= last).then(|| held.take_first(Range { start, last }))?
-            });
-            done?;
-        }
-        Ok(())
-    }
-
-    /// Like [`try_update`](Self::try_update), but `f` cannot fail.
-    pub(crate) fn update(
-        &mut self,
-        range: Range,
-        mut f: impl FnMut(Range, Option<Vaddr>, &mut K::Pages),
-    ) {
-        let Ok(()) = self.try_update(range, |found, vaddr, pages| {
-            f(found, vaddr, pages);
-            Ok::<_, Infallible>(())
-        });
-    }
-}
-
-impl<K: Kind> Drop for RangeGuard<'_, K> {
-    fn drop(&mut self) {
-        let removed = core::mem::take(&mut self.removed);
-        self.space
-            .leave(self.space.inner.lock(), self.ticket, removed);
-    }
-}
-
-/// The right to read the mappings in a range, and to record something in them with the mutex held.
-pub(crate) struct SharedGuard<'a, K: Kind>(RangeGuard<'a, K>);
-
-impl<K: Kind> SharedGuard<'_, K> {
-    /// Calls `f` with the mutex held.
-    pub(crate) fn with<R>(&mut self, f: impl FnOnce(&mut Held<'_, K>) -> R) -> R {
-        self.0.with(|held| f(held))
-    }
-}
-
-/// The right to change all mappings and the layout.
-pub(crate) struct WholeGuard<'a, K: Kind>(RangeGuard<'a, K>);
-
-impl<'a, K: Kind> Deref for WholeGuard<'a, K> {
-    type Target = RangeGuard<'a, K>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl<K: Kind> DerefMut for WholeGuard<'_, K> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0
-    }
-}
-
-impl<K: Kind> WholeGuard<'_, K> {
-    /// Calls `f` on the layout, with the mutex held.
-    pub(crate) fn layout<R>(&mut self, f: impl FnOnce(&mut K::Layout) -> R) -> R {
-        f(&mut self.0.space.inner.lock().layout)
     }
 }

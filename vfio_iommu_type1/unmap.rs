@@ -31,8 +31,8 @@ use crate::{
     },
     request::UnmapRequest,
     space::{
-        Alone,
         Held,
+        HeldMut,
         RangeGuard, //
     }, //
 };
@@ -202,7 +202,7 @@ impl Container {
     /// Checks an unmap request, whose range the caller has locked, and begins to execute it.
     fn begin_unmap(
         &self,
-        held: &mut Alone<'_, Self>,
+        held: &mut HeldMut<'_, Self>,
         request: &UnmapRequest,
         bitmap: Option<&UserBitmap>,
     ) -> Granted<Begun> {
@@ -301,7 +301,7 @@ struct Found {
 }
 
 impl Found {
-    fn look(held: &mut Alone<'_, Container>, range: Range, v2: bool) -> Self {
+    fn look(held: &mut HeldMut<'_, Container>, range: Range, v2: bool) -> Self {
         let mut all = Self::default();
         held.for_each_from(range.start, |found, dma| {
             if found.start > range.last || !v2 && found.start < range.start {

@@ -56,10 +56,10 @@ pub(crate) struct Dma<P> {
 /// Where the pages of a mapping are.
 enum Contents<P> {
     /// In the tree.
-    Here(P),
+    InTree(P),
     /// Taken out by the holder of the mapping's range, which works on them without the container's
     /// mutex.
-    Away {
+    Taken {
         /// The first IOVA.
         start: u64,
     },
@@ -70,15 +70,15 @@ impl<P: Pages> Dma<P> {
     pub(crate) fn new(vaddr: Vaddr, pages: P) -> Self {
         Self {
             vaddr: Some(vaddr),
-            contents: Contents::Here(pages),
+            contents: Contents::InTree(pages),
         }
     }
 
     /// Returns the first IOVA.
     fn start(&self) -> u64 {
         match &self.contents {
-            Contents::Here(pages) => pages.start(),
-            Contents::Away { start } => *start,
+            Contents::InTree(pages) => pages.start(),
+            Contents::Taken { start } => *start,
         }
     }
 
@@ -90,23 +90,23 @@ impl<P: Pages> Dma<P> {
     /// Returns the pages, or `None` while the holder of their range works on them.
     pub(crate) fn pages(&self) -> Option<&P> {
         match &self.contents {
-            Contents::Here(pages) => Some(pages),
-            Contents::Away { .. } => None,
+            Contents::InTree(pages) => Some(pages),
+            Contents::Taken { .. } => None,
         }
     }
 
     /// Takes out the pages.
     pub(super) fn take(&mut self) -> Option<P> {
         let start = self.start();
-        match core::mem::replace(&mut self.contents, Contents::Away { start }) {
-            Contents::Here(pages) => Some(pages),
-            Contents::Away { .. } => None,
+        match core::mem::replace(&mut self.contents, Contents::Taken { start }) {
+            Contents::InTree(pages) => Some(pages),
+            Contents::Taken { .. } => None,
         }
     }
 
     /// Puts the pages back.
     pub(super) fn put(&mut self, pages: P) {
-        self.contents = Contents::Here(pages);
+        self.contents = Contents::InTree(pages);
     }
 }
 
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_counts_until_the_end() -> Result {
+    fn removed_mappings_count_until_settled() -> Result {
         let mut tree = tree()?;
         tree.set_vaddr(r(0, 0xfff), None);
         assert_eq!((tree.len(), tree.invalid()), (3, 1));
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_that_nobody_takes_stay() -> Result {
+    fn rejected_pages_stay() -> Result {
         let mut tree = tree()?;
         let mut removed = Removed::default();
         let mut left = 1;
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_programs() {
+    fn vaddrs() {
         for address in [0, 0x1000, usize::MAX & !0xfff] {
             assert_eq!(Vaddr::new(address).get(), address);
         }

@@ -8,8 +8,8 @@ use kernel::prelude::*;
 
 use super::{
     super::space::{
-        Alone,
         Held,
+        HeldMut,
         RangeGuard, //
     },
     pages::DmaPages,
@@ -186,7 +186,7 @@ impl Container {
         }
     }
 
-    fn begin_unmap(&self, held: &mut Alone<'_, Self>, ask: &Ask) -> Result<Begun> {
+    fn begin_unmap(&self, held: &mut HeldMut<'_, Self>, ask: &Ask) -> Result<Begun> {
         if ask.vaddr && held.layout.emulated {
             return Err(EBUSY);
         }
@@ -266,7 +266,7 @@ struct Found {
 }
 
 impl Found {
-    fn look(held: &mut Alone<'_, Container>, range: Range, v2: bool) -> Self {
+    fn look(held: &mut HeldMut<'_, Container>, range: Range, v2: bool) -> Self {
         let mut all = Self {
             range,
             any: false,
