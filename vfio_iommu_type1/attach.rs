@@ -30,13 +30,12 @@ use kernel_ext::{
 };
 
 use crate::{
-    abi::extend_all,
     container::{
         Container,
         GroupDomain,
         Member, //
     },
-    populate::populate,
+    pages::extend_all,
     space::{
         Held,
         WholeGuard, //
@@ -275,9 +274,8 @@ fn replay(whole: &mut Whole<'_>, new: &Arc<Domains>, pins: bool) -> Result {
             return Err(EPERM);
         }
         let vaddr = vaddr.ok_or(EBUSY)?;
-        let size = range.last - range.start + 1;
-        populate(&mut pages.mapping, &mut pages.charge, vaddr, size, true)
-            .inspect_err(|_| pages.unmap())?;
+        let pinned = pages.pin_map(vaddr, range.last - range.start + 1, true);
+        pinned.inspect_err(|_| pages.unmap())?;
         Ok(())
     })
 }

@@ -68,19 +68,19 @@ impl Backend for Container {
     fn ioctl(this: ArcBorrow<'_, Self>, cmd: u32, arg: UserPtr) -> Result<c_long> {
         match cmd {
             ioctl::VFIO_IOMMU_GET_INFO => this.ioctl_info(arg),
-            ioctl::VFIO_IOMMU_MAP_DMA => this.spent.map.count(|| this.ioctl_map(arg)),
-            ioctl::VFIO_IOMMU_UNMAP_DMA => this.spent.unmap.count(|| this.ioctl_unmap(arg)),
+            ioctl::VFIO_IOMMU_MAP_DMA => this.stats.map.measure(|| this.ioctl_map(arg)),
+            ioctl::VFIO_IOMMU_UNMAP_DMA => this.stats.unmap.measure(|| this.ioctl_unmap(arg)),
             ioctl::VFIO_IOMMU_DIRTY_PAGES => this.ioctl_dirty(arg),
             _ => Err(ENOTTY),
         }
     }
 
     fn attach_group(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupKind) -> Result {
-        this.spent.groups.count(|| this.attach(group, kind))
+        this.stats.groups.measure(|| this.attach(group, kind))
     }
 
     fn detach_group(this: ArcBorrow<'_, Self>, group: &Group) {
-        this.spent.groups.count(|| this.detach(group));
+        this.stats.groups.measure(|| this.detach(group));
     }
 
     fn pin_pages(

@@ -38,16 +38,16 @@ use kernel_ext::{
 };
 
 use crate::{
-    pages::DmaPages,
-    refusal::{
-        Granted,
-        Refusal, //
+    debugfs::RequestStats,
+    error::{
+        RequestError,
+        RequestResult, //
     },
+    pages::DmaPages,
     space::{
         Kind,
         Space, //
     },
-    spent::Spent,
     DMA_ENTRY_LIMIT, //
 };
 
@@ -60,7 +60,7 @@ pub(crate) struct Container {
     /// The task that selected this backend with `VFIO_SET_IOMMU`.
     pub(crate) opener: TaskLabel,
     /// Request statistics.
-    pub(crate) spent: Costs,
+    pub(crate) stats: Stats,
     /// The maximum number of mappings.
     pub(crate) limit: u32,
     /// The mappings, the groups and the process that mapped last.
@@ -71,20 +71,21 @@ pub(crate) struct Container {
 }
 
 /// Request statistics by kind of request.
-pub(crate) struct Costs {
+pub(crate) struct Stats {
     /// Map requests, including those that only set a vaddr.
-    pub(crate) map: Spent,
+    pub(crate) map: RequestStats,
     /// Unmap requests, including those that only invalidate vaddrs.
-    pub(crate) unmap: Spent,
+    pub(crate) unmap: RequestStats,
     /// Attaching and detaching groups.
-    pub(crate) groups: Spent,
+    pub(crate) groups: RequestStats,
 }
 
 /// A group whose DMA an IOMMU translates.
 pub(crate) struct Member {
     /// The group's attachment to its domain.
     pub(crate) attachment: Attachment,
-    /// Whether the drivers of its devices pin the pages that the devices write. Never reset.
+    /// Whether the devices of the group write only pages that their drivers have pinned. Set when
+    /// a driver pins pages for the first time, and never reset.
     pub(crate) pins: AtomicFlag,
 }
 
@@ -144,11 +145,11 @@ impl Layout {
     /// # Errors
     ///
     /// `EINVAL`, as for a container without groups.
-    pub(crate) fn check_used(&self) -> Granted {
+    pub(crate) fn check_used(&self) -> RequestResult {
         if self.has_iommu() || !self.emulated.is_empty() {
             return Ok(());
         }
-        Err(Refusal::new(EINVAL, c"the last group has left"))
+        Err(RequestError::new(EINVAL, c"the container has no group"))
     }
 
     /// Returns whether `group` is attached.
@@ -235,10 +236,10 @@ impl Container {
             pin_init!(Self {
                 v2,
                 opener: TaskLabel::current(),
-                spent: Costs {
-                    map: Spent::new(),
-                    unmap: Spent::new(),
-                    groups: Spent::new(),
+                stats: Stats {
+                    map: RequestStats::new(),
+                    unmap: RequestStats::new(),
+                    groups: RequestStats::new(),
                 },
                 limit: DMA_ENTRY_LIMIT.get(),
                 space <- space,

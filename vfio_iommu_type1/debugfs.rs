@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The debugfs file `vfio_iommu_type1/containers`, which shows the mappings of each container.
+//! The debugfs file `vfio_iommu_type1/containers`, which shows the mappings of each container and
+//! statistics of its requests.
+
+#[allow(unsafe_code)]
+mod abi;
 
 use kernel::{
     debugfs::{
@@ -10,21 +14,36 @@ use kernel::{
     },
     fmt,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
 };
 
 use iommu_group::ranges::Range;
 
-use kernel_ext::mm::kib;
+use kernel_ext::{
+    mm::kib,
+    ticks::{
+        milliseconds,
+        Ticks, //
+    }, //
+};
 
 use crate::{
-    abi::globals::CONTAINERS,
     container::{
         Container,
         Layout, //
     },
     pages::DmaPages, //
 };
+
+use self::abi::CONTAINERS;
+
+pub(crate) use self::abi::init;
 
 /// Adds a container to the file.
 ///
@@ -80,7 +99,7 @@ fn show_container(f: &mut fmt::Formatter<'_>, container: &Container) -> fmt::Res
     f.write_fmt(fmt!(
         "  mappings: {}, {} of them being changed, limit {}\n",
         totals.mappings,
-        totals.away,
+        totals.taken,
         container.limit
     ))?;
     f.write_fmt(fmt!(
@@ -89,15 +108,15 @@ fn show_container(f: &mut fmt::Formatter<'_>, container: &Container) -> fmt::Res
         kib(totals.charged),
         kib(totals.pinned)
     ))?;
-    f.write_fmt(fmt!("  requests at work or waiting: {}\n", look.requests()))?;
+    f.write_fmt(fmt!("  requests running or waiting: {}\n", look.requests()))?;
     if let Some(owner) = look.state().get() {
-        f.write_fmt(fmt!("  last to map: {owner}\n"))?;
+        f.write_fmt(fmt!("  last mapped by: {owner}\n"))?;
     }
     f.write_fmt(fmt!(
         "  map: {}; unmap: {}; groups: {}\n",
-        container.spent.map,
-        container.spent.unmap,
-        container.spent.groups
+        container.stats.map,
+        container.stats.unmap,
+        container.stats.groups
     ))
 }
 
@@ -127,7 +146,7 @@ struct Totals {
     mappings: usize,
     /// The number of mappings whose pages a request has taken out; their pages are not counted
     /// here.
-    away: usize,
+    taken: usize,
     /// In bytes.
     mapped: u64,
     /// In pages.
@@ -163,11 +182,47 @@ impl Totals {
     fn add(&mut self, pages: Option<&DmaPages>) {
         self.mappings += 1;
         let Some(pages) = pages else {
-            self.away += 1;
+            self.taken += 1;
             return;
         };
         self.mapped += pages.mapping.bytes();
         self.charged += pages.charge.pages();
         self.pinned += pages.pins().map_or(0, |pins| pins.count());
+    }
+}
+
+/// Statistics of one kind of request: their number and their total duration.
+pub(crate) struct RequestStats {
+    requests: Atomic<u64>,
+    ticks: Atomic<u64>,
+}
+
+impl RequestStats {
+    /// Creates statistics without requests.
+    pub(crate) const fn new() -> Self {
+        Self {
+            requests: Atomic::new(0),
+            ticks: Atomic::new(0),
+        }
+    }
+
+    /// Calls `f`, and counts it and its duration as one request.
+    pub(crate) fn measure<R>(&self, f: impl FnOnce() -> R) -> R {
+        let start = Ticks::now();
+        let result = f();
+        self.requests.fetch_add(1, Relaxed);
+        let ticks = start.elapsed();
+        if ticks != 0 {
+            self.ticks.fetch_add(ticks, Relaxed);
+        }
+        result
+    }
+}
+
+impl fmt::Display for RequestStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let requests = self.requests.load(Relaxed);
+        let ms = milliseconds(self.ticks.load(Relaxed));
+        f.write_fmt(fmt!("{requests} requests, {ms} ms"))
     }
 }

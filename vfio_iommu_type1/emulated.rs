@@ -72,7 +72,7 @@ impl Container {
         }
         let range = Range::of_size(iova, pages.bytes()?)?;
         let (mut guard, rules) = self.space.lock_mappings(range, |held| {
-            refuse_while_invalid(held, "vfio_pin_pages")?;
+            check_vaddrs_valid(held, "vfio_pin_pages")?;
             if !self.devices.any() {
                 return Err(EINVAL);
             }
@@ -124,7 +124,7 @@ impl Container {
         if matches!(data, Transfer::Write(_)) {
             // The write is recorded in the mapping, so the mapping has to be locked exclusively.
             let (mut guard, rules) = self.space.lock_mappings(range, |held| {
-                refuse_while_invalid(held, "vfio_dma_rw")?;
+                check_vaddrs_valid(held, "vfio_dma_rw")?;
                 Ok::<_, Error>(Rules::of(held.layout))
             })?;
             guard.try_update(range, |found, vaddr, dma| {
@@ -139,7 +139,7 @@ impl Container {
                 copied
             })?;
         } else {
-            let begin = |held: &mut Held<'_, Self>| refuse_while_invalid(held, "vfio_dma_rw");
+            let begin = |held: &mut Held<'_, Self>| check_vaddrs_valid(held, "vfio_dma_rw");
             let (mut guard, ()) = self.space.share(range, begin)?;
             while done < data.len() {
                 let next = iova + done as u64;
@@ -176,7 +176,7 @@ impl Container {
     /// Asks all devices to unpin the pages that they have pinned in `range`.
     ///
     /// Their drivers call [`unpin`](Self::unpin), so the caller must not have locked any address.
-    pub(crate) fn notify(&self, range: Range) {
+    pub(crate) fn notify_dma_unmap(&self, range: Range) {
         for device in self.devices.lock().iter() {
             device.dma_unmap(range.start, range.last - range.start + 1);
         }
@@ -184,7 +184,7 @@ impl Container {
 
     /// Logs which drivers may keep pages of `range` pinned after all devices were asked to unpin
     /// them. Names the first [`NAMED`] devices and counts the others.
-    pub(crate) fn blame(&self, range: Range) {
+    pub(crate) fn warn_pinned(&self, range: Range) {
         let Range { start, last } = range;
         let devices = self.devices.lock();
         for device in devices.iter().take(NAMED) {
@@ -193,19 +193,19 @@ impl Container {
             }
             dev_warn!(
                 device.dev(),
-                "vfio: the unmap of {start:#x}-{last:#x} fails: a driver keeps pages, maybe this one\n"
+                "vfio: unmap of iovas {start:#x}-{last:#x} refused: a driver keeps pages pinned, possibly the driver of this device\n"
             );
         }
         let count = devices.iter().count();
         if count == 0 && may_warn() {
             pr_warn!(
-                "the unmap of {start:#x}-{last:#x} fails: a driver has left pages of a closed device pinned\n"
+                "unmap of iovas {start:#x}-{last:#x} refused: a driver has closed its device and left pages pinned\n"
             );
         }
         let more = count.saturating_sub(NAMED);
         if more != 0 && may_warn() {
             pr_warn!(
-                "the unmap of {start:#x}-{last:#x} fails: maybe the driver of one of {more} more devices keeps pages\n"
+                "unmap of iovas {start:#x}-{last:#x} refused: possibly the driver of one of {more} more devices keeps pages pinned\n"
             );
         }
     }
@@ -213,9 +213,9 @@ impl Container {
 
 /// Returns `EBUSY` while a vaddr of the container is invalid. Updating vaddrs is not supported
 /// together with emulated devices.
-fn refuse_while_invalid(held: &Held<'_, Container>, what: &str) -> Result {
+fn check_vaddrs_valid(held: &Held<'_, Container>, what: &str) -> Result {
     if held.has_invalid_vaddr() {
-        pr_warn_once!("{what} is not allowed while a program updates its addresses\n");
+        pr_warn_once!("{what} refused: a vaddr of the container is invalid; update it with VFIO_DMA_MAP_FLAG_VADDR first\n");
         return Err(EBUSY);
     }
     Ok(())

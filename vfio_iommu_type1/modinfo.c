@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What `module!` has no word for. */
+/* The module version, which the `module!` macro does not support. */
 #include <linux/module.h>
 
 MODULE_VERSION("0.2");

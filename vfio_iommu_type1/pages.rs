@@ -3,6 +3,9 @@
 //! The pages of a mapping: those in the IOMMU, those that drivers have pinned, and those that are
 //! dirty.
 
+#[allow(unsafe_code)]
+mod abi;
+
 use kernel::prelude::*;
 
 use kernel_ext::{
@@ -23,6 +26,8 @@ use crate::{
         Pages, //
     }, //
 };
+
+pub(crate) use self::abi::extend_all;
 
 /// The pages of a mapping. Dropping the value unmaps, unpins and uncharges them, in this order,
 /// and may take long.
@@ -51,15 +56,6 @@ struct Tracked {
 }
 
 impl DmaPages {
-    /// Creates the pages of a new mapping.
-    pub(crate) fn new(mapping: Mapping, charge: Charge) -> Self {
-        Self {
-            mapping,
-            tracked: None,
-            charge,
-        }
-    }
-
     /// Allocates the memory for recording dirty pages.
     ///
     /// # Errors

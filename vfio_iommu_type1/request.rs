@@ -15,14 +15,30 @@ use kernel_ext::{
     uapi, //
 };
 
-use crate::refusal::{
-    range,
-    Granted,
-    Refusal, //
+use crate::error::{
+    RequestError,
+    RequestResult, //
 };
 
 /// An address or the size is not a multiple of the smallest page size.
-const UNALIGNED: Refusal = Refusal::new(EINVAL, c"not a multiple of the page size");
+const UNALIGNED: RequestError = RequestError::new(
+    EINVAL,
+    c"address or size is not a multiple of the IOMMU page size",
+);
+
+/// Returns the range of `size` bytes at `start`.
+///
+/// # Errors
+///
+/// `EINVAL` if `size` is 0, `EOVERFLOW` if the range exceeds the last address.
+fn range(start: u64, size: u64) -> RequestResult<Range> {
+    let reason = if size == 0 {
+        c"size is 0"
+    } else {
+        c"range exceeds the last address"
+    };
+    Range::of_size(start, size).map_err(|e| RequestError::new(e, reason))
+}
 
 /// A request to map a range, or to set a new vaddr for a mapping.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,9 +65,9 @@ impl MapRequest {
     ///
     /// `EINVAL` for unknown or contradictory flags or if `size` is 0; `EOVERFLOW` if one of the
     /// ranges exceeds the last address.
-    pub(crate) fn new(flags: u32, vaddr: u64, iova: u64, size: u64) -> Granted<Self> {
+    pub(crate) fn new(flags: u32, vaddr: u64, iova: u64, size: u64) -> RequestResult<Self> {
         if flags & !Self::FLAGS != 0 {
-            return Err(Refusal::new(EINVAL, c"unknown flags"));
+            return Err(RequestError::new(EINVAL, c"unknown flags"));
         }
         let addresses = range(iova, size)?;
         range(vaddr, size)?;
@@ -60,8 +76,14 @@ impl MapRequest {
         let prot = match (none, flags & bindings::VFIO_DMA_MAP_FLAG_VADDR != 0) {
             (false, false) => Some(prot),
             (true, true) => None,
-            (true, false) => return Err(Refusal::new(EINVAL, c"neither read nor written")),
-            (false, true) => return Err(Refusal::new(EINVAL, c"only an address can be given")),
+            (true, false) => {
+                let reason = c"neither FLAG_READ nor FLAG_WRITE is set";
+                return Err(RequestError::new(EINVAL, reason));
+            }
+            (false, true) => {
+                let reason = c"FLAG_VADDR cannot be combined with these flags";
+                return Err(RequestError::new(EINVAL, reason));
+            }
         };
         Ok(Self {
             range: addresses,
@@ -76,7 +98,7 @@ impl MapRequest {
     /// # Errors
     ///
     /// `EINVAL`.
-    pub(crate) fn check_aligned(&self, page_size: u64) -> Granted {
+    pub(crate) fn check_aligned(&self, page_size: u64) -> RequestResult {
         if (self.size | self.range.start | self.vaddr) & (page_size - 1) != 0 {
             return Err(UNALIGNED);
         }
@@ -110,7 +132,7 @@ impl UnmapRequest {
     /// # Errors
     ///
     /// `EINVAL` for unknown or contradictory flags.
-    pub(crate) fn new(flags: u32, iova: u64, size: u64) -> Granted<Self> {
+    pub(crate) fn new(flags: u32, iova: u64, size: u64) -> RequestResult<Self> {
         let has = |flag| flags & flag != 0;
         let request = Self {
             iova,
@@ -120,10 +142,10 @@ impl UnmapRequest {
             dirty: has(bindings::VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP),
         };
         if flags & !Self::FLAGS != 0 {
-            return Err(Refusal::new(EINVAL, c"unknown flags"));
+            return Err(RequestError::new(EINVAL, c"unknown flags"));
         }
         if request.dirty && (request.all || request.vaddr) {
-            return Err(Refusal::new(
+            return Err(RequestError::new(
                 EINVAL,
                 c"a dirty bitmap cannot be combined with these flags",
             ));
@@ -159,14 +181,17 @@ impl UnmapRequest {
     ///
     /// `EINVAL` if the address or the size is not a multiple of `page_size`, if the size is 0, or
     /// if `all` is combined with a range; `EOVERFLOW` if the range exceeds the last address.
-    pub(crate) fn range(&self, page_size: u64) -> Granted<Range> {
+    pub(crate) fn range(&self, page_size: u64) -> RequestResult<Range> {
         let mask = page_size - 1;
         if self.iova & mask != 0 {
             return Err(UNALIGNED);
         }
         if self.all {
             if self.iova != 0 || self.size != 0 {
-                return Err(Refusal::new(EINVAL, c"everything, and a range too"));
+                return Err(RequestError::new(
+                    EINVAL,
+                    c"FLAG_ALL requires iova and size 0",
+                ));
             }
             return Ok(Range::ALL);
         }

@@ -7,7 +7,7 @@
 
 #include <linux/tracepoint.h>
 
-/* A request about [iova, iova + size) failed, for what is at [first, last]. */
+/* A request for [iova, iova + size) failed because of [first, last]. */
 TRACE_EVENT(vfio_type1_refused,
 	TP_PROTO(const char *request, u64 iova, u64 size, u64 first, u64 last, int error,
 		 const char *reason),

@@ -20,15 +20,13 @@ use kernel_ext::{
 };
 
 use crate::{
-    abi::trace,
     container::Container,
     dirty::UserBitmap,
-    pages::DmaPages,
-    refusal::{
-        because,
-        Granted,
-        Refusal, //
+    error::{
+        RequestError,
+        RequestResult, //
     },
+    pages::DmaPages,
     request::UnmapRequest,
     space::{
         Held,
@@ -38,7 +36,7 @@ use crate::{
 };
 
 /// The number of times that drivers are asked to unpin pages.
-const ASKED: u32 = 10;
+const MAX_NOTIFIED: u32 = 10;
 
 impl Container {
     /// Handles the ioctl.
@@ -50,25 +48,30 @@ impl Container {
     pub(crate) fn ioctl_unmap(&self, arg: UserPtr) -> Result<isize> {
         let mut user = vfio_iommu_type1_dma_unmap::read_unchecked(arg)?;
         user.size = self
-            .unmap_as_asked(&user, arg)
-            .inspect_err(|refusal| trace::refused(c"unmap", user.iova, user.size, refusal))?;
+            .unmap_user(&user, arg)
+            .inspect_err(|e| e.trace(c"unmap", user.iova, user.size))?;
         user.write(arg)?;
         Ok(0)
     }
 
     /// Executes the request that the ioctl's argument `user`, read from `arg`, describes. Returns
     /// the number of bytes that were unmapped.
-    fn unmap_as_asked(&self, user: &vfio_iommu_type1_dma_unmap, arg: UserPtr) -> Granted<u64> {
+    fn unmap_user(
+        &self,
+        user: &vfio_iommu_type1_dma_unmap,
+        arg: UserPtr,
+    ) -> RequestResult<u64> {
         let size = vfio_iommu_type1_dma_unmap::MIN_SIZE;
-        user.check_argsz(size).map_err(|_| Refusal::SHORT)?;
+        user.check_argsz(size)
+            .map_err(|_| RequestError::SHORT_ARGSZ)?;
         let request = UnmapRequest::new(user.flags, user.iova, user.size)?;
         if !request.dirty {
             return self.unmap(&request, None);
         }
         user.check_argsz(size + size_of::<vfio_bitmap>())
-            .map_err(|_| Refusal::SHORT)?;
+            .map_err(|_| RequestError::SHORT_ARGSZ)?;
         let bitmap = UserBitmap::read(arg.wrapping_byte_add(size), user.iova, user.size)
-            .map_err(because(c"no such bitmap of dirty pages"))?;
+            .map_err(|e| RequestError::new(e, c"invalid dirty bitmap: address, size or pgsize"))?;
         self.unmap(&request, Some(&bitmap))
     }
 
@@ -92,19 +95,16 @@ impl Container {
     ///
     /// On failure nothing is unmapped, unless the mappings are unmapped one by one: then those
     /// before the failing one are unmapped. The failing one may have been added in the meantime.
-    fn unmap(&self, request: &UnmapRequest, bitmap: Option<&UserBitmap>) -> Granted<u64> {
-        let pinned = match self.unmap_at_once(request, bitmap)? {
-            Ok(bytes) => return Ok(bytes),
-            Err(pinned) => pinned,
-        };
-        if pinned == request.span() {
-            return Err(self.kept(pinned));
+    fn unmap(&self, request: &UnmapRequest, bitmap: Option<&UserBitmap>) -> RequestResult<u64> {
+        match self.unmap_at_once(request, bitmap)? {
+            Ok(bytes) => Ok(bytes),
+            Err(pinned) if pinned == request.span() => Err(self.pinned_error(pinned)),
+            Err(_) => self.unmap_each(request, bitmap),
         }
-        self.unmap_each(request, bitmap)
     }
 
     /// Unmaps the whole request at once, or nothing. Returns a mapping that still has pinned pages
-    /// after the drivers were asked [`ASKED`] times.
+    /// after the drivers were asked [`MAX_NOTIFIED`] times.
     ///
     /// Drivers are asked with no address locked, because they may wait for threads that lock
     /// addresses. After that, all checks are repeated.
@@ -116,7 +116,7 @@ impl Container {
         &self,
         request: &UnmapRequest,
         bitmap: Option<&UserBitmap>,
-    ) -> Granted<Result<u64, Range>> {
+    ) -> RequestResult<Result<u64, Range>> {
         let locked = if self.v2 {
             request.span()
         } else {
@@ -124,24 +124,24 @@ impl Container {
             // locked.
             Range::ALL
         };
-        let mut asked = 0;
+        let mut notified = 0;
         loop {
-            let (guard, begun) = self
+            let (guard, state) = self
                 .space
                 .lock(locked, |held| self.begin_unmap(held, request, bitmap))?;
-            match begun {
-                Begun::Done { bytes } => return Ok(Ok(bytes)),
-                Begun::Removing { first, rest, bytes } => {
+            match state {
+                UnmapState::Complete { bytes } => return Ok(Ok(bytes)),
+                UnmapState::Removing { first, rest, bytes } => {
                     finish_unmap(guard, first, rest, bitmap)?;
                     return Ok(Ok(bytes));
                 }
-                Begun::Pinned(dma) => {
+                UnmapState::Pinned(dma) => {
                     drop(guard);
-                    if asked == ASKED {
+                    if notified == MAX_NOTIFIED {
                         return Ok(Err(dma));
                     }
-                    asked += 1;
-                    self.ask(dma, request.span());
+                    notified += 1;
+                    self.notify_pinned(dma, request.span());
                 }
             }
         }
@@ -152,7 +152,11 @@ impl Container {
     /// # Errors
     ///
     /// Those of [`unmap`](Self::unmap).
-    fn unmap_each(&self, request: &UnmapRequest, bitmap: Option<&UserBitmap>) -> Granted<u64> {
+    fn unmap_each(
+        &self,
+        request: &UnmapRequest,
+        bitmap: Option<&UserBitmap>,
+    ) -> RequestResult<u64> {
         let span = request.span();
         let mut bytes = 0_u64;
         let mut rest = Some(span);
@@ -163,18 +167,18 @@ impl Container {
                 return Err(cut_mapping(dma));
             }
             let unmapped = self.unmap_at_once(&request.of(dma), bitmap)?;
-            bytes = bytes.wrapping_add(unmapped.map_err(|pinned| self.kept(pinned))?);
-            rest = behind(dma, span);
+            bytes = bytes.wrapping_add(unmapped.map_err(|pinned| self.pinned_error(pinned))?);
+            rest = rest_after(dma, span);
         }
         Ok(bytes)
     }
 
     /// Asks drivers to unpin the pages of `first`, and of the mappings in `span` that follow it.
-    fn ask(&self, first: Range, span: Range) {
+    fn notify_pinned(&self, first: Range, span: Range) {
         let mut next = Some(first);
         while let Some(dma) = next {
-            self.notify(dma);
-            next = behind(dma, span).and_then(|rest| self.first_pinned(rest, span));
+            self.notify_dma_unmap(dma);
+            next = rest_after(dma, span).and_then(|rest| self.first_pinned(rest, span));
         }
     }
 
@@ -194,9 +198,9 @@ impl Container {
 
     /// Returns the error for a driver that keeps pages of `dma` pinned, and logs which drivers are
     /// possible.
-    fn kept(&self, dma: Range) -> Refusal {
-        self.blame(dma);
-        Refusal::at(dma, EBUSY, c"a driver keeps pages")
+    fn pinned_error(&self, dma: Range) -> RequestError {
+        self.warn_pinned(dma);
+        RequestError::new(EBUSY, c"a driver keeps pages pinned").at(dma)
     }
 
     /// Checks an unmap request, whose range the caller has locked, and begins to execute it.
@@ -205,45 +209,49 @@ impl Container {
         held: &mut HeldMut<'_, Self>,
         request: &UnmapRequest,
         bitmap: Option<&UserBitmap>,
-    ) -> Granted<Begun> {
+    ) -> RequestResult<UnmapState> {
         let layout = held.layout;
         layout.check_used()?;
         if request.vaddr && !layout.emulated.is_empty() {
-            return Err(Refusal::new(EBUSY, c"drivers need the address"));
+            let reason = c"the container has emulated devices, which need the vaddr";
+            return Err(RequestError::new(EBUSY, reason));
         }
         let page_size = layout.page_size();
         let range = request.range(page_size)?;
         if bitmap.is_some() && !layout.tracks_dirty {
-            return Err(Refusal::new(EINVAL, c"no track is kept of dirty pages"));
+            let reason = c"dirty page tracking is disabled; start it first";
+            return Err(RequestError::new(EINVAL, reason));
         }
         if bitmap.is_some_and(|bitmap| bitmap.page_size != page_size) {
-            return Err(Refusal::new(EINVAL, c"dirty pages have another size"));
+            let reason = c"pgsize of the bitmap is not the smallest IOMMU page size";
+            return Err(RequestError::new(EINVAL, reason));
         }
-        let found = Found::look(held, range, self.v2);
+        let found = Covered::find(held, range, self.v2);
         if let Some(cut) = found.cut {
             return Err(cut_mapping(cut));
         }
         if request.vaddr {
             if let Some(invalid) = found.invalid {
-                return Err(Refusal::at(invalid, EINVAL, c"its address is invalid"));
+                let reason = c"the vaddr of the mapping is already invalid";
+                return Err(RequestError::new(EINVAL, reason).at(invalid));
             }
             if found.any() {
                 held.set_vaddr(range, None);
             }
-            return Ok(Begun::Done { bytes: found.bytes });
+            return Ok(UnmapState::Complete { bytes: found.bytes });
         }
         if let Some(pinned) = found.pinned {
-            return Ok(Begun::Pinned(pinned));
+            return Ok(UnmapState::Pinned(pinned));
         }
         if !found.any() {
-            return Ok(Begun::Done { bytes: 0 });
+            return Ok(UnmapState::Complete { bytes: 0 });
         }
         let bytes = found.bytes;
         let (first, rest) = match bitmap {
             None => held.remove_some(range),
             Some(_) => (None, Some(range)),
         };
-        Ok(Begun::Removing { first, rest, bytes })
+        Ok(UnmapState::Removing { first, rest, bytes })
     }
 }
 
@@ -254,11 +262,11 @@ fn finish_unmap(
     mut pages: Option<DmaPages>,
     mut rest: Option<Range>,
     bitmap: Option<&UserBitmap>,
-) -> Granted {
+) -> RequestResult {
     if let (Some(bitmap), Some(range)) = (bitmap, rest) {
         bitmap
             .report(&mut guard, range)
-            .map_err(because(c"can't write the bitmap of dirty pages"))?;
+            .map_err(|e| RequestError::new(e, c"the dirty bitmap cannot be written"))?;
     }
     loop {
         // The range stays locked until the IOMMU has unmapped the pages.
@@ -271,9 +279,9 @@ fn finish_unmap(
 }
 
 /// The state of an unmap request after [`begin_unmap`](Container::begin_unmap).
-enum Begun {
+enum UnmapState {
     /// The request is complete; the mappings have `bytes` bytes.
-    Done { bytes: u64 },
+    Complete { bytes: u64 },
     /// A driver has pinned pages of the mapping at this range.
     Pinned(Range),
     /// Mappings of `bytes` bytes are being removed. The pages in `first` are removed from the tree
@@ -287,7 +295,7 @@ enum Begun {
 
 /// The mappings that an unmap request covers.
 #[derive(Default)]
-struct Found {
+struct Covered {
     mappings: usize,
     /// The total size, modulo 2^64.
     bytes: u64,
@@ -300,8 +308,8 @@ struct Found {
     cut: Option<Range>,
 }
 
-impl Found {
-    fn look(held: &mut HeldMut<'_, Container>, range: Range, v2: bool) -> Self {
+impl Covered {
+    fn find(held: &mut HeldMut<'_, Container>, range: Range, v2: bool) -> Self {
         let mut all = Self::default();
         held.for_each_from(range.start, |found, dma| {
             if found.start > range.last || !v2 && found.start < range.start {
@@ -330,7 +338,7 @@ impl Found {
 }
 
 /// Returns the part of `span` that follows the mapping at `dma`.
-fn behind(dma: Range, span: Range) -> Option<Range> {
+fn rest_after(dma: Range, span: Range) -> Option<Range> {
     let start = dma.last.checked_add(1)?;
     (start <= span.last).then_some(Range { start, ..span })
 }
@@ -340,12 +348,12 @@ fn behind(dma: Range, span: Range) -> Option<Range> {
 /// # Errors
 ///
 /// `EINVAL`.
-pub(crate) fn check_whole(held: &Held<'_, Container>, range: Range) -> Granted {
+pub(crate) fn check_whole(held: &Held<'_, Container>, range: Range) -> RequestResult {
     held.cut_by(range)
         .map_or(Ok(()), |cut| Err(cut_mapping(cut)))
 }
 
 /// Returns the error for a range that cuts the mapping at `cut`.
-fn cut_mapping(cut: Range) -> Refusal {
-    Refusal::at(cut, EINVAL, c"would cut a mapping")
+fn cut_mapping(cut: Range) -> RequestError {
+    RequestError::new(EINVAL, c"range contains a part of this mapping only").at(cut)
 }

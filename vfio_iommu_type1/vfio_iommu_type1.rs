@@ -6,20 +6,24 @@
 //! access that memory and nothing else. The memory is pinned as long as it is mapped, and counts
 //! against the process's limit on locked memory.
 //!
-//! - [`container`]: the state of one container. [`space`]: the mappings and the range lock.
-//! - [`map`], [`unmap`], [`dirty`], [`info`]: the ioctls. [`request`]: validation of their
+//! - [`backend`]: the callbacks of the core. [`container`]: the state of one container.
+//! - [`map`], [`unmap`], [`dirty`], [`info`]: the ioctls. [`request`], [`bitmap`]: their
 //!   arguments.
 //! - [`attach`]: attaching and detaching groups.
-//! - [`populate`]: pins memory and maps it in the IOMMU.
-//! - [`refusal`]: the reason why a request fails.
-//! - [`debugfs`]: debugfs file. [`spent`]: request statistics.
 //! - [`emulated`]: page pinning and copying for the drivers of emulated devices.
+//! - [`space`]: the mappings (`Dma`, `DmaTree`) and the range lock that protects them.
+//! - [`pages`]: the pages of a mapping. [`pin_map`] pins them and maps them in the IOMMU; [`pins`]
+//!   has those that drivers have pinned.
+//! - [`error`]: an errno with its reason, and the tracepoint that reports both.
+//! - [`debugfs`]: the debugfs file and request statistics.
+//!
+//! A map request runs through [`backend`], [`map`], [`space`] (locks the range), [`pin_map`] and
+//! [`kernel_ext::iommu::Mapping`].
 //!
 //! C header: [`include/uapi/linux/vfio.h`](srctree/include/uapi/linux/vfio.h)
 
 #![deny(unsafe_code)]
 
-mod abi;
 mod attach;
 mod backend;
 mod bitmap;
@@ -27,15 +31,14 @@ mod container;
 mod debugfs;
 mod dirty;
 mod emulated;
+mod error;
 mod info;
 mod map;
 mod pages;
+mod pin_map;
 mod pins;
-mod populate;
-mod refusal;
 mod request;
 mod space;
-mod spent;
 mod unmap;
 
 use kernel::prelude::*;
@@ -94,7 +97,7 @@ struct Type1 {
 
 impl kernel::Module for Type1 {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        abi::globals::init();
+        debugfs::init();
         let debugfs = debugfs::show()?;
         Ok(Self {
             _registration: Registration::new(&TABLE)?,

@@ -159,7 +159,7 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "drivers_are_asked_with_addresses_locked",
-        changes: &[("type1/unmap.rs", "drop(guard);", "self.notify(dma);\ndrop(guard);")],
+        changes: &[("type1/unmap.rs", "drop(guard);", "self.notify_dma_unmap(dma);\ndrop(guard);")],
         scenario: "unmap_pin_and_attach",
         message: "deadlock",
     },

@@ -59,6 +59,7 @@ const READ: u32 = 1;
 const VADDR: u32 = 4;
 const ALL: u32 = 2;
 const DIRTY: u32 = 1;
+const UNALIGNED: &str = "address or size is not a multiple of the IOMMU page size";
 
 /// A request to map or unmap. It is valid except for the fields that a case changes.
 #[derive(Clone, Copy)]
@@ -185,25 +186,33 @@ fn trace_explains_refused_map() -> Result<()> {
     for refused in [
         page.argsz(8).is(Errno::EINVAL, "argsz too small"),
         page.flags(8).is(Errno::EINVAL, "unknown flags"),
-        page.range(0x8000, 0).is(Errno::EINVAL, "no bytes"),
+        page.range(0x8000, 0).is(Errno::EINVAL, "size is 0"),
         Ask::map(0)
             .range(2 * PAGE, u64::MAX - 0xfff)
             .flags(0)
-            .is(Errno::EOVERFLOW, "goes past the last address"),
-        page.flags(0).is(Errno::EINVAL, "neither read nor written"),
-        page.flags(READ | VADDR)
-            .is(Errno::EINVAL, "only an address can be given"),
-        page.range(0x8000, 0x800)
-            .is(Errno::EINVAL, "not a multiple of the page size"),
+            .is(Errno::EOVERFLOW, "range exceeds the last address"),
+        page.flags(0)
+            .is(Errno::EINVAL, "neither FLAG_READ nor FLAG_WRITE is set"),
+        page.flags(READ | VADDR).is(
+            Errno::EINVAL,
+            "FLAG_VADDR cannot be combined with these flags",
+        ),
+        page.range(0x8000, 0x800).is(Errno::EINVAL, UNALIGNED),
         page.range(0xf000, 2 * PAGE)
-            .is(Errno::EEXIST, "something is mapped there")
+            .is(Errno::EEXIST, "range overlaps an existing mapping")
             .at(0x10000, 0x13fff),
         page.range(0xfedf_f000, 2 * PAGE)
-            .is(Errno::EINVAL, "reserved, or not translated")
+            .is(
+                Errno::EINVAL,
+                "iovas are reserved or not translated; see CAP_IOVA_RANGE",
+            )
             .at(0xfee0_0000, 0xfeef_ffff),
         Ask::map(hole.addr())
             .range(0x20000, 2 * PAGE)
-            .is(Errno::EFAULT, "no memory there, or none that can be pinned")
+            .is(
+                Errno::EFAULT,
+                "no memory at the vaddr, or it cannot be pinned",
+            )
             .at(0x21000, 0x21fff),
     ] {
         refused.check(&container, &trace)?;
@@ -219,15 +228,18 @@ fn trace_explains_refused_vaddr_update() -> Result<()> {
     container.map(0x10000, &memory, MapFlags::Read)?;
     let trace = Trace::of(REFUSED)?;
     let give = Ask::map(memory.addr()).flags(VADDR);
-    give.is(Errno::ENOENT, "nothing is mapped there")
+    give.is(Errno::ENOENT, "nothing is mapped in the range")
         .check(&container, &trace)?;
     give.range(0x10000, 4 * PAGE)
-        .is(Errno::EINVAL, "has an address")
+        .is(
+            Errno::EINVAL,
+            "the vaddr of the mapping is still valid; invalidate it first",
+        )
         .check(&container, &trace)?;
     let withdraw = Ask::unmap(0x10000, 4 * PAGE).flags(VADDR);
     withdraw.send(&container, withdraw.bytes())?;
     give.range(0x11000, PAGE)
-        .is(Errno::EINVAL, "not exactly one mapping")
+        .is(Errno::EINVAL, "range is not exactly that of one mapping")
         .at(0x10000, 0x13fff)
         .check(&container, &trace)
 }
@@ -248,11 +260,11 @@ fn trace_explains_refused_unmap() -> Result<()> {
         ),
         Ask::unmap(0x10000, 0)
             .flags(ALL)
-            .is(Errno::EINVAL, "everything, and a range too"),
-        Ask::unmap(0x10000, 0).is(Errno::EINVAL, "no bytes"),
-        Ask::unmap(0x10800, PAGE).is(Errno::EINVAL, "not a multiple of the page size"),
+            .is(Errno::EINVAL, "FLAG_ALL requires iova and size 0"),
+        Ask::unmap(0x10000, 0).is(Errno::EINVAL, "size is 0"),
+        Ask::unmap(0x10800, PAGE).is(Errno::EINVAL, UNALIGNED),
         Ask::unmap(0x13000, 2 * PAGE)
-            .is(Errno::EINVAL, "would cut a mapping")
+            .is(Errno::EINVAL, "range contains a part of this mapping only")
             .at(0x10000, 0x13fff),
     ] {
         refused.check(&container, &trace)?;
@@ -260,7 +272,7 @@ fn trace_explains_refused_unmap() -> Result<()> {
     let withdraw = Ask::unmap(0, 1 << 20).flags(VADDR);
     withdraw.send(&container, withdraw.bytes())?;
     withdraw
-        .is(Errno::EINVAL, "its address is invalid")
+        .is(Errno::EINVAL, "the vaddr of the mapping is already invalid")
         .at(0x10000, 0x13fff)
         .check(&container, &trace)
 }
@@ -275,11 +287,15 @@ fn trace_explains_refused_unmap_with_bitmap() -> Result<()> {
         ask.is(Errno::EINVAL, reason)
             .check_with(&container, &trace, bytes)
     };
-    refused(0, 8, "no such bitmap of dirty pages")?;
-    refused(PAGE, 0, "no such bitmap of dirty pages")?;
-    refused(PAGE, 8, "no track is kept of dirty pages")?;
+    refused(0, 8, "invalid dirty bitmap: address, size or pgsize")?;
+    refused(PAGE, 0, "invalid dirty bitmap: address, size or pgsize")?;
+    refused(PAGE, 8, "dirty page tracking is disabled; start it first")?;
     DirtyPages::track(DirtyPages::START).send(&container)?;
-    refused(2 * PAGE, 8, "dirty pages have another size")
+    refused(
+        2 * PAGE,
+        8,
+        "pgsize of the bitmap is not the smallest IOMMU page size",
+    )
 }
 
 fn log_explains_dma_entry_limit() -> Result<()> {
@@ -300,7 +316,7 @@ fn log_explains_dma_entry_limit() -> Result<()> {
     let trace = Trace::of(REFUSED)?;
     let page = Ask::map(memory.addr()).range(0x2000, PAGE);
     says(&parts, || {
-        page.is(Errno::ENOSPC, "too many mappings")
+        page.is(Errno::ENOSPC, "too many mappings; raise dma_entry_limit")
             .check(&container, &trace)
     })
 }
@@ -317,7 +333,8 @@ fn log_explains_memlock_limit() -> Result<()> {
         assert_eq!(helper.line()?, "ENOMEM");
         let lines = trace.take()?;
         assert!(lines.contains("error=-12 "), "{lines}");
-        assert!(lines.contains("reason=\"over RLIMIT_MEMLOCK\""), "{lines}");
+        let reason = "reason=\"locked memory limit exceeded; raise RLIMIT_MEMLOCK\"";
+        assert!(lines.contains(reason), "{lines}");
         for _ in 0..11 {
             helper.line()?;
         }

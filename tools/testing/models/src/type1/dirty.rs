@@ -104,7 +104,7 @@ impl Container {
     pub(super) fn read(&self, range: Range) -> Answer {
         let (mut guard, ()) = self
             .space
-            .share(range, |held| Self::refuse_while_invalid(held))?;
+            .share(range, |held| Self::check_vaddrs_valid(held))?;
         let mut next = range.start;
         while next <= range.last {
             let found = guard.with(|held| {
@@ -133,7 +133,7 @@ impl Container {
     /// As for [`read`](Self::read).
     pub(super) fn write(&self, range: Range) -> Answer {
         let (mut guard, tracks) = self.space.lock_mappings(range, |held| {
-            Self::refuse_while_invalid(held)?;
+            Self::check_vaddrs_valid(held)?;
             Ok::<_, Error>(held.layout.tracks_dirty)
         })?;
         let mut next = range.start;

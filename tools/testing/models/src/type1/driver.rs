@@ -81,7 +81,7 @@ impl Container {
     /// `EBUSY` while an address is invalid, `EINVAL` if nothing is mapped, or there is no device.
     pub(super) fn pin(&self, range: Range) -> Answer {
         let (mut guard, tracks) = self.space.lock_mappings(range, |held| {
-            Self::refuse_while_invalid(held)?;
+            Self::check_vaddrs_valid(held)?;
             Ok::<_, Error>(held.layout.tracks_dirty)
         })?;
         let locked = guard.range();
@@ -120,7 +120,7 @@ impl Container {
     }
 
     /// Asks the drivers to give back what they have pinned of `range`.
-    pub(super) fn notify(&self, range: Range) {
+    pub(super) fn notify_dma_unmap(&self, range: Range) {
         let devices = self.devices.lock();
         for driver in devices.iter() {
             driver.dma_unmap(self, range);
@@ -128,7 +128,7 @@ impl Container {
     }
 
     /// Refuses with `EBUSY` while an address of the program's is invalid.
-    pub(super) fn refuse_while_invalid(held: &Held<'_, Self>) -> Result {
+    pub(super) fn check_vaddrs_valid(held: &Held<'_, Self>) -> Result {
         if held.has_invalid_vaddr() {
             return Err(EBUSY);
         }

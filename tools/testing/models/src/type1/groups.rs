@@ -19,7 +19,7 @@ impl Container {
         is_here: impl FnOnce(&Layout) -> bool,
     ) -> Result<WholeGuard<'_, Self>> {
         self.space.try_lock_all(|held| {
-            Self::refuse_while_invalid(held)?;
+            Self::check_vaddrs_valid(held)?;
             if is_here(held.layout) {
                 return Err(EINVAL);
             }
@@ -42,7 +42,7 @@ impl Container {
                 return Err(EPERM);
             }
             vaddr.ok_or(EBUSY)?;
-            pages.populate();
+            pages.pin_map();
             Ok(())
         });
         if left != 0 {

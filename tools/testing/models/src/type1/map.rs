@@ -41,7 +41,7 @@ impl Container {
         })?;
         let mut pages = DmaPages::new(range, &self.machine);
         if layout.translated {
-            pages.populate();
+            pages.pin_map();
         }
         if layout.tracks_dirty {
             pages.reserve_dirty();

@@ -49,7 +49,7 @@ impl DmaPages {
     }
 
     /// Pins the memory and maps it.
-    pub(crate) fn populate(&mut self) {
+    pub(crate) fn pin_map(&mut self) {
         self.machine.translate(self.range());
         self.translated = true;
     }

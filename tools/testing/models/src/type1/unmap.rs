@@ -155,7 +155,7 @@ impl Container {
 
     /// Asks drivers about a mapping. Returns the next one in `span` about which to ask.
     fn ask(&self, dma: Range, span: Range) -> Option<Range> {
-        self.notify(dma);
+        self.notify_dma_unmap(dma);
         let mut next = None;
         self.space
             .look()

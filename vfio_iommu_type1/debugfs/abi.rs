@@ -14,7 +14,7 @@ use crate::container::Container;
 
 global_lock! {
     // SAFETY: `init` initialises it before the module can be used.
-    pub(crate) unsafe(uninit) static CONTAINERS: Mutex<KVec<Arc<Container>>> = KVec::new();
+    pub(super) unsafe(uninit) static CONTAINERS: Mutex<KVec<Arc<Container>>> = KVec::new();
 }
 
 /// Initialises the lock. Module init calls this once, before anything else.

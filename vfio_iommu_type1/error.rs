@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The error of a map or unmap request: an errno for the caller, and a reason for the tracepoint
+//! `vfio_type1_refused`.
+
+#[allow(unsafe_code)]
+mod abi;
+
+use kernel::prelude::*;
+
+use iommu_group::ranges::Range;
+
+use crate::space::Killed;
+
+/// The result of a map or unmap request.
+pub(crate) type RequestResult<T = ()> = core::result::Result<T, RequestError>;
+
+/// An errno with its reason.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequestError {
+    errno: Error,
+    reason: &'static CStr,
+    /// The IOVA range that caused the error, unless it is that of the request.
+    range: Option<Range>,
+}
+
+impl RequestError {
+    /// The `argsz` of the ioctl is too small.
+    pub(crate) const SHORT_ARGSZ: Self = Self::new(EINVAL, c"argsz too small");
+
+    /// Creates an error.
+    pub(crate) const fn new(errno: Error, reason: &'static CStr) -> Self {
+        Self {
+            errno,
+            reason,
+            range: None,
+        }
+    }
+
+    /// Sets the range that caused the error, for example that of an existing mapping.
+    pub(crate) const fn at(self, range: Range) -> Self {
+        Self {
+            range: Some(range),
+            ..self
+        }
+    }
+
+    /// Adds the reason to an error of [`Charge::add`](kernel_ext::mm::Charge::add).
+    pub(crate) fn charge(errno: Error) -> Self {
+        let reason = if errno == ENOMEM {
+            c"locked memory limit exceeded; raise RLIMIT_MEMLOCK"
+        } else {
+            c"the process is exiting"
+        };
+        Self::new(errno, reason)
+    }
+}
+
+impl From<Killed> for RequestError {
+    fn from(_: Killed) -> Self {
+        Self::new(EINTR, c"the task was killed while it waited")
+    }
+}
+
+impl From<RequestError> for Error {
+    fn from(error: RequestError) -> Self {
+        error.errno
+    }
+}
