@@ -31,9 +31,9 @@ use kernel_ext::{
 
 use crate::{
     container::{
+        AttachedGroup,
         Container,
-        GroupDomain,
-        Member, //
+        GroupDomain, //
     },
     pages::extend_all,
     space::{
@@ -42,6 +42,9 @@ use crate::{
     },
     ALLOW_UNSAFE_INTERRUPTS, //
 };
+
+/// The address space of a container, locked as a whole.
+type Whole<'a> = WholeGuard<'a, Container>;
 
 impl Container {
     /// Attaches a group to the address space and maps all existing mappings for it.
@@ -68,90 +71,6 @@ impl Container {
         whole.layout(|layout| layout.emulated.push(group.into(), GFP_KERNEL_ACCOUNT))?;
         Ok(())
     }
-
-    /// Detaches a group from the address space. If it is the last group, removes all mappings.
-    pub(crate) fn detach(&self, group: &Group) {
-        let mut whole = self.space.lock_all();
-        let (emulated, last) = whole.layout(|layout| {
-            let mut groups = layout.emulated.iter();
-            let place = groups.position(|other| **other == *group);
-            let removed = place.and_then(|place| layout.emulated.remove(place).ok());
-            (removed, layout.emulated.is_empty() && !layout.has_iommu())
-        });
-        if emulated.is_none() {
-            detach_translated(&mut whole, group);
-        } else if last {
-            remove_all(&mut whole);
-        }
-    }
-}
-
-/// The address space of a container, locked as a whole.
-type Whole<'a> = WholeGuard<'a, Container>;
-
-/// Removes every mapping.
-fn remove_all(whole: &mut Whole<'_>) {
-    let mut rest = Some(Range::ALL);
-    while let Some(range) = rest {
-        let (pages, others) = whole.with(|held| held.remove_some(range));
-        drop(pages);
-        rest = others;
-    }
-}
-
-/// Returns the addresses of `regions` that must not be mapped.
-fn holes(regions: &[ReservedRegion]) -> impl Iterator<Item = Range> + '_ {
-    regions
-        .iter()
-        .filter(|region| region.kind != ReservedKind::DirectRelaxable)
-        .filter_map(|region| Range::of_size(region.start, region.length).ok())
-}
-
-/// Returns the base of the software-managed MSI window, or `None` if there is none or the hardware
-/// has its own.
-fn software_msi(regions: &[ReservedRegion]) -> Option<u64> {
-    if regions
-        .iter()
-        .any(|region| region.kind == ReservedKind::Msi)
-    {
-        return None;
-    }
-    regions
-        .iter()
-        .rfind(|region| region.kind == ReservedKind::SoftwareMsi)
-        .map(|region| region.start)
-}
-
-/// Returns the addresses that `domain` translates.
-fn aperture(domain: &Domain) -> Range {
-    let (start, last) = domain.aperture();
-    Range { start, last }
-}
-
-/// Checks that all existing mappings lie in `aperture` and outside `regions`.
-fn check_fits(held: &Held<'_, Container>, aperture: Range, regions: &[ReservedRegion]) -> Result {
-    if let Some(span) = held.layout.ranges.span() {
-        if !span.overlaps(aperture) {
-            return Err(EINVAL);
-        }
-        let below = (span.start < aperture.start).then(|| Range {
-            start: span.start,
-            last: aperture.start - 1,
-        });
-        let above = (aperture.last < span.last).then(|| Range {
-            start: aperture.last + 1,
-            last: span.last,
-        });
-        for outside in [below, above].into_iter().flatten() {
-            if held.first_in(outside).is_some() {
-                return Err(EINVAL);
-            }
-        }
-    }
-    if holes(regions).any(|hole| held.first_in(hole).is_some()) {
-        return Err(EINVAL);
-    }
-    Ok(())
 }
 
 /// Attaches a group that has an IOMMU.
@@ -161,40 +80,42 @@ fn attach_translated(whole: &mut Whole<'_>, group: &Group) -> Result {
     let regions = group.reserved_regions()?;
     let aperture = aperture(&domain);
     let ranges = whole.with(|held| {
-        check_fits(held, aperture, &regions)?;
-        held.layout.ranges.restricted(aperture, holes(&regions))
+        check_mappings(held, aperture, &regions)?;
+        held.layout
+            .ranges
+            .restricted(aperture, reserved_ranges(&regions))
     })?;
     if !ALLOW_UNSAFE_INTERRUPTS.get() && !group.has_isolated_msi() {
         if may_warn() {
             pr_warn!(
-                "group {}: no interrupt remapping, so its devices could raise any interrupt; if you trust the program, set the module parameter allow_unsafe_interrupts\n",
+                "group {}: attach refused: no interrupt remapping, so its devices can raise any interrupt; if you trust the program, set the module parameter allow_unsafe_interrupts\n",
                 group.id(),
             );
         }
         return Err(EPERM);
     }
     domain.enforce_coherency();
-    match join(whole, group, attachment)? {
-        Joined::Entered(nth, member) => whole.layout(|layout| {
+    match choose_domain(whole, group, attachment)? {
+        Chosen::Existing(nth, member) => whole.layout(|layout| {
             let place = layout.domains.get_mut(nth).ok_or(EINVAL)?;
             place.groups.push(member, GFP_KERNEL_ACCOUNT)?;
             layout.ranges = ranges;
             Ok(())
         }),
-        Joined::Apart(attachment) => add_domain(whole, attachment, software_msi(&regions), ranges),
+        Chosen::Own(attachment) => add_domain(whole, attachment, software_msi(&regions), ranges),
     }
 }
 
 /// The domain that a new group is attached to.
-enum Joined {
+enum Chosen {
     /// The container's domain with this index.
-    Entered(usize, Member),
+    Existing(usize, AttachedGroup),
     /// A domain of its own.
-    Apart(Attachment),
+    Own(Attachment),
 }
 
 /// Moves the group from its own domain to a compatible domain of the container, if there is one.
-fn join(whole: &mut Whole<'_>, group: &Group, attachment: Attachment) -> Result<Joined> {
+fn choose_domain(whole: &mut Whole<'_>, group: &Group, attachment: Attachment) -> Result<Chosen> {
     let own = attachment.domain().clone();
     let mut attachment = attachment;
     let mut nth = 0;
@@ -211,13 +132,13 @@ fn join(whole: &mut Whole<'_>, group: &Group, attachment: Attachment) -> Result<
             // A group has to leave its domain before it can be attached to another one.
             drop(attachment);
             match Domain::attach(domain, group) {
-                Ok(joined) => return Ok(Joined::Entered(nth, Member::new(joined))),
+                Ok(attachment) => return Ok(Chosen::Existing(nth, AttachedGroup::new(attachment))),
                 Err(_) => attachment = Domain::attach(own.clone(), group)?,
             }
         }
         nth += 1;
     }
-    Ok(Joined::Apart(attachment))
+    Ok(Chosen::Own(attachment))
 }
 
 /// Adds the domain that a new group is attached to, and maps all existing mappings in it.
@@ -229,7 +150,7 @@ fn add_domain(
 ) -> Result {
     let domain = attachment.domain().clone();
     let mut groups = KVec::with_capacity(1, GFP_KERNEL_ACCOUNT)?;
-    groups.push(Member::new(attachment), GFP_KERNEL_ACCOUNT)?;
+    groups.push(AttachedGroup::new(attachment), GFP_KERNEL_ACCOUNT)?;
     let old = whole.layout(|layout| {
         layout.domains.reserve(1, GFP_KERNEL_ACCOUNT)?;
         Ok::<_, Error>(layout.set().clone())
@@ -280,6 +201,24 @@ fn replay(whole: &mut Whole<'_>, new: &Arc<Domains>, pins: bool) -> Result {
     })
 }
 
+impl Container {
+    /// Detaches a group from the address space. If it is the last group, removes all mappings.
+    pub(crate) fn detach(&self, group: &Group) {
+        let mut whole = self.space.lock_all();
+        let (emulated, last) = whole.layout(|layout| {
+            let mut groups = layout.emulated.iter();
+            let place = groups.position(|other| **other == *group);
+            let removed = place.and_then(|place| layout.emulated.remove(place).ok());
+            (removed, layout.emulated.is_empty() && !layout.has_iommu())
+        });
+        if emulated.is_none() {
+            detach_translated(&mut whole, group);
+        } else if last {
+            remove_all(&mut whole);
+        }
+    }
+}
+
 /// Detaches a group that has an IOMMU.
 fn detach_translated(whole: &mut Whole<'_>, group: &Group) {
     let (found, tracks_dirty) = whole.layout(|layout| {
@@ -294,18 +233,18 @@ fn detach_translated(whole: &mut Whole<'_>, group: &Group) {
     let Some((nth, member, last_group)) = found else {
         return;
     };
-    let wrote_anywhere = !member.pins.load(Relaxed);
+    let pinned_page_dirty_scope = member.pinned_page_dirty_scope.load(Relaxed);
     drop(member);
     if last_group {
         remove_domain(whole, nth);
     }
-    if tracks_dirty && wrote_anywhere {
+    if tracks_dirty && !pinned_page_dirty_scope {
         // While this group was attached, all pages counted as dirty. Record that now, because
         // nothing else tells which pages the group has written.
         whole.update(Range::ALL, |_, _, pages| pages.set_all_dirty());
     }
     // If this fails, the ranges do not change. At worst they are narrower than necessary.
-    if let Ok(Some(ranges)) = usable(whole, last_group) {
+    if let Ok(Some(ranges)) = usable_ranges(whole, last_group) {
         whole.layout(|layout| layout.ranges = ranges);
     }
 }
@@ -341,6 +280,16 @@ fn remove_domain(whole: &mut Whole<'_>, nth: usize) {
     whole.layout(|layout| layout.replace_set(new));
 }
 
+/// Removes every mapping.
+fn remove_all(whole: &mut Whole<'_>) {
+    let mut rest = Some(Range::ALL);
+    while let Some(range) = rest {
+        let (pages, others) = whole.with(|held| held.remove_some(range));
+        drop(pages);
+        rest = others;
+    }
+}
+
 /// Computes the usable addresses, without those that a group reserves: from the intersection of
 /// all domain apertures if `expand`, else from the span of the addresses that are usable now.
 /// Returns `None` if there is no restriction.
@@ -348,7 +297,7 @@ fn remove_domain(whole: &mut Whole<'_>, nth: usize) {
 /// # Errors
 ///
 /// `ENOMEM`; `EINVAL` if no address is usable.
-fn usable(whole: &mut Whole<'_>, expand: bool) -> Result<Option<Ranges>> {
+fn usable_ranges(whole: &mut Whole<'_>, expand: bool) -> Result<Option<Ranges>> {
     let mut groups = KVec::new();
     let span = whole.layout(|layout| {
         let mut span = Range::ALL;
@@ -367,6 +316,65 @@ fn usable(whole: &mut Whole<'_>, expand: bool) -> Result<Option<Ranges>> {
     for group in groups.iter() {
         regions.extend_from_slice(&group.reserved_regions()?, GFP_KERNEL)?;
     }
-    span.map(|span| Ranges::build(span, holes(&regions)))
+    span.map(|span| Ranges::build(span, reserved_ranges(&regions)))
         .transpose()
+}
+
+/// Checks that all existing mappings lie in `aperture` and outside `regions`.
+fn check_mappings(
+    held: &Held<'_, Container>,
+    aperture: Range,
+    regions: &[ReservedRegion],
+) -> Result {
+    if let Some(span) = held.layout.ranges.span() {
+        if !span.overlaps(aperture) {
+            return Err(EINVAL);
+        }
+        let below = (span.start < aperture.start).then(|| Range {
+            start: span.start,
+            last: aperture.start - 1,
+        });
+        let above = (aperture.last < span.last).then(|| Range {
+            start: aperture.last + 1,
+            last: span.last,
+        });
+        for outside in [below, above].into_iter().flatten() {
+            if held.first_in(outside).is_some() {
+                return Err(EINVAL);
+            }
+        }
+    }
+    if reserved_ranges(regions).any(|range| held.first_in(range).is_some()) {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+/// Returns the addresses of `regions` that must not be mapped.
+fn reserved_ranges(regions: &[ReservedRegion]) -> impl Iterator<Item = Range> + '_ {
+    regions
+        .iter()
+        .filter(|region| region.kind != ReservedKind::DirectRelaxable)
+        .filter_map(|region| Range::of_size(region.start, region.length).ok())
+}
+
+/// Returns the base of the software-managed MSI window, or `None` if there is none or the hardware
+/// has its own.
+fn software_msi(regions: &[ReservedRegion]) -> Option<u64> {
+    if regions
+        .iter()
+        .any(|region| region.kind == ReservedKind::Msi)
+    {
+        return None;
+    }
+    regions
+        .iter()
+        .rfind(|region| region.kind == ReservedKind::SoftwareMsi)
+        .map(|region| region.start)
+}
+
+/// Returns the addresses that `domain` translates.
+fn aperture(domain: &Domain) -> Range {
+    let (start, last) = domain.aperture();
+    Range { start, last }
 }

@@ -81,28 +81,28 @@ pub(crate) struct Stats {
 }
 
 /// A group whose DMA an IOMMU translates.
-pub(crate) struct Member {
+pub(crate) struct AttachedGroup {
     /// The group's attachment to its domain.
     pub(crate) attachment: Attachment,
     /// Whether the devices of the group write only pages that their drivers have pinned. Set when
     /// a driver pins pages for the first time, and never reset.
-    pub(crate) pins: AtomicFlag,
+    pub(crate) pinned_page_dirty_scope: AtomicFlag,
 }
 
 /// A domain and the groups in it.
 pub(crate) struct GroupDomain {
     /// The groups. Each holds a reference to the domain.
-    pub(crate) groups: KVec<Member>,
+    pub(crate) groups: KVec<AttachedGroup>,
     /// The domain.
     pub(crate) domain: Arc<Domain>,
 }
 
-impl Member {
+impl AttachedGroup {
     /// Creates the entry of a group that has just been attached.
     pub(crate) fn new(attachment: Attachment) -> Self {
         Self {
             attachment,
-            pins: AtomicFlag::new(false),
+            pinned_page_dirty_scope: AtomicFlag::new(false),
         }
     }
 }

@@ -198,7 +198,7 @@ impl<'a> Report<'a> {
             base: self.bitmap.iova,
             shift: self.bitmap.page_size.trailing_zeros(),
         };
-        let all = writes_anywhere(held.layout);
+        let all = has_non_pinned_group(held.layout);
         let mut left = Self::MAPPINGS;
         held.for_each_from(start, |found, dma| {
             if found.start > self.range.last {
@@ -244,12 +244,12 @@ impl<'a> Report<'a> {
 }
 
 /// Returns whether a group can write pages that its driver has not pinned.
-fn writes_anywhere(layout: &Layout) -> bool {
+fn has_non_pinned_group(layout: &Layout) -> bool {
     let mut groups = layout
         .domains
         .iter()
         .flat_map(|domain| domain.groups.iter());
-    groups.any(|group| !group.pins.load(Relaxed))
+    groups.any(|group| !group.pinned_page_dirty_scope.load(Relaxed))
 }
 
 impl Container {

@@ -96,7 +96,7 @@ impl Container {
                     .position(group)
                     .and_then(|nth| domain.groups.get(nth))
                 {
-                    member.pins.store(true, Relaxed);
+                    member.pinned_page_dirty_scope.store(true, Relaxed);
                 }
             }
         });
