@@ -16,6 +16,7 @@ pub mod gfp;
 pub mod iommu;
 pub mod iommu_driver;
 pub mod keyed_wait;
+pub mod migration;
 pub mod misc;
 pub mod mm;
 pub mod module_ref;

@@ -12,6 +12,8 @@ mod abi;
 use kernel::prelude::*;
 use kernel_ext::mm::may_warn;
 
+pub(crate) use kernel_ext::migration::MigrationState as State;
+
 /// The device can be stopped and its state copied: `VFIO_MIGRATION_STOP_COPY`.
 const STOP_COPY: u32 = 1 << 0;
 /// The device has the peer-to-peer quiescent states: `VFIO_MIGRATION_P2P`.
@@ -19,53 +21,18 @@ const P2P: u32 = 1 << 1;
 /// The device can copy its state while it runs: `VFIO_MIGRATION_PRE_COPY`.
 const PRE_COPY: u32 = 1 << 2;
 
-/// A migration state. The numbers are those of `enum vfio_device_mig_state`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum State {
-    Error = 0,
-    Stop = 1,
-    Running = 2,
-    StopCopy = 3,
-    Resuming = 4,
-    RunningP2p = 5,
-    PreCopy = 6,
-    PreCopyP2p = 7,
+/// The steps between migration states, for a device with the migration flags `flags`.
+pub(crate) trait Steps: Sized {
+    /// Returns whether the device has this state.
+    fn supported(self, flags: u32) -> bool;
+
+    /// Returns the next state on the path to `target`, or `None` if there is no path. Skips states
+    /// that the device does not have.
+    fn next(self, target: Self, flags: u32) -> Option<Self>;
 }
 
-impl State {
-    /// Returns the state with the given number.
-    pub(crate) fn from_number(number: u32) -> Option<Self> {
-        Some(match number {
-            0 => Self::Error,
-            1 => Self::Stop,
-            2 => Self::Running,
-            3 => Self::StopCopy,
-            4 => Self::Resuming,
-            5 => Self::RunningP2p,
-            6 => Self::PreCopy,
-            7 => Self::PreCopyP2p,
-            _ => return None,
-        })
-    }
-
-    /// Returns the state's name in debugfs.
-    #[cfg(CONFIG_VFIO_DEBUGFS)]
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Error => "ERROR",
-            Self::Stop => "STOP",
-            Self::Running => "RUNNING",
-            Self::StopCopy => "STOP_COPY",
-            Self::Resuming => "RESUMING",
-            Self::RunningP2p => "RUNNING_P2P",
-            Self::PreCopy => "PRE_COPY",
-            Self::PreCopyP2p => "PRE_COPY_P2P",
-        }
-    }
-
-    /// Returns whether a device with the migration flags `flags` has this state.
-    pub(crate) fn supported(self, flags: u32) -> bool {
+impl Steps for State {
+    fn supported(self, flags: u32) -> bool {
         let needed = match self {
             Self::Error => return flags == u32::MAX,
             Self::Stop | Self::Running | Self::StopCopy | Self::Resuming => STOP_COPY,
@@ -76,36 +43,10 @@ impl State {
         flags & needed == needed
     }
 
-    /// Returns the next state on the path to `target` for a device that has every state.
-    fn step(self, target: Self) -> Self {
-        use State::*;
-        if target == Error || self == target {
-            return target;
-        }
-        match (self, target) {
-            (Stop, Running | PreCopy | PreCopyP2p) => RunningP2p,
-            (Stop, _) => target,
-            (Running, PreCopy) => PreCopy,
-            (Running, _) => RunningP2p,
-            (PreCopy, PreCopyP2p | StopCopy) => PreCopyP2p,
-            (PreCopy, _) => Running,
-            (PreCopyP2p, PreCopy | StopCopy) => target,
-            (PreCopyP2p, _) => RunningP2p,
-            (StopCopy, PreCopy | PreCopyP2p) => Error,
-            (StopCopy, _) | (Resuming, _) => Stop,
-            (RunningP2p, Running | PreCopyP2p) => target,
-            (RunningP2p, PreCopy) => Running,
-            (RunningP2p, _) => Stop,
-            (Error, _) => Error,
-        }
-    }
-
-    /// Returns the next state on the path to `target` for a device with the migration flags
-    /// `flags`, or `None` if there is no path. Skips states that the device does not have.
-    pub(crate) fn next(self, target: Self, flags: u32) -> Option<Self> {
-        let mut next = self.step(target);
+    fn next(self, target: Self, flags: u32) -> Option<Self> {
+        let mut next = step(self, target);
         while next != Self::Error && !next.supported(flags) {
-            next = next.step(target);
+            next = step(next, target);
         }
         (next != Self::Error).then_some(next)
     }
@@ -132,6 +73,30 @@ pub(crate) fn next_state(flags: u32, current: u32, target: u32) -> Result<u32> {
     let target = known(target).ok_or(EINVAL)?;
     let next = current.next(target, flags).ok_or(EINVAL)?;
     Ok(next as u32)
+}
+
+/// Returns the next state on the path to `target` for a device that has every state.
+fn step(state: State, target: State) -> State {
+    use State::*;
+    if target == Error || state == target {
+        return target;
+    }
+    match (state, target) {
+        (Stop, Running | PreCopy | PreCopyP2p) => RunningP2p,
+        (Stop, _) => target,
+        (Running, PreCopy) => PreCopy,
+        (Running, _) => RunningP2p,
+        (PreCopy, PreCopyP2p | StopCopy) => PreCopyP2p,
+        (PreCopy, _) => Running,
+        (PreCopyP2p, PreCopy | StopCopy) => target,
+        (PreCopyP2p, _) => RunningP2p,
+        (StopCopy, PreCopy | PreCopyP2p) => Error,
+        (StopCopy, _) | (Resuming, _) => Stop,
+        (RunningP2p, Running | PreCopyP2p) => target,
+        (RunningP2p, PreCopy) => Running,
+        (RunningP2p, _) => Stop,
+        (Error, _) => Error,
+    }
 }
 
 #[cfg(CONFIG_KUNIT)]
