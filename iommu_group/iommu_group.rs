@@ -11,11 +11,8 @@
 
 #![deny(unsafe_code)]
 
-#[allow(unsafe_code)]
-mod abi;
 pub mod ranges;
 pub mod refusal;
-pub mod software;
 
 use kernel::prelude::*;
 
@@ -38,13 +35,11 @@ module! {
     license: "GPL v2",
 }
 
-/// The module. It holds code, and the registered implementation that moves devices between
-/// software groups.
+/// The module. It only provides code to the other modules.
 struct IommuGroup;
 
 impl kernel::Module for IommuGroup {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        abi::init();
         Ok(Self)
     }
 }

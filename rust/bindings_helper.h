@@ -24,5 +24,6 @@
 
 #include "helpers.h"
 #include "../include/linux/ioasid.h"
+#include "../include/linux/vfio_group.h"
 #include "../include/uapi/vfio_group.h"
 #include "../include/uapi/vfio_pamu.h"

@@ -3,6 +3,8 @@
 #include <linux/module.h>
 #include <linux/vfio.h>
 
+#include "../include/linux/vfio_group.h"
+
 int vfio_register_iommu_driver(const void *ops);
 void vfio_unregister_iommu_driver(const void *ops);
 
@@ -29,6 +31,9 @@ EXPORT_SYMBOL_GPL(vfio_unregister_iommu_driver);
 EXPORT_SYMBOL_GPL(vfio_virqfd_disable);
 EXPORT_SYMBOL_GPL(vfio_virqfd_enable);
 EXPORT_SYMBOL_GPL(vfio_virqfd_flush_thread);
+
+/* Not in the kernel's: include/linux/vfio_group.h. */
+EXPORT_SYMBOL_GPL(vfio_move_device);
 
 EXPORT_SYMBOL(vfio_dma_rw);
 EXPORT_SYMBOL(vfio_info_add_capability);

@@ -17,6 +17,7 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
+    iommu::Group as IommuGroup,
     iommu_driver::Ops,
     uapi::InfoCaps, //
 };
@@ -36,6 +37,7 @@ use crate::{
     },
     group::{
         file_group,
+        move_device,
         Kvm, //
     },
     iommu_driver::{
@@ -97,6 +99,29 @@ unsafe extern "C" fn vfio_register_emulated_iommu_dev(device: *mut bindings::vfi
 unsafe extern "C" fn vfio_unregister_group_dev(device: *mut bindings::vfio_device) {
     // SAFETY: By this function's contract.
     registration::unregister(unsafe { Device::from_raw(device) });
+}
+
+/// Moves `device` to the software group `group`, or to one of its own: see
+/// `include/linux/vfio_group.h`.
+///
+/// # Safety
+///
+/// `device` is registered, and is not unregistered during the call. `group` is null or valid.
+/// `commit` can be called with `data`.
+#[no_mangle]
+unsafe extern "C" fn vfio_move_device(
+    device: *mut bindings::vfio_device,
+    group: *mut bindings::iommu_group,
+    commit: unsafe extern "C" fn(*mut c_void),
+    data: *mut c_void,
+) -> c_int {
+    // SAFETY: By this function's contract.
+    let device = unsafe { Device::from_raw(device) };
+    // SAFETY: By this function's contract.
+    let group = (!group.is_null()).then(|| unsafe { IommuGroup::from_ptr(group) });
+    // SAFETY: By this function's contract.
+    let commit = || unsafe { commit(data) };
+    from_result(|| move_device(device, group, commit).map(|()| 0))
 }
 
 /// Keeps a device registered. Returns false if its registration has ended.

@@ -12,9 +12,9 @@ mod abi;
 mod binding;
 mod file;
 mod holder;
+mod move_device;
 mod refusal;
 pub(crate) mod registry;
-pub(crate) mod regroup;
 mod session;
 mod snapshot;
 mod user;
@@ -60,6 +60,7 @@ pub(crate) use file::file_group;
 pub(crate) use session::OpenDevice;
 
 use holder::Holder;
+pub(crate) use move_device::move_device;
 use refusal::Reason;
 use session::Session;
 

@@ -39,7 +39,6 @@ mod noiommu;
 #[path = "virqfd/abi.rs"]
 mod virqfd;
 
-use iommu_group::software;
 use kernel::{
     debugfs::Dir,
     prelude::*, //
@@ -61,7 +60,6 @@ module! {
 /// The module's registrations. They are dropped from top to bottom.
 #[pin_data]
 struct Vfio {
-    _mover: software::Registration,
     #[pin]
     _container_node: MiscRegistration,
     _device_class: ClassRegistration,
@@ -87,7 +85,6 @@ impl kernel::InPlaceModule for Vfio {
             _group_class: group::registry::GroupClass::new(_debug)?,
             _virqfd: virqfd::CleanupQueue::new()?,
             _device_class: device::CLASS.register()?,
-            _mover: software::Registration::new(&group::regroup::Mover)?,
             _container_node <- container::register(),
             _: {
                 pr_info!("VFIO - User Level meta-driver version: 0.3\n");

@@ -56,11 +56,7 @@ impl Container {
 
     /// Executes the request that the ioctl's argument `user`, read from `arg`, describes. Returns
     /// the number of bytes that were unmapped.
-    fn unmap_user(
-        &self,
-        user: &vfio_iommu_type1_dma_unmap,
-        arg: UserPtr,
-    ) -> RequestResult<u64> {
+    fn unmap_user(&self, user: &vfio_iommu_type1_dma_unmap, arg: UserPtr) -> RequestResult<u64> {
         let size = vfio_iommu_type1_dma_unmap::MIN_SIZE;
         user.check_argsz(size)
             .map_err(|_| RequestError::SHORT_ARGSZ)?;

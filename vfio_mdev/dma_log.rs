@@ -7,12 +7,11 @@
 //! is in progress, the next report contains it. The same applies to a log that starts while a write
 //! is in progress.
 
+#[allow(unsafe_code)]
+mod abi;
 mod entries;
 
-use iommu_group::{
-    ranges::Range,
-    software, //
-};
+use iommu_group::ranges::Range;
 use kernel::{
     new_mutex,
     page::PAGE_SIZE,
@@ -31,11 +30,13 @@ use entries::{
     Taken, //
 };
 
-/// Whether the core in use can report the content of a log. Our core always can. The kernel's core
-/// can only if the kernel has `struct iova_bitmap`. Otherwise it would start a log but never
-/// report, which is worse than no log.
-pub(crate) fn can_be_reported() -> bool {
-    dirty_bitmap::KERNELS || software::can_regroup()
+pub(crate) use abi::LogOps;
+
+/// Whether the core in use can report the content of a log. The core of this project, `own_core`,
+/// always can. The kernel's core can only if the kernel has `struct iova_bitmap`. Otherwise it would
+/// start a log but never report, which is worse than no log.
+pub(crate) fn can_be_reported(own_core: bool) -> bool {
+    dirty_bitmap::KERNELS || own_core
 }
 
 /// The log of a device. It is active while DMA logging is.

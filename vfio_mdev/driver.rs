@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The traits that a driver of mediated devices implements.
+//! The traits that a driver of mediated devices implements, and its registration.
 
+#[allow(unsafe_code)]
+mod abi;
+mod capacity;
 pub(crate) mod irqs;
 pub(crate) mod migrate;
 pub mod pci;
 mod region;
 pub(crate) mod requests;
+mod virtual_parent;
 
 use kernel::{
     prelude::*,
@@ -16,20 +20,25 @@ use kernel::{
 use kernel_ext::bindings;
 
 use crate::{
-    abi::{
-        instance::Instance,
-        members::Members, //
-    },
+    instance::Instance,
+    peers::Members,
     uuid::Uuid, //
 };
 
 use migrate::Migration;
 
+pub(crate) use capacity::Share;
+
+pub use abi::{
+    Driver,
+    ParentRegistration, //
+};
 pub use region::{
     Access,
     Region,
     Width, //
 };
+pub use virtual_parent::VirtualParent;
 
 /// The Rust type that represents the device types of `D`.
 pub type TypeOf<D> = <<D as Device>::Parent as Parent>::Type;

@@ -1,124 +1,234 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The migration states, and the actions of the transitions between them.
+//! Migration: the state of a device, and the actions of the steps between two states.
 //!
-//! The core determines the next state on the way to another (`vfio_mig_get_next_state`). The states
-//! are those of `enum vfio_device_mig_state`. Devices of this bus never enter `ERROR`, because a
-//! failed transition leaves the device unchanged.
+//! The core determines the next state on the way to another (`vfio_mig_get_next_state`). Devices of
+//! this bus never enter `ERROR`, because a failed step leaves the device unchanged.
 
+#[allow(unsafe_code)]
+mod abi;
 mod header;
-pub(crate) mod transfer;
+mod transfer;
 
-use kernel::sync::Arc;
+use kernel::{
+    fs::File,
+    new_mutex,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc,
+        Mutex, //
+    }, //
+};
+use kernel_ext::migration::MigrationState;
 
-use crate::driver::migrate::Activity;
+use crate::{
+    driver::{
+        migrate::{
+            Activity,
+            Migration, //
+        },
+        Device,
+        Parent,
+        Type, //
+    },
+    instance::Instance, //
+};
+use header::Header;
 use transfer::Transfer;
 
-pub(crate) use header::Header;
+pub(crate) use abi::MigrationOps;
 
 /// The migration state of a device.
 pub(crate) struct Machine {
-    pub(crate) state: State,
-    /// The data that are saved or loaded, in the states that have a [`Session`].
-    pub(crate) transfer: Option<Arc<Transfer>>,
+    state: MigrationState,
+    /// The data that are saved or loaded, in the states that have a [`DataFile`].
+    transfer: Option<Arc<Transfer>>,
 }
 
 impl Machine {
-    /// The state of a running device.
-    pub(crate) const fn new() -> Self {
-        Self {
-            state: State::Running,
+    /// Creates the lock of a new device, which is running. See `UsedCapacity::new` for why it is not
+    /// inlined.
+    #[inline(never)]
+    pub(crate) fn new() -> impl PinInit<Mutex<Self>> {
+        let running = Self {
+            state: MigrationState::Running,
             transfer: None,
-        }
+        };
+        new_mutex!(running, "vfio_mdev::Machine")
     }
 
     /// Ends the transfer, if there is one. Its file becomes unusable.
-    pub(crate) fn end_transfer(&mut self) {
+    fn end_transfer(&mut self) {
         if let Some(transfer) = self.transfer.take() {
             transfer.end();
         }
     }
 }
 
-/// A migration state. The numbers are those of `<linux/vfio.h>`.
+/// The file with the data of a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum State {
-    Stop = 1,
-    Running = 2,
-    StopCopy = 3,
-    Resuming = 4,
-    RunningP2p = 5,
-    PreCopy = 6,
-    PreCopyP2p = 7,
-}
-
-/// The direction of a transfer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Session {
-    /// To userspace.
+enum DataFile {
+    /// Userspace reads the saved state.
     Saving,
-    /// From userspace.
+    /// Userspace writes the state to load.
     Resuming,
 }
 
-impl State {
-    /// Returns the state with a number, if it exists.
-    pub(crate) fn from_number(number: u32) -> Option<Self> {
-        Some(match number {
-            1 => Self::Stop,
-            2 => Self::Running,
-            3 => Self::StopCopy,
-            4 => Self::Resuming,
-            5 => Self::RunningP2p,
-            6 => Self::PreCopy,
-            7 => Self::PreCopyP2p,
-            _ => return None,
-        })
-    }
-
-    /// Returns what a device in this state does on its own.
-    pub(crate) fn activity(self) -> Activity {
-        match self {
-            Self::Running | Self::PreCopy => Activity::Running,
-            Self::RunningP2p | Self::PreCopyP2p => Activity::Quiescent,
-            Self::Stop | Self::StopCopy | Self::Resuming => Activity::Stopped,
-        }
-    }
-
-    fn session(self) -> Option<Session> {
-        match self {
-            Self::PreCopy | Self::PreCopyP2p | Self::StopCopy => Some(Session::Saving),
-            Self::Resuming => Some(Session::Resuming),
-            Self::Stop | Self::Running | Self::RunningP2p => None,
+impl DataFile {
+    /// Returns the file that a device in this state has.
+    fn of(state: MigrationState) -> Option<Self> {
+        match state {
+            MigrationState::PreCopy | MigrationState::PreCopyP2p | MigrationState::StopCopy => {
+                Some(Self::Saving)
+            }
+            MigrationState::Resuming => Some(Self::Resuming),
+            _ => None,
         }
     }
 }
 
-/// The actions of a transition between two states, in this order.
+impl From<MigrationState> for Activity {
+    /// Returns what a device in this state does on its own.
+    fn from(state: MigrationState) -> Self {
+        match state {
+            MigrationState::Running | MigrationState::PreCopy => Self::Running,
+            MigrationState::RunningP2p | MigrationState::PreCopyP2p => Self::Quiescent,
+            _ => Self::Stopped,
+        }
+    }
+}
+
+/// The actions of a step between two states, in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Step {
+struct Step {
     /// Create a data file.
-    pub(crate) begins: Option<Session>,
+    begins: Option<DataFile>,
     /// Change the activity of the device.
-    pub(crate) activity: Option<Activity>,
+    activity: Option<Activity>,
     /// Save the device's state to the file.
-    pub(crate) saves: bool,
+    saves: bool,
     /// Load the device's state from the file.
-    pub(crate) loads: bool,
+    loads: bool,
     /// Make the file unusable.
-    pub(crate) ends: bool,
+    ends: bool,
 }
 
 impl Step {
-    pub(crate) fn new(from: State, to: State) -> Self {
-        let (before, after) = (from.session(), to.session());
+    fn new(from: MigrationState, to: MigrationState) -> Self {
+        let (before, after) = (DataFile::of(from), DataFile::of(to));
         Self {
             begins: after.filter(|_| before.is_none()),
-            activity: Some(to.activity()).filter(|activity| *activity != from.activity()),
-            saves: to == State::StopCopy,
-            loads: from == State::Resuming,
+            activity: Some(Activity::from(to)).filter(|&activity| activity != Activity::from(from)),
+            saves: to == MigrationState::StopCopy,
+            loads: from == MigrationState::Resuming,
             ends: before.is_some() && after.is_none(),
+        }
+    }
+}
+
+impl<D: Device> Instance<D> {
+    /// Changes the state to `target`, through the states in between. Returns the data file if the
+    /// last step opened one.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the state does not exist or cannot be reached, and the errors of a
+    /// [step](Instance::step). On error the device stays in the last state that it reached.
+    fn set_migration_state(&self, target: u32) -> Result<Option<ARef<File>>> {
+        let migration = D::MIGRATION.ok_or(ENOTTY)?;
+        let mut machine = self.machine().lock();
+        let mut file = None;
+        while machine.state as u32 != target {
+            let next = self.next_state(machine.state, target)?;
+            file = self.step(&migration, &mut machine, next)?;
+            machine.state = next;
+        }
+        Ok(file)
+    }
+
+    /// Performs the step to an adjacent state.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `ENFILE`; `EINVAL` for data that are incomplete or for another kind of device; the
+    /// driver's errors. Nothing changes on error.
+    fn step(
+        &self,
+        migration: &Migration<D>,
+        machine: &mut Machine,
+        next: MigrationState,
+    ) -> Result<Option<ARef<File>>> {
+        let step = Step::new(machine.state, next);
+        let mut file = None;
+        let mut transfer = machine.transfer.clone();
+        if let Some(kind) = step.begins {
+            let (new, its_file) = self.open_transfer(kind, self.header(migration))?;
+            (transfer, file) = (Some(new), Some(its_file));
+        }
+        if let Some(activity) = step.activity {
+            (migration.set_activity)(self, activity);
+        }
+        if let Some(transfer) = transfer.as_ref().filter(|_| step.saves) {
+            transfer
+                .save(&mut |state| (migration.save)(self, state))
+                .inspect_err(|_| {
+                    if step.activity.is_some() {
+                        (migration.set_activity)(self, machine.state.into());
+                    }
+                })?;
+        }
+        if let Some(transfer) = transfer.as_ref().filter(|_| step.loads) {
+            transfer.load(&mut |state| (migration.load)(self, state))?;
+        }
+        machine.transfer = transfer;
+        if step.ends {
+            machine.end_transfer();
+        }
+        Ok(file)
+    }
+
+    /// Returns the header that precedes the device's state.
+    fn header(&self, migration: &Migration<D>) -> Header {
+        Header::new(
+            D::Parent::NAME.to_bytes(),
+            self.ty().sysfs_name().to_bytes(),
+            migration.version,
+            (migration.state_size)(self),
+        )
+    }
+
+    /// Handles `VFIO_DEVICE_RESET`.
+    ///
+    /// # Errors
+    ///
+    /// The driver's errors.
+    pub(crate) fn reset(&self) -> Result {
+        let mut machine = self.machine().lock();
+        D::reset(self)?;
+        self.run_again(&mut machine);
+        Ok(())
+    }
+
+    /// Resets a device that is no longer open. Ends its user's migration even if the reset fails.
+    ///
+    /// # Errors
+    ///
+    /// The driver's errors.
+    pub(crate) fn reset_for_next_user(&self) -> Result {
+        let mut machine = self.machine().lock();
+        // Reset first: commands of the previous user may be waiting for the device to run.
+        let result = D::reset(self);
+        self.run_again(&mut machine);
+        result
+    }
+
+    fn run_again(&self, machine: &mut Machine) {
+        machine.end_transfer();
+        let before = core::mem::replace(&mut machine.state, MigrationState::Running);
+        let running = Activity::from(before) == Activity::Running;
+        if let Some(migration) = D::MIGRATION.filter(|_| !running) {
+            (migration.set_activity)(self, Activity::Running);
         }
     }
 }
@@ -127,22 +237,13 @@ impl Step {
 #[kernel::macros::kunit_tests(vfio_mdev_migration)]
 mod tests {
     use super::{
-        State::*,
+        MigrationState::*,
         *, //
     };
     use Activity::{
         Quiescent,
         Stopped, //
     };
-
-    #[test]
-    fn numbers_are_those_of_userspace() {
-        for number in 0..20 {
-            let state = State::from_number(number);
-            assert_eq!(state.is_some(), (1..8).contains(&number));
-            assert!(state.is_none_or(|state| state as u32 == number));
-        }
-    }
 
     #[test]
     fn without_a_file_only_the_activity_changes() {
@@ -170,7 +271,7 @@ mod tests {
             (Stop, StopCopy),
         ] {
             let expected = Step {
-                begins: Some(Session::Saving),
+                begins: Some(DataFile::Saving),
                 saves: to == StopCopy,
                 ..Step::default()
             };
@@ -192,7 +293,7 @@ mod tests {
     #[test]
     fn resuming_loads_at_its_end() {
         let expected = Step {
-            begins: Some(Session::Resuming),
+            begins: Some(DataFile::Resuming),
             ..Step::default()
         };
         assert_eq!(Step::new(Stop, Resuming), expected);

@@ -2,14 +2,15 @@
 
 //! Peer-to-peer groups: devices that share resources and therefore have a single user.
 //!
-//! Devices with the same UUID in `peer_to_peer_resource_uuid` are in one software group of
-//! `iommu_group.ko`, which `vfio.ko` offers to userspace as a whole. This module maps UUIDs to
-//! groups and tracks the members of each group. It changes a group together with the software
-//! group, while no device involved can be opened.
+//! Devices with the same UUID in `peer_to_peer_resource_uuid` are in one [`Group`], and in one
+//! software group of `vfio.ko`, which offers the software group to userspace as a whole.
+//! [`Peer::group`] determines the group of a device. A write to the attribute ([`set_uuid`]) makes
+//! `vfio.ko` move the device to the other software group, and changes [`Peer::group`] in the course
+//! of it, while no device of the two groups can be opened.
 
-mod directory;
+#[allow(unsafe_code)]
+mod abi;
 
-use iommu_group::software;
 use kernel::{
     device::Device as BusDevice,
     new_mutex,
@@ -22,35 +23,23 @@ use kernel::{
         SpinLock, //
     }, //
 };
-use kernel_ext::tree::{
-    Node,
-    Tree, //
+use kernel_ext::iommu::Group as IommuGroup;
+
+use crate::uuid::Uuid;
+use abi::{
+    Erased,
+    RegisteredPeer,
+    PEERS, //
 };
 
-use crate::{
-    abi::{
-        globals::PEERS,
-        members::Erased, //
-    },
-    uuid::Uuid, //
+pub(crate) use abi::{
+    attribute_groups,
+    init,
+    MoveDevice,
+    PeerOf, //
 };
-use directory::Directory;
 
-/// All groups, and all devices that can be in a group.
-pub(crate) struct Peers {
-    groups: Directory<Uuid, Arc<Group>>,
-    /// By the UUID of the device.
-    devices: Tree<Uuid, Arc<Peer>>,
-}
-
-impl Peers {
-    pub(crate) const fn new() -> Self {
-        Self {
-            groups: Directory::new(),
-            devices: Tree::new(),
-        }
-    }
-}
+pub use abi::Members;
 
 /// Identifies the driver of a peer.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,24 +51,24 @@ type Admit = fn(&Peer, &[Arc<Peer>]) -> Result;
 /// A device that can be in a group with others.
 #[pin_data]
 pub(crate) struct Peer {
-    name: Uuid,
     dev: ARef<BusDevice>,
     driver: DriverKey,
     instance: Erased,
     admit: Admit,
-    /// Changed with [`PEERS`](static@PEERS) held, while the device cannot be opened.
+    /// Changed with [`PEERS`](static@PEERS) locked, while the device cannot be opened.
     #[pin]
     group: SpinLock<Arc<Group>>,
 }
 
-/// Devices with the same UUID in `peer_to_peer_resource_uuid`.
+/// Devices with the same UUID in `peer_to_peer_resource_uuid`. It exists as long as it has members.
 #[pin_data]
 struct Group {
     uuid: Uuid,
-    /// Members are added with [`PEERS`](static@PEERS) held, and removed at any time.
+    /// The devices whose [`Peer::group`] is this group, in the order in which they joined.
     ///
-    /// A driver holds it while it accesses the memory of a process, which the process can delay.
-    /// Waiting for it with `PEERS` held is allowed only while no member can be open.
+    /// A driver holds the lock while it accesses the memory of a process, which the process can
+    /// delay. Waiting for it with [`PEERS`](static@PEERS) locked is allowed only while no member
+    /// can be open.
     #[pin]
     members: Mutex<KVec<Arc<Peer>>>,
     /// The number of open members. Held while the driver is notified of the first open and of the
@@ -100,10 +89,27 @@ impl Group {
         )
     }
 
-    /// Adds a member. [`admitted`] has made room for it, with [`PEERS`](static@PEERS) held since.
-    fn add(&self, peer: Arc<Peer>) {
-        let added = self.members.lock().push_within_capacity(peer);
-        debug_assert!(added.is_ok());
+    /// Checks that driver and parent allow `peer` to join the group, and makes room for it. Returns
+    /// the software group of the members, or `None` if there are no members that are registered
+    /// with VFIO.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if a driver is using the members; `EXDEV` if they belong to another driver; `ENOMEM`;
+    /// the errors of the parent.
+    fn admit(&self, peer: &Peer) -> Result<Option<ARef<IommuGroup>>> {
+        let mut members = self.members.try_lock().ok_or(EBUSY)?;
+        members.reserve(1, GFP_KERNEL)?;
+        if members.is_empty() {
+            return Ok(None);
+        }
+        if members.iter().any(|member| member.driver != peer.driver) {
+            return Err(EXDEV);
+        }
+        (peer.admit)(peer, &members)?;
+        Ok(members
+            .iter()
+            .find_map(|member| IommuGroup::of(&member.dev)))
     }
 
     /// Removes a member.
@@ -114,26 +120,20 @@ impl Group {
 }
 
 impl Peer {
-    /// Creates a peer with a group of its own and a random UUID. Returns `None` if the VFIO core in
-    /// use cannot move devices between groups.
+    /// Creates a peer with a group of its own and a random UUID.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(
-        name: Uuid,
+    fn new(
         dev: &BusDevice,
         driver: DriverKey,
         instance: Erased,
         admit: Admit,
-    ) -> Result<Option<Arc<Self>>> {
-        if !software::can_regroup() {
-            return Ok(None);
-        }
+    ) -> Result<Arc<Self>> {
         let group = Group::new(Uuid::random())?;
-        let peer = Arc::pin_init(
+        Arc::pin_init(
             pin_init!(Self {
-                name,
                 dev: dev.into(),
                 driver,
                 instance,
@@ -141,8 +141,7 @@ impl Peer {
                 group <- new_spinlock!(group, "vfio_mdev::Peer::group"),
             }),
             GFP_KERNEL,
-        )?;
-        Ok(Some(peer))
+        )
     }
 
     fn group(&self) -> Arc<Group> {
@@ -150,16 +149,22 @@ impl Peer {
     }
 
     /// Returns the value of `peer_to_peer_resource_uuid`.
-    pub(crate) fn uuid(&self) -> Uuid {
+    fn uuid(&self) -> Uuid {
         self.group().uuid
     }
 
-    pub(crate) fn instance(&self) -> Erased {
-        self.instance
+    /// Changes the group. [`Group::admit`] has made room, and [`PEERS`](static@PEERS) is locked
+    /// since.
+    fn change_group(self: &Arc<Self>, to: Arc<Group>) {
+        // `with_members` relies on this order: the group of a device always has it as a member.
+        let added = to.members.lock().push_within_capacity(self.clone());
+        debug_assert!(added.is_ok());
+        let former = core::mem::replace(&mut *self.group.lock(), to);
+        former.remove(self);
     }
 
     /// Calls `f` with the members of the group. No member joins or leaves during the call.
-    pub(crate) fn with_members<R>(&self, f: impl FnOnce(&[Arc<Peer>]) -> R) -> R {
+    fn with_members<R>(&self, f: impl FnOnce(&[Arc<Peer>]) -> R) -> R {
         loop {
             let group = self.group();
             let members = group.members.lock();
@@ -176,7 +181,7 @@ impl Peer {
     /// # Errors
     ///
     /// The errors of `first`. Then the device is not counted.
-    pub(crate) fn opened(&self, first: impl FnOnce(&[Arc<Peer>]) -> Result) -> Result {
+    fn opened(&self, first: impl FnOnce(&[Arc<Peer>]) -> Result) -> Result {
         let group = self.group();
         let mut open = group.open.lock();
         if *open == 0 {
@@ -187,7 +192,7 @@ impl Peer {
     }
 
     /// Undoes [`Peer::opened`]. Calls `last` if no other member is open.
-    pub(crate) fn closed(&self, last: impl FnOnce(&[Arc<Peer>])) {
+    fn closed(&self, last: impl FnOnce(&[Arc<Peer>])) {
         let group = self.group();
         let mut open = group.open.lock();
         *open -= 1;
@@ -198,91 +203,179 @@ impl Peer {
 }
 
 /// Registers a device with VFIO by calling `register`, which puts it into a software group of its
-/// own, and then makes the peer visible to [`find`].
+/// own.
 ///
 /// The device becomes a member of its own group before the registration, because it can be opened
-/// as soon as it is registered.
+/// as soon as it is registered. No other device can join the group before the registration.
 ///
 /// # Errors
 ///
 /// `ENOMEM`, and the errors of `register`.
 pub(crate) fn enter(peer: &Arc<Peer>, register: impl FnOnce() -> Result) -> Result {
-    let group = peer.group();
-    let by_name = Node::new(peer.name, peer.clone())?;
     let mut peers = PEERS.lock();
-    let target = peers.groups.target(group.uuid, || Ok(group.clone()))?;
+    peers.reserve(1, GFP_KERNEL)?;
+    let group = peer.group();
     group.members.lock().push(peer.clone(), GFP_KERNEL)?;
     register().inspect_err(|_| group.remove(peer))?;
-    peers.groups.join(target);
-    peers.devices.insert(by_name);
+    let added = peers.push_within_capacity(peer.clone());
+    debug_assert!(added.is_ok());
     Ok(())
 }
 
-/// Removes a device from its group. The device is no longer registered with VFIO.
+/// Removes a device from its group. The device is no longer registered with VFIO, and cannot change
+/// groups any more.
 pub(crate) fn leave(peer: &Arc<Peer>) {
-    PEERS.lock().devices.remove(&peer.name);
-    // Other members may be open, so this waits without `PEERS`. The device cannot change groups any
-    // more, and its group stays in the directory.
-    let group = peer.group();
-    group.remove(peer);
-    PEERS.lock().groups.leave(&group.uuid);
+    // Other members may be open, so this waits without `PEERS`.
+    peer.group().remove(peer);
+    PEERS.lock().retain(|other| !Arc::ptr_eq(other, peer));
 }
 
-/// Returns the device with a UUID, if it can be in a group with others.
-pub(crate) fn find(name: Uuid) -> Option<Arc<Peer>> {
-    PEERS.lock().devices.get(&name).cloned()
+/// Returns the group with a UUID, if one of `peers` is in it.
+fn group_with(peers: &[Arc<Peer>], uuid: Uuid) -> Option<Arc<Group>> {
+    peers
+        .iter()
+        .map(|peer| peer.group())
+        .find(|group| group.uuid == uuid)
 }
 
-/// Moves a device to the group with a UUID. The group is created if no device has the UUID.
+/// Handles a write to `peer_to_peer_resource_uuid`: moves a device to the group with a UUID. The
+/// group is created if no device has the UUID.
 ///
 /// # Errors
 ///
 /// Nothing changes on error. `EBUSY` if a device of the old or the new group is open, if the file
 /// of such a group is open, or if a driver is using the members of the new group; `EXDEV` if the new
-/// group has devices of another driver; `ENODEV` if the device is being removed; `ENOMEM`; and the
-/// errors of the device's parent.
-pub(crate) fn assign(peer: &Arc<Peer>, uuid: Uuid) -> Result {
-    let mut peers = PEERS.lock();
-    let from = peer.group();
-    if from.uuid == uuid {
+/// group has devices of another driver; `ENOMEM`; and the errors of sysfs and of the device's
+/// parent.
+fn set_uuid(device: &RegisteredPeer<'_>, uuid: Uuid) -> Result {
+    let (peer, peers) = (device.peer(), PEERS.lock());
+    if peer.uuid() == uuid {
         return Ok(());
     }
-    let target = peers.groups.target(uuid, || Group::new(uuid))?;
-    let companions = admitted(peer, target.group())?;
-    let mut target = Some(target);
-    software::regroup(&peer.dev, &companions, &mut || {
-        if let Some(target) = target.take() {
-            peers.groups.leave(&from.uuid);
-            let to = peers.groups.join(target);
-            // `Peer::with_members` relies on this order: the group of a device always has it as a
-            // member.
-            to.add(peer.clone());
-            let former = core::mem::replace(&mut *peer.group.lock(), to);
-            former.remove(peer);
-        }
-    })
+    let to = match group_with(&peers, uuid) {
+        Some(group) => group,
+        None => Group::new(uuid)?,
+    };
+    let software_group = to.admit(peer)?;
+    device.move_to(software_group.as_deref(), || peer.change_group(to))
 }
 
-/// Checks that driver and parent allow `peer` to join `group`, and makes room for it. Returns the
-/// devices of `group`.
-///
-/// # Errors
-///
-/// `EBUSY` if a driver is using the members; `EXDEV` if they belong to another driver; `ENOMEM`; the
-/// errors of the parent.
-fn admitted(peer: &Peer, group: &Group) -> Result<KVec<ARef<BusDevice>>> {
-    let mut members = group.members.try_lock().ok_or(EBUSY)?;
-    members.reserve(1, GFP_KERNEL)?;
-    let mut devices = KVec::with_capacity(members.len(), GFP_KERNEL)?;
-    if members.is_empty() {
-        return Ok(devices);
+#[cfg(CONFIG_KUNIT)]
+#[kernel::macros::kunit_tests(vfio_mdev_peers)]
+mod tests {
+    use core::ops::Deref;
+
+    use kernel::faux;
+
+    use super::*;
+
+    /// The device of all peers, and peers of one driver.
+    struct Peers {
+        parent: faux::Registration,
+        peers: KVec<Arc<Peer>>,
     }
-    if members.iter().any(|member| member.driver != peer.driver) {
-        return Err(EXDEV);
+
+    impl Peers {
+        /// Creates peers with groups of their own.
+        fn new(count: usize) -> Result<Self> {
+            let mut this = Self {
+                parent: faux::Registration::new(c"vfio_mdev_peers", None)?,
+                peers: KVec::new(),
+            };
+            for _ in 0..count {
+                let peer = this.outsider(1, |_, _| Ok(()))?;
+                this.peers.push(peer.clone(), GFP_KERNEL)?;
+                let group = peer.group();
+                group.members.lock().push(peer, GFP_KERNEL)?;
+            }
+            Ok(this)
+        }
+
+        /// Creates a peer that is in no group.
+        fn outsider(&self, driver: usize, admit: Admit) -> Result<Arc<Peer>> {
+            let dev: &BusDevice = self.parent.as_ref().as_ref();
+            Peer::new(dev, DriverKey(driver), Erased::dangling(), admit)
+        }
     }
-    (peer.admit)(peer, &members)?;
-    for member in members.iter() {
-        devices.push(member.dev.clone(), GFP_KERNEL)?;
+
+    impl Deref for Peers {
+        type Target = [Arc<Peer>];
+
+        fn deref(&self) -> &[Arc<Peer>] {
+            &self.peers
+        }
     }
-    Ok(devices)
+
+    impl Drop for Peers {
+        fn drop(&mut self) {
+            for peer in &self.peers {
+                peer.group().remove(peer);
+            }
+        }
+    }
+
+    /// Does what [`set_uuid`] does without VFIO.
+    fn assign(peers: &[Arc<Peer>], index: usize, uuid: Uuid) -> Result {
+        let to = match group_with(peers, uuid) {
+            Some(group) => group,
+            None => Group::new(uuid)?,
+        };
+        if peers[index].uuid() != uuid {
+            to.admit(&peers[index])?;
+            peers[index].change_group(to);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn devices_with_one_uuid_share_a_group() -> Result {
+        let peers = Peers::new(3)?;
+        assert!(!Arc::ptr_eq(&peers[0].group(), &peers[1].group()));
+        let former = peers[1].uuid();
+        assign(&peers, 1, peers[0].uuid())?;
+        assert!(Arc::ptr_eq(&peers[0].group(), &peers[1].group()));
+        assert_eq!(peers[0].with_members(|members| members.len()), 2);
+        assert_eq!(peers[2].with_members(|members| members.len()), 1);
+        // The former group went with its last member.
+        assert!(group_with(&peers, former).is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn a_device_joins_only_where_it_is_admitted() -> Result {
+        let peers = Peers::new(2)?;
+        let refuse: Admit = |_, _| Err(ENOSPC);
+        let stranger = peers.outsider(2, refuse)?;
+        assert_eq!(peers[0].group().admit(&stranger).err(), Some(EXDEV));
+        let sibling = peers.outsider(1, refuse)?;
+        assert_eq!(peers[0].group().admit(&sibling).err(), Some(ENOSPC));
+        let group = peers[0].group();
+        let in_use = group.members.lock();
+        assert_eq!(group.admit(&peers[1]).err(), Some(EBUSY));
+        drop(in_use);
+        assert!(group.admit(&peers[1]).is_ok());
+        Ok(())
+    }
+
+    /// Five devices move at random between three UUIDs. Devices with the same UUID have the same
+    /// group, which has them as its members.
+    #[test]
+    fn members_are_the_devices_of_the_group() -> Result {
+        let peers = Peers::new(5)?;
+        let uuids = [[1; 16], [2; 16], [3; 16]].map(Uuid::from_bytes);
+        let mut random = 1u32;
+        for _ in 0..500 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let index = (random >> 16) as usize % peers.len();
+            assign(&peers, index, uuids[(random >> 24) as usize % 3])?;
+            for peer in peers.iter() {
+                let same = |other: &&Arc<Peer>| other.uuid() == peer.uuid();
+                let count = peers.iter().filter(same).count();
+                assert_eq!(peer.with_members(|members| members.len()), count);
+                let shared = |other: &Arc<Peer>| Arc::ptr_eq(&other.group(), &peer.group());
+                assert!(peer.with_members(|members| members.iter().all(shared)));
+            }
+        }
+        Ok(())
+    }
 }

@@ -2,6 +2,9 @@
 
 //! UUIDs, the names of mediated devices and of peer-to-peer groups.
 
+#[allow(unsafe_code)]
+mod abi;
+
 use kernel::{
     fmt,
     prelude::*, //
@@ -47,7 +50,7 @@ impl Uuid {
 
     /// Creates a random UUID (version 4).
     pub fn random() -> Self {
-        Self(crate::abi::random_uuid())
+        Self(abi::random())
     }
 
     /// Returns the bytes of a `guid_t`.

@@ -7,13 +7,22 @@
 //! `create` attribute of a type, and removes it through the `remove` attribute of the device. The
 //! bus binds the new device to the parent's driver, which offers it to userspace through VFIO.
 //!
-//! Unsafe code is confined to [`abi`]. It wraps the structures of `include/linux/mdev.h` and
-//! defines the functions of that header, which C drivers call.
+//! - [`exports`]: the functions of `include/linux/mdev.h`, which C drivers call
+//! - [`bus`], [`parent`], [`device`]: the bus, its parents with their types, and its devices;
+//!   [`sysfs`] has helpers for their attributes
+//! - [`driver`]: the traits of a Rust driver, its registration, and the requests of
+//!   `<linux/vfio.h>`
+//! - [`instance`]: a device of a Rust driver; its [`memory`], and the pinned [`pages`] of its
+//!   process
+//! - [`migration`], [`dma_log`]: saving and loading the state of a device; the log of its writes
+//! - [`peers`]: peer-to-peer groups
+//!
+//! Unsafe code is confined to [`exports`] and to the `abi.rs` of each of these.
 //!
 //! # Drivers
 //!
 //! A Rust driver implements [`Parent`], [`Type`] and [`Device`] without unsafe code, and keeps a
-//! [`Registration`] or a [`VirtualParent`]. The bus implements regions, interrupts and the requests
+//! [`ParentRegistration`] or a [`VirtualParent`]. The bus implements regions, interrupts and the requests
 //! of `<linux/vfio.h>`. It also ensures the order of teardown: a device is closed before it is
 //! removed, it is removed before its parent is unregistered, and the parent is unregistered before
 //! its driver. See `Documentation/mdev.rst`. This is a complete driver, `samples/mdev_null`:
@@ -25,38 +34,29 @@
 
 #![deny(unsafe_code)]
 
-#[allow(unsafe_code)]
-mod abi;
-mod capacity;
+mod bus;
+mod device;
 mod dma_log;
 mod driver;
-mod lifecycle;
+#[allow(unsafe_code)]
+mod exports;
+mod instance;
+#[allow(unsafe_code)]
+#[path = "memory/abi.rs"]
+mod memory;
 mod migration;
+#[allow(unsafe_code)]
+#[path = "pages/abi.rs"]
+mod pages;
+mod parent;
 mod peers;
-mod registry;
+#[allow(unsafe_code)]
+#[path = "sysfs/abi.rs"]
+mod sysfs;
 mod uuid;
 
 use kernel::prelude::*;
 
-pub use abi::{
-    driver::{
-        Driver,
-        Registration,
-        VirtualParent, //
-    },
-    instance::Instance,
-    members::Members,
-    memory::Memory,
-    pages::{
-        GuestAccess,
-        GuestPages,
-        MAX_PAGES, //
-    },
-    store::{
-        copy,
-        Store, //
-    }, //
-};
 pub use driver::{
     migrate::{
         Activity,
@@ -67,16 +67,31 @@ pub use driver::{
     Access,
     Device,
     DeviceApi,
+    Driver,
     Index,
     NoIrqs,
     Number,
     Parent,
+    ParentRegistration,
     Region,
     Type,
     TypeOf,
+    VirtualParent,
     Width,
     MAX_VECTORS, //
 };
+pub use instance::Instance;
+pub use memory::{
+    copy,
+    DeviceMemory,
+    Store, //
+};
+pub use pages::{
+    GuestAccess,
+    GuestPages,
+    MAX_PAGES, //
+};
+pub use peers::Members;
 pub use uuid::Uuid;
 
 module! {
@@ -89,16 +104,17 @@ module! {
 
 /// The module's registrations, dropped in the order of the fields.
 struct Mdev {
-    _compat_class: abi::bus::CompatClass,
-    _bus: abi::bus::BusRegistration,
+    _compat_class: bus::CompatClass,
+    _bus: bus::BusRegistration,
 }
 
 impl kernel::Module for Mdev {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        registry::init();
-        let bus = abi::bus::BusRegistration::new()?;
+        bus::init();
+        peers::init();
+        let bus = bus::BusRegistration::new()?;
         Ok(Self {
-            _compat_class: abi::bus::CompatClass::new()?,
+            _compat_class: bus::CompatClass::new()?,
             _bus: bus,
         })
     }

@@ -133,29 +133,27 @@ impl Group {
         to_result(unsafe { bindings::iommu_group_add_device(self.as_ptr(), raw_device(dev)) })
     }
 
-    /// Moves `dev` from this group to `to`; [`alloc`](Group::alloc) created both. The caller
+    /// Moves `dev` from its group to `to`; [`alloc`](Group::alloc) created both. The caller
     /// prevents concurrent changes of the device's group.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the device isn't in this group; `ENOMEM`; or an error from sysfs. After an error
-    /// the group of the device is unchanged, unless adding it to this group again fails, too: then
-    /// the device is in no group, and a log message is written.
-    pub fn move_device(&self, dev: &Device, to: &Self) -> Result {
-        /// Number of attempts to add the device to this group again, which takes a few small
+    /// `ENODEV` if the device is in no group; `ENOMEM`; or an error from sysfs. After an error the
+    /// group of the device is unchanged, unless adding it to this group again fails, too: then the
+    /// device is in no group, and a log message is written.
+    pub fn move_device(dev: &Device, to: &Self) -> Result {
+        /// Number of attempts to add the device to its former group again, which takes a few small
         /// allocations.
         const TRIES: usize = 16;
-        if Self::of(dev).is_none_or(|group| *group != *self) {
-            return Err(ENODEV);
-        }
+        let from = Self::of(dev).ok_or(ENODEV)?;
         // A device has only one link to its group, so it can't be in both groups at the same time.
         Self::remove_device(dev);
         let moved = to.add_device(dev);
-        if moved.is_err() && !(0..TRIES).any(|_| self.add_device(dev).is_ok()) {
+        if moved.is_err() && !(0..TRIES).any(|_| from.add_device(dev).is_ok()) {
             dev_warn!(
                 dev,
-                "lost its group {} for want of memory: remove the device\n",
-                self.id()
+                "cannot be added to group {} again, out of memory: remove the device\n",
+                from.id()
             );
         }
         moved

@@ -27,8 +27,8 @@ use vfio_mdev::{
     Access,
     Device,
     DeviceApi,
+    DeviceMemory,
     Instance,
-    Memory,
     Number,
     Parent,
     Region,
@@ -42,7 +42,7 @@ module! {
     type: MdevNull,
     name: "mdev_null",
     authors: ["The VFIO in Rust authors"],
-    description: "The smallest driver of mediated devices",
+    description: "Minimal sample driver for mediated devices",
     license: "GPL v2",
 }
 
@@ -90,7 +90,7 @@ impl Type for Page {
 
 /// A device.
 struct NullDevice {
-    memory: Memory,
+    memory: DeviceMemory,
     register: AtomicU32,
 }
 
@@ -111,7 +111,7 @@ impl Device for NullDevice {
 
     fn create(_: &Arc<Null>, _: &'static Page, _: Uuid) -> impl PinInit<Self, Error> {
         try_init!(Self {
-            memory: Memory::new(PAGE_SIZE)?,
+            memory: DeviceMemory::new(PAGE_SIZE)?,
             register: AtomicU32::new(0),
         })
     }

@@ -66,12 +66,12 @@ pub(crate) enum Status {
 #[pin_data]
 pub(crate) struct Engine {
     #[pin]
-    state: Mutex<State>,
+    state: Mutex<EngineState>,
 }
 
 /// The engine's registers and activity.
 #[derive(Default)]
-pub(crate) struct State {
+pub(crate) struct EngineState {
     pub(crate) operands: Operands,
     pub(crate) status: Status,
     pub(crate) completed: u32,
@@ -83,17 +83,17 @@ pub(crate) struct State {
 impl Engine {
     /// Creates an idle engine.
     pub(crate) fn new() -> impl PinInit<Self> {
-        pin_init!(Self { state <- new_mutex!(State::default(), "vgpu_p2p::Engine") })
+        pin_init!(Self { state <- new_mutex!(EngineState::default(), "vgpu_p2p::Engine") })
     }
 
     /// Locks the engine.
-    pub(crate) fn lock(&self) -> Guard<'_, State, MutexBackend> {
+    pub(crate) fn lock(&self) -> Guard<'_, EngineState, MutexBackend> {
         self.state.lock()
     }
 
     /// Waits for the running command, then clears the state.
     pub(crate) fn reset(&self) {
-        *self.lock() = State::default();
+        *self.lock() = EngineState::default();
     }
 
     /// Runs a command now, or later when the device's activity permits it. It replaces a pending
@@ -113,7 +113,7 @@ impl Engine {
     }
 
     /// Runs the pending command if the activity permits it, and signals its end.
-    fn run(device: &Instance<Vgpu>, mut engine: Guard<'_, State, MutexBackend>) {
+    fn run(device: &Instance<Vgpu>, mut engine: Guard<'_, EngineState, MutexBackend>) {
         let activity = engine.activity;
         let Some(command) = engine
             .pending

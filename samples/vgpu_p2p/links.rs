@@ -16,14 +16,14 @@ use kernel::{
 pub(crate) struct Links {
     /// A bitmap of the links in use.
     #[pin]
-    taken: SpinLock<u64>,
+    in_use: SpinLock<u64>,
 }
 
 impl Links {
     /// Creates the links of a card: 64, all free.
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
-            pin_init!(Self { taken <- new_spinlock!(0, "vgpu_p2p::Links") }),
+            pin_init!(Self { in_use <- new_spinlock!(0, "vgpu_p2p::Links") }),
             GFP_KERNEL,
         )
     }
@@ -33,16 +33,16 @@ impl Links {
     /// # Errors
     ///
     /// `ENOSPC` if all are in use.
-    pub(crate) fn take(&self) -> Result<u32> {
-        let mut taken = self.taken.lock();
-        let number = taken.trailing_ones();
-        *taken |= 1_u64.checked_shl(number).ok_or(ENOSPC)?;
+    pub(crate) fn alloc(&self) -> Result<u32> {
+        let mut in_use = self.in_use.lock();
+        let number = in_use.trailing_ones();
+        *in_use |= 1_u64.checked_shl(number).ok_or(ENOSPC)?;
         Ok(number)
     }
 
     /// Frees a link that was allocated.
-    pub(crate) fn give_back(&self, number: u32) {
-        *self.taken.lock() &= !(1 << number);
+    pub(crate) fn free(&self, number: u32) {
+        *self.in_use.lock() &= !(1 << number);
     }
 }
 
@@ -81,14 +81,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_is_taken_once() -> Result {
+    fn each_is_in_use_once() -> Result {
         let links = Links::new()?;
         for number in 0..64 {
-            assert_eq!(links.take(), Ok(number));
+            assert_eq!(links.alloc(), Ok(number));
         }
-        assert_eq!(links.take(), Err(ENOSPC));
-        links.give_back(7);
-        assert_eq!(links.take(), Ok(7));
+        assert_eq!(links.alloc(), Err(ENOSPC));
+        links.free(7);
+        assert_eq!(links.alloc(), Ok(7));
         Ok(())
     }
 }

@@ -42,9 +42,9 @@ use vfio_mdev::{
     Access,
     Device,
     DeviceApi,
+    DeviceMemory,
     Instance,
     Members,
-    Memory,
     Migration,
     Parent,
     Region,
@@ -66,12 +66,12 @@ module! {
     type: VgpuP2p,
     name: "vgpu_p2p",
     authors: ["The VFIO in Rust authors"],
-    description: "Virtual accelerators which copy from each other",
+    description: "Sample driver for mediated devices with peer-to-peer groups",
     license: "GPL v2",
     params: {
         cards: u32 {
             default: 1,
-            description: "how many parents there are: vgpu_p2p, vgpu_p2p.1 ...",
+            description: "Number of parents: vgpu_p2p, vgpu_p2p.1, ... (default: 1)",
         },
     },
 }
@@ -177,7 +177,7 @@ impl Type for Kind {
 /// A device.
 #[pin_data]
 struct Vgpu {
-    memory: Memory,
+    memory: DeviceMemory,
     #[pin]
     config: ConfigSpace,
     #[pin]
@@ -207,7 +207,7 @@ impl Device for Vgpu {
     fn create(_: &Arc<Card>, kind: &'static Kind, _: Uuid) -> impl PinInit<Self, Error> {
         let size = Self::MEMORY_UNIT * kind.cost() as usize;
         try_pin_init!(Self {
-            memory: Memory::new(size)?,
+            memory: DeviceMemory::new(size)?,
             config <- ConfigSpace::new(registers::SIZE as u32, size as u32),
             engine <- Engine::new(),
             link <- Link::new(),
@@ -250,7 +250,7 @@ impl Device for Vgpu {
     }
 
     fn group_opened(this: &Instance<Self>, members: &Members<'_, Self>) -> Result {
-        let number = this.parent().links.take()?;
+        let number = this.parent().links.alloc()?;
         for member in members.iter() {
             member.link.join(number);
         }
@@ -259,7 +259,7 @@ impl Device for Vgpu {
 
     fn group_closed(this: &Instance<Self>, members: &Members<'_, Self>) {
         if let Some(number) = this.link.number() {
-            this.parent().links.give_back(number);
+            this.parent().links.free(number);
         }
         for member in members.iter() {
             member.link.leave();

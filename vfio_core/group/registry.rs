@@ -61,7 +61,6 @@ struct Entry {
     node: NodeRegistration<Arc<Group>>,
     minor: u32,
     group: Arc<Group>,
-    iommu_group: ARef<IommuGroup>,
     /// The number of registered devices.
     devices: usize,
 }
@@ -88,8 +87,8 @@ impl Registry {
         let group = match self.group(iommu_group.id()) {
             Some(group) => group,
             None => {
-                let group = Group::new(iommu_group.clone(), kind)?;
-                self.add(group.clone(), iommu_group)?;
+                let group = Group::new(iommu_group, kind)?;
+                self.add(group.clone())?;
                 group
             }
         };
@@ -106,37 +105,21 @@ impl Registry {
         Some(self.entries.get(&id)?.group.clone())
     }
 
-    /// Returns the IOMMU group of `group`.
-    ///
-    /// # Errors
-    ///
-    /// Returns `ENODEV` if `group` is not in the registry.
-    pub(super) fn iommu_group(&self, group: &Group) -> Result<ARef<IommuGroup>> {
-        let entry = self.entries.get(&group.id).ok_or(ENODEV)?;
-        Ok(entry.iommu_group.clone())
-    }
-
     /// Returns the number of registered devices of `group`.
     pub(super) fn devices(&self, group: &Group) -> usize {
         self.entries.get(&group.id).map_or(0, |entry| entry.devices)
     }
 
-    /// Adds a group that has no device yet, and creates its node. `iommu_group` is the IOMMU group
-    /// of `group`.
-    pub(super) fn add(&mut self, group: Arc<Group>, iommu_group: ARef<IommuGroup>) -> Result {
+    /// Adds a group that has no device yet, and creates its node.
+    pub(super) fn add(&mut self, group: Arc<Group>) -> Result {
         let minor = self.minors.alloc()?;
-        let node = self.make(minor, group, iommu_group);
+        let node = self.make(minor, group);
         self.entries
             .insert(node.inspect_err(|_| self.minors.free(minor))?);
         Ok(())
     }
 
-    fn make(
-        &self,
-        minor: u32,
-        group: Arc<Group>,
-        iommu_group: ARef<IommuGroup>,
-    ) -> Result<Node<i32, Entry>> {
+    fn make(&self, minor: u32, group: Arc<Group>) -> Result<Node<i32, Entry>> {
         let class = self.class.clone().ok_or(ENODEV)?;
         let number = Region::number(self.region.as_ref().ok_or(ENODEV)?, minor)?;
         let folder = self.debug.as_ref().ok_or(ENODEV)?;
@@ -155,7 +138,6 @@ impl Registry {
             node,
             minor,
             group,
-            iommu_group,
             devices: 0,
         };
         Ok(slot.fill(entry.group.id, entry))

@@ -72,9 +72,8 @@ mod tests {
 
     #[test]
     fn group_ends_without_the_table() -> Result {
-        let iommu_group = software_group()?;
-        let group = Group::new(iommu_group.clone(), GroupKind::Emulated)?;
-        GROUPS.lock().add(group.clone(), iommu_group)?;
+        let group = Group::new(software_group()?, GroupKind::Emulated)?;
+        GROUPS.lock().add(group.clone())?;
         let ended = GROUPS.lock().remove_if_empty(&group).ok_or(EINVAL)?;
         // Removing the group under the registry's lock did not wait for `state`, so the group is
         // not revoked yet.

@@ -40,7 +40,7 @@
 use kernel::prelude::*;
 
 use super::Device;
-use crate::abi::instance::Instance;
+use crate::instance::Instance;
 
 /// What a device does on its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

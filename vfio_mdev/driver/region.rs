@@ -4,7 +4,7 @@
 
 use core::ops::Range;
 
-use crate::abi::memory::Memory;
+use crate::memory::DeviceMemory;
 
 /// In the device file, a region starts at its index shifted left by this.
 pub(crate) const OFFSET_SHIFT: u32 = 40;
@@ -13,7 +13,7 @@ pub(crate) const OFFSET_SHIFT: u32 = 40;
 #[derive(Clone, Copy)]
 pub struct Region<'a> {
     pub(crate) size: u64,
-    pub(crate) memory: Option<&'a Memory>,
+    pub(crate) memory: Option<&'a DeviceMemory>,
     pub(crate) writable: bool,
     pub(crate) mappable: bool,
 }
@@ -32,7 +32,7 @@ impl<'a> Region<'a> {
     }
 
     /// Memory that userspace reads, writes and maps without involving the driver.
-    pub const fn memory(memory: &'a Memory) -> Self {
+    pub const fn memory(memory: &'a DeviceMemory) -> Self {
         Self {
             memory: Some(memory),
             mappable: true,

@@ -2,6 +2,9 @@
 
 //! The requests of `<linux/vfio.h>` for a device, implemented with the functions of its driver.
 
+#[allow(unsafe_code)]
+mod abi;
+
 use kernel::{
     prelude::*,
     uaccess::{
@@ -32,16 +35,18 @@ use super::{
     Width,
     MAX_VECTORS, //
 };
-use crate::abi::{
+use crate::{
     instance::Instance,
-    vfio, //
+    memory::DeviceMemory, //
 };
+
+pub(crate) use abi::Ops;
 
 /// The number of register bytes that are collected before they are copied to userspace.
 const GATHERED: usize = 256;
 
 /// Handles an ioctl of an open device.
-pub(crate) fn ioctl<D: Device>(this: &Instance<D>, cmd: u32, arg: UserPtr) -> Result<isize> {
+fn ioctl<D: Device>(this: &Instance<D>, cmd: u32, arg: UserPtr) -> Result<isize> {
     match cmd {
         ioctl::VFIO_DEVICE_GET_INFO => get_info::<D>(arg)?,
         ioctl::VFIO_DEVICE_GET_IRQ_INFO => get_irq_info(this, arg)?,
@@ -62,7 +67,7 @@ fn get_info<D: Device>(arg: UserPtr) -> Result {
 }
 
 /// Fills in `VFIO_DEVICE_GET_REGION_INFO`. The core checks `argsz` and copies the result.
-pub(crate) fn region_info<D: Device>(device: &D, info: &mut bindings::vfio_region_info) -> Result {
+fn region_info<D: Device>(device: &D, info: &mut bindings::vfio_region_info) -> Result {
     if info.index >= D::Region::COUNT {
         return Err(EINVAL);
     }
@@ -119,7 +124,7 @@ fn get_irq_info<D: Device>(this: &Instance<D>, arg: UserPtr) -> Result {
 fn set_irqs<D: Device>(this: &Instance<D>, arg: UserPtr) -> Result {
     let mut header = bindings::vfio_irq_set::read(arg)?;
     let vectors = vectors::<D>(this, header.index);
-    let size = vfio::irq_set_data_size::<D>(&mut header, vectors)?;
+    let size = abi::irq_set_data_size::<D>(&mut header, vectors)?;
     if header.flags & bindings::VFIO_IRQ_SET_ACTION_TYPE_MASK
         != bindings::VFIO_IRQ_SET_ACTION_TRIGGER
     {
@@ -191,12 +196,7 @@ fn locate<D: Device>(
 }
 
 /// Reads from a region into user memory. Returns the number of bytes read.
-pub(crate) fn read<D: Device>(
-    this: &Instance<D>,
-    to: UserPtr,
-    count: usize,
-    pos: i64,
-) -> Result<usize> {
+fn read<D: Device>(this: &Instance<D>, to: UserPtr, count: usize, pos: i64) -> Result<usize> {
     let (index, region, offset, count) = locate::<D>(this, pos, count)?;
     if let Some(at) = Access::only(offset, count) {
         let value = match region.memory {
@@ -274,12 +274,7 @@ fn read_some<D: Device>(
 }
 
 /// Writes to a region from user memory. Returns the number of bytes written.
-pub(crate) fn write<D: Device>(
-    this: &Instance<D>,
-    from: UserPtr,
-    count: usize,
-    pos: i64,
-) -> Result<usize> {
+fn write<D: Device>(this: &Instance<D>, from: UserPtr, count: usize, pos: i64) -> Result<usize> {
     let (index, region, offset, count) = locate::<D>(this, pos, count)?;
     if !region.writable {
         return Err(EINVAL);
@@ -344,7 +339,7 @@ fn write_some<D: Device>(
 /// # Errors
 ///
 /// `EINVAL` if there is no such memory; `EPERM` for a writable mapping of a read-only region.
-pub(crate) fn mapped<D: Device>(
+fn mapped<D: Device>(
     device: &D,
     page_offset: u64,
     len: usize,
@@ -370,10 +365,10 @@ pub(crate) fn mapped<D: Device>(
 }
 
 /// The memory that a mapping shows.
-pub(crate) struct Mapped<'a> {
-    pub(crate) memory: &'a crate::abi::memory::Memory,
+struct Mapped<'a> {
+    memory: &'a DeviceMemory,
     /// The offset of the first byte in the memory.
-    pub(crate) offset: usize,
+    offset: usize,
     /// Whether the mapping may ever become writable.
-    pub(crate) writable: bool,
+    writable: bool,
 }

@@ -15,22 +15,22 @@
 
 /// The header of migration data.
 #[derive(Clone)]
-pub(crate) struct Header {
+pub(super) struct Header {
     bytes: [u8; Self::SIZE],
     state_size: usize,
 }
 
 impl Header {
     /// The size of a header in bytes.
-    pub(crate) const SIZE: usize = 64;
+    pub(super) const SIZE: usize = 64;
     /// The size of a checksum in bytes.
-    pub(crate) const SUM_SIZE: usize = 8;
+    pub(super) const SUM_SIZE: usize = 8;
     const MAGIC: [u8; 8] = *b"MDEV mig";
     const FORMAT: u32 = 1;
     const NAME: usize = 24;
 
     /// Creates the header for devices of this driver and this type.
-    pub(crate) fn new(driver: &[u8], ty: &[u8], version: u32, state_size: usize) -> Self {
+    pub(super) fn new(driver: &[u8], ty: &[u8], version: u32, state_size: usize) -> Self {
         let mut bytes = [0; Self::SIZE];
         bytes[..8].copy_from_slice(&Self::MAGIC);
         bytes[8..12].copy_from_slice(&Self::FORMAT.to_le_bytes());
@@ -44,30 +44,30 @@ impl Header {
     }
 
     /// Returns the header as it is transferred.
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// Whether the received bytes can be this header. `arrived` may be shorter or longer than the
     /// header.
-    pub(crate) fn may_be(&self, arrived: &[u8]) -> bool {
+    pub(super) fn may_be(&self, arrived: &[u8]) -> bool {
         self.bytes.iter().zip(arrived).all(|(own, new)| own == new)
     }
 
     /// Returns the offset of the checksum.
-    pub(crate) fn sum_offset(&self) -> usize {
+    pub(super) fn sum_offset(&self) -> usize {
         Self::SIZE.saturating_add(self.state_size)
     }
 
     /// Returns the size of all data. It saturates: the allocation for such a size fails.
-    pub(crate) fn total(&self) -> usize {
+    pub(super) fn total(&self) -> usize {
         self.sum_offset().saturating_add(Self::SUM_SIZE)
     }
 }
 
 /// Computes the checksum of a state, 64-bit FNV-1a. It detects accidental changes, not deliberate
 /// ones.
-pub(crate) fn sum(state: &[u8]) -> [u8; Header::SUM_SIZE] {
+pub(super) fn sum(state: &[u8]) -> [u8; Header::SUM_SIZE] {
     let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
     state.iter().fold(0xcbf2_9ce4_8422_2325, step).to_le_bytes()
 }

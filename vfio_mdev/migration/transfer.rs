@@ -48,17 +48,17 @@ use kernel_ext::{
 };
 
 use super::{
+    abi::InfoVersion,
     header::{
         sum,
         Header, //
     },
-    Session, //
+    DataFile, //
 };
-use crate::abi::migration::InfoVersion;
 
 /// The data of a file. Both the device and the file hold references to it.
 #[pin_data]
-pub(crate) struct Transfer {
+pub(super) struct Transfer {
     /// `None` once the device has left the states that have the file. Not held during accesses to
     /// user memory, so that ending the transfer never waits for userspace.
     #[pin]
@@ -85,15 +85,15 @@ impl Transfer {
     /// # Errors
     ///
     /// `ENOMEM`, `ENFILE`.
-    pub(crate) fn open(
-        session: Session,
+    pub(super) fn open(
+        kind: DataFile,
         header: Header,
         version: InfoVersion,
     ) -> Result<(Arc<Self>, ARef<File>)> {
         // Without this flag the kernel warns about more than 2 GiB, a limit that drivers do not
         // know.
         let mut data = KVVec::with_capacity(header.total(), GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?;
-        if session == Session::Saving {
+        if kind == DataFile::Saving {
             data.extend_from_slice(header.as_bytes(), GFP_KERNEL_ACCOUNT)?;
         }
         let stream = Stream {
@@ -111,11 +111,11 @@ impl Transfer {
             GFP_KERNEL_ACCOUNT,
         )?;
         const NAME: &CStr = c"mdev_mig";
-        let file = match session {
-            Session::Saving => {
+        let file = match kind {
+            DataFile::Saving => {
                 anon_file::open_stream(&SAVING, NAME, this.clone(), Direction::Read)?
             }
-            Session::Resuming => {
+            DataFile::Resuming => {
                 anon_file::open_stream(&RESUMING, NAME, this.clone(), Direction::Write)?
             }
         };
@@ -128,7 +128,7 @@ impl Transfer {
     /// # Errors
     ///
     /// The errors of `save`. Nothing changes on error.
-    pub(crate) fn save(&self, save: &mut dyn FnMut(&mut [u8]) -> Result) -> Result {
+    pub(super) fn save(&self, save: &mut dyn FnMut(&mut [u8]) -> Result) -> Result {
         let mut guard = self.stream.lock();
         let Some(stream) = &mut *guard else {
             return Err(ENODEV);
@@ -154,7 +154,7 @@ impl Transfer {
     /// # Errors
     ///
     /// `EINVAL` if the data are incomplete or the checksum is wrong; the errors of `load`.
-    pub(crate) fn load(&self, load: &mut dyn FnMut(&[u8]) -> Result) -> Result {
+    pub(super) fn load(&self, load: &mut dyn FnMut(&[u8]) -> Result) -> Result {
         let guard = self.stream.lock();
         let stream = guard.as_ref().ok_or(ENODEV)?;
         let data = stream.room.as_ref().ok_or(EINVAL)?;
@@ -170,7 +170,7 @@ impl Transfer {
     }
 
     /// Makes the file unusable: all accesses fail with `ENODEV`.
-    pub(crate) fn end(&self) {
+    pub(super) fn end(&self) {
         let stream = self.stream.lock().take();
         drop(stream);
         self.more.notify_all();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Device memory that userspace can map.
+//! Device memory that userspace can map, and copies between it and the memory of processes.
 
 use core::ptr::NonNull;
 
@@ -14,10 +14,6 @@ use kernel::{
 };
 use kernel_ext::bindings;
 
-use super::store::{
-    Sealed,
-    Store, //
-};
 use crate::driver::{
     Access,
     Width, //
@@ -33,17 +29,17 @@ use crate::driver::{
 /// `start` points at `len` bytes. They are a page of its own if `len` is the page size, and are
 /// allocated with `vmalloc_user()` otherwise. The bytes are shared with userspace, so they are only
 /// accessed by C functions that copy, or as volatile words.
-pub struct Memory {
+pub struct DeviceMemory {
     start: NonNull<u8>,
     len: usize,
 }
 
 // SAFETY: The memory does not belong to a thread.
-unsafe impl Send for Memory {}
+unsafe impl Send for DeviceMemory {}
 // SAFETY: By the type invariant, concurrent changes are not undefined behaviour.
-unsafe impl Sync for Memory {}
+unsafe impl Sync for DeviceMemory {}
 
-impl Memory {
+impl DeviceMemory {
     /// Allocates `len` bytes. `len` must be a multiple of the page size.
     ///
     /// # Errors
@@ -205,7 +201,7 @@ impl Memory {
     /// # Safety
     ///
     /// The memory must outlive the mapping, which holds no references to the pages.
-    pub(super) unsafe fn map(&self, offset: usize, vma: &VmaNew) -> Result {
+    pub(crate) unsafe fn map(&self, offset: usize, vma: &VmaNew) -> Result {
         let start = self.at(offset, vma.end() - vma.start())?;
         // SAFETY: By the type invariant these are whole pages, and `at` has checked the range. By
         // this function's contract they outlive the mapping.
@@ -213,7 +209,7 @@ impl Memory {
     }
 }
 
-impl Drop for Memory {
+impl Drop for DeviceMemory {
     fn drop(&mut self) {
         let start: *const c_void = self.start.as_ptr().cast();
         // SAFETY: By the type invariant. By the contract of `map` the pages are not mapped any
@@ -227,10 +223,78 @@ impl Drop for Memory {
     }
 }
 
-impl Sealed for Memory {}
+/// Prevents other crates from implementing [`Store`].
+pub trait Sealed {}
+
+/// A source or target of [`copy`]: [`DeviceMemory`](crate::DeviceMemory) and [`GuestPages`](crate::GuestPages).
+///
+/// # Safety
+///
+/// The `len` bytes at the address that `direct` returns can be read and written as long as `self`
+/// is borrowed.
+pub unsafe trait Store: Sealed {
+    /// Returns the address of a range, if the store has addresses.
+    #[doc(hidden)]
+    fn direct(&self, offset: usize, len: usize) -> Option<Result<*mut c_void>>;
+
+    /// Copies `len` bytes at `offset` to `to`.
+    ///
+    /// # Safety
+    ///
+    /// `to` is valid for writes of `len` bytes.
+    #[doc(hidden)]
+    unsafe fn get(&self, offset: usize, to: *mut c_void, len: usize) -> Result;
+
+    /// Copies `len` bytes from `from` to `offset`.
+    ///
+    /// # Safety
+    ///
+    /// `from` is valid for reads of `len` bytes.
+    #[doc(hidden)]
+    unsafe fn put(&self, offset: usize, from: *const c_void, len: usize) -> Result;
+}
+
+/// Copies `len` bytes from one store to another. Both may be the same store and the ranges may
+/// overlap, unless both are guest pages.
+///
+/// # Errors
+///
+/// `EINVAL` beyond the end of a store, `ENODEV` for pages that have been unpinned, `EACCES` for
+/// pages that were not pinned for this access, `ENOMEM`. Some of the bytes may have been copied.
+pub fn copy(
+    to: &impl Store,
+    to_offset: usize,
+    from: &impl Store,
+    from_offset: usize,
+    len: usize,
+) -> Result {
+    if let Some(address) = to.direct(to_offset, len) {
+        // SAFETY: By the contract of the trait, `address` is valid for `len` bytes.
+        return unsafe { from.get(from_offset, address?, len) };
+    }
+    if let Some(address) = from.direct(from_offset, len) {
+        // SAFETY: As above.
+        return unsafe { to.put(to_offset, address?, len) };
+    }
+    let mut between = KVec::<u8>::from_elem(0, PAGE_SIZE.min(len), GFP_KERNEL)?;
+    let mut done = 0;
+    while done < len {
+        let step = between.len().min(len - done);
+        let end = |offset: usize| offset.checked_add(done).ok_or(EINVAL);
+        // SAFETY: The buffer has `step` bytes.
+        unsafe {
+            from.get(end(from_offset)?, between.as_mut_ptr().cast(), step)?;
+            to.put(end(to_offset)?, between.as_ptr().cast(), step)?;
+        }
+        done += step;
+    }
+    Ok(())
+}
+
+impl Sealed for DeviceMemory {}
 
 // SAFETY: `at` checks the ranges, and the memory is valid as long as `self`.
-unsafe impl Store for Memory {
+unsafe impl Store for DeviceMemory {
     fn direct(&self, offset: usize, len: usize) -> Option<Result<*mut c_void>> {
         Some(self.at(offset, len))
     }

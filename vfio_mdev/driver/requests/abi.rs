@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `struct vfio_device_ops` of a driver's devices.
+//!
+//! Only generic code calls the functions of `vfio.ko`, and it is compiled into the driver that uses
+//! it. Therefore the driver depends on `vfio.ko`, like drivers in C, and the bus does not.
 
 use core::marker::PhantomData;
 
 use iommu_group::ranges::Range;
 use kernel::{
-    error::from_result,
+    error::{
+        from_result,
+        to_result, //
+    },
     ffi::{
         c_char,
         c_int,
@@ -23,20 +29,22 @@ use kernel::{
 };
 use kernel_ext::bindings;
 
-use super::instance::Instance;
-use crate::driver::{
-    requests,
-    Device,
-    Parent, //
+use crate::{
+    driver::{
+        Device,
+        Index,
+        Parent, //
+    },
+    instance::Instance, //
 };
 
 /// The callbacks from VFIO.
 ///
 /// VFIO calls all of them with the `struct vfio_device` of an [`Instance<D>`].
-pub(super) struct Ops<D>(PhantomData<D>);
+pub(crate) struct Ops<D>(PhantomData<D>);
 
 impl<D: Device> Ops<D> {
-    pub(super) const TABLE: &'static bindings::vfio_device_ops = &bindings::vfio_device_ops {
+    pub(crate) const TABLE: &'static bindings::vfio_device_ops = &bindings::vfio_device_ops {
         name: <D::Parent as Parent>::NAME.as_ptr().cast_mut().cast(),
         release: Some(Self::release_callback),
         open_device: Some(Self::open_callback),
@@ -91,8 +99,12 @@ impl<D: Device> Ops<D> {
     ) -> isize {
         // SAFETY: By this function's contract.
         let (this, pos) = unsafe { (Instance::<D>::from_raw(device), &mut *pos) };
-        let done = requests::read(this, UserPtr::from_ptr(buf.cast()), count, *pos);
-        moved(pos, done)
+        let to = UserPtr::from_ptr(buf.cast());
+        from_result(|| {
+            let done = super::read(this, to, count, *pos)?;
+            *pos += done as i64;
+            Ok(done as isize)
+        })
     }
 
     /// # Safety
@@ -107,8 +119,11 @@ impl<D: Device> Ops<D> {
         // SAFETY: By this function's contract.
         let (this, pos) = unsafe { (Instance::<D>::from_raw(device), &mut *pos) };
         let from = UserPtr::from_ptr(buf.cast_mut().cast());
-        let done = requests::write(this, from, count, *pos);
-        moved(pos, done)
+        from_result(|| {
+            let done = super::write(this, from, count, *pos)?;
+            *pos += done as i64;
+            Ok(done as isize)
+        })
     }
 
     /// # Safety
@@ -121,10 +136,7 @@ impl<D: Device> Ops<D> {
     ) -> c_long {
         // SAFETY: By this function's contract.
         let this = unsafe { Instance::<D>::from_raw(device) };
-        match requests::ioctl(this, cmd, UserPtr::from_addr(arg)) {
-            Ok(value) => value as c_long,
-            Err(e) => e.to_errno() as c_long,
-        }
+        from_result(|| super::ioctl(this, cmd, UserPtr::from_addr(arg)))
     }
 
     /// # Safety
@@ -137,7 +149,7 @@ impl<D: Device> Ops<D> {
     ) -> c_int {
         // SAFETY: By this function's contract.
         let (this, info) = unsafe { (Instance::<D>::from_raw(device), &mut *info) };
-        from_result(|| requests::region_info::<D>(this, info).map(|()| 0))
+        from_result(|| super::region_info::<D>(this, info).map(|()| 0))
     }
 
     /// # Safety
@@ -157,7 +169,7 @@ impl<D: Device> Ops<D> {
                 return Err(EINVAL);
             }
             let len = vma.end() - vma.start();
-            let mapped = requests::mapped::<D>(this, page_offset, len, vma.writable())?;
+            let mapped = super::mapped::<D>(this, page_offset, len, vma.writable())?;
             if !mapped.writable {
                 vma.try_clear_maywrite()?;
             }
@@ -184,17 +196,29 @@ impl<D: Device> Ops<D> {
             start: iova,
             last: iova.saturating_add(size.saturating_sub(1)),
         };
-        // SAFETY: By this function's contract.
-        unsafe { this.unmapped(iovas) };
+        this.unpin(iovas);
     }
 }
 
-/// Advances `pos` by the number of bytes in `done`.
-#[inline]
-fn moved(pos: &mut i64, done: Result<usize>) -> isize {
-    from_result(|| {
-        let done = done?;
-        *pos += done as i64;
-        Ok(done as isize)
-    })
+/// Returns the size of the data that follow a `VFIO_DEVICE_SET_IRQS` request, in bytes. The request
+/// is for an interrupt type with `vectors` vectors.
+///
+/// # Errors
+///
+/// `EINVAL` if the request is malformed.
+pub(super) fn irq_set_data_size<D: Device>(
+    header: &mut bindings::vfio_irq_set,
+    vectors: u32,
+) -> Result<usize> {
+    let mut size = 0;
+    // SAFETY: Both pointers are valid.
+    to_result(unsafe {
+        bindings::vfio_set_irqs_validate_and_prepare(
+            header,
+            vectors as c_int,
+            D::Irq::COUNT as c_int,
+            &raw mut size,
+        )
+    })?;
+    Ok(size)
 }

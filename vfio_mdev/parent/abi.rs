@@ -7,7 +7,6 @@ use kernel::{
         kobject_action_KOBJ_CHANGE as KOBJ_CHANGE, //
     },
     device::Device,
-    error::to_result,
     ffi::{
         c_int,
         c_void, //
@@ -21,16 +20,15 @@ use kernel::{
 };
 use kernel_ext::bindings;
 
-use super::{
-    bus,
-    device::Mdev,
-    types::Type, //
-};
+use super::Type;
 use crate::{
-    lifecycle,
-    registry::{
+    bus::{
         self,
         ParentKey, //
+    },
+    device::{
+        self,
+        Mdev, //
     }, //
 };
 
@@ -47,7 +45,7 @@ impl Parent {
     /// # Safety
     ///
     /// `parent` is registered for all of `'a`.
-    pub(super) unsafe fn from_raw<'a>(parent: *mut bindings::mdev_parent) -> &'a Self {
+    pub(crate) unsafe fn from_raw<'a>(parent: *mut bindings::mdev_parent) -> &'a Self {
         // SAFETY: By this function's contract. `Parent` is a transparent wrapper of the structure.
         unsafe { &*parent.cast() }
     }
@@ -57,19 +55,19 @@ impl Parent {
     }
 
     /// Returns the device that the parent was registered for.
-    pub(super) fn raw_device(&self) -> *mut bindings::device {
+    pub(crate) fn raw_device(&self) -> *mut bindings::device {
         // SAFETY: By the type invariant.
         unsafe { (*self.as_ptr()).dev }
     }
 
-    fn device(&self) -> &Device {
+    pub(super) fn device(&self) -> &Device {
         // SAFETY: By the type invariant. The driver keeps its device while the parent is
         // registered.
         unsafe { Device::from_raw(self.raw_device()) }
     }
 
     /// Returns the driver that the parent's devices are bound to.
-    pub(super) fn driver(&self) -> &bindings::mdev_driver {
+    pub(crate) fn driver(&self) -> &bindings::mdev_driver {
         // SAFETY: By the type invariant. A driver outlives its parents.
         unsafe { &*(*self.as_ptr()).mdev_driver }
     }
@@ -85,7 +83,7 @@ impl Parent {
         unsafe { (*self.as_ptr()).mdev_types_kset }
     }
 
-    fn types(&self) -> &[*mut bindings::mdev_type] {
+    pub(super) fn types(&self) -> &[*mut bindings::mdev_type] {
         // SAFETY: By the type invariant. The driver passed a table of `nr_types` entries.
         unsafe {
             let (types, count) = ((*self.as_ptr()).types, (*self.as_ptr()).nr_types);
@@ -105,15 +103,32 @@ impl Parent {
     }
 
     /// Waits until no thread creates or removes devices, and prevents it from then on.
-    fn stop(&self) -> Stopped<'_> {
+    pub(super) fn stop(&self) -> Stopped<'_> {
         // SAFETY: By the type invariant.
         unsafe { bindings::down_write(&raw mut (*self.as_ptr()).unreg_sem) };
         // INVARIANT: The lock was just taken.
         Stopped(self, NotThreadSafe)
     }
 
-    fn announce(&self, state: &'static CStr) {
-        let mut environment = [state.as_char_ptr().cast_mut(), core::ptr::null_mut()];
+    /// Lists the parent in `/sys/class/mdev_bus`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, and the errors of sysfs.
+    pub(super) fn link(&self) -> Result {
+        // SAFETY: The device is registered.
+        unsafe { bus::link_parent(self.raw_device()) }
+    }
+
+    /// Undoes [`Parent::link`].
+    pub(super) fn unlink(&self) {
+        // SAFETY: The device is registered.
+        unsafe { bus::unlink_parent(self.raw_device()) };
+    }
+
+    /// Sends a uevent of the parent's device with `variable` in its environment.
+    pub(super) fn send_uevent(&self, variable: &'static CStr) {
+        let mut environment = [variable.as_char_ptr().cast_mut(), core::ptr::null_mut()];
         // SAFETY: The device is valid, and the function only reads the strings.
         unsafe {
             bindings::kobject_uevent_env(
@@ -124,7 +139,12 @@ impl Parent {
         };
     }
 
-    fn show_types(&self) -> Result {
+    /// Adds the types to sysfs.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, and the errors of sysfs.
+    pub(super) fn add_types(&self) -> Result {
         let name = c"mdev_supported_types".as_char_ptr();
         // SAFETY: The device is registered. Without operations the directory is a plain kset.
         let kset = unsafe {
@@ -141,22 +161,23 @@ impl Parent {
         unsafe { (*self.as_ptr()).mdev_types_kset = kset };
         for (i, &raw) in self.types().iter().enumerate() {
             // SAFETY: The driver's type is valid as long as the parent is registered.
-            unsafe { Type::add(raw, self) }.inspect_err(|_| self.hide_types(i))?;
+            unsafe { Type::add(raw, self) }.inspect_err(|_| self.remove_types(i))?;
         }
         Ok(())
     }
 
     /// Removes the directories of the first `count` types and the directory that contains them.
-    fn hide_types(&self, count: usize) {
+    pub(super) fn remove_types(&self, count: usize) {
         for &raw in &self.types()[..count] {
-            // SAFETY: The type was added by `show_types`.
+            // SAFETY: The type was added by `add_types`.
             unsafe { Type::from_raw(raw) }.remove();
         }
-        // SAFETY: `show_types` created the kset.
+        // SAFETY: `add_types` created the kset.
         unsafe { bindings::kset_unregister(self.types_kset()) };
     }
 
-    fn remove_devices(&self, _stopped: &Stopped<'_>) {
+    /// Removes all devices of the parent.
+    pub(super) fn remove_devices(&self, _stopped: &Stopped<'_>) {
         /// # Safety
         ///
         /// `dev` is a child of the device of a stopped parent.
@@ -165,7 +186,7 @@ impl Parent {
             // module.
             if unsafe { (*dev).bus } == bus::as_ptr() {
                 // SAFETY: As above.
-                lifecycle::take_down(unsafe { Mdev::from_raw(dev.cast()) });
+                device::take_down(unsafe { Mdev::from_raw(dev.cast()) });
             }
             0
         }
@@ -200,7 +221,7 @@ impl Drop for Staying<'_> {
 /// # Invariants
 ///
 /// This thread holds the parent's `unreg_sem` for writing.
-struct Stopped<'a>(&'a Parent, NotThreadSafe);
+pub(super) struct Stopped<'a>(&'a Parent, NotThreadSafe);
 
 impl Drop for Stopped<'_> {
     fn drop(&mut self) {
@@ -219,7 +240,7 @@ impl Drop for Stopped<'_> {
 ///
 /// The caller owns the memory at `parent`. `dev` is registered. `driver` and the `count` `types`
 /// are set up. All of them stay valid until [`unregister`].
-pub(super) unsafe fn register(
+pub(crate) unsafe fn register(
     parent: *mut bindings::mdev_parent,
     dev: *mut bindings::device,
     driver: *mut bindings::mdev_driver,
@@ -242,55 +263,17 @@ pub(super) unsafe fn register(
         );
         (*driver).max_instances
     };
-    // SAFETY: All fields are set, and the rest of this function registers the parent.
+    // SAFETY: All fields are set.
     // INVARIANT: Only functions called from here see the parent before it is registered.
-    let parent = unsafe { Parent::from_raw(parent) };
-    let counted = parent.driver().get_available.is_none();
-    registry::add_parent(parent.key(), counted.then_some(max_instances))?;
-    parent
-        .show_types()
-        .inspect_err(|_| registry::remove_parent(parent.key()))?;
-    // SAFETY: The device is registered.
-    if unsafe { bus::link_parent(parent.raw_device()) }.is_err() {
-        dev_warn!(
-            parent.device(),
-            "MDEV: not listed in /sys/class/mdev_bus, where older tools look for it\n"
-        );
-    }
-    dev_info!(parent.device(), "MDEV: Registered\n");
-    parent.announce(c"MDEV_STATE=registered");
-    Ok(())
+    unsafe { Parent::from_raw(parent) }.publish(max_instances)
 }
 
 /// Removes all devices of a parent, waits until they have no users, and unregisters the parent.
-pub(super) fn unregister(parent: &Parent) {
-    dev_info!(parent.device(), "MDEV: Unregistering\n");
-    let stopped = parent.stop();
-    // SAFETY: The device is registered.
-    unsafe { bus::unlink_parent(parent.raw_device()) };
-    parent.remove_devices(&stopped);
-    parent.hide_types(parent.types().len());
-    drop(stopped);
-    registry::remove_parent(parent.key());
-    parent.announce(c"MDEV_STATE=unregistered");
-}
-
-/// Registers a driver with the bus.
-///
-/// # Errors
-///
-/// `EINVAL` without a `device_api`, and the errors of the driver core.
 ///
 /// # Safety
 ///
-/// `driver` is set up, and stays valid until it is unregistered.
-pub(super) unsafe fn register_driver(driver: *mut bindings::mdev_driver) -> Result {
+/// [`register`] has registered `parent`.
+pub(crate) unsafe fn unregister(parent: *mut bindings::mdev_parent) {
     // SAFETY: By this function's contract.
-    unsafe {
-        if (*driver).device_api.is_null() {
-            return Err(EINVAL);
-        }
-        (*driver).driver.bus = bus::as_ptr();
-        to_result(bindings::driver_register(&raw mut (*driver).driver))
-    }
+    unsafe { Parent::from_raw(parent) }.withdraw();
 }

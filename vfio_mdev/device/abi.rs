@@ -28,17 +28,16 @@ use kernel::{
 };
 use kernel_ext::bindings;
 
-use super::{
-    bus,
+use crate::{
+    bus::{
+        self,
+        Reservation, //
+    },
+    parent::Type,
     sysfs::{
         self,
         Table, //
     },
-    types::Type, //
-};
-use crate::{
-    lifecycle,
-    registry::Claim,
     uuid::Uuid, //
 };
 
@@ -50,7 +49,7 @@ use crate::{
 #[repr(C)]
 pub(crate) struct Mdev {
     raw: Opaque<bindings::mdev_device>,
-    claim: Claim,
+    reservation: Reservation,
     /// Whether creation has finished. Until then the device cannot be removed.
     complete: AtomicBool,
 }
@@ -78,7 +77,7 @@ impl Mdev {
     /// # Safety
     ///
     /// `device` comes from [`Mdev::new`], and stays allocated for all of `'a`.
-    pub(super) unsafe fn from_raw<'a>(device: *mut bindings::mdev_device) -> &'a Self {
+    pub(crate) unsafe fn from_raw<'a>(device: *mut bindings::mdev_device) -> &'a Self {
         // SAFETY: By this function's contract; `Mdev` begins with a `struct mdev_device`.
         unsafe { &*device.cast() }
     }
@@ -87,14 +86,14 @@ impl Mdev {
         self.raw.get()
     }
 
-    pub(super) fn raw_device(&self) -> *mut bindings::device {
+    pub(crate) fn raw_device(&self) -> *mut bindings::device {
         // SAFETY: The field is part of the structure.
         unsafe { &raw mut (*self.as_ptr()).dev }
     }
 
     /// Returns the device's UUID, which is its name.
-    pub(super) fn uuid(&self) -> Uuid {
-        self.claim.uuid()
+    pub(crate) fn uuid(&self) -> Uuid {
+        self.reservation.uuid()
     }
 
     /// Returns the device's type. Must not be called after [`Mdev::end`].
@@ -108,12 +107,12 @@ impl Mdev {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(ty: &Type, claim: Claim) -> Result<ARef<Self>> {
-        let uuid = claim.uuid();
+    pub(super) fn new(ty: &Type, reservation: Reservation) -> Result<ARef<Self>> {
+        let uuid = reservation.uuid();
         let mdev = KBox::into_raw(KBox::init(
             init!(Self {
                 raw <- pin_init::init_zeroed(),
-                claim,
+                reservation,
                 complete: AtomicBool::new(false),
             }),
             GFP_KERNEL,
@@ -146,14 +145,14 @@ impl Mdev {
     /// # Errors
     ///
     /// The errors of the driver core.
-    pub(crate) fn add(&self) -> Result {
-        // SAFETY: The device is initialised, and `lifecycle` adds it only once.
+    pub(super) fn add(&self) -> Result {
+        // SAFETY: The device is initialised, and `super::create` adds it only once.
         to_result(unsafe { bindings::device_add(self.raw_device()) })
     }
 
     /// Removes the device from sysfs and unbinds it. Waits until it has no users.
-    pub(crate) fn del(&self) {
-        // SAFETY: `lifecycle` calls this once, after `add`.
+    pub(super) fn del(&self) {
+        // SAFETY: `super::create` and `super::take_down` call this once, after `add`.
         unsafe { bindings::device_del(self.raw_device()) }
     }
 
@@ -162,7 +161,7 @@ impl Mdev {
     /// # Errors
     ///
     /// The driver's errors.
-    pub(crate) fn bind(&self) -> Result {
+    pub(super) fn bind(&self) -> Result {
         let driver = &raw const self.ty().parent().driver().driver;
         // SAFETY: The driver is registered as long as the parent is.
         to_result(unsafe { bindings::device_driver_attach(driver, self.raw_device()) })
@@ -173,7 +172,7 @@ impl Mdev {
     /// # Errors
     ///
     /// `ENOMEM`, and the errors of sysfs.
-    pub(crate) fn link(&self) -> Result {
+    pub(super) fn link(&self) -> Result {
         let (ty, own) = (self.ty(), self.kobject());
         // SAFETY: Both kobjects are in sysfs.
         unsafe {
@@ -192,7 +191,7 @@ impl Mdev {
     }
 
     /// Undoes [`Mdev::link`].
-    pub(crate) fn unlink(&self) {
+    pub(super) fn unlink(&self) {
         // SAFETY: Both kobjects are in sysfs.
         unsafe {
             bindings::sysfs_remove_link(self.kobject(), c"mdev_type".as_char_ptr());
@@ -211,19 +210,19 @@ impl Mdev {
     }
 
     /// Marks the device as complete, and keeps it until [`Mdev::end`].
-    pub(crate) fn begin(this: ARef<Self>) {
+    pub(super) fn begin(this: ARef<Self>) {
         this.complete.store(true, Ordering::Release);
         core::mem::forget(this);
     }
 
     /// Whether [`Mdev::begin`] was called.
-    pub(crate) fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Acquire)
     }
 
     /// Returns the reference that [`Mdev::begin`] kept. Called after [`Mdev::del`].
-    pub(crate) fn end(&self) -> ARef<Self> {
-        // SAFETY: `lifecycle` calls this once after `begin`, so the reference of `begin` exists.
+    pub(super) fn end(&self) -> ARef<Self> {
+        // SAFETY: `super::take_down` calls this once after `begin`, so the reference of `begin` exists.
         unsafe { ARef::from_raw(self.into()) }
     }
 
@@ -279,7 +278,7 @@ unsafe extern "C" fn remove_callback(
         if wanted != 0 {
             // SAFETY: By this function's contract. sysfs keeps the device during the call.
             let mdev = unsafe { Mdev::from_raw(dev.cast()) };
-            lifecycle::remove(mdev, |mdev| mdev.hide_remove())?;
+            super::remove(mdev, |mdev| mdev.hide_remove())?;
         }
         Ok(count as isize)
     })

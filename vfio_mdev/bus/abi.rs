@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The bus `mdev`, and the class `mdev_bus`, which lists the parents for older userspace.
+//! The `struct bus_type` of the bus, and the class `mdev_bus`, which lists the parents for older
+//! userspace.
 
 use core::{
     ptr::NonNull,
@@ -13,11 +14,25 @@ use core::{
 use kernel::{
     error::to_result,
     ffi::c_int,
-    prelude::*, //
+    prelude::*,
+    sync::global_lock, //
 };
 use kernel_ext::bindings;
 
-use super::sysfs::Table;
+use super::Registry;
+use crate::sysfs::Table;
+
+global_lock! {
+    // SAFETY: `init` initialises it before the module can be used.
+    pub(super) unsafe(uninit) static REGISTRY: Mutex<Registry> = Registry::new();
+}
+
+/// Initialises the lock of the registry. Module init calls this once, before anything else.
+pub(crate) fn init() {
+    // SAFETY: Module init runs once, and no other function of this module can be called before it
+    // ends.
+    unsafe { REGISTRY.init() };
+}
 
 /// `/sys/bus/mdev`
 static BUS: Table<bindings::bus_type> = Table({
@@ -30,7 +45,7 @@ static BUS: Table<bindings::bus_type> = Table({
 });
 
 /// Returns the bus for the `bus` field of devices and drivers.
-pub(super) fn as_ptr() -> *const bindings::bus_type {
+pub(crate) fn as_ptr() -> *const bindings::bus_type {
     &raw const BUS.0
 }
 
@@ -71,6 +86,26 @@ extern "C" fn match_callback(
     _driver: *const bindings::device_driver,
 ) -> c_int {
     0
+}
+
+/// Registers a driver with the bus.
+///
+/// # Errors
+///
+/// `EINVAL` without a `device_api`, and the errors of the driver core.
+///
+/// # Safety
+///
+/// `driver` is set up, and stays valid until it is unregistered.
+pub(crate) unsafe fn register_driver(driver: *mut bindings::mdev_driver) -> Result {
+    // SAFETY: By this function's contract.
+    unsafe {
+        if (*driver).device_api.is_null() {
+            return Err(EINVAL);
+        }
+        (*driver).driver.bus = as_ptr();
+        to_result(bindings::driver_register(&raw mut (*driver).driver))
+    }
 }
 
 /// The registration of the bus.
@@ -137,7 +172,7 @@ impl Drop for CompatClass {
 /// # Safety
 ///
 /// `dev` is a registered device.
-pub(super) unsafe fn link_parent(dev: *mut bindings::device) -> Result {
+pub(crate) unsafe fn link_parent(dev: *mut bindings::device) -> Result {
     let class = COMPAT_CLASS.load(Ordering::Acquire);
     // SAFETY: By this function's contract. The class exists while this module is loaded.
     to_result(unsafe { bindings::class_compat_create_link(class, dev) })
@@ -148,7 +183,7 @@ pub(super) unsafe fn link_parent(dev: *mut bindings::device) -> Result {
 /// # Safety
 ///
 /// `dev` is a registered device.
-pub(super) unsafe fn unlink_parent(dev: *mut bindings::device) {
+pub(crate) unsafe fn unlink_parent(dev: *mut bindings::device) {
     let class = COMPAT_CLASS.load(Ordering::Acquire);
     // SAFETY: As for `link_parent`.
     unsafe { bindings::class_compat_remove_link(class, dev) }

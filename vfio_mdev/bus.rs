@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The UUIDs in use, and the number of devices that each parent can still have.
+//! The bus `mdev`: the UUIDs of its devices, and the number of devices that each parent can still
+//! have.
+
+#[allow(unsafe_code)]
+mod abi;
 
 use kernel::{
     prelude::*,
@@ -11,12 +15,17 @@ use kernel_ext::tree::{
     Tree, //
 };
 
-use crate::{
-    abi::globals::{
-        self,
-        REGISTRY, //
-    },
-    uuid::Uuid, //
+use crate::uuid::Uuid;
+
+use abi::REGISTRY;
+pub(crate) use abi::{
+    as_ptr,
+    init,
+    link_parent,
+    register_driver,
+    unlink_parent,
+    BusRegistration,
+    CompatClass, //
 };
 
 /// Data about all parents and devices.
@@ -30,13 +39,8 @@ pub(crate) struct Registry {
 pub(crate) struct ParentKey(pub(crate) usize);
 
 /// The number of devices that a parent can still have. Changed with [`REGISTRY`](static@REGISTRY)
-/// held.
+/// locked.
 pub(crate) struct Instances(core::sync::atomic::AtomicU32);
-
-/// Initialises the tables.
-pub(crate) fn init() {
-    globals::init();
-}
 
 impl Instances {
     fn new(limit: u32) -> Self {
@@ -58,7 +62,7 @@ impl Instances {
         Ok(())
     }
 
-    fn give_back(&self) {
+    fn release(&self) {
         self.0.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
     }
 }
@@ -101,20 +105,20 @@ pub(crate) fn available(parent: ParentKey) -> Option<u32> {
     Some(instances.available())
 }
 
-/// A UUID in use by a device, and the device's share of its parent's limit.
-pub(crate) struct Claim {
+/// The UUID of a device, and one of the instances of its parent. Dropping it frees both.
+pub(crate) struct Reservation {
     uuid: Uuid,
     instances: Option<Arc<Instances>>,
 }
 
-impl Claim {
+impl Reservation {
     /// Reserves `uuid` for a device of `parent`.
     ///
     /// # Errors
     ///
     /// `EEXIST` if a device of any parent has the UUID, `EUSERS` if this parent cannot have another
     /// device, `ENODEV` if the parent is not registered, `ENOMEM`.
-    pub(crate) fn take(uuid: Uuid, parent: ParentKey) -> Result<Self> {
+    pub(crate) fn new(uuid: Uuid, parent: ParentKey) -> Result<Self> {
         let node = Node::new(uuid, ())?;
         let mut registry = REGISTRY.lock();
         if registry.uuids.contains(&uuid) {
@@ -133,12 +137,12 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let mut registry = REGISTRY.lock();
         registry.uuids.remove(&self.uuid);
         if let Some(instances) = &self.instances {
-            instances.give_back();
+            instances.release();
         }
     }
 }
@@ -162,7 +166,7 @@ mod tests {
         assert_eq!(instances.take(), Ok(()));
         assert_eq!(instances.take(), Ok(()));
         assert_eq!(instances.take(), Err(EUSERS));
-        instances.give_back();
+        instances.release();
         assert_eq!(instances.available(), 1);
         assert_eq!(Instances::new(0).take(), Err(EUSERS));
     }
@@ -171,21 +175,27 @@ mod tests {
     fn uuids_are_unique_over_all_parents() -> Result {
         add_parent(PARENTS[0], Some(1))?;
         add_parent(PARENTS[1], None)?;
-        let a = Claim::take(uuid(b'a')?, PARENTS[0])?;
+        let a = Reservation::new(uuid(b'a')?, PARENTS[0])?;
         assert_eq!(available(PARENTS[0]), Some(0));
         assert_eq!(available(PARENTS[1]), None);
         for parent in PARENTS {
-            assert_eq!(Claim::take(uuid(b'a')?, parent).err(), Some(EEXIST));
+            assert_eq!(Reservation::new(uuid(b'a')?, parent).err(), Some(EEXIST));
         }
-        assert_eq!(Claim::take(uuid(b'b')?, PARENTS[0]).err(), Some(EUSERS));
-        let b = Claim::take(uuid(b'b')?, PARENTS[1])?;
+        assert_eq!(
+            Reservation::new(uuid(b'b')?, PARENTS[0]).err(),
+            Some(EUSERS)
+        );
+        let b = Reservation::new(uuid(b'b')?, PARENTS[1])?;
         drop(a);
         assert_eq!(available(PARENTS[0]), Some(1));
         // A device may outlive its parent.
         remove_parent(PARENTS[1]);
-        assert_eq!(Claim::take(uuid(b'c')?, PARENTS[1]).err(), Some(ENODEV));
+        assert_eq!(
+            Reservation::new(uuid(b'c')?, PARENTS[1]).err(),
+            Some(ENODEV)
+        );
         drop(b);
-        drop(Claim::take(uuid(b'b')?, PARENTS[0])?);
+        drop(Reservation::new(uuid(b'b')?, PARENTS[0])?);
         remove_parent(PARENTS[0]);
         Ok(())
     }

@@ -10,11 +10,13 @@ use kernel::{
 };
 use kernel_ext::bindings;
 
-use super::parent::{
-    self,
-    Parent, //
+use crate::{
+    bus,
+    parent, //
 };
 
+/// Registers `parent` on `dev`, with the `count` `types` of device that `driver` can create.
+///
 /// # Safety
 ///
 /// `dev` and `driver` are registered, and the names of the `count` `types` are set. All of them
@@ -31,24 +33,30 @@ unsafe extern "C" fn mdev_register_parent(
     from_result(|| unsafe { parent::register(parent, dev, driver, types, count) }.map(|()| 0))
 }
 
+/// Removes all devices of `parent`, waits until they have no users, and unregisters `parent`.
+///
 /// # Safety
 ///
 /// `parent` is registered.
 #[no_mangle]
 unsafe extern "C" fn mdev_unregister_parent(parent: *mut bindings::mdev_parent) {
     // SAFETY: By this function's contract.
-    parent::unregister(unsafe { Parent::from_raw(parent) });
+    unsafe { parent::unregister(parent) };
 }
 
+/// Registers `driver` with the bus.
+///
 /// # Safety
 ///
 /// `driver` stays valid until [`mdev_unregister_driver`].
 #[no_mangle]
 unsafe extern "C" fn mdev_register_driver(driver: *mut bindings::mdev_driver) -> c_int {
     // SAFETY: By this function's contract.
-    from_result(|| unsafe { parent::register_driver(driver) }.map(|()| 0))
+    from_result(|| unsafe { bus::register_driver(driver) }.map(|()| 0))
 }
 
+/// Unregisters `driver`.
+///
 /// # Safety
 ///
 /// `driver` is registered and has no parents.

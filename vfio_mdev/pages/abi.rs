@@ -21,14 +21,26 @@ use kernel::{
 };
 use kernel_ext::bindings;
 
-use super::{
-    store::{
+use crate::{
+    dma_log::DmaLog,
+    memory::{
         Sealed,
         Store, //
-    },
-    vfio::DmaCalls, //
+    }, //
 };
-use crate::dma_log::DmaLog;
+
+/// The functions of `vfio.ko` with which an open device pins pages, see
+/// [`requests`](crate::driver::requests).
+pub(crate) struct PinCalls {
+    pub(crate) pin: unsafe extern "C" fn(
+        *mut bindings::vfio_device,
+        bindings::dma_addr_t,
+        c_int,
+        c_int,
+        *mut *mut bindings::page,
+    ) -> c_int,
+    pub(crate) unpin: unsafe extern "C" fn(*mut bindings::vfio_device, bindings::dma_addr_t, c_int),
+}
 
 /// The maximum number of pages that one call can pin.
 pub const MAX_PAGES: usize = PAGE_SIZE / core::mem::size_of::<usize>();
@@ -57,8 +69,8 @@ impl GuestAccess {
 
 /// All pinned pages of a device, and the log of its writes.
 #[pin_data]
-pub(super) struct Pins {
-    calls: &'static DmaCalls,
+pub(crate) struct Pins {
+    calls: &'static PinCalls,
     device: *mut bindings::vfio_device,
     /// Held while pages are being pinned, so that an unmap finds them in the list. The unmap
     /// callback takes this lock, too.
@@ -66,7 +78,7 @@ pub(super) struct Pins {
     list: Mutex<KVec<Arc<PinnedRange>>>,
     /// The log of the device's writes, both to pinned pages and with `dma_write`.
     #[pin]
-    pub(super) log: DmaLog,
+    pub(crate) log: DmaLog,
 }
 
 // SAFETY: The pointer is only used while the device is open, for calls that any thread may make.
@@ -99,8 +111,8 @@ impl Pins {
     /// # Safety
     ///
     /// `device` is valid whenever the device is open.
-    pub(super) unsafe fn new(
-        calls: &'static DmaCalls,
+    pub(crate) unsafe fn new(
+        calls: &'static PinCalls,
         device: *mut bindings::vfio_device,
     ) -> Result<Arc<Self>> {
         Arc::pin_init(
@@ -125,7 +137,7 @@ impl Pins {
     /// # Safety
     ///
     /// The device is open, and stays open during the call.
-    pub(super) unsafe fn pin(
+    pub(crate) unsafe fn pin(
         self: &Arc<Self>,
         iova: u64,
         count: usize,
@@ -182,7 +194,7 @@ impl Pins {
     /// # Safety
     ///
     /// The device is open.
-    pub(super) unsafe fn revoke(&self, iovas: Range) {
+    pub(crate) unsafe fn revoke(&self, iovas: Range) {
         let mut list = self.list.lock();
         list.retain(|pin| {
             let hit = pin.iovas.overlaps(iovas);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! DMA logging: `struct vfio_log_ops` of a driver's devices.
+//! `struct vfio_log_ops` of a driver's devices.
 
 use core::marker::PhantomData;
 
@@ -18,16 +18,18 @@ use kernel_ext::{
     dirty_bitmap::DirtyBitmap, //
 };
 
-use super::instance::Instance;
-use crate::driver::Device;
+use crate::{
+    driver::Device,
+    instance::Instance, //
+};
 
 /// The callbacks from VFIO.
 ///
 /// VFIO calls all of them with the `struct vfio_device` of an open [`Instance<D>`].
-pub(super) struct LogOps<D>(PhantomData<D>);
+pub(crate) struct LogOps<D>(PhantomData<D>);
 
 impl<D: Device> LogOps<D> {
-    pub(super) const TABLE: &'static bindings::vfio_log_ops = &bindings::vfio_log_ops {
+    pub(crate) const TABLE: &'static bindings::vfio_log_ops = &bindings::vfio_log_ops {
         log_start: Some(Self::start_callback),
         log_stop: Some(Self::stop_callback),
         log_read_and_clear: Some(Self::read_and_clear_callback),

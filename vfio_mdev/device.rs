@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Creation and removal of devices.
+//! Mediated devices: their creation and removal.
 //!
 //! During both, `unreg_sem` keeps the parent registered. Userspace requests to create and remove
 //! devices hold it for reading. The unregistration of the parent holds it for writing and removes
 //! the remaining devices.
 
+#[allow(unsafe_code)]
+mod abi;
+
 use kernel::prelude::*;
 
 use crate::{
-    abi::{
-        device::Mdev,
-        types::Type, //
-    },
-    registry::Claim,
+    bus::Reservation,
+    parent::Type,
     uuid::Uuid, //
 };
+
+pub(crate) use abi::Mdev;
 
 /// Creates a device of type `ty`. `text` is its UUID, which may be followed by one more byte.
 ///
@@ -29,7 +31,7 @@ pub(crate) fn create(ty: &Type, text: &[u8]) -> Result {
         return Err(EINVAL);
     }
     let uuid = Uuid::parse(&text[..Uuid::TEXT_LEN]).ok_or(EINVAL)?;
-    let mdev = Mdev::new(ty, Claim::take(uuid, ty.parent().key())?)?;
+    let mdev = Mdev::new(ty, Reservation::new(uuid, ty.parent().key())?)?;
     let _staying = ty.parent().stay().ok_or(ENODEV)?;
     mdev.add()?;
     mdev.bind()

@@ -15,13 +15,13 @@ use kernel_ext::bindings;
 
 /// A constant table that C code reads.
 #[repr(transparent)]
-pub(super) struct Table<T>(pub(super) T);
+pub(crate) struct Table<T>(pub(crate) T);
 
 // SAFETY: The tables are never written, and their pointers point at other constants.
 unsafe impl<T> Sync for Table<T> {}
 
 /// Builds an attribute from its name and mode.
-pub(super) const fn attribute(name: &'static CStr, mode: u16) -> bindings::attribute {
+pub(crate) const fn attribute(name: &'static CStr, mode: u16) -> bindings::attribute {
     let mut attribute: bindings::attribute = pin_init::zeroed();
     attribute.name = kernel::str::as_char_ptr_in_const_context(name);
     attribute.mode = mode;
@@ -33,7 +33,7 @@ pub(super) const fn attribute(name: &'static CStr, mode: u16) -> bindings::attri
 /// # Safety
 ///
 /// `page` is the buffer that sysfs passed to a `show` callback.
-pub(super) unsafe fn show(page: *mut c_char, text: impl fmt::Display) -> Result<isize> {
+pub(crate) unsafe fn show(page: *mut c_char, text: impl fmt::Display) -> Result<isize> {
     // SAFETY: By this function's contract `page` is a page that this call may write exclusively.
     let buffer = unsafe { core::slice::from_raw_parts_mut(page.cast::<u8>(), PAGE_SIZE) };
     let mut formatter = Formatter::new(buffer);
@@ -48,7 +48,7 @@ pub(super) unsafe fn show(page: *mut c_char, text: impl fmt::Display) -> Result<
 /// # Safety
 ///
 /// `page` and `count` are the arguments that sysfs passed to a `store` callback.
-pub(super) unsafe fn stored<'a>(page: *const c_char, count: usize) -> &'a [u8] {
+pub(crate) unsafe fn stored<'a>(page: *const c_char, count: usize) -> &'a [u8] {
     // SAFETY: By this function's contract.
     unsafe { core::slice::from_raw_parts(page.cast(), count) }
 }

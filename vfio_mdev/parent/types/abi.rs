@@ -16,16 +16,14 @@ use kernel::{
 };
 use kernel_ext::bindings;
 
-use super::{
+use crate::{
+    bus,
+    device,
     parent::Parent,
     sysfs::{
         self,
         Table, //
     }, //
-};
-use crate::{
-    lifecycle,
-    registry, //
 };
 
 /// A type of a registered parent.
@@ -40,7 +38,7 @@ impl Type {
     /// # Safety
     ///
     /// `ty` was added, and its parent is registered for all of `'a`.
-    pub(super) unsafe fn from_raw<'a>(ty: *mut bindings::mdev_type) -> &'a Self {
+    pub(crate) unsafe fn from_raw<'a>(ty: *mut bindings::mdev_type) -> &'a Self {
         // SAFETY: By this function's contract. `Type` is a transparent wrapper of the structure.
         unsafe { &*ty.cast() }
     }
@@ -55,7 +53,7 @@ impl Type {
         unsafe { Self::from_raw(kobj.wrapping_byte_sub(offset).cast()) }
     }
 
-    pub(super) fn as_ptr(&self) -> *mut bindings::mdev_type {
+    pub(crate) fn as_ptr(&self) -> *mut bindings::mdev_type {
         self.0.get()
     }
 
@@ -65,13 +63,13 @@ impl Type {
         unsafe { Parent::from_raw((*self.as_ptr()).parent) }
     }
 
-    pub(super) fn kobject(&self) -> *mut bindings::kobject {
+    pub(crate) fn kobject(&self) -> *mut bindings::kobject {
         // SAFETY: By the type invariant.
         unsafe { &raw mut (*self.as_ptr()).kobj }
     }
 
     /// Returns the directory of links to the type's devices.
-    pub(super) fn devices_kobject(&self) -> *mut bindings::kobject {
+    pub(crate) fn devices_kobject(&self) -> *mut bindings::kobject {
         // SAFETY: By the type invariant.
         unsafe { (*self.as_ptr()).devices_kobj }
     }
@@ -85,7 +83,7 @@ impl Type {
     /// # Safety
     ///
     /// The names of `ty` are set, and it is in no directory. It stays valid until [`Type::remove`].
-    pub(super) unsafe fn add(ty: *mut bindings::mdev_type, parent: &Parent) -> Result {
+    pub(crate) unsafe fn add(ty: *mut bindings::mdev_type, parent: &Parent) -> Result {
         // SAFETY: By this function's contract. `release_callback` drops the reference to the
         // device.
         unsafe {
@@ -113,7 +111,7 @@ impl Type {
     }
 
     /// Removes the type from sysfs.
-    pub(super) fn remove(&self) {
+    pub(crate) fn remove(&self) {
         // SAFETY: By the type invariant. These are the references that `add` took.
         unsafe {
             bindings::kobject_put(self.devices_kobject());
@@ -141,7 +139,7 @@ impl Type {
         match self.parent().driver().get_available {
             // SAFETY: The type belongs to the driver.
             Some(available) => unsafe { available(self.as_ptr()) },
-            None => registry::available(self.parent().key()).unwrap_or(0),
+            None => bus::available(self.parent().key()).unwrap_or(0),
         }
     }
 
@@ -253,7 +251,7 @@ unsafe extern "C" fn store_callback(
         if !core::ptr::eq(attribute.cast_const(), &raw const CREATE.0) {
             return Err(EIO);
         }
-        lifecycle::create(ty, text)?;
+        device::create(ty, text)?;
         Ok(count as isize)
     })
 }

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Moving devices between software groups. Drivers decide which devices share such a group.
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use kernel_ext::{
+    iommu::Group as IommuGroup,
+    iommu_driver::GroupKind, //
+};
+
+use super::{
+    abi::GROUPS,
+    registry::{
+        software_group,
+        Registry, //
+    },
+    user::User,
+    Group, //
+};
+use crate::device::Device;
+
+/// Moves `device` to the software group `group`, or to a group of its own if `group` is `None` or
+/// has no registered device. Calls `commit` as soon as the move cannot fail any more.
+///
+/// The calling thread becomes the user of both groups, so no process can open them or their devices
+/// meanwhile. `device` is registered, and the caller does not unregister it during the call. The
+/// registry is locked throughout, so no other device joins or leaves a group.
+///
+/// # Errors
+///
+/// Nothing changes on error. `EBUSY` if one of the groups has a user; `ENODEV` if `device` is in no
+/// software group; `ENOMEM`; or an error from sysfs.
+pub(crate) fn move_device(
+    device: &Device,
+    group: Option<&IommuGroup>,
+    commit: impl FnOnce(),
+) -> Result {
+    let mut groups = GROUPS.lock();
+    let is_software = |group: &Arc<Group>| group.kind() == GroupKind::Emulated;
+    let claim = |group: &Arc<Group>| User::claim(group).map_err(|_| EBUSY);
+    let from = device.group(&groups).filter(is_software).ok_or(ENODEV)?;
+    let _from_user = claim(&from)?;
+    let to = group.and_then(|iommu_group| {
+        let group = groups.group(iommu_group.id()).filter(is_software)?;
+        Some((group, iommu_group))
+    });
+    let stays = match &to {
+        Some((to, _)) => Arc::ptr_eq(to, &from),
+        None => groups.devices(&from) == 1,
+    };
+    if stays {
+        commit();
+        return Ok(());
+    }
+    let own_group;
+    let (to, iommu_group, _to_user) = match to {
+        Some((to, iommu_group)) => {
+            let user = claim(&to)?;
+            (to, iommu_group, user)
+        }
+        None => {
+            own_group = software_group()?;
+            let to = Group::new(own_group.clone(), GroupKind::Emulated)?;
+            // Before the group has a node, so no process can be its user.
+            let user = claim(&to)?;
+            groups.add(to.clone())?;
+            (to, &*own_group, user)
+        }
+    };
+    groups.count(&to);
+    let moved = groups.change_group(device, &from, &to, iommu_group, commit);
+    // The device was counted in both groups.
+    let emptied = groups.leave(if moved.is_ok() { &from } else { &to });
+    drop(groups);
+    // The end of the group does not wait for a process, because this thread is still its user.
+    drop(emptied);
+    moved
+}
+
+impl Registry {
+    /// Changes the group of `device` from `from` to `to`, whose IOMMU group is `iommu_group`. The
+    /// caller is the user of both groups.
+    ///
+    /// # Errors
+    ///
+    /// Returns `ENOMEM`, or an error from sysfs.
+    fn change_group(
+        &mut self,
+        device: &Device,
+        from: &Group,
+        to: &Arc<Group>,
+        iommu_group: &IommuGroup,
+        commit: impl FnOnce(),
+    ) -> Result {
+        // Both groups list the device until it is removed from the old one. It cannot be opened
+        // meanwhile because both groups have a user.
+        to.add_device(device)?;
+        IommuGroup::move_device(device.parent(), iommu_group)
+            .inspect_err(|_| to.remove_device(device))?;
+        from.remove_device(device);
+        drop(device.replace_group(to.clone(), self));
+        commit();
+        Ok(())
+    }
+}

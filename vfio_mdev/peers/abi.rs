@@ -1,0 +1,439 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The attribute `peer_to_peer_resource_uuid`, the typed members of a group, and the call of
+//! `vfio_move_device()`.
+
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    device::Device as BusDevice,
+    error::{
+        from_result,
+        to_result, //
+    },
+    ffi::{
+        c_char,
+        c_int,
+        c_void, //
+    },
+    prelude::*,
+    sync::{
+        global_lock,
+        Arc, //
+    }, //
+};
+use kernel_ext::{
+    bindings,
+    iommu::Group as IommuGroup, //
+};
+
+use super::{
+    set_uuid,
+    DriverKey,
+    Peer, //
+};
+use crate::{
+    driver::{
+        Device,
+        Parent, //
+    },
+    instance::Instance,
+    sysfs,
+    uuid::Uuid, //
+};
+
+global_lock! {
+    // SAFETY: `init` initialises it before the module can be used.
+    /// All devices that are registered with VFIO and can be in a group with others.
+    pub(super) unsafe(uninit) static PEERS: Mutex<KVec<Arc<Peer>>> = KVec::new();
+}
+
+/// Initialises the lock of the list of peers. Module init calls this once, before anything else.
+pub(crate) fn init() {
+    // SAFETY: Module init runs once, and no other function of this module can be called before it
+    // ends.
+    unsafe { PEERS.init() };
+}
+
+// --- Moving devices ---------------------------------------------------------------------------
+
+type MoveDeviceFn = unsafe extern "C" fn(
+    *mut bindings::vfio_device,
+    *mut bindings::iommu_group,
+    Option<unsafe extern "C" fn(*mut c_void)>,
+    *mut c_void,
+) -> c_int;
+
+// The type is that of the header.
+const _: MoveDeviceFn = bindings::vfio_move_device;
+
+/// `vfio_move_device()`, which only the `vfio.ko` of this project has.
+///
+/// The bus does not depend on `vfio.ko`. It looks up the function at run time, which also pins the
+/// module.
+///
+/// # Invariants
+///
+/// Holds a reference to the symbol, whose address is the pointer.
+pub(crate) struct MoveDevice(NonNull<c_void>);
+
+impl MoveDevice {
+    const SYMBOL: &'static CStr = c"vfio_move_device";
+
+    /// Looks up the function. Returns `None` if the `vfio.ko` in use does not have it.
+    pub(crate) fn get() -> Option<Self> {
+        // SAFETY: The name is a C string.
+        let function = unsafe { bindings::__symbol_get(Self::SYMBOL.as_char_ptr()) };
+        // INVARIANT: `__symbol_get` took a reference.
+        NonNull::new(function).map(Self)
+    }
+
+    fn function(&self) -> MoveDeviceFn {
+        // SAFETY: By the type invariant. The function with this name has this type.
+        unsafe { core::mem::transmute::<*mut c_void, MoveDeviceFn>(self.0.as_ptr()) }
+    }
+}
+
+// SAFETY: The pointer is that of a function, which any thread may call.
+unsafe impl Send for MoveDevice {}
+// SAFETY: As above.
+unsafe impl Sync for MoveDevice {}
+
+impl Drop for MoveDevice {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::__symbol_put(Self::SYMBOL.as_char_ptr()) };
+    }
+}
+
+/// A peer whose device stays registered with VFIO as long as this value exists.
+///
+/// # Invariants
+///
+/// The device is registered, and is not unregistered before the end of `'a`.
+pub(super) struct RegisteredPeer<'a> {
+    peer: &'a Arc<Peer>,
+    move_device: &'a MoveDevice,
+}
+
+impl RegisteredPeer<'_> {
+    pub(super) fn peer(&self) -> &Arc<Peer> {
+        self.peer
+    }
+
+    /// Moves the device to a software group, or to one of its own, with `vfio_move_device()`, which
+    /// calls `commit` when the move cannot fail any more.
+    ///
+    /// # Errors
+    ///
+    /// Those of `vfio_move_device()`. Nothing changes on error.
+    pub(super) fn move_to<F: FnOnce()>(&self, group: Option<&IommuGroup>, commit: F) -> Result {
+        /// # Safety
+        ///
+        /// `data` points at an `Option<F>` that nothing else uses during the call.
+        unsafe extern "C" fn commit_callback<F: FnOnce()>(data: *mut c_void) {
+            // SAFETY: By this function's contract.
+            if let Some(commit) = unsafe { &mut *data.cast::<Option<F>>() }.take() {
+                commit();
+            }
+        }
+        let mut commit = Some(commit);
+        // SAFETY: By the type invariant the device is registered. An instance begins with its
+        // `struct vfio_device`. The group is valid, and `commit` outlives the call.
+        to_result(unsafe {
+            (self.move_device.function())(
+                self.peer.instance.0.cast().as_ptr(),
+                group.map_or(core::ptr::null_mut(), IommuGroup::as_ptr),
+                Some(commit_callback::<F>),
+                (&raw mut commit).cast(),
+            )
+        })
+    }
+}
+
+// --- Peers and members with their type --------------------------------------------------------
+
+/// A pointer to the instance of a peer, without its type.
+///
+/// # Invariants
+///
+/// Points at an instance of the driver that created it. The instance exists as long as the peer is
+/// in a group.
+#[derive(Clone, Copy)]
+pub(super) struct Erased(NonNull<c_void>);
+
+// SAFETY: Any thread may use an instance.
+unsafe impl Send for Erased {}
+// SAFETY: As above.
+unsafe impl Sync for Erased {}
+
+impl Erased {
+    /// Erases the type of `instance`.
+    fn new<D: Device>(instance: &Instance<D>) -> Self {
+        Self(NonNull::from(instance).cast())
+    }
+
+    /// # Safety
+    ///
+    /// The value was created from an `Instance<D>`, which exists for all of `'a`.
+    unsafe fn instance<'a, D: Device>(self) -> &'a Instance<D> {
+        // SAFETY: By this function's contract.
+        unsafe { self.0.cast().as_ref() }
+    }
+
+    /// Returns a pointer to no instance, for tests, which do not use it.
+    #[cfg(CONFIG_KUNIT)]
+    pub(super) fn dangling() -> Self {
+        Self(NonNull::dangling())
+    }
+}
+
+/// The peer of an instance of `D`.
+///
+/// # Invariants
+///
+/// The instance of the peer is an `Instance<D>`, and so are those of all peers with its driver.
+pub(crate) struct PeerOf<D: Device> {
+    peer: Arc<Peer>,
+    move_device: Arc<MoveDevice>,
+    _type: PhantomData<fn(D)>,
+}
+
+impl<D: Device> PeerOf<D> {
+    /// Creates the peer of a device, with a group of its own.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is the device of `instance`. `driver` is the driver of `D`. The instance exists as long
+    /// as the peer is in a group.
+    pub(crate) unsafe fn new(
+        dev: &BusDevice,
+        driver: DriverKey,
+        instance: &Instance<D>,
+        move_device: Arc<MoveDevice>,
+    ) -> Result<Self> {
+        // INVARIANT: By this function's contract.
+        Ok(Self {
+            peer: Peer::new(dev, driver, Erased::new(instance), Self::admit)?,
+            move_device,
+            _type: PhantomData,
+        })
+    }
+
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    /// Returns the value of `peer_to_peer_resource_uuid`.
+    pub(crate) fn uuid(&self) -> Uuid {
+        self.peer.uuid()
+    }
+
+    /// Calls `f` with the members of the group. No member joins or leaves during the call.
+    pub(crate) fn with_members<R>(&self, f: impl FnOnce(&Members<'_, D>) -> R) -> R {
+        self.peer.with_members(|members| f(&Self::typed(members)))
+    }
+
+    /// Counts the device as open. Calls `first` if no other member is open.
+    ///
+    /// # Errors
+    ///
+    /// The errors of `first`. Then the device is not counted.
+    pub(crate) fn opened(&self, first: impl FnOnce(&Members<'_, D>) -> Result) -> Result {
+        self.peer.opened(|members| first(&Self::typed(members)))
+    }
+
+    /// Undoes [`PeerOf::opened`]. Calls `last` if no other member is open.
+    pub(crate) fn closed(&self, last: impl FnOnce(&Members<'_, D>)) {
+        self.peer.closed(|members| last(&Self::typed(members)));
+    }
+
+    /// Returns the members of the group of a peer of this type.
+    fn typed(members: &[Arc<Peer>]) -> Members<'_, D> {
+        // SAFETY: `Group::admit` only admits devices of one driver to a group. The lock of the
+        // group's members is held.
+        unsafe { Members::new(members) }
+    }
+
+    /// Decides whether `peer`, which is of this type, may join `members`.
+    fn admit(peer: &Peer, members: &[Arc<Peer>]) -> Result {
+        // SAFETY: `Group::admit` calls this function for a peer that is in a group.
+        let instance: &Instance<D> = unsafe { peer.instance.instance() };
+        instance.parent().admit(instance, &Self::typed(members))
+    }
+}
+
+/// The members of a peer-to-peer group.
+///
+/// # Invariants
+///
+/// The peers belong to the driver of `D`, and stay in their group for all of `'a`.
+pub struct Members<'a, D: Device> {
+    peers: &'a [Arc<Peer>],
+    alone: Option<&'a Instance<D>>,
+    _type: PhantomData<D>,
+}
+
+impl<'a, D: Device> Members<'a, D> {
+    /// # Safety
+    ///
+    /// The peers belong to the driver of `D`, and stay in their group for all of `'a`.
+    unsafe fn new(peers: &'a [Arc<Peer>]) -> Self {
+        // INVARIANT: By this function's contract.
+        Self {
+            peers,
+            alone: None,
+            _type: PhantomData,
+        }
+    }
+
+    /// The only member, a device of a type without peers.
+    pub(crate) fn alone(instance: &'a Instance<D>) -> Self {
+        // INVARIANT: `peers` is empty.
+        Self {
+            peers: &[],
+            alone: Some(instance),
+            _type: PhantomData,
+        }
+    }
+
+    /// Iterates over the members in the order in which they joined.
+    pub fn iter(&self) -> impl Iterator<Item = &Instance<D>> + use<'_, 'a, D> {
+        let instance = |peer: &'a Arc<Peer>| {
+            // SAFETY: By the type invariants of `Members` and `Erased`.
+            unsafe { peer.instance.instance() }
+        };
+        Iterator::chain(self.alone.into_iter(), self.peers.iter().map(instance))
+    }
+
+    /// Returns the member with a UUID.
+    pub fn find(&self, uuid: Uuid) -> Option<&Instance<D>> {
+        self.iter().find(|member| member.uuid() == uuid)
+    }
+
+    /// Whether all members have the same parent as `device`.
+    pub fn are_siblings_of(&self, device: &Instance<D>) -> bool {
+        self.iter()
+            .all(|member| Arc::ptr_eq(member.parent(), device.parent()))
+    }
+
+    /// Returns the number of members.
+    #[expect(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+}
+
+// --- The attribute ----------------------------------------------------------------------------
+
+/// The attribute of the devices of `D`.
+///
+/// It is an attribute of the driver. It appears when the device is bound and is removed before the
+/// device is unbound, so that a device that is being removed cannot change groups.
+struct Attribute<D>(PhantomData<D>);
+
+/// Returns the attribute groups of the devices of `D`.
+pub(crate) fn attribute_groups<D: Device>() -> *mut *const bindings::attribute_group {
+    let groups: *const [*const bindings::attribute_group; 2] = Attribute::<D>::GROUPS;
+    groups.cast_mut().cast()
+}
+
+impl<D: Device> Attribute<D> {
+    const ATTRIBUTE: &'static bindings::device_attribute = &{
+        let mut attribute: bindings::device_attribute = pin_init::zeroed();
+        attribute.attr = sysfs::attribute(c"peer_to_peer_resource_uuid", 0o644);
+        attribute.__bindgen_anon_1.show_const = Some(Self::show_callback);
+        attribute.__bindgen_anon_2.store_const = Some(Self::store_callback);
+        attribute
+    };
+
+    const ATTRIBUTES: &'static [*const bindings::attribute; 2] =
+        &[&raw const Self::ATTRIBUTE.attr, core::ptr::null()];
+
+    const GROUP: &'static bindings::attribute_group = &{
+        let mut group: bindings::attribute_group = pin_init::zeroed();
+        group.__bindgen_anon_1.is_visible_const = Some(Self::is_visible_callback);
+        group.__bindgen_anon_2.attrs_const = Self::ATTRIBUTES.as_ptr();
+        group
+    };
+
+    const GROUPS: &'static [*const bindings::attribute_group; 2] =
+        &[&raw const *Self::GROUP, core::ptr::null()];
+
+    /// Returns the peer of a device, if its type has peers.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is bound to the driver of `D` for all of `'a`.
+    unsafe fn peer<'a>(dev: *mut bindings::device) -> Option<&'a PeerOf<D>> {
+        // SAFETY: By this function's contract. While a device is bound, its `driver_data` is the
+        // instance.
+        let instance: &Instance<D> = unsafe { &*(*dev).driver_data.cast() };
+        instance.peer()
+    }
+
+    /// # Safety
+    ///
+    /// Called by sysfs with the kobject of a device that is bound to the driver of `D`.
+    unsafe extern "C" fn is_visible_callback(
+        kobj: *mut bindings::kobject,
+        attribute: *const bindings::attribute,
+        _index: c_int,
+    ) -> bindings::umode_t {
+        let offset = core::mem::offset_of!(bindings::device, kobj);
+        // SAFETY: By this function's contract.
+        match unsafe { Self::peer(kobj.wrapping_byte_sub(offset).cast()) } {
+            // SAFETY: sysfs passes an attribute of the group above.
+            Some(_) => unsafe { (*attribute).mode },
+            None => 0,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by sysfs with a device that is bound to the driver of `D`, and a page to fill.
+    unsafe extern "C" fn show_callback(
+        dev: *mut bindings::device,
+        _attribute: *const bindings::device_attribute,
+        page: *mut c_char,
+    ) -> isize {
+        from_result(|| {
+            // SAFETY: By this function's contract.
+            let peer = unsafe { Self::peer(dev) }.ok_or(ENODEV)?;
+            // SAFETY: By this function's contract.
+            unsafe { sysfs::show(page, peer.uuid()) }
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by sysfs with a device that is bound to the driver of `D`, and the bytes that were
+    /// written.
+    unsafe extern "C" fn store_callback(
+        dev: *mut bindings::device,
+        _attribute: *const bindings::device_attribute,
+        page: *const c_char,
+        count: usize,
+    ) -> isize {
+        from_result(|| {
+            // SAFETY: By this function's contract.
+            let (peer, text) = unsafe { (Self::peer(dev), sysfs::stored(page, count)) };
+            let text = text.strip_suffix(b"\n").unwrap_or(text);
+            let uuid = Uuid::parse(text).ok_or(EINVAL)?;
+            let PeerOf {
+                peer, move_device, ..
+            } = peer.ok_or(ENODEV)?;
+            // INVARIANT: The attribute exists only while the device is registered: removing it
+            // waits for the end of this call.
+            set_uuid(&RegisteredPeer { peer, move_device }, uuid)?;
+            Ok(count as isize)
+        })
+    }
+}
