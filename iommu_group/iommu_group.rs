@@ -1,31 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! IOMMU groups for VFIO: ownership of a group, the reasons why a claim fails, and the usable IOVA
-//! ranges.
+//! IOMMU groups for VFIO: who owns a group, which drivers its devices have, why a claim fails, and
+//! which IOVAs its devices can use.
 //!
-//! A group is the unit of isolation. All of its devices are assigned to one user together: that
-//! user claims the group's DMA ([`DmaOwner`]), which fails while a kernel driver uses one of the
-//! devices. The group is then attached to an address space of the user's ([`Domain`]). There is no
-//! interface to unbind a whole group from its drivers; [`refusal`] tells the administrator which
-//! of its devices prevent the claim.
+//! A group ([`kernel_ext::iommu::Group`]) is the unit of isolation. All of its devices are assigned
+//! to one user together: that user claims the group's DMA ([`DmaOwner`]), which fails while a kernel
+//! driver uses one of the devices ([`Binding`]). There is no interface to unbind a whole group from
+//! its drivers; [`refusal`] tells the administrator which of its devices prevent the claim. Once it
+//! is claimed, the group can be attached to an address space of the user's, in which it cannot use
+//! the IOVAs of its [`reserved_regions()`]; [`ranges`] has the others.
 
 #![deny(unsafe_code)]
 
+#[allow(unsafe_code)]
+#[path = "binding/abi.rs"]
+mod binding;
+#[allow(unsafe_code)]
+#[path = "owner/abi.rs"]
+mod owner;
 pub mod ranges;
 pub mod refusal;
+#[allow(unsafe_code)]
+#[path = "reserved_regions/abi.rs"]
+mod reserved_regions;
 
 use kernel::prelude::*;
 
-pub use kernel_ext::iommu::{
-    Attachment,
-    DmaOwner,
-    Domain,
-    Group,
+pub use binding::Binding;
+pub use owner::DmaOwner;
+pub use refusal::explain_refusal;
+pub use reserved_regions::{
+    reserved_regions,
     ReservedKind,
     ReservedRegion, //
 };
-
-pub use refusal::explain_refusal;
 
 module! {
     type: IommuGroup,

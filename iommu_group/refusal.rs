@@ -8,12 +8,11 @@ use kernel::{
 };
 
 use kernel_ext::{
-    iommu::{
-        member::Binding,
-        Group, //
-    },
+    iommu::Group,
     mm::may_warn, //
 };
+
+use crate::Binding;
 
 /// Logs why the claim of `group` failed with `error`, device by device, and how to fix it.
 ///

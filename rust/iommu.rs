@@ -11,9 +11,6 @@
 mod domain;
 mod group;
 mod mapping;
-pub mod member;
-mod owner;
-mod resv;
 
 use kernel::{
     ffi::c_int,
@@ -27,15 +24,13 @@ pub use domain::{
     Domain,
     Domains, //
 };
-pub use group::Group;
+pub use group::{
+    raw_device,
+    Group, //
+};
 pub use mapping::{
     Frames,
     Mapping, //
-};
-pub use owner::DmaOwner;
-pub use resv::{
-    ReservedKind,
-    ReservedRegion, //
 };
 
 impl_flags!(

@@ -6,6 +6,7 @@
 //! loses its address space. The files of a container, of its groups and of their devices can be
 //! closed in any order, because each file holds references to the objects it needs.
 
+use iommu_group::DmaOwner;
 use kernel::{
     alloc::flags::GFP_KERNEL_ACCOUNT,
     fs::{
@@ -32,10 +33,7 @@ use kernel_ext::{
         Misc,
         OpenMisc, //
     },
-    iommu::{
-        DmaOwner,
-        Group as IommuGroup, //
-    },
+    iommu::Group as IommuGroup,
     iommu_driver::GroupKind,
     misc::{
         MiscOptions,

@@ -11,9 +11,14 @@ use kernel::{
     warn_on, //
 };
 
-use iommu_group::ranges::{
-    Range,
-    Ranges, //
+use iommu_group::{
+    ranges::{
+        Range,
+        Ranges, //
+    },
+    reserved_regions,
+    ReservedKind,
+    ReservedRegion, //
 };
 
 use kernel_ext::{
@@ -21,9 +26,7 @@ use kernel_ext::{
         Attachment,
         Domain,
         Domains,
-        Group,
-        ReservedKind,
-        ReservedRegion, //
+        Group, //
     },
     iommu_driver::GroupKind,
     mm::may_warn, //
@@ -77,7 +80,7 @@ impl Container {
 fn attach_translated(whole: &mut Whole<'_>, group: &Group) -> Result {
     let domain = Arc::new(Domain::alloc(group)?, GFP_KERNEL_ACCOUNT)?;
     let attachment = Domain::attach(domain.clone(), group)?;
-    let regions = group.reserved_regions()?;
+    let regions = reserved_regions(group)?;
     let aperture = aperture(&domain);
     let ranges = whole.with(|held| {
         check_mappings(held, aperture, &regions)?;
@@ -314,7 +317,7 @@ fn usable_ranges(whole: &mut Whole<'_>, expand: bool) -> Result<Option<Ranges>> 
     })?;
     let mut regions = KVec::new();
     for group in groups.iter() {
-        regions.extend_from_slice(&group.reserved_regions()?, GFP_KERNEL)?;
+        regions.extend_from_slice(&reserved_regions(group)?, GFP_KERNEL)?;
     }
     span.map(|span| Ranges::build(span, reserved_ranges(&regions)))
         .transpose()

@@ -57,7 +57,7 @@ unsafe impl AlwaysRefCounted for Group {
 }
 
 /// Returns the C structure of a device.
-pub(super) fn raw_device(dev: &Device) -> *mut bindings::device {
+pub fn raw_device(dev: &Device) -> *mut bindings::device {
     // CAST: `Device` is a transparent wrapper of the C structure.
     core::ptr::from_ref(dev).cast_mut().cast()
 }
@@ -184,7 +184,7 @@ impl Group {
     /// # Errors
     ///
     /// `ENODEV` if that isn't the case.
-    pub(super) fn require_iommu(&self) -> Result {
+    pub fn require_iommu(&self) -> Result {
         let mut found = Err(ENODEV);
         self.for_each_device(|dev| {
             // SAFETY: `dev` is a valid device.

@@ -9,6 +9,7 @@ use core::{
     ops::Deref, //
 };
 
+use iommu_group::Binding;
 use kernel::{
     debugfs::{
         Dir,
@@ -21,12 +22,9 @@ use kernel::{
     str::BStr,
     sync::Arc, //
 };
-use kernel_ext::{
-    bindings::{
-        self,
-        vfio_group_device, //
-    },
-    iommu::member::Binding, //
+use kernel_ext::bindings::{
+    self,
+    vfio_group_device, //
 };
 
 use super::{

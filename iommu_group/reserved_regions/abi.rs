@@ -11,9 +11,10 @@ use kernel::{
     types::Opaque, //
 };
 
-use crate::bindings;
-
-use super::Group;
+use kernel_ext::{
+    bindings,
+    iommu::Group, //
+};
 
 /// The type of a reserved region: `enum iommu_resv_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,28 +95,25 @@ impl Drop for RegionList {
     }
 }
 
-impl Group {
-    /// Returns the reserved regions of all devices in the group, in ascending order within each
-    /// type.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub fn reserved_regions(&self) -> Result<KVec<ReservedRegion>> {
-        let list = RegionList(Opaque::uninit());
-        let head = list.0.get();
-        // SAFETY: `list` owns the head; this initialises it as an empty list.
-        unsafe {
-            (*head).next = head;
-            (*head).prev = head;
-        }
-        // INVARIANT: The function adds regions that it allocates with `kmalloc`.
-        // SAFETY: The group is valid, and `head` is an empty list.
-        to_result(unsafe { bindings::iommu_get_group_resv_regions(self.as_ptr(), head) })?;
-        let mut regions = KVec::new();
-        while let Some(region) = list.pop() {
-            regions.push(region, GFP_KERNEL)?;
-        }
-        Ok(regions)
+/// Returns the reserved regions of all devices in `group`, in ascending order within each type.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub fn reserved_regions(group: &Group) -> Result<KVec<ReservedRegion>> {
+    let list = RegionList(Opaque::uninit());
+    let head = list.0.get();
+    // SAFETY: `list` owns the head; this initialises it as an empty list.
+    unsafe {
+        (*head).next = head;
+        (*head).prev = head;
     }
+    // INVARIANT: The function adds regions that it allocates with `kmalloc`.
+    // SAFETY: The group is valid, and `head` is an empty list.
+    to_result(unsafe { bindings::iommu_get_group_resv_regions(group.as_ptr(), head) })?;
+    let mut regions = KVec::new();
+    while let Some(region) = list.pop() {
+        regions.push(region, GFP_KERNEL)?;
+    }
+    Ok(regions)
 }

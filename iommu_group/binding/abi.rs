@@ -7,9 +7,10 @@ use kernel::{
     prelude::*, //
 };
 
-use crate::bindings;
-
-use super::group::raw_device;
+use kernel_ext::{
+    bindings,
+    iommu::raw_device, //
+};
 
 /// Size of the buffer for the name of a driver; longer names are truncated.
 const NAME_SIZE: usize = 32;

@@ -8,9 +8,10 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-use crate::bindings;
-
-use super::Group;
+use kernel_ext::{
+    bindings,
+    iommu::Group, //
+};
 
 /// Userspace ownership of the DMA of a group; dropping it returns the DMA to the kernel.
 ///
