@@ -71,6 +71,11 @@ struct Group {
     /// can be open.
     #[pin]
     members: Mutex<KVec<Arc<Peer>>>,
+    /// The software group of the members, from the last one that joined. It is remembered because a
+    /// member leaves it when it is unregistered, which nothing here waits for. It may therefore be
+    /// without devices.
+    #[pin]
+    software_group: SpinLock<Option<ARef<IommuGroup>>>,
     /// The number of open members. Held while the driver is notified of the first open and of the
     /// last close.
     #[pin]
@@ -83,6 +88,7 @@ impl Group {
             pin_init!(Self {
                 uuid,
                 members <- new_mutex!(KVec::new(), "vfio_mdev::Group::members"),
+                software_group <- new_spinlock!(None, "vfio_mdev::Group::software_group"),
                 open <- new_mutex!(0, "vfio_mdev::Group::open"),
             }),
             GFP_KERNEL,
@@ -90,8 +96,7 @@ impl Group {
     }
 
     /// Checks that driver and parent allow `peer` to join the group, and makes room for it. Returns
-    /// the software group of the members, or `None` if there are no members that are registered
-    /// with VFIO.
+    /// the software group of the members, or `None` if there are none.
     ///
     /// # Errors
     ///
@@ -107,9 +112,7 @@ impl Group {
             return Err(EXDEV);
         }
         (peer.admit)(peer, &members)?;
-        Ok(members
-            .iter()
-            .find_map(|member| IommuGroup::of(&member.dev)))
+        Ok(self.software_group.lock().clone())
     }
 
     /// Removes a member.
@@ -153,9 +156,18 @@ impl Peer {
         self.group().uuid
     }
 
-    /// Changes the group. [`Group::admit`] has made room, and [`PEERS`](static@PEERS) is locked
-    /// since.
+    /// Remembers the software group of the device in the device's group. The device is registered
+    /// with VFIO, and is not unregistered or moved meanwhile.
+    fn note_software_group(&self, group: &Group) {
+        let current = IommuGroup::of(&self.dev);
+        let former = core::mem::replace(&mut *group.software_group.lock(), current);
+        drop(former);
+    }
+
+    /// Changes the group. The device is in the software group of `to`. [`Group::admit`] has made
+    /// room, and [`PEERS`](static@PEERS) is locked since.
     fn change_group(self: &Arc<Self>, to: Arc<Group>) {
+        self.note_software_group(&to);
         // `with_members` relies on this order: the group of a device always has it as a member.
         let added = to.members.lock().push_within_capacity(self.clone());
         debug_assert!(added.is_ok());
@@ -203,7 +215,7 @@ impl Peer {
 }
 
 /// Registers a device with VFIO by calling `register`, which puts it into a software group of its
-/// own.
+/// own. The device is not unregistered before this returns.
 ///
 /// The device becomes a member of its own group before the registration, because it can be opened
 /// as soon as it is registered. No other device can join the group before the registration.
@@ -217,6 +229,7 @@ pub(crate) fn enter(peer: &Arc<Peer>, register: impl FnOnce() -> Result) -> Resu
     let group = peer.group();
     group.members.lock().push(peer.clone(), GFP_KERNEL)?;
     register().inspect_err(|_| group.remove(peer))?;
+    peer.note_software_group(&group);
     let added = peers.push_within_capacity(peer.clone());
     debug_assert!(added.is_ok());
     Ok(())
@@ -227,7 +240,12 @@ pub(crate) fn enter(peer: &Arc<Peer>, register: impl FnOnce() -> Result) -> Resu
 pub(crate) fn leave(peer: &Arc<Peer>) {
     // Other members may be open, so this waits without `PEERS`.
     peer.group().remove(peer);
-    PEERS.lock().retain(|other| !Arc::ptr_eq(other, peer));
+    let mut peers = PEERS.lock();
+    peers.retain(|other| !Arc::ptr_eq(other, peer));
+    if peers.is_empty() {
+        // A static is never dropped, so the module must not leave memory in it.
+        *peers = KVec::new();
+    }
 }
 
 /// Returns the group with a UUID, if one of `peers` is in it.
@@ -354,6 +372,21 @@ mod tests {
         assert_eq!(group.admit(&peers[1]).err(), Some(EBUSY));
         drop(in_use);
         assert!(group.admit(&peers[1]).is_ok());
+        Ok(())
+    }
+
+    /// A device that is being removed leaves its software group before it leaves its peers.
+    #[test]
+    fn software_group_is_that_of_the_members_until_the_last_one_has_left() -> Result {
+        let peers = Peers::new(2)?;
+        let dev: &BusDevice = peers.parent.as_ref().as_ref();
+        let software_group = IommuGroup::alloc(c"vfio_mdev_peers")?;
+        software_group.add_device(dev)?;
+        let uuid = Uuid::from_bytes([4; 16]);
+        assign(&peers, 0, uuid)?;
+        IommuGroup::remove_device(dev);
+        let found = peers[0].group().admit(&peers[1])?;
+        assert!(found.is_some_and(|found| *found == *software_group));
         Ok(())
     }
 

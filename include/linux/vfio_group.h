@@ -15,7 +15,9 @@ struct vfio_device;
  * @device: the device, registered with vfio_register_emulated_iommu_dev(). The caller does not
  *          unregister it before the function returns.
  * @group: the group of another such device, on which the caller holds a reference. If it is NULL, or
- *         if no device of it is registered any more, the device gets a group of its own.
+ *         if no device of it is registered any more, the device gets a group of its own. Take the
+ *         reference with iommu_group_get() while the other device cannot be unregistered, for
+ *         example when it has been registered.
  * @commit: called once with @data if the move succeeds, before the function returns. It must not
  *          fail, and must not call functions of vfio.ko.
  * @data: the argument of @commit

@@ -72,6 +72,8 @@ impl Eq for Group {}
 
 impl Group {
     /// Returns the group of `dev`, if it has one.
+    ///
+    /// `dev` must not leave its group during the call, because `iommu_group_get()` takes no lock.
     pub fn of(dev: &Device) -> Option<ARef<Self>> {
         // SAFETY: `dev` is a valid device.
         let group = NonNull::new(unsafe { bindings::iommu_group_get(raw_device(dev)) })?;

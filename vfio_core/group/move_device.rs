@@ -75,7 +75,7 @@ pub(crate) fn move_device(
     // The device was counted in both groups.
     let emptied = groups.leave(if moved.is_ok() { &from } else { &to });
     drop(groups);
-    // The end of the group does not wait for a process, because this thread is still its user.
+    // The end of the group does not wait for its user, because that is still this thread.
     drop(emptied);
     moved
 }
