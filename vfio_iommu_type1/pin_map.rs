@@ -100,7 +100,7 @@ impl DmaPages {
             done += registers
                 .as_ref()
                 .map_or(pinner.batch.len(), FrameRun::count);
-            let mapped = pinner.map(mapping, registers, done == pages);
+            let mapped = pinner.map(mapping, registers);
             // Report a failed charge even if mapping has failed too.
             let missing = pinner.locked.saturating_sub(charge.pages());
             let ahead = mapped.map_or(0, |()| (pages - done).min(MAX_AHEAD));
@@ -117,6 +117,10 @@ impl DmaPages {
             mapped.map_err(|e| RequestError::new(e, c"the IOMMU driver failed").at(rest))?;
             cond_resched();
         }
+        // A map of one run does not reach the IOMMU before it is charged.
+        pinner
+            .map_pending(mapping)
+            .map_err(|e| RequestError::new(e, c"the IOMMU driver failed"))?;
         let charged = pinner.locked.max(before);
         charge.sub(charge.pages().saturating_sub(charged));
         Ok(PinMap::Complete)
@@ -207,13 +211,13 @@ impl Pinner {
         Ok(None)
     }
 
-    /// Maps the pages of the batch, and `registers`. Keeps the last run of pages unless `is_last`
-    /// or registers follow it.
+    /// Maps the pages of the batch, and `registers`. Keeps the last run of pages unless registers
+    /// follow it.
     ///
     /// # Errors
     ///
     /// Those of [`Mapping::append`].
-    fn map(&mut self, mapping: &mut Mapping, registers: Option<FrameRun>, is_last: bool) -> Result {
+    fn map(&mut self, mapping: &mut Mapping, registers: Option<FrameRun>) -> Result {
         while let Some(run) = self.batch.take_run(self.max_run) {
             if run.is_charged() {
                 self.locked += run.count();
@@ -228,10 +232,21 @@ impl Pinner {
                 }
             }
         }
-        if let Some(run) = self.pending.take_if(|_| is_last || registers.is_some()) {
-            mapping.append(Frames::Memory(run))?;
-        }
-        registers.map_or(Ok(()), |run| mapping.append(Frames::Registers(run)))
+        let Some(registers) = registers else {
+            return Ok(());
+        };
+        self.map_pending(mapping)?;
+        mapping.append(Frames::Registers(registers))
+    }
+
+    /// Maps the run that [`map`](Self::map) has kept.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Mapping::append`].
+    fn map_pending(&mut self, mapping: &mut Mapping) -> Result {
+        let run = self.pending.take();
+        run.map_or(Ok(()), |run| mapping.append(Frames::Memory(run)))
     }
 }
 
