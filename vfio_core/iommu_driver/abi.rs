@@ -220,9 +220,13 @@ impl Iommu {
     }
 
     /// `vfio_unpin_pages()` on this address space.
-    pub(crate) fn unpin_pages(&self, iova: u64, npage: i32) {
+    ///
+    /// # Safety
+    ///
+    /// A driver pinned the pages, and does not use them any more.
+    pub(crate) unsafe fn unpin_pages(&self, iova: u64, npage: i32) {
         if let Some(unpin) = self.driver.ops().unpin_pages {
-            // SAFETY: By the type invariant.
+            // SAFETY: By the type invariant and this function's contract.
             unsafe { unpin(self.data, iova, npage) }
         }
     }

@@ -70,13 +70,15 @@ pub(crate) unsafe fn pin_pages(
 ///
 /// # Safety
 ///
-/// If the device is open, it stays open until this function returns.
+/// If the device is open, it stays open until this function returns. Its driver pinned the pages, and
+/// does not use them any more.
 pub(crate) unsafe fn unpin_pages(device: &Device, iova: u64, npage: c_int) {
     // SAFETY: By this function's contract.
     let translation = unsafe { translation(device) };
     let problem = match translation {
         Some(Translation { iommu, .. }) if (1..=MAX_PAGES).contains(&npage) => {
-            return iommu.unpin_pages(iova, npage);
+            // SAFETY: By this function's contract.
+            return unsafe { iommu.unpin_pages(iova, npage) };
         }
         Some(_) => "the number is not allowed",
         None => "the device is not open",
