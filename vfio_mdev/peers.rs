@@ -267,15 +267,30 @@ fn group_with(peers: &[Arc<Peer>], uuid: Uuid) -> Option<Arc<Group>> {
 /// parent.
 fn set_uuid(device: &RegisteredPeer<'_>, uuid: Uuid) -> Result {
     let (peer, peers) = (device.peer(), PEERS.lock());
-    if peer.uuid() == uuid {
+    let Some((to, software_group)) = target(&peers, peer, uuid)? else {
         return Ok(());
+    };
+    device.move_to(software_group.as_deref(), || peer.change_group(to))
+}
+
+/// A group to which a device can move, and the software group of its members, if it has members.
+type Target = (Arc<Group>, Option<ARef<IommuGroup>>);
+
+/// Returns the group to which `peer` has to move for a UUID. Returns `None` if `peer` has the UUID.
+///
+/// # Errors
+///
+/// `ENOMEM`, and those of [`Group::admit`].
+fn target(peers: &[Arc<Peer>], peer: &Peer, uuid: Uuid) -> Result<Option<Target>> {
+    if peer.uuid() == uuid {
+        return Ok(None);
     }
-    let to = match group_with(&peers, uuid) {
+    let group = match group_with(peers, uuid) {
         Some(group) => group,
         None => Group::new(uuid)?,
     };
-    let software_group = to.admit(peer)?;
-    device.move_to(software_group.as_deref(), || peer.change_group(to))
+    let software_group = group.admit(peer)?;
+    Ok(Some((group, software_group)))
 }
 
 #[cfg(CONFIG_KUNIT)]
@@ -334,12 +349,7 @@ mod tests {
 
     /// Does what [`set_uuid`] does without VFIO.
     fn assign(peers: &[Arc<Peer>], index: usize, uuid: Uuid) -> Result {
-        let to = match group_with(peers, uuid) {
-            Some(group) => group,
-            None => Group::new(uuid)?,
-        };
-        if peers[index].uuid() != uuid {
-            to.admit(&peers[index])?;
+        if let Some((to, _)) = target(peers, &peers[index], uuid)? {
             peers[index].change_group(to);
         }
         Ok(())
@@ -372,6 +382,13 @@ mod tests {
         assert_eq!(group.admit(&peers[1]).err(), Some(EBUSY));
         drop(in_use);
         assert!(group.admit(&peers[1]).is_ok());
+        // Neither a refused nor an abandoned move leaves a group behind.
+        let uuid = Uuid::from_bytes([5; 16]);
+        drop(target(&peers, &peers[1], uuid)?);
+        assert!(group_with(&peers, uuid).is_none());
+        let own = sibling.group();
+        assert!(target(&peers, &sibling, peers[0].uuid()).is_err());
+        assert!(Arc::ptr_eq(&own, &sibling.group()));
         Ok(())
     }
 
@@ -407,6 +424,10 @@ mod tests {
                 assert_eq!(peer.with_members(|members| members.len()), count);
                 let shared = |other: &Arc<Peer>| Arc::ptr_eq(&other.group(), &peer.group());
                 assert!(peer.with_members(|members| members.iter().all(shared)));
+            }
+            for uuid in uuids {
+                let used = peers.iter().any(|peer| peer.uuid() == uuid);
+                assert_eq!(group_with(&peers, uuid).is_some(), used);
             }
         }
         Ok(())
