@@ -28,7 +28,7 @@ global_lock! {
 ///
 /// # Safety
 ///
-/// This function wasn't called before, and [`GUTS`] wasn't used before.
+/// This function wasn't called before, and [`GUTS`](static@GUTS) wasn't used before.
 pub(crate) unsafe fn init() {
     // SAFETY: By the contract of this function.
     unsafe { GUTS.init() };
