@@ -166,12 +166,6 @@ impl Domain {
         }
     }
 
-    /// Returns the physical address to which `iova` is mapped, or 0.
-    pub fn iova_to_phys(&self, iova: u64) -> u64 {
-        // SAFETY: The domain is valid.
-        unsafe { bindings::iommu_iova_to_phys(self.ptr.as_ptr(), iova) }
-    }
-
     /// Maps `size` bytes from `iova` to the physical address `phys`.
     ///
     /// # Safety
