@@ -20,7 +20,7 @@ TAIL = 40
 # With several processors, a race in QEMU's translator can end QEMU with this message. The run is
 # then repeated, unless a test failed or the guest's kernel reported a defect before.
 EMULATOR_CRASH = re.compile(r"qemu-system\S*: .*Assertion .* failed")
-COMPLAINT = re.compile(r"^(?:test \S+\s+\.\.\. )?FAILED\b|^not ok\b|the guest's kernel reported", re.M)
+COMPLAINT = re.compile(r"^(?:test +(?:\[[^]]*\] *)?\S+ +\.\.\. )?FAILED\b|^not ok\b|the guest's kernel reported", re.M)
 ATTEMPTS = 3
 
 # A step that takes longer is taken for hung. The limit allows for a concurrent build of the debug

@@ -12,6 +12,7 @@ import kunit
 import manifest
 import results
 import rows
+import schedule
 import steps
 import verdict
 from exceptions import Exceptions
@@ -328,6 +329,8 @@ class EmulatorCrash(WithSteps):
 
     def test_failure_before_it(self):
         self.assertEqual(self.crashing_once("not ok a"), ["a"])
+        for line in ("test [T-M2] a ... FAILED", "test        a   ... FAILED", "test a ... FAILED"):
+            self.assertTrue(schedule.COMPLAINT.search(f"test b ... ok\n{line}\n"), line)
         said = "ok a; echo \"vm/run: the guest's kernel reported 1 defect(s), above\""
         self.assertEqual(self.crashing_once(said), ["exit status"])
 
