@@ -196,7 +196,7 @@ impl Container {
         let (layout, counted, requests) = (*look.layout(), look.mappings(), look.requests());
         look.for_each_in(Range::ALL, |range, dma| {
             let Some(pages) = dma.pages() else {
-                panic!("the pages of {range:?} were not unpinned");
+                panic!("the pages of {range:?} were not put back");
             };
             assert_eq!(pages.range(), range);
             let vaddr = dma.vaddr().map(|vaddr| vaddr.get());

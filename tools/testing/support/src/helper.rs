@@ -74,15 +74,13 @@ impl Helper {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn();
-        set_flags(FdFlag::FD_CLOEXEC)?;
-        let mut child = child.context("cannot start the helper process")?;
-        let input = child.stdin.take();
-        let output = child.stdout.take().map(BufReader::new);
-        Ok(Self {
+        let helper = child.map(|mut child| Self {
+            input: child.stdin.take(),
+            output: child.stdout.take().map(BufReader::new),
             child,
-            input,
-            output,
-        })
+        });
+        set_flags(FdFlag::FD_CLOEXEC)?;
+        helper.context("cannot start the helper process")
     }
 
     /// Returns the process id.

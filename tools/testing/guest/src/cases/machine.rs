@@ -96,9 +96,7 @@ impl Machine {
 
 /// Takes ownership of a descriptor that the kernel created.
 fn take(number: i32) -> Result<OwnedFd> {
-    let owned = inherited(&number.to_string())?;
-    nix::unistd::close(number)?;
-    Ok(owned)
+    inherited(&number.to_string())
 }
 
 fn open_device_holds_kvm() -> Result<()> {

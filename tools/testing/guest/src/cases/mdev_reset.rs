@@ -32,7 +32,7 @@ fn reset_ioctl_fails() -> Result<()> {
 }
 
 fn reset_after_last_close_fails() -> Result<()> {
-    says(&["reset failed after the last close"], || {
+    says(&["reset after the last close failed"], || {
         let pinning = Pinning::new()?;
         pinning.pinner.misbehave(FAIL_RESETS).context("misbehave")?;
         drop(pinning);

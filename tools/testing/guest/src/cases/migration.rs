@@ -68,7 +68,7 @@ cases! {
     #[rows("D10")] resuming_with_data_of_other_type,
     #[rows("D10")] data_file_is_dead_after_transition,
     #[rows("D10")] reset_returns_to_running,
-    #[rows("D10")] last_close_returns_to_running,
+    #[rows("D10")] last_close_ends_data_file,
     #[rows("D10")] unwritable_answer_changes_nothing,
     #[rows("D10")] no_free_descriptor_for_data_file,
     #[rows("D16")] stop_copy_length,
@@ -224,7 +224,7 @@ fn resuming_with_data_of_other_type() -> Result<()> {
     Ok(())
 }
 
-fn last_close_returns_to_running() -> Result<()> {
+fn last_close_ends_data_file() -> Result<()> {
     let (_mdev, open) = open_mtty()?;
     let second = open.group.device(UUIDS[0])?;
     let mut file = go_with_file(&open.device, STOP_COPY)?;

@@ -132,7 +132,7 @@ fn pages_kept_after_close_are_released_with_container() -> Result<()> {
     pinning.pinner.misbehave(KEEP_CLOSED)?;
     drop(pinning.pinner);
     assert_eq!(locked_kib(), 8);
-    says(&["of a closed device", "0x100000-0x103fff"], || {
+    says(&["pages are still pinned by the driver of a closed device", "0x100000-0x103fff"], || {
         let unmap = pinning.container.unmap(IOVA, 4 * PAGE);
         assert_eq!(unmap.errno(), Errno::EBUSY);
         Ok(())

@@ -21,13 +21,13 @@ use vfio_client::{
 };
 
 cases! {
-    #[rows("C10")] set_container_refused_without_interrupt_isolation,
+    #[rows("C10")] set_iommu_refused_without_interrupt_isolation,
     #[rows("T-P1")] allow_unsafe_interrupts_permits_it,
 }
 
 const PARAMETER: &str = "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts";
 
-fn set_container_refused_without_interrupt_isolation() -> Result<()> {
+fn set_iommu_refused_without_interrupt_isolation() -> Result<()> {
     let (container, group) = (Container::open()?, group(EDU)?);
     group.set_container(&container)?;
     for iommu in [Iommu::Type1, Iommu::Type1v2] {
