@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
 /*
- * Containers whose IOMMU is a Freescale PAMU: one aperture, a power-of-two number of windows in it, and
- * in each window nothing, one physically contiguous block of memory, or one bank of MSI doorbells.
+ * Containers for Freescale's PAMU: one aperture, divided into a power of two of windows. A window
+ * maps one physically contiguous block, one MSI bank, or nothing.
  *
- * Names, numbers, attributes and offsets are those of the vendor's kernel of 2013, but for the extension:
- * its 2 and 7 belong to others today. See Documentation/pamu.rst.
+ * Names, numbers and layouts are those of the vendor's 2013 kernel, except the extension, because 2
+ * and 7 are in use today. See Documentation/pamu.rst.
  *
  * All structures begin with argsz, the size of the structure, and flags; flags that are not defined
  * must be zero. The layout is the same for 32-bit and 64-bit programs.
@@ -24,8 +24,8 @@
  * The device addresses from aperture_start to aperture_end, inclusive. The size is a power of two, at
  * least 4 KiB, and the start a multiple of it.
  *
- * Set: it can be set anew while nothing is mapped, and then the windows have to be set again.
- * Get: what was set, else 0 to 2^36 - 1.
+ * Set: allowed while nothing is mapped; the windows must be set again afterwards.
+ * Get: the value that was set, or 0 to 2^36 - 1.
  */
 #define VFIO_ATTR_GEOMETRY	0
 struct vfio_pamu_geo_attr {
@@ -34,18 +34,16 @@ struct vfio_pamu_geo_attr {
 };
 
 /*
- * Into how many windows of equal size the aperture is divided: a power of two, so that a window has
- * at least 4 KiB. Only after the geometry.
+ * The number of windows, a power of two. Each window has at least 4 KiB. Set the geometry first.
  *
- * Get: what was set, else the most that can be set.
+ * Get: the value that was set, or the maximum.
  */
 #define VFIO_ATTR_WINDOWS	1
 
 /*
- * Which cache devices write to: level 1 to 3 (cache) of a CPU. Only after the windows, at any time
- * from then on.
+ * The cache that devices write to: level 1 to 3 (cache) of a CPU. Set the windows first.
  *
- * Get: what was set, else zeroes.
+ * Get: the value that was set, or zeroes.
  */
 #define VFIO_ATTR_PAMU_STASH	2
 struct vfio_pamu_stash {
@@ -54,9 +52,9 @@ struct vfio_pamu_stash {
 };
 
 /*
- * Who maps the MSI banks. EXPLICIT (the default): the program does. IMPLICIT: the kernel maps all banks,
- * in order, at the last windows of the aperture together with the first memory that is mapped, and
- * unmaps them after the last. Can be set while nothing is mapped.
+ * Selects how MSI banks are mapped. EXPLICIT (default): by userspace. IMPLICIT: by the kernel, all
+ * banks in order at the last windows, when the first memory is mapped; unmapped after the last. Can
+ * be set while nothing is mapped.
  */
 #define VFIO_ATTR_PAMU_MSI	256
 #define VFIO_PAMU_MSI_EXPLICIT	0
@@ -79,9 +77,9 @@ struct vfio_pamu_attr {
  * VFIO_IOMMU_PAMU_GET_ATTR - _IO(VFIO_TYPE, VFIO_BASE + 15, struct vfio_pamu_attr)
  * VFIO_IOMMU_PAMU_SET_ATTR - _IO(VFIO_TYPE, VFIO_BASE + 16, struct vfio_pamu_attr)
  *
- * Errors: EFAULT; EINVAL for a short argsz, flags, an unknown attribute, a value out of range or out of
- * order; EBUSY if something is mapped which the new value would lose; ENOSPC if the table of the
- * hardware has no room for so many windows, ENOMEM. A value that is refused changes nothing.
+ * Errors: EFAULT; EINVAL for a short argsz, flags, an unknown attribute, a value out of range or
+ * out of order; EBUSY if mappings would be lost; ENOSPC if the table has too few free entries;
+ * ENOMEM. Nothing changes on error.
  */
 #define VFIO_IOMMU_PAMU_GET_ATTR	_IO(VFIO_TYPE, VFIO_BASE + 15)
 #define VFIO_IOMMU_PAMU_SET_ATTR	_IO(VFIO_TYPE, VFIO_BASE + 16)
@@ -91,32 +89,30 @@ struct vfio_pamu_attr {
 /*
  * VFIO_IOMMU_MAP_DMA with struct vfio_iommu_type1_dma_map
  *
- * iova is the start of a window. The size is as many whole windows as are to be mapped, of which the last
- * one may be mapped in part: a power of two, at least 4 KiB, from the window's start. The memory of each
- * window is physically contiguous and starts at a multiple of what is mapped there: hugepages. Flags are
- * VFIO_DMA_MAP_FLAG_READ and _WRITE, at least one.
+ * iova is the start of a window. size covers whole windows, except that the last may be mapped in
+ * part: a power of two of at least 4 KiB. The memory of each window must be physically contiguous
+ * and aligned to its mapped size (use hugepages). Flags are VFIO_DMA_MAP_FLAG_READ and _WRITE, at
+ * least one.
  *
- * Errors: EFAULT for memory that can't be pinned or isn't contiguous; EINVAL for memory that starts in the
- * wrong place, iova or size as above, outside of the aperture, before the windows were set; EEXIST
- * if one of the windows is in use; EBUSY if another thread changed the windows meanwhile; ENOMEM above
- * RLIMIT_MEMLOCK. Nothing is mapped then.
+ * Errors: EFAULT if memory cannot be pinned or is not contiguous; EINVAL if it is not aligned, if
+ * iova or size is invalid, or if no windows are set; EEXIST if a window is in use; EBUSY if the
+ * windows were changed concurrently; ENOMEM, also above RLIMIT_MEMLOCK. Nothing is mapped on error.
  *
  * Memory from a file of VFIO_GROUP_GET_MSI_FD maps banks, one a window, 4 KiB each.
  *
  * VFIO_IOMMU_UNMAP_DMA with struct vfio_iommu_type1_dma_unmap
  *
- * Unmaps all windows that are mapped between iova and iova + size, memory and banks. Both ends
- * leave no window mapped in part. No flags. The size becomes the number of bytes that were mapped.
+ * Unmaps all memory and banks in the range. The range must not cut the mapped part of a window. No
+ * flags. On return, size is the number of bytes unmapped.
  *
  * Errors: EFAULT, EINVAL; EBUSY if a bank is in use. Nothing is unmapped then.
  */
 
 /*
- * A flag of VFIO_IOMMU_MAP_DMA: maps MSI banks, not memory. vaddr is zero; size is as many windows as
- * there are banks to map. The kernel takes banks that are not mapped yet, lowest number first;
- * VFIO_IOMMU_PAMU_GET_WINDOW tells which.
+ * VFIO_IOMMU_MAP_DMA flag: maps MSI banks. vaddr must be 0; size covers one window per bank. The
+ * kernel uses unmapped banks, lowest number first; see VFIO_IOMMU_PAMU_GET_WINDOW.
  *
- * Errors: also ENOSPC if so many banks are not left.
+ * Errors: also ENOSPC if too few banks are left.
  */
 #define VFIO_DMA_MAP_FLAG_MSI	(1 << 8)
 
@@ -125,7 +121,7 @@ struct vfio_pamu_attr {
 /*
  * VFIO_IOMMU_PAMU_GET_MSI_BANK_COUNT - _IO(VFIO_TYPE, VFIO_BASE + 17)
  *
- * Returns how many banks there are, hence how many windows to leave free for them.
+ * Returns the number of MSI banks.
  */
 #define VFIO_IOMMU_PAMU_GET_MSI_BANK_COUNT	_IO(VFIO_TYPE, VFIO_BASE + 17)
 
@@ -135,8 +131,8 @@ struct vfio_pamu_attr {
  * Maps the page with the doorbell of a bank at the start of a window. flags are
  * VFIO_DMA_MAP_FLAG_READ and _WRITE, at least one; a doorbell needs WRITE.
  *
- * Errors: EFAULT; ENODEV for an unknown bank; EINVAL for no window's start, or if the kernel maps the
- * banks; EEXIST if the window is in use or the bank is mapped already.
+ * Errors: EFAULT; ENODEV for an unknown bank; EINVAL if iova is not the start of a window, or if
+ * the kernel maps the banks; EEXIST if the window is in use or the bank is mapped already.
  */
 struct vfio_pamu_msi_bank_map {
 	__u32	argsz;
@@ -163,21 +159,20 @@ struct vfio_pamu_msi_bank_unmap {
 /*
  * VFIO_GROUP_GET_MSI_FD - _IO(VFIO_TYPE, VFIO_BASE + 80)
  *
- * On a group's file, or on its container's: returns a file descriptor (close-on-exec), whose page number n
- * stands for bank n. Mapped into the program by mmap() it can be mapped for devices by
- * VFIO_IOMMU_MAP_DMA. The program itself can't access it: that raises SIGBUS, since whoever writes to a
- * doorbell raises other people's interrupts.
+ * On a group's file, or on its container's: returns a file descriptor (O_CLOEXEC). Page n of the
+ * file represents bank n: mmap() it and pass the address to VFIO_IOMMU_MAP_DMA. Access by the
+ * process raises SIGBUS, because a write to a doorbell could raise interrupts of other users.
  *
  * Errors: EINVAL for a group without an address space; ENOTTY for one without banks; EMFILE, ENOMEM.
  */
 #define VFIO_GROUP_GET_MSI_FD	_IO(VFIO_TYPE, VFIO_BASE + 80)
 
-/* --- What is where ----------------------------------------------------------------------------- */
+/* --- Windows ----------------------------------------------------------------------------------- */
 
 /*
  * VFIO_IOMMU_PAMU_GET_WINDOW - _IO(VFIO_TYPE, VFIO_BASE + 81, struct vfio_pamu_window)
  *
- * Tells what is in a window. flags must be zero; in the answer they are VFIO_PAMU_WINDOW_*.
+ * Returns what is mapped at a window. flags must be zero; on return they are VFIO_PAMU_WINDOW_*.
  *
  * Errors: EFAULT; EINVAL if there is no such window.
  */
@@ -189,10 +184,10 @@ struct vfio_pamu_window {
 #define VFIO_PAMU_WINDOW_MEMORY		(1 << 2)	/* memory is mapped */
 #define VFIO_PAMU_WINDOW_MSI		(1 << 3)	/* a bank is mapped */
 #define VFIO_PAMU_WINDOW_IMPLICIT	(1 << 4)	/* by the kernel */
-	__u32	window;		/* in: its number, from 0 on */
+	__u32	window;		/* in: index of the window */
 	__u32	bank;		/* the bank; ~0 if none */
 	__u64	iova;		/* where the window starts */
-	__u64	size;		/* how much is mapped from there on; zero if the window is free */
+	__u64	size;		/* mapped bytes; 0 if the window is free */
 	__u64	paddr;		/* the physical address; zero without CAP_SYS_ADMIN */
 };
 #define VFIO_IOMMU_PAMU_GET_WINDOW	_IO(VFIO_TYPE, VFIO_BASE + 81)
@@ -200,11 +195,11 @@ struct vfio_pamu_window {
 /* --- Violations -------------------------------------------------------------------------------- */
 
 /*
- * A device that accesses what isn't mapped is shut off: it reaches nothing until it is revived.
+ * An invalid access disables the LIODN of the device until it is revived.
  *
  * VFIO_IOMMU_PAMU_SET_VIOLATION_EVENTFD - _IO(VFIO_TYPE, VFIO_BASE + 82, __s32)
  *
- * Signals the eventfd which the argument points at with each violation; -1 for none.
+ * Sets the eventfd that each violation signals; the argument points to it; -1 removes it.
  *
  * Errors: EFAULT; EBADF, EINVAL for no eventfd.
  */
@@ -213,15 +208,15 @@ struct vfio_pamu_window {
 /*
  * VFIO_IOMMU_PAMU_GET_VIOLATION - _IO(VFIO_TYPE, VFIO_BASE + 83, struct vfio_pamu_violation)
  *
- * Tells what the device did that is shut off: of the LIODNs from liodn on, the lowest one that is.
- * The violation stays until the device is revived or leaves the container. flags must be zero.
+ * Returns the violation of the lowest disabled LIODN that is at least liodn. It is kept until the
+ * LIODN is revived or leaves the container. flags must be zero.
  *
- * Errors: EFAULT, EINVAL; ENOENT if none is shut off.
+ * Errors: EFAULT, EINVAL; ENOENT if none is disabled.
  */
 struct vfio_pamu_violation {
 	__u32	argsz;
 	__u32	flags;
-	__u32	liodn;		/* in: from which on; out: the device's logical I/O device number */
+	__u32	liodn;		/* in: first LIODN to report; out: the device's LIODN */
 	__u32	status;		/* AVS1: what kind of violation */
 	__u64	iova;		/* the address */
 };
@@ -230,9 +225,9 @@ struct vfio_pamu_violation {
 /*
  * VFIO_IOMMU_PAMU_REVIVE - _IO(VFIO_TYPE, VFIO_BASE + 84, __u32)
  *
- * Lets the device, whose LIODN the argument points at, reach again what is mapped. Reset it first.
+ * Enables a LIODN again; the argument points to its number. Reset the device first.
  *
- * Errors: EFAULT; ENODEV if it isn't in the container; EINVAL if it isn't shut off.
+ * Errors: EFAULT; ENODEV if it is not in the container; EINVAL if no violation disabled it.
  */
 #define VFIO_IOMMU_PAMU_REVIVE	_IO(VFIO_TYPE, VFIO_BASE + 84)
 
