@@ -7,7 +7,7 @@
 //! to one user together: that user claims the group's DMA ([`DmaOwner`]), which fails while a kernel
 //! driver uses one of the devices ([`Binding`]). There is no interface to unbind a whole group from
 //! its drivers; [`refusal`] tells the administrator which of its devices prevent the claim. Once it
-//! is claimed, the group can be attached to an address space of the user's, in which it cannot use
+//! is claimed, the group can be attached to the user's address space, in which it cannot use
 //! the IOVAs of its [`reserved_regions()`]; [`ranges`] has the others.
 
 #![deny(unsafe_code)]

@@ -60,7 +60,7 @@ pub fn explain_refusal(group: &Group, error: Error) {
     });
     match walk {
         Ok(()) if blocking == 0 => {
-            pr_warn!("group {id}: in use by another process; close it there\n")
+            pr_warn!("group {id}: in use by another process; close the group in that process\n")
         }
         Ok(()) => {}
         Err(e) => pr_warn!(

@@ -171,7 +171,7 @@ int kernel_ext_account_locked_vm(struct mm_struct *mm, unsigned long pages, bool
 {
 	int ret = 0;
 
-	/* What was added is taken off, even if the caller is being killed: the memory may be another's. */
+	/* Uncharge even if the caller is being killed: another process may have been charged. */
 	if (inc)
 		ret = mmap_write_lock_killable(mm);
 	else
@@ -208,7 +208,7 @@ void kernel_ext_cond_resched(void)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_cond_resched);
 
-/* One budget for all warnings that a program can provoke at will. */
+/* One rate limit for all warnings that userspace can trigger. */
 bool kernel_ext_ratelimit(void)
 {
 	static DEFINE_RATELIMIT_STATE(state, DEFAULT_RATELIMIT_INTERVAL, DEFAULT_RATELIMIT_BURST);
@@ -218,8 +218,8 @@ bool kernel_ext_ratelimit(void)
 EXPORT_SYMBOL_GPL(kernel_ext_ratelimit);
 
 /*
- * Copies the name of the device's driver. 0: it has none; 1: its driver uses the DMA API; 2: its
- * driver leaves DMA to others; negative: somebody is binding or unbinding it.
+ * Stores the name of the driver. Returns 0: none; 1: uses the DMA API; 2: driver_managed_dma;
+ * negative: being bound or unbound.
  */
 int kernel_ext_device_driver(struct device *dev, char *name, size_t size)
 {
@@ -340,7 +340,9 @@ void *kernel_ext_zeroed_page(void)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_zeroed_page);
 
-/* Maps pages of the kernel's into all of a mapping that is being set up. Nothing can pin them there. */
+/*
+ * Maps kernel pages into a VMA that is being set up, as VM_PFNMAP, so they cannot be pinned.
+ */
 int kernel_ext_remap_memory(struct vm_area_struct *vma, const void *memory)
 {
 	unsigned long address;

@@ -223,8 +223,8 @@ impl<B> Table<B> {
 
 /// The registration of a backend with the core. Dropping it unregisters the backend.
 ///
-/// It is the first field of a module's data, so that no container finds the backend while the other
-/// fields are dropped. A container that uses the backend pins its module, so there is none at that
+/// Make it the first field of the module's data, unless the other fields need no container to be
+/// gone: then no container finds the backend while the other fields are dropped. A container that uses the backend pins its module, so there is none at that
 /// time.
 ///
 /// # Invariants

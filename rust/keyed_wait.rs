@@ -2,9 +2,8 @@
 
 //! A wait queue that wakes only the threads that wait for a given key.
 //!
-//! With a condition variable all waiting threads would have to be woken, because the waker can't
-//! tell them apart: a thousand threads that wait for one another would be woken half a million
-//! times.
+//! A condition variable cannot select the thread to wake. It would have to wake all of them: half a
+//! million wakeups if a thousand threads wait for one another.
 //!
 //! C header: [`include/linux/wait.h`](srctree/include/linux/wait.h)
 

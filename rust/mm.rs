@@ -49,7 +49,7 @@ pub fn fatal_signal_pending() -> bool {
     unsafe { bindings::kernel_ext_fatal_signal_pending() }
 }
 
-/// Returns whether a warning may be logged now that userspace can trigger at will.
+/// Rate limit for warnings that userspace can trigger. Returns whether to log one now.
 pub fn may_warn() -> bool {
     // SAFETY: The rate limit is a static variable with its own lock.
     unsafe { bindings::kernel_ext_ratelimit() }

@@ -6,7 +6,7 @@
 
 use crate::bindings;
 
-/// A reference to a module, which prevents that the module is unloaded.
+/// A reference to a module, which prevents it from being unloaded.
 ///
 /// # Invariants
 ///

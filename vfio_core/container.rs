@@ -196,10 +196,11 @@ impl Container {
         groups.0.push(member, GFP_KERNEL_ACCOUNT)?;
         match self.iommu() {
             Some(iommu) => iommu.attach(&group, kind).inspect_err(|&e| {
-                if e != EINTR {
-                    warn(
-                        &group,
-                        "the container's IOMMU driver cannot attach it; use another container",
+                if e != EINTR && may_warn() {
+                    pr_warn!(
+                        "group {}: VFIO_GROUP_SET_CONTAINER failed: the IOMMU driver of the container returned error {}\n",
+                        group.id(),
+                        e.to_errno()
                     );
                 }
                 groups.0.pop();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What vfio.ko exports, and how, is an ABI: the list and its GPL-ness are those of the kernel's. */
+/* The exported symbols, and which are GPL-only, match the kernel's vfio.ko. */
 #include <linux/module.h>
 #include <linux/vfio.h>
 

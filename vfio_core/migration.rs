@@ -64,7 +64,7 @@ pub(crate) fn next_state(flags: u32, current: u32, target: u32) -> Result<u32> {
     let Some(current) = known(current).filter(|&s| s != State::Error || flags == u32::MAX) else {
         if may_warn() {
             pr_warn!(
-                "vfio_mig_get_next_state: the device does not have its current state {}\n",
+                "vfio_mig_get_next_state: the driver passed state {}, which the device does not support\n",
                 current
             );
         }

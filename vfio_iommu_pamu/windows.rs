@@ -27,7 +27,7 @@ use crate::paace::Aperture;
 
 use geometry::Layout;
 
-/// Selects who maps the MSI banks.
+/// How MSI banks are mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
     /// Userspace maps them.

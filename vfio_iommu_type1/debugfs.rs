@@ -113,7 +113,7 @@ fn show_container(f: &mut fmt::Formatter<'_>, container: &Container) -> fmt::Res
         f.write_fmt(fmt!("  last mapped by: {owner}\n"))?;
     }
     f.write_fmt(fmt!(
-        "  map: {}; unmap: {}; groups: {}\n",
+        "  map: {}; unmap: {}; attach and detach: {}\n",
         container.stats.map,
         container.stats.unmap,
         container.stats.groups
@@ -124,14 +124,14 @@ fn show_container(f: &mut fmt::Formatter<'_>, container: &Container) -> fmt::Res
 fn show_groups(f: &mut fmt::Formatter<'_>, layout: &Layout) -> fmt::Result {
     for domain in layout.domains.iter() {
         let sizes = domain.domain.page_sizes();
-        f.write_fmt(fmt!("  IOMMU with page sizes {sizes:#x}, groups:"))?;
+        f.write_fmt(fmt!("  IOMMU with page sizes {sizes:#x}, group ids:"))?;
         for member in domain.groups.iter() {
             f.write_fmt(fmt!(" {}", member.attachment.group().id()))?;
         }
         f.write_str("\n")?;
     }
     if !layout.emulated.is_empty() {
-        f.write_str("  no IOMMU, groups:")?;
+        f.write_str("  no IOMMU, group ids:")?;
         for group in layout.emulated.iter() {
             f.write_fmt(fmt!(" {}", group.id()))?;
         }

@@ -193,19 +193,19 @@ impl Container {
             }
             dev_warn!(
                 device.dev(),
-                "vfio: unmap of iovas {start:#x}-{last:#x} refused: a driver keeps pages pinned, possibly the driver of this device\n"
+                "unmap of iovas {start:#x}-{last:#x} failed: a driver keeps pages pinned, possibly the driver of this device\n"
             );
         }
         let count = devices.iter().count();
         if count == 0 && may_warn() {
             pr_warn!(
-                "unmap of iovas {start:#x}-{last:#x} refused: a driver has closed its device and left pages pinned\n"
+                "unmap of iovas {start:#x}-{last:#x} failed: pages are still pinned by the driver of a closed device\n"
             );
         }
         let more = count.saturating_sub(NAMED);
         if more != 0 && may_warn() {
             pr_warn!(
-                "unmap of iovas {start:#x}-{last:#x} refused: possibly the driver of one of {more} more devices keeps pages pinned\n"
+                "unmap of iovas {start:#x}-{last:#x} failed: {more} more devices may keep pages pinned\n"
             );
         }
     }

@@ -167,7 +167,7 @@ impl Pins {
         slots.filter(|slot| slot.is_charged()).count()
     }
 
-    /// Lets `count` of the pages that are charged to the owner no longer count as charged.
+    /// Stops counting `count` of the charged pages as charged.
     pub(crate) fn exempt(&mut self, count: usize) {
         let slots = self.blocks.values_mut().flat_map(Block::slots_mut);
         let charged = slots.filter(|slot| slot.is_charged());

@@ -2,7 +2,7 @@
 #include <linux/mdev.h>
 #include <linux/module.h>
 
-/* What mdev.ko exports, and how, is an ABI: the list and its GPL-ness are those of the kernel's. */
+/* The exported symbols, and which are GPL-only, match the kernel's mdev.ko. */
 
 EXPORT_SYMBOL(mdev_register_driver);
 EXPORT_SYMBOL(mdev_register_parent);

@@ -16,7 +16,7 @@ use kernel_ext::{
 /// Userspace ownership of the DMA of a group; dropping it returns the DMA to the kernel.
 ///
 /// While it exists, drivers that use the DMA API can't bind to the group's devices, and the devices
-/// reach nothing until the group is attached to a domain.
+/// are in the blocking domain until the group is attached to another one.
 ///
 /// # Invariants
 ///
@@ -31,7 +31,7 @@ impl DmaOwner {
     /// `EPERM` if the DMA has an owner: a kernel driver that is bound to one of the devices, or
     /// another process. `EBUSY` if the group isn't attached to its default domain. `EINVAL` if
     /// firmware requires that a device can reach memory at all times. Other errors from switching
-    /// the group to a domain in which its devices reach nothing. `ENODEV` if the group has no
+    /// the group to its blocking domain. `ENODEV` if the group has no
     /// device, or one of its devices has no IOMMU.
     ///
     /// The caller prevents the removal of the group's last device during the call.

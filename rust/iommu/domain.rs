@@ -119,8 +119,7 @@ impl Domain {
         self.raw().pgsize_bitmap as u64
     }
 
-    /// Makes the IOMMU ignore the requests of devices to bypass the caches of the processors
-    /// (no-snoop), if it supports that.
+    /// Enforces cache coherency, if the IOMMU supports it: the IOMMU ignores no-snoop.
     ///
     /// Must be called after the first group was attached, and before anything is mapped. Returns
     /// whether the IOMMU supports it.
@@ -147,7 +146,7 @@ impl Domain {
             && self.enforces_coherency() == other.enforces_coherency()
     }
 
-    /// Reserves iovas from `base` on for message signalled interrupts (software-mapped MSI).
+    /// Reserves iovas starting at `base` for software-managed MSI (`IOMMU_RESV_SW_MSI`).
     ///
     /// Returns whether the kernel supports this: some kernels are built without it.
     ///
@@ -224,7 +223,7 @@ impl Domain {
             // SAFETY: The domain is valid; the rest is the contract of this function.
             let unmapped = unsafe { bindings::iommu_unmap(self.ptr.as_ptr(), start, step) };
             if unmapped == 0 {
-                // No program can cause this at will.
+                // Userspace cannot trigger this, so it is not rate-limited.
                 pr_err!(
                     "the IOMMU did not unmap {:#x} bytes at iova {:#x}: their pages stay pinned\n",
                     size - done,
@@ -273,12 +272,11 @@ impl Domain {
         self.users.load(Acquire) == RETIRED
     }
 
-    /// Attaches `group` to this domain. Before, its devices are in a domain in which they reach
-    /// nothing.
+    /// Attaches `group` to this domain. Before, its devices are in the blocking domain.
     ///
-    /// The user on whose behalf the caller acts has claimed the group's DMA (`DmaOwner`). When the
-    /// attachment is dropped, the group therefore returns to a domain in which its devices reach
-    /// nothing.
+    /// The user on whose behalf the caller acts has claimed the group's DMA (`DmaOwner` of the crate
+    /// `iommu_group`). When the attachment is dropped, the group therefore returns to the blocking
+    /// domain.
     ///
     /// # Errors
     ///

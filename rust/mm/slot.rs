@@ -88,7 +88,7 @@ impl PinSlot {
         self.0 & CHARGED != 0
     }
 
-    /// Lets the page no longer count as locked memory.
+    /// Stops counting the page as locked memory.
     pub fn exempt(&mut self) {
         self.0 &= !CHARGED;
     }

@@ -185,8 +185,7 @@ pub(super) struct Ended {
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        // First, so that its name is soon free for a group that is created with this id. `revoke`
-        // may take long.
+        // Remove this first: a new group with this id needs the name, and `revoke` may take long.
         drop(self.debug.take());
         self.group.revoke();
     }
@@ -206,7 +205,7 @@ pub(crate) fn join_physical(parent: &Parent) -> Result<Arc<Group>> {
         }
         dev_warn!(
             parent,
-            "vfio: the device has no IOMMU; enable it (intel_iommu=on or amd_iommu=on)\n"
+            "vfio: the device is in no IOMMU group; enable the IOMMU in the firmware, and on Intel with intel_iommu=on\n"
         );
         return Err(EINVAL);
     };

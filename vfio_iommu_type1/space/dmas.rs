@@ -129,7 +129,7 @@ pub(super) struct Removed {
 }
 
 impl Removed {
-    /// Hands the pages of `dma`, which is to be removed, to `take`, and counts `dma` as removed.
+    /// Passes the pages of `dma` to `take`. If `take` accepts them, counts `dma` as removed.
     /// Returns whether `take` accepted them, or `None` if the pages are not in the tree.
     fn take<P: Pages>(
         &mut self,

@@ -80,13 +80,13 @@ pub(crate) unsafe fn unpin_pages(device: &Device, iova: u64, npage: c_int) {
             // SAFETY: By this function's contract.
             return unsafe { iommu.unpin_pages(iova, npage) };
         }
-        Some(_) => "the number is not allowed",
+        Some(_) => "invalid number of pages",
         None => "the device is not open",
     };
     if may_warn() {
         dev_warn!(
             device.parent(),
-            "vfio_unpin_pages: the driver unpins {} pages, but {}\n",
+            "vfio_unpin_pages: invalid request for {} pages: {}\n",
             npage,
             problem
         );

@@ -135,7 +135,7 @@ pub(crate) unsafe fn combine_ranges(
         let Some((left, right)) = (unsafe { closest_neighbours(root) }) else {
             if may_warn() {
                 pr_warn!(
-                    "vfio_combine_iova_ranges: the tree has fewer ranges than the driver says\n"
+                    "vfio_combine_iova_ranges: the tree has fewer ranges than the argument cur_nodes\n"
                 );
             }
             return;

@@ -271,12 +271,12 @@ impl SetGuard<'_> {
         field.store(count, Ordering::Relaxed);
     }
 
-    /// Counts one more file of the device, which is open.
+    /// Adds a file of an open device.
     pub(crate) fn add_file(&mut self) {
         self.set_open_count(self.device.open_count().saturating_add(1));
     }
 
-    /// Discounts a file of the device, which has another one.
+    /// Removes a file, but not the last one.
     pub(crate) fn remove_file(&mut self) {
         self.set_open_count(self.device.open_count().saturating_sub(1));
     }

@@ -370,7 +370,7 @@ fn debugfs_lists_containers() -> Result<()> {
     let text = own_containers()?;
     let groups = [pci::group_of(EDU)?, pci::group_of(NVME)?];
     for part in [
-        format!("groups: {} {}\n", groups[0], groups[1]),
+        format!("group ids: {} {}\n", groups[0], groups[1]),
         "mappings: 1, 0 of them being changed, limit 65535\n".into(),
         "mapped: 32 KiB, charged: 32 KiB, pinned by drivers: 0 KiB\n".into(),
         format!(
@@ -379,7 +379,7 @@ fn debugfs_lists_containers() -> Result<()> {
         ),
         "map: 2 requests, ".into(),
         "unmap: 1 requests, ".into(),
-        "groups: 2 requests, ".into(),
+        "attach and detach: 2 requests, ".into(),
     ] {
         ensure!(text.contains(&part), "expected {part:?} in:\n{text}");
     }

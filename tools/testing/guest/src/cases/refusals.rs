@@ -207,8 +207,8 @@ fn log_explains_failed_attach() -> Result<()> {
     let other = group(NVME)?;
     let number = pci::group_of(NVME)?;
     let parts = [
-        &format!("group {number}: VFIO_GROUP_SET_CONTAINER refused: "),
-        "use another container",
+        &format!("group {number}: VFIO_GROUP_SET_CONTAINER failed: "),
+        "the IOMMU driver of the container returned error -16\n",
     ];
     says(Errno::EBUSY, &parts, || {
         errno(other.set_container(&container))
