@@ -208,7 +208,7 @@ fn log_explains_failed_attach() -> Result<()> {
     let number = pci::group_of(NVME)?;
     let parts = [
         &format!("group {number}: VFIO_GROUP_SET_CONTAINER failed: "),
-        "the IOMMU driver of the container returned error -16\n",
+        "the IOMMU driver of the container returned error -16",
     ];
     says(Errno::EBUSY, &parts, || {
         errno(other.set_container(&container))
