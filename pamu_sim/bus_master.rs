@@ -96,7 +96,7 @@ impl BusMaster {
         }
     }
 
-    /// Reads from `address` on, split into transactions as on a bus.
+    /// Reads starting at `address`, split into transactions as on a bus.
     ///
     /// # Errors
     ///
@@ -115,7 +115,7 @@ impl BusMaster {
         Ok(())
     }
 
-    /// Writes from `address` on, split into transactions as on a bus.
+    /// Writes starting at `address`, split into transactions as on a bus.
     ///
     /// # Errors
     ///

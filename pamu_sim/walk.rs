@@ -376,7 +376,7 @@ mod tests {
         assert_eq!(walk(&[], READ, 0), Err(code::ENTRY_INVALID));
     }
 
-    /// 1 MiB at 0, 4 windows, spaaces from entry 1 on.
+    /// 1 MiB at 0, 4 windows, spaaces starting at entry 1.
     const DIVIDED: [(u64, u32); 9] = [
         (ENTRY + 4, 0x13 << 6 | 0x20 | 0x8 | 1),
         (ENTRY + 12, 1 << 4 | 1 << 2),
@@ -423,7 +423,7 @@ mod tests {
         assert_eq!(with(2, 1, WRITE), Ok(0x1d));
         assert_eq!(with(2, 1, 4), Ok(0x10));
         assert_eq!(with(2, 1, 5), Err(code::BAD_OPERATION));
-        // A row that was never written, and one behind the table.
+        // A row that was never written, and one after the table.
         assert_eq!(with(2, 0, READ), Err(code::BAD_OPERATION));
         assert_eq!(with(2, 2, READ), Err(code::BAD_OPERATION));
     }

@@ -94,7 +94,7 @@ impl Drop for ClassRegistration {
 ///
 /// # Invariants
 ///
-/// This value owns `first` and the `count` minors from it on.
+/// This value owns `first` and the `count` minors starting at it.
 pub struct Region {
     first: bindings::dev_t,
     count: u32,

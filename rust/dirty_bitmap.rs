@@ -130,8 +130,8 @@ impl DirtyBitmap<'_> {
         Self(bitmap, PhantomData)
     }
 
-    /// Sets the bits of all pages that overlap the `length` bytes from `iova` on. Pages that were
-    /// not requested are ignored.
+    /// Sets the bits of all pages that overlap the `length` bytes starting at `iova`. Pages that
+    /// were not requested are ignored.
     ///
     /// # Errors
     ///
@@ -175,8 +175,8 @@ impl Own {
     }
 }
 
-/// Returns the first and the last bit for `length` bytes from `iova` on, limited to the requested
-/// range.
+/// Returns the first and the last bit for `length` bytes starting at `iova`, limited to the
+/// requested range.
 fn bits(request: &Request, iova: u64, length: u64) -> Option<(u64, u64)> {
     let first = iova.max(request.iova);
     let last = iova

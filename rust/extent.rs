@@ -23,7 +23,7 @@ const FRAME_BITS: u32 = 40;
 ///
 /// # Invariants
 ///
-/// From bit 0 on: the number of pages, which isn't 0; the flag; the number of the first frame.
+/// Starting at bit 0: the number of pages, which isn't 0; the flag; the number of the first frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent(NonZeroU64);
 
@@ -32,7 +32,7 @@ impl Extent {
     /// page.
     pub const MAX_PAGES: u64 = (1 << COUNT_BITS) - (1 << 18);
 
-    /// Returns the run of `pages` frames from `frame` on.
+    /// Returns the run of `pages` frames starting at `frame`.
     ///
     /// # Errors
     ///

@@ -176,7 +176,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Reverts one [`pin_pages`](Backend::pin_pages) of `npage` pages from `iova` on.
+    /// Reverts one [`pin_pages`](Backend::pin_pages) of `npage` pages starting at `iova`.
     fn unpin_pages(_this: ArcBorrow<'_, Self>, _iova: u64, _npage: c_int) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }

@@ -63,7 +63,7 @@ pub fn write<T: AsBytes>(to: UserPtr, value: &T) -> Result {
 /// it, and `flags`.
 pub trait Argument: FromBytes + Sized {
     /// The size in bytes of the part that is read (`minsz` in C). The caller need not know the
-    /// fields behind it.
+    /// fields after it.
     const MIN_SIZE: usize;
 
     /// Returns the field `argsz`.
@@ -72,7 +72,7 @@ pub trait Argument: FromBytes + Sized {
     /// Returns the field `flags`.
     fn flags(&self) -> u32;
 
-    /// Reads the first [`MIN_SIZE`](Self::MIN_SIZE) bytes. Fields behind them are zero.
+    /// Reads the first [`MIN_SIZE`](Self::MIN_SIZE) bytes. Fields after them are zero.
     ///
     /// # Errors
     ///

@@ -228,7 +228,8 @@ unsafe extern "C" fn vfio_combine_iova_ranges(
 
 // --- Memory of userspace ----------------------------------------------------------------------
 
-/// Pins `npage` pages from `iova` on, and stores them in `pages`. Returns their number or an errno.
+/// Pins `npage` pages starting at `iova`, and stores them in `pages`. Returns their number or an
+/// errno.
 ///
 /// # Safety
 ///
@@ -246,7 +247,7 @@ unsafe extern "C" fn vfio_pin_pages(
     from_result(|| unsafe { dma::pin_pages(Device::from_raw(device), iova, npage, prot, pages) })
 }
 
-/// Unpins `npage` pages from `iova` on.
+/// Unpins `npage` pages starting at `iova`.
 ///
 /// # Safety
 ///

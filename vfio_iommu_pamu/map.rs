@@ -92,7 +92,7 @@ impl Container {
     /// # Errors
     ///
     /// Those of [`check_bank`](crate::windows::AddressSpace::check_bank); `EINVAL` for more than 4
-    /// KiB a window; `EFAULT` if the file's mapping is too short; `ENODEV` for a page behind the
+    /// KiB a window; `EFAULT` if the file's mapping is too short; `ENODEV` for a page after the
     /// last bank.
     fn map_file_banks(&self, request: &MapRequest, vaddr: usize) -> Result {
         let size = usize::try_from(request.size).map_err(|_| EINVAL)?;

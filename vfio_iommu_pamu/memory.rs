@@ -48,7 +48,7 @@ impl PinnedBlock {
     }
 }
 
-/// Pins memory of the calling process from `vaddr` on, for the windows of `span` in order.
+/// Pins memory of the calling process starting at `vaddr`, for the windows of `span` in order.
 ///
 /// # Errors
 ///
@@ -108,7 +108,7 @@ fn pin_block(
     })
 }
 
-/// Pins up to `limit` pages from `vaddr` on. Stops where they are not contiguous.
+/// Pins up to `limit` pages starting at `vaddr`. Stops where they are not contiguous.
 fn next_run(
     batch: &mut PinBatch<'_>,
     vaddr: usize,

@@ -123,8 +123,8 @@ pub(crate) struct Block {
     pub(crate) access: Access,
     /// The physical address, a multiple of `size`.
     pub(crate) phys: u64,
-    /// How many bytes of the window lead there, from its start on. 0 if it was never set, and for
-    /// the only window of an undivided aperture, all of which leads there.
+    /// How many bytes of the window lead there, starting at its first. 0 if it was never set, and
+    /// for the only window of an undivided aperture, all of which leads there.
     pub(crate) size: u64,
     /// Whether addresses are translated. If not, they are physical addresses.
     pub(crate) translated: bool,

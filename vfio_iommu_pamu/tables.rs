@@ -109,7 +109,7 @@ impl Tables {
         self.layout.sizes()
     }
 
-    /// Returns the physical addresses of a table's first byte, and of the first byte behind it.
+    /// Returns the physical addresses of a table's first byte, and of the first byte after it.
     pub(crate) fn bounds(&self, table: Table) -> (u64, u64) {
         let range = self.layout.range(table);
         let base = self.memory.phys();

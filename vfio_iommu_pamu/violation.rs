@@ -75,7 +75,7 @@ impl fmt::Display for Report {
 pub enum Cause {
     /// The LIODN has no valid entry.
     Liodn,
-    /// The address isn't in the aperture, its window is clear, or it lies behind the block of the
+    /// The address isn't in the aperture, its window is clear, or it lies after the block of the
     /// window.
     Window,
     /// The window doesn't permit the access.

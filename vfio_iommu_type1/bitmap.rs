@@ -24,7 +24,7 @@ pub(crate) enum Dirty {
 }
 
 impl Dirty {
-    /// Adds `count` pages from `first` on. The mapping has `pages` pages.
+    /// Adds `count` pages starting at `first`. The mapping has `pages` pages.
     ///
     /// If memory is short, all pages count as dirty.
     pub(crate) fn add(&mut self, first: u64, count: u64, pages: u64) {

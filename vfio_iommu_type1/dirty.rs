@@ -139,7 +139,7 @@ impl Scale {
         (iova - self.base) >> self.shift
     }
 
-    /// Returns the dirty bits of the mapping at `found` in the 64 bits from `bit` on. Bits that
+    /// Returns the dirty bits of the mapping at `found` in the 64 bits starting at `bit`. Bits that
     /// are not the mapping's may have any value.
     fn word(self, found: Range, dma: &Dma<DmaPages>, all: bool, bit: u64) -> u64 {
         let Some(pages) = dma.pages() else {

@@ -155,9 +155,9 @@ impl Container {
     }
 }
 
-/// Unpins `count` pages from `iova` on that a driver has pinned, up to the first one that belongs
-/// to no mapping. The caller has locked all of these mappings. Returns the number of pages that
-/// belong to a mapping.
+/// Unpins `count` pages starting at `iova` that a driver has pinned, up to the first one that
+/// belongs to no mapping. The caller has locked all of these mappings. Returns the number of pages
+/// that belong to a mapping.
 fn unpin_in(guard: &mut RangeGuard<'_, Container>, rules: Rules, iova: u64, count: usize) -> usize {
     let mut done = 0;
     let Ok(range) = Range::of_size(iova, count as u64 * PAGE) else {

@@ -113,7 +113,7 @@ impl DmaPages {
         self.tracked.take_if(|tracked| tracked.pins.is_empty());
     }
 
-    /// Records that `count` pages from `first` on were written. The mapping has `pages` pages.
+    /// Records that `count` pages starting at `first` were written. The mapping has `pages` pages.
     /// Does nothing if no memory was reserved, because dirty tracking is disabled then.
     pub(crate) fn add_dirty(&mut self, first: u64, count: u64, pages: u64) {
         if let Some(tracked) = &mut self.tracked {
@@ -122,9 +122,9 @@ impl DmaPages {
         }
     }
 
-    /// Removes one user from each of `count` pages from `first` on that drivers have pinned. Pages
-    /// without a remaining user are unpinned. They are recorded as dirty if `track` is set, to the
-    /// number of pages in the mapping, and uncharged if `charges` is set.
+    /// Removes one user from each of `count` pages starting at `first` that drivers have pinned.
+    /// Pages without a remaining user are unpinned. They are recorded as dirty if `track` is set,
+    /// to the number of pages in the mapping, and uncharged if `charges` is set.
     pub(crate) fn release_pins(
         &mut self,
         first: u64,

@@ -37,8 +37,8 @@ pub(crate) struct Pins {
     blocks: RBTree<u64, Block>,
 }
 
-/// Splits `count` pages from `first` on by block. Yields the number of each block and the places
-/// in it.
+/// Splits `count` pages starting at `first` by block. Yields the number of each block and the
+/// places in it.
 fn parts(first: u64, count: u64) -> impl Iterator<Item = (u64, ops::Range<u32>)> {
     let end = first + count;
     (first / BLOCK..end.div_ceil(BLOCK)).map(move |block| {
@@ -71,8 +71,8 @@ impl Pins {
         self.blocks.is_empty()
     }
 
-    /// Returns how many of `count` pages from `first` on are not pinned, up to the first one that
-    /// is.
+    /// Returns how many of `count` pages starting at `first` are not pinned, up to the first one
+    /// that is.
     pub(crate) fn missing(&self, first: u64, count: u64) -> u64 {
         if self.is_empty() {
             return count;
@@ -90,7 +90,7 @@ impl Pins {
         missing
     }
 
-    /// Adds a user to each of `count` pages from `first` on, up to the first one that is not
+    /// Adds a user to each of `count` pages starting at `first`, up to the first one that is not
     /// pinned, and calls `shared` for each.
     pub(crate) fn share(&mut self, first: u64, count: u64, mut shared: impl FnMut(PinnedPage)) {
         if self.is_empty() {
@@ -129,9 +129,9 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes one user from each of `count` pages from `first` on that is pinned. Pages without a
-    /// remaining user go to `released`. For each block, calls `gone` with the number of the block
-    /// and the bits of these pages, in the format of [`word`](Self::word).
+    /// Removes one user from each of `count` pages starting at `first` that is pinned. Pages
+    /// without a remaining user go to `released`. For each block, calls `gone` with the number of
+    /// the block and the bits of these pages, in the format of [`word`](Self::word).
     pub(crate) fn release(
         &mut self,
         first: u64,

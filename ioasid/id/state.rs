@@ -45,7 +45,7 @@ const FREED: u32 = 1 << 31;
 /// The mask of the reference count.
 const REFERENCES: u32 = OWNED - 1;
 
-/// The bits from this one on are the generation, which distinguishes the lifetimes of a number.
+/// The bits starting at this one are the generation, which distinguishes the lifetimes of a number.
 const GENERATION: u64 = 1 << 32;
 
 /// The generation of a lifetime. All numbers of a space share one counter of lifetimes, which wraps

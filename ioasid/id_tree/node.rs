@@ -31,7 +31,7 @@ pub(super) fn shift_for(id: u32) -> u32 {
     id.checked_ilog2().unwrap_or(0) / BITS * BITS
 }
 
-/// Returns the lowest bit that is set, from `index` on.
+/// Returns the lowest set bit at or after `index`.
 fn first_bit(bits: u64, index: usize) -> Option<usize> {
     let bits = bits & u64::MAX << index;
     (bits != 0).then(|| bits.trailing_zeros() as usize)
@@ -70,12 +70,12 @@ impl<T> Node<'_, T> {
         }
     }
 
-    /// Returns the first child from `index` on that isn't full; in a leaf, the lowest free id.
+    /// Returns the first child at or after `index` that isn't full; in a leaf, the lowest free id.
     pub(super) fn first_free(self, index: usize) -> Option<usize> {
         first_bit(!read_once(&self.head().full), index)
     }
 
-    /// Returns the first child from `index` on that is full; in a leaf, the lowest taken id.
+    /// Returns the first child at or after `index` that is full; in a leaf, the lowest taken id.
     pub(super) fn first_full(self, index: usize) -> Option<usize> {
         first_bit(read_once(&self.head().full), index)
     }

@@ -28,7 +28,8 @@ pub enum Command {
 }
 
 impl Command {
-    /// Returns the register value: the command number in the low byte, the operand from bit 16 on.
+    /// Returns the register value: the command number in the low byte, the operand starting at bit
+    /// 16.
     pub fn encode(self) -> u64 {
         match self {
             Self::Alloc => 1,

@@ -42,7 +42,7 @@ use super::{
 /// a call never splits a page; some IOMMUs can't split pages.
 const STEP: u64 = 1 << 30;
 
-/// Returns how many of the `left` bytes from `iova` on one call maps or unmaps.
+/// Returns how many of the `left` bytes starting at `iova` one call maps or unmaps.
 fn step(iova: u64, left: u64) -> u64 {
     left.min(STEP - iova % STEP)
 }

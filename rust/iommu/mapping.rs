@@ -63,8 +63,8 @@ impl Frames {
 ///
 /// # Invariants
 ///
-/// - Each of `domains` maps the range, from its start on, to `frames`, in order, and no other code
-///   maps or unmaps there. The page tables of a retired domain are exempt.
+/// - Each of `domains` maps the range, starting at its first byte, to `frames`, in order, and no
+///   other code maps or unmaps there. The page tables of a retired domain are exempt.
 /// - A run of `frames` whose flag is set is memory, and owns the pins of its pages.
 /// - `place` is marked as reachable if another domain may still map pages of `frames`.
 pub struct Mapping {

@@ -77,7 +77,7 @@ impl<'a> PageSlots<'a> {
         }
     }
 
-    /// Returns the `count` slots from `index` on, to be filled by one call.
+    /// Returns the `count` slots starting at `index`, to be filled by one call.
     ///
     /// Pages that the caller takes out of the batch and keeps are in their slots then.
     pub fn batch(&mut self, index: usize, count: usize) -> PinBatch<'_> {

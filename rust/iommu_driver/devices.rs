@@ -165,7 +165,8 @@ impl LockedDevices<'_> {
 pub struct UserDevice<'a>(NonNull<bindings::vfio_device>, PhantomData<&'a Device>);
 
 impl<'a> UserDevice<'a> {
-    /// Asks the driver to unpin the pages that it has pinned in the `size` bytes from `iova` on.
+    /// Asks the driver to unpin the pages that it has pinned in the `size` bytes starting at
+    /// `iova`.
     ///
     /// The driver calls `vfio_unpin_pages()`, so the caller must not hold a lock that
     /// `vfio_unpin_pages()` takes.

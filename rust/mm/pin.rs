@@ -321,7 +321,7 @@ impl Drop for PinBatch<'_> {
 ///
 /// # Invariants
 ///
-/// The `count` pages from `first` on are pinned, once each, and this value owns the pins.
+/// The `count` pages starting at `first` are pinned, once each, and this value owns the pins.
 pub struct PinnedRun {
     first: NonNull<bindings::page>,
     count: usize,
@@ -386,7 +386,7 @@ impl PinnedRun {
         frames
     }
 
-    /// Takes ownership of the pins of `count` pages from `frame` on.
+    /// Takes ownership of the pins of `count` pages starting at `frame`.
     ///
     /// # Safety
     ///

@@ -38,9 +38,9 @@ const FRAME: u32 = USER_BITS + 2;
 ///
 /// # Invariants
 ///
-/// From bit 0 on: the number of users; `CHARGED`; `WRITE`; the frame number. If there are users,
-/// the page of the frame is pinned once, and this value owns the pin. If there are none, all bits
-/// are 0.
+/// Starting at bit 0: the number of users; `CHARGED`; `WRITE`; the frame number. If there are
+/// users, the page of the frame is pinned once, and this value owns the pin. If there are none, all
+/// bits are 0.
 pub struct PinSlot(u64);
 
 impl PinSlot {

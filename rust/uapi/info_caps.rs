@@ -130,7 +130,7 @@ impl InfoCaps {
         shift(self.bytes(), offset);
     }
 
-    /// Writes the chain to user memory, behind the structure `T` at `arg`, unless `argsz` is too
+    /// Writes the chain to user memory, after the structure `T` at `arg`, unless `argsz` is too
     /// small for both. Returns the new values of its fields `argsz` and `cap_offset`: if `argsz` is
     /// too small, the necessary size and 0.
     ///
@@ -253,7 +253,7 @@ fn set_next(chain: &mut [u8], at: usize, next: usize) {
 }
 
 /// Adds a capability at byte `at`, which is the current end of the chain in `chain`. Zeroes all
-/// bytes from `at` on, then writes the header and links it to the chain.
+/// bytes starting at `at`, then writes the header and links it to the chain.
 fn append(chain: &mut [u8], at: usize, id: u16, version: u16) {
     let Some(new) = chain.get_mut(at..) else {
         return;

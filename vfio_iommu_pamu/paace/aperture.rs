@@ -20,8 +20,8 @@ pub struct Aperture {
 }
 
 impl Aperture {
-    /// 64 GiB from address 0 on. Boot loaders give it to each device, and userspace reads it until
-    /// it sets an aperture.
+    /// 64 GiB starting at address 0. Boot loaders give it to each device, and userspace reads it
+    /// until it sets an aperture.
     pub(crate) const DEFAULT: Self = Self {
         start: 0,
         size: 1 << 36,
@@ -41,7 +41,7 @@ impl Aperture {
         Self::of_size(start, size)
     }
 
-    /// Returns the aperture of `size` bytes from `start` on.
+    /// Returns the aperture of `size` bytes starting at `start`.
     pub fn of_size(start: u64, size: u64) -> Result<Self, Invalid> {
         if !is_block_size(size) || start & (size - 1) != 0 {
             return Err(Invalid::Aperture);

@@ -207,8 +207,8 @@ pub(crate) fn row(operations: &[Mapped]) -> [u8; ROW] {
     row
 }
 
-/// The rows that devices of these SoCs need, from row 0 on: for the portals of the queue manager,
-/// the frame manager, the private memory of the queue manager, and the security engine.
+/// The rows that devices of these SoCs need, starting at row 0: for the portals of the queue
+/// manager, the frame manager, the private memory of the queue manager, and the security engine.
 pub(crate) const ROWS: [&[Mapped]; 4] = [
     &[
         Mapped(Incoming::Read, Outgoing::Read),

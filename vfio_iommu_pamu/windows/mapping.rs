@@ -151,8 +151,8 @@ impl<M> AddressSpace<M> {
         Ok(span.first)
     }
 
-    /// Checks that userspace may map banks at the windows of `size` bytes from `iova` on. Returns
-    /// the windows.
+    /// Checks that userspace may map banks at the windows of `size` bytes starting at `iova`.
+    /// Returns the windows.
     ///
     /// # Errors
     ///

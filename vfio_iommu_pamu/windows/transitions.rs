@@ -92,7 +92,7 @@ listed! {
         MapHigh,
         /// Bank 0 at window 5, where the kernel also maps it.
         MapBank,
-        /// All banks from window 5 on, chosen by the kernel.
+        /// All banks starting at window 5, chosen by the kernel.
         MapBanks,
         /// A bank that doesn't exist.
         MapNoBank,

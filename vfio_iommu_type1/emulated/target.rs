@@ -96,8 +96,8 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Pins the pages from `iova` on that belong to this mapping, and stores them in `pages` from
-    /// index `done` on. Adds their number to `done`.
+    /// Pins the pages starting at `iova` that belong to this mapping, and stores them in `pages`
+    /// starting at index `done`. Adds their number to `done`.
     ///
     /// # Errors
     ///
@@ -194,8 +194,8 @@ impl<'a> Target<'a> {
             })
     }
 
-    /// Unpins those of the `count` pages from `iova` on that belong to this mapping. Returns how
-    /// many belong to it.
+    /// Unpins those of the `count` pages starting at `iova` that belong to this mapping. Returns
+    /// how many belong to it.
     pub(super) fn unpin(&mut self, iova: u64, count: usize) -> usize {
         let (first, part) = self.part(iova, count);
         let track = self.rules.tracks_dirty.then_some(self.pages());

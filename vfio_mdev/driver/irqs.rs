@@ -20,12 +20,12 @@ pub(crate) struct Vectors {
 pub(crate) enum Action {
     /// Remove the eventfds of all vectors.
     DisableAll,
-    /// Set or remove the eventfds of the vectors from `start` on.
+    /// Set or remove the eventfds of the vectors starting at `start`.
     Set {
         start: usize,
         eventfds: KVec<Option<EventFd>>,
     },
-    /// Signal the vectors from `start` on whose entry is true.
+    /// Signal the vectors starting at `start` whose entry is true.
     Trigger { start: usize, vectors: KVec<bool> },
 }
 

@@ -87,7 +87,7 @@ struct core_test_counts {
 #define CORE_TEST_SET_FINDS_SECOND	(1 << 2)
 /* vfio_find_device_in_devset() finds a device that is not in the set. */
 #define CORE_TEST_SET_FINDS_OTHER	(1 << 3)
-/* The bits from this one on have the open count of the set. */
+/* The bits starting at this one have the open count of the set. */
 #define CORE_TEST_SET_OPEN_SHIFT	8
 
 /* vfio_info_cap_add() with these sizes, and vfio_info_cap_shift() */

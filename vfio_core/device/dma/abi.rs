@@ -36,7 +36,7 @@ unsafe fn translation(device: &Device) -> Option<Translation> {
     unsafe { device.group_of_open() }?.translation()
 }
 
-/// Pins `npage` pages from `iova` on, stores them in `pages`, and returns their number.
+/// Pins `npage` pages starting at `iova`, stores them in `pages`, and returns their number.
 ///
 /// # Errors
 ///
@@ -66,7 +66,7 @@ pub(crate) unsafe fn pin_pages(
     unsafe { iommu.pin_pages(&group, iova, npage, prot, pages) }
 }
 
-/// Unpins `npage` pages from `iova` on.
+/// Unpins `npage` pages starting at `iova`.
 ///
 /// # Safety
 ///

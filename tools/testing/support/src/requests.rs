@@ -141,7 +141,7 @@ pub struct UnmapDma {
     pub iova: u64,
     /// The size of the range, in bytes.
     pub size: u64,
-    /// The bitmap behind the structure.
+    /// The bitmap after the structure.
     pub bitmap: Option<Bitmap>,
 }
 
@@ -230,7 +230,7 @@ pub struct DirtyPages {
     pub argsz: u32,
     /// [`START`](Self::START), [`STOP`](Self::STOP) or [`GET_BITMAP`](Self::GET_BITMAP).
     pub flags: u32,
-    /// The range behind the structure.
+    /// The range after the structure.
     pub range: Option<DirtyRange>,
 }
 
@@ -305,7 +305,7 @@ pub struct SetIrqs<'a> {
     pub start: u32,
     /// The number of interrupts.
     pub count: u32,
-    /// The data behind the structure.
+    /// The data after the structure.
     pub data: &'a [u8],
 }
 

@@ -63,7 +63,7 @@ pub enum Advice {
 ///
 /// # Invariants
 ///
-/// The `len` addresses from `base` on belong to this object as long as it lives, and are in the
+/// The `len` addresses starting at `base` belong to this object as long as it lives, and are in the
 /// registry of writable memory.
 #[derive(Debug)]
 pub struct Arena {

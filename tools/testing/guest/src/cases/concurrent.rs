@@ -97,7 +97,7 @@ pub(super) fn unmap_all_while_others_unmap(container: &Container) -> Result<()> 
     Ok(())
 }
 
-/// Maps `count` single pages with gaps from `start` on and unmaps them, until `end`. The size
+/// Maps `count` single pages with gaps starting at `start` and unmaps them, until `end`. The size
 /// returned by each unmap must be in `sizes`.
 fn rounds(
     container: &Container,

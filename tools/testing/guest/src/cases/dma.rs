@@ -113,7 +113,7 @@ fn unmapped_address_faults() -> Result<()> {
         PAGE_SIZE,
         MapFlags::ReadWrite,
     )?;
-    // Before, behind and far from the mapping, at the virtual address of the memory, and at a
+    // Before, after and far from the mapping, at the virtual address of the memory, and at a
     // physical address.
     for iova in [0x10_0000, 0x10_2000, 0x7000_0000, memory.addr(), 0x100_0000] {
         edu.store(iova, 64)?;

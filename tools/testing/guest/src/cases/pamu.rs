@@ -53,7 +53,7 @@ const OTHER_LIODN: u32 = FIRST_LIODN + 1;
 /// The bits of AVS1 that give the type of violation.
 const STATUS: u32 = 0xffff;
 
-/// Sets an aperture from 0 on with `count` windows of `size` bytes. Returns it with the first
+/// Sets an aperture starting at 0 with `count` windows of `size` bytes. Returns it with the first
 /// engine.
 fn divided(count: u32, size: u64) -> Result<(Pamu, Engine)> {
     let (pamu, engine) = open(0)?;

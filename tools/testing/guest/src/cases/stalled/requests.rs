@@ -69,7 +69,7 @@ impl Range {
         self.pages * PAGE
     }
 
-    /// Returns a request to map memory from `vaddr` on.
+    /// Returns a request to map memory starting at `vaddr`.
     pub fn map(self, vaddr: u64) -> MapDma {
         MapDma {
             vaddr,

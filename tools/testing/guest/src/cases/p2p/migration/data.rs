@@ -52,7 +52,7 @@ cases! {
     #[rows("D16")] stop_copy_length,
 }
 
-/// The offset of the `STATUS` register behind the header. `COMPLETED` and `COMMAND` follow it.
+/// The offset of the `STATUS` register after the header. `COMPLETED` and `COMMAND` follow it.
 const STATUS: usize = HEADER + 256 + 36;
 
 /// Returns bytes that depend on their position.
