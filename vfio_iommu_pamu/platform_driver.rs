@@ -124,17 +124,6 @@ pub(crate) struct Bound<'a> {
     #[pin]
     _interrupt: ThreadedRegistration<'a, Interrupt>,
     _registration: Registration,
-    _enabled: Enabled,
-}
-
-/// Enabled PAMUs. Dropping this disables them: owners of LIODNs keep the tables alive, but the
-/// registers go away.
-struct Enabled(Arc<System>);
-
-impl Drop for Enabled {
-    fn drop(&mut self) {
-        self.0.disable();
-    }
 }
 
 kernel::of_device_table!(
@@ -155,9 +144,8 @@ impl platform::Driver for Driver {
         pin_init::pin_init_scope(move || {
             let registration = start(pdev)?;
             let system = registration.system().clone();
-            let interrupt = Interrupt(ViolationHandler::new(system.clone())?);
+            let interrupt = Interrupt(ViolationHandler::new(system)?);
             Ok(try_pin_init!(Bound {
-                _enabled: Enabled(system),
                 _registration: registration,
                 _interrupt <- abi::violation_interrupt(pdev, interrupt),
             }))
@@ -165,7 +153,8 @@ impl platform::Driver for Driver {
     }
 }
 
-/// Enables and registers the PAMUs.
+/// Enables and registers the PAMUs. Dropping the registration disables them, so an error of a
+/// later step leaves no PAMU enabled when its registers are unmapped.
 fn start(pdev: &platform::Device<Core<'_>>) -> Result<Registration> {
     let dev = pdev.as_ref();
     let guts = guts::get().ok_or(EPROBE_DEFER)?;
@@ -343,25 +332,51 @@ mod tests {
         Ok(())
     }
 
+    /// Returns a system with 16 LIODNs and one PAMU, which has this register page.
+    fn system(page: RegisterPage<ContiguousPages>) -> Result<Arc<System>> {
+        page.write(Register::Pc2, 15 << 16);
+        let mut pamus: KVec<Arc<dyn Pamu>> = KVec::new();
+        pamus.push(Arc::new(page, GFP_KERNEL)?, GFP_KERNEL)?;
+        let sizes = TableSizes {
+            liodns: 16,
+            spaaces: 16,
+        };
+        let settings = Settings::from_parameters(&[], GroupKind::Iommu);
+        System::new(pamus, Tables::new(sizes)?, KVec::new(), settings)
+    }
+
+    /// The registers of a PAMU are unmapped after its registration was dropped.
+    #[test]
+    fn unregistered_pamus_are_disabled() -> Result {
+        let (space, [page, _]) = pamus()?;
+        let observer = RegisterPage { space, base: 0 };
+        let module = this_module::<crate::LocalModule>();
+        let registration = match Registration::new(module, || system(page)) {
+            // This machine has PAMUs already.
+            Err(e) if e == EBUSY => return Ok(()),
+            result => result?,
+        };
+        assert_ne!(observer.read(Register::Pc) & pc::PE, 0);
+        // A container keeps the PAMUs and their tables.
+        let container = SystemRef::get().ok_or(ENODEV)?;
+        drop(registration);
+        assert!(SystemRef::get().is_none());
+        assert_eq!(observer.read(Register::Pc), pc::PGC);
+        drop(container);
+        Ok(())
+    }
+
     #[test]
     fn one_registration_at_a_time() -> Result {
-        let system = || -> Result<Arc<System>> {
+        let create = || -> Result<Arc<System>> {
             let (_, [_, page]) = pamus()?;
-            page.write(Register::Pc2, 15 << 16);
-            let mut pamus: KVec<Arc<dyn Pamu>> = KVec::new();
-            pamus.push(Arc::new(page, GFP_KERNEL)?, GFP_KERNEL)?;
-            let sizes = TableSizes {
-                liodns: 16,
-                spaaces: 16,
-            };
-            let settings = Settings::from_parameters(&[], GroupKind::Iommu);
-            System::new(pamus, Tables::new(sizes)?, KVec::new(), settings)
+            system(page)
         };
         let module = this_module::<crate::LocalModule>();
         // This machine may have PAMUs already.
-        let first = Registration::new(module, system);
+        let first = Registration::new(module, create);
         assert!(first.as_ref().err().is_none_or(|e| *e == EBUSY));
-        assert_eq!(Registration::new(module, system).err(), Some(EBUSY));
+        assert_eq!(Registration::new(module, create).err(), Some(EBUSY));
         assert!(SystemRef::get().is_some());
         let was_first = first.is_ok();
         drop(first);

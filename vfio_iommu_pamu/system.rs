@@ -183,7 +183,7 @@ impl System {
     }
 
     /// Disables the PAMUs. They don't let anything through any more.
-    pub(crate) fn disable(&self) {
+    fn disable(&self) {
         let _pauses = self.pauses.lock();
         for pamu in self.pamus() {
             pamu.disable();

@@ -38,7 +38,8 @@ pub(crate) unsafe fn init() {
 }
 
 /// The registration of the PAMUs of this machine. [`SystemRef::get`] finds them as long as this
-/// lives.
+/// lives. Dropping it unregisters the PAMUs and then disables them: containers may keep the tables
+/// alive, but the registers may go away.
 pub struct Registration(Arc<System>);
 
 impl Registration {
@@ -74,6 +75,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let registered = REGISTERED.lock().take();
         drop(registered);
+        self.0.disable();
     }
 }
 
