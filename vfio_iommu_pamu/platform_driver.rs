@@ -13,6 +13,8 @@
 #[allow(unsafe_code)]
 mod abi;
 mod guts;
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) mod testing;
 
 pub(crate) use abi::init as init_lock;
 
@@ -220,7 +222,13 @@ impl Drivers {
 mod tests {
     use kernel::sync::atomic::Relaxed;
 
-    use super::*;
+    use super::{
+        testing::{
+            pamus,
+            register, //
+        },
+        *, //
+    };
 
     use crate::{
         registers::{
@@ -230,35 +238,10 @@ mod tests {
         },
         system::SystemRef,
         tables::{
-            ContiguousPages,
             Table,
             TableSizes, //
         },
     };
-
-    /// Memory in place of registers, so that tests can inspect it as bytes.
-    impl RegisterSpace for ContiguousPages {
-        fn read(&self, offset: usize) -> Option<u32> {
-            self.words()
-                .get(offset / 4)
-                .map(|word| u32::from_le(word.load(Relaxed)))
-        }
-
-        fn write(&self, offset: usize, value: u32) {
-            if let Some(word) = self.words().get(offset / 4) {
-                word.store(value.to_le(), Relaxed);
-            }
-        }
-    }
-
-    fn pamus() -> Result<(Arc<ContiguousPages>, [RegisterPage<ContiguousPages>; 2])> {
-        let space = Arc::new(ContiguousPages::new(1)?, GFP_KERNEL)?;
-        let pages = [0, REGISTERS_SIZE].map(|base| RegisterPage {
-            space: space.clone(),
-            base,
-        });
-        Ok((space, pages))
-    }
 
     #[test]
     fn registers_are_big_endian_and_in_their_page() -> Result {
@@ -332,26 +315,11 @@ mod tests {
         Ok(())
     }
 
-    /// Returns a system with 16 LIODNs and one PAMU, which has this register page.
-    fn system(page: RegisterPage<ContiguousPages>) -> Result<Arc<System>> {
-        page.write(Register::Pc2, 15 << 16);
-        let mut pamus: KVec<Arc<dyn Pamu>> = KVec::new();
-        pamus.push(Arc::new(page, GFP_KERNEL)?, GFP_KERNEL)?;
-        let sizes = TableSizes {
-            liodns: 16,
-            spaaces: 16,
-        };
-        let settings = Settings::from_parameters(&[], GroupKind::Iommu);
-        System::new(pamus, Tables::new(sizes)?, KVec::new(), settings)
-    }
-
     /// The registers of a PAMU are unmapped after its registration was dropped.
     #[test]
     fn unregistered_pamus_are_disabled() -> Result {
-        let (space, [page, _]) = pamus()?;
-        let observer = RegisterPage { space, base: 0 };
-        let module = this_module::<crate::LocalModule>();
-        let registration = match Registration::new(module, || system(page)) {
+        let (space, [observer, _]) = pamus()?;
+        let registration = match register(space) {
             // This machine has PAMUs already.
             Err(e) if e == EBUSY => return Ok(()),
             result => result?,
@@ -368,15 +336,10 @@ mod tests {
 
     #[test]
     fn one_registration_at_a_time() -> Result {
-        let create = || -> Result<Arc<System>> {
-            let (_, [_, page]) = pamus()?;
-            system(page)
-        };
-        let module = this_module::<crate::LocalModule>();
         // This machine may have PAMUs already.
-        let first = Registration::new(module, create);
+        let first = register(pamus()?.0);
         assert!(first.as_ref().err().is_none_or(|e| *e == EBUSY));
-        assert_eq!(Registration::new(module, create).err(), Some(EBUSY));
+        assert_eq!(register(pamus()?.0).err(), Some(EBUSY));
         assert!(SystemRef::get().is_some());
         let was_first = first.is_ok();
         drop(first);

@@ -83,11 +83,11 @@ pub(super) fn set_container(liodn: u32, container: Arc<Container>) -> Result {
     Ok(())
 }
 
-/// Removes a LIODN that leaves its container from the table. The caller holds a reference to the
-/// container, so the container isn't dropped here.
-pub(super) fn clear_container(liodn: u32) {
+/// Removes a LIODN that leaves `container` from the table. Does nothing if the LIODN isn't in this
+/// container. The caller holds a reference to the container, so the container isn't dropped here.
+pub(super) fn clear_container(liodn: u32, container: &Container) {
     let mut containers = CONTAINERS.lock();
-    containers.retain(|(listed, _)| *listed != liodn);
+    containers.retain(|(listed, of)| *listed != liodn || !core::ptr::eq(&**of, container));
     // Statics are not dropped when the module is unloaded, so free the memory here.
     if containers.is_empty() {
         *containers = KVec::new();

@@ -56,16 +56,6 @@ fn is_member(state: &Guard<'_>, number: u32) -> bool {
     state.groups.iter().any(has)
 }
 
-/// Removes the LIODNs of `numbers` that no group has any more.
-fn remove_unused(state: &mut Guard<'_>, numbers: &[u32]) {
-    for &number in numbers {
-        if !is_member(state, number) {
-            clear_container(number);
-            state.devices.remove(number);
-        }
-    }
-}
-
 impl Container {
     /// Attaches a group to the address space, with all existing mappings.
     ///
@@ -85,19 +75,36 @@ impl Container {
             return Err(EINVAL);
         }
         state.groups.reserve(1, GFP_KERNEL_ACCOUNT)?;
-        let result = liodns
-            .iter()
-            .try_for_each(|&number| Self::attach_liodn(this, &mut state, number));
-        if let Err(e) = result {
-            remove_unused(&mut state, &liodns);
-            return Err(e);
-        }
+        Self::attach_liodns(this, &mut state, &liodns)?;
         let attached = AttachedGroup {
             group: group.into(),
             liodns,
         };
         state.groups.push(attached, GFP_KERNEL_ACCOUNT)?;
         Ok(())
+    }
+
+    /// Adds and enables LIODNs, except for those that the container has already. An error changes
+    /// nothing.
+    fn attach_liodns(this: ArcBorrow<'_, Self>, state: &mut Guard<'_>, numbers: &[u32]) -> Result {
+        let result = numbers
+            .iter()
+            .try_for_each(|&number| Self::attach_liodn(this, state, number));
+        if result.is_err() {
+            this.remove_unused(state, numbers);
+        }
+        result
+    }
+
+    /// Removes the LIODNs of `numbers` that no group of this container has any more. Those that
+    /// other containers have are left alone.
+    fn remove_unused(&self, state: &mut Guard<'_>, numbers: &[u32]) {
+        for &number in numbers {
+            if !is_member(state, number) {
+                clear_container(number, self);
+                state.devices.remove(number);
+            }
+        }
     }
 
     /// Adds and enables a LIODN, unless the container has it already.
@@ -126,10 +133,40 @@ impl Container {
         let Ok(attached) = state.groups.remove(place) else {
             return;
         };
-        remove_unused(&mut state, &attached.liodns);
+        self.remove_unused(&mut state, &attached.liodns);
         if state.groups.is_empty() {
             let ContainerState { space, devices, .. } = &mut *state;
             space.unmap_all(devices);
         }
+    }
+}
+
+#[kunit_tests(vfio_pamu_attach)]
+mod tests {
+    use kernel::sync::Arc;
+
+    use super::*;
+
+    use crate::{
+        container::container_of,
+        platform_driver::testing::register_if_none, //
+    };
+
+    #[test]
+    fn failed_attach_leaves_other_containers_alone() -> Result {
+        let _registration = register_if_none()?;
+        let [first, second] = [Container::new()?, Container::new()?];
+        Container::attach_liodns(first.as_arc_borrow(), &mut first.lock(), &[3])?;
+        let refused =
+            Container::attach_liodns(second.as_arc_borrow(), &mut second.lock(), &[2, 3, 4]);
+        assert_eq!(refused, Err(EBUSY));
+        let found = container_of(3).is_some_and(|found| Arc::ptr_eq(&found, &first));
+        let added = second.lock().devices.iter().count();
+        // The table holds a reference to the container until here.
+        first.remove_unused(&mut first.lock(), &[3]);
+        assert!(found);
+        assert_eq!(added, 0);
+        assert!([2, 3, 4].iter().all(|liodn| container_of(*liodn).is_none()));
+        Ok(())
     }
 }
