@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The memory of the machine as the devices behind a software PAMU access it, and the registered
-//! machine.
+//! The entry point of the module, the registered machine, and the memory of the machine as the
+//! devices behind a software PAMU access it.
 
 use core::ptr::NonNull;
 
@@ -21,27 +21,92 @@ use kernel::{
     }, //
 };
 
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    taint, //
+};
 
 use vfio_iommu_pamu::{
     msi::MsiBank,
+    system::Registration,
     tables::ContiguousPages, //
 };
 
 use crate::{
     machine::Machine,
-    walk::Translated, //
+    walk::Translated,
+    Module,
+    MSI_BANKS,
+    PAMUS, //
 };
 
 global_lock! {
     /// The machine that this module has registered, or `None`.
-    pub(crate) unsafe(uninit) static MACHINE: Mutex<Option<Arc<Machine>>> = None;
+    unsafe(uninit) static MACHINE: Mutex<Option<Arc<Machine>>> = None;
 }
 
-/// Initializes the lock. The module's init function calls this once, before anything else.
-pub(crate) fn init_global_lock() {
-    // SAFETY: The module's init function calls this once, before anything else.
-    unsafe { MACHINE.init() };
+impl kernel::Module for Module {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        // SAFETY: The kernel calls this once, before any other function of the module.
+        unsafe { MACHINE.init() };
+        let machine = Machine::from_parameters(PAMUS.get(), MSI_BANKS.get())?;
+        // SAFETY: The registration becomes part of the module's data, which the kernel drops before
+        // it frees the module.
+        let registered = unsafe { Registered::new(module, machine)? };
+        pr_warn!("software PAMUs are for tests only: they do not isolate devices\n");
+        taint::test();
+        Ok(Self(registered))
+    }
+}
+
+impl Machine {
+    /// Returns the registered machine, if any.
+    pub(crate) fn get() -> Option<Arc<Self>> {
+        MACHINE.lock().clone()
+    }
+}
+
+/// The registration of a machine. [`Machine::get`] finds it, and containers can use its PAMUs, as
+/// long as this lives.
+pub(crate) struct Registered {
+    _registration: Registration,
+}
+
+impl Registered {
+    /// Registers `machine`. `module` is this module.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if there are hardware or software PAMUs already.
+    ///
+    /// # Safety
+    ///
+    /// This is dropped before the module is freed.
+    unsafe fn new(module: &'static ThisModule, machine: Arc<Machine>) -> Result<Self> {
+        // SAFETY: The PAMUs of a machine are code of this module. The registration is dropped
+        // together with this value.
+        let registration = unsafe { Registration::new(module, || Ok(machine.system().clone()))? };
+        *MACHINE.lock() = Some(machine);
+        Ok(Self {
+            _registration: registration,
+        })
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let machine = MACHINE.lock().take();
+        drop(machine);
+    }
+}
+
+/// Returns whether registering a machine fails because there is one already.
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) fn is_refused(machine: Arc<Machine>) -> bool {
+    let module = kernel::module::this_module::<crate::LocalModule>();
+    // SAFETY: The value is dropped before this returns.
+    let result = unsafe { Registered::new(module, machine) };
+    result.is_err_and(|e| e == EBUSY)
 }
 
 /// The memory of this machine, as the devices behind a PAMU access it.

@@ -12,7 +12,6 @@ use kernel_ext::iommu_driver::GroupKind;
 use vfio_iommu_pamu::{
     pamu::Pamu,
     system::{
-        Registration,
         Settings,
         System,
         ViolationHandler, //
@@ -21,7 +20,6 @@ use vfio_iommu_pamu::{
 };
 
 use crate::{
-    abi::MACHINE,
     msi::MsiBanks,
     software_pamu::SoftwarePamu,
     walk::{
@@ -84,11 +82,6 @@ impl Machine {
         Self::new(Tables::from_parameters()?, pamus, banks, settings)
     }
 
-    /// Returns the registered machine, if any.
-    pub(crate) fn get() -> Option<Arc<Self>> {
-        MACHINE.lock().clone()
-    }
-
     /// Returns the PAMUs with their tables.
     pub(crate) fn system(&self) -> &Arc<System> {
         self.violations.system()
@@ -126,52 +119,24 @@ impl Machine {
     }
 }
 
-/// The registration of a machine. [`Machine::get`] finds it, and containers can use its PAMUs, as
-/// long as this lives.
-pub(crate) struct Registered {
-    _registration: Registration,
-}
-
-impl Registered {
-    /// Registers `machine`. `module` is this module.
-    ///
-    /// # Errors
-    ///
-    /// `EBUSY` if there are hardware or software PAMUs already.
-    pub(crate) fn new(module: &'static ThisModule, machine: Arc<Machine>) -> Result<Self> {
-        let registration = Registration::new(module, || Ok(machine.system().clone()))?;
-        *MACHINE.lock() = Some(machine);
-        Ok(Self {
-            _registration: registration,
-        })
-    }
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        let machine = MACHINE.lock().take();
-        drop(machine);
-    }
-}
-
 #[kunit_tests(pamu_sim_machine)]
 mod tests {
     use super::*;
 
-    use kernel::module::this_module;
-
     use vfio_iommu_pamu::system::SystemRef;
 
-    use crate::tests::{
-        machine,
-        tables, //
+    use crate::{
+        abi::is_refused,
+        tests::{
+            machine,
+            tables, //
+        }, //
     };
 
     /// The module registers a machine before its tests run.
     #[test]
     fn one_machine_at_a_time() -> Result {
-        let module = this_module::<crate::LocalModule>();
-        assert_eq!(Registered::new(module, machine()?).err(), Some(EBUSY));
+        assert!(is_refused(machine()?));
         assert!(SystemRef::get().is_some());
         assert!(Machine::get().is_some());
         Ok(())

@@ -11,11 +11,12 @@
 //! its driver isolates such a device from other devices, so loading this module taints the kernel
 //! as one under test.
 //!
-//! - [`machine`]: the PAMUs and MSI banks of this machine, and their registration.
+//! - [`machine`]: the PAMUs and MSI banks of this machine.
 //! - [`software_pamu`]: the registers of a PAMU. [`walk`]: the translation of a transaction.
 //! - [`bus_master`]: DMA of a device. [`msi`]: MSI banks and the interrupts of devices.
 //! - [`exports`]: the functions of `include/pamu_sim.h`, for drivers of devices behind a software
-//!   PAMU. [`abi`]: access to physical memory.
+//!   PAMU. [`abi`]: the entry point of the module, the registration of the machine, and access to
+//!   physical memory.
 //!
 //! C header: `include/pamu_sim.h`
 
@@ -35,15 +36,9 @@ mod walk;
 
 use kernel::prelude::*;
 
-use kernel_ext::{
-    module_param,
-    taint, //
-};
+use kernel_ext::module_param;
 
-use crate::machine::{
-    Machine,
-    Registered, //
-};
+use crate::abi::Registered;
 
 module! {
     type: Module,
@@ -71,14 +66,3 @@ module_param! {
 
 /// The module. While it is loaded, containers can use its PAMUs.
 struct Module(#[expect(dead_code)] Registered);
-
-impl kernel::Module for Module {
-    fn init(module: &'static ThisModule) -> Result<Self> {
-        abi::init_global_lock();
-        let machine = Machine::from_parameters(PAMUS.get(), MSI_BANKS.get())?;
-        let registered = Registered::new(module, machine)?;
-        pr_warn!("software PAMUs are for tests only: they do not isolate devices\n");
-        taint::test();
-        Ok(Self(registered))
-    }
-}

@@ -1,16 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Initializes the global locks of the module.
+//! The entry point of the module, which initializes the global locks.
+
+use kernel::{
+    prelude::*,
+    InPlaceModule, //
+};
 
 use crate::{
     container,
     platform_driver,
-    system, //
+    system,
+    Module, //
 };
 
-/// Initializes the locks. The module's init function calls this once, before anything else.
-pub(crate) fn init_global_locks() {
-    // SAFETY: The module's init function calls this once, before anything else.
+impl InPlaceModule for Module {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        // SAFETY: The kernel calls this once, before any other function of the module.
+        unsafe { init_global_locks() };
+        Module::new(module)
+    }
+}
+
+/// Initializes the locks.
+///
+/// # Safety
+///
+/// No function of this module was called before, except for the module's init function.
+unsafe fn init_global_locks() {
+    // SAFETY: By the contract of this function.
     unsafe { system::init_lock() };
     // SAFETY: As above.
     unsafe { platform_driver::init_lock() };

@@ -30,7 +30,6 @@ use kernel::{
         ThreadedHandler,
         ThreadedRegistration, //
     },
-    module::this_module,
     of,
     platform,
     prelude::*,
@@ -185,7 +184,7 @@ fn start(pdev: &platform::Device<Core<'_>>) -> Result<Registration> {
         None => KVec::new(),
     };
     let banks = firmware::banks(dev)?;
-    let registration = Registration::new(this_module::<crate::LocalModule>(), || {
+    let registration = Registration::of_this_module(|| {
         let settings = Settings::from_parameters(&open, GroupKind::Iommu);
         let system = System::new(pamus, Tables::from_parameters()?, banks, settings)?;
         guts.stop_bypassing(count);

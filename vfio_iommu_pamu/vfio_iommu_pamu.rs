@@ -54,10 +54,7 @@ pub mod testing;
 pub mod violation;
 mod windows;
 
-use kernel::{
-    prelude::*,
-    InPlaceModule, //
-};
+use kernel::prelude::*;
 
 use kernel_ext::iommu_driver::{
     Registration,
@@ -91,9 +88,9 @@ struct Module {
     _debugfs: Debugfs,
 }
 
-impl InPlaceModule for Module {
-    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        abi::init_global_locks();
+impl Module {
+    /// Registers the drivers of the PAMUs, and the backend.
+    fn new(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             _drivers <- Drivers::new(module),
             _debugfs <- Debugfs::new(),

@@ -3,7 +3,6 @@
 //! PAMUs whose registers are memory, for the tests of this module.
 
 use kernel::{
-    module::this_module,
     prelude::*,
     sync::{
         atomic::Relaxed,
@@ -75,7 +74,7 @@ pub(super) fn register(space: Arc<ContiguousPages>) -> Result<Registration> {
         liodns: 16,
         spaaces: 16,
     };
-    Registration::new(this_module::<crate::LocalModule>(), || {
+    Registration::of_this_module(|| {
         let settings = Settings::from_parameters(&[], GroupKind::Iommu);
         System::new(pamus, Tables::new(sizes)?, KVec::new(), settings)
     })

@@ -5,6 +5,7 @@
 use core::ops::Deref;
 
 use kernel::{
+    module::this_module,
     prelude::*,
     sync::{
         global_lock,
@@ -17,6 +18,10 @@ use kernel_ext::module_ref::ModuleRef;
 use super::System;
 
 /// What is registered: the PAMUs, and the module of their driver.
+///
+/// # Invariants
+///
+/// The module isn't freed as long as this is registered, unless the module is this one.
 struct Registered {
     system: Arc<System>,
     owner: &'static ThisModule,
@@ -49,7 +54,13 @@ impl Registration {
     /// # Errors
     ///
     /// `EBUSY` if there are PAMUs already, and those of `create`.
-    pub fn new(
+    ///
+    /// # Safety
+    ///
+    /// - The implementations of [`Pamu`](crate::pamu::Pamu) are code of `owner`, or of a module
+    ///   that can't be freed before `owner`.
+    /// - The registration is dropped before `owner` is freed. It isn't forgotten.
+    pub unsafe fn new(
         owner: &'static ThisModule,
         create: impl FnOnce() -> Result<Arc<System>>,
     ) -> Result<Self> {
@@ -58,11 +69,24 @@ impl Registration {
             return Err(EBUSY);
         }
         let system = create()?;
+        // INVARIANT: By the contract of this function.
         *registered = Some(Registered {
             system: system.clone(),
             owner,
         });
         Ok(Self(system))
+    }
+
+    /// Registers PAMUs whose driver is part of this module, as [`new`](Self::new) does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new).
+    pub(crate) fn of_this_module(create: impl FnOnce() -> Result<Arc<System>>) -> Result<Self> {
+        // SAFETY: A system of this module consists of PAMUs of this module, because only their
+        // driver calls this. A registration that is never dropped does no harm: `REGISTERED` is
+        // freed together with this module.
+        unsafe { Self::new(this_module::<crate::LocalModule>(), create) }
     }
 
     /// Returns the PAMUs.
@@ -92,8 +116,8 @@ impl SystemRef {
     pub fn get() -> Option<Self> {
         let registered = REGISTERED.lock();
         let Registered { system, owner } = registered.as_ref()?;
-        // SAFETY: The owner drops its registration before it is freed. That takes the lock, which
-        // is held here.
+        // SAFETY: By the type invariant the owner isn't freed before it was unregistered. That
+        // takes the lock, which is held here.
         let owner = unsafe { ModuleRef::try_get(owner.as_ptr()) }?;
         Some(Self {
             system: system.clone(),
