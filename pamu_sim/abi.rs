@@ -34,7 +34,11 @@ use vfio_iommu_pamu::{
 
 use crate::{
     machine::Machine,
-    walk::Translated,
+    software_pamu::Permitted,
+    walk::{
+        READ,
+        WRITE, //
+    },
     Module,
     MSI_BANKS,
     PAMUS, //
@@ -147,20 +151,28 @@ impl Physical {
     }
 
     /// Reads from the address that a transaction was translated to. The data lies in one page.
-    pub(crate) fn read(self, from: &Translated, data: &mut [u8]) -> bool {
+    /// Returns whether there is memory that the transaction may read.
+    pub(crate) fn read(self, from: &Permitted<'_>, data: &mut [u8]) -> bool {
+        if !from.permits(READ, data.len()) {
+            return false;
+        }
         let Some(address) = Self::address(from.phys(), data.len()) else {
             return false;
         };
-        // SAFETY: An entry of the PAMU leads to this memory. By the type invariant of `MappedBlock`
-        // the device may access it until the entry was closed and the PAMU drained. The caller
-        // holds the lock of the PAMU, and a drain waits for that lock. Concurrent accesses are
-        // those that any user memory is exposed to.
+        // SAFETY: By the type invariant of `Permitted` an entry of the PAMU leads to this memory,
+        // and the PAMU is locked. By the type invariant of `MappedBlock` the device may access the
+        // memory until the entry was closed and the PAMU drained, and a drain waits for the lock.
+        // Concurrent accesses are those that any user memory is exposed to.
         unsafe { core::ptr::copy_nonoverlapping(address.as_ptr(), data.as_mut_ptr(), data.len()) };
         true
     }
 
     /// Writes to the address that a transaction was translated to. The data lies in one page.
-    pub(crate) fn write(self, to: &Translated, data: &[u8]) -> bool {
+    /// Returns whether there is memory that the transaction may write.
+    pub(crate) fn write(self, to: &Permitted<'_>, data: &[u8]) -> bool {
+        if !to.permits(WRITE, data.len()) {
+            return false;
+        }
         let Some(address) = Self::address(to.phys(), data.len()) else {
             return false;
         };
@@ -216,4 +228,11 @@ pub(crate) fn block_of(
     // SAFETY: The tests keep the memory that long. A size that isn't the memory's is refused when
     // the window is set.
     unsafe { vfio_iommu_pamu::liodn::MappedBlock::new(memory.phys(), size, access) }
+}
+
+/// Returns LIODNs of a machine that isn't registered as open.
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) fn open(liodns: &[u32]) -> vfio_iommu_pamu::system::OpenLiodns<'_> {
+    // SAFETY: The tests, which are the only devices of such a machine, access their own memory.
+    unsafe { vfio_iommu_pamu::system::OpenLiodns::new(liodns) }
 }

@@ -12,6 +12,7 @@ use kernel_ext::iommu_driver::GroupKind;
 use vfio_iommu_pamu::{
     pamu::Pamu,
     system::{
+        OpenLiodns,
         Settings,
         System,
         ViolationHandler, //
@@ -21,11 +22,13 @@ use vfio_iommu_pamu::{
 
 use crate::{
     msi::MsiBanks,
-    software_pamu::SoftwarePamu,
+    software_pamu::{
+        Permitted,
+        SoftwarePamu, //
+    },
     walk::{
         Fault,
-        Transaction,
-        Translated, //
+        Transaction, //
     }, //
 };
 
@@ -78,7 +81,7 @@ impl Machine {
     ///
     /// `EINVAL` for tables that are empty or too large, and those of [`new`](Self::new).
     pub(crate) fn from_parameters(pamus: u32, banks: u32) -> Result<Arc<Self>> {
-        let settings = Settings::from_parameters(&[], GroupKind::Emulated);
+        let settings = Settings::from_parameters(OpenLiodns::NONE, GroupKind::Emulated);
         Self::new(Tables::from_parameters()?, pamus, banks, settings)
     }
 
@@ -106,7 +109,7 @@ impl Machine {
         &self,
         pamu: usize,
         transaction: &Transaction,
-        f: impl FnOnce(&Translated) -> R,
+        f: impl FnOnce(&Permitted<'_>) -> R,
     ) -> Result<R, Fault> {
         self.pamus[pamu]
             .access(transaction, f)
@@ -157,7 +160,7 @@ mod tests {
         ] {
             let settings = Settings {
                 max_windows: asked,
-                open_liodns: &[],
+                open_liodns: OpenLiodns::NONE,
                 groups: GroupKind::Emulated,
             };
             let machine = Machine::new(tables()?, pamus, banks, settings);

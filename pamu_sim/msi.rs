@@ -30,7 +30,7 @@ use vfio_iommu_pamu::msi::{
 use crate::{
     abi::DoorbellPage,
     machine::Machine,
-    walk::Translated, //
+    software_pamu::Permitted, //
 };
 
 /// The vectors of a bank.
@@ -108,7 +108,7 @@ impl MsiBanks {
     }
 
     /// Returns the bank whose doorbell page contains `place`, if any.
-    fn bank_at(&self, place: &Translated) -> Option<&Bank> {
+    fn bank_at(&self, place: &Permitted<'_>) -> Option<&Bank> {
         let bank = self
             .0
             .iter()
@@ -117,7 +117,7 @@ impl MsiBanks {
     }
 
     /// Reads from a doorbell page. Returns whether the address is in one.
-    pub(crate) fn read(&self, from: &Translated, data: &mut [u8]) -> bool {
+    pub(crate) fn read(&self, from: &Permitted<'_>, data: &mut [u8]) -> bool {
         let found = self.bank_at(from).is_some();
         if found {
             data.fill(0);
@@ -127,7 +127,7 @@ impl MsiBanks {
 
     /// Writes to a doorbell page, and raises an interrupt if the address is that of the doorbell.
     /// Returns whether the address is in a doorbell page.
-    pub(crate) fn write(&self, to: &Translated, data: &[u8]) -> bool {
+    pub(crate) fn write(&self, to: &Permitted<'_>, data: &[u8]) -> bool {
         let Some(bank) = self.bank_at(to) else {
             return false;
         };

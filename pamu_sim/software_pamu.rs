@@ -2,6 +2,11 @@
 
 //! The registers of a software PAMU.
 
+#[allow(unsafe_code)]
+mod abi;
+
+pub(crate) use abi::Permitted;
+
 use kernel::{
     new_spinlock,
     prelude::*,
@@ -11,15 +16,12 @@ use kernel::{
     }, //
 };
 
-use vfio_iommu_pamu::{
-    pamu::Pamu,
-    registers::{
-        avs1,
-        pc,
-        pics,
-        Register,
-        REGISTERS_SIZE, //
-    }, //
+use vfio_iommu_pamu::registers::{
+    avs1,
+    pc,
+    pics,
+    Register,
+    REGISTERS_SIZE, //
 };
 
 use crate::{
@@ -27,8 +29,7 @@ use crate::{
     walk::{
         self,
         Fault,
-        Transaction,
-        Translated, //
+        Transaction, //
     }, //
 };
 
@@ -120,49 +121,15 @@ impl SoftwarePamu {
     pub(crate) fn access<R>(
         &self,
         transaction: &Transaction,
-        f: impl FnOnce(&Translated) -> R,
+        f: impl FnOnce(&Permitted<'_>) -> R,
     ) -> Result<R, (Fault, bool)> {
         let mut registers = self.registers.lock();
-        match walk::translate(&*registers, &Physical, transaction) {
-            Ok(translated) => Ok(f(&translated)),
+        match Permitted::new(&registers, transaction) {
+            Ok(permitted) => Ok(f(&permitted)),
             Err(fault) => {
                 registers.violation(transaction, &fault);
                 Err((fault, registers.interrupts()))
             }
         }
-    }
-}
-
-impl Pamu for SoftwarePamu {
-    fn read(&self, register: Register) -> u32 {
-        walk::Registers::get(&*self.registers.lock(), register)
-    }
-
-    fn write(&self, register: Register, value: u32) {
-        use walk::Registers;
-        let mut registers = self.registers.lock();
-        match register {
-            // Writing ones clears bits. The LIODN is cleared together with the violation.
-            Register::Avs1 => {
-                let rest = registers.get(Register::Avs1) & !(value & avs1::STATUS);
-                let rest = if rest & avs1::AV == 0 { 0 } else { rest };
-                registers.set(Register::Avs1, rest);
-            }
-            // The status follows AVS1.
-            Register::Pics => {
-                let status = registers.get(Register::Avs1) & avs1::AV != 0;
-                let status = if status { pics::AV } else { 0 };
-                registers.set(Register::Pics, value & pics::AV_ENABLE | status);
-            }
-            // These registers describe the hardware and are read-only.
-            Register::Pr1 | Register::Pr2 => {}
-            Register::Pc1 | Register::Pc2 | Register::Pc3 | Register::Pc4 => {}
-            _ => registers.set(register, value),
-        }
-    }
-
-    fn drain(&self) {
-        // A thread that holds the lock is in the middle of a transaction; wait for it.
-        drop(self.registers.lock());
     }
 }

@@ -33,7 +33,10 @@ use vfio_iommu_pamu::{
 };
 
 use crate::{
-    abi::block_of,
+    abi::{
+        block_of,
+        open, //
+    },
     bus_master::{
         BusMaster,
         Denied, //
@@ -58,7 +61,7 @@ fn machine_with(tables: Arc<Tables>) -> Result<Arc<Machine>> {
     let settings = Settings {
         max_windows: 256,
         // An open LIODN, as for a device that a kernel driver uses.
-        open_liodns: &[5],
+        open_liodns: open(&[5]),
         groups: GroupKind::Emulated,
     };
     Machine::new(tables, 2, 2, settings)

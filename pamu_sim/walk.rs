@@ -47,8 +47,8 @@ const WRITING: u16 = 1 << 1 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 7 | ATOMIC;
 /// Operations that read and write at once.
 const ATOMIC: u16 = 0xf << 12;
 
-/// The translated transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The translated transaction. It can't be copied, so it isn't used after the PAMU was unlocked.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Translated {
     phys: u64,
     /// The operation's code. Memory treats all operations that read alike, and all that write.

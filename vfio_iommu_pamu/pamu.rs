@@ -2,6 +2,11 @@
 
 //! The operations on a PAMU through its registers.
 
+#[allow(unsafe_code)]
+mod abi;
+
+pub use abi::Pamu;
+
 use crate::{
     registers::{
         avs1,
@@ -15,23 +20,6 @@ use crate::{
     },
     violation::Report, //
 };
-
-/// A PAMU, accessed through its register page.
-///
-/// The methods don't sleep.
-pub trait Pamu: Send + Sync {
-    /// Returns the value of a register.
-    fn read(&self, register: Register) -> u32;
-
-    /// Writes a register.
-    fn write(&self, register: Register, value: u32);
-
-    /// Waits until all previous writes to the tables are effective for transactions.
-    ///
-    /// Hardware has no such command. Its entry caches see writes to memory, and the caller that
-    /// disables a device has to ensure that the device is quiet.
-    fn drain(&self);
-}
 
 impl dyn Pamu + '_ {
     /// Reads a pair of registers as a 64-bit value.
@@ -48,7 +36,7 @@ impl dyn Pamu + '_ {
     ///
     /// Erratum A-005982: the operation mapping cache is enabled before the addresses of the tables
     /// are written.
-    pub fn enable(&self, tables: &Tables) {
+    pub(crate) fn enable(&self, tables: &Tables) {
         use Register::*;
         self.write(Pc, self.read(Pc) | pc::OCE);
         for (table, registers) in [
@@ -69,7 +57,7 @@ impl dyn Pamu + '_ {
     }
 
     /// Closes the gate. Nothing passes the PAMU any more, and it doesn't read its tables.
-    pub fn disable(&self) {
+    pub(crate) fn disable(&self) {
         self.write(Register::Pics, 0);
         self.write(Register::Pc, pc::PGC);
         self.drain();

@@ -41,10 +41,7 @@ use kernel_ext::iommu_driver::GroupKind;
 use crate::{
     firmware,
     pamu::Pamu,
-    registers::{
-        Register,
-        REGISTERS_SIZE, //
-    },
+    registers::REGISTERS_SIZE,
     system::{
         Registration,
         Settings,
@@ -86,23 +83,6 @@ fn swapped(value: u32) -> u32 {
 struct RegisterPage<S> {
     space: Arc<S>,
     base: usize,
-}
-
-impl<S: RegisterSpace> Pamu for RegisterPage<S> {
-    fn read(&self, register: Register) -> u32 {
-        // Nothing is pending on a device that is gone.
-        let value = self.space.read(self.base + register as usize);
-        value.map_or(0, swapped)
-    }
-
-    fn write(&self, register: Register, value: u32) {
-        self.space
-            .write(self.base + register as usize, swapped(value));
-    }
-
-    fn drain(&self) {
-        // There is no drain command: the entry caches are coherent with the processors' writes.
-    }
 }
 
 /// The driver of `fsl,pamu`.
@@ -177,15 +157,10 @@ fn start(pdev: &platform::Device<Core<'_>>) -> Result<Registration> {
         };
         pamus.push(Arc::new(page, GFP_KERNEL)?, GFP_KERNEL)?;
     }
-    // Until a device is assigned to userspace, a kernel driver uses it, and its bus addresses are
-    // physical addresses.
-    let open = match dev.fwnode() {
-        Some(node) => firmware::all_liodns(node)?,
-        None => KVec::new(),
-    };
+    let open = abi::TreeLiodns::of(dev)?;
     let banks = firmware::banks(dev)?;
     let registration = Registration::of_this_module(|| {
-        let settings = Settings::from_parameters(&open, GroupKind::Iommu);
+        let settings = Settings::from_parameters(open.liodns(), GroupKind::Iommu);
         let system = System::new(pamus, Tables::from_parameters()?, banks, settings)?;
         guts.stop_bypassing(count);
         Ok(system)
@@ -193,7 +168,7 @@ fn start(pdev: &platform::Device<Core<'_>>) -> Result<Registration> {
     dev_info!(
         dev,
         "{count} PAMUs, {} LIODNs may access all memory until they are claimed\n",
-        open.len()
+        open.liodns().get().len()
     );
     Ok(registration)
 }
@@ -233,7 +208,8 @@ mod tests {
         registers::{
             avs1,
             pc,
-            pics, //
+            pics,
+            Register, //
         },
         system::SystemRef,
         tables::{

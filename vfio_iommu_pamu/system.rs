@@ -17,6 +17,7 @@ mod violation_handler;
 
 pub(crate) use abi::init as init_lock;
 pub use abi::{
+    OpenLiodns,
     Registration,
     SystemRef, //
 };
@@ -91,14 +92,14 @@ pub struct Settings<'a> {
     /// The maximum number of windows of a LIODN. Hardware may allow less.
     pub max_windows: u32,
     /// LIODNs that may access all memory until they are claimed.
-    pub open_liodns: &'a [u32],
+    pub open_liodns: OpenLiodns<'a>,
     /// The groups whose devices are behind these PAMUs.
     pub groups: GroupKind,
 }
 
 impl<'a> Settings<'a> {
     /// Returns settings with the maximum number of windows of the module parameter.
-    pub fn from_parameters(open_liodns: &'a [u32], groups: GroupKind) -> Self {
+    pub fn from_parameters(open_liodns: OpenLiodns<'a>, groups: GroupKind) -> Self {
         Self {
             max_windows: MAX_WINDOWS.get(),
             open_liodns,
@@ -171,6 +172,7 @@ impl System {
         )?;
         for entry in settings
             .open_liodns
+            .get()
             .iter()
             .filter_map(|liodn| this.entry(*liodn))
         {
@@ -212,7 +214,7 @@ impl System {
     }
 
     /// Returns the PAMUs.
-    pub fn pamus(&self) -> &[Arc<dyn Pamu>] {
+    pub(crate) fn pamus(&self) -> &[Arc<dyn Pamu>] {
         &self.pamus.0
     }
 

@@ -24,7 +24,10 @@ mod tests {
             avs1,
             Register, //
         },
-        testing::Random,
+        testing::{
+            self,
+            Random, //
+        },
         violation::{
             Report,
             Violation, //
@@ -114,11 +117,11 @@ mod tests {
         liodn.set_window(0, &block_of(&block, SIZE, Access::All))?;
         liodn.enable()?;
         assert_eq!(peek(&machine, 6, BASE), Ok(5));
-        let pamu = &machine.system().pamus()[0];
-        pamu.disable();
+        let pamu = first_pamu(&machine);
+        testing::disable(machine.system(), 0);
         assert_eq!(peek(&machine, 6, BASE), Err(Cause::Gate));
         assert_eq!(pamu.read(Register::Avs1) & avs1::GCV, avs1::GCV);
-        pamu.enable(machine.system().tables());
+        testing::enable(machine.system(), 0);
         assert_eq!(pamu.read(Register::Avs1), 0);
         assert_eq!(peek(&machine, 6, BASE), Ok(5));
         Ok(())
@@ -126,7 +129,7 @@ mod tests {
 
     /// Returns the PAMU that LIODNs with an even number are behind.
     fn first_pamu(machine: &Machine) -> &dyn Pamu {
-        &*machine.system().pamus()[0]
+        testing::pamu(machine.system(), 0)
     }
 
     /// Waits until the condition is true, for at most ten seconds. Returns whether it became true.

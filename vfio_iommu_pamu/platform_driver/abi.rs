@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The interrupt of access violations, and the global utilities of this SoC.
+//! The registers of hardware PAMUs, their interrupt, the LIODNs of the device tree, and the global
+//! utilities of this SoC.
 
 use kernel::{
-    device::Core,
+    device::{
+        Core,
+        Device, //
+    },
     irq::{
         Flags,
         ThreadedHandler,
@@ -17,7 +21,64 @@ use kernel::{
     }, //
 };
 
-use super::guts::Guts;
+use crate::{
+    firmware,
+    pamu::Pamu,
+    registers::Register,
+    system::OpenLiodns, //
+};
+
+use super::{
+    guts::Guts,
+    swapped,
+    RegisterPage,
+    RegisterSpace, //
+};
+
+// SAFETY: The page is that of a hardware PAMU, or memory of a test, which accesses nothing. The
+// PAMU reads the tables and permits transactions as its manual says. Its entry caches are coherent
+// with the processors' writes, and writes to its registers are not reordered. vfio-pci makes a
+// device quiet before its memory is released.
+unsafe impl<S: RegisterSpace> Pamu for RegisterPage<S> {
+    fn read(&self, register: Register) -> u32 {
+        // Nothing is pending on a device that is gone.
+        let value = self.space.read(self.base + register as usize);
+        value.map_or(0, swapped)
+    }
+
+    fn write(&self, register: Register, value: u32) {
+        self.space
+            .write(self.base + register as usize, swapped(value));
+    }
+
+    fn drain(&self) {
+        // There is no drain command: the entry caches are coherent with the processors' writes.
+    }
+}
+
+/// The LIODNs of the devices in the device tree.
+pub(super) struct TreeLiodns(KVec<u32>);
+
+impl TreeLiodns {
+    /// Returns those of the tree that contains the node of `dev`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn of(dev: &Device) -> Result<Self> {
+        Ok(Self(match dev.fwnode() {
+            Some(node) => firmware::all_liodns(node)?,
+            None => KVec::new(),
+        }))
+    }
+
+    /// Returns them as LIODNs that may access all memory until they are claimed.
+    pub(super) fn liodns(&self) -> OpenLiodns<'_> {
+        // SAFETY: Until a device is assigned to userspace, which claims its LIODNs, a kernel driver
+        // uses it, and its bus addresses are physical addresses.
+        unsafe { OpenLiodns::new(&self.0) }
+    }
+}
 
 global_lock! {
     /// The global utilities of this SoC, or `None`.

@@ -19,6 +19,7 @@ use crate::{
         REGISTERS_SIZE, //
     },
     system::{
+        OpenLiodns,
         Registration,
         Settings,
         System, //
@@ -75,7 +76,7 @@ pub(super) fn register(space: Arc<ContiguousPages>) -> Result<Registration> {
         spaaces: 16,
     };
     Registration::of_this_module(|| {
-        let settings = Settings::from_parameters(&[], GroupKind::Iommu);
+        let settings = Settings::from_parameters(OpenLiodns::NONE, GroupKind::Iommu);
         System::new(pamus, Tables::new(sizes)?, KVec::new(), settings)
     })
 }

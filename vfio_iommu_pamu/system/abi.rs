@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The registered PAMUs of this machine, and the module of their driver.
+//! The registered PAMUs of this machine and the module of their driver, and the LIODNs that nothing
+//! isolates.
 
 use core::ops::Deref;
 
@@ -16,6 +17,35 @@ use kernel::{
 use kernel_ext::module_ref::ModuleRef;
 
 use super::System;
+
+/// LIODNs that may access all memory until they are claimed.
+///
+/// # Invariants
+///
+/// The kernel controls what the devices with these LIODNs access, until the LIODNs are claimed.
+#[derive(Clone, Copy)]
+pub struct OpenLiodns<'a>(&'a [u32]);
+
+impl<'a> OpenLiodns<'a> {
+    /// No LIODN.
+    pub const NONE: Self = Self(&[]);
+
+    /// Returns these LIODNs as open.
+    ///
+    /// # Safety
+    ///
+    /// Until a LIODN is claimed, the devices with this LIODN access only memory that they may access
+    /// by its physical address.
+    pub unsafe fn new(liodns: &'a [u32]) -> Self {
+        // INVARIANT: By the contract of this function.
+        Self(liodns)
+    }
+
+    /// Returns their numbers.
+    pub(crate) fn get(self) -> &'a [u32] {
+        self.0
+    }
+}
 
 /// What is registered: the PAMUs, and the module of their driver.
 ///
