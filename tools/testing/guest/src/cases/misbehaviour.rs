@@ -132,11 +132,17 @@ fn pages_kept_after_close_are_released_with_container() -> Result<()> {
     pinning.pinner.misbehave(KEEP_CLOSED)?;
     drop(pinning.pinner);
     assert_eq!(locked_kib(), 8);
-    says(&["pages are still pinned by the driver of a closed device", "0x100000-0x103fff"], || {
-        let unmap = pinning.container.unmap(IOVA, 4 * PAGE);
-        assert_eq!(unmap.errno(), Errno::EBUSY);
-        Ok(())
-    })?;
+    says(
+        &[
+            "pages are still pinned by the driver of a closed device",
+            "0x100000-0x103fff",
+        ],
+        || {
+            let unmap = pinning.container.unmap(IOVA, 4 * PAGE);
+            assert_eq!(unmap.errno(), Errno::EBUSY);
+            Ok(())
+        },
+    )?;
     drop((pinning.container, pinning.group));
     assert_eq!(locked_kib(), 0);
     Ok(())
