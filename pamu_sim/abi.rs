@@ -26,11 +26,7 @@ use kernel_ext::{
     taint, //
 };
 
-use vfio_iommu_pamu::{
-    msi::MsiBank,
-    system::Registration,
-    tables::ContiguousPages, //
-};
+use vfio_iommu_pamu::system::Registration;
 
 use crate::{
     machine::Machine,
@@ -182,46 +178,11 @@ impl Physical {
     }
 }
 
-/// The page of a doorbell. Its memory is never accessed; it only keeps the address from being used
-/// for anything else.
-pub(crate) struct DoorbellPage(ContiguousPages);
-
-impl DoorbellPage {
-    /// The offset of the doorbell in its page.
-    const OFFSET: u64 = 0x140;
-
-    /// Allocates a page.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self(ContiguousPages::new(0)?))
-    }
-
-    /// Returns the physical address of the page.
-    pub(crate) fn phys(&self) -> u64 {
-        self.0.phys()
-    }
-
-    /// Returns the physical address of the doorbell.
-    pub(crate) fn doorbell(&self) -> u64 {
-        self.phys() + Self::OFFSET
-    }
-
-    /// Returns the bank with this doorbell, for the driver of the PAMUs.
-    pub(crate) fn msi_bank(&self) -> MsiBank {
-        // SAFETY: Devices access memory through a `Machine`, which owns its doorbell pages and
-        // handles accesses to them without accessing their memory.
-        unsafe { MsiBank::new(self.doorbell()) }
-    }
-}
-
 /// Returns the first `size` bytes of `memory` as a block for a window. Tests drop the memory after
 /// every LIODN with a window to it.
 #[cfg(CONFIG_KUNIT = "y")]
 pub(crate) fn block_of(
-    memory: &ContiguousPages,
+    memory: &vfio_iommu_pamu::tables::ContiguousPages,
     size: u64,
     access: vfio_iommu_pamu::paace::Access,
 ) -> vfio_iommu_pamu::liodn::MappedBlock {

@@ -22,13 +22,15 @@ use kernel::{
 
 use kernel_ext::eventfd::EventFd;
 
-use vfio_iommu_pamu::msi::{
-    MsiBank,
-    MsiBankUse, //
+use vfio_iommu_pamu::{
+    msi::{
+        MsiBank,
+        MsiBankUse, //
+    },
+    tables::ContiguousPages, //
 };
 
 use crate::{
-    abi::DoorbellPage,
     machine::Machine,
     software_pamu::Permitted, //
 };
@@ -45,17 +47,22 @@ pub(crate) trait Interrupt: Send + Sync {
 /// The handlers of a bank's vectors.
 type Handlers = KVVec<Option<Arc<dyn Interrupt>>>;
 
+/// The offset of a doorbell in its page.
+const DOORBELL: u64 = 0x140;
+
 /// An MSI bank.
 #[pin_data]
 struct Bank {
-    page: DoorbellPage,
+    /// The page of the doorbell. Its memory is never accessed; it only keeps the address from being
+    /// used for anything else.
+    page: Arc<ContiguousPages>,
     #[pin]
     handlers: SpinLock<Handlers>,
 }
 
 impl Bank {
     fn new() -> Result<Arc<Self>> {
-        let page = DoorbellPage::new()?;
+        let page = Arc::new(ContiguousPages::new(0)?, GFP_KERNEL)?;
         let mut handlers = KVVec::with_capacity(VECTORS, GFP_KERNEL)?;
         for _ in 0..VECTORS {
             handlers.push(None, GFP_KERNEL)?;
@@ -102,7 +109,8 @@ impl MsiBanks {
     pub(crate) fn for_driver(&self) -> Result<KVec<MsiBank>> {
         let mut banks = KVec::with_capacity(self.0.len(), GFP_KERNEL)?;
         for bank in &self.0 {
-            banks.push(bank.page.msi_bank(), GFP_KERNEL)?;
+            let bank = MsiBank::in_memory(bank.page.clone(), DOORBELL);
+            banks.push(bank, GFP_KERNEL)?;
         }
         Ok(banks)
     }
@@ -131,7 +139,7 @@ impl MsiBanks {
         let Some(bank) = self.bank_at(to) else {
             return false;
         };
-        if to.phys() == bank.page.doorbell() {
+        if to.phys() == bank.page.phys() + DOORBELL {
             bank.ring(data);
         }
         true

@@ -228,8 +228,7 @@ impl Devices {
             let spaaces = liodn.prepare(layout.count())?;
             liodn.configure(layout.aperture(), spaaces, attributes)?;
             for (window, content) in space.iter() {
-                let block = block_of(self, content, self.system.banks())?;
-                liodn.set_window(window, &block)?;
+                liodn.set_window(window, &block_of(self, content))?;
             }
             if space.in_use() {
                 liodn.enable()?;
@@ -258,10 +257,7 @@ fn report(number: u32, result: Result) {
 
 impl WindowHardware<PinnedBlock> for Devices {
     fn set(&mut self, window: u32, content: &Window<PinnedBlock>) {
-        let block = match block_of(self, content, self.system.banks()) {
-            Ok(block) => block,
-            Err(e) => return pr_err!("window {}: MSI bank does not exist: {:?}\n", window, e),
-        };
+        let block = block_of(self, content);
         for liodn in self.liodns.iter_mut() {
             let result = liodn.set_window(window, &block);
             report(liodn.number(), result);

@@ -124,9 +124,10 @@ mod tests {
         ];
         assert_eq!(vectors[2].data(), 1);
         assert!(Vector::of(banks, 2, count.clone()).is_err());
-        let bank = machine.system().banks()[1];
-        assert_eq!(bank.offset(), 0x140);
-        liodn.set_window(2, &MappedBlock::of_doorbell(&bank, Access::All))?;
+        assert_eq!(machine.system().banks()[1].offset(), 0x140);
+        liodn.set_window(2, &MappedBlock::of_bank(1, Access::All))?;
+        let none = MappedBlock::of_bank(2, Access::All);
+        assert_eq!(liodn.set_window(3, &none), Err(ENODEV));
         liodn.enable()?;
         let master = BusMaster::on(machine.clone(), 1);
         let doorbell = BASE + 2 * SIZE + 0x140;

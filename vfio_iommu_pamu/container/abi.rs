@@ -14,7 +14,6 @@ use kernel::{
 use crate::{
     liodn::MappedBlock,
     memory::PinnedBlock,
-    msi::MsiBank,
     paace::Access,
     windows::{
         Target,
@@ -31,27 +30,16 @@ use super::{
 /// and the [`AddressSpace`] of `devices` holds the content.
 ///
 /// [`AddressSpace`]: crate::windows::AddressSpace
-///
-/// # Errors
-///
-/// `ENODEV` if the bank doesn't exist.
-pub(super) fn block_of(
-    _devices: &Devices,
-    content: &Window<PinnedBlock>,
-    banks: &[MsiBank],
-) -> Result<MappedBlock> {
+pub(super) fn block_of(_devices: &Devices, content: &Window<PinnedBlock>) -> MappedBlock {
     let access = Access::from(content.prot);
     match &content.target {
-        Target::Bank { bank, .. } => {
-            let bank = banks.get(*bank as usize).ok_or(ENODEV)?;
-            Ok(MappedBlock::of_doorbell(bank, access))
-        }
+        Target::Bank { bank, .. } => MappedBlock::of_bank(*bank, access),
         Target::Memory(memory) => {
             // SAFETY: By the contract of `pin` the pages are pinned (for writing if the device may
             // write), and they are as many as the window maps. They stay pinned until the content
             // is dropped. By the type invariant of `Devices` that is after the window was cleared
             // for all LIODNs.
-            Ok(unsafe { MappedBlock::new(memory.phys(), 1 << content.order, access) })
+            unsafe { MappedBlock::new(memory.phys(), 1 << content.order, access) }
         }
     }
 }

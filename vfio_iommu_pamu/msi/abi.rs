@@ -2,33 +2,38 @@
 
 //! The doorbells of MSI banks.
 
-use kernel::device::property::FwNode;
+use kernel::{
+    device::property::FwNode,
+    sync::Arc, //
+};
 
 use kernel_ext::firmware::platform_memory;
 
-use crate::paace::MIN_SIZE;
+use crate::{
+    paace::MIN_SIZE,
+    tables::ContiguousPages, //
+};
 
 /// An MSI bank.
 ///
 /// # Invariants
 ///
-/// Devices may write to the doorbell's page as long as the [`System`](crate::system::System) with
-/// this bank lives.
-#[derive(Clone, Copy, Debug)]
+/// Devices may access the doorbell's page as long as this lives.
 pub struct MsiBank {
     doorbell: u64,
+    /// The page of the doorbell, if it is memory and not a register.
+    _page: Option<Arc<ContiguousPages>>,
 }
 
 impl MsiBank {
-    /// Returns the bank with the doorbell at this physical address.
-    ///
-    /// # Safety
-    ///
-    /// Devices may write to the page that contains the doorbell as long as the
-    /// [`System`](crate::system::System) with this bank lives.
-    pub unsafe fn new(doorbell: u64) -> Self {
-        // INVARIANT: By the contract of this function.
-        Self { doorbell }
+    /// Returns a bank whose doorbell is the word at `offset` in the first page of `page`. The offset
+    /// is less than 4096.
+    pub fn in_memory(page: Arc<ContiguousPages>, offset: u64) -> Self {
+        // INVARIANT: This keeps the memory allocated, and others may access it at any time.
+        Self {
+            doorbell: page.phys() + offset % MIN_SIZE,
+            _page: Some(page),
+        }
     }
 
     /// Returns the bank that a node of the device tree describes, if it describes one.
@@ -42,9 +47,12 @@ impl MsiBank {
             return None;
         }
         let doorbell = platform_memory(node, 1)?;
-        // SAFETY: The device tree says that this is the alias of a doorbell. The page of the alias
-        // contains no other register, and a register is always there.
-        Some(unsafe { Self::new(doorbell) })
+        // INVARIANT: The device tree says that this is the alias of a doorbell. The page of the
+        // alias contains no other register, and a register is always there.
+        Some(Self {
+            doorbell,
+            _page: None,
+        })
     }
 
     /// Returns the physical address of the doorbell's page.
