@@ -8,12 +8,12 @@
 //!   at a time
 //! - [`device`]: a device that a driver registered; opened through its group once that is in a
 //!   container
-//! - [`iommu_driver`]: the modules that translate addresses for containers; [`noiommu`] is one
+//! - [`iommu_driver`]: the modules that translate addresses for containers; `noiommu` is one
 //!   without an IOMMU
 //! - [`migration`], [`irq_set`], [`virqfd`]: helpers for device drivers
 //! - [`exports`]: the functions of `include/linux/vfio.h`, which C code calls
 //!
-//! The path of a request: [`group::file`] finds and opens a device through [`group::session`], which
+//! The path of a request: `group::file` finds and opens a device through `group::session`, which
 //! calls the driver through [`device::set`]; [`device::file`] forwards requests to the driver.
 //!
 //! Unsafe code is confined to [`exports`] and to the `abi.rs` of each concept. For the lock order
