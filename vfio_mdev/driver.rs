@@ -53,7 +53,7 @@ pub trait Parent: Send + Sync + Sized + 'static {
     type Device: Device<Parent = Self>;
 
     /// The name of the driver in `/sys/bus/mdev/drivers`. The class and the device of a
-    /// [`VirtualParent`](crate::VirtualParent) have this name, too.
+    /// [`VirtualParent`] have this name, too.
     const NAME: &'static CStr;
 
     /// The interface of the devices. It determines the regions and interrupts that userspace

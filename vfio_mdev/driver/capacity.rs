@@ -78,7 +78,7 @@ impl<P: Parent> Drop for Share<P> {
     }
 }
 
-/// The capacity in use, in the unit of [`Type::cost`](crate::Type::cost).
+/// The capacity in use, in the unit of [`Type::cost`].
 #[derive(Default)]
 struct UsedCapacity(u32);
 

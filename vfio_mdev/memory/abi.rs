@@ -226,7 +226,7 @@ impl Drop for DeviceMemory {
 /// Prevents other crates from implementing [`Store`].
 pub trait Sealed {}
 
-/// A source or target of [`copy`]: [`DeviceMemory`](crate::DeviceMemory) and [`GuestPages`](crate::GuestPages).
+/// A source or target of [`copy`]: [`DeviceMemory`] and [`GuestPages`].
 ///
 /// # Safety
 ///
