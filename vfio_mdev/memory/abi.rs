@@ -226,7 +226,7 @@ impl Drop for DeviceMemory {
 /// Prevents other crates from implementing [`Store`].
 pub trait Sealed {}
 
-/// A source or target of [`copy`]: [`DeviceMemory`] and [`GuestPages`].
+/// A source or target of [`copy`]: [`DeviceMemory`] and [`GuestPages`](crate::GuestPages).
 ///
 /// # Safety
 ///

@@ -81,7 +81,8 @@ fn unregistering_parent_removes_devices() -> Result<()> {
         "the file is of the bus"
     );
     drop((group, container, file));
-    load(&["vgpu_p2p"])?;
+    // As the set loads it: each card holds a reference to vfio.ko.
+    load(&["vgpu_p2p", "cards=2"])?;
     let again = Mdev::new(Kind::Single, first.uuid())?;
     assert!(open(&again)?.0.identified()?);
     Ok(())
