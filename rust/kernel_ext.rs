@@ -25,6 +25,7 @@ pub mod param;
 pub mod pasid;
 pub mod pid;
 pub mod rwsem;
+pub mod symbol;
 pub mod taint;
 pub mod task;
 pub mod ticks;

@@ -9,9 +9,7 @@ use core::{
     mem::transmute, //
 };
 
-use kernel::prelude::*;
-
-use crate::bindings;
+use crate::symbol::Symbol;
 
 /// The largest PASID: PCIe has 20 bits.
 const LARGEST: u32 = (1 << 20) - 1;
@@ -35,7 +33,7 @@ impl Pasid {
         let alloc = Symbol::get(c"ioasid_alloc_owned")?;
         let free = Symbol::get(c"ioasid_free_owned")?;
         // SAFETY: The symbol has this type.
-        let alloc_fn = unsafe { transmute::<*mut c_void, Alloc>(alloc.address) };
+        let alloc_fn = unsafe { transmute::<*mut c_void, Alloc>(alloc.address()) };
         // SAFETY: The function has no requirements.
         let handle = unsafe { alloc_fn(1, LARGEST) };
         // If the allocation failed, the lower half is the invalid id.
@@ -52,40 +50,8 @@ impl Pasid {
 impl Drop for Pasid {
     fn drop(&mut self) {
         // SAFETY: The symbol has this type.
-        let free_fn = unsafe { transmute::<*mut c_void, Free>(self.free.address) };
+        let free_fn = unsafe { transmute::<*mut c_void, Free>(self.free.address()) };
         // SAFETY: The function accepts any handle.
         unsafe { free_fn(self.handle) };
-    }
-}
-
-/// A reference to a symbol of a module. It keeps the module loaded.
-///
-/// # Invariants
-///
-/// `address` is that of the symbol `name`, to which `__symbol_get()` took a reference.
-struct Symbol {
-    name: &'static CStr,
-    address: *mut c_void,
-}
-
-// SAFETY: The reference isn't bound to a thread, and the address is that of code.
-unsafe impl Send for Symbol {}
-// SAFETY: Nothing can be changed.
-unsafe impl Sync for Symbol {}
-
-impl Symbol {
-    /// Takes a reference, if a module with this symbol is loaded.
-    fn get(name: &'static CStr) -> Option<Self> {
-        // SAFETY: The name ends with a null byte.
-        let address = unsafe { bindings::__symbol_get(name.as_char_ptr()) };
-        // INVARIANT: A reference was taken if the address isn't null.
-        (!address.is_null()).then(|| Self { name, address })
-    }
-}
-
-impl Drop for Symbol {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant this value owns the reference.
-        unsafe { bindings::__symbol_put(self.name.as_char_ptr()) };
     }
 }

@@ -6,13 +6,23 @@
 //! VFIO must not depend on the KVM module. It looks up KVM's functions at run time, which also pins
 //! the module.
 
-use core::ptr::NonNull;
+use core::{
+    ffi::c_void,
+    mem::{
+        transmute,
+        ManuallyDrop, //
+    },
+    ptr::NonNull, //
+};
 
 use kernel::{
     prelude::*,
     sync::global_lock, //
 };
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    symbol::Symbol, //
+};
 
 use super::registry::Registry;
 
@@ -50,58 +60,45 @@ impl Kvm {
     /// Takes a reference to the instance. Returns `None` if the instance is being destroyed or KVM
     /// is not loaded.
     pub(crate) fn get(&self) -> Option<KvmRef> {
-        // SAFETY: The names are C strings.
-        let put = unsafe { bindings::__symbol_get(PUT.as_char_ptr()) };
-        if put.is_null() {
-            return None;
-        }
-        // SAFETY: As above.
-        let get = unsafe { bindings::__symbol_get(GET.as_char_ptr()) };
-        let got = !get.is_null() && {
-            // SAFETY: The function with this name has this type.
-            let get: unsafe extern "C" fn(*mut bindings::kvm) -> bool =
-                unsafe { core::mem::transmute(get) };
-            // SAFETY: The instance is valid by the type invariant. The symbol's reference was taken
-            // above.
-            unsafe {
-                let got = get(self.0.as_ptr());
-                bindings::__symbol_put(GET.as_char_ptr());
-                got
-            }
-        };
+        let put = Symbol::get(PUT)?;
+        let get = Symbol::get(c"kvm_get_kvm_safe")?;
+        // SAFETY: The function with this name has this type.
+        let get_fn = unsafe { transmute::<*mut c_void, GetKvm>(get.address()) };
+        // SAFETY: The instance is valid by the type invariant.
+        let got = unsafe { get_fn(self.0.as_ptr()) };
         if !got {
-            // SAFETY: The symbol's reference was taken above.
-            unsafe { bindings::__symbol_put(PUT.as_char_ptr()) };
             return None;
         }
-        // SAFETY: As for `get`.
-        let put: PutKvm = unsafe { core::mem::transmute(put) };
         // INVARIANT: Both references were taken.
         Some(KvmRef { kvm: self.0, put })
     }
 }
 
-const GET: &CStr = c"kvm_get_kvm_safe";
 const PUT: &CStr = c"kvm_put_kvm";
 
+type GetKvm = unsafe extern "C" fn(*mut bindings::kvm) -> bool;
 type PutKvm = unsafe extern "C" fn(*mut bindings::kvm);
 
 /// A reference to a KVM instance.
 ///
 /// # Invariants
 ///
-/// Holds a reference to the KVM instance and one to the symbol `kvm_put_kvm`, whose address is
-/// `put`.
+/// Holds a reference to the KVM instance. `put` is the function `kvm_put_kvm()`.
 pub(crate) struct KvmRef {
     kvm: NonNull<bindings::kvm>,
-    put: PutKvm,
+    put: Symbol,
 }
 
 impl KvmRef {
+    fn put_fn(&self) -> PutKvm {
+        // SAFETY: By the type invariant. The function with this name has this type.
+        unsafe { transmute::<*mut c_void, PutKvm>(self.put.address()) }
+    }
+
     /// Gives up ownership, so that a `struct vfio_device` can hold the reference.
     pub(crate) fn into_raw(self) -> (NonNull<bindings::kvm>, PutKvm) {
-        let this = core::mem::ManuallyDrop::new(self);
-        (this.kvm, this.put)
+        let this = ManuallyDrop::new(self);
+        (this.kvm, this.put_fn())
     }
 
     /// Takes ownership back.
@@ -110,6 +107,8 @@ impl KvmRef {
     ///
     /// The arguments are from [`KvmRef::into_raw`], and the caller does not use them again.
     pub(crate) unsafe fn from_raw(kvm: NonNull<bindings::kvm>, put: PutKvm) -> Self {
+        // SAFETY: By this function's contract. `into_raw` forgot the reference to the symbol.
+        let put = unsafe { Symbol::from_raw(PUT, put as *mut c_void) };
         // INVARIANT: By this function's contract.
         Self { kvm, put }
     }
@@ -117,10 +116,7 @@ impl KvmRef {
 
 impl Drop for KvmRef {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant.
-        unsafe {
-            (self.put)(self.kvm.as_ptr());
-            bindings::__symbol_put(PUT.as_char_ptr());
-        }
+        // SAFETY: By the type invariant. The reference to the symbol is dropped afterwards.
+        unsafe { self.put_fn()(self.kvm.as_ptr()) };
     }
 }

@@ -27,7 +27,8 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
-    iommu::Group as IommuGroup, //
+    iommu::Group as IommuGroup,
+    symbol::Symbol, //
 };
 
 use super::{
@@ -77,35 +78,19 @@ const _: MoveDeviceFn = bindings::vfio_move_device;
 ///
 /// # Invariants
 ///
-/// Holds a reference to the symbol, whose address is the pointer.
-pub(crate) struct MoveDevice(NonNull<c_void>);
+/// The symbol is that of the function.
+pub(crate) struct MoveDevice(Symbol);
 
 impl MoveDevice {
-    const SYMBOL: &'static CStr = c"vfio_move_device";
-
     /// Looks up the function. Returns `None` if the `vfio.ko` in use does not have it.
     pub(crate) fn get() -> Option<Self> {
-        // SAFETY: The name is a C string.
-        let function = unsafe { bindings::__symbol_get(Self::SYMBOL.as_char_ptr()) };
-        // INVARIANT: `__symbol_get` took a reference.
-        NonNull::new(function).map(Self)
+        // INVARIANT: This is the name of the function.
+        Symbol::get(c"vfio_move_device").map(Self)
     }
 
     fn function(&self) -> MoveDeviceFn {
         // SAFETY: By the type invariant. The function with this name has this type.
-        unsafe { core::mem::transmute::<*mut c_void, MoveDeviceFn>(self.0.as_ptr()) }
-    }
-}
-
-// SAFETY: The pointer is that of a function, which any thread may call.
-unsafe impl Send for MoveDevice {}
-// SAFETY: As above.
-unsafe impl Sync for MoveDevice {}
-
-impl Drop for MoveDevice {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant.
-        unsafe { bindings::__symbol_put(Self::SYMBOL.as_char_ptr()) };
+        unsafe { core::mem::transmute::<*mut c_void, MoveDeviceFn>(self.0.address()) }
     }
 }
 
