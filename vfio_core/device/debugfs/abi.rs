@@ -14,13 +14,15 @@ use kernel::{
     seq_file::SeqFile,
     seq_print, //
 };
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    migration::MigrationState, //
+};
 
 use super::{
     logging,
     Device, //
 };
-use crate::migration::State;
 
 impl Device {
     /// Creates the debugfs directory of a device that is being registered. Errors are ignored,
@@ -96,7 +98,7 @@ unsafe extern "C" fn show_state_callback(m: *mut bindings::seq_file, _data: *mut
     let Ok(state) = device.migration().state() else {
         return EINVAL.to_errno();
     };
-    let name = State::from_number(state).map_or("Invalid", State::name);
+    let name = MigrationState::from_number(state).map_or("Invalid", MigrationState::name);
     seq_print!(m, "{}\n", name);
     0
 }
