@@ -56,12 +56,12 @@ const MSI: u32 = 1;
 const MSIX: u32 = 2;
 const REQ: u32 = 4;
 
-const NONE: u32 = SetIrqs::NONE;
-const BOOL: u32 = SetIrqs::BOOL;
-const EVENTFD: u32 = SetIrqs::EVENTFD;
-const MASK: u32 = SetIrqs::MASK;
-const UNMASK: u32 = SetIrqs::UNMASK;
-const TRIGGER: u32 = SetIrqs::TRIGGER;
+pub(super) const NONE: u32 = SetIrqs::NONE;
+pub(super) const BOOL: u32 = SetIrqs::BOOL;
+pub(super) const EVENTFD: u32 = SetIrqs::EVENTFD;
+pub(super) const MASK: u32 = SetIrqs::MASK;
+pub(super) const UNMASK: u32 = SetIrqs::UNMASK;
+pub(super) const TRIGGER: u32 = SetIrqs::TRIGGER;
 
 const NEVER: Duration = Duration::from_millis(60);
 

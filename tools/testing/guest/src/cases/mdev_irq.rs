@@ -2,7 +2,15 @@
 
 //! SET_IRQS on a mediated device: `mtty`.
 
-use super::irq::set;
+use super::irq::{
+    BOOL,
+    EVENTFD,
+    MASK,
+    NONE,
+    TRIGGER,
+    UNMASK,
+    set, //
+};
 use crate::{
     harness::cases,
     mdev::{
@@ -32,13 +40,6 @@ cases! {
     intx_excludes_msi,
     bad_eventfd,
 }
-
-const NONE: u32 = SetIrqs::NONE;
-const BOOL: u32 = SetIrqs::BOOL;
-const EVENTFD: u32 = SetIrqs::EVENTFD;
-const MASK: u32 = SetIrqs::MASK;
-const UNMASK: u32 = SetIrqs::UNMASK;
-const TRIGGER: u32 = SetIrqs::TRIGGER;
 
 fn trigger(open: &Open, index: u32) -> Result<i32, Errno> {
     set(&open.device, index, NONE | TRIGGER, &[])
