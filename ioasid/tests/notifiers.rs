@@ -103,7 +103,7 @@ mod tests {
         let theirs = space.clone();
         on_event(&space, ALL, priority::CPU, 1, move |event, args| {
             if event == Event::Alloc {
-                assert_eq!(theirs.free(any(args.id)), Err(ENOENT));
+                assert_eq!(theirs.free(any(args.id)), Err(EPERM));
             }
         })?;
         record(&space, &log, ALL, priority::DEVICE, 2)?;
