@@ -23,7 +23,7 @@ use kernel::{
 
 use kernel_ext::{
     bindings,
-    taint, //
+    module::taint_test, //
 };
 
 use vfio_iommu_pamu::system::Registration;
@@ -54,7 +54,7 @@ impl kernel::Module for Module {
         // it frees the module.
         let registered = unsafe { Registered::new(module, machine)? };
         pr_warn!("software PAMUs are for tests only: they do not isolate devices\n");
-        taint::test();
+        taint_test();
         Ok(Self(registered))
     }
 }

@@ -28,8 +28,8 @@ use kernel_ext::{
         Registration,
         Table, //
     },
-    module_param,
-    taint, //
+    module::taint_user,
+    module_param, //
 };
 
 use crate::{
@@ -74,7 +74,7 @@ pub(crate) fn enabled() -> bool {
 /// Creates a group for a device without an IOMMU, and taints the kernel.
 pub(crate) fn join(parent: &Parent) -> Result<Arc<Group>> {
     let group = registry::join_software(parent, GroupKind::NoIommu)?;
-    taint::user();
+    taint_user();
     dev_warn!(
         parent,
         "Adding kernel taint for vfio-noiommu group on device\n"

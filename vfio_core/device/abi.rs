@@ -31,7 +31,7 @@ use kernel_ext::{
         PseudoFsMagic, //
     },
     bindings,
-    module_ref::ModuleRef, //
+    module::ModuleRef, //
 };
 
 use super::set;

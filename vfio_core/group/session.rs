@@ -17,7 +17,7 @@ use kernel::{
 use kernel_ext::{
     capability::Capability,
     iommu_driver::GroupKind,
-    module_ref::ModuleRef, //
+    module::ModuleRef, //
 };
 
 use super::{

@@ -24,7 +24,7 @@ use kernel_ext::{
         GroupKind,
         Ops, //
     },
-    module_ref::ModuleRef,
+    module::ModuleRef,
     uapi::ioctl::VFIO_CHECK_EXTENSION, //
 };
 

@@ -14,7 +14,7 @@ use kernel::{
     }, //
 };
 
-use kernel_ext::module_ref::ModuleRef;
+use kernel_ext::module::ModuleRef;
 
 use super::System;
 

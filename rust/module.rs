@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! References that keep a module loaded.
+//! References that keep a module loaded, and the taint flags that modules set.
 //!
-//! C header: [`include/linux/module.h`](srctree/include/linux/module.h)
+//! C headers: [`include/linux/module.h`](srctree/include/linux/module.h),
+//! [`include/linux/panic.h`](srctree/include/linux/panic.h)
 
 use crate::bindings;
 
@@ -37,4 +38,16 @@ impl Drop for ModuleRef {
         // SAFETY: By the type invariant.
         unsafe { bindings::module_put(self.0) }
     }
+}
+
+/// Taints the kernel: userspace was given something that can break it (flag `U`).
+pub fn taint_user() {
+    // SAFETY: Any task may add a taint.
+    unsafe { bindings::add_taint(bindings::TAINT_USER, bindings::lockdep_ok_LOCKDEP_STILL_OK) };
+}
+
+/// Taints the kernel: something that is only for tests is in use (flag `N`).
+pub fn taint_test() {
+    // SAFETY: Any task may add a taint.
+    unsafe { bindings::add_taint(bindings::TAINT_TEST, bindings::lockdep_ok_LOCKDEP_STILL_OK) };
 }
