@@ -5,7 +5,6 @@
 pub mod anon_file;
 pub mod array_vec;
 pub mod bindings;
-pub mod capability;
 pub mod chardev;
 pub mod dirty_bitmap;
 pub mod eventfd;
@@ -23,7 +22,6 @@ pub mod module;
 pub mod owned_work;
 pub mod param;
 pub mod pasid;
-pub mod pid;
 pub mod rwsem;
 pub mod symbol;
 pub mod task;

@@ -32,13 +32,13 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
-    capability::Capability,
     chardev::{
         Class,
         DevFolder, //
     },
     iommu::Group as IommuGroup,
     iommu_driver::GroupKind,
+    task::Capability,
     user_string::UserString, //
 };
 

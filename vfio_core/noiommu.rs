@@ -20,7 +20,6 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
-    capability::Capability,
     iommu::Group as IommuGroup,
     iommu_driver::{
         Backend,
@@ -29,7 +28,8 @@ use kernel_ext::{
         Table, //
     },
     module::taint_user,
-    module_param, //
+    module_param,
+    task::Capability, //
 };
 
 use crate::{

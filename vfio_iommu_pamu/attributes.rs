@@ -9,8 +9,8 @@ use kernel::{
 
 use kernel_ext::{
     bindings,
-    capability::Capability,
     iommu::Access,
+    task::Capability,
     uapi, //
 };
 

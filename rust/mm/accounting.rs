@@ -24,8 +24,10 @@ use kernel::{
 
 use crate::{
     bindings,
-    capability::Capability,
-    task::TaskLabel, //
+    task::{
+        Capability,
+        TaskLabel, //
+    }, //
 };
 
 use super::{

@@ -15,7 +15,6 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
-    capability::Capability,
     file_ops::{
         FileOperations,
         FileTable,
@@ -23,6 +22,7 @@ use kernel_ext::{
         OpenNode, //
     },
     iommu_driver::GroupKind,
+    task::Capability,
     uapi::{
         self,
         ioctl,

@@ -11,9 +11,9 @@ use kernel::{
         Monotonic, //
     }, //
 };
-use kernel_ext::{
-    pid::ProcessId,
-    task::TaskLabel, //
+use kernel_ext::task::{
+    ProcessId,
+    TaskLabel, //
 };
 
 /// The task that opened a group or device, and the time at which it did.

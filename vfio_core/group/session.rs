@@ -15,9 +15,9 @@ use kernel::{
     }, //
 };
 use kernel_ext::{
-    capability::Capability,
     iommu_driver::GroupKind,
-    module::ModuleRef, //
+    module::ModuleRef,
+    task::Capability, //
 };
 
 use super::{
