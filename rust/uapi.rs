@@ -7,7 +7,7 @@
 //! `include/uapi/vfio_pamu.h`. User memory may change at any time, so a structure is copied once
 //! and checked afterwards.
 
-mod info_caps;
+mod capability;
 pub mod ioctl;
 
 use core::mem::{
@@ -35,7 +35,7 @@ use crate::{
     }, //
 };
 
-pub use info_caps::{
+pub use capability::{
     Capability,
     InfoCaps,
     MigrationCap, //

@@ -19,7 +19,7 @@ use kernel::{
     sync::Mutex, //
 };
 use kernel_ext::{
-    dirty_bitmap,
+    iova_bitmap,
     mm::MemoryCgroup, //
 };
 
@@ -36,7 +36,7 @@ pub(crate) use abi::LogOps;
 /// always can. The kernel's core can only if the kernel has `struct iova_bitmap`. Otherwise it would
 /// start a log but never report, which is worse than no log.
 pub(crate) fn can_be_reported(own_core: bool) -> bool {
-    dirty_bitmap::KERNELS || own_core
+    iova_bitmap::KERNELS || own_core
 }
 
 /// The log of a device. It is active while DMA logging is.

@@ -16,7 +16,7 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
-    dirty_bitmap,
+    iova_bitmap,
     mm::may_warn,
     uapi::{
         self,
@@ -226,7 +226,7 @@ impl Request<'_> {
             return Err(EINVAL);
         }
         report.iova.checked_add(report.length).ok_or(EOVERFLOW)?;
-        let request = dirty_bitmap::Request {
+        let request = iova_bitmap::Request {
             iova: report.iova,
             length: report.length,
             page_size: report.page_size,

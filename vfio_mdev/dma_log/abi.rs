@@ -15,7 +15,7 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
-    dirty_bitmap::DirtyBitmap, //
+    iova_bitmap::IovaBitmap, //
 };
 
 use crate::{
@@ -76,7 +76,7 @@ impl<D: Device> LogOps<D> {
         let (this, mut bitmap) = unsafe {
             (
                 Instance::<D>::from_raw(device),
-                DirtyBitmap::from_raw(bitmap),
+                IovaBitmap::from_raw(bitmap),
             )
         };
         let last = (iova as u64).saturating_add((length as u64).saturating_sub(1));

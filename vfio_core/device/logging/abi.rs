@@ -9,7 +9,7 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
-    dirty_bitmap,
+    iova_bitmap,
     mm::may_warn, //
 };
 
@@ -111,9 +111,9 @@ pub(crate) fn stop(device: &Device) -> Result<isize> {
 ///
 /// Returns `EOPNOTSUPP` if the driver can't report on this kernel; `ENOTTY` if the driver cannot
 /// report at all; or the driver's error.
-pub(crate) fn report(device: &Device, request: &dirty_bitmap::Request) -> Result {
+pub(crate) fn report(device: &Device, request: &iova_bitmap::Request) -> Result {
     let read = ops(device)?.log_read_and_clear.ok_or(ENOTTY)?;
-    dirty_bitmap::report(request, &mut |bitmap| {
+    iova_bitmap::report(request, &mut |bitmap| {
         let (iova, length) = (request.iova as c_ulong, request.length as c_ulong);
         // SAFETY: The device is open, and `bitmap` is valid for a driver to fill in.
         to_result(unsafe { read(device.as_ptr(), iova, length, bitmap) })

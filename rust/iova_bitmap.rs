@@ -6,7 +6,7 @@
 //! driver; Debian's kernel doesn't have it. Without it, its header provides functions that do
 //! nothing, so no C driver can report anything, and the kernel's `vfio.ko` returns `EOPNOTSUPP`. On
 //! such a kernel this project's core passes its own bitmap to drivers. A Rust driver takes it by
-//! [`DirtyBitmap::from_raw`]. A C driver returns it unseen, and the result is `EOPNOTSUPP` as with
+//! [`IovaBitmap::from_raw`]. A C driver returns it unseen, and the result is `EOPNOTSUPP` as with
 //! the kernel's core.
 //!
 //! C header: [`include/linux/iova_bitmap.h`](srctree/include/linux/iova_bitmap.h)
@@ -114,9 +114,9 @@ unsafe extern "C" fn fill_callback(
 ///
 /// The pointer is to the kernel's bitmap where the kernel has them, otherwise to an [`Own`]. It is
 /// valid for `'a`, and nothing else uses it.
-pub struct DirtyBitmap<'a>(*mut bindings::iova_bitmap, PhantomData<&'a mut Own>);
+pub struct IovaBitmap<'a>(*mut bindings::iova_bitmap, PhantomData<&'a mut Own>);
 
-impl DirtyBitmap<'_> {
+impl IovaBitmap<'_> {
     /// # Safety
     ///
     /// `bitmap` was passed to the driver's `log_read_and_clear`, which doesn't return during `'a`.
@@ -199,7 +199,7 @@ fn mask(word: u64, first: u64, last: u64) -> u64 {
 }
 
 #[cfg(CONFIG_KUNIT)]
-#[kernel::macros::kunit_tests(kernel_ext_dirty_bitmap)]
+#[kernel::macros::kunit_tests(kernel_ext_iova_bitmap)]
 mod tests {
     use super::*;
 

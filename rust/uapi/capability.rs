@@ -289,7 +289,7 @@ fn shift(chain: &mut [u8], offset: usize) {
 }
 
 #[cfg(CONFIG_KUNIT)]
-#[kernel::macros::kunit_tests(kernel_ext_info_caps)]
+#[kernel::macros::kunit_tests(kernel_ext_capability)]
 mod tests {
     use super::*;
 
