@@ -38,16 +38,12 @@ use kernel_ext::{
     },
     iommu::Group as IommuGroup,
     iommu_driver::GroupKind,
-    task::Capability,
-    user_string::UserString, //
+    task::Capability, //
 };
 
 use crate::{
     container::Container,
-    device::{
-        registration::RegistrationRef,
-        Device, //
-    },
+    device::Device,
     iommu_driver::Iommu, //
 };
 
@@ -163,18 +159,6 @@ impl Group {
     fn device_of(&self, parent: &kernel::device::Device) -> Option<ARef<Device>> {
         let same = |device: &&ARef<Device>| core::ptr::eq(device.parent(), parent);
         self.devices.lock().iter().find(same).cloned()
-    }
-
-    /// Finds the device that `name` selects and takes a reference to its registration.
-    fn find_device(&self, name: &mut UserString) -> Result<RegistrationRef> {
-        for device in self.devices.lock().iter() {
-            if device.matches(name)? {
-                if let Some(registered) = device.try_get_registration() {
-                    return Ok(registered);
-                }
-            }
-        }
-        Err(ENODEV)
     }
 
     /// Returns whether the IOMMU can enforce cache coherency for all devices of the group, so that

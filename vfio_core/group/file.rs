@@ -4,11 +4,9 @@
 
 use kernel::{
     fs::{
-        file::FileDescriptorReservation,
         File,
         LocalFile, //
     },
-    page::PAGE_SIZE,
     prelude::*,
     sync::Arc,
     uaccess::UserPtr, //
@@ -27,8 +25,7 @@ use kernel_ext::{
         self,
         ioctl,
         Argument, //
-    },
-    user_string::UserString, //
+    }, //
 };
 
 use super::{
@@ -36,10 +33,7 @@ use super::{
     user::User,
     Group, //
 };
-use crate::{
-    container::Container,
-    device, //
-};
+use crate::container::Container;
 
 /// An open group. Dropping it allows the group to be opened again.
 ///
@@ -80,7 +74,7 @@ impl FileOperations for GroupFile {
             ioctl::VFIO_GROUP_GET_STATUS => group.get_status(arg),
             ioctl::VFIO_GROUP_SET_CONTAINER => group.set_container(arg),
             ioctl::VFIO_GROUP_UNSET_CONTAINER => group.unset_container(),
-            ioctl::VFIO_GROUP_GET_DEVICE_FD => return get_device_fd(group, file, arg),
+            ioctl::VFIO_GROUP_GET_DEVICE_FD => return Group::get_device_fd(group, file, arg),
             ioctl::VFIO_GROUP_GET_DEVICES => group.get_devices(arg),
             ioctl::VFIO_GROUP_MERGE => group.merge(arg),
             ioctl::VFIO_GROUP_UNMERGE => group.unmerge(),
@@ -175,14 +169,4 @@ impl Group {
         state.leave_container();
         Ok(())
     }
-}
-
-/// Opens the device that the name at `arg` selects, and returns its file descriptor.
-fn get_device_fd(group: &Arc<Group>, file: &File, arg: UserPtr) -> Result<isize> {
-    let device = group.find_device(&mut UserString::copy(arg, PAGE_SIZE)?)?;
-    let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
-    let number = fd.reserved_fd();
-    let open = Group::open_device(group, device, file)?;
-    fd.fd_install(device::file::create(open)?);
-    Ok(number as isize)
 }

@@ -7,17 +7,24 @@
 
 use kernel::{
     alloc::flags::GFP_KERNEL_ACCOUNT,
-    fs::File,
+    fs::{
+        file::FileDescriptorReservation,
+        File, //
+    },
+    page::PAGE_SIZE,
     prelude::*,
     sync::{
         aref::ARef,
         Arc, //
-    }, //
+    },
+    uaccess::UserPtr, //
 };
 use kernel_ext::{
+    bindings,
     iommu_driver::GroupKind,
     module::ModuleRef,
-    task::Capability, //
+    task::Capability,
+    user_string::UserString, //
 };
 
 use super::{
@@ -29,6 +36,7 @@ use super::{
 };
 use crate::{
     device::{
+        self,
         registration::RegistrationRef,
         Device, //
     },
@@ -68,6 +76,33 @@ impl Drop for OpenDevice {
 }
 
 impl Group {
+    /// `VFIO_GROUP_GET_DEVICE_FD`: opens the device that the name at `arg` selects, and returns its
+    /// file descriptor. `group_file` is the group's file that the caller used.
+    pub(super) fn get_device_fd(
+        group: &Arc<Group>,
+        group_file: &File,
+        arg: UserPtr,
+    ) -> Result<isize> {
+        let device = group.find_device(&mut UserString::copy(arg, PAGE_SIZE)?)?;
+        let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
+        let number = fd.reserved_fd();
+        let open = Group::open_device(group, device, group_file)?;
+        fd.fd_install(device::file::create(open)?);
+        Ok(number as isize)
+    }
+
+    /// Finds the device that `name` selects and takes a reference to its registration.
+    fn find_device(&self, name: &mut UserString) -> Result<RegistrationRef> {
+        for device in self.devices.lock().iter() {
+            if device.matches(name)? {
+                if let Some(registered) = device.try_get_registration() {
+                    return Ok(registered);
+                }
+            }
+        }
+        Err(ENODEV)
+    }
+
     /// Opens `device` of `group`, for the first time or again. `group_file` is the group's file that
     /// the caller used.
     ///
@@ -76,7 +111,7 @@ impl Group {
     /// Returns `EINVAL` if the group has no container or the container no address space; `EPERM` if
     /// the group has no IOMMU and the caller lacks `CAP_SYS_RAWIO`; `ENODEV` if the driver is being
     /// unbound or unloaded; `ENOMEM`; or the driver's error.
-    pub(super) fn open_device(
+    fn open_device(
         group: &Arc<Group>,
         device: RegistrationRef,
         group_file: &File,
