@@ -36,6 +36,10 @@ use crate::{
     }, //
 };
 
+/// The file can be read and written at any offset.
+const ANY_OFFSET: bindings::fmode_t =
+    bindings::KERNEL_EXT_FMODE_PREAD | bindings::KERNEL_EXT_FMODE_PWRITE;
+
 /// Creates a read-write file called `[name]` that holds `data`. It can be read and written at any
 /// offset.
 ///
@@ -45,8 +49,7 @@ pub fn open<T: FileOperations, K>(
     name: &'static CStr,
     data: T::Data,
 ) -> Result<ARef<File>> {
-    let any_offset = bindings::KERNEL_EXT_FMODE_PREAD | bindings::KERNEL_EXT_FMODE_PWRITE;
-    make(table, name, data, bindings::O_RDWR, any_offset)
+    make(table, name, data, bindings::O_RDWR, ANY_OFFSET)
 }
 
 /// Files whose memory mappings belong to an inode of a [`PseudoFs`], so that the owner of the inode
@@ -66,7 +69,7 @@ pub fn open_mapped<T: InodeMapped, K>(
     name: &'static CStr,
     data: T::Data,
 ) -> Result<ARef<File>> {
-    let file = open(table, name, data)?;
+    let file = make(table, name, data, bindings::O_RDWR, ANY_OFFSET)?;
     // SAFETY: By the invariant of `FileTable` the file holds a `T::Data` in foreign form, which is
     // only borrowed until `release`. The file owns the data, so the borrow may last as long.
     let inode = T::inode(unsafe { T::Data::borrow((*file.as_ptr()).private_data) });
