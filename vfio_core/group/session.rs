@@ -123,9 +123,7 @@ impl Group {
             return Err(group.refuse(&state, REQUEST, Reason::NoContainer));
         };
         let mut set = device.lock_set();
-        if device.open_count() > 0 {
-            set.add_file();
-        } else {
+        if !set.add_file() {
             state.sessions.reserve(1, GFP_KERNEL)?;
             let driver = device.driver_module().ok_or(ENODEV)?;
             let Some(iommu) = container.iommu() else {
@@ -158,13 +156,13 @@ impl Group {
     }
 
     /// Undoes one [`Group::open_device`].
-    fn close_device(&self, device: &Device) {
+    fn close_device(&self, device: &RegistrationRef) {
         let mut state = self.state.lock();
         let mut set = device.lock_set();
-        if device.open_count() > 1 {
-            return set.remove_file();
+        if set.remove_file() {
+            return;
         }
-        let same = |session: &Session| core::ptr::eq(&*session.device, device);
+        let same = |session: &Session| core::ptr::eq(&*session.device, &**device);
         let index = state.sessions.iter().position(same);
         let Some(Ok(session)) = index.map(|index| state.sessions.remove(index)) else {
             return;

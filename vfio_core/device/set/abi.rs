@@ -27,7 +27,10 @@ use kernel_ext::{
     }, //
 };
 
-use super::Device;
+use super::{
+    registration::RegistrationRef,
+    Device, //
+};
 use crate::{
     group::{
         Kvm,
@@ -253,8 +256,8 @@ pub(crate) struct SetGuard<'a> {
     _not_send: kernel::types::NotThreadSafe,
 }
 
-impl Device {
-    /// Locks the device's set. The device is registered and therefore in a set.
+impl RegistrationRef {
+    /// Locks the device's set.
     pub(crate) fn lock_set(&self) -> SetGuard<'_> {
         // SAFETY: A registered device has a set, which exists as long as the device.
         unsafe { bindings::mutex_lock(&raw mut (*(*self.as_ptr()).dev_set).lock) };
@@ -271,14 +274,22 @@ impl SetGuard<'_> {
         field.store(count, Ordering::Relaxed);
     }
 
-    /// Adds a file of an open device.
-    pub(crate) fn add_file(&mut self) {
-        self.set_open_count(self.device.open_count().saturating_add(1));
+    /// Adds a file if the device is open. Returns whether it is.
+    pub(crate) fn add_file(&mut self) -> bool {
+        let count = self.device.open_count();
+        if count > 0 {
+            self.set_open_count(count.saturating_add(1));
+        }
+        count > 0
     }
 
-    /// Removes a file, but not the last one.
-    pub(crate) fn remove_file(&mut self) {
-        self.set_open_count(self.device.open_count().saturating_sub(1));
+    /// Removes a file unless it is the last one. Returns whether it was removed.
+    pub(crate) fn remove_file(&mut self) -> bool {
+        let count = self.device.open_count();
+        if count > 1 {
+            self.set_open_count(count - 1);
+        }
+        count > 1
     }
 
     /// Opens the device for its first file: takes a reference to the KVM instance in `kvm`, notifies
@@ -286,8 +297,11 @@ impl SetGuard<'_> {
     ///
     /// # Errors
     ///
-    /// Returns the driver's error.
+    /// Returns `EBUSY` if the device is open; or the driver's error.
     pub(crate) fn open(&mut self, iommu: &Iommu, kvm: &SpinLock<Option<Kvm>>) -> Result {
+        if self.device.open_count() > 0 {
+            return Err(EBUSY);
+        }
         let device = self.device.as_ptr();
         let kvm = kvm.lock().as_ref().and_then(Kvm::get);
         if let Some(kvm) = kvm {
@@ -309,9 +323,12 @@ impl SetGuard<'_> {
         result.inspect_err(|_| self.release(iommu))
     }
 
-    /// Closes the device, whose last file is still counted. `iommu` is the address space that the
-    /// device was opened with.
+    /// Closes the device if its last file is still counted, otherwise does nothing. `iommu` is the
+    /// address space that the device was opened with.
     pub(crate) fn close(&mut self, iommu: &Iommu) {
+        if self.device.open_count() != 1 {
+            return;
+        }
         let device = self.device.as_ptr();
         if let Some(close) = self.device.ops().close_device {
             // SAFETY: The set's lock is held and this is the last close.
@@ -343,7 +360,7 @@ impl SetGuard<'_> {
 
 impl Drop for SetGuard<'_> {
     fn drop(&mut self) {
-        // SAFETY: `Device::lock_set` took the lock in this task.
+        // SAFETY: `RegistrationRef::lock_set` took the lock in this task.
         unsafe { bindings::mutex_unlock(&raw mut (*(*self.device.as_ptr()).dev_set).lock) };
     }
 }
