@@ -9,9 +9,9 @@
 
 #[allow(unsafe_code)]
 mod abi;
-mod binding;
 mod file;
 mod holder;
+mod merge;
 mod move_device;
 mod refusal;
 pub(crate) mod registry;
@@ -208,7 +208,7 @@ impl Group {
     ///
     /// Returns `ENODEV` after the last device has left; `EPERM` if the group has no IOMMU and the
     /// caller lacks `CAP_SYS_RAWIO`; or an error of [`Container::attach`].
-    fn enter_container(&self, state: &mut GroupState, container: &Arc<Container>) -> Result {
+    fn join_container(&self, state: &mut GroupState, container: &Arc<Container>) -> Result {
         let group = state.iommu_group.clone().ok_or(ENODEV)?;
         if self.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
             return Err(self.refuse(state, "VFIO_GROUP_SET_CONTAINER", Reason::NoRight));

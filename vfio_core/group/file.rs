@@ -151,7 +151,7 @@ impl Group {
             return Err(ENODEV);
         }
         let container: Arc<Container> = Container::from_file(&file).ok_or(EBADFD)?.into();
-        self.enter_container(&mut state, &container)
+        self.join_container(&mut state, &container)
     }
 
     /// Forwards a request to the address space's backend, which may support it.

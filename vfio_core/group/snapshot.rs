@@ -20,11 +20,22 @@ use kernel::{
     fmt,
     prelude::*,
     str::BStr,
-    sync::Arc, //
+    sync::Arc,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
 };
-use kernel_ext::bindings::{
-    self,
-    vfio_group_device, //
+use kernel_ext::{
+    bindings::{
+        self,
+        vfio_group_device,
+        vfio_group_devices, //
+    },
+    uapi::{
+        self,
+        Argument, //
+    }, //
 };
 
 use super::{
@@ -35,6 +46,11 @@ use super::{
     Group,
     GroupState, //
 };
+
+/// Size in bytes of `struct vfio_group_devices` without the array of devices.
+const HEADER_SIZE: usize = core::mem::size_of::<vfio_group_devices>();
+/// Size in bytes of each device.
+const DEVICE_SIZE: usize = core::mem::size_of::<vfio_group_device>();
 
 /// The devices and the users of a group at one point in time.
 pub(crate) struct Snapshot {
@@ -73,6 +89,26 @@ struct Offered {
 }
 
 impl Group {
+    /// `VFIO_GROUP_GET_DEVICES`
+    pub(super) fn get_devices(&self, arg: UserPtr) -> Result {
+        let mut header = vfio_group_devices::read(arg)?;
+        let room = (header.argsz as usize)
+            .checked_sub(HEADER_SIZE)
+            .ok_or(EINVAL)?;
+        if header.flags != 0 {
+            return Err(EINVAL);
+        }
+        let members = self.snapshot()?.members;
+        let devices = arg.wrapping_byte_add(HEADER_SIZE);
+        let mut writer = UserSlice::new(devices, room).writer();
+        for member in members.iter().take(room / DEVICE_SIZE) {
+            writer.write(member)?;
+        }
+        header.argsz = (HEADER_SIZE + members.len() * DEVICE_SIZE) as u32;
+        header.count = members.len() as u32;
+        uapi::write(arg, &header)
+    }
+
     /// Returns a snapshot of the group and all its devices.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Logical binding: groups share one address space without passing a container between processes.
+//! Merged groups, which share one address space without passing a container between processes.
 //!
 //! The interface is defined in `include/uapi/vfio_group.h`. Groups share an address space by being
 //! in the same container. A group merged here is in the same state as one that joined the container
@@ -12,59 +12,25 @@ use kernel::{
         LocalFile, //
     },
     prelude::*,
-    sync::{
-        Arc, //
-    },
-    uaccess::{
-        UserPtr,
-        UserSlice, //
-    }, //
+    sync::Arc,
+    uaccess::UserPtr, //
 };
 use kernel_ext::{
     bindings,
-    uapi::{
-        self,
-        Argument, //
-    }, //
+    uapi, //
 };
 
 use super::{
     file_group,
     refusal::Reason,
-    Group,
-    GroupState, //
+    Group, //
 };
 use crate::container::{
     Container,
     Handle, //
 };
 
-/// Size in bytes of `struct vfio_group_devices` without the array of devices.
-const HEADER_SIZE: usize = core::mem::size_of::<bindings::vfio_group_devices>();
-/// Size in bytes of each device.
-const DEVICE_SIZE: usize = core::mem::size_of::<bindings::vfio_group_device>();
-
 impl Group {
-    /// `VFIO_GROUP_GET_DEVICES`
-    pub(super) fn get_devices(&self, arg: UserPtr) -> Result {
-        let mut header = bindings::vfio_group_devices::read(arg)?;
-        let room = (header.argsz as usize)
-            .checked_sub(HEADER_SIZE)
-            .ok_or(EINVAL)?;
-        if header.flags != 0 {
-            return Err(EINVAL);
-        }
-        let members = self.snapshot()?.members;
-        let devices = arg.wrapping_byte_add(HEADER_SIZE);
-        let mut writer = UserSlice::new(devices, room).writer();
-        for member in members.iter().take(room / DEVICE_SIZE) {
-            writer.write(member)?;
-        }
-        header.argsz = (HEADER_SIZE + members.len() * DEVICE_SIZE) as u32;
-        header.count = members.len() as u32;
-        uapi::write(arg, &header)
-    }
-
     /// `VFIO_GROUP_MERGE`
     pub(super) fn merge(&self, arg: UserPtr) -> Result {
         let fd: i32 = uapi::read(arg)?;
@@ -75,7 +41,7 @@ impl Group {
             return Err(EINVAL);
         }
         let (container, made) = self.container_on_demand()?;
-        let joined = other.join(&container);
+        let joined = other.merge_into(&container);
         // This group may have left the container concurrently. The other group is then alone in the
         // container, as after a merge that is followed by an unmerge.
         if joined.is_err() && made {
@@ -125,7 +91,8 @@ impl Group {
             return Ok((container.clone(), false));
         }
         let container = Container::new(Handle::Groups)?;
-        self.enter(&mut state, &container)?;
+        self.join_container(&mut state, &container)
+            .map_err(busy_if_in_use)?;
         Ok((container, true))
     }
 
@@ -140,18 +107,22 @@ impl Group {
     }
 
     /// Adds the group to `container`. Fails if the group is already in a container.
-    fn join(&self, container: &Arc<Container>) -> Result {
+    fn merge_into(&self, container: &Arc<Container>) -> Result {
         let mut state = self.state.lock();
         if state.container.is_some() {
             return Err(self.refuse(&state, "VFIO_GROUP_MERGE", Reason::InContainer));
         }
-        self.enter(&mut state, container)
+        self.join_container(&mut state, container)
+            .map_err(busy_if_in_use)
     }
+}
 
-    /// Adds the group to `container`. Maps `EPERM` to `EBUSY`, which logical binding returns for a
-    /// group that is in use elsewhere.
-    fn enter(&self, state: &mut GroupState, container: &Arc<Container>) -> Result {
-        self.enter_container(state, container)
-            .map_err(|e| if e == EPERM { EBUSY } else { e })
+/// Maps `EPERM` to `EBUSY`, which the requests in this file return for a group that is in use
+/// elsewhere.
+fn busy_if_in_use(error: Error) -> Error {
+    if error == EPERM {
+        EBUSY
+    } else {
+        error
     }
 }
