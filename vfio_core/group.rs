@@ -17,7 +17,6 @@ mod refusal;
 pub(crate) mod registry;
 mod session;
 mod snapshot;
-mod user;
 
 use kernel::{
     new_mutex,

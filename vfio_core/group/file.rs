@@ -29,8 +29,8 @@ use kernel_ext::{
 };
 
 use super::{
+    holder::User,
     refusal::Reason,
-    user::User,
     Group, //
 };
 use crate::container::Container;

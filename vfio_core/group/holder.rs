@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The holders of groups and devices, for log messages and for requests that report them.
+//! The holders of groups and devices, for log messages and for requests that report them. The holder
+//! of a group is its user; a group has at most one at a time.
 
 use kernel::{
     fmt,
     prelude::*,
     str::BStr,
+    sync::Arc,
     time::{
         Instant,
         Monotonic, //
@@ -15,6 +17,8 @@ use kernel_ext::task::{
     ProcessId,
     TaskLabel, //
 };
+
+use super::Group;
 
 /// The task that opened a group or device, and the time at which it did.
 pub(crate) struct Holder {
@@ -86,5 +90,74 @@ impl fmt::Display for SeenHolder {
         let name = BStr::from_bytes(&self.comm[..length.unwrap_or(self.comm.len())]);
         let seconds = self.held_ms / 1000;
         f.write_fmt(fmt!("{} ({}), for {} s", name, self.pid, seconds))
+    }
+}
+
+/// Makes the owner of this value the only user of a group until the value is dropped.
+///
+/// The user is a process that opened the group's file, or a thread that moves a device between
+/// groups. Claiming a group takes only the lock `user`, which is held briefly. It does not wait for
+/// requests of another user, which hold the group's `state` and which userspace can prolong at
+/// will.
+///
+/// # Invariants
+///
+/// The group's `user` was set for this value.
+pub(super) struct User(Arc<Group>);
+
+impl User {
+    /// Makes the caller the user of `group`, or returns the group's current user.
+    pub(super) fn claim(group: &Arc<Group>) -> Result<Self, HolderLabel> {
+        let mut user = group.user.lock();
+        if let Some(holder) = &*user {
+            return Err(holder.label());
+        }
+        *user = Some(Holder::current());
+        // INVARIANT: `user` was set above.
+        Ok(Self(group.clone()))
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let former = self.0.user.lock().take();
+        drop(former);
+    }
+}
+
+#[cfg(CONFIG_KUNIT)]
+#[kernel::macros::kunit_tests(vfio_core_group_holder)]
+mod tests {
+    use kernel_ext::iommu_driver::GroupKind;
+
+    use super::*;
+    use crate::group::{
+        abi::GROUPS,
+        registry::software_group, //
+    };
+
+    #[test]
+    fn one_at_a_time_whatever_requests_are_under_way() -> Result {
+        let group = Group::new(software_group()?, GroupKind::Emulated)?;
+        let request = group.state.lock();
+        let user = User::claim(&group).map_err(|_| EBUSY)?;
+        assert!(User::claim(&group).is_err());
+        drop(user);
+        assert!(User::claim(&group).is_ok());
+        drop(request);
+        Ok(())
+    }
+
+    #[test]
+    fn group_ends_without_the_table() -> Result {
+        let group = Group::new(software_group()?, GroupKind::Emulated)?;
+        GROUPS.lock().add(group.clone())?;
+        let ended = GROUPS.lock().remove_if_empty(&group).ok_or(EINVAL)?;
+        // Removing the group under the registry's lock did not wait for `state`, so the group is
+        // not revoked yet.
+        assert!(group.state.lock().iommu_group.is_some());
+        drop(ended);
+        assert!(group.state.lock().iommu_group.is_none());
+        Ok(())
     }
 }

@@ -13,11 +13,11 @@ use kernel_ext::{
 
 use super::{
     abi::GROUPS,
+    holder::User,
     registry::{
         software_group,
         Registry, //
     },
-    user::User,
     Group, //
 };
 use crate::device::Device;
