@@ -6,7 +6,6 @@
 //! file, which does no translation. Registering such a device taints the kernel.
 
 use kernel::{
-    device::Device as Parent,
     ffi::{
         c_long,
         c_ulong, //
@@ -33,6 +32,7 @@ use kernel_ext::{
 };
 
 use crate::{
+    device::Device,
     group::{
         registry,
         Group, //
@@ -72,11 +72,11 @@ pub(crate) fn enabled() -> bool {
 }
 
 /// Creates a group for a device without an IOMMU, and taints the kernel.
-pub(crate) fn join(parent: &Parent) -> Result<Arc<Group>> {
-    let group = registry::join_software(parent, GroupKind::NoIommu)?;
+pub(crate) fn join(device: &Device) -> Result<Arc<Group>> {
+    let group = registry::join_software(device, GroupKind::NoIommu)?;
     taint_user();
     dev_warn!(
-        parent,
+        device.parent(),
         "Adding kernel taint for vfio-noiommu group on device\n"
     );
     Ok(group)

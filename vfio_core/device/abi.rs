@@ -76,8 +76,8 @@ impl PseudoFsMagic for Magic {
 ///
 /// [`init()`] has set `dev`, `ops`, `inode` and `index`, which never change afterwards. `dev_set`
 /// and `group` are set before the device is registered. `dev_set` does not change while the device
-/// is registered. `group` is null or from `Arc::into_raw`. While the device is registered, only
-/// [`Device::replace_group`] changes `group`, with `GROUPS` held and while the device is not open.
+/// is registered. `group` is null or from `Arc::into_raw`. Only [`Device::exchange_group`] changes
+/// it, with `GROUPS` held and while the device is not open.
 #[repr(transparent)]
 pub(crate) struct Device(Opaque<bindings::vfio_device>);
 
@@ -151,7 +151,13 @@ impl Device {
         unsafe { AtomicPtr::from_ptr((&raw mut (*self.as_ptr()).group).cast()) }
     }
 
-    fn exchange_group(&self, group: Option<Arc<Group>>) -> Option<Arc<Group>> {
+    /// Sets the device's group, or removes it, and returns the former one. The device is not open:
+    /// it is not registered, or the caller is the user of both groups.
+    pub(crate) fn exchange_group(
+        &self,
+        group: Option<Arc<Group>>,
+        _groups: &mut Registry,
+    ) -> Option<Arc<Group>> {
         let group = group.map_or(core::ptr::null(), Arc::into_raw).cast_mut();
         let former = self.group_field().swap(group, Ordering::AcqRel);
         // SAFETY: By the type invariant the pointer is from `Arc::into_raw`. The thread that swaps
@@ -159,33 +165,12 @@ impl Device {
         (!former.is_null()).then(|| unsafe { Arc::from_raw(former) })
     }
 
-    /// Sets the device's group, until [`Device::take_group`].
-    pub(crate) fn set_group(&self, group: Arc<Group>) {
-        self.exchange_group(Some(group));
-    }
-
-    /// Replaces the device's group and returns the former one. The device cannot be opened while
-    /// `_groups` is locked and the caller has claimed both groups.
-    pub(crate) fn replace_group(
-        &self,
-        group: Arc<Group>,
-        _groups: &mut Registry,
-    ) -> Option<Arc<Group>> {
-        self.exchange_group(Some(group))
-    }
-
-    /// Removes and returns the group that [`Device::set_group`] set. The device is no longer
-    /// registered.
-    pub(crate) fn take_group(&self) -> Option<Arc<Group>> {
-        self.exchange_group(None)
-    }
-
     /// Returns the group of a registered device. It does not change while the caller holds the lock
     /// of `_groups`.
     pub(crate) fn group(&self, _groups: &Registry) -> Option<Arc<Group>> {
         let group = NonNull::new(self.group_field().load(Ordering::Acquire))?;
-        // SAFETY: By the type invariant. No thread swaps the pointer out of a registered device
-        // while `GROUPS` is locked, and the caller borrows the content of `GROUPS`.
+        // SAFETY: By the type invariant no other thread changes the pointer while `GROUPS` is
+        // locked, and the caller borrows the content of `GROUPS`.
         Some(unsafe { ArcBorrow::from_raw(group.as_ptr()) }.into())
     }
 

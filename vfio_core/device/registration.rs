@@ -32,15 +32,14 @@ use crate::{
 /// IOMMU is not cache coherent, since userspace has no means to maintain coherency; `ENOMEM`.
 pub(crate) fn register_physical(device: &Device) -> Result {
     device.ensure_set()?;
-    let group = registry::join_physical(device.parent())?;
+    let group = registry::join_physical(device)?;
     let confined = group.kind() == GroupKind::Iommu;
-    device.set_group(group.clone());
     if confined && !device.iommu_capable(bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY) {
         dev_warn!(
             device.parent(),
             "vfio: not supported, because DMA through its IOMMU is not cache coherent\n"
         );
-        leave_group(device);
+        registry::leave(device);
         return Err(EINVAL);
     }
     register(device, &group)
@@ -50,17 +49,16 @@ pub(crate) fn register_physical(device: &Device) -> Result {
 /// pages for it.
 pub(crate) fn register_emulated(device: &Device) -> Result {
     device.ensure_set()?;
-    let group = registry::join_software(device.parent(), GroupKind::Emulated)?;
-    device.set_group(group.clone());
+    let group = registry::join_software(device, GroupKind::Emulated)?;
     register(device, &group)
 }
 
 fn register(device: &Device, group: &Group) -> Result {
-    device.add().inspect_err(|_| leave_group(device))?;
+    device.add().inspect_err(|_| registry::leave(device))?;
     device.start_registration();
     group.add_device(device).inspect_err(|_| {
         device.del();
-        leave_group(device);
+        registry::leave(device);
     })?;
     #[cfg(CONFIG_VFIO_DEBUGFS)]
     device.show_debugfs();
@@ -74,11 +72,5 @@ pub(crate) fn unregister(device: &Device) {
     device.hide_debugfs();
     device.del();
     device.end_registration(group.as_deref());
-    leave_group(device);
-}
-
-fn leave_group(device: &Device) {
-    if let Some(group) = device.take_group() {
-        registry::leave(&group, device.parent());
-    }
+    registry::leave(device);
 }

@@ -14,10 +14,7 @@ use kernel_ext::{
 use super::{
     abi::GROUPS,
     holder::User,
-    registry::{
-        software_group,
-        Registry, //
-    },
+    registry::software_group,
     Group, //
 };
 use crate::device::Device;
@@ -71,38 +68,20 @@ pub(crate) fn move_device(
         }
     };
     groups.count(&to);
-    let moved = groups.change_group(device, &from, &to, iommu_group, commit);
-    // The device was counted in both groups.
+    // Both groups count and list the device until it is removed from one of them. It cannot be
+    // opened meanwhile because both groups have a user.
+    let moved = to.add_device(device).and_then(|()| {
+        IommuGroup::move_device(device.parent(), iommu_group)
+            .inspect_err(|_| to.remove_device(device))
+    });
+    if moved.is_ok() {
+        from.remove_device(device);
+        drop(device.exchange_group(Some(to.clone()), &mut groups));
+        commit();
+    }
     let emptied = groups.leave(if moved.is_ok() { &from } else { &to });
     drop(groups);
     // The end of the group does not wait for its user, because that is still this thread.
     drop(emptied);
     moved
-}
-
-impl Registry {
-    /// Changes the group of `device` from `from` to `to`, whose IOMMU group is `iommu_group`. The
-    /// caller is the user of both groups.
-    ///
-    /// # Errors
-    ///
-    /// Returns `ENOMEM`, or an error from sysfs.
-    fn change_group(
-        &mut self,
-        device: &Device,
-        from: &Group,
-        to: &Arc<Group>,
-        iommu_group: &IommuGroup,
-        commit: impl FnOnce(),
-    ) -> Result {
-        // Both groups list the device until it is removed from the old one. It cannot be opened
-        // meanwhile because both groups have a user.
-        to.add_device(device)?;
-        IommuGroup::move_device(device.parent(), iommu_group)
-            .inspect_err(|_| to.remove_device(device))?;
-        from.remove_device(device);
-        drop(device.replace_group(to.clone(), self));
-        commit();
-        Ok(())
-    }
 }

@@ -7,7 +7,6 @@ use kernel::{
         Dir,
         File, //
     },
-    device::Device as Parent,
     prelude::*,
     str::CString,
     sync::{
@@ -76,13 +75,13 @@ impl Registry {
         }
     }
 
-    /// Adds a device of `parent` to the device count of its group. Creates the group if this is its
+    /// Sets the group of `device`, and counts the device there. Creates the group if this is its
     /// first device.
     fn join(
         &mut self,
         iommu_group: ARef<IommuGroup>,
         kind: GroupKind,
-        parent: &Parent,
+        device: &Device,
     ) -> Result<Arc<Group>> {
         let group = match self.group(iommu_group.id()) {
             Some(group) => group,
@@ -92,11 +91,12 @@ impl Registry {
                 group
             }
         };
-        if group.device_of(parent).is_some() {
-            dev_warn!(parent, "vfio: the device is already registered\n");
+        if group.device_of(device.parent()).is_some() {
+            dev_warn!(device.parent(), "vfio: the device is already registered\n");
             return Err(EINVAL);
         }
         self.count(&group);
+        drop(device.exchange_group(Some(group.clone()), self));
         Ok(group)
     }
 
@@ -191,35 +191,35 @@ impl Drop for Ended {
     }
 }
 
-/// Adds a device of `parent` to the device's IOMMU group.
+/// Adds `device` to the IOMMU group of its parent.
 ///
 /// # Errors
 ///
 /// Returns `EINVAL` if the device has no IOMMU group and no-IOMMU mode is off: nothing would
 /// confine its DMA.
-pub(crate) fn join_physical(parent: &Parent) -> Result<Arc<Group>> {
-    let Some(iommu_group) = IommuGroup::of(parent) else {
+pub(crate) fn join_physical(device: &Device) -> Result<Arc<Group>> {
+    let Some(iommu_group) = IommuGroup::of(device.parent()) else {
         #[cfg(CONFIG_VFIO_NOIOMMU)]
         if crate::noiommu::enabled() {
-            return crate::noiommu::join(parent);
+            return crate::noiommu::join(device);
         }
         dev_warn!(
-            parent,
+            device.parent(),
             "vfio: the device is in no IOMMU group; enable the IOMMU in the firmware, and on Intel with intel_iommu=on\n"
         );
         return Err(EINVAL);
     };
-    GROUPS.lock().join(iommu_group, GroupKind::Iommu, parent)
+    GROUPS.lock().join(iommu_group, GroupKind::Iommu, device)
 }
 
-/// Adds a device of `parent` to a new software group.
-pub(crate) fn join_software(parent: &Parent, kind: GroupKind) -> Result<Arc<Group>> {
+/// Adds `device` and its parent to a new software group.
+pub(crate) fn join_software(device: &Device, kind: GroupKind) -> Result<Arc<Group>> {
     let iommu_group = software_group()?;
-    iommu_group.add_device(parent)?;
+    iommu_group.add_device(device.parent())?;
     GROUPS
         .lock()
-        .join(iommu_group, kind, parent)
-        .inspect_err(|_| IommuGroup::remove_device(parent))
+        .join(iommu_group, kind, device)
+        .inspect_err(|_| IommuGroup::remove_device(device.parent()))
 }
 
 /// Allocates a software group without devices.
@@ -235,13 +235,16 @@ pub(crate) fn withdraw(device: &Device) -> Option<Arc<Group>> {
     Some(group)
 }
 
-/// Removes a device of `parent` from `group`. The device is no longer open.
-pub(crate) fn leave(group: &Group, parent: &Parent) {
+/// Removes `device` from its group. The device is not registered any more.
+pub(crate) fn leave(device: &Device) {
     let mut groups = GROUPS.lock();
+    let Some(group) = device.exchange_group(None, &mut groups) else {
+        return;
+    };
     if group.kind() != GroupKind::Iommu {
-        IommuGroup::remove_device(parent);
+        IommuGroup::remove_device(device.parent());
     }
-    let ended = groups.leave(group);
+    let ended = groups.leave(&group);
     drop(groups);
     drop(ended);
 }
