@@ -13,7 +13,7 @@ mod file;
 mod holder;
 mod merge;
 mod move_device;
-mod refusal;
+mod reason;
 pub(crate) mod registry;
 mod session;
 mod snapshot;
@@ -56,7 +56,7 @@ pub(crate) use session::OpenDevice;
 
 use holder::Holder;
 pub(crate) use move_device::move_device;
-use refusal::Reason;
+use reason::Reason;
 use session::Session;
 
 /// `/sys/class/vfio`
@@ -210,7 +210,7 @@ impl Group {
     fn join_container(&self, state: &mut GroupState, container: &Arc<Container>) -> Result {
         let group = state.iommu_group.clone().ok_or(ENODEV)?;
         if self.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
-            return Err(self.refuse(state, "VFIO_GROUP_SET_CONTAINER", Reason::NoRight));
+            return Err(self.fail(state, "VFIO_GROUP_SET_CONTAINER", Reason::NoRight));
         }
         container.attach(group, self.kind)?;
         state.container = Some(container.clone());

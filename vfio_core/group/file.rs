@@ -30,7 +30,7 @@ use kernel_ext::{
 
 use super::{
     holder::User,
-    refusal::Reason,
+    reason::Reason,
     Group, //
 };
 use crate::container::Container;
@@ -99,14 +99,14 @@ impl OpenGroup {
             return Err(ENODEV);
         }
         if group.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
-            return Err(group.refuse(&state, "open", Reason::NoRight));
+            return Err(group.fail(&state, "open", Reason::NoRight));
         }
         match User::claim(group) {
             Ok(user) => Ok(Self {
                 group: group.clone(),
                 user: Some(user),
             }),
-            Err(holder) => Err(group.refuse(&state, "open", Reason::OpenBy(holder))),
+            Err(holder) => Err(group.fail(&state, "open", Reason::OpenBy(holder))),
         }
     }
 }
@@ -145,7 +145,7 @@ impl Group {
         let file = LocalFile::fget(fd as u32)?;
         let mut state = self.state.lock();
         if state.container.is_some() {
-            return Err(self.refuse(&state, "VFIO_GROUP_SET_CONTAINER", Reason::InContainer));
+            return Err(self.fail(&state, "VFIO_GROUP_SET_CONTAINER", Reason::InContainer));
         }
         if state.iommu_group.is_none() {
             return Err(ENODEV);
@@ -165,7 +165,7 @@ impl Group {
         let mut state = self.state.lock();
         state
             .may_leave()
-            .map_err(|reason| self.refuse(&state, "VFIO_GROUP_UNSET_CONTAINER", reason))?;
+            .map_err(|reason| self.fail(&state, "VFIO_GROUP_UNSET_CONTAINER", reason))?;
         state.leave_container();
         Ok(())
     }

@@ -22,7 +22,7 @@ use kernel_ext::{
 
 use super::{
     file_group,
-    refusal::Reason,
+    reason::Reason,
     Group, //
 };
 use crate::container::{
@@ -60,7 +60,7 @@ impl Group {
             Err(_) if state.container.as_ref().is_some_and(alone) => Reason::Alone,
             Err(reason) => reason,
         };
-        Err(self.refuse(&state, "VFIO_GROUP_UNMERGE", reason))
+        Err(self.fail(&state, "VFIO_GROUP_UNMERGE", reason))
     }
 
     /// `VFIO_GROUP_GET_IOMMU_FD`
@@ -69,7 +69,7 @@ impl Group {
         let (container, made) = self.container_on_demand()?;
         if !container.is_reached_by_groups() {
             let reason = Reason::ForeignContainer;
-            return Err(self.refuse(&self.state.lock(), "VFIO_GROUP_GET_IOMMU_FD", reason));
+            return Err(self.fail(&self.state.lock(), "VFIO_GROUP_GET_IOMMU_FD", reason));
         }
         let file = container
             .ensure_iommu(bindings::VFIO_TYPE1v2_IOMMU as usize)
@@ -110,7 +110,7 @@ impl Group {
     fn merge_into(&self, container: &Arc<Container>) -> Result {
         let mut state = self.state.lock();
         if state.container.is_some() {
-            return Err(self.refuse(&state, "VFIO_GROUP_MERGE", Reason::InContainer));
+            return Err(self.fail(&state, "VFIO_GROUP_MERGE", Reason::InContainer));
         }
         self.join_container(&mut state, container)
             .map_err(busy_if_in_use)

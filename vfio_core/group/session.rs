@@ -29,7 +29,7 @@ use kernel_ext::{
 
 use super::{
     holder::Holder,
-    refusal::Reason,
+    reason::Reason,
     Group,
     GroupState,
     Translation, //
@@ -120,17 +120,17 @@ impl Group {
         let slot = KBox::new_uninit(GFP_KERNEL_ACCOUNT)?;
         let mut state = group.state.lock();
         let Some(container) = state.container.clone() else {
-            return Err(group.refuse(&state, REQUEST, Reason::NoContainer));
+            return Err(group.fail(&state, REQUEST, Reason::NoContainer));
         };
         let mut set = device.lock_set();
         if !set.add_file() {
             state.sessions.reserve(1, GFP_KERNEL)?;
             let driver = device.driver_module().ok_or(ENODEV)?;
             let Some(iommu) = container.iommu() else {
-                return Err(group.refuse(&state, REQUEST, Reason::NoAddressSpace));
+                return Err(group.fail(&state, REQUEST, Reason::NoAddressSpace));
             };
             if group.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
-                return Err(group.refuse(&state, REQUEST, Reason::NoRight));
+                return Err(group.fail(&state, REQUEST, Reason::NoRight));
             }
             let translation = Translation {
                 iommu: iommu.clone(),

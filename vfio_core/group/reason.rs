@@ -85,7 +85,7 @@ impl Group {
     /// The message is printed for the open device if that is the reason, otherwise for the group's
     /// first device, so that it names a device and its driver. It is rate-limited because userspace
     /// can trigger it at will. The caller holds `state`.
-    pub(super) fn refuse(&self, state: &GroupState, request: &str, reason: Reason) -> Error {
+    pub(super) fn fail(&self, state: &GroupState, request: &str, reason: Reason) -> Error {
         if let (Some(group), true) = (&state.iommu_group, may_warn()) {
             self.print(state, group, request, reason);
         }
