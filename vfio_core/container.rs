@@ -184,7 +184,7 @@ impl Container {
         let owner = match kind {
             GroupKind::Iommu => {
                 let claimed = DmaOwner::claim(group.clone());
-                Some(claimed.inspect_err(|&e| iommu_group::explain_refusal(&group, e))?)
+                Some(claimed.inspect_err(|&e| iommu_group::warn_claim_failed(&group, e))?)
             }
             _ => None,
         };

@@ -18,7 +18,7 @@ use crate::Binding;
 ///
 /// Userspace gets only `EPERM` or `EBUSY`, which do not name the device that is the cause. The
 /// messages are rate-limited because userspace can trigger them at will. Takes the group's mutex.
-pub fn explain_refusal(group: &Group, error: Error) {
+pub fn warn_claim_failed(group: &Group, error: Error) {
     if !(error == EPERM || error == EBUSY) || !may_warn() {
         return;
     }
