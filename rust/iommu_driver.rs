@@ -12,7 +12,7 @@
 
 mod args;
 mod callbacks;
-mod devices;
+mod device_list;
 
 use core::marker::PhantomData;
 
@@ -52,10 +52,10 @@ pub use args::{
     Transfer, //
 };
 
-pub use devices::{
-    LockedDevices,
-    UserDevice,
-    UserDevices, //
+pub use device_list::{
+    DeviceList,
+    DeviceListGuard,
+    ListedDevice, //
 };
 
 /// The operations of a backend: `struct vfio_iommu_driver_ops`.
@@ -183,7 +183,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// Returns the list of open devices whose drivers may pin pages. This is called once, after
     /// [`open`](Backend::open).
-    fn user_devices(_this: &Self) -> &Arc<UserDevices> {
+    fn device_list(_this: &Self) -> &Arc<DeviceList> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 

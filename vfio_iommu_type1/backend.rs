@@ -29,10 +29,10 @@ use kernel_ext::{
     },
     iommu_driver::{
         Backend,
+        DeviceList,
         GroupKind,
         PageSlots,
-        Transfer,
-        UserDevices, //
+        Transfer, //
     },
     uapi::ioctl, //
 };
@@ -106,7 +106,7 @@ impl Backend for Container {
         }
     }
 
-    fn user_devices(this: &Self) -> &Arc<UserDevices> {
+    fn device_list(this: &Self) -> &Arc<DeviceList> {
         &this.devices
     }
 

@@ -32,7 +32,7 @@ use kernel_ext::{
         Domains,
         Group, //
     },
-    iommu_driver::UserDevices,
+    iommu_driver::DeviceList,
     mm::Owner,
     task::TaskLabel, //
 };
@@ -67,7 +67,7 @@ pub(crate) struct Container {
     #[pin]
     pub(crate) space: Space<Self>,
     /// The open devices whose drivers pin pages.
-    pub(crate) devices: Arc<UserDevices>,
+    pub(crate) devices: Arc<DeviceList>,
 }
 
 /// Request statistics by kind of request.
@@ -231,7 +231,7 @@ impl Container {
             ranges: Ranges::new(),
         };
         let space = Space::new(layout, LastOwner::default())?;
-        let devices = Arc::pin_init(UserDevices::new(), GFP_KERNEL)?;
+        let devices = Arc::pin_init(DeviceList::new(), GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
                 v2,

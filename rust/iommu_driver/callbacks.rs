@@ -25,8 +25,8 @@ extern "C" {
 /// What the core's pointer refers to.
 struct Instance<B> {
     backend: Arc<B>,
-    /// The list of [`Backend::user_devices`], so that a device leaves the list that it was added to.
-    devices: Option<Arc<UserDevices>>,
+    /// The list of [`Backend::device_list`], so that a device leaves the list that it was added to.
+    device_list: Option<Arc<DeviceList>>,
 }
 
 impl<B: Backend> Instance<B> {
@@ -38,12 +38,18 @@ impl<B: Backend> Instance<B> {
     fn open(kind: c_ulong) -> Result<KBox<Self>> {
         let room = KBox::new_uninit(GFP_KERNEL_ACCOUNT)?;
         let backend = B::open(kind)?;
-        let devices = if B::HAS_USER_DEVICES {
-            Some(B::user_devices(&backend).clone())
+        let device_list = if B::HAS_DEVICE_LIST {
+            Some(B::device_list(&backend).clone())
         } else {
             None
         };
-        Ok(KBox::write(room, Self { backend, devices }))
+        Ok(KBox::write(
+            room,
+            Self {
+                backend,
+                device_list,
+            },
+        ))
     }
 }
 
@@ -70,12 +76,12 @@ impl<B: Backend> Table<B> {
                 } else {
                     None
                 },
-                register_device: if B::HAS_USER_DEVICES {
+                register_device: if B::HAS_DEVICE_LIST {
                     Some(Self::register_device_callback)
                 } else {
                     None
                 },
-                unregister_device: if B::HAS_USER_DEVICES {
+                unregister_device: if B::HAS_DEVICE_LIST {
                     Some(Self::unregister_device_callback)
                 } else {
                     None
@@ -245,7 +251,7 @@ impl<B: Backend> Table<B> {
     ) {
         // SAFETY: By the contract of this function.
         let this = unsafe { Self::instance(data) };
-        if let (Some(list), Some(device)) = (&this.devices, NonNull::new(device)) {
+        if let (Some(list), Some(device)) = (&this.device_list, NonNull::new(device)) {
             // SAFETY: The core calls this for a device that was opened, and
             // `unregister_device_callback` when it is closed.
             unsafe { list.add(device) };
@@ -262,7 +268,7 @@ impl<B: Backend> Table<B> {
     ) {
         // SAFETY: By the contract of this function.
         let this = unsafe { Self::instance(data) };
-        if let (Some(list), Some(device)) = (&this.devices, NonNull::new(device)) {
+        if let (Some(list), Some(device)) = (&this.device_list, NonNull::new(device)) {
             // SAFETY: By the contract of this function.
             unsafe { list.remove(device) };
         }

@@ -31,7 +31,7 @@ use crate::bindings;
 /// They are linked through the field that the core provides for backends, so adding a device
 /// allocates no memory.
 #[pin_data]
-pub struct UserDevices {
+pub struct DeviceList {
     #[pin]
     first: Mutex<Link>,
     /// Whether the list has a device. Changed with the mutex held.
@@ -56,14 +56,11 @@ impl Link {
     /// when a class gets another name.
     #[inline(never)]
     fn none() -> impl PinInit<Mutex<Self>> {
-        new_mutex!(
-            Self(core::ptr::null_mut()),
-            "kernel_ext::UserDevices::first"
-        )
+        new_mutex!(Self(core::ptr::null_mut()), "kernel_ext::DeviceList::first")
     }
 }
 
-impl UserDevices {
+impl DeviceList {
     /// Returns an empty list.
     pub fn new() -> impl PinInit<Self> {
         pin_init!(Self {
@@ -79,8 +76,8 @@ impl UserDevices {
     }
 
     /// Locks the list. No device of the list is closed while it is locked.
-    pub fn lock(&self) -> LockedDevices<'_> {
-        LockedDevices(self.first.lock())
+    pub fn lock(&self) -> DeviceListGuard<'_> {
+        DeviceListGuard(self.first.lock())
     }
 
     /// Adds a device, if its driver has the callback.
@@ -140,11 +137,11 @@ impl UserDevices {
 }
 
 /// The locked devices of a container. None of them is closed while this exists.
-pub struct LockedDevices<'a>(Guard<'a, Link, MutexBackend>);
+pub struct DeviceListGuard<'a>(Guard<'a, Link, MutexBackend>);
 
-impl LockedDevices<'_> {
+impl DeviceListGuard<'_> {
     /// Iterates over the devices.
-    pub fn iter(&self) -> impl Iterator<Item = UserDevice<'_>> {
+    pub fn iter(&self) -> impl Iterator<Item = ListedDevice<'_>> {
         let mut next = NonNull::new(self.0 .0);
         core::iter::from_fn(move || {
             let device = next?;
@@ -152,7 +149,7 @@ impl LockedDevices<'_> {
             // are valid.
             next = NonNull::new(unsafe { (*device.as_ptr()).iommu_entry.next }.cast());
             // INVARIANT: The mutex is held as long as the list is borrowed.
-            Some(UserDevice(device, PhantomData))
+            Some(ListedDevice(device, PhantomData))
         })
     }
 }
@@ -162,9 +159,9 @@ impl LockedDevices<'_> {
 /// # Invariants
 ///
 /// The device is valid for `'a`, and its driver has a `dma_unmap` callback.
-pub struct UserDevice<'a>(NonNull<bindings::vfio_device>, PhantomData<&'a Device>);
+pub struct ListedDevice<'a>(NonNull<bindings::vfio_device>, PhantomData<&'a Device>);
 
-impl<'a> UserDevice<'a> {
+impl<'a> ListedDevice<'a> {
     /// Asks the driver to unpin the pages that it has pinned in the `size` bytes starting at
     /// `iova`.
     ///
