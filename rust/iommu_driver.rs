@@ -224,8 +224,8 @@ impl<B> Table<B> {
 /// The registration of a backend with the core. Dropping it unregisters the backend.
 ///
 /// Make it the first field of the module's data, unless the other fields need no container to be
-/// gone: then no container finds the backend while the other fields are dropped. A container that uses the backend pins its module, so there is none at that
-/// time.
+/// gone: then no container finds the backend while the other fields are dropped. A container that
+/// uses the backend pins its module, so there is none at that time.
 ///
 /// # Invariants
 ///

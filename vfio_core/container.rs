@@ -67,8 +67,8 @@ pub(crate) struct Container {
     #[pin]
     groups: Mutex<Groups>,
     /// The address space. Changed only with `groups` locked, so it cannot change while the caller
-    /// holds that lock. A clone of the `Arc` keeps the address space alive for the duration of a call, even
-    /// if groups leave concurrently.
+    /// holds that lock. A clone of the `Arc` keeps the address space alive for the duration of a
+    /// call, even if groups leave concurrently.
     #[pin]
     iommu: SpinLock<Option<Arc<Iommu>>>,
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The holders of groups and devices, for log messages and for requests that report them. The holder
-//! of a group is its user; a group has at most one at a time.
+//! The holders of groups and devices, for log messages and for requests that report them. The
+//! holder of a group is its user; a group has at most one at a time.
 
 use kernel::{
     fmt,
