@@ -39,7 +39,7 @@ use kernel_ext::{
 
 use crate::{
     container::Container,
-    debugfs, //
+    containers, //
 };
 
 #[vtable]
@@ -53,12 +53,12 @@ impl Backend for Container {
             _ => return Err(EINVAL),
         };
         let container = Self::new(v2)?;
-        debugfs::add(&container)?;
+        containers::add(&container)?;
         Ok(container)
     }
 
     fn release(this: Arc<Self>) {
-        debugfs::remove(&this);
+        containers::remove(&this);
     }
 
     fn check_extension(this: Option<&Self>, extension: c_ulong) -> c_long {

@@ -38,7 +38,6 @@ use kernel_ext::{
 };
 
 use crate::{
-    debugfs::RequestStats,
     error::{
         RequestError,
         RequestResult, //
@@ -48,6 +47,7 @@ use crate::{
         Kind,
         Space, //
     },
+    stats::Stats,
     DMA_ENTRY_LIMIT, //
 };
 
@@ -68,16 +68,6 @@ pub(crate) struct Container {
     pub(crate) space: Space<Self>,
     /// The open devices whose drivers pin pages.
     pub(crate) devices: Arc<DeviceList>,
-}
-
-/// Request statistics by kind of request.
-pub(crate) struct Stats {
-    /// Map requests, including those that only set a vaddr.
-    pub(crate) map: RequestStats,
-    /// Unmap requests, including those that only invalidate vaddrs.
-    pub(crate) unmap: RequestStats,
-    /// Attaching and detaching groups.
-    pub(crate) groups: RequestStats,
 }
 
 /// A group whose DMA an IOMMU translates.
@@ -236,11 +226,7 @@ impl Container {
             pin_init!(Self {
                 v2,
                 opener: TaskLabel::current(),
-                stats: Stats {
-                    map: RequestStats::new(),
-                    unmap: RequestStats::new(),
-                    groups: RequestStats::new(),
-                },
+                stats: Stats::new(),
                 limit: DMA_ENTRY_LIMIT.get(),
                 space <- space,
                 devices,

@@ -3,9 +3,6 @@
 //! The debugfs file `vfio_iommu_type1/containers`, which shows the mappings of each container and
 //! statistics of its requests.
 
-#[allow(unsafe_code)]
-mod abi;
-
 use kernel::{
     debugfs::{
         self,
@@ -13,58 +10,21 @@ use kernel::{
         Writer, //
     },
     fmt,
-    prelude::*,
-    sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        Arc, //
-    }, //
+    prelude::*, //
 };
 
 use iommu_group::ranges::Range;
 
-use kernel_ext::{
-    mm::kib,
-    ticks::{
-        milliseconds,
-        Ticks, //
-    }, //
-};
+use kernel_ext::mm::kib;
 
 use crate::{
     container::{
         Container,
         Layout, //
     },
+    containers::CONTAINERS,
     pages::DmaPages, //
 };
-
-use self::abi::CONTAINERS;
-
-pub(crate) use self::abi::init;
-
-/// Adds a container to the file.
-///
-/// # Errors
-///
-/// `ENOMEM`.
-pub(crate) fn add(container: &Arc<Container>) -> Result {
-    let mut containers = CONTAINERS.lock();
-    containers.push(container.clone(), GFP_KERNEL_ACCOUNT)?;
-    Ok(())
-}
-
-/// Removes a container from the file when it is released.
-pub(crate) fn remove(container: &Arc<Container>) {
-    let mut containers = CONTAINERS.lock();
-    containers.retain(|other| !Arc::ptr_eq(other, container));
-    // Free the memory of the empty list: statics are not dropped when the module is unloaded.
-    if containers.is_empty() {
-        *containers = KVec::new();
-    }
-}
 
 /// The file.
 pub(crate) type File = debugfs::File<Contents>;
@@ -188,41 +148,5 @@ impl Totals {
         self.mapped += pages.mapping.bytes();
         self.charged += pages.charge.pages();
         self.pinned += pages.pins().map_or(0, |pins| pins.count());
-    }
-}
-
-/// Statistics of one kind of request: their number and their total duration.
-pub(crate) struct RequestStats {
-    requests: Atomic<u64>,
-    ticks: Atomic<u64>,
-}
-
-impl RequestStats {
-    /// Creates statistics without requests.
-    pub(crate) const fn new() -> Self {
-        Self {
-            requests: Atomic::new(0),
-            ticks: Atomic::new(0),
-        }
-    }
-
-    /// Calls `f`, and counts it and its duration as one request.
-    pub(crate) fn measure<R>(&self, f: impl FnOnce() -> R) -> R {
-        let start = Ticks::now();
-        let result = f();
-        self.requests.fetch_add(1, Relaxed);
-        let ticks = start.elapsed();
-        if ticks != 0 {
-            self.ticks.fetch_add(ticks, Relaxed);
-        }
-        result
-    }
-}
-
-impl fmt::Display for RequestStats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let requests = self.requests.load(Relaxed);
-        let ms = milliseconds(self.ticks.load(Relaxed));
-        f.write_fmt(fmt!("{requests} requests, {ms} ms"))
     }
 }

@@ -15,7 +15,8 @@
 //! - [`pages`]: the pages of a mapping. [`pin_map`] pins them and maps them in the IOMMU; [`pins`]
 //!   has those that drivers have pinned.
 //! - [`error`]: an errno with its reason, and the tracepoint that reports both.
-//! - [`debugfs`]: the debugfs file and request statistics.
+//! - [`containers`]: the list of containers. [`stats`]: request statistics. [`debugfs`]: the
+//!   debugfs file, which shows both.
 //!
 //! A map request runs through [`backend`], [`map`], [`space`] (locks the range), [`pin_map`] and
 //! [`kernel_ext::iommu::Mapping`].
@@ -28,6 +29,9 @@ mod attach;
 mod backend;
 mod bitmap;
 mod container;
+#[allow(unsafe_code)]
+#[path = "containers/abi.rs"]
+mod containers;
 mod debugfs;
 mod dirty;
 mod emulated;
@@ -39,6 +43,7 @@ mod pin_map;
 mod pins;
 mod request;
 mod space;
+mod stats;
 mod unmap;
 
 use kernel::prelude::*;
@@ -97,7 +102,7 @@ struct Type1 {
 
 impl kernel::Module for Type1 {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        debugfs::init();
+        containers::init();
         let debugfs = debugfs::show()?;
         Ok(Self {
             _registration: Registration::new(&TABLE)?,

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The list of containers, for debugfs.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        global_lock,
+        Arc, //
+    },
+};
+
+use crate::container::Container;
+
+global_lock! {
+    // SAFETY: `init` initialises it before the module can be used.
+    /// All containers.
+    pub(super) unsafe(uninit) static CONTAINERS: Mutex<KVec<Arc<Container>>> = KVec::new();
+}
+
+/// Initialises the lock. Module init calls this once, before anything else.
+pub(crate) fn init() {
+    // SAFETY: Module init runs once, and no other function of this module can be called before it
+    // ends.
+    unsafe { CONTAINERS.init() };
+}
+
+/// Adds a container to the list.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn add(container: &Arc<Container>) -> Result {
+    let mut containers = CONTAINERS.lock();
+    containers.push(container.clone(), GFP_KERNEL_ACCOUNT)?;
+    Ok(())
+}
+
+/// Removes a container from the list when it is released.
+pub(crate) fn remove(container: &Arc<Container>) {
+    let mut containers = CONTAINERS.lock();
+    containers.retain(|other| !Arc::ptr_eq(other, container));
+    // Free the memory of the empty list: statics are not dropped when the module is unloaded.
+    if containers.is_empty() {
+        *containers = KVec::new();
+    }
+}
