@@ -2,17 +2,7 @@
 
 //! The state of one container.
 //!
-//! # Locking
-//!
-//! The locks nest in this order, outermost first:
-//!
-//! 1. the mutex of the list of containers;
-//! 2. the mutex of the list of devices. It is held while drivers are asked to unpin pages. They do
-//!    so through [`unpin`](Container::unpin), which locks addresses, so a thread that has locked
-//!    addresses must not take it;
-//! 3. addresses, by the range lock of [`Space`]. The holder may wait for memory allocation, the
-//!    mmap lock of a process, user memory, and the IOMMU core's group mutex;
-//! 4. the mutex of the address space, the innermost lock, held for lookups and insertions.
+//! `Documentation/locking.rst` describes the locks and their order.
 
 use kernel::{
     prelude::*,
