@@ -7,6 +7,8 @@
 //! one by one. In that case the pinned pages count as dirty, and those that the kernel itself has
 //! written.
 
+pub(crate) mod bitmap;
+
 use core::mem::{
     size_of,
     size_of_val, //
@@ -42,13 +44,6 @@ use kernel_ext::{
 };
 
 use crate::{
-    bitmap::{
-        check_size,
-        coarse,
-        fits_bitmap,
-        shifted,
-        Window, //
-    },
     container::{
         Container,
         Layout, //
@@ -60,6 +55,14 @@ use crate::{
         RangeGuard, //
     },
     unmap::check_whole, //
+};
+
+use self::bitmap::{
+    check_size,
+    coarse,
+    fits_bitmap,
+    shifted,
+    Window, //
 };
 
 /// The dirty bitmap in user memory.

@@ -20,8 +20,8 @@ use kernel_ext::{
 };
 
 use crate::{
-    bitmap::MAX_BYTES,
-    container::Container, //
+    container::Container,
+    dirty::bitmap::MAX_BYTES, //
 };
 
 impl Container {

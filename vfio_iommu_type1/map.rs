@@ -26,8 +26,8 @@ use kernel_ext::{
 };
 
 use crate::{
-    bitmap::fits_bitmap,
     container::Container,
+    dirty::bitmap::fits_bitmap,
     error::{
         RequestError,
         RequestResult, //

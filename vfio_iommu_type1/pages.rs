@@ -19,7 +19,7 @@ use kernel_ext::{
 };
 
 use crate::{
-    bitmap::Dirty,
+    dirty::bitmap::Dirty,
     pins::Pins,
     space::{
         Dma,

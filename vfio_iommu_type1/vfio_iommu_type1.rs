@@ -7,8 +7,7 @@
 //! against the process's limit on locked memory.
 //!
 //! - [`backend`]: the callbacks of the core. [`container`]: the state of one container.
-//! - [`map`], [`unmap`], [`dirty`], [`info`]: the ioctls. [`request`], [`bitmap`]: their
-//!   arguments.
+//! - [`map`], [`unmap`], [`dirty`], [`info`]: the ioctls. [`request`]: their arguments.
 //! - [`attach`]: attaching and detaching groups.
 //! - [`emulated`]: page pinning and copying for the drivers of emulated devices.
 //! - [`space`]: the mappings (`Dma`, `DmaTree`) and the range lock that protects them.
@@ -27,7 +26,6 @@
 
 mod attach;
 mod backend;
-mod bitmap;
 mod container;
 #[allow(unsafe_code)]
 #[path = "containers/abi.rs"]
