@@ -13,6 +13,7 @@ pub mod firmware;
 pub mod gfp;
 pub mod iommu;
 pub mod iommu_driver;
+pub mod iova;
 pub mod iova_bitmap;
 pub mod keyed_wait;
 pub mod migration;

@@ -12,10 +12,7 @@ use kernel::{
 };
 
 use iommu_group::{
-    ranges::{
-        Range,
-        Ranges, //
-    },
+    ranges::Ranges,
     reserved_regions,
     ReservedKind,
     ReservedRegion, //
@@ -29,6 +26,7 @@ use kernel_ext::{
         Group, //
     },
     iommu_driver::GroupKind,
+    iova::Range,
     mm::may_warn, //
 };
 

@@ -18,8 +18,6 @@ use kernel::{
     warn_on, //
 };
 
-use iommu_group::ranges::Range;
-
 use kernel_ext::{
     bindings,
     iommu::{
@@ -34,6 +32,7 @@ use kernel_ext::{
         PageSlots,
         Transfer, //
     },
+    iova::Range,
     uapi::ioctl, //
 };
 

@@ -13,9 +13,10 @@ use kernel::{
     prelude::*, //
 };
 
-use iommu_group::ranges::Range;
-
-use kernel_ext::mm::kib;
+use kernel_ext::{
+    iova::Range,
+    mm::kib, //
+};
 
 use crate::{
     container::{

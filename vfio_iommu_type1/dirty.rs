@@ -25,14 +25,13 @@ use kernel::{
     }, //
 };
 
-use iommu_group::ranges::Range;
-
 use kernel_ext::{
     bindings::{
         self,
         vfio_iommu_type1_dirty_bitmap,
         vfio_iommu_type1_dirty_bitmap_get, //
     },
+    iova::Range,
     mm::{
         cond_resched,
         is_user_range, //

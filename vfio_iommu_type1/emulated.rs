@@ -15,8 +15,6 @@ use kernel::{
     sync::atomic::Relaxed, //
 };
 
-use iommu_group::ranges::Range;
-
 use kernel_ext::{
     iommu::{
         Group,
@@ -26,6 +24,7 @@ use kernel_ext::{
         PageSlots,
         Transfer, //
     },
+    iova::Range,
     mm::may_warn, //
 };
 

@@ -8,7 +8,7 @@ mod abi;
 
 use kernel::prelude::*;
 
-use iommu_group::ranges::Range;
+use kernel_ext::iova::Range;
 
 use crate::space::Killed;
 

@@ -8,14 +8,13 @@ use kernel::{
     uaccess::UserPtr, //
 };
 
-use iommu_group::ranges::Range;
-
 use kernel_ext::{
     bindings::vfio_iommu_type1_dma_map,
     iommu::{
         Domains,
         Prot, //
     },
+    iova::Range,
     mm::{
         may_warn,
         Charge,

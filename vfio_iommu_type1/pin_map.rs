@@ -12,8 +12,6 @@ use kernel::{
     },
 };
 
-use iommu_group::ranges::Range;
-
 use kernel_ext::{
     extent::Extent,
     iommu::{
@@ -21,6 +19,7 @@ use kernel_ext::{
         Frames,
         Mapping, //
     },
+    iova::Range,
     mm::{
         cond_resched,
         fatal_signal_pending,
@@ -28,7 +27,7 @@ use kernel_ext::{
         FrameRun,
         PinBatch,
         PinnedRun, //
-    },
+    }, //
 };
 
 use crate::{

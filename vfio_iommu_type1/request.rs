@@ -7,11 +7,10 @@
 
 use kernel::prelude::*;
 
-use iommu_group::ranges::Range;
-
 use kernel_ext::{
     bindings,
     iommu::Prot,
+    iova::Range,
     uapi, //
 };
 

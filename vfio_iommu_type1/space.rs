@@ -41,9 +41,10 @@ use kernel::{
     },
 };
 
-use iommu_group::ranges::Range;
-
-use kernel_ext::keyed_wait::KeyedWait;
+use kernel_ext::{
+    iova::Range,
+    keyed_wait::KeyedWait, //
+};
 
 use self::{
     dmas::Removed,

@@ -9,13 +9,12 @@ use kernel::{
     uaccess::UserPtr, //
 };
 
-use iommu_group::ranges::Range;
-
 use kernel_ext::{
     bindings::{
         vfio_bitmap,
         vfio_iommu_type1_dma_unmap, //
     },
+    iova::Range,
     uapi::Argument, //
 };
 

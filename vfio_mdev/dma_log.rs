@@ -11,7 +11,6 @@
 mod abi;
 mod entries;
 
-use iommu_group::ranges::Range;
 use kernel::{
     new_mutex,
     page::PAGE_SIZE,
@@ -19,6 +18,7 @@ use kernel::{
     sync::Mutex, //
 };
 use kernel_ext::{
+    iova::Range,
     iova_bitmap,
     mm::MemoryCgroup, //
 };

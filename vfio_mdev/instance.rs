@@ -5,7 +5,6 @@
 #[allow(unsafe_code)]
 mod abi;
 
-use iommu_group::ranges::Range;
 use kernel::{
     device::Device as BusDevice,
     page::PAGE_SIZE,
@@ -18,6 +17,7 @@ use kernel::{
     }, //
 };
 use kernel_ext::{
+    iova::Range,
     mm::may_warn,
     rwsem::RwSem, //
 };

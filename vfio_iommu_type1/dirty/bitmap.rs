@@ -4,9 +4,10 @@
 
 use kernel::prelude::*;
 
-use iommu_group::ranges::Range;
-
-use kernel_ext::array_vec::ArrayVec;
+use kernel_ext::{
+    array_vec::ArrayVec,
+    iova::Range, //
+};
 
 /// The number of bits in a word.
 const WORD: u64 = 64;

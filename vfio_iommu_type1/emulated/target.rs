@@ -7,8 +7,6 @@ use kernel::{
     sync::Arc, //
 };
 
-use iommu_group::ranges::Range;
-
 use kernel_ext::{
     iommu::{
         Access,
@@ -18,11 +16,12 @@ use kernel_ext::{
         PageSlots,
         Transfer, //
     },
+    iova::Range,
     mm::{
         FrameRun,
         Owner,
         PinBatch, //
-    },
+    }, //
 };
 
 use crate::{

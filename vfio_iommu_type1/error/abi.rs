@@ -10,7 +10,7 @@ use kernel::{
     prelude::*, //
 };
 
-use iommu_group::ranges::Range;
+use kernel_ext::iova::Range;
 
 use super::RequestError;
 

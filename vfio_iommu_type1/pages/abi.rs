@@ -17,10 +17,9 @@ use kernel_ext::{
         Mapping,
         Prot, //
     },
+    iova::Range,
     mm::Charge, //
 };
-
-use iommu_group::ranges::Range;
 
 use crate::{
     container::Container,

@@ -13,7 +13,7 @@ use kernel::{
     },
 };
 
-use iommu_group::ranges::Range;
+use kernel_ext::iova::Range;
 
 /// The pages of one mapping.
 pub(crate) trait Pages: Sized {

@@ -18,7 +18,7 @@ use kernel::sync::lock::{
     Guard, //
 };
 
-use iommu_group::ranges::Range;
+use kernel_ext::iova::Range;
 
 use super::{
     dmas::Removed,

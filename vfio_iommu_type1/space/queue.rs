@@ -4,7 +4,7 @@
 
 use kernel::prelude::*;
 
-use iommu_group::ranges::Range;
+use kernel_ext::iova::Range;
 
 /// Whether other requests may hold the same addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

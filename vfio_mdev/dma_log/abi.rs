@@ -4,7 +4,6 @@
 
 use core::marker::PhantomData;
 
-use iommu_group::ranges::Range;
 use kernel::{
     error::from_result,
     ffi::{
@@ -15,6 +14,7 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
+    iova::Range,
     iova_bitmap::IovaBitmap, //
 };
 

@@ -14,7 +14,6 @@ use core::{
     }, //
 };
 
-use iommu_group::ranges::Range;
 use kernel::{
     device::Device as BusDevice,
     error::{
@@ -33,6 +32,7 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
+    iova::Range,
     rwsem::ReadGuard, //
 };
 

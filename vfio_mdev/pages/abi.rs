@@ -5,7 +5,6 @@
 //! A driver may keep [`GuestPages`] for any time. The pages are unpinned at the latest when the
 //! process unmaps them or closes the device. From then on accesses fail.
 
-use iommu_group::ranges::Range;
 use kernel::{
     ffi::{
         c_int,
@@ -19,7 +18,10 @@ use kernel::{
         Mutex, //
     }, //
 };
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    iova::Range, //
+};
 
 use crate::{
     dma_log::DmaLog,

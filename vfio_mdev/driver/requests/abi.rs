@@ -7,7 +7,6 @@
 
 use core::marker::PhantomData;
 
-use iommu_group::ranges::Range;
 use kernel::{
     error::{
         from_result,
@@ -27,7 +26,10 @@ use kernel::{
     prelude::*,
     uaccess::UserPtr, //
 };
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    iova::Range, //
+};
 
 use crate::{
     driver::{

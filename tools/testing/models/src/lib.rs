@@ -2,10 +2,10 @@
 
 //! Model checks of the range lock of `vfio_iommu_type1`.
 //!
-//! The very source of the module's address space (`vfio_iommu_type1/space.rs` and what is below `space/`)
-//! and of `iommu_group/ranges.rs` is compiled here, for the host. [loom] runs requests that use it in all
-//! interleavings of their threads in which no thread is interrupted more than three times where it needn't
-//! wait, and looks at memory accesses by the happens-before relation. All of this takes about a minute:
+//! The very source of the module's address space (`vfio_iommu_type1/space.rs` and what is below `space/`),
+//! of `rust/iova.rs` and of `iommu_group/ranges.rs` is compiled here, for the host. [loom] runs requests that
+//! use it in all interleavings of their threads in which no thread is interrupted more than three times where
+//! it needn't wait, and looks at memory accesses by the happens-before relation. All of this takes about a minute:
 //!
 //! ```text
 //! cargo test --release -p models -- --show-output [NAME...]
@@ -47,7 +47,6 @@
 
 #![cfg(test)]
 
-extern crate self as iommu_group;
 extern crate self as kernel;
 extern crate self as kernel_ext;
 
@@ -59,6 +58,10 @@ pub mod sync;
 pub use models_macros as macros;
 
 // Clippy knows these as part of the modules.
+#[path = "../../../../rust/iova.rs"]
+#[allow(clippy::all)]
+pub mod iova;
+
 #[path = "../../../../iommu_group/ranges.rs"]
 #[allow(clippy::all)]
 pub mod ranges;

@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use iommu_group::ranges::Range;
+use kernel_ext::iova::Range;
 
 use loom::cell::UnsafeCell;
 

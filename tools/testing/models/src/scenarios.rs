@@ -10,11 +10,12 @@ use std::sync::{
     Arc, //
 };
 
-use iommu_group::ranges::Range;
-
 use kernel::prelude::*;
 
-use kernel_ext::keyed_wait::kill;
+use kernel_ext::{
+    iova::Range,
+    keyed_wait::kill, //
+};
 
 use loom::thread;
 

@@ -8,7 +8,7 @@ macro_rules! pairs {
     ($name:ident: $request:expr, $($other:ident: $others:expr,)*) => {
         mod $name {
             use crate::{
-                ranges::Range,
+                iova::Range,
                 scenarios::pair,
                 type1::Request::*, //
             };

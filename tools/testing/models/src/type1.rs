@@ -11,7 +11,7 @@ mod unmap;
 
 use std::sync::Arc;
 
-use iommu_group::ranges::Range;
+use kernel_ext::iova::Range;
 
 use kernel::{
     prelude::*,

@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 
-use iommu_group::ranges::Range;
+use kernel_ext::iova::Range;
 
 use kernel::prelude::*;
 

@@ -2,7 +2,7 @@
 
 //! In the shape of the backend's map.rs.
 
-use iommu_group::ranges::Range;
+use kernel_ext::iova::Range;
 
 use kernel::prelude::*;
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use iommu_group::ranges::Range;
+use kernel_ext::iova::Range;
 
 use crate::machine::Machine;
 
