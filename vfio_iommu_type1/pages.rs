@@ -172,10 +172,9 @@ impl DmaPages {
 
     /// Unmaps the pages from the IOMMU. Pages that drivers have pinned stay pinned and charged.
     ///
-    /// Some of the pinned pages may not be charged yet: a mapping of device registers is not
-    /// charged, and the process may have replaced the registers by memory, which drivers can pin.
-    /// These pages are charged now. If that fails, for example over the limit, they stay uncharged
-    /// until they are unpinned.
+    /// Some of the pinned pages may not be charged yet: a mapping of MMIO is not charged, and the
+    /// process may have replaced the MMIO by memory, which drivers can pin. These pages are charged
+    /// now. If that fails, for example over the limit, they stay uncharged until they are unpinned.
     pub(crate) fn unmap(&mut self) {
         self.mapping.clear();
         let kept = self.pins().map_or(0, Pins::charged);

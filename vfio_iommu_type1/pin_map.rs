@@ -61,8 +61,8 @@ impl DmaPages {
     /// Pins `size` bytes of the calling process's memory at `vaddr`, maps them in the IOMMU and
     /// charges them. Nothing is mapped yet.
     ///
-    /// Device registers and the zero page are not charged. If `is_alone`, no other request of the
-    /// container runs, and it is an error to exceed the limit.
+    /// MMIO and the zero page are not charged. If `is_alone`, no other request of the container
+    /// runs, and it is an error to exceed the limit.
     ///
     /// # Errors
     ///
@@ -91,15 +91,13 @@ impl DmaPages {
                 last: start + (size - 1),
             };
             let ahead = charge.pages().saturating_sub(pinner.locked);
-            let registers = pinner
+            let mmio = pinner
                 .pin(vaddr.get() + done * PAGE_SIZE, pages - done, ahead)
                 .map_err(|e| {
                     RequestError::new(e, c"no memory at the vaddr, or it cannot be pinned").at(rest)
                 })?;
-            done += registers
-                .as_ref()
-                .map_or(pinner.batch.len(), FrameRun::count);
-            let mapped = pinner.map(mapping, registers);
+            done += mmio.as_ref().map_or(pinner.batch.len(), FrameRun::count);
+            let mapped = pinner.map(mapping, mmio);
             // Report a failed charge even if mapping has failed too.
             let missing = pinner.locked.saturating_sub(charge.pages());
             let ahead = mapped.map_or(0, |()| (pages - done).min(MAX_AHEAD));
@@ -168,8 +166,8 @@ impl Pinner {
     }
 
     /// Pins up to `limit` pages at `vaddr`, but at most one batch. `ahead` pages are charged in
-    /// advance; beyond that, only a few pages at a time are pinned and then charged. Returns
-    /// device registers instead if they are mapped there.
+    /// advance; beyond that, only a few pages at a time are pinned and then charged. Returns MMIO
+    /// instead if it is mapped there.
     ///
     /// Unless `limit`, `ahead` or the capacity is smaller, a call ends at a multiple of the batch
     /// size, and thus at the end of a huge page if the batch is that large. Two calls then do not
@@ -196,9 +194,9 @@ impl Pinner {
         let Err(e) = pinned else {
             return Ok(None);
         };
-        let registers = FrameRun::find(vaddr, limit.min(self.max_run), self.write)?;
-        if registers.is_some() {
-            return Ok(registers);
+        let mmio = FrameRun::find(vaddr, limit.min(self.max_run), self.write)?;
+        if mmio.is_some() {
+            return Ok(mmio);
         }
         // Two cases are left in which `fill` fails although there is memory that devices may
         // access. The protection keys of this thread may forbid access; they do not apply to
@@ -210,13 +208,12 @@ impl Pinner {
         Ok(None)
     }
 
-    /// Maps the pages of the batch, and `registers`. Keeps the last run of pages unless registers
-    /// follow it.
+    /// Maps the pages of the batch, and `mmio`. Keeps the last run of pages unless MMIO follows it.
     ///
     /// # Errors
     ///
     /// Those of [`Mapping::append`].
-    fn map(&mut self, mapping: &mut Mapping, registers: Option<FrameRun>) -> Result {
+    fn map(&mut self, mapping: &mut Mapping, mmio: Option<FrameRun>) -> Result {
         while let Some(run) = self.batch.take_run(self.max_run) {
             if run.is_charged() {
                 self.locked += run.count();
@@ -231,11 +228,11 @@ impl Pinner {
                 }
             }
         }
-        let Some(registers) = registers else {
+        let Some(mmio) = mmio else {
             return Ok(());
         };
         self.map_pending(mapping)?;
-        mapping.append(Frames::Registers(registers))
+        mapping.append(Frames::Mmio(mmio))
     }
 
     /// Maps the run that [`map`](Self::map) has kept.

@@ -36,8 +36,8 @@ use super::{
 pub enum Frames {
     /// Pages of memory. The mapping owns their pins.
     Memory(PinnedRun),
-    /// Registers of a device. No reference to them is held.
-    Registers(FrameRun),
+    /// MMIO of a device. No reference to it is held.
+    Mmio(FrameRun),
 }
 
 impl Frames {
@@ -45,7 +45,7 @@ impl Frames {
     fn is_write(&self) -> bool {
         match self {
             Self::Memory(run) => run.is_write(),
-            Self::Registers(run) => run.is_write(),
+            Self::Mmio(run) => run.is_write(),
         }
     }
 
@@ -53,7 +53,7 @@ impl Frames {
     fn parts(&self) -> (usize, usize) {
         match self {
             Self::Memory(run) => (run.frame(), run.count()),
-            Self::Registers(run) => (run.frame(), run.count()),
+            Self::Mmio(run) => (run.frame(), run.count()),
         }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Finds user addresses that map device registers instead of memory.
+//! Finds user addresses that map MMIO instead of memory.
 //!
 //! A process may map the BAR of one of its devices into the address space of another device. The
 //! frames (pfns) of a BAR have no pages that could be pinned, so they are looked up in the page

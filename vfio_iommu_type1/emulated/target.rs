@@ -142,8 +142,8 @@ impl<'a> Target<'a> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if `batch` has no room, or for device registers; `ENODEV` if the owner has exited;
-    /// `ENOMEM` over the limit; those of pinning. Some pages may be pinned then.
+    /// `EINVAL` if `batch` has no room, or for MMIO; `ENODEV` if the owner has exited; `ENOMEM` over
+    /// the limit; those of pinning. Some pages may be pinned then.
     fn pin_missing(
         &mut self,
         first: u64,
@@ -187,9 +187,9 @@ impl<'a> Target<'a> {
         batch
             .fill_remote(&memory, vaddr, count, write)
             .or_else(|e| {
-                // Device registers have no `struct page`.
-                let registers = FrameRun::find_remote(&memory, vaddr, 1, write)?;
-                Err(registers.map_or(e, |_| EINVAL))
+                // MMIO has no `struct page`.
+                let mmio = FrameRun::find_remote(&memory, vaddr, 1, write)?;
+                Err(mmio.map_or(e, |_| EINVAL))
             })
     }
 
