@@ -190,7 +190,7 @@ impl LastOwner {
 
 impl Kind for Container {
     type Layout = Layout;
-    type State = LastOwner;
+    type MutexData = LastOwner;
     type Pages = DmaPages;
 }
 

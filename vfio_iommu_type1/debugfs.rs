@@ -70,7 +70,7 @@ fn show_container(f: &mut fmt::Formatter<'_>, container: &Container) -> fmt::Res
         kib(totals.pinned)
     ))?;
     f.write_fmt(fmt!("  requests running or waiting: {}\n", look.requests()))?;
-    if let Some(owner) = look.state().get() {
+    if let Some(owner) = look.mutex_data().get() {
         f.write_fmt(fmt!("  last mapped by: {owner}\n"))?;
     }
     f.write_fmt(fmt!(

@@ -136,7 +136,7 @@ impl Container {
             return Err(RequestError::new(EINVAL, reason).at(gap));
         }
         Ok(Plan {
-            owner: held.state.current().map_err(no_owner)?,
+            owner: held.mutex_data.current().map_err(no_owner)?,
             domains: layout.set().clone(),
             has_iommu: layout.has_iommu(),
             dirty_granule: layout.tracks_dirty.then(|| layout.page_size()),
@@ -161,7 +161,7 @@ impl Container {
             let found = held
                 .first_in(range)
                 .ok_or(RequestError::new(ENOENT, c"nothing is mapped in the range"))?;
-            let owner = held.state.current().map_err(no_owner)?;
+            let owner = held.mutex_data.current().map_err(no_owner)?;
             let mut valid = false;
             held.for_each_from(found.start, |_, dma| {
                 valid = dma.vaddr().is_some();

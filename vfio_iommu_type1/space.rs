@@ -78,7 +78,7 @@ pub(crate) trait Kind {
     /// Data that does not change while any address is locked.
     type Layout;
     /// Data that may change whenever the mutex is held.
-    type State;
+    type MutexData;
     /// The pages of a mapping.
     type Pages: Pages;
 }
@@ -88,7 +88,7 @@ struct Inner<K: Kind> {
     queue: Queue,
     dmas: DmaTree<K::Pages>,
     layout: K::Layout,
-    state: K::State,
+    mutex_data: K::MutexData,
 }
 
 // No field is structurally pinned.
@@ -120,12 +120,12 @@ impl<K: Kind> Space<K> {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(layout: K::Layout, state: K::State) -> Result<impl PinInit<Self>> {
+    pub(crate) fn new(layout: K::Layout, mutex_data: K::MutexData) -> Result<impl PinInit<Self>> {
         let inner = Inner {
             queue: Queue::new()?,
             dmas: DmaTree::new(),
             layout,
-            state,
+            mutex_data,
         };
         Ok(pin_init!(Self {
             inner <- new_mutex!(inner),

@@ -42,9 +42,9 @@ impl<K: Kind> Look<'_, K> {
         &self.0.layout
     }
 
-    /// Returns the state.
-    pub(crate) fn state(&mut self) -> &mut K::State {
-        &mut self.0.state
+    /// Returns the data that may change whenever the mutex is held.
+    pub(crate) fn mutex_data(&mut self) -> &mut K::MutexData {
+        &mut self.0.mutex_data
     }
 
     /// Returns the number of mappings.
@@ -82,8 +82,8 @@ pub(crate) struct Held<'a, K: Kind> {
     removed: &'a mut Removed,
     /// The layout.
     pub(crate) layout: &'a K::Layout,
-    /// The state.
-    pub(crate) state: &'a mut K::State,
+    /// The data that may change whenever the mutex is held.
+    pub(crate) mutex_data: &'a mut K::MutexData,
 }
 
 impl<'a, K: Kind> Held<'a, K> {
@@ -93,7 +93,7 @@ impl<'a, K: Kind> Held<'a, K> {
             dmas: &mut inner.dmas,
             removed,
             layout: &inner.layout,
-            state: &mut inner.state,
+            mutex_data: &mut inner.mutex_data,
         }
     }
 

@@ -347,7 +347,7 @@ struct Log;
 
 impl Kind for Log {
     type Layout = ();
-    type State = Vec<char>;
+    type MutexData = Vec<char>;
     type Pages = NoPages;
 }
 
@@ -374,7 +374,7 @@ fn enter(space: &Arc<Space<Log>>, name: char, range: Range) -> thread::JoinHandl
     let space = space.clone();
     thread::spawn(move || {
         let entered = space.lock(range, |held| {
-            held.state.push(name);
+            held.mutex_data.push(name);
             Ok::<_, Error>(())
         });
         drop(entered);
@@ -395,7 +395,7 @@ pub(crate) fn nobody_overtakes() {
         a.join().expect("a thread has panicked");
         b.join().expect("a thread has panicked");
         let mut look = space.look();
-        let order: String = look.state().iter().collect();
+        let order: String = look.mutex_data().iter().collect();
         if a_waits {
             count.fetch_add(1, Ordering::Relaxed);
             assert_eq!(order, "ab", "a request was overtaken");
@@ -419,7 +419,7 @@ pub(crate) fn a_killed_request_leaves() {
                 let c = enter(&space, 'c', r(2, 3));
                 kill();
                 let entered = space.lock(r(1, 2), |held| {
-                    held.state.push('b');
+                    held.mutex_data.push('b');
                     Ok::<_, Error>(())
                 });
                 let killed = entered.map(drop).err();
@@ -429,8 +429,8 @@ pub(crate) fn a_killed_request_leaves() {
                 c.join().expect("a thread has panicked");
                 let mut look = space.look();
                 assert_eq!(look.requests(), 0, "requests are left in the queue");
-                let has_b = look.state().contains(&'b');
-                assert_eq!(look.state().len(), 2 + usize::from(has_b));
+                let has_b = look.mutex_data().contains(&'b');
+                assert_eq!(look.mutex_data().len(), 2 + usize::from(has_b));
                 assert_eq!(killed, (!has_b).then_some(EINTR));
                 count.fetch_add(usize::from(!has_b), Ordering::Relaxed);
             })

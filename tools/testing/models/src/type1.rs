@@ -128,7 +128,7 @@ pub(crate) struct Container {
 impl Kind for Container {
     type Layout = Layout;
     /// Whether the driver has pinned pages once, so that only these count as dirty.
-    type State = bool;
+    type MutexData = bool;
     type Pages = DmaPages;
 }
 

@@ -23,7 +23,7 @@ impl Container {
         let mut next = Some(range.start);
         while let Some(start) = next {
             next = guard.with(|held| {
-                let all = held.layout.translated && !*held.state;
+                let all = held.layout.translated && !*held.mutex_data;
                 let mut end = None;
                 held.for_each_from(start, |found, dma| {
                     if found.start > range.last {

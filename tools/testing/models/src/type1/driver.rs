@@ -106,7 +106,7 @@ impl Container {
             }
             return Err(e);
         }
-        guard.with(|held| *held.state = true);
+        guard.with(|held| *held.mutex_data = true);
         Ok(pages_of)
     }
 

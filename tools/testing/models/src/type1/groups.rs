@@ -90,7 +90,7 @@ impl Container {
         } else {
             remove_all(&mut whole);
         }
-        let wrote_anywhere = whole.with(|held| !*held.state);
+        let wrote_anywhere = whole.with(|held| !*held.mutex_data);
         if layout.tracks_dirty && wrote_anywhere {
             whole.update(Range::ALL, |_, _, pages| pages.add_dirty(pages.range()));
         }
