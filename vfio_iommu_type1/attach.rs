@@ -58,7 +58,7 @@ impl Container {
     /// failure the group is where it was before.
     pub(crate) fn attach(&self, group: &Group, kind: GroupKind) -> Result {
         let mut whole = self.space.try_lock_all(|held| {
-            if held.has_invalid_vaddr() {
+            if held.dmas().invalid() != 0 {
                 return Err(EBUSY);
             }
             if held.layout.has_group(group) {
@@ -340,12 +340,12 @@ fn check_mappings(
             last: span.last,
         });
         for outside in [below, above].into_iter().flatten() {
-            if held.first_in(outside).is_some() {
+            if held.dmas().first_in(outside).is_some() {
                 return Err(EINVAL);
             }
         }
     }
-    if reserved_ranges(regions).any(|range| held.first_in(range).is_some()) {
+    if reserved_ranges(regions).any(|range| held.dmas().first_in(range).is_some()) {
         return Err(EINVAL);
     }
     Ok(())

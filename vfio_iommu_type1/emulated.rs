@@ -213,7 +213,7 @@ impl Container {
 /// Returns `EBUSY` while a vaddr of the container is invalid. Updating vaddrs is not supported
 /// together with emulated devices.
 fn check_vaddrs_valid(held: &Held<'_, Container>, what: &str) -> Result {
-    if held.has_invalid_vaddr() {
+    if held.dmas().invalid() != 0 {
         pr_warn_once!("{what} refused: a vaddr of the container is invalid; update it with VFIO_DMA_MAP_FLAG_VADDR first\n");
         return Err(EBUSY);
     }

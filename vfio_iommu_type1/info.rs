@@ -77,7 +77,7 @@ impl Container {
         let mut caps = InfoCaps::default();
         caps.push(&MigrationCap::new(layout.page_size(), MAX_BYTES))?;
         caps.push(&bindings::vfio_iommu_type1_info_dma_avail {
-            avail: self.limit.saturating_sub(look.mappings() as u32),
+            avail: self.limit.saturating_sub(look.dmas().len() as u32),
             ..Default::default()
         })?;
         let ranges = &layout.ranges;

@@ -103,7 +103,7 @@ impl Container {
             }
             let dma = Dma::new(vaddr, pages);
             let inserted = guard.try_finish(|held| {
-                if held.mappings() >= self.limit as usize {
+                if held.dmas().len() >= self.limit as usize {
                     return Err(dma);
                 }
                 held.insert(request.range.last, dma, memory);
@@ -124,11 +124,11 @@ impl Container {
         let range = request.range;
         layout.check_used()?;
         request.check_aligned(layout.page_size())?;
-        if let Some(found) = held.first_in(range) {
+        if let Some(found) = held.dmas().first_in(range) {
             let reason = c"range overlaps an existing mapping";
             return Err(RequestError::new(EEXIST, reason).at(found));
         }
-        if held.mappings() >= self.limit as usize {
+        if held.dmas().len() >= self.limit as usize {
             return Err(self.too_many_mappings());
         }
         if let Some(gap) = layout.ranges.gap_in(range) {
@@ -159,6 +159,7 @@ impl Container {
             held.layout.check_used()?;
             request.check_aligned(held.layout.page_size())?;
             let found = held
+                .dmas()
                 .first_in(range)
                 .ok_or(RequestError::new(ENOENT, c"nothing is mapped in the range"))?;
             let owner = held.mutex_data.current().map_err(no_owner)?;

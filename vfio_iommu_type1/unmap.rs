@@ -155,7 +155,7 @@ impl Container {
         let span = request.span();
         let mut bytes = 0_u64;
         let mut rest = Some(span);
-        while let Some(dma) = rest.and_then(|range| self.space.look().first_in(range)) {
+        while let Some(dma) = rest.and_then(|range| self.space.look().dmas().first_in(range)) {
             // The mapping was added in the meantime. Drivers pin pages in version 2 only, and that
             // has checked before that the range cuts no mapping.
             if !span.contains(dma) {

@@ -47,19 +47,14 @@ impl<K: Kind> Look<'_, K> {
         &mut self.0.mutex_data
     }
 
-    /// Returns the number of mappings.
-    pub(crate) fn mappings(&self) -> usize {
-        self.0.dmas.len()
+    /// Returns the mappings of the whole container.
+    pub(crate) fn dmas(&self) -> &DmaTree<K::Pages> {
+        &self.0.dmas
     }
 
     /// Returns the number of requests that hold a range or wait for one.
     pub(crate) fn requests(&self) -> usize {
         self.0.queue.len()
-    }
-
-    /// Returns the range of the first mapping that overlaps `range`.
-    pub(crate) fn first_in(&self, range: Range) -> Option<Range> {
-        self.0.dmas.first_in(range)
     }
 
     /// Calls `f` for each mapping in `range` until it returns `false`.
@@ -97,19 +92,10 @@ impl<'a, K: Kind> Held<'a, K> {
         }
     }
 
-    /// Returns the number of mappings in the whole container.
-    pub(crate) fn mappings(&self) -> usize {
-        self.dmas.len()
-    }
-
-    /// Returns whether any mapping in the whole container has an invalid vaddr.
-    pub(crate) fn has_invalid_vaddr(&self) -> bool {
-        self.dmas.invalid() != 0
-    }
-
-    /// Returns the range of the first mapping that overlaps `range`.
-    pub(crate) fn first_in(&self, range: Range) -> Option<Range> {
-        self.dmas.first_in(range)
+    /// Returns the mappings of the whole container. Only those in the locked range stay the same
+    /// when the mutex is released.
+    pub(crate) fn dmas(&self) -> &DmaTree<K::Pages> {
+        self.dmas
     }
 
     /// Returns a mapping that overlaps `range` but is not contained in it.

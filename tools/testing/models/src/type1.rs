@@ -193,7 +193,7 @@ impl Container {
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut mappings = Vec::new();
         let mut look = self.space.look();
-        let (layout, counted, requests) = (*look.layout(), look.mappings(), look.requests());
+        let (layout, counted, requests) = (*look.layout(), look.dmas().len(), look.requests());
         look.for_each_in(Range::ALL, |range, dma| {
             let Some(pages) = dma.pages() else {
                 panic!("the pages of {range:?} were not put back");
@@ -211,9 +211,9 @@ impl Container {
         drop(look);
         assert_eq!(requests, 0, "requests are left in the queue");
         assert_eq!(counted, mappings.len(), "mappings are miscounted");
-        let invalid = self
-            .space
-            .lock(Range::ALL, |held| Ok::<_, Error>(held.has_invalid_vaddr()));
+        let invalid = self.space.lock(Range::ALL, |held| {
+            Ok::<_, Error>(held.dmas().invalid() != 0)
+        });
         assert_eq!(
             invalid.is_ok_and(|(_guard, invalid)| invalid),
             mappings.iter().any(|(_, vaddr, ..)| vaddr.is_none()),
@@ -235,7 +235,7 @@ impl Container {
     /// Takes all groups away, with which everything that is mapped goes.
     pub(crate) fn close(&self) {
         self.detach_all();
-        assert_eq!(self.space.look().mappings(), 0, "mappings are left");
+        assert_eq!(self.space.look().dmas().len(), 0, "mappings are left");
         let mut state = self.machine.state().into_iter();
         assert!(state.all(|state| state == (false, false)));
     }

@@ -71,7 +71,7 @@ impl Container {
                 mappings += 1;
                 true
             });
-            if mappings != held.mappings() {
+            if mappings != held.dmas().len() {
                 self.machine.blame("mappings go while all are locked");
             }
             Ok::<_, Error>(())

@@ -129,7 +129,7 @@ impl Container {
 
     /// Refuses with `EBUSY` while an address of the program's is invalid.
     pub(super) fn check_vaddrs_valid(held: &Held<'_, Self>) -> Result {
-        if held.has_invalid_vaddr() {
+        if held.dmas().invalid() != 0 {
             return Err(EBUSY);
         }
         Ok(())

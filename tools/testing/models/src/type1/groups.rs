@@ -35,7 +35,7 @@ impl Container {
     /// `EBUSY` while an address is invalid, `EINVAL` if it is here, `EPERM` if a mapping can't be pinned.
     pub(super) fn attach(&self, in_vain: bool) -> Answer {
         let mut whole = self.lock_to_attach(|layout| layout.translated)?;
-        let mut left = whole.with(|held| held.mappings());
+        let mut left = whole.with(|held| held.dmas().len());
         let replayed = whole.try_update(Range::ALL, |_, vaddr, pages| {
             left = left.saturating_sub(1);
             if in_vain && left == 0 {

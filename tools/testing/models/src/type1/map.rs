@@ -31,10 +31,10 @@ impl Container {
     pub(super) fn map(&self, range: Range) -> Answer {
         let memory = Reservation::new(GFP_KERNEL_ACCOUNT)?;
         let (guard, layout) = self.space.lock(range, |held| {
-            if held.first_in(range).is_some() {
+            if held.dmas().first_in(range).is_some() {
                 return Err(EEXIST);
             }
-            if held.mappings() >= self.limit {
+            if held.dmas().len() >= self.limit {
                 return Err(ENOSPC);
             }
             Ok(*held.layout)
@@ -48,7 +48,7 @@ impl Container {
         }
         let dma = Dma::new(vaddr_of(range, 0), pages);
         let entered = guard.try_finish(|held| {
-            if held.mappings() >= self.limit {
+            if held.dmas().len() >= self.limit {
                 return Err(dma);
             }
             held.insert(range.last, dma, memory);
@@ -69,7 +69,7 @@ impl Container {
     /// valid.
     pub(super) fn change_vaddr(&self, range: Range) -> Answer {
         let (mut guard, ()) = self.space.lock(range, |held| {
-            let found = held.first_in(range).ok_or(ENOENT)?;
+            let found = held.dmas().first_in(range).ok_or(ENOENT)?;
             let mut valid = false;
             held.for_each_from(found.start, |_, dma| {
                 valid = dma.vaddr().is_some();

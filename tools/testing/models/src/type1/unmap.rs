@@ -124,7 +124,10 @@ impl Container {
             };
         };
         let Some(dma) = each.dma else {
-            let Some(dma) = each.rest.and_then(|rest| self.space.look().first_in(rest)) else {
+            let Some(dma) = each
+                .rest
+                .and_then(|rest| self.space.look().dmas().first_in(rest))
+            else {
                 return Ok(Some(each.sum));
             };
             if !ask.range.contains(dma) {
