@@ -221,7 +221,9 @@ impl<K: Kind> Space<K> {
         &self,
         begin: impl FnOnce(&mut HeldMut<'_, K>) -> Result<(), E>,
     ) -> Result<WholeGuard<'_, K>, E> {
-        let (guard, ()) = self.lock(Range::ALL, begin)?;
+        let killed = Some(Killed.into());
+        let begin = |held: Held<'_, K>| begin(&mut HeldMut(held));
+        let (guard, ()) = self.enter(|_| Range::ALL, Mode::Exclusive, killed, begin)?;
         Ok(WholeGuard(guard))
     }
 
