@@ -142,8 +142,8 @@ impl<'a> Target<'a> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if `batch` has no room, or for MMIO; `ENODEV` if the owner has exited; `ENOMEM` over
-    /// the limit; those of pinning. Some pages may be pinned then.
+    /// `EINVAL` if `batch` has no room, or for MMIO; `ENODEV` if the owner has exited; `ENOMEM`
+    /// over the limit; those of pinning. Some pages may be pinned then.
     fn pin_missing(
         &mut self,
         first: u64,
