@@ -11,12 +11,12 @@ mod unmap;
 
 use std::sync::Arc;
 
-use kernel_ext::iova::Range;
-
 use kernel::{
     prelude::*,
     sync::Mutex, //
 };
+
+use kernel_ext::iova::Range;
 
 use crate::machine::Machine;
 

@@ -4,9 +4,9 @@
 
 use std::convert::Infallible;
 
-use kernel_ext::iova::Range;
-
 use kernel::prelude::*;
+
+use kernel_ext::iova::Range;
 
 use super::{
     super::space::RangeGuard,

@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use kernel_ext::iova::Range;
-
 use kernel::{
     prelude::*,
     sync::Mutex, //
 };
+
+use kernel_ext::iova::Range;
 
 use super::{
     super::space::{

@@ -2,9 +2,9 @@
 
 //! In the shape of the backend's attach.rs.
 
-use kernel_ext::iova::Range;
-
 use kernel::prelude::*;
+
+use kernel_ext::iova::Range;
 
 use super::{
     super::space::WholeGuard,

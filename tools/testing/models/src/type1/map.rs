@@ -2,9 +2,9 @@
 
 //! In the shape of the backend's map.rs.
 
-use kernel_ext::iova::Range;
-
 use kernel::prelude::*;
+
+use kernel_ext::iova::Range;
 
 use super::{
     super::space::{
