@@ -2,7 +2,7 @@
 
 //! Peer-to-peer groups: devices that share resources and therefore have a single user.
 //!
-//! Devices with the same UUID in `peer_to_peer_resource_uuid` are in one [`Group`], and in one
+//! Devices with the same UUID in `peer_to_peer_resource_uuid` are in one [`PeerGroup`], and in one
 //! software group of `vfio.ko`, which offers the software group to userspace as a whole.
 //! [`Peer::group`] determines the group of a device. A write to the attribute ([`set_uuid`]) makes
 //! `vfio.ko` move the device to the other software group, and changes [`Peer::group`] in the course
@@ -57,12 +57,12 @@ pub(crate) struct Peer {
     admit: Admit,
     /// Changed with [`PEERS`](static@PEERS) locked, while the device cannot be opened.
     #[pin]
-    group: SpinLock<Arc<Group>>,
+    group: SpinLock<Arc<PeerGroup>>,
 }
 
 /// Devices with the same UUID in `peer_to_peer_resource_uuid`. It exists as long as it has members.
 #[pin_data]
-struct Group {
+struct PeerGroup {
     uuid: Uuid,
     /// The devices whose [`Peer::group`] is this group, in the order in which they joined.
     ///
@@ -82,14 +82,14 @@ struct Group {
     open: Mutex<usize>,
 }
 
-impl Group {
+impl PeerGroup {
     fn new(uuid: Uuid) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 uuid,
-                members <- new_mutex!(KVec::new(), "vfio_mdev::Group::members"),
-                software_group <- new_spinlock!(None, "vfio_mdev::Group::software_group"),
-                open <- new_mutex!(0, "vfio_mdev::Group::open"),
+                members <- new_mutex!(KVec::new(), "vfio_mdev::PeerGroup::members"),
+                software_group <- new_spinlock!(None, "vfio_mdev::PeerGroup::software_group"),
+                open <- new_mutex!(0, "vfio_mdev::PeerGroup::open"),
             }),
             GFP_KERNEL,
         )
@@ -134,7 +134,7 @@ impl Peer {
         instance: Erased,
         admit: Admit,
     ) -> Result<Arc<Self>> {
-        let group = Group::new(Uuid::random())?;
+        let group = PeerGroup::new(Uuid::random())?;
         Arc::pin_init(
             pin_init!(Self {
                 dev: dev.into(),
@@ -147,7 +147,7 @@ impl Peer {
         )
     }
 
-    fn group(&self) -> Arc<Group> {
+    fn group(&self) -> Arc<PeerGroup> {
         self.group.lock().clone()
     }
 
@@ -158,15 +158,15 @@ impl Peer {
 
     /// Remembers the software group of the device in the device's group. The device is registered
     /// with VFIO, and is not unregistered or moved meanwhile.
-    fn note_software_group(&self, group: &Group) {
+    fn note_software_group(&self, group: &PeerGroup) {
         let current = IommuGroup::of(&self.dev);
         let former = core::mem::replace(&mut *group.software_group.lock(), current);
         drop(former);
     }
 
-    /// Changes the group. The device is in the software group of `to`. [`Group::admit`] has made
-    /// room, and [`PEERS`](static@PEERS) is locked since.
-    fn change_group(self: &Arc<Self>, to: Arc<Group>) {
+    /// Changes the group. The device is in the software group of `to`. [`PeerGroup::admit`] has
+    /// made room, and [`PEERS`](static@PEERS) is locked since.
+    fn change_group(self: &Arc<Self>, to: Arc<PeerGroup>) {
         self.note_software_group(&to);
         // `with_members` relies on this order: the group of a device always has it as a member.
         let added = to.members.lock().push_within_capacity(self.clone());
@@ -249,7 +249,7 @@ pub(crate) fn leave(peer: &Arc<Peer>) {
 }
 
 /// Returns the group with a UUID, if one of `peers` is in it.
-fn group_with(peers: &[Arc<Peer>], uuid: Uuid) -> Option<Arc<Group>> {
+fn group_with(peers: &[Arc<Peer>], uuid: Uuid) -> Option<Arc<PeerGroup>> {
     peers
         .iter()
         .map(|peer| peer.group())
@@ -266,7 +266,7 @@ fn group_with(peers: &[Arc<Peer>], uuid: Uuid) -> Option<Arc<Group>> {
 /// group has devices of another driver; `ENOMEM`; and the errors of sysfs and of the device's
 /// parent.
 fn set_uuid(device: &RegisteredPeer<'_>, uuid: Uuid) -> Result {
-    let (peer, peers) = (device.peer(), PEERS.lock());
+    let (peer, peers) = (device.peer, PEERS.lock());
     let Some((to, software_group)) = target(&peers, peer, uuid)? else {
         return Ok(());
     };
@@ -274,20 +274,20 @@ fn set_uuid(device: &RegisteredPeer<'_>, uuid: Uuid) -> Result {
 }
 
 /// A group to which a device can move, and the software group of its members, if it has members.
-type Target = (Arc<Group>, Option<ARef<IommuGroup>>);
+type Target = (Arc<PeerGroup>, Option<ARef<IommuGroup>>);
 
 /// Returns the group to which `peer` has to move for a UUID. Returns `None` if `peer` has the UUID.
 ///
 /// # Errors
 ///
-/// `ENOMEM`, and those of [`Group::admit`].
+/// `ENOMEM`, and those of [`PeerGroup::admit`].
 fn target(peers: &[Arc<Peer>], peer: &Peer, uuid: Uuid) -> Result<Option<Target>> {
     if peer.uuid() == uuid {
         return Ok(None);
     }
     let group = match group_with(peers, uuid) {
         Some(group) => group,
-        None => Group::new(uuid)?,
+        None => PeerGroup::new(uuid)?,
     };
     let software_group = group.admit(peer)?;
     Ok(Some((group, software_group)))

@@ -5,6 +5,7 @@
 
 use core::{
     marker::PhantomData,
+    mem::transmute,
     ptr::NonNull, //
 };
 
@@ -87,11 +88,6 @@ impl MoveDevice {
         // INVARIANT: This is the name of the function.
         Symbol::get(c"vfio_move_device").map(Self)
     }
-
-    fn function(&self) -> MoveDeviceFn {
-        // SAFETY: By the type invariant. The function with this name has this type.
-        unsafe { core::mem::transmute::<*mut c_void, MoveDeviceFn>(self.0.address()) }
-    }
 }
 
 /// A peer whose device stays registered with VFIO as long as this value exists.
@@ -100,15 +96,11 @@ impl MoveDevice {
 ///
 /// The device is registered, and is not unregistered before the end of `'a`.
 pub(super) struct RegisteredPeer<'a> {
-    peer: &'a Arc<Peer>,
+    pub(super) peer: &'a Arc<Peer>,
     move_device: &'a MoveDevice,
 }
 
 impl RegisteredPeer<'_> {
-    pub(super) fn peer(&self) -> &Arc<Peer> {
-        self.peer
-    }
-
     /// Moves the device to a software group, or to one of its own, with `vfio_move_device()`, which
     /// calls `commit` when the move cannot fail any more.
     ///
@@ -125,11 +117,14 @@ impl RegisteredPeer<'_> {
                 commit();
             }
         }
+        let function = self.move_device.0.address();
+        // SAFETY: By the type invariant of `MoveDevice`. The function with this name has this type.
+        let move_device = unsafe { transmute::<*mut c_void, MoveDeviceFn>(function) };
         let mut commit = Some(commit);
         // SAFETY: By the type invariant the device is registered. An instance begins with its
         // `struct vfio_device`. The group is valid, and `commit` outlives the call.
         to_result(unsafe {
-            (self.move_device.function())(
+            move_device(
                 self.peer.instance.0.cast().as_ptr(),
                 group.map_or(core::ptr::null_mut(), IommuGroup::as_ptr),
                 Some(commit_callback::<F>),
@@ -223,7 +218,10 @@ impl<D: Device> PeerOf<D> {
 
     /// Calls `f` with the members of the group. No member joins or leaves during the call.
     pub(crate) fn with_members<R>(&self, f: impl FnOnce(&Members<'_, D>) -> R) -> R {
-        self.peer.with_members(|members| f(&Self::typed(members)))
+        self.peer.with_members(|members| {
+            // SAFETY: They are the members of the group of a peer of this type. Their lock is held.
+            f(&unsafe { Members::new(members) })
+        })
     }
 
     /// Counts the device as open. Calls `first` if no other member is open.
@@ -232,26 +230,28 @@ impl<D: Device> PeerOf<D> {
     ///
     /// The errors of `first`. Then the device is not counted.
     pub(crate) fn opened(&self, first: impl FnOnce(&Members<'_, D>) -> Result) -> Result {
-        self.peer.opened(|members| first(&Self::typed(members)))
+        self.peer.opened(|members| {
+            // SAFETY: They are the members of the group of a peer of this type. Their lock is held.
+            first(&unsafe { Members::new(members) })
+        })
     }
 
     /// Undoes [`PeerOf::opened`]. Calls `last` if no other member is open.
     pub(crate) fn closed(&self, last: impl FnOnce(&Members<'_, D>)) {
-        self.peer.closed(|members| last(&Self::typed(members)));
-    }
-
-    /// Returns the members of the group of a peer of this type.
-    fn typed(members: &[Arc<Peer>]) -> Members<'_, D> {
-        // SAFETY: `Group::admit` only admits devices of one driver to a group. The lock of the
-        // group's members is held.
-        unsafe { Members::new(members) }
+        self.peer.closed(|members| {
+            // SAFETY: They are the members of the group of a peer of this type. Their lock is held.
+            last(&unsafe { Members::new(members) })
+        });
     }
 
     /// Decides whether `peer`, which is of this type, may join `members`.
     fn admit(peer: &Peer, members: &[Arc<Peer>]) -> Result {
-        // SAFETY: `Group::admit` calls this function for a peer that is in a group.
+        // SAFETY: `PeerGroup::admit` calls this function for a peer that is in a group.
         let instance: &Instance<D> = unsafe { peer.instance.instance() };
-        instance.parent().admit(instance, &Self::typed(members))
+        // SAFETY: `PeerGroup::admit` has checked that the members have the driver of `peer`. It
+        // holds their lock.
+        let members: Members<'_, D> = unsafe { Members::new(members) };
+        instance.parent().admit(instance, &members)
     }
 }
 
@@ -269,7 +269,9 @@ pub struct Members<'a, D: Device> {
 impl<'a, D: Device> Members<'a, D> {
     /// # Safety
     ///
-    /// The peers belong to the driver of `D`, and stay in their group for all of `'a`.
+    /// The peers belong to the driver of `D`, and stay in their group for all of `'a`. They do if
+    /// they are the members of one group, one of them is of this type, and their lock is held:
+    /// `PeerGroup::admit` only admits devices of one driver to a group.
     unsafe fn new(peers: &'a [Arc<Peer>]) -> Self {
         // INVARIANT: By this function's contract.
         Self {
