@@ -23,7 +23,7 @@ use kernel_ext::{
 };
 
 use crate::{
-    dma_log::DmaLog,
+    dma_logging::DmaLogging,
     driver::{
         irqs::Vectors,
         Device,
@@ -132,7 +132,7 @@ impl<D: Device> Instance<D> {
     /// As for [`dma_read`](Instance::dma_read), but `EPERM` for an address without write
     /// permission.
     pub fn dma_write(&self, iova: u64, from: &[u8]) -> Result {
-        let (open, log) = (self.while_open()?, self.dma_log());
+        let (open, log) = (self.while_open()?, self.dma_logging());
         if !log.is_active() {
             let result = open.write(iova, from);
             // A log may have started meanwhile. If the write failed, its progress is unknown.
@@ -192,7 +192,7 @@ impl<D: Device> Instance<D> {
     }
 
     /// Returns the log of the device's writes to the memory of the process.
-    pub(crate) fn dma_log(&self) -> &DmaLog {
+    pub(crate) fn dma_logging(&self) -> &DmaLogging {
         &self.content().pins.log
     }
 
@@ -240,7 +240,7 @@ impl<D: Device> Instance<D> {
     pub(crate) fn end_session(&self) {
         self.content().session.write().open = false;
         self.unpin(Range::ALL);
-        self.dma_log().stop();
+        self.dma_logging().stop();
         for vectors in &self.content().vectors {
             vectors.disable_all();
         }

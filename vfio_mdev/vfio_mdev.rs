@@ -14,7 +14,8 @@
 //!   `<linux/vfio.h>`
 //! - [`instance`]: a device of a Rust driver; its [`memory`], and the pinned [`pages`] of its
 //!   process
-//! - [`migration`], [`dma_log`]: saving and loading the state of a device; the log of its writes
+//! - [`migration`], [`dma_logging`]: saving and loading the state of a device; the log of its
+//!   writes
 //! - [`peers`]: peer-to-peer groups
 //!
 //! Unsafe code is confined to [`exports`] and to the `abi.rs` of each of these.
@@ -36,7 +37,7 @@
 
 mod bus;
 mod device;
-mod dma_log;
+mod dma_logging;
 mod driver;
 #[allow(unsafe_code)]
 mod exports;

@@ -41,7 +41,7 @@ use super::{
     Session, //
 };
 use crate::{
-    dma_log::{
+    dma_logging::{
         self,
         LogOps, //
     },
@@ -234,7 +234,7 @@ impl<D: Device> Instance<D> {
         unsafe { pin_init::raw_try_init(slot, content) }?;
         // INVARIANT: `content` was just initialised.
         this.ready.store(true, Ordering::Relaxed);
-        if dma_log::can_be_reported(move_device.is_some()) {
+        if dma_logging::can_be_reported(move_device.is_some()) {
             // SAFETY: The device is not visible yet, and the table is static.
             unsafe { (*raw).log_ops = LogOps::<D>::TABLE };
         }

@@ -24,7 +24,7 @@ use kernel_ext::{
 };
 
 use crate::{
-    dma_log::DmaLog,
+    dma_logging::DmaLogging,
     memory::{
         Sealed,
         Store, //
@@ -80,7 +80,7 @@ pub(crate) struct Pins {
     list: Mutex<KVec<Arc<PinnedRange>>>,
     /// The log of the device's writes, both to pinned pages and with `dma_write`.
     #[pin]
-    pub(crate) log: DmaLog,
+    pub(crate) log: DmaLogging,
 }
 
 // SAFETY: The pointer is only used while the device is open, for calls that any thread may make.
@@ -122,7 +122,7 @@ impl Pins {
                 calls,
                 device,
                 list <- new_mutex!(KVec::new(), "vfio_mdev::Pins::list"),
-                log <- DmaLog::new(),
+                log <- DmaLogging::new(),
             }),
             GFP_KERNEL,
         )

@@ -41,7 +41,7 @@ pub(crate) fn can_be_reported(own_core: bool) -> bool {
 
 /// The log of a device. It is active while DMA logging is.
 #[pin_data]
-pub(crate) struct DmaLog {
+pub(crate) struct DmaLogging {
     #[pin]
     current: Mutex<Current>,
 }
@@ -52,14 +52,14 @@ struct Current {
     begun: u64,
 }
 
-impl DmaLog {
+impl DmaLogging {
     /// Creates an inactive log.
     pub(crate) fn new() -> impl PinInit<Self> {
         let none = Current {
             log: None,
             begun: 0,
         };
-        pin_init!(Self { current <- new_mutex!(none, "vfio_mdev::DmaLog") })
+        pin_init!(Self { current <- new_mutex!(none, "vfio_mdev::DmaLogging") })
     }
 
     /// Starts a log of the writes to `ranges`. Returns the granularity of the log in bytes:
@@ -220,7 +220,7 @@ impl Log {
 }
 
 #[cfg(CONFIG_KUNIT)]
-#[kernel::macros::kunit_tests(vfio_mdev_dma_log)]
+#[kernel::macros::kunit_tests(vfio_mdev_dma_logging)]
 mod tests {
     use super::*;
     use entries::CHUNK;
@@ -228,16 +228,16 @@ mod tests {
 
     const PAGE: u64 = PAGE_SIZE as u64;
 
-    fn log(ranges: &[Range], wanted: u64) -> Result<Arc<DmaLog>> {
+    fn log(ranges: &[Range], wanted: u64) -> Result<Arc<DmaLogging>> {
         let mut all = KVec::new();
         all.extend_from_slice(ranges, GFP_KERNEL)?;
-        let log = Arc::pin_init(DmaLog::new(), GFP_KERNEL)?;
+        let log = Arc::pin_init(DmaLogging::new(), GFP_KERNEL)?;
         log.start(all, wanted)?;
         Ok(log)
     }
 
     /// Returns everything between two addresses, as the first and the last address of each piece.
-    fn all(log: &DmaLog, first: u64, last: u64) -> Result<KVec<(u64, u64)>> {
+    fn all(log: &DmaLogging, first: u64, last: u64) -> Result<KVec<(u64, u64)>> {
         let mut pieces: KVec<(u64, u64)> = KVec::new();
         log.report(first, last, |start, length| {
             let end = start + (length - 1);
@@ -251,7 +251,7 @@ mod tests {
         Ok(pieces)
     }
 
-    fn is_empty(log: &DmaLog) -> bool {
+    fn is_empty(log: &DmaLogging) -> bool {
         let current = log.current.lock();
         current
             .log
@@ -341,7 +341,7 @@ mod tests {
             (1 << 63, 30),
             (u64::MAX, 12),
         ] {
-            let log = Arc::pin_init(DmaLog::new(), GFP_KERNEL)?;
+            let log = Arc::pin_init(DmaLogging::new(), GFP_KERNEL)?;
             assert_eq!(log.start(KVec::new(), wanted), Ok(1 << shift));
             assert_eq!(log.start(KVec::new(), wanted), Err(EINVAL));
         }
@@ -352,7 +352,7 @@ mod tests {
     /// chunks completely.
     const SCATTERED: [u64; 6] = [0, 1, CHUNK, 2 * CHUNK + 5, 4 * CHUNK - 2, 4 * CHUNK - 1];
 
-    fn scattered() -> Result<Arc<DmaLog>> {
+    fn scattered() -> Result<Arc<DmaLogging>> {
         let log = log(&[Range::ALL], PAGE)?;
         for page in SCATTERED {
             log.wrote(page * PAGE, 1);

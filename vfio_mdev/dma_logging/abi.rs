@@ -49,7 +49,7 @@ impl<D: Device> LogOps<D> {
         from_result(|| {
             // SAFETY: By this function's contract.
             let ranges = unsafe { collect(ranges, count) }?;
-            *page_size = this.dma_log().start(ranges, *page_size)?;
+            *page_size = this.dma_logging().start(ranges, *page_size)?;
             Ok(0)
         })
     }
@@ -59,7 +59,9 @@ impl<D: Device> LogOps<D> {
     /// See [`LogOps`].
     unsafe extern "C" fn stop_callback(device: *mut bindings::vfio_device) -> c_int {
         // SAFETY: By this function's contract.
-        unsafe { Instance::<D>::from_raw(device) }.dma_log().stop();
+        unsafe { Instance::<D>::from_raw(device) }
+            .dma_logging()
+            .stop();
         0
     }
 
@@ -81,7 +83,7 @@ impl<D: Device> LogOps<D> {
         };
         let last = (iova as u64).saturating_add((length as u64).saturating_sub(1));
         from_result(|| {
-            this.dma_log()
+            this.dma_logging()
                 .report(iova as u64, last, |iova, length| bitmap.set(iova, length))?;
             Ok(0)
         })
