@@ -73,7 +73,6 @@ pub use id::{
     key::Key,
     range::{
         IdRange,
-        DEFAULT_CAPACITY,
         INVALID, //
     },
     state::IdState, //

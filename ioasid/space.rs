@@ -273,17 +273,17 @@ impl Space {
     }
 
     /// Returns the lowest id of the own space.
-    pub fn floor(&self) -> u32 {
+    pub(crate) fn floor(&self) -> u32 {
         self.floor
     }
 
     /// Returns the number of ids of the own space that are in use.
-    pub fn own_ids(&self) -> u32 {
+    pub(crate) fn own_ids(&self) -> u32 {
         self.own.outstanding()
     }
 
     /// Returns the number of ids whose allocator is gone.
-    pub fn orphans(&self) -> u32 {
+    pub(crate) fn orphans(&self) -> u32 {
         self.orphans.load(Relaxed).max(0) as u32
     }
 

@@ -30,9 +30,7 @@ pub use layout::{
     Buffer,
     Request,
     Response,
-    Status,
-    T_ALLOC_PASID,
-    T_FREE_PASID, //
+    Status, //
 };
 
 /// Feature bit: PASIDs are allocated by requests. If the device offers it, the driver must use it,

@@ -126,9 +126,9 @@ pub mod avs1 {
     /// There is a violation. The other bits and the address describe it.
     pub const AV: u32 = 0x1;
     /// The operation can't be translated.
-    pub const OTV: u32 = 0x6;
+    pub(crate) const OTV: u32 = 0x6;
     /// The access isn't permitted.
-    pub const APV: u32 = 0x78;
+    pub(crate) const APV: u32 = 0x78;
     /// The address isn't in a window.
     pub const WAV: u32 = 0x380;
     /// The LIODN has no valid entry.
@@ -150,11 +150,11 @@ pub mod pc {
     /// The PAMU is enabled.
     pub const PE: u32 = 0x4000_0000;
     /// The operation mapping cache is enabled.
-    pub const OCE: u32 = 0x1000;
+    pub(crate) const OCE: u32 = 0x1000;
     /// The cache of secondary entries is enabled.
-    pub const SPCC: u32 = 0x10;
+    pub(crate) const SPCC: u32 = 0x10;
     /// The cache of primary entries is enabled.
-    pub const PPCC: u32 = 0x1;
+    pub(crate) const PPCC: u32 = 0x1;
 }
 
 /// Bits of [`Register::Pics`].

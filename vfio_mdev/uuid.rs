@@ -22,7 +22,7 @@ const GUID_ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 1
 
 impl Uuid {
     /// The length of the text in bytes, without a newline.
-    pub const TEXT_LEN: usize = 36;
+    pub(crate) const TEXT_LEN: usize = 36;
 
     /// Parses the text: 32 hexadecimal digits in either case, with hyphens after 8, 12, 16 and 20
     /// digits.

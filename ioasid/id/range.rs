@@ -8,7 +8,7 @@ use kernel::prelude::*;
 pub const INVALID: u32 = u32::MAX;
 
 /// The default capacity of a space: a PASID has 20 bits.
-pub const DEFAULT_CAPACITY: u32 = 1 << 20;
+pub(crate) const DEFAULT_CAPACITY: u32 = 1 << 20;
 
 /// An inclusive range of ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,11 +14,11 @@ use kernel::{
 };
 
 use super::{
+    layout::IN_PROGRESS,
     Command,
     Registers,
     Response,
     Status,
-    IN_PROGRESS,
     VCCAP,
     VCCAP_PAS,
     VCMD,

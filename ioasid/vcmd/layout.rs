@@ -7,16 +7,16 @@ use kernel::prelude::*;
 use crate::id::range::DEFAULT_CAPACITY;
 
 /// Offset of the command register.
-pub const VCMD: usize = 0xe00;
+pub(super) const VCMD: usize = 0xe00;
 /// Offset of the response register.
-pub const VCRSP: usize = 0xe10;
+pub(super) const VCRSP: usize = 0xe10;
 /// Offset of the capability register.
-pub const VCCAP: usize = 0xe30;
+pub(super) const VCCAP: usize = 0xe30;
 
 /// In `VCCAP`: PASIDs can be allocated and freed.
-pub const VCCAP_PAS: u64 = 1 << 0;
+pub(super) const VCCAP_PAS: u64 = 1 << 0;
 /// In `VCRSP`: the command is still running.
-pub const IN_PROGRESS: u64 = 1 << 0;
+pub(super) const IN_PROGRESS: u64 = 1 << 0;
 
 /// A command for `VCMD`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,9 +12,9 @@
 use kernel::prelude::*;
 
 /// Type of the request that allocates a PASID.
-pub const T_ALLOC_PASID: u8 = 0x10;
+const T_ALLOC_PASID: u8 = 0x10;
 /// Type of the request that frees a PASID.
-pub const T_FREE_PASID: u8 = 0x11;
+const T_FREE_PASID: u8 = 0x11;
 
 /// A request, with room for the device's response.
 pub type Buffer = [u8; 16];
