@@ -26,6 +26,8 @@ pub mod pasid;
 pub mod rwsem;
 pub mod symbol;
 pub mod task;
+#[cfg(CONFIG_KUNIT)]
+pub mod testing;
 pub mod ticks;
 pub mod tree;
 pub mod uapi;

@@ -299,6 +299,7 @@ mod tests {
     use core::ops::Deref;
 
     use kernel::faux;
+    use kernel_ext::testing::Random;
 
     use super::*;
 
@@ -413,11 +414,10 @@ mod tests {
     fn members_are_the_devices_of_the_group() -> Result {
         let peers = Peers::new(5)?;
         let uuids = [[1; 16], [2; 16], [3; 16]].map(Uuid::from_bytes);
-        let mut random = 1u32;
+        let mut random = Random::new(1);
         for _ in 0..500 {
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let index = (random >> 16) as usize % peers.len();
-            assign(&peers, index, uuids[(random >> 24) as usize % 3])?;
+            let index = random.below(peers.len() as u64) as usize;
+            assign(&peers, index, random.pick(&uuids))?;
             for peer in peers.iter() {
                 let same = |other: &&Arc<Peer>| other.uuid() == peer.uuid();
                 let count = peers.iter().filter(same).count();

@@ -11,6 +11,8 @@ mod cases {
         sync::atomic::Atomic, //
     };
 
+    use kernel_ext::testing::Random;
+
     use super::super::*;
     use crate::read_once::{
         read_once,
@@ -195,11 +197,8 @@ mod cases {
         const EACH: u32 = 200;
         let tree = tree()?;
         let mut taken = [[false; EACH as usize]; CORNERS.len()];
-        let mut state = 1u32;
-        let mut random = |end: u32| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) % end
-        };
+        let mut sequence = Random::new(1);
+        let mut random = |end: u32| sequence.below(end.into()) as u32;
         for round in 0..100_000 {
             let (corner, at) = (random(3) as usize, random(EACH));
             let (base, taken) = (CORNERS[corner], &mut taken[corner]);

@@ -9,7 +9,10 @@ use kernel::{
     sync::Arc, //
 };
 
-use kernel_ext::gfp::Gfp;
+use kernel_ext::{
+    gfp::Gfp,
+    testing::Random, //
+};
 
 use model::{
     Model,
@@ -58,22 +61,6 @@ const SPIDS: u32 = 16;
 /// Two allocators each of two kinds. The kind is the key divided by two.
 const ALLOCATORS: usize = 4;
 
-/// A deterministic pseudo-random number generator.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 32) as u32
-    }
-
-    fn below(&mut self, end: u32) -> u32 {
-        self.next() % end
-    }
-}
-
 /// The space, its environment, and the model of both.
 struct Pair {
     space: Arc<Space>,
@@ -98,17 +85,22 @@ impl Pair {
             sets,
             stocks: [Stock::new(0)?, Stock::new(STOCK)?],
             model: Model::new()?,
-            random: Random(0x1234_5678_9abc_def1),
+            random: Random::new(0x1234_5678_9abc_def1),
         })
     }
 
+    /// Returns a number from 0 to `end - 1`.
+    fn below(&mut self, end: u32) -> u32 {
+        self.random.below(end.into()) as u32
+    }
+
     fn set(&mut self) -> usize {
-        self.random.below(4) as usize
+        self.below(4) as usize
     }
 
     /// Returns no set in one of four calls.
     fn maybe_set(&mut self) -> Option<usize> {
-        (self.random.below(4) != 0).then(|| self.set())
+        (self.below(4) != 0).then(|| self.set())
     }
 
     /// Returns the key of an id, in a set or in any set.
@@ -118,25 +110,25 @@ impl Pair {
 
     /// Returns an id, which usually exists.
     fn id(&mut self) -> u32 {
-        let start = self.random.below(IDS);
+        let start = self.below(IDS);
         let known = (start..IDS).find(|&id| self.model.ids[id as usize].is_some());
-        match self.random.below(8) {
+        match self.below(8) {
             0 => start,
             _ => known.unwrap_or(start),
         }
     }
 
     fn range(&mut self) -> Result<IdRange> {
-        let first = self.random.below(IDS);
-        match self.random.below(4) {
-            0 => IdRange::new(first, first + self.random.below(IDS - first)),
+        let first = self.below(IDS);
+        match self.below(4) {
+            0 => IdRange::new(first, first + self.below(IDS - first)),
             _ => Ok(IdRange::ALL),
         }
     }
 
     /// Makes a random call, and compares the results.
     fn call(&mut self) -> Result {
-        match self.random.below(500) {
+        match self.below(500) {
             0..150 => self.alloc(),
             150..250 => {
                 let (set, id) = (self.maybe_set(), self.id());
@@ -168,7 +160,7 @@ impl Pair {
             400..450 => self.spid(),
             450..499 => {
                 let id = self.id();
-                if self.random.below(2) == 0 {
+                if self.below(2) == 0 {
                     assert_eq!(self.space.bind(any(id)), self.model.bind(id));
                 } else {
                     assert_eq!(self.space.unbind(any(id)), self.model.unbind(id));
@@ -181,7 +173,7 @@ impl Pair {
 
     fn alloc(&mut self) -> Result {
         let (set, range) = (self.set(), self.range()?);
-        let data = self.random.next() as usize;
+        let data = self.random.below(1 << 32) as usize;
         let set_id = self.sets[set];
         let real = self
             .space
@@ -191,8 +183,8 @@ impl Pair {
     }
 
     fn spid(&mut self) -> Result {
-        let (id, spid) = (self.id(), self.random.below(SPIDS));
-        match self.random.below(3) {
+        let (id, spid) = (self.id(), self.below(SPIDS));
+        match self.below(3) {
             0 => {
                 let real = self.space.attach_spid(any(id), spid);
                 assert_eq!(real, self.model.attach_spid(id, spid));
@@ -212,13 +204,13 @@ impl Pair {
     }
 
     fn allocators(&mut self) -> Result {
-        if self.random.below(8) == 0 {
+        if self.below(8) == 0 {
             // Otherwise the own space would never be empty, as the first allocator requires.
             self.free_all();
         }
-        let key = self.random.below(ALLOCATORS as u32) as usize;
+        let key = self.below(ALLOCATORS as u32) as usize;
         let stock = key / 2;
-        if self.random.below(2) == 0 {
+        if self.below(2) == 0 {
             let fake = FakeAllocator::new(&self.stocks[stock], Fault::None)?;
             let real = self.space.add_allocator(kind(stock), key, fake);
             assert_eq!(real, self.model.register(key));
@@ -231,7 +223,7 @@ impl Pair {
         let last_of_kind = self.model.unregister(key);
         assert_eq!(real, last_of_kind);
         // The device of the allocator may forget its allocations.
-        if last_of_kind == Ok(true) && self.random.below(2) == 0 {
+        if last_of_kind == Ok(true) && self.below(2) == 0 {
             self.stocks[stock].reset();
             self.model.stocks[stock] = 0;
         }

@@ -20,10 +20,9 @@ mod tests {
         },
     };
 
-    use vfio_iommu_pamu::{
-        paace::Access,
-        testing::Random, //
-    };
+    use kernel_ext::testing::Random;
+
+    use vfio_iommu_pamu::paace::Access;
 
     /// Performs random operations on some LIODNs. After each operation it compares everything that
     /// they can reach with a model, which is a plain list.

@@ -17,6 +17,8 @@ mod tests {
         Monotonic, //
     };
 
+    use kernel_ext::testing::Random;
+
     use vfio_iommu_pamu::{
         paace::Access,
         pamu::Pamu,
@@ -24,10 +26,7 @@ mod tests {
             avs1,
             Register, //
         },
-        testing::{
-            self,
-            Random, //
-        },
+        testing,
         violation::{
             Report,
             Violation, //

@@ -9,18 +9,17 @@ use kernel::prelude::*;
 mod tests {
     use core::num::NonZero;
 
+    use kernel_ext::testing::Random;
+
     use super::*;
 
-    use crate::{
-        paace::{
-            operation_mapping::{
-                Incoming,
-                Mapped,
-                Outgoing, //
-            },
-            *,
+    use crate::paace::{
+        operation_mapping::{
+            Incoming,
+            Mapped,
+            Outgoing, //
         },
-        testing::Random,
+        *,
     };
 
     /// The number of entries that each property is tested with.

@@ -82,7 +82,7 @@ mod tests {
         let mut pool = Pool::new(LEN)?;
         let mut taken = [false; LEN];
         let mut rows: KVec<(usize, usize)> = KVec::new();
-        let mut random = crate::testing::Random::new(1);
+        let mut random = kernel_ext::testing::Random::new(1);
         for _ in 0..2000 {
             if random.below(2) == 0 {
                 let count = 1 + random.below(20) as usize;
