@@ -46,7 +46,7 @@ impl Parent {
 
     /// Undoes [`Parent::publish`]. Removes the devices of the parent first, and waits until they
     /// have no users.
-    fn withdraw(&self) {
+    fn unpublish(&self) {
         dev_info!(self.device(), "MDEV: Unregistering\n");
         let stopped = self.stop();
         self.unlink();

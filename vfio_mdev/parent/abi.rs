@@ -275,5 +275,5 @@ pub(crate) unsafe fn register(
 /// [`register`] has registered `parent`.
 pub(crate) unsafe fn unregister(parent: *mut bindings::mdev_parent) {
     // SAFETY: By this function's contract.
-    unsafe { Parent::from_raw(parent) }.withdraw();
+    unsafe { Parent::from_raw(parent) }.unpublish();
 }
