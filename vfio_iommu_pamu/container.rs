@@ -2,13 +2,7 @@
 
 //! A container: its LIODNs, its windows and the groups in it.
 //!
-//! # Locking
-//!
-//! One mutex protects the state. Work that may take long is done without it: memory is pinned
-//! before the mutex is taken, and the windows are checked again afterwards. Freeing memory under
-//! the mutex takes the mmap lock of a process, so `mmap()` of an MSI file doesn't take the mutex.
-//! User memory is never copied under it. The locks of the hardware nest inside it, and no code that
-//! holds them takes the mutex.
+//! One mutex protects the state. Lock order: `Documentation/locking.rst`.
 
 #[allow(unsafe_code)]
 mod abi;

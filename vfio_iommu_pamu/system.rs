@@ -5,11 +5,7 @@
 //! The driver of the PAMUs makes a [`System`] and registers it ([`Registration`]). Containers find
 //! it by [`SystemRef::get`].
 //!
-//! # Locking
-//!
-//! The mutex `pauses` is held while violations are handled. The locks `owners`, then a LIODN's
-//! `enable`, then the locks of a PAMU nest inside it, in this order. These are spinlocks. While one
-//! of them is held, no memory is allocated and no last reference is dropped.
+//! Lock order: `Documentation/locking.rst`.
 
 #[allow(unsafe_code)]
 mod abi;
