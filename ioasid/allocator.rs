@@ -32,11 +32,10 @@ use kernel::{
     }, //
 };
 
-use kernel_ext::gfp::Gfp;
-
 pub use registration::Registration;
 
 use crate::{
+    gfp::Gfp,
     id::range::IdRange,
     read_once::read_once,
     srcu_list::SrcuList, //

@@ -19,12 +19,12 @@ use kernel::{
 
 use kernel_ext::{
     bindings,
-    gfp::Gfp,
     mm::may_warn, //
 };
 
 use crate::{
     allocator::abi::AllocatorOps,
+    gfp::Gfp,
     id::{
         abi::{
             gfp_of,

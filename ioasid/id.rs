@@ -21,10 +21,9 @@ use kernel::{
     }, //
 };
 
-use kernel_ext::gfp::Gfp;
-
 use crate::{
     allocator::OWN_SPACE,
+    gfp::Gfp,
     id::{
         entry::{
             Found,

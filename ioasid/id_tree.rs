@@ -23,7 +23,7 @@ use kernel::{
     }, //
 };
 
-use kernel_ext::gfp::Gfp;
+use crate::gfp::Gfp;
 
 pub(crate) use abi::NodeCaches;
 use abi::{

@@ -36,6 +36,7 @@ mod system;
 mod trace;
 
 // What the concepts are made of.
+mod gfp; // allocation flags for C functions
 #[allow(unsafe_code)]
 #[path = "global_pasids/abi.rs"]
 mod global_pasids; // the PASIDs that are reserved in the kernel
@@ -65,6 +66,7 @@ pub use allocator::{
     Allocator,
     Registration, //
 };
+pub use gfp::Gfp;
 pub use id::{
     handle::{
         Pasid,

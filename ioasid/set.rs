@@ -10,14 +10,13 @@ mod lifecycle;
 
 use kernel::prelude::*;
 
-use kernel_ext::gfp::Gfp;
-
 pub use identity::{
     SetId,
     Token, //
 };
 
 use crate::{
+    gfp::Gfp,
     id::{
         handle::{
             Pasid,

@@ -24,8 +24,6 @@ use kernel::{
     }, //
 };
 
-use kernel_ext::gfp::Gfp;
-
 use crate::{
     allocator::{
         AllocatorList,
@@ -33,6 +31,7 @@ use crate::{
         OwnSpace,
         OWN_SPACE, //
     },
+    gfp::Gfp,
     global_pasids::GlobalPasids,
     id::{
         entry::{

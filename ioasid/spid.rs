@@ -10,9 +10,8 @@ use kernel::{
     sync::rcu, //
 };
 
-use kernel_ext::gfp::Gfp;
-
 use crate::{
+    gfp::Gfp,
     id::{
         handle::Reference,
         key::Key,

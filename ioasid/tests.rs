@@ -19,9 +19,8 @@ use kernel::{
     sync::Arc, //
 };
 
-use kernel_ext::gfp::Gfp;
-
 use crate::{
+    gfp::Gfp,
     id::{
         key::Key,
         range::IdRange,

@@ -43,7 +43,6 @@ use kernel::{
 };
 
 use kernel_ext::{
-    gfp::Gfp,
     mm::cond_resched,
     owned_work::{
         OwnedWork,
@@ -53,6 +52,7 @@ use kernel_ext::{
 
 use crate::{
     allocator::Allocator,
+    gfp::Gfp,
     id::range::{
         IdRange,
         DEFAULT_CAPACITY, //

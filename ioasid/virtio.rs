@@ -15,10 +15,9 @@ mod layout;
 
 use kernel::prelude::*;
 
-use kernel_ext::gfp::Gfp;
-
 use crate::{
     allocator::Allocator,
+    gfp::Gfp,
     id::range::{
         IdRange,
         DEFAULT_CAPACITY, //

@@ -10,7 +10,6 @@ pub mod eventfd;
 pub mod extent;
 pub mod file_ops;
 pub mod firmware;
-pub mod gfp;
 pub mod iommu;
 pub mod iommu_driver;
 pub mod iova;

@@ -4,18 +4,18 @@
 
 use kernel::prelude::*;
 
-use kernel_ext::{
-    bindings,
-    gfp::Gfp, //
-};
+use kernel_ext::bindings;
 
 use super::{
     Allocator,
     Kind, //
 };
-use crate::id::range::{
-    IdRange,
-    INVALID, //
+use crate::{
+    gfp::Gfp,
+    id::range::{
+        IdRange,
+        INVALID, //
+    }, //
 };
 
 /// A `struct ioasid_allocator_ops`.

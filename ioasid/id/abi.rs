@@ -2,15 +2,15 @@
 
 //! The arguments of C functions about ids.
 
-use kernel_ext::{
-    bindings,
-    gfp::Gfp, //
-};
+use kernel_ext::bindings;
 
 use super::key::Key;
-use crate::set::abi::{
-    set_id,
-    SetPtr, //
+use crate::{
+    gfp::Gfp,
+    set::abi::{
+        set_id,
+        SetPtr, //
+    }, //
 };
 
 /// Returns the key for an id in the C interface. The id must be in the set, unless the pointer is

@@ -25,8 +25,6 @@ use kernel::{
     }, //
 };
 
-use kernel_ext::gfp::Gfp;
-
 use super::node::{
     shift_for,
     Below,
@@ -36,9 +34,12 @@ use super::node::{
     Node,
     BITS, //
 };
-use crate::kmem_cache::{
-    self,
-    KmemCache, //
+use crate::{
+    gfp::Gfp,
+    kmem_cache::{
+        self,
+        KmemCache, //
+    }, //
 };
 
 /// The slab caches for the nodes of trees.

@@ -18,10 +18,9 @@ use kernel::{
     types::Opaque, //
 };
 
-use kernel_ext::{
-    bindings,
-    gfp::Gfp, //
-};
+use kernel_ext::bindings;
+
+use crate::gfp::Gfp;
 
 /// An object of a [`KmemCache`], with the head that the kernel needs to free it after a grace
 /// period.

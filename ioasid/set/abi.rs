@@ -26,10 +26,7 @@ use kernel::{
     types::Opaque, //
 };
 
-use kernel_ext::{
-    bindings,
-    gfp::Gfp, //
-};
+use kernel_ext::bindings;
 
 use super::{
     Quota,
@@ -37,9 +34,12 @@ use super::{
     SetState,
     Token, //
 };
-use crate::kmem_cache::{
-    self,
-    KmemCache, //
+use crate::{
+    gfp::Gfp,
+    kmem_cache::{
+        self,
+        KmemCache, //
+    }, //
 };
 
 /// A set in the C interface: not an address, but the id of the set. It is looked up, so that an

@@ -7,8 +7,6 @@ use kernel::{
     sync::rcu, //
 };
 
-use kernel_ext::gfp::Gfp;
-
 use super::{
     account::AccountStatus,
     Quota,
@@ -18,6 +16,7 @@ use super::{
     Token, //
 };
 use crate::{
+    gfp::Gfp,
     space::Space,
     warn_failed, //
 };

@@ -13,10 +13,9 @@ use kernel::{
     types::Opaque, //
 };
 
-use kernel_ext::{
-    bindings,
-    gfp::Gfp, //
-};
+use kernel_ext::bindings;
+
+use crate::gfp::Gfp;
 
 /// The ids of a set by their SPIDs.
 ///

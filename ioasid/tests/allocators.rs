@@ -15,8 +15,6 @@ use kernel::{
     workqueue, //
 };
 
-use kernel_ext::gfp::Gfp;
-
 use super::{
     alloc,
     any,
@@ -35,6 +33,7 @@ use crate::{
         Removal,
         OWN_SPACE, //
     },
+    gfp::Gfp,
     id::{
         range::IdRange,
         state::IdState, //

@@ -12,13 +12,12 @@ use kernel::{
     }, //
 };
 
-use kernel_ext::gfp::Gfp;
-
 use crate::{
     allocator::{
         Allocator,
         Kind, //
     },
+    gfp::Gfp,
     id::range::IdRange, //
 };
 

@@ -7,8 +7,6 @@ use kernel::{
     sync::Arc, //
 };
 
-use kernel_ext::gfp::Gfp;
-
 use super::{
     any,
     space, //
@@ -18,6 +16,7 @@ use crate::{
         Allocator,
         Registration, //
     },
+    gfp::Gfp,
     id::{
         range::{
             IdRange,

@@ -9,8 +9,6 @@ use kernel::{
     sync::Arc, //
 };
 
-use kernel_ext::gfp::Gfp;
-
 use super::{
     alloc,
     any,
@@ -18,6 +16,7 @@ use super::{
     space, //
 };
 use crate::{
+    gfp::Gfp,
     id::{
         key::Key,
         range::IdRange,

@@ -4,14 +4,13 @@
 
 use kernel::prelude::*;
 
-use kernel_ext::gfp::Gfp;
-
 use super::{
     alloc,
     any,
     space, //
 };
 use crate::{
+    gfp::Gfp,
     id::{
         key::Key,
         range::{

@@ -11,8 +11,6 @@ use kernel::{
     }, //
 };
 
-use kernel_ext::gfp::Gfp;
-
 use super::{
     alloc,
     any,
@@ -20,6 +18,7 @@ use super::{
     space, //
 };
 use crate::{
+    gfp::Gfp,
     id::{
         range::IdRange,
         state::IdState, //

@@ -16,13 +16,11 @@ use kernel::{
     workqueue, //
 };
 
-use kernel_ext::{
-    gfp::Gfp,
-    mm::cond_resched, //
-};
+use kernel_ext::mm::cond_resched;
 
 use super::space;
 use crate::{
+    gfp::Gfp,
     id::range::IdRange,
     set::{
         Quota,

@@ -9,10 +9,7 @@ use kernel::{
     sync::Arc, //
 };
 
-use kernel_ext::{
-    gfp::Gfp,
-    testing::Random, //
-};
+use kernel_ext::testing::Random;
 
 use model::{
     Model,
@@ -34,6 +31,7 @@ use super::{
 };
 use crate::{
     allocator::OWN_SPACE,
+    gfp::Gfp,
     id::{
         key::Key,
         range::IdRange,

@@ -4,8 +4,6 @@
 
 use kernel::prelude::*;
 
-use kernel_ext::gfp::Gfp;
-
 use crate::global_pasids::GlobalPasids;
 
 use super::{
@@ -14,6 +12,7 @@ use super::{
     space, //
 };
 use crate::{
+    gfp::Gfp,
     id::{
         key::Key,
         range::{

@@ -4,13 +4,12 @@
 
 use kernel::prelude::*;
 
-use kernel_ext::gfp::Gfp;
-
 use super::{
     any,
     space, //
 };
 use crate::{
+    gfp::Gfp,
     id::range::{
         IdRange,
         INVALID, //

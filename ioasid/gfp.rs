@@ -20,7 +20,7 @@ pub enum Gfp {
 
 impl Gfp {
     /// Returns the flags for C.
-    pub fn as_raw(self) -> bindings::gfp_t {
+    pub(crate) fn as_raw(self) -> bindings::gfp_t {
         match self {
             Self::Atomic => bindings::GFP_ATOMIC,
             Self::Kernel => bindings::GFP_KERNEL,
