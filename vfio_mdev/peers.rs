@@ -266,7 +266,7 @@ fn group_with(peers: &[Arc<Peer>], uuid: Uuid) -> Option<Arc<PeerGroup>> {
 /// group has devices of another driver; `ENOMEM`; and the errors of sysfs and of the device's
 /// parent.
 fn set_uuid(device: &RegisteredPeer<'_>, uuid: Uuid) -> Result {
-    let (peer, peers) = (device.peer, PEERS.lock());
+    let (peer, peers) = (device.peer(), PEERS.lock());
     let Some((to, software_group)) = target(&peers, peer, uuid)? else {
         return Ok(());
     };

@@ -96,11 +96,15 @@ impl MoveDevice {
 ///
 /// The device is registered, and is not unregistered before the end of `'a`.
 pub(super) struct RegisteredPeer<'a> {
-    pub(super) peer: &'a Arc<Peer>,
+    peer: &'a Arc<Peer>,
     move_device: &'a MoveDevice,
 }
 
-impl RegisteredPeer<'_> {
+impl<'a> RegisteredPeer<'a> {
+    pub(super) fn peer(&self) -> &'a Arc<Peer> {
+        self.peer
+    }
+
     /// Moves the device to a software group, or to one of its own, with `vfio_move_device()`, which
     /// calls `commit` when the move cannot fail any more.
     ///
