@@ -18,7 +18,10 @@ use kernel::{
 };
 use kernel_ext::{
     iova::Range,
-    mm::may_warn,
+    mm::{
+        may_warn,
+        MemoryCgroup, //
+    },
     rwsem::RwSem, //
 };
 
@@ -71,8 +74,9 @@ struct Content<D: Device> {
 /// The use of a device by processes.
 #[derive(Default)]
 struct Session {
-    /// Whether the device is open.
-    open: bool,
+    /// The memory cgroup of the process that opened the device, which is charged for the pins.
+    /// `None` if the device is not open.
+    payer: Option<MemoryCgroup>,
     /// Whether the device has been opened since it was created or last reset for the next user.
     used: bool,
 }
@@ -229,7 +233,7 @@ impl<D: Device> Instance<D> {
             })?;
         }
         *self.content().session.write() = Session {
-            open: true,
+            payer: Some(MemoryCgroup::current()),
             used: true,
         };
         D::opened(self).inspect_err(|_| self.end_session())
@@ -238,7 +242,7 @@ impl<D: Device> Instance<D> {
     /// Ends the session that [`Instance::begin_session`] started. The core still counts the device
     /// as open.
     pub(crate) fn end_session(&self) {
-        self.content().session.write().open = false;
+        self.content().session.write().payer = None;
         self.unpin(Range::ALL);
         self.dma_logging().stop();
         for vectors in &self.content().vectors {
@@ -248,7 +252,7 @@ impl<D: Device> Instance<D> {
             if may_warn() {
                 dev_warn!(
                     self.dev(),
-                    "reset after the last close failed ({:?}), the next open will reset the device again\n",
+                    "reset after the last close failed: {:?}; the next open retries it\n",
                     e
                 );
             }

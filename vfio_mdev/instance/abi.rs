@@ -151,13 +151,13 @@ impl<D: Device> Instance<D> {
     /// `ENODEV` if the device is not open.
     pub(super) fn while_open(&self) -> Result<OpenInstance<'_, D>> {
         let session = self.content().session.read();
-        if !session.open {
+        if session.payer.is_none() {
             return Err(ENODEV);
         }
         // INVARIANT: The session is locked, and was checked above.
         Ok(OpenInstance {
             instance: self,
-            _session: session,
+            session,
         })
     }
 
@@ -271,7 +271,7 @@ impl<D: Device> Instance<D> {
 /// The device's session is locked for reading, and open.
 pub(super) struct OpenInstance<'a, D: Device> {
     instance: &'a Instance<D>,
-    _session: ReadGuard<'a, Session>,
+    session: ReadGuard<'a, Session>,
 }
 
 impl<D: Device> OpenInstance<'_, D> {
@@ -291,7 +291,9 @@ impl<D: Device> OpenInstance<'_, D> {
 
     /// Pins pages of the memory of the process, see [`Instance::pin`].
     pub(super) fn pin(&self, iova: u64, count: usize, access: GuestAccess) -> Result<GuestPages> {
+        let pins = &self.instance.content().pins;
+        let payer = self.session.payer.as_ref().ok_or(ENODEV)?;
         // SAFETY: By the type invariant the device stays open.
-        unsafe { self.instance.content().pins.pin(iova, count, access) }
+        payer.charge(|| unsafe { pins.pin(iova, count, access) })
     }
 }

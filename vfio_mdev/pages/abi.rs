@@ -6,6 +6,7 @@
 //! process unmaps them or closes the device. From then on accesses fail.
 
 use kernel::{
+    alloc::flags::GFP_KERNEL_ACCOUNT,
     ffi::{
         c_int,
         c_void, //
@@ -128,7 +129,7 @@ impl Pins {
         )
     }
 
-    /// Pins `count` pages at `iova`.
+    /// Pins `count` pages at `iova`. Charges what it allocates to the active memory cgroup.
     ///
     /// # Errors
     ///
@@ -152,18 +153,18 @@ impl Pins {
             return Err(E2BIG);
         }
         let iovas = Range::of_size(iova, (count * PAGE_SIZE) as u64)?;
-        let mut pages = KVec::from_elem(core::ptr::null_mut(), count, GFP_KERNEL)?;
+        let mut pages = KVec::from_elem(core::ptr::null_mut(), count, GFP_KERNEL_ACCOUNT)?;
         let pin = Arc::pin_init(
             pin_init!(PinnedRange {
                 iovas,
                 count,
                 access,
-                pages <- new_mutex!(None, "vfio_mdev::Pin::pages"),
+                pages <- new_mutex!(None, "vfio_mdev::PinnedRange::pages"),
             }),
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )?;
         let mut list = self.list.lock();
-        list.reserve(1, GFP_KERNEL)?;
+        list.reserve(1, GFP_KERNEL_ACCOUNT)?;
         // SAFETY: By this function's contract. `pages` has room for `count` pointers.
         let pinned = unsafe {
             (self.calls.pin)(
@@ -184,7 +185,7 @@ impl Pins {
         }
         // INVARIANT: All pages were pinned.
         *pin.pages.lock() = Some(Pages(pages));
-        list.push(pin.clone(), GFP_KERNEL)?;
+        list.push(pin.clone(), GFP_KERNEL_ACCOUNT)?;
         Ok(GuestPages {
             pins: self.clone(),
             pin,

@@ -60,6 +60,7 @@ cases! {
     #[rows("T-D9")] all_pages_are_dirty_beside_hardware,
     unmap_returns_dirty_bitmap,
     #[requires(memory_cgroups, type1(Rust))] bitmaps_are_charged_to_cgroup_of_mapper,
+    #[requires(memory_cgroups, driver(Rust))] records_of_pins_are_charged_to_cgroup_of_opener,
 }
 
 fn each_page_is_charged_once() -> Result<()> {
@@ -372,6 +373,36 @@ fn bitmaps_are_charged_to_cgroup_of_mapper() -> Result<()> {
             "expected less than {BITMAP} bytes charged, got {left}"
         );
     }
+    Ok(())
+}
+
+/// The bus keeps an array of page pointers for each pin. A page that is pinned again counts as locked
+/// memory only once, so nothing else limits the memory for these arrays.
+fn records_of_pins_are_charged_to_cgroup_of_opener() -> Result<()> {
+    const PAGES: u64 = 512;
+    const ARRAYS: u64 = PAGES * PAGES * size_of::<usize>() as u64;
+    const KERNEL: &str = "kernel";
+    let cgroup = Cgroup::new("guest-tests")?;
+    let pinning = cgroup.during(Pinning::new)?;
+    let pinner = &pinning.pinner;
+    let memory = Memory::anonymous(2 * PAGES as usize * PAGE_SIZE)?;
+    pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
+    let before = cgroup.bytes(KERNEL)?;
+    for first in 0..PAGES {
+        pinner.pin(IOVA + first * PAGE, PAGES as u32, READ)?;
+    }
+    let limit = before + ARRAYS;
+    let charged = cgroup.wait_for(KERNEL, |bytes| bytes >= limit)?;
+    ensure!(
+        charged >= limit,
+        "expected at least {limit} bytes charged, got {charged}"
+    );
+    pinner.unpin(IOVA, 2 * PAGES as u32)?;
+    let left = cgroup.wait_for(KERNEL, |bytes| bytes < limit)?;
+    ensure!(
+        left < limit,
+        "expected less than {limit} bytes charged, got {left}"
+    );
     Ok(())
 }
 
