@@ -21,7 +21,7 @@
 //! takes them out of the tree and puts them back afterwards.
 //!
 //! Only `enter` waits for other requests. It is also the only function that creates guards, and a
-//! thread holds one guard at a time, so a waiting thread has no addresses locked.
+//! thread holds one guard at a time, so a thread that waits holds no range.
 
 mod dmas;
 mod guard;
@@ -73,7 +73,8 @@ pub(crate) use self::{
     },
 };
 
-/// The types that an address space consists of.
+/// The types of the data in an address space: those of this module, or those of the models in
+/// `tools/testing/models`.
 pub(crate) trait Kind {
     /// Data that does not change while any address is locked.
     type Layout;
@@ -224,14 +225,14 @@ impl<K: Kind> Space<K> {
         let killed = Some(Killed.into());
         let begin = |held: Held<'_, K>| begin(&mut HeldMut(held));
         let (guard, ()) = self.enter(|_| Range::ALL, Mode::Exclusive, killed, begin)?;
-        Ok(WholeGuard(guard))
+        Ok(guard)
     }
 
     /// Locks all addresses exclusively; cannot fail. Waits also if the task is being killed.
     pub(crate) fn lock_all(&self) -> WholeGuard<'_, K> {
         let begin = |_: Held<'_, K>| Ok::<_, Infallible>(());
         let Ok((guard, ())) = self.enter(|_| Range::ALL, Mode::Exclusive, None, begin);
-        WholeGuard(guard)
+        guard
     }
 
     /// Enters the queue, waits for the turn of the request, and calls `begin`. `range` computes
@@ -239,13 +240,15 @@ impl<K: Kind> Space<K> {
     ///
     /// If there is an error in `killed`, and the task is killed while it waits, the request leaves
     /// the queue and fails with that error.
-    fn enter<R, E>(
+    ///
+    /// For `WHOLE`, `range` must return [`Range::ALL`].
+    fn enter<const WHOLE: bool, R, E>(
         &self,
         range: impl Fn(&DmaTree<K::Pages>) -> Range,
         mode: Mode,
         mut killed: Option<E>,
         begin: impl FnOnce(Held<'_, K>) -> Result<R, E>,
-    ) -> Result<(RangeGuard<'_, K>, R), E> {
+    ) -> Result<(RangeGuard<'_, K, WHOLE>, R), E> {
         let mut inner = self.inner.lock();
         let (range, ticket) = loop {
             let range = range(&inner.dmas);

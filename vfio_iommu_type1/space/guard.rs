@@ -200,15 +200,16 @@ impl<K: Kind> HeldMut<'_, K> {
     }
 }
 
-/// The right to change the mappings in a range. Dropping it unlocks the range.
-pub(crate) struct RangeGuard<'a, K: Kind> {
+/// An exclusively locked range. Its holder may change the mappings in it. Dropping it unlocks the
+/// range. If `WHOLE` is true, the range is [`Range::ALL`].
+pub(crate) struct RangeGuard<'a, K: Kind, const WHOLE: bool = false> {
     pub(super) space: &'a Space<K>,
     pub(super) ticket: Ticket,
     pub(super) range: Range,
     pub(super) removed: Removed,
 }
 
-impl<K: Kind> RangeGuard<'_, K> {
+impl<K: Kind, const WHOLE: bool> RangeGuard<'_, K, WHOLE> {
     /// Returns the locked range.
     pub(crate) fn range(&self) -> Range {
         self.range
@@ -294,7 +295,7 @@ impl<K: Kind> RangeGuard<'_, K> {
     }
 }
 
-impl<K: Kind> Drop for RangeGuard<'_, K> {
+impl<K: Kind, const WHOLE: bool> Drop for RangeGuard<'_, K, WHOLE> {
     fn drop(&mut self) {
         let removed = core::mem::take(&mut self.removed);
         self.space
@@ -312,26 +313,12 @@ impl<K: Kind> SharedGuard<'_, K> {
     }
 }
 
-/// The right to change all mappings and the layout.
-pub(crate) struct WholeGuard<'a, K: Kind>(pub(super) RangeGuard<'a, K>);
-
-impl<'a, K: Kind> Deref for WholeGuard<'a, K> {
-    type Target = RangeGuard<'a, K>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl<K: Kind> DerefMut for WholeGuard<'_, K> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0
-    }
-}
+/// All addresses, exclusively locked. Its holder may change all mappings and the layout.
+pub(crate) type WholeGuard<'a, K> = RangeGuard<'a, K, true>;
 
 impl<K: Kind> WholeGuard<'_, K> {
     /// Calls `f` on the layout, with the mutex held.
     pub(crate) fn layout<R>(&mut self, f: impl FnOnce(&mut K::Layout) -> R) -> R {
-        f(&mut self.0.space.inner.lock().layout)
+        f(&mut self.space.inner.lock().layout)
     }
 }
