@@ -49,7 +49,8 @@ pub trait Transport: Send + Sync {
     /// Returns the highest PASID of the device's configuration, or 0 if it has no limit.
     fn max_pasid(&self) -> u32;
 
-    /// Sends a request and waits for the response, which is then in the buffer.
+    /// Sends a request and waits for the response, which is then in the buffer. Must not sleep: ids
+    /// are allocated and freed in atomic context too, so it polls the queue.
     ///
     /// # Errors
     ///
