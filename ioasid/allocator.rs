@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Custom allocators, which replace the module's own space as the source of ids.
+//! Custom allocators, which replace the default allocator.
 //!
 //! In a guest, the host allocates PASIDs through the guest's IOMMUs. There may be several IOMMUs of
 //! several kinds, and they may be added and removed. Therefore there is a list:

@@ -140,6 +140,6 @@ impl kernel::Module for Module {
 /// will, so the messages share one rate limit with those of all modules.
 fn warn_failed(what: fmt::Arguments<'_>, error: Error) {
     if may_warn() {
-        pr_warn!("cannot {}: {:?}\n", what, error);
+        pr_warn!("failed to {}: {:?}\n", what, error);
     }
 }

@@ -122,7 +122,7 @@ impl<'s> Set<'s> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if this handle was dropped by the set's id, and the set is gone.
+    /// `EINVAL` if the set has been freed by its id.
     pub fn quota(&self) -> Result<u32> {
         self.space
             .with_set(self.id, |state| Ok(state.account.quota()))

@@ -115,8 +115,8 @@ impl Ranges {
         gap.filter(|gap| gap.overlaps(range))
     }
 
-    /// Returns the range from the first usable address to the last one, or `None` if there is no
-    /// restriction.
+    /// Returns the range from the first to the last usable address, or `None` if all addresses are
+    /// usable.
     pub fn span(&self) -> Option<Range> {
         Some(Range {
             start: self.0.first()?.start,

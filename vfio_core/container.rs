@@ -49,7 +49,7 @@ use crate::iommu_driver::{
     IommuDriverRef, //
 };
 
-/// How userspace reaches a container.
+/// Which files give userspace access to a container.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Handle {
     /// Only through the file that created it. A process that has a group's file cannot reach the
@@ -63,7 +63,8 @@ pub(crate) enum Handle {
 #[pin_data]
 pub(crate) struct Container {
     handle: Handle,
-    /// The groups in the container. Held while groups join and leave, which can take long.
+    /// The groups in the container. The mutex is held while a group is attached or detached, which
+    /// can take long.
     #[pin]
     groups: Mutex<Groups>,
     /// The address space. Changed only with `groups` locked, so it cannot change while the caller
@@ -176,7 +177,7 @@ impl Container {
         if groups.noiommu().is_some_and(|present| present != noiommu) {
             warn(
                 &group,
-                "the container has groups of the other kind (with or without an IOMMU); use another container",
+                "IOMMU groups and no-IOMMU groups cannot share a container; use another container",
             );
             return Err(EPERM);
         }
@@ -198,7 +199,7 @@ impl Container {
             Some(iommu) => iommu.attach(&group, kind).inspect_err(|&e| {
                 if e != EINTR && may_warn() {
                     pr_warn!(
-                        "group {}: VFIO_GROUP_SET_CONTAINER failed: the IOMMU driver of the container returned error {}\n",
+                        "group {}: VFIO_GROUP_SET_CONTAINER failed: attaching the group returned error {}\n",
                         group.id(),
                         e.to_errno()
                     );

@@ -134,7 +134,7 @@ impl Group {
         )
     }
 
-    /// Returns whether the group has an IOMMU, and if not, which kind of group it is.
+    /// Returns the type of the group: `enum vfio_group_type`.
     pub(crate) fn kind(&self) -> GroupKind {
         self.kind
     }
@@ -179,7 +179,8 @@ impl Group {
         self.translation.lock().clone()
     }
 
-    /// Ends all use of the group. The last device is already unregistered, so no device is open.
+    /// Removes the group from its container. Later opens and ioctls return `ENODEV`. The caller has
+    /// unregistered the last device.
     fn revoke(&self) {
         let mut state = self.state.lock();
         state.leave_container();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! IOMMU drivers, which translate addresses for containers: `struct vfio_iommu_driver`. They are also
-//! called backends.
+//! The list of backends: `struct vfio_iommu_driver`. A backend maps memory for the groups of a
+//! container.
 
 #[allow(unsafe_code)]
 mod abi;

@@ -58,7 +58,7 @@ mod tests {
     };
 
     #[test]
-    fn d23_data_types() {
+    fn set_irqs_data_types() {
         for flags in 0..64 {
             let header = vfio_irq_set {
                 argsz: 20 + 16,
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn d23_sizes() {
+    fn set_irqs_argsz() {
         for argsz in 0..64 {
             let none = vfio_irq_set { argsz, ..GOOD };
             assert_eq!(data_size(&none, 4, 2).is_some(), argsz >= 20);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn d23_ranges() {
+    fn set_irqs_start_and_count() {
         let edges = [0, 1, 3, 4, 5, u32::MAX / 2, u32::MAX - 1, u32::MAX];
         for start in edges {
             for count in edges {

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn d11_every_step_is_a_driver_arc_and_arrives() {
+    fn each_step_is_a_driver_arc_and_reaches_the_target() {
         for flags in 0..8 {
             for from in all().filter(|&s| is_supported(s, flags)) {
                 for target in all().filter(|&s| is_supported(s, flags)) {
@@ -146,14 +146,14 @@ mod tests {
     }
 
     #[test]
-    fn d11_staying_is_a_step_to_itself() {
+    fn next_state_of_the_target_is_the_target() {
         for state in all().filter(|&s| is_supported(s, 7)) {
             assert_eq!(next(state, state, 7), Some(state));
         }
     }
 
     #[test]
-    fn d11_error_is_absorbing() {
+    fn no_path_from_or_to_error() {
         for state in all() {
             assert_eq!(next(MigrationState::Error, state, 7), None);
             assert_eq!(next(state, MigrationState::Error, 7), None);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn d11_long_ways_go_as_documented() {
+    fn long_paths_are_those_of_the_uapi_header() {
         use MigrationState::*;
         let ways: [&[MigrationState]; 7] = [
             &[PreCopy, Running, RunningP2p, Stop, Resuming],

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! No-IOMMU mode: devices whose DMA nothing confines.
+//! No-IOMMU mode: devices without an IOMMU, whose DMA is not translated.
 //!
 //! The groups of these devices are software groups. Their containers use only the backend in this
 //! file, which does no translation. Registering such a device taints the kernel.

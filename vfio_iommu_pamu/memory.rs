@@ -123,7 +123,7 @@ fn next_run(
 fn unsuitable(vaddr: usize, pages: usize, error: Error) -> Error {
     if may_warn() {
         pr_warn!(
-            "cannot map memory at {:#x}: the {} KiB of a window must be physically contiguous and aligned to their size. Use hugepages of at least this size.\n",
+            "cannot map memory at {:#x}: the {} KiB of a window must be physically contiguous and aligned to their size; use hugepages of at least this size\n",
             vaddr,
             pages << (PAGE_SHIFT - 10),
         );

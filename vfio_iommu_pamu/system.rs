@@ -244,7 +244,9 @@ impl System {
             was_open
         };
         if was_open {
-            pr_info!("LIODN {liodn} is blocked for kernel drivers until this module is reloaded\n");
+            pr_info!(
+                "LIODN {liodn} stays disabled for kernel drivers until this module is reloaded\n"
+            );
         }
         Ok(Liodn::new(self.clone(), state, liodn))
     }

@@ -5,8 +5,8 @@
 //! An [`AddressSpace`] has an aperture, then windows ([`geometry`]), then mappings ([`mapping`]).
 //! It decides what is permitted in which state, and tells a [`WindowHardware`] what to update. It
 //! depends neither on memory nor on hardware. Everything that can fail is checked first
-//! (`check_*`), and what was checked can then be done without failing. So a request changes
-//! everything or nothing. The caller holds the same lock from the check to the change.
+//! (`check_*`), and what was checked can then be done without failing. A request that
+//! fails therefore changes nothing. The caller holds the same lock from the check to the change.
 //!
 //! The aperture *is in use* while anything is mapped. Exactly then the devices are enabled, and
 //! neither the aperture nor its division into windows can change.

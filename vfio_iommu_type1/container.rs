@@ -41,7 +41,7 @@ use crate::{
     DMA_ENTRY_LIMIT, //
 };
 
-/// A container with its address space.
+/// The address space of a container: `struct vfio_iommu` in C VFIO.
 #[pin_data]
 pub(crate) struct Container {
     /// Whether the container follows the rules of `VFIO_TYPE1v2_IOMMU` instead of
@@ -60,7 +60,7 @@ pub(crate) struct Container {
     pub(crate) devices: Arc<DeviceList>,
 }
 
-/// A group whose DMA an IOMMU translates.
+/// An attached group that has an IOMMU: `struct vfio_iommu_group` in C VFIO.
 pub(crate) struct AttachedGroup {
     /// The group's attachment to its domain.
     pub(crate) attachment: Attachment,
@@ -69,7 +69,7 @@ pub(crate) struct AttachedGroup {
     pub(crate) pinned_page_dirty_scope: AtomicFlag,
 }
 
-/// A domain and the groups in it.
+/// A domain and the groups in it: `struct vfio_domain` in C VFIO.
 pub(crate) struct GroupDomain {
     /// The groups. Each holds a reference to the domain.
     pub(crate) groups: KVec<AttachedGroup>,
@@ -96,7 +96,8 @@ impl GroupDomain {
     }
 }
 
-/// The groups and domains of a container, and the rules for its mappings.
+/// The groups and domains of a container, and the iova ranges that can be mapped. Changed only with
+/// all iovas locked.
 pub(crate) struct Layout {
     /// The domains of groups with an IOMMU.
     pub(crate) domains: KVec<GroupDomain>,
@@ -163,7 +164,7 @@ fn smallest_page(domains: &Domains) -> u64 {
     1 << domains.page_sizes().trailing_zeros()
 }
 
-/// The process that mapped last, which is likely to map again.
+/// A cache of the process that has mapped last.
 #[derive(Default)]
 pub(crate) struct LastOwner(Option<Arc<Owner>>);
 

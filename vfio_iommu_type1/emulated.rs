@@ -46,7 +46,7 @@ use self::target::{
 /// The page size.
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// The maximum number of devices that the log names after an unmap fails.
+/// The maximum number of devices that log messages name when an unmap fails.
 const NAMED: usize = 4;
 
 impl Container {
@@ -192,7 +192,7 @@ impl Container {
             }
             dev_warn!(
                 device.dev(),
-                "unmap of iovas {start:#x}-{last:#x} failed: a driver keeps pages pinned, possibly the driver of this device\n"
+                "unmap of iovas {start:#x}-{last:#x} failed: pages are still pinned, possibly by the driver of this device\n"
             );
         }
         let count = devices.iter().count();
@@ -214,7 +214,7 @@ impl Container {
 /// together with emulated devices.
 fn check_vaddrs_valid(held: &Held<'_, Container>, what: &str) -> Result {
     if held.dmas().invalid() != 0 {
-        pr_warn_once!("{what} refused: a vaddr of the container is invalid; update it with VFIO_DMA_MAP_FLAG_VADDR first\n");
+        pr_warn_once!("{what} refused: the container has an invalid vaddr; update it with VFIO_DMA_MAP_FLAG_VADDR first\n");
         return Err(EBUSY);
     }
     Ok(())

@@ -132,7 +132,7 @@ impl Container {
             return Err(self.too_many_mappings());
         }
         if let Some(gap) = layout.ranges.gap_in(range) {
-            let reason = c"iovas are reserved or not translated; see CAP_IOVA_RANGE";
+            let reason = c"range is outside of the valid iova ranges; see VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE";
             return Err(RequestError::new(EINVAL, reason).at(gap));
         }
         Ok(Plan {
@@ -197,9 +197,8 @@ impl Container {
     fn too_many_mappings(&self) -> RequestError {
         if may_warn() {
             pr_warn!(
-                "{}: too many mappings: 1 more needed, {} in the container, limit {}; raise the module parameter dma_entry_limit (applies to new containers)\n",
+                "{}: dma_entry_limit reached: {} mappings in the container; raise the module parameter dma_entry_limit (applies to new containers)\n",
                 TaskLabel::current(),
-                self.limit,
                 self.limit,
             );
         }

@@ -94,7 +94,7 @@ impl DmaPages {
             let mmio = pinner
                 .pin(vaddr.get() + done * PAGE_SIZE, pages - done, ahead)
                 .map_err(|e| {
-                    RequestError::new(e, c"no memory at the vaddr, or it cannot be pinned").at(rest)
+                    RequestError::new(e, c"the pages at the vaddr cannot be pinned").at(rest)
                 })?;
             done += mmio.as_ref().map_or(pinner.batch.len(), FrameRun::count);
             let mapped = pinner.map(mapping, mmio);
@@ -111,20 +111,21 @@ impl DmaPages {
                     RequestError::charge(e).at(rest)
                 })?,
             }
-            mapped.map_err(|e| RequestError::new(e, c"the IOMMU driver failed").at(rest))?;
+            mapped.map_err(|e| RequestError::new(e, c"iommu_map() failed").at(rest))?;
             cond_resched();
         }
         // A map of one run does not reach the IOMMU before it is charged.
         pinner
             .map_pending(mapping)
-            .map_err(|e| RequestError::new(e, c"the IOMMU driver failed"))?;
+            .map_err(|e| RequestError::new(e, c"iommu_map() failed"))?;
         let charged = pinner.locked.max(before);
         charge.sub(charge.pages().saturating_sub(charged));
         Ok(PinMap::Complete)
     }
 }
 
-/// Charges `missing` pages, if not 0, and `ahead` more if the limit allows it.
+/// Charges `missing` pages, and `ahead` more if the limit allows it. If `missing` is 0, does
+/// nothing.
 ///
 /// # Errors
 ///

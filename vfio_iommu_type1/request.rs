@@ -76,7 +76,7 @@ impl MapRequest {
             (false, false) => Some(prot),
             (true, true) => None,
             (true, false) => {
-                let reason = c"neither FLAG_READ nor FLAG_WRITE is set";
+                let reason = c"neither VFIO_DMA_MAP_FLAG_READ nor VFIO_DMA_MAP_FLAG_WRITE is set";
                 return Err(RequestError::new(EINVAL, reason));
             }
             (false, true) => {

@@ -195,7 +195,7 @@ impl Container {
     /// possible.
     fn pinned_error(&self, dma: Range) -> RequestError {
         self.warn_pinned(dma);
-        RequestError::new(EBUSY, c"a driver keeps pages pinned").at(dma)
+        RequestError::new(EBUSY, c"a driver did not unpin its pages").at(dma)
     }
 
     /// Checks an unmap request, whose range the caller has locked, and begins to execute it.
@@ -350,5 +350,5 @@ pub(crate) fn check_whole(held: &Held<'_, Container>, range: Range) -> RequestRe
 
 /// Returns the error for a range that cuts the mapping at `cut`.
 fn cut_mapping(cut: Range) -> RequestError {
-    RequestError::new(EINVAL, c"range contains a part of this mapping only").at(cut)
+    RequestError::new(EINVAL, c"range bisects a mapping").at(cut)
 }

@@ -65,7 +65,7 @@ module! {
 }
 
 module_param! {
-    /// Whether to accept groups whose devices can raise any interrupt.
+    /// Whether to attach groups without interrupt remapping.
     pub(crate) static ALLOW_UNSAFE_INTERRUPTS: bool = false;
     name: "allow_unsafe_interrupts",
     kind: "bool",

@@ -87,7 +87,7 @@ pub trait Parent: Send + Sync + Sized + 'static {
 
 /// A device type.
 pub trait Type: Send + Sync + Sized + 'static {
-    /// The last part of the directory's name, `2` in `mtty-2`.
+    /// The name of the type in sysfs after the driver's name: `2` in `mtty-2`.
     fn sysfs_name(&self) -> &'static CStr;
 
     /// The attribute `description`: describes such a device.

@@ -30,9 +30,9 @@ struct vfio_device;
  * may hold locks around this function and vfio_register_emulated_iommu_dev(), but not around
  * functions that its callbacks of struct vfio_device_ops wait for.
  *
- * Return: 0, or a negative error, and then nothing has changed. -EBUSY: one of the two groups or one
- * of their devices is open. -ENODEV: the device is in no software group. -ENOMEM, or an error of
- * sysfs.
+ * Return: 0 on success, a negative errno otherwise; nothing changes on error. -EBUSY: one of the two
+ * groups or one of their devices is open. -ENODEV: the device is in no software group. -ENOMEM, or
+ * an error of sysfs.
  */
 int vfio_move_device(struct vfio_device *device, struct iommu_group *group,
 		     void (*commit)(void *data), void *data);

@@ -225,7 +225,7 @@ impl Domain {
             if unmapped == 0 {
                 // Userspace cannot trigger this, so it is not rate-limited.
                 pr_err!(
-                    "the IOMMU did not unmap {:#x} bytes at iova {:#x}: their pages stay pinned\n",
+                    "iommu_unmap() of {:#x} bytes at iova {:#x} failed: the pages stay pinned\n",
                     size - done,
                     start
                 );

@@ -154,7 +154,7 @@ impl Group {
         if moved.is_err() && !(0..TRIES).any(|_| from.add_device(dev).is_ok()) {
             dev_warn!(
                 dev,
-                "cannot be added to group {} again, out of memory: remove the device\n",
+                "cannot be moved back to group {}: out of memory; remove the device\n",
                 from.id()
             );
         }

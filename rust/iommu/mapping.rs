@@ -75,13 +75,13 @@ pub struct Mapping {
 
 const _: () = assert!(size_of::<Mapping>() == 32);
 
-/// The start of a mapping, a multiple of the page size. The bits below the page size hold the
-/// access permissions of devices, and whether unmapping from a former domain failed.
+/// The first iova of a mapping. The low bits hold its `prot`, and whether an earlier unmap from a
+/// domain has failed.
 #[derive(Clone, Copy)]
 struct Place(u64);
 
 impl Place {
-    /// The bit of a place whose pages devices may reach through a former domain.
+    /// Set if an unmap has failed, so that devices may still access the pages.
     const REACHABLE: u64 = PAGE_SIZE as u64 / 2;
 
     fn new(iova: u64, prot: Prot) -> Self {

@@ -22,7 +22,7 @@ extern "C" {
     pub(super) fn vfio_unregister_iommu_driver(ops: *const c_void);
 }
 
-/// What the core's pointer refers to.
+/// The value that `iommu_data` points to.
 struct Instance<B> {
     backend: Arc<B>,
     /// The list of [`Backend::device_list`], so that a device leaves the list that it was added to.
@@ -101,7 +101,7 @@ impl<B: Backend> Table<B> {
         )
     }
 
-    /// Borrows the instance behind the core's pointer.
+    /// Borrows the value that `iommu_data` points to.
     ///
     /// # Safety
     ///

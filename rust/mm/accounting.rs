@@ -100,7 +100,7 @@ impl Owner {
         unsafe { bindings::kernel_ext_memlock_limit(self.task.as_ptr()) }
     }
 
-    /// Adds to or subtracts from the count of locked pages. The `mm` must have users.
+    /// Changes `locked_vm` by `pages`: `account_locked_vm()`. The `mm` must have users.
     fn account(&self, pages: usize, add: bool) -> Result {
         // SAFETY: `mm` and `task` are counted references; the helper takes the mmap lock of `mm`.
         kernel::error::to_result(unsafe {

@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn d24_sizes_are_aligned() {
+    fn sizes_are_aligned() {
         for (size, aligned) in [(0, 0), (1, 8), (8, 8), (9, 16), (24, 24)] {
             assert_eq!(aligned_size(size), Some(aligned));
         }
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn d24_walk_finds_every_capability() -> Result {
+    fn walk_finds_every_capability() -> Result {
         let sizes = [8, 9, 24, 17, 8];
         let mut chain = chain(&sizes)?;
         for offset in [0, 24, 32] {
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn d24_content_is_zeroed() -> Result {
+    fn content_is_zeroed() -> Result {
         let chain = chain(&[32])?;
         assert!(chain[HEADER_SIZE..].iter().all(|&byte| byte == 0));
         Ok(())

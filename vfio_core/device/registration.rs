@@ -24,7 +24,7 @@ use crate::{
     }, //
 };
 
-/// Registers a device whose DMA is confined by an IOMMU, so that userspace can open it.
+/// `vfio_register_group_dev()`: registers a device behind an IOMMU.
 ///
 /// # Errors
 ///
@@ -45,8 +45,8 @@ pub(crate) fn register_physical(device: &Device) -> Result {
     register(device, &group)
 }
 
-/// Registers a device that does no DMA of its own, so that userspace can open it. The driver pins
-/// pages for it.
+/// `vfio_register_emulated_iommu_dev()`: registers a device that does no DMA of its own. Its driver
+/// pins pages for it.
 pub(crate) fn register_emulated(device: &Device) -> Result {
     device.ensure_set()?;
     let group = registry::join_software(device, GroupKind::Emulated)?;

@@ -93,7 +93,7 @@ impl fmt::Display for SeenHolder {
     }
 }
 
-/// Makes the owner of this value the only user of a group until the value is dropped.
+/// The only user of a group, until the value is dropped: `opened_file` of `struct vfio_group`.
 ///
 /// The user is a process that opened the group's file, or a thread that moves a device between
 /// groups. Claiming a group takes only the lock `user`, which is held briefly. It does not wait for

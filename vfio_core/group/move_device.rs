@@ -81,7 +81,7 @@ pub(crate) fn move_device(
     }
     let emptied = groups.leave(if moved.is_ok() { &from } else { &to });
     drop(groups);
-    // The end of the group does not wait for its user, because that is still this thread.
+    // Dropping the group does not wait for a user: this thread still is its user.
     drop(emptied);
     moved
 }

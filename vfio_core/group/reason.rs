@@ -68,13 +68,13 @@ impl fmt::Display for Reason {
             Self::NoAddressSpace => {
                 f.write_str("its container has no address space; use VFIO_SET_IOMMU first")
             }
-            Self::Alone => f.write_str(
-                "it is not merged with another group; use VFIO_GROUP_UNSET_CONTAINER to leave",
-            ),
-            Self::NoRight => f.write_str("it has no IOMMU; grant the process CAP_SYS_RAWIO"),
-            Self::ForeignContainer => {
-                f.write_str("its container was opened as /dev/vfio/vfio; use that file")
+            Self::Alone => {
+                f.write_str("no other group is in its container; use VFIO_GROUP_UNSET_CONTAINER")
             }
+            Self::NoRight => f.write_str("it has no IOMMU; grant the process CAP_SYS_RAWIO"),
+            Self::ForeignContainer => f.write_str(
+                "its container was created by opening /dev/vfio/vfio; use that file descriptor",
+            ),
         }
     }
 }

@@ -2,8 +2,9 @@
 
 //! Opening and closing the devices of a group.
 //!
-//! The device counts its files, under the lock of its set. The group holds what an open device
-//! refers to, in one [`Session`] a device, under its own lock.
+//! `open_count` of a device is the number of its files; the lock of its device set protects it. A
+//! group has one [`Session`] for each open device, with the references that the device needs;
+//! `Group::state` protects them.
 
 use kernel::{
     alloc::flags::GFP_KERNEL_ACCOUNT,

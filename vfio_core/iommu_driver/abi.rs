@@ -140,7 +140,8 @@ impl IommuDriverRef {
     }
 }
 
-/// An address space of an IOMMU driver. Dropping it releases the address space.
+/// The address space that a backend has allocated for a container: `iommu_data` in C VFIO. Dropping
+/// it calls `release` of the backend.
 ///
 /// # Invariants
 ///

@@ -297,7 +297,7 @@ impl<M> AddressSpace<M> {
         drop(used);
     }
 
-    /// Unmaps the banks that the kernel mapped and that are not needed any more.
+    /// Unmaps the unused banks that the kernel has mapped, if no memory is mapped.
     fn settle(&mut self, hardware: &mut impl WindowHardware<M>) {
         if self.memory != 0 || self.mapped_banks == 0 {
             return;

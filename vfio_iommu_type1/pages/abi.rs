@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The guarantee that the mappings of a container do not overlap.
+//! Creating and extending mappings. The safety of both depends on one rule: the mappings of a
+//! container do not overlap.
 //!
 //! Pages for a range are created only while the range is locked and nothing is mapped in it.
 //! Before the range is unlocked, they are either inserted into the tree or dropped. The types do

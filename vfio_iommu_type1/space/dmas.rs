@@ -301,7 +301,7 @@ impl<P: Pages> DmaTree<P> {
         None
     }
 
-    /// Stops counting the removed mappings.
+    /// Subtracts the removed mappings from the number of mappings.
     pub(super) fn settle(&mut self, removed: Removed) {
         self.len -= removed.mappings;
         self.invalid -= removed.invalid;

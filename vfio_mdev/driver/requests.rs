@@ -42,7 +42,7 @@ use crate::{
 
 pub(crate) use abi::Ops;
 
-/// The number of register bytes that are collected before they are copied to userspace.
+/// The size in bytes of the buffer for register accesses.
 const GATHERED: usize = 256;
 
 /// Handles an ioctl of an open device.

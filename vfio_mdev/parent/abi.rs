@@ -94,7 +94,7 @@ impl Parent {
         }
     }
 
-    /// Prevents the parent from being unregistered. Returns `None` if unregistration has started.
+    /// Takes `unreg_sem` for reading. Returns `None` if the parent is being unregistered.
     pub(crate) fn stay(&self) -> Option<Staying<'_>> {
         // SAFETY: By the type invariant.
         let locked = unsafe { bindings::down_read_trylock(&raw mut (*self.as_ptr()).unreg_sem) };
@@ -102,7 +102,7 @@ impl Parent {
         (locked != 0).then(|| Staying(self, NotThreadSafe))
     }
 
-    /// Waits until no thread creates or removes devices, and prevents it from then on.
+    /// Takes `unreg_sem` for writing, after which no thread creates or removes devices.
     pub(super) fn stop(&self) -> Stopped<'_> {
         // SAFETY: By the type invariant.
         unsafe { bindings::down_write(&raw mut (*self.as_ptr()).unreg_sem) };

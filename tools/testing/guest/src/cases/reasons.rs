@@ -192,7 +192,7 @@ fn trace_explains_refused_map() -> Result<()> {
             .flags(0)
             .is(Errno::EOVERFLOW, "range exceeds the last address"),
         page.flags(0)
-            .is(Errno::EINVAL, "neither FLAG_READ nor FLAG_WRITE is set"),
+            .is(Errno::EINVAL, "neither VFIO_DMA_MAP_FLAG_READ nor VFIO_DMA_MAP_FLAG_WRITE is set"),
         page.flags(READ | VADDR).is(
             Errno::EINVAL,
             "FLAG_VADDR cannot be combined with these flags",
@@ -204,14 +204,14 @@ fn trace_explains_refused_map() -> Result<()> {
         page.range(0xfedf_f000, 2 * PAGE)
             .is(
                 Errno::EINVAL,
-                "iovas are reserved or not translated; see CAP_IOVA_RANGE",
+                "range is outside of the valid iova ranges; see VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE",
             )
             .at(0xfee0_0000, 0xfeef_ffff),
         Ask::map(hole.addr())
             .range(0x20000, 2 * PAGE)
             .is(
                 Errno::EFAULT,
-                "no memory at the vaddr, or it cannot be pinned",
+                "the pages at the vaddr cannot be pinned",
             )
             .at(0x21000, 0x21fff),
     ] {
@@ -264,7 +264,7 @@ fn trace_explains_refused_unmap() -> Result<()> {
         Ask::unmap(0x10000, 0).is(Errno::EINVAL, "size is 0"),
         Ask::unmap(0x10800, PAGE).is(Errno::EINVAL, UNALIGNED),
         Ask::unmap(0x13000, 2 * PAGE)
-            .is(Errno::EINVAL, "range contains a part of this mapping only")
+            .is(Errno::EINVAL, "range bisects a mapping")
             .at(0x10000, 0x13fff),
     ] {
         refused.check(&container, &trace)?;
@@ -305,8 +305,8 @@ fn log_explains_dma_entry_limit() -> Result<()> {
     let memory = Memory::anonymous(PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::Read)?;
     container.map(PAGE, &memory, MapFlags::Read)?;
-    let pid = format!("({}): too many mappings", nix::unistd::gettid());
-    let numbers = "1 more needed, 2 in the container, limit 2";
+    let pid = format!("({}): dma_entry_limit reached", nix::unistd::gettid());
+    let numbers = "2 mappings in the container; raise";
     let parts = [
         "vfio_iommu_type1: ",
         &pid,

@@ -187,7 +187,7 @@ fn log_explains_unmerge_of_only_group() -> Result<()> {
     let parts = [
         &named(EDU)?,
         "VFIO_GROUP_UNMERGE refused: ",
-        "it is not merged with another group; use VFIO_GROUP_UNSET_CONTAINER to leave",
+        "no other group is in its container; use VFIO_GROUP_UNSET_CONTAINER",
     ];
     says(Errno::EINVAL, &parts, || {
         raw::none(&group, UNMERGE).map(drop)
@@ -208,7 +208,7 @@ fn log_explains_failed_attach() -> Result<()> {
     let number = pci::group_of(NVME)?;
     let parts = [
         &format!("group {number}: VFIO_GROUP_SET_CONTAINER failed: "),
-        "the IOMMU driver of the container returned error -16",
+        "attaching the group returned error -16",
     ];
     says(Errno::EBUSY, &parts, || {
         errno(other.set_container(&container))
