@@ -11,7 +11,7 @@
 //!   was registered first. When its last member is removed, the next kind becomes active.
 //! * Ids of a kind without members are *orphans*: they stay allocated here until they are freed,
 //!   but no allocator is notified then.
-//! * Without a custom allocator, ids come from the module's own space.
+//! * Without a custom allocator, ids come from the default allocator.
 
 #[allow(unsafe_code)]
 pub(crate) mod abi;
@@ -66,11 +66,11 @@ pub(crate) enum Kind {
     Functions(usize, usize),
 }
 
-/// Where an id came from: the number of a kind of allocators, or 0 for the module's own space.
+/// Where an id came from: the number of a kind of allocators, or 0 for the default allocator.
 pub(crate) type Origin = u32;
 
-/// The module's own space.
-pub(crate) const OWN_SPACE: Origin = 0;
+/// The default allocator.
+pub(crate) const DEFAULT_ALLOCATOR: Origin = 0;
 
 /// One registered allocator.
 #[derive(Clone)]
@@ -138,8 +138,11 @@ fn removal(list: &[AllocatorEntry], key: usize) -> Result<Removal> {
         .is_some_and(|entry| entry.origin == leaving.origin);
     Ok(Removal {
         last_of_kind,
-        handed_to: (last_of_kind && was_active)
-            .then(|| rest().next().map_or(OWN_SPACE, |entry| entry.origin)),
+        handed_to: (last_of_kind && was_active).then(|| {
+            rest()
+                .next()
+                .map_or(DEFAULT_ALLOCATOR, |entry| entry.origin)
+        }),
     })
 }
 
@@ -149,17 +152,17 @@ fn allocator_of(list: &[AllocatorEntry], origin: Origin) -> Option<&AllocatorEnt
     list.iter().find(|entry| entry.origin == origin)
 }
 
-/// Whether ids come from the module's own space, and the number of ids that were allocated from it.
+/// Whether ids come from the default allocator, and the number of ids that were allocated from it.
 ///
-/// The own space must be empty when a custom allocator takes over, because that allocator does not
-/// know its ids.
-pub(crate) struct OwnSpace(Atomic<u32>);
+/// The default allocator must be empty when a custom allocator takes over, because that allocator
+/// does not know its ids.
+pub(crate) struct DefaultAllocator(Atomic<u32>);
 
 /// Set while a custom allocator is registered.
 const CUSTOM: u32 = 1 << 31;
 
-impl OwnSpace {
-    /// The initial state: ids come from the own space, and none is allocated.
+impl DefaultAllocator {
+    /// The initial state: ids come from the default allocator, and none is allocated.
     pub(crate) const fn new() -> Self {
         Self(Atomic::new(0))
     }
@@ -196,12 +199,12 @@ impl OwnSpace {
             .map_err(|_| EAGAIN)
     }
 
-    /// Resumes taking ids from the own space.
+    /// Resumes taking ids from the default allocator.
     pub(crate) fn take_back(&self) {
         self.0.store(0, Release);
     }
 
-    /// Returns the number of ids that are allocated from the own space.
+    /// Returns the number of ids that are allocated from the default allocator.
     pub(crate) fn outstanding(&self) -> u32 {
         read_once(&self.0) & !CUSTOM
     }

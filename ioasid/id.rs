@@ -22,7 +22,7 @@ use kernel::{
 };
 
 use crate::{
-    allocator::OWN_SPACE,
+    allocator::DEFAULT_ALLOCATOR,
     gfp::Gfp,
     id::{
         entry::{
@@ -128,7 +128,7 @@ impl Space {
                 return self.take_own(request).inspect_err(|_| self.own.leave());
             }
             // The list is empty if the last allocator was just removed. Then the next iteration
-            // uses the own space.
+            // uses the default allocator.
             if let Some(list) = self.allocators.read() {
                 let active = list.first().ok_or(ENODEV)?;
                 return self.take_from(active, request);
@@ -146,7 +146,7 @@ impl Space {
             self.ids
                 .alloc(range.first(), range.last(), request.gfp, |entry, serial| {
                     let generation = Generation::from_raw(serial);
-                    entry.begin(generation, set, OWN_SPACE, data, owner);
+                    entry.begin(generation, set, DEFAULT_ALLOCATOR, data, owner);
                     generation
                 })?;
         Ok(Key::of_lifetime(id, generation, owner))
@@ -272,7 +272,7 @@ impl Space {
         }
         self.ids.remove(id);
         trace::reclaim(id);
-        if origin == OWN_SPACE {
+        if origin == DEFAULT_ALLOCATOR {
             self.own.leave();
         } else {
             self.return_to_allocator(origin, id);

@@ -7,7 +7,7 @@
 //! reused when all of them have been dropped. A [`Set`] has a quota and an owner, and maps the
 //! owner's own numbers to its ids.
 //!
-//! Ids come from the module's own space, which it reserves in the kernel's PASID space, or from a
+//! Ids come from the default allocator, which it reserves in the kernel's PASID space, or from a
 //! custom [`Allocator`], for example the IOMMU of a guest.
 //!
 //! `Documentation/ioasid.rst` describes the rules, and `Documentation/locking.rst` the locks.

@@ -27,9 +27,9 @@ use kernel::{
 use crate::{
     allocator::{
         AllocatorList,
+        DefaultAllocator,
         Origin,
-        OwnSpace,
-        OWN_SPACE, //
+        DEFAULT_ALLOCATOR, //
     },
     gfp::Gfp,
     global_pasids::GlobalPasids,
@@ -102,14 +102,14 @@ pub struct Space {
     pub(crate) notifiers: NotifierChain,
     #[pin]
     pub(crate) allocators: AllocatorList,
-    pub(crate) own: OwnSpace,
+    pub(crate) own: DefaultAllocator,
     pub(crate) orphans: Atomic<i32>,
     /// The ids that were taken from the root's account by
     /// [`reserve_capacity`](Self::reserve_capacity).
     reserved: Account,
-    /// The lowest id of the own space.
+    /// The lowest id of the default allocator.
     floor: u32,
-    /// The ids of the own space are below this number.
+    /// The ids of the default allocator are below this number.
     capacity: Atomic<u32>,
     #[pin]
     pub(crate) setup: Mutex<Setup>,
@@ -117,7 +117,7 @@ pub struct Space {
 
 /// Rarely changed data.
 pub(crate) struct Setup {
-    /// The ids of the own space, which are reserved in the kernel's PASID space.
+    /// The ids of the default allocator, which are reserved in the kernel's PASID space.
     pasids: Option<GlobalPasids>,
     /// Whether [`install_capacity`](Space::install_capacity) has set the capacity.
     installed: bool,
@@ -151,7 +151,7 @@ impl Space {
             spid_lock <- new_spinlock_irq!((), "ioasid::Space::spid_lock"),
             notifiers <- SrcuList::new(c_str!("ioasid::notifiers"), static_lock_class!()),
             allocators <- SrcuList::new(c_str!("ioasid::allocators"), static_lock_class!()),
-            own: OwnSpace::new(),
+            own: DefaultAllocator::new(),
             orphans: Atomic::new(0),
             reserved: Account::new(u32::MAX),
             floor,
@@ -159,7 +159,7 @@ impl Space {
             setup <- new_mutex!(Setup {
                 pasids: None,
                 installed: false,
-                last_origin: OWN_SPACE,
+                last_origin: DEFAULT_ALLOCATOR,
                 last_generation: 0,
             }, "ioasid::Space::setup"),
         })
@@ -172,7 +172,7 @@ impl Space {
         })
     }
 
-    /// Excludes from the own space the ids that the kernel has already allocated.
+    /// Excludes from the default allocator the ids that the kernel has already allocated.
     fn exclude_taken(&self, pasids: Option<&GlobalPasids>, capacity: u32) -> Result {
         let Some(pasids) = pasids else {
             return Ok(());
@@ -183,8 +183,8 @@ impl Space {
         Ok(())
     }
 
-    /// Returns the number of ids of the own space if its capacity is `capacity`, without those that
-    /// the kernel has allocated.
+    /// Returns the number of ids of the default allocator if its capacity is `capacity`, without
+    /// those that the kernel has allocated.
     fn count_own(&self, pasids: Option<&GlobalPasids>, capacity: u32) -> u32 {
         match pasids {
             Some(pasids) => pasids.count(self.floor, capacity),
@@ -192,14 +192,14 @@ impl Space {
         }
     }
 
-    /// Returns the number of ids of the own space, without those that the kernel has allocated.
-    /// Sleeps.
+    /// Returns the number of ids of the default allocator, without those that the kernel has
+    /// allocated. Sleeps.
     pub(crate) fn own_total(&self) -> u32 {
         let setup = self.setup.lock();
         self.count_own(setup.pasids.as_ref(), self.capacity())
     }
 
-    /// Returns the end of the own space: all own ids are lower.
+    /// Returns the end of the default allocator: all own ids are lower.
     pub fn capacity(&self) -> u32 {
         read_once(&self.capacity)
     }
@@ -271,12 +271,12 @@ impl Space {
         self.with_id(key, |found| Ok(found.lifetime.state()))
     }
 
-    /// Returns the lowest id of the own space.
+    /// Returns the lowest id of the default allocator.
     pub(crate) fn floor(&self) -> u32 {
         self.floor
     }
 
-    /// Returns the number of ids of the own space that are in use.
+    /// Returns the number of ids of the default allocator that are in use.
     pub(crate) fn own_ids(&self) -> u32 {
         self.own.outstanding()
     }

@@ -27,7 +27,7 @@ DECLARE_EVENT_CLASS(ioasid_id,
 DEFINE_EVENT(ioasid_id, ioasid_free, TP_PROTO(u32 id), TP_ARGS(id));
 DEFINE_EVENT(ioasid_id, ioasid_reclaim, TP_PROTO(u32 id), TP_ARGS(id));
 
-/* New ids come from another kind of allocators; 0 is the module's own space. */
+/* New ids come from another kind of allocators; 0 is the default allocator. */
 TRACE_EVENT(ioasid_hand_over,
 	TP_PROTO(u32 from, u32 to, int orphans),
 	TP_ARGS(from, to, orphans),

@@ -57,7 +57,7 @@ impl Container {
     /// memory of another process would have to be pinned; those of pinning and of the IOMMU. On
     /// failure the group is where it was before.
     pub(crate) fn attach(&self, group: &Group, kind: GroupKind) -> Result {
-        let mut whole = self.space.try_lock_all(|held| {
+        let mut whole = self.space.lock_all_killable(|held| {
             if held.dmas().invalid() != 0 {
                 return Err(EBUSY);
             }
@@ -222,14 +222,14 @@ impl Container {
 
 /// Detaches a group that has an IOMMU.
 fn detach_translated(whole: &mut Whole<'_>, group: &Group) {
-    let (found, tracks_dirty) = whole.layout(|layout| {
+    let (found, dirty_page_tracking) = whole.layout(|layout| {
         let mut domains = layout.domains.iter_mut().enumerate();
         let found = domains.find_map(|(nth, domain)| {
             let place = domain.position(group)?;
             let member = domain.groups.remove(place).ok()?;
             Some((nth, member, domain.groups.is_empty()))
         });
-        (found, layout.tracks_dirty)
+        (found, layout.dirty_page_tracking)
     });
     let Some((nth, member, last_group)) = found else {
         return;
@@ -239,7 +239,7 @@ fn detach_translated(whole: &mut Whole<'_>, group: &Group) {
     if last_group {
         remove_domain(whole, nth);
     }
-    if tracks_dirty && !pinned_page_dirty_scope {
+    if dirty_page_tracking && !pinned_page_dirty_scope {
         // While this group was attached, all pages counted as dirty. Record that now, because
         // nothing else tells which pages the group has written.
         whole.update(Range::ALL, |_, _, pages| pages.set_all_dirty());

@@ -34,8 +34,8 @@ use crate::{
     },
     pages::DmaPages,
     space::{
-        Kind,
         Space, //
+        SpaceTypes,
     },
     stats::Stats,
     DMA_ENTRY_LIMIT, //
@@ -108,7 +108,7 @@ pub(crate) struct Layout {
     /// The groups of emulated devices, which have no IOMMU.
     pub(crate) emulated: KVec<ARef<Group>>,
     /// Whether dirty tracking is enabled. If so, every mapping has memory to record dirty pages.
-    pub(crate) tracks_dirty: bool,
+    pub(crate) dirty_page_tracking: bool,
     /// The IOVA ranges that may be mapped.
     pub(crate) ranges: Ranges,
 }
@@ -189,7 +189,7 @@ impl LastOwner {
     }
 }
 
-impl Kind for Container {
+impl SpaceTypes for Container {
     type Layout = Layout;
     type MutexData = LastOwner;
     type Pages = DmaPages;
@@ -208,7 +208,7 @@ impl Container {
             page_size: smallest_page(&set),
             set,
             emulated: KVec::new(),
-            tracks_dirty: false,
+            dirty_page_tracking: false,
             ranges: Ranges::new(),
         };
         let space = Space::new(layout, LastOwner::default())?;

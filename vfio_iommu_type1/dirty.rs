@@ -290,11 +290,11 @@ impl Container {
     /// `EINVAL` if the last group is detached, or if a mapping is too large for a bitmap;
     /// `ENOMEM`.
     fn start_tracking(&self) -> Result {
-        let mut whole = self.space.try_lock_all(|held| {
+        let mut whole = self.space.lock_all_killable(|held| {
             held.layout.check_used()?;
             let page_size = held.layout.page_size();
             let mut fits = true;
-            if !held.layout.tracks_dirty {
+            if !held.layout.dirty_page_tracking {
                 held.for_each_from(0, |range, _| {
                     fits = fits_bitmap(range, page_size);
                     fits
@@ -302,7 +302,7 @@ impl Container {
             }
             fits.then_some(()).ok_or(EINVAL)
         })?;
-        if whole.layout(|layout| layout.tracks_dirty) {
+        if whole.layout(|layout| layout.dirty_page_tracking) {
             return Ok(());
         }
         let reserved = whole.try_update(Range::ALL, |_, _, pages| pages.reserve_dirty());
@@ -310,7 +310,7 @@ impl Container {
             whole.update(Range::ALL, |_, _, pages| pages.stop_tracking());
             return reserved;
         }
-        whole.layout(|layout| layout.tracks_dirty = true);
+        whole.layout(|layout| layout.dirty_page_tracking = true);
         Ok(())
     }
 
@@ -320,8 +320,10 @@ impl Container {
     ///
     /// `EINVAL` if the last group is detached.
     fn stop_tracking(&self) -> Result {
-        let mut whole = self.space.try_lock_all(|held| held.layout.check_used())?;
-        whole.layout(|layout| layout.tracks_dirty = false);
+        let mut whole = self
+            .space
+            .lock_all_killable(|held| held.layout.check_used())?;
+        whole.layout(|layout| layout.dirty_page_tracking = false);
         whole.update(Range::ALL, |_, _, pages| pages.stop_tracking());
         Ok(())
     }
@@ -339,7 +341,7 @@ impl Container {
             held.layout.check_used()?;
             let page_size = held.layout.page_size();
             let aligned = (range.start | size) & (page_size - 1) == 0;
-            if bitmap.page_size != page_size || !aligned || !held.layout.tracks_dirty {
+            if bitmap.page_size != page_size || !aligned || !held.layout.dirty_page_tracking {
                 return Err(EINVAL);
             }
             check_whole(held, range)?;

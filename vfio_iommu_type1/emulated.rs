@@ -47,7 +47,7 @@ use self::target::{
 const PAGE: u64 = PAGE_SIZE as u64;
 
 /// The maximum number of devices that log messages name when an unmap fails.
-const NAMED: usize = 4;
+const MAX_NAMED_DEVICES: usize = 4;
 
 impl Container {
     /// Pins pages for a device of `group`.
@@ -182,11 +182,11 @@ impl Container {
     }
 
     /// Logs which drivers may keep pages of `range` pinned after all devices were asked to unpin
-    /// them. Names the first [`NAMED`] devices and counts the others.
+    /// them. Names the first [`MAX_NAMED_DEVICES`] devices and counts the others.
     pub(crate) fn warn_pinned(&self, range: Range) {
         let Range { start, last } = range;
         let devices = self.devices.lock();
-        for device in devices.iter().take(NAMED) {
+        for device in devices.iter().take(MAX_NAMED_DEVICES) {
             if !may_warn() {
                 return;
             }
@@ -201,7 +201,7 @@ impl Container {
                 "unmap of iovas {start:#x}-{last:#x} failed: pages are still pinned by the driver of a closed device\n"
             );
         }
-        let more = count.saturating_sub(NAMED);
+        let more = count.saturating_sub(MAX_NAMED_DEVICES);
         if more != 0 && may_warn() {
             pr_warn!(
                 "unmap of iovas {start:#x}-{last:#x} failed: {more} more devices may keep pages pinned\n"

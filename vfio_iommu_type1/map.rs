@@ -32,7 +32,7 @@ use crate::{
         RequestResult, //
     },
     pages::DmaPages,
-    pin_map::PinMap,
+    pin_map::PinMapResult,
     request::MapRequest,
     space::{
         Dma,
@@ -84,7 +84,7 @@ impl Container {
                 .map_err(|e| RequestError::new(e, c"the range is not locked"))?;
             if plan.has_iommu {
                 let is_alone = locked == Range::ALL;
-                if pages.pin_map(vaddr, request.size, is_alone)? == PinMap::OverLimit {
+                if pages.pin_map(vaddr, request.size, is_alone)? == PinMapResult::OverLimit {
                     // Concurrent requests may have charged pages that they will uncharge again.
                     // With the whole container locked no other request runs, so the result of the
                     // second attempt is final.
@@ -139,7 +139,7 @@ impl Container {
             owner: held.mutex_data.current().map_err(no_owner)?,
             domains: layout.set().clone(),
             has_iommu: layout.has_iommu(),
-            dirty_granule: layout.tracks_dirty.then(|| layout.page_size()),
+            dirty_granule: layout.dirty_page_tracking.then(|| layout.page_size()),
         })
     }
 

@@ -49,7 +49,7 @@ const MAX_AHEAD: usize = (128 << 20) / PAGE_SIZE;
 
 /// The result of [`DmaPages::pin_map`].
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PinMap {
+pub(crate) enum PinMapResult {
     /// All pages are mapped.
     Complete,
     /// The pages exceed the process's limit on locked memory. Concurrent requests may have charged
@@ -74,7 +74,7 @@ impl DmaPages {
         vaddr: Vaddr,
         size: u64,
         is_alone: bool,
-    ) -> RequestResult<PinMap> {
+    ) -> RequestResult<PinMapResult> {
         let (mapping, charge) = (&mut self.mapping, &mut self.charge);
         let start = mapping.iova();
         let pages = size as usize / PAGE_SIZE;
@@ -102,7 +102,7 @@ impl DmaPages {
             let missing = pinner.locked.saturating_sub(charge.pages());
             let ahead = mapped.map_or(0, |()| (pages - done).min(MAX_AHEAD));
             match add_charge(charge, missing, ahead) {
-                Err(e) if e == ENOMEM && !is_alone => return Ok(PinMap::OverLimit),
+                Err(e) if e == ENOMEM && !is_alone => return Ok(PinMapResult::OverLimit),
                 charged => charged.map_err(|e| {
                     if e == ENOMEM {
                         let own = charge.pages().saturating_sub(before);
@@ -120,7 +120,7 @@ impl DmaPages {
             .map_err(|e| RequestError::new(e, c"iommu_map() failed"))?;
         let charged = pinner.locked.max(before);
         charge.sub(charge.pages().saturating_sub(charged));
-        Ok(PinMap::Complete)
+        Ok(PinMapResult::Complete)
     }
 }
 
@@ -268,7 +268,7 @@ impl BatchSize {
     const FIRST: usize = 512;
 
     /// The minimum request size, in pages, that justifies a batch of [`MAX`](Self::MAX) pages.
-    const MANY: usize = 8192;
+    const MIN_PAGES_FOR_MAX: usize = 8192;
 
     /// The minimum number of pages per call. Fewer pages do not make a call faster.
     const MIN: usize = 32;
@@ -283,7 +283,7 @@ impl BatchSize {
     fn new(all: usize) -> Self {
         Self {
             pages: Self::FIRST,
-            most: if all < Self::MANY {
+            most: if all < Self::MIN_PAGES_FOR_MAX {
                 Self::FIRST
             } else {
                 Self::MAX
@@ -308,7 +308,10 @@ mod tests {
     #[test]
     fn batch_sizes_stay_within_bounds() {
         let (min, first, max) = (BatchSize::MIN, BatchSize::FIRST, BatchSize::MAX);
-        for (all, most) in [(BatchSize::MANY - 1, first), (BatchSize::MANY, max)] {
+        for (all, most) in [
+            (BatchSize::MIN_PAGES_FOR_MAX - 1, first),
+            (BatchSize::MIN_PAGES_FOR_MAX, max),
+        ] {
             let mut size = BatchSize::new(all);
             assert_eq!(size.most, most);
             for (millis, expected) in [(0, most), (2, min)] {
@@ -323,7 +326,7 @@ mod tests {
 
     #[test]
     fn good_batch_size_is_kept() {
-        let mut size = BatchSize::new(BatchSize::MANY);
+        let mut size = BatchSize::new(BatchSize::MIN_PAGES_FOR_MAX);
         size.adapt(BatchSize::SHORT);
         size.adapt(BatchSize::LONG);
         assert_eq!(size.pages, BatchSize::FIRST);

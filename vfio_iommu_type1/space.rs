@@ -75,7 +75,7 @@ pub(crate) use self::{
 
 /// The types of the data in an address space: those of this module, or those of the models in
 /// `tools/testing/models`.
-pub(crate) trait Kind {
+pub(crate) trait SpaceTypes {
     /// Data that does not change while any address is locked.
     type Layout;
     /// Data that may change whenever the mutex is held.
@@ -85,7 +85,7 @@ pub(crate) trait Kind {
 }
 
 /// The data that the mutex protects.
-struct Inner<K: Kind> {
+struct Inner<K: SpaceTypes> {
     queue: Queue,
     dmas: DmaTree<K::Pages>,
     layout: K::Layout,
@@ -93,11 +93,11 @@ struct Inner<K: Kind> {
 }
 
 // No field is structurally pinned.
-impl<K: Kind> Unpin for Inner<K> {}
+impl<K: SpaceTypes> Unpin for Inner<K> {}
 
 /// The mappings of a container, its layout, and the lock that protects them.
 #[pin_data]
-pub(crate) struct Space<K: Kind> {
+pub(crate) struct Space<K: SpaceTypes> {
     #[pin]
     inner: Mutex<Inner<K>>,
     /// The threads that wait for a request to leave the queue, keyed by the number of that
@@ -115,7 +115,7 @@ impl From<Killed> for Error {
     }
 }
 
-impl<K: Kind> Space<K> {
+impl<K: SpaceTypes> Space<K> {
     /// Creates an address space without mappings.
     ///
     /// # Errors
@@ -218,7 +218,7 @@ impl<K: Kind> Space<K> {
     /// # Errors
     ///
     /// Those of [`lock`](Self::lock).
-    pub(crate) fn try_lock_all<E: From<Killed>>(
+    pub(crate) fn lock_all_killable<E: From<Killed>>(
         &self,
         begin: impl FnOnce(&mut HeldMut<'_, K>) -> Result<(), E>,
     ) -> Result<WholeGuard<'_, K>, E> {

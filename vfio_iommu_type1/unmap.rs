@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// The number of times that drivers are asked to unpin pages.
-const MAX_NOTIFIED: u32 = 10;
+const MAX_RETRIES: u32 = 10;
 
 impl Container {
     /// Handles the ioctl.
@@ -99,7 +99,7 @@ impl Container {
     }
 
     /// Unmaps the whole request at once, or nothing. Returns a mapping that still has pinned pages
-    /// after the drivers were asked [`MAX_NOTIFIED`] times.
+    /// after the drivers were asked [`MAX_RETRIES`] times.
     ///
     /// Drivers are asked with no address locked, because they may wait for threads that lock
     /// addresses. After that, all checks are repeated.
@@ -132,7 +132,7 @@ impl Container {
                 }
                 UnmapState::Pinned(dma) => {
                     drop(guard);
-                    if notified == MAX_NOTIFIED {
+                    if notified == MAX_RETRIES {
                         return Ok(Err(dma));
                     }
                     notified += 1;
@@ -159,7 +159,7 @@ impl Container {
             // The mapping was added in the meantime. Drivers pin pages in version 2 only, and that
             // has checked before that the range cuts no mapping.
             if !span.contains(dma) {
-                return Err(cut_mapping(dma));
+                return Err(bisected_mapping(dma));
             }
             let unmapped = self.unmap_at_once(&request.of(dma), bitmap)?;
             bytes = bytes.wrapping_add(unmapped.map_err(|pinned| self.pinned_error(pinned))?);
@@ -213,7 +213,7 @@ impl Container {
         }
         let page_size = layout.page_size();
         let range = request.range(page_size)?;
-        if bitmap.is_some() && !layout.tracks_dirty {
+        if bitmap.is_some() && !layout.dirty_page_tracking {
             let reason = c"dirty page tracking is disabled; start it first";
             return Err(RequestError::new(EINVAL, reason));
         }
@@ -223,7 +223,7 @@ impl Container {
         }
         let found = Covered::find(held, range, self.v2);
         if let Some(cut) = found.cut {
-            return Err(cut_mapping(cut));
+            return Err(bisected_mapping(cut));
         }
         if request.vaddr {
             if let Some(invalid) = found.invalid {
@@ -344,11 +344,11 @@ fn rest_after(dma: Range, span: Range) -> Option<Range> {
 ///
 /// `EINVAL`.
 pub(crate) fn check_whole(held: &Held<'_, Container>, range: Range) -> RequestResult {
-    held.cut_by(range)
-        .map_or(Ok(()), |cut| Err(cut_mapping(cut)))
+    held.bisected_by(range)
+        .map_or(Ok(()), |cut| Err(bisected_mapping(cut)))
 }
 
 /// Returns the error for a range that cuts the mapping at `cut`.
-fn cut_mapping(cut: Range) -> RequestError {
+fn bisected_mapping(cut: Range) -> RequestError {
     RequestError::new(EINVAL, c"range bisects a mapping").at(cut)
 }

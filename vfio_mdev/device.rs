@@ -54,14 +54,14 @@ pub(crate) fn remove(mdev: &Mdev, only_once: impl FnOnce(&Mdev) -> bool) -> Resu
     }
     let _staying = mdev.ty().parent().stay().ok_or(ENODEV)?;
     if only_once(mdev) {
-        take_down(mdev);
+        remove_common(mdev);
     }
     Ok(())
 }
 
 /// Removes a complete device. The caller prevents the parent from being unregistered, or has
 /// stopped it.
-pub(crate) fn take_down(mdev: &Mdev) {
+pub(crate) fn remove_common(mdev: &Mdev) {
     mdev.unlink();
     mdev.del();
     drop(mdev.end());

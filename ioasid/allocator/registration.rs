@@ -26,7 +26,7 @@ use super::{
     Kind,
     Origin,
     Removal,
-    OWN_SPACE, //
+    DEFAULT_ALLOCATOR, //
 };
 use crate::{
     id::{
@@ -70,7 +70,7 @@ impl Space {
     /// # Errors
     ///
     /// `EEXIST` if the allocator is already registered; `EAGAIN` if it is the first one, and ids of
-    /// the own space are in use; `EOVERFLOW` if the numbers of kinds are used up; `ENOMEM`.
+    /// the default allocator are in use; `EOVERFLOW` if the numbers of kinds are used up; `ENOMEM`.
     pub fn register_allocator<A: Allocator + 'static>(
         &self,
         allocator: Arc<A>,
@@ -122,7 +122,7 @@ impl Space {
                 self.allocators.remove(|entry| entry.key == key)?;
                 return Err(e);
             }
-            trace::hand_over(OWN_SPACE, fresh, 0);
+            trace::hand_over(DEFAULT_ALLOCATOR, fresh, 0);
         }
         Ok(())
     }
@@ -138,7 +138,7 @@ impl Space {
             Some(list) => removal(&list, key)?,
             None => return Err(ENOENT),
         };
-        if removal.handed_to == Some(OWN_SPACE) {
+        if removal.handed_to == Some(DEFAULT_ALLOCATOR) {
             self.own.take_back();
         }
         let gone = self.allocators.remove(|entry| entry.key == key)?;

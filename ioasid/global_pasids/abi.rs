@@ -31,12 +31,12 @@ const PAUSE: Delta = Delta::from_millis(20);
 /// # Invariants
 ///
 /// `device.iommu` points at `iommu`.
-struct Drawer {
+struct DummyDevice {
     device: KBox<bindings::device>,
     _iommu: KBox<bindings::dev_iommu>,
 }
 
-impl Drawer {
+impl DummyDevice {
     /// Creates a device that allocates PASIDs below `limit`.
     fn new(limit: u32) -> Result<Self> {
         let mut iommu = KBox::init(pin_init::init_zeroed::<bindings::dev_iommu>(), GFP_KERNEL)?;
@@ -52,7 +52,7 @@ impl Drawer {
 
     /// Allocates the lowest free PASID. Returns `None` if there is none, or no memory: the kernel
     /// does not tell which.
-    fn draw(&mut self) -> Option<u32> {
+    fn alloc(&mut self) -> Option<u32> {
         // SAFETY: The kernel reads `device.iommu.max_pasids`, which is valid by the type invariant.
         let pasid = unsafe { bindings::iommu_alloc_global_pasid(&mut *self.device) };
         (pasid != u32::MAX).then_some(pasid)
@@ -60,10 +60,10 @@ impl Drawer {
 
     /// Allocates the lowest free PASID. Returns `None` only if a second attempt after a pause has
     /// failed, too. Sleeps.
-    fn draw_patiently(&mut self) -> Option<u32> {
-        self.draw().or_else(|| {
+    fn alloc_patiently(&mut self) -> Option<u32> {
+        self.alloc().or_else(|| {
             fsleep(PAUSE);
-            self.draw()
+            self.alloc()
         })
     }
 }
@@ -95,8 +95,8 @@ impl GlobalPasids {
         let mut pasids = Self {
             held: KVVec::from_elem(0, words, GFP_KERNEL)?,
         };
-        let mut drawer = Drawer::new(end)?;
-        while let Some(pasid) = drawer.draw_patiently() {
+        let mut dummy = DummyDevice::new(end)?;
+        while let Some(pasid) = dummy.alloc_patiently() {
             // INVARIANT: The PASID was allocated; the kernel only allocates PASIDs below `end`.
             pasids.held[pasid as usize / 64] |= 1 << (pasid % 64);
             if pasid == end - 1 {

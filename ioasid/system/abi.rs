@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The system's own space.
+//! The system's default allocator.
 
 use core::{
     cell::UnsafeCell,

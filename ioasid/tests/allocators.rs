@@ -31,7 +31,7 @@ use crate::{
     allocator::{
         Allocator,
         Removal,
-        OWN_SPACE, //
+        DEFAULT_ALLOCATOR, //
     },
     gfp::Gfp,
     id::{
@@ -165,7 +165,10 @@ mod tests {
         assert_eq!(space.remove_allocator(30)?.handed_to, Some(4));
         assert_eq!(alloc(&space, SetId::ROOT), Ok(100));
         space.free(any(100))?;
-        assert_eq!(space.remove_allocator(10)?.handed_to, Some(OWN_SPACE));
+        assert_eq!(
+            space.remove_allocator(10)?.handed_to,
+            Some(DEFAULT_ALLOCATOR)
+        );
         assert_eq!(alloc(&space, SetId::ROOT), Ok(1));
         assert_eq!(space.orphans(), 0);
         Ok(())

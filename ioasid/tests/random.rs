@@ -30,7 +30,7 @@ use super::{
     space_from, //
 };
 use crate::{
-    allocator::OWN_SPACE,
+    allocator::DEFAULT_ALLOCATOR,
     gfp::Gfp,
     id::{
         key::Key,
@@ -203,7 +203,8 @@ impl Pair {
 
     fn allocators(&mut self) -> Result {
         if self.below(8) == 0 {
-            // Otherwise the own space would never be empty, as the first allocator requires.
+            // Otherwise the default allocator would never be empty, as the first allocator
+            // requires.
             self.free_all();
         }
         let key = self.below(ALLOCATORS as u32) as usize;
@@ -242,7 +243,10 @@ impl Pair {
             let used = model.count(|id| id.set == set);
             assert_eq!(real, Ok(used + promised));
         }
-        assert_eq!(space.own_ids(), model.count(|id| id.origin == OWN_SPACE));
+        assert_eq!(
+            space.own_ids(),
+            model.count(|id| id.origin == DEFAULT_ALLOCATOR)
+        );
         assert_eq!(space.orphans(), model.orphans());
         for (real, model) in self.stocks.iter().zip(model.stocks) {
             assert_eq!(real.taken(), model);

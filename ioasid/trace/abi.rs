@@ -16,7 +16,7 @@ unsafe extern "C" {
     #[link_name = "ioasid_trace_reclaim"]
     pub(crate) safe fn reclaim(id: u32);
 
-    /// Traces that new ids come from another kind of allocators; 0 is the module's own space.
+    /// Traces that new ids come from another kind of allocators; 0 is the default allocator.
     #[link_name = "ioasid_trace_hand_over"]
     pub(crate) safe fn hand_over(from: u32, to: u32, orphans: i32);
 }

@@ -155,7 +155,7 @@ impl Drop for PinSlot {
 }
 
 /// Number of pages that are unpinned by one call.
-const TOGETHER: usize = 32;
+const UNPIN_BATCH_PAGES: usize = 32;
 
 /// Pages that have no users any more and will be unpinned together.
 ///
@@ -163,7 +163,7 @@ const TOGETHER: usize = 32;
 ///
 /// The first `count` of `pages` are pinned, once each, and this value owns the pins.
 pub struct Released {
-    pages: [*mut bindings::page; TOGETHER],
+    pages: [*mut bindings::page; UNPIN_BATCH_PAGES],
     count: usize,
     write: bool,
     /// Number of added pages that counted as locked memory, including those that were already
@@ -176,7 +176,7 @@ impl Default for Released {
     fn default() -> Self {
         // INVARIANT: There are no pages.
         Self {
-            pages: [core::ptr::null_mut(); TOGETHER],
+            pages: [core::ptr::null_mut(); UNPIN_BATCH_PAGES],
             count: 0,
             write: false,
             charged: 0,
@@ -201,7 +201,7 @@ impl Released {
             // INVARIANT: This value owns the pin now.
             self.count += 1;
         }
-        if self.count == TOGETHER {
+        if self.count == UNPIN_BATCH_PAGES {
             self.unpin();
         }
     }

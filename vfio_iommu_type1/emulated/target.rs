@@ -45,7 +45,7 @@ pub(super) struct Rules {
     /// Whether the container has no IOMMU, so that pages are charged when a driver pins them.
     charges: bool,
     /// Whether dirty tracking is enabled.
-    tracks_dirty: bool,
+    dirty_page_tracking: bool,
 }
 
 impl Rules {
@@ -53,7 +53,7 @@ impl Rules {
     pub(super) fn of(layout: &Layout) -> Self {
         Self {
             charges: !layout.has_iommu(),
-            tracks_dirty: layout.tracks_dirty,
+            dirty_page_tracking: layout.dirty_page_tracking,
         }
     }
 }
@@ -85,7 +85,7 @@ impl<'a> Target<'a> {
 
     /// Records that the bytes from `iova` to `last`, which belong to this mapping, were written.
     pub(super) fn written(&mut self, iova: u64, last: u64) {
-        if self.rules.tracks_dirty {
+        if self.rules.dirty_page_tracking {
             let pages = self.pages();
             let (first, last) = (
                 (iova - self.range.start) / PAGE,
@@ -197,7 +197,7 @@ impl<'a> Target<'a> {
     /// how many belong to it.
     pub(super) fn unpin(&mut self, iova: u64, count: usize) -> usize {
         let (first, part) = self.part(iova, count);
-        let track = self.rules.tracks_dirty.then_some(self.pages());
+        let track = self.rules.dirty_page_tracking.then_some(self.pages());
         self.dma
             .release_pins(first, part, track, self.rules.charges);
         part as usize
@@ -242,8 +242,8 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// `EPERM` if devices may not read there, or may not write there and `data` is a write; `EFAULT`
-    /// if not all of a write could be copied; those of copying.
+    /// `EPERM` if devices may not read there, or may not write there and `data` is a write;
+    /// `EFAULT` if not all of a write could be copied; those of copying.
     pub(super) fn copy(&self, iova: u64, data: &mut Transfer<'_>, done: &mut usize) -> Result {
         let write = matches!(data, Transfer::Write(_));
         if !self.prot.contains(Access::Read) || write && !self.prot.contains(Access::Write) {

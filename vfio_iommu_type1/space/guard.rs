@@ -26,17 +26,17 @@ use super::{
     Dma,
     DmaTree,
     Inner,
-    Kind,
     Pages,
     Reservation,
     Space,
+    SpaceTypes,
     Vaddr, //
 };
 
 /// The mutex of an address space, held by a thread that need not have locked any address.
-pub(crate) struct Look<'a, K: Kind>(pub(super) Guard<'a, Inner<K>, MutexBackend>);
+pub(crate) struct Look<'a, K: SpaceTypes>(pub(super) Guard<'a, Inner<K>, MutexBackend>);
 
-impl<K: Kind> Look<'_, K> {
+impl<K: SpaceTypes> Look<'_, K> {
     /// Returns the layout.
     pub(crate) fn layout(&self) -> &K::Layout {
         &self.0.layout
@@ -71,7 +71,7 @@ impl<K: Kind> Look<'_, K> {
 ///
 /// Only a thread that has locked all of a mapping exclusively takes its pages out of the tree. The
 /// pages of every mapping that overlaps `range` are therefore in the tree.
-pub(crate) struct Held<'a, K: Kind> {
+pub(crate) struct Held<'a, K: SpaceTypes> {
     pub(super) range: Range,
     pub(super) dmas: &'a mut DmaTree<K::Pages>,
     removed: &'a mut Removed,
@@ -81,7 +81,7 @@ pub(crate) struct Held<'a, K: Kind> {
     pub(crate) mutex_data: &'a mut K::MutexData,
 }
 
-impl<'a, K: Kind> Held<'a, K> {
+impl<'a, K: SpaceTypes> Held<'a, K> {
     pub(super) fn new(inner: &'a mut Inner<K>, range: Range, removed: &'a mut Removed) -> Self {
         Self {
             range,
@@ -99,7 +99,7 @@ impl<'a, K: Kind> Held<'a, K> {
     }
 
     /// Returns a mapping that overlaps `range` but is not contained in it.
-    pub(crate) fn cut_by(&self, range: Range) -> Option<Range> {
+    pub(crate) fn bisected_by(&self, range: Range) -> Option<Range> {
         let first = self.dmas.first_in(range)?;
         let is_only_one = first.last >= range.last;
         let last = if is_only_one {
@@ -127,9 +127,9 @@ impl<'a, K: Kind> Held<'a, K> {
 }
 
 /// The mutex of an address space, held by a thread that has locked `range` exclusively.
-pub(crate) struct HeldMut<'a, K: Kind>(pub(super) Held<'a, K>);
+pub(crate) struct HeldMut<'a, K: SpaceTypes>(pub(super) Held<'a, K>);
 
-impl<'a, K: Kind> Deref for HeldMut<'a, K> {
+impl<'a, K: SpaceTypes> Deref for HeldMut<'a, K> {
     type Target = Held<'a, K>;
 
     fn deref(&self) -> &Self::Target {
@@ -137,13 +137,13 @@ impl<'a, K: Kind> Deref for HeldMut<'a, K> {
     }
 }
 
-impl<K: Kind> DerefMut for HeldMut<'_, K> {
+impl<K: SpaceTypes> DerefMut for HeldMut<'_, K> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.0
     }
 }
 
-impl<K: Kind> HeldMut<'_, K> {
+impl<K: SpaceTypes> HeldMut<'_, K> {
     /// Sets or invalidates the vaddr of each mapping that begins in `range`. The caller has locked
     /// all of these mappings.
     pub(crate) fn set_vaddr(&mut self, range: Range, vaddr: Option<Vaddr>) {
@@ -202,14 +202,14 @@ impl<K: Kind> HeldMut<'_, K> {
 
 /// An exclusively locked range. Its holder may change the mappings in it. Dropping it unlocks the
 /// range. If `WHOLE` is true, the range is [`Range::ALL`].
-pub(crate) struct RangeGuard<'a, K: Kind, const WHOLE: bool = false> {
+pub(crate) struct RangeGuard<'a, K: SpaceTypes, const WHOLE: bool = false> {
     pub(super) space: &'a Space<K>,
     pub(super) ticket: Ticket,
     pub(super) range: Range,
     pub(super) removed: Removed,
 }
 
-impl<K: Kind, const WHOLE: bool> RangeGuard<'_, K, WHOLE> {
+impl<K: SpaceTypes, const WHOLE: bool> RangeGuard<'_, K, WHOLE> {
     /// Returns the locked range.
     pub(crate) fn range(&self) -> Range {
         self.range
@@ -295,7 +295,7 @@ impl<K: Kind, const WHOLE: bool> RangeGuard<'_, K, WHOLE> {
     }
 }
 
-impl<K: Kind, const WHOLE: bool> Drop for RangeGuard<'_, K, WHOLE> {
+impl<K: SpaceTypes, const WHOLE: bool> Drop for RangeGuard<'_, K, WHOLE> {
     fn drop(&mut self) {
         let removed = core::mem::take(&mut self.removed);
         self.space
@@ -304,9 +304,9 @@ impl<K: Kind, const WHOLE: bool> Drop for RangeGuard<'_, K, WHOLE> {
 }
 
 /// The right to read the mappings in a range, and to record something in them with the mutex held.
-pub(crate) struct SharedGuard<'a, K: Kind>(pub(super) RangeGuard<'a, K>);
+pub(crate) struct SharedGuard<'a, K: SpaceTypes>(pub(super) RangeGuard<'a, K>);
 
-impl<K: Kind> SharedGuard<'_, K> {
+impl<K: SpaceTypes> SharedGuard<'_, K> {
     /// Calls `f` with the mutex held.
     pub(crate) fn with<R>(&mut self, f: impl FnOnce(&mut Held<'_, K>) -> R) -> R {
         self.0.with(|held| f(held))
@@ -316,7 +316,7 @@ impl<K: Kind> SharedGuard<'_, K> {
 /// All addresses, exclusively locked. Its holder may change all mappings and the layout.
 pub(crate) type WholeGuard<'a, K> = RangeGuard<'a, K, true>;
 
-impl<K: Kind> WholeGuard<'_, K> {
+impl<K: SpaceTypes> WholeGuard<'_, K> {
     /// Calls `f` on the layout, with the mutex held.
     pub(crate) fn layout<R>(&mut self, f: impl FnOnce(&mut K::Layout) -> R) -> R {
         f(&mut self.space.inner.lock().layout)

@@ -152,7 +152,7 @@ impl Mdev {
 
     /// Removes the device from sysfs and unbinds it. Waits until it has no users.
     pub(super) fn del(&self) {
-        // SAFETY: `super::create` and `super::take_down` call this once, after `add`.
+        // SAFETY: `super::create` and `super::remove_common` call this once, after `add`.
         unsafe { bindings::device_del(self.raw_device()) }
     }
 
@@ -222,7 +222,8 @@ impl Mdev {
 
     /// Returns the reference that [`Mdev::begin`] kept. Called after [`Mdev::del`].
     pub(super) fn end(&self) -> ARef<Self> {
-        // SAFETY: `super::take_down` calls this once after `begin`, so the reference of `begin` exists.
+        // SAFETY: `super::remove_common` calls this once after `begin`, so the reference of `begin`
+        // exists.
         unsafe { ARef::from_raw(self.into()) }
     }
 

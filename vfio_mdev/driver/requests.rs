@@ -43,7 +43,7 @@ use crate::{
 pub(crate) use abi::Ops;
 
 /// The size in bytes of the buffer for register accesses.
-const GATHERED: usize = 256;
+const REGISTER_BUFFER: usize = 256;
 
 /// Handles an ioctl of an open device.
 fn ioctl<D: Device>(this: &Instance<D>, cmd: u32, arg: UserPtr) -> Result<isize> {
@@ -245,7 +245,7 @@ fn get(from: UserPtr, width: Width) -> Result<u32> {
     })
 }
 
-/// Reads at most [`GATHERED`] bytes of registers. Returns the number of bytes read.
+/// Reads at most [`REGISTER_BUFFER`] bytes of registers. Returns the number of bytes read.
 fn read_some<D: Device>(
     this: &Instance<D>,
     index: D::Region,
@@ -254,9 +254,9 @@ fn read_some<D: Device>(
     to: UserPtr,
     done: usize,
 ) -> Result<usize> {
-    let mut gathered = [0; GATHERED];
+    let mut gathered = [0; REGISTER_BUFFER];
     let mut filled = 0;
-    let count = count.min(GATHERED);
+    let count = count.min(REGISTER_BUFFER);
     while let Some(at) = Access::first(offset + filled as u64, count - filled) {
         let value = match D::read(this, index, at) {
             Ok(value) => value,
@@ -303,8 +303,8 @@ fn write<D: Device>(this: &Instance<D>, from: UserPtr, count: usize, pos: i64) -
     Ok(done)
 }
 
-/// Writes at most [`GATHERED`] bytes of registers. Returns the number of bytes written, and the
-/// error that stopped the write.
+/// Writes at most [`REGISTER_BUFFER`] bytes of registers. Returns the number of bytes written, and
+/// the error that stopped the write.
 fn write_some<D: Device>(
     this: &Instance<D>,
     index: D::Region,
@@ -313,8 +313,8 @@ fn write_some<D: Device>(
     from: UserPtr,
     done: usize,
 ) -> (usize, Result) {
-    let mut gathered = [0; GATHERED];
-    let count = count.min(GATHERED);
+    let mut gathered = [0; REGISTER_BUFFER];
+    let count = count.min(REGISTER_BUFFER);
     let copied = UserSlice::new(from.wrapping_byte_add(done), count)
         .reader()
         .read_slice(&mut gathered[..count]);

@@ -186,7 +186,7 @@ impl Parent {
             // module.
             if unsafe { (*dev).bus } == bus::as_ptr() {
                 // SAFETY: As above.
-                device::take_down(unsafe { Mdev::from_raw(dev.cast()) });
+                device::remove_common(unsafe { Mdev::from_raw(dev.cast()) });
             }
             0
         }

@@ -8,7 +8,7 @@ use kernel::prelude::*;
 mod cases {
     use super::super::*;
     use crate::{
-        allocator::OWN_SPACE,
+        allocator::DEFAULT_ALLOCATOR,
         id::state::Freed, //
     };
 
@@ -16,7 +16,7 @@ mod cases {
 
     fn begin(entry: &Entry, serial: u32, set: SetId, data: usize) -> Generation {
         let generation = Generation::from_raw(serial);
-        entry.begin(generation, set, OWN_SPACE, data, Right::Anyone);
+        entry.begin(generation, set, DEFAULT_ALLOCATOR, data, Right::Anyone);
         generation
     }
 

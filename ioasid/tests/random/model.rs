@@ -7,7 +7,7 @@ use kernel::prelude::*;
 use crate::{
     allocator::{
         Origin,
-        OWN_SPACE, //
+        DEFAULT_ALLOCATOR, //
     },
     id::{
         range::IdRange,
@@ -59,7 +59,7 @@ impl Model {
             ids: KVec::from_elem(None, IDS as usize, GFP_KERNEL)?,
             stocks: [0; 2],
             registered: KVec::new(),
-            last_origin: OWN_SPACE,
+            last_origin: DEFAULT_ALLOCATOR,
         })
     }
 
@@ -76,7 +76,7 @@ impl Model {
     }
 
     fn alive(&self, origin: Origin) -> bool {
-        origin == OWN_SPACE || self.registered.iter().any(|r| r.origin == origin)
+        origin == DEFAULT_ALLOCATOR || self.registered.iter().any(|r| r.origin == origin)
     }
 
     pub(super) fn orphans(&self) -> u32 {
@@ -95,7 +95,10 @@ impl Model {
             Some(&active) => (self.take_from_stock(active.key / 2, range)?, active.origin),
             None => {
                 let free = |&id: &u32| range.contains(id) && self.ids[id as usize].is_none();
-                ((OWN_FIRST..IDS).find(free).ok_or(ENOSPC)?, OWN_SPACE)
+                (
+                    (OWN_FIRST..IDS).find(free).ok_or(ENOSPC)?,
+                    DEFAULT_ALLOCATOR,
+                )
             }
         };
         self.ids[id as usize] = Some(Id {
@@ -132,7 +135,7 @@ impl Model {
         }
         let origin = known.origin;
         self.ids[id as usize] = None;
-        if origin != OWN_SPACE && self.alive(origin) {
+        if origin != DEFAULT_ALLOCATOR && self.alive(origin) {
             self.stocks[(id / STOCK) as usize] &= !(1 << (id % STOCK));
         }
         true
@@ -211,7 +214,7 @@ impl Model {
 
     pub(super) fn register(&mut self, key: usize) -> Result {
         let first = self.registered.is_empty();
-        if first && self.count(|id| id.origin == OWN_SPACE) != 0 {
+        if first && self.count(|id| id.origin == DEFAULT_ALLOCATOR) != 0 {
             return Err(EAGAIN);
         }
         if self.registered.iter().any(|r| r.key == key) {

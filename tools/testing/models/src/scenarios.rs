@@ -27,9 +27,9 @@ use super::{
         PREEMPTIONS, //
     },
     space::{
-        Kind,
         Pages,
         Space, //
+        SpaceTypes,
     },
     type1::{
         Layout,
@@ -50,7 +50,7 @@ const IOMMU: World = World {
     layout: Layout {
         translated: true,
         emulated: false,
-        tracks_dirty: true,
+        dirty_page_tracking: true,
     },
     limit: 3,
     v2: true,
@@ -72,7 +72,7 @@ const EMULATED: World = World {
     layout: Layout {
         translated: false,
         emulated: true,
-        tracks_dirty: true,
+        dirty_page_tracking: true,
     },
     before: &[Map(r(0, 1)), Map(r(2, 2)), Pin(r(2, 2))],
     ..IOMMU
@@ -83,7 +83,7 @@ const BOTH: World = World {
     layout: Layout {
         translated: true,
         emulated: true,
-        tracks_dirty: false,
+        dirty_page_tracking: false,
     },
     ..EMULATED
 };
@@ -288,7 +288,8 @@ pub(crate) fn unmap_pin_and_detach() {
     );
 }
 
-/// A mapping that is larger than what was asked for comes while a driver waits, and locks all of it then.
+/// A mapping that is larger than what was asked for comes while a driver waits, and locks all of it
+/// then.
 pub(crate) fn pin_in_a_mapping_that_grows() {
     let world = World {
         before: &[],
@@ -345,7 +346,7 @@ pub(crate) fn chain() {
 /// A space with nothing in it, in which requests note when they had their turn.
 struct Log;
 
-impl Kind for Log {
+impl SpaceTypes for Log {
     type Layout = ();
     type MutexData = Vec<char>;
     type Pages = NoPages;
@@ -406,8 +407,8 @@ pub(crate) fn nobody_overtakes() {
     assert_ne!(applies, 0, "the order was never known");
 }
 
-/// A killed request leaves the queue, and those behind it come to their turn: with memory for the queue and
-/// without.
+/// A killed request leaves the queue, and those behind it come to their turn: with memory for the
+/// queue and without.
 pub(crate) fn a_killed_request_leaves() {
     for short in [false, true] {
         let left = Arc::new(AtomicUsize::new(0));

@@ -29,8 +29,8 @@ use self::{
 };
 
 use super::space::{
-    Kind,
     Space, //
+    SpaceTypes,
 };
 
 /// What a thread asks a container for.
@@ -85,7 +85,7 @@ pub(crate) struct Layout {
     /// Whether there is a group of emulated devices.
     pub(crate) emulated: bool,
     /// Whether track is kept of dirty pages.
-    pub(crate) tracks_dirty: bool,
+    pub(crate) dirty_page_tracking: bool,
 }
 
 /// How a model begins.
@@ -103,8 +103,8 @@ pub(crate) struct World {
     pub(crate) before: &'static [Request],
 }
 
-/// A mapping, as it is found in the end: where, with which address in the program's memory, whether the IOMMU
-/// translates it, which of its pages are dirty, and which are pinned.
+/// A mapping, as it is found in the end: where, with which address in the program's memory, whether
+/// the IOMMU translates it, which of its pages are dirty, and which are pinned.
 type Seen = (Range, Option<usize>, bool, u64, u64);
 
 /// Everything that can be seen of a container in the end.
@@ -125,7 +125,7 @@ pub(crate) struct Container {
     machine: Arc<Machine>,
 }
 
-impl Kind for Container {
+impl SpaceTypes for Container {
     type Layout = Layout;
     /// Whether the driver has pinned pages once, so that only these count as dirty.
     type MutexData = bool;
@@ -163,8 +163,8 @@ impl Container {
         }
     }
 
-    /// Does what a thread asks for up to where others see what was done so far. Returns `None` if there is
-    /// more to do.
+    /// Does what a thread asks for up to where others see what was done so far. Returns `None` if
+    /// there is more to do.
     pub(crate) fn step(&self, request: Request, progress: &mut Progress) -> Result<Option<u64>> {
         let answer = match request {
             Request::Unmap(range) => return self.unmap(&Ask::of(range), progress),
@@ -202,7 +202,7 @@ impl Container {
             let vaddr = dma.vaddr().map(|vaddr| vaddr.get());
             let (dirty, pinned) = (pages.dirty(), pages.pinned());
             assert!(
-                !layout.tracks_dirty || pages.has_room_for_dirty(),
+                !layout.dirty_page_tracking || pages.has_room_for_dirty(),
                 "no room to note dirty pages of {range:?}"
             );
             mappings.push((range, vaddr, pages.is_translated(), dirty, pinned));

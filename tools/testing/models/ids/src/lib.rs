@@ -3,11 +3,12 @@
 //! Checks the lock-free parts of `ioasid` against all interleavings of a few threads, by loom.
 //!
 //! The sources are those of the kernel module. `stand_in` replaces the parts of the `kernel` crate
-//! that they use. Its atomics have orderings of C11 that guarantee no more than those of the kernel.
+//! that they use. Its atomics have orderings of C11 that guarantee no more than those of the
+//! kernel.
 
 #![cfg(test)]
-// The tests of the module itself are for KUnit; some functions are for other files of the module. The
-// kernel has lints of its own.
+// The tests of the module itself are for KUnit; some functions are for other files of the module.
+// The kernel has lints of its own.
 #![allow(unexpected_cfgs, dead_code, clippy::precedence)]
 
 extern crate self as kernel;
@@ -40,7 +41,7 @@ mod set {
 }
 mod allocator {
     pub(crate) type Origin = u32;
-    pub(crate) const OWN_SPACE: Origin = 0;
+    pub(crate) const DEFAULT_ALLOCATOR: Origin = 0;
 }
 
 mod accounts;

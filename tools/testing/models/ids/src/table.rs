@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A table with one number, as `IdTree` keeps it: taken and given back under a lock, looked up without.
+//! A table with one number, as `IdTree` keeps it: taken and given back under a lock, looked up
+//! without.
 
 use loom::sync::Mutex;
 
 use crate::{
-    allocator::OWN_SPACE,
+    allocator::DEFAULT_ALLOCATOR,
     entry::Entry,
     key::Filter,
     prelude::*,
@@ -44,7 +45,8 @@ impl Number {
         state.taken = true;
         state.count += 1;
         let generation = Generation::from_raw(state.count);
-        self.entry.begin(generation, set, OWN_SPACE, data, owner);
+        self.entry
+            .begin(generation, set, DEFAULT_ALLOCATOR, data, owner);
         Some(generation)
     }
 

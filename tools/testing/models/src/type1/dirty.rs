@@ -53,7 +53,7 @@ impl Container {
     /// `EINVAL` if no track is kept, or if the range has parts of mappings.
     pub(super) fn report(&self, range: Range) -> Answer {
         let (mut guard, ()) = self.space.lock(range, |held| {
-            if !held.layout.tracks_dirty {
+            if !held.layout.dirty_page_tracking {
                 return Err(EINVAL);
             }
             check_whole(held, range)
@@ -65,7 +65,7 @@ impl Container {
 
     /// Begins to keep track of dirty pages.
     pub(super) fn start_tracking(&self) -> Answer {
-        let mut whole = self.space.try_lock_all(|held| {
+        let mut whole = self.space.lock_all_killable(|held| {
             let mut mappings = 0;
             held.for_each_from(0, |_, _| {
                 mappings += 1;
@@ -81,14 +81,14 @@ impl Container {
             pages.reserve_dirty();
             Ok::<_, Error>(())
         })?;
-        whole.layout(|layout| layout.tracks_dirty = true);
+        whole.layout(|layout| layout.dirty_page_tracking = true);
         Ok(0)
     }
 
     /// Forgets which pages are dirty, and keeps no track any more.
     pub(super) fn stop_tracking(&self) -> Answer {
         let mut whole = self.space.lock_all();
-        whole.layout(|layout| layout.tracks_dirty = false);
+        whole.layout(|layout| layout.dirty_page_tracking = false);
         whole.update(Range::ALL, |found, _, pages| {
             self.machine.read(found);
             pages.stop_tracking();
@@ -134,7 +134,7 @@ impl Container {
     pub(super) fn write(&self, range: Range) -> Answer {
         let (mut guard, tracks) = self.space.lock_mappings(range, |held| {
             Self::check_vaddrs_valid(held)?;
-            Ok::<_, Error>(held.layout.tracks_dirty)
+            Ok::<_, Error>(held.layout.dirty_page_tracking)
         })?;
         let mut next = range.start;
         guard.try_update(range, |found, vaddr, pages| {
@@ -154,9 +154,9 @@ impl Container {
 
     /// Takes one user off the pages of `range` that are mapped.
     pub(super) fn unpin(&self, range: Range) {
-        let Ok((mut guard, tracks)) = self
-            .space
-            .lock_mappings(range, |held| Ok::<_, Infallible>(held.layout.tracks_dirty));
+        let Ok((mut guard, tracks)) = self.space.lock_mappings(range, |held| {
+            Ok::<_, Infallible>(held.layout.dirty_page_tracking)
+        });
         Self::unpin_in(&mut guard, range, tracks);
     }
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! In the shape of the backend's emulated.rs, with a driver that has a lock of its own, which it holds
-//! while it pins pages, and while it is asked to give them back, as drivers of mediated devices do.
+//! In the shape of the backend's emulated.rs, with a driver that has a lock of its own, which it
+//! holds while it pins pages, and while it is asked to give them back, as drivers of mediated
+//! devices do.
 
 use std::sync::Arc;
 
@@ -82,10 +83,10 @@ impl Container {
     pub(super) fn pin(&self, range: Range) -> Answer {
         let (mut guard, tracks) = self.space.lock_mappings(range, |held| {
             Self::check_vaddrs_valid(held)?;
-            Ok::<_, Error>(held.layout.tracks_dirty)
+            Ok::<_, Error>(held.layout.dirty_page_tracking)
         })?;
         let locked = guard.range();
-        if guard.with(|held| held.cut_by(locked)).is_some() {
+        if guard.with(|held| held.bisected_by(locked)).is_some() {
             self.machine.blame("a mapping is locked in part");
         }
         let (mut next, mut pages_of) = (range.start, 0);

@@ -18,7 +18,7 @@ impl Container {
         &self,
         is_here: impl FnOnce(&Layout) -> bool,
     ) -> Result<WholeGuard<'_, Self>> {
-        self.space.try_lock_all(|held| {
+        self.space.lock_all_killable(|held| {
             Self::check_vaddrs_valid(held)?;
             if is_here(held.layout) {
                 return Err(EINVAL);
@@ -27,12 +27,13 @@ impl Container {
         })
     }
 
-    /// A group with an IOMMU comes, and everything is pinned and mapped; or fails, if `in_vain`, at the last
-    /// mapping.
+    /// A group with an IOMMU comes, and everything is pinned and mapped; or fails, if `in_vain`, at
+    /// the last mapping.
     ///
     /// # Errors
     ///
-    /// `EBUSY` while an address is invalid, `EINVAL` if it is here, `EPERM` if a mapping can't be pinned.
+    /// `EBUSY` while an address is invalid, `EINVAL` if it is here, `EPERM` if a mapping can't be
+    /// pinned.
     pub(super) fn attach(&self, in_vain: bool) -> Answer {
         let mut whole = self.lock_to_attach(|layout| layout.translated)?;
         let mut left = whole.with(|held| held.dmas().len());
@@ -91,7 +92,7 @@ impl Container {
             remove_all(&mut whole);
         }
         let wrote_anywhere = whole.with(|held| !*held.mutex_data);
-        if layout.tracks_dirty && wrote_anywhere {
+        if layout.dirty_page_tracking && wrote_anywhere {
             whole.update(Range::ALL, |_, _, pages| pages.add_dirty(pages.range()));
         }
         Ok(0)

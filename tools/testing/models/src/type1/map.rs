@@ -43,7 +43,7 @@ impl Container {
         if layout.translated {
             pages.pin_map();
         }
-        if layout.tracks_dirty {
+        if layout.dirty_page_tracking {
             pages.reserve_dirty();
         }
         let dma = Dma::new(vaddr_of(range, 0), pages);
@@ -65,8 +65,8 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if nothing is mapped there, `EINVAL` if that isn't exactly one mapping, or its address is
-    /// valid.
+    /// `ENOENT` if nothing is mapped there, `EINVAL` if that isn't exactly one mapping, or its
+    /// address is valid.
     pub(super) fn change_vaddr(&self, range: Range) -> Answer {
         let (mut guard, ()) = self.space.lock(range, |held| {
             let found = held.dmas().first_in(range).ok_or(ENOENT)?;

@@ -91,9 +91,9 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if an address is to be invalidated and there are emulated devices, or if the driver keeps
-    /// pages; `EINVAL` for a part of a mapping, if an address is to be invalidated twice, or if no track
-    /// is kept of dirty pages.
+    /// `EBUSY` if an address is to be invalidated and there are emulated devices, or if the driver
+    /// keeps pages; `EINVAL` for a part of a mapping, if an address is to be invalidated twice, or
+    /// if no track is kept of dirty pages.
     pub(super) fn unmap(&self, ask: &Ask, progress: &mut Progress) -> Result<Option<u64>> {
         if let Some(dma) = progress.ask {
             let span = progress
@@ -193,7 +193,7 @@ impl Container {
         if ask.vaddr && held.layout.emulated {
             return Err(EBUSY);
         }
-        if ask.dirty && !held.layout.tracks_dirty {
+        if ask.dirty && !held.layout.dirty_page_tracking {
             return Err(EINVAL);
         }
         let found = Found::look(held, ask.range, self.v2);
@@ -306,7 +306,7 @@ fn behind(dma: Range, span: Range) -> Option<Range> {
 
 /// Checks that `range` has no part of a mapping, but whole ones.
 pub(super) fn check_whole(held: &Held<'_, Container>, range: Range) -> Result {
-    match held.cut_by(range) {
+    match held.bisected_by(range) {
         Some(_) => Err(EINVAL),
         None => Ok(()),
     }
