@@ -20,6 +20,7 @@ use kernel::{
 use crate::bindings;
 
 pub use domain::{
+    common_page_sizes,
     Attachment,
     Domain,
     Domains, //

@@ -20,6 +20,7 @@ use iommu_group::{
 
 use kernel_ext::{
     iommu::{
+        common_page_sizes,
         Attachment,
         Domain,
         Domains,
@@ -154,21 +155,22 @@ fn add_domain(
     groups.push(AttachedGroup::new(attachment), GFP_KERNEL_ACCOUNT)?;
     let old = whole.layout(|layout| {
         layout.domains.reserve(1, GFP_KERNEL_ACCOUNT)?;
-        Ok::<_, Error>(layout.set().clone())
+        Ok::<_, Error>(layout.set.clone())
     })?;
     let new = old.with(&domain)?;
-    if new.page_sizes() == 0 {
+    if common_page_sizes(new.iter()) == 0 {
         return Err(EINVAL);
     }
     let was_empty = old.is_empty();
-    let replayed = replay(whole, &new, was_empty);
+    let replayed = replay(whole, &new, was_empty).and_then(|()| {
+        // Not every IOMMU driver refuses to map addresses that the IOMMU does not translate.
+        whole.with(|held| check_unmapped(held, outside(aperture(&domain), Range::ALL)))
+    });
     let reserved = replayed.and_then(|()| msi.map_or(Ok(true), |base| domain.reserve_msi(base)));
     let added = reserved.and_then(|_| {
         whole.layout(|layout| {
-            layout
-                .domains
-                .push(GroupDomain { groups, domain }, GFP_KERNEL_ACCOUNT)?;
-            layout.replace_set(new);
+            layout.add_domain(GroupDomain { groups, domain })?;
+            layout.set = new;
             layout.ranges = ranges;
             Ok(())
         })
@@ -222,63 +224,56 @@ impl Container {
 
 /// Detaches a group that has an IOMMU.
 fn detach_translated(whole: &mut Whole<'_>, group: &Group) {
-    let (found, dirty_page_tracking) = whole.layout(|layout| {
-        let mut domains = layout.domains.iter_mut().enumerate();
-        let found = domains.find_map(|(nth, domain)| {
-            let place = domain.position(group)?;
-            let member = domain.groups.remove(place).ok()?;
-            Some((nth, member, domain.groups.is_empty()))
-        });
-        (found, layout.dirty_page_tracking)
+    let found = whole.layout(|layout| {
+        let mut domains = layout.domains.iter().enumerate();
+        domains
+            .find_map(|(nth, entry)| Some((nth, entry.position(group)?, entry.groups.len() == 1)))
     });
-    let Some((nth, member, last_group)) = found else {
+    let Some((nth, place, last_group)) = found else {
+        return;
+    };
+    let ranges = usable_ranges(whole, group, last_group);
+    let (removed, dirty_page_tracking) = whole.layout(|layout| {
+        // On an error the ranges do not change. At worst they are narrower than necessary.
+        if let Ok(Some(ranges)) = ranges {
+            layout.ranges = ranges;
+        }
+        let removed = layout.remove_group(nth, place);
+        (removed, layout.dirty_page_tracking)
+    });
+    let Some((member, domain)) = removed else {
         return;
     };
     let pinned_page_dirty_scope = member.pinned_page_dirty_scope.load(Relaxed);
     drop(member);
-    if last_group {
-        remove_domain(whole, nth);
+    if let Some(entry) = domain {
+        retire_domain(whole, &entry.domain);
     }
     if dirty_page_tracking && !pinned_page_dirty_scope {
         // While this group was attached, all pages counted as dirty. Record that now, because
         // nothing else tells which pages the group has written.
         whole.update(Range::ALL, |_, _, pages| pages.set_all_dirty());
     }
-    // If this fails, the ranges do not change. At worst they are narrower than necessary.
-    if let Ok(Some(ranges)) = usable_ranges(whole, last_group) {
-        whole.layout(|layout| layout.ranges = ranges);
-    }
 }
 
-/// Removes a domain that no group is attached to.
+/// Removes a domain that no group is attached to from the mappings.
 ///
-/// Its mappings need not be unmapped: they are freed with the domain's page tables.
-fn remove_domain(whole: &mut Whole<'_>, nth: usize) {
-    let (removed, old, last, emulated) = whole.layout(|layout| {
-        let removed = layout.domains.remove(nth).ok();
+/// The mappings need not be unmapped: they are freed with the domain's page tables.
+fn retire_domain(whole: &mut Whole<'_>, domain: &Arc<Domain>) {
+    let (old, last, emulated) = whole.layout(|layout| {
         let last = !layout.has_iommu();
-        (
-            removed,
-            layout.set().clone(),
-            last,
-            !layout.emulated.is_empty(),
-        )
+        (layout.set.clone(), last, !layout.emulated.is_empty())
     });
-    let Some(removed) = removed else {
-        return;
-    };
-    warn_on!(removed.domain.retire().is_err());
-    // The retired domain no longer counts for the smallest page size. Recompute it.
-    whole.layout(|layout| layout.replace_set(old.clone()));
+    warn_on!(domain.retire().is_err());
     if last && emulated {
         whole.update(Range::ALL, |_, _, pages| pages.unmap());
     } else if last {
         remove_all(whole);
     }
     // If there is no memory for a new set, the retired domain stays in the old one and is ignored.
-    let new = old.without(&removed.domain).unwrap_or(old);
+    let new = old.without(domain).unwrap_or(old);
     whole.update(Range::ALL, |_, _, pages| pages.mapping.shrink(&new));
-    whole.layout(|layout| layout.replace_set(new));
+    whole.layout(|layout| layout.set = new);
 }
 
 /// Removes every mapping.
@@ -291,23 +286,30 @@ fn remove_all(whole: &mut Whole<'_>) {
     }
 }
 
-/// Computes the usable addresses, without those that a group reserves: from the intersection of
-/// all domain apertures if `expand`, else from the span of the addresses that are usable now.
-/// Returns `None` if there is no restriction.
+/// Computes the addresses that are usable without the group `leaving`, and without those that the
+/// other groups reserve: from the intersection of the apertures of their domains if `expand`, else
+/// from the span of the addresses that are usable now. Returns `None` if there is no restriction.
 ///
 /// # Errors
 ///
 /// `ENOMEM`; `EINVAL` if no address is usable.
-fn usable_ranges(whole: &mut Whole<'_>, expand: bool) -> Result<Option<Ranges>> {
+fn usable_ranges(whole: &mut Whole<'_>, leaving: &Group, expand: bool) -> Result<Option<Ranges>> {
     let mut groups = KVec::new();
     let span = whole.layout(|layout| {
         let mut span = Range::ALL;
-        for domain in layout.domains.iter() {
-            let aperture = aperture(&domain.domain);
+        for entry in layout.domains.iter() {
+            let members = entry.groups.iter().map(|member| &member.attachment);
+            let mut staying = members
+                .filter(|member| member.group() != leaving)
+                .peekable();
+            if staying.peek().is_none() {
+                continue;
+            }
+            let aperture = aperture(&entry.domain);
             span.start = span.start.max(aperture.start);
             span.last = span.last.min(aperture.last);
-            for member in domain.groups.iter() {
-                groups.push(member.attachment.group_ref(), GFP_KERNEL)?;
+            for member in staying {
+                groups.push(member.group_ref(), GFP_KERNEL)?;
             }
         }
         let narrow = layout.ranges.span();
@@ -331,24 +333,34 @@ fn check_mappings(
         if !span.overlaps(aperture) {
             return Err(EINVAL);
         }
-        let below = (span.start < aperture.start).then(|| Range {
-            start: span.start,
-            last: aperture.start - 1,
-        });
-        let above = (aperture.last < span.last).then(|| Range {
-            start: aperture.last + 1,
-            last: span.last,
-        });
-        for outside in [below, above].into_iter().flatten() {
-            if held.dmas().first_in(outside).is_some() {
-                return Err(EINVAL);
-            }
-        }
+        check_unmapped(held, outside(aperture, span))?;
     }
-    if reserved_ranges(regions).any(|range| held.dmas().first_in(range).is_some()) {
+    check_unmapped(held, reserved_ranges(regions))
+}
+
+/// Checks that nothing is mapped in any of `ranges`.
+///
+/// # Errors
+///
+/// `EINVAL`.
+fn check_unmapped(held: &Held<'_, Container>, mut ranges: impl Iterator<Item = Range>) -> Result {
+    if ranges.any(|range| held.dmas().first_in(range).is_some()) {
         return Err(EINVAL);
     }
     Ok(())
+}
+
+/// Returns the parts of `span` below and above `aperture`, which overlaps it.
+fn outside(aperture: Range, span: Range) -> impl Iterator<Item = Range> {
+    let below = (span.start < aperture.start).then(|| Range {
+        start: span.start,
+        last: aperture.start - 1,
+    });
+    let above = (aperture.last < span.last).then(|| Range {
+        start: aperture.last + 1,
+        last: span.last,
+    });
+    [below, above].into_iter().flatten()
 }
 
 /// Returns the addresses of `regions` that must not be mapped.

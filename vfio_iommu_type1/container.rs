@@ -4,6 +4,8 @@
 //!
 //! `Documentation/locking.rst` describes the locks and their order.
 
+use core::iter;
+
 use kernel::{
     prelude::*,
     sync::{
@@ -17,6 +19,7 @@ use iommu_group::ranges::Ranges;
 
 use kernel_ext::{
     iommu::{
+        common_page_sizes,
         Attachment,
         Domain,
         Domains,
@@ -34,8 +37,8 @@ use crate::{
     },
     pages::DmaPages,
     space::{
-        Space, //
-        SpaceTypes,
+        Space,
+        SpaceTypes, //
     },
     stats::Stats,
     DMA_ENTRY_LIMIT, //
@@ -97,14 +100,18 @@ impl GroupDomain {
 }
 
 /// The groups and domains of a container, and the iova ranges that can be mapped. Changed only with
-/// all iovas locked.
+/// all iovas locked. `VFIO_IOMMU_GET_INFO` and debugfs read it without locking iovas, so a change of
+/// what they report is made in one call of [`WholeGuard::layout`].
+///
+/// [`WholeGuard::layout`]: crate::space::WholeGuard::layout
 pub(crate) struct Layout {
     /// The domains of groups with an IOMMU.
     pub(crate) domains: KVec<GroupDomain>,
-    /// The same domains, as a set that mappings share.
-    set: Arc<Domains>,
-    /// The smallest page size that all of these domains support.
-    page_size: u64,
+    /// The same domains, as a set that mappings share. While a domain is being removed, the set
+    /// still has it.
+    pub(crate) set: Arc<Domains>,
+    /// The page sizes that all of these domains support and that a mapping may use, as a bitmap.
+    page_sizes: u64,
     /// The groups of emulated devices, which have no IOMMU.
     pub(crate) emulated: KVec<ARef<Group>>,
     /// Whether dirty tracking is enabled. If so, every mapping has memory to record dirty pages.
@@ -142,26 +149,47 @@ impl Layout {
                 .any(|domain| domain.position(group).is_some())
     }
 
-    /// Returns the set of domains, for mappings to share.
-    pub(crate) fn set(&self) -> &Arc<Domains> {
-        &self.set
+    /// Adds a domain.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn add_domain(&mut self, domain: GroupDomain) -> Result {
+        self.domains.push(domain, GFP_KERNEL_ACCOUNT)?;
+        self.update_page_sizes();
+        Ok(())
     }
 
-    /// Replaces the set of domains.
-    pub(crate) fn replace_set(&mut self, set: Arc<Domains>) {
-        self.page_size = smallest_page(&set);
-        self.set = set;
+    /// Removes the group at index `place` of the domain at index `nth`, and the domain if it has no
+    /// other group. Returns both, or `None` if there is no such group.
+    pub(crate) fn remove_group(
+        &mut self,
+        nth: usize,
+        place: usize,
+    ) -> Option<(AttachedGroup, Option<GroupDomain>)> {
+        let groups = &mut self.domains.get_mut(nth)?.groups;
+        let member = groups.remove(place).ok()?;
+        if !groups.is_empty() {
+            return Some((member, None));
+        }
+        let domain = self.domains.remove(nth).ok();
+        self.update_page_sizes();
+        Some((member, domain))
+    }
+
+    fn update_page_sizes(&mut self) {
+        self.page_sizes = common_page_sizes(self.domains.iter().map(|entry| &entry.domain));
+    }
+
+    /// Returns the page sizes that all domains support and that a mapping may use, as a bitmap.
+    pub(crate) fn page_sizes(&self) -> u64 {
+        self.page_sizes
     }
 
     /// Returns the smallest page size.
     pub(crate) fn page_size(&self) -> u64 {
-        self.page_size
+        1 << self.page_sizes.trailing_zeros()
     }
-}
-
-/// Returns the smallest page size that all of `domains` support.
-fn smallest_page(domains: &Domains) -> u64 {
-    1 << domains.page_sizes().trailing_zeros()
 }
 
 /// A cache of the process that has mapped last.
@@ -202,11 +230,10 @@ impl Container {
     ///
     /// `ENOMEM`.
     pub(crate) fn new(v2: bool) -> Result<Arc<Self>> {
-        let set = Arc::new(Domains::default(), GFP_KERNEL)?;
         let layout = Layout {
             domains: KVec::new(),
-            page_size: smallest_page(&set),
-            set,
+            set: Arc::new(Domains::default(), GFP_KERNEL)?,
+            page_sizes: common_page_sizes(iter::empty()),
             emulated: KVec::new(),
             dirty_page_tracking: false,
             ranges: Ranges::new(),

@@ -46,8 +46,8 @@ impl Container {
     /// processor caches.
     fn enforces_coherency(&self) -> bool {
         let look = self.space.look();
-        let mut domains = look.layout().set().iter();
-        domains.all(|domain| domain.enforces_coherency())
+        let mut domains = look.layout().domains.iter();
+        domains.all(|entry| entry.domain.enforces_coherency())
     }
 
     /// Handles `VFIO_IOMMU_GET_INFO`.
@@ -73,7 +73,7 @@ impl Container {
         let look = self.space.look();
         let layout = look.layout();
         layout.check_used()?;
-        let page_sizes = layout.set().page_sizes();
+        let page_sizes = layout.page_sizes();
         let mut caps = InfoCaps::default();
         caps.push(&MigrationCap::new(layout.page_size(), MAX_BYTES))?;
         caps.push(&bindings::vfio_iommu_type1_info_dma_avail {

@@ -137,7 +137,7 @@ impl Container {
         }
         Ok(Plan {
             owner: held.mutex_data.current().map_err(no_owner)?,
-            domains: layout.set().clone(),
+            domains: layout.set.clone(),
             has_iommu: layout.has_iommu(),
             dirty_granule: layout.dirty_page_tracking.then(|| layout.page_size()),
         })

@@ -403,21 +403,18 @@ impl Domains {
     pub(super) fn has(&self, domain: &Arc<Domain>) -> bool {
         self.iter().any(|other| Arc::ptr_eq(other, domain))
     }
+}
 
-    /// Returns the page sizes that all domains support and that a mapping may use, as a bitmap.
-    /// Returns `!(PAGE_SIZE - 1)` if there is no domain. Page sizes below `PAGE_SIZE` are reported
-    /// as `PAGE_SIZE`.
-    pub fn page_sizes(&self) -> u64 {
-        let page = PAGE_SIZE as u64;
-        if self.is_empty() {
-            return !(page - 1);
-        }
-        let sizes = self.iter().fold(u64::MAX, |all, d| all & d.page_sizes());
-        if sizes & (page - 1) == 0 {
-            return sizes;
-        }
-        sizes & !(page - 1) | page
+/// Returns the page sizes that all of `domains` support and that a mapping may use, as a bitmap.
+/// Returns `!(PAGE_SIZE - 1)` if there is no domain. Page sizes below `PAGE_SIZE` are reported as
+/// `PAGE_SIZE`.
+pub fn common_page_sizes<'a>(domains: impl Iterator<Item = &'a Arc<Domain>>) -> u64 {
+    let page = PAGE_SIZE as u64;
+    let sizes = domains.fold(u64::MAX, |all, domain| all & domain.page_sizes());
+    if sizes & (page - 1) == 0 {
+        return sizes;
     }
+    sizes & !(page - 1) | page
 }
 
 #[cfg(CONFIG_KUNIT)]
