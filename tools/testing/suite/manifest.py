@@ -76,6 +76,10 @@ class Manifest:
         """Returns the steps that are listed but do not exist."""
         return sorted(self.tests.keys() - set(steps))
 
+    def absent(self, steps):
+        """Returns the steps that exist but are not listed."""
+        return sorted(set(steps) - self.tests.keys())
+
     def record(self, ran, steps):
         """Replaces the entries of steps that ran, and removes those of steps that do not exist."""
         self.tests.update((step, set(found)) for step, found in ran.items())

@@ -212,6 +212,13 @@ class TheManifest(unittest.TestCase):
         self.assertEqual(self.known.unlisted("a-c", ran), ["other"])
         self.assertEqual(self.known.missing("unknown", ran), [])
 
+    def test_steps(self):
+        there = [Step(name, [], None) for name in ("a-c", "a-rust", "b")]
+        self.assertEqual(failures(verdict.all_there(self.known, there)), [])
+        self.assertEqual(failures(verdict.all_there(self.known, there[1:])), ["all steps of the manifest are there"])
+        there.append(Step("unlisted", [], None))
+        self.assertEqual(failures(verdict.all_there(self.known, there)), ["all steps are in the manifest"])
+
     def test_one_of_several(self):
         ran = [Result("x", True), Result("x", True)]
         self.assertEqual(Manifest({"b": manifest.names(ran)}).missing("b", ran[:1]), ["x (2)"])
@@ -231,7 +238,7 @@ class TheManifest(unittest.TestCase):
     def test_committed_ones(self):
         known = Manifest.parse((HERE / "manifest").read_text())
         every_step = [*steps.main_steps(HERE.parents[2]), *steps.further_steps(HERE.parents[2])]
-        self.assertEqual(known.vanished(step.name for step in every_step), [])
+        self.assertEqual(failures(verdict.all_there(known, every_step)), [])
         self.assertTrue(Exceptions((HERE / "exceptions.toml").read_text()).rows_without_c)
 
 

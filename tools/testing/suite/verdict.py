@@ -17,6 +17,8 @@ def same_tests(results, only_on_c):
 
 
 def all_there(known, steps):
-    """Checks that each step of the manifest exists."""
-    vanished = known.vanished(step.name for step in steps)
+    """Checks that each step of the manifest exists, and that each step is in the manifest."""
+    names = [step.name for step in steps]
+    vanished, absent = known.vanished(names), known.absent(names)
     yield Result("all steps of the manifest are there", not vanished, "\n".join(vanished))
+    yield Result("all steps are in the manifest", not absent, "\n".join(absent))
