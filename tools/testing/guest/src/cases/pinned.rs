@@ -3,6 +3,10 @@
 //! Accounting of pages that a driver pins, and whether they count as dirty.
 
 use crate::{
+    env::{
+        self,
+        EDU, //
+    },
     harness::{
         Failure,
         cases, //
@@ -18,6 +22,13 @@ use crate::{
 use anyhow::{
     Result,
     ensure, //
+};
+use std::{
+    sync::atomic::{
+        AtomicBool,
+        Ordering::Relaxed, //
+    },
+    thread,
 };
 use support::{
     PAGE,
@@ -35,6 +46,7 @@ use vfio_client::{
     Container,
     Errno,
     Filling,
+    IommuInfo,
     MapFlags,
     Memory,
     PAGE_SIZE,
@@ -53,6 +65,8 @@ cases! {
     #[rows("T-A6")] pinned_pages_stay_charged_when_hardware_leaves,
     #[rows("T-A6")] hardware_leaves_and_rejoins,
     #[rows("T-A6")] memory_that_replaces_registers_is_charged,
+    info_is_consistent_while_hardware_leaves,
+    #[requires(type1(Rust))] hardware_that_does_not_translate_a_mapping_cannot_join,
     #[rows("T-D5")] only_pinned_or_written_pages_are_dirty,
     #[rows("T-D6")] pinned_pages_stay_dirty,
     #[rows("T-D6")] read_only_pins_are_dirty,
@@ -86,7 +100,7 @@ fn each_page_is_charged_once() -> Result<()> {
 
 /// Device registers are not memory of the process.
 fn registers_cannot_be_pinned() -> Result<()> {
-    let setup = crate::env::Setup::new()?;
+    let setup = env::Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let pinning = Pinning::new()?;
     pinning
@@ -182,12 +196,74 @@ fn hardware_leaves_and_rejoins() -> Result<()> {
         group.set_container(&pinning.container)?;
         assert_eq!(locked_kib(), 64);
     }
-    let device = group.device(crate::env::EDU)?;
+    let device = group.device(EDU)?;
     let edu = Edu::new(&device)?;
     pinning.pinner.poke(IOVA, 0x4242)?;
     edu.load(IOVA, PAGE)?;
     edu.store(IOVA + 8 * PAGE, PAGE)?;
     assert_eq!(memory.read_u64(8 * PAGE_SIZE), 0x4242);
+    Ok(())
+}
+
+/// `VFIO_IOMMU_GET_INFO` reports either the page sizes and the ranges of the hardware, or neither.
+fn info_is_consistent_while_hardware_leaves() -> Result<()> {
+    let pinning = Pinning::new()?;
+    let without = pinning.container.info()?;
+    let (group, device) = pinning.join_edu()?;
+    drop(device);
+    let with = pinning.container.info()?;
+    let hardware =
+        |info: &IommuInfo| (info.page_sizes, info.ranges()) == (with.page_sizes, with.ranges());
+    // Once hardware has left, the range is that of all addresses.
+    let none =
+        |info: &IommuInfo| info.page_sizes == without.page_sizes && info.ranges() != with.ranges();
+    ensure!(with.page_sizes != without.page_sizes || without.ranges() != with.ranges());
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            for _ in 0..300 {
+                group.unset_container()?;
+                group.set_container(&pinning.container)?;
+            }
+            done.store(true, Relaxed);
+            anyhow::Ok(())
+        });
+        while !done.load(Relaxed) && !other.is_finished() {
+            let info = pinning.container.info()?;
+            ensure!(hardware(&info) || none(&info), "{info:?}");
+        }
+        other.join().expect("the thread does not panic")
+    })
+}
+
+/// A driver of an IOMMU may map addresses beyond the aperture of the IOMMU; virtio-iommu does.
+fn hardware_that_does_not_translate_a_mapping_cannot_join() -> Result<()> {
+    let (pinning, memory) = mapped(1)?;
+    let (group, device) = pinning.join_edu()?;
+    drop(device);
+    let ranges = pinning.container.info()?.ranges();
+    let end = ranges
+        .iter()
+        .map(|range| range.end)
+        .max()
+        .unwrap_or_default();
+    if end == u64::MAX {
+        // Each address is translated, as by AMD's IOMMU.
+        return Ok(());
+    }
+    drop((group, pinning));
+    let pinning = Pinning::new()?;
+    pinning
+        .container
+        .map(end + 1, &memory, MapFlags::ReadWrite)?;
+    let group = env::group(EDU)?;
+    ensure!(
+        group.set_container(&pinning.container).is_err(),
+        "the group joined"
+    );
+    assert_eq!(locked_kib(), 0);
+    pinning.container.unmap(end + 1, PAGE)?;
+    group.set_container(&pinning.container)?;
     Ok(())
 }
 
