@@ -28,7 +28,6 @@ use kernel_ext::iommu::Group as IommuGroup;
 use crate::uuid::Uuid;
 use abi::{
     Erased,
-    RegisteredPeer,
     PEERS, //
 };
 
@@ -71,9 +70,10 @@ struct PeerGroup {
     /// can be open.
     #[pin]
     members: Mutex<KVec<Arc<Peer>>>,
-    /// The software group of the members, from the last one that joined. It is remembered because a
-    /// member leaves it when it is unregistered, which nothing here waits for. It may therefore be
-    /// without devices.
+    /// The software group of the members, read when the last one joined: that device was registered
+    /// with VFIO, and was not unregistered or moved meanwhile. It is remembered because a member
+    /// leaves it when it is unregistered, which nothing here waits for. It may therefore be without
+    /// devices.
     #[pin]
     software_group: SpinLock<Option<ARef<IommuGroup>>>,
     /// The number of open members. Held while the driver is notified of the first open and of the
@@ -156,22 +156,17 @@ impl Peer {
         self.group().uuid
     }
 
-    /// Remembers the software group of the device in the device's group. The device is registered
-    /// with VFIO, and is not unregistered or moved meanwhile.
-    fn note_software_group(&self, group: &PeerGroup) {
-        let current = IommuGroup::of(&self.dev);
-        let former = core::mem::replace(&mut *group.software_group.lock(), current);
-        drop(former);
-    }
-
     /// Changes the group. The device is in the software group of `to`. [`PeerGroup::admit`] has
     /// made room, and [`PEERS`](static@PEERS) is locked since.
-    fn change_group(self: &Arc<Self>, to: Arc<PeerGroup>) {
-        self.note_software_group(&to);
+    fn change_group(self: &Arc<Self>, to: &Arc<PeerGroup>) {
+        let joined = IommuGroup::of(&self.dev);
+        // A spinlock is held only for the exchange, and what is exchanged is dropped after that.
+        let former = core::mem::replace(&mut *to.software_group.lock(), joined);
+        drop(former);
         // `with_members` relies on this order: the group of a device always has it as a member.
         let added = to.members.lock().push_within_capacity(self.clone());
         debug_assert!(added.is_ok());
-        let former = core::mem::replace(&mut *self.group.lock(), to);
+        let former = core::mem::replace(&mut *self.group.lock(), to.clone());
         former.remove(self);
     }
 
@@ -229,7 +224,8 @@ pub(crate) fn enter(peer: &Arc<Peer>, register: impl FnOnce() -> Result) -> Resu
     let group = peer.group();
     group.members.lock().push(peer.clone(), GFP_KERNEL)?;
     register().inspect_err(|_| group.remove(peer))?;
-    peer.note_software_group(&group);
+    let joined = IommuGroup::of(&peer.dev);
+    *group.software_group.lock() = joined;
     let added = peers.push_within_capacity(peer.clone());
     debug_assert!(added.is_ok());
     Ok(())
@@ -248,49 +244,34 @@ pub(crate) fn leave(peer: &Arc<Peer>) {
     }
 }
 
-/// Returns the group with a UUID, if one of `peers` is in it.
-fn group_with(peers: &[Arc<Peer>], uuid: Uuid) -> Option<Arc<PeerGroup>> {
-    peers
-        .iter()
-        .map(|peer| peer.group())
-        .find(|group| group.uuid == uuid)
-}
-
 /// Handles a write to `peer_to_peer_resource_uuid`: moves a device to the group with a UUID. The
 /// group is created if no device has the UUID.
 ///
-/// # Errors
-///
-/// Nothing changes on error. `EBUSY` if a device of the old or the new group is open, if the file
-/// of such a group is open, or if a driver is using the members of the new group; `EXDEV` if the new
-/// group has devices of another driver; `ENOMEM`; and the errors of sysfs and of the device's
-/// parent.
-fn set_uuid(device: &RegisteredPeer<'_>, uuid: Uuid) -> Result {
-    let (peer, peers) = (device.peer(), PEERS.lock());
-    let Some((to, software_group)) = target(&peers, peer, uuid)? else {
-        return Ok(());
-    };
-    device.move_to(software_group.as_deref(), || peer.change_group(to))
-}
-
-/// A group to which a device can move, and the software group of its members, if it has members.
-type Target = (Arc<PeerGroup>, Option<ARef<IommuGroup>>);
-
-/// Returns the group to which `peer` has to move for a UUID. Returns `None` if `peer` has the UUID.
+/// `peers` is the content of [`PEERS`](static@PEERS). `move_device` moves the device to the software
+/// group of the new group's members, or to one of its own if there are no members. It calls its
+/// second argument as soon as the move cannot fail any more.
 ///
 /// # Errors
 ///
-/// `ENOMEM`, and those of [`PeerGroup::admit`].
-fn target(peers: &[Arc<Peer>], peer: &Peer, uuid: Uuid) -> Result<Option<Target>> {
+/// Nothing changes on error. `EBUSY` if a driver is using the members of the new group; `EXDEV` if
+/// the new group has devices of another driver; `ENOMEM`; and the errors of `move_device` and of the
+/// device's parent.
+fn set_uuid(
+    peers: &[Arc<Peer>],
+    peer: &Arc<Peer>,
+    uuid: Uuid,
+    move_device: impl FnOnce(Option<&IommuGroup>, &mut dyn FnMut()) -> Result,
+) -> Result {
     if peer.uuid() == uuid {
-        return Ok(None);
+        return Ok(());
     }
-    let group = match group_with(peers, uuid) {
+    let mut groups = peers.iter().map(|other| other.group());
+    let to = match groups.find(|group| group.uuid == uuid) {
         Some(group) => group,
         None => PeerGroup::new(uuid)?,
     };
-    let software_group = group.admit(peer)?;
-    Ok(Some((group, software_group)))
+    let software_group = to.admit(peer)?;
+    move_device(software_group.as_deref(), &mut || peer.change_group(&to))
 }
 
 #[cfg(CONFIG_KUNIT)]
@@ -350,10 +331,15 @@ mod tests {
 
     /// Does what [`set_uuid`] does without VFIO.
     fn assign(peers: &[Arc<Peer>], index: usize, uuid: Uuid) -> Result {
-        if let Some((to, _)) = target(peers, &peers[index], uuid)? {
-            peers[index].change_group(to);
-        }
-        Ok(())
+        set_uuid(peers, &peers[index], uuid, |_, commit| {
+            commit();
+            Ok(())
+        })
+    }
+
+    /// Returns whether a device has the UUID.
+    fn is_used(peers: &[Arc<Peer>], uuid: Uuid) -> bool {
+        peers.iter().any(|peer| peer.uuid() == uuid)
     }
 
     #[test]
@@ -366,7 +352,7 @@ mod tests {
         assert_eq!(peers[0].with_members(|members| members.len()), 2);
         assert_eq!(peers[2].with_members(|members| members.len()), 1);
         // The former group went with its last member.
-        assert!(group_with(&peers, former).is_none());
+        assert!(!is_used(&peers, former));
         Ok(())
     }
 
@@ -385,10 +371,12 @@ mod tests {
         assert!(group.admit(&peers[1]).is_ok());
         // Neither a refused nor an abandoned move leaves a group behind.
         let uuid = Uuid::from_bytes([5; 16]);
-        drop(target(&peers, &peers[1], uuid)?);
-        assert!(group_with(&peers, uuid).is_none());
+        let abandoned = set_uuid(&peers, &peers[1], uuid, |_, _| Err(EBUSY));
+        assert_eq!(abandoned, Err(EBUSY));
+        assert!(!is_used(&peers, uuid));
         let own = sibling.group();
-        assert!(target(&peers, &sibling, peers[0].uuid()).is_err());
+        let refused = set_uuid(&peers, &sibling, peers[0].uuid(), |_, _| Ok(()));
+        assert_eq!(refused, Err(ENOSPC));
         assert!(Arc::ptr_eq(&own, &sibling.group()));
         Ok(())
     }
@@ -424,10 +412,6 @@ mod tests {
                 assert_eq!(peer.with_members(|members| members.len()), count);
                 let shared = |other: &Arc<Peer>| Arc::ptr_eq(&other.group(), &peer.group());
                 assert!(peer.with_members(|members| members.iter().all(shared)));
-            }
-            for uuid in uuids {
-                let used = peers.iter().any(|peer| peer.uuid() == uuid);
-                assert_eq!(group_with(&peers, uuid).is_some(), used);
             }
         }
         Ok(())

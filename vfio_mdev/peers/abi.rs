@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The attribute `peer_to_peer_resource_uuid`, the typed members of a group, and the call of
+//! The attribute `peer_to_peer_resource_uuid`, the typed members of a group, and
 //! `vfio_move_device()`.
 
 use core::{
@@ -33,7 +33,6 @@ use kernel_ext::{
 };
 
 use super::{
-    set_uuid,
     DriverKey,
     Peer, //
 };
@@ -88,50 +87,41 @@ impl MoveDevice {
         // INVARIANT: This is the name of the function.
         Symbol::get(c"vfio_move_device").map(Self)
     }
-}
 
-/// A peer whose device stays registered with VFIO as long as this value exists.
-///
-/// # Invariants
-///
-/// The device is registered, and is not unregistered before the end of `'a`.
-pub(super) struct RegisteredPeer<'a> {
-    peer: &'a Arc<Peer>,
-    move_device: &'a MoveDevice,
-}
-
-impl<'a> RegisteredPeer<'a> {
-    pub(super) fn peer(&self) -> &'a Arc<Peer> {
-        self.peer
-    }
-
-    /// Moves the device to a software group, or to one of its own, with `vfio_move_device()`, which
-    /// calls `commit` when the move cannot fail any more.
+    /// Moves the device of `peer` to the software group `group`, or to one of its own. Calls
+    /// `commit` when the move cannot fail any more.
     ///
     /// # Errors
     ///
-    /// Those of `vfio_move_device()`. Nothing changes on error.
-    pub(super) fn move_to<F: FnOnce()>(&self, group: Option<&IommuGroup>, commit: F) -> Result {
+    /// `EBUSY` if one of the two software groups or one of their devices is open; `ENOMEM`, and the
+    /// errors of sysfs. Nothing changes on error.
+    ///
+    /// # Safety
+    ///
+    /// The device is registered with VFIO, and is not unregistered during the call.
+    unsafe fn call(
+        &self,
+        peer: &Peer,
+        group: Option<&IommuGroup>,
+        mut commit: &mut dyn FnMut(),
+    ) -> Result {
         /// # Safety
         ///
-        /// `data` points at an `Option<F>` that nothing else uses during the call.
-        unsafe extern "C" fn commit_callback<F: FnOnce()>(data: *mut c_void) {
+        /// `data` points at a `&mut dyn FnMut()` that nothing else uses during the call.
+        unsafe extern "C" fn commit_callback(data: *mut c_void) {
             // SAFETY: By this function's contract.
-            if let Some(commit) = unsafe { &mut *data.cast::<Option<F>>() }.take() {
-                commit();
-            }
+            let commit = unsafe { &mut *data.cast::<&mut dyn FnMut()>() };
+            commit();
         }
-        let function = self.move_device.0.address();
-        // SAFETY: By the type invariant of `MoveDevice`. The function with this name has this type.
-        let move_device = unsafe { transmute::<*mut c_void, MoveDeviceFn>(function) };
-        let mut commit = Some(commit);
-        // SAFETY: By the type invariant the device is registered. An instance begins with its
-        // `struct vfio_device`. The group is valid, and `commit` outlives the call.
+        // SAFETY: By the type invariant. The function with this name has this type.
+        let move_device = unsafe { transmute::<*mut c_void, MoveDeviceFn>(self.0.address()) };
+        // SAFETY: By this function's contract. An instance begins with its `struct vfio_device`, and
+        // exists while the device is registered. The group is valid, and `commit` outlives the call.
         to_result(unsafe {
             move_device(
-                self.peer.instance.0.cast().as_ptr(),
+                peer.instance.0.cast().as_ptr(),
                 group.map_or(core::ptr::null_mut(), IommuGroup::as_ptr),
-                Some(commit_callback::<F>),
+                Some(commit_callback),
                 (&raw mut commit).cast(),
             )
         })
@@ -416,14 +406,15 @@ impl<D: Device> Attribute<D> {
         from_result(|| {
             // SAFETY: By this function's contract.
             let (peer, text) = unsafe { (Self::peer(dev), sysfs::stored(page, count)) };
-            let text = text.strip_suffix(b"\n").unwrap_or(text);
-            let uuid = Uuid::parse(text).ok_or(EINVAL)?;
+            let uuid = Uuid::parse(text.strip_suffix(b"\n").unwrap_or(text)).ok_or(EINVAL)?;
             let PeerOf {
                 peer, move_device, ..
             } = peer.ok_or(ENODEV)?;
-            // INVARIANT: The attribute exists only while the device is registered: removing it
-            // waits for the end of this call.
-            set_uuid(&RegisteredPeer { peer, move_device }, uuid)?;
+            super::set_uuid(&PEERS.lock(), peer, uuid, |group, commit| {
+                // SAFETY: The attribute exists only while the device is registered: removing it
+                // waits for the end of this call.
+                unsafe { move_device.call(peer, group, commit) }
+            })?;
             Ok(count as isize)
         })
     }
