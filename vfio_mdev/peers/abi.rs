@@ -405,11 +405,11 @@ impl<D: Device> Attribute<D> {
     ) -> isize {
         from_result(|| {
             // SAFETY: By this function's contract.
-            let (peer, text) = unsafe { (Self::peer(dev), sysfs::stored(page, count)) };
+            let text = unsafe { core::slice::from_raw_parts(page.cast::<u8>(), count) };
             let uuid = Uuid::parse(text.strip_suffix(b"\n").unwrap_or(text)).ok_or(EINVAL)?;
-            let PeerOf {
-                peer, move_device, ..
-            } = peer.ok_or(ENODEV)?;
+            // SAFETY: By this function's contract.
+            let this = unsafe { Self::peer(dev) }.ok_or(ENODEV)?;
+            let (peer, move_device) = (&this.peer, &this.move_device);
             super::set_uuid(&PEERS.lock(), peer, uuid, |group, commit| {
                 // SAFETY: The attribute exists only while the device is registered: removing it
                 // waits for the end of this call.

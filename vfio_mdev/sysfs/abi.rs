@@ -42,13 +42,3 @@ pub(crate) unsafe fn show(page: *mut c_char, text: impl fmt::Display) -> Result<
         .map_err(|_| EINVAL)?;
     Ok(formatter.bytes_written() as isize)
 }
-
-/// Returns the bytes that were written to an attribute.
-///
-/// # Safety
-///
-/// `page` and `count` are the arguments that sysfs passed to a `store` callback.
-pub(crate) unsafe fn stored<'a>(page: *const c_char, count: usize) -> &'a [u8] {
-    // SAFETY: By this function's contract.
-    unsafe { core::slice::from_raw_parts(page.cast(), count) }
-}

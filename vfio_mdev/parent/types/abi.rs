@@ -246,7 +246,9 @@ unsafe extern "C" fn store_callback(
     count: usize,
 ) -> isize {
     // SAFETY: By this function's contract.
-    let (ty, text) = unsafe { (Type::from_kobject(kobj), sysfs::stored(page, count)) };
+    let ty = unsafe { Type::from_kobject(kobj) };
+    // SAFETY: By this function's contract.
+    let text = unsafe { core::slice::from_raw_parts(page.cast(), count) };
     from_result(|| {
         if !core::ptr::eq(attribute.cast_const(), &raw const CREATE.0) {
             return Err(EIO);
