@@ -37,7 +37,7 @@ use crate::{
     },
     group::{
         file_group,
-        move_device,
+        registry::move_device,
         Kvm, //
     },
     iommu_driver::{

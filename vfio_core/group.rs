@@ -12,7 +12,6 @@ mod abi;
 mod file;
 mod holder;
 mod merge;
-mod move_device;
 mod reason;
 pub(crate) mod registry;
 mod session;
@@ -55,7 +54,6 @@ pub(crate) use file::file_group;
 pub(crate) use session::OpenDevice;
 
 use holder::Holder;
-pub(crate) use move_device::move_device;
 use reason::Reason;
 use session::Session;
 
@@ -179,14 +177,6 @@ impl Group {
         self.translation.lock().clone()
     }
 
-    /// Removes the group from its container. Later opens and ioctls return `ENODEV`. The caller has
-    /// unregistered the last device.
-    fn revoke(&self) {
-        let mut state = self.state.lock();
-        state.leave_container();
-        state.iommu_group = None;
-    }
-
     /// Logs which task has `device` open. Logs nothing if `state` is locked: a request can hold
     /// that lock for long, and the caller must not wait only to log a message.
     pub(crate) fn warn_holder(&self, device: &Device) {
@@ -226,15 +216,10 @@ impl GroupState {
         Some(&self.sessions.iter().find(same)?.holder)
     }
 
-    /// Removes the group from its container, if it is in one.
-    fn leave_container(&mut self) {
-        self.leave_container_if(|_| true);
-    }
-
-    /// Removes the group from its container if `agrees` returns true for the number of groups in
-    /// the container. The number cannot change between the check and the removal. Returns whether
-    /// the group has left.
-    fn leave_container_if(&mut self, agrees: impl FnOnce(usize) -> bool) -> bool {
+    /// Removes the group from its container, if it is in one and `agrees` returns true for the
+    /// number of groups in the container. The number cannot change between the check and the
+    /// removal. Returns whether the group has left.
+    fn leave_container(&mut self, agrees: impl FnOnce(usize) -> bool) -> bool {
         let (Some(container), Some(group)) = (&self.container, &self.iommu_group) else {
             return false;
         };

@@ -114,7 +114,7 @@ impl OpenGroup {
 impl Drop for OpenGroup {
     fn drop(&mut self) {
         let mut state = self.group.state.lock();
-        state.leave_container();
+        state.leave_container(|_| true);
         // The user is dropped with `state` locked, so that a thread that waits for `state` to open
         // the group finds no user.
         drop(self.user.take());
@@ -166,7 +166,7 @@ impl Group {
         state
             .may_leave()
             .map_err(|reason| self.fail(&state, "VFIO_GROUP_UNSET_CONTAINER", reason))?;
-        state.leave_container();
+        state.leave_container(|_| true);
         Ok(())
     }
 }

@@ -128,17 +128,24 @@ impl Drop for User {
 #[cfg(CONFIG_KUNIT)]
 #[kernel::macros::kunit_tests(vfio_core_group_holder)]
 mod tests {
-    use kernel_ext::iommu_driver::GroupKind;
+    use kernel_ext::{
+        iommu::Group as IommuGroup,
+        iommu_driver::GroupKind, //
+    };
 
     use super::*;
     use crate::group::{
         abi::GROUPS,
-        registry::software_group, //
+        registry::SOFTWARE_GROUP, //
     };
+
+    fn group() -> Result<Arc<Group>> {
+        Group::new(IommuGroup::alloc(SOFTWARE_GROUP)?, GroupKind::Emulated)
+    }
 
     #[test]
     fn one_at_a_time_whatever_requests_are_under_way() -> Result {
-        let group = Group::new(software_group()?, GroupKind::Emulated)?;
+        let group = group()?;
         let request = group.state.lock();
         let user = User::claim(&group).map_err(|_| EBUSY)?;
         assert!(User::claim(&group).is_err());
@@ -150,9 +157,9 @@ mod tests {
 
     #[test]
     fn group_ends_without_the_table() -> Result {
-        let group = Group::new(software_group()?, GroupKind::Emulated)?;
+        let group = group()?;
         GROUPS.lock().add(group.clone())?;
-        let ended = GROUPS.lock().remove_if_empty(&group).ok_or(EINVAL)?;
+        let ended = GROUPS.lock().leave(&group).ok_or(EINVAL)?;
         // Removing the group under the registry's lock did not wait for `state`, so the group is
         // not revoked yet.
         assert!(group.state.lock().iommu_group.is_some());

@@ -55,7 +55,7 @@ impl Group {
         let mut state = self.state.lock();
         let alone = |container: &Arc<Container>| container.members() < 2;
         let reason = match state.may_leave() {
-            Ok(()) if state.leave_container_if(|members| members > 1) => return Ok(()),
+            Ok(()) if state.leave_container(|members| members > 1) => return Ok(()),
             Ok(()) => Reason::Alone,
             Err(_) if state.container.as_ref().is_some_and(alone) => Reason::Alone,
             Err(reason) => reason,
@@ -102,7 +102,7 @@ impl Group {
         let same = |own: &Arc<Container>| Arc::ptr_eq(own, container);
         let ours = state.container.as_ref().is_some_and(same);
         if ours && state.sessions.is_empty() {
-            state.leave_container_if(|members| members == 1);
+            state.leave_container(|members| members == 1);
         }
     }
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The registry of all groups that have a registered device.
+//! The registry of all groups that have a registered device. Devices join, change and leave groups
+//! here.
+
+use core::convert::Infallible;
 
 use kernel::{
     debugfs::{
@@ -23,7 +26,6 @@ use kernel_ext::{
     iommu::Group as IommuGroup,
     iommu_driver::GroupKind,
     tree::{
-        Node,
         Slot,
         Tree, //
     }, //
@@ -32,10 +34,8 @@ use kernel_ext::{
 use super::{
     abi::GROUPS,
     file::FILES,
-    snapshot::{
-        create_debugfs_file,
-        DebugfsContents, //
-    },
+    holder::User,
+    snapshot::DebugfsContents,
     Group,
     CLASS, //
 };
@@ -83,45 +83,29 @@ impl Registry {
         kind: GroupKind,
         device: &Device,
     ) -> Result<Arc<Group>> {
-        let group = match self.group(iommu_group.id()) {
-            Some(group) => group,
+        let group = match self.entries.get_mut(&iommu_group.id()) {
+            Some(entry) => {
+                if entry.group.device_of(device.parent()).is_some() {
+                    dev_warn!(device.parent(), "vfio: the device is already registered\n");
+                    return Err(EINVAL);
+                }
+                entry.devices += 1;
+                entry.group.clone()
+            }
             None => {
                 let group = Group::new(iommu_group, kind)?;
                 self.add(group.clone())?;
                 group
             }
         };
-        if group.device_of(device.parent()).is_some() {
-            dev_warn!(device.parent(), "vfio: the device is already registered\n");
-            return Err(EINVAL);
-        }
-        self.count(&group);
         drop(device.exchange_group(Some(group.clone()), self));
         Ok(group)
     }
 
-    /// Returns the group with the given id.
-    pub(super) fn group(&self, id: i32) -> Option<Arc<Group>> {
-        Some(self.entries.get(&id)?.group.clone())
-    }
-
-    /// Returns the number of registered devices of `group`.
-    pub(super) fn devices(&self, group: &Group) -> usize {
-        self.entries.get(&group.id).map_or(0, |entry| entry.devices)
-    }
-
-    /// Adds a group that has no device yet, and creates its node.
+    /// Adds a group for its first device, and creates its node.
     pub(super) fn add(&mut self, group: Arc<Group>) -> Result {
-        let minor = self.minors.alloc()?;
-        let node = self.make(minor, group);
-        self.entries
-            .insert(node.inspect_err(|_| self.minors.free(minor))?);
-        Ok(())
-    }
-
-    fn make(&self, minor: u32, group: Arc<Group>) -> Result<Node<i32, Entry>> {
         let class = self.class.clone().ok_or(ENODEV)?;
-        let number = Region::number(self.region.as_ref().ok_or(ENODEV)?, minor)?;
+        let region = self.region.as_ref().ok_or(ENODEV)?;
         let folder = self.debug.as_ref().ok_or(ENODEV)?;
         let prefix = match group.kind {
             GroupKind::NoIommu => "noiommu-",
@@ -129,38 +113,31 @@ impl Registry {
         };
         let name = CString::try_from_fmt(fmt!("{}{}", prefix, group.id))?;
         let slot = Slot::new()?;
-        let debug = KBox::new_uninit(GFP_KERNEL)?;
-        let node = NodeRegistration::new(class, &FILES, number, &name, group.clone())?;
+        let debug = KBox::<File<DebugfsContents>>::new_uninit(GFP_KERNEL)?;
+        let minor = self.minors.alloc()?;
+        let node = Region::number(region, minor)
+            .and_then(|number| NodeRegistration::new(class, &FILES, number, &name, group.clone()))
+            .inspect_err(|_| self.minors.free(minor))?;
+        // Nothing can fail from here on: removing this file would wait for its readers, with the
+        // registry locked.
+        let contents = Ok::<_, Infallible>(DebugfsContents(group.clone()));
+        let Ok(debug) = debug.write_pin_init(folder.read_only_file(&name, contents));
         let entry = Entry {
-            // Nothing can fail from here on: removing this file would wait for its readers, with
-            // the registry locked.
-            debug: create_debugfs_file(debug, folder, &name, group.clone()),
+            debug,
             node,
             minor,
             group,
-            devices: 0,
+            devices: 1,
         };
-        Ok(slot.fill(entry.group.id, entry))
-    }
-
-    /// Increments the device count of a registered group.
-    pub(super) fn count(&mut self, group: &Group) {
-        if let Some(entry) = self.entries.get_mut(&group.id) {
-            entry.devices += 1;
-        }
+        self.entries.insert(slot.fill(entry.group.id, entry));
+        Ok(())
     }
 
     /// Decrements the device count. Removes the group and its node when the count becomes zero.
     pub(super) fn leave(&mut self, group: &Group) -> Option<Ended> {
-        if let Some(entry) = self.entries.get_mut(&group.id) {
-            entry.devices -= 1;
-        }
-        self.remove_if_empty(group)
-    }
-
-    /// Removes the group and its node if the group has no device.
-    pub(super) fn remove_if_empty(&mut self, group: &Group) -> Option<Ended> {
-        if self.devices(group) > 0 {
+        let entry = self.entries.get_mut(&group.id)?;
+        entry.devices -= 1;
+        if entry.devices > 0 {
             return None;
         }
         let entry = self.entries.remove(&group.id)?;
@@ -185,9 +162,12 @@ pub(super) struct Ended {
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        // Remove this first: a new group with this id needs the name, and `revoke` may take long.
+        // Remove this first: a new group with this id needs the name, and the rest may take long.
         drop(self.debug.take());
-        self.group.revoke();
+        // The last device is already unregistered, so no device is open.
+        let mut state = self.group.state.lock();
+        state.leave_container(|_| true);
+        state.iommu_group = None;
     }
 }
 
@@ -212,9 +192,12 @@ pub(crate) fn join_physical(device: &Device) -> Result<Arc<Group>> {
     GROUPS.lock().join(iommu_group, GroupKind::Iommu, device)
 }
 
+/// The name that sysfs shows for software groups.
+pub(super) const SOFTWARE_GROUP: &CStr = c"vfio-noiommu";
+
 /// Adds `device` and its parent to a new software group.
 pub(crate) fn join_software(device: &Device, kind: GroupKind) -> Result<Arc<Group>> {
-    let iommu_group = software_group()?;
+    let iommu_group = IommuGroup::alloc(SOFTWARE_GROUP)?;
     iommu_group.add_device(device.parent())?;
     GROUPS
         .lock()
@@ -222,9 +205,73 @@ pub(crate) fn join_software(device: &Device, kind: GroupKind) -> Result<Arc<Grou
         .inspect_err(|_| IommuGroup::remove_device(device.parent()))
 }
 
-/// Allocates a software group without devices.
-pub(super) fn software_group() -> Result<ARef<IommuGroup>> {
-    IommuGroup::alloc(c"vfio-noiommu")
+/// Moves `device` to the software group `group`, or to a group of its own if `group` is `None` or
+/// has no registered device. Calls `commit` as soon as the move cannot fail any more. Drivers decide
+/// which devices share a software group.
+///
+/// The calling thread becomes the user of both groups, so no process can open them or their devices
+/// meanwhile. `device` is registered, and the caller does not unregister it during the call. The
+/// registry is locked throughout, so no other device joins or leaves a group.
+///
+/// # Errors
+///
+/// Nothing changes on error. `EBUSY` if one of the groups has a user; `ENODEV` if `device` is in no
+/// software group; `ENOMEM`; or an error from sysfs.
+pub(crate) fn move_device(
+    device: &Device,
+    group: Option<&IommuGroup>,
+    commit: impl FnOnce(),
+) -> Result {
+    let mut groups = GROUPS.lock();
+    let is_software = |group: &Arc<Group>| group.kind == GroupKind::Emulated;
+    let claim = |group: &Arc<Group>| User::claim(group).map_err(|_| EBUSY);
+    let from = device.group(&groups).filter(is_software).ok_or(ENODEV)?;
+    let _from_user = claim(&from)?;
+    let found = group.and_then(|iommu_group| {
+        let entry = groups.entries.get_mut(&iommu_group.id())?;
+        is_software(&entry.group).then_some((entry, iommu_group))
+    });
+    let own_group;
+    let (to, iommu_group, _to_user) = match found {
+        Some((entry, iommu_group)) => {
+            if Arc::ptr_eq(&entry.group, &from) {
+                commit();
+                return Ok(());
+            }
+            let user = claim(&entry.group)?;
+            entry.devices += 1;
+            (entry.group.clone(), iommu_group, user)
+        }
+        None => {
+            let alone = |entry: &Entry| entry.devices == 1;
+            if groups.entries.get(&from.id).is_some_and(alone) {
+                commit();
+                return Ok(());
+            }
+            own_group = IommuGroup::alloc(SOFTWARE_GROUP)?;
+            let to = Group::new(own_group.clone(), GroupKind::Emulated)?;
+            // Before the group has a node, so no process can be its user.
+            let user = claim(&to)?;
+            groups.add(to.clone())?;
+            (to, &*own_group, user)
+        }
+    };
+    // Both groups count and list the device until it is removed from one of them. It cannot be
+    // opened meanwhile because both groups have a user.
+    let moved = to.add_device(device).and_then(|()| {
+        IommuGroup::move_device(device.parent(), iommu_group)
+            .inspect_err(|_| to.remove_device(device))
+    });
+    if moved.is_ok() {
+        from.remove_device(device);
+        drop(device.exchange_group(Some(to.clone()), &mut groups));
+        commit();
+    }
+    let emptied = groups.leave(if moved.is_ok() { &from } else { &to });
+    drop(groups);
+    // Dropping the group does not wait for a user: this thread still is its user.
+    drop(emptied);
+    moved
 }
 
 /// Prevents `device` from being opened or moved to another group. Returns its group.

@@ -3,19 +3,11 @@
 //! All devices of a group, with or without a VFIO driver, and how each one affects the group: for
 //! `VFIO_GROUP_GET_DEVICES` and for `vfio/groups/N` in debugfs.
 
-use core::{
-    convert::Infallible,
-    mem::MaybeUninit,
-    ops::Deref, //
-};
+use core::ops::Deref;
 
 use iommu_group::Binding;
 use kernel::{
-    debugfs::{
-        Dir,
-        File,
-        Writer, //
-    },
+    debugfs::Writer,
     device::Device as Parent,
     fmt,
     prelude::*,
@@ -61,25 +53,12 @@ pub(crate) struct Snapshot {
 }
 
 /// The content of a group's file in debugfs, which shows the group without opening it.
-pub(super) struct DebugfsContents(Arc<Group>);
+pub(super) struct DebugfsContents(pub(super) Arc<Group>);
 
 impl Writer for DebugfsContents {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.write_snapshot(f)
     }
-}
-
-/// Creates the file `name` for `group` in `folder`, and uses `slot` for it. Dropping the result
-/// removes the file and waits for its readers.
-pub(super) fn create_debugfs_file(
-    slot: KBox<MaybeUninit<File<DebugfsContents>>>,
-    folder: &Dir,
-    name: &CStr,
-    group: Arc<Group>,
-) -> Pin<KBox<File<DebugfsContents>>> {
-    let contents = Ok::<_, Infallible>(DebugfsContents(group));
-    let Ok(file) = slot.write_pin_init(folder.read_only_file(name, contents));
-    file
 }
 
 /// A device registered with VFIO, identified by the address of its parent.
