@@ -69,6 +69,9 @@ impl Kvm {
         if !got {
             return None;
         }
+        let put = ManuallyDrop::new(put).address();
+        // SAFETY: The function with this name has this type.
+        let put = unsafe { transmute::<*mut c_void, PutKvm>(put) };
         // INVARIANT: Both references were taken.
         Some(KvmRef { kvm: self.0, put })
     }
@@ -83,22 +86,18 @@ type PutKvm = unsafe extern "C" fn(*mut bindings::kvm);
 ///
 /// # Invariants
 ///
-/// Holds a reference to the KVM instance. `put` is the function `kvm_put_kvm()`.
+/// Holds a reference to the KVM instance, and one to the symbol `kvm_put_kvm`. `put` is the function
+/// with this name.
 pub(crate) struct KvmRef {
     kvm: NonNull<bindings::kvm>,
-    put: Symbol,
+    put: PutKvm,
 }
 
 impl KvmRef {
-    fn put_fn(&self) -> PutKvm {
-        // SAFETY: By the type invariant. The function with this name has this type.
-        unsafe { transmute::<*mut c_void, PutKvm>(self.put.address()) }
-    }
-
     /// Gives up ownership, so that a `struct vfio_device` can hold the reference.
     pub(crate) fn into_raw(self) -> (NonNull<bindings::kvm>, PutKvm) {
         let this = ManuallyDrop::new(self);
-        (this.kvm, this.put_fn())
+        (this.kvm, this.put)
     }
 
     /// Takes ownership back.
@@ -107,8 +106,6 @@ impl KvmRef {
     ///
     /// The arguments are from [`KvmRef::into_raw`], and the caller does not use them again.
     pub(crate) unsafe fn from_raw(kvm: NonNull<bindings::kvm>, put: PutKvm) -> Self {
-        // SAFETY: By this function's contract. `into_raw` forgot the reference to the symbol.
-        let put = unsafe { Symbol::from_raw(PUT, put as *mut c_void) };
         // INVARIANT: By this function's contract.
         Self { kvm, put }
     }
@@ -116,7 +113,9 @@ impl KvmRef {
 
 impl Drop for KvmRef {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant. The reference to the symbol is dropped afterwards.
-        unsafe { self.put_fn()(self.kvm.as_ptr()) };
+        // SAFETY: By the type invariant.
+        unsafe { (self.put)(self.kvm.as_ptr()) };
+        // SAFETY: By the type invariant. Nothing calls the function after this.
+        drop(unsafe { Symbol::from_raw(PUT, self.put as *mut c_void) });
     }
 }

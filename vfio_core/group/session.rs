@@ -33,6 +33,7 @@ use super::{
     reason::Reason,
     Group,
     GroupState,
+    Kvm,
     Translation, //
 };
 use crate::{
@@ -84,24 +85,18 @@ impl Group {
         group_file: &File,
         arg: UserPtr,
     ) -> Result<isize> {
-        let device = group.find_device(&mut UserString::copy(arg, PAGE_SIZE)?)?;
+        let mut name = UserString::copy(arg, PAGE_SIZE)?;
+        let find = |device: &ARef<Device>| match device.matches(&mut name) {
+            Ok(false) => None,
+            Ok(true) => device.try_get_registration().map(Ok),
+            Err(e) => Some(Err(e)),
+        };
+        let device = group.devices.lock().iter().find_map(find).ok_or(ENODEV)??;
         let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
         let number = fd.reserved_fd();
         let open = Group::open_device(group, device, group_file)?;
         fd.fd_install(device::file::create(open)?);
         Ok(number as isize)
-    }
-
-    /// Finds the device that `name` selects and takes a reference to its registration.
-    fn find_device(&self, name: &mut UserString) -> Result<RegistrationRef> {
-        for device in self.devices.lock().iter() {
-            if device.matches(name)? {
-                if let Some(registered) = device.try_get_registration() {
-                    return Ok(registered);
-                }
-            }
-        }
-        Err(ENODEV)
     }
 
     /// Opens `device` of `group`, for the first time or again. `group_file` is the group's file that
@@ -139,7 +134,8 @@ impl Group {
             };
             let former = group.translation.lock().replace(translation);
             drop(former);
-            set.open(&iommu, &group.kvm)
+            let kvm = group.kvm.lock().as_ref().and_then(Kvm::get);
+            set.open(&iommu, kvm)
                 .inspect_err(|_| group.drop_translation_if_closed(&state))?;
             let session = Session {
                 device: (&*device).into(),

@@ -14,10 +14,7 @@ use kernel::{
     error::to_result,
     prelude::*,
     static_lock_class,
-    sync::{
-        global_lock,
-        SpinLock, //
-    }, //
+    sync::global_lock, //
 };
 use kernel_ext::{
     bindings,
@@ -32,10 +29,7 @@ use super::{
     Device, //
 };
 use crate::{
-    group::{
-        Kvm,
-        KvmRef, //
-    },
+    group::KvmRef,
     iommu_driver::Iommu, //
 };
 
@@ -269,41 +263,37 @@ impl RegistrationRef {
 }
 
 impl SetGuard<'_> {
-    fn set_open_count(&mut self, count: u32) {
-        let field = self.device.open_count_field();
-        field.store(count, Ordering::Relaxed);
-    }
-
     /// Adds a file if the device is open. Returns whether it is.
     pub(crate) fn add_file(&mut self) -> bool {
-        let count = self.device.open_count();
+        let open_count = self.device.open_count_field();
+        let count = open_count.load(Ordering::Relaxed);
         if count > 0 {
-            self.set_open_count(count.saturating_add(1));
+            open_count.store(count.saturating_add(1), Ordering::Relaxed);
         }
         count > 0
     }
 
     /// Removes a file unless it is the last one. Returns whether it was removed.
     pub(crate) fn remove_file(&mut self) -> bool {
-        let count = self.device.open_count();
+        let open_count = self.device.open_count_field();
+        let count = open_count.load(Ordering::Relaxed);
         if count > 1 {
-            self.set_open_count(count - 1);
+            open_count.store(count - 1, Ordering::Relaxed);
         }
         count > 1
     }
 
-    /// Opens the device for its first file: takes a reference to the KVM instance in `kvm`, notifies
-    /// the IOMMU driver, and calls the driver. On failure the device is closed again.
+    /// Opens the device for its first file: sets the KVM instance that the device refers to, if
+    /// any, notifies the IOMMU driver, and calls the driver. On failure the device is closed again.
     ///
     /// # Errors
     ///
     /// Returns `EBUSY` if the device is open; or the driver's error.
-    pub(crate) fn open(&mut self, iommu: &Iommu, kvm: &SpinLock<Option<Kvm>>) -> Result {
+    pub(crate) fn open(&mut self, iommu: &Iommu, kvm: Option<KvmRef>) -> Result {
         if self.device.open_count() > 0 {
             return Err(EBUSY);
         }
         let device = self.device.as_ptr();
-        let kvm = kvm.lock().as_ref().and_then(Kvm::get);
         if let Some(kvm) = kvm {
             let (kvm, put) = kvm.into_raw();
             // SAFETY: The set's lock guards the fields.
@@ -313,7 +303,7 @@ impl SetGuard<'_> {
             }
         }
         // The driver may pin pages as long as it may be notified of unmaps.
-        self.set_open_count(1);
+        self.device.open_count_field().store(1, Ordering::Relaxed);
         iommu.register_device(self.device);
         let result = match self.device.ops().open_device {
             // SAFETY: The set's lock is held and this is the first open.
@@ -342,7 +332,7 @@ impl SetGuard<'_> {
     /// Undoes what [`SetGuard::open`] does before it calls the driver.
     fn release(&mut self, iommu: &Iommu) {
         iommu.unregister_device(self.device);
-        self.set_open_count(0);
+        self.device.open_count_field().store(0, Ordering::Relaxed);
         let device = self.device.as_ptr();
         // SAFETY: The set's lock guards the fields.
         let (kvm, put) = unsafe {
