@@ -26,7 +26,7 @@ pub(crate) mod set;
 
 pub(crate) use abi::{
     alloc,
-    init_locks,
+    init_lock,
     Device, //
 };
 

@@ -16,14 +16,16 @@
 //! The path of a request: `group::file` finds and opens a device through `group::session`, which
 //! calls the driver through [`device::set`]; [`device::file`] forwards requests to the driver.
 //!
-//! Unsafe code is confined to [`exports`] and to the `abi.rs` of each concept. For the lock order
-//! see `Documentation/locking.rst`.
+//! Unsafe code is confined to [`exports`] and to the `abi.rs` of each concept; [`abi`] is the entry
+//! point. For the lock order see `Documentation/locking.rst`.
 
 #![deny(unsafe_code)]
 
 #[cfg(any(CONFIG_IOMMUFD, CONFIG_VFIO_DEVICE_CDEV))]
 compile_error!("kernels with IOMMUFD or VFIO_DEVICE_CDEV are not supported yet");
 
+#[allow(unsafe_code)]
+mod abi;
 mod container;
 mod device;
 #[allow(unsafe_code)]
@@ -70,15 +72,10 @@ struct Vfio {
     _noiommu: kernel_ext::iommu_driver::Registration<noiommu::NoIommu>,
 }
 
-impl kernel::InPlaceModule for Vfio {
-    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+impl Vfio {
+    /// Creates the nodes, classes and files of the module.
+    fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            _: {
-                device::init_locks();
-                group::init_lock();
-                iommu_driver::init_lock();
-                virqfd::init_lock();
-            },
             #[cfg(CONFIG_VFIO_NOIOMMU)]
             _noiommu: noiommu::register()?,
             _debug: Dir::new(c"vfio"),

@@ -44,16 +44,18 @@ use crate::{
 };
 
 global_lock! {
-    // SAFETY: `init_locks` initialises it before the module can be used.
+    // SAFETY: `init_lock` initialises it before the module can be used.
     unsafe(uninit) static DEVICE_IDA: Mutex<Ida> = Ida::new();
 }
 
-/// Initialises the locks of devices and device sets. Module init calls this once, before anything
-/// else uses them.
-pub(crate) fn init_locks() {
+/// Initialises the lock of the numbers of `vfioN`.
+///
+/// # Safety
+///
+/// Module init calls this once, before any other function of this module.
+pub(crate) unsafe fn init_lock() {
     // SAFETY: By this function's contract.
     unsafe { DEVICE_IDA.init() };
-    set::init_lock();
 }
 
 /// The file system whose inodes hold the memory mappings of device files.

@@ -31,9 +31,12 @@ global_lock! {
     pub(super) unsafe(uninit) static GROUPS: Mutex<Registry> = Registry::new();
 }
 
-/// Initialises the lock of the table of groups. Module init calls this once, before anything else
-/// uses it.
-pub(crate) fn init_lock() {
+/// Initialises the lock of the table of groups.
+///
+/// # Safety
+///
+/// Module init calls this once, before any other function of this module.
+pub(crate) unsafe fn init_lock() {
     // SAFETY: By this function's contract.
     unsafe { GROUPS.init() };
 }

@@ -35,8 +35,12 @@ global_lock! {
     pub(super) unsafe(uninit) static DRIVERS: Mutex<KVec<IommuDriver>> = KVec::new();
 }
 
-/// Initialises the lock of the list. Module init calls this once, before anything else uses it.
-pub(crate) fn init_lock() {
+/// Initialises the lock of the list.
+///
+/// # Safety
+///
+/// Module init calls this once, before any other function of this module.
+pub(crate) unsafe fn init_lock() {
     // SAFETY: By this function's contract.
     unsafe { DRIVERS.init() };
 }

@@ -34,8 +34,12 @@ global_lock! {
     unsafe(uninit) static VIRQFDS: SpinLockIrq<Queue> = Queue::none();
 }
 
-/// Initialises the lock of the virqfds. Module init calls this once, before anything else uses it.
-pub(crate) fn init_lock() {
+/// Initialises the lock of the virqfds.
+///
+/// # Safety
+///
+/// Module init calls this once, before any other function of this module.
+pub(crate) unsafe fn init_lock() {
     // SAFETY: By this function's contract.
     unsafe { VIRQFDS.init() };
 }

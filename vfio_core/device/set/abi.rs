@@ -38,8 +38,12 @@ global_lock! {
     unsafe(uninit) static DEVICE_SETS: Mutex<Sets> = Sets::new();
 }
 
-/// Initialises the lock of the table of sets. Module init calls this once.
-pub(super) fn init_lock() {
+/// Initialises the lock of the table of sets.
+///
+/// # Safety
+///
+/// Module init calls this once, before any other function of this module.
+pub(crate) unsafe fn init_lock() {
     // SAFETY: By this function's contract.
     unsafe { DEVICE_SETS.init() };
 }
