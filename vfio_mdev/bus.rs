@@ -20,7 +20,7 @@ use crate::uuid::Uuid;
 use abi::REGISTRY;
 pub(crate) use abi::{
     as_ptr,
-    init,
+    init_lock,
     link_parent,
     register_driver,
     unlink_parent,

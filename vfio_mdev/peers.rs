@@ -33,7 +33,7 @@ use abi::{
 
 pub(crate) use abi::{
     attribute_groups,
-    init,
+    init_lock,
     MoveDevice,
     PeerOf, //
 };

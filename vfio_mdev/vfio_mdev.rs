@@ -18,7 +18,8 @@
 //!   writes
 //! - [`peers`]: peer-to-peer groups
 //!
-//! Unsafe code is confined to [`exports`] and to the `abi.rs` of each of these.
+//! Unsafe code is confined to [`exports`] and to the `abi.rs` of each of these; [`abi`] is the entry
+//! point.
 //!
 //! # Drivers
 //!
@@ -35,6 +36,8 @@
 
 #![deny(unsafe_code)]
 
+#[allow(unsafe_code)]
+mod abi;
 mod bus;
 mod device;
 mod dma_logging;
@@ -109,10 +112,9 @@ struct Mdev {
     _bus: bus::BusRegistration,
 }
 
-impl kernel::Module for Mdev {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
-        bus::init();
-        peers::init();
+impl Mdev {
+    /// Registers the bus, then its class.
+    fn new() -> Result<Self> {
         let bus = bus::BusRegistration::new()?;
         Ok(Self {
             _compat_class: bus::CompatClass::new()?,

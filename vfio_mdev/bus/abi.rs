@@ -23,14 +23,17 @@ use super::Registry;
 use crate::sysfs::Table;
 
 global_lock! {
-    // SAFETY: `init` initialises it before the module can be used.
+    // SAFETY: `init_lock` initialises it before the module can be used.
     pub(super) unsafe(uninit) static REGISTRY: Mutex<Registry> = Registry::new();
 }
 
-/// Initialises the lock of the registry. Module init calls this once, before anything else.
-pub(crate) fn init() {
-    // SAFETY: Module init runs once, and no other function of this module can be called before it
-    // ends.
+/// Initialises the lock of the registry.
+///
+/// # Safety
+///
+/// Module init calls this once, before any other function of this module.
+pub(crate) unsafe fn init_lock() {
+    // SAFETY: By this function's contract.
     unsafe { REGISTRY.init() };
 }
 

@@ -47,15 +47,18 @@ use crate::{
 };
 
 global_lock! {
-    // SAFETY: `init` initialises it before the module can be used.
+    // SAFETY: `init_lock` initialises it before the module can be used.
     /// All devices that are registered with VFIO and can be in a group with others.
     pub(super) unsafe(uninit) static PEERS: Mutex<KVec<Arc<Peer>>> = KVec::new();
 }
 
-/// Initialises the lock of the list of peers. Module init calls this once, before anything else.
-pub(crate) fn init() {
-    // SAFETY: Module init runs once, and no other function of this module can be called before it
-    // ends.
+/// Initialises the lock of the list of peers.
+///
+/// # Safety
+///
+/// Module init calls this once, before any other function of this module.
+pub(crate) unsafe fn init_lock() {
+    // SAFETY: By this function's contract.
     unsafe { PEERS.init() };
 }
 
