@@ -36,9 +36,9 @@ use kernel_ext::{
     uapi::ioctl, //
 };
 
-use crate::{
-    container::Container,
-    containers, //
+use crate::container::{
+    self,
+    Container, //
 };
 
 #[vtable]
@@ -52,12 +52,12 @@ impl Backend for Container {
             _ => return Err(EINVAL),
         };
         let container = Self::new(v2)?;
-        containers::add(&container)?;
+        container::add_to_list(&container)?;
         Ok(container)
     }
 
     fn release(this: Arc<Self>) {
-        containers::remove(&this);
+        container::remove_from_list(&this);
     }
 
     fn check_extension(this: Option<&Self>, extension: c_ulong) -> c_long {

@@ -4,6 +4,9 @@
 //!
 //! `Documentation/locking.rst` describes the locks and their order.
 
+#[allow(unsafe_code)]
+mod abi;
+
 use core::iter;
 
 use kernel::{
@@ -42,6 +45,13 @@ use crate::{
     },
     stats::Stats,
     DMA_ENTRY_LIMIT, //
+};
+
+pub(crate) use self::abi::{
+    add_to_list,
+    init_lock,
+    remove_from_list,
+    CONTAINERS, //
 };
 
 /// The address space of a container: `struct vfio_iommu` in C VFIO.

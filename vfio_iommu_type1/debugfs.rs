@@ -21,9 +21,9 @@ use kernel_ext::{
 use crate::{
     container::{
         Container,
-        Layout, //
+        Layout,
+        CONTAINERS, //
     },
-    containers::CONTAINERS,
     pages::DmaPages, //
 };
 

@@ -6,7 +6,8 @@
 //! access that memory and nothing else. The memory is pinned as long as it is mapped, and counts
 //! against the process's limit on locked memory.
 //!
-//! - [`backend`]: the callbacks of the core. [`container`]: the state of one container.
+//! - [`backend`]: the callbacks of the core. [`container`]: the state of one container, and the list
+//!   of all containers.
 //! - [`map`], [`unmap`], [`dirty`], [`info`]: the ioctls. [`request`]: their arguments.
 //! - [`attach`]: attaching and detaching groups.
 //! - [`emulated`]: page pinning and copying for the drivers of emulated devices.
@@ -14,8 +15,8 @@
 //! - [`pages`]: the pages of a mapping. [`pin_map`] pins them and maps them in the IOMMU; [`pins`]
 //!   has those that drivers have pinned.
 //! - [`error`]: an errno with its reason, and the tracepoint that reports both.
-//! - [`containers`]: the list of containers. [`stats`]: request statistics. [`debugfs`]: the
-//!   debugfs file, which shows both.
+//! - [`stats`]: request statistics. [`debugfs`]: the debugfs file, which shows all containers and
+//!   their statistics.
 //!
 //! A map request runs through [`backend`], [`map`], [`space`] (locks the range), [`pin_map`] and
 //! [`kernel_ext::iommu::Mapping`].
@@ -24,12 +25,11 @@
 
 #![deny(unsafe_code)]
 
+#[allow(unsafe_code)]
+mod abi;
 mod attach;
 mod backend;
 mod container;
-#[allow(unsafe_code)]
-#[path = "containers/abi.rs"]
-mod containers;
 mod debugfs;
 mod dirty;
 mod emulated;
@@ -98,9 +98,9 @@ struct Type1 {
     _debugfs: Pin<KBox<debugfs::File>>,
 }
 
-impl kernel::Module for Type1 {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
-        containers::init();
+impl Type1 {
+    /// Creates the debugfs file, and registers the backend.
+    fn new() -> Result<Self> {
         let debugfs = debugfs::show()?;
         Ok(Self {
             _registration: Registration::new(&TABLE)?,

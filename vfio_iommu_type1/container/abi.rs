@@ -10,18 +10,21 @@ use kernel::{
     },
 };
 
-use crate::container::Container;
+use super::Container;
 
 global_lock! {
-    // SAFETY: `init` initialises it before the module can be used.
+    // SAFETY: `init_lock` initialises it before the module can be used.
     /// All containers.
-    pub(super) unsafe(uninit) static CONTAINERS: Mutex<KVec<Arc<Container>>> = KVec::new();
+    pub(crate) unsafe(uninit) static CONTAINERS: Mutex<KVec<Arc<Container>>> = KVec::new();
 }
 
-/// Initialises the lock. Module init calls this once, before anything else.
-pub(crate) fn init() {
-    // SAFETY: Module init runs once, and no other function of this module can be called before it
-    // ends.
+/// Initialises the lock of the list.
+///
+/// # Safety
+///
+/// Module init calls this once, before any other function of this module.
+pub(crate) unsafe fn init_lock() {
+    // SAFETY: By this function's contract.
     unsafe { CONTAINERS.init() };
 }
 
@@ -30,14 +33,14 @@ pub(crate) fn init() {
 /// # Errors
 ///
 /// `ENOMEM`.
-pub(crate) fn add(container: &Arc<Container>) -> Result {
+pub(crate) fn add_to_list(container: &Arc<Container>) -> Result {
     let mut containers = CONTAINERS.lock();
     containers.push(container.clone(), GFP_KERNEL_ACCOUNT)?;
     Ok(())
 }
 
 /// Removes a container from the list when it is released.
-pub(crate) fn remove(container: &Arc<Container>) {
+pub(crate) fn remove_from_list(container: &Arc<Container>) {
     let mut containers = CONTAINERS.lock();
     containers.retain(|other| !Arc::ptr_eq(other, container));
     // Free the memory of the empty list: statics are not dropped when the module is unloaded.
