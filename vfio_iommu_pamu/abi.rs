@@ -17,7 +17,7 @@ use crate::{
 impl InPlaceModule for Module {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         // SAFETY: The kernel calls this once, before any other function of the module.
-        unsafe { init_global_locks() };
+        unsafe { init_locks() };
         Module::new(module)
     }
 }
@@ -27,7 +27,7 @@ impl InPlaceModule for Module {
 /// # Safety
 ///
 /// No function of this module was called before, except for the module's init function.
-unsafe fn init_global_locks() {
+unsafe fn init_locks() {
     // SAFETY: By the contract of this function.
     unsafe { system::init_lock() };
     // SAFETY: As above.

@@ -46,7 +46,7 @@ use abi::block_of;
 
 pub(crate) use abi::{
     container_of,
-    init as init_lock, //
+    init_lock, //
 };
 
 /// The guard of the locked state.

@@ -16,7 +16,7 @@ mod guts;
 #[cfg(CONFIG_KUNIT = "y")]
 pub(crate) mod testing;
 
-pub(crate) use abi::init as init_lock;
+pub(crate) use abi::init_lock;
 
 use kernel::{
     device::Core,

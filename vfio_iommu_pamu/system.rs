@@ -11,7 +11,7 @@
 mod abi;
 mod violation_handler;
 
-pub(crate) use abi::init as init_lock;
+pub(crate) use abi::init_lock;
 pub use abi::{
     OpenLiodns,
     Registration,

@@ -54,7 +54,7 @@ global_lock! {
 /// # Safety
 ///
 /// Neither this function nor any other function of the table was called before.
-pub(crate) unsafe fn init() {
+pub(crate) unsafe fn init_lock() {
     // SAFETY: By the contract of this function.
     unsafe { CONTAINERS.init() };
 }

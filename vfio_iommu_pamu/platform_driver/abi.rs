@@ -90,7 +90,7 @@ global_lock! {
 /// # Safety
 ///
 /// This function wasn't called before, and [`GUTS`](static@GUTS) wasn't used before.
-pub(crate) unsafe fn init() {
+pub(crate) unsafe fn init_lock() {
     // SAFETY: By the contract of this function.
     unsafe { GUTS.init() };
 }

@@ -67,7 +67,7 @@ global_lock! {
 /// # Safety
 ///
 /// Neither this function nor any other function of this file was called before.
-pub(crate) unsafe fn init() {
+pub(crate) unsafe fn init_lock() {
     // SAFETY: By the contract of this function.
     unsafe { REGISTERED.init() };
 }
