@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The operations on a PAMU through its registers.
+//! The operations on a PAMU through its registers: violations and their interrupt. `abi.rs` enables
+//! and disables the PAMU.
 
 #[allow(unsafe_code)]
 mod abi;
@@ -14,10 +15,6 @@ use crate::{
         pics,
         Register, //
     },
-    tables::{
-        Table,
-        Tables, //
-    },
     violation::Report, //
 };
 
@@ -25,42 +22,6 @@ impl dyn Pamu + '_ {
     /// Reads a pair of registers as a 64-bit value.
     fn read_pair(&self, high: Register, low: Register) -> u64 {
         u64::from(self.read(high)) << 32 | u64::from(self.read(low))
-    }
-
-    fn write_pair(&self, high: Register, low: Register, value: u64) {
-        self.write(high, (value >> 32) as u32);
-        self.write(low, value as u32);
-    }
-
-    /// Sets the tables of the PAMU and enables it.
-    ///
-    /// Erratum A-005982: the operation mapping cache is enabled before the addresses of the tables
-    /// are written.
-    pub(crate) fn enable(&self, tables: &Tables) {
-        use Register::*;
-        self.write(Pc, self.read(Pc) | pc::OCE);
-        for (table, registers) in [
-            (Table::Ppaact, [Ppbah, Ppbal, Pplah, Pplal]),
-            (Table::Spaact, [Spbah, Spbal, Splah, Splal]),
-            (Table::Omt, [Obah, Obal, Olah, Olal]),
-        ] {
-            let (base, limit) = tables.bounds(table);
-            self.write_pair(registers[0], registers[1], base);
-            self.write_pair(registers[2], registers[3], limit);
-        }
-        // Clear the status that a boot loader's use of the PAMU left behind; no entry of these
-        // tables caused it.
-        self.write(Avs1, avs1::STATUS);
-        self.write(Pics, pics::AV_ENABLE);
-        self.write(Pc, pc::PE | pc::OCE | pc::SPCC | pc::PPCC);
-        self.drain();
-    }
-
-    /// Closes the gate. Nothing passes the PAMU any more, and it doesn't read its tables.
-    pub(crate) fn disable(&self) {
-        self.write(Register::Pics, 0);
-        self.write(Register::Pc, pc::PGC);
-        self.drain();
     }
 
     /// Reads and clears the violation of the PAMU, if there is one.
@@ -79,7 +40,7 @@ impl dyn Pamu + '_ {
             operation: [self.read(Poes1), self.read(Poes2)],
             udad: self.read(Udad),
         };
-        self.write(Avs1, status & avs1::STATUS);
+        self.clear_avs1(status & avs1::STATUS);
         Some(report)
     }
 
@@ -90,12 +51,12 @@ impl dyn Pamu + '_ {
     /// its accesses after it was disabled would raise interrupts forever.
     pub(crate) fn acknowledge(&self, others: bool) {
         let enable = if others { pics::AV_ENABLE } else { 0 };
-        self.write(Register::Pics, pics::AV | enable);
+        self.write_pics(pics::AV | enable);
     }
 
     /// Enables the interrupt of violations, including a pending one.
     pub(crate) fn arm(&self) {
-        self.write(Register::Pics, pics::AV_ENABLE);
+        self.write_pics(pics::AV_ENABLE);
     }
 
     /// Returns whether violations raise an interrupt.

@@ -211,7 +211,10 @@ mod tests {
             pics,
             Register, //
         },
-        system::SystemRef,
+        system::{
+            Pamus,
+            SystemRef, //
+        },
         tables::{
             Table,
             TableSizes, //
@@ -222,7 +225,7 @@ mod tests {
     fn registers_are_big_endian_and_in_their_page() -> Result {
         let (space, pages) = pamus()?;
         for (register, _) in Register::ALL {
-            pages[1].write(*register, 0x1234_0000 | *register as u32);
+            pages[1].set(*register, 0x1234_0000 | *register as u32);
         }
         for (register, _) in Register::ALL {
             let offset = *register as usize;
@@ -237,13 +240,16 @@ mod tests {
 
     #[test]
     fn enabling_writes_the_table_addresses() -> Result {
-        let (_, pages) = pamus()?;
+        let (_, [_, page]) = pamus()?;
         let tables = Tables::new(TableSizes {
             liodns: 70,
             spaaces: 10,
         })?;
-        let pamu: &dyn Pamu = &pages[1];
-        pamu.enable(&tables);
+        let pamu: Arc<dyn Pamu> = Arc::new(page, GFP_KERNEL)?;
+        let mut all = KVec::new();
+        all.push(pamu.clone(), GFP_KERNEL)?;
+        let pamus = Pamus::new(all, tables.clone());
+        pamus.enable(0);
         for (table, high) in [
             (Table::Ppaact, [Register::Ppbah, Register::Pplah]),
             (Table::Spaact, [Register::Spbah, Register::Splah]),
@@ -275,11 +281,11 @@ mod tests {
         let (_, pages) = pamus()?;
         let pamu: &dyn Pamu = &pages[0];
         assert!(pamu.take_violation(0).is_none());
-        pamu.write(Register::Pics, pics::AV | pics::AV_ENABLE);
-        pamu.write(Register::Avs1, 0x0123 << 16 | avs1::AV | 0x80);
-        pamu.write(Register::Avah, 0x5);
-        pamu.write(Register::Aval, 0x6000);
-        pamu.write(Register::Poeal, 0x40);
+        pages[0].set(Register::Pics, pics::AV | pics::AV_ENABLE);
+        pages[0].set(Register::Avs1, 0x0123 << 16 | avs1::AV | 0x80);
+        pages[0].set(Register::Avah, 0x5);
+        pages[0].set(Register::Aval, 0x6000);
+        pages[0].set(Register::Poeal, 0x40);
         let report = pamu.take_violation(0).ok_or(EINVAL)?;
         assert_eq!((report.liodn(), report.address), (0x123, 0x5_0000_6000));
         assert_eq!(report.entry, 0x40);

@@ -11,7 +11,10 @@
 mod abi;
 mod violation_handler;
 
-pub(crate) use abi::init_lock;
+pub(crate) use abi::{
+    init_lock,
+    Pamus, //
+};
 pub use abi::{
     OpenLiodns,
     Registration,
@@ -107,10 +110,7 @@ impl<'a> Settings<'a> {
 /// All PAMUs of a machine.
 #[pin_data]
 pub struct System {
-    // Fields are dropped in order: PAMUs before the tables, which they read until they are
-    // disabled.
     pamus: Pamus,
-    tables: Arc<Tables>,
     banks: KVec<MsiBank>,
     liodns: u32,
     max_windows: u32,
@@ -154,8 +154,7 @@ impl System {
         let pauses = KVec::from_elem(Pause::FIRST, pamus.len(), GFP_KERNEL)?;
         let this = Arc::pin_init(
             pin_init!(Self {
-                pamus: Pamus(pamus),
-                tables,
+                pamus: Pamus::new(pamus, tables),
                 banks,
                 liodns,
                 max_windows,
@@ -174,8 +173,8 @@ impl System {
         {
             map_all_memory(&entry)?;
         }
-        for pamu in this.pamus() {
-            pamu.enable(&this.tables);
+        for number in 0..this.pamus.len() {
+            this.pamus.enable(number);
         }
         Ok(this)
     }
@@ -183,7 +182,7 @@ impl System {
     /// Disables the PAMUs. They don't let anything through any more.
     fn disable(&self) {
         let _pauses = self.pauses.lock();
-        for pamu in self.pamus() {
+        for pamu in self.pamus.iter() {
             pamu.disable();
         }
     }
@@ -210,13 +209,13 @@ impl System {
     }
 
     /// Returns the PAMUs.
-    pub(crate) fn pamus(&self) -> &[Arc<dyn Pamu>] {
-        &self.pamus.0
+    pub(crate) fn pamus(&self) -> &Pamus {
+        &self.pamus
     }
 
     /// Returns the tables.
     pub fn tables(&self) -> &Arc<Tables> {
-        &self.tables
+        self.pamus.tables()
     }
 
     /// Returns the last violations.
@@ -265,7 +264,7 @@ impl System {
         if liodn >= self.liodns {
             return None;
         }
-        Some(self.share(self.tables.ppaace(liodn)?))
+        Some(self.share(self.tables().ppaace(liodn)?))
     }
 
     /// Returns an entry of the tables as shared with the PAMUs.
@@ -290,17 +289,6 @@ fn map_all_memory(entry: &SharedEntry<'_>) -> Result {
     };
     writer::replace(entry, Shut::Entry, &all.encode()?);
     Ok(())
-}
-
-/// Enabled PAMUs. Dropping this disables them.
-struct Pamus(KVec<Arc<dyn Pamu>>);
-
-impl Drop for Pamus {
-    fn drop(&mut self) {
-        for pamu in &self.0 {
-            pamu.disable();
-        }
-    }
 }
 
 /// An entry of the tables, which all PAMUs read.
@@ -332,7 +320,7 @@ impl Entry for SharedEntry<'_> {
 
     fn drain(&self) {
         self.publish();
-        for pamu in self.system.pamus() {
+        for pamu in self.system.pamus.iter() {
             pamu.drain();
         }
     }

@@ -19,5 +19,5 @@ pub fn disable(system: &System, number: usize) {
 
 /// Enables a PAMU of a system again.
 pub fn enable(system: &System, number: usize) {
-    pamu(system, number).enable(system.tables());
+    system.pamus().enable(number);
 }

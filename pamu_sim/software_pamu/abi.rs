@@ -85,7 +85,7 @@ unsafe impl Pamu for SoftwarePamu {
         walk::Registers::get(&*self.registers.lock(), register)
     }
 
-    fn write(&self, register: Register, value: u32) {
+    unsafe fn write(&self, register: Register, value: u32) {
         use walk::Registers;
         let mut registers = self.registers.lock();
         match register {

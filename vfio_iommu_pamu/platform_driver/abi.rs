@@ -46,13 +46,22 @@ unsafe impl<S: RegisterSpace> Pamu for RegisterPage<S> {
         value.map_or(0, swapped)
     }
 
-    fn write(&self, register: Register, value: u32) {
+    unsafe fn write(&self, register: Register, value: u32) {
         self.space
             .write(self.base + register as usize, swapped(value));
     }
 
     fn drain(&self) {
         // There is no drain command: the entry caches are coherent with the processors' writes.
+    }
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+impl RegisterPage<crate::tables::ContiguousPages> {
+    /// Writes a register.
+    pub(super) fn set(&self, register: Register, value: u32) {
+        // SAFETY: The registers are memory of a test. No hardware reads tables.
+        unsafe { self.write(register, value) };
     }
 }
 

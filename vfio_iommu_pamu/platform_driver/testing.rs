@@ -68,7 +68,7 @@ pub(super) fn pamus() -> Result<(Arc<ContiguousPages>, [RegisterPage<ContiguousP
 /// `EBUSY` if this machine has PAMUs already, `ENOMEM`.
 pub(super) fn register(space: Arc<ContiguousPages>) -> Result<Registration> {
     let page = RegisterPage { space, base: 0 };
-    page.write(Register::Pc2, 15 << 16);
+    page.set(Register::Pc2, 15 << 16);
     let mut pamus: KVec<Arc<dyn Pamu>> = KVec::new();
     pamus.push(Arc::new(page, GFP_KERNEL)?, GFP_KERNEL)?;
     let sizes = TableSizes {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The registered PAMUs of this machine and the module of their driver, and the LIODNs that nothing
-//! isolates.
+//! The PAMUs of a system with the tables that they read, the registered system and the module of its
+//! driver, and the LIODNs that nothing isolates.
 
 use core::ops::Deref;
 
@@ -15,6 +15,11 @@ use kernel::{
 };
 
 use kernel_ext::module::ModuleRef;
+
+use crate::{
+    pamu::Pamu,
+    tables::Tables, //
+};
 
 use super::System;
 
@@ -44,6 +49,47 @@ impl<'a> OpenLiodns<'a> {
     /// Returns their numbers.
     pub(crate) fn get(self) -> &'a [u32] {
         self.0
+    }
+}
+
+/// PAMUs and the tables that they read while they are enabled. Dropping this disables them.
+pub(crate) struct Pamus {
+    pamus: KVec<Arc<dyn Pamu>>,
+    tables: Arc<Tables>,
+}
+
+impl Pamus {
+    /// Returns these PAMUs, which are not enabled yet.
+    pub(crate) fn new(pamus: KVec<Arc<dyn Pamu>>, tables: Arc<Tables>) -> Self {
+        Self { pamus, tables }
+    }
+
+    /// Returns the tables.
+    pub(super) fn tables(&self) -> &Arc<Tables> {
+        &self.tables
+    }
+
+    /// Sets the tables of a PAMU and enables it.
+    pub(crate) fn enable(&self, number: usize) {
+        // SAFETY: This value has a reference to the tables, and disables the PAMU when it is dropped,
+        // before that reference.
+        unsafe { self.pamus[number].enable(&self.tables) };
+    }
+}
+
+impl Deref for Pamus {
+    type Target = [Arc<dyn Pamu>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.pamus
+    }
+}
+
+impl Drop for Pamus {
+    fn drop(&mut self) {
+        for pamu in &self.pamus {
+            pamu.disable();
+        }
     }
 }
 
