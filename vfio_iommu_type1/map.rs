@@ -4,21 +4,16 @@
 
 use kernel::{
     prelude::*,
-    sync::Arc,
     uaccess::UserPtr, //
 };
 
 use kernel_ext::{
     bindings::vfio_iommu_type1_dma_map,
-    iommu::{
-        Domains,
-        Prot, //
-    },
+    iommu::Prot,
     iova::Range,
     mm::{
         may_warn,
-        Charge,
-        Owner, //
+        Charge, //
     },
     task::TaskLabel,
     uapi::Argument, //
@@ -76,12 +71,12 @@ impl Container {
         let mut locked = request.range;
         loop {
             let memory = Reservation::new(GFP_KERNEL_ACCOUNT).map_err(no_memory)?;
+            // Unless `pages` are inserted, they are dropped before `guard`: the range stays locked
+            // until the IOMMU has unmapped them.
             let (guard, plan) = self
                 .space
-                .lock(locked, |held| self.check_map(held, request))?;
-            let charge = Charge::new(plan.owner);
-            let mut pages = DmaPages::new(&guard, request.range, plan.domains, prot, charge)
-                .map_err(|e| RequestError::new(e, c"the range is not locked"))?;
+                .lock(locked, |held| self.check_map(held, request, prot))?;
+            let mut pages = plan.pages;
             if plan.has_iommu {
                 let is_alone = locked == Range::ALL;
                 if pages.pin_map(vaddr, request.size, is_alone)? == PinMapResult::OverLimit {
@@ -118,8 +113,13 @@ impl Container {
         }
     }
 
-    /// Checks a map request. The caller has locked its range.
-    fn check_map(&self, held: &mut HeldMut<'_, Self>, request: &MapRequest) -> RequestResult<Plan> {
+    /// Checks a map request, and creates the pages, none of which is pinned yet.
+    fn check_map(
+        &self,
+        held: &mut HeldMut<'_, Self>,
+        request: &MapRequest,
+        prot: Prot,
+    ) -> RequestResult<Plan> {
         let layout = held.layout;
         let range = request.range;
         layout.check_used()?;
@@ -135,9 +135,11 @@ impl Container {
             let reason = c"range is outside of the valid iova ranges; see VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE";
             return Err(RequestError::new(EINVAL, reason).at(gap));
         }
+        let owner = held.mutex_data.current().map_err(no_owner)?;
+        let pages = DmaPages::new(held, range, prot, Charge::new(owner))
+            .map_err(|e| RequestError::new(e, c"the range is not locked, or not free"))?;
         Ok(Plan {
-            owner: held.mutex_data.current().map_err(no_owner)?,
-            domains: layout.set.clone(),
+            pages,
             has_iommu: layout.has_iommu(),
             dirty_granule: layout.dirty_page_tracking.then(|| layout.page_size()),
         })
@@ -213,8 +215,7 @@ fn no_owner(errno: Error) -> RequestError {
 
 /// The data that a map request works with while its range is locked.
 struct Plan {
-    owner: Arc<Owner>,
-    domains: Arc<Domains>,
+    pages: DmaPages,
     has_iommu: bool,
     /// The number of bytes per bit of the dirty bitmap, if dirty tracking is enabled.
     dirty_granule: Option<u64>,

@@ -25,7 +25,7 @@ use kernel_ext::{
 use crate::{
     container::Container,
     space::{
-        RangeGuard,
+        HeldMut,
         Vaddr,
         WholeGuard, //
     }, //
@@ -36,31 +36,32 @@ use super::DmaPages;
 impl DmaPages {
     /// Creates the pages of a mapping at `range`, which the caller has locked. None is pinned yet.
     ///
-    /// The only caller is `Container::map`. It keeps this contract:
+    /// The only caller is `Container::check_map`. It keeps this contract, with `Container::map`:
     ///
-    /// - `domains` is the set in the layout of the guard's container, read after the range was
-    ///   locked.
-    /// - Nothing is mapped in `range`, and this is called once for it while `guard` exists.
+    /// - This is called once for `range` while it is locked.
     /// - At most the size of `range` is pinned and mapped.
-    /// - The pages are inserted into the tree, or dropped, before `guard` is dropped.
+    /// - The pages are inserted into the tree, or dropped, before the range is unlocked.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the range is not locked.
+    /// `EINVAL` if the range is not locked; `EEXIST` if something is mapped in it.
     pub(crate) fn new(
-        guard: &RangeGuard<'_, Container>,
+        held: &HeldMut<'_, Container>,
         range: Range,
-        domains: Arc<Domains>,
         prot: Prot,
         charge: Charge,
     ) -> Result<Self> {
-        if !guard.range().contains(range) {
+        if !held.range().contains(range) {
             return Err(EINVAL);
         }
+        if held.dmas().first_in(range).is_some() {
+            return Err(EEXIST);
+        }
+        let domains = held.layout.set.clone();
         // SAFETY: The mappings of a container do not overlap, as described at the top of this
-        // file. By the contract of this function the mapping is confined to the locked range while
-        // it is not in the tree, and the domains are those of the container, in which nobody else
-        // maps.
+        // file. Nothing is mapped in the range. By the contract of this function the mapping is
+        // confined to the locked range while it is not in the tree. The domains are those of the
+        // container, in which nobody else maps.
         let mapping = unsafe { Mapping::new(domains, range.start, prot) };
         Ok(Self {
             mapping,

@@ -92,6 +92,11 @@ impl<'a, K: SpaceTypes> Held<'a, K> {
         }
     }
 
+    /// Returns the locked range.
+    pub(crate) fn range(&self) -> Range {
+        self.range
+    }
+
     /// Returns the mappings of the whole container. Only those in the locked range stay the same
     /// when the mutex is released.
     pub(crate) fn dmas(&self) -> &DmaTree<K::Pages> {
@@ -210,11 +215,6 @@ pub(crate) struct RangeGuard<'a, K: SpaceTypes, const WHOLE: bool = false> {
 }
 
 impl<K: SpaceTypes, const WHOLE: bool> RangeGuard<'_, K, WHOLE> {
-    /// Returns the locked range.
-    pub(crate) fn range(&self) -> Range {
-        self.range
-    }
-
     /// Calls `f` with the mutex held.
     pub(crate) fn with<R>(&mut self, f: impl FnOnce(&mut HeldMut<'_, K>) -> R) -> R {
         let mut inner = self.space.inner.lock();

@@ -85,8 +85,7 @@ impl Container {
             Self::check_vaddrs_valid(held)?;
             Ok::<_, Error>(held.layout.dirty_page_tracking)
         })?;
-        let locked = guard.range();
-        if guard.with(|held| held.bisected_by(locked)).is_some() {
+        if guard.with(|held| held.bisected_by(held.range())).is_some() {
             self.machine.blame("a mapping is locked in part");
         }
         let (mut next, mut pages_of) = (range.start, 0);
