@@ -120,20 +120,24 @@ pub(crate) fn report(device: &Device, request: &iova_bitmap::Request) -> Result 
     })
 }
 
-/// Merges neighbouring ranges in a tree of `current` ranges until at most `wanted` remain.
+/// Merges neighbouring ranges in a tree of `current` ranges until at most `wanted` remain. If one
+/// range is wanted, merges all, whatever `current` is.
 ///
 /// # Safety
 ///
 /// `root` is a valid tree that only the caller uses.
 pub(crate) unsafe fn combine_ranges(
     root: *mut bindings::rb_root_cached,
-    current: u32,
+    mut current: u32,
     wanted: u32,
 ) {
-    for _ in wanted.max(1)..current {
+    let all = wanted <= 1;
+    while all || current > wanted {
         // SAFETY: By this function's contract.
         let Some((left, right)) = (unsafe { closest_neighbours(root) }) else {
-            if may_warn() {
+            // SAFETY: By this function's contract.
+            let is_empty = unsafe { (*root).rb_root.rb_node.is_null() };
+            if (is_empty || !all) && may_warn() {
                 pr_warn!(
                     "vfio_combine_iova_ranges: the tree has fewer ranges than the argument cur_nodes\n"
                 );
@@ -141,11 +145,14 @@ pub(crate) unsafe fn combine_ranges(
             return;
         };
         // SAFETY: Both nodes are in the tree. Extending a node to the end of its neighbour keeps
-        // the order. The tree's cached interval ends are recomputed when the neighbour is removed.
+        // the order. It is inserted again because the tree caches the ends of ranges.
         unsafe {
-            (*left).last = (*right).last;
             bindings::interval_tree_remove(right, root);
+            bindings::interval_tree_remove(left, root);
+            (*left).last = (*right).last;
+            bindings::interval_tree_insert(left, root);
         }
+        current = current.saturating_sub(1);
     }
 }
 
@@ -170,7 +177,8 @@ unsafe fn closest_neighbours(
         if !right.is_null() {
             // SAFETY: Both are in the tree.
             let gap = unsafe { (*right).start.wrapping_sub((*left).last) };
-            if gap < smallest {
+            // The largest gap is possible if there are only two ranges.
+            if gap < smallest || closest.is_none() {
                 smallest = gap;
                 closest = Some((left, right));
             }

@@ -365,5 +365,10 @@ fn combine_iova_ranges() -> Result<()> {
         [(0, 8), (16, 16)]
     );
     assert_eq!(test.combine(&[(0, u64::MAX)], 1)?, [(0, u64::MAX)]);
+    // No gap is too large.
+    assert_eq!(
+        test.combine(&[(0, 0), (u64::MAX, u64::MAX)], 1)?,
+        [(0, u64::MAX)]
+    );
     Ok(())
 }
