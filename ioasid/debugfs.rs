@@ -15,7 +15,7 @@ use kernel::{
 use crate::{
     id::entry::Found,
     set::SetId,
-    system::system, //
+    space::system, //
 };
 
 /// The files. Dropping this removes them.

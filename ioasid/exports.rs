@@ -60,7 +60,7 @@ use crate::{
         SetId,
         Token, //
     },
-    system::system,
+    space::system,
     warn_failed, //
 };
 

@@ -19,18 +19,15 @@ mod allocator; // custom allocators: the list, kinds, the hand-over between them
 mod id; // ids: allocating, finding, referencing, freeing; keys, handles, states
 mod notifier; // callbacks for events of ids
 mod set; // sets: owners, quotas and their accounts
-mod space; // a space: all of the above in one object; its capacity
+mod space; // a space: all of the above in one object; its capacity; the system's space
 mod spid; // the numbers that the owner of a set uses for its ids
 pub mod vcmd; // the allocator of a VT-d in a guest: virtual commands
 pub mod virtio; // the allocator of a virtio-iommu: PASID requests
 
-// The system's space, and its interfaces.
+// The interfaces of the system's space.
 mod debugfs;
 #[allow(unsafe_code)]
 mod exports;
-#[allow(unsafe_code)]
-#[path = "system/abi.rs"]
-mod system;
 #[allow(unsafe_code)]
 #[path = "trace/abi.rs"]
 mod trace;
@@ -92,8 +89,10 @@ pub use set::{
     SetId,
     Token, //
 };
-pub use space::Space;
-pub use system::system;
+pub use space::{
+    system,
+    Space, //
+};
 
 module! {
     type: Module,
@@ -116,7 +115,7 @@ module! {
 /// The module's registrations, dropped in the order of the fields.
 struct Module {
     _files: debugfs::Files,
-    _space: system::Installed,
+    _space: space::Installed,
 }
 
 impl kernel::Module for Module {
@@ -128,7 +127,7 @@ impl kernel::Module for Module {
         })?;
         let pasids = GlobalPasids::take(first, capacity)?;
         let space = Space::new(&KmemCaches::new()?, first, capacity, Some(pasids));
-        let space = system::Installed::new(KBox::pin_init(space, GFP_KERNEL)?);
+        let space = space::Installed::new(KBox::pin_init(space, GFP_KERNEL)?);
         Ok(Self {
             _files: debugfs::Files::new()?,
             _space: space,

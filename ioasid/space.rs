@@ -3,7 +3,10 @@
 //! A space of ids, with its sets, notifiers and allocators.
 //!
 //! Lookups take no lock. Ids and sets are reference counted, so the holder of a reference can use
-//! the object while others are created and removed.
+//! the object while others are created and removed. [`system()`] is the space of this system.
+
+#[allow(unsafe_code)]
+mod abi;
 
 use kernel::{
     c_str,
@@ -59,6 +62,10 @@ use crate::{
     srcu_list::SrcuList, //
 };
 
+pub use self::abi::system;
+
+pub(crate) use self::abi::Installed;
+
 /// The slab caches for the ids and the sets of spaces.
 #[derive(Clone)]
 pub(crate) struct KmemCaches {
@@ -82,7 +89,7 @@ impl KmemCaches {
     /// Returns the caches of the system's space, for other spaces.
     #[cfg(CONFIG_KUNIT)]
     pub(crate) fn shared() -> Result<Self> {
-        Ok(crate::system::system().caches.clone())
+        Ok(system().caches.clone())
     }
 }
 

@@ -32,7 +32,7 @@ use crate::{
         },
         SetId, //
     },
-    system::system, //
+    space::system, //
 };
 
 /// Returns the scope of a notifier of a set in the C interface.

@@ -9,7 +9,7 @@ use core::{
 
 use kernel::prelude::*;
 
-use crate::space::Space;
+use super::Space;
 
 /// The address of the system's space between module init and module exit.
 ///
