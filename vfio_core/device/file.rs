@@ -10,12 +10,10 @@ use kernel::{
     mm::virt::VmaNew,
     prelude::*,
     seq_file::SeqFile,
-    sync::aref::ARef,
     uaccess::UserPtr, //
 };
 use kernel_ext::{
     anon_file::{
-        self,
         InodeMapped,
         InodeRef, //
     },
@@ -25,8 +23,6 @@ use kernel_ext::{
         FileOperations,
         FileTable, //
     },
-    iommu_driver::GroupKind,
-    task::TaskLabel,
     uapi::{
         ioctl,
         Argument, //
@@ -39,29 +35,15 @@ use super::{
 };
 use crate::group::OpenDevice;
 
-static FILES: FileTable<DeviceFile> = FileTable::anonymous();
+pub(crate) static FILES: FileTable<DeviceFile> = FileTable::anonymous();
 
 /// Returns the device of `file`, or `None` if `file` is not a device's file.
 pub(crate) fn file_device(file: &LocalFile) -> Option<&Device> {
     Some(FILES.data(file)?.device())
 }
 
-/// Creates the file of an open device.
-pub(crate) fn create(open: KBox<OpenDevice>) -> Result<ARef<File>> {
-    if open.group().kind() == GroupKind::NoIommu {
-        let user = TaskLabel::current();
-        dev_warn!(
-            open.device().parent(),
-            "vfio-noiommu device opened by user ({}:{})\n",
-            user.name(),
-            user.pid()
-        );
-    }
-    anon_file::open_mapped(&FILES, c"[vfio-device]", open)
-}
-
 /// The file operations of a device.
-struct DeviceFile;
+pub(crate) struct DeviceFile;
 
 #[vtable]
 impl FileOperations for DeviceFile {

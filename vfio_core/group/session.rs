@@ -21,10 +21,14 @@ use kernel::{
     uaccess::UserPtr, //
 };
 use kernel_ext::{
+    anon_file,
     bindings,
     iommu_driver::GroupKind,
     module::ModuleRef,
-    task::Capability,
+    task::{
+        Capability,
+        TaskLabel, //
+    },
     user_string::UserString, //
 };
 
@@ -38,7 +42,7 @@ use super::{
 };
 use crate::{
     device::{
-        self,
+        file::FILES,
         registration::RegistrationRef,
         Device, //
     },
@@ -64,10 +68,6 @@ pub(crate) struct OpenDevice {
 impl OpenDevice {
     pub(crate) fn device(&self) -> &Device {
         &self.device
-    }
-
-    pub(crate) fn group(&self) -> &Group {
-        &self.group
     }
 }
 
@@ -95,7 +95,16 @@ impl Group {
         let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
         let number = fd.reserved_fd();
         let open = Group::open_device(group, device, group_file)?;
-        fd.fd_install(device::file::create(open)?);
+        if group.kind == GroupKind::NoIommu {
+            let user = TaskLabel::current();
+            dev_warn!(
+                open.device().parent(),
+                "vfio-noiommu device opened by user ({}:{})\n",
+                user.name(),
+                user.pid()
+            );
+        }
+        fd.fd_install(anon_file::open_mapped(&FILES, c"[vfio-device]", open)?);
         Ok(number as isize)
     }
 
