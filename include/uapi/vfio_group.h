@@ -62,14 +62,14 @@ struct vfio_group_devices {
  * Adds another group to the address space of this group. The argument points to the file descriptor
  * of the other group, which must be in no container and have no open device. Same as
  * VFIO_GROUP_SET_CONTAINER on the other group with this group's container, which is created if
- * there is none. Fails if the backend cannot attach the group.
+ * there is none. Fails if the IOMMU driver cannot attach the group.
  *
  * A process that has this group's file can thus add groups to a container that it cannot open.
  * Their devices reach only memory that the group's own devices already reach.
  *
  * Errors: EFAULT; EBADF if the file is not open; EINVAL if the descriptor is negative, is not a
  * group's or is this group's, or if the other group is in a container; EBUSY if one of the groups
- * is not viable; errors of the backend. Nothing changes on error.
+ * is not viable; errors of the IOMMU driver. Nothing changes on error.
  */
 #define VFIO_GROUP_MERGE	_IO(VFIO_TYPE, VFIO_BASE + 65)
 
@@ -94,7 +94,7 @@ struct vfio_group_devices {
  * is accessible only through that file.
  *
  * Errors: EPERM if the container was opened as /dev/vfio/vfio; EBUSY if the group is not viable;
- * ENODEV; EMFILE; errors of the backend.
+ * ENODEV; EMFILE; errors of the IOMMU driver.
  */
 #define VFIO_GROUP_GET_IOMMU_FD	_IO(VFIO_TYPE, VFIO_BASE + 67)
 
