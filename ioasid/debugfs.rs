@@ -3,13 +3,13 @@
 //! The debugfs directory `ioasid/`, with information about the system's space.
 
 use kernel::{
-    debugfs::{
-        Dir,
-        File,
-        Writer, //
-    },
     fmt,
     prelude::*, //
+};
+use kernel_ext::debugfs::{
+    Contents,
+    Dir,
+    File, //
 };
 
 use crate::{
@@ -20,10 +20,10 @@ use crate::{
 
 /// The files. Dropping this removes them.
 pub(crate) struct Files {
-    _space: Pin<KBox<File<SpaceFile>>>,
-    _sets: Pin<KBox<File<SetsFile>>>,
-    _allocators: Pin<KBox<File<AllocatorsFile>>>,
-    _ids: Pin<KBox<File<IdsFile>>>,
+    _space: File<SpaceFile>,
+    _sets: File<SetsFile>,
+    _allocators: File<AllocatorsFile>,
+    _ids: File<IdsFile>,
 }
 
 impl Files {
@@ -33,15 +33,12 @@ impl Files {
     ///
     /// `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
-        let dir = Dir::new(c"ioasid");
+        let dir = Dir::new(c"ioasid")?;
         Ok(Self {
-            _space: KBox::pin_init(dir.read_only_file(c"space", SpaceFile), GFP_KERNEL)?,
-            _sets: KBox::pin_init(dir.read_only_file(c"sets", SetsFile), GFP_KERNEL)?,
-            _allocators: KBox::pin_init(
-                dir.read_only_file(c"allocators", AllocatorsFile),
-                GFP_KERNEL,
-            )?,
-            _ids: KBox::pin_init(dir.read_only_file(c"ids", IdsFile), GFP_KERNEL)?,
+            _space: dir.file(c"space", ()),
+            _sets: dir.file(c"sets", ()),
+            _allocators: dir.file(c"allocators", ()),
+            _ids: dir.file(c"ids", ()),
         })
     }
 }
@@ -49,8 +46,11 @@ impl Files {
 /// The size of the space, and how many of its ids are used.
 struct SpaceFile;
 
-impl Writer for SpaceFile {
-    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+#[vtable]
+impl Contents for SpaceFile {
+    type Data = ();
+
+    fn show((): (), f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let space = system();
         let left = space
             .with_set(SetId::ROOT, |root| Ok(root.account.left()))
@@ -68,8 +68,11 @@ impl Writer for SpaceFile {
 /// One line for each set.
 struct SetsFile;
 
-impl Writer for SetsFile {
-    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+#[vtable]
+impl Contents for SetsFile {
+    type Data = ();
+
+    fn show((): (), f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "set quota used owner token")?;
         let mut result = Ok(());
         system().for_each_set(|id, set| {
@@ -85,8 +88,11 @@ impl Writer for SetsFile {
 /// One line for each allocator, the active ones first.
 struct AllocatorsFile;
 
-impl Writer for AllocatorsFile {
-    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+#[vtable]
+impl Contents for AllocatorsFile {
+    type Data = ();
+
+    fn show((): (), f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let space = system();
         let Some(list) = space.allocators.read() else {
             return writeln!(f, "own active {}", space.own_ids());
@@ -107,8 +113,11 @@ impl Writer for AllocatorsFile {
 /// One line for each id.
 struct IdsFile;
 
-impl Writer for IdsFile {
-    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+#[vtable]
+impl Contents for IdsFile {
+    type Data = ();
+
+    fn show((): (), f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "id set allocator state references spid")?;
         let mut from = Some(0);
         let line = |id, found: &Found<'_>| {

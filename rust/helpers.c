@@ -236,6 +236,25 @@ int kernel_ext_device_driver(struct device *dev, char *name, size_t size)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_device_driver);
 
+struct dentry *kernel_ext_debugfs_create_dir(const char *name, struct dentry *parent)
+{
+	return debugfs_create_dir(name, parent);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_debugfs_create_dir);
+
+struct dentry *kernel_ext_debugfs_create_file(const char *name, umode_t mode, struct dentry *parent,
+					      void *data, const struct file_operations *fops)
+{
+	return debugfs_create_file(name, mode, parent, data, fops);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_debugfs_create_file);
+
+void kernel_ext_debugfs_remove(struct dentry *dentry)
+{
+	debugfs_remove(dentry);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_debugfs_remove);
+
 bool kernel_ext_access_ok(const void __user *address, unsigned long size)
 {
 	return access_ok(address, size);

@@ -3,6 +3,7 @@
 #ifndef KERNEL_EXT_HELPERS_H
 #define KERNEL_EXT_HELPERS_H
 
+#include <linux/debugfs.h>
 #include <linux/fs.h>
 #include <linux/poll.h>
 #include <linux/vfio.h>
@@ -68,6 +69,10 @@ void kernel_ext_copy_to_page(struct page *page, size_t offset, const void *from,
 bool kernel_ext_access_ok(const void __user *address, unsigned long size);
 int kernel_ext_kstrtoul(const char *s, unsigned int base, unsigned long *result);
 int kernel_ext_device_driver(struct device *dev, char *name, size_t size);
+struct dentry *kernel_ext_debugfs_create_dir(const char *name, struct dentry *parent);
+struct dentry *kernel_ext_debugfs_create_file(const char *name, umode_t mode, struct dentry *parent,
+					      void *data, const struct file_operations *fops);
+void kernel_ext_debugfs_remove(struct dentry *dentry);
 
 void kernel_ext_xa_init(struct xarray *xa);
 int kernel_ext_xa_alloc(struct xarray *xa, u32 *id, void *entry, u32 min, u32 max, gfp_t gfp);

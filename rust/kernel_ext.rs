@@ -6,6 +6,7 @@ pub mod anon_file;
 pub mod array_vec;
 pub mod bindings;
 pub mod chardev;
+pub mod debugfs;
 pub mod eventfd;
 pub mod extent;
 pub mod file_ops;

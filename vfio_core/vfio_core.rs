@@ -41,12 +41,10 @@ mod noiommu;
 #[path = "virqfd/abi.rs"]
 mod virqfd;
 
-use kernel::{
-    debugfs::Dir,
-    prelude::*, //
-};
+use kernel::prelude::*;
 use kernel_ext::{
     chardev::ClassRegistration,
+    debugfs::Dir,
     misc::MiscRegistration, //
 };
 
@@ -78,7 +76,7 @@ impl Vfio {
         try_pin_init!(Self {
             #[cfg(CONFIG_VFIO_NOIOMMU)]
             _noiommu: noiommu::register()?,
-            _debug: Dir::new(c"vfio"),
+            _debug: Dir::new(c"vfio")?,
             _group_class: group::registry::GroupClass::new(_debug)?,
             _virqfd: virqfd::CleanupQueue::new()?,
             _device_class: device::CLASS.register()?,

@@ -3,12 +3,13 @@
 //! Files for troubleshooting in debugfs, below `vfio_iommu_pamu`.
 
 use kernel::{
-    debugfs::{
-        Dir,
-        File, //
-    },
     fmt,
     prelude::*, //
+};
+use kernel_ext::debugfs::{
+    Contents,
+    Dir,
+    File, //
 };
 
 use crate::{
@@ -25,52 +26,55 @@ use crate::{
     }, //
 };
 
-/// The debugfs files.
-#[pin_data]
+/// The debugfs files. Dropping this removes them.
 pub(crate) struct Debugfs {
-    #[pin]
-    liodns: File<()>,
-    #[pin]
-    registers: File<()>,
-    #[pin]
-    violations: File<()>,
-    dir: Dir,
+    _liodns: File<Liodns>,
+    _registers: File<Registers>,
+    _violations: File<Violations>,
 }
 
 impl Debugfs {
     /// Creates the files.
-    pub(crate) fn new() -> impl PinInit<Self, Error> {
-        pin_init::pin_init_scope(|| {
-            let dir = Dir::new(c"vfio_iommu_pamu");
-            Ok(try_pin_init!(Self {
-                liodns <- dir.read_callback_file(c"liodns", (), &|(): &(), f| liodns(f)),
-                registers <- dir.read_callback_file(c"registers", (), &|(): &(), f| registers(f)),
-                violations <- dir.read_callback_file(c"violations", (), &|(): &(), f| violations(f)),
-                dir: dir.clone(),
-            }))
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        let dir = Dir::new(c"vfio_iommu_pamu")?;
+        Ok(Self {
+            _liodns: dir.file(c"liodns", ()),
+            _registers: dir.file(c"registers", ()),
+            _violations: dir.file(c"violations", ()),
         })
     }
 }
 
-/// Shows the LIODNs that have an aperture, with the targets of their windows.
-fn liodns(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let Some(system) = SystemRef::get() else {
-        return Ok(());
-    };
-    let (free, all) = (
-        system.tables().free_spaaces(),
-        system.tables().sizes().spaaces,
-    );
-    f.write_fmt(fmt!("secondary entries: {free} of {all} are free\n"))?;
-    for liodn in 0..system.liodns() {
-        let words = system.tables().ppaace(liodn).map(|slot| slot.words());
-        match words.map(|words| Ppaace::decode(&words)) {
-            Some(Ok(entry)) if entry.aperture.is_some() => show(f, &system, liodn, &entry)?,
-            Some(Err(_)) => f.write_fmt(fmt!("LIODN {liodn}: update in progress\n"))?,
-            _ => {}
+/// The LIODNs that have an aperture, with the targets of their windows.
+struct Liodns;
+
+#[vtable]
+impl Contents for Liodns {
+    type Data = ();
+
+    fn show((): (), f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(system) = SystemRef::get() else {
+            return Ok(());
+        };
+        let (free, all) = (
+            system.tables().free_spaaces(),
+            system.tables().sizes().spaaces,
+        );
+        f.write_fmt(fmt!("secondary entries: {free} of {all} are free\n"))?;
+        for liodn in 0..system.liodns() {
+            let words = system.tables().ppaace(liodn).map(|slot| slot.words());
+            match words.map(|words| Ppaace::decode(&words)) {
+                Some(Ok(entry)) if entry.aperture.is_some() => show(f, &system, liodn, &entry)?,
+                Some(Err(_)) => f.write_fmt(fmt!("LIODN {liodn}: update in progress\n"))?,
+                _ => {}
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Shows a LIODN and its windows.
@@ -125,30 +129,44 @@ fn show_window(f: &mut fmt::Formatter<'_>, index: u32, iova: u64, block: &Block)
     ))
 }
 
-/// Shows the registers of all PAMUs.
-fn registers(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let Some(system) = SystemRef::get() else {
-        return Ok(());
-    };
-    for (number, pamu) in system.pamus().iter().enumerate() {
-        for (register, name) in Register::ALL {
-            let offset = *register as u16;
-            let value = pamu.read(*register);
-            f.write_fmt(fmt!("{number} {offset:03x} {name:7} {value:08x}\n"))?;
+/// The registers of all PAMUs.
+struct Registers;
+
+#[vtable]
+impl Contents for Registers {
+    type Data = ();
+
+    fn show((): (), f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(system) = SystemRef::get() else {
+            return Ok(());
+        };
+        for (number, pamu) in system.pamus().iter().enumerate() {
+            for (register, name) in Register::ALL {
+                let offset = *register as u16;
+                let value = pamu.read(*register);
+                f.write_fmt(fmt!("{number} {offset:03x} {name:7} {value:08x}\n"))?;
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
-/// Shows the number of violations, and the last ones, oldest first.
-fn violations(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let Some(system) = SystemRef::get() else {
-        return Ok(());
-    };
-    let history = system.history().lock();
-    f.write_fmt(fmt!("{} in all\n", history.count()))?;
-    for violation in history.iter() {
-        f.write_fmt(fmt!("{violation}\n"))?;
+/// The number of violations, and the last ones, oldest first.
+struct Violations;
+
+#[vtable]
+impl Contents for Violations {
+    type Data = ();
+
+    fn show((): (), f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(system) = SystemRef::get() else {
+            return Ok(());
+        };
+        let history = system.history().lock();
+        f.write_fmt(fmt!("{} in all\n", history.count()))?;
+        for violation in history.iter() {
+            f.write_fmt(fmt!("{violation}\n"))?;
+        }
+        Ok(())
     }
-    Ok(())
 }

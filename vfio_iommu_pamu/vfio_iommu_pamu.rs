@@ -84,7 +84,6 @@ struct Module {
     _registration: Registration<Container>,
     #[pin]
     _drivers: Drivers,
-    #[pin]
     _debugfs: Debugfs,
 }
 
@@ -93,7 +92,7 @@ impl Module {
     fn new(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             _drivers <- Drivers::new(module),
-            _debugfs <- Debugfs::new(),
+            _debugfs: Debugfs::new()?,
             _registration: Registration::new(&TABLE)?,
         })
     }

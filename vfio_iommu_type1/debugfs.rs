@@ -4,16 +4,15 @@
 //! statistics of its requests.
 
 use kernel::{
-    debugfs::{
-        self,
-        Dir,
-        Writer, //
-    },
     fmt,
     prelude::*, //
 };
 
 use kernel_ext::{
+    debugfs::{
+        self,
+        Dir, //
+    },
     iova::Range,
     mm::kib, //
 };
@@ -28,23 +27,25 @@ use crate::{
 };
 
 /// The file.
-pub(crate) type File = debugfs::File<Contents>;
+pub(crate) type File = debugfs::File<Containers>;
 
 /// The contents of the file.
-pub(crate) struct Contents;
+pub(crate) struct Containers;
 
 /// Creates the file, which exists until the returned value is dropped.
 ///
 /// # Errors
 ///
 /// `ENOMEM`.
-pub(crate) fn show() -> Result<Pin<KBox<File>>> {
-    let folder = Dir::new(c"vfio_iommu_type1");
-    KBox::pin_init(folder.read_only_file(c"containers", Contents), GFP_KERNEL)
+pub(crate) fn show() -> Result<File> {
+    Ok(Dir::new(c"vfio_iommu_type1")?.file(c"containers", ()))
 }
 
-impl Writer for Contents {
-    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+#[vtable]
+impl debugfs::Contents for Containers {
+    type Data = ();
+
+    fn show((): (), f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for container in CONTAINERS.lock().iter() {
             show_container(f, container)?;
         }

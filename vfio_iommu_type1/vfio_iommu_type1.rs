@@ -95,7 +95,7 @@ static TABLE: Table<Container> = Table::new();
 struct Type1 {
     // Dropped first: after that there are no containers to show, and none can be created.
     _registration: Registration<Container>,
-    _debugfs: Pin<KBox<debugfs::File>>,
+    _debugfs: debugfs::File,
 }
 
 impl Type1 {

@@ -3,13 +3,7 @@
 //! The registry of all groups that have a registered device. Devices join, change and leave groups
 //! here.
 
-use core::convert::Infallible;
-
 use kernel::{
-    debugfs::{
-        Dir,
-        File, //
-    },
     prelude::*,
     str::CString,
     sync::{
@@ -23,6 +17,10 @@ use kernel_ext::{
         NodeRegistration,
         Region, //
     },
+    debugfs::{
+        Dir,
+        File, //
+    },
     iommu::Group as IommuGroup,
     iommu_driver::GroupKind,
     tree::{
@@ -35,7 +33,7 @@ use super::{
     abi::GROUPS,
     file::FILES,
     holder::User,
-    snapshot::DebugfsContents,
+    snapshot::GroupContents,
     Group,
     CLASS, //
 };
@@ -56,7 +54,7 @@ pub(crate) struct Registry {
 
 /// A group and its device node.
 struct Entry {
-    debug: Pin<KBox<File<DebugfsContents>>>,
+    debug: File<GroupContents>,
     node: NodeRegistration<Arc<Group>>,
     minor: u32,
     group: Arc<Group>,
@@ -113,17 +111,14 @@ impl Registry {
         };
         let name = CString::try_from_fmt(fmt!("{}{}", prefix, group.id))?;
         let slot = Slot::new()?;
-        let debug = KBox::<File<DebugfsContents>>::new_uninit(GFP_KERNEL)?;
         let minor = self.minors.alloc()?;
         let node = Region::number(region, minor)
             .and_then(|number| NodeRegistration::new(class, &FILES, number, &name, group.clone()))
             .inspect_err(|_| self.minors.free(minor))?;
-        // Nothing can fail from here on: removing this file would wait for its readers, with the
-        // registry locked.
-        let contents = Ok::<_, Infallible>(DebugfsContents(group.clone()));
-        let Ok(debug) = debug.write_pin_init(folder.read_only_file(&name, contents));
         let entry = Entry {
-            debug,
+            // Nothing can fail from here on: removing this file would wait for its readers, with
+            // the registry locked.
+            debug: folder.file(&name, group.clone()),
             node,
             minor,
             group,
@@ -157,7 +152,7 @@ impl Registry {
 #[must_use]
 pub(super) struct Ended {
     group: Arc<Group>,
-    debug: Option<Pin<KBox<File<DebugfsContents>>>>,
+    debug: Option<File<GroupContents>>,
 }
 
 impl Drop for Ended {
@@ -305,10 +300,11 @@ impl GroupClass {
     pub(crate) fn new(debug: &Dir) -> Result<Self> {
         let class = Arc::new(CLASS.register()?, GFP_KERNEL)?;
         let region = Region::new(c"vfio", Region::ALL_MINORS)?;
+        let folder = debug.subdir(c"groups")?;
         let mut groups = GROUPS.lock();
         groups.class = Some(class);
         groups.region = Some(region);
-        groups.debug = Some(debug.subdir(c"groups"));
+        groups.debug = Some(folder);
         Ok(Self(()))
     }
 }

@@ -7,12 +7,14 @@ use core::ops::Deref;
 
 use iommu_group::Binding;
 use kernel::{
-    debugfs::Writer,
     device::Device as Parent,
     fmt,
     prelude::*,
     str::BStr,
-    sync::Arc,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
     uaccess::{
         UserPtr,
         UserSlice, //
@@ -24,6 +26,7 @@ use kernel_ext::{
         vfio_group_device,
         vfio_group_devices, //
     },
+    debugfs::Contents,
     uapi::{
         self,
         Argument, //
@@ -53,11 +56,14 @@ pub(crate) struct Snapshot {
 }
 
 /// The content of a group's file in debugfs, which shows the group without opening it.
-pub(super) struct DebugfsContents(pub(super) Arc<Group>);
+pub(super) struct GroupContents;
 
-impl Writer for DebugfsContents {
-    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.write_snapshot(f)
+#[vtable]
+impl Contents for GroupContents {
+    type Data = Arc<Group>;
+
+    fn show(group: ArcBorrow<'_, Group>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        group.write_snapshot(f)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::{
     env::{
         EDU,
         NVME,
+        SHARED,
         Setup,
         attached,
         group, //
@@ -14,7 +15,12 @@ use crate::{
         Failure,
         cases, //
     },
-    modules::unload,
+    modules::{
+        debugfs_files_hold,
+        load,
+        references,
+        unload, //
+    },
     stall::LIMIT, //
 };
 use anyhow::Result;
@@ -73,6 +79,7 @@ cases! {
     #[rows("T-A7")] mapping_outlives_process_that_mapped,
     #[rows("K6")] open_files_hold_modules,
     #[rows("K6")] modules_in_use_cannot_be_unloaded,
+    #[requires(core(Rust), type1(Rust))] debugfs_files_hold_modules,
 }
 
 /// All orders of three items.
@@ -327,11 +334,6 @@ fn mapping_outlives_process_that_mapped() -> Result<()> {
     Ok(())
 }
 
-fn references(module: &str) -> Result<i64> {
-    let text = std::fs::read_to_string(format!("/sys/module/{module}/refcnt"))?;
-    Ok(text.trim().parse()?)
-}
-
 fn open_files_hold_modules() -> Result<()> {
     let before = (
         references("vfio")?,
@@ -388,5 +390,23 @@ fn modules_in_use_cannot_be_unloaded() -> Result<()> {
         attached(EDU, Iommu::Type1v2)?
     };
     group.device(EDU)?;
+    Ok(())
+}
+
+/// A file of a group stays open when the group ends.
+fn debugfs_files_hold_modules() -> Result<()> {
+    let number = pci::group_of(EDU)?;
+    let containers = ["vfio_iommu_type1/containers"];
+    debugfs_files_hold(c"vfio_iommu_type1", &containers, || Ok(()))?;
+    debugfs_files_hold(c"vfio", &[&format!("vfio/groups/{number}")], || {
+        unload(c"vfio_pci")?;
+        unload(c"vfio_pci_core")?;
+        Ok(())
+    })?;
+    load(&["vfio_iommu_type1"])?;
+    load(&["vfio_pci"])?;
+    for device in [EDU, NVME, SHARED] {
+        pci::bind(device, "vfio-pci")?;
+    }
     Ok(())
 }

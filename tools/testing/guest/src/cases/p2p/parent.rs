@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A Rust parent can be removed while groups of its devices are open, but not while one of the
-//! devices is open.
+//! devices is open. The allocator of PASIDs can be removed unless a file of it is open.
 
 use super::open;
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
         go_with_file, //
     },
     modules::{
+        debugfs_files_hold,
         load,
         unload, //
     },
@@ -37,6 +38,7 @@ cases! {
     #[rows("M9")] open_device_holds_module,
     #[rows("M9")] unregistering_parent_removes_devices,
     #[rows("M9")] remove_waits_for_last_close,
+    debugfs_files_hold_ioasid,
 }
 
 const PARENT: &str = "/sys/class/mdev_bus/vgpu_p2p";
@@ -100,4 +102,11 @@ fn remove_waits_for_last_close() -> Result<()> {
         drop((vgpu, group, container));
         Ok(receiver.recv_timeout(LIMIT)??)
     })
+}
+
+fn debugfs_files_hold_ioasid() -> Result<()> {
+    let files = ["space", "sets", "allocators", "ids"].map(|file| format!("ioasid/{file}"));
+    let files = files.each_ref().map(String::as_str);
+    debugfs_files_hold(c"ioasid", &files, || Ok(()))?;
+    load(&["ioasid"])
 }

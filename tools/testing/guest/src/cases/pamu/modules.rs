@@ -9,7 +9,9 @@ use super::{
 use crate::{
     harness::cases,
     modules::{
+        debugfs_files_hold,
         load,
+        references,
         unload, //
     }, //
 };
@@ -33,6 +35,7 @@ cases! {
     container_keeps_the_pamu_loaded,
     no_backend_without_a_pamu,
     unloading_while_a_device_is_noisy,
+    debugfs_files_hold_the_module,
 }
 
 /// The modules of the software PAMU and its devices, with their parameters.
@@ -70,10 +73,7 @@ impl Modules {
 
 /// A container holds a reference to the module of its PAMU.
 fn container_keeps_the_pamu_loaded() -> Result<()> {
-    let references = || -> Result<u32> {
-        let count = fs::read_to_string("/sys/module/pamu_sim/refcnt")?;
-        Ok(count.trim().parse()?)
-    };
+    let references = || references("pamu_sim");
     let before = references()?;
     let container = divided(8, PAGE)?;
     assert_eq!(references()?, before + 1);
@@ -118,4 +118,12 @@ fn unloading_while_a_device_is_noisy() -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn debugfs_files_hold_the_module() -> Result<()> {
+    let modules = Modules::loaded()?;
+    let files = ["liodns", "registers", "violations"].map(|file| format!("vfio_iommu_pamu/{file}"));
+    let files = files.each_ref().map(String::as_str);
+    debugfs_files_hold(c"vfio_iommu_pamu", &files, || modules.unload())?;
+    modules.load()
 }
