@@ -24,6 +24,12 @@ void kernel_ext_list_del(struct list_head *entry)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_list_del);
 
+void kernel_ext_mutex_lock_nested(struct mutex *lock)
+{
+	mutex_lock_nested(lock, SINGLE_DEPTH_NESTING);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_mutex_lock_nested);
+
 struct cdev *kernel_ext_inode_cdev(const struct inode *inode)
 {
 	return inode->i_cdev;

@@ -5,6 +5,7 @@
 
 #include <linux/debugfs.h>
 #include <linux/fs.h>
+#include <linux/mutex.h>
 #include <linux/poll.h>
 #include <linux/vfio.h>
 #include <linux/wait.h>
@@ -14,6 +15,7 @@
 static const fmode_t KERNEL_EXT_FMODE_PREAD = FMODE_PREAD;
 static const fmode_t KERNEL_EXT_FMODE_PWRITE = FMODE_PWRITE;
 
+void kernel_ext_mutex_lock_nested(struct mutex *lock);
 void kernel_ext_list_del(struct list_head *entry);
 struct cdev *kernel_ext_inode_cdev(const struct inode *inode);
 struct workqueue_struct *kernel_ext_singlethread_workqueue(const char *name);

@@ -20,6 +20,7 @@ pub mod migration;
 pub mod misc;
 pub mod mm;
 pub mod module;
+pub mod mutex;
 pub mod owned_work;
 pub mod param;
 pub mod pasid;

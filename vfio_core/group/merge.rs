@@ -17,13 +17,15 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
+    mutex::lock_both,
     uapi, //
 };
 
 use super::{
     file_group,
     reason::Reason,
-    Group, //
+    Group,
+    GroupState, //
 };
 use crate::container::{
     Container,
@@ -37,17 +39,15 @@ impl Group {
         let fd = u32::try_from(fd).map_err(|_| EINVAL)?;
         let file = LocalFile::fget(fd)?;
         let other = file_group(&file).ok_or(EINVAL)?;
-        if core::ptr::eq(&**other, self) {
-            return Err(EINVAL);
+        let (mut state, mut others) = lock_both(&self.state, &other.state).ok_or(EINVAL)?;
+        if others.container.is_some() {
+            return Err(other.fail(&others, "VFIO_GROUP_MERGE", Reason::InContainer));
         }
-        let (container, made) = self.container_on_demand()?;
-        let joined = other.merge_into(&container);
-        // This group may have left the container concurrently. The other group is then alone in the
-        // container, as after a merge that is followed by an unmerge.
-        if joined.is_err() && made {
-            self.leave_if_alone(&container);
-        }
-        joined
+        self.with_container(&mut state, |container| {
+            other
+                .join_container(&mut others, container)
+                .map_err(busy_if_in_use)
+        })
     }
 
     /// `VFIO_GROUP_UNMERGE`
@@ -66,54 +66,40 @@ impl Group {
     /// `VFIO_GROUP_GET_IOMMU_FD`
     pub(super) fn get_iommu_fd(&self) -> Result<isize> {
         let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
-        let (container, made) = self.container_on_demand()?;
-        if !container.is_reached_by_groups() {
+        let mut state = self.state.lock();
+        let foreign = |container: &Arc<Container>| !container.is_reached_by_groups();
+        if state.container.as_ref().is_some_and(foreign) {
             let reason = Reason::ForeignContainer;
-            return Err(self.fail(&self.state.lock(), "VFIO_GROUP_GET_IOMMU_FD", reason));
+            return Err(self.fail(&state, "VFIO_GROUP_GET_IOMMU_FD", reason));
         }
-        let file = container
-            .ensure_iommu(bindings::VFIO_TYPE1v2_IOMMU as usize)
-            .and_then(|()| Container::open_file(container.clone()));
-        let file = file.inspect_err(|_| {
-            if made {
-                self.leave_if_alone(&container);
-            }
+        let file = self.with_container(&mut state, |container| {
+            let file = Container::open_file(container.clone())?;
+            container.ensure_iommu(bindings::VFIO_TYPE1v2_IOMMU as usize)?;
+            Ok(file)
         })?;
+        drop(state);
         let number = fd.reserved_fd();
         fd.fd_install(file);
         Ok(number as isize)
     }
 
-    /// Returns the group's container, and whether this call created it.
-    fn container_on_demand(&self) -> Result<(Arc<Container>, bool)> {
-        let mut state = self.state.lock();
+    /// Calls `f` with the group's container. If the group is in no container, creates one for it,
+    /// and removes the group again if `f` fails. The caller holds `state` throughout, so no other
+    /// request uses a container that is removed.
+    fn with_container<T>(
+        &self,
+        state: &mut GroupState,
+        f: impl FnOnce(&Arc<Container>) -> Result<T>,
+    ) -> Result<T> {
         if let Some(container) = &state.container {
-            return Ok((container.clone(), false));
+            return f(container);
         }
         let container = Container::new(Handle::Groups)?;
-        self.join_container(&mut state, &container)
+        self.join_container(state, &container)
             .map_err(busy_if_in_use)?;
-        Ok((container, true))
-    }
-
-    /// Undoes [`Group::container_on_demand`], unless the container is in use by now.
-    fn leave_if_alone(&self, container: &Arc<Container>) {
-        let mut state = self.state.lock();
-        let same = |own: &Arc<Container>| Arc::ptr_eq(own, container);
-        let ours = state.container.as_ref().is_some_and(same);
-        if ours && state.sessions.is_empty() {
-            state.leave_container(|members| members == 1);
-        }
-    }
-
-    /// Adds the group to `container`. Fails if the group is already in a container.
-    fn merge_into(&self, container: &Arc<Container>) -> Result {
-        let mut state = self.state.lock();
-        if state.container.is_some() {
-            return Err(self.fail(&state, "VFIO_GROUP_MERGE", Reason::InContainer));
-        }
-        self.join_container(&mut state, container)
-            .map_err(busy_if_in_use)
+        f(&container).inspect_err(|_| {
+            state.leave_container(|_| true);
+        })
     }
 }
 

@@ -126,7 +126,8 @@ fn merge(group: &Group, fd: i32) -> Result<i32, Errno> {
     raw::bytes(group, MERGE, &mut Bytes::new().raw(&fd.to_ne_bytes()))
 }
 
-fn merge_group(group: &Group, other: &Group) -> Result<i32, Errno> {
+/// Merges two groups.
+pub(super) fn merge_group(group: &Group, other: &Group) -> Result<i32, Errno> {
     merge(group, other.as_fd().as_raw_fd())
 }
 
@@ -134,7 +135,8 @@ fn unmerge(group: &Group) -> Result<i32, Errno> {
     raw::none(group, UNMERGE)
 }
 
-fn iommu_fd(group: &Group) -> Result<Container> {
+/// Returns the container that GET_IOMMU_FD opens.
+pub(super) fn iommu_fd(group: &Group) -> Result<Container> {
     let number = raw::none(group, GET_IOMMU_FD)?;
     let own = raw::duplicate(number)?;
     close(number)?;

@@ -8,6 +8,7 @@
 
 mod again;
 mod meanwhile;
+mod merge;
 mod place;
 mod queue;
 mod requests;
@@ -69,6 +70,7 @@ pub fn cases() -> Vec<Trial> {
         .chain(not_stopped)
         .chain(queue::cases())
         .chain(again::cases())
+        .chain(merge::cases())
         .collect()
 }
 
