@@ -30,8 +30,7 @@ use kernel_ext::{
         PseudoFs,
         PseudoFsMagic, //
     },
-    bindings,
-    module::ModuleRef, //
+    bindings, //
 };
 
 use super::set;
@@ -225,19 +224,6 @@ impl Device {
     pub(crate) fn del(&self) {
         // SAFETY: This is only called on a device that was added.
         unsafe { bindings::device_del(&raw mut (*self.as_ptr()).device) }
-    }
-
-    /// Pins the module of the driver that is bound to the parent. Returns `None` if no driver is
-    /// bound or the module is being unloaded.
-    pub(crate) fn driver_module(&self) -> Option<ModuleRef> {
-        // SAFETY: The parent of a registered device stays valid, because unbinding it waits for the
-        // registration to end.
-        let driver = unsafe { (*(*self.as_ptr()).dev).driver };
-        if driver.is_null() {
-            return None;
-        }
-        // SAFETY: The driver stays valid while the parent is bound to it.
-        unsafe { ModuleRef::try_get((*driver).owner) }
     }
 
     /// Returns the number of open files, which changes only with the lock of the device's set held.

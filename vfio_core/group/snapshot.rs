@@ -41,6 +41,7 @@ use super::{
     Group,
     GroupState, //
 };
+use crate::device::Device;
 
 /// Size in bytes of `struct vfio_group_devices` without the array of devices.
 const HEADER_SIZE: usize = core::mem::size_of::<vfio_group_devices>();
@@ -67,10 +68,11 @@ impl Contents for GroupContents {
     }
 }
 
-/// A device registered with VFIO, identified by the address of its parent.
+/// A device that is registered with VFIO.
 struct Offered {
+    /// The address of the parent.
     parent: *const Parent,
-    holder: Option<SeenHolder>,
+    described: vfio_group_device,
 }
 
 impl Group {
@@ -125,7 +127,7 @@ impl Group {
             offered.push(
                 Offered {
                     parent: device.parent(),
-                    holder: state.holder_of(device).map(Holder::seen),
+                    described: describe_offered(device, state.holder_of(device)),
                 },
                 GFP_KERNEL,
             )?;
@@ -138,37 +140,56 @@ impl Group {
         };
         drop(state);
         iommu_group.for_each_device(|parent| {
-            let offered = offered.iter().find(|o| core::ptr::eq(o.parent, parent));
-            snapshot
-                .members
-                .push(describe(parent, offered), GFP_KERNEL)?;
+            let mut offered = offered.iter_mut();
+            let member = match offered.find(|o| core::ptr::eq(o.parent, parent)) {
+                Some(offered) => core::mem::take(&mut offered.described),
+                None => describe_other(parent),
+            };
+            snapshot.members.push(member, GFP_KERNEL)?;
             Ok(())
         })?;
         Ok(snapshot)
     }
 }
 
-fn describe(parent: &Parent, offered: Option<&Offered>) -> vfio_group_device {
-    let mut member = vfio_group_device::default();
+/// Describes a device that is registered with VFIO. The caller holds `Group::devices`.
+///
+/// Does not lock the device. Its driver uses a trylock for resets, which would fail meanwhile.
+fn describe_offered(device: &Device, holder: Option<&Holder>) -> vfio_group_device {
+    let mut member = named(device.parent());
+    member.state = bindings::VFIO_GROUP_DEVICE_VFIO;
+    let registration = device.try_get_registration();
+    if let Some(driver) = registration.as_ref().and_then(|r| r.driver_name()) {
+        copy_string(&mut member.driver, driver.to_bytes());
+    }
+    if let Some(holder) = holder.map(Holder::seen) {
+        member.holder_pid = holder.pid;
+        member.holder_comm = holder.comm;
+        member.held_ms = holder.held_ms;
+    }
+    member
+}
+
+/// Describes a device that is not registered with VFIO.
+fn describe_other(parent: &Parent) -> vfio_group_device {
+    let mut member = named(parent);
     let (state, driver) = match Binding::of(parent) {
         Binding::Unbound => (bindings::VFIO_GROUP_DEVICE_UNBOUND, None),
         Binding::Kernel(driver) => (bindings::VFIO_GROUP_DEVICE_KERNEL, Some(driver)),
         Binding::Unmanaged(driver) => (bindings::VFIO_GROUP_DEVICE_UNMANAGED, Some(driver)),
         Binding::Changing => (bindings::VFIO_GROUP_DEVICE_CHANGING, None),
     };
-    member.state = match offered {
-        Some(_) => bindings::VFIO_GROUP_DEVICE_VFIO,
-        None => state,
-    };
-    copy_string(&mut member.name, parent.name().to_bytes());
+    member.state = state;
     if let Some(driver) = driver {
         copy_string(&mut member.driver, driver.as_str().as_bytes());
     }
-    if let Some(holder) = offered.and_then(|offered| offered.holder) {
-        member.holder_pid = holder.pid;
-        member.holder_comm = holder.comm;
-        member.held_ms = holder.held_ms;
-    }
+    member
+}
+
+/// Returns a description that has only the name of the device.
+fn named(parent: &Parent) -> vfio_group_device {
+    let mut member = vfio_group_device::default();
+    copy_string(&mut member.name, parent.name().to_bytes());
     member
 }
 

@@ -18,6 +18,7 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
+    module::ModuleRef,
     task::TaskLabel, //
 };
 
@@ -164,6 +165,26 @@ impl Deref for RegistrationRef {
 }
 
 impl RegistrationRef {
+    /// Returns the driver that is bound to the parent, which stays bound while this value exists:
+    /// unbinding waits for the registration to end.
+    fn driver(&self) -> Option<NonNull<bindings::device_driver>> {
+        // SAFETY: The parent of a registered device is valid.
+        NonNull::new(unsafe { (*(*self.as_ptr()).dev).driver })
+    }
+
+    /// Pins the module of the driver that is bound to the parent. Returns `None` if no driver is
+    /// bound or the module is being unloaded.
+    pub(crate) fn driver_module(&self) -> Option<ModuleRef> {
+        // SAFETY: The driver is bound, so it is valid.
+        unsafe { ModuleRef::try_get((*self.driver()?.as_ptr()).owner) }
+    }
+
+    /// Returns the name of the driver that is bound to the parent.
+    pub(crate) fn driver_name(&self) -> Option<&CStr> {
+        // SAFETY: The driver is bound, so it is valid. Its name is as long.
+        Some(unsafe { CStr::from_char_ptr((*self.driver()?.as_ptr()).name) })
+    }
+
     /// Transfers the count to a C caller, which drops it by `vfio_device_put_registration()`.
     pub(crate) fn into_count(self) {
         let _count = ManuallyDrop::new(self);

@@ -11,12 +11,14 @@ use crate::{
         NVME,
         SHARED,
         SIBLING,
+        attached,
         group, //
     },
     harness::{
         Failure,
         cases, //
     },
+    threads,
 };
 use anyhow::{
     Context,
@@ -31,6 +33,10 @@ use std::{
     os::fd::{
         AsFd,
         AsRawFd, //
+    },
+    time::{
+        Duration,
+        Instant, //
     },
 };
 use support::helper::Helper;
@@ -56,6 +62,7 @@ cases! {
     #[requires(core(Rust))] get_devices_reports_holder,
     #[requires(core(Rust), pid_namespaces)] get_devices_reports_holder_by_pid_namespace,
     #[requires(core(Rust))] get_devices_argsz,
+    #[requires(core(Rust))] get_devices_beside_resets,
     #[requires(core(Rust))] debugfs_matches_get_devices,
     #[requires(core(Rust))] get_iommu_fd_creates_container,
     #[requires(core(Rust))] get_iommu_fd_twice_returns_same_container,
@@ -281,6 +288,40 @@ fn get_devices_argsz() -> Result<()> {
         assert!(bytes.as_ref()[written..end].iter().all(|&byte| byte == 0));
         assert!(bytes.as_ref()[end..].iter().all(|&byte| byte == 0xaa));
     }
+    Ok(())
+}
+
+/// How long resets run beside other requests.
+const TIME: Duration = Duration::from_secs(5);
+
+/// The driver resets a device only if it can lock it at once.
+fn get_devices_beside_resets() -> Result<()> {
+    let (_container, group) = attached(NVME, Iommu::Type1v2)?;
+    let device = group.device(NVME)?;
+    let end = Instant::now() + TIME;
+    let list = || -> Result<u32> {
+        while Instant::now() < end {
+            assert_eq!(devices(&group)?[0].state, VFIO);
+        }
+        Ok(0)
+    };
+    let reset = || {
+        let mut resets = 0;
+        while Instant::now() < end {
+            device
+                .reset()
+                .with_context(|| format!("after {resets} resets"))?;
+            resets += 1;
+        }
+        Ok(resets)
+    };
+    let resets = threads::run(vec![
+        Box::new(reset),
+        Box::new(list),
+        Box::new(list),
+        Box::new(list),
+    ])?;
+    assert!(resets[0] > 0);
     Ok(())
 }
 
