@@ -24,6 +24,7 @@ use kernel_ext::{
     anon_file,
     bindings,
     iommu_driver::GroupKind,
+    mm::may_warn,
     module::ModuleRef,
     task::{
         Capability,
@@ -77,6 +78,20 @@ impl Drop for OpenDevice {
     }
 }
 
+/// Logs that the current task has opened a device without an IOMMU. The message is rate-limited because
+/// userspace can trigger it at will.
+fn warn_noiommu(device: &Device) {
+    if may_warn() {
+        let user = TaskLabel::current();
+        dev_warn!(
+            device.parent(),
+            "vfio-noiommu device opened by user ({}:{})\n",
+            user.name(),
+            user.pid()
+        );
+    }
+}
+
 impl Group {
     /// `VFIO_GROUP_GET_DEVICE_FD`: opens the device that the name at `arg` selects, and returns its
     /// file descriptor. `group_file` is the group's file that the caller used.
@@ -95,16 +110,11 @@ impl Group {
         let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
         let number = fd.reserved_fd();
         let open = Group::open_device(group, device, group_file)?;
-        if group.kind == GroupKind::NoIommu {
-            let user = TaskLabel::current();
-            dev_warn!(
-                open.device().parent(),
-                "vfio-noiommu device opened by user ({}:{})\n",
-                user.name(),
-                user.pid()
-            );
+        let file = anon_file::open_mapped(&FILES, c"[vfio-device]", open)?;
+        if let Some(open) = FILES.data(&file).filter(|_| group.kind == GroupKind::NoIommu) {
+            warn_noiommu(open.device());
         }
-        fd.fd_install(anon_file::open_mapped(&FILES, c"[vfio-device]", open)?);
+        fd.fd_install(file);
         Ok(number as isize)
     }
 

@@ -305,7 +305,7 @@ fn get_devices_beside_resets() -> Result<()> {
         }
         Ok(0)
     };
-    let reset = || {
+    let reset = || -> Result<u32> {
         let mut resets = 0;
         while Instant::now() < end {
             device
