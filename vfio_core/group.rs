@@ -9,6 +9,7 @@
 
 #[allow(unsafe_code)]
 mod abi;
+mod debugfs;
 mod file;
 mod holder;
 mod merge;

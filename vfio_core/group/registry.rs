@@ -31,9 +31,9 @@ use kernel_ext::{
 
 use super::{
     abi::GROUPS,
+    debugfs::GroupContents,
     file::FILES,
     holder::User,
-    snapshot::GroupContents,
     Group,
     CLASS, //
 };

@@ -1,20 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! All devices of a group, with or without a VFIO driver, and how each one affects the group: for
-//! `VFIO_GROUP_GET_DEVICES` and for `vfio/groups/N` in debugfs.
+//! `VFIO_GROUP_GET_DEVICES` and for debugfs.
 
 use core::ops::Deref;
 
 use iommu_group::Binding;
 use kernel::{
     device::Device as Parent,
-    fmt,
     prelude::*,
-    str::BStr,
-    sync::{
-        Arc,
-        ArcBorrow, //
-    },
     uaccess::{
         UserPtr,
         UserSlice, //
@@ -26,7 +20,6 @@ use kernel_ext::{
         vfio_group_device,
         vfio_group_devices, //
     },
-    debugfs::Contents,
     uapi::{
         self,
         Argument, //
@@ -49,23 +42,11 @@ const HEADER_SIZE: usize = core::mem::size_of::<vfio_group_devices>();
 const DEVICE_SIZE: usize = core::mem::size_of::<vfio_group_device>();
 
 /// The devices and the users of a group at one point in time.
-pub(crate) struct Snapshot {
-    pub(crate) viable: bool,
-    pub(crate) in_container: bool,
+pub(super) struct Snapshot {
+    pub(super) viable: bool,
+    pub(super) in_container: bool,
     pub(super) holder: Option<SeenHolder>,
-    pub(crate) members: KVec<vfio_group_device>,
-}
-
-/// The content of a group's file in debugfs, which shows the group without opening it.
-pub(super) struct GroupContents;
-
-#[vtable]
-impl Contents for GroupContents {
-    type Data = Arc<Group>;
-
-    fn show(group: ArcBorrow<'_, Group>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        group.write_snapshot(f)
-    }
+    pub(super) members: KVec<vfio_group_device>,
 }
 
 /// A device that is registered with VFIO.
@@ -85,7 +66,7 @@ impl Group {
         if header.flags != 0 {
             return Err(EINVAL);
         }
-        let members = self.snapshot()?.members;
+        let members = self.snapshot(self.state.lock())?.members;
         let devices = arg.wrapping_byte_add(HEADER_SIZE);
         let mut writer = UserSlice::new(devices, room).writer();
         for member in members.iter().take(room / DEVICE_SIZE) {
@@ -96,31 +77,12 @@ impl Group {
         uapi::write(arg, &header)
     }
 
-    /// Returns a snapshot of the group and all its devices.
+    /// Returns a snapshot of the group and all its devices. `state` is the group's own.
     ///
     /// # Errors
     ///
     /// Returns `ENODEV` after the last device has left; `ENOMEM`.
-    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
-        self.look(self.state.lock())
-    }
-
-    /// Writes the group's devices and users. Does not wait for requests of the group's user.
-    fn write_snapshot(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.state.try_lock().map(|state| self.look(state)) {
-            Some(Ok(snapshot)) => fmt::Display::fmt(&snapshot, f),
-            Some(Err(e)) if e == ENODEV => f.write_str("removed\n"),
-            Some(Err(e)) => f.write_fmt(fmt!("error {}\n", e.to_errno())),
-            None => {
-                let holder = self.user.lock().as_ref().map(Holder::seen);
-                write_holder(f, holder)?;
-                f.write_str("a request is in progress: read this file again\n")
-            }
-        }
-    }
-
-    /// [`Group::snapshot`] for a caller that already holds the group's `state`.
-    fn look(&self, state: impl Deref<Target = GroupState>) -> Result<Snapshot> {
+    pub(super) fn snapshot(&self, state: impl Deref<Target = GroupState>) -> Result<Snapshot> {
         let iommu_group = state.iommu_group.clone().ok_or(ENODEV)?;
         let mut offered = KVec::new();
         for device in self.devices.lock().iter() {
@@ -197,52 +159,4 @@ fn named(parent: &Parent) -> vfio_group_device {
 fn copy_string(field: &mut [u8], string: &[u8]) {
     let length = string.len().min(field.len() - 1);
     field[..length].copy_from_slice(&string[..length]);
-}
-
-/// Returns the string in a field.
-fn string(field: &[u8]) -> &BStr {
-    let length = field.iter().position(|&c| c == 0).unwrap_or(field.len());
-    BStr::from_bytes(&field[..length])
-}
-
-/// Describes how a device affects its group, and what the administrator can do.
-fn meaning(member: &vfio_group_device) -> &'static str {
-    match member.state {
-        bindings::VFIO_GROUP_DEVICE_UNBOUND => "no driver, does not block the group",
-        bindings::VFIO_GROUP_DEVICE_VFIO => "available to userspace",
-        bindings::VFIO_GROUP_DEVICE_UNMANAGED => "does not block the group",
-        bindings::VFIO_GROUP_DEVICE_KERNEL => "blocks the group: unbind it, or bind it to vfio-pci",
-        _ => "being bound or unbound: read this file again",
-    }
-}
-
-/// Writes the line that describes the group's user.
-fn write_holder(f: &mut fmt::Formatter<'_>, holder: Option<SeenHolder>) -> fmt::Result {
-    match holder {
-        Some(holder) => f.write_fmt(fmt!("open: by {}\n", holder)),
-        None => f.write_str("open: no\n"),
-    }
-}
-
-impl fmt::Display for Snapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_fmt(fmt!("viable: {}\n", if self.viable { "yes" } else { "no" }))?;
-        let container = if self.in_container { "yes" } else { "no" };
-        f.write_fmt(fmt!("in a container: {}\n", container))?;
-        write_holder(f, self.holder)?;
-        for member in &self.members {
-            let (name, driver) = (string(&member.name), string(&member.driver));
-            f.write_fmt(fmt!("{} [{}]: {}", name, driver, meaning(member)))?;
-            if member.held_ms != 0 {
-                f.write_fmt(fmt!(
-                    ", open by {} ({}), for {} s",
-                    string(&member.holder_comm),
-                    member.holder_pid,
-                    member.held_ms / 1000
-                ))?;
-            }
-            f.write_str("\n")?;
-        }
-        Ok(())
-    }
 }
