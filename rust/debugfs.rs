@@ -13,6 +13,8 @@ use core::{
     ptr, //
 };
 
+#[cfg(CONFIG_KUNIT)]
+use kernel::error::from_err_ptr;
 use kernel::{
     ffi::{
         c_int,
@@ -150,6 +152,21 @@ pub struct File<C: Contents> {
     entry: Option<Entry>,
     data: *mut c_void,
     _contents: PhantomData<C>,
+}
+
+impl<C: Contents> File<C> {
+    /// Returns the data that the file shows.
+    pub fn data(&self) -> <C::Data as ForeignOwnable>::Borrowed<'_> {
+        // SAFETY: By the type invariant, which bounds the borrow by `self`.
+        unsafe { C::Data::borrow(self.data) }
+    }
+
+    /// Returns whether debugfs could create the file.
+    #[cfg(CONFIG_KUNIT)]
+    pub fn exists(&self) -> bool {
+        let entry = self.entry.as_ref();
+        entry.is_some_and(|entry| from_err_ptr(entry.dentry).is_ok())
+    }
 }
 
 // SAFETY: A file owns its data, which is `Send`.

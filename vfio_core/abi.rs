@@ -34,7 +34,7 @@ unsafe fn init_locks() {
     // SAFETY: As above.
     unsafe { device::set::init_lock() };
     // SAFETY: As above.
-    unsafe { group::init_lock() };
+    unsafe { group::init_locks() };
     // SAFETY: As above.
     unsafe { iommu_driver::init_lock() };
     // SAFETY: As above.

@@ -22,6 +22,7 @@ use kernel::{
     new_mutex,
     new_spinlock,
     prelude::*,
+    str::CString,
     sync::{
         aref::ARef,
         Arc,
@@ -47,7 +48,7 @@ use crate::{
 };
 
 pub(crate) use abi::{
-    init_lock,
+    init_locks,
     Kvm,
     KvmRef, //
 };
@@ -131,6 +132,15 @@ impl Group {
             }),
             GFP_KERNEL,
         )
+    }
+
+    /// Returns the name of the group's device node, and of its file in debugfs.
+    fn name(&self) -> Result<CString> {
+        let prefix = match self.kind {
+            GroupKind::NoIommu => "noiommu-",
+            _ => "",
+        };
+        CString::try_from_fmt(fmt!("{}{}", prefix, self.id))
     }
 
     /// Returns the type of the group: `enum vfio_group_type`.

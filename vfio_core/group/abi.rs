@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The lock of the table of groups, and the KVM instance that is associated with a group, for
+//! The locks of the table of groups and of their files in debugfs, and the KVM instance that is associated with a group, for
 //! drivers that use `vfio_device.kvm`.
 //!
 //! VFIO must not depend on the KVM module. It looks up KVM's functions at run time, which also pins
@@ -24,21 +24,31 @@ use kernel_ext::{
     symbol::Symbol, //
 };
 
-use super::registry::Registry;
+use super::{
+    debugfs::Files,
+    registry::Registry, //
+};
 
 global_lock! {
-    // SAFETY: `init_lock` initialises it before the module can be used.
+    // SAFETY: `init_locks` initialises it before the module can be used.
     pub(super) unsafe(uninit) static GROUPS: Mutex<Registry> = Registry::new();
 }
 
-/// Initialises the lock of the table of groups.
+global_lock! {
+    // SAFETY: `init_locks` initialises it before the module can be used.
+    pub(super) unsafe(uninit) static DEBUGFS_FILES: Mutex<Files> = Files::new();
+}
+
+/// Initialises both locks.
 ///
 /// # Safety
 ///
 /// Module init calls this once, before any other function of this module.
-pub(crate) unsafe fn init_lock() {
+pub(crate) unsafe fn init_locks() {
     // SAFETY: By this function's contract.
     unsafe { GROUPS.init() };
+    // SAFETY: As above.
+    unsafe { DEBUGFS_FILES.init() };
 }
 
 /// A KVM instance that is associated with a group.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The file of a group in debugfs, `vfio/groups/N`, which shows the group without opening it.
+//! The files of groups in debugfs, `vfio/groups/N`, which show a group without opening it.
 
 use kernel::{
     fmt,
@@ -16,10 +16,22 @@ use kernel_ext::{
         self,
         vfio_group_device, //
     },
-    debugfs::Contents, //
+    debugfs::{
+        Contents,
+        Dir,
+        File, //
+    },
+    tree::{
+        Node,
+        Tree, //
+    }, //
 };
 
 use super::{
+    abi::{
+        DEBUGFS_FILES,
+        GROUPS, //
+    },
     holder::{
         Holder,
         SeenHolder, //
@@ -28,7 +40,69 @@ use super::{
     Group, //
 };
 
-/// The contents of the file.
+/// The files of all groups.
+pub(super) struct Files {
+    folder: Option<Dir>,
+    /// Indexed by group id.
+    files: Tree<i32, File<GroupContents>>,
+}
+
+impl Files {
+    pub(super) const fn new() -> Self {
+        Self {
+            folder: None,
+            files: Tree::new(),
+        }
+    }
+
+    /// Returns whether the file of `id` shows `group`, or is missing if that is `None`.
+    fn shows(&self, id: i32, group: Option<&Group>) -> bool {
+        match (self.files.get(&id), group) {
+            (Some(file), Some(group)) => core::ptr::eq(&*file.data(), group),
+            (file, group) => file.is_none() && group.is_none(),
+        }
+    }
+
+    fn create(&mut self, group: Arc<Group>) -> Result {
+        let folder = self.folder.as_ref().ok_or(ENODEV)?;
+        let id = group.id;
+        let file = folder.file(&group.name()?, group);
+        self.files.insert(Node::new(id, file)?);
+        Ok(())
+    }
+}
+
+/// Creates the directory of the files in `parent`.
+pub(super) fn create_folder(parent: &Dir) -> Result {
+    DEBUGFS_FILES.lock().folder = Some(parent.subdir(c"groups")?);
+    Ok(())
+}
+
+/// Removes the directory.
+pub(super) fn remove_folder() {
+    *DEBUGFS_FILES.lock() = Files::new();
+}
+
+/// Creates, replaces or removes the file of `id`, so that it shows the group that has this id now.
+/// Every thread that adds a group to the registry or removes one calls this afterwards, so the last
+/// one finds the last group.
+///
+/// Waits for readers of a file that it removes. The caller therefore does not hold the lock of the
+/// registry.
+pub(super) fn update(id: i32) {
+    let mut files = DEBUGFS_FILES.lock();
+    let group = GROUPS.lock().group(id);
+    if files.shows(id, group.as_deref()) {
+        return;
+    }
+    drop(files.files.remove(&id));
+    if let Some(group) = group {
+        // No other code depends on the file, so it is no error if it is missing.
+        let _ = files.create(group);
+    }
+}
+
+/// The contents of a file.
 pub(super) struct GroupContents;
 
 #[vtable]
@@ -100,6 +174,47 @@ impl fmt::Display for Snapshot {
             }
             f.write_str("\n")?;
         }
+        Ok(())
+    }
+}
+
+#[cfg(CONFIG_KUNIT)]
+#[kernel::macros::kunit_tests(vfio_core_group_debugfs)]
+mod tests {
+    use kernel_ext::{
+        iommu::Group as IommuGroup,
+        iommu_driver::GroupKind, //
+    };
+
+    use super::*;
+    use crate::group::registry::SOFTWARE_GROUP;
+
+    fn has_file(group: &Group) -> bool {
+        let files = DEBUGFS_FILES.lock();
+        files.shows(group.id, Some(group)) && files.files.get(&group.id).is_some_and(File::exists)
+    }
+
+    #[test]
+    fn group_that_is_created_again_has_a_file() -> Result {
+        let iommu_group = IommuGroup::alloc(SOFTWARE_GROUP)?;
+        let id = iommu_group.id();
+        let register = || -> Result<_> {
+            let group = Group::new(iommu_group.clone(), GroupKind::Emulated)?;
+            GROUPS.lock().add(group.clone())?;
+            update(id);
+            Ok(group)
+        };
+        let first = register()?;
+        assert!(has_file(&first));
+        let ended = GROUPS.lock().leave(&first).ok_or(EINVAL)?;
+        // The first group still has its file.
+        let second = register()?;
+        assert!(has_file(&second));
+        drop(ended);
+        assert!(has_file(&second));
+        let ended = GROUPS.lock().leave(&second).ok_or(EINVAL)?;
+        drop(ended);
+        assert!(!has_file(&second));
         Ok(())
     }
 }

@@ -5,7 +5,6 @@
 
 use kernel::{
     prelude::*,
-    str::CString,
     sync::{
         aref::ARef,
         Arc, //
@@ -17,10 +16,7 @@ use kernel_ext::{
         NodeRegistration,
         Region, //
     },
-    debugfs::{
-        Dir,
-        File, //
-    },
+    debugfs::Dir,
     iommu::Group as IommuGroup,
     iommu_driver::GroupKind,
     tree::{
@@ -31,7 +27,7 @@ use kernel_ext::{
 
 use super::{
     abi::GROUPS,
-    debugfs::GroupContents,
+    debugfs,
     file::FILES,
     holder::User,
     Group,
@@ -46,7 +42,6 @@ use crate::{
 pub(crate) struct Registry {
     class: Option<Arc<ClassRegistration>>,
     region: Option<Arc<Region>>,
-    debug: Option<Dir>,
     minors: Ida,
     /// Indexed by group id.
     entries: Tree<i32, Entry>,
@@ -54,7 +49,6 @@ pub(crate) struct Registry {
 
 /// A group and its device node.
 struct Entry {
-    debug: File<GroupContents>,
     node: NodeRegistration<Arc<Group>>,
     minor: u32,
     group: Arc<Group>,
@@ -67,7 +61,6 @@ impl Registry {
         Self {
             class: None,
             region: None,
-            debug: None,
             minors: Ida::new(),
             entries: Tree::new(),
         }
@@ -100,25 +93,22 @@ impl Registry {
         Ok(group)
     }
 
+    /// Returns the group with the given id.
+    pub(super) fn group(&self, id: i32) -> Option<Arc<Group>> {
+        Some(self.entries.get(&id)?.group.clone())
+    }
+
     /// Adds a group for its first device, and creates its node.
     pub(super) fn add(&mut self, group: Arc<Group>) -> Result {
         let class = self.class.clone().ok_or(ENODEV)?;
         let region = self.region.as_ref().ok_or(ENODEV)?;
-        let folder = self.debug.as_ref().ok_or(ENODEV)?;
-        let prefix = match group.kind {
-            GroupKind::NoIommu => "noiommu-",
-            _ => "",
-        };
-        let name = CString::try_from_fmt(fmt!("{}{}", prefix, group.id))?;
+        let name = group.name()?;
         let slot = Slot::new()?;
         let minor = self.minors.alloc()?;
         let node = Region::number(region, minor)
             .and_then(|number| NodeRegistration::new(class, &FILES, number, &name, group.clone()))
             .inspect_err(|_| self.minors.free(minor))?;
         let entry = Entry {
-            // Nothing can fail from here on: removing this file would wait for its readers, with
-            // the registry locked.
-            debug: folder.file(&name, group.clone()),
             node,
             minor,
             group,
@@ -138,29 +128,22 @@ impl Registry {
         let entry = self.entries.remove(&group.id)?;
         drop(entry.node);
         self.minors.free(entry.minor);
-        Some(Ended {
-            group: entry.group,
-            debug: Some(entry.debug),
-        })
+        Some(Ended(entry.group))
     }
 }
 
 /// A group that was removed from the registry. Dropping this ends all use of the group.
 ///
-/// The drop waits for requests of the group's user, which userspace can prolong at will. The caller
-/// therefore releases the registry's lock first, so that other devices do not have to wait.
+/// The drop waits for requests of the group's user and for readers of its file in debugfs, which
+/// userspace can prolong at will. The caller therefore releases the registry's lock first.
 #[must_use]
-pub(super) struct Ended {
-    group: Arc<Group>,
-    debug: Option<File<GroupContents>>,
-}
+pub(super) struct Ended(Arc<Group>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        // Remove this first: a new group with this id needs the name, and the rest may take long.
-        drop(self.debug.take());
+        debugfs::update(self.0.id);
         // The last device is already unregistered, so no device is open.
-        let mut state = self.group.state.lock();
+        let mut state = self.0.state.lock();
         state.leave_container(|_| true);
         state.iommu_group = None;
     }
@@ -184,7 +167,7 @@ pub(crate) fn join_physical(device: &Device) -> Result<Arc<Group>> {
         );
         return Err(EINVAL);
     };
-    GROUPS.lock().join(iommu_group, GroupKind::Iommu, device)
+    join(iommu_group, GroupKind::Iommu, device)
 }
 
 /// The name that sysfs shows for software groups.
@@ -194,10 +177,13 @@ pub(super) const SOFTWARE_GROUP: &CStr = c"vfio-noiommu";
 pub(crate) fn join_software(device: &Device, kind: GroupKind) -> Result<Arc<Group>> {
     let iommu_group = IommuGroup::alloc(SOFTWARE_GROUP)?;
     iommu_group.add_device(device.parent())?;
-    GROUPS
-        .lock()
-        .join(iommu_group, kind, device)
-        .inspect_err(|_| IommuGroup::remove_device(device.parent()))
+    join(iommu_group, kind, device).inspect_err(|_| IommuGroup::remove_device(device.parent()))
+}
+
+fn join(iommu_group: ARef<IommuGroup>, kind: GroupKind, device: &Device) -> Result<Arc<Group>> {
+    let group = GROUPS.lock().join(iommu_group, kind, device)?;
+    debugfs::update(group.id);
+    Ok(group)
 }
 
 /// Moves `device` to the software group `group`, or to a group of its own if `group` is `None` or
@@ -264,6 +250,7 @@ pub(crate) fn move_device(
     }
     let emptied = groups.leave(if moved.is_ok() { &from } else { &to });
     drop(groups);
+    debugfs::update(to.id);
     // Dropping the group does not wait for a user: this thread still is its user.
     drop(emptied);
     moved
@@ -300,11 +287,10 @@ impl GroupClass {
     pub(crate) fn new(debug: &Dir) -> Result<Self> {
         let class = Arc::new(CLASS.register()?, GFP_KERNEL)?;
         let region = Region::new(c"vfio", Region::ALL_MINORS)?;
-        let folder = debug.subdir(c"groups")?;
+        debugfs::create_folder(debug)?;
         let mut groups = GROUPS.lock();
         groups.class = Some(class);
         groups.region = Some(region);
-        groups.debug = Some(folder);
         Ok(Self(()))
     }
 }
@@ -313,5 +299,6 @@ impl Drop for GroupClass {
     fn drop(&mut self) {
         let former = core::mem::replace(&mut *GROUPS.lock(), Registry::new());
         drop(former);
+        debugfs::remove_folder();
     }
 }
