@@ -221,6 +221,17 @@ impl Group {
 }
 
 impl GroupState {
+    /// Returns whether the group can be assigned to userspace: it is in a container, or no driver or
+    /// process owns its DMA.
+    ///
+    /// # Errors
+    ///
+    /// Returns `ENODEV` after the last device has left.
+    fn is_viable(&self) -> Result<bool> {
+        let group = self.iommu_group.as_ref().ok_or(ENODEV)?;
+        Ok(self.container.is_some() || !group.dma_owner_claimed())
+    }
+
     /// Returns the task that first opened `device`, if the device is open.
     fn holder_of(&self, device: &Device) -> Option<&Holder> {
         let same = |session: &&Session| core::ptr::eq(&*session.device, device);

@@ -130,14 +130,14 @@ impl Group {
 
     fn status_flags(&self) -> Result<u32> {
         let state = self.state.lock();
-        let group = state.iommu_group.as_ref().ok_or(ENODEV)?;
-        Ok(if state.container.is_some() {
-            bindings::VFIO_GROUP_FLAGS_VIABLE | bindings::VFIO_GROUP_FLAGS_CONTAINER_SET
-        } else if !group.dma_owner_claimed() {
-            bindings::VFIO_GROUP_FLAGS_VIABLE
-        } else {
-            0
-        })
+        let mut flags = 0;
+        if state.is_viable()? {
+            flags |= bindings::VFIO_GROUP_FLAGS_VIABLE;
+        }
+        if state.container.is_some() {
+            flags |= bindings::VFIO_GROUP_FLAGS_CONTAINER_SET;
+        }
+        Ok(flags)
     }
 
     fn set_container(&self, arg: UserPtr) -> Result {

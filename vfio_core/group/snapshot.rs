@@ -95,7 +95,7 @@ impl Group {
             )?;
         }
         let mut snapshot = Snapshot {
-            viable: state.container.is_some() || !iommu_group.dma_owner_claimed(),
+            viable: state.is_viable()?,
             in_container: state.container.is_some(),
             holder: self.user.lock().as_ref().map(Holder::seen),
             members: KVec::new(),
