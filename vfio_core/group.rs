@@ -49,6 +49,7 @@ use crate::{
 
 pub(crate) use abi::{
     init_locks,
+    GroupsGuard,
     Kvm,
     KvmRef, //
 };

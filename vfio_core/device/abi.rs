@@ -36,8 +36,8 @@ use kernel_ext::{
 use super::set;
 use crate::{
     group::{
-        registry::Registry,
-        Group, //
+        Group,
+        GroupsGuard, //
     },
     ida::Ida, //
 };
@@ -157,7 +157,7 @@ impl Device {
     pub(crate) fn exchange_group(
         &self,
         group: Option<Arc<Group>>,
-        _groups: &mut Registry,
+        _groups: &mut GroupsGuard,
     ) -> Option<Arc<Group>> {
         let group = group.map_or(core::ptr::null(), Arc::into_raw).cast_mut();
         let former = self.group_field().swap(group, Ordering::AcqRel);
@@ -166,12 +166,12 @@ impl Device {
         (!former.is_null()).then(|| unsafe { Arc::from_raw(former) })
     }
 
-    /// Returns the group of a registered device. It does not change while the caller holds the lock
-    /// of `_groups`.
-    pub(crate) fn group(&self, _groups: &Registry) -> Option<Arc<Group>> {
+    /// Returns the group of a registered device. It does not change while the caller keeps `GROUPS`
+    /// locked.
+    pub(crate) fn group(&self, _groups: &GroupsGuard) -> Option<Arc<Group>> {
         let group = NonNull::new(self.group_field().load(Ordering::Acquire))?;
         // SAFETY: By the type invariant no other thread changes the pointer while `GROUPS` is
-        // locked, and the caller borrows the content of `GROUPS`.
+        // locked, which the guard proves.
         Some(unsafe { ArcBorrow::from_raw(group.as_ptr()) }.into())
     }
 

@@ -17,7 +17,10 @@ use core::{
 
 use kernel::{
     prelude::*,
-    sync::global_lock, //
+    sync::{
+        global_lock,
+        GlobalGuard, //
+    }, //
 };
 use kernel_ext::{
     bindings,
@@ -31,8 +34,11 @@ use super::{
 
 global_lock! {
     // SAFETY: `init_locks` initialises it before the module can be used.
-    pub(super) unsafe(uninit) static GROUPS: Mutex<Registry> = Registry::new();
+    pub(crate) unsafe(uninit) static GROUPS: Mutex<Registry> = Registry::new();
 }
+
+/// Proves that `GROUPS` is locked.
+pub(crate) type GroupsGuard = GlobalGuard<GROUPS>;
 
 global_lock! {
     // SAFETY: `init_locks` initialises it before the module can be used.

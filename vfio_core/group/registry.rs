@@ -57,7 +57,7 @@ struct Entry {
 }
 
 impl Registry {
-    pub(crate) const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             class: None,
             region: None,
@@ -66,9 +66,9 @@ impl Registry {
         }
     }
 
-    /// Sets the group of `device`, and counts the device there. Creates the group if this is its
-    /// first device.
-    fn join(
+    /// Counts `device` in its group, which this returns. Creates the group if this is its first
+    /// device.
+    fn enter(
         &mut self,
         iommu_group: ARef<IommuGroup>,
         kind: GroupKind,
@@ -89,7 +89,6 @@ impl Registry {
                 group
             }
         };
-        drop(device.exchange_group(Some(group.clone()), self));
         Ok(group)
     }
 
@@ -180,8 +179,12 @@ pub(crate) fn join_software(device: &Device, kind: GroupKind) -> Result<Arc<Grou
     join(iommu_group, kind, device).inspect_err(|_| IommuGroup::remove_device(device.parent()))
 }
 
+/// Sets the group of `device`.
 fn join(iommu_group: ARef<IommuGroup>, kind: GroupKind, device: &Device) -> Result<Arc<Group>> {
-    let group = GROUPS.lock().join(iommu_group, kind, device)?;
+    let mut groups = GROUPS.lock();
+    let group = groups.enter(iommu_group, kind, device)?;
+    drop(device.exchange_group(Some(group.clone()), &mut groups));
+    drop(groups);
     debugfs::update(group.id);
     Ok(group)
 }
