@@ -41,20 +41,18 @@ use super::{
     Kvm,
     Translation, //
 };
-use crate::{
-    device::{
-        file::FILES,
-        registration::RegistrationRef,
-        Device, //
-    },
-    iommu_driver::Iommu, //
+use crate::device::{
+    file::FILES,
+    registration::RegistrationRef,
+    set::Opened,
+    Device, //
 };
 
 /// The references that an open device holds from its first open to its last close.
 pub(super) struct Session {
     pub(super) device: ARef<Device>,
     pub(super) holder: Holder,
-    iommu: Arc<Iommu>,
+    opened: Opened,
     _driver: ModuleRef,
     _group_file: ARef<File>,
 }
@@ -154,12 +152,13 @@ impl Group {
             let former = group.translation.lock().replace(translation);
             drop(former);
             let kvm = group.kvm.lock().as_ref().and_then(Kvm::get);
-            set.open(&iommu, kvm)
+            let opened = set
+                .open(iommu, kvm)
                 .inspect_err(|_| group.drop_translation_if_closed(&state))?;
             let session = Session {
                 device: (&*device).into(),
                 holder: Holder::current(),
-                iommu,
+                opened,
                 _driver: driver,
                 _group_file: group_file.into(),
             };
@@ -183,9 +182,8 @@ impl Group {
         let Some(Ok(session)) = index.map(|index| state.sessions.remove(index)) else {
             return;
         };
-        set.close(&session.iommu);
+        set.close(session.opened);
         self.drop_translation_if_closed(&state);
-        drop(session);
     }
 
     /// Drops the address space for drivers if no device is open.

@@ -189,18 +189,26 @@ impl Iommu {
     }
 
     /// Notifies the driver that a device is being opened.
-    pub(crate) fn register_device(&self, device: &Device) {
+    ///
+    /// # Safety
+    ///
+    /// The device is registered in no address space. The caller calls
+    /// [`Iommu::unregister_device`] before the device is freed.
+    pub(crate) unsafe fn register_device(&self, device: &Device) {
         if let Some(register) = self.driver.ops().register_device {
-            // SAFETY: By the type invariant. The session that registers the device also unregisters
-            // it before it ends, so the device stays valid.
+            // SAFETY: By the type invariant and this function's contract.
             unsafe { register(self.data, device.as_ptr()) }
         }
     }
 
     /// Notifies the driver that a registered device was closed, or could not be opened.
-    pub(crate) fn unregister_device(&self, device: &Device) {
+    ///
+    /// # Safety
+    ///
+    /// The device is registered in this address space.
+    pub(crate) unsafe fn unregister_device(&self, device: &Device) {
         if let Some(unregister) = self.driver.ops().unregister_device {
-            // SAFETY: By the type invariant; the device was registered.
+            // SAFETY: By the type invariant and this function's contract.
             unsafe { unregister(self.data, device.as_ptr()) }
         }
     }

@@ -14,7 +14,10 @@ use kernel::{
     error::to_result,
     prelude::*,
     static_lock_class,
-    sync::global_lock, //
+    sync::{
+        global_lock,
+        Arc, //
+    }, //
 };
 use kernel_ext::{
     bindings,
@@ -254,6 +257,20 @@ pub(crate) struct SetGuard<'a> {
     _not_send: kernel::types::NotThreadSafe,
 }
 
+/// A device that [`SetGuard::open`] has opened in an address space. [`SetGuard::close`] closes it.
+///
+/// # Invariants
+///
+/// The device is open and registered in the address space. `device` is its address; a device stays
+/// registered while it is open, so no other device has this address.
+pub(crate) struct Opened {
+    device: *const Device,
+    iommu: Arc<Iommu>,
+}
+
+// SAFETY: The pointer is only compared.
+unsafe impl Send for Opened {}
+
 impl RegistrationRef {
     /// Locks the device's set.
     pub(crate) fn lock_set(&self) -> SetGuard<'_> {
@@ -293,7 +310,7 @@ impl SetGuard<'_> {
     /// # Errors
     ///
     /// Returns `EBUSY` if the device is open; or the driver's error.
-    pub(crate) fn open(&mut self, iommu: &Iommu, kvm: Option<KvmRef>) -> Result {
+    pub(crate) fn open(&mut self, iommu: Arc<Iommu>, kvm: Option<KvmRef>) -> Result<Opened> {
         if self.device.open_count() > 0 {
             return Err(EBUSY);
         }
@@ -308,19 +325,32 @@ impl SetGuard<'_> {
         }
         // The driver may pin pages as long as it may be notified of unmaps.
         self.device.open_count_field().store(1, Ordering::Relaxed);
-        iommu.register_device(self.device);
+        // INVARIANT: The device is open, and registered in the address space below.
+        let opened = Opened {
+            device: self.device,
+            iommu,
+        };
+        // SAFETY: The device was closed, so it is registered in no address space. `close` and
+        // `release` unregister it; its registration ends only after it is closed.
+        unsafe { opened.iommu.register_device(self.device) };
         let result = match self.device.ops().open_device {
             // SAFETY: The set's lock is held and this is the first open.
             Some(open) => to_result(unsafe { open(device) }),
             None => Ok(()),
         };
-        result.inspect_err(|_| self.release(iommu))
+        match result {
+            Ok(()) => Ok(opened),
+            Err(e) => {
+                self.release(opened);
+                Err(e)
+            }
+        }
     }
 
-    /// Closes the device if its last file is still counted, otherwise does nothing. `iommu` is the
-    /// address space that the device was opened with.
-    pub(crate) fn close(&mut self, iommu: &Iommu) {
-        if self.device.open_count() != 1 {
+    /// Closes the device if its last file is still counted and `opened` is of this device, otherwise
+    /// does nothing.
+    pub(crate) fn close(&mut self, opened: Opened) {
+        if self.device.open_count() != 1 || !core::ptr::eq(opened.device, self.device) {
             return;
         }
         let device = self.device.as_ptr();
@@ -330,12 +360,14 @@ impl SetGuard<'_> {
         }
         // SAFETY: The set's lock is held, and there is no user left.
         unsafe { (*device).precopy_info_v2 = 0 };
-        self.release(iommu);
+        self.release(opened);
     }
 
     /// Undoes what [`SetGuard::open`] does before it calls the driver.
-    fn release(&mut self, iommu: &Iommu) {
-        iommu.unregister_device(self.device);
+    fn release(&mut self, opened: Opened) {
+        // SAFETY: By the type invariant of `Opened`. Both callers have checked that it is of this
+        // device.
+        unsafe { opened.iommu.unregister_device(self.device) };
         self.device.open_count_field().store(0, Ordering::Relaxed);
         let device = self.device.as_ptr();
         // SAFETY: The set's lock guards the fields.
