@@ -128,7 +128,7 @@ impl<'s> Controller<'s> {
         self.admin.submit(&self.registers, command, 0)?;
         let done = self.admin.wait(&self.registers, PATIENCE)?;
         let completion = done.first().context("the controller does not answer")?;
-        ensure!(completion.status == 0, "{}", completion.describe());
+        ensure!(completion.status() == 0, "{}", completion.describe());
         Ok(())
     }
 

@@ -4,8 +4,6 @@
 
 use crate::{
     command::{
-        COMMAND_SIZE,
-        COMPLETION_SIZE,
         Command,
         Completion, //
     },
@@ -17,6 +15,7 @@ use anyhow::{
     ensure, //
 };
 use std::{
+    mem::offset_of,
     sync::atomic::{
         Ordering,
         fence, //
@@ -28,8 +27,10 @@ use std::{
 };
 use vfio_client::{
     DmaBuffer,
-    Interrupt, //
+    Interrupt,
+    Register, //
 };
+use zerocopy::IntoBytes;
 
 /// A submission queue and its completion queue.
 #[derive(Debug)]
@@ -53,8 +54,8 @@ impl<'s> Queue<'s> {
         Ok(Self {
             number,
             entries,
-            commands: session.dma(entries * COMMAND_SIZE)?,
-            completions: session.dma(entries * COMPLETION_SIZE)?,
+            commands: session.dma(entries * size_of::<Command>())?,
+            completions: session.dma(entries * size_of::<Completion>())?,
             interrupt: Interrupt::new()?,
             interrupts: 0,
             tail: 0,
@@ -93,8 +94,8 @@ impl<'s> Queue<'s> {
     /// Submits a command to the controller.
     pub fn submit(&mut self, registers: &Registers, command: &Command, id: u16) -> Result<()> {
         ensure!(self.pending + 1 < self.entries, "the queue is full");
-        self.commands
-            .write(self.tail * COMMAND_SIZE, &command.encode(id));
+        let at = self.tail * size_of::<Command>();
+        self.commands.write(at, command.with_id(id).as_bytes());
         self.tail = (self.tail + 1) % self.entries;
         self.pending += 1;
         // The command must be in memory before the doorbell write.
@@ -107,11 +108,13 @@ impl<'s> Queue<'s> {
     pub fn drain(&mut self, registers: &Registers) -> Vec<Completion> {
         let mut done = Vec::new();
         loop {
-            let word = self.completions.read_u32(self.head * COMPLETION_SIZE + 12);
-            let completion = Completion::decode(word);
-            if completion.phase != self.phase {
+            let at = self.head * size_of::<Completion>();
+            // The rest of the entry is valid only if the phase bit is that of new completions.
+            let state = Register::<u16>::at(at + offset_of!(Completion, state));
+            if Completion::phase_of(self.completions.get(state)) != self.phase {
                 break;
             }
+            let completion = self.completions.read_value(at);
             self.head += 1;
             if self.head == self.entries {
                 self.head = 0;

@@ -103,10 +103,10 @@ impl Reader<'_, '_> {
             let done = self.controller.wait(PATIENCE)?;
             ensure!(!done.is_empty(), "the controller does not answer");
             for completion in done {
-                ensure!(completion.status == 0, "read: {}", completion.describe());
+                ensure!(completion.status() == 0, "read: {}", completion.describe());
                 let slot = self
                     .slots
-                    .get_mut(usize::from(completion.id))
+                    .get_mut(usize::from(completion.id()))
                     .context("a completion of a command that was not given")?;
                 slot.done = true;
             }
@@ -184,6 +184,6 @@ pub fn read_first_page(controller: &mut Controller<'_>) -> Result<Vec<u8>> {
     controller.submit(&Command::read(NAMESPACE, 0, blocks, &prp), 0)?;
     let done = controller.wait(PATIENCE)?;
     let completion = done.first().context("the controller does not answer")?;
-    ensure!(completion.status == 0, "read: {}", completion.describe());
+    ensure!(completion.status() == 0, "read: {}", completion.describe());
     Ok(page.to_vec(0, PAGE_SIZE))
 }

@@ -44,15 +44,13 @@ impl Session {
             driver.as_deref().unwrap_or("none")
         );
         let group_number = pci::group_of(bdf).context("the device has no IOMMU group")?;
-        let container = Container::open()?;
         let group = Group::open(group_number)?;
         ensure!(
             group.status()? & 1 != 0,
             "group {group_number} is not viable: {} must all be bound to vfio-pci, or to nothing",
             pci::members(group_number)?.join(", ")
         );
-        group.set_container(&container)?;
-        container.set_iommu(Iommu::Type1v2)?;
+        let container = group.attach(Iommu::Type1v2)?;
         let device = group.device(bdf)?;
         let ranges = container.info()?.ranges();
         Ok(Self {

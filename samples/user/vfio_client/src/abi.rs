@@ -2,15 +2,14 @@
 
 //! All unsafe code of the userspace programs.
 //!
-//! Three operations need unsafe code: ioctls, memory that the kernel or a device also writes, and
-//! access to the bytes of C structures. The files below provide safe interfaces for them.
+//! Two operations need unsafe code: system calls, and access to memory that the kernel or a device
+//! also writes. The files below provide safe interfaces for them.
 
 #![allow(unsafe_code)]
 
 mod arena;
 mod ioctl;
 mod memory;
-mod payload;
 mod registry;
 mod userfault;
 
@@ -28,10 +27,6 @@ pub(crate) use ioctl::{
     ioctl_value, //
 };
 pub use memory::Memory;
-pub(crate) use payload::{
-    bytes_of,
-    from_bytes, //
-};
 pub use userfault::{
     FaultOn,
     Userfault, //

@@ -1,16 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Structures that are built field by field.
+//! The bytes of requests.
 
-/// The bytes of a request.
+use zerocopy::{
+    FromBytes,
+    Immutable,
+    IntoBytes, //
+};
+
+/// The bytes of a request, of a structure or field by field.
 ///
 /// # Examples
 ///
 /// ```
-/// use vfio_client::Bytes;
+/// use vfio_client::{Bytes, structures::GroupStatus};
 ///
-/// let status = Bytes::new().u32(8).u32(0);
-/// assert_eq!(status.get_u32(0), 8);
+/// let status = Bytes::of(&GroupStatus { argsz: 8, flags: 3 });
+/// assert_eq!(status, Bytes::new().u32(8).u32(3));
+/// assert_eq!(status.get::<GroupStatus>(0).flags, 3);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bytes(Vec<u8>);
@@ -21,18 +28,27 @@ impl Bytes {
         Self::default()
     }
 
+    /// Returns the bytes of a structure.
+    pub fn of(value: &(impl IntoBytes + Immutable + ?Sized)) -> Self {
+        Self::new().append(value)
+    }
+
+    /// Appends a structure.
+    #[must_use]
+    pub fn append(self, value: &(impl IntoBytes + Immutable + ?Sized)) -> Self {
+        self.raw(value.as_bytes())
+    }
+
     /// Appends 32 bits.
     #[must_use]
-    pub fn u32(mut self, value: u32) -> Self {
-        self.0.extend_from_slice(&value.to_ne_bytes());
-        self
+    pub fn u32(self, value: u32) -> Self {
+        self.append(&value)
     }
 
     /// Appends 64 bits.
     #[must_use]
-    pub fn u64(mut self, value: u64) -> Self {
-        self.0.extend_from_slice(&value.to_ne_bytes());
-        self
+    pub fn u64(self, value: u64) -> Self {
+        self.append(&value)
     }
 
     /// Appends a byte slice.
@@ -49,18 +65,20 @@ impl Bytes {
         self
     }
 
+    /// Returns the structure at `offset`, or zeroes if not all of it is there.
+    pub fn get<T: FromBytes>(&self, offset: usize) -> T {
+        let tail = self.0.get(offset..).unwrap_or_default();
+        T::read_from_prefix(tail).map_or_else(|_| T::new_zeroed(), |(value, _)| value)
+    }
+
     /// Returns the 32 bits at `offset`, or 0 beyond the end.
     pub fn get_u32(&self, offset: usize) -> u32 {
-        self.array(offset).map_or(0, u32::from_ne_bytes)
+        self.get(offset)
     }
 
     /// Returns the 64 bits at `offset`, or 0 beyond the end.
     pub fn get_u64(&self, offset: usize) -> u64 {
-        self.array(offset).map_or(0, u64::from_ne_bytes)
-    }
-
-    fn array<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.0.get(offset..offset + N)?.try_into().ok()
+        self.get(offset)
     }
 
     /// Returns the number of bytes.

@@ -2,7 +2,11 @@
 
 //! Capability chains that follow an information structure.
 
-use crate::Bytes;
+use crate::{
+    Bytes,
+    structures::CapHeader, //
+};
+use zerocopy::FromBytes;
 
 /// One capability in a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,17 +28,17 @@ pub fn chain(buffer: &[u8], offset: u32) -> Vec<Capability> {
     let mut links = Vec::new();
     let mut at = offset as usize;
     while at != 0 {
-        let Some((header, body)) = buffer.get(at..).and_then(|b| b.split_at_checked(8)) else {
+        let link = buffer.get(at..).unwrap_or_default();
+        let Ok((header, body)) = CapHeader::read_from_prefix(link) else {
             break;
         };
-        let half = |i: usize| u16::from_ne_bytes([header[i], header[i + 1]]);
         links.push(Capability {
-            id: half(0),
-            version: half(2),
+            id: header.id,
+            version: header.version,
             offset: at,
             body: Bytes::new().raw(body),
         });
-        let next = u32::from_ne_bytes([header[4], header[5], header[6], header[7]]) as usize;
+        let next = header.next as usize;
         if next != 0 && next <= at {
             break;
         }
@@ -46,12 +50,11 @@ pub fn chain(buffer: &[u8], offset: u32) -> Vec<Capability> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zerocopy::IntoBytes;
 
     fn link(id: u16, next: u32) -> Vec<u8> {
-        let mut bytes = id.to_ne_bytes().to_vec();
-        bytes.extend_from_slice(&1u16.to_ne_bytes());
-        bytes.extend_from_slice(&next.to_ne_bytes());
-        bytes
+        let version = 1;
+        CapHeader { id, version, next }.as_bytes().to_vec()
     }
 
     #[test]

@@ -4,6 +4,13 @@
 
 use crate::{
     Arena, Bytes, Capability, Error, Memory, Result, abi, chain, request,
+    structures::{
+        CapHeader,
+        DmaMap,
+        DmaUnmap,
+        Type1Info,
+        argsz, //
+    },
     uapi::{
         VFIO_DMA_MAP_FLAG_READ,
         VFIO_DMA_MAP_FLAG_WRITE,
@@ -12,19 +19,22 @@ use crate::{
         VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL,
         VFIO_TYPE1_IOMMU,
         VFIO_TYPE1v2_IOMMU,
-        vfio_iommu_type1_dma_map,
-        vfio_iommu_type1_dma_unmap,
-        vfio_iommu_type1_info, //
+        vfio_iommu_type1_info_cap_iova_range, //
     },
 };
 use std::{
     fs::File,
+    mem::offset_of,
     ops::Range,
     os::fd::{
         AsFd,
         BorrowedFd,
         OwnedFd, //
     },
+};
+use zerocopy::{
+    FromBytes,
+    IntoBytes, //
 };
 
 /// An IOMMU backend.
@@ -69,7 +79,8 @@ impl MapFlags {
 }
 
 /// A range of addresses with inclusive bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes)]
+#[repr(C)]
 pub struct IovaRange {
     /// The first address.
     pub start: u64,
@@ -94,11 +105,11 @@ impl IommuInfo {
         let Some(cap) = self.cap(VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE) else {
             return Vec::new();
         };
+        // The body follows the header.
+        let first = offset_of!(vfio_iommu_type1_info_cap_iova_range, iova_ranges);
+        let first = first - size_of::<CapHeader>();
         (0..cap.body.get_u32(0) as usize)
-            .map(|i| IovaRange {
-                start: cap.body.get_u64(8 + 16 * i),
-                end: cap.body.get_u64(16 + 16 * i),
-            })
+            .map(|i| cap.body.get(first + i * size_of::<IovaRange>()))
             .collect()
     }
 
@@ -155,20 +166,24 @@ impl Container {
 
     /// Queries page sizes and capabilities.
     pub fn info(&self) -> Result<IommuInfo> {
-        let mut size = size_of::<vfio_iommu_type1_info>();
+        let mut size = size_of::<Type1Info>();
         loop {
-            let mut bytes = Bytes::new().u32(size as u32).fill(0, size - 4);
+            let asked = Type1Info {
+                argsz: size as u32,
+                ..Type1Info::default()
+            };
+            let mut bytes = Bytes::of(&asked).fill(0, size - size_of::<Type1Info>());
             abi::ioctl_bytes(self, request::IOMMU_GET_INFO, bytes.as_mut())
                 .map_err(Error::during("IOMMU_GET_INFO"))?;
-            let needed = bytes.get_u32(0) as usize;
-            if needed > size {
-                size = needed;
+            let info: Type1Info = bytes.get(0);
+            if info.argsz as usize > size {
+                size = info.argsz as usize;
                 continue;
             }
             return Ok(IommuInfo {
-                flags: bytes.get_u32(4),
-                page_sizes: bytes.get_u64(8),
-                caps: chain(bytes.as_ref(), bytes.get_u32(16)),
+                flags: info.flags,
+                page_sizes: info.iova_pgsizes,
+                caps: chain(bytes.as_ref(), info.cap_offset),
             });
         }
     }
@@ -215,15 +230,14 @@ impl Container {
     /// Maps `len` bytes at the address `vaddr` to `iova`.
     #[track_caller]
     fn map_addresses(&self, iova: u64, vaddr: u64, len: usize, flags: MapFlags) -> Result {
-        let map = vfio_iommu_type1_dma_map {
-            argsz: size_of::<vfio_iommu_type1_dma_map>() as u32,
+        let mut map = DmaMap {
+            argsz: argsz::<DmaMap>(),
             flags: flags.bits(),
             vaddr,
             iova,
             size: len as u64,
         };
-        let mut bytes = abi::bytes_of(&map).to_vec();
-        abi::ioctl_bytes(self, request::IOMMU_MAP_DMA, &mut bytes)
+        abi::ioctl_bytes(self, request::IOMMU_MAP_DMA, map.as_mut_bytes())
             .map(drop)
             .map_err(Error::during("IOMMU_MAP_DMA"))
     }
@@ -239,17 +253,15 @@ impl Container {
     }
 
     fn unmap_flags(&self, iova: u64, size: u64, flags: u32) -> Result<u64> {
-        let unmap = vfio_iommu_type1_dma_unmap {
-            argsz: size_of::<vfio_iommu_type1_dma_unmap>() as u32,
+        let mut unmap = DmaUnmap {
+            argsz: argsz::<DmaUnmap>(),
             flags,
             iova,
             size,
-            ..Default::default()
         };
-        let mut bytes = Bytes::new().raw(abi::bytes_of(&unmap));
-        abi::ioctl_bytes(self, request::IOMMU_UNMAP_DMA, bytes.as_mut())
+        abi::ioctl_bytes(self, request::IOMMU_UNMAP_DMA, unmap.as_mut_bytes())
             .map_err(Error::during("IOMMU_UNMAP_DMA"))?;
-        Ok(bytes.get_u64(16))
+        Ok(unmap.size)
     }
 
     /// Duplicates the descriptor. Both descriptors refer to the same open file.

@@ -3,16 +3,19 @@
 //! Devices: regions, interrupts, reset.
 
 use crate::{
-    Bytes, Capability, Error, Group, Interrupt, Memory, Result, abi, chain, raw, request,
+    Bytes, Capability, Error, Group, Interrupt, Memory, Register, Result, Word, abi, chain, raw,
+    request,
+    structures::{
+        self,
+        HotReset,
+        IrqSet,
+        argsz, //
+    },
     uapi::{
         VFIO_DEVICE_FLAGS_RESET,
         VFIO_IRQ_SET_ACTION_TRIGGER,
         VFIO_IRQ_SET_DATA_EVENTFD,
-        VFIO_IRQ_SET_DATA_NONE,
-        vfio_device_info,
-        vfio_irq_info,
-        vfio_irq_set,
-        vfio_region_info, //
+        VFIO_IRQ_SET_DATA_NONE, //
     },
 };
 use std::os::fd::{
@@ -21,6 +24,7 @@ use std::os::fd::{
     BorrowedFd,
     OwnedFd, //
 };
+use zerocopy::IntoBytes;
 
 /// The result of DEVICE_GET_INFO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,35 +88,36 @@ impl Device {
 
     /// Queries the device information.
     pub fn info(&self) -> Result<DeviceInfo> {
-        let size = size_of::<vfio_device_info>();
-        let mut bytes = Bytes::new().u32(size as u32).fill(0, size - 4);
-        abi::ioctl_bytes(self, request::DEVICE_GET_INFO, bytes.as_mut())
+        let mut info = structures::DeviceInfo {
+            argsz: argsz::<structures::DeviceInfo>(),
+            ..structures::DeviceInfo::default()
+        };
+        abi::ioctl_bytes(self, request::DEVICE_GET_INFO, info.as_mut_bytes())
             .map_err(Error::during("DEVICE_GET_INFO"))?;
         Ok(DeviceInfo {
-            flags: bytes.get_u32(4),
-            regions: bytes.get_u32(8),
-            irqs: bytes.get_u32(12),
+            flags: info.flags,
+            regions: info.num_regions,
+            irqs: info.num_irqs,
         })
     }
 
     /// Queries one region and its capabilities.
     pub fn region(&self, index: u32) -> Result<RegionInfo> {
-        let mut size = size_of::<vfio_region_info>();
+        let mut size = size_of::<structures::RegionInfo>();
         loop {
-            let mut bytes = Bytes::new()
-                .u32(size as u32)
-                .u32(0)
-                .u32(index)
-                .fill(0, size - 12);
+            let asked = structures::RegionInfo {
+                argsz: size as u32,
+                index,
+                ..structures::RegionInfo::default()
+            };
+            let mut bytes = Bytes::of(&asked).fill(0, size - size_of_val(&asked));
             abi::ioctl_bytes(self, request::DEVICE_GET_REGION_INFO, bytes.as_mut())
                 .map_err(Error::during("DEVICE_GET_REGION_INFO"))?;
-            let needed = bytes.get_u32(0) as usize;
-            if needed > size {
-                size = needed;
+            let info: structures::RegionInfo = bytes.get(0);
+            if info.argsz as usize > size {
+                size = info.argsz as usize;
                 continue;
             }
-            let info: vfio_region_info = abi::from_bytes(bytes.as_ref())
-                .ok_or(Error::new("DEVICE_GET_REGION_INFO", crate::Errno::EINVAL))?;
             return Ok(RegionInfo {
                 flags: info.flags,
                 index: info.index,
@@ -148,43 +153,59 @@ impl Device {
         full(done, data.len(), "write to region")
     }
 
+    /// Reads a register of a region that is not mapped.
+    pub fn get<T: Word>(&self, region: &RegionInfo, register: Register<T>) -> Result<T> {
+        let mut word = T::new_zeroed();
+        self.read(region, register.offset() as u64, word.as_mut_bytes())?;
+        Ok(T::from_le(word))
+    }
+
+    /// Writes a register of a region that is not mapped.
+    pub fn set<T: Word>(&self, region: &RegionInfo, register: Register<T>, value: T) -> Result {
+        let word = value.to_le();
+        self.write(region, register.offset() as u64, word.as_bytes())
+    }
+
     /// Queries one interrupt index.
     pub fn irq(&self, index: u32) -> Result<IrqInfo> {
-        let size = size_of::<vfio_irq_info>();
-        let mut bytes = Bytes::new().u32(size as u32).u32(0).u32(index).u32(0);
-        abi::ioctl_bytes(self, request::DEVICE_GET_IRQ_INFO, bytes.as_mut())
+        let mut info = structures::IrqInfo {
+            argsz: argsz::<structures::IrqInfo>(),
+            index,
+            ..structures::IrqInfo::default()
+        };
+        abi::ioctl_bytes(self, request::DEVICE_GET_IRQ_INFO, info.as_mut_bytes())
             .map_err(Error::during("DEVICE_GET_IRQ_INFO"))?;
         Ok(IrqInfo {
-            flags: bytes.get_u32(4),
-            count: bytes.get_u32(12),
+            flags: info.flags,
+            count: info.count,
         })
     }
 
     /// Connects the first interrupts of an index to eventfds.
     pub fn enable_irqs(&self, index: u32, interrupts: &[&Interrupt]) -> Result {
-        let size = size_of::<vfio_irq_set>() + 4 * interrupts.len();
-        let mut bytes = Bytes::new()
-            .u32(size as u32)
-            .u32(VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER)
-            .u32(index)
-            .u32(0)
-            .u32(interrupts.len() as u32);
-        for interrupt in interrupts {
-            bytes = bytes.raw(&interrupt.number().to_ne_bytes());
-        }
-        abi::ioctl_bytes(self, request::DEVICE_SET_IRQS, bytes.as_mut())
-            .map(drop)
-            .map_err(Error::during("DEVICE_SET_IRQS"))
+        let numbers: Vec<_> = interrupts.iter().map(|irq| irq.number()).collect();
+        let set = IrqSet {
+            argsz: argsz::<IrqSet>() + size_of_val(&numbers[..]) as u32,
+            flags: VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
+            index,
+            start: 0,
+            count: numbers.len() as u32,
+        };
+        self.set_irqs(Bytes::of(&set).append(&numbers[..]))
     }
 
     /// Disables an interrupt index.
     pub fn disable_irqs(&self, index: u32) -> Result {
-        let mut bytes = Bytes::new()
-            .u32(size_of::<vfio_irq_set>() as u32)
-            .u32(VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER)
-            .u32(index)
-            .u32(0)
-            .u32(0);
+        self.set_irqs(Bytes::of(&IrqSet {
+            argsz: argsz::<IrqSet>(),
+            flags: VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER,
+            index,
+            start: 0,
+            count: 0,
+        }))
+    }
+
+    fn set_irqs(&self, mut bytes: Bytes) -> Result {
         abi::ioctl_bytes(self, request::DEVICE_SET_IRQS, bytes.as_mut())
             .map(drop)
             .map_err(Error::during("DEVICE_SET_IRQS"))
@@ -199,13 +220,16 @@ impl Device {
 
     /// Resets the slot or bus of the device. `groups` are all groups with devices on it.
     pub fn hot_reset(&self, groups: &[&Group]) -> Result {
-        let mut bytes = Bytes::new()
-            .u32(12 + 4 * groups.len() as u32)
-            .u32(0)
-            .u32(groups.len() as u32);
-        for group in groups {
-            bytes = bytes.raw(&group.as_fd().as_raw_fd().to_ne_bytes());
-        }
+        let numbers: Vec<_> = groups
+            .iter()
+            .map(|group| group.as_fd().as_raw_fd())
+            .collect();
+        let reset = HotReset {
+            argsz: argsz::<HotReset>() + size_of_val(&numbers[..]) as u32,
+            flags: 0,
+            count: numbers.len() as u32,
+        };
+        let mut bytes = Bytes::of(&reset).append(&numbers[..]);
         abi::ioctl_bytes(self, request::DEVICE_PCI_HOT_RESET, bytes.as_mut())
             .map(drop)
             .map_err(Error::during("DEVICE_PCI_HOT_RESET"))

@@ -10,6 +10,7 @@ use crate::{
     Errno,
     Error,
     Memory,
+    Register,
     Result,
     pci::Config,
     uapi::VFIO_PCI_BAR0_REGION_INDEX,
@@ -17,15 +18,17 @@ use crate::{
 };
 use std::time::Duration;
 
-const ID: usize = 0x00;
-const LIVENESS: usize = 0x04;
-const IRQ_STATUS: usize = 0x24;
-const IRQ_RAISE: usize = 0x60;
-const IRQ_ACK: usize = 0x64;
-const DMA_SOURCE: usize = 0x80;
-const DMA_TARGET: usize = 0x88;
-const DMA_COUNT: usize = 0x90;
-const DMA_COMMAND: usize = 0x98;
+/// Identifies the device: [`IDENTITY`].
+pub const ID: Register<u32> = Register::at(0x00);
+/// Returns the complement of the value that was written.
+pub const LIVENESS: Register<u32> = Register::at(0x04);
+const IRQ_STATUS: Register<u32> = Register::at(0x24);
+const IRQ_RAISE: Register<u32> = Register::at(0x60);
+const IRQ_ACK: Register<u32> = Register::at(0x64);
+const DMA_SOURCE: Register<u64> = Register::at(0x80);
+const DMA_TARGET: Register<u64> = Register::at(0x88);
+const DMA_COUNT: Register<u64> = Register::at(0x90);
+const DMA_COMMAND: Register<u64> = Register::at(0x98);
 
 const START: u64 = 1;
 const TO_MEMORY: u64 = 2;
@@ -34,7 +37,7 @@ const INTERRUPT: u64 = 4;
 /// The address of the buffer in the DMA engine's own address space.
 const BUFFER: u64 = 0x4_0000;
 
-/// The value of the identification register.
+/// The value of [`ID`].
 pub const IDENTITY: u32 = 0x0100_00ed;
 
 /// The registers of an `edu` device.
@@ -58,24 +61,24 @@ impl Edu {
 
     /// Returns the value of the identification register.
     pub fn id(&self) -> u32 {
-        self.0.read_u32(ID)
+        self.0.get(ID)
     }
 
     /// Checks that the device responds: it inverts the value written.
     pub fn is_alive(&self) -> bool {
-        self.0.write_u32(LIVENESS, 0x1234_5678);
-        self.0.read_u32(LIVENESS) == !0x1234_5678
+        self.0.set(LIVENESS, 0x1234_5678);
+        self.0.get(LIVENESS) == !0x1234_5678
     }
 
     /// Raises an interrupt.
     pub fn raise(&self, bits: u32) {
-        self.0.write_u32(IRQ_RAISE, bits);
+        self.0.set(IRQ_RAISE, bits);
     }
 
     /// Returns the raised interrupts and acknowledges them.
     pub fn acknowledge(&self) -> u32 {
-        let bits = self.0.read_u32(IRQ_STATUS);
-        self.0.write_u32(IRQ_ACK, bits);
+        let bits = self.0.get(IRQ_STATUS);
+        self.0.set(IRQ_ACK, bits);
         bits
     }
 
@@ -95,16 +98,16 @@ impl Edu {
     }
 
     fn start(&self, source: u64, target: u64, len: u64, command: u64) {
-        self.0.write_u64(DMA_SOURCE, source);
-        self.0.write_u64(DMA_TARGET, target);
-        self.0.write_u64(DMA_COUNT, len);
-        self.0.write_u64(DMA_COMMAND, command);
+        self.0.set(DMA_SOURCE, source);
+        self.0.set(DMA_TARGET, target);
+        self.0.set(DMA_COUNT, len);
+        self.0.set(DMA_COMMAND, command);
     }
 
     /// Waits until the transfer completes.
     pub fn wait(&self) -> Result {
         let done = until(Duration::from_secs(10), || {
-            Ok::<_, Error>(self.0.read_u64(DMA_COMMAND) & START == 0)
+            Ok::<_, Error>(self.0.get(DMA_COMMAND) & START == 0)
         })?;
         if done {
             Ok(())

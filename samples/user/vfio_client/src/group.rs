@@ -3,24 +3,26 @@
 //! Groups: the smallest sets of devices that can be assigned.
 
 use crate::{
-    Bytes,
-    Container,
-    Device,
-    Error,
-    Result,
-    abi,
-    request,
-    uapi::vfio_group_status, //
+    Container, Device, Errno, Error, Iommu, Result, abi, request,
+    structures::{
+        GroupStatus,
+        argsz, //
+    },
 };
 use std::{
-    fs::File,
+    fs::{
+        self,
+        File, //
+    },
     os::fd::{
         AsFd,
         AsRawFd,
         BorrowedFd,
         OwnedFd, //
     },
+    path::Path,
 };
+use zerocopy::IntoBytes;
 
 /// An open `/dev/vfio/N`.
 #[derive(Debug)]
@@ -38,16 +40,34 @@ impl Group {
             .map_err(|error| Error::from_io(path, &error))
     }
 
+    /// Returns the number of the group of a device, given by its sysfs directory.
+    pub fn number_of(device: &Path) -> Result<u32> {
+        let link = device.join("iommu_group");
+        let name = || link.display().to_string();
+        let target = fs::read_link(&link).map_err(|error| Error::from_io(name(), &error))?;
+        target
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok())
+            .ok_or_else(|| Error::new(name(), Errno::EINVAL))
+    }
+
+    /// Adds the group to a new container with a backend.
+    pub fn attach(&self, iommu: Iommu) -> Result<Container> {
+        let container = Container::open()?;
+        self.set_container(&container)?;
+        container.set_iommu(iommu)?;
+        Ok(container)
+    }
+
     /// Returns the status flags of the group: 1 means viable, 2 means in a container.
     pub fn status(&self) -> Result<u32> {
-        let status = vfio_group_status {
-            argsz: size_of::<vfio_group_status>() as u32,
+        let mut status = GroupStatus {
+            argsz: argsz::<GroupStatus>(),
             flags: 0,
         };
-        let mut bytes = Bytes::new().raw(abi::bytes_of(&status));
-        abi::ioctl_bytes(self, request::GROUP_GET_STATUS, bytes.as_mut())
+        abi::ioctl_bytes(self, request::GROUP_GET_STATUS, status.as_mut_bytes())
             .map_err(Error::during("GROUP_GET_STATUS"))?;
-        Ok(bytes.get_u32(4))
+        Ok(status.flags)
     }
 
     /// Adds the group to a container.
@@ -56,9 +76,8 @@ impl Group {
     }
 
     /// Adds the group to a container, given by its descriptor number.
-    pub fn set_container_fd(&self, fd: i32) -> Result {
-        let mut bytes = fd.to_ne_bytes();
-        abi::ioctl_bytes(self, request::GROUP_SET_CONTAINER, &mut bytes)
+    pub fn set_container_fd(&self, mut fd: i32) -> Result {
+        abi::ioctl_bytes(self, request::GROUP_SET_CONTAINER, fd.as_mut_bytes())
             .map(drop)
             .map_err(Error::during("GROUP_SET_CONTAINER"))
     }

@@ -31,7 +31,9 @@ mod migration;
 pub mod pamu;
 pub mod pci;
 pub mod raw;
+mod register;
 pub mod request;
+pub mod structures;
 pub mod wait;
 
 pub use abi::{
@@ -70,6 +72,10 @@ pub use iova::IovaAllocator;
 pub use irq::Interrupt;
 pub use migration::MigrationState;
 pub use nix::errno::Errno;
+pub use register::{
+    Register,
+    Word, //
+};
 pub use vfio_bindings::bindings::vfio as uapi;
 
 /// The size of the smallest page.

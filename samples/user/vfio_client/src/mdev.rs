@@ -5,7 +5,6 @@
 use crate::{
     Container,
     Device,
-    Errno,
     Error,
     Group,
     Iommu,
@@ -141,11 +140,7 @@ impl Mdev {
 
     /// Returns the group number.
     pub fn group_number(&self) -> Result<u32> {
-        let path = self.folder().join("iommu_group");
-        let link = fs::read_link(&path).map_err(during(&path))?;
-        let name = link.file_name().and_then(|name| name.to_str());
-        name.and_then(|name| name.parse().ok())
-            .ok_or_else(|| Error::new(link.display().to_string(), Errno::EINVAL))
+        Group::number_of(&self.folder())
     }
 
     /// Opens the group.
@@ -155,11 +150,8 @@ impl Mdev {
 
     /// Opens the group and adds it to a new type 1 v2 container.
     pub fn attach(&self) -> Result<(Container, Group)> {
-        let container = Container::open()?;
         let group = self.group()?;
-        group.set_container(&container)?;
-        container.set_iommu(Iommu::Type1v2)?;
-        Ok((container, group))
+        Ok((group.attach(Iommu::Type1v2)?, group))
     }
 
     /// Opens the device in a new container.

@@ -3,19 +3,23 @@
 //! Migration of device state.
 
 use crate::{
-    Bytes,
-    Device,
+    Bytes, Device,
     error::{
         Error,
         Result, //
     },
-    raw,
-    request, //
+    raw, request,
+    structures::{
+        Feature,
+        MigState,
+        argsz, //
+    },
+    uapi::{
+        VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+        VFIO_DEVICE_FEATURE_SET, //
+    },
 };
 use std::fs::File;
-
-/// The DEVICE_FEATURE flags that set the migration state.
-const SET_STATE: u32 = 2 | (1 << 17);
 
 /// A migration state. The values are those of `enum vfio_device_mig_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +38,18 @@ impl Device {
     /// Sets the migration state. Returns the data transfer file if the state has one. The file is
     /// valid only during that state.
     pub fn set_migration_state(&self, state: MigrationState) -> Result<Option<File>> {
-        let mut request = Bytes::new().u32(16).u32(SET_STATE).u32(state as u32).u32(0);
+        let state = MigState {
+            device_state: state as u32,
+            data_fd: 0,
+        };
+        let header = Feature {
+            argsz: argsz::<Feature>() + argsz::<MigState>(),
+            flags: VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+        };
+        let mut request = Bytes::of(&header).append(&state);
         let during = Error::during("DEVICE_FEATURE, MIG_DEVICE_STATE");
         raw::bytes(self, request::DEVICE_FEATURE, &mut request).map_err(&during)?;
-        let number = request.get_u32(12) as i32;
+        let number = request.get::<MigState>(size_of::<Feature>()).data_fd;
         if number < 0 {
             return Ok(None);
         }

@@ -5,19 +5,19 @@
 //! C header: `include/uapi/vfio_pamu.h`
 
 use crate::{
-    Bytes,
-    Container,
-    Errno,
-    Error,
-    Group,
-    Interrupt,
-    MapFlags,
-    Memory,
-    Result,
-    abi,
-    request::number, //
+    Container, Errno, Error, Group, Interrupt, MapFlags, Memory, Result, abi,
+    request::number,
+    structures::{
+        DmaMap,
+        argsz, //
+    },
 };
 use std::os::fd::OwnedFd;
+use zerocopy::{
+    FromBytes,
+    Immutable,
+    IntoBytes, //
+};
 
 /// The extension number.
 pub const EXTENSION: u32 = 1000;
@@ -54,6 +54,83 @@ pub const ATTR_MSI: u32 = 256;
 
 /// Flag of MAP_DMA: map MSI banks that the kernel chooses.
 pub const MAP_FLAG_MSI: u32 = 1 << 8;
+
+/// The argument of the requests for attributes: `struct vfio_pamu_attr`.
+#[derive(FromBytes, IntoBytes)]
+#[repr(C)]
+struct Attribute {
+    argsz: u32,
+    flags: u32,
+    attribute: u32,
+    pad: u32,
+    value: [u8; 16],
+}
+
+/// The value of [`ATTR_GEOMETRY`]: `struct vfio_pamu_geo_attr`.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Geometry {
+    aperture_start: u64,
+    aperture_end: u64,
+}
+
+/// The value of [`ATTR_STASH`]: `struct vfio_pamu_stash`.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Stash {
+    cpu: u32,
+    cache: u32,
+}
+
+/// The argument of [`MAP_MSI_BANK`]: `struct vfio_pamu_msi_bank_map`.
+#[derive(FromBytes, IntoBytes)]
+#[repr(C)]
+struct BankMap {
+    argsz: u32,
+    flags: u32,
+    msi_bank_index: u32,
+    pad: u32,
+    iova: u64,
+}
+
+/// The argument of [`UNMAP_MSI_BANK`]: `struct vfio_pamu_msi_bank_unmap`.
+#[derive(FromBytes, IntoBytes)]
+#[repr(C)]
+struct BankUnmap {
+    argsz: u32,
+    flags: u32,
+    iova: u64,
+}
+
+/// The argument of [`GET_WINDOW`]: `struct vfio_pamu_window`.
+#[derive(Default, FromBytes, IntoBytes)]
+#[repr(C)]
+struct RawWindow {
+    argsz: u32,
+    flags: u32,
+    window: u32,
+    bank: u32,
+    iova: u64,
+    size: u64,
+    paddr: u64,
+}
+
+const WINDOW_READ: u32 = 1 << 0;
+const WINDOW_WRITE: u32 = 1 << 1;
+const WINDOW_MEMORY: u32 = 1 << 2;
+const WINDOW_MSI: u32 = 1 << 3;
+const WINDOW_IMPLICIT: u32 = 1 << 4;
+
+/// The argument of [`GET_VIOLATION`]: `struct vfio_pamu_violation`.
+#[derive(Default, FromBytes, IntoBytes)]
+#[repr(C)]
+struct RawViolation {
+    argsz: u32,
+    flags: u32,
+    liodn: u32,
+    status: u32,
+    iova: u64,
+}
 
 /// The state of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,62 +192,86 @@ impl Pamu {
         &self.0
     }
 
-    fn send(&self, call: &'static str, nr: u32, bytes: &mut Bytes) -> Result<i32> {
-        abi::ioctl_bytes(&self.0, nr, bytes.as_mut()).map_err(Error::during(call))
+    fn send<T>(&self, call: &'static str, nr: u32, argument: &mut T) -> Result<i32>
+    where
+        T: FromBytes + IntoBytes,
+    {
+        abi::ioctl_bytes(&self.0, nr, argument.as_mut_bytes()).map_err(Error::during(call))
     }
 
-    fn get(&self, attribute: u32) -> Result<Bytes> {
-        let mut bytes = Bytes::new().u32(32).u32(0).u32(attribute).fill(0, 20);
-        self.send("PAMU_GET_ATTR", GET_ATTR, &mut bytes)?;
-        Ok(bytes)
+    fn get<T: FromBytes + IntoBytes>(&self, attribute: u32) -> Result<T> {
+        let mut argument = Attribute {
+            argsz: argsz::<Attribute>(),
+            flags: 0,
+            attribute,
+            pad: 0,
+            value: [0; 16],
+        };
+        self.send("PAMU_GET_ATTR", GET_ATTR, &mut argument)?;
+        let mut value = T::new_zeroed();
+        let len = size_of::<T>();
+        value.as_mut_bytes().copy_from_slice(&argument.value[..len]);
+        Ok(value)
     }
 
-    fn set(&self, attribute: u32, value: Bytes) -> Result {
-        let mut bytes = Bytes::new().u32(32).u32(0).u32(attribute).u32(0);
-        bytes = bytes.raw(value.as_ref()).fill(0, 16 - value.len());
-        self.send("PAMU_SET_ATTR", SET_ATTR, &mut bytes).map(drop)
+    fn set(&self, attribute: u32, value: &(impl IntoBytes + Immutable)) -> Result {
+        let mut argument = Attribute {
+            argsz: argsz::<Attribute>(),
+            flags: 0,
+            attribute,
+            pad: 0,
+            value: [0; 16],
+        };
+        let bytes = value.as_bytes();
+        argument.value[..bytes.len()].copy_from_slice(bytes);
+        self.send("PAMU_SET_ATTR", SET_ATTR, &mut argument)
+            .map(drop)
     }
 
     /// Returns the first and the last address of the aperture.
     pub fn geometry(&self) -> Result<(u64, u64)> {
-        let bytes = self.get(ATTR_GEOMETRY)?;
-        Ok((bytes.get_u64(16), bytes.get_u64(24)))
+        let geometry: Geometry = self.get(ATTR_GEOMETRY)?;
+        Ok((geometry.aperture_start, geometry.aperture_end))
     }
 
     /// Sets the aperture by its first and last address.
     pub fn set_geometry(&self, start: u64, end: u64) -> Result {
-        self.set(ATTR_GEOMETRY, Bytes::new().u64(start).u64(end))
+        let geometry = Geometry {
+            aperture_start: start,
+            aperture_end: end,
+        };
+        self.set(ATTR_GEOMETRY, &geometry)
     }
 
     /// Returns the number of windows. If none was set, returns the maximum.
     pub fn windows(&self) -> Result<u32> {
-        Ok(self.get(ATTR_WINDOWS)?.get_u32(16))
+        self.get(ATTR_WINDOWS)
     }
 
     /// Divides the aperture into windows.
     pub fn set_windows(&self, count: u32) -> Result {
-        self.set(ATTR_WINDOWS, Bytes::new().u32(count))
+        self.set(ATTR_WINDOWS, &count)
     }
 
     /// Returns the CPU and the level of the cache that device writes are stashed to.
     pub fn stash(&self) -> Result<(u32, u32)> {
-        let bytes = self.get(ATTR_STASH)?;
-        Ok((bytes.get_u32(16), bytes.get_u32(20)))
+        let stash: Stash = self.get(ATTR_STASH)?;
+        Ok((stash.cpu, stash.cache))
     }
 
     /// Sets the cache that device writes are stashed to.
     pub fn set_stash(&self, cpu: u32, cache: u32) -> Result {
-        self.set(ATTR_STASH, Bytes::new().u32(cpu).u32(cache))
+        self.set(ATTR_STASH, &Stash { cpu, cache })
     }
 
     /// Returns whether the kernel maps the MSI banks.
     pub fn implicit(&self) -> Result<bool> {
-        Ok(self.get(ATTR_MSI)?.get_u32(16) != 0)
+        Ok(self.get::<u32>(ATTR_MSI)? != 0)
     }
 
     /// Sets whether the kernel maps the MSI banks.
     pub fn set_implicit(&self, implicit: bool) -> Result {
-        self.set(ATTR_MSI, Bytes::new().u32(implicit.into()))
+        self.set(ATTR_MSI, &u32::from(implicit))
     }
 
     /// Maps all of `memory` at `iova`.
@@ -197,13 +298,14 @@ impl Pamu {
 
     /// Maps banks that the kernel chooses, for writing.
     pub fn map_any_banks(&self, iova: u64, size: u64) -> Result {
-        let mut bytes = Bytes::new()
-            .u32(32)
-            .u32(MapFlags::Write.bits() | MAP_FLAG_MSI)
-            .u64(0)
-            .u64(iova)
-            .u64(size);
-        self.send("IOMMU_MAP_DMA", crate::request::IOMMU_MAP_DMA, &mut bytes)
+        let mut map = DmaMap {
+            argsz: argsz::<DmaMap>(),
+            flags: MapFlags::Write.bits() | MAP_FLAG_MSI,
+            vaddr: 0,
+            iova,
+            size,
+        };
+        self.send("IOMMU_MAP_DMA", crate::request::IOMMU_MAP_DMA, &mut map)
             .map(drop)
     }
 
@@ -216,38 +318,51 @@ impl Pamu {
 
     /// Maps an MSI bank.
     pub fn map_bank(&self, bank: u32, iova: u64, flags: MapFlags) -> Result {
-        let mut bytes = Bytes::new().u32(24).u32(flags.bits()).u32(bank).u32(0);
-        bytes = bytes.u64(iova);
-        self.send("PAMU_MAP_MSI_BANK", MAP_MSI_BANK, &mut bytes)
+        let mut map = BankMap {
+            argsz: argsz::<BankMap>(),
+            flags: flags.bits(),
+            msi_bank_index: bank,
+            pad: 0,
+            iova,
+        };
+        self.send("PAMU_MAP_MSI_BANK", MAP_MSI_BANK, &mut map)
             .map(drop)
     }
 
     /// Unmaps an MSI bank.
     pub fn unmap_bank(&self, iova: u64) -> Result {
-        let mut bytes = Bytes::new().u32(16).u32(0).u64(iova);
-        self.send("PAMU_UNMAP_MSI_BANK", UNMAP_MSI_BANK, &mut bytes)
+        let mut unmap = BankUnmap {
+            argsz: argsz::<BankUnmap>(),
+            flags: 0,
+            iova,
+        };
+        self.send("PAMU_UNMAP_MSI_BANK", UNMAP_MSI_BANK, &mut unmap)
             .map(drop)
     }
 
     /// Returns the state of a window.
     pub fn window(&self, number: u32) -> Result<Window> {
-        let mut bytes = Bytes::new().u32(40).u32(0).u32(number).fill(0, 28);
-        self.send("PAMU_GET_WINDOW", GET_WINDOW, &mut bytes)?;
-        let flags = bytes.get_u32(4);
-        let content = match flags & 0xc {
-            0 => Content::Free,
-            4 => Content::Memory,
-            _ => Content::Bank(bytes.get_u32(12)),
+        let mut window = RawWindow {
+            argsz: argsz::<RawWindow>(),
+            window: number,
+            ..RawWindow::default()
+        };
+        self.send("PAMU_GET_WINDOW", GET_WINDOW, &mut window)?;
+        let has = |flag| window.flags & flag != 0;
+        let content = match (has(WINDOW_MEMORY), has(WINDOW_MSI)) {
+            (_, true) => Content::Bank(window.bank),
+            (true, false) => Content::Memory,
+            (false, false) => Content::Free,
         };
         Ok(Window {
             number,
-            iova: bytes.get_u64(16),
-            size: bytes.get_u64(24),
+            iova: window.iova,
+            size: window.size,
             content,
-            read: flags & 1 != 0,
-            write: flags & 2 != 0,
-            implicit: flags & 16 != 0,
-            phys: bytes.get_u64(32),
+            read: has(WINDOW_READ),
+            write: has(WINDOW_WRITE),
+            implicit: has(WINDOW_IMPLICIT),
+            phys: window.paddr,
         })
     }
 
@@ -260,34 +375,32 @@ impl Pamu {
 
     /// Sets the event that is signalled on each violation. `None` removes it.
     pub fn set_violation_event(&self, event: Option<&Interrupt>) -> Result {
-        let fd = event.map_or(-1, Interrupt::number);
-        let mut bytes = Bytes::new().raw(&fd.to_ne_bytes());
-        self.send(
-            "PAMU_SET_VIOLATION_EVENTFD",
-            SET_VIOLATION_EVENTFD,
-            &mut bytes,
-        )
-        .map(drop)
+        let mut fd = event.map_or(-1, Interrupt::number);
+        let call = "PAMU_SET_VIOLATION_EVENTFD";
+        self.send(call, SET_VIOLATION_EVENTFD, &mut fd).map(drop)
     }
 
     /// Returns the violation of the first device that is shut off, searching from LIODN `from`.
     pub fn violation(&self, from: u32) -> Result<Option<Violation>> {
-        let mut bytes = Bytes::new().u32(24).u32(0).u32(from).u32(0).u64(0);
-        match self.send("PAMU_GET_VIOLATION", GET_VIOLATION, &mut bytes) {
+        let mut violation = RawViolation {
+            argsz: argsz::<RawViolation>(),
+            liodn: from,
+            ..RawViolation::default()
+        };
+        match self.send("PAMU_GET_VIOLATION", GET_VIOLATION, &mut violation) {
             Err(error) if error.errno() == Errno::ENOENT => Ok(None),
             Err(error) => Err(error),
             Ok(_) => Ok(Some(Violation {
-                liodn: bytes.get_u32(8),
-                status: bytes.get_u32(12),
-                iova: bytes.get_u64(16),
+                liodn: violation.liodn,
+                status: violation.status,
+                iova: violation.iova,
             })),
         }
     }
 
     /// Revives a device that is shut off.
-    pub fn revive(&self, liodn: u32) -> Result {
-        let mut bytes = Bytes::new().u32(liodn);
-        self.send("PAMU_REVIVE", REVIVE, &mut bytes).map(drop)
+    pub fn revive(&self, mut liodn: u32) -> Result {
+        self.send("PAMU_REVIVE", REVIVE, &mut liodn).map(drop)
     }
 }
 

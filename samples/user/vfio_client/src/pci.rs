@@ -5,8 +5,11 @@
 use crate::{
     Device,
     Error,
+    Group,
     RegionInfo,
+    Register,
     Result,
+    Word,
     uapi::VFIO_PCI_CONFIG_REGION_INDEX, //
 };
 use std::{
@@ -17,8 +20,18 @@ use std::{
     },
 };
 
+/// The vendor and, in the upper half, the device.
+pub const ID: Register<u32> = Register::at(0x00);
+/// The vendor.
+pub const VENDOR: Register<u16> = Register::at(0x00);
+/// The device of the vendor.
+pub const DEVICE: Register<u16> = Register::at(0x02);
 /// The command register.
-pub const COMMAND: u64 = 4;
+pub const COMMAND: Register<u16> = Register::at(0x04);
+/// The base address register of region 2.
+pub const BAR2: Register<u32> = Register::at(0x18);
+/// The upper half of [`BAR2`].
+pub const BAR2_HIGH: Register<u16> = Register::at(0x1a);
 /// Command bit: memory space enable.
 pub const COMMAND_MEMORY: u16 = 1 << 1;
 /// Command bit: bus master enable.
@@ -35,12 +48,7 @@ pub fn sysfs(bdf: &str) -> PathBuf {
 
 /// Returns the group number of a device.
 pub fn group_of(bdf: &str) -> Result<u32> {
-    let link = sysfs(bdf).join("iommu_group");
-    let target = fs::read_link(&link).map_err(io(&link))?;
-    target
-        .file_name()
-        .and_then(|name| name.to_str()?.parse().ok())
-        .ok_or(Error::new(link.display().to_string(), crate::Errno::EINVAL))
+    Group::number_of(&sysfs(bdf))
 }
 
 /// Returns the devices of a group.
@@ -120,29 +128,19 @@ impl<'a> Config<'a> {
         })
     }
 
-    /// Reads 16 bits.
-    pub fn read_u16(&self, offset: u64) -> Result<u16> {
-        let mut bytes = [0; 2];
-        self.device.read(&self.region, offset, &mut bytes)?;
-        Ok(u16::from_le_bytes(bytes))
+    /// Reads a register.
+    pub fn get<T: Word>(&self, register: Register<T>) -> Result<T> {
+        self.device.get(&self.region, register)
     }
 
-    /// Reads 32 bits.
-    pub fn read_u32(&self, offset: u64) -> Result<u32> {
-        let mut bytes = [0; 4];
-        self.device.read(&self.region, offset, &mut bytes)?;
-        Ok(u32::from_le_bytes(bytes))
-    }
-
-    /// Writes 16 bits.
-    pub fn write_u16(&self, offset: u64, value: u16) -> Result {
-        self.device
-            .write(&self.region, offset, &value.to_le_bytes())
+    /// Writes a register.
+    pub fn set<T: Word>(&self, register: Register<T>, value: T) -> Result {
+        self.device.set(&self.region, register, value)
     }
 
     /// Enables memory space and bus mastering.
     pub fn enable(&self) -> Result {
-        let command = self.read_u16(COMMAND)?;
-        self.write_u16(COMMAND, command | COMMAND_MEMORY | COMMAND_MASTER)
+        let command = self.get(COMMAND)?;
+        self.set(COMMAND, command | COMMAND_MEMORY | COMMAND_MASTER)
     }
 }

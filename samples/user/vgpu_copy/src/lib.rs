@@ -11,7 +11,15 @@ use vfio_client::{
     Group,
     Interrupt,
     Memory,
-    RegionInfo, //
+    RegionInfo,
+    Register, //
+};
+use zerocopy::{
+    Immutable, IntoBytes,
+    little_endian::{
+        U32,
+        U64, //
+    },
 };
 
 pub use vfio_client::mdev::{
@@ -45,21 +53,33 @@ const REGISTERS: u32 = 0;
 const MEMORY: u32 = 2;
 const MSI: u32 = 1;
 
-const ID: u64 = 0x00;
-const MEMORY_SIZE: u64 = 0x04;
-const PASID: u64 = 0x08;
-const LINK: u64 = 0x0c;
-const PEERS: u64 = 0x10;
-const ADDRESS: u64 = 0x20;
-const OFFSET: u64 = 0x28;
+const ID: Register<u32> = Register::at(0x00);
+const MEMORY_SIZE: Register<u32> = Register::at(0x04);
+const PASID: Register<u32> = Register::at(0x08);
+/// The number of the link to the peers, or [`NONE`].
+pub const LINK: Register<u32> = Register::at(0x0c);
+/// The number of devices in the group.
+pub const PEERS: Register<u32> = Register::at(0x10);
+/// The first of the registers in [`Source`].
+const SOURCE: u64 = 0x20;
+const OFFSET: Register<u32> = Register::at(0x28);
 const PEER: u64 = 0x30;
-const PEER_OFFSET: u64 = 0x40;
-const COMMAND: u64 = 0x50;
-const STATUS: u64 = 0x54;
-const COMPLETED: u64 = 0x58;
+const PEER_OFFSET: Register<u32> = Register::at(0x40);
+const COMMAND: Register<u32> = Register::at(0x50);
+const STATUS: Register<u32> = Register::at(0x54);
+const COMPLETED: Register<u32> = Register::at(0x58);
+
+/// The registers that one write sets: the address, the offset and the length of a copy.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct Source {
+    address: U64,
+    offset: U32,
+    length: U32,
+}
 
 /// The value of registers for something that does not exist.
-const NONE: u32 = u32::MAX;
+pub const NONE: u32 = u32::MAX;
 
 /// The commands.
 #[derive(Clone, Copy, Debug)]
@@ -181,12 +201,16 @@ impl Vgpu {
 
     /// Starts a command. The command stays pending while the device is stopped.
     pub fn start(&self, command: Command, operands: &Operands) -> Result<()> {
-        let [low, high] = [operands.address as u32, (operands.address >> 32) as u32];
-        let words = [low, high, operands.offset, operands.length];
-        self.set_registers(ADDRESS, &words)?;
-        self.device.write(&self.registers, PEER, &operands.peer)?;
-        self.set_registers(PEER_OFFSET, &[operands.peer_offset])?;
-        self.set_registers(COMMAND, &[command as u32])
+        let source = Source {
+            address: operands.address.into(),
+            offset: operands.offset.into(),
+            length: operands.length.into(),
+        };
+        let (device, registers) = (&self.device, &self.registers);
+        device.write(registers, SOURCE, source.as_bytes())?;
+        device.write(registers, PEER, &operands.peer)?;
+        device.set(registers, PEER_OFFSET, operands.peer_offset)?;
+        Ok(device.set(registers, COMMAND, command as u32)?)
     }
 
     /// Returns the number of the pending command, or 0 if there is none.
@@ -210,17 +234,7 @@ impl Vgpu {
         self.register(OFFSET)
     }
 
-    fn register(&self, at: u64) -> Result<u32> {
-        let mut bytes = [0; 4];
-        self.device.read(&self.registers, at, &mut bytes)?;
-        Ok(u32::from_le_bytes(bytes))
-    }
-
-    fn set_registers(&self, at: u64, values: &[u32]) -> Result<()> {
-        let bytes: Vec<u8> = values
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect();
-        Ok(self.device.write(&self.registers, at, &bytes)?)
+    fn register(&self, register: Register<u32>) -> Result<u32> {
+        Ok(self.device.get(&self.registers, register)?)
     }
 }

@@ -24,8 +24,6 @@ use std::{
     },
 };
 use vfio_client::{
-    Container,
-    Iommu,
     MapFlags,
     Memory, //
 };
@@ -95,10 +93,7 @@ fn copy(a: &Mdev, b: &Mdev) -> Result<Status> {
     let pattern: Vec<u8> = (0..LENGTH).map(|at| (at / 8 * 31 + at) as u8).collect();
     memory.write(0, &pattern);
 
-    let container = Container::open()?;
-    let group = a.group()?;
-    group.set_container(&container)?;
-    container.set_iommu(Iommu::Type1v2)?;
+    let (container, group) = a.attach()?;
     let other = (a.group_number()? != b.group_number()?)
         .then(|| b.group())
         .transpose()?;

@@ -7,7 +7,16 @@ use super::{
     registry, //
 };
 use crate::{
-    Bytes, PAGE_SIZE, pamu, request,
+    PAGE_SIZE, pamu, request,
+    structures::{
+        Bitmap,
+        DirtyPages,
+        DirtyRange,
+        DmaMap,
+        DmaUnmap,
+        Feature,
+        LoggingReport, //
+    },
     uapi::{
         VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
         VFIO_DEVICE_FEATURE_GET,
@@ -25,6 +34,10 @@ use std::os::fd::{
     FromRawFd,
     OwnedFd,
     RawFd, //
+};
+use zerocopy::{
+    FromBytes,
+    IntoBytes, //
 };
 
 pub(super) fn syscall(fd: impl AsFd, nr: u32, arg: usize) -> Result<i32, Errno> {
@@ -90,48 +103,63 @@ pub(crate) fn ioctl_at(
 /// contained an address, which is harmless.
 #[track_caller]
 pub(super) fn check_pointers(nr: u32, memory: &Memory, offset: usize) {
-    // The offsets of the address and of the length, and the flags without which the kernel ignores
-    // them.
-    let (address, length, flags) = match nr {
-        request::IOMMU_MAP_DMA => (8, 24, u32::MAX),
-        request::IOMMU_UNMAP_DMA => (40, 32, VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP),
-        request::IOMMU_DIRTY_PAGES => (40, 32, VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP),
-        _ => return,
-    };
-    check_report(nr, memory, offset);
-    let end = offset + address.max(length) + 8;
-    if !memory.is_readable() || end > memory.len() {
-        return;
+    let targets = [target(nr, memory, offset), report(nr, memory, offset)];
+    for (address, length) in targets.into_iter().flatten() {
+        assert!(
+            registry::may_write(address, length),
+            "request {nr:#x} would let the kernel write {length:#x} bytes at {address:#x}"
+        );
     }
-    let bytes = Bytes::new().raw(&memory.to_vec(offset, end - offset));
-    let (address, length) = (bytes.get_u64(address), bytes.get_u64(length));
-    // A backend that knows this flag takes no address, and others reject the flag.
-    let no_memory = nr == request::IOMMU_MAP_DMA && bytes.get_u32(4) & pamu::MAP_FLAG_MSI != 0;
-    assert!(
-        no_memory || bytes.get_u32(4) & flags == 0 || registry::may_write(address, length),
-        "request {nr:#x} would let the kernel write {length:#x} bytes at {address:#x}"
-    );
 }
 
-/// Checks the bitmap address of a DMA logging report, which is a feature of devices.
-#[track_caller]
-fn check_report(nr: u32, memory: &Memory, offset: usize) {
-    const SIZE: usize = 8 + 32;
-    const GET_REPORT: u32 = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT;
-    if nr != request::DEVICE_FEATURE || !memory.is_readable() || offset + SIZE > memory.len() {
-        return;
+/// Returns the structure at `offset`, unless the kernel cannot read all of it.
+fn peek<T: FromBytes + IntoBytes>(memory: &Memory, offset: usize) -> Option<T> {
+    let fits = memory.is_readable() && offset + size_of::<T>() <= memory.len();
+    fits.then(|| memory.read_value(offset))
+}
+
+/// Returns the address and the length of the memory that a request lets a device or the kernel
+/// write.
+fn target(nr: u32, memory: &Memory, offset: usize) -> Option<(u64, u64)> {
+    match nr {
+        request::IOMMU_MAP_DMA => {
+            let map: DmaMap = peek(memory, offset)?;
+            // A backend that knows this flag takes no address, and others reject the flag.
+            let no_memory = map.flags & pamu::MAP_FLAG_MSI != 0;
+            (map.flags != 0 && !no_memory).then_some((map.vaddr, map.size))
+        }
+        request::IOMMU_UNMAP_DMA => {
+            let unmap: DmaUnmap = peek(memory, offset)?;
+            let bitmap: Bitmap = peek(memory, offset + size_of::<DmaUnmap>())?;
+            (unmap.flags & VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP != 0)
+                .then_some((bitmap.data, bitmap.size))
+        }
+        request::IOMMU_DIRTY_PAGES => {
+            let dirty: DirtyPages = peek(memory, offset)?;
+            let DirtyRange { bitmap, .. } = peek(memory, offset + size_of::<DirtyPages>())?;
+            (dirty.flags & VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP != 0)
+                .then_some((bitmap.data, bitmap.size))
+        }
+        _ => None,
     }
-    let bytes = Bytes::new().raw(&memory.to_vec(offset, SIZE));
-    let (length, page_size, bitmap) = (bytes.get_u64(16), bytes.get_u64(24), bytes.get_u64(32));
+}
+
+/// Returns the address and the length of the bitmap of a DMA logging report, which is a feature of
+/// devices.
+fn report(nr: u32, memory: &Memory, offset: usize) -> Option<(u64, u64)> {
+    const GET_REPORT: u32 = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT;
+    if nr != request::DEVICE_FEATURE {
+        return None;
+    }
+    let feature: Feature = peek(memory, offset)?;
+    let report: LoggingReport = peek(memory, offset + size_of::<Feature>())?;
+    let is_valid = feature.flags & GET_REPORT == GET_REPORT
+        && report.page_size >= PAGE_SIZE as u64
+        && report.iova.checked_add(report.length).is_some();
     // The kernel writes whole words of 64 bits.
-    let words = (length / page_size.max(1)).div_ceil(64).saturating_add(1);
-    assert!(
-        bytes.get_u32(4) & GET_REPORT != GET_REPORT
-            || page_size < PAGE_SIZE as u64
-            || bytes.get_u64(8).checked_add(length).is_none()
-            || registry::may_write(bitmap, words.saturating_mul(8)),
-        "a report would let the kernel write behind {bitmap:#x}"
-    );
+    let bits = report.length / report.page_size.max(1);
+    let words = bits.div_ceil(64).saturating_add(1);
+    is_valid.then_some((report.bitmap, words.saturating_mul(8)))
 }
 
 /// Opens a device by its name in a group.

@@ -6,7 +6,9 @@ use super::registry;
 use crate::{
     Error,
     PAGE_SIZE,
-    Result, //
+    Register,
+    Result,
+    Word, //
 };
 use nix::sys::mman::{
     MapFlags,
@@ -28,6 +30,10 @@ use std::{
         AtomicU64,
         Ordering, //
     }, //
+};
+use zerocopy::{
+    FromBytes,
+    IntoBytes, //
 };
 
 /// A mapping that others can change at any time.
@@ -56,16 +62,6 @@ unsafe impl Sync for Memory {}
 
 /// The shift of the hugepage order in the flags of mmap().
 const MAP_HUGE_SHIFT: u32 = 26;
-
-mod sealed {
-    /// Types for which every bit pattern is valid.
-    pub trait Word: Copy {}
-    impl Word for u8 {}
-    impl Word for u16 {}
-    impl Word for u32 {}
-    impl Word for u64 {}
-}
-use sealed::Word;
 
 impl Memory {
     /// Allocates `len` bytes of zeroed private memory, rounded up to pages.
@@ -219,7 +215,8 @@ impl Memory {
     #[track_caller]
     fn load<T: Word>(&self, offset: usize) -> T {
         assert!(self.readable, "the memory can't be read");
-        // SAFETY: `at` checked bounds and alignment; by the invariant the mapping is live.
+        // SAFETY: `at` checked bounds and alignment; by the invariant the mapping is live. Every
+        // bit pattern of a word is valid.
         unsafe { self.at::<T>(offset).read_volatile() }
     }
 
@@ -230,6 +227,18 @@ impl Memory {
         // SAFETY: `at` checked bounds and alignment; by the invariant the mapping is live, and no
         // reference points into it.
         unsafe { self.at::<T>(offset).write_volatile(value) }
+    }
+
+    /// Reads a register by one access.
+    #[track_caller]
+    pub fn get<T: Word>(&self, register: Register<T>) -> T {
+        T::from_le(self.load(register.offset()))
+    }
+
+    /// Writes a register by one access.
+    #[track_caller]
+    pub fn set<T: Word>(&self, register: Register<T>, value: T) {
+        self.store(register.offset(), value.to_le());
     }
 
     /// Reads 8 bits.
@@ -299,6 +308,14 @@ impl Memory {
             *byte = self.load(at);
             at += 1;
         }
+    }
+
+    /// Returns a copy of a structure, which may tear if others write it meanwhile.
+    #[track_caller]
+    pub fn read_value<T: FromBytes + IntoBytes>(&self, offset: usize) -> T {
+        let mut value = T::new_zeroed();
+        self.read(offset, value.as_mut_bytes());
+        value
     }
 
     /// Copies bytes into the memory.

@@ -10,7 +10,6 @@ use super::{
     },
 };
 use crate::{
-    Bytes,
     Error,
     PAGE_SIZE, //
 };
@@ -64,9 +63,27 @@ use std::{
     },
     time::Duration,
 };
+use zerocopy::{
+    FromBytes,
+    FromZeros,
+    IntoBytes, //
+};
 
 /// The crate lacks this constant because its C definition contains a cast.
 const UFFDIO_WRITEPROTECT_MODE_WP: u64 = 1;
+
+/// The message about a page fault: `struct uffd_msg`.
+#[derive(FromBytes, IntoBytes)]
+#[repr(C)]
+struct PageFault {
+    event: u8,
+    reserved: [u8; 7],
+    flags: u64,
+    address: u64,
+    thread: u64,
+}
+
+const _: () = assert!(size_of::<PageFault>() == size_of::<uffd_msg>());
 
 /// The accesses that block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,16 +236,14 @@ impl Userfault {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, timeout).map_err(Error::during("poll"))?;
-        let mut message = [0; size_of::<uffd_msg>()];
-        match read(&self.fd, &mut message) {
+        let mut message = PageFault::new_zeroed();
+        match read(&self.fd, message.as_mut_bytes()) {
             Err(Errno::EAGAIN) => return Ok(None),
             other => other.map_err(Error::during("read of userfaultfd"))?,
         };
-        // Page faults are the only event that was requested. The message has its kind, flags and
-        // address.
-        assert_eq!(u32::from(message[0]), UFFD_EVENT_PAGEFAULT);
-        let address = Bytes::new().raw(&message).get_u64(16);
-        Ok(Some((address - self.memory.addr()) as usize))
+        // Page faults are the only event that was requested.
+        assert_eq!(u32::from(message.event), UFFD_EVENT_PAGEFAULT);
+        Ok(Some((message.address - self.memory.addr()) as usize))
     }
 
     /// Resumes the blocked threads, and blocks no others.

@@ -16,10 +16,12 @@ use anyhow::Result;
 use vfio_client::{
     Bytes, Errno, Iommu, Memory, PAGE_SIZE,
     edu::{
+        self,
         Edu,
         IDENTITY, //
     },
     pci::{
+        self,
         COMMAND,
         Config, //
     },
@@ -126,7 +128,7 @@ fn reset_only_if_supported() -> Result<()> {
     if nvme.device.info()?.can_reset() {
         nvme.device.reset()?;
         let config = Config::of(&nvme.device)?;
-        assert_eq!(config.read_u16(COMMAND)? & 4, 0, "DMA is off after a reset");
+        assert_eq!(config.get(COMMAND)? & 4, 0, "DMA is off after a reset");
     } else {
         assert_eq!(nvme.device.reset().errno(), Errno::EINVAL);
     }
@@ -290,11 +292,11 @@ fn mmap_region() -> Result<()> {
     assert!(edu.is_alive());
     let bar = setup.device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
     let second = setup.device.map_region(&bar, 0, PAGE_SIZE)?;
-    assert_eq!(second.read_u32(0), IDENTITY);
+    assert_eq!(second.get(edu::ID), IDENTITY);
     let last = setup
         .device
         .map_region(&bar, bar.size - PAGE_SIZE as u64, PAGE_SIZE)?;
-    let _ = last.read_u32(0);
+    let _ = last.get(edu::ID);
     Ok(())
 }
 
@@ -322,7 +324,7 @@ fn mmap_outlives_descriptor() -> Result<()> {
     drop(setup);
     // The mapping holds a reference to the open file.
     assert_eq!(edu.id(), IDENTITY);
-    let number = vfio_client::pci::group_of(crate::env::EDU)?;
+    let number = pci::group_of(crate::env::EDU)?;
     assert_eq!(vfio_client::Group::open(number).errno(), Errno::EBUSY);
     drop(edu);
     vfio_client::Group::open(number)?;
@@ -332,17 +334,17 @@ fn mmap_outlives_descriptor() -> Result<()> {
 fn read_and_write_config_space() -> Result<()> {
     let setup = Setup::new()?;
     let config = Config::of(&setup.device)?;
-    assert_eq!(config.read_u32(0)?, 0x11e8_1234);
-    config.write_u16(0, 0x5555)?;
-    assert_eq!(config.read_u32(0)?, 0x11e8_1234, "can't be written");
-    assert_eq!(config.read_u16(COMMAND)? & 4, 0, "no DMA until asked for");
+    assert_eq!(config.get(pci::ID)?, 0x11e8_1234);
+    config.set(pci::VENDOR, 0x5555)?;
+    assert_eq!(config.get(pci::ID)?, 0x11e8_1234, "can't be written");
+    assert_eq!(config.get(COMMAND)? & 4, 0, "no DMA until asked for");
     config.enable()?;
-    assert_eq!(config.read_u16(COMMAND)? & 6, 6);
+    assert_eq!(config.get(COMMAND)? & 6, 6);
     drop(setup);
     // The next user finds the device in its initial state.
     let setup = Setup::new()?;
     let config = Config::of(&setup.device)?;
-    assert_eq!(config.read_u16(COMMAND)? & 4, 0);
+    assert_eq!(config.get(COMMAND)? & 4, 0);
     Ok(())
 }
 
@@ -371,11 +373,8 @@ fn read_and_write_bar() -> Result<()> {
     let setup = Setup::new()?;
     Config::of(&setup.device)?.enable()?;
     let bar = setup.device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
-    let mut word = [0; 4];
-    setup.device.read(&bar, 0, &mut word)?;
-    assert_eq!(u32::from_le_bytes(word), IDENTITY);
-    setup.device.write(&bar, 4, &0x1234_5678u32.to_le_bytes())?;
-    setup.device.read(&bar, 4, &mut word)?;
-    assert_eq!(u32::from_le_bytes(word), !0x1234_5678);
+    assert_eq!(setup.device.get(&bar, edu::ID)?, IDENTITY);
+    setup.device.set(&bar, edu::LIVENESS, 0x1234_5678)?;
+    assert_eq!(setup.device.get(&bar, edu::LIVENESS)?, !0x1234_5678);
     Ok(())
 }

@@ -74,7 +74,7 @@ fn finish(controller: &mut Controller<'_>) -> Result<usize> {
             "no further command completed after {done}"
         );
         done += completions.len();
-        failed += completions.iter().filter(|c| c.status != 0).count();
+        failed += completions.iter().filter(|c| c.status() != 0).count();
     }
     Ok(failed)
 }

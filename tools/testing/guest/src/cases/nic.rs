@@ -223,7 +223,7 @@ fn low_power() -> Result<()> {
     // Any request resumes the device, as does access to its configuration space. Then it is
     // suspended again.
     device.info()?;
-    assert_eq!(Config::of(device)?.read_u16(0)?, 0x8086);
+    assert_eq!(Config::of(device)?.get(pci::VENDOR)?, 0x8086);
     reaches(NIC, "suspended")?;
     feature(device, SET | LOW_POWER_EXIT, &[])?;
     assert_eq!(power(NIC)?, "active");

@@ -116,7 +116,7 @@ fn several_functions_in_one_container() -> Result<()> {
         let device = open(&group, bdf, RIGHT)?;
         let config = Config::of(&device)?;
         // The driver emulates what the configuration space of a function lacks.
-        let ids = (config.read_u16(0)?, config.read_u16(2)?);
+        let ids = (config.get(pci::VENDOR)?, config.get(pci::DEVICE)?);
         assert_eq!(ids, (0x8086, 0x10ca), "{bdf}");
         config.enable()?;
         let registers = device.map_whole(VFIO_PCI_BAR0_REGION_INDEX)?;

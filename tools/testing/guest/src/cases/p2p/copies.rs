@@ -17,13 +17,12 @@ use anyhow::{
 };
 use std::fs;
 use vfio_client::{
-    Container,
-    Errno,
-    MapFlags,
-    Memory,
-    PAGE_SIZE,
+    Container, Errno, MapFlags, Memory, PAGE_SIZE, Register,
     mdev::type_folder,
-    pci::Config, //
+    pci::{
+        self,
+        Config, //
+    },
 };
 use vgpu_copy::{
     Command,
@@ -56,6 +55,8 @@ cases! {
 }
 
 const IOVA: u64 = 0x40_0000;
+/// The configuration register of the MSI capability.
+const MSI: Register<u16> = Register::at(0x50);
 
 /// Returns bytes that depend on their position.
 fn pattern(len: usize, seed: usize) -> Vec<u8> {
@@ -125,11 +126,11 @@ fn configuration_space() -> Result<()> {
     let mdev = Mdev::with_new_uuid(Kind::Single)?;
     let (device, _group, _container) = open(&mdev)?;
     let config = Config::of(device.device())?;
-    let identity = config.read_u32(0)?;
+    let identity = config.get(pci::ID)?;
     config.enable()?;
-    assert_eq!(config.read_u16(0x04)? & 0x6, 0x6);
-    assert_eq!(config.read_u32(0)?, identity);
-    assert_eq!(config.read_u16(0x50)? & 0xff, 0x05, "no MSI capability");
+    assert_eq!(config.get(pci::COMMAND)? & 0x6, 0x6);
+    assert_eq!(config.get(pci::ID)?, identity);
+    assert_eq!(config.get(MSI)? & 0xff, 0x05, "no MSI capability");
     Ok(())
 }
 

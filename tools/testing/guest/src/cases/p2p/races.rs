@@ -40,7 +40,10 @@ use vfio_client::{
 };
 use vgpu_copy::{
     Kind,
+    LINK,
     Mdev,
+    NONE,
+    PEERS,
     new_uuid, //
 };
 
@@ -231,18 +234,11 @@ fn look_at_new(uuid: &str, over: &AtomicBool) -> Result<()> {
         }
     };
     let registers = open.device.region(0)?;
-    let register = |offset| -> Result<u32> {
-        let mut bytes = [0; 4];
-        open.device.read(&registers, offset, &mut bytes)?;
-        Ok(u32::from_le_bytes(bytes))
-    };
-    ensure!(register(LINK)? != u32::MAX, "the group had no member");
+    let register = |register| open.device.get(&registers, register);
+    ensure!(register(LINK)? != NONE, "the group had no member");
     ensure!(register(PEERS)? == 1, "not the only member of its group");
     Ok(())
 }
-
-const LINK: u64 = 0x0c;
-const PEERS: u64 = 0x10;
 
 /// How often random operations of several threads have succeeded.
 #[derive(Debug, Default)]

@@ -29,7 +29,8 @@ use vfio_client::{
     Iommu,
     MapFlags,
     Memory,
-    PAGE_SIZE, //
+    PAGE_SIZE,
+    Register, //
 };
 use vgpu_copy::Kind;
 
@@ -48,6 +49,7 @@ cases! {
 const NULL: &str = "mdev_null-page";
 const MEMORY: u32 = 0;
 const REGISTER: u32 = 1;
+const VALUE: Register<u32> = Register::at(0);
 const SECRET: [u8; PAGE_SIZE] = [0x5a; PAGE_SIZE];
 const ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 
@@ -80,16 +82,14 @@ fn memory_in_a_mapping_is_zero_for_the_next_user() -> Result<()> {
 }
 
 fn register(device: &Device) -> Result<u32> {
-    let mut bytes = [0; 4];
-    device.read(&device.region(REGISTER)?, 0, &mut bytes)?;
-    Ok(u32::from_le_bytes(bytes))
+    Ok(device.get(&device.region(REGISTER)?, VALUE)?)
 }
 
 fn registers_are_reset_for_the_next_user() -> Result<()> {
     let mdev = Mdev::new(NULL, UUIDS[0])?;
     let first = mdev.open()?;
     let region = first.device.region(REGISTER)?;
-    first.device.write(&region, 0, &7_u32.to_le_bytes())?;
+    first.device.set(&region, VALUE, 7)?;
     assert_eq!(register(&first.device)?, 7);
     drop(first);
     assert_eq!(register(&mdev.open()?.device)?, 0);
@@ -152,16 +152,15 @@ fn mapping_at_any_page() -> Result<()> {
     let region = open.device.region(2)?;
     let count = region.size as usize / PAGE_SIZE;
     let address = |page: usize| (page * PAGE_SIZE) as u64;
+    let number = |page: usize| Register::<u32>::at(page * PAGE_SIZE);
     for page in 0..count {
-        let number = (page as u32 + 1).to_le_bytes();
-        open.device.write(&region, address(page), &number)?;
+        open.device.set(&region, number(page), page as u32 + 1)?;
     }
     for first in [0, 1, count / 2, count - 1] {
         let len = (count - first) * PAGE_SIZE;
         let memory = open.device.map_region(&region, address(first), len)?;
         for page in first..count {
-            let number = memory.read_u32((page - first) * PAGE_SIZE);
-            assert_eq!(number, page as u32 + 1);
+            assert_eq!(memory.get(number(page - first)), page as u32 + 1);
         }
         let beyond = open
             .device

@@ -31,7 +31,10 @@ use std::io::{
 };
 use vfio_client::{
     Errno,
-    pci::Config, //
+    pci::{
+        self,
+        Config, //
+    },
 };
 use vgpu_copy::{
     Command,
@@ -79,8 +82,8 @@ impl View {
             offset: vgpu.offset()?,
             status: vgpu.status()?,
             completed: vgpu.completed()?,
-            command: config.read_u16(0x04)?,
-            bar: config.read_u32(0x18)?,
+            command: config.get(pci::COMMAND)?,
+            bar: config.get(pci::BAR2)?,
         })
     }
 }
@@ -99,7 +102,7 @@ fn used(kind: Kind) -> Result<Open> {
     assert_eq!(vgpu.run(Command::Load, &operands)?, Status::Fault);
     let config = Config::of(open.device())?;
     config.enable()?;
-    config.write_u16(0x1a, 0xfeed)?;
+    config.set(pci::BAR2_HIGH, 0xfeed)?;
     Ok(open)
 }
 
@@ -229,7 +232,7 @@ fn corrupted_data() -> Result<()> {
         to.vgpu.memory().write(0, &before.memory);
         let config = Config::of(to.device())?;
         config.enable()?;
-        config.write_u16(0x1a, (before.bar >> 16) as u16)?;
+        config.set(pci::BAR2_HIGH, (before.bar >> 16) as u16)?;
         let operands = Operands {
             offset: before.offset,
             length: 1,
