@@ -16,13 +16,17 @@ use anyhow::{
 };
 use std::{
     fs,
-    thread::sleep,
-    time::{
-        Duration,
-        Instant, //
-    },
+    time::Duration, //
 };
-use vfio_client::PAGE_SIZE;
+use support::machine::{
+    locked_kib_of,
+    pinned_pages,
+    vmstat, //
+};
+use vfio_client::{
+    PAGE_SIZE,
+    wait::until, //
+};
 
 /// The kernel frees some objects shortly after the last close.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Base {
     device: String,
     iommu_pages: u64,
-    pins: u64,
+    pins: i64,
 }
 
 impl Base {
@@ -41,57 +45,31 @@ impl Base {
         Ok(Self {
             device: device.to_owned(),
             iommu_pages: iommu_pages()?,
-            pins: pins()?,
+            pins: pinned_pages()?,
         })
     }
 
     /// Fails if a counter differs from before, or the device does no DMA any more.
     pub fn check(self) -> Result<()> {
         check_dma(&self.device).context("DMA after measuring")?;
-        let start = Instant::now();
-        loop {
-            let now = (iommu_pages()?, pins()?, locked_kib()?);
-            let base = (self.iommu_pages, self.pins, 0);
+        let base = (self.iommu_pages, self.pins, 0);
+        let mut now = base;
+        let settled = until(PATIENCE, || -> Result<bool> {
+            now = (iommu_pages()?, pinned_pages()?, locked_kib_of("self")?);
             // An IOMMU driver may free memory that it had kept in reserve.
-            if now.0 <= base.0 && now.1 == base.1 && now.2 == base.2 {
-                return Ok(());
-            }
-            ensure!(
-                start.elapsed() < PATIENCE,
-                "pages of page tables, pinned pages, locked KiB: were {base:?}, are {now:?}"
-            );
-            sleep(Duration::from_millis(50));
-        }
+            Ok(now.0 <= base.0 && now.1 == base.1 && now.2 == base.2)
+        })?;
+        ensure!(
+            settled,
+            "pages of page tables, pinned pages, locked KiB: were {base:?}, are {now:?}"
+        );
+        Ok(())
     }
-}
-
-/// Returns the value of a line of /proc/vmstat.
-fn vmstat(name: &str) -> Result<u64> {
-    // Processors count separately for a while; this adds their counters up.
-    let _ = fs::write("/proc/sys/vm/stat_refresh", "1");
-    let text = fs::read_to_string("/proc/vmstat").context("/proc/vmstat")?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    Ok(line.with_context(|| name.to_owned())?.parse()?)
 }
 
 /// Returns the number of pages used for IOMMU page tables.
 pub fn iommu_pages() -> Result<u64> {
     vmstat("nr_iommu_pages")
-}
-
-/// Returns the number of pinned pages of the whole machine.
-fn pins() -> Result<u64> {
-    Ok(vmstat("nr_foll_pin_acquired")? - vmstat("nr_foll_pin_released")?)
-}
-
-/// Returns the locked memory of the process in KiB.
-fn locked_kib() -> Result<u64> {
-    let text = fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmLck:"));
-    let value = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
-    Ok(value.context("VmLck")?.parse()?)
 }
 
 /// Makes the device copy from and to a page.

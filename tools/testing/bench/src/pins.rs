@@ -2,10 +2,6 @@
 
 //! Pages that are pinned by the driver of a device without an IOMMU, `vfio_pin_test`.
 
-#[path = "../../modules/mdev_pin_test/interface.rs"]
-#[allow(dead_code, reason = "other programs ask for the rest")]
-mod interface;
-
 use crate::{
     base::slab_bytes,
     measure::{
@@ -22,27 +18,25 @@ use crate::{
     },
 };
 use anyhow::{
-    Context,
     Result,
     ensure, //
 };
-use interface::{
-    PIN_ONLY,
-    READ,
-    UNPIN_STRAY,
-    WRITE, //
+use support::{
+    devices,
+    pin::{
+        Ask,
+        IN_C,
+        Pages,
+        READ,
+        WRITE, //
+    },
 };
-use std::fs;
 use vfio_client::{
-    Bytes,
     Container,
     Device,
-    Group,
     PAGE_SIZE, //
 };
 
-/// The name of the device and of its sysfs directory.
-const NAME: &str = "vfio_pin_test.0";
 /// The maximum number of pages that a driver can pin at a time.
 const COUNT: u32 = 512;
 /// The number of pages to pin to measure the memory overhead.
@@ -57,7 +51,7 @@ pub fn measure(device: &str) -> Result<()> {
     let (attached, pinner) = open()?;
     run("pin_pages(512)", &attached.container, &pinner, &memory)?;
     bytes(&attached.container, &pinner, &memory)?;
-    let beside = Group::open(vfio_client::pci::group_of(device)?)?;
+    let beside = devices::group(device)?;
     beside.set_container(&attached.container)?;
     run(
         "pin_pages(512) beside an IOMMU",
@@ -72,24 +66,26 @@ pub fn measure(device: &str) -> Result<()> {
 }
 
 fn open() -> Result<(Attached, Device)> {
-    let path = format!("/sys/bus/platform/devices/{NAME}/iommu_group");
-    let link = fs::read_link(&path).context(path)?;
-    let number = link.file_name().and_then(|name| name.to_str());
-    let group = Group::open(number.context("the group has no number")?.parse()?)?;
-    let attached = Attached::with(group)?;
-    let device = attached.group.device(NAME)?;
+    let attached = Attached::new(IN_C)?;
+    let device = attached.group.device(IN_C)?;
     Ok((attached, device))
 }
 
-fn request(nr: u32, iova: u64, count: u32) -> Result<Request> {
-    Request::new(nr, &Bytes::new().u64(iova).u32(count).u32(PROT).u64(0))
+fn request(ask: Ask, iova: u64, count: u32) -> Result<Request> {
+    let pages = Pages {
+        iova,
+        count,
+        prot: PROT,
+        word: 0,
+    };
+    Request::new(ask.number(), &pages.bytes())
 }
 
 fn run(name: &str, container: &Container, pinner: &Device, memory: &Filled) -> Result<()> {
     let size = u64::from(COUNT) * PAGE_SIZE as u64;
     Request::map(memory.addr, IOVA, size)?.send(container)?;
-    let mut pin = request(PIN_ONLY, IOVA, COUNT)?;
-    let mut unpin = request(UNPIN_STRAY, IOVA, COUNT)?;
+    let mut pin = request(Ask::PinOnly, IOVA, COUNT)?;
+    let mut unpin = request(Ask::UnpinStray, IOVA, COUNT)?;
     turns(
         name,
         ["pin", "unpin"],
@@ -112,11 +108,11 @@ fn bytes(container: &Container, pinner: &Device, memory: &Filled) -> Result<()> 
     let parts = MANY / COUNT;
     let before = slab_bytes()?;
     for nth in 0..parts {
-        request(PIN_ONLY, part(nth), COUNT)?.send(pinner)?;
+        request(Ask::PinOnly, part(nth), COUNT)?.send(pinner)?;
     }
     let taken = slab_bytes()?.saturating_sub(before);
     for nth in 0..parts {
-        request(UNPIN_STRAY, part(nth), COUNT)?.send(pinner)?;
+        request(Ask::UnpinStray, part(nth), COUNT)?.send(pinner)?;
     }
     print("bytes a pinned page", &[taken / u64::from(MANY)]);
     // One page in 16. A larger distance makes no difference.
@@ -124,11 +120,11 @@ fn bytes(container: &Container, pinner: &Device, memory: &Filled) -> Result<()> 
     let apart = |nth: u64| IOVA + nth * 16 * PAGE_SIZE as u64;
     let before = slab_bytes()?;
     for nth in 0..pages {
-        request(PIN_ONLY, apart(nth), 1)?.send(pinner)?;
+        request(Ask::PinOnly, apart(nth), 1)?.send(pinner)?;
     }
     let taken = slab_bytes()?.saturating_sub(before);
     for nth in 0..pages {
-        request(UNPIN_STRAY, apart(nth), 1)?.send(pinner)?;
+        request(Ask::UnpinStray, apart(nth), 1)?.send(pinner)?;
     }
     print(
         "bytes a pinned page, each far from the next",

@@ -6,25 +6,36 @@ use anyhow::{
     Result,
     ensure, //
 };
-use std::os::fd::{
-    AsFd,
-    AsRawFd, //
+use std::{
+    mem::offset_of,
+    os::fd::{
+        AsFd,
+        AsRawFd, //
+    },
+};
+use support::{
+    devices,
+    requests::{
+        MapDma,
+        UnmapDma, //
+    },
 };
 use vfio_client::{
     Bytes,
     Container,
     Group,
     Iommu,
-    MapFlags,
     Memory,
-    pci,
     raw,
     request,
-    uapi::VFIO_DMA_UNMAP_FLAG_ALL, //
+    structures::DmaUnmap, //
 };
 
 /// A size that is sufficient for any answer with its capabilities.
 const ANSWER: usize = 1024;
+
+/// The offset of the size of an unmap request, to which the kernel writes its result.
+const UNMAPPED: usize = offset_of!(DmaUnmap, size);
 
 /// A request that can be sent repeatedly.
 pub struct Request {
@@ -42,29 +53,23 @@ impl Request {
 
     /// Prepares a request that maps `size` bytes at `addr` for reading and writing.
     pub fn map(addr: u64, iova: u64, size: u64) -> Result<Self> {
-        let bytes = Bytes::new()
-            .u32(32)
-            .u32(MapFlags::ReadWrite.bits())
-            .u64(addr)
-            .u64(iova)
-            .u64(size);
-        Self::new(request::IOMMU_MAP_DMA, &bytes)
+        let map = MapDma {
+            vaddr: addr,
+            iova,
+            size,
+            ..MapDma::default()
+        };
+        Self::new(request::IOMMU_MAP_DMA, &map.bytes())
     }
 
     /// Prepares a request that unmaps a range.
     pub fn unmap(iova: u64, size: u64) -> Result<Self> {
-        let bytes = Bytes::new().u32(24).u32(0).u64(iova).u64(size);
-        Self::new(request::IOMMU_UNMAP_DMA, &bytes)
+        Self::new(request::IOMMU_UNMAP_DMA, &UnmapDma::of(iova, size).bytes())
     }
 
     /// Prepares a request that unmaps everything.
     pub fn unmap_all() -> Result<Self> {
-        let bytes = Bytes::new()
-            .u32(24)
-            .u32(VFIO_DMA_UNMAP_FLAG_ALL)
-            .u64(0)
-            .u64(0);
-        Self::new(request::IOMMU_UNMAP_DMA, &bytes)
+        Self::new(request::IOMMU_UNMAP_DMA, &UnmapDma::all().bytes())
     }
 
     /// Prepares a request for information; the other fields of its structure are 0.
@@ -75,8 +80,7 @@ impl Request {
     /// Prepares a request that adds a group to `container`.
     pub fn join(container: &Container) -> Result<Self> {
         let fd = container.as_fd().as_raw_fd();
-        let bytes = Bytes::new().raw(&fd.to_ne_bytes());
-        Self::new(request::GROUP_SET_CONTAINER, &bytes)
+        Self::new(request::GROUP_SET_CONTAINER, &Bytes::of(&fd))
     }
 
     /// Sends the request.
@@ -93,13 +97,13 @@ impl Request {
     /// Sends a request that unmaps everything, and checks that it unmapped `size` bytes.
     pub fn send_unmap_all(&mut self, fd: impl AsFd, size: u64) -> Result<()> {
         // The kernel stored the last result in the size field, which must be 0.
-        self.set_u64(16, 0);
+        self.set_u64(UNMAPPED, 0);
         self.send(fd)?;
         self.check_gone(size)
     }
 
     fn check_gone(&self, size: u64) -> Result<()> {
-        let gone = self.memory.read_u64(16);
+        let gone = self.memory.read_u64(UNMAPPED);
         ensure!(gone == size, "{gone:#x} bytes went, not {size:#x}");
         Ok(())
     }
@@ -121,14 +125,12 @@ pub struct Attached {
 impl Attached {
     /// Opens a container for the group of a device.
     pub fn new(device: &str) -> Result<Self> {
-        Self::with(Group::open(pci::group_of(device)?)?)
+        Self::with(devices::group(device)?)
     }
 
     /// Opens a container for a group.
     pub fn with(group: Group) -> Result<Self> {
-        let container = Container::open()?;
-        group.set_container(&container)?;
-        container.set_iommu(Iommu::Type1v2)?;
+        let container = group.attach(Iommu::Type1v2)?;
         Ok(Self { container, group })
     }
 }

@@ -7,17 +7,15 @@ use std::{
     fs,
     io, //
 };
-use support::machine::group_number;
+use support::{
+    devices,
+    pin, //
+};
 use vfio_client::Group;
 
 /// The devices, each of which stands for its group: an `edu`, a disk, an `edu` whose group contains
 /// a device with a host driver, and a device without an IOMMU whose driver pins pages.
-pub const DEVICES: [&str; 4] = [
-    "0000:00:03.0",
-    "0000:00:04.0",
-    "0000:00:05.0",
-    "vfio_pin_test.0",
-];
+pub const DEVICES: [&str; 4] = [devices::EDU, devices::NVME, devices::SHARED, pin::IN_C];
 
 /// The `edu`.
 pub const EDU: usize = 0;
@@ -40,9 +38,7 @@ const FOLDER: &str = "/sys/module/vfio_iommu_type1/parameters";
 
 /// Opens the group of a device.
 pub fn open_group(nth: usize) -> Result<vfio_client::Result<Group>> {
-    let bus = if nth == PIN { "platform" } else { "pci" };
-    let number = group_number(format!("/sys/bus/{bus}/devices/{}", DEVICES[nth]))?;
-    Ok(Group::open(number))
+    Ok(Group::open(devices::group_number(DEVICES[nth])?))
 }
 
 /// Writes a parameter of the backend.

@@ -37,6 +37,7 @@ use linear::{
     model::Container,
     op::unmap, //
 };
+use support::pin::Pages;
 use vfio_client::{
     Errno,
     request, //
@@ -198,13 +199,13 @@ impl Model {
 
     /// Records a request to the driver that pins pages.
     fn driver_asked(&mut self, request: &Request, outcome: &Outcome) {
-        let structure = request.structure();
-        let (iova, count) = (structure.get_u64(0), u64::from(structure.get_u32(8)));
+        let Pages { iova, count, .. } = request.structure().get(0);
+        let count = u64::from(count);
         let Some(space) = self.joined[PIN].map(|space| &mut self.spaces[space]) else {
             return;
         };
         let is_ok = outcome.is_ok();
-        match pin::Ask::of(request.nr) {
+        match pin::ask_of(request.nr) {
             Some(pin::Ask::Pin) => space.twins.pin(iova, count, is_ok),
             Some(pin::Ask::Unpin) if is_ok => {
                 // The driver counts pages, from that of the first byte to that of the last byte.

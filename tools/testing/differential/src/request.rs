@@ -2,10 +2,6 @@
 
 //! Requests, as bytes and as text.
 
-#[path = "../../modules/mdev_pin_test/interface.rs"]
-#[allow(dead_code, reason = "other programs ask for the rest")]
-mod interface;
-
 use std::fmt;
 use support::requests::{
     Bitmap,
@@ -150,51 +146,33 @@ pub fn words(name: &str, nr: u32, argsz: u32, words: &[u32], len: usize) -> Requ
 
 /// Requests to the driver that pins pages.
 pub mod pin {
-    use super::{
-        Bytes,
-        Request,
-        interface, //
-    };
+    use super::Request;
+    use support::pin::Pages;
 
-    /// The request to the driver.
-    #[repr(u32)]
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum Ask {
-        /// Pin pages.
-        Pin = interface::PIN,
-        /// Unpin pinned pages.
-        Unpin = interface::UNPIN,
-        /// Store a word in a pinned page.
-        Poke = interface::POKE,
-        /// Read memory.
-        Read = interface::DMA_READ,
-        /// Write memory.
-        Write = interface::DMA_WRITE,
-        /// Get the number of pinned pages.
-        Pinned = interface::PINNED,
-        /// Get the number of unmap notifications that the driver received.
-        Unmaps = interface::UNMAPS,
-    }
+    pub use support::pin::Ask;
 
-    impl Ask {
-        /// Returns the request for a number, if it changes the state of a container.
-        pub fn of(nr: u32) -> Option<Self> {
-            [Self::Pin, Self::Unpin, Self::Write]
-                .into_iter()
-                .find(|ask| *ask as u32 == nr)
-        }
+    /// Returns the request for a number, if it changes the state of a container.
+    pub fn ask_of(nr: u32) -> Option<Ask> {
+        [Ask::Pin, Ask::Unpin, Ask::Write]
+            .into_iter()
+            .find(|ask| ask.number() == nr)
     }
 
     /// Returns a request to the driver. `data` holds the bytes to write, or receives the bytes
     /// read.
     pub fn ask(ask: Ask, iova: u64, count: u32, prot: u32, word: u64, data: &[u8]) -> Request {
         let text = format!("{ask:?} {iova:#x} {count} prot={prot} word={word:#x}");
-        let bytes = Bytes::new().u64(iova).u32(count).u32(prot).u64(word);
-        Request::bytes(text, ask as u32, bytes.raw(data))
+        let pages = Pages {
+            iova,
+            count,
+            prot,
+            word,
+        };
+        Request::bytes(text, ask.number(), pages.bytes().raw(data))
     }
 
     /// Returns a request for a number.
     pub fn count(ask: Ask) -> Request {
-        Request::value(&format!("{ask:?}"), ask as u32, 0)
+        Request::value(&format!("{ask:?}"), ask.number(), 0)
     }
 }

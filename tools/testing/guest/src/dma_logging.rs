@@ -2,7 +2,7 @@
 
 //! The device features that log DMA writes.
 
-use crate::mdev::{
+use crate::feature::{
     DMA_LOGGING_REPORT,
     DMA_LOGGING_START,
     DMA_LOGGING_STOP,
@@ -12,10 +12,12 @@ use crate::mdev::{
 };
 use anyhow::Result;
 use vfio_client::{
-    Bytes,
-    Device,
-    Errno,
-    Memory, //
+    Bytes, Device, Errno, Memory,
+    structures::{
+        LoggingControl,
+        LoggingRange,
+        LoggingReport, //
+    },
 };
 
 /// The payload of DMA_LOGGING_START: `struct vfio_device_feature_dma_logging_control`.
@@ -32,8 +34,12 @@ pub struct StartLogging {
 impl StartLogging {
     /// Returns the bytes of the structure.
     pub fn bytes(&self) -> Bytes {
-        let start = Bytes::new().u64(self.page_size).u32(self.num_ranges);
-        start.u32(0).u64(self.ranges)
+        Bytes::of(&LoggingControl {
+            page_size: self.page_size,
+            num_ranges: self.num_ranges,
+            __reserved: 0,
+            ranges: self.ranges,
+        })
     }
 
     /// Sends the request. Returns the page size that the device chose.
@@ -41,7 +47,7 @@ impl StartLogging {
         let mut data = self.bytes();
         let answer = feature(device, SET | DMA_LOGGING_START, &mut data);
         let page_size = match answer {
-            Ok(_) => data.get_u64(0),
+            Ok(_) => data.get::<LoggingControl>(0).page_size,
             Err(_) => self.page_size,
         };
         let expected = Self { page_size, ..*self }.bytes();
@@ -53,11 +59,10 @@ impl StartLogging {
 /// Writes ranges of an IOVA and a length to user memory, as an array of
 /// `struct vfio_device_feature_dma_logging_range`.
 pub fn ranges_in_memory(ranges: &[(u64, u64)]) -> Result<Memory> {
-    let memory = Memory::anonymous(ranges.len() * 16)?;
-    for (i, (iova, length)) in ranges.iter().enumerate() {
-        memory.write_u64(16 * i, *iova);
-        memory.write_u64(16 * i + 8, *length);
-    }
+    let range = |&(iova, length)| LoggingRange { iova, length };
+    let ranges: Vec<_> = ranges.iter().map(range).collect();
+    let memory = Memory::anonymous(size_of_val(&ranges[..]))?;
+    memory.write(0, Bytes::of(&ranges[..]).as_ref());
     Ok(memory)
 }
 
@@ -78,24 +83,7 @@ pub fn stop(device: &Device) -> Result<i32, Errno> {
     feature(device, SET | DMA_LOGGING_STOP, &mut Bytes::new())
 }
 
-/// The payload of DMA_LOGGING_REPORT: `struct vfio_device_feature_dma_logging_report`.
-#[derive(Clone, Copy, Debug)]
-pub struct Report {
-    /// The first IOVA.
-    pub iova: u64,
-    /// The size of the range, in bytes.
-    pub length: u64,
-    /// The size of the page that a bit stands for, in bytes.
-    pub page_size: u64,
-    /// The address of the bitmap.
-    pub bitmap: u64,
-}
-
-impl Report {
-    /// Sends the request.
-    pub fn send(&self, device: &Device) -> Result<i32, Errno> {
-        let start = Bytes::new().u64(self.iova).u64(self.length);
-        let mut data = start.u64(self.page_size).u64(self.bitmap);
-        feature(device, GET | DMA_LOGGING_REPORT, &mut data)
-    }
+/// Reports logged writes to a bitmap in user memory.
+pub fn send_report(device: &Device, report: &LoggingReport) -> Result<i32, Errno> {
+    feature(device, GET | DMA_LOGGING_REPORT, &mut Bytes::of(report))
 }

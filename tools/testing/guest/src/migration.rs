@@ -4,8 +4,7 @@
 //! devices of any driver. `mtty` and `vgpu_p2p` are tested with the same functions.
 
 use crate::{
-    harness::Failure,
-    mdev::{
+    feature::{
         GET,
         MIG_DATA_SIZE,
         MIG_DEVICE_STATE,
@@ -15,6 +14,7 @@ use crate::{
         SET,
         feature, //
     },
+    harness::Failure,
 };
 use anyhow::{
     Context,
@@ -33,13 +33,13 @@ use std::{
     os::fd::AsRawFd, //
 };
 use vfio_client::{
-    Bytes,
-    Device,
-    Errno,
-    Memory,
-    PAGE_SIZE,
-    raw,
-    request, //
+    Bytes, Device, Errno, Memory, PAGE_SIZE, raw, request,
+    structures::{
+        Feature,
+        MigState,
+        PrecopyInfo,
+        argsz, //
+    },
 };
 
 /// The device has failed.
@@ -64,10 +64,17 @@ pub const GET_PRECOPY_INFO: u32 = request::number(21);
 
 /// Requests a state. Returns the result of the call, and the number of the data descriptor or -1.
 pub fn go(device: &Device, state: u32) -> (Result<i32, Errno>, i32) {
-    let mut data = Bytes::new().u32(state).u32(77);
+    let mut data = Bytes::of(&MigState {
+        device_state: state,
+        data_fd: 77,
+    });
     let answer = feature(device, SET | MIG_DEVICE_STATE, &mut data);
-    assert_eq!(data.get_u32(0), state, "the wanted state is left as it was");
-    (answer, data.get_u32(4) as i32)
+    let MigState {
+        device_state,
+        data_fd,
+    } = data.get(0);
+    assert_eq!(device_state, state, "the wanted state is left as it was");
+    (answer, data_fd)
 }
 
 /// Changes to a state without a data file.
@@ -96,8 +103,12 @@ pub fn go_with_file(device: &Device, state: u32) -> Result<File> {
 pub fn state(device: &Device) -> Result<u32> {
     let mut data = Bytes::new().u32(77).u32(77);
     feature(device, GET | MIG_DEVICE_STATE, &mut data)?;
-    assert_eq!(data.get_u32(4) as i32, -1);
-    Ok(data.get_u32(0))
+    let MigState {
+        device_state,
+        data_fd,
+    } = data.get(0);
+    assert_eq!(data_fd, -1);
+    Ok(device_state)
 }
 
 /// Returns the expected size of the migration data.
@@ -290,11 +301,15 @@ pub fn reset_goes_to_running(device: &Device) -> Result<()> {
 /// The kernel has created the file, but cannot return its descriptor.
 pub fn answer_cannot_be_written(device: &Device) -> Result<()> {
     let mut memory = Memory::anonymous(PAGE_SIZE)?;
-    let request = Bytes::new()
-        .u32(16)
-        .u32(SET | MIG_DEVICE_STATE)
-        .u32(STOP_COPY)
-        .u32(0);
+    let header = Feature {
+        argsz: argsz::<Feature>() + argsz::<MigState>(),
+        flags: SET | MIG_DEVICE_STATE,
+    };
+    let state_to_set = MigState {
+        device_state: STOP_COPY,
+        data_fd: 0,
+    };
+    let request = Bytes::of(&header).append(&state_to_set);
     memory.write(0, request.as_ref());
     memory.protect(true, false)?;
     let answer = raw::at(device, request::DEVICE_FEATURE, &mut memory, 0);
@@ -331,9 +346,13 @@ pub fn no_descriptor_left(device: &Device) -> Result<()> {
 
 /// Sends GET_PRECOPY_INFO to a file. Returns the flags, which the first version leaves unchanged.
 pub fn precopy_flags(file: &File) -> u32 {
-    let mut info = Bytes::new().u32(24).u32(0xff).u64(0).u64(0);
+    let mut info = Bytes::of(&PrecopyInfo {
+        argsz: argsz::<PrecopyInfo>(),
+        flags: 0xff,
+        ..PrecopyInfo::default()
+    });
     assert_eq!(raw::bytes(file, GET_PRECOPY_INFO, &mut info), Ok(0));
-    info.get_u32(4)
+    info.get::<PrecopyInfo>(0).flags
 }
 
 /// In the second version, the kernel writes the flags.
@@ -355,9 +374,15 @@ pub fn precopy_info_v2(device: &Device) -> Result<()> {
 pub fn precopy_info(device: &Device, header: u64) -> Result<()> {
     let mut file = go_with_file(device, PRE_COPY)?;
     let ask = |file: &File, argsz: u32| {
-        let mut info = Bytes::new().u32(argsz).u32(0).u64(99).u64(99);
+        let mut info = Bytes::of(&PrecopyInfo {
+            argsz,
+            flags: 0,
+            initial_bytes: 99,
+            dirty_bytes: 99,
+        });
         let answer = raw::bytes(file, GET_PRECOPY_INFO, &mut info);
-        (answer, info.get_u64(8), info.get_u64(16))
+        let info: PrecopyInfo = info.get(0);
+        (answer, info.initial_bytes, info.dirty_bytes)
     };
     assert_eq!(ask(&file, 23).0, Err(Errno::EINVAL));
     assert_eq!(raw::value(&file, GET_PRECOPY_INFO, 1), Err(Errno::EFAULT));

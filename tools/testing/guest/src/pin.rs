@@ -3,10 +3,6 @@
 //! The test drivers that pin pages of user memory, one in C and one in Rust. Cases do not depend
 //! on which of them the machine has, unless they say so.
 
-#[path = "../../modules/mdev_pin_test/interface.rs"]
-#[allow(dead_code, reason = "other programs ask for the rest")]
-mod interface;
-
 use crate::{
     env::{
         EDU,
@@ -21,21 +17,6 @@ use anyhow::{
     Context,
     Result, //
 };
-use interface::{
-    DMA_READ,
-    DMA_WRITE,
-    HEADER,
-    MISBEHAVE,
-    PIN,
-    PIN_ONLY,
-    PINNED,
-    POKE,
-    TRY_KEPT,
-    UNMAPS,
-    UNPIN,
-    UNPIN_STRAY,
-    WORD, //
-};
 use std::{
     os::fd::{
         AsFd,
@@ -46,7 +27,11 @@ use std::{
         PathBuf, //
     },
 };
-use support::machine;
+use support::pin::{
+    Ask,
+    IN_C,
+    Pages, //
+};
 use vfio_client::{
     Bytes,
     Container,
@@ -60,18 +45,17 @@ use vfio_client::{
     raw, //
 };
 
-pub(crate) use interface::{
-    FAIL_RESETS,
-    KEEP,
-    KEEP_CLOSED,
-    PIN_AGAIN,
-    PIN_EARLIER,
-    READ,
-    WRITE, //
+pub use support::pin::{
+    READ, WRITE,
+    misbehave::{
+        FAIL_RESETS,
+        KEEP,
+        KEEP_CLOSED,
+        PIN_AGAIN,
+        PIN_EARLIER, //
+    },
 };
 
-/// The device of the driver in C.
-const IN_C: &str = "vfio_pin_test.0";
 /// The type of the device of the driver in Rust.
 const TYPE_IN_RUST: &str = "mdev_pin_test-pages";
 
@@ -129,7 +113,7 @@ fn folder() -> PathBuf {
 
 /// Returns the number of the group.
 pub fn group_number() -> Result<u32> {
-    machine::group_number(folder())
+    Ok(Group::number_of(&folder())?)
 }
 
 /// Opens the group.
@@ -147,72 +131,95 @@ impl Pinner {
         &self.0
     }
 
-    fn send(&self, nr: u32, iova: u64, count: u32, prot: u32) -> Result<i32, Errno> {
-        let mut bytes = Bytes::new().u64(iova).u32(count).u32(prot).u64(0);
-        raw::bytes(&self.0, nr, &mut bytes)
+    /// Sends a request with data after its structure. Returns the structure and the data as the
+    /// driver left them, too.
+    fn send_with(&self, ask: Ask, pages: Pages, data: &[u8]) -> Result<(i32, Bytes), Errno> {
+        let mut bytes = pages.bytes().raw(data);
+        let answer = raw::bytes(&self.0, ask.number(), &mut bytes)?;
+        Ok((answer, bytes))
+    }
+
+    fn send(&self, ask: Ask, iova: u64, count: u32, prot: u32) -> Result<(i32, Bytes), Errno> {
+        let pages = Pages {
+            iova,
+            count,
+            prot,
+            word: 0,
+        };
+        self.send_with(ask, pages, &[])
     }
 
     /// Pins pages. Returns their number and the first word of the first page.
     pub fn pin(&self, iova: u64, count: u32, prot: u32) -> Result<(i32, u64), Errno> {
-        let mut bytes = Bytes::new().u64(iova).u32(count).u32(prot).u64(0);
-        let pinned = raw::bytes(&self.0, PIN, &mut bytes)?;
-        Ok((pinned, bytes.get_u64(WORD)))
+        let (pinned, answer) = self.send(Ask::Pin, iova, count, prot)?;
+        Ok((pinned, answer.get::<Pages>(0).word))
     }
 
     /// Unpins the pinned pages of a range.
     pub fn unpin(&self, iova: u64, count: u32) -> Result<i32, Errno> {
-        self.send(UNPIN, iova, count, 0)
+        Ok(self.send(Ask::Unpin, iova, count, 0)?.0)
     }
 
     /// Unpins pages, whether they are pinned or not.
     pub fn unpin_stray(&self, iova: u64, count: u32) -> Result<i32, Errno> {
-        self.send(UNPIN_STRAY, iova, count, 0)
+        Ok(self.send(Ask::UnpinStray, iova, count, 0)?.0)
     }
 
     /// Pins pages that the driver then forgets.
     pub fn pin_only(&self, iova: u64, count: u32, prot: u32) -> Result<i32, Errno> {
-        self.send(PIN_ONLY, iova, count, prot)
+        Ok(self.send(Ask::PinOnly, iova, count, prot)?.0)
     }
 
     /// Writes the first word of a pinned page, like a device.
     pub fn poke(&self, iova: u64, word: u64) -> Result<i32, Errno> {
-        let mut bytes = Bytes::new().u64(iova).u32(1).u32(0).u64(word);
-        raw::bytes(&self.0, POKE, &mut bytes)
+        let pages = Pages {
+            iova,
+            count: 1,
+            prot: 0,
+            word,
+        };
+        Ok(self.send_with(Ask::Poke, pages, &[])?.0)
     }
 
     /// Makes the driver read memory.
     pub fn read(&self, iova: u64, len: usize) -> Result<Vec<u8>, Errno> {
-        let mut bytes = Bytes::new().u64(iova).u32(len as u32).u32(0).u64(0);
-        bytes = bytes.fill(0, len);
-        raw::bytes(&self.0, DMA_READ, &mut bytes)?;
-        Ok(bytes.as_ref()[HEADER..].to_vec())
+        let pages = Pages {
+            iova,
+            count: len as u32,
+            ..Pages::default()
+        };
+        let (_, answer) = self.send_with(Ask::Read, pages, &vec![0; len])?;
+        Ok(Pages::data(&answer).to_vec())
     }
 
     /// Makes the driver write memory.
     pub fn write(&self, iova: u64, data: &[u8]) -> Result<i32, Errno> {
-        let mut bytes = Bytes::new().u64(iova).u32(data.len() as u32).u32(0).u64(0);
-        bytes = bytes.raw(data);
-        raw::bytes(&self.0, DMA_WRITE, &mut bytes)
+        let pages = Pages {
+            iova,
+            count: data.len() as u32,
+            ..Pages::default()
+        };
+        Ok(self.send_with(Ask::Write, pages, data)?.0)
     }
 
     /// Makes the driver misbehave until the device is closed: 0, [`KEEP`] and others.
     pub fn misbehave(&self, how: u32) -> Result<i32, Errno> {
-        raw::value(&self.0, MISBEHAVE, how.into())
+        raw::value(&self.0, Ask::Misbehave.number(), how.into())
     }
 
     /// Makes the driver try to use what it has kept of a closed device.
     pub fn try_kept(&self) -> Result<i32, Errno> {
-        raw::none(&self.0, TRY_KEPT)
+        raw::none(&self.0, Ask::TryKept.number())
     }
 
     /// Returns the number of pages that the driver has pinned.
     pub fn pinned(&self) -> Result<i32, Errno> {
-        raw::none(&self.0, PINNED)
+        raw::none(&self.0, Ask::Pinned.number())
     }
 
     /// Returns how often the driver was notified to unpin pages.
     pub fn unmaps(&self) -> Result<i32, Errno> {
-        raw::none(&self.0, UNMAPS)
+        raw::none(&self.0, Ask::Unmaps.number())
     }
 }
 
@@ -245,10 +252,8 @@ pub struct Pinning {
 impl Pinning {
     /// Opens the device in a container without physical devices.
     pub fn alone(iommu: Iommu) -> Result<Self> {
-        let container = Container::open()?;
         let group = pin_group()?;
-        group.set_container(&container)?;
-        container.set_iommu(iommu)?;
+        let container = group.attach(iommu)?;
         let pinner = Pinner(group.device(name())?);
         Ok(Self {
             pinner,

@@ -416,7 +416,7 @@ impl User {
     fn merge(&mut self) -> Result<()> {
         let group = pick(&mut self.random, &self.groups)?;
         let other = pick(&mut self.random, &self.groups)?;
-        let mut argument = Bytes::new().raw(&other.as_fd().as_raw_fd().to_ne_bytes());
+        let mut argument = Bytes::of(&other.as_fd().as_raw_fd());
         raw::bytes(group, request::number(65), &mut argument)?;
         Ok(())
     }

@@ -38,27 +38,27 @@ use std::{
     },
     sync::Arc, //
 };
-use support::requests::{
-    self,
-    DirtyPages,
-    MapDma,
-    UnmapDma, //
+use support::{
+    pin::{
+        Ask,
+        Pages, //
+    },
+    requests::{
+        self,
+        DirtyPages,
+        MapDma,
+        UnmapDma, //
+    },
 };
 use vfio_client::{
-    Bytes,
-    Container,
-    Device,
-    Errno,
-    Group as GroupFile,
-    Memory,
+    Bytes, Container, Device, Errno, Group as GroupFile, Memory,
     edu::Edu,
-    raw,
-    request, //
+    raw, request,
+    structures::{
+        GroupStatus,
+        argsz, //
+    },
 };
-
-#[path = "../../modules/mdev_pin_test/interface.rs"]
-#[allow(dead_code, reason = "other programs ask for the rest")]
-mod interface;
 
 /// An address that is not writable.
 const UNWRITABLE: u64 = 0x1000;
@@ -192,7 +192,7 @@ impl Worker {
             }
             Op::Join(group) => {
                 let fd = container.as_fd().as_raw_fd();
-                let bytes = Bytes::new().raw(&fd.to_ne_bytes());
+                let bytes = Bytes::of(&fd);
                 let group = &files.groups[group as usize];
                 self.send(group, request::GROUP_SET_CONTAINER, &bytes)
                     .map(|_| Vec::new())
@@ -202,10 +202,14 @@ impl Worker {
                 request::GROUP_UNSET_CONTAINER,
             )),
             Op::Status(group) => {
-                let bytes = Bytes::new().u32(8).u32(0);
+                let status = GroupStatus {
+                    argsz: argsz::<GroupStatus>(),
+                    flags: 0,
+                };
+                let bytes = Bytes::of(&status);
                 let group = &files.groups[group as usize];
                 let sent = self.send(group, request::GROUP_GET_STATUS, &bytes);
-                sent.map(|bytes| vec![bytes.get_u32(4).into()])
+                sent.map(|bytes| vec![bytes.get::<GroupStatus>(0).flags.into()])
             }
             Op::Open => {
                 let group = Group::Emulated as usize;
@@ -290,26 +294,33 @@ impl Worker {
 
     fn ask_driver(&mut self, op: &Op) -> Result<Answer> {
         let device = self.device().context("the device is not open")?.clone();
-        let ask =
-            |iova: u64, count: u32, prot: u32| Bytes::new().u64(iova).u32(count).u32(prot).u64(0);
+        let pages = |iova: u64, count: u32, prot: u32| {
+            let pages = Pages {
+                iova,
+                count,
+                prot,
+                word: 0,
+            };
+            pages.bytes()
+        };
         Ok(match *op {
             Op::Pin { iova, count, prot } => {
-                let sent = self.send_for(&*device, interface::PIN, &ask(iova, count, prot));
+                let sent = self.send_for(&*device, Ask::Pin.number(), &pages(iova, count, prot));
                 sent.map(|(pinned, _)| vec![pinned as u64])
             }
             Op::Unpin(iova) => {
-                let sent = self.send(&*device, interface::UNPIN, &ask(iova, 1, 0));
+                let sent = self.send(&*device, Ask::Unpin.number(), &pages(iova, 1, 0));
                 sent.map(|_| Vec::new())
             }
-            Op::Pinned => number(raw::none(&*device, interface::PINNED)),
+            Op::Pinned => number(raw::none(&*device, Ask::Pinned.number())),
             Op::Read { iova, count } => {
                 let len = (count - 1) * PAGE as u32 + 8;
-                let bytes = ask(iova + MARK_AT, len, 0).fill(0xa5, len as usize);
-                self.send(&*device, interface::DMA_READ, &bytes)
+                let bytes = pages(iova + MARK_AT, len, 0).fill(0xa5, len as usize);
+                self.send(&*device, Ask::Read.number(), &bytes)
                     .map(|bytes| {
                         let marks = (0..count as usize).map(|nth| nth * PAGE as usize);
                         marks
-                            .map(|at| bytes.get_u64(interface::HEADER + at))
+                            .map(|at| bytes.get_u64(size_of::<Pages>() + at))
                             .collect()
                     })
             }
@@ -317,8 +328,8 @@ impl Worker {
                 // The end of a page, and possibly the start of the next one. There are no marks
                 // there.
                 let len = count * 8;
-                let bytes = ask(iova + PAGE - 8, len, 0).fill(0x5a, len as usize);
-                self.send(&*device, interface::DMA_WRITE, &bytes)
+                let bytes = pages(iova + PAGE - 8, len, 0).fill(0x5a, len as usize);
+                self.send(&*device, Ask::Write.number(), &bytes)
                     .map(|_| Vec::new())
             }
             _ => anyhow::bail!("{op} is not a request to the driver"),

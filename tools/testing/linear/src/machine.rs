@@ -27,9 +27,10 @@ use std::{
     os::unix::fs::FileExt,
     path::Path, //
 };
-use support::machine::{
-    group_number,
-    locked_kib_of, //
+use support::{
+    devices,
+    machine::locked_kib_of,
+    pin, //
 };
 use vfio_client::{
     Arena,
@@ -37,7 +38,7 @@ use vfio_client::{
 };
 
 /// The device of each group.
-pub const DEVICES: [&str; GROUPS] = ["vfio_pin_test.0", "0000:00:03.0", "0000:00:04.0"];
+pub const DEVICES: [&str; GROUPS] = [pin::IN_C, devices::EDU, devices::NVME];
 
 /// The offset of the mark in a page.
 pub const MARK_AT: u64 = 2048;
@@ -47,13 +48,7 @@ const LIMIT: &str = "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit";
 
 /// Opens a group.
 pub fn open_group(group: Group) -> Result<GroupFile> {
-    let bus = match group {
-        Group::Emulated => "platform",
-        Group::Physical | Group::Second => "pci",
-    };
-    let device = DEVICES[group as usize];
-    let number = group_number(format!("/sys/bus/{bus}/devices/{device}"))?;
-    Ok(GroupFile::open(number)?)
+    devices::group(DEVICES[group as usize])
 }
 
 /// Opens all groups, by index.

@@ -20,7 +20,10 @@ use support::machine::{
     modprobe,
     pinned_pages, //
 };
-use vfio_client::wait::until;
+use vfio_client::{
+    pci,
+    wait::until, //
+};
 
 /// The modules that vm/run loaded: one module and its parameters per line.
 const MODULES: &str = "/vm/modules";
@@ -74,9 +77,7 @@ impl Machine {
             modprobe(&words)?;
         }
         for device in fs::read_to_string(BOUND)?.lines() {
-            let driver = format!("/sys/bus/pci/devices/{device}/driver");
-            let is_bound =
-                || anyhow::Ok(fs::read_link(&driver).is_ok_and(|to| to.ends_with("vfio-pci")));
+            let is_bound = || anyhow::Ok(pci::driver(device).as_deref() == Some("vfio-pci"));
             ensure!(
                 until(PATIENCE, is_bound)?,
                 "{device} was not bound to vfio-pci in time"

@@ -9,7 +9,6 @@ use anyhow::{
 };
 use std::{
     fs,
-    path::Path,
     process::Command, //
 };
 
@@ -34,26 +33,21 @@ pub fn locked_kib_of(process: impl std::fmt::Display) -> Result<u64> {
     size.with_context(|| format!("{path} has no VmLck"))
 }
 
-/// Returns the number of pinned pages in the system.
-pub fn pinned_pages() -> Result<i64> {
-    // Each CPU keeps its own count for a while; this adds them up.
-    fs::write("/proc/sys/vm/stat_refresh", "1").context("stat_refresh")?;
-    let text = fs::read_to_string("/proc/vmstat")?;
-    let value = |name: &str| -> Result<i64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        let value = line.with_context(|| format!("/proc/vmstat has no {name}"))?;
-        Ok(value.trim().parse()?)
-    };
-    Ok(value("nr_foll_pin_acquired ")? - value("nr_foll_pin_released ")?)
+/// Returns the value of a line of /proc/vmstat.
+pub fn vmstat(name: &str) -> Result<u64> {
+    // Each CPU keeps its own count for a while; this adds them up. Not all kernels have this file.
+    let _ = fs::write("/proc/sys/vm/stat_refresh", "1");
+    let text = fs::read_to_string("/proc/vmstat").context("/proc/vmstat")?;
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    let value = lines.find_map(|(key, value)| (key == name).then_some(value));
+    let value = value.with_context(|| format!("/proc/vmstat has no {name}"))?;
+    Ok(value.parse()?)
 }
 
-/// Returns the number of the IOMMU group of a device, given by its sysfs directory.
-pub fn group_number(device: impl AsRef<Path>) -> Result<u32> {
-    let link = device.as_ref().join("iommu_group");
-    let target = fs::read_link(&link).with_context(|| link.display().to_string())?;
-    let name = target.file_name().and_then(|name| name.to_str());
-    let number = name.and_then(|name| name.parse().ok());
-    number.with_context(|| format!("{} leads to {}", link.display(), target.display()))
+/// Returns the number of pinned pages in the system.
+pub fn pinned_pages() -> Result<i64> {
+    // CAST: Counters of events do not reach 63 bits.
+    Ok(vmstat("nr_foll_pin_acquired")? as i64 - vmstat("nr_foll_pin_released")? as i64)
 }
 
 /// Runs modprobe.

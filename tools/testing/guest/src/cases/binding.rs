@@ -465,9 +465,7 @@ fn merge_needs_viable_group() -> Result<()> {
 
 fn merge_equals_set_container() -> Result<()> {
     let (first, second) = (group(EDU)?, group(NVME)?);
-    let container = Container::open()?;
-    first.set_container(&container)?;
-    container.set_iommu(Iommu::Type1v2)?;
+    let container = first.attach(Iommu::Type1v2)?;
     second.set_container(&container)?;
     unmerge(&second)?;
     merge_group(&first, &second)?;

@@ -7,6 +7,11 @@ use crate::{
         NVME,
         Setup, //
     },
+    feature::{
+        GET,
+        PROBE,
+        SET, //
+    },
     harness::{
         Failure,
         cases, //
@@ -221,10 +226,6 @@ fn feature(setup: &Setup, argsz: u32, flags: u32, payload: usize) -> Result<i32,
     assert_eq!(bytes, before, "nothing comes back");
     answer
 }
-
-const GET: u32 = 1 << 16;
-const SET: u32 = 1 << 17;
-const PROBE: u32 = 1 << 18;
 
 fn feature_errors() -> Result<()> {
     let setup = Setup::new()?;

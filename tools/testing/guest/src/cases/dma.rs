@@ -7,6 +7,7 @@ use crate::{
         EDU,
         NVME,
         Setup,
+        attached,
         group, //
     },
     harness::cases, //
@@ -17,9 +18,6 @@ use support::{
     requests::UnmapDma, //
 };
 use vfio_client::{
-    Container,
-    Device,
-    Group,
     Iommu,
     MapFlags,
     Memory,
@@ -236,10 +234,8 @@ fn vaddr_update_keeps_device_working() -> Result<()> {
 
 fn no_dma_after_unset_container() -> Result<()> {
     let memory = Memory::anonymous(PAGE_SIZE)?;
-    let (container, group): (Container, Group) = (Container::open()?, group(EDU)?);
-    group.set_container(&container)?;
-    container.set_iommu(Iommu::Type1v2)?;
-    let device: Device = group.device(EDU)?;
+    let (container, group) = attached(EDU, Iommu::Type1v2)?;
+    let device = group.device(EDU)?;
     let edu = Edu::new(&device)?;
     container.map(0x10000, &memory, MapFlags::ReadWrite)?;
     round_trip(&edu, (&memory, 0x10000), (&memory, 0x10000), 18)?;

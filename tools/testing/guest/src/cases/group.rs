@@ -188,9 +188,7 @@ fn set_container_again() -> Result<()> {
 fn unset_container_errors() -> Result<()> {
     let group = group(EDU)?;
     assert_eq!(group.unset_container().errno(), Errno::EINVAL);
-    let container = Container::open()?;
-    group.set_container(&container)?;
-    container.set_iommu(Iommu::Type1v2)?;
+    let container = group.attach(Iommu::Type1v2)?;
     let memory = Memory::anonymous(8 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::ReadWrite)?;
     assert_eq!(locked_kib(), 32);

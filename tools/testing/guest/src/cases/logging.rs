@@ -5,22 +5,24 @@
 use crate::{
     dma_logging::{
         self,
-        Report,
         StartLogging,
         ranges_in_memory,
+        send_report,
         stop, //
     },
     env::Setup,
-    harness::cases,
-    mdev::{
+    feature::{
         DMA_LOGGING_REPORT,
         DMA_LOGGING_START,
         DMA_LOGGING_STOP,
         GET,
-        Open,
         PROBE,
         SET,
-        feature,
+        feature, //
+    },
+    harness::cases,
+    mdev::{
+        Open,
         open_mtty, //
     },
 };
@@ -29,7 +31,8 @@ use vfio_client::{
     Bytes,
     Errno,
     Memory,
-    PAGE_SIZE, //
+    PAGE_SIZE,
+    structures::LoggingReport, //
 };
 
 cases! {
@@ -63,13 +66,13 @@ fn start_at(open: &Open, num_ranges: u32, ranges: u64) -> Result<u64, Errno> {
 fn report(open: &Open, iova: u64, length: u64, page_size: u64) -> Result<Result<i32, Errno>> {
     // Enough for one bit per page of 1 GiB.
     let bits = Memory::anonymous(9 * PAGE_SIZE)?;
-    let report = Report {
+    let report = LoggingReport {
         iova,
         length,
         page_size,
         bitmap: bits.addr(),
     };
-    Ok(report.send(&open.device))
+    Ok(send_report(&open.device, &report))
 }
 
 fn start_logging() -> Result<()> {

@@ -5,7 +5,7 @@
 use crate::{
     dma_logging::{
         self,
-        Report, //
+        send_report, //
     },
     harness::cases,
     pin::{
@@ -27,7 +27,8 @@ use vfio_client::{
     Errno,
     MapFlags,
     Memory,
-    PAGE_SIZE, //
+    PAGE_SIZE,
+    structures::LoggingReport, //
 };
 
 cases! {
@@ -51,13 +52,13 @@ fn stop(pinning: &Pinning) {
 /// Returns which of `pages` pages at [`IOVA`] are in the log.
 fn written(pinning: &Pinning, pages: usize) -> Result<Vec<bool>> {
     let bits = Memory::anonymous(pages.div_ceil(8))?;
-    let report = Report {
+    let report = LoggingReport {
         iova: IOVA,
         length: pages as u64 * PAGE,
         page_size: PAGE,
         bitmap: bits.addr(),
     };
-    assert_eq!(report.send(pinning.pinner.device()), Ok(0));
+    assert_eq!(send_report(pinning.pinner.device(), &report), Ok(0));
     Ok((0..pages)
         .map(|page| (bits.read_u8(page / 8) >> (page % 8)) & 1 == 1)
         .collect())

@@ -4,21 +4,23 @@
 
 use crate::{
     env::Setup,
-    harness::{
-        Failure,
-        cases, //
-    },
-    mdev::{
+    feature::{
         GET,
         MIG_DATA_SIZE,
         MIG_DEVICE_STATE,
         MIG_PRECOPY_INFO_V2,
         MIGRATION,
-        Mdev,
         SET,
-        UUIDS,
         feature,
-        feature_of_size,
+        feature_of_size, //
+    },
+    harness::{
+        Failure,
+        cases, //
+    },
+    mdev::{
+        Mdev,
+        UUIDS,
         open_mtty, //
     },
     migration::{

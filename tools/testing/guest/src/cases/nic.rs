@@ -3,13 +3,21 @@
 //! Network controllers in separate slots: features that need more than a plain PCI device.
 
 use crate::{
-    e1000e::{
-        MEMORY,
-        Nic, //
-    },
     env::{
         Setup,
         attached, //
+    },
+    feature::{
+        self,
+        BUS_MASTER,
+        DMA_BUF,
+        GET,
+        LOW_POWER_ENTRY,
+        LOW_POWER_ENTRY_WITH_WAKEUP,
+        LOW_POWER_EXIT,
+        PROBE,
+        SET,
+        ZPCI_ERROR, //
     },
     harness::{
         Failure,
@@ -27,6 +35,10 @@ use std::{
     thread,
     time::Duration, //
 };
+use support::e1000e::{
+    MEMORY,
+    Nic, //
+};
 use vfio_client::{
     Bytes,
     Device,
@@ -42,12 +54,17 @@ use vfio_client::{
     },
     raw,
     request,
+    structures::{
+        HotReset,
+        argsz, //
+    },
     uapi::{
         VFIO_PCI_BAR0_REGION_INDEX,
         VFIO_PCI_MSI_IRQ_INDEX, //
     },
     wait::until, //
 };
+use zerocopy::FromBytes;
 
 cases! {
     loopback_frame,
@@ -65,24 +82,6 @@ cases! {
 pub const NIC: &str = "0000:01:00.0";
 /// The other function of the slot. It is in the same group.
 const OTHER: &str = "0000:01:00.1";
-
-const GET: u32 = 1 << 16;
-const SET: u32 = 1 << 17;
-const PROBE: u32 = 1 << 18;
-const LOW_POWER_ENTRY: u32 = 3;
-const LOW_POWER_ENTRY_WITH_WAKEUP: u32 = 4;
-const LOW_POWER_EXIT: u32 = 5;
-const BUS_MASTER: u32 = 10;
-const DMA_BUF: u32 = 11;
-const ZPCI_ERROR: u32 = 13;
-
-/// Sends a feature request with a payload.
-pub fn feature(device: &Device, flags: u32, payload: &[u8]) -> Result<i32, Errno> {
-    // CAST: A payload has only a few bytes.
-    let size = 8 + payload.len() as u32;
-    let mut bytes = Bytes::new().u32(size).u32(flags).raw(payload);
-    raw::bytes(device, request::DEVICE_FEATURE, &mut bytes)
-}
 
 fn frame() -> Vec<u8> {
     let addresses = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1];
@@ -125,15 +124,32 @@ fn msi_after_frame() -> Result<()> {
     Ok(())
 }
 
+/// `struct vfio_pci_dependent_device`
+#[derive(FromBytes)]
+#[repr(C)]
+struct Affected {
+    group: u32,
+    segment: u16,
+    bus: u8,
+    devfn: u8,
+}
+
 /// Returns the devices affected by a reset: group, bus, device and function.
 fn hit(device: &Device) -> Result<Vec<(u32, u32)>> {
-    let mut bytes = Bytes::new().u32(12 + 8 * 8).u32(0).u32(0).fill(0, 8 * 8);
+    const ROOM: usize = 8 * size_of::<Affected>();
+    let header = HotReset {
+        argsz: argsz::<HotReset>() + ROOM as u32,
+        ..HotReset::default()
+    };
+    let mut bytes = Bytes::of(&header).fill(0, ROOM);
     raw::bytes(device, request::DEVICE_GET_PCI_HOT_RESET_INFO, &mut bytes)?;
     let one = |i| {
-        let at = 12 + 8 * i as usize;
-        (bytes.get_u32(at), bytes.get_u32(at + 4) >> 16)
+        let device: Affected = bytes.get(size_of::<HotReset>() + i * size_of::<Affected>());
+        let place = u16::from_le_bytes([device.bus, device.devfn]);
+        (device.group, place.into())
     };
-    Ok((0..bytes.get_u32(8)).map(one).collect())
+    let count = bytes.get::<HotReset>(0).count as usize;
+    Ok((0..count).map(one).collect())
 }
 
 fn hot_reset_resets_whole_slot() -> Result<()> {
@@ -158,9 +174,13 @@ fn hot_reset_resets_whole_slot() -> Result<()> {
     }
     // The reset fails without the group, and with a file that is not a group.
     assert_eq!(setup.device.hot_reset(&[]).errno(), Errno::EINVAL);
-    let mut bytes = Bytes::new().u32(16).u32(0).u32(1);
     let null = fs::File::open("/dev/null")?;
-    bytes = bytes.raw(&null.as_raw_fd().to_ne_bytes());
+    let header = HotReset {
+        argsz: argsz::<HotReset>() + size_of::<i32>() as u32,
+        flags: 0,
+        count: 1,
+    };
+    let mut bytes = Bytes::of(&header).append(&null.as_raw_fd());
     let reset = raw::bytes(&setup.device, request::DEVICE_PCI_HOT_RESET, &mut bytes);
     assert_eq!(reset, Err(Errno::EINVAL));
     Ok(())
@@ -211,21 +231,21 @@ fn low_power() -> Result<()> {
     let setup = Setup::with(NIC, Iommu::Type1v2)?;
     let device = &setup.device;
     for number in [LOW_POWER_ENTRY, LOW_POWER_EXIT] {
-        assert_eq!(feature(device, PROBE | SET | number, &[]), Ok(0));
-        let get = feature(device, PROBE | GET | number, &[]);
+        assert_eq!(feature::send(device, PROBE | SET | number, &[]), Ok(0));
+        let get = feature::send(device, PROBE | GET | number, &[]);
         assert_eq!(get, Err(Errno::EINVAL));
     }
-    feature(device, SET | LOW_POWER_EXIT, &[])?;
-    feature(device, SET | LOW_POWER_ENTRY, &[])?;
+    feature::send(device, SET | LOW_POWER_EXIT, &[])?;
+    feature::send(device, SET | LOW_POWER_ENTRY, &[])?;
     reaches(NIC, "suspended")?;
-    let again = feature(device, SET | LOW_POWER_ENTRY, &[]);
+    let again = feature::send(device, SET | LOW_POWER_ENTRY, &[]);
     assert_eq!(again, Err(Errno::EINVAL));
     // Any request resumes the device, as does access to its configuration space. Then it is
     // suspended again.
     device.info()?;
     assert_eq!(Config::of(device)?.get(pci::VENDOR)?, 0x8086);
     reaches(NIC, "suspended")?;
-    feature(device, SET | LOW_POWER_EXIT, &[])?;
+    feature::send(device, SET | LOW_POWER_EXIT, &[])?;
     assert_eq!(power(NIC)?, "active");
     assert!(Nic::new(device)?.is_alive());
     Ok(())
@@ -235,12 +255,12 @@ fn low_power_with_wakeup() -> Result<()> {
     let setup = Setup::with(NIC, Iommu::Type1v2)?;
     let device = &setup.device;
     let enter = |fd: i32| {
-        let payload = Bytes::new().raw(&fd.to_ne_bytes()).u32(0);
-        feature(device, SET | LOW_POWER_ENTRY_WITH_WAKEUP, payload.as_ref())
+        let payload = Bytes::of(&fd).u32(0);
+        feature::send(device, SET | LOW_POWER_ENTRY_WITH_WAKEUP, payload.as_ref())
     };
     assert_eq!(enter(-1), Err(Errno::EINVAL));
     assert_eq!(enter(9999), Err(Errno::EBADF));
-    let short = feature(device, SET | LOW_POWER_ENTRY_WITH_WAKEUP, &[0; 4]);
+    let short = feature::send(device, SET | LOW_POWER_ENTRY_WITH_WAKEUP, &[0; 4]);
     assert_eq!(short, Err(Errno::EINVAL));
     let wakeup = Interrupt::new()?;
     enter(wakeup.number())?;
@@ -259,17 +279,17 @@ fn features_of_other_drivers() -> Result<()> {
     let device = &setup.device;
     for number in [BUS_MASTER, ZPCI_ERROR] {
         for flags in [PROBE | SET, PROBE | GET, SET, GET] {
-            let answer = feature(device, flags | number, &[0; 64]);
+            let answer = feature::send(device, flags | number, &[0; 64]);
             assert_eq!(answer, Err(Errno::ENOTTY), "feature {number}");
         }
     }
-    assert_eq!(feature(device, PROBE | GET | DMA_BUF, &[]), Ok(0));
-    let set = feature(device, PROBE | SET | DMA_BUF, &[]);
+    assert_eq!(feature::send(device, PROBE | GET | DMA_BUF, &[]), Ok(0));
+    let set = feature::send(device, PROBE | SET | DMA_BUF, &[]);
     assert_eq!(set, Err(Errno::EINVAL));
     let buffer = |region: u32, ranges: u32, length: u64| {
         let payload = Bytes::new().u32(region).u32(0).u32(0).u32(ranges);
         let payload = payload.u64(0).u64(length);
-        feature(device, GET | DMA_BUF, payload.as_ref())
+        feature::send(device, GET | DMA_BUF, payload.as_ref())
     };
     let page = PAGE_SIZE as u64;
     assert_eq!(buffer(0, 0, page), Err(Errno::EINVAL));
@@ -284,7 +304,7 @@ fn dma_buf_holds_device() -> Result<()> {
     setup.device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
     let payload = Bytes::new().u32(0).u32(0).u32(0).u32(1);
     let payload = payload.u64(0).u64(PAGE_SIZE as u64);
-    let number = feature(&setup.device, GET | DMA_BUF, payload.as_ref())?;
+    let number = feature::send(&setup.device, GET | DMA_BUF, payload.as_ref())?;
     let link = fs::read_link(format!("/proc/self/fd/{number}"))?;
     assert!(link.to_string_lossy().contains("dmabuf"), "{link:?}");
     // The export ends with the last file of the device. Otherwise the device could not be removed.

@@ -125,7 +125,7 @@ fn log_explains_set_container_in_container() -> Result<()> {
     let fd = group.as_fd().as_raw_fd();
     let parts = [&name, "VFIO_GROUP_MERGE refused: ", reason];
     says(Errno::EINVAL, &parts, || {
-        let mut argument = Bytes::new().raw(&fd.to_ne_bytes());
+        let mut argument = Bytes::of(&fd);
         raw::bytes(&other, MERGE, &mut argument).map(drop)
     })
 }
@@ -177,7 +177,7 @@ fn log_names_holder_of_open_device() -> Result<()> {
 /// Merges the group of the disk with `group`, and returns it.
 fn merged(group: &Group) -> Result<Group> {
     let other = crate::env::group(NVME)?;
-    let mut argument = Bytes::new().raw(&other.as_fd().as_raw_fd().to_ne_bytes());
+    let mut argument = Bytes::of(&other.as_fd().as_raw_fd());
     raw::bytes(group, MERGE, &mut argument)?;
     Ok(other)
 }

@@ -40,7 +40,6 @@ use support::{
     machine::locked_kib, //
 };
 use vfio_client::{
-    Container,
     Errno,
     Group,
     Interrupt,
@@ -276,9 +275,7 @@ fn surprise_removal_of_closed_device() -> Result<()> {
     let number = pci::group_of(HOT)?;
     // A group that stays open has no devices.
     let group = group(HOT)?;
-    let container = Container::open()?;
-    group.set_container(&container)?;
-    container.set_iommu(Iommu::Type1v2)?;
+    let container = group.attach(Iommu::Type1v2)?;
     port.pull()?;
     wait_absent(HOT)?;
     assert!(!node(number));

@@ -3,11 +3,17 @@
 //! A network controller: processes use its virtual functions while another one uses the physical
 //! function.
 
-use super::nic::feature;
 use crate::{
     env::{
         Setup,
         attached, //
+    },
+    feature::{
+        self,
+        GET,
+        PCI_VF_TOKEN,
+        PROBE,
+        SET, //
     },
     harness::{
         Failure,
@@ -23,6 +29,7 @@ use std::{
     fs,
     path::Path, //
 };
+use support::e1000e;
 use vfio_client::{
     Device,
     Errno,
@@ -46,8 +53,6 @@ cases! {
 /// The physical function.
 const WHOLE: &str = "0000:02:00.0";
 
-const SET: u32 = 1 << 17;
-const PROBE: u32 = 1 << 18;
 const TOKEN: [u8; 16] = [
     0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff,
 ];
@@ -107,7 +112,7 @@ fn virtual_functions_are_created_and_removed() -> Result<()> {
 
 fn several_functions_in_one_container() -> Result<()> {
     let setup = Setup::with(WHOLE, Iommu::Type1v2)?;
-    feature(&setup.device, SET, &TOKEN)?;
+    feature::send(&setup.device, SET | PCI_VF_TOKEN, &TOKEN)?;
     let functions = Functions::new(2)?;
     let mut open_functions = Vec::new();
     for bdf in &functions.0 {
@@ -120,8 +125,8 @@ fn several_functions_in_one_container() -> Result<()> {
         assert_eq!(ids, (0x8086, 0x10ca), "{bdf}");
         config.enable()?;
         let registers = device.map_whole(VFIO_PCI_BAR0_REGION_INDEX)?;
-        // The status register of a function, with its link state.
-        assert_ne!(registers.read_u32(8), u32::MAX, "{bdf}");
+        // The functions have the status register, with the link state, at the same offset.
+        assert_ne!(registers.get(e1000e::STATUS), u32::MAX, "{bdf}");
         drop(registers);
         open_functions.push((device, group));
     }
@@ -131,17 +136,26 @@ fn several_functions_in_one_container() -> Result<()> {
 fn only_physical_functions_have_tokens() -> Result<()> {
     let functions = Functions::new(1)?;
     let whole = Setup::with(WHOLE, Iommu::Type1v2)?;
-    assert_eq!(feature(&whole.device, PROBE | SET, &[]), Ok(0));
-    let get = feature(&whole.device, 1 << 16, &[0; 16]);
+    assert_eq!(
+        feature::send(&whole.device, PROBE | SET | PCI_VF_TOKEN, &[]),
+        Ok(0)
+    );
+    let get = feature::send(&whole.device, GET | PCI_VF_TOKEN, &[0; 16]);
     assert_eq!(get, Err(Errno::EINVAL), "a token cannot be read");
-    let short = feature(&whole.device, SET, &TOKEN[..15]);
+    let short = feature::send(&whole.device, SET | PCI_VF_TOKEN, &TOKEN[..15]);
     assert_eq!(short, Err(Errno::EINVAL));
-    feature(&whole.device, SET, &TOKEN)?;
+    feature::send(&whole.device, SET | PCI_VF_TOKEN, &TOKEN)?;
     let (_container, group) = attached(&functions.0[0], Iommu::Type1v2)?;
     let function = open(&group, &functions.0[0], RIGHT)?;
-    assert_eq!(feature(&function, SET, &TOKEN), Err(Errno::ENOTTY));
+    assert_eq!(
+        feature::send(&function, SET | PCI_VF_TOKEN, &TOKEN),
+        Err(Errno::ENOTTY)
+    );
     let edu = Setup::new()?;
-    assert_eq!(feature(&edu.device, SET, &TOKEN), Err(Errno::ENOTTY));
+    assert_eq!(
+        feature::send(&edu.device, SET | PCI_VF_TOKEN, &TOKEN),
+        Err(Errno::ENOTTY)
+    );
     Ok(())
 }
 
@@ -153,7 +167,7 @@ fn virtual_function_needs_token() -> Result<()> {
     assert_eq!(open(&group, bdf, "").err(), Some(Errno::EACCES));
     assert_eq!(open(&group, bdf, WRONG).err(), Some(Errno::EACCES));
     let whole = Setup::with(WHOLE, Iommu::Type1v2)?;
-    feature(&whole.device, SET, &TOKEN)?;
+    feature::send(&whole.device, SET | PCI_VF_TOKEN, &TOKEN)?;
     for (more, errno) in [
         ("", Errno::EACCES),
         (WRONG, Errno::EACCES),

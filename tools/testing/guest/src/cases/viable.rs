@@ -87,9 +87,7 @@ fn group_is_viable_after_host_driver_unbinds() -> Result<()> {
     let sibling = Unbound::new()?;
     let group = group(SHARED)?;
     assert_eq!(group.status()?, 1);
-    let container = Container::open()?;
-    group.set_container(&container)?;
-    container.set_iommu(Iommu::Type1v2)?;
+    let _container = group.attach(Iommu::Type1v2)?;
     group.device(SHARED)?.info()?;
     assert_eq!(
         group.device(SIBLING).errno(),

@@ -135,7 +135,7 @@ fn set_irqs_msi() -> Result<()> {
 fn unmask_by(device: &Device, eventfd: i32) -> Result<()> {
     let flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_UNMASK;
     let mut bytes = Bytes::new().u32(24).u32(flags);
-    bytes = bytes.u32(0).u32(0).u32(1).raw(&eventfd.to_ne_bytes());
+    bytes = bytes.u32(0).u32(0).u32(1).append(&eventfd);
     raw::bytes(device, request::DEVICE_SET_IRQS, &mut bytes)?;
     Ok(())
 }
@@ -160,7 +160,7 @@ fn write_by(device: &Device, eventfd: i32) -> Result<()> {
     const FOUR_BYTES: u32 = 1 << 2;
     // A register of edu in BAR 0 that accepts any value.
     let mut bytes = Bytes::new().u32(32).u32(FOUR_BYTES).u64(0x04).u64(0);
-    bytes = bytes.raw(&eventfd.to_ne_bytes()).u32(0);
+    bytes = bytes.append(&eventfd).u32(0);
     raw::bytes(device, IOEVENTFD, &mut bytes)?;
     Ok(())
 }

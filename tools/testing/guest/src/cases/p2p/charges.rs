@@ -6,7 +6,7 @@
 use super::open;
 use crate::{
     dma_logging::{
-        Report,
+        send_report,
         start, //
     },
     harness::cases, //
@@ -20,7 +20,8 @@ use vfio_client::{
     Device,
     MapFlags,
     Memory,
-    PAGE_SIZE, //
+    PAGE_SIZE,
+    structures::LoggingReport, //
 };
 use vgpu_copy::{
     Command,
@@ -46,13 +47,13 @@ const OBJECTS: &str = "slab_unreclaimable";
 /// set.
 fn report(device: &Device) -> Result<u64> {
     let bits = Memory::anonymous(STEPS as usize / 8)?;
-    let report = Report {
+    let report = LoggingReport {
         iova: 0,
         length: STEPS * STEP,
         page_size: STEP,
         bitmap: bits.addr(),
     };
-    assert_eq!(report.send(device), Ok(0));
+    assert_eq!(send_report(device, &report), Ok(0));
     let words = (0..STEPS as usize / 64).map(|word| bits.read_u64(8 * word));
     Ok(words.map(|word| u64::from(word.count_ones())).sum())
 }

@@ -5,12 +5,11 @@
 use super::open;
 use crate::{
     dma_logging::{
-        Report,
+        send_report,
         start,
         stop, //
     },
-    harness::cases,
-    mdev::{
+    feature::{
         DMA_LOGGING_REPORT,
         DMA_LOGGING_START,
         DMA_LOGGING_STOP,
@@ -19,6 +18,7 @@ use crate::{
         SET,
         feature, //
     },
+    harness::cases,
 };
 use anyhow::{
     Result,
@@ -40,7 +40,8 @@ use vfio_client::{
     Group,
     MapFlags,
     Memory,
-    PAGE_SIZE, //
+    PAGE_SIZE,
+    structures::LoggingReport, //
 };
 use vgpu_copy::{
     Command,
@@ -138,25 +139,25 @@ impl Open {
 
 /// Reports one bit per page of the first `pages` pages to a bitmap.
 fn report(device: &Device, pages: u64, bitmap: u64) -> Result<i32, Errno> {
-    let report = Report {
+    let report = LoggingReport {
         iova: IOVA,
         length: pages * PAGE,
         page_size: PAGE,
         bitmap,
     };
-    report.send(device)
+    send_report(device, &report)
 }
 
 /// Returns the first word of the report.
 fn first_word(device: &Device, iova: u64, length: u64, page_size: u64) -> Result<u64> {
     let bits = Memory::anonymous(PAGE_SIZE)?;
-    let report = Report {
+    let report = LoggingReport {
         iova,
         length,
         page_size,
         bitmap: bits.addr(),
     };
-    assert_eq!(report.send(device), Ok(0), "{report:x?}");
+    assert_eq!(send_report(device, &report), Ok(0), "{report:x?}");
     assert!(bits.to_vec(8, PAGE_SIZE - 8).iter().all(|byte| *byte == 0));
     Ok(bits.read_u64(0))
 }

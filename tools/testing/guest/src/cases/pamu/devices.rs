@@ -30,7 +30,6 @@ use std::{
     thread, //
 };
 use vfio_client::{
-    Container,
     Errno,
     Interrupt,
     Iommu,
@@ -66,10 +65,8 @@ fn no_access_before_windows_are_set() -> Result<()> {
 
 /// Type 1 accepts groups of software devices. It does not use the PAMU.
 fn type1_does_not_enable_a_liodn() -> Result<()> {
-    let container = Container::open()?;
     let group = pamu_dma::group(0)?;
-    group.set_container(&container)?;
-    container.set_iommu(Iommu::Type1v2)?;
+    let container = group.attach(Iommu::Type1v2)?;
     let memory = Memory::anonymous(4096)?;
     container.map(PAGE, &memory, MapFlags::ReadWrite)?;
     let engine = Engine::open(group, 0)?;

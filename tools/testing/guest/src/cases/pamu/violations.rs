@@ -138,7 +138,7 @@ fn bad_eventfd() -> Result<()> {
     let (pamu, _engine) = open(0)?;
     let container = pamu.container();
     let set = |fd: i32| {
-        let mut bytes = Bytes::new().raw(&fd.to_ne_bytes());
+        let mut bytes = Bytes::of(&fd);
         raw::bytes(container, pamu::SET_VIOLATION_EVENTFD, &mut bytes)
     };
     assert_eq!(set(-2), Err(Errno::EBADF));

@@ -129,9 +129,7 @@ impl Place {
             Self::DirtyArgument => whole(THERE.get_bitmap(bits).bytes()),
             Self::DirtyRange => split(THERE.get_bitmap(bits).bytes(), DirtyPages::SIZE),
             Self::InfoArgument | Self::InfoAnswer => whole(info_bytes()),
-            Self::JoinArgument => {
-                whole(Bytes::new().raw(&container.as_fd().as_raw_fd().to_ne_bytes()))
-            }
+            Self::JoinArgument => whole(Bytes::of(&container.as_fd().as_raw_fd())),
             Self::OpenArgument => whole(Bytes::new().raw(EDU.as_bytes()).fill(0, 1)),
             Self::MapPages
             | Self::UnmapBitmap
