@@ -49,6 +49,14 @@ use vfio_client::{
     Errno,
     chain,
     request,
+    structures::{
+        self,
+        DirtyPages,
+        DirtyRange,
+        DmaMap,
+        DmaUnmap,
+        Type1Info, //
+    },
     uapi::VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, //
 };
 
@@ -118,18 +126,21 @@ fn check(bytes: &Bytes, size: usize) -> Result<(), Errno> {
 }
 
 fn parse_map(bytes: &Bytes) -> Result<Op, Errno> {
-    check(bytes, 32)?;
+    check(bytes, size_of::<DmaMap>())?;
+    let map: DmaMap = bytes.get(0);
     Ok(Op::Map {
-        flags: bytes.get_u32(4),
-        vaddr: bytes.get_u64(8),
-        iova: bytes.get_u64(16),
-        size: bytes.get_u64(24),
+        flags: map.flags,
+        vaddr: map.vaddr,
+        iova: map.iova,
+        size: map.size,
     })
 }
 
 fn parse_unmap(bytes: &Bytes) -> Result<Op, Errno> {
-    check(bytes, 24)?;
-    let flags = bytes.get_u32(4);
+    check(bytes, size_of::<DmaUnmap>())?;
+    let DmaUnmap {
+        flags, iova, size, ..
+    } = bytes.get(0);
     let wants_bitmap = flags & unmap::DIRTY != 0;
     // If other flags are set too, the kernel rejects the request before it reads the bitmap.
     let bitmap = match wants_bitmap && flags == unmap::DIRTY {
@@ -138,23 +149,23 @@ fn parse_unmap(bytes: &Bytes) -> Result<Op, Errno> {
     };
     Ok(Op::Unmap {
         flags,
-        iova: bytes.get_u64(8),
-        size: bytes.get_u64(16),
+        iova,
+        size,
         bitmap,
     })
 }
 
 fn parse_dirty(bytes: &Bytes) -> Result<Op, Errno> {
-    check(bytes, 8)?;
-    let flags = bytes.get_u32(4);
+    check(bytes, size_of::<DirtyPages>())?;
+    let DirtyPages { argsz, flags } = bytes.get(0);
     if flags != GET_BITMAP {
         return Ok(Op::Track(flags));
     }
-    if bytes.get_u32(0) < 48 {
+    if (argsz as usize) < BITMAP_END {
         return Err(Errno::EINVAL);
     }
-    check(bytes, 48)?;
-    let (iova, size) = (bytes.get_u64(8), bytes.get_u64(16));
+    check(bytes, BITMAP_END)?;
+    let DirtyRange { iova, size, .. } = bytes.get(size_of::<DirtyPages>());
     if size == 0 {
         return Err(Errno::EINVAL);
     }
@@ -163,12 +174,16 @@ fn parse_dirty(bytes: &Bytes) -> Result<Op, Errno> {
     Ok(Op::Dirty { iova, size, bitmap })
 }
 
+/// The end of the bitmap, which is at the same place in both structures that have one.
+const BITMAP_END: usize = size_of::<DmaUnmap>() + size_of::<structures::Bitmap>();
+const _: () = assert!(BITMAP_END == size_of::<DirtyPages>() + size_of::<DirtyRange>());
+
 fn parse_bitmap(bytes: &Bytes) -> Result<Bitmap, Errno> {
-    if bytes.get_u32(0) < 48 {
+    if (bytes.get_u32(0) as usize) < BITMAP_END {
         return Err(Errno::EINVAL);
     }
-    check(bytes, 48)?;
-    let (pgsize, size, data) = (bytes.get_u64(24), bytes.get_u64(32), bytes.get_u64(40));
+    check(bytes, BITMAP_END)?;
+    let structures::Bitmap { pgsize, size, data } = bytes.get(size_of::<DmaUnmap>());
     if data.checked_add(size).is_none_or(|end| end > USER_END) {
         return Err(Errno::EINVAL);
     }
@@ -302,8 +317,8 @@ impl Twins {
             .type1
             .as_ref()
             .filter(|_| outcome.is_ok() && !self.doubtful)?;
-        let offset = Bytes::new().raw(&outcome.bytes).get_u32(16);
-        let caps = chain(&outcome.bytes, offset);
+        let info: Type1Info = Bytes::new().raw(&outcome.bytes).get(0);
+        let caps = chain(&outcome.bytes, info.cap_offset);
         let cap = caps
             .iter()
             .find(|cap| u32::from(cap.id) == VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL)?;
@@ -324,8 +339,8 @@ impl Twins {
         let fits = match (&expected[0], outcome.result) {
             _ if self.doubtful => true,
             (Expected::Is(Ok(numbers)), Ok(_)) => {
-                let size = Bytes::new().raw(&outcome.bytes).get_u64(16);
-                !matches!(op, Some(Op::Unmap { .. })) || numbers[0] == size
+                let unmap: DmaUnmap = Bytes::new().raw(&outcome.bytes).get(0);
+                !matches!(op, Some(Op::Unmap { .. })) || numbers[0] == unmap.size
             }
             (Expected::Is(Ok(_)), Err(errno)) => possible.contains(&errno),
             (expected, _) => expected.allows(&answer),

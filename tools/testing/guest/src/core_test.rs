@@ -3,15 +3,14 @@
 //! The test driver that calls the functions exported by the core; see
 //! `tools/testing/modules/vfio_core_test.h`.
 
+use crate::env::attached;
 use anyhow::{
     Context,
     Result, //
 };
 use std::{
-    fs::{
-        self,
-        File, //
-    },
+    array::from_fn,
+    fs::File,
     os::fd::{
         AsFd,
         AsRawFd, //
@@ -25,6 +24,11 @@ use vfio_client::{
     Group,
     Iommu,
     raw, //
+};
+use zerocopy::{
+    FromBytes,
+    Immutable,
+    IntoBytes, //
 };
 
 /// The name of the first device.
@@ -64,6 +68,68 @@ pub enum Backend {
     Register = 1,
     /// Register a backend with only one of two callbacks that belong together.
     RegisterHalf = 2,
+}
+
+/// `struct core_test_next_state`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct NextState {
+    flags: u32,
+    current: u32,
+    target: u32,
+    next: u32,
+}
+
+/// `struct core_test_irqs`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct RawIrqs {
+    argsz: u32,
+    flags: u32,
+    index: u32,
+    start: u32,
+    count: u32,
+    vectors: u32,
+    types: u32,
+    no_size: u32,
+    size: u64,
+}
+
+/// `struct core_test_listen`
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct Listen {
+    fd: i32,
+    flags: u32,
+}
+
+/// `struct core_test_counts`
+#[derive(Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Counts {
+    handler: u32,
+    thread: u32,
+}
+
+/// `struct core_test_caps`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Caps {
+    count: u32,
+    shift: u32,
+    sizes: [u32; 4],
+    size: u32,
+    pad: u32,
+    chain: [u8; 256],
+}
+
+/// `struct core_test_combine`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Combine {
+    count: u32,
+    wanted: u32,
+    ranges: [[u64; 2]; 8],
 }
 
 /// The arguments of `vfio_set_irqs_validate_and_prepare()`.
@@ -129,30 +195,39 @@ impl CoreTest {
     /// Returns the next state on the way from one state to another, for a device with the given
     /// features.
     pub fn next_state(&self, flags: u32, current: u32, target: u32) -> Result<u32, Errno> {
-        let mut bytes = Bytes::new().u32(flags).u32(current).u32(target).u32(99);
+        let mut bytes = Bytes::of(&NextState {
+            flags,
+            current,
+            target,
+            next: 99,
+        });
         raw::bytes(&self.0, number(4), &mut bytes)?;
-        Ok(bytes.get_u32(12))
+        Ok(bytes.get::<NextState>(0).next)
     }
 
     /// Returns the data size of a request.
     pub fn irqs(&self, irqs: &Irqs) -> Result<u64, Errno> {
-        let mut bytes = Bytes::new()
-            .u32(irqs.argsz)
-            .u32(irqs.flags)
-            .u32(irqs.index)
-            .u32(irqs.start)
-            .u32(irqs.count)
-            .u32(irqs.vectors)
-            .u32(irqs.types)
-            .u32(irqs.no_size.into())
-            .u64(u64::MAX);
+        let mut bytes = Bytes::of(&RawIrqs {
+            argsz: irqs.argsz,
+            flags: irqs.flags,
+            index: irqs.index,
+            start: irqs.start,
+            count: irqs.count,
+            vectors: irqs.vectors,
+            types: irqs.types,
+            no_size: irqs.no_size.into(),
+            size: u64::MAX,
+        });
         raw::bytes(&self.0, number(5), &mut bytes)?;
-        Ok(bytes.get_u64(32))
+        Ok(bytes.get::<RawIrqs>(0).size)
     }
 
     /// Listens to an eventfd. With `thread`, the thread function runs, too.
     pub fn listen(&self, fd: i32, thread: bool) -> Result<i32, Errno> {
-        let mut bytes = Bytes::new().raw(&fd.to_ne_bytes()).u32(thread.into());
+        let mut bytes = Bytes::of(&Listen {
+            fd,
+            flags: thread.into(),
+        });
         raw::bytes(&self.0, number(6), &mut bytes)
     }
 
@@ -173,9 +248,10 @@ impl CoreTest {
 
     /// Returns how often the handler and the thread function have run since the last call.
     pub fn counts(&self) -> Result<(u32, u32), Errno> {
-        let mut bytes = Bytes::new().u32(0).u32(0);
+        let mut bytes = Bytes::of(&Counts::default());
         raw::bytes(&self.0, number(10), &mut bytes)?;
-        Ok((bytes.get_u32(0), bytes.get_u32(4)))
+        let Counts { handler, thread } = bytes.get(0);
+        Ok((handler, thread))
     }
 
     /// Returns the properties of the device set of the two devices.
@@ -190,41 +266,31 @@ impl CoreTest {
 
     /// Builds a capability chain with the given sizes, numbered from 1.
     pub fn caps(&self, sizes: &[u32], shift: u32) -> Result<Bytes, Errno> {
-        let mut bytes = Bytes::new().u32(sizes.len() as u32).u32(shift);
-        for i in 0..4 {
-            bytes = bytes.u32(sizes.get(i).copied().unwrap_or(0));
-        }
-        bytes = bytes.u32(0).u32(0).fill(0, 256);
+        let mut bytes = Bytes::of(&Caps {
+            count: sizes.len() as u32,
+            shift,
+            sizes: from_fn(|i| sizes.get(i).copied().unwrap_or(0)),
+            size: 0,
+            pad: 0,
+            chain: [0; 256],
+        });
         raw::bytes(&self.0, number(12), &mut bytes)?;
-        let size = bytes.get_u32(24) as usize;
-        Ok(Bytes::new().raw(&bytes.as_ref()[32..32 + size]))
+        let Caps { size, chain, .. } = bytes.get(0);
+        Ok(Bytes::new().raw(&chain[..size as usize]))
     }
 
     /// Combines ranges, given by their first and last address, until at most `wanted` are left.
     pub fn combine(&self, ranges: &[(u64, u64)], wanted: u32) -> Result<Vec<(u64, u64)>, Errno> {
-        let mut bytes = Bytes::new().u32(ranges.len() as u32).u32(wanted);
-        for (start, last) in ranges {
-            bytes = bytes.u64(*start).u64(*last);
-        }
-        bytes = bytes.fill(0, 16 * (8 - ranges.len()));
+        let mut bytes = Bytes::of(&Combine {
+            count: ranges.len() as u32,
+            wanted,
+            ranges: from_fn(|i| ranges.get(i).copied().unwrap_or_default().into()),
+        });
         raw::bytes(&self.0, number(13), &mut bytes)?;
-        let range = |i| {
-            let at = 8 + 16 * i as usize;
-            (bytes.get_u64(at), bytes.get_u64(at + 8))
-        };
-        Ok((0..bytes.get_u32(0)).map(range).collect())
+        let Combine { count, ranges, .. } = bytes.get(0);
+        let ranges = ranges.map(|[start, last]| (start, last));
+        Ok(ranges[..count as usize].to_vec())
     }
-}
-
-/// Opens the group of one of the devices.
-pub fn bare_group(name: &str) -> Result<Group> {
-    let link = fs::read_link(format!("/sys/bus/platform/devices/{name}/iommu_group"))?;
-    let number = link
-        .file_name()
-        .and_then(|name| name.to_str()?.parse().ok());
-    Ok(Group::open(
-        number.context("the group link has no number")?,
-    )?)
 }
 
 /// One of the devices, in a new container.
@@ -240,10 +306,7 @@ pub struct Bare {
 impl Bare {
     /// Opens a device.
     pub fn open(name: &str) -> Result<Self> {
-        let container = Container::open()?;
-        let group = bare_group(name)?;
-        group.set_container(&container)?;
-        container.set_iommu(Iommu::Type1v2)?;
+        let (container, group) = attached(name, Iommu::Type1v2)?;
         Ok(Self {
             device: group.device(name)?,
             group,

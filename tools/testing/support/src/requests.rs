@@ -17,7 +17,14 @@
 
 use std::os::fd::AsFd;
 use vfio_client::{
-    Bytes, Errno, Memory, PAGE_SIZE, raw, request,
+    Bytes, Errno, PAGE_SIZE, raw, request,
+    structures::{
+        self,
+        DmaMap,
+        DmaUnmap,
+        IrqSet,
+        argsz, //
+    },
     uapi::{
         VFIO_DMA_MAP_FLAG_READ,
         VFIO_DMA_MAP_FLAG_VADDR,
@@ -35,6 +42,11 @@ use vfio_client::{
         VFIO_IRQ_SET_DATA_EVENTFD,
         VFIO_IRQ_SET_DATA_NONE, //
     },
+};
+
+pub use vfio_client::structures::{
+    Bitmap,
+    DirtyRange, //
 };
 
 /// Sends a structure that the kernel must not change.
@@ -67,7 +79,7 @@ pub struct MapDma {
 
 impl MapDma {
     /// The size of the structure, in bytes.
-    pub const SIZE: u32 = 32;
+    pub const SIZE: u32 = argsz::<DmaMap>();
     /// Devices may read the memory.
     pub const READ: u32 = VFIO_DMA_MAP_FLAG_READ;
     /// Devices may write the memory.
@@ -79,8 +91,13 @@ impl MapDma {
 
     /// Returns the bytes of the structure.
     pub fn bytes(&self) -> Bytes {
-        let start = Bytes::new().u32(self.argsz).u32(self.flags);
-        start.u64(self.vaddr).u64(self.iova).u64(self.size)
+        Bytes::of(&DmaMap {
+            argsz: self.argsz,
+            flags: self.flags,
+            vaddr: self.vaddr,
+            iova: self.iova,
+            size: self.size,
+        })
     }
 
     /// Sends the request, and checks that the kernel does not change the structure.
@@ -101,35 +118,6 @@ impl Default for MapDma {
     }
 }
 
-/// A bitmap in user memory: `struct vfio_bitmap`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bitmap {
-    /// The size of the page that a bit stands for, in bytes.
-    pub pgsize: u64,
-    /// The size of the bitmap, in bytes.
-    pub size: u64,
-    /// The address of the bitmap.
-    pub data: u64,
-}
-
-impl Bitmap {
-    /// The size of the structure, in bytes.
-    pub const SIZE: u32 = 24;
-
-    /// Returns a bitmap of one word, for up to 64 pages, at the start of `memory`.
-    pub fn word_in(memory: &Memory) -> Self {
-        Self {
-            pgsize: PAGE_SIZE as u64,
-            size: 8,
-            data: memory.addr(),
-        }
-    }
-
-    fn append_to(&self, bytes: Bytes) -> Bytes {
-        bytes.u64(self.pgsize).u64(self.size).u64(self.data)
-    }
-}
-
 /// The argument of `VFIO_IOMMU_UNMAP_DMA`: `struct vfio_iommu_type1_dma_unmap`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnmapDma {
@@ -147,9 +135,9 @@ pub struct UnmapDma {
 
 impl UnmapDma {
     /// The size of the structure without a bitmap, in bytes.
-    pub const SIZE: u32 = 24;
+    pub const SIZE: u32 = argsz::<DmaUnmap>();
     /// The size of the structure with a bitmap, in bytes.
-    pub const SIZE_WITH_BITMAP: u32 = Self::SIZE + Bitmap::SIZE;
+    pub const SIZE_WITH_BITMAP: u32 = Self::SIZE + argsz::<Bitmap>();
     /// Return the dirty pages of the range.
     pub const GET_DIRTY_BITMAP: u32 = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
     /// Unmap everything.
@@ -188,10 +176,14 @@ impl UnmapDma {
 
     /// Returns the bytes of the structure.
     pub fn bytes(&self) -> Bytes {
-        let start = Bytes::new().u32(self.argsz).u32(self.flags);
-        let bytes = start.u64(self.iova).u64(self.size);
+        let bytes = Bytes::of(&DmaUnmap {
+            argsz: self.argsz,
+            flags: self.flags,
+            iova: self.iova,
+            size: self.size,
+        });
         match &self.bitmap {
-            Some(bitmap) => bitmap.append_to(bytes),
+            Some(bitmap) => bytes.append(bitmap),
             None => bytes,
         }
     }
@@ -219,7 +211,7 @@ impl UnmapDma {
 
     /// Returns the size that a request has unmapped, from the structure that it wrote.
     pub fn unmapped(answer: &Bytes) -> u64 {
-        answer.get_u64(16)
+        answer.get::<DmaUnmap>(0).size
     }
 }
 
@@ -234,22 +226,11 @@ pub struct DirtyPages {
     pub range: Option<DirtyRange>,
 }
 
-/// The range of a [`DirtyPages`] request: `struct vfio_iommu_type1_dirty_bitmap_get`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DirtyRange {
-    /// The first IOVA.
-    pub iova: u64,
-    /// The size of the range, in bytes.
-    pub size: u64,
-    /// The bitmap.
-    pub bitmap: Bitmap,
-}
-
 impl DirtyPages {
     /// The size of the structure without a range, in bytes.
-    pub const SIZE: u32 = 8;
+    pub const SIZE: u32 = argsz::<structures::DirtyPages>();
     /// The size of the structure with a range, in bytes.
-    pub const SIZE_WITH_RANGE: u32 = Self::SIZE + 16 + Bitmap::SIZE;
+    pub const SIZE_WITH_RANGE: u32 = Self::SIZE + argsz::<DirtyRange>();
     /// Start tracking.
     pub const START: u32 = VFIO_IOMMU_DIRTY_PAGES_FLAG_START;
     /// Stop tracking.
@@ -277,11 +258,12 @@ impl DirtyPages {
 
     /// Returns the bytes of the structure.
     pub fn bytes(&self) -> Bytes {
-        let bytes = Bytes::new().u32(self.argsz).u32(self.flags);
+        let bytes = Bytes::of(&structures::DirtyPages {
+            argsz: self.argsz,
+            flags: self.flags,
+        });
         match &self.range {
-            Some(range) => range
-                .bitmap
-                .append_to(bytes.u64(range.iova).u64(range.size)),
+            Some(range) => bytes.append(range),
             None => bytes,
         }
     }
@@ -311,7 +293,7 @@ pub struct SetIrqs<'a> {
 
 impl SetIrqs<'_> {
     /// The size of the structure without its data, in bytes.
-    pub const SIZE: u32 = 20;
+    pub const SIZE: u32 = argsz::<IrqSet>();
     /// No data.
     pub const NONE: u32 = VFIO_IRQ_SET_DATA_NONE;
     /// A byte for each interrupt.
@@ -327,10 +309,14 @@ impl SetIrqs<'_> {
 
     /// Returns the bytes of the structure.
     pub fn bytes(&self) -> Bytes {
-        let argsz = Self::SIZE + self.data.len() as u32;
-        let start = Bytes::new().u32(argsz).u32(self.flags);
-        let start = start.u32(self.index).u32(self.start).u32(self.count);
-        start.raw(self.data)
+        let set = IrqSet {
+            argsz: Self::SIZE + self.data.len() as u32,
+            flags: self.flags,
+            index: self.index,
+            start: self.start,
+            count: self.count,
+        };
+        Bytes::of(&set).raw(self.data)
     }
 
     /// Sends the request, and checks that the kernel does not change the structure.

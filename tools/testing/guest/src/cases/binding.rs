@@ -54,6 +54,11 @@ use vfio_client::{
     raw,
     request, //
 };
+use zerocopy::{
+    FromBytes,
+    Immutable,
+    IntoBytes, //
+};
 
 cases! {
     #[requires(core(C))] c_core_lacks_these_requests,
@@ -82,8 +87,30 @@ const MERGE: u32 = request::number(65);
 const UNMERGE: u32 = request::number(66);
 const GET_IOMMU_FD: u32 = request::number(67);
 
-const HEADER: usize = 16;
-const DEVICE: usize = 128;
+/// `struct vfio_group_devices`
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Devices {
+    argsz: u32,
+    flags: u32,
+    count: u32,
+    reserved: u32,
+}
+
+/// `struct vfio_group_device`
+#[derive(FromBytes)]
+#[repr(C)]
+struct RawMember {
+    name: [u8; 64],
+    driver: [u8; 32],
+    state: u32,
+    holder_pid: u32,
+    holder_comm: [u8; 16],
+    held_ms: u64,
+}
+
+const HEADER: usize = size_of::<Devices>();
+const DEVICE: usize = size_of::<RawMember>();
 const VFIO: u32 = 1;
 const KERNEL: u32 = 3;
 
@@ -99,38 +126,43 @@ struct Member {
 }
 
 fn devices_request(room: usize) -> Bytes {
-    let size = HEADER + room * DEVICE;
-    Bytes::new().u32(size as u32).fill(0, size - 4)
+    let header = Devices {
+        argsz: (HEADER + room * DEVICE) as u32,
+        flags: 0,
+        count: 0,
+        reserved: 0,
+    };
+    Bytes::of(&header).fill(0, room * DEVICE)
 }
 
 fn devices(group: &Group) -> Result<Vec<Member>> {
     let mut bytes = devices_request(8);
     raw::bytes(group, GET_DEVICES, &mut bytes)?;
-    let count = bytes.get_u32(8) as usize;
-    assert_eq!(bytes.get_u32(0) as usize, HEADER + count * DEVICE);
+    let Devices { argsz, count, .. } = bytes.get(0);
+    let count = count as usize;
+    assert_eq!(argsz as usize, HEADER + count * DEVICE);
     Ok((0..count)
-        .map(|i| member(&bytes, HEADER + i * DEVICE))
+        .map(|i| member(&bytes.get(HEADER + i * DEVICE)))
         .collect())
 }
 
-fn member(bytes: &Bytes, at: usize) -> Member {
-    let text = |from: usize, size: usize| {
-        let field = &bytes.as_ref()[at + from..at + from + size];
+fn member(raw: &RawMember) -> Member {
+    let text = |field: &[u8]| {
         let end = field.iter().position(|&byte| byte == 0);
         String::from_utf8_lossy(&field[..end.expect("a terminator")]).into_owned()
     };
     Member {
-        name: text(0, 64),
-        driver: text(64, 32),
-        state: bytes.get_u32(at + 96),
-        holder: bytes.get_u32(at + 100),
-        comm: text(104, 16),
-        held_ms: bytes.get_u64(at + 120),
+        name: text(&raw.name),
+        driver: text(&raw.driver),
+        state: raw.state,
+        holder: raw.holder_pid,
+        comm: text(&raw.holder_comm),
+        held_ms: raw.held_ms,
     }
 }
 
 fn merge(group: &Group, fd: i32) -> Result<i32, Errno> {
-    raw::bytes(group, MERGE, &mut Bytes::new().raw(&fd.to_ne_bytes()))
+    raw::bytes(group, MERGE, &mut Bytes::of(&fd))
 }
 
 /// Merges two groups.
@@ -282,7 +314,8 @@ fn get_devices_argsz() -> Result<()> {
     for room in 0..4 {
         let mut bytes = devices_request(room).fill(0xaa, DEVICE);
         raw::bytes(&group, GET_DEVICES, &mut bytes)?;
-        assert_eq!((bytes.get_u32(0), bytes.get_u32(8)), (all, 2));
+        let Devices { argsz, count, .. } = bytes.get(0);
+        assert_eq!((argsz, count), (all, 2));
         let written = HEADER + room.min(2) * DEVICE;
         let end = HEADER + room * DEVICE;
         assert!(bytes.as_ref()[written..end].iter().all(|&byte| byte == 0));

@@ -19,14 +19,14 @@ use crate::{
         SET_FINDS_FIRST,
         SET_FINDS_SECOND,
         SET_IS_SHARED,
-        SET_OPEN_SHIFT,
-        bare_group, //
+        SET_OPEN_SHIFT, //
     },
     env::{
         EDU,
         Setup,
         attached, //
     },
+    feature::GET,
     harness::{
         Failure,
         cases, //
@@ -84,7 +84,7 @@ fn device_ops_without_callbacks() -> Result<()> {
     assert_eq!(memory.errno(), Errno::EINVAL);
     // An unknown feature, and a feature of the core.
     for (feature, errno) in [(99, Errno::ENOTTY), (1, Errno::ENOTTY), (12, Errno::EINVAL)] {
-        let mut bytes = Bytes::new().u32(16).u32((1 << 16) | feature).u64(0);
+        let mut bytes = Bytes::new().u32(16).u32(GET | feature).u64(0);
         let answer = raw::bytes(device, request::DEVICE_FEATURE, &mut bytes);
         assert_eq!(answer, Err(errno), "{feature}");
     }
@@ -106,9 +106,9 @@ fn file_functions_on_group_files() -> Result<()> {
     assert_eq!(of_edu & ENFORCED_COHERENT != 0, coherent);
     // The group of the driver's device contains that device. It has no IOMMU that could enforce
     // coherency.
-    let own = bare_group(NAME)?;
+    let own = crate::env::group(NAME)?;
     assert_eq!(test.file(&own)?, IS_GROUP | IS_VALID | HAS_DEV);
-    let second = bare_group(SECOND)?;
+    let second = crate::env::group(SECOND)?;
     assert_eq!(test.file(&second)?, IS_GROUP | IS_VALID);
     Ok(())
 }
@@ -150,7 +150,7 @@ fn register_and_unregister_iommu_driver() -> Result<()> {
     let (other, _group) = attached(EDU, Iommu::Type1v2)?;
     assert_eq!(other.check_extension(EXTENSION)?, 0);
     // The new backend's return value is passed on to the caller.
-    let group = bare_group(NAME)?;
+    let group = crate::env::group(NAME)?;
     group.set_container(&container)?;
     let chosen = raw::value(&container, request::SET_IOMMU, EXTENSION.into());
     assert_eq!(chosen, Err(Errno::EDOM));

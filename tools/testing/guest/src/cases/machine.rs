@@ -6,8 +6,7 @@ use crate::{
     core_test::{
         Bare,
         CoreTest,
-        NAME,
-        bare_group, //
+        NAME, //
     },
     env::{
         EDU,
@@ -102,13 +101,13 @@ fn take(number: i32) -> Result<OwnedFd> {
 fn open_device_holds_kvm() -> Result<()> {
     let test = CoreTest::open()?;
     let machine = Machine::new()?;
-    let group = bare_group(NAME)?;
+    let group = crate::env::group(NAME)?;
     machine.attribute(ADD, &group)?;
     assert_eq!(machine.attribute(ADD, &group), Err(Errno::EEXIST));
     assert!(!test.has_machine()?, "the device is not open");
     drop(group);
     // KVM holds a reference, so the group cannot be opened by others.
-    assert!(bare_group(NAME).is_err());
+    assert!(crate::env::group(NAME).is_err());
     drop(machine);
     let machine = Machine::new()?;
     let bare = Bare::open(NAME)?;
