@@ -24,6 +24,7 @@ pub mod mutex;
 pub mod owned_work;
 pub mod param;
 pub mod pasid;
+pub mod platform_device;
 pub mod rwsem;
 pub mod symbol;
 pub mod task;
@@ -33,6 +34,7 @@ pub mod ticks;
 pub mod tree;
 pub mod uapi;
 pub mod user_string;
+pub mod vfio_device;
 
 use kernel::prelude::*;
 
