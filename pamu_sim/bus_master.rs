@@ -23,7 +23,7 @@ use crate::{
 
 /// The reason why an access failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Denied {
+pub enum Denied {
     /// The PAMU refused it.
     Violation {
         /// The device address that was refused.
@@ -57,8 +57,8 @@ impl From<Denied> for Error {
 }
 
 /// A bus master: performs the memory accesses of a device through the PAMU that the device is
-/// behind.
-pub(crate) struct BusMaster {
+/// behind. Its functions may sleep.
+pub struct BusMaster {
     machine: Arc<Machine>,
     pamu: usize,
     liodn: u16,
@@ -73,7 +73,7 @@ impl BusMaster {
     /// # Errors
     ///
     /// `ENODEV` if the machine has no software PAMUs.
-    pub(crate) fn with_liodn(liodn: u16) -> Result<Self> {
+    pub fn with_liodn(liodn: u16) -> Result<Self> {
         Ok(Self::on(Machine::get().ok_or(ENODEV)?, liodn))
     }
 
@@ -101,7 +101,7 @@ impl BusMaster {
     /// # Errors
     ///
     /// The reason of the failure. The data before the failing address was read.
-    pub(crate) fn read(&self, mut address: u64, mut data: &mut [u8]) -> Result<(), Denied> {
+    pub fn read(&self, mut address: u64, mut data: &mut [u8]) -> Result<(), Denied> {
         while !data.is_empty() {
             let (piece, rest) = data.split_at_mut(piece(address, data.len()));
             let transaction = self.transaction(READ, address, piece.len());
@@ -120,7 +120,7 @@ impl BusMaster {
     /// # Errors
     ///
     /// The reason of the failure. The data before the failing address was written.
-    pub(crate) fn write(&self, mut address: u64, mut data: &[u8]) -> Result<(), Denied> {
+    pub fn write(&self, mut address: u64, mut data: &[u8]) -> Result<(), Denied> {
         while !data.is_empty() {
             let (piece, rest) = data.split_at(piece(address, data.len()));
             let transaction = self.transaction(WRITE, address, piece.len());

@@ -189,8 +189,9 @@ impl Drop for Vector {
     }
 }
 
-/// The interrupt of a device. Dropping it frees its vector and ends the use of the bank.
-pub(crate) struct Msi {
+/// The interrupt of a device. Dropping it frees its vector and ends the use of the bank. Until then
+/// the bank can't be unmapped.
+pub struct Msi {
     bank: MsiBankUse,
     vector: Vector,
 }
@@ -210,9 +211,10 @@ impl Msi {
     ///
     /// # Errors
     ///
-    /// `EBADF` or `EINVAL` if `fd` isn't an eventfd, and those of [`MsiBankUse::new`] and
-    /// [`Vector::new`]; `ENOMEM`.
-    pub(crate) fn new(dev: &Device, bank: Option<u32>, fd: i32) -> Result<Self> {
+    /// `EBADF` or `EINVAL` if `fd` isn't an eventfd; `ENODEV` if the device has no LIODN, or if there
+    /// is no such bank; `EINVAL` if no container has the LIODN, or if the bank isn't mapped there
+    /// with write access; `ENOSPC` if all vectors of the bank are in use; `ENOMEM`.
+    pub fn new(dev: &Device, bank: Option<u32>, fd: i32) -> Result<Self> {
         let event = EventFd::from_fd(fd)?;
         let bank = MsiBankUse::new(dev, bank)?;
         let handler = Arc::new(Signal(event), GFP_KERNEL_ACCOUNT)?;
@@ -221,12 +223,12 @@ impl Msi {
     }
 
     /// Returns the address that the device writes to.
-    pub(crate) fn address(&self) -> u64 {
+    pub fn address(&self) -> u64 {
         self.bank.address()
     }
 
     /// Returns the value that the device writes, as a little-endian word.
-    pub(crate) fn data(&self) -> u32 {
+    pub fn data(&self) -> u32 {
         self.vector.data()
     }
 }

@@ -7,7 +7,7 @@
 //! transaction. A permitted transaction reaches the machine's memory, or the doorbell of an MSI
 //! bank. A refused transaction is recorded in the registers and raises an interrupt.
 //!
-//! A device is any caller of a [`BusMaster`](bus_master::BusMaster), with any LIODN. Nothing but
+//! A device is any caller of a [`BusMaster`], with any LIODN. Nothing but
 //! its driver isolates such a device from other devices, so loading this module taints the kernel
 //! as one under test.
 //!
@@ -17,6 +17,8 @@
 //! - [`exports`]: the functions of `include/pamu_sim.h`, for drivers of devices behind a software
 //!   PAMU. [`abi`]: the entry point of the module, the registration of the machine, and access to
 //!   physical memory.
+//!
+//! Drivers in Rust of devices behind a software PAMU use [`BusMaster`] and [`Msi`].
 //!
 //! C header: `include/pamu_sim.h`
 
@@ -39,6 +41,14 @@ use kernel::prelude::*;
 use kernel_ext::module_param;
 
 use crate::abi::Registered;
+
+pub use crate::{
+    bus_master::{
+        BusMaster,
+        Denied, //
+    },
+    msi::Msi, //
+};
 
 module! {
     type: Module,
