@@ -14,21 +14,17 @@
 //! - [`machine`]: the PAMUs and MSI banks of this machine.
 //! - [`software_pamu`]: the registers of a PAMU. [`walk`]: the translation of a transaction.
 //! - [`bus_master`]: DMA of a device. [`msi`]: MSI banks and the interrupts of devices.
-//! - [`exports`]: the functions of `include/pamu_sim.h`, for drivers of devices behind a software
-//!   PAMU. [`abi`]: the entry point of the module, the registration of the machine, and access to
+//! - [`abi`]: the entry point of the module, the registration of the machine, and access to
 //!   physical memory.
 //!
-//! Drivers in Rust of devices behind a software PAMU use [`BusMaster`] and [`Msi`].
-//!
-//! C header: `include/pamu_sim.h`
+//! Drivers of devices behind a software PAMU use [`BusMaster`] and [`Msi`] in place of hardware, see
+//! `samples/pamu_dma`.
 
 #![deny(unsafe_code)]
 
 #[allow(unsafe_code)]
 mod abi;
 mod bus_master;
-#[allow(unsafe_code)]
-mod exports;
 mod machine;
 mod msi;
 mod software_pamu;
