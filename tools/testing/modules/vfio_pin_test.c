@@ -5,6 +5,7 @@
  */
 #include <linux/highmem.h>
 #include <linux/module.h>
+#include <linux/overflow.h>
 #include <linux/platform_device.h>
 #include <linux/slab.h>
 #include <linux/vfio.h>
@@ -45,13 +46,16 @@ static void pin_test_release(struct vfio_device *vdev)
 
 static void unpin_range(struct pin_test_device *dev, u64 iova, u64 length)
 {
-	unsigned long first = iova >> PAGE_SHIFT;
-	unsigned long last = (iova + length - 1) >> PAGE_SHIFT;
 	unsigned long index;
 	struct page *page;
+	u64 last;
 
+	if (!length)
+		return;
+	if (check_add_overflow(iova, length - 1, &last))
+		last = U64_MAX;
 	mutex_lock(&dev->lock);
-	xa_for_each_range(&dev->pages, index, page, first, last) {
+	xa_for_each_range(&dev->pages, index, page, iova >> PAGE_SHIFT, last >> PAGE_SHIFT) {
 		xa_erase(&dev->pages, index);
 		vfio_unpin_pages(&dev->vdev, (dma_addr_t)index << PAGE_SHIFT, 1);
 	}
