@@ -4,7 +4,7 @@
 //!
 //! A driver implements [`Operations`] for the data that it keeps for a device. VFIO stores the data
 //! in a [`Device`], behind the C structure. A driver of platform devices also implements [`Probe`],
-//! and registers a [`PlatformDriver`].
+//! and registers a [`PlatformDriver`]. `vfio_mdev` builds mediated devices on it.
 //!
 //! Only generic code calls the functions of `vfio.ko`, and it is compiled into the module that uses
 //! it. Therefore the driver depends on `vfio.ko`, like drivers in C, and `vfio_rust.ko` does not.
@@ -29,7 +29,8 @@ use kernel::{
     error::{
         from_err_ptr,
         from_result,
-        to_result, //
+        to_result,
+        VTABLE_DEFAULT_ERROR, //
     },
     ffi::{
         c_char,
@@ -38,6 +39,7 @@ use kernel::{
         c_uint,
         c_ulong, //
     },
+    mm::virt::VmaNew,
     prelude::*,
     sync::aref::{
         ARef,
@@ -58,8 +60,9 @@ pub use platform_driver::{
 /// The operations on a device, implemented for the data that the driver keeps for it.
 ///
 /// VFIO calls [`open`](Self::open) first and [`close`](Self::close) last; the others are called only
-/// in between. All of them may sleep. Several threads can call `read`, `write`, `ioctl` and
-/// `region_info` at the same time.
+/// in between. All of them may sleep. Several threads can call `read`, `write`, `ioctl`,
+/// `region_info` and `mmap` at the same time.
+#[vtable]
 pub trait Operations: Send + Sync + Sized + 'static {
     /// The name of the driver.
     const NAME: &'static CStr;
@@ -101,6 +104,21 @@ pub trait Operations: Send + Sync + Sized + 'static {
     ///
     /// The `ioctl()` of the process fails with the error: `EINVAL` for an unknown region.
     fn region_info(this: &Device<Self>, info: &mut bindings::vfio_region_info) -> Result;
+
+    /// Maps the device file from page `page_offset` on.
+    ///
+    /// # Errors
+    ///
+    /// The `mmap()` of the process fails with the error.
+    fn mmap(_this: &Device<Self>, _vma: &VmaNew, _page_offset: u64) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Called when the process unmaps `size` bytes at `iova`. When it returns, no page in this range
+    /// is pinned by the device. Only drivers with this function can pin pages.
+    fn dma_unmap(_this: &Device<Self>, _iova: u64, _size: u64) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 }
 
 /// A `struct vfio_device` together with the data of its driver.
@@ -156,6 +174,24 @@ impl<T: Operations> Device<T> {
     ///
     /// Those of `data`; `ENOMEM`.
     fn new(dev: &device::Device, data: impl PinInit<T, Error>) -> Result<ARef<Self>> {
+        // SAFETY: The closure doesn't use the device.
+        unsafe { Self::new_cyclic(dev, |_| Ok(data)) }
+    }
+
+    /// Like `new`, but the data can refer to the device.
+    ///
+    /// # Errors
+    ///
+    /// Those of `data` and of the initialiser that it returns; `ENOMEM`.
+    ///
+    /// # Safety
+    ///
+    /// `data` and the initialiser don't dereference the device, as its data are not initialised, and
+    /// don't keep a counted reference to it if they fail.
+    pub unsafe fn new_cyclic<I: PinInit<T, Error>>(
+        dev: &device::Device,
+        data: impl FnOnce(&Self) -> Result<I>,
+    ) -> Result<ARef<Self>> {
         const {
             // The alignment that `kvzalloc()` guarantees.
             assert!(align_of::<Self>() <= align_of::<u64>());
@@ -165,9 +201,10 @@ impl<T: Operations> Device<T> {
         let vfio =
             unsafe { bindings::_vfio_alloc_device(size_of::<Self>(), dev, VTable::<T>::TABLE) };
         let this: NonNull<Self> = NonNull::new(from_err_ptr(vfio)?).ok_or(ENOMEM)?.cast();
-        // SAFETY: The function returned a counted reference to zeroed memory of this size. No
-        // other code has the reference. `release_callback` does not drop data that are not ready.
+        // SAFETY: The function returned a counted reference to zeroed memory of this size.
+        // `release_callback` does not drop data that are not ready.
         let this = unsafe { ARef::from_raw(this) };
+        let data = data(&this)?;
         let slot = this.data.as_ptr().cast_mut();
         // SAFETY: No other reference to the memory exists, and it does not move until it is dropped
         // in place.
@@ -185,7 +222,8 @@ impl<T: Operations> Device<T> {
         unsafe { &*vfio.cast() }
     }
 
-    fn as_ptr(&self) -> *mut bindings::vfio_device {
+    /// Returns the C structure.
+    pub fn as_ptr(&self) -> *mut bindings::vfio_device {
         self.vfio.get()
     }
 
@@ -230,6 +268,16 @@ impl<T: Operations> VTable<T> {
         write: Some(Self::write_callback),
         ioctl: Some(Self::ioctl_callback),
         get_region_info_caps: Some(Self::region_info_callback),
+        mmap: if T::HAS_MMAP {
+            Some(Self::mmap_callback)
+        } else {
+            None
+        },
+        dma_unmap: if T::HAS_DMA_UNMAP {
+            Some(Self::dma_unmap_callback)
+        } else {
+            None
+        },
         ..pin_init::zeroed()
     };
 
@@ -325,5 +373,31 @@ impl<T: Operations> VTable<T> {
         // SAFETY: By this function's contract.
         let (this, info) = unsafe { (Device::<T>::from_raw(vfio), &mut *info) };
         from_result(|| T::region_info(this, info).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// See [`VTable`]; `vma` is being set up.
+    unsafe extern "C" fn mmap_callback(
+        vfio: *mut bindings::vfio_device,
+        vma: *mut bindings::vm_area_struct,
+    ) -> c_int {
+        // SAFETY: By this function's contract.
+        let (this, page_offset) = unsafe { (Device::<T>::from_raw(vfio), (*vma).vm_pgoff as u64) };
+        // SAFETY: By this function's contract.
+        let vma = unsafe { VmaNew::from_raw(vma) };
+        from_result(|| T::mmap(this, vma, page_offset).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// See [`VTable`].
+    unsafe extern "C" fn dma_unmap_callback(
+        vfio: *mut bindings::vfio_device,
+        iova: u64,
+        size: u64,
+    ) {
+        // SAFETY: By this function's contract.
+        T::dma_unmap(unsafe { Device::<T>::from_raw(vfio) }, iova, size);
     }
 }

@@ -51,7 +51,7 @@ pub use abi::Instance;
 
 /// The data of an [`Instance`].
 #[pin_data]
-struct Content<D: Device> {
+pub(crate) struct Content<D: Device> {
     #[pin]
     device: D,
     uuid: Uuid,

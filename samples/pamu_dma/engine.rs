@@ -190,6 +190,7 @@ impl Probe for Engine {
     }
 }
 
+#[vtable]
 impl Operations for Engine {
     const NAME: &'static CStr = c"pamu_dma";
 

@@ -40,8 +40,6 @@ use crate::{
     memory::DeviceMemory, //
 };
 
-pub(crate) use abi::Ops;
-
 /// The size in bytes of the buffer for register accesses.
 const REGISTER_BUFFER: usize = 256;
 
@@ -124,7 +122,7 @@ fn get_irq_info<D: Device>(this: &Instance<D>, arg: UserPtr) -> Result {
 fn set_irqs<D: Device>(this: &Instance<D>, arg: UserPtr) -> Result {
     let mut header = bindings::vfio_irq_set::read(arg)?;
     let vectors = vectors::<D>(this, header.index);
-    let size = abi::irq_set_data_size::<D>(&mut header, vectors)?;
+    let size = this.irq_data_size(&mut header, vectors)?;
     if header.flags & bindings::VFIO_IRQ_SET_ACTION_TYPE_MASK
         != bindings::VFIO_IRQ_SET_ACTION_TRIGGER
     {

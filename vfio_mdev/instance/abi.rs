@@ -2,24 +2,16 @@
 
 //! A driver's device together with its `struct vfio_device`.
 //!
-//! Only generic code calls the functions of `vfio.ko`, see [`requests`].
+//! Only generic code calls the functions of `vfio.ko`, see [`vfio_device`].
 
 use core::{
-    mem::MaybeUninit,
     ops::Deref,
-    ptr::NonNull,
-    sync::atomic::{
-        AtomicBool,
-        Ordering, //
-    }, //
+    ptr::NonNull, //
 };
 
 use kernel::{
     device::Device as BusDevice,
-    error::{
-        from_err_ptr,
-        to_result, //
-    },
+    error::to_result,
     prelude::*,
     sync::{
         aref::{
@@ -27,13 +19,13 @@ use kernel::{
             AlwaysRefCounted, //
         },
         Arc, //
-    },
-    types::Opaque, //
+    }, //
 };
 use kernel_ext::{
     bindings,
     iova::Range,
-    rwsem::ReadGuard, //
+    rwsem::ReadGuard,
+    vfio_device, //
 };
 
 use super::{
@@ -46,11 +38,9 @@ use crate::{
         LogOps, //
     },
     driver::{
-        requests::{
-            self,
-            Ops, //
-        },
+        requests,
         Device,
+        Index,
         Share,
         Type,
         TypeOf, //
@@ -78,36 +68,18 @@ use crate::{
 /// It dereferences to `D`; [`ARef`] counts references to it. The `D` is dropped with the last
 /// reference, which may be after the device was removed. Then only the holders of references can
 /// access it.
-///
-/// # Invariants
-///
-/// It begins with a `struct vfio_device` that `_vfio_alloc_device()` returned, and `content` is
-/// initialised.
-#[repr(C)]
-pub struct Instance<D: Device> {
-    vfio: Opaque<bindings::vfio_device>,
-    /// Whether `content` must be dropped.
-    ready: AtomicBool,
-    content: MaybeUninit<Content<D>>,
-}
+#[repr(transparent)]
+pub struct Instance<D: Device>(vfio_device::Device<Content<D>>);
 
-// SAFETY: VFIO synchronises access to the C part. Any thread may use the rest.
-unsafe impl<D: Device> Send for Instance<D> {}
-// SAFETY: As above.
-unsafe impl<D: Device> Sync for Instance<D> {}
-
-// SAFETY: The functions count references to the `struct device`, whose release function frees the
-// rest.
+// SAFETY: The functions are those of the device that an instance consists of.
 unsafe impl<D: Device> AlwaysRefCounted for Instance<D> {
     fn inc_ref(&self) {
-        // SAFETY: A shared reference implies a non-zero reference count.
-        unsafe { bindings::get_device(&raw mut (*self.as_ptr()).device) };
+        self.0.inc_ref();
     }
 
     unsafe fn dec_ref(obj: NonNull<Self>) {
-        let device: *mut bindings::vfio_device = obj.cast().as_ptr();
         // SAFETY: By this function's contract.
-        unsafe { bindings::put_device(&raw mut (*device).device) };
+        unsafe { vfio_device::Device::<Content<D>>::dec_ref(obj.cast()) };
     }
 }
 
@@ -129,13 +101,32 @@ impl<D: Device> Instance<D> {
         unsafe { &*device.cast() }
     }
 
+    /// Returns the instance that consists of this device.
+    pub(crate) fn of(device: &vfio_device::Device<Content<D>>) -> &Self {
+        // SAFETY: Both types have the same layout.
+        unsafe { &*core::ptr::from_ref(device).cast() }
+    }
+
     pub(crate) fn as_ptr(&self) -> *mut bindings::vfio_device {
-        self.vfio.get()
+        self.0.as_ptr()
     }
 
     pub(super) fn content(&self) -> &Content<D> {
-        // SAFETY: By the type invariant.
-        unsafe { self.content.assume_init_ref() }
+        &self.0
+    }
+
+    /// Returns the size of the data that follow a `VFIO_DEVICE_SET_IRQS` request, in bytes. The
+    /// request is for an interrupt type with `vectors` vectors.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the request is malformed.
+    pub(crate) fn irq_data_size(
+        &self,
+        header: &mut bindings::vfio_irq_set,
+        vectors: u32,
+    ) -> Result<usize> {
+        self.0.irq_data_size(header, vectors, D::Irq::COUNT)
     }
 
     /// The functions with which an open device pins pages.
@@ -187,53 +178,39 @@ impl<D: Device> Instance<D> {
     ) -> Result<ARef<Self>> {
         // SAFETY: By this function's contract the device has a driver.
         let driver = DriverKey(unsafe { (*dev).driver } as usize);
-        const {
-            // The alignment that `kvzalloc()` guarantees.
-            assert!(core::mem::align_of::<Self>() <= core::mem::align_of::<u64>());
-        }
-        let size = core::mem::size_of::<Self>();
-        // SAFETY: By this function's contract; the table is static.
-        let raw = unsafe { bindings::_vfio_alloc_device(size, dev, Ops::<D>::TABLE) };
-        let raw = from_err_ptr(raw)?;
-        // SAFETY: `from_err_ptr` excludes error pointers, and the function returns no null pointer.
-        let this = unsafe { NonNull::new_unchecked(raw).cast::<Self>() };
-        // SAFETY: The function returned a counted reference. `release` checks `ready`, which is
-        // zero, before it drops anything.
-        let this = unsafe { ARef::from_raw(this) };
-        // SAFETY: A valid device of the bus; the reference is counted.
-        let dev: ARef<BusDevice> = unsafe { BusDevice::get_device(dev) };
-        // SAFETY: These are the functions of this device's core. The device exists whenever it is
-        // open.
-        let pins = unsafe { Pins::new(Self::PIN_CALLS, raw) }?;
-        let peer = match move_device.filter(|_| ty.peer_to_peer()) {
-            Some(move_device) => {
-                // SAFETY: `dev` is the device of this instance, and is bound to the driver. The
-                // instance exists until `remove_callback` has removed the peer from its group.
-                let peer = unsafe { PeerOf::new(&dev, driver, &this, move_device.clone()) };
-                Some(peer?)
-            }
-            None => None,
-        };
+        // SAFETY: A device that is being bound is valid.
+        let dev: &BusDevice = unsafe { BusDevice::from_raw(dev) };
         let parent = share.parent().clone();
-        let create = D::create(&parent, ty, uuid);
-        let content = try_pin_init!(Content {
-            device <- create,
-            uuid,
-            ty,
-            share,
-            session <- Session::new(),
-            pins,
-            machine <- Machine::new(),
-            vectors: requests::all_vectors::<D>(&device)?,
-            peer,
-            dev,
-        }? Error);
-        let slot = this.content.as_ptr().cast_mut();
-        // SAFETY: No other reference to the memory exists, and it does not move until it is dropped
-        // in place.
-        unsafe { pin_init::raw_try_init(slot, content) }?;
-        // INVARIANT: `content` was just initialised.
-        this.ready.store(true, Ordering::Relaxed);
+        let content = |vfio: &vfio_device::Device<Content<D>>| {
+            // SAFETY: These are the functions of this device's core. The device exists whenever it
+            // is open.
+            let pins = unsafe { Pins::new(Self::PIN_CALLS, vfio.as_ptr()) }?;
+            let peer = match move_device.filter(|_| ty.peer_to_peer()) {
+                Some(move_device) => {
+                    let (this, move_device) = (Self::of(vfio), move_device.clone());
+                    // SAFETY: `dev` is the device of this instance, and is bound to the driver. The
+                    // instance exists until `remove_callback` has removed the peer from its group.
+                    Some(unsafe { PeerOf::new(dev, driver, this, move_device) }?)
+                }
+                None => None,
+            };
+            let create = D::create(&parent, ty, uuid);
+            Ok::<_, Error>(try_pin_init!(Content {
+                device <- create,
+                uuid,
+                ty,
+                share,
+                session <- Session::new(),
+                pins,
+                machine <- Machine::new(),
+                vectors: requests::all_vectors::<D>(&device)?,
+                peer,
+                dev: dev.into(),
+            }? Error))
+        };
+        // SAFETY: The closure only stores the addresses of the device and of the instance.
+        let this = unsafe { vfio_device::Device::new_cyclic(dev, content) }?;
+        let raw = this.as_ptr();
         if dma_logging::can_be_reported(move_device.is_some()) {
             // SAFETY: The device is not visible yet, and the table is static.
             unsafe { (*raw).log_ops = LogOps::<D>::TABLE };
@@ -245,22 +222,8 @@ impl<D: Device> Instance<D> {
                 (*raw).mig_ops = MigrationOps::<D>::TABLE;
             }
         }
-        Ok(this)
-    }
-
-    /// Drops the driver's and the bus's data. VFIO frees the memory.
-    ///
-    /// # Safety
-    ///
-    /// `this` is an instance, possibly one whose initialisation failed. No reference to it exists
-    /// any more.
-    pub(crate) unsafe fn release(this: *mut Self) {
-        // SAFETY: By this function's contract. Zeroed memory is a valid `ready`.
-        unsafe {
-            if *(*this).ready.get_mut() {
-                (*this).content.assume_init_drop();
-            }
-        }
+        // SAFETY: Both types have the same layout, and the reference is counted.
+        Ok(unsafe { ARef::from_raw(ARef::into_raw(this).cast()) })
     }
 }
 
