@@ -34,7 +34,8 @@ use vfio_client::{
     Interrupt,
     Iommu,
     MapFlags,
-    Memory, //
+    Memory,
+    raw, //
 };
 
 cases! {
@@ -47,6 +48,7 @@ cases! {
     foreign_liodn,
     unowned_liodn_has_no_access,
     windows_change_under_a_working_device,
+    register_accesses,
 }
 
 /// On other kernels, a device that is attached for the first time still has the access that the
@@ -212,5 +214,53 @@ fn windows_change_under_a_working_device() -> Result<()> {
         reader.join().expect("the reader ends")
     })?;
     assert_eq!(seen.iter().sum::<u32>(), reads);
+    Ok(())
+}
+
+/// An access is 4 or 8 aligned bytes of the registers. Those of the interrupt are read-only.
+fn register_accesses() -> Result<()> {
+    const SOURCE: u64 = 0x08;
+    const MSI_ADDRESS: u64 = 0x20;
+    const MSI_DATA: u64 = 0x28;
+    const SIZE: u64 = 0x38;
+    let (_pamu, engine) = open(0)?;
+    let device = engine.device();
+    let region = device.region(0)?;
+    assert_eq!((region.offset, region.size), (0, SIZE));
+    assert_eq!(device.region(1).errno(), Errno::EINVAL);
+    for (offset, len) in [
+        (SOURCE, 0),
+        (SOURCE, 1),
+        (SOURCE, 2),
+        (SOURCE, 5),
+        (SOURCE, 16),
+        (SOURCE + 1, 4),
+        (SOURCE + 2, 4),
+        (SOURCE + 4, 8),
+        (SIZE - 4, 8),
+        (SIZE, 4),
+        (SIZE, 8),
+        (1 << 32, 4),
+        (1 << 62, 8),
+    ] {
+        let mut data = [0; 16];
+        let data = &mut data[..len];
+        let read = raw::pread(device, data, offset);
+        assert_eq!(read, Err(Errno::EINVAL), "{len} bytes at {offset:#x}");
+        let written = raw::pwrite(device, data, offset);
+        assert_eq!(written, Err(Errno::EINVAL), "{len} bytes at {offset:#x}");
+    }
+    for (offset, len) in [(SOURCE, 8), (MSI_ADDRESS, 8), (MSI_DATA, 4)] {
+        let (written, mut read) = ([0x5a; 8], [0xff; 8]);
+        let (written, read) = (&written[..len], &mut read[..len]);
+        assert_eq!(raw::pwrite(device, written, offset)?, len);
+        assert_eq!(raw::pread(device, read, offset)?, len);
+        let kept = if offset == SOURCE { 0x5a } else { 0 };
+        assert!(read.iter().all(|byte| *byte == kept), "{read:x?}");
+    }
+    device.write(&region, SOURCE + 4, &[1, 2, 3, 4])?;
+    let mut source = [0; 8];
+    device.read(&region, SOURCE, &mut source)?;
+    assert_eq!(source, [0x5a, 0x5a, 0x5a, 0x5a, 1, 2, 3, 4]);
     Ok(())
 }

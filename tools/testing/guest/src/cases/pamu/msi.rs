@@ -21,6 +21,11 @@ use pamu_dma::{
     Engine,
     open, //
 };
+use std::{
+    fs::File,
+    os::fd::AsRawFd, //
+};
+use support::requests::SetIrqs;
 use vfio_client::{
     Errno,
     Interrupt,
@@ -31,7 +36,8 @@ use vfio_client::{
         Content,
         Pamu, //
     },
-    raw, //
+    raw,
+    uapi::VFIO_IRQ_INFO_EVENTFD, //
 };
 
 cases! {
@@ -55,6 +61,8 @@ cases! {
     banks_leave_no_window_for_memory,
     kernel_keeps_a_bank_in_use,
     interrupt_after_violation,
+    failed_request_leaves_the_interrupt_enabled,
+    interrupt_requests_are_checked,
 }
 
 /// The bank to which engine 0 is wired.
@@ -426,5 +434,73 @@ fn interrupt_after_violation() -> Result<()> {
     pamu.revive(LIODN)?;
     assert_eq!(engine.interrupt()?, Ok(()));
     assert_eq!(interrupt.take()?, 1);
+    Ok(())
+}
+
+/// Sends SET_IRQS with an eventfd for the interrupt of an engine.
+fn set_eventfd(engine: &Engine, fd: i32) -> Result<i32, Errno> {
+    let request = SetIrqs {
+        flags: SetIrqs::EVENTFD | SetIrqs::TRIGGER,
+        data: &fd.to_ne_bytes(),
+        ..SetIrqs::default()
+    };
+    request.send(engine.device())
+}
+
+fn failed_request_leaves_the_interrupt_enabled() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    pamu.map_bank(BANK, 0, MapFlags::Write)?;
+    let interrupt = Interrupt::new()?;
+    engine.enable_interrupt(&interrupt)?;
+    let null = File::open("/dev/null")?;
+    for (fd, errno) in [(1000, Errno::EBADF), (null.as_raw_fd(), Errno::EINVAL)] {
+        assert_eq!(set_eventfd(&engine, fd), Err(errno));
+        assert_eq!(engine.interrupt()?, Ok(()));
+        assert_eq!(interrupt.take()?, 1);
+    }
+    // A reset leaves it enabled, too.
+    engine.device().reset()?;
+    assert_eq!(engine.msi_address()?, DOORBELL);
+    assert_eq!(engine.interrupt()?, Ok(()));
+    assert_eq!(interrupt.take()?, 1);
+    assert_eq!(set_eventfd(&engine, -1), Ok(0));
+    assert_eq!(engine.interrupt()?, Err(Errno::ENXIO));
+    Ok(())
+}
+
+fn interrupt_requests_are_checked() -> Result<()> {
+    let (pamu, engine) = divided(8, PAGE)?;
+    pamu.map_bank(BANK, 0, MapFlags::Write)?;
+    let interrupt = Interrupt::new()?;
+    let fd = interrupt.number().to_ne_bytes();
+    let valid = SetIrqs {
+        flags: SetIrqs::EVENTFD | SetIrqs::TRIGGER,
+        data: &fd,
+        ..SetIrqs::default()
+    };
+    let flags = |flags| SetIrqs { flags, ..valid };
+    for request in [
+        SetIrqs { index: 1, ..valid },
+        SetIrqs { start: 1, ..valid },
+        SetIrqs { count: 2, ..valid },
+        SetIrqs { count: 0, ..valid },
+        SetIrqs {
+            data: &fd[..3],
+            ..valid
+        },
+        flags(SetIrqs::EVENTFD | SetIrqs::MASK),
+        flags(SetIrqs::BOOL | SetIrqs::TRIGGER),
+        flags(SetIrqs::NONE | SetIrqs::TRIGGER),
+    ] {
+        let sent = request.send(engine.device());
+        assert_eq!(sent, Err(Errno::EINVAL), "{request:?}");
+        assert_eq!(engine.interrupt()?, Err(Errno::ENXIO));
+    }
+    assert_eq!(valid.send(engine.device()), Ok(0));
+    assert_eq!(engine.interrupt()?, Ok(()));
+    assert_eq!(interrupt.take()?, 1);
+    let info = engine.device().irq(0)?;
+    assert_eq!((info.flags, info.count), (VFIO_IRQ_INFO_EVENTFD, 1));
+    assert_eq!(engine.device().irq(1).errno(), Errno::EINVAL);
     Ok(())
 }
