@@ -9,12 +9,9 @@ use core::{
     ptr, //
 };
 
-use kernel::{
-    prelude::*,
-    sync::{
-        Mutex,
-        MutexGuard, //
-    }, //
+use kernel::sync::{
+    Mutex,
+    MutexGuard, //
 };
 
 use crate::bindings;
@@ -55,6 +52,7 @@ fn lock_nested<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use kernel::{
         new_mutex,
+        prelude::*,
         sync::Arc, //
     };
 

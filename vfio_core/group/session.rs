@@ -109,7 +109,10 @@ impl Group {
         let number = fd.reserved_fd();
         let open = Group::open_device(group, device, group_file)?;
         let file = anon_file::open_mapped(&FILES, c"[vfio-device]", open)?;
-        if let Some(open) = FILES.data(&file).filter(|_| group.kind == GroupKind::NoIommu) {
+        if let Some(open) = FILES
+            .data(&file)
+            .filter(|_| group.kind == GroupKind::NoIommu)
+        {
             warn_noiommu(open.device());
         }
         fd.fd_install(file);
