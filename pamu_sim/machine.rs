@@ -7,7 +7,7 @@ use kernel::{
     sync::Arc, //
 };
 
-use kernel_ext::iommu_driver::GroupKind;
+use kernel_ext::iommu_driver::GroupType;
 
 use vfio_iommu_pamu::{
     pamu::Pamu,
@@ -81,7 +81,7 @@ impl Machine {
     ///
     /// `EINVAL` for tables that are empty or too large, and those of [`new`](Self::new).
     pub(crate) fn from_parameters(pamus: u32, banks: u32) -> Result<Arc<Self>> {
-        let settings = Settings::from_parameters(OpenLiodns::NONE, GroupKind::Emulated);
+        let settings = Settings::from_parameters(OpenLiodns::NONE, GroupType::Emulated);
         Self::new(Tables::from_parameters()?, pamus, banks, settings)
     }
 
@@ -161,7 +161,7 @@ mod tests {
             let settings = Settings {
                 max_windows: asked,
                 open_liodns: OpenLiodns::NONE,
-                groups: GroupKind::Emulated,
+                groups: GroupType::Emulated,
             };
             let machine = Machine::new(tables()?, pamus, banks, settings);
             let found = machine.map(|machine| machine.system().max_windows());

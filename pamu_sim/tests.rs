@@ -15,7 +15,7 @@ use kernel::{
     }, //
 };
 
-use kernel_ext::iommu_driver::GroupKind;
+use kernel_ext::iommu_driver::GroupType;
 
 use vfio_iommu_pamu::{
     liodn::Liodn,
@@ -62,7 +62,7 @@ fn machine_with(tables: Arc<Tables>) -> Result<Arc<Machine>> {
         max_windows: 256,
         // An open LIODN, as for a device that a kernel driver uses.
         open_liodns: open(&[5]),
-        groups: GroupKind::Emulated,
+        groups: GroupType::Emulated,
     };
     Machine::new(tables, 2, 2, settings)
 }

@@ -47,7 +47,7 @@ use crate::{
 };
 
 pub use args::{
-    GroupKind,
+    GroupType,
     PageSlots,
     Transfer, //
 };
@@ -76,7 +76,7 @@ pub struct Ops {
     /// Handles an ioctl of the container. The data is null for `VFIO_CHECK_EXTENSION` of a
     /// container without a backend.
     pub ioctl: Option<unsafe extern "C" fn(*mut c_void, c_uint, c_ulong) -> c_long>,
-    /// Attaches a group to the container's address space. The last argument is a [`GroupKind`].
+    /// Attaches a group to the container's address space. The last argument is a [`GroupType`].
     pub attach_group:
         Option<unsafe extern "C" fn(*mut c_void, *mut bindings::iommu_group, c_uint) -> c_int>,
     /// Detaches a group.
@@ -154,7 +154,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// # Errors
     ///
     /// Those of the backend. An error leaves the group where it was.
-    fn attach_group(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupKind) -> Result;
+    fn attach_group(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupType) -> Result;
 
     /// Detaches `group` from the address space.
     fn detach_group(this: ArcBorrow<'_, Self>, group: &Group);

@@ -34,7 +34,7 @@ use kernel_ext::{
         OpenMisc, //
     },
     iommu::Group as IommuGroup,
-    iommu_driver::GroupKind,
+    iommu_driver::GroupType,
     misc::{
         MiscOptions,
         MiscRegistration, //
@@ -80,7 +80,7 @@ struct Groups(KVec<Member>);
 /// A group in a container. Dropping it returns the ownership of the group's DMA to the kernel.
 struct Member {
     group: ARef<IommuGroup>,
-    kind: GroupKind,
+    kind: GroupType,
     _owner: Option<DmaOwner>,
 }
 
@@ -94,7 +94,7 @@ impl Groups {
     /// groups. No-IOMMU groups cannot share a container with others.
     fn noiommu(&self) -> Option<bool> {
         let member = self.0.first()?;
-        Some(member.kind == GroupKind::NoIommu)
+        Some(member.kind == GroupType::NoIommu)
     }
 
     /// Attaches all members to `iommu`. If one attach fails, detaches the members attached before
@@ -171,9 +171,9 @@ impl Container {
     /// default domain; `ENOMEM`; other errors of [`DmaOwner::claim`]; or the backend's error if the
     /// container already has an address space. On error the group does not join. The log has the
     /// reason for `EPERM`, `EBUSY` and errors of the backend.
-    pub(crate) fn attach(&self, group: ARef<IommuGroup>, kind: GroupKind) -> Result {
+    pub(crate) fn attach(&self, group: ARef<IommuGroup>, kind: GroupType) -> Result {
         let mut groups = self.groups.lock();
-        let noiommu = kind == GroupKind::NoIommu;
+        let noiommu = kind == GroupType::NoIommu;
         if groups.noiommu().is_some_and(|present| present != noiommu) {
             warn(
                 &group,
@@ -183,7 +183,7 @@ impl Container {
         }
         groups.0.reserve(1, GFP_KERNEL_ACCOUNT)?;
         let owner = match kind {
-            GroupKind::Iommu => {
+            GroupType::Iommu => {
                 let claimed = DmaOwner::claim(group.clone());
                 Some(claimed.inspect_err(|&e| iommu_group::warn_claim_failed(&group, e))?)
             }
@@ -210,14 +210,14 @@ impl Container {
         }
     }
 
-    /// Removes `group` if `agrees` returns true for the number of groups in the container. Returns
+    /// Removes `group` if `condition` returns true for the number of groups in the container. Returns
     /// whether the group was removed. Removing the last group also drops the address space.
-    pub(crate) fn detach(&self, group: &IommuGroup, agrees: impl FnOnce(usize) -> bool) -> bool {
+    pub(crate) fn detach(&self, group: &IommuGroup, condition: impl FnOnce(usize) -> bool) -> bool {
         let mut groups = self.groups.lock();
         let Some(index) = groups.position(group) else {
             return false;
         };
-        if !agrees(groups.0.len()) {
+        if !condition(groups.0.len()) {
             return false;
         }
         let iommu = self.iommu();
@@ -356,10 +356,10 @@ mod tests {
     fn group_leaves_if_the_others_agree() -> Result {
         let container = Container::new(Handle::Groups)?;
         let (first, second) = (IommuGroup::alloc(c"first")?, IommuGroup::alloc(c"second")?);
-        container.attach(first.clone(), GroupKind::Emulated)?;
+        container.attach(first.clone(), GroupType::Emulated)?;
         assert!(!container.detach(&first, |members| members > 1));
         assert!(!container.detach(&second, |_| true));
-        container.attach(second.clone(), GroupKind::Emulated)?;
+        container.attach(second.clone(), GroupType::Emulated)?;
         assert_eq!(container.members(), 2);
         assert!(container.detach(&first, |members| members > 1));
         assert!(!container.detach(&second, |members| members > 1));

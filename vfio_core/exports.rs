@@ -37,14 +37,14 @@ use crate::{
     },
     group::{
         file_group,
-        registry::move_device,
-        Kvm, //
+        registry::move_device, //
     },
     iommu_driver::{
         self,
         IommuDriver, //
     },
     irq_set,
+    kvm::Kvm,
     migration,
     virqfd, //
 };

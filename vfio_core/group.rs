@@ -10,13 +10,13 @@
 #[allow(unsafe_code)]
 mod abi;
 mod debugfs;
+mod device_fd;
 mod file;
+mod get_devices;
 mod holder;
 mod merge;
 mod reason;
 pub(crate) mod registry;
-mod session;
-mod snapshot;
 
 use kernel::{
     new_mutex,
@@ -37,28 +37,27 @@ use kernel_ext::{
         DevFolder, //
     },
     iommu::Group as IommuGroup,
-    iommu_driver::GroupKind,
+    iommu_driver::GroupType,
     task::Capability, //
 };
 
 use crate::{
     container::Container,
     device::Device,
-    iommu_driver::Iommu, //
+    iommu_driver::Iommu,
+    kvm::Kvm, //
 };
 
 pub(crate) use abi::{
     init_locks,
-    GroupsGuard,
-    Kvm,
-    KvmRef, //
+    GroupsGuard, //
 };
+pub(crate) use device_fd::OpenDevice;
 pub(crate) use file::file_group;
-pub(crate) use session::OpenDevice;
 
+use device_fd::Session;
 use holder::Holder;
 use reason::Reason;
-use session::Session;
 
 /// `/sys/class/vfio`
 static CLASS: Class = Class::new::<Nodes>(c"vfio");
@@ -74,7 +73,7 @@ impl DevFolder for Nodes {
 pub(crate) struct Group {
     /// The id of the IOMMU group, which is part of the device node's name.
     id: i32,
-    kind: GroupKind,
+    kind: GroupType,
     /// How the group is in use. Held while the group joins or leaves a container and while its
     /// devices are opened or closed, which can take long.
     #[pin]
@@ -114,7 +113,7 @@ pub(crate) struct Translation {
 }
 
 impl Group {
-    fn new(iommu_group: ARef<IommuGroup>, kind: GroupKind) -> Result<Arc<Self>> {
+    fn new(iommu_group: ARef<IommuGroup>, kind: GroupType) -> Result<Arc<Self>> {
         let id = iommu_group.id();
         let state = GroupState {
             iommu_group: Some(iommu_group),
@@ -138,14 +137,14 @@ impl Group {
     /// Returns the name of the group's device node, and of its file in debugfs.
     fn name(&self) -> Result<CString> {
         let prefix = match self.kind {
-            GroupKind::NoIommu => "noiommu-",
+            GroupType::NoIommu => "noiommu-",
             _ => "",
         };
         CString::try_from_fmt(fmt!("{}{}", prefix, self.id))
     }
 
     /// Returns the type of the group: `enum vfio_group_type`.
-    pub(crate) fn kind(&self) -> GroupKind {
+    pub(crate) fn kind(&self) -> GroupType {
         self.kind
     }
 
@@ -212,7 +211,7 @@ impl Group {
     /// caller lacks `CAP_SYS_RAWIO`; or an error of [`Container::attach`].
     fn join_container(&self, state: &mut GroupState, container: &Arc<Container>) -> Result {
         let group = state.iommu_group.clone().ok_or(ENODEV)?;
-        if self.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
+        if self.kind == GroupType::NoIommu && !Capability::SysRawio.held() {
             return Err(self.fail(state, "VFIO_GROUP_SET_CONTAINER", Reason::NoRight));
         }
         container.attach(group, self.kind)?;
@@ -239,14 +238,14 @@ impl GroupState {
         Some(&self.sessions.iter().find(same)?.holder)
     }
 
-    /// Removes the group from its container, if it is in one and `agrees` returns true for the
+    /// Removes the group from its container, if it is in one and `condition` returns true for the
     /// number of groups in the container. The number cannot change between the check and the
     /// removal. Returns whether the group has left.
-    fn leave_container(&mut self, agrees: impl FnOnce(usize) -> bool) -> bool {
+    fn leave_container(&mut self, condition: impl FnOnce(usize) -> bool) -> bool {
         let (Some(container), Some(group)) = (&self.container, &self.iommu_group) else {
             return false;
         };
-        let left = container.detach(group, agrees);
+        let left = container.detach(group, condition);
         if left {
             self.container = None;
         }

@@ -22,7 +22,7 @@ use kernel_ext::{
     iommu::Group as IommuGroup,
     iommu_driver::{
         Backend,
-        GroupKind,
+        GroupType,
         Registration,
         Table, //
     },
@@ -73,7 +73,7 @@ pub(crate) fn enabled() -> bool {
 
 /// Creates a group for a device without an IOMMU, and taints the kernel.
 pub(crate) fn join(device: &Device) -> Result<Arc<Group>> {
-    let group = registry::join_software(device, GroupKind::NoIommu)?;
+    let group = registry::join_software(device, GroupType::NoIommu)?;
     taint_user();
     dev_warn!(
         device.parent(),
@@ -105,7 +105,7 @@ impl Backend for NoIommu {
         Err(ENOTTY)
     }
 
-    fn attach_group(_this: ArcBorrow<'_, Self>, _group: &IommuGroup, _kind: GroupKind) -> Result {
+    fn attach_group(_this: ArcBorrow<'_, Self>, _group: &IommuGroup, _kind: GroupType) -> Result {
         Ok(())
     }
 

@@ -34,6 +34,9 @@ mod group;
 mod ida;
 mod iommu_driver;
 mod irq_set;
+#[allow(unsafe_code)]
+#[path = "kvm/abi.rs"]
+mod kvm;
 mod migration;
 #[cfg(CONFIG_VFIO_NOIOMMU)]
 mod noiommu;

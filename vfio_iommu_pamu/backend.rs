@@ -20,7 +20,7 @@ use kernel_ext::{
     iommu::Group,
     iommu_driver::{
         Backend,
-        GroupKind, //
+        GroupType, //
     },
     uapi::ioctl, //
 };
@@ -69,7 +69,7 @@ impl Backend for Container {
         }
     }
 
-    fn attach_group(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupKind) -> Result {
+    fn attach_group(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupType) -> Result {
         Self::attach(this, group, kind)
     }
 

@@ -296,7 +296,7 @@ impl Liodn {
             return Err(ENODEV);
         }
         let entry = self.entry()?;
-        self.system.arm();
+        self.system.unmask_interrupts();
         let mut enable = self.state.enable.lock();
         enable.wanted = true;
         if enable.stopped.is_none() {
@@ -333,7 +333,7 @@ impl Liodn {
         if self.violation().is_none() {
             return Ok(false);
         }
-        self.system.arm();
+        self.system.unmask_interrupts();
         let mut enable = self.state.enable.lock();
         enable.stopped = None;
         if enable.wanted {

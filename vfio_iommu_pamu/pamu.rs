@@ -55,7 +55,7 @@ impl dyn Pamu + '_ {
     }
 
     /// Enables the interrupt of violations, including a pending one.
-    pub(crate) fn arm(&self) {
+    pub(crate) fn unmask_interrupts(&self) {
         self.write_pics(pics::AV_ENABLE);
     }
 

@@ -36,7 +36,7 @@ use kernel::{
     sync::Arc, //
 };
 
-use kernel_ext::iommu_driver::GroupKind;
+use kernel_ext::iommu_driver::GroupType;
 
 use crate::{
     firmware,
@@ -160,7 +160,7 @@ fn start(pdev: &platform::Device<Core<'_>>) -> Result<Registration> {
     let open = abi::TreeLiodns::of(dev)?;
     let banks = firmware::banks(dev)?;
     let registration = Registration::of_this_module(|| {
-        let settings = Settings::from_parameters(open.liodns(), GroupKind::Iommu);
+        let settings = Settings::from_parameters(open.liodns(), GroupType::Iommu);
         let system = System::new(pamus, Tables::from_parameters()?, banks, settings)?;
         guts.stop_bypassing(count);
         Ok(system)

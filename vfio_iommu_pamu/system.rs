@@ -39,7 +39,7 @@ use kernel::{
 
 use kernel_ext::{
     eventfd::EventFd,
-    iommu_driver::GroupKind,
+    iommu_driver::GroupType,
     module_param, //
 };
 
@@ -93,12 +93,12 @@ pub struct Settings<'a> {
     /// LIODNs that may access all memory until they are claimed.
     pub open_liodns: OpenLiodns<'a>,
     /// The groups whose devices are behind these PAMUs.
-    pub groups: GroupKind,
+    pub groups: GroupType,
 }
 
 impl<'a> Settings<'a> {
     /// Returns settings with the maximum number of windows of the module parameter.
-    pub fn from_parameters(open_liodns: OpenLiodns<'a>, groups: GroupKind) -> Self {
+    pub fn from_parameters(open_liodns: OpenLiodns<'a>, groups: GroupType) -> Self {
         Self {
             max_windows: MAX_WINDOWS.get(),
             open_liodns,
@@ -114,7 +114,7 @@ pub struct System {
     banks: KVec<MsiBank>,
     liodns: u32,
     max_windows: u32,
-    groups: GroupKind,
+    groups: GroupType,
     /// The owner of each LIODN.
     #[pin]
     owners: SpinLock<KVec<Option<Arc<LiodnState>>>>,
@@ -199,7 +199,7 @@ impl System {
 
     /// Returns the kind of groups whose devices are behind these PAMUs. Transactions of other
     /// devices don't pass them.
-    pub(crate) fn groups(&self) -> GroupKind {
+    pub(crate) fn groups(&self) -> GroupType {
         self.groups
     }
 

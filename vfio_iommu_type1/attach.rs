@@ -26,7 +26,7 @@ use kernel_ext::{
         Domains,
         Group, //
     },
-    iommu_driver::GroupKind,
+    iommu_driver::GroupType,
     iova::Range,
     mm::may_warn, //
 };
@@ -57,7 +57,7 @@ impl Container {
     /// translate the existing mappings; `EPERM` if its devices could raise any interrupt, or if
     /// memory of another process would have to be pinned; those of pinning and of the IOMMU. On
     /// failure the group is where it was before.
-    pub(crate) fn attach(&self, group: &Group, kind: GroupKind) -> Result {
+    pub(crate) fn attach(&self, group: &Group, kind: GroupType) -> Result {
         let mut whole = self.space.lock_all_killable(|held| {
             if held.dmas().invalid() != 0 {
                 return Err(EBUSY);
@@ -67,7 +67,7 @@ impl Container {
             }
             Ok(())
         })?;
-        if kind != GroupKind::Emulated {
+        if kind != GroupType::Emulated {
             return attach_translated(&mut whole, group);
         }
         whole.layout(|layout| layout.emulated.push(group.into(), GFP_KERNEL_ACCOUNT))?;

@@ -28,7 +28,7 @@ use kernel_ext::{
     iommu_driver::{
         Backend,
         DeviceList,
-        GroupKind,
+        GroupType,
         PageSlots,
         Transfer, //
     },
@@ -74,7 +74,7 @@ impl Backend for Container {
         }
     }
 
-    fn attach_group(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupKind) -> Result {
+    fn attach_group(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupType) -> Result {
         this.stats.groups.measure(|| this.attach(group, kind))
     }
 

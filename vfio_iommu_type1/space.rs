@@ -310,7 +310,7 @@ impl<K: SpaceTypes> Space<K> {
         ticket: Ticket,
         removed: Removed,
     ) {
-        inner.dmas.settle(removed);
+        inner.dmas.uncount(removed);
         let awaited = inner.queue.leave(ticket);
         drop(inner);
         if awaited {

@@ -19,7 +19,7 @@ use crate::{
 /// The kind of IOMMU of a group: `enum vfio_group_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum GroupKind {
+pub enum GroupType {
     /// A hardware IOMMU translates the accesses of its devices.
     Iommu = 0,
     /// Its devices are software that pins pages by iova.
@@ -28,7 +28,7 @@ pub enum GroupKind {
     NoIommu = 2,
 }
 
-impl TryFrom<c_uint> for GroupKind {
+impl TryFrom<c_uint> for GroupType {
     type Error = Error;
 
     fn try_from(kind: c_uint) -> Result<Self> {

@@ -180,7 +180,7 @@ impl<B: Backend> Table<B> {
         // SAFETY: By the contract of this function.
         let group = unsafe { Group::from_ptr(group) };
         from_result(|| {
-            B::attach_group(this, group, GroupKind::try_from(kind)?)?;
+            B::attach_group(this, group, GroupType::try_from(kind)?)?;
             Ok(0)
         })
     }

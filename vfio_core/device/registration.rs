@@ -13,7 +13,7 @@ pub(crate) use abi::{
 use kernel::prelude::*;
 use kernel_ext::{
     bindings,
-    iommu_driver::GroupKind, //
+    iommu_driver::GroupType, //
 };
 
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
 pub(crate) fn register_physical(device: &Device) -> Result {
     device.ensure_set()?;
     let group = registry::join_physical(device)?;
-    let confined = group.kind() == GroupKind::Iommu;
+    let confined = group.kind() == GroupType::Iommu;
     if confined && !device.iommu_capable(bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY) {
         dev_warn!(
             device.parent(),
@@ -49,7 +49,7 @@ pub(crate) fn register_physical(device: &Device) -> Result {
 /// pins pages for it.
 pub(crate) fn register_emulated(device: &Device) -> Result {
     device.ensure_set()?;
-    let group = registry::join_software(device, GroupKind::Emulated)?;
+    let group = registry::join_software(device, GroupType::Emulated)?;
     register(device, &group)
 }
 
@@ -67,7 +67,7 @@ fn register(device: &Device, group: &Group) -> Result {
 
 /// Unregisters a device. Returns when the device has no users any more.
 pub(crate) fn unregister(device: &Device) {
-    let group = registry::withdraw(device);
+    let group = registry::unlist_device(device);
     #[cfg(CONFIG_VFIO_DEBUGFS)]
     device.hide_debugfs();
     device.del();

@@ -32,11 +32,11 @@ use super::{
         DEBUGFS_FILES,
         GROUPS, //
     },
+    get_devices::Snapshot,
     holder::{
         Holder,
         SeenHolder, //
     },
-    snapshot::Snapshot,
     Group, //
 };
 
@@ -183,7 +183,7 @@ impl fmt::Display for Snapshot {
 mod tests {
     use kernel_ext::{
         iommu::Group as IommuGroup,
-        iommu_driver::GroupKind, //
+        iommu_driver::GroupType, //
     };
 
     use super::*;
@@ -199,7 +199,7 @@ mod tests {
         let iommu_group = IommuGroup::alloc(SOFTWARE_GROUP)?;
         let id = iommu_group.id();
         let register = || -> Result<_> {
-            let group = Group::new(iommu_group.clone(), GroupKind::Emulated)?;
+            let group = Group::new(iommu_group.clone(), GroupType::Emulated)?;
             GROUPS.lock().add(group.clone())?;
             update(id);
             Ok(group)

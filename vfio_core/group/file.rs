@@ -19,7 +19,7 @@ use kernel_ext::{
         Node,
         OpenNode, //
     },
-    iommu_driver::GroupKind,
+    iommu_driver::GroupType,
     task::Capability,
     uapi::{
         self,
@@ -79,7 +79,7 @@ impl FileOperations for GroupFile {
             ioctl::VFIO_GROUP_MERGE => group.merge(arg),
             ioctl::VFIO_GROUP_UNMERGE => group.unmerge(),
             ioctl::VFIO_GROUP_GET_IOMMU_FD => return group.get_iommu_fd(),
-            ioctl::VFIO_GROUP_GET_MSI_FD => return group.ask_backend(cmd, arg),
+            ioctl::VFIO_GROUP_GET_MSI_FD => return group.backend_ioctl(cmd, arg),
             _ => Err(ENOTTY),
         }
         .map(|()| 0)
@@ -98,7 +98,7 @@ impl OpenGroup {
         if state.iommu_group.is_none() {
             return Err(ENODEV);
         }
-        if group.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
+        if group.kind == GroupType::NoIommu && !Capability::SysRawio.held() {
             return Err(group.fail(&state, "open", Reason::NoRight));
         }
         match User::claim(group) {
@@ -155,7 +155,7 @@ impl Group {
     }
 
     /// Forwards a request to the address space's backend, which may support it.
-    fn ask_backend(&self, cmd: u32, arg: UserPtr) -> Result<isize> {
+    fn backend_ioctl(&self, cmd: u32, arg: UserPtr) -> Result<isize> {
         let container = self.state.lock().container.clone().ok_or(EINVAL)?;
         let iommu = container.iommu().ok_or(EINVAL)?;
         iommu.ioctl(cmd, arg.as_const_ptr() as usize)

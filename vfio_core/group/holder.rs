@@ -130,7 +130,7 @@ impl Drop for User {
 mod tests {
     use kernel_ext::{
         iommu::Group as IommuGroup,
-        iommu_driver::GroupKind, //
+        iommu_driver::GroupType, //
     };
 
     use super::*;
@@ -140,7 +140,7 @@ mod tests {
     };
 
     fn group() -> Result<Arc<Group>> {
-        Group::new(IommuGroup::alloc(SOFTWARE_GROUP)?, GroupKind::Emulated)
+        Group::new(IommuGroup::alloc(SOFTWARE_GROUP)?, GroupType::Emulated)
     }
 
     #[test]

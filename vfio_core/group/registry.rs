@@ -18,7 +18,7 @@ use kernel_ext::{
     },
     debugfs::Dir,
     iommu::Group as IommuGroup,
-    iommu_driver::GroupKind,
+    iommu_driver::GroupType,
     tree::{
         Slot,
         Tree, //
@@ -71,7 +71,7 @@ impl Registry {
     fn enter(
         &mut self,
         iommu_group: ARef<IommuGroup>,
-        kind: GroupKind,
+        kind: GroupType,
         device: &Device,
     ) -> Result<Arc<Group>> {
         let group = match self.entries.get_mut(&iommu_group.id()) {
@@ -118,7 +118,7 @@ impl Registry {
     }
 
     /// Decrements the device count. Removes the group and its node when the count becomes zero.
-    pub(super) fn leave(&mut self, group: &Group) -> Option<Ended> {
+    pub(super) fn leave(&mut self, group: &Group) -> Option<RemovedGroup> {
         let entry = self.entries.get_mut(&group.id)?;
         entry.devices -= 1;
         if entry.devices > 0 {
@@ -127,7 +127,7 @@ impl Registry {
         let entry = self.entries.remove(&group.id)?;
         drop(entry.node);
         self.minors.free(entry.minor);
-        Some(Ended(entry.group))
+        Some(RemovedGroup(entry.group))
     }
 }
 
@@ -136,9 +136,9 @@ impl Registry {
 /// The drop waits for requests of the group's user and for readers of its file in debugfs, which
 /// userspace can prolong at will. The caller therefore releases the registry's lock first.
 #[must_use]
-pub(super) struct Ended(Arc<Group>);
+pub(super) struct RemovedGroup(Arc<Group>);
 
-impl Drop for Ended {
+impl Drop for RemovedGroup {
     fn drop(&mut self) {
         debugfs::update(self.0.id);
         // The last device is already unregistered, so no device is open.
@@ -166,21 +166,21 @@ pub(crate) fn join_physical(device: &Device) -> Result<Arc<Group>> {
         );
         return Err(EINVAL);
     };
-    join(iommu_group, GroupKind::Iommu, device)
+    join(iommu_group, GroupType::Iommu, device)
 }
 
 /// The name that sysfs shows for software groups.
 pub(super) const SOFTWARE_GROUP: &CStr = c"vfio-noiommu";
 
 /// Adds `device` and its parent to a new software group.
-pub(crate) fn join_software(device: &Device, kind: GroupKind) -> Result<Arc<Group>> {
+pub(crate) fn join_software(device: &Device, kind: GroupType) -> Result<Arc<Group>> {
     let iommu_group = IommuGroup::alloc(SOFTWARE_GROUP)?;
     iommu_group.add_device(device.parent())?;
     join(iommu_group, kind, device).inspect_err(|_| IommuGroup::remove_device(device.parent()))
 }
 
 /// Sets the group of `device`.
-fn join(iommu_group: ARef<IommuGroup>, kind: GroupKind, device: &Device) -> Result<Arc<Group>> {
+fn join(iommu_group: ARef<IommuGroup>, kind: GroupType, device: &Device) -> Result<Arc<Group>> {
     let mut groups = GROUPS.lock();
     let group = groups.enter(iommu_group, kind, device)?;
     drop(device.exchange_group(Some(group.clone()), &mut groups));
@@ -207,7 +207,7 @@ pub(crate) fn move_device(
     commit: impl FnOnce(),
 ) -> Result {
     let mut groups = GROUPS.lock();
-    let is_software = |group: &Arc<Group>| group.kind == GroupKind::Emulated;
+    let is_software = |group: &Arc<Group>| group.kind == GroupType::Emulated;
     let claim = |group: &Arc<Group>| User::claim(group).map_err(|_| EBUSY);
     let from = device.group(&groups).filter(is_software).ok_or(ENODEV)?;
     let _from_user = claim(&from)?;
@@ -233,7 +233,7 @@ pub(crate) fn move_device(
                 return Ok(());
             }
             own_group = IommuGroup::alloc(SOFTWARE_GROUP)?;
-            let to = Group::new(own_group.clone(), GroupKind::Emulated)?;
+            let to = Group::new(own_group.clone(), GroupType::Emulated)?;
             // Before the group has a node, so no process can be its user.
             let user = claim(&to)?;
             groups.add(to.clone())?;
@@ -260,7 +260,7 @@ pub(crate) fn move_device(
 }
 
 /// Prevents `device` from being opened or moved to another group. Returns its group.
-pub(crate) fn withdraw(device: &Device) -> Option<Arc<Group>> {
+pub(crate) fn unlist_device(device: &Device) -> Option<Arc<Group>> {
     let groups = GROUPS.lock();
     let group = device.group(&groups)?;
     group.remove_device(device);
@@ -273,7 +273,7 @@ pub(crate) fn leave(device: &Device) {
     let Some(group) = device.exchange_group(None, &mut groups) else {
         return;
     };
-    if group.kind() != GroupKind::Iommu {
+    if group.kind() != GroupType::Iommu {
         IommuGroup::remove_device(device.parent());
     }
     let ended = groups.leave(&group);

@@ -21,7 +21,7 @@ use kernel_ext::{
     bindings,
     iommu::Group,
     iommu_driver::{
-        GroupKind,
+        GroupType,
         Ops, //
     },
     module::ModuleRef,
@@ -174,7 +174,7 @@ impl Iommu {
     }
 
     /// Attaches the devices of `group` to this address space.
-    pub(crate) fn attach(&self, group: &Group, kind: GroupKind) -> Result {
+    pub(crate) fn attach(&self, group: &Group, kind: GroupType) -> Result {
         let attach = self.driver.ops().attach_group.ok_or(ENODEV)?;
         // SAFETY: By the type invariant; `group` is valid.
         to_result(unsafe { attach(self.data, group.as_ptr(), kind as c_uint) })

@@ -13,7 +13,7 @@ use kernel::{
 
 use kernel_ext::{
     iommu::Group,
-    iommu_driver::GroupKind, //
+    iommu_driver::GroupType, //
 };
 
 use crate::firmware::liodns_of;
@@ -65,7 +65,7 @@ impl Container {
     /// `ENODEV` if a device has no LIODN, or one that the hardware doesn't have; `EBUSY` if another
     /// container has one of the LIODNs; `ENOSPC` if the tables have no room for the windows;
     /// `ENOMEM`. An error changes nothing.
-    pub(crate) fn attach(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupKind) -> Result {
+    pub(crate) fn attach(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupType) -> Result {
         let liodns = liodns_of_group(group)?;
         if kind != this.system.groups() {
             return Err(EINVAL);

@@ -10,7 +10,7 @@ use kernel::{
     }, //
 };
 
-use kernel_ext::iommu_driver::GroupKind;
+use kernel_ext::iommu_driver::GroupType;
 
 use crate::{
     pamu::Pamu,
@@ -76,7 +76,7 @@ pub(super) fn register(space: Arc<ContiguousPages>) -> Result<Registration> {
         spaaces: 16,
     };
     Registration::of_this_module(|| {
-        let settings = Settings::from_parameters(OpenLiodns::NONE, GroupKind::Iommu);
+        let settings = Settings::from_parameters(OpenLiodns::NONE, GroupType::Iommu);
         System::new(pamus, Tables::new(sizes)?, KVec::new(), settings)
     })
 }

@@ -85,7 +85,7 @@ impl System {
     /// this ends.
     ///
     /// Called before a LIODN is enabled. Sleeps.
-    pub(crate) fn arm(&self) {
+    pub(crate) fn unmask_interrupts(&self) {
         (0..self.pamus().len()).for_each(|number| self.end_pause(number));
     }
 
@@ -116,7 +116,7 @@ impl System {
             return;
         }
         // Later violations raise an interrupt; an earlier one is in the registers.
-        pamu.arm();
+        pamu.unmask_interrupts();
         let report = pamu.take_violation(number);
         pause.end(report.is_some());
         if let Some(report) = report {

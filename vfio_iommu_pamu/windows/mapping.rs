@@ -269,7 +269,7 @@ impl<M> AddressSpace<M> {
                 self.remove(window, hardware);
             }
         }
-        self.settle(hardware);
+        self.unmap_unused_banks(hardware);
     }
 
     /// Unmaps everything, whether or not banks are in use.
@@ -298,7 +298,7 @@ impl<M> AddressSpace<M> {
     }
 
     /// Unmaps the unused banks that the kernel has mapped, if no memory is mapped.
-    fn settle(&mut self, hardware: &mut impl WindowHardware<M>) {
+    fn unmap_unused_banks(&mut self, hardware: &mut impl WindowHardware<M>) {
         if self.memory != 0 || self.mapped_banks == 0 {
             return;
         }
@@ -355,6 +355,6 @@ impl<M> AddressSpace<M> {
                 }
             }
         }
-        self.settle(hardware);
+        self.unmap_unused_banks(hardware);
     }
 }

@@ -259,7 +259,7 @@ impl<P: Pages> DmaTree<P> {
 
     /// Removes the mappings that begin in `range`, in ascending order, until `take` rejects the
     /// pages of one. That mapping stays, and the part of `range` that begins with it is returned.
-    /// The removed mappings are counted until [`settle`](Self::settle).
+    /// The removed mappings are counted until [`uncount`](Self::uncount).
     pub(super) fn remove_in(
         &mut self,
         range: Range,
@@ -302,7 +302,7 @@ impl<P: Pages> DmaTree<P> {
     }
 
     /// Subtracts the removed mappings from the number of mappings.
-    pub(super) fn settle(&mut self, removed: Removed) {
+    pub(super) fn uncount(&mut self, removed: Removed) {
         self.len -= removed.mappings;
         self.invalid -= removed.invalid;
     }
@@ -375,7 +375,7 @@ mod tests {
         let rest = tree.remove_in(r(0, 0), &mut removed, |_| Ok(()));
         assert_eq!(rest, None);
         assert_eq!((tree.len(), tree.invalid()), (3, 1));
-        tree.settle(removed);
+        tree.uncount(removed);
         assert_eq!((tree.len(), tree.invalid()), (1, 0));
         assert_eq!(tree.first_in(Range::ALL), Some(r(0x1000, 0x3fff)));
         Ok(())
@@ -400,7 +400,7 @@ mod tests {
         let exactly = r(0x1000, 0x3fff);
         assert_eq!(tree.remove_in(exactly, &mut removed, Err), Some(exactly));
         assert_eq!(tree.remove_in(exactly, &mut removed, |_| Ok(())), None);
-        tree.settle(removed);
+        tree.uncount(removed);
         assert_eq!(tree.len(), 1);
         tree.for_each_in(Range::ALL, |_, dma| {
             assert!(dma.pages().is_some());

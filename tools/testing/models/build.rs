@@ -119,7 +119,7 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "what_is_gone_counts",
-        changes: &[("space.rs", "inner.dmas.settle(removed);", "")],
+        changes: &[("space.rs", "inner.dmas.uncount(removed);", "")],
         scenario: "readers_and_unmap",
         message: "mappings are left",
     },

@@ -102,7 +102,7 @@ impl Device {
     /// # Errors
     ///
     /// Returns `EIO` if the parent cannot be resumed.
-    pub(super) fn resume(&self) -> Result<Option<Awake<'_>>> {
+    pub(super) fn resume(&self) -> Result<Option<PmRuntimeRef<'_>>> {
         // SAFETY: The parent of an open device is bound, and its driver's table is static.
         let managed = unsafe {
             let driver = (*(*self.as_ptr()).dev).driver;
@@ -113,7 +113,7 @@ impl Device {
         }
         // SAFETY: The parent is valid.
         match to_result(unsafe { bindings::kernel_ext_pm_runtime_get((*self.as_ptr()).dev) }) {
-            Ok(()) => Ok(Some(Awake(self))),
+            Ok(()) => Ok(Some(PmRuntimeRef(self))),
             Err(e) => {
                 if may_warn() {
                     dev_info!(
@@ -155,9 +155,9 @@ fn transferred(ret: isize) -> Result<usize> {
 /// # Invariants
 ///
 /// Holds one runtime power management reference to the parent.
-pub(super) struct Awake<'a>(&'a Device);
+pub(super) struct PmRuntimeRef<'a>(&'a Device);
 
-impl Drop for Awake<'_> {
+impl Drop for PmRuntimeRef<'_> {
     fn drop(&mut self) {
         // SAFETY: By the type invariant.
         unsafe { bindings::kernel_ext_pm_runtime_put((*self.0.as_ptr()).dev) }

@@ -32,8 +32,8 @@ use super::{
     Device, //
 };
 use crate::{
-    group::KvmRef,
-    iommu_driver::Iommu, //
+    iommu_driver::Iommu,
+    kvm::KvmRef, //
 };
 
 global_lock! {

@@ -23,7 +23,7 @@ use kernel::{
 use kernel_ext::{
     anon_file,
     bindings,
-    iommu_driver::GroupKind,
+    iommu_driver::GroupType,
     mm::may_warn,
     module::ModuleRef,
     task::{
@@ -38,14 +38,16 @@ use super::{
     reason::Reason,
     Group,
     GroupState,
-    Kvm,
     Translation, //
 };
-use crate::device::{
-    file::FILES,
-    registration::RegistrationRef,
-    set::Opened,
-    Device, //
+use crate::{
+    device::{
+        file::FILES,
+        registration::RegistrationRef,
+        set::Opened,
+        Device, //
+    },
+    kvm::Kvm, //
 };
 
 /// The references that an open device holds from its first open to its last close.
@@ -111,7 +113,7 @@ impl Group {
         let file = anon_file::open_mapped(&FILES, c"[vfio-device]", open)?;
         if let Some(open) = FILES
             .data(&file)
-            .filter(|_| group.kind == GroupKind::NoIommu)
+            .filter(|_| group.kind == GroupType::NoIommu)
         {
             warn_noiommu(open.device());
         }
@@ -145,7 +147,7 @@ impl Group {
             let Some(iommu) = container.iommu() else {
                 return Err(group.fail(&state, REQUEST, Reason::NoAddressSpace));
             };
-            if group.kind == GroupKind::NoIommu && !Capability::SysRawio.held() {
+            if group.kind == GroupType::NoIommu && !Capability::SysRawio.held() {
                 return Err(group.fail(&state, REQUEST, Reason::NoRight));
             }
             let translation = Translation {
