@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Usable IOVA ranges: the addresses that the IOMMUs translate, without the reserved ones.
+//! Usable iova ranges: the addresses that the IOMMUs translate, without the reserved ones.
 
 use kernel::prelude::*;
 

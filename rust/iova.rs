@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Ranges of IOVAs, the addresses that devices use.
+//! Ranges of iovas, the addresses that devices use.
 
 use kernel::prelude::*;
 
-/// A range of IOVAs. Both ends are inclusive.
+/// A range of iovas. Both ends are inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     /// The first address.

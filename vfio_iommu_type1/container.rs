@@ -126,7 +126,7 @@ pub(crate) struct Layout {
     pub(crate) emulated: KVec<ARef<Group>>,
     /// Whether dirty tracking is enabled. If so, every mapping has memory to record dirty pages.
     pub(crate) dirty_page_tracking: bool,
-    /// The IOVA ranges that may be mapped.
+    /// The iova ranges that may be mapped.
     pub(crate) ranges: Ranges,
 }
 

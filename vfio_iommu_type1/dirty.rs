@@ -68,7 +68,7 @@ use self::bitmap::{
 pub(crate) struct UserBitmap {
     /// The number of bytes that each bit stands for.
     pub(crate) page_size: u64,
-    /// The IOVA that the first bit stands for.
+    /// The iova that the first bit stands for.
     iova: u64,
     data: usize,
 }
@@ -129,7 +129,7 @@ impl UserBitmap {
 /// The addresses that the bits of a bitmap stand for.
 #[derive(Clone, Copy)]
 struct Scale {
-    /// The first IOVA of the first bit.
+    /// The first iova of the first bit.
     base: u64,
     /// The shift of the bytes per bit: each bit stands for `1 << shift` bytes, at least a page.
     shift: u32,
@@ -169,7 +169,7 @@ struct Report<'a> {
     range: Range,
     /// The bits that are not written yet.
     window: Window,
-    /// The IOVA at which to continue.
+    /// The iova at which to continue.
     next: Option<u64>,
     /// Whether a mapping has dirty pages recorded, which have to be cleared once they are
     /// reported.

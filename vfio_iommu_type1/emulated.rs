@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Access for device drivers: pinning pages by IOVA, and copying between kernel memory and user
+//! Access for device drivers: pinning pages by iova, and copying between kernel memory and user
 //! memory. It is meant for emulated devices, which have no IOMMU.
 
 mod target;

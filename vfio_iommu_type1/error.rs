@@ -20,7 +20,7 @@ pub(crate) type RequestResult<T = ()> = core::result::Result<T, RequestError>;
 pub(crate) struct RequestError {
     errno: Error,
     reason: &'static CStr,
-    /// The IOVA range that caused the error, unless it is that of the request.
+    /// The iova range that caused the error, unless it is that of the request.
     range: Option<Range>,
 }
 

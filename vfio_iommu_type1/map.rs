@@ -61,7 +61,7 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if an address or the size is not aligned, if the IOVA range cannot be used, or if
+    /// `EINVAL` if an address or the size is not aligned, if the iova range cannot be used, or if
     /// dirty tracking is enabled and the range is too large for a bitmap; `EEXIST` if it overlaps
     /// a mapping; `ENOSPC` if the container has too many mappings; those of
     /// [`DmaPages::pin_map`].

@@ -42,7 +42,7 @@ fn range(start: u64, size: u64) -> RequestResult<Range> {
 /// A request to map a range, or to set a new vaddr for a mapping.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MapRequest {
-    /// The IOVA range.
+    /// The iova range.
     pub(crate) range: Range,
     /// The length in bytes.
     pub(crate) size: u64,
@@ -108,7 +108,7 @@ impl MapRequest {
 /// A request to unmap.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UnmapRequest {
-    /// The first IOVA; 0 if `all`.
+    /// The first iova; 0 if `all`.
     pub(crate) iova: u64,
     /// The length in bytes; 0 if `all`.
     pub(crate) size: u64,
@@ -163,7 +163,7 @@ impl UnmapRequest {
         }
     }
 
-    /// Returns the requested IOVA range, whether or not it is valid.
+    /// Returns the requested iova range, whether or not it is valid.
     pub(crate) fn span(&self) -> Range {
         if self.all {
             return Range::ALL;
@@ -174,7 +174,7 @@ impl UnmapRequest {
         }
     }
 
-    /// Returns the IOVA range to unmap, given the smallest page size.
+    /// Returns the iova range to unmap, given the smallest page size.
     ///
     /// # Errors
     ///

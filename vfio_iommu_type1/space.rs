@@ -2,7 +2,7 @@
 
 //! The address space of a container, and the range lock that protects it.
 //!
-//! Each request locks the IOVA range that it operates on. It then checks its arguments, does its
+//! Each request locks the iova range that it operates on. It then checks its arguments, does its
 //! work and publishes the result. While the range is locked, no other request changes a mapping in
 //! it: a check stays valid until the range is unlocked, and other requests see either the whole
 //! effect or none of it. Requests for disjoint ranges run in parallel, and so do overlapping ones

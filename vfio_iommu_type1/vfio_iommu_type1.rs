@@ -2,7 +2,7 @@
 
 //! VFIO container backend for IOMMUs with page tables: VT-d, AMD-Vi, virtio-iommu and others.
 //!
-//! A process maps ranges of its memory at IOVAs of its choice. The devices assigned to it can then
+//! A process maps ranges of its memory at iovas of its choice. The devices assigned to it can then
 //! access that memory and nothing else. The memory is pinned as long as it is mapped, and counts
 //! against the process's limit on locked memory.
 //!

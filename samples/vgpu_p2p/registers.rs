@@ -9,7 +9,7 @@
 //! | 0x08   | `PASID`        | ro | all ones: none                                                   |
 //! | 0x0c   | `LINK`         | ro | number of the link to its peers; all ones: none                  |
 //! | 0x10   | `PEERS`        | ro | number of devices in its group, including itself                 |
-//! | 0x20   | `ADDRESS`      | rw | IOVA of the program's memory, low half                           |
+//! | 0x20   | `ADDRESS`      | rw | iova of the program's memory, low half                           |
 //! | 0x24   | `ADDRESS_HIGH` | rw | its high half                                                    |
 //! | 0x28   | `OFFSET`       | rw | offset in the device's memory                                    |
 //! | 0x2c   | `LENGTH`       | rw | number of bytes                                                  |
@@ -60,7 +60,7 @@ impl Operands {
     /// The number of operand registers.
     pub(crate) const COUNT: usize = 9;
 
-    /// Returns the IOVA of the program's memory.
+    /// Returns the iova of the program's memory.
     pub(crate) fn address(&self) -> u64 {
         u64::from(self.0[1]) << 32 | u64::from(self.0[0])
     }

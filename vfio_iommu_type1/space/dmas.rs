@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The mappings of a container, ordered by IOVA.
+//! The mappings of a container, ordered by iova.
 
 use core::num::NonZeroUsize;
 
@@ -17,7 +17,7 @@ use kernel_ext::iova::Range;
 
 /// The pages of one mapping.
 pub(crate) trait Pages: Sized {
-    /// Returns the first IOVA.
+    /// Returns the first iova.
     fn start(&self) -> u64;
 
     /// Merges the pages of the next mapping into this one, so that one request unmaps both.
@@ -60,7 +60,7 @@ enum Contents<P> {
     /// Taken out by the holder of the mapping's range, which works on them without the container's
     /// mutex.
     Taken {
-        /// The first IOVA.
+        /// The first iova.
         start: u64,
     },
 }
@@ -74,7 +74,7 @@ impl<P: Pages> Dma<P> {
         }
     }
 
-    /// Returns the first IOVA.
+    /// Returns the first iova.
     fn start(&self) -> u64 {
         match &self.contents {
             Contents::InTree(pages) => pages.start(),
@@ -110,7 +110,7 @@ impl<P: Pages> Dma<P> {
     }
 }
 
-/// Returns the IOVA range of a mapping, given its entry in the tree.
+/// Returns the iova range of a mapping, given its entry in the tree.
 fn place<P: Pages>((&last, dma): (&u64, &Dma<P>)) -> Range {
     Range {
         start: dma.start(),
@@ -146,7 +146,7 @@ impl Removed {
     }
 }
 
-/// The mappings of a container. They do not overlap, so the last IOVA of each serves as its key.
+/// The mappings of a container. They do not overlap, so the last iova of each serves as its key.
 pub(crate) struct DmaTree<P> {
     tree: RBTree<u64, Dma<P>>,
     /// The number of mappings, including those in [`Removed`].
@@ -230,7 +230,7 @@ impl<P: Pages> DmaTree<P> {
         }
     }
 
-    /// Puts back the pages of the mapping whose last IOVA is `last`.
+    /// Puts back the pages of the mapping whose last iova is `last`.
     pub(super) fn put_back(&mut self, last: u64, pages: P) {
         if let Some(dma) = self.tree.get_mut(&last) {
             dma.put(pages);
@@ -251,7 +251,7 @@ impl<P: Pages> DmaTree<P> {
         self.invalid = self.invalid + after - before;
     }
 
-    /// Inserts a mapping whose last IOVA is `last`. It overlaps no other mapping.
+    /// Inserts a mapping whose last iova is `last`. It overlaps no other mapping.
     pub(super) fn insert(&mut self, last: u64, dma: Dma<P>, memory: Reservation<P>) {
         self.len += 1;
         self.tree.insert(memory.into_node(last, dma));

@@ -116,7 +116,7 @@ impl<'a, K: SpaceTypes> Held<'a, K> {
         ends.find(|dma| !range.contains(*dma))
     }
 
-    /// Calls `f` for each mapping that overlaps the locked range, beginning at IOVA `start`, until
+    /// Calls `f` for each mapping that overlaps the locked range, beginning at iova `start`, until
     /// it returns `false`.
     pub(crate) fn for_each_from(
         &mut self,
@@ -155,7 +155,7 @@ impl<K: SpaceTypes> HeldMut<'_, K> {
         self.0.dmas.set_vaddr(range, vaddr);
     }
 
-    /// Inserts a mapping whose last IOVA is `last`. It lies in the locked range and overlaps no
+    /// Inserts a mapping whose last iova is `last`. It lies in the locked range and overlaps no
     /// other mapping.
     pub(crate) fn insert(&mut self, last: u64, dma: Dma<K::Pages>, memory: Reservation<K::Pages>) {
         self.0.dmas.insert(last, dma, memory);
@@ -257,7 +257,7 @@ impl<K: SpaceTypes, const WHOLE: bool> RangeGuard<'_, K, WHOLE> {
     }
 
     /// Calls `f` without the mutex for each mapping that overlaps `range`, in ascending order,
-    /// with the IOVA range, the vaddr and the pages of the mapping. The caller has locked all of
+    /// with the iova range, the vaddr and the pages of the mapping. The caller has locked all of
     /// these mappings.
     ///
     /// # Errors

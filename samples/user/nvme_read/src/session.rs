@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The VFIO side: container, group, device and IOVA allocation.
+//! The VFIO side: container, group, device and iova allocation.
 
 use anyhow::{
     Context,
@@ -18,7 +18,7 @@ use vfio_client::{
     pci, //
 };
 
-/// The first IOVA. Any address works; this one does not look like a physical address.
+/// The first iova. Any address works; this one does not look like a physical address.
 const FIRST_IOVA: u64 = 0x4000_0000;
 
 /// An open controller.
@@ -94,7 +94,7 @@ impl Session {
         Ok(DmaBuffer::new(&self.container, &mut iovas, len)?)
     }
 
-    /// Returns an IOVA at which `len` bytes are never mapped.
+    /// Returns an iova at which `len` bytes are never mapped.
     pub fn unmapped_iova(&self, len: u64) -> Result<u64> {
         let mut iovas = self.iovas.borrow_mut();
         iovas.take(len, len).context("no address left")

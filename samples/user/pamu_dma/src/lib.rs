@@ -137,7 +137,7 @@ impl Engine {
         self.command(WRITE)
     }
 
-    /// Copies `length` bytes between two IOVAs.
+    /// Copies `length` bytes between two iovas.
     pub fn copy(&self, from: u64, to: u64, length: u32) -> Result<Result<(), Errno>> {
         self.set64(SOURCE, from)?;
         self.set64(DESTINATION, to)?;

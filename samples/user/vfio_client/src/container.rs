@@ -100,7 +100,7 @@ pub struct IommuInfo {
 }
 
 impl IommuInfo {
-    /// Returns the IOVA ranges that can be mapped.
+    /// Returns the iova ranges that can be mapped.
     pub fn ranges(&self) -> Vec<IovaRange> {
         let Some(cap) = self.cap(VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE) else {
             return Vec::new();

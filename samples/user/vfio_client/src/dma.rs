@@ -14,7 +14,7 @@ use crate::{
 };
 use std::ops::Deref;
 
-/// Memory that is mapped at an IOVA.
+/// Memory that is mapped at an iova.
 #[derive(Debug)]
 pub struct DmaBuffer<'c> {
     container: &'c Container,
@@ -38,7 +38,7 @@ impl<'c> DmaBuffer<'c> {
         })
     }
 
-    /// Returns the IOVA of the memory.
+    /// Returns the iova of the memory.
     pub fn iova(&self) -> u64 {
         self.iova
     }

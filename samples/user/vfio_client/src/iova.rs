@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! IOVA allocation.
+//! Allocation of iovas.
 
 use crate::IovaRange;
 

@@ -112,7 +112,7 @@ pub enum Status {
 /// The operands of a command.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Operands {
-    /// The IOVA of the program's memory.
+    /// The iova of the program's memory.
     pub address: u64,
     /// The offset in the device's memory.
     pub offset: u32,

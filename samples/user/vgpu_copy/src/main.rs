@@ -40,7 +40,7 @@ use vgpu_copy::{
 /// The number of bytes to copy.
 const LENGTH: usize = 16 << 10;
 
-/// The IOVA of the program's memory.
+/// The iova of the program's memory.
 const IOVA: u64 = 0x10_0000;
 
 /// Drives two virtual accelerators that copy from each other.
