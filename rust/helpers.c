@@ -223,22 +223,45 @@ bool kernel_ext_ratelimit(void)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_ratelimit);
 
+struct driver_search {
+	const struct device *dev;
+	const struct device_driver *driver;
+	char *name;
+	size_t size;
+};
+
+static int describe_driver(struct device_driver *driver, void *data)
+{
+	struct driver_search *search = data;
+
+	if (driver != search->driver)
+		return 0;
+	strscpy(search->name, driver->name, search->size);
+	return dev_is_pci(search->dev) && to_pci_driver(driver)->driver_managed_dma ? 2 : 1;
+}
+
 /*
  * Stores the name of the driver. Returns 0: none; 1: uses the DMA API; 2: driver_managed_dma;
  * negative: being bound or unbound.
+ *
+ * Does not lock the device: vfio-pci resets a device only if it can lock it and its bridge at once.
+ * The walk of the drivers keeps each driver registered while it looks at it.
  */
 int kernel_ext_device_driver(struct device *dev, char *name, size_t size)
 {
-	int ret = 0;
+	struct driver_search search = {
+		.dev = dev,
+		.driver = READ_ONCE(dev->driver),
+		.name = name,
+		.size = size,
+	};
+	int found = 0;
 
-	if (!device_trylock(dev))
-		return -EBUSY;
-	if (dev->driver) {
-		strscpy(name, dev->driver->name, size);
-		ret = dev_is_pci(dev) && to_pci_driver(dev->driver)->driver_managed_dma ? 2 : 1;
-	}
-	device_unlock(dev);
-	return ret;
+	if (!search.driver)
+		return 0;
+	if (device_is_bound(dev))
+		found = bus_for_each_drv(dev->bus, NULL, &search, describe_driver);
+	return found ?: -EBUSY;
 }
 EXPORT_SYMBOL_GPL(kernel_ext_device_driver);
 

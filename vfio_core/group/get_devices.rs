@@ -114,15 +114,12 @@ impl Group {
     }
 }
 
-/// Describes a device that is registered with VFIO. The caller holds `Group::devices`.
-///
-/// Does not lock the device. Its driver uses a trylock for resets, which would fail meanwhile.
+/// Describes a device that is registered with VFIO.
 fn describe_offered(device: &Device, holder: Option<&Holder>) -> vfio_group_device {
     let mut member = named(device.parent());
     member.state = bindings::VFIO_GROUP_DEVICE_VFIO;
-    let registration = device.try_get_registration();
-    if let Some(driver) = registration.as_ref().and_then(|r| r.driver_name()) {
-        copy_string(&mut member.driver, driver.to_bytes());
+    if let Binding::Kernel(driver) | Binding::Unmanaged(driver) = Binding::of(device.parent()) {
+        copy_string(&mut member.driver, driver.as_str().as_bytes());
     }
     if let Some(holder) = holder.map(Holder::seen) {
         member.holder_pid = holder.pid;

@@ -179,12 +179,6 @@ impl RegistrationRef {
         unsafe { ModuleRef::try_get((*self.driver()?.as_ptr()).owner) }
     }
 
-    /// Returns the name of the driver that is bound to the parent.
-    pub(crate) fn driver_name(&self) -> Option<&CStr> {
-        // SAFETY: The driver is bound, so it is valid. Its name is as long.
-        Some(unsafe { CStr::from_char_ptr((*self.driver()?.as_ptr()).name) })
-    }
-
     /// Transfers the count to a C caller, which drops it by `vfio_device_put_registration()`.
     pub(crate) fn into_count(self) {
         let _count = ManuallyDrop::new(self);
