@@ -210,6 +210,11 @@ pub(crate) fn move_device(
     let is_software = |group: &Arc<Group>| group.kind == GroupType::Emulated;
     let claim = |group: &Arc<Group>| User::claim(group).map_err(|_| EBUSY);
     let from = device.group(&groups).filter(is_software).ok_or(ENODEV)?;
+    // A device that is being unregistered is no longer listed. It must not be listed again.
+    let listed = from.device_of(device.parent()).ok_or(ENODEV)?;
+    if !core::ptr::eq(&*listed, device) {
+        return Err(ENODEV);
+    }
     let _from_user = claim(&from)?;
     let found = group.and_then(|iommu_group| {
         let entry = groups.entries.get_mut(&iommu_group.id())?;
