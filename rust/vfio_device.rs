@@ -200,15 +200,16 @@ impl<T: Operations> Device<T> {
         // SAFETY: `dev` is a valid device, and the table is static.
         let vfio =
             unsafe { bindings::_vfio_alloc_device(size_of::<Self>(), dev, VTable::<T>::TABLE) };
-        let this: NonNull<Self> = NonNull::new(from_err_ptr(vfio)?).ok_or(ENOMEM)?.cast();
+        let memory: NonNull<Self> = NonNull::new(from_err_ptr(vfio)?).ok_or(ENOMEM)?.cast();
         // SAFETY: The function returned a counted reference to zeroed memory of this size.
         // `release_callback` does not drop data that are not ready.
-        let this = unsafe { ARef::from_raw(this) };
+        let this = unsafe { ARef::from_raw(memory) };
         let data = data(&this)?;
-        let slot = this.data.as_ptr().cast_mut();
+        // SAFETY: The memory is valid.
+        let slot = unsafe { &raw mut (*memory.as_ptr()).data };
         // SAFETY: No other reference to the memory exists, and it does not move until it is dropped
         // in place.
-        unsafe { pin_init::raw_try_init(slot, data) }?;
+        unsafe { pin_init::raw_try_init(slot.cast::<T>(), data) }?;
         // INVARIANT: `data` was just initialised.
         this.ready.store(true, Ordering::Relaxed);
         Ok(this)
