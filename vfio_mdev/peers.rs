@@ -120,6 +120,15 @@ impl PeerGroup {
         let mut members = self.members.lock();
         members.retain(|member| !Arc::ptr_eq(member, peer));
     }
+
+    /// Forgets the software group if it is `now`, the one in which a former member stays: the other
+    /// members, if any, are being unregistered and have left it.
+    fn forget_software_group(&self, now: Option<&IommuGroup>) {
+        let mut software_group = self.software_group.lock();
+        let stale = (software_group.as_deref() == now).then(|| software_group.take());
+        drop(software_group);
+        drop(stale);
+    }
 }
 
 impl Peer {
@@ -161,13 +170,14 @@ impl Peer {
     fn change_group(self: &Arc<Self>, to: &Arc<PeerGroup>) {
         let joined = IommuGroup::of(&self.dev);
         // A spinlock is held only for the exchange, and what is exchanged is dropped after that.
-        let former = core::mem::replace(&mut *to.software_group.lock(), joined);
+        let former = core::mem::replace(&mut *to.software_group.lock(), joined.clone());
         drop(former);
         // `with_members` relies on this order: the group of a device always has it as a member.
         let added = to.members.lock().push_within_capacity(self.clone());
         debug_assert!(added.is_ok());
         let former = core::mem::replace(&mut *self.group.lock(), to.clone());
         former.remove(self);
+        former.forget_software_group(joined.as_deref());
     }
 
     /// Calls `f` with the members of the group. No member joins or leaves during the call.
@@ -392,6 +402,25 @@ mod tests {
         assign(&peers, 0, uuid)?;
         IommuGroup::remove_device(dev);
         let found = peers[0].group().admit(&peers[1])?;
+        assert!(found.is_some_and(|found| *found == *software_group));
+        Ok(())
+    }
+
+    /// The last device of a software group stays in it when its UUID changes. If a peer is being
+    /// removed at the same time, the peers that it leaves behind must not get that group.
+    #[test]
+    fn software_group_goes_with_the_member_that_stays_in_it() -> Result {
+        let peers = Peers::new(2)?;
+        let dev: &BusDevice = peers.parent.as_ref().as_ref();
+        let software_group = IommuGroup::alloc(c"vfio_mdev_peers")?;
+        software_group.add_device(dev)?;
+        let [old, new] = [[4; 16], [5; 16]].map(Uuid::from_bytes);
+        assign(&peers, 0, old)?;
+        assign(&peers, 1, old)?;
+        assign(&peers, 1, new)?;
+        IommuGroup::remove_device(dev);
+        assert!(peers[0].group().admit(&peers[1])?.is_none());
+        let found = peers[1].group().admit(&peers[0])?;
         assert!(found.is_some_and(|found| *found == *software_group));
         Ok(())
     }
