@@ -78,7 +78,7 @@ pub(crate) struct Pins {
     /// Held while pages are being pinned, so that an unmap finds them in the list. The unmap
     /// callback takes this lock, too.
     #[pin]
-    list: Mutex<KVec<Arc<PinnedRange>>>,
+    list: Mutex<KVVec<Arc<PinnedRange>>>,
     /// The log of the device's writes, both to pinned pages and with `dma_write`.
     #[pin]
     pub(crate) log: DmaLogging,
@@ -122,7 +122,7 @@ impl Pins {
             pin_init!(Self {
                 calls,
                 device,
-                list <- new_mutex!(KVec::new(), "vfio_mdev::Pins::list"),
+                list <- new_mutex!(KVVec::new(), "vfio_mdev::Pins::list"),
                 log <- DmaLogging::new(),
             }),
             GFP_KERNEL,
@@ -207,6 +207,7 @@ impl Pins {
             }
             !hit
         });
+        free_if_empty(&mut list);
     }
 
     /// # Safety
@@ -218,6 +219,13 @@ impl Pins {
             // SAFETY: By this function's contract.
             unsafe { (self.calls.unpin)(self.device, pin.iovas.start, pin.count as c_int) };
         }
+    }
+}
+
+/// Frees the memory of a list without entries, which is charged to the process that has added them.
+fn free_if_empty(list: &mut KVVec<Arc<PinnedRange>>) {
+    if list.is_empty() {
+        *list = KVVec::new();
     }
 }
 
@@ -291,6 +299,7 @@ impl Drop for GuestPages {
     fn drop(&mut self) {
         let mut list = self.pins.list.lock();
         list.retain(|pin| !Arc::ptr_eq(pin, &self.pin));
+        free_if_empty(&mut list);
         // SAFETY: Closing the device unpins all pages. So if these pages are pinned, the device is
         // open.
         unsafe { self.pins.unpin(&self.pin) };

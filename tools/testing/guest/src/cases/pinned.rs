@@ -456,24 +456,23 @@ fn bitmaps_are_charged_to_cgroup_of_mapper() -> Result<()> {
 /// memory only once, so nothing else limits the memory for these arrays.
 fn records_of_pins_are_charged_to_cgroup_of_opener() -> Result<()> {
     const PAGES: u64 = 512;
-    const ARRAYS: u64 = PAGES * PAGES * size_of::<usize>() as u64;
+    const PINS: u64 = 64;
+    const ARRAYS: u64 = PINS * PAGES * size_of::<usize>() as u64;
     const KERNEL: &str = "kernel";
     let cgroup = Cgroup::new("guest-tests")?;
     let pinning = cgroup.during(Pinning::new)?;
-    let pinner = &pinning.pinner;
-    let memory = Memory::anonymous(2 * PAGES as usize * PAGE_SIZE)?;
+    let memory = Memory::anonymous(PAGES as usize * PAGE_SIZE)?;
     pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
-    let before = cgroup.bytes(KERNEL)?;
-    for first in 0..PAGES {
-        pinner.pin(IOVA + first * PAGE, PAGES as u32, READ)?;
+    let limit = cgroup.bytes(KERNEL)? + ARRAYS;
+    for _ in 0..PINS {
+        pinning.pinner.pin_only(IOVA, PAGES as u32, READ)?;
     }
-    let limit = before + ARRAYS;
     let charged = cgroup.wait_for(KERNEL, |bytes| bytes >= limit)?;
     ensure!(
         charged >= limit,
         "expected at least {limit} bytes charged, got {charged}"
     );
-    pinner.unpin(IOVA, 2 * PAGES as u32)?;
+    pinning.container.unmap(IOVA, PAGES * PAGE)?;
     let left = cgroup.wait_for(KERNEL, |bytes| bytes < limit)?;
     ensure!(
         left < limit,
