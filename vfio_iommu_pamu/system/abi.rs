@@ -133,7 +133,7 @@ impl Registration {
     ///
     /// # Safety
     ///
-    /// - The implementations of [`Pamu`](crate::pamu::Pamu) are code of `owner`, or of a module
+    /// - The implementations of [`Pamu`] are code of `owner`, or of a module
     ///   that can't be freed before `owner`.
     /// - The registration is dropped before `owner` is freed. It isn't forgotten.
     pub unsafe fn new(

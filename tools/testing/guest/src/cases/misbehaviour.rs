@@ -72,7 +72,7 @@ fn unmap_fails_if_driver_keeps_pages() -> Result<()> {
     assert_eq!(pinner.pin(IOVA, 2, READ)?.0, 2);
     let before = pinner.unmaps()?;
     pinner.misbehave(KEEP)?;
-    let blame = ["vfio_pin_test.0", "0x100000-0x103fff", "keeps pages"];
+    let blame = ["vfio_pin_test.0", "0x100000-0x103fff", "still pinned"];
     let outcome = says(&blame, || {
         let unmap = pinning.container.unmap(IOVA, 4 * PAGE);
         assert_eq!(unmap.errno(), Errno::EBUSY);
