@@ -59,9 +59,10 @@ impl DmaPages {
         }
         let domains = held.layout.set.clone();
         // SAFETY: The mappings of a container do not overlap, as described at the top of this
-        // file. Nothing is mapped in the range. By the contract of this function the mapping is
-        // confined to the locked range while it is not in the tree. The domains are those of the
-        // container, in which nobody else maps.
+        // file: none in the tree overlaps the range, and by the contract of this function no pages
+        // outside of the tree do. By the same contract the mapping is confined to the locked range
+        // while it is not in the tree. The domains are those of the container, in which nobody else
+        // maps.
         let mapping = unsafe { Mapping::new(domains, range.start, prot) };
         Ok(Self {
             mapping,
