@@ -66,6 +66,18 @@ struct Attribute {
     value: [u8; 16],
 }
 
+impl Attribute {
+    fn new(attribute: u32) -> Self {
+        Self {
+            argsz: argsz::<Self>(),
+            flags: 0,
+            attribute,
+            pad: 0,
+            value: [0; 16],
+        }
+    }
+}
+
 /// The value of [`ATTR_GEOMETRY`]: `struct vfio_pamu_geo_attr`.
 #[derive(FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
@@ -200,13 +212,7 @@ impl Pamu {
     }
 
     fn get<T: FromBytes + IntoBytes>(&self, attribute: u32) -> Result<T> {
-        let mut argument = Attribute {
-            argsz: argsz::<Attribute>(),
-            flags: 0,
-            attribute,
-            pad: 0,
-            value: [0; 16],
-        };
+        let mut argument = Attribute::new(attribute);
         self.send("PAMU_GET_ATTR", GET_ATTR, &mut argument)?;
         let mut value = T::new_zeroed();
         let len = size_of::<T>();
@@ -215,13 +221,7 @@ impl Pamu {
     }
 
     fn set(&self, attribute: u32, value: &(impl IntoBytes + Immutable)) -> Result {
-        let mut argument = Attribute {
-            argsz: argsz::<Attribute>(),
-            flags: 0,
-            attribute,
-            pad: 0,
-            value: [0; 16],
-        };
+        let mut argument = Attribute::new(attribute);
         let bytes = value.as_bytes();
         argument.value[..bytes.len()].copy_from_slice(bytes);
         self.send("PAMU_SET_ATTR", SET_ATTR, &mut argument)
