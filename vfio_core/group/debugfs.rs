@@ -22,7 +22,7 @@ use kernel_ext::{
         File, //
     },
     tree::{
-        Node,
+        Slot,
         Tree, //
     }, //
 };
@@ -63,12 +63,15 @@ impl Files {
         }
     }
 
-    fn create(&mut self, group: Arc<Group>) -> Result {
-        let folder = self.folder.as_ref().ok_or(ENODEV)?;
+    /// Creates the file of `group`. It is missing without memory or without the directory; no other
+    /// code depends on it.
+    fn create(&mut self, group: Arc<Group>) {
         let id = group.id;
-        let file = folder.file(&group.name()?, group);
-        self.files.insert(Node::new(id, file)?);
-        Ok(())
+        let (Some(folder), Ok(name), Ok(slot)) = (&self.folder, group.name(), Slot::new()) else {
+            return;
+        };
+        let file = folder.file(&name, group);
+        self.files.insert(slot.fill(id, file));
     }
 }
 
@@ -97,8 +100,7 @@ pub(super) fn update(id: i32) {
     }
     drop(files.files.remove(&id));
     if let Some(group) = group {
-        // No other code depends on the file, so it is no error if it is missing.
-        let _ = files.create(group);
+        files.create(group);
     }
 }
 
