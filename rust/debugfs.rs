@@ -109,7 +109,7 @@ impl Dir {
                 MODE,
                 self.0.dentry,
                 data,
-                &Operations::<C>::TABLE,
+                Operations::<C>::TABLE,
             )
         };
         // INVARIANT: The file was just created, or it is an error pointer.
@@ -187,7 +187,7 @@ impl<C: Contents> Drop for File<C> {
 struct Operations<C>(PhantomData<C>);
 
 impl<C: Contents> Operations<C> {
-    const TABLE: bindings::file_operations = bindings::file_operations {
+    const TABLE: &'static bindings::file_operations = &bindings::file_operations {
         owner: this_module::<C::OwnerModule>().as_ptr(),
         open: Some(Self::open),
         read: Some(bindings::seq_read),
