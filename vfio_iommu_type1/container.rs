@@ -110,8 +110,8 @@ impl GroupDomain {
 }
 
 /// The groups and domains of a container, and the iova ranges that can be mapped. Changed only with
-/// all iovas locked. `VFIO_IOMMU_GET_INFO` and debugfs read it without locking iovas, so a change of
-/// what they report is made in one call of [`WholeGuard::layout`].
+/// all iovas locked. `VFIO_IOMMU_GET_INFO` and debugfs read it without locking iovas, so a change
+/// of what they report is made in one call of [`WholeGuard::layout`].
 ///
 /// [`WholeGuard::layout`]: crate::space::WholeGuard::layout
 pub(crate) struct Layout {
@@ -178,13 +178,13 @@ impl Layout {
         place: usize,
     ) -> Option<(AttachedGroup, Option<GroupDomain>)> {
         let groups = &mut self.domains.get_mut(nth)?.groups;
-        let member = groups.remove(place).ok()?;
-        if !groups.is_empty() {
-            return Some((member, None));
+        if groups.len() != 1 {
+            return Some((groups.remove(place).ok()?, None));
         }
-        let domain = self.domains.remove(nth).ok();
+        let mut domain = self.domains.remove(nth).ok()?;
+        let member = domain.groups.pop()?;
         self.update_page_sizes();
-        Some((member, domain))
+        Some((member, Some(domain)))
     }
 
     fn update_page_sizes(&mut self) {

@@ -74,22 +74,21 @@ impl Registry {
         kind: GroupType,
         device: &Device,
     ) -> Result<Arc<Group>> {
-        let group = match self.entries.get_mut(&iommu_group.id()) {
+        match self.entries.get_mut(&iommu_group.id()) {
             Some(entry) => {
                 if entry.group.device_of(device.parent()).is_some() {
                     dev_warn!(device.parent(), "vfio: the device is already registered\n");
                     return Err(EINVAL);
                 }
                 entry.devices += 1;
-                entry.group.clone()
+                Ok(entry.group.clone())
             }
             None => {
                 let group = Group::new(iommu_group, kind)?;
                 self.add(group.clone())?;
-                group
+                Ok(group)
             }
-        };
-        Ok(group)
+        }
     }
 
     /// Returns the group with the given id.
@@ -190,8 +189,8 @@ fn join(iommu_group: ARef<IommuGroup>, kind: GroupType, device: &Device) -> Resu
 }
 
 /// Moves `device` to the software group `group`, or to a group of its own if `group` is `None` or
-/// has no registered device. Calls `commit` as soon as the move cannot fail any more. Drivers decide
-/// which devices share a software group.
+/// has no registered device. Calls `commit` as soon as the move cannot fail any more. Drivers
+/// decide which devices share a software group.
 ///
 /// The calling thread becomes the user of both groups, so no process can open them or their devices
 /// meanwhile. `device` is registered, and the caller does not unregister it during the call. The
