@@ -4,9 +4,9 @@
 //!
 //! A virtual IOMMU has three more registers. `VCCAP` reports whether PASIDs can be allocated. A
 //! write to `VCMD` starts a command. While it is running, the bit
-//! [`IN_PROGRESS`](layout::IN_PROGRESS) of `VCRSP` is set. Afterwards `VCRSP` has the status and the
-//! result. The layout is the final one of the specification (Linux 5.10 to 6.3). In the previous
-//! layout the result was eight bits lower.
+//! [`IN_PROGRESS`](layout::IN_PROGRESS) of `VCRSP` is set. Afterwards `VCRSP` has the status and
+//! the result. The layout is the final one of the specification (Linux 5.10 to 6.3). In the
+//! previous layout the result was eight bits lower.
 //!
 //! A host is expected to respond immediately: only [`FAST_POLLS`] polls are made with interrupts
 //! disabled. A caller that may sleep continues to poll without the lock. If a command takes longer,

@@ -4,11 +4,11 @@
 //! which iovas its devices can use.
 //!
 //! A group ([`kernel_ext::iommu::Group`]) is the unit of isolation. All of its devices are assigned
-//! to one user together: that user claims the group's DMA ([`DmaOwner`]), which fails while a kernel
-//! driver uses one of the devices ([`Binding`]). There is no interface to unbind a whole group from
-//! its drivers; [`warn_claim_failed`] tells the administrator which of its devices prevent the
-//! claim. Once it is claimed, the group can be attached to the user's address space, in which it
-//! cannot use the iovas of its [`reserved_regions()`]; [`ranges`] has the others.
+//! to one user together: that user claims the group's DMA ([`DmaOwner`]), which fails while a
+//! kernel driver uses one of the devices ([`Binding`]). There is no interface to unbind a whole
+//! group from its drivers; [`warn_claim_failed`] tells the administrator which of its devices
+//! prevent the claim. Once it is claimed, the group can be attached to the user's address space, in
+//! which it cannot use the iovas of its [`reserved_regions()`]; [`ranges`] has the others.
 
 #![deny(unsafe_code)]
 

@@ -211,9 +211,9 @@ impl Msi {
     ///
     /// # Errors
     ///
-    /// `EBADF` or `EINVAL` if `fd` isn't an eventfd; `ENODEV` if the device has no LIODN, or if there
-    /// is no such bank; `EINVAL` if no container has the LIODN, or if the bank isn't mapped there
-    /// with write access; `ENOSPC` if all vectors of the bank are in use; `ENOMEM`.
+    /// `EBADF` or `EINVAL` if `fd` isn't an eventfd; `ENODEV` if the device has no LIODN, or if
+    /// there is no such bank; `EINVAL` if no container has the LIODN, or if the bank isn't mapped
+    /// there with write access; `ENOSPC` if all vectors of the bank are in use; `ENOMEM`.
     pub fn new(dev: &Device, bank: Option<u32>, fd: i32) -> Result<Self> {
         let event = EventFd::from_fd(fd)?;
         let bank = MsiBankUse::new(dev, bank)?;

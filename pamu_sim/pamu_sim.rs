@@ -17,8 +17,8 @@
 //! - [`abi`]: the entry point of the module, the registration of the machine, and access to
 //!   physical memory.
 //!
-//! Drivers of devices behind a software PAMU use [`BusMaster`] and [`Msi`] in place of hardware, see
-//! `samples/pamu_dma`.
+//! Drivers of devices behind a software PAMU use [`BusMaster`] and [`Msi`] in place of hardware,
+//! see `samples/pamu_dma`.
 
 #![deny(unsafe_code)]
 

@@ -38,8 +38,8 @@ impl Symbol {
     ///
     /// # Safety
     ///
-    /// `name` and `address` are those of a [`Symbol`] that was not dropped, and the reference has no
-    /// other owner.
+    /// `name` and `address` are those of a [`Symbol`] that was not dropped, and the reference has
+    /// no other owner.
     pub unsafe fn from_raw(name: &'static CStr, address: *mut c_void) -> Self {
         // INVARIANT: By this function's contract.
         Self { name, address }

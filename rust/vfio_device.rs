@@ -59,8 +59,8 @@ pub use platform_driver::{
 
 /// The operations on a device, implemented for the data that the driver keeps for it.
 ///
-/// VFIO calls [`open`](Self::open) first and [`close`](Self::close) last; the others are called only
-/// in between. All of them may sleep. Several threads can call `read`, `write`, `ioctl`,
+/// VFIO calls [`open`](Self::open) first and [`close`](Self::close) last; the others are called
+/// only in between. All of them may sleep. Several threads can call `read`, `write`, `ioctl`,
 /// `region_info` and `mmap` at the same time.
 #[vtable]
 pub trait Operations: Send + Sync + Sized + 'static {
@@ -114,8 +114,8 @@ pub trait Operations: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Called when the process unmaps `size` bytes at `iova`. When it returns, no page in this range
-    /// is pinned by the device. Only drivers with this function can pin pages.
+    /// Called when the process unmaps `size` bytes at `iova`. When it returns, no page in this
+    /// range is pinned by the device. Only drivers with this function can pin pages.
     fn dma_unmap(_this: &Device<Self>, _iova: u64, _size: u64) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -128,8 +128,8 @@ pub trait Operations: Send + Sync + Sized + 'static {
 ///
 /// # Invariants
 ///
-/// `_vfio_alloc_device()` returned the structure, with the operations of `T`. `data` is initialised,
-/// and does not move.
+/// `_vfio_alloc_device()` returned the structure, with the operations of `T`. `data` is
+/// initialised, and does not move.
 #[repr(C)]
 pub struct Device<T> {
     vfio: Opaque<bindings::vfio_device>,
@@ -186,8 +186,8 @@ impl<T: Operations> Device<T> {
     ///
     /// # Safety
     ///
-    /// `data` and the initialiser don't dereference the device, as its data are not initialised, and
-    /// don't keep a counted reference to it if they fail.
+    /// `data` and the initialiser don't dereference the device, as its data are not initialised,
+    /// and don't keep a counted reference to it if they fail.
     pub unsafe fn new_cyclic<I: PinInit<T, Error>>(
         dev: &device::Device,
         data: impl FnOnce(&Self) -> Result<I>,

@@ -210,8 +210,8 @@ impl Container {
         }
     }
 
-    /// Removes `group` if `condition` returns true for the number of groups in the container. Returns
-    /// whether the group was removed. Removing the last group also drops the address space.
+    /// Removes `group` if `condition` returns true for the number of groups in the container.
+    /// Returns whether the group was removed. Removing the last group also drops the address space.
     pub(crate) fn detach(&self, group: &IommuGroup, condition: impl FnOnce(usize) -> bool) -> bool {
         let mut groups = self.groups.lock();
         let Some(index) = groups.position(group) else {

@@ -221,8 +221,8 @@ impl Group {
 }
 
 impl GroupState {
-    /// Returns whether the group can be assigned to userspace: it is in a container, or no driver or
-    /// process owns its DMA.
+    /// Returns whether the group can be assigned to userspace: it is in a container, or no driver
+    /// or process owns its DMA.
     ///
     /// # Errors
     ///

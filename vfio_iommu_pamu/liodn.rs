@@ -232,10 +232,10 @@ impl Liodn {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the LIODN isn't configured, or if its system doesn't have the bank that the block
-    /// is the doorbell of; `EBUSY` if the window is set already; `EINVAL` if the window doesn't
-    /// exist, or if the block isn't a power of two of at least 4 KiB, is larger than the window,
-    /// isn't aligned to its size, or permits no access.
+    /// `ENODEV` if the LIODN isn't configured, or if its system doesn't have the bank that the
+    /// block is the doorbell of; `EBUSY` if the window is set already; `EINVAL` if the window
+    /// doesn't exist, or if the block isn't a power of two of at least 4 KiB, is larger than the
+    /// window, isn't aligned to its size, or permits no access.
     pub fn set_window(&mut self, index: u32, block: &MappedBlock) -> Result {
         let configuration = self.configuration.as_ref().ok_or(ENODEV)?;
         let block = block.block(&self.system)?;

@@ -6,8 +6,8 @@
 //! access that memory and nothing else. The memory is pinned as long as it is mapped, and counts
 //! against the process's limit on locked memory.
 //!
-//! - [`backend`]: the callbacks of the core. [`container`]: the state of one container, and the list
-//!   of all containers.
+//! - [`backend`]: the callbacks of the core. [`container`]: the state of one container, and the
+//!   list of all containers.
 //! - [`map`], [`unmap`], [`dirty`], [`info`]: the ioctls. [`request`]: their arguments.
 //! - [`attach`]: attaching and detaching groups.
 //! - [`emulated`]: page pinning and copying for the drivers of emulated devices.

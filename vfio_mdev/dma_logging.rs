@@ -33,8 +33,8 @@ use entries::{
 pub(crate) use abi::LogOps;
 
 /// Whether the core in use can report the content of a log. The core of this project, `own_core`,
-/// always can. The kernel's core can only if the kernel has `struct iova_bitmap`. Otherwise it would
-/// start a log but never report, which is worse than no log.
+/// always can. The kernel's core can only if the kernel has `struct iova_bitmap`. Otherwise it
+/// would start a log but never report, which is worse than no log.
 pub(crate) fn can_be_reported(own_core: bool) -> bool {
     iova_bitmap::KERNELS || own_core
 }

@@ -47,8 +47,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Creates the lock of a new device, which is running. See `UsedCapacity::new` for why it is not
-    /// inlined.
+    /// Creates the lock of a new device, which is running. See `UsedCapacity::new` for why it is
+    /// not inlined.
     #[inline(never)]
     pub(crate) fn new() -> impl PinInit<Mutex<Self>> {
         let running = Self {

@@ -100,8 +100,8 @@ impl PeerGroup {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if a driver is using the members; `EXDEV` if they belong to another driver; `ENOMEM`;
-    /// the errors of the parent.
+    /// `EBUSY` if a driver is using the members; `EXDEV` if they belong to another driver;
+    /// `ENOMEM`; the errors of the parent.
     fn admit(&self, peer: &Peer) -> Result<Option<ARef<IommuGroup>>> {
         let mut members = self.members.try_lock().ok_or(EBUSY)?;
         members.reserve(1, GFP_KERNEL)?;
@@ -257,15 +257,15 @@ pub(crate) fn leave(peer: &Arc<Peer>) {
 /// Handles a write to `peer_to_peer_resource_uuid`: moves a device to the group with a UUID. The
 /// group is created if no device has the UUID.
 ///
-/// `peers` is the content of [`PEERS`](static@PEERS). `move_device` moves the device to the software
-/// group of the new group's members, or to one of its own if there are no members. It calls its
-/// second argument as soon as the move cannot fail any more.
+/// `peers` is the content of [`PEERS`](static@PEERS). `move_device` moves the device to the
+/// software group of the new group's members, or to one of its own if there are no members. It
+/// calls its second argument as soon as the move cannot fail any more.
 ///
 /// # Errors
 ///
 /// Nothing changes on error. `EBUSY` if a driver is using the members of the new group; `EXDEV` if
-/// the new group has devices of another driver; `ENOMEM`; and the errors of `move_device` and of the
-/// device's parent.
+/// the new group has devices of another driver; `ENOMEM`; and the errors of `move_device` and of
+/// the device's parent.
 fn set_uuid(
     peers: &[Arc<Peer>],
     peer: &Arc<Peer>,

@@ -18,16 +18,16 @@
 //!   writes
 //! - [`peers`]: peer-to-peer groups
 //!
-//! Unsafe code is confined to [`exports`] and to the `abi.rs` of each of these; [`abi`] is the entry
-//! point.
+//! Unsafe code is confined to [`exports`] and to the `abi.rs` of each of these; [`abi`] is the
+//! entry point.
 //!
 //! # Drivers
 //!
 //! A Rust driver implements [`Parent`], [`Type`] and [`Device`] without unsafe code, and keeps a
-//! [`ParentRegistration`] or a [`VirtualParent`]. The bus implements regions, interrupts and the requests
-//! of `<linux/vfio.h>`. It also ensures the order of teardown: a device is closed before it is
-//! removed, it is removed before its parent is unregistered, and the parent is unregistered before
-//! its driver. See `Documentation/mdev.rst`. This is a complete driver, `samples/mdev_null`:
+//! [`ParentRegistration`] or a [`VirtualParent`]. The bus implements regions, interrupts and the
+//! requests of `<linux/vfio.h>`. It also ensures the order of teardown: a device is closed before
+//! it is removed, it is removed before its parent is unregistered, and the parent is unregistered
+//! before its driver. See `Documentation/mdev.rst`. This is a complete driver, `samples/mdev_null`:
 #![doc = "```ignore"]
 #![doc = include_str!("../samples/mdev_null/mdev_null.rs")]
 #![doc = "```"]

@@ -274,15 +274,15 @@ impl Domain {
 
     /// Attaches `group` to this domain. Before, its devices are in the blocking domain.
     ///
-    /// The user on whose behalf the caller acts has claimed the group's DMA (`DmaOwner` of the crate
-    /// `iommu_group`). When the attachment is dropped, the group therefore returns to the blocking
-    /// domain.
+    /// The user on whose behalf the caller acts has claimed the group's DMA (`DmaOwner` of the
+    /// crate `iommu_group`). When the attachment is dropped, the group therefore returns to the
+    /// blocking domain.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the group has no device, or one of its devices has no IOMMU; `EBUSY` if the group
-    /// is attached to another domain, or is being reset; `EINVAL` if the domain is not compatible
-    /// with the group's IOMMU, or is retired; the errors of the IOMMU driver.
+    /// `ENODEV` if the group has no device, or one of its devices has no IOMMU; `EBUSY` if the
+    /// group is attached to another domain, or is being reset; `EINVAL` if the domain is not
+    /// compatible with the group's IOMMU, or is retired; the errors of the IOMMU driver.
     ///
     /// The caller prevents the removal of the group's last device during the call.
     pub fn attach(this: Arc<Self>, group: &Group) -> Result<Attachment> {

@@ -286,7 +286,8 @@ impl Mapping {
             let size = extent.pages() << PAGE_SHIFT;
             let phys = extent.frame() << PAGE_SHIFT;
             // SAFETY: The pages are pinned by `self`, which either extends to the domain, or unmaps
-            // them below, or keeps them pinned; by the contract of `extend` no other code maps here.
+            // them below, or keeps them pinned; by the contract of `extend` no other code maps
+            // here.
             let mapped =
                 unsafe { domain.map(self.iova() + done, phys, size as usize, self.prot()) };
             if let Err((e, gone)) = mapped {

@@ -71,8 +71,8 @@ impl Owner {
         }
     }
 
-    /// Copies `data` to the owner's memory at `address`. Returns the number of bytes up to the first
-    /// one that can't be written, or all.
+    /// Copies `data` to the owner's memory at `address`. Returns the number of bytes up to the
+    /// first one that can't be written, or all.
     ///
     /// # Errors
     ///

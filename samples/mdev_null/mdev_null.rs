@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Region 0 is the memory, which a program can map. Region 1 has one 32-bit register, which must be
-//! accessed as a whole. A write to it signals the device's interrupt. A reset sets the memory and the
-//! register to zero, which is also their state for the next user.
+//! accessed as a whole. A write to it signals the device's interrupt. A reset sets the memory and
+//! the register to zero, which is also their state for the next user.
 
 #![deny(unsafe_code)]
 

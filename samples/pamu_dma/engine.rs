@@ -105,8 +105,8 @@ impl State {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for an unknown command, `ENXIO` for an interrupt that is not enabled, `EFAULT` if the
-    /// PAMU refuses an access, `EINTR` if the thread was killed.
+    /// `EINVAL` for an unknown command, `ENXIO` for an interrupt that is not enabled, `EFAULT` if
+    /// the PAMU refuses an access, `EINTR` if the thread was killed.
     fn run(&mut self) -> Result {
         let registers = &mut self.registers;
         // A LIODN has 16 bits.

@@ -13,8 +13,8 @@
 //! doorbell of an MSI bank, at the address where the program has mapped the bank.
 //! `samples/user/pamu_dma` is a program that uses the engines.
 //!
-//! For tests only: a register lets the program select the LIODN of an engine, so that the engine can
-//! act as any other device.
+//! For tests only: a register lets the program select the LIODN of an engine, so that the engine
+//! can act as any other device.
 
 #![deny(unsafe_code)]
 

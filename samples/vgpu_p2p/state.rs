@@ -11,8 +11,8 @@
 //! | 4     | the pending command                                    |
 //! | rest  | the memory                                             |
 //!
-//! Registers are little endian. `PASID` and `LINK` belong to the device and are not migrated. The new
-//! device runs a pending command. The peer is still the device with the UUID in `PEER`.
+//! Registers are little endian. `PASID` and `LINK` belong to the device and are not migrated. The
+//! new device runs a pending command. The peer is still the device with the UUID in `PEER`.
 
 use kernel::prelude::*;
 

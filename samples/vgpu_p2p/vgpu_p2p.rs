@@ -9,10 +9,10 @@
 //! uuidgen >vgpu_p2p-p2p-1x/create
 //! ```
 //!
-//! A device looks like a PCI device: BAR 0 contains the [`registers`], and BAR 2 is the device's memory,
-//! which a program can map. An MSI signals the end of each command. A command copies between that
-//! memory and the program's memory, or from the memory of another device. The other device must be in
-//! the same peer-to-peer group, and so belongs to the same program:
+//! A device looks like a PCI device: BAR 0 contains the [`registers`], and BAR 2 is the device's
+//! memory, which a program can map. An MSI signals the end of each command. A command copies
+//! between that memory and the program's memory, or from the memory of another device. The other
+//! device must be in the same peer-to-peer group, and so belongs to the same program:
 //!
 //! ```sh
 //! cd /sys/bus/mdev/devices

@@ -244,7 +244,8 @@ impl Device {
 ///
 /// # Errors
 ///
-/// Returns `EINVAL` if `size` is too small; `ENOMEM`; `ENOSPC`; or the error of the driver's `init`.
+/// Returns `EINVAL` if `size` is too small; `ENOMEM`; `ENOSPC`; or the error of the driver's
+/// `init`.
 ///
 /// # Safety
 ///

@@ -78,8 +78,8 @@ impl Drop for OpenDevice {
     }
 }
 
-/// Logs that the current task has opened a device without an IOMMU. The message is rate-limited because
-/// userspace can trigger it at will.
+/// Logs that the current task has opened a device without an IOMMU. The message is rate-limited
+/// because userspace can trigger it at will.
 fn warn_noiommu(device: &Device) {
     if may_warn() {
         let user = TaskLabel::current();
@@ -121,8 +121,8 @@ impl Group {
         Ok(number as isize)
     }
 
-    /// Opens `device` of `group`, for the first time or again. `group_file` is the group's file that
-    /// the caller used.
+    /// Opens `device` of `group`, for the first time or again. `group_file` is the group's file
+    /// that the caller used.
     ///
     /// # Errors
     ///

@@ -155,8 +155,8 @@ pub(crate) struct Iommu {
     data: *mut c_void,
 }
 
-// SAFETY: IOMMU drivers do their own locking, because the C core also calls them from several tasks at
-// once.
+// SAFETY: IOMMU drivers do their own locking, because the C core also calls them from several tasks
+// at once.
 unsafe impl Send for Iommu {}
 // SAFETY: As above.
 unsafe impl Sync for Iommu {}

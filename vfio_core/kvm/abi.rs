@@ -68,8 +68,8 @@ type PutKvm = unsafe extern "C" fn(*mut bindings::kvm);
 ///
 /// # Invariants
 ///
-/// Holds a reference to the KVM instance, and one to the symbol `kvm_put_kvm`. `put` is the function
-/// with this name.
+/// Holds a reference to the KVM instance, and one to the symbol `kvm_put_kvm`. `put` is the
+/// function with this name.
 pub(crate) struct KvmRef {
     kvm: NonNull<bindings::kvm>,
     put: PutKvm,

@@ -26,8 +26,8 @@ pub struct MsiBank {
 }
 
 impl MsiBank {
-    /// Returns a bank whose doorbell is the word at `offset` in the first page of `page`. The offset
-    /// is less than 4096.
+    /// Returns a bank whose doorbell is the word at `offset` in the first page of `page`. The
+    /// offset is less than 4096.
     pub fn in_memory(page: Arc<ContiguousPages>, offset: u64) -> Self {
         // INVARIANT: This keeps the memory allocated, and others may access it at any time.
         Self {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The interface of a PAMU, which the release of memory relies on, and the operations that write its
-//! registers.
+//! The interface of a PAMU, which the release of memory relies on, and the operations that write
+//! its registers.
 
 use crate::{
     registers::{
@@ -27,9 +27,9 @@ use crate::{
 ///
 /// - The PAMU reads only tables whose addresses were written to its registers, and only while it is
 ///   enabled and its gate is open. Transactions reach only what the entries permit.
-/// - When [`drain`](Self::drain) returns, all previous writes to registers and tables are in effect,
-///   and the transactions that passed before have finished. Hardware can't wait for transactions:
-///   its implementation relies on devices being quiet when their memory is released.
+/// - When [`drain`](Self::drain) returns, all previous writes to registers and tables are in
+///   effect, and the transactions that passed before have finished. Hardware can't wait for
+///   transactions: its implementation relies on devices being quiet when their memory is released.
 pub unsafe trait Pamu: Send + Sync {
     /// Returns the value of a register.
     fn read(&self, register: Register) -> u32;
@@ -38,8 +38,8 @@ pub unsafe trait Pamu: Send + Sync {
     ///
     /// # Safety
     ///
-    /// The PAMU is enabled only with the addresses of [`Tables`] that exist until it was disabled and
-    /// drained.
+    /// The PAMU is enabled only with the addresses of [`Tables`] that exist until it was disabled
+    /// and drained.
     unsafe fn write(&self, register: Register, value: u32);
 
     /// Waits until all previous writes to the tables are effective for transactions.
@@ -65,7 +65,8 @@ impl dyn Pamu + '_ {
             (Table::Spaact, [Spbah, Spbal, Splah, Splal]),
             (Table::Omt, [Obah, Obal, Olah, Olal]),
         ];
-        // SAFETY: By this function's contract. The PAMU is enabled after all addresses were written.
+        // SAFETY: By this function's contract. The PAMU is enabled after all addresses were
+        // written.
         unsafe {
             self.write(Pc, self.read(Pc) | pc::OCE);
             for (table, [base_high, base_low, limit_high, limit_low]) in all {

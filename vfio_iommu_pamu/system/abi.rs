@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The PAMUs of a system with the tables that they read, the registered system and the module of its
-//! driver, and the LIODNs that nothing isolates.
+//! The PAMUs of a system with the tables that they read, the registered system and the module of
+//! its driver, and the LIODNs that nothing isolates.
 
 use core::ops::Deref;
 
@@ -39,8 +39,8 @@ impl<'a> OpenLiodns<'a> {
     ///
     /// # Safety
     ///
-    /// Until a LIODN is claimed, the devices with this LIODN access only memory that they may access
-    /// by its physical address.
+    /// Until a LIODN is claimed, the devices with this LIODN access only memory that they may
+    /// access by its physical address.
     pub unsafe fn new(liodns: &'a [u32]) -> Self {
         // INVARIANT: By the contract of this function.
         Self(liodns)
@@ -71,8 +71,8 @@ impl Pamus {
 
     /// Sets the tables of a PAMU and enables it.
     pub(crate) fn enable(&self, number: usize) {
-        // SAFETY: This value has a reference to the tables, and disables the PAMU when it is dropped,
-        // before that reference.
+        // SAFETY: This value has a reference to the tables, and disables the PAMU when it is
+        // dropped, before that reference.
         unsafe { self.pamus[number].enable(&self.tables) };
     }
 }

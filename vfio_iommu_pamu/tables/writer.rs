@@ -7,9 +7,9 @@
 //! writes to memory. There is no command that invalidates a cache or waits for transactions. So an
 //! update has these steps:
 //!
-//! 1. *Shut* the part that changes: an entry by its valid bit, window 0 alone by its access, because
-//!    clearing the valid bit would also block the LIODN's other windows. Both are in the word
-//!    [`STATE`](word::STATE), so this is one store.
+//! 1. *Shut* the part that changes: an entry by its valid bit, window 0 alone by its access,
+//!    because clearing the valid bit would also block the LIODN's other windows. Both are in the
+//!    word [`STATE`](word::STATE), so this is one store.
 //! 2. *Drain*: wait until every PAMU has seen the store and has finished the transactions that it
 //!    began before. After this the memory that the entry led to can be freed.
 //! 3. Store all other words, in any order.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `struct mdev_driver` and `struct mdev_parent` of drivers in Rust: the registration of drivers and
-//! parents with the bus.
+//! `struct mdev_driver` and `struct mdev_parent` of drivers in Rust: the registration of drivers
+//! and parents with the bus.
 
 use core::{
     marker::PhantomData,

@@ -159,8 +159,8 @@ impl<D: Device> Instance<D> {
         unsafe { self.content().pins.revoke(iovas) };
     }
 
-    /// Allocates an instance for a new device of the bus, which is not visible yet. `move_device` is
-    /// `None` if the `vfio.ko` in use is not that of this project.
+    /// Allocates an instance for a new device of the bus, which is not visible yet. `move_device`
+    /// is `None` if the `vfio.ko` in use is not that of this project.
     ///
     /// # Errors
     ///

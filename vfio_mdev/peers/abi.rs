@@ -118,8 +118,9 @@ impl MoveDevice {
         }
         // SAFETY: By the type invariant. The function with this name has this type.
         let move_device = unsafe { transmute::<*mut c_void, MoveDeviceFn>(self.0.address()) };
-        // SAFETY: By this function's contract. An instance begins with its `struct vfio_device`, and
-        // exists while the device is registered. The group is valid, and `commit` outlives the call.
+        // SAFETY: By this function's contract. An instance begins with its `struct vfio_device`,
+        // and exists while the device is registered. The group is valid, and `commit` outlives the
+        // call.
         to_result(unsafe {
             move_device(
                 peer.instance.0.cast().as_ptr(),
@@ -188,8 +189,8 @@ impl<D: Device> PeerOf<D> {
     ///
     /// # Safety
     ///
-    /// `dev` is the device of `instance`. `driver` is the driver of `D`. The instance exists as long
-    /// as the peer is in a group.
+    /// `dev` is the device of `instance`. `driver` is the driver of `D`. The instance exists as
+    /// long as the peer is in a group.
     pub(crate) unsafe fn new(
         dev: &BusDevice,
         driver: DriverKey,

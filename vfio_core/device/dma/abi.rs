@@ -70,8 +70,8 @@ pub(crate) unsafe fn pin_pages(
 ///
 /// # Safety
 ///
-/// If the device is open, it stays open until this function returns. Its driver pinned the pages, and
-/// does not use them any more.
+/// If the device is open, it stays open until this function returns. Its driver pinned the pages,
+/// and does not use them any more.
 pub(crate) unsafe fn unpin_pages(device: &Device, iova: u64, npage: c_int) {
     // SAFETY: By this function's contract.
     let translation = unsafe { translation(device) };

@@ -347,8 +347,8 @@ impl SetGuard<'_> {
         }
     }
 
-    /// Closes the device if its last file is still counted and `opened` is of this device, otherwise
-    /// does nothing.
+    /// Closes the device if its last file is still counted and `opened` is of this device,
+    /// otherwise does nothing.
     pub(crate) fn close(&mut self, opened: Opened) {
         if self.device.open_count() != 1 || !core::ptr::eq(opened.device, self.device) {
             return;

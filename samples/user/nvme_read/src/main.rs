@@ -2,8 +2,9 @@
 
 //! A userspace NVMe driver over VFIO.
 //!
-//! The program maps memory in an IOMMU container and reads a whole disk into it by DMA, with interrupts
-//! through eventfds. Then it shows that a transfer to an address that is not mapped is blocked.
+//! The program maps memory in an IOMMU container and reads a whole disk into it by DMA, with
+//! interrupts through eventfds. Then it shows that a transfer to an address that is not mapped is
+//! blocked.
 //!
 //! ```text
 //! # echo vfio-pci > /sys/bus/pci/devices/0000:01:00.0/driver_override

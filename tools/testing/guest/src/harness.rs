@@ -153,8 +153,8 @@ impl<T: std::fmt::Debug> Failure for std::io::Result<T> {
 
 /// Makes a list of tests from functions. The module's name is prepended to their names.
 ///
-/// - `#[rows("T-M2")]` names the rows of `Documentation/features.rst` that a test is about. They are
-///   printed before its name.
+/// - `#[rows("T-M2")]` names the rows of `Documentation/features.rst` that a test is about. They
+///   are printed before its name.
 /// - `#[requires(core(Rust), fault_injection)]` ignores the test unless all of these functions of
 ///   [`requires`](crate::requires) return true.
 macro_rules! cases {

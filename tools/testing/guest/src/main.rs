@@ -2,9 +2,9 @@
 
 //! Tests of the userspace interface of VFIO. They run in a virtual machine.
 //!
-//! Each case must pass with the C modules before its result with the Rust modules counts. After each
-//! case, [`leak`] checks that nothing is left behind. `#[rows("T-U8")]` in the lists of [`cases`]
-//! refers to a row of `Documentation/features.rst`; see [`harness::cases`].
+//! Each case must pass with the C modules before its result with the Rust modules counts. After
+//! each case, [`leak`] checks that nothing is left behind. `#[rows("T-U8")]` in the lists of
+//! [`cases`] refers to a row of `Documentation/features.rst`; see [`harness::cases`].
 //!
 //! The machine has an `edu` device at 00:03.0, an NVMe disk at 00:04.0, and a second `edu` at
 //! 00:05.0 that shares its group with a device of another driver at 00:05.1. See `run` beside this

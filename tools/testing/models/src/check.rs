@@ -61,10 +61,12 @@ pub(crate) struct Explored {
 /// How many times threads are interrupted where they needn't wait. Faults that need more are rare.
 pub(crate) const PREEMPTIONS: usize = 3;
 
-/// How many times threads come to use a lock, at most: threads that do so for ever are found by that.
+/// How many times threads come to use a lock, at most: threads that do so for ever are found by
+/// that.
 const MOST_STEPS: usize = 50_000;
 
-/// Tries `f` in all interleavings of its threads, with so many interruptions. Returns how many there are.
+/// Tries `f` in all interleavings of its threads, with so many interruptions. Returns how many
+/// there are.
 pub(crate) fn explore(preemptions: usize, f: impl Fn() + Send + Sync + 'static) -> usize {
     explore_up_to(MOST_STEPS, preemptions, f)
 }

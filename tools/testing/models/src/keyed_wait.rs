@@ -35,8 +35,8 @@ impl KeyedWait {
         || Self((0..KEYS).map(|_| Condvar::new()).collect())
     }
 
-    /// Lets go of the mutex, waits until the key is woken, and takes the mutex again. A killed thread doesn't
-    /// wait if that is `killable`.
+    /// Lets go of the mutex, waits until the key is woken, and takes the mutex again. A killed
+    /// thread doesn't wait if that is `killable`.
     pub fn wait<'a, T>(
         &self,
         key: u64,

@@ -2,10 +2,11 @@
 
 //! Model checks of the range lock of `vfio_iommu_type1`.
 //!
-//! The very source of the module's address space (`vfio_iommu_type1/space.rs` and what is below `space/`),
-//! of `rust/iova.rs` and of `iommu_group/ranges.rs` is compiled here, for the host. [loom] runs requests that
-//! use it in all interleavings of their threads in which no thread is interrupted more than three times where
-//! it needn't wait, and looks at memory accesses by the happens-before relation. All of this takes about a minute:
+//! The very source of the module's address space (`vfio_iommu_type1/space.rs` and what is below
+//! `space/`), of `rust/iova.rs` and of `iommu_group/ranges.rs` is compiled here, for the host.
+//! [loom] runs requests that use it in all interleavings of their threads in which no thread is
+//! interrupted more than three times where it needn't wait, and looks at memory accesses by the
+//! happens-before relation. All of this takes about a minute:
 //!
 //! ```text
 //! cargo test --release -p models -- --show-output [NAME...]
@@ -25,23 +26,26 @@
 //!
 //! In each interleaving:
 //!
-//! - No address is mapped twice, none is used by two threads at a time unless both read, none is used after its
-//!   mapping went, and none is unmapped twice. Loom compares accesses by what orders them, so it finds a lock that is
-//!   missing also where two threads happen to be apart.
-//! - The answers of all threads, and the mappings, page table, pinned and dirty pages in the end, are those
-//!   of the same requests one after another, in some order. A request that asks a driver to give pages back
-//!   counts as several: before and after.
+//! - No address is mapped twice, none is used by two threads at a time unless both read, none is
+//!   used after its mapping went, and none is unmapped twice. Loom compares accesses by what orders
+//!   them, so it finds a lock that is missing also where two threads happen to be apart.
+//! - The answers of all threads, and the mappings, page table, pinned and dirty pages in the end,
+//!   are those of the same requests one after another, in some order. A request that asks a driver
+//!   to give pages back counts as several: before and after.
 //! - Both orders of a pair come about.
 //! - No thread waits for ever: loom reports a deadlock, also after a lost wakeup.
-//! - In the end the queue is empty, mappings and invalid addresses are counted right, no address in the
-//!   IOMMU is left over, and every mapping has room for dirty pages while track is kept of these.
+//! - In the end the queue is empty, mappings and invalid addresses are counted right, no address in
+//!   the IOMMU is left over, and every mapping has room for dirty pages while track is kept of
+//!   these.
 //!
-//! The sources' own KUnit suites run here too, which shows that the stand-ins behave as the kernel's.
+//! The sources' own KUnit suites run here too, which shows that the stand-ins behave as the
+//! kernel's.
 //!
 //! # What is not
 //!
-//! The requests are models: when one in the module takes its locks in another order, adapt it here. Loom
-//! doesn't wake threads without a reason, nor interrupt them. A thread is killed in one scenario only. Memory is short in the queue only.
+//! The requests are models: when one in the module takes its locks in another order, adapt it here.
+//! Loom doesn't wake threads without a reason, nor interrupt them. A thread is killed in one
+//! scenario only. Memory is short in the queue only.
 //!
 //! [loom]: https://docs.rs/loom
 

@@ -20,8 +20,9 @@ use loom::cell::UnsafeCell;
 /// How many device addresses there are. Each is a page.
 pub(crate) const ADDRESSES: u64 = 4;
 
-/// Something no two threads may use at the same time, unless both read. Loom finds out when two threads do,
-/// also where they don't in the order of events that it has just tried, but nothing kept them from it.
+/// Something no two threads may use at the same time, unless both read. Loom finds out when two
+/// threads do, also where they don't in the order of events that it has just tried, but nothing
+/// kept them from it.
 struct Watched<T>(UnsafeCell<T>);
 
 // SAFETY: Loom stops threads that use it at the same time, unless both read.

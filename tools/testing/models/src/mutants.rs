@@ -12,8 +12,8 @@ use std::{
 /// Set for the process in which a model is to fail.
 const FAILING: &str = "MODELS_FAILING";
 
-/// Checks that `model` fails in the test of module `module`, and says `message`. In a process of its own,
-/// since a thread that panics with locks held may take the whole process with it.
+/// Checks that `model` fails in the test of module `module`, and says `message`. In a process of
+/// its own, since a thread that panics with locks held may take the whole process with it.
 fn must_fail(module: &str, message: &str, model: fn()) {
     if env::var_os(FAILING).is_some() {
         return model();

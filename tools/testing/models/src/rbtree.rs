@@ -126,7 +126,8 @@ impl<K: Ord + Copy, V> CursorMut<'_, K, V> {
         Some(Self { key, ..self })
     }
 
-    /// Takes the node out. Returns a cursor at the next one, or else the one before, as the kernel's.
+    /// Takes the node out. Returns a cursor at the next one, or else the one before, as the
+    /// kernel's.
     pub fn remove_current(self) -> (Option<Self>, RBTreeNode<K, V>) {
         let value = self.tree.remove(&self.key);
         let node = RBTreeNode {

@@ -75,7 +75,8 @@ struct Descriptor {
     address: U64,
     /// The size of the frame in bytes.
     length: U16,
-    /// Of a frame to transmit: the start of its checksum. Of a received frame: half of its checksum.
+    /// Of a frame to transmit: the start of its checksum. Of a received frame: half of its
+    /// checksum.
     checksum: u8,
     /// Of a frame to transmit: [`SEND`]. Of a received frame: half of its checksum.
     command: u8,

@@ -452,8 +452,8 @@ fn bitmaps_are_charged_to_cgroup_of_mapper() -> Result<()> {
     Ok(())
 }
 
-/// The bus keeps an array of page pointers for each pin. A page that is pinned again counts as locked
-/// memory only once, so nothing else limits the memory for these arrays.
+/// The bus keeps an array of page pointers for each pin. A page that is pinned again counts as
+/// locked memory only once, so nothing else limits the memory for these arrays.
 fn records_of_pins_are_charged_to_cgroup_of_opener() -> Result<()> {
     const PAGES: u64 = 512;
     const PINS: u64 = 64;

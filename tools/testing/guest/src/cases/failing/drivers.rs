@@ -166,8 +166,8 @@ fn unpin_pages() -> Result<()> {
     copies(VFIO, &operation)
 }
 
-/// Whether the allocation of the driver's own buffer counts depends on the compiler: the call of the
-/// driver's function can be a jump, which leaves no frame of the core on the stack.
+/// Whether the allocation of the driver's own buffer counts depends on the compiler: the call of
+/// the driver's function can be a jump, which leaves no frame of the core on the stack.
 fn dma_rw() -> Result<()> {
     let scene = Emulated::new()?;
     THERE.map(scene.memory.addr()).ask(scene.container())?;

@@ -151,7 +151,8 @@ fn unmap_waits_for_lock_of_driver() -> Result<()> {
 }
 
 /// A driver pins pages while it holds a lock, and an unmap waits for that lock. A device whose
-/// driver pins no pages is closed meanwhile. In the C module, a driver that pins pages doesn't stop.
+/// driver pins no pages is closed meanwhile. In the C module, a driver that pins pages doesn't
+/// stop.
 fn close_ignores_lock_of_driver() -> Result<()> {
     let (place, answer) = if type1(Rust) {
         (Place::DriverPins, Ok(4))
