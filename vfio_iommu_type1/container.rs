@@ -187,6 +187,13 @@ impl Layout {
         Some((member, Some(domain)))
     }
 
+    /// Returns whether all domains enforce cache coherency, so that no device can bypass the
+    /// processor caches.
+    pub(crate) fn enforces_coherency(&self) -> bool {
+        let mut domains = self.domains.iter();
+        domains.all(|entry| entry.domain.enforces_coherency())
+    }
+
     fn update_page_sizes(&mut self) {
         self.page_sizes = common_page_sizes(self.domains.iter().map(|entry| &entry.domain));
     }

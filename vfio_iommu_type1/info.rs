@@ -20,7 +20,10 @@ use kernel_ext::{
 };
 
 use crate::{
-    container::Container,
+    container::{
+        Container,
+        Layout, //
+    },
     dirty::bitmap::MAX_BYTES, //
 };
 
@@ -30,24 +33,21 @@ impl Container {
         let Ok(extension) = u32::try_from(extension) else {
             return false;
         };
+        // When the last group has been detached, the container is about to lose its backend.
+        let with_groups = |answer: fn(&Layout) -> bool| {
+            this.is_some_and(|this| {
+                let look = this.space.look();
+                look.layout().check_used().is_ok() && answer(look.layout())
+            })
+        };
         match extension {
             bindings::VFIO_TYPE1_IOMMU
             | bindings::VFIO_TYPE1v2_IOMMU
             | bindings::VFIO_UNMAP_ALL => true,
-            bindings::VFIO_UPDATE_VADDR => {
-                this.is_some_and(|this| this.space.look().layout().emulated.is_empty())
-            }
-            bindings::VFIO_DMA_CC_IOMMU => this.is_some_and(Self::enforces_coherency),
+            bindings::VFIO_UPDATE_VADDR => with_groups(|layout| layout.emulated.is_empty()),
+            bindings::VFIO_DMA_CC_IOMMU => with_groups(Layout::enforces_coherency),
             _ => false,
         }
-    }
-
-    /// Returns whether all domains enforce cache coherency, so that no device can bypass the
-    /// processor caches.
-    fn enforces_coherency(&self) -> bool {
-        let look = self.space.look();
-        let mut domains = look.layout().domains.iter();
-        domains.all(|entry| entry.domain.enforces_coherency())
     }
 
     /// Handles `VFIO_IOMMU_GET_INFO`.
@@ -93,5 +93,39 @@ impl Container {
             caps.push_with(&cap, ranges)?;
         }
         Ok((page_sizes, caps))
+    }
+}
+
+#[cfg(CONFIG_KUNIT)]
+#[kernel::macros::kunit_tests(vfio_type1_info)]
+mod tests {
+    use kernel_ext::{
+        iommu::Group,
+        iommu_driver::GroupType, //
+    };
+
+    use super::*;
+
+    /// The container has its backend for a moment longer than its last group. The answers change
+    /// once, not twice.
+    #[test]
+    fn extensions_need_groups() -> Result {
+        let container = Container::new(true)?;
+        let answers_as_none = || {
+            (0..64).all(|extension| {
+                Container::extension(Some(&*container), extension)
+                    == Container::extension(None, extension)
+            })
+        };
+        assert!(answers_as_none());
+        let group = Group::alloc(c"vfio_type1_info")?;
+        container.attach(&group, GroupType::Emulated)?;
+        assert!(Container::extension(
+            Some(&*container),
+            bindings::VFIO_DMA_CC_IOMMU as usize
+        ));
+        container.detach(&group);
+        assert!(answers_as_none());
+        Ok(())
     }
 }
