@@ -90,7 +90,7 @@ def machine(options, disks):
     loads.append(f"{REPO}/build/tests-{options.kernel}/vfio_pin_test.ko")
     if options.stack == "rust":
         loads.append(f"{REPO}/build/mdev-tests-{options.kernel}/mdev_pin_test.ko")
-        loads += ["pamu_sim", "pamu_dma devices=2", "ioasid", "vgpu_p2p cards=2"]
+        loads += ["vfio_iommu_pamu", "pamu_sim", "pamu_dma devices=2", "ioasid", "vgpu_p2p cards=2"]
     return [*words, *(word for load in loads for word in ("--load", load))]
 
 
