@@ -178,11 +178,11 @@ impl Layout {
         place: usize,
     ) -> Option<(AttachedGroup, Option<GroupDomain>)> {
         let groups = &mut self.domains.get_mut(nth)?.groups;
-        if groups.len() != 1 {
-            return Some((groups.remove(place).ok()?, None));
+        let member = groups.remove(place).ok()?;
+        if !groups.is_empty() {
+            return Some((member, None));
         }
-        let mut domain = self.domains.remove(nth).ok()?;
-        let member = domain.groups.pop()?;
+        let domain = self.domains.remove(nth).ok()?;
         self.update_page_sizes();
         Some((member, Some(domain)))
     }
