@@ -8,6 +8,7 @@
 #include <linux/fs_context.h>
 #include <linux/interval_tree.h>
 #include <linux/iommu.h>
+#include <linux/iommufd.h>
 #include <linux/iova_bitmap.h>
 #include <linux/kernel.h>
 #include <linux/mdev.h>

@@ -435,3 +435,4 @@ void kernel_ext_copy_to_page(struct page *page, size_t offset, const void *from,
 EXPORT_SYMBOL_GPL(kernel_ext_copy_to_page);
 
 MODULE_IMPORT_NS("IOMMUFD");
+MODULE_IMPORT_NS("IOMMUFD_VFIO");

@@ -13,6 +13,7 @@ pub mod file_ops;
 pub mod firmware;
 pub mod iommu;
 pub mod iommu_driver;
+pub mod iommufd;
 pub mod iova;
 pub mod iova_bitmap;
 pub mod keyed_wait;
