@@ -70,13 +70,24 @@ pub fn open_mapped<T: InodeMapped, K>(
     data: T::Data,
 ) -> Result<ARef<File>> {
     let file = make(table, name, data, bindings::O_RDWR, ANY_OFFSET)?;
-    // SAFETY: By the invariant of `FileTable` the file holds a `T::Data` in foreign form, which is
-    // only borrowed until `release`. The file owns the data, so the borrow may last as long.
-    let inode = T::inode(unsafe { T::Data::borrow((*file.as_ptr()).private_data) });
-    // SAFETY: Only this function has the file. The inode is borrowed from the data, so it outlives
-    // every use that the VFS makes of a file's mapping, the last of which precedes `release`.
-    unsafe { (*file.as_ptr()).f_mapping = (*inode.0 .0.as_ptr()).i_mapping };
+    // SAFETY: By the invariant of `FileTable` the file holds a `T::Data` in foreign form, and only
+    // this function has the file.
+    unsafe { map_through_inode::<T>(file.as_ptr()) };
     Ok(file)
+}
+
+/// Makes the memory mappings of `file` belong to the inode of [`InodeMapped::inode`].
+///
+/// # Safety
+///
+/// `file` holds a `T::Data` in foreign form, and only the caller uses the file yet.
+pub(crate) unsafe fn map_through_inode<T: InodeMapped>(file: *mut bindings::file) {
+    // SAFETY: By this function's contract. The data is only borrowed until `release`, and the file
+    // owns it, so the borrow may last as long.
+    let inode = T::inode(unsafe { T::Data::borrow((*file).private_data) });
+    // SAFETY: Only the caller uses the file. The inode is borrowed from the data, so it outlives
+    // every use that the VFS makes of a file's mapping, the last of which precedes `release`.
+    unsafe { (*file).f_mapping = (*inode.0 .0.as_ptr()).i_mapping };
 }
 
 /// The direction of a file of [`open_stream`].

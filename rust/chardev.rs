@@ -19,7 +19,9 @@ use crate::{
     file_ops::{
         FileTable,
         Node,
-        OpenNode, //
+        Numbered,
+        OpenNode,
+        OpenNumber, //
     }, //
 };
 
@@ -146,6 +148,65 @@ impl Drop for Region {
 pub struct DevNumber {
     number: bindings::dev_t,
     _region: Arc<Region>,
+}
+
+impl DevNumber {
+    /// Returns the C value.
+    pub fn as_raw(&self) -> bindings::dev_t {
+        self.number
+    }
+}
+
+/// The character devices of all numbers of a [`Region`]. A number can be opened, whether a device
+/// in sysfs has it or not, until this value is dropped.
+///
+/// # Invariants
+///
+/// The pointer is to a `struct cdev` that was added, and this value owns one reference to it.
+pub struct NumberedNodes {
+    cdev: core::ptr::NonNull<bindings::cdev>,
+    _region: Arc<Region>,
+}
+
+// SAFETY: The C structure may be used from any thread.
+unsafe impl Send for NumberedNodes {}
+// SAFETY: As above.
+unsafe impl Sync for NumberedNodes {}
+
+impl NumberedNodes {
+    /// Lets files of `table` be opened by all numbers of `region`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn new<F: OpenNumber>(
+        table: &'static FileTable<F, Numbered>,
+        region: Arc<Region>,
+    ) -> Result<Self> {
+        // SAFETY: There are no requirements.
+        let cdev = core::ptr::NonNull::new(unsafe { bindings::cdev_alloc() }).ok_or(ENOMEM)?;
+        // SAFETY: Only this function has the structure, which is initialised. The table is static.
+        // The region owns the numbers, and is dropped after the structure.
+        let added = unsafe {
+            (*cdev.as_ptr()).ops = table.as_ptr();
+            (*cdev.as_ptr()).owner = (*table.as_ptr()).owner;
+            bindings::cdev_add(cdev.as_ptr(), region.first, region.count)
+        };
+        // INVARIANT: This owns the reference of `cdev_alloc`. If adding it has failed, `cdev_del`
+        // only drops the reference.
+        let this = Self {
+            cdev,
+            _region: region,
+        };
+        to_result(added).map(|()| this)
+    }
+}
+
+impl Drop for NumberedNodes {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::cdev_del(self.cdev.as_ptr()) };
+    }
 }
 
 /// A character device with its device in sysfs, and the value that its files are opened with.

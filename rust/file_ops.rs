@@ -38,6 +38,10 @@ use kernel::{
 };
 
 use crate::{
+    anon_file::{
+        map_through_inode,
+        InodeMapped, //
+    },
     bindings,
     chardev::NodeInner, //
 };
@@ -118,6 +122,13 @@ pub trait OpenNode: FileOperations {
     fn open(node: &Self::Node) -> Result<Self::Data>;
 }
 
+/// Files that are created by opening a number of [`crate::chardev::NumberedNodes`].
+pub trait OpenNumber: InodeMapped {
+    /// Returns the value of the new file. `minor` is the number's position in its region, which
+    /// starts at a multiple of [`crate::chardev::Region::ALL_MINORS`].
+    fn open(minor: u32) -> Result<Self::Data>;
+}
+
 /// A table of files that are only created by kernel code, together with their value.
 pub enum Anonymous {}
 
@@ -127,11 +138,14 @@ pub enum Misc {}
 /// A table of files that are also created by `open(2)` of a character device.
 pub enum Node {}
 
+/// A table of files that are also created by `open(2)` of one of many numbers.
+pub enum Numbered {}
+
 /// A `struct file_operations` for `T`. Keep exactly one, as a `static`.
 ///
-/// `K` is the kind of device that can be opened to get such a file: [`Anonymous`], [`Misc`] or
-/// [`Node`]. A device accepts only a table of its own kind. The `open` of another kind would leave
-/// the file without a value, or would look for the value in the wrong place.
+/// `K` is the kind of device that can be opened to get such a file: [`Anonymous`], [`Misc`],
+/// [`Node`] or [`Numbered`]. A device accepts only a table of its own kind. The `open` of another
+/// kind would leave the file without a value, or would look for the value in the wrong place.
 ///
 /// # Invariants
 ///
@@ -186,6 +200,15 @@ impl<T: OpenNode> FileTable<T, Node> {
     }
 }
 
+impl<T: OpenNumber> FileTable<T, Numbered> {
+    /// Returns the table of files that are created by opening a number.
+    pub const fn numbered() -> Self {
+        let mut table = VTable::<T>::BASE;
+        table.open = Some(open_number_callback::<T>);
+        Self(table, PhantomData)
+    }
+}
+
 /// # Safety
 ///
 /// Only the VFS calls this, for a misc device that was registered with a [`FileTable<T, Misc>`].
@@ -216,6 +239,25 @@ unsafe extern "C" fn open_node_callback<T: OpenNode>(
         let data = T::open(node)?;
         // SAFETY: The file is being opened, so nothing else accesses `private_data`.
         unsafe { (*file).private_data = data.into_foreign() };
+        Ok(0)
+    })
+}
+
+/// # Safety
+///
+/// Only the VFS calls this function, for a number of `NumberedNodes`.
+unsafe extern "C" fn open_number_callback<T: OpenNumber>(
+    inode: *mut bindings::inode,
+    file: *mut bindings::file,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: The inode is valid during `open`.
+        let minor = unsafe { (*inode).i_rdev } & bindings::MINORMASK;
+        let data = T::open(minor)?;
+        // SAFETY: The file is being opened, so nothing else accesses `private_data`.
+        unsafe { (*file).private_data = data.into_foreign() };
+        // SAFETY: The file is being opened and holds a `T::Data`.
+        unsafe { map_through_inode::<T>(file) };
         Ok(0)
     })
 }
