@@ -103,6 +103,43 @@ pub trait Argument: FromBytes + Sized {
         Ok(unsafe { this.assume_init() })
     }
 
+    /// Reads as much of the structure as the caller knows. Fields that it does not know are zero,
+    /// and what it passes after the structure must be zero.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`; `EINVAL` if `argsz` is smaller than [`MIN_SIZE`](Self::MIN_SIZE); `E2BIG` if there
+    /// is something else than zeros after the structure.
+    fn read_extensible(arg: UserPtr) -> Result<Self>
+    where
+        Self: AsBytes,
+    {
+        let argsz = read::<u32>(arg)? as usize;
+        if argsz < Self::MIN_SIZE {
+            return Err(EINVAL);
+        }
+        let rest = argsz.saturating_sub(size_of::<Self>());
+        let end = arg.wrapping_byte_add(size_of::<Self>());
+        // SAFETY: There are no requirements: the function checks the address.
+        match unsafe { bindings::check_zeroed_user(end.as_const_ptr().cast(), rest) } {
+            ..0 => return Err(EFAULT),
+            0 => return Err(E2BIG),
+            1.. => {}
+        }
+        let mut this = MaybeUninit::<Self>::zeroed();
+        // SAFETY: `this` consists of so many bytes, which are initialised to zero. Nothing else
+        // refers to them.
+        let bytes = unsafe {
+            core::slice::from_raw_parts_mut(this.as_mut_ptr().cast::<u8>(), size_of::<Self>())
+        };
+        let known = &mut bytes[..argsz.min(size_of::<Self>())];
+        UserSlice::new(arg, known.len())
+            .reader()
+            .read_slice(known)?;
+        // SAFETY: All bytes are initialised, and `FromBytes` allows every bit pattern.
+        Ok(unsafe { this.assume_init() })
+    }
+
     /// Checks that `argsz` is at least `size` bytes.
     ///
     /// # Errors
@@ -222,6 +259,9 @@ const fn size_of_field<S, F>(_field: fn(&S) -> &F) -> usize {
 }
 
 bytes! {
+    vfio_device_attach_iommufd_pt: 16;
+    vfio_device_bind_iommufd: 24;
+    vfio_device_detach_iommufd_pt: 12;
     vfio_device_feature: 8;
     vfio_device_info: 24;
     vfio_group_devices: 16;
@@ -241,6 +281,9 @@ bytes! {
 }
 
 arguments! {
+    vfio_device_attach_iommufd_pt: ..=pt_id;
+    vfio_device_bind_iommufd: ..=out_devid;
+    vfio_device_detach_iommufd_pt: ..=flags;
     vfio_device_feature: ..=flags;
     vfio_device_info: ..=num_irqs;
     vfio_group_devices: ..=flags;

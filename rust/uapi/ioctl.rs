@@ -59,6 +59,10 @@ pub const VFIO_DEVICE_RESET: u32 = io(11);
 pub const VFIO_DEVICE_FEATURE: u32 = io(17);
 /// Takes `struct vfio_device_bind_iommufd`.
 pub const VFIO_DEVICE_BIND_IOMMUFD: u32 = io(18);
+/// Takes `struct vfio_device_attach_iommufd_pt`.
+pub const VFIO_DEVICE_ATTACH_IOMMUFD_PT: u32 = io(19);
+/// Takes `struct vfio_device_detach_iommufd_pt`.
+pub const VFIO_DEVICE_DETACH_IOMMUFD_PT: u32 = io(20);
 /// Takes `struct vfio_precopy_info`, on the file of a migration.
 pub const VFIO_MIG_GET_PRECOPY_INFO: u32 = io(21);
 
