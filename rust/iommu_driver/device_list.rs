@@ -60,6 +60,22 @@ impl Link {
     }
 }
 
+/// Returns the place of the link from `device` to the next device. Only the container's backend
+/// uses the field, and its mutex guards it.
+///
+/// # Safety
+///
+/// `device` is valid.
+unsafe fn link(device: *mut bindings::vfio_device) -> *mut *mut bindings::vfio_device {
+    #[cfg(CONFIG_VFIO_GROUP)]
+    // SAFETY: By this function's contract.
+    let link = unsafe { &raw mut (*device).iommu_entry.next };
+    #[cfg(not(CONFIG_VFIO_GROUP))]
+    // SAFETY: As above. The device of a `struct vfio_device` has no driver that uses the field.
+    let link = unsafe { &raw mut (*device).device.driver_data };
+    link.cast()
+}
+
 impl DeviceList {
     /// Returns an empty list.
     pub fn new() -> impl PinInit<Self> {
@@ -92,9 +108,8 @@ impl DeviceList {
             return;
         }
         let mut first = self.first.lock();
-        // SAFETY: As above. The field is reserved for the container's backend, and the mutex is
-        // held.
-        unsafe { (*device.as_ptr()).iommu_entry.next = first.0.cast() };
+        // SAFETY: As above, and the mutex is held.
+        unsafe { *link(device.as_ptr()) = first.0 };
         // INVARIANT: The device is registered now, and its link is the previous first one.
         first.0 = device.as_ptr();
         self.any.store(true, Relaxed);
@@ -123,14 +138,14 @@ impl DeviceList {
                 return;
             }
             // SAFETY: By the invariant of `Link` a device of the list is valid.
-            let next = unsafe { &raw mut (*found).iommu_entry.next };
+            let next = unsafe { link(found) };
             if found == device.as_ptr() {
                 // SAFETY: Both are valid, as above.
                 // INVARIANT: The successor of the device becomes the successor of its predecessor.
-                unsafe { *place = (*next).cast() };
+                unsafe { *place = *next };
                 break;
             }
-            place = next.cast();
+            place = next;
         }
         self.any.store(!first.0.is_null(), Relaxed);
     }
@@ -147,7 +162,7 @@ impl DeviceListGuard<'_> {
             let device = next?;
             // SAFETY: The device is in the list and the mutex is held, so the device and its link
             // are valid.
-            next = NonNull::new(unsafe { (*device.as_ptr()).iommu_entry.next }.cast());
+            next = NonNull::new(unsafe { *link(device.as_ptr()) });
             // INVARIANT: The mutex is held as long as the list is borrowed.
             Some(ListedDevice(device, PhantomData))
         })
