@@ -6,6 +6,9 @@
 //! in a [`Device`], behind the C structure. A driver of platform devices also implements [`Probe`],
 //! and registers a [`PlatformDriver`]. `vfio_mdev` builds mediated devices on it.
 //!
+//! All of these devices are emulated: they do no DMA of their own, and their drivers access the
+//! memory that userspace mapped in a container or in an iommufd.
+//!
 //! Only generic code calls the functions of `vfio.ko`, and it is compiled into the module that uses
 //! it. Therefore the driver depends on `vfio.ko`, like drivers in C, and `vfio_rust.ko` does not.
 //!
@@ -60,8 +63,8 @@ pub use platform_driver::{
 /// The operations on a device, implemented for the data that the driver keeps for it.
 ///
 /// VFIO calls [`open`](Self::open) first and [`close`](Self::close) last; the others are called
-/// only in between. All of them may sleep. Several threads can call `read`, `write`, `ioctl`,
-/// `region_info` and `mmap` at the same time.
+/// only in between, except for [`dma_unmap`](Self::dma_unmap). All of them may sleep. Several
+/// threads can call `read`, `write`, `ioctl`, `region_info` and `mmap` at the same time.
 #[vtable]
 pub trait Operations: Send + Sync + Sized + 'static {
     /// The name of the driver.
@@ -116,6 +119,9 @@ pub trait Operations: Send + Sync + Sized + 'static {
 
     /// Called when the process unmaps `size` bytes at `iova`. When it returns, no page in this
     /// range is pinned by the device. Only drivers with this function can pin pages.
+    ///
+    /// If the device is used with an iommufd, this may also be called before `open` and after
+    /// `close`: closing the device unmaps everything.
     fn dma_unmap(_this: &Device<Self>, _iova: u64, _size: u64) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -263,6 +269,14 @@ impl<T: Operations> VTable<T> {
     const TABLE: &'static bindings::vfio_device_ops = &bindings::vfio_device_ops {
         name: T::NAME.as_ptr().cast_mut().cast(),
         release: Some(Self::release_callback),
+        #[cfg(CONFIG_IOMMUFD)]
+        bind_iommufd: Some(bindings::vfio_iommufd_emulated_bind),
+        #[cfg(CONFIG_IOMMUFD)]
+        unbind_iommufd: Some(bindings::vfio_iommufd_emulated_unbind),
+        #[cfg(CONFIG_IOMMUFD)]
+        attach_ioas: Some(bindings::vfio_iommufd_emulated_attach_ioas),
+        #[cfg(CONFIG_IOMMUFD)]
+        detach_ioas: Some(bindings::vfio_iommufd_emulated_detach_ioas),
         open_device: Some(Self::open_callback),
         close_device: Some(Self::close_callback),
         read: Some(Self::read_callback),

@@ -209,7 +209,8 @@ pub trait Device: Send + Sync + Sized + 'static {
     /// pages that are pinned in this range, and accesses to their [`GuestPages`](crate::GuestPages)
     /// fail with `ENODEV`.
     ///
-    /// The unmap is in progress: the function must not do DMA.
+    /// The unmap is in progress: the function must not do DMA. If the process uses an iommufd, this
+    /// is also called after [`closed`](Device::closed): closing the device unmaps everything.
     fn unmapped(_this: &Instance<Self>, _iova: u64, _size: u64) {}
 
     /// Called when this device was opened as the first device of a peer-to-peer group, before
