@@ -30,7 +30,7 @@ impl InPlaceModule for Vfio {
 /// Module init calls this once, before any other function of this module.
 unsafe fn init_locks() {
     // SAFETY: By this function's contract.
-    unsafe { device::init_lock() };
+    unsafe { device::init_locks() };
     // SAFETY: As above.
     unsafe { device::set::init_lock() };
     // SAFETY: As above.

@@ -334,17 +334,27 @@ impl OpenMisc for ContainerFile {
     }
 }
 
-/// Registers `/dev/vfio/vfio`, which every user may open.
-pub(crate) fn register() -> impl PinInit<MiscRegistration, Error> {
-    MiscRegistration::new(
-        &FILES,
-        MiscOptions {
+/// The node `/dev/vfio/vfio`, which every user may open. It is not created on a kernel without
+/// containers, where IOMMUFD may have created it.
+pub(crate) struct ContainerNode {
+    _node: Option<Pin<KBox<MiscRegistration>>>,
+}
+
+impl ContainerNode {
+    /// Creates the node.
+    pub(crate) fn new() -> Result<Self> {
+        if !cfg!(CONFIG_VFIO_CONTAINER) {
+            return Ok(Self { _node: None });
+        }
+        let options = MiscOptions {
             minor: 196,
             name: c"vfio",
             nodename: c"vfio/vfio",
             mode: 0o666,
-        },
-    )
+        };
+        let node = KBox::try_pin_init(MiscRegistration::new(&FILES, options), GFP_KERNEL)?;
+        Ok(Self { _node: Some(node) })
+    }
 }
 
 #[cfg(CONFIG_KUNIT)]

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices: drivers register them, and userspace opens them by name through a group.
+//! Devices: drivers register them, and userspace opens them by name through a group, or by a file
+//! of their own.
 
 #[allow(unsafe_code)]
 mod abi;
+pub(crate) mod cdev;
 #[allow(unsafe_code)]
 #[cfg(CONFIG_VFIO_DEBUGFS)]
 #[path = "device/debugfs/abi.rs"]
@@ -14,6 +16,9 @@ pub(crate) mod dma;
 mod feature;
 pub(crate) mod file;
 #[allow(unsafe_code)]
+#[path = "device/iommufd/abi.rs"]
+mod iommufd;
+#[allow(unsafe_code)]
 #[path = "device/logging/abi.rs"]
 pub(crate) mod logging;
 #[allow(unsafe_code)]
@@ -23,10 +28,14 @@ pub(crate) mod registration;
 #[allow(unsafe_code)]
 #[path = "device/set/abi.rs"]
 pub(crate) mod set;
+#[cfg(CONFIG_IOMMUFD)]
+#[allow(unsafe_code)]
+#[path = "device/standard/abi.rs"]
+pub(crate) mod standard;
 
 pub(crate) use abi::{
     alloc,
-    init_lock,
+    init_locks,
     Device, //
 };
 

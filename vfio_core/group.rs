@@ -5,7 +5,8 @@
 //!
 //! A group appears as `/dev/vfio/N` when its first device is registered, and disappears with the
 //! last one. A group has one user at a time: its file can be opened only once, and open devices
-//! hold a reference to that file.
+//! hold a reference to that file. Instead, its devices can be used through files of their own, by
+//! the users of one iommufd.
 
 #[allow(unsafe_code)]
 mod abi;
@@ -38,12 +39,20 @@ use kernel_ext::{
     },
     iommu::Group as IommuGroup,
     iommu_driver::GroupType,
-    task::Capability, //
+    iommufd::Context,
+    task::Capability,
+    tree::{
+        Slot,
+        Tree, //
+    }, //
 };
 
 use crate::{
     container::Container,
-    device::Device,
+    device::{
+        set::AddressSpace,
+        Device, //
+    },
     iommu_driver::Iommu,
     kvm::Kvm, //
 };
@@ -54,9 +63,13 @@ pub(crate) use abi::{
 };
 pub(crate) use device_fd::OpenDevice;
 pub(crate) use file::file_group;
+pub(crate) use holder::DeviceUser;
 
 use device_fd::Session;
-use holder::Holder;
+use holder::{
+    Holder,
+    Users, //
+};
 use reason::Reason;
 
 /// `/sys/class/vfio`
@@ -78,20 +91,20 @@ pub(crate) struct Group {
     /// devices are opened or closed, which can take long.
     #[pin]
     state: Mutex<GroupState>,
-    /// The user: the process that opened the group's file, or a thread that moves a device to
-    /// another group. This is a lock separate from `state`, so that checking for a user does not
-    /// wait for that user's requests.
+    /// The user of the whole group, or those of its devices that are used through files of their
+    /// own. This is a lock separate from `state`, so that checking for a user does not wait for
+    /// that user's requests.
     #[pin]
-    user: Mutex<Option<Holder>>,
-    /// The devices that can be opened.
+    users: Mutex<Users>,
+    /// The devices that can be opened, indexed by the number in their names.
     #[pin]
-    devices: Mutex<KVec<ARef<Device>>>,
+    devices: Mutex<Tree<u32, ARef<Device>>>,
     /// The KVM instance associated with the group, for drivers that need it.
     #[pin]
     kvm: SpinLock<Option<Kvm>>,
-    /// The address space that the open devices use. Set from the first open to the last close. This
-    /// is a lock separate from `state` because drivers pin pages while their device is being
-    /// opened.
+    /// The address space of the container that the open devices use. Set from the first open to the
+    /// last close. This is a lock separate from `state` because drivers pin pages while their
+    /// device is being opened.
     #[pin]
     translation: SpinLock<Option<Translation>>,
 }
@@ -100,12 +113,20 @@ pub(crate) struct Group {
 struct GroupState {
     /// `None` after the last device is unregistered.
     iommu_group: Option<ARef<IommuGroup>>,
-    container: Option<Arc<Container>>,
+    iommu: Option<GroupIommu>,
     /// The open devices, with one entry per device.
     sessions: KVec<Session>,
 }
 
-/// The address space of the open devices, as drivers use it.
+/// What translates for a group: what `VFIO_GROUP_SET_CONTAINER` was given.
+#[derive(Clone)]
+pub(super) enum GroupIommu {
+    Container(Arc<Container>),
+    /// An iommufd, with the address space that it has for VFIO containers.
+    Iommufd(Context),
+}
+
+/// The address space of a container, as drivers of the open devices use it.
 #[derive(Clone)]
 pub(crate) struct Translation {
     pub(crate) iommu: Arc<Iommu>,
@@ -117,7 +138,7 @@ impl Group {
         let id = iommu_group.id();
         let state = GroupState {
             iommu_group: Some(iommu_group),
-            container: None,
+            iommu: None,
             sessions: KVec::new(),
         };
         Arc::pin_init(
@@ -125,8 +146,8 @@ impl Group {
                 id,
                 kind,
                 state <- new_mutex!(state, "vfio_group::state"),
-                user <- new_mutex!(None, "vfio_group::user"),
-                devices <- new_mutex!(KVec::new(), "vfio_group::devices"),
+                users <- new_mutex!(Users::new(), "vfio_group::users"),
+                devices <- new_mutex!(Tree::new(), "vfio_group::devices"),
                 kvm <- new_spinlock!(None, "vfio_group::kvm"),
                 translation <- new_spinlock!(None, "vfio_group::translation"),
             }),
@@ -148,31 +169,31 @@ impl Group {
         self.kind
     }
 
-    /// Allows `device` to be opened.
-    pub(crate) fn add_device(&self, device: &Device) -> Result {
-        self.devices.lock().push(device.into(), GFP_KERNEL)?;
-        Ok(())
+    /// Allows `device` to be opened. `slot` is the memory for that.
+    pub(crate) fn add_device(&self, device: &Device, slot: Slot<u32, ARef<Device>>) {
+        let node = slot.fill(device.index(), device.into());
+        self.devices.lock().insert(node);
     }
 
     /// Prevents further opens of `device`.
     pub(crate) fn remove_device(&self, device: &Device) {
-        let mut devices = self.devices.lock();
-        let same = |listed: &ARef<Device>| core::ptr::eq(&**listed, device);
-        if let Some(index) = devices.iter().position(same) {
-            drop(devices.remove(index));
-        }
+        let listed = self.devices.lock().remove(&device.index());
+        drop(listed);
     }
 
     /// Returns the device of `parent` if it can be opened.
     fn device_of(&self, parent: &kernel::device::Device) -> Option<ARef<Device>> {
-        let same = |device: &&ARef<Device>| core::ptr::eq(device.parent(), parent);
-        self.devices.lock().iter().find(same).cloned()
+        let devices = self.devices.lock();
+        let mut devices = devices.iter().map(|(_, device)| device);
+        devices
+            .find(|device| core::ptr::eq(device.parent(), parent))
+            .cloned()
     }
 
     /// Returns whether the IOMMU can enforce cache coherency for all devices of the group, so that
     /// none can bypass it.
     pub(crate) fn enforces_coherency(&self) -> bool {
-        let capable = |device: &ARef<Device>| {
+        let capable = |(_, device): (&u32, &ARef<Device>)| {
             device.iommu_capable(bindings::iommu_cap_IOMMU_CAP_ENFORCE_CACHE_COHERENCY)
         };
         self.devices.lock().iter().all(capable)
@@ -188,18 +209,24 @@ impl Group {
         self.translation.lock().clone()
     }
 
-    /// Logs which task has `device` open. Logs nothing if `state` is locked: a request can hold
-    /// that lock for long, and the caller must not wait only to log a message.
+    /// Logs which task has `device` open, if that is known without waiting for `state`: a request can
+    /// hold that lock for long, and the caller must not wait only to log a message.
     pub(crate) fn warn_holder(&self, device: &Device) {
-        let Some(state) = self.state.try_lock() else {
-            return;
+        let by_file = self.users.lock().holder_of(device).map(Holder::label);
+        let by_group = || {
+            let state = self.state.try_lock()?;
+            Some(state.holder_of(device)?.label())
         };
-        if let Some(holder) = state.holder_of(device) {
-            dev_warn!(
+        match by_file.or_else(by_group) {
+            Some(label) => dev_warn!(
                 device.parent(),
                 "cannot be unregistered while it is open by {}; close it in that process\n",
-                holder.label()
-            );
+                label
+            ),
+            None => dev_warn!(
+                device.parent(),
+                "cannot be unregistered while one of its files is open; close them\n"
+            ),
         }
     }
 
@@ -215,39 +242,79 @@ impl Group {
             return Err(self.fail(state, "VFIO_GROUP_SET_CONTAINER", Reason::NoRight));
         }
         container.attach(group, self.kind)?;
-        state.container = Some(container.clone());
+        state.iommu = Some(GroupIommu::Container(container.clone()));
+        Ok(())
+    }
+
+    /// Sets `context` as what translates for the group, which is done for each device when it is
+    /// opened. Without an IOMMU nothing is translated.
+    ///
+    /// # Errors
+    ///
+    /// Returns `EINVAL` if `context` is used for groups without an IOMMU and this one has one, or
+    /// the other way round; `ENOMEM`.
+    fn join_iommufd(&self, state: &mut GroupState, context: Context) -> Result {
+        match self.kind {
+            GroupType::NoIommu => context.set_no_iommu(),
+            _ => context.create_compat_ioas(),
+        }?;
+        state.iommu = Some(GroupIommu::Iommufd(context));
         Ok(())
     }
 }
 
 impl GroupState {
-    /// Returns whether the group can be assigned to userspace: it is in a container, or no driver
-    /// or process owns its DMA.
+    /// Returns whether the group can be assigned to userspace: it is in a container or an iommufd,
+    /// or no driver or process owns its DMA.
     ///
     /// # Errors
     ///
     /// Returns `ENODEV` after the last device has left.
     fn is_viable(&self) -> Result<bool> {
         let group = self.iommu_group.as_ref().ok_or(ENODEV)?;
-        Ok(self.container.is_some() || !group.dma_owner_claimed())
+        Ok(self.iommu.is_some() || !group.dma_owner_claimed())
     }
 
-    /// Returns the task that first opened `device`, if the device is open.
+    /// Returns the container that the group is in.
+    fn container(&self) -> Option<&Arc<Container>> {
+        match &self.iommu {
+            Some(GroupIommu::Container(container)) => Some(container),
+            _ => None,
+        }
+    }
+
+    /// Returns the task that first opened `device` through the group, if the device is open.
     fn holder_of(&self, device: &Device) -> Option<&Holder> {
+        Some(&self.session_of(device)?.holder)
+    }
+
+    fn session_of(&self, device: &Device) -> Option<&Session> {
         let same = |session: &&Session| core::ptr::eq(&*session.device, device);
-        Some(&self.sessions.iter().find(same)?.holder)
+        self.sessions.iter().find(same)
+    }
+
+    /// Returns a device that is open in the group's container.
+    fn session_in_container(&self) -> Option<&Session> {
+        let mut sessions = self.sessions.iter();
+        sessions.find(|session| matches!(session.opened.space(), AddressSpace::Container(_)))
+    }
+
+    /// Removes the group from its container or iommufd, if it is in one.
+    fn leave(&mut self) {
+        self.leave_container(|_| true);
+        self.iommu = None;
     }
 
     /// Removes the group from its container, if it is in one and `condition` returns true for the
     /// number of groups in the container. The number cannot change between the check and the
     /// removal. Returns whether the group has left.
     fn leave_container(&mut self, condition: impl FnOnce(usize) -> bool) -> bool {
-        let (Some(container), Some(group)) = (&self.container, &self.iommu_group) else {
+        let (Some(container), Some(group)) = (self.container(), &self.iommu_group) else {
             return false;
         };
         let left = container.detach(group, condition);
         if left {
-            self.container = None;
+            self.iommu = None;
         }
         left
     }

@@ -7,22 +7,20 @@
 //! - [`group`]: the devices that the IOMMU cannot isolate from each other, `/dev/vfio/N`; one user
 //!   at a time
 //! - [`device`]: a device that a driver registered; opened through its group once that is in a
-//!   container
+//!   container or an iommufd, or through its own file, `/dev/vfio/devices/vfioN`, with an iommufd
 //! - [`iommu_driver`]: the modules that translate addresses for containers; `noiommu` is one
 //!   without an IOMMU
 //! - [`migration`], [`irq_set`], [`virqfd`]: helpers for device drivers
 //! - [`exports`]: the functions of `include/linux/vfio.h`, which C code calls
 //!
-//! The path of a request: `group::file` finds and opens a device through `group::session`, which
-//! calls the driver through [`device::set`]; [`device::file`] forwards requests to the driver.
+//! The path of a request: `group::file` finds and opens a device through `group::device_fd`, and
+//! [`device::cdev`] through the device's own file. Both call the driver through [`device::set`].
+//! [`device::file`] forwards requests to the driver.
 //!
 //! Unsafe code is confined to [`exports`] and to the `abi.rs` of each concept; [`abi`] is the entry
 //! point. For the lock order see `Documentation/locking.rst`.
 
 #![deny(unsafe_code)]
-
-#[cfg(any(CONFIG_IOMMUFD, CONFIG_VFIO_DEVICE_CDEV))]
-compile_error!("kernels with IOMMUFD or VFIO_DEVICE_CDEV are not supported yet");
 
 #[allow(unsafe_code)]
 mod abi;
@@ -47,8 +45,7 @@ mod virqfd;
 use kernel::prelude::*;
 use kernel_ext::{
     chardev::ClassRegistration,
-    debugfs::Dir,
-    misc::MiscRegistration, //
+    debugfs::Dir, //
 };
 
 module! {
@@ -57,14 +54,12 @@ module! {
     authors: ["The VFIO in Rust authors"],
     description: "VFIO - User Level meta-driver",
     license: "GPL v2",
-    alias: ["char-major-10-196", "devname:vfio/vfio"],
 }
 
 /// The module's registrations. They are dropped from top to bottom.
-#[pin_data]
 struct Vfio {
-    #[pin]
-    _container_node: MiscRegistration,
+    _container_node: container::ContainerNode,
+    _device_nodes: device::cdev::DeviceNodes,
     _device_class: ClassRegistration,
     _virqfd: virqfd::CleanupQueue,
     _group_class: group::registry::GroupClass,
@@ -75,18 +70,25 @@ struct Vfio {
 
 impl Vfio {
     /// Creates the nodes, classes and files of the module.
-    fn new() -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
+    fn new() -> Result<Self> {
+        #[cfg(CONFIG_VFIO_NOIOMMU)]
+        let noiommu = noiommu::register()?;
+        let debug = Dir::new(c"vfio")?;
+        let group_class = group::registry::GroupClass::new(&debug)?;
+        let virqfd = virqfd::CleanupQueue::new()?;
+        let device_class = device::CLASS.register()?;
+        let device_nodes = device::cdev::DeviceNodes::new()?;
+        let container_node = container::ContainerNode::new()?;
+        pr_info!("VFIO - User Level meta-driver version: 0.3\n");
+        Ok(Self {
+            _container_node: container_node,
+            _device_nodes: device_nodes,
+            _device_class: device_class,
+            _virqfd: virqfd,
+            _group_class: group_class,
+            _debug: debug,
             #[cfg(CONFIG_VFIO_NOIOMMU)]
-            _noiommu: noiommu::register()?,
-            _debug: Dir::new(c"vfio")?,
-            _group_class: group::registry::GroupClass::new(_debug)?,
-            _virqfd: virqfd::CleanupQueue::new()?,
-            _device_class: device::CLASS.register()?,
-            _container_node <- container::register(),
-            _: {
-                pr_info!("VFIO - User Level meta-driver version: 0.3\n");
-            },
+            _noiommu: noiommu,
         })
     }
 }

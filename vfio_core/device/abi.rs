@@ -30,7 +30,8 @@ use kernel_ext::{
         PseudoFs,
         PseudoFsMagic, //
     },
-    bindings, //
+    bindings,
+    chardev::DevNumber, //
 };
 
 use super::set;
@@ -43,18 +44,26 @@ use crate::{
 };
 
 global_lock! {
-    // SAFETY: `init_lock` initialises it before the module can be used.
+    // SAFETY: `init_locks` initialises it before the module can be used.
     unsafe(uninit) static DEVICE_IDA: Mutex<Ida> = Ida::new();
 }
 
-/// Initialises the lock of the numbers of `vfioN`.
+global_lock! {
+    // SAFETY: `init_locks` initialises it before the module can be used.
+    pub(super) unsafe(uninit) static NUMBERS: Mutex<super::cdev::Numbers> =
+        super::cdev::Numbers::new();
+}
+
+/// Initialises the locks of the numbers of `vfioN` and of device files.
 ///
 /// # Safety
 ///
 /// Module init calls this once, before any other function of this module.
-pub(crate) unsafe fn init_lock() {
+pub(crate) unsafe fn init_locks() {
     // SAFETY: By this function's contract.
     unsafe { DEVICE_IDA.init() };
+    // SAFETY: As above.
+    unsafe { NUMBERS.init() };
 }
 
 /// The file system whose inodes hold the memory mappings of device files.
@@ -77,8 +86,8 @@ impl PseudoFsMagic for Magic {
 ///
 /// [`init()`] has set `dev`, `ops`, `inode` and `index`, which never change afterwards. `dev_set`
 /// and `group` are set before the device is registered. `dev_set` does not change while the device
-/// is registered. `group` is null or from `Arc::into_raw`. Only [`Device::exchange_group`] changes
-/// it, with `GROUPS` held and while the device is not open.
+/// is registered. `group` (see [`Device::group_field`]) is null or from `Arc::into_raw`. Only
+/// [`Device::exchange_group`] changes it, with `GROUPS` held and while the device is not open.
 #[repr(transparent)]
 pub(crate) struct Device(Opaque<bindings::vfio_device>);
 
@@ -131,7 +140,7 @@ impl Device {
     }
 
     /// Returns the number in the device's name `vfioN`.
-    fn index(&self) -> u32 {
+    pub(crate) fn index(&self) -> u32 {
         // SAFETY: By the type invariant.
         unsafe { (*self.as_ptr()).index }
     }
@@ -148,8 +157,15 @@ impl Device {
     /// Returns the field `group`. It is atomic because other threads may compare it while it
     /// changes.
     fn group_field(&self) -> &AtomicPtr<Group> {
+        #[cfg(CONFIG_VFIO_GROUP)]
+        // SAFETY: The structure is valid.
+        let field = unsafe { &raw mut (*self.as_ptr()).group };
+        #[cfg(not(CONFIG_VFIO_GROUP))]
+        // SAFETY: As above. Drivers of platform devices use this field; the device of a
+        // `struct vfio_device` has no other use for it.
+        let field = unsafe { &raw mut (*self.as_ptr()).device.platform_data };
         // SAFETY: The field is a pointer that only this module accesses, and always atomically.
-        unsafe { AtomicPtr::from_ptr((&raw mut (*self.as_ptr()).group).cast()) }
+        unsafe { AtomicPtr::from_ptr(field.cast()) }
     }
 
     /// Sets the device's group, or removes it, and returns the former one. The device is not open:
@@ -206,16 +222,37 @@ impl Device {
         unsafe { bindings::device_iommu_capable((*self.as_ptr()).dev, cap) }
     }
 
-    /// Adds the device to sysfs as `vfioN`.
-    pub(crate) fn add(&self) -> Result {
-        // SAFETY: `init` initialised the device. It has not been added yet, so its name may be set.
+    /// Returns whether the driver has the callbacks that every driver needs on a kernel with
+    /// IOMMUFD.
+    pub(crate) fn can_use_iommufd(&self) -> bool {
+        let ops = self.ops();
+        ops.bind_iommufd.is_some()
+            && ops.unbind_iommufd.is_some()
+            && ops.attach_ioas.is_some()
+            && ops.detach_ioas.is_some()
+    }
+
+    /// Returns whether the parent is behind an IOMMU.
+    pub(super) fn has_iommu(&self) -> bool {
+        // SAFETY: The parent is valid, and its IOMMU does not change while a driver is bound.
+        !unsafe { (*(*self.as_ptr()).dev).iommu }.is_null()
+    }
+
+    /// Adds the device to sysfs as `vfioN`, or `noiommu-vfioN`. Its file, if it has one, gets
+    /// `number`.
+    pub(crate) fn add(&self, noiommu: bool, number: Option<&DevNumber>) -> Result {
+        let prefix = if noiommu { c"noiommu-" } else { c"" };
+        // SAFETY: `init` initialised the device. It has not been added yet, so its name and number
+        // may be set.
         unsafe {
             let dev = &raw mut (*self.as_ptr()).device;
             to_result(bindings::dev_set_name(
                 dev,
-                c"vfio%d".as_char_ptr(),
+                c"%svfio%d".as_char_ptr(),
+                prefix.as_char_ptr(),
                 self.index(),
             ))?;
+            (*dev).devt = number.map_or(0, DevNumber::as_raw);
             to_result(bindings::device_add(dev))
         }
     }

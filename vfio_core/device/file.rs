@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The file of an open device.
+//! The files of open devices: those that a group's file returns, and what they share with device
+//! files.
 
 use kernel::{
     fs::{
@@ -17,7 +18,10 @@ use kernel_ext::{
         InodeMapped,
         InodeRef, //
     },
-    bindings,
+    bindings::{
+        self,
+        vfio_device_bind_iommufd, //
+    },
     file_ops::{
         Borrowed,
         FileOperations,
@@ -35,34 +39,27 @@ use super::{
 };
 use crate::group::OpenDevice;
 
-pub(crate) static FILES: FileTable<DeviceFile> = FileTable::anonymous();
+pub(crate) static FILES: FileTable<GroupDeviceFile> = FileTable::anonymous();
 
-/// Returns the device of `file`, or `None` if `file` is not a device's file.
-pub(crate) fn file_device(file: &LocalFile) -> Option<&Device> {
-    Some(FILES.data(file)?.device())
-}
-
-/// The file operations of a device.
-pub(crate) struct DeviceFile;
+/// The file operations of a device that was opened through its group.
+pub(crate) struct GroupDeviceFile;
 
 #[vtable]
-impl FileOperations for DeviceFile {
+impl FileOperations for GroupDeviceFile {
     type Data = KBox<OpenDevice>;
 
     fn ioctl(open: &OpenDevice, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
         let device = open.device();
         if cmd == ioctl::VFIO_DEVICE_BIND_IOMMUFD {
-            // No driver supports it, so the device is not resumed for it.
-            return Err(ENOTTY);
+            // Only device files support it, so the device is not resumed for it.
+            return Err(if cfg!(CONFIG_VFIO_DEVICE_CDEV) {
+                refuse_bind(UserPtr::from_addr(arg))
+            } else {
+                ENOTTY
+            });
         }
         let _awake = device.resume()?;
-        match cmd {
-            ioctl::VFIO_DEVICE_FEATURE => feature::ioctl(device, UserPtr::from_addr(arg)),
-            ioctl::VFIO_DEVICE_GET_REGION_INFO => {
-                get_region_info(device, UserPtr::from_addr(arg)).map(|()| 0)
-            }
-            _ => device.ioctl(cmd, arg),
-        }
+        request(device, cmd, arg)
     }
 
     fn read(open: &OpenDevice, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
@@ -78,16 +75,48 @@ impl FileOperations for DeviceFile {
     }
 
     fn show_fdinfo(open: &OpenDevice, m: &SeqFile) {
-        open.device().with_sysfs_path(|path| {
-            kernel::seq_print!(m, "vfio-device-syspath: /sys{}\n", path);
-        });
+        show_fdinfo(open.device(), m);
     }
 }
 
-impl InodeMapped for DeviceFile {
+impl InodeMapped for GroupDeviceFile {
     fn inode<'a>(open: Borrowed<'a, Self>) -> InodeRef<'a> {
         open.device().inode()
     }
+}
+
+/// Returns the device of `file`, or `None` if `file` is not a device's file.
+pub(crate) fn file_device(file: &LocalFile) -> Option<&Device> {
+    if let Some(device) = super::cdev::file_device(file) {
+        return Some(device);
+    }
+    Some(FILES.data(file)?.device())
+}
+
+/// Returns the error of `VFIO_DEVICE_BIND_IOMMUFD`, with the argument `arg`, on the file of a
+/// device that was opened through its group.
+fn refuse_bind(arg: UserPtr) -> Error {
+    vfio_device_bind_iommufd::read_extensible(arg)
+        .err()
+        .unwrap_or(EINVAL)
+}
+
+/// Handles a request to an open device.
+pub(super) fn request(device: &Device, cmd: u32, arg: usize) -> Result<isize> {
+    match cmd {
+        ioctl::VFIO_DEVICE_FEATURE => feature::ioctl(device, UserPtr::from_addr(arg)),
+        ioctl::VFIO_DEVICE_GET_REGION_INFO => {
+            get_region_info(device, UserPtr::from_addr(arg)).map(|()| 0)
+        }
+        _ => device.ioctl(cmd, arg),
+    }
+}
+
+/// Prints the lines of a device for `/proc/PID/fdinfo/FD`.
+pub(super) fn show_fdinfo(device: &Device, m: &SeqFile) {
+    device.with_sysfs_path(|path| {
+        kernel::seq_print!(m, "vfio-device-syspath: /sys{}\n", path);
+    });
 }
 
 /// `VFIO_DEVICE_GET_REGION_INFO`: writes the structure, followed by the capability chain if it

@@ -13,11 +13,18 @@ pub(crate) use abi::{
 use kernel::prelude::*;
 use kernel_ext::{
     bindings,
-    iommu_driver::GroupType, //
+    iommu_driver::GroupType,
+    tree::Slot, //
 };
 
 use crate::{
-    device::Device,
+    device::{
+        cdev::{
+            self,
+            Unpublished, //
+        },
+        Device, //
+    },
     group::{
         registry,
         Group, //
@@ -31,10 +38,11 @@ use crate::{
 /// Returns `EINVAL` if no IOMMU confines the device and no-IOMMU mode is off, or if DMA through its
 /// IOMMU is not cache coherent, since userspace has no means to maintain coherency; `ENOMEM`.
 pub(crate) fn register_physical(device: &Device) -> Result {
+    check_driver(device)?;
     device.ensure_set()?;
     let group = registry::join_physical(device)?;
-    let confined = group.kind() == GroupType::Iommu;
-    if confined && !device.iommu_capable(bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY) {
+    let has_iommu = group.kind() == GroupType::Iommu;
+    if has_iommu && !device.iommu_capable(bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY) {
         dev_warn!(
             device.parent(),
             "vfio: not supported, because DMA through its IOMMU is not cache coherent\n"
@@ -42,24 +50,52 @@ pub(crate) fn register_physical(device: &Device) -> Result {
         registry::leave(device);
         return Err(EINVAL);
     }
-    register(device, &group)
+    let noiommu = cfg!(CONFIG_IOMMUFD_NOIOMMU) && !has_iommu && !device.has_iommu();
+    if noiommu {
+        dev_warn!(
+            device.parent(),
+            "Adding kernel taint for vfio-noiommu cdev\n"
+        );
+    }
+    register(device, &group, noiommu, has_iommu)
 }
 
 /// `vfio_register_emulated_iommu_dev()`: registers a device that does no DMA of its own. Its driver
 /// pins pages for it.
 pub(crate) fn register_emulated(device: &Device) -> Result {
+    check_driver(device)?;
     device.ensure_set()?;
     let group = registry::join_software(device, GroupType::Emulated)?;
-    register(device, &group)
+    register(device, &group, false, true)
 }
 
-fn register(device: &Device, group: &Group) -> Result {
-    device.add().inspect_err(|_| registry::leave(device))?;
+/// Checks that the driver of `device` works on this kernel.
+fn check_driver(device: &Device) -> Result {
+    if cfg!(CONFIG_IOMMUFD) && !device.can_use_iommufd() {
+        dev_warn!(
+            device.parent(),
+            "vfio: the driver lacks a callback for IOMMUFD: bind_iommufd, unbind_iommufd, attach_ioas or detach_ioas\n"
+        );
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+/// Registers `device`, which is in `group`, under a name that says whether it is `noiommu`. Without
+/// an IOMMU only privileged processes can open its file.
+fn register(device: &Device, group: &Group, noiommu: bool, has_iommu: bool) -> Result {
+    let prepare = || -> Result<_> {
+        let file = Unpublished::new(device, has_iommu)?;
+        let slot = Slot::new()?;
+        device.add(noiommu, file.as_ref().map(Unpublished::number))?;
+        Ok((file, slot))
+    };
+    let (file, slot) = prepare().inspect_err(|_| registry::leave(device))?;
     device.start_registration();
-    group.add_device(device).inspect_err(|_| {
-        device.del();
-        registry::leave(device);
-    })?;
+    if let Some(file) = file {
+        file.publish(device, has_iommu);
+    }
+    group.add_device(device, slot);
     #[cfg(CONFIG_VFIO_DEBUGFS)]
     device.show_debugfs();
     Ok(())
@@ -68,6 +104,7 @@ fn register(device: &Device, group: &Group) -> Result {
 /// Unregisters a device. Returns when the device has no users any more.
 pub(crate) fn unregister(device: &Device) {
     let group = registry::unlist_device(device);
+    cdev::remove(device);
     #[cfg(CONFIG_VFIO_DEBUGFS)]
     device.hide_debugfs();
     device.del();

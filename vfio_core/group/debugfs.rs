@@ -124,7 +124,7 @@ impl Group {
             Some(Err(e)) if e == ENODEV => f.write_str("removed\n"),
             Some(Err(e)) => f.write_fmt(fmt!("error {}\n", e.to_errno())),
             None => {
-                let holder = self.user.lock().as_ref().map(Holder::seen);
+                let holder = self.users.lock().of_group().map(Holder::seen);
                 write_holder(f, holder)?;
                 f.write_str("a request is in progress: read this file again\n")
             }

@@ -23,6 +23,7 @@ use kernel::{
 use kernel_ext::{
     anon_file,
     bindings,
+    iommu::Group as IommuGroup,
     iommu_driver::GroupType,
     mm::may_warn,
     module::ModuleRef,
@@ -37,6 +38,7 @@ use super::{
     holder::Holder,
     reason::Reason,
     Group,
+    GroupIommu,
     GroupState,
     Translation, //
 };
@@ -44,7 +46,11 @@ use crate::{
     device::{
         file::FILES,
         registration::RegistrationRef,
-        set::Opened,
+        set::{
+            AddressSpace,
+            Opened,
+            SetGuard, //
+        },
         Device, //
     },
     kvm::Kvm, //
@@ -54,7 +60,7 @@ use crate::{
 pub(super) struct Session {
     pub(super) device: ARef<Device>,
     pub(super) holder: Holder,
-    opened: Opened,
+    pub(super) opened: Opened,
     _driver: ModuleRef,
     _group_file: ARef<File>,
 }
@@ -92,6 +98,45 @@ fn warn_noiommu(device: &Device) {
     }
 }
 
+/// Attaches a device that was just opened to the address space that its iommufd has for VFIO
+/// containers. Closes the device on failure.
+fn attach(set: &mut SetGuard<'_>, opened: Opened) -> Result<Opened> {
+    let AddressSpace::Iommufd(context) = opened.space() else {
+        return Ok(opened);
+    };
+    let attached = context
+        .compat_ioas()
+        .and_then(|mut ioas| set.attach_ioas(&opened, &mut ioas));
+    match attached {
+        Ok(()) => Ok(opened),
+        Err(e) => {
+            set.close(opened);
+            Err(e)
+        }
+    }
+}
+
+impl GroupState {
+    /// Returns whether `device` may be opened in `iommu`. If it is open already, it must be open
+    /// there. So must be all devices of an emulated group, which are not isolated from each other;
+    /// IOMMUFD itself ensures this for other groups.
+    fn opens_in(&self, device: &Device, kind: GroupType, iommu: &GroupIommu) -> bool {
+        let matters = |session: &&Session| {
+            kind == GroupType::Emulated || core::ptr::eq(&*session.device, device)
+        };
+        let mut sessions = self.sessions.iter().filter(matters);
+        sessions.all(|session| match (session.opened.space(), iommu) {
+            // A group with a device that is open in a container does not leave it.
+            (AddressSpace::Container(_), GroupIommu::Container(_)) => true,
+            (
+                AddressSpace::Iommufd(former) | AddressSpace::Untranslated(former),
+                GroupIommu::Iommufd(context),
+            ) => former == context,
+            _ => false,
+        })
+    }
+}
+
 impl Group {
     /// `VFIO_GROUP_GET_DEVICE_FD`: opens the device that the name at `arg` selects, and returns its
     /// file descriptor. `group_file` is the group's file that the caller used.
@@ -101,12 +146,15 @@ impl Group {
         arg: UserPtr,
     ) -> Result<isize> {
         let mut name = UserString::copy(arg, PAGE_SIZE)?;
-        let find = |device: &ARef<Device>| match device.matches(&mut name) {
+        let mut find = |device: &ARef<Device>| match device.matches(&mut name) {
             Ok(false) => None,
             Ok(true) => device.try_get_registration().map(Ok),
             Err(e) => Some(Err(e)),
         };
-        let device = group.devices.lock().iter().find_map(find).ok_or(ENODEV)??;
+        let devices = group.devices.lock();
+        let found = devices.iter().find_map(|(_, device)| find(device));
+        let device = found.ok_or(ENODEV)??;
+        drop(devices);
         let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
         let number = fd.reserved_fd();
         let open = Group::open_device(group, device, group_file)?;
@@ -126,9 +174,10 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// Returns `EINVAL` if the group has no container or the container no address space; `EPERM` if
-    /// the group has no IOMMU and the caller lacks `CAP_SYS_RAWIO`; `ENODEV` if the driver is being
-    /// unbound or unloaded; `ENOMEM`; or the driver's error.
+    /// Returns `EINVAL` if the group has no container or iommufd, or the container no address
+    /// space; `EPERM` if the group has no IOMMU, and the caller lacks `CAP_SYS_RAWIO` or the iommufd
+    /// translates; `EBUSY` if the device is open in another iommufd; `ENODEV` if the driver is
+    /// being unbound or unloaded; `ENOMEM`; or an error of the driver or of IOMMUFD.
     fn open_device(
         group: &Arc<Group>,
         device: RegistrationRef,
@@ -137,28 +186,25 @@ impl Group {
         const REQUEST: &str = "VFIO_GROUP_GET_DEVICE_FD";
         let slot = KBox::new_uninit(GFP_KERNEL_ACCOUNT)?;
         let mut state = group.state.lock();
-        let Some(container) = state.container.clone() else {
+        let Some(iommu) = state.iommu.clone() else {
             return Err(group.fail(&state, REQUEST, Reason::NoContainer));
         };
+        if !state.opens_in(&device, group.kind, &iommu) {
+            return Err(group.fail(&state, REQUEST, Reason::InFormerIommufd));
+        }
         let mut set = device.lock_set();
         if !set.add_file() {
             state.sessions.reserve(1, GFP_KERNEL)?;
             let driver = device.driver_module().ok_or(ENODEV)?;
-            let Some(iommu) = container.iommu() else {
-                return Err(group.fail(&state, REQUEST, Reason::NoAddressSpace));
-            };
-            if group.kind == GroupType::NoIommu && !Capability::SysRawio.held() {
-                return Err(group.fail(&state, REQUEST, Reason::NoRight));
-            }
-            let translation = Translation {
-                iommu: iommu.clone(),
-                group: state.iommu_group.clone().ok_or(ENODEV)?,
-            };
-            let former = group.translation.lock().replace(translation);
-            drop(former);
+            let space = group
+                .address_space(&iommu)
+                .map_err(|reason| group.fail(&state, REQUEST, reason))?;
+            let iommu_group = state.iommu_group.clone().ok_or(ENODEV)?;
+            group.set_translation(&space, iommu_group);
             let kvm = group.kvm.lock().as_ref().and_then(Kvm::get);
             let opened = set
-                .open(iommu, kvm)
+                .open(space, kvm)
+                .and_then(|opened| attach(&mut set, opened))
                 .inspect_err(|_| group.drop_translation_if_closed(&state))?;
             let session = Session {
                 device: (&*device).into(),
@@ -191,9 +237,46 @@ impl Group {
         self.drop_translation_if_closed(&state);
     }
 
-    /// Drops the address space for drivers if no device is open.
+    /// Returns the address space for devices that are opened while the group is in `iommu`.
+    fn address_space(&self, iommu: &GroupIommu) -> Result<AddressSpace, Reason> {
+        let noiommu = self.kind == GroupType::NoIommu;
+        match iommu {
+            GroupIommu::Container(container) => {
+                let iommu = container.iommu().ok_or(Reason::NoAddressSpace)?;
+                if noiommu && !Capability::SysRawio.held() {
+                    return Err(Reason::NoRight);
+                }
+                Ok(AddressSpace::Container(iommu))
+            }
+            GroupIommu::Iommufd(context) if noiommu => {
+                if !Capability::SysRawio.held() {
+                    return Err(Reason::NoRight);
+                }
+                if context.compat_ioas().is_ok() {
+                    return Err(Reason::Translated);
+                }
+                Ok(AddressSpace::Untranslated(context.clone()))
+            }
+            GroupIommu::Iommufd(context) => Ok(AddressSpace::Iommufd(context.clone())),
+        }
+    }
+
+    /// Lets drivers use `space` if it is of a container.
+    fn set_translation(&self, space: &AddressSpace, group: ARef<IommuGroup>) {
+        let AddressSpace::Container(iommu) = space else {
+            return;
+        };
+        let translation = Translation {
+            iommu: iommu.clone(),
+            group,
+        };
+        let former = self.translation.lock().replace(translation);
+        drop(former);
+    }
+
+    /// Drops the address space for drivers if no device is open in it.
     fn drop_translation_if_closed(&self, state: &GroupState) {
-        if state.sessions.is_empty() {
+        if state.session_in_container().is_none() {
             let last = self.translation.lock().take();
             drop(last);
         }

@@ -20,6 +20,7 @@ use kernel_ext::{
         OpenNode, //
     },
     iommu_driver::GroupType,
+    iommufd::Context,
     task::Capability,
     uapi::{
         self,
@@ -91,8 +92,8 @@ impl OpenGroup {
     ///
     /// # Errors
     ///
-    /// Returns `EBUSY` if the group already has a user; `ENODEV` after the last device has left;
-    /// `EPERM` if the group has no IOMMU and the caller lacks `CAP_SYS_RAWIO`.
+    /// Returns `EBUSY` if the group or one of its devices has a user; `ENODEV` after the last device
+    /// has left; `EPERM` if the group has no IOMMU and the caller lacks `CAP_SYS_RAWIO`.
     fn open(group: &Arc<Group>) -> Result<Self> {
         let state = group.state.lock();
         if state.iommu_group.is_none() {
@@ -106,7 +107,7 @@ impl OpenGroup {
                 group: group.clone(),
                 user: Some(user),
             }),
-            Err(holder) => Err(group.fail(&state, "open", Reason::OpenBy(holder))),
+            Err(reason) => Err(group.fail(&state, "open", reason)),
         }
     }
 }
@@ -114,7 +115,7 @@ impl OpenGroup {
 impl Drop for OpenGroup {
     fn drop(&mut self) {
         let mut state = self.group.state.lock();
-        state.leave_container(|_| true);
+        state.leave();
         // The user is dropped with `state` locked, so that a thread that waits for `state` to open
         // the group finds no user.
         drop(self.user.take());
@@ -134,7 +135,7 @@ impl Group {
         if state.is_viable()? {
             flags |= bindings::VFIO_GROUP_FLAGS_VIABLE;
         }
-        if state.container.is_some() {
+        if state.iommu.is_some() {
             flags |= bindings::VFIO_GROUP_FLAGS_CONTAINER_SET;
         }
         Ok(flags)
@@ -144,20 +145,25 @@ impl Group {
         let fd: i32 = uapi::read(arg)?;
         let file = LocalFile::fget(fd as u32)?;
         let mut state = self.state.lock();
-        if state.container.is_some() {
-            return Err(self.fail(&state, "VFIO_GROUP_SET_CONTAINER", Reason::InContainer));
+        if let Some(reason) = state.joined() {
+            return Err(self.fail(&state, "VFIO_GROUP_SET_CONTAINER", reason));
         }
         if state.iommu_group.is_none() {
             return Err(ENODEV);
         }
-        let container: Arc<Container> = Container::from_file(&file).ok_or(EBADFD)?.into();
-        self.join_container(&mut state, &container)
+        match Container::from_file(&file) {
+            Some(container) => self.join_container(&mut state, &container.into()),
+            None => {
+                let context = Context::of_file(&file).map_err(|_| EBADFD)?;
+                self.join_iommufd(&mut state, context)
+            }
+        }
     }
 
     /// Forwards a request to the address space's backend, which may support it.
     fn backend_ioctl(&self, cmd: u32, arg: UserPtr) -> Result<isize> {
-        let container = self.state.lock().container.clone().ok_or(EINVAL)?;
-        let iommu = container.iommu().ok_or(EINVAL)?;
+        let container = self.state.lock().container().cloned();
+        let iommu = container.and_then(|c| c.iommu()).ok_or(EINVAL)?;
         iommu.ioctl(cmd, arg.as_const_ptr() as usize)
     }
 
@@ -166,7 +172,7 @@ impl Group {
         state
             .may_leave()
             .map_err(|reason| self.fail(&state, "VFIO_GROUP_UNSET_CONTAINER", reason))?;
-        state.leave_container(|_| true);
+        state.leave();
         Ok(())
     }
 }

@@ -57,8 +57,8 @@ struct Offered {
 }
 
 impl Group {
-    /// `VFIO_GROUP_GET_DEVICES`
-    pub(super) fn get_devices(&self, arg: UserPtr) -> Result {
+    /// `VFIO_GROUP_GET_DEVICES`, of the group's file or of the file of one of its devices
+    pub(crate) fn get_devices(&self, arg: UserPtr) -> Result {
         let mut header = vfio_group_devices::read(arg)?;
         let room = (header.argsz as usize)
             .checked_sub(HEADER_SIZE)
@@ -85,19 +85,19 @@ impl Group {
     pub(super) fn snapshot(&self, state: impl Deref<Target = GroupState>) -> Result<Snapshot> {
         let iommu_group = state.iommu_group.clone().ok_or(ENODEV)?;
         let mut offered = KVec::new();
-        for device in self.devices.lock().iter() {
-            offered.push(
-                Offered {
-                    parent: device.parent(),
-                    described: describe_offered(device, state.holder_of(device)),
-                },
-                GFP_KERNEL,
-            )?;
+        for (_, device) in self.devices.lock().iter() {
+            let holder = match state.holder_of(device) {
+                Some(holder) => Some(holder.seen()),
+                None => self.users.lock().holder_of(device).map(Holder::seen),
+            };
+            let described = describe_offered(device, holder);
+            let parent = device.parent();
+            offered.push(Offered { parent, described }, GFP_KERNEL)?;
         }
         let mut snapshot = Snapshot {
             viable: state.is_viable()?,
-            in_container: state.container.is_some(),
-            holder: self.user.lock().as_ref().map(Holder::seen),
+            in_container: state.iommu.is_some(),
+            holder: self.users.lock().of_group().map(Holder::seen),
             members: KVec::new(),
         };
         drop(state);
@@ -115,13 +115,13 @@ impl Group {
 }
 
 /// Describes a device that is registered with VFIO.
-fn describe_offered(device: &Device, holder: Option<&Holder>) -> vfio_group_device {
+fn describe_offered(device: &Device, holder: Option<SeenHolder>) -> vfio_group_device {
     let mut member = named(device.parent());
     member.state = bindings::VFIO_GROUP_DEVICE_VFIO;
     if let Binding::Kernel(driver) | Binding::Unmanaged(driver) = Binding::of(device.parent()) {
         copy_string(&mut member.driver, driver.as_str().as_bytes());
     }
-    if let Some(holder) = holder.map(Holder::seen) {
+    if let Some(holder) = holder {
         member.holder_pid = holder.pid;
         member.holder_comm = holder.comm;
         member.held_ms = holder.held_ms;

@@ -1,24 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The holders of groups and devices, for log messages and for requests that report them. The
-//! holder of a group is its user; a group has at most one at a time.
+//! The users of groups and of their devices, and who they are, for log messages and for requests
+//! that report them.
 
 use kernel::{
     fmt,
     prelude::*,
     str::BStr,
-    sync::Arc,
+    sync::{
+        aref::ARef,
+        Arc, //
+    },
     time::{
         Instant,
         Monotonic, //
     }, //
 };
-use kernel_ext::task::{
-    ProcessId,
-    TaskLabel, //
+use kernel_ext::{
+    iommu_driver::GroupType,
+    iommufd::Context,
+    task::{
+        ProcessId,
+        TaskLabel, //
+    }, //
 };
 
-use super::Group;
+use super::{
+    reason::Reason,
+    Group, //
+};
+use crate::device::Device;
 
 /// The task that opened a group or device, and the time at which it did.
 pub(crate) struct Holder {
@@ -93,35 +104,159 @@ impl fmt::Display for SeenHolder {
     }
 }
 
-/// The only user of a group, until the value is dropped: `opened_file` of `struct vfio_group`.
+/// The users of a group: one of the whole group, or those that use devices of the group through
+/// files of their own.
 ///
-/// The user is a process that opened the group's file, or a thread that moves a device between
-/// groups. Claiming a group takes only the lock `user`, which is held briefly. It does not wait for
-/// requests of another user, which hold the group's `state` and which userspace can prolong at
+/// Becoming a user takes only the lock of this structure, which is held briefly. It does not wait
+/// for requests of another user, which hold the group's `state` and which userspace can prolong at
 /// will.
+pub(super) struct Users {
+    /// The process that opened the group's file, or a thread that moves a device to another group.
+    group: Option<Holder>,
+    /// One entry for each [`DeviceUser`].
+    devices: KVec<DeviceEntry>,
+    next_id: u64,
+}
+
+/// A process that uses a device through the device's own file, or is about to.
+struct DeviceEntry {
+    id: u64,
+    device: ARef<Device>,
+    holder: Holder,
+    /// Set when the device is about to be bound.
+    context: Option<Context>,
+}
+
+impl Users {
+    pub(super) const fn new() -> Self {
+        Self {
+            group: None,
+            devices: KVec::new(),
+            next_id: 0,
+        }
+    }
+
+    /// Returns the user of the whole group.
+    pub(super) fn of_group(&self) -> Option<&Holder> {
+        self.group.as_ref()
+    }
+
+    /// Returns a device that is used through its own file.
+    pub(super) fn device(&self) -> Option<ARef<Device>> {
+        Some(self.devices.first()?.device.clone())
+    }
+
+    /// Returns the process that uses `device` through its own file.
+    pub(super) fn holder_of(&self, device: &Device) -> Option<&Holder> {
+        let same =
+            |entry: &&DeviceEntry| entry.context.is_some() && core::ptr::eq(&*entry.device, device);
+        Some(&self.devices.iter().find(same)?.holder)
+    }
+}
+
+/// The only user of a group, until the value is dropped: `opened_file` of `struct vfio_group`.
 ///
 /// # Invariants
 ///
-/// The group's `user` was set for this value.
+/// The group's user was set for this value.
 pub(super) struct User(Arc<Group>);
 
 impl User {
-    /// Makes the caller the user of `group`, or returns the group's current user.
-    pub(super) fn claim(group: &Arc<Group>) -> Result<Self, HolderLabel> {
-        let mut user = group.user.lock();
-        if let Some(holder) = &*user {
-            return Err(holder.label());
+    /// Makes the caller the user of `group`, or returns why it can't be: a current user.
+    pub(super) fn claim(group: &Arc<Group>) -> Result<Self, Reason> {
+        let mut users = group.users.lock();
+        if let Some(holder) = &users.group {
+            return Err(Reason::OpenBy(holder.label()));
         }
-        *user = Some(Holder::current());
-        // INVARIANT: `user` was set above.
+        if let Some(entry) = users.devices.first() {
+            return Err(Reason::DeviceOpenBy(entry.holder.label()));
+        }
+        users.group = Some(Holder::current());
+        // INVARIANT: The user was set above.
         Ok(Self(group.clone()))
     }
 }
 
 impl Drop for User {
     fn drop(&mut self) {
-        let former = self.0.user.lock().take();
+        let former = self.0.users.lock().group.take();
         drop(former);
+    }
+}
+
+/// A user of a device through the device's own file, until the value is dropped: counted in
+/// `cdev_device_open_cnt` of `struct vfio_group`. Meanwhile the group has no other kind of user.
+///
+/// # Invariants
+///
+/// One entry of the group's users has this `id`.
+pub(crate) struct DeviceUser {
+    group: Arc<Group>,
+    id: u64,
+}
+
+impl DeviceUser {
+    /// Makes the caller a user of `device`, which is in `group`.
+    ///
+    /// # Errors
+    ///
+    /// Returns `EBUSY` if the group has a user, which the log names; `ENOMEM`.
+    pub(super) fn claim(group: &Arc<Group>, device: &Device) -> Result<Self> {
+        let mut users = group.users.lock();
+        if let Some(holder) = &users.group {
+            let reason = Reason::OpenBy(holder.label());
+            drop(users);
+            return Err(group.refuse_bind(device, reason));
+        }
+        let id = users.next_id;
+        users.next_id = id.wrapping_add(1);
+        let entry = DeviceEntry {
+            id,
+            device: device.into(),
+            holder: Holder::current(),
+            context: None,
+        };
+        users.devices.push(entry, GFP_KERNEL)?;
+        // INVARIANT: The entry was just added.
+        Ok(Self {
+            group: group.clone(),
+            id,
+        })
+    }
+
+    /// Records that the device, which is `device`, is used with `context`.
+    ///
+    /// # Errors
+    ///
+    /// Returns `EPERM` if another device of an emulated group is used with another iommufd, since
+    /// the group's devices are not isolated from each other. IOMMUFD itself ensures this for other
+    /// groups. The log has the reason.
+    pub(crate) fn use_iommufd(&mut self, device: &Device, context: &Context) -> Result {
+        let mut users = self.group.users.lock();
+        let elsewhere = |entry: &DeviceEntry| {
+            let other = entry.context.as_ref();
+            entry.id != self.id && other.is_some_and(|other| other != context)
+        };
+        if self.group.kind == GroupType::Emulated && users.devices.iter().any(elsewhere) {
+            drop(users);
+            let reason = Reason::PeerInOtherIommufd;
+            return Err(self.group.refuse_bind(device, reason));
+        }
+        let mut entries = users.devices.iter_mut();
+        if let Some(entry) = entries.find(|entry| entry.id == self.id) {
+            entry.context = Some(context.clone());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for DeviceUser {
+    fn drop(&mut self) {
+        let mut users = self.group.users.lock();
+        let place = users.devices.iter().position(|entry| entry.id == self.id);
+        let entry = place.map(|place| users.devices.remove(place));
+        drop(users);
+        drop(entry);
     }
 }
 

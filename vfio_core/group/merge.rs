@@ -25,6 +25,7 @@ use super::{
     file_group,
     reason::Reason,
     Group,
+    GroupIommu,
     GroupState, //
 };
 use crate::container::{
@@ -40,10 +41,10 @@ impl Group {
         let file = LocalFile::fget(fd)?;
         let other = file_group(&file).ok_or(EINVAL)?;
         let (mut state, mut others) = lock_both(&self.state, &other.state).ok_or(EINVAL)?;
-        if others.container.is_some() {
-            return Err(other.fail(&others, "VFIO_GROUP_MERGE", Reason::InContainer));
+        if let Some(reason) = others.joined() {
+            return Err(other.fail(&others, "VFIO_GROUP_MERGE", reason));
         }
-        self.with_container(&mut state, |container| {
+        self.with_container("VFIO_GROUP_MERGE", &mut state, |container| {
             other
                 .join_container(&mut others, container)
                 .map_err(busy_if_in_use)
@@ -57,7 +58,7 @@ impl Group {
         let reason = match state.may_leave() {
             Ok(()) if state.leave_container(|members| members > 1) => return Ok(()),
             Ok(()) => Reason::Alone,
-            Err(_) if state.container.as_ref().is_some_and(alone) => Reason::Alone,
+            Err(_) if state.container().is_some_and(alone) => Reason::Alone,
             Err(reason) => reason,
         };
         Err(self.fail(&state, "VFIO_GROUP_UNMERGE", reason))
@@ -68,11 +69,11 @@ impl Group {
         let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
         let mut state = self.state.lock();
         let foreign = |container: &Arc<Container>| !container.is_reached_by_groups();
-        if state.container.as_ref().is_some_and(foreign) {
+        if state.container().is_some_and(foreign) {
             let reason = Reason::ForeignContainer;
             return Err(self.fail(&state, "VFIO_GROUP_GET_IOMMU_FD", reason));
         }
-        let file = self.with_container(&mut state, |container| {
+        let file = self.with_container("VFIO_GROUP_GET_IOMMU_FD", &mut state, |container| {
             let file = Container::open_file(container.clone())?;
             container.ensure_iommu(bindings::VFIO_TYPE1v2_IOMMU as usize)?;
             Ok(file)
@@ -83,16 +84,21 @@ impl Group {
         Ok(number as isize)
     }
 
-    /// Calls `f` with the group's container. If the group is in no container, creates one for it,
-    /// and removes the group again if `f` fails. The caller holds `state` throughout, so no other
-    /// request uses a container that is removed.
+    /// Calls `f` with the group's container, for `request`. If the group is in no container, creates
+    /// one for it, and removes the group again if `f` fails. The caller holds `state` throughout, so
+    /// no other request uses a container that is removed.
     fn with_container<T>(
         &self,
+        request: &str,
         state: &mut GroupState,
         f: impl FnOnce(&Arc<Container>) -> Result<T>,
     ) -> Result<T> {
-        if let Some(container) = &state.container {
-            return f(container);
+        match &state.iommu {
+            Some(GroupIommu::Container(container)) => return f(container),
+            Some(GroupIommu::Iommufd(_)) => {
+                return Err(self.fail(state, request, Reason::InIommufd));
+            }
+            None => {}
         }
         let container = Container::new(Handle::Groups)?;
         self.join_container(state, &container)

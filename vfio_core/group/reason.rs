@@ -15,8 +15,10 @@ use kernel_ext::{
 use super::{
     holder::HolderLabel,
     Group,
+    GroupIommu,
     GroupState, //
 };
+use crate::device::Device;
 
 /// The reason why a request fails.
 #[derive(Clone, Copy)]
@@ -27,6 +29,14 @@ pub(super) enum Reason {
     DeviceOpenBy(HolderLabel),
     /// The group is in a container.
     InContainer,
+    /// The group is in an iommufd.
+    InIommufd,
+    /// The device is open in another iommufd than that which the group is in now.
+    InFormerIommufd,
+    /// Another device of the group is bound to another iommufd.
+    PeerInOtherIommufd,
+    /// The group has no IOMMU, but its iommufd translates addresses.
+    Translated,
     /// The group is in no container.
     NoContainer,
     /// The group's container has no address space.
@@ -42,8 +52,9 @@ pub(super) enum Reason {
 impl Reason {
     fn error(self) -> Error {
         match self {
-            Self::OpenBy(_) | Self::DeviceOpenBy(_) => EBUSY,
-            Self::NoRight | Self::ForeignContainer => EPERM,
+            Self::OpenBy(_) | Self::DeviceOpenBy(_) | Self::InFormerIommufd => EBUSY,
+            Self::NoRight | Self::ForeignContainer | Self::Translated => EPERM,
+            Self::PeerInOtherIommufd => EPERM,
             _ => EINVAL,
         }
     }
@@ -62,6 +73,18 @@ impl fmt::Display for Reason {
             Self::InContainer => {
                 f.write_str("it is in a container; use VFIO_GROUP_UNSET_CONTAINER first")
             }
+            Self::InIommufd => {
+                f.write_str("it is in an iommufd; use VFIO_GROUP_UNSET_CONTAINER first")
+            }
+            Self::InFormerIommufd => f.write_str(
+                "it is open in an iommufd that the group has left; close it there first",
+            ),
+            Self::PeerInOtherIommufd => f.write_str(
+                "another device of the group is bound to another iommufd; use the same iommufd",
+            ),
+            Self::Translated => f.write_str(
+                "it has no IOMMU, but the iommufd translates addresses for VFIO containers; use another iommufd",
+            ),
             Self::NoContainer => {
                 f.write_str("it is in no container; use VFIO_GROUP_SET_CONTAINER first")
             }
@@ -94,33 +117,62 @@ impl Group {
 
     fn print(&self, state: &GroupState, group: &IommuGroup, request: &str, reason: Reason) {
         let open = match reason {
-            Reason::DeviceOpenBy(_) => state.sessions.first().map(|session| &session.device),
+            Reason::DeviceOpenBy(_) => match state.sessions.first() {
+                Some(session) => Some(session.device.clone()),
+                None => self.users.lock().device(),
+            },
             _ => None,
         };
         let devices = self.devices.lock();
-        if let Some(device) = open.or(devices.first()) {
-            dev_warn!(
-                device.parent(),
-                "group {}: {} refused: {}\n",
-                group.id(),
-                request,
-                reason
-            );
+        let first = || devices.iter().map(|(_, device)| device.clone()).next();
+        if let Some(device) = open.or_else(first) {
+            print(&device, group.id(), request, reason);
         }
+    }
+
+    /// Logs why `device`, which is in this group, can't be bound to an iommufd. Returns the
+    /// matching error. The message is rate-limited.
+    pub(super) fn refuse_bind(&self, device: &Device, reason: Reason) -> Error {
+        if may_warn() {
+            print(device, self.id, "VFIO_DEVICE_BIND_IOMMUFD", reason);
+        }
+        reason.error()
     }
 }
 
+fn print(device: &Device, group: i32, request: &str, reason: Reason) {
+    dev_warn!(
+        device.parent(),
+        "group {}: {} refused: {}\n",
+        group,
+        request,
+        reason
+    );
+}
+
 impl GroupState {
-    /// Returns whether the group can leave its container.
+    /// Returns the reason why the group can't join a container or an iommufd, if it is in one.
+    pub(super) fn joined(&self) -> Option<Reason> {
+        Some(match self.iommu.as_ref()? {
+            GroupIommu::Container(_) => Reason::InContainer,
+            GroupIommu::Iommufd(_) => Reason::InIommufd,
+        })
+    }
+
+    /// Returns whether the group can leave its container or iommufd. It can leave an iommufd at any
+    /// time, because devices that are open stay bound to it.
     ///
     /// # Errors
     ///
-    /// Returns the reason if the group is in no container or one of its devices is open.
+    /// Returns the reason if the group is in neither, or is in a container and one of its devices
+    /// is open.
     pub(super) fn may_leave(&self) -> Result<(), Reason> {
-        if self.container.is_none() {
-            return Err(Reason::NoContainer);
+        match self.iommu {
+            None => return Err(Reason::NoContainer),
+            Some(GroupIommu::Iommufd(_)) => return Ok(()),
+            Some(GroupIommu::Container(_)) => {}
         }
-        match self.sessions.first() {
+        match self.session_in_container() {
             Some(session) => Err(Reason::DeviceOpenBy(session.holder.label())),
             None => Ok(()),
         }

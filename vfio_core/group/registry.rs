@@ -29,7 +29,10 @@ use super::{
     abi::GROUPS,
     debugfs,
     file::FILES,
-    holder::User,
+    holder::{
+        DeviceUser,
+        User, //
+    },
     Group,
     CLASS, //
 };
@@ -49,11 +52,17 @@ pub(crate) struct Registry {
 
 /// A group and its device node.
 struct Entry {
-    node: NodeRegistration<Arc<Group>>,
-    minor: u32,
+    /// `None` on a kernel without `/dev/vfio/N`.
+    node: Option<GroupNode>,
     group: Arc<Group>,
     /// The number of registered devices.
     devices: usize,
+}
+
+/// The device node of a group.
+struct GroupNode {
+    node: NodeRegistration<Arc<Group>>,
+    minor: u32,
 }
 
 impl Registry {
@@ -98,22 +107,30 @@ impl Registry {
 
     /// Adds a group for its first device, and creates its node.
     pub(super) fn add(&mut self, group: Arc<Group>) -> Result {
-        let class = self.class.clone().ok_or(ENODEV)?;
-        let region = self.region.as_ref().ok_or(ENODEV)?;
-        let name = group.name()?;
         let slot = Slot::new()?;
-        let minor = self.minors.alloc()?;
-        let node = Region::number(region, minor)
-            .and_then(|number| NodeRegistration::new(class, &FILES, number, &name, group.clone()))
-            .inspect_err(|_| self.minors.free(minor))?;
+        let node = if cfg!(CONFIG_VFIO_GROUP) {
+            Some(self.new_node(&group)?)
+        } else {
+            None
+        };
         let entry = Entry {
             node,
-            minor,
             group,
             devices: 1,
         };
         self.entries.insert(slot.fill(entry.group.id, entry));
         Ok(())
+    }
+
+    fn new_node(&mut self, group: &Arc<Group>) -> Result<GroupNode> {
+        let class = self.class.clone().ok_or(ENODEV)?;
+        let region = self.region.as_ref().ok_or(ENODEV)?;
+        let name = group.name()?;
+        let minor = self.minors.alloc()?;
+        let node = Region::number(region, minor)
+            .and_then(|number| NodeRegistration::new(class, &FILES, number, &name, group.clone()))
+            .inspect_err(|_| self.minors.free(minor))?;
+        Ok(GroupNode { node, minor })
     }
 
     /// Decrements the device count. Removes the group and its node when the count becomes zero.
@@ -124,8 +141,10 @@ impl Registry {
             return None;
         }
         let entry = self.entries.remove(&group.id)?;
-        drop(entry.node);
-        self.minors.free(entry.minor);
+        if let Some(GroupNode { node, minor }) = entry.node {
+            drop(node);
+            self.minors.free(minor);
+        }
         Some(RemovedGroup(entry.group))
     }
 }
@@ -246,7 +265,8 @@ pub(crate) fn move_device(
     };
     // Both groups count and list the device until it is removed from one of them. It cannot be
     // opened meanwhile because both groups have a user.
-    let moved = to.add_device(device).and_then(|()| {
+    let moved = Slot::new().and_then(|slot| {
+        to.add_device(device, slot);
         IommuGroup::move_device(device.parent(), iommu_group)
             .inspect_err(|_| to.remove_device(device))
     });
@@ -271,6 +291,23 @@ pub(crate) fn unlist_device(device: &Device) -> Option<Arc<Group>> {
     Some(group)
 }
 
+/// Returns the group of `device`, unless the device is being unregistered.
+pub(crate) fn group_of(device: &Device) -> Option<Arc<Group>> {
+    device.group(&GROUPS.lock())
+}
+
+/// Makes the caller a user of `device` through a file of its own. The device does not change its
+/// group until the result is dropped.
+///
+/// # Errors
+///
+/// Those of [`DeviceUser::claim`]; `ENODEV` if the device is not registered any more.
+pub(crate) fn use_device(device: &Device) -> Result<DeviceUser> {
+    let groups = GROUPS.lock();
+    let group = device.group(&groups).ok_or(ENODEV)?;
+    DeviceUser::claim(&group, device)
+}
+
 /// Removes `device` from its group. The device is not registered any more.
 pub(crate) fn leave(device: &Device) {
     let mut groups = GROUPS.lock();
@@ -292,13 +329,16 @@ pub(crate) struct GroupClass(());
 impl GroupClass {
     /// Registers the class, allocates the device numbers, and creates the directory in `debug`.
     pub(crate) fn new(debug: &Dir) -> Result<Self> {
-        let class = Arc::new(CLASS.register()?, GFP_KERNEL)?;
-        let region = Region::new(c"vfio", Region::ALL_MINORS)?;
         debugfs::create_folder(debug)?;
-        let mut groups = GROUPS.lock();
-        groups.class = Some(class);
-        groups.region = Some(region);
-        Ok(Self(()))
+        let this = Self(());
+        if cfg!(CONFIG_VFIO_GROUP) {
+            let class = Arc::new(CLASS.register()?, GFP_KERNEL)?;
+            let region = Region::new(c"vfio", Region::ALL_MINORS)?;
+            let mut groups = GROUPS.lock();
+            groups.class = Some(class);
+            groups.region = Some(region);
+        }
+        Ok(this)
     }
 }
 

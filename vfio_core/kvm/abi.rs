@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The KVM instance that is associated with a group, for drivers that use `vfio_device.kvm`.
+//! The KVM instance that is associated with a group or a device file, for drivers that use `vfio_device.kvm`.
 //!
 //! VFIO must not depend on the KVM module. It looks up KVM's functions at run time, which also pins
 //! the module.
@@ -20,7 +20,7 @@ use kernel_ext::{
     symbol::Symbol, //
 };
 
-/// A KVM instance that is associated with a group.
+/// A KVM instance that is associated with a group or a device file.
 ///
 /// # Invariants
 ///

@@ -16,14 +16,16 @@ use kernel_ext::{
     mm::may_warn, //
 };
 
+#[cfg(CONFIG_IOMMUFD)]
+use super::standard::access_of_open;
 use super::Device;
 use crate::group::Translation;
 
 /// The maximum number of pages per pin or unpin call: `VFIO_PIN_PAGES_MAX_ENTRIES`.
 const MAX_PAGES: c_int = (PAGE_SIZE / core::mem::size_of::<usize>()) as c_int;
 
-/// Returns the address space of a device, or `None` if the device is not open. Another device of
-/// its group may be open nevertheless.
+/// Returns the address space of a container in which a device is open, or `None` if the device is
+/// not open. Another device of its group may be open nevertheless.
 ///
 /// # Safety
 ///
@@ -57,6 +59,14 @@ pub(crate) unsafe fn pin_pages(
     if pages.is_null() || npage == 0 || device.ops().dma_unmap.is_none() {
         return Err(EINVAL);
     }
+    #[cfg(CONFIG_IOMMUFD)]
+    // SAFETY: By this function's contract.
+    if let Some(access) = unsafe { access_of_open(device) } {
+        let count = usize::try_from(npage).map_err(|_| EINVAL)?;
+        let write = prot as u32 & bindings::IOMMU_WRITE != 0;
+        // SAFETY: By this function's contract.
+        return unsafe { access.pin_pages(iova, count, pages, write) }.map(|()| npage);
+    }
     // SAFETY: By this function's contract.
     let Translation { iommu, group } = unsafe { translation(device) }.ok_or(EINVAL)?;
     if npage > MAX_PAGES {
@@ -73,6 +83,16 @@ pub(crate) unsafe fn pin_pages(
 /// If the device is open, it stays open until this function returns. Its driver pinned the pages,
 /// and does not use them any more.
 pub(crate) unsafe fn unpin_pages(device: &Device, iova: u64, npage: c_int) {
+    #[cfg(CONFIG_IOMMUFD)]
+    // SAFETY: By this function's contract.
+    if let Some(access) = unsafe { access_of_open(device) } {
+        let count = usize::try_from(npage).unwrap_or(0);
+        // SAFETY: By this function's contract.
+        if unsafe { access.unpin_pages(iova, count) }.is_err() {
+            warn_invalid_unpin(device, npage, "invalid number of pages");
+        }
+        return;
+    }
     // SAFETY: By this function's contract.
     let translation = unsafe { translation(device) };
     let problem = match translation {
@@ -83,6 +103,11 @@ pub(crate) unsafe fn unpin_pages(device: &Device, iova: u64, npage: c_int) {
         Some(_) => "invalid number of pages",
         None => "the device is not open",
     };
+    warn_invalid_unpin(device, npage, problem);
+}
+
+/// Logs that a driver's request to unpin pages was ignored.
+fn warn_invalid_unpin(device: &Device, npage: c_int, problem: &str) {
     if may_warn() {
         dev_warn!(
             device.parent(),
@@ -113,6 +138,12 @@ pub(crate) unsafe fn dma_rw(
 ) -> Result<c_int> {
     if data.is_null() || len == 0 {
         return Err(EINVAL);
+    }
+    #[cfg(CONFIG_IOMMUFD)]
+    // SAFETY: By this function's contract.
+    if let Some(access) = unsafe { access_of_open(device) } {
+        // SAFETY: By this function's contract.
+        return unsafe { access.copy(iova, data, len, write) }.map(|()| 0);
     }
     // SAFETY: By this function's contract.
     let Translation { iommu, .. } = unsafe { translation(device) }.ok_or(EINVAL)?;

@@ -21,6 +21,7 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
+    iommufd::Context,
     tree::{
         Node,
         Tree, //
@@ -35,6 +36,17 @@ use crate::{
     iommu_driver::Iommu,
     kvm::KvmRef, //
 };
+
+/// The address space in which a device is opened.
+#[derive(Clone)]
+pub(crate) enum AddressSpace {
+    /// That of a container.
+    Container(Arc<Iommu>),
+    /// Those of an iommufd. The device is bound to it, and is attached to one of them later.
+    Iommufd(Context),
+    /// None. The device has no IOMMU, and its group is in an iommufd.
+    Untranslated(Context),
+}
 
 global_lock! {
     // SAFETY: `init_lock` initialises it before the module can be used.
@@ -261,15 +273,38 @@ pub(crate) struct SetGuard<'a> {
 ///
 /// # Invariants
 ///
-/// The device is open and registered in the address space. `device` is its address; a device stays
-/// registered while it is open, so no other device has this address.
+/// The device is open in `space`: registered in a container's address space, or bound to an
+/// iommufd. `device` is its address; a device stays registered with VFIO while it is open, so no
+/// other device has this address.
 pub(crate) struct Opened {
     device: *const Device,
-    iommu: Arc<Iommu>,
+    space: AddressSpace,
+    /// The id of the device's object in the iommufd, otherwise zero.
+    id: u32,
+}
+
+impl Opened {
+    /// Returns the id of the device's object in the iommufd in which the device is open. It is zero
+    /// in other address spaces.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Returns whether `device` is the one that is open.
+    pub(super) fn is_of(&self, device: &Device) -> bool {
+        core::ptr::eq(self.device, device)
+    }
+
+    /// Returns the address space in which the device is open.
+    pub(crate) fn space(&self) -> &AddressSpace {
+        &self.space
+    }
 }
 
 // SAFETY: The pointer is only compared.
 unsafe impl Send for Opened {}
+// SAFETY: As above.
+unsafe impl Sync for Opened {}
 
 impl RegistrationRef {
     /// Locks the device's set.
@@ -283,7 +318,12 @@ impl RegistrationRef {
     }
 }
 
-impl SetGuard<'_> {
+impl<'a> SetGuard<'a> {
+    /// Returns the device whose set is locked.
+    pub(super) fn device(&self) -> &'a Device {
+        self.device
+    }
+
     /// Adds a file if the device is open. Returns whether it is.
     pub(crate) fn add_file(&mut self) -> bool {
         let open_count = self.device.open_count_field();
@@ -305,12 +345,13 @@ impl SetGuard<'_> {
     }
 
     /// Opens the device for its first file: sets the KVM instance that the device refers to, if
-    /// any, notifies the IOMMU driver, and calls the driver. On failure the device is closed again.
+    /// any, adds the device to `space`, and calls the driver. On failure the device is closed
+    /// again.
     ///
     /// # Errors
     ///
     /// Returns `EBUSY` if the device is open; or the driver's error.
-    pub(crate) fn open(&mut self, iommu: Arc<Iommu>, kvm: Option<KvmRef>) -> Result<Opened> {
+    pub(crate) fn open(&mut self, space: AddressSpace, kvm: Option<KvmRef>) -> Result<Opened> {
         if self.device.open_count() > 0 {
             return Err(EBUSY);
         }
@@ -325,14 +366,7 @@ impl SetGuard<'_> {
         }
         // The driver may pin pages as long as it may be notified of unmaps.
         self.device.open_count_field().store(1, Ordering::Relaxed);
-        // INVARIANT: The device is open, and registered in the address space below.
-        let opened = Opened {
-            device: self.device,
-            iommu,
-        };
-        // SAFETY: The device was closed, so it is registered in no address space. `close` and
-        // `release` unregister it; its registration ends only after it is closed.
-        unsafe { opened.iommu.register_device(self.device) };
+        let opened = self.enter(space).inspect_err(|_| self.end_open())?;
         let result = match self.device.ops().open_device {
             // SAFETY: The set's lock is held and this is the first open.
             Some(open) => to_result(unsafe { open(device) }),
@@ -347,10 +381,31 @@ impl SetGuard<'_> {
         }
     }
 
+    /// Adds the device, which is being opened, to `space`.
+    fn enter(&mut self, space: AddressSpace) -> Result<Opened> {
+        let id = match &space {
+            AddressSpace::Container(iommu) => {
+                // SAFETY: The device was closed, so it is registered in no address space. `close`
+                // and `release` unregister it; its registration ends only after it is closed.
+                unsafe { iommu.register_device(self.device) };
+                0
+            }
+            // SAFETY: The device was closed, so it is not bound. `release` unbinds it.
+            AddressSpace::Iommufd(context) => unsafe { self.bind_iommufd(context) }?,
+            AddressSpace::Untranslated(_) => 0,
+        };
+        // INVARIANT: The device was just registered or bound.
+        Ok(Opened {
+            device: self.device,
+            space,
+            id,
+        })
+    }
+
     /// Closes the device if its last file is still counted and `opened` is of this device,
     /// otherwise does nothing.
     pub(crate) fn close(&mut self, opened: Opened) {
-        if self.device.open_count() != 1 || !core::ptr::eq(opened.device, self.device) {
+        if self.device.open_count() != 1 || !opened.is_of(self.device) {
             return;
         }
         let device = self.device.as_ptr();
@@ -365,9 +420,19 @@ impl SetGuard<'_> {
 
     /// Undoes what [`SetGuard::open`] does before it calls the driver.
     fn release(&mut self, opened: Opened) {
-        // SAFETY: By the type invariant of `Opened`. Both callers have checked that it is of this
-        // device.
-        unsafe { opened.iommu.unregister_device(self.device) };
+        match opened.space {
+            // SAFETY: By the type invariant of `Opened`. Both callers have checked that it is of
+            // this device.
+            AddressSpace::Container(iommu) => unsafe { iommu.unregister_device(self.device) },
+            // SAFETY: As above. The driver has closed the device, or has not opened it.
+            AddressSpace::Iommufd(_) => unsafe { self.unbind_iommufd() },
+            AddressSpace::Untranslated(_) => {}
+        }
+        self.end_open();
+    }
+
+    /// Marks the device as closed, and drops its KVM instance.
+    fn end_open(&mut self) {
         self.device.open_count_field().store(0, Ordering::Relaxed);
         let device = self.device.as_ptr();
         // SAFETY: The set's lock guards the fields.
@@ -381,6 +446,13 @@ impl SetGuard<'_> {
             // SAFETY: `open` stored both, and they are no longer in the device.
             drop(unsafe { KvmRef::from_raw(kvm, put) });
         }
+    }
+
+    /// Tells drivers whether the device is open through a device file: `cdev_opened`.
+    pub(super) fn set_open_by_device_file(&mut self, open: bool) {
+        // SAFETY: The set's lock guards the field. The other fields of this byte don't change while
+        // the device is registered.
+        unsafe { bindings::vfio_device::set_cdev_opened_raw(self.device.as_ptr(), u8::from(open)) };
     }
 }
 

@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Device files, `/dev/vfio/devices/vfioN`: a device that is opened without its group, and used
+//! with an iommufd.
+//!
+//! The file can be opened many times. One of these files can be bound to an iommufd at a time, and
+//! only that file gives access to the device. It is bound until it is closed.
+
+use core::mem::offset_of;
+
+use kernel::{
+    alloc::flags::GFP_KERNEL_ACCOUNT,
+    fs::{
+        File,
+        LocalFile, //
+    },
+    mm::virt::VmaNew,
+    new_spinlock,
+    prelude::*,
+    seq_file::SeqFile,
+    sync::{
+        aref::ARef,
+        Arc,
+        SetOnce,
+        SpinLock, //
+    },
+    uaccess::UserPtr, //
+};
+use kernel_ext::{
+    anon_file::{
+        InodeMapped,
+        InodeRef, //
+    },
+    bindings::{
+        self,
+        vfio_device_attach_iommufd_pt,
+        vfio_device_bind_iommufd,
+        vfio_device_detach_iommufd_pt, //
+    },
+    chardev::{
+        DevNumber,
+        NumberedNodes,
+        Region, //
+    },
+    file_ops::{
+        Borrowed,
+        FileOperations,
+        FileTable,
+        Numbered,
+        OpenNumber, //
+    },
+    iommufd::Context,
+    module::ModuleRef,
+    task::Capability,
+    tree::{
+        Slot,
+        Tree, //
+    },
+    uapi::{
+        self,
+        ioctl,
+        Argument, //
+    }, //
+};
+
+use super::{
+    abi::NUMBERS,
+    file::{
+        request,
+        show_fdinfo, //
+    },
+    iommufd::Token,
+    registration::RegistrationRef,
+    set::{
+        AddressSpace,
+        Opened, //
+    },
+    Device, //
+};
+use crate::{
+    group::{
+        registry,
+        DeviceUser, //
+    },
+    kvm::Kvm, //
+};
+
+static FILES: FileTable<DeviceFile, Numbered> = FileTable::numbered();
+
+/// The numbers of device files, and the devices that have one.
+pub(super) struct Numbers {
+    region: Option<Arc<Region>>,
+    /// Indexed by minor number, which is the number in the device's name.
+    devices: Tree<u32, NumberedDevice>,
+}
+
+/// A device whose file can be opened.
+struct NumberedDevice {
+    device: ARef<Device>,
+    has_iommu: bool,
+    _number: DevNumber,
+}
+
+impl Numbers {
+    pub(super) const fn new() -> Self {
+        Self {
+            region: None,
+            devices: Tree::new(),
+        }
+    }
+}
+
+/// The number of a device whose file can't be opened yet, and the memory to change that.
+pub(super) struct Unpublished {
+    number: DevNumber,
+    slot: Slot<u32, NumberedDevice>,
+}
+
+impl Unpublished {
+    /// Returns the number of `device`, or `None` if the device has no file: on a kernel without
+    /// device files, and without an IOMMU if IOMMUFD does not support such devices.
+    ///
+    /// # Errors
+    ///
+    /// Returns `ENOMEM`.
+    pub(super) fn new(device: &Device, has_iommu: bool) -> Result<Option<Self>> {
+        let supported = has_iommu || cfg!(CONFIG_IOMMUFD_NOIOMMU);
+        if !cfg!(CONFIG_VFIO_DEVICE_CDEV) || !supported {
+            return Ok(None);
+        }
+        let region = NUMBERS.lock().region.clone().ok_or(ENODEV)?;
+        Ok(Some(Self {
+            number: Region::number(&region, device.index())?,
+            slot: Slot::new()?,
+        }))
+    }
+
+    pub(super) fn number(&self) -> &DevNumber {
+        &self.number
+    }
+
+    /// Lets the file of `device` be opened. The device's registration has started.
+    pub(super) fn publish(self, device: &Device, has_iommu: bool) {
+        let entry = NumberedDevice {
+            device: device.into(),
+            has_iommu,
+            _number: self.number,
+        };
+        let node = self.slot.fill(device.index(), entry);
+        NUMBERS.lock().devices.insert(node);
+    }
+}
+
+/// Prevents `device` from being opened through its file.
+pub(super) fn remove(device: &Device) {
+    let entry = NUMBERS.lock().devices.remove(&device.index());
+    drop(entry);
+}
+
+/// Associates the device file `file` with a KVM instance, or removes the association. Does nothing
+/// for any other file.
+pub(crate) fn set_kvm(file: &LocalFile, kvm: Option<Kvm>) {
+    if let Some(open) = FILES.data(file) {
+        *open.kvm.lock() = kvm;
+    }
+}
+
+/// An open device file.
+#[pin_data]
+pub(crate) struct OpenFile {
+    /// Set by the first successful `VFIO_DEVICE_BIND_IOMMUFD`.
+    bound: SetOnce<Bound>,
+    /// The KVM instance for a driver that needs it, from the bind on.
+    #[pin]
+    kvm: SpinLock<Option<Kvm>>,
+    device: RegistrationRef,
+}
+
+/// The references that a device holds while it is bound through its file. Dropping it closes and
+/// unbinds the device.
+struct Bound {
+    /// `None` while it is dropped.
+    opened: Option<Opened>,
+    device: RegistrationRef,
+    _driver: ModuleRef,
+    _user: DeviceUser,
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Some(opened) = self.opened.take() {
+            let mut set = self.device.lock_set();
+            set.close(opened);
+            set.set_open_by_device_file(false);
+        }
+    }
+}
+
+/// Returns the device of `file`, or `None` if `file` is not a device file.
+pub(super) fn file_device(file: &LocalFile) -> Option<&Device> {
+    Some(&FILES.data(file)?.get_ref().device)
+}
+
+impl OpenFile {
+    /// Returns the device and its open if the file is bound to an iommufd.
+    ///
+    /// # Errors
+    ///
+    /// Returns `EINVAL` if it is not.
+    fn bound(&self) -> Result<(&RegistrationRef, &Opened)> {
+        let bound = self.bound.as_ref().ok_or(EINVAL)?;
+        Ok((&bound.device, bound.opened.as_ref().ok_or(EINVAL)?))
+    }
+
+    /// `VFIO_DEVICE_BIND_IOMMUFD`
+    fn bind(&self, arg: UserPtr) -> Result {
+        let bind = vfio_device_bind_iommufd::read_extensible(arg)?;
+        let fd = u32::try_from(bind.iommufd).map_err(|_| EINVAL)?;
+        if bind.flags & !bindings::VFIO_DEVICE_BIND_FLAG_TOKEN != 0 {
+            return Err(EINVAL);
+        }
+        // User memory is read before any lock is taken. What it returns is looked at in the order
+        // of the C code.
+        let token = (bind.flags & bindings::VFIO_DEVICE_BIND_FLAG_TOKEN != 0)
+            .then(|| uapi::read(UserPtr::from_addr(bind.token_uuid_ptr as usize)));
+        let user = registry::use_device(&self.device)?;
+        let bound = self.open(user, token, fd)?;
+        let id = bound.opened.as_ref().map_or(0, Opened::id);
+        // The device is bound to no other file, so nobody can use it before `bound` is stored.
+        let out = arg.wrapping_byte_add(offset_of!(vfio_device_bind_iommufd, out_devid));
+        uapi::write(out, &id)?;
+        self.bound.populate(bound);
+        Ok(())
+    }
+
+    /// Opens the device for this file, in the iommufd `fd`.
+    fn open(&self, mut user: DeviceUser, token: Option<Result<Token>>, fd: u32) -> Result<Bound> {
+        let device = self.device.try_get_registration().ok_or(ENODEV)?;
+        let mut set = self.device.lock_set();
+        if self.bound.as_ref().is_some() {
+            return Err(EINVAL);
+        }
+        set.match_token(token)?;
+        let context = Context::of_fd(fd)?;
+        if self.device.open_count() > 0 {
+            return Err(EINVAL);
+        }
+        user.use_iommufd(&self.device, &context)?;
+        let driver = self.device.driver_module().ok_or(ENODEV)?;
+        let kvm = self.kvm.lock().as_ref().and_then(Kvm::get);
+        let opened = set.open(AddressSpace::Iommufd(context), kvm)?;
+        set.set_open_by_device_file(true);
+        drop(set);
+        Ok(Bound {
+            opened: Some(opened),
+            device,
+            _driver: driver,
+            _user: user,
+        })
+    }
+}
+
+/// `VFIO_DEVICE_ATTACH_IOMMUFD_PT`
+fn attach(device: &RegistrationRef, opened: &Opened, arg: UserPtr) -> Result {
+    let mut attach = vfio_device_attach_iommufd_pt::read(arg)?;
+    let pasid = match attach.flags {
+        0 => None,
+        bindings::VFIO_DEVICE_ATTACH_PASID => {
+            if device.ops().pasid_attach_ioas.is_none() {
+                return Err(EOPNOTSUPP);
+            }
+            attach.check_argsz(size_of::<vfio_device_attach_iommufd_pt>())?;
+            Some(read_pasid(
+                arg,
+                offset_of!(vfio_device_attach_iommufd_pt, pasid),
+            )?)
+        }
+        _ => return Err(EINVAL),
+    };
+    let mut set = device.lock_set();
+    match pasid {
+        Some(pasid) => set.attach_pasid(opened, pasid, &mut attach.pt_id),
+        None => set.attach_ioas(opened, &mut attach.pt_id),
+    }?;
+    drop(set);
+    // The set is not locked while user memory is accessed. An attach by another thread meanwhile
+    // counts as earlier than this one, and is undone with it.
+    let out = arg.wrapping_byte_add(offset_of!(vfio_device_attach_iommufd_pt, pt_id));
+    uapi::write(out, &attach.pt_id).inspect_err(|_| detach_from(device, opened, pasid))
+}
+
+/// `VFIO_DEVICE_DETACH_IOMMUFD_PT`
+fn detach(device: &RegistrationRef, opened: &Opened, arg: UserPtr) -> Result {
+    let detach = vfio_device_detach_iommufd_pt::read(arg)?;
+    let pasid = match detach.flags {
+        0 => None,
+        bindings::VFIO_DEVICE_DETACH_PASID => {
+            if device.ops().pasid_detach_ioas.is_none() {
+                return Err(EOPNOTSUPP);
+            }
+            detach.check_argsz(size_of::<vfio_device_detach_iommufd_pt>())?;
+            Some(read_pasid(
+                arg,
+                offset_of!(vfio_device_detach_iommufd_pt, pasid),
+            )?)
+        }
+        _ => return Err(EINVAL),
+    };
+    detach_from(device, opened, pasid);
+    Ok(())
+}
+
+/// Detaches requests of the device with `pasid`, or those without one.
+fn detach_from(device: &RegistrationRef, opened: &Opened, pasid: Option<u32>) {
+    let mut set = device.lock_set();
+    match pasid {
+        Some(pasid) => set.detach_pasid(opened, pasid),
+        None => set.detach_ioas(opened),
+    }
+}
+
+/// Reads the PASID at `offset` in the argument at `arg`.
+fn read_pasid(arg: UserPtr, offset: usize) -> Result<u32> {
+    uapi::read(arg.wrapping_byte_add(offset))
+}
+
+/// The file operations of a device file.
+pub(crate) struct DeviceFile;
+
+impl OpenNumber for DeviceFile {
+    /// # Errors
+    ///
+    /// Returns `ENXIO` if no device has the number; `ENODEV` if the device is being unregistered;
+    /// `EPERM` if it has no IOMMU and the caller lacks `CAP_SYS_RAWIO`; `ENOMEM`.
+    fn open(minor: u32) -> Result<Pin<KBox<OpenFile>>> {
+        let numbers = NUMBERS.lock();
+        let entry = numbers.devices.get(&minor).ok_or(ENXIO)?;
+        let device = entry.device.try_get_registration().ok_or(ENODEV)?;
+        let has_iommu = entry.has_iommu;
+        drop(numbers);
+        if !has_iommu && !Capability::SysRawio.held() {
+            return Err(EPERM);
+        }
+        KBox::pin_init(
+            pin_init!(OpenFile {
+                bound: SetOnce::new(),
+                kvm <- new_spinlock!(None, "vfio_device_file::kvm"),
+                device,
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+}
+
+#[vtable]
+impl FileOperations for DeviceFile {
+    type Data = Pin<KBox<OpenFile>>;
+
+    fn ioctl(open: Pin<&OpenFile>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+        let open = open.get_ref();
+        let user = UserPtr::from_addr(arg);
+        if cmd == ioctl::VFIO_DEVICE_BIND_IOMMUFD {
+            return open.bind(user).map(|()| 0);
+        }
+        let (device, opened) = open.bound()?;
+        let _awake = device.resume()?;
+        match cmd {
+            ioctl::VFIO_DEVICE_ATTACH_IOMMUFD_PT => attach(device, opened, user).map(|()| 0),
+            ioctl::VFIO_DEVICE_DETACH_IOMMUFD_PT => detach(device, opened, user).map(|()| 0),
+            ioctl::VFIO_GROUP_GET_DEVICES => {
+                let group = registry::group_of(device).ok_or(ENODEV)?;
+                group.get_devices(user).map(|()| 0)
+            }
+            _ => request(device, cmd, arg),
+        }
+    }
+
+    fn read(open: Pin<&OpenFile>, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
+        open.get_ref().bound()?.0.read(buf, count, pos)
+    }
+
+    fn write(open: Pin<&OpenFile>, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
+        open.get_ref().bound()?.0.write(buf, count, pos)
+    }
+
+    fn mmap(open: Pin<&OpenFile>, vma: &VmaNew) -> Result {
+        open.get_ref().bound()?.0.mmap(vma)
+    }
+
+    fn show_fdinfo(open: Pin<&OpenFile>, m: &SeqFile) {
+        show_fdinfo(&open.device, m);
+    }
+}
+
+impl InodeMapped for DeviceFile {
+    fn inode<'a>(open: Borrowed<'a, Self>) -> InodeRef<'a> {
+        open.get_ref().device.inode()
+    }
+}
+
+/// The device numbers of device files, which can be opened until this value is dropped. There are
+/// none on a kernel without device files.
+pub(crate) struct DeviceNodes {
+    _nodes: Option<NumberedNodes>,
+}
+
+impl DeviceNodes {
+    /// Allocates the device numbers.
+    ///
+    /// # Errors
+    ///
+    /// Returns `EBUSY` if all major numbers are in use; `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        if !cfg!(CONFIG_VFIO_DEVICE_CDEV) {
+            return Ok(Self { _nodes: None });
+        }
+        let region = Region::new(c"vfio-dev", Region::ALL_MINORS)?;
+        let nodes = NumberedNodes::new(&FILES, region.clone())?;
+        NUMBERS.lock().region = Some(region);
+        Ok(Self {
+            _nodes: Some(nodes),
+        })
+    }
+}
+
+impl Drop for DeviceNodes {
+    fn drop(&mut self) {
+        let former = NUMBERS.lock().region.take();
+        drop(former);
+    }
+}
