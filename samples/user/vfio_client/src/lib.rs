@@ -6,7 +6,8 @@
 //!
 //! The types correspond to the objects of the interface: a [`Container`] is a DMA address space, a
 //! [`Group`] is the smallest set of devices that can be assigned, and a [`Device`] is a member of a
-//! group. [`Memory`] is memory that a device may access. It is only accessed by volatile copies, so
+//! group. An [`Iommufd`] has DMA address spaces, too, for devices that are opened by a file of their
+//! own. [`Memory`] is memory that a device may access. It is only accessed by volatile copies, so
 //! no Rust reference points at bytes that a device changes.
 //!
 //! Programs that send invalid requests use [`raw`].
@@ -20,10 +21,12 @@ mod bytes;
 mod caps;
 mod container;
 mod device;
+mod device_file;
 mod dma;
 pub mod edu;
 mod error;
 mod group;
+mod iommufd;
 mod iova;
 mod irq;
 pub mod mdev;
@@ -68,6 +71,10 @@ pub use error::{
     Result, //
 };
 pub use group::Group;
+pub use iommufd::{
+    Iommufd,
+    IovaRanges, //
+};
 pub use iova::IovaAllocator;
 pub use irq::Interrupt;
 pub use migration::MigrationState;

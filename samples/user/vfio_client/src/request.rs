@@ -39,6 +39,10 @@ pub const DEVICE_PCI_HOT_RESET: u32 = number(13);
 pub const DEVICE_FEATURE: u32 = number(17);
 /// Device opened by its own node: bind to an iommufd.
 pub const DEVICE_BIND_IOMMUFD: u32 = number(18);
+/// Device opened by its own node: attach it to an IOAS or a hardware page table.
+pub const DEVICE_ATTACH_IOMMUFD_PT: u32 = number(19);
+/// Device opened by its own node: detach it from its IOAS or hardware page table.
+pub const DEVICE_DETACH_IOMMUFD_PT: u32 = number(20);
 /// Type 1 container: get page sizes, ranges and limits.
 pub const IOMMU_GET_INFO: u32 = number(12);
 /// Type 1 container: map memory.
@@ -47,5 +51,28 @@ pub const IOMMU_MAP_DMA: u32 = number(13);
 pub const IOMMU_UNMAP_DMA: u32 = number(14);
 /// Type 1 container: track dirty pages.
 pub const IOMMU_DIRTY_PAGES: u32 = number(17);
+
+/// Returns request number `n` of iommufd, `_IO(';', 0x80 + n)` in C.
+const fn iommufd(n: u32) -> u32 {
+    0x3b00 + 0x80 + n
+}
+
+/// Iommufd: destroy an object.
+pub const IOMMU_DESTROY: u32 = iommufd(0);
+/// Iommufd: create an IOAS.
+pub const IOMMU_IOAS_ALLOC: u32 = iommufd(1);
+/// Iommufd: get the ranges of an IOAS that can be mapped.
+pub const IOMMU_IOAS_IOVA_RANGES: u32 = iommufd(4);
+/// Iommufd: map memory.
+pub const IOMMU_IOAS_MAP: u32 = iommufd(5);
+/// Iommufd: unmap memory.
+pub const IOMMU_IOAS_UNMAP: u32 = iommufd(6);
+/// Iommufd: get, set or clear the IOAS for the requests of a container.
+pub const IOMMU_VFIO_IOAS: u32 = iommufd(8);
+/// Iommufd: create a hardware page table.
+pub const IOMMU_HWPT_ALLOC: u32 = iommufd(9);
+/// Iommufd: get the physical address of an iova, for devices without an IOMMU.
+pub const IOMMU_IOAS_NOIOMMU_GET_PA: u32 = iommufd(0x15);
+
 /// A request number that is not in use.
 pub const UNKNOWN: u32 = number(150);

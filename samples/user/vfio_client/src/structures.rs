@@ -45,6 +45,26 @@ macro_rules! structures {
     )* };
 }
 
+/// Defines structures of iommufd, and checks their sizes. The bindings lack them.
+macro_rules! iommufd_structures {
+    ($(
+        $(#[$meta:meta])*
+        $name:ident = $size:literal { $($field:ident: $kind:ty),* $(,)? }
+    )*) => { $(
+        $(#[$meta])*
+        #[allow(missing_docs, reason = "the fields are those of the C structure")]
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable,
+        )]
+        #[repr(C)]
+        pub struct $name {
+            $(pub $field: $kind,)*
+        }
+
+        const _: () = assert!(size_of::<$name>() == $size);
+    )* };
+}
+
 structures! {
     /// The header of a capability.
     CapHeader = vfio_info_cap_header { id: u16, version: u16, next: u32 }
@@ -115,6 +135,21 @@ structures! {
         bitmap: u64,
     }
 
+    /// The argument of DEVICE_BIND_IOMMUFD.
+    BindIommufd = vfio_device_bind_iommufd {
+        argsz: u32,
+        flags: u32,
+        iommufd: i32,
+        out_devid: u32,
+        token_uuid_ptr: u64,
+    }
+
+    /// The argument of DEVICE_ATTACH_IOMMUFD_PT.
+    AttachPt = vfio_device_attach_iommufd_pt { argsz: u32, flags: u32, pt_id: u32, pasid: u32 }
+
+    /// The argument of DEVICE_DETACH_IOMMUFD_PT.
+    DetachPt = vfio_device_detach_iommufd_pt { argsz: u32, flags: u32, pasid: u32 }
+
     /// The argument of IOMMU_GET_INFO. Capabilities may follow.
     Type1Info = vfio_iommu_type1_info {
         argsz: u32,
@@ -145,6 +180,67 @@ structures! {
     /// A bitmap in user memory: the size of the page that a bit stands for, the size of the bitmap,
     /// and its address.
     Bitmap = vfio_bitmap { pgsize: u64, size: u64, data: u64 }
+}
+
+iommufd_structures! {
+    /// The argument of IOMMU_DESTROY.
+    IommuDestroy = 8 { size: u32, id: u32 }
+
+    /// The argument of IOMMU_IOAS_ALLOC.
+    IoasAlloc = 12 { size: u32, flags: u32, out_ioas_id: u32 }
+
+    /// The argument of IOMMU_IOAS_IOVA_RANGES. The ranges are in user memory.
+    IoasIovaRanges = 32 {
+        size: u32,
+        ioas_id: u32,
+        num_iovas: u32,
+        __reserved: u32,
+        allowed_iovas: u64,
+        out_iova_alignment: u64,
+    }
+
+    /// The argument of IOMMU_IOAS_MAP.
+    IoasMap = 40 {
+        size: u32,
+        flags: u32,
+        ioas_id: u32,
+        __reserved: u32,
+        user_va: u64,
+        length: u64,
+        iova: u64,
+    }
+
+    /// The argument of IOMMU_IOAS_UNMAP.
+    IoasUnmap = 24 { size: u32, ioas_id: u32, iova: u64, length: u64 }
+
+    /// The argument of IOMMU_VFIO_IOAS.
+    VfioIoas = 12 { size: u32, ioas_id: u32, op: u16, __reserved: u16 }
+
+    /// The argument of IOMMU_HWPT_ALLOC.
+    HwptAlloc = 48 {
+        size: u32,
+        flags: u32,
+        dev_id: u32,
+        pt_id: u32,
+        out_hwpt_id: u32,
+        __reserved: u32,
+        data_type: u32,
+        data_len: u32,
+        data_uptr: u64,
+        fault_id: u32,
+        __reserved2: u32,
+    }
+
+    /// The argument of IOMMU_IOAS_NOIOMMU_GET_PA.
+    IoasNoiommuGetPa = 40 {
+        size: u32,
+        flags: u32,
+        ioas_id: u32,
+        __reserved: u32,
+        iova: u64,
+        length: u64,
+        out_phys: u64,
+    }
 }
 
 impl Bitmap {

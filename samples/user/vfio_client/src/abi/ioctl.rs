@@ -7,7 +7,7 @@ use super::{
     registry, //
 };
 use crate::{
-    PAGE_SIZE, pamu, request,
+    IovaRange, PAGE_SIZE, pamu, request,
     structures::{
         Bitmap,
         DirtyPages,
@@ -15,6 +15,8 @@ use crate::{
         DmaMap,
         DmaUnmap,
         Feature,
+        IoasIovaRanges,
+        IoasMap,
         LoggingReport, //
     },
     uapi::{
@@ -139,6 +141,15 @@ fn target(nr: u32, memory: &Memory, offset: usize) -> Option<(u64, u64)> {
             let DirtyRange { bitmap, .. } = peek(memory, offset + size_of::<DirtyPages>())?;
             (dirty.flags & VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP != 0)
                 .then_some((bitmap.data, bitmap.size))
+        }
+        request::IOMMU_IOAS_MAP => {
+            let map: IoasMap = peek(memory, offset)?;
+            Some((map.user_va, map.length))
+        }
+        request::IOMMU_IOAS_IOVA_RANGES => {
+            let ranges: IoasIovaRanges = peek(memory, offset)?;
+            let size = u64::from(ranges.num_iovas) * size_of::<IovaRange>() as u64;
+            Some((ranges.allowed_iovas, size))
         }
         _ => None,
     }
