@@ -58,7 +58,11 @@ static long test_kvm(void)
 /* --- Devices ----------------------------------------------------------------------------- */
 
 static const struct vfio_device_ops bare_ops = {
-	.name = "vfio-core-test",
+	.name		= "vfio-core-test",
+	.bind_iommufd	= vfio_iommufd_emulated_bind,
+	.unbind_iommufd	= vfio_iommufd_emulated_unbind,
+	.attach_ioas	= vfio_iommufd_emulated_attach_ioas,
+	.detach_ioas	= vfio_iommufd_emulated_detach_ioas,
 };
 
 static long test_offer(struct core_test_offer *arg)

@@ -274,6 +274,10 @@ static const struct vfio_device_ops pin_test_ops = {
 	.close_device	= pin_test_close,
 	.ioctl		= pin_test_ioctl,
 	.dma_unmap	= pin_test_dma_unmap,
+	.bind_iommufd	= vfio_iommufd_emulated_bind,
+	.unbind_iommufd	= vfio_iommufd_emulated_unbind,
+	.attach_ioas	= vfio_iommufd_emulated_attach_ioas,
+	.detach_ioas	= vfio_iommufd_emulated_detach_ioas,
 };
 
 static int pin_test_probe(struct platform_device *pdev)
