@@ -20,12 +20,18 @@ use vfio_client::{
     Bytes, Errno, PAGE_SIZE, raw, request,
     structures::{
         self,
+        AttachPt as RawAttach,
+        BindIommufd as RawBind,
+        DetachPt as RawDetach,
         DmaMap,
         DmaUnmap,
         IrqSet,
         argsz, //
     },
     uapi::{
+        VFIO_DEVICE_ATTACH_PASID,
+        VFIO_DEVICE_BIND_FLAG_TOKEN,
+        VFIO_DEVICE_DETACH_PASID,
         VFIO_DMA_MAP_FLAG_READ,
         VFIO_DMA_MAP_FLAG_VADDR,
         VFIO_DMA_MAP_FLAG_WRITE,
@@ -333,6 +339,184 @@ impl Default for SetIrqs<'_> {
             start: 0,
             count: 1,
             data: &[],
+        }
+    }
+}
+
+/// The argument of `VFIO_DEVICE_BIND_IOMMUFD`: `struct vfio_device_bind_iommufd`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BindIommufd {
+    /// The size of the structure, in bytes.
+    pub argsz: u32,
+    /// [`TOKEN`](Self::TOKEN).
+    pub flags: u32,
+    /// The descriptor of the iommufd.
+    pub iommufd: i32,
+    /// The address of the token.
+    pub token: u64,
+}
+
+impl BindIommufd {
+    /// The size of the structure, in bytes.
+    pub const SIZE: u32 = argsz::<RawBind>();
+    /// The size of the structure without the address of the token, in bytes.
+    pub const SIZE_WITHOUT_TOKEN: u32 = 16;
+    /// The structure has the address of a token.
+    pub const TOKEN: u32 = VFIO_DEVICE_BIND_FLAG_TOKEN;
+
+    /// The value of the field for the id before the request.
+    const NO_ID: u32 = 0xdead_beef;
+
+    /// Returns the bytes of the structure.
+    pub fn bytes(&self) -> Bytes {
+        Bytes::of(&RawBind {
+            argsz: self.argsz,
+            flags: self.flags,
+            iommufd: self.iommufd,
+            out_devid: Self::NO_ID,
+            token_uuid_ptr: self.token,
+        })
+    }
+
+    /// Sends the request. Returns the id of the device.
+    ///
+    /// Checks that the kernel changes only the id, and nothing if it fails.
+    pub fn send(&self, device: impl AsFd) -> Result<u32, Errno> {
+        self.send_before(device, &[])
+    }
+
+    /// Sends the request with bytes after the structure.
+    pub fn send_before(&self, device: impl AsFd, tail: &[u8]) -> Result<u32, Errno> {
+        let mut sent = self.bytes().raw(tail);
+        let answer = raw::bytes(device, request::DEVICE_BIND_IOMMUFD, &mut sent);
+        let id = sent.get::<RawBind>(0).out_devid;
+        let expected = RawBind {
+            out_devid: if answer.is_ok() { id } else { Self::NO_ID },
+            ..self.bytes().get(0)
+        };
+        assert_eq!(
+            sent,
+            Bytes::of(&expected).raw(tail),
+            "BIND_IOMMUFD changes only the id"
+        );
+        answer.map(|value| {
+            assert_eq!(value, 0, "BIND_IOMMUFD returns 0");
+            id
+        })
+    }
+}
+
+impl Default for BindIommufd {
+    fn default() -> Self {
+        Self {
+            argsz: Self::SIZE,
+            flags: 0,
+            iommufd: -1,
+            token: 0,
+        }
+    }
+}
+
+/// The argument of `VFIO_DEVICE_ATTACH_IOMMUFD_PT`: `struct vfio_device_attach_iommufd_pt`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachPt {
+    /// The size of the structure, in bytes.
+    pub argsz: u32,
+    /// [`PASID`](Self::PASID).
+    pub flags: u32,
+    /// The id of an IOAS or a page table.
+    pub pt_id: u32,
+    /// The PASID.
+    pub pasid: u32,
+}
+
+impl AttachPt {
+    /// The size of the structure, in bytes.
+    pub const SIZE: u32 = argsz::<RawAttach>();
+    /// The size of the structure without the PASID, in bytes.
+    pub const SIZE_WITHOUT_PASID: u32 = 12;
+    /// Attach a PASID.
+    pub const PASID: u32 = VFIO_DEVICE_ATTACH_PASID;
+
+    /// Returns a request to attach the device to an IOAS or a page table.
+    pub fn to(pt_id: u32) -> Self {
+        Self {
+            argsz: Self::SIZE,
+            flags: 0,
+            pt_id,
+            pasid: 0,
+        }
+    }
+
+    /// Returns the bytes of the structure.
+    pub fn bytes(&self) -> Bytes {
+        Bytes::of(&RawAttach {
+            argsz: self.argsz,
+            flags: self.flags,
+            pt_id: self.pt_id,
+            pasid: self.pasid,
+        })
+    }
+
+    /// Sends the request. Returns the id of the page table.
+    ///
+    /// Checks that the kernel changes only the id, and nothing if it fails.
+    pub fn send(&self, device: impl AsFd) -> Result<u32, Errno> {
+        let mut sent = self.bytes();
+        let answer = raw::bytes(device, request::DEVICE_ATTACH_IOMMUFD_PT, &mut sent);
+        let pt_id = match answer {
+            Ok(value) => {
+                assert_eq!(value, 0, "ATTACH_IOMMUFD_PT returns 0");
+                sent.get::<RawAttach>(0).pt_id
+            }
+            Err(_) => self.pt_id,
+        };
+        let expected = Self { pt_id, ..*self }.bytes();
+        assert_eq!(sent, expected, "ATTACH_IOMMUFD_PT changes only the id");
+        answer.map(|_| pt_id)
+    }
+}
+
+/// The argument of `VFIO_DEVICE_DETACH_IOMMUFD_PT`: `struct vfio_device_detach_iommufd_pt`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DetachPt {
+    /// The size of the structure, in bytes.
+    pub argsz: u32,
+    /// [`PASID`](Self::PASID).
+    pub flags: u32,
+    /// The PASID.
+    pub pasid: u32,
+}
+
+impl DetachPt {
+    /// The size of the structure, in bytes.
+    pub const SIZE: u32 = argsz::<RawDetach>();
+    /// The size of the structure without the PASID, in bytes.
+    pub const SIZE_WITHOUT_PASID: u32 = 8;
+    /// Detach a PASID.
+    pub const PASID: u32 = VFIO_DEVICE_DETACH_PASID;
+
+    /// Returns the bytes of the structure.
+    pub fn bytes(&self) -> Bytes {
+        Bytes::of(&RawDetach {
+            argsz: self.argsz,
+            flags: self.flags,
+            pasid: self.pasid,
+        })
+    }
+
+    /// Sends the request, and checks that the kernel does not change the structure.
+    pub fn send(&self, device: impl AsFd) -> Result<i32, Errno> {
+        send_read_only(device, request::DEVICE_DETACH_IOMMUFD_PT, self.bytes())
+    }
+}
+
+impl Default for DetachPt {
+    fn default() -> Self {
+        Self {
+            argsz: Self::SIZE,
+            flags: 0,
+            pasid: 0,
         }
     }
 }
