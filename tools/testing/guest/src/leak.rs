@@ -20,7 +20,7 @@ use vfio_client::wait::until;
 pub use support::machine::locked_kib;
 
 /// The modules whose reference counts are checked.
-const MODULES: [&str; 16] = [
+const MODULES: [&str; 17] = [
     "vfio_iommu_pamu",
     "pamu_sim",
     "pamu_dma",
@@ -29,6 +29,7 @@ const MODULES: [&str; 16] = [
     "vfio_pci",
     "vfio_pci_core",
     "vfio_rust",
+    "iommufd",
     "iommu_group",
     "mdev",
     "mtty",
@@ -84,12 +85,14 @@ impl Snapshot {
                 }
             }
         }
-        for entry in fs::read_dir("/dev/vfio").into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name != "vfio" {
-                let state = fs::File::open(entry.path())
-                    .map_or_else(|error| error.to_string(), |_| "can be opened".to_owned());
-                note(format!("group {name}"), state);
+        for (kind, folder) in [("group", "/dev/vfio"), ("device", "/dev/vfio/devices")] {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name != "vfio" && name != "devices" {
+                    let state = fs::File::open(entry.path())
+                        .map_or_else(|error| error.to_string(), |_| "can be opened".to_owned());
+                    note(format!("{kind} {name}"), state);
+                }
             }
         }
         let fds = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);

@@ -11,6 +11,7 @@ use std::{
     fs,
     path::Path, //
 };
+use vfio_client::Iommufd;
 
 /// The language in which a module is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,4 +76,16 @@ pub fn vfio_debugfs() -> bool {
 /// Returns whether VFIO supports devices without an IOMMU.
 pub fn noiommu() -> bool {
     Path::new("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode").exists()
+}
+
+/// Returns whether the kernel has IOMMUFD. The kernels of the tests that have it have device files,
+/// too.
+pub fn iommufd() -> bool {
+    Path::new(Iommufd::PATH).exists()
+}
+
+/// Returns whether devices without an IOMMU have device files.
+pub fn noiommu_device_files() -> bool {
+    let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    symbols.contains(" iommufd_ioas_noiommu_get_pa\t")
 }

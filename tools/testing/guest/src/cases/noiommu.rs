@@ -2,6 +2,7 @@
 
 //! Devices without an IOMMU, enabled by a module parameter, on a machine without an IOMMU.
 
+use super::sysfs::group_and_container_nodes;
 use crate::{
     env::{
         EDU,
@@ -16,6 +17,7 @@ use crate::{
         Mdev,
         UUIDS, //
     },
+    requires,
     stall::LIMIT, //
 };
 use anyhow::{
@@ -125,7 +127,7 @@ fn opened() -> Result<(Device, Group, Container)> {
 }
 
 /// Runs `body` while the parameter is off.
-fn while_off(body: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(super) fn while_off(body: impl FnOnce() -> Result<()>) -> Result<()> {
     fs::write(PARAMETER, "N")?;
     let outcome = body();
     fs::write(PARAMETER, "Y")?;
@@ -171,7 +173,7 @@ fn noiommu_nodes() -> Result<()> {
         assert_eq!(node.mode() & 0o7777, 0o600);
         assert!(!Path::new(&format!("/dev/vfio/{number}")).exists());
     }
-    assert_eq!(fs::read_dir("/dev/vfio")?.count(), 4);
+    assert_eq!(group_and_container_nodes()?, 4);
     Ok(())
 }
 
@@ -181,10 +183,15 @@ fn class_device_names() -> Result<()> {
     let uevent = fs::read_to_string(format!("{folder}/uevent"))?;
     let name = format!("DEVNAME=vfio/noiommu-{number}");
     assert!(uevent.lines().any(|line| line == name), "{uevent}");
-    // The device of the class vfio-dev has its usual name.
+    // Without a device file, the device of the class vfio-dev has its usual name.
+    let start = if requires::noiommu_device_files() {
+        "noiommu-vfio"
+    } else {
+        "vfio"
+    };
     let device = fs::read_dir(pci::sysfs(EDU).join("vfio-dev"))?.next();
     let device = device.context("no vfio-dev")??.file_name();
-    let digits = device.to_str().and_then(|name| name.strip_prefix("vfio"));
+    let digits = device.to_str().and_then(|name| name.strip_prefix(start));
     assert!(
         digits.is_some_and(|digits| digits.parse::<u32>().is_ok()),
         "{device:?}"
@@ -517,7 +524,8 @@ pub mod helper {
         say, //
     };
 
-    fn drop_right() -> Result<()> {
+    /// Drops CAP_SYS_RAWIO.
+    pub fn drop_right() -> Result<()> {
         for set in [
             caps::CapSet::Effective,
             caps::CapSet::Permitted,
@@ -528,7 +536,8 @@ pub mod helper {
         Ok(())
     }
 
-    fn word<T>(result: vfio_client::Result<T>) -> String {
+    /// Returns the errno of a result, or `OK`.
+    pub fn word<T>(result: vfio_client::Result<T>) -> String {
         match result {
             Ok(_) => "OK".to_owned(),
             Err(error) => format!("{:?}", error.errno()),

@@ -7,7 +7,8 @@ use crate::{
         EDU,
         Setup, //
     },
-    harness::cases, //
+    harness::cases,
+    requires, //
 };
 use anyhow::{
     Context,
@@ -75,7 +76,16 @@ fn proc_entries() -> Result<()> {
         .filter_map(|line| line.split_ascii_whitespace().nth(1))
         .filter(|name| name.starts_with("vfio"))
         .collect();
-    assert_eq!(names, ["vfio"]);
+    let expected: &[_] = if requires::iommufd() {
+        &["vfio", "vfio-dev"]
+    } else {
+        &["vfio"]
+    };
+    assert_eq!(names.len(), expected.len(), "{names:?}");
+    assert!(
+        expected.iter().all(|name| names.contains(name)),
+        "{names:?}"
+    );
     Ok(())
 }
 
@@ -87,13 +97,22 @@ fn group_nodes() -> Result<()> {
         assert_eq!(node.mode() & 0o7777, 0o600);
         assert_eq!((node.uid(), node.gid()), (0, 0));
     }
-    let nodes = fs::read_dir("/dev/vfio")?.count();
-    assert_eq!(nodes, 4, "three groups and the container");
+    assert_eq!(
+        group_and_container_nodes()?,
+        4,
+        "three groups and the container"
+    );
     Ok(())
 }
 
+/// Returns the number of nodes in /dev/vfio, without the directory of the device files.
+pub(super) fn group_and_container_nodes() -> Result<usize> {
+    let nodes = fs::read_dir("/dev/vfio")?.flatten();
+    Ok(nodes.filter(|node| node.file_name() != "devices").count())
+}
+
 /// Returns the names in a directory except `power`, which depends on the kernel configuration.
-fn names_in(dir: &Path) -> Result<Vec<String>> {
+pub(super) fn names_in(dir: &Path) -> Result<Vec<String>> {
     let mut names: Vec<_> = fs::read_dir(dir)?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| name != "power")
@@ -138,8 +157,15 @@ fn device_class() -> Result<()> {
         fs::canonicalize(device.join("device"))?,
         fs::canonicalize(pci::sysfs(EDU))?
     );
-    assert_eq!(names_in(&device)?, ["device", "subsystem", "uevent"]);
-    assert_eq!(fs::read_to_string(device.join("uevent"))?, "");
+    let uevent = fs::read_to_string(device.join("uevent"))?;
+    if requires::iommufd() {
+        assert_eq!(names_in(&device)?, ["dev", "device", "subsystem", "uevent"]);
+        let line = format!("DEVNAME=vfio/devices/{}", name.to_string_lossy());
+        assert!(uevent.lines().any(|found| found == line), "{uevent}");
+    } else {
+        assert_eq!(names_in(&device)?, ["device", "subsystem", "uevent"]);
+        assert_eq!(uevent, "");
+    }
     Ok(())
 }
 
