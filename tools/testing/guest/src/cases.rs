@@ -18,6 +18,7 @@ mod group;
 mod handback;
 mod hotplug;
 mod info;
+mod iommufd;
 mod irq;
 mod killed;
 mod lifetime;
@@ -187,6 +188,7 @@ pub fn helper(words: &[&str]) -> Result<()> {
         ["stop", place, container, driver] => killed::helper::stop(place, container, driver),
         ["stop-alone", place] => killed::helper::stop_alone(place),
         ["long", request, container] => killed::helper::long(request, container),
+        ["iommufd", words @ ..] => iommufd::helper(words),
         ["noiommu-open"] => noiommu::helper::open(),
         ["noiommu-use", group, container] => noiommu::helper::attach(
             Group::from_fd(inherited(group)?),
@@ -204,6 +206,12 @@ pub fn pamu_set() -> Vec<Trial> {
 /// Returns the cases for accelerators with peer-to-peer support.
 pub fn p2p_set() -> Vec<Trial> {
     p2p::cases()
+}
+
+/// Returns the cases for device files and iommufd.
+pub fn iommufd_set() -> Vec<Trial> {
+    prepare_pinning();
+    iommufd::cases()
 }
 
 /// Returns the cases for hotplug.

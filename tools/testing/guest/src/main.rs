@@ -65,6 +65,9 @@ enum Set {
     Pamu,
     /// As `main`, with accelerators that support peer-to-peer groups.
     P2p,
+    /// As `main`, on a kernel with device files and IOMMUFD, with network controllers, the
+    /// kernel's sample drivers of mediated devices and a driver that pins pages.
+    Iommufd,
     /// As `main`, with slots for hotplug.
     Hotplug,
     /// As `pinning`, with requests that stop halfway.
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Set::Noiommu => cases::noiommu_set(),
         Set::Pamu => cases::pamu_set(),
         Set::P2p => cases::p2p_set(),
+        Set::Iommufd => cases::iommufd_set(),
         Set::Hotplug => cases::hotplug_set(),
         Set::Stalls => cases::stalls_set(),
         Set::Failing => cases::failing_set(),

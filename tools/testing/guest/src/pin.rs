@@ -286,6 +286,11 @@ pub fn open_again(group: &Group) -> vfio_client::Result<Device> {
     group.device(name())
 }
 
+/// Opens the file of the device, without its group.
+pub fn open_file() -> vfio_client::Result<Device> {
+    Device::open_file(&folder())
+}
+
 /// Opens the device and maps `pages` pages for reading and writing.
 pub fn mapped(pages: usize) -> Result<(Pinning, Memory)> {
     mapped_for(MapFlags::ReadWrite, pages)
