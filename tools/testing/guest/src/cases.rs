@@ -38,6 +38,7 @@ mod mixed;
 mod nic;
 mod nointremap;
 mod noiommu;
+mod noiommu_files;
 mod p2p;
 mod pamu;
 mod pin_faults;
@@ -171,7 +172,10 @@ pub fn nic_set() -> Vec<Trial> {
 
 /// Returns the cases for a machine without an IOMMU.
 pub fn noiommu_set() -> Vec<Trial> {
-    noiommu::cases()
+    [noiommu::cases(), noiommu_files::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Runs the command of a helper process.
@@ -189,6 +193,10 @@ pub fn helper(words: &[&str]) -> Result<()> {
         ["stop-alone", place] => killed::helper::stop_alone(place),
         ["long", request, container] => killed::helper::long(request, container),
         ["iommufd", words @ ..] => iommufd::helper(words),
+        ["noiommu-file"] => noiommu_files::helper::open_file(),
+        ["noiommu-iommufd", group] => {
+            noiommu_files::helper::open_through(Group::from_fd(inherited(group)?))
+        }
         ["noiommu-open"] => noiommu::helper::open(),
         ["noiommu-use", group, container] => noiommu::helper::attach(
             Group::from_fd(inherited(group)?),
