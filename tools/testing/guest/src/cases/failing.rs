@@ -10,6 +10,7 @@
 //! survive it. They are listed with each case.
 
 mod attributes;
+mod device_files;
 mod devices;
 mod drivers;
 mod groups;
@@ -39,6 +40,7 @@ pub fn cases() -> Vec<Trial> {
         groups::cases(),
         drivers::cases(),
         devices::cases(),
+        device_files::cases(),
         attributes::cases(),
     ]
     .into_iter()

@@ -13,16 +13,26 @@ use crate::{
     },
 };
 use anyhow::Result;
-use std::fs;
+use std::{
+    fs,
+    os::fd::{
+        AsFd,
+        AsRawFd, //
+    },
+};
 use vfio_client::{
     Container,
+    Device,
     Errno,
-    Iommu, //
+    Iommu,
+    Iommufd,
+    pci, //
 };
 
 cases! {
     #[rows("C10")] set_iommu_refused_without_interrupt_isolation,
     #[rows("T-P1")] allow_unsafe_interrupts_permits_it,
+    #[rows("V3")] #[requires(iommufd)] bind_refused_without_interrupt_isolation,
 }
 
 const PARAMETER: &str = "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts";
@@ -54,5 +64,24 @@ fn allow_unsafe_interrupts_permits_it() -> Result<()> {
     fs::write(PARAMETER, "N")?;
     answer?;
     group.device(EDU)?.info()?;
+    Ok(())
+}
+
+/// Iommufd has a parameter of its own.
+fn bind_refused_without_interrupt_isolation() -> Result<()> {
+    const PARAMETER: &str = "/sys/module/iommufd/parameters/allow_unsafe_interrupts";
+    let iommufd = Iommufd::open()?;
+    let device = Device::open_file(&pci::sysfs(EDU))?;
+    assert_eq!(device.bind(&iommufd).errno(), Errno::EPERM);
+    assert_eq!(device.info().errno(), Errno::EINVAL);
+    let through_group = group(EDU)?;
+    through_group.set_container_fd(iommufd.as_fd().as_raw_fd())?;
+    assert_eq!(through_group.device(EDU).errno(), Errno::EPERM);
+    drop(through_group);
+    fs::write(PARAMETER, "Y")?;
+    let answer = device.bind(&iommufd);
+    fs::write(PARAMETER, "N")?;
+    answer?;
+    device.info()?;
     Ok(())
 }
