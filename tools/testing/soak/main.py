@@ -35,6 +35,7 @@ SETS = {
     "pinning in rust": ["--driver", "rust"],
     "stalls": [],
     "noiommu": [],
+    "iommufd": [],
     "stress": [],
     "pamu": [],
     # A thousand devices would take minutes.
@@ -42,8 +43,8 @@ SETS = {
 }
 # C has no such modules, or crashes: Documentation/c-vfio-defects.rst.
 NOT_ON_C = ("pamu", "p2p", "pinning in rust")
-# It is built without support for devices without an IOMMU: all tests are ignored.
-NOT_ON_STOCK = ("noiommu",)
+# It is built without support for devices without an IOMMU, and without IOMMUFD.
+NOT_ON_STOCK = ("noiommu", "iommufd")
 ON_C = {"stress": ["--", "concurrent::"]}
 # A set on the debug kernel takes no longer.
 SET_SECONDS = 1500

@@ -39,7 +39,7 @@ def guest(name, *options, kernel="stock", after=()):
     modules = (f"build-{kernel}",) if "rust" in options else ()
     if "--driver" in options:
         modules += (f"mdev-tests-{kernel}",)
-    elif {"exports", "failing", "mdev", "pinning", "stalls"} & {*options}:
+    elif {"exports", "failing", "iommufd", "mdev", "pinning", "stalls"} & {*options}:
         modules += (f"drivers-{kernel}",)
     if "mdev" in options and kernel == "stock":
         modules += ("samples-stock",)
@@ -172,6 +172,10 @@ def main_steps(repo):
         guest("hotplug-rust", "--stack", "rust", "--set", "hotplug"),
         guest("noiommu-c", "--stack", "c", "--set", "noiommu", kernel="test"),
         guest("noiommu-rust", "--stack", "rust", "--set", "noiommu", kernel="test"),
+        *(guest(f"nointremap-test-{stack}", "--stack", stack, "--set", "nointremap", kernel="test")
+          for stack in ("c", "rust")),
+        guest("iommufd-c", "--stack", "c", "--set", "iommufd", kernel="test"),
+        guest("iommufd-rust", "--stack", "rust", "--set", "iommufd", kernel="test"),
         # Other tests of this set crash the C modules: see Documentation/c-vfio-defects.rst.
         guest("stress-c", "--stack", "c", "--set", "stress", "--", "concurrent::", kernel="test"),
         guest("stress-rust", "--stack", "rust", "--set", "stress", kernel="test"),
@@ -192,7 +196,7 @@ def further_steps(repo):
         ioasid_step("debug-ioasid", "debug"),
         guest("debug-guest", "--stack", "rust", kernel="debug"),
         *(guest(f"debug-{name}", "--stack", "rust", "--set", name, kernel="debug")
-          for name in ("mdev", "pinning", "stalls", "failing", "stress", "pamu")),
+          for name in ("mdev", "pinning", "iommufd", "stalls", "failing", "stress", "pamu")),
         guest("debug-pinning-in-rust", "--stack", "rust", "--set", "pinning", "--driver", "rust", kernel="debug"),
         # The tests in many:: create a thousand devices, which would take minutes.
         guest("debug-p2p", "--stack", "rust", "--set", "p2p", "--", "--skip", "many::", kernel="debug"),
