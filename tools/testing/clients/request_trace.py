@@ -19,18 +19,26 @@ def steps(trace):
     for line in trace.splitlines():
         thread = threads.setdefault(line.split(" ", 1)[0], [])
         thread.append(f"{len(thread) + 1} {line}")
-    return compare.parse("\n".join(line for name in sorted(threads) for line in threads[name]))
+    return parse([line for name in sorted(threads) for line in threads[name]])
 
 
 def mixed_steps(trace):
     """Returns the requests in sorted order, for programs whose threads have the same name."""
     lines = sorted(line for line in trace.splitlines())
-    return compare.parse("\n".join(f"{number} {line}" for number, line in enumerate(lines, 1)))
+    return parse([f"{number} {line}" for number, line in enumerate(lines, 1)])
+
+
+def parse(lines):
+    """Returns a step for each line; the step of a line that is no request has no values."""
+    return [(compare.parse(line) or [compare.Step(line, {})])[0] for line in lines]
 
 
 def differences(c, rust):
     """Returns lines that describe the first difference between two lists of steps, if any."""
     if not c:
         return ["there is no trace"]
+    unknown = [step.text for step in (*c, *rust) if not step.values]
+    if unknown:
+        return [f"no request: {unknown[0]}"]
     index = compare.first_difference(c, rust, [])
     return [] if index is None else compare.report(c, rust, index)

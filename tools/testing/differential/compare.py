@@ -6,7 +6,7 @@ import itertools
 import re
 import tomllib
 
-LINE = re.compile(r"(?P<number>\d+) (?P<step>.*?) = (?P<result>\S+)(?P<fields>(?: \w+=\S+)*)$")
+LINE = re.compile(r"(?P<number>\d+) (?P<step>.*?) = (?P<result>\S+)(?P<fields>(?: \w+=\S*)*)$")
 END = re.compile(r"end (?P<fields>.*)$")
 
 

@@ -5,6 +5,7 @@ import unittest
 
 import main
 import report
+import request_trace
 from report import FAIL, LOST, PASS, SKIP
 
 LIST = """\
@@ -36,6 +37,17 @@ x.c:1: Assertion Failure
   Expression: iommu->iommufd > 0
   Observed: 0xffffffffffffffff > 0
   [errno: 2 - No such file or directory]
+"""
+
+# The requests of a thread, as libclient_trace writes them: without an output, if the argument is no
+# structure.
+TRACE = """\
+test CHECK_EXTENSION in=0300000000000000 = 1 out=
+test GROUP_SET_CONTAINER in= = 0 out=
+test SET_IOMMU in=0300000000000000 = 0 out=
+test GROUP_GET_DEVICE_FD in=0000:00:03.0 = descriptor out=
+test DEVICE_GET_INFO in=18000000 = 0 out=180000000300
+test DEVICE_RESET in=0000000000000000 = ENOTTY out=
 """
 
 ONE, TWO, HUGE = "vfio_type1_iommu_anonymous", "vfio_dma_mapping_test", "vfio_type1v2_iommu_anonymous_hugetlb_1gb"
@@ -74,6 +86,26 @@ class Comparison(unittest.TestCase):
         rows = [line for line in main.table(runs) if line.startswith("not ok")]
         self.assertEqual(len(rows), 1)
         self.assertIn(f"{ONE}.unmap", rows[0])
+
+
+class Requests(unittest.TestCase):
+    def found(self, rust, steps=request_trace.steps):
+        return request_trace.differences(steps(TRACE), steps(rust))
+
+    def test_each_request_is_compared(self):
+        for steps in (request_trace.steps, request_trace.mixed_steps):
+            self.assertEqual(len(steps(TRACE)), len(TRACE.splitlines()))
+            self.assertEqual(self.found(TRACE, steps), [])
+            for line in TRACE.splitlines():
+                self.assertTrue(self.found(TRACE.replace(line, line.replace(" = ", " = E")), steps), line)
+                self.assertTrue(self.found(TRACE.replace(f"{line}\n", ""), steps), line)
+
+    def test_an_output_is_compared_with_none(self):
+        self.assertTrue(self.found(TRACE.replace("ENOTTY out=", "ENOTTY out=00")))
+
+    def test_no_line_is_skipped(self):
+        for trace in (TRACE + "test DEVICE_RESET in=00", "a message\n" + TRACE):
+            self.assertEqual(len(request_trace.differences(*[request_trace.steps(trace)] * 2)), 1)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ use std::ffi::c_ulong;
 /// The argument of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Argument {
+    /// None: programs leave out the argument, and a register has an arbitrary value.
+    None,
     /// A number.
     Number,
     /// The address of a descriptor number.
@@ -43,6 +45,14 @@ const PLAIN: Kind = Kind {
     descriptors: None,
 };
 
+const fn plain(name: &'static str) -> Kind {
+    Kind {
+        name,
+        argument: Argument::None,
+        ..PLAIN
+    }
+}
+
 const fn number(name: &'static str) -> Kind {
     Kind {
         name,
@@ -66,7 +76,7 @@ const fn question(name: &'static str, input: usize) -> Kind {
 /// The requests by number, starting at `_IO(';', 100)`. Some numbers have different meanings for
 /// devices and containers.
 const KINDS: [Kind; 18] = [
-    number("GET_API_VERSION"),
+    plain("GET_API_VERSION"),
     number("CHECK_EXTENSION"),
     number("SET_IOMMU"),
     question("GROUP_GET_STATUS", 4),
@@ -74,7 +84,7 @@ const KINDS: [Kind; 18] = [
         argument: Argument::Descriptor,
         ..structure("GROUP_SET_CONTAINER")
     },
-    number("GROUP_UNSET_CONTAINER"),
+    plain("GROUP_UNSET_CONTAINER"),
     Kind {
         argument: Argument::Text,
         returns_descriptor: true,
@@ -87,7 +97,7 @@ const KINDS: [Kind; 18] = [
         descriptors: Some(20),
         ..structure("DEVICE_SET_IRQS")
     },
-    number("DEVICE_RESET"),
+    plain("DEVICE_RESET"),
     question("IOMMU_GET_INFO_or_HOT_RESET_INFO", 4),
     Kind {
         address: Some(8),

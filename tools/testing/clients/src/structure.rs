@@ -23,6 +23,7 @@ const LONGEST: usize = 64 << 10;
 pub unsafe fn read(kind: &Kind, arg: usize) -> Vec<u8> {
     let address = std::ptr::with_exposed_provenance::<u8>(arg);
     match kind.argument {
+        Argument::None => Vec::new(),
         Argument::Number => arg.to_ne_bytes().to_vec(),
         // The number itself is not reproducible.
         Argument::Descriptor => Vec::new(),
