@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Logs the VFIO requests of a program.
+//! Logs the requests of a program to VFIO and IOMMUFD.
 //!
-//! The library is loaded with `LD_PRELOAD` and replaces `ioctl()`. Each VFIO request becomes a line
-//! in the file that `VFIO_TRACE` names: the name of the thread, the request, the structure before
-//! the call (`in=`), `=` and the result, then the structure after the call (`out=`). Values that
-//! depend on the run instead of VFIO are left out: descriptor numbers, and addresses in the
-//! program's memory.
+//! The library is loaded with `LD_PRELOAD` and replaces `ioctl()`. Each request becomes a line in
+//! the file that `VFIO_TRACE` names: the name of the thread, the request, the structure before the
+//! call (`in=`), `=` and the result, then the structure after the call (`out=`). Values that depend
+//! on the run instead of VFIO are left out: descriptor numbers, and addresses in the program's
+//! memory.
 
 mod request;
 mod structure;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The VFIO requests and the layout of their structures.
+//! The requests of VFIO and IOMMUFD, and the layout of their structures.
 
 use std::ffi::c_ulong;
 
@@ -32,8 +32,8 @@ pub struct Kind {
     input: usize,
     /// The offset of a 64-bit address in the program's memory.
     address: Option<usize>,
-    /// The offset of the first descriptor number.
-    descriptors: Option<usize>,
+    /// The offset of the first descriptor number, and how many there are at most.
+    descriptors: Option<(usize, usize)>,
 }
 
 const PLAIN: Kind = Kind {
@@ -73,9 +73,25 @@ const fn question(name: &'static str, input: usize) -> Kind {
     }
 }
 
-/// The requests by number, starting at `_IO(';', 100)`. Some numbers have different meanings for
-/// devices and containers.
-const KINDS: [Kind; 18] = [
+const fn with_address(name: &'static str, offset: usize) -> Kind {
+    Kind {
+        name,
+        address: Some(offset),
+        ..PLAIN
+    }
+}
+
+const fn with_descriptor(name: &'static str, offset: usize) -> Kind {
+    Kind {
+        name,
+        descriptors: Some((offset, 1)),
+        ..PLAIN
+    }
+}
+
+/// The requests of VFIO by number, starting at `_IO(';', 100)`. Some numbers have different
+/// meanings for devices and containers.
+const VFIO: [Kind; 22] = [
     plain("GET_API_VERSION"),
     number("CHECK_EXTENSION"),
     number("SET_IOMMU"),
@@ -94,28 +110,60 @@ const KINDS: [Kind; 18] = [
     question("DEVICE_GET_REGION_INFO", 12),
     question("DEVICE_GET_IRQ_INFO", 12),
     Kind {
-        descriptors: Some(20),
+        descriptors: Some((20, usize::MAX)),
         ..structure("DEVICE_SET_IRQS")
     },
     plain("DEVICE_RESET"),
     question("IOMMU_GET_INFO_or_HOT_RESET_INFO", 4),
-    Kind {
-        address: Some(8),
-        ..structure("IOMMU_MAP_DMA")
-    },
+    with_address("IOMMU_MAP_DMA", 8),
     structure("IOMMU_UNMAP_DMA"),
     structure("request-115"),
     structure("request-116"),
+    with_address("FEATURE_or_DIRTY_PAGES", 40),
     Kind {
-        address: Some(40),
-        ..structure("FEATURE_or_DIRTY_PAGES")
+        address: Some(16),
+        ..with_descriptor("DEVICE_BIND_IOMMUFD", 8)
     },
+    structure("DEVICE_ATTACH_IOMMUFD_PT"),
+    structure("DEVICE_DETACH_IOMMUFD_PT"),
+    structure("MIG_GET_PRECOPY_INFO"),
 ];
 
-/// Returns the request for a number, if it is a VFIO request.
+/// The requests of IOMMUFD by number, starting at `_IO(';', 0x80)`. Their structures begin with
+/// the size, too.
+const IOMMUFD: [Kind; 22] = [
+    structure("IOMMU_DESTROY"),
+    structure("IOMMU_IOAS_ALLOC"),
+    with_address("IOMMU_IOAS_ALLOW_IOVAS", 16),
+    structure("IOMMU_IOAS_COPY"),
+    with_address("IOMMU_IOAS_IOVA_RANGES", 16),
+    with_address("IOMMU_IOAS_MAP", 16),
+    structure("IOMMU_IOAS_UNMAP"),
+    structure("IOMMU_OPTION"),
+    structure("IOMMU_VFIO_IOAS"),
+    with_address("IOMMU_HWPT_ALLOC", 32),
+    with_address("IOMMU_GET_HW_INFO", 16),
+    structure("IOMMU_HWPT_SET_DIRTY_TRACKING"),
+    with_address("IOMMU_HWPT_GET_DIRTY_BITMAP", 40),
+    with_address("IOMMU_HWPT_INVALIDATE", 8),
+    with_descriptor("IOMMU_FAULT_QUEUE_ALLOC", 12),
+    with_descriptor("IOMMU_IOAS_MAP_FILE", 12),
+    structure("IOMMU_VIOMMU_ALLOC"),
+    structure("IOMMU_VDEVICE_ALLOC"),
+    structure("IOMMU_IOAS_CHANGE_PROCESS"),
+    with_descriptor("IOMMU_VEVENTQ_ALLOC", 24),
+    structure("IOMMU_HW_QUEUE_ALLOC"),
+    structure("IOMMU_IOAS_NOIOMMU_GET_PA"),
+];
+
+/// Returns the request for a number, if it is a request of VFIO or IOMMUFD.
 pub fn kind(request: c_ulong) -> Option<&'static Kind> {
-    const FIRST: usize = 0x3b00 + 100;
-    KINDS.get(usize::try_from(request).ok()?.checked_sub(FIRST)?)
+    const TYPE: usize = 0x3b00;
+    let number = usize::try_from(request).ok()?.checked_sub(TYPE)?;
+    match number {
+        ..0x80 => VFIO.get(number.checked_sub(100)?),
+        _ => IOMMUFD.get(number - 0x80),
+    }
 }
 
 impl Kind {
@@ -133,11 +181,12 @@ impl Kind {
         if let Some(address) = self.address.and_then(|at| bytes.get_mut(at..at + 8)) {
             address.fill(0xaa);
         }
-        for word in self
-            .descriptors
-            .and_then(|at| bytes.get_mut(at..))
+        let (at, count) = self.descriptors.unwrap_or_default();
+        for word in bytes
+            .get_mut(at..)
             .unwrap_or_default()
             .chunks_mut(4)
+            .take(count)
         {
             // Keeps -1, which means no descriptor.
             if word != [0xff; 4] {
