@@ -15,7 +15,9 @@ sys.path.append(str(REPO / "tools/testing/clients"))
 import request_trace  # noqa: E402
 
 FOLDER = REPO / "build" / "selftests"
-STACKS = ("c", "rust")
+# The kernels, and the modes of the programs that each has: those with a container, or all.
+MODES = {"stock": report.CONTAINER, "test": ""}
+TITLE = {"c": "C", "rust": "Rust"}
 # Each thread of this program sets up a device, and all threads have the same name.
 MIXED = "vfio_pci_device_init_perf_test"
 
@@ -36,45 +38,48 @@ MACHINE = [
     "--device", "nvme-ns,drive=disk",
 ]
 
-def boot(stack, programs):
+
+def boot(options, stack, log):
     """Runs all programs in a guest; returns its output and exit status."""
+    folder = FOLDER / options.kernel
     binds = [word for bdf in DEVICES.values() for word in ("--bind", bdf)]
-    copies = [word for program in programs for word in ("--copy", f"{FOLDER}/programs/{program}:/programs/{program}")]
-    command = [REPO / "tools/testing/vm/run", "--kernel", "stock", "--stack", stack, *MACHINE, *binds, *copies]
+    copies = [word for program in options.program
+              for word in ("--copy", f"{folder}/programs/{program}:/programs/{program}")]
+    command = [REPO / "tools/testing/vm/run", "--kernel", options.kernel, "--stack", stack, *MACHINE, *binds, *copies]
     command += ["--copy", f"{REPO}/tools/testing/selftests/guest:/root/guest", *request_trace.COPY]
-    command += ["--log", f"{FOLDER}/{stack}.kernel.log", "--timeout", "300"]
-    command += ["--", "sh", "/root/guest", "/programs", request_trace.IN_GUEST]
+    command += ["--log", f"{folder}/{log}.kernel.log", "--timeout", "600"]
+    command += ["--", "sh", "/root/guest", "/programs", request_trace.IN_GUEST, f"modes={MODES[options.kernel]}"]
     command += [f"{name}={bdf}" for name, bdf in DEVICES.items()]
     guest = subprocess.run(command, stdout=subprocess.PIPE, text=True, errors="replace", cwd=REPO)
     output = guest.stdout.replace("\r", "")
-    (FOLDER / f"{stack}.log").write_text(output)
+    (folder / f"{log}.log").write_text(output)
     return output, guest.returncode
 
 
-def verdict(c, rust):
-    """A case that passes on C must pass on Rust; other cases are not judged."""
+def verdict(c, other):
+    """A case that passes on C must pass on the other modules; other cases are not judged."""
     if c != PASS:
         return "-"
-    return "ok" if rust == PASS else "not ok"
+    return "ok" if other == PASS else "not ok"
 
 
-def table(runs):
+def table(runs, title="Rust"):
     """Yields the lines of the table, with the reason below each failure."""
-    width = max((len(case) for run in runs.values() for case, _ in run.outcomes), default=4)
-    yield f"{'':<7} {'test':<{width}}  {'device':<6}  {'C':<9}  Rust"
-    for case, device in sorted(set().union(*(run.outcomes for run in runs.values()))):
-        c, rust = (runs[stack].outcomes.get((case, device), LOST) for stack in STACKS)
-        row = f"{verdict(c, rust):<7} {case:<{width}}  {device:<6}  {c:<9}  {rust}"
-        if verdict(c, rust) == "not ok":
+    width = max((len(case) for run in runs for case, _ in run.outcomes), default=4)
+    yield f"{'':<7} {'test':<{width}}  {'device':<6}  {'C':<9}  {title}"
+    for case, device in sorted(set().union(*(run.outcomes for run in runs))):
+        c, other = (run.outcomes.get((case, device), LOST) for run in runs)
+        row = f"{verdict(c, other):<7} {case:<{width}}  {device:<6}  {c:<9}  {other}"
+        if verdict(c, other) == "not ok":
             yield row
-            yield from (f"# {line}" for line in runs["rust"].reasons.get((case, device), []))
+            yield from (f"# {line}" for line in runs[1].reasons.get((case, device), []))
         else:
             yield row + first_reason(runs, case, device)
 
 
 def first_reason(runs, case, device):
     """Returns why a case is not judged, from its own output, usually the same on both stacks."""
-    for run in runs.values():
+    for run in runs:
         lines = run.reasons.get((case, device))
         if lines:
             return f"  ({lines[-1].lstrip('# ').strip()})"
@@ -84,10 +89,10 @@ def first_reason(runs, case, device):
 def requests(runs):
     """Yields a line for each program on each device: whether its requests and all bytes of their
     results are the same on both stacks."""
-    for program, device in sorted(set().union(*(run.traces for run in runs.values()))):
+    for program, device in sorted(set().union(*(run.traces for run in runs))):
         steps = request_trace.mixed_steps if program == MIXED else request_trace.steps
-        c, rust = (steps(runs[stack].traces.get((program, device), "")) for stack in STACKS)
-        found = request_trace.differences(c, rust)
+        c, other = (steps(run.traces.get((program, device), "")) for run in runs)
+        found = request_trace.differences(c, other)
         yield f"{'not ok' if found else 'ok':<7} {program}, on {device}: the same requests and answers on both"
         yield from (f"# {line}" for line in found or [f"{len(c)} requests"])
 
@@ -103,27 +108,40 @@ def not_run(run):
         yield f"{program}, on {', '.join(devices)}: {text}"
 
 
-def summary(runs, problems):
+def summary(options, runs, problems):
     """Prints all results; returns the numbers of passed and failed tests."""
-    lines = [*table(runs), *requests(runs), *problems]
+    lines = [*table(runs, TITLE[options.stack]), *requests(runs), *problems]
     print(*lines, sep="\n")
-    print("\nNot run, as the stock kernel has no IOMMUFD and no /dev/vfio/devices, or the device no such function:")
-    print(*(f"  {line}" for line in not_run(runs["c"])), sep="\n")
+    print("\nNot run:" if options.kernel == "test" else
+          "\nNot run, as the stock kernel has no IOMMUFD and no /dev/vfio/devices, or the device no such function:")
+    print(*(f"  {line}" for line in not_run(runs[0])), sep="\n")
     return (sum(line.startswith(word) for line in lines) for word in ("ok ", "not ok "))
 
 
-def main():
+def command_line():
+    """Returns the options."""
     parser = argparse.ArgumentParser(prog="tools/testing/selftests/run", description=__doc__)
-    known = sorted(path.name for path in (FOLDER / "programs").glob("*_test"))
-    parser.add_argument("--program", action="append", choices=known, help="only this one; can be repeated")
-    programs = parser.parse_args().program or known
-    runs, problems = {}, []
-    for stack in STACKS:
-        output, status = boot(stack, programs)
-        runs[stack] = report.parse(output)
-        if status or not runs[stack].done:
+    parser.add_argument("--kernel", choices=sorted(MODES), default="stock")
+    parser.add_argument("--stack", choices=sorted(TITLE), default="rust", help="the modules to compare with C")
+    parser.add_argument("--program", action="append", default=[], help="only this one; can be repeated")
+    options = parser.parse_args()
+    known = sorted(path.name for path in (FOLDER / options.kernel / "programs").glob("*_test"))
+    if unknown := set(options.program) - set(known):
+        parser.error(f"there is no {', '.join(unknown)}, only {', '.join(known)}")
+    options.program = options.program or known
+    return options
+
+
+def main():
+    options = command_line()
+    runs, problems = [], []
+    # The modules that are compared with themselves have another log.
+    for stack, log in (("c", "c"), (options.stack, "rust" if options.stack == "rust" else "c-again")):
+        output, status = boot(options, stack, log)
+        runs.append(report.parse(output, MODES[options.kernel]))
+        if status or not runs[-1].done:
             problems.append(f"not ok  the guest with --stack {stack} ended with status {status}")
-    passed, failed = summary(runs, problems)
+    passed, failed = summary(options, runs, problems)
     print(f"{passed} passed, {failed} failed", flush=True)
     return 1 if failed or not passed else 0
 

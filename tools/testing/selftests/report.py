@@ -21,7 +21,7 @@ class Run:
     # The result of each case, and the reason if it did not pass, by (case, device).
     outcomes: dict = dataclasses.field(default_factory=dict)
     reasons: dict = dataclasses.field(default_factory=dict)
-    # Cases that were not run, because they use no container: {program: {case}}.
+    # Cases that were not run, because of their mode: {program: {case}}.
     other_modes: dict = dataclasses.field(default_factory=dict)
     # Messages of programs that could not list their cases: {(program, device): text}.
     unlisted: dict = dataclasses.field(default_factory=dict)
@@ -30,14 +30,14 @@ class Run:
     done: bool = False
 
 
-def parse(output):
-    """Parses the output of one guest."""
+def parse(output, modes=CONTAINER):
+    """Parses the output of one guest, which ran the variants whose names begin with MODES."""
     run = Run()
     for section in re.split(r"^=== ", output, flags=re.M)[1:]:
         head, _, body = section.partition("\n")
         kind, *names = head.split()
         if kind == "list":
-            add_list(run, *names, body)
+            add_list(run, modes, *names, body)
         elif kind == "run":
             add_results(run, *names, body)
         elif kind == "trace":
@@ -47,14 +47,14 @@ def parse(output):
     return run
 
 
-def add_list(run, program, device, text):
+def add_list(run, modes, program, device, text):
     """Adds the cases of a program; they have no result until one is found in the output."""
     cases = listed(text)
     if not cases:
         run.unlisted[program, device] = why_unlisted(text)
     for fixture, variant, test in cases:
         case = ".".join(filter(None, (fixture, variant, test)))
-        if variant.startswith(CONTAINER) or program in LIBRARY_CHOOSES:
+        if variant.startswith(modes) or program in LIBRARY_CHOOSES:
             run.outcomes[case, device] = LOST
         else:
             run.other_modes.setdefault(program, set()).add(case)

@@ -74,6 +74,12 @@ class Report(unittest.TestCase):
         self.assertEqual(self.run_of_c.other_modes, {TWO: other})
         self.assertEqual(list(self.run_of_c.unlisted.values()), ["iommu->iommufd > 0: No such file or directory"])
 
+    def test_all_modes(self):
+        run = report.parse(GUEST, modes="")
+        self.assertEqual(len(run.outcomes), len(report.listed(LIST)))
+        self.assertEqual(run.outcomes["vfio_cdev.bind", "edu"], LOST)
+        self.assertEqual(run.other_modes, {})
+
 
 class Comparison(unittest.TestCase):
     def test_only_what_passes_on_c_counts(self):
@@ -82,7 +88,7 @@ class Comparison(unittest.TestCase):
             self.assertEqual(main.verdict(c, rust), wanted)
 
     def test_case_that_ours_did_not_run(self):
-        runs = {"c": report.parse(GUEST), "rust": report.Run()}
+        runs = [report.parse(GUEST), report.Run()]
         rows = [line for line in main.table(runs) if line.startswith("not ok")]
         self.assertEqual(len(rows), 1)
         self.assertIn(f"{ONE}.unmap", rows[0])
@@ -102,6 +108,17 @@ class Requests(unittest.TestCase):
 
     def test_an_output_is_compared_with_none(self):
         self.assertTrue(self.found(TRACE.replace("ENOTTY out=", "ENOTTY out=00")))
+
+    def test_ids_of_mixed_threads_are_ignored(self):
+        bind, attach = "1800000000000000dddddddd", "1000000000000000"
+        trace = (f"test DEVICE_BIND_IOMMUFD in={bind}00000000aaaa = 0 out={bind}02000000aaaa\n"
+                 f"test DEVICE_ATTACH_IOMMUFD_PT in={attach}01000000 = 0 out={attach}0300000000000000\n")
+        other = trace.replace(f"out={bind}02", f"out={bind}04").replace(f"out={attach}03", f"out={attach}05")
+        for steps, same in ((request_trace.steps, False), (request_trace.mixed_steps, True)):
+            self.assertEqual(request_trace.differences(steps(trace), steps(other)) == [], same)
+        for old, new in (("in=18", "in=19"), ("out=10", "out=11"), ("aaaa", "bbbb"), ("01000000", "02000000")):
+            both = map(request_trace.mixed_steps, (trace, other.replace(old, new)))
+            self.assertTrue(request_trace.differences(*both))
 
     def test_no_line_is_skipped(self):
         for trace in (TRACE + "test DEVICE_RESET in=00", "a message\n" + TRACE):
