@@ -17,7 +17,6 @@ from results import tell  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 FOLDER = REPO / "build" / "clients"
-STACKS = ("c", "rust")
 
 # The nested guest has to fetch this file over the assigned device, and prints the greeting.
 GREETING = "booted over the assigned device"
@@ -46,63 +45,84 @@ def ports(*devices):
 
 @dataclasses.dataclass(frozen=True)
 class Client:
-    """A program, the machine that it needs, and how to check its output."""
+    """A program, how it uses VFIO, the machine that it needs, and how to check its output."""
 
-    name: str
+    program: str
+    # container, compat (groups, and /dev/iommu in the place of the container), or iommufd (a device
+    # file and /dev/iommu). Only the test kernel has the last two.
+    mode: str
     done: str
     machine: tuple
     achieved: callable
 
+    @property
+    def name(self):
+        return self.program if self.mode == "container" else f"{self.program}-{self.mode}"
 
-CLIENTS = (
-    Client("dpdk", "packets go through igb and e1000e", (
+    @property
+    def kernel(self):
+        return "stock" if self.mode == "container" else "test"
+
+
+def dpdk(mode):
+    """Returns DPDK, with two devices on a wire."""
+    return Client("dpdk", mode, "packets go through igb and e1000e", (
         "--mem", "1G", "--append", "hugepages=64",
         *(word for wire in (0, 1) for word in ("--qemu-arg=-netdev", "--qemu-arg", f"hubport,hubid=0,id=wire{wire}")),
-        *ports("igb,netdev=wire0", "e1000e,netdev=wire1")), packets),
-    Client("qemu", "a small guest boots over e1000e", (
+        *ports("igb,netdev=wire0", "e1000e,netdev=wire1")), packets)
+
+
+def qemu(mode):
+    """Returns QEMU, with a device and a network to boot from."""
+    return Client("qemu", mode, "a small guest boots over e1000e", (
         "--mem", "1G",
         "--qemu-arg=-netdev", "--qemu-arg", f"user,id=wire,restrict=on,tftp={FOLDER}/tftp,bootfile=boot.ipxe",
-        *ports("e1000e,netdev=wire")), greeting),
-)
+        *ports("e1000e,netdev=wire")), greeting)
 
 
-def start(client, stack, iommu):
+CLIENTS = (dpdk("container"), qemu("container"), dpdk("compat"), qemu("compat"), qemu("iommufd"))
+
+
+def start(client, stack, run, iommu):
     """Boots a guest that runs a client; returns the process."""
-    command = [REPO / "tools/testing/vm/run", "--kernel", "stock", "--stack", stack, "--iommu", iommu, "--clients"]
-    command += ["--timeout", "240", "--log", kept(client, stack, iommu, "kernel.log"), *client.machine]
-    command += [*request_trace.COPY, "--copy", f"{HERE}/{client.name}.sh:/root/client"]
-    return subprocess.Popen([*command, "--", "sh", "/root/client"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True, errors="replace", cwd=REPO)
+    command = [REPO / "tools/testing/vm/run", "--kernel", client.kernel, "--stack", stack, "--iommu", iommu]
+    command += ["--clients", "--timeout", "240", "--log", kept(client, run, iommu, "kernel.log"), *client.machine]
+    command += [*request_trace.COPY, "--copy", f"{HERE}/{client.program}.sh:/root/client"]
+    return subprocess.Popen([*command, "--", "sh", "/root/client", client.mode], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, errors="replace", cwd=REPO)
 
 
-def kept(client, stack, iommu, what):
+def kept(client, run, iommu, what):
     """Returns the path of a file with output of a guest."""
-    return FOLDER / f"{client.name}.{iommu}.{stack}.{what}"
+    return FOLDER / f"{client.name}.{iommu}.{run}.{what}"
 
 
-def finish(client, stack, iommu, guest):
+def finish(client, run, iommu, guest):
     """Waits for a guest; returns the output of the client, its requests, and error messages."""
     output, complaint = guest.communicate()
-    kept(client, stack, iommu, "log").write_text(output)
+    kept(client, run, iommu, "log").write_text(output)
     said, _, trace = output.replace("\r", "").partition("=== trace\n")
-    kept(client, stack, iommu, "trace").write_text(trace)
+    kept(client, run, iommu, "trace").write_text(trace)
     if guest.returncode:
         complaint += f"the guest ended with status {guest.returncode}"
     return said, request_trace.steps(trace), complaint if guest.returncode else ""
 
 
-def run(client, iommu):
-    """Runs a client on both stacks; prints the results, and returns whether all tests passed."""
-    guests = {stack: start(client, stack, iommu) for stack in STACKS}
-    results = {stack: finish(client, stack, iommu, guest) for stack, guest in guests.items()}
+def compare(client, other, iommu):
+    """Runs a client on the C and on the OTHER modules; prints the results, and returns whether all
+    tests passed."""
+    # The modules that are compared with themselves have another log.
+    runs = {"c": "c", "rust" if other == "rust" else "c-again": other}
+    guests = {run: start(client, stack, run, iommu) for run, stack in runs.items()}
+    results = {run: finish(client, run, iommu, guest) for run, guest in guests.items()}
     good = []
-    for stack, (said, _, complaint) in results.items():
+    for run, (said, _, complaint) in results.items():
         achieved = client.achieved(said)
-        good.append(tell(f"{client.name}: {client.done}, --stack {stack}", bool(achieved) and not complaint,
+        good.append(tell(f"{client.name}: {client.done}, --stack {runs[run]}", bool(achieved) and not complaint,
                          [*said.splitlines()[-20:], *complaint.splitlines()]))
         print(f"        {achieved}")
-    c, rust = (results[stack][1] for stack in STACKS)
-    found = request_trace.differences(c, rust)
+    c, others = (steps for _, steps, _ in results.values())
+    found = request_trace.differences(c, others)
     good.append(tell(f"{client.name}: the same requests and answers on both", not found, found))
     print(f"        {len(c)} requests")
     return all(good)
@@ -111,12 +131,18 @@ def run(client, iommu):
 def main():
     parser = argparse.ArgumentParser(prog="tools/testing/clients/run", description=__doc__)
     parser.add_argument("--only", action="append", choices=[client.name for client in CLIENTS])
+    parser.add_argument("--kernel", choices=["stock", "test"], default="stock")
+    parser.add_argument("--stack", choices=["rust", "c"], default="rust", help="the modules to compare with C")
     parser.add_argument("--iommu", choices=["intel", "amd", "virtio"], default="intel")
     options = parser.parse_args()
+    wanted = [client for client in CLIENTS if client.kernel == options.kernel]
+    if options.only:
+        wanted = [client for client in wanted if client.name in options.only]
+    if not wanted:
+        parser.error(f"the {options.kernel} kernel does not run {', '.join(options.only)}")
     (FOLDER / "tftp").mkdir(parents=True, exist_ok=True)
     (FOLDER / "tftp" / "boot.ipxe").write_text(BOOT_FILE)
-    wanted = [client for client in CLIENTS if not options.only or client.name in options.only]
-    passed = [run(client, options.iommu) for client in wanted]
+    passed = [compare(client, options.stack, options.iommu) for client in wanted]
     return 0 if all(passed) else 1
 
 
