@@ -26,6 +26,9 @@ MACHINE = [
     # Enough memory for one page of 1 GiB.
     "--mem", "4G",
     "--append", "hugepagesz=1G hugepages=1 hugepagesz=2M hugepages=4 vfio_pci.enable_sriov=1",
+    # Each case of vfio_pci_driver_test maps 1 GiB of shared memory. In pages of 4 KiB, this takes
+    # longer than the 30 seconds that the harness grants a case, if the host is busy.
+    "--append", "transparent_hugepage_shmem=always",
     "--device", "edu,bus=pcie.0,addr=3,dma_mask=0xffffffffffffffff",
     "--device", "pcie-root-port,id=above-igb,chassis=1,bus=pcie.0,addr=4",
     "--qemu-arg=-netdev", "--qemu-arg=user,id=net,restrict=on",
@@ -47,7 +50,7 @@ def boot(options, stack, log):
               for word in ("--copy", f"{folder}/programs/{program}:/programs/{program}")]
     command = [REPO / "tools/testing/vm/run", "--kernel", options.kernel, "--stack", stack, *MACHINE, *binds, *copies]
     command += ["--copy", f"{REPO}/tools/testing/selftests/guest:/root/guest", *request_trace.COPY]
-    command += ["--log", f"{folder}/{log}.kernel.log", "--timeout", "600"]
+    command += ["--log", f"{folder}/{log}.kernel.log", "--timeout", "900"]
     command += ["--", "sh", "/root/guest", "/programs", request_trace.IN_GUEST, f"modes={MODES[options.kernel]}"]
     command += [f"{name}={bdf}" for name, bdf in DEVICES.items()]
     guest = subprocess.run(command, stdout=subprocess.PIPE, text=True, errors="replace", cwd=REPO)
