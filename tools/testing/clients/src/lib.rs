@@ -4,9 +4,9 @@
 //!
 //! The library is loaded with `LD_PRELOAD` and replaces `ioctl()`. Each request becomes a line in
 //! the file that `VFIO_TRACE` names: the name of the thread, the request, the structure before the
-//! call (`in=`), `=` and the result, then the structure after the call (`out=`). Values that depend
-//! on the run instead of VFIO are left out: descriptor numbers, and addresses in the program's
-//! memory.
+//! call (`in=`), `=` and the result, then the structure after the call (`out=`), followed by the
+//! array that the structure points to, if the request fills one. Values that depend on the run
+//! instead of VFIO are left out: descriptor numbers, and addresses in the program's memory.
 
 mod request;
 mod structure;
@@ -64,13 +64,18 @@ pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int
     if let (Some(kind), Some(before)) = (kind, before) {
         // SAFETY: By this function's contract `arg` is what this request expects.
         let after = unsafe { structure::read_again(kind, arg, before.len()) };
+        let array = match result {
+            // SAFETY: The two are from these functions.
+            0 => unsafe { structure::read_array(kind, &before, &after) },
+            _ => Vec::new(),
+        };
         let returned = match result {
             -1 => format!("{errno:?}"),
             _ if kind.returns_descriptor => "descriptor".to_owned(),
             value => value.to_string(),
         };
         let before = kind.show_input(&before);
-        let after = kind.show(&after);
+        let after = kind.show(&after) + &request::hex(&array);
         let name = kind.name;
         write(&format!(
             "{} {name} in={before} = {returned} out={after}\n",

@@ -19,6 +19,16 @@ pub enum Argument {
     Structure,
 }
 
+/// An array that the kernel writes, apart from the structure.
+#[derive(Clone, Copy, Debug)]
+pub struct Array {
+    /// The offset of the 32-bit number of elements. The program sets it to the number that it has
+    /// room for, the kernel to the number that there are.
+    pub count: usize,
+    /// The size of an element.
+    pub element: usize,
+}
+
 /// A request.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
@@ -31,7 +41,9 @@ pub struct Kind {
     /// The number of bytes that the kernel reads. Programs leave arbitrary data in the rest.
     input: usize,
     /// The offset of a 64-bit address in the program's memory.
-    address: Option<usize>,
+    pub address: Option<usize>,
+    /// What the kernel writes to that address.
+    pub array: Option<Array>,
     /// The offset of the first descriptor number, and how many there are at most.
     descriptors: Option<(usize, usize)>,
 }
@@ -42,6 +54,7 @@ const PLAIN: Kind = Kind {
     returns_descriptor: false,
     input: usize::MAX,
     address: None,
+    array: None,
     descriptors: None,
 };
 
@@ -78,6 +91,13 @@ const fn with_address(name: &'static str, offset: usize) -> Kind {
         name,
         address: Some(offset),
         ..PLAIN
+    }
+}
+
+const fn with_array(name: &'static str, address: usize, count: usize, element: usize) -> Kind {
+    Kind {
+        array: Some(Array { count, element }),
+        ..with_address(name, address)
     }
 }
 
@@ -136,13 +156,13 @@ const IOMMUFD: [Kind; 22] = [
     structure("IOMMU_IOAS_ALLOC"),
     with_address("IOMMU_IOAS_ALLOW_IOVAS", 16),
     structure("IOMMU_IOAS_COPY"),
-    with_address("IOMMU_IOAS_IOVA_RANGES", 16),
+    with_array("IOMMU_IOAS_IOVA_RANGES", 16, 8, 16),
     with_address("IOMMU_IOAS_MAP", 16),
     structure("IOMMU_IOAS_UNMAP"),
     structure("IOMMU_OPTION"),
     structure("IOMMU_VFIO_IOAS"),
     with_address("IOMMU_HWPT_ALLOC", 32),
-    with_address("IOMMU_GET_HW_INFO", 16),
+    with_array("IOMMU_GET_HW_INFO", 16, 12, 1),
     structure("IOMMU_HWPT_SET_DIRTY_TRACKING"),
     with_address("IOMMU_HWPT_GET_DIRTY_BITMAP", 40),
     with_address("IOMMU_HWPT_INVALIDATE", 8),
@@ -193,7 +213,12 @@ impl Kind {
                 word.fill(0xdd);
             }
         }
-        let hex = |byte: &u8| format!("{byte:02x}");
-        bytes.iter().map(hex).collect::<Vec<_>>().concat()
+        hex(&bytes)
     }
+}
+
+/// Formats bytes.
+pub fn hex(bytes: &[u8]) -> String {
+    let digits = |byte: &u8| format!("{byte:02x}");
+    bytes.iter().map(digits).collect::<Vec<_>>().concat()
 }

@@ -60,3 +60,29 @@ pub unsafe fn read_again(kind: &Kind, arg: usize, len: usize) -> Vec<u8> {
         _ => Vec::new(),
     }
 }
+
+/// Copies the array that a request, which has succeeded, filled.
+///
+/// # Safety
+///
+/// `before` and `after` must be what [`read`] and [`read_again`] returned for the request.
+pub unsafe fn read_array(kind: &Kind, before: &[u8], after: &[u8]) -> Vec<u8> {
+    let number =
+        |bytes: &[u8], at: usize| Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
+    let found = || {
+        let array = kind.array?;
+        let room = number(before, array.count)?.min(number(after, array.count)?) as usize;
+        let address = u64::from_ne_bytes(*before.get(kind.address?..)?.first_chunk()?);
+        Some((usize::try_from(address).ok()?, room * array.element))
+    };
+    match found() {
+        Some((address, len)) if address != 0 && len != 0 => {
+            let address = std::ptr::with_exposed_provenance::<u8>(address);
+            // SAFETY: The request succeeded, so that the kernel has just written these bytes: the
+            // array has room for the first number, and the kernel had as many elements as the
+            // second.
+            unsafe { std::slice::from_raw_parts(address, len.min(LONGEST)) }.to_vec()
+        }
+        _ => Vec::new(),
+    }
+}
