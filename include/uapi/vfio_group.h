@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
 /*
  * Additions to the ioctls of a VFIO group: listing the devices of a group, and sharing an address
- * space between groups without passing a container between processes. Other kernels return ENOTTY.
+ * space between groups without passing a container between processes. Other kernels return ENOTTY,
+ * or EINVAL on a device file that is not bound to an iommufd.
  */
 #ifndef VFIO_GROUP_H
 #define VFIO_GROUP_H
@@ -44,8 +45,10 @@ struct vfio_group_device {
  * kernel writes as many devices as fit, sets count to the number of devices in the group, and sets
  * argsz to the size needed for all of them.
  *
- * Errors: EFAULT; EINVAL if argsz is smaller than the header or flags is not 0; ENODEV if the last
- * device has left the group.
+ * Also works on a device file (/dev/vfio/devices/vfioN) that is bound, for the group of the device.
+ *
+ * Errors: EFAULT; EINVAL if argsz is smaller than the header, flags is not 0, or a device file is
+ * not bound; ENODEV if the last device has left the group.
  */
 struct vfio_group_devices {
 	__u32	argsz;
@@ -68,8 +71,9 @@ struct vfio_group_devices {
  * Their devices reach only memory that the group's own devices already reach.
  *
  * Errors: EFAULT; EBADF if the file is not open; EINVAL if the descriptor is negative, is not a
- * group's or is this group's, or if the other group is in a container; EBUSY if one of the groups
- * is not viable; errors of the IOMMU driver. Nothing changes on error.
+ * group's or is this group's, if the other group is in a container, or if one of the groups is in
+ * an iommufd; EBUSY if one of the groups is not viable; errors of the IOMMU driver. Nothing changes
+ * on error.
  */
 #define VFIO_GROUP_MERGE	_IO(VFIO_TYPE, VFIO_BASE + 65)
 
@@ -93,8 +97,8 @@ struct vfio_group_devices {
  * the file of one of their groups can map and unmap in them. A container opened as /dev/vfio/vfio
  * is accessible only through that file.
  *
- * Errors: EPERM if the container was opened as /dev/vfio/vfio; EBUSY if the group is not viable;
- * ENODEV; EMFILE; errors of the IOMMU driver.
+ * Errors: EPERM if the container was opened as /dev/vfio/vfio; EINVAL if the group is in an
+ * iommufd; EBUSY if the group is not viable; ENODEV; EMFILE; errors of the IOMMU driver.
  */
 #define VFIO_GROUP_GET_IOMMU_FD	_IO(VFIO_TYPE, VFIO_BASE + 67)
 
