@@ -109,6 +109,8 @@ def main_steps(repo):
              after=("programs",)),
         guest("guest-rust", "--stack", "rust"),
         guest("guest-c", "--stack", "c"),
+        guest("guest-test-rust", "--stack", "rust", kernel="test"),
+        guest("guest-test-c", "--stack", "c", kernel="test"),
         kunit_step("kunit", repo, "test"),
         make("ioasid-tests-test", "ioasid-tests", "KERNEL=test", "WERROR=1", after=("build-test",)),
         ioasid_step("ioasid", "test"),

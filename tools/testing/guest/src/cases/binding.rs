@@ -43,9 +43,11 @@ use support::helper::Helper;
 use vfio_client::{
     Bytes,
     Container,
+    Device,
     Errno,
     Group,
     Iommu,
+    Iommufd,
     MapFlags,
     Memory,
     PAGE_SIZE,
@@ -66,6 +68,7 @@ cases! {
     #[requires(core(Rust))] get_devices_of_shared_group,
     #[requires(core(Rust))] get_devices_reports_holder,
     #[requires(core(Rust), pid_namespaces)] get_devices_reports_holder_by_pid_namespace,
+    #[requires(core(Rust), iommufd)] get_devices_of_device_file,
     #[requires(core(Rust))] get_devices_argsz,
     #[requires(core(Rust))] get_devices_beside_resets,
     #[requires(core(Rust))] debugfs_matches_get_devices,
@@ -135,9 +138,9 @@ fn devices_request(room: usize) -> Bytes {
     Bytes::of(&header).fill(0, room * DEVICE)
 }
 
-fn devices(group: &Group) -> Result<Vec<Member>> {
+fn devices(file: &impl AsFd) -> Result<Vec<Member>> {
     let mut bytes = devices_request(8);
-    raw::bytes(group, GET_DEVICES, &mut bytes)?;
+    raw::bytes(file, GET_DEVICES, &mut bytes)?;
     let Devices { argsz, count, .. } = bytes.get(0);
     let count = count as usize;
     assert_eq!(argsz as usize, HEADER + count * DEVICE);
@@ -226,6 +229,22 @@ fn get_devices_reports_holder() -> Result<()> {
     assert!(members[0].held_ms > 0);
     drop(device);
     let closed = &devices(&group)?[0];
+    assert_eq!((closed.holder, closed.held_ms), (0, 0));
+    Ok(())
+}
+
+fn get_devices_of_device_file() -> Result<()> {
+    let file = Device::open_file(&pci::sysfs(EDU))?;
+    let refused = raw::bytes(&file, GET_DEVICES, &mut devices_request(8));
+    assert_eq!(refused, Err(Errno::EINVAL), "the file is not bound");
+    let iommufd = Iommufd::open()?;
+    file.bind(&iommufd)?;
+    let member = &devices(&file)?[0];
+    assert_eq!((member.name.as_str(), member.state), (EDU, VFIO));
+    assert_eq!(member.holder, getpid().as_raw() as u32);
+    assert!(member.held_ms > 0);
+    drop(file);
+    let closed = &devices(&group(EDU)?)?[0];
     assert_eq!((closed.holder, closed.held_ms), (0, 0));
     Ok(())
 }
