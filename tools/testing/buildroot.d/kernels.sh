@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash disable=SC2034,SC2154,SC2164
 #
-# Three kernels from one source: the distribution's own, a small one with KUnit, one that checks itself.
+# Three kernels from one source: the distribution's own, a small one with KUnit, one that checks
+# itself. The distribution's own of the other series that the modules are for.
 
 arch=amd64
 # Kernels are built by clang only where KASAN for Rust wants it.
@@ -10,14 +11,16 @@ make_args() {
 }
 
 check_kernel() {
-	[[ ${1:-} =~ ^(stock|test|debug)$ ]] || die "which kernel? stock, test or debug"
+	[[ ${1:-} =~ ^(stock|test|debug)$ || ${1:-} == "stock-$OTHER_SERIES" ]] ||
+		die "which kernel? stock, stock-$OTHER_SERIES, test or debug"
 }
 
 need_kernel() {
 	check_kernel "$@"
 	need_root
+	[[ $1 != stock-* ]] || local KERNEL_SERIES=${1#stock-}
 	make_complete "$(linux_dir)" make_linux
-	make_complete "$(kernel_dir "$1")" "make_$([[ $1 == stock ]] && echo stock || echo own)" "$1"
+	make_complete "$(kernel_dir "$1")" "make_$([[ $1 == stock* ]] && echo stock || echo own)" "$1"
 }
 
 # The distribution's packages of the series, unpacked.
@@ -27,8 +30,9 @@ linux_dir() {
 
 kernel_dir() {
 	local linux recipe
+	[[ $1 != stock-* ]] || local KERNEL_SERIES=${1#stock-}
 	linux=$(linux_dir)
-	if [[ $1 == stock ]]; then
+	if [[ $1 == stock* ]]; then
 		recipe=$(declare -f stock_in_root)
 	else
 		recipe=$(declare -f configure_own compile_own; fragments "$1" | xargs cat)
