@@ -48,6 +48,7 @@ struct SpaceFile;
 
 #[vtable]
 impl Contents for SpaceFile {
+    type OwnerModule = crate::LocalModule;
     type Data = ();
 
     fn show((): (), f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,6 +71,7 @@ struct SetsFile;
 
 #[vtable]
 impl Contents for SetsFile {
+    type OwnerModule = crate::LocalModule;
     type Data = ();
 
     fn show((): (), f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,6 +92,7 @@ struct AllocatorsFile;
 
 #[vtable]
 impl Contents for AllocatorsFile {
+    type OwnerModule = crate::LocalModule;
     type Data = ();
 
     fn show((): (), f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,6 +118,7 @@ struct IdsFile;
 
 #[vtable]
 impl Contents for IdsFile {
+    type OwnerModule = crate::LocalModule;
     type Data = ();
 
     fn show((): (), f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -94,7 +94,7 @@ pub use space::{
     Space, //
 };
 
-module! {
+kernel_ext::compat::module! {
     type: Module,
     name: "ioasid",
     authors: ["The VFIO in Rust authors"],

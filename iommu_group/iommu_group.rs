@@ -35,7 +35,7 @@ pub use reserved_regions::{
     ReservedRegion, //
 };
 
-module! {
+kernel_ext::compat::module! {
     type: IommuGroup,
     name: "iommu_group",
     authors: ["The VFIO in Rust authors"],

@@ -103,7 +103,7 @@ impl Drop for Registered {
 /// Returns whether registering a machine fails because there is one already.
 #[cfg(CONFIG_KUNIT = "y")]
 pub(crate) fn is_refused(machine: Arc<Machine>) -> bool {
-    let module = kernel::module::this_module::<crate::LocalModule>();
+    let module = kernel_ext::compat::this_module::<crate::LocalModule>();
     // SAFETY: The value is dropped before this returns.
     let result = unsafe { Registered::new(module, machine) };
     result.is_err_and(|e| e == EBUSY)

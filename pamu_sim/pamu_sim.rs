@@ -32,8 +32,6 @@ mod software_pamu;
 mod tests;
 mod walk;
 
-use kernel::prelude::*;
-
 use kernel_ext::module_param;
 
 use crate::abi::Registered;
@@ -46,7 +44,7 @@ pub use crate::{
     msi::Msi, //
 };
 
-module! {
+kernel_ext::compat::module! {
     type: Module,
     name: "pamu_sim",
     authors: ["The VFIO in Rust authors"],

@@ -21,7 +21,6 @@ use kernel::{
         c_void, //
     },
     fmt,
-    module::this_module,
     prelude::*,
     seq_file::SeqFile,
     seq_print,
@@ -29,7 +28,13 @@ use kernel::{
     types::ForeignOwnable, //
 };
 
-use crate::bindings;
+use crate::{
+    bindings,
+    compat::{
+        this_module,
+        ModuleMetadata, //
+    }, //
+};
 
 /// The access mode of files. Only root can read them.
 const MODE: bindings::umode_t = 0o400;
@@ -129,6 +134,9 @@ impl Dir {
 /// The contents of a file.
 #[vtable]
 pub trait Contents: 'static {
+    /// The module that implements the trait: `crate::LocalModule`.
+    type OwnerModule: ModuleMetadata;
+
     /// The data that the file shows.
     type Data: ForeignOwnable + Send + Sync;
 

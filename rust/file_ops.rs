@@ -29,7 +29,6 @@ use kernel::{
         LocalFile, //
     },
     mm::virt::VmaNew,
-    module::this_module,
     prelude::*,
     seq_file::SeqFile,
     sync::poll::PollTable,
@@ -43,7 +42,11 @@ use crate::{
         InodeMapped, //
     },
     bindings,
-    chardev::NodeInner, //
+    chardev::NodeInner,
+    compat::{
+        this_module,
+        ModuleMetadata, //
+    }, //
 };
 
 /// The borrowed form of [`FileOperations::Data`] while the file is open.
@@ -54,6 +57,9 @@ pub type Borrowed<'a, T> = <<T as FileOperations>::Data as ForeignOwnable>::Borr
 /// The value is dropped together with the last reference to the file.
 #[vtable]
 pub trait FileOperations: Sized + 'static {
+    /// The module that implements the trait: `crate::LocalModule`.
+    type OwnerModule: ModuleMetadata;
+
     /// The data that an open file holds.
     type Data: ForeignOwnable + Send + Sync;
 

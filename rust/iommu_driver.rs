@@ -39,6 +39,10 @@ use kernel::{
 
 use crate::{
     bindings,
+    compat::{
+        this_module,
+        ModuleMetadata, //
+    },
     iommu::{
         Attachment,
         Group,
@@ -124,6 +128,9 @@ unsafe impl Send for Ops {}
 /// when the last group was detached. All methods may sleep.
 #[vtable]
 pub trait Backend: Send + Sync + Sized + 'static {
+    /// The module that implements the trait: `crate::LocalModule`.
+    type OwnerModule: ModuleMetadata;
+
     /// The backend's name, for log messages of the core.
     const NAME: &'static CStr;
 

@@ -6,6 +6,7 @@ pub mod anon_file;
 pub mod array_vec;
 pub mod bindings;
 pub mod chardev;
+pub mod compat;
 pub mod debugfs;
 pub mod eventfd;
 pub mod extent;
@@ -39,7 +40,7 @@ pub mod vfio_device;
 
 use kernel::prelude::*;
 
-module! {
+crate::compat::module! {
     type: KernelExt,
     name: "vfio_rust",
     authors: ["The VFIO in Rust authors"],

@@ -118,7 +118,7 @@ macro_rules! module_param {
             static PARAM: ::kernel::module_param::KernelParam =
                 ::kernel::module_param::KernelParam::new(::kernel::bindings::kernel_param {
                     name: concat!($name, "\0").as_ptr().cast(),
-                    mod_: <crate::LocalModule as ::kernel::ModuleMetadata>::THIS_MODULE.as_ptr(),
+                    mod_: <crate::LocalModule as $crate::compat::ModuleMetadata>::THIS_MODULE.as_ptr(),
                     ops: <$type as $crate::param::Value>::OPS,
                     perm: 0o644,
                     level: -1,

@@ -311,6 +311,7 @@ static FILES: FileTable<ContainerFile, Misc> = FileTable::misc();
 
 #[vtable]
 impl FileOperations for ContainerFile {
+    type OwnerModule = crate::LocalModule;
     type Data = Arc<Container>;
 
     fn ioctl(

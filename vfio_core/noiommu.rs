@@ -84,6 +84,7 @@ pub(crate) fn join(device: &Device) -> Result<Arc<Group>> {
 
 #[vtable]
 impl Backend for NoIommu {
+    type OwnerModule = crate::LocalModule;
     const NAME: &'static CStr = c"vfio-noiommu";
 
     fn open(kind: c_ulong) -> Result<Arc<Self>> {

@@ -48,7 +48,7 @@ use kernel_ext::{
     debugfs::Dir, //
 };
 
-module! {
+kernel_ext::compat::module! {
     type: Vfio,
     name: "vfio",
     authors: ["The VFIO in Rust authors"],

@@ -38,6 +38,7 @@ fn is_ours(extension: c_ulong) -> bool {
 
 #[vtable]
 impl Backend for Container {
+    type OwnerModule = crate::LocalModule;
     const NAME: &'static CStr = c"vfio-iommu-pamu";
 
     fn open(kind: c_ulong) -> Result<Arc<Self>> {

@@ -54,6 +54,7 @@ struct Liodns;
 
 #[vtable]
 impl Contents for Liodns {
+    type OwnerModule = crate::LocalModule;
     type Data = ();
 
     fn show((): (), f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,6 +135,7 @@ struct Registers;
 
 #[vtable]
 impl Contents for Registers {
+    type OwnerModule = crate::LocalModule;
     type Data = ();
 
     fn show((): (), f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -156,6 +158,7 @@ struct Violations;
 
 #[vtable]
 impl Contents for Violations {
+    type OwnerModule = crate::LocalModule;
     type Data = ();
 
     fn show((): (), f: &mut fmt::Formatter<'_>) -> fmt::Result {

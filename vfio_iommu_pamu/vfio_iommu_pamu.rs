@@ -67,7 +67,7 @@ use crate::{
     platform_driver::Drivers, //
 };
 
-module! {
+kernel_ext::compat::module! {
     type: Module,
     name: "vfio_iommu_pamu",
     authors: ["The VFIO in Rust authors"],

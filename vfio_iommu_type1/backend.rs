@@ -43,6 +43,7 @@ use crate::container::{
 
 #[vtable]
 impl Backend for Container {
+    type OwnerModule = crate::LocalModule;
     const NAME: &'static CStr = c"vfio-iommu-type1";
 
     fn open(kind: c_ulong) -> Result<Arc<Self>> {

@@ -43,6 +43,7 @@ pub(crate) fn show() -> Result<File> {
 
 #[vtable]
 impl debugfs::Contents for Containers {
+    type OwnerModule = crate::LocalModule;
     type Data = ();
 
     fn show((): (), f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -56,7 +56,7 @@ use kernel_ext::{
 
 use crate::container::Container;
 
-module! {
+kernel_ext::compat::module! {
     type: Type1,
     name: "vfio_iommu_type1",
     authors: ["The VFIO in Rust authors"],

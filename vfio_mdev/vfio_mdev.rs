@@ -98,7 +98,7 @@ pub use pages::{
 pub use peers::Members;
 pub use uuid::Uuid;
 
-module! {
+kernel_ext::compat::module! {
     type: Mdev,
     name: "mdev",
     authors: ["The VFIO in Rust authors"],

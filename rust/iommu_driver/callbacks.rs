@@ -60,7 +60,7 @@ impl<B: Backend> Table<B> {
         Self(
             Ops {
                 name: kernel::str::as_char_ptr_in_const_context(B::NAME),
-                owner: kernel::module::this_module::<B::OwnerModule>().as_ptr(),
+                owner: this_module::<B::OwnerModule>().as_ptr(),
                 open: Some(Self::open_callback),
                 release: Some(Self::release_callback),
                 ioctl: Some(Self::ioctl_callback),

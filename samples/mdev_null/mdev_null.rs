@@ -38,7 +38,7 @@ use vfio_mdev::{
     Width, //
 };
 
-module! {
+kernel_ext::compat::module! {
     type: MdevNull,
     name: "mdev_null",
     authors: ["The VFIO in Rust authors"],

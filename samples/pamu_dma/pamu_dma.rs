@@ -38,7 +38,7 @@ use pamu_sim::BusMaster;
 
 use crate::engine::Engine;
 
-module! {
+kernel_ext::compat::module! {
     type: PamuDma,
     name: "pamu_dma",
     authors: ["The VFIO in Rust authors"],

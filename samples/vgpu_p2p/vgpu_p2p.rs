@@ -62,7 +62,7 @@ use crate::{
     }, //
 };
 
-module! {
+kernel_ext::compat::module! {
     type: VgpuP2p,
     name: "vgpu_p2p",
     authors: ["The VFIO in Rust authors"],

@@ -67,8 +67,10 @@ pub(crate) unsafe fn init_locks() {
 }
 
 /// The file system whose inodes hold the memory mappings of device files.
-pub(crate) static DEVICE_FS: PseudoFs =
-    PseudoFs::new::<Magic>(c"vfio", kernel::module::this_module::<crate::LocalModule>());
+pub(crate) static DEVICE_FS: PseudoFs = PseudoFs::new::<Magic>(
+    c"vfio",
+    kernel_ext::compat::this_module::<crate::LocalModule>(),
+);
 
 struct Magic;
 

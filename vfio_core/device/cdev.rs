@@ -354,6 +354,7 @@ impl OpenNumber for DeviceFile {
 
 #[vtable]
 impl FileOperations for DeviceFile {
+    type OwnerModule = crate::LocalModule;
     type Data = Pin<KBox<OpenFile>>;
 
     fn ioctl(open: Pin<&OpenFile>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {

@@ -46,6 +46,7 @@ pub(crate) struct GroupDeviceFile;
 
 #[vtable]
 impl FileOperations for GroupDeviceFile {
+    type OwnerModule = crate::LocalModule;
     type Data = KBox<OpenDevice>;
 
     fn ioctl(open: &OpenDevice, _file: &File, cmd: u32, arg: usize) -> Result<isize> {

@@ -109,6 +109,7 @@ pub(super) struct GroupContents;
 
 #[vtable]
 impl Contents for GroupContents {
+    type OwnerModule = crate::LocalModule;
     type Data = Arc<Group>;
 
     fn show(group: ArcBorrow<'_, Group>, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -66,6 +66,7 @@ impl OpenNode for GroupFile {
 
 #[vtable]
 impl FileOperations for GroupFile {
+    type OwnerModule = crate::LocalModule;
     type Data = KBox<OpenGroup>;
 
     fn ioctl(open: &OpenGroup, file: &File, cmd: u32, arg: usize) -> Result<isize> {

@@ -37,6 +37,7 @@ pub(crate) struct Banks(u32);
 
 #[vtable]
 impl FileOperations for MsiFile {
+    type OwnerModule = crate::LocalModule;
     type Data = KBox<Banks>;
 
     fn ioctl(_banks: &Banks, _file: &File, _cmd: u32, _arg: usize) -> Result<isize> {

@@ -6,7 +6,6 @@
 use core::ops::Deref;
 
 use kernel::{
-    module::this_module,
     prelude::*,
     sync::{
         global_lock,
@@ -14,7 +13,10 @@ use kernel::{
     }, //
 };
 
-use kernel_ext::module::ModuleRef;
+use kernel_ext::{
+    compat::this_module,
+    module::ModuleRef, //
+};
 
 use crate::{
     pamu::Pamu,

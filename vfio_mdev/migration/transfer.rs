@@ -335,6 +335,7 @@ static SAVING: FileTable<Saving> = FileTable::anonymous();
 
 #[vtable]
 impl FileOperations for Saving {
+    type OwnerModule = crate::LocalModule;
     type Data = Arc<Transfer>;
 
     fn ioctl(
@@ -375,6 +376,7 @@ static RESUMING: FileTable<Resuming> = FileTable::anonymous();
 
 #[vtable]
 impl FileOperations for Resuming {
+    type OwnerModule = crate::LocalModule;
     type Data = Arc<Transfer>;
 
     fn ioctl(

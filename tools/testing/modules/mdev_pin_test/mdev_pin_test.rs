@@ -55,7 +55,7 @@ use crate::{
     pages::Pages, //
 };
 
-module! {
+kernel_ext::compat::module! {
     type: PinTest,
     name: "mdev_pin_test",
     authors: ["The VFIO in Rust authors"],
