@@ -28,8 +28,8 @@ ifeq ($(WERROR),1)
 kbuild_warnings := KRUSTFLAGS=-Dwarnings KCFLAGS=-Werror
 endif
 
-# KERNEL=stock|test|debug runs the same target within the build root, for a kernel of the build
-# root.
+# KERNEL=stock|stock-7.2|test|debug runs the same target within the build root, for a kernel of the
+# build root.
 in_buildroot = set -e; \
 	kdir=$$($(buildroot) kdir $(KERNEL)); \
 	args=$$($(buildroot) make-args $(KERNEL)); \
@@ -105,8 +105,9 @@ check-kdir:
 	@tools/check-kdir $(KDIR)
 
 .PHONY: stock test-modules debug-modules
+# SERIES=7.2 is for Debian's kernel of that series.
 stock:
-	@$(MAKE) --no-print-directory modules KERNEL=stock
+	@$(MAKE) --no-print-directory modules KERNEL=stock$(if $(filter-out 7.3,$(SERIES)),-$(SERIES))
 test-modules debug-modules:
 	@$(MAKE) --no-print-directory modules KERNEL=$(@:-modules=)
 
@@ -201,7 +202,8 @@ cache-clean:
 define help_text
 Building:
   all                build the modules for the kernel in KDIR into OUT (default target)
-  stock              build them for Debian's kernel in the build root, into build/stock
+  stock              build them for Debian's kernel in the build root, into build/stock; with
+                     SERIES=7.2 for Debian's kernel 7.2, into build/stock-7.2
   test-modules       build them for the small kernel with KUnit, into build/test
   debug-modules      build them for the debug kernel, into build/debug
   test-drivers       with KERNEL=: build the C drivers of the guest tests, into build/tests-KERNEL
@@ -247,7 +249,8 @@ Cleaning:
 Variables:
   KDIR=FOLDER        kernel build tree (default: that of the running kernel)
   OUT=FOLDER         output folder (default: build/native)
-  KERNEL=stock|test|debug   build for this kernel of the build root
+  KERNEL=stock|stock-7.2|test|debug   build for this kernel of the build root
+  SERIES=7.2|7.3     with stock: the series of Debian's kernel (default: 7.3)
   WERROR=1           turn warnings into errors
   V=1                show the commands
   INSTALL_MOD_PATH=FOLDER   install below FOLDER instead of /

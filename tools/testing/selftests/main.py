@@ -16,7 +16,7 @@ import request_trace  # noqa: E402
 
 FOLDER = REPO / "build" / "selftests"
 # The kernels, and the modes of the programs that each has: those with a container, or all.
-MODES = {"stock": report.CONTAINER, "test": ""}
+MODES = {"stock": report.CONTAINER, "stock-7.2": report.CONTAINER, "test": ""}
 TITLE = {"c": "C", "rust": "Rust"}
 # Each thread of this program sets up a device, and all threads have the same name.
 MIXED = "vfio_pci_device_init_perf_test"

@@ -65,7 +65,7 @@ def parse(argv):
     )
     add = parser.add_argument
     rust_or_c = ("rust", "c")
-    add("--kernel", choices=("stock", "test", "debug"), default="stock", help="default: stock")
+    add("--kernel", choices=("stock", "stock-7.2", "test", "debug"), default="stock", help="default: stock")
     add("--stack", choices=("rust", "c", "none"), default="rust",
         help="VFIO modules to load: rust (default), c (the kernel's), none")
     add("--core", choices=rust_or_c, help="vfio.ko to load (default: as --stack)")
