@@ -91,6 +91,24 @@ def ioasid_step(name, kernel):
     )
 
 
+def series_steps(series):
+    """Returns steps on Debian's kernel of another series than that of all other steps."""
+    kernel, name = f"stock-{series}", f"series-{series}"
+    built = (f"build-{kernel}", "programs")
+    steps = [
+        guest(f"{name}-c", "--stack", "c", kernel=kernel),
+        guest(f"{name}-rust", "--stack", "rust", kernel=kernel),
+        script(f"{name}-selftests", "tools/testing/selftests/run", "--no-build", "--kernel", kernel, after=built),
+        one(f"{name}-demo", "tools/testing/demo", "--kernel", kernel, after=built),
+    ]
+    return [
+        make(f"build-{kernel}", "modules", f"KERNEL={kernel}", "WERROR=1"),
+        *steps,
+        # The last one: by its name, all of them can be run.
+        script(name, "tools/testing/check-abi", "--kernel", kernel, after=tuple(step.name for step in steps)),
+    ]
+
+
 def main_steps(repo):
     """Returns the steps of 'make test', by priority: the first one that is ready runs next."""
     return [
@@ -100,6 +118,7 @@ def main_steps(repo):
             *"python3 -B -m unittest discover --start-directory tools/testing/differential".split()),
         one("selftests-report", *"python3 -B -m unittest discover --start-directory tools/testing/selftests".split()),
         script("unsafe", "tools/testing/check-unsafe"),
+        script("kdir", "tools/testing/check-kdir"),
         make("build-stock", "modules", "KERNEL=stock", "WERROR=1"),
         one("programs", "cargo", "build", "--offline", "--locked", "--release", "--workspace"),
         Step("models-ids", "cargo test --offline --locked --package ids-model".split(), results.libtest,
@@ -206,6 +225,7 @@ def further_steps(repo):
         guest("debug-pinning-in-rust", "--stack", "rust", "--set", "pinning", "--driver", "rust", kernel="debug"),
         # The tests in many:: create a thousand devices, which would take minutes.
         guest("debug-p2p", "--stack", "rust", "--set", "p2p", "--", "--skip", "many::", kernel="debug"),
+        *series_steps("7.2"),
         guest("stalls-in-rust", "--stack", "rust", "--set", "stalls", "--driver", "rust"),
         *(script(f"linear-{kernel}", "tools/testing/linear/run", "--no-build", "--kernel", kernel,
                  after=(f"build-{kernel}", f"drivers-{kernel}", "programs"))
