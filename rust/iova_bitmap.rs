@@ -31,6 +31,7 @@ use kernel::{
 
 use crate::{
     bindings,
+    compat::EOPNOTSUPP,
     mm::{
         cond_resched,
         fatal_signal_pending, //

@@ -215,7 +215,7 @@ impl<T: Operations> Device<T> {
         let slot = unsafe { &raw mut (*memory.as_ptr()).data };
         // SAFETY: No other reference to the memory exists, and it does not move until it is dropped
         // in place.
-        unsafe { pin_init::raw_try_init(slot.cast::<T>(), data) }?;
+        unsafe { crate::compat::raw_try_init(slot.cast::<T>(), data) }?;
         // INVARIANT: `data` was just initialised.
         this.ready.store(true, Ordering::Relaxed);
         Ok(this)

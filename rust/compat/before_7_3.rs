@@ -2,7 +2,38 @@
 
 //! Linux 7.2.
 
-use kernel::ThisModule;
+use core::{
+    mem::transmute,
+    num::NonZeroI32, //
+};
+
+use kernel::{
+    error::Error,
+    ThisModule, //
+};
+use pin_init::PinInit;
+
+use crate::bindings;
+
+/// Operation not supported on transport endpoint.
+// SAFETY: The only field of `Error` is a `NonZeroI32`, and the types have the same size, so the
+// field is the whole structure. The number is an errno.
+pub const EOPNOTSUPP: Error = unsafe {
+    transmute::<NonZeroI32, Error>(NonZeroI32::new(-(bindings::EOPNOTSUPP as i32)).unwrap())
+};
+
+/// Fallibly initialises `slot` with an initialiser.
+///
+/// # Safety
+///
+/// - `slot` is a valid pointer to uninitialised memory.
+/// - The caller does not touch `slot` when `Err` is returned; it may only deallocate it.
+/// - `slot` does not move until it is dropped.
+#[inline(always)]
+pub unsafe fn raw_try_init<T, E>(slot: *mut T, init: impl PinInit<T, E>) -> Result<(), E> {
+    // SAFETY: By this function's contract.
+    unsafe { init.__pinned_init(slot) }
+}
 
 /// Metadata of a module, for [`this_module`].
 pub trait ModuleMetadata: kernel::ModuleMetadata {
@@ -26,15 +57,9 @@ macro_rules! __module {
         ::kernel::prelude::module! { $($arguments)* }
 
         impl $crate::compat::ModuleMetadata for crate::LocalModule {
-            const THIS_MODULE: ::kernel::ThisModule = {
-                extern "C" {
-                    static __this_module: ::kernel::types::Opaque<::kernel::bindings::module>;
-                }
-
-                // SAFETY: The pointer is that of the module of this crate. The kernel creates it
-                // when it loads the module, and frees it when it has unloaded the module.
-                unsafe { ::kernel::ThisModule::from_ptr(__this_module.get()) }
-            };
+            // SAFETY: The pointer is that of the same module.
+            const THIS_MODULE: ::kernel::ThisModule =
+                unsafe { ::kernel::ThisModule::from_ptr(crate::THIS_MODULE.as_ptr()) };
         }
     };
 }

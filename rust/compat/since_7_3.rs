@@ -4,6 +4,10 @@
 
 pub use kernel::{
     module::this_module,
-    prelude::module,
+    prelude::{
+        module,
+        EOPNOTSUPP, //
+    },
     ModuleMetadata, //
 };
+pub use pin_init::raw_try_init;

@@ -9,7 +9,10 @@ use kernel::{
     prelude::*, //
 };
 
-use crate::bindings;
+use crate::{
+    bindings,
+    compat::EOPNOTSUPP, //
+};
 
 /// An iommufd, which this kernel doesn't have.
 #[derive(Clone, PartialEq, Eq)]

@@ -42,6 +42,7 @@ use kernel_ext::{
         NumberedNodes,
         Region, //
     },
+    compat::EOPNOTSUPP,
     file_ops::{
         Borrowed,
         FileOperations,

@@ -10,6 +10,7 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
+    compat::EOPNOTSUPP,
     iommufd::Context, //
 };
 
