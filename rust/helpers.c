@@ -434,5 +434,26 @@ void kernel_ext_copy_to_page(struct page *page, size_t offset, const void *from,
 }
 EXPORT_SYMBOL_GPL(kernel_ext_copy_to_page);
 
+unsigned long kernel_ext_spin_lock_irqsave(spinlock_t *lock)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(lock, flags);
+	return flags;
+}
+EXPORT_SYMBOL_GPL(kernel_ext_spin_lock_irqsave);
+
+bool kernel_ext_spin_trylock_irqsave(spinlock_t *lock, unsigned long *flags)
+{
+	return spin_trylock_irqsave(lock, *flags);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_spin_trylock_irqsave);
+
+void kernel_ext_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags)
+{
+	spin_unlock_irqrestore(lock, flags);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_spin_unlock_irqrestore);
+
 MODULE_IMPORT_NS("IOMMUFD");
 MODULE_IMPORT_NS("IOMMUFD_VFIO");

@@ -85,4 +85,8 @@ void *kernel_ext_xa_load_rcu(struct xarray *xa, unsigned long index);
 void *kernel_ext_xa_mk_value(unsigned long value);
 unsigned long kernel_ext_xa_to_value(const void *entry);
 
+unsigned long kernel_ext_spin_lock_irqsave(spinlock_t *lock);
+bool kernel_ext_spin_trylock_irqsave(spinlock_t *lock, unsigned long *flags);
+void kernel_ext_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
+
 #endif

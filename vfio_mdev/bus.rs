@@ -10,9 +10,12 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
-use kernel_ext::tree::{
-    Node,
-    Tree, //
+use kernel_ext::{
+    compat::EUSERS,
+    tree::{
+        Node,
+        Tree, //
+    }, //
 };
 
 use crate::uuid::Uuid;

@@ -6,8 +6,24 @@ pub use kernel::{
     module::this_module,
     prelude::{
         module,
-        EOPNOTSUPP, //
+        EBADFD,
+        ENOMSG,
+        ENOSYS,
+        EOPNOTSUPP,
+        EUCLEAN,
+        EUSERS, //
+    },
+    sync::{
+        global_lock,
+        new_spinlock_irq,
+        SpinLockIrq,
+        SpinLockIrqGuard, //
     },
     ModuleMetadata, //
 };
 pub use pin_init::raw_try_init;
+
+/// Returns what a parameter's `value` returned.
+pub fn parameter<T: Copy>(value: T) -> T {
+    value
+}

@@ -36,7 +36,10 @@ use kernel::{
     str::CString,
     sync::Arc, //
 };
-use kernel_ext::pasid::Pasid;
+use kernel_ext::{
+    compat::parameter,
+    pasid::Pasid, //
+};
 use vfio_mdev::{
     pci,
     Access,
@@ -85,7 +88,7 @@ impl kernel::Module for VgpuP2p {
     fn init(module: &'static ThisModule) -> Result<Self> {
         let first = VirtualParent::new(module, Card::new()?)?;
         let mut cards = KVec::new();
-        for number in 1..module_parameters::cards.value() {
+        for number in 1..parameter(module_parameters::cards.value()) {
             let name = CString::try_from_fmt(fmt!("vgpu_p2p.{}", number))?;
             cards.push(first.beside(&name, Card::new()?)?, GFP_KERNEL)?;
         }

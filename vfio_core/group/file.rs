@@ -13,6 +13,7 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
+    compat::EBADFD,
     file_ops::{
         FileOperations,
         FileTable,

@@ -19,14 +19,16 @@ use kernel::{
     static_lock_class,
     sync::{
         aref::ARef,
-        global_lock,
         LockClassKey, //
     }, //
 };
-use kernel_ext::bindings::{
-    self,
-    virqfd,
-    work_struct, //
+use kernel_ext::{
+    bindings::{
+        self,
+        virqfd,
+        work_struct, //
+    },
+    compat::global_lock, //
 };
 
 global_lock! {

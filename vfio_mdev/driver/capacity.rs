@@ -10,6 +10,7 @@ use kernel::{
         Mutex, //
     }, //
 };
+use kernel_ext::compat::EUSERS;
 
 use super::{
     Parent,

@@ -36,6 +36,7 @@ use kernel_ext::{
         Direction, //
     },
     bindings::vfio_precopy_info,
+    compat::ENOMSG,
     file_ops::{
         poll,
         FileOperations,

@@ -13,6 +13,7 @@ use kernel::{
         Mutex, //
     }, //
 };
+use kernel_ext::compat::EUCLEAN;
 use vfio_mdev::{
     GuestAccess,
     GuestPages,
