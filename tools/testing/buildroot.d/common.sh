@@ -35,7 +35,7 @@ take_lock() {
 # What an interrupted run has left: folders without their mark, and logs.
 remove_unfinished() {
 	local path
-	for path in "$cache"/{root,clients,linux,stock,test,debug}-*; do
+	for path in "$cache"/{root,clients,linux,stock,test,debug,config}-*; do
 		if [[ -d $path ]] && ! is_complete "$path"; then
 			in_namespace rm -rf --one-file-system "$path"
 		fi

@@ -2,7 +2,8 @@
 # shellcheck shell=bash disable=SC2034,SC2154,SC2164
 #
 # Three kernels from one source: the distribution's own, a small one with KUnit, one that checks
-# itself. The distribution's own of the other series that the modules are for.
+# itself. The distribution's own of the other series that the modules are for. For other
+# configurations, build trees for modules without a kernel.
 
 arch=amd64
 # Kernels are built by clang only where KASAN for Rust wants it.
@@ -11,8 +12,21 @@ make_args() {
 }
 
 check_kernel() {
-	[[ ${1:-} =~ ^(stock|test|debug)$ || ${1:-} == "stock-$OTHER_SERIES" ]] ||
-		die "which kernel? stock, stock-$OTHER_SERIES, test or debug"
+	[[ ${1:-} =~ ^(stock|test|debug)$ || ${1:-} == "stock-$OTHER_SERIES" ]] || is_config "${1:-}" ||
+		die "which kernel? stock, stock-$OTHER_SERIES, test, debug, or $(configs | xargs)"
+}
+
+# The names of the configurations.
+configs() {
+	local file
+	for file in "$here"/kernel/configs/*.config; do
+		file=${file##*/}
+		echo "config-${file%.config}"
+	done
+}
+
+is_config() {
+	configs | grep --quiet --line-regexp --fixed-strings -e "$1"
 }
 
 need_kernel() {
@@ -20,7 +34,19 @@ need_kernel() {
 	need_root
 	[[ $1 != stock-* ]] || local KERNEL_SERIES=${1#stock-}
 	make_complete "$(linux_dir)" make_linux
-	make_complete "$(kernel_dir "$1")" "make_$([[ $1 == stock* ]] && echo stock || echo own)" "$1"
+	case $1 in
+	stock*) make_complete "$(kernel_dir "$1")" make_stock "$1" ;;
+	config-*)
+		need_kernel test
+		make_complete "$(kernel_dir "$1")" make_config "$1"
+		;;
+	*) make_complete "$(kernel_dir "$1")" make_own "$1" ;;
+	esac
+}
+
+need_image() {
+	need_kernel "$@"
+	[[ $1 != config-* ]] || die "$1 is only a build tree: modules can be built for it, but there is no kernel to boot"
 }
 
 # The distribution's packages of the series, unpacked.
@@ -34,6 +60,8 @@ kernel_dir() {
 	linux=$(linux_dir)
 	if [[ $1 == stock* ]]; then
 		recipe=$(declare -f stock_in_root)
+	elif [[ $1 == config-* ]]; then
+		recipe=$(declare -f configure_own prepare_config; kernel_dir test; fragments "$1" | xargs cat)
 	else
 		recipe=$(declare -f configure_own compile_own; fragments "$1" | xargs cat)
 	fi
@@ -43,7 +71,10 @@ kernel_dir() {
 # The config files of one of our kernels; what a later one says goes.
 fragments() {
 	echo "$here/kernel/test.config"
-	if [[ $1 == debug ]]; then echo "$here/kernel/debug.config"; fi
+	case $1 in
+	debug) echo "$here/kernel/debug.config" ;;
+	config-*) echo "$here/kernel/configs/${1#config-}.config" ;;
+	esac
 }
 
 make_linux() {
@@ -156,6 +187,26 @@ configure_own() {
 			}
 			exit bad
 		}' fragments .config
+}
+
+# A build tree for modules with another configuration: no kernel is compiled. The test kernel's list
+# of symbols serves for it.
+make_config() {
+	local name=$1 dir=$2 log=$2.log linux files
+	linux=$(linux_dir)
+	files=$(fragments "$name" | xargs)
+	: >"$log"
+	run_step "configuring $name" "$log" "${in_root[@]}" \
+		bash -ec "$(declare -f configure_own); configure_own $linux $dir '' $files"
+	run_step "preparing $name for building modules" "$log" "${in_root[@]}" \
+		bash -ec "$(declare -f prepare_config); prepare_config $dir $(kernel_dir test)/out/Module.symvers"
+	rm -f "$log"
+}
+
+prepare_config() {
+	cd "$1/out"
+	make -j"$(nproc)" LOCALVERSION= modules_prepare
+	cp "$2" Module.symvers
 }
 
 compile_own() {
