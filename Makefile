@@ -28,8 +28,8 @@ ifeq ($(WERROR),1)
 kbuild_warnings := KRUSTFLAGS=-Dwarnings KCFLAGS=-Werror
 endif
 
-# KERNEL=stock|stock-7.2|test|debug runs the same target within the build root, for a kernel of the
-# build root.
+# KERNEL=stock|stock-7.2|test|debug|config-NAME runs the same target within the build root, for a
+# kernel or build tree of the build root.
 in_buildroot = set -e; \
 	kdir=$$($(buildroot) kdir $(KERNEL)); \
 	args=$$($(buildroot) make-args $(KERNEL)); \
@@ -124,7 +124,8 @@ installed = $(INSTALL_MOD_PATH)/lib/modules/$(release)/$(INSTALL_MOD_DIR)
 depmod = PATH=$$PATH:/usr/sbin:/sbin depmod $(if $(INSTALL_MOD_PATH),-b $(INSTALL_MOD_PATH)) $(release)
 # Modules cannot be signed without a key.
 no_signing = $(shell grep -qx 'CONFIG_MODULE_SIG_KEY=' $(KDIR)/include/config/auto.conf && echo CONFIG_MODULE_SIG_ALL=)
-module_names = $(patsubst %.o,%,$(shell sed -n 's/^obj-m *+*:*= *//p' Kbuild))
+# The lines of Kbuild that name modules, not those that leave some out.
+module_names = $(patsubst %.o,%,$(shell sed -n '/filter-out/!s/^obj-m *+*:*= *//p' Kbuild))
 sample_names = $(patsubst %.o,%,$(shell sed -n 's/^obj-m *+= *//p' Kbuild))
 installed_files = $(foreach name,$(1),$(installed)/$(name).ko $(installed)/$(name).ko.*)
 
@@ -220,7 +221,7 @@ Building:
 Testing:
   test               run the tests, or only STEPS="..."; the last line has the numbers of passed and
                      failed tests
-  test-all           run test, and the tests that take hours (debug kernel, other IOMMUs, fuzzing,
+  test-all           run test, and the tests that take hours (debug kernel, Linux 7.2, other IOMMUs, fuzzing,
                      soak, concurrent requests), or only STEPS="..."
   soak               run all users of VFIO concurrently, with little memory and CPU hotplug;
                      HOURS=n (default: 1), SEED=n, STACK=c
