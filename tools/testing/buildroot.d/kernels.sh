@@ -26,7 +26,7 @@ configs() {
 }
 
 is_config() {
-	configs | grep --quiet --line-regexp --fixed-strings -e "$1"
+	[[ $1 == config-* && -e $here/kernel/configs/${1#config-}.config ]]
 }
 
 need_kernel() {

@@ -225,7 +225,7 @@ def further_steps(repo):
         guest("debug-pinning-in-rust", "--stack", "rust", "--set", "pinning", "--driver", "rust", kernel="debug"),
         # The tests in many:: create a thousand devices, which would take minutes.
         guest("debug-p2p", "--stack", "rust", "--set", "p2p", "--", "--skip", "many::", kernel="debug"),
-        *(make(f"build-{path.stem}", "modules", f"KERNEL=config-{path.stem}", "WERROR=1", after=("build-test",))
+        *(make(f"build-config-{path.stem}", "modules", f"KERNEL=config-{path.stem}", "WERROR=1", after=("build-test",))
           for path in sorted((repo / "tools/testing/kernel/configs").glob("*.config"))),
         *series_steps("7.2"),
         guest("stalls-in-rust", "--stack", "rust", "--set", "stalls", "--driver", "rust"),
