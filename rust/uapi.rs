@@ -50,6 +50,22 @@ pub fn read<T: FromBytes>(from: UserPtr) -> Result<T> {
     UserSlice::new(from, size_of::<T>()).reader().read()
 }
 
+/// Reads the first `size` bytes of a value, or all of it if it is smaller. The rest is zero.
+///
+/// # Errors
+///
+/// `EFAULT`.
+fn read_start<T: FromBytes>(from: UserPtr, size: usize) -> Result<T> {
+    let size = size.min(size_of::<T>());
+    let mut value = MaybeUninit::<T>::zeroed();
+    // SAFETY: `value` has at least `size` bytes, and nothing else refers to them. They are
+    // initialised to zero.
+    let start = unsafe { core::slice::from_raw_parts_mut(value.as_mut_ptr().cast::<u8>(), size) };
+    UserSlice::new(from, size).reader().read_slice(start)?;
+    // SAFETY: All bytes are initialised, and `FromBytes` allows every bit pattern.
+    Ok(unsafe { value.assume_init() })
+}
+
 /// Writes a value to user memory.
 ///
 /// # Errors
@@ -90,17 +106,7 @@ pub trait Argument: FromBytes + Sized {
     /// `EFAULT`.
     fn read_unchecked(arg: UserPtr) -> Result<Self> {
         const { assert!(Self::MIN_SIZE <= size_of::<Self>()) };
-        let mut this = MaybeUninit::<Self>::zeroed();
-        // SAFETY: `this` has at least `MIN_SIZE` bytes, and nothing else refers to them. They are
-        // initialised to zero.
-        let known = unsafe {
-            core::slice::from_raw_parts_mut(this.as_mut_ptr().cast::<u8>(), Self::MIN_SIZE)
-        };
-        UserSlice::new(arg, Self::MIN_SIZE)
-            .reader()
-            .read_slice(known)?;
-        // SAFETY: All bytes are initialised, and `FromBytes` allows every bit pattern.
-        Ok(unsafe { this.assume_init() })
+        read_start(arg, Self::MIN_SIZE)
     }
 
     /// Reads as much of the structure as the caller knows. Fields that it does not know are zero,
@@ -110,10 +116,7 @@ pub trait Argument: FromBytes + Sized {
     ///
     /// `EFAULT`; `EINVAL` if `argsz` is smaller than [`MIN_SIZE`](Self::MIN_SIZE); `E2BIG` if there
     /// is something else than zeros after the structure.
-    fn read_extensible(arg: UserPtr) -> Result<Self>
-    where
-        Self: AsBytes,
-    {
+    fn read_extensible(arg: UserPtr) -> Result<Self> {
         let argsz = read::<u32>(arg)? as usize;
         if argsz < Self::MIN_SIZE {
             return Err(EINVAL);
@@ -126,18 +129,7 @@ pub trait Argument: FromBytes + Sized {
             0 => return Err(E2BIG),
             1.. => {}
         }
-        let mut this = MaybeUninit::<Self>::zeroed();
-        // SAFETY: `this` consists of so many bytes, which are initialised to zero. Nothing else
-        // refers to them.
-        let bytes = unsafe {
-            core::slice::from_raw_parts_mut(this.as_mut_ptr().cast::<u8>(), size_of::<Self>())
-        };
-        let known = &mut bytes[..argsz.min(size_of::<Self>())];
-        UserSlice::new(arg, known.len())
-            .reader()
-            .read_slice(known)?;
-        // SAFETY: All bytes are initialised, and `FromBytes` allows every bit pattern.
-        Ok(unsafe { this.assume_init() })
+        read_start(arg, argsz)
     }
 
     /// Checks that `argsz` is at least `size` bytes.
