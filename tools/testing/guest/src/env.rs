@@ -26,6 +26,19 @@ pub use support::devices::{
 /// The other member of the group of [`SHARED`]. It is bound to a host driver.
 pub const SIBLING: &str = "0000:00:05.1";
 
+/// Binds devices to vfio-pci again when dropped.
+pub struct Rebind(pub &'static [&'static str]);
+
+impl Drop for Rebind {
+    fn drop(&mut self) {
+        for bdf in self.0 {
+            if pci::driver(bdf).is_none() {
+                let _ = pci::bind(bdf, "vfio-pci");
+            }
+        }
+    }
+}
+
 /// Waits until a device of a group can no longer be opened, because it is being removed. Returns
 /// whether that is so.
 pub fn withdrawn(group: &Group, name: &str) -> Result<bool> {

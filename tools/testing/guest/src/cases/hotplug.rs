@@ -5,6 +5,7 @@
 use crate::{
     env::{
         EDU,
+        Rebind,
         Setup,
         attached,
         group,
@@ -60,19 +61,8 @@ cases! {
 /// The index of the interrupt that asks the user to release the device.
 const REQ: u32 = 4;
 
-/// Binds the device again when dropped.
-struct Rebind;
-
-impl Drop for Rebind {
-    fn drop(&mut self) {
-        if pci::driver(EDU).is_none() {
-            let _ = pci::bind(EDU, "vfio-pci");
-        }
-    }
-}
-
 fn unbind_waits_for_close() -> Result<()> {
-    let _rebind = Rebind;
+    let _rebind = Rebind(&[EDU]);
     let request = Interrupt::new()?;
     let setup = Setup::new()?;
     setup.device.enable_irqs(REQ, &[&request])?;
@@ -102,7 +92,7 @@ fn unbind_waits_for_close() -> Result<()> {
 }
 
 fn unbind_waits_after_a_signal() -> Result<()> {
-    let _rebind = Rebind;
+    let _rebind = Rebind(&[EDU]);
     // Dropped after the device, because it waits for the device.
     let mut unbind;
     let setup = Setup::new()?;
@@ -130,7 +120,7 @@ fn unbind_waits_after_a_signal() -> Result<()> {
 }
 
 fn unbind_waits_for_region_mapping() -> Result<()> {
-    let _rebind = Rebind;
+    let _rebind = Rebind(&[EDU]);
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     drop(setup);
@@ -144,7 +134,7 @@ fn unbind_waits_for_region_mapping() -> Result<()> {
 }
 
 fn open_group_without_devices() -> Result<()> {
-    let _rebind = Rebind;
+    let _rebind = Rebind(&[EDU]);
     let number = pci::group_of(EDU)?;
     let group = group(EDU)?;
     let container = Container::open()?;
@@ -164,7 +154,7 @@ fn open_group_without_devices() -> Result<()> {
 }
 
 fn group_without_devices_leaves_container() -> Result<()> {
-    let _rebind = Rebind;
+    let _rebind = Rebind(&[EDU]);
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::ReadWrite)?;
@@ -177,7 +167,7 @@ fn group_without_devices_leaves_container() -> Result<()> {
 }
 
 fn open_of_removed_node_fails() -> Result<()> {
-    let _rebind = Rebind;
+    let _rebind = Rebind(&[EDU]);
     let node = format!("/dev/vfio/{}", pci::group_of(EDU)?);
     let path = nix::fcntl::open(
         node.as_str(),
@@ -195,7 +185,7 @@ fn open_of_removed_node_fails() -> Result<()> {
 }
 
 fn node_is_added_and_removed() -> Result<()> {
-    let _rebind = Rebind;
+    let _rebind = Rebind(&[EDU]);
     let number = pci::group_of(EDU)?;
     let node = format!("/dev/vfio/{number}");
     let class = format!("/sys/class/vfio/{number}");
@@ -210,7 +200,7 @@ fn node_is_added_and_removed() -> Result<()> {
 }
 
 fn bind_repeatedly() -> Result<()> {
-    let _rebind = Rebind;
+    let _rebind = Rebind(&[EDU]);
     for _ in 0..5 {
         pci::unbind(EDU)?;
         pci::bind(EDU, "vfio-pci")?;

@@ -12,6 +12,7 @@ use crate::{
     env::{
         EDU,
         NVME,
+        Rebind,
         SHARED, //
     },
     harness::{
@@ -79,19 +80,6 @@ fn each_device_has_a_node() -> Result<()> {
         assert_eq!(minor(node.rdev()), number, "{bdf}");
     }
     Ok(())
-}
-
-/// Binds devices to vfio-pci again when dropped.
-struct Rebind(&'static [&'static str]);
-
-impl Drop for Rebind {
-    fn drop(&mut self) {
-        for bdf in self.0 {
-            if pci::driver(bdf).is_none() {
-                let _ = pci::bind(bdf, "vfio-pci");
-            }
-        }
-    }
 }
 
 fn lowest_free_number_is_reused() -> Result<()> {

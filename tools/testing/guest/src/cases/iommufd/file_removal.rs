@@ -9,7 +9,10 @@ use super::{
     reaches, //
 };
 use crate::{
-    env::EDU,
+    env::{
+        EDU,
+        Rebind, //
+    },
     harness::{
         Failure,
         cases, //
@@ -48,17 +51,6 @@ cases! {
 /// The index of the interrupt that asks the user to release the device.
 const REQ: u32 = 4;
 
-/// Binds the device again when dropped.
-struct Rebind;
-
-impl Drop for Rebind {
-    fn drop(&mut self) {
-        if pci::driver(EDU).is_none() {
-            let _ = pci::bind(EDU, "vfio-pci");
-        }
-    }
-}
-
 /// An unbind of the driver in another thread.
 struct Unbind(thread::JoinHandle<vfio_client::Result<()>>);
 
@@ -85,7 +77,7 @@ impl Unbind {
 }
 
 fn unbind_waits_for_bound_file() -> Result<()> {
-    let _rebind = Rebind;
+    let _rebind = Rebind(&[EDU]);
     let request = Interrupt::new()?;
     let attached = Attached::new()?;
     attached.device.enable_irqs(REQ, &[&request])?;
@@ -109,7 +101,7 @@ fn unbind_waits_for_bound_file() -> Result<()> {
 }
 
 fn unbind_waits_for_unbound_file() -> Result<()> {
-    let _rebind = Rebind;
+    let _rebind = Rebind(&[EDU]);
     let device = open(EDU)?;
     let unbind = Unbind::start()?;
     unbind.waits();
@@ -119,7 +111,7 @@ fn unbind_waits_for_unbound_file() -> Result<()> {
 }
 
 fn unbind_waits_for_region_mapping() -> Result<()> {
-    let _rebind = Rebind;
+    let _rebind = Rebind(&[EDU]);
     let attached = Attached::new()?;
     let edu = Edu::new(&attached.device)?;
     drop(attached);
@@ -131,7 +123,7 @@ fn unbind_waits_for_region_mapping() -> Result<()> {
 }
 
 fn file_cannot_be_opened_during_removal() -> Result<()> {
-    let _rebind = Rebind;
+    let _rebind = Rebind(&[EDU]);
     let attached = Attached::new()?;
     let folder = pci::sysfs(EDU);
     let file = Device::file_of(&folder)?;
@@ -143,7 +135,7 @@ fn file_cannot_be_opened_during_removal() -> Result<()> {
 }
 
 fn file_opened_before_can_be_bound_during_removal() -> Result<()> {
-    let _rebind = Rebind;
+    let _rebind = Rebind(&[EDU]);
     let device = open(EDU)?;
     let unbind = Unbind::start()?;
     let iommufd = Iommufd::open()?;
@@ -155,7 +147,7 @@ fn file_opened_before_can_be_bound_during_removal() -> Result<()> {
 }
 
 fn unbind_and_bind_repeatedly() -> Result<()> {
-    let _rebind = Rebind;
+    let _rebind = Rebind(&[EDU]);
     for _ in 0..5 {
         pci::unbind(EDU)?;
         pci::bind(EDU, "vfio-pci")?;
