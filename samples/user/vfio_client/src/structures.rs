@@ -22,12 +22,9 @@ pub const fn argsz<T>() -> u32 {
     size_of::<T>() as u32
 }
 
-/// Defines structures, and checks that their layouts are those of the C structures.
-macro_rules! structures {
-    ($(
-        $(#[$meta:meta])*
-        $name:ident = $c:ident { $($field:ident: $kind:ty),* $(,)? }
-    )*) => { $(
+/// Defines a structure whose bytes are those of the C structure.
+macro_rules! structure {
+    ($(#[$meta:meta])* $name:ident { $($field:ident: $kind:ty),* $(,)? }) => {
         $(#[$meta])*
         #[allow(missing_docs, reason = "the fields are those of the C structure")]
         #[derive(
@@ -37,6 +34,16 @@ macro_rules! structures {
         pub struct $name {
             $(pub $field: $kind,)*
         }
+    };
+}
+
+/// Defines structures, and checks that their layouts are those of the C structures.
+macro_rules! structures {
+    ($(
+        $(#[$meta:meta])*
+        $name:ident = $c:ident { $($field:ident: $kind:ty),* $(,)? }
+    )*) => { $(
+        structure! { $(#[$meta])* $name { $($field: $kind),* } }
 
         const _: () = {
             assert!(size_of::<$name>() == size_of::<uapi::$c>());
@@ -51,15 +58,7 @@ macro_rules! iommufd_structures {
         $(#[$meta:meta])*
         $name:ident = $size:literal { $($field:ident: $kind:ty),* $(,)? }
     )*) => { $(
-        $(#[$meta])*
-        #[allow(missing_docs, reason = "the fields are those of the C structure")]
-        #[derive(
-            Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable,
-        )]
-        #[repr(C)]
-        pub struct $name {
-            $(pub $field: $kind,)*
-        }
+        structure! { $(#[$meta])* $name { $($field: $kind),* } }
 
         const _: () = assert!(size_of::<$name>() == $size);
     )* };
