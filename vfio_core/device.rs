@@ -31,7 +31,7 @@ pub(crate) mod set;
 #[cfg(CONFIG_IOMMUFD)]
 #[allow(unsafe_code)]
 #[path = "device/standard/abi.rs"]
-pub(crate) mod standard;
+mod standard;
 
 pub(crate) use abi::{
     alloc,

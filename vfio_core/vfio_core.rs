@@ -11,14 +11,14 @@
 //! - [`iommu_driver`]: the modules that translate addresses for containers; `noiommu` is one
 //!   without an IOMMU
 //! - [`migration`], [`irq_set`], [`virqfd`]: helpers for device drivers
-//! - [`exports`]: the functions of `include/linux/vfio.h`, which C code calls
+//! - [`exports`]: the functions of `include/linux/vfio.h`, which C code calls; those for IOMMUFD are
+//!   in `device::standard`
 //!
 //! The path of a request: `group::file` finds and opens a device through `group::device_fd`, and
 //! [`device::cdev`] through the device's own file. Both call the driver through [`device::set`].
 //! [`device::file`] forwards requests to the driver.
 //!
-//! Unsafe code is confined to [`exports`] and to the `abi.rs` of each concept; [`abi`] is the entry
-//! point. For the lock order see `Documentation/locking.rst`.
+//! Unsafe code is confined to files named `abi.rs` and `exports.rs`; [`abi`] is the entry point. For the lock order see `Documentation/locking.rst`.
 
 #![deny(unsafe_code)]
 

@@ -6,6 +6,8 @@
 //! The field `iommufd_device` of the C structure points to a [`BoundDevice`] while the device is
 //! bound, and `iommufd_access` to an [`Access`]. No other module uses the fields.
 
+mod exports;
+
 use core::{
     marker::PhantomData,
     ptr::NonNull,
@@ -101,13 +103,13 @@ impl Device {
 /// # Invariants
 ///
 /// The lock of the device's set is held, so the fields change only through this value.
-pub(crate) struct InCallback<'a>(&'a Device);
+struct InCallback<'a>(&'a Device);
 
 impl<'a> InCallback<'a> {
     /// # Safety
     ///
     /// The lock of the device's set is held for all of `'a`.
-    pub(crate) unsafe fn new(device: &'a Device) -> Self {
+    unsafe fn new(device: &'a Device) -> Self {
         // INVARIANT: By this function's contract.
         Self(device)
     }
@@ -127,7 +129,7 @@ impl<'a> InCallback<'a> {
     /// # Errors
     ///
     /// Returns `EBUSY` if the device is bound; or an error of [`BoundDevice::bind`].
-    pub(crate) fn bind_physical(&mut self, context: &Context) -> Result<u32> {
+    fn bind_physical(&mut self, context: &Context) -> Result<u32> {
         if self.bound().is_some() {
             return Err(EBUSY);
         }
@@ -140,7 +142,7 @@ impl<'a> InCallback<'a> {
     }
 
     /// Undoes [`bind_physical`](Self::bind_physical).
-    pub(crate) fn unbind_physical(&mut self) {
+    fn unbind_physical(&mut self) {
         // SAFETY: The device is closed, and the mutable reference proves that it is not borrowed
         // through this value.
         unsafe { self.0.bound_field().clear() };
@@ -151,12 +153,12 @@ impl<'a> InCallback<'a> {
     /// # Errors
     ///
     /// Returns `EINVAL` if the device is not bound.
-    pub(crate) fn attach_physical(&mut self, id: &mut u32) -> Result {
+    fn attach_physical(&mut self, id: &mut u32) -> Result {
         self.bound().ok_or(EINVAL)?.attach(id)
     }
 
     /// Detaches a device that does DMA.
-    pub(crate) fn detach_physical(&mut self) {
+    fn detach_physical(&mut self) {
         if let Some(bound) = self.bound() {
             bound.detach();
         }
@@ -167,12 +169,12 @@ impl<'a> InCallback<'a> {
     /// # Errors
     ///
     /// Returns `EINVAL` if the device is not bound.
-    pub(crate) fn attach_pasid(&mut self, pasid: u32, id: &mut u32) -> Result {
+    fn attach_pasid(&mut self, pasid: u32, id: &mut u32) -> Result {
         self.bound().ok_or(EINVAL)?.attach_pasid(pasid, id)
     }
 
     /// Detaches requests with `pasid`.
-    pub(crate) fn detach_pasid(&mut self, pasid: u32) {
+    fn detach_pasid(&mut self, pasid: u32) {
         if let Some(bound) = self.bound() {
             bound.detach_pasid(pasid);
         }
@@ -183,7 +185,7 @@ impl<'a> InCallback<'a> {
     /// # Errors
     ///
     /// Returns `EBUSY` if the device has one; `ENOMEM`.
-    pub(crate) fn bind_emulated(&mut self, context: &Context) -> Result<u32> {
+    fn bind_emulated(&mut self, context: &Context) -> Result<u32> {
         if self.access().is_some() {
             return Err(EBUSY);
         }
@@ -197,7 +199,7 @@ impl<'a> InCallback<'a> {
     }
 
     /// Undoes [`bind_emulated`](Self::bind_emulated).
-    pub(crate) fn unbind_emulated(&mut self) {
+    fn unbind_emulated(&mut self) {
         // The driver's callback may unpin pages until this returns, and finds the access for that
         // in the field.
         if let Some(access) = self.access() {
@@ -212,12 +214,12 @@ impl<'a> InCallback<'a> {
     /// # Errors
     ///
     /// Returns `EINVAL` if the device is not bound.
-    pub(crate) fn attach_emulated(&mut self, ioas: u32) -> Result {
+    fn attach_emulated(&mut self, ioas: u32) -> Result {
         self.access().ok_or(EINVAL)?.attach(ioas)
     }
 
     /// Detaches an emulated device.
-    pub(crate) fn detach_emulated(&mut self) {
+    fn detach_emulated(&mut self) {
         if let Some(access) = self.access() {
             access.detach();
         }
@@ -229,7 +231,7 @@ impl<'a> InCallback<'a> {
 /// # Safety
 ///
 /// For all of `'a`, the lock of the device's set is held, or the device stays open if it is open.
-pub(crate) unsafe fn context_of_open<'a>(device: &'a Device) -> Option<&'a Context> {
+unsafe fn context_of_open<'a>(device: &'a Device) -> Option<&'a Context> {
     // SAFETY: The field is set before the device is opened and cleared after it is closed, with the
     // set's lock held.
     Some(unsafe { device.bound_field().borrow() }?.context())
@@ -244,7 +246,7 @@ pub(crate) unsafe fn context_of_open<'a>(device: &'a Device) -> Option<&'a Conte
 /// # Safety
 ///
 /// As for [`context_of_open`].
-pub(crate) unsafe fn id_in(device: &Device, context: &Context) -> Result<u32> {
+unsafe fn id_in(device: &Device, context: &Context) -> Result<u32> {
     // SAFETY: By this function's contract.
     match unsafe { device.bound_field().borrow() } {
         Some(bound) if bound.context() == context => Ok(bound.id()),
