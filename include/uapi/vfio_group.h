@@ -10,6 +10,8 @@
 #include <linux/types.h>
 #include <linux/vfio.h>
 
+/* Ioctls: 0x40 to 0x43 of VFIO_TYPE. The kernel's own ones start at VFIO_BASE, which is 0x64. */
+
 /* No driver is bound; does not block the group. */
 #define VFIO_GROUP_DEVICE_UNBOUND	0
 /* A VFIO driver offers the device to userspace. */
@@ -39,7 +41,7 @@ struct vfio_group_device {
 };
 
 /*
- * VFIO_GROUP_GET_DEVICES - _IO(VFIO_TYPE, VFIO_BASE + 64, struct vfio_group_devices)
+ * VFIO_GROUP_GET_DEVICES - _IO(VFIO_TYPE, 0x40, struct vfio_group_devices)
  *
  * Lists the devices of the group. argsz is the size of the structure including the array. The
  * kernel writes as many devices as fit, sets count to the number of devices in the group, and sets
@@ -55,12 +57,14 @@ struct vfio_group_devices {
 	__u32	flags;
 	__u32	count;
 	__u32	reserved;
+#ifndef __cplusplus	/* which has no such members; the devices follow the structure */
 	struct vfio_group_device devices[];
+#endif
 };
-#define VFIO_GROUP_GET_DEVICES	_IO(VFIO_TYPE, VFIO_BASE + 64)
+#define VFIO_GROUP_GET_DEVICES	_IO(VFIO_TYPE, 0x40)
 
 /*
- * VFIO_GROUP_MERGE - _IO(VFIO_TYPE, VFIO_BASE + 65, __s32)
+ * VFIO_GROUP_MERGE - _IO(VFIO_TYPE, 0x41, __s32)
  *
  * Adds another group to the address space of this group. The argument points to the file descriptor
  * of the other group, which must be in no container and have no open device. Same as
@@ -75,19 +79,19 @@ struct vfio_group_devices {
  * an iommufd; EBUSY if one of the groups is not viable; errors of the IOMMU driver. Nothing changes
  * on error.
  */
-#define VFIO_GROUP_MERGE	_IO(VFIO_TYPE, VFIO_BASE + 65)
+#define VFIO_GROUP_MERGE	_IO(VFIO_TYPE, 0x41)
 
 /*
- * VFIO_GROUP_UNMERGE - _IO(VFIO_TYPE, VFIO_BASE + 66)
+ * VFIO_GROUP_UNMERGE - _IO(VFIO_TYPE, 0x42)
  *
  * Removes this group from the shared address space. The other groups keep it.
  *
  * Errors: EINVAL if the address space is not shared; EBUSY while a device of this group is open.
  */
-#define VFIO_GROUP_UNMERGE	_IO(VFIO_TYPE, VFIO_BASE + 66)
+#define VFIO_GROUP_UNMERGE	_IO(VFIO_TYPE, 0x42)
 
 /*
- * VFIO_GROUP_GET_IOMMU_FD - _IO(VFIO_TYPE, VFIO_BASE + 67)
+ * VFIO_GROUP_GET_IOMMU_FD - _IO(VFIO_TYPE, 0x43)
  *
  * Returns a file descriptor (O_CLOEXEC) of the group's container. Creates the container, and an
  * address space of type VFIO_TYPE1v2_IOMMU, if there is none. All merged groups return the same
@@ -100,6 +104,6 @@ struct vfio_group_devices {
  * Errors: EPERM if the container was opened as /dev/vfio/vfio; EINVAL if the group is in an
  * iommufd; EBUSY if the group is not viable; ENODEV; EMFILE; errors of the IOMMU driver.
  */
-#define VFIO_GROUP_GET_IOMMU_FD	_IO(VFIO_TYPE, VFIO_BASE + 67)
+#define VFIO_GROUP_GET_IOMMU_FD	_IO(VFIO_TYPE, 0x43)
 
 #endif /* VFIO_GROUP_H */

@@ -157,7 +157,7 @@ struct vfio_pamu_msi_bank_unmap {
 #define VFIO_IOMMU_PAMU_UNMAP_MSI_BANK	_IO(VFIO_TYPE, VFIO_BASE + 19)
 
 /*
- * VFIO_GROUP_GET_MSI_FD - _IO(VFIO_TYPE, VFIO_BASE + 80)
+ * VFIO_GROUP_GET_MSI_FD - _IO(VFIO_TYPE, 0x50)
  *
  * On a group's file, or on its container's: returns a file descriptor (O_CLOEXEC). Page n of the
  * file represents bank n: mmap() it and pass the address to VFIO_IOMMU_MAP_DMA. Access by the
@@ -165,12 +165,12 @@ struct vfio_pamu_msi_bank_unmap {
  *
  * Errors: EINVAL for a group without an address space; ENOTTY for one without banks; EMFILE, ENOMEM.
  */
-#define VFIO_GROUP_GET_MSI_FD	_IO(VFIO_TYPE, VFIO_BASE + 80)
+#define VFIO_GROUP_GET_MSI_FD	_IO(VFIO_TYPE, 0x50)
 
 /* --- Windows ----------------------------------------------------------------------------------- */
 
 /*
- * VFIO_IOMMU_PAMU_GET_WINDOW - _IO(VFIO_TYPE, VFIO_BASE + 81, struct vfio_pamu_window)
+ * VFIO_IOMMU_PAMU_GET_WINDOW - _IO(VFIO_TYPE, 0x51, struct vfio_pamu_window)
  *
  * Returns what is mapped at a window. flags must be zero; on return they are VFIO_PAMU_WINDOW_*.
  *
@@ -190,23 +190,23 @@ struct vfio_pamu_window {
 	__u64	size;		/* mapped bytes; 0 if the window is free */
 	__u64	paddr;		/* the physical address; zero without CAP_SYS_ADMIN */
 };
-#define VFIO_IOMMU_PAMU_GET_WINDOW	_IO(VFIO_TYPE, VFIO_BASE + 81)
+#define VFIO_IOMMU_PAMU_GET_WINDOW	_IO(VFIO_TYPE, 0x51)
 
 /* --- Violations -------------------------------------------------------------------------------- */
 
 /*
  * An invalid access disables the LIODN of the device until it is revived.
  *
- * VFIO_IOMMU_PAMU_SET_VIOLATION_EVENTFD - _IO(VFIO_TYPE, VFIO_BASE + 82, __s32)
+ * VFIO_IOMMU_PAMU_SET_VIOLATION_EVENTFD - _IO(VFIO_TYPE, 0x52, __s32)
  *
  * Sets the eventfd that each violation signals; the argument points to it; -1 removes it.
  *
  * Errors: EFAULT; EBADF, EINVAL for no eventfd.
  */
-#define VFIO_IOMMU_PAMU_SET_VIOLATION_EVENTFD	_IO(VFIO_TYPE, VFIO_BASE + 82)
+#define VFIO_IOMMU_PAMU_SET_VIOLATION_EVENTFD	_IO(VFIO_TYPE, 0x52)
 
 /*
- * VFIO_IOMMU_PAMU_GET_VIOLATION - _IO(VFIO_TYPE, VFIO_BASE + 83, struct vfio_pamu_violation)
+ * VFIO_IOMMU_PAMU_GET_VIOLATION - _IO(VFIO_TYPE, 0x53, struct vfio_pamu_violation)
  *
  * Returns the violation of the lowest disabled LIODN that is at least liodn. It is kept until the
  * LIODN is revived or leaves the container. flags must be zero.
@@ -220,15 +220,15 @@ struct vfio_pamu_violation {
 	__u32	status;		/* AVS1: what kind of violation */
 	__u64	iova;		/* the address */
 };
-#define VFIO_IOMMU_PAMU_GET_VIOLATION	_IO(VFIO_TYPE, VFIO_BASE + 83)
+#define VFIO_IOMMU_PAMU_GET_VIOLATION	_IO(VFIO_TYPE, 0x53)
 
 /*
- * VFIO_IOMMU_PAMU_REVIVE - _IO(VFIO_TYPE, VFIO_BASE + 84, __u32)
+ * VFIO_IOMMU_PAMU_REVIVE - _IO(VFIO_TYPE, 0x54, __u32)
  *
  * Enables a LIODN again; the argument points to its number. Reset the device first.
  *
  * Errors: EFAULT; ENODEV if it is not in the container; EINVAL if no violation disabled it.
  */
-#define VFIO_IOMMU_PAMU_REVIVE	_IO(VFIO_TYPE, VFIO_BASE + 84)
+#define VFIO_IOMMU_PAMU_REVIVE	_IO(VFIO_TYPE, 0x54)
 
 #endif /* VFIO_PAMU_H */

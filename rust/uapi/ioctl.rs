@@ -12,6 +12,12 @@ const fn io(nr: u32) -> u32 {
     _IO(bindings::VFIO_TYPE as u32, bindings::VFIO_BASE + nr)
 }
 
+/// Returns the number `_IO(VFIO_TYPE, nr)` of an ioctl that the C modules do not have. `nr` is below
+/// `VFIO_BASE`, where `ioctl-number.rst` assigns no numbers of this type.
+const fn own(nr: u32) -> u32 {
+    _IO(bindings::VFIO_TYPE as u32, nr)
+}
+
 // --- Containers -------------------------------------------------------------------------------
 
 /// Returns the version of the interface.
@@ -33,15 +39,15 @@ pub const VFIO_GROUP_UNSET_CONTAINER: u32 = io(5);
 /// Takes the name of a device.
 pub const VFIO_GROUP_GET_DEVICE_FD: u32 = io(6);
 /// Takes `struct vfio_group_devices`.
-pub const VFIO_GROUP_GET_DEVICES: u32 = io(64);
+pub const VFIO_GROUP_GET_DEVICES: u32 = own(0x40);
 /// Takes the file descriptor of a group.
-pub const VFIO_GROUP_MERGE: u32 = io(65);
+pub const VFIO_GROUP_MERGE: u32 = own(0x41);
 /// Removes the group from the container that it shares with others.
-pub const VFIO_GROUP_UNMERGE: u32 = io(66);
+pub const VFIO_GROUP_UNMERGE: u32 = own(0x42);
 /// Returns a file descriptor of the group's container.
-pub const VFIO_GROUP_GET_IOMMU_FD: u32 = io(67);
+pub const VFIO_GROUP_GET_IOMMU_FD: u32 = own(0x43);
 /// Returns a file descriptor whose pages are the MSI banks of the PAMU.
-pub const VFIO_GROUP_GET_MSI_FD: u32 = io(80);
+pub const VFIO_GROUP_GET_MSI_FD: u32 = own(0x50);
 
 // --- Devices ----------------------------------------------------------------------------------
 
@@ -90,10 +96,10 @@ pub const VFIO_IOMMU_PAMU_MAP_MSI_BANK: u32 = io(18);
 /// Takes `struct vfio_pamu_msi_bank_unmap`.
 pub const VFIO_IOMMU_PAMU_UNMAP_MSI_BANK: u32 = io(19);
 /// Takes `struct vfio_pamu_window`.
-pub const VFIO_IOMMU_PAMU_GET_WINDOW: u32 = io(81);
+pub const VFIO_IOMMU_PAMU_GET_WINDOW: u32 = own(0x51);
 /// Takes an eventfd, or -1.
-pub const VFIO_IOMMU_PAMU_SET_VIOLATION_EVENTFD: u32 = io(82);
+pub const VFIO_IOMMU_PAMU_SET_VIOLATION_EVENTFD: u32 = own(0x52);
 /// Takes `struct vfio_pamu_violation`.
-pub const VFIO_IOMMU_PAMU_GET_VIOLATION: u32 = io(83);
+pub const VFIO_IOMMU_PAMU_GET_VIOLATION: u32 = own(0x53);
 /// Takes the number of a LIODN.
-pub const VFIO_IOMMU_PAMU_REVIVE: u32 = io(84);
+pub const VFIO_IOMMU_PAMU_REVIVE: u32 = own(0x54);

@@ -119,6 +119,7 @@ def main_steps(repo):
         one("selftests-report", *"python3 -B -m unittest discover --start-directory tools/testing/selftests".split()),
         script("unsafe", "tools/testing/check-unsafe"),
         script("kdir", "tools/testing/check-kdir"),
+        script("headers", "tools/testing/check-headers"),
         make("build-stock", "modules", "KERNEL=stock", "WERROR=1"),
         one("programs", "cargo", "build", "--offline", "--locked", "--release", "--workspace"),
         Step("models-ids", "cargo test --offline --locked --package ids-model".split(), results.libtest,

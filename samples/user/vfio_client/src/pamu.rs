@@ -6,7 +6,10 @@
 
 use crate::{
     Container, Errno, Error, Group, Interrupt, MapFlags, Memory, Result, abi,
-    request::number,
+    request::{
+        number,
+        own, //
+    },
     structures::{
         DmaMap,
         argsz, //
@@ -33,15 +36,15 @@ pub const MAP_MSI_BANK: u32 = number(18);
 /// Container request: unmap an MSI bank.
 pub const UNMAP_MSI_BANK: u32 = number(19);
 /// Group request: get a file whose pages represent MSI banks.
-pub const GET_MSI_FD: u32 = number(80);
+pub const GET_MSI_FD: u32 = own(0x50);
 /// Container request: get the content of a window.
-pub const GET_WINDOW: u32 = number(81);
+pub const GET_WINDOW: u32 = own(0x51);
 /// Container request: set the eventfd that is signalled on each violation.
-pub const SET_VIOLATION_EVENTFD: u32 = number(82);
+pub const SET_VIOLATION_EVENTFD: u32 = own(0x52);
 /// Container request: get the violation of a device that is shut off.
-pub const GET_VIOLATION: u32 = number(83);
+pub const GET_VIOLATION: u32 = own(0x53);
 /// Container request: revive a device that is shut off.
-pub const REVIVE: u32 = number(84);
+pub const REVIVE: u32 = own(0x54);
 
 /// Attribute: the aperture.
 pub const ATTR_GEOMETRY: u32 = 0;

@@ -7,6 +7,11 @@ pub const fn number(n: u32) -> u32 {
     0x3b00 + 100 + n
 }
 
+/// Returns request number `n` of those which the C modules do not have, `_IO(';', n)` in C.
+pub(crate) const fn own(n: u32) -> u32 {
+    0x3b00 + n
+}
+
 /// Container: get the version of the interface.
 pub const GET_API_VERSION: u32 = number(0);
 /// Container: query an extension.
@@ -21,6 +26,14 @@ pub const GROUP_SET_CONTAINER: u32 = number(4);
 pub const GROUP_UNSET_CONTAINER: u32 = number(5);
 /// Group: open a device.
 pub const GROUP_GET_DEVICE_FD: u32 = number(6);
+/// Group: list its devices. See `include/uapi/vfio_group.h` for this one and the next three.
+pub const GROUP_GET_DEVICES: u32 = own(0x40);
+/// Group: add another group to the address space.
+pub const GROUP_MERGE: u32 = own(0x41);
+/// Group: leave the shared address space.
+pub const GROUP_UNMERGE: u32 = own(0x42);
+/// Group: get a file of its container.
+pub const GROUP_GET_IOMMU_FD: u32 = own(0x43);
 /// Device: get device information.
 pub const DEVICE_GET_INFO: u32 = number(7);
 /// Device: get information about a region.

@@ -361,13 +361,13 @@ impl User {
             }
             "merge" => self.merge()?,
             "unmerge" => {
-                raw::none(pick(random, &self.groups)?, request::number(66))?;
+                raw::none(pick(random, &self.groups)?, request::GROUP_UNMERGE)?;
             }
             "get devices" => {
                 let mut argument = Bytes::new().u32(4096).fill(0, 4092);
                 raw::bytes(
                     pick(random, &self.groups)?,
-                    request::number(64),
+                    request::GROUP_GET_DEVICES,
                     &mut argument,
                 )?;
             }
@@ -417,7 +417,7 @@ impl User {
         let group = pick(&mut self.random, &self.groups)?;
         let other = pick(&mut self.random, &self.groups)?;
         let mut argument = Bytes::of(&other.as_fd().as_raw_fd());
-        raw::bytes(group, request::number(65), &mut argument)?;
+        raw::bytes(group, request::GROUP_MERGE, &mut argument)?;
         Ok(())
     }
 

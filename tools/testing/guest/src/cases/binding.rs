@@ -85,11 +85,6 @@ cases! {
     #[requires(core(Rust))] merged_container_outlives_first_group,
 }
 
-const GET_DEVICES: u32 = request::number(64);
-const MERGE: u32 = request::number(65);
-const UNMERGE: u32 = request::number(66);
-const GET_IOMMU_FD: u32 = request::number(67);
-
 /// `struct vfio_group_devices`
 #[derive(FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
@@ -140,7 +135,7 @@ fn devices_request(room: usize) -> Bytes {
 
 fn devices(file: &impl AsFd) -> Result<Vec<Member>> {
     let mut bytes = devices_request(8);
-    raw::bytes(file, GET_DEVICES, &mut bytes)?;
+    raw::bytes(file, request::GROUP_GET_DEVICES, &mut bytes)?;
     let Devices { argsz, count, .. } = bytes.get(0);
     let count = count as usize;
     assert_eq!(argsz as usize, HEADER + count * DEVICE);
@@ -165,7 +160,7 @@ fn member(raw: &RawMember) -> Member {
 }
 
 fn merge(group: &Group, fd: i32) -> Result<i32, Errno> {
-    raw::bytes(group, MERGE, &mut Bytes::of(&fd))
+    raw::bytes(group, request::GROUP_MERGE, &mut Bytes::of(&fd))
 }
 
 /// Merges two groups.
@@ -174,12 +169,12 @@ pub(super) fn merge_group(group: &Group, other: &Group) -> Result<i32, Errno> {
 }
 
 fn unmerge(group: &Group) -> Result<i32, Errno> {
-    raw::none(group, UNMERGE)
+    raw::none(group, request::GROUP_UNMERGE)
 }
 
-/// Returns the container that GET_IOMMU_FD opens.
+/// Returns the container that request::GROUP_GET_IOMMU_FD opens.
 pub(super) fn iommu_fd(group: &Group) -> Result<Container> {
-    let number = raw::none(group, GET_IOMMU_FD)?;
+    let number = raw::none(group, request::GROUP_GET_IOMMU_FD)?;
     let own = raw::duplicate(number)?;
     close(number)?;
     Ok(Container::from_fd(own))
@@ -189,12 +184,12 @@ fn c_core_lacks_these_requests() -> Result<()> {
     let group = group(EDU)?;
     let mut bytes = devices_request(1);
     assert_eq!(
-        raw::bytes(&group, GET_DEVICES, &mut bytes).errno(),
+        raw::bytes(&group, request::GROUP_GET_DEVICES, &mut bytes).errno(),
         Errno::ENOTTY
     );
     assert_eq!(merge(&group, -1).errno(), Errno::ENOTTY);
     assert_eq!(unmerge(&group).errno(), Errno::ENOTTY);
-    assert_eq!(raw::none(&group, GET_IOMMU_FD).errno(), Errno::ENOTTY);
+    assert_eq!(raw::none(&group, request::GROUP_GET_IOMMU_FD).errno(), Errno::ENOTTY);
     Ok(())
 }
 
@@ -235,7 +230,7 @@ fn get_devices_reports_holder() -> Result<()> {
 
 fn get_devices_of_device_file() -> Result<()> {
     let file = Device::open_file(&pci::sysfs(EDU))?;
-    let refused = raw::bytes(&file, GET_DEVICES, &mut devices_request(8));
+    let refused = raw::bytes(&file, request::GROUP_GET_DEVICES, &mut devices_request(8));
     assert_eq!(refused, Err(Errno::EINVAL), "the file is not bound");
     let iommufd = Iommufd::open()?;
     file.bind(&iommufd)?;
@@ -319,20 +314,20 @@ fn get_devices_argsz() -> Result<()> {
     for argsz in [0, 8, HEADER as u32 - 1] {
         let mut bytes = Bytes::new().u32(argsz).fill(0, HEADER);
         assert_eq!(
-            raw::bytes(&group, GET_DEVICES, &mut bytes).errno(),
+            raw::bytes(&group, request::GROUP_GET_DEVICES, &mut bytes).errno(),
             Errno::EINVAL
         );
     }
     let mut flags = Bytes::new().u32(all).u32(1).fill(0, all as usize);
     assert_eq!(
-        raw::bytes(&group, GET_DEVICES, &mut flags).errno(),
+        raw::bytes(&group, request::GROUP_GET_DEVICES, &mut flags).errno(),
         Errno::EINVAL
     );
-    assert_eq!(raw::value(&group, GET_DEVICES, 1).errno(), Errno::EFAULT);
+    assert_eq!(raw::value(&group, request::GROUP_GET_DEVICES, 1).errno(), Errno::EFAULT);
     // The kernel fills as many entries as fit, and writes nothing beyond them.
     for room in 0..4 {
         let mut bytes = devices_request(room).fill(0xaa, DEVICE);
-        raw::bytes(&group, GET_DEVICES, &mut bytes)?;
+        raw::bytes(&group, request::GROUP_GET_DEVICES, &mut bytes)?;
         let Devices { argsz, count, .. } = bytes.get(0);
         assert_eq!((argsz, count), (all, 2));
         let written = HEADER + room.min(2) * DEVICE;
@@ -424,12 +419,12 @@ fn get_iommu_fd_refuses_opened_container() -> Result<()> {
     let (first, second) = (group(EDU)?, group(NVME)?);
     let container = Container::open()?;
     first.set_container(&container)?;
-    assert_eq!(raw::none(&first, GET_IOMMU_FD).errno(), Errno::EPERM);
+    assert_eq!(raw::none(&first, request::GROUP_GET_IOMMU_FD).errno(), Errno::EPERM);
     container.set_iommu(Iommu::Type1v2)?;
-    assert_eq!(raw::none(&first, GET_IOMMU_FD).errno(), Errno::EPERM);
+    assert_eq!(raw::none(&first, request::GROUP_GET_IOMMU_FD).errno(), Errno::EPERM);
     // Neither does the file of a group that was merged with it.
     merge_group(&first, &second)?;
-    assert_eq!(raw::none(&second, GET_IOMMU_FD).errno(), Errno::EPERM);
+    assert_eq!(raw::none(&second, request::GROUP_GET_IOMMU_FD).errno(), Errno::EPERM);
     assert_eq!((first.status()?, second.status()?), (3, 3));
     // A group that has left gets a container of its own.
     first.unset_container()?;
@@ -467,7 +462,7 @@ fn merge_arguments() -> Result<()> {
     let first = group(EDU)?;
     let null = File::open("/dev/null")?;
     let container = Container::open()?;
-    assert_eq!(raw::value(&first, MERGE, 1).errno(), Errno::EFAULT);
+    assert_eq!(raw::value(&first, request::GROUP_MERGE, 1).errno(), Errno::EFAULT);
     assert_eq!(merge(&first, -1).errno(), Errno::EINVAL);
     assert_eq!(merge(&first, 1000).errno(), Errno::EBADF);
     assert_eq!(merge(&first, null.as_raw_fd()).errno(), Errno::EINVAL);
@@ -511,7 +506,7 @@ fn merge_needs_viable_group() -> Result<()> {
     assert_eq!((viable.status()?, shared.status()?), (1, 0));
     assert_eq!(merge_group(&shared, &viable).errno(), Errno::EBUSY);
     assert_eq!((viable.status()?, shared.status()?), (1, 0));
-    assert_eq!(raw::none(&shared, GET_IOMMU_FD).errno(), Errno::EBUSY);
+    assert_eq!(raw::none(&shared, request::GROUP_GET_IOMMU_FD).errno(), Errno::EBUSY);
     Ok(())
 }
 

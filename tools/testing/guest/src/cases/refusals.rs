@@ -76,10 +76,6 @@ fn named(bdf: &str) -> Result<String> {
     Ok(format!("vfio-pci {bdf}: group {}: ", pci::group_of(bdf)?))
 }
 
-/// Requests that only the Rust core has, see `include/uapi/vfio_group.h`.
-const MERGE: u32 = request::number(65);
-const UNMERGE: u32 = request::number(66);
-
 fn log_names_process_that_holds_group() -> Result<()> {
     let mut helper = Helper::spawn(&["hold", EDU], &[])?;
     assert_eq!(helper.line()?, "ready");
@@ -126,7 +122,7 @@ fn log_explains_set_container_in_container() -> Result<()> {
     let parts = [&name, "VFIO_GROUP_MERGE refused: ", reason];
     says(Errno::EINVAL, &parts, || {
         let mut argument = Bytes::of(&fd);
-        raw::bytes(&other, MERGE, &mut argument).map(drop)
+        raw::bytes(&other, request::GROUP_MERGE, &mut argument).map(drop)
     })
 }
 
@@ -138,7 +134,7 @@ fn log_explains_missing_container() -> Result<()> {
     says(Errno::EINVAL, &parts, || errno(group.unset_container()))?;
     let parts = [&name, "VFIO_GROUP_UNMERGE refused: ", reason];
     says(Errno::EINVAL, &parts, || {
-        raw::none(&group, UNMERGE).map(drop)
+        raw::none(&group, request::GROUP_UNMERGE).map(drop)
     })?;
     let parts = [&name, "VFIO_GROUP_GET_DEVICE_FD refused: ", reason];
     says(Errno::EINVAL, &parts, || errno(group.device(EDU)))
@@ -163,9 +159,9 @@ fn log_names_holder_of_open_device() -> Result<()> {
     let name = named(EDU)?;
     for (request, ask) in [
         ("VFIO_GROUP_UNSET_CONTAINER", request::GROUP_UNSET_CONTAINER),
-        ("VFIO_GROUP_UNMERGE", UNMERGE),
+        ("VFIO_GROUP_UNMERGE", request::GROUP_UNMERGE),
     ] {
-        let second = (ask == UNMERGE).then(|| merged(&group)).transpose()?;
+        let second = (ask == request::GROUP_UNMERGE).then(|| merged(&group)).transpose()?;
         let text = format!("{request} refused: its device is open by ");
         let parts = [&name, text.as_str(), &holder, "close it in that process"];
         says(Errno::EBUSY, &parts, || raw::none(&group, ask).map(drop))?;
@@ -178,7 +174,7 @@ fn log_names_holder_of_open_device() -> Result<()> {
 fn merged(group: &Group) -> Result<Group> {
     let other = crate::env::group(NVME)?;
     let mut argument = Bytes::of(&other.as_fd().as_raw_fd());
-    raw::bytes(group, MERGE, &mut argument)?;
+    raw::bytes(group, request::GROUP_MERGE, &mut argument)?;
     Ok(other)
 }
 
@@ -190,7 +186,7 @@ fn log_explains_unmerge_of_only_group() -> Result<()> {
         "no other group is in its container; use VFIO_GROUP_UNSET_CONTAINER",
     ];
     says(Errno::EINVAL, &parts, || {
-        raw::none(&group, UNMERGE).map(drop)
+        raw::none(&group, request::GROUP_UNMERGE).map(drop)
     })
 }
 
