@@ -153,6 +153,7 @@ def main_steps(repo):
         script("abi", "tools/testing/check-abi", after=("build-stock",)),
         script("mdevctl", "tools/testing/check-mdevctl", after=("build-stock", "samples-stock")),
         script("modprobe", "tools/testing/check-modprobe", after=("build-stock",)),
+        script("examples", "tools/testing/check-examples", after=("build-stock",)),
         guest("nointremap-c", "--stack", "c", "--set", "nointremap"),
         guest("nointremap-rust", "--stack", "rust", "--set", "nointremap"),
         guest("amd-rust", "--stack", "rust", "--iommu", "amd"),
