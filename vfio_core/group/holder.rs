@@ -142,8 +142,8 @@ impl Users {
     }
 
     /// Returns a device that is used through its own file.
-    pub(super) fn device(&self) -> Option<ARef<Device>> {
-        Some(self.devices.first()?.device.clone())
+    pub(super) fn device(&self) -> Option<&Device> {
+        Some(&self.devices.first()?.device)
     }
 
     /// Returns the process that uses `device` through its own file.

@@ -116,17 +116,19 @@ impl Group {
     }
 
     fn print(&self, state: &GroupState, group: &IommuGroup, request: &str, reason: Reason) {
-        let open = match reason {
-            Reason::DeviceOpenBy(_) => match state.sessions.first() {
-                Some(session) => Some(session.device.clone()),
-                None => self.users.lock().device(),
-            },
-            _ => None,
-        };
+        if let Reason::DeviceOpenBy(_) = reason {
+            if let Some(session) = state.sessions.first() {
+                return print(&session.device, group.id(), request, reason);
+            }
+            // The device may have left the group already. It stays registered while it has a user.
+            let users = self.users.lock();
+            if let Some(device) = users.device() {
+                return print(device, group.id(), request, reason);
+            }
+        }
         let devices = self.devices.lock();
-        let first = || devices.iter().map(|(_, device)| device.clone()).next();
-        if let Some(device) = open.or_else(first) {
-            print(&device, group.id(), request, reason);
+        if let Some((_, device)) = devices.iter().next() {
+            print(device, group.id(), request, reason);
         }
     }
 
