@@ -521,15 +521,8 @@ unsafe extern "C" fn vfio_register_iommu_driver(ops: *const Ops) -> c_int {
     })
 }
 
-/// Unregisters an IOMMU driver.
-///
-/// # Safety
-///
-/// `ops` was registered.
+/// Unregisters the IOMMU driver with the table `ops`, if it is registered.
 #[no_mangle]
-unsafe extern "C" fn vfio_unregister_iommu_driver(ops: *const Ops) {
-    if let Some(ops) = NonNull::new(ops.cast_mut()) {
-        // SAFETY: By this function's contract.
-        iommu_driver::unregister(unsafe { IommuDriver::new(ops) });
-    }
+extern "C" fn vfio_unregister_iommu_driver(ops: *const Ops) {
+    iommu_driver::unregister(ops);
 }

@@ -7,8 +7,10 @@
 mod abi;
 
 use kernel::prelude::*;
+use kernel_ext::iommu_driver::Ops;
 
 pub(crate) use abi::{
+    all,
     init_lock,
     Iommu,
     IommuDriver,
@@ -38,22 +40,12 @@ pub(crate) fn register(driver: IommuDriver) -> Result {
     Ok(())
 }
 
-/// Removes an IOMMU driver from the list, if it is listed. Containers that use the driver keep its
-/// module pinned.
-pub(crate) fn unregister(driver: IommuDriver) {
+/// Removes the IOMMU driver with the table `ops` from the list, if it is listed. Containers that use
+/// the driver keep its module pinned.
+pub(crate) fn unregister(ops: *const Ops) {
     let mut drivers = DRIVERS.lock();
-    drivers.retain(|listed| *listed != driver);
+    drivers.retain(|listed| !listed.is(ops));
     if drivers.is_empty() {
         *drivers = KVec::new();
     }
-}
-
-/// Returns all IOMMU drivers, with their modules pinned, in the order in which containers try them.
-pub(crate) fn all() -> Result<KVec<IommuDriverRef>> {
-    let drivers = DRIVERS.lock();
-    let mut pinned = KVec::with_capacity(drivers.len(), GFP_KERNEL)?;
-    for driver in drivers.iter().rev().filter_map(IommuDriver::pin) {
-        pinned.push(driver, GFP_KERNEL)?;
-    }
-    Ok(pinned)
 }

@@ -45,13 +45,12 @@ pub(crate) unsafe fn init_lock() {
     unsafe { DRIVERS.init() };
 }
 
-/// An entry in the list of IOMMU drivers.
+/// The table of an IOMMU driver that is in the list, or about to be.
 ///
 /// # Invariants
 ///
-/// The table is valid while the entry is in the list. The driver's module removes the entry before
-/// it is unloaded.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The table is valid until the driver's module has removed it from the list.
+#[derive(PartialEq, Eq)]
 pub(crate) struct IommuDriver(NonNull<Ops>);
 
 // SAFETY: The table is never modified.
@@ -64,25 +63,30 @@ impl IommuDriver {
     ///
     /// # Safety
     ///
-    /// `ops` stays valid until the driver has removed the entry from the list.
+    /// `ops` stays valid until the driver has removed it from the list. The value is dropped by
+    /// then, unless it is in the list.
     pub(crate) unsafe fn new(ops: NonNull<Ops>) -> Self {
+        // INVARIANT: By this function's contract.
         Self(ops)
     }
 
+    /// Returns whether this is the table `ops`.
+    pub(super) fn is(&self, ops: *const Ops) -> bool {
+        core::ptr::eq(self.0.as_ptr(), ops)
+    }
+
     /// Returns whether the table has both device callbacks or neither.
-    pub(crate) fn is_consistent(&self) -> bool {
-        // SAFETY: The table is already valid before it is added to the list.
+    pub(super) fn is_consistent(&self) -> bool {
+        // SAFETY: By the type invariant.
         let ops = unsafe { self.0.as_ref() };
         ops.register_device.is_some() == ops.unregister_device.is_some()
     }
 
-    /// Pins the driver's module. `self` is borrowed from the list, and the caller holds the list's
-    /// lock.
-    pub(crate) fn pin(&self) -> Option<IommuDriverRef> {
-        // SAFETY: By the type invariant the table is valid while it is in the list.
+    /// Pins the driver's module, if it is not being unloaded.
+    fn pin(&self) -> Option<IommuDriverRef> {
+        // SAFETY: By the type invariant.
         let owner = unsafe { self.0.as_ref() }.owner;
-        // SAFETY: The module cannot be freed while its table is in the list, whose lock the caller
-        // holds.
+        // SAFETY: The module removes its table from the list before it is freed.
         let module = unsafe { ModuleRef::try_get(owner) }?;
         // INVARIANT: The module is pinned, so the table stays valid.
         Some(IommuDriverRef {
@@ -90,6 +94,20 @@ impl IommuDriver {
             _module: module,
         })
     }
+}
+
+/// Returns all IOMMU drivers, with their modules pinned, in the order in which containers try them.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn all() -> Result<KVec<IommuDriverRef>> {
+    let drivers = DRIVERS.lock();
+    let mut pinned = KVec::with_capacity(drivers.len(), GFP_KERNEL)?;
+    for driver in drivers.iter().rev().filter_map(IommuDriver::pin) {
+        pinned.push(driver, GFP_KERNEL)?;
+    }
+    Ok(pinned)
 }
 
 /// An IOMMU driver whose module is pinned.
