@@ -75,6 +75,10 @@ pub(crate) struct CleanupQueue(());
 
 impl CleanupQueue {
     /// Creates the workqueue.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if it exists; `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: The name is a C string.
         let queue = unsafe {
@@ -83,8 +87,15 @@ impl CleanupQueue {
         if queue.is_null() {
             return Err(ENOMEM);
         }
-        VIRQFDS.lock().0 = queue;
-        Ok(Self(()))
+        let mut virqfds = VIRQFDS.lock();
+        if virqfds.0.is_null() {
+            virqfds.0 = queue;
+            return Ok(Self(()));
+        }
+        drop(virqfds);
+        // SAFETY: This function created the queue, and nobody else knows it.
+        unsafe { bindings::destroy_workqueue(queue) };
+        Err(EBUSY)
     }
 }
 
@@ -158,7 +169,8 @@ pub(crate) unsafe fn enable(action: Action, slot: *mut *mut virqfd, fd: c_int) -
         (*virqfd).pt._qproc = Some(listen_callback);
         (*virqfd).pt._key = !0;
     }
-    if !install(slot, virqfd) {
+    // SAFETY: By this function's contract.
+    if !unsafe { install(slot, virqfd) } {
         // SAFETY: Nothing else refers to the virqfd, and this function owns the reference to the
         // eventfd.
         unsafe {
@@ -180,9 +192,13 @@ pub(crate) unsafe fn enable(action: Action, slot: *mut *mut virqfd, fd: c_int) -
 }
 
 /// Stores the virqfd in the driver's slot if the slot is free.
-fn install(slot: *mut *mut virqfd, virqfd: *mut virqfd) -> bool {
+///
+/// # Safety
+///
+/// `slot` is valid.
+unsafe fn install(slot: *mut *mut virqfd, virqfd: *mut virqfd) -> bool {
     let _guard = VIRQFDS.lock();
-    // SAFETY: By the contract of `enable` the slot is valid, and the lock guards it.
+    // SAFETY: By this function's contract the slot is valid, and the lock guards it.
     let free = unsafe { (*slot).is_null() };
     if free {
         // SAFETY: As above.
@@ -205,7 +221,7 @@ pub(crate) unsafe fn disable(slot: *mut *mut virqfd) {
             *slot = core::ptr::null_mut();
         }
     }
-    wait(queue.0, queue);
+    wait(queue);
 }
 
 /// Waits until a queued or running thread function of the slot's virqfd has returned.
@@ -222,14 +238,15 @@ pub(crate) unsafe fn flush(slot: *mut *mut virqfd) {
             queue.push(&raw mut (**slot).flush_inject);
         }
     }
-    wait(queue.0, queue);
+    wait(queue);
 }
 
-/// Drops the lock and waits for all work on the queue.
-fn wait<G>(queue: *mut bindings::workqueue_struct, guard: G) {
-    drop(guard);
+/// Unlocks `queue` and waits for all work on it.
+fn wait(queue: GlobalGuard<VIRQFDS>) {
+    let raw = queue.0;
+    drop(queue);
     // SAFETY: The queue exists while drivers use this module.
-    unsafe { bindings::__flush_workqueue(queue) };
+    unsafe { bindings::__flush_workqueue(raw) };
 }
 
 /// # Safety
