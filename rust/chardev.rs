@@ -9,8 +9,12 @@ use kernel::{
     device::Device,
     error::to_result,
     ffi::c_char,
+    new_mutex,
     prelude::*,
-    sync::Arc,
+    sync::{
+        Arc,
+        Mutex, //
+    },
     types::Opaque, //
 };
 
@@ -22,7 +26,8 @@ use crate::{
         Numbered,
         OpenNode,
         OpenNumber, //
-    }, //
+    },
+    ida::Ida, //
 };
 
 /// The directory below `/dev` for the nodes of a class.
@@ -92,80 +97,118 @@ impl Drop for ClassRegistration {
     }
 }
 
-/// A range of character device numbers with a dynamic major.
+/// All character device numbers of a dynamic major.
 ///
 /// # Invariants
 ///
-/// This value owns `first` and the `count` minors starting at it.
-pub struct Region {
+/// This value owns `first` and the [`MINORS`] numbers starting at it.
+struct Major {
     first: bindings::dev_t,
-    count: u32,
 }
 
-impl Region {
-    /// The number of minors of a major.
-    pub const ALL_MINORS: u32 = 1 << bindings::MINORBITS;
+/// The number of minors of a major.
+pub(crate) const MINORS: u32 = 1 << bindings::MINORBITS;
 
-    /// Allocates `count` numbers, which `/proc/devices` shows as `name`.
+impl Major {
+    fn new(name: &'static CStr) -> Result<Self> {
+        let mut first = 0;
+        // SAFETY: Both pointers are valid for the call.
+        to_result(unsafe {
+            bindings::alloc_chrdev_region(&mut first, 0, MINORS, name.as_char_ptr())
+        })?;
+        // INVARIANT: The call above succeeded.
+        Ok(Self { first })
+    }
+
+    fn number(&self, minor: u32) -> Result<bindings::dev_t> {
+        if minor >= MINORS {
+            return Err(ERANGE);
+        }
+        Ok(self.first + minor)
+    }
+}
+
+impl Drop for Major {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::unregister_chrdev_region(self.first, MINORS) }
+    }
+}
+
+/// Device numbers for [`NodeRegistration`]s.
+#[pin_data]
+pub struct NodeNumbers {
+    major: Major,
+    #[pin]
+    minors: Mutex<Ida>,
+}
+
+impl NodeNumbers {
+    /// Allocates a major number, which `/proc/devices` shows as `name`.
     ///
     /// # Errors
     ///
     /// `EBUSY` if all majors are in use; `ENOMEM`.
-    pub fn new(name: &'static CStr, count: u32) -> Result<Arc<Self>> {
-        let mut first = 0;
-        // SAFETY: Both pointers are valid for the call.
-        to_result(unsafe {
-            bindings::alloc_chrdev_region(&mut first, 0, count, name.as_char_ptr())
-        })?;
-        // INVARIANT: The call above succeeded.
-        Ok(Arc::new(Self { first, count }, GFP_KERNEL)?)
+    pub fn new(name: &'static CStr) -> Result<Arc<Self>> {
+        let major = Major::new(name)?;
+        Arc::pin_init(
+            pin_init!(Self {
+                major,
+                minors <- new_mutex!(Ida::new(), "node_numbers"),
+            }),
+            GFP_KERNEL,
+        )
     }
 
-    /// Returns the device number of `minor` in `region`.
+    /// Returns the number with the lowest minor that no other [`NodeNumber`] has.
     ///
     /// # Errors
     ///
-    /// `ERANGE` unless `minor` is less than the count.
-    pub fn number(region: &Arc<Self>, minor: u32) -> Result<DevNumber> {
-        if minor >= region.count {
-            return Err(ERANGE);
-        }
-        Ok(DevNumber {
-            number: region.first + minor,
-            _region: region.clone(),
-        })
+    /// `ENOMEM`; `ERANGE` or `ENOSPC` if all minors are in use.
+    pub fn alloc(numbers: &Arc<Self>) -> Result<NodeNumber> {
+        let minor = numbers.minors.lock().alloc()?;
+        // Before the check, so that a minor that is too large is freed again.
+        let number = NodeNumber {
+            minor,
+            numbers: numbers.clone(),
+        };
+        numbers.major.number(minor)?;
+        Ok(number)
     }
 }
 
-impl Drop for Region {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant.
-        unsafe { bindings::unregister_chrdev_region(self.first, self.count) }
-    }
-}
-
-/// A device number of a [`Region`], which it keeps.
-pub struct DevNumber {
-    number: bindings::dev_t,
-    _region: Arc<Region>,
-}
-
-impl DevNumber {
-    /// Returns the C value.
-    pub fn as_raw(&self) -> bindings::dev_t {
-        self.number
-    }
-}
-
-/// The character devices of all numbers of a [`Region`]. A number can be opened, whether a device
-/// in sysfs has it or not, until this value is dropped.
+/// A number of a [`NodeNumbers`]. It can be allocated again when this value is dropped.
 ///
 /// # Invariants
 ///
-/// The pointer is to a `struct cdev` that was added, and this value owns one reference to it.
+/// `minor` is allocated from `numbers`.
+pub struct NodeNumber {
+    minor: u32,
+    numbers: Arc<NodeNumbers>,
+}
+
+impl NodeNumber {
+    fn as_raw(&self) -> bindings::dev_t {
+        self.numbers.major.first + self.minor
+    }
+}
+
+impl Drop for NodeNumber {
+    fn drop(&mut self) {
+        self.numbers.minors.lock().free(self.minor);
+    }
+}
+
+/// The character devices of all numbers of a major. A number can be opened, whether a device in
+/// sysfs has it or not, until this value is dropped.
+///
+/// # Invariants
+///
+/// The pointer is to a `struct cdev` that was added with the numbers of `major`, which has no other
+/// one, and this value owns one reference to it.
 pub struct NumberedNodes {
     cdev: core::ptr::NonNull<bindings::cdev>,
-    _region: Arc<Region>,
+    major: Arc<Major>,
 }
 
 // SAFETY: The C structure may be used from any thread.
@@ -174,31 +217,42 @@ unsafe impl Send for NumberedNodes {}
 unsafe impl Sync for NumberedNodes {}
 
 impl NumberedNodes {
-    /// Lets files of `table` be opened by all numbers of `region`.
+    /// Allocates a major number, which `/proc/devices` shows as `name`, and lets files of `table` be
+    /// opened by all of its numbers.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`.
+    /// `EBUSY` if all majors are in use; `ENOMEM`.
     pub fn new<F: OpenNumber>(
         table: &'static FileTable<F, Numbered>,
-        region: Arc<Region>,
+        name: &'static CStr,
     ) -> Result<Self> {
+        let major = Arc::new(Major::new(name)?, GFP_KERNEL)?;
         // SAFETY: There are no requirements.
         let cdev = core::ptr::NonNull::new(unsafe { bindings::cdev_alloc() }).ok_or(ENOMEM)?;
         // SAFETY: Only this function has the structure, which is initialised. The table is static.
-        // The region owns the numbers, and is dropped after the structure.
+        // `major` owns the numbers, and is dropped after the structure.
         let added = unsafe {
             (*cdev.as_ptr()).ops = table.as_ptr();
             (*cdev.as_ptr()).owner = (*table.as_ptr()).owner;
-            bindings::cdev_add(cdev.as_ptr(), region.first, region.count)
+            bindings::cdev_add(cdev.as_ptr(), major.first, MINORS)
         };
         // INVARIANT: This owns the reference of `cdev_alloc`. If adding it has failed, `cdev_del`
         // only drops the reference.
-        let this = Self {
-            cdev,
-            _region: region,
-        };
+        let this = Self { cdev, major };
         to_result(added).map(|()| this)
+    }
+
+    /// Returns the number with the minor `minor`, for a device in sysfs.
+    ///
+    /// # Errors
+    ///
+    /// `ERANGE` if `minor` is too large.
+    pub fn number(&self, minor: u32) -> Result<DevNumber> {
+        Ok(DevNumber {
+            number: self.major.number(minor)?,
+            _major: self.major.clone(),
+        })
     }
 }
 
@@ -206,6 +260,19 @@ impl Drop for NumberedNodes {
     fn drop(&mut self) {
         // SAFETY: By the type invariant.
         unsafe { bindings::cdev_del(self.cdev.as_ptr()) };
+    }
+}
+
+/// A number of a [`NumberedNodes`]. Nobody else gets its major before it is dropped.
+pub struct DevNumber {
+    number: bindings::dev_t,
+    _major: Arc<Major>,
+}
+
+impl DevNumber {
+    /// Returns the C value.
+    pub fn as_raw(&self) -> bindings::dev_t {
+        self.number
     }
 }
 
@@ -249,7 +316,7 @@ impl<T> NodeInner<T> {
 pub struct NodeRegistration<T> {
     node: core::ptr::NonNull<NodeInner<T>>,
     _class: Arc<ClassRegistration>,
-    _number: DevNumber,
+    _number: NodeNumber,
 }
 
 // SAFETY: The C parts may be used from any thread; `T` is `Send` and `Sync`.
@@ -266,7 +333,7 @@ impl<T: Send + Sync + 'static> NodeRegistration<T> {
     pub fn new<F: OpenNode<Node = T>>(
         class: Arc<ClassRegistration>,
         table: &'static FileTable<F, Node>,
-        number: DevNumber,
+        number: NodeNumber,
         name: &CStr,
         data: T,
     ) -> Result<Self> {
@@ -285,7 +352,7 @@ impl<T: Send + Sync + 'static> NodeRegistration<T> {
         // because `cdev_device_add` makes it hold a reference to the device.
         unsafe {
             bindings::device_initialize(dev);
-            (*dev).devt = number.number;
+            (*dev).devt = number.as_raw();
             (*dev).class = class.0.as_ptr();
             (*dev).release = Some(NodeInner::<T>::release_callback);
             bindings::cdev_init(cdev, table.as_ptr());

@@ -131,7 +131,7 @@ pub trait OpenNode: FileOperations {
 /// Files that are created by opening a number of [`crate::chardev::NumberedNodes`].
 pub trait OpenNumber: InodeMapped {
     /// Returns the value of the new file. `minor` is the number's position in its region, which
-    /// starts at a multiple of [`crate::chardev::Region::ALL_MINORS`].
+    /// starts at a multiple of [`crate::chardev::MINORS`].
     fn open(minor: u32) -> Result<Self::Data>;
 }
 

@@ -12,6 +12,7 @@ pub mod eventfd;
 pub mod extent;
 pub mod file_ops;
 pub mod firmware;
+pub mod ida;
 pub mod iommu;
 pub mod iommu_driver;
 pub mod iommufd;

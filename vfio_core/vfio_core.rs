@@ -29,7 +29,6 @@ mod device;
 #[allow(unsafe_code)]
 mod exports;
 mod group;
-mod ida;
 mod iommu_driver;
 mod irq_set;
 #[allow(unsafe_code)]

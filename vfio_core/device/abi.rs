@@ -31,16 +31,14 @@ use kernel_ext::{
         PseudoFsMagic, //
     },
     bindings,
-    chardev::DevNumber, //
+    chardev::DevNumber,
+    ida::Ida, //
 };
 
 use super::set;
-use crate::{
-    group::{
-        Group,
-        GroupsGuard, //
-    },
-    ida::Ida, //
+use crate::group::{
+    Group,
+    GroupsGuard, //
 };
 
 global_lock! {

@@ -20,7 +20,6 @@ use kernel::{
     seq_file::SeqFile,
     sync::{
         aref::ARef,
-        Arc,
         SetOnce,
         SpinLock, //
     },
@@ -39,8 +38,7 @@ use kernel_ext::{
     },
     chardev::{
         DevNumber,
-        NumberedNodes,
-        Region, //
+        NumberedNodes, //
     },
     compat::EOPNOTSUPP,
     file_ops::{
@@ -90,7 +88,7 @@ static FILES: FileTable<DeviceFile, Numbered> = FileTable::numbered();
 
 /// The numbers of device files, and the devices that have one.
 pub(super) struct Numbers {
-    region: Option<Arc<Region>>,
+    nodes: Option<NumberedNodes>,
     /// Indexed by minor number, which is the number in the device's name.
     devices: Tree<u32, NumberedDevice>,
 }
@@ -105,7 +103,7 @@ struct NumberedDevice {
 impl Numbers {
     pub(super) const fn new() -> Self {
         Self {
-            region: None,
+            nodes: None,
             devices: Tree::new(),
         }
     }
@@ -129,11 +127,11 @@ impl Unpublished {
         if !cfg!(CONFIG_VFIO_DEVICE_CDEV) || !supported {
             return Ok(None);
         }
-        let region = NUMBERS.lock().region.clone().ok_or(ENODEV)?;
-        Ok(Some(Self {
-            number: Region::number(&region, device.index())?,
-            slot: Slot::new()?,
-        }))
+        let slot = Slot::new()?;
+        let numbers = NUMBERS.lock();
+        let nodes = numbers.nodes.as_ref().ok_or(ENODEV)?;
+        let number = nodes.number(device.index())?;
+        Ok(Some(Self { number, slot }))
     }
 
     pub(super) fn number(&self) -> &DevNumber {
@@ -400,11 +398,9 @@ impl InodeMapped for DeviceFile {
     }
 }
 
-/// The device numbers of device files, which can be opened until this value is dropped. There are
-/// none on a kernel without device files.
-pub(crate) struct DeviceNodes {
-    _nodes: Option<NumberedNodes>,
-}
+/// Lets device files be opened while the module is loaded. There are none on a kernel without device
+/// files.
+pub(crate) struct DeviceNodes(());
 
 impl DeviceNodes {
     /// Allocates the device numbers.
@@ -413,21 +409,17 @@ impl DeviceNodes {
     ///
     /// Returns `EBUSY` if all major numbers are in use; `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
-        if !cfg!(CONFIG_VFIO_DEVICE_CDEV) {
-            return Ok(Self { _nodes: None });
+        if cfg!(CONFIG_VFIO_DEVICE_CDEV) {
+            let nodes = NumberedNodes::new(&FILES, c"vfio-dev")?;
+            NUMBERS.lock().nodes = Some(nodes);
         }
-        let region = Region::new(c"vfio-dev", Region::ALL_MINORS)?;
-        let nodes = NumberedNodes::new(&FILES, region.clone())?;
-        NUMBERS.lock().region = Some(region);
-        Ok(Self {
-            _nodes: Some(nodes),
-        })
+        Ok(Self(()))
     }
 }
 
 impl Drop for DeviceNodes {
     fn drop(&mut self) {
-        let former = NUMBERS.lock().region.take();
-        drop(former);
+        let nodes = NUMBERS.lock().nodes.take();
+        drop(nodes);
     }
 }

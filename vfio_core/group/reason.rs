@@ -127,7 +127,8 @@ impl Group {
             }
         }
         let devices = self.devices.lock();
-        if let Some((_, device)) = devices.iter().next() {
+        let first = devices.iter().next();
+        if let Some((_, device)) = first {
             print(device, group.id(), request, reason);
         }
     }

@@ -13,8 +13,8 @@ use kernel::{
 use kernel_ext::{
     chardev::{
         ClassRegistration,
-        NodeRegistration,
-        Region, //
+        NodeNumbers,
+        NodeRegistration, //
     },
     debugfs::Dir,
     iommu::Group as IommuGroup,
@@ -36,16 +36,12 @@ use super::{
     Group,
     CLASS, //
 };
-use crate::{
-    device::Device,
-    ida::Ida, //
-};
+use crate::device::Device;
 
 /// The groups, and the class and the device numbers of their nodes.
 pub(crate) struct Registry {
     class: Option<Arc<ClassRegistration>>,
-    region: Option<Arc<Region>>,
-    minors: Ida,
+    numbers: Option<Arc<NodeNumbers>>,
     /// Indexed by group id.
     entries: Tree<i32, Entry>,
 }
@@ -53,24 +49,17 @@ pub(crate) struct Registry {
 /// A group and its device node.
 struct Entry {
     /// `None` on a kernel without `/dev/vfio/N`.
-    node: Option<GroupNode>,
+    _node: Option<NodeRegistration<Arc<Group>>>,
     group: Arc<Group>,
     /// The number of registered devices.
     devices: usize,
-}
-
-/// The device node of a group.
-struct GroupNode {
-    node: NodeRegistration<Arc<Group>>,
-    minor: u32,
 }
 
 impl Registry {
     pub(super) const fn new() -> Self {
         Self {
             class: None,
-            region: None,
-            minors: Ida::new(),
+            numbers: None,
             entries: Tree::new(),
         }
     }
@@ -114,7 +103,7 @@ impl Registry {
             None
         };
         let entry = Entry {
-            node,
+            _node: node,
             group,
             devices: 1,
         };
@@ -122,15 +111,10 @@ impl Registry {
         Ok(())
     }
 
-    fn new_node(&mut self, group: &Arc<Group>) -> Result<GroupNode> {
+    fn new_node(&self, group: &Arc<Group>) -> Result<NodeRegistration<Arc<Group>>> {
         let class = self.class.clone().ok_or(ENODEV)?;
-        let region = self.region.as_ref().ok_or(ENODEV)?;
-        let name = group.name()?;
-        let minor = self.minors.alloc()?;
-        let node = Region::number(region, minor)
-            .and_then(|number| NodeRegistration::new(class, &FILES, number, &name, group.clone()))
-            .inspect_err(|_| self.minors.free(minor))?;
-        Ok(GroupNode { node, minor })
+        let number = NodeNumbers::alloc(self.numbers.as_ref().ok_or(ENODEV)?)?;
+        NodeRegistration::new(class, &FILES, number, &group.name()?, group.clone())
     }
 
     /// Decrements the device count. Removes the group and its node when the count becomes zero.
@@ -141,10 +125,6 @@ impl Registry {
             return None;
         }
         let entry = self.entries.remove(&group.id)?;
-        if let Some(GroupNode { node, minor }) = entry.node {
-            drop(node);
-            self.minors.free(minor);
-        }
         Some(RemovedGroup(entry.group))
     }
 }
@@ -333,10 +313,10 @@ impl GroupClass {
         let this = Self(());
         if cfg!(CONFIG_VFIO_GROUP) {
             let class = Arc::new(CLASS.register()?, GFP_KERNEL)?;
-            let region = Region::new(c"vfio", Region::ALL_MINORS)?;
+            let numbers = NodeNumbers::new(c"vfio")?;
             let mut groups = GROUPS.lock();
             groups.class = Some(class);
-            groups.region = Some(region);
+            groups.numbers = Some(numbers);
         }
         Ok(this)
     }

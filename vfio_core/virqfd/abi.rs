@@ -7,6 +7,8 @@
 //! [`static@VIRQFDS`], queues its `shutdown` work. This work runs on a dedicated workqueue because
 //! it waits for other work.
 
+use core::ops::Deref;
+
 use kernel::{
     error::from_err_ptr,
     ffi::{
@@ -242,7 +244,7 @@ pub(crate) unsafe fn flush(slot: *mut *mut virqfd) {
 }
 
 /// Unlocks `queue` and waits for all work on it.
-fn wait(queue: GlobalGuard<VIRQFDS>) {
+fn wait(queue: impl Deref<Target = Queue>) {
     let raw = queue.0;
     drop(queue);
     // SAFETY: The queue exists while drivers use this module.

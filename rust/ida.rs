@@ -8,14 +8,15 @@ use kernel::{
 };
 
 /// Allocates ids, like `struct ida`. It holds no memory while no id is allocated.
-pub(crate) struct Ida {
+#[derive(Default)]
+pub struct Ida {
     pool: Option<IdPool>,
     allocated: usize,
 }
 
 impl Ida {
     /// Creates an `Ida` without allocated ids.
-    pub(crate) const fn new() -> Self {
+    pub const fn new() -> Self {
         Self {
             pool: None,
             allocated: 0,
@@ -27,7 +28,7 @@ impl Ida {
     /// # Errors
     ///
     /// Returns `ENOMEM`, or `ENOSPC` if all ids are allocated.
-    pub(crate) fn alloc(&mut self) -> Result<u32> {
+    pub fn alloc(&mut self) -> Result<u32> {
         let pool = self.pool.get_or_insert_with(IdPool::new);
         if pool.find_unused_id(0).is_none() {
             let grown = pool.grow_request().ok_or(ENOSPC)?.realloc(GFP_KERNEL)?;
@@ -39,7 +40,7 @@ impl Ida {
     }
 
     /// Frees `id`, which must be allocated.
-    pub(crate) fn free(&mut self, id: u32) {
+    pub fn free(&mut self, id: u32) {
         self.allocated -= 1;
         if self.allocated == 0 {
             self.pool = None;
@@ -50,7 +51,7 @@ impl Ida {
 }
 
 #[cfg(CONFIG_KUNIT)]
-#[kernel::macros::kunit_tests(vfio_core_ida)]
+#[kernel::macros::kunit_tests(kernel_ext_ida)]
 mod tests {
     use super::*;
 
