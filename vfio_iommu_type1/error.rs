@@ -28,6 +28,9 @@ impl RequestError {
     /// The `argsz` of the ioctl is too small.
     pub(crate) const SHORT_ARGSZ: Self = Self::new(EINVAL, c"argsz too small");
 
+    /// The range of an unmap cuts a mapping.
+    pub(crate) const BISECTED: Self = Self::new(EINVAL, c"range bisects a mapping");
+
     /// Creates an error.
     pub(crate) const fn new(errno: Error, reason: &'static CStr) -> Self {
         Self {
@@ -43,6 +46,11 @@ impl RequestError {
             range: Some(range),
             ..self
         }
+    }
+
+    /// Returns whether this is [`BISECTED`](Self::BISECTED), at any range.
+    pub(crate) fn is_bisected(&self) -> bool {
+        self.reason == Self::BISECTED.reason
     }
 
     /// Adds the reason to an error of [`Charge::add`](kernel_ext::mm::Charge::add).

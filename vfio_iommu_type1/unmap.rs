@@ -15,6 +15,7 @@ use kernel_ext::{
         vfio_iommu_type1_dma_unmap, //
     },
     iova::Range,
+    mm::fatal_signal_pending,
     uapi::Argument, //
 };
 
@@ -30,6 +31,7 @@ use crate::{
     space::{
         Held,
         HeldMut,
+        Killed,
         RangeGuard, //
     }, //
 };
@@ -136,7 +138,7 @@ impl Container {
                         return Ok(Err(dma));
                     }
                     notified += 1;
-                    self.notify_pinned(dma, request.span());
+                    self.notify_pinned(dma, request.span())?;
                 }
             }
         }
@@ -155,13 +157,18 @@ impl Container {
         let span = request.span();
         let mut bytes = 0_u64;
         let mut rest = Some(span);
-        while let Some(dma) = rest.and_then(|range| self.space.look().dmas().first_in(range)) {
+        while let Some(dma) = rest.and_then(|rest| self.space.look().dmas().first_in(rest)) {
+            check_killed()?;
             // The mapping was added in the meantime. Drivers pin pages in version 2 only, and that
             // has checked before that the range cuts no mapping.
             if !span.contains(dma) {
                 return Err(bisected_mapping(dma));
             }
-            let unmapped = self.unmap_at_once(&request.of(dma), bitmap)?;
+            let unmapped = match self.unmap_at_once(&request.of(dma), bitmap) {
+                // Another mapping has replaced this one, whose range cuts that one.
+                Err(e) if e.is_bisected() => continue,
+                unmapped => unmapped?,
+            };
             bytes = bytes.wrapping_add(unmapped.map_err(|pinned| self.pinned_error(pinned))?);
             rest = rest_after(dma, span);
         }
@@ -169,12 +176,18 @@ impl Container {
     }
 
     /// Asks drivers to unpin the pages of `first`, and of the mappings in `span` that follow it.
-    fn notify_pinned(&self, first: Range, span: Range) {
+    ///
+    /// # Errors
+    ///
+    /// [`Killed`]. The walk may be long, because other tasks may pin pages ahead of it.
+    fn notify_pinned(&self, first: Range, span: Range) -> Result<(), Killed> {
         let mut next = Some(first);
         while let Some(dma) = next {
+            check_killed()?;
             self.notify_dma_unmap(dma);
             next = rest_after(dma, span).and_then(|rest| self.first_pinned(rest, span));
         }
+        Ok(())
     }
 
     /// Returns the range of the first mapping in `rest`, a part of `span`, that is contained in
@@ -248,6 +261,14 @@ impl Container {
         };
         Ok(UnmapState::Removing { first, rest, bytes })
     }
+}
+
+/// Ends a request that may take long when its task is being killed.
+fn check_killed() -> Result<(), Killed> {
+    if fatal_signal_pending() {
+        return Err(Killed);
+    }
+    Ok(())
 }
 
 /// Unmaps `pages`, which are already removed from the tree, and removes and unmaps the mappings
@@ -350,5 +371,5 @@ pub(crate) fn check_whole(held: &Held<'_, Container>, range: Range) -> RequestRe
 
 /// Returns the error for a range that cuts the mapping at `cut`.
 fn bisected_mapping(cut: Range) -> RequestError {
-    RequestError::new(EINVAL, c"range bisects a mapping").at(cut)
+    RequestError::BISECTED.at(cut)
 }

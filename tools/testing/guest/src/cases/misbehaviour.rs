@@ -24,7 +24,10 @@ use crate::{
     },
     stall::LIMIT, //
 };
-use anyhow::Result;
+use anyhow::{
+    Context,
+    Result, //
+};
 use std::{
     sync::atomic::{
         AtomicBool,
@@ -44,13 +47,15 @@ use support::{
 };
 use vfio_client::{
     Errno,
-    MapFlags, //
+    MapFlags,
+    PAGE_SIZE, //
 };
 
 cases! {
     #[rows("T-U14")] #[requires(driver(C), type1(Rust))] unmap_fails_if_driver_keeps_pages,
     #[rows("T-U14")] #[requires(driver(C), type1(Rust))] unmap_fails_if_driver_pins_again,
     #[requires(driver(C))] unmap_while_driver_moves_its_pins,
+    #[requires(driver(C), type1(Rust))] unmap_while_mappings_are_replaced,
     #[requires(driver(C), type1(Rust))] pages_kept_after_close_are_released_with_container,
     #[rows("T-X2")] #[requires(driver(C))] each_pin_needs_an_unpin,
     #[requires(driver(Rust))] unmap_revokes_kept_pages,
@@ -122,6 +127,63 @@ fn unmap_while_driver_moves_its_pins() -> Result<()> {
     assert_eq!(unmapped?, 2 * PAGE);
     assert_eq!((pinner.pinned()?, locked_kib()), (0, 0));
     Ok(())
+}
+
+/// An unmap of several mappings goes on one by one, because one of them always has a pinned page.
+/// Other threads, more than there are processors, replace mappings in its range by larger and smaller
+/// ones.
+fn unmap_while_mappings_are_replaced() -> Result<()> {
+    const TIME: Duration = Duration::from_secs(2);
+    const PLACES: u64 = 4;
+    let (pinning, memory) = mapped(2)?;
+    let (pinner, container) = (&pinning.pinner, &pinning.container);
+    container.unmap_all()?;
+    let map = |iova, pages: usize| {
+        container.map_part(iova, &memory, 0, pages * PAGE_SIZE, MapFlags::ReadWrite)
+    };
+    let first = IOVA + 2 * PLACES * PAGE;
+    let pin_and_unmap = || -> Result<()> {
+        pinner.misbehave(0)?;
+        for iova in [first, first + PAGE, first + 2 * PAGE] {
+            map(iova, 1)?;
+        }
+        // As above.
+        assert_eq!(pinner.pin(first + 2 * PAGE, 1, READ)?.0, 1);
+        container.unmap(first + 2 * PAGE, PAGE)?;
+        assert_eq!(pinner.pin(first, 2, READ)?.0, 2);
+        pinner.misbehave(PIN_EARLIER)?;
+        container.unmap(IOVA, first + 2 * PAGE - IOVA)?;
+        Ok(())
+    };
+    let done = AtomicBool::new(false);
+    let replace = |iova| -> Result<()> {
+        while !done.load(Relaxed) {
+            for pages in [1, 2] {
+                map(iova, pages)?;
+                container.unmap(iova, pages as u64 * PAGE)?;
+            }
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let places = (0..PLACES).map(|n| IOVA + 2 * n * PAGE);
+        let replacing: Vec<_> = places
+            .map(|iova| scope.spawn(move || replace(iova)))
+            .collect();
+        let start = Instant::now();
+        let mut result = Ok(());
+        let mut rounds = 0;
+        while result.is_ok() && start.elapsed() < TIME {
+            result = pin_and_unmap();
+            rounds += 1;
+        }
+        done.store(true, Relaxed);
+        for thread in replacing {
+            result = result.and(thread.join().expect("the thread has not panicked"));
+        }
+        pinner.misbehave(0)?;
+        result.with_context(|| format!("in round {rounds}"))
+    })
 }
 
 /// The driver cannot be asked to unpin any more. The pages are released with the container, and
