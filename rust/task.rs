@@ -18,6 +18,13 @@ use kernel::{
 
 use crate::bindings;
 
+/// Returns whether the calling task is a kernel thread. It may use the memory of a process.
+pub(crate) fn is_kernel_thread() -> bool {
+    let current = kernel::current!();
+    // SAFETY: Only the task itself changes the bit, and `current` is the calling task.
+    unsafe { (*current.as_ptr()).flags & bindings::PF_KTHREAD != 0 }
+}
+
 /// A capability that VFIO checks.
 #[derive(Clone, Copy)]
 #[repr(u32)]

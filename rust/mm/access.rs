@@ -11,7 +11,10 @@ use kernel::{
     }, //
 };
 
-use crate::bindings;
+use crate::{
+    bindings,
+    task::is_kernel_thread, //
+};
 
 use super::Owner;
 
@@ -58,8 +61,7 @@ impl Owner {
             Some(own) if own.as_raw() == mm.as_raw() => f(),
             Some(_) => Err(EFAULT),
             None => {
-                // SAFETY: Only the task itself changes the bit, and `current` is the calling task.
-                if unsafe { (*current.as_ptr()).flags } & bindings::PF_KTHREAD == 0 {
+                if !is_kernel_thread() {
                     // The calling process is exiting.
                     return Err(EFAULT);
                 }

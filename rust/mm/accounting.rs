@@ -25,6 +25,7 @@ use kernel::{
 use crate::{
     bindings,
     task::{
+        is_kernel_thread,
         Capability,
         TaskLabel, //
     }, //
@@ -67,12 +68,12 @@ impl Owner {
         )?)
     }
 
-    /// Returns whether the calling task uses this `mm`.
+    /// Returns whether the calling task belongs to a process with this `mm`. A kernel thread does
+    /// not, even while it uses the `mm`: it can't be killed when it waits for a page.
     pub fn is_current(&self) -> bool {
         let current = kernel::current!();
-        current
-            .mm()
-            .is_some_and(|mm| mm.as_raw() == self.mm.as_raw())
+        let same = |mm: &MmWithUser| mm.as_raw() == self.mm.as_raw();
+        !is_kernel_thread() && current.mm().is_some_and(same)
     }
 
     /// Returns whether [`current`](Self::current) would create an equal value for the calling
