@@ -55,6 +55,20 @@ static HAS_LEAKED: AtomicBool = AtomicBool::new(false);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot(BTreeMap<String, String>);
 
+/// Returns the names of the VFIO nodes in a folder, and what comes of opening each.
+fn nodes(folder: &str) -> impl Iterator<Item = (String, String)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_node = name != "vfio" && name != "devices";
+        let open = || match fs::File::open(entry.path()) {
+            Ok(_) => "can be opened".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        is_node.then(|| (name, open()))
+    })
+}
+
 impl Snapshot {
     /// Reads all counters.
     pub fn take() -> Self {
@@ -85,15 +99,16 @@ impl Snapshot {
                 }
             }
         }
-        for (kind, folder) in [("group", "/dev/vfio"), ("device", "/dev/vfio/devices")] {
-            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                if name != "vfio" && name != "devices" {
-                    let state = fs::File::open(entry.path())
-                        .map_or_else(|error| error.to_string(), |_| "can be opened".to_owned());
-                    note(format!("{kind} {name}"), state);
-                }
-            }
+        for (name, state) in nodes("/dev/vfio") {
+            note(format!("group {name}"), state);
+        }
+        // By their states only: a device that a test replaces gets another number.
+        let mut devices = BTreeMap::<_, usize>::new();
+        for (_, state) in nodes("/dev/vfio/devices") {
+            *devices.entry(state).or_default() += 1;
+        }
+        for (state, count) in devices {
+            note(format!("device files: {state}"), count.to_string());
         }
         let fds = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         note("descriptors".to_owned(), fds.to_string());
