@@ -42,16 +42,49 @@ use crate::{
 pub const KERNELS: bool = cfg!(CONFIG_IOMMUFD_DRIVER);
 
 /// A request for a dirty bitmap.
+///
+/// # Invariants
+///
+/// `iova + length` is at most `u64::MAX`, and `page_size` is a power of two.
 #[derive(Clone, Copy)]
 pub struct Request {
-    /// The first address.
-    pub iova: u64,
-    /// The number of bytes. `iova + length` is at most `u64::MAX`.
-    pub length: u64,
-    /// The number of bytes that one bit stands for, a power of two.
-    pub page_size: u64,
-    /// The user bitmap.
-    pub bitmap: UserPtr,
+    iova: u64,
+    length: u64,
+    page_size: u64,
+    bitmap: UserPtr,
+}
+
+impl Request {
+    /// Creates a request for the `length` bytes from `iova` on. Each bit of the user's `bitmap`
+    /// stands for `page_size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` unless `page_size` is a power of two of at least 4 KiB; `EOVERFLOW` if the range
+    /// exceeds the last address.
+    pub fn new(iova: u64, length: u64, page_size: u64, bitmap: UserPtr) -> Result<Self> {
+        if page_size < 4096 || !page_size.is_power_of_two() {
+            return Err(EINVAL);
+        }
+        iova.checked_add(length).ok_or(EOVERFLOW)?;
+        // INVARIANT: By the checks above.
+        Ok(Self {
+            iova,
+            length,
+            page_size,
+            bitmap,
+        })
+    }
+
+    /// Returns the first address.
+    pub fn iova(&self) -> u64 {
+        self.iova
+    }
+
+    /// Returns the number of bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
 }
 
 /// Answers a request. `fill` passes a bitmap to the driver.

@@ -222,16 +222,9 @@ impl Request<'_> {
             return Ok(0);
         }
         let report: bindings::vfio_device_feature_dma_logging_report = uapi::read(self.payload)?;
-        if report.page_size < 4096 || !report.page_size.is_power_of_two() {
-            return Err(EINVAL);
-        }
-        report.iova.checked_add(report.length).ok_or(EOVERFLOW)?;
-        let request = iova_bitmap::Request {
-            iova: report.iova,
-            length: report.length,
-            page_size: report.page_size,
-            bitmap: UserPtr::from_addr(report.bitmap as usize),
-        };
+        let bitmap = UserPtr::from_addr(report.bitmap as usize);
+        let request =
+            iova_bitmap::Request::new(report.iova, report.length, report.page_size, bitmap)?;
         logging::report(self.device, &request)?;
         Ok(0)
     }

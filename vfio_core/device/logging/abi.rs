@@ -114,7 +114,7 @@ pub(crate) fn stop(device: &Device) -> Result<isize> {
 pub(crate) fn report(device: &Device, request: &iova_bitmap::Request) -> Result {
     let read = ops(device)?.log_read_and_clear.ok_or(ENOTTY)?;
     iova_bitmap::report(request, &mut |bitmap| {
-        let (iova, length) = (request.iova as c_ulong, request.length as c_ulong);
+        let (iova, length) = (request.iova() as c_ulong, request.length() as c_ulong);
         // SAFETY: The device is open, and `bitmap` is valid for a driver to fill in.
         to_result(unsafe { read(device.as_ptr(), iova, length, bitmap) })
     })
