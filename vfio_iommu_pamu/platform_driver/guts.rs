@@ -70,8 +70,25 @@ pub(super) fn get() -> Option<Arc<Guts>> {
 /// The driver of the global utilities.
 pub(crate) struct Driver;
 
-/// The registered global utilities. [`get`] finds them as long as this lives.
-pub(crate) struct Registered;
+/// The registered global utilities. [`get`] finds them as long as this lives. There is only one
+/// such value.
+pub(crate) struct Registered(());
+
+impl Registered {
+    /// Registers `guts`.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if the machine has other ones.
+    fn new(guts: Arc<Guts>) -> Result<Self> {
+        let mut registered = GUTS.lock();
+        if registered.is_some() {
+            return Err(EBUSY);
+        }
+        *registered = Some(guts);
+        Ok(Self(()))
+    }
+}
 
 impl Drop for Registered {
     fn drop(&mut self) {
@@ -106,6 +123,5 @@ impl platform::Driver for Driver {
 fn register(pdev: &platform::Device<Core<'_>>) -> Result<Registered> {
     let memory = pdev.io_request_by_index(0).ok_or(ENODEV)?.iomap()?;
     let guts = Arc::new(Guts(memory.into_devres()?), GFP_KERNEL)?;
-    *GUTS.lock() = Some(guts);
-    Ok(Registered)
+    Registered::new(guts)
 }
