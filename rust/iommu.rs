@@ -25,9 +25,12 @@ pub use domain::{
     Domain,
     Domains, //
 };
+pub(crate) use group::init_lock;
 pub use group::{
     raw_device,
-    Group, //
+    Group,
+    Member,
+    SoftwareGroup, //
 };
 pub use mapping::{
     Frames,

@@ -49,11 +49,13 @@ crate::compat::module! {
     license: "GPL v2",
 }
 
-/// The module. It only contains code.
+/// The module. It contains code and one lock.
 struct KernelExt;
 
 impl kernel::Module for KernelExt {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        // SAFETY: Modules that use this one are loaded later.
+        unsafe { iommu::init_lock() };
         Ok(Self)
     }
 }

@@ -361,12 +361,15 @@ impl ContainerNode {
 #[cfg(CONFIG_KUNIT)]
 #[kernel::macros::kunit_tests(vfio_core_container)]
 mod tests {
+    use kernel_ext::iommu::SoftwareGroup;
+
     use super::*;
 
     #[test]
     fn group_leaves_if_the_others_agree() -> Result {
         let container = Container::new(Handle::Groups)?;
-        let (first, second) = (IommuGroup::alloc(c"first")?, IommuGroup::alloc(c"second")?);
+        let group = |name| SoftwareGroup::new(name).map(ARef::<IommuGroup>::from);
+        let (first, second) = (group(c"first")?, group(c"second")?);
         container.attach(first.clone(), GroupType::Emulated)?;
         assert!(!container.detach(&first, |members| members > 1));
         assert!(!container.detach(&second, |_| true));

@@ -100,7 +100,7 @@ impl Container {
 #[kernel::macros::kunit_tests(vfio_type1_info)]
 mod tests {
     use kernel_ext::{
-        iommu::Group,
+        iommu::SoftwareGroup,
         iommu_driver::GroupType, //
     };
 
@@ -118,7 +118,7 @@ mod tests {
             })
         };
         assert!(answers_as_none());
-        let group = Group::alloc(c"vfio_type1_info")?;
+        let group = SoftwareGroup::new(c"vfio_type1_info")?;
         container.attach(&group, GroupType::Emulated)?;
         assert!(Container::extension(
             Some(&*container),

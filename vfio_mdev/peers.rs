@@ -290,7 +290,10 @@ mod tests {
     use core::ops::Deref;
 
     use kernel::faux;
-    use kernel_ext::testing::Random;
+    use kernel_ext::{
+        iommu::SoftwareGroup,
+        testing::Random, //
+    };
 
     use super::*;
 
@@ -396,11 +399,11 @@ mod tests {
     fn software_group_is_that_of_the_members_until_the_last_one_has_left() -> Result {
         let peers = Peers::new(2)?;
         let dev: &BusDevice = peers.parent.as_ref().as_ref();
-        let software_group = IommuGroup::alloc(c"vfio_mdev_peers")?;
-        software_group.add_device(dev)?;
+        let software_group = SoftwareGroup::new(c"vfio_mdev_peers")?;
+        let member = software_group.add(dev)?;
         let uuid = Uuid::from_bytes([4; 16]);
         assign(&peers, 0, uuid)?;
-        IommuGroup::remove_device(dev);
+        drop(member);
         let found = peers[0].group().admit(&peers[1])?;
         assert!(found.is_some_and(|found| *found == *software_group));
         Ok(())
@@ -412,13 +415,13 @@ mod tests {
     fn software_group_goes_with_the_member_that_stays_in_it() -> Result {
         let peers = Peers::new(2)?;
         let dev: &BusDevice = peers.parent.as_ref().as_ref();
-        let software_group = IommuGroup::alloc(c"vfio_mdev_peers")?;
-        software_group.add_device(dev)?;
+        let software_group = SoftwareGroup::new(c"vfio_mdev_peers")?;
+        let member = software_group.add(dev)?;
         let [old, new] = [[4; 16], [5; 16]].map(Uuid::from_bytes);
         assign(&peers, 0, old)?;
         assign(&peers, 1, old)?;
         assign(&peers, 1, new)?;
-        IommuGroup::remove_device(dev);
+        drop(member);
         assert!(peers[0].group().admit(&peers[1])?.is_none());
         let found = peers[1].group().admit(&peers[0])?;
         assert!(found.is_some_and(|found| *found == *software_group));

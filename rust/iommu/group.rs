@@ -2,7 +2,10 @@
 
 //! IOMMU groups: the unit of isolation.
 
-use core::ptr::NonNull;
+use core::{
+    ops::Deref,
+    ptr::NonNull, //
+};
 
 use kernel::{
     device::Device,
@@ -15,9 +18,12 @@ use kernel::{
         c_void, //
     },
     prelude::*,
-    sync::aref::{
-        ARef,
-        AlwaysRefCounted, //
+    sync::{
+        aref::{
+            ARef,
+            AlwaysRefCounted, //
+        },
+        global_lock, //
     },
     types::Opaque, //
 };
@@ -27,8 +33,8 @@ use crate::bindings;
 /// A set of devices that an IOMMU can't distinguish, or can't isolate from each other.
 ///
 /// A device belongs to at most one group. The IOMMU core creates the groups of physical devices; no
-/// other code can add devices to them. [`alloc`](Group::alloc) creates a group for devices that
-/// have no IOMMU of their own.
+/// other code can add devices to them. A [`SoftwareGroup`] is for devices that have no IOMMU of
+/// their own.
 ///
 /// # Invariants
 ///
@@ -62,6 +68,22 @@ pub fn raw_device(dev: &Device) -> *mut bindings::device {
     core::ptr::from_ref(dev).cast_mut().cast()
 }
 
+global_lock! {
+    // SAFETY: `init_lock` initialises it before the module can be used.
+    /// Held while a device joins or leaves a software group.
+    unsafe(uninit) static MEMBERS: Mutex<()> = ();
+}
+
+/// Initialises the lock of the members of software groups.
+///
+/// # Safety
+///
+/// Module init calls this once, before any other function of this module.
+pub(crate) unsafe fn init_lock() {
+    // SAFETY: By this function's contract.
+    unsafe { MEMBERS.init() };
+}
+
 impl PartialEq for Group {
     fn eq(&self, other: &Self) -> bool {
         core::ptr::eq(self, other)
@@ -73,29 +95,19 @@ impl Eq for Group {}
 impl Group {
     /// Returns the group of `dev`, if it has one.
     ///
-    /// `dev` must not leave its group during the call, because `iommu_group_get()` takes no lock.
+    /// A device behind an IOMMU must not be removed from its bus during the call, because
+    /// `iommu_group_get()` takes no lock.
     pub fn of(dev: &Device) -> Option<ARef<Self>> {
+        let _no_changes = MEMBERS.lock();
+        Self::of_member(dev)
+    }
+
+    /// As [`of`](Self::of), with [`MEMBERS`](static@MEMBERS) locked.
+    fn of_member(dev: &Device) -> Option<ARef<Self>> {
         // SAFETY: `dev` is a valid device.
         let group = NonNull::new(unsafe { bindings::iommu_group_get(raw_device(dev)) })?;
         // SAFETY: `iommu_group_get` returned a counted reference, which this function owns.
         Some(unsafe { ARef::from_raw(group.cast()) })
-    }
-
-    /// Creates a group without devices. Sysfs shows its name.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`, or an error from sysfs.
-    pub fn alloc(name: &CStr) -> Result<ARef<Self>> {
-        // SAFETY: There are no requirements.
-        let group = from_err_ptr(unsafe { bindings::iommu_group_alloc() })?;
-        let group = NonNull::new(group).ok_or(ENOMEM)?;
-        // SAFETY: `iommu_group_alloc` returned a counted reference, which this function owns.
-        let group: ARef<Self> = unsafe { ARef::from_raw(group.cast()) };
-        // SAFETY: The group is valid, and no other code sets its name. The function copies the
-        // string.
-        to_result(unsafe { bindings::iommu_group_set_name(group.as_ptr(), name.as_char_ptr()) })?;
-        Ok(group)
     }
 
     /// Borrows a group from its C pointer.
@@ -117,54 +129,6 @@ impl Group {
     pub fn id(&self) -> i32 {
         // SAFETY: The group is valid.
         unsafe { bindings::iommu_group_id(self.as_ptr()) }
-    }
-
-    /// Adds `dev` to this group, which [`alloc`](Group::alloc) created.
-    ///
-    /// The group holds no reference to the device: the caller removes it from the group before the
-    /// device is freed.
-    ///
-    /// # Errors
-    ///
-    /// `EBUSY` if the device is already in a group; `ENOMEM`; or an error from sysfs.
-    pub fn add_device(&self, dev: &Device) -> Result {
-        if Self::of(dev).is_some() {
-            return Err(EBUSY);
-        }
-        // SAFETY: Both are valid, and the device isn't in a group.
-        to_result(unsafe { bindings::iommu_group_add_device(self.as_ptr(), raw_device(dev)) })
-    }
-
-    /// Moves `dev` from its group to `to`; [`alloc`](Group::alloc) created both. The caller
-    /// prevents concurrent changes of the device's group.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV` if the device is in no group; `ENOMEM`; or an error from sysfs. After an error the
-    /// group of the device is unchanged, unless adding it to this group again fails, too: then the
-    /// device is in no group, and a log message is written.
-    pub fn move_device(dev: &Device, to: &Self) -> Result {
-        /// Number of attempts to add the device to its former group again, which takes a few small
-        /// allocations.
-        const TRIES: usize = 16;
-        let from = Self::of(dev).ok_or(ENODEV)?;
-        // A device has only one link to its group, so it can't be in both groups at the same time.
-        Self::remove_device(dev);
-        let moved = to.add_device(dev);
-        if moved.is_err() && !(0..TRIES).any(|_| from.add_device(dev).is_ok()) {
-            dev_warn!(
-                dev,
-                "cannot be moved back to group {}: out of memory; remove the device\n",
-                from.id()
-            );
-        }
-        moved
-    }
-
-    /// Removes `dev` from its group, if it is in one. The caller has added it to that group.
-    pub fn remove_device(dev: &Device) {
-        // SAFETY: The device is valid; the function does nothing if the device is in no group.
-        unsafe { bindings::iommu_group_remove_device(raw_device(dev)) };
     }
 
     /// Returns whether the DMA of the group's devices has an owner: a kernel driver or a process.
@@ -204,8 +168,9 @@ impl Group {
 
     /// Calls `f` for each device of the group, until `f` returns an error.
     ///
-    /// The group's mutex is held during the calls, so `f` must not call functions that take it. Of
-    /// the methods of this type it may only call [`id`](Group::id) and [`as_ptr`](Group::as_ptr).
+    /// The group's mutex is held during the calls, so `f` must not call functions that take it, or a
+    /// lock inside of which it is taken. Of the methods of this type it may only call
+    /// [`id`](Group::id) and [`as_ptr`](Group::as_ptr).
     ///
     /// # Errors
     ///
@@ -239,4 +204,127 @@ impl Group {
             )
         })
     }
+}
+
+/// A group for devices that have no IOMMU of their own.
+#[derive(Clone)]
+pub struct SoftwareGroup(ARef<Group>);
+
+impl Deref for SoftwareGroup {
+    type Target = Group;
+
+    fn deref(&self) -> &Group {
+        &self.0
+    }
+}
+
+impl From<SoftwareGroup> for ARef<Group> {
+    fn from(group: SoftwareGroup) -> Self {
+        group.0
+    }
+}
+
+impl SoftwareGroup {
+    /// Creates a group without devices. Sysfs shows its name.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or an error from sysfs.
+    pub fn new(name: &CStr) -> Result<Self> {
+        // SAFETY: There are no requirements.
+        let group = from_err_ptr(unsafe { bindings::iommu_group_alloc() })?;
+        let group = NonNull::new(group).ok_or(ENOMEM)?;
+        // SAFETY: `iommu_group_alloc` returned a counted reference, which this function owns.
+        let group: ARef<Group> = unsafe { ARef::from_raw(group.cast()) };
+        // SAFETY: The group is valid, and no other code sets its name. The function copies the
+        // string.
+        to_result(unsafe { bindings::iommu_group_set_name(group.as_ptr(), name.as_char_ptr()) })?;
+        Ok(Self(group))
+    }
+
+    /// Adds `dev` to this group until the result is dropped.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if the device is already in a group; `ENOMEM`; or an error from sysfs.
+    pub fn add(&self, dev: &Device) -> Result<Member> {
+        let members = MEMBERS.lock();
+        self.add_locked(dev)?;
+        drop(members);
+        // INVARIANT: The device was just added.
+        Ok(Member {
+            dev: dev.into(),
+            group: Some(self.clone()),
+        })
+    }
+
+    /// Adds `dev`, with [`MEMBERS`](static@MEMBERS) locked.
+    fn add_locked(&self, dev: &Device) -> Result {
+        if Group::of_member(dev).is_some() {
+            return Err(EBUSY);
+        }
+        // SAFETY: Both are valid, and the device isn't in a group. The IOMMU core adds a device to a
+        // group only when the device gets its driver or its IOMMU does, not later.
+        to_result(unsafe { bindings::iommu_group_add_device(self.as_ptr(), raw_device(dev)) })
+    }
+}
+
+/// A device in a software group. Dropping it removes the device from the group.
+///
+/// # Invariants
+///
+/// `dev` is in `group`, unless it was removed from its bus; it is in none if that is `None`.
+pub struct Member {
+    dev: ARef<Device>,
+    group: Option<SoftwareGroup>,
+}
+
+impl Member {
+    /// Moves the device to `to`.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the device is in no group; `ENOMEM`; or an error from sysfs. After an error the
+    /// group of the device is unchanged, unless adding it to this group again fails, too: then the
+    /// device is in no group, and a log message is written.
+    pub fn move_to(&mut self, to: &SoftwareGroup) -> Result {
+        /// Number of attempts to add the device to its former group again, which takes a few small
+        /// allocations.
+        const TRIES: usize = 16;
+        let from = self.group.take().ok_or(ENODEV)?;
+        let members = MEMBERS.lock();
+        // A device has only one link to its group, so it can't be in both groups at the same time.
+        remove_locked(&self.dev);
+        let moved = to.add_locked(&self.dev);
+        let moved_back = moved.is_err() && (0..TRIES).any(|_| from.add_locked(&self.dev).is_ok());
+        drop(members);
+        // INVARIANT: The device is in the group that it was added to last, if any.
+        if moved.is_ok() {
+            self.group = Some(to.clone());
+        } else if moved_back {
+            self.group = Some(from);
+        } else {
+            dev_warn!(
+                self.dev,
+                "cannot be moved back to group {}: out of memory; remove the device\n",
+                from.id()
+            );
+        }
+        moved
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _members = MEMBERS.lock();
+        if self.group.is_some() {
+            remove_locked(&self.dev);
+        }
+    }
+}
+
+/// Removes a member from its software group, with [`MEMBERS`](static@MEMBERS) locked.
+fn remove_locked(dev: &Device) {
+    // SAFETY: The device is valid; the function does nothing if the device is in no group.
+    unsafe { bindings::iommu_group_remove_device(raw_device(dev)) };
 }

@@ -184,8 +184,12 @@ impl fmt::Display for Snapshot {
 #[cfg(CONFIG_KUNIT)]
 #[kernel::macros::kunit_tests(vfio_core_group_debugfs)]
 mod tests {
+    use kernel::sync::aref::ARef;
     use kernel_ext::{
-        iommu::Group as IommuGroup,
+        iommu::{
+            Group as IommuGroup,
+            SoftwareGroup, //
+        },
         iommu_driver::GroupType, //
     };
 
@@ -199,11 +203,11 @@ mod tests {
 
     #[test]
     fn group_that_is_created_again_has_a_file() -> Result {
-        let iommu_group = IommuGroup::alloc(SOFTWARE_GROUP)?;
+        let iommu_group: ARef<IommuGroup> = SoftwareGroup::new(SOFTWARE_GROUP)?.into();
         let id = iommu_group.id();
         let register = || -> Result<_> {
             let group = Group::new(iommu_group.clone(), GroupType::Emulated)?;
-            GROUPS.lock().add(group.clone())?;
+            GROUPS.lock().add(group.clone(), None)?;
             update(id);
             Ok(group)
         };

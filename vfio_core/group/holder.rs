@@ -264,7 +264,7 @@ impl Drop for DeviceUser {
 #[kernel::macros::kunit_tests(vfio_core_group_holder)]
 mod tests {
     use kernel_ext::{
-        iommu::Group as IommuGroup,
+        iommu::SoftwareGroup,
         iommu_driver::GroupType, //
     };
 
@@ -275,7 +275,10 @@ mod tests {
     };
 
     fn group() -> Result<Arc<Group>> {
-        Group::new(IommuGroup::alloc(SOFTWARE_GROUP)?, GroupType::Emulated)
+        Group::new(
+            SoftwareGroup::new(SOFTWARE_GROUP)?.into(),
+            GroupType::Emulated,
+        )
     }
 
     #[test]
@@ -293,7 +296,7 @@ mod tests {
     #[test]
     fn group_ends_without_the_table() -> Result {
         let group = group()?;
-        GROUPS.lock().add(group.clone())?;
+        GROUPS.lock().add(group.clone(), None)?;
         let ended = GROUPS.lock().leave(&group).ok_or(EINVAL)?;
         // Removing the group under the registry's lock did not wait for `state`, so the group is
         // not revoked yet.

@@ -17,7 +17,11 @@ use kernel_ext::{
         NodeRegistration, //
     },
     debugfs::Dir,
-    iommu::Group as IommuGroup,
+    iommu::{
+        Group as IommuGroup,
+        Member,
+        SoftwareGroup, //
+    },
     iommu_driver::GroupType,
     tree::{
         Slot,
@@ -26,7 +30,10 @@ use kernel_ext::{
 };
 
 use super::{
-    abi::GROUPS,
+    abi::{
+        GroupsGuard,
+        GROUPS, //
+    },
     debugfs,
     file::FILES,
     holder::{
@@ -44,6 +51,8 @@ pub(crate) struct Registry {
     numbers: Option<Arc<NodeNumbers>>,
     /// Indexed by group id.
     entries: Tree<i32, Entry>,
+    /// The parents of devices in software groups, indexed by the number in the device's name.
+    members: Tree<u32, Member>,
 }
 
 /// A group and its device node.
@@ -51,6 +60,8 @@ struct Entry {
     /// `None` on a kernel without `/dev/vfio/N`.
     _node: Option<NodeRegistration<Arc<Group>>>,
     group: Arc<Group>,
+    /// `None` if the IOMMU core has created the group.
+    software: Option<SoftwareGroup>,
     /// The number of registered devices.
     devices: usize,
 }
@@ -61,14 +72,16 @@ impl Registry {
             class: None,
             numbers: None,
             entries: Tree::new(),
+            members: Tree::new(),
         }
     }
 
     /// Counts `device` in its group, which this returns. Creates the group if this is its first
-    /// device.
+    /// device. `software` is `iommu_group`, unless the IOMMU core has created that.
     fn enter(
         &mut self,
         iommu_group: ARef<IommuGroup>,
+        software: Option<SoftwareGroup>,
         kind: GroupType,
         device: &Device,
     ) -> Result<Arc<Group>> {
@@ -83,7 +96,7 @@ impl Registry {
             }
             None => {
                 let group = Group::new(iommu_group, kind)?;
-                self.add(group.clone())?;
+                self.add(group.clone(), software)?;
                 Ok(group)
             }
         }
@@ -95,7 +108,7 @@ impl Registry {
     }
 
     /// Adds a group for its first device, and creates its node.
-    pub(super) fn add(&mut self, group: Arc<Group>) -> Result {
+    pub(super) fn add(&mut self, group: Arc<Group>, software: Option<SoftwareGroup>) -> Result {
         let slot = Slot::new()?;
         let node = if cfg!(CONFIG_VFIO_GROUP) {
             Some(self.new_node(&group)?)
@@ -105,6 +118,7 @@ impl Registry {
         let entry = Entry {
             _node: node,
             group,
+            software,
             devices: 1,
         };
         self.entries.insert(slot.fill(entry.group.id, entry));
@@ -164,7 +178,9 @@ pub(crate) fn join_physical(device: &Device) -> Result<Arc<Group>> {
         );
         return Err(EINVAL);
     };
-    join(iommu_group, GroupType::Iommu, device)
+    let mut groups = GROUPS.lock();
+    let group = groups.enter(iommu_group, None, GroupType::Iommu, device)?;
+    join(groups, device, group)
 }
 
 /// The name that sysfs shows for software groups.
@@ -172,15 +188,17 @@ pub(super) const SOFTWARE_GROUP: &CStr = c"vfio-noiommu";
 
 /// Adds `device` and its parent to a new software group.
 pub(crate) fn join_software(device: &Device, kind: GroupType) -> Result<Arc<Group>> {
-    let iommu_group = IommuGroup::alloc(SOFTWARE_GROUP)?;
-    iommu_group.add_device(device.parent())?;
-    join(iommu_group, kind, device).inspect_err(|_| IommuGroup::remove_device(device.parent()))
+    let software = SoftwareGroup::new(SOFTWARE_GROUP)?;
+    let slot = Slot::new()?;
+    let member = software.add(device.parent())?;
+    let mut groups = GROUPS.lock();
+    let group = groups.enter((&*software).into(), Some(software.clone()), kind, device)?;
+    groups.members.insert(slot.fill(device.index(), member));
+    join(groups, device, group)
 }
 
-/// Sets the group of `device`.
-fn join(iommu_group: ARef<IommuGroup>, kind: GroupType, device: &Device) -> Result<Arc<Group>> {
-    let mut groups = GROUPS.lock();
-    let group = groups.enter(iommu_group, kind, device)?;
+/// Sets the group of `device`, which is counted in it.
+fn join(mut groups: GroupsGuard, device: &Device, group: Arc<Group>) -> Result<Arc<Group>> {
     drop(device.exchange_group(Some(group.clone()), &mut groups));
     drop(groups);
     debugfs::update(group.id);
@@ -216,18 +234,18 @@ pub(crate) fn move_device(
     let _from_user = claim(&from)?;
     let found = group.and_then(|iommu_group| {
         let entry = groups.entries.get_mut(&iommu_group.id())?;
-        is_software(&entry.group).then_some((entry, iommu_group))
+        is_software(&entry.group).then_some(entry)
     });
-    let own_group;
-    let (to, iommu_group, _to_user) = match found {
-        Some((entry, iommu_group)) => {
+    let (to, software, _to_user) = match found {
+        Some(entry) => {
             if Arc::ptr_eq(&entry.group, &from) {
                 commit();
                 return Ok(());
             }
+            let software = entry.software.clone().ok_or(ENODEV)?;
             let user = claim(&entry.group)?;
             entry.devices += 1;
-            (entry.group.clone(), iommu_group, user)
+            (entry.group.clone(), software, user)
         }
         None => {
             let alone = |entry: &Entry| entry.devices == 1;
@@ -235,19 +253,21 @@ pub(crate) fn move_device(
                 commit();
                 return Ok(());
             }
-            own_group = IommuGroup::alloc(SOFTWARE_GROUP)?;
-            let to = Group::new(own_group.clone(), GroupType::Emulated)?;
+            let software = SoftwareGroup::new(SOFTWARE_GROUP)?;
+            let to = Group::new((&*software).into(), GroupType::Emulated)?;
             // Before the group has a node, so no process can be its user.
             let user = claim(&to)?;
-            groups.add(to.clone())?;
-            (to, &*own_group, user)
+            groups.add(to.clone(), Some(software.clone()))?;
+            (to, software, user)
         }
     };
     // Both groups count and list the device until it is removed from one of them. It cannot be
     // opened meanwhile because both groups have a user.
     let moved = Slot::new().and_then(|slot| {
+        let member = groups.members.get_mut(&device.index()).ok_or(ENODEV)?;
         to.add_device(device, slot);
-        IommuGroup::move_device(device.parent(), iommu_group)
+        member
+            .move_to(&software)
             .inspect_err(|_| to.remove_device(device))
     });
     if moved.is_ok() {
@@ -294,9 +314,7 @@ pub(crate) fn leave(device: &Device) {
     let Some(group) = device.exchange_group(None, &mut groups) else {
         return;
     };
-    if group.kind() != GroupType::Iommu {
-        IommuGroup::remove_device(device.parent());
-    }
+    drop(groups.members.remove(&device.index()));
     let ended = groups.leave(&group);
     drop(groups);
     drop(ended);

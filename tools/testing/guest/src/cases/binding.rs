@@ -189,7 +189,10 @@ fn c_core_lacks_these_requests() -> Result<()> {
     );
     assert_eq!(merge(&group, -1).errno(), Errno::ENOTTY);
     assert_eq!(unmerge(&group).errno(), Errno::ENOTTY);
-    assert_eq!(raw::none(&group, request::GROUP_GET_IOMMU_FD).errno(), Errno::ENOTTY);
+    assert_eq!(
+        raw::none(&group, request::GROUP_GET_IOMMU_FD).errno(),
+        Errno::ENOTTY
+    );
     Ok(())
 }
 
@@ -323,7 +326,10 @@ fn get_devices_argsz() -> Result<()> {
         raw::bytes(&group, request::GROUP_GET_DEVICES, &mut flags).errno(),
         Errno::EINVAL
     );
-    assert_eq!(raw::value(&group, request::GROUP_GET_DEVICES, 1).errno(), Errno::EFAULT);
+    assert_eq!(
+        raw::value(&group, request::GROUP_GET_DEVICES, 1).errno(),
+        Errno::EFAULT
+    );
     // The kernel fills as many entries as fit, and writes nothing beyond them.
     for room in 0..4 {
         let mut bytes = devices_request(room).fill(0xaa, DEVICE);
@@ -419,12 +425,21 @@ fn get_iommu_fd_refuses_opened_container() -> Result<()> {
     let (first, second) = (group(EDU)?, group(NVME)?);
     let container = Container::open()?;
     first.set_container(&container)?;
-    assert_eq!(raw::none(&first, request::GROUP_GET_IOMMU_FD).errno(), Errno::EPERM);
+    assert_eq!(
+        raw::none(&first, request::GROUP_GET_IOMMU_FD).errno(),
+        Errno::EPERM
+    );
     container.set_iommu(Iommu::Type1v2)?;
-    assert_eq!(raw::none(&first, request::GROUP_GET_IOMMU_FD).errno(), Errno::EPERM);
+    assert_eq!(
+        raw::none(&first, request::GROUP_GET_IOMMU_FD).errno(),
+        Errno::EPERM
+    );
     // Neither does the file of a group that was merged with it.
     merge_group(&first, &second)?;
-    assert_eq!(raw::none(&second, request::GROUP_GET_IOMMU_FD).errno(), Errno::EPERM);
+    assert_eq!(
+        raw::none(&second, request::GROUP_GET_IOMMU_FD).errno(),
+        Errno::EPERM
+    );
     assert_eq!((first.status()?, second.status()?), (3, 3));
     // A group that has left gets a container of its own.
     first.unset_container()?;
@@ -462,7 +477,10 @@ fn merge_arguments() -> Result<()> {
     let first = group(EDU)?;
     let null = File::open("/dev/null")?;
     let container = Container::open()?;
-    assert_eq!(raw::value(&first, request::GROUP_MERGE, 1).errno(), Errno::EFAULT);
+    assert_eq!(
+        raw::value(&first, request::GROUP_MERGE, 1).errno(),
+        Errno::EFAULT
+    );
     assert_eq!(merge(&first, -1).errno(), Errno::EINVAL);
     assert_eq!(merge(&first, 1000).errno(), Errno::EBADF);
     assert_eq!(merge(&first, null.as_raw_fd()).errno(), Errno::EINVAL);
@@ -506,7 +524,10 @@ fn merge_needs_viable_group() -> Result<()> {
     assert_eq!((viable.status()?, shared.status()?), (1, 0));
     assert_eq!(merge_group(&shared, &viable).errno(), Errno::EBUSY);
     assert_eq!((viable.status()?, shared.status()?), (1, 0));
-    assert_eq!(raw::none(&shared, request::GROUP_GET_IOMMU_FD).errno(), Errno::EBUSY);
+    assert_eq!(
+        raw::none(&shared, request::GROUP_GET_IOMMU_FD).errno(),
+        Errno::EBUSY
+    );
     Ok(())
 }
 

@@ -161,7 +161,9 @@ fn log_names_holder_of_open_device() -> Result<()> {
         ("VFIO_GROUP_UNSET_CONTAINER", request::GROUP_UNSET_CONTAINER),
         ("VFIO_GROUP_UNMERGE", request::GROUP_UNMERGE),
     ] {
-        let second = (ask == request::GROUP_UNMERGE).then(|| merged(&group)).transpose()?;
+        let second = (ask == request::GROUP_UNMERGE)
+            .then(|| merged(&group))
+            .transpose()?;
         let text = format!("{request} refused: its device is open by ");
         let parts = [&name, text.as_str(), &holder, "close it in that process"];
         says(Errno::EBUSY, &parts, || raw::none(&group, ask).map(drop))?;
