@@ -220,16 +220,19 @@ impl Container {
         if !condition(groups.0.len()) {
             return false;
         }
-        let iommu = self.iommu();
+        // A request that finds the address space has begun before the last group leaves it. So it
+        // can't be answered by the backend after another one was told that there are no groups.
+        let iommu = if groups.0.len() == 1 {
+            self.iommu.lock().take()
+        } else {
+            self.iommu()
+        };
         if let Some(iommu) = &iommu {
             iommu.detach(group);
         }
         drop(groups.0.remove(index));
-        if groups.0.is_empty() {
-            let last = self.iommu.lock().take();
-            drop(groups);
-            drop(last);
-        }
+        drop(groups);
+        drop(iommu);
         true
     }
 
