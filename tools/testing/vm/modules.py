@@ -15,6 +15,8 @@ REPLACED = {"vfio": "core", "vfio_iommu_type1": "type1", "mdev": "mdev"}
 NEEDED = ("vfio_rust", "iommu_group")
 VFIO = ("vfio", "vfio_iommu_type1", "vfio_pci")
 SHARE = ("9p", "9pnet_virtio")
+# The end of a signed module, which cannot be changed.
+SIGNED = b"~Module signature appended~\n"
 
 
 def canonical(path):
@@ -149,12 +151,20 @@ def closure(wanted, own, ours, kernel):
     return found
 
 
+def without_debug_info(module, copy):
+    """Copies a module, without the debug information: it is ten times as large as the rest."""
+    if module.read_bytes().endswith(SIGNED):
+        copy.write_bytes(module.read_bytes())
+    else:
+        subprocess.run(["strip", "--strip-debug", "-o", copy, module], check=True)
+
+
 def place(own, theirs, ours, kernel, folder):
     """Writes the modules to lib/modules/VERSION below FOLDER, and runs depmod."""
     tree = Path(folder) / "lib" / "modules" / kernel.version
     (tree / "updates").mkdir(parents=True)
     for name in own:
-        (tree / "updates" / f"{name}.ko").write_bytes(Path(ours.path[name]).read_bytes())
+        without_debug_info(Path(ours.path[name]), tree / "updates" / f"{name}.ko")
     for name in theirs:
         path = tree / kernel.path[name].removesuffix(".xz")
         path.parent.mkdir(parents=True, exist_ok=True)
