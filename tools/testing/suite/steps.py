@@ -151,6 +151,7 @@ def main_steps(repo):
         script("clients-iommufd", "tools/testing/clients/run", "--no-build", "--kernel", "test",
                after=("build-test", "programs")),
         script("abi", "tools/testing/check-abi", after=("build-stock",)),
+        script("abi-test", "tools/testing/check-abi", "--kernel", "test", after=("build-test",)),
         script("mdevctl", "tools/testing/check-mdevctl", after=("build-stock", "samples-stock")),
         script("modprobe", "tools/testing/check-modprobe", after=("build-stock",)),
         script("examples", "tools/testing/check-examples", after=("build-stock",)),
@@ -216,6 +217,7 @@ def further_steps(repo):
     """Returns the further steps of 'make test-all', mainly on the debug kernel and other IOMMUs."""
     steps = [
         make("build-debug", "modules", "KERNEL=debug", "WERROR=1"),
+        script("debug-abi", "tools/testing/check-abi", "--kernel", "debug", after=("build-debug",)),
         kunit_step("debug-kunit", repo, "debug"),
         make("drivers-debug", "test-drivers", "KERNEL=debug", "WERROR=1"),
         make("mdev-tests-debug", "mdev-tests", "KERNEL=debug", "WERROR=1", after=("build-debug",)),
