@@ -213,7 +213,7 @@ compile_own() {
 	local dir=$1 args=$2
 	cd "$dir/out"
 	make -j"$(nproc)" ${args:+"$args"} LOCALVERSION= bzImage modules
-	make ${args:+"$args"} LOCALVERSION= INSTALL_MOD_PATH="$dir/modules" modules_install
+	make ${args:+"$args"} LOCALVERSION= INSTALL_MOD_PATH="$dir/modules" INSTALL_MOD_STRIP=1 modules_install
 	ln -f arch/x86/boot/bzImage "$dir/image"
 	cat include/config/kernel.release >"$dir/version"
 }
