@@ -122,8 +122,22 @@ built_for = $(or $(shell sed -n 's/^export KBUILD_OUTPUT = //p' $(OUT)/Makefile 
 release = $(shell cat $(KDIR)/include/config/kernel.release)
 installed = $(INSTALL_MOD_PATH)/lib/modules/$(release)/$(INSTALL_MOD_DIR)
 depmod = PATH=$$PATH:/usr/sbin:/sbin depmod $(if $(INSTALL_MOD_PATH),-b $(INSTALL_MOD_PATH)) $(release)
-# Modules cannot be signed without a key.
-no_signing = $(shell grep -qx 'CONFIG_MODULE_SIG_KEY=' $(KDIR)/include/config/auto.conf && echo CONFIG_MODULE_SIG_ALL=)
+
+# SIGN_KEY= and SIGN_CERT= sign the modules before they are compressed. Kbuild has no variable for the
+# certificate, and goes on if it could not sign. Without them Kbuild signs if the kernel tree has a key.
+SIGN_HASH ?= $(shell sed -n 's/^CONFIG_MODULE_SIG_HASH=//p' $(KDIR)/include/config/auto.conf)
+SIGN_FILE ?= $(KDIR)/scripts/sign-file
+sign_key = $(if $(filter pkcs11:%,$(SIGN_KEY)),$(SIGN_KEY),$(abspath $(SIGN_KEY)))
+ifneq ($(SIGN_KEY)$(SIGN_CERT),)
+signing = 'cmd_sign=$(SIGN_FILE) $(SIGN_HASH) "$(sign_key)" "$(abspath $(SIGN_CERT))" $$@'
+else
+signing = $(shell grep -qx 'CONFIG_MODULE_SIG_KEY=' $(KDIR)/include/config/auto.conf && echo CONFIG_MODULE_SIG_ALL=)
+endif
+check_signed = for file in $(call installed_files,$(module_names)); do \
+	[ ! -e $$file ] || [ -n "$$(PATH=$$PATH:/usr/sbin:/sbin modinfo -F sig_id $$file)" ] || \
+		{ echo "$$file was not signed" >&2; exit 1; }; \
+done
+
 # The lines of Kbuild that name modules, not those that leave some out.
 module_names = $(patsubst %.o,%,$(shell sed -n '/filter-out/!s/^obj-m *+*:*= *//p' Kbuild))
 sample_names = $(patsubst %.o,%,$(shell sed -n 's/^obj-m *+= *//p' Kbuild))
@@ -135,10 +149,20 @@ ifneq ($(KERNEL),)
 modules_install modules_uninstall: OUT = build/$(KERNEL)
 endif
 
-modules_install:
-	+@$(kbuild) $(no_signing) INSTALL_MOD_DIR=$(INSTALL_MOD_DIR) INSTALL_MOD_PATH=$(INSTALL_MOD_PATH) modules_install
+modules_install: check-signing
+	+@$(kbuild) $(signing) INSTALL_MOD_DIR=$(INSTALL_MOD_DIR) INSTALL_MOD_PATH=$(INSTALL_MOD_PATH) modules_install
 	@rm -f $(call installed_files,$(sample_names))
+	@$(if $(SIGN_KEY),$(check_signed))
 	$(depmod)
+
+.PHONY: check-signing
+check-signing:
+ifneq ($(SIGN_KEY)$(SIGN_CERT),)
+	@[ -n "$(SIGN_KEY)" ] && [ -e "$(SIGN_CERT)" ] || \
+		{ echo "signing needs SIGN_KEY=, a private key, and SIGN_CERT=, the file with its certificate" >&2; exit 1; }
+	@[ -x "$(SIGN_FILE)" ] || \
+		{ echo "there is no $(SIGN_FILE), which the tree of a kernel with CONFIG_MODULE_SIG has; give SIGN_FILE=" >&2; exit 1; }
+endif
 
 modules_uninstall:
 	@echo "  REMOVE  $(module_names:%=$(installed)/%.ko)"
@@ -255,6 +279,9 @@ Variables:
   WERROR=1           turn warnings into errors
   V=1                show the commands
   INSTALL_MOD_PATH=FOLDER   install below FOLDER instead of /
+  SIGN_KEY=FILE SIGN_CERT=FILE   with modules_install: sign the modules with this key
+  SIGN_HASH=NAME     the hash of the signatures (default: that of the kernel)
+  SIGN_FILE=FILE     the program that signs (default: scripts/sign-file in the kernel tree)
 endef
 
 .PHONY: help
