@@ -152,6 +152,7 @@ def main_steps(repo):
                after=("build-test", "programs")),
         script("abi", "tools/testing/check-abi", after=("build-stock",)),
         script("abi-test", "tools/testing/check-abi", "--kernel", "test", after=("build-test",)),
+        script("signing", "tools/testing/check-signing", after=("build-test",)),
         script("mdevctl", "tools/testing/check-mdevctl", after=("build-stock", "samples-stock")),
         script("modprobe", "tools/testing/check-modprobe", after=("build-stock",)),
         script("examples", "tools/testing/check-examples", after=("build-stock",)),
