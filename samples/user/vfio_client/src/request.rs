@@ -84,6 +84,8 @@ pub const IOMMU_IOAS_UNMAP: u32 = iommufd(6);
 pub const IOMMU_VFIO_IOAS: u32 = iommufd(8);
 /// Iommufd: create a hardware page table.
 pub const IOMMU_HWPT_ALLOC: u32 = iommufd(9);
+/// Iommufd: map a part of a file.
+pub const IOMMU_IOAS_MAP_FILE: u32 = iommufd(0xf);
 /// Iommufd: get the physical address of an iova, for devices without an IOMMU.
 pub const IOMMU_IOAS_NOIOMMU_GET_PA: u32 = iommufd(0x15);
 

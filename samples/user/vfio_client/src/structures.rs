@@ -209,6 +209,17 @@ iommufd_structures! {
         iova: u64,
     }
 
+    /// The argument of IOMMU_IOAS_MAP_FILE.
+    IoasMapFile = 40 {
+        size: u32,
+        flags: u32,
+        ioas_id: u32,
+        fd: i32,
+        start: u64,
+        length: u64,
+        iova: u64,
+    }
+
     /// The argument of IOMMU_IOAS_UNMAP.
     IoasUnmap = 24 { size: u32, ioas_id: u32, iova: u64, length: u64 }
 
