@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Makes a table of the figures that guest-bench measured: report.py [--whole] FILE...
 
+The figures that missed their targets are printed first.
+
 With --whole, the files have all figures of both sides, and a JSON file is written beside each.
 Otherwise FILE.new has some figures; those of a side that was not measured come from FILE, if it
 exists.
@@ -126,11 +128,25 @@ def table(title, lines):
                f"{number(row['rust']):>14} {percent(row['rust_spread']):>7} {ratio:>8}  {target}{verdict}").rstrip()
 
 
+def missed_first(parts):
+    """Yields the lines of the tables of all PARTS (pairs of a title and rows), in two turns: first
+    the figures that missed their targets, then the others."""
+    missed = [(title, [row for row in lines if row["met"] is False]) for title, lines in parts]
+    judged = [row for _, lines in parts for row in lines if row["met"] is not None]
+    yield f"{sum(len(lines) for _, lines in missed)} of {len(judged)} figures missed their targets."
+    others = [(title, [row for row in lines if row["met"] is not False]) for title, lines in parts]
+    for title, lines in [*missed, *others]:
+        if lines:
+            yield ""
+            yield from table(title, lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--whole", action="store_true")
     parser.add_argument("files", nargs="+", type=Path)
     args = parser.parse_args()
+    parts = []
     for path in args.files:
         if args.whole:
             sides = read(path)
@@ -140,11 +156,12 @@ def main():
                 sides = complete(sides, read(path))
         lines = list(rows(sides))
         unit = "nanoseconds" if path.name == "parallel" else "instructions, if not said otherwise"
-        text = "\n".join(table(unit, lines))
+        parts.append((unit, lines))
+        text = "\n".join(missed_first(parts[-1:]))
         if args.whole:
             path.with_suffix(".json").write_text(json.dumps(lines, indent=2) + "\n")
         path.with_suffix(".txt" if args.whole else ".new.txt").write_text(text + "\n")
-        print(text)
+    print("\n".join(missed_first(parts)))
 
 
 if __name__ == "__main__":

@@ -117,6 +117,7 @@ def main_steps(repo):
         one("differential-report",
             *"python3 -B -m unittest discover --start-directory tools/testing/differential".split()),
         one("selftests-report", *"python3 -B -m unittest discover --start-directory tools/testing/selftests".split()),
+        one("bench-report", *"python3 -B -m unittest discover --start-directory tools/testing/bench".split()),
         script("unsafe", "tools/testing/check-unsafe"),
         script("kdir", "tools/testing/check-kdir"),
         script("headers", "tools/testing/check-headers"),
