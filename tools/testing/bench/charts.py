@@ -9,8 +9,10 @@ LINE = 19
 # X coordinates of the start and the end of the bars, and the ratio at the end.
 LEFT, RIGHT, MOST = 380, 720, 1.25
 
-LIGHT = {"paper": "#fff", "ink": "#1f2328", "faint": "#d0d7de", "good": "#2f77bc", "bad": "#c4521b"}
-DARK = {"paper": "#0d1117", "ink": "#e6edf3", "faint": "#3d444d", "good": "#58a6e0", "bad": "#f0883e"}
+LIGHT = {"paper": "#fff", "ink": "#1f2328", "faint": "#d0d7de", "good": "#2f77bc", "bad": "#c4521b",
+         "other": "#6e7781"}
+DARK = {"paper": "#0d1117", "ink": "#e6edf3", "faint": "#3d444d", "good": "#58a6e0", "bad": "#f0883e",
+        "other": "#8b949e"}
 
 
 def style():
@@ -36,6 +38,7 @@ def colors(of):
 .target {{ stroke: {of["ink"]} }}
 .good {{ fill: {of["good"]} }}
 .bad {{ fill: {of["bad"]} }}
+.other {{ fill: {of["other"]} }}
 polyline.good {{ fill: none; stroke: {of["good"]} }}
 polyline.bad {{ fill: none; stroke: {of["bad"]} }}"""
 
@@ -95,6 +98,39 @@ def ratios(title, rows):
         chart.text(RIGHT + 8, y + 13, f"{short(row['ratio'])}{verdict}")
     chart.text(10, bottom + 20, "Blue: ours against C, where the target is met; orange: where it is missed. "
                                 "The mark is the target.")
+    return chart
+
+
+def groups(title, names, rows, most=2):
+    """Draws a group of bars for each row, with a line at 1. ROWS: (name, ratio of each of NAMES).
+
+    A ratio that is None has no bar. Bars end at MOST; the figure beside each one is exact.
+    """
+    kinds = ("good", "other", "bad")
+    thick, gap, top = 11, 12, 66
+    step = thick * len(names) + gap
+    bottom = top + step * len(rows)
+    chart = Chart(title, bottom + 16)
+
+    def x(ratio):
+        return LEFT + min(ratio, most) / most * (RIGHT - LEFT)
+
+    for ratio in (at / 2 for at in range(2 * most + 1)):
+        chart.line((x(ratio), top - 4), (x(ratio), bottom), "target" if ratio == 1 else "grid")
+        chart.text(x(ratio), top - 8, f"{ratio:g}", "middle")
+    for at, (name, kind) in enumerate(zip(names, kinds, strict=True)):
+        left = 10 + 150 * at
+        chart.add("rect", x=left, y=31, width=10, height=10, **{"class": kind})
+        chart.text(left + 16, 40, name)
+    for number, (name, ratios) in enumerate(rows):
+        y = top + step * number + gap / 2
+        chart.text(LEFT - 8, y + step / 2 - 2, name, "right")
+        for ratio, kind in zip(ratios, kinds, strict=True):
+            if ratio is not None:
+                width = round(max(x(ratio) - LEFT, 1), 1)
+                chart.add("rect", x=LEFT, y=round(y, 1), width=width, height=thick - 2, **{"class": kind})
+                chart.text(LEFT + width + 5, y + 9, short(ratio))
+            y += thick
     return chart
 
 

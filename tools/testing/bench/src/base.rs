@@ -91,3 +91,47 @@ pub fn slab_bytes() -> Result<u64> {
         })
         .sum()
 }
+
+/// Returns how many bytes of memory the kernel uses for its own objects, without page tables of
+/// IOMMUs: slab objects, allocations that are too large for a slab, and those by `vmalloc()`.
+pub fn kernel_bytes() -> Result<u64> {
+    let slabs = slab_pages()?;
+    let pages = vmstat("nr_slab_reclaimable")? + vmstat("nr_slab_unreclaimable")?;
+    let large = pages.saturating_sub(slabs) * PAGE_SIZE as u64;
+    Ok(slab_bytes()? + large + meminfo("VmallocUsed")?)
+}
+
+/// Returns the number of pages of all slabs.
+fn slab_pages() -> Result<u64> {
+    let text = fs::read_to_string("/proc/slabinfo").context("/proc/slabinfo")?;
+    text.lines()
+        .skip(2)
+        .map(|line| {
+            let (_, data) = line.split_once(": slabdata").context("slabinfo")?;
+            let slabs: u64 = word(data, 1)?;
+            let pages: u64 = word(line, 5)?;
+            Ok(slabs * pages)
+        })
+        .sum()
+}
+
+/// Returns a number of a line.
+fn word(line: &str, nth: usize) -> Result<u64> {
+    let word = line.split_ascii_whitespace().nth(nth);
+    Ok(word.context("slabinfo")?.parse()?)
+}
+
+/// Returns a line of /proc/meminfo in bytes.
+pub fn meminfo(name: &str) -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
+    let kibibytes: u64 = text
+        .lines()
+        .find_map(|line| {
+            let size = line.strip_prefix(name)?.strip_prefix(':')?;
+            size.strip_suffix(" kB")
+        })
+        .with_context(|| name.to_owned())?
+        .trim()
+        .parse()?;
+    Ok(kibibytes * 1024)
+}

@@ -15,7 +15,7 @@ use anyhow::{
     ensure, //
 };
 use vfio_client::{
-    MapFlags,
+    Device,
     Memory,
     PAGE_SIZE,
     edu::Edu, //
@@ -37,10 +37,27 @@ fn copy(edu: &Edu, from: u64, to: u64) -> vfio_client::Result {
 pub fn check(name: &str, memory: &Filled, size: u64) -> Result<()> {
     let attached = Attached::new(name)?;
     let device = attached.group.device(name)?;
-    let edu = Edu::new(&device)?;
+    check_mapped(&device, memory, size, |addr, iova, size| {
+        Request::map(addr, iova, size)?.send(&attached.container)?;
+        Ok(())
+    })?;
+    Request::unmap(IOVA, size)?
+        .send_unmap(&attached.container, size)
+        .context("unmap after DMA")
+}
+
+/// Makes an open device copy through the mappings that `map` makes, of memory at the address, the
+/// IOVA and of the size that it gets. They remain.
+pub fn check_mapped(
+    device: &Device,
+    memory: &Filled,
+    size: u64,
+    mut map: impl FnMut(u64, u64, u64) -> Result<()>,
+) -> Result<()> {
+    let edu = Edu::new(device)?;
     let ours = Memory::anonymous(2 * PAGE_SIZE)?;
-    attached.container.map(OURS, &ours, MapFlags::ReadWrite)?;
-    Request::map(memory.addr, IOVA, size)?.send(&attached.container)?;
+    map(ours.addr(), OURS, 2 * PAGE)?;
+    map(memory.addr, IOVA, size)?;
     for at in [0, size - PAGE] {
         for word in (0..PAGE_SIZE).step_by(8) {
             ours.write_u64(word, fastrand::u64(1..));
@@ -52,7 +69,5 @@ pub fn check(name: &str, memory: &Filled, size: u64) -> Result<()> {
         let back = ours.to_vec(PAGE_SIZE, PAGE_SIZE);
         ensure!(back == sent, "something else came from {at:#x}");
     }
-    Request::unmap(IOVA, size)?
-        .send_unmap(&attached.container, size)
-        .context("unmap after DMA")
+    Ok(())
 }

@@ -22,6 +22,7 @@ mod parallel;
 mod pins;
 mod request;
 mod small;
+mod ways;
 
 use anyhow::Result;
 use base::Base;
@@ -37,6 +38,12 @@ struct Args {
     what: What,
     /// The edu device whose group is used, for example 0000:00:03.0.
     device: String,
+    /// The way to a DMA address space, for the part `ways`.
+    #[arg(long, value_enum, default_value = "type1")]
+    way: ways::Way,
+    /// In the part `ways`, leave out the requests for memory that an iommufd takes without vfio.ko.
+    #[arg(long)]
+    only_devices: bool,
     /// Measure only figures whose names contain this text; can be repeated.
     #[arg(long)]
     only: Vec<String>,
@@ -58,6 +65,8 @@ enum What {
     Pamu,
     /// Instructions for mediated devices.
     Mdev,
+    /// Instructions and memory of the same work in one of the ways to a DMA address space.
+    Ways,
     /// Concurrent requests, on a machine with two processors.
     Parallel,
 }
@@ -80,6 +89,7 @@ fn main() -> Result<()> {
     match args.what {
         What::Parallel => parallel::measure(&args.device)?,
         What::Pamu => pamu::measure(&args.device)?,
+        What::Ways => ways::measure(args.way, &args.device, args.only_devices)?,
         What::Mdev => mdev::measure()?,
         _ => {}
     }

@@ -38,6 +38,16 @@ pub fn is_wanted(name: &str) -> bool {
     })
 }
 
+/// Returns whether any figure of a title is wanted: `TITLE: FIGURE`, or the title alone if there are
+/// no further figures.
+pub fn is_wanted_any(title: &str, figures: &[&str]) -> bool {
+    if figures.is_empty() {
+        return is_wanted(title);
+    }
+    let mut names = figures.iter().map(|figure| format!("{title}: {figure}"));
+    names.any(|name| is_wanted(&name))
+}
+
 /// Prints all samples of a figure, if it is wanted.
 pub fn print(name: &str, samples: &[u64]) {
     if is_wanted(name) {

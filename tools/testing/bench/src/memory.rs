@@ -2,7 +2,10 @@
 
 //! Memory of each kind.
 
-use crate::request::Attached;
+use crate::{
+    base::meminfo,
+    request::Attached, //
+};
 use anyhow::{
     Context,
     Result,
@@ -14,7 +17,11 @@ use nix::sys::memfd::{
 };
 use std::{
     fs,
-    os::fd::AsFd, //
+    os::fd::{
+        AsFd,
+        BorrowedFd,
+        OwnedFd, //
+    },
 };
 use vfio_client::{
     Arena,
@@ -81,6 +88,8 @@ impl Kind {
 /// Populated memory.
 pub struct Filled {
     backing: Backing,
+    /// The file that has the memory.
+    file: Option<OwnedFd>,
     /// The first address. It is a multiple of the huge page size unless the kind says otherwise.
     pub addr: u64,
 }
@@ -98,6 +107,15 @@ impl Filled {
             Kind::UnalignedBar => Bar::open(size, BAR_ADDR + PAGE_SIZE),
             _ => memory(kind, size),
         }
+    }
+
+    /// Returns the file that has the memory, and the offset of the first address in it.
+    pub fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        let Backing::Memory(memory) = &self.backing else {
+            return None;
+        };
+        let file = self.file.as_ref()?;
+        Some((file.as_fd(), self.addr - memory.addr()))
     }
 
     /// Returns the content of the page at `offset`.
@@ -118,14 +136,17 @@ impl Filled {
 fn memory(kind: Kind, size: usize) -> Result<Filled> {
     give_huge_pages(kind == Kind::Thp)?;
     let before = huge_bytes()?;
-    let memory = match kind {
-        Kind::Hugetlb => hugetlb(size)?,
+    let (memory, file) = match kind {
+        Kind::Hugetlb => {
+            let (memory, file) = of_file(hugetlb_file()?, size)?;
+            (memory, Some(file))
+        }
         Kind::Memfd => {
             let file = memfd_create(c"bench", MFdFlags::empty())?;
-            nix::unistd::ftruncate(&file, (size + HUGE_PAGE) as i64)?;
-            Memory::from_file(file.as_fd(), 0, size + HUGE_PAGE, true)?
+            let (memory, file) = of_file(file, size + HUGE_PAGE)?;
+            (memory, Some(file))
         }
-        _ => Memory::anonymous(size + HUGE_PAGE)?,
+        _ => (Memory::anonymous(size + HUGE_PAGE)?, None),
     };
     let mut pages: Vec<_> = (0..memory.len()).step_by(PAGE_SIZE).collect();
     if kind == Kind::Fragmented {
@@ -144,19 +165,30 @@ fn memory(kind: Kind, size: usize) -> Result<Filled> {
     );
     let addr = memory.addr().next_multiple_of(HUGE_PAGE as u64);
     let backing = Backing::Memory(memory);
-    Ok(Filled { backing, addr })
+    Ok(Filled {
+        backing,
+        file,
+        addr,
+    })
 }
 
 /// Enables or disables transparent huge pages.
-fn give_huge_pages(give: bool) -> Result<()> {
+pub fn give_huge_pages(give: bool) -> Result<()> {
     let mode = if give { "always" } else { "never" };
     fs::write("/sys/kernel/mm/transparent_hugepage/enabled", mode).context("huge pages")
 }
 
-fn hugetlb(size: usize) -> Result<Memory> {
-    let file = memfd_create(c"bench", MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB)?;
+/// Creates a file of reserved huge pages.
+fn hugetlb_file() -> Result<OwnedFd> {
+    let flags = MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB;
+    Ok(memfd_create(c"bench", flags)?)
+}
+
+/// Gives a file `size` bytes, and maps them.
+fn of_file(file: OwnedFd, size: usize) -> Result<(Memory, OwnedFd)> {
     nix::unistd::ftruncate(&file, size as i64)?;
-    Memory::from_file(file.as_fd(), 0, size, true).context("nr_hugepages is too low")
+    let memory = Memory::from_file(file.as_fd(), 0, size, true);
+    Ok((memory.context("too few huge pages, if it has some")?, file))
 }
 
 /// A region of a device, which is open in its own container.
@@ -180,6 +212,7 @@ impl Bar {
         arena.fill_from(0..size, &device, region.offset)?;
         Ok(Filled {
             addr: arena.addr(),
+            file: None,
             backing: Backing::Bar(Self {
                 _arena: arena,
                 region,
@@ -191,7 +224,7 @@ impl Bar {
 }
 
 /// Returns the device whose BAR is plain memory: QEMU's `ivshmem-plain`.
-fn device_with_memory() -> Result<String> {
+pub fn device_with_memory() -> Result<String> {
     const ID: [u32; 2] = [0x1af4, 0x1110];
     let driver = "/sys/bus/pci/drivers/vfio-pci";
     for entry in fs::read_dir(driver).context(driver)? {
@@ -216,12 +249,5 @@ pub fn reserve_hugetlb(size: usize) -> Result<()> {
 
 /// Returns the total size of transparent huge pages in bytes.
 fn huge_bytes() -> Result<usize> {
-    let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
-    let kibibytes: usize = text
-        .lines()
-        .find_map(|line| line.strip_prefix("AnonHugePages:")?.strip_suffix(" kB"))
-        .context("AnonHugePages")?
-        .trim()
-        .parse()?;
-    Ok(kibibytes * 1024)
+    Ok(meminfo("AnonHugePages")? as usize)
 }

@@ -108,6 +108,11 @@ impl Request {
         Ok(())
     }
 
+    /// Returns a field of the argument, to which the kernel may have written.
+    pub fn get_u64(&self, offset: usize) -> u64 {
+        self.memory.read_u64(offset)
+    }
+
     /// Sets a field of the argument.
     pub fn set_u64(&self, offset: usize, value: u64) {
         self.memory.write_u64(offset, value);
