@@ -111,6 +111,14 @@ stock:
 test-modules debug-modules:
 	@$(MAKE) --no-print-directory modules KERNEL=$(@:-modules=)
 
+.PHONY: vfioctl
+vfioctl:
+	@MAKEFLAGS= $(buildroot) exec --net -- cargo build --release --locked --package vfioctl
+	@mkdir -p build/vfioctl
+	@MAKEFLAGS= $(buildroot) exec -- build/cargo/release/vfioctl generate build/vfioctl
+	@cp build/cargo/release/vfioctl build/vfioctl/vfioctl
+	@echo 'The program, its man pages and the completions are in build/vfioctl'
+
 # --- Installing ----------------------------------------------------------------------------
 
 # depmod prefers updates/ to the kernel's own folder, so these modules replace the kernel's.
@@ -238,6 +246,8 @@ Building:
                      build/mdev-tests-KERNEL; needs the modules of that kernel
   ioasid-tests       with KERNEL=: build the C users of ioasid, into build/ioasid-tests-KERNEL;
                      needs the modules of that kernel
+  vfioctl            build the program vfioctl, its man pages and the completions for shells, into
+                     build/vfioctl
   modules_install    install the modules in OUT for their kernel, below $(INSTALL_MOD_DIR)/, which
                      depmod prefers
   modules_uninstall  remove the installed modules, so that the kernel's own are used again
