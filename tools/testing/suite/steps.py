@@ -91,6 +91,12 @@ def ioasid_step(name, kernel):
     )
 
 
+def vfioctl_step(stack, *after):
+    """Returns a step that runs vfioctl in a guest."""
+    return Step(f"vfioctl-{stack}", ["tools/testing/vfioctl/run", "--no-build", "--stack", stack], results.libtest,
+                after=("programs", *after), modules=modules_of(["--stack", stack]))
+
+
 def series_steps(series):
     """Returns steps on Debian's kernel of another series than that of all other steps."""
     kernel, name = f"stock-{series}", f"series-{series}"
@@ -157,6 +163,10 @@ def main_steps(repo):
         script("mdevctl", "tools/testing/check-mdevctl", after=("build-stock", "samples-stock")),
         script("modprobe", "tools/testing/check-modprobe", after=("build-stock",)),
         script("examples", "tools/testing/check-examples", after=("build-stock",)),
+        Step("vfioctl", "cargo test --offline --locked --release --package vfioctl".split(), results.libtest,
+             after=("programs",)),
+        vfioctl_step("c", "samples-stock"),
+        vfioctl_step("rust", "build-stock"),
         guest("nointremap-c", "--stack", "c", "--set", "nointremap"),
         guest("nointremap-rust", "--stack", "rust", "--set", "nointremap"),
         guest("amd-rust", "--stack", "rust", "--iommu", "amd"),
