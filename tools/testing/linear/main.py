@@ -11,13 +11,12 @@ import tempfile
 REPO = pathlib.Path(__file__).resolve().parents[3]
 sys.path.append(str(REPO / "tools/testing/suite"))
 
+import guests  # noqa: E402
 from results import tell  # noqa: E402
 
 FOLDER = REPO / "build" / "linear"
 PROGRAM = REPO / "build/cargo/release/guest-linear"
 
-EDU = "edu,dma_mask=0xffffffffffffffff"
-BOUND = ("0000:00:03.0", "0000:00:04.0")
 SUMMARY = re.compile(r"(\d+) requests \((\d+) of them overlapping\) in \d+ rounds: "
                      r"\d+ without an explanation, \d+ undecided")
 # Usually 30 percent of the requests overlap others. With less than this, a run shows nothing about them. A few
@@ -28,14 +27,6 @@ MANY = 1000
 ATTEMPTS = 2
 
 
-def machine(kernel):
-    """Two devices behind an IOMMU, each a group, and the driver that pins pages."""
-    words = ["--load", REPO / f"build/tests-{kernel}/vfio_pin_test.ko"]
-    for bdf in BOUND:
-        words += ["--device", f"{EDU},bus=pcie.0,addr={int(bdf[8:10], 16)}.0", "--bind", bdf]
-    return words
-
-
 def command(options):
     """What is run in the guest."""
     words = ["guest-linear", "--seed", options.seed, "--requests", options.requests, "--first", options.first,
@@ -44,14 +35,17 @@ def command(options):
         words += ["--rounds", options.rounds]
     if options.stack == "c":
         words.append("--c")
+    if options.device_files:
+        words.append("--device-files")
     words += [f"--{name}" for name in ("strict", "unspared") if getattr(options, name)]
     return words
 
 
 def run(options, name):
     """Runs the guest; returns its output without a line for each round, the last round, and its status."""
+    machine = (guests.device_files if options.device_files else guests.container)(options.kernel)
     words = [REPO / "tools/testing/vm/run", "--kernel", options.kernel, "--stack", options.stack]
-    words += ["--iommu", options.iommu, "--log", FOLDER / f"{name}.kernel.log", *machine(options.kernel)]
+    words += ["--iommu", options.iommu, "--log", FOLDER / f"{name}.kernel.log", *machine]
     words += ["--smp", 4, *options.vm, "--copy", PROGRAM, "--timeout", 300 + options.requests // 20]
     lines, last = [], None
     with (FOLDER / f"{name}.log").open("w") as log, tempfile.TemporaryFile("w+") as complaint:
@@ -78,13 +72,14 @@ def main():
     for name, default in (("seed", 1), ("requests", 20_000), ("rounds", None), ("first", 0), ("repeat", 1),
                           ("violations", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device-files", action="store_true")
     parser.add_argument("--strict", action="store_true")
     parser.add_argument("--unspared", action="store_true")
     parser.add_argument("vm", nargs="*")
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     # Without the stack: the tests of both stacks have the same names, so that they can be compared.
-    name = f"{options.kernel}.{options.iommu}.{options.seed}"
+    name = f"{'device-files.' if options.device_files else ''}{options.kernel}.{options.iommu}.{options.seed}"
     for _ in range(ATTEMPTS):
         lines, last, status = run(options, f"{options.stack}.{name}")
         if last is not None:

@@ -6,13 +6,17 @@
 //! replies with a line for each request of its threads, then `done`.
 
 use crate::{
-    files::Files,
-    machine::map_memory,
+    container, device_file,
     round::{
         Crew,
         Record,
         Report,
         Sync, //
+    },
+    target::{
+        Request,
+        Settings,
+        Worker, //
     },
 };
 use anyhow::{
@@ -24,10 +28,7 @@ use anyhow::{
 use linear::{
     defects::Rules,
     history::Entry,
-    op::{
-        Answer,
-        PAGE, //
-    },
+    op::Answer,
     plan::Plan, //
 };
 use std::{
@@ -48,17 +49,9 @@ use std::{
 };
 use support::helper::{
     Helper,
-    inherited,
-    without_ipc_lock, //
+    inherited, //
 };
-use vfio_client::{
-    Container,
-    Errno,
-    Group as GroupFile, //
-};
-
-/// The maximum number of pages that it can lock.
-pub const LIMIT: u64 = 14;
+use vfio_client::Errno;
 
 /// The second process, as seen by the first one.
 #[derive(Debug)]
@@ -68,28 +61,26 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts the process with the descriptors that it needs. It waits for the end of a round for
-    /// `patience` seconds.
+    /// Starts the process with a command, its further arguments and the descriptors that it needs.
     pub fn start(
-        container: &Container,
-        groups: &[GroupFile],
-        memory: &File,
-        sync: &File,
-        seed: u64,
-        rules: Rules,
-        patience: u64,
+        command: &str,
+        settings: &Settings,
+        arguments: &[String],
+        fds: &[&dyn AsFd],
     ) -> Result<Self> {
-        let mut fds: Vec<&dyn AsFd> = vec![container, memory, sync];
-        fds.extend(groups.iter().map(|group| group as &dyn AsFd));
-        let mut words = vec![seed.to_string()];
-        words.push(u8::from(rules == Rules::C).to_string());
-        words.push(patience.to_string());
-        words.extend(fds.iter().map(|fd| fd.as_fd().as_raw_fd().to_string()));
+        let counters = &settings.sync.1;
+        let mut words = vec![command.to_owned(), settings.seed.to_string()];
+        words.push(u8::from(settings.choice == Rules::C).to_string());
+        words.push(settings.patience.to_string());
+        words.push(counters.as_raw_fd().to_string());
+        words.extend_from_slice(arguments);
         let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let mut fds = fds.to_vec();
+        fds.push(counters);
         let mut helper = Helper::spawn(&words, &fds)?;
         let lines = helper.lines()?;
         let agent = Self { helper, lines };
-        let line = agent.line(Duration::from_secs(patience))?;
+        let line = agent.line(Duration::from_secs(settings.patience))?;
         ensure!(line == "ready", "the agent printed {line:?}, not \"ready\"");
         Ok(agent)
     }
@@ -110,8 +101,11 @@ impl Agent {
     }
 
     /// Waits for the end of the agent's part of a round.
-    pub fn finish(&self, plan: &Plan, patience: Duration) -> Result<Report> {
-        let mut report = Report::default();
+    pub fn finish<O: Request>(&self, plan: &Plan<O>, patience: Duration) -> Result<Report<O>> {
+        let mut report = Report {
+            records: Vec::new(),
+            hung: false,
+        };
         loop {
             let line = self.line(patience)?;
             match line.as_str() {
@@ -131,7 +125,7 @@ impl Agent {
 }
 
 /// Formats a request as a line: thread, place in the plan, times, answer.
-fn print(record: &Record) -> String {
+fn print<O: Request>(record: &Record<O>) -> String {
     let entry = &record.entry;
     let start = format!("{} {} {}", entry.call.thread, record.place, entry.invoked);
     match (entry.returned, &entry.answer) {
@@ -145,7 +139,7 @@ fn print(record: &Record) -> String {
 }
 
 /// Parses the output of [`print`].
-fn parse(plan: &Plan, line: &str) -> Result<Record> {
+fn parse<O: Request>(plan: &Plan<O>, line: &str) -> Result<Record<O>> {
     let words: Vec<_> = line.split_ascii_whitespace().collect();
     let [thread, place, invoked, ref rest @ ..] = words[..] else {
         bail!("expected a thread, a place and a time");
@@ -168,49 +162,58 @@ fn parse(plan: &Plan, line: &str) -> Result<Record> {
     Ok(Record { place, entry })
 }
 
-/// Executes its part of each requested round.
+/// What the second process was started with.
+#[derive(Debug)]
+pub struct Setup {
+    /// The seed of all rounds.
+    pub seed: u64,
+    /// The rules by which requests are chosen.
+    pub rules: Rules,
+    /// The counters of both processes.
+    sync: Arc<Sync>,
+    /// The timeout of a round.
+    patience: Duration,
+}
+
+/// Runs the second process.
 pub fn main(words: &[String]) -> Result<()> {
-    let [
-        seed,
-        rules,
-        patience,
-        container,
-        memory,
-        sync,
-        ref groups @ ..,
-    ] = words.iter().map(String::as_str).collect::<Vec<_>>()[..]
+    let [command, seed, rules, patience, sync, ref rest @ ..] =
+        words.iter().map(String::as_str).collect::<Vec<_>>()[..]
     else {
-        bail!("expected a seed, rules, a time and descriptors, got {words:?}");
+        bail!("expected a command, a seed, rules, a time and descriptors, got {words:?}");
     };
-    without_ipc_lock(LIMIT * PAGE)?;
-    let seed = seed.parse()?;
-    let rules = if rules == "1" {
-        Rules::C
-    } else {
-        Rules::Strict
+    let setup = Setup {
+        seed: seed.parse()?,
+        rules: if rules == "1" {
+            Rules::C
+        } else {
+            Rules::Strict
+        },
+        sync: Arc::new(Sync::new(&File::from(inherited(sync)?))?),
+        patience: Duration::from_secs(patience.parse()?),
     };
-    let patience = Duration::from_secs(patience.parse()?);
-    let memory = File::from(inherited(memory)?);
-    let groups = groups
-        .iter()
-        .map(|word| Ok(GroupFile::from_fd(inherited(word)?)));
-    let sync = Arc::new(Sync::new(&File::from(inherited(sync)?))?);
-    let _arena = map_memory(&memory)?;
-    let files = Arc::new(Files {
-        container: Container::from_fd(inherited(container)?),
-        groups: groups.collect::<Result<_>>()?,
-        memory,
-        processes: [std::os::unix::process::parent_id(), std::process::id()],
-    });
+    match command {
+        container::AGENT => container::agent(setup, rest),
+        device_file::AGENT => device_file::agent(setup, rest),
+        other => bail!("there is no command {other:?}"),
+    }
+}
+
+/// Executes its part of each requested round.
+pub fn serve<O: Request, W: Worker<O>>(
+    setup: &Setup,
+    plan: impl Fn(u64) -> Plan<O>,
+    mut new_worker: impl FnMut() -> Result<W>,
+) -> Result<()> {
     println!("ready");
     for line in stdin().lock().lines() {
         let line = line?;
         let (number, arrivals) = line
             .split_once(' ')
             .context("expected a round and a number of arrivals")?;
-        let plan = Arc::new(Plan::new(seed, number.parse()?, rules));
-        let crew = Crew::start(&files, &sync, &plan, 1, None, arrivals.parse()?)?;
-        let report = crew.finish(patience)?;
+        let plan = Arc::new(plan(number.parse()?));
+        let crew = Crew::start(&mut new_worker, &setup.sync, &plan, 1, arrivals.parse()?)?;
+        let report = crew.finish(setup.patience)?;
         let mut lines: Vec<_> = report.records.iter().map(print).collect();
         lines.extend(report.hung.then(|| "hung".to_owned()));
         println!("{}", [&lines[..], &["done".to_owned()]].concat().join("\n"));

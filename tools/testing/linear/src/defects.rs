@@ -3,7 +3,7 @@
 //! The differences between the C modules and the strict model, and their causes.
 //!
 //! Each one is a defect of C, or an answer that the Rust modules intentionally give differently.
-//! The model of C has just these; everything else is the same for both.
+//! The models of C have just these; everything else is the same for both.
 
 /// A known behaviour of C.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ pub struct Defect {
     pub here: &'static str,
 }
 
-/// All known defects.
+/// All known defects of a container.
 pub const DEFECTS: [Defect; 9] = [
     Defect {
         name: "an unmap of pinned pages takes several steps",
@@ -70,6 +70,28 @@ pub const DEFECTS: [Defect; 9] = [
         name: "what a failed vfio_dma_rw() has written counts as clean",
         reason: "vfio_iommu_type1_dma_rw_chunk() marks pages as dirty only if all of them were copied.",
         here: "the model of C marks no page then",
+    },
+];
+
+/// All known defects of device files, groups and iommufds.
+pub const DEVICE_FILE_DEFECTS: [Defect; 3] = [
+    Defect {
+        name: "a group can be opened again while its device is open in an iommufd",
+        reason: "The first open of a device takes a reference to the group's file only in a container \
+                 (vfio_group_use_container()).",
+        here: "in the model of C, only a device that is open in a container holds the group's file",
+    },
+    Defect {
+        name: "a device is opened in an iommufd to which it is not bound",
+        reason: "If the device is open already, vfio_df_open() counts the file, whatever iommufd or \
+                 container the group is in now.",
+        here: "the model of C counts the file",
+    },
+    Defect {
+        name: "a group that leaves its iommufd while a device is open crashes the kernel",
+        reason: "vfio_df_device_last_close() removes the device from the container that the group is in \
+                 then, which the device has never joined.",
+        here: "in a round, emulated groups are given either the container or iommufds",
     },
 ];
 

@@ -44,7 +44,7 @@ impl<C, A> Entry<C, A> {
     }
 }
 
-impl fmt::Display for Entry {
+impl<O: fmt::Display> fmt::Display for Entry<Call<O>, Answer> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.returned {
             Some(returned) => write!(f, "[{:>5} {returned:>5}]", self.invoked)?,

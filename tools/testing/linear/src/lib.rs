@@ -10,11 +10,15 @@
 //!
 //! A request of the model is one atomic step. [`defects`] lists the requests that the C modules
 //! execute in several steps or answer differently.
+//!
+//! [`device_files`] has the requests, the model and the plans of a second kind of run: it opens,
+//! binds, attaches and closes device files and groups.
 
 #![deny(unsafe_code)]
 
 pub mod checker;
 pub mod defects;
+pub mod device_files;
 pub mod history;
 pub mod model;
 pub mod op;

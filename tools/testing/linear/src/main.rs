@@ -1,35 +1,44 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sends concurrent requests to a container, round by round, and checks the answers.
+//! Sends concurrent requests to a container, or to device files and groups, round by round, and
+//! checks the answers.
 //!
-//! Each round has its own backend: groups join, all threads of both processes send their requests,
-//! then one thread reads and removes the remaining state, and the groups leave. The library of this
-//! crate contains the model and the checker. `run`, beside this crate, executes the program in a
-//! guest with the C modules or the Rust modules.
+//! Each round of the first kind has its own backend: groups join, all threads of both processes send
+//! their requests, then one thread reads and removes the remaining state, and the groups leave. Each
+//! round of the second kind has its own iommufds and container, and in its end nothing is in use.
+//! The library of this crate contains the models and the checker. `run`, beside this crate, executes
+//! the program in a guest with the C modules or the Rust modules.
 
 #![deny(unsafe_code)]
 
 mod agent;
-mod files;
+mod container;
+mod device_file;
 mod machine;
 mod round;
 mod session;
 mod show;
+mod target;
 
 use anyhow::Result;
 use clap::Parser;
-use linear::{
-    defects::{
-        DEFECTS,
-        Rules, //
-    },
-    plan::Plan, //
+use container::OneContainer;
+use device_file::DeviceFiles;
+use linear::defects::{
+    DEFECTS,
+    DEVICE_FILE_DEFECTS,
+    Rules, //
 };
+use round::Sync;
 use session::{
     Session,
     Tally, //
 };
 use std::time::Instant;
+use target::{
+    Settings,
+    Target, //
+};
 
 /// The options.
 #[derive(Debug, Parser)]
@@ -58,6 +67,9 @@ struct Options {
     /// Stop after this number of rounds without an explanation.
     #[arg(long, default_value_t = 1)]
     violations: u64,
+    /// Send requests to device files and groups instead of a container.
+    #[arg(long)]
+    device_files: bool,
     /// The modules are the C modules: accept their known defects.
     #[arg(long)]
     c: bool,
@@ -91,16 +103,20 @@ impl Options {
             false => Rules::Strict,
         }
     }
+
+    fn settings(&self) -> Result<Settings> {
+        Ok(Settings {
+            seed: self.seed,
+            choice: self.choice(),
+            judgement: self.judgement(),
+            patience: self.patience,
+            sync: Sync::create()?,
+        })
+    }
 }
 
-fn run(options: &Options) -> Result<Tally> {
-    let mut session = Session::start(
-        options.seed,
-        options.choice(),
-        options.judgement(),
-        options.patience,
-        options.shared,
-    )?;
+fn run<T: Target>(options: &Options) -> Result<Tally> {
+    let mut session = Session::<T>::start(options.settings()?, options.shared)?;
     let start = Instant::now();
     let mut tally = Tally::default();
     'all: for number in options.first..options.first.saturating_add(options.rounds) {
@@ -122,21 +138,32 @@ fn main() -> Result<()> {
         return agent::main(&words);
     }
     let options = Options::parse();
+    let (settings, first) = (options.settings()?, options.first);
     if options.plan {
         print!(
             "{}",
-            show::plan(&Plan::new(options.seed, options.first, options.choice()))
+            match options.device_files {
+                true => show::plan(&DeviceFiles::plan(&settings, first)),
+                false => show::plan(&OneContainer::plan(&settings, first)),
+            }
         );
         return Ok(());
     }
-    let tally = run(&options)?;
+    let tally = match options.device_files {
+        true => run::<DeviceFiles>(&options)?,
+        false => run::<OneContainer>(&options)?,
+    };
     println!(
         "{} requests ({} of them overlapping) in {} rounds: {} without an explanation, {} undecided",
         tally.requests, tally.overlapping, tally.rounds, tally.violations, tally.undecided
     );
     if options.judgement() == Rules::C {
         println!("Known of C:");
-        for defect in DEFECTS {
+        let defects: &[_] = match options.device_files {
+            true => &DEVICE_FILE_DEFECTS,
+            false => &DEFECTS,
+        };
+        for defect in defects {
             println!(
                 "  {}: {}\n    Here: {}.",
                 defect.name, defect.reason, defect.here

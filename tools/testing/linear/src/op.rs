@@ -222,13 +222,13 @@ pub const ALONE: u8 = u8::MAX;
 
 /// A request and its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Call {
+pub struct Call<O = Op> {
     /// The process: 0 or 1.
     pub process: u8,
     /// The thread of the process.
     pub thread: u8,
     /// The request.
-    pub op: Op,
+    pub op: O,
 }
 
 impl fmt::Display for Group {
@@ -320,7 +320,7 @@ impl fmt::Display for Op {
     }
 }
 
-impl fmt::Display for Call {
+impl<O: fmt::Display> fmt::Display for Call<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.thread {
             ALONE => write!(f, "{}.- {}", self.process, self.op),

@@ -63,22 +63,25 @@ const MOST_PINS: usize = 9;
 
 /// A thread.
 #[derive(Clone, Debug)]
-pub struct Thread {
+pub struct Thread<O = Op> {
     /// The process of the thread.
     pub process: u8,
     /// The requests, in order.
-    pub ops: Vec<Op>,
+    pub ops: Vec<O>,
 }
 
 /// A round.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Plan<O = Op> {
     /// The requests at the start, sent sequentially.
-    pub prologue: Vec<Op>,
+    pub prologue: Vec<O>,
     /// The requests that are sent concurrently.
-    pub threads: Vec<Thread>,
+    pub threads: Vec<Thread<O>>,
     /// The requests at the end, sent sequentially.
-    pub epilogue: Vec<Op>,
+    pub epilogue: Vec<O>,
+    /// The request by which a thread closes what it opened, after its last one. `None` if the
+    /// threads' requests include it.
+    pub closes: Option<O>,
 }
 
 /// The parameters of a round.
@@ -133,17 +136,20 @@ impl Plan {
             prologue,
             threads,
             epilogue,
+            closes: Some(Op::Close),
         }
     }
+}
 
+impl<O: Copy> Plan<O> {
     /// Returns the request at a place of a thread. After its last request, a thread closes what it
     /// opened.
-    pub fn call(&self, thread: usize, place: usize) -> Option<Call> {
+    pub fn call(&self, thread: usize, place: usize) -> Option<Call<O>> {
         let planned = self.threads.get(thread)?;
         Some(Call {
             process: planned.process,
             thread: thread as u8,
-            op: planned.ops.get(place).copied().unwrap_or(Op::Close),
+            op: planned.ops.get(place).copied().or(self.closes)?,
         })
     }
 

@@ -2,8 +2,8 @@
 
 //! The threads of a process in a round.
 
-use crate::files::{
-    Files,
+use crate::target::{
+    Request,
     Worker, //
 };
 use anyhow::{
@@ -12,8 +12,15 @@ use anyhow::{
 };
 use linear::{
     history::Entry,
-    op::Call,
+    op::{
+        Answer,
+        Call, //
+    },
     plan::Plan, //
+};
+use nix::sys::memfd::{
+    MFdFlags,
+    memfd_create, //
 };
 use std::{
     fs::File,
@@ -31,7 +38,6 @@ use std::{
     },
 };
 use vfio_client::{
-    Device,
     Memory,
     PAGE_SIZE, //
 };
@@ -46,6 +52,13 @@ const CLOCK: usize = 0;
 const ARRIVALS: usize = 1024;
 
 impl Sync {
+    /// Creates the counters and a file with them.
+    pub fn create() -> Result<(Arc<Self>, File)> {
+        let file = File::from(memfd_create(c"counters", MFdFlags::MFD_CLOEXEC)?);
+        file.set_len(PAGE_SIZE as u64)?;
+        Ok((Arc::new(Self::new(&file)?), file))
+    }
+
     /// Creates the counters in a file of one page, which both processes have.
     pub fn new(file: &File) -> Result<Self> {
         Ok(Self(Memory::from_file(file, 0, PAGE_SIZE, true)?))
@@ -67,32 +80,36 @@ impl Sync {
 
 /// A request and its place in the plan of its thread.
 #[derive(Clone, Debug)]
-pub struct Record {
+pub struct Record<O> {
     /// The place in the plan.
     pub place: usize,
     /// The request with its times and answer.
-    pub entry: Entry,
+    pub entry: Entry<Call<O>, Answer>,
 }
 
 /// The result of the threads of a process.
-#[derive(Debug, Default)]
-pub struct Report {
+#[derive(Debug)]
+pub struct Report<O> {
     /// All requests, including those that have not returned.
-    pub records: Vec<Record>,
+    pub records: Vec<Record<O>>,
     /// Whether a thread did not finish in time.
     pub hung: bool,
 }
 
-/// Sends a request and records the times.
-pub fn perform(sync: &Sync, worker: &mut Worker, call: Call) -> Result<Entry> {
+/// Sends a request and records the times. Returns `None` if it was not sent.
+pub fn perform<O: Request>(
+    sync: &Sync,
+    worker: &mut impl Worker<O>,
+    call: Call<O>,
+) -> Result<Option<Entry<Call<O>, Answer>>> {
     let invoked = sync.now();
     let answer = worker.perform(&call.op)?;
-    Ok(Entry::new(call, invoked, sync.now(), answer))
+    Ok(answer.map(|answer| Entry::new(call, invoked, sync.now(), answer)))
 }
 
-type Board = Arc<Mutex<Vec<Record>>>;
+type Board<O> = Arc<Mutex<Vec<Record<O>>>>;
 
-fn lock(board: &Board) -> MutexGuard<'_, Vec<Record>> {
+fn lock<O>(board: &Board<O>) -> MutexGuard<'_, Vec<Record<O>>> {
     board
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -100,19 +117,19 @@ fn lock(board: &Board) -> MutexGuard<'_, Vec<Record>> {
 
 /// The running threads of a process.
 #[derive(Debug)]
-pub struct Crew {
-    boards: Vec<Board>,
+pub struct Crew<O> {
+    boards: Vec<Board<O>>,
     ends: Receiver<Result<()>>,
 }
 
-impl Crew {
-    /// Starts the threads of a process. They wait until all threads of both processes are ready.
-    pub fn start(
-        files: &Arc<Files>,
+impl<O: Request> Crew<O> {
+    /// Starts the threads of a process, each with a new worker. They wait until all threads of both
+    /// processes are ready.
+    pub fn start<W: Worker<O>>(
+        mut new_worker: impl FnMut() -> Result<W>,
         sync: &Arc<Sync>,
-        plan: &Arc<Plan>,
+        plan: &Arc<Plan<O>>,
         process: u8,
-        shared: Option<Arc<Device>>,
         arrivals: u64,
     ) -> Result<Self> {
         let (sender, ends) = channel();
@@ -121,7 +138,7 @@ impl Crew {
         for thread in threads {
             let board = Board::default();
             boards.push(board.clone());
-            let mut worker = Worker::new(files.clone(), shared.clone())?;
+            let mut worker = new_worker()?;
             let (sync, plan, sender) = (sync.clone(), plan.clone(), sender.clone());
             thread::spawn(move || {
                 sync.arrive(arrivals);
@@ -135,7 +152,7 @@ impl Crew {
     }
 
     /// Waits for the threads, up to `patience`.
-    pub fn finish(self, patience: Duration) -> Result<Report> {
+    pub fn finish(self, patience: Duration) -> Result<Report<O>> {
         let deadline = Instant::now() + patience;
         let mut hung = false;
         for _ in &self.boards {
@@ -154,7 +171,13 @@ impl Crew {
 }
 
 /// Sends the requests of a thread.
-fn work(sync: &Sync, plan: &Plan, thread: usize, worker: &mut Worker, board: &Board) -> Result<()> {
+fn work<O: Request>(
+    sync: &Sync,
+    plan: &Plan<O>,
+    thread: usize,
+    worker: &mut impl Worker<O>,
+    board: &Board<O>,
+) -> Result<()> {
     let planned = plan.threads[thread].ops.len();
     for place in 0.. {
         if place >= planned && !worker.has_opened() {
@@ -170,9 +193,12 @@ fn work(sync: &Sync, plan: &Plan, thread: usize, worker: &mut Worker, board: &Bo
         lock(board).push(Record { place, entry });
         let answer = worker.perform(&call.op)?;
         let returned = sync.now();
-        if let Some(record) = lock(board).last_mut() {
+        let mut records = lock(board);
+        if answer.is_none() {
+            records.pop();
+        } else if let Some(record) = records.last_mut() {
             record.entry.returned = Some(returned);
-            record.entry.answer = Some(answer);
+            record.entry.answer = answer;
         }
     }
     Ok(())

@@ -3,81 +3,40 @@
 //! The sequence of rounds.
 
 use crate::{
-    agent::{
-        self,
-        Agent, //
-    },
-    files::{
-        Files,
-        Worker, //
-    },
-    machine::{
-        locked_pages,
-        map_memory,
-        mark_memory,
-        open_groups,
-        set_limit, //
-    },
     round::{
         Crew,
         Record,
         Report,
-        Sync,
         perform, //
     },
-    show, //
+    show,
+    target::{
+        Settings,
+        Target,
+        Worker, //
+    },
 };
-use anyhow::{
-    Context,
-    Result, //
-};
+use anyhow::Result;
 use linear::{
     checker::{
+        Model,
         Verdict,
         check, //
     },
-    defects::Rules,
     history::Entry,
-    model::{
-        Container as Model,
-        Machine,
-        State, //
-    },
     op::{
         ALONE,
-        Call,
-        Group,
-        Op,
-        PAGE, //
+        Answer,
+        Call, //
     },
-    plan::{
-        MEMORY,
-        MEMORY_PAGES,
-        Plan,
-        USUAL_LIMIT, //
-    },
-};
-use nix::sys::memfd::{
-    MFdFlags,
-    memfd_create, //
+    plan::Plan,
 };
 use std::{
-    fs::{
-        self,
-        File, //
-    },
+    fs,
     process::exit,
     sync::Arc,
     thread,
     time::Duration, //
-};
-use vfio_client::{
-    Arena,
-    Container,
-    Group as GroupFile,
-    Iommu,
-    raw,
-    request, //
 };
 
 /// The maximum number of points that a search visits.
@@ -98,8 +57,11 @@ pub struct Tally {
     pub overlapping: u64,
 }
 
+/// All requests of a round.
+type History<O> = Vec<Entry<Call<O>, Answer>>;
+
 /// Returns the number of requests that were sent before an earlier request returned.
-fn overlapping(history: &[Entry]) -> u64 {
+fn overlapping<C, A>(history: &[Entry<C, A>]) -> u64 {
     let mut last = 0;
     let mut count = 0;
     for entry in history {
@@ -111,95 +73,32 @@ fn overlapping(history: &[Entry]) -> u64 {
 
 /// The processes and their open files.
 #[derive(Debug)]
-pub struct Session {
-    files: Arc<Files>,
-    agent: Agent,
-    sync: Arc<Sync>,
+pub struct Session<T> {
+    target: T,
+    settings: Settings,
     arrivals: u64,
-    model: Model,
-    seed: u64,
-    choice: Rules,
     patience: Duration,
     /// Whether other programs use VFIO, too.
     shared: bool,
-    /// Keeps the memory mapped.
-    _arena: Arena,
 }
 
-fn memory_file() -> Result<File> {
-    Ok(File::from(memfd_create(c"linear", MFdFlags::MFD_CLOEXEC)?))
-}
-
-/// Queries the properties of the IOMMU.
-fn survey(container: &Container, groups: &[GroupFile]) -> Result<Machine> {
-    let edu = &groups[Group::Physical as usize];
-    edu.set_container(container)?;
-    container.set_iommu(Iommu::Type1v2)?;
-    let info = container.info()?;
-    let coherent = raw::value(container, request::CHECK_EXTENSION, 4)?;
-    edu.unset_container()?;
-    Ok(Machine {
-        ranges: info
-            .ranges()
-            .iter()
-            .map(|range| (range.start, range.end))
-            .collect(),
-        page_sizes: info.page_sizes,
-        coherent: coherent as u64,
-        memory: (MEMORY, MEMORY + MEMORY_PAGES * PAGE),
-        limits: [None, Some(agent::LIMIT)],
-    })
-}
-
-impl Session {
+impl<T: Target> Session<T> {
     /// Opens all files and starts the second process.
-    pub fn start(
-        seed: u64,
-        choice: Rules,
-        judgement: Rules,
-        patience: u64,
-        shared: bool,
-    ) -> Result<Self> {
-        let memory = memory_file()?;
-        mark_memory(&memory)?;
-        let arena = map_memory(&memory)?;
-        let counters = memory_file()?;
-        counters.set_len(PAGE)?;
-        let container = Container::open()?;
-        let groups = open_groups()?;
-        let model = Model {
-            machine: survey(&container, &groups)?,
-            rules: judgement,
-        };
-        let sync = Arc::new(Sync::new(&counters)?);
-        let agent = Agent::start(
-            &container, &groups, &memory, &counters, seed, choice, patience,
-        )?;
-        let files = Arc::new(Files {
-            container,
-            groups,
-            memory,
-            processes: [std::process::id(), agent.process()],
-        });
+    pub fn start(settings: Settings, shared: bool) -> Result<Self> {
         Ok(Self {
-            files,
-            agent,
-            sync,
+            target: T::start(&settings)?,
             arrivals: 0,
-            model,
-            seed,
-            choice,
             // The agent's own timeout ends first, so that it can report its threads.
-            patience: Duration::from_secs(patience + 20),
+            patience: Duration::from_secs(settings.patience + 20),
+            settings,
             shared,
-            _arena: arena,
         })
     }
 
     /// Executes a round and checks it.
     pub fn round(&mut self, number: u64, tally: &mut Tally) -> Result<()> {
         println!("round {number}");
-        let plan = Arc::new(Plan::new(self.seed, number, self.choice));
+        let plan = Arc::new(T::plan(&self.settings, number));
         let (history, hung) = self.play(number, &plan)?;
         tally.rounds += 1;
         tally.requests += history.len() as u64;
@@ -207,55 +106,71 @@ impl Session {
         if hung {
             self.give_up(number, &history);
         }
-        match check(&self.model, &State::default(), &history, BUDGET) {
+        let start = <T::Model as Model>::State::default();
+        match check(self.target.model(), &start, &history, BUDGET) {
             Verdict::Linearizable(_) => (),
             Verdict::Undecided => tally.undecided += 1,
             verdict => {
                 tally.violations += 1;
-                println!("# seed {} round {number}:", self.seed);
-                print!("{}", show::violation(&self.model, &history, &verdict));
+                println!("# seed {} round {number}:", self.settings.seed);
+                print!(
+                    "{}",
+                    show::violation(self.target.model(), &history, &verdict)
+                );
             }
         }
         Ok(())
     }
 
     /// Sends all requests of a round. Returns them, and whether a request has not returned.
-    fn play(&mut self, number: u64, plan: &Arc<Plan>) -> Result<(Vec<Entry>, bool)> {
+    fn play(&mut self, number: u64, plan: &Arc<Plan<T::Op>>) -> Result<(History<T::Op>, bool)> {
         let mut history = Vec::new();
-        let mut alone = Worker::new(self.files.clone(), None)?;
+        let mut alone = self.target.begin()?;
         self.one_by_one(&mut alone, &plan.prologue, &mut history)?;
         let Report { records, hung } = self.at_once(number, plan, &alone)?;
-        let mut records: Vec<Record> = records;
+        let mut records: Vec<Record<T::Op>> = records;
         records.sort_by_key(|record| record.entry.invoked);
         history.extend(records.into_iter().map(|record| record.entry));
         if !hung {
+            self.target.threads_ended()?;
             self.one_by_one(&mut alone, &plan.epilogue, &mut history)?;
         }
         Ok((history, hung))
     }
 
-    fn one_by_one(&self, worker: &mut Worker, ops: &[Op], history: &mut Vec<Entry>) -> Result<()> {
+    fn one_by_one(
+        &self,
+        worker: &mut T::Worker,
+        ops: &[T::Op],
+        history: &mut History<T::Op>,
+    ) -> Result<()> {
         for op in ops.iter().copied() {
             let call = Call {
                 process: 0,
                 thread: ALONE,
                 op,
             };
-            // This request covers all containers.
-            if worker.can(&op) && !(self.shared && matches!(op, Op::Listed)) {
-                history.push(perform(&self.sync, worker, call)?);
+            if worker.can(&op) && !(self.shared && T::covers_others(&op)) {
+                history.extend(perform(&self.settings.sync.0, worker, call)?);
             }
         }
         Ok(())
     }
 
-    fn at_once(&mut self, number: u64, plan: &Arc<Plan>, alone: &Worker) -> Result<Report> {
+    fn at_once(
+        &mut self,
+        number: u64,
+        plan: &Arc<Plan<T::Op>>,
+        alone: &T::Worker,
+    ) -> Result<Report<T::Op>> {
         self.arrivals += plan.threads.len() as u64;
-        self.agent.begin(number, self.arrivals)?;
-        let shared = alone.last_device();
-        let crew = Crew::start(&self.files, &self.sync, plan, 0, shared, self.arrivals)?;
+        let agent = self.target.agent(&self.settings)?;
+        agent.begin(number, self.arrivals)?;
+        let new_worker = || self.target.worker(alone);
+        let crew = Crew::start(new_worker, &self.settings.sync.0, plan, 0, self.arrivals)?;
         let mut report = crew.finish(self.patience)?;
-        let others = self.agent.finish(plan, self.patience)?;
+        let agent = self.target.agent(&self.settings)?;
+        let others = agent.finish(plan, self.patience)?;
         report.records.extend(others.records);
         report.hung |= others.hung;
         Ok(report)
@@ -263,12 +178,14 @@ impl Session {
 
     /// Reports a hang and exits. The threads are blocked in the kernel, so the program cannot clean
     /// up.
-    fn give_up(&self, number: u64, history: &[Entry]) -> ! {
-        println!("# seed {} round {number} hangs:", self.seed);
+    fn give_up(&self, number: u64, history: &History<T::Op>) -> ! {
+        println!("# seed {} round {number} hangs:", self.settings.seed);
         print!("{}", show::hang(history));
-        let verdict = check(&self.model, &State::default(), history, BUDGET);
+        let model = self.target.model();
+        let start = <T::Model as Model>::State::default();
+        let verdict = check(model, &start, history, BUDGET);
         if verdict.is_violation() {
-            print!("{}", show::violation(&self.model, history, &verdict));
+            print!("{}", show::violation(model, history, &verdict));
         }
         // Prints the stacks of blocked tasks to the kernel log, then resets the machine.
         for key in ["w", "b"] {
@@ -280,12 +197,8 @@ impl Session {
         exit(1)
     }
 
-    /// Closes everything, and checks that no pages are left locked.
+    /// Closes everything, and checks that nothing is left.
     pub fn end(self) -> Result<()> {
-        set_limit(USUAL_LIMIT)?;
-        self.agent.end()?;
-        let left = locked_pages(std::process::id()).context("locked pages at the end")?;
-        anyhow::ensure!(left == 0, "expected no locked pages at the end, got {left}");
-        Ok(())
+        self.target.end()
     }
 }

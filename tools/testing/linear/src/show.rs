@@ -2,12 +2,16 @@
 
 //! Output of histories and plans.
 
+use crate::target::Request;
 use linear::{
-    checker::Verdict,
+    checker::{
+        Model,
+        Verdict, //
+    },
     history::Entry,
-    model::{
-        Container,
-        State, //
+    op::{
+        Answer,
+        Call, //
     },
     plan::Plan,
     shrink::{
@@ -17,16 +21,19 @@ use linear::{
     },
 };
 
-fn lines<'a>(text: &mut String, entries: impl IntoIterator<Item = &'a Entry>) {
+fn lines<'a, O: Request>(
+    text: &mut String,
+    entries: impl IntoIterator<Item = &'a Entry<Call<O>, Answer>>,
+) {
     for entry in entries {
         *text += &format!("#   {entry}\n");
     }
 }
 
 /// Formats a plan, line by line.
-pub fn plan(plan: &Plan) -> String {
+pub fn plan<O: Request>(plan: &Plan<O>) -> String {
     let mut text = String::new();
-    let ops = |text: &mut String, name: &str, ops: &[linear::op::Op]| {
+    let ops = |text: &mut String, name: &str, ops: &[O]| {
         *text += &format!("{name}\n");
         for op in ops {
             *text += &format!("  {op}\n");
@@ -45,8 +52,12 @@ pub fn plan(plan: &Plan) -> String {
 }
 
 /// Formats a history without an explanation.
-pub fn violation(model: &Container, history: &[Entry], verdict: &Verdict) -> String {
-    let Core { needed, others } = shrink::<Container>(model, &State::default(), history);
+pub fn violation<O, M>(model: &M, history: &[Entry<Call<O>, Answer>], verdict: &Verdict) -> String
+where
+    O: Request,
+    M: Model<Call = Call<O>, Answer = Answer, State: Default>,
+{
+    let Core { needed, others } = shrink(model, &M::State::default(), history);
     let mut text = format!(
         "# No order of these {} requests explains their answers (times, process.thread):\n",
         needed.len()
@@ -62,7 +73,7 @@ pub fn violation(model: &Container, history: &[Entry], verdict: &Verdict) -> Str
 }
 
 /// Formats a history that hangs.
-pub fn hang(history: &[Entry]) -> String {
+pub fn hang<O: Request>(history: &[Entry<Call<O>, Answer>]) -> String {
     let mut text = "# These requests have not returned:\n".to_owned();
     lines(
         &mut text,

@@ -1,19 +1,40 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The open files of a process, and the requests of a thread.
+//! Runs with a container: the open files of a process, and the requests of a thread.
 
-use crate::machine::{
-    DEVICES,
-    MARK_AT,
-    has_list,
-    list,
-    locked_pages, //
+use crate::{
+    agent::{
+        Agent,
+        Setup,
+        serve, //
+    },
+    machine::{
+        DEVICES,
+        MARK_AT,
+        has_list,
+        list,
+        locked_pages,
+        map_memory,
+        mark_memory,
+        open_groups,
+        set_limit, //
+    },
+    target::{
+        self,
+        Settings,
+        Target, //
+    },
 };
 use anyhow::{
     Context,
-    Result, //
+    Result,
+    bail, //
 };
 use linear::{
+    model::{
+        Container as Model,
+        Machine, //
+    },
     op::{
         Answer,
         Bitmap,
@@ -25,7 +46,16 @@ use linear::{
         RESULT,
         unmap, //
     },
-    plan::MEMORY_PAGES, //
+    plan::{
+        MEMORY,
+        MEMORY_PAGES,
+        Plan,
+        USUAL_LIMIT, //
+    },
+};
+use nix::sys::memfd::{
+    MFdFlags,
+    memfd_create, //
 };
 use std::{
     fs::File,
@@ -39,6 +69,10 @@ use std::{
     sync::Arc, //
 };
 use support::{
+    helper::{
+        inherited,
+        without_ipc_lock, //
+    },
     pin::{
         Ask,
         Pages, //
@@ -51,7 +85,7 @@ use support::{
     },
 };
 use vfio_client::{
-    Bytes, Container, Device, Errno, Group as GroupFile, Memory,
+    Arena, Bytes, Container, Device, Errno, Group as GroupFile, Iommu, Memory,
     edu::Edu,
     raw, request,
     structures::{
@@ -62,6 +96,9 @@ use vfio_client::{
 
 /// An address that is not writable.
 const UNWRITABLE: u64 = 0x1000;
+
+/// The maximum number of pages that the second process can lock.
+const LIMIT: u64 = 14;
 
 /// The files that both processes have.
 #[derive(Debug)]
@@ -107,29 +144,11 @@ impl Worker {
         self.devices.last().cloned()
     }
 
-    /// Returns whether there is a device to close.
-    pub fn has_opened(&self) -> bool {
-        !self.devices.is_empty()
-    }
-
-    /// Returns whether a request can be sent: some requests need an open device.
-    pub fn can(&self, op: &Op) -> bool {
-        match op {
-            Op::Close => self.has_opened(),
-            Op::Listed => has_list(),
-            Op::Pin { .. } | Op::Unpin(_) | Op::Pinned | Op::Read { .. } | Op::Write { .. } => {
-                self.device().is_some()
-            }
-            _ => true,
-        }
-    }
-
     fn device(&self) -> Option<&Arc<Device>> {
         self.devices.last().or(self.shared.as_ref())
     }
 
-    /// Sends a request. An error means that it cannot be sent at all.
-    pub fn perform(&mut self, op: &Op) -> Result<Answer> {
+    fn perform(&mut self, op: &Op) -> Result<Answer> {
         let files = self.files.clone();
         let container = &files.container;
         Ok(match *op {
@@ -187,7 +206,7 @@ impl Worker {
             }),
             Op::Extension(nr) => number(raw::value(container, request::CHECK_EXTENSION, nr.into())),
             Op::SetIommu { version, limit } => {
-                crate::machine::set_limit(limit)?;
+                set_limit(limit)?;
                 nothing(raw::value(container, request::SET_IOMMU, version.into()))
             }
             Op::Join(group) => {
@@ -357,6 +376,155 @@ impl Worker {
         let is_mark = (MARK..MARK + MEMORY_PAGES).contains(&word);
         Ok(Ok(vec![if is_mark { word } else { FAULT }]))
     }
+}
+
+impl target::Worker<Op> for Worker {
+    fn can(&self, op: &Op) -> bool {
+        match op {
+            Op::Close => !self.devices.is_empty(),
+            Op::Listed => has_list(),
+            Op::Pin { .. } | Op::Unpin(_) | Op::Pinned | Op::Read { .. } | Op::Write { .. } => {
+                self.device().is_some()
+            }
+            _ => true,
+        }
+    }
+
+    fn has_opened(&self) -> bool {
+        !self.devices.is_empty()
+    }
+
+    fn perform(&mut self, op: &Op) -> Result<Option<Answer>> {
+        self.perform(op).map(Some)
+    }
+}
+
+/// A container, its groups and the second process.
+#[derive(Debug)]
+pub struct OneContainer {
+    files: Arc<Files>,
+    agent: Agent,
+    model: Model,
+    /// Keeps the memory mapped.
+    _arena: Arena,
+}
+
+/// Queries the properties of the IOMMU.
+fn survey(container: &Container, groups: &[GroupFile]) -> Result<Machine> {
+    let edu = &groups[Group::Physical as usize];
+    edu.set_container(container)?;
+    container.set_iommu(Iommu::Type1v2)?;
+    let info = container.info()?;
+    let coherent = raw::value(container, request::CHECK_EXTENSION, 4)?;
+    edu.unset_container()?;
+    Ok(Machine {
+        ranges: info
+            .ranges()
+            .iter()
+            .map(|range| (range.start, range.end))
+            .collect(),
+        page_sizes: info.page_sizes,
+        coherent: coherent as u64,
+        memory: (MEMORY, MEMORY + MEMORY_PAGES * PAGE),
+        limits: [None, Some(LIMIT)],
+    })
+}
+
+impl Target for OneContainer {
+    type Op = Op;
+    type Worker = Worker;
+    type Model = Model;
+
+    fn start(settings: &Settings) -> Result<Self> {
+        let memory = File::from(memfd_create(c"linear", MFdFlags::MFD_CLOEXEC)?);
+        mark_memory(&memory)?;
+        let arena = map_memory(&memory)?;
+        let container = Container::open()?;
+        let groups = open_groups()?;
+        let model = Model {
+            machine: survey(&container, &groups)?,
+            rules: settings.judgement,
+        };
+        let mut fds: Vec<&dyn AsFd> = vec![&container, &memory];
+        fds.extend(groups.iter().map(|group| group as &dyn AsFd));
+        let words = fds.iter().map(|fd| fd.as_fd().as_raw_fd().to_string());
+        let agent = Agent::start(AGENT, settings, &words.collect::<Vec<_>>(), &fds)?;
+        let files = Arc::new(Files {
+            container,
+            groups,
+            memory,
+            processes: [std::process::id(), agent.process()],
+        });
+        Ok(Self {
+            files,
+            agent,
+            model,
+            _arena: arena,
+        })
+    }
+
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn plan(settings: &Settings, number: u64) -> Plan {
+        Plan::new(settings.seed, number, settings.choice)
+    }
+
+    fn begin(&mut self) -> Result<Worker> {
+        Worker::new(self.files.clone(), None)
+    }
+
+    fn agent(&mut self, _settings: &Settings) -> Result<&mut Agent> {
+        Ok(&mut self.agent)
+    }
+
+    fn worker(&self, alone: &Worker) -> Result<Worker> {
+        Worker::new(self.files.clone(), alone.last_device())
+    }
+
+    fn threads_ended(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn covers_others(op: &Op) -> bool {
+        matches!(op, Op::Listed)
+    }
+
+    fn end(self) -> Result<()> {
+        set_limit(USUAL_LIMIT)?;
+        self.agent.end()?;
+        let left = locked_pages(std::process::id()).context("locked pages at the end")?;
+        anyhow::ensure!(left == 0, "expected no locked pages at the end, got {left}");
+        Ok(())
+    }
+}
+
+/// The command of the second process.
+pub const AGENT: &str = "container";
+
+/// Runs the second process.
+pub fn agent(setup: Setup, words: &[&str]) -> Result<()> {
+    let [container, memory, ref groups @ ..] = words[..] else {
+        bail!("expected descriptors, got {words:?}");
+    };
+    without_ipc_lock(LIMIT * PAGE)?;
+    let memory = File::from(inherited(memory)?);
+    let _arena = map_memory(&memory)?;
+    let groups = groups
+        .iter()
+        .map(|word| Ok(GroupFile::from_fd(inherited(word)?)));
+    let files = Arc::new(Files {
+        container: Container::from_fd(inherited(container)?),
+        groups: groups.collect::<Result<_>>()?,
+        memory,
+        processes: [std::os::unix::process::parent_id(), std::process::id()],
+    });
+    serve(
+        &setup,
+        |number| Plan::new(setup.seed, number, setup.rules),
+        || Worker::new(files.clone(), None),
+    )
 }
 
 fn number(returned: Result<i32, Errno>) -> Answer {
