@@ -12,16 +12,14 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPO = HERE.parents[2]
-sys.path.extend(str(REPO / "tools/testing" / folder) for folder in ("differential", "suite"))
+sys.path.extend(str(REPO / "tools/testing" / folder) for folder in ("differential", "linear", "suite"))
 
 import functions  # noqa: E402
+import guests  # noqa: E402
 import machine  # noqa: E402
 from results import tell  # noqa: E402
 
 FOLDER = REPO / "build" / "fuzz"
-CORPUS = HERE / "corpus"
-# What searches have found since.
-FOUND = FOLDER / "corpus"
 PROGRAM = REPO / "build/cargo/release/guest-fuzz"
 PORT = "fuzz.events"
 # How many defects are told.
@@ -61,19 +59,33 @@ class Events(threading.Thread):
                 self.reached.setdefault(first, {})[function] = int(points)
 
 
+def corpus_of(options):
+    """The corpus: bytes mean other requests for device files."""
+    return HERE / ("corpus.device-files" if options.device_files else "corpus")
+
+
+def found_by(options):
+    """What searches have found since."""
+    return FOLDER / corpus_of(options).name
+
+
 def guest(options, command, seconds, copies=(), events=None):
     """Runs the program in a guest; returns its status."""
     words = [REPO / "tools/testing/vm/run", "--kernel", options.kernel, "--stack", options.stack]
     words += ["--log", FOLDER / "kernel.log", "--timeout", seconds]
     with machine.disk() as disk:
-        words += machine.options(options.kernel, disk.name)
+        if options.device_files:
+            words += guests.device_files(options.kernel)
+        else:
+            words += machine.options(options.kernel, disk.name)
         if events:
             words += ["--qemu-arg=-chardev", "--qemu-arg", f"file,id=events,path={events.path}"]
             words += ["--device", "virtio-serial-pci,id=fuzz,bus=pcie.0,addr=6.0"]
             words += ["--device", f"virtserialport,bus=fuzz.0,chardev=events,name={PORT}"]
         for path in (PROGRAM, *copies):
             words += ["--copy", path]
-        words += [*options.vm, "--", "guest-fuzz", *(["--c"] if options.stack == "c" else []), *command]
+        words += [*options.vm, "--", "guest-fuzz", *(["--c"] if options.stack == "c" else [])]
+        words += [*(["--device-files"] if options.device_files else []), *command]
         if not events:
             return subprocess.run([*map(str, words)], cwd=REPO).returncode
         events.start()
@@ -101,10 +113,11 @@ def read(path):
     return [line for line in path.read_text().splitlines() if not line.startswith("#")]
 
 
-def all_known():
+def all_known(options):
     """The corpus with what searches have found since, in a file."""
     path = FOLDER / "known"
-    path.write_text("".join(f"{line}\n" for line in dict.fromkeys([*read(CORPUS), *read(FOUND)])))
+    lines = [*read(corpus_of(options)), *read(found_by(options))]
+    path.write_text("".join(f"{line}\n" for line in dict.fromkeys(lines)))
     return path
 
 
@@ -112,18 +125,20 @@ def again(options, name, sequence):
     """Keeps a sequence in a file; returns how to run it once more."""
     path = FOLDER / name
     path.write_text(f"{sequence}\n")
-    stack = "" if options.stack == "rust" else f" --stack {options.stack}"
-    return f"    tools/testing/fuzz/run --kernel {options.kernel}{stack} --show {path.relative_to(REPO)}"
+    words = "" if options.stack == "rust" else f" --stack {options.stack}"
+    words += " --device-files" if options.device_files else ""
+    return f"    tools/testing/fuzz/run --kernel {options.kernel}{words} --show {path.relative_to(REPO)}"
 
 
 def search(options):
     seed = options.seed if options.seed is not None else int(time.time())
     seconds = round(options.minutes * 60)
-    print(f"seed {seed}, {options.minutes:g} minutes, {len(read(CORPUS))} sequences to begin with", flush=True)
+    count = len(read(corpus_of(options)))
+    print(f"seed {seed}, {options.minutes:g} minutes, {count} sequences to begin with", flush=True)
     command = ["search", "/root/known", "--seconds", seconds, "--seed", seed]
-    known = all_known()
+    known = all_known(options)
     events, status = with_events(options, command, seconds + 900, [known])
-    with FOUND.open("a") as file:
+    with found_by(options).open("a") as file:
         file.writelines(f"{line}\n" for line in events.kept if line not in read(known))
     found = [line for number, (sequence, words) in enumerate(events.found[:MOST], 1)
              for line in (words, again(options, f"found.{number}", sequence))]
@@ -136,22 +151,24 @@ def search(options):
 
 
 def minimize(options):
-    known = all_known()
+    known = all_known(options)
     count = len(read(known))
     events, status = with_events(options, ["minimize", "/root/known"], 600 + 5 * count, [known])
     if not tell(f"{count} sequences were run", status == 0):
         return False
-    head = [line for line in CORPUS.read_text().splitlines() if line.startswith("#")] if CORPUS.exists() else []
-    CORPUS.write_text("".join(f"{line}\n" for line in [*head, *events.kept]))
-    FOUND.unlink(missing_ok=True)
+    corpus = corpus_of(options)
+    head = [line for line in corpus.read_text().splitlines() if line.startswith("#")] if corpus.exists() else []
+    corpus.write_text("".join(f"{line}\n" for line in [*head, *events.kept]))
+    found_by(options).unlink(missing_ok=True)
     print(functions.report(REPO / "build" / options.kernel, events.reached))
     print(f"{len(events.kept)} of them are the corpus now")
     return True
 
 
 def replay(options):
-    count = len(read(CORPUS))
-    status = guest(options, ["replay", "/root/corpus"], 600 + 5 * count, [CORPUS])
+    corpus = corpus_of(options)
+    count = len(read(corpus))
+    status = guest(options, ["replay", f"/root/{corpus.name}"], 600 + 5 * count, [corpus])
     return tell("all sequences of the corpus get the answers that the model expects", status == 0 and count > 0,
                 [f"status {status}, {count} sequences"])
 
@@ -167,6 +184,7 @@ def main():
     parser.add_argument("work", choices=("search", "minimize", "replay", "show"))
     parser.add_argument("--kernel", required=True)
     parser.add_argument("--stack", choices=("c", "rust"), default="rust")
+    parser.add_argument("--device-files", action="store_true")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--input")

@@ -5,7 +5,7 @@
 use crate::{
     coverage::Coverage,
     events::Events,
-    sequence, //
+    sequence::Subject, //
 };
 use anyhow::Result;
 use libafl::{
@@ -58,7 +58,6 @@ use libafl_bolts::{
         tuple_list, //
     },
 };
-use linear::defects::Rules;
 use std::time::{
     Duration,
     Instant, //
@@ -83,7 +82,7 @@ type Observers = (Pairs, (TimeObserver, ()));
 struct Machine<'a> {
     coverage: Coverage,
     log: Log,
-    rules: Rules,
+    subject: &'a Subject,
     events: &'a mut Events,
     observers: Observers,
     progress: Progress,
@@ -95,16 +94,13 @@ impl Machine<'_> {
         let (coverage, pairs) = (&mut self.coverage, self.observers.0.as_mut());
         let before = coverage.count();
         let mut previous = None;
-        let ran = sequence::run(input, self.rules, |world, step| {
-            coverage.trace(
-                || world.perform(step),
-                |point| {
-                    let pair = point.after(previous.unwrap_or(point)) as usize % PAIRS;
-                    let count = pairs.get(pair).saturating_add(1);
-                    pairs.set(pair, count);
-                    previous = Some(point);
-                },
-            )
+        let ran = self.subject.run(input, &mut |_, work| {
+            coverage.trace(work, |point| {
+                let pair = point.after(previous.unwrap_or(point)) as usize % PAIRS;
+                let count = pairs.get(pair).saturating_add(1);
+                pairs.set(pair, count);
+                previous = Some(point);
+            })
         })?;
         if coverage.count() > before {
             self.events.keep(input)?;
@@ -187,7 +183,7 @@ impl Progress {
 /// Searches for the given time.
 pub fn search(
     inputs: Vec<Vec<u8>>,
-    rules: Rules,
+    subject: &Subject,
     seed: u64,
     time: Duration,
     events: &mut Events,
@@ -207,7 +203,7 @@ pub fn search(
     let mut machine = Machine {
         coverage: Coverage::new()?,
         log: Log::follow()?,
-        rules,
+        subject,
         events,
         observers: tuple_list!(pairs, clock),
         progress: Progress::new(),

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Searches for sequences of requests that reach new code of the VFIO modules, and for answers that
-//! the model of a container does not expect.
+//! the model of a container, or that of device files, does not expect.
 //!
-//! An input is a sequence of bytes. The generator of the differential test derives its choices from
-//! them, so each input is a sequence of requests, and changing a byte changes a choice. KCOV
+//! An input is a sequence of bytes. The generator of the differential test, or the one of requests
+//! to device files, derives its choices from them, so each input is a sequence of requests, and changing a byte changes a choice. KCOV
 //! reports the code reached in the kernel; LibAFL mutates the inputs that reached new code.
 //!
 //! Events are written as lines to the port `--events`: `run INPUT` before each run, `keep INPUT`,
@@ -15,6 +15,7 @@
 mod abi;
 mod corpus;
 mod coverage;
+mod device_files;
 #[cfg(feature = "engine")]
 mod engine;
 mod events;
@@ -37,7 +38,10 @@ use differential::{
 };
 use events::Events;
 use linear::defects::Rules;
-use sequence::Sequence;
+use sequence::{
+    Sequence,
+    Subject, //
+};
 use std::{
     collections::HashSet,
     path::PathBuf, //
@@ -49,6 +53,9 @@ struct Options {
     /// The modules are the C modules: expect their known defects.
     #[arg(long, global = true)]
     c: bool,
+    /// Send requests to device files and groups instead of containers.
+    #[arg(long, global = true)]
+    device_files: bool,
     #[command(subcommand)]
     work: Work,
 }
@@ -96,6 +103,7 @@ fn main() -> Result<()> {
     }
     let options = Options::parse();
     let rules = if options.c { Rules::C } else { Rules::Strict };
+    let subject = Subject::new(rules, options.device_files)?;
     match options.work {
         #[cfg(feature = "engine")]
         Work::Search {
@@ -107,28 +115,29 @@ fn main() -> Result<()> {
             let mut events = Events::open(&events)?;
             let inputs = corpus::read(&corpus)?;
             let time = std::time::Duration::from_secs(seconds);
-            engine::search(inputs, rules, seed, time, &mut events)
+            engine::search(inputs, &subject, seed, time, &mut events)
         }
         Work::Minimize { corpus, events } => {
-            minimize(corpus::read(&corpus)?, rules, &mut Events::open(&events)?)
+            let mut events = Events::open(&events)?;
+            minimize(corpus::read(&corpus)?, &subject, &mut events)
         }
-        Work::Replay { corpus } => replay(&corpus::read(&corpus)?, rules),
+        Work::Replay { corpus } => replay(&corpus::read(&corpus)?, &subject),
         Work::Show { corpus } => corpus::read(&corpus)?
             .iter()
-            .try_for_each(|input| show(input, rules)),
+            .try_for_each(|input| show(input, &subject)),
     }
 }
 
 /// Keeps the inputs that reach points that no shorter input reached.
-fn minimize(mut inputs: Vec<Vec<u8>>, rules: Rules, events: &mut Events) -> Result<()> {
+fn minimize(mut inputs: Vec<Vec<u8>>, subject: &Subject, events: &mut Events) -> Result<()> {
     inputs.sort_by_key(Vec::len);
     let mut coverage = Coverage::new()?;
     let mut seen = HashSet::new();
     for input in &inputs {
         events.run(input)?;
         let mut is_new = false;
-        let ran = sequence::run(input, rules, |world, step| {
-            coverage.trace(|| world.perform(step), |point| is_new |= seen.insert(point))
+        let ran = subject.run(input, &mut |_, work| {
+            coverage.trace(work, |point| is_new |= seen.insert(point))
         })?;
         if is_new && ran.strange.is_none() {
             events.keep(input)?;
@@ -138,11 +147,11 @@ fn minimize(mut inputs: Vec<Vec<u8>>, rules: Rules, events: &mut Events) -> Resu
 }
 
 /// Runs all inputs. Prints unexpected answers and fails if there are any.
-fn replay(inputs: &[Vec<u8>], rules: Rules) -> Result<()> {
+fn replay(inputs: &[Vec<u8>], subject: &Subject) -> Result<()> {
     let before = left();
     let (mut steps, mut strange) = (0, 0);
     for input in inputs {
-        let ran = sequence::run(input, rules, |world, step| world.perform(step))?;
+        let ran = subject.run(input, &mut |_, work| work())?;
         steps += ran.steps;
         if let Some(words) = ran.strange {
             strange += 1;
@@ -160,9 +169,9 @@ fn replay(inputs: &[Vec<u8>], rules: Rules) -> Result<()> {
 }
 
 /// Runs an input and prints each step.
-fn show(input: &[u8], rules: Rules) -> Result<()> {
-    let Sequence { strange, .. } = sequence::run(input, rules, |world, step| {
-        let outcome = world.perform(step)?;
+fn show(input: &[u8], subject: &Subject) -> Result<()> {
+    let Sequence { strange, .. } = subject.run(input, &mut |step, work| {
+        let outcome = work()?;
         println!("{step} = {outcome}");
         Ok(outcome)
     })?;
