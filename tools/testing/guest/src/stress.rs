@@ -34,8 +34,8 @@ use std::{
     },
 };
 use vfio_client::{
-    Bytes, Container, Device, Group, Interrupt, Iommu, MapFlags, Memory, PAGE_SIZE, pci, raw,
-    request,
+    Bytes, Container, Device, Group, Interrupt, Iommu, Iommufd, MapFlags, Memory, PAGE_SIZE, pci,
+    raw, request,
     uapi::{
         VFIO_PCI_BAR0_REGION_INDEX,
         VFIO_PCI_MSI_IRQ_INDEX, //
@@ -60,13 +60,26 @@ struct User {
     memory: Memory,
     containers: Vec<Container>,
     groups: Vec<Group>,
+    /// Those that were opened through a group, and those that were opened by their own files.
     devices: Vec<Device>,
+    /// Each with the id of an IOAS.
+    iommufds: Vec<(Iommufd, u32)>,
     bars: Vec<Memory>,
 }
 
 /// The operations of a user, with their weights.
-const OPERATIONS: [(&str, usize); 21] = [
+const OPERATIONS: [(&str, usize); 31] = [
     ("set up all", 3),
+    ("set up a device file", 3),
+    ("open an iommufd", 1),
+    ("open a device file", 2),
+    ("bind", 2),
+    ("attach", 2),
+    ("attach a PASID", 1),
+    ("detach", 1),
+    ("set to an iommufd", 2),
+    ("map in an iommufd", 2),
+    ("close an iommufd", 1),
     ("open a container", 1),
     ("open a group", 2),
     ("set", 2),
@@ -99,8 +112,13 @@ const CHANGES: [&str; 5] = [
 ];
 
 /// Operations that succeed only by chance, because others interfere nearly always, or only with
-/// the Rust core. "set up all" includes choosing a backend and getting a device.
-const BY_CHANCE: [&str; 10] = [
+/// the Rust core. "set up all" includes choosing a backend and getting a device, "set up a device
+/// file" a bind and an attach. No device has PASIDs.
+const BY_CHANCE: [&str; 14] = [
+    "bind",
+    "attach",
+    "attach a PASID",
+    "detach",
     "choose a backend",
     "get a device",
     "get info",
@@ -210,6 +228,7 @@ pub fn use_devices(
         containers: Vec::new(),
         groups: Vec::new(),
         devices: Vec::new(),
+        iommufds: Vec::new(),
         bars: Vec::new(),
     };
     let end = Instant::now() + time;
@@ -323,6 +342,43 @@ impl User {
         let random = &mut self.random;
         match OPERATIONS[operation].0 {
             "set up all" => self.set_up()?,
+            "set up a device file" => self.set_up_file()?,
+            "open an iommufd" => {
+                let iommufd = Iommufd::open()?;
+                let ioas = iommufd.ioas()?;
+                keep(random, &mut self.iommufds, (iommufd, ioas));
+            }
+            "open a device file" => {
+                let name = self.names[random.usize(0..2)];
+                let device = Device::open_file(&pci::sysfs(name))?;
+                keep(random, &mut self.devices, device);
+            }
+            "bind" => {
+                let (iommufd, _) = pick(random, &self.iommufds)?;
+                pick(random, &self.devices)?.bind(iommufd)?;
+            }
+            "attach" => {
+                let (_, ioas) = pick(random, &self.iommufds)?;
+                pick(random, &self.devices)?.attach(*ioas)?;
+            }
+            "attach a PASID" => {
+                let (_, ioas) = pick(random, &self.iommufds)?;
+                pick(random, &self.devices)?.attach_pasid(1, *ioas)?;
+            }
+            "detach" => pick(random, &self.devices)?.detach()?,
+            "set to an iommufd" => {
+                let (iommufd, _) = pick(random, &self.iommufds)?;
+                let fd = iommufd.as_fd().as_raw_fd();
+                pick(random, &self.groups)?.set_container_fd(fd)?;
+            }
+            "map in an iommufd" => {
+                let pages = random.usize(1..POOL / PAGE_SIZE);
+                let iova = random.u64(0..PLACES) * PLACE;
+                let (iommufd, ioas) = pick(random, &self.iommufds)?;
+                let len = pages * PAGE_SIZE;
+                iommufd.map_part(*ioas, iova, &self.memory, 0, len, MapFlags::ReadWrite)?;
+            }
+            "close an iommufd" => forget(random, &mut self.iommufds),
             "open a container" => keep(random, &mut self.containers, Container::open()?),
             "open a group" => {
                 let name = self.names[random.usize(0..2)];
@@ -393,6 +449,20 @@ impl User {
         let device = group.device(name)?;
         keep(random, &mut self.containers, container);
         keep(random, &mut self.groups, group);
+        keep(random, &mut self.devices, device);
+        Ok(())
+    }
+
+    /// Does all steps from a device file to an attached device.
+    fn set_up_file(&mut self) -> Result<()> {
+        let random = &mut self.random;
+        let name = self.names[random.usize(0..2)];
+        let device = Device::open_file(&pci::sysfs(name))?;
+        let iommufd = Iommufd::open()?;
+        let ioas = iommufd.ioas()?;
+        device.bind(&iommufd)?;
+        device.attach(ioas)?;
+        keep(random, &mut self.iommufds, (iommufd, ioas));
         keep(random, &mut self.devices, device);
         Ok(())
     }
