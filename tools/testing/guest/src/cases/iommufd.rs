@@ -13,6 +13,7 @@ mod file_exports;
 mod file_nodes;
 mod file_races;
 mod file_removal;
+mod file_states;
 mod hot_reset;
 mod iommufd_group;
 mod iommufd_pins;
@@ -57,6 +58,7 @@ pub fn cases() -> Vec<Trial> {
         hot_reset::cases(),
         file_close::cases(),
         file_removal::cases(),
+        file_states::cases(),
         file_races::cases(),
         iommufd_group::cases(),
         file_emulated::cases(),
@@ -73,6 +75,7 @@ pub fn helper(words: &[&str]) -> Result<()> {
     match words {
         ["hold"] => file_close::helper::hold(),
         ["bind", device, iommufd] => file_close::helper::bind(device, iommufd),
+        ["state", device, state] => file_states::hold(device, state),
         ["use", device] => file_close::helper::use_bound(device),
         other => bail!("there is no helper {other:?} for iommufd"),
     }

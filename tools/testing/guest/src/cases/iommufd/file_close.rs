@@ -242,6 +242,12 @@ fn modules_in_use_cannot_be_unloaded() -> Result<()> {
     drop(device);
     unload(c"vfio_pci")?;
     assert_eq!(open(EDU).errno(), Errno::ENOENT);
+    reload_driver()?;
+    is_free(EDU)
+}
+
+/// Loads the driver of the machine's PCI devices, and binds them again.
+pub fn reload_driver() -> Result<()> {
     load(&["vfio_pci"])?;
     crate::stress::restore(crate::stress::DEVICES)?;
     for bdf in [super::token::WHOLE, "0000:01:00.0", "0000:01:00.1"] {
@@ -249,7 +255,7 @@ fn modules_in_use_cannot_be_unloaded() -> Result<()> {
             pci::bind(bdf, "vfio-pci")?;
         }
     }
-    is_free(EDU)
+    Ok(())
 }
 
 pub mod helper {
