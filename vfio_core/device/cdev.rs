@@ -182,7 +182,7 @@ struct Bound {
     opened: Option<Opened>,
     device: RegistrationRef,
     _driver: ModuleRef,
-    _user: DeviceUser,
+    user: DeviceUser,
 }
 
 impl Drop for Bound {
@@ -191,6 +191,7 @@ impl Drop for Bound {
             let mut set = self.device.lock_set();
             set.close(opened);
             set.set_open_by_device_file(false);
+            self.user.leave_iommufd();
         }
     }
 }
@@ -244,17 +245,19 @@ impl OpenFile {
         if self.device.open_count() > 0 {
             return Err(EINVAL);
         }
-        user.use_iommufd(&self.device, &context)?;
         let driver = self.device.driver_module().ok_or(ENODEV)?;
+        user.use_iommufd(&self.device, &context)?;
         let kvm = self.kvm.lock().as_ref().and_then(Kvm::get);
-        let opened = set.open(AddressSpace::Iommufd(context), kvm)?;
+        let opened = set
+            .open(AddressSpace::Iommufd(context), kvm)
+            .inspect_err(|_| user.leave_iommufd())?;
         set.set_open_by_device_file(true);
         drop(set);
         Ok(Bound {
             opened: Some(opened),
             device,
             _driver: driver,
-            _user: user,
+            user,
         })
     }
 }

@@ -248,6 +248,18 @@ impl DeviceUser {
         }
         Ok(())
     }
+
+    /// Records that the device is not used with an iommufd any more. The caller holds the lock of
+    /// the device's set, so that the next user of the device does not find it in this iommufd.
+    pub(crate) fn leave_iommufd(&mut self) {
+        let id = self.id;
+        let take = |users: &mut Users| {
+            let entry = users.devices.iter_mut().find(|entry| entry.id == id)?;
+            entry.context.take()
+        };
+        // The reference is dropped after the lock is released.
+        let _former = take(&mut self.group.users.lock());
+    }
 }
 
 impl Drop for DeviceUser {

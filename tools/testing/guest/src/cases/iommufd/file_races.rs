@@ -14,6 +14,7 @@ use crate::{
         group, //
     },
     harness::cases,
+    pin,
     stall::LIMIT,
     threads::{
         self,
@@ -45,6 +46,7 @@ use vfio_client::{
 cases! {
     #[rows("V3")] one_bind_of_a_file_works,
     #[rows("V4")] one_of_several_files_is_bound,
+    #[rows("V3")] emulated_device_changes_iommufd,
     #[rows("G2", "V3")] group_or_device_file,
     #[rows("V6", "V7")] attach_and_detach,
     #[rows("V10")] close_during_requests,
@@ -121,6 +123,24 @@ fn one_of_several_files_is_bound() -> Result<()> {
             .collect(),
     )?;
     is_free(EDU)
+}
+
+/// Each thread has an iommufd of its own. The device may be open when it is bound, but it is never
+/// in another iommufd when it is not open.
+fn emulated_device_changes_iommufd() -> Result<()> {
+    let body = || -> Result<()> {
+        let iommufd = Iommufd::open()?;
+        contend(Tally::new("bind", &[Errno::EINVAL]), || {
+            Ok(pin::open_file()?.bind(&iommufd)?)
+        })
+    };
+    threads::run(
+        (0..THREADS)
+            .map(|_| Box::new(body) as Body<'_, ()>)
+            .collect(),
+    )?;
+    pin::open_file()?.bind(&Iommufd::open()?)?;
+    Ok(())
 }
 
 fn group_or_device_file() -> Result<()> {
