@@ -195,11 +195,18 @@ def main_steps(repo):
                after=("drivers-stock", "programs")),
         script("linear-rust", "tools/testing/linear/run", "--no-build", "--stack", "rust",
                after=("build-stock", "drivers-stock", "programs")),
+        *(script(f"linear-iommufd-{stack}", "tools/testing/linear/run", "--no-build", "--kernel", "test",
+                 "--device-files", "--requests", "4000", "--stack", stack,
+                 after=("build-test", "drivers-test", "programs"))
+          for stack in ("c", "rust")),
         one("fuzz-report", *"python3 -B -m unittest discover --start-directory tools/testing/fuzz".split()),
         script("fuzz-c", "tools/testing/fuzz/run", "--no-build", "--replay", "--stack", "c",
                after=("drivers-stock", "programs")),
         script("fuzz-rust", "tools/testing/fuzz/run", "--no-build", "--replay",
                after=("build-stock", "drivers-stock", "programs")),
+        *(script(f"fuzz-iommufd-{stack}", "tools/testing/fuzz/run", "--no-build", "--replay", "--device-files",
+                 "--kernel", "test", "--stack", stack, after=("build-test", "drivers-test", "programs"))
+          for stack in ("c", "rust")),
         guest("nic-c", "--stack", "c", "--set", "nic"),
         guest("nic-rust", "--stack", "rust", "--set", "nic"),
         guest("pamu", "--stack", "rust", "--set", "pamu"),
@@ -248,6 +255,8 @@ def further_steps(repo):
         *(script(f"linear-{kernel}", "tools/testing/linear/run", "--no-build", "--kernel", kernel,
                  after=(f"build-{kernel}", f"drivers-{kernel}", "programs"))
           for kernel in ("test", "debug")),
+        script("linear-iommufd-debug", "tools/testing/linear/run", "--no-build", "--kernel", "debug",
+               "--device-files", "--requests", "4000", after=("build-debug", "drivers-debug", "programs")),
     ]
     for iommu in ("amd", "virtio"):
         steps += [
