@@ -28,12 +28,12 @@ ifeq ($(WERROR),1)
 kbuild_warnings := KRUSTFLAGS=-Dwarnings KCFLAGS=-Werror
 endif
 
-# KERNEL=stock|stock-7.2|test|debug|config-NAME runs the same target within the build root, for a
-# kernel or build tree of the build root.
+# KERNEL=stock|stock-7.2|stock-arm64|stock-arm64-16k|test|debug|config-NAME runs the same target
+# within the build root, for a kernel or build tree of the build root.
 in_buildroot = set -e; \
 	kdir=$$($(buildroot) kdir $(KERNEL)); \
 	args=$$($(buildroot) make-args $(KERNEL)); \
-	MAKEFLAGS= $(buildroot) exec -- \
+	MAKEFLAGS= $(buildroot) exec --kernel $(KERNEL) -- \
 		make --no-print-directory -j$$(nproc) $@ KERNEL= KDIR="$$kdir" $$args OUT=$(kernel_out) \
 		WERROR=$(or $(WERROR),1) $(if $(V),V=$(V)) $(if $(filter debug,$(KERNEL)),$(coverage))
 # tools/testing/fuzz measures the code coverage of the modules.
@@ -105,9 +105,11 @@ check-kdir:
 	@tools/check-kdir $(KDIR)
 
 .PHONY: stock test-modules debug-modules
-# SERIES=7.2 is for Debian's kernel of that series.
+# SERIES=7.2 is for Debian's kernel of that series, ARCH=arm64 for that for arm64, PAGES=16k for that
+# with such pages.
+stock: suffixes = $(filter-out 7.3,$(SERIES)) $(filter-out amd64 x86 x86_64,$(ARCH:aarch64=arm64)) $(filter-out 4k,$(PAGES))
 stock:
-	@$(MAKE) --no-print-directory modules KERNEL=stock$(if $(filter-out 7.3,$(SERIES)),-$(SERIES))
+	@$(MAKE) --no-print-directory modules KERNEL=$(subst $() ,-,$(strip stock $(suffixes)))
 test-modules debug-modules:
 	@$(MAKE) --no-print-directory modules KERNEL=$(@:-modules=)
 
@@ -236,7 +238,9 @@ define help_text
 Building:
   all                build the modules for the kernel in KDIR into OUT (default target)
   stock              build them for Debian's kernel in the build root, into build/stock; with
-                     SERIES=7.2 for Debian's kernel 7.2, into build/stock-7.2
+                     SERIES=7.2 for Debian's kernel 7.2, into build/stock-7.2; with ARCH=arm64 for
+                     Debian's kernel for arm64, into build/stock-arm64, and with PAGES=16k, too, for
+                     the one with pages of 16 KiB, into build/stock-arm64-16k
   test-modules       build them for the small kernel with KUnit, into build/test
   debug-modules      build them for the debug kernel, into build/debug
   test-drivers       with KERNEL=: build the C drivers of the guest tests, into build/tests-KERNEL
@@ -284,8 +288,10 @@ Cleaning:
 Variables:
   KDIR=FOLDER        kernel build tree (default: that of the running kernel)
   OUT=FOLDER         output folder (default: build/native)
-  KERNEL=stock|stock-7.2|test|debug   build for this kernel of the build root
+  KERNEL=stock|stock-7.2|stock-arm64|stock-arm64-16k|test|debug   build for this kernel of the build root
   SERIES=7.2|7.3     with stock: the series of Debian's kernel (default: 7.3)
+  ARCH=amd64|arm64   with stock: its architecture (default: amd64)
+  PAGES=4k|16k       with stock and ARCH=arm64: the size of its pages (default: 4k)
   WERROR=1           turn warnings into errors
   V=1                show the commands
   INSTALL_MOD_PATH=FOLDER   install below FOLDER instead of /

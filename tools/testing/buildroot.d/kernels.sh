@@ -2,18 +2,44 @@
 # shellcheck shell=bash disable=SC2034,SC2154,SC2164
 #
 # Three kernels from one source: the distribution's own, a small one with KUnit, one that checks
-# itself. The distribution's own of the other series that the modules are for. For other
-# configurations, build trees for modules without a kernel.
+# itself. The distribution's own of the other series that the modules are for, and its own for arm64.
+# For other configurations, build trees for modules without a kernel.
 
-arch=amd64
+arch=$host_arch
+# The distribution's kernels for arm64, by page size.
+arm64_flavours=(arm64 arm64-16k)
+
 # Kernels are built by clang only where KASAN for Rust wants it.
 make_args() {
 	if [[ $1 == debug ]]; then echo LLVM=1; fi
+	if [[ $(arch_of "$1") != "$host_arch" ]]; then echo ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-; fi
 }
 
 check_kernel() {
-	[[ ${1:-} =~ ^(stock|test|debug)$ || ${1:-} == "stock-$OTHER_SERIES" ]] || is_config "${1:-}" ||
-		die "which kernel? stock, stock-$OTHER_SERIES, test, debug, or $(configs | xargs)"
+	[[ ${1:-} =~ ^(stock|test|debug)$ || ${1:-} == "stock-$OTHER_SERIES" ]] || is_arm64 "${1:-}" || is_config "${1:-}" ||
+		die "which kernel? stock, stock-$OTHER_SERIES, ${arm64_flavours[*]/#/stock-}, test, debug, or $(configs | xargs)"
+}
+
+is_arm64() {
+	[[ " ${arm64_flavours[*]/#/stock-} " == *" $1 "* ]]
+}
+
+arch_of() {
+	if is_arm64 "$1"; then echo arm64; else echo "$arch"; fi
+}
+
+# cargo puts programs for another architecture than the machine's into a folder of that target.
+# Programs know the page size when they are compiled.
+programs_dir() {
+	local folder=build/cargo target=
+	[[ $1 != *-16k ]] || folder+=-16k
+	[[ $(arch_of "$1") == "$host_arch" ]] || target=aarch64-unknown-linux-gnu/
+	echo "$folder/${target}release"
+}
+
+# select_series KERNEL: the series of the kernel.
+select_series() {
+	if [[ $1 == stock-"$OTHER_SERIES" ]]; then KERNEL_SERIES=$OTHER_SERIES; fi
 }
 
 # The names of the configurations.
@@ -31,9 +57,14 @@ is_config() {
 
 need_kernel() {
 	check_kernel "$@"
-	need_root
-	[[ $1 != stock-* ]] || local KERNEL_SERIES=${1#stock-}
-	make_complete "$(linux_dir)" make_linux
+	need_arch "$(arch_of "$1")"
+	local KERNEL_SERIES=$KERNEL_SERIES
+	select_series "$1"
+	if is_arm64 "$1"; then
+		make_complete "$(linux_arm64_dir)" make_linux_arm64
+	else
+		make_complete "$(linux_dir)" make_linux
+	fi
 	case $1 in
 	stock*) make_complete "$(kernel_dir "$1")" make_stock "$1" ;;
 	config-*)
@@ -54,10 +85,24 @@ linux_dir() {
 	echo "$cache/linux-$(key "$KERNEL_SERIES" "$(declare -f make_linux unpack_linux)")"
 }
 
+# The folder below which the kernel's packages and its source are: pkg, source, version.
+linux_of() {
+	if is_arm64 "$1"; then
+		echo "$(linux_arm64_dir)/${1#stock-}"
+	else
+		linux_dir
+	fi
+}
+
+# The distribution's kernels for arm64, unpacked, each in a folder of its own.
+linux_arm64_dir() {
+	echo "$cache/linux-arm64-$(key "$KERNEL_SERIES" "${arm64_flavours[@]}" "$(declare -f make_linux_arm64 find_packages_arm64 unpack_linux_arm64)")"
+}
+
 kernel_dir() {
-	local linux recipe
-	[[ $1 != stock-* ]] || local KERNEL_SERIES=${1#stock-}
-	linux=$(linux_dir)
+	local linux recipe KERNEL_SERIES=$KERNEL_SERIES
+	select_series "$1"
+	linux=$(linux_of "$1")
 	if [[ $1 == stock* ]]; then
 		recipe=$(declare -f stock_in_root)
 	elif [[ $1 == config-* ]]; then
@@ -89,6 +134,50 @@ make_linux() {
 		"cd $dir/debs && apt-get $apt download ${names//$'\n'/ }"
 	run_step "unpacking them" "$log" "${in_root[@]}" bash -ec "$(declare -f unpack_linux); unpack_linux $dir"
 	rm -rf "$dir/apt" "$dir/debs" "$log"
+}
+
+make_linux_arm64() {
+	local dir=$1 log=$1.log apt names
+	: >"$log"
+	mkdir -p "$dir/apt/lists/partial" "$dir/apt/archives/partial" "$dir/debs"
+	apt="-o Dir::State=$dir/apt -o Dir::Cache=$dir/apt -o Dir::State::status=/dev/null -o APT::Sandbox::User=root -o APT::Architecture=arm64 -o APT::Architectures=arm64"
+	run_step "asking the mirror for kernels for arm64" "$log" "${in_root[@]}" bash -ec \
+		"apt-get $apt update && apt-cache $apt dumpavail | awk '/^Package: linux-/ { p = \$2 } /^Version:/ && p { print p, \$2; p = \"\" }' >$dir/available"
+	names=$(find_packages_arm64 "$dir/available")
+	run_step "fetching Linux $KERNEL_SERIES for arm64: $(wc -w <<<"$names") packages" "$log" "${in_root[@]}" bash -ec \
+		"cd $dir/debs && apt-get $apt download ${names//$'\n'/ }"
+	run_step "unpacking them" "$log" "${in_root[@]}" bash -ec \
+		"$(declare -f unpack_linux_arm64); unpack_linux_arm64 $dir ${arm64_flavours[*]}"
+	rm -rf "$dir/apt" "$dir/debs" "$log"
+}
+
+# The packages of all flavours, in the version that the source has.
+find_packages_arm64() {
+	local available=$1 arch found names=
+	for arch in "${arm64_flavours[@]}"; do
+		found=$(find_packages "$available") || return
+		names+=$found$'\n'
+	done
+	sort -u <<<"${names%$'\n'}"
+}
+
+# Runs in the build root: DIR/debs to FLAVOUR/pkg and FLAVOUR/source below DIR.
+unpack_linux_arm64() {
+	local flavour deb
+	cd "$1"
+	shift
+	dpkg -x debs/linux-source-*.deb .
+	mkdir source
+	tar --extract --file usr/src/linux-source-*.tar.xz --strip-components=1 --directory=source
+	rm -rf usr
+	for flavour; do
+		mkdir "$flavour"
+		for deb in debs/linux-*+deb*-"${flavour}"_*.deb; do
+			dpkg -x "$deb" "$flavour/pkg"
+		done
+		ln -s ../source "$flavour/source"
+		basename "$flavour"/pkg/usr/lib/modules/* >"$flavour/version"
+	done
 }
 
 # The packages of the series, when all of them are there in the version that the source has.
@@ -123,11 +212,12 @@ unpack_linux() {
 
 # No kernel is compiled: the shipped config, the Rust crates, and the shipped kernel's symbol list.
 make_stock() {
-	local dir=$2 log=$2.log linux
-	linux=$(linux_dir)
+	local dir=$2 log=$2.log linux in_root_for
+	linux=$(linux_of "$1")
+	set_in_root_for "$1"
 	: >"$log"
 	run_step "preparing the stock kernel $(<"$linux/version") for building modules" "$log" \
-		"${in_root[@]}" bash -ec "$(declare -f stock_in_root); stock_in_root $linux $dir"
+		"${in_root_for[@]}" bash -ec "$(declare -f stock_in_root); stock_in_root $linux $dir"
 	rm -f "$log"
 }
 

@@ -43,18 +43,27 @@ start_step() {
 in_root=(env --unset=MAKEFLAGS --unset=MFLAGS "$self" __inside net /)
 
 exec_in_root() {
-	local network=none
-	if [[ ${1:-} == --net ]]; then
-		network=net
+	local network=none kernel=stock
+	while [[ ${1:-} == --* && $1 != -- ]]; do
+		case $1 in
+		--net) network=net ;;
+		--kernel)
+			check_kernel "${2:-}"
+			kernel=$2
+			shift
+			;;
+		*) break ;;
+		esac
 		shift
-	fi
-	[[ ${1:-} == -- ]] || die "usage: tools/testing/buildroot exec [--net] -- COMMAND [ARG...]"
+	done
+	[[ ${1:-} == -- ]] || die "usage: tools/testing/buildroot exec [--net] [--kernel KERNEL] -- COMMAND [ARG...]"
 	shift
 	[[ $# -gt 0 ]] || die "exec: there is no command"
+	need_arch "$(arch_of "$kernel")"
+	! is_arm64 "$kernel" || set -- "$self" __for "$kernel" "$@"
 	if [[ -e /.buildroot ]]; then
 		exec "$@"
 	fi
-	need_root
 	find_unshare
 	[[ $network == net ]] || unshare_command+=(--net)
 	exec "${unshare_command[@]}" -- "$self" __inside "$network" "$PWD" "$@"

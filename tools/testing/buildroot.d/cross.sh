@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2034,SC2154,SC2164
+#
+# Other architectures: what the build root needs to build for arm64 and to emulate it, unpacked into
+# a folder of its own. It is laid over the root's /usr for the commands that need it, so adding to it
+# rebuilds nothing else.
+
+# The architecture of this machine, which the build root has.
+host_arch=$(dpkg --print-architecture 2>/dev/null || echo amd64)
+
+cross_packages=(
+	# C for kernel modules, and for linking programs
+	gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+	# guests
+	qemu-system-arm
+)
+
+# Libraries for arm64, in the versions that the root has for its own architecture.
+cross_libraries=(
+	# Rust's standard library
+	libstd-rust-dev
+	# what the kernel's VFIO selftests are linked with
+	uuid-dev libuuid1
+)
+
+# What the guest itself has, and the shared libraries of programs in it.
+cross_guest_packages=(
+	busybox-static dash kmod libgcc-s1 libuuid1
+)
+
+# Packages which the build root already has are not fetched, so the key names the build root.
+# The name begins with "root-": remove_unfinished() removes what an interrupted run has left of it.
+cross_dir() {
+	local root
+	root=$(root_dir)
+	echo "$cache/root-arm64-$(key "${root##*/}" "${cross_packages[@]}" "${cross_libraries[@]}" "${cross_guest_packages[@]}" \
+		"$(declare -f make_cross unpack_cross)")"
+}
+
+# need_arch ARCH: the build root can build for ARCH.
+need_arch() {
+	need_root
+	[[ $1 != "$host_arch" ]] || return 0
+	[[ $1 == arm64 ]] || die "this machine is $host_arch; it can build for arm64, too, but not for $1"
+	[[ ! -e /.buildroot ]] || is_complete "$(cross_dir)" ||
+		die "the tools for arm64 are missing: run 'tools/testing/buildroot prepare cross' on the host"
+	make_complete "$(cross_dir)" make_cross
+}
+
+need_cross() {
+	need_arch arm64
+}
+
+make_cross() {
+	local dir=$1 log=$1.log apt tools guest libraries
+	: >"$log"
+	mkdir -p "$dir"/apt/{lists/partial,archives/partial,guest/archives/partial} "$dir/debs"
+	apt="-o Dir::State=$dir/apt -o Dir::Cache=$dir/apt -o APT::Sandbox::User=root -o Debug::NoLocking=true"
+	tools="$apt -o Dir::State::status=/var/lib/dpkg/status -o APT::Architectures::=amd64 -o APT::Architectures::=arm64"
+	guest="$apt -o Dir::State::status=/dev/null -o Dir::Cache::archives=guest/archives -o APT::Architecture=arm64 -o APT::Architectures=arm64"
+	libraries=$(for library in "${cross_libraries[@]}"; do
+		awk -v p="$library" '$1 == p ":amd64" || $1 == p { print p ":arm64=" $2 }' "$(root_dir)/packages"
+	done | xargs)
+	run_step "fetching the tools for arm64: ${cross_packages[*]} ${cross_libraries[*]}" "$log" "${in_root[@]}" bash -ec \
+		"apt-get $tools update
+		apt-get $tools install --yes --download-only --no-install-recommends ${cross_packages[*]}
+		cd $dir/debs && apt-get $tools download $libraries"
+	run_step "fetching programs for guests on arm64: ${cross_guest_packages[*]}" "$log" "${in_root[@]}" bash -ec \
+		"apt-get $guest install --yes --download-only --no-install-recommends ${cross_guest_packages[*]}"
+	run_step "unpacking them" "$log" "${in_root[@]}" bash -ec "$(declare -f unpack_cross); unpack_cross $dir"
+	rm -rf "$dir/apt" "$dir/debs" "$log"
+}
+
+# Runs in the build root.
+unpack_cross() {
+	local dir=$1 deb
+	for deb in "$dir"/apt/archives/*.deb "$dir"/debs/*.deb; do
+		dpkg -x "$deb" "$dir"
+	done
+	for deb in "$dir"/apt/guest/archives/*.deb; do
+		dpkg -x "$deb" "$dir/guest"
+	done
+}
+
+# in_root_for: before a command, as in_root: a step within the build root that builds for KERNEL.
+set_in_root_for() {
+	in_root_for=("${in_root[@]}" "$self" __for "$1")
+}
+
+# for_kernel KERNEL COMMAND [ARG...]: runs COMMAND with what builds for KERNEL, within the build root.
+for_kernel() {
+	local kernel=$1 arch settings=(BUILDROOT_KERNEL="$1") before=()
+	shift
+	arch=$(arch_of "$kernel")
+	if [[ ${BUILDROOT_KERNEL:-} == "$kernel" ]]; then
+		exec "$@"
+	fi
+	if [[ $kernel == *-16k ]]; then
+		# Programs know the page size when they are compiled.
+		settings+=(RUSTFLAGS='--cfg page_size="16384"' CARGO_TARGET_DIR="$repo/build/cargo-16k")
+	fi
+	if [[ $arch != "$host_arch" ]]; then
+		settings+=(
+			BUILDROOT_GUEST="$(cross_dir)/guest"
+			ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- CC=aarch64-linux-gnu-gcc
+			CARGO_BUILD_TARGET=aarch64-unknown-linux-gnu
+			CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+		)
+		# shellcheck disable=SC2016
+		before=(unshare --mount --propagation private -- bash -ec
+			'busybox mount -t overlay -o "ro,lowerdir=$1/usr:/usr" cross /usr; shift; exec "$@"' bash "$(cross_dir)")
+	fi
+	exec "${before[@]}" env "${settings[@]}" "$@"
+}
