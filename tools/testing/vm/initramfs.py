@@ -18,6 +18,10 @@ FILES = {
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
     "etc/hosts": "127.0.0.1 localhost\n",
 }
+# For another architecture than the host's, the file system that has the guest's programs and
+# libraries. Its libraries are in the folder LIBRARIES.
+GUEST = os.environ.get("BUILDROOT_GUEST", "")
+LIBRARIES = "/usr/lib/aarch64-linux-gnu"
 KMOD = ("modprobe", "insmod", "rmmod", "lsmod", "modinfo", "depmod")
 
 
@@ -66,7 +70,9 @@ class Archive:
     def libraries(self, program):
         """Adds the shared libraries of an ELF file, at the paths where it looks for them."""
         for library in shared_libraries(program):
-            self.add(library, stat.S_IFREG | 0o755, Path(library).read_bytes())
+            if merged(library) not in self.names:
+                self.add(library, stat.S_IFREG | 0o755, Path(GUEST + library).read_bytes())
+                self.libraries(GUEST + library)
 
     def close(self):
         self.names.add("TRAILER!!!")
@@ -85,12 +91,32 @@ def shared_libraries(program):
     with open(program, "rb") as file:
         if file.read(4) != b"\x7fELF":
             return []
+    return needed(program) if GUEST else loaded(program)
+
+
+def loaded(program):
+    """Returns the paths of the libraries that the host's linker finds."""
     done = subprocess.run(["ldd", program], capture_output=True, text=True)
     missing = re.findall(r"(\S+) => not found", done.stdout)
     if missing:
         raise Unusable(f"{program} needs {', '.join(missing)}, which the build root does not have: "
                        f"build it in there, by tools/testing/buildroot exec")
     return re.findall(r"(?:=> |^\s*)(/\S+) \(0x", done.stdout, re.MULTILINE)
+
+
+def needed(program):
+    """Returns the linker and the libraries that a program for another architecture names."""
+    done = subprocess.run(["readelf", "--wide", "--program-headers", "--dynamic", program],
+                          capture_output=True, text=True, check=True)
+    linker = re.findall(r"program interpreter: (/[^]]+)\]", done.stdout)
+    found = [f"/usr{path}" for path in linker]
+    for name in re.findall(r"\(NEEDED\).*\[([^]]+)\]", done.stdout):
+        if name != os.path.basename(found[0] if found else ""):
+            found.append(f"{LIBRARIES}/{name}")
+    for path in found:
+        if not os.path.exists(GUEST + path):
+            raise Unusable(f"{program} needs {path}, which the guest does not have")
+    return found
 
 
 def make(path, modules, settings, command, copies):
@@ -123,11 +149,12 @@ def make(path, modules, settings, command, copies):
 
 def add_programs(archive):
     # busybox's shell would run its own applets for modprobe and others, regardless of PATH.
-    archive.copy("/usr/bin/dash", "usr/bin/sh")
-    archive.copy("/usr/bin/kmod", "usr/bin/kmod")
+    archive.copy(f"{GUEST}/usr/bin/dash", "usr/bin/sh")
+    archive.copy(f"{GUEST}/usr/bin/kmod", "usr/bin/kmod")
     for name in KMOD:
         archive.link(f"usr/sbin/{name}", "../bin/kmod")
-    archive.copy("/usr/bin/busybox", "usr/bin/busybox")
+    archive.copy(f"{GUEST}/usr/bin/busybox", "usr/bin/busybox")
+    # It is of the same version as the guest's.
     applets = subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True).stdout
     for name in applets.split():
         if name not in KMOD and name != "busybox":

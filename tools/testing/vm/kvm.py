@@ -12,7 +12,7 @@ SECONDS = 15
 
 
 def works(options, folder):
-    if options.icount or options.tcg or not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    if options.icount or options.tcg or not qemu.native(options.arch) or not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
     memory = Path(os.environ["XDG_CACHE_HOME"], "vfio-rust", "kvm")
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -26,7 +26,8 @@ def works(options, folder):
 def guest_boots(options, folder):
     """Boots a minimal guest on the selected kernel with KVM; returns whether it ran its command."""
     bare = copy.copy(options)
-    bare.device, bare.qemu_arg, bare.append, bare.iommu = [], [], [], "intel"
+    bare.device, bare.qemu_arg, bare.append = [], [], []
+    bare.iommu = qemu.MACHINES[options.arch].default_iommu
     modules, archive = os.path.join(folder, "none"), os.path.join(folder, "probe")
     os.makedirs(os.path.join(modules, "lib/modules"))
     initramfs.make(archive, modules, {"shares": "", "modules": "", "bind": ""}, ["true"], [])

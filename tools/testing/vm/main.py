@@ -15,7 +15,8 @@ import qemu
 import report
 from report import Unusable
 
-REMAPPING = ("intel", "none")
+# With the others, vfio_iommu_type1 refuses devices unless it is told to accept unsafe interrupts.
+REMAPPING = ("intel", "smmu", "none")
 EMULATOR_CRASH = re.compile(r"Assertion .* failed")
 # The maximum number of attempts to start a guest.
 STARTS = 3

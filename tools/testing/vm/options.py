@@ -4,6 +4,8 @@
 import argparse
 import shlex
 
+import qemu
+
 DESCRIPTION = """\
 Boots a guest in QEMU, runs COMMAND in it as root, and exits with its exit status. The standard
 output and errors of COMMAND are passed on as they are written; the kernel's log is written to
@@ -65,13 +67,15 @@ def parse(argv):
     )
     add = parser.add_argument
     rust_or_c = ("rust", "c")
-    add("--kernel", choices=("stock", "stock-7.2", "test", "debug"), default="stock", help="default: stock")
+    add("--kernel", default="stock",
+        choices=("stock", "stock-7.2", "stock-arm64", "stock-arm64-16k", "test", "debug"), help="default: stock")
     add("--stack", choices=("rust", "c", "none"), default="rust",
         help="VFIO modules to load: rust (default), c (the kernel's), none")
     add("--core", choices=rust_or_c, help="vfio.ko to load (default: as --stack)")
     add("--type1", choices=rust_or_c, help="vfio_iommu_type1.ko to load (default: as --stack)")
     add("--mdev", choices=rust_or_c, help="mdev.ko to load (default: none is loaded)")
-    add("--iommu", choices=("intel", "amd", "virtio", "none"), default="intel", help="default: intel")
+    add("--iommu", choices=("intel", "amd", "smmu", "virtio", "none"),
+        help="default: intel; smmu, that is SMMUv3, with a kernel for arm64")
     add("--smp", type=int, default=None, metavar="N", help="number of processors (default: 2)")
     add("--mem", default="2G", metavar="SIZE", help="size of the memory (default: 2G)")
     add("--icount", action="store_true",
@@ -96,6 +100,7 @@ def parse(argv):
     add("--timeout", type=float, default=600, metavar="S", help="seconds until the guest is killed (default: 600)")
     add("--log", metavar="FILE", help="write the kernel's log to FILE")
     add("--clients-root", help=argparse.SUPPRESS)
+    add("--arch", required=True, help=argparse.SUPPRESS)
     add("--image", required=True, help=argparse.SUPPRESS)
     add("--modules", required=True, help=argparse.SUPPRESS)
     add("command", nargs="*", help=argparse.SUPPRESS)
@@ -105,6 +110,10 @@ def parse(argv):
         parser.error("there is no COMMAND: put it after --")
     if options.icount and options.smp not in (None, 1):
         parser.error("--icount has one processor; leave out --smp")
+    machine = qemu.MACHINES[options.arch]
+    options.iommu = options.iommu or machine.default_iommu
+    if options.iommu not in machine.iommus:
+        parser.error(f"--iommu {options.iommu}: with this kernel it is one of {', '.join(machine.iommus)}")
     options.smp = 1 if options.icount else options.smp or 2
     options.core = options.core or mine(options.stack)
     options.type1 = options.type1 or mine(options.stack)

@@ -3,6 +3,7 @@
 
 import ctypes
 import os
+import platform
 import re
 import selectors
 import signal
@@ -14,19 +15,13 @@ from dataclasses import dataclass
 
 from report import Unusable
 
-QEMU = "qemu-system-x86_64"
 FIRST_SLOT = 3
 # A guest that has not started its first process by then is taken for hung.
 BOOT_SECONDS = 240
 # Slots of vm/run's own devices: the console, the shares in the slots below it, and virtio-iommu.
 CONSOLE_SLOT = 0x1E
 IOMMU_SLOT = 1
-IOMMU = {
-    "intel": (["-device", "intel-iommu,intremap=on"], "intel_iommu=on"),
-    "amd": (["-device", "amd-iommu,dma-remap=on"], ""),
-    "virtio": (["-device", f"virtio-iommu-pci,bus=pcie.0,addr={IOMMU_SLOT:#x}"], ""),
-    "none": ([], "intel_iommu=off amd_iommu=off"),
-}
+VIRTIO_IOMMU = ["-device", f"virtio-iommu-pci,bus=pcie.0,addr={IOMMU_SLOT:#x}"]
 PORTS = ("stdout", "stderr", "control")
 QMP = "qmp"
 
@@ -49,51 +44,110 @@ class Outcome:
         return [line[len(kind) + 1:] for line in self.control.splitlines() if line.split(" ")[0] == kind]
 
 
+@dataclass
+class Machine:
+    """A machine that QEMU emulates."""
+
+    # As `uname -m` names it.
+    processor: str
+    machine: str
+    # The processor, where it is emulated.
+    cpu: str
+    console: str
+    # For the kernel's command line.
+    append: list
+    # QEMU's arguments and the addition to the kernel's command line, by the option --iommu.
+    iommus: dict
+    default_iommu: str
+
+    @property
+    def program(self):
+        return f"qemu-system-{self.processor}"
+
+
+MACHINES = {
+    "amd64": Machine(
+        processor="x86_64",
+        machine="q35,kernel-irqchip=split",
+        # With 5-level page tables, the KASAN kernel reports a defect of its own.
+        cpu="max,la57=off",
+        console="ttyS0",
+        # On a busy host, the first timer ticks can be so late that the kernel would give up.
+        append=["no_timer_check"],
+        iommus={
+            "intel": (["-device", "intel-iommu,intremap=on"], "intel_iommu=on"),
+            "amd": (["-device", "amd-iommu,dma-remap=on"], ""),
+            "virtio": (VIRTIO_IOMMU, ""),
+            "none": ([], "intel_iommu=off amd_iommu=off"),
+        },
+        default_iommu="intel",
+    ),
+    "arm64": Machine(
+        processor="aarch64",
+        machine="virt,gic-version=3",
+        # The architected algorithm of pointer authentication takes most of an emulator's time.
+        cpu="max,pauth-impdef=on",
+        console="ttyAMA0",
+        append=[],
+        iommus={
+            "smmu": (["-M", "iommu=smmuv3"], ""),
+            "virtio": (VIRTIO_IOMMU, ""),
+            "none": ([], ""),
+        },
+        default_iommu="smmu",
+    ),
+}
+
+
+def native(arch):
+    """Returns whether the guest's processor is like the host's."""
+    return MACHINES[arch].processor == platform.machine()
+
+
 def accelerator(options, kvm):
+    cpu = MACHINES[options.arch].cpu
     if options.icount:
-        return ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu", "max,la57=off"]
+        return ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu", cpu]
     if kvm:
         return ["-accel", "kvm", "-cpu", "host"]
-    # With 5-level page tables, the KASAN kernel reports a defect of its own.
-    return ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]
+    return ["-accel", "tcg,thread=multi", "-cpu", cpu]
 
 
 def command_line(options, initramfs, shares, kvm):
     """Returns QEMU's command line, without the ports."""
-    iommu, iommu_append = IOMMU[options.iommu]
-    append = ["console=ttyS0", "panic=-1", "oops=panic", "ignore_loglevel", iommu_append]
-    # On a busy host, the first timer ticks can be so late that the kernel would give up.
-    append.append("no_timer_check")
+    machine = MACHINES[options.arch]
+    iommu, iommu_append = machine.iommus[options.iommu]
+    append = [f"console={machine.console}", "panic=-1", "oops=panic", "ignore_loglevel", iommu_append, *machine.append]
     if options.icount:
         append.append("nokaslr")
     append += options.append
     return [
-        QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-        "-M", "q35,kernel-irqchip=split", *accelerator(options, kvm),
+        machine.program, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-M", machine.machine, *accelerator(options, kvm),
         "-smp", str(options.smp), "-m", options.mem,
         "-kernel", options.image, "-initrd", initramfs, "-append", " ".join(filter(None, append)),
         *iommu,
-        *devices(options.device),
+        *devices(machine.program, options.device),
         *(word for number, share in enumerate(shares) for word in shared_folder(number, share)),
         *options.qemu_arg,
     ]
 
 
-def devices(strings):
+def devices(program, strings):
     """Returns the arguments for the user's devices, in the slots that --help documents."""
     taken = {int(slot, 16) for string in strings
              for slot in re.findall(r",addr=(?:0x)?([0-9a-f]+)", string) if re.search(r"bus=pcie\.0\b", string)}
     slots = (slot for slot in range(FIRST_SLOT, CONSOLE_SLOT) if slot not in taken)
     words = []
     for string in strings:
-        if not re.search(r",(bus|addr)=", string) and is_pci(string.split(",")[0]):
+        if not re.search(r",(bus|addr)=", string) and is_pci(program, string.split(",")[0]):
             string += f",bus=pcie.0,addr={next(slots):#x}"
         words += ["-device", string]
     return words
 
 
-def is_pci(device):
-    shown = subprocess.run([QEMU, "-device", f"{device},help"], capture_output=True, text=True)
+def is_pci(program, device):
+    shown = subprocess.run([program, "-device", f"{device},help"], capture_output=True, text=True)
     if shown.returncode:
         raise Unusable(f"--device {device}: {shown.stderr.strip()}")
     return re.search(r"^\s+addr=", shown.stdout, re.MULTILINE) is not None

@@ -11,7 +11,10 @@ use crate::{
         ControllerPage,
         NamespacePage, //
     },
-    prp::MAX_PAGES,
+    prp::{
+        MAX_PAGES,
+        PAGE_SIZE, //
+    },
     queue::Queue,
     registers::Registers,
     session::Session,
@@ -23,7 +26,6 @@ use anyhow::{
 };
 use std::time::Duration;
 use vfio_client::{
-    PAGE_SIZE,
     pci::Config,
     uapi::VFIO_PCI_MSIX_IRQ_INDEX, //
 };

@@ -9,7 +9,10 @@ use crate::{
         NAMESPACE, //
     },
     kernel_log::KernelLog,
-    prp::Prp,
+    prp::{
+        self,
+        Prp, //
+    },
     reader::read_first_page,
     report,
     session::Session,
@@ -84,8 +87,8 @@ fn send(session: &Session) -> Result<Vec<u8>> {
     );
 
     let mut log = KernelLog::follow()?;
-    let prp = Prp::new(iova, PAGE_SIZE, 0).context("one page")?;
-    let blocks = (PAGE_SIZE / controller.block_size()) as u16;
+    let prp = Prp::new(iova, prp::PAGE_SIZE, 0).context("one page")?;
+    let blocks = (prp::PAGE_SIZE / controller.block_size()) as u16;
     let time = Instant::now();
     controller.submit(&Command::read(NAMESPACE, 0, blocks, &prp), 1)?;
     let done = controller.wait(PATIENCE)?;
@@ -119,11 +122,15 @@ fn send(session: &Session) -> Result<Vec<u8>> {
 
 /// Checks that the kernel log reports a fault of the device at `iova`.
 ///
-/// Only the VT-d driver is known to log every fault; other IOMMU drivers may log none.
+/// Only the drivers of VT-d and of the SMMUv3 are known to log a fault; other IOMMU drivers may log
+/// none.
 fn check_log(session: &Session, log: &mut KernelLog, iova: u64) -> Result<()> {
     let fault = log.wait_for_fault(session.bdf(), PATIENCE)?;
     let Some(fault) = fault else {
-        ensure!(!has_vt_d()?, "the kernel's log has no fault of the device");
+        ensure!(
+            !has_logging_iommu()?,
+            "the kernel's log has no fault of the device"
+        );
         report::line("IOMMU", "its driver logs nothing");
         return Ok(());
     };
@@ -138,11 +145,11 @@ fn check_log(session: &Session, log: &mut KernelLog, iova: u64) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether the machine has an Intel IOMMU, whose driver logs every fault.
-fn has_vt_d() -> Result<bool> {
+/// Returns whether the machine has an IOMMU whose driver logs faults.
+fn has_logging_iommu() -> Result<bool> {
     let units = std::fs::read_dir("/sys/class/iommu").context("no IOMMU")?;
     let mut names = units.filter_map(|unit| unit.ok()?.file_name().into_string().ok());
-    Ok(names.any(|name| name.starts_with("dmar")))
+    Ok(names.any(|name| name.starts_with("dmar") || name.starts_with("smmu3")))
 }
 
 /// Resets the controller with the strongest method available. Returns the method.

@@ -2,10 +2,8 @@
 
 //! Identify data structures (section 5.15 of the specification).
 
-use vfio_client::{
-    Memory,
-    PAGE_SIZE, //
-};
+use crate::prp::PAGE_SIZE;
+use vfio_client::Memory;
 use zerocopy::{
     FromBytes, IntoBytes,
     little_endian::{

@@ -86,16 +86,19 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Parses lines of the VT-d and AMD-Vi drivers.
+    /// Parses lines of the VT-d, AMD-Vi and SMMUv3 drivers.
     pub fn parse(line: &str, bdf: &str) -> Option<Self> {
         let short = bdf.split_once(':').map_or(bdf, |(_, rest)| rest);
         let intel = line.contains("DMAR") && line.contains("fault addr");
         let amd = line.contains("IO_PAGE_FAULT");
-        if !(intel || amd) || !(line.contains(short)) {
+        let smmu = line.contains("arm-smmu-v3") && line.contains(" client: ");
+        if !(intel || amd || smmu) || !(line.contains(short)) {
             return None;
         }
         let after = |key: &str| Some(line.split_once(key)?.1);
-        let address = after("fault addr 0x").or_else(|| after("address=0x"));
+        let address = after("fault addr 0x")
+            .or_else(|| after("address=0x"))
+            .or_else(|| after(" iova: 0x"));
         let address = address.and_then(|text| {
             let end = text.find(|c: char| !c.is_ascii_hexdigit());
             u64::from_str_radix(&text[..end.unwrap_or(text.len())], 16).ok()
@@ -131,11 +134,24 @@ mod tests {
     }
 
     #[test]
+    fn smmu_v3() {
+        let line = "arm-smmu-v3 9050000.smmuv3: event: F_TRANSLATION client: 0000:00:04.0 sid: 0x20 \
+                    ssid: 0x0 iova: 0x41000000 ipa: 0x0";
+        let fault = Fault::parse(line, BDF);
+        assert_eq!(fault.and_then(|f| f.address), Some(0x4100_0000));
+        assert_eq!(Fault::parse(line, "0000:00:05.0"), None);
+    }
+
+    #[test]
     fn other_lines() {
         assert_eq!(
             Fault::parse("DMAR: DRHD: handling fault status reg 2", BDF),
             None
         );
         assert_eq!(Fault::parse("vfio-pci 0000:00:04.0: reset done", BDF), None);
+        assert_eq!(
+            Fault::parse("arm-smmu-v3 9050000.smmuv3: event 0x10 received:", BDF),
+            None
+        );
     }
 }

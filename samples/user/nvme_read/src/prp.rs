@@ -2,7 +2,8 @@
 
 //! Physical region pages: the location of a command's data (section 4.3 of the specification).
 
-use vfio_client::PAGE_SIZE;
+/// The size of the controller's memory pages, whatever the size of the kernel's.
+pub const PAGE_SIZE: usize = 4096;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 

@@ -8,7 +8,10 @@ use crate::{
         Controller,
         NAMESPACE, //
     },
-    prp::Prp,
+    prp::{
+        PAGE_SIZE,
+        Prp, //
+    },
 };
 use anyhow::{
     Context,
@@ -23,10 +26,7 @@ use std::time::{
     Duration,
     Instant, //
 };
-use vfio_client::{
-    DmaBuffer,
-    PAGE_SIZE, //
-};
+use vfio_client::DmaBuffer;
 
 /// Timeout of a command.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -2,6 +2,7 @@
 
 //! Controller registers (section 3.1 of the specification).
 
+use crate::prp::PAGE_SIZE;
 use anyhow::{
     Result,
     ensure, //
@@ -10,7 +11,6 @@ use std::time::Duration;
 use vfio_client::{
     Device,
     Memory,
-    PAGE_SIZE,
     Register,
     uapi::VFIO_PCI_BAR0_REGION_INDEX,
     wait::until, //
