@@ -15,6 +15,7 @@ use vfio_client::{
     Group,
     Iommu,
     IovaAllocator,
+    check_page_size,
     pci, //
 };
 
@@ -37,6 +38,7 @@ pub struct Session {
 impl Session {
     /// Opens the controller at a PCI address.
     pub fn open(bdf: &str) -> Result<Self> {
+        check_page_size()?;
         let driver = pci::driver(bdf);
         ensure!(
             driver.as_deref() == Some("vfio-pci"),

@@ -37,6 +37,9 @@ const INTERRUPT: u64 = 4;
 /// The address of the buffer in the DMA engine's own address space.
 const BUFFER: u64 = 0x4_0000;
 
+/// The size of the device's memory for DMA, which is the maximum of one transfer.
+pub const MEMORY: usize = 4096;
+
 /// The value of [`ID`].
 pub const IDENTITY: u32 = 0x0100_00ed;
 

@@ -85,5 +85,25 @@ pub use register::{
 };
 pub use vfio_bindings::bindings::vfio as uapi;
 
-/// The size of the smallest page.
-pub const PAGE_SIZE: usize = 4096;
+/// The size of the kernel's smallest page, for which the program was compiled: see [`check_page_size`].
+pub const PAGE_SIZE: usize = if cfg!(page_size = "16384") {
+    16384
+} else {
+    4096
+};
+
+/// Checks that the kernel has pages of [`PAGE_SIZE`].
+///
+/// A program for a kernel with pages of 16 KiB is compiled with `--cfg page_size="16384"`.
+pub fn check_page_size() -> Result {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .map_err(Error::during("sysconf"))?;
+    if size == Some(PAGE_SIZE as _) {
+        Ok(())
+    } else {
+        Err(Error::new(
+            "page size other than this program was compiled for",
+            Errno::ENOEXEC,
+        ))
+    }
+}

@@ -10,6 +10,7 @@ use anyhow::{
 use vfio_client::{
     Errno,
     Group,
+    check_page_size,
     pci,
     wait::until, //
 };
@@ -20,7 +21,8 @@ pub use support::devices::{
     SHARED,
     Setup,
     attached,
-    group, //
+    group,
+    msi_window, //
 };
 
 /// The other member of the group of [`SHARED`]. It is bound to a host driver.
@@ -51,6 +53,7 @@ pub fn withdrawn(group: &Group, name: &str) -> Result<bool> {
 
 /// Checks that this is the expected machine.
 pub fn check() -> Result<()> {
+    check_page_size()?;
     for bdf in [EDU, NVME, SHARED] {
         let driver = pci::driver(bdf);
         ensure!(

@@ -47,7 +47,7 @@ use support::{
         inherited,
         without_ipc_lock, //
     },
-    machine::locked_kib,
+    machine::locked_pages,
     requests::MapDma, //
 };
 use vfio_client::{
@@ -56,7 +56,10 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
-    edu::Edu,
+    edu::{
+        self,
+        Edu, //
+    },
     raw, //
 };
 
@@ -163,8 +166,8 @@ fn dma(fd: i32, iova: u64) -> Result<()> {
     setup.container.map(iova, &memory, MapFlags::ReadWrite)?;
     // The device will try to write this data later.
     memory.fill(0, PAGE_SIZE, 0xd1);
-    edu.load(iova, PAGE_SIZE as u64)?;
-    edu.start_store(iova, PAGE_SIZE as u64);
+    edu.load(iova, edu::MEMORY as u64)?;
+    edu.start_store(iova, edu::MEMORY as u64);
     say("started");
     pause();
     Ok(())
@@ -188,7 +191,7 @@ fn memlock(pages: usize) -> Result<()> {
     let report = |result: vfio_client::Result<()>| {
         let avail = container.info().map(|info| info.dma_avail());
         say_result(&result);
-        say(locked_kib());
+        say(locked_pages());
         say(format!("{:?}", avail.ok().flatten()));
     };
     report(part(0x10_0000, 0, pages + 1));
@@ -208,7 +211,7 @@ fn memlock_bar() -> Result<()> {
     say_result(&setup.container.map(0, &memory, MapFlags::ReadWrite));
     let registers = edu.registers();
     say_result(&setup.container.map(0, registers, MapFlags::ReadWrite));
-    say(locked_kib());
+    say(locked_pages());
     Ok(())
 }
 
@@ -251,7 +254,7 @@ fn take_over(fd: OwnedFd, iova: u64, pages: u64) -> Result<()> {
         Ok(_) => say("OK"),
         Err(errno) => say(format!("{errno:?}")),
     }
-    say(locked_kib());
+    say(locked_pages());
     pause();
     Ok(())
 }
@@ -262,7 +265,7 @@ fn map(fd: OwnedFd, iova: u64) -> Result<()> {
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     memory.fill(0, memory.len(), 0xc5);
     say_result(&container.map(iova, &memory, MapFlags::ReadWrite));
-    say(locked_kib());
+    say(locked_pages());
     pause();
     say(format!("{:#x}", memory.read_u8(0)));
     pause();

@@ -47,6 +47,23 @@ fn language_of(module: &str) -> Language {
     }
 }
 
+/// Returns whether the IOMMU can let devices write to memory, but not read it. In the page tables of
+/// an SMMU, memory that can be written can be read.
+pub fn write_only_mappings() -> bool {
+    !smmu()
+}
+
+/// Returns whether the IOMMU is an SMMUv3.
+pub fn smmu() -> bool {
+    let units = fs::read_dir("/sys/class/iommu")
+        .into_iter()
+        .flatten()
+        .flatten();
+    units
+        .filter_map(|unit| unit.file_name().into_string().ok())
+        .any(|name| name.starts_with("smmu3"))
+}
+
 /// Returns whether the kernel supports fault injection.
 pub fn fault_injection() -> bool {
     Path::new("/proc/thread-self/fail-nth").exists()

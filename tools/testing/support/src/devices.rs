@@ -6,12 +6,16 @@ use anyhow::{
     Context,
     Result, //
 };
-use std::path::Path;
+use std::{
+    fs,
+    path::Path, //
+};
 use vfio_client::{
     Container,
     Device,
     Group,
-    Iommu, //
+    Iommu,
+    IovaRange, //
 };
 
 /// An `edu` device: DMA in both directions, MSI, no reset.
@@ -30,6 +34,27 @@ pub fn group_number(name: &str) -> Result<u32> {
     };
     let folder = Path::new("/sys/bus").join(bus).join("devices").join(name);
     Ok(Group::number_of(&folder)?)
+}
+
+/// Returns the addresses at which the IOMMU of a device takes writes for interrupts. They are in no
+/// range of valid iovas.
+pub fn msi_window(name: &str) -> Result<IovaRange> {
+    let number = group_number(name)?;
+    let path = format!("/sys/kernel/iommu_groups/{number}/reserved_regions");
+    let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let mut lines = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let window = lines.find_map(|words| match words.as_slice() {
+        [start, end, "msi"] => Some((start.to_string(), end.to_string())),
+        _ => None,
+    });
+    let (start, end) = window.with_context(|| format!("{path} has no window for interrupts"))?;
+    let parse = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16);
+    Ok(IovaRange {
+        start: parse(&start)?,
+        end: parse(&end)?,
+    })
 }
 
 /// Opens the group of a device.

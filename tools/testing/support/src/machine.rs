@@ -2,6 +2,7 @@
 
 //! The state of the kernel, and its modules.
 
+use crate::PAGE;
 use anyhow::{
     Context,
     Result,
@@ -22,6 +23,11 @@ pub fn locked_kib() -> u64 {
         Ok(size) => size,
         Err(error) => panic!("{error:?}"),
     }
+}
+
+/// Returns the number of locked pages of this process.
+pub fn locked_pages() -> u64 {
+    locked_kib() * 1024 / PAGE
 }
 
 /// Returns the size of the locked memory of a process, in KiB. `process` is a process id or "self".

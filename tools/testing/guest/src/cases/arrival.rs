@@ -40,7 +40,10 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
-    edu::Edu,
+    edu::{
+        self,
+        Edu, //
+    },
     pci, //
 };
 
@@ -100,17 +103,20 @@ fn mapped(container: &Container) -> Result<Memory> {
     Ok(memory)
 }
 
-/// Copies one page to the other through the device and compares them.
+/// Copies the start of one page to the other through the device and compares them.
 fn copies(device: &Device, memory: &Memory, seed: u8) -> Result<()> {
-    let pattern: Vec<u8> = (0..PAGE_SIZE)
+    let pattern: Vec<u8> = (0..edu::MEMORY)
         .map(|i| (i % 251) as u8 ^ (i / 251) as u8 ^ seed)
         .collect();
     memory.write(0, &pattern);
     memory.fill(PAGE_SIZE, PAGE_SIZE, 0);
     let edu = Edu::new(device)?;
-    edu.load(IOVA, PAGE)?;
-    edu.store(IOVA + PAGE, PAGE)?;
-    ensure!(memory.to_vec(PAGE_SIZE, PAGE_SIZE) == pattern, "wrong data");
+    edu.load(IOVA, edu::MEMORY as u64)?;
+    edu.store(IOVA + PAGE, edu::MEMORY as u64)?;
+    ensure!(
+        memory.to_vec(PAGE_SIZE, edu::MEMORY) == pattern,
+        "wrong data"
+    );
     Ok(())
 }
 
@@ -202,7 +208,7 @@ fn added_device_uses_existing_mappings() -> Result<()> {
     assert_eq!(setup.container.unmap(IOVA, 2 * PAGE)?, 2 * PAGE);
     let edu = Edu::new(&device)?;
     memory.fill(0, PAGE_SIZE, 0x77);
-    edu.store(IOVA, PAGE)?;
+    edu.store(IOVA, edu::MEMORY as u64)?;
     let bytes = memory.to_vec(0, PAGE_SIZE);
     assert!(bytes.iter().all(|byte| *byte == 0x77), "nothing is mapped");
     let memory = mapped(&setup.container)?;

@@ -51,7 +51,10 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
-    edu::Edu,
+    edu::{
+        self,
+        Edu, //
+    },
     pci,
     raw,
     request, //
@@ -407,7 +410,7 @@ fn get_iommu_fd_creates_container() -> Result<()> {
     container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
     let device = group.device(EDU)?;
     let edu = Edu::new(&device)?;
-    edu.load(0x10_0000, PAGE_SIZE as u64)?;
+    edu.load(0x10_0000, edu::MEMORY as u64)?;
     Ok(())
 }
 
@@ -467,7 +470,7 @@ fn merged_groups_share_mappings() -> Result<()> {
     let other = iommu_fd(&second)?;
     second.device(NVME)?;
     let edu = Edu::new(&device)?;
-    edu.load(0x10_0000, PAGE_SIZE as u64)?;
+    edu.load(0x10_0000, edu::MEMORY as u64)?;
     assert_eq!(other.unmap(0x10_0000, PAGE_SIZE as u64)?, PAGE_SIZE as u64);
     assert_eq!(container.unmap_all()?, 0);
     Ok(())

@@ -24,7 +24,7 @@ use std::{
 };
 use support::{
     PAGE,
-    machine::locked_kib, //
+    machine::locked_pages, //
 };
 use vfio_client::{
     Container,
@@ -51,7 +51,7 @@ const APART: u64 = 0x1000_0000;
 fn unmap_all_while_other_threads_unmap() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     unmap_all_while_others_unmap(&container)?;
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     Ok(())
 }
 

@@ -15,7 +15,10 @@ use crate::{
     },
 };
 use anyhow::Result;
-use support::helper::Helper;
+use support::{
+    PAGE,
+    helper::Helper, //
+};
 use vfio_client::{
     Bytes,
     Container,
@@ -204,17 +207,17 @@ fn unknown_requests_with_iommu_driver() -> Result<()> {
 fn last_group_removes_iommu_driver() -> Result<()> {
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
-    container.map(0x1000, &memory, MapFlags::ReadWrite)?;
+    container.map(PAGE, &memory, MapFlags::ReadWrite)?;
     group.unset_container()?;
     assert_eq!(container.info().errno(), Errno::EINVAL);
     assert_eq!(
-        container.unmap(0x1000, PAGE_SIZE as u64).errno(),
+        container.unmap(PAGE, PAGE_SIZE as u64).errno(),
         Errno::EINVAL
     );
     // The container is used again with the other backend type. The old mapping is gone.
     group.set_container(&container)?;
     container.set_iommu(Iommu::Type1)?;
-    container.map(0x1000, &memory, MapFlags::ReadWrite)?;
+    container.map(PAGE, &memory, MapFlags::ReadWrite)?;
     assert_eq!(container.unmap_all()?, PAGE_SIZE as u64);
     Ok(())
 }
@@ -236,8 +239,8 @@ fn second_container_is_independent() -> Result<()> {
     let (first, _group) = attached(EDU, Iommu::Type1v2)?;
     let (second, _other) = attached(NVME, Iommu::Type1v2)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
-    first.map(0x1000, &memory, MapFlags::ReadWrite)?;
-    second.map(0x1000, &memory, MapFlags::ReadWrite)?;
+    first.map(PAGE, &memory, MapFlags::ReadWrite)?;
+    second.map(PAGE, &memory, MapFlags::ReadWrite)?;
     assert_eq!(second.unmap_all()?, PAGE_SIZE as u64);
     assert_eq!(first.unmap_all()?, PAGE_SIZE as u64);
     Ok(())
@@ -246,7 +249,7 @@ fn second_container_is_independent() -> Result<()> {
 fn two_groups_share_mappings() -> Result<()> {
     let (container, first) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
-    container.map(0x1000, &memory, MapFlags::ReadWrite)?;
+    container.map(PAGE, &memory, MapFlags::ReadWrite)?;
     let second = group(NVME)?;
     second.set_container(&container)?;
     let (edu, nvme) = (first.device(EDU)?, second.device(NVME)?);
@@ -255,7 +258,7 @@ fn two_groups_share_mappings() -> Result<()> {
     first.unset_container()?;
     // The container stays in use by the other group and keeps its mappings.
     assert_eq!(
-        container.map(0x1000, &memory, MapFlags::ReadWrite).errno(),
+        container.map(PAGE, &memory, MapFlags::ReadWrite).errno(),
         Errno::EEXIST
     );
     assert_eq!(second.status()?, 3);

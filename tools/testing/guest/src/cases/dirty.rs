@@ -105,7 +105,7 @@ fn start_and_stop_any_number_of_times() -> Result<()> {
     for flags in [STOP, START, START, STOP, STOP, START] {
         assert_eq!(DirtyPages::track(flags).send(&container), Ok(0));
     }
-    container.map(0x10000, &memory, MapFlags::ReadWrite)?;
+    container.map(0x10 * PAGE, &memory, MapFlags::ReadWrite)?;
     assert_eq!(container.unmap_all()?, 8 * PAGE);
     Ok(())
 }
@@ -113,13 +113,13 @@ fn start_and_stop_any_number_of_times() -> Result<()> {
 fn get_bitmap_arguments() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(8 * PAGE_SIZE)?;
-    container.map(0x10000, &memory, MapFlags::ReadWrite)?;
+    container.map(0x10 * PAGE, &memory, MapFlags::ReadWrite)?;
     let bits = Memory::anonymous(PAGE_SIZE)?;
     bits.fill(0, PAGE_SIZE, 0x5a);
     let size = 8 * PAGE;
     let bitmap = Bitmap::word_in(&bits);
     let get = |iova, size, bitmap| DirtyPages::get(iova, size, bitmap);
-    let valid = get(0x10000, size, bitmap);
+    let valid = get(0x10 * PAGE, size, bitmap);
     assert_eq!(valid.send(&container), Err(Errno::EINVAL), "not tracking");
     start(&container);
     let top = u64::MAX - PAGE + 1;
@@ -135,22 +135,42 @@ fn get_bitmap_arguments() -> Result<()> {
     let einval = Errno::EINVAL;
     for (case, request, errno) in [
         ("argsz", DirtyPages { argsz: 47, ..valid }, einval),
-        ("size 0", get(0x10000, 0, bitmap), einval),
+        ("size 0", get(0x10 * PAGE, 0, bitmap), einval),
         ("range wraps", get(top, 2 * PAGE, bitmap), Errno::EOVERFLOW),
-        ("no bitmap", get(0x10000, size, no_bits), einval),
-        ("bitmap too small", get(0x10000, 65 * PAGE, bitmap), einval),
-        ("other page size", get(0x10000, size, larger_pages), einval),
-        ("misaligned iova", get(0x10800, size, bitmap), einval),
-        ("misaligned size", get(0x10000, size - 1, bitmap), einval),
-        ("starts in a mapping", get(0x11000, size, bitmap), einval),
+        ("no bitmap", get(0x10 * PAGE, size, no_bits), einval),
+        (
+            "bitmap too small",
+            get(0x10 * PAGE, 65 * PAGE, bitmap),
+            einval,
+        ),
+        (
+            "other page size",
+            get(0x10 * PAGE, size, larger_pages),
+            einval,
+        ),
+        (
+            "misaligned iova",
+            get(0x10 * PAGE + 0x800, size, bitmap),
+            einval,
+        ),
+        (
+            "misaligned size",
+            get(0x10 * PAGE, size - 1, bitmap),
+            einval,
+        ),
+        (
+            "starts in a mapping",
+            get(0x11 * PAGE, size, bitmap),
+            einval,
+        ),
         (
             "ends in a mapping",
-            get(0x10000, size - PAGE, bitmap),
+            get(0x10 * PAGE, size - PAGE, bitmap),
             einval,
         ),
         (
             "bitmap in the kernel",
-            get(0x10000, size, in_kernel),
+            get(0x10 * PAGE, size, in_kernel),
             einval,
         ),
     ] {
@@ -162,7 +182,7 @@ fn get_bitmap_arguments() -> Result<()> {
         ..bitmap
     };
     assert_eq!(
-        get(0x10000, size, unmapped).send(&container),
+        get(0x10 * PAGE, size, unmapped).send(&container),
         Err(Errno::EFAULT),
         "bitmap in unmapped memory"
     );
@@ -198,12 +218,12 @@ fn largest_bitmap() -> Result<()> {
 fn unpinnable_memory_before_too_large_bitmap() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     start(&container);
-    let size = 1 << 43;
+    let size = PAGE << 31;
     let ranges = container.info()?.ranges();
     let is_translated = ranges.iter().any(|range| range.end >= 2 * size - 1);
     // The memory is above all user addresses.
     let map = MapDma {
-        vaddr: 0x7fff_ffff_f000,
+        vaddr: 1 << 63,
         iova: size,
         size,
         ..MapDma::default()
@@ -238,12 +258,12 @@ fn all_mapped_pages_are_dirty() -> Result<()> {
     }
     // A range without mappings leaves the user's words unchanged.
     bits.fill(0, 32, 0xa5);
-    let get = DirtyPages::get(0x1000_0000, 64 * PAGE, Bitmap::word_in(&bits));
+    let get = DirtyPages::get(0x10000 * PAGE, 64 * PAGE, Bitmap::word_in(&bits));
     assert_eq!(get.send(&container), Ok(0));
     assert_eq!(bits.to_vec(0, 32), [0xa5; 32]);
     // The range starts before the mapping, so the bits are shifted.
     container.map_part(
-        0x1000_0000 + 3 * PAGE,
+        0x10000 * PAGE + 3 * PAGE,
         &memory,
         70 * PAGE_SIZE,
         5 * PAGE_SIZE,

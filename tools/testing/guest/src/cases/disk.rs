@@ -22,13 +22,15 @@ use nvme_read::{
         Controller,
         NAMESPACE, //
     },
-    prp::Prp,
+    prp::{
+        self,
+        Prp, //
+    },
     session::Session, //
 };
 use vfio_client::{
     MapFlags,
-    Memory,
-    PAGE_SIZE, //
+    Memory, //
 };
 
 cases! {
@@ -39,7 +41,7 @@ cases! {
 /// The number of commands in flight.
 const COMMANDS: u16 = 16;
 /// The number of bytes read by a command.
-const PIECE: usize = 2 * PAGE_SIZE;
+const PIECE: usize = 2 * prp::PAGE_SIZE;
 const LEN: usize = COMMANDS as usize * PIECE;
 
 /// Returns the contents of the disk; see `tools/testing/guest/run`.

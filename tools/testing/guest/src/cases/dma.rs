@@ -8,7 +8,8 @@ use crate::{
         NVME,
         Setup,
         attached,
-        group, //
+        group,
+        msi_window, //
     },
     harness::cases, //
 };
@@ -18,11 +19,11 @@ use support::{
     requests::UnmapDma, //
 };
 use vfio_client::{
-    Iommu,
-    MapFlags,
-    Memory,
-    PAGE_SIZE,
-    edu::Edu, //
+    Iommu, MapFlags, Memory, PAGE_SIZE,
+    edu::{
+        self,
+        Edu, //
+    },
 };
 
 cases! {
@@ -32,7 +33,7 @@ cases! {
     unmapped_address_faults,
     unmapped_memory_faults,
     read_only_mapping_refuses_writes,
-    write_only_mapping_refuses_reads,
+    #[requires(write_only_mappings)] write_only_mapping_refuses_reads,
     transfer_across_two_mappings,
     new_memory_at_old_address,
     #[rows("C14")] mappings_survive_container_close,
@@ -42,21 +43,24 @@ cases! {
     #[rows("T-U16")] unmap_during_transfer,
 }
 
-/// Returns a page of bytes that depend on their position and on `seed`.
+/// The size of the largest transfer.
+const ALL: u64 = edu::MEMORY as u64;
+
+/// Returns as many bytes as the device has, which depend on their position and on `seed`.
 fn pattern(seed: u8) -> Vec<u8> {
-    (0..PAGE_SIZE)
+    (0..edu::MEMORY)
         .map(|i| (i as u8).wrapping_mul(31) ^ (i >> 8) as u8 ^ seed)
         .collect()
 }
 
-/// Copies a page through the device and checks that it arrives.
+/// Copies as much as the device has memory for through it, and checks that it arrives.
 fn round_trip(edu: &Edu, from: (&Memory, u64), to: (&Memory, u64), seed: u8) -> Result<()> {
     let data = pattern(seed);
     from.0.write(0, &data);
-    edu.load(from.1, PAGE)?;
+    edu.load(from.1, ALL)?;
     to.0.fill(0, PAGE_SIZE, 0x77);
-    edu.store(to.1, PAGE)?;
-    assert!(to.0.to_vec(0, PAGE_SIZE) == data, "other bytes arrived");
+    edu.store(to.1, ALL)?;
+    assert!(to.0.to_vec(0, edu::MEMORY) == data, "other bytes arrived");
     Ok(())
 }
 
@@ -64,13 +68,13 @@ fn read_and_write() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let (from, to) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
-    setup.container.map(0x10_0000, &from, MapFlags::Read)?;
-    setup.container.map(0x20_0000, &to, MapFlags::Write)?;
-    round_trip(&edu, (&from, 0x10_0000), (&to, 0x20_0000), 1)?;
-    round_trip(&edu, (&from, 0x10_0000), (&to, 0x20_0000), 2)?;
+    setup.container.map(0x100 * PAGE, &from, MapFlags::Read)?;
+    setup.container.map(0x200 * PAGE, &to, MapFlags::Write)?;
+    round_trip(&edu, (&from, 0x100 * PAGE), (&to, 0x200 * PAGE), 1)?;
+    round_trip(&edu, (&from, 0x100 * PAGE), (&to, 0x200 * PAGE), 2)?;
     // Writing part of a page leaves the rest unchanged.
     to.fill(0, PAGE_SIZE, 0x77);
-    edu.store(0x20_0000 + 100, 50)?;
+    edu.store(0x200 * PAGE + 100, 50)?;
     let bytes = to.to_vec(0, PAGE_SIZE);
     assert_eq!(bytes[100..150], pattern(2)[..50]);
     assert!(bytes[..100].iter().chain(&bytes[150..]).all(|b| *b == 0x77));
@@ -83,7 +87,8 @@ fn far_addresses() -> Result<()> {
     let memory = Memory::anonymous(PAGE_SIZE)?;
     let last = setup.container.info()?.ranges().last().copied();
     let top = last.map_or(0x1_0000_0000, |range| range.end - PAGE + 1);
-    for iova in [0, 0xfef0_0000, 0x1_0000_0000, top] {
+    let above_window = msi_window(EDU)?.end + 1;
+    for iova in [0, above_window, 0x1_0000_0000, top] {
         setup.container.map(iova, &memory, MapFlags::ReadWrite)?;
         round_trip(&edu, (&memory, iova), (&memory, iova), 3)?;
         setup.container.unmap(iova, PAGE)?;
@@ -95,8 +100,10 @@ fn type1_v1_mappings() -> Result<()> {
     let setup = Setup::with(EDU, Iommu::Type1)?;
     let edu = Edu::new(&setup.device)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
-    setup.container.map(0x5000, &memory, MapFlags::ReadWrite)?;
-    round_trip(&edu, (&memory, 0x5000), (&memory, 0x5000), 4)
+    setup
+        .container
+        .map(5 * PAGE, &memory, MapFlags::ReadWrite)?;
+    round_trip(&edu, (&memory, 5 * PAGE), (&memory, 5 * PAGE), 4)
 }
 
 fn unmapped_address_faults() -> Result<()> {
@@ -105,7 +112,7 @@ fn unmapped_address_faults() -> Result<()> {
     let memory = Memory::anonymous(3 * PAGE_SIZE)?;
     memory.fill(0, memory.len(), 0x77);
     setup.container.map_part(
-        0x10_1000,
+        0x101 * PAGE,
         &memory,
         PAGE_SIZE,
         PAGE_SIZE,
@@ -113,21 +120,27 @@ fn unmapped_address_faults() -> Result<()> {
     )?;
     // Before, after and far from the mapping, at the virtual address of the memory, and at a
     // physical address.
-    for iova in [0x10_0000, 0x10_2000, 0x7000_0000, memory.addr(), 0x100_0000] {
+    for iova in [
+        0x100 * PAGE,
+        0x102 * PAGE,
+        0x70000 * PAGE,
+        memory.addr(),
+        0x1000 * PAGE,
+    ] {
         edu.store(iova, 64)?;
     }
     assert!(memory.to_vec(0, memory.len()).iter().all(|b| *b == 0x77));
     // The read is blocked, so the secret is not copied back.
     memory.write(2 * PAGE_SIZE, &pattern(9));
-    edu.load(0x10_2000, PAGE)?;
-    edu.store(0x10_1000, PAGE)?;
-    assert!(memory.to_vec(PAGE_SIZE, PAGE_SIZE) != pattern(9));
+    edu.load(0x102 * PAGE, ALL)?;
+    edu.store(0x101 * PAGE, ALL)?;
+    assert!(memory.to_vec(PAGE_SIZE, edu::MEMORY) != pattern(9));
     // Blocked accesses do not affect permitted ones.
     let inner = Memory::anonymous(PAGE_SIZE)?;
     setup
         .container
-        .map(0x20_0000, &inner, MapFlags::ReadWrite)?;
-    round_trip(&edu, (&inner, 0x20_0000), (&inner, 0x20_0000), 5)
+        .map(0x200 * PAGE, &inner, MapFlags::ReadWrite)?;
+    round_trip(&edu, (&inner, 0x200 * PAGE), (&inner, 0x200 * PAGE), 5)
 }
 
 fn unmapped_memory_faults() -> Result<()> {
@@ -136,11 +149,11 @@ fn unmapped_memory_faults() -> Result<()> {
     let memory = Memory::anonymous(PAGE_SIZE)?;
     setup
         .container
-        .map(0x10_0000, &memory, MapFlags::ReadWrite)?;
-    round_trip(&edu, (&memory, 0x10_0000), (&memory, 0x10_0000), 6)?;
-    assert_eq!(setup.container.unmap(0x10_0000, PAGE)?, PAGE);
+        .map(0x100 * PAGE, &memory, MapFlags::ReadWrite)?;
+    round_trip(&edu, (&memory, 0x100 * PAGE), (&memory, 0x100 * PAGE), 6)?;
+    assert_eq!(setup.container.unmap(0x100 * PAGE, PAGE)?, PAGE);
     memory.fill(0, PAGE_SIZE, 0x77);
-    edu.store(0x10_0000, PAGE)?;
+    edu.store(0x100 * PAGE, ALL)?;
     assert!(memory.to_vec(0, PAGE_SIZE).iter().all(|b| *b == 0x77));
     Ok(())
 }
@@ -151,7 +164,7 @@ fn read_only_mapping_refuses_writes() -> Result<()> {
     let memory = Memory::anonymous(PAGE_SIZE)?;
     setup.container.map(0, &memory, MapFlags::Read)?;
     memory.fill(0, PAGE_SIZE, 0x77);
-    edu.store(0, PAGE)?;
+    edu.store(0, ALL)?;
     assert!(memory.to_vec(0, PAGE_SIZE).iter().all(|b| *b == 0x77));
     Ok(())
 }
@@ -161,11 +174,14 @@ fn write_only_mapping_refuses_reads() -> Result<()> {
     let edu = Edu::new(&setup.device)?;
     let (secret, out) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
     setup.container.map(0, &secret, MapFlags::Write)?;
-    setup.container.map(0x10000, &out, MapFlags::Write)?;
+    setup.container.map(0x10 * PAGE, &out, MapFlags::Write)?;
     secret.write(0, &pattern(10));
-    edu.load(0, PAGE)?;
-    edu.store(0x10000, PAGE)?;
-    assert!(out.to_vec(0, PAGE_SIZE) != pattern(10), "it could be read");
+    edu.load(0, ALL)?;
+    edu.store(0x10 * PAGE, ALL)?;
+    assert!(
+        out.to_vec(0, edu::MEMORY) != pattern(10),
+        "it could be read"
+    );
     Ok(())
 }
 
@@ -173,14 +189,18 @@ fn transfer_across_two_mappings() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let (one, two) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
-    setup.container.map(0x10000, &one, MapFlags::ReadWrite)?;
-    setup.container.map(0x11000, &two, MapFlags::ReadWrite)?;
+    setup
+        .container
+        .map(0x10 * PAGE, &one, MapFlags::ReadWrite)?;
+    setup
+        .container
+        .map(0x11 * PAGE, &two, MapFlags::ReadWrite)?;
     let data = pattern(11);
     one.write(0, &data);
-    edu.load(0x10000, PAGE)?;
+    edu.load(0x10 * PAGE, ALL)?;
     one.fill(0, PAGE_SIZE, 0);
-    edu.store(0x10800, PAGE)?;
-    assert!(one.to_vec(2048, 2048) == data[..2048]);
+    edu.store(0x11 * PAGE - 2048, ALL)?;
+    assert!(one.to_vec(PAGE_SIZE - 2048, 2048) == data[..2048]);
     assert!(two.to_vec(0, 2048) == data[2048..]);
     Ok(())
 }
@@ -189,12 +209,16 @@ fn new_memory_at_old_address() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let (one, two) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
-    setup.container.map(0x10000, &one, MapFlags::ReadWrite)?;
-    round_trip(&edu, (&one, 0x10000), (&one, 0x10000), 12)?;
-    setup.container.unmap(0x10000, PAGE)?;
-    setup.container.map(0x10000, &two, MapFlags::ReadWrite)?;
+    setup
+        .container
+        .map(0x10 * PAGE, &one, MapFlags::ReadWrite)?;
+    round_trip(&edu, (&one, 0x10 * PAGE), (&one, 0x10 * PAGE), 12)?;
+    setup.container.unmap(0x10 * PAGE, PAGE)?;
+    setup
+        .container
+        .map(0x10 * PAGE, &two, MapFlags::ReadWrite)?;
     one.fill(0, PAGE_SIZE, 0x77);
-    round_trip(&edu, (&two, 0x10000), (&two, 0x10000), 13)?;
+    round_trip(&edu, (&two, 0x10 * PAGE), (&two, 0x10 * PAGE), 13)?;
     assert!(one.to_vec(0, PAGE_SIZE).iter().all(|b| *b == 0x77));
     Ok(())
 }
@@ -203,32 +227,36 @@ fn mappings_survive_container_close() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
-    setup.container.map(0x10000, &memory, MapFlags::ReadWrite)?;
+    setup
+        .container
+        .map(0x10 * PAGE, &memory, MapFlags::ReadWrite)?;
     let Setup {
         device,
         group,
         container,
     } = setup;
     drop(container);
-    round_trip(&edu, (&memory, 0x10000), (&memory, 0x10000), 14)?;
+    round_trip(&edu, (&memory, 0x10 * PAGE), (&memory, 0x10 * PAGE), 14)?;
     drop(group);
-    round_trip(&edu, (&memory, 0x10000), (&memory, 0x10000), 15)?;
+    round_trip(&edu, (&memory, 0x10 * PAGE), (&memory, 0x10 * PAGE), 15)?;
     drop(device);
     // The mapped registers still hold the device.
-    round_trip(&edu, (&memory, 0x10000), (&memory, 0x10000), 16)
+    round_trip(&edu, (&memory, 0x10 * PAGE), (&memory, 0x10 * PAGE), 16)
 }
 
 fn vaddr_update_keeps_device_working() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let memory = Memory::anonymous_shared(PAGE_SIZE)?;
-    setup.container.map(0x10000, &memory, MapFlags::ReadWrite)?;
+    setup
+        .container
+        .map(0x10 * PAGE, &memory, MapFlags::ReadWrite)?;
     let invalidate = UnmapDma {
         flags: UnmapDma::VADDR,
-        ..UnmapDma::of(0x10000, PAGE)
+        ..UnmapDma::of(0x10 * PAGE, PAGE)
     };
     assert_eq!(invalidate.send(&setup.container), Ok(PAGE));
-    round_trip(&edu, (&memory, 0x10000), (&memory, 0x10000), 17)?;
+    round_trip(&edu, (&memory, 0x10 * PAGE), (&memory, 0x10 * PAGE), 17)?;
     Ok(())
 }
 
@@ -237,9 +265,9 @@ fn no_dma_after_unset_container() -> Result<()> {
     let (container, group) = attached(EDU, Iommu::Type1v2)?;
     let device = group.device(EDU)?;
     let edu = Edu::new(&device)?;
-    container.map(0x10000, &memory, MapFlags::ReadWrite)?;
-    round_trip(&edu, (&memory, 0x10000), (&memory, 0x10000), 18)?;
-    edu.start_store(0x10000, PAGE);
+    container.map(0x10 * PAGE, &memory, MapFlags::ReadWrite)?;
+    round_trip(&edu, (&memory, 0x10 * PAGE), (&memory, 0x10 * PAGE), 18)?;
+    edu.start_store(0x10 * PAGE, ALL);
     drop((edu, device));
     group.unset_container()?;
     // The device writes 100 ms after the start. Leaving may take longer.
@@ -254,37 +282,41 @@ fn second_group_joins_during_transfers() -> Result<()> {
     let container = &setup.container;
     let edu = Edu::new(&setup.device)?;
     let (before, during) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
-    container.map(0x10000, &before, MapFlags::ReadWrite)?;
-    round_trip(&edu, (&before, 0x10000), (&before, 0x10000), 20)?;
+    container.map(0x10 * PAGE, &before, MapFlags::ReadWrite)?;
+    round_trip(&edu, (&before, 0x10 * PAGE), (&before, 0x10 * PAGE), 20)?;
     let other = group(NVME)?;
     other.set_container(container)?;
-    round_trip(&edu, (&before, 0x10000), (&before, 0x10000), 21)?;
-    container.map(0x20000, &during, MapFlags::ReadWrite)?;
+    round_trip(&edu, (&before, 0x10 * PAGE), (&before, 0x10 * PAGE), 21)?;
+    container.map(0x20 * PAGE, &during, MapFlags::ReadWrite)?;
     let device = other.device(NVME)?;
-    round_trip(&edu, (&before, 0x10000), (&during, 0x20000), 22)?;
+    round_trip(&edu, (&before, 0x10 * PAGE), (&during, 0x20 * PAGE), 22)?;
     drop(device);
     other.unset_container()?;
-    round_trip(&edu, (&during, 0x20000), (&before, 0x10000), 23)?;
+    round_trip(&edu, (&during, 0x20 * PAGE), (&before, 0x10 * PAGE), 23)?;
     // The unmap takes effect for the remaining group, and affects nothing else.
-    container.unmap(0x10000, PAGE)?;
+    container.unmap(0x10 * PAGE, PAGE)?;
     before.fill(0, PAGE_SIZE, 0x77);
-    edu.store(0x10000, PAGE)?;
+    edu.store(0x10 * PAGE, ALL)?;
     assert!(before.to_vec(0, PAGE_SIZE).iter().all(|b| *b == 0x77));
-    round_trip(&edu, (&during, 0x20000), (&during, 0x20000), 24)
+    round_trip(&edu, (&during, 0x20 * PAGE), (&during, 0x20 * PAGE), 24)
 }
 
 fn unmap_during_transfer() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     let (memory, other) = (Memory::anonymous(PAGE_SIZE)?, Memory::anonymous(PAGE_SIZE)?);
-    setup.container.map(0x10000, &memory, MapFlags::ReadWrite)?;
-    setup.container.map(0x20000, &other, MapFlags::ReadWrite)?;
-    round_trip(&edu, (&memory, 0x10000), (&memory, 0x10000), 25)?;
+    setup
+        .container
+        .map(0x10 * PAGE, &memory, MapFlags::ReadWrite)?;
+    setup
+        .container
+        .map(0x20 * PAGE, &other, MapFlags::ReadWrite)?;
+    round_trip(&edu, (&memory, 0x10 * PAGE), (&memory, 0x10 * PAGE), 25)?;
     // The transfer is slow: the pages are unmapped before the device writes them.
-    edu.start_store(0x10000, PAGE);
-    setup.container.unmap(0x10000, PAGE)?;
+    edu.start_store(0x10 * PAGE, ALL);
+    setup.container.unmap(0x10 * PAGE, PAGE)?;
     memory.fill(0, PAGE_SIZE, 0x77);
     std::thread::sleep(std::time::Duration::from_millis(250));
     assert!(memory.to_vec(0, PAGE_SIZE).iter().all(|b| *b == 0x77));
-    round_trip(&edu, (&other, 0x20000), (&other, 0x20000), 26)
+    round_trip(&edu, (&other, 0x20 * PAGE), (&other, 0x20 * PAGE), 26)
 }

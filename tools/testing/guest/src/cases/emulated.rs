@@ -21,7 +21,7 @@ use anyhow::Result;
 
 use support::{
     PAGE,
-    machine::locked_kib,
+    machine::locked_pages,
     requests::{
         DirtyPages,
         MapDma,
@@ -123,14 +123,16 @@ fn map_pins_nothing() -> Result<()> {
     let memory = Memory::anonymous(64 * PAGE_SIZE)?;
     open.container
         .map(0x10_0000, &memory, MapFlags::ReadWrite)?;
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     assert_eq!(open.container.info()?.dma_avail(), Some(65534));
     // Inaccessible memory can be mapped, because it is not pinned.
     let mut forbidden = Memory::anonymous(PAGE_SIZE)?;
     forbidden.protect(false, false)?;
     open.container
         .map(0x80_0000, &forbidden, MapFlags::ReadWrite)?;
-    let again = open.container.map(0x10_1000, &forbidden, MapFlags::Read);
+    let again = open
+        .container
+        .map(0x10_0000 + PAGE, &forbidden, MapFlags::Read);
     assert_eq!(again.errno(), Errno::EEXIST);
     assert_eq!(open.container.unmap(0x10_0000, 64 * PAGE)?, 64 * PAGE);
     assert_eq!(open.container.unmap_all()?, PAGE);

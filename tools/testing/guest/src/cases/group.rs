@@ -28,7 +28,7 @@ use std::{
         AsRawFd, //
     },
 };
-use support::machine::locked_kib;
+use support::machine::locked_pages;
 use vfio_client::{
     Bytes,
     Container,
@@ -191,13 +191,13 @@ fn unset_container_errors() -> Result<()> {
     let container = group.attach(Iommu::Type1v2)?;
     let memory = Memory::anonymous(8 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::ReadWrite)?;
-    assert_eq!(locked_kib(), 32);
+    assert_eq!(locked_pages(), 8);
     let device = group.device(EDU)?;
     assert_eq!(group.unset_container().errno(), Errno::EBUSY);
-    assert_eq!((group.status()?, locked_kib()), (3, 32));
+    assert_eq!((group.status()?, locked_pages()), (3, 8));
     drop(device);
     group.unset_container()?;
-    assert_eq!((group.status()?, locked_kib()), (1, 0));
+    assert_eq!((group.status()?, locked_pages()), (1, 0));
     assert_eq!(group.unset_container().errno(), Errno::EINVAL);
     Ok(())
 }

@@ -31,17 +31,17 @@ use std::{
     path::PathBuf,
     process::Command, //
 };
-use support::{
-    PAGE,
-    machine::locked_kib, //
-};
+use support::machine::locked_pages;
 use vfio_client::{
     Errno,
     Iommu,
     MapFlags,
     Memory,
     PAGE_SIZE,
-    edu::Edu,
+    edu::{
+        self,
+        Edu, //
+    },
     pci, //
 };
 
@@ -222,7 +222,7 @@ fn host_driver_binds_while_group_is_open() -> Result<()> {
         // Removing its last device takes the group out of the container and back into the default
         // domain.
         let kernels = Kernels::new()?;
-        assert_eq!(locked_kib(), 0);
+        assert_eq!(locked_pages(), 0);
         assert_eq!(old.status().errno(), Errno::ENODEV);
         assert_eq!(container.info().errno(), Errno::EINVAL);
         ensure!(
@@ -280,10 +280,10 @@ fn default_domain_can_change_between_owners() -> Result<()> {
             .container
             .map(0x10_0000, &memory, MapFlags::ReadWrite)?;
         memory.fill(0, PAGE_SIZE, 0x2b);
-        edu.load(0x10_0000, PAGE)?;
+        edu.load(0x10_0000, edu::MEMORY as u64)?;
         memory.fill(0, PAGE_SIZE, 0);
-        edu.store(0x10_0000, PAGE)?;
-        let bytes = memory.to_vec(0, PAGE_SIZE);
+        edu.store(0x10_0000, edu::MEMORY as u64)?;
+        let bytes = memory.to_vec(0, edu::MEMORY);
         assert!(bytes.iter().all(|byte| *byte == 0x2b), "{kind}");
         drop((edu, setup));
         assert_eq!(domain(EDU)?, kind, "the type is unchanged");

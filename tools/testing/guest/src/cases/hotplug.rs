@@ -32,7 +32,7 @@ use std::{
 use support::{
     helper::Helper,
     kmsg::Log,
-    machine::locked_kib, //
+    machine::locked_pages, //
 };
 use vfio_client::{
     Container,
@@ -87,7 +87,7 @@ fn unbind_waits_for_close() -> Result<()> {
     drop(setup.device);
     let answer = unbind.join().map_err(|_| anyhow::anyhow!("panic"))?;
     answer?;
-    assert_eq!(locked_kib(), 0, "the group left its container");
+    assert_eq!(locked_pages(), 0, "the group left its container");
     Ok(())
 }
 
@@ -159,7 +159,7 @@ fn group_without_devices_leaves_container() -> Result<()> {
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::ReadWrite)?;
     pci::unbind(EDU)?;
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     assert_eq!(container.info().errno(), Errno::EINVAL);
     assert_eq!(group.status().errno(), Errno::ENODEV);
     assert_eq!(group.unset_container().errno(), Errno::EINVAL);

@@ -21,7 +21,10 @@ use std::{
     },
     time::Duration, //
 };
-use support::requests::SetIrqs;
+use support::{
+    PAGE,
+    requests::SetIrqs, //
+};
 use vfio_client::{
     Bytes,
     Device,
@@ -126,8 +129,8 @@ fn msi_after_dma() -> Result<()> {
     let interrupt = Interrupt::new()?;
     setup.device.enable_irqs(MSI, &[&interrupt])?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
-    setup.container.map(0x1000, &memory, MapFlags::ReadWrite)?;
-    edu.start_store_irq(0x1000, 64);
+    setup.container.map(PAGE, &memory, MapFlags::ReadWrite)?;
+    edu.start_store_irq(PAGE, 64);
     assert_eq!(interrupt.wait(LIMIT)?, 1);
     assert_eq!(edu.acknowledge(), 0x100);
     Ok(())

@@ -59,8 +59,8 @@ use support::{
         inherited, //
     },
     machine::{
-        locked_kib,
         locked_kib_of,
+        locked_pages,
         pinned_pages, //
     },
     requests::UnmapDma, //
@@ -340,7 +340,7 @@ fn group_closed(name: &str, waits: bool) -> Result<()> {
     if waits {
         assert_eq!(progress, Progress::Waits);
     }
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     assert_eq!(pinned_pages()?, pinned);
     assert_eq!(THERE.map(memory.addr()).ask(&container), Err(Errno::EINVAL));
     Ok(())
@@ -527,7 +527,7 @@ fn in_long_request(long: Long, what: Close) -> Result<()> {
         }
     }
     drop(group);
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     assert_eq!(pinned_pages()?, pinned);
     Ok(())
 }

@@ -52,7 +52,7 @@ use std::{
 use support::{
     PAGE,
     helper::Helper,
-    machine::locked_kib, //
+    machine::locked_pages, //
 };
 use vfio_client::{
     Errno,
@@ -61,7 +61,10 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
-    edu::Edu,
+    edu::{
+        self,
+        Edu, //
+    },
     pci,
     wait::until, //
 };
@@ -81,6 +84,9 @@ cases! {
     #[rows("K6")] modules_in_use_cannot_be_unloaded,
     #[requires(core(Rust), type1(Rust))] debugfs_files_hold_modules,
 }
+
+/// The size of the largest transfer of the device.
+const ALL: u64 = edu::MEMORY as u64;
 
 /// All orders of three items.
 const ORDERS: [[usize; 3]; 6] = [
@@ -102,7 +108,7 @@ fn everything() -> Result<(Memory, [Slot; 3])> {
     setup
         .container
         .map_part(0x100_0000, &memory, 0, 8 * PAGE_SIZE, MapFlags::Read)?;
-    assert_eq!(locked_kib(), 288);
+    assert_eq!(locked_pages(), 72);
     let slots: [Slot; 3] = [
         Some(Box::new(setup.container)),
         Some(Box::new(setup.group)),
@@ -119,8 +125,8 @@ fn close_in_every_order() -> Result<()> {
         for (step, i) in order.into_iter().enumerate() {
             slots[i] = None;
             let gone = step >= last_holder;
-            let locked = if gone { 0 } else { 288 };
-            assert_eq!(locked_kib(), locked, "order {order:?}, step {step}");
+            let locked = if gone { 0 } else { 72 };
+            assert_eq!(locked_pages(), locked, "order {order:?}, step {step}");
             let again = Group::open(number).map(drop).map_err(|e| e.errno());
             let expected = if gone { Ok(()) } else { Err(Errno::EBUSY) };
             assert_eq!(again, expected, "order {order:?}, step {step}");
@@ -144,8 +150,8 @@ fn close_in_every_order_with_two_groups() -> Result<()> {
         for (step, i) in order.into_iter().enumerate() {
             slots[i] = None;
             let gone = slots[1].is_none() && slots[2].is_none();
-            let locked = if gone { 0 } else { 32 };
-            assert_eq!(locked_kib(), locked, "order {order:?}, step {step}");
+            let locked = if gone { 0 } else { 8 };
+            assert_eq!(locked_pages(), locked, "order {order:?}, step {step}");
         }
     }
     Ok(())
@@ -158,7 +164,7 @@ fn close_in_other_threads() -> Result<()> {
             let slot = slots[i].take();
             assert!(thread::spawn(move || drop(slot)).join().is_ok());
         }
-        assert_eq!(locked_kib(), 0);
+        assert_eq!(locked_pages(), 0);
     }
     Ok(())
 }
@@ -170,7 +176,7 @@ fn close_all_files_concurrently() -> Result<()> {
         for thread in threads {
             assert!(thread.join().is_ok());
         }
-        assert_eq!(locked_kib(), 0);
+        assert_eq!(locked_pages(), 0);
     }
     Ok(())
 }
@@ -201,7 +207,7 @@ fn threads_map_concurrently() -> Result<()> {
         }
     });
     assert_eq!(container.info()?.dma_avail(), Some(65535));
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     Ok(())
 }
 
@@ -248,10 +254,10 @@ fn killed_during_dma() -> Result<()> {
     let setup = Setup::new()?;
     let edu = Edu::new(&setup.device)?;
     setup.container.map(0, &memory, MapFlags::ReadWrite)?;
-    edu.load(0, PAGE)?;
+    edu.load(0, ALL)?;
     memory.fill(0, PAGE_SIZE, 0);
-    edu.store(0, PAGE)?;
-    let bytes = memory.to_vec(0, PAGE_SIZE);
+    edu.store(0, ALL)?;
+    let bytes = memory.to_vec(0, edu::MEMORY);
     assert!(bytes.iter().all(|b| *b == 0x5a));
     Ok(())
 }
@@ -259,23 +265,23 @@ fn killed_during_dma() -> Result<()> {
 /// A helper maps its memory, and the device of this process writes to it.
 fn shared_with(mut helper: Helper, setup: &Setup) -> Result<()> {
     assert_eq!(helper.line()?, "OK");
-    assert_eq!(helper.line()?, "16", "the helper is charged");
-    assert_eq!(locked_kib(), 0, "this process is not charged");
+    assert_eq!(helper.line()?, "4", "the helper is charged");
+    assert_eq!(locked_pages(), 0, "this process is not charged");
     let edu = Edu::new(&setup.device)?;
-    edu.load(0x10000, PAGE)?;
+    edu.load(0x10000, ALL)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
     setup
         .container
         .map(0x80_0000, &memory, MapFlags::ReadWrite)?;
-    edu.store(0x80_0000, PAGE)?;
+    edu.store(0x80_0000, ALL)?;
     assert_eq!(
         memory.read_u8(17),
         0xc5,
         "the device read the memory of the helper"
     );
     memory.fill(0, PAGE_SIZE, 0x99);
-    edu.load(0x80_0000, PAGE)?;
-    edu.store(0x10000, PAGE)?;
+    edu.load(0x80_0000, ALL)?;
+    edu.store(0x10000, ALL)?;
     helper.proceed()?;
     assert_eq!(helper.line()?, "0x99", "the helper sees the DMA");
     assert_eq!(setup.container.unmap(0x10000, 4 * PAGE)?, 4 * PAGE);
@@ -323,13 +329,13 @@ fn mapping_outlives_process_that_mapped() -> Result<()> {
     helper.kill()?;
     // The mapping and its pages stay: the device still reads them.
     let edu = Edu::new(&setup.device)?;
-    edu.load(0x10000, PAGE)?;
+    edu.load(0x10000, ALL)?;
     let memory = Memory::anonymous(PAGE_SIZE)?;
     setup
         .container
         .map(0x80_0000, &memory, MapFlags::ReadWrite)?;
-    edu.store(0x80_0000, PAGE)?;
-    assert_eq!(memory.read_u8(PAGE_SIZE - 1), 0xc5);
+    edu.store(0x80_0000, ALL)?;
+    assert_eq!(memory.read_u8(edu::MEMORY - 1), 0xc5);
     assert_eq!(setup.container.unmap(0x10000, 4 * PAGE)?, 4 * PAGE);
     Ok(())
 }

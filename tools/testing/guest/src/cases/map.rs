@@ -7,7 +7,8 @@ use crate::{
     env::{
         EDU,
         Setup,
-        attached, //
+        attached,
+        msi_window, //
     },
     harness::{
         Failure,
@@ -17,7 +18,7 @@ use crate::{
 use anyhow::Result;
 use support::{
     PAGE,
-    machine::locked_kib,
+    machine::locked_pages,
     requests::{
         MapDma,
         UnmapDma, //
@@ -75,7 +76,7 @@ fn first_page(memory: &Memory) -> MapDma {
 #[track_caller]
 fn check_empty(container: &Container) -> Result<()> {
     assert_eq!(container.info()?.dma_avail(), Some(65535));
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     assert_eq!(container.unmap_all()?, 0);
     Ok(())
 }
@@ -213,13 +214,13 @@ fn vaddr_update() -> Result<()> {
         ..UnmapDma::of(0, size)
     };
     assert_eq!(invalidate.send(&container), Ok(size));
-    assert_eq!(locked_kib(), 16, "the device keeps the pages");
+    assert_eq!(locked_pages(), 4, "the device keeps the pages");
     assert_eq!(invalidate.send(&container), Err(Errno::EINVAL), "again");
     assert_eq!(update(0, PAGE), Err(Errno::EINVAL), "a part of the mapping");
     assert_eq!(update(PAGE, size), Err(Errno::EINVAL));
-    assert_eq!(update(0x100_0000, PAGE), Err(Errno::ENOENT));
+    assert_eq!(update(0x1000 * PAGE, PAGE), Err(Errno::ENOENT));
     // Mapping another range is still allowed.
-    container.map(0x100_0000, &other, MapFlags::Read)?;
+    container.map(0x1000 * PAGE, &other, MapFlags::Read)?;
     assert_eq!(update(0, size), Ok(0));
     assert_eq!(update(0, size), Err(Errno::EINVAL));
     assert_eq!(container.unmap_all()?, 2 * size);
@@ -229,24 +230,24 @@ fn vaddr_update() -> Result<()> {
 fn overlapping_ranges() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(8 * PAGE_SIZE)?;
-    container.map_part(0x10000, &memory, 0, 4 * PAGE_SIZE, MapFlags::ReadWrite)?;
+    container.map_part(0x10 * PAGE, &memory, 0, 4 * PAGE_SIZE, MapFlags::ReadWrite)?;
     for (iova, pages) in [
-        (0x10000, 4),
-        (0x10000, 1),
-        (0x11000, 1),
-        (0x13000, 1),
-        (0x13000, 4),
-        (0xf000, 2),
-        (0xf000, 8),
-        (0xd000, 4),
+        (0x10 * PAGE, 4),
+        (0x10 * PAGE, 1),
+        (0x11 * PAGE, 1),
+        (0x13 * PAGE, 1),
+        (0x13 * PAGE, 4),
+        (0xf * PAGE, 2),
+        (0xf * PAGE, 8),
+        (0xd * PAGE, 4),
     ] {
         let answer = container.map_part(iova, &memory, 0, pages * PAGE_SIZE, MapFlags::Read);
         assert_eq!(answer.errno(), Errno::EEXIST, "{iova:#x} {pages}");
     }
     assert_eq!(container.info()?.dma_avail(), Some(65534));
-    assert_eq!(locked_kib(), 16);
-    container.map_part(0xf000, &memory, 0, PAGE_SIZE, MapFlags::Read)?;
-    container.map_part(0x14000, &memory, 0, PAGE_SIZE, MapFlags::Read)?;
+    assert_eq!(locked_pages(), 4);
+    container.map_part(0xf * PAGE, &memory, 0, PAGE_SIZE, MapFlags::Read)?;
+    container.map_part(0x14 * PAGE, &memory, 0, PAGE_SIZE, MapFlags::Read)?;
     assert_eq!(container.unmap_all()?, 6 * PAGE);
     check_empty(&container)
 }
@@ -259,11 +260,13 @@ fn outside_iova_ranges() -> Result<()> {
         .ranges()
         .last()
         .map_or(u64::MAX, |range| range.end);
+    let window = msi_window(EDU)?;
+    let last_of_window = window.end - PAGE + 1;
     let mut places = vec![
-        (0xfee0_0000, 1),
-        (0xfeef_f000, 1),
-        (0xfedf_f000, 2),
-        (0xfeef_f000, 2),
+        (window.start, 1),
+        (last_of_window, 1),
+        (window.start - PAGE, 2),
+        (last_of_window, 2),
     ];
     if last != u64::MAX {
         places.extend([
@@ -295,8 +298,9 @@ fn ends_of_iova_ranges() -> Result<()> {
         assert_eq!(container.unmap(range.start, PAGE)?, PAGE);
         assert_eq!(container.unmap(range.end - PAGE + 1, PAGE)?, PAGE);
     }
-    let mut iova = IovaAllocator::new(&ranges, 0xfedf_f000);
-    assert_eq!(iova.take(2 * PAGE, PAGE), Some(0xfef0_0000));
+    let window = msi_window(EDU)?;
+    let mut iova = IovaAllocator::new(&ranges, window.start - PAGE);
+    assert_eq!(iova.take(2 * PAGE, PAGE), Some(window.end + 1));
     check_empty(&container)
 }
 
@@ -327,13 +331,13 @@ fn hole_in_the_middle() -> Result<()> {
     container.map(0, &memory, MapFlags::ReadWrite)?;
     assert_eq!(
         container
-            .map(0x10_0000, &other, MapFlags::ReadWrite)
+            .map(0x100 * PAGE, &other, MapFlags::ReadWrite)
             .errno(),
         Errno::EFAULT
     );
     // The range of the failed request is free again.
     assert_eq!(container.info()?.dma_avail(), Some(65534));
-    container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
+    container.map(0x100 * PAGE, &memory, MapFlags::ReadWrite)?;
     assert_eq!(container.unmap_all()?, 16 * PAGE);
     check_empty(&container)
 }
@@ -362,7 +366,7 @@ fn memory_with_a_protection_key() -> Result<()> {
         }
         key.protect(&mut memory)?;
         container.map(0, &memory, MapFlags::ReadWrite)?;
-        assert_eq!(locked_kib(), 20 * 4);
+        assert_eq!(locked_pages(), 20);
         assert_eq!(container.unmap_all()?, 20 * PAGE);
     }
     check_empty(&container)
@@ -373,6 +377,7 @@ fn order_of_errors() -> Result<()> {
     let memory = Memory::anonymous(2 * PAGE_SIZE)?;
     let addr = memory.addr();
     let top = u64::MAX - PAGE + 1;
+    let window = msi_window(EDU)?;
     container.map_part(0, &memory, 0, PAGE_SIZE, MapFlags::Read)?;
     let valid = MapDma {
         vaddr: addr,
@@ -408,7 +413,7 @@ fn order_of_errors() -> Result<()> {
             "range before memory",
             MapDma {
                 vaddr: 0,
-                iova: 0xfee0_0000,
+                iova: window.start,
                 ..valid
             },
             Errno::EINVAL,
@@ -417,7 +422,7 @@ fn order_of_errors() -> Result<()> {
             "overlap before range",
             MapDma {
                 vaddr: 1 << 47,
-                size: 0xfef0_0000,
+                size: window.end + 1,
                 ..valid
             },
             Errno::EEXIST,
@@ -427,7 +432,7 @@ fn order_of_errors() -> Result<()> {
             MapDma {
                 flags: MapDma::VADDR,
                 vaddr: addr + 1,
-                iova: 0x1000,
+                iova: PAGE,
                 ..valid
             },
             Errno::EINVAL,
@@ -445,10 +450,12 @@ fn device_registers() -> Result<()> {
     let registers = edu.registers();
     setup
         .container
-        .map(0x1000_0000, registers, MapFlags::ReadWrite)?;
-    assert_eq!(locked_kib(), 0, "registers are not charged");
+        .map(0x10000 * PAGE, registers, MapFlags::ReadWrite)?;
+    assert_eq!(locked_pages(), 0, "registers are not charged");
     assert_eq!(
-        setup.container.unmap(0x1000_0000, registers.len() as u64)?,
+        setup
+            .container
+            .unmap(0x10000 * PAGE, registers.len() as u64)?,
         registers.len() as u64
     );
     Ok(())
@@ -471,13 +478,13 @@ fn untouched_memory() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(16 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::Read)?;
-    let charged = locked_kib();
+    let charged = locked_pages();
     // Later writes of the process go to the pages that the device accesses, whatever pages these
     // were.
-    assert_eq!(charged, 64, "private memory is charged, also while empty");
+    assert_eq!(charged, 16, "private memory is charged, also while empty");
     assert_eq!(container.unmap_all()?, 16 * PAGE);
     container.map(0, &memory, MapFlags::ReadWrite)?;
-    assert_eq!(locked_kib(), 64);
+    assert_eq!(locked_pages(), 16);
     assert_eq!(container.unmap_all()?, 16 * PAGE);
     check_empty(&container)
 }
@@ -499,10 +506,10 @@ fn read_and_write_permissions() -> Result<()> {
 fn same_memory_twice() -> Result<()> {
     let (container, _group) = setup()?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
-    for iova in [0, 0x10_0000, 0x20_0000] {
+    for iova in [0, 0x100 * PAGE, 0x200 * PAGE] {
         container.map(iova, &memory, MapFlags::ReadWrite)?;
     }
-    assert_eq!(locked_kib(), 48, "charged each time");
+    assert_eq!(locked_pages(), 12, "charged each time");
     assert_eq!(container.unmap_all()?, 12 * PAGE);
     check_empty(&container)
 }
@@ -511,14 +518,14 @@ fn pages_are_charged() -> Result<()> {
     let (container, group) = setup()?;
     let memory = Memory::anonymous(256 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::ReadWrite)?;
-    assert_eq!(locked_kib(), 1024);
+    assert_eq!(locked_pages(), 256);
     container.unmap(0, 256 * PAGE)?;
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     container.map(0, &memory, MapFlags::ReadWrite)?;
     drop(container);
-    assert_eq!(locked_kib(), 1024, "the group keeps the mappings");
+    assert_eq!(locked_pages(), 256, "the group keeps the mappings");
     drop(group);
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     Ok(())
 }
 

@@ -24,7 +24,7 @@ use std::{
 };
 use support::{
     cgroup::Cgroup,
-    machine::locked_kib, //
+    machine::locked_pages, //
 };
 use vfio_client::{
     Errno,
@@ -82,7 +82,7 @@ fn file_backed_memory_is_refused() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     for flags in [MapFlags::ReadWrite, MapFlags::Write] {
         assert_eq!(container.map(0, &memory, flags).errno(), Errno::EFAULT);
-        assert_eq!((container.unmap_all()?, locked_kib()), (0, 0));
+        assert_eq!((container.unmap_all()?, locked_pages()), (0, 0));
     }
     Ok(())
 }

@@ -43,7 +43,7 @@ use std::{
 use support::{
     PAGE,
     kmsg::says,
-    machine::locked_kib, //
+    machine::locked_pages, //
 };
 use vfio_client::{
     Errno,
@@ -87,10 +87,14 @@ fn unmap_fails_if_driver_keeps_pages() -> Result<()> {
     pinner.misbehave(0)?;
     outcome?;
     assert!(told >= 1, "it was told");
-    assert_eq!((pinner.pinned()?, locked_kib()), (2, 8), "all is as it was");
+    assert_eq!(
+        (pinner.pinned()?, locked_pages()),
+        (2, 2),
+        "all is as it was"
+    );
     assert_eq!(pinner.pin(IOVA, 4, READ)?.0, 4, "the driver still works");
     assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     Ok(())
 }
 
@@ -103,9 +107,9 @@ fn unmap_fails_if_driver_pins_again() -> Result<()> {
     let unmap = pinning.container.unmap(IOVA, 4 * PAGE);
     pinner.misbehave(0)?;
     assert_eq!(unmap.errno(), Errno::EBUSY);
-    assert_eq!((pinner.pinned()?, locked_kib()), (1, 4));
+    assert_eq!((pinner.pinned()?, locked_pages()), (1, 1));
     assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     Ok(())
 }
 
@@ -125,7 +129,7 @@ fn unmap_while_driver_moves_its_pins() -> Result<()> {
     let unmapped = container.unmap_all();
     pinner.misbehave(0)?;
     assert_eq!(unmapped?, 2 * PAGE);
-    assert_eq!((pinner.pinned()?, locked_kib()), (0, 0));
+    assert_eq!((pinner.pinned()?, locked_pages()), (0, 0));
     Ok(())
 }
 
@@ -193,7 +197,7 @@ fn pages_kept_after_close_are_released_with_container() -> Result<()> {
     assert_eq!(pinning.pinner.pin(IOVA, 2, READ)?.0, 2);
     pinning.pinner.misbehave(KEEP_CLOSED)?;
     drop(pinning.pinner);
-    assert_eq!(locked_kib(), 8);
+    assert_eq!(locked_pages(), 2);
     says(
         &[
             "pages are still pinned by the driver of a closed device",
@@ -206,7 +210,7 @@ fn pages_kept_after_close_are_released_with_container() -> Result<()> {
         },
     )?;
     drop((pinning.container, pinning.group));
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     Ok(())
 }
 
@@ -215,11 +219,11 @@ fn each_pin_needs_an_unpin() -> Result<()> {
     let pinner = &pinning.pinner;
     for _ in 0..3 {
         assert_eq!(pinner.pin_only(IOVA, 2, READ)?, 2);
-        assert_eq!(locked_kib(), 8);
+        assert_eq!(locked_pages(), 2);
     }
-    for left in [8, 8, 0, 0] {
+    for left in [2, 2, 0, 0] {
         pinner.unpin_stray(IOVA, 2)?;
-        assert_eq!(locked_kib(), left);
+        assert_eq!(locked_pages(), left);
     }
     assert_eq!(pinner.pin(IOVA, 2, READ)?.0, 2);
     Ok(())
@@ -234,7 +238,7 @@ fn unmap_revokes_kept_pages() -> Result<()> {
     assert_eq!(pinner.pin(IOVA, 2, READ | WRITE)?.0, 2);
     pinner.misbehave(KEEP)?;
     assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     assert_eq!(pinner.pinned()?, 2, "the driver counts the revoked pages");
     assert_eq!(pinner.poke(IOVA, 2), Err(Errno::ENODEV));
     assert_eq!(memory.read_u64(0), 1);
@@ -245,7 +249,7 @@ fn unmap_revokes_kept_pages() -> Result<()> {
     pinner.poke(IOVA, 3)?;
     assert_eq!(memory.read_u64(0), 3);
     pinner.unpin(IOVA + PAGE, 1)?;
-    assert_eq!((pinner.pinned()?, locked_kib()), (1, 4));
+    assert_eq!((pinner.pinned()?, locked_pages()), (1, 1));
     Ok(())
 }
 
@@ -259,7 +263,7 @@ fn unmap_revokes_pages_pinned_again() -> Result<()> {
     assert_eq!(pinner.unmaps()? - before, 1);
     assert_eq!(pinner.pinned()?, 1, "the driver pinned the page again");
     assert_eq!(pinner.poke(IOVA, 2), Err(Errno::ENODEV));
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     Ok(())
 }
 
@@ -271,15 +275,15 @@ fn forgotten_pages_stay_pinned() -> Result<()> {
         assert_eq!(pinner.pin_only(IOVA, 4, READ)?, 4);
         assert_eq!(pinner.pin_only(IOVA + 2 * PAGE, 4, READ | WRITE)?, 4);
     }
-    assert_eq!(locked_kib(), 24);
+    assert_eq!(locked_pages(), 6);
     pinner.unpin(IOVA, 8)?;
-    assert_eq!(locked_kib(), 24, "the driver forgot these pages");
+    assert_eq!(locked_pages(), 6, "the driver forgot these pages");
     assert_eq!(pinning.container.unmap(IOVA, 8 * PAGE)?, 8 * PAGE);
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
     assert_eq!(pinner.pin(IOVA, 8, READ)?.0, 8);
     pinner.unpin(IOVA, 8)?;
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     Ok(())
 }
 
@@ -288,9 +292,9 @@ fn close_unpins_forgotten_pages() -> Result<()> {
     for _ in 0..10 {
         assert_eq!(pinning.pinner.pin_only(IOVA, 8, READ)?, 8);
     }
-    assert_eq!(locked_kib(), 32);
+    assert_eq!(locked_pages(), 8);
     drop(pinning.pinner);
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     assert_eq!(pinning.container.unmap(IOVA, 8 * PAGE)?, 8 * PAGE);
     Ok(())
 }
@@ -301,7 +305,7 @@ fn leave_pages() -> Result<()> {
     assert_eq!(pinning.pinner.pin(IOVA, 4, READ | WRITE)?.0, 4);
     pinning.pinner.misbehave(KEEP_CLOSED)?;
     drop(pinning.pinner);
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
     Ok(())
 }
@@ -315,7 +319,7 @@ fn closed_device_cannot_use_kept_pages() -> Result<()> {
     // It is the same device, so it can access memory again, but not by the old pages.
     assert_eq!(pinning.pinner.pin(IOVA, 4, READ | WRITE)?, (4, 5));
     assert_eq!(pinning.pinner.try_kept()?, 4);
-    assert_eq!((pinning.pinner.pinned()?, locked_kib()), (4, 16));
+    assert_eq!((pinning.pinner.pinned()?, locked_pages()), (4, 4));
     pinning.pinner.poke(IOVA, 6)?;
     assert_eq!(memory.read_u64(0), 6);
     Ok(())
@@ -331,7 +335,7 @@ fn removed_device_cannot_use_kept_pages() -> Result<()> {
     assert_eq!(pinning.pinner.pin(IOVA, 4, READ | WRITE)?, (4, 5));
     assert_eq!(pinning.pinner.try_kept()?, 4);
     assert_eq!(pinning.pinner.try_kept().errno(), Errno::ENOENT);
-    assert_eq!((pinning.pinner.pinned()?, locked_kib()), (4, 16));
+    assert_eq!((pinning.pinner.pinned()?, locked_pages()), (4, 4));
     assert_eq!(pinning.pinner.pin(IOVA, 4, READ)?, (4, 5));
     Ok(())
 }
@@ -359,7 +363,7 @@ fn invalid_ranges_are_refused() -> Result<()> {
         pinner.unpin(iova, count)?;
     }
     assert_eq!(pinning.pinner.unpin(last, u32::MAX)?, 0);
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     Ok(())
 }
 
@@ -409,7 +413,7 @@ fn threads_pin_while_memory_is_remapped() -> Result<()> {
     );
     assert!(unmaps > 0);
     assert_eq!(pinning.container.unmap_all()?, 16 * PAGE);
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     Ok(())
 }
 

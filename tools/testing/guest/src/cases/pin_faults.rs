@@ -17,7 +17,7 @@ use crate::{
 use anyhow::Result;
 use support::{
     PAGE,
-    machine::locked_kib, //
+    machine::locked_pages, //
 };
 use vfio_client::{
     MapFlags,
@@ -44,7 +44,7 @@ struct Pinned<'a>(&'a Pinning);
 impl Drop for Pinned<'_> {
     fn drop(&mut self) {
         let unpinned = self.0.pinner.unpin(FIRST, COUNT);
-        assert_eq!((unpinned, locked_kib()), (Ok(0), 0));
+        assert_eq!((unpinned, locked_pages()), (Ok(0), 0));
     }
 }
 
@@ -86,7 +86,7 @@ fn unmap_pinned_pages() -> Result<()> {
         fn drop(&mut self) {
             let unmapped = self.0.container.unmap_all();
             assert!(unmapped.is_ok(), "{unmapped:?}");
-            assert_eq!((self.0.pinner.pinned(), locked_kib()), (Ok(0), 0));
+            assert_eq!((self.0.pinner.pinned(), locked_pages()), (Ok(0), 0));
         }
     }
     let pinning = Pinning::new()?;

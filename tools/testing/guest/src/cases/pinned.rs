@@ -34,7 +34,7 @@ use support::{
     PAGE,
     cgroup::Cgroup,
     helper::Helper,
-    machine::locked_kib,
+    machine::locked_pages,
     requests::{
         Bitmap,
         DirtyPages,
@@ -50,7 +50,10 @@ use vfio_client::{
     MapFlags,
     Memory,
     PAGE_SIZE,
-    edu::Edu,
+    edu::{
+        self,
+        Edu, //
+    },
     pci::Config,
     uapi::VFIO_PCI_BAR0_REGION_INDEX, //
 };
@@ -83,18 +86,18 @@ fn each_page_is_charged_once() -> Result<()> {
     for i in 0..16 {
         pinner.pin(IOVA + i * PAGE, 1, READ)?;
         pinner.pin(IOVA, i as u32 + 1, READ)?;
-        assert_eq!(locked_kib(), 4 * (i + 1));
+        assert_eq!(locked_pages(), i + 1);
     }
     // The same memory at another address is charged again.
     pinning
         .container
         .map(0x80_0000, &memory, MapFlags::ReadWrite)?;
     pinner.pin(0x80_0000, 4, READ)?;
-    assert_eq!(locked_kib(), 80);
+    assert_eq!(locked_pages(), 20);
     pinner.unpin(IOVA + 3 * PAGE, 5)?;
-    assert_eq!(locked_kib(), 60);
+    assert_eq!(locked_pages(), 15);
     pinner.unpin(0, u32::MAX)?;
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     Ok(())
 }
 
@@ -110,7 +113,7 @@ fn registers_cannot_be_pinned() -> Result<()> {
     assert_eq!(pin.errno(), Errno::EINVAL, "registers have no pages");
     // The driver may read them like the process. The width of the accesses is unspecified.
     assert!(pinning.pinner.read(IOVA, 4).is_ok());
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     Ok(())
 }
 
@@ -118,14 +121,14 @@ fn memlock_limit_is_enforced() -> Result<()> {
     let mut helper = Helper::spawn(&["pin-limit"], &[])?;
     // The result of each call and the locked memory after it.
     for expected in [
-        "pin 4 pages: Ok(4), 16 KiB",
-        "pin one more: Err(ENOMEM), 16 KiB",
-        "pin the same pages: Ok(4), 16 KiB",
-        "pin two more: Err(ENOMEM), 16 KiB",
-        "pin one after unpinning one: Ok(1), 16 KiB",
-        "pin with a higher limit: Ok(4), 32 KiB",
-        "pin with a lower limit: Err(ENOMEM), 32 KiB",
-        "write by the driver: Ok(0), 32 KiB",
+        "pin 4 pages: Ok(4), 4 pages charged",
+        "pin one more: Err(ENOMEM), 4 pages charged",
+        "pin the same pages: Ok(4), 4 pages charged",
+        "pin two more: Err(ENOMEM), 4 pages charged",
+        "pin one after unpinning one: Ok(1), 4 pages charged",
+        "pin with a higher limit: Ok(4), 8 pages charged",
+        "pin with a lower limit: Err(ENOMEM), 8 pages charged",
+        "write by the driver: Ok(0), 8 pages charged",
     ] {
         assert_eq!(helper.line()?, expected);
     }
@@ -135,8 +138,8 @@ fn memlock_limit_is_enforced() -> Result<()> {
 fn cap_ipc_lock_at_time_of_mapping_counts() -> Result<()> {
     let mut helper = Helper::spawn(&["pin-right"], &[])?;
     for expected in [
-        "mapped with CAP_IPC_LOCK: Ok(8), 32 KiB",
-        "mapped without CAP_IPC_LOCK: Err(ENOMEM), 32 KiB",
+        "mapped with CAP_IPC_LOCK: Ok(8), 8 pages charged",
+        "mapped without CAP_IPC_LOCK: Err(ENOMEM), 8 pages charged",
     ] {
         assert_eq!(helper.line()?, expected);
     }
@@ -146,12 +149,12 @@ fn cap_ipc_lock_at_time_of_mapping_counts() -> Result<()> {
 fn pinned_pages_are_not_charged_again_when_hardware_joins() -> Result<()> {
     let (pinning, _memory) = mapped(16)?;
     pinning.pinner.pin(IOVA, 4, READ)?;
-    assert_eq!(locked_kib(), 16);
+    assert_eq!(locked_pages(), 4);
     let (group, device) = pinning.join_edu()?;
-    assert_eq!(locked_kib(), 64, "the pinned pages are charged once");
+    assert_eq!(locked_pages(), 16, "the pinned pages are charged once");
     drop(device);
     drop(group);
-    assert_eq!(locked_kib(), 16);
+    assert_eq!(locked_pages(), 4);
     Ok(())
 }
 
@@ -159,14 +162,14 @@ fn pages_pinned_beside_hardware_are_not_charged() -> Result<()> {
     let (pinning, _memory) = mapped(16)?;
     let (_group, device) = pinning.join_edu()?;
     let pinner = &pinning.pinner;
-    assert_eq!(locked_kib(), 64);
+    assert_eq!(locked_pages(), 16);
     pinner.pin(IOVA, 8, READ)?;
-    assert_eq!(locked_kib(), 64, "they are charged already");
+    assert_eq!(locked_pages(), 16, "they are charged already");
     pinner.unpin(IOVA, 4)?;
-    assert_eq!(locked_kib(), 64);
-    Edu::new(&device)?.load(IOVA, PAGE)?;
+    assert_eq!(locked_pages(), 16);
+    Edu::new(&device)?.load(IOVA, edu::MEMORY as u64)?;
     assert_eq!(pinning.container.unmap(IOVA, 16 * PAGE)?, 16 * PAGE);
-    assert_eq!((locked_kib(), pinner.pinned()?), (0, 0));
+    assert_eq!((locked_pages(), pinner.pinned()?), (0, 0));
     Ok(())
 }
 
@@ -174,14 +177,14 @@ fn pinned_pages_stay_charged_when_hardware_leaves() -> Result<()> {
     let (pinning, _memory) = mapped(16)?;
     let (group, device) = pinning.join_edu()?;
     pinning.pinner.pin(IOVA + 3 * PAGE, 5, READ)?;
-    assert_eq!(locked_kib(), 64);
+    assert_eq!(locked_pages(), 16);
     drop(device);
     group.unset_container()?;
-    assert_eq!(locked_kib(), 20);
+    assert_eq!(locked_pages(), 5);
     pinning.pinner.unpin(IOVA, 5)?;
-    assert_eq!(locked_kib(), 12);
+    assert_eq!(locked_pages(), 3);
     drop(pinning.pinner);
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     Ok(())
 }
 
@@ -192,15 +195,15 @@ fn hardware_leaves_and_rejoins() -> Result<()> {
     pinning.pinner.pin(IOVA, 2, READ | WRITE)?;
     for _ in 0..3 {
         group.unset_container()?;
-        assert_eq!(locked_kib(), 8);
+        assert_eq!(locked_pages(), 2);
         group.set_container(&pinning.container)?;
-        assert_eq!(locked_kib(), 64);
+        assert_eq!(locked_pages(), 16);
     }
     let device = group.device(EDU)?;
     let edu = Edu::new(&device)?;
     pinning.pinner.poke(IOVA, 0x4242)?;
-    edu.load(IOVA, PAGE)?;
-    edu.store(IOVA + 8 * PAGE, PAGE)?;
+    edu.load(IOVA, edu::MEMORY as u64)?;
+    edu.store(IOVA + 8 * PAGE, edu::MEMORY as u64)?;
     assert_eq!(memory.read_u64(8 * PAGE_SIZE), 0x4242);
     Ok(())
 }
@@ -261,7 +264,7 @@ fn hardware_that_does_not_translate_a_mapping_cannot_join() -> Result<()> {
         group.set_container(&pinning.container).is_err(),
         "the group joined"
     );
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     pinning.container.unmap(end + 1, PAGE)?;
     group.set_container(&pinning.container)?;
     Ok(())
@@ -282,16 +285,16 @@ fn memory_that_replaces_registers_is_charged() -> Result<()> {
         .map_arena(IOVA, &arena, 0..SIZE, MapFlags::ReadWrite)?;
     arena.fill(0..SIZE, Filling::Private)?;
     pinning.pinner.pin(IOVA, 4, READ)?;
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     drop(device);
     group.unset_container()?;
-    assert_eq!(locked_kib(), 16);
+    assert_eq!(locked_pages(), 4);
     pinning.pinner.pin(IOVA + 8 * PAGE, 2, READ)?;
-    assert_eq!(locked_kib(), 24);
+    assert_eq!(locked_pages(), 6);
     pinning.pinner.unpin(IOVA, 4)?;
-    assert_eq!(locked_kib(), 8, "the other pages stay charged");
+    assert_eq!(locked_pages(), 2, "the other pages stay charged");
     drop(pinning.pinner);
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     Ok(())
 }
 
@@ -412,7 +415,7 @@ fn unmap_returns_dirty_bitmap() -> Result<()> {
     let unmap = UnmapDma::with_bitmap(IOVA, 64 * PAGE, Bitmap::word_in(&bits));
     assert_eq!(unmap.send(&pinning.container), Ok(64 * PAGE));
     assert_eq!(bits.read_u64(0), (1 << 5) | (0b11 << 9));
-    assert_eq!((pinning.pinner.pinned()?, locked_kib()), (0, 0));
+    assert_eq!((pinning.pinner.pinned()?, locked_pages()), (0, 0));
     Ok(())
 }
 
@@ -492,7 +495,10 @@ pub mod helper {
     use support::helper::without_ipc_lock;
 
     fn tell(what: &str, result: Result<i32, Errno>) {
-        say(format!("{what}: {result:?}, {} KiB", locked_kib()));
+        say(format!(
+            "{what}: {result:?}, {} pages charged",
+            locked_pages()
+        ));
     }
 
     fn set_limit(pages: u64) -> Result<()> {

@@ -24,19 +24,18 @@ use anyhow::Result;
 use support::{
     PAGE,
     helper::Helper,
-    machine::locked_kib,
+    machine::locked_pages,
     requests::{
         DirtyPages,
         UnmapDma, //
     },
 };
 use vfio_client::{
-    Errno,
-    Iommu,
-    MapFlags,
-    Memory,
-    PAGE_SIZE,
-    edu::Edu, //
+    Errno, Iommu, MapFlags, Memory, PAGE_SIZE,
+    edu::{
+        self,
+        Edu, //
+    },
 };
 
 cases! {
@@ -74,12 +73,12 @@ fn pin_pages() -> Result<()> {
         (2, 0x1234_5678_9abc_def0)
     );
     assert_eq!(pinner.pinned()?, 2);
-    assert_eq!(locked_kib(), 8);
+    assert_eq!(locked_pages(), 2);
     // The driver accesses the page itself, not a copy.
     pinner.poke(IOVA + 0x3000, 77)?;
     assert_eq!(memory.read_u64(0x3000), 77);
     pinner.unpin(IOVA, 8)?;
-    assert_eq!((pinner.pinned()?, locked_kib()), (0, 0));
+    assert_eq!((pinner.pinned()?, locked_pages()), (0, 0));
     Ok(())
 }
 
@@ -89,9 +88,9 @@ fn pin_count_limits() -> Result<()> {
     assert_eq!(pinner.pin(IOVA, 0, READ).errno(), Errno::EINVAL);
     assert_eq!(pinner.pin(IOVA, 513, READ).errno(), Errno::E2BIG);
     assert_eq!(pinner.pin(IOVA, 512, READ | WRITE)?.0, 512);
-    assert_eq!((pinner.pinned()?, locked_kib()), (512, 2048));
+    assert_eq!((pinner.pinned()?, locked_pages()), (512, 512));
     assert_eq!(pinner.pin(IOVA + 512 * PAGE, 8, READ)?.0, 8);
-    assert_eq!((pinner.pinned()?, locked_kib()), (520, 2080));
+    assert_eq!((pinner.pinned()?, locked_pages()), (520, 520));
     Ok(())
 }
 
@@ -201,7 +200,7 @@ fn pin_memory_of_other_process() -> Result<()> {
         pinning.pinner.pin(IOVA, 2, READ | WRITE)?,
         (2, 0xc5c5_c5c5_c5c5_c5c5)
     );
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     pinning.pinner.poke(IOVA, 0x99)?;
     helper.proceed()?;
     assert_eq!(helper.line()?, "0x99");
@@ -226,14 +225,14 @@ fn pin_twice() -> Result<()> {
         memory.write_u64(0, memory.read_u64(0) + 1);
         let word = memory.read_u64(0);
         assert_eq!(pinner.pin(IOVA, 4, READ | WRITE)?, (4, word));
-        assert_eq!((pinner.pinned()?, locked_kib()), (4, 16));
+        assert_eq!((pinner.pinned()?, locked_pages()), (4, 4));
     }
     // This holds even if the process has other memory at the address by now.
     memory.discard()?;
     assert_eq!(memory.read_u64(0), 0);
     assert_eq!(pinner.pin(IOVA, 1, READ)?, (1, 3));
     pinner.unpin(IOVA, 4)?;
-    assert_eq!((pinner.pinned()?, locked_kib()), (0, 0));
+    assert_eq!((pinner.pinned()?, locked_pages()), (0, 0));
     assert_eq!(pinner.pin(IOVA, 1, READ)?, (1, 0));
     Ok(())
 }
@@ -242,16 +241,16 @@ fn pin_all_or_nothing() -> Result<()> {
     let (pinning, memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     assert_eq!(pinner.pin(IOVA, 5, READ).errno(), Errno::EINVAL);
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     pinning
         .container
         .map_part(IOVA + 4 * PAGE, &memory, 0, PAGE_SIZE, MapFlags::Read)?;
     assert_eq!(pinner.pin(IOVA, 5, WRITE).errno(), Errno::EPERM);
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     // Pages that were pinned before stay pinned.
     assert_eq!(pinner.pin(IOVA + PAGE, 2, READ)?.0, 2);
     assert_eq!(pinner.pin(IOVA, 6, READ).errno(), Errno::EINVAL);
-    assert_eq!((pinner.pinned()?, locked_kib()), (2, 8));
+    assert_eq!((pinner.pinned()?, locked_pages()), (2, 2));
     let before = pinner.unmaps()?;
     pinning.container.unmap(IOVA + 4 * PAGE, PAGE)?;
     assert_eq!(pinner.unmaps()?, before, "nothing is pinned there");
@@ -260,7 +259,7 @@ fn pin_all_or_nothing() -> Result<()> {
         4,
         "a range with pinned and other pages"
     );
-    assert_eq!(locked_kib(), 16);
+    assert_eq!(locked_pages(), 4);
     Ok(())
 }
 
@@ -268,12 +267,12 @@ fn unpin_of_unpinned_pages() -> Result<()> {
     let (pinning, _memory) = mapped(4)?;
     let pinner = &pinning.pinner;
     assert_eq!(pinner.unpin_stray(IOVA, 4)?, 0);
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     assert_eq!(pinner.pin(IOVA, 1, READ)?.0, 1);
     assert_eq!(pinner.unpin_stray(IOVA + PAGE, 3)?, 0);
-    assert_eq!(locked_kib(), 4);
+    assert_eq!(locked_pages(), 1);
     assert_eq!(pinner.unpin_stray(IOVA, 4)?, 0);
-    assert_eq!(locked_kib(), 0, "one of them was pinned");
+    assert_eq!(locked_pages(), 0, "one of them was pinned");
     Ok(())
 }
 
@@ -301,7 +300,7 @@ fn dma_rw() -> Result<()> {
         assert!(memory.to_vec(0, offset).iter().all(|&byte| byte == 0xee));
         assert!(memory.to_vec(end, 64).iter().all(|&byte| byte == 0xee));
     }
-    assert_eq!(locked_kib(), 0, "reads and writes pin nothing");
+    assert_eq!(locked_pages(), 0, "reads and writes pin nothing");
     Ok(())
 }
 
@@ -394,7 +393,7 @@ fn unmap_notifies_driver() -> Result<()> {
     assert_eq!(pinning.container.unmap(other, 4 * PAGE)?, 4 * PAGE);
     assert_eq!(told()?, 0, "nothing was pinned there");
     assert_eq!(pinning.container.unmap(IOVA, 4 * PAGE)?, 4 * PAGE);
-    assert_eq!((told()?, pinner.pinned()?, locked_kib()), (1, 0, 0));
+    assert_eq!((told()?, pinner.pinned()?, locked_pages()), (1, 0, 0));
     // Two mappings, both with pinned pages.
     pinning.container.map(IOVA, &memory, MapFlags::ReadWrite)?;
     pinning.container.map(other, &memory, MapFlags::ReadWrite)?;
@@ -402,9 +401,9 @@ fn unmap_notifies_driver() -> Result<()> {
         (pinner.pin(IOVA, 4, READ)?.0, pinner.pin(other, 4, READ)?.0),
         (4, 4)
     );
-    assert_eq!(locked_kib(), 32, "each mapping is charged");
+    assert_eq!(locked_pages(), 8, "each mapping is charged");
     assert_eq!(pinning.container.unmap_all()?, 8 * PAGE);
-    assert_eq!((told()?, pinner.pinned()?, locked_kib()), (3, 0, 0));
+    assert_eq!((told()?, pinner.pinned()?, locked_pages()), (3, 0, 0));
     Ok(())
 }
 
@@ -427,7 +426,7 @@ fn unmap_of_many_mappings_notifies_driver() -> Result<()> {
     let before = pinner.unmaps()?;
     assert_eq!(container.unmap_all()?, COUNT * PAGE);
     assert_eq!(pinner.unmaps()? - before, COUNT as i32);
-    assert_eq!((pinner.pinned()?, locked_kib()), (0, 0));
+    assert_eq!((pinner.pinned()?, locked_pages()), (0, 0));
     Ok(())
 }
 
@@ -435,7 +434,7 @@ fn close_unpins_all_pages() -> Result<()> {
     let (pinning, _memory) = mapped(4)?;
     assert_eq!(pinning.pinner.pin(IOVA, 4, READ)?.0, 4);
     drop(pinning.pinner);
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     assert_eq!(pinning.container.unmap_all()?, 4 * PAGE);
     Ok(())
 }
@@ -459,13 +458,13 @@ fn pin_beside_hardware() -> Result<()> {
     let (_group, device) = pinning.join_edu()?;
     let edu = Edu::new(&device)?;
     pinner.poke(IOVA + PAGE, 0xabcd_ef01_2345_6789)?;
-    edu.load(IOVA + PAGE, PAGE)?;
-    edu.store(IOVA + 3 * PAGE, PAGE)?;
+    edu.load(IOVA + PAGE, edu::MEMORY as u64)?;
+    edu.store(IOVA + 3 * PAGE, edu::MEMORY as u64)?;
     assert_eq!(
         pinner.pin(IOVA + 3 * PAGE, 1, READ)?,
         (1, 0xabcd_ef01_2345_6789)
     );
-    edu.store(IOVA, PAGE)?;
+    edu.store(IOVA, edu::MEMORY as u64)?;
     assert_eq!(
         pinner.read(IOVA, 8)?,
         0xabcd_ef01_2345_6789u64.to_ne_bytes()

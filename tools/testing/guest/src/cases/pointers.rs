@@ -142,7 +142,7 @@ fn structures_that_cannot_be_written() -> Result<()> {
         (
             setup.container.as_fd(),
             request::IOMMU_UNMAP_DMA,
-            [24, 0, 0x10000, 0, 4096, 0, 0, 0],
+            [24, 0, 0x10000, 0, PAGE_SIZE as u32, 0, 0, 0],
         ),
         (
             setup.group.as_fd(),

@@ -9,7 +9,8 @@ use crate::{
         EDU,
         NVME,
         attached,
-        group, //
+        group,
+        msi_window, //
     },
     harness::cases,
     tracing::Trace, //
@@ -87,7 +88,7 @@ impl Ask {
             argsz: 32,
             flags: READ,
             vaddr: Some(vaddr),
-            iova: 0x8000,
+            iova: 8 * PAGE,
             size: PAGE,
         }
     }
@@ -178,17 +179,18 @@ impl Refused {
 fn trace_explains_refused_map() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
-    container.map(0x10000, &memory, MapFlags::Read)?;
+    container.map(0x10 * PAGE, &memory, MapFlags::Read)?;
     let mut hole = Arena::new(1 << 36, 2 * PAGE_SIZE)?;
     hole.fill(0..PAGE_SIZE, Filling::Private)?;
+    let window = msi_window(EDU)?;
     let trace = Trace::of(REFUSED)?;
     let page = Ask::map(memory.addr());
     for refused in [
         page.argsz(8).is(Errno::EINVAL, "argsz too small"),
         page.flags(8).is(Errno::EINVAL, "unknown flags"),
-        page.range(0x8000, 0).is(Errno::EINVAL, "size is 0"),
+        page.range(8 * PAGE, 0).is(Errno::EINVAL, "size is 0"),
         Ask::map(0)
-            .range(2 * PAGE, u64::MAX - 0xfff)
+            .range(2 * PAGE, u64::MAX - PAGE + 1)
             .flags(0)
             .is(Errno::EOVERFLOW, "range exceeds the last address"),
         page.flags(0)
@@ -197,23 +199,23 @@ fn trace_explains_refused_map() -> Result<()> {
             Errno::EINVAL,
             "FLAG_VADDR cannot be combined with these flags",
         ),
-        page.range(0x8000, 0x800).is(Errno::EINVAL, UNALIGNED),
-        page.range(0xf000, 2 * PAGE)
+        page.range(8 * PAGE, 0x800).is(Errno::EINVAL, UNALIGNED),
+        page.range(0xf * PAGE, 2 * PAGE)
             .is(Errno::EEXIST, "range overlaps an existing mapping")
-            .at(0x10000, 0x13fff),
-        page.range(0xfedf_f000, 2 * PAGE)
+            .at(0x10 * PAGE, 0x14 * PAGE - 1),
+        page.range(window.start - PAGE, 2 * PAGE)
             .is(
                 Errno::EINVAL,
                 "range is outside of the valid iova ranges; see VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE",
             )
-            .at(0xfee0_0000, 0xfeef_ffff),
+            .at(window.start, window.end),
         Ask::map(hole.addr())
-            .range(0x20000, 2 * PAGE)
+            .range(0x20 * PAGE, 2 * PAGE)
             .is(
                 Errno::EFAULT,
                 "the pages at the vaddr cannot be pinned",
             )
-            .at(0x21000, 0x21fff),
+            .at(0x21 * PAGE, 0x22 * PAGE - 1),
     ] {
         refused.check(&container, &trace)?;
     }
@@ -225,31 +227,31 @@ fn trace_explains_refused_map() -> Result<()> {
 fn trace_explains_refused_vaddr_update() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
-    container.map(0x10000, &memory, MapFlags::Read)?;
+    container.map(0x10 * PAGE, &memory, MapFlags::Read)?;
     let trace = Trace::of(REFUSED)?;
     let give = Ask::map(memory.addr()).flags(VADDR);
     give.is(Errno::ENOENT, "nothing is mapped in the range")
         .check(&container, &trace)?;
-    give.range(0x10000, 4 * PAGE)
+    give.range(0x10 * PAGE, 4 * PAGE)
         .is(
             Errno::EINVAL,
             "the vaddr of the mapping is still valid; invalidate it first",
         )
         .check(&container, &trace)?;
-    let withdraw = Ask::unmap(0x10000, 4 * PAGE).flags(VADDR);
+    let withdraw = Ask::unmap(0x10 * PAGE, 4 * PAGE).flags(VADDR);
     withdraw.send(&container, withdraw.bytes())?;
-    give.range(0x11000, PAGE)
+    give.range(0x11 * PAGE, PAGE)
         .is(Errno::EINVAL, "range is not exactly that of one mapping")
-        .at(0x10000, 0x13fff)
+        .at(0x10 * PAGE, 0x14 * PAGE - 1)
         .check(&container, &trace)
 }
 
 fn trace_explains_refused_unmap() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
-    container.map(0x10000, &memory, MapFlags::Read)?;
+    container.map(0x10 * PAGE, &memory, MapFlags::Read)?;
     let trace = Trace::of(REFUSED)?;
-    let page = Ask::unmap(0x10000, PAGE);
+    let page = Ask::unmap(0x10 * PAGE, PAGE);
     for refused in [
         page.argsz(8).is(Errno::EINVAL, "argsz too small"),
         page.flags(8).is(Errno::EINVAL, "unknown flags"),
@@ -258,22 +260,22 @@ fn trace_explains_refused_unmap() -> Result<()> {
             Errno::EINVAL,
             "a dirty bitmap cannot be combined with these flags",
         ),
-        Ask::unmap(0x10000, 0)
+        Ask::unmap(0x10 * PAGE, 0)
             .flags(ALL)
             .is(Errno::EINVAL, "FLAG_ALL requires iova and size 0"),
-        Ask::unmap(0x10000, 0).is(Errno::EINVAL, "size is 0"),
-        Ask::unmap(0x10800, PAGE).is(Errno::EINVAL, UNALIGNED),
-        Ask::unmap(0x13000, 2 * PAGE)
+        Ask::unmap(0x10 * PAGE, 0).is(Errno::EINVAL, "size is 0"),
+        Ask::unmap(0x10 * PAGE + 0x800, PAGE).is(Errno::EINVAL, UNALIGNED),
+        Ask::unmap(0x13 * PAGE, 2 * PAGE)
             .is(Errno::EINVAL, "range bisects a mapping")
-            .at(0x10000, 0x13fff),
+            .at(0x10 * PAGE, 0x14 * PAGE - 1),
     ] {
         refused.check(&container, &trace)?;
     }
-    let withdraw = Ask::unmap(0, 1 << 20).flags(VADDR);
+    let withdraw = Ask::unmap(0, 0x100 * PAGE).flags(VADDR);
     withdraw.send(&container, withdraw.bytes())?;
     withdraw
         .is(Errno::EINVAL, "the vaddr of the mapping is already invalid")
-        .at(0x10000, 0x13fff)
+        .at(0x10 * PAGE, 0x14 * PAGE - 1)
         .check(&container, &trace)
 }
 
@@ -282,7 +284,7 @@ fn trace_explains_refused_unmap_with_bitmap() -> Result<()> {
     let bits = Memory::anonymous(PAGE_SIZE)?;
     let trace = Trace::of(REFUSED)?;
     let refused = |page_size: u64, size: u64, reason| {
-        let ask = Ask::unmap(0x10000, 2 * PAGE).argsz(48).flags(DIRTY);
+        let ask = Ask::unmap(0x10 * PAGE, 2 * PAGE).argsz(48).flags(DIRTY);
         let bytes = ask.bytes().u64(page_size).u64(size).u64(bits.addr());
         ask.is(Errno::EINVAL, reason)
             .check_with(&container, &trace, bytes)
@@ -314,7 +316,7 @@ fn log_explains_dma_entry_limit() -> Result<()> {
         "raise the module parameter dma_entry_limit",
     ];
     let trace = Trace::of(REFUSED)?;
-    let page = Ask::map(memory.addr()).range(0x2000, PAGE);
+    let page = Ask::map(memory.addr()).range(2 * PAGE, PAGE);
     says(&parts, || {
         page.is(Errno::ENOSPC, "too many mappings; raise dma_entry_limit")
             .check(&container, &trace)
@@ -323,9 +325,10 @@ fn log_explains_dma_entry_limit() -> Result<()> {
 
 fn log_explains_memlock_limit() -> Result<()> {
     let trace = Trace::of(REFUSED)?;
+    let limit = format!(" 0 KiB locked, limit {} KiB", 8 * PAGE / 1024);
     let parts = [
         "RLIMIT_MEMLOCK exceeded: ",
-        " 0 KiB locked, limit 32 KiB",
+        &limit,
         "raise the limit or grant CAP_IPC_LOCK",
     ];
     says(&parts, || {
@@ -364,17 +367,18 @@ fn debugfs_lists_containers() -> Result<()> {
     let second = group(NVME)?;
     second.set_container(&container)?;
     let memory = Memory::anonymous(8 * PAGE_SIZE)?;
-    container.map(0x10000, &memory, MapFlags::Read)?;
-    container.map_part(0x40000, &memory, 0, PAGE_SIZE, MapFlags::Read)?;
-    container.unmap(0x40000, PAGE)?;
+    container.map(0x10 * PAGE, &memory, MapFlags::Read)?;
+    container.map_part(0x40 * PAGE, &memory, 0, PAGE_SIZE, MapFlags::Read)?;
+    container.unmap(0x40 * PAGE, PAGE)?;
     let text = own_containers()?;
+    let kib = 8 * PAGE / 1024;
     let groups = [pci::group_of(EDU)?, pci::group_of(NVME)?];
     for part in [
         format!("group ids: {} {}\n", groups[0], groups[1]),
         "mappings: 1, 0 of them being changed, limit 65535\n".into(),
-        "mapped: 32 KiB, charged: 32 KiB, pinned by drivers: 0 KiB\n".into(),
+        format!("mapped: {kib} KiB, charged: {kib} KiB, pinned by drivers: 0 KiB\n"),
         format!(
-            "({}): 32 KiB locked in all, no limit (CAP_IPC_LOCK)\n",
+            "({}): {kib} KiB locked in all, no limit (CAP_IPC_LOCK)\n",
             process::id()
         ),
         "map: 2 requests, ".into(),

@@ -37,7 +37,7 @@ use support::{
     PAGE,
     helper::Helper,
     kmsg::Log,
-    machine::locked_kib, //
+    machine::locked_pages, //
 };
 use vfio_client::{
     Errno,
@@ -48,6 +48,7 @@ use vfio_client::{
     Memory,
     PAGE_SIZE,
     edu::{
+        self,
         Edu,
         IDENTITY, //
     },
@@ -66,8 +67,8 @@ cases! {
 
 /// The index of the interrupt that asks the user to release the device.
 const REQ: u32 = 4;
-/// The size of the mapped memory, in KiB.
-const LOCKED: u64 = 64;
+/// The size of the mapped memory, in pages.
+const LOCKED: u64 = 16;
 
 /// A device with all of its features in use.
 struct Busy {
@@ -81,7 +82,7 @@ struct Busy {
 impl Busy {
     fn new() -> Result<Self> {
         let setup = Setup::with(HOT, Iommu::Type1v2)?;
-        let memory = Memory::anonymous(LOCKED as usize * 1024)?;
+        let memory = Memory::anonymous(LOCKED as usize * PAGE_SIZE)?;
         setup.container.map(0, &memory, MapFlags::ReadWrite)?;
         let (request, msi) = (Interrupt::new()?, Interrupt::new()?);
         setup.device.enable_irqs(REQ, &[&request])?;
@@ -107,7 +108,7 @@ impl<'a> Traffic<'a> {
         scope.spawn(move || {
             while !over.load(Ordering::Relaxed) {
                 edu.acknowledge();
-                edu.start_store_irq(0, PAGE);
+                edu.start_store_irq(0, edu::MEMORY as u64);
                 // The identity cannot be read when the device is gone. Waiting would then never
                 // end.
                 if edu.id() == IDENTITY {
@@ -128,10 +129,10 @@ impl Drop for Traffic<'_> {
 /// Makes a device write to memory that is mapped at 0.
 fn writes(edu: &Edu, memory: &Memory, byte: u8) -> Result<()> {
     memory.fill(0, PAGE_SIZE, byte);
-    edu.load(0, PAGE)?;
+    edu.load(0, edu::MEMORY as u64)?;
     memory.fill(0, PAGE_SIZE, 0);
-    edu.store(0, PAGE)?;
-    let bytes = memory.to_vec(0, PAGE_SIZE);
+    edu.store(0, edu::MEMORY as u64)?;
+    let bytes = memory.to_vec(0, edu::MEMORY);
     assert!(
         bytes.iter().all(|found| *found == byte),
         "the memory has other data than the device wrote"
@@ -179,7 +180,7 @@ fn removal_request_during_dma() -> Result<()> {
     drop(busy);
     port.wait_empty()?;
     assert!(!present(HOT) && !node(number));
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     works_again(&mut port)
 }
 
@@ -213,7 +214,7 @@ fn surprise_removal_during_dma() -> Result<()> {
     assert_eq!(busy.setup.group.status()?, 3);
     assert_eq!(busy.setup.group.device(HOT).errno(), Errno::ENODEV);
     container.map(0x100_0000, &busy.memory, MapFlags::ReadWrite)?;
-    assert_eq!(container.unmap(0x100_0000, LOCKED * 1024)?, LOCKED * 1024);
+    assert_eq!(container.unmap(0x100_0000, LOCKED * PAGE)?, LOCKED * PAGE);
     writes(&other_edu, &busy.memory, 0x6e)?;
     let Busy {
         edu,
@@ -231,7 +232,7 @@ fn surprise_removal_during_dma() -> Result<()> {
     assert_eq!(old.status().errno(), Errno::ENODEV);
     // The group of the device has left the container. The other group stays in it with all
     // mappings.
-    assert_eq!(locked_kib(), LOCKED);
+    assert_eq!(locked_pages(), LOCKED);
     writes(&other_edu, &memory, 0x6f)?;
     // A replacement device can join, and has the mappings, too.
     drop(old);

@@ -30,19 +30,18 @@ use std::{
 use support::{
     PAGE,
     helper::Helper,
-    machine::locked_kib,
+    machine::locked_pages,
     requests::{
         Bitmap,
         DirtyPages, //
     },
 };
 use vfio_client::{
-    Container,
-    Errno,
-    MapFlags,
-    Memory,
-    PAGE_SIZE,
-    edu::Edu, //
+    Container, Errno, MapFlags, Memory, PAGE_SIZE,
+    edu::{
+        self,
+        Edu, //
+    },
 };
 
 cases! {
@@ -97,10 +96,10 @@ fn random_programs_share_container() -> Result<()> {
     let memory = Memory::anonymous(PAGE_SIZE)?;
     pinning.container.map(0, &memory, MapFlags::ReadWrite)?;
     let (group, device) = pinning.join_edu()?;
-    Edu::new(&device)?.load(0, PAGE)?;
+    Edu::new(&device)?.load(0, edu::MEMORY as u64)?;
     assert_eq!(pinning.pinner.pin(0, 1, READ)?.0, 1);
     drop((device, group, pinning));
-    assert_eq!(locked_kib(), 0);
+    assert_eq!(locked_pages(), 0);
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use std::os::fd::{
 use support::{
     PAGE,
     helper::Helper,
-    machine::locked_kib,
+    machine::locked_pages,
     requests::UnmapDma, //
 };
 use vfio_client::{
@@ -55,7 +55,7 @@ cases! {
     v2_whole_address_space,
 }
 
-/// A container with four mappings: 4 pages at 0x10000, 2 at 0x14000, 4 at 0x20000 after a hole,
+/// A container with four mappings: 4 pages at 0x10 * PAGE, 2 at 0x14 * PAGE, 4 at 0x20 * PAGE after a hole,
 /// and 1 far away.
 struct Mapped {
     container: Container,
@@ -69,9 +69,9 @@ fn mapped(iommu: Iommu) -> Result<Mapped> {
     let (container, group) = attached(EDU, iommu)?;
     let memory = Memory::anonymous(16 * PAGE_SIZE)?;
     for (iova, offset, pages) in [
-        (0x10000, 0, 4),
-        (0x14000, 4, 2),
-        (0x20000, 6, 4),
+        (0x10 * PAGE, 0, 4),
+        (0x14 * PAGE, 4, 2),
+        (0x20 * PAGE, 6, 4),
         (0x1_0000_0000, 10, 1),
     ] {
         container.map_part(
@@ -82,7 +82,7 @@ fn mapped(iommu: Iommu) -> Result<Mapped> {
             MapFlags::ReadWrite,
         )?;
     }
-    assert_eq!(locked_kib(), TOTAL / 1024);
+    assert_eq!(locked_pages(), TOTAL / PAGE);
     Ok(Mapped {
         container,
         _group: group,
@@ -96,7 +96,7 @@ fn argsz_and_unknown_flags() -> Result<()> {
         assert_eq!(
             UnmapDma {
                 argsz,
-                ..UnmapDma::of(0x10000, 4 * PAGE)
+                ..UnmapDma::of(0x10 * PAGE, 4 * PAGE)
             }
             .send(&m.container),
             Err(Errno::EINVAL)
@@ -112,17 +112,17 @@ fn argsz_and_unknown_flags() -> Result<()> {
         assert_eq!(
             UnmapDma {
                 flags,
-                ..UnmapDma::of(0x10000, 4 * PAGE)
+                ..UnmapDma::of(0x10 * PAGE, 4 * PAGE)
             }
             .send(&m.container),
             Err(Errno::EINVAL)
         );
     }
-    assert_eq!(locked_kib(), TOTAL / 1024);
+    assert_eq!(locked_pages(), TOTAL / PAGE);
     assert_eq!(
         UnmapDma {
             argsz: 4096,
-            ..UnmapDma::of(0x10000, 4 * PAGE)
+            ..UnmapDma::of(0x10 * PAGE, 4 * PAGE)
         }
         .send(&m.container),
         Ok(4 * PAGE)
@@ -134,11 +134,11 @@ fn misaligned_range() -> Result<()> {
     for iommu in [Iommu::Type1, Iommu::Type1v2] {
         let m = mapped(iommu)?;
         for (iova, size) in [
-            (0x10000, 0),
-            (0x10001, 4 * PAGE),
-            (0x10800, PAGE),
-            (0x10000, 4 * PAGE - 1),
-            (0x10000, 1),
+            (0x10 * PAGE, 0),
+            (0x10 * PAGE + 0x1, 4 * PAGE),
+            (0x10 * PAGE + 0x800, PAGE),
+            (0x10 * PAGE, 4 * PAGE - 1),
+            (0x10 * PAGE, 1),
             (u64::MAX, PAGE),
             (0, u64::MAX),
         ] {
@@ -147,7 +147,7 @@ fn misaligned_range() -> Result<()> {
                 Err(Errno::EINVAL)
             );
         }
-        assert_eq!(locked_kib(), TOTAL / 1024);
+        assert_eq!(locked_pages(), TOTAL / PAGE);
     }
     Ok(())
 }
@@ -156,7 +156,7 @@ fn range_overflow() -> Result<()> {
     for iommu in [Iommu::Type1, Iommu::Type1v2] {
         let m = mapped(iommu)?;
         let top = u64::MAX - PAGE + 1;
-        for (iova, size) in [(top, 2 * PAGE), (0x10000, top)] {
+        for (iova, size) in [(top, 2 * PAGE), (0x10 * PAGE, top)] {
             assert_eq!(
                 UnmapDma::of(iova, size).send(&m.container),
                 Err(Errno::EOVERFLOW)
@@ -164,7 +164,7 @@ fn range_overflow() -> Result<()> {
         }
         // A range may include the last page.
         assert_eq!(UnmapDma::of(top, PAGE).send(&m.container), Ok(0));
-        assert_eq!(locked_kib(), TOTAL / 1024);
+        assert_eq!(locked_pages(), TOTAL / PAGE);
     }
     Ok(())
 }
@@ -172,16 +172,16 @@ fn range_overflow() -> Result<()> {
 fn v2_refuses_part_of_mapping() -> Result<()> {
     let m = mapped(Iommu::Type1v2)?;
     for (iova, pages) in [
-        (0x10000, 1),
-        (0x10000, 3),
-        (0x11000, 1),
-        (0x13000, 1),
-        (0x13000, 2),
-        (0x11000, 3),
-        (0x10000, 5),
-        (0x0f000, 4),
-        (0x15000, 16),
-        (0x10000, 17),
+        (0x10 * PAGE, 1),
+        (0x10 * PAGE, 3),
+        (0x11 * PAGE, 1),
+        (0x13 * PAGE, 1),
+        (0x13 * PAGE, 2),
+        (0x11 * PAGE, 3),
+        (0x10 * PAGE, 5),
+        (0xf * PAGE, 4),
+        (0x15 * PAGE, 16),
+        (0x10 * PAGE, 17),
     ] {
         assert_eq!(
             UnmapDma::of(iova, pages * PAGE).send(&m.container),
@@ -189,25 +189,31 @@ fn v2_refuses_part_of_mapping() -> Result<()> {
             "{iova:#x} {pages}"
         );
     }
-    assert_eq!(locked_kib(), TOTAL / 1024, "nothing was unmapped");
+    assert_eq!(locked_pages(), TOTAL / PAGE, "nothing was unmapped");
     Ok(())
 }
 
 fn size_returns_unmapped_bytes() -> Result<()> {
     let m = mapped(Iommu::Type1v2)?;
-    assert_eq!(UnmapDma::of(0x16000, 10 * PAGE).send(&m.container), Ok(0));
+    assert_eq!(
+        UnmapDma::of(0x16 * PAGE, 10 * PAGE).send(&m.container),
+        Ok(0)
+    );
     assert_eq!(UnmapDma::of(0, 16 * PAGE).send(&m.container), Ok(0));
     // Two adjacent mappings, and holes at both ends.
     assert_eq!(
-        UnmapDma::of(0xe000, 16 * PAGE).send(&m.container),
+        UnmapDma::of(0xe * PAGE, 16 * PAGE).send(&m.container),
         Ok(6 * PAGE)
     );
-    assert_eq!(UnmapDma::of(0xe000, 16 * PAGE).send(&m.container), Ok(0));
     assert_eq!(
-        UnmapDma::of(0x20000, 4 * PAGE).send(&m.container),
+        UnmapDma::of(0xe * PAGE, 16 * PAGE).send(&m.container),
+        Ok(0)
+    );
+    assert_eq!(
+        UnmapDma::of(0x20 * PAGE, 4 * PAGE).send(&m.container),
         Ok(4 * PAGE)
     );
-    assert_eq!(locked_kib(), 4);
+    assert_eq!(locked_pages(), 1);
     Ok(())
 }
 
@@ -216,14 +222,14 @@ fn unmap_all() -> Result<()> {
         let m = mapped(iommu)?;
         assert_eq!(UnmapDma::all().send(&m.container), Ok(TOTAL));
         assert_eq!(UnmapDma::all().send(&m.container), Ok(0));
-        assert_eq!(locked_kib(), 0);
+        assert_eq!(locked_pages(), 0);
     }
     Ok(())
 }
 
 fn unmap_all_needs_empty_range() -> Result<()> {
     let m = mapped(Iommu::Type1v2)?;
-    for (iova, size) in [(PAGE, 0), (0, PAGE), (0x10000, 4 * PAGE), (0, u64::MAX)] {
+    for (iova, size) in [(PAGE, 0), (0, PAGE), (0x10 * PAGE, 4 * PAGE), (0, u64::MAX)] {
         assert_eq!(
             UnmapDma {
                 flags: UnmapDma::ALL,
@@ -233,41 +239,52 @@ fn unmap_all_needs_empty_range() -> Result<()> {
             Err(Errno::EINVAL)
         );
     }
-    assert_eq!(locked_kib(), TOTAL / 1024);
+    assert_eq!(locked_pages(), TOTAL / PAGE);
     Ok(())
 }
 
 fn v1_ignores_range_inside_mapping() -> Result<()> {
     let m = mapped(Iommu::Type1)?;
-    for (iova, pages) in [(0x11000, 1), (0x11000, 3), (0x13000, 1), (0x11000, 16)] {
+    for (iova, pages) in [
+        (0x11 * PAGE, 1),
+        (0x11 * PAGE, 3),
+        (0x13 * PAGE, 1),
+        (0x11 * PAGE, 16),
+    ] {
         assert_eq!(
             UnmapDma::of(iova, pages * PAGE).send(&m.container),
             Ok(0),
             "{iova:#x} {pages}"
         );
     }
-    assert_eq!(locked_kib(), TOTAL / 1024);
+    assert_eq!(locked_pages(), TOTAL / PAGE);
     Ok(())
 }
 
 fn v1_first_page_unmaps_whole_mapping() -> Result<()> {
     let m = mapped(Iommu::Type1)?;
-    assert_eq!(UnmapDma::of(0x10000, PAGE).send(&m.container), Ok(4 * PAGE));
     assert_eq!(
-        UnmapDma::of(0x1f000, 2 * PAGE).send(&m.container),
+        UnmapDma::of(0x10 * PAGE, PAGE).send(&m.container),
         Ok(4 * PAGE)
     );
-    assert_eq!(locked_kib(), 12);
+    assert_eq!(
+        UnmapDma::of(0x1f * PAGE, 2 * PAGE).send(&m.container),
+        Ok(4 * PAGE)
+    );
+    assert_eq!(locked_pages(), 3);
     Ok(())
 }
 
 fn v1_first_half_unmaps_whole_mapping() -> Result<()> {
     let m = mapped(Iommu::Type1)?;
     assert_eq!(
-        UnmapDma::of(0x20000, 2 * PAGE).send(&m.container),
+        UnmapDma::of(0x20 * PAGE, 2 * PAGE).send(&m.container),
         Ok(4 * PAGE)
     );
-    assert_eq!(UnmapDma::of(0x22000, 2 * PAGE).send(&m.container), Ok(0));
+    assert_eq!(
+        UnmapDma::of(0x22 * PAGE, 2 * PAGE).send(&m.container),
+        Ok(0)
+    );
     Ok(())
 }
 
@@ -277,12 +294,12 @@ fn vaddr_is_invalidated() -> Result<()> {
         assert_eq!(
             UnmapDma {
                 flags: UnmapDma::VADDR,
-                ..UnmapDma::of(0x10000, 6 * PAGE)
+                ..UnmapDma::of(0x10 * PAGE, 6 * PAGE)
             }
             .send(&m.container),
             Ok(6 * PAGE)
         );
-        assert_eq!(locked_kib(), TOTAL / 1024, "the device keeps the pages");
+        assert_eq!(locked_pages(), TOTAL / PAGE, "the device keeps the pages");
         let avail = m.container.info()?.dma_avail();
         assert_eq!(avail, Some(65535 - 4));
         // An ordinary unmap also removes mappings with an invalid vaddr.
@@ -296,7 +313,7 @@ fn vaddr_invalidated_twice() -> Result<()> {
     assert_eq!(
         UnmapDma {
             flags: UnmapDma::VADDR,
-            ..UnmapDma::of(0x14000, 2 * PAGE)
+            ..UnmapDma::of(0x14 * PAGE, 2 * PAGE)
         }
         .send(&m.container),
         Ok(2 * PAGE)
@@ -304,7 +321,7 @@ fn vaddr_invalidated_twice() -> Result<()> {
     assert_eq!(
         UnmapDma {
             flags: UnmapDma::VADDR,
-            ..UnmapDma::of(0x10000, 6 * PAGE)
+            ..UnmapDma::of(0x10 * PAGE, 6 * PAGE)
         }
         .send(&m.container),
         Err(Errno::EINVAL)
@@ -313,7 +330,7 @@ fn vaddr_invalidated_twice() -> Result<()> {
     assert_eq!(
         UnmapDma {
             flags: UnmapDma::VADDR,
-            ..UnmapDma::of(0x10000, 4 * PAGE)
+            ..UnmapDma::of(0x10 * PAGE, 4 * PAGE)
         }
         .send(&m.container),
         Ok(4 * PAGE)
@@ -339,7 +356,7 @@ fn all_vaddrs_invalidated() -> Result<()> {
         .send(&m.container),
         Err(Errno::EINVAL)
     );
-    assert_eq!(locked_kib(), TOTAL / 1024);
+    assert_eq!(locked_pages(), TOTAL / PAGE);
     Ok(())
 }
 
@@ -347,10 +364,10 @@ fn v1_range_across_mappings() -> Result<()> {
     let m = mapped(Iommu::Type1)?;
     // A range from a hole across two mappings into a third one: all three are unmapped.
     assert_eq!(
-        UnmapDma::of(0xf000, 0x22000 - 0xf000).send(&m.container),
+        UnmapDma::of(0xf * PAGE, 0x22 * PAGE - 0xf * PAGE).send(&m.container),
         Ok(10 * PAGE)
     );
-    assert_eq!(locked_kib(), 4);
+    assert_eq!(locked_pages(), 1);
     Ok(())
 }
 
@@ -366,7 +383,7 @@ fn no_group_joins_while_vaddr_is_invalid() -> Result<()> {
     assert_eq!(
         UnmapDma {
             flags: UnmapDma::VADDR,
-            ..UnmapDma::of(0x10000, 6 * PAGE)
+            ..UnmapDma::of(0x10 * PAGE, 6 * PAGE)
         }
         .send(&m.container),
         Ok(6 * PAGE)
@@ -386,29 +403,30 @@ fn no_group_joins_while_vaddr_is_invalid() -> Result<()> {
 fn vaddr_updated_by_another_process() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
-    container.map(0x10000, &memory, MapFlags::ReadWrite)?;
+    container.map(0x10 * PAGE, &memory, MapFlags::ReadWrite)?;
     assert_eq!(
         UnmapDma {
             flags: UnmapDma::VADDR,
-            ..UnmapDma::of(0x10000, 4 * PAGE)
+            ..UnmapDma::of(0x10 * PAGE, 4 * PAGE)
         }
         .send(&container),
         Ok(4 * PAGE)
     );
     let fd = container.as_fd().try_clone_to_owned()?;
     let take_over = |limit: &str| -> Result<(Helper, String)> {
-        let words = ["take-over", &fd.as_raw_fd().to_string(), "65536", limit];
+        let (number, iova) = (fd.as_raw_fd().to_string(), (0x10 * PAGE).to_string());
+        let words = ["take-over", &number, &iova, limit];
         let mut helper = Helper::spawn(&words, &[&fd])?;
-        let answer = format!("{}, {} KiB", helper.line()?, helper.line()?);
+        let answer = format!("{}, {} pages", helper.line()?, helper.line()?);
         Ok((helper, answer))
     };
     let (helper, answer) = take_over("3")?;
-    assert_eq!((answer.as_str(), locked_kib()), ("ENOMEM, 0 KiB", 16));
+    assert_eq!((answer.as_str(), locked_pages()), ("ENOMEM, 0 pages", 4));
     helper.finish()?;
     // The process that now provides the memory is charged for it.
     let (helper, answer) = take_over("4")?;
-    assert_eq!((answer.as_str(), locked_kib()), ("OK, 16 KiB", 0));
+    assert_eq!((answer.as_str(), locked_pages()), ("OK, 4 pages", 0));
     helper.finish()?;
-    assert_eq!(container.unmap(0x10000, 4 * PAGE)?, 4 * PAGE);
+    assert_eq!(container.unmap(0x10 * PAGE, 4 * PAGE)?, 4 * PAGE);
     Ok(())
 }

@@ -17,7 +17,7 @@ use anyhow::{
 };
 use support::{
     PAGE,
-    machine::locked_kib,
+    machine::locked_pages,
     requests::MapDma, //
 };
 use vfio_client::{
@@ -95,7 +95,7 @@ fn unmap_all_with_pins_in_many_mappings() -> Result<()> {
             unmapped.with_context(|| format!("{count} mappings"))?,
             count * PAGE
         );
-        assert_eq!((pinning.pinner.pinned()?, locked_kib()), (0, 0));
+        assert_eq!((pinning.pinner.pinned()?, locked_pages()), (0, 0));
     }
     Ok(())
 }
