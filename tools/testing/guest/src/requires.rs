@@ -53,6 +53,12 @@ pub fn write_only_mappings() -> bool {
     !smmu()
 }
 
+/// Returns whether the IOMMU translates the addresses of interrupts, as an SMMU does, so that the
+/// kernel has to map them.
+pub fn msi_through_page_tables() -> bool {
+    smmu()
+}
+
 /// Returns whether the IOMMU is an SMMUv3.
 pub fn smmu() -> bool {
     let units = fs::read_dir("/sys/class/iommu")

@@ -4,8 +4,10 @@
 
 use crate::{
     env::{
+        EDU,
         NVME,
-        Setup, //
+        Setup,
+        msi_window, //
     },
     harness::{
         Failure,
@@ -44,6 +46,7 @@ cases! {
     get_irq_info_argsz,
     msi_from_device,
     msi_after_dma,
+    #[rows("T-G6")] #[requires(msi_through_page_tables)] msi_window_is_mapped_in_software,
     msi_enable_disable,
     msi_from_user,
     msi_bad_eventfd,
@@ -134,6 +137,41 @@ fn msi_after_dma() -> Result<()> {
     assert_eq!(interrupt.wait(LIMIT)?, 1);
     assert_eq!(edu.acknowledge(), 0x100);
     Ok(())
+}
+
+/// An SMMU translates the writes that are interrupts like any other: the kernel maps the register of
+/// the interrupt controller into the window, whatever the user maps and unmaps.
+fn msi_window_is_mapped_in_software() -> Result<()> {
+    let setup = Setup::new()?;
+    let edu = Edu::new(&setup.device)?;
+    let interrupt = Interrupt::new()?;
+    let window = msi_window(EDU)?;
+    let size = window.end - window.start + 1;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    let container = &setup.container;
+    let arrives = |when: &str| -> Result<()> {
+        edu.raise(1);
+        assert_eq!(interrupt.wait(LIMIT)?, 1, "{when}");
+        edu.acknowledge();
+        Ok(())
+    };
+    setup.device.enable_irqs(MSI, &[&interrupt])?;
+    arrives("nothing is mapped")?;
+    for iova in [window.start - PAGE, window.end + 1] {
+        container.map(iova, &memory, MapFlags::ReadWrite)?;
+    }
+    for iova in [window.start, window.end - PAGE + 1] {
+        let answer = container.map(iova, &memory, MapFlags::ReadWrite);
+        assert_eq!(answer.errno(), Errno::EINVAL, "{iova:#x}");
+    }
+    arrives("memory is mapped around the window")?;
+    assert_eq!(container.unmap(window.start, size)?, 0);
+    arrives("the window was unmapped")?;
+    assert_eq!(container.unmap_all()?, 2 * PAGE);
+    arrives("everything was unmapped")?;
+    setup.device.disable_irqs(MSI)?;
+    setup.device.enable_irqs(MSI, &[&interrupt])?;
+    arrives("the interrupt was enabled again")
 }
 
 fn msi_enable_disable() -> Result<()> {
