@@ -16,7 +16,7 @@ import report
 from report import Unusable
 
 # With the others, vfio_iommu_type1 refuses devices unless it is told to accept unsafe interrupts.
-REMAPPING = ("intel", "smmu", "none")
+REMAPPING = ("intel", "smmu", qemu.INCOHERENT, "none")
 EMULATOR_CRASH = re.compile(r"Assertion .* failed")
 # The maximum number of attempts to start a guest.
 STARTS = 3
@@ -63,6 +63,8 @@ def boot(options, folder):
                    options.command, list(copies(options)))
     shares = [host_path(share.rpartition(":")[0]) for share in options.share]
     arguments = qemu.command_line(options, archive, shares, kvm.works(options, folder))
+    if options.iommu == qemu.INCOHERENT:
+        arguments = qemu.incoherent(arguments, folder)
     return until_booted(lambda: qemu.run(arguments, options.timeout, open_log(options.log), options.qmp))
 
 

@@ -74,8 +74,9 @@ def parse(argv):
     add("--core", choices=rust_or_c, help="vfio.ko to load (default: as --stack)")
     add("--type1", choices=rust_or_c, help="vfio_iommu_type1.ko to load (default: as --stack)")
     add("--mdev", choices=rust_or_c, help="mdev.ko to load (default: none is loaded)")
-    add("--iommu", choices=("intel", "amd", "smmu", "virtio", "none"),
-        help="default: intel; smmu, that is SMMUv3, with a kernel for arm64")
+    add("--iommu", choices=("intel", "amd", "smmu", qemu.INCOHERENT, "virtio", "none"),
+        help=f"default: intel; smmu, that is SMMUv3, with a kernel for arm64; {qemu.INCOHERENT} is one that "
+             "is not coherent with the caches")
     add("--smp", type=int, default=None, metavar="N", help="number of processors (default: 2)")
     add("--mem", default="2G", metavar="SIZE", help="size of the memory (default: 2G)")
     add("--icount", action="store_true",

@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 
+import device_tree
 from report import Unusable
 
 FIRST_SLOT = 3
@@ -22,6 +23,7 @@ BOOT_SECONDS = 240
 CONSOLE_SLOT = 0x1E
 IOMMU_SLOT = 1
 VIRTIO_IOMMU = ["-device", f"virtio-iommu-pci,bus=pcie.0,addr={IOMMU_SLOT:#x}"]
+INCOHERENT = "smmu-incoherent"
 PORTS = ("stdout", "stderr", "control")
 QMP = "qmp"
 
@@ -91,6 +93,8 @@ MACHINES = {
         append=[],
         iommus={
             "smmu": (["-M", "iommu=smmuv3"], ""),
+            # The device tree says so, see incoherent().
+            INCOHERENT: (["-M", "iommu=smmuv3"], ""),
             "virtio": (VIRTIO_IOMMU, ""),
             "none": ([], ""),
         },
@@ -131,6 +135,19 @@ def command_line(options, initramfs, shares, kvm):
         *(word for number, share in enumerate(shares) for word in shared_folder(number, share)),
         *options.qemu_arg,
     ]
+
+
+def incoherent(arguments, folder):
+    """Returns arguments for the machine of ARGUMENTS, with a device tree in which the SMMU is not
+    coherent with the caches of the processors."""
+    path = os.path.join(folder, "device-tree")
+    subprocess.run([*arguments, "-M", f"dumpdtb={path}"], check=True, capture_output=True)
+    with open(path, "rb") as file:
+        # A node inherits the property of its parent, the nameless root.
+        tree = device_tree.without_property(file.read(), ["", "smmuv3"], "dma-coherent")
+    with open(path, "wb") as file:
+        file.write(tree)
+    return [*arguments, "-dtb", path]
 
 
 def devices(program, strings):
