@@ -4,7 +4,7 @@
 # Runs in the guest, as 'client container' or 'client compat': dpdk-testpmd forwards packets between
 # an igb and an e1000e on the same wire.
 
-drivers=/usr/lib/x86_64-linux-gnu/dpdk/pmds-25.0
+drivers=/usr/lib/$(uname -m)-linux-gnu/dpdk/pmds-25.0
 said=/tmp/said
 
 # Keeps testpmd's input open until it forwards packets and for some seconds more. testpmd exits at
@@ -27,7 +27,7 @@ touch $said
 # testpmd must flush each line, although its output is a file.
 some_seconds | clients env LD_PRELOAD="/usr/libexec/coreutils/libstdbuf.so /guest/usr/lib/client_trace.so" \
 	_STDBUF_O=L VFIO_TRACE=/tmp/trace setarch --addr-no-randomize dpdk-testpmd -l 0,1 -a 0000:01:00.0 -a 0000:02:00.0 --iova-mode=va -m 32 \
-	--no-telemetry -d $drivers/librte_net_e1000.so -d $drivers/librte_mempool_ring.so \
+	--no-telemetry -d "$drivers/librte_net_e1000.so" -d "$drivers/librte_mempool_ring.so" \
 	-- --total-num-mbufs=4096 --auto-start --tx-first --forward-mode=io --nb-cores=1 >$said 2>&1
 cat $said
 echo '=== trace'

@@ -59,9 +59,11 @@ class Client:
     def name(self):
         return self.program if self.mode == "container" else f"{self.program}-{self.mode}"
 
-    @property
-    def kernel(self):
-        return "stock" if self.mode == "container" else "test"
+    def runs_on(self, kernel):
+        """Returns whether the program is there for a kernel, which has what the mode needs."""
+        if "arm64" in kernel and self.program != "dpdk":
+            return False
+        return (self.mode == "container") == kernel.startswith("stock")
 
 
 def dpdk(mode):
@@ -83,11 +85,12 @@ def qemu(mode):
 CLIENTS = (dpdk("container"), qemu("container"), dpdk("compat"), qemu("compat"), qemu("iommufd"))
 
 
-def start(client, stack, run, iommu):
+def start(client, stack, run, options):
     """Boots a guest that runs a client; returns the process."""
-    command = [REPO / "tools/testing/vm/run", "--kernel", client.kernel, "--stack", stack, "--iommu", iommu]
-    command += ["--clients", "--timeout", "240", "--log", kept(client, run, iommu, "kernel.log"), *client.machine]
-    command += [*request_trace.COPY, "--copy", f"{HERE}/{client.program}.sh:/root/client"]
+    command = [REPO / "tools/testing/vm/run", "--kernel", options.kernel, "--stack", stack, "--iommu", options.iommu]
+    command += ["--clients", "--timeout", "900" if "arm64" in options.kernel else "240"]
+    command += ["--log", kept(client, run, options.iommu, "kernel.log"), *client.machine]
+    command += [*request_trace.copy(options.programs), "--copy", f"{HERE}/{client.program}.sh:/root/client"]
     return subprocess.Popen([*command, "--", "sh", "/root/client", client.mode], stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, text=True, errors="replace", cwd=REPO)
 
@@ -108,12 +111,13 @@ def finish(client, run, iommu, guest):
     return said, request_trace.steps(trace), complaint if guest.returncode else ""
 
 
-def compare(client, other, iommu):
+def compare(client, options):
     """Runs a client on the C and on the OTHER modules; prints the results, and returns whether all
     tests passed."""
+    other, iommu = options.stack, options.iommu
     # The modules that are compared with themselves have another log.
     runs = {"c": "c", "rust" if other == "rust" else "c-again": other}
-    guests = {run: start(client, stack, run, iommu) for run, stack in runs.items()}
+    guests = {run: start(client, stack, run, options) for run, stack in runs.items()}
     results = {run: finish(client, run, iommu, guest) for run, guest in guests.items()}
     good = []
     for run, (said, _, complaint) in results.items():
@@ -131,18 +135,20 @@ def compare(client, other, iommu):
 def main():
     parser = argparse.ArgumentParser(prog="tools/testing/clients/run", description=__doc__)
     parser.add_argument("--only", action="append", choices=[client.name for client in CLIENTS])
-    parser.add_argument("--kernel", choices=["stock", "test"], default="stock")
+    parser.add_argument("--kernel", choices=["stock", "stock-arm64", "test"], default="stock")
+    parser.add_argument("--programs", default="build/cargo/release", help="the folder with the request tracer")
     parser.add_argument("--stack", choices=["rust", "c"], default="rust", help="the modules to compare with C")
-    parser.add_argument("--iommu", choices=["intel", "amd", "virtio"], default="intel")
+    parser.add_argument("--iommu", choices=["intel", "amd", "smmu", "virtio"])
     options = parser.parse_args()
-    wanted = [client for client in CLIENTS if client.kernel == options.kernel]
+    options.iommu = options.iommu or ("smmu" if "arm64" in options.kernel else "intel")
+    wanted = [client for client in CLIENTS if client.runs_on(options.kernel)]
     if options.only:
         wanted = [client for client in wanted if client.name in options.only]
     if not wanted:
         parser.error(f"the {options.kernel} kernel does not run {', '.join(options.only)}")
     (FOLDER / "tftp").mkdir(parents=True, exist_ok=True)
     (FOLDER / "tftp" / "boot.ipxe").write_text(BOOT_FILE)
-    passed = [compare(client, options.stack, options.iommu) for client in wanted]
+    passed = [compare(client, options) for client in wanted]
     return 0 if all(passed) else 1
 
 

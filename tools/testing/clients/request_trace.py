@@ -6,9 +6,13 @@ import re
 import sys
 
 REPO = pathlib.Path(__file__).resolve().parents[3]
-LIBRARY = "build/cargo/release/libclient_trace.so"
 IN_GUEST = "/usr/lib/client_trace.so"
-COPY = ("--copy", f"{REPO / LIBRARY}:{IN_GUEST}")
+
+
+def copy(programs):
+    """Returns the option that copies the library from the folder PROGRAMS, below the project, to a guest."""
+    return ("--copy", f"{REPO / programs}/libclient_trace.so:{IN_GUEST}")
+
 
 sys.path.append(str(REPO / "tools/testing/differential"))
 import compare  # noqa: E402

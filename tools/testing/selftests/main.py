@@ -16,7 +16,7 @@ import request_trace  # noqa: E402
 
 FOLDER = REPO / "build" / "selftests"
 # The kernels, and the modes of the programs that each has: those with a container, or all.
-MODES = {"stock": report.CONTAINER, "stock-7.2": report.CONTAINER, "test": ""}
+MODES = {**dict.fromkeys(("stock", "stock-7.2", "stock-arm64", "stock-arm64-16k"), report.CONTAINER), "test": ""}
 TITLE = {"c": "C", "rust": "Rust"}
 # Each thread of this program sets up a device, and all threads have the same name.
 MIXED = "vfio_pci_device_init_perf_test"
@@ -49,7 +49,7 @@ def boot(options, stack, log):
     copies = [word for program in options.program
               for word in ("--copy", f"{folder}/programs/{program}:/programs/{program}")]
     command = [REPO / "tools/testing/vm/run", "--kernel", options.kernel, "--stack", stack, *MACHINE, *binds, *copies]
-    command += ["--copy", f"{REPO}/tools/testing/selftests/guest:/root/guest", *request_trace.COPY]
+    command += ["--copy", f"{REPO}/tools/testing/selftests/guest:/root/guest", *request_trace.copy(options.programs)]
     command += ["--log", f"{folder}/{log}.kernel.log", "--timeout", "900"]
     command += ["--", "sh", "/root/guest", "/programs", request_trace.IN_GUEST, f"modes={MODES[options.kernel]}"]
     command += [f"{name}={bdf}" for name, bdf in DEVICES.items()]
@@ -126,6 +126,7 @@ def command_line():
     parser = argparse.ArgumentParser(prog="tools/testing/selftests/run", description=__doc__)
     parser.add_argument("--kernel", choices=sorted(MODES), default="stock")
     parser.add_argument("--stack", choices=sorted(TITLE), default="rust", help="the modules to compare with C")
+    parser.add_argument("--programs", default="build/cargo/release", help="the folder with the request tracer")
     parser.add_argument("--program", action="append", default=[], help="only this one; can be repeated")
     options = parser.parse_args()
     known = sorted(path.name for path in (FOLDER / options.kernel / "programs").glob("*_test"))
