@@ -40,14 +40,15 @@ in_buildroot = set -e; \
 coverage = KCOV_INSTRUMENT=y
 kernel_out = build/$(KERNEL)
 
-.PHONY: modules clippy rustdoc rust-analyzer test-drivers kernel-samples ioasid-tests mdev-tests
+.PHONY: modules clippy rustdoc rust-analyzer test-drivers kernel-mdev kernel-samples ioasid-tests mdev-tests
 ifneq ($(KERNEL),)
 clippy: kernel_out = build/clippy-$(KERNEL)
 test-drivers: kernel_out = build/tests-$(KERNEL)
 ioasid-tests: kernel_out = build/ioasid-tests-$(KERNEL)
 mdev-tests: kernel_out = build/mdev-tests-$(KERNEL)
+kernel-mdev: kernel_out = build/mdev-$(KERNEL)
 kernel-samples: kernel_out = build/samples-$(KERNEL)
-modules clippy rustdoc rust-analyzer test-drivers kernel-samples ioasid-tests mdev-tests:
+modules clippy rustdoc rust-analyzer test-drivers kernel-mdev kernel-samples ioasid-tests mdev-tests:
 	@$(in_buildroot)
 else
 modules: check-kdir
@@ -81,14 +82,26 @@ mdev-tests: check-kdir
 test-drivers: sources = $(CURDIR)/tools/testing/modules
 test-drivers: check-kdir
 	@mkdir -p $(OUT)
-	+@$(locked) $(kbuild) modules
+	+@$(locked) $(kbuild) $(call mdev_symbols,tests) modules
+
+# The kernel's module for mediated devices, where the distribution ships none.
+kernel-mdev: sources = $(realpath $(KDIR)/source)/drivers/vfio/mdev
+kernel-mdev: kbuild_warnings =
+kernel-mdev: check-kdir
+	@mkdir -p $(OUT)
+	+@$(locked) $(kbuild) CONFIG_VFIO_MDEV=m modules
+
+# $(call mdev_symbols,DRIVERS): for drivers in build/DRIVERS-KERNEL, its symbols if the kernel has none.
+mdev_symbols = $(shell grep -qw mdev_register_parent $(KDIR)/Module.symvers || \
+	echo KBUILD_EXTRA_SYMBOLS=$(abspath $(OUT:build/$(1)-%=build/mdev-%)/Module.symvers))
 
 # The kernel's sample drivers of mediated devices, which distributions do not ship.
 kernel-samples: sources = $(realpath $(KDIR)/source)/samples/vfio-mdev
 kernel-samples: kbuild_warnings =
 kernel-samples: check-kdir
 	@mkdir -p $(OUT)
-	+@$(locked) $(kbuild) $(addprefix CONFIG_SAMPLE_VFIO_MDEV_,MTTY=m MDPY=m MBOCHS=m) modules
+	+@$(locked) $(kbuild) $(call mdev_symbols,samples) \
+		$(addprefix CONFIG_SAMPLE_VFIO_MDEV_,MTTY=m MDPY=m MBOCHS=m) modules
 
 rustdoc: modules
 	@tools/crates --out $(OUT) rustdoc build/rustdoc
@@ -244,6 +257,8 @@ Building:
   test-modules       build them for the small kernel with KUnit, into build/test
   debug-modules      build them for the debug kernel, into build/debug
   test-drivers       with KERNEL=: build the C drivers of the guest tests, into build/tests-KERNEL
+  kernel-mdev        with KERNEL=: build the kernel's module for mediated devices, which Debian's
+                     kernel for arm64 lacks, into build/mdev-KERNEL; the drivers for it need it
   kernel-samples     with KERNEL=: build the kernel's sample drivers of mediated devices, into
                      build/samples-KERNEL
   mdev-tests         with KERNEL=: build the Rust driver of the guest tests, into
