@@ -33,17 +33,56 @@ def modules_of(options):
 
 def guest(name, *options, kernel="stock", after=()):
     """Returns a step that runs guest tests on a kernel, with the modules that OPTIONS select."""
-    # The debug kernel takes ten times as long, and the host may run other guests.
-    patience = ["--timeout", "3000"] if kernel == "debug" else []
+    # The debug kernel takes ten times as long, as does the emulation of another architecture; and the
+    # host may run other guests.
+    patience = ["--timeout", "3000"] if kernel == "debug" or "arm64" in kernel else []
     command = ["tools/testing/guest/run", "--no-build", "--kernel", kernel, *patience, *options]
     modules = (f"build-{kernel}",) if "rust" in options else ()
     if "--driver" in options:
         modules += (f"mdev-tests-{kernel}",)
     elif {"exports", "failing", "iommufd", "mdev", "pinning", "stalls"} & {*options}:
         modules += (f"drivers-{kernel}",)
-    if "mdev" in options and kernel == "stock":
-        modules += ("samples-stock",)
-    return Step(name, command, results.libtest, after=("programs", *modules, *after), modules=modules_of(options))
+    if "mdev" in options and kernel.startswith("stock"):
+        modules += (f"samples-{kernel}",)
+    return Step(name, command, results.libtest, after=(programs(kernel), *modules, *after),
+                modules=modules_of(options))
+
+
+def programs(kernel):
+    """Returns the name of the step that compiles the programs for guests with a kernel."""
+    return f"programs-{kernel}" if "arm64" in kernel else "programs"
+
+
+def arm64_steps(kernel):
+    """Returns steps on one of Debian's kernels for arm64, with an SMMU."""
+    name = kernel.removeprefix("stock-")
+    packages = "guest-tests nvme_read client_trace".split()
+    built = (f"build-{kernel}", programs(kernel))
+    return [
+        make(f"build-{kernel}", "modules", f"KERNEL={kernel}", "WERROR=1"),
+        one(programs(kernel), "tools/testing/buildroot", "exec", "--kernel", kernel, "--",
+            *"cargo build --offline --locked --release".split(), *(f"--package={package}" for package in packages)),
+        one(f"{name}-demo", "tools/testing/demo", "--kernel", kernel, after=built),
+        *(guest(f"{name}-{stack}", "--stack", stack, kernel=kernel) for stack in ("c", "rust")),
+        script(f"{name}-selftests", "tools/testing/selftests/run", "--no-build", "--kernel", kernel, after=built),
+    ]
+
+
+def arm64_4k_steps(kernel):
+    """Returns more steps on Debian's kernel for arm64 with pages of 4 KiB."""
+    built = (f"build-{kernel}", programs(kernel))
+    return [
+        *(guest(f"arm64-nic-{stack}", "--stack", stack, "--set", "nic", kernel=kernel) for stack in ("c", "rust")),
+        make(f"mdev-{kernel}", "kernel-mdev", f"KERNEL={kernel}"),
+        make(f"samples-{kernel}", "kernel-samples", f"KERNEL={kernel}", after=(f"mdev-{kernel}",)),
+        make(f"drivers-{kernel}", "test-drivers", f"KERNEL={kernel}", "WERROR=1", after=(f"mdev-{kernel}",)),
+        *(guest(f"arm64-mdev-{stack}", "--stack", stack, "--set", "mdev", kernel=kernel) for stack in ("c", "rust")),
+        guest("arm64-p2p", "--stack", "rust", "--set", "p2p", kernel=kernel),
+        *(script(f"arm64-coherency-{stack}", "tools/testing/check-coherency", "--stack", stack,
+                 after=(f"build-{kernel}",)) for stack in ("c", "rust")),
+        script("arm64-clients", "tools/testing/clients/run", "--no-build", "--kernel", kernel, after=built),
+        script("arm64-abi", "tools/testing/check-abi", "--kernel", kernel, after=built),
+    ]
 
 
 def pamu_map(name):
@@ -251,6 +290,9 @@ def further_steps(repo):
         *(make(f"build-config-{path.stem}", "modules", f"KERNEL=config-{path.stem}", "WERROR=1", after=("build-test",))
           for path in sorted((repo / "tools/testing/kernel/configs").glob("*.config"))),
         *series_steps("7.2"),
+        *arm64_steps("stock-arm64"),
+        *arm64_4k_steps("stock-arm64"),
+        *arm64_steps("stock-arm64-16k"),
         guest("stalls-in-rust", "--stack", "rust", "--set", "stalls", "--driver", "rust"),
         *(script(f"linear-{kernel}", "tools/testing/linear/run", "--no-build", "--kernel", kernel,
                  after=(f"build-{kernel}", f"drivers-{kernel}", "programs"))
