@@ -76,15 +76,9 @@ impl Registry {
         }
     }
 
-    /// Counts `device` in its group, which this returns. Creates the group if this is its first
-    /// device. `software` is `iommu_group`, unless the IOMMU core has created that.
-    fn enter(
-        &mut self,
-        iommu_group: ARef<IommuGroup>,
-        software: Option<SoftwareGroup>,
-        kind: GroupType,
-        device: &Device,
-    ) -> Result<Arc<Group>> {
+    /// Counts `device` in its group, which this returns and the IOMMU core has created. Creates the
+    /// entry of the group if this is its first device.
+    fn enter(&mut self, iommu_group: ARef<IommuGroup>, device: &Device) -> Result<Arc<Group>> {
         match self.entries.get_mut(&iommu_group.id()) {
             Some(entry) => {
                 if entry.group.device_of(device.parent()).is_some() {
@@ -95,8 +89,8 @@ impl Registry {
                 Ok(entry.group.clone())
             }
             None => {
-                let group = Group::new(iommu_group, kind)?;
-                self.add(group.clone(), software)?;
+                let group = Group::new(iommu_group, GroupType::Iommu)?;
+                self.add(group.clone(), None)?;
                 Ok(group)
             }
         }
@@ -179,7 +173,7 @@ pub(crate) fn join_physical(device: &Device) -> Result<Arc<Group>> {
         return Err(EINVAL);
     };
     let mut groups = GROUPS.lock();
-    let group = groups.enter(iommu_group, None, GroupType::Iommu, device)?;
+    let group = groups.enter(iommu_group, device)?;
     join(groups, device, group)
 }
 
@@ -191,8 +185,9 @@ pub(crate) fn join_software(device: &Device, kind: GroupType) -> Result<Arc<Grou
     let software = SoftwareGroup::new(SOFTWARE_GROUP)?;
     let slot = Slot::new()?;
     let member = software.add(device.parent())?;
+    let group = Group::new((&*software).into(), kind)?;
     let mut groups = GROUPS.lock();
-    let group = groups.enter((&*software).into(), Some(software.clone()), kind, device)?;
+    groups.add(group.clone(), Some(software))?;
     groups.members.insert(slot.fill(device.index(), member));
     join(groups, device, group)
 }
