@@ -33,6 +33,15 @@ fn ready() -> NewPci<'static> {
     }
 }
 
+/// Adds the device, bound to a driver of the host. Returns its folder.
+fn of_host(tree: &Tree, driver: &'static str) -> String {
+    tree.pci(NewPci {
+        driver: Some(driver),
+        vfio: None,
+        ..ready()
+    })
+}
+
 fn ask(tree: &Tree, asker: &Asker) -> Verdict {
     let snapshot = tree.snapshot();
     why(&snapshot, &snapshot.devices[DEVICE], asker)
@@ -59,11 +68,7 @@ fn ready_device() {
 #[test]
 fn driver_of_the_host() {
     let tree = Tree::new();
-    tree.pci(NewPci {
-        driver: Some("e1000e"),
-        vfio: None,
-        ..ready()
-    });
+    of_host(&tree, "e1000e");
     let verdict = ask(&tree, &Asker::default());
     assert_eq!(verdict.obstacles.len(), 1);
     assert_eq!(verdict.obstacles[0].reason, Reason::Driver);
@@ -159,11 +164,7 @@ fn mounted_disks() {
 #[test]
 fn disks_below_other_block_devices() {
     let tree = Tree::new();
-    let device = tree.pci(NewPci {
-        driver: Some("ahci"),
-        vfio: None,
-        ..ready()
-    });
+    let device = of_host(&tree, "ahci");
     tree.disk(&device, "sda", "8:0\n");
     tree.disk("sys/devices/virtual", "dm-0", "253:0\n");
     tree.link(
@@ -184,11 +185,7 @@ fn disks_below_other_block_devices() {
 #[test]
 fn disks_with_several_paths() {
     let tree = Tree::new();
-    let device = tree.pci(NewPci {
-        driver: Some("nvme"),
-        vfio: None,
-        ..ready()
-    });
+    let device = of_host(&tree, "nvme");
     let controller = format!("{device}/nvme/nvme0");
     tree.write(&format!("{controller}/state"), "live");
     let subsystem = "sys/devices/virtual/nvme-subsystem/nvme-subsys0";
@@ -206,11 +203,7 @@ fn disks_with_several_paths() {
 #[test]
 fn disks_of_a_file_system_on_several() {
     let tree = Tree::new();
-    let device = tree.pci(NewPci {
-        driver: Some("ahci"),
-        vfio: None,
-        ..ready()
-    });
+    let device = of_host(&tree, "ahci");
     tree.disk(&device, "sda", "8:0\n");
     tree.disk("sys/devices/pci0000:00/0000:00:17.0", "sdb", "8:16\n");
     for disk in ["sda", "sdb"] {
@@ -229,11 +222,7 @@ fn disks_of_a_file_system_on_several() {
 #[test]
 fn network_interfaces() {
     let tree = Tree::new();
-    let device = tree.pci(NewPci {
-        driver: Some("e1000e"),
-        vfio: None,
-        ..ready()
-    });
+    let device = of_host(&tree, "e1000e");
     let interface = format!("{device}/net/eth0");
     tree.write(&format!("{interface}/mtu"), "1500");
     tree.link("sys/class/net/eth0", &interface);
@@ -282,11 +271,7 @@ fn network_interfaces() {
 #[test]
 fn virtual_functions() {
     let tree = Tree::new();
-    let device = tree.pci(NewPci {
-        driver: Some("igb"),
-        vfio: None,
-        ..ready()
-    });
+    let device = of_host(&tree, "igb");
     tree.write(&format!("{device}/sriov_numvfs"), "0\n");
     assert_eq!(reasons(&tree), [Reason::Driver]);
     tree.write(&format!("{device}/sriov_numvfs"), "2\n");
@@ -299,11 +284,7 @@ fn virtual_functions() {
 #[test]
 fn consoles() {
     let tree = Tree::new();
-    let device = tree.pci(NewPci {
-        driver: Some("serial"),
-        vfio: None,
-        ..ready()
-    });
+    let device = of_host(&tree, "serial");
     tree.write(&format!("{device}/boot_vga"), "1\n");
     tree.write(&format!("{device}/tty/ttyS4/dev"), "4:68");
     tree.link("sys/class/tty/ttyS4", &format!("{device}/tty/ttyS4"));
