@@ -57,11 +57,15 @@ pub fn read<T: FromBytes>(from: UserPtr) -> Result<T> {
 /// `EFAULT`.
 fn read_start<T: FromBytes>(from: UserPtr, size: usize) -> Result<T> {
     let size = size.min(size_of::<T>());
-    let mut value = MaybeUninit::<T>::zeroed();
-    // SAFETY: `value` has at least `size` bytes, and nothing else refers to them. They are
-    // initialised to zero.
-    let start = unsafe { core::slice::from_raw_parts_mut(value.as_mut_ptr().cast::<u8>(), size) };
-    UserSlice::new(from, size).reader().read_slice(start)?;
+    let mut value = MaybeUninit::<T>::uninit();
+    let bytes = value.as_mut_ptr().cast::<u8>();
+    // `copy_from_user()` would check whether `value` is one object, which it is.
+    // SAFETY: `value` has at least `size` bytes. The function checks the user address.
+    if unsafe { bindings::_copy_from_user(bytes.cast(), from.as_const_ptr(), size) } != 0 {
+        return Err(EFAULT);
+    }
+    // SAFETY: These are the bytes of `value` after the first `size` bytes.
+    unsafe { bytes.add(size).write_bytes(0, size_of::<T>() - size) };
     // SAFETY: All bytes are initialised, and `FromBytes` allows every bit pattern.
     Ok(unsafe { value.assume_init() })
 }
@@ -167,9 +171,14 @@ pub trait Argument: FromBytes + Sized {
     {
         let bytes = self.as_bytes();
         let size = size.min(bytes.len());
-        UserSlice::new(arg, size)
-            .writer()
-            .write_slice(&bytes[..size])
+        // `copy_to_user()` would check whether `self` is one object, which it is.
+        // SAFETY: `bytes` has at least `size` bytes. The function checks the user address.
+        let left =
+            unsafe { bindings::_copy_to_user(arg.as_mut_ptr(), bytes.as_ptr().cast(), size) };
+        if left != 0 {
+            return Err(EFAULT);
+        }
+        Ok(())
     }
 }
 

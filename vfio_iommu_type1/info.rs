@@ -10,7 +10,10 @@ use kernel::{
 use kernel_ext::{
     bindings::{
         self,
-        vfio_iommu_type1_info, //
+        vfio_iommu_type1_info,
+        vfio_iommu_type1_info_cap_iova_range,
+        vfio_iommu_type1_info_dma_avail,
+        vfio_iova_range, //
     },
     uapi::{
         Argument,
@@ -74,19 +77,24 @@ impl Container {
         let layout = look.layout();
         layout.check_used()?;
         let page_sizes = layout.page_sizes();
-        let mut caps = InfoCaps::default();
+        let ranges = &layout.ranges;
+        let mut caps = InfoCaps::with_capacity(
+            size_of::<MigrationCap>()
+                + size_of::<vfio_iommu_type1_info_dma_avail>().next_multiple_of(8)
+                + size_of::<vfio_iommu_type1_info_cap_iova_range>()
+                + ranges.len() * size_of::<vfio_iova_range>(),
+        )?;
         caps.push(&MigrationCap::new(layout.page_size(), MAX_BYTES))?;
-        caps.push(&bindings::vfio_iommu_type1_info_dma_avail {
+        caps.push(&vfio_iommu_type1_info_dma_avail {
             avail: self.limit.saturating_sub(look.dmas().len() as u32),
             ..Default::default()
         })?;
-        let ranges = &layout.ranges;
         if !ranges.is_empty() {
-            let cap = bindings::vfio_iommu_type1_info_cap_iova_range {
+            let cap = vfio_iommu_type1_info_cap_iova_range {
                 nr_iovas: ranges.len() as u32,
                 ..Default::default()
             };
-            let ranges = ranges.iter().map(|range| bindings::vfio_iova_range {
+            let ranges = ranges.iter().map(|range| vfio_iova_range {
                 start: range.start,
                 end: range.last,
             });
