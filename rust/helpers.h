@@ -37,7 +37,7 @@ struct kernel_ext_keyed_wait {
  * interrupts disabled.
  */
 struct kernel_ext_keyed_waits {
-	struct wait_queue_head heads[64];
+	struct wait_queue_head heads[16];
 };
 
 void kernel_ext_keyed_waits_init(struct kernel_ext_keyed_waits *waits);
