@@ -28,7 +28,13 @@ use kernel::{
     types::Opaque, //
 };
 
-use crate::bindings;
+use crate::{
+    bindings,
+    tree::{
+        Node,
+        Tree, //
+    }, //
+};
 
 /// A set of devices that an IOMMU can't distinguish, or can't isolate from each other.
 ///
@@ -70,8 +76,14 @@ pub fn raw_device(dev: &Device) -> *mut bindings::device {
 
 global_lock! {
     // SAFETY: `init_lock` initialises it before the module can be used.
-    /// Held while a device joins or leaves a software group.
-    unsafe(uninit) static MEMBERS: Mutex<()> = ();
+    /// The groups of the devices in software groups, indexed by the address of the C structure of
+    /// the device. A device has an entry before it joins its group, and until it has left.
+    unsafe(uninit) static MEMBERS: SpinLock<Tree<usize, ARef<Group>>> = Tree::new();
+}
+
+/// Returns the key of `dev` in [`MEMBERS`](static@MEMBERS).
+fn address(dev: &Device) -> usize {
+    raw_device(dev).addr()
 }
 
 /// Initialises the lock of the members of software groups.
@@ -98,12 +110,16 @@ impl Group {
     /// A device behind an IOMMU must not be removed from its bus during the call, because
     /// `iommu_group_get()` takes no lock.
     pub fn of(dev: &Device) -> Option<ARef<Self>> {
-        let _no_changes = MEMBERS.lock();
-        Self::of_member(dev)
+        let members = MEMBERS.lock();
+        if let Some(group) = members.get(&address(dev)) {
+            return Some(group.clone());
+        }
+        // No software group can be freed here: the device is in none until the lock is released.
+        Self::of_non_member(dev)
     }
 
-    /// As [`of`](Self::of), with [`MEMBERS`](static@MEMBERS) locked.
-    fn of_member(dev: &Device) -> Option<ARef<Self>> {
+    /// Returns the group of `dev`, which has no entry in [`MEMBERS`](static@MEMBERS).
+    fn of_non_member(dev: &Device) -> Option<ARef<Self>> {
         // SAFETY: `dev` is a valid device.
         let group = NonNull::new(unsafe { bindings::iommu_group_get(raw_device(dev)) })?;
         // SAFETY: `iommu_group_get` returned a counted reference, which this function owns.
@@ -246,23 +262,29 @@ impl SoftwareGroup {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if the device is already in a group; `ENOMEM`; or an error from sysfs.
+    /// `EEXIST` if the device is already in a group; `ENOMEM`; or an error from sysfs.
     pub fn add(&self, dev: &Device) -> Result<Member> {
-        let members = MEMBERS.lock();
-        self.add_locked(dev)?;
+        let node = Node::new(address(dev), self.0.clone())?;
+        let mut members = MEMBERS.lock();
+        let is_member = members.contains(&address(dev));
+        let other = (!is_member).then(|| Group::of_non_member(dev)).flatten();
+        if is_member || other.is_some() {
+            drop(members);
+            return Err(EEXIST);
+        }
+        members.insert(node);
         drop(members);
-        // INVARIANT: The device was just added.
+        self.link(dev).inspect_err(|_| set_entry(dev, None))?;
+        // INVARIANT: The device and its entry were just added.
         Ok(Member {
             dev: dev.into(),
             group: Some(self.clone()),
         })
     }
 
-    /// Adds `dev`, with [`MEMBERS`](static@MEMBERS) locked.
-    fn add_locked(&self, dev: &Device) -> Result {
-        if Group::of_member(dev).is_some() {
-            return Err(EBUSY);
-        }
+    /// Adds `dev`, which is in no group, and whose entry in [`MEMBERS`](static@MEMBERS) the caller
+    /// owns.
+    fn link(&self, dev: &Device) -> Result {
         // SAFETY: Both are valid, and the device isn't in a group. The IOMMU core adds a device to a
         // group only when the device gets its driver or its IOMMU does, not later.
         to_result(unsafe { bindings::iommu_group_add_device(self.as_ptr(), raw_device(dev)) })
@@ -273,7 +295,8 @@ impl SoftwareGroup {
 ///
 /// # Invariants
 ///
-/// `dev` is in `group`, unless it was removed from its bus; it is in none if that is `None`.
+/// `dev` is in `group`, unless it was removed from its bus, and has an entry in
+/// [`MEMBERS`](static@MEMBERS), which only this value changes. It has neither if `group` is `None`.
 pub struct Member {
     dev: ARef<Device>,
     group: Option<SoftwareGroup>,
@@ -292,39 +315,56 @@ impl Member {
         /// allocations.
         const TRIES: usize = 16;
         let from = self.group.take().ok_or(ENODEV)?;
-        let members = MEMBERS.lock();
         // A device has only one link to its group, so it can't be in both groups at the same time.
-        remove_locked(&self.dev);
-        let moved = to.add_locked(&self.dev);
-        let moved_back = moved.is_err() && (0..TRIES).any(|_| from.add_locked(&self.dev).is_ok());
-        drop(members);
-        // INVARIANT: The device is in the group that it was added to last, if any.
-        if moved.is_ok() {
-            self.group = Some(to.clone());
+        unlink(&self.dev);
+        let moved = to.link(&self.dev);
+        let moved_back = moved.is_err() && (0..TRIES).any(|_| from.link(&self.dev).is_ok());
+        let now = if moved.is_ok() {
+            Some(to)
         } else if moved_back {
-            self.group = Some(from);
+            Some(&from)
         } else {
             dev_warn!(
                 self.dev,
                 "cannot be moved back to group {}: out of memory; remove the device\n",
                 from.id()
             );
-        }
+            None
+        };
+        set_entry(&self.dev, now);
+        // INVARIANT: The device is in this group, as its entry says.
+        self.group = now.cloned();
         moved
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let _members = MEMBERS.lock();
         if self.group.is_some() {
-            remove_locked(&self.dev);
+            unlink(&self.dev);
+            set_entry(&self.dev, None);
         }
     }
 }
 
-/// Removes a member from its software group, with [`MEMBERS`](static@MEMBERS) locked.
-fn remove_locked(dev: &Device) {
+/// Changes the entry of `dev` in [`MEMBERS`](static@MEMBERS), which the caller owns, to `group`, or
+/// removes it.
+fn set_entry(dev: &Device, group: Option<&SoftwareGroup>) {
+    let mut members = MEMBERS.lock();
+    let former = match group {
+        Some(group) => members
+            .get_mut(&address(dev))
+            .map(|entry| core::mem::replace(entry, group.0.clone())),
+        None => members.remove(&address(dev)),
+    };
+    drop(members);
+    // The last reference to a group is not dropped with a spinlock held.
+    drop(former);
+}
+
+/// Removes a device from its software group. The caller owns its entry in
+/// [`MEMBERS`](static@MEMBERS).
+fn unlink(dev: &Device) {
     // SAFETY: The device is valid; the function does nothing if the device is in no group.
     unsafe { bindings::iommu_group_remove_device(raw_device(dev)) };
 }

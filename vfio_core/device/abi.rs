@@ -52,7 +52,14 @@ global_lock! {
         super::cdev::Numbers::new();
 }
 
-/// Initialises the locks of the numbers of `vfioN` and of device files.
+global_lock! {
+    // SAFETY: `init_locks` initialises it before the module can be used.
+    /// Held while the pointer from a device to its group is changed, or is read to count a
+    /// reference to the group.
+    unsafe(uninit) static GROUP_POINTERS: SpinLock<()> = ();
+}
+
+/// Initialises the locks of the numbers of `vfioN`, of device files, and of devices' groups.
 ///
 /// # Safety
 ///
@@ -62,6 +69,8 @@ pub(crate) unsafe fn init_locks() {
     unsafe { DEVICE_IDA.init() };
     // SAFETY: As above.
     unsafe { NUMBERS.init() };
+    // SAFETY: As above.
+    unsafe { GROUP_POINTERS.init() };
 }
 
 /// The file system whose inodes hold the memory mappings of device files.
@@ -87,7 +96,8 @@ impl PseudoFsMagic for Magic {
 /// [`init()`] has set `dev`, `ops`, `inode` and `index`, which never change afterwards. `dev_set`
 /// and `group` are set before the device is registered. `dev_set` does not change while the device
 /// is registered. `group` (see [`Device::group_field`]) is null or from `Arc::into_raw`. Only
-/// [`Device::exchange_group`] changes it, with `GROUPS` held and while the device is not open.
+/// [`Device::exchange_group`] changes it, with `GROUPS` and [`GROUP_POINTERS`](static@GROUP_POINTERS) held and
+/// while the device is not open.
 #[repr(transparent)]
 pub(crate) struct Device(Opaque<bindings::vfio_device>);
 
@@ -176,18 +186,21 @@ impl Device {
         _groups: &mut GroupsGuard,
     ) -> Option<Arc<Group>> {
         let group = group.map_or(core::ptr::null(), Arc::into_raw).cast_mut();
+        let pointers = GROUP_POINTERS.lock();
         let former = self.group_field().swap(group, Ordering::AcqRel);
+        drop(pointers);
         // SAFETY: By the type invariant the pointer is from `Arc::into_raw`. The thread that swaps
         // it out owns it.
         (!former.is_null()).then(|| unsafe { Arc::from_raw(former) })
     }
 
-    /// Returns the group of a registered device. It does not change while the caller keeps `GROUPS`
-    /// locked.
-    pub(crate) fn group(&self, _groups: &GroupsGuard) -> Option<Arc<Group>> {
+    /// Returns the group of a registered device. It can change at any time, unless the caller keeps
+    /// `GROUPS` locked, or the group has a user.
+    pub(crate) fn group(&self) -> Option<Arc<Group>> {
+        let _pointers = GROUP_POINTERS.lock();
         let group = NonNull::new(self.group_field().load(Ordering::Acquire))?;
-        // SAFETY: By the type invariant no other thread changes the pointer while `GROUPS` is
-        // locked, which the guard proves.
+        // SAFETY: By the type invariant the pointer is from `Arc::into_raw`, and no other thread
+        // changes it while `GROUP_POINTERS` is locked.
         Some(unsafe { ArcBorrow::from_raw(group.as_ptr()) }.into())
     }
 

@@ -371,7 +371,7 @@ impl FileOperations for DeviceFile {
             ioctl::VFIO_DEVICE_ATTACH_IOMMUFD_PT => attach(device, opened, user).map(|()| 0),
             ioctl::VFIO_DEVICE_DETACH_IOMMUFD_PT => detach(device, opened, user).map(|()| 0),
             ioctl::VFIO_GROUP_GET_DEVICES => {
-                let group = registry::group_of(device).ok_or(ENODEV)?;
+                let group = device.group().ok_or(ENODEV)?;
                 group.get_devices(user).map(|()| 0)
             }
             _ => request(device, cmd, arg),

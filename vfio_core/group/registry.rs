@@ -220,7 +220,7 @@ pub(crate) fn move_device(
     let mut groups = GROUPS.lock();
     let is_software = |group: &Arc<Group>| group.kind == GroupType::Emulated;
     let claim = |group: &Arc<Group>| User::claim(group).map_err(|_| EBUSY);
-    let from = device.group(&groups).filter(is_software).ok_or(ENODEV)?;
+    let from = device.group().filter(is_software).ok_or(ENODEV)?;
     // A device that is being unregistered is no longer listed. It must not be listed again.
     let listed = from.device_of(device.parent()).ok_or(ENODEV)?;
     if !core::ptr::eq(&*listed, device) {
@@ -280,15 +280,11 @@ pub(crate) fn move_device(
 
 /// Prevents `device` from being opened or moved to another group. Returns its group.
 pub(crate) fn unlist_device(device: &Device) -> Option<Arc<Group>> {
-    let groups = GROUPS.lock();
-    let group = device.group(&groups)?;
+    // The device does not change its group meanwhile.
+    let _groups = GROUPS.lock();
+    let group = device.group()?;
     group.remove_device(device);
     Some(group)
-}
-
-/// Returns the group of `device`, unless the device is being unregistered.
-pub(crate) fn group_of(device: &Device) -> Option<Arc<Group>> {
-    device.group(&GROUPS.lock())
 }
 
 /// Makes the caller a user of `device` through a file of its own. The device does not change its
@@ -298,9 +294,14 @@ pub(crate) fn group_of(device: &Device) -> Option<Arc<Group>> {
 ///
 /// Those of [`DeviceUser::claim`]; `ENODEV` if the device is not registered any more.
 pub(crate) fn use_device(device: &Device) -> Result<DeviceUser> {
-    let groups = GROUPS.lock();
-    let group = device.group(&groups).ok_or(ENODEV)?;
-    DeviceUser::claim(&group, device)
+    loop {
+        let group = device.group().ok_or(ENODEV)?;
+        let user = DeviceUser::claim(&group, device)?;
+        // A device does not leave a group that has a user, but may have left before.
+        if device.is_in(&group) {
+            return Ok(user);
+        }
+    }
 }
 
 /// Removes `device` from its group. The device is not registered any more.
