@@ -289,7 +289,7 @@ impl GroupState {
     }
 
     fn session_of(&self, device: &Device) -> Option<&Session> {
-        let same = |session: &&Session| core::ptr::eq(&*session.device, device);
+        let same = |session: &&Session| session.opened.is_of(device);
         self.sessions.iter().find(same)
     }
 

@@ -23,6 +23,7 @@ use kernel::{
         SetOnce,
         SpinLock, //
     },
+    types::ScopeGuard,
     uaccess::UserPtr, //
 };
 use kernel_ext::{
@@ -72,6 +73,7 @@ use super::{
     registration::RegistrationRef,
     set::{
         AddressSpace,
+        OpenRef,
         Opened, //
     },
     Device, //
@@ -168,31 +170,32 @@ pub(crate) fn set_kvm(file: &LocalFile, kvm: Option<Kvm>) {
 #[pin_data]
 pub(crate) struct OpenFile {
     /// Set by the first successful `VFIO_DEVICE_BIND_IOMMUFD`.
-    bound: SetOnce<Bound>,
+    bound: SetOnce<BoundGuard>,
     /// The KVM instance for a driver that needs it, from the bind on.
     #[pin]
     kvm: SpinLock<Option<Kvm>>,
     device: RegistrationRef,
 }
 
-/// The references that a device holds while it is bound through its file. Dropping it closes and
-/// unbinds the device.
+/// The references that a device holds while it is bound through its file.
 struct Bound {
-    /// `None` while it is dropped.
-    opened: Option<Opened>,
-    device: RegistrationRef,
+    device: OpenRef,
+    opened: Opened,
+    registration: RegistrationRef,
     _driver: ModuleRef,
     user: DeviceUser,
 }
 
-impl Drop for Bound {
-    fn drop(&mut self) {
-        if let Some(opened) = self.opened.take() {
-            let mut set = self.device.lock_set();
-            set.close(opened);
-            set.set_open_by_device_file(false);
-            self.user.leave_iommufd();
-        }
+/// A [`Bound`]. Dropping it closes and unbinds the device.
+type BoundGuard = ScopeGuard<Bound, fn(Bound)>;
+
+impl Bound {
+    /// Closes and unbinds the device.
+    fn close(mut self) {
+        let mut set = self.registration.lock_set();
+        set.close(self.device, self.opened);
+        set.set_open_by_device_file(false);
+        self.user.leave_iommufd();
     }
 }
 
@@ -202,14 +205,13 @@ pub(super) fn file_device(file: &LocalFile) -> Option<&Device> {
 }
 
 impl OpenFile {
-    /// Returns the device and its open if the file is bound to an iommufd.
+    /// Returns what the file holds if it is bound to an iommufd.
     ///
     /// # Errors
     ///
     /// Returns `EINVAL` if it is not.
-    fn bound(&self) -> Result<(&RegistrationRef, &Opened)> {
-        let bound = self.bound.as_ref().ok_or(EINVAL)?;
-        Ok((&bound.device, bound.opened.as_ref().ok_or(EINVAL)?))
+    fn bound(&self) -> Result<&Bound> {
+        Ok(self.bound.as_ref().ok_or(EINVAL)?)
     }
 
     /// `VFIO_DEVICE_BIND_IOMMUFD`
@@ -225,17 +227,21 @@ impl OpenFile {
             .then(|| uapi::read(UserPtr::from_addr(bind.token_uuid_ptr as usize)));
         let user = registry::use_device(&self.device)?;
         let bound = self.open(user, token, fd)?;
-        let id = bound.opened.as_ref().map_or(0, Opened::id);
         // The device is bound to no other file, so nobody can use it before `bound` is stored.
         let out = arg.wrapping_byte_add(offset_of!(vfio_device_bind_iommufd, out_devid));
-        uapi::write(out, &id)?;
+        uapi::write(out, &bound.opened.id())?;
         self.bound.populate(bound);
         Ok(())
     }
 
     /// Opens the device for this file, in the iommufd `fd`.
-    fn open(&self, mut user: DeviceUser, token: Option<Result<Token>>, fd: u32) -> Result<Bound> {
-        let device = self.device.try_get_registration().ok_or(ENODEV)?;
+    fn open(
+        &self,
+        mut user: DeviceUser,
+        token: Option<Result<Token>>,
+        fd: u32,
+    ) -> Result<BoundGuard> {
+        let registration = self.device.try_get_registration().ok_or(ENODEV)?;
         let mut set = self.device.lock_set();
         if self.bound.as_ref().is_some() {
             return Err(EINVAL);
@@ -248,27 +254,29 @@ impl OpenFile {
         let driver = self.device.driver_module().ok_or(ENODEV)?;
         user.use_iommufd(&self.device, &context)?;
         let kvm = self.kvm.lock().as_ref().and_then(Kvm::get);
-        let opened = set
+        let (device, opened) = set
             .open(AddressSpace::Iommufd(context), kvm)
             .inspect_err(|_| user.leave_iommufd())?;
         set.set_open_by_device_file(true);
         drop(set);
-        Ok(Bound {
-            opened: Some(opened),
+        let bound = Bound {
             device,
+            opened,
+            registration,
             _driver: driver,
             user,
-        })
+        };
+        Ok(BoundGuard::new_with_data(bound, Bound::close))
     }
 }
 
 /// `VFIO_DEVICE_ATTACH_IOMMUFD_PT`
-fn attach(device: &RegistrationRef, opened: &Opened, arg: UserPtr) -> Result {
+fn attach(bound: &Bound, arg: UserPtr) -> Result {
     let mut attach = vfio_device_attach_iommufd_pt::read(arg)?;
     let pasid = match attach.flags {
         0 => None,
         bindings::VFIO_DEVICE_ATTACH_PASID => {
-            if device.ops().pasid_attach_ioas.is_none() {
+            if bound.device.ops().pasid_attach_ioas.is_none() {
                 return Err(EOPNOTSUPP);
             }
             attach.check_argsz(size_of::<vfio_device_attach_iommufd_pt>())?;
@@ -279,25 +287,25 @@ fn attach(device: &RegistrationRef, opened: &Opened, arg: UserPtr) -> Result {
         }
         _ => return Err(EINVAL),
     };
-    let mut set = device.lock_set();
+    let mut set = bound.registration.lock_set();
     match pasid {
-        Some(pasid) => set.attach_pasid(opened, pasid, &mut attach.pt_id),
-        None => set.attach_ioas(opened, &mut attach.pt_id),
+        Some(pasid) => set.attach_pasid(&bound.opened, pasid, &mut attach.pt_id),
+        None => set.attach_ioas(&bound.opened, &mut attach.pt_id),
     }?;
     drop(set);
     // The set is not locked while user memory is accessed. An attach by another thread meanwhile
     // counts as earlier than this one, and is undone with it.
     let out = arg.wrapping_byte_add(offset_of!(vfio_device_attach_iommufd_pt, pt_id));
-    uapi::write(out, &attach.pt_id).inspect_err(|_| detach_from(device, opened, pasid))
+    uapi::write(out, &attach.pt_id).inspect_err(|_| detach_from(bound, pasid))
 }
 
 /// `VFIO_DEVICE_DETACH_IOMMUFD_PT`
-fn detach(device: &RegistrationRef, opened: &Opened, arg: UserPtr) -> Result {
+fn detach(bound: &Bound, arg: UserPtr) -> Result {
     let detach = vfio_device_detach_iommufd_pt::read(arg)?;
     let pasid = match detach.flags {
         0 => None,
         bindings::VFIO_DEVICE_DETACH_PASID => {
-            if device.ops().pasid_detach_ioas.is_none() {
+            if bound.device.ops().pasid_detach_ioas.is_none() {
                 return Err(EOPNOTSUPP);
             }
             detach.check_argsz(size_of::<vfio_device_detach_iommufd_pt>())?;
@@ -308,16 +316,16 @@ fn detach(device: &RegistrationRef, opened: &Opened, arg: UserPtr) -> Result {
         }
         _ => return Err(EINVAL),
     };
-    detach_from(device, opened, pasid);
+    detach_from(bound, pasid);
     Ok(())
 }
 
 /// Detaches requests of the device with `pasid`, or those without one.
-fn detach_from(device: &RegistrationRef, opened: &Opened, pasid: Option<u32>) {
-    let mut set = device.lock_set();
+fn detach_from(bound: &Bound, pasid: Option<u32>) {
+    let mut set = bound.registration.lock_set();
     match pasid {
-        Some(pasid) => set.detach_pasid(opened, pasid),
-        None => set.detach_ioas(opened),
+        Some(pasid) => set.detach_pasid(&bound.opened, pasid),
+        None => set.detach_ioas(&bound.opened),
     }
 }
 
@@ -365,11 +373,12 @@ impl FileOperations for DeviceFile {
         if cmd == ioctl::VFIO_DEVICE_BIND_IOMMUFD {
             return open.bind(user).map(|()| 0);
         }
-        let (device, opened) = open.bound()?;
+        let bound = open.bound()?;
+        let device = &bound.device;
         let _awake = device.resume()?;
         match cmd {
-            ioctl::VFIO_DEVICE_ATTACH_IOMMUFD_PT => attach(device, opened, user).map(|()| 0),
-            ioctl::VFIO_DEVICE_DETACH_IOMMUFD_PT => detach(device, opened, user).map(|()| 0),
+            ioctl::VFIO_DEVICE_ATTACH_IOMMUFD_PT => attach(bound, user).map(|()| 0),
+            ioctl::VFIO_DEVICE_DETACH_IOMMUFD_PT => detach(bound, user).map(|()| 0),
             ioctl::VFIO_GROUP_GET_DEVICES => {
                 let group = device.group().ok_or(ENODEV)?;
                 group.get_devices(user).map(|()| 0)
@@ -379,15 +388,15 @@ impl FileOperations for DeviceFile {
     }
 
     fn read(open: Pin<&OpenFile>, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
-        open.get_ref().bound()?.0.read(buf, count, pos)
+        open.get_ref().bound()?.device.read(buf, count, pos)
     }
 
     fn write(open: Pin<&OpenFile>, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
-        open.get_ref().bound()?.0.write(buf, count, pos)
+        open.get_ref().bound()?.device.write(buf, count, pos)
     }
 
     fn mmap(open: Pin<&OpenFile>, vma: &VmaNew) -> Result {
-        open.get_ref().bound()?.0.mmap(vma)
+        open.get_ref().bound()?.device.mmap(vma)
     }
 
     fn show_fdinfo(open: Pin<&OpenFile>, m: &SeqFile) {

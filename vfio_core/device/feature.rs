@@ -26,7 +26,7 @@ use kernel_ext::{
 
 use super::{
     logging,
-    Device, //
+    set::OpenRef, //
 };
 
 /// Size in bytes of `struct vfio_device_feature` without the payload.
@@ -38,14 +38,14 @@ const NUMBER: u32 = bindings::VFIO_DEVICE_FEATURE_MASK;
 
 /// A feature request: its flags and the location and size of its payload.
 struct Request<'a> {
-    device: &'a Device,
+    device: &'a OpenRef,
     flags: u32,
     payload: UserPtr,
     size: usize,
 }
 
 /// Handles the ioctl, whose argument is at `arg`.
-pub(super) fn ioctl(device: &Device, arg: UserPtr) -> Result<isize> {
+pub(super) fn ioctl(device: &OpenRef, arg: UserPtr) -> Result<isize> {
     let header = bindings::vfio_device_feature::read(arg)?;
     let flags = header.flags;
     let size = header.argsz as usize - HEADER_SIZE;
@@ -112,7 +112,7 @@ impl Request<'_> {
             self.write_state(migration.state()?, -1)?;
             return Ok(0);
         }
-        let file = match migration.set_state(state) {
+        let file = match self.device.set_migration_state(state) {
             Ok(Some(file)) => file,
             Ok(None) => {
                 self.write_state(state, -1)?;
@@ -138,10 +138,9 @@ impl Request<'_> {
     }
 
     fn mig_data_size(&self) -> Result<isize> {
-        let migration = self.device.migration();
-        migration.check()?;
+        self.device.migration().check()?;
         if self.wanted::<bindings::vfio_device_feature_mig_data_size>(GET)? {
-            let stop_copy_length = migration.data_size()?;
+            let stop_copy_length = self.device.migration_data_size()?;
             let payload = bindings::vfio_device_feature_mig_data_size { stop_copy_length };
             uapi::write(self.payload, &payload)?;
         }
@@ -149,12 +148,11 @@ impl Request<'_> {
     }
 
     fn mig_precopy_info_v2(&self) -> Result<isize> {
-        let migration = self.device.migration();
-        if migration.flags() & bindings::VFIO_MIGRATION_PRE_COPY == 0 {
+        if self.device.migration().flags() & bindings::VFIO_MIGRATION_PRE_COPY == 0 {
             return Err(EINVAL);
         }
         if self.wanted::<()>(SET)? {
-            migration.use_precopy_info_v2();
+            self.device.use_precopy_info_v2();
         }
         Ok(0)
     }

@@ -35,6 +35,7 @@ use kernel_ext::{
 
 use super::{
     feature,
+    set::OpenRef,
     Device, //
 };
 use crate::group::OpenDevice;
@@ -50,7 +51,7 @@ impl FileOperations for GroupDeviceFile {
     type Data = KBox<OpenDevice>;
 
     fn ioctl(open: &OpenDevice, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
-        let device = open.device();
+        let device = &open.device;
         if cmd == ioctl::VFIO_DEVICE_BIND_IOMMUFD {
             // Only device files support it, so the device is not resumed for it.
             return Err(if cfg!(CONFIG_VFIO_DEVICE_CDEV) {
@@ -64,25 +65,25 @@ impl FileOperations for GroupDeviceFile {
     }
 
     fn read(open: &OpenDevice, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
-        open.device().read(buf, count, pos)
+        open.device.read(buf, count, pos)
     }
 
     fn write(open: &OpenDevice, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
-        open.device().write(buf, count, pos)
+        open.device.write(buf, count, pos)
     }
 
     fn mmap(open: &OpenDevice, vma: &VmaNew) -> Result {
-        open.device().mmap(vma)
+        open.device.mmap(vma)
     }
 
     fn show_fdinfo(open: &OpenDevice, m: &SeqFile) {
-        show_fdinfo(open.device(), m);
+        show_fdinfo(&open.device, m);
     }
 }
 
 impl InodeMapped for GroupDeviceFile {
     fn inode<'a>(open: Borrowed<'a, Self>) -> InodeRef<'a> {
-        open.device().inode()
+        open.device.inode()
     }
 }
 
@@ -91,7 +92,7 @@ pub(crate) fn file_device(file: &LocalFile) -> Option<&Device> {
     if let Some(device) = super::cdev::file_device(file) {
         return Some(device);
     }
-    Some(FILES.data(file)?.device())
+    Some(&FILES.data(file)?.device)
 }
 
 /// Returns the error of `VFIO_DEVICE_BIND_IOMMUFD`, with the argument `arg`, on the file of a
@@ -102,8 +103,8 @@ fn refuse_bind(arg: UserPtr) -> Error {
         .unwrap_or(EINVAL)
 }
 
-/// Handles a request to an open device.
-pub(super) fn request(device: &Device, cmd: u32, arg: usize) -> Result<isize> {
+/// Handles a request to a device.
+pub(super) fn request(device: &OpenRef, cmd: u32, arg: usize) -> Result<isize> {
     match cmd {
         ioctl::VFIO_DEVICE_FEATURE => feature::ioctl(device, UserPtr::from_addr(arg)),
         ioctl::VFIO_DEVICE_GET_REGION_INFO => {
@@ -122,7 +123,7 @@ pub(super) fn show_fdinfo(device: &Device, m: &SeqFile) {
 
 /// `VFIO_DEVICE_GET_REGION_INFO`: writes the structure, followed by the capability chain if it
 /// fits.
-fn get_region_info(device: &Device, arg: UserPtr) -> Result {
+fn get_region_info(device: &OpenRef, arg: UserPtr) -> Result {
     let (mut info, caps) = device.region_info(|| bindings::vfio_region_info::read(arg))?;
     if !caps.is_empty() {
         info.flags |= bindings::VFIO_REGION_INFO_FLAG_CAPS;

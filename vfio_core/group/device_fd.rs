@@ -18,6 +18,7 @@ use kernel::{
         aref::ARef,
         Arc, //
     },
+    types::ScopeGuard,
     uaccess::UserPtr, //
 };
 use kernel_ext::{
@@ -48,6 +49,7 @@ use crate::{
         registration::RegistrationRef,
         set::{
             AddressSpace,
+            OpenRef,
             Opened,
             SetGuard, //
         },
@@ -58,30 +60,20 @@ use crate::{
 
 /// The references that an open device holds from its first open to its last close.
 pub(super) struct Session {
-    pub(super) device: ARef<Device>,
     pub(super) holder: Holder,
     pub(super) opened: Opened,
     _driver: ModuleRef,
     _group_file: ARef<File>,
 }
 
-/// One open of a device. Dropping it undoes the open, then drops the reference to the device's
-/// registration.
-pub(crate) struct OpenDevice {
-    device: RegistrationRef,
+/// One open of a device. Dropping it undoes the open.
+pub(crate) type OpenDevice = ScopeGuard<Open, fn(Open)>;
+
+/// What a file of a device holds.
+pub(crate) struct Open {
+    pub(crate) device: OpenRef,
+    registration: RegistrationRef,
     group: Arc<Group>,
-}
-
-impl OpenDevice {
-    pub(crate) fn device(&self) -> &Device {
-        &self.device
-    }
-}
-
-impl Drop for OpenDevice {
-    fn drop(&mut self) {
-        self.group.close_device(&self.device);
-    }
 }
 
 /// Logs that the current task has opened a device without an IOMMU. The message is rate-limited
@@ -100,17 +92,17 @@ fn warn_noiommu(device: &Device) {
 
 /// Attaches a device that was just opened to the address space that its iommufd has for VFIO
 /// containers. Closes the device on failure.
-fn attach(set: &mut SetGuard<'_>, opened: Opened) -> Result<Opened> {
+fn attach(set: &mut SetGuard<'_>, (first, opened): (OpenRef, Opened)) -> Result<(OpenRef, Opened)> {
     let AddressSpace::Iommufd(context) = opened.space() else {
-        return Ok(opened);
+        return Ok((first, opened));
     };
     let attached = context
         .compat_ioas()
         .and_then(|mut ioas| set.attach_ioas(&opened, &mut ioas));
     match attached {
-        Ok(()) => Ok(opened),
+        Ok(()) => Ok((first, opened)),
         Err(e) => {
-            set.close(opened);
+            set.close(first, opened);
             Err(e)
         }
     }
@@ -121,9 +113,8 @@ impl GroupState {
     /// there. So must be all devices of an emulated group, which are not isolated from each other;
     /// IOMMUFD itself ensures this for other groups.
     fn opens_in(&self, device: &Device, kind: GroupType, iommu: &GroupIommu) -> bool {
-        let matters = |session: &&Session| {
-            kind == GroupType::Emulated || core::ptr::eq(&*session.device, device)
-        };
+        let matters =
+            |session: &&Session| kind == GroupType::Emulated || session.opened.is_of(device);
         let mut sessions = self.sessions.iter().filter(matters);
         sessions.all(|session| match (session.opened.space(), iommu) {
             // A group with a device that is open in a container does not leave it.
@@ -163,7 +154,7 @@ impl Group {
             .data(&file)
             .filter(|_| group.kind == GroupType::NoIommu)
         {
-            warn_noiommu(open.device());
+            warn_noiommu(&open.device);
         }
         fd.fd_install(file);
         Ok(number as isize)
@@ -193,7 +184,9 @@ impl Group {
             return Err(group.fail(&state, REQUEST, Reason::InFormerIommufd));
         }
         let mut set = device.lock_set();
-        if !set.add_file() {
+        let file = if let Some(file) = set.add_file() {
+            file
+        } else {
             state.sessions.reserve(1, GFP_KERNEL)?;
             let driver = device.driver_module().ok_or(ENODEV)?;
             let space = group
@@ -202,39 +195,44 @@ impl Group {
             let iommu_group = state.iommu_group.clone().ok_or(ENODEV)?;
             group.set_translation(&space, iommu_group);
             let kvm = group.kvm.lock().as_ref().and_then(Kvm::get);
-            let opened = set
+            let (first, opened) = set
                 .open(space, kvm)
                 .and_then(|opened| attach(&mut set, opened))
                 .inspect_err(|_| group.drop_translation_if_closed(&state))?;
             let session = Session {
-                device: (&*device).into(),
                 holder: Holder::current(),
                 opened,
                 _driver: driver,
                 _group_file: group_file.into(),
             };
             state.sessions.push(session, GFP_KERNEL)?;
-        }
+            first
+        };
         drop(set);
         drop(state);
-        let group = group.clone();
-        Ok(KBox::write(slot, OpenDevice { device, group }))
+        let open = Open {
+            device: file,
+            registration: device,
+            group: group.clone(),
+        };
+        let open = OpenDevice::new_with_data(open, Group::close_device);
+        Ok(KBox::write(slot, open))
     }
 
     /// Undoes one [`Group::open_device`].
-    fn close_device(&self, device: &RegistrationRef) {
-        let mut state = self.state.lock();
-        let mut set = device.lock_set();
-        if set.remove_file() {
+    fn close_device(open: Open) {
+        let mut state = open.group.state.lock();
+        let mut set = open.registration.lock_set();
+        let Some(last) = set.remove_file(open.device) else {
             return;
-        }
-        let same = |session: &Session| core::ptr::eq(&*session.device, &**device);
+        };
+        let same = |session: &Session| session.opened.is_of(&last);
         let index = state.sessions.iter().position(same);
         let Some(Ok(session)) = index.map(|index| state.sessions.remove(index)) else {
             return;
         };
-        set.close(session.opened);
-        self.drop_translation_if_closed(&state);
+        set.close(last, session.opened);
+        open.group.drop_translation_if_closed(&state);
     }
 
     /// Returns the address space for devices that are opened while the group is in `iommu`.

@@ -118,7 +118,7 @@ impl Group {
     fn print(&self, state: &GroupState, group: &IommuGroup, request: &str, reason: Reason) {
         if let Reason::DeviceOpenBy(_) = reason {
             if let Some(session) = state.sessions.first() {
-                return print(&session.device, group.id(), request, reason);
+                return print(session.opened.device(), group.id(), request, reason);
             }
             // The device may have left the group already. It stays registered while it has a user.
             let users = self.users.lock();

@@ -14,7 +14,10 @@ use kernel::{
 };
 use kernel_ext::bindings;
 
-use crate::device::Device;
+use crate::device::{
+    set::OpenRef,
+    Device, //
+};
 
 /// The migration interface of a device.
 pub(crate) struct Migration<'a>(&'a Device);
@@ -31,12 +34,6 @@ impl Migration<'_> {
     pub(crate) fn flags(&self) -> u32 {
         // SAFETY: The field was set before the device was registered.
         unsafe { (*self.0.as_ptr()).migration_flags }
-    }
-
-    /// Makes the driver report pre-copy sizes in the v2 format until the last close.
-    pub(crate) fn use_precopy_info_v2(&self) {
-        // SAFETY: The field is a byte that drivers only read, and the device is open.
-        unsafe { (&raw mut (*self.0.as_ptr()).precopy_info_v2).write_volatile(1) }
     }
 
     /// # Errors
@@ -62,23 +59,35 @@ impl Migration<'_> {
         to_result(unsafe { get(self.0.as_ptr(), &mut state) })?;
         Ok(state)
     }
+}
+
+impl OpenRef {
+    /// Makes the driver report pre-copy sizes in the v2 format until the last close.
+    pub(crate) fn use_precopy_info_v2(&self) {
+        // SAFETY: The field is a byte that drivers only read, and the device is open.
+        unsafe { (&raw mut (*self.as_ptr()).precopy_info_v2).write_volatile(1) }
+    }
 
     /// Moves the device to `state`. The driver may return a file for the migration data.
-    pub(crate) fn set_state(&self, state: u32) -> Result<Option<ARef<File>>> {
-        let set = self.ops()?.migration_set_state.ok_or(ENOTTY)?;
+    pub(crate) fn set_migration_state(&self, state: u32) -> Result<Option<ARef<File>>> {
+        let set = self.migration().ops()?.migration_set_state.ok_or(ENOTTY)?;
         // SAFETY: The device is open, and drivers check the number.
-        let file = from_err_ptr(unsafe { set(self.0.as_ptr(), state) })?;
+        let file = from_err_ptr(unsafe { set(self.as_ptr(), state) })?;
         // SAFETY: A non-null result is a file that userspace does not have yet, with a reference
         // that passes to the caller.
         Ok(core::ptr::NonNull::new(file).map(|file| unsafe { ARef::from_raw(file.cast()) }))
     }
 
     /// Returns the number of bytes that the stop-copy phase would transfer.
-    pub(crate) fn data_size(&self) -> Result<u64> {
-        let get = self.ops()?.migration_get_data_size.ok_or(ENOTTY)?;
+    pub(crate) fn migration_data_size(&self) -> Result<u64> {
+        let get = self
+            .migration()
+            .ops()?
+            .migration_get_data_size
+            .ok_or(ENOTTY)?;
         let mut size = 0;
         // SAFETY: The device is open.
-        to_result(unsafe { get(self.0.as_ptr(), &mut size) })?;
+        to_result(unsafe { get(self.as_ptr(), &mut size) })?;
         Ok(size as u64)
     }
 }

@@ -13,7 +13,10 @@ use kernel_ext::{
     mm::may_warn, //
 };
 
-use super::Device;
+use super::{
+    set::OpenRef,
+    Device, //
+};
 
 /// # Errors
 ///
@@ -87,7 +90,7 @@ impl Ranges {
 /// # Errors
 ///
 /// Returns the driver's error, or `ENOTTY` if the driver cannot start logging.
-pub(crate) fn start(device: &Device, mut ranges: Ranges, page_size: &mut u64) -> Result {
+pub(crate) fn start(device: &OpenRef, mut ranges: Ranges, page_size: &mut u64) -> Result {
     let start = ops(device)?.log_start.ok_or(ENOTTY)?;
     let count = ranges.nodes.len() as u32;
     // SAFETY: The device is open. The tree is valid during the call, and the driver may change it
@@ -96,7 +99,7 @@ pub(crate) fn start(device: &Device, mut ranges: Ranges, page_size: &mut u64) ->
 }
 
 /// Stops logging.
-pub(crate) fn stop(device: &Device) -> Result<isize> {
+pub(crate) fn stop(device: &OpenRef) -> Result<isize> {
     let stop = ops(device)?.log_stop.ok_or(ENOTTY)?;
     // SAFETY: The device is open.
     let ret = unsafe { stop(device.as_ptr()) };
@@ -111,7 +114,7 @@ pub(crate) fn stop(device: &Device) -> Result<isize> {
 ///
 /// Returns `EOPNOTSUPP` if the driver can't report on this kernel; `ENOTTY` if the driver cannot
 /// report at all; or the driver's error.
-pub(crate) fn report(device: &Device, request: &iova_bitmap::Request) -> Result {
+pub(crate) fn report(device: &OpenRef, request: &iova_bitmap::Request) -> Result {
     let read = ops(device)?.log_read_and_clear.ok_or(ENOTTY)?;
     iova_bitmap::report(request, &mut |bitmap| {
         let (iova, length) = (request.iova() as c_ulong, request.length() as c_ulong);

@@ -16,7 +16,10 @@ use kernel_ext::{
     user_string::UserString, //
 };
 
-use super::Device;
+use super::{
+    set::OpenRef,
+    Device, //
+};
 
 impl Device {
     /// Returns whether `name` selects this device. The driver may modify the name.
@@ -34,7 +37,27 @@ impl Device {
         Ok(ret != 0)
     }
 
-    /// Forwards an ioctl of an open device to its driver. `arg` is not interpreted.
+    /// Calls `show` with the sysfs path of the parent, which starts with `/devices`.
+    pub(super) fn with_sysfs_path(&self, show: impl FnOnce(&CStr)) {
+        // SAFETY: The parent is valid.
+        let path = unsafe {
+            bindings::kobject_get_path(
+                &raw const (*(*self.as_ptr()).dev).kobj,
+                bindings::GFP_KERNEL,
+            )
+        };
+        if !path.is_null() {
+            // SAFETY: The path is a newly allocated C string, which this function owns and frees.
+            unsafe {
+                show(CStr::from_char_ptr(path));
+                bindings::kfree(path.cast());
+            }
+        }
+    }
+}
+
+impl OpenRef {
+    /// Forwards an ioctl to the driver. `arg` is not interpreted.
     pub(super) fn ioctl(&self, cmd: u32, arg: usize) -> Result<isize> {
         let ioctl = self.ops().ioctl.ok_or(EINVAL)?;
         // SAFETY: The device is open.
@@ -54,9 +77,9 @@ impl Device {
         Ok(ret as isize)
     }
 
-    /// Requests information about a region from the driver of an open device. `info` returns the
-    /// structure that userspace passed, which selects the region. Returns the driver's description
-    /// and the capability chain that follows it.
+    /// Requests information about a region from the driver. `info` returns the structure that
+    /// userspace passed, which selects the region. Returns the driver's description and the
+    /// capability chain that follows it.
     ///
     /// # Errors
     ///
@@ -75,21 +98,21 @@ impl Device {
         Ok((info, caps))
     }
 
-    /// Forwards a read of an open device to its driver.
+    /// Forwards a read to the driver.
     pub(super) fn read(&self, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
         let read = self.ops().read.ok_or(EINVAL)?;
         // SAFETY: The device is open.
         transferred(unsafe { read(self.as_ptr(), buf.as_mut_ptr().cast(), count, pos) })
     }
 
-    /// Forwards a write to an open device to its driver.
+    /// Forwards a write to the driver.
     pub(super) fn write(&self, buf: UserPtr, count: usize, pos: &mut i64) -> Result<usize> {
         let write = self.ops().write.ok_or(EINVAL)?;
         // SAFETY: The device is open.
         transferred(unsafe { write(self.as_ptr(), buf.as_const_ptr().cast(), count, pos) })
     }
 
-    /// Calls the driver of an open device to set up a new memory mapping.
+    /// Calls the driver to set up a new memory mapping.
     pub(super) fn mmap(&self, vma: &VmaNew) -> Result {
         let mmap = self.ops().mmap.ok_or(EINVAL)?;
         // SAFETY: The device is open, and the mapping is being set up.
@@ -123,24 +146,6 @@ impl Device {
                     );
                 }
                 Err(EIO)
-            }
-        }
-    }
-
-    /// Calls `show` with the sysfs path of the parent, which starts with `/devices`.
-    pub(super) fn with_sysfs_path(&self, show: impl FnOnce(&CStr)) {
-        // SAFETY: The parent is valid.
-        let path = unsafe {
-            bindings::kobject_get_path(
-                &raw const (*(*self.as_ptr()).dev).kobj,
-                bindings::GFP_KERNEL,
-            )
-        };
-        if !path.is_null() {
-            // SAFETY: The path is a newly allocated C string, which this function owns and frees.
-            unsafe {
-                show(CStr::from_char_ptr(path));
-                bindings::kfree(path.cast());
             }
         }
     }

@@ -6,6 +6,8 @@
 //! A set is a `struct vfio_device_set`, because C drivers take its lock and walk its list.
 
 use core::{
+    mem::ManuallyDrop,
+    ops::Deref,
     ptr::NonNull,
     sync::atomic::Ordering, //
 };
@@ -269,15 +271,38 @@ pub(crate) struct SetGuard<'a> {
     _not_send: kernel::types::NotThreadSafe,
 }
 
-/// A device that [`SetGuard::open`] has opened in an address space. [`SetGuard::close`] closes it.
+/// A file of an open device: one of those that `open_count` counts. [`SetGuard::remove_file`] removes
+/// it.
+///
+/// # Invariants
+///
+/// `open_count` of the device counts this file. So the device is open, and its [`Opened`] keeps it
+/// registered.
+pub(crate) struct OpenRef(NonNull<Device>);
+
+// SAFETY: A `Device` may be used from any task, and the count is not tied to a task.
+unsafe impl Send for OpenRef {}
+// SAFETY: As above.
+unsafe impl Sync for OpenRef {}
+
+impl Deref for OpenRef {
+    type Target = Device;
+
+    fn deref(&self) -> &Device {
+        // SAFETY: By the type invariant.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// An address space in which [`SetGuard::open`] has opened a device. [`SetGuard::close`] closes it.
+/// Otherwise the device stays open and registered.
 ///
 /// # Invariants
 ///
 /// The device is open in `space`: registered in a container's address space, or bound to an
-/// iommufd. `device` is its address; a device stays registered with VFIO while it is open, so no
-/// other device has this address.
+/// iommufd.
 pub(crate) struct Opened {
-    device: *const Device,
+    device: ManuallyDrop<RegistrationRef>,
     space: AddressSpace,
     /// The id of the device's object in the iommufd, otherwise zero.
     id: u32,
@@ -290,9 +315,14 @@ impl Opened {
         self.id
     }
 
+    /// Returns the device that is open.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Returns whether `device` is the one that is open.
-    pub(super) fn is_of(&self, device: &Device) -> bool {
-        core::ptr::eq(self.device, device)
+    pub(crate) fn is_of(&self, device: &Device) -> bool {
+        core::ptr::eq(self.device(), device)
     }
 
     /// Returns the address space in which the device is open.
@@ -300,11 +330,6 @@ impl Opened {
         &self.space
     }
 }
-
-// SAFETY: The pointer is only compared.
-unsafe impl Send for Opened {}
-// SAFETY: As above.
-unsafe impl Sync for Opened {}
 
 impl RegistrationRef {
     /// Locks the device's set.
@@ -324,24 +349,30 @@ impl<'a> SetGuard<'a> {
         self.device
     }
 
-    /// Adds a file if the device is open. Returns whether it is.
-    pub(crate) fn add_file(&mut self) -> bool {
-        let open_count = self.device.open_count_field();
-        let count = open_count.load(Ordering::Relaxed);
-        if count > 0 {
-            open_count.store(count.saturating_add(1), Ordering::Relaxed);
+    /// Adds a file if the device is open.
+    pub(crate) fn add_file(&mut self) -> Option<OpenRef> {
+        let count = self.device.open_count().checked_add(1)?;
+        if count == 1 {
+            return None;
         }
-        count > 0
+        self.device
+            .open_count_field()
+            .store(count, Ordering::Relaxed);
+        // INVARIANT: This file was counted above.
+        Some(OpenRef(NonNull::from(self.device)))
     }
 
-    /// Removes a file unless it is the last one. Returns whether it was removed.
-    pub(crate) fn remove_file(&mut self) -> bool {
-        let open_count = self.device.open_count_field();
-        let count = open_count.load(Ordering::Relaxed);
-        if count > 1 {
-            open_count.store(count - 1, Ordering::Relaxed);
+    /// Removes a file of this device. Returns it if it is the last one, which [`SetGuard::close`]
+    /// removes.
+    pub(crate) fn remove_file(&mut self, file: OpenRef) -> Option<OpenRef> {
+        let count = self.device.open_count();
+        if count <= 1 || !core::ptr::eq(&*file, self.device) {
+            return Some(file);
         }
-        count > 1
+        self.device
+            .open_count_field()
+            .store(count - 1, Ordering::Relaxed);
+        None
     }
 
     /// Opens the device for its first file: sets the KVM instance that the device refers to, if
@@ -350,11 +381,17 @@ impl<'a> SetGuard<'a> {
     ///
     /// # Errors
     ///
-    /// Returns `EBUSY` if the device is open; or the driver's error.
-    pub(crate) fn open(&mut self, space: AddressSpace, kvm: Option<KvmRef>) -> Result<Opened> {
+    /// Returns `EBUSY` if the device is open; `ENODEV` if it has too many users; or the driver's
+    /// error.
+    pub(crate) fn open(
+        &mut self,
+        space: AddressSpace,
+        kvm: Option<KvmRef>,
+    ) -> Result<(OpenRef, Opened)> {
         if self.device.open_count() > 0 {
             return Err(EBUSY);
         }
+        let registration = self.device.try_get_registration().ok_or(ENODEV)?;
         let device = self.device.as_ptr();
         if let Some(kvm) = kvm {
             let (kvm, put) = kvm.into_raw();
@@ -366,14 +403,21 @@ impl<'a> SetGuard<'a> {
         }
         // The driver may pin pages as long as it may be notified of unmaps.
         self.device.open_count_field().store(1, Ordering::Relaxed);
-        let opened = self.enter(space).inspect_err(|_| self.end_open())?;
+        let id = self.enter(&space).inspect_err(|_| self.end_open())?;
+        // INVARIANT: The device was just registered or bound.
+        let opened = Opened {
+            device: ManuallyDrop::new(registration),
+            space,
+            id,
+        };
         let result = match self.device.ops().open_device {
             // SAFETY: The set's lock is held and this is the first open.
             Some(open) => to_result(unsafe { open(device) }),
             None => Ok(()),
         };
         match result {
-            Ok(()) => Ok(opened),
+            // INVARIANT: This file was counted above.
+            Ok(()) => Ok((OpenRef(NonNull::from(self.device)), opened)),
             Err(e) => {
                 self.release(opened);
                 Err(e)
@@ -381,31 +425,27 @@ impl<'a> SetGuard<'a> {
         }
     }
 
-    /// Adds the device, which is being opened, to `space`.
-    fn enter(&mut self, space: AddressSpace) -> Result<Opened> {
-        let id = match &space {
+    /// Adds the device, which is being opened, to `space`. Returns the id of its object if that is
+    /// an iommufd, otherwise zero.
+    fn enter(&mut self, space: &AddressSpace) -> Result<u32> {
+        match space {
             AddressSpace::Container(iommu) => {
                 // SAFETY: The device was closed, so it is registered in no address space. `close`
                 // and `release` unregister it; its registration ends only after it is closed.
                 unsafe { iommu.register_device(self.device) };
-                0
+                Ok(0)
             }
             // SAFETY: The device was closed, so it is not bound. `release` unbinds it.
-            AddressSpace::Iommufd(context) => unsafe { self.bind_iommufd(context) }?,
-            AddressSpace::Untranslated(_) => 0,
-        };
-        // INVARIANT: The device was just registered or bound.
-        Ok(Opened {
-            device: self.device,
-            space,
-            id,
-        })
+            AddressSpace::Iommufd(context) => unsafe { self.bind_iommufd(context) },
+            AddressSpace::Untranslated(_) => Ok(0),
+        }
     }
 
-    /// Closes the device if its last file is still counted and `opened` is of this device,
-    /// otherwise does nothing.
-    pub(crate) fn close(&mut self, opened: Opened) {
-        if self.device.open_count() != 1 || !opened.is_of(self.device) {
+    /// Closes the device, whose last file is `last`. Does nothing if that is not the last one, or
+    /// if the arguments are of another device.
+    pub(crate) fn close(&mut self, last: OpenRef, opened: Opened) {
+        let is_last = self.device.open_count() == 1 && core::ptr::eq(&*last, self.device);
+        if !is_last || !opened.is_of(self.device) {
             return;
         }
         let device = self.device.as_ptr();
@@ -429,6 +469,7 @@ impl<'a> SetGuard<'a> {
             AddressSpace::Untranslated(_) => {}
         }
         self.end_open();
+        drop(ManuallyDrop::into_inner(opened.device));
     }
 
     /// Marks the device as closed, and drops its KVM instance.
