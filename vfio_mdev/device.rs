@@ -17,6 +17,11 @@ use crate::{
     uuid::Uuid, //
 };
 
+use abi::{
+    NewMdev,
+    Remover, //
+};
+
 pub(crate) use abi::Mdev;
 
 /// Creates a device of type `ty`. `text` is its UUID, which may be followed by one more byte.
@@ -31,38 +36,25 @@ pub(crate) fn create(ty: &Type, text: &[u8]) -> Result {
         return Err(EINVAL);
     }
     let uuid = Uuid::parse(&text[..Uuid::TEXT_LEN]).ok_or(EINVAL)?;
-    let mdev = Mdev::new(ty, Reservation::new(uuid, ty.parent().key())?)?;
+    let mdev = NewMdev::new(ty, Reservation::new(uuid, ty.parent().key())?)?;
     let _staying = ty.parent().stay().ok_or(ENODEV)?;
-    mdev.add()?;
-    mdev.bind()
-        .and_then(|()| mdev.link())
-        .inspect_err(|_| mdev.del())?;
-    Mdev::begin(mdev);
+    let mdev = mdev.add()?;
+    mdev.bind()?;
+    mdev.link()?.keep();
     Ok(())
 }
 
-/// Removes `mdev` for userspace, and waits until it has no users. `only_once` returns true for a
-/// single caller, which removes the device.
+/// Removes a device for userspace, unless another thread does, and waits until it has no users.
 ///
 /// # Errors
 ///
 /// `EAGAIN` if the creation of the device has not finished, `ENODEV` if its parent is being
 /// unregistered, which also removes the device.
-pub(crate) fn remove(mdev: &Mdev, only_once: impl FnOnce(&Mdev) -> bool) -> Result {
+fn remove(mdev: Remover<'_>) -> Result {
     if !mdev.is_complete() {
         return Err(EAGAIN);
     }
-    let _staying = mdev.ty().parent().stay().ok_or(ENODEV)?;
-    if only_once(mdev) {
-        remove_common(mdev);
-    }
+    let _staying = mdev.parent().stay().ok_or(ENODEV)?;
+    drop(mdev.take());
     Ok(())
-}
-
-/// Removes a complete device. The caller prevents the parent from being unregistered, or has
-/// stopped it.
-pub(crate) fn remove_common(mdev: &Mdev) {
-    mdev.unlink();
-    mdev.del();
-    drop(mdev.end());
 }

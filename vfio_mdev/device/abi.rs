@@ -33,7 +33,10 @@ use crate::{
         self,
         Reservation, //
     },
-    parent::Type,
+    parent::{
+        Parent,
+        Type, //
+    },
     sysfs::{
         self,
         Table, //
@@ -45,13 +48,15 @@ use crate::{
 ///
 /// # Invariants
 ///
-/// It was created by [`Mdev::new`]. Its type and its parent are valid until [`Mdev::end`].
+/// It was created by [`NewMdev::new`].
 #[repr(C)]
 pub(crate) struct Mdev {
     raw: Opaque<bindings::mdev_device>,
     reservation: Reservation,
     /// Whether creation has finished. Until then the device cannot be removed.
     complete: AtomicBool,
+    /// Whether [`Mdev::take`] can take the device.
+    kept: AtomicBool,
 }
 
 // SAFETY: Mutable fields are atomic or protected by the driver core.
@@ -76,7 +81,7 @@ unsafe impl AlwaysRefCounted for Mdev {
 impl Mdev {
     /// # Safety
     ///
-    /// `device` comes from [`Mdev::new`], and stays allocated for all of `'a`.
+    /// `device` comes from [`NewMdev::new`], and stays allocated for all of `'a`.
     pub(crate) unsafe fn from_raw<'a>(device: *mut bindings::mdev_device) -> &'a Self {
         // SAFETY: By this function's contract; `Mdev` begins with a `struct mdev_device`.
         unsafe { &*device.cast() }
@@ -96,24 +101,43 @@ impl Mdev {
         self.reservation.uuid()
     }
 
-    /// Returns the device's type. Must not be called after [`Mdev::end`].
-    pub(crate) fn ty(&self) -> &Type {
-        // SAFETY: By the type invariant.
-        unsafe { Type::from_raw((*self.as_ptr()).type_) }
+    /// Takes a device whose creation has finished, for the first caller.
+    pub(crate) fn take(&self) -> Option<LinkedMdev> {
+        self.kept.swap(false, Ordering::Acquire).then(|| {
+            // SAFETY: `LinkedMdev::keep` set the flag, and gave up this reference.
+            // INVARIANT: It also gave up the device in this state.
+            LinkedMdev(AddedMdev(unsafe { ARef::from_raw(self.into()) }))
+        })
     }
 
+    fn kobject(&self) -> *mut bindings::kobject {
+        // SAFETY: The field is part of the structure.
+        unsafe { &raw mut (*self.raw_device()).kobj }
+    }
+
+    fn name(&self) -> *const c_char {
+        // SAFETY: `NewMdev::new` set the name of the device.
+        unsafe { (*self.kobject()).name }
+    }
+}
+
+/// A device that is not visible yet.
+pub(super) struct NewMdev(ARef<Mdev>);
+
+impl NewMdev {
     /// Allocates a device of type `ty`, which is not visible yet.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(super) fn new(ty: &Type, reservation: Reservation) -> Result<ARef<Self>> {
+    pub(super) fn new(ty: &Type, reservation: Reservation) -> Result<Self> {
         let uuid = reservation.uuid();
         let mdev = KBox::into_raw(KBox::init(
-            init!(Self {
+            init!(Mdev {
                 raw <- pin_init::init_zeroed(),
                 reservation,
                 complete: AtomicBool::new(false),
+                kept: AtomicBool::new(false),
             }),
             GFP_KERNEL,
         )?);
@@ -137,23 +161,35 @@ impl Mdev {
         // INVARIANT: All fields are set.
         let mdev = unsafe { ARef::from_raw(NonNull::new_unchecked(mdev)) };
         to_result(named)?;
-        Ok(mdev)
+        Ok(Self(mdev))
     }
 
-    /// Adds the device to sysfs.
+    /// Adds the device to sysfs, while its parent stays registered.
     ///
     /// # Errors
     ///
     /// The errors of the driver core.
-    pub(super) fn add(&self) -> Result {
-        // SAFETY: The device is initialised, and `super::create` adds it only once.
-        to_result(unsafe { bindings::device_add(self.raw_device()) })
+    pub(super) fn add(self) -> Result<AddedMdev> {
+        // SAFETY: The device is initialised, and is added only once because this takes the value.
+        to_result(unsafe { bindings::device_add(self.0.raw_device()) })?;
+        // INVARIANT: The device was just added.
+        Ok(AddedMdev(self.0))
     }
+}
 
-    /// Removes the device from sysfs and unbinds it. Waits until it has no users.
-    pub(super) fn del(&self) {
-        // SAFETY: `super::create` and `super::remove_common` call this once, after `add`.
-        unsafe { bindings::device_del(self.raw_device()) }
+/// A device in sysfs. Dropping it removes the device from sysfs and unbinds it, and waits until it
+/// has no users.
+///
+/// # Invariants
+///
+/// The device is in sysfs, and so are its type and its parent: the parent is unregistered only
+/// after its devices were removed.
+pub(super) struct AddedMdev(ARef<Mdev>);
+
+impl AddedMdev {
+    fn ty(&self) -> &Type {
+        // SAFETY: By the type invariant.
+        unsafe { Type::from_raw((*self.0.as_ptr()).type_) }
     }
 
     /// Binds the device to the driver of its parent.
@@ -164,7 +200,7 @@ impl Mdev {
     pub(super) fn bind(&self) -> Result {
         let driver = &raw const self.ty().parent().driver().driver;
         // SAFETY: The driver is registered as long as the parent is.
-        to_result(unsafe { bindings::device_driver_attach(driver, self.raw_device()) })
+        to_result(unsafe { bindings::device_driver_attach(driver, self.0.raw_device()) })
     }
 
     /// Creates the symbolic links between the device and its type.
@@ -172,65 +208,81 @@ impl Mdev {
     /// # Errors
     ///
     /// `ENOMEM`, and the errors of sysfs.
-    pub(super) fn link(&self) -> Result {
-        let (ty, own) = (self.ty(), self.kobject());
-        // SAFETY: Both kobjects are in sysfs.
+    pub(super) fn link(self) -> Result<LinkedMdev> {
+        let (ty, own, name) = (self.ty(), self.0.kobject(), self.0.name());
+        // SAFETY: By the type invariant both kobjects are in sysfs.
         unsafe {
-            to_result(bindings::sysfs_create_link(
-                ty.devices_kobject(),
-                own,
-                self.name(),
-            ))?;
+            to_result(bindings::sysfs_create_link(ty.devices_kobject(), own, name))?;
             to_result(bindings::sysfs_create_link(
                 own,
                 ty.kobject(),
                 c"mdev_type".as_char_ptr(),
             ))
-            .inspect_err(|_| bindings::sysfs_remove_link(ty.devices_kobject(), self.name()))
+            .inspect_err(|_| bindings::sysfs_remove_link(ty.devices_kobject(), name))?;
         }
+        Ok(LinkedMdev(self))
     }
+}
 
-    /// Undoes [`Mdev::link`].
-    pub(super) fn unlink(&self) {
+impl Drop for AddedMdev {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::device_del(self.0.raw_device()) }
+    }
+}
+
+/// A device in sysfs with the links between it and its type. Dropping it removes the links, and
+/// then the device.
+pub(crate) struct LinkedMdev(AddedMdev);
+
+impl LinkedMdev {
+    /// Marks the device as complete, and keeps it until [`Mdev::take`].
+    pub(super) fn keep(self) {
+        let mdev = &self.0 .0;
+        mdev.kept.store(true, Ordering::Release);
+        mdev.complete.store(true, Ordering::Release);
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for LinkedMdev {
+    fn drop(&mut self) {
+        let mdev = &self.0 .0;
         // SAFETY: Both kobjects are in sysfs.
         unsafe {
-            bindings::sysfs_remove_link(self.kobject(), c"mdev_type".as_char_ptr());
-            bindings::sysfs_remove_link(self.ty().devices_kobject(), self.name());
+            bindings::sysfs_remove_link(mdev.kobject(), c"mdev_type".as_char_ptr());
+            bindings::sysfs_remove_link(self.0.ty().devices_kobject(), mdev.name());
         }
     }
+}
 
-    fn kobject(&self) -> *mut bindings::kobject {
-        // SAFETY: The field is part of the structure.
-        unsafe { &raw mut (*self.raw_device()).kobj }
-    }
+/// A device whose attribute `remove` is being written.
+///
+/// # Invariants
+///
+/// The value exists only in the `store` callback of the attribute, and before
+/// [`take`](Self::take). So the device is in sysfs.
+pub(super) struct Remover<'a>(&'a Mdev);
 
-    fn name(&self) -> *const c_char {
-        // SAFETY: `new` set the name of the device.
-        unsafe { (*self.kobject()).name }
-    }
-
-    /// Marks the device as complete, and keeps it until [`Mdev::end`].
-    pub(super) fn begin(this: ARef<Self>) {
-        this.complete.store(true, Ordering::Release);
-        core::mem::forget(this);
-    }
-
-    /// Whether [`Mdev::begin`] was called.
+impl<'a> Remover<'a> {
+    /// Whether the creation of the device has finished.
     pub(super) fn is_complete(&self) -> bool {
-        self.complete.load(Ordering::Acquire)
+        self.0.complete.load(Ordering::Acquire)
     }
 
-    /// Returns the reference that [`Mdev::begin`] kept. Called after [`Mdev::del`].
-    pub(super) fn end(&self) -> ARef<Self> {
-        // SAFETY: `super::remove_common` calls this once after `begin`, so the reference of `begin`
-        // exists.
-        unsafe { ARef::from_raw(self.into()) }
+    /// Returns the parent of the device.
+    pub(super) fn parent(&self) -> &'a Parent {
+        // SAFETY: By the type invariant. The type and the parent are in sysfs as long as the device
+        // is.
+        unsafe { Type::from_raw((*self.0.as_ptr()).type_) }.parent()
     }
 
-    /// Removes the attribute `remove` during a write to it. Returns true for exactly one writer.
-    fn hide_remove(&self) -> bool {
-        // SAFETY: Called by the `store` callback of this attribute.
-        unsafe { bindings::device_remove_file_self(self.raw_device(), &raw const REMOVE.0) }
+    /// Takes the device, if its creation has finished, for exactly one writer. Removes the attribute.
+    pub(super) fn take(self) -> Option<LinkedMdev> {
+        // SAFETY: By the type invariant.
+        let first =
+            unsafe { bindings::device_remove_file_self(self.0.raw_device(), &raw const REMOVE.0) };
+        first.then(|| self.0.take()).flatten()
     }
 }
 
@@ -238,7 +290,7 @@ impl Mdev {
 ///
 /// Called by the driver core with the `struct device` of a [`Mdev`] that has no references left.
 unsafe extern "C" fn release_callback(dev: *mut bindings::device) {
-    // SAFETY: By this function's contract. `Mdev::new` leaked the box.
+    // SAFETY: By this function's contract. `NewMdev::new` leaked the box.
     drop(unsafe { KBox::from_raw(dev.cast::<Mdev>()) });
 }
 
@@ -278,8 +330,9 @@ unsafe extern "C" fn remove_callback(
         to_result(parsed).map_err(|_| EINVAL)?;
         if wanted != 0 {
             // SAFETY: By this function's contract. sysfs keeps the device during the call.
-            let mdev = unsafe { Mdev::from_raw(dev.cast()) };
-            super::remove(mdev, |mdev| mdev.hide_remove())?;
+            // INVARIANT: This is the callback of the attribute.
+            let mdev = Remover(unsafe { Mdev::from_raw(dev.cast()) });
+            super::remove(mdev)?;
         }
         Ok(count as isize)
     })

@@ -26,10 +26,7 @@ use crate::{
         self,
         ParentKey, //
     },
-    device::{
-        self,
-        Mdev, //
-    }, //
+    device::Mdev, //
 };
 
 /// A registered parent.
@@ -186,7 +183,7 @@ impl Parent {
             // module.
             if unsafe { (*dev).bus } == bus::as_ptr() {
                 // SAFETY: As above.
-                device::remove_common(unsafe { Mdev::from_raw(dev.cast()) });
+                drop(unsafe { Mdev::from_raw(dev.cast()) }.take());
             }
             0
         }
