@@ -51,6 +51,7 @@ use crate::{
 };
 
 pub use args::{
+    Filled,
     GroupType,
     PageSlots,
     Transfer, //
@@ -166,20 +167,19 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Detaches `group` from the address space.
     fn detach_group(this: ArcBorrow<'_, Self>, group: &Group);
 
-    /// Pins the pages behind `iova` for accesses by `prot`, one for each slot of `pages`.
-    ///
-    /// Fills every slot, or none.
+    /// Pins the pages behind `iova` for accesses by `prot`, one for each slot of `pages`. On an
+    /// error no page is pinned.
     ///
     /// # Errors
     ///
     /// Those of `vfio_pin_pages()`.
-    fn pin_pages(
+    fn pin_pages<'a>(
         _this: ArcBorrow<'_, Self>,
         _group: &Group,
         _iova: u64,
         _prot: Prot,
-        _pages: &mut PageSlots<'_>,
-    ) -> Result {
+        _pages: PageSlots<'a>,
+    ) -> Result<Filled<'a>> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 

@@ -28,6 +28,7 @@ use kernel_ext::{
     iommu_driver::{
         Backend,
         DeviceList,
+        Filled,
         GroupType,
         PageSlots,
         Transfer, //
@@ -83,13 +84,13 @@ impl Backend for Container {
         this.stats.groups.measure(|| this.detach(group));
     }
 
-    fn pin_pages(
+    fn pin_pages<'a>(
         this: ArcBorrow<'_, Self>,
         group: &Group,
         iova: u64,
         prot: Prot,
-        pages: &mut PageSlots<'_>,
-    ) -> Result {
+        pages: PageSlots<'a>,
+    ) -> Result<Filled<'a>> {
         this.pin(group, iova, prot, pages)
     }
 

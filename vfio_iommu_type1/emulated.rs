@@ -21,6 +21,7 @@ use kernel_ext::{
         Prot, //
     },
     iommu_driver::{
+        Filled,
         PageSlots,
         Transfer, //
     },
@@ -59,13 +60,13 @@ impl Container {
     /// pages, or if nothing is mapped; `EPERM` if the mapping does not allow the access; `ENODEV`
     /// if the owner has exited; `ENOMEM` over the limit; those of pinning. On failure no page is
     /// pinned.
-    pub(crate) fn pin(
+    pub(crate) fn pin<'a>(
         &self,
         group: &Group,
         iova: u64,
         prot: Prot,
-        pages: &mut PageSlots<'_>,
-    ) -> Result {
+        mut pages: PageSlots<'a>,
+    ) -> Result<Filled<'a>> {
         if !self.v2 {
             return Err(EACCES);
         }
@@ -77,14 +78,14 @@ impl Container {
             }
             Ok(Rules::of(held.layout))
         })?;
-        let mut done = 0;
         let pinned = guard.try_update(range, |found, vaddr, dma| {
-            let next = iova + done as u64 * PAGE;
+            let next = iova + pages.filled() as u64 * PAGE;
             let vaddr = vaddr.filter(|_| found.start <= next).ok_or(EINVAL)?;
-            Target::new(found, dma, rules).pin(next, vaddr, prot, pages, &mut done)
+            Target::new(found, dma, rules).pin(next, vaddr, prot, &mut pages)
         });
-        let complete = done == pages.len();
+        let complete = pages.missing() == 0;
         if let Err(e) = pinned.and(complete.then_some(()).ok_or(EINVAL)) {
+            let done = pages.filled();
             pages.clear();
             unpin_in(&mut guard, rules, iova, done);
             return Err(e);
@@ -99,7 +100,7 @@ impl Container {
                 }
             }
         });
-        Ok(())
+        pages.finish()
     }
 
     /// Unpins `count` pages in `range` that a driver has pinned. Returns how many of them belong

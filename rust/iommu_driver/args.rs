@@ -2,6 +2,8 @@
 
 //! Type-safe arguments of backend callbacks.
 
+use core::marker::PhantomData;
+
 use kernel::{
     ffi::c_uint,
     page::PAGE_SIZE,
@@ -41,54 +43,74 @@ impl TryFrom<c_uint> for GroupType {
     }
 }
 
-/// The array that a caller of `vfio_pin_pages()` wants filled.
-pub struct PageSlots<'a>(&'a mut [*mut bindings::page]);
+/// The array that a caller of `vfio_pin_pages()` wants filled, from the first slot on.
+pub struct PageSlots<'a> {
+    slots: &'a mut [*mut bindings::page],
+    filled: usize,
+}
+
+/// Proves that all slots of a request are filled.
+pub struct Filled<'a>(PhantomData<PageSlots<'a>>);
 
 impl<'a> PageSlots<'a> {
     /// Wraps the caller's array.
     pub(super) fn new(slots: &'a mut [*mut bindings::page]) -> Self {
-        Self(slots)
+        Self { slots, filled: 0 }
     }
 
-    /// Returns the number of requested pages.
-    pub fn len(&self) -> usize {
-        self.0.len()
+    /// Returns the number of slots that are filled.
+    pub fn filled(&self) -> usize {
+        self.filled
     }
 
-    /// Returns whether no page is requested. The callback refuses such a request before it creates
-    /// this value.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Returns the number of slots that are not filled.
+    pub fn missing(&self) -> usize {
+        self.slots.len() - self.filled
     }
 
     /// Returns the number of requested bytes, or `EOVERFLOW`.
     pub fn bytes(&self) -> Result<u64> {
-        let bytes = self.0.len().checked_mul(PAGE_SIZE).ok_or(EOVERFLOW)?;
+        let bytes = self.slots.len().checked_mul(PAGE_SIZE).ok_or(EOVERFLOW)?;
         Ok(bytes as u64)
     }
 
-    /// Puts `page` into slot `index`, if the slot exists.
+    /// Puts `page` into the next slot, if there is one.
     ///
     /// The caller of `vfio_pin_pages()` then uses the page until it unpins it. So the backend keeps
     /// the pin of `page` until then.
-    pub fn set(&mut self, index: usize, page: PinnedPage) {
-        if let Some(slot) = self.0.get_mut(index) {
+    pub fn push(&mut self, page: PinnedPage) {
+        if let Some(slot) = self.slots.get_mut(self.filled) {
             *slot = page.as_raw();
+            self.filled += 1;
         }
     }
 
-    /// Returns the `count` slots starting at `index`, to be filled by one call.
-    ///
-    /// Pages that the caller takes out of the batch and keeps are in their slots then.
-    pub fn batch(&mut self, index: usize, count: usize) -> PinBatch<'_> {
-        let rest = self.0.get_mut(index..).unwrap_or_default();
+    /// Calls `f` with a batch of the next slots, at most `count` of them. Pages that `f` removes
+    /// from the batch and keeps are in their slots then.
+    pub fn batch<R>(&mut self, count: usize, f: impl FnOnce(&mut PinBatch<'_>) -> R) -> R {
+        let rest = self.slots.get_mut(self.filled..).unwrap_or_default();
         let count = count.min(rest.len());
-        PinBatch::borrowed(rest.get_mut(..count).unwrap_or_default())
+        let mut batch = PinBatch::borrowed(rest.get_mut(..count).unwrap_or_default());
+        let result = f(&mut batch);
+        self.filled += batch.removed();
+        result
     }
 
-    /// Clears all slots. Called when the request fails.
-    pub fn clear(&mut self) {
-        self.0.fill(core::ptr::null_mut());
+    /// Ends the request.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if a slot is not filled.
+    pub fn finish(self) -> Result<Filled<'a>> {
+        if self.missing() != 0 {
+            return Err(EINVAL);
+        }
+        Ok(Filled(PhantomData))
+    }
+
+    /// Clears all slots of a request that fails.
+    pub fn clear(self) {
+        self.slots.fill(core::ptr::null_mut());
     }
 }
 

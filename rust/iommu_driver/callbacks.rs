@@ -224,8 +224,7 @@ impl<B: Backend> Table<B> {
             // function accesses during the call.
             let slots = unsafe { core::slice::from_raw_parts_mut(pages, count) };
             let prot = Prot::from_raw(prot);
-            B::pin_pages(this, group, iova, prot, &mut PageSlots::new(slots))?;
-            Ok(npage)
+            B::pin_pages(this, group, iova, prot, PageSlots::new(slots)).map(|Filled { .. }| npage)
         })
     }
 

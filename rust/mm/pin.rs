@@ -130,10 +130,10 @@ impl<'a> PinBatch<'a> {
     /// may not be pinned, or if the protection keys of the calling thread deny access to it;
     /// `EINTR`, `EAGAIN` or `ENOMEM` from the page fault.
     pub fn fill(&mut self, start: usize, count: usize, write: bool) -> Result<usize> {
-        self.unpin_rest();
         if kernel::current!().mm().is_none() {
             return Err(ENODEV);
         }
+        self.unpin_rest();
         let count = count.min(self.capacity());
         let mut flags = bindings::FOLL_LONGTERM;
         if write {
@@ -194,6 +194,8 @@ impl<'a> PinBatch<'a> {
     /// If `pinned` is a number of pages, that many pages are stored in the array, and the caller
     /// owns their pins.
     unsafe fn filled(&mut self, pinned: isize, write: bool) -> Result<usize> {
+        // INVARIANT: The batch is empty.
+        (self.next, self.end) = (0, 0);
         if pinned < 0 {
             return Err(Error::from_errno(pinned as c_int));
         }
@@ -206,7 +208,6 @@ impl<'a> PinBatch<'a> {
             unsafe { pages.inc_len(pinned as usize) };
         }
         // INVARIANT: The first `pinned` pages were pinned for this value.
-        self.next = 0;
         self.end = pinned as usize;
         self.write = write;
         Ok(self.end)
@@ -236,6 +237,11 @@ impl<'a> PinBatch<'a> {
             count,
             write: self.write,
         })
+    }
+
+    /// Returns the number of pages that were removed since the batch was filled.
+    pub(crate) fn removed(&self) -> usize {
+        self.next
     }
 
     /// Removes the next pages, at most `limit` of them. The caller owns their pins.

@@ -95,8 +95,8 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Pins the pages starting at `iova` that belong to this mapping, and stores them in `pages`
-    /// starting at index `done`. Adds their number to `done`.
+    /// Pins the pages starting at `iova` that belong to this mapping, and stores them in the next
+    /// slots of `pages`.
     ///
     /// # Errors
     ///
@@ -108,29 +108,27 @@ impl<'a> Target<'a> {
         vaddr: Vaddr,
         prot: Prot,
         pages: &mut PageSlots<'_>,
-        done: &mut usize,
     ) -> Result {
         if !self.dma.mapping.prot().contains_all(prot) {
             return Err(EPERM);
         }
-        let (mut page, mut left) = self.part(iova, pages.len() - *done);
+        let (mut page, mut left) = self.part(iova, pages.missing());
         while left != 0 {
-            let before = *done;
+            let before = pages.filled();
             // A page that is already pinned can be shared even after the owner has exited.
             if let Some(pins) = self.dma.pins_mut() {
-                pins.share(page, left, |pinned| {
-                    pages.set(*done, pinned);
-                    *done += 1;
-                });
+                pins.share(page, left, |pinned| pages.push(pinned));
             }
-            if *done == before {
+            if pages.filled() == before {
                 let missing = self
                     .dma
                     .pins()
                     .map_or(left, |pins| pins.missing(page, left));
-                self.pin_missing(page, vaddr, pages.batch(*done, missing as usize), done)?;
+                pages.batch(missing as usize, |batch| {
+                    self.pin_missing(page, vaddr, batch)
+                })?;
             }
-            let progress = (*done - before) as u64;
+            let progress = (pages.filled() - before) as u64;
             page += progress;
             left -= progress;
         }
@@ -138,30 +136,23 @@ impl<'a> Target<'a> {
     }
 
     /// Pins at least one page from index `first` on, and at most as many as `batch` has room for.
-    /// None of them is pinned yet. Adds their number to `done`.
+    /// None of them is pinned yet.
     ///
     /// # Errors
     ///
     /// `EINVAL` if `batch` has no room, or for MMIO; `ENODEV` if the owner has exited; `ENOMEM`
     /// over the limit; those of pinning. Some pages may be pinned then.
-    fn pin_missing(
-        &mut self,
-        first: u64,
-        vaddr: Vaddr,
-        mut batch: PinBatch<'_>,
-        done: &mut usize,
-    ) -> Result {
+    fn pin_missing(&mut self, first: u64, vaddr: Vaddr, batch: &mut PinBatch<'_>) -> Result {
         if batch.capacity() == 0 {
             return Err(EINVAL);
         }
-        let filled = self.fill(first, vaddr, &mut batch)?;
+        self.fill(first, vaddr, batch)?;
         if self.rules.charges {
             // The owner may have exited in the meantime.
             let charged = self.dma.charge.add(batch.charged());
             charged.map_err(|e| if e == ESRCH { ENODEV } else { e })?;
         }
-        let inserted = self.dma.add_pins(first, &mut batch);
-        *done += filled - batch.len();
+        let inserted = self.dma.add_pins(first, batch);
         if self.rules.charges {
             // Uncharge the pages that were not inserted.
             self.dma.charge.sub(batch.charged());
@@ -169,16 +160,16 @@ impl<'a> Target<'a> {
         inserted
     }
 
-    /// Pins pages of the owner's memory from index `first` on. Returns the number of pages.
-    fn fill(&self, first: u64, vaddr: Vaddr, batch: &mut PinBatch<'_>) -> Result<usize> {
+    /// Pins pages of the owner's memory from index `first` on.
+    fn fill(&self, first: u64, vaddr: Vaddr, batch: &mut PinBatch<'_>) -> Result {
         let offset = (first * PAGE) as usize;
         let vaddr = vaddr.get().checked_add(offset).ok_or(EFAULT)?;
         let write = self.dma.mapping.prot().contains(Access::Write);
         let owner = self.dma.charge.owner();
         let count = batch.capacity();
         if owner.is_current() {
-            if let Ok(filled) = batch.fill(vaddr, count, write) {
-                return Ok(filled);
+            if batch.fill(vaddr, count, write).is_ok() {
+                return Ok(());
             }
             // The protection keys of this thread do not apply to devices, so `fill` may fail where
             // access is allowed.
@@ -190,7 +181,8 @@ impl<'a> Target<'a> {
                 // MMIO has no `struct page`.
                 let mmio = FrameRun::find_remote(&memory, vaddr, 1, write)?;
                 Err(mmio.map_or(e, |_| EINVAL))
-            })
+            })?;
+        Ok(())
     }
 
     /// Unpins those of the `count` pages starting at `iova` that belong to this mapping. Returns
