@@ -23,12 +23,15 @@ use kernel::{
     fs::File,
     prelude::*,
     sync::aref::ARef,
-    types::ForeignOwnable,
-    ThisModule, //
+    types::ForeignOwnable, //
 };
 
 use crate::{
     bindings,
+    compat::{
+        this_module,
+        ModuleMetadata, //
+    },
     file_ops::{
         Borrowed,
         FileOperations,
@@ -153,10 +156,10 @@ unsafe impl Sync for PseudoFs {}
 
 impl PseudoFs {
     /// Returns a file system. It isn't registered, so `/proc/filesystems` never shows it.
-    pub const fn new<M: PseudoFsMagic>(name: &'static CStr, owner: &ThisModule) -> Self {
+    pub const fn new<M: PseudoFsMagic>(name: &'static CStr) -> Self {
         let mut fs_type: bindings::file_system_type = pin_init::zeroed();
         fs_type.name = kernel::str::as_char_ptr_in_const_context(name);
-        fs_type.owner = owner.as_ptr();
+        fs_type.owner = this_module::<M::OwnerModule>().as_ptr();
         fs_type.init_fs_context = Some(init_fs_context_callback::<M>);
         fs_type.kill_sb = Some(bindings::kill_anon_super);
         Self {
@@ -187,6 +190,9 @@ impl PseudoFs {
 
 /// The magic number that `statfs(2)` would report for a [`PseudoFs`].
 pub trait PseudoFsMagic {
+    /// The module that implements the trait: `crate::LocalModule`.
+    type OwnerModule: ModuleMetadata;
+
     /// The magic number.
     const MAGIC: c_ulong;
 }

@@ -74,14 +74,13 @@ pub(crate) unsafe fn init_locks() {
 }
 
 /// The file system whose inodes hold the memory mappings of device files.
-pub(crate) static DEVICE_FS: PseudoFs = PseudoFs::new::<Magic>(
-    c"vfio",
-    kernel_ext::compat::this_module::<crate::LocalModule>(),
-);
+pub(crate) static DEVICE_FS: PseudoFs = PseudoFs::new::<Magic>(c"vfio");
 
 struct Magic;
 
 impl PseudoFsMagic for Magic {
+    type OwnerModule = crate::LocalModule;
+
     /// "VFIO"
     const MAGIC: c_ulong = 0x5646494f;
 }
