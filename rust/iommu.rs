@@ -28,6 +28,7 @@ pub use domain::{
 pub(crate) use group::init_lock;
 pub use group::{
     raw_device,
+    ClaimedGroup,
     Group,
     Member,
     SoftwareGroup, //

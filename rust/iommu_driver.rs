@@ -53,6 +53,7 @@ use crate::{
 pub use args::{
     Filled,
     GroupType,
+    NewGroup,
     PageSlots,
     Transfer, //
 };
@@ -162,7 +163,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// # Errors
     ///
     /// Those of the backend. An error leaves the group where it was.
-    fn attach_group(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupType) -> Result;
+    fn attach_group(this: ArcBorrow<'_, Self>, group: NewGroup<'_>) -> Result;
 
     /// Detaches `group` from the address space.
     fn detach_group(this: ArcBorrow<'_, Self>, group: &Group);

@@ -78,10 +78,47 @@ pub(crate) struct Container {
 struct Groups(KVec<Member>);
 
 /// A group in a container. Dropping it returns the ownership of the group's DMA to the kernel.
-struct Member {
+///
+/// # Invariants
+///
+/// A group with an IOMMU has an owner.
+pub(crate) struct Member {
     group: ARef<IommuGroup>,
     kind: GroupType,
     _owner: Option<DmaOwner>,
+}
+
+impl Member {
+    /// Claims the group's DMA if it has an IOMMU.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`DmaOwner::claim`]. The log has the reason for `EPERM` and `EBUSY`.
+    fn claim(group: ARef<IommuGroup>, kind: GroupType) -> Result<Self> {
+        let owner = match kind {
+            GroupType::Iommu => {
+                let claimed = DmaOwner::claim(group.clone());
+                Some(claimed.inspect_err(|&e| iommu_group::warn_claim_failed(&group, e))?)
+            }
+            _ => None,
+        };
+        // INVARIANT: The group was just claimed.
+        Ok(Self {
+            group,
+            kind,
+            _owner: owner,
+        })
+    }
+
+    /// Returns the group.
+    pub(crate) fn group(&self) -> &IommuGroup {
+        &self.group
+    }
+
+    /// Returns its type.
+    pub(crate) fn kind(&self) -> GroupType {
+        self.kind
+    }
 }
 
 impl Groups {
@@ -102,7 +139,7 @@ impl Groups {
     fn attach_all(&self, iommu: &Iommu) -> Result {
         for (i, member) in self.0.iter().enumerate() {
             iommu
-                .attach(&member.group, member.kind)
+                .attach(member)
                 .inspect_err(|_| self.detach_first(i, iommu))?;
         }
         Ok(())
@@ -182,32 +219,20 @@ impl Container {
             return Err(EPERM);
         }
         groups.0.reserve(1, GFP_KERNEL_ACCOUNT)?;
-        let owner = match kind {
-            GroupType::Iommu => {
-                let claimed = DmaOwner::claim(group.clone());
-                Some(claimed.inspect_err(|&e| iommu_group::warn_claim_failed(&group, e))?)
-            }
-            _ => None,
-        };
-        let member = Member {
-            group: group.clone(),
-            kind,
-            _owner: owner,
-        };
-        groups.0.push(member, GFP_KERNEL_ACCOUNT)?;
-        match self.iommu() {
-            Some(iommu) => iommu.attach(&group, kind).inspect_err(|&e| {
+        let member = Member::claim(group, kind)?;
+        if let Some(iommu) = self.iommu() {
+            iommu.attach(&member).inspect_err(|&e| {
                 if e != EINTR && may_warn() {
                     pr_warn!(
                         "group {}: VFIO_GROUP_SET_CONTAINER failed: attaching the group returned error {}\n",
-                        group.id(),
+                        member.group.id(),
                         e.to_errno()
                     );
                 }
-                groups.0.pop();
-            }),
-            None => Ok(()),
+            })?;
         }
+        groups.0.push(member, GFP_KERNEL_ACCOUNT)?;
+        Ok(())
     }
 
     /// Removes `group` if `condition` returns true for the number of groups in the container.

@@ -23,6 +23,7 @@ use kernel_ext::{
     iommu_driver::{
         Backend,
         GroupType,
+        NewGroup,
         Registration,
         Table, //
     },
@@ -106,7 +107,7 @@ impl Backend for NoIommu {
         Err(ENOTTY)
     }
 
-    fn attach_group(_this: ArcBorrow<'_, Self>, _group: &IommuGroup, _kind: GroupType) -> Result {
+    fn attach_group(_this: ArcBorrow<'_, Self>, _group: NewGroup<'_>) -> Result {
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use kernel_ext::{
     iommu::Group,
     iommu_driver::{
         Backend,
-        GroupType, //
+        NewGroup, //
     },
     uapi::ioctl, //
 };
@@ -70,8 +70,8 @@ impl Backend for Container {
         }
     }
 
-    fn attach_group(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupType) -> Result {
-        Self::attach(this, group, kind)
+    fn attach_group(this: ArcBorrow<'_, Self>, group: NewGroup<'_>) -> Result {
+        Self::attach(this, group.group(), group.kind())
     }
 
     fn detach_group(this: ArcBorrow<'_, Self>, group: &Group) {

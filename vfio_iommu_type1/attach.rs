@@ -22,11 +22,15 @@ use kernel_ext::{
     iommu::{
         common_page_sizes,
         Attachment,
+        ClaimedGroup,
         Domain,
         Domains,
         Group, //
     },
-    iommu_driver::GroupType,
+    iommu_driver::{
+        GroupType,
+        NewGroup, //
+    },
     iova::Range,
     mm::may_warn, //
 };
@@ -57,7 +61,8 @@ impl Container {
     /// translate the existing mappings; `EPERM` if its devices could raise any interrupt, or if
     /// memory of another process would have to be pinned; those of pinning and of the IOMMU. On
     /// failure the group is where it was before.
-    pub(crate) fn attach(&self, group: &Group, kind: GroupType) -> Result {
+    pub(crate) fn attach(&self, new: NewGroup<'_>) -> Result {
+        let group = new.group();
         let mut whole = self.space.lock_all_killable(|held| {
             if held.dmas().invalid() != 0 {
                 return Err(EBUSY);
@@ -67,8 +72,8 @@ impl Container {
             }
             Ok(())
         })?;
-        if kind != GroupType::Emulated {
-            return attach_translated(&mut whole, group);
+        if new.kind() != GroupType::Emulated {
+            return attach_translated(&mut whole, new.claimed().ok_or(ENODEV)?);
         }
         whole.layout(|layout| layout.emulated.push(group.into(), GFP_KERNEL_ACCOUNT))?;
         Ok(())
@@ -76,10 +81,10 @@ impl Container {
 }
 
 /// Attaches a group that has an IOMMU.
-fn attach_translated(whole: &mut Whole<'_>, group: &Group) -> Result {
-    let domain = Arc::new(Domain::alloc(group)?, GFP_KERNEL_ACCOUNT)?;
+fn attach_translated(whole: &mut Whole<'_>, group: ClaimedGroup<'_>) -> Result {
+    let domain = Arc::new(Domain::alloc(&group)?, GFP_KERNEL_ACCOUNT)?;
     let attachment = Domain::attach(domain.clone(), group)?;
-    let regions = reserved_regions(group)?;
+    let regions = reserved_regions(&group)?;
     let aperture = aperture(&domain);
     let ranges = whole.with(|held| {
         check_mappings(held, aperture, &regions)?;
@@ -117,7 +122,11 @@ enum Chosen {
 }
 
 /// Moves the group from its own domain to a compatible domain of the container, if there is one.
-fn choose_domain(whole: &mut Whole<'_>, group: &Group, attachment: Attachment) -> Result<Chosen> {
+fn choose_domain(
+    whole: &mut Whole<'_>,
+    group: ClaimedGroup<'_>,
+    attachment: Attachment,
+) -> Result<Chosen> {
     let own = attachment.domain().clone();
     let mut attachment = attachment;
     let mut nth = 0;

@@ -29,7 +29,7 @@ use kernel_ext::{
         Backend,
         DeviceList,
         Filled,
-        GroupType,
+        NewGroup,
         PageSlots,
         Transfer, //
     },
@@ -76,8 +76,8 @@ impl Backend for Container {
         }
     }
 
-    fn attach_group(this: ArcBorrow<'_, Self>, group: &Group, kind: GroupType) -> Result {
-        this.stats.groups.measure(|| this.attach(group, kind))
+    fn attach_group(this: ArcBorrow<'_, Self>, group: NewGroup<'_>) -> Result {
+        this.stats.groups.measure(|| this.attach(group))
     }
 
     fn detach_group(this: ArcBorrow<'_, Self>, group: &Group) {

@@ -109,7 +109,7 @@ impl Container {
 mod tests {
     use kernel_ext::{
         iommu::SoftwareGroup,
-        iommu_driver::GroupType, //
+        iommu_driver::NewGroup, //
     };
 
     use super::*;
@@ -127,7 +127,7 @@ mod tests {
         };
         assert!(answers_as_none());
         let group = SoftwareGroup::new(c"vfio_type1_info")?;
-        container.attach(&group, GroupType::Emulated)?;
+        container.attach(NewGroup::emulated(&group))?;
         assert!(Container::extension(
             Some(&*container),
             bindings::VFIO_DMA_CC_IOMMU as usize

@@ -34,6 +34,7 @@ use crate::{
 
 use super::{
     group::raw_device,
+    ClaimedGroup,
     Group,
     Prot, //
 };
@@ -272,24 +273,19 @@ impl Domain {
         self.users.load(Acquire) == RETIRED
     }
 
-    /// Attaches `group` to this domain. Before, its devices are in the blocking domain.
-    ///
-    /// The user on whose behalf the caller acts has claimed the group's DMA (`DmaOwner` of the
-    /// crate `iommu_group`). When the attachment is dropped, the group therefore returns to the
-    /// blocking domain.
+    /// Attaches `group` to this domain. Before, its devices are in the blocking domain. As its DMA
+    /// is claimed, the group returns there when the attachment is dropped.
     ///
     /// # Errors
     ///
     /// `ENODEV` if the group has no device, or one of its devices has no IOMMU; `EBUSY` if the
     /// group is attached to another domain, or is being reset; `EINVAL` if the domain is not
     /// compatible with the group's IOMMU, or is retired; the errors of the IOMMU driver.
-    ///
-    /// The caller prevents the removal of the group's last device during the call.
-    pub fn attach(this: Arc<Self>, group: &Group) -> Result<Attachment> {
+    pub fn attach(this: Arc<Self>, group: ClaimedGroup<'_>) -> Result<Attachment> {
         group.require_iommu()?;
         this.add_user()?;
         // SAFETY: Both are valid, and the attachment keeps them valid until the group is detached.
-        // The group has a device, by the check above and the contract of this function.
+        // The group has a device, by the type invariant of `ClaimedGroup`.
         let ret = unsafe { bindings::iommu_attach_group(this.ptr.as_ptr(), group.as_ptr()) };
         if let Err(e) = to_result(ret) {
             this.users.fetch_sub(1, Full);
@@ -298,7 +294,7 @@ impl Domain {
         // INVARIANT: The group was just attached, and `add_user` counted it.
         Ok(Attachment {
             domain: this,
-            group: group.into(),
+            group: (&*group).into(),
         })
     }
 }

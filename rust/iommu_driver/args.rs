@@ -12,6 +12,10 @@ use kernel::{
 
 use crate::{
     bindings,
+    iommu::{
+        ClaimedGroup,
+        Group, //
+    },
     mm::{
         PinBatch,
         PinnedPage, //
@@ -40,6 +44,56 @@ impl TryFrom<c_uint> for GroupType {
             2 => Ok(Self::NoIommu),
             _ => Err(EINVAL),
         }
+    }
+}
+
+/// A group that the core adds to a container.
+///
+/// # Invariants
+///
+/// If the type is [`GroupType::Iommu`], the group is one that [`ClaimedGroup`] can wrap for all of
+/// `'a`.
+#[derive(Clone, Copy)]
+pub struct NewGroup<'a> {
+    group: &'a Group,
+    kind: GroupType,
+}
+
+impl<'a> NewGroup<'a> {
+    /// Wraps the arguments of the core.
+    ///
+    /// # Safety
+    ///
+    /// If `kind` is [`GroupType::Iommu`], the DMA of the group is claimed for all of `'a`, and its
+    /// last device is not removed.
+    pub(super) unsafe fn new(group: &'a Group, kind: GroupType) -> Self {
+        // INVARIANT: By the contract of this function.
+        Self { group, kind }
+    }
+
+    /// Wraps a group of emulated devices.
+    pub fn emulated(group: &'a Group) -> Self {
+        // INVARIANT: The type is another one.
+        Self {
+            group,
+            kind: GroupType::Emulated,
+        }
+    }
+
+    /// Returns the group.
+    pub fn group(&self) -> &'a Group {
+        self.group
+    }
+
+    /// Returns its type.
+    pub fn kind(&self) -> GroupType {
+        self.kind
+    }
+
+    /// Returns the group if it has a hardware IOMMU.
+    pub fn claimed(&self) -> Option<ClaimedGroup<'a>> {
+        // SAFETY: By the type invariant.
+        (self.kind == GroupType::Iommu).then(|| unsafe { ClaimedGroup::new(self.group) })
     }
 }
 

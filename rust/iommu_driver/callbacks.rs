@@ -169,7 +169,8 @@ impl<B: Backend> Table<B> {
     /// # Safety
     ///
     /// `data` was returned by `open_callback`. It and `group` stay valid until this function
-    /// returns.
+    /// returns. If the group has a hardware IOMMU, the core has claimed its DMA, and keeps its last
+    /// device.
     unsafe extern "C" fn attach_group_callback(
         data: *mut c_void,
         group: *mut bindings::iommu_group,
@@ -180,14 +181,16 @@ impl<B: Backend> Table<B> {
         // SAFETY: By the contract of this function.
         let group = unsafe { Group::from_ptr(group) };
         from_result(|| {
-            B::attach_group(this, group, GroupType::try_from(kind)?)?;
-            Ok(0)
+            // SAFETY: By the contract of this function.
+            let group = unsafe { NewGroup::new(group, GroupType::try_from(kind)?) };
+            B::attach_group(this, group).map(|()| 0)
         })
     }
 
     /// # Safety
     ///
-    /// As for `attach_group_callback`.
+    /// `data` was returned by `open_callback`. It and `group` stay valid until this function
+    /// returns.
     unsafe extern "C" fn detach_group_callback(
         data: *mut c_void,
         group: *mut bindings::iommu_group,

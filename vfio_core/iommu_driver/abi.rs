@@ -20,15 +20,15 @@ use kernel::{
 use kernel_ext::{
     bindings,
     iommu::Group,
-    iommu_driver::{
-        GroupType,
-        Ops, //
-    },
+    iommu_driver::Ops,
     module::ModuleRef,
     uapi::ioctl::VFIO_CHECK_EXTENSION, //
 };
 
-use crate::device::Device;
+use crate::{
+    container::Member,
+    device::Device, //
+};
 
 global_lock! {
     // SAFETY: `init_lock` initialises it before the module can be used.
@@ -191,11 +191,12 @@ impl Iommu {
         Ok(ret)
     }
 
-    /// Attaches the devices of `group` to this address space.
-    pub(crate) fn attach(&self, group: &Group, kind: GroupType) -> Result {
+    /// Attaches the devices of a group to this address space.
+    pub(crate) fn attach(&self, member: &Member) -> Result {
         let attach = self.driver.ops().attach_group.ok_or(ENODEV)?;
-        // SAFETY: By the type invariant; `group` is valid.
-        to_result(unsafe { attach(self.data, group.as_ptr(), kind as c_uint) })
+        let (group, kind) = (member.group().as_ptr(), member.kind() as c_uint);
+        // SAFETY: By the type invariant; `group` is valid, and claimed if it has an IOMMU.
+        to_result(unsafe { attach(self.data, group, kind) })
     }
 
     /// Detaches the devices of `group`, which must be attached.
