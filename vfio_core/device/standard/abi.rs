@@ -64,6 +64,10 @@ impl<'a, T> Field<'a, T> {
         Some(unsafe { Pin::<KBox<T>>::borrow(value.as_ptr()) }.get_ref())
     }
 
+    fn is_set(&self) -> bool {
+        !self.0.load(Ordering::Relaxed).is_null()
+    }
+
     fn set(&self, value: Pin<KBox<T>>) {
         self.0.store(value.into_foreign(), Ordering::Release);
     }
@@ -98,24 +102,113 @@ impl Device {
     }
 }
 
-/// A device in one of its driver's callbacks for IOMMUFD.
+/// A device in the callback `bind_iommufd` of its driver.
 ///
 /// # Invariants
 ///
-/// The lock of the device's set is held, so the fields change only through this value.
-struct InCallback<'a>(&'a Device);
+/// The lock of the device's set is held, so the fields change only through this value. The driver
+/// calls `unbind_iommufd` after the device is closed.
+struct InBind<'a>(&'a Device);
 
-impl<'a> InCallback<'a> {
+impl<'a> InBind<'a> {
     /// # Safety
     ///
-    /// The lock of the device's set is held for all of `'a`.
+    /// For all of `'a` the device is in the callback.
+    unsafe fn new(device: &'a Device) -> Self {
+        // INVARIANT: By this function's contract.
+        Self(device)
+    }
+
+    /// Binds a device that does DMA. Returns the id of its object.
+    ///
+    /// # Errors
+    ///
+    /// Returns `EBUSY` if the device is bound; or an error of [`BoundDevice::bind`].
+    fn bind_physical(self, context: &Context) -> Result<u32> {
+        if self.0.bound_field().is_set() {
+            return Err(EBUSY);
+        }
+        // SAFETY: The parent is bound to its driver while the device is open. By the type invariant
+        // the device is unbound from the iommufd when it is closed.
+        let bound = unsafe { BoundDevice::bind(context, self.0.parent()) }?;
+        let id = bound.id();
+        self.0.bound_field().set(bound);
+        Ok(id)
+    }
+
+    /// Gives the driver of an emulated device an access to `context`. Returns the id of its object.
+    ///
+    /// # Errors
+    ///
+    /// Returns `EBUSY` if the device has one; `ENOMEM`.
+    fn bind_emulated(self, context: &Context) -> Result<u32> {
+        if self.0.access_field().is_set() {
+            return Err(EBUSY);
+        }
+        let device = NonNull::new(self.0.as_ptr()).ok_or(EINVAL)?;
+        // SAFETY: By the type invariant `unbind_emulated` destroys the access when the device is
+        // closed. The driver keeps the device until its callbacks have returned.
+        let access = unsafe { Access::<Notified>::new(context, device) }?;
+        let id = access.id();
+        self.0.access_field().set(access);
+        Ok(id)
+    }
+}
+
+/// A device in the callback `unbind_iommufd` of its driver.
+///
+/// # Invariants
+///
+/// The lock of the device's set is held, so the fields change only through this value. The device
+/// is closed.
+struct InUnbind<'a>(&'a Device);
+
+impl<'a> InUnbind<'a> {
+    /// # Safety
+    ///
+    /// For all of `'a` the device is in the callback.
+    unsafe fn new(device: &'a Device) -> Self {
+        // INVARIANT: By this function's contract.
+        Self(device)
+    }
+
+    /// Undoes [`InBind::bind_physical`].
+    fn unbind_physical(self) {
+        // SAFETY: By the type invariant nothing borrows the value.
+        unsafe { self.0.bound_field().clear() };
+    }
+
+    /// Undoes [`InBind::bind_emulated`].
+    fn unbind_emulated(self) {
+        // The driver's callback may unpin pages until this returns, and finds the access for that
+        // in the field.
+        // SAFETY: By the type invariant the field changes only below.
+        if let Some(access) = unsafe { self.0.access_field().borrow() } {
+            access.destroy();
+        }
+        // SAFETY: By the type invariant, and no callback uses the access any more.
+        unsafe { self.0.access_field().clear() };
+    }
+}
+
+/// A device in a callback of its driver that attaches or detaches it.
+///
+/// # Invariants
+///
+/// The lock of the device's set is held, so the fields do not change.
+struct InAttach<'a>(&'a Device);
+
+impl<'a> InAttach<'a> {
+    /// # Safety
+    ///
+    /// For all of `'a` the device is in one of the callbacks.
     unsafe fn new(device: &'a Device) -> Self {
         // INVARIANT: By this function's contract.
         Self(device)
     }
 
     fn bound(&self) -> Option<&BoundDevice> {
-        // SAFETY: By the type invariant. Only a mutable reference to this value clears the field.
+        // SAFETY: By the type invariant.
         unsafe { self.0.bound_field().borrow() }
     }
 
@@ -124,41 +217,17 @@ impl<'a> InCallback<'a> {
         unsafe { self.0.access_field().borrow() }
     }
 
-    /// Binds a device that does DMA. Returns the id of its object.
-    ///
-    /// # Errors
-    ///
-    /// Returns `EBUSY` if the device is bound; or an error of [`BoundDevice::bind`].
-    fn bind_physical(&mut self, context: &Context) -> Result<u32> {
-        if self.bound().is_some() {
-            return Err(EBUSY);
-        }
-        // SAFETY: The parent is bound to its driver while the device is open. The device is unbound
-        // from the iommufd when it is closed.
-        let bound = unsafe { BoundDevice::bind(context, self.0.parent()) }?;
-        let id = bound.id();
-        self.0.bound_field().set(bound);
-        Ok(id)
-    }
-
-    /// Undoes [`bind_physical`](Self::bind_physical).
-    fn unbind_physical(&mut self) {
-        // SAFETY: The device is closed, and the mutable reference proves that it is not borrowed
-        // through this value.
-        unsafe { self.0.bound_field().clear() };
-    }
-
     /// Attaches a device that does DMA, as [`BoundDevice::attach`] does.
     ///
     /// # Errors
     ///
     /// Returns `EINVAL` if the device is not bound.
-    fn attach_physical(&mut self, id: &mut u32) -> Result {
+    fn attach_physical(self, id: &mut u32) -> Result {
         self.bound().ok_or(EINVAL)?.attach(id)
     }
 
     /// Detaches a device that does DMA.
-    fn detach_physical(&mut self) {
+    fn detach_physical(self) {
         if let Some(bound) = self.bound() {
             bound.detach();
         }
@@ -169,44 +238,15 @@ impl<'a> InCallback<'a> {
     /// # Errors
     ///
     /// Returns `EINVAL` if the device is not bound.
-    fn attach_pasid(&mut self, pasid: u32, id: &mut u32) -> Result {
+    fn attach_pasid(self, pasid: u32, id: &mut u32) -> Result {
         self.bound().ok_or(EINVAL)?.attach_pasid(pasid, id)
     }
 
     /// Detaches requests with `pasid`.
-    fn detach_pasid(&mut self, pasid: u32) {
+    fn detach_pasid(self, pasid: u32) {
         if let Some(bound) = self.bound() {
             bound.detach_pasid(pasid);
         }
-    }
-
-    /// Gives the driver of an emulated device an access to `context`. Returns the id of its object.
-    ///
-    /// # Errors
-    ///
-    /// Returns `EBUSY` if the device has one; `ENOMEM`.
-    fn bind_emulated(&mut self, context: &Context) -> Result<u32> {
-        if self.access().is_some() {
-            return Err(EBUSY);
-        }
-        let device = NonNull::new(self.0.as_ptr()).ok_or(EINVAL)?;
-        // SAFETY: `unbind_emulated` destroys the access when the device is closed. The driver keeps
-        // the device until its callbacks have returned.
-        let access = unsafe { Access::<Notified>::new(context, device) }?;
-        let id = access.id();
-        self.0.access_field().set(access);
-        Ok(id)
-    }
-
-    /// Undoes [`bind_emulated`](Self::bind_emulated).
-    fn unbind_emulated(&mut self) {
-        // The driver's callback may unpin pages until this returns, and finds the access for that
-        // in the field.
-        if let Some(access) = self.access() {
-            access.destroy();
-        }
-        // SAFETY: The device is closed, and no callback uses the access any more.
-        unsafe { self.0.access_field().clear() };
     }
 
     /// Attaches an emulated device to the address space `ioas`, as [`Access::attach`] does.
@@ -214,12 +254,12 @@ impl<'a> InCallback<'a> {
     /// # Errors
     ///
     /// Returns `EINVAL` if the device is not bound.
-    fn attach_emulated(&mut self, ioas: u32) -> Result {
+    fn attach_emulated(self, ioas: u32) -> Result {
         self.access().ok_or(EINVAL)?.attach(ioas)
     }
 
     /// Detaches an emulated device.
-    fn detach_emulated(&mut self) {
+    fn detach_emulated(self) {
         if let Some(access) = self.access() {
             access.detach();
         }

@@ -17,7 +17,9 @@ use kernel_ext::{
 use super::{
     context_of_open,
     id_in,
-    InCallback, //
+    InAttach,
+    InBind,
+    InUnbind, //
 };
 use crate::device::Device;
 
@@ -66,7 +68,7 @@ unsafe extern "C" fn vfio_iommufd_physical_bind(
     id: *mut u32,
 ) -> c_int {
     // SAFETY: By this function's contract.
-    unsafe { bind(device, context, id, InCallback::bind_physical) }
+    unsafe { bind(device, context, id, InBind::bind_physical) }
 }
 
 /// Undoes [`vfio_iommufd_physical_bind`].
@@ -77,7 +79,7 @@ unsafe extern "C" fn vfio_iommufd_physical_bind(
 #[no_mangle]
 unsafe extern "C" fn vfio_iommufd_physical_unbind(device: *mut bindings::vfio_device) {
     // SAFETY: By this function's contract.
-    unsafe { InCallback::new(Device::from_raw(device)) }.unbind_physical();
+    unsafe { InUnbind::new(Device::from_raw(device)) }.unbind_physical();
 }
 
 /// Attaches a device that does DMA to the object `id`, which this may change.
@@ -91,7 +93,7 @@ unsafe extern "C" fn vfio_iommufd_physical_attach_ioas(
     id: *mut u32,
 ) -> c_int {
     // SAFETY: By this function's contract.
-    let (mut device, id) = unsafe { (InCallback::new(Device::from_raw(device)), &mut *id) };
+    let (device, id) = unsafe { (InAttach::new(Device::from_raw(device)), &mut *id) };
     from_result(|| device.attach_physical(id).map(|()| 0))
 }
 
@@ -103,7 +105,7 @@ unsafe extern "C" fn vfio_iommufd_physical_attach_ioas(
 #[no_mangle]
 unsafe extern "C" fn vfio_iommufd_physical_detach_ioas(device: *mut bindings::vfio_device) {
     // SAFETY: By this function's contract.
-    unsafe { InCallback::new(Device::from_raw(device)) }.detach_physical();
+    unsafe { InAttach::new(Device::from_raw(device)) }.detach_physical();
 }
 
 /// Attaches requests of a device with `pasid` to the object `id`, which this may change.
@@ -118,7 +120,7 @@ unsafe extern "C" fn vfio_iommufd_physical_pasid_attach_ioas(
     id: *mut u32,
 ) -> c_int {
     // SAFETY: By this function's contract.
-    let (mut device, id) = unsafe { (InCallback::new(Device::from_raw(device)), &mut *id) };
+    let (device, id) = unsafe { (InAttach::new(Device::from_raw(device)), &mut *id) };
     from_result(|| device.attach_pasid(pasid, id).map(|()| 0))
 }
 
@@ -133,7 +135,7 @@ unsafe extern "C" fn vfio_iommufd_physical_pasid_detach_ioas(
     pasid: u32,
 ) {
     // SAFETY: By this function's contract.
-    unsafe { InCallback::new(Device::from_raw(device)) }.detach_pasid(pasid);
+    unsafe { InAttach::new(Device::from_raw(device)) }.detach_pasid(pasid);
 }
 
 /// Gives the driver of an emulated device an access to `context`, and stores the id of its object
@@ -149,7 +151,7 @@ unsafe extern "C" fn vfio_iommufd_emulated_bind(
     id: *mut u32,
 ) -> c_int {
     // SAFETY: By this function's contract.
-    unsafe { bind(device, context, id, InCallback::bind_emulated) }
+    unsafe { bind(device, context, id, InBind::bind_emulated) }
 }
 
 /// Undoes [`vfio_iommufd_emulated_bind`].
@@ -160,7 +162,7 @@ unsafe extern "C" fn vfio_iommufd_emulated_bind(
 #[no_mangle]
 unsafe extern "C" fn vfio_iommufd_emulated_unbind(device: *mut bindings::vfio_device) {
     // SAFETY: By this function's contract.
-    unsafe { InCallback::new(Device::from_raw(device)) }.unbind_emulated();
+    unsafe { InUnbind::new(Device::from_raw(device)) }.unbind_emulated();
 }
 
 /// Attaches an emulated device to the address space `id`.
@@ -174,7 +176,7 @@ unsafe extern "C" fn vfio_iommufd_emulated_attach_ioas(
     id: *mut u32,
 ) -> c_int {
     // SAFETY: By this function's contract.
-    let (mut device, id) = unsafe { (InCallback::new(Device::from_raw(device)), *id) };
+    let (device, id) = unsafe { (InAttach::new(Device::from_raw(device)), *id) };
     from_result(|| device.attach_emulated(id).map(|()| 0))
 }
 
@@ -186,7 +188,7 @@ unsafe extern "C" fn vfio_iommufd_emulated_attach_ioas(
 #[no_mangle]
 unsafe extern "C" fn vfio_iommufd_emulated_detach_ioas(device: *mut bindings::vfio_device) {
     // SAFETY: By this function's contract.
-    unsafe { InCallback::new(Device::from_raw(device)) }.detach_emulated();
+    unsafe { InAttach::new(Device::from_raw(device)) }.detach_emulated();
 }
 
 /// Binds `device` by `how`, and stores the id of its object in `id`.
@@ -198,15 +200,15 @@ unsafe fn bind<'a>(
     device: *mut bindings::vfio_device,
     context: *mut bindings::iommufd_ctx,
     id: *mut u32,
-    how: fn(&mut InCallback<'a>, &Context) -> Result<u32>,
+    how: fn(InBind<'a>, &Context) -> Result<u32>,
 ) -> c_int {
     // SAFETY: By this function's contract.
-    let (mut device, id) = unsafe { (InCallback::new(Device::from_raw(device)), &mut *id) };
+    let (device, id) = unsafe { (InBind::new(Device::from_raw(device)), &mut *id) };
     from_result(|| {
         let context = NonNull::new(context).ok_or(EINVAL)?;
         // SAFETY: By this function's contract.
         let context = unsafe { Context::from_raw(&context) };
-        *id = how(&mut device, context)?;
+        *id = how(device, context)?;
         Ok(0)
     })
 }
