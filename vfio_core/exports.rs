@@ -30,7 +30,9 @@ use crate::{
         logging,
         registration::{
             self,
-            RegistrationRef, //
+            Registered,
+            RegistrationRef,
+            Unregistered, //
         },
         set,
         Device, //
@@ -74,7 +76,7 @@ unsafe extern "C" fn _vfio_alloc_device(
 #[no_mangle]
 unsafe extern "C" fn vfio_register_group_dev(device: *mut bindings::vfio_device) -> c_int {
     // SAFETY: By this function's contract.
-    let device = unsafe { Device::from_raw(device) };
+    let device = unsafe { Unregistered::from_raw(device) };
     from_result(|| registration::register_physical(device).map(|()| 0))
 }
 
@@ -86,7 +88,7 @@ unsafe extern "C" fn vfio_register_group_dev(device: *mut bindings::vfio_device)
 #[no_mangle]
 unsafe extern "C" fn vfio_register_emulated_iommu_dev(device: *mut bindings::vfio_device) -> c_int {
     // SAFETY: By this function's contract.
-    let device = unsafe { Device::from_raw(device) };
+    let device = unsafe { Unregistered::from_raw(device) };
     from_result(|| registration::register_emulated(device).map(|()| 0))
 }
 
@@ -98,7 +100,7 @@ unsafe extern "C" fn vfio_register_emulated_iommu_dev(device: *mut bindings::vfi
 #[no_mangle]
 unsafe extern "C" fn vfio_unregister_group_dev(device: *mut bindings::vfio_device) {
     // SAFETY: By this function's contract.
-    registration::unregister(unsafe { Device::from_raw(device) });
+    registration::unregister(unsafe { Registered::from_raw(device) });
 }
 
 /// Moves `device` to the software group `group`, or to one of its own: see
@@ -116,12 +118,12 @@ unsafe extern "C" fn vfio_move_device(
     data: *mut c_void,
 ) -> c_int {
     // SAFETY: By this function's contract.
-    let device = unsafe { Device::from_raw(device) };
+    let device = unsafe { Registered::from_raw(device) };
     // SAFETY: By this function's contract.
     let group = (!group.is_null()).then(|| unsafe { IommuGroup::from_ptr(group) });
     // SAFETY: By this function's contract.
     let commit = || unsafe { commit(data) };
-    from_result(|| move_device(device, group, commit).map(|()| 0))
+    from_result(|| move_device(&device, group, commit).map(|()| 0))
 }
 
 /// Keeps a device registered. Returns false if its registration has ended.
@@ -160,8 +162,8 @@ unsafe extern "C" fn vfio_assign_device_set(
     set_id: *mut c_void,
 ) -> c_int {
     // SAFETY: By this function's contract.
-    let device = unsafe { Device::from_raw(device) };
-    from_result(|| set::assign(device, set_id as usize).map(|()| 0))
+    let mut device = unsafe { Unregistered::from_raw(device) };
+    from_result(|| set::assign(&mut device, set_id as usize).map(|()| 0))
 }
 
 /// Returns the number of open files of all devices in a set.

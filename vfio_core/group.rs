@@ -50,6 +50,7 @@ use kernel_ext::{
 use crate::{
     container::Container,
     device::{
+        registration::Registered,
         set::AddressSpace,
         Device, //
     },
@@ -63,7 +64,10 @@ pub(crate) use abi::{
 };
 pub(crate) use device_fd::OpenDevice;
 pub(crate) use file::file_group;
-pub(crate) use holder::DeviceUser;
+pub(crate) use holder::{
+    DeviceUser,
+    IdleGroup, //
+};
 
 use device_fd::Session;
 use holder::{
@@ -170,8 +174,8 @@ impl Group {
     }
 
     /// Allows `device` to be opened. `slot` is the memory for that.
-    pub(crate) fn add_device(&self, device: &Device, slot: Slot<u32, ARef<Device>>) {
-        let node = slot.fill(device.index(), device.into());
+    pub(crate) fn add_device(&self, device: &Registered<'_>, slot: Slot<u32, ARef<Device>>) {
+        let node = slot.fill(device.index(), (&**device).into());
         self.devices.lock().insert(node);
     }
 

@@ -33,7 +33,10 @@ use kernel_ext::{
 };
 
 use crate::{
-    device::Device,
+    device::registration::{
+        Joined,
+        Unregistered, //
+    },
     group::{
         registry,
         Group, //
@@ -73,14 +76,14 @@ pub(crate) fn enabled() -> bool {
 }
 
 /// Creates a group for a device without an IOMMU, and taints the kernel.
-pub(crate) fn join(device: &Device) -> Result<Arc<Group>> {
-    let group = registry::join_software(device, GroupType::NoIommu)?;
+pub(crate) fn join(device: Unregistered<'_>) -> Result<(Joined<'_>, Arc<Group>)> {
+    let (device, group) = registry::join_software(device, GroupType::NoIommu)?;
     taint_user();
     dev_warn!(
         device.parent(),
         "Adding kernel taint for vfio-noiommu group on device\n"
     );
-    Ok(group)
+    Ok((device, group))
 }
 
 #[vtable]

@@ -177,9 +177,12 @@ impl Device {
         unsafe { AtomicPtr::from_ptr(field.cast()) }
     }
 
-    /// Sets the device's group, or removes it, and returns the former one. The device is not open:
-    /// it is not registered, or the caller is the user of both groups.
-    pub(crate) fn exchange_group(
+    /// Sets the device's group, or removes it, and returns the former one.
+    ///
+    /// # Safety
+    ///
+    /// The device is not open.
+    pub(super) unsafe fn exchange_group(
         &self,
         group: Option<Arc<Group>>,
         _groups: &mut GroupsGuard,
@@ -219,15 +222,6 @@ impl Device {
         core::ptr::eq(self.group_field().load(Ordering::Acquire), group)
     }
 
-    /// Adds the device to a set of its own if its driver has not added it to a set.
-    pub(crate) fn ensure_set(&self) -> Result {
-        // SAFETY: The device is not registered yet, so its driver is the only other user.
-        if unsafe { (*self.as_ptr()).dev_set }.is_null() {
-            set::assign(self, self.as_ptr() as usize)?;
-        }
-        Ok(())
-    }
-
     /// Returns whether the device's IOMMU has the capability `cap`.
     pub(crate) fn iommu_capable(&self, cap: bindings::iommu_cap) -> bool {
         // SAFETY: The parent is valid.
@@ -252,10 +246,14 @@ impl Device {
 
     /// Adds the device to sysfs as `vfioN`, or `noiommu-vfioN`. Its file, if it has one, gets
     /// `number`.
-    pub(crate) fn add(&self, noiommu: bool, number: Option<&DevNumber>) -> Result {
+    ///
+    /// # Safety
+    ///
+    /// The device is not in sysfs, and no other thread adds it.
+    pub(super) unsafe fn add(&self, noiommu: bool, number: Option<&DevNumber>) -> Result {
         let prefix = if noiommu { c"noiommu-" } else { c"" };
-        // SAFETY: `init` initialised the device. It has not been added yet, so its name and number
-        // may be set.
+        // SAFETY: `init` initialised the device. By this function's contract it has not been added
+        // yet, so its name and number may be set.
         unsafe {
             let dev = &raw mut (*self.as_ptr()).device;
             to_result(bindings::dev_set_name(
@@ -270,8 +268,12 @@ impl Device {
     }
 
     /// Removes the device from sysfs.
-    pub(crate) fn del(&self) {
-        // SAFETY: This is only called on a device that was added.
+    ///
+    /// # Safety
+    ///
+    /// The device is in sysfs, and no other thread removes it.
+    pub(super) unsafe fn del(&self) {
+        // SAFETY: By this function's contract.
         unsafe { bindings::device_del(&raw mut (*self.as_ptr()).device) }
     }
 

@@ -70,7 +70,10 @@ use super::{
         show_fdinfo, //
     },
     iommufd::Token,
-    registration::RegistrationRef,
+    registration::{
+        Registered,
+        RegistrationRef, //
+    },
     set::{
         AddressSpace,
         OpenRef,
@@ -140,10 +143,10 @@ impl Unpublished {
         &self.number
     }
 
-    /// Lets the file of `device` be opened. The device's registration has started.
-    pub(super) fn publish(self, device: &Device, has_iommu: bool) {
+    /// Lets the file of `device` be opened.
+    pub(super) fn publish(self, device: &Registered<'_>, has_iommu: bool) {
         let entry = NumberedDevice {
-            device: device.into(),
+            device: (&**device).into(),
             has_iommu,
             _number: self.number,
         };

@@ -7,7 +7,10 @@ mod abi;
 
 pub(crate) use abi::{
     put,
-    RegistrationRef, //
+    Joined,
+    Registered,
+    RegistrationRef,
+    Unregistered, //
 };
 
 use kernel::prelude::*;
@@ -19,10 +22,8 @@ use kernel_ext::{
 
 use crate::{
     device::{
-        cdev::{
-            self,
-            Unpublished, //
-        },
+        cdev::Unpublished,
+        set,
         Device, //
     },
     group::{
@@ -37,17 +38,16 @@ use crate::{
 ///
 /// Returns `EINVAL` if no IOMMU confines the device and no-IOMMU mode is off, or if DMA through its
 /// IOMMU is not cache coherent, since userspace has no means to maintain coherency; `ENOMEM`.
-pub(crate) fn register_physical(device: &Device) -> Result {
-    check_driver(device)?;
-    device.ensure_set()?;
-    let group = registry::join_physical(device)?;
+pub(crate) fn register_physical(mut device: Unregistered<'_>) -> Result {
+    check_driver(&device)?;
+    set::ensure(&mut device)?;
+    let (device, group) = registry::join_physical(device)?;
     let has_iommu = group.kind() == GroupType::Iommu;
     if has_iommu && !device.iommu_capable(bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY) {
         dev_warn!(
             device.parent(),
             "vfio: not supported, because DMA through its IOMMU is not cache coherent\n"
         );
-        registry::leave(device);
         return Err(EINVAL);
     }
     let noiommu = cfg!(CONFIG_IOMMUFD_NOIOMMU) && !has_iommu && !device.has_iommu();
@@ -62,10 +62,10 @@ pub(crate) fn register_physical(device: &Device) -> Result {
 
 /// `vfio_register_emulated_iommu_dev()`: registers a device that does no DMA of its own. Its driver
 /// pins pages for it.
-pub(crate) fn register_emulated(device: &Device) -> Result {
-    check_driver(device)?;
-    device.ensure_set()?;
-    let group = registry::join_software(device, GroupType::Emulated)?;
+pub(crate) fn register_emulated(mut device: Unregistered<'_>) -> Result {
+    check_driver(&device)?;
+    set::ensure(&mut device)?;
+    let (device, group) = registry::join_software(device, GroupType::Emulated)?;
     register(device, &group, false, true)
 }
 
@@ -83,31 +83,20 @@ fn check_driver(device: &Device) -> Result {
 
 /// Registers `device`, which is in `group`, under a name that says whether it is `noiommu`. Without
 /// an IOMMU only privileged processes can open its file.
-fn register(device: &Device, group: &Group, noiommu: bool, has_iommu: bool) -> Result {
-    let prepare = || -> Result<_> {
-        let file = Unpublished::new(device, has_iommu)?;
-        let slot = Slot::new()?;
-        device.add(noiommu, file.as_ref().map(Unpublished::number))?;
-        Ok((file, slot))
-    };
-    let (file, slot) = prepare().inspect_err(|_| registry::leave(device))?;
-    device.start_registration();
+fn register(device: Joined<'_>, group: &Group, noiommu: bool, has_iommu: bool) -> Result {
+    let file = Unpublished::new(&device, has_iommu)?;
+    let slot = Slot::new()?;
+    let device = device.register(noiommu, file.as_ref().map(Unpublished::number))?;
     if let Some(file) = file {
-        file.publish(device, has_iommu);
+        file.publish(&device, has_iommu);
     }
-    group.add_device(device, slot);
+    group.add_device(&device, slot);
     #[cfg(CONFIG_VFIO_DEBUGFS)]
     device.show_debugfs();
     Ok(())
 }
 
 /// Unregisters a device. Returns when the device has no users any more.
-pub(crate) fn unregister(device: &Device) {
-    let group = registry::unlist_device(device);
-    cdev::remove(device);
-    #[cfg(CONFIG_VFIO_DEBUGFS)]
-    device.hide_debugfs();
-    device.del();
-    device.end_registration(group.as_deref());
-    registry::leave(device);
+pub(crate) fn unregister(device: Registered<'_>) {
+    drop(device.unregister());
 }

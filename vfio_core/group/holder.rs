@@ -184,6 +184,26 @@ impl Drop for User {
     }
 }
 
+/// A group in which no device is open, until the value is dropped: the calling thread claimed it
+/// when it had no users, and opens no device.
+pub(crate) struct IdleGroup(User);
+
+impl IdleGroup {
+    /// Makes the caller the user of `group`.
+    ///
+    /// # Errors
+    ///
+    /// Returns `EBUSY` if the group has a user.
+    pub(super) fn claim(group: &Arc<Group>) -> Result<Self> {
+        User::claim(group).map(Self).map_err(|_| EBUSY)
+    }
+
+    /// Returns the group.
+    pub(crate) fn group(&self) -> &Arc<Group> {
+        &self.0 .0
+    }
+}
+
 /// A user of a device through the device's own file, until the value is dropped: counted in
 /// `cdev_device_open_cnt` of `struct vfio_group`. Meanwhile the group has no other kind of user.
 ///

@@ -38,12 +38,19 @@ use super::{
     file::FILES,
     holder::{
         DeviceUser,
-        User, //
+        IdleGroup, //
     },
     Group,
     CLASS, //
 };
-use crate::device::Device;
+use crate::device::{
+    registration::{
+        Joined,
+        Registered,
+        Unregistered, //
+    },
+    Device, //
+};
 
 /// The groups, and the class and the device numbers of their nodes.
 pub(crate) struct Registry {
@@ -160,7 +167,7 @@ impl Drop for RemovedGroup {
 ///
 /// Returns `EINVAL` if the device has no IOMMU group and no-IOMMU mode is off: nothing would
 /// confine its DMA.
-pub(crate) fn join_physical(device: &Device) -> Result<Arc<Group>> {
+pub(crate) fn join_physical(device: Unregistered<'_>) -> Result<(Joined<'_>, Arc<Group>)> {
     let Some(iommu_group) = IommuGroup::of(device.parent()) else {
         #[cfg(CONFIG_VFIO_NOIOMMU)]
         if crate::noiommu::enabled() {
@@ -173,15 +180,18 @@ pub(crate) fn join_physical(device: &Device) -> Result<Arc<Group>> {
         return Err(EINVAL);
     };
     let mut groups = GROUPS.lock();
-    let group = groups.enter(iommu_group, device)?;
-    join(groups, device, group)
+    let group = groups.enter(iommu_group, &device)?;
+    Ok(join(groups, device, group))
 }
 
 /// The name that sysfs shows for software groups.
 pub(super) const SOFTWARE_GROUP: &CStr = c"vfio-noiommu";
 
 /// Adds `device` and its parent to a new software group.
-pub(crate) fn join_software(device: &Device, kind: GroupType) -> Result<Arc<Group>> {
+pub(crate) fn join_software(
+    device: Unregistered<'_>,
+    kind: GroupType,
+) -> Result<(Joined<'_>, Arc<Group>)> {
     let software = SoftwareGroup::new(SOFTWARE_GROUP)?;
     let slot = Slot::new()?;
     let member = software.add(device.parent())?;
@@ -189,15 +199,19 @@ pub(crate) fn join_software(device: &Device, kind: GroupType) -> Result<Arc<Grou
     let mut groups = GROUPS.lock();
     groups.add(group.clone(), Some(software))?;
     groups.members.insert(slot.fill(device.index(), member));
-    join(groups, device, group)
+    Ok(join(groups, device, group))
 }
 
 /// Sets the group of `device`, which is counted in it.
-fn join(mut groups: GroupsGuard, device: &Device, group: Arc<Group>) -> Result<Arc<Group>> {
-    drop(device.exchange_group(Some(group.clone()), &mut groups));
+fn join(
+    mut groups: GroupsGuard,
+    device: Unregistered<'_>,
+    group: Arc<Group>,
+) -> (Joined<'_>, Arc<Group>) {
+    let device = device.join(group.clone(), &mut groups);
     drop(groups);
     debugfs::update(group.id);
-    Ok(group)
+    (device, group)
 }
 
 /// Moves `device` to the software group `group`, or to a group of its own if `group` is `None` or
@@ -205,42 +219,40 @@ fn join(mut groups: GroupsGuard, device: &Device, group: Arc<Group>) -> Result<A
 /// decide which devices share a software group.
 ///
 /// The calling thread becomes the user of both groups, so no process can open them or their devices
-/// meanwhile. `device` is registered, and the caller does not unregister it during the call. The
-/// registry is locked throughout, so no other device joins or leaves a group.
+/// meanwhile. The registry is locked throughout, so no other device joins or leaves a group.
 ///
 /// # Errors
 ///
 /// Nothing changes on error. `EBUSY` if one of the groups has a user; `ENODEV` if `device` is in no
 /// software group; `ENOMEM`; or an error from sysfs.
 pub(crate) fn move_device(
-    device: &Device,
+    device: &Registered<'_>,
     group: Option<&IommuGroup>,
     commit: impl FnOnce(),
 ) -> Result {
     let mut groups = GROUPS.lock();
     let is_software = |group: &Arc<Group>| group.kind == GroupType::Emulated;
-    let claim = |group: &Arc<Group>| User::claim(group).map_err(|_| EBUSY);
     let from = device.group().filter(is_software).ok_or(ENODEV)?;
     // A device that is being unregistered is no longer listed. It must not be listed again.
     let listed = from.device_of(device.parent()).ok_or(ENODEV)?;
-    if !core::ptr::eq(&*listed, device) {
+    if !core::ptr::eq(&*listed, &**device) {
         return Err(ENODEV);
     }
-    let _from_user = claim(&from)?;
+    let idle_from = IdleGroup::claim(&from)?;
     let found = group.and_then(|iommu_group| {
         let entry = groups.entries.get_mut(&iommu_group.id())?;
         is_software(&entry.group).then_some(entry)
     });
-    let (to, software, _to_user) = match found {
+    let (idle_to, software) = match found {
         Some(entry) => {
             if Arc::ptr_eq(&entry.group, &from) {
                 commit();
                 return Ok(());
             }
             let software = entry.software.clone().ok_or(ENODEV)?;
-            let user = claim(&entry.group)?;
+            let idle = IdleGroup::claim(&entry.group)?;
             entry.devices += 1;
-            (entry.group.clone(), software, user)
+            (idle, software)
         }
         None => {
             let alone = |entry: &Entry| entry.devices == 1;
@@ -251,11 +263,12 @@ pub(crate) fn move_device(
             let software = SoftwareGroup::new(SOFTWARE_GROUP)?;
             let to = Group::new((&*software).into(), GroupType::Emulated)?;
             // Before the group has a node, so no process can be its user.
-            let user = claim(&to)?;
-            groups.add(to.clone(), Some(software.clone()))?;
-            (to, software, user)
+            let idle = IdleGroup::claim(&to)?;
+            groups.add(to, Some(software.clone()))?;
+            (idle, software)
         }
     };
+    let to = idle_to.group();
     // Both groups count and list the device until it is removed from one of them. It cannot be
     // opened meanwhile because both groups have a user.
     let moved = Slot::new().and_then(|slot| {
@@ -267,10 +280,10 @@ pub(crate) fn move_device(
     });
     if moved.is_ok() {
         from.remove_device(device);
-        drop(device.exchange_group(Some(to.clone()), &mut groups));
+        device.change_group(&idle_from, &idle_to, &mut groups);
         commit();
     }
-    let emptied = groups.leave(if moved.is_ok() { &from } else { &to });
+    let emptied = groups.leave(if moved.is_ok() { &from } else { to });
     drop(groups);
     debugfs::update(to.id);
     // Dropping the group does not wait for a user: this thread still is its user.
@@ -304,10 +317,10 @@ pub(crate) fn use_device(device: &Device) -> Result<DeviceUser> {
     }
 }
 
-/// Removes `device` from its group. The device is not registered any more.
-pub(crate) fn leave(device: &Device) {
+/// Removes `device` from its group.
+pub(crate) fn leave(device: &mut Unregistered<'_>) {
     let mut groups = GROUPS.lock();
-    let Some(group) = device.exchange_group(None, &mut groups) else {
+    let Some(group) = device.leave(&mut groups) else {
         return;
     };
     drop(groups.members.remove(&device.index()));

@@ -21,11 +21,12 @@ use kernel_ext::{
 
 use super::{
     logging,
+    registration::Registered,
     Device, //
 };
 
-impl Device {
-    /// Creates the debugfs directory of a device that is being registered. Errors are ignored,
+impl Registered<'_> {
+    /// Creates the debugfs directory of the device. Errors are ignored,
     /// because nothing else depends on the directory.
     pub(crate) fn show_debugfs(&self) {
         let parent = self.parent().name();
@@ -75,7 +76,7 @@ const FILES: [(&CStr, Show); 2] = [
 
 /// # Safety
 ///
-/// `m` is the `seq_file` of a file created by [`Device::show_debugfs`] and not removed yet.
+/// `m` is the `seq_file` of a file created by [`Registered::show_debugfs`] and not removed yet.
 unsafe fn subject<'a>(m: *mut bindings::seq_file) -> (&'a Device, &'a SeqFile) {
     let offset = core::mem::offset_of!(bindings::vfio_device, device);
     // SAFETY: By this function's contract. `private` points to the `struct device` embedded in the

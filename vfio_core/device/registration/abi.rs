@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The users of a registered device. Unregistering the device waits for them.
+//! The states of a device from its registration to the end of it, and the users of a registered
+//! device, for which unregistering it waits.
 
 use core::{
     mem::ManuallyDrop,
@@ -14,26 +15,168 @@ use core::{
 
 use kernel::{
     prelude::*,
+    sync::Arc,
     time::msecs_to_jiffies, //
 };
 use kernel_ext::{
     bindings,
+    chardev::DevNumber,
     module::ModuleRef,
     task::TaskLabel, //
 };
 
 use crate::{
-    device::Device,
-    group::Group, //
+    device::{
+        cdev,
+        Device, //
+    },
+    group::{
+        registry,
+        Group,
+        GroupsGuard,
+        IdleGroup, //
+    }, //
 };
 
 /// The interval, in milliseconds, at which a driver is asked to release a device that is being
 /// unregistered.
 const REQUEST_INTERVAL: u32 = 10_000;
 
+/// A device that is not registered.
+///
+/// # Invariants
+///
+/// The device is allocated for `'a` and not registered. No other thread registers it or changes its
+/// set or its group.
+pub(crate) struct Unregistered<'a>(&'a Device);
+
+impl Deref for Unregistered<'_> {
+    type Target = Device;
+
+    fn deref(&self) -> &Device {
+        self.0
+    }
+}
+
+impl<'a> Unregistered<'a> {
+    /// Wraps a pointer from a C driver.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Device::from_raw`]. The device is not registered, and the driver calls no other
+    /// function that registers it or adds it to a set during `'a`.
+    pub(crate) unsafe fn from_raw(device: *mut bindings::vfio_device) -> Self {
+        // INVARIANT: By this function's contract.
+        // SAFETY: As above.
+        Self(unsafe { Device::from_raw(device) })
+    }
+
+    /// Sets the device's group.
+    pub(crate) fn join(self, group: Arc<Group>, groups: &mut GroupsGuard) -> Joined<'a> {
+        // SAFETY: The device is not registered, so it is not open.
+        drop(unsafe { self.exchange_group(Some(group), groups) });
+        Joined(self)
+    }
+
+    /// Removes the device's group, and returns it.
+    pub(crate) fn leave(&mut self, groups: &mut GroupsGuard) -> Option<Arc<Group>> {
+        // SAFETY: As above.
+        unsafe { self.exchange_group(None, groups) }
+    }
+}
+
+/// A device that is in a group and not registered. Dropping it removes the device from the group.
+pub(crate) struct Joined<'a>(Unregistered<'a>);
+
+impl Deref for Joined<'_> {
+    type Target = Device;
+
+    fn deref(&self) -> &Device {
+        &self.0
+    }
+}
+
+impl<'a> Joined<'a> {
+    /// Adds the device to sysfs as `vfioN`, or `noiommu-vfioN`, and starts counting its users. Its
+    /// file, if it has one, gets `number`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the driver core.
+    pub(crate) fn register(
+        self,
+        noiommu: bool,
+        number: Option<&DevNumber>,
+    ) -> Result<Registered<'a>> {
+        let device = self.0 .0;
+        // SAFETY: The device is not registered, so it is not in sysfs.
+        unsafe { device.add(noiommu, number) }?;
+        device.start_registration();
+        core::mem::forget(self);
+        // INVARIANT: The device was just added, and its users are counted.
+        Ok(Registered(device))
+    }
+}
+
+impl Drop for Joined<'_> {
+    fn drop(&mut self) {
+        registry::leave(&mut self.0);
+    }
+}
+
+/// A registered device. It stays registered when this is dropped.
+///
+/// # Invariants
+///
+/// The device is in a group and in sysfs, and its users are counted. No other thread unregisters it
+/// during `'a`.
+pub(crate) struct Registered<'a>(&'a Device);
+
+impl Deref for Registered<'_> {
+    type Target = Device;
+
+    fn deref(&self) -> &Device {
+        self.0
+    }
+}
+
+impl<'a> Registered<'a> {
+    /// Wraps a pointer from a C driver.
+    ///
+    /// # Safety
+    ///
+    /// The device is registered, and is not unregistered during `'a`, unless by this value.
+    pub(crate) unsafe fn from_raw(device: *mut bindings::vfio_device) -> Self {
+        // INVARIANT: By this function's contract.
+        // SAFETY: A registered device is valid.
+        Self(unsafe { Device::from_raw(device) })
+    }
+
+    /// Changes the device's group from that of `from` to that of `to`.
+    pub(crate) fn change_group(&self, from: &IdleGroup, to: &IdleGroup, groups: &mut GroupsGuard) {
+        if self.is_in(from.group()) {
+            // SAFETY: The device is in a group without users, so it is not open.
+            drop(unsafe { self.exchange_group(Some(to.group().clone()), groups) });
+        }
+    }
+
+    /// Prevents new opens, removes the device from sysfs, and waits until it has no users.
+    pub(crate) fn unregister(self) -> Joined<'a> {
+        let group = registry::unlist_device(self.0);
+        cdev::remove(self.0);
+        #[cfg(CONFIG_VFIO_DEBUGFS)]
+        self.hide_debugfs();
+        // SAFETY: By the type invariant the device is in sysfs.
+        unsafe { self.del() };
+        self.end_registration(group.as_deref());
+        // INVARIANT: The registration has ended.
+        Joined(Unregistered(self.0))
+    }
+}
+
 impl Device {
     /// Starts counting the device's users. The registration itself is the first user.
-    pub(crate) fn start_registration(&self) {
+    fn start_registration(&self) {
         // SAFETY: Only this module uses the field, and no thread waits for it yet.
         unsafe { bindings::init_completion(&raw mut (*self.as_ptr()).comp) };
         self.users().store(1, Ordering::Release);
@@ -58,7 +201,7 @@ impl Device {
 
     /// Ends the registration and waits until the last user is gone. Meanwhile asks the driver
     /// repeatedly to release the device, and logs the device's holder if `group` knows it.
-    pub(crate) fn end_registration(&self, group: Option<&Group>) {
+    fn end_registration(&self, group: Option<&Group>) {
         // SAFETY: This drops the count that the registration itself holds.
         unsafe { put(NonNull::from(self)) };
         // SAFETY: `start_registration` initialised the completion.

@@ -31,7 +31,10 @@ use kernel_ext::{
 };
 
 use super::{
-    registration::RegistrationRef,
+    registration::{
+        RegistrationRef,
+        Unregistered, //
+    },
     Device, //
 };
 use crate::{
@@ -166,12 +169,37 @@ fn join(id: usize) -> Result<NonNull<bindings::vfio_device_set>> {
     Ok(new)
 }
 
+impl Unregistered<'_> {
+    /// Returns whether the device is in a set.
+    fn has_set(&self) -> bool {
+        // SAFETY: Only the thread with this value changes the field.
+        !unsafe { (*self.as_ptr()).dev_set }.is_null()
+    }
+}
+
+/// Adds `device` to a set of its own if its driver has not added it to a set.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(super) fn ensure(device: &mut Unregistered<'_>) -> Result {
+    if device.has_set() {
+        return Ok(());
+    }
+    let id = device.as_ptr() as usize;
+    assign(device, id)
+}
+
 /// Adds `device` to the set `id`. Creates the set if it does not exist.
 ///
 /// The table's lock is not held while this waits for the set's lock, which a driver may hold for
 /// any time. So other devices don't have to wait for that driver.
-pub(crate) fn assign(device: &Device, id: usize) -> Result {
-    if id == 0 {
+///
+/// # Errors
+///
+/// `EINVAL` if `id` is 0, or the device is in a set; `ENOMEM`.
+pub(crate) fn assign(device: &mut Unregistered<'_>, id: usize) -> Result {
+    if id == 0 || device.has_set() {
         return Err(EINVAL);
     }
     let set = join(id)?.as_ptr();
