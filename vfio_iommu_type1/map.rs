@@ -26,8 +26,10 @@ use crate::{
         RequestError,
         RequestResult, //
     },
-    pages::DmaPages,
-    pin_map::PinMapResult,
+    pages::{
+        DmaPages,
+        PinMapResult, //
+    },
     request::MapRequest,
     space::{
         Dma,

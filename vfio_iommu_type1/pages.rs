@@ -5,6 +5,7 @@
 
 #[allow(unsafe_code)]
 mod abi;
+mod pin_map;
 
 use kernel::prelude::*;
 
@@ -27,7 +28,10 @@ use crate::{
     }, //
 };
 
-pub(crate) use self::abi::extend_all;
+pub(crate) use self::{
+    abi::extend_all,
+    pin_map::PinMapResult, //
+};
 
 /// The pages of a mapping. Dropping the value unmaps, unpins and uncharges them, in this order,
 /// and may take long.

@@ -12,13 +12,13 @@
 //! - [`attach`]: attaching and detaching groups.
 //! - [`emulated`]: page pinning and copying for the drivers of emulated devices.
 //! - [`space`]: the mappings (`Dma`, `DmaTree`) and the range lock that protects them.
-//! - [`pages`]: the pages of a mapping. [`pin_map`] pins them and maps them in the IOMMU; [`pins`]
+//! - [`pages`]: the pages of a mapping. `pages::pin_map` pins them and maps them in the IOMMU; [`pins`]
 //!   has those that drivers have pinned.
 //! - [`error`]: an errno with its reason, and the tracepoint that reports both.
 //! - [`stats`]: request statistics. [`debugfs`]: the debugfs file, which shows all containers and
 //!   their statistics.
 //!
-//! A map request runs through [`backend`], [`map`], [`space`] (locks the range), [`pin_map`] and
+//! A map request runs through [`backend`], [`map`], [`space`] (locks the range), `pages::pin_map` and
 //! [`kernel_ext::iommu::Mapping`].
 //!
 //! C header: [`include/uapi/linux/vfio.h`](srctree/include/uapi/linux/vfio.h)
@@ -37,7 +37,6 @@ mod error;
 mod info;
 mod map;
 mod pages;
-mod pin_map;
 mod pins;
 mod request;
 mod space;
