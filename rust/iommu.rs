@@ -23,7 +23,8 @@ pub use domain::{
     common_page_sizes,
     Attachment,
     Domain,
-    Domains, //
+    Domains,
+    NewDomain, //
 };
 pub(crate) use group::init_lock;
 pub use group::{

@@ -20,12 +20,11 @@ use iommu_group::{
 
 use kernel_ext::{
     iommu::{
-        common_page_sizes,
-        Attachment,
         ClaimedGroup,
         Domain,
         Domains,
-        Group, //
+        Group,
+        NewDomain, //
     },
     iommu_driver::{
         GroupType,
@@ -82,8 +81,7 @@ impl Container {
 
 /// Attaches a group that has an IOMMU.
 fn attach_translated(whole: &mut Whole<'_>, group: ClaimedGroup<'_>) -> Result {
-    let domain = Arc::new(Domain::alloc(&group)?, GFP_KERNEL_ACCOUNT)?;
-    let attachment = Domain::attach(domain.clone(), group)?;
+    let mut domain = NewDomain::new(group)?;
     let regions = reserved_regions(&group)?;
     let aperture = aperture(&domain);
     let ranges = whole.with(|held| {
@@ -102,33 +100,27 @@ fn attach_translated(whole: &mut Whole<'_>, group: ClaimedGroup<'_>) -> Result {
         return Err(EPERM);
     }
     domain.enforce_coherency();
-    match choose_domain(whole, group, attachment)? {
+    match choose_domain(whole, domain)? {
         Chosen::Existing(nth, member) => whole.layout(|layout| {
             let place = layout.domains.get_mut(nth).ok_or(EINVAL)?;
             place.groups.push(member, GFP_KERNEL_ACCOUNT)?;
             layout.ranges = ranges;
             Ok(())
         }),
-        Chosen::Own(attachment) => add_domain(whole, attachment, software_msi(&regions), ranges),
+        Chosen::Own(domain) => add_domain(whole, domain, software_msi(&regions), ranges),
     }
 }
 
 /// The domain that a new group is attached to.
-enum Chosen {
+enum Chosen<'a> {
     /// The container's domain with this index.
     Existing(usize, AttachedGroup),
     /// A domain of its own.
-    Own(Attachment),
+    Own(NewDomain<'a>),
 }
 
 /// Moves the group from its own domain to a compatible domain of the container, if there is one.
-fn choose_domain(
-    whole: &mut Whole<'_>,
-    group: ClaimedGroup<'_>,
-    attachment: Attachment,
-) -> Result<Chosen> {
-    let own = attachment.domain().clone();
-    let mut attachment = attachment;
+fn choose_domain<'a>(whole: &mut Whole<'_>, mut own: NewDomain<'a>) -> Result<Chosen<'a>> {
     let mut nth = 0;
     while let Some(domain) =
         whole.layout(|layout| layout.domains.get(nth).map(|entry| entry.domain.clone()))
@@ -140,43 +132,41 @@ fn choose_domain(
                 Some(place) => place.groups.reserve(1, GFP_KERNEL_ACCOUNT),
                 None => Ok(()),
             })?;
-            // A group has to leave its domain before it can be attached to another one.
-            drop(attachment);
-            match Domain::attach(domain, group) {
+            match own.instead(domain) {
                 Ok(attachment) => return Ok(Chosen::Existing(nth, AttachedGroup::new(attachment))),
-                Err(_) => attachment = Domain::attach(own.clone(), group)?,
+                Err(back) => own = back?,
             }
         }
         nth += 1;
     }
-    Ok(Chosen::Own(attachment))
+    Ok(Chosen::Own(own))
 }
 
 /// Adds the domain that a new group is attached to, and maps all existing mappings in it.
 fn add_domain(
     whole: &mut Whole<'_>,
-    attachment: Attachment,
+    domain: NewDomain<'_>,
     msi: Option<u64>,
     ranges: Ranges,
 ) -> Result {
-    let domain = attachment.domain().clone();
     let mut groups = KVec::with_capacity(1, GFP_KERNEL_ACCOUNT)?;
-    groups.push(AttachedGroup::new(attachment), GFP_KERNEL_ACCOUNT)?;
     let old = whole.layout(|layout| {
         layout.domains.reserve(1, GFP_KERNEL_ACCOUNT)?;
         Ok::<_, Error>(layout.set.clone())
     })?;
-    let new = old.with(&domain)?;
-    if common_page_sizes(new.iter()) == 0 {
-        return Err(EINVAL);
-    }
     let was_empty = old.is_empty();
-    let replayed = replay(whole, &new, was_empty).and_then(|()| {
+    let replayed = replay(whole, &domain, was_empty).and_then(|new| {
         // Not every IOMMU driver refuses to map addresses that the IOMMU does not translate.
-        whole.with(|held| check_unmapped(held, outside(aperture(&domain), Range::ALL)))
+        whole.with(|held| check_unmapped(held, outside(aperture(&domain), Range::ALL)))?;
+        if let Some(base) = msi {
+            domain.reserve_msi(base)?;
+        }
+        Ok(new)
     });
-    let reserved = replayed.and_then(|()| msi.map_or(Ok(true), |base| domain.reserve_msi(base)));
-    let added = reserved.and_then(|_| {
+    let added = replayed.and_then(|new| {
+        let attachment = domain.publish();
+        let domain = attachment.domain().clone();
+        groups.push(AttachedGroup::new(attachment), GFP_KERNEL_ACCOUNT)?;
         whole.layout(|layout| {
             layout.add_domain(GroupDomain { groups, domain })?;
             layout.set = new;
@@ -195,21 +185,18 @@ fn add_domain(
     added
 }
 
-/// Maps all existing mappings in the domains `new`: the container's domains and one more. If
-/// `pins` is set, the container had no domain before, and the memory is pinned here.
-fn replay(whole: &mut Whole<'_>, new: &Arc<Domains>, pins: bool) -> Result {
-    extend_all(whole, new, |range, vaddr, pages| {
+/// Maps all existing mappings in `new`, too. If `pins` is set, the container had no domain before,
+/// and the memory is pinned here. Returns all domains.
+fn replay(whole: &mut Whole<'_>, new: &NewDomain<'_>, pins: bool) -> Result<Arc<Domains>> {
+    extend_all(whole, new, |mut dma| {
         if !pins {
             return Ok(());
         }
         // Only the process that owns the memory can pin it here.
-        if !pages.charge.owner().is_current() {
+        if !dma.pages.charge.owner().is_current() {
             return Err(EPERM);
         }
-        let vaddr = vaddr.ok_or(EBUSY)?;
-        let pinned = pages.pin_map(vaddr, range.last - range.start + 1, true);
-        pinned.inspect_err(|_| pages.unmap())?;
-        Ok(())
+        dma.pin_map().inspect_err(|_| dma.pages.unmap())
     })
 }
 

@@ -10,7 +10,10 @@ use kernel::prelude::*;
 
 use kernel_ext::iova::Range;
 
-use crate::space::Killed;
+use crate::space::{
+    Killed,
+    Occupied, //
+};
 
 /// The result of a map or unmap request.
 pub(crate) type RequestResult<T = ()> = core::result::Result<T, RequestError>;
@@ -67,6 +70,12 @@ impl RequestError {
 impl From<Killed> for RequestError {
     fn from(_: Killed) -> Self {
         Self::new(EINTR, c"the task was killed while it waited")
+    }
+}
+
+impl From<Occupied> for RequestError {
+    fn from(Occupied(found): Occupied) -> Self {
+        Self::new(EEXIST, c"range overlaps an existing mapping").at(found)
     }
 }
 

@@ -20,19 +20,18 @@ use kernel_ext::{
 };
 
 use crate::{
-    container::Container,
+    container::{
+        Container,
+        Layout, //
+    },
     dirty::bitmap::fits_bitmap,
     error::{
         RequestError,
         RequestResult, //
     },
-    pages::{
-        DmaPages,
-        PinMapResult, //
-    },
+    pages::PinMapResult,
     request::MapRequest,
     space::{
-        Dma,
         HeldMut,
         Reservation,
         Vaddr, //
@@ -66,28 +65,25 @@ impl Container {
     /// `EINVAL` if an address or the size is not aligned, if the iova range cannot be used, or if
     /// dirty tracking is enabled and the range is too large for a bitmap; `EEXIST` if it overlaps
     /// a mapping; `ENOSPC` if the container has too many mappings; those of
-    /// [`DmaPages::pin_map`].
+    /// pinning and of the IOMMU.
     fn map(&self, request: &MapRequest, prot: Prot) -> RequestResult {
         let no_memory = |e| RequestError::new(e, c"out of memory");
         let vaddr = Vaddr::new(request.vaddr as usize);
-        let mut locked = request.range;
+        let mut is_alone = false;
         loop {
             let memory = Reservation::new(GFP_KERNEL_ACCOUNT).map_err(no_memory)?;
-            // Unless `pages` are inserted, they are dropped before `guard`: the range stays locked
-            // until the IOMMU has unmapped them.
-            let (guard, plan) = self
-                .space
-                .lock(locked, |held| self.check_map(held, request, prot))?;
-            let mut pages = plan.pages;
-            if plan.has_iommu {
-                let is_alone = locked == Range::ALL;
-                if pages.pin_map(vaddr, request.size, is_alone)? == PinMapResult::OverLimit {
-                    // Concurrent requests may have charged pages that they will uncharge again.
-                    // With the whole container locked no other request runs, so the result of the
-                    // second attempt is final.
-                    locked = Range::ALL;
-                    continue;
-                }
+            let check = |layout: &Layout| {
+                layout.check_used()?;
+                request.check_aligned(layout.page_size())
+            };
+            let begin = |held: &mut HeldMut<'_, Self>| self.begin_map(held, request.range);
+            let (mut new, plan) = self.new_dma(request.range, is_alone, prot, check, begin)?;
+            if plan.has_iommu && new.pin_map(vaddr, is_alone)? == PinMapResult::OverLimit {
+                // Concurrent requests may have charged pages that they will uncharge again. With the
+                // whole container locked no other request runs, so the result of the second attempt
+                // is final.
+                is_alone = true;
+                continue;
             }
             if let Some(granule) = plan.dirty_granule {
                 // Checked only after the pages are pinned, so that user space sees the errors of
@@ -96,40 +92,22 @@ impl Container {
                     let reason = c"range is too large for a dirty bitmap";
                     return Err(RequestError::new(EINVAL, reason));
                 }
-                pages.reserve_dirty().map_err(no_memory)?;
+                new.reserve_dirty().map_err(no_memory)?;
             }
-            let dma = Dma::new(vaddr, pages);
-            let inserted = guard.try_finish(|held| {
-                if held.dmas().len() >= self.limit as usize {
-                    return Err(dma);
-                }
-                held.insert(request.range.last, dma, memory);
-                Ok(())
-            });
-            return inserted.map_err(|(guard, dma)| {
-                // The range stays locked until the IOMMU has unmapped the pages.
-                drop(dma);
-                drop(guard);
-                self.too_many_mappings()
-            });
+            if !new.insert(vaddr, memory, self.limit as usize) {
+                return Err(self.too_many_mappings());
+            }
+            return Ok(());
         }
     }
 
-    /// Checks a map request, and creates the pages, none of which is pinned yet.
-    fn check_map(
+    /// Checks a request to map `range`, in which nothing is mapped. Returns what is charged.
+    fn begin_map(
         &self,
         held: &mut HeldMut<'_, Self>,
-        request: &MapRequest,
-        prot: Prot,
-    ) -> RequestResult<Plan> {
+        range: Range,
+    ) -> RequestResult<(Charge, Plan)> {
         let layout = held.layout;
-        let range = request.range;
-        layout.check_used()?;
-        request.check_aligned(layout.page_size())?;
-        if let Some(found) = held.dmas().first_in(range) {
-            let reason = c"range overlaps an existing mapping";
-            return Err(RequestError::new(EEXIST, reason).at(found));
-        }
         if held.dmas().len() >= self.limit as usize {
             return Err(self.too_many_mappings());
         }
@@ -138,13 +116,11 @@ impl Container {
             return Err(RequestError::new(EINVAL, reason).at(gap));
         }
         let owner = held.mutex_data.current().map_err(no_owner)?;
-        let pages = DmaPages::new(held, range, prot, Charge::new(owner))
-            .map_err(|e| RequestError::new(e, c"the range is not locked, or not free"))?;
-        Ok(Plan {
-            pages,
+        let plan = Plan {
             has_iommu: layout.has_iommu(),
             dirty_granule: layout.dirty_page_tracking.then(|| layout.page_size()),
-        })
+        };
+        Ok((Charge::new(owner), plan))
     }
 
     /// Sets a new vaddr, in the calling process's memory, for a mapping whose vaddr was
@@ -217,7 +193,6 @@ fn no_owner(errno: Error) -> RequestError {
 
 /// The data that a map request works with while its range is locked.
 struct Plan {
-    pages: DmaPages,
     has_iommu: bool,
     /// The number of bytes per bit of the dirty bitmap, if dirty tracking is enabled.
     dirty_granule: Option<u64>,

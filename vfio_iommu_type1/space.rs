@@ -10,8 +10,9 @@
 //!
 //! | Guard | Locks | Allows |
 //! |---|---|---|
-//! | [`RangeGuard`] | a range, exclusively | adding, removing and changing mappings there |
+//! | [`RangeGuard`] | a range, exclusively | removing and changing mappings there |
 //! | [`SharedGuard`] | a range, shared | reading mappings; recording something in them |
+//! | [`Vacant`] | a range, exclusively | inserting a mapping there |
 //! | [`WholeGuard`] | everything, exclusively | the same, and changing the groups and domains |
 //!
 //! One mutex protects the queue of the lock, the mappings and the layout. A request that does not
@@ -69,6 +70,7 @@ pub(crate) use self::{
         Look,
         RangeGuard,
         SharedGuard,
+        Vacant,
         WholeGuard, //
     },
 };
@@ -112,6 +114,15 @@ pub(crate) struct Killed;
 impl From<Killed> for Error {
     fn from(_: Killed) -> Self {
         EINTR
+    }
+}
+
+/// A mapping, at this range, overlaps one that is to be inserted.
+pub(crate) struct Occupied(pub(crate) Range);
+
+impl From<Occupied> for Error {
+    fn from(_: Occupied) -> Self {
+        EEXIST
     }
 }
 
@@ -159,6 +170,32 @@ impl<K: SpaceTypes> Space<K> {
             killed,
             |held| begin(&mut HeldMut(held)),
         )
+    }
+
+    /// Locks `range`, or everything if `whole`, to insert a mapping at `range`. With the mutex held,
+    /// calls `check`, then `begin` if nothing is mapped in `range`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `check`; [`Occupied`] if something is mapped in `range`; those of
+    /// [`lock`](Self::lock).
+    pub(crate) fn lock_vacant<R, E: From<Killed> + From<Occupied>>(
+        &self,
+        range: Range,
+        whole: bool,
+        check: impl FnOnce(&K::Layout) -> Result<(), E>,
+        begin: impl FnOnce(&mut HeldMut<'_, K>) -> Result<R, E>,
+    ) -> Result<(Vacant<'_, K>, R), E> {
+        let locked = if whole { Range::ALL } else { range };
+        let (guard, begun) = self.lock(locked, |held| {
+            check(held.layout)?;
+            match held.dmas().first_in(range) {
+                Some(found) => Err(Occupied(found).into()),
+                None => begin(held),
+            }
+        })?;
+        // INVARIANT: Nothing is mapped in the range, and only the holder of the lock inserts there.
+        Ok((Vacant { guard, range }, begun))
     }
 
     /// Like [`lock`](Self::lock), but locks `range` and every mapping that overlaps it as a whole,

@@ -5,7 +5,10 @@
 #[cfg(CONFIG_KUNIT)]
 mod fake;
 
-use core::ptr::NonNull;
+use core::{
+    ops::Deref,
+    ptr::NonNull, //
+};
 
 use kernel::{
     error::{
@@ -75,14 +78,89 @@ unsafe impl Send for Domain {}
 // contracts of `map` and `unmap` require disjoint ranges. Attaching takes the group's mutex.
 unsafe impl Sync for Domain {}
 
-impl Domain {
-    /// Allocates a domain for the IOMMU of the first device of `group`.
+/// A domain in which only the holder of this value maps, with the group that it was allocated for.
+///
+/// # Invariants
+///
+/// The group is the only one in the domain. No [`Domains`] but those of [`with`](Self::with) contain
+/// the domain.
+pub struct NewDomain<'a> {
+    attachment: Attachment,
+    group: ClaimedGroup<'a>,
+}
+
+impl Deref for NewDomain<'_> {
+    type Target = Domain;
+
+    fn deref(&self) -> &Domain {
+        &self.attachment.domain
+    }
+}
+
+impl<'a> NewDomain<'a> {
+    /// Allocates a domain for the IOMMU of the first device of `group`, and attaches the group.
     ///
     /// # Errors
     ///
     /// `ENODEV` if the group has no device, or the device has no IOMMU; `EOPNOTSUPP` if the IOMMU
-    /// doesn't support paging domains; `ENOMEM`.
-    pub fn alloc(group: &Group) -> Result<Self> {
+    /// doesn't support paging domains; `ENOMEM`; those of attaching the group, as for
+    /// [`instead`](Self::instead).
+    pub fn new(group: ClaimedGroup<'a>) -> Result<Self> {
+        Self::attach(Arc::new(Domain::alloc(&group)?, GFP_KERNEL_ACCOUNT)?, group)
+    }
+
+    fn attach(domain: Arc<Domain>, group: ClaimedGroup<'a>) -> Result<Self> {
+        let attachment = Domain::attach(domain, group)?;
+        // INVARIANT: The domain is not in use.
+        Ok(Self { attachment, group })
+    }
+
+    /// Enforces cache coherency, if the IOMMU supports it: the IOMMU ignores no-snoop.
+    ///
+    /// Must be called before anything is mapped.
+    pub fn enforce_coherency(&mut self) {
+        // SAFETY: A valid domain has static ops.
+        let op = unsafe { (*self.raw().ops).enforce_cache_coherency };
+        if let Some(op) = op {
+            // SAFETY: The domain is valid; the driver takes its own lock.
+            let enforces = unsafe { op(self.ptr.as_ptr()) };
+            self.enforces_coherency.store(enforces, Relaxed);
+        }
+    }
+
+    /// Attaches the group to `domain` instead of this one.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if the group is being reset; `EINVAL` if the domain is not compatible with the
+    /// group's IOMMU, or is retired; the errors of the IOMMU driver. Returns this value instead of
+    /// the error, unless attaching the group to its own domain again fails, too.
+    pub fn instead(self, domain: Arc<Domain>) -> Result<Attachment, Result<Self>> {
+        let Self { attachment, group } = self;
+        let own = attachment.domain.clone();
+        // A group has to leave its domain before it can be attached to another one.
+        drop(attachment);
+        Domain::attach(domain, group).map_err(|_| Self::attach(own, group))
+    }
+
+    /// Returns a list of `others` and this domain.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn with(&self, others: &Domains) -> Result<Arc<Domains>> {
+        others.with(&self.attachment.domain)
+    }
+
+    /// Returns the attachment of the group, for others to use the domain.
+    pub fn publish(self) -> Attachment {
+        self.attachment
+    }
+}
+
+impl Domain {
+    /// Allocates a domain for the IOMMU of the first device of `group`.
+    fn alloc(group: &Group) -> Result<Self> {
         let mut found = Err(ENODEV);
         // The callback returns an error only to stop at the first device.
         let _ = group.for_each_device(|dev| {
@@ -120,22 +198,7 @@ impl Domain {
         self.raw().pgsize_bitmap as u64
     }
 
-    /// Enforces cache coherency, if the IOMMU supports it: the IOMMU ignores no-snoop.
-    ///
-    /// Must be called after the first group was attached, and before anything is mapped. Returns
-    /// whether the IOMMU supports it.
-    pub fn enforce_coherency(&self) -> bool {
-        // SAFETY: A valid domain has static ops.
-        let op = unsafe { (*self.raw().ops).enforce_cache_coherency };
-        if let Some(op) = op {
-            // SAFETY: The domain is valid; the driver takes its own lock.
-            let enforces = unsafe { op(self.ptr.as_ptr()) };
-            self.enforces_coherency.store(enforces, Relaxed);
-        }
-        self.enforces_coherency()
-    }
-
-    /// Returns whether [`enforce_coherency`](Self::enforce_coherency) succeeded.
+    /// Returns whether [`NewDomain::enforce_coherency`] succeeded.
     pub fn enforces_coherency(&self) -> bool {
         self.enforces_coherency.load(Relaxed)
     }
@@ -281,7 +344,7 @@ impl Domain {
     /// `ENODEV` if the group has no device, or one of its devices has no IOMMU; `EBUSY` if the
     /// group is attached to another domain, or is being reset; `EINVAL` if the domain is not
     /// compatible with the group's IOMMU, or is retired; the errors of the IOMMU driver.
-    pub fn attach(this: Arc<Self>, group: ClaimedGroup<'_>) -> Result<Attachment> {
+    fn attach(this: Arc<Self>, group: ClaimedGroup<'_>) -> Result<Attachment> {
         group.require_iommu()?;
         this.add_user()?;
         // SAFETY: Both are valid, and the attachment keeps them valid until the group is detached.
@@ -363,7 +426,7 @@ impl Domains {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub fn with(&self, domain: &Arc<Domain>) -> Result<Arc<Self>> {
+    pub(super) fn with(&self, domain: &Arc<Domain>) -> Result<Arc<Self>> {
         let mut all = KVec::with_capacity(self.0.len() + 1, GFP_KERNEL_ACCOUNT)?;
         for other in self.iter() {
             all.push(other.clone(), GFP_KERNEL_ACCOUNT)?;

@@ -58,8 +58,8 @@ pub(crate) enum PinMapResult {
 }
 
 impl DmaPages {
-    /// Pins `size` bytes of the calling process's memory at `vaddr`, maps them in the IOMMU and
-    /// charges them. Nothing is mapped yet.
+    /// Pins the calling process's memory at `vaddr`, maps it in the IOMMU and charges it. The mapping
+    /// has `size` bytes, none of which is mapped yet.
     ///
     /// MMIO and the zero page are not charged. If `is_alone`, no other request of the container
     /// runs, and it is an error to exceed the limit.
@@ -69,7 +69,7 @@ impl DmaPages {
     /// `EFAULT` if there is no memory at an address, or it cannot be pinned; `ENOMEM` over the
     /// limit; `EINTR` if the task is being killed; those of the IOMMU. Some pages may be mapped
     /// then.
-    pub(crate) fn pin_map(
+    pub(super) fn pin_map(
         &mut self,
         vaddr: Vaddr,
         size: u64,

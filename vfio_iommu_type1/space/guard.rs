@@ -92,7 +92,8 @@ impl<'a, K: SpaceTypes> Held<'a, K> {
         }
     }
 
-    /// Returns the locked range.
+    /// Returns the locked range, which the models compare with the mappings in it.
+    #[cfg(not(MODULE))]
     pub(crate) fn range(&self) -> Range {
         self.range
     }
@@ -153,12 +154,6 @@ impl<K: SpaceTypes> HeldMut<'_, K> {
     /// all of these mappings.
     pub(crate) fn set_vaddr(&mut self, range: Range, vaddr: Option<Vaddr>) {
         self.0.dmas.set_vaddr(range, vaddr);
-    }
-
-    /// Inserts a mapping whose last iova is `last`. It lies in the locked range and overlaps no
-    /// other mapping.
-    pub(crate) fn insert(&mut self, last: u64, dma: Dma<K::Pages>, memory: Reservation<K::Pages>) {
-        self.0.dmas.insert(last, dma, memory);
     }
 
     /// Removes the first mapping that begins in `range`, and those of its successors that can be
@@ -300,6 +295,49 @@ impl<K: SpaceTypes, const WHOLE: bool> Drop for RangeGuard<'_, K, WHOLE> {
         let removed = core::mem::take(&mut self.removed);
         self.space
             .leave(self.space.inner.lock(), self.ticket, removed);
+    }
+}
+
+/// An exclusively locked range in which a mapping is to be inserted. Dropping it unlocks the range.
+///
+/// # Invariants
+///
+/// Nothing is mapped in `range`, which `guard` has locked.
+pub(crate) struct Vacant<'a, K: SpaceTypes> {
+    pub(super) guard: RangeGuard<'a, K>,
+    pub(super) range: Range,
+}
+
+impl<K: SpaceTypes> Vacant<'_, K> {
+    /// Returns the number of bytes of the mapping.
+    pub(crate) fn size(&self) -> u64 {
+        self.range.last - self.range.start + 1
+    }
+
+    /// Inserts a mapping of `pages`, unless there are `limit` mappings, and unlocks the range.
+    /// Otherwise drops `pages` before that. Returns whether the mapping was inserted.
+    pub(crate) fn insert(
+        self,
+        vaddr: Vaddr,
+        pages: K::Pages,
+        memory: Reservation<K::Pages>,
+        limit: usize,
+    ) -> bool {
+        let Self { guard, range } = self;
+        let dma = Dma::new(vaddr, pages);
+        let inserted = guard.try_finish(|held| {
+            if held.dmas().len() >= limit {
+                return Err(dma);
+            }
+            held.0.dmas.insert(range.last, dma, memory);
+            Ok(())
+        });
+        let Err((guard, dma)) = inserted else {
+            return true;
+        };
+        drop(dma);
+        drop(guard);
+        false
     }
 }
 

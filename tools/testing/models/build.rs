@@ -166,9 +166,9 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a_failed_map_is_forgotten_too_late",
         changes: &[(
-            "type1/map.rs",
-            "drop(dma);\n            drop(guard);",
-            "drop(guard);\n            drop(dma);",
+            "space/guard.rs",
+            "drop(dma);\n        drop(guard);",
+            "drop(guard);\n        drop(dma);",
         )],
         scenario: "maps_at_the_limit",
         message: "two threads at address",

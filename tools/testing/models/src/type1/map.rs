@@ -8,7 +8,7 @@ use kernel_ext::iova::Range;
 
 use super::{
     super::space::{
-        Dma,
+        HeldMut,
         Reservation,
         Vaddr, //
     },
@@ -30,15 +30,13 @@ impl Container {
     /// `EEXIST` if something is mapped there, `ENOSPC` if there are too many mappings.
     pub(super) fn map(&self, range: Range) -> Answer {
         let memory = Reservation::new(GFP_KERNEL_ACCOUNT)?;
-        let (guard, layout) = self.space.lock(range, |held| {
-            if held.dmas().first_in(range).is_some() {
-                return Err(EEXIST);
-            }
+        let begin = |held: &mut HeldMut<'_, Self>| {
             if held.dmas().len() >= self.limit {
                 return Err(ENOSPC);
             }
             Ok(*held.layout)
-        })?;
+        };
+        let (vacant, layout) = self.space.lock_vacant(range, false, |_| Ok(()), begin)?;
         let mut pages = DmaPages::new(range, &self.machine);
         if layout.translated {
             pages.pin_map();
@@ -46,19 +44,10 @@ impl Container {
         if layout.dirty_page_tracking {
             pages.reserve_dirty();
         }
-        let dma = Dma::new(vaddr_of(range, 0), pages);
-        let entered = guard.try_finish(|held| {
-            if held.dmas().len() >= self.limit {
-                return Err(dma);
-            }
-            held.insert(range.last, dma, memory);
-            Ok(0)
-        });
-        entered.map_err(|(guard, dma)| {
-            drop(dma);
-            drop(guard);
-            ENOSPC
-        })
+        if !vacant.insert(vaddr_of(range, 0), pages, memory, self.limit) {
+            return Err(ENOSPC);
+        }
+        Ok(0)
     }
 
     /// Gives a mapping whose address was invalidated another one.
