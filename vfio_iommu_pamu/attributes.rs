@@ -160,12 +160,13 @@ impl Report {
 
 /// Divides the aperture into windows, for all LIODNs or for none.
 fn set_windows(state: &mut ContainerState, count: u32) -> Result {
-    let new = state.space.check_windows(count)?;
-    let aperture = new.layout().aperture();
-    let prepared = state.devices.prepare(count)?;
     let attributes = state.attributes();
-    state.space.set_windows(new);
-    state.devices.configure(aperture, prepared, attributes);
+    let ContainerState { space, devices, .. } = state;
+    let new = space.new_windows(count)?;
+    let aperture = new.layout().aperture();
+    let prepared = devices.prepare(count)?;
+    new.set();
+    devices.configure(aperture, prepared, attributes);
     Ok(())
 }
 

@@ -383,6 +383,6 @@ impl Drop for Liodn {
     fn drop(&mut self) {
         self.unconfigure();
         self.set_violation_event(None);
-        self.system.release(self.number);
+        self.system.release(self.number, &self.state);
     }
 }

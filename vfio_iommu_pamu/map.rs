@@ -61,11 +61,12 @@ impl Container {
         let span = self.lock().space.check_memory(request.iova, request.size)?;
         let memory = pin(span, vaddr, request.prot)?;
         let mut state = self.lock();
-        if state.space.check_memory(request.iova, request.size)? != span {
+        let ContainerState { space, devices, .. } = &mut *state;
+        let free = space.free_windows(request.iova, request.size)?;
+        if free.span() != span {
             return Err(EBUSY);
         }
-        let ContainerState { space, devices, .. } = &mut *state;
-        space.map_memory(span, request.prot, memory, devices);
+        free.map(request.prot, memory, devices);
         Ok(())
     }
 
@@ -78,20 +79,19 @@ impl Container {
     fn map_chosen_banks(&self, request: &MapRequest) -> Result {
         let mut state = self.lock();
         let ContainerState { space, devices, .. } = &mut *state;
-        let span = space.check_doorbells(request.iova, request.size)?;
-        if span.last_order != span.order {
+        let free = space.free_doorbells(request.iova, request.size)?;
+        if free.span().last_order != free.span().order {
             return Err(EINVAL);
         }
-        let banks = space.choose_banks(span)?;
-        space.map_banks(span.first, &banks, request.prot, devices);
-        Ok(())
+        let banks = free.choose_banks()?;
+        free.map(&banks, request.prot, devices)
     }
 
     /// Maps the banks that the file of `VFIO_GROUP_GET_MSI_FD` mapped at `vaddr` stands for.
     ///
     /// # Errors
     ///
-    /// Those of [`check_bank`](crate::windows::AddressSpace::check_bank); `EINVAL` for more than 4
+    /// Those of [`free_doorbell`](crate::windows::AddressSpace::free_doorbell); `EINVAL` for more than 4
     /// KiB a window; `EFAULT` if the file's mapping is too short; `ENODEV` for a page after the
     /// last bank.
     fn map_file_banks(&self, request: &MapRequest, vaddr: usize) -> Result {
@@ -109,14 +109,11 @@ impl Container {
         }
         let mut state = self.lock();
         let ContainerState { space, devices, .. } = &mut *state;
-        if space.check_doorbells(request.iova, request.size)? != span {
+        let free = space.free_doorbells(request.iova, request.size)?;
+        if free.span() != span {
             return Err(EBUSY);
         }
-        for (nth, &bank) in (0..).zip(banks.iter()) {
-            space.check_bank(bank, request.iova + (nth << MIN_ORDER))?;
-        }
-        space.map_banks(span.first, &banks, request.prot, devices);
-        Ok(())
+        free.map(&banks, request.prot, devices)
     }
 
     /// Handles `VFIO_IOMMU_UNMAP_DMA`.

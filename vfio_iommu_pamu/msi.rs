@@ -44,13 +44,13 @@ impl Container {
     /// # Errors
     ///
     /// Those of [`MapBankRequest::read`] and
-    /// [`check_bank`](crate::windows::AddressSpace::check_bank).
+    /// [`free_doorbell`](crate::windows::AddressSpace::free_doorbell).
     pub(crate) fn ioctl_map_bank(&self, arg: UserPtr) -> Result<isize> {
         let request = MapBankRequest::read(arg)?;
         let mut state = self.lock();
         let ContainerState { space, devices, .. } = &mut *state;
-        let window = space.check_bank(request.bank, request.iova)?;
-        space.map_banks(window, &[request.bank], request.prot, devices);
+        let free = space.free_doorbell(request.bank, request.iova)?;
+        free.map(&[request.bank], request.prot, devices)?;
         Ok(0)
     }
 

@@ -250,11 +250,13 @@ impl System {
         Ok(Liodn::new(self.clone(), state, liodn))
     }
 
-    /// Ends the ownership of a LIODN. The LIODN is disabled.
-    pub(crate) fn release(&self, liodn: u32) {
+    /// Ends the ownership of a LIODN, if `state` is that of its owner. The LIODN is disabled.
+    pub(crate) fn release(&self, liodn: u32, state: &Arc<LiodnState>) {
+        let own = |owner: &mut Arc<LiodnState>| Arc::ptr_eq(owner, state);
         let owner = {
             let mut owners = self.owners.lock();
-            owners.get_mut(liodn as usize).and_then(Option::take)
+            let owner = owners.get_mut(liodn as usize);
+            owner.and_then(|owner| owner.take_if(own))
         };
         drop(owner);
     }

@@ -4,9 +4,10 @@
 //!
 //! An [`AddressSpace`] has an aperture, then windows ([`geometry`]), then mappings ([`mapping`]).
 //! It decides what is permitted in which state, and tells a [`WindowHardware`] what to update. It
-//! depends neither on memory nor on hardware. Everything that can fail is checked first
-//! (`check_*`), and what was checked can then be done without failing. A request that
-//! fails therefore changes nothing. The caller holds the same lock from the check to the change.
+//! depends neither on memory nor on hardware. Everything that can fail is checked first, and a
+//! request that fails therefore changes nothing. A check returns the right to do what was checked
+//! ([`NewWindows`], `FreeWindows`, `FreeDoorbells`). It borrows the address space, which therefore
+//! does not change in between.
 //!
 //! The aperture *is in use* while anything is mapped. Exactly then the devices are enabled, and
 //! neither the aperture nor its division into windows can change.
@@ -95,16 +96,23 @@ pub(crate) struct AddressSpace<M> {
     max: u32,
 }
 
-/// The windows of a layout that is about to be set.
-pub(crate) struct NewWindows<M> {
+/// The windows of a layout that is about to be set, in an address space that isn't in use.
+pub(crate) struct NewWindows<'a, M> {
+    space: &'a mut AddressSpace<M>,
     layout: Layout,
     windows: KVec<Option<Window<M>>>,
 }
 
-impl<M> NewWindows<M> {
+impl<M> NewWindows<'_, M> {
     /// Returns the layout.
     pub(crate) fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// Sets the windows. All of them are free.
+    pub(crate) fn set(self) {
+        self.space.layout = Some(self.layout);
+        self.space.windows = self.windows;
     }
 }
 
@@ -181,13 +189,13 @@ impl<M> AddressSpace<M> {
         Ok(())
     }
 
-    /// Prepares `count` windows for [`set_windows`](Self::set_windows).
+    /// Prepares `count` windows.
     ///
     /// # Errors
     ///
     /// `EBUSY` if the aperture is in use; `EINVAL` if no aperture was set, or if the count is
     /// invalid; `ENOMEM`.
-    pub(crate) fn check_windows(&self, count: u32) -> Result<NewWindows<M>> {
+    pub(crate) fn new_windows(&mut self, count: u32) -> Result<NewWindows<'_, M>> {
         if self.in_use() {
             return Err(EBUSY);
         }
@@ -196,13 +204,11 @@ impl<M> AddressSpace<M> {
         for _ in 0..count {
             windows.push(None, GFP_KERNEL_ACCOUNT)?;
         }
-        Ok(NewWindows { layout, windows })
-    }
-
-    /// Sets windows that were prepared. All of them are free.
-    pub(crate) fn set_windows(&mut self, new: NewWindows<M>) {
-        self.layout = Some(new.layout);
-        self.windows = new.windows;
+        Ok(NewWindows {
+            space: self,
+            layout,
+            windows,
+        })
     }
 
     /// Sets the policy for mapping banks.

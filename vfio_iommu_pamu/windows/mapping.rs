@@ -31,7 +31,103 @@ pub(crate) struct Unmapped {
     pub(crate) bytes: u64,
 }
 
+/// Free windows where memory may be mapped. The address space does not change as long as this
+/// exists.
+pub(crate) struct FreeWindows<'a, M> {
+    space: &'a mut AddressSpace<M>,
+    span: Span,
+}
+
+/// Free windows where userspace may map banks. The address space does not change as long as this
+/// exists.
+pub(crate) struct FreeDoorbells<'a, M> {
+    space: &'a mut AddressSpace<M>,
+    span: Span,
+}
+
+impl<M> FreeWindows<'_, M> {
+    /// Returns the windows.
+    pub(crate) fn span(&self) -> Span {
+        self.span
+    }
+
+    /// Maps one block of `memory` at each window. If the kernel maps the banks, it maps them before
+    /// the first memory.
+    pub(crate) fn map(
+        self,
+        prot: Prot,
+        memory: impl IntoIterator<Item = M>,
+        hardware: &mut impl WindowHardware<M>,
+    ) {
+        self.space.map_memory(self.span, prot, memory, hardware);
+    }
+}
+
+impl<M> FreeDoorbells<'_, M> {
+    /// Returns the windows.
+    pub(crate) fn span(&self) -> Span {
+        self.span
+    }
+
+    /// Chooses a bank for each window: those that aren't mapped, in ascending order.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if there are too few banks.
+    pub(crate) fn choose_banks(&self) -> Result<KVec<u32>> {
+        let (space, count) = (&self.space, self.span.count as usize);
+        let mut chosen = KVec::new();
+        let unmapped = (0..space.banks).filter(|&bank| space.window_of(bank).is_none());
+        for bank in unmapped.take(count) {
+            chosen.push(bank, GFP_KERNEL)?;
+        }
+        if chosen.len() < count {
+            return Err(ENOSPC);
+        }
+        Ok(chosen)
+    }
+
+    /// Maps a bank at each window.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if a bank doesn't exist; `EEXIST` if one is mapped; `EINVAL` if `banks` isn't one
+    /// for each window in ascending order. Nothing is mapped then.
+    pub(crate) fn map(
+        self,
+        banks: &[u32],
+        prot: Prot,
+        hardware: &mut impl WindowHardware<M>,
+    ) -> Result {
+        let Self { space, span } = self;
+        for &bank in banks {
+            space.check_bank(bank)?;
+        }
+        if banks.len() != span.count as usize || !banks.is_sorted_by(|a, b| a < b) {
+            return Err(EINVAL);
+        }
+        let was_in_use = space.in_use();
+        for (window, &bank) in (span.first..).zip(banks) {
+            space.enter_bank(window, bank, prot, hardware);
+        }
+        if !was_in_use && space.in_use() {
+            hardware.enable();
+        }
+        Ok(())
+    }
+}
+
 impl<M> AddressSpace<M> {
+    /// Returns the windows at an address, to map memory there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check_memory`](Self::check_memory).
+    pub(crate) fn free_windows(&mut self, iova: u64, size: u64) -> Result<FreeWindows<'_, M>> {
+        let span = self.check_memory(iova, size)?;
+        Ok(FreeWindows { space: self, span })
+    }
+
     /// Checks that memory may be mapped. Returns the windows that it takes.
     ///
     /// # Errors
@@ -66,9 +162,8 @@ impl<M> AddressSpace<M> {
         Ok(first)
     }
 
-    /// Maps one block of `memory` at each window of `span`, which was checked. If the kernel maps
-    /// the banks, it maps them before the first memory.
-    pub(crate) fn map_memory(
+    /// Maps memory at `span`, as [`FreeWindows::map`] does.
+    fn map_memory(
         &mut self,
         span: Span,
         prot: Prot,
@@ -133,22 +228,41 @@ impl<M> AddressSpace<M> {
         self.enter(window, content, hardware);
     }
 
-    /// Checks that userspace may map a bank at `iova`. Returns the window.
+    /// Checks that `bank` exists and is not mapped.
+    fn check_bank(&self, bank: u32) -> Result {
+        if bank >= self.banks {
+            return Err(ENODEV);
+        }
+        if self.window_of(bank).is_some() {
+            return Err(EEXIST);
+        }
+        Ok(())
+    }
+
+    /// Returns the window at `iova`, for userspace to map `bank` there.
     ///
     /// # Errors
     ///
     /// `ENODEV` if the bank doesn't exist; `EINVAL` if the kernel maps the banks, if no windows
     /// were set, or if no window starts there; `EEXIST` if the window is in use or the bank is
     /// mapped.
-    pub(crate) fn check_bank(&self, bank: u32, iova: u64) -> Result<u32> {
+    pub(crate) fn free_doorbell(&mut self, bank: u32, iova: u64) -> Result<FreeDoorbells<'_, M>> {
         if bank >= self.banks {
             return Err(ENODEV);
         }
         let span = self.check_doorbells(iova, 1 << MIN_ORDER)?;
-        if self.window_of(bank).is_some() {
-            return Err(EEXIST);
-        }
-        Ok(span.first)
+        self.check_bank(bank)?;
+        Ok(FreeDoorbells { space: self, span })
+    }
+
+    /// Returns the windows of `size` bytes starting at `iova`, for userspace to map banks there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check_doorbells`](Self::check_doorbells).
+    pub(crate) fn free_doorbells(&mut self, iova: u64, size: u64) -> Result<FreeDoorbells<'_, M>> {
+        let span = self.check_doorbells(iova, size)?;
+        Ok(FreeDoorbells { space: self, span })
     }
 
     /// Checks that userspace may map banks at the windows of `size` bytes starting at `iova`.
@@ -156,7 +270,8 @@ impl<M> AddressSpace<M> {
     ///
     /// # Errors
     ///
-    /// As for [`check_bank`](Self::check_bank).
+    /// `EINVAL` if the kernel maps the banks, if no windows were set, or if no window starts there;
+    /// `EEXIST` if a window is in use.
     pub(crate) fn check_doorbells(&self, iova: u64, size: u64) -> Result<Span> {
         if self.policy == Policy::Implicit {
             return Err(EINVAL);
@@ -164,41 +279,6 @@ impl<M> AddressSpace<M> {
         let span = self.layout.ok_or(EINVAL)?.span(iova, size)?;
         self.check_free(span)?;
         Ok(span)
-    }
-
-    /// Chooses a bank for each window of `span`: those that aren't mapped, in ascending order.
-    ///
-    /// # Errors
-    ///
-    /// `ENOSPC` if there are too few banks.
-    pub(crate) fn choose_banks(&self, span: Span) -> Result<KVec<u32>> {
-        let mut chosen = KVec::new();
-        let unmapped = (0..self.banks).filter(|&bank| self.window_of(bank).is_none());
-        for bank in unmapped.take(span.count as usize) {
-            chosen.push(bank, GFP_KERNEL)?;
-        }
-        if chosen.len() < span.count as usize {
-            return Err(ENOSPC);
-        }
-        Ok(chosen)
-    }
-
-    /// Maps `banks` at consecutive windows. The windows were checked, and none of the banks is
-    /// mapped.
-    pub(crate) fn map_banks(
-        &mut self,
-        first: u32,
-        banks: &[u32],
-        prot: Prot,
-        hardware: &mut impl WindowHardware<M>,
-    ) {
-        let was_in_use = self.in_use();
-        for (window, &bank) in (first..).zip(banks) {
-            self.enter_bank(window, bank, prot, hardware);
-        }
-        if !was_in_use && self.in_use() {
-            hardware.enable();
-        }
     }
 
     /// Checks that the mappings in a range may be unmapped. Returns the first and the last window

@@ -231,30 +231,29 @@ impl Machine {
         match event {
             SetGeometry => space.set_aperture(Aperture::of_size(0, all)?)?,
             SetWindows => {
-                let new = space.check_windows(COUNT)?;
-                space.set_windows(new);
+                space.new_windows(COUNT)?.set();
             }
             SetImplicit => space.set_policy(Policy::Implicit)?,
             SetExplicit => space.set_policy(Policy::Explicit)?,
             MapLow => {
-                let span = space.check_memory(0, 2 * SIZE)?;
-                space.map_memory(span, Access::Read.into(), [1, 2], model);
+                let free = space.free_windows(0, 2 * SIZE)?;
+                free.map(Access::Read.into(), [1, 2], model);
             }
             MapHigh => {
-                let span = space.check_memory(7 * SIZE, SIZE)?;
-                space.map_memory(span, Access::Write.into(), [3], model);
+                let free = space.free_windows(7 * SIZE, SIZE)?;
+                free.map(Access::Write.into(), [3], model);
             }
             MapBank => {
-                let window = space.check_bank(0, 5 * SIZE)?;
-                space.map_banks(window, &[0], Access::Write.into(), model);
+                let free = space.free_doorbell(0, 5 * SIZE)?;
+                free.map(&[0], Access::Write.into(), model)?;
             }
             MapBanks => {
-                let span = space.check_doorbells(5 * SIZE, 2 * SIZE)?;
-                let banks = space.choose_banks(span)?;
-                space.map_banks(span.first, &banks, Access::Write.into(), model);
+                let free = space.free_doorbells(5 * SIZE, 2 * SIZE)?;
+                let banks = free.choose_banks()?;
+                free.map(&banks, Access::Write.into(), model)?;
             }
             MapNoBank => {
-                space.check_bank(BANKS, 5 * SIZE)?;
+                space.free_doorbell(BANKS, 5 * SIZE)?;
             }
             UnmapAll | UnmapCut => {
                 let size = if event == UnmapAll {
@@ -380,8 +379,10 @@ mod tests {
     fn banks_are_used_by_number_and_only_if_writable() -> Result {
         let mut machine = Machine::in_state(WindowsSet)?;
         let Machine { space, model } = &mut machine;
-        space.map_banks(1, &[2], Access::Read.into(), model);
-        space.map_banks(4, &[1], Access::Write.into(), model);
+        let free = space.free_doorbell(2, SIZE)?;
+        free.map(&[2], Access::Read.into(), model)?;
+        let free = space.free_doorbell(1, 4 * SIZE)?;
+        free.map(&[1], Access::Write.into(), model)?;
         assert_eq!(space.use_bank(Some(2)), Err(EINVAL));
         assert_eq!(space.use_bank(Some(0)), Err(EINVAL));
         assert_eq!(space.use_bank(Some(1)), Ok((1, 4 * SIZE)));
@@ -391,8 +392,12 @@ mod tests {
         assert_eq!(space.check_unmap_bank(4 * SIZE), Err(EBUSY));
         space.release_bank(1, model);
         assert_eq!(space.check_unmap_bank(4 * SIZE), Ok(4));
-        assert_eq!(space.check_bank(1, 5 * SIZE), Err(EEXIST));
-        assert_eq!(space.check_bank(0, 5 * SIZE + 1), Err(EINVAL));
+        assert_eq!(space.free_doorbell(1, 5 * SIZE).err(), Some(EEXIST));
+        assert_eq!(space.free_doorbell(0, 5 * SIZE + 1).err(), Some(EINVAL));
+        for banks in [&[1][..], &[0, 2], &[]] {
+            let free = space.free_doorbell(0, 5 * SIZE)?;
+            assert!(free.map(banks, Access::Write.into(), model).is_err());
+        }
         Ok(())
     }
 
@@ -400,11 +405,12 @@ mod tests {
     fn kernel_chooses_free_banks() -> Result {
         let mut machine = Machine::in_state(WindowsSet)?;
         let Machine { space, model } = &mut machine;
-        space.map_banks(0, &[1], Access::Write.into(), model);
-        let span = space.check_doorbells(3 * SIZE, 2 * SIZE)?;
-        assert_eq!(&space.choose_banks(span)?[..], &[0, 2]);
-        let span = space.check_doorbells(3 * SIZE, 3 * SIZE)?;
-        assert_eq!(space.choose_banks(span).err(), Some(ENOSPC));
+        let free = space.free_doorbell(1, 0)?;
+        free.map(&[1], Access::Write.into(), model)?;
+        let free = space.free_doorbells(3 * SIZE, 2 * SIZE)?;
+        assert_eq!(&free.choose_banks()?[..], &[0, 2]);
+        let free = space.free_doorbells(3 * SIZE, 3 * SIZE)?;
+        assert_eq!(free.choose_banks().err(), Some(ENOSPC));
         Ok(())
     }
 
@@ -412,8 +418,7 @@ mod tests {
     fn implicit_banks_need_windows() -> Result {
         for count in [1, 2, 4, 8] {
             let mut machine = Machine::in_state(GeometryImplicit)?;
-            let new = machine.space.check_windows(count)?;
-            machine.space.set_windows(new);
+            machine.space.new_windows(count)?.set();
             let room = machine.space.check_memory(0, SIZE);
             assert_eq!(room.err(), (count <= BANKS).then_some(ENOSPC));
         }
