@@ -248,7 +248,8 @@ mod tests {
         let pamu: Arc<dyn Pamu> = Arc::new(page, GFP_KERNEL)?;
         let mut all = KVec::new();
         all.push(pamu.clone(), GFP_KERNEL)?;
-        let pamus = Pamus::new(all, tables.clone());
+        let pamus = Pamus::new(all, tables.clone())?;
+        assert!(Pamus::new(KVec::new(), tables.clone()).is_err());
         pamus.enable(0);
         for (table, high) in [
             (Table::Ppaact, [Register::Ppbah, Register::Pplah]),

@@ -131,7 +131,8 @@ impl System {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no PAMU, or if the maximum number of windows is 0; `ENOMEM`.
+    /// `EINVAL` if there is no PAMU, or if the maximum number of windows is 0; `EBUSY` if another
+    /// system has the tables; `ENOMEM`.
     pub fn new(
         pamus: KVec<Arc<dyn Pamu>>,
         tables: Arc<Tables>,
@@ -152,9 +153,10 @@ impl System {
             owners.push(None, GFP_KERNEL)?;
         }
         let pauses = KVec::from_elem(Pause::FIRST, pamus.len(), GFP_KERNEL)?;
+        let pamus = Pamus::new(pamus, tables)?;
         let this = Arc::pin_init(
             pin_init!(Self {
-                pamus: Pamus::new(pamus, tables),
+                pamus,
                 banks,
                 liodns,
                 max_windows,

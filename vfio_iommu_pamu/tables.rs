@@ -20,6 +20,8 @@ use kernel::{
     sync::{
         atomic::{
             Atomic,
+            AtomicFlag,
+            Full,
             Relaxed, //
         },
         Arc,
@@ -68,6 +70,8 @@ pub struct Tables {
     /// The allocated secondary entries.
     #[pin]
     pool: Mutex<Pool>,
+    /// Whether a [`System`](crate::system::System) has these tables.
+    used: AtomicFlag,
 }
 
 impl Tables {
@@ -85,6 +89,7 @@ impl Tables {
                 layout,
                 memory,
                 pool <- new_mutex!(pool, "vfio_pamu::pool"),
+                used: AtomicFlag::new(false),
             }),
             GFP_KERNEL,
         )?;
@@ -102,6 +107,18 @@ impl Tables {
             liodns: MAX_LIODNS.get(),
             spaaces: MAX_SECONDARIES.get(),
         })
+    }
+
+    /// Marks the tables as those of a system. Two systems would not wait for each other's PAMUs.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if this was called before.
+    pub(crate) fn claim(&self) -> Result {
+        if self.used.xchg(true, Full) {
+            return Err(EBUSY);
+        }
+        Ok(())
     }
 
     /// Returns the sizes.

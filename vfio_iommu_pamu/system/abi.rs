@@ -62,8 +62,13 @@ pub(crate) struct Pamus {
 
 impl Pamus {
     /// Returns these PAMUs, which are not enabled yet.
-    pub(crate) fn new(pamus: KVec<Arc<dyn Pamu>>, tables: Arc<Tables>) -> Self {
-        Self { pamus, tables }
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if other PAMUs have the tables.
+    pub(crate) fn new(pamus: KVec<Arc<dyn Pamu>>, tables: Arc<Tables>) -> Result<Self> {
+        tables.claim()?;
+        Ok(Self { pamus, tables })
     }
 
     /// Returns the tables.
