@@ -17,7 +17,10 @@ use kernel::{
     sync::Arc,
     uaccess::UserPtr, //
 };
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    compat::ModuleMetadata, //
+};
 
 use crate::{
     instance::Instance,
@@ -46,6 +49,9 @@ pub type TypeOf<D> = <<D as Device>::Parent as Parent>::Type;
 /// A parent: the data that its devices have in common. There is one value for each registered
 /// parent.
 pub trait Parent: Send + Sync + Sized + 'static {
+    /// The module that implements the trait: `crate::LocalModule`.
+    type OwnerModule: ModuleMetadata;
+
     /// The device types of this parent.
     type Type: Type;
 

@@ -52,9 +52,9 @@ struct MdevNull {
 }
 
 impl kernel::Module for MdevNull {
-    fn init(module: &'static ThisModule) -> Result<Self> {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
         Ok(Self {
-            _parent: VirtualParent::new(module, Null)?,
+            _parent: VirtualParent::new(Null)?,
         })
     }
 }
@@ -63,6 +63,7 @@ impl kernel::Module for MdevNull {
 struct Null;
 
 impl Parent for Null {
+    type OwnerModule = crate::LocalModule;
     type Type = Page;
     type Device = NullDevice;
 

@@ -85,8 +85,8 @@ struct VgpuP2p {
 }
 
 impl kernel::Module for VgpuP2p {
-    fn init(module: &'static ThisModule) -> Result<Self> {
-        let first = VirtualParent::new(module, Card::new()?)?;
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        let first = VirtualParent::new(Card::new()?)?;
         let mut cards = KVec::new();
         for number in 1..parameter(module_parameters::cards.value()) {
             let name = CString::try_from_fmt(fmt!("vgpu_p2p.{}", number))?;
@@ -115,6 +115,7 @@ impl Card {
 }
 
 impl Parent for Card {
+    type OwnerModule = crate::LocalModule;
     type Type = Kind;
     type Device = Vgpu;
 

@@ -30,7 +30,10 @@ use kernel::{
     },
     types::Opaque, //
 };
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    compat::this_module, //
+};
 
 use super::{
     capacity::{
@@ -73,12 +76,12 @@ unsafe impl<P: Parent> Send for Driver<P> {}
 unsafe impl<P: Parent> Sync for Driver<P> {}
 
 impl<P: Parent> Driver<P> {
-    /// Registers a driver of `module`.
+    /// Registers the driver.
     ///
     /// # Errors
     ///
     /// `EBUSY` if the name is taken, `ENOMEM`, and the errors of sysfs.
-    pub fn new(module: &'static ThisModule) -> Result<Arc<Self>> {
+    pub fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             try_pin_init!(Self {
                 // INVARIANT: Initialisation fails if the registration fails.
@@ -86,7 +89,7 @@ impl<P: Parent> Driver<P> {
                     // SAFETY: `slot` is valid for writes and pinned. The driver is unregistered
                     // before `slot` is freed.
                     unsafe {
-                        slot.write(Self::table(module));
+                        slot.write(Self::table());
                         bus::register_driver(slot)
                     }
                 }),
@@ -96,7 +99,7 @@ impl<P: Parent> Driver<P> {
         )
     }
 
-    fn table(module: &'static ThisModule) -> bindings::mdev_driver {
+    fn table() -> bindings::mdev_driver {
         let mut driver: bindings::mdev_driver = pin_init::zeroed();
         driver.device_api = P::API.name().as_char_ptr();
         driver.probe = Some(Self::probe_callback);
@@ -104,7 +107,7 @@ impl<P: Parent> Driver<P> {
         driver.get_available = Some(Self::available_callback);
         driver.show_description = Some(Self::description_callback);
         driver.driver.name = P::NAME.as_char_ptr();
-        driver.driver.owner = module.as_ptr();
+        driver.driver.owner = this_module::<P::OwnerModule>().as_ptr();
         driver.driver.dev_groups = peers::attribute_groups::<P::Device>();
         driver
     }

@@ -31,13 +31,13 @@ pub struct VirtualParent<P: Parent> {
 }
 
 impl<P: Parent> VirtualParent<P> {
-    /// Registers a driver of `module`, creates the device and registers `parent` on it.
+    /// Registers the driver, creates the device and registers `parent` on it.
     ///
     /// # Errors
     ///
     /// `EBUSY` or `EEXIST` if the name is taken, `ENOMEM`, and the errors of sysfs.
-    pub fn new(module: &'static ThisModule, parent: P) -> Result<Self> {
-        let driver = Driver::new(module)?;
+    pub fn new(parent: P) -> Result<Self> {
+        let driver = Driver::new()?;
         let class = Arc::new(VirtualClass::new(P::NAME)?, GFP_KERNEL)?;
         Self::register(driver, class, P::NAME, parent)
     }

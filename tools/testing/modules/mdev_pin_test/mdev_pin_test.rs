@@ -69,9 +69,9 @@ struct PinTest {
 }
 
 impl kernel::Module for PinTest {
-    fn init(module: &'static ThisModule) -> Result<Self> {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
         Ok(Self {
-            parent: VirtualParent::new(module, Host { kept: Kept::new()? })?,
+            parent: VirtualParent::new(Host { kept: Kept::new()? })?,
         })
     }
 }
@@ -89,6 +89,7 @@ struct Host {
 }
 
 impl Parent for Host {
+    type OwnerModule = crate::LocalModule;
     type Type = Pinning;
     type Device = Pinner;
 
