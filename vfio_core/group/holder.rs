@@ -216,7 +216,7 @@ pub(crate) struct DeviceUser {
 }
 
 impl DeviceUser {
-    /// Makes the caller a user of `device`, which is in `group`.
+    /// Makes the caller a user of `device`, which was in `group` when the caller looked.
     ///
     /// # Errors
     ///
