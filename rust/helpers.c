@@ -7,6 +7,7 @@
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/pagemap.h>
 #include <linux/pci.h>
 #include <linux/pm_runtime.h>
 #include <linux/ratelimit.h>
@@ -59,6 +60,12 @@ void kernel_ext_pm_runtime_put(struct device *dev)
 	pm_runtime_put(dev);
 }
 EXPORT_SYMBOL_GPL(kernel_ext_pm_runtime_put);
+
+size_t kernel_ext_fault_in_writeable(const char __user *address, size_t size)
+{
+	return fault_in_safe_writeable(address, size);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_fault_in_writeable);
 
 int kernel_ext_iova_bitmap_report(unsigned long iova, size_t length, unsigned long page_size,
 				  u64 __user *data, void *opaque, iova_bitmap_fn_t fn)

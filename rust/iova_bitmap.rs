@@ -110,10 +110,42 @@ pub fn report(
     filled
 }
 
+/// Checks that the user's bitmap can be written.
+///
+/// # Errors
+///
+/// `EFAULT`; `EINTR` if the task is being killed.
+fn check_writable(request: &Request) -> Result {
+    /// Number of bytes that are checked at a time.
+    const CHUNK: u64 = 16 << 20;
+    let bits = request.length.div_ceil(request.page_size);
+    let bytes = bits.div_ceil(64) * 8;
+    let mut done = 0;
+    while done < bytes {
+        let size = CHUNK.min(bytes - done) as usize;
+        let address = request.bitmap.wrapping_byte_add(done as usize);
+        // SAFETY: The function checks the address.
+        if unsafe { bindings::kernel_ext_fault_in_writeable(address.as_const_ptr().cast(), size) }
+            != 0
+        {
+            return Err(if fatal_signal_pending() {
+                EINTR
+            } else {
+                EFAULT
+            });
+        }
+        cond_resched();
+        done += size as u64;
+    }
+    Ok(())
+}
+
 /// The argument that the kernel's bitmap passes to [`fill_callback`].
 type Fill<'a> = &'a mut dyn FnMut(*mut bindings::iova_bitmap) -> Result;
 
 fn report_in_kernels(request: &Request, mut fill: Fill<'_>) -> Result {
+    // The kernel's bitmap drops what it cannot write, and returns no error.
+    check_writable(request)?;
     // SAFETY: The callee checks the address of the bitmap. It calls `fill_callback` with `fill`
     // before it returns.
     to_result(unsafe {
