@@ -49,6 +49,14 @@ struct Leaf {
     devices: Vec<(String, State)>,
 }
 
+impl Leaf {
+    /// Returns the name of the group, and whether a program may own it.
+    fn caption(&self) -> String {
+        let viable = if self.viable { "" } else { ", not viable" };
+        format!("{}{viable}", self.title)
+    }
+}
+
 fn leaf(snapshot: &Snapshot, group: &Group) -> Leaf {
     let viable = is_viable(snapshot, group);
     let kind = group
@@ -62,7 +70,7 @@ fn leaf(snapshot: &Snapshot, group: &Group) -> Leaf {
         (describe(device, &state), state)
     });
     Leaf {
-        title: format!("group {}{kind}", group.node_name()),
+        title: printable(&format!("group {}{kind}", group.node_name())),
         viable,
         devices: devices.collect(),
     }
@@ -130,8 +138,7 @@ fn text(branches: &[Branch]) -> String {
             } else {
                 ("├─", "│ ")
             };
-            let viable = if group.viable { "" } else { ", not viable" };
-            text += &format!("{corner} {}{viable}\n", group.title);
+            text += &format!("{corner} {}\n", group.caption());
             for (number, (device, _)) in group.devices.iter().enumerate() {
                 let corner = if number + 1 == group.devices.len() {
                     "└─"
@@ -153,9 +160,21 @@ const ROW: usize = 30;
 /// The space between boxes.
 const GAP: usize = 12;
 /// The left edges of the columns.
-const COLUMNS: [usize; 3] = [20, 200, 440];
+const COLUMNS: [usize; 3] = [20, 270, 570];
 /// The widths of the columns.
-const WIDTHS: [usize; 3] = [130, 190, 640];
+const WIDTHS: [usize; 3] = [200, 250, 780];
+
+/// The width of a letter; most are narrower.
+const LETTER: usize = 8;
+
+/// Cuts a text that is too long for its box.
+fn shorten(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(most - 1).collect();
+    kept + "\u{2026}"
+}
 
 /// Returns the colour of a state.
 fn colour(state: &State) -> &'static str {
@@ -169,9 +188,14 @@ fn colour(state: &State) -> &'static str {
 }
 
 fn picture(branches: &[Branch]) -> String {
+    let background = Rectangle::new()
+        .set("width", "100%")
+        .set("height", "100%")
+        .set("fill", "#ffffff");
     let mut document = Document::new()
         .set("font-family", "sans-serif")
-        .set("font-size", 13);
+        .set("font-size", 13)
+        .add(background);
     let mut y = GAP;
     for branch in branches {
         let first = y;
@@ -185,7 +209,7 @@ fn picture(branches: &[Branch]) -> String {
                 height.max(ROW),
                 "#ffffff",
                 stroke,
-                &group.title,
+                &group.caption(),
             );
             for (number, (device, state)) in group.devices.iter().enumerate() {
                 let top = y + number * ROW;
@@ -259,7 +283,9 @@ fn box_with(
         .set("rx", 4)
         .set("fill", fill)
         .set("stroke", stroke);
-    let label = Text::new(text).set("x", x + 8).set("y", y + height / 2 + 5);
+    let label = Text::new(shorten(text, (width - 16) / LETTER))
+        .set("x", x + 8)
+        .set("y", y + height / 2 + 5);
     document.add(rectangle).add(label)
 }
 
@@ -294,10 +320,20 @@ mod tests {
     }
 
     #[test]
+    fn a_long_text_stays_in_its_box() {
+        assert_eq!(shorten("dmar0", 5), "dmar0");
+        assert_eq!(shorten("d\u{e9}mar10", 5), "d\u{e9}ma\u{2026}");
+        let mut branch = branch();
+        branch.groups[0].devices[0].0 = "x".repeat(1000);
+        assert!(!picture(&[branch]).contains(&"x".repeat(100)));
+    }
+
+    #[test]
     fn a_picture_is_well_formed() {
         let picture = picture(&[branch()]);
         assert!(picture.contains("a &lt;b&gt; &amp; "), "{picture}");
-        assert_eq!(picture.matches("<rect").count(), 6);
+        assert_eq!(picture.matches("<rect").count(), 7);
+        assert!(picture.contains("group 2, not viable"), "{picture}");
         // Reads it again, with the same library.
         let tags = svg::read(&picture).unwrap();
         assert!(
