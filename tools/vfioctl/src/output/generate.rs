@@ -33,13 +33,21 @@ pub fn generate(folder: &Path) -> Result<()> {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             generate_to(shell, &mut command, "vfioctl", folder)?;
         }
-        // One page for each command, with all names in full. None is for `help`.
-        command = command.disable_help_subcommand(true);
+        // One page for each command, with all names in full. None is for `help`, which the
+        // completions have added.
+        let mut command = Options::<Public>::command().disable_help_subcommand(true);
         command.build();
         man_pages(&command, folder)
     };
     write().with_context(|| format!("writing to {}", folder.display()))
 }
+
+/// The end of the page of each command.
+const SEE_ALSO: &str = "\
+.SH \"SEE ALSO\"
+.BR vfioctl (8)
+has the names of devices and the exit statuses.
+";
 
 fn man_pages(command: &Command, folder: &Path) -> std::io::Result<()> {
     let name = command
@@ -48,13 +56,15 @@ fn man_pages(command: &Command, folder: &Path) -> std::io::Result<()> {
         .to_owned();
     let page = clap_mangen::Man::new(command.clone())
         .section("8")
+        .source(concat!("vfioctl ", env!("CARGO_PKG_VERSION")))
         .manual("VFIO in Rust");
     let mut text = Vec::new();
     page.render(&mut text)?;
     // The library has no title for the text at the end of `--help`.
     let text = String::from_utf8_lossy(&text);
     let text = text.replace(".SH EXTRA\nExit status: ", ".SH \"EXIT STATUS\"\n");
-    fs::write(folder.join(format!("{name}.8")), text)?;
+    let more = if name == "vfioctl" { "" } else { SEE_ALSO };
+    fs::write(folder.join(format!("{name}.8")), text + more)?;
     let shown = command
         .get_subcommands()
         .filter(|c| !c.is_hide_set() && c.get_name() != "help");
@@ -82,6 +92,10 @@ mod tests {
             let text = fs::read_to_string(folder.path().join(name)).expect(name);
             assert!(text.contains("vfioctl"), "{name}");
             assert!(!text.contains("generate"), "{name} has the hidden command");
+            assert!(
+                !text.contains("help(8)"),
+                "{name} names a page that is not there"
+            );
         }
     }
 }
