@@ -143,25 +143,42 @@ fn refuse_open(snapshot: &Snapshot, device: &Device) -> Result<()> {
 
 const ATTRIBUTE: &str = "peer_to_peer_resource_uuid";
 
-/// Puts devices into the group of the first one.
+/// Puts devices into the group of the first one. If the kernel refuses one of them, those before it
+/// get their groups back.
 pub fn group(system: &System, devices: &[String]) -> Result<()> {
     let snapshot = Snapshot::read(system);
-    let mut uuids = Vec::new();
+    let mut uuids: Vec<(String, String)> = Vec::new();
     for device in devices {
-        uuids.push(peer(&snapshot, device)?);
+        let peer = peer(&snapshot, device)?;
         refuse_open(&snapshot, name::device(&snapshot, device)?)?;
+        if !uuids.contains(&peer) {
+            uuids.push(peer);
+        }
     }
     let Some(((_, first), others)) = uuids.split_first() else {
         return Ok(());
     };
-    for (name, _) in others {
-        store(
-            system,
-            format!("/sys/bus/mdev/devices/{name}/{ATTRIBUTE}"),
-            first,
-        )?;
+    for (number, (name, _)) in others.iter().enumerate() {
+        let Err(error) = set_group(system, name, first) else {
+            continue;
+        };
+        let mut failed = String::new();
+        for (name, before) in others[..number].iter().rev() {
+            if let Err(error) = set_group(system, name, before) {
+                failed += &format!("; {error:#}");
+            }
+        }
+        if failed.is_empty() {
+            return Err(error.context("nothing was changed"));
+        }
+        return Err(error.context(format!("undoing it failed, too{failed}")));
     }
     Ok(())
+}
+
+fn set_group(system: &System, device: &str, uuid: &str) -> Result<()> {
+    let file = format!("/sys/bus/mdev/devices/{device}/{ATTRIBUTE}");
+    store(system, file, uuid)
 }
 
 /// Gives a device a group of its own.
@@ -169,12 +186,7 @@ pub fn split(system: &System, device: &str) -> Result<()> {
     let snapshot = Snapshot::read(system);
     let (name, _) = peer(&snapshot, device)?;
     refuse_open(&snapshot, name::device(&snapshot, device)?)?;
-    let uuid = Uuid::new_v4().to_string();
-    store(
-        system,
-        format!("/sys/bus/mdev/devices/{name}/{ATTRIBUTE}"),
-        &uuid,
-    )
+    set_group(system, &name, &Uuid::new_v4().to_string())
 }
 
 /// Returns the name of a device and the UUID of its group.
