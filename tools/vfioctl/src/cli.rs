@@ -201,8 +201,8 @@ pub struct HoldersOptions {
 pub struct MemlockOptions {
     /// The process.
     pub pid: u32,
-    /// The memory that it maps, for example 4G [default: what the log says, or all that it can
-    /// write].
+    /// The memory that it maps in each container, for example 4G [default: what the log says, or all
+    /// that it can write].
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub memory: Option<u64>,
     /// Print JSON.

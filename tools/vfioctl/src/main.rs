@@ -417,3 +417,9 @@ fn peers(system: &System, command: PeersCommand) -> Result<()> {
     }
     output::mdev::peers(&Snapshot::read(system), false)
 }
+    let need = need.ok_or_else(|| {
+        Failure::permission(format!(
+            "the memory of process {} cannot be read; --memory SIZE tells what it maps",
+            options.pid
+        ))
+    })?;

@@ -56,6 +56,11 @@ impl Failure {
         Self::error(Status::Refused, text)
     }
 
+    /// Returns an error for a privilege that is missing.
+    pub fn permission(text: impl fmt::Display) -> anyhow::Error {
+        Self::error(Status::Permission, text)
+    }
+
     /// Returns an error for a feature that is missing.
     pub fn unsupported(text: impl fmt::Display) -> anyhow::Error {
         Self::error(Status::Unsupported, text)

@@ -35,7 +35,10 @@ pub fn memlock(need: &Need, json: bool) -> Result<()> {
             0 | 1 => "all memory that it can write; it may need less".to_owned(),
             n => format!("all memory that it can write, for {n} containers; it may need less"),
         },
-        Source::Given => "given by --memory".to_owned(),
+        Source::Given => match limits.containers {
+            0 | 1 => "given by --memory".to_owned(),
+            n => format!("given by --memory, for {n} containers"),
+        },
     };
     let mut text = printable(&format!("{} ({})", limits.command, limits.pid)) + "\n";
     text += &format!("  locked  {}", size(limits.locked));

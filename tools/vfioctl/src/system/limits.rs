@@ -4,7 +4,10 @@
 
 use serde::Serialize;
 
-use super::System;
+use super::{
+    System,
+    link_name, //
+};
 
 /// The bit of `CAP_IPC_LOCK` in `CapEff`.
 const IPC_LOCK: u32 = 14;
@@ -27,7 +30,8 @@ pub struct Limits {
     /// The pinned memory in bytes. Memory that IOMMUFD pins is charged here.
     pub pinned: u64,
     /// The size of the memory that the process could map for devices, in bytes: what it can write.
-    pub writable: u64,
+    /// `None` if the caller may not see that.
+    pub writable: Option<u64>,
     /// The number of containers that it has open.
     pub containers: usize,
 }
@@ -43,10 +47,11 @@ impl Limits {
             command: file("comm").unwrap_or_default(),
             soft,
             hard,
-            ipc_lock: (status.mask("CapEff") >> IPC_LOCK) & 1 == 1,
+            ipc_lock: (status.mask("CapEff") >> IPC_LOCK) & 1 == 1
+                && !in_user_namespace(system, pid),
             locked: status.kib("VmLck"),
             pinned: status.kib("VmPin"),
-            writable: writable(&file("maps").unwrap_or_default()),
+            writable: file("maps").map(|maps| writable(&maps)),
             containers: 0,
         })
     }
@@ -54,6 +59,16 @@ impl Limits {
     /// Returns whether the process can lock this many bytes.
     pub fn allow(&self, bytes: u64) -> bool {
         self.ipc_lock || self.soft.is_none_or(|limit| bytes <= limit)
+    }
+}
+
+/// Returns whether a process is in another user namespace than the first process. Its capabilities
+/// do not count for limits then.
+fn in_user_namespace(system: &System, pid: &str) -> bool {
+    let namespace = |pid: &str| link_name(&system.path(format!("/proc/{pid}/ns/user")));
+    match (namespace(pid), namespace("1")) {
+        (Some(own), Some(first)) => own != first,
+        _ => false,
     }
 }
 
