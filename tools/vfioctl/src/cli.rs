@@ -63,7 +63,7 @@ pub enum Command {
     /// Let a user open the device nodes of a device.
     ///
     /// Adds the user to the access control list of the node of the group, and of the device files
-    /// and /dev/iommu if the kernel has them. Lasts until the node is removed.
+    /// and /dev/iommu if the kernel has them. Lasts until the device is unbound or unplugged.
     Allow(AllowOptions),
     /// Show the processes that have files of VFIO open.
     Holders(HoldersOptions),
@@ -181,7 +181,7 @@ pub struct AllowOptions {
     /// Make the user the owner of the nodes instead.
     #[arg(long)]
     pub owner: bool,
-    /// Take the permission away again, except that for /dev/iommu.
+    /// Take the permission away again, except that for files that are common to all devices.
     #[arg(long)]
     pub remove: bool,
 }

@@ -342,16 +342,25 @@ fn allow(system: &System, options: &AllowOptions) -> Result<()> {
             )));
         }
     }
-    let iommufd = Node::read(system, "/dev/iommu".as_ref());
-    let has_files = nodes
-        .iter()
-        .any(|node| node.path.starts_with("/dev/vfio/devices"));
-    nodes.extend(iommufd.iter().filter(|_| has_files && !options.remove));
+    let is_file = |node: &&Node| node.path.starts_with("/dev/vfio/devices");
+    let (has_files, has_groups) = (nodes.iter().any(is_file), !nodes.iter().all(is_file));
+    // Others may need what is common to all devices, so that permission is not taken away.
+    let iommufd = snapshot.iommufd.iter().filter(|_| has_files);
+    let container = snapshot.container.iter().filter(|node| {
+        // The kernel lets everybody open it, unless the administrator has changed that.
+        has_groups && !node.lets_in(user.uid, &user.gids)
+    });
+    nodes.extend(iommufd.chain(container).filter(|_| !options.remove));
     for node in nodes {
         let path = system.path(&node.path);
         let how = if options.remove {
             act::allow::forbid(&path, &user)?;
-            "may no longer open"
+            let now = Node::read(system, &node.path);
+            if now.is_some_and(|now| now.lets_in(user.uid, &user.gids)) {
+                "may still open, by its mode or its group,"
+            } else {
+                "may no longer open"
+            }
         } else {
             match act::allow::allow(&path, &user, options.owner)? {
                 act::allow::Change::List => "may open",

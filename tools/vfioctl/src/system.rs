@@ -23,6 +23,7 @@ use std::{
     },
 };
 
+use access::Node;
 use devices::{
     Device,
     Group, //
@@ -129,6 +130,10 @@ pub struct Snapshot {
     pub modules: Modules,
     /// The names of the IOMMUs.
     pub iommus: Vec<String>,
+    /// `/dev/vfio/vfio`, if it exists.
+    pub container: Option<Node>,
+    /// `/dev/iommu`, if it exists.
+    pub iommufd: Option<Node>,
 }
 
 impl Snapshot {
@@ -143,6 +148,8 @@ impl Snapshot {
             modules: Modules::read(system),
             iommus: system.names("/sys/class/iommu"),
             devices,
+            container: Node::read(system, "/dev/vfio/vfio".as_ref()),
+            iommufd: Node::read(system, "/dev/iommu".as_ref()),
             groups,
         };
         snapshot.add_holders_of_debugfs(system.own_pid());

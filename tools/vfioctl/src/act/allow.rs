@@ -36,6 +36,8 @@ pub fn user(name: &str) -> Result<User> {
     let by_name = unistd::User::from_name(name).context("reading the users")?;
     let found = match (by_name, name.parse()) {
         (Some(user), _) => Some(user),
+        // The kernel has no user with this number.
+        (None, Ok(u32::MAX)) => None,
         (None, Ok(uid)) => {
             let uid = Uid::from_raw(uid);
             let by_number = unistd::User::from_uid(uid).context("reading the users")?;

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::system::{
     Snapshot,
+    access::Node,
     devices::{
         Device,
         Group, //
@@ -379,16 +380,15 @@ impl Findings<'_> {
         if !self.device.is_offered() {
             return;
         }
-        let mut nodes = group.node.iter().chain(&group.files).peekable();
-        if nodes.peek().is_none() {
+        if group.node.is_none() && group.files.is_empty() {
             let text = format!("/dev/vfio/{} does not exist", group.node_name());
             let obstacle = Obstacle::new(Reason::NoNode, self.device, text);
             self.add(obstacle.help("udevadm trigger    # in a container, pass the node on to it"));
             return;
         }
         let Some(user) = user else { return };
-        if !nodes.any(|node| node.lets_in(user.uid, &user.gids)) {
-            let text = format!("{} may not open /dev/vfio/{}", user.name, group.node_name());
+        if let Some(node) = self.node_that_keeps_out(group, user) {
+            let text = format!("{} may not open {}", user.name, node.path.display());
             let obstacle = Obstacle::new(Reason::Access, self.device, text);
             self.add(obstacle.help(format!("vfioctl allow {} {}", user.name, self.device.name)));
         }
@@ -402,6 +402,26 @@ impl Findings<'_> {
         if asker.is_program {
             wanted = wanted.max(memlock::exceeded_by(limits.pid, &asker.exceeded));
         }
+    /// Returns a node that a user may not open. The user needs the node of the group and that of
+    /// containers, or a device file and that of IOMMUFD.
+    fn node_that_keeps_out<'a>(&'a self, group: &'a Group, user: &User) -> Option<&'a Node> {
+        let snapshot = self.snapshot;
+        let keeps_out = |node: &&Node| !node.lets_in(user.uid, &user.gids);
+        let ways = [
+            (group.node.as_slice(), &snapshot.container),
+            (group.files.as_slice(), &snapshot.iommufd),
+        ];
+        let mut first = None;
+        for (nodes, owner) in ways {
+            let all = nodes.iter().chain(owner);
+            match all.filter(|_| !nodes.is_empty()).find(keeps_out) {
+                None if !nodes.is_empty() => return None,
+                found => first = first.or(found),
+            }
+        }
+        first
+    }
+
         let soft = limits.soft.filter(|_| !limits.ipc_lock);
         match (wanted, soft) {
             (Some(wanted), Some(soft)) if wanted > soft => {

@@ -31,6 +31,9 @@ pub struct Node {
     pub mode: u32,
     /// The users who may read and write it by its access control list.
     pub allowed: Vec<u32>,
+    /// The access control list, if it has one.
+    #[serde(skip)]
+    pub acl: Option<Acl>,
 }
 
 impl Node {
@@ -38,35 +41,35 @@ impl Node {
     pub fn read(system: &System, usual: &Path) -> Option<Self> {
         let path = system.path(usual);
         let metadata = fs::metadata(&path).ok()?;
+        let acl = Acl::read(&path);
         Some(Self {
             path: usual.to_owned(),
             uid: metadata.uid(),
             gid: metadata.gid(),
             mode: metadata.mode() & 0o7777,
-            allowed: Acl::read(&path)
-                .map(|acl| acl.allowed())
-                .unwrap_or_default(),
+            allowed: acl.as_ref().map(Acl::allowed).unwrap_or_default(),
+            acl,
         })
     }
 
-    /// Returns whether a user may open it for reading and writing.
+    /// Returns whether a user may open it for reading and writing. Root may in any case.
     pub fn lets_in(&self, uid: u32, gids: &[u32]) -> bool {
-        let permitted = |shift: u32| (self.mode >> shift) & 0o6 == 0o6;
-        if uid == 0 || self.allowed.contains(&uid) {
-            true
-        } else if self.uid == uid {
-            permitted(6)
-        } else if gids.contains(&self.gid) {
-            permitted(3)
-        } else {
-            permitted(0)
-        }
+        let of_mode;
+        let acl = match &self.acl {
+            Some(acl) => acl,
+            None => {
+                of_mode = Acl::from_mode(self.mode);
+                &of_mode
+            }
+        };
+        uid == 0 || acl.lets_in(uid, gids, (self.uid, self.gid))
     }
 }
 
 const USER_OBJ: u16 = 0x01;
 const USER: u16 = 0x02;
 const GROUP_OBJ: u16 = 0x04;
+const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 const READ_WRITE: u16 = 6;
@@ -132,10 +135,16 @@ impl Acl {
         bytes
     }
 
+    /// Returns the permissions that an entry cannot exceed, unless it is that of the owner or of all
+    /// others.
+    fn mask(&self) -> u16 {
+        let mask = self.0.iter().find(|entry| entry.tag == MASK);
+        mask.map_or(7, |entry| entry.permissions)
+    }
+
     /// Returns the users who may read and write.
     fn allowed(&self) -> Vec<u32> {
-        let mask = self.0.iter().find(|entry| entry.tag == MASK);
-        let mask = mask.map_or(7, |entry| entry.permissions);
+        let mask = self.mask();
         let users = self.0.iter().filter(|entry| entry.tag == USER);
         users
             .filter(|entry| entry.permissions & mask & READ_WRITE == READ_WRITE)
@@ -143,15 +152,52 @@ impl Acl {
             .collect()
     }
 
-    /// Lets a user read and write.
+    /// Returns whether a user may read and write a file with this owner and group. As in the
+    /// kernel, the first kind of entry that is about the user decides.
+    fn lets_in(&self, uid: u32, gids: &[u32], (owner, group): (u32, u32)) -> bool {
+        let mask = self.mask();
+        let permits =
+            |entry: &Entry, mask: u16| entry.permissions & mask & READ_WRITE == READ_WRITE;
+        let find = |tag, id| {
+            let mut entries = self.0.iter();
+            entries.find(|entry| entry.tag == tag && entry.id == id)
+        };
+        if uid == owner {
+            return find(USER_OBJ, NO_ID).is_some_and(|entry| permits(entry, 7));
+        }
+        if let Some(entry) = find(USER, uid) {
+            return permits(entry, mask);
+        }
+        let is_member = |entry: &&Entry| match entry.tag {
+            GROUP_OBJ => gids.contains(&group),
+            GROUP => gids.contains(&entry.id),
+            _ => false,
+        };
+        let mut of_groups = self.0.iter().filter(is_member).peekable();
+        if of_groups.peek().is_some() {
+            return of_groups.any(|entry| permits(entry, mask));
+        }
+        find(OTHER, NO_ID).is_some_and(|entry| permits(entry, 7))
+    }
+
+    /// Lets a user read and write. Nobody else gets or loses a permission.
     pub fn allow(&mut self, uid: u32) {
         self.forbid(uid);
-        self.put(USER, uid, READ_WRITE);
-        let mask = self.0.iter().find(|entry| entry.tag == MASK);
-        let group = self.0.iter().find(|entry| entry.tag == GROUP_OBJ);
-        let before = mask.or(group).map_or(0, |entry| entry.permissions);
+        // The mask may hide permissions of others, which a larger one would reveal.
+        let mask = self.mask();
+        for entry in &mut self.0 {
+            if [USER, GROUP_OBJ, GROUP].contains(&entry.tag) {
+                entry.permissions &= mask;
+            }
+        }
         self.0.retain(|entry| entry.tag != MASK);
-        self.put(MASK, NO_ID, before | READ_WRITE);
+        self.put(USER, uid, READ_WRITE);
+        let masked = self
+            .0
+            .iter()
+            .filter(|e| [USER, GROUP_OBJ, GROUP].contains(&e.tag));
+        let mask = masked.fold(0, |mask, entry| mask | entry.permissions);
+        self.put(MASK, NO_ID, mask);
     }
 
     /// Removes the entry of a user.
@@ -159,12 +205,13 @@ impl Acl {
         self.0
             .retain(|entry| !(entry.tag == USER && entry.id == uid));
         // Without named entries, the mask would only hide the permissions of the file's group.
-        let named = self
-            .0
-            .iter()
-            .any(|e| ![USER_OBJ, GROUP_OBJ, MASK, OTHER].contains(&e.tag));
+        let named = self.0.iter().any(|e| [USER, GROUP].contains(&e.tag));
         if !named {
+            let mask = self.mask();
             self.0.retain(|entry| entry.tag != MASK);
+            for entry in self.0.iter_mut().filter(|entry| entry.tag == GROUP_OBJ) {
+                entry.permissions &= mask;
+            }
         }
     }
 
@@ -224,13 +271,49 @@ mod tests {
             uid: 5,
             gid: 6,
             mode: 0o660,
-            allowed: vec![9],
             ..Node::default()
         };
         assert!(node.lets_in(0, &[]));
         assert!(node.lets_in(5, &[]));
         assert!(node.lets_in(1, &[6]));
-        assert!(node.lets_in(9, &[]));
+        assert!(!node.lets_in(9, &[]));
         assert!(!node.lets_in(1, &[1]));
+    }
+
+    /// The mode shows the mask in the place of the permissions of the group.
+    #[test]
+    fn who_may_open_a_node_with_a_list() {
+        let mut acl = Acl::from_mode(0o600);
+        acl.allow(9);
+        let mut node = Node {
+            uid: 5,
+            gid: 6,
+            mode: 0o660,
+            acl: Some(acl),
+            ..Node::default()
+        };
+        assert!(node.lets_in(9, &[]));
+        assert!(!node.lets_in(1, &[6]));
+        let acl = node.acl.as_mut().unwrap();
+        acl.put(GROUP, 8, READ_WRITE);
+        acl.put(USER, 5, READ_WRITE);
+        acl.0[0].permissions = 4;
+        assert!(node.lets_in(1, &[8]));
+        // The owner's entry decides about the owner.
+        assert!(!node.lets_in(5, &[8]));
+    }
+
+    /// A list of 0660 with a mask that takes writing away from the group of the file and a user.
+    #[test]
+    fn nobody_else_gets_a_permission() {
+        let mut acl = Acl::from_mode(0o660);
+        acl.put(USER, 7, READ_WRITE);
+        acl.put(MASK, NO_ID, 4);
+        acl.allow(9);
+        assert_eq!(acl.allowed(), [9]);
+        assert!(!acl.lets_in(1, &[6], (5, 6)));
+        acl.forbid(9);
+        acl.forbid(7);
+        assert!(!acl.lets_in(1, &[6], (5, 6)));
     }
 }

@@ -406,11 +406,7 @@ fn access() {
         uid,
         gids: Vec::new(),
     };
-    let mut permissions = std::fs::metadata(tree.path("dev/vfio/7"))
-        .unwrap()
-        .permissions();
-    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
-    std::fs::set_permissions(tree.path("dev/vfio/7"), permissions).unwrap();
+    set_mode(&tree, "dev/vfio/7", 0o600);
     let mut asker = Asker {
         user: Some(user(12345)),
         ..Asker::default()
@@ -423,4 +419,28 @@ fn access() {
     );
     asker.user = Some(user(0));
     assert!(ask(&tree, &asker).ready);
+    // A file of the device is of no use without that of IOMMUFD.
+    asker.user = Some(user(12345));
+    set_mode(&tree, "dev/vfio/devices/vfio0", 0o666);
+    set_mode(&tree, "dev/iommu", 0o600);
+    let verdict = ask(&tree, &asker);
+    assert_eq!(verdict.obstacles[0].text, "alice may not open /dev/vfio/7");
+    set_mode(&tree, "dev/iommu", 0o666);
+    assert!(ask(&tree, &asker).ready);
+    // Neither is the node of the group without that of containers.
+    std::fs::remove_file(tree.path("dev/vfio/devices/vfio0")).unwrap();
+    set_mode(&tree, "dev/vfio/7", 0o666);
+    set_mode(&tree, "dev/vfio/vfio", 0o600);
+    let verdict = ask(&tree, &asker);
+    assert_eq!(
+        verdict.obstacles[0].text,
+        "alice may not open /dev/vfio/vfio"
+    );
+}
+
+fn set_mode(tree: &Tree, name: &str, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    tree.write(name, "");
+    let permissions = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(tree.path(name), permissions).unwrap();
 }
