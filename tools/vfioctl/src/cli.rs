@@ -306,7 +306,19 @@ fn parse_delay(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text
         .parse()
         .map_err(|_| "it is a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+    if !(0.01..=86400.0).contains(&seconds) {
+        return Err("it is at least 0.01, and at most 86400, which is a day".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// Checks the name of a driver, which becomes part of a path.
+fn parse_driver(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.+:".contains(c);
+    if text.is_empty() || text.starts_with(['.', '-']) || !text.chars().all(plain) {
+        return Err("it is a name as in /sys/bus/pci/drivers".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// Parses a size with an optional suffix K, M, G or T.
@@ -348,6 +360,24 @@ mod tests {
         assert_eq!(parse_size("4k"), Ok(4096));
         assert_eq!(parse_size("2 MiB"), Ok(2 << 20));
         assert_eq!(parse_size("1GB"), Ok(1 << 30));
+    #[test]
+    fn delays() {
+        assert_eq!(parse_delay("0.5"), Ok(Duration::from_millis(500)));
+        for odd in ["", "x", "-1", "0", "1e-9", "1e19", "inf", "nan"] {
+            assert!(parse_delay(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn drivers() {
+        for name in ["vfio-pci", "8139cp", "mlx5_vfio_pci"] {
+            assert_eq!(parse_driver(name).as_deref(), Ok(name));
+        }
+        for odd in ["", "../..", "a/b", "a\nb", "-x", "a;b"] {
+            assert!(parse_driver(odd).is_err(), "{odd}");
+        }
+    }
+
         for odd in ["", "G", "-1", "1.5G", "99999999999999T", "4\u{e9}"] {
             assert!(parse_size(odd).is_err(), "{odd}");
         }

@@ -57,11 +57,15 @@ use decide::{
         Asker, //
     },
 };
-use output::print_line;
+use nix::unistd::Uid;
+use output::{
+    complain,
+    print_line,
+    printable, //
+};
 use status::{
     Failure,
     Status,
-    is_broken_pipe,
     status_of, //
 };
 use system::{
@@ -87,15 +91,16 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(status) => status.into(),
-        Err(error) if is_broken_pipe(&error) => Status::Done.into(),
         Err(error) => {
             let status = status_of(&error);
-            let hint = if status == Status::Permission {
+            let hint = if status == Status::Permission && !Uid::effective().is_root() {
                 "; run it as root"
             } else {
                 ""
             };
-            eprintln!("vfioctl: {error:#}{hint}");
+            // It may have the name of a process or a mount.
+            let text = printable(&format!("{error:#}"));
+            complain(&format!("vfioctl: {text}{hint}\n"));
             status.into()
         }
     }
@@ -286,7 +291,7 @@ fn print_commands(plan: &Plan) -> Result<Status> {
 fn print_notes(plan: &Plan) -> Result<()> {
     plan.notes
         .iter()
-        .try_for_each(|note| print_line(format!("# {note}")))
+        .try_for_each(|note| print_line(format!("# {}", printable(note))))
 }
 
 fn persist(system: &System, options: &PersistOptions) -> Result<()> {

@@ -23,12 +23,25 @@ use comfy_table::{
 };
 use serde::Serialize;
 
-/// Prints a text to the standard output.
+/// Prints a text to the standard output. A reader that has gone, such as `head`, is no error: what
+/// was asked for is still done, and the exit status tells how that went.
 pub fn print(text: &str) -> Result<()> {
+    match try_print(text) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Prints a text to the standard output.
+pub fn try_print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
+    out.flush()
+}
+
+/// Prints a text to the standard error. There is nobody to tell if that fails.
+pub fn complain(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Prints a line to the standard output.
@@ -58,13 +71,37 @@ pub fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Stri
         .fold(String::new(), |text, line| text + line.trim_end() + "\n")
 }
 
-/// Replaces characters that would change the terminal.
+/// Replaces characters that would change the terminal or the order of the text, and those that XML
+/// does not have.
 pub fn printable(text: &str) -> String {
-    let replace = |c: char| if c.is_control() { '?' } else { c };
+    let replace = |c: char| {
+        let reorders = matches!(
+            c,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        );
+        let is_none = matches!(c, '\u{fffe}' | '\u{ffff}' | '\u{feff}');
+        if c.is_control() || reorders || is_none {
+            '?'
+        } else {
+            c
+        }
+    };
     text.chars().map(replace).collect()
 }
 
 /// Returns a text, or a dash if there is none.
 pub fn or_dash(text: Option<impl AsRef<str>>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| text.as_ref().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn text_of_others() {
+        assert_eq!(printable("a\x1b[2J\nb\u{9b}c"), "a?[2J?b?c");
+        assert_eq!(printable("exe\u{202e}cod.\u{fffe}"), "exe?cod.?");
+        assert_eq!(printable("dpdk \u{e9}\u{4e2d}"), "dpdk \u{e9}\u{4e2d}");
+    }
 }

@@ -41,14 +41,14 @@ use ratatui::{
 use serde::Serialize;
 
 use super::{
-    print,
-    print_line,
     printable,
-    table, //
+    table,
+    try_print, //
 };
 use crate::{
     cli::TopOptions,
     decide::size,
+    status::is_broken_pipe,
     system::{
         System,
         containers::{
@@ -206,7 +206,11 @@ impl Watch<'_> {
 pub fn top(system: &System, options: &TopOptions) -> Result<()> {
     let mut watch = Watch { system, last: None };
     if options.batch || options.json || !std::io::stdout().is_terminal() {
-        return in_batches(&mut watch, options);
+        return match in_batches(&mut watch, options) {
+            // The reader has gone, such as `head`.
+            Err(error) if is_broken_pipe(&error) => Ok(()),
+            other => other,
+        };
     }
     let mut terminal = ratatui::try_init().context("using the terminal")?;
     let result = on_terminal(&mut terminal, &mut watch, options.delay, options.count);
@@ -219,11 +223,11 @@ fn in_batches(watch: &mut Watch<'_>, options: &TopOptions) -> Result<()> {
     loop {
         let look = watch.look();
         if options.json {
-            print_line(serde_json::to_string(&look)?)?;
+            try_print(&(serde_json::to_string(&look)? + "\n"))?;
         } else {
             let text = table(look.head(), look.rows());
             let remark = look.remark();
-            print(&format!(
+            try_print(&format!(
                 "{text}{remark}{}\n",
                 if remark.is_empty() { "" } else { "\n" }
             ))?;
@@ -251,10 +255,8 @@ fn on_terminal(
             return Ok(());
         }
         let next = Instant::now() + delay;
-        while let Some(left) = next.checked_duration_since(Instant::now()) {
-            if !event::poll(left)? {
-                break;
-            }
+        // Keys count also if drawing takes longer than the delay.
+        while event::poll(next.saturating_duration_since(Instant::now()))? {
             match event::read()? {
                 Event::Key(key) => {
                     let interrupt =
