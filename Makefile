@@ -192,6 +192,49 @@ modules_uninstall:
 	@rm -f $(call installed_files,$(module_names))
 	$(depmod)
 
+# What is not a module, below $(DESTDIR)$(PREFIX): the program, what programs and drivers in C include,
+# the documentation, and the sources for DKMS. 'make vfioctl' and 'make docs' have built the first
+# and the third.
+PREFIX ?= /usr/local
+to = $(DESTDIR)$(PREFIX)
+version := $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' dkms.conf)
+VFIOCTL ?= build/vfioctl
+DOCS ?= build/docs
+SBIN_DIR ?= $(PREFIX)/sbin
+ZSH_DIR ?= $(PREFIX)/share/zsh/vendor-completions
+PKGCONFIG_DIR ?= $(PREFIX)/share/pkgconfig
+HTML_DIR ?= $(PREFIX)/share/doc/vfio-rust/html
+DKMS_DIR ?= /usr/src/vfio-rust-$(version)
+
+.PHONY: install_tools install_dev install_doc install_dkms
+install_tools:
+	install -D -m 755 $(VFIOCTL)/vfioctl $(DESTDIR)$(SBIN_DIR)/vfioctl
+	install -d $(to)/share/man/man8
+	install -m 644 $(VFIOCTL)/vfioctl*.8 $(to)/share/man/man8
+	install -D -m 644 $(VFIOCTL)/vfioctl.bash $(to)/share/bash-completion/completions/vfioctl
+	install -D -m 644 $(VFIOCTL)/_vfioctl $(DESTDIR)$(ZSH_DIR)/_vfioctl
+	install -D -m 644 $(VFIOCTL)/vfioctl.fish $(to)/share/fish/vendor_completions.d/vfioctl.fish
+
+install_dev:
+	install -d $(to)/include/vfio-rust/kernel/linux $(DESTDIR)$(PKGCONFIG_DIR)
+	install -m 644 include/uapi/*.h $(to)/include/vfio-rust
+	install -m 644 include/linux/*.h $(to)/include/vfio-rust/kernel/linux
+	sed 's|@PREFIX@|$(PREFIX)|;s|@VERSION@|$(version)|' packaging/vfio-rust.pc.in >$(DESTDIR)$(PKGCONFIG_DIR)/vfio-rust.pc
+
+install_doc:
+	install -D -m 644 $(DOCS)/man/vfio-rust.7 $(to)/share/man/man7/vfio-rust.7
+	install -d $(DESTDIR)$(HTML_DIR)
+	cd $(DOCS)/html && find . -name .buildinfo -o -name .doctrees -prune -o -type f \
+		-exec install -D -m 644 '{}' '$(abspath $(DESTDIR)$(HTML_DIR))/{}' ';'
+
+# All that make needs for a KDIR. The samples are in Kbuild, but only modules of dkms.conf are installed.
+dkms_files = Kbuild Makefile dkms.conf COPYING include ioasid iommu_group pamu_sim rust vfio_core vfio_iommu_pamu \
+	vfio_iommu_type1 vfio_mdev samples/mdev_null samples/pamu_dma samples/vgpu_p2p \
+	tools/check-kdir tools/dkms tools/rust-symvers
+install_dkms:
+	find $(dkms_files) -type f -perm /100 -exec install -D -m 755 '{}' '$(abspath $(DESTDIR)$(DKMS_DIR))/{}' ';'
+	find $(dkms_files) -type f ! -perm /100 -exec install -D -m 644 '{}' '$(abspath $(DESTDIR)$(DKMS_DIR))/{}' ';'
+
 # --- Formatting ----------------------------------------------------------------------------
 
 # The crates of the kernel modules. The programs use another edition; cargo formats them.
@@ -270,6 +313,10 @@ Building:
   modules_install    install the modules in OUT for their kernel, below $(INSTALL_MOD_DIR)/, which
                      depmod prefers
   modules_uninstall  remove the installed modules, so that the kernel's own are used again
+  install_tools      install vfioctl, its man pages and completions below $(PREFIX); build it first
+  install_dev        install the headers and vfio-rust.pc
+  install_doc        install the documentation; build it first, with 'make docs'
+  install_dkms       install the sources for DKMS below /usr/src
 
 Testing:
   test               run the tests, or only STEPS="..."; the last line has the numbers of passed and
@@ -310,6 +357,7 @@ Variables:
   WERROR=1           turn warnings into errors
   V=1                show the commands
   INSTALL_MOD_PATH=FOLDER   install below FOLDER instead of /
+  PREFIX=FOLDER DESTDIR=FOLDER   with install_*: where (default: /usr/local, and nothing)
   SIGN_KEY=FILE SIGN_CERT=FILE   with modules_install: sign the modules with this key
   SIGN_HASH=NAME     the hash of the signatures (default: that of the kernel)
   SIGN_FILE=FILE     the program that signs (default: scripts/sign-file in the kernel tree)
