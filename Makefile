@@ -235,6 +235,12 @@ install_dkms:
 	find $(dkms_files) -type f -perm /100 -exec install -D -m 755 '{}' '$(abspath $(DESTDIR)$(DKMS_DIR))/{}' ';'
 	find $(dkms_files) -type f ! -perm /100 -exec install -D -m 644 '{}' '$(abspath $(DESTDIR)$(DKMS_DIR))/{}' ';'
 
+# --- Packages ------------------------------------------------------------------------------
+
+.PHONY: deb
+deb:
+	@packaging/build-deb
+
 # --- Formatting ----------------------------------------------------------------------------
 
 # The crates of the kernel modules. The programs use another edition; cargo formats them.
@@ -317,6 +323,9 @@ Building:
   install_dev        install the headers and vfio-rust.pc
   install_doc        install the documentation; build it first, with 'make docs'
   install_dkms       install the sources for DKMS below /usr/src
+
+Packages:
+  deb                build Debian packages, into build/deb
 
 Testing:
   test               run the tests, or only STEPS="..."; the last line has the numbers of passed and
