@@ -54,7 +54,7 @@ pub enum Command {
     /// Bind a device and its whole group to VFIO.
     ///
     /// Refuses to take away a disk that is mounted or otherwise in use, a network interface with an
-    /// address or a route, and the console. 'vfioctl restore' undoes it.
+    /// address or a route, the console, and what processes have open. 'vfioctl restore' undoes it.
     Bind(BindOptions),
     /// Give a device and its whole group back to the drivers that they had before.
     Restore(RestoreOptions),
@@ -124,7 +124,7 @@ pub struct BindOptions {
     /// The driver for the device [default: vfio-pci for PCI].
     #[arg(long, value_name = "NAME")]
     pub driver: Option<String>,
-    /// Take away the console and network interfaces with addresses, too.
+    /// Take away also what the host uses, except disks and what a program uses through VFIO.
     #[arg(long)]
     pub force: bool,
     /// Only print the commands that do the same.

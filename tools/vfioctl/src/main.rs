@@ -190,7 +190,11 @@ fn bind(system: &System, options: &BindOptions) -> Result<Status> {
         .devices
         .get(&device.name)
         .and_then(|device| now.group_of(device));
-    if let Some(node) = group.and_then(|group| group.node.as_ref()) {
+    // The devices of a kernel without groups have only files of their own.
+    let mut nodes = group
+        .into_iter()
+        .flat_map(|group| group.node.iter().chain(&group.files));
+    if let Some(node) = nodes.next() {
         print_line(format!("Programs open {}.", node.path.display()))?;
     }
     Ok(Status::Done)
@@ -276,8 +280,11 @@ fn print_drivers(plan: &Plan, before: &Snapshot, now: &Snapshot) -> Result<()> {
 }
 
 fn refuse(device: &Device, what: &str, plan: &Plan) -> Result<Status> {
-    let text = output::why::obstacles(&plan.refusals);
-    eprint!("vfioctl: {} was not {what}:\n{text}", device.name);
+    let mut text = output::why::obstacles(&plan.refusals);
+    if plan.can_be_forced {
+        text += "If the host can do without it: --force takes it away all the same.\n";
+    }
+    complain(&format!("vfioctl: {} was not {what}:\n{text}", device.name));
     Ok(Status::Refused)
 }
 

@@ -141,18 +141,22 @@ impl Snapshot {
     pub fn read(system: &System) -> Self {
         let devices = devices::read_devices(system);
         let groups = devices::read_groups(system, &devices);
-        let uses = host_use::read(system, &devices);
+        let processes = processes::read_all(system);
+        let uses = host_use::read(system, &devices, &processes.nodes);
         let mut snapshot = Self {
-            holders: processes::read(system),
+            holders: processes.holders,
             uses,
             modules: Modules::read(system),
             iommus: system.names("/sys/class/iommu"),
-            devices,
             container: Node::read(system, "/dev/vfio/vfio".as_ref()),
             iommufd: Node::read(system, "/dev/iommu".as_ref()),
+            devices,
             groups,
         };
         snapshot.add_holders_of_debugfs(system.own_pid());
+        for (device, uses) in host_use::read_dependents(&snapshot) {
+            snapshot.uses.entry(device).or_default().extend(uses);
+        }
         snapshot
     }
 

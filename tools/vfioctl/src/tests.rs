@@ -6,3 +6,4 @@ mod binding;
 mod odd;
 mod reasons;
 mod tree;
+mod uses;

@@ -19,6 +19,7 @@ use crate::system::{
         Device,
         Group, //
     },
+    host_use::HostUse, //
 };
 
 /// What `bind` remembers of a device.
@@ -131,7 +132,7 @@ impl Step {
 }
 
 /// What to do, or why not.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// The devices that change their driver.
     pub devices: Vec<String>,
@@ -154,13 +155,18 @@ pub fn together<'a>(snapshot: &'a Snapshot, device: &'a Device) -> Vec<&'a Devic
 /// Plans to bind a device and its group to VFIO. `driver` is that of the user's choice for the
 /// device itself. `force` allows to take away the console and network interfaces.
 pub fn bind(
+    /// Whether `--force` would overcome all of `refusals`.
+    pub can_be_forced: bool,
     snapshot: &Snapshot,
     device: &Device,
     driver: Option<&str>,
     force: bool,
     memory: &Memory,
 ) -> Plan {
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        can_be_forced: true,
+        ..Plan::default()
+    };
     for member in together(snapshot, device) {
         let chosen = driver.filter(|_| member.name == device.name);
         let Some(target) = chosen.or(member.vfio_driver()) else {
@@ -170,21 +176,14 @@ pub fn bind(
         if bound == Some(target) || (chosen.is_none() && member.is_offered()) {
             continue;
         }
-        for used in snapshot.uses_of(&member.name) {
-            if used.is_storage() || !force {
-                let all = why::host_uses(snapshot, member).into_iter();
-                plan.refusals
-                    .extend(all.filter(|obstacle| obstacle.text == used.describe()));
-            } else {
-                plan.notes
-                    .push(format!("{}: {}", member.name, used.describe()));
-            }
-        }
+        plan.refuse_uses(snapshot, member, force);
         if member.is_offered() {
             // Another VFIO driver; it can't be taken away from a program.
             let group = snapshot.group_of(member);
             let open = group.map(|group| why::open_files(snapshot, member, group));
-            plan.refusals.extend(open.into_iter().flatten());
+            let open = open.unwrap_or_default();
+            plan.can_be_forced &= open.is_empty();
+            plan.refusals.extend(open);
         }
         plan.add_bind(member, target, memory);
     }
@@ -206,7 +205,32 @@ impl Plan {
         let known = memory.get(&name).filter(|was| was.model == device.model());
         if known.is_none() || (device.driver.is_some() && !device.is_offered()) {
             self.steps.push(Step::Remember {
+/// Returns what the host uses of devices: what must not be taken away, and what `force` takes away.
+pub fn in_use(snapshot: &Snapshot, devices: &[&Device], force: bool) -> Plan {
+    let mut plan = Plan {
+        can_be_forced: true,
+        ..Plan::default()
+    };
+    for device in devices {
+        plan.refuse_uses(snapshot, device, force);
+    }
+    plan
+}
+
                 device: name.clone(),
+    /// Refuses to take a device that the host uses. With `force`, some uses are only remarked.
+    fn refuse_uses(&mut self, snapshot: &Snapshot, device: &Device, force: bool) {
+        for used in snapshot.uses_of(&device.name) {
+            self.can_be_forced &= !used.resists_force();
+            if used.resists_force() || !force {
+                self.refusals.push(why::host_use(device, used));
+            } else {
+                let note = format!("{}: {}", device.name, used.describe());
+                self.notes.push(note);
+            }
+        }
+    }
+
                 was: Remembered {
                     driver: device.driver.clone(),
                     driver_override: device.driver_override.clone(),
@@ -309,3 +333,14 @@ pub fn restore(snapshot: &Snapshot, device: &Device, memory: &Memory) -> Plan {
     }
     plan
 }
+    // What vanishes with a device must not be in use, either.
+    let unbound = plan.steps.iter().filter_map(|step| match step {
+        Step::Unbind { device, .. } => snapshot.devices.get(device),
+        _ => None,
+    });
+    for member in unbound {
+        let uses = snapshot.uses_of(&member.name).iter();
+        let below = uses.filter(|used| matches!(used, HostUse::InUse { .. }) || used.is_storage());
+        plan.refusals
+            .extend(below.map(|used| why::host_use(member, used)));
+    }

@@ -15,6 +15,10 @@ use crate::system::{
         Device,
         Group, //
     },
+    host_use::{
+        HostUse,
+        end_of, //
+    },
     limits::Limits,
     log::LimitExceeded,
     processes::{
@@ -210,11 +214,10 @@ pub fn open_files(snapshot: &Snapshot, device: &Device, group: &Group) -> Vec<Ob
             file_of(holder, group),
             since(group, holder.pid)
         );
-        let help = format!("kill {}    # or close it in that process", holder.pid);
         found.push(
             Obstacle::new(Reason::Open, device, text)
                 .pid(holder.pid)
-                .help(help),
+                .help(end_of(holder.pid)),
         );
     }
     found
@@ -237,13 +240,24 @@ fn since(group: &Group, pid: u32) -> String {
 /// Returns an obstacle for each use of a device by the host.
 pub fn host_uses(snapshot: &Snapshot, device: &Device) -> Vec<Obstacle> {
     let uses = snapshot.uses_of(&device.name).iter();
-    let obstacles = uses.map(|used| {
-        let obstacle = Obstacle::new(Reason::HostUse, device, used.describe());
-        let help = used.help();
-        let obstacle = obstacle.driver(device.driver.as_deref());
-        help.into_iter().fold(obstacle, Obstacle::help)
-    });
-    obstacles.collect()
+    uses.map(|used| host_use(device, used)).collect()
+}
+
+/// Returns the obstacle that a use of a device by the host is.
+pub fn host_use(device: &Device, used: &HostUse) -> Obstacle {
+    let obstacle = Obstacle::new(Reason::HostUse, device, used.describe());
+    let obstacle = Obstacle {
+        driver: device.driver.clone(),
+        pid: used.pid(),
+        ..obstacle
+    };
+    let forced = || {
+        let name = &device.name;
+        let command = format!("vfioctl bind --force {name}    # if the host can do without it");
+        (!used.resists_force()).then_some(command)
+    };
+    let help = used.help().or_else(forced);
+    help.into_iter().fold(obstacle, Obstacle::help)
 }
 
 struct Findings<'a> {
@@ -394,14 +408,6 @@ impl Findings<'_> {
         }
     }
 
-    fn memlock(&mut self, asker: &Asker) {
-        let Some(limits) = &asker.limits else { return };
-        let mut wanted = asker
-            .memory
-            .map(|memory| memory.saturating_add(limits.locked));
-        if asker.is_program {
-            wanted = wanted.max(memlock::exceeded_by(limits.pid, &asker.exceeded));
-        }
     /// Returns a node that a user may not open. The user needs the node of the group and that of
     /// containers, or a device file and that of IOMMUFD.
     fn node_that_keeps_out<'a>(&'a self, group: &'a Group, user: &User) -> Option<&'a Node> {
@@ -422,6 +428,14 @@ impl Findings<'_> {
         first
     }
 
+    fn memlock(&mut self, asker: &Asker) {
+        let Some(limits) = &asker.limits else { return };
+        let mut wanted = asker
+            .memory
+            .map(|memory| memory.saturating_add(limits.locked));
+        if asker.is_program {
+            wanted = wanted.max(memlock::exceeded_by(limits.pid, &asker.exceeded));
+        }
         let soft = limits.soft.filter(|_| !limits.ipc_lock);
         match (wanted, soft) {
             (Some(wanted), Some(soft)) if wanted > soft => {

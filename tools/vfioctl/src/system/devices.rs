@@ -57,6 +57,12 @@ pub struct Pci {
     pub class: u32,
     /// Whether the machine shows its console on it.
     pub boot_vga: bool,
+    /// The vendor's number of the card.
+    pub subsystem_vendor: u16,
+    /// The device's number of the card.
+    pub subsystem_device: u16,
+    /// Whether another bus is behind it. The class alone does not tell.
+    pub has_bus: bool,
     /// The physical function, if this is a virtual function.
     pub physical_function: Option<String>,
 }
@@ -75,8 +81,11 @@ pub struct Mdev {
 
 impl Pci {
     /// Returns whether it is a bridge, which forwards requests and cannot be handed out.
+    ///
+    /// vfio-pci takes no device with the configuration space of a bridge to another bus, of PCI or
+    /// CardBus, whatever its class is.
     pub fn is_bridge(&self) -> bool {
-        self.class >> 8 == 0x0604
+        self.class >> 8 == 0x0604 || self.has_bus
     }
 
     /// Returns `VENDOR:DEVICE` as `lspci -n` prints it.
@@ -177,7 +186,7 @@ impl Device {
 }
 
 /// Returns the contents of `driver_override`. The kernel prints `(null)` if there is none.
-fn driver_override(device: &Path) -> Option<String> {
+pub fn driver_override(device: &Path) -> Option<String> {
     let text = read_text(&device.join("driver_override"))?;
     (!text.is_empty() && text != "(null)").then_some(text)
 }
@@ -185,8 +194,12 @@ fn driver_override(device: &Path) -> Option<String> {
 impl Pci {
     fn read(path: &Path) -> Self {
         Self {
+            // CAST: The kernel prints 16 bits.
             vendor: hex(path, "vendor") as u16,
             device: hex(path, "device") as u16,
+            subsystem_vendor: hex(path, "subsystem_vendor") as u16,
+            subsystem_device: hex(path, "subsystem_device") as u16,
+            has_bus: path.join("secondary_bus_number").exists(),
             class: hex(path, "class"),
             boot_vga: read_text(&path.join("boot_vga")).as_deref() == Some("1"),
             physical_function: link_name(&path.join("physfn")),

@@ -1,36 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the host uses: file systems, swap, network interfaces and the console.
+//! What the host uses: file systems, swap, network interfaces, the console, and what processes have
+//! open.
+
+mod consoles;
+mod disks;
+mod network;
 
 use std::{
-    collections::{
-        BTreeMap,
-        BTreeSet, //
-    },
-    fs::{
-        self,
-        File, //
-    },
-    net::IpAddr,
-    os::unix::fs::OpenOptionsExt,
-    path::{
-        Path,
-        PathBuf, //
-    },
+    collections::BTreeMap,
+    path::Path, //
 };
 
-use nix::{
-    errno::Errno,
-    fcntl::OFlag, //
-};
 use serde::Serialize;
 
 use super::{
+    Snapshot,
     System,
     devices::Device,
-    link_name,
-    names_in,
-    read_text, //
+    processes::OpenNode, //
+};
+
+pub use disks::{
+    claim,
+    claimed_disks, //
 };
 
 /// A use of a device by the host.
@@ -43,6 +36,13 @@ pub enum HostUse {
         disk: String,
         /// Where it is mounted.
         at: String,
+    },
+    /// A disk behind the device belongs to a file system on several disks, which is mounted.
+    Pool {
+        /// The block device.
+        disk: String,
+        /// The identifier of the file system.
+        pool: String,
     },
     /// The host swaps to a disk behind the device.
     Swap {
@@ -58,6 +58,29 @@ pub enum HostUse {
     },
     /// The kernel has opened the disk exclusively, for example as part of a file system.
     Claimed {
+        /// The block device.
+        disk: String,
+    },
+    /// A process has a disk behind the device open.
+    OpenDisk {
+        /// The block device.
+        disk: String,
+        /// The process.
+        pid: u32,
+        /// The name of the process.
+        command: String,
+    },
+    /// A process has a device node of the device open.
+    OpenNode {
+        /// The path of the node.
+        node: String,
+        /// The process.
+        pid: u32,
+        /// The name of the process.
+        command: String,
+    },
+    /// The machine resumes from a disk behind the device after hibernation.
+    Hibernation {
         /// The block device.
         disk: String,
     },
@@ -81,7 +104,18 @@ pub enum HostUse {
         interface: String,
         /// The one that uses it.
         by: String,
+        /// Whether that is a bridge, a bond or the like, of which the network interface is a port.
+        master: bool,
     },
+    /// The root file system is mounted over the network, and the network interface is in use.
+    NetworkRoot {
+        /// The network interface.
+        interface: String,
+        /// The source of the file system.
+        source: String,
+    },
+    /// Its network interface is in another network namespace.
+    OtherNamespace,
     /// It has virtual functions, which would vanish.
     VirtualFunctions {
         /// The device.
@@ -89,8 +123,32 @@ pub enum HostUse {
         /// Their number.
         number: u32,
     },
+    /// It has mediated devices, which would vanish.
+    MediatedDevices {
+        /// Their number.
+        number: usize,
+    },
+    /// A process has a virtual function or a mediated device of it open.
+    InUse {
+        /// The virtual function or the mediated device.
+        by: String,
+        /// The process.
+        pid: u32,
+        /// The name of the process.
+        command: String,
+    },
     /// The machine shows its console on the device.
     BootVga,
+    /// The kernel shows its console on a frame buffer of the device.
+    FrameBuffer {
+        /// The frame buffer.
+        name: String,
+    },
+    /// A keyboard is connected to the device.
+    Keyboard {
+        /// The name of the keyboard.
+        name: String,
+    },
     /// The console of the kernel is a serial port of the device.
     Console {
         /// The terminal.
@@ -99,23 +157,56 @@ pub enum HostUse {
 }
 
 impl HostUse {
-    /// Returns whether data would be lost if the device were taken away, so that `--force` does
-    /// not apply.
+    /// Returns whether data would be lost, or a process would lose a device that it uses, so that
+    /// `--force` does not apply.
+    pub fn resists_force(&self) -> bool {
+        self.is_storage() || matches!(self, Self::InUse { .. } | Self::NetworkRoot { .. })
+    }
+
+    /// Returns whether a disk is in use.
     pub fn is_storage(&self) -> bool {
         matches!(
             self,
-            Self::Mounted { .. } | Self::Swap { .. } | Self::Stacked { .. } | Self::Claimed { .. }
+            Self::Mounted { .. }
+                | Self::Pool { .. }
+                | Self::Swap { .. }
+                | Self::Stacked { .. }
+                | Self::Claimed { .. }
+                | Self::OpenDisk { .. }
         )
+    }
+
+    /// Returns the process that uses the device.
+    pub fn pid(&self) -> Option<u32> {
+        match self {
+            Self::OpenDisk { pid, .. } | Self::OpenNode { pid, .. } | Self::InUse { pid, .. } => {
+                Some(*pid)
+            }
+            _ => None,
+        }
     }
 
     /// Describes the use.
     pub fn describe(&self) -> String {
         match self {
             Self::Mounted { disk, at } => format!("its disk {disk} is mounted at {at}"),
+            Self::Pool { disk, pool } => {
+                format!("its disk {disk} is part of the mounted file system {pool}")
+            }
             Self::Swap { disk } => format!("the host swaps to its disk {disk}"),
             Self::Stacked { disk, by } => format!("{by} is made of its disk {disk}"),
-            Self::Claimed { disk } => {
-                format!("its disk {disk} is in use, perhaps as part of a file system or an array")
+            Self::Claimed { disk } => format!(
+                "its disk {disk} is in use, perhaps mounted in a container, or as part of a file \
+                 system or an array"
+            ),
+            Self::OpenDisk { disk, pid, command } => {
+                format!("{command} ({pid}) has its disk {disk} open")
+            }
+            Self::OpenNode { node, pid, command } => {
+                format!("{command} ({pid}) has its device node {node} open")
+            }
+            Self::Hibernation { disk } => {
+                format!("the machine resumes from its disk {disk} after hibernation")
             }
             Self::Address { interface, address } => {
                 format!("its network interface {interface} has the address {address}")
@@ -126,11 +217,34 @@ impl HostUse {
             } => {
                 format!("packets to {destination} are routed to its network interface {interface}")
             }
-            Self::Stack { interface, by } => format!("{by} uses its network interface {interface}"),
+            Self::Stack { interface, by, .. } => {
+                format!("{by} uses its network interface {interface}")
+            }
+            Self::NetworkRoot { interface, source } => format!(
+                "the root file system is mounted over the network from {source}, perhaps by its \
+                 network interface {interface}"
+            ),
+            Self::OtherNamespace => "its network interface is in another network namespace, for \
+                                     example that of a container"
+                .to_owned(),
+            Self::VirtualFunctions { number: 1, .. } => {
+                "it has 1 virtual function, which would vanish".to_owned()
+            }
             Self::VirtualFunctions { number, .. } => {
                 format!("it has {number} virtual functions, which would vanish")
             }
+            Self::MediatedDevices { number: 1 } => {
+                "it has 1 mediated device, which would vanish".to_owned()
+            }
+            Self::MediatedDevices { number } => {
+                format!("it has {number} mediated devices, which would vanish")
+            }
+            Self::InUse { by, pid, command } => {
+                format!("{command} ({pid}) uses {by}, which would vanish")
+            }
             Self::BootVga => "the console is on it (boot_vga)".to_owned(),
+            Self::FrameBuffer { name } => format!("the console is on its frame buffer {name}"),
+            Self::Keyboard { name } => format!("the keyboard '{name}' is connected to it"),
             Self::Console { terminal } => format!("the console is on its port {terminal}"),
         }
     }
@@ -139,18 +253,61 @@ impl HostUse {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Mounted { at, .. } => Some(format!("umount {}", quote(at))),
-            Self::Swap { disk } => Some(format!("swapoff /dev/{disk}")),
-            Self::Stacked { by, .. } => Some(format!("lsblk -s /dev/{by}")),
-            Self::Claimed { disk } => Some(format!("lsblk /dev/{disk}")),
-            Self::Address { interface, .. } => Some(format!("ip address flush dev {interface}")),
-            Self::Route { interface, .. } => Some(format!("ip route flush dev {interface}")),
-            Self::Stack { interface, .. } => Some(format!("ip link set {interface} nomaster")),
+            Self::Pool { pool, .. } => Some(format!("findmnt UUID={}", quote(pool))),
+            Self::Swap { disk } => Some(format!("swapoff {}", node_of(disk))),
+            Self::Stacked { by, .. } => Some(format!("lsblk {}", node_of(by))),
+            Self::Claimed { disk } => Some(format!("lsblk {}", node_of(disk))),
+            Self::OpenDisk { pid, .. } | Self::OpenNode { pid, .. } | Self::InUse { pid, .. } => {
+                Some(end_of(*pid))
+            }
+            Self::Hibernation { .. } => Some("echo 0:0 >/sys/power/resume".to_owned()),
+            Self::Address { interface, .. } => {
+                Some(format!("ip address flush dev {}", quote(interface)))
+            }
+            Self::Route {
+                interface,
+                destination,
+            } => {
+                let family = if destination.contains("IPv6") {
+                    "-6 "
+                } else {
+                    ""
+                };
+                Some(format!("ip {family}route flush dev {}", quote(interface)))
+            }
+            Self::Stack {
+                interface, master, ..
+            } if *master => Some(format!("ip link set {} nomaster", quote(interface))),
+            Self::Stack { by, .. } => Some(format!("ip link delete {}", quote(by))),
+            Self::OtherNamespace => Some("lsns --type net    # stop the container".to_owned()),
             Self::VirtualFunctions { device, .. } => Some(format!(
                 "echo 0 >/sys/bus/pci/devices/{device}/sriov_numvfs"
             )),
-            Self::BootVga | Self::Console { .. } => None,
+            Self::MediatedDevices { .. } => {
+                Some("vfioctl mdev list    # then vfioctl mdev remove".to_owned())
+            }
+            Self::NetworkRoot { .. }
+            | Self::BootVga
+            | Self::FrameBuffer { .. }
+            | Self::Keyboard { .. }
+            | Self::Console { .. } => None,
         }
     }
+}
+
+/// Returns the command that ends a process which uses a device.
+pub fn end_of(pid: u32) -> String {
+    match pid {
+        1 => {
+            "systemctl    # process 1 must close it; it may hold it for one of its units".to_owned()
+        }
+        pid => format!("kill {pid}    # or close it in that process"),
+    }
+}
+
+/// Returns the path of a block device's node, for the shell. Sysfs has `!` in the place of `/`.
+fn node_of(disk: &str) -> String {
+    quote(&format!("/dev/{}", disk.replace('!', "/")))
 }
 
 /// Quotes a word for the shell, if that is necessary.
@@ -164,22 +321,21 @@ fn quote(word: &str) -> String {
 }
 
 /// Finds what the host uses, by device.
-pub fn read(system: &System, devices: &BTreeMap<String, Device>) -> BTreeMap<String, Vec<HostUse>> {
-    let disks = Disks::read(system);
-    let interfaces = read_interfaces(system);
-    let terminals = read_terminals(system);
+pub fn read(
+    system: &System,
+    devices: &BTreeMap<String, Device>,
+    nodes: &[OpenNode],
+) -> BTreeMap<String, Vec<HostUse>> {
+    let disks = disks::Disks::read(system, nodes);
+    let interfaces = network::Interfaces::read(system);
+    let consoles = consoles::read(system);
     let mut uses = BTreeMap::new();
     for device in devices.values().filter(|device| !device.is_bridge()) {
         let mut found = disks.uses_below(&device.path);
-        for (path, uses) in &interfaces {
-            if path.starts_with(&device.path) {
-                found.extend(uses.iter().cloned());
-            }
-        }
-        for (path, terminal) in &terminals {
-            if path.starts_with(&device.path) {
-                let terminal = terminal.clone();
-                found.push(HostUse::Console { terminal });
+        found.extend(interfaces.uses_of(system, device));
+        for (path, used) in &consoles {
+            if is_below(path, &device.path) {
+                found.push(used.clone());
             }
         }
         let number = system.read(device.path.join("sriov_numvfs"));
@@ -190,8 +346,75 @@ pub fn read(system: &System, devices: &BTreeMap<String, Device>) -> BTreeMap<Str
                 number,
             }),
         }
+        match mediated(devices, device).count() {
+            0 => {}
+            number => found.push(HostUse::MediatedDevices { number }),
+        }
         if device.pci.as_ref().is_some_and(|pci| pci.boot_vga) {
             found.push(HostUse::BootVga);
+        }
+        found.extend(open_nodes(nodes, device));
+        if !found.is_empty() {
+            uses.insert(device.name.clone(), found);
+        }
+    }
+    uses
+}
+
+fn is_below(path: &Path, device: &Path) -> bool {
+    path.starts_with(device)
+}
+
+/// Returns the mediated devices of a parent.
+fn mediated<'a>(
+    devices: &'a BTreeMap<String, Device>,
+    parent: &'a Device,
+) -> impl Iterator<Item = &'a Device> {
+    devices.values().filter(|device| {
+        device.mdev.is_some() && device.name != parent.name && is_below(&device.path, &parent.path)
+    })
+}
+
+/// Returns a use for each process that has a character device of a device open.
+fn open_nodes(nodes: &[OpenNode], device: &Device) -> Vec<HostUse> {
+    let mut found: Vec<HostUse> = Vec::new();
+    for node in nodes {
+        let counts = node.block.is_none() && is_below(&node.path, &device.path);
+        if counts && found.iter().all(|used| used.pid() != Some(node.pid)) {
+            found.push(HostUse::OpenNode {
+                node: node.node.clone(),
+                pid: node.pid,
+                command: node.command.clone(),
+            });
+        }
+    }
+    found
+}
+
+/// Returns what depends on each device and would vanish with it: the uses of its virtual functions,
+/// and the processes that have one of these or a mediated device of it open.
+pub fn read_dependents(snapshot: &Snapshot) -> BTreeMap<String, Vec<HostUse>> {
+    let mut uses: BTreeMap<String, Vec<HostUse>> = BTreeMap::new();
+    for device in snapshot.devices.values() {
+        let functions = snapshot.devices.values().filter(|other| {
+            let pci = other.pci.as_ref();
+            pci.is_some_and(|pci| pci.physical_function.as_ref() == Some(&device.name))
+        });
+        let mut found = Vec::new();
+        for other in functions.chain(mediated(&snapshot.devices, device)) {
+            found.extend(snapshot.uses_of(&other.name).iter().cloned());
+            let group = snapshot.group_of(other);
+            let holders = group.map(|group| snapshot.holders_of(group));
+            for holder in holders.into_iter().flatten() {
+                let used = HostUse::InUse {
+                    by: other.name.clone(),
+                    pid: holder.pid,
+                    command: holder.command.clone(),
+                };
+                if !found.contains(&used) {
+                    found.push(used);
+                }
+            }
         }
         if !found.is_empty() {
             uses.insert(device.name.clone(), found);
@@ -200,370 +423,15 @@ pub fn read(system: &System, devices: &BTreeMap<String, Device>) -> BTreeMap<Str
     uses
 }
 
-/// Finds the disks of a device that the kernel has opened exclusively, although `known` has no use
-/// of them. Opens the disks for reading.
-pub fn claimed_disks(system: &System, device: &Device, known: &[HostUse]) -> Vec<HostUse> {
-    if !system.is_live() || known.iter().any(HostUse::is_storage) {
-        return Vec::new();
-    }
-    let disks = Disks::read(system);
-    let names = disks.below(&device.path).map(|disk| disk.name.clone());
-    names
-        .filter(|name| is_claimed(&system.path("/dev").join(name)))
-        .map(|disk| HostUse::Claimed { disk })
-        .collect()
-}
-
-/// Returns whether a block device cannot be opened exclusively. Such an open conflicts with a
-/// mount, a swap area and a part of an array.
-fn is_claimed(node: &Path) -> bool {
-    let opened = File::options()
-        .read(true)
-        .custom_flags((OFlag::O_EXCL | OFlag::O_NONBLOCK).bits())
-        .open(node);
-    opened.is_err_and(|error| error.raw_os_error() == Some(Errno::EBUSY as i32))
-}
-
-/// A block device.
-struct Disk {
-    name: String,
-    /// The directories of the devices that it is on; several if the kernel uses several paths.
-    paths: Vec<PathBuf>,
-    /// The block devices that are made of it.
-    holders: Vec<String>,
-    uses: Vec<HostUse>,
-}
-
-/// All block devices.
-struct Disks(Vec<Disk>);
-
-impl Disks {
-    fn read(system: &System) -> Self {
-        let mounts = read_mounts(system);
-        let swaps = read_swaps(system);
-        let pools = read_pools(system);
-        let names = system.names("/sys/class/block");
-        let disks = names.into_iter().filter_map(|name| {
-            let real = fs::canonicalize(system.path("/sys/class/block").join(&name)).ok()?;
-            let number = read_text(&real.join("dev")).unwrap_or_default();
-            let mut uses = Vec::new();
-            let mut add = |at: &String| {
-                uses.push(HostUse::Mounted {
-                    disk: name.clone(),
-                    at: at.clone(),
-                });
-            };
-            mounts.by_number.get(&number).into_iter().for_each(&mut add);
-            if let Some(members) = pools.get(&name) {
-                let mut mounted = members.iter().filter_map(|m| mounts.by_source.get(m));
-                mounted.next().into_iter().for_each(&mut add);
-            }
-            if swaps.contains(&name) {
-                let disk = name.clone();
-                uses.push(HostUse::Swap { disk });
-            }
-            Some(Disk {
-                paths: paths_of(system, &real),
-                holders: names_in(&real.join("holders")),
-                uses,
-                name,
-            })
-        });
-        Self(disks.collect())
-    }
-
-    fn below<'a>(&'a self, device: &'a Path) -> impl Iterator<Item = &'a Disk> {
-        let is_below = move |disk: &&Disk| disk.paths.iter().any(|path| path.starts_with(device));
-        self.0.iter().filter(is_below)
-    }
-
-    /// Returns the uses of the disks of a device, and of the block devices that are made of them.
-    fn uses_below(&self, device: &Path) -> Vec<HostUse> {
-        let mut found = Vec::new();
-        for disk in self.below(device) {
-            found.extend(disk.uses.iter().cloned());
-            let mut seen = BTreeSet::new();
-            self.add_stacked(disk, &disk.name, &mut seen, &mut found);
-        }
-        found
-    }
-
-    fn add_stacked<'a>(
-        &'a self,
-        disk: &'a Disk,
-        name: &str,
-        seen: &mut BTreeSet<&'a str>,
-        found: &mut Vec<HostUse>,
-    ) {
-        for by in &disk.holders {
-            if !seen.insert(by) {
-                continue;
-            }
-            found.push(HostUse::Stacked {
-                disk: name.to_owned(),
-                by: by.clone(),
-            });
-            if let Some(upper) = self.0.iter().find(|disk| &disk.name == by) {
-                found.extend(upper.uses.iter().cloned());
-                self.add_stacked(upper, name, seen, found);
-            }
-        }
-    }
-}
-
-/// Returns the directories of the devices that a block device is on. A disk of NVMe with several
-/// paths is below the subsystem, which has a link to each controller.
-fn paths_of(system: &System, real: &Path) -> Vec<PathBuf> {
-    let mut paths = vec![system.usual(real)];
-    let subsystem = real.ancestors().find(|path| {
-        let parent = path.parent().and_then(Path::file_name);
-        parent.is_some_and(|name| name == "nvme-subsystem")
-    });
-    if let Some(subsystem) = subsystem {
-        for name in names_in(subsystem) {
-            let link = subsystem.join(name);
-            if link.is_symlink() {
-                paths.extend(fs::canonicalize(link).map(|path| system.usual(&path)));
-            }
-        }
-    }
-    paths
-}
-
-/// The mounts that this process sees.
-#[derive(Default)]
-struct Mounts {
-    /// Where a block device is mounted, by `MAJOR:MINOR`.
-    by_number: BTreeMap<String, String>,
-    /// Where a block device is mounted, by its name. Some file systems have a number of their own.
-    by_source: BTreeMap<String, String>,
-}
-
-fn read_mounts(system: &System) -> Mounts {
-    let mut mounts = Mounts::default();
-    // That of the first process, since a caller may be in a namespace of its own.
-    let text = system.read("/proc/1/mountinfo").unwrap_or_default();
-    let own = system.read("/proc/self/mountinfo").unwrap_or_default();
-    for line in own.lines().chain(text.lines()) {
-        let mut words = line.split(' ');
-        let (Some(number), Some(at)) = (words.nth(2), words.nth(1)) else {
-            continue;
-        };
-        let at = unescape(at);
-        let number = number.to_owned();
-        mounts.by_number.entry(number).or_insert_with(|| at.clone());
-        let source = line
-            .split(" - ")
-            .nth(1)
-            .and_then(|rest| rest.split(' ').nth(1));
-        if let Some(name) = source.and_then(|source| source.strip_prefix("/dev/")) {
-            mounts.by_source.entry(unescape(name)).or_insert(at);
-        }
-    }
-    mounts
-}
-
-/// Replaces the octal escapes of the kernel, for example `\040` for a space.
-fn unescape(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let code = after
-            .get(..3)
-            .and_then(|digits| std::str::from_utf8(digits).ok());
-        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if first == b'\\' => {
-                bytes.push(byte);
-                rest = &after[3..];
-            }
-            _ => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn read_swaps(system: &System) -> BTreeSet<String> {
-    let text = system.read("/proc/swaps").unwrap_or_default();
-    let paths = text
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split_whitespace().next());
-    paths
-        .filter_map(|path| path.strip_prefix("/dev/"))
-        .map(unescape)
-        .collect()
-}
-
-/// Returns the members of each file system on several block devices (btrfs), by member.
-fn read_pools(system: &System) -> BTreeMap<String, Vec<String>> {
-    let mut pools = BTreeMap::new();
-    for pool in system.names("/sys/fs/btrfs") {
-        let members = system.names(format!("/sys/fs/btrfs/{pool}/devices"));
-        for member in &members {
-            pools.insert(member.clone(), members.clone());
-        }
-    }
-    pools
-}
-
-/// Returns the uses of each network interface that has a device, with its directory.
-fn read_interfaces(system: &System) -> Vec<(PathBuf, Vec<HostUse>)> {
-    let addresses = read_addresses(system);
-    let routes = read_routes(system);
-    let mut found = Vec::new();
-    for interface in system.names("/sys/class/net") {
-        let Ok(real) = fs::canonicalize(system.path("/sys/class/net").join(&interface)) else {
-            continue;
-        };
-        let mut uses = Vec::new();
-        for address in addresses.get(&interface).into_iter().flatten() {
-            uses.push(HostUse::Address {
-                interface: interface.clone(),
-                address: address.clone(),
-            });
-        }
-        for destination in routes.get(&interface).into_iter().flatten() {
-            uses.push(HostUse::Route {
-                interface: interface.clone(),
-                destination: destination.clone(),
-            });
-        }
-        let master = link_name(&real.join("master"));
-        let names = names_in(&real);
-        let upper = names.iter().filter_map(|name| name.strip_prefix("upper_"));
-        let upper = upper.filter(|name| Some(*name) != master.as_deref());
-        for by in upper.map(str::to_owned).chain(master.clone()) {
-            let interface = interface.clone();
-            uses.push(HostUse::Stack { interface, by });
-        }
-        found.push((system.usual(&real), uses));
-    }
-    found
-}
-
-/// Returns the addresses of interfaces, without link-local ones, which each interface has.
-fn read_addresses(system: &System) -> BTreeMap<String, Vec<String>> {
-    let mut addresses: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    if system.is_live() {
-        for interface in nix::ifaddrs::getifaddrs().into_iter().flatten() {
-            let Some(address) = interface.address else {
-                continue;
-            };
-            let address = address
-                .as_sockaddr_in()
-                .map(|v4| IpAddr::V4(v4.ip()))
-                .or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())));
-            if let Some(address) = address.filter(|address| !is_link_local(address)) {
-                let of_interface = addresses.entry(interface.interface_name).or_default();
-                of_interface.push(address.to_string());
-            }
-        }
-    } else {
-        // A copy of a system has only the addresses of IPv6, as files.
-        for line in system
-            .read("/proc/net/if_inet6")
-            .unwrap_or_default()
-            .lines()
-        {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let (Some(number), Some(name)) = (words.first(), words.get(5)) else {
-                continue;
-            };
-            let Ok(number) = u128::from_str_radix(number, 16) else {
-                continue;
-            };
-            let address = IpAddr::V6(number.into());
-            if !is_link_local(&address) {
-                let of_interface = addresses.entry((*name).to_owned()).or_default();
-                of_interface.push(address.to_string());
-            }
-        }
-    }
-    addresses
-}
-
-fn is_link_local(address: &IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.segments()[0] & 0xffc0 == 0xfe80,
-    }
-}
-
-/// Returns the destinations that are routed to each interface: those of IPv4, and the default route
-/// of IPv6.
-fn read_routes(system: &System) -> BTreeMap<String, Vec<String>> {
-    let mut routes: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for line in system
-        .read("/proc/net/route")
-        .unwrap_or_default()
-        .lines()
-        .skip(1)
-    {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let (Some(name), Some(to), Some(mask)) = (words.first(), words.get(1), words.get(7)) else {
-            continue;
-        };
-        let number = |text: &str| u32::from_str_radix(text, 16).map(u32::swap_bytes);
-        if let (Ok(to), Ok(mask)) = (number(to), number(mask)) {
-            let address = std::net::Ipv4Addr::from(to);
-            let destination = match mask {
-                0 => "everywhere (default route)".to_owned(),
-                mask => format!("{address}/{}", mask.count_ones()),
-            };
-            routes
-                .entry((*name).to_owned())
-                .or_default()
-                .push(destination);
-        }
-    }
-    for line in system
-        .read("/proc/net/ipv6_route")
-        .unwrap_or_default()
-        .lines()
-    {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let (Some(to), Some(length), Some(name)) = (words.first(), words.get(1), words.get(9))
-        else {
-            continue;
-        };
-        let is_default = *length == "00" && to.chars().all(|c| c == '0');
-        // The kernel has an entry on `lo` that rejects everything.
-        if is_default && *name != "lo" {
-            let destination = "everywhere (default route of IPv6)".to_owned();
-            routes
-                .entry((*name).to_owned())
-                .or_default()
-                .push(destination);
-        }
-    }
-    routes
-}
-
-/// Returns the directories and names of the terminals that are consoles.
-fn read_terminals(system: &System) -> Vec<(PathBuf, String)> {
-    let active = system
-        .read("/sys/class/tty/console/active")
-        .unwrap_or_default();
-    let terminals = active.split_whitespace().filter_map(|terminal| {
-        let real = fs::canonicalize(system.path("/sys/class/tty").join(terminal)).ok()?;
-        Some((system.usual(&real), terminal.to_owned()))
-    });
-    terminals.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The end of the first process is the end of the system.
     #[test]
-    fn escapes_of_the_kernel() {
-        assert_eq!(unescape(r"/mnt/a\040b"), "/mnt/a b");
-        assert_eq!(unescape(r"\"), r"\");
-        assert_eq!(unescape(r"a\9zz"), r"a\9zz");
-        assert_eq!(unescape(r"\777"), r"\777");
+    fn nobody_is_told_to_kill_init() {
+        assert!(end_of(11).starts_with("kill 11 "));
+        assert!(!end_of(1).contains("kill"));
     }
 
     #[test]
@@ -571,5 +439,6 @@ mod tests {
         assert_eq!(quote("/mnt"), "/mnt");
         assert_eq!(quote("/mnt/a b'c"), r"'/mnt/a b'\''c'");
         assert_eq!(quote(""), "''");
+        assert_eq!(node_of("cciss!c0d0"), "/dev/cciss/c0d0");
     }
 }

@@ -142,6 +142,18 @@ impl Tree {
         self.link(&format!("sys/class/block/{name}"), &folder);
     }
 
+    /// Makes a process with an open device node. `kind` is `block` or `char`, `device` the folder of
+    /// the device.
+    pub fn open_node(&self, pid: u32, node: &str, (kind, number): (&str, &str), device: &str) {
+        self.write(
+            node.trim_start_matches('/'),
+            format!("{} {number}\n", &kind[..1]),
+        );
+        self.link(&format!("sys/dev/{kind}/{number}"), device);
+        fs::create_dir_all(self.path(device)).unwrap();
+        self.process(pid, "other", node);
+    }
+
     /// Makes a process with a file.
     pub fn process(&self, pid: u32, command: &str, file: &str) {
         self.write(&format!("proc/{pid}/comm"), format!("{command}\n"));
