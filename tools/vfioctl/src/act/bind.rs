@@ -3,6 +3,7 @@
 //! Carries out the plans of `bind` and `restore`.
 
 use std::{
+    fs,
     path::PathBuf,
     process::Command, //
 };
@@ -14,54 +15,90 @@ use anyhow::{
 };
 
 use super::{
+    interrupt::Interrupt,
     memory::Locked,
     store, //
 };
 use crate::{
     decide::plan::{
-        self,
+        Before,
         Plan,
         Step, //
     },
     status::Failure,
     system::{
-        Snapshot,
         System,
+        devices::driver_override,
+        host_use,
         link_name,
         read_text, //
     },
 };
 
-/// Carries out a plan of `bind`. If a step fails, restores the devices that were changed.
+/// Carries out a plan of `bind`. If a step fails, or a signal arrives between two steps, the devices
+/// get back what they had before it, which need not be what an earlier `bind` remembers.
 pub fn bind(system: &System, plan: &Plan, locked: &mut Locked<'_>) -> Result<()> {
-    let Err(error) = run(system, &plan.steps, locked) else {
+    let interrupt = Interrupt::new()?;
+    let memory = locked.memory.clone();
+    let steps = plan.steps.iter().try_for_each(|step| {
+        interrupt.check()?;
+        run(system, step, locked)
+    });
+    let Err(error) = steps else {
         return Ok(());
     };
-    let snapshot = Snapshot::read(system);
     let mut failed = Vec::new();
-    for device in plan
-        .devices
-        .iter()
-        .filter_map(|name| snapshot.devices.get(name))
-    {
-        if !locked.memory.contains_key(&device.name) {
-            continue;
+    for before in plan.before.iter().rev() {
+        let name = &before.device;
+        match undo(system, before) {
+            Ok(()) => match memory.get(name) {
+                Some(was) => drop(locked.memory.insert(name.clone(), was.clone())),
+                None => drop(locked.memory.remove(name)),
+            },
+            Err(error) => failed.push(format!(
+                "{error:#}; 'vfioctl restore {name}' tries it again"
+            )),
         }
-        let undo = plan::restore(&snapshot, device, &locked.memory);
-        if let Err(error) = restore(system, &undo, locked) {
-            failed.push(format!("{error:#}"));
-        }
+    }
+    if let Err(error) = locked.save() {
+        failed.push(format!("{error:#}"));
     }
     if failed.is_empty() {
         Err(error.context("nothing was changed"))
     } else {
-        Err(error.context(format!("restoring failed, too: {}", failed.join("; "))))
+        Err(error.context(format!("undoing it failed, too: {}", failed.join("; "))))
     }
+}
+
+/// Gives a device back the driver and the `driver_override` that it had.
+fn undo(system: &System, before: &Before) -> Result<()> {
+    let (name, bus) = (&before.device, &before.bus);
+    let set_override = |driver: Option<&str>| {
+        let text = driver.unwrap_or_default().to_owned() + "\n";
+        store(system, folder(bus, name).join("driver_override"), &text)
+    };
+    let device = system.path(folder(bus, name));
+    let bound = link_name(&device.join("driver"));
+    if bound != before.driver {
+        set_override(before.driver.as_deref())?;
+        if let Some(bound) = bound {
+            unbind(system, bus, name, &bound)?;
+        }
+        if let Some(driver) = &before.driver {
+            probe(system, bus, name, Some(driver))?;
+        }
+    }
+    if driver_override(&device) != before.driver_override {
+        set_override(before.driver_override.as_deref())?;
+    }
+    Ok(())
 }
 
 /// Carries out a plan of `restore`. If a step fails for a device, its driver is still remembered,
 /// and the other devices are restored.
 pub fn restore(system: &System, plan: &Plan, locked: &mut Locked<'_>) -> Result<()> {
+    // A signal does not end it: what is half restored is of no use.
+    let _interrupt = Interrupt::new()?;
     let mut failed: Vec<String> = Vec::new();
     let mut complaints = Vec::new();
     for step in &plan.steps {
@@ -73,7 +110,7 @@ pub fn restore(system: &System, plan: &Plan, locked: &mut Locked<'_>) -> Result<
         {
             continue;
         }
-        if let Err(error) = run(system, std::slice::from_ref(step), locked) {
+        if let Err(error) = run(system, step, locked) {
             failed.extend(step.device().map(str::to_owned));
             complaints.push(error);
         }
@@ -92,46 +129,53 @@ pub fn restore(system: &System, plan: &Plan, locked: &mut Locked<'_>) -> Result<
     }
 }
 
-/// Carries out steps, in their order, until one fails.
-fn run(system: &System, steps: &[Step], locked: &mut Locked<'_>) -> Result<()> {
-    for step in steps {
-        match step {
-            Step::Load { driver, required } => load(system, driver, *required)?,
-            Step::Remember { device, was } => {
-                locked.memory.insert(device.clone(), was.clone());
-                locked.save()?;
-            }
-            Step::Forget { device } => {
-                locked.memory.remove(device);
-                locked.save()?;
-            }
-            Step::Override {
-                device,
-                bus,
-                driver,
-            } => {
-                let file = folder(bus, device).join("driver_override");
-                // An empty line clears it; the kernel ignores an empty write.
-                let text = driver.clone().unwrap_or_default() + "\n";
-                store(system, file, &text)?;
-            }
-            Step::Unbind {
-                device,
-                bus,
-                driver,
-            } => store(
-                system,
-                format!("/sys/bus/{bus}/drivers/{driver}/unbind"),
-                device,
-            )?,
-            Step::Probe {
-                device,
-                bus,
-                driver,
-            } => probe(system, bus, device, driver.as_deref())?,
+/// Carries out a step.
+fn run(system: &System, step: &Step, locked: &mut Locked<'_>) -> Result<()> {
+    match step {
+        Step::Load { driver, required } => load(system, driver, *required),
+        Step::Remember { device, was } => {
+            locked.memory.insert(device.clone(), was.clone());
+            locked.save()
         }
+        Step::Forget { device } => {
+            locked.memory.remove(device);
+            locked.save()
+        }
+        Step::Override {
+            device,
+            bus,
+            driver,
+        } => {
+            let file = folder(bus, device).join("driver_override");
+            // An empty line clears it; the kernel ignores an empty write.
+            let text = driver.clone().unwrap_or_default() + "\n";
+            store(system, file, &text)
+        }
+        Step::Unbind {
+            device,
+            bus,
+            driver,
+        } => unbind(system, bus, device, driver),
+        Step::Probe {
+            device,
+            bus,
+            driver,
+        } => probe(system, bus, device, driver.as_deref()),
     }
-    Ok(())
+}
+
+fn unbind(system: &System, bus: &str, device: &str, driver: &str) -> Result<()> {
+    // Somebody could mount a disk of the device after it was found unused.
+    let path = system.path(folder(bus, device));
+    let path = fs::canonicalize(&path).with_context(|| path.display().to_string())?;
+    let _claims = host_use::claim(system, &system.usual(&path)).map_err(|disk| {
+        Failure::refused(format!("the disk {disk} of {device} is in use by now"))
+    })?;
+    store(
+        system,
+        format!("/sys/bus/{bus}/drivers/{driver}/unbind"),
+        device,
+    )
 }
 
 fn folder(bus: &str, device: &str) -> PathBuf {
@@ -155,6 +199,7 @@ fn load(system: &System, driver: &str, required: bool) -> Result<()> {
     }
     let output = ran.with_context(|| format!("running 'modprobe {driver}'"))?;
     let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let complaint = complaint.replace('\n', "; ");
     if output.status.success() {
         bail!("'modprobe {driver}' succeeded, but there is no such driver");
     }
@@ -184,11 +229,7 @@ fn probe(system: &System, bus: &str, device: &str, wanted: Option<&str>) -> Resu
         (None, Some(driver)) if driver.starts_with("vfio") => {
             // Somebody has written the model to its new_id.
             forget_model(system, bus, device, &driver)?;
-            store(
-                system,
-                format!("/sys/bus/{bus}/drivers/{driver}/unbind"),
-                device,
-            )?;
+            unbind(system, bus, device, &driver)?;
             ask()?;
             match bound() {
                 Some(again) if again == driver => bail!(

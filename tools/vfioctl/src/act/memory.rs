@@ -5,22 +5,37 @@
 //! It is below `/run`: after a reboot, the devices have their drivers again.
 
 use std::{
-    fs::File,
-    io::ErrorKind, //
+    fs::{
+        File,
+        Permissions, //
+    },
+    io::ErrorKind,
+    os::unix::fs::{
+        OpenOptionsExt,
+        PermissionsExt, //
+    },
 };
 
 use anyhow::{
     Context,
     Result, //
 };
-use nix::fcntl::{
-    Flock,
-    FlockArg, //
+use nix::{
+    errno::Errno,
+    fcntl::{
+        Flock,
+        FlockArg, //
+    },
 };
 
-use super::replace;
+use super::{
+    check_writable,
+    make_folder,
+    replace, //
+};
 use crate::{
     decide::plan::Memory,
+    output::complain,
     system::System, //
 };
 
@@ -38,18 +53,30 @@ pub struct Locked<'a> {
 impl<'a> Locked<'a> {
     /// Waits for the lock, and reads the file.
     pub fn open(system: &'a System) -> Result<Self> {
+        check_writable(system)?;
         let folder = system.path(FOLDER);
         let path = folder.join("lock");
         let create = || {
-            std::fs::create_dir_all(&folder)?;
-            File::options()
+            make_folder(&folder)?;
+            let file = File::options()
                 .write(true)
                 .create(true)
                 .truncate(false)
-                .open(&path)
+                .mode(0o600)
+                .open(&path)?;
+            // Who may open it could hold the lock forever.
+            file.set_permissions(Permissions::from_mode(0o600))?;
+            Ok::<_, std::io::Error>(file)
         };
         let file = create().with_context(|| format!("opening {}", path.display()))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusive)
+        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((file, Errno::EWOULDBLOCK)) => {
+                complain("vfioctl: waiting for another vfioctl, which changes devices\n");
+                Flock::lock(file, FlockArg::LockExclusive)
+            }
+            other => other,
+        };
+        let lock = lock
             .map_err(|(_, error)| std::io::Error::from(error))
             .with_context(|| format!("locking {}", path.display()))?;
         Ok(Self {

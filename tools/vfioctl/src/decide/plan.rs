@@ -131,15 +131,32 @@ impl Step {
     }
 }
 
+/// What a device has before a plan is carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// The device.
+    pub device: String,
+    /// Its bus.
+    pub bus: String,
+    /// Its driver.
+    pub driver: Option<String>,
+    /// The driver that is demanded by `driver_override`.
+    pub driver_override: Option<String>,
+}
+
 /// What to do, or why not.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// The devices that change their driver.
     pub devices: Vec<String>,
+    /// What these devices have now.
+    pub before: Vec<Before>,
     /// What to do.
     pub steps: Vec<Step>,
     /// Why not to do it.
     pub refusals: Vec<Obstacle>,
+    /// Whether `--force` would overcome all of `refusals`.
+    pub can_be_forced: bool,
     /// Remarks.
     pub notes: Vec<String>,
 }
@@ -155,8 +172,6 @@ pub fn together<'a>(snapshot: &'a Snapshot, device: &'a Device) -> Vec<&'a Devic
 /// Plans to bind a device and its group to VFIO. `driver` is that of the user's choice for the
 /// device itself. `force` allows to take away the console and network interfaces.
 pub fn bind(
-    /// Whether `--force` would overcome all of `refusals`.
-    pub can_be_forced: bool,
     snapshot: &Snapshot,
     device: &Device,
     driver: Option<&str>,
@@ -190,7 +205,32 @@ pub fn bind(
     plan
 }
 
+/// Returns what the host uses of devices: what must not be taken away, and what `force` takes away.
+pub fn in_use(snapshot: &Snapshot, devices: &[&Device], force: bool) -> Plan {
+    let mut plan = Plan {
+        can_be_forced: true,
+        ..Plan::default()
+    };
+    for device in devices {
+        plan.refuse_uses(snapshot, device, force);
+    }
+    plan
+}
+
 impl Plan {
+    /// Refuses to take a device that the host uses. With `force`, some uses are only remarked.
+    fn refuse_uses(&mut self, snapshot: &Snapshot, device: &Device, force: bool) {
+        for used in snapshot.uses_of(&device.name) {
+            self.can_be_forced &= !used.resists_force();
+            if used.resists_force() || !force {
+                self.refusals.push(why::host_use(device, used));
+            } else {
+                let note = format!("{}: {}", device.name, used.describe());
+                self.notes.push(note);
+            }
+        }
+    }
+
     fn add_bind(&mut self, device: &Device, target: &str, memory: &Memory) {
         let (name, bus) = (device.name.clone(), device.bus.clone());
         let load = Step::Load {
@@ -205,32 +245,7 @@ impl Plan {
         let known = memory.get(&name).filter(|was| was.model == device.model());
         if known.is_none() || (device.driver.is_some() && !device.is_offered()) {
             self.steps.push(Step::Remember {
-/// Returns what the host uses of devices: what must not be taken away, and what `force` takes away.
-pub fn in_use(snapshot: &Snapshot, devices: &[&Device], force: bool) -> Plan {
-    let mut plan = Plan {
-        can_be_forced: true,
-        ..Plan::default()
-    };
-    for device in devices {
-        plan.refuse_uses(snapshot, device, force);
-    }
-    plan
-}
-
                 device: name.clone(),
-    /// Refuses to take a device that the host uses. With `force`, some uses are only remarked.
-    fn refuse_uses(&mut self, snapshot: &Snapshot, device: &Device, force: bool) {
-        for used in snapshot.uses_of(&device.name) {
-            self.can_be_forced &= !used.resists_force();
-            if used.resists_force() || !force {
-                self.refusals.push(why::host_use(device, used));
-            } else {
-                let note = format!("{}: {}", device.name, used.describe());
-                self.notes.push(note);
-            }
-        }
-    }
-
                 was: Remembered {
                     driver: device.driver.clone(),
                     driver_override: device.driver_override.clone(),
@@ -257,6 +272,12 @@ pub fn in_use(snapshot: &Snapshot, devices: &[&Device], force: bool) -> Plan {
             device: name.clone(),
             bus,
             driver: Some(target.to_owned()),
+        });
+        self.before.push(Before {
+            device: name.clone(),
+            bus: device.bus.clone(),
+            driver: device.driver.clone(),
+            driver_override: device.driver_override.clone(),
         });
         self.devices.push(name);
     }
@@ -331,8 +352,6 @@ pub fn restore(snapshot: &Snapshot, device: &Device, memory: &Memory) -> Plan {
     if let Some(group) = group.filter(|_| !plan.devices.is_empty()) {
         plan.refusals = why::open_files(snapshot, device, group);
     }
-    plan
-}
     // What vanishes with a device must not be in use, either.
     let unbound = plan.steps.iter().filter_map(|step| match step {
         Step::Unbind { device, .. } => snapshot.devices.get(device),
@@ -344,3 +363,5 @@ pub fn restore(snapshot: &Snapshot, device: &Device, memory: &Memory) -> Plan {
         plan.refusals
             .extend(below.map(|used| why::host_use(member, used)));
     }
+    plan
+}

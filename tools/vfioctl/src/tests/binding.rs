@@ -233,3 +233,58 @@ fn a_failed_bind_is_undone() {
     );
     assert_eq!(act::memory::read(&system).unwrap(), Memory::new());
 }
+
+/// What a failed bind restores is not what an earlier bind remembers, but what was there before.
+#[test]
+fn a_failed_change_of_the_vfio_driver_is_undone() {
+    let tree = Tree::new();
+    let folder = tree.pci(offered());
+    tree.write(&format!("{folder}/driver_override"), "vfio-pci\n");
+    tree.write("sys/bus/pci/drivers/mlx5_vfio_pci/unbind", "");
+    let system = tree.system();
+    let mut locked = Locked::open(&system).unwrap();
+    let memory = Memory::from([(DEVICE.to_owned(), remembered(Some("e1000e")))]);
+    locked.memory = memory.clone();
+    let snapshot = tree.snapshot();
+    let device = &snapshot.devices[DEVICE];
+    let plan = plan::bind(&snapshot, device, Some("mlx5_vfio_pci"), false, &memory);
+    act::bind::bind(&system, &plan, &mut locked).unwrap_err();
+    let demanded = tree.read(&format!("{folder}/driver_override"));
+    assert!(demanded.starts_with("vfio-pci\n"), "{demanded}");
+    assert_eq!(act::memory::read(&system).unwrap(), memory);
+}
+
+#[test]
+fn a_signal_between_two_steps_undoes_a_bind() {
+    use nix::sys::signal::{
+        SigSet,
+        Signal,
+        raise, //
+    };
+    let tree = Tree::new();
+    tree.pci(host());
+    let system = tree.system();
+    let mut locked = Locked::open(&system).unwrap();
+    let plan = bind(&tree.snapshot(), &locked.memory);
+    // It stays pending, as if it had arrived amid a step.
+    SigSet::from(Signal::SIGTERM).thread_block().unwrap();
+    raise(Signal::SIGTERM).unwrap();
+    let error = act::bind::bind(&system, &plan, &mut locked).unwrap_err();
+    let text = format!("{error:#}");
+    assert!(text.contains("interrupted by a signal"), "{text}");
+    assert!(text.contains("nothing was changed"), "{text}");
+}
+
+/// Users who could open the file could hold the lock, and so prevent every bind.
+#[test]
+fn only_root_can_lock() {
+    use std::os::unix::fs::PermissionsExt;
+    let tree = Tree::new();
+    tree.write("run/vfioctl/lock", "");
+    let path = tree.path("run/vfioctl/lock");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let system = tree.system();
+    drop(Locked::open(&system).unwrap());
+    let mode = std::fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
