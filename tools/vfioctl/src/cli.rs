@@ -14,7 +14,8 @@ use clap::{
 /// Show and change which devices programs can use through VFIO.
 ///
 /// A DEVICE is a PCI address with or without domain (0000:06:00.0 or 06:00.0), the UUID of a mediated
-/// device, the name of a device file (vfio0), or the number of an IOMMU group.
+/// device, the name of a device file (vfio0), a path that ends with one of these, or the number of
+/// an IOMMU group.
 #[derive(Debug, Parser)]
 #[command(
     name = "vfioctl",
@@ -59,6 +60,8 @@ pub enum Command {
     /// Give a device and its whole group back to the drivers that they had before.
     Restore(RestoreOptions),
     /// Bind a device and its group to VFIO at each boot.
+    ///
+    /// Refuses what 'vfioctl bind' refuses. Does not bind it now.
     Persist(PersistOptions),
     /// Let a user open the device nodes of a device.
     ///
@@ -122,7 +125,7 @@ pub struct BindOptions {
     /// The device.
     pub device: String,
     /// The driver for the device [default: vfio-pci for PCI].
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_driver)]
     pub driver: Option<String>,
     /// Take away also what the host uses, except disks and what a program uses through VFIO.
     #[arg(long)]
@@ -150,13 +153,16 @@ pub struct RestoreOptions {
 pub struct PersistOptions {
     /// The device.
     pub device: String,
-    /// What to write.
-    #[arg(long, value_enum, default_value_t = Persistence::Udev)]
-    pub by: Persistence,
+    /// What to write [default: udev].
+    #[arg(long, value_enum)]
+    pub by: Option<Persistence>,
+    /// Take away also what the host uses now, as 'bind --force' does.
+    #[arg(long, conflicts_with = "remove")]
+    pub force: bool,
     /// Only print the file.
     #[arg(long)]
     pub print: bool,
-    /// Remove what an earlier call wrote.
+    /// Remove what earlier calls wrote; with --by, only of that kind. The device may be gone.
     #[arg(long, conflicts_with = "print")]
     pub remove: bool,
 }
@@ -355,12 +361,6 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
-        assert_eq!(parse_size("4096"), Ok(4096));
-        assert_eq!(parse_size("4k"), Ok(4096));
-        assert_eq!(parse_size("2 MiB"), Ok(2 << 20));
-        assert_eq!(parse_size("1GB"), Ok(1 << 30));
-    #[test]
     fn delays() {
         assert_eq!(parse_delay("0.5"), Ok(Duration::from_millis(500)));
         for odd in ["", "x", "-1", "0", "1e-9", "1e19", "inf", "nan"] {
@@ -378,6 +378,12 @@ mod tests {
         }
     }
 
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert_eq!(parse_size("4k"), Ok(4096));
+        assert_eq!(parse_size("2 MiB"), Ok(2 << 20));
+        assert_eq!(parse_size("1GB"), Ok(1 << 30));
         for odd in ["", "G", "-1", "1.5G", "99999999999999T", "4\u{e9}"] {
             assert!(parse_size(odd).is_err(), "{odd}");
         }

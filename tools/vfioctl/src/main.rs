@@ -23,7 +23,10 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{
+    Parser,
+    ValueEnum, //
+};
 
 use act::{
     memory,
@@ -41,6 +44,7 @@ use cli::{
     Options,
     PeersCommand,
     PersistOptions,
+    Persistence,
     RestoreOptions,
     WhyOptions, //
 };
@@ -112,7 +116,7 @@ fn run(system: &System, command: Command) -> Result<Status> {
         Command::Why(options) => return why(system, &options),
         Command::Bind(options) => return bind(system, &options),
         Command::Restore(options) => return restore(system, &options),
-        Command::Persist(options) => persist(system, &options)?,
+        Command::Persist(options) => return persist(system, &options),
         Command::Allow(options) => allow(system, &options)?,
         Command::Holders(options) => holders(system, &options)?,
         Command::Memlock(options) => return memlock(system, &options),
@@ -301,37 +305,55 @@ fn print_notes(plan: &Plan) -> Result<()> {
         .try_for_each(|note| print_line(format!("# {}", printable(note))))
 }
 
-fn persist(system: &System, options: &PersistOptions) -> Result<()> {
+fn persist(system: &System, options: &PersistOptions) -> Result<Status> {
     let snapshot = Snapshot::read(system);
-    let device = name::device(&snapshot, &options.device)?;
-    let configuration = persist::configuration(&snapshot, device, options.by)?;
-    let path = configuration.path.display();
-    if options.print {
-        return output::print(&configuration.text);
-    }
     if options.remove {
-        if !persist::remove(system, &configuration)? {
-            return Err(Failure::not_found(format!("there is no {path}")));
-        }
-        return print_line(format!("removed {path}"));
+        remove_persistence(system, &snapshot, options)?;
+        return Ok(Status::Done);
     }
-    let uses = plan::together(&snapshot, device);
-    for used in uses
-        .iter()
-        .flat_map(|device| snapshot.uses_of(&device.name))
-    {
-        eprintln!("vfioctl: {}: {}", device.name, used.describe());
+    let device = name::device(&snapshot, &options.device)?;
+    let by = options.by.unwrap_or(Persistence::Udev);
+    let configuration = persist::configuration(&snapshot, device, by, options.force)?;
+    if options.print {
+        output::print(&configuration.text)?;
+        return Ok(Status::Done);
     }
-    if uses
-        .iter()
-        .any(|device| !snapshot.uses_of(&device.name).is_empty())
-    {
-        return Err(Failure::refused(
-            "the host uses it; it would be missing at the next boot",
-        ));
+    let plan = plan::in_use(&snapshot, &plan::together(&snapshot, device), options.force);
+    if !plan.refusals.is_empty() {
+        return refuse(device, "made to be bound at each boot", &plan);
     }
+    print_notes(&plan)?;
     persist::write(system, &configuration)?;
-    print_line(format!("wrote {path}: {}", configuration.next))
+    let path = configuration.path.display();
+    print_line(format!("wrote {path}: {}", configuration.next))?;
+    Ok(Status::Done)
+}
+
+/// Removes what `persist` has written. The device need not be there any more.
+fn remove_persistence(
+    system: &System,
+    snapshot: &Snapshot,
+    options: &PersistOptions,
+) -> Result<()> {
+    let name = match name::device(snapshot, &options.device) {
+        Ok(device) => device.name.clone(),
+        Err(error) => persist::name_of_missing(&options.device).ok_or(error)?,
+    };
+    let only = options.by.as_slice();
+    let kinds = match only {
+        [] => Persistence::value_variants(),
+        kinds => kinds,
+    };
+    let removed = persist::remove(system, &name, kinds)?;
+    if removed.is_empty() {
+        let paths = kinds.iter().map(|kind| persist::path(&name, *kind));
+        let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
+        let paths = paths.join(" and no ");
+        return Err(Failure::not_found(format!("there is no {paths}")));
+    }
+    removed
+        .iter()
+        .try_for_each(|path| print_line(format!("removed {}", path.display())))
 }
 
 fn allow(system: &System, options: &AllowOptions) -> Result<()> {
@@ -410,6 +432,12 @@ fn memlock(system: &System, options: &MemlockOptions) -> Result<Status> {
     let mut files = holders.iter().filter(|holder| holder.pid == limits.pid);
     limits.containers = files.by_ref().filter(|h| h.file == File::Container).count();
     let need = memlock::need(limits, options.memory, &log::limits_exceeded(system));
+    let need = need.ok_or_else(|| {
+        Failure::permission(format!(
+            "the memory of process {} cannot be read; --memory SIZE tells what it maps",
+            options.pid
+        ))
+    })?;
     output::memlock::memlock(&need, options.json)?;
     Ok(if need.enough {
         Status::Done
@@ -438,9 +466,3 @@ fn peers(system: &System, command: PeersCommand) -> Result<()> {
     }
     output::mdev::peers(&Snapshot::read(system), false)
 }
-    let need = need.ok_or_else(|| {
-        Failure::permission(format!(
-            "the memory of process {} cannot be read; --memory SIZE tells what it maps",
-            options.pid
-        ))
-    })?;

@@ -5,7 +5,10 @@
 use std::{
     fs,
     io::ErrorKind,
-    path::PathBuf, //
+    path::{
+        Path,
+        PathBuf, //
+    },
 };
 
 use anyhow::{
@@ -35,12 +38,43 @@ pub struct Configuration {
     pub next: String,
 }
 
+/// Returns the usual path of the file for a device.
+pub fn path(name: &str, by: Persistence) -> PathBuf {
+    PathBuf::from(match by {
+        Persistence::Udev => format!("/etc/udev/rules.d/40-vfioctl-{name}.rules"),
+        // systemd takes colons in the names of units, but systemd-analyze does not.
+        Persistence::Systemd => {
+            let name = name.replace(':', "-");
+            format!("/etc/systemd/system/vfioctl-{name}.service")
+        }
+    })
+}
+
+/// Returns the name that the files for a device have, also if the device is gone: a PCI address with
+/// domain.
+pub fn name_of_missing(name: &str) -> Option<String> {
+    let name = name.rsplit('/').next()?.to_ascii_lowercase();
+    let name = match name.matches(':').count() {
+        1 => format!("0000:{name}"),
+        _ => name,
+    };
+    let (bus, function) = name.rsplit_once('.')?;
+    let parts: Vec<&str> = bus.split(':').collect();
+    let is_hex = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_function = function.len() == 1 && is_hex(&function);
+    (parts.len() == 3 && parts.iter().all(is_hex) && is_function).then_some(name)
+}
+
 /// Makes the file for a device.
 pub fn configuration(
     snapshot: &Snapshot,
     device: &Device,
     by: Persistence,
+    force: bool,
 ) -> Result<Configuration> {
+    if device.is_bridge() {
+        return Err(Failure::refused(format!("{} is a PCI bridge", device.name)));
+    }
     let devices = plan::together(snapshot, device);
     let devices: Vec<&Device> = devices.into_iter().filter(|d| d.pci.is_some()).collect();
     if devices.is_empty() {
@@ -51,7 +85,7 @@ pub fn configuration(
     }
     Ok(match by {
         Persistence::Udev => udev(device, &devices),
-        Persistence::Systemd => systemd(device),
+        Persistence::Systemd => systemd(device, force),
     })
 }
 
@@ -65,19 +99,29 @@ fn udev(device: &Device, devices: &[&Device]) -> Configuration {
         let (Some(pci), Some(driver)) = (&device.pci, device.vfio_driver()) else {
             continue;
         };
+        let ids = [
+            ("vendor", pci.vendor),
+            ("device", pci.device),
+            ("subsystem_vendor", pci.subsystem_vendor),
+            ("subsystem_device", pci.subsystem_device),
+        ];
         text += &format!(
-            "ACTION==\"add\", SUBSYSTEM==\"pci\", KERNEL==\"{}\", ATTR{{vendor}}==\"{:#06x}\", \
-             ATTR{{device}}==\"{:#06x}\", ATTR{{driver_override}}=\"{driver}\", \
-             RUN{{builtin}}+=\"kmod load {driver}\"\n",
-            device.name, pci.vendor, pci.device
+            "ACTION==\"add\", SUBSYSTEM==\"pci\", KERNEL==\"{}\", ",
+            device.name
+        );
+        for (name, id) in ids {
+            text += &format!("ATTR{{{name}}}==\"{id:#06x}\", ");
+        }
+        // Loading the driver binds only the devices that have the override by then. For those of
+        // later events the driver is there already, and has to be offered the device.
+        text += &format!(
+            "ATTR{{driver_override}}=\"{driver}\", RUN{{builtin}}+=\"kmod load {driver}\", \
+             RUN{{program}}+=\"/bin/sh -c 'echo %k >/sys/bus/pci/drivers_probe'\"\n"
         );
     }
     // Before 80-drivers.rules, which loads the modules of other drivers.
     Configuration {
-        path: PathBuf::from(format!(
-            "/etc/udev/rules.d/40-vfioctl-{}.rules",
-            device.name
-        )),
+        path: path(&device.name, Persistence::Udev),
         text,
         next: "it applies from the next boot on. If the initramfs loads the device's driver, run \
                'update-initramfs -u', too"
@@ -85,14 +129,17 @@ fn udev(device: &Device, devices: &[&Device]) -> Configuration {
     }
 }
 
-fn systemd(device: &Device) -> Configuration {
+fn systemd(device: &Device, force: bool) -> Configuration {
     let name = &device.name;
     let model = device.model().unwrap_or_default();
-    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/bin/vfioctl"));
-    let program = program.display();
-    let unit = format!("vfioctl-{name}.service");
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/sbin/vfioctl"));
+    let program = word(&program.to_string_lossy());
+    let force = if force { " --force" } else { "" };
+    let path = path(name, Persistence::Systemd);
+    let unit = path.file_name().unwrap_or_default().to_string_lossy();
     let text = format!(
-        "# Written by 'vfioctl persist --by systemd {name}'.\n\
+        "# Written by 'vfioctl persist --by systemd {name}'; 'vfioctl persist --remove {name}' removes \
+         it.\n\
          [Unit]\n\
          Description=Bind {name} and its IOMMU group to VFIO\n\
          After=systemd-modules-load.service systemd-udev-settle.service\n\
@@ -101,15 +148,26 @@ fn systemd(device: &Device) -> Configuration {
          [Service]\n\
          Type=oneshot\n\
          RemainAfterExit=yes\n\
-         ExecStart={program} bind --expect {model} {name}\n\
+         ExecStart={program} bind{force} --expect {model} {name}\n\
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n"
     );
     Configuration {
-        path: PathBuf::from(format!("/etc/systemd/system/{unit}")),
-        text,
         next: format!("enable it: systemctl enable --now {unit}"),
+        path,
+        text,
+    }
+}
+
+/// Writes a word as the command lines of systemd's units have it.
+fn word(text: &str) -> String {
+    let text = text.replace('%', "%%").replace('$', "$$");
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-%+:@".contains(c);
+    if text.chars().all(plain) {
+        text
+    } else {
+        format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
     }
 }
 
@@ -118,10 +176,27 @@ pub fn write(system: &System, configuration: &Configuration) -> Result<()> {
     replace(&system.path(&configuration.path), &configuration.text)
 }
 
-/// Removes the file; returns whether there was one.
-pub fn remove(system: &System, configuration: &Configuration) -> Result<bool> {
-    let path = system.path(&configuration.path);
-    match fs::remove_file(&path) {
+/// Removes the files of some kinds for a device; returns their usual paths.
+pub fn remove(system: &System, name: &str, kinds: &[Persistence]) -> Result<Vec<PathBuf>> {
+    let mut removed = Vec::new();
+    for kind in kinds {
+        let file = path(name, *kind);
+        if *kind == Persistence::Systemd {
+            // The link of 'systemctl enable'.
+            let unit = file.file_name().unwrap_or_default();
+            let wants = "/etc/systemd/system/multi-user.target.wants";
+            remove_file(&system.path(wants).join(unit))?;
+        }
+        if remove_file(&system.path(&file))? {
+            removed.push(file);
+        }
+    }
+    Ok(removed)
+}
+
+/// Removes a file; returns whether there was one.
+fn remove_file(path: &Path) -> Result<bool> {
+    match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error).with_context(|| format!("removing {}", path.display())),
@@ -132,6 +207,7 @@ pub fn remove(system: &System, configuration: &Configuration) -> Result<bool> {
 mod tests {
     use super::*;
     use crate::system::devices::Pci;
+    use clap::ValueEnum;
 
     fn snapshot() -> Snapshot {
         let mut snapshot = Snapshot::default();
@@ -141,6 +217,8 @@ mod tests {
             pci: Some(Pci {
                 vendor: 0x8086,
                 device: 0xd3,
+                subsystem_vendor: 0x1af4,
+                subsystem_device: 0x1100,
                 ..Pci::default()
             }),
             ..Device::default()
@@ -153,9 +231,10 @@ mod tests {
     fn a_rule_names_address_and_model() {
         let snapshot = snapshot();
         let device = &snapshot.devices["0000:06:00.0"];
-        let rule = configuration(&snapshot, device, Persistence::Udev).unwrap();
+        let rule = configuration(&snapshot, device, Persistence::Udev, false).unwrap();
         assert!(rule.text.contains(
             "KERNEL==\"0000:06:00.0\", ATTR{vendor}==\"0x8086\", ATTR{device}==\"0x00d3\", \
+             ATTR{subsystem_vendor}==\"0x1af4\", ATTR{subsystem_device}==\"0x1100\", \
              ATTR{driver_override}=\"vfio-pci\""
         ));
     }
@@ -164,7 +243,42 @@ mod tests {
     fn a_unit_expects_the_model() {
         let snapshot = snapshot();
         let device = &snapshot.devices["0000:06:00.0"];
-        let unit = configuration(&snapshot, device, Persistence::Systemd).unwrap();
+        let unit = configuration(&snapshot, device, Persistence::Systemd, false).unwrap();
         assert!(unit.text.contains("bind --expect 8086:00d3 0000:06:00.0\n"));
+        let unit = configuration(&snapshot, device, Persistence::Systemd, true).unwrap();
+        assert!(unit.text.contains("bind --force --expect "));
+    }
+
+    #[test]
+    fn words_of_units() {
+        assert_eq!(word("/usr/sbin/vfioctl"), "/usr/sbin/vfioctl");
+        assert_eq!(word("/a b/$x%y"), "\"/a b/$$x%%y\"");
+        assert_eq!(word("/a\\\"b"), "\"/a\\\\\\\"b\"");
+    }
+
+    #[test]
+    fn names_of_devices_that_are_gone() {
+        let name = |text| name_of_missing(text);
+        assert_eq!(name("06:00.0").as_deref(), Some("0000:06:00.0"));
+        assert_eq!(name("0000:0A:00.0").as_deref(), Some("0000:0a:00.0"));
+        assert_eq!(name("10000:e1:00.0").as_deref(), Some("10000:e1:00.0"));
+        for odd in ["", "7", "vfio0", "06:00", "06:00.x", "../x:y:z.0", "::.0"] {
+            assert_eq!(name(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn files_are_removed_without_the_device() {
+        let folder = tempfile::tempdir().unwrap();
+        let system = System::new(Some(folder.path()));
+        let wants = "/etc/systemd/system/multi-user.target.wants/vfioctl-0000-06-00.0.service";
+        for kind in Persistence::value_variants() {
+            replace(&system.path(path("0000:06:00.0", *kind)), "").unwrap();
+        }
+        replace(&system.path(wants), "").unwrap();
+        let kinds = Persistence::value_variants();
+        assert_eq!(remove(&system, "0000:06:00.0", kinds).unwrap().len(), 2);
+        assert!(!system.exists(wants));
+        assert!(remove(&system, "0000:06:00.0", kinds).unwrap().is_empty());
     }
 }
