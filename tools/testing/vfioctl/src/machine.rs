@@ -136,6 +136,18 @@ pub fn interface() -> Result<String> {
     Ok(entry.file_name().to_string_lossy().into_owned())
 }
 
+/// Returns the network controller that can have virtual functions.
+pub fn physical_function() -> Result<String> {
+    for entry in fs::read_dir("/sys/bus/pci/devices")? {
+        let path = entry?.path();
+        if path.join("sriov_numvfs").exists() {
+            let name = path.file_name().unwrap_or_default();
+            return Ok(name.to_string_lossy().into_owned());
+        }
+    }
+    bail!("expected a device that can have virtual functions")
+}
+
 /// Runs a shell command, which must succeed.
 pub fn shell(command: &str) -> Result<()> {
     let output = Command::new("sh").args(["-c", command]).output()?;

@@ -19,7 +19,8 @@ use std::{
 /// What `vfioctl` printed.
 pub struct Said {
     command: String,
-    status: i32,
+    /// The exit status.
+    pub status: i32,
     /// The standard output.
     pub out: String,
     /// The standard error.
@@ -30,6 +31,21 @@ pub struct Said {
 pub fn vfioctl(arguments: &str) -> Result<Said> {
     let mut command = Command::new("vfioctl");
     command.args(arguments.split_whitespace());
+    said(arguments, command.output())
+}
+
+/// Runs a command of the shell that ends with `vfioctl`, and returns what it printed.
+pub fn shell_said(command: &str) -> Result<Said> {
+    said(command, Command::new("sh").args(["-c", command]).output())
+}
+
+/// Runs `vfioctl` with an output that nobody reads any more.
+pub fn vfioctl_unread(arguments: &str) -> Result<Said> {
+    let (reader, writer) = nix::unistd::pipe()?;
+    drop(reader);
+    let mut command = Command::new("vfioctl");
+    command.args(arguments.split_whitespace());
+    command.stdout(writer.try_clone()?).stderr(writer);
     said(arguments, command.output())
 }
 
