@@ -154,6 +154,16 @@ def series_steps(series):
     ]
 
 
+def package_steps():
+    """Returns steps that build the packages and install them in a Debian."""
+    check = "tools/testing/check-packages"
+    return [
+        script("packages", check, *"lint rpm files modules page interrupt sign".split(),
+               after=("build-stock", "build-stock-7.2", "programs", "docs")),
+        script("packages-dkms", check, "--no-build", "dkms", after=("packages",)),
+    ]
+
+
 def main_steps(repo):
     """Returns the steps of 'make test', by priority: the first one that is ready runs next."""
     return [
@@ -290,6 +300,7 @@ def further_steps(repo):
         *(make(f"build-config-{path.stem}", "modules", f"KERNEL=config-{path.stem}", "WERROR=1", after=("build-test",))
           for path in sorted((repo / "tools/testing/kernel/configs").glob("*.config"))),
         *series_steps("7.2"),
+        *package_steps(),
         *arm64_steps("stock-arm64"),
         *arm64_4k_steps("stock-arm64"),
         *arm64_steps("stock-arm64-16k"),
