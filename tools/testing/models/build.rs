@@ -189,7 +189,7 @@ const MUTANTS: &[Mutant] = &[
 ];
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(CONFIG_KUNIT)");
+    println!("cargo::rustc-check-cfg=cfg(CONFIG_KUNIT, MODULE)");
     println!("cargo::rustc-cfg=CONFIG_KUNIT");
     println!("cargo::rerun-if-changed=build.rs");
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
