@@ -37,6 +37,12 @@ struct cdev *kernel_ext_inode_cdev(const struct inode *inode)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_inode_cdev);
 
+int kernel_ext_iommu_get_msi_cookie(struct iommu_domain *domain, dma_addr_t base)
+{
+	return iommu_get_msi_cookie(domain, base);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_iommu_get_msi_cookie);
+
 struct workqueue_struct *kernel_ext_singlethread_workqueue(const char *name)
 {
 	return create_singlethread_workqueue(name);

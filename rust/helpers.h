@@ -5,6 +5,7 @@
 
 #include <linux/debugfs.h>
 #include <linux/fs.h>
+#include <linux/iommu.h>
 #include <linux/mutex.h>
 #include <linux/poll.h>
 #include <linux/vfio.h>
@@ -52,6 +53,7 @@ unsigned long kernel_ext_page_to_pfn(const struct page *page);
 struct page *kernel_ext_pfn_to_page(unsigned long pfn);
 void *kernel_ext_page_address(struct page *page);
 bool kernel_ext_pfn_is_ram(unsigned long pfn);
+int kernel_ext_iommu_get_msi_cookie(struct iommu_domain *domain, dma_addr_t base);
 struct mem_cgroup *kernel_ext_memcg_of_current(void);
 void kernel_ext_memcg_put(struct mem_cgroup *memcg);
 struct mem_cgroup *kernel_ext_set_active_memcg(struct mem_cgroup *memcg);

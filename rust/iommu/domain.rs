@@ -222,7 +222,9 @@ impl Domain {
             return Err(EEXIST);
         }
         // SAFETY: The domain is valid, and the flag ensures that only one task gets here.
-        match to_result(unsafe { bindings::iommu_get_msi_cookie(self.ptr.as_ptr(), base) }) {
+        match to_result(unsafe {
+            bindings::kernel_ext_iommu_get_msi_cookie(self.ptr.as_ptr(), base)
+        }) {
             Ok(()) => Ok(true),
             Err(e) if e == ENODEV => Ok(false),
             Err(e) => Err(e),
@@ -248,6 +250,10 @@ impl Domain {
         size: usize,
         prot: Prot,
     ) -> Result<(), (Error, bool)> {
+        // On 32 bits, the kernel's function would take other addresses.
+        if usize::try_from(iova.saturating_add(size as u64)).is_err() {
+            return Err((EINVAL, true));
+        }
         let mut done = 0;
         while done < size as u64 {
             let step = step(iova + done, size as u64 - done);
