@@ -66,7 +66,9 @@ impl Request {
         if page_size < 4096 || !page_size.is_power_of_two() {
             return Err(EINVAL);
         }
-        iova.checked_add(length).ok_or(EOVERFLOW)?;
+        let end = iova.checked_add(length).ok_or(EOVERFLOW)?;
+        // The kernel's bitmaps have addresses of that size.
+        c_ulong::try_from(end).map_err(|_| EOVERFLOW)?;
         // INVARIANT: By the checks above.
         Ok(Self {
             iova,

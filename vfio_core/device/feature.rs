@@ -184,6 +184,8 @@ impl Request<'_> {
                 return Err(EINVAL);
             }
             let end = iova.checked_add(length).ok_or(EOVERFLOW)?;
+            // The nodes of the ranges have addresses of that size.
+            usize::try_from(end).map_err(|_| EOVERFLOW)?;
             ranges.add(iova, end.wrapping_sub(1))?;
         }
         logging::start(self.device, ranges, &mut control.page_size)?;
