@@ -385,15 +385,17 @@ mod tests {
         chain.add(1, 1, HEADER_SIZE)?;
         chain.shift(24);
         let mut expected = [0u8; 56];
-        for (offset, id, next) in [(0, 3, 24 + 16), (16, 1, 24 + 48), (48, 1, 0)] {
-            expected[offset] = id;
-            expected[offset + 2] = 1;
-            expected[offset + 4] = next;
+        let mut put =
+            |at: usize, bytes: &[u8]| expected[at..at + bytes.len()].copy_from_slice(bytes);
+        for (offset, id, next) in [(0, 3u16, 24u32 + 16), (16, 1, 24 + 48), (48, 1, 0)] {
+            put(offset, &id.to_ne_bytes());
+            put(offset + 2, &1u16.to_ne_bytes());
+            put(offset + 4, &next.to_ne_bytes());
         }
-        expected[8..12].copy_from_slice(&[4, 3, 2, 1]);
-        expected[24] = 1;
-        expected[32] = 7;
-        expected[40] = 8;
+        put(8, &0x01020304u32.to_ne_bytes());
+        put(24, &1u32.to_ne_bytes());
+        put(32, &7u64.to_ne_bytes());
+        put(40, &8u64.to_ne_bytes());
         assert_eq!(chain.bytes(), &expected);
         Ok(())
     }
