@@ -96,7 +96,7 @@ impl Backend for Container {
 
     fn unpin_pages(this: ArcBorrow<'_, Self>, iova: u64, npage: c_int) {
         let count = usize::try_from(npage).unwrap_or(0);
-        match Range::of_size(iova, (count * PAGE_SIZE) as u64) {
+        match Range::of_size(iova, count as u64 * PAGE_SIZE as u64) {
             Ok(range) if this.v2 => {
                 let unpinned = this.unpin(range, count);
                 warn_on!(unpinned != count);

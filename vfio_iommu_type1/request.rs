@@ -25,6 +25,10 @@ const UNALIGNED: RequestError = RequestError::new(
     c"address or size is not a multiple of the IOMMU page size",
 );
 
+/// The memory is beyond the addresses that a process has.
+const BEYOND_MEMORY: RequestError =
+    RequestError::new(EOVERFLOW, c"the memory exceeds the last address");
+
 /// Returns the range of `size` bytes at `start`.
 ///
 /// # Errors
@@ -63,13 +67,19 @@ impl MapRequest {
     /// # Errors
     ///
     /// `EINVAL` for unknown or contradictory flags or if `size` is 0; `EOVERFLOW` if one of the
-    /// ranges exceeds the last address.
+    /// ranges exceeds the last address, or the memory that of a process.
     pub(crate) fn new(flags: u32, vaddr: u64, iova: u64, size: u64) -> RequestResult<Self> {
         if flags & !Self::FLAGS != 0 {
             return Err(RequestError::new(EINVAL, c"unknown flags"));
         }
+        // On 32 bits, they may not fit.
+        if usize::try_from(vaddr).is_err() || usize::try_from(size).is_err() {
+            return Err(BEYOND_MEMORY);
+        }
         let addresses = range(iova, size)?;
-        range(vaddr, size)?;
+        if usize::try_from(range(vaddr, size)?.last).is_err() {
+            return Err(BEYOND_MEMORY);
+        }
         let prot = uapi::prot(flags);
         let none = prot == Prot::default();
         let prot = match (none, flags & bindings::VFIO_DMA_MAP_FLAG_VADDR != 0) {
@@ -218,9 +228,11 @@ mod tests {
             (R | W, 0x1000, 0x1000, 0x1000, None),
             (V, 0x1000, 0x1000, 0x1000, None),
             (8, 0, u64::MAX, 2, Some(EINVAL)),
-            (R, u64::MAX, u64::MAX, 0, Some(EINVAL)),
+            (R, usize::MAX as u64, u64::MAX, 0, Some(EINVAL)),
             (0, 0, u64::MAX, 2, Some(EOVERFLOW)),
             (0, u64::MAX, 0, 2, Some(EOVERFLOW)),
+            (R, usize::MAX as u64 - 0xfff, 0, 0x1000, None),
+            (0, usize::MAX as u64 - 0xfff, 0, 0x1001, Some(EOVERFLOW)),
             (R, 0, u64::MAX - 0xfff, 0x1000, None),
             (0, 0, 0, 0x1000, Some(EINVAL)),
             (R | V, 0, 0, 0x1000, Some(EINVAL)),

@@ -87,7 +87,7 @@ impl DmaPages {
                 return Err(RequestError::charge(EINTR));
             }
             let rest = Range {
-                start: start + (done * PAGE_SIZE) as u64,
+                start: start + done as u64 * PAGE_SIZE as u64,
                 last: start + (size - 1),
             };
             let ahead = charge.pages().saturating_sub(pinner.locked);

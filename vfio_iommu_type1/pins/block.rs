@@ -17,7 +17,7 @@ use kernel_ext::mm::{
 
 /// A block of pages.
 ///
-/// A tree node takes 64 bytes, including its three pointers and the key.
+/// On 64 bits, a tree node takes 64 bytes, including its three pointers and the key.
 pub(super) struct Block {
     /// The places whose pages are pinned, one bit per place.
     used: u64,
@@ -25,6 +25,7 @@ pub(super) struct Block {
     slots: KVec<PinSlot>,
 }
 
+#[cfg(CONFIG_64BIT)]
 const _: () = assert!(size_of::<Block>() == 32);
 
 /// Returns the bits of a word that stand for `places`.

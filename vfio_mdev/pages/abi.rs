@@ -152,7 +152,7 @@ impl Pins {
         if count > MAX_PAGES {
             return Err(E2BIG);
         }
-        let iovas = Range::of_size(iova, (count * PAGE_SIZE) as u64)?;
+        let iovas = Range::of_size(iova, count as u64 * PAGE_SIZE as u64)?;
         let mut pages = KVec::from_elem(core::ptr::null_mut(), count, GFP_KERNEL_ACCOUNT)?;
         let pin = Arc::pin_init(
             pin_init!(PinnedRange {
