@@ -30,6 +30,7 @@ mod pin;
 mod plug;
 mod qmp;
 mod requires;
+mod slow_sysfs;
 mod soak;
 mod stall;
 mod stress;

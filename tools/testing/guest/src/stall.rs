@@ -10,6 +10,7 @@ use nix::unistd::{
 };
 use std::{
     fs,
+    ops::Deref,
     panic::resume_unwind,
     sync::mpsc::channel,
     thread::{
@@ -82,6 +83,23 @@ impl<'scope, T: Send + 'scope> Request<'scope, T> {
         observe(&task, || self.is_done()).unwrap_or_else(|| hangs(LIMIT))
     }
 
+    /// Returns the functions on the kernel stack of the request, the innermost one first. Returns
+    /// none while the request does not sleep.
+    pub fn stack(&self) -> Vec<String> {
+        let task = format!("/proc/self/task/{}", self.tid);
+        if !sleeps(&task) {
+            return Vec::new();
+        }
+        // A line: [<0>] do_sys_poll+0x4d6/0x660
+        let stack = fs::read_to_string(format!("{task}/stack")).unwrap_or_default();
+        let functions = stack.lines().filter_map(|line| {
+            let place = line.split_whitespace().nth(1)?;
+            Some(place.split('+').next()?.to_owned())
+        });
+        let functions = functions.collect();
+        if sleeps(&task) { functions } else { Vec::new() }
+    }
+
     /// Returns the result of the request. The request must not be blocked any more: if it does not
     /// end, the program exits.
     pub fn finish(self) -> Result<T> {
@@ -131,9 +149,9 @@ pub fn falls_asleep(process: u32) -> bool {
 /// Resumes the threads stopped at a userfault when dropped, even if the thread that holds this
 /// fails.
 #[derive(Debug)]
-pub struct Release<'a>(pub &'a Userfault);
+pub struct Release<F: Deref<Target = Userfault>>(pub F);
 
-impl Drop for Release<'_> {
+impl<F: Deref<Target = Userfault>> Drop for Release<F> {
     fn drop(&mut self) {
         if let Err(error) = self.0.release() {
             eprintln!("a thread may have stopped for ever: {error}");

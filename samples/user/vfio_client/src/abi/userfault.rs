@@ -282,6 +282,38 @@ impl Userfault {
     /// If a request was sent before, and where [`raw::at`](crate::raw::at) panics.
     #[track_caller]
     pub fn request(&self, fd: impl AsFd, nr: u32, offset: usize) -> Result<i32, Errno> {
+        self.send(offset);
+        // By the invariant the kernel will find this content: only `write` changes it, and `write`
+        // needs an exclusive reference.
+        check_pointers(nr, &self.content, offset);
+        syscall(fd, nr, self.memory.addr() as usize + offset)
+    }
+
+    /// Reads the next entries of a directory into the memory from `offset` to its end, by
+    /// getdents64(2). Blocks when the kernel accesses an armed page. Returns the number of bytes
+    /// read.
+    ///
+    /// # Panics
+    ///
+    /// If a request was sent before, or if `offset` is outside of the memory.
+    #[track_caller]
+    pub fn read_directory(&self, directory: impl AsFd, offset: usize) -> Result<usize, Errno> {
+        self.send(offset);
+        // SAFETY: The kernel changes only the rest of `memory`, to which there are no references.
+        let count = unsafe {
+            libc::syscall(
+                libc::SYS_getdents64,
+                directory.as_fd().as_raw_fd(),
+                self.memory.addr() as usize + offset,
+                self.memory.len() - offset,
+            )
+        };
+        Errno::result(count).map(|count| count as usize)
+    }
+
+    /// Notes that the kernel may change the memory.
+    #[track_caller]
+    fn send(&self, offset: usize) {
         assert!(
             !self.sent.swap(true, Ordering::Relaxed),
             "the kernel may have changed the addresses of a second request"
@@ -290,10 +322,6 @@ impl Userfault {
             offset <= self.memory.len(),
             "the request is outside of the memory"
         );
-        // By the invariant the kernel will find this content: only `write` changes it, and `write`
-        // needs an exclusive reference.
-        check_pointers(nr, &self.content, offset);
-        syscall(fd, nr, self.memory.addr() as usize + offset)
     }
 }
 

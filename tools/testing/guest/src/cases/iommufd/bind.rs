@@ -24,6 +24,10 @@ use crate::{
         Failure,
         cases, //
     },
+    slow_sysfs::{
+        self,
+        REGISTRATION, //
+    },
 };
 use anyhow::Result;
 use std::{
@@ -45,6 +49,7 @@ use vfio_client::{
     Iommufd,
     Memory,
     PAGE_SIZE,
+    pci,
     raw,
     request, //
 };
@@ -67,6 +72,7 @@ cases! {
     #[rows("V5")] ids_are_objects_of_the_iommufd,
     #[rows("V5")] id_that_cannot_be_written_undoes_the_bind,
     several_devices_in_one_iommufd,
+    #[rows("V3")] bind_does_not_wait_for_sysfs,
 }
 
 /// Returns a request to bind a device to an iommufd.
@@ -441,4 +447,15 @@ fn several_devices_in_one_iommufd() -> Result<()> {
     drop(first.device);
     second.info()?;
     is_free(EDU)
+}
+
+fn bind_does_not_wait_for_sysfs() -> Result<()> {
+    let iommufd = Iommufd::open()?;
+    // The path is found in sysfs.
+    let path = Device::file_of(&pci::sysfs(EDU))?;
+    let open = || File::options().read(true).write(true).open(&path);
+    slow_sysfs::while_mdev_comes_and_goes(&REGISTRATION, || {
+        Device::from_fd(open()?.into()).bind(&iommufd)?;
+        Ok(())
+    })
 }

@@ -13,6 +13,11 @@ use crate::{
         Failure,
         cases, //
     },
+    slow_sysfs::{
+        self,
+        IN_GROUP,
+        REGISTRATION, //
+    },
 };
 use anyhow::Result;
 use vfio_client::{
@@ -35,6 +40,8 @@ cases! {
     #[rows("D4", "K8")] reset_needs_all_devices_of_slot,
     #[rows("D4")] reset_takes_no_groups,
     #[rows("D4")] root_bus_cannot_be_reset,
+    #[rows("D4")] info_does_not_wait_for_sysfs,
+    #[rows("D4")] reset_does_not_wait_for_sysfs,
 }
 
 /// The other function of the slot of [`NIC`]. It is in the same group.
@@ -125,4 +132,22 @@ fn root_bus_cannot_be_reset() -> Result<()> {
     assert_eq!(affected(&device), Err(Errno::ENODEV));
     assert_eq!(reset(&device).errno(), Errno::ENODEV);
     Ok(())
+}
+
+fn info_does_not_wait_for_sysfs() -> Result<()> {
+    let iommufd = Iommufd::open()?;
+    let device = open(NIC)?;
+    let id = device.bind(&iommufd)?;
+    slow_sysfs::while_mdev_comes_and_goes(&REGISTRATION, || {
+        // The group of the other function is looked up.
+        let (flags, ids) = affected(&device)?;
+        assert_eq!(flags, BY_ID | ALL_OWNED);
+        assert_eq!(ids, [id, VFIO_PCI_DEVID_OWNED]);
+        Ok(())
+    })
+}
+
+fn reset_does_not_wait_for_sysfs() -> Result<()> {
+    let (device, _iommufd) = bound(NIC)?;
+    slow_sysfs::while_mdev_comes_and_goes(&IN_GROUP, || Ok(reset(&device)?))
 }
