@@ -19,6 +19,7 @@ use crate::{
         feature, //
     },
     harness::cases,
+    requires, //
 };
 use anyhow::{
     Result,
@@ -343,11 +344,13 @@ fn unwritable_bitmap() -> Result<()> {
     let mut bits = Memory::anonymous(PAGE_SIZE)?;
     bits.protect(true, false)?;
     let report = |address| report(open.device(), 64, address);
-    assert_eq!(
-        report(0),
-        Ok(0),
-        "nothing was written, so the bitmap is not accessed"
-    );
+    // Where the kernel has bitmaps of its own, the core tries them before it asks the driver.
+    let unused = if requires::iommufd() {
+        Err(Errno::EFAULT)
+    } else {
+        Ok(0)
+    };
+    assert_eq!(report(0), unused, "nothing was written");
     for address in [0, bits.addr(), u64::MAX - 7] {
         open.store(0, 1)?;
         assert_eq!(report(address), Err(Errno::EFAULT), "{address:#x}");
