@@ -110,16 +110,15 @@ impl Group {
     /// A device behind an IOMMU must not be removed from its bus during the call, because
     /// `iommu_group_get()` takes no lock.
     pub fn of(dev: &Device) -> Option<ARef<Self>> {
-        let members = MEMBERS.lock();
+        Self::look_up(&MEMBERS.lock(), dev)
+    }
+
+    /// As [`of`](Self::of), with [`MEMBERS`](static@MEMBERS) locked.
+    fn look_up(members: &Tree<usize, ARef<Self>>, dev: &Device) -> Option<ARef<Self>> {
         if let Some(group) = members.get(&address(dev)) {
             return Some(group.clone());
         }
         // No software group can be freed here: the device is in none until the lock is released.
-        Self::of_non_member(dev)
-    }
-
-    /// Returns the group of `dev`, which has no entry in [`MEMBERS`](static@MEMBERS).
-    fn of_non_member(dev: &Device) -> Option<ARef<Self>> {
         // SAFETY: `dev` is a valid device.
         let group = NonNull::new(unsafe { bindings::iommu_group_get(raw_device(dev)) })?;
         // SAFETY: `iommu_group_get` returned a counted reference, which this function owns.
@@ -295,9 +294,8 @@ impl SoftwareGroup {
     pub fn add(&self, dev: &Device) -> Result<Member> {
         let node = Node::new(address(dev), self.0.clone())?;
         let mut members = MEMBERS.lock();
-        let is_member = members.contains(&address(dev));
-        let other = (!is_member).then(|| Group::of_non_member(dev)).flatten();
-        if is_member || other.is_some() {
+        let present = Group::look_up(&members, dev);
+        if present.is_some() {
             drop(members);
             return Err(EEXIST);
         }
