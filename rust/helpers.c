@@ -67,12 +67,6 @@ void kernel_ext_pm_runtime_put(struct device *dev)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_pm_runtime_put);
 
-size_t kernel_ext_fault_in_writeable(const char __user *address, size_t size)
-{
-	return fault_in_safe_writeable(address, size);
-}
-EXPORT_SYMBOL_GPL(kernel_ext_fault_in_writeable);
-
 int kernel_ext_iova_bitmap_report(unsigned long iova, size_t length, unsigned long page_size,
 				  u64 __user *data, void *opaque, iova_bitmap_fn_t fn)
 {

@@ -23,7 +23,6 @@ struct workqueue_struct *kernel_ext_singlethread_workqueue(const char *name);
 __poll_t kernel_ext_vfs_poll(struct file *file, struct poll_table_struct *pt);
 int kernel_ext_pm_runtime_get(struct device *dev);
 void kernel_ext_pm_runtime_put(struct device *dev);
-size_t kernel_ext_fault_in_writeable(const char __user *address, size_t size);
 int kernel_ext_iova_bitmap_report(unsigned long iova, size_t length, unsigned long page_size,
 				  u64 __user *data, void *opaque, iova_bitmap_fn_t fn);
 void kernel_ext_iova_bitmap_set(struct iova_bitmap *bitmap, unsigned long iova, size_t length);

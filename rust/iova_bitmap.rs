@@ -13,7 +13,8 @@
 
 use core::{
     ffi::c_void,
-    marker::PhantomData, //
+    marker::PhantomData,
+    ptr, //
 };
 
 use kernel::{
@@ -22,6 +23,7 @@ use kernel::{
         c_int,
         c_ulong, //
     },
+    page::PAGE_SIZE,
     prelude::*,
     uaccess::{
         UserPtr,
@@ -32,6 +34,7 @@ use kernel::{
 use crate::{
     bindings,
     compat::EOPNOTSUPP,
+    iova::Range,
     mm::{
         cond_resched,
         fatal_signal_pending, //
@@ -112,32 +115,48 @@ pub fn report(
     filled
 }
 
-/// Checks that the user's bitmap can be written.
+/// Checks that the user's bitmap can be pinned for writing, which is how the kernel's bitmap
+/// accesses it.
 ///
 /// # Errors
 ///
 /// `EFAULT`; `EINTR` if the task is being killed.
 fn check_writable(request: &Request) -> Result {
-    /// Number of bytes that are checked at a time.
-    const CHUNK: u64 = 16 << 20;
-    let bits = request.length.div_ceil(request.page_size);
-    let bytes = bits.div_ceil(64) * 8;
-    let mut done = 0;
-    while done < bytes {
-        let size = CHUNK.min(bytes - done) as usize;
-        let address = request.bitmap.wrapping_byte_add(done as usize);
-        // SAFETY: The function checks the address.
-        if unsafe { bindings::kernel_ext_fault_in_writeable(address.as_const_ptr().cast(), size) }
-            != 0
-        {
+    /// Number of pages that are pinned at a time.
+    const BATCH: usize = 16;
+    let Ok(asked) = Range::of_size(request.iova, request.length) else {
+        return Ok(());
+    };
+    let (_, last) = bits(request, asked);
+    let address = request.bitmap.as_const_ptr().addr() as u64;
+    // The bitmap consists of words of 64 bits.
+    let last = address.checked_add(last / 64 * 8 + 7).ok_or(EFAULT)?;
+    let page = |address: u64| address / PAGE_SIZE as u64;
+    let mut next = page(address);
+    while next <= page(last) {
+        let mut pages = [ptr::null_mut(); BATCH];
+        let count = (page(last) - next + 1).min(BATCH as u64);
+        let start = c_ulong::try_from(next * PAGE_SIZE as u64).map_err(|_| EFAULT)?;
+        // SAFETY: The function checks the addresses. `pages` has room for `count` pages.
+        let pinned = unsafe {
+            bindings::pin_user_pages_fast(
+                start,
+                count as c_int,
+                bindings::FOLL_WRITE,
+                pages.as_mut_ptr(),
+            )
+        };
+        let Some(pinned) = u64::try_from(pinned).ok().filter(|&pinned| pinned > 0) else {
             return Err(if fatal_signal_pending() {
                 EINTR
             } else {
                 EFAULT
             });
-        }
+        };
+        // SAFETY: The call above pinned these pages.
+        unsafe { bindings::unpin_user_pages(pages.as_mut_ptr(), pinned as c_ulong) };
         cond_resched();
-        done += size as u64;
+        next += pinned;
     }
     Ok(())
 }
@@ -180,41 +199,74 @@ unsafe extern "C" fn fill_callback(
 ///
 /// # Invariants
 ///
-/// The pointer is to the kernel's bitmap where the kernel has them, otherwise to an [`Own`]. It is
-/// valid for `'a`, and nothing else uses it.
-pub struct IovaBitmap<'a>(*mut bindings::iova_bitmap, PhantomData<&'a mut Own>);
+/// `raw` points to the kernel's bitmap where the kernel has them, otherwise to an [`Own`]. It is
+/// valid for `'a`, and nothing else uses it. `asked` is the memory for which the bitmap has bits.
+pub struct IovaBitmap<'a> {
+    raw: *mut bindings::iova_bitmap,
+    asked: Option<Range>,
+    lent: PhantomData<&'a mut Own>,
+}
 
 impl IovaBitmap<'_> {
     /// # Safety
     ///
-    /// `bitmap` was passed to the driver's `log_read_and_clear`, which doesn't return during `'a`.
-    pub unsafe fn from_raw(bitmap: *mut bindings::iova_bitmap) -> Self {
+    /// `bitmap`, `iova` and `length` were passed to the driver's `log_read_and_clear`, which doesn't
+    /// return during `'a`.
+    pub unsafe fn from_raw(bitmap: *mut bindings::iova_bitmap, iova: u64, length: u64) -> Self {
         if !KERNELS {
             // SAFETY: By this function's contract. On such a kernel only this project's core calls
             // drivers, and it does so from `report`.
             unsafe { (*bitmap.cast::<Own>()).seen = true };
         }
-        // INVARIANT: As above.
-        Self(bitmap, PhantomData)
+        // INVARIANT: By this function's contract, and as above.
+        Self {
+            raw: bitmap,
+            asked: Range::of_size(iova, length).ok(),
+            lent: PhantomData,
+        }
+    }
+
+    /// Returns the memory that was asked for, `None` if it is empty.
+    pub fn asked(&self) -> Option<Range> {
+        self.asked
     }
 
     /// Sets the bits of all pages that overlap the `length` bytes starting at `iova`. Pages that
-    /// were not requested are ignored.
+    /// were not asked for are ignored.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if the user bitmap can't be written; `EINTR` if the process is being killed.
+    /// `EFAULT` if the user bitmap can't be written; `EINTR` if the process is being killed. The
+    /// kernel's bitmap returns neither.
     pub fn set(&mut self, iova: u64, length: u64) -> Result {
+        let Some(written) = overlap(self.asked, iova, length) else {
+            return Ok(());
+        };
         if KERNELS {
-            // SAFETY: By the type invariant; the callee checks the range.
+            let length = written.last - written.start + 1;
+            // SAFETY: By the type invariant. The bitmap has bits for all of `written`.
             unsafe {
-                bindings::kernel_ext_iova_bitmap_set(self.0, iova as c_ulong, length as usize)
+                bindings::kernel_ext_iova_bitmap_set(
+                    self.raw,
+                    written.start as c_ulong,
+                    length as usize,
+                )
             };
             return Ok(());
         }
         // SAFETY: By the type invariant.
-        unsafe { &*self.0.cast::<Own>() }.set(iova, length)
+        unsafe { &*self.raw.cast::<Own>() }.set(written)
     }
+}
+
+/// Returns the part of the `length` bytes starting at `iova` that is in `asked`.
+fn overlap(asked: Option<Range>, iova: u64, length: u64) -> Option<Range> {
+    let asked = asked?;
+    let common = Range {
+        start: iova.max(asked.start),
+        last: iova.saturating_add(length.checked_sub(1)?).min(asked.last),
+    };
+    (common.start <= common.last).then_some(common)
 }
 
 /// The bitmap of this project.
@@ -225,10 +277,9 @@ struct Own {
 }
 
 impl Own {
-    fn set(&self, iova: u64, length: u64) -> Result {
-        let Some((first, last)) = bits(&self.request, iova, length) else {
-            return Ok(());
-        };
+    /// Sets the bits for `written`, which was asked for.
+    fn set(&self, written: Range) -> Result {
+        let (first, last) = bits(&self.request, written);
         for word in first / 64..=last / 64 {
             if fatal_signal_pending() {
                 return Err(EINTR);
@@ -243,19 +294,10 @@ impl Own {
     }
 }
 
-/// Returns the first and the last bit for `length` bytes starting at `iova`, limited to the
-/// requested range.
-fn bits(request: &Request, iova: u64, length: u64) -> Option<(u64, u64)> {
-    let first = iova.max(request.iova);
-    let last = iova
-        .saturating_add(length)
-        .min(request.iova + request.length)
-        .checked_sub(1)?;
-    (length > 0 && first <= last).then(|| {
-        let shift = request.page_size.trailing_zeros();
-        let bit = |iova: u64| (iova - request.iova) >> shift;
-        (bit(first), bit(last))
-    })
+/// Returns the first and the last bit for `written`, which was asked for.
+fn bits(request: &Request, written: Range) -> (u64, u64) {
+    let bit = |iova: u64| (iova - request.iova) >> request.page_size.trailing_zeros();
+    (bit(written.start), bit(written.last))
 }
 
 /// Returns the mask of the bits of word number `word` that are in `first..=last`. At least one of
@@ -280,28 +322,35 @@ mod tests {
         }
     }
 
+    fn bits_of(asked: &Request, iova: u64, length: u64) -> Option<(u64, u64)> {
+        let range = Range::of_size(asked.iova, asked.length).ok();
+        overlap(range, iova, length).map(|written| bits(asked, written))
+    }
+
     #[test]
     fn bits_count_from_the_first_address() {
         let asked = request(0x5000, 0x10000, 0x1000);
-        assert_eq!(bits(&asked, 0x5000, 1), Some((0, 0)));
-        assert_eq!(bits(&asked, 0x5fff, 2), Some((0, 1)));
-        assert_eq!(bits(&asked, 0x6000, 0x2000), Some((1, 2)));
+        assert_eq!(bits_of(&asked, 0x5000, 1), Some((0, 0)));
+        assert_eq!(bits_of(&asked, 0x5fff, 2), Some((0, 1)));
+        assert_eq!(bits_of(&asked, 0x6000, 0x2000), Some((1, 2)));
         // The first address need not be a multiple of the page size.
         let asked = request(0x5000, 0x10000, 0x4000);
-        assert_eq!(bits(&asked, 0x8000, 0x1000), Some((0, 0)));
-        assert_eq!(bits(&asked, 0x9000, 0x1000), Some((1, 1)));
+        assert_eq!(bits_of(&asked, 0x8000, 0x1000), Some((0, 0)));
+        assert_eq!(bits_of(&asked, 0x9000, 0x1000), Some((1, 1)));
     }
 
     #[test]
     fn what_was_not_asked_for_is_left_out() {
         let asked = request(0x5000, 0x2000, 0x1000);
-        assert_eq!(bits(&asked, 0, u64::MAX), Some((0, 1)));
-        assert_eq!(bits(&asked, 0x4000, 0x1000), None);
-        assert_eq!(bits(&asked, 0x7000, 0x1000), None);
-        assert_eq!(bits(&asked, 0x5000, 0), None);
-        assert_eq!(bits(&request(0, 0, 0x1000), 0, 0x1000), None);
+        assert_eq!(bits_of(&asked, 0, u64::MAX), Some((0, 1)));
+        assert_eq!(bits_of(&asked, 0x4fff, 2), Some((0, 0)));
+        assert_eq!(bits_of(&asked, 0x6fff, 2), Some((1, 1)));
+        assert_eq!(bits_of(&asked, 0x4000, 0x1000), None);
+        assert_eq!(bits_of(&asked, 0x7000, 0x1000), None);
+        assert_eq!(bits_of(&asked, 0x5000, 0), None);
+        assert_eq!(bits_of(&request(0, 0, 0x1000), 0, 0x1000), None);
         let end = request(u64::MAX - 0x1fff, 0x1fff, 0x1000);
-        assert_eq!(bits(&end, u64::MAX - 0xfff, 0x1000), Some((1, 1)));
+        assert_eq!(bits_of(&end, u64::MAX - 0xfff, 0x1000), Some((1, 1)));
     }
 
     #[test]

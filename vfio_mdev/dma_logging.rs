@@ -99,23 +99,21 @@ impl DmaLogging {
         }
     }
 
-    /// Calls `f` for all logged ranges between `first` and `last`, with the address and the length
-    /// of each range, and clears them. Clears nothing on error.
+    /// Calls `f` for all logged ranges in `asked`, with the address and the length of each range,
+    /// and clears them. Clears nothing on error.
     ///
     /// # Errors
     ///
     /// `EINVAL` if no log is active; `ENOMEM`, also if the log is incomplete; the errors of `f`.
-    pub(crate) fn report(
-        &self,
-        first: u64,
-        last: u64,
-        f: impl FnMut(u64, u64) -> Result,
-    ) -> Result {
+    pub(crate) fn report(&self, asked: Option<Range>, f: impl FnMut(u64, u64) -> Result) -> Result {
         let current = self.current.lock();
         let (number, shift) = (current.begun, current.log.as_ref().ok_or(EINVAL)?.shift);
         drop(current);
+        let Some(asked) = asked else {
+            return Ok(());
+        };
         let mut reported = Entries::new();
-        let span = Span::new(first, last, shift);
+        let span = Span::new(asked.start, asked.last, shift);
         self.take_all(number, &span, &mut reported, f)
             .inspect_err(|_| {
                 // If another log was started meanwhile, drop the entries.
@@ -239,7 +237,7 @@ mod tests {
     /// Returns everything between two addresses, as the first and the last address of each piece.
     fn all(log: &DmaLogging, first: u64, last: u64) -> Result<KVec<(u64, u64)>> {
         let mut pieces: KVec<(u64, u64)> = KVec::new();
-        log.report(first, last, |start, length| {
+        log.report(Some(Range { start: first, last }), |start, length| {
             let end = start + (length - 1);
             match pieces.last_mut() {
                 // Merge adjacent pieces, so that chunk boundaries don't matter.
@@ -363,11 +361,15 @@ mod tests {
     #[test]
     fn a_report_that_fails_forgets_nothing() -> Result {
         let complete = all(&*scattered()?, 0, u64::MAX)?;
-        for (first, last) in [(0, u64::MAX), (PAGE, (4 * CHUNK - 1) * PAGE - 1)] {
+        let inner = Range {
+            start: PAGE,
+            last: (4 * CHUNK - 1) * PAGE - 1,
+        };
+        for asked in [Range::ALL, inner] {
             for good in 0..4 {
                 let log = scattered()?;
                 let mut count = 0;
-                let failed = log.report(first, last, |_, _| {
+                let failed = log.report(Some(asked), |_, _| {
                     count += 1;
                     (count <= good).then_some(()).ok_or(EFAULT)
                 });
@@ -382,7 +384,7 @@ mod tests {
     fn what_is_written_during_a_report_is_kept() -> Result {
         for outcome in [Ok(()), Err(EFAULT)] {
             let log = scattered()?;
-            let result = log.report(0, u64::MAX, |start, _| {
+            let result = log.report(Some(Range::ALL), |start, _| {
                 log.wrote(start, 1);
                 log.wrote(9 * PAGE, 1);
                 outcome
@@ -399,7 +401,7 @@ mod tests {
     #[test]
     fn a_log_that_begins_during_a_report_is_another_one() -> Result {
         let log = scattered()?;
-        let result = log.report(0, u64::MAX, |_, _| {
+        let result = log.report(Some(Range::ALL), |_, _| {
             log.stop();
             log.start(KVec::from_elem(Range::ALL, 1, GFP_KERNEL)?, 1 << 20)?;
             Ok(())

@@ -183,7 +183,8 @@ impl PinnedDrop for BoundDevice {
             self.detach_raw(bindings::IOMMU_NO_PASID);
         }
         drop(attached);
-        // SAFETY: By the type invariant; nothing uses the object after this.
+        // SAFETY: By the type invariant; this value doesn't use the object after this. (An ioctl on
+        // the iommufd may. IOMMUFD waits a minute for it, and then keeps the object.)
         unsafe { bindings::iommufd_device_unbind(self.raw.as_ptr()) };
     }
 }

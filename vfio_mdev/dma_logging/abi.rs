@@ -78,13 +78,12 @@ impl<D: Device> LogOps<D> {
         let (this, mut bitmap) = unsafe {
             (
                 Instance::<D>::from_raw(device),
-                IovaBitmap::from_raw(bitmap),
+                IovaBitmap::from_raw(bitmap, iova as u64, length as u64),
             )
         };
-        let last = (iova as u64).saturating_add((length as u64).saturating_sub(1));
         from_result(|| {
             this.dma_logging()
-                .report(iova as u64, last, |iova, length| bitmap.set(iova, length))?;
+                .report(bitmap.asked(), |iova, length| bitmap.set(iova, length))?;
             Ok(0)
         })
     }

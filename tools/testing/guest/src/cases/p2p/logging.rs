@@ -321,7 +321,9 @@ fn report_from_any_iova() -> Result<()> {
     assert_eq!(word, 0b11, "pages 5 to 8 and 9 to 12");
     open.store(8 * PAGE, 1)?;
     assert_eq!(first_word(open.device(), 0, 1 << 41, 1 << 40)?, 1);
-    assert_eq!(first_word(open.device(), IOVA, 0, PAGE)?, 0);
+    open.store(0, 1)?;
+    assert_eq!(first_word(open.device(), IOVA, 0, PAGE)?, 0, "no bytes");
+    assert_eq!(open.written()?, [0].into());
     Ok(())
 }
 
@@ -351,12 +353,30 @@ fn unwritable_bitmap() -> Result<()> {
         Ok(0)
     };
     assert_eq!(report(0), unused, "nothing was written");
-    for address in [0, bits.addr(), u64::MAX - 7] {
+    let mut addresses = vec![0, bits.addr(), u64::MAX - 7];
+    // Registers can be written, but the kernel's bitmaps can't be there.
+    let registers = requires::iommufd().then(registers).transpose()?;
+    addresses.extend(registers.iter().map(Memory::addr));
+    for address in addresses {
         open.store(0, 1)?;
         assert_eq!(report(address), Err(Errno::EFAULT), "{address:#x}");
     }
     assert_eq!(open.written()?, [0].into(), "it was never told");
     Ok(())
+}
+
+/// Maps registers of some PCI device.
+fn registers() -> Result<Memory> {
+    for device in fs::read_dir("/sys/bus/pci/devices")? {
+        let path = device?.path().join("resource0");
+        let Ok(file) = File::options().read(true).write(true).open(path) else {
+            continue;
+        };
+        if let Ok(memory) = Memory::from_file(&file, 0, PAGE_SIZE, true) {
+            return Ok(memory);
+        }
+    }
+    bail!("no device has registers at its first base address")
 }
 
 /// A report that fails clears nothing, because the caller does not look at the bitmap.
