@@ -61,7 +61,7 @@ impl Bytes {
     /// Appends `count` copies of a byte.
     #[must_use]
     pub fn fill(mut self, byte: u8, count: usize) -> Self {
-        self.0.resize(self.0.len() + count, byte);
+        self.0.resize(self.0.len().saturating_add(count), byte);
         self
     }
 

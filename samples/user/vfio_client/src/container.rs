@@ -2,8 +2,12 @@
 
 //! Containers: address spaces for DMA.
 
+#[cfg(feature = "testing")]
+use crate::Arena;
 use crate::{
-    Arena, Bytes, Capability, Error, Memory, Result, abi, chain, request,
+    Capability, Error, Memory, Result, abi, chain,
+    query::query,
+    request,
     structures::{
         CapHeader,
         DmaMap,
@@ -25,7 +29,6 @@ use crate::{
 use std::{
     fs::File,
     mem::offset_of,
-    ops::Range,
     os::fd::{
         AsFd,
         BorrowedFd,
@@ -90,6 +93,7 @@ pub struct IovaRange {
 
 /// The result of IOMMU_GET_INFO.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct IommuInfo {
     /// Flags that tell which fields are valid.
     pub flags: u32,
@@ -106,10 +110,13 @@ impl IommuInfo {
             return Vec::new();
         };
         // The body follows the header.
-        let first = offset_of!(vfio_iommu_type1_info_cap_iova_range, iova_ranges);
-        let first = first - size_of::<CapHeader>();
-        (0..cap.body.get_u32(0) as usize)
-            .map(|i| cap.body.get(first + i * size_of::<IovaRange>()))
+        const FIRST: usize =
+            offset_of!(vfio_iommu_type1_info_cap_iova_range, iova_ranges) - size_of::<CapHeader>();
+        let ranges = cap.body.as_ref().get(FIRST..).unwrap_or_default();
+        let ranges = ranges.chunks_exact(size_of::<IovaRange>());
+        ranges
+            .filter_map(|range| IovaRange::read_from_bytes(range).ok())
+            .take(cap.body.get_u32(0) as usize)
             .collect()
     }
 
@@ -125,7 +132,26 @@ impl IommuInfo {
     }
 }
 
-/// An open `/dev/vfio/vfio`.
+/// An open `/dev/vfio/vfio`: an address space for the DMA of the devices of its groups.
+///
+/// What is mapped in it stays mapped until it is unmapped, or the last descriptor of the container
+/// and of its groups and devices is closed.
+///
+/// # Examples
+///
+/// ```no_run
+/// use vfio_client::{Group, Iommu, MapFlags, Memory, pci};
+///
+/// # fn main() -> vfio_client::Result {
+/// let group = Group::open(pci::group_of("0000:01:00.0")?)?;
+/// let container = group.attach(Iommu::Type1v2)?;
+/// let memory = Memory::anonymous(1 << 20)?;
+/// container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
+/// // The device can access the memory now, at 0x10_0000.
+/// assert_eq!(container.unmap(0x10_0000, 1 << 20)?, 1 << 20);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Container(OwnedFd);
 
@@ -166,26 +192,14 @@ impl Container {
 
     /// Queries page sizes and capabilities.
     pub fn info(&self) -> Result<IommuInfo> {
-        let mut size = size_of::<Type1Info>();
-        loop {
-            let asked = Type1Info {
-                argsz: size as u32,
-                ..Type1Info::default()
-            };
-            let mut bytes = Bytes::of(&asked).fill(0, size - size_of::<Type1Info>());
-            abi::ioctl_bytes(self, request::IOMMU_GET_INFO, bytes.as_mut())
-                .map_err(Error::during("IOMMU_GET_INFO"))?;
-            let info: Type1Info = bytes.get(0);
-            if info.argsz as usize > size {
-                size = info.argsz as usize;
-                continue;
-            }
-            return Ok(IommuInfo {
-                flags: info.flags,
-                page_sizes: info.iova_pgsizes,
-                caps: chain(bytes.as_ref(), info.cap_offset),
-            });
-        }
+        let asked = Type1Info::default();
+        let bytes = query(self, request::IOMMU_GET_INFO, "IOMMU_GET_INFO", &asked)?;
+        let info: Type1Info = bytes.get(0);
+        Ok(IommuInfo {
+            flags: info.flags,
+            page_sizes: info.iova_pgsizes,
+            caps: chain(bytes.as_ref(), info.cap_offset),
+        })
     }
 
     /// Maps all of `memory` at `iova`.
@@ -207,8 +221,7 @@ impl Container {
         len: usize,
         flags: MapFlags,
     ) -> Result {
-        assert!(offset <= memory.len() && len <= memory.len() - offset);
-        self.map_addresses(iova, memory.addr() + offset as u64, len, flags)
+        self.map_addresses(iova, address_in(memory, offset, len), len, flags)
     }
 
     /// Maps a piece of `arena` at `iova`.
@@ -216,15 +229,17 @@ impl Container {
     /// # Panics
     ///
     /// If the piece is not in the arena.
+    #[cfg(feature = "testing")]
     #[track_caller]
     pub fn map_arena(
         &self,
         iova: u64,
         arena: &Arena,
-        piece: Range<usize>,
+        piece: std::ops::Range<usize>,
         flags: MapFlags,
     ) -> Result {
-        self.map_addresses(iova, arena.addr() + piece.start as u64, piece.len(), flags)
+        let vaddr = arena.addr().saturating_add(piece.start as u64);
+        self.map_addresses(iova, vaddr, piece.len(), flags)
     }
 
     /// Maps `len` bytes at the address `vaddr` to `iova`.
@@ -271,6 +286,22 @@ impl Container {
             .map(Self)
             .map_err(|error| Error::from_io("dup", &error))
     }
+}
+
+/// Returns the address of `len` bytes from `offset` of `memory`.
+///
+/// # Panics
+///
+/// If these bytes are not all in `memory`.
+#[track_caller]
+pub(crate) fn address_in(memory: &Memory, offset: usize, len: usize) -> u64 {
+    let end = offset.checked_add(len);
+    assert!(
+        end.is_some_and(|end| end <= memory.len()),
+        "{len:#x} bytes at {offset:#x} are outside of {:#x} bytes",
+        memory.len()
+    );
+    memory.addr().saturating_add(offset as u64)
 }
 
 impl AsFd for Container {

@@ -3,13 +3,15 @@
 //! Devices: regions, interrupts, reset.
 
 use crate::{
-    Bytes, Capability, Error, Group, Interrupt, Memory, Register, Result, Word, abi, chain, raw,
-    request,
+    Bytes, Capability, Errno, Error, Group, Interrupt, Memory, Register, Result, Word, abi, chain,
+    query::query,
+    raw, request,
     structures::{
         self,
         HotReset,
         IrqSet,
-        argsz, //
+        argsz,
+        argsz_with, //
     },
     uapi::{
         VFIO_DEVICE_FLAGS_RESET,
@@ -28,6 +30,7 @@ use zerocopy::IntoBytes;
 
 /// The result of DEVICE_GET_INFO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeviceInfo {
     /// Flags, such as: can be reset, is PCI, has capabilities.
     pub flags: u32,
@@ -46,6 +49,7 @@ impl DeviceInfo {
 
 /// One region of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RegionInfo {
     /// Flags: read, write, mmap, capabilities.
     pub flags: u32,
@@ -59,8 +63,17 @@ pub struct RegionInfo {
     pub caps: Vec<Capability>,
 }
 
+impl RegionInfo {
+    /// Returns the offset in the device file of an offset in the region.
+    fn at(&self, offset: u64, call: &'static str) -> Result<u64> {
+        let at = self.offset.checked_add(offset);
+        at.ok_or_else(|| Error::new(call, Errno::EOVERFLOW))
+    }
+}
+
 /// One interrupt index of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct IrqInfo {
     /// Flags: eventfd, maskable, automasked, cannot be resized.
     pub flags: u32,
@@ -69,6 +82,32 @@ pub struct IrqInfo {
 }
 
 /// An open device.
+///
+/// A program opens a device through its group ([`Group::device`]), or by its own file
+/// ([`Device::open_file`]), which it then binds to an [`Iommufd`](crate::Iommufd).
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use vfio_client::{Group, Interrupt, Iommu, Register, pci};
+///
+/// const STATUS: Register<u32> = Register::at(0x08);
+///
+/// # fn main() -> vfio_client::Result {
+/// let group = Group::open(pci::group_of("0000:01:00.0")?)?;
+/// let _container = group.attach(Iommu::Type1v2)?;
+/// let device = group.device("0000:01:00.0")?;
+/// // The first region is that of the first base address register.
+/// let registers = device.map_whole(0)?;
+/// println!("{:#x}", registers.get(STATUS));
+/// // The interrupt index 1 of a PCI device is MSI.
+/// let interrupt = Interrupt::new()?;
+/// device.enable_irqs(1, &[&interrupt])?;
+/// interrupt.wait(Duration::from_secs(1))?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Device(OwnedFd);
 
@@ -103,53 +142,46 @@ impl Device {
 
     /// Queries one region and its capabilities.
     pub fn region(&self, index: u32) -> Result<RegionInfo> {
-        let mut size = size_of::<structures::RegionInfo>();
-        loop {
-            let asked = structures::RegionInfo {
-                argsz: size as u32,
-                index,
-                ..structures::RegionInfo::default()
-            };
-            let mut bytes = Bytes::of(&asked).fill(0, size - size_of_val(&asked));
-            abi::ioctl_bytes(self, request::DEVICE_GET_REGION_INFO, bytes.as_mut())
-                .map_err(Error::during("DEVICE_GET_REGION_INFO"))?;
-            let info: structures::RegionInfo = bytes.get(0);
-            if info.argsz as usize > size {
-                size = info.argsz as usize;
-                continue;
-            }
-            return Ok(RegionInfo {
-                flags: info.flags,
-                index: info.index,
-                size: info.size,
-                offset: info.offset,
-                caps: chain(bytes.as_ref(), info.cap_offset),
-            });
-        }
+        let asked = structures::RegionInfo {
+            index,
+            ..structures::RegionInfo::default()
+        };
+        let nr = request::DEVICE_GET_REGION_INFO;
+        let bytes = query(self, nr, "DEVICE_GET_REGION_INFO", &asked)?;
+        let info: structures::RegionInfo = bytes.get(0);
+        Ok(RegionInfo {
+            flags: info.flags,
+            index: info.index,
+            size: info.size,
+            offset: info.offset,
+            caps: chain(bytes.as_ref(), info.cap_offset),
+        })
     }
 
     /// Maps a part of a region into the process.
     pub fn map_region(&self, region: &RegionInfo, offset: u64, len: usize) -> Result<Memory> {
-        Memory::from_file(self, region.offset + offset, len, true)
+        Memory::from_file(self, region.at(offset, "mmap")?, len, true)
     }
 
     /// Maps all of region `index` into the process.
     pub fn map_whole(&self, index: u32) -> Result<Memory> {
         let region = self.region(index)?;
-        self.map_region(&region, 0, region.size as usize)
+        let size = usize::try_from(region.size);
+        let size = size.map_err(|_| Error::new("mmap", Errno::EOVERFLOW))?;
+        self.map_region(&region, 0, size)
     }
 
     /// Reads from a region.
     pub fn read(&self, region: &RegionInfo, offset: u64, out: &mut [u8]) -> Result {
-        let done = raw::pread(self, out, region.offset + offset)
-            .map_err(Error::during("read of region"))?;
+        let at = region.at(offset, "read of region")?;
+        let done = raw::pread(self, out, at).map_err(Error::during("read of region"))?;
         full(done, out.len(), "read of region")
     }
 
     /// Writes to a region.
     pub fn write(&self, region: &RegionInfo, offset: u64, data: &[u8]) -> Result {
-        let done = raw::pwrite(self, data, region.offset + offset)
-            .map_err(Error::during("write to region"))?;
+        let at = region.at(offset, "write to region")?;
+        let done = raw::pwrite(self, data, at).map_err(Error::during("write to region"))?;
         full(done, data.len(), "write to region")
     }
 
@@ -185,13 +217,13 @@ impl Device {
     pub fn enable_irqs(&self, index: u32, interrupts: &[&Interrupt]) -> Result {
         let numbers: Vec<_> = interrupts.iter().map(|irq| irq.number()).collect();
         let set = IrqSet {
-            argsz: argsz::<IrqSet>() + size_of_val(&numbers[..]) as u32,
+            argsz: argsz_with::<IrqSet>(&numbers),
             flags: VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
             index,
             start: 0,
             count: numbers.len() as u32,
         };
-        self.set_irqs(Bytes::of(&set).append(&numbers[..]))
+        self.set_irqs(Bytes::of(&set).append(numbers.as_slice()))
     }
 
     /// Disables an interrupt index.
@@ -225,11 +257,11 @@ impl Device {
             .map(|group| group.as_fd().as_raw_fd())
             .collect();
         let reset = HotReset {
-            argsz: argsz::<HotReset>() + size_of_val(&numbers[..]) as u32,
+            argsz: argsz_with::<HotReset>(&numbers),
             flags: 0,
             count: numbers.len() as u32,
         };
-        let mut bytes = Bytes::of(&reset).append(&numbers[..]);
+        let mut bytes = Bytes::of(&reset).append(numbers.as_slice());
         abi::ioctl_bytes(self, request::DEVICE_PCI_HOT_RESET, bytes.as_mut())
             .map(drop)
             .map_err(Error::during("DEVICE_PCI_HOT_RESET"))
@@ -240,7 +272,7 @@ fn full(done: usize, wanted: usize, call: &'static str) -> Result {
     if done == wanted {
         Ok(())
     } else {
-        Err(Error::new(call, crate::Errno::EIO))
+        Err(Error::new(call, Errno::EIO))
     }
 }
 

@@ -5,6 +5,16 @@
 use nix::errno::Errno;
 
 /// A failed call and its errno.
+///
+/// # Examples
+///
+/// ```
+/// use vfio_client::{Errno, Group};
+///
+/// let error = Group::open(u32::MAX).unwrap_err();
+/// assert_eq!(error.errno(), Errno::ENOENT);
+/// assert!(error.to_string().starts_with("/dev/vfio/4294967295: ENOENT"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{call}: {errno}")]
 pub struct Error {
@@ -34,8 +44,19 @@ impl Error {
         Self::new(call, Errno::from_raw(error.raw_os_error().unwrap_or(0)))
     }
 
+    /// Returns an error for an answer of the kernel that contradicts itself: `EPROTO`.
+    pub(crate) fn malformed(call: &'static str) -> Self {
+        Self::new(call, Errno::EPROTO)
+    }
+
     /// Returns the errno.
     pub fn errno(&self) -> Errno {
         self.errno
+    }
+}
+
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(Self::from(error.errno).kind(), error)
     }
 }

@@ -2,10 +2,12 @@
 
 //! Iommufd: DMA address spaces for devices that are opened by their own files.
 //!
-//! C header: [`include/uapi/linux/iommufd.h`](srctree/include/uapi/linux/iommufd.h)
+//! C header: `<linux/iommufd.h>`
 
 use crate::{
-    Container, Errno, Error, IovaRange, MapFlags, Memory, Result, abi, request,
+    Container, Errno, Error, Ioas, IovaRange, MapFlags, Memory, Result, abi,
+    container::address_in,
+    request,
     structures::{
         HwptAlloc,
         IoasAlloc,
@@ -26,7 +28,10 @@ use std::{
         OwnedFd, //
     },
 };
-use zerocopy::IntoBytes;
+use zerocopy::{
+    FromBytes,
+    IntoBytes, //
+};
 
 /// Flag of IOMMU_IOAS_MAP: map at the given iova, instead of one that the kernel chooses.
 pub const MAP_FIXED_IOVA: u32 = 1;
@@ -34,6 +39,9 @@ pub const MAP_FIXED_IOVA: u32 = 1;
 pub const MAP_WRITEABLE: u32 = 2;
 /// Flag of IOMMU_IOAS_MAP: devices can read the memory.
 pub const MAP_READABLE: u32 = 4;
+
+/// The maximum number of ranges that a kernel can ask room for.
+const MOST_RANGES: u32 = 1 << 16;
 
 /// Operation of IOMMU_VFIO_IOAS: get the id of the compatibility IOAS.
 const VFIO_IOAS_GET: u16 = 0;
@@ -44,6 +52,7 @@ const VFIO_IOAS_CLEAR: u16 = 2;
 
 /// The iova ranges of an IOAS.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct IovaRanges {
     /// The ranges that can be mapped, by their first and last address.
     pub ranges: Vec<IovaRange>,
@@ -55,6 +64,25 @@ pub struct IovaRanges {
 ///
 /// Its objects have numbers: an *IOAS* is a DMA address space, a *HWPT* is a page table of an
 /// IOMMU, and each bound device is an object, too.
+///
+/// # Examples
+///
+/// ```no_run
+/// use vfio_client::{Device, Iommufd, MapFlags, Memory, pci};
+///
+/// # fn main() -> vfio_client::Result {
+/// let iommufd = Iommufd::open()?;
+/// let device = Device::open_file(&pci::sysfs("0000:01:00.0"))?;
+/// device.bind(&iommufd)?;
+/// let ioas = iommufd.ioas()?;
+/// device.attach(ioas)?;
+/// let memory = Memory::anonymous(1 << 20)?;
+/// let iova = iommufd.map_anywhere(ioas, &memory, MapFlags::ReadWrite)?;
+/// // The device can access the memory now, at `iova`.
+/// iommufd.unmap(ioas, iova, 1 << 20)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Iommufd(OwnedFd);
 
@@ -107,6 +135,11 @@ impl Iommufd {
         Ok(alloc.out_ioas_id)
     }
 
+    /// Returns an IOAS as an address space, for example for a [`DmaBuffer`](crate::DmaBuffer).
+    pub fn address_space(&self, ioas: u32) -> Ioas<'_> {
+        Ioas::new(self, ioas)
+    }
+
     /// Destroys an object that is not in use.
     pub fn destroy(&self, id: u32) -> Result {
         let mut destroy = IommuDestroy {
@@ -136,10 +169,9 @@ impl Iommufd {
         len: usize,
         flags: MapFlags,
     ) -> Result {
-        assert!(offset <= memory.len() && len <= memory.len() - offset);
         let mut map = IoasMap {
             flags: MAP_FIXED_IOVA | access(flags),
-            user_va: memory.addr() + offset as u64,
+            user_va: address_in(memory, offset, len),
             length: len as u64,
             iova,
             ..map_of(ioas)
@@ -178,38 +210,44 @@ impl Iommufd {
 
     /// Queries the iova ranges of an IOAS, which the attached devices limit.
     pub fn iova_ranges(&self, ioas: u32) -> Result<IovaRanges> {
+        const CALL: &str = "IOMMU_IOAS_IOVA_RANGES";
         const SIZE: usize = size_of::<IovaRange>();
         let mut room = 8;
-        loop {
-            let memory = Memory::anonymous(room * SIZE)?;
+        // The number of ranges may grow in between, when a device is attached.
+        for _ in 0..8 {
+            let len = (room as usize).saturating_mul(SIZE);
+            let memory = Memory::anonymous(len)?;
             let mut query = IoasIovaRanges {
                 size: argsz::<IoasIovaRanges>(),
                 ioas_id: ioas,
-                num_iovas: room as u32,
+                num_iovas: room,
                 allowed_iovas: memory.addr(),
                 ..IoasIovaRanges::default()
             };
-            match self.send(
-                request::IOMMU_IOAS_IOVA_RANGES,
-                "IOMMU_IOAS_IOVA_RANGES",
-                &mut query,
-            ) {
+            match self.send(request::IOMMU_IOAS_IOVA_RANGES, CALL, &mut query) {
                 Err(error) if error.errno() == Errno::EMSGSIZE => {
-                    room = query.num_iovas as usize;
+                    room = query.num_iovas;
+                    if room > MOST_RANGES {
+                        break;
+                    }
                     continue;
                 }
                 other => other?,
             }
-            let bound = |at| memory.read_u64(at);
-            let range = |i| IovaRange {
-                start: bound(i * SIZE),
-                end: bound(i * SIZE + 8),
-            };
+            if query.num_iovas > room {
+                break;
+            }
+            let bytes = memory.to_vec(0, len);
+            let ranges = bytes.chunks_exact(SIZE);
             return Ok(IovaRanges {
-                ranges: (0..query.num_iovas as usize).map(range).collect(),
+                ranges: ranges
+                    .filter_map(|range| IovaRange::read_from_bytes(range).ok())
+                    .take(query.num_iovas as usize)
+                    .collect(),
                 alignment: query.out_iova_alignment,
             });
         }
+        Err(Error::malformed(CALL))
     }
 
     /// Creates a page table of the IOMMU of a bound device, for an IOAS. Returns its id.
@@ -270,9 +308,9 @@ impl Iommufd {
 }
 
 /// A structure that can be sent.
-trait Structure: zerocopy::FromBytes + IntoBytes {}
+trait Structure: FromBytes + IntoBytes {}
 
-impl<T: zerocopy::FromBytes + IntoBytes> Structure for T {}
+impl<T: FromBytes + IntoBytes> Structure for T {}
 
 /// Returns the flags of IOMMU_IOAS_MAP for an access.
 fn access(flags: MapFlags) -> u32 {

@@ -1,20 +1,85 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Small safe types over the userspace interface of VFIO.
+//! Safe types for programs that drive devices through VFIO.
 //!
-//! C header: [`include/uapi/linux/vfio.h`](srctree/include/uapi/linux/vfio.h)
+//! The types correspond to the objects of the interface (`<linux/vfio.h>` and `<linux/iommufd.h>`):
 //!
-//! The types correspond to the objects of the interface: a [`Container`] is a DMA address space, a
-//! [`Group`] is the smallest set of devices that can be assigned, and a [`Device`] is a member of a
-//! group. An [`Iommufd`] has DMA address spaces, too, for devices that are opened by a file of their
-//! own. [`Memory`] is memory that a device may access. It is only accessed by volatile copies, so
-//! no Rust reference points at bytes that a device changes.
+//! | Type | Object |
+//! |---|---|
+//! | [`Group`] | the smallest set of devices that can be assigned, `/dev/vfio/N` |
+//! | [`Container`] | a DMA address space for the devices of groups, `/dev/vfio/vfio` |
+//! | [`Iommufd`] | address spaces for devices that are opened by files of their own, `/dev/iommu` |
+//! | [`Device`] | a device: regions, interrupts, reset, migration |
+//! | [`Memory`], [`DmaBuffer`] | memory that a device may access, and registers |
+//! | [`Register`] | a place and a width in such memory |
+//! | [`Interrupt`] | an eventfd that counts interrupts |
 //!
-//! Programs that send invalid requests use [`raw`].
+//! There are two ways to open a device. A kernel has one of them or both:
 //!
-//! All unsafe code of the userspace programs is below `abi.rs`.
+//! ```no_run
+//! use vfio_client::{AddressSpace, Device, DmaBuffer, Group, Iommu, Iommufd, IovaAllocator, pci};
+//!
+//! # fn main() -> vfio_client::Result {
+//! let address = "0000:01:00.0";
+//!
+//! // By its group, in a container.
+//! let group = Group::open(pci::group_of(address)?)?;
+//! let container = group.attach(Iommu::Type1v2)?;
+//! let device = group.device(address)?;
+//! let mut iovas = IovaAllocator::new(&container.ranges()?, 0x10_0000);
+//! let buffer = DmaBuffer::new(&container, &mut iovas, 4096)?;
+//!
+//! // By its own file, in an address space of an iommufd.
+//! let iommufd = Iommufd::open()?;
+//! let device = Device::open_file(&pci::sysfs(address))?;
+//! device.bind(&iommufd)?;
+//! let space = iommufd.address_space(iommufd.ioas()?);
+//! device.attach(space.id())?;
+//! let mut iovas = IovaAllocator::new(&space.ranges()?, 0x10_0000);
+//! let buffer = DmaBuffer::new(&space, &mut iovas, 4096)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Safety
+//!
+//! Programs need no unsafe code. The crate ensures the following, whatever the program does and
+//! whatever the kernel answers:
+//!
+//! * No Rust reference points at bytes that a device or the kernel changes: [`Memory`] is accessed by
+//!   volatile copies only.
+//! * A device can reach only memory that is a [`Memory`], or was one. If it is dropped while it is
+//!   mapped, its addresses are not used again in this process. Otherwise the driver of a mediated
+//!   device, which looks up the addresses later than the mapping was made, would find something else.
+//! * An answer of the kernel that contradicts itself is an [`Error`] with `EPROTO`. A loop in a chain of
+//!   capabilities ends it. No answer makes the crate panic, loop for ever, or allocate more than some
+//!   megabytes.
+//!
+//! A function panics only if an argument is wrong in a way that the program could have avoided, such as
+//! an access outside of a [`Memory`]; its documentation says so.
+//!
+//! All unsafe code is below `abi.rs`.
+//!
+//! # Features
+//!
+//! `testing`
+//!     adds what tests of the kernel need: requests byte by byte (`raw`), and memory whose accesses
+//!     fail (`Arena`) or block (`Userfault`). `raw` does not check the addresses in requests that
+//!     the crate does not know, so a program that uses it must not send those of anything else.
 
-#![deny(unsafe_code)]
+#![deny(missing_docs, unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod abi;
 mod bytes;
@@ -33,18 +98,25 @@ pub mod mdev;
 mod migration;
 pub mod pamu;
 pub mod pci;
+mod query;
+#[cfg(feature = "testing")]
 pub mod raw;
+#[cfg(not(feature = "testing"))]
+mod raw;
 mod register;
 pub mod request;
 pub mod structures;
+#[cfg(test)]
+mod tests;
 pub mod wait;
 
+pub use abi::Memory;
+#[cfg(feature = "testing")]
 pub use abi::{
     Advice,
     Arena,
     FaultOn,
     Filling,
-    Memory,
     Userfault, //
 };
 pub use bytes::Bytes;
@@ -65,7 +137,11 @@ pub use device::{
     IrqInfo,
     RegionInfo, //
 };
-pub use dma::DmaBuffer;
+pub use dma::{
+    AddressSpace,
+    DmaBuffer,
+    Ioas, //
+};
 pub use error::{
     Error,
     Result, //
@@ -84,6 +160,11 @@ pub use register::{
     Word, //
 };
 pub use vfio_bindings::bindings::vfio as uapi;
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 /// The size of the kernel's smallest page, for which the program was compiled: see [`check_page_size`].
 pub const PAGE_SIZE: usize = if cfg!(page_size = "16384") {

@@ -3,21 +3,11 @@
 //! Migration of device state.
 
 use crate::{
-    Bytes, Device,
-    error::{
-        Error,
-        Result, //
-    },
-    raw, request,
-    structures::{
-        Feature,
-        MigState,
-        argsz, //
-    },
-    uapi::{
-        VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
-        VFIO_DEVICE_FEATURE_SET, //
-    },
+    Device,
+    Error,
+    Result,
+    abi,
+    structures::MigState, //
 };
 use std::fs::File;
 
@@ -40,21 +30,10 @@ impl Device {
     pub fn set_migration_state(&self, state: MigrationState) -> Result<Option<File>> {
         let state = MigState {
             device_state: state as u32,
-            data_fd: 0,
+            data_fd: -1,
         };
-        let header = Feature {
-            argsz: argsz::<Feature>() + argsz::<MigState>(),
-            flags: VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
-        };
-        let mut request = Bytes::of(&header).append(&state);
-        let during = Error::during("DEVICE_FEATURE, MIG_DEVICE_STATE");
-        raw::bytes(self, request::DEVICE_FEATURE, &mut request).map_err(&during)?;
-        let number = request.get::<MigState>(size_of::<Feature>()).data_fd;
-        if number < 0 {
-            return Ok(None);
-        }
-        let file = raw::duplicate(number).map_err(&during)?;
-        nix::unistd::close(number).map_err(&during)?;
-        Ok(Some(file.into()))
+        abi::migration_fd(self, state)
+            .map(|fd| fd.map(File::from))
+            .map_err(Error::during("DEVICE_FEATURE, MIG_DEVICE_STATE"))
     }
 }

@@ -149,6 +149,7 @@ struct RawViolation {
 
 /// The state of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Window {
     /// The window number.
     pub number: u32,
@@ -181,6 +182,7 @@ pub enum Content {
 
 /// The violation of a device that is shut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Violation {
     /// The LIODN of the device.
     pub liodn: u32,
@@ -217,16 +219,16 @@ impl Pamu {
     fn get<T: FromBytes + IntoBytes>(&self, attribute: u32) -> Result<T> {
         let mut argument = Attribute::new(attribute);
         self.send("PAMU_GET_ATTR", GET_ATTR, &mut argument)?;
-        let mut value = T::new_zeroed();
-        let len = size_of::<T>();
-        value.as_mut_bytes().copy_from_slice(&argument.value[..len]);
-        Ok(value)
+        T::read_from_prefix(&argument.value)
+            .map(|(value, _)| value)
+            .map_err(|_| Error::malformed("PAMU_GET_ATTR"))
     }
 
     fn set(&self, attribute: u32, value: &(impl IntoBytes + Immutable)) -> Result {
         let mut argument = Attribute::new(attribute);
-        let bytes = value.as_bytes();
-        argument.value[..bytes.len()].copy_from_slice(bytes);
+        for (to, from) in argument.value.iter_mut().zip(value.as_bytes()) {
+            *to = *from;
+        }
         self.send("PAMU_SET_ATTR", SET_ATTR, &mut argument)
             .map(drop)
     }

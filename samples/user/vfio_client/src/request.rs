@@ -2,14 +2,17 @@
 
 //! Request numbers; `_IO(';', 100 + n)` in C.
 
+/// The type of the requests, `';'`, in its place in a number.
+const TYPE: u32 = 0x3b00;
+
 /// Returns request number `n` of the VFIO type.
 pub const fn number(n: u32) -> u32 {
-    0x3b00 + 100 + n
+    (TYPE | 100).wrapping_add(n)
 }
 
 /// Returns request number `n` of those which the C modules do not have, `_IO(';', n)` in C.
 pub(crate) const fn own(n: u32) -> u32 {
-    0x3b00 + n
+    TYPE.wrapping_add(n)
 }
 
 /// Container: get the version of the interface.
@@ -67,7 +70,7 @@ pub const IOMMU_DIRTY_PAGES: u32 = number(17);
 
 /// Returns request number `n` of iommufd, `_IO(';', 0x80 + n)` in C.
 const fn iommufd(n: u32) -> u32 {
-    0x3b00 + 0x80 + n
+    (TYPE | 0x80).wrapping_add(n)
 }
 
 /// Iommufd: destroy an object.

@@ -22,6 +22,12 @@ pub const fn argsz<T>() -> u32 {
     size_of::<T>() as u32
 }
 
+/// Returns the size of a structure and of what follows it, for its field `argsz`.
+pub(crate) fn argsz_with<T>(following: &[i32]) -> u32 {
+    let size = size_of::<T>().saturating_add(size_of_val(following));
+    u32::try_from(size).unwrap_or(u32::MAX)
+}
+
 /// Defines a structure whose bytes are those of the C structure.
 macro_rules! structure {
     ($(#[$meta:meta])* $name:ident { $($field:ident: $kind:ty),* $(,)? }) => {

@@ -2,31 +2,40 @@
 
 //! An address range at a fixed place, filled piece by piece.
 
-use super::registry;
+use super::{
+    memory::free,
+    registry, //
+};
 use crate::{
     Error,
     Result, //
 };
-use nix::sys::mman::{
-    MapFlags,
-    MmapAdvise,
-    ProtFlags,
-    madvise,
-    mmap,
-    mmap_anonymous,
-    mprotect,
-    munmap, //
+use nix::{
+    errno::Errno,
+    sys::mman::{
+        MapFlags,
+        MmapAdvise,
+        ProtFlags,
+        madvise,
+        mmap,
+        mmap_anonymous,
+        mprotect, //
+    },
 };
 use std::{
     ffi::c_void,
     fs::File,
+    iter,
     num::NonZeroUsize,
     ops::Range,
     os::{
         fd::AsFd,
         unix::fs::FileExt, //
     },
-    ptr::NonNull, //
+    ptr::{
+        NonNull,
+        without_provenance_mut, //
+    },
 };
 
 /// The content of a piece of an [`Arena`].
@@ -84,21 +93,21 @@ impl Arena {
             .write(true)
             .open("/proc/self/mem")
             .map_err(|error| Error::from_io("/proc/self/mem", &error))?;
-        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
-        let none = ProtFlags::PROT_NONE;
-        let size = size(len)?;
-        // SAFETY: The call fails if anything is mapped there.
-        let base = unsafe {
-            mmap_anonymous(
-                NonZeroUsize::new(addr),
-                size,
-                none,
-                flags | MapFlags::MAP_FIXED_NOREPLACE,
-            )
+        let invalid = || Error::new("mmap", Errno::EINVAL);
+        let base = NonNull::new(without_provenance_mut(addr)).ok_or_else(invalid)?;
+        let range = addr..addr.checked_add(len).ok_or_else(invalid)?;
+        // What an earlier object has left is reserved already.
+        let kept = registry::take_kept(&range);
+        if let Err(error) = reserve(&range, &kept) {
+            kept.into_iter().for_each(registry::keep);
+            return Err(error);
         }
-        .map_err(Error::during("mmap"))?;
         registry::insert(addr, len);
-        // INVARIANT: The mapping is fresh, and was just registered.
+        if let (false, Some(lent)) = (kept.is_empty(), registry::lend(addr as u64, 1)) {
+            // Devices may have these addresses.
+            lent.keep();
+        }
+        // INVARIANT: The addresses are reserved, and were just registered.
         Ok(Self { base, len, memory })
     }
 
@@ -193,7 +202,7 @@ impl Arena {
 
     /// Copies bytes out of the arena.
     pub fn read(&self, offset: usize, out: &mut [u8]) -> Result {
-        let (at, _) = self.piece(&(offset..offset + out.len()));
+        let (at, _) = self.piece(&(offset..offset.saturating_add(out.len())));
         self.memory
             .read_exact_at(out, at.addr().get() as u64)
             .map_err(|error| Error::from_io("read", &error))
@@ -201,21 +210,80 @@ impl Arena {
 
     /// Copies bytes into the arena.
     pub fn write(&mut self, offset: usize, data: &[u8]) -> Result {
-        let (at, _) = self.piece(&(offset..offset + data.len()));
+        let (at, _) = self.piece(&(offset..offset.saturating_add(data.len())));
         self.memory
             .write_all_at(data, at.addr().get() as u64)
             .map_err(|error| Error::from_io("write", &error))
     }
 }
 
+/// Reserves the addresses of a range between parts that are reserved already.
+///
+/// # Errors
+///
+/// `EEXIST` if something is mapped there; `EINVAL` if the range is empty. Nothing is reserved then.
+fn reserve(range: &Range<usize>, kept: &[Range<usize>]) -> Result {
+    let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE | MapFlags::MAP_FIXED_NOREPLACE;
+    size(range.len())?;
+    let starts = iter::once(range.start).chain(kept.iter().map(|part| part.end));
+    let ends = kept.iter().map(|part| part.start).chain([range.end]);
+    let mut reserved = Vec::new();
+    for (start, end) in starts.zip(ends).filter(|(start, end)| start < end) {
+        let len = size(end.saturating_sub(start))?;
+        let at = NonZeroUsize::new(start);
+        // SAFETY: The call fails if anything is mapped there.
+        match unsafe { mmap_anonymous(at, len, ProtFlags::PROT_NONE, flags) } {
+            Ok(base) => reserved.push((base, len)),
+            Err(errno) => {
+                for (base, len) in reserved {
+                    // SAFETY: This function has just made the mapping.
+                    unsafe { free(base, len.get(), false) };
+                }
+                return Err(Error::new("mmap", errno));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn size(len: usize) -> Result<NonZeroUsize> {
-    NonZeroUsize::new(len).ok_or(Error::new("mmap", nix::errno::Errno::EINVAL))
+    NonZeroUsize::new(len).ok_or_else(|| Error::new("mmap", Errno::EINVAL))
 }
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        registry::remove(self.base.as_ptr() as usize);
+        let lent = registry::remove(self.base.as_ptr() as usize);
         // SAFETY: By the invariant this object owns the mapping. Nothing can access it after this.
-        let _ = unsafe { munmap(self.base, self.len) };
+        unsafe { free(self.base, self.len, lent) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PAGE_SIZE;
+
+    #[test]
+    fn only_another_arena_gets_the_addresses_of_a_mapping() {
+        const ADDR: usize = 1 << 36;
+        let arena = Arena::new(ADDR, 2 * PAGE_SIZE).unwrap();
+        assert_eq!(
+            Arena::new(ADDR, PAGE_SIZE).unwrap_err().errno(),
+            Errno::EEXIST
+        );
+        registry::lend(arena.addr(), 1).unwrap().keep();
+        drop(arena);
+        // The addresses are reserved still, but not for an arena of another size.
+        for pages in [1, 3, 2] {
+            let mut arena = Arena::new(ADDR, pages * PAGE_SIZE).unwrap();
+            arena.fill(0..pages * PAGE_SIZE, Filling::Private).unwrap();
+            arena.write(0, b"new").unwrap();
+        }
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED_NOREPLACE;
+        let size = NonZeroUsize::new(PAGE_SIZE).unwrap();
+        let none = ProtFlags::PROT_NONE;
+        // SAFETY: The call fails if anything is mapped there.
+        let other = unsafe { mmap_anonymous(NonZeroUsize::new(ADDR), size, none, flags) };
+        assert_eq!(other, Err(Errno::EEXIST));
     }
 }

@@ -10,15 +10,18 @@ use crate::{
     Result,
     Word, //
 };
-use nix::sys::mman::{
-    MapFlags,
-    MmapAdvise,
-    ProtFlags,
-    madvise,
-    mmap,
-    mmap_anonymous,
-    mprotect,
-    munmap, //
+use nix::{
+    errno::Errno,
+    sys::mman::{
+        MapFlags,
+        MmapAdvise,
+        ProtFlags,
+        madvise,
+        mmap,
+        mmap_anonymous,
+        mprotect,
+        munmap, //
+    },
 };
 use std::{
     ffi::c_void,
@@ -41,6 +44,30 @@ use zerocopy::{
 /// It is accessed by volatile copies only; no reference into it is ever created. An inaccessible
 /// page follows anonymous memory, so that a request that runs past the end fails instead of
 /// accessing something else.
+///
+/// Memory that is dropped while it is mapped for devices is freed as soon as the kernel allows. Its
+/// addresses are not used again in this process, because the kernel may look them up until they are
+/// unmapped; [`DmaBuffer`](crate::DmaBuffer) unmaps memory before it frees it, so that the addresses
+/// can be used again.
+///
+/// # Panics
+///
+/// The functions that access memory panic if the access is outside of the memory, is misaligned, or
+/// if the memory can't be read or written.
+///
+/// # Examples
+///
+/// ```
+/// use vfio_client::Memory;
+///
+/// # fn main() -> vfio_client::Result {
+/// let memory = Memory::anonymous(100)?;
+/// assert_eq!(memory.len(), 4096);
+/// memory.write(8, b"DMA");
+/// assert_eq!(memory.to_vec(8, 3), b"DMA");
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Invariants
 ///
@@ -75,9 +102,9 @@ impl Memory {
     }
 
     fn anonymous_with(len: usize, flags: MapFlags) -> Result<Self> {
-        let len = len.next_multiple_of(PAGE_SIZE).max(PAGE_SIZE);
-        let total = len + PAGE_SIZE;
-        let size = NonZeroUsize::new(total).unwrap_or(NonZeroUsize::MIN);
+        let len = pages(len.max(1), PAGE_SIZE)?;
+        let total = len.checked_add(PAGE_SIZE).ok_or_else(too_large)?;
+        let size = NonZeroUsize::new(total).ok_or_else(too_large)?;
         // SAFETY: A new mapping at an address that the kernel chooses does not affect existing
         // memory.
         let base = unsafe {
@@ -101,11 +128,11 @@ impl Memory {
     ///
     /// No guard page follows this memory.
     pub fn huge(len: usize, order: u32) -> Result<Self> {
-        let size = 1usize << order;
-        let len = len.next_multiple_of(size).max(size);
+        let len = pages(len.max(1), 1usize.checked_shl(order).ok_or_else(too_large)?)?;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_HUGETLB;
+        // CAST: The order is less than 64.
         let flags = flags | MapFlags::from_bits_retain((order as i32) << MAP_HUGE_SHIFT);
-        let total = NonZeroUsize::new(len).unwrap_or(NonZeroUsize::MIN);
+        let total = NonZeroUsize::new(len).ok_or_else(too_large)?;
         // SAFETY: A new mapping at an address that the kernel chooses does not affect existing
         // memory.
         let base = unsafe {
@@ -121,8 +148,13 @@ impl Memory {
     }
 
     /// Maps `len` bytes of a file, or of a region of a VFIO device, shared.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `len` is 0.
     pub fn from_file(fd: impl AsFd, offset: u64, len: usize, writable: bool) -> Result<Self> {
-        let size = NonZeroUsize::new(len).ok_or(Error::new("mmap", nix::errno::Errno::EINVAL))?;
+        let len = pages(len, PAGE_SIZE)?;
+        let size = NonZeroUsize::new(len).ok_or_else(|| Error::new("mmap", Errno::EINVAL))?;
         let prot = if writable {
             ProtFlags::PROT_READ | ProtFlags::PROT_WRITE
         } else {
@@ -133,7 +165,6 @@ impl Memory {
         // memory.
         let base = unsafe { mmap(None, size, prot, MapFlags::MAP_SHARED, fd, offset) }
             .map_err(Error::during("mmap"))?;
-        let len = len.next_multiple_of(PAGE_SIZE);
         Ok(Self::adopt(base, len, len, true, writable))
     }
 
@@ -190,6 +221,16 @@ impl Memory {
         self.readable
     }
 
+    /// Returns whether an inaccessible page follows.
+    pub(super) fn has_guard(&self) -> bool {
+        self.total > self.len
+    }
+
+    /// Notes that a mapping of the memory for devices is gone.
+    pub(crate) fn was_unmapped(&self) {
+        registry::give_back(self.base.as_ptr() as usize);
+    }
+
     /// Returns whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -204,11 +245,10 @@ impl Memory {
             "access at {offset:#x} is outside of {:#x} bytes",
             self.len
         );
-        assert!(
-            offset % size_of::<T>() == 0,
-            "access at {offset:#x} is misaligned"
-        );
-        self.base.as_ptr().cast::<u8>().wrapping_add(offset).cast()
+        // The mapping starts at a page.
+        let at: *mut T = self.base.as_ptr().wrapping_byte_add(offset).cast();
+        assert!(at.is_aligned(), "access at {offset:#x} is misaligned");
+        at
     }
 
     /// Reads one word.
@@ -298,15 +338,22 @@ impl Memory {
     #[track_caller]
     pub fn read(&self, offset: usize, out: &mut [u8]) {
         let mut at = offset;
-        let words = if offset % 8 == 0 { out.len() / 8 } else { 0 };
-        let (head, tail) = out.split_at_mut(words * 8);
-        for chunk in head.chunks_exact_mut(8) {
-            chunk.copy_from_slice(&self.load::<u64>(at).to_ne_bytes());
-            at += 8;
+        if offset % 8 != 0 {
+            return self.read_bytes(at, out);
         }
-        for byte in tail {
-            *byte = self.load(at);
-            at += 1;
+        let mut chunks = out.chunks_exact_mut(8);
+        for chunk in &mut chunks {
+            chunk.copy_from_slice(&self.load::<u64>(at).to_ne_bytes());
+            at = at.saturating_add(8);
+        }
+        self.read_bytes(at, chunks.into_remainder());
+    }
+
+    /// Copies bytes out of the memory one by one.
+    #[track_caller]
+    fn read_bytes(&self, offset: usize, out: &mut [u8]) {
+        for (i, byte) in out.iter_mut().enumerate() {
+            *byte = self.load(offset.saturating_add(i));
         }
     }
 
@@ -322,23 +369,31 @@ impl Memory {
     #[track_caller]
     pub fn write(&self, offset: usize, data: &[u8]) {
         for (i, byte) in data.iter().enumerate() {
-            self.store(offset + i, *byte);
+            self.store(offset.saturating_add(i), *byte);
         }
     }
 
     /// Sets every byte of a range.
     #[track_caller]
     pub fn fill(&self, offset: usize, len: usize, byte: u8) {
+        let end = offset.checked_add(len);
+        assert!(
+            end.is_some_and(|end| end <= self.len),
+            "{len:#x} bytes at {offset:#x} are outside of {:#x} bytes",
+            self.len
+        );
         let mut at = offset;
-        let end = offset + len;
-        while at < end {
-            if at % 8 == 0 && end - at >= 8 {
+        let mut left = len;
+        while left > 0 {
+            let step = if at % 8 == 0 && left >= 8 {
                 self.store(at, u64::from_ne_bytes([byte; 8]));
-                at += 8;
+                8
             } else {
                 self.store(at, byte);
-                at += 1;
-            }
+                1
+            };
+            at = at.saturating_add(step);
+            left = left.saturating_sub(step);
         }
     }
 
@@ -351,10 +406,99 @@ impl Memory {
     }
 }
 
+/// Returns `len` rounded up to pages of a size.
+fn pages(len: usize, size: usize) -> Result<usize> {
+    len.checked_next_multiple_of(size).ok_or_else(too_large)
+}
+
+fn too_large() -> Error {
+    Error::new("mmap", Errno::ENOMEM)
+}
+
+/// Frees addresses. If `lent`, the addresses are kept, so that nothing else is ever mapped there.
+///
+/// # Safety
+///
+/// The caller owns a mapping of `len` bytes at `base`, and nothing accesses it after this.
+pub(super) unsafe fn free(base: NonNull<c_void>, len: usize, lent: bool) {
+    if let (true, Some(size)) = (lent, NonZeroUsize::new(len)) {
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE | MapFlags::MAP_FIXED;
+        // If this fails, the mapping stays as it is.
+        // SAFETY: By the contract the caller owns these addresses.
+        let _ = unsafe { mmap_anonymous(Some(base.addr()), size, ProtFlags::PROT_NONE, flags) };
+        #[cfg(feature = "testing")]
+        registry::keep(base.addr().get()..base.addr().get().saturating_add(len));
+    } else {
+        // SAFETY: By the contract the caller owns the mapping.
+        let _ = unsafe { munmap(base, len) };
+    }
+}
+
 impl Drop for Memory {
     fn drop(&mut self) {
-        registry::remove(self.base.as_ptr() as usize);
+        let lent = registry::remove(self.base.as_ptr() as usize);
         // SAFETY: By the invariant this object owns the mapping. Nothing can access it after this.
-        let _ = unsafe { munmap(self.base, self.total) };
+        unsafe { free(self.base, self.total, lent) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns whether something is mapped at an address.
+    fn is_mapped(addr: u64) -> bool {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        maps.lines().any(|line| {
+            let (start, rest) = line.split_once('-').unwrap();
+            let end = rest.split(' ').next().unwrap();
+            let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
+            (start..end).contains(&addr)
+        })
+    }
+
+    #[test]
+    fn addresses_of_a_mapping_are_not_used_again() {
+        let memory = Memory::anonymous(PAGE_SIZE).unwrap();
+        let addr = memory.addr();
+        registry::lend(addr, 1).unwrap().keep();
+        drop(memory);
+        assert!(is_mapped(addr));
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        for len in [usize::MAX, usize::MAX - PAGE_SIZE, usize::MAX / 2] {
+            assert!(Memory::anonymous(len).is_err());
+            assert!(Memory::huge(len, 21).is_err());
+        }
+        assert!(Memory::huge(1, 64).is_err());
+        assert!(Memory::from_file(std::io::stdin(), 0, 0, false).is_err());
+    }
+
+    #[test]
+    fn copies_and_fills() {
+        let memory = Memory::anonymous(1).unwrap();
+        for (offset, len) in [(0, 1), (3, 20), (8, 8), (16, 21), (4095, 1), (4096, 0)] {
+            memory.fill(0, PAGE_SIZE, 0);
+            memory.fill(offset, len, 7);
+            assert_eq!(memory.to_vec(offset, len), vec![7; len]);
+            let sum: usize = memory.to_vec(0, 4096).into_iter().map(usize::from).sum();
+            assert_eq!(sum, 7 * len);
+        }
+    }
+
+    #[test]
+    fn accesses_outside_panic() {
+        let memory = Memory::anonymous(1).unwrap();
+        let panics = |access: &dyn Fn()| {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(access)).is_err()
+        };
+        assert!(panics(&|| memory.fill(usize::MAX, 2, 0)));
+        assert!(panics(&|| memory.fill(PAGE_SIZE - 1, 2, 0)));
+        assert!(panics(&|| memory.write(usize::MAX, &[1, 2])));
+        assert!(panics(&|| drop(memory.to_vec(PAGE_SIZE - 1, 2))));
+        assert!(panics(&|| _ = memory.read_u64(PAGE_SIZE - 4)));
+        assert!(panics(&|| _ = memory.read_u32(2)));
     }
 }

@@ -6,6 +6,7 @@ use super::{
     Memory,
     ioctl::{
         check_pointers,
+        own,
         syscall, //
     },
 };
@@ -51,7 +52,6 @@ use std::{
     os::fd::{
         AsFd,
         AsRawFd,
-        FromRawFd,
         OwnedFd, //
     },
     sync::{
@@ -118,14 +118,16 @@ impl Userfault {
     /// `EPERM` without `CAP_SYS_PTRACE`, unless the system allows unprivileged userfaultfd for
     /// faults in the kernel.
     pub fn new(pages: usize) -> Result<Self, Error> {
-        let memory = Memory::anonymous(pages * PAGE_SIZE)?;
-        let content = Memory::anonymous(pages * PAGE_SIZE)?;
+        let len = pages.saturating_mul(PAGE_SIZE);
+        let memory = Memory::anonymous(len)?;
+        let content = Memory::anonymous(len)?;
         let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
         // SAFETY: The call takes no pointer.
         let fd = Errno::result(unsafe { libc::syscall(libc::SYS_userfaultfd, flags) })
             .map_err(Error::during("userfaultfd"))?;
+        // CAST: Descriptors have 32 bits.
         // SAFETY: The kernel has just created this descriptor, and nothing else knows its number.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        let fd = unsafe { own(fd as i32) }.map_err(Error::during("userfaultfd"))?;
         let mut api = uffdio_api {
             api: UFFD_API.into(),
             features: UFFD_FEATURE_PAGEFAULT_FLAG_WP.into(),
@@ -183,7 +185,7 @@ impl Userfault {
     /// If the pages are not in the memory, or some pages block accesses already.
     #[track_caller]
     pub fn arm(&mut self, pages: Range<usize>, on: FaultOn) -> Result<(), Error> {
-        let piece = pages.start * PAGE_SIZE..pages.end * PAGE_SIZE;
+        let piece = pages.start.saturating_mul(PAGE_SIZE)..pages.end.saturating_mul(PAGE_SIZE);
         assert!(piece.start < piece.end && piece.end <= self.memory.len());
         assert!(self.armed().is_none(), "one at a time");
         let mode = match on {
@@ -213,9 +215,13 @@ impl Userfault {
         Ok(())
     }
 
+    fn address(&self, offset: usize) -> u64 {
+        self.memory.addr().saturating_add(offset as u64)
+    }
+
     fn range(&self, piece: &Range<usize>) -> uffdio_range {
         uffdio_range {
-            start: self.memory.addr() + piece.start as u64,
+            start: self.address(piece.start),
             len: piece.len() as u64,
         }
     }
@@ -242,8 +248,13 @@ impl Userfault {
             other => other.map_err(Error::during("read of userfaultfd"))?,
         };
         // Page faults are the only event that was requested.
-        assert_eq!(u32::from(message.event), UFFD_EVENT_PAGEFAULT);
-        Ok(Some((message.address - self.memory.addr()) as usize))
+        let offset = message.address.checked_sub(self.memory.addr());
+        match offset {
+            Some(offset) if u32::from(message.event) == UFFD_EVENT_PAGEFAULT => {
+                Ok(Some(offset as usize))
+            }
+            _ => Err(Error::malformed("read of userfaultfd")),
+        }
     }
 
     /// Resumes the blocked threads, and blocks no others.
@@ -254,8 +265,8 @@ impl Userfault {
         match on {
             FaultOn::Access => {
                 let mut copy = uffdio_copy {
-                    dst: self.memory.addr() + piece.start as u64,
-                    src: self.content.addr() + piece.start as u64,
+                    dst: self.address(piece.start),
+                    src: self.content.addr().saturating_add(piece.start as u64),
                     len: piece.len() as u64,
                     mode: 0,
                     copy: 0,
@@ -285,8 +296,10 @@ impl Userfault {
         self.send(offset);
         // By the invariant the kernel will find this content: only `write` changes it, and `write`
         // needs an exclusive reference.
-        check_pointers(nr, &self.content, offset);
-        syscall(fd, nr, self.memory.addr() as usize + offset)
+        let lent = check_pointers(nr, &self.content, offset);
+        let result = syscall(fd, nr, self.address(offset));
+        lent.settle(nr, result);
+        result
     }
 
     /// Reads the next entries of a directory into the memory from `offset` to its end, by
@@ -304,7 +317,7 @@ impl Userfault {
             libc::syscall(
                 libc::SYS_getdents64,
                 directory.as_fd().as_raw_fd(),
-                self.memory.addr() as usize + offset,
+                self.address(offset),
                 self.memory.len() - offset,
             )
         };
