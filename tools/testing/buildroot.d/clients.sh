@@ -10,6 +10,8 @@ client_packages=(
 	# QEMU, with iPXE as a small guest
 	qemu-system-x86 ipxe
 	mdevctl strace
+	# libvirt, without what needs systemd
+	libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
 )
 
 # For guests of another architecture: DPDK, and what its run needs. These packages are unpacked, not

@@ -31,8 +31,8 @@ files:
   written.
 
 clients:
-  With --clients, the guest has VFIO clients of Debian: dpdk-testpmd, qemu-system-x86_64, mdevctl
-  and strace. `clients PROGRAM...` runs one of them in its own root, which is read-only, with the
+  With --clients, the guest has VFIO clients of Debian: dpdk-testpmd, qemu-system-x86_64, virsh,
+  mdevctl and strace. `clients PROGRAM...` runs one of them in its own root, which is read-only, with the
   guest's /dev, /proc, /sys, /tmp and /run, and the guest's root below /guest.
 
 hot-plug:
@@ -93,7 +93,7 @@ def parse(argv):
              "can be repeated; DST defaults to /usr/bin/NAME for programs, else to /root/NAME")
     add("--share", action="append", default=[], metavar="HOSTDIR:GUESTDIR",
         help="mount a folder of the host in the guest, read-only; can be repeated")
-    add("--clients", action="store_true", help="have DPDK, QEMU, mdevctl and strace in the guest")
+    add("--clients", action="store_true", help="have DPDK, QEMU, libvirt, mdevctl and strace in the guest")
     add("--tcg", action="store_true",
         help="emulate the processor (QEMU's max, an AMD processor), even if KVM works")
     add("--qmp", action="store_true", help="make /dev/qmp a QMP monitor of the guest's machine")
