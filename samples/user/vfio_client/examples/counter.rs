@@ -9,13 +9,7 @@
 #![deny(unsafe_code)]
 
 use std::env;
-use vfio_client::{
-    Errno,
-    Error,
-    Register,
-    Result,
-    mdev::Mdev, //
-};
+use vfio_client::{Errno, Error, Group, Iommu, Register, Result, mdev};
 
 const COUNTER: Register<u32> = Register::at(0);
 
@@ -23,15 +17,15 @@ fn main() -> Result {
     let Some(uuid) = env::args().nth(1) else {
         return Err(Error::new("usage: counter UUID", Errno::EINVAL));
     };
-    let mdev = Mdev::existing(&uuid).map_err(|error| Error::from_io(uuid, &error))?;
-    let open = mdev.open()?;
-    let registers = open.device.region(0)?;
+    // A device can be opened when its group has an address space.
+    let group = Group::open(Group::number_of(&mdev::sysfs(&uuid))?)?;
+    let _container = group.attach(Iommu::Type1v2)?;
+    let device = group.device(&uuid)?;
+    let registers = device.region(0)?;
     for _ in 0..3 {
-        println!("{}", open.device.get(&registers, COUNTER)?);
+        println!("{}", device.get(&registers, COUNTER)?);
     }
-    open.device.set(&registers, COUNTER, 1000)?;
-    println!("{}", open.device.get(&registers, COUNTER)?);
-    // Dropping the object would remove the device.
-    mdev.keep();
+    device.set(&registers, COUNTER, 1000)?;
+    println!("{}", device.get(&registers, COUNTER)?);
     Ok(())
 }

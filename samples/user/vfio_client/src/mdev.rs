@@ -27,6 +27,11 @@ const PARENTS: &str = "/sys/class/mdev_bus";
 /// The directory of all devices.
 const DEVICES: &str = "/sys/bus/mdev/devices";
 
+/// Returns the sysfs directory of a device.
+pub fn sysfs(uuid: &str) -> PathBuf {
+    Path::new(DEVICES).join(uuid)
+}
+
 /// Returns the directory of a type, such as `mtty-1`. The parent has the name of its driver.
 pub fn type_folder(name: &str) -> PathBuf {
     let driver = name.split('-').next().unwrap_or(name);
@@ -93,7 +98,7 @@ impl Mdev {
 
     /// Returns an object for an existing device.
     pub fn existing(uuid: &str) -> io::Result<Self> {
-        fs::metadata(Path::new(DEVICES).join(uuid))?;
+        fs::metadata(sysfs(uuid))?;
         Ok(Self {
             uuid: uuid.to_owned(),
         })
@@ -118,7 +123,7 @@ impl Mdev {
 
     /// Returns the sysfs directory of the device.
     pub fn folder(&self) -> PathBuf {
-        Path::new(DEVICES).join(&self.uuid)
+        sysfs(&self.uuid)
     }
 
     /// Returns the path of the attribute with the peer-to-peer UUID. Only devices that can be peers

@@ -55,6 +55,9 @@ pub const ATTR_STASH: u32 = 2;
 /// Attribute: whether the kernel or the program maps the MSI banks.
 pub const ATTR_MSI: u32 = 256;
 
+/// The maximum number of windows that a kernel can have. A PAMU has at most 256.
+const MOST_WINDOWS: u32 = 1 << 16;
+
 /// Flag of MAP_DMA: map MSI banks that the kernel chooses.
 pub const MAP_FLAG_MSI: u32 = 1 << 8;
 
@@ -373,9 +376,11 @@ impl Pamu {
 
     /// Returns the state of each window.
     pub fn all_windows(&self) -> Result<Vec<Window>> {
-        (0..self.windows()?)
-            .map(|number| self.window(number))
-            .collect()
+        let count = self.windows()?;
+        if count > MOST_WINDOWS {
+            return Err(Error::malformed("PAMU_GET_ATTR"));
+        }
+        (0..count).map(|number| self.window(number)).collect()
     }
 
     /// Sets the event that is signalled on each violation. `None` removes it.

@@ -141,6 +141,9 @@ fn pamus_survive_any_answer() {
         let _ = pamu.map_bank(0, 0, MapFlags::Write);
         let _ = pamu.unmap_bank(0);
         let _ = pamu.window(u32::MAX);
+        if let Ok(windows) = pamu.all_windows() {
+            assert!(windows.len() <= 1 << 16);
+        }
         let _ = pamu.set_violation_event(None);
         let _ = pamu.violation(0);
         let _ = pamu.revive(1);

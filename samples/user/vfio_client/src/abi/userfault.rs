@@ -318,7 +318,7 @@ impl Userfault {
                 libc::SYS_getdents64,
                 directory.as_fd().as_raw_fd(),
                 self.address(offset),
-                self.memory.len() - offset,
+                self.memory.len().saturating_sub(offset),
             )
         };
         Errno::result(count).map(|count| count as usize)
