@@ -40,13 +40,24 @@ class Invalid(Exception):
 
 
 def matches(pattern, printed):
-    """Tells whether an output is as on the page, where "..." stands for any text.
+    """Tells whether an output is as on the page.
+
+    There, "..." stands for any text, and a line "..." for any number of lines, also for none.
+    """
+    expected = "".join(
+        r"(?:[^\n]*\n)*?" if line == "..." else line_expression(line) + r"\n" for line in pattern.strip("\n").split("\n")
+    )
+    lines = "\n".join(line.rstrip() for line in printed.splitlines())
+    return re.fullmatch(expected, lines.strip("\n") + "\n", re.S) is not None
+
+
+def line_expression(line):
+    """Returns a regular expression for a line of a page.
 
     The width of a column depends on the longest word in it, which may be in a line that is not shown.
     """
-    parts = [r"[ \t]+".join(map(re.escape, re.split(r"[ \t]+", part))) for part in pattern.strip("\n").split("...")]
-    lines = "\n".join(line.rstrip() for line in printed.splitlines())
-    return re.fullmatch(".*?".join(parts), lines.strip("\n"), re.S) is not None
+    parts = (r"[ \t]+".join(map(re.escape, re.split(r"[ \t]+", part))) for part in line.split("..."))
+    return ".*?".join(parts)
 
 
 def option(options, name):

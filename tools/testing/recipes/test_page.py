@@ -71,6 +71,13 @@ class Output(unittest.TestCase):
         self.assertTrue(page.matches("...\nc\n...\n", "a\nb\nc\nd\n"))
         self.assertFalse(page.matches("a ... c\n", "a b b\n"))
 
+    def test_a_line_of_dots_stands_for_any_number_of_lines(self):
+        for printed in ("a\nd\n", "a\nb\nd\n", "a\nb\nc\nd\n"):
+            self.assertTrue(page.matches("a\n...\nd\n", printed))
+        self.assertTrue(page.matches("...\na\n...\n", "a\n"))
+        self.assertFalse(page.matches("a\n...\nd\n", "ab\nd\n"))
+        self.assertFalse(page.matches("a\n...\nd\n", "a\nbd\n"))
+
     def test_all_of_it_is_compared(self):
         self.assertFalse(page.matches("b\n", "a\nb\n"))
         self.assertFalse(page.matches("a\n", "a\nb\n"))
