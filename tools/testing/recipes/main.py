@@ -61,7 +61,7 @@ def run_in_guest(recipe, blocks):
     commands = FOLDER / f"{recipe}.sh"
     commands.write_text(script(blocks))
     return run(recipe, "guest", [
-        "tools/testing/vm/run", "--log", FOLDER / f"{recipe}.kernel.log", *MACHINES[recipe],
+        "tools/testing/vm/run", "--timeout", "1200", "--log", FOLDER / f"{recipe}.kernel.log", *MACHINES[recipe],
         "--copy", "build/cargo/release/vfioctl", "--copy", f"{HERE}/prepare.guest:/prepare",
         "--copy", f"{commands}:/commands", "--", "sh", "-c", f". /prepare; {SERVICES.get(recipe, ':')} && . /commands"])
 
@@ -130,6 +130,7 @@ def main():
     parser = argparse.ArgumentParser(prog="tools/testing/recipes/run", description=__doc__)
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--script", action="store_true")
+    parser.add_argument("--skip", action="append", default=[], choices=[*MACHINES], metavar="RECIPE")
     parser.add_argument("recipes", nargs="*", metavar="RECIPE")
     options = parser.parse_args()
     if options.list or options.script:
@@ -140,12 +141,13 @@ def main():
             else:
                 print(script([block for block in found if block.where == "guest"]))
         return 0
-    recipes = options.recipes or [*MACHINES]
+    recipes = options.recipes or [recipe for recipe in MACHINES if recipe not in options.skip]
     if unknown := {*recipes} - {*MACHINES}:
         parser.error(f"these are not run here: {', '.join(unknown)}; there are {', '.join(MACHINES)}")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for old in FOLDER.glob("*.log"):
-        old.unlink()
+    for recipe in recipes:
+        for old in FOLDER.glob(f"{recipe}.*"):
+            old.unlink()
     passed = [follow(recipe) for recipe in recipes]
     return 0 if all(passed) else 1
 

@@ -3,6 +3,7 @@
 
 import unittest
 
+import main
 import page
 
 TEXT = """\
@@ -63,6 +64,15 @@ class Blocks(unittest.TestCase):
     def test_same_names_are_refused(self):
         with self.assertRaises(page.Invalid):
             page.blocks(TEXT + "\n.. code-block:: sh\n   :class: guest\n\n   make stock\n")
+
+
+class Pages(unittest.TestCase):
+    def test_each_page_has_a_machine(self):
+        self.assertEqual(main.pages(), sorted(main.MACHINES))
+
+    def test_blocks_of_each_page_are_valid(self):
+        for recipe in main.pages():
+            self.assertTrue(page.blocks(main.source(recipe)), recipe)
 
 
 class Output(unittest.TestCase):

@@ -214,7 +214,9 @@ def main_steps(repo):
         script("modprobe", "tools/testing/check-modprobe", after=("build-stock",)),
         script("examples", "tools/testing/check-examples", after=("build-stock",)),
         one("recipes-page", *"python3 -B -m unittest discover --start-directory tools/testing/recipes".split()),
-        script("recipes", "tools/testing/recipes/run", "--no-build", after=("build-stock", "build-test", "programs")),
+        # libvirt's takes the longest; it is a further step.
+        script("recipes", "tools/testing/recipes/run", "--no-build", "--skip", "libvirt",
+               after=("build-stock", "build-test", "programs")),
         # Without optimisation, so that sums which overflow panic.
         Step("vfio-client", "cargo test --offline --locked --package vfio_client --all-features --lib".split(),
              results.libtest, after=("programs",)),
@@ -312,6 +314,7 @@ def further_steps(repo):
         guest("debug-p2p", "--stack", "rust", "--set", "p2p", "--", "--skip", "many::", kernel="debug"),
         *(make(f"build-config-{path.stem}", "modules", f"KERNEL=config-{path.stem}", "WERROR=1", after=("build-test",))
           for path in sorted((repo / "tools/testing/kernel/configs").glob("*.config"))),
+        script("recipes-libvirt", "tools/testing/recipes/run", "--no-build", "libvirt", after=("build-stock", "programs")),
         *series_steps("7.2"),
         *package_steps(),
         *arm64_steps("stock-arm64"),
