@@ -41,9 +41,9 @@ struct MdevCounter {
 }
 
 impl kernel::Module for MdevCounter {
-    fn init(module: &'static ThisModule) -> Result<Self> {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
         Ok(Self {
-            _parent: VirtualParent::new(module, Counters)?,
+            _parent: VirtualParent::new(Counters)?,
         })
     }
 }
@@ -52,6 +52,7 @@ impl kernel::Module for MdevCounter {
 struct Counters;
 
 impl Parent for Counters {
+    type OwnerModule = crate::LocalModule;
     type Type = CounterType;
     type Device = Counter;
 
