@@ -263,7 +263,8 @@ impl Drop for NumberedNodes {
     }
 }
 
-/// A number of a [`NumberedNodes`]. Nobody else gets its major before it is dropped.
+/// A number of a [`NumberedNodes`]. Nobody else gets its major before it and its clones are dropped.
+#[derive(Clone)]
 pub struct DevNumber {
     number: bindings::dev_t,
     _major: Arc<Major>,

@@ -71,7 +71,7 @@ use super::{
     },
     iommufd::Token,
     registration::{
-        Registered,
+        Joined,
         RegistrationRef, //
     },
     set::{
@@ -98,7 +98,7 @@ pub(super) struct Numbers {
     devices: Tree<u32, NumberedDevice>,
 }
 
-/// A device whose file can be opened.
+/// A device that has a file.
 struct NumberedDevice {
     device: ARef<Device>,
     has_iommu: bool,
@@ -114,50 +114,41 @@ impl Numbers {
     }
 }
 
-/// The number of a device whose file can't be opened yet, and the memory to change that.
-pub(super) struct Unpublished {
-    number: DevNumber,
-    slot: Slot<u32, NumberedDevice>,
+/// Creates the device file of `device`, which is about to be added to sysfs. Until the device is
+/// registered, opening the file fails with `ENODEV`. Dropping the result removes the file.
+///
+/// Returns `None` if the device has no file: on a kernel without device files, and without an IOMMU
+/// if IOMMUFD does not support such devices.
+///
+/// # Errors
+///
+/// Returns `ENOMEM`.
+pub(super) fn publish(
+    device: &Joined<'_>,
+    has_iommu: bool,
+) -> Result<Option<ScopeGuard<DevNumber, impl FnOnce(DevNumber)>>> {
+    let supported = has_iommu || cfg!(CONFIG_IOMMUFD_NOIOMMU);
+    if !cfg!(CONFIG_VFIO_DEVICE_CDEV) || !supported {
+        return Ok(None);
+    }
+    let (slot, index) = (Slot::new()?, device.index());
+    let mut numbers = NUMBERS.lock();
+    let nodes = numbers.nodes.as_ref().ok_or(ENODEV)?;
+    let number = nodes.number(index)?;
+    let entry = NumberedDevice {
+        device: (&**device).into(),
+        has_iommu,
+        _number: number.clone(),
+    };
+    numbers.devices.insert(slot.fill(index, entry));
+    Ok(Some(ScopeGuard::new_with_data(number, move |_| {
+        remove(index)
+    })))
 }
 
-impl Unpublished {
-    /// Returns the number of `device`, or `None` if the device has no file: on a kernel without
-    /// device files, and without an IOMMU if IOMMUFD does not support such devices.
-    ///
-    /// # Errors
-    ///
-    /// Returns `ENOMEM`.
-    pub(super) fn new(device: &Device, has_iommu: bool) -> Result<Option<Self>> {
-        let supported = has_iommu || cfg!(CONFIG_IOMMUFD_NOIOMMU);
-        if !cfg!(CONFIG_VFIO_DEVICE_CDEV) || !supported {
-            return Ok(None);
-        }
-        let slot = Slot::new()?;
-        let numbers = NUMBERS.lock();
-        let nodes = numbers.nodes.as_ref().ok_or(ENODEV)?;
-        let number = nodes.number(device.index())?;
-        Ok(Some(Self { number, slot }))
-    }
-
-    pub(super) fn number(&self) -> &DevNumber {
-        &self.number
-    }
-
-    /// Lets the file of `device` be opened.
-    pub(super) fn publish(self, device: &Registered<'_>, has_iommu: bool) {
-        let entry = NumberedDevice {
-            device: (&**device).into(),
-            has_iommu,
-            _number: self.number,
-        };
-        let node = self.slot.fill(device.index(), entry);
-        NUMBERS.lock().devices.insert(node);
-    }
-}
-
-/// Prevents `device` from being opened through its file.
-pub(super) fn remove(device: &Device) {
-    let entry = NUMBERS.lock().devices.remove(&device.index());
+/// Removes the file of the device with this index, if it has one.
+pub(super) fn remove(index: u32) {
+    let entry = NUMBERS.lock().devices.remove(&index);
     drop(entry);
 }
 
@@ -343,7 +334,8 @@ pub(crate) struct DeviceFile;
 impl OpenNumber for DeviceFile {
     /// # Errors
     ///
-    /// Returns `ENXIO` if no device has the number; `ENODEV` if the device is being unregistered;
+    /// Returns `ENXIO` if no device has the number; `ENODEV` if the device is being registered or
+    /// unregistered;
     /// `EPERM` if it has no IOMMU and the caller lacks `CAP_SYS_RAWIO`; `ENOMEM`.
     fn open(minor: u32) -> Result<Pin<KBox<OpenFile>>> {
         let numbers = NUMBERS.lock();

@@ -13,7 +13,10 @@ pub(crate) use abi::{
     Unregistered, //
 };
 
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    types::ScopeGuard, //
+};
 use kernel_ext::{
     bindings,
     iommu_driver::GroupType,
@@ -22,7 +25,7 @@ use kernel_ext::{
 
 use crate::{
     device::{
-        cdev::Unpublished,
+        cdev,
         set,
         Device, //
     },
@@ -84,12 +87,11 @@ fn check_driver(device: &Device) -> Result {
 /// Registers `device`, which is in `group`, under a name that says whether it is `noiommu`. Without
 /// an IOMMU only privileged processes can open its file.
 fn register(device: Joined<'_>, group: &Group, noiommu: bool, has_iommu: bool) -> Result {
-    let file = Unpublished::new(&device, has_iommu)?;
     let slot = Slot::new()?;
-    let device = device.register(noiommu, file.as_ref().map(Unpublished::number))?;
-    if let Some(file) = file {
-        file.publish(&device, has_iommu);
-    }
+    // A program may open the file as soon as sysfs has the device.
+    let file = cdev::publish(&device, has_iommu)?;
+    let device = device.register(noiommu, file.as_deref())?;
+    file.map(ScopeGuard::dismiss);
     group.add_device(&device, slot);
     #[cfg(CONFIG_VFIO_DEBUGFS)]
     device.show_debugfs();

@@ -163,7 +163,7 @@ impl<'a> Registered<'a> {
     /// Prevents new opens, removes the device from sysfs, and waits until it has no users.
     pub(crate) fn unregister(self) -> Joined<'a> {
         let group = registry::unlist_device(self.0);
-        cdev::remove(self.0);
+        cdev::remove(self.index());
         #[cfg(CONFIG_VFIO_DEBUGFS)]
         self.hide_debugfs();
         // SAFETY: By the type invariant the device is in sysfs.

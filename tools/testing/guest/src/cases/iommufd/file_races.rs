@@ -10,10 +10,14 @@ use super::{
 use crate::{
     env::{
         EDU,
+        Rebind,
         Setup,
         group, //
     },
-    harness::cases,
+    harness::{
+        Failure,
+        cases, //
+    },
     pin,
     stall::LIMIT,
     threads::{
@@ -22,8 +26,12 @@ use crate::{
         Tally, //
     },
 };
-use anyhow::Result;
+use anyhow::{
+    Result,
+    bail, //
+};
 use std::{
+    fs::File,
     sync::atomic::{
         AtomicU32,
         Ordering, //
@@ -51,6 +59,7 @@ cases! {
     #[rows("V6", "V7")] attach_and_detach,
     #[rows("V10")] close_during_requests,
     bind_while_driver_is_unbound,
+    #[rows("V1")] open_while_device_is_registered,
 }
 
 /// The time that threads take part in a race.
@@ -255,5 +264,29 @@ fn bind_while_driver_is_unbound() -> Result<()> {
         Ok(())
     };
     threads::run(vec![Box::new(change), Box::new(use_it), Box::new(use_it)])?;
+    is_free(EDU)
+}
+
+/// The node exists before the device is registered.
+fn open_while_device_is_registered() -> Result<()> {
+    let _rebind = Rebind(&[EDU]);
+    let node = Device::file_of(&pci::sysfs(EDU))?;
+    for _ in 0..20 {
+        pci::unbind(EDU)?;
+        let open = || -> Result<()> {
+            let start = Instant::now();
+            while start.elapsed() < LIMIT {
+                let opened = File::open(&node);
+                if opened.is_ok() {
+                    return Ok(());
+                }
+                let error = opened.errno();
+                assert!([Errno::ENOENT, Errno::ENODEV].contains(&error), "{error}");
+            }
+            bail!("{} cannot be opened", node.display());
+        };
+        let bind = || Ok(pci::bind(EDU, "vfio-pci")?);
+        threads::run(vec![Box::new(open), Box::new(open), Box::new(bind)])?;
+    }
     is_free(EDU)
 }
