@@ -37,6 +37,7 @@ pub mod ticks;
 pub mod tree;
 pub mod uapi;
 pub mod user_string;
+pub mod vec_slot;
 pub mod vfio_device;
 
 use kernel::prelude::*;

@@ -40,7 +40,8 @@ use kernel_ext::{
         MiscRegistration, //
     },
     mm::may_warn,
-    uapi::ioctl, //
+    uapi::ioctl,
+    vec_slot::VecSlot, //
 };
 
 use crate::iommu_driver::{
@@ -218,7 +219,7 @@ impl Container {
             );
             return Err(EPERM);
         }
-        groups.0.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        let slot = VecSlot::new(&mut groups.0, GFP_KERNEL_ACCOUNT)?;
         let member = Member::claim(group, kind)?;
         if let Some(iommu) = self.iommu() {
             iommu.attach(&member).inspect_err(|&e| {
@@ -231,7 +232,7 @@ impl Container {
                 }
             })?;
         }
-        groups.0.push(member, GFP_KERNEL_ACCOUNT)?;
+        slot.fill(member);
         Ok(())
     }
 

@@ -216,7 +216,6 @@ impl Devices {
         attributes: Attributes,
         event: Option<Arc<EventFd>>,
     ) -> Result {
-        self.liodns.reserve(1, GFP_KERNEL_ACCOUNT)?;
         let mut liodn = self.system.claim(number, event)?;
         if let Some(layout) = space.layout() {
             let spaaces = liodn.prepare(layout.count())?;

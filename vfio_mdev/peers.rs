@@ -23,7 +23,10 @@ use kernel::{
         SpinLock, //
     }, //
 };
-use kernel_ext::iommu::Group as IommuGroup;
+use kernel_ext::{
+    iommu::Group as IommuGroup,
+    vec_slot::VecSlot, //
+};
 
 use crate::uuid::Uuid;
 use abi::{
@@ -230,14 +233,13 @@ impl Peer {
 /// `ENOMEM`, and the errors of `register`.
 pub(crate) fn enter(peer: &Arc<Peer>, register: impl FnOnce() -> Result) -> Result {
     let mut peers = PEERS.lock();
-    peers.reserve(1, GFP_KERNEL)?;
+    let slot = VecSlot::new(&mut peers, GFP_KERNEL)?;
     let group = peer.group();
     group.members.lock().push(peer.clone(), GFP_KERNEL)?;
     register().inspect_err(|_| group.remove(peer))?;
     let joined = IommuGroup::of(&peer.dev);
     *group.software_group.lock() = joined;
-    let added = peers.push_within_capacity(peer.clone());
-    debug_assert!(added.is_ok());
+    slot.fill(peer.clone());
     Ok(())
 }
 

@@ -32,7 +32,8 @@ use kernel_ext::{
         Capability,
         TaskLabel, //
     },
-    user_string::UserString, //
+    user_string::UserString,
+    vec_slot::VecSlot, //
 };
 
 use super::{
@@ -187,26 +188,30 @@ impl Group {
         let file = if let Some(file) = set.add_file() {
             file
         } else {
-            state.sessions.reserve(1, GFP_KERNEL)?;
             let driver = device.driver_module().ok_or(ENODEV)?;
             let space = group
                 .address_space(&iommu)
                 .map_err(|reason| group.fail(&state, REQUEST, reason))?;
             let iommu_group = state.iommu_group.clone().ok_or(ENODEV)?;
+            let slot = VecSlot::new(&mut state.sessions, GFP_KERNEL)?;
             group.set_translation(&space, iommu_group);
             let kvm = group.kvm.lock().as_ref().and_then(Kvm::get);
-            let (first, opened) = set
-                .open(space, kvm)
-                .and_then(|opened| attach(&mut set, opened))
-                .inspect_err(|_| group.drop_translation_if_closed(&state))?;
-            let session = Session {
-                holder: Holder::current(),
-                opened,
-                _driver: driver,
-                _group_file: group_file.into(),
-            };
-            state.sessions.push(session, GFP_KERNEL)?;
-            first
+            let opened = set.open(space, kvm);
+            match opened.and_then(|opened| attach(&mut set, opened)) {
+                Ok((first, opened)) => {
+                    slot.fill(Session {
+                        holder: Holder::current(),
+                        opened,
+                        _driver: driver,
+                        _group_file: group_file.into(),
+                    });
+                    first
+                }
+                Err(e) => {
+                    group.drop_translation_if_closed(&state);
+                    return Err(e);
+                }
+            }
         };
         drop(set);
         drop(state);

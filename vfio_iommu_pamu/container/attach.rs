@@ -13,7 +13,8 @@ use kernel::{
 
 use kernel_ext::{
     iommu::Group,
-    iommu_driver::GroupType, //
+    iommu_driver::GroupType,
+    vec_slot::VecSlot, //
 };
 
 use crate::firmware::liodns_of;
@@ -74,13 +75,17 @@ impl Container {
         if state.groups.iter().any(|present| *present.group == *group) {
             return Err(EINVAL);
         }
-        state.groups.reserve(1, GFP_KERNEL_ACCOUNT)?;
         Self::attach_liodns(this, &mut state, &liodns)?;
-        let attached = AttachedGroup {
-            group: group.into(),
-            liodns,
-        };
-        state.groups.push(attached, GFP_KERNEL_ACCOUNT)?;
+        match VecSlot::new(&mut state.groups, GFP_KERNEL_ACCOUNT) {
+            Ok(slot) => slot.fill(AttachedGroup {
+                group: group.into(),
+                liodns,
+            }),
+            Err(e) => {
+                this.remove_unused(&mut state, &liodns);
+                return Err(e);
+            }
+        }
         Ok(())
     }
 

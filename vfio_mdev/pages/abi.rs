@@ -21,7 +21,8 @@ use kernel::{
 };
 use kernel_ext::{
     bindings,
-    iova::Range, //
+    iova::Range,
+    vec_slot::VecSlot, //
 };
 
 use crate::{
@@ -164,7 +165,7 @@ impl Pins {
             GFP_KERNEL_ACCOUNT,
         )?;
         let mut list = self.list.lock();
-        list.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        let slot = VecSlot::new(&mut list, GFP_KERNEL_ACCOUNT)?;
         // SAFETY: By this function's contract. `pages` has room for `count` pointers.
         let pinned = unsafe {
             (self.calls.pin)(
@@ -185,7 +186,7 @@ impl Pins {
         }
         // INVARIANT: All pages were pinned.
         *pin.pages.lock() = Some(Pages(pages));
-        list.push(pin.clone(), GFP_KERNEL_ACCOUNT)?;
+        slot.fill(pin.clone());
         Ok(GuestPages {
             pins: self.clone(),
             pin,
