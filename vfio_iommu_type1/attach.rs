@@ -22,7 +22,6 @@ use kernel_ext::{
     iommu::{
         ClaimedGroup,
         Domain,
-        Domains,
         Group,
         NewDomain, //
     },
@@ -101,12 +100,14 @@ fn attach_translated(whole: &mut Whole<'_>, group: ClaimedGroup<'_>) -> Result {
     }
     domain.enforce_coherency();
     match choose_domain(whole, domain)? {
-        Chosen::Existing(nth, member) => whole.layout(|layout| {
-            let place = layout.domains.get_mut(nth).ok_or(EINVAL)?;
-            place.groups.push(member, GFP_KERNEL_ACCOUNT)?;
-            layout.ranges = ranges;
-            Ok(())
-        }),
+        Chosen::Existing(nth, member) => {
+            let added = whole.layout(|layout| {
+                layout.add_group(nth, member)?;
+                layout.ranges = ranges;
+                Ok::<_, AttachedGroup>(())
+            });
+            added.map_err(|_not_added| ENOMEM)
+        }
         Chosen::Own(domain) => add_domain(whole, domain, software_msi(&regions), ranges),
     }
 }
@@ -126,12 +127,6 @@ fn choose_domain<'a>(whole: &mut Whole<'_>, mut own: NewDomain<'a>) -> Result<Ch
         whole.layout(|layout| layout.domains.get(nth).map(|entry| entry.domain.clone()))
     {
         if domain.is_like(&own) {
-            // Once attached, the group is added to the domain with the mutex held. That must not
-            // fail, because detaching takes the group's mutex.
-            whole.layout(|layout| match layout.domains.get_mut(nth) {
-                Some(place) => place.groups.reserve(1, GFP_KERNEL_ACCOUNT),
-                None => Ok(()),
-            })?;
             match own.instead(domain) {
                 Ok(attachment) => return Ok(Chosen::Existing(nth, AttachedGroup::new(attachment))),
                 Err(back) => own = back?,
@@ -149,55 +144,28 @@ fn add_domain(
     msi: Option<u64>,
     ranges: Ranges,
 ) -> Result {
-    let mut groups = KVec::with_capacity(1, GFP_KERNEL_ACCOUNT)?;
-    let old = whole.layout(|layout| {
-        layout.domains.reserve(1, GFP_KERNEL_ACCOUNT)?;
-        Ok::<_, Error>(layout.set.clone())
-    })?;
-    let was_empty = old.is_empty();
-    let replayed = replay(whole, &domain, was_empty).and_then(|new| {
+    let old = whole.layout(|layout| layout.set.clone());
+    let added = extend_all(whole, domain).and_then(|(attachment, new)| {
+        let domain = attachment.domain().clone();
         // Not every IOMMU driver refuses to map addresses that the IOMMU does not translate.
         whole.with(|held| check_unmapped(held, outside(aperture(&domain), Range::ALL)))?;
         if let Some(base) = msi {
             domain.reserve_msi(base)?;
         }
-        Ok(new)
-    });
-    let added = replayed.and_then(|new| {
-        let attachment = domain.publish();
-        let domain = attachment.domain().clone();
+        let mut groups = KVec::new();
         groups.push(AttachedGroup::new(attachment), GFP_KERNEL_ACCOUNT)?;
-        whole.layout(|layout| {
+        let added = whole.layout(|layout| {
             layout.add_domain(GroupDomain { groups, domain })?;
             layout.set = new;
             layout.ranges = ranges;
-            Ok(())
-        })
+            Ok::<_, GroupDomain>(())
+        });
+        added.map_err(|_not_added| ENOMEM)
     });
     if added.is_err() {
-        whole.update(Range::ALL, |_, _, pages| {
-            if was_empty {
-                pages.unmap();
-            }
-            pages.mapping.shrink(&old);
-        });
+        whole.update(Range::ALL, |_, _, pages| pages.shrink(&old));
     }
     added
-}
-
-/// Maps all existing mappings in `new`, too. If `pins` is set, the container had no domain before,
-/// and the memory is pinned here. Returns all domains.
-fn replay(whole: &mut Whole<'_>, new: &NewDomain<'_>, pins: bool) -> Result<Arc<Domains>> {
-    extend_all(whole, new, |mut dma| {
-        if !pins {
-            return Ok(());
-        }
-        // Only the process that owns the memory can pin it here.
-        if !dma.pages.charge.owner().is_current() {
-            return Err(EPERM);
-        }
-        dma.pin_map().inspect_err(|_| dma.pages.unmap())
-    })
 }
 
 impl Container {
@@ -261,14 +229,12 @@ fn retire_domain(whole: &mut Whole<'_>, domain: &Arc<Domain>) {
         (layout.set.clone(), last, !layout.emulated.is_empty())
     });
     warn_on!(domain.retire().is_err());
-    if last && emulated {
-        whole.update(Range::ALL, |_, _, pages| pages.unmap());
-    } else if last {
+    if last && !emulated {
         remove_all(whole);
     }
     // If there is no memory for a new set, the retired domain stays in the old one and is ignored.
     let new = old.without(domain).unwrap_or(old);
-    whole.update(Range::ALL, |_, _, pages| pages.mapping.shrink(&new));
+    whole.update(Range::ALL, |_, _, pages| pages.shrink(&new));
     whole.layout(|layout| layout.set = new);
 }
 

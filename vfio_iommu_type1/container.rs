@@ -30,7 +30,8 @@ use kernel_ext::{
     },
     iommu_driver::DeviceList,
     mm::Owner,
-    task::TaskLabel, //
+    task::TaskLabel,
+    vec_slot::VecSlot, //
 };
 
 use crate::{
@@ -163,10 +164,33 @@ impl Layout {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`.
-    pub(crate) fn add_domain(&mut self, domain: GroupDomain) -> Result {
-        self.domains.push(domain, GFP_KERNEL_ACCOUNT)?;
+    /// Returns the domain if there is no memory. The caller drops it without the mutex, because
+    /// detaching takes the mutex of the group.
+    pub(crate) fn add_domain(&mut self, domain: GroupDomain) -> Result<(), GroupDomain> {
+        let Ok(slot) = VecSlot::new(&mut self.domains, GFP_KERNEL_ACCOUNT) else {
+            return Err(domain);
+        };
+        slot.fill(domain);
         self.update_page_sizes();
+        Ok(())
+    }
+
+    /// Adds a group to the domain at index `nth`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`add_domain`](Self::add_domain), and if there is no such domain.
+    pub(crate) fn add_group(
+        &mut self,
+        nth: usize,
+        member: AttachedGroup,
+    ) -> Result<(), AttachedGroup> {
+        let place = self.domains.get_mut(nth);
+        let groups = place.map(|place| VecSlot::new(&mut place.groups, GFP_KERNEL_ACCOUNT));
+        let Some(Ok(slot)) = groups else {
+            return Err(member);
+        };
+        slot.fill(member);
         Ok(())
     }
 

@@ -148,7 +148,7 @@ impl Totals {
             self.taken += 1;
             return;
         };
-        self.mapped += pages.mapping.bytes();
+        self.mapped += pages.mapping().bytes();
         self.charged += pages.charge.pages();
         self.pinned += pages.pins().map_or(0, |pins| pins.count());
     }

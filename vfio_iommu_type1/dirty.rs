@@ -147,7 +147,7 @@ impl Scale {
         let Some(pages) = dma.pages() else {
             return 0;
         };
-        if all && !pages.mapping.is_empty() {
+        if all && !pages.mapping().is_empty() {
             return u64::MAX;
         }
         if pages.is_clean() {

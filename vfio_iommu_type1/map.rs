@@ -29,7 +29,6 @@ use crate::{
         RequestError,
         RequestResult, //
     },
-    pages::PinMapResult,
     request::MapRequest,
     space::{
         HeldMut,
@@ -77,15 +76,14 @@ impl Container {
                 request.check_aligned(layout.page_size())
             };
             let begin = |held: &mut HeldMut<'_, Self>| self.begin_map(held, request.range);
-            let (mut new, plan) = self.new_dma(request.range, is_alone, prot, check, begin)?;
-            if plan.has_iommu && new.pin_map(vaddr, is_alone)? == PinMapResult::OverLimit {
-                // Concurrent requests may have charged pages that they will uncharge again. With the
-                // whole container locked no other request runs, so the result of the second attempt
-                // is final.
+            let new = self.new_dma(request.range, is_alone, prot, vaddr, check, begin)?;
+            let Some((mut new, dirty_granule)) = new else {
+                // With the whole container locked no other request runs, so the result of the second
+                // attempt is final.
                 is_alone = true;
                 continue;
-            }
-            if let Some(granule) = plan.dirty_granule {
+            };
+            if let Some(granule) = dirty_granule {
                 // Checked only after the pages are pinned, so that user space sees the errors of
                 // pinning first.
                 if !fits_bitmap(request.range, granule) {
@@ -101,12 +99,13 @@ impl Container {
         }
     }
 
-    /// Checks a request to map `range`, in which nothing is mapped. Returns what is charged.
+    /// Checks a request to map `range`, in which nothing is mapped. Returns what is charged, and the
+    /// number of bytes per bit of the dirty bitmap if dirty tracking is enabled.
     fn begin_map(
         &self,
         held: &mut HeldMut<'_, Self>,
         range: Range,
-    ) -> RequestResult<(Charge, Plan)> {
+    ) -> RequestResult<(Charge, Option<u64>)> {
         let layout = held.layout;
         if held.dmas().len() >= self.limit as usize {
             return Err(self.too_many_mappings());
@@ -116,11 +115,8 @@ impl Container {
             return Err(RequestError::new(EINVAL, reason).at(gap));
         }
         let owner = held.mutex_data.current().map_err(no_owner)?;
-        let plan = Plan {
-            has_iommu: layout.has_iommu(),
-            dirty_granule: layout.dirty_page_tracking.then(|| layout.page_size()),
-        };
-        Ok((Charge::new(owner), plan))
+        let dirty_granule = layout.dirty_page_tracking.then(|| layout.page_size());
+        Ok((Charge::new(owner), dirty_granule))
     }
 
     /// Sets a new vaddr, in the calling process's memory, for a mapping whose vaddr was
@@ -189,11 +185,4 @@ impl Container {
 /// Returns the error for a caller without an address space.
 fn no_owner(errno: Error) -> RequestError {
     RequestError::new(errno, c"no process to charge for locked memory")
-}
-
-/// The data that a map request works with while its range is locked.
-struct Plan {
-    has_iommu: bool,
-    /// The number of bytes per bit of the dirty bitmap, if dirty tracking is enabled.
-    dirty_granule: Option<u64>,
 }

@@ -7,10 +7,16 @@
 mod abi;
 mod pin_map;
 
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 
 use kernel_ext::{
-    iommu::Mapping,
+    iommu::{
+        Domains,
+        Mapping, //
+    },
     mm::{
         Charge,
         MemoryCgroup,
@@ -28,10 +34,9 @@ use crate::{
     }, //
 };
 
-pub(crate) use self::{
-    abi::extend_all,
-    pin_map::PinMapResult, //
-};
+pub(crate) use self::abi::extend_all;
+
+use self::pin_map::PinMapResult;
 
 /// The pages of a mapping. Dropping the value unmaps, unpins and uncharges them, in this order,
 /// and may take long.
@@ -40,7 +45,7 @@ pub(crate) use self::{
 /// charged to the memory cgroup of the process that mapped, not to that of the calling thread.
 pub(crate) struct DmaPages {
     /// The pages in the IOMMU; empty if the container has no IOMMU.
-    pub(crate) mapping: Mapping,
+    mapping: Mapping,
     /// The pages that drivers have pinned, and those that are dirty.
     tracked: Option<KBox<Tracked>>,
     /// The pages that are charged to the process.
@@ -60,6 +65,20 @@ struct Tracked {
 }
 
 impl DmaPages {
+    /// Returns the pages in the IOMMU.
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
+    /// Unmaps the pages from all domains except `domains`, which are some of the current ones. If
+    /// none is left, unpins and uncharges them as [`unmap`](Self::unmap) does.
+    pub(crate) fn shrink(&mut self, domains: &Arc<Domains>) {
+        if domains.is_empty() {
+            self.unmap();
+        }
+        self.mapping.shrink(domains);
+    }
+
     /// Allocates the memory for recording dirty pages.
     ///
     /// # Errors
@@ -179,7 +198,7 @@ impl DmaPages {
     /// Some of the pinned pages may not be charged yet: a mapping of MMIO is not charged, and the
     /// process may have replaced the MMIO by memory, which drivers can pin. These pages are charged
     /// now. If that fails, for example over the limit, they stay uncharged until they are unpinned.
-    pub(crate) fn unmap(&mut self) {
+    fn unmap(&mut self) {
         self.mapping.clear();
         let kept = self.pins().map_or(0, Pins::charged);
         let charged = self.charge.pages();

@@ -78,12 +78,11 @@ unsafe impl Send for Domain {}
 // contracts of `map` and `unmap` require disjoint ranges. Attaching takes the group's mutex.
 unsafe impl Sync for Domain {}
 
-/// A domain in which only the holder of this value maps, with the group that it was allocated for.
+/// A domain in which nobody maps yet, with the group that it was allocated for.
 ///
 /// # Invariants
 ///
-/// The group is the only one in the domain. No [`Domains`] but those of [`with`](Self::with) contain
-/// the domain.
+/// The group is the only one in the domain. No [`Domains`] contain the domain.
 pub struct NewDomain<'a> {
     attachment: Attachment,
     group: ClaimedGroup<'a>,
@@ -115,9 +114,8 @@ impl<'a> NewDomain<'a> {
         Ok(Self { attachment, group })
     }
 
-    /// Enforces cache coherency, if the IOMMU supports it: the IOMMU ignores no-snoop.
-    ///
-    /// Must be called before anything is mapped.
+    /// Enforces cache coherency, if the IOMMU supports it: the IOMMU ignores no-snoop. Some IOMMUs
+    /// can do so only while nothing is mapped.
     pub fn enforce_coherency(&mut self) {
         // SAFETY: A valid domain has static ops.
         let op = unsafe { (*self.raw().ops).enforce_cache_coherency };
@@ -143,18 +141,15 @@ impl<'a> NewDomain<'a> {
         Domain::attach(domain, group).map_err(|_| Self::attach(own, group))
     }
 
-    /// Returns a list of `others` and this domain.
+    /// Returns the attachment of the group, and a list of `others` and this domain. No other list gets
+    /// the domain, except those that are made of this one.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub fn with(&self, others: &Domains) -> Result<Arc<Domains>> {
-        others.with(&self.attachment.domain)
-    }
-
-    /// Returns the attachment of the group, for others to use the domain.
-    pub fn publish(self) -> Attachment {
-        self.attachment
+    pub fn with(self, others: &Domains) -> Result<(Attachment, Arc<Domains>)> {
+        let domains = others.with(self.attachment.domain())?;
+        Ok((self.attachment, domains))
     }
 }
 

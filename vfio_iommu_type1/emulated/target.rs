@@ -109,7 +109,7 @@ impl<'a> Target<'a> {
         prot: Prot,
         pages: &mut PageSlots<'_>,
     ) -> Result {
-        if !self.dma.mapping.prot().contains_all(prot) {
+        if !self.dma.mapping().prot().contains_all(prot) {
             return Err(EPERM);
         }
         let (mut page, mut left) = self.part(iova, pages.missing());
@@ -164,7 +164,7 @@ impl<'a> Target<'a> {
     fn fill(&self, first: u64, vaddr: Vaddr, batch: &mut PinBatch<'_>) -> Result {
         let offset = (first * PAGE) as usize;
         let vaddr = vaddr.get().checked_add(offset).ok_or(EFAULT)?;
-        let write = self.dma.mapping.prot().contains(Access::Write);
+        let write = self.dma.mapping().prot().contains(Access::Write);
         let owner = self.dma.charge.owner();
         let count = batch.capacity();
         if owner.is_current() {
@@ -211,7 +211,7 @@ impl Source {
         Self {
             range,
             vaddr,
-            prot: dma.mapping.prot(),
+            prot: dma.mapping().prot(),
             owner: dma.charge.owner().clone(),
         }
     }

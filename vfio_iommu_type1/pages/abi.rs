@@ -4,8 +4,8 @@
 //! container do not overlap.
 //!
 //! The pages of a new mapping are part of a [`NewDma`], with the lock of its range, until they are
-//! inserted into the tree. A mapping is confined to its range, because only this module calls
-//! [`DmaPages::pin_map`].
+//! inserted into the tree. A mapping is confined to its range, because only this file calls
+//! [`DmaPages::pin_map`], once for a mapping of which nothing is mapped.
 
 use kernel::{
     prelude::*,
@@ -15,6 +15,7 @@ use kernel::{
 use kernel_ext::{
     iommu::{
         common_page_sizes,
+        Attachment,
         Domains,
         Mapping,
         NewDomain,
@@ -57,52 +58,53 @@ pub(crate) struct NewDma<'a> {
 }
 
 impl Container {
-    /// Locks the range of a new mapping, as [`Space::lock_vacant`] does, and creates the mapping.
-    /// None of its pages is pinned yet. `begin` returns what they are charged to.
+    /// Locks the range of a new mapping, as [`Space::lock_vacant`] does, and creates the mapping. If
+    /// the container has an IOMMU, pins the calling process's memory at `vaddr`, and maps it there.
+    /// `begin` returns what is charged for that.
+    ///
+    /// Returns `None` over the limit on locked memory, unless the whole container is locked: requests
+    /// that run concurrently may have charged pages that they will uncharge again.
     ///
     /// [`Space::lock_vacant`]: crate::space::Space::lock_vacant
     ///
     /// # Errors
     ///
     /// `EEXIST` if something is mapped there; those of `check` and `begin`; `EINTR` if the task is
-    /// killed while it waits.
+    /// killed while it waits; those of [`DmaPages::pin_map`].
     pub(crate) fn new_dma<R>(
         &self,
         range: Range,
         whole: bool,
         prot: Prot,
+        vaddr: Vaddr,
         check: impl FnOnce(&Layout) -> RequestResult,
         begin: impl FnOnce(&mut HeldMut<'_, Self>) -> RequestResult<(Charge, R)>,
-    ) -> RequestResult<(NewDma<'_>, R)> {
-        let (vacant, (domains, charge, begun)) =
+    ) -> RequestResult<Option<(NewDma<'_>, R)>> {
+        let (vacant, (domains, has_iommu, charge, begun)) =
             self.space.lock_vacant(range, whole, check, |held| {
                 let (charge, begun) = begin(held)?;
-                Ok((held.layout.set.clone(), charge, begun))
+                let layout = held.layout;
+                Ok((layout.set.clone(), layout.has_iommu(), charge, begun))
             })?;
         // SAFETY: The mappings of a container do not overlap, as described at the top of this file:
         // nothing else is mapped in the range as long as it is vacant. The domains are those of the
         // container, in which nobody else maps.
         let mapping = unsafe { Mapping::new(domains, range.start, prot) };
-        let pages = DmaPages {
+        // Dropped before `vacant`, so that the range stays locked until nothing is mapped there.
+        let mut pages = DmaPages {
             mapping,
             tracked: None,
             charge,
         };
+        if has_iommu && pages.pin_map(vaddr, vacant.size(), whole)? == PinMapResult::OverLimit {
+            return Ok(None);
+        }
         // INVARIANT: The pages were just created, once for this value.
-        Ok((NewDma { pages, vacant }, begun))
+        Ok(Some((NewDma { pages, vacant }, begun)))
     }
 }
 
 impl NewDma<'_> {
-    /// Pins and maps the pages, as [`DmaPages::pin_map`] does.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`DmaPages::pin_map`].
-    pub(crate) fn pin_map(&mut self, vaddr: Vaddr, is_alone: bool) -> RequestResult<PinMapResult> {
-        self.pages.pin_map(vaddr, self.vacant.size(), is_alone)
-    }
-
     /// Allocates the memory for recording dirty pages.
     ///
     /// # Errors
@@ -118,44 +120,21 @@ impl NewDma<'_> {
     }
 }
 
-/// An existing mapping that was extended to a new domain.
-pub(crate) struct Extended<'a> {
-    /// The pages.
-    pub(crate) pages: &'a mut DmaPages,
-    /// The number of bytes.
-    size: u64,
-    /// The address in user memory, or `None` if it is invalid.
-    vaddr: Option<Vaddr>,
-}
-
-impl Extended<'_> {
-    /// Pins and maps the pages, as [`DmaPages::pin_map`] does. No other request of the container
-    /// runs.
-    ///
-    /// # Errors
-    ///
-    /// `EBUSY` if the vaddr is invalid; those of [`DmaPages::pin_map`].
-    pub(crate) fn pin_map(&mut self) -> Result {
-        let vaddr = self.vaddr.ok_or(EBUSY)?;
-        self.pages.pin_map(vaddr, self.size, true)?;
-        Ok(())
-    }
-}
-
-/// Maps all existing mappings in `new`, too, and calls `then` for each mapping. Returns the domains
-/// in which they are mapped then.
+/// Maps all existing mappings in `new`, too. If the container had no domain before, their memory is
+/// pinned here. Returns the attachment of the group to the domain, and the domains in which
+/// everything is mapped then.
 ///
 /// # Errors
 ///
-/// `EINVAL` if the domains have no page size in common; those of [`Mapping::extend`] and of `then`.
-/// Some mappings may be extended then.
+/// `EINVAL` if the domains have no page size in common; `EPERM` if memory of another process would
+/// have to be pinned; `EBUSY` if a vaddr is invalid; those of [`Mapping::extend`] and
+/// [`DmaPages::pin_map`]. Some mappings may be extended then.
 pub(crate) fn extend_all(
     whole: &mut WholeGuard<'_, Container>,
-    new: &NewDomain<'_>,
-    mut then: impl FnMut(Extended<'_>) -> Result,
-) -> Result<Arc<Domains>> {
+    new: NewDomain<'_>,
+) -> Result<(Attachment, Arc<Domains>)> {
     let present = whole.layout(|layout| layout.set.clone());
-    let all = new.with(&present)?;
+    let (attachment, all) = new.with(&present)?;
     if common_page_sizes(all.iter()) == 0 {
         return Err(EINVAL);
     }
@@ -164,8 +143,19 @@ pub(crate) fn extend_all(
         // file. The domains are those of the container, whose whole address space is locked, and a
         // new one, in which nobody else maps.
         unsafe { pages.mapping.extend(&all) }?;
+        if !pages.mapping.is_empty() {
+            return Ok(());
+        }
+        // Only the process that owns the memory can pin it here.
+        if !pages.charge.owner().is_current() {
+            return Err(EPERM);
+        }
+        let vaddr = vaddr.ok_or(EBUSY)?;
         let size = range.last - range.start + 1;
-        then(Extended { pages, size, vaddr })
+        // No other request of the container runs.
+        let pinned = pages.pin_map(vaddr, size, true);
+        pinned.inspect_err(|_| pages.unmap())?;
+        Ok(())
     })?;
-    Ok(all)
+    Ok((attachment, all))
 }

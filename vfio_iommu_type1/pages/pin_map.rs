@@ -49,7 +49,7 @@ const MAX_AHEAD: usize = (128 << 20) / PAGE_SIZE;
 
 /// The result of [`DmaPages::pin_map`].
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PinMapResult {
+pub(super) enum PinMapResult {
     /// All pages are mapped.
     Complete,
     /// The pages exceed the process's limit on locked memory. Concurrent requests may have charged
