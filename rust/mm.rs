@@ -31,7 +31,8 @@ pub use pin::{
 };
 pub use slot::{
     PinSlot,
-    Released, //
+    Released,
+    SlotBatch, //
 };
 
 use crate::bindings;

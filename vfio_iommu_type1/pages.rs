@@ -20,8 +20,8 @@ use kernel_ext::{
     mm::{
         Charge,
         MemoryCgroup,
-        PinBatch,
-        Released, //
+        Released,
+        SlotBatch, //
     }, //
 };
 
@@ -182,7 +182,7 @@ impl DmaPages {
     /// # Errors
     ///
     /// Those of [`Pins::insert`].
-    pub(crate) fn add_pins(&mut self, first: u64, batch: &mut PinBatch<'_>) -> Result {
+    pub(crate) fn add_pins(&mut self, first: u64, batch: &mut SlotBatch<'_>) -> Result {
         let (tracked, cgroup) = self.make_tracked()?;
         cgroup.charge(|| tracked.pins.insert(first, batch))
     }

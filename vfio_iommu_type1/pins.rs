@@ -19,10 +19,10 @@ use kernel::{
 };
 
 use kernel_ext::mm::{
-    PinBatch,
     PinSlot,
     PinnedPage,
-    Released, //
+    Released,
+    SlotBatch, //
 };
 
 use self::block::Block;
@@ -92,7 +92,7 @@ impl Pins {
 
     /// Adds a user to each of `count` pages starting at `first`, up to the first one that is not
     /// pinned, and calls `shared` for each.
-    pub(crate) fn share(&mut self, first: u64, count: u64, mut shared: impl FnMut(PinnedPage)) {
+    pub(crate) fn share(&mut self, first: u64, count: u64, mut shared: impl FnMut(PinnedPage<'_>)) {
         if self.is_empty() {
             return;
         }
@@ -122,7 +122,7 @@ impl Pins {
     ///
     /// `ENOMEM`; `EINVAL` if one of the pages is already pinned. The pages that were not added
     /// stay in `batch`.
-    pub(crate) fn insert(&mut self, first: u64, batch: &mut PinBatch<'_>) -> Result {
+    pub(crate) fn insert(&mut self, first: u64, batch: &mut SlotBatch<'_>) -> Result {
         for (block, places) in parts(first, batch.len() as u64) {
             self.make(block, places.len())?.insert(places, batch)?;
         }

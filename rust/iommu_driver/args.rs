@@ -17,8 +17,8 @@ use crate::{
         Group, //
     },
     mm::{
-        PinBatch,
-        PinnedPage, //
+        PinnedPage,
+        SlotBatch, //
     },
 };
 
@@ -132,7 +132,7 @@ impl<'a> PageSlots<'a> {
     ///
     /// The caller of `vfio_pin_pages()` then uses the page until it unpins it. So the backend keeps
     /// the pin of `page` until then.
-    pub fn push(&mut self, page: PinnedPage) {
+    pub fn push(&mut self, page: PinnedPage<'_>) {
         if let Some(slot) = self.slots.get_mut(self.filled) {
             *slot = page.as_raw();
             self.filled += 1;
@@ -140,11 +140,11 @@ impl<'a> PageSlots<'a> {
     }
 
     /// Calls `f` with a batch of the next slots, at most `count` of them. Pages that `f` removes
-    /// from the batch and keeps are in their slots then.
-    pub fn batch<R>(&mut self, count: usize, f: impl FnOnce(&mut PinBatch<'_>) -> R) -> R {
+    /// from the batch are in their slots then.
+    pub fn batch<R>(&mut self, count: usize, f: impl FnOnce(&mut SlotBatch<'_>) -> R) -> R {
         let rest = self.slots.get_mut(self.filled..).unwrap_or_default();
         let count = count.min(rest.len());
-        let mut batch = PinBatch::borrowed(rest.get_mut(..count).unwrap_or_default());
+        let mut batch = SlotBatch::new(rest.get_mut(..count).unwrap_or_default());
         let result = f(&mut batch);
         self.filled += batch.removed();
         result

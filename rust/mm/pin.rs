@@ -2,7 +2,10 @@
 
 //! Pins user pages for devices.
 
-use core::ptr::NonNull;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
 
 use kernel::{
     alloc::{
@@ -67,7 +70,7 @@ impl PinBatch<'static> {
 impl<'a> PinBatch<'a> {
     /// Creates a batch that stores its pages in `pages`. The caller can still read the pages there
     /// after they were removed from the batch.
-    pub(crate) fn borrowed(pages: &'a mut [*mut bindings::page]) -> Self {
+    pub(super) fn borrowed(pages: &'a mut [*mut bindings::page]) -> Self {
         Self::with(Storage::Borrowed(pages))
     }
 
@@ -419,22 +422,27 @@ impl Drop for PinnedRun {
     }
 }
 
-/// A pinned page that is passed to a device driver. This value doesn't own the pin.
-#[derive(Clone, Copy)]
-pub struct PinnedPage(NonNull<bindings::page>);
+/// A pinned page to pass to a device driver, who is one of its users. This value doesn't own the
+/// pin.
+///
+/// # Invariants
+///
+/// The page is pinned for all of `'a`.
+pub struct PinnedPage<'a>(NonNull<bindings::page>, PhantomData<&'a ()>);
 
-impl PinnedPage {
+impl PinnedPage<'_> {
     /// Wraps a page.
     ///
     /// # Safety
     ///
-    /// The page stays pinned as long as the driver uses it.
+    /// The page is pinned for all of `'a`.
     pub(super) unsafe fn new(page: NonNull<bindings::page>) -> Self {
-        Self(page)
+        // INVARIANT: By the contract of this function.
+        Self(page, PhantomData)
     }
 
     /// Returns the C structure of the page.
-    pub fn as_raw(self) -> *mut bindings::page {
+    pub(crate) fn as_raw(self) -> *mut bindings::page {
         self.0.as_ptr()
     }
 }

@@ -2,10 +2,14 @@
 
 //! Pinned pages, each with a count of its users, in one word per page.
 
-use core::ptr::NonNull;
+use core::{
+    ops::Deref,
+    ptr::NonNull, //
+};
 
 use kernel::{
     ffi::c_ulong,
+    mm::MmWithUser,
     prelude::*, //
 };
 
@@ -32,6 +36,49 @@ const WRITE: u64 = 1 << (USER_BITS + 1);
 /// The first bit of the frame number.
 const FRAME: u32 = USER_BITS + 2;
 
+/// A batch that stores its pages in an array for somebody else, who uses those that were removed
+/// from the batch. They can only be removed to a [`PinSlot`], which keeps them pinned.
+pub struct SlotBatch<'a>(PinBatch<'a>);
+
+impl<'a> Deref for SlotBatch<'a> {
+    type Target = PinBatch<'a>;
+
+    fn deref(&self) -> &PinBatch<'a> {
+        &self.0
+    }
+}
+
+impl<'a> SlotBatch<'a> {
+    /// Creates a batch that stores its pages in `pages`.
+    pub(crate) fn new(pages: &'a mut [*mut bindings::page]) -> Self {
+        Self(PinBatch::borrowed(pages))
+    }
+
+    /// As [`PinBatch::fill`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn fill(&mut self, start: usize, count: usize, write: bool) -> Result<usize> {
+        self.0.fill(start, count, write)
+    }
+
+    /// As [`PinBatch::fill_remote`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn fill_remote(
+        &mut self,
+        mm: &MmWithUser,
+        start: usize,
+        count: usize,
+        write: bool,
+    ) -> Result<usize> {
+        self.0.fill_remote(mm, start, count, write)
+    }
+}
+
 /// A page that several users share; it is unpinned when the last user releases it.
 ///
 /// Dropping the slot unpins the page, even if it has users.
@@ -50,13 +97,13 @@ impl PinSlot {
     /// # Errors
     ///
     /// `EINVAL` if `batch` has fewer pages; `ENOMEM`.
-    pub fn fill(slots: &mut KVec<Self>, batch: &mut PinBatch<'_>, count: usize) -> Result {
+    pub fn fill(slots: &mut KVec<Self>, batch: &mut SlotBatch<'_>, count: usize) -> Result {
         if count > batch.len() {
             return Err(EINVAL);
         }
         slots.reserve(count, GFP_KERNEL_ACCOUNT)?;
         let write = if batch.is_write() { WRITE } else { 0 };
-        for &page in batch.take_pages(count) {
+        for &page in batch.0.take_pages(count) {
             // SAFETY: `page` is a page, and it is pinned.
             let charged = if unsafe { is_reserved(page) } {
                 0
@@ -95,7 +142,7 @@ impl PinSlot {
 
     /// Adds a user and returns the page. Returns `None` if the slot holds no page, or the page has
     /// the maximum number of users.
-    pub fn share(&mut self) -> Option<PinnedPage> {
+    pub fn share(&mut self) -> Option<PinnedPage<'_>> {
         if !self.is_used() || self.0 & MOST == MOST {
             return None;
         }
@@ -105,13 +152,13 @@ impl PinSlot {
     }
 
     /// Returns the page, if the slot holds one.
-    fn page(&self) -> Option<PinnedPage> {
+    fn page(&self) -> Option<PinnedPage<'_>> {
         if !self.is_used() {
             return None;
         }
         // SAFETY: The frame has a page, which is pinned by the type invariant.
         let page = unsafe { bindings::kernel_ext_pfn_to_page(self.frame()) };
-        // SAFETY: By the type invariant the page is pinned until its last user has released it.
+        // SAFETY: By the type invariant the page is pinned as long as the slot holds it.
         Some(unsafe { PinnedPage::new(NonNull::new(page)?) })
     }
 

@@ -20,7 +20,7 @@ use kernel_ext::{
     mm::{
         FrameRun,
         Owner,
-        PinBatch, //
+        SlotBatch, //
     }, //
 };
 
@@ -142,7 +142,7 @@ impl<'a> Target<'a> {
     ///
     /// `EINVAL` if `batch` has no room, or for MMIO; `ENODEV` if the owner has exited; `ENOMEM`
     /// over the limit; those of pinning. Some pages may be pinned then.
-    fn pin_missing(&mut self, first: u64, vaddr: Vaddr, batch: &mut PinBatch<'_>) -> Result {
+    fn pin_missing(&mut self, first: u64, vaddr: Vaddr, batch: &mut SlotBatch<'_>) -> Result {
         if batch.capacity() == 0 {
             return Err(EINVAL);
         }
@@ -161,7 +161,7 @@ impl<'a> Target<'a> {
     }
 
     /// Pins pages of the owner's memory from index `first` on.
-    fn fill(&self, first: u64, vaddr: Vaddr, batch: &mut PinBatch<'_>) -> Result {
+    fn fill(&self, first: u64, vaddr: Vaddr, batch: &mut SlotBatch<'_>) -> Result {
         let offset = (first * PAGE) as usize;
         let vaddr = vaddr.get().checked_add(offset).ok_or(EFAULT)?;
         let write = self.dma.mapping().prot().contains(Access::Write);

@@ -10,9 +10,9 @@ use core::ops;
 use kernel::prelude::*;
 
 use kernel_ext::mm::{
-    PinBatch,
     PinSlot,
-    Released, //
+    Released,
+    SlotBatch, //
 };
 
 /// A block of pages.
@@ -86,7 +86,7 @@ impl Block {
     /// # Errors
     ///
     /// `EINVAL` if a page in `places` is pinned or `batch` has fewer pages; `ENOMEM`.
-    pub(super) fn insert(&mut self, places: ops::Range<u32>, batch: &mut PinBatch<'_>) -> Result {
+    pub(super) fn insert(&mut self, places: ops::Range<u32>, batch: &mut SlotBatch<'_>) -> Result {
         let added = mask(&places);
         if self.used & added != 0 {
             return Err(EINVAL);
