@@ -63,11 +63,9 @@ impl Container {
         let mut state = self.lock();
         let ContainerState { space, devices, .. } = &mut *state;
         let free = space.free_windows(request.iova, request.size)?;
-        if free.span() != span {
-            return Err(EBUSY);
-        }
-        free.map(request.prot, memory, devices);
-        Ok(())
+        let mapped = free.map(memory, devices);
+        drop(state);
+        mapped.map_err(|_not_mapped| EBUSY)
     }
 
     /// Maps banks that the kernel selects.

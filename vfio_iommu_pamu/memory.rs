@@ -27,7 +27,10 @@ use kernel_ext::{
     },
 };
 
-use crate::windows::geometry::Span;
+use crate::windows::{
+    geometry::Span,
+    SpanMemory, //
+};
 
 /// The maximum number of pages that one call pins.
 const BATCH: usize = 2048;
@@ -46,6 +49,16 @@ impl PinnedBlock {
         // On a 32-bit machine a physical address may be wider than `usize`.
         (self.run.frame() as u64) << PAGE_SHIFT
     }
+
+    /// Returns the number of bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.run.count() as u64) << PAGE_SHIFT
+    }
+
+    /// Returns whether the pages are pinned for writing.
+    pub(crate) fn is_write(&self) -> bool {
+        self.run.is_write()
+    }
 }
 
 /// Pins memory of the calling process starting at `vaddr`, for the windows of `span` in order.
@@ -55,9 +68,8 @@ impl PinnedBlock {
 /// `EFAULT` if memory can't be pinned, or if the memory of a window isn't contiguous; `EINVAL` if
 /// the memory of a window isn't aligned to its size; `ENOMEM` above the limit on locked memory;
 /// `EINTR` if the task is being killed.
-pub(crate) fn pin(span: Span, vaddr: usize, prot: Prot) -> Result<KVec<PinnedBlock>> {
+pub(crate) fn pin(span: Span, vaddr: usize, prot: Prot) -> Result<SpanMemory<PinnedBlock>> {
     let owner = Owner::current()?;
-    let mut blocks = KVec::with_capacity(span.count as usize, GFP_KERNEL_ACCOUNT)?;
     let largest = if span.count > 1 {
         span.order
     } else {
@@ -66,15 +78,12 @@ pub(crate) fn pin(span: Span, vaddr: usize, prot: Prot) -> Result<KVec<PinnedBlo
     let mut batch = PinBatch::inline();
     batch.try_grow(BATCH.min(1 << (largest as usize - PAGE_SHIFT)));
     let mut at = vaddr;
-    for (_, order) in span.windows() {
+    SpanMemory::new(span, prot, |order| {
         let pages = 1 << (order as usize - PAGE_SHIFT);
-        blocks.push(
-            pin_block(&mut batch, &owner, at, pages, prot)?,
-            GFP_KERNEL_ACCOUNT,
-        )?;
+        let block = pin_block(&mut batch, &owner, at, pages, prot)?;
         at = at.wrapping_add(pages << PAGE_SHIFT);
-    }
-    Ok(blocks)
+        Ok(block)
+    })
 }
 
 /// Pins one block of `pages` pages. `pages` is a power of two.

@@ -106,6 +106,11 @@ impl Access {
             _ => Self::All,
         }
     }
+
+    /// Returns this access without writes.
+    pub(crate) fn without_update(self) -> Self {
+        Self::from_bits(self as u32 & Self::Query as u32)
+    }
 }
 
 impl From<Prot> for Access {

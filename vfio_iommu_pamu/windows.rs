@@ -28,6 +28,8 @@ use crate::paace::Aperture;
 
 use geometry::Layout;
 
+pub(crate) use mapping::SpanMemory;
+
 /// How MSI banks are mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {

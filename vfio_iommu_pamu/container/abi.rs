@@ -35,11 +35,15 @@ pub(super) fn block_of(_devices: &Devices, content: &Window<PinnedBlock>) -> Map
     match &content.target {
         Target::Bank { bank, .. } => MappedBlock::of_bank(*bank, access),
         Target::Memory(memory) => {
-            // SAFETY: By the contract of `pin` the pages are pinned (for writing if the device may
-            // write), and they are as many as the window maps. They stay pinned until the content
-            // is dropped. By the type invariant of `Devices` that is after the window was cleared
-            // for all LIODNs.
-            unsafe { MappedBlock::new(memory.phys(), 1 << content.order, access) }
+            let permitted = if memory.is_write() {
+                access
+            } else {
+                access.without_update()
+            };
+            // SAFETY: The block is pinned, for writing if the device may write. It stays pinned
+            // until the content is dropped. By the type invariant of `Devices` that is after the
+            // window was cleared for all LIODNs.
+            unsafe { MappedBlock::new(memory.phys(), memory.bytes(), permitted) }
         }
     }
 }

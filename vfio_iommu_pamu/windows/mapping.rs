@@ -45,21 +45,50 @@ pub(crate) struct FreeDoorbells<'a, M> {
     span: Span,
 }
 
-impl<M> FreeWindows<'_, M> {
-    /// Returns the windows.
-    pub(crate) fn span(&self) -> Span {
-        self.span
-    }
+/// Memory for the windows of a span, one block for each.
+pub(crate) struct SpanMemory<M> {
+    span: Span,
+    prot: Prot,
+    blocks: KVec<M>,
+}
 
-    /// Maps one block of `memory` at each window. If the kernel maps the banks, it maps them before
-    /// the first memory.
+impl<M> SpanMemory<M> {
+    /// Collects the blocks for the windows of `span`, which devices may access as `prot` says. Calls
+    /// `block` for each window in order, with the base-2 logarithm of its used part.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, and the errors of `block`.
+    pub(crate) fn new(
+        span: Span,
+        prot: Prot,
+        mut block: impl FnMut(u32) -> Result<M>,
+    ) -> Result<Self> {
+        let mut blocks = KVec::with_capacity(span.count as usize, GFP_KERNEL_ACCOUNT)?;
+        for (_, order) in span.windows() {
+            blocks.push(block(order)?, GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(Self { span, prot, blocks })
+    }
+}
+
+impl<M> FreeWindows<'_, M> {
+    /// Maps `memory` at the windows. If the kernel maps the banks, it maps them before the first
+    /// memory.
+    ///
+    /// # Errors
+    ///
+    /// Returns `memory` if it is for other windows. Nothing is mapped then.
     pub(crate) fn map(
         self,
-        prot: Prot,
-        memory: impl IntoIterator<Item = M>,
+        memory: SpanMemory<M>,
         hardware: &mut impl WindowHardware<M>,
-    ) {
-        self.space.map_memory(self.span, prot, memory, hardware);
+    ) -> Result<(), SpanMemory<M>> {
+        if memory.span != self.span {
+            return Err(memory);
+        }
+        self.space.map_memory(memory, hardware);
+        Ok(())
     }
 }
 
@@ -162,14 +191,9 @@ impl<M> AddressSpace<M> {
         Ok(first)
     }
 
-    /// Maps memory at `span`, as [`FreeWindows::map`] does.
-    fn map_memory(
-        &mut self,
-        span: Span,
-        prot: Prot,
-        memory: impl IntoIterator<Item = M>,
-        hardware: &mut impl WindowHardware<M>,
-    ) {
+    /// Maps `memory` at its windows, which are free, as [`FreeWindows::map`] does.
+    fn map_memory(&mut self, memory: SpanMemory<M>, hardware: &mut impl WindowHardware<M>) {
+        let SpanMemory { span, prot, blocks } = memory;
         let was_in_use = self.in_use();
         if self.policy == Policy::Implicit && self.memory == 0 {
             let first = self.window_count() - self.banks;
@@ -179,7 +203,7 @@ impl<M> AddressSpace<M> {
                 }
             }
         }
-        for ((window, order), memory) in span.windows().zip(memory) {
+        for ((window, order), memory) in span.windows().zip(blocks) {
             let target = Target::Memory(memory);
             self.enter(
                 window,

@@ -197,6 +197,20 @@ fn origin(state: SpaceState) -> Option<(SpaceState, Event)> {
     })
 }
 
+/// Returns memory for the windows at an address: for each the number of the next one.
+fn memory(
+    space: &AddressSpace<u32>,
+    iova: u64,
+    size: u64,
+    access: Access,
+) -> Result<SpanMemory<u32>> {
+    let mut number = (iova / SIZE) as u32;
+    SpanMemory::new(space.check_memory(iova, size)?, access.into(), |_| {
+        number += 1;
+        Ok(number)
+    })
+}
+
 /// An address space with its hardware.
 struct Machine {
     space: AddressSpace<u32>,
@@ -236,12 +250,14 @@ impl Machine {
             SetImplicit => space.set_policy(Policy::Implicit)?,
             SetExplicit => space.set_policy(Policy::Explicit)?,
             MapLow => {
-                let free = space.free_windows(0, 2 * SIZE)?;
-                free.map(Access::Read.into(), [1, 2], model);
+                let memory = memory(space, 0, 2 * SIZE, Access::Read)?;
+                let mapped = space.free_windows(0, 2 * SIZE)?.map(memory, model);
+                assert!(mapped.is_ok());
             }
             MapHigh => {
-                let free = space.free_windows(7 * SIZE, SIZE)?;
-                free.map(Access::Write.into(), [3], model);
+                let memory = memory(space, 7 * SIZE, SIZE, Access::Write)?;
+                let mapped = space.free_windows(7 * SIZE, SIZE)?.map(memory, model);
+                assert!(mapped.is_ok());
             }
             MapBank => {
                 let free = space.free_doorbell(0, 5 * SIZE)?;
@@ -411,6 +427,18 @@ mod tests {
         assert_eq!(&free.choose_banks()?[..], &[0, 2]);
         let free = space.free_doorbells(3 * SIZE, 3 * SIZE)?;
         assert_eq!(free.choose_banks().err(), Some(ENOSPC));
+        Ok(())
+    }
+
+    #[test]
+    fn memory_is_mapped_at_its_own_windows() -> Result {
+        let mut machine = Machine::in_state(WindowsSet)?;
+        let Machine { space, model } = &mut machine;
+        for (iova, size) in [(SIZE, SIZE), (0, SIZE), (0, 3 * SIZE)] {
+            let memory = memory(space, 0, 2 * SIZE, Access::Read)?;
+            assert!(space.free_windows(iova, size)?.map(memory, model).is_err());
+        }
+        assert!(!space.in_use() && !model.enabled);
         Ok(())
     }
 
