@@ -37,8 +37,8 @@ pub(crate) fn create(ty: &Type, text: &[u8]) -> Result {
     }
     let uuid = Uuid::parse(&text[..Uuid::TEXT_LEN]).ok_or(EINVAL)?;
     let mdev = NewMdev::new(ty, Reservation::new(uuid, ty.parent().key())?)?;
-    let _staying = ty.parent().stay().ok_or(ENODEV)?;
-    let mdev = mdev.add()?;
+    let staying = ty.parent().stay().ok_or(ENODEV)?;
+    let mdev = mdev.add(&staying)?;
     mdev.bind()?;
     mdev.link()?.keep();
     Ok(())
@@ -54,7 +54,7 @@ fn remove(mdev: Remover<'_>) -> Result {
     if !mdev.is_complete() {
         return Err(EAGAIN);
     }
-    let _staying = mdev.parent().stay().ok_or(ENODEV)?;
-    drop(mdev.take());
+    let staying = mdev.parent().stay().ok_or(ENODEV)?;
+    drop(mdev.take(&staying));
     Ok(())
 }

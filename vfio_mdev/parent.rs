@@ -17,7 +17,9 @@ use crate::bus;
 pub(crate) use abi::{
     register,
     unregister,
-    Parent, //
+    Parent,
+    Staying,
+    UnregGuard, //
 };
 pub(crate) use types::Type;
 
@@ -50,7 +52,7 @@ impl Parent {
         dev_info!(self.device(), "MDEV: Unregistering\n");
         let stopped = self.stop();
         self.unlink();
-        self.remove_devices(&stopped);
+        stopped.remove_devices();
         self.remove_types(self.types().len());
         drop(stopped);
         bus::remove_parent(self.key());

@@ -3,6 +3,7 @@
 //! `struct mdev_device`: a mediated device.
 
 use core::{
+    marker::PhantomData,
     ptr::NonNull,
     sync::atomic::{
         AtomicBool,
@@ -35,7 +36,9 @@ use crate::{
     },
     parent::{
         Parent,
-        Type, //
+        Staying,
+        Type,
+        UnregGuard, //
     },
     sysfs::{
         self,
@@ -101,12 +104,19 @@ impl Mdev {
         self.reservation.uuid()
     }
 
-    /// Takes a device whose creation has finished, for the first caller.
-    pub(crate) fn take(&self) -> Option<LinkedMdev> {
-        self.kept.swap(false, Ordering::Acquire).then(|| {
+    /// Takes a device whose creation has finished, for the first caller. `parent` is the lock of its
+    /// parent.
+    pub(crate) fn take<'a, const WRITE: bool>(
+        &self,
+        parent: &'a UnregGuard<'_, WRITE>,
+    ) -> Option<LinkedMdev<'a>> {
+        let taken = parent.is_of_parent(self) && self.kept.swap(false, Ordering::Acquire);
+        taken.then(|| {
             // SAFETY: `LinkedMdev::keep` set the flag, and gave up this reference.
-            // INVARIANT: It also gave up the device in this state.
-            LinkedMdev(AddedMdev(unsafe { ARef::from_raw(self.into()) }))
+            let mdev = unsafe { ARef::from_raw(self.into()) };
+            // INVARIANT: It also gave up the device in this state. Its parent stays registered as
+            // long as the lock is held.
+            LinkedMdev(AddedMdev(mdev, PhantomData))
         })
     }
 
@@ -164,29 +174,32 @@ impl NewMdev {
         Ok(Self(mdev))
     }
 
-    /// Adds the device to sysfs, while its parent stays registered.
+    /// Adds the device to sysfs. `parent` is the lock of its parent.
     ///
     /// # Errors
     ///
-    /// The errors of the driver core.
-    pub(super) fn add(self) -> Result<AddedMdev> {
+    /// `EINVAL` if it is that of another one; the errors of the driver core.
+    pub(super) fn add<'a>(self, parent: &'a Staying<'_>) -> Result<AddedMdev<'a>> {
+        if !parent.is_of_parent(&self.0) {
+            return Err(EINVAL);
+        }
         // SAFETY: The device is initialised, and is added only once because this takes the value.
         to_result(unsafe { bindings::device_add(self.0.raw_device()) })?;
-        // INVARIANT: The device was just added.
-        Ok(AddedMdev(self.0))
+        // INVARIANT: The device was just added, and its parent stays registered as long as the lock
+        // is held.
+        Ok(AddedMdev(self.0, PhantomData))
     }
 }
 
-/// A device in sysfs. Dropping it removes the device from sysfs and unbinds it, and waits until it
-/// has no users.
+/// A device in sysfs, whose parent is locked for `'a`. Dropping it removes the device from sysfs and
+/// unbinds it, and waits until it has no users.
 ///
 /// # Invariants
 ///
-/// The device is in sysfs, and so are its type and its parent: the parent is unregistered only
-/// after its devices were removed.
-pub(super) struct AddedMdev(ARef<Mdev>);
+/// The device is in sysfs. Its parent, and so its type, stay registered for `'a`.
+pub(super) struct AddedMdev<'a>(ARef<Mdev>, PhantomData<&'a Parent>);
 
-impl AddedMdev {
+impl<'a> AddedMdev<'a> {
     fn ty(&self) -> &Type {
         // SAFETY: By the type invariant.
         unsafe { Type::from_raw((*self.0.as_ptr()).type_) }
@@ -208,7 +221,7 @@ impl AddedMdev {
     /// # Errors
     ///
     /// `ENOMEM`, and the errors of sysfs.
-    pub(super) fn link(self) -> Result<LinkedMdev> {
+    pub(super) fn link(self) -> Result<LinkedMdev<'a>> {
         let (ty, own, name) = (self.ty(), self.0.kobject(), self.0.name());
         // SAFETY: By the type invariant both kobjects are in sysfs.
         unsafe {
@@ -224,7 +237,7 @@ impl AddedMdev {
     }
 }
 
-impl Drop for AddedMdev {
+impl Drop for AddedMdev<'_> {
     fn drop(&mut self) {
         // SAFETY: By the type invariant.
         unsafe { bindings::device_del(self.0.raw_device()) }
@@ -233,9 +246,9 @@ impl Drop for AddedMdev {
 
 /// A device in sysfs with the links between it and its type. Dropping it removes the links, and
 /// then the device.
-pub(crate) struct LinkedMdev(AddedMdev);
+pub(crate) struct LinkedMdev<'a>(AddedMdev<'a>);
 
-impl LinkedMdev {
+impl LinkedMdev<'_> {
     /// Marks the device as complete, and keeps it until [`Mdev::take`].
     pub(super) fn keep(self) {
         let mdev = &self.0 .0;
@@ -245,7 +258,7 @@ impl LinkedMdev {
     }
 }
 
-impl Drop for LinkedMdev {
+impl Drop for LinkedMdev<'_> {
     fn drop(&mut self) {
         let mdev = &self.0 .0;
         // SAFETY: Both kobjects are in sysfs.
@@ -278,11 +291,12 @@ impl<'a> Remover<'a> {
     }
 
     /// Takes the device, if its creation has finished, for exactly one writer. Removes the attribute.
-    pub(super) fn take(self) -> Option<LinkedMdev> {
+    /// `parent` is the lock of its parent.
+    pub(super) fn take<'b>(self, parent: &'b Staying<'_>) -> Option<LinkedMdev<'b>> {
         // SAFETY: By the type invariant.
         let first =
             unsafe { bindings::device_remove_file_self(self.0.raw_device(), &raw const REMOVE.0) };
-        first.then(|| self.0.take()).flatten()
+        first.then(|| self.0.take(parent)).flatten()
     }
 }
 

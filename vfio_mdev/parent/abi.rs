@@ -91,20 +91,20 @@ impl Parent {
         }
     }
 
-    /// Takes `unreg_sem` for reading. Returns `None` if the parent is being unregistered.
+    /// Prevents the parent from being unregistered. Returns `None` if it is being unregistered.
     pub(crate) fn stay(&self) -> Option<Staying<'_>> {
         // SAFETY: By the type invariant.
         let locked = unsafe { bindings::down_read_trylock(&raw mut (*self.as_ptr()).unreg_sem) };
         // INVARIANT: The lock was just taken.
-        (locked != 0).then(|| Staying(self, NotThreadSafe))
+        (locked != 0).then(|| UnregGuard(self, NotThreadSafe))
     }
 
-    /// Takes `unreg_sem` for writing, after which no thread creates or removes devices.
+    /// Prevents other threads from creating and removing devices.
     pub(super) fn stop(&self) -> Stopped<'_> {
         // SAFETY: By the type invariant.
         unsafe { bindings::down_write(&raw mut (*self.as_ptr()).unreg_sem) };
         // INVARIANT: The lock was just taken.
-        Stopped(self, NotThreadSafe)
+        UnregGuard(self, NotThreadSafe)
     }
 
     /// Lists the parent in `/sys/class/mdev_bus`.
@@ -172,18 +172,22 @@ impl Parent {
         // SAFETY: `add_types` created the kset.
         unsafe { bindings::kset_unregister(self.types_kset()) };
     }
+}
 
+impl Stopped<'_> {
     /// Removes all devices of the parent.
-    pub(super) fn remove_devices(&self, _stopped: &Stopped<'_>) {
+    pub(super) fn remove_devices(&self) {
         /// # Safety
         ///
-        /// `dev` is a child of the device of a stopped parent.
-        unsafe extern "C" fn callback(dev: *mut bindings::device, _data: *mut c_void) -> c_int {
+        /// `dev` is a child of the device of the parent that `stopped`, a [`Stopped`], has locked.
+        unsafe extern "C" fn callback(dev: *mut bindings::device, stopped: *mut c_void) -> c_int {
             // SAFETY: By this function's contract. Visible devices of this bus were created by this
             // module.
             if unsafe { (*dev).bus } == bus::as_ptr() {
                 // SAFETY: As above.
-                drop(unsafe { Mdev::from_raw(dev.cast()) }.take());
+                let mdev = unsafe { Mdev::from_raw(dev.cast()) };
+                // SAFETY: By this function's contract.
+                drop(mdev.take(unsafe { &*stopped.cast::<Stopped<'_>>() }));
             }
             0
         }
@@ -191,39 +195,47 @@ impl Parent {
         // with.
         unsafe {
             bindings::device_for_each_child(
-                self.raw_device(),
-                core::ptr::null_mut(),
+                self.0.raw_device(),
+                core::ptr::from_ref(self).cast_mut().cast(),
                 Some(callback),
             )
         };
     }
 }
 
-/// Prevents a parent from being unregistered.
+/// The lock `unreg_sem` of a parent, held for writing if `WRITE`. While it is held, no other thread
+/// unregisters the parent.
 ///
 /// # Invariants
 ///
-/// This thread holds the parent's `unreg_sem` for reading.
-pub(crate) struct Staying<'a>(&'a Parent, NotThreadSafe);
+/// This thread holds the lock.
+pub(crate) struct UnregGuard<'a, const WRITE: bool>(&'a Parent, NotThreadSafe);
 
-impl Drop for Staying<'_> {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant.
-        unsafe { bindings::up_read(&raw mut (*self.0.as_ptr()).unreg_sem) }
+/// Prevents a parent from being unregistered.
+pub(crate) type Staying<'a> = UnregGuard<'a, false>;
+
+/// Prevents other threads from creating and removing a parent's devices.
+pub(crate) type Stopped<'a> = UnregGuard<'a, true>;
+
+impl<const WRITE: bool> UnregGuard<'_, WRITE> {
+    /// Returns whether the lock is that of the parent of `mdev`.
+    pub(crate) fn is_of_parent(&self, mdev: &Mdev) -> bool {
+        // SAFETY: The device is initialised. Only addresses are compared.
+        unsafe { (*mdev.raw_device()).parent == self.0.raw_device() }
     }
 }
 
-/// Prevents other threads from creating and removing a parent's devices.
-///
-/// # Invariants
-///
-/// This thread holds the parent's `unreg_sem` for writing.
-pub(super) struct Stopped<'a>(&'a Parent, NotThreadSafe);
-
-impl Drop for Stopped<'_> {
+impl<const WRITE: bool> Drop for UnregGuard<'_, WRITE> {
     fn drop(&mut self) {
         // SAFETY: By the type invariant.
-        unsafe { bindings::up_write(&raw mut (*self.0.as_ptr()).unreg_sem) }
+        unsafe {
+            let lock = &raw mut (*self.0.as_ptr()).unreg_sem;
+            if WRITE {
+                bindings::up_write(lock);
+            } else {
+                bindings::up_read(lock);
+            }
+        }
     }
 }
 
