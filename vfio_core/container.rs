@@ -6,7 +6,6 @@
 //! loses its address space. The files of a container, of its groups and of their devices can be
 //! closed in any order, because each file holds references to the objects it needs.
 
-use iommu_group::DmaOwner;
 use kernel::{
     alloc::flags::GFP_KERNEL_ACCOUNT,
     fs::{
@@ -47,7 +46,8 @@ use kernel_ext::{
 use crate::iommu_driver::{
     self,
     Iommu,
-    IommuDriverRef, //
+    IommuDriverRef,
+    Member, //
 };
 
 /// Which files give userspace access to a container.
@@ -78,53 +78,9 @@ pub(crate) struct Container {
 /// The groups in a container.
 struct Groups(KVec<Member>);
 
-/// A group in a container. Dropping it returns the ownership of the group's DMA to the kernel.
-///
-/// # Invariants
-///
-/// A group with an IOMMU has an owner.
-pub(crate) struct Member {
-    group: ARef<IommuGroup>,
-    kind: GroupType,
-    _owner: Option<DmaOwner>,
-}
-
-impl Member {
-    /// Claims the group's DMA if it has an IOMMU.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`DmaOwner::claim`]. The log has the reason for `EPERM` and `EBUSY`.
-    fn claim(group: ARef<IommuGroup>, kind: GroupType) -> Result<Self> {
-        let owner = match kind {
-            GroupType::Iommu => {
-                let claimed = DmaOwner::claim(group.clone());
-                Some(claimed.inspect_err(|&e| iommu_group::warn_claim_failed(&group, e))?)
-            }
-            _ => None,
-        };
-        // INVARIANT: The group was just claimed.
-        Ok(Self {
-            group,
-            kind,
-            _owner: owner,
-        })
-    }
-
-    /// Returns the group.
-    pub(crate) fn group(&self) -> &IommuGroup {
-        &self.group
-    }
-
-    /// Returns its type.
-    pub(crate) fn kind(&self) -> GroupType {
-        self.kind
-    }
-}
-
 impl Groups {
     fn position(&self, group: &IommuGroup) -> Option<usize> {
-        let same = |member: &Member| core::ptr::eq(&*member.group, group);
+        let same = |member: &Member| core::ptr::eq(member.group(), group);
         self.0.iter().position(same)
     }
 
@@ -132,24 +88,15 @@ impl Groups {
     /// groups. No-IOMMU groups cannot share a container with others.
     fn noiommu(&self) -> Option<bool> {
         let member = self.0.first()?;
-        Some(member.kind == GroupType::NoIommu)
+        Some(member.kind() == GroupType::NoIommu)
     }
 
     /// Attaches all members to `iommu`. If one attach fails, detaches the members attached before
     /// it.
-    fn attach_all(&self, iommu: &Iommu) -> Result {
-        for (i, member) in self.0.iter().enumerate() {
-            iommu
-                .attach(member)
-                .inspect_err(|_| self.detach_first(i, iommu))?;
-        }
-        Ok(())
-    }
-
-    fn detach_first(&self, count: usize, iommu: &Iommu) {
-        for member in self.0.iter().take(count).rev() {
-            iommu.detach(&member.group);
-        }
+    fn attach_all(&mut self, iommu: &Arc<Iommu>) -> Result {
+        let mut members = self.0.iter_mut();
+        let attached = members.try_for_each(|member| member.attach(iommu));
+        attached.inspect_err(|_| self.0.iter_mut().rev().for_each(Member::detach))
     }
 }
 
@@ -220,13 +167,13 @@ impl Container {
             return Err(EPERM);
         }
         let slot = VecSlot::new(&mut groups.0, GFP_KERNEL_ACCOUNT)?;
-        let member = Member::claim(group, kind)?;
+        let mut member = Member::claim(group, kind)?;
         if let Some(iommu) = self.iommu() {
-            iommu.attach(&member).inspect_err(|&e| {
+            member.attach(&iommu).inspect_err(|&e| {
                 if e != EINTR && may_warn() {
                     pr_warn!(
                         "group {}: VFIO_GROUP_SET_CONTAINER failed: attaching the group returned error {}\n",
-                        member.group.id(),
+                        member.group().id(),
                         e.to_errno()
                     );
                 }
@@ -248,17 +195,11 @@ impl Container {
         }
         // A request that finds the address space has begun before the last group leaves it. So it
         // can't be answered by the backend after another one was told that there are no groups.
-        let iommu = if groups.0.len() == 1 {
-            self.iommu.lock().take()
-        } else {
-            self.iommu()
-        };
-        if let Some(iommu) = &iommu {
-            iommu.detach(group);
-        }
+        let last = (groups.0.len() == 1).then(|| self.iommu.lock().take());
         drop(groups.0.remove(index));
         drop(groups);
-        drop(iommu);
+        // Dropped without the mutex.
+        drop(last);
         true
     }
 
@@ -285,7 +226,7 @@ impl Container {
 
     /// Creates an address space with the first backend that accepts all groups of the container.
     fn set_iommu(&self, extension: usize) -> Result {
-        let groups = self.groups.lock();
+        let mut groups = self.groups.lock();
         let (Some(noiommu), None) = (groups.noiommu(), self.iommu()) else {
             return Err(EINVAL);
         };

@@ -14,7 +14,8 @@ pub(crate) use abi::{
     init_lock,
     Iommu,
     IommuDriver,
-    IommuDriverRef, //
+    IommuDriverRef,
+    Member, //
 };
 
 use abi::DRIVERS;

@@ -4,6 +4,7 @@
 
 use core::ptr::NonNull;
 
+use iommu_group::DmaOwner;
 use kernel::{
     error::{
         from_err_ptr,
@@ -15,20 +16,24 @@ use kernel::{
         c_void, //
     },
     prelude::*,
-    sync::global_lock, //
+    sync::{
+        aref::ARef,
+        global_lock,
+        Arc, //
+    }, //
 };
 use kernel_ext::{
     bindings,
     iommu::Group,
-    iommu_driver::Ops,
+    iommu_driver::{
+        GroupType,
+        Ops, //
+    },
     module::ModuleRef,
     uapi::ioctl::VFIO_CHECK_EXTENSION, //
 };
 
-use crate::{
-    container::Member,
-    device::Device, //
-};
+use crate::device::Device;
 
 global_lock! {
     // SAFETY: `init_lock` initialises it before the module can be used.
@@ -191,22 +196,6 @@ impl Iommu {
         Ok(ret)
     }
 
-    /// Attaches the devices of a group to this address space.
-    pub(crate) fn attach(&self, member: &Member) -> Result {
-        let attach = self.driver.ops().attach_group.ok_or(ENODEV)?;
-        let (group, kind) = (member.group().as_ptr(), member.kind() as c_uint);
-        // SAFETY: By the type invariant; `group` is valid, and claimed if it has an IOMMU.
-        to_result(unsafe { attach(self.data, group, kind) })
-    }
-
-    /// Detaches the devices of `group`, which must be attached.
-    pub(crate) fn detach(&self, group: &Group) {
-        if let Some(detach) = self.driver.ops().detach_group {
-            // SAFETY: By the type invariant; `group` is valid.
-            unsafe { detach(self.data, group.as_ptr()) }
-        }
-    }
-
     /// Notifies the driver that a device is being opened.
     ///
     /// # Safety
@@ -289,5 +278,87 @@ impl Drop for Iommu {
             // SAFETY: By the type invariant. The module is put only after this call.
             unsafe { release(self.data) }
         }
+    }
+}
+
+/// A group in a container. Dropping it detaches the group from its address space, and then returns the
+/// ownership of the group's DMA to the kernel.
+///
+/// # Invariants
+///
+/// A group with an IOMMU has an owner. The group is attached to `iommu`, if there is one.
+pub(crate) struct Member {
+    group: ARef<Group>,
+    kind: GroupType,
+    iommu: Option<Arc<Iommu>>,
+    _owner: Option<DmaOwner>,
+}
+
+impl Member {
+    /// Claims the group's DMA if it has an IOMMU.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`DmaOwner::claim`]. The log has the reason for `EPERM` and `EBUSY`.
+    pub(crate) fn claim(group: ARef<Group>, kind: GroupType) -> Result<Self> {
+        let owner = match kind {
+            GroupType::Iommu => {
+                let claimed = DmaOwner::claim(group.clone());
+                Some(claimed.inspect_err(|&e| iommu_group::warn_claim_failed(&group, e))?)
+            }
+            _ => None,
+        };
+        // INVARIANT: The group was just claimed, and is not attached.
+        Ok(Self {
+            group,
+            kind,
+            iommu: None,
+            _owner: owner,
+        })
+    }
+
+    /// Returns the group.
+    pub(crate) fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Returns its type.
+    pub(crate) fn kind(&self) -> GroupType {
+        self.kind
+    }
+
+    /// Attaches the devices of the group to `iommu`.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if they are attached; those of the driver.
+    pub(crate) fn attach(&mut self, iommu: &Arc<Iommu>) -> Result {
+        if self.iommu.is_some() {
+            return Err(EBUSY);
+        }
+        let attach = iommu.driver.ops().attach_group.ok_or(ENODEV)?;
+        // SAFETY: By the invariant of `iommu`. The group is valid. If it has an IOMMU, it is claimed
+        // until it was detached.
+        to_result(unsafe { attach(iommu.data, self.group.as_ptr(), self.kind as c_uint) })?;
+        // INVARIANT: The group was just attached.
+        self.iommu = Some(iommu.clone());
+        Ok(())
+    }
+
+    /// Detaches the devices of the group, if they are attached.
+    pub(crate) fn detach(&mut self) {
+        let Some(iommu) = self.iommu.take() else {
+            return;
+        };
+        if let Some(detach) = iommu.driver.ops().detach_group {
+            // SAFETY: By the invariants of both types.
+            unsafe { detach(iommu.data, self.group.as_ptr()) }
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.detach();
     }
 }
