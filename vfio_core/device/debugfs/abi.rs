@@ -29,6 +29,7 @@ impl Registered<'_> {
     /// Creates the debugfs directory of the device. Errors are ignored,
     /// because nothing else depends on the directory.
     pub(crate) fn show_debugfs(&self) {
+        self.hide_debugfs();
         let parent = self.parent().name();
         // SAFETY: The names are C strings, and the device is valid. On failure the functions return
         // error pointers, which all callees accept. `hide_debugfs` removes the files before the
