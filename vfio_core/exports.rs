@@ -72,7 +72,7 @@ unsafe extern "C" fn _vfio_alloc_device(
 ///
 /// # Safety
 ///
-/// `device` is from [`_vfio_alloc_device`] and not registered.
+/// `device` is from [`_vfio_alloc_device`] and not registered. The driver is bound to its parent.
 #[no_mangle]
 unsafe extern "C" fn vfio_register_group_dev(device: *mut bindings::vfio_device) -> c_int {
     // SAFETY: By this function's contract.

@@ -171,7 +171,7 @@ impl Peer {
     /// Changes the group. The device is in the software group of `to`. [`PeerGroup::admit`] has
     /// made room, and [`PEERS`](static@PEERS) is locked since.
     fn change_group(self: &Arc<Self>, to: &Arc<PeerGroup>) {
-        let joined = IommuGroup::of(&self.dev);
+        let joined = IommuGroup::of_software(&self.dev);
         // A spinlock is held only for the exchange, and what is exchanged is dropped after that.
         let former = core::mem::replace(&mut *to.software_group.lock(), joined.clone());
         drop(former);
@@ -237,7 +237,7 @@ pub(crate) fn enter(peer: &Arc<Peer>, register: impl FnOnce() -> Result) -> Resu
     let group = peer.group();
     group.members.lock().push(peer.clone(), GFP_KERNEL)?;
     register().inspect_err(|_| group.remove(peer))?;
-    let joined = IommuGroup::of(&peer.dev);
+    let joined = IommuGroup::of_software(&peer.dev);
     *group.software_group.lock() = joined;
     slot.fill(peer.clone());
     Ok(())
@@ -291,7 +291,10 @@ fn set_uuid(
 mod tests {
     use core::ops::Deref;
 
-    use kernel::faux;
+    use kernel::{
+        device::Bound,
+        faux, //
+    };
     use kernel_ext::{
         iommu::SoftwareGroup,
         testing::Random, //
@@ -400,7 +403,7 @@ mod tests {
     #[test]
     fn software_group_is_that_of_the_members_until_the_last_one_has_left() -> Result {
         let peers = Peers::new(2)?;
-        let dev: &BusDevice = peers.parent.as_ref().as_ref();
+        let dev: &BusDevice<Bound> = peers.parent.as_ref().as_ref();
         let software_group = SoftwareGroup::new(c"vfio_mdev_peers")?;
         let member = software_group.add(dev)?;
         let uuid = Uuid::from_bytes([4; 16]);
@@ -416,7 +419,7 @@ mod tests {
     #[test]
     fn software_group_goes_with_the_member_that_stays_in_it() -> Result {
         let peers = Peers::new(2)?;
-        let dev: &BusDevice = peers.parent.as_ref().as_ref();
+        let dev: &BusDevice<Bound> = peers.parent.as_ref().as_ref();
         let software_group = SoftwareGroup::new(c"vfio_mdev_peers")?;
         let member = software_group.add(dev)?;
         let [old, new] = [[4; 16], [5; 16]].map(Uuid::from_bytes);

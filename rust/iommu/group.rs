@@ -8,7 +8,10 @@ use core::{
 };
 
 use kernel::{
-    device::Device,
+    device::{
+        Bound,
+        Device, //
+    },
     error::{
         from_err_ptr,
         to_result, //
@@ -106,19 +109,23 @@ impl Eq for Group {}
 
 impl Group {
     /// Returns the group of `dev`, if it has one.
-    ///
-    /// A device behind an IOMMU must not be removed from its bus during the call, because
-    /// `iommu_group_get()` takes no lock.
-    pub fn of(dev: &Device) -> Option<ARef<Self>> {
+    pub fn of(dev: &Device<Bound>) -> Option<ARef<Self>> {
         Self::look_up(&MEMBERS.lock(), dev)
     }
 
+    /// Returns the software group of `dev`, if it is in one.
+    pub fn of_software(dev: &Device) -> Option<ARef<Self>> {
+        MEMBERS.lock().get(&address(dev)).cloned()
+    }
+
     /// As [`of`](Self::of), with [`MEMBERS`](static@MEMBERS) locked.
-    fn look_up(members: &Tree<usize, ARef<Self>>, dev: &Device) -> Option<ARef<Self>> {
+    fn look_up(members: &Tree<usize, ARef<Self>>, dev: &Device<Bound>) -> Option<ARef<Self>> {
         if let Some(group) = members.get(&address(dev)) {
             return Some(group.clone());
         }
-        // No software group can be freed here: the device is in none until the lock is released.
+        // The function takes no lock, but no group can be freed here. The device leaves the group of
+        // its IOMMU when it is removed from its bus, after its driver was unbound. It is in no
+        // software group until the lock is released.
         // SAFETY: `dev` is a valid device.
         let group = NonNull::new(unsafe { bindings::iommu_group_get(raw_device(dev)) })?;
         // SAFETY: `iommu_group_get` returned a counted reference, which this function owns.
@@ -291,7 +298,7 @@ impl SoftwareGroup {
     /// # Errors
     ///
     /// `EEXIST` if the device is already in a group; `ENOMEM`; or an error from sysfs.
-    pub fn add(&self, dev: &Device) -> Result<Member> {
+    pub fn add(&self, dev: &Device<Bound>) -> Result<Member> {
         let node = Node::new(address(dev), self.0.clone())?;
         let mut members = MEMBERS.lock();
         let present = Group::look_up(&members, dev);

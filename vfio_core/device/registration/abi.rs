@@ -14,6 +14,7 @@ use core::{
 };
 
 use kernel::{
+    device::Bound,
     prelude::*,
     sync::Arc,
     time::msecs_to_jiffies, //
@@ -46,8 +47,8 @@ const REQUEST_INTERVAL: u32 = 10_000;
 ///
 /// # Invariants
 ///
-/// The device is allocated for `'a` and not registered. No other thread registers it or changes its
-/// set or its group.
+/// The device is allocated for `'a` and not registered, and its driver is bound. No other thread
+/// registers it or changes its set or its group.
 pub(crate) struct Unregistered<'a>(&'a Device);
 
 impl Deref for Unregistered<'_> {
@@ -63,12 +64,18 @@ impl<'a> Unregistered<'a> {
     ///
     /// # Safety
     ///
-    /// As for [`Device::from_raw`]. The device is not registered, and the driver calls no other
-    /// function that registers it or adds it to a set during `'a`.
+    /// As for [`Device::from_raw`]. The device is not registered. The driver is bound to its parent,
+    /// and calls no other function that registers it or adds it to a set during `'a`.
     pub(crate) unsafe fn from_raw(device: *mut bindings::vfio_device) -> Self {
         // INVARIANT: By this function's contract.
         // SAFETY: As above.
         Self(unsafe { Device::from_raw(device) })
+    }
+
+    /// Returns the device that the driver is bound to.
+    pub(crate) fn parent(&self) -> &kernel::device::Device<Bound> {
+        // SAFETY: By the type invariant.
+        unsafe { self.0.parent().as_bound() }
     }
 
     /// Sets the device's group.

@@ -291,7 +291,9 @@ unsafe fn id_in(device: &Device, context: &Context) -> Result<u32> {
     match unsafe { device.bound_field().borrow() } {
         Some(bound) if bound.context() == context => Ok(bound.id()),
         _ => {
-            let group = IommuGroup::of(device.parent()).ok_or(ENODEV)?;
+            // SAFETY: The driver of an open device stays bound.
+            let parent = unsafe { device.parent().as_bound() };
+            let group = IommuGroup::of(parent).ok_or(ENODEV)?;
             Err(if context.has_group(&group) {
                 ENOENT
             } else {
