@@ -3,11 +3,12 @@
 //! IOMMU groups, domains and mappings.
 //!
 //! The types ensure that a device never reaches memory that isn't held for it. An [`Attachment`]
-//! keeps its [`Domain`] alive. A [`Mapping`] keeps both its domains and its pages. It releases the
+//! keeps its [`Domain`] alive, and ends with the claim of the group's DMA. A [`Mapping`] keeps both its domains and its pages. It releases the
 //! pages only after they were unmapped from the last domain.
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
+mod claim;
 mod domain;
 mod group;
 mod mapping;
@@ -19,9 +20,13 @@ use kernel::{
 
 use crate::bindings;
 
+pub(crate) use claim::Claim;
+pub use claim::{
+    Attachment,
+    ClaimedGroup, //
+};
 pub use domain::{
     common_page_sizes,
-    Attachment,
     Domain,
     Domains,
     NewDomain, //
@@ -29,7 +34,6 @@ pub use domain::{
 pub(crate) use group::init_lock;
 pub use group::{
     raw_device,
-    ClaimedGroup,
     Group,
     Member,
     SoftwareGroup, //

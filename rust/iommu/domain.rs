@@ -18,7 +18,6 @@ use kernel::{
     page::PAGE_SIZE,
     prelude::*,
     sync::{
-        aref::ARef,
         atomic::{
             Acquire,
             Atomic,
@@ -37,6 +36,7 @@ use crate::{
 
 use super::{
     group::raw_device,
+    Attachment,
     ClaimedGroup,
     Group,
     Prot, //
@@ -56,13 +56,13 @@ const RETIRED: i32 = -1;
 
 /// An IOMMU domain: the page tables of an address space. It is empty when it is created.
 ///
-/// Several groups may share a domain. It is freed when the last [`Attachment`] and the last
-/// [`Mapping`](super::Mapping) in it are dropped.
+/// Several groups may share a domain. It is freed when the last group is detached, and the last
+/// [`Mapping`](super::Mapping) in it is dropped.
 ///
 /// # Invariants
 ///
 /// - `ptr` is a paging domain, and this value owns it.
-/// - `users` is the number of attachments, or [`RETIRED`]: then there is none, and none can be
+/// - `users` is the number of attached groups, or [`RETIRED`]: then there is none, and none can be
 ///   added.
 pub struct Domain {
     ptr: NonNull<bindings::iommu_domain>,
@@ -92,7 +92,7 @@ impl Deref for NewDomain<'_> {
     type Target = Domain;
 
     fn deref(&self) -> &Domain {
-        &self.attachment.domain
+        self.attachment.domain()
     }
 }
 
@@ -109,7 +109,7 @@ impl<'a> NewDomain<'a> {
     }
 
     fn attach(domain: Arc<Domain>, group: ClaimedGroup<'a>) -> Result<Self> {
-        let attachment = Domain::attach(domain, group)?;
+        let attachment = group.attach(domain)?;
         // INVARIANT: The domain is not in use.
         Ok(Self { attachment, group })
     }
@@ -135,10 +135,10 @@ impl<'a> NewDomain<'a> {
     /// the error, unless attaching the group to its own domain again fails, too.
     pub fn instead(self, domain: Arc<Domain>) -> Result<Attachment, Result<Self>> {
         let Self { attachment, group } = self;
-        let own = attachment.domain.clone();
+        let own = attachment.domain().clone();
         // A group has to leave its domain before it can be attached to another one.
         drop(attachment);
-        Domain::attach(domain, group).map_err(|_| Self::attach(own, group))
+        group.attach(domain).map_err(|_| Self::attach(own, group))
     }
 
     /// Returns the attachment of the group, and a list of `others` and this domain. No other list gets
@@ -338,80 +338,53 @@ impl Domain {
     }
 
     /// Attaches `group` to this domain. Before, its devices are in the blocking domain. As its DMA
-    /// is claimed, the group returns there when the attachment is dropped.
+    /// is claimed, the group returns there when it is detached.
+    ///
+    /// # Safety
+    ///
+    /// The DMA of the group is claimed, and the group has a device. The caller keeps a reference to
+    /// this value until it has called [`detach`](Self::detach).
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the group has no device, or one of its devices has no IOMMU; `EBUSY` if the
-    /// group is attached to another domain, or is being reset; `EINVAL` if the domain is not
-    /// compatible with the group's IOMMU, or is retired; the errors of the IOMMU driver.
-    fn attach(this: Arc<Self>, group: ClaimedGroup<'_>) -> Result<Attachment> {
+    /// `ENODEV` if one of the devices has no IOMMU; `EBUSY` if the group is attached to a domain, or
+    /// is being reset; `EINVAL` if the domain is not compatible with the group's IOMMU, or is
+    /// retired; the errors of the IOMMU driver.
+    pub(super) unsafe fn attach(&self, group: &Group) -> Result {
         group.require_iommu()?;
-        this.add_user()?;
-        // SAFETY: Both are valid, and the attachment keeps them valid until the group is detached.
-        // The group has a device, by the type invariant of `ClaimedGroup`.
-        let ret = unsafe { bindings::iommu_attach_group(this.ptr.as_ptr(), group.as_ptr()) };
-        if let Err(e) = to_result(ret) {
-            this.users.fetch_sub(1, Full);
-            return Err(e);
-        }
-        // INVARIANT: The group was just attached, and `add_user` counted it.
-        Ok(Attachment {
-            domain: this,
-            group: (&*group).into(),
+        self.add_user()?;
+        // SAFETY: Both are valid, and the group has a device, by the contract of this function.
+        let ret = unsafe { bindings::iommu_attach_group(self.ptr.as_ptr(), group.as_ptr()) };
+        to_result(ret).inspect_err(|_| {
+            self.users.fetch_sub(1, Full);
         })
+    }
+
+    /// Detaches `group` from this domain.
+    ///
+    /// # Safety
+    ///
+    /// [`attach`](Self::attach) has attached the group, and this is called once.
+    pub(super) unsafe fn detach(&self, group: &Group) {
+        // SAFETY: The group is attached, by the contract of this function.
+        unsafe { bindings::iommu_detach_group(self.ptr.as_ptr(), group.as_ptr()) };
+        // INVARIANT: The group was counted. The IOMMU has invalidated all it had cached of this
+        // domain for the group's devices. Therefore the domain can be freed, and ranges can be
+        // unmapped in it without regard to groups that were detached.
+        self.users.fetch_sub(1, Full);
+    }
+
+    /// Returns the C pointer, for the core of VFIO. It is valid as long as the group stays attached.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::iommu_domain {
+        self.ptr.as_ptr()
     }
 }
 
 impl Drop for Domain {
     fn drop(&mut self) {
-        // SAFETY: This value owns the domain, and no group is attached to it: an `Attachment` would
-        // hold a reference to this value. The same applies to mappings.
+        // SAFETY: This value owns the domain, and no group is attached to it: its claim would hold a
+        // reference to this value, as would a mapping.
         unsafe { bindings::iommu_domain_free(self.ptr.as_ptr()) };
-    }
-}
-
-/// A group that is attached to a domain; dropping it detaches the group.
-///
-/// # Invariants
-///
-/// `group` is attached to `domain`, and counted in its `users`.
-pub struct Attachment {
-    domain: Arc<Domain>,
-    group: ARef<Group>,
-}
-
-impl Attachment {
-    /// Returns the group.
-    pub fn group(&self) -> &Group {
-        &self.group
-    }
-
-    /// Returns a counted reference to the group.
-    pub fn group_ref(&self) -> ARef<Group> {
-        self.group.clone()
-    }
-
-    /// Returns the domain.
-    pub fn domain(&self) -> &Arc<Domain> {
-        &self.domain
-    }
-
-    /// Returns the C pointer of the domain, for the core of VFIO. It is valid as long as the group
-    /// stays attached.
-    pub(crate) fn domain_ptr(&self) -> *mut bindings::iommu_domain {
-        self.domain.ptr.as_ptr()
-    }
-}
-
-impl Drop for Attachment {
-    fn drop(&mut self) {
-        // SAFETY: The group is attached to the domain, by the type invariant.
-        unsafe { bindings::iommu_detach_group(self.domain.ptr.as_ptr(), self.group.as_ptr()) };
-        // INVARIANT: The group was counted. The IOMMU has invalidated all it had cached of this
-        // domain for the group's devices. Therefore the domain can be freed, and ranges can be
-        // unmapped in it without regard to groups that were detached.
-        self.domain.users.fetch_sub(1, Full);
     }
 }
 

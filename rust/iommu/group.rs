@@ -228,35 +228,6 @@ impl Group {
     }
 }
 
-/// A group whose DMA the user has claimed on whose behalf the caller acts: there is a `DmaOwner` of
-/// the crate `iommu_group`.
-///
-/// # Invariants
-///
-/// The claim is held for all of `'a`, and the group has a device all that time.
-#[derive(Clone, Copy)]
-pub struct ClaimedGroup<'a>(&'a Group);
-
-impl<'a> ClaimedGroup<'a> {
-    /// Wraps a group.
-    ///
-    /// # Safety
-    ///
-    /// For all of `'a` the DMA of the group is claimed, and its last device is not removed.
-    pub(crate) unsafe fn new(group: &'a Group) -> Self {
-        // INVARIANT: By the contract of this function.
-        Self(group)
-    }
-}
-
-impl Deref for ClaimedGroup<'_> {
-    type Target = Group;
-
-    fn deref(&self) -> &Group {
-        self.0
-    }
-}
-
 /// A group for devices that have no IOMMU of their own.
 #[derive(Clone)]
 pub struct SoftwareGroup(ARef<Group>);

@@ -7,12 +7,14 @@ use core::marker::PhantomData;
 use kernel::{
     ffi::c_uint,
     page::PAGE_SIZE,
-    prelude::*, //
+    prelude::*,
+    sync::Arc, //
 };
 
 use crate::{
     bindings,
     iommu::{
+        Claim,
         ClaimedGroup,
         Group, //
     },
@@ -51,12 +53,12 @@ impl TryFrom<c_uint> for GroupType {
 ///
 /// # Invariants
 ///
-/// If the type is [`GroupType::Iommu`], the group is one that [`ClaimedGroup`] can wrap for all of
-/// `'a`.
+/// `claim` is the claim of `group`, and does not end during `'a`.
 #[derive(Clone, Copy)]
 pub struct NewGroup<'a> {
     group: &'a Group,
     kind: GroupType,
+    claim: Option<&'a Arc<Claim>>,
 }
 
 impl<'a> NewGroup<'a> {
@@ -64,19 +66,23 @@ impl<'a> NewGroup<'a> {
     ///
     /// # Safety
     ///
-    /// If `kind` is [`GroupType::Iommu`], the DMA of the group is claimed for all of `'a`, and its
-    /// last device is not removed.
-    pub(super) unsafe fn new(group: &'a Group, kind: GroupType) -> Self {
+    /// `claim` is the claim of `group`, and does not end during `'a`.
+    pub(super) unsafe fn new(
+        group: &'a Group,
+        kind: GroupType,
+        claim: Option<&'a Arc<Claim>>,
+    ) -> Self {
         // INVARIANT: By the contract of this function.
-        Self { group, kind }
+        Self { group, kind, claim }
     }
 
     /// Wraps a group of emulated devices.
     pub fn emulated(group: &'a Group) -> Self {
-        // INVARIANT: The type is another one.
+        // INVARIANT: There is no claim.
         Self {
             group,
             kind: GroupType::Emulated,
+            claim: None,
         }
     }
 
@@ -93,7 +99,7 @@ impl<'a> NewGroup<'a> {
     /// Returns the group if it has a hardware IOMMU.
     pub fn claimed(&self) -> Option<ClaimedGroup<'a>> {
         // SAFETY: By the type invariant.
-        (self.kind == GroupType::Iommu).then(|| unsafe { ClaimedGroup::new(self.group) })
+        self.claim.map(|claim| unsafe { ClaimedGroup::new(claim) })
     }
 }
 

@@ -6,11 +6,16 @@ use core::ptr::NonNull;
 
 use kernel::{
     error::from_result,
+    new_mutex,
+    sync::Mutex,
     types::ForeignOwnable, //
 };
 
 use super::*;
-use crate::uapi::ioctl::VFIO_CHECK_EXTENSION;
+use crate::{
+    iommu::Claim,
+    uapi::ioctl::VFIO_CHECK_EXTENSION, //
+};
 
 extern "C" {
     /// Adds a backend to the core's list. The calls of this function are in generic code, which is
@@ -27,6 +32,8 @@ struct Instance<B> {
     backend: Arc<B>,
     /// The list of [`Backend::device_list`], so that a device leaves the list that it was added to.
     device_list: Option<Arc<DeviceList>>,
+    /// The claims of the groups in the container.
+    claims: Pin<KBox<Mutex<KVec<Arc<Claim>>>>>,
 }
 
 impl<B: Backend> Instance<B> {
@@ -37,6 +44,8 @@ impl<B: Backend> Instance<B> {
     /// Those of [`Backend::open`]; `ENOMEM`.
     fn open(kind: c_ulong) -> Result<KBox<Self>> {
         let room = KBox::new_uninit(GFP_KERNEL_ACCOUNT)?;
+        let claims = new_mutex!(KVec::new(), "kernel_ext::Instance::claims");
+        let claims = KBox::pin_init(claims, GFP_KERNEL_ACCOUNT)?;
         let backend = B::open(kind)?;
         let device_list = if B::HAS_DEVICE_LIST {
             Some(B::device_list(&backend).clone())
@@ -48,8 +57,53 @@ impl<B: Backend> Instance<B> {
             Self {
                 backend,
                 device_list,
+                claims,
             },
         ))
+    }
+
+    /// Attaches a group.
+    ///
+    /// # Safety
+    ///
+    /// If the group has a hardware IOMMU, the core has claimed its DMA, and keeps its last device,
+    /// until this fails or [`detach`](Self::detach) has returned.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; those of [`Backend::attach_group`].
+    unsafe fn attach(&self, group: &Group, kind: GroupType) -> Result {
+        let mut claim = None;
+        if kind == GroupType::Iommu {
+            // SAFETY: By the contract of this function. In both cases `end` ends it.
+            let new = unsafe { Claim::new(group) }?;
+            self.claims.lock().push(new.clone(), GFP_KERNEL_ACCOUNT)?;
+            claim = Some(new);
+        }
+        // SAFETY: The claim ends below or in `detach`.
+        let new = unsafe { NewGroup::new(group, kind, claim.as_ref()) };
+        B::attach_group(self.backend.as_arc_borrow(), new).inspect_err(|_| {
+            if let Some(claim) = &claim {
+                self.end_claims(|other| Arc::ptr_eq(other, claim));
+            }
+        })
+    }
+
+    /// Detaches a group.
+    fn detach(&self, group: &Group) {
+        B::detach_group(self.backend.as_arc_borrow(), group);
+        self.end_claims(|claim| claim.is_of(group));
+    }
+
+    /// Ends those claims that `ends` selects.
+    fn end_claims(&self, ends: impl Fn(&Arc<Claim>) -> bool) {
+        self.claims.lock().retain(|claim| {
+            let ended = ends(claim);
+            if ended {
+                claim.end();
+            }
+            !ended
+        });
     }
 }
 
@@ -170,20 +224,19 @@ impl<B: Backend> Table<B> {
     ///
     /// `data` was returned by `open_callback`. It and `group` stay valid until this function
     /// returns. If the group has a hardware IOMMU, the core has claimed its DMA, and keeps its last
-    /// device.
+    /// device, until this function fails or `detach_group_callback` for the group has returned.
     unsafe extern "C" fn attach_group_callback(
         data: *mut c_void,
         group: *mut bindings::iommu_group,
         kind: c_uint,
     ) -> c_int {
         // SAFETY: By the contract of this function.
-        let this = unsafe { Self::backend(data) };
+        let this = unsafe { Self::instance(data) };
         // SAFETY: By the contract of this function.
         let group = unsafe { Group::from_ptr(group) };
         from_result(|| {
             // SAFETY: By the contract of this function.
-            let group = unsafe { NewGroup::new(group, GroupType::try_from(kind)?) };
-            B::attach_group(this, group).map(|()| 0)
+            unsafe { this.attach(group, GroupType::try_from(kind)?) }.map(|()| 0)
         })
     }
 
@@ -196,9 +249,9 @@ impl<B: Backend> Table<B> {
         group: *mut bindings::iommu_group,
     ) {
         // SAFETY: By the contract of this function.
-        let this = unsafe { Self::backend(data) };
+        let this = unsafe { Self::instance(data) };
         // SAFETY: By the contract of this function.
-        B::detach_group(this, unsafe { Group::from_ptr(group) });
+        this.detach(unsafe { Group::from_ptr(group) });
     }
 
     /// # Safety
@@ -322,6 +375,7 @@ impl<B: Backend> Table<B> {
         let this = unsafe { Self::backend(data) };
         // SAFETY: By the contract of this function.
         let group = unsafe { Group::from_ptr(group) };
-        B::group_iommu_domain(this, group, Attachment::domain_ptr).unwrap_or_else(|e| e.to_ptr())
+        B::group_iommu_domain(this, group, |attachment| attachment.domain().as_ptr())
+            .unwrap_or_else(|e| e.to_ptr())
     }
 }
