@@ -20,7 +20,7 @@ ruff="ruff==0.17.6 --hash=sha256:aa3b08254a732acba246891089a152c47c5733dc36b8ecb
 checkers_dir() {
 	local root
 	root=$(root_dir)
-	echo "$cache/root-checkers-$(key "${root##*/}" "${checker_packages[@]}" "$ruff" "$(declare -f make_checkers unpack_checkers with_checkers)")"
+	echo "$cache/root-checkers-$(key "${root##*/}" "${checker_packages[@]}" "$ruff" "$(declare -f make_checkers fetch_packages with_checkers)")"
 }
 
 need_checkers() {
@@ -31,28 +31,17 @@ need_checkers() {
 }
 
 make_checkers() {
-	local dir=$1 log=$1.log apt
+	local dir=$1 log=$1.log
 	: >"$log"
-	mkdir -p "$dir/apt/lists/partial" "$dir/apt/archives/partial"
-	apt="-o Dir::State=$dir/apt -o Dir::Cache=$dir/apt -o Dir::State::status=/var/lib/dpkg/status -o APT::Sandbox::User=root -o Debug::NoLocking=true"
-	run_step "fetching the checkers: ${checker_packages[*]}" "$log" "${in_root[@]}" bash -ec \
-		"apt-get $apt update && apt-get $apt install --yes --download-only --no-install-recommends ${checker_packages[*]}"
-	run_step "unpacking them" "$log" "${in_root[@]}" bash -ec "$(declare -f unpack_checkers); unpack_checkers $dir"
+	fetch_packages "the checkers" "$log" "$dir" "-o Dir::State::status=/var/lib/dpkg/status" \
+		install "${checker_packages[@]}"
+	# Debian's packages have the paths of their data in these files.
+	sed -i "s|'/usr/share/|'$dir/usr/share/|" "$dir"/usr/lib/python3/dist-packages/{docutils,sphinx}/__init__.py
 	echo "$ruff" >"$dir/requirements"
 	run_step "fetching ruff" "$log" "${in_root[@]}" bash -ec "$(declare -f with_checkers); with_checkers $dir \
 		python3 -m pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes \
 			--requirement $dir/requirements --target $dir/pip"
-	rm -rf "$dir/apt" "$log"
-}
-
-# Runs in the build root.
-unpack_checkers() {
-	local dir=$1 deb
-	for deb in "$dir"/apt/archives/*.deb; do
-		dpkg -x "$deb" "$dir"
-	done
-	# Debian's packages have the paths of their data in these files.
-	sed -i "s|'/usr/share/|'$dir/usr/share/|" "$dir"/usr/lib/python3/dist-packages/{docutils,sphinx}/__init__.py
+	rm -f "$log"
 }
 
 # with_checkers DIR COMMAND [ARG...]: runs COMMAND so that it finds the checkers in DIR.

@@ -77,6 +77,22 @@ run_step() {
 	fi
 }
 
+# fetch_packages TEXT LOG DIR OPTIONS COMMAND PACKAGE...: fetches packages with apt-get's OPTIONS, and
+# unpacks them into DIR. COMMAND is "download", or "install" for those that they need, too.
+fetch_packages() {
+	local text=$1 log=$2 dir=$3 apt=$4 command=$5
+	shift 5
+	mkdir -p "$dir/apt/lists/partial" "$dir/apt/archives/partial"
+	apt+=" -o Dir::State=$dir/apt -o Dir::Cache=$dir/apt -o APT::Sandbox::User=root -o Debug::NoLocking=true"
+	[[ $command != install ]] || command="install --yes --download-only --no-install-recommends"
+	# "download" fetches to the current folder.
+	run_step "fetching $text: $*" "$log" "${in_root[@]}" bash -ec \
+		"cd $dir/apt/archives; apt-get $apt update; apt-get $apt $command $*"
+	run_step "unpacking them" "$log" "${in_root[@]}" bash -ec \
+		"for deb in $dir/apt/archives/*.deb; do dpkg -x \$deb $dir; done"
+	rm -rf "$dir/apt"
+}
+
 # On a terminal a line that counts; elsewhere one line a minute.
 last_shown=0
 show_progress() {

@@ -34,7 +34,7 @@ cross_dir() {
 	local root
 	root=$(root_dir)
 	echo "$cache/root-arm64-$(key "${root##*/}" "${cross_packages[@]}" "${cross_libraries[@]}" "${cross_guest_packages[@]}" \
-		"$(declare -f make_cross unpack_cross)")"
+		"$(declare -f make_cross fetch_packages)")"
 }
 
 # need_arch ARCH: the build root can build for ARCH.
@@ -52,34 +52,17 @@ need_cross() {
 }
 
 make_cross() {
-	local dir=$1 log=$1.log apt tools guest libraries
+	local dir=$1 log=$1.log tools guest library libraries=()
 	: >"$log"
-	mkdir -p "$dir"/apt/{lists/partial,archives/partial,guest/archives/partial} "$dir/debs"
-	apt="-o Dir::State=$dir/apt -o Dir::Cache=$dir/apt -o APT::Sandbox::User=root -o Debug::NoLocking=true"
-	tools="$apt -o Dir::State::status=/var/lib/dpkg/status -o APT::Architectures::=amd64 -o APT::Architectures::=arm64"
-	guest="$apt -o Dir::State::status=/dev/null -o Dir::Cache::archives=guest/archives -o APT::Architecture=arm64 -o APT::Architectures=arm64"
-	libraries=$(for library in "${cross_libraries[@]}"; do
+	tools="-o Dir::State::status=/var/lib/dpkg/status -o APT::Architectures::=amd64 -o APT::Architectures::=arm64"
+	guest="-o Dir::State::status=/dev/null -o APT::Architecture=arm64 -o APT::Architectures=arm64"
+	mapfile -t libraries < <(for library in "${cross_libraries[@]}"; do
 		awk -v p="$library" '$1 == p ":amd64" || $1 == p { print p ":arm64=" $2 }' "$(root_dir)/packages"
-	done | xargs)
-	run_step "fetching the tools for arm64: ${cross_packages[*]} ${cross_libraries[*]}" "$log" "${in_root[@]}" bash -ec \
-		"apt-get $tools update
-		apt-get $tools install --yes --download-only --no-install-recommends ${cross_packages[*]}
-		cd $dir/debs && apt-get $tools download $libraries"
-	run_step "fetching programs for guests on arm64: ${cross_guest_packages[*]}" "$log" "${in_root[@]}" bash -ec \
-		"apt-get $guest install --yes --download-only --no-install-recommends ${cross_guest_packages[*]}"
-	run_step "unpacking them" "$log" "${in_root[@]}" bash -ec "$(declare -f unpack_cross); unpack_cross $dir"
-	rm -rf "$dir/apt" "$dir/debs" "$log"
-}
-
-# Runs in the build root.
-unpack_cross() {
-	local dir=$1 deb
-	for deb in "$dir"/apt/archives/*.deb "$dir"/debs/*.deb; do
-		dpkg -x "$deb" "$dir"
-	done
-	for deb in "$dir"/apt/guest/archives/*.deb; do
-		dpkg -x "$deb" "$dir/guest"
-	done
+	done)
+	fetch_packages "the tools for arm64" "$log" "$dir" "$tools" install "${cross_packages[@]}"
+	fetch_packages "libraries for arm64" "$log" "$dir" "$tools" download "${libraries[@]}"
+	fetch_packages "programs for guests on arm64" "$log" "$dir/guest" "$guest" install "${cross_guest_packages[@]}"
+	rm -f "$log"
 }
 
 # in_root_for: before a command, as in_root: a step within the build root that builds for KERNEL.

@@ -33,7 +33,7 @@ Pin-Priority: 600"
 packaging_dir() {
 	local root
 	root=$(root_dir)
-	echo "$cache/root-packaging-$(key "${root##*/}" "${packaging_packages[@]}" "$(declare -f make_packaging unpack_packaging)")"
+	echo "$cache/root-packaging-$(key "${root##*/}" "${packaging_packages[@]}" "$(declare -f make_packaging fetch_packages)")"
 }
 
 need_packaging() {
@@ -44,22 +44,11 @@ need_packaging() {
 }
 
 make_packaging() {
-	local dir=$1 log=$1.log apt
+	local dir=$1 log=$1.log
 	: >"$log"
-	mkdir -p "$dir/apt/lists/partial" "$dir/apt/archives/partial"
-	apt="-o Dir::State=$dir/apt -o Dir::Cache=$dir/apt -o Dir::State::status=/var/lib/dpkg/status -o APT::Sandbox::User=root -o Debug::NoLocking=true"
-	run_step "fetching the tools for packages: ${packaging_packages[*]}" "$log" "${in_root[@]}" bash -ec \
-		"apt-get $apt update && apt-get $apt install --yes --download-only --no-install-recommends ${packaging_packages[*]}"
-	run_step "unpacking them" "$log" "${in_root[@]}" bash -ec "$(declare -f unpack_packaging); unpack_packaging $dir"
-	rm -rf "$dir/apt" "$log"
-}
-
-# Runs in the build root.
-unpack_packaging() {
-	local dir=$1 deb
-	for deb in "$dir"/apt/archives/*.deb; do
-		dpkg -x "$deb" "$dir"
-	done
+	fetch_packages "the tools for packages" "$log" "$dir" "-o Dir::State::status=/var/lib/dpkg/status" \
+		install "${packaging_packages[@]}"
+	rm -f "$log"
 }
 
 # package COMMAND [ARG...]: runs COMMAND within the build root, with the tools for packages.
