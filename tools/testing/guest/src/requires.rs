@@ -101,8 +101,22 @@ pub fn noiommu() -> bool {
     Path::new("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode").exists()
 }
 
-/// Returns whether the kernel has IOMMUFD. The kernels of the tests that have it have device files,
-/// too.
+/// Returns whether devices can be used through their groups.
+pub fn groups() -> bool {
+    Path::new("/sys/class/vfio").exists()
+}
+
+/// Returns whether there are containers: those of VFIO, or of IOMMUFD in their place.
+pub fn containers() -> bool {
+    Path::new("/dev/vfio/vfio").exists()
+}
+
+/// Returns whether devices have files of their own.
+pub fn device_files() -> bool {
+    Path::new("/dev/vfio/devices").exists()
+}
+
+/// Returns whether the kernel has IOMMUFD.
 pub fn iommufd() -> bool {
     Path::new(Iommufd::PATH).exists()
 }

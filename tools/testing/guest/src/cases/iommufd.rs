@@ -19,9 +19,12 @@ mod iommufd_group;
 mod iommufd_pins;
 mod token;
 
-use crate::env::{
-    EDU,
-    SIBLING, //
+use crate::{
+    env::{
+        EDU,
+        SIBLING, //
+    },
+    requires, //
 };
 use anyhow::{
     Result,
@@ -132,8 +135,12 @@ impl Attached {
 /// Checks that a device can be bound by another file, and its group opened: nothing has it.
 #[track_caller]
 fn is_free(bdf: &str) -> Result<()> {
-    Group::open(pci::group_of(bdf)?)?;
-    bound(bdf)?;
+    if requires::groups() {
+        Group::open(pci::group_of(bdf)?)?;
+    }
+    if requires::device_files() {
+        bound(bdf)?;
+    }
     Ok(())
 }
 

@@ -32,7 +32,7 @@ use vfio_client::{
 cases! {
     #[rows("C10")] set_iommu_refused_without_interrupt_isolation,
     #[rows("T-P1")] allow_unsafe_interrupts_permits_it,
-    #[rows("V3")] #[requires(iommufd)] bind_refused_without_interrupt_isolation,
+    #[rows("V3")] #[requires(device_files)] bind_refused_without_interrupt_isolation,
 }
 
 const PARAMETER: &str = "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts";

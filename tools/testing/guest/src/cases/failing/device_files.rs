@@ -44,13 +44,13 @@ use vfio_client::{
 };
 
 cases! {
-    #[requires(fault_injection, iommufd)] open_file,
-    #[requires(fault_injection, iommufd)] bind_physical,
-    #[requires(fault_injection, iommufd)] bind_emulated,
-    #[requires(fault_injection, iommufd)] attach_physical,
-    #[requires(fault_injection, iommufd)] replace_physical,
-    #[requires(fault_injection, iommufd)] attach_emulated,
-    #[requires(fault_injection, iommufd)] detach_physical,
+    #[requires(fault_injection, device_files)] open_file,
+    #[requires(fault_injection, device_files)] bind_physical,
+    #[requires(fault_injection, device_files)] bind_emulated,
+    #[requires(fault_injection, device_files)] attach_physical,
+    #[requires(fault_injection, device_files)] replace_physical,
+    #[requires(fault_injection, device_files)] attach_emulated,
+    #[requires(fault_injection, device_files)] detach_physical,
     #[requires(fault_injection, iommufd)] set_container_to_iommufd,
     #[requires(fault_injection, iommufd)] get_device_of_group_with_iommufd,
 }

@@ -60,7 +60,7 @@ cases! {
     #[rows("V7")] detach_argsz_and_flags,
     #[rows("V7")] dma_is_blocked_after_detach,
     #[rows("V6", "V7")] structures_that_cannot_be_read,
-    #[rows("V8")] group_device_has_no_attach,
+    #[rows("V8")] #[requires(containers)] group_device_has_no_attach,
     #[rows("V6")] pasid_of_device_without_pasids,
     #[rows("V7")] detach_of_unused_pasid,
     #[rows("V6")] order_of_errors,

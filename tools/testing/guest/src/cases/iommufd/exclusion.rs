@@ -36,15 +36,15 @@ use vfio_client::{
 };
 
 cases! {
-    #[rows("G2")] bound_device_excludes_group,
-    #[rows("G2")] unbound_file_does_not_exclude_group,
-    #[rows("G2")] every_bound_device_excludes_group,
-    #[rows("G2")] failed_binds_do_not_exclude_group,
-    #[rows("V3")] open_group_excludes_bind,
-    #[rows("V3")] device_of_closed_group_excludes_bind,
-    #[rows("V3")] group_and_other_groups_device_file,
-    #[rows("G2", "V3")] alternate,
-    #[rows("V10")] group_opens_after_last_close,
+    #[rows("G2")] #[requires(containers)] bound_device_excludes_group,
+    #[rows("G2")] #[requires(containers)] unbound_file_does_not_exclude_group,
+    #[rows("G2")] #[requires(groups)] every_bound_device_excludes_group,
+    #[rows("G2")] #[requires(groups)] failed_binds_do_not_exclude_group,
+    #[rows("V3")] #[requires(containers)] open_group_excludes_bind,
+    #[rows("V3")] #[requires(containers)] device_of_closed_group_excludes_bind,
+    #[rows("V3")] #[requires(containers)] group_and_other_groups_device_file,
+    #[rows("G2", "V3")] #[requires(containers)] alternate,
+    #[rows("V10")] #[requires(groups)] group_opens_after_last_close,
 }
 
 /// Returns the errno with which the group of a device cannot be opened.

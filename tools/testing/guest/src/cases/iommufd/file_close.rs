@@ -54,12 +54,12 @@ use vfio_client::{
 cases! {
     #[rows("V10")] close_detaches_and_unbinds,
     #[rows("V10")] iommufd_closed_first,
-    #[rows("V10")] close_in_every_order,
+    #[rows("V10")] #[requires(groups)] close_in_every_order,
     #[rows("V10")] close_in_other_threads,
     #[rows("V10")] duplicates_keep_the_device_bound,
-    #[rows("V10")] killed_while_bound,
+    #[rows("V10")] #[requires(groups)] killed_while_bound,
     child_process_binds,
-    child_process_uses_bound_device,
+    #[requires(groups)] child_process_uses_bound_device,
     #[rows("K6")] open_files_hold_modules,
     #[rows("K6")] modules_in_use_cannot_be_unloaded,
 }

@@ -47,7 +47,7 @@ use vfio_client::{
 };
 
 cases! {
-    #[rows("D4", "D5")] answers_are_those_of_the_group_device,
+    #[rows("D4", "D5")] #[requires(containers)] answers_are_those_of_the_group_device,
     #[rows("D4")] unknown_requests,
     #[rows("D6")] features,
     #[rows("D20", "D21")] regions_can_be_read_written_and_mapped,

@@ -64,7 +64,7 @@ cases! {
     #[rows("S3", "S5")] device_file_of_mdev,
     #[rows("V3", "V5")] bind_and_close,
     #[rows("V3")] token_is_refused,
-    #[rows("G2", "V3")] group_and_file_exclude_each_other,
+    #[rows("G2", "V3")] #[requires(groups)] group_and_file_exclude_each_other,
     #[rows("V6")] attach_returns_ioas,
     #[rows("V6")] attach_to_page_table_fails,
     #[rows("V6", "V7")] replace_and_detach,
@@ -75,8 +75,8 @@ cases! {
     #[rows("D10")] migration_through_device_file,
     #[rows("D13", "D14", "D15")] dma_logging_on_device_file,
     #[rows("M7")] removal_waits_for_device_file,
-    #[rows("G15")] group_with_iommufd,
-    #[rows("G15")] emulated_and_physical_group_in_one_iommufd,
+    #[rows("G15")] #[requires(groups)] group_with_iommufd,
+    #[rows("G15")] #[requires(groups)] emulated_and_physical_group_in_one_iommufd,
     #[rows("V10")] close_in_every_order,
 }
 

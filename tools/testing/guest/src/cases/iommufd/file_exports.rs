@@ -38,7 +38,7 @@ use vfio_client::{
 };
 
 cases! {
-    #[rows("D26")] file_functions,
+    #[rows("D26")] #[requires(containers)] file_functions,
     #[rows("K8")] set_counts_bound_devices,
     #[rows("D3")] missing_operations,
     #[rows("V3")] driver_without_tokens,

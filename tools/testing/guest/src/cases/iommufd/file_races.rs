@@ -55,7 +55,7 @@ cases! {
     #[rows("V3")] one_bind_of_a_file_works,
     #[rows("V4")] one_of_several_files_is_bound,
     #[rows("V3")] emulated_device_changes_iommufd,
-    #[rows("G2", "V3")] group_or_device_file,
+    #[rows("G2", "V3")] #[requires(containers)] group_or_device_file,
     #[rows("V6", "V7")] attach_and_detach,
     #[rows("V10")] close_during_requests,
     bind_while_driver_is_unbound,

@@ -36,9 +36,9 @@ use vfio_client::{
 
 cases! {
     #[rows("D4")] affected_devices_have_ids,
-    #[rows("D4")] group_device_reports_groups,
+    #[rows("D4")] #[requires(containers)] group_device_reports_groups,
     #[rows("D4", "K8")] reset_needs_all_devices_of_slot,
-    #[rows("D4")] reset_takes_no_groups,
+    #[rows("D4")] #[requires(containers)] reset_takes_no_groups,
     #[rows("D4")] root_bus_cannot_be_reset,
     #[rows("D4")] info_does_not_wait_for_sysfs,
     #[rows("D4")] reset_does_not_wait_for_sysfs,

@@ -51,9 +51,9 @@ cases! {
     #[rows("V7")] detach_makes_driver_unpin,
     #[rows("V6")] replace_makes_driver_unpin,
     #[rows("V10")] close_unpins,
-    #[rows("G15")] pin_through_group_with_iommufd,
-    #[rows("G15")] unset_container_keeps_pins,
-    #[requires(core(Rust))] other_container_while_device_is_open,
+    #[rows("G15")] #[requires(groups)] pin_through_group_with_iommufd,
+    #[rows("G15")] #[requires(groups)] unset_container_keeps_pins,
+    #[requires(core(Rust), containers)] other_container_while_device_is_open,
 }
 
 /// The IOVA of the memory.
