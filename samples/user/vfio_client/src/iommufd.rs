@@ -43,6 +43,9 @@ pub const MAP_READABLE: u32 = 4;
 /// The maximum number of ranges that a kernel can ask room for.
 const MOST_RANGES: u32 = 1 << 16;
 
+/// Flag of IOMMU_HWPT_ALLOC: PASIDs can be attached to the page table.
+const HWPT_ALLOC_PASID: u32 = 1 << 3;
+
 /// Operation of IOMMU_VFIO_IOAS: get the id of the compatibility IOAS.
 const VFIO_IOAS_GET: u16 = 0;
 /// Operation of IOMMU_VFIO_IOAS: choose the compatibility IOAS.
@@ -252,8 +255,20 @@ impl Iommufd {
 
     /// Creates a page table of the IOMMU of a bound device, for an IOAS. Returns its id.
     pub fn hwpt(&self, device: u32, ioas: u32) -> Result<u32> {
+        self.hwpt_with(0, device, ioas)
+    }
+
+    /// Creates a page table to which PASIDs of a bound device can be attached, for an IOAS. Returns
+    /// its id. While a PASID is attached, the device itself can only be attached to such a page
+    /// table.
+    pub fn hwpt_for_pasids(&self, device: u32, ioas: u32) -> Result<u32> {
+        self.hwpt_with(HWPT_ALLOC_PASID, device, ioas)
+    }
+
+    fn hwpt_with(&self, flags: u32, device: u32, ioas: u32) -> Result<u32> {
         let mut alloc = HwptAlloc {
             size: argsz::<HwptAlloc>(),
+            flags,
             dev_id: device,
             pt_id: ioas,
             ..HwptAlloc::default()

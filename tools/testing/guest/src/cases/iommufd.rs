@@ -17,6 +17,7 @@ mod file_states;
 mod hot_reset;
 mod iommufd_group;
 mod iommufd_pins;
+mod pasid;
 mod token;
 
 use crate::{
@@ -56,6 +57,7 @@ pub fn cases() -> Vec<Trial> {
         bind::cases(),
         token::cases(),
         attach::cases(),
+        pasid::cases(),
         exclusion::cases(),
         file_device::cases(),
         hot_reset::cases(),
