@@ -3,6 +3,9 @@
  * Additions to the ioctls of a VFIO group: listing the devices of a group, and sharing an address
  * space between groups without passing a container between processes. Other kernels return ENOTTY,
  * or EINVAL on a device file that is not bound to an iommufd.
+ *
+ * VFIO_GROUP_GET_DEVICES also works on a device file that is bound. The others return ENOTTY there:
+ * devices that are attached to one IOAS of an iommufd share its address space.
  */
 #ifndef VFIO_GROUP_H
 #define VFIO_GROUP_H

@@ -57,6 +57,7 @@ impl Group {
         let alone = |container: &Arc<Container>| container.members() < 2;
         let reason = match state.may_leave() {
             Ok(()) if state.leave_container(|members| members > 1) => return Ok(()),
+            _ if matches!(state.iommu, Some(GroupIommu::Iommufd(_))) => Reason::InIommufd,
             Ok(()) => Reason::Alone,
             Err(_) if state.container().is_some_and(alone) => Reason::Alone,
             Err(reason) => reason,

@@ -71,7 +71,7 @@ cases! {
     #[requires(core(Rust))] get_devices_of_shared_group,
     #[requires(core(Rust))] get_devices_reports_holder,
     #[requires(core(Rust), pid_namespaces)] get_devices_reports_holder_by_pid_namespace,
-    #[requires(core(Rust), iommufd)] get_devices_of_device_file,
+    #[requires(core(Rust), device_files)] get_devices_of_device_file,
     #[requires(core(Rust))] get_devices_argsz,
     #[requires(core(Rust))] get_devices_beside_resets,
     #[requires(core(Rust))] debugfs_matches_get_devices,
@@ -126,7 +126,7 @@ struct Member {
     held_ms: u64,
 }
 
-fn devices_request(room: usize) -> Bytes {
+pub(super) fn devices_request(room: usize) -> Bytes {
     let header = Devices {
         argsz: (HEADER + room * DEVICE) as u32,
         flags: 0,

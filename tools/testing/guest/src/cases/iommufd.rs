@@ -3,6 +3,7 @@
 //! Devices that are opened by their own files and bound to an iommufd, and groups whose container
 //! is an iommufd.
 
+mod additions;
 mod attach;
 mod bind;
 mod exclusion;
@@ -69,6 +70,7 @@ pub fn cases() -> Vec<Trial> {
         file_emulated::cases(),
         file_exports::cases(),
         iommufd_pins::cases(),
+        additions::cases(),
     ]
     .into_iter()
     .flatten()
