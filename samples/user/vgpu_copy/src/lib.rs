@@ -136,7 +136,11 @@ pub struct Vgpu {
 impl Vgpu {
     /// Opens a device of a group that is in a container with a backend.
     pub fn open(group: &Group, mdev: &Mdev) -> Result<Self> {
-        let device = group.device(mdev.uuid())?;
+        Self::new(group.device(mdev.uuid())?)
+    }
+
+    /// Takes a device that is open.
+    pub fn new(device: Device) -> Result<Self> {
         let interrupt = Interrupt::new()?;
         device.enable_irqs(MSI, &[&interrupt])?;
         Ok(Self {

@@ -4,6 +4,7 @@
 
 mod charges;
 mod copies;
+mod device_files;
 mod faults;
 mod groups;
 mod logging;
@@ -39,6 +40,7 @@ pub fn cases() -> Vec<Trial> {
         charges::cases(),
         sessions::cases(),
         many::cases(),
+        device_files::cases(),
     ]
     .into_iter()
     .flatten()
