@@ -5,13 +5,17 @@
 use crate::{
     AddressSpace, Container, Device, DmaBuffer, Group, Interrupt, Iommu, Iommufd, IovaAllocator,
     IovaRange, MapFlags, Memory, PAGE_SIZE, Register,
-    abi::hostile,
+    abi::hostile::{
+        self,
+        Kernel, //
+    },
     pamu::{
         self,
         Pamu, //
     },
     pci::Config,
 };
+use fastrand::Rng;
 use std::{
     fs::File,
     os::fd::OwnedFd, //
@@ -24,8 +28,12 @@ fn file() -> OwnedFd {
 
 /// Runs a function with many hostile kernels.
 fn hostile(run: impl Fn()) {
+    // Sizes and counts that are too large, at first such that a function that obeys them ends.
+    for number in [0x2_0000, 0, 1, 8, 4096, 1 << 31, u32::MAX] {
+        hostile::with(Kernel::Always(number), &run);
+    }
     for seed in 0..1000 {
-        hostile::with(seed, &run);
+        hostile::with(Kernel::Random(Rng::with_seed(seed)), &run);
     }
 }
 
