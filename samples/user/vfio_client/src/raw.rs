@@ -3,9 +3,9 @@
 //! Requests byte by byte, for programs that send invalid ones: with the feature `testing` only.
 //!
 //! Structures are copied into separate memory that ends at an inaccessible page. The addresses in
-//! the requests of [`request`](crate::request) must belong to a [`Memory`](crate::Memory) or be
-//! unmappable. **The addresses in other requests are not checked**: a program that sends such a
-//! request with an address of something else can make the kernel overwrite it.
+//! the requests of [`request`](crate::request) must belong to a [`Memory`] or be unmappable. **The
+//! addresses in other requests are not checked**: a program that sends such a request with an
+//! address of something else can make the kernel overwrite it.
 
 use crate::Errno;
 #[cfg(feature = "testing")]
