@@ -121,6 +121,11 @@ pub fn iommufd() -> bool {
     Path::new(Iommufd::PATH).exists()
 }
 
+/// Returns whether IOMMUFD is a module, and not part of the kernel.
+pub fn iommufd_module() -> bool {
+    Path::new("/sys/module/iommufd/refcnt").exists()
+}
+
 /// Returns whether devices without an IOMMU have device files.
 pub fn noiommu_device_files() -> bool {
     let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();

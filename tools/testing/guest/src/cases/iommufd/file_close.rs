@@ -60,8 +60,8 @@ cases! {
     #[rows("V10")] #[requires(groups)] killed_while_bound,
     child_process_binds,
     #[requires(groups)] child_process_uses_bound_device,
-    #[rows("K6")] open_files_hold_modules,
-    #[rows("K6")] modules_in_use_cannot_be_unloaded,
+    #[rows("K6")] #[requires(iommufd_module)] open_files_hold_modules,
+    #[rows("K6")] #[requires(iommufd_module)] modules_in_use_cannot_be_unloaded,
 }
 
 fn close_detaches_and_unbinds() -> Result<()> {
