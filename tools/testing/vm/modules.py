@@ -84,7 +84,9 @@ def stage(options, folder, resolve):
             ours.add(resolve(module))
         loads.append([canonical(module), *parameters])
 
-    wanted = [*VFIO, *(load[0] for load in loads)]
+    # A kernel without containers has no type 1. The Rust module is for containers only, too.
+    vfio = [name for name in VFIO if name in kernel.path or name != "vfio_iommu_type1"]
+    wanted = [*vfio, *(load[0] for load in loads)]
     if options.iommu == "virtio":
         wanted.append("virtio_iommu")
     if options.share:
@@ -94,7 +96,7 @@ def stage(options, folder, resolve):
     own = choose(options, ours, kernel, wanted)
     place(own, closure(wanted, own, ours, kernel), ours, kernel, folder)
 
-    first = [] if options.stack == "none" else list(VFIO)
+    first = [] if options.stack == "none" else vfio
     first += ["mdev"] if options.mdev else []
     return [[name] for name in first] + loads
 

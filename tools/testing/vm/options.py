@@ -21,7 +21,8 @@ devices:
 modules:
   Our modules are taken from build/KERNEL and put below updates/, as `make modules_install` does,
   beside the kernel's own; depmod's order selects between them, as on a real machine. vfio,
-  vfio_iommu_type1 and vfio-pci are loaded (unless --stack none), then those of --load. Without
+  vfio_iommu_type1 (if the kernel has it) and vfio-pci are loaded (unless --stack none), then those of
+  --load. Without
   interrupt remapping (--iommu amd and virtio), vfio_iommu_type1 is loaded with
   allow_unsafe_interrupts=1.
 
@@ -68,7 +69,7 @@ def parse(argv):
     add = parser.add_argument
     rust_or_c = ("rust", "c")
     add("--kernel", default="stock",
-        choices=("stock", "stock-7.2", "stock-arm64", "stock-arm64-16k", "test", "debug"), help="default: stock")
+        help="stock (default) or another kernel that `tools/testing/buildroot --help` lists")
     add("--stack", choices=("rust", "c", "none"), default="rust",
         help="VFIO modules to load: rust (default), c (the kernel's), none")
     add("--core", choices=rust_or_c, help="vfio.ko to load (default: as --stack)")
@@ -85,7 +86,7 @@ def parse(argv):
     add("--qemu-arg", action="append", default=[], metavar="ARG",
         help="add an argument for QEMU; can be repeated; with a leading dash: --qemu-arg=-drive")
     add("--bind", action="append", default=[], metavar="BDF",
-        help="bind this PCI device to vfio-pci, and wait for its group; can be repeated")
+        help="bind this PCI device to vfio-pci, and wait for the file of its group, or its own; can be repeated")
     add("--load", action="append", default=[], metavar="'MODULE [PARAM=V...]'",
         help="load a module, given by its name or by the path of a .ko file; can be repeated")
     add("--copy", action="append", default=[], metavar="SRC[:DST]",
