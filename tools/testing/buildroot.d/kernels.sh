@@ -3,7 +3,7 @@
 #
 # Three kernels from one source: the distribution's own, a small one with KUnit, one that checks
 # itself. The distribution's own of the other series that the modules are for, and its own for arm64.
-# For other configurations, build trees for modules without a kernel.
+# Kernels with other configurations than the small one, made of its build tree.
 
 arch=$host_arch
 # The distribution's kernels for arm64, by page size.
@@ -77,7 +77,6 @@ need_kernel() {
 
 need_image() {
 	need_kernel "$@"
-	[[ $1 != config-* ]] || die "$1 is only a build tree: modules can be built for it, but there is no kernel to boot"
 }
 
 # The distribution's packages of the series, unpacked.
@@ -106,7 +105,7 @@ kernel_dir() {
 	if [[ $1 == stock* ]]; then
 		recipe=$(declare -f stock_in_root)
 	elif [[ $1 == config-* ]]; then
-		recipe=$(declare -f configure_own prepare_config; kernel_dir test; fragments "$1" | xargs cat)
+		recipe=$(declare -f configure_own compile_own copy_tree shrink_tree; kernel_dir test; fragments "$1" | xargs cat)
 	else
 		recipe=$(declare -f configure_own compile_own; fragments "$1" | xargs cat)
 	fi
@@ -279,24 +278,36 @@ configure_own() {
 		}' fragments .config
 }
 
-# A build tree for modules with another configuration: no kernel is compiled. The test kernel's list
-# of symbols serves for it.
+# Another configuration, compiled in a copy of the test kernel's tree: Kbuild compiles what depends on
+# an option that differs.
 make_config() {
 	local name=$1 dir=$2 log=$2.log linux files
 	linux=$(linux_dir)
 	files=$(fragments "$name" | xargs)
 	: >"$log"
+	run_step "copying the tree of the test kernel" "$log" "${in_root[@]}" \
+		bash -ec "$(declare -f copy_tree); copy_tree $(kernel_dir test) $dir"
 	run_step "configuring $name" "$log" "${in_root[@]}" \
 		bash -ec "$(declare -f configure_own); configure_own $linux $dir '' $files"
-	run_step "preparing $name for building modules" "$log" "${in_root[@]}" \
-		bash -ec "$(declare -f prepare_config); prepare_config $dir $(kernel_dir test)/out/Module.symvers"
+	run_step "compiling $name" "$log" "${in_root[@]}" \
+		bash -ec "$(declare -f compile_own shrink_tree); compile_own $dir '' && shrink_tree $dir"
 	rm -f "$log"
 }
 
-prepare_config() {
+# The commands of Rust crates have the path of the tree, and a changed command is run again.
+copy_tree() {
+	local from=$1 to=$2
+	cp -a --reflink=auto "$from/out" "$to/out"
+	grep -rlZF --include='.*.cmd' "$from/" "$to/out" | xargs -0 sed -i "s|$from/|$to/|g"
+}
+
+# Leaves what modules are built with.
+shrink_tree() {
 	cd "$1/out"
-	make -j"$(nproc)" LOCALVERSION= modules_prepare
-	cp "$2" Module.symvers
+	find . -type f -not -path './scripts/*' -not -path './tools/*' \
+		\( -name '*.o' -o -name '*.a' -o -name '*.ko' -o -name '.*.cmd' -o -name '*.symtypes' \) -delete
+	rm -f vmlinux vmlinux.unstripped .tmp_vmlinux* arch/x86/boot/bzImage arch/x86/boot/vmlinux.bin \
+		arch/x86/boot/compressed/vmlinux*
 }
 
 compile_own() {
