@@ -315,7 +315,8 @@ def further_steps(repo):
         guest("debug-p2p", "--stack", "rust", "--set", "p2p", "--", "--skip", "many::", kernel="debug"),
         *(make(f"build-config-{path.stem}", "modules", f"KERNEL=config-{path.stem}", "WERROR=1", after=("build-test",))
           for path in sorted((repo / "tools/testing/kernel/configs").glob("*.config"))),
-        script("recipes-libvirt", "tools/testing/recipes/run", "--no-build", "libvirt", after=("build-stock", "programs")),
+        script("recipes-libvirt", "tools/testing/recipes/run", "--no-build", "libvirt",
+               after=("build-stock", "programs")),
         *series_steps("7.2"),
         *package_steps(),
         *arm64_steps("stock-arm64"),
