@@ -45,7 +45,8 @@ def matches(pattern, printed):
     There, "..." stands for any text, and a line "..." for any number of lines, also for none.
     """
     expected = "".join(
-        r"(?:[^\n]*\n)*?" if line == "..." else line_expression(line) + r"\n" for line in pattern.strip("\n").split("\n")
+        r"(?:[^\n]*\n)*?" if line == "..." else line_expression(line) + r"\n"
+        for line in pattern.strip("\n").split("\n")
     )
     lines = "\n".join(line.rstrip() for line in printed.splitlines())
     return re.fullmatch(expected, lines.strip("\n") + "\n", re.S) is not None
