@@ -140,7 +140,7 @@ impl<'a> PageSlots<'a> {
     /// the pin of `page` until then.
     pub fn push(&mut self, page: PinnedPage<'_>) {
         if let Some(slot) = self.slots.get_mut(self.filled) {
-            *slot = page.as_raw();
+            *slot = page.into_raw();
             self.filled += 1;
         }
     }

@@ -442,7 +442,7 @@ impl PinnedPage<'_> {
     }
 
     /// Returns the C structure of the page.
-    pub(crate) fn as_raw(self) -> *mut bindings::page {
+    pub(crate) fn into_raw(self) -> *mut bindings::page {
         self.0.as_ptr()
     }
 }
