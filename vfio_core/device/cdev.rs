@@ -335,8 +335,7 @@ impl OpenNumber for DeviceFile {
     /// # Errors
     ///
     /// Returns `ENXIO` if no device has the number; `ENODEV` if the device is being registered or
-    /// unregistered;
-    /// `EPERM` if it has no IOMMU and the caller lacks `CAP_SYS_RAWIO`; `ENOMEM`.
+    /// unregistered; `EPERM` if it has no IOMMU and the caller lacks `CAP_SYS_RAWIO`; `ENOMEM`.
     fn open(minor: u32) -> Result<Pin<KBox<OpenFile>>> {
         let numbers = NUMBERS.lock();
         let entry = numbers.devices.get(&minor).ok_or(ENXIO)?;
