@@ -183,7 +183,9 @@ impl Peer {
         former.forget_software_group(joined.as_deref());
     }
 
-    /// Calls `f` with the members of the group. No member joins or leaves during the call.
+    /// Calls `f` with the members of the group. No member joins or leaves during the call. There are
+    /// none if the device itself has left the group ([`leave`]): a device of another driver may have
+    /// joined it since.
     fn with_members<R>(&self, f: impl FnOnce(&[Arc<Peer>]) -> R) -> R {
         loop {
             let group = self.group();
@@ -191,7 +193,8 @@ impl Peer {
             // The device may have moved to another group meanwhile. From now on the old group
             // keeps it until the lock is released.
             if Arc::ptr_eq(&group, &self.group()) {
-                return f(&members);
+                let is_member = members.iter().any(|member| core::ptr::eq(&**member, self));
+                return f(if is_member { &members } else { &[] });
             }
         }
     }
@@ -396,6 +399,24 @@ mod tests {
         let refused = set_uuid(&peers, &sibling, peers[0].uuid(), |_, _| Ok(()));
         assert_eq!(refused, Err(ENOSPC));
         assert!(Arc::ptr_eq(&own, &sibling.group()));
+        Ok(())
+    }
+
+    /// A device of another driver joins the group of a device that is being removed: it has no
+    /// members, but still has its UUID.
+    #[test]
+    fn a_device_that_was_removed_has_no_members_of_another_driver() -> Result {
+        let peers = Peers::new(1)?;
+        let stranger = peers.outsider(2, |_, _| Ok(()))?;
+        peers[0].group().remove(&peers[0]);
+        set_uuid(&peers, &stranger, peers[0].uuid(), |_, commit| {
+            commit();
+            Ok(())
+        })?;
+        let removed = peers[0].with_members(|members| members.len());
+        let joined = stranger.with_members(|members| members.len());
+        stranger.group().remove(&stranger);
+        assert_eq!((removed, joined), (0, 1));
         Ok(())
     }
 

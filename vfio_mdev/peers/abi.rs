@@ -214,10 +214,12 @@ impl<D: Device> PeerOf<D> {
         self.peer.uuid()
     }
 
-    /// Calls `f` with the members of the group. No member joins or leaves during the call.
+    /// Calls `f` with the members of the group. No member joins or leaves during the call. There are
+    /// none if the device itself has left the group.
     pub(crate) fn with_members<R>(&self, f: impl FnOnce(&Members<'_, D>) -> R) -> R {
         self.peer.with_members(|members| {
-            // SAFETY: They are the members of the group of a peer of this type. Their lock is held.
+            // SAFETY: They are the members of a group, and this peer is one of them, or there are
+            // none. Their lock is held.
             f(&unsafe { Members::new(members) })
         })
     }
@@ -229,7 +231,8 @@ impl<D: Device> PeerOf<D> {
     /// The errors of `first`. Then the device is not counted.
     pub(crate) fn opened(&self, first: impl FnOnce(&Members<'_, D>) -> Result) -> Result {
         self.peer.opened(|members| {
-            // SAFETY: They are the members of the group of a peer of this type. Their lock is held.
+            // SAFETY: They are the members of a group, and this peer is one of them: a device is not
+            // unregistered while it is being opened. Their lock is held.
             first(&unsafe { Members::new(members) })
         })
     }
@@ -237,7 +240,8 @@ impl<D: Device> PeerOf<D> {
     /// Undoes [`PeerOf::opened`]. Calls `last` if no other member is open.
     pub(crate) fn closed(&self, last: impl FnOnce(&Members<'_, D>)) {
         self.peer.closed(|members| {
-            // SAFETY: They are the members of the group of a peer of this type. Their lock is held.
+            // SAFETY: They are the members of a group, and this peer is one of them: a device is not
+            // unregistered before it is closed. Their lock is held.
             last(&unsafe { Members::new(members) })
         });
     }
