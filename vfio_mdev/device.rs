@@ -29,8 +29,8 @@ pub(crate) use abi::Mdev;
 /// # Errors
 ///
 /// `EINVAL` for malformed text, `EEXIST` for a UUID in use, `EUSERS` if the parent cannot have
-/// another device, `ENODEV` if the parent is being unregistered, `ENOMEM`, and the errors of the
-/// driver.
+/// another device, `ENODEV` if the parent is being registered or unregistered, `ENOMEM`, and the
+/// errors of the driver.
 pub(crate) fn create(ty: &Type, text: &[u8]) -> Result {
     if !(Uuid::TEXT_LEN..=Uuid::TEXT_LEN + 1).contains(&text.len()) {
         return Err(EINVAL);

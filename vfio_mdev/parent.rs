@@ -33,8 +33,12 @@ impl Parent {
     fn publish(&self, max_instances: u32) -> Result {
         let counted = self.driver().get_available.is_none();
         bus::add_parent(self.key(), counted.then_some(max_instances))?;
+        // A write to `create` of the first type must fail until the last type was added: if that
+        // fails, nothing removes the device.
+        let stopped = self.stop();
         self.add_types()
             .inspect_err(|_| bus::remove_parent(self.key()))?;
+        drop(stopped);
         if self.link().is_err() {
             dev_warn!(
                 self.device(),

@@ -91,7 +91,8 @@ impl Parent {
         }
     }
 
-    /// Prevents the parent from being unregistered. Returns `None` if it is being unregistered.
+    /// Prevents the parent from being unregistered. Returns `None` if it is being registered or
+    /// unregistered.
     pub(crate) fn stay(&self) -> Option<Staying<'_>> {
         // SAFETY: By the type invariant.
         let locked = unsafe { bindings::down_read_trylock(&raw mut (*self.as_ptr()).unreg_sem) };
