@@ -219,6 +219,8 @@ impl SetMap {
         // SAFETY: The array is valid.
         let set = unsafe { bindings::kernel_ext_xa_erase(self.xa.get(), number as usize) };
         if let Some(set) = NonNull::new(set.cast::<SetState>()) {
+            // SAFETY: By the type invariant it is an initialised object, which is not freed yet.
+            unsafe { set.as_ref() }.spids.clear();
             // SAFETY: By the type invariant it is an object of the cache. It was just removed from
             // the array, and only this call got it, so only readers refer to it.
             unsafe { kmem_cache::free_later(set) };
@@ -243,9 +245,11 @@ impl PinnedDrop for SetMap {
             let set = unsafe {
                 bindings::xa_find(self.xa.get(), &mut number, usize::MAX, bindings::XA_PRESENT)
             };
-            let Some(set) = NonNull::new(set.cast()) else {
+            let Some(set) = NonNull::new(set.cast::<SetState>()) else {
                 break;
             };
+            // SAFETY: By the type invariant it is an initialised object.
+            unsafe { set.as_ref() }.spids.clear();
             // SAFETY: As above. The set is then in no array, and no reader has a reference, because
             // references don't outlive the map.
             unsafe {

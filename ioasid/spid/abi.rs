@@ -20,8 +20,9 @@ use crate::gfp::Gfp;
 /// The ids of a set by their SPIDs.
 ///
 /// Lookups take no lock. Changes take a spinlock with interrupts disabled, so all methods may be
-/// called from any context. The map has allocated memory only while it has entries, and must be
-/// empty when it is dropped: otherwise its memory leaks.
+/// called from any context. [`SpidMap::clear`] must be called before the map is dropped: otherwise
+/// its memory leaks. A map without entries can have memory, too, after an insertion failed with
+/// `ENOMEM`.
 ///
 /// # Invariants
 ///
@@ -70,6 +71,12 @@ impl SpidMap {
     pub(crate) fn remove(&self, spid: u32, id: u32) {
         // SAFETY: The array is valid.
         unsafe { bindings::kernel_ext_xa_erase_if(self.xa.get(), spid as usize, entry(id)) };
+    }
+
+    /// Removes all entries, and frees the memory when no reader uses it any more.
+    pub(crate) fn clear(&self) {
+        // SAFETY: The array is valid. Its entries own nothing.
+        unsafe { bindings::xa_destroy(self.xa.get()) };
     }
 }
 
