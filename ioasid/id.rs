@@ -129,8 +129,8 @@ impl Space {
             }
             // The list is empty if the last allocator was just removed. Then the next iteration
             // uses the default allocator.
-            if let Some(list) = self.allocators.read() {
-                let active = list.first().ok_or(ENODEV)?;
+            let list = self.allocators.read();
+            if let Some(active) = list.as_ref().and_then(|list| list.first()) {
                 return self.take_from(active, request);
             }
         }

@@ -67,7 +67,8 @@ impl<T: Clone + Send + Sync> SrcuList<T> {
         if self.len() == 0 {
             return None;
         }
-        self.current.read()
+        // The last entry may have been removed meanwhile.
+        self.current.read().filter(|list| !list.is_empty())
     }
 
     /// Calls `make` with the list, and adds the entry that it returns at the position that it
@@ -120,4 +121,29 @@ fn with<T: Clone>(list: &[T], at: usize, entry: &T) -> Result<KBox<KVec<T>>> {
     copy.push(entry.clone(), GFP_KERNEL)?;
     copy.extend_from_slice(after, GFP_KERNEL)?;
     Ok(KBox::new(copy, GFP_KERNEL)?)
+}
+
+#[kunit_tests(ioasid_srcu_list)]
+mod tests {
+    use super::*;
+    use kernel::{
+        static_lock_class,
+        sync::Arc, //
+    };
+
+    #[test]
+    fn a_list_that_is_read_has_entries() -> Result {
+        let list = SrcuList::new(c"ioasid_srcu_list", static_lock_class!());
+        let list = Arc::pin_init(list, GFP_KERNEL)?;
+        assert!(list.read().is_none());
+        list.add(|_| Ok((0, 7)))?;
+        assert_eq!(list.read().map(|list| list[0]), Some(7));
+        let before = list.len();
+        assert_eq!(list.remove(|_| true), Ok(7));
+        assert!(list.read().is_none());
+        // The last entry is removed after a reader has read the length.
+        list.length.store(before, Release);
+        assert!(list.read().is_none());
+        Ok(())
+    }
 }
