@@ -236,7 +236,22 @@ impl Peer {
 /// `ENOMEM`, and the errors of `register`.
 pub(crate) fn enter(peer: &Arc<Peer>, register: impl FnOnce() -> Result) -> Result {
     let mut peers = PEERS.lock();
-    let slot = VecSlot::new(&mut peers, GFP_KERNEL)?;
+    let entered = add(&mut peers, peer, register);
+    free_if_empty(&mut peers);
+    entered
+}
+
+/// Frees the memory of the list of all peers if it is empty. A static is never dropped, so the module
+/// must not leave memory in it.
+fn free_if_empty(peers: &mut KVec<Arc<Peer>>) {
+    if peers.is_empty() {
+        *peers = KVec::new();
+    }
+}
+
+/// Does what [`enter`] does. `peers` is the content of [`PEERS`](static@PEERS).
+fn add(peers: &mut KVec<Arc<Peer>>, peer: &Arc<Peer>, register: impl FnOnce() -> Result) -> Result {
+    let slot = VecSlot::new(peers, GFP_KERNEL)?;
     let group = peer.group();
     group.members.lock().push(peer.clone(), GFP_KERNEL)?;
     register().inspect_err(|_| group.remove(peer))?;
@@ -253,10 +268,7 @@ pub(crate) fn leave(peer: &Arc<Peer>) {
     peer.group().remove(peer);
     let mut peers = PEERS.lock();
     peers.retain(|other| !Arc::ptr_eq(other, peer));
-    if peers.is_empty() {
-        // A static is never dropped, so the module must not leave memory in it.
-        *peers = KVec::new();
-    }
+    free_if_empty(&mut peers);
 }
 
 /// Handles a write to `peer_to_peer_resource_uuid`: moves a device to the group with a UUID. The
@@ -299,6 +311,7 @@ mod tests {
         faux, //
     };
     use kernel_ext::{
+        compat::EUSERS,
         iommu::SoftwareGroup,
         testing::Random, //
     };
@@ -399,6 +412,16 @@ mod tests {
         let refused = set_uuid(&peers, &sibling, peers[0].uuid(), |_, _| Ok(()));
         assert_eq!(refused, Err(ENOSPC));
         assert!(Arc::ptr_eq(&own, &sibling.group()));
+        Ok(())
+    }
+
+    #[test]
+    fn a_failed_registration_leaves_no_memory() -> Result {
+        let peers = Peers::new(0)?;
+        let peer = peers.outsider(1, |_, _| Ok(()))?;
+        assert_eq!(enter(&peer, || Err(EUSERS)), Err(EUSERS));
+        assert_eq!(PEERS.lock().capacity(), 0);
+        assert_eq!(peer.with_members(|members| members.len()), 0);
         Ok(())
     }
 
