@@ -91,6 +91,8 @@ impl Space {
         key: usize,
         allocator: Arc<dyn Allocator>,
     ) -> Result {
+        // On error, the destructor of the allocator must run without the locks. The argument is
+        // dropped after they are released, so only clones of it are used up.
         let mut setup = self.setup.lock();
         let first = self.allocators.len() == 0;
         if first && self.own.outstanding() != 0 {
@@ -110,7 +112,7 @@ impl Space {
                     origin,
                     kind,
                     key,
-                    allocator,
+                    allocator: allocator.clone(),
                     outstanding,
                 },
             ))

@@ -5,6 +5,10 @@
 use kernel::{
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         Completion, //
     },
@@ -241,6 +245,32 @@ mod tests {
         let second = set.alloc(IdRange::ALL, 0, Gfp::Kernel);
         assert_eq!(second.err(), Some(EIO));
         assert_eq!((id.id(), set.used(), stock.taken()), (7, Ok(1), 0));
+        Ok(())
+    }
+
+    /// The destructor of an allocator may wait for threads that register allocators.
+    #[test]
+    fn an_allocator_is_dropped_without_locks() -> Result {
+        struct Dropped(Arc<Space>, Arc<Atomic<bool>>);
+        impl Allocator for Dropped {
+            fn alloc(&self, _range: IdRange, _gfp: Gfp) -> Result<u32> {
+                Err(ENOSPC)
+            }
+            fn free(&self, _id: u32) {}
+        }
+        impl Drop for Dropped {
+            fn drop(&mut self) {
+                self.1.store(self.0.setup.try_lock().is_some(), Relaxed);
+            }
+        }
+        let space = space(1000)?;
+        let unlocked = Arc::new(Atomic::new(false), GFP_KERNEL)?;
+        let stock = Stock::new(100)?;
+        add(&space, 1, 10, &stock)?;
+        let refused = Dropped(space.clone(), unlocked.clone());
+        let refused = Arc::new(refused, GFP_KERNEL)?;
+        assert_eq!(space.add_allocator(kind(2), 10, refused), Err(EEXIST));
+        assert!(unlocked.load(Relaxed));
         Ok(())
     }
 
