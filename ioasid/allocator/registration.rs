@@ -177,7 +177,10 @@ impl Space {
         let id = entry.allocator.alloc(request.range, request.gfp)?;
         if !request.range.contains(id) {
             warn_invalid(id, "is outside the requested range");
-            entry.allocator.free(id);
+            // If the id is in use, returning it to the allocator would free it for its user.
+            if !self.is_from(id, entry.origin) {
+                entry.allocator.free(id);
+            }
             return Err(EIO);
         }
         entry.outstanding.add(1, Relaxed);
@@ -190,7 +193,7 @@ impl Space {
             .inspect_err(|_| entry.outstanding.add(-1, Relaxed))
             .map_err(|e| {
                 if e == EBUSY && self.is_from(id, entry.origin) {
-                    // The id is in use. Returning it to the allocator would free it for its user.
+                    // The same applies here.
                     warn_invalid(id, "is already in use");
                     return EIO;
                 }

@@ -275,6 +275,25 @@ mod tests {
     }
 
     #[test]
+    fn an_id_in_use_outside_the_range_is_refused() -> Result {
+        let space = space(1000)?;
+        let stock = Stock::new(0)?;
+        add(&space, 1, 10, &stock)?;
+        let range = IdRange::new(7, 7)?;
+        let id = space.alloc(range, 0, Gfp::Kernel)?;
+        let faulty = FakeAllocator::new(&stock, Fault::Return(7))?;
+        space.add_allocator(kind(1), 11, faulty)?;
+        space.remove_allocator(10)?;
+        let second = space.alloc(IdRange::new(8, 9)?, 0, Gfp::Kernel);
+        assert_eq!(second.err(), Some(EIO));
+        // The first one still has the id.
+        assert_eq!(stock.taken(), 1 << id.id());
+        drop(id);
+        assert_eq!(stock.taken(), 0);
+        Ok(())
+    }
+
+    #[test]
     fn an_id_outside_the_range_is_refused() -> Result {
         let space = space(1000)?;
         let set = space.new_set(Token::None, Quota::Exactly(2))?;
