@@ -79,6 +79,10 @@ impl<P: Parent> Drop for Share<P> {
     }
 }
 
+/// The largest number that `available_instances` has. Programs read the attribute as an `int`, for
+/// example `mdevctl`.
+const MAX_AVAILABLE: u32 = i32::MAX as u32;
+
 /// The capacity in use, in the unit of [`Type::cost`].
 #[derive(Default)]
 struct UsedCapacity(u32);
@@ -99,9 +103,10 @@ impl UsedCapacity {
         capacity.saturating_sub(self.0)
     }
 
-    /// Returns how many more devices of cost `cost` fit into `capacity`.
+    /// Returns how many more devices of cost `cost` fit into `capacity`, at most [`MAX_AVAILABLE`].
     fn available(&self, capacity: u32, cost: u32) -> u32 {
-        self.left(capacity).checked_div(cost).unwrap_or(u32::MAX)
+        let available = self.left(capacity).checked_div(cost);
+        available.map_or(MAX_AVAILABLE, |count| count.min(MAX_AVAILABLE))
     }
 
     /// Adds the cost of a device.
@@ -151,10 +156,18 @@ mod tests {
     }
 
     #[test]
+    fn available_instances_fit_an_int() {
+        let used = UsedCapacity::default();
+        assert_eq!(used.available(u32::MAX, 1), i32::MAX as u32);
+        assert_eq!(used.available(u32::MAX, 2), i32::MAX as u32);
+        assert_eq!(used.available(u32::MAX - 3, 2), i32::MAX as u32 - 1);
+    }
+
+    #[test]
     fn what_costs_nothing_always_fits() {
         let mut used = UsedCapacity::default();
         assert_eq!(used.take(0, 0), Ok(()));
-        assert_eq!(used.available(0, 0), u32::MAX);
+        assert_eq!(used.available(0, 0), MAX_AVAILABLE);
         assert_eq!(used.take(u32::MAX, u32::MAX), Ok(()));
         assert_eq!(used.take(u32::MAX, 1), Err(EUSERS));
     }
