@@ -176,7 +176,7 @@ impl<P: Parent> Driver<P> {
         page: *mut c_char,
     ) -> isize {
         // SAFETY: By this function's contract.
-        from_result(|| unsafe { sysfs::show(page, TypeSlot::<P>::of(ty).ty.description()) })
+        unsafe { sysfs::show_text(page, TypeSlot::<P>::of(ty).ty.description()) }
     }
 }
 

@@ -38,7 +38,7 @@ static struct mdev_driver driver = {
 static int parent_probe(struct platform_device *pdev)
 {
 	small = (struct mdev_type){ .sysfs_name = "small" };
-	large = (struct mdev_type){ .sysfs_name = "large", .pretty_name = "A large one" };
+	large = (struct mdev_type){ .sysfs_name = "large", .pretty_name = "A large one, \xc2\xbd\tof all" };
 	return mdev_register_parent(&parent, &pdev->dev, &driver, types, ARRAY_SIZE(types));
 }
 

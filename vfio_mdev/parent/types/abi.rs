@@ -225,8 +225,10 @@ unsafe extern "C" fn show_callback(
     // SAFETY: By this function's contract.
     from_result(|| unsafe {
         match attribute.cast_const() {
-            a if core::ptr::eq(a, &raw const DEVICE_API.0) => sysfs::show(page, ty.device_api()),
-            a if core::ptr::eq(a, &raw const NAME.0) => sysfs::show(page, ty.name()),
+            a if core::ptr::eq(a, &raw const DEVICE_API.0) => {
+                Ok(sysfs::show_text(page, ty.device_api()))
+            }
+            a if core::ptr::eq(a, &raw const NAME.0) => Ok(sysfs::show_text(page, ty.name())),
             a if core::ptr::eq(a, &raw const AVAILABLE.0) => {
                 sysfs::show(page, ty.available_instances())
             }

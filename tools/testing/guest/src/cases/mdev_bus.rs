@@ -148,7 +148,11 @@ fn parent_with_bound_driver() -> Result<()> {
 fn names_and_descriptions() -> Result<()> {
     for (name, pretty, description) in [
         ("vfio_mdev_test-small", "small\n", "of small\n"),
-        ("vfio_mdev_test-large", "A large one\n", "of large\n"),
+        (
+            "vfio_mdev_test-large",
+            "A large one, ½\tof all\n",
+            "of large\n",
+        ),
     ] {
         assert_eq!(type_attribute(name, "name")?, pretty);
         assert_eq!(type_attribute(name, "description")?, description);
