@@ -5,6 +5,7 @@
 use core::marker::PhantomData;
 
 use kernel::{
+    alloc::flags::GFP_KERNEL_ACCOUNT,
     error::from_result,
     ffi::{
         c_int,
@@ -95,13 +96,13 @@ impl<D: Device> LogOps<D> {
 ///
 /// `tree` is a valid interval tree, which no other thread changes.
 unsafe fn collect(tree: *mut bindings::rb_root_cached, count: u32) -> Result<KVec<Range>> {
-    let mut ranges = KVec::with_capacity(count as usize, GFP_KERNEL)?;
+    let mut ranges = KVec::with_capacity(count as usize, GFP_KERNEL_ACCOUNT)?;
     // SAFETY: By this function's contract.
     let mut node = unsafe { bindings::interval_tree_iter_first(tree, 0, c_ulong::MAX) };
     while !node.is_null() {
         // SAFETY: `node` is a node of the tree.
         let (start, last) = unsafe { ((*node).start as u64, (*node).last as u64) };
-        ranges.push(Range { start, last }, GFP_KERNEL)?;
+        ranges.push(Range { start, last }, GFP_KERNEL_ACCOUNT)?;
         // SAFETY: As above.
         node = unsafe { bindings::interval_tree_iter_next(node, 0, c_ulong::MAX) };
     }
