@@ -15,6 +15,7 @@ use kernel::{
 use kernel_ext::{
     bindings,
     eventfd::EventFd,
+    mm::fatal_signal_pending,
     uapi::{
         ioctl,
         Argument, //
@@ -193,7 +194,8 @@ fn locate<D: Device>(
     Ok((index, region, offset, (left as usize).min(count)))
 }
 
-/// Reads from a region into user memory. Returns the number of bytes read.
+/// Reads from a region into user memory. Returns the number of bytes read, which may be less than
+/// `count` if the thread is being killed.
 fn read<D: Device>(this: &Instance<D>, to: UserPtr, count: usize, pos: i64) -> Result<usize> {
     let (index, region, offset, count) = locate::<D>(this, pos, count)?;
     if let Some(at) = Access::only(offset, count) {
@@ -209,7 +211,7 @@ fn read<D: Device>(this: &Instance<D>, to: UserPtr, count: usize, pos: i64) -> R
         return Ok(count);
     }
     let mut done = 0;
-    while done < count {
+    while done < count && !(done > 0 && fatal_signal_pending()) {
         let result = read_some(this, index, offset + done as u64, count - done, to, done);
         match result {
             Ok(read) => done += read,
@@ -271,7 +273,8 @@ fn read_some<D: Device>(
     Ok(filled)
 }
 
-/// Writes to a region from user memory. Returns the number of bytes written.
+/// Writes to a region from user memory. Returns the number of bytes written, which may be less than
+/// `count` if the thread is being killed.
 fn write<D: Device>(this: &Instance<D>, from: UserPtr, count: usize, pos: i64) -> Result<usize> {
     let (index, region, offset, count) = locate::<D>(this, pos, count)?;
     if !region.writable {
@@ -290,7 +293,7 @@ fn write<D: Device>(this: &Instance<D>, from: UserPtr, count: usize, pos: i64) -
         return Ok(count);
     }
     let mut done = 0;
-    while done < count {
+    while done < count && !(done > 0 && fatal_signal_pending()) {
         let result = write_some(this, index, offset + done as u64, count - done, from, done);
         match result {
             (0, Err(e)) if done == 0 => return Err(e),
