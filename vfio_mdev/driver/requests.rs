@@ -191,7 +191,7 @@ fn locate<D: Device>(
     if left == 0 && count > 0 {
         return Err(EINVAL);
     }
-    Ok((index, region, offset, (left as usize).min(count)))
+    Ok((index, region, offset, left.min(count as u64) as usize))
 }
 
 /// Reads from a region into user memory. Returns the number of bytes read, which may be less than
