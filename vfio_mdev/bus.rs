@@ -122,7 +122,6 @@ impl Reservation {
     /// `EEXIST` if a device of any parent has the UUID, `EUSERS` if this parent cannot have another
     /// device, `ENODEV` if the parent is not registered, `ENOMEM`.
     pub(crate) fn new(uuid: Uuid, parent: ParentKey) -> Result<Self> {
-        let node = Node::new(uuid, ())?;
         let mut registry = REGISTRY.lock();
         if registry.uuids.contains(&uuid) {
             return Err(EEXIST);
@@ -131,6 +130,11 @@ impl Reservation {
         if let Some(instances) = &instances {
             instances.take()?;
         }
+        let node = Node::new(uuid, ()).inspect_err(|_| {
+            if let Some(instances) = &instances {
+                instances.release();
+            }
+        })?;
         registry.uuids.insert(node);
         Ok(Self { uuid, instances })
     }
