@@ -81,6 +81,7 @@ pub use notifier::{
     Event,
     Notifier,
     NotifierArgs,
+    NotifierRegistration,
     Scope, //
 };
 pub use set::{

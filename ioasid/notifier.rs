@@ -15,6 +15,7 @@ use kernel::{
 use crate::{
     id::key::Key,
     set::{
+        Set,
         SetId,
         Token, //
     },
@@ -149,13 +150,15 @@ impl NotifierChain {
         key: usize,
         notifier: Arc<dyn Notifier>,
     ) -> Result {
-        let new = NotifierEntry {
-            scope,
-            priority,
-            key,
-            notifier,
-        };
+        // On error, the destructor of the notifier must run without the lock. The argument is dropped
+        // after it is released.
         self.add(|list| {
+            let new = NotifierEntry {
+                scope,
+                priority,
+                key,
+                notifier: notifier.clone(),
+            };
             if of(list, scope).iter().any(|l| l.key == key) {
                 return Err(EEXIST);
             }
@@ -196,7 +199,50 @@ fn of(list: &[NotifierEntry], scope: Scope) -> &[NotifierEntry] {
     &list[start..end]
 }
 
+/// A registered notifier. Dropping this unregisters it, and sleeps until it is no longer running.
+pub struct NotifierRegistration<'s> {
+    space: &'s Space,
+    scope: Scope,
+    key: usize,
+    /// The set of the scope exists as long as it has a notifier.
+    _set: Option<Set<'s>>,
+}
+
+impl Drop for NotifierRegistration<'_> {
+    fn drop(&mut self) {
+        if let Err(e) = self.space.notifiers.unregister(self.scope, self.key) {
+            pr_err!("cannot unregister a notifier: {:?}\n", e);
+        }
+    }
+}
+
 impl Space {
+    /// Registers a notifier for the ids in `scope`. [`priority`] has the priorities. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if the notifier is already registered for the scope; `EINVAL` if there is no such
+    /// set, or if it is closed; `ENOMEM`.
+    pub fn register_notifier<N: Notifier + 'static>(
+        &self,
+        scope: Scope,
+        priority: i32,
+        notifier: Arc<N>,
+    ) -> Result<NotifierRegistration<'_>> {
+        let set = match scope {
+            Scope::All | Scope::Token(_) | Scope::Set(SetId::ROOT) => None,
+            Scope::Set(set) => Some(self.get_set(set)?),
+        };
+        let key = Arc::as_ptr(&notifier).addr();
+        self.notifiers.register(scope, priority, key, notifier)?;
+        Ok(NotifierRegistration {
+            space: self,
+            scope,
+            key,
+            _set: set,
+        })
+    }
+
     /// Marks an id as in use.
     pub(crate) fn bind(&self, key: Key) -> Result {
         self.notify(key, Event::Bind, NotifyFlags::BOTH)

@@ -15,7 +15,8 @@ use super::{
     alloc,
     any,
     on_event,
-    space, //
+    space,
+    OnEvent, //
 };
 use crate::{
     gfp::Gfp,
@@ -26,6 +27,7 @@ use crate::{
     notifier::{
         priority,
         Event,
+        NotifierArgs,
         NotifyFlags,
         Scope, //
     },
@@ -222,5 +224,36 @@ mod tests {
         drop(id);
         assert_eq!(space.state(any(number)), Err(ENOENT));
         space.notifiers.unregister(ALL, 1)
+    }
+
+    #[test]
+    fn a_registration_ends_when_it_is_dropped() -> Result {
+        let space = space(100)?;
+        let log = new_log()?;
+        let theirs = log.clone();
+        let notifier = OnEvent(move |event, args: &NotifierArgs| {
+            let recorded = theirs.lock().push((1, event, args.id), GFP_KERNEL);
+            assert!(recorded.is_ok());
+        });
+        let notifier = Arc::new(notifier, GFP_KERNEL)?;
+        let set = space.new_set(Token::None, Quota::Exactly(1))?;
+        let (scope, cpu) = (Scope::Set(set.id()), priority::CPU);
+        let registration = space.register_notifier(scope, cpu, notifier.clone())?;
+        let again = space.register_notifier(scope, cpu, notifier.clone());
+        assert_eq!(again.err(), Some(EEXIST));
+        let root = space.register_notifier(Scope::Set(SetId::ROOT), cpu, notifier.clone())?;
+        let id = set.alloc(IdRange::ALL, 0, Gfp::Kernel)?;
+        let expected = [(1, Event::Alloc, id.id())];
+        assert_eq!(take(&log)[..], expected[..]);
+        drop(root);
+        // The set exists as long as its notifier.
+        drop(set);
+        drop(registration);
+        drop(id);
+        assert!(take(&log).is_empty());
+        assert!(space.is_unused());
+        let late = space.register_notifier(scope, cpu, notifier);
+        assert_eq!(late.err(), Some(EINVAL));
+        Ok(())
     }
 }
