@@ -15,6 +15,10 @@ static bool api = true;
 module_param(api, bool, 0444);
 MODULE_PARM_DESC(api, "name the interface of the devices, which a driver must");
 
+static bool twins;
+module_param(twins, bool, 0444);
+MODULE_PARM_DESC(twins, "give both types one name, so that the parent cannot be registered");
+
 static struct mdev_type small, large;
 static struct mdev_type *types[] = { &small, &large };
 static struct mdev_parent parent;
@@ -39,6 +43,8 @@ static int parent_probe(struct platform_device *pdev)
 {
 	small = (struct mdev_type){ .sysfs_name = "small" };
 	large = (struct mdev_type){ .sysfs_name = "large", .pretty_name = "A large one, \xc2\xbd\tof all" };
+	if (twins)
+		large.sysfs_name = small.sysfs_name;
 	return mdev_register_parent(&parent, &pdev->dev, &driver, types, ARRAY_SIZE(types));
 }
 

@@ -32,6 +32,11 @@ pub fn type1(language: Language) -> bool {
     language_of("vfio_iommu_type1") == language
 }
 
+/// Returns whether `mdev.ko` is written in `language`.
+pub fn mdev(language: Language) -> bool {
+    language_of("mdev") == language
+}
+
 /// Returns whether the driver that pins pages is written in `language`.
 pub fn driver(language: Language) -> bool {
     pin::in_rust() == (language == Language::Rust)

@@ -44,6 +44,7 @@ cases! {
     #[rows("M2", "M3")] parent_with_bound_driver,
     #[rows("M4")] names_and_descriptions,
     #[rows("M5")] create_while_parent_is_unregistered,
+    #[rows("M5")] #[requires(mdev(Rust))] create_while_registration_fails,
     #[rows("M7")] concurrent_removes,
     #[rows("M8")] uevents_of_parent,
     #[rows("M8")] uevents_of_device,
@@ -196,6 +197,43 @@ fn create_while_parent_is_unregistered() -> Result<()> {
         type_attribute("vfio_mdev_test-small", "available_instances")?,
         "2\n"
     );
+    Ok(())
+}
+
+/// The second type of the parent cannot be added. The C module then keeps a device that is created
+/// before that, with a parent that is gone.
+fn create_while_registration_fails() -> Result<()> {
+    unload(c"vfio_mdev_test")?;
+    load(&[TEST, "twins=1"])?;
+    let (mut refused, mut made) = (0, 0);
+    let end = Instant::now() + Duration::from_secs(2);
+    let binder = thread::spawn(move || {
+        while Instant::now() < end {
+            let bound = fs::write(Unbound::attribute("bind"), TEST);
+            assert!(bound.is_err(), "the parent was registered");
+        }
+    });
+    // The class has no link to the parent yet.
+    let types = Path::new("/sys/devices/platform")
+        .join(TEST)
+        .join("mdev_supported_types");
+    while !binder.is_finished() && made == 0 {
+        let outcome = store(types.join("vfio_mdev_test-small/create"), UUID);
+        match outcome {
+            Ok(()) => made += 1,
+            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::ENODEV) => refused += 1,
+                // The type is not there at this moment.
+                error => assert_eq!(error, Some(Errno::ENOENT)),
+            },
+        }
+    }
+    binder.join().expect("the thread has panicked");
+    // A device whose parent is gone cannot be removed.
+    assert_eq!(made, 0);
+    assert!(refused > 0);
+    unload(c"vfio_mdev_test")?;
+    load(&[TEST])?;
     Ok(())
 }
 
