@@ -164,6 +164,17 @@ def package_steps():
     ]
 
 
+def installation_steps():
+    """Returns steps that boot an installed Debian and install the packages there."""
+    run = ("tools/testing/installation/run", "--no-build")
+    return [
+        *(script(f"installation-{part}", *run, part, after=("packages",))
+          for part in ("install", "secure-boot", "power-cut")),
+        make("samples-stock-7.2", "kernel-samples", "KERNEL=stock-7.2"),
+        script("installation-libvirt", *run, "libvirt", after=("packages", "samples-stock-7.2", "build-test")),
+    ]
+
+
 def main_steps(repo):
     """Returns the steps of 'make test', by priority: the first one that is ready runs next."""
     return [
@@ -319,6 +330,7 @@ def further_steps(repo):
                after=("build-stock", "programs")),
         *series_steps("7.2"),
         *package_steps(),
+        *installation_steps(),
         *arm64_steps("stock-arm64"),
         *arm64_4k_steps("stock-arm64"),
         *arm64_steps("stock-arm64-16k"),
