@@ -36,8 +36,10 @@ static long test_file(int fd)
 		ret |= CORE_TEST_FILE_ENFORCED_COHERENT;
 	if (vfio_file_has_dev(file, devices[0]))
 		ret |= CORE_TEST_FILE_HAS_DEV;
+#if IS_ENABLED(CONFIG_VFIO_GROUP)
 	if (vfio_file_iommu_group(file))
 		ret |= CORE_TEST_FILE_IOMMU_GROUP;
+#endif
 	/* Remove the reference from the file's group to a virtual machine. */
 	vfio_file_set_kvm(file, NULL);
 	fput(file);
@@ -200,8 +202,19 @@ struct backend_ops {
 	void *rest[2];
 };
 
+#if IS_ENABLED(CONFIG_VFIO_CONTAINER)
 int vfio_register_iommu_driver(const struct backend_ops *ops);
 void vfio_unregister_iommu_driver(const struct backend_ops *ops);
+#else
+static inline int vfio_register_iommu_driver(const struct backend_ops *ops)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void vfio_unregister_iommu_driver(const struct backend_ops *ops)
+{
+}
+#endif
 
 static void *backend_open(unsigned long arg)
 {
