@@ -58,6 +58,12 @@ pub use support::pin::{
 
 /// The type of the device of the driver in Rust.
 const TYPE_IN_RUST: &str = "mdev_pin_test-pages";
+/// The UUIDs of the driver's devices. Mediated devices of other drivers have others.
+const UUIDS_IN_RUST: [&str; 3] = [
+    "7c0b5a46-0e30-4fa5-90d4-2d8c6f5e1b01",
+    "7c0b5a46-0e30-4fa5-90d4-2d8c6f5e1b02",
+    "7c0b5a46-0e30-4fa5-90d4-2d8c6f5e1b03",
+];
 
 /// Returns whether the Rust driver is used.
 pub fn in_rust() -> bool {
@@ -72,13 +78,13 @@ fn folder_in_rust(uuid: &str) -> PathBuf {
 /// Returns the name of the device of the Rust driver, if it exists.
 fn name_in_rust() -> Option<&'static str> {
     let exists = |uuid: &&str| folder_in_rust(uuid).exists();
-    mdev::UUIDS.into_iter().find(exists)
+    UUIDS_IN_RUST.into_iter().find(exists)
 }
 
 /// Creates the device if the Rust driver is used and it does not exist.
 pub fn prepare() -> Result<()> {
     if in_rust() && name_in_rust().is_none() {
-        mdev::create(TYPE_IN_RUST, mdev::UUIDS[0])
+        mdev::create(TYPE_IN_RUST, UUIDS_IN_RUST[0])
             .context("cannot create the device that pins pages")?;
     }
     Ok(())
@@ -88,14 +94,14 @@ pub fn prepare() -> Result<()> {
 pub fn replace() -> Result<()> {
     let old = name();
     mdev::store(folder().join("remove"), "1")?;
-    let new = mdev::UUIDS.into_iter().find(|&uuid| uuid != old);
+    let new = UUIDS_IN_RUST.into_iter().find(|&uuid| uuid != old);
     mdev::create(TYPE_IN_RUST, new.context("all UUIDs are in use")?)?;
     Ok(())
 }
 
 /// Creates another device of the Rust driver. It is removed when the result is dropped.
 pub fn another() -> Result<Mdev> {
-    Ok(Mdev::new(TYPE_IN_RUST, mdev::UUIDS[2])?)
+    Ok(Mdev::new(TYPE_IN_RUST, UUIDS_IN_RUST[2])?)
 }
 
 /// Returns the name of the device.

@@ -38,9 +38,9 @@ use vfio_client::{
 
 cases! {
     #[rows("T-X1")] pin_and_unpin,
-    #[rows("T-X1")] pin_and_unpin_several_pages,
+    #[rows("T-X1")] #[requires(driver(C))] pin_and_unpin_several_pages,
     #[rows("T-X1")] pin_without_ioas_fails,
-    #[rows("T-X1")] pin_arguments,
+    #[rows("T-X1")] #[requires(driver(C))] pin_arguments,
     #[rows("T-X1")] pin_needs_access,
     #[rows("T-X1")] pin_of_unmapped_memory_fails,
     #[rows("T-X2")] same_page_pinned_twice,
