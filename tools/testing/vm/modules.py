@@ -49,9 +49,11 @@ class Ours:
         self.version = version
         self.folder = REPO / "build" / kernel_name
         self.path = {canonical(path): path for path in sorted(self.folder.rglob("*.ko"))}
+        self.given = set()
 
     def add(self, path):
         self.path[canonical(path)] = path
+        self.given.add(canonical(path))
 
     def check(self, name):
         """Raises Unusable if the module was built for another kernel version."""
@@ -101,9 +103,14 @@ def stage(options, folder, resolve):
     return [[name] for name in first] + loads
 
 
+def is_kernels(name, options):
+    """Returns whether the options select the kernel's module of this name."""
+    return name in REPLACED and (getattr(options, REPLACED[name]) or options.stack) == "c"
+
+
 def choose(options, ours, kernel, wanted):
     """Returns the names of the modules that the guest gets from this project."""
-    own = {name for name in ours.path if getattr(options, REPLACED.get(name, ""), "rust") != "c"}
+    own = {name for name in ours.path if name in ours.given or not is_kernels(name, options)}
     demanded = [name for name, option in REPLACED.items() if getattr(options, option) == "rust"]
     if options.stack == "none":
         demanded = []
