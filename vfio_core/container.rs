@@ -153,7 +153,7 @@ impl Container {
     ///
     /// Returns `EPERM` if the group is used by a host driver or another user, or if the container
     /// would hold both groups with and groups without an IOMMU; `EBUSY` if the group is not in its
-    /// default domain; `ENOMEM`; other errors of [`DmaOwner::claim`]; or the backend's error if the
+    /// default domain; `ENOMEM`; other errors of [`Member::claim`]; or the backend's error if the
     /// container already has an address space. On error the group does not join. The log has the
     /// reason for `EPERM`, `EBUSY` and errors of the backend.
     pub(crate) fn attach(&self, group: ARef<IommuGroup>, kind: GroupType) -> Result {
