@@ -38,7 +38,7 @@ disk_timeouts="DefaultTimeoutStartSec=20min DefaultTimeoutStopSec=5min DefaultDe
 disk_tools_dir() {
 	local root
 	root=$(root_dir)
-	echo "$cache/root-disk-tools-$(key "${root##*/}" "${disk_tools[@]}" "$(declare -f make_disk_tools unpack_packaging)")"
+	echo "$cache/root-disk-tools-$(key "${root##*/}" "${disk_tools[@]}" "$(declare -f make_disk_tools fetch_packages)")"
 }
 
 need_disk_tools() {
@@ -49,14 +49,11 @@ need_disk_tools() {
 }
 
 make_disk_tools() {
-	local dir=$1 log=$1.log apt
+	local dir=$1 log=$1.log
 	: >"$log"
-	mkdir -p "$dir/apt/lists/partial" "$dir/apt/archives/partial"
-	apt="-o Dir::State=$dir/apt -o Dir::Cache=$dir/apt -o Dir::State::status=/var/lib/dpkg/status -o APT::Sandbox::User=root -o Debug::NoLocking=true"
-	run_step "fetching the tools for disks: ${disk_tools[*]}" "$log" "${in_root[@]}" bash -ec \
-		"apt-get $apt update && apt-get $apt install --yes --download-only --no-install-recommends ${disk_tools[*]}"
-	run_step "unpacking them" "$log" "${in_root[@]}" bash -ec "$(declare -f unpack_packaging); unpack_packaging $dir"
-	rm -rf "$dir/apt" "$log"
+	fetch_packages "the tools for disks" "$log" "$dir" "-o Dir::State::status=/var/lib/dpkg/status" \
+		install "${disk_tools[@]}"
+	rm -f "$log"
 }
 
 # disk-exec COMMAND [ARG...]: runs COMMAND within the build root, with the tools for disks and the firmware.
