@@ -187,7 +187,7 @@ find_packages() {
 	names=$(awk -v v="$version" -v n="-${version%%-*}[+]deb[0-9.]+-$arch\$" \
 		'$2 == v && $1 ~ "^linux-(binary-unsigned|modules|headers)" n { print $1 }' "$1")
 	[[ $(wc -w <<<"$names") == 3 ]] || die "the mirror has no whole Linux $KERNEL_SERIES any more, but" \
-		"$(series_in "$1"): try KERNEL_SERIES=$(series_in "$1" | awk '{ print $NF }') tools/testing/buildroot prepare"
+		"$(series_in "$1"); the modules build for 7.3 and $OTHER_SERIES: see Without packages in Documentation/install.rst"
 	printf '%s\n' "$source" "$names"
 }
 
