@@ -93,6 +93,14 @@ fetch_packages() {
 	rm -rf "$dir/apt"
 }
 
+# set_over_usr NAME DIR: sets 'over_usr' to words that run a command within the build root with DIR/usr laid
+# over /usr.
+set_over_usr() {
+	# shellcheck disable=SC2016
+	over_usr=(unshare --mount --propagation private -- bash -ec
+		'busybox mount -t overlay -o "ro,lowerdir=$1/usr:/usr" "$0" /usr; shift; exec "$@"' "$1" "$2")
+}
+
 # On a terminal a line that counts; elsewhere one line a minute.
 last_shown=0
 show_progress() {

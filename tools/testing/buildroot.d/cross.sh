@@ -89,9 +89,8 @@ for_kernel() {
 			CARGO_BUILD_TARGET=aarch64-unknown-linux-gnu
 			CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 		)
-		# shellcheck disable=SC2016
-		before=(unshare --mount --propagation private -- bash -ec
-			'busybox mount -t overlay -o "ro,lowerdir=$1/usr:/usr" cross /usr; shift; exec "$@"' bash "$(cross_dir)")
+		set_over_usr cross "$(cross_dir)"
+		before=("${over_usr[@]}")
 	fi
 	exec "${before[@]}" env "${settings[@]}" "$@"
 }

@@ -59,9 +59,8 @@ make_disk_tools() {
 # disk-exec COMMAND [ARG...]: runs COMMAND within the build root, with the tools for disks and the firmware.
 exec_with_disk_tools() {
 	need_disk_tools
-	exec_in_root -- unshare --mount --propagation private -- bash -ec \
-		'busybox mount -t overlay -o "ro,lowerdir=$1/usr:/usr" disk-tools /usr; shift; exec "$@"' \
-		bash "$(disk_tools_dir)" "$@"
+	set_over_usr disk-tools "$(disk_tools_dir)"
+	exec_in_root -- "${over_usr[@]}" "$@"
 }
 
 # What the disk is made of. The first of the releases is installed later.

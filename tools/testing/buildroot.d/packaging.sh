@@ -54,10 +54,8 @@ make_packaging() {
 # package COMMAND [ARG...]: runs COMMAND within the build root, with the tools for packages.
 exec_with_packaging() {
 	need_packaging
-	# shellcheck disable=SC2016
-	exec_in_root -- unshare --mount --propagation private -- bash -ec \
-		'busybox mount -t overlay -o "ro,lowerdir=$1/usr:/usr" packaging /usr; shift; exec "$@"' \
-		bash "$(packaging_dir)" "$@"
+	set_over_usr packaging "$(packaging_dir)"
+	exec_in_root -- "${over_usr[@]}" "$@"
 }
 
 # machine_releases: the releases of the kernels that the packages are for, the newest first.
