@@ -76,8 +76,8 @@ class Port:
 class Machine:
     """A machine with a disk, a second one on an NVMe controller, and a folder of the host."""
 
-    def __init__(self, folder, disk, share, secure=False, kvm=False):
-        self.folder, self.disk, self.share, self.secure, self.kvm = folder, disk, share, secure, kvm
+    def __init__(self, folder, disk, share, secure=False):
+        self.folder, self.disk, self.share, self.secure = folder, disk, share, secure
         self.process = None
 
     def arguments(self):
@@ -90,7 +90,7 @@ class Machine:
         model = qemu.MACHINES["amd64"].cpu
         return [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-M", machine, *secure,
-            *(["-accel", "kvm", "-cpu", "host"] if self.kvm else ["-accel", "tcg,thread=multi", "-cpu", model]),
+            "-accel", "tcg,thread=multi", "-cpu", model,
             "-smp", "2", "-m", "2G",
             "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE}/{code}",
             "-drive", f"if=pflash,format=raw,unit=1,file={self.folder}/variables",
@@ -132,11 +132,6 @@ class Machine:
         self.send(command)
         output, match = self.agent.read_until(r"^=== exit (\d+)\n", seconds, each_line)
         return int(match[1]), output
-
-    def reboot(self):
-        """Reboots the machine, and waits until it takes commands."""
-        self.send("systemctl reboot")
-        self.wait_until_up()
 
     def cut_power(self):
         """Ends the machine at once. What the machine has not written yet is lost."""

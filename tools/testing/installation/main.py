@@ -24,7 +24,6 @@ HERE = pathlib.Path(__file__).resolve().parent
 FOLDER = REPO / "build" / "installation"
 BEGAN = time.monotonic()
 
-
 MOUNT = "modprobe -a 9p 9pnet_virtio && mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000 share /mnt"
 # For enrolling a key: the owner of the machine enters it twice.
 PASSWORD = "enrolment"
