@@ -3,8 +3,9 @@
 //! IOMMU groups, domains and mappings.
 //!
 //! The types ensure that a device never reaches memory that isn't held for it. An [`Attachment`]
-//! keeps its [`Domain`] alive, and ends with the claim of the group's DMA. A [`Mapping`] keeps both its domains and its pages. It releases the
-//! pages only after they were unmapped from the last domain.
+//! keeps its [`Domain`] alive, and ends with the claim of the group's DMA. A [`Mapping`] keeps both
+//! its domains and its pages. It releases the pages only after they were unmapped from the last
+//! domain.
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
