@@ -4,18 +4,21 @@
 
 use kernel::prelude::*;
 
-use kernel_ext::iova::Range;
+use kernel_ext::{
+    array_vec::SmallVec,
+    iova::Range, //
+};
 
 /// Usable addresses, as ranges in ascending order that do not touch.
 ///
 /// An empty list means that there is no restriction: no IOMMU translates.
 #[derive(Default)]
-pub struct Ranges(KVec<Range>);
+pub struct Ranges(SmallVec<Range, 4>);
 
 impl Ranges {
     /// Creates a list without restriction.
     pub const fn new() -> Self {
-        Self(KVec::new())
+        Self(SmallVec::new())
     }
 
     /// Returns the addresses of `aperture` that are in none of `reserved`.

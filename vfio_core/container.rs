@@ -25,6 +25,7 @@ use kernel::{
 };
 use kernel_ext::{
     anon_file,
+    array_vec::SmallVec,
     bindings,
     file_ops::{
         FileOperations,
@@ -40,7 +41,6 @@ use kernel_ext::{
     },
     mm::may_warn,
     uapi::ioctl,
-    vec_slot::VecSlot, //
 };
 
 use crate::iommu_driver::{
@@ -76,7 +76,7 @@ pub(crate) struct Container {
 }
 
 /// The groups in a container.
-struct Groups(KVec<Member>);
+struct Groups(SmallVec<Member, 1>);
 
 impl Groups {
     fn position(&self, group: &IommuGroup) -> Option<usize> {
@@ -106,7 +106,7 @@ impl Container {
         Arc::pin_init(
             pin_init!(Self {
                 handle,
-                groups <- new_mutex!(Groups(KVec::new()), "vfio_container::groups"),
+                groups <- new_mutex!(Groups(SmallVec::new()), "vfio_container::groups"),
                 iommu <- new_spinlock!(None, "vfio_container::iommu"),
             }),
             GFP_KERNEL_ACCOUNT,
@@ -166,7 +166,7 @@ impl Container {
             );
             return Err(EPERM);
         }
-        let slot = VecSlot::new(&mut groups.0, GFP_KERNEL_ACCOUNT)?;
+        let slot = groups.0.slot(GFP_KERNEL_ACCOUNT)?;
         let mut member = Member::claim(group, kind)?;
         if let Some(iommu) = self.iommu() {
             member.attach(&iommu).inspect_err(|&e| {
@@ -209,8 +209,8 @@ impl Container {
         }
         let noiommu = self.groups.lock().noiommu();
         let mut answer = 0;
-        for driver in iommu_driver::all()? {
-            if noiommu.is_some_and(|noiommu| !allowed(&driver, noiommu)) {
+        for driver in iommu_driver::all()?.iter() {
+            if noiommu.is_some_and(|noiommu| !allowed(driver, noiommu)) {
                 continue;
             }
             answer = driver.check_extension(extension);
@@ -231,7 +231,8 @@ impl Container {
             return Err(EINVAL);
         };
         let mut result = Err(ENODEV);
-        for driver in iommu_driver::all()? {
+        let mut drivers = iommu_driver::all()?;
+        while let Some(driver) = drivers.remove(0) {
             if !allowed(&driver, noiommu) || driver.check_extension(extension) <= 0 {
                 continue;
             }

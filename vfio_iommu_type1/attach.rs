@@ -19,6 +19,7 @@ use iommu_group::{
 };
 
 use kernel_ext::{
+    array_vec::SmallVec,
     iommu::{
         ClaimedGroup,
         Domain,
@@ -152,7 +153,7 @@ fn add_domain(
         if let Some(base) = msi {
             domain.reserve_msi(base)?;
         }
-        let mut groups = KVec::new();
+        let mut groups = SmallVec::new();
         groups.push(AttachedGroup::new(attachment), GFP_KERNEL_ACCOUNT)?;
         let added = whole.layout(|layout| {
             layout.add_domain(GroupDomain { groups, domain })?;
@@ -175,7 +176,7 @@ impl Container {
         let (emulated, last) = whole.layout(|layout| {
             let mut groups = layout.emulated.iter();
             let place = groups.position(|other| **other == *group);
-            let removed = place.and_then(|place| layout.emulated.remove(place).ok());
+            let removed = place.and_then(|place| layout.emulated.remove(place));
             (removed, layout.emulated.is_empty() && !layout.has_iommu())
         });
         if emulated.is_none() {

@@ -21,6 +21,7 @@ use kernel::{
 use iommu_group::ranges::Ranges;
 
 use kernel_ext::{
+    array_vec::SmallVec,
     iommu::{
         common_page_sizes,
         Attachment,
@@ -30,8 +31,7 @@ use kernel_ext::{
     },
     iommu_driver::DeviceList,
     mm::Owner,
-    task::TaskLabel,
-    vec_slot::VecSlot, //
+    task::TaskLabel, //
 };
 
 use crate::{
@@ -86,7 +86,7 @@ pub(crate) struct AttachedGroup {
 /// A domain and the groups in it: `struct vfio_domain` in C VFIO.
 pub(crate) struct GroupDomain {
     /// The groups. Each holds a reference to the domain.
-    pub(crate) groups: KVec<AttachedGroup>,
+    pub(crate) groups: SmallVec<AttachedGroup, 1>,
     /// The domain.
     pub(crate) domain: Arc<Domain>,
 }
@@ -117,14 +117,14 @@ impl GroupDomain {
 /// [`WholeGuard::layout`]: crate::space::WholeGuard::layout
 pub(crate) struct Layout {
     /// The domains of groups with an IOMMU.
-    pub(crate) domains: KVec<GroupDomain>,
+    pub(crate) domains: SmallVec<GroupDomain, 1>,
     /// The same domains, as a set that mappings share. While a domain is being removed, the set
     /// still has it.
     pub(crate) set: Arc<Domains>,
     /// The page sizes that all of these domains support and that a mapping may use, as a bitmap.
     page_sizes: u64,
     /// The groups of emulated devices, which have no IOMMU.
-    pub(crate) emulated: KVec<ARef<Group>>,
+    pub(crate) emulated: SmallVec<ARef<Group>, 1>,
     /// Whether dirty tracking is enabled. If so, every mapping has memory to record dirty pages.
     pub(crate) dirty_page_tracking: bool,
     /// The iova ranges that may be mapped.
@@ -167,7 +167,7 @@ impl Layout {
     /// Returns the domain if there is no memory. The caller drops it without the mutex, because
     /// detaching takes the mutex of the group.
     pub(crate) fn add_domain(&mut self, domain: GroupDomain) -> Result<(), GroupDomain> {
-        let Ok(slot) = VecSlot::new(&mut self.domains, GFP_KERNEL_ACCOUNT) else {
+        let Ok(slot) = self.domains.slot(GFP_KERNEL_ACCOUNT) else {
             return Err(domain);
         };
         slot.fill(domain);
@@ -186,7 +186,7 @@ impl Layout {
         member: AttachedGroup,
     ) -> Result<(), AttachedGroup> {
         let place = self.domains.get_mut(nth);
-        let groups = place.map(|place| VecSlot::new(&mut place.groups, GFP_KERNEL_ACCOUNT));
+        let groups = place.map(|place| place.groups.slot(GFP_KERNEL_ACCOUNT));
         let Some(Ok(slot)) = groups else {
             return Err(member);
         };
@@ -202,11 +202,11 @@ impl Layout {
         place: usize,
     ) -> Option<(AttachedGroup, Option<GroupDomain>)> {
         let groups = &mut self.domains.get_mut(nth)?.groups;
-        let member = groups.remove(place).ok()?;
+        let member = groups.remove(place)?;
         if !groups.is_empty() {
             return Some((member, None));
         }
-        let domain = self.domains.remove(nth).ok()?;
+        let domain = self.domains.remove(nth)?;
         self.update_page_sizes();
         Some((member, Some(domain)))
     }
@@ -272,10 +272,10 @@ impl Container {
     /// `ENOMEM`.
     pub(crate) fn new(v2: bool) -> Result<Arc<Self>> {
         let layout = Layout {
-            domains: KVec::new(),
+            domains: SmallVec::new(),
             set: Arc::new(Domains::default(), GFP_KERNEL)?,
             page_sizes: common_page_sizes(iter::empty()),
-            emulated: KVec::new(),
+            emulated: SmallVec::new(),
             dirty_page_tracking: false,
             ranges: Ranges::new(),
         };

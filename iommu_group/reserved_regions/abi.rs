@@ -12,6 +12,7 @@ use kernel::{
 };
 
 use kernel_ext::{
+    array_vec::SmallVec,
     bindings,
     iommu::Group, //
 };
@@ -100,7 +101,7 @@ impl Drop for RegionList {
 /// # Errors
 ///
 /// `ENOMEM`.
-pub fn reserved_regions(group: &Group) -> Result<KVec<ReservedRegion>> {
+pub fn reserved_regions(group: &Group) -> Result<SmallVec<ReservedRegion, 4>> {
     let list = RegionList(Opaque::uninit());
     let head = list.0.get();
     // SAFETY: `list` owns the head; this initialises it as an empty list.
@@ -111,7 +112,7 @@ pub fn reserved_regions(group: &Group) -> Result<KVec<ReservedRegion>> {
     // INVARIANT: The function adds regions that it allocates with `kmalloc`.
     // SAFETY: The group is valid, and `head` is an empty list.
     to_result(unsafe { bindings::iommu_get_group_resv_regions(group.as_ptr(), head) })?;
-    let mut regions = KVec::new();
+    let mut regions = SmallVec::new();
     while let Some(region) = list.pop() {
         regions.push(region, GFP_KERNEL)?;
     }

@@ -30,6 +30,7 @@ use kernel::{
 };
 
 use crate::{
+    array_vec::SmallVec,
     bindings,
     mm::cond_resched, //
 };
@@ -392,7 +393,7 @@ impl Drop for Domain {
 ///
 /// Retired domains are ignored.
 #[derive(Default)]
-pub struct Domains(KVec<Arc<Domain>>);
+pub struct Domains(SmallVec<Arc<Domain>, 2>);
 
 impl Domains {
     /// Returns a list of these domains and `domain`.
@@ -401,7 +402,7 @@ impl Domains {
     ///
     /// `ENOMEM`.
     pub(super) fn with(&self, domain: &Arc<Domain>) -> Result<Arc<Self>> {
-        let mut all = KVec::with_capacity(self.0.len() + 1, GFP_KERNEL_ACCOUNT)?;
+        let mut all = SmallVec::new();
         for other in self.iter() {
             all.push(other.clone(), GFP_KERNEL_ACCOUNT)?;
         }
@@ -415,7 +416,7 @@ impl Domains {
     ///
     /// `ENOMEM`.
     pub fn without(&self, domain: &Arc<Domain>) -> Result<Arc<Self>> {
-        let mut all = KVec::new();
+        let mut all = SmallVec::new();
         for other in self.iter().filter(|other| !Arc::ptr_eq(other, domain)) {
             all.push(other.clone(), GFP_KERNEL_ACCOUNT)?;
         }

@@ -23,6 +23,7 @@ use kernel::{
     }, //
 };
 use kernel_ext::{
+    array_vec::SmallVec,
     bindings,
     iommu::Group,
     iommu_driver::{
@@ -106,9 +107,9 @@ impl IommuDriver {
 /// # Errors
 ///
 /// `ENOMEM`.
-pub(crate) fn all() -> Result<KVec<IommuDriverRef>> {
+pub(crate) fn all() -> Result<SmallVec<IommuDriverRef, 4>> {
     let drivers = DRIVERS.lock();
-    let mut pinned = KVec::with_capacity(drivers.len(), GFP_KERNEL)?;
+    let mut pinned = SmallVec::new();
     for driver in drivers.iter().rev().filter_map(IommuDriver::pin) {
         pinned.push(driver, GFP_KERNEL)?;
     }

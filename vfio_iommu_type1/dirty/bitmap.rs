@@ -108,14 +108,19 @@ impl Window {
         }
         let end = (last / WORD - self.first_word).min(Self::MOST as u64 - 1);
         let last = last.min((self.first_word + end) * WORD + (WORD - 1));
-        let end = end as usize + 1;
-        self.words.grow(end, 0);
-        let words = self.words.get_mut(place..end).unwrap_or_default();
+        // Only the first and the last word have bits that are not the mapping's.
+        let mut mask = u64::MAX << (first % WORD);
         let mut start = word * WORD;
-        for word in words {
-            let low = u64::MAX << first.saturating_sub(start);
-            let high = u64::MAX >> (start | (WORD - 1)).saturating_sub(last);
-            *word |= own(start) & low & high;
+        for place in place..=end as usize {
+            if place == end as usize {
+                mask &= u64::MAX >> (WORD - 1 - last % WORD);
+            }
+            let bits = own(start) & mask;
+            match self.words.get_mut(place) {
+                Some(word) => *word |= bits,
+                None => self.words.push(bits).ok()?,
+            }
+            mask = u64::MAX;
             start = start.wrapping_add(WORD);
         }
         Some(last)

@@ -15,7 +15,7 @@
 //!
 //! | Part | Is |
 //! |---|---|
-//! | `prelude`, `page`, `rbtree`, `sync`, `keyed_wait` | what the sources use of the `kernel` and `kernel_ext` crates, on top of loom and the standard library; `macros/` has attributes |
+//! | `prelude`, `page`, `rbtree`, `sync`, `keyed_wait`, `array_vec` | what the sources use of the `kernel` and `kernel_ext` crates, on top of loom and the standard library; `macros/` has attributes |
 //! | `machine` | device addresses and a page table, which only the holder of an address may touch |
 //! | `type1` | a container, whose requests lock, check, work and publish as those in the module's `map.rs`, `unmap.rs`, `dirty.rs`, `attach.rs` and `emulated.rs` do, with a driver that has a lock of its own |
 //! | `check` | runs requests in all interleavings, and judges |
@@ -54,6 +54,7 @@
 extern crate self as kernel;
 extern crate self as kernel_ext;
 
+pub mod array_vec;
 pub mod keyed_wait;
 pub mod page;
 pub mod prelude;
