@@ -94,6 +94,7 @@ const _: () = assert!(size_of::<Extents>() == 16);
 
 impl Extents {
     /// Returns an empty list.
+    #[inline]
     pub const fn new() -> Self {
         Self {
             first: None,
@@ -173,6 +174,7 @@ impl Extents {
     }
 
     /// Returns whether the list is empty.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.first.is_none()
     }

@@ -38,6 +38,7 @@ pub use slot::{
 use crate::bindings;
 
 /// Lets other tasks run. For loops that may take long. May sleep.
+#[inline]
 pub fn cond_resched() {
     // SAFETY: There are no requirements. Sleeping in the wrong context would be found by lockdep,
     // and doesn't affect memory safety.
@@ -45,6 +46,7 @@ pub fn cond_resched() {
 }
 
 /// Returns whether the calling task is about to be killed, so that continuing is pointless.
+#[inline]
 pub fn fatal_signal_pending() -> bool {
     // SAFETY: The function only looks at `current`.
     unsafe { bindings::kernel_ext_fatal_signal_pending() }

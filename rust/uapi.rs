@@ -50,24 +50,23 @@ pub fn read<T: FromBytes>(from: UserPtr) -> Result<T> {
     UserSlice::new(from, size_of::<T>()).reader().read()
 }
 
-/// Reads the first `size` bytes of a value, or all of it if it is smaller. The rest is zero.
+/// Reads the first `size` bytes of `value`, or all of it if it is smaller. The rest stays as it is.
 ///
 /// # Errors
 ///
-/// `EFAULT`.
-fn read_start<T: FromBytes>(from: UserPtr, size: usize) -> Result<T> {
+/// `EFAULT`; the bytes that were to be read may have changed.
+#[inline]
+fn read_start<T: FromBytes>(value: &mut T, from: UserPtr, size: usize) -> Result {
     let size = size.min(size_of::<T>());
-    let mut value = MaybeUninit::<T>::uninit();
-    let bytes = value.as_mut_ptr().cast::<u8>();
     // `copy_from_user()` would check whether `value` is one object, which it is.
-    // SAFETY: `value` has at least `size` bytes. The function checks the user address.
-    if unsafe { bindings::_copy_from_user(bytes.cast(), from.as_const_ptr(), size) } != 0 {
+    // SAFETY: `value` has at least `size` bytes, and `FromBytes` allows every bit pattern. The
+    // function checks the user address.
+    let left =
+        unsafe { bindings::_copy_from_user((&raw mut *value).cast(), from.as_const_ptr(), size) };
+    if left != 0 {
         return Err(EFAULT);
     }
-    // SAFETY: These are the bytes of `value` after the first `size` bytes.
-    unsafe { bytes.add(size).write_bytes(0, size_of::<T>() - size) };
-    // SAFETY: All bytes are initialised, and `FromBytes` allows every bit pattern.
-    Ok(unsafe { value.assume_init() })
+    Ok(())
 }
 
 /// Writes a value to user memory.
@@ -76,7 +75,24 @@ fn read_start<T: FromBytes>(from: UserPtr, size: usize) -> Result<T> {
 ///
 /// `EFAULT`.
 pub fn write<T: AsBytes>(to: UserPtr, value: &T) -> Result {
-    UserSlice::new(to, size_of::<T>()).writer().write(value)
+    write_bytes(to, value.as_bytes())
+}
+
+/// Writes bytes to user memory.
+///
+/// # Errors
+///
+/// `EFAULT`; a part may be written then.
+#[inline]
+pub fn write_bytes(to: UserPtr, bytes: &[u8]) -> Result {
+    // `copy_to_user()` would check whether the bytes are in one object, as those of a slice are.
+    // SAFETY: The bytes can be read. The function checks the user address.
+    let left =
+        unsafe { bindings::_copy_to_user(to.as_mut_ptr(), bytes.as_ptr().cast(), bytes.len()) };
+    if left != 0 {
+        return Err(EFAULT);
+    }
+    Ok(())
 }
 
 /// A structure that an ioctl takes. It begins with `argsz`, its size in bytes as the caller knows
@@ -98,19 +114,29 @@ pub trait Argument: FromBytes + Sized {
     ///
     /// `EFAULT`; `EINVAL` if `argsz` is smaller than that.
     fn read(arg: UserPtr) -> Result<Self> {
-        let this = Self::read_unchecked(arg)?;
+        let mut this = Self::blank();
+        this.read_in_place(arg)?;
         this.check_argsz(Self::MIN_SIZE)?;
         Ok(this)
     }
 
-    /// Like [`read`](Self::read), but does not check `argsz`.
+    /// Returns a structure whose bytes are all zero.
+    #[inline]
+    fn blank() -> Self {
+        // SAFETY: `FromBytes` allows every bit pattern.
+        unsafe { MaybeUninit::zeroed().assume_init() }
+    }
+
+    /// Replaces the first [`MIN_SIZE`](Self::MIN_SIZE) bytes by those at `arg`. Does not check
+    /// `argsz`. For requests that are frequent: a [`Result`] with a structure is copied.
     ///
     /// # Errors
     ///
-    /// `EFAULT`.
-    fn read_unchecked(arg: UserPtr) -> Result<Self> {
+    /// `EFAULT`; the bytes may have changed.
+    #[inline]
+    fn read_in_place(&mut self, arg: UserPtr) -> Result {
         const { assert!(Self::MIN_SIZE <= size_of::<Self>()) };
-        read_start(arg, Self::MIN_SIZE)
+        read_start(self, arg, Self::MIN_SIZE)
     }
 
     /// Reads as much of the structure as the caller knows. Fields that it does not know are zero,
@@ -133,7 +159,9 @@ pub trait Argument: FromBytes + Sized {
             0 => return Err(E2BIG),
             1.. => {}
         }
-        read_start(arg, argsz)
+        let mut this = Self::blank();
+        read_start(&mut this, arg, argsz)?;
+        Ok(this)
     }
 
     /// Checks that `argsz` is at least `size` bytes.
@@ -141,6 +169,7 @@ pub trait Argument: FromBytes + Sized {
     /// # Errors
     ///
     /// `EINVAL`.
+    #[inline]
     fn check_argsz(&self, size: usize) -> Result {
         if (self.argsz() as usize) < size {
             return Err(EINVAL);
@@ -153,6 +182,7 @@ pub trait Argument: FromBytes + Sized {
     /// # Errors
     ///
     /// `EFAULT`.
+    #[inline]
     fn write(&self, arg: UserPtr) -> Result
     where
         Self: AsBytes,
@@ -165,20 +195,13 @@ pub trait Argument: FromBytes + Sized {
     /// # Errors
     ///
     /// `EFAULT`.
+    #[inline]
     fn write_prefix(&self, arg: UserPtr, size: usize) -> Result
     where
         Self: AsBytes,
     {
         let bytes = self.as_bytes();
-        let size = size.min(bytes.len());
-        // `copy_to_user()` would check whether `self` is one object, which it is.
-        // SAFETY: `bytes` has at least `size` bytes. The function checks the user address.
-        let left =
-            unsafe { bindings::_copy_to_user(arg.as_mut_ptr(), bytes.as_ptr().cast(), size) };
-        if left != 0 {
-            return Err(EFAULT);
-        }
-        Ok(())
+        write_bytes(arg, bytes.get(..size).unwrap_or(bytes))
     }
 }
 

@@ -285,6 +285,7 @@ impl FileOperations for ContainerFile {
     type OwnerModule = crate::LocalModule;
     type Data = Arc<Container>;
 
+    #[inline]
     fn ioctl(
         container: ArcBorrow<'_, Container>,
         _file: &File,

@@ -9,20 +9,14 @@
 
 pub(crate) mod bitmap;
 
-use core::mem::{
-    size_of,
-    size_of_val, //
-};
+use core::mem::size_of;
 
 use kernel::{
     page::PAGE_SHIFT,
     prelude::*,
     sync::atomic::Relaxed,
     transmute::AsBytes,
-    uaccess::{
-        UserPtr,
-        UserSlice, //
-    }, //
+    uaccess::UserPtr, //
 };
 
 use kernel_ext::{
@@ -44,6 +38,7 @@ use kernel_ext::{
 
 use crate::{
     container::{
+        AttachedGroup,
         Container,
         Layout, //
     },
@@ -79,6 +74,7 @@ impl UserBitmap {
     /// # Errors
     ///
     /// `EINVAL` if the bitmap is not in user memory, its page size is 0, or its size is wrong.
+    #[inline]
     pub(crate) fn new(user: &bindings::vfio_bitmap, iova: u64, size: u64) -> Result<Self> {
         let data = user.data as usize;
         if !is_user_range(UserPtr::from_addr(data), user.size as usize) || user.pgsize == 0 {
@@ -120,9 +116,7 @@ impl UserBitmap {
         if let Some(first) = words.first_mut().filter(|_| kept != 0) {
             *first |= uapi::read::<u64>(address)? & kept;
         }
-        UserSlice::new(address, size_of_val(words))
-            .writer()
-            .write_slice(AsBytes::as_bytes(&*words))
+        uapi::write_bytes(address, AsBytes::as_bytes(&*words))
     }
 }
 
@@ -247,11 +241,9 @@ impl<'a> Report<'a> {
 
 /// Returns whether a group can write pages that its driver has not pinned.
 fn has_non_pinned_group(layout: &Layout) -> bool {
-    let mut groups = layout
-        .domains
-        .iter()
-        .flat_map(|domain| domain.groups.iter());
-    groups.any(|group| !group.pinned_page_dirty_scope.load(Relaxed))
+    let is_not_pinned = |group: &AttachedGroup| !group.pinned_page_dirty_scope.load(Relaxed);
+    let mut domains = layout.domains.iter();
+    domains.any(|domain| domain.groups.iter().any(is_not_pinned))
 }
 
 impl Container {
@@ -265,7 +257,9 @@ impl Container {
         if !self.v2 {
             return Err(EACCES);
         }
-        let user = vfio_iommu_type1_dirty_bitmap::read(arg)?;
+        let mut user = vfio_iommu_type1_dirty_bitmap::blank();
+        user.read_in_place(arg)?;
+        user.check_argsz(vfio_iommu_type1_dirty_bitmap::MIN_SIZE)?;
         match user.flags {
             bindings::VFIO_IOMMU_DIRTY_PAGES_FLAG_START => self.start_tracking()?,
             bindings::VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP => self.stop_tracking()?,

@@ -45,7 +45,8 @@ impl Container {
     /// `EFAULT` if the argument cannot be read, `EINVAL` if `argsz` is too small; those of
     /// [`MapRequest`], [`map`](Self::map) and [`update_vaddr`](Self::update_vaddr).
     pub(crate) fn ioctl_map(&self, arg: UserPtr) -> Result<isize> {
-        let user = vfio_iommu_type1_dma_map::read_unchecked(arg)?;
+        let mut user = vfio_iommu_type1_dma_map::blank();
+        user.read_in_place(arg)?;
         user.check_argsz(vfio_iommu_type1_dma_map::MIN_SIZE)
             .map_err(|_| RequestError::SHORT_ARGSZ)
             .and_then(|()| MapRequest::new(user.flags, user.vaddr, user.iova, user.size))

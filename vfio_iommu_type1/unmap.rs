@@ -47,7 +47,8 @@ impl Container {
     /// `EFAULT` if the argument cannot be read, or cannot be written after the range was unmapped;
     /// `EINVAL` if `argsz` is too small; those of [`UnmapRequest`] and [`unmap`](Self::unmap).
     pub(crate) fn ioctl_unmap(&self, arg: UserPtr) -> Result<isize> {
-        let mut user = vfio_iommu_type1_dma_unmap::read_unchecked(arg)?;
+        let mut user = vfio_iommu_type1_dma_unmap::blank();
+        user.read_in_place(arg)?;
         user.size = self
             .unmap_user(&user, arg)
             .inspect_err(|e| e.trace(c"unmap", user.iova, user.size))?;

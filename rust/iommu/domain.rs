@@ -298,7 +298,9 @@ impl Domain {
                 return false;
             }
             done += unmapped as u64;
-            cond_resched();
+            if done < size {
+                cond_resched();
+            }
         }
         true
     }

@@ -123,11 +123,13 @@ impl Mapping {
     }
 
     /// Returns the first iova.
+    #[inline]
     pub fn iova(&self) -> u64 {
         self.place.iova()
     }
 
     /// Returns the access permissions of devices.
+    #[inline]
     pub fn prot(&self) -> Prot {
         self.place.prot()
     }
@@ -138,6 +140,7 @@ impl Mapping {
     }
 
     /// Returns whether nothing is mapped.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
@@ -341,6 +344,7 @@ impl Mapping {
 }
 
 impl Drop for Mapping {
+    #[inline]
     fn drop(&mut self) {
         self.clear();
     }

@@ -19,6 +19,7 @@ use crate::{
 use super::Owner;
 
 /// Returns whether the `size` bytes at `address` are in the range of user addresses.
+#[inline]
 pub fn is_user_range(address: UserPtr, size: usize) -> bool {
     // SAFETY: The function only compares numbers.
     unsafe { bindings::kernel_ext_access_ok(address.as_const_ptr(), size) }

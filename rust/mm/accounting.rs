@@ -169,17 +169,20 @@ pub struct Charge {
 
 impl Charge {
     /// Creates a charge of no pages.
+    #[inline]
     pub fn new(owner: Arc<Owner>) -> Self {
         // INVARIANT: There is nothing to subtract.
         Self { owner, pages: 0 }
     }
 
     /// Returns the owner.
+    #[inline]
     pub fn owner(&self) -> &Arc<Owner> {
         &self.owner
     }
 
     /// Returns the number of charged pages.
+    #[inline]
     pub fn pages(&self) -> usize {
         self.pages
     }
@@ -230,11 +233,16 @@ impl Charge {
     /// Uncharges `pages` pages, or all of them if fewer are charged.
     ///
     /// If the owner has exited, its count is gone and is not changed.
+    #[inline]
     pub fn sub(&mut self, pages: usize) {
         let pages = pages.min(self.pages);
-        if pages == 0 {
-            return;
+        if pages != 0 {
+            self.uncharge(pages);
         }
+    }
+
+    /// Uncharges `pages` pages, at most as many as are charged.
+    fn uncharge(&mut self, pages: usize) {
         // INVARIANT: Each page is subtracted once, here.
         self.pages -= pages;
         if let Some(_users) = self.owner.memory() {
@@ -245,6 +253,7 @@ impl Charge {
 }
 
 impl Drop for Charge {
+    #[inline]
     fn drop(&mut self) {
         self.sub(self.pages);
     }

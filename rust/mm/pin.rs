@@ -112,11 +112,13 @@ impl<'a> PinBatch<'a> {
     }
 
     /// Returns the number of pages that haven't been removed.
+    #[inline]
     pub fn len(&self) -> usize {
         self.end - self.next
     }
 
     /// Returns whether all pages have been removed.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.next == self.end
     }
@@ -321,8 +323,11 @@ fn consecutive(pages: &[*mut bindings::page]) -> usize {
 }
 
 impl Drop for PinBatch<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.unpin_rest();
+        if !self.is_empty() {
+            self.unpin_rest();
+        }
     }
 }
 
@@ -348,6 +353,7 @@ impl PinnedRun {
     }
 
     /// Returns the number of pages, at least one.
+    #[inline]
     pub fn count(&self) -> usize {
         self.count
     }
@@ -364,6 +370,7 @@ impl PinnedRun {
 
     /// Returns whether the pages count as locked memory. The zero page and other reserved pages
     /// don't.
+    #[inline]
     pub fn is_charged(&self) -> bool {
         // SAFETY: `first` is a page, by the type invariant.
         unsafe { !is_reserved(self.first.as_ptr()) }

@@ -12,13 +12,13 @@ use core::mem::size_of;
 use kernel::{
     prelude::*,
     transmute::AsBytes,
-    uaccess::{
-        UserPtr,
-        UserSlice, //
-    }, //
+    uaccess::UserPtr, //
 };
 
-use super::Argument;
+use super::{
+    write_bytes,
+    Argument, //
+};
 use crate::bindings;
 
 /// Size in bytes of a header.
@@ -33,7 +33,6 @@ const ALIGN: usize = 8;
 ///
 /// The buffer is null and the size is 0, or the buffer is from `kmalloc()` and its first `size`
 /// bytes are initialised. Nothing else uses the buffer.
-#[derive(Default)]
 #[repr(transparent)]
 pub struct InfoCaps(bindings::vfio_info_cap);
 
@@ -69,6 +68,7 @@ impl InfoCaps {
     }
 
     /// Returns the chain for a driver to extend by `vfio_info_cap_add()`.
+    #[inline]
     pub fn as_raw(&mut self) -> *mut bindings::vfio_info_cap {
         &raw mut self.0
     }
@@ -140,6 +140,7 @@ impl InfoCaps {
     }
 
     /// Returns whether the chain has no capability.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.size == 0
     }
@@ -163,17 +164,30 @@ impl InfoCaps {
             return Ok(((offset + size) as u32, 0));
         }
         self.shift(offset);
-        UserSlice::new(arg.wrapping_byte_add(offset), size)
-            .writer()
-            .write_slice(self.bytes())?;
+        write_bytes(arg.wrapping_byte_add(offset), self.bytes())?;
         Ok((argsz, offset as u32))
     }
 }
 
+impl Default for InfoCaps {
+    /// Returns an empty chain.
+    #[inline]
+    fn default() -> Self {
+        // INVARIANT: There is no buffer.
+        Self(bindings::vfio_info_cap {
+            buf: core::ptr::null_mut(),
+            size: 0,
+        })
+    }
+}
+
 impl Drop for InfoCaps {
+    #[inline]
     fn drop(&mut self) {
-        // SAFETY: By the type invariant the buffer is null or from `kmalloc()`.
-        unsafe { bindings::kfree(self.0.buf.cast()) }
+        if !self.0.buf.is_null() {
+            // SAFETY: By the type invariant the buffer is from `kmalloc()`.
+            unsafe { bindings::kfree(self.0.buf.cast()) }
+        }
     }
 }
 

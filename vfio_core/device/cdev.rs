@@ -361,6 +361,7 @@ impl FileOperations for DeviceFile {
     type OwnerModule = crate::LocalModule;
     type Data = Pin<KBox<OpenFile>>;
 
+    #[inline]
     fn ioctl(open: Pin<&OpenFile>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
         let open = open.get_ref();
         let user = UserPtr::from_addr(arg);

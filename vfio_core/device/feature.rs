@@ -44,7 +44,9 @@ struct Request<'a> {
     size: usize,
 }
 
-/// Handles the ioctl, whose argument is at `arg`.
+/// Handles the ioctl, whose argument is at `arg`. Not inlined: other requests are more frequent, and
+/// need less stack.
+#[inline(never)]
 pub(super) fn ioctl(device: &OpenRef, arg: UserPtr) -> Result<isize> {
     let header = bindings::vfio_device_feature::read(arg)?;
     let flags = header.flags;

@@ -29,7 +29,8 @@ use kernel_ext::{
     },
     uapi::{
         ioctl,
-        Argument, //
+        Argument,
+        InfoCaps, //
     }, //
 };
 
@@ -50,6 +51,7 @@ impl FileOperations for GroupDeviceFile {
     type OwnerModule = crate::LocalModule;
     type Data = KBox<OpenDevice>;
 
+    #[inline]
     fn ioctl(open: &OpenDevice, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
         let device = &open.device;
         if cmd == ioctl::VFIO_DEVICE_BIND_IOMMUFD {
@@ -104,6 +106,7 @@ fn refuse_bind(arg: UserPtr) -> Error {
 }
 
 /// Handles a request to a device.
+#[inline]
 pub(super) fn request(device: &OpenRef, cmd: u32, arg: usize) -> Result<isize> {
     match cmd {
         ioctl::VFIO_DEVICE_FEATURE => feature::ioctl(device, UserPtr::from_addr(arg)),
@@ -123,8 +126,14 @@ pub(super) fn show_fdinfo(device: &Device, m: &SeqFile) {
 
 /// `VFIO_DEVICE_GET_REGION_INFO`: writes the structure, followed by the capability chain if it
 /// fits.
+#[inline]
 fn get_region_info(device: &OpenRef, arg: UserPtr) -> Result {
-    let (mut info, caps) = device.region_info(|| bindings::vfio_region_info::read(arg))?;
+    let mut info = bindings::vfio_region_info::blank();
+    let mut caps = InfoCaps::default();
+    device.region_info(&mut info, &mut caps, |info| {
+        info.read_in_place(arg)?;
+        info.check_argsz(bindings::vfio_region_info::MIN_SIZE)
+    })?;
     if !caps.is_empty() {
         info.flags |= bindings::VFIO_REGION_INFO_FLAG_CAPS;
         (info.argsz, info.cap_offset) =

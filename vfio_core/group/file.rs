@@ -70,6 +70,7 @@ impl FileOperations for GroupFile {
     type OwnerModule = crate::LocalModule;
     type Data = KBox<OpenGroup>;
 
+    #[inline]
     fn ioctl(open: &OpenGroup, file: &File, cmd: u32, arg: usize) -> Result<isize> {
         let group = &open.group;
         let arg = UserPtr::from_addr(arg);

@@ -63,39 +63,36 @@ impl OpenRef {
         // SAFETY: The device is open.
         let ret = unsafe { ioctl(self.as_ptr(), cmd, arg as c_ulong) };
         // The C core also keeps only the low 32 bits of the driver's result.
-        let ret = ret as i32;
-        to_result(ret.min(0))?;
-        Ok(ret as isize)
+        result(ret as i32)
     }
 
     /// Forwards `VFIO_DEVICE_FEATURE` to the driver. The payload has `size` bytes at `data`.
     pub(super) fn feature(&self, flags: u32, data: UserPtr, size: usize) -> Result<isize> {
         let feature = self.ops().device_feature.ok_or(ENOTTY)?;
         // SAFETY: The device is open.
-        let ret = unsafe { feature(self.as_ptr(), flags, data.as_mut_ptr(), size) };
-        to_result(ret.min(0))?;
-        Ok(ret as isize)
+        result(unsafe { feature(self.as_ptr(), flags, data.as_mut_ptr(), size) })
     }
 
-    /// Requests information about a region from the driver. `info` returns the structure that
-    /// userspace passed, which selects the region. Returns the driver's description and the
-    /// capability chain that follows it.
+    /// Requests information about a region from the driver. `read` reads the structure that
+    /// userspace passed, which selects the region. Stores the driver's description in `info`, and
+    /// in `caps` the capability chain that follows it.
     ///
     /// # Errors
     ///
-    /// Returns `EINVAL`, without calling `info`, if the driver has no regions; the error of `info`;
+    /// Returns `EINVAL`, without calling `read`, if the driver has no regions; the error of `read`;
     /// or the driver's error.
+    #[inline]
     pub(super) fn region_info(
         &self,
-        info: impl FnOnce() -> Result<bindings::vfio_region_info>,
-    ) -> Result<(bindings::vfio_region_info, InfoCaps)> {
+        info: &mut bindings::vfio_region_info,
+        caps: &mut InfoCaps,
+        read: impl FnOnce(&mut bindings::vfio_region_info) -> Result,
+    ) -> Result {
         let get = self.ops().get_region_info_caps.ok_or(EINVAL)?;
-        let mut info = info()?;
-        let mut caps = InfoCaps::default();
+        read(info)?;
         // SAFETY: The device is open and both structures are valid.
-        let ret = unsafe { get(self.as_ptr(), &mut info, caps.as_raw()) };
-        to_result(ret.min(0))?;
-        Ok((info, caps))
+        result(unsafe { get(self.as_ptr(), info, caps.as_raw()) })?;
+        Ok(())
     }
 
     /// Forwards a read to the driver.
@@ -125,6 +122,7 @@ impl OpenRef {
     /// # Errors
     ///
     /// Returns `EIO` if the parent cannot be resumed.
+    #[inline]
     pub(super) fn resume(&self) -> Result<Option<PmRuntimeRef<'_>>> {
         // SAFETY: The parent of an open device is bound, and its driver's table is static.
         let managed = unsafe {
@@ -135,20 +133,31 @@ impl OpenRef {
             return Ok(None);
         }
         // SAFETY: The parent is valid.
-        match to_result(unsafe { bindings::kernel_ext_pm_runtime_get((*self.as_ptr()).dev) }) {
-            Ok(()) => Ok(Some(PmRuntimeRef(self))),
-            Err(e) => {
-                if may_warn() {
-                    dev_info!(
-                        self.parent(),
-                        "vfio: runtime resume failed {}\n",
-                        e.to_errno()
-                    );
-                }
+        match unsafe { bindings::kernel_ext_pm_runtime_get((*self.as_ptr()).dev) } {
+            0 => Ok(Some(PmRuntimeRef(self))),
+            errno => {
+                self.warn_resume(errno);
                 Err(EIO)
             }
         }
     }
+
+    /// Logs that the parent cannot be resumed.
+    #[cold]
+    fn warn_resume(&self, errno: i32) {
+        if may_warn() {
+            dev_info!(self.parent(), "vfio: runtime resume failed {}\n", errno);
+        }
+    }
+}
+
+/// Converts the result of a callback, an error if it is negative.
+#[inline]
+fn result(ret: i32) -> Result<isize> {
+    if ret < 0 {
+        return Err(Error::from_errno(ret));
+    }
+    Ok(ret as isize)
 }
 
 fn transferred(ret: isize) -> Result<usize> {
@@ -163,6 +172,7 @@ fn transferred(ret: isize) -> Result<usize> {
 pub(super) struct PmRuntimeRef<'a>(&'a Device);
 
 impl Drop for PmRuntimeRef<'_> {
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: By the type invariant.
         unsafe { bindings::kernel_ext_pm_runtime_put((*self.0.as_ptr()).dev) }
