@@ -279,7 +279,7 @@ impl Container {
             dirty_page_tracking: false,
             ranges: Ranges::new(),
         };
-        let space = Space::new(layout, LastOwner::default())?;
+        let space = Space::new(layout, LastOwner::default());
         let devices = Arc::pin_init(DeviceList::new(), GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {

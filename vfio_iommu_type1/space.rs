@@ -128,21 +128,17 @@ impl From<Occupied> for Error {
 
 impl<K: SpaceTypes> Space<K> {
     /// Creates an address space without mappings.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub(crate) fn new(layout: K::Layout, mutex_data: K::MutexData) -> Result<impl PinInit<Self>> {
+    pub(crate) fn new(layout: K::Layout, mutex_data: K::MutexData) -> impl PinInit<Self> {
         let inner = Inner {
-            queue: Queue::new()?,
+            queue: Queue::new(),
             dmas: DmaTree::new(),
             layout,
             mutex_data,
         };
-        Ok(pin_init!(Self {
+        pin_init!(Self {
             inner <- new_mutex!(inner),
             waiting <- KeyedWait::new(),
-        }))
+        })
     }
 
     /// Gives access to the address space without locking any address. The data may be out of date
@@ -163,11 +159,10 @@ impl<K: SpaceTypes> Space<K> {
         range: Range,
         begin: impl FnOnce(&mut HeldMut<'_, K>) -> Result<R, E>,
     ) -> Result<(RangeGuard<'_, K>, R), E> {
-        let killed = Some(Killed.into());
         self.enter(
             |_| range,
             Mode::Exclusive,
-            killed,
+            Some(E::from),
             |held| begin(&mut HeldMut(held)),
         )
     }
@@ -259,9 +254,8 @@ impl<K: SpaceTypes> Space<K> {
         &self,
         begin: impl FnOnce(&mut HeldMut<'_, K>) -> Result<(), E>,
     ) -> Result<WholeGuard<'_, K>, E> {
-        let killed = Some(Killed.into());
         let begin = |held: Held<'_, K>| begin(&mut HeldMut(held));
-        let (guard, ()) = self.enter(|_| Range::ALL, Mode::Exclusive, killed, begin)?;
+        let (guard, ()) = self.enter(|_| Range::ALL, Mode::Exclusive, Some(E::from), begin)?;
         Ok(guard)
     }
 
@@ -275,47 +269,35 @@ impl<K: SpaceTypes> Space<K> {
     /// Enters the queue, waits for the turn of the request, and calls `begin`. `range` computes
     /// the range to lock from the mappings at the time at which the request enters the queue.
     ///
-    /// If there is an error in `killed`, and the task is killed while it waits, the request leaves
-    /// the queue and fails with that error.
+    /// If there is a function `killed`, and the task is killed while it waits, the request leaves
+    /// the queue and fails with the error that the function returns.
     ///
     /// For `WHOLE`, `range` must return [`Range::ALL`].
     fn enter<const WHOLE: bool, R, E>(
         &self,
         range: impl Fn(&DmaTree<K::Pages>) -> Range,
         mode: Mode,
-        mut killed: Option<E>,
+        killed: Option<fn(Killed) -> E>,
         begin: impl FnOnce(Held<'_, K>) -> Result<R, E>,
     ) -> Result<(RangeGuard<'_, K, WHOLE>, R), E> {
         let mut inner = self.inner.lock();
-        let (range, ticket) = loop {
-            let range = range(&inner.dmas);
-            match inner.queue.enter(range, mode) {
-                Ok(ticket) => break (range, ticket),
-                Err(other) => {
-                    let (again, gone) = self.wait(other, inner, &mut killed);
-                    if let Some(e) = gone {
-                        return Err(e);
-                    }
-                    inner = again;
-                }
-            }
+        let locked = range(&inner.dmas);
+        let entered = inner.queue.enter(locked, mode);
+        let turn = entered
+            .ok()
+            .filter(|&ticket| inner.queue.blocker_of(ticket).is_none());
+        let (mut inner, locked, ticket) = match turn {
+            Some(ticket) => (inner, locked, ticket),
+            None => self.wait_turn(inner, locked, entered, range, mode, killed)?,
         };
-        while let Some(blocker) = inner.queue.blocker_of(ticket) {
-            let (again, gone) = self.wait(blocker, inner, &mut killed);
-            if let Some(e) = gone {
-                self.leave(again, ticket, Removed::default());
-                return Err(e);
-            }
-            inner = again;
-        }
         let mut removed = Removed::default();
-        match begin(Held::new(&mut inner, range, &mut removed)) {
+        match begin(Held::new(&mut inner, locked, &mut removed)) {
             Ok(begun) => {
                 drop(inner);
                 let guard = RangeGuard {
                     space: self,
                     ticket,
-                    range,
+                    range: locked,
                     removed,
                 };
                 Ok((guard, begun))
@@ -327,16 +309,59 @@ impl<K: SpaceTypes> Space<K> {
         }
     }
 
-    /// Releases the mutex, waits for the request `other`, and locks the mutex again. Takes the
-    /// error out of `killed` if there is one and the task is being killed.
+    /// Waits for the turn of a request of [`enter`](Self::enter), which has `entered` the queue with
+    /// the range `locked`, or has to wait for another request to do so. Returns the mutex, the
+    /// range and the request.
+    ///
+    /// # Errors
+    ///
+    /// That of `killed`.
+    #[cold]
+    #[inline(never)]
+    fn wait_turn<'a, E>(
+        &'a self,
+        mut inner: Guard<'a, Inner<K>, MutexBackend>,
+        mut locked: Range,
+        mut entered: Result<Ticket, Ticket>,
+        range: impl Fn(&DmaTree<K::Pages>) -> Range,
+        mode: Mode,
+        killed: Option<fn(Killed) -> E>,
+    ) -> Result<(Guard<'a, Inner<K>, MutexBackend>, Range, Ticket), E> {
+        let ticket = loop {
+            match entered {
+                Ok(ticket) => break ticket,
+                Err(other) => {
+                    let (again, gone) = self.wait(other, inner, killed);
+                    if let Some(e) = gone {
+                        return Err(e);
+                    }
+                    inner = again;
+                    locked = range(&inner.dmas);
+                    entered = inner.queue.enter(locked, mode);
+                }
+            }
+        };
+        while let Some(blocker) = inner.queue.blocker_of(ticket) {
+            let (again, gone) = self.wait(blocker, inner, killed);
+            if let Some(e) = gone {
+                self.leave(again, ticket, Removed::default());
+                return Err(e);
+            }
+            inner = again;
+        }
+        Ok((inner, locked, ticket))
+    }
+
+    /// Releases the mutex, waits for the request `other`, and locks the mutex again. Returns the
+    /// error of `killed` if there is one and the task is being killed.
     fn wait<'a, E>(
         &'a self,
         other: Ticket,
         inner: Guard<'a, Inner<K>, MutexBackend>,
-        killed: &mut Option<E>,
+        killed: Option<fn(Killed) -> E>,
     ) -> (Guard<'a, Inner<K>, MutexBackend>, Option<E>) {
         let (inner, gone) = self.waiting.wait(other.number(), inner, killed.is_some());
-        (inner, killed.take_if(|_| gone))
+        (inner, killed.filter(|_| gone).map(|killed| killed(Killed)))
     }
 
     /// Unlocks the range of a request, releases the mutex, and wakes the threads that wait for the

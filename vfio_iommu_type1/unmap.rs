@@ -104,13 +104,55 @@ impl Container {
     /// Unmaps the whole request at once, or nothing. Returns a mapping that still has pinned pages
     /// after the drivers were asked [`MAX_RETRIES`] times.
     ///
+    /// # Errors
+    ///
+    /// Those of [`unmap`](Self::unmap).
+    fn unmap_at_once(
+        &self,
+        request: &UnmapRequest,
+        bitmap: Option<&UserBitmap>,
+    ) -> RequestResult<Result<u64, Range>> {
+        match self.try_unmap(request, bitmap)? {
+            Ok(bytes) => Ok(Ok(bytes)),
+            Err(pinned) => self.retry_unmap(request, bitmap, pinned),
+        }
+    }
+
+    /// Asks the drivers to unpin pages, first those of the mapping at `pinned`, and unmaps the whole
+    /// request, until this succeeds or [`MAX_RETRIES`] is reached. Returns a mapping that still has
+    /// pinned pages then.
+    ///
     /// Drivers are asked with no address locked, because they may wait for threads that lock
     /// addresses. After that, all checks are repeated.
     ///
     /// # Errors
     ///
     /// Those of [`unmap`](Self::unmap).
-    fn unmap_at_once(
+    #[cold]
+    #[inline(never)]
+    fn retry_unmap(
+        &self,
+        request: &UnmapRequest,
+        bitmap: Option<&UserBitmap>,
+        mut pinned: Range,
+    ) -> RequestResult<Result<u64, Range>> {
+        for _ in 0..MAX_RETRIES {
+            self.notify_pinned(pinned, request.span())?;
+            match self.try_unmap(request, bitmap)? {
+                Ok(bytes) => return Ok(Ok(bytes)),
+                Err(dma) => pinned = dma,
+            }
+        }
+        Ok(Err(pinned))
+    }
+
+    /// Unmaps the whole request, unless a driver has pinned pages: then unmaps nothing, and returns
+    /// a mapping with such pages.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`unmap`](Self::unmap).
+    fn try_unmap(
         &self,
         request: &UnmapRequest,
         bitmap: Option<&UserBitmap>,
@@ -122,26 +164,25 @@ impl Container {
             // locked.
             Range::ALL
         };
-        let mut notified = 0;
-        loop {
-            let (guard, state) = self
-                .space
-                .lock(locked, |held| self.begin_unmap(held, request, bitmap))?;
-            match state {
-                UnmapState::Complete { bytes } => return Ok(Ok(bytes)),
-                UnmapState::Removing { first, rest, bytes } => {
-                    finish_unmap(guard, first, rest, bitmap)?;
-                    return Ok(Ok(bytes));
-                }
-                UnmapState::Pinned(dma) => {
-                    drop(guard);
-                    if notified == MAX_RETRIES {
-                        return Ok(Err(dma));
-                    }
-                    notified += 1;
-                    self.notify_pinned(dma, request.span())?;
-                }
+        let mut pages = None;
+        let (guard, state) = self.space.lock(locked, |held| {
+            self.begin_unmap(held, request, bitmap, &mut pages)
+        })?;
+        match state {
+            UnmapState::Complete { bytes } => Ok(Ok(bytes)),
+            UnmapState::Removing { rest: None, bytes } => {
+                // The range stays locked until the IOMMU has unmapped the pages.
+                drop(pages);
+                Ok(Ok(bytes))
             }
+            UnmapState::Removing {
+                rest: Some(rest),
+                bytes,
+            } => {
+                finish_unmap(guard, pages, rest, bitmap)?;
+                Ok(Ok(bytes))
+            }
+            UnmapState::Pinned(dma) => Ok(Err(dma)),
         }
     }
 
@@ -212,12 +253,14 @@ impl Container {
         RequestError::new(EBUSY, c"a driver did not unpin its pages").at(dma)
     }
 
-    /// Checks an unmap request, whose range the caller has locked, and begins to execute it.
+    /// Checks an unmap request, whose range the caller has locked, and begins to execute it. Stores
+    /// in `pages` those that are removed from the tree and have to be unmapped.
     fn begin_unmap(
         &self,
         held: &mut HeldMut<'_, Self>,
         request: &UnmapRequest,
         bitmap: Option<&UserBitmap>,
+        pages: &mut Option<DmaPages>,
     ) -> RequestResult<UnmapState> {
         let layout = held.layout;
         layout.check_used()?;
@@ -234,6 +277,14 @@ impl Container {
         if bitmap.is_some_and(|bitmap| bitmap.page_size != page_size) {
             let reason = c"pgsize of the bitmap is not the smallest IOMMU page size";
             return Err(RequestError::new(EINVAL, reason));
+        }
+        if bitmap.is_none() && !request.vaddr {
+            // Most requests cover exactly one mapping, and no driver has pinned its pages.
+            *pages = held.remove_one(range, |pages| pages.pins().is_none());
+            if pages.is_some() {
+                let bytes = range.last - range.start + 1;
+                return Ok(UnmapState::Removing { rest: None, bytes });
+            }
         }
         let found = Covered::find(held, range, self.v2);
         if let Some(cut) = found.cut {
@@ -256,11 +307,11 @@ impl Container {
             return Ok(UnmapState::Complete { bytes: 0 });
         }
         let bytes = found.bytes;
-        let (first, rest) = match bitmap {
-            None => held.remove_some(range),
-            Some(_) => (None, Some(range)),
-        };
-        Ok(UnmapState::Removing { first, rest, bytes })
+        let mut rest = Some(range);
+        if bitmap.is_none() {
+            (*pages, rest) = held.remove_some(range);
+        }
+        Ok(UnmapState::Removing { rest, bytes })
     }
 }
 
@@ -277,14 +328,15 @@ fn check_killed() -> Result<(), Killed> {
 fn finish_unmap(
     mut guard: RangeGuard<'_, Container>,
     mut pages: Option<DmaPages>,
-    mut rest: Option<Range>,
+    rest: Range,
     bitmap: Option<&UserBitmap>,
 ) -> RequestResult {
-    if let (Some(bitmap), Some(range)) = (bitmap, rest) {
+    if let Some(bitmap) = bitmap {
         bitmap
-            .report(&mut guard, range)
+            .report(&mut guard, rest)
             .map_err(|e| RequestError::new(e, c"the dirty bitmap cannot be written"))?;
     }
+    let mut rest = Some(rest);
     loop {
         // The range stays locked until the IOMMU has unmapped the pages.
         drop(pages);
@@ -301,13 +353,9 @@ enum UnmapState {
     Complete { bytes: u64 },
     /// A driver has pinned pages of the mapping at this range.
     Pinned(Range),
-    /// Mappings of `bytes` bytes are being removed. The pages in `first` are removed from the tree
-    /// and have to be unmapped; the mappings that begin in `rest` have to be removed.
-    Removing {
-        first: Option<DmaPages>,
-        rest: Option<Range>,
-        bytes: u64,
-    },
+    /// Mappings of `bytes` bytes are being removed. Those that begin in `rest` have to be removed
+    /// from the tree.
+    Removing { rest: Option<Range>, bytes: u64 },
 }
 
 /// The mappings that an unmap request covers.

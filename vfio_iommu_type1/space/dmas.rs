@@ -140,9 +140,14 @@ impl Removed {
             dma.put(pages);
             return Some(false);
         }
+        self.count(dma);
+        Some(true)
+    }
+
+    /// Counts `dma` as removed.
+    fn count<P>(&mut self, dma: &Dma<P>) {
         self.mappings += 1;
         self.invalid += usize::from(dma.vaddr.is_none());
-        Some(true)
     }
 }
 
@@ -191,9 +196,17 @@ impl<P: Pages> DmaTree<P> {
 
     /// Returns `range`, extended to cover every mapping that overlaps it.
     pub(super) fn whole(&self, range: Range) -> Range {
+        let Some(first) = self.first_in(range) else {
+            return range;
+        };
+        let last = if first.last >= range.last {
+            first.last
+        } else {
+            self.at(range.last).map_or(range.last, |dma| dma.last)
+        };
         Range {
-            start: self.at(range.start).map_or(range.start, |dma| dma.start),
-            last: self.at(range.last).map_or(range.last, |dma| dma.last),
+            start: range.start.min(first.start),
+            last,
         }
     }
 
@@ -257,6 +270,28 @@ impl<P: Pages> DmaTree<P> {
         self.tree.insert(memory.into_node(last, dma));
     }
 
+    /// Removes the mapping at exactly `range` if there is one, its pages are in the tree, and
+    /// `condition` holds for them. Returns the pages. The mapping is counted until
+    /// [`uncount`](Self::uncount).
+    pub(super) fn remove_one(
+        &mut self,
+        range: Range,
+        removed: &mut Removed,
+        condition: impl FnOnce(&P) -> bool,
+    ) -> Option<P> {
+        let mut entry = self.tree.find_mut(&range.last)?;
+        let dma = entry.get_mut();
+        let pages = dma.pages()?;
+        if pages.start() != range.start || !condition(pages) {
+            return None;
+        }
+        removed.count(dma);
+        match entry.remove().contents {
+            Contents::InTree(pages) => Some(pages),
+            Contents::Taken { .. } => None,
+        }
+    }
+
     /// Removes the mappings that begin in `range`, in ascending order, until `take` rejects the
     /// pages of one. That mapping stays, and the part of `range` that begins with it is returned.
     /// The removed mappings are counted until [`uncount`](Self::uncount).
@@ -266,17 +301,6 @@ impl<P: Pages> DmaTree<P> {
         removed: &mut Removed,
         mut take: impl FnMut(P) -> Result<(), P>,
     ) -> Option<Range> {
-        // Fast path, as in `for_each_in_mut`.
-        if let Some(mut entry) = self.tree.find_mut(&range.last) {
-            let dma = entry.get_mut();
-            if dma.start() == range.start {
-                if !removed.take(dma, &mut take)? {
-                    return Some(range);
-                }
-                entry.remove_node();
-                return None;
-            }
-        }
         let mut next = self.tree.cursor_lower_bound_mut(&range.start);
         while let Some(mut cursor) = next {
             let (last, dma) = cursor.current_mut();
@@ -378,6 +402,24 @@ mod tests {
         tree.uncount(removed);
         assert_eq!((tree.len(), tree.invalid()), (1, 0));
         assert_eq!(tree.first_in(Range::ALL), Some(r(0x1000, 0x3fff)));
+        Ok(())
+    }
+
+    #[test]
+    fn one_mapping_is_removed_on_condition() -> Result {
+        let mut tree = tree()?;
+        let mut removed = Removed::default();
+        let exactly = r(0x1000, 0x3fff);
+        for range in [r(0x1000, 0x1fff), r(0x2000, 0x3fff), r(0x4000, 0x7fff)] {
+            assert!(tree.remove_one(range, &mut removed, |_| true).is_none());
+        }
+        assert!(tree.remove_one(exactly, &mut removed, |_| false).is_none());
+        assert_eq!(tree.first_in(exactly), Some(exactly));
+        let pages = tree.remove_one(exactly, &mut removed, |pages| pages.1 == 1);
+        assert_eq!(pages.map(|pages| pages.0), Some(exactly.start));
+        assert_eq!((tree.first_in(exactly), tree.len()), (None, 3));
+        tree.uncount(removed);
+        assert_eq!(tree.len(), 2);
         Ok(())
     }
 

@@ -156,6 +156,18 @@ impl<K: SpaceTypes> HeldMut<'_, K> {
         self.0.dmas.set_vaddr(range, vaddr);
     }
 
+    /// Removes the mapping at exactly `range` if there is one and `condition` holds for its pages.
+    /// Returns the pages, which the caller drops without the mutex. The mapping is counted as in
+    /// [`remove_some`](Self::remove_some).
+    pub(crate) fn remove_one(
+        &mut self,
+        range: Range,
+        condition: impl FnOnce(&K::Pages) -> bool,
+    ) -> Option<K::Pages> {
+        let Held { dmas, removed, .. } = &mut self.0;
+        dmas.remove_one(range, removed, condition)
+    }
+
     /// Removes the first mapping that begins in `range`, and those of its successors that can be
     /// unmapped together with it. The caller has locked all of these mappings.
     ///

@@ -51,26 +51,23 @@ impl Request {
 ///
 /// The queue of a container has one entry for each thread that runs a request on it, which are
 /// few. For so few entries, a list that each new request scans once is faster than an interval
-/// tree.
+/// tree. Mostly there is one request, which needs no list.
 pub(crate) struct Queue {
-    requests: KVVec<Request>,
+    /// The request that entered the empty queue, until it leaves. It is earlier than all others.
+    first: Option<Request>,
+    /// The other requests.
+    later: KVVec<Request>,
     next: u64,
 }
 
 impl Queue {
-    /// The number of requests for which memory is allocated in advance.
-    const FIRST: usize = 2;
-
     /// Creates an empty queue.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self {
-            requests: KVVec::with_capacity(Self::FIRST, GFP_KERNEL_ACCOUNT)?,
+    pub(crate) const fn new() -> Self {
+        Self {
+            first: None,
+            later: KVVec::new(),
             next: 0,
-        })
+        }
     }
 
     /// Adds a request.
@@ -78,32 +75,49 @@ impl Queue {
     /// # Errors
     ///
     /// If memory is short, returns an earlier request for the caller to wait for, and marks it as
-    /// awaited. There always is one, because memory for the first request is allocated in advance.
-    /// The failed request has no place in the queue yet, so later requests may enter before it
-    /// does.
+    /// awaited. There always is one, because a request enters the empty queue without an
+    /// allocation. The failed request has no place in the queue yet, so later requests may enter
+    /// before it does.
     pub(crate) fn enter(&mut self, range: Range, mode: Mode) -> Result<Ticket, Ticket> {
         let ticket = Ticket(self.next);
-        let request = Request {
+        let request = || Request {
             ticket,
             range,
             mode,
             awaited: false,
         };
-        let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
-        if self.requests.push(request, flags).is_err() {
-            return Err(self.requests.first_mut().map_or(ticket, |first| {
-                first.awaited = true;
-                first.ticket
-            }));
+        if self.first.is_none() && self.later.is_empty() {
+            self.first = Some(request());
+        } else {
+            self.push(request())?;
         }
         // The counter wraps after five centuries at one request per nanosecond.
         self.next = self.next.wrapping_add(1);
         Ok(ticket)
     }
 
-    /// Returns the index of a request in the list.
+    /// Adds a request to a queue that is not empty.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`enter`](Self::enter).
+    #[cold]
+    fn push(&mut self, request: Request) -> Result<(), Ticket> {
+        let ticket = request.ticket;
+        let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
+        if self.later.push(request, flags).is_ok() {
+            return Ok(());
+        }
+        let earliest = self.first.as_mut().or(self.later.first_mut());
+        Err(earliest.map_or(ticket, |earliest| {
+            earliest.awaited = true;
+            earliest.ticket
+        }))
+    }
+
+    /// Returns the index of a request in the list of later ones.
     fn position(&self, ticket: Ticket) -> Option<usize> {
-        let place = self.requests.binary_search_by_key(&ticket, |r| r.ticket);
+        let place = self.later.binary_search_by_key(&ticket, |r| r.ticket);
         place.ok()
     }
 
@@ -112,12 +126,19 @@ impl Queue {
     /// per request small, and after the wait it is mostly the turn of the waiter. Returns `None`
     /// if `ticket` holds its range or is not in the queue.
     pub(crate) fn blocker_of(&mut self, ticket: Ticket) -> Option<Ticket> {
+        if self.later.is_empty() {
+            return None;
+        }
+        self.blocker_among_others(ticket)
+    }
+
+    /// Like [`blocker_of`](Self::blocker_of), if there are later requests than the first one.
+    #[cold]
+    fn blocker_among_others(&mut self, ticket: Ticket) -> Option<Ticket> {
         let place = self.position(ticket)?;
-        let (own, earlier) = self.requests.get_mut(..=place)?.split_last_mut()?;
-        let blocker = earlier
-            .iter_mut()
-            .rev()
-            .find(|other| other.conflicts(own))?;
+        let (own, earlier) = self.later.get_mut(..=place)?.split_last_mut()?;
+        let mut earlier = Iterator::chain(earlier.iter_mut().rev(), self.first.as_mut());
+        let blocker = earlier.find(|other| other.conflicts(own))?;
         blocker.awaited = true;
         Some(blocker.ticket)
     }
@@ -125,19 +146,25 @@ impl Queue {
     /// Removes a request. Returns whether another request waited for it.
     #[must_use]
     pub(crate) fn leave(&mut self, ticket: Ticket) -> bool {
-        let is_last = self.requests.last().map(|last| last.ticket) == Some(ticket);
-        let left = if is_last {
-            self.requests.pop()
-        } else {
-            let place = self.position(ticket);
-            place.and_then(|place| self.requests.remove(place).ok())
-        };
+        let first = self.first.take_if(|first| first.ticket == ticket);
+        match first {
+            Some(request) => request.awaited,
+            None => self.remove(ticket),
+        }
+    }
+
+    /// Removes a request from the list of later ones. Returns whether another request waited for
+    /// it.
+    #[cold]
+    fn remove(&mut self, ticket: Ticket) -> bool {
+        let place = self.position(ticket);
+        let left = place.and_then(|place| self.later.remove(place).ok());
         left.is_some_and(|request| request.awaited)
     }
 
     /// Returns the number of requests.
     pub(crate) fn len(&self) -> usize {
-        self.requests.len()
+        usize::from(self.first.is_some()) + self.later.len()
     }
 }
 
@@ -156,7 +183,7 @@ mod tests {
 
     #[test]
     fn overlapping_requests_go_one_after_another() -> Result {
-        let mut queue = Queue::new()?;
+        let mut queue = Queue::new();
         let a = enter(&mut queue, r(0, 9), Mode::Exclusive)?;
         let b = enter(&mut queue, r(5, 14), Mode::Exclusive)?;
         let c = enter(&mut queue, r(10, 19), Mode::Exclusive)?;
@@ -174,8 +201,23 @@ mod tests {
     }
 
     #[test]
+    fn later_request_waits_for_those_that_entered_after_the_first() -> Result {
+        let mut queue = Queue::new();
+        let a = enter(&mut queue, r(0, 9), Mode::Exclusive)?;
+        let b = enter(&mut queue, r(0, 9), Mode::Exclusive)?;
+        assert_eq!(queue.blocker_of(b), Some(a));
+        assert!(queue.leave(a) && queue.blocker_of(b).is_none());
+        // The place of the first request is free, but the queue is not empty.
+        let c = enter(&mut queue, r(9, 9), Mode::Exclusive)?;
+        assert_eq!((queue.len(), queue.blocker_of(c)), (2, Some(b)));
+        assert!(queue.leave(b) && !queue.leave(c) && !queue.leave(c));
+        assert_eq!(queue.len(), 0);
+        Ok(())
+    }
+
+    #[test]
     fn disjoint_requests_go_together() -> Result {
-        let mut queue = Queue::new()?;
+        let mut queue = Queue::new();
         let a = enter(&mut queue, r(0, 9), Mode::Exclusive)?;
         let b = enter(&mut queue, r(10, 19), Mode::Exclusive)?;
         assert_eq!((queue.blocker_of(a), queue.blocker_of(b)), (None, None));
@@ -185,7 +227,7 @@ mod tests {
 
     #[test]
     fn shared_requests_go_together_but_overtake_nobody() -> Result {
-        let mut queue = Queue::new()?;
+        let mut queue = Queue::new();
         let a = enter(&mut queue, r(0, 9), Mode::Shared)?;
         let b = enter(&mut queue, r(0, 9), Mode::Shared)?;
         let c = enter(&mut queue, Range::ALL, Mode::Exclusive)?;

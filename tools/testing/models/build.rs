@@ -46,7 +46,13 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "only_the_first_request_is_waited_for",
-        changes: &[("space/queue.rs", ".iter_mut()\n            .rev()", ".iter_mut()\n            .take(1)")],
+        changes: &[("space/queue.rs", "earlier.iter_mut().rev()", "earlier.iter_mut().take(0)")],
+        scenario: "nobody_overtakes",
+        message: "a request was overtaken",
+    },
+    Mutant {
+        name: "later_requests_are_the_first",
+        changes: &[("space/queue.rs", "self.first.is_none() && self.later.is_empty()", "self.first.is_none()")],
         scenario: "nobody_overtakes",
         message: "a request was overtaken",
     },
@@ -58,7 +64,7 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "nobody_wakes_those_without_memory",
-        changes: &[("space/queue.rs", "first.awaited = true;", "")],
+        changes: &[("space/queue.rs", "earliest.awaited = true;", "")],
         scenario: "without_memory",
         message: "deadlock",
     },

@@ -70,7 +70,7 @@ thread_local! {
     static MEMORY_IS_SHORT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `f`, in which vectors have room for one element, and don't get more.
+/// Runs `f`, in which vectors get no memory.
 ///
 /// The threads of a model are all run by the thread that checks it, so it counts for them.
 pub fn with_short_memory<R>(f: impl FnOnce() -> R) -> R {
@@ -89,23 +89,13 @@ impl<T> KVec<T> {
         Self(Vec::new())
     }
 
-    /// An empty one with room for `capacity` elements.
-    pub fn with_capacity(capacity: usize, _: Flags) -> Result<Self, AllocError> {
-        Ok(Self(Vec::with_capacity(capacity)))
-    }
-
     /// Adds an element, if there is memory.
     pub fn push(&mut self, element: T, _: Flags) -> Result<(), AllocError> {
-        if MEMORY_IS_SHORT.get() && !self.0.is_empty() {
+        if MEMORY_IS_SHORT.get() {
             return Err(AllocError);
         }
         self.0.push(element);
         Ok(())
-    }
-
-    /// Takes the last element out.
-    pub fn pop(&mut self) -> Option<T> {
-        self.0.pop()
     }
 
     /// Takes the element number `at` out.

@@ -79,13 +79,10 @@ impl<K: Ord + Copy, V> OccupiedEntry<'_, K, V> {
         value.expect("the node is in the tree")
     }
 
-    /// Takes the node out.
-    pub fn remove_node(self) -> RBTreeNode<K, V> {
+    /// Takes the value out.
+    pub fn remove(self) -> V {
         let value = self.tree.remove(&self.key);
-        RBTreeNode {
-            key: self.key,
-            value: value.expect("the node was in the tree"),
-        }
+        value.expect("the node was in the tree")
     }
 }
 

@@ -135,9 +135,7 @@ impl SpaceTypes for Container {
 impl Container {
     /// A container, and what was done before.
     pub(crate) fn new(world: World, machine: Arc<Machine>) -> Arc<Self> {
-        let Ok(space) = Space::new(world.layout, false) else {
-            panic!("cannot allocate a container");
-        };
+        let space = Space::new(world.layout, false);
         let driver = Driver::new(world.stubborn);
         let container = Arc::new(Self {
             v2: world.v2,

@@ -218,7 +218,10 @@ impl Container {
         let (first, rest) = if ask.dirty {
             (None, Some(found.range))
         } else {
-            held.remove_some(found.range)
+            match held.remove_one(found.range, |pages| pages.pinned() == 0) {
+                Some(only) => (Some(only), None),
+                None => held.remove_some(found.range),
+            }
         };
         Ok(Begun::Removing { found, first, rest })
     }
