@@ -271,7 +271,7 @@ docs:
 
 # --- Testing -------------------------------------------------------------------------------
 
-.PHONY: test test-all soak selftests bench demo
+.PHONY: test test-all soak selftests bench bench-guard demo
 test:
 	@MAKEFLAGS= tools/testing/test $(STEPS)
 test-all:
@@ -283,6 +283,8 @@ selftests:
 bench:
 	@MAKEFLAGS= tools/testing/bench/run
 	@MAKEFLAGS= tools/testing/bench/ioasid
+bench-guard:
+	@MAKEFLAGS= tools/testing/bench/guard
 demo:
 	@MAKEFLAGS= tools/testing/demo
 
@@ -337,6 +339,7 @@ Testing:
   selftests          compare the kernel's VFIO selftests on the C and the Rust modules
   bench              compare the cost of requests on the C and the Rust modules: instructions,
                      memory and time
+  bench-guard        fail if a request takes over 3 % more instructions than recorded
   demo               read a disk with a userspace NVMe driver through these modules, on Debian's
                      kernel
 

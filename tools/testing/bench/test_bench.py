@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import charts
 import comparison
+import guard
 import progress
 import report
 import report_ways
@@ -66,6 +67,39 @@ def written(text, reader):
         path = pathlib.Path(folder) / "part"
         path.write_text(text)
         return reader(path)
+
+
+class Guard(unittest.TestCase):
+    RECORDED = {"kernel": "7.3", "instructions": {"map": 1000, "unmap": 2000}}
+
+    def judge(self, text):
+        judged = list(guard.judge(guard.read(text), self.RECORDED))
+        return [line for lines, _ in judged for line in lines], [passed for _, passed in judged]
+
+    def test_three_percent_more_pass(self):
+        lines, passed = self.judge("7.3\nmap\t900 1030 2000\nunmap\t2000\n")
+        self.assertEqual(lines, ["ok      map", "ok      unmap"])
+        self.assertEqual(passed, [True, True])
+
+    def test_more_than_that_fails_and_says_by_how_much(self):
+        lines, passed = self.judge("7.3\nmap\t1031\nunmap\t2000\n")
+        self.assertEqual(passed, [False, True])
+        self.assertEqual(lines[0], "not ok  map")
+        self.assertIn("1,031 instructions, 3.1% more than the recorded 1,000", lines[1])
+        self.assertIn("guard --record", lines[2])
+
+    def test_other_kernel_is_named(self):
+        lines, _ = self.judge("7.4\nmap\t2000\nunmap\t2000\n")
+        self.assertIn("those of Linux 7.3, this is 7.4", lines[3])
+
+    def test_figures_are_compared_by_name(self):
+        _, passed = self.judge("7.3\nmap\t1000\npin\t5\n")
+        self.assertEqual(passed, [True, False, False])
+
+    def test_cheaper_figures_are_named(self):
+        lines, passed = self.judge("7.3\nmap\t960\nunmap\t2000\n")
+        self.assertTrue(all(passed))
+        self.assertTrue(lines[-1].endswith(": map"))
 
 
 class TwoWays(unittest.TestCase):

@@ -253,6 +253,8 @@ def main_steps(repo):
         guest("mdev-stock-c", "--stack", "c", "--set", "mdev"),
         guest("mdev-stock-rust", "--stack", "rust", "--set", "mdev"),
         make("drivers-stock", "test-drivers", "KERNEL=stock", "WERROR=1"),
+        script("bench-guard", "tools/testing/bench/guard", "--no-build",
+               after=("build-stock", "drivers-stock", "programs")),
         guest("pinning-c", "--stack", "c", "--set", "pinning"),
         guest("pinning-rust", "--stack", "rust", "--set", "pinning"),
         make("mdev-tests-stock", "mdev-tests", "KERNEL=stock", "WERROR=1", after=("build-stock",)),
