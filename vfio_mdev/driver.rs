@@ -73,15 +73,16 @@ pub trait Parent: Send + Sync + Sized + 'static {
     /// created. If it is less than the capacity in use, no more devices can be created.
     fn capacity(&self) -> u32;
 
-    /// Decides whether `device`, which belongs to this parent, may join a peer-to-peer group with
+    /// Decides whether `device`, which belongs to this parent, can share a peer-to-peer group with
     /// `members`. The members are devices of the same driver, and there is at least one. The caller
     /// holds the lock of all groups: the function may look at the devices, but must not wait for
     /// anything.
     ///
     /// # Errors
     ///
-    /// The write to `peer_to_peer_resource_uuid` fails with the error and changes nothing. The
-    /// default implementation returns `EXDEV` if a member belongs to another parent.
+    /// `EXDEV` if the device can't share with these members; it gets another group with the same
+    /// UUID. The default implementation returns it if a member belongs to another parent. With any
+    /// other error, the write to `peer_to_peer_resource_uuid` fails and changes nothing.
     fn admit(
         &self,
         device: &Instance<Self::Device>,

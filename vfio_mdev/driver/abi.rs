@@ -108,7 +108,6 @@ impl<P: Parent> Driver<P> {
         driver.show_description = Some(Self::description_callback);
         driver.driver.name = P::NAME.as_char_ptr();
         driver.driver.owner = this_module::<P::OwnerModule>().as_ptr();
-        driver.driver.dev_groups = peers::attribute_groups::<P::Device>();
         driver
     }
 
@@ -132,7 +131,10 @@ impl<P: Parent> Driver<P> {
                 to_result(unsafe { bindings::vfio_register_emulated_iommu_dev(instance.as_ptr()) })
             };
             match instance.peer() {
-                Some(peer) => peers::enter(peer.peer(), register)?,
+                Some(peer) => peers::register(peer.peer(), register, || {
+                    // SAFETY: The device was registered.
+                    unsafe { bindings::vfio_unregister_group_dev(instance.as_ptr()) }
+                })?,
                 None => register()?,
             }
             // SAFETY: While a device is bound, `driver_data` belongs to its driver.
@@ -151,11 +153,14 @@ impl<P: Parent> Driver<P> {
             let data = core::mem::replace(&mut (*mdev).dev.driver_data, core::ptr::null_mut());
             ARef::from_raw(NonNull::new_unchecked(data.cast()))
         };
-        // SAFETY: `probe_callback` registered the device. The call waits until the device has no
-        // users.
-        unsafe { bindings::vfio_unregister_group_dev(instance.as_ptr()) };
-        if let Some(peer) = instance.peer() {
-            peers::leave(peer.peer());
+        let unregister = || {
+            // SAFETY: `probe_callback` registered the device. The call waits until the device has no
+            // users.
+            unsafe { bindings::vfio_unregister_group_dev(instance.as_ptr()) };
+        };
+        match instance.peer() {
+            Some(peer) => peers::unregister(peer.peer(), unregister),
+            None => unregister(),
         }
     }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The attribute `peer_to_peer_resource_uuid`, the typed members of a group, and
-//! `vfio_move_device()`.
+//! The typed members of a group, and `vfio_move_device()`.
 
 use core::{
     marker::PhantomData,
@@ -11,12 +10,8 @@ use core::{
 
 use kernel::{
     device::Device as BusDevice,
-    error::{
-        from_result,
-        to_result, //
-    },
+    error::to_result,
     ffi::{
-        c_char,
         c_int,
         c_void, //
     },
@@ -34,7 +29,8 @@ use kernel_ext::{
 
 use super::{
     DriverKey,
-    Peer, //
+    Peer,
+    Peers, //
 };
 use crate::{
     driver::{
@@ -42,14 +38,12 @@ use crate::{
         Parent, //
     },
     instance::Instance,
-    sysfs,
     uuid::Uuid, //
 };
 
 global_lock! {
     // SAFETY: `init_lock` initialises it before the module can be used.
-    /// All devices that are registered with VFIO and can be in a group with others.
-    pub(super) unsafe(uninit) static PEERS: Mutex<KVec<Arc<Peer>>> = KVec::new();
+    pub(super) unsafe(uninit) static PEERS: Mutex<Peers> = Peers::new();
 }
 
 /// Initialises the lock of the list of peers.
@@ -102,7 +96,7 @@ impl MoveDevice {
     /// # Safety
     ///
     /// The device is registered with VFIO, and is not unregistered during the call.
-    unsafe fn call(
+    pub(super) unsafe fn call(
         &self,
         peer: &Peer,
         group: Option<&IommuGroup>,
@@ -118,12 +112,11 @@ impl MoveDevice {
         }
         // SAFETY: By the type invariant. The function with this name has this type.
         let move_device = unsafe { transmute::<*mut c_void, MoveDeviceFn>(self.0.address()) };
-        // SAFETY: By this function's contract. An instance begins with its `struct vfio_device`,
-        // and exists while the device is registered. The group is valid, and `commit` outlives the
-        // call.
+        // SAFETY: By this function's contract. The instance exists while the device is registered.
+        // The group is valid, and `commit` outlives the call.
         to_result(unsafe {
             move_device(
-                peer.instance.0.cast().as_ptr(),
+                peer.instance.device.as_ptr(),
                 group.map_or(core::ptr::null_mut(), IommuGroup::as_ptr),
                 Some(commit_callback),
                 (&raw mut commit).cast(),
@@ -134,14 +127,17 @@ impl MoveDevice {
 
 // --- Peers and members with their type --------------------------------------------------------
 
-/// A pointer to the instance of a peer, without its type.
+/// The device of a peer, and what its driver has for it, without its type.
 ///
 /// # Invariants
 ///
-/// Points at an instance of the driver that created it. The instance exists as long as the peer is
-/// in a group.
+/// `owner` points at an [`Instance`] of the driver, or at the `struct mdev_peer` of a driver in C.
+/// It and `device` exist as long as the peer is in a group.
 #[derive(Clone, Copy)]
-pub(super) struct Erased(NonNull<c_void>);
+pub(super) struct Erased {
+    pub(super) device: NonNull<bindings::vfio_device>,
+    pub(super) owner: NonNull<c_void>,
+}
 
 // SAFETY: Any thread may use an instance.
 unsafe impl Send for Erased {}
@@ -151,7 +147,13 @@ unsafe impl Sync for Erased {}
 impl Erased {
     /// Erases the type of `instance`.
     fn new<D: Device>(instance: &Instance<D>) -> Self {
-        Self(NonNull::from(instance).cast())
+        let owner = NonNull::from(instance).cast();
+        // An instance begins with its `struct vfio_device`.
+        // INVARIANT: By the contract of `PeerOf::new`, which calls this.
+        Self {
+            device: owner.cast(),
+            owner,
+        }
     }
 
     /// # Safety
@@ -159,13 +161,16 @@ impl Erased {
     /// The value was created from an `Instance<D>`, which exists for all of `'a`.
     unsafe fn instance<'a, D: Device>(self) -> &'a Instance<D> {
         // SAFETY: By this function's contract.
-        unsafe { self.0.cast().as_ref() }
+        unsafe { self.owner.cast().as_ref() }
     }
 
     /// Returns a pointer to no instance, for tests, which do not use it.
     #[cfg(CONFIG_KUNIT)]
     pub(super) fn dangling() -> Self {
-        Self(NonNull::dangling())
+        Self {
+            device: NonNull::dangling(),
+            owner: NonNull::dangling(),
+        }
     }
 }
 
@@ -176,7 +181,6 @@ impl Erased {
 /// The instance of the peer is an `Instance<D>`, and so are those of all peers with its driver.
 pub(crate) struct PeerOf<D: Device> {
     peer: Arc<Peer>,
-    move_device: Arc<MoveDevice>,
     _type: PhantomData<fn(D)>,
 }
 
@@ -199,8 +203,13 @@ impl<D: Device> PeerOf<D> {
     ) -> Result<Self> {
         // INVARIANT: By this function's contract.
         Ok(Self {
-            peer: Peer::new(dev, driver, Erased::new(instance), Self::admit)?,
-            move_device,
+            peer: Peer::new(
+                dev,
+                driver,
+                Erased::new(instance),
+                Self::admit,
+                Some(move_device),
+            )?,
             _type: PhantomData,
         })
     }
@@ -218,8 +227,8 @@ impl<D: Device> PeerOf<D> {
     /// none if the device itself has left the group.
     pub(crate) fn with_members<R>(&self, f: impl FnOnce(&Members<'_, D>) -> R) -> R {
         self.peer.with_members(|members| {
-            // SAFETY: They are the members of a group, and this peer is one of them, or there are
-            // none. Their lock is held.
+            // SAFETY: They are the members of the group of a peer of this type, or there are none.
+            // Their lock is held.
             f(&unsafe { Members::new(members) })
         })
     }
@@ -231,8 +240,7 @@ impl<D: Device> PeerOf<D> {
     /// The errors of `first`. Then the device is not counted.
     pub(crate) fn opened(&self, first: impl FnOnce(&Members<'_, D>) -> Result) -> Result {
         self.peer.opened(|members| {
-            // SAFETY: They are the members of a group, and this peer is one of them: a device is not
-            // unregistered while it is being opened. Their lock is held.
+            // SAFETY: They are the members of the group of a peer of this type. Their lock is held.
             first(&unsafe { Members::new(members) })
         })
     }
@@ -240,8 +248,7 @@ impl<D: Device> PeerOf<D> {
     /// Undoes [`PeerOf::opened`]. Calls `last` if no other member is open.
     pub(crate) fn closed(&self, last: impl FnOnce(&Members<'_, D>)) {
         self.peer.closed(|members| {
-            // SAFETY: They are the members of a group, and this peer is one of them: a device is not
-            // unregistered before it is closed. Their lock is held.
+            // SAFETY: They are the members of the group of a peer of this type. Their lock is held.
             last(&unsafe { Members::new(members) })
         });
     }
@@ -250,8 +257,8 @@ impl<D: Device> PeerOf<D> {
     fn admit(peer: &Peer, members: &[Arc<Peer>]) -> Result {
         // SAFETY: `PeerGroup::admit` calls this function for a peer that is in a group.
         let instance: &Instance<D> = unsafe { peer.instance.instance() };
-        // SAFETY: `PeerGroup::admit` has checked that the members have the driver of `peer`. It
-        // holds their lock.
+        // SAFETY: `PeerGroup::admit` is called for a group with the driver of `peer`, and by its type
+        // invariant the members have this driver. It holds their lock.
         let members: Members<'_, D> = unsafe { Members::new(members) };
         instance.parent().admit(instance, &members)
     }
@@ -272,8 +279,9 @@ impl<'a, D: Device> Members<'a, D> {
     /// # Safety
     ///
     /// The peers belong to the driver of `D`, and stay in their group for all of `'a`. They do if
-    /// they are the members of one group, one of them is of this type, and their lock is held:
-    /// `PeerGroup::admit` only admits devices of one driver to a group.
+    /// they are the members of the [`Peer::group`] of a device of `D`, and their lock is held: by the
+    /// type invariants of [`Peer`] and `PeerGroup` all of them have the driver of that device. This
+    /// is so even if the device itself has left the group.
     unsafe fn new(peers: &'a [Arc<Peer>]) -> Self {
         // INVARIANT: By this function's contract.
         Self {
@@ -317,113 +325,5 @@ impl<'a, D: Device> Members<'a, D> {
     #[expect(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.iter().count()
-    }
-}
-
-// --- The attribute ----------------------------------------------------------------------------
-
-/// The attribute of the devices of `D`.
-///
-/// It is an attribute of the driver. It appears when the device is bound and is removed before the
-/// device is unbound, so that a device that is being removed cannot change groups.
-struct Attribute<D>(PhantomData<D>);
-
-/// Returns the attribute groups of the devices of `D`.
-pub(crate) fn attribute_groups<D: Device>() -> *mut *const bindings::attribute_group {
-    let groups: *const [*const bindings::attribute_group; 2] = Attribute::<D>::GROUPS;
-    groups.cast_mut().cast()
-}
-
-impl<D: Device> Attribute<D> {
-    const ATTRIBUTE: &'static bindings::device_attribute = &{
-        let mut attribute: bindings::device_attribute = pin_init::zeroed();
-        attribute.attr = sysfs::attribute(c"peer_to_peer_resource_uuid", 0o644);
-        attribute.__bindgen_anon_1.show_const = Some(Self::show_callback);
-        attribute.__bindgen_anon_2.store_const = Some(Self::store_callback);
-        attribute
-    };
-
-    const ATTRIBUTES: &'static [*const bindings::attribute; 2] =
-        &[&raw const Self::ATTRIBUTE.attr, core::ptr::null()];
-
-    const GROUP: &'static bindings::attribute_group = &{
-        let mut group: bindings::attribute_group = pin_init::zeroed();
-        group.__bindgen_anon_1.is_visible_const = Some(Self::is_visible_callback);
-        group.__bindgen_anon_2.attrs_const = Self::ATTRIBUTES.as_ptr();
-        group
-    };
-
-    const GROUPS: &'static [*const bindings::attribute_group; 2] =
-        &[&raw const *Self::GROUP, core::ptr::null()];
-
-    /// Returns the peer of a device, if its type has peers.
-    ///
-    /// # Safety
-    ///
-    /// `dev` is bound to the driver of `D` for all of `'a`.
-    unsafe fn peer<'a>(dev: *mut bindings::device) -> Option<&'a PeerOf<D>> {
-        // SAFETY: By this function's contract. While a device is bound, its `driver_data` is the
-        // instance.
-        let instance: &Instance<D> = unsafe { &*(*dev).driver_data.cast() };
-        instance.peer()
-    }
-
-    /// # Safety
-    ///
-    /// Called by sysfs with the kobject of a device that is bound to the driver of `D`.
-    unsafe extern "C" fn is_visible_callback(
-        kobj: *mut bindings::kobject,
-        attribute: *const bindings::attribute,
-        _index: c_int,
-    ) -> bindings::umode_t {
-        let offset = core::mem::offset_of!(bindings::device, kobj);
-        // SAFETY: By this function's contract.
-        match unsafe { Self::peer(kobj.wrapping_byte_sub(offset).cast()) } {
-            // SAFETY: sysfs passes an attribute of the group above.
-            Some(_) => unsafe { (*attribute).mode },
-            None => 0,
-        }
-    }
-
-    /// # Safety
-    ///
-    /// Called by sysfs with a device that is bound to the driver of `D`, and a page to fill.
-    unsafe extern "C" fn show_callback(
-        dev: *mut bindings::device,
-        _attribute: *const bindings::device_attribute,
-        page: *mut c_char,
-    ) -> isize {
-        from_result(|| {
-            // SAFETY: By this function's contract.
-            let peer = unsafe { Self::peer(dev) }.ok_or(ENODEV)?;
-            // SAFETY: By this function's contract.
-            unsafe { sysfs::show(page, peer.uuid()) }
-        })
-    }
-
-    /// # Safety
-    ///
-    /// Called by sysfs with a device that is bound to the driver of `D`, and the bytes that were
-    /// written.
-    unsafe extern "C" fn store_callback(
-        dev: *mut bindings::device,
-        _attribute: *const bindings::device_attribute,
-        page: *const c_char,
-        count: usize,
-    ) -> isize {
-        from_result(|| {
-            // SAFETY: By this function's contract.
-            let text = unsafe { core::slice::from_raw_parts(page.cast::<u8>(), count) };
-            let uuid = Uuid::parse(text.strip_suffix(b"\n").unwrap_or(text)).ok_or(EINVAL)?;
-            // SAFETY: By this function's contract.
-            let this = unsafe { Self::peer(dev) }.ok_or(ENODEV)?;
-            let (peer, move_device) = (&this.peer, &this.move_device);
-            super::set_uuid(&PEERS.lock(), peer, uuid, |group, commit| {
-                // SAFETY: The attribute exists only while the device is registered: removing it
-                // waits for the end of this call.
-                unsafe { move_device.call(peer, group, commit) }
-            })?;
-            Ok(count as isize)
-        })
     }
 }

@@ -45,7 +45,7 @@ cases! {
     busy_while_in_a_container,
     busy_while_a_device_is_open,
     parent_refuses_a_ninth_peer,
-    parent_refuses_peers_of_another_parent,
+    devices_of_another_parent_get_another_group,
 }
 
 /// Asserts that a write fails and changes nothing.
@@ -232,16 +232,23 @@ fn parent_refuses_a_ninth_peer() -> Result<()> {
 }
 
 /// The second parent is `vgpu_p2p.1`.
-fn parent_refuses_peers_of_another_parent() -> Result<()> {
+fn devices_of_another_parent_get_another_group() -> Result<()> {
     let [a, b] = peers()?;
     let folder = type_folder_of("vgpu_p2p.1", Kind::Single.as_ref());
     let other = Mdev::in_folder(&folder, &new_uuid()?)?;
-    refused(&other, &a.peer_uuid()?, Errno::EXDEV)?;
-    refused(&a, &other.peer_uuid()?, Errno::EXDEV)?;
-    // On its own card, a device can join.
+    other.set_peer_uuid(&a.peer_uuid()?)?;
+    assert_eq!(other.peer_uuid()?, a.peer_uuid()?);
+    assert_ne!(other.group_number()?, a.group_number()?);
+    assert_eq!(b.group_number()?, a.group_number()?);
+    // On its own card, a device joins.
     let second = Mdev::in_folder(&folder, &new_uuid()?)?;
-    second.set_peer_uuid(&other.peer_uuid()?)?;
+    second.set_peer_uuid(&a.peer_uuid()?)?;
     assert_eq!(second.group_number()?, other.group_number()?);
-    assert_ne!(second.group_number()?, b.group_number()?);
-    Ok(())
+    // Each group can be open on its own.
+    let first = open(&a)?;
+    let _second = open(&other)?;
+    refused(&b, &new_uuid()?, Errno::EBUSY)?;
+    drop(first);
+    b.set_peer_uuid(&new_uuid()?)?;
+    refused(&second, &new_uuid()?, Errno::EBUSY)
 }

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All peers, and the groups of each UUID.
+
+use kernel::{
+    error::code,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
+};
+use kernel_ext::{
+    iommu::Group as IommuGroup,
+    tree::{
+        Node,
+        Tree, //
+    }, //
+};
+
+use super::{
+    DeviceKey,
+    Peer,
+    PeerGroup, //
+};
+use crate::uuid::Uuid;
+
+/// All devices that are registered with VFIO and can be in a group with others.
+pub(super) struct Peers {
+    devices: Tree<DeviceKey, Arc<Peer>>,
+    /// The groups of each UUID that a device has, in the order in which they were created.
+    uuids: Tree<Uuid, KVec<Entry>>,
+}
+
+/// A group of a UUID.
+struct Entry {
+    group: Arc<PeerGroup>,
+    /// The number of devices in [`Peers::devices`] whose [`Peer::group`] this is. A device that is
+    /// being removed counts until [`Peers::remove`], though it is no member any more.
+    devices: usize,
+}
+
+impl Peers {
+    /// Returns a list without devices.
+    pub(super) const fn new() -> Self {
+        Self {
+            devices: Tree::new(),
+            uuids: Tree::new(),
+        }
+    }
+
+    /// Returns the peer of a device of the bus.
+    pub(super) fn get(&self, device: DeviceKey) -> Option<&Arc<Peer>> {
+        self.devices.get(&device)
+    }
+
+    /// Adds a peer with a group of its own, which `register` registers with VFIO.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, and the errors of `register`. Then the peer was not added.
+    pub(super) fn add(&mut self, peer: &Arc<Peer>, register: impl FnOnce() -> Result) -> Result {
+        let group = peer.group();
+        let node = Node::new(peer.key(), peer.clone())?;
+        self.reserve(&group)?;
+        // INVARIANT: By the type invariant of `Peer` the group has the driver of the peer.
+        let added = group.members.lock().push(peer.clone(), GFP_KERNEL);
+        let registered = added.map_err(Error::from).and_then(|()| register());
+        if let Err(error) = registered {
+            group.remove(peer);
+            self.prune(group.uuid);
+            return Err(error);
+        }
+        group.note_software_group_of(peer);
+        self.count_in(&group);
+        self.devices.insert(node);
+        Ok(())
+    }
+
+    /// Removes a peer, which is no longer a member of its group. A static is never dropped: without
+    /// devices, no memory is left.
+    pub(super) fn remove(&mut self, peer: &Peer) {
+        let removed = self.devices.remove(&peer.key());
+        debug_assert!(removed.is_some());
+        self.count_out(&peer.group());
+    }
+
+    /// Handles a write to `peer_to_peer_resource_uuid`: moves a device to a group with a UUID. The
+    /// group is created if no group with the UUID has the device's driver, or if the driver refuses
+    /// all of them with `EXDEV`.
+    ///
+    /// `move_device` moves the device to the software group of the new group's members, or to one
+    /// of its own if there are no members. It calls its second argument as soon as the move cannot
+    /// fail any more.
+    ///
+    /// # Errors
+    ///
+    /// Nothing changes on error. `EBUSY` if a driver is using the members of the new group;
+    /// `ENOMEM`; the errors of `move_device`, and those of the device's driver except `EXDEV`.
+    pub(super) fn set_uuid(
+        &mut self,
+        peer: &Arc<Peer>,
+        uuid: Uuid,
+        move_device: impl FnOnce(Option<&IommuGroup>, &mut dyn FnMut()) -> Result,
+    ) -> Result {
+        let from = peer.group();
+        if from.uuid == uuid {
+            return Ok(());
+        }
+        let (to, software_group) = self.group_for(peer, uuid)?;
+        let moved = move_device(software_group.as_deref(), &mut || peer.change_group(&to));
+        if moved.is_err() {
+            self.prune(uuid);
+            return moved;
+        }
+        self.count_in(&to);
+        self.count_out(&from);
+        Ok(())
+    }
+
+    /// Returns the numbers of the software groups whose devices have the UUID.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn software_groups(&self, uuid: Uuid) -> Result<KVec<i32>> {
+        let mut numbers = KVec::new();
+        for entry in self.uuids.get(&uuid).into_iter().flatten() {
+            let software_group = entry.group.software_group.lock().clone();
+            if let Some(software_group) = software_group {
+                numbers.push(software_group.id(), GFP_KERNEL)?;
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// Returns the number of groups of a UUID.
+    #[cfg(CONFIG_KUNIT)]
+    pub(super) fn groups_of(&self, uuid: Uuid) -> usize {
+        self.uuids.get(&uuid).map_or(0, KVec::len)
+    }
+
+    /// Returns whether there are neither devices nor groups.
+    #[cfg(CONFIG_KUNIT)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.devices.is_empty() && self.uuids.is_empty()
+    }
+
+    /// Returns the group of a UUID that `peer` can join, and the software group of its members. The
+    /// group has the driver of the peer. [`Peers::prune`] removes the group if the peer doesn't join it.
+    fn group_for(
+        &mut self,
+        peer: &Peer,
+        uuid: Uuid,
+    ) -> Result<(Arc<PeerGroup>, Option<ARef<IommuGroup>>)> {
+        for entry in self.uuids.get(&uuid).into_iter().flatten() {
+            if entry.group.driver != peer.driver {
+                continue;
+            }
+            match entry.group.admit(peer) {
+                Ok(software_group) => return Ok((entry.group.clone(), software_group)),
+                Err(code::EXDEV) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let group = PeerGroup::new(uuid, peer.driver)?;
+        let software_group = group.admit(peer)?;
+        self.reserve(&group)?;
+        Ok((group, software_group))
+    }
+
+    /// Adds a group without devices.
+    fn reserve(&mut self, group: &Arc<PeerGroup>) -> Result {
+        let entry = Entry {
+            group: group.clone(),
+            devices: 0,
+        };
+        if let Some(entries) = self.uuids.get_mut(&group.uuid) {
+            entries.push(entry, GFP_KERNEL)?;
+            return Ok(());
+        }
+        let mut entries = KVec::with_capacity(1, GFP_KERNEL)?;
+        entries.push(entry, GFP_KERNEL)?;
+        self.uuids.insert(Node::new(group.uuid, entries)?);
+        Ok(())
+    }
+
+    fn entry(&mut self, group: &Arc<PeerGroup>) -> Option<&mut Entry> {
+        let entries = self.uuids.get_mut(&group.uuid)?;
+        entries
+            .iter_mut()
+            .find(|entry| Arc::ptr_eq(&entry.group, group))
+    }
+
+    /// Counts a device of a group.
+    fn count_in(&mut self, group: &Arc<PeerGroup>) {
+        if let Some(entry) = self.entry(group) {
+            entry.devices += 1;
+        }
+    }
+
+    /// Counts a device of a group no longer. A group without devices is removed.
+    fn count_out(&mut self, group: &Arc<PeerGroup>) {
+        if let Some(entry) = self.entry(group) {
+            entry.devices -= 1;
+        }
+        self.prune(group.uuid);
+    }
+
+    /// Removes the groups of a UUID that have no devices.
+    fn prune(&mut self, uuid: Uuid) {
+        let Some(entries) = self.uuids.get_mut(&uuid) else {
+            return;
+        };
+        entries.retain(|entry| entry.devices > 0);
+        if entries.is_empty() {
+            self.uuids.remove(&uuid);
+        }
+    }
+}
