@@ -25,6 +25,7 @@
 
 #include "helpers.h"
 #include "../include/linux/ioasid.h"
+#include "../include/linux/mdev_peer.h"
 #include "../include/linux/vfio_group.h"
 #include "../include/uapi/vfio_group.h"
 #include "../include/uapi/vfio_pamu.h"

@@ -1,18 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The functions of `include/linux/mdev.h`, for C drivers.
+//! The functions of `include/linux/mdev.h` and of `include/linux/mdev_peer.h`, for C drivers.
 //!
-//! `exports.c` exports them in the same way as the kernel's own `mdev.ko`.
+//! `exports.c` exports the former in the same way as the kernel's own `mdev.ko`.
 
 use kernel::{
     error::from_result,
-    ffi::c_int, //
+    ffi::{
+        c_int,
+        c_void, //
+    },
+    prelude::*, //
 };
 use kernel_ext::bindings;
 
 use crate::{
     bus,
-    parent, //
+    parent,
+    peers::c_driver::{
+        self,
+        MemberFn,
+        Members,
+        RegisterFn,
+        UnregisterFn, //
+    }, //
 };
 
 /// Registers `parent` on `dev`, with the `count` `types` of device that `driver` can create.
@@ -64,4 +75,92 @@ unsafe extern "C" fn mdev_register_driver(driver: *mut bindings::mdev_driver) ->
 unsafe extern "C" fn mdev_unregister_driver(driver: *mut bindings::mdev_driver) {
     // SAFETY: By this function's contract.
     unsafe { bindings::driver_unregister(&raw mut (*driver).driver) }
+}
+
+/// Registers a device that can be in a group with others.
+///
+/// # Safety
+///
+/// As for [`c_driver::register`]; `mdev_peer_register()` of the header ensures the rest.
+#[no_mangle]
+unsafe extern "C" fn mdev_peer_register_with(
+    peer: *mut bindings::mdev_peer,
+    register_device: Option<RegisterFn>,
+    unregister_device: Option<UnregisterFn>,
+) -> c_int {
+    from_result(|| {
+        let register_device = register_device.ok_or(EINVAL)?;
+        let unregister_device = unregister_device.ok_or(EINVAL)?;
+        // SAFETY: By this function's contract.
+        unsafe { c_driver::register(peer, register_device, unregister_device) }?;
+        Ok(0)
+    })
+}
+
+/// Unregisters a device that can be in a group with others.
+///
+/// # Safety
+///
+/// As for [`c_driver::unregister`].
+#[no_mangle]
+unsafe extern "C" fn mdev_peer_unregister_with(
+    peer: *mut bindings::mdev_peer,
+    unregister_device: UnregisterFn,
+) {
+    // SAFETY: By this function's contract.
+    unsafe { c_driver::unregister(peer, unregister_device) };
+}
+
+/// Counts a device as open.
+///
+/// # Safety
+///
+/// `peer` is registered.
+#[no_mangle]
+unsafe extern "C" fn mdev_peer_opened(peer: *mut bindings::mdev_peer) -> c_int {
+    // SAFETY: By this function's contract: it is not unregistered before it is closed.
+    from_result(|| unsafe { c_driver::opened(peer) }.map(|()| 0))
+}
+
+/// Counts a device as closed.
+///
+/// # Safety
+///
+/// [`mdev_peer_opened`] has counted `peer`.
+#[no_mangle]
+unsafe extern "C" fn mdev_peer_closed(peer: *mut bindings::mdev_peer) {
+    // SAFETY: By this function's contract.
+    unsafe { c_driver::closed(peer) };
+}
+
+/// Calls `f` for each member of a device's group.
+///
+/// # Safety
+///
+/// `peer` is registered, and is not unregistered meanwhile. `f` can be called with each member and
+/// `data`.
+#[no_mangle]
+unsafe extern "C" fn mdev_peer_for_each(
+    peer: *mut bindings::mdev_peer,
+    f: MemberFn,
+    data: *mut c_void,
+) -> c_int {
+    // SAFETY: By this function's contract.
+    unsafe { c_driver::with_members(peer, |members| members.for_each(f, data)) }
+}
+
+/// Calls `f` for each of some members.
+///
+/// # Safety
+///
+/// `members` is what a function of the driver got as an argument, and the function has not returned.
+/// `f` can be called with each member and `data`.
+#[no_mangle]
+unsafe extern "C" fn mdev_peer_members_for_each(
+    members: *const bindings::mdev_peer_members,
+    f: MemberFn,
+    data: *mut c_void,
+) -> c_int {
+    // SAFETY: By this function's contract. C has a pointer to a `Members`.
+    unsafe { (*members.cast::<Members<'_>>()).for_each(f, data) }
 }

@@ -15,6 +15,9 @@ mod abi;
 #[allow(unsafe_code)]
 #[path = "peers/attributes/abi.rs"]
 mod attributes;
+#[allow(unsafe_code)]
+#[path = "peers/c_driver/abi.rs"]
+pub(crate) mod c_driver;
 mod registry;
 
 use kernel::{

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Peer-to-peer groups: mediated devices that share resources and therefore have a single user. This
+ * is the interface for drivers in C; Documentation/mdev.rst describes the groups. Only the mdev.ko of
+ * this project has these functions.
+ *
+ * A driver embeds a struct mdev_peer in the structure of each device that can be in a group with
+ * others. It registers such a device with mdev_peer_register() instead of
+ * vfio_register_emulated_iommu_dev(), and calls mdev_peer_opened() and mdev_peer_closed() where VFIO
+ * opens and closes the device. Devices of one driver are either all registered in this way or never
+ * in a group.
+ */
+#ifndef LINUX_MDEV_PEER_H
+#define LINUX_MDEV_PEER_H
+
+#include <linux/types.h>
+#include <linux/vfio.h>
+
+struct mdev_peer;
+/* The members of a group. Valid during the call of the function that has it as an argument. */
+struct mdev_peer_members;
+
+/**
+ * struct mdev_peer_ops - what a driver decides and does for its groups
+ * @admit: decides whether @peer may join a group with @members, which are devices of the same driver.
+ *         There is at least one. The function must not wait for anything, because the lock of all
+ *         groups is held. With an error, the write to peer_to_peer_resource_uuid fails and changes
+ *         nothing; -EXDEV is no failure, but means that @peer cannot share with these members and
+ *         gets another group with the same UUID. Without the function, devices of one parent can
+ *         share.
+ * @first_open: called when the first device of a group, @peer, is opened. If it fails, so does
+ *              mdev_peer_opened(). Optional.
+ * @last_close: called when the last open device of a group, @peer, is closed. Optional.
+ *
+ * Between @first_open and @last_close, no device joins the group, and a device leaves it only by being
+ * removed. The functions may sleep, except where @admit says otherwise. They must not call
+ * mdev_peer_for_each(): they have the members as an argument.
+ */
+struct mdev_peer_ops {
+	int (*admit)(struct mdev_peer *peer, const struct mdev_peer_members *members);
+	int (*first_open)(struct mdev_peer *peer, const struct mdev_peer_members *members);
+	void (*last_close)(struct mdev_peer *peer, const struct mdev_peer_members *members);
+};
+
+/**
+ * struct mdev_peer - a device that can be in a group with others
+ * @device: the device
+ * @ops: the functions of the driver
+ * @pasid: the PASID of the device, for its peers; IOMMU_PASID_INVALID if it has none. It belongs to the
+ *         driver, which may allocate it with ioasid_alloc_owned().
+ * @entry: belongs to mdev.ko
+ */
+struct mdev_peer {
+	struct vfio_device *device;
+	const struct mdev_peer_ops *ops;
+	u32 pasid;
+	void *entry;
+};
+
+int mdev_peer_register_with(struct mdev_peer *peer, int (*register_device)(struct vfio_device *device),
+			    void (*unregister_device)(struct vfio_device *device));
+void mdev_peer_unregister_with(struct mdev_peer *peer,
+			       void (*unregister_device)(struct vfio_device *device));
+
+/**
+ * mdev_peer_register() - register a device with VFIO, in a group of its own
+ * @peer: zeroed, except for @pasid. It exists until mdev_peer_unregister().
+ * @device: the device, initialised with vfio_alloc_device() for the device of the bus that is being
+ *          bound. It exists until mdev_peer_unregister().
+ * @ops: the functions of the driver
+ * @pasid: the PASID of the device, or IOMMU_PASID_INVALID
+ *
+ * Called by the probe function of the driver. The device can be opened before this returns. It gets the
+ * attribute peer_to_peer_resource_uuid, unless the kernel's own vfio.ko is in use, which can't move
+ * devices.
+ *
+ * Return: 0, -ENOMEM, or an error of VFIO or sysfs.
+ */
+static inline int mdev_peer_register(struct mdev_peer *peer, struct vfio_device *device,
+				     const struct mdev_peer_ops *ops, u32 pasid)
+{
+	peer->device = device;
+	peer->ops = ops;
+	peer->pasid = pasid;
+	return mdev_peer_register_with(peer, vfio_register_emulated_iommu_dev, vfio_unregister_group_dev);
+}
+
+/**
+ * mdev_peer_unregister() - unregister a device from VFIO and remove it from its group
+ * @peer: was registered
+ *
+ * Called by the remove function of the driver. Waits until the device is closed, and until no other
+ * thread uses the members of its group.
+ */
+static inline void mdev_peer_unregister(struct mdev_peer *peer)
+{
+	mdev_peer_unregister_with(peer, vfio_unregister_group_dev);
+}
+
+/**
+ * mdev_peer_opened() - count a device as open
+ * @peer: is registered
+ *
+ * Called by open_device() of struct vfio_device_ops. Calls first_open() if no other device of the group
+ * is open.
+ *
+ * Return: 0 or the error of first_open(). On an error, the device is not counted.
+ */
+int mdev_peer_opened(struct mdev_peer *peer);
+
+/**
+ * mdev_peer_closed() - count a device as closed
+ * @peer: was counted by mdev_peer_opened()
+ *
+ * Called by close_device() of struct vfio_device_ops. Calls last_close() if no other device of the group
+ * is open.
+ */
+void mdev_peer_closed(struct mdev_peer *peer);
+
+/**
+ * mdev_peer_for_each() - call a function for each member of a device's group
+ * @peer: is registered
+ * @fn: called with each member, @peer among them, and with @data. If it returns something other than
+ *      zero, no further member follows. It must not wait for devices to join or leave the group, and
+ *      must not call this function. It may access the memory of the process through the member.
+ * @data: the argument of @fn
+ *
+ * No member joins or leaves the group meanwhile. May sleep.
+ *
+ * Return: the last value that @fn returned.
+ */
+int mdev_peer_for_each(struct mdev_peer *peer, int (*fn)(struct mdev_peer *member, void *data),
+		       void *data);
+
+/**
+ * mdev_peer_members_for_each() - call a function for each of some members
+ * @members: the argument of a function of struct mdev_peer_ops
+ * @fn: as for mdev_peer_for_each()
+ * @data: the argument of @fn
+ *
+ * Return: the last value that @fn returned.
+ */
+int mdev_peer_members_for_each(const struct mdev_peer_members *members,
+			       int (*fn)(struct mdev_peer *member, void *data), void *data);
+
+#endif
