@@ -229,7 +229,7 @@ install_doc:
 
 # All that make needs for a KDIR. The samples are in Kbuild, but only modules of dkms.conf are installed.
 dkms_files = Kbuild Makefile dkms.conf COPYING include ioasid iommu_group pamu_sim rust vfio_core vfio_iommu_pamu \
-	vfio_iommu_type1 vfio_mdev samples/mdev_null samples/pamu_dma samples/vgpu_p2p \
+	vfio_iommu_type1 vfio_mdev samples/mdev_null samples/pamu_dma samples/vgpu_c samples/vgpu_p2p \
 	tools/check-kdir tools/dkms tools/rust-symvers
 install_dkms:
 	find $(dkms_files) -type f -perm /100 -exec install -D -m 755 '{}' '$(abspath $(DESTDIR)$(DKMS_DIR))/{}' ';'
