@@ -38,7 +38,7 @@ def guest(name, *options, kernel="stock", after=()):
     patience = ["--timeout", "3000"] if kernel == "debug" or "arm64" in kernel else []
     command = ["tools/testing/guest/run", "--no-build", "--kernel", kernel, *patience, *options]
     modules = (f"build-{kernel}",) if "rust" in options else ()
-    if "--driver" in options:
+    if "--driver" in options and "p2p" not in options:
         modules += (f"mdev-tests-{kernel}",)
     elif {"exports", "failing", "iommufd", "mdev", "pinning", "stalls"} & {*options}:
         modules += (f"drivers-{kernel}",)
@@ -290,6 +290,7 @@ def main_steps(repo):
         pamu_map("pamu-map"),
         guest("pamu-c-core", "--stack", "rust", "--core", "c", "--set", "pamu"),
         guest("p2p", "--stack", "rust", "--set", "p2p"),
+        guest("p2p-in-c", "--stack", "rust", "--set", "p2p", "--driver", "c"),
         one("p2p-copy", *"tools/testing/vm/run --stack rust --mdev rust --load ioasid --load vgpu_p2p".split(),
             *"--copy build/cargo/release/vgpu_copy -- vgpu_copy".split(), after=("build-stock", "programs")),
         guest("hotplug-c", "--stack", "c", "--set", "hotplug"),
@@ -325,7 +326,8 @@ def further_steps(repo):
           for name in ("mdev", "pinning", "iommufd", "stalls", "failing", "stress", "pamu")),
         guest("debug-pinning-in-rust", "--stack", "rust", "--set", "pinning", "--driver", "rust", kernel="debug"),
         # The tests in many:: create a thousand devices, which would take minutes.
-        guest("debug-p2p", "--stack", "rust", "--set", "p2p", "--", "--skip", "many::", kernel="debug"),
+        *(guest(f"debug-{name}", "--stack", "rust", "--set", "p2p", *driver, "--", "--skip", "many::", kernel="debug")
+          for name, driver in (("p2p", ()), ("p2p-in-c", ("--driver", "c")))),
         *(make(f"build-config-{path.stem}", "modules", f"KERNEL=config-{path.stem}", "WERROR=1", after=("build-test",))
           for path in sorted((repo / "tools/testing/kernel/configs").glob("*.config"))),
         script("recipes-libvirt", "tools/testing/recipes/run", "--no-build", "libvirt",

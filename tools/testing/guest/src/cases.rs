@@ -216,6 +216,11 @@ pub fn p2p_set() -> Vec<Trial> {
     p2p::cases()
 }
 
+/// Returns the cases of [`Set::P2pC`](crate::Set::P2pC).
+pub fn p2p_c_set() -> Vec<Trial> {
+    p2p::cases_in_c()
+}
+
 /// Returns the cases for device files and iommufd.
 pub fn iommufd_set() -> Vec<Trial> {
     prepare_pinning();

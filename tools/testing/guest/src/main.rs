@@ -66,6 +66,8 @@ enum Set {
     Pamu,
     /// As `main`, with accelerators that support peer-to-peer groups.
     P2p,
+    /// As `p2p`, with a driver in C.
+    P2pC,
     /// As `main`, on a kernel with device files and IOMMUFD, with network controllers, the
     /// kernel's sample drivers of mediated devices and a driver that pins pages.
     Iommufd,
@@ -106,6 +108,7 @@ fn main() -> ExitCode {
         Set::Noiommu => cases::noiommu_set(),
         Set::Pamu => cases::pamu_set(),
         Set::P2p => cases::p2p_set(),
+        Set::P2pC => cases::p2p_c_set(),
         Set::Iommufd => cases::iommufd_set(),
         Set::Hotplug => cases::hotplug_set(),
         Set::Stalls => cases::stalls_set(),

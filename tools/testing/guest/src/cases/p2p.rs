@@ -8,15 +8,24 @@ mod device_files;
 mod faults;
 mod groups;
 mod logging;
+mod machines;
 mod many;
 mod migration;
 mod parent;
 pub(crate) mod races;
 mod sessions;
 
-use anyhow::Result;
+use crate::modules::load;
+use anyhow::{
+    Result,
+    bail, //
+};
 use libtest_mimic::Trial;
-use std::path::Path;
+use std::{
+    ffi::CStr,
+    fs,
+    path::Path, //
+};
 use vfio_client::{
     Container,
     Group, //
@@ -39,12 +48,63 @@ pub fn cases() -> Vec<Trial> {
         faults::cases(),
         charges::cases(),
         sessions::cases(),
+        machines::cases(),
         many::cases(),
         device_files::cases(),
     ]
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Returns the cases for the driver in C, `samples/vgpu_c`. It has neither migration nor a log of
+/// its writes.
+pub fn cases_in_c() -> Vec<Trial> {
+    [
+        groups::cases(),
+        copies::cases(),
+        parent::cases(),
+        races::cases(),
+        faults::cases(),
+        many::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The driver of the devices: `samples/vgpu_p2p`, or `samples/vgpu_c` under the same name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Driver {
+    Rust,
+    C,
+}
+
+impl Driver {
+    /// Returns the driver that is loaded.
+    fn loaded() -> Result<Self> {
+        let module = fs::read_link("/sys/bus/mdev/drivers/vgpu_p2p/module")?;
+        match module.file_name().and_then(|name| name.to_str()) {
+            Some("vgpu_p2p") => Ok(Self::Rust),
+            Some("vgpu_c") => Ok(Self::C),
+            _ => bail!("vgpu_p2p is a driver of {}", module.display()),
+        }
+    }
+
+    fn module(self) -> &'static CStr {
+        match self {
+            Self::Rust => c"vgpu_p2p",
+            Self::C => c"vgpu_c",
+        }
+    }
+
+    /// Loads the driver as the set does.
+    fn load(self) -> Result<()> {
+        match self {
+            Self::Rust => load(&["vgpu_p2p", "cards=2"]),
+            Self::C => load(&["vgpu_c", "name=vgpu_p2p", "cards=2"]),
+        }
+    }
 }
 
 /// Creates two devices that can become peers.
