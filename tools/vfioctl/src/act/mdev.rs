@@ -143,8 +143,8 @@ fn refuse_open(snapshot: &Snapshot, device: &Device) -> Result<()> {
 
 const ATTRIBUTE: &str = "peer_to_peer_resource_uuid";
 
-/// Puts devices into the group of the first one. If the kernel refuses one of them, those before it
-/// get their groups back.
+/// Puts devices into the group of the first one. If the kernel refuses one of them, or gives it a
+/// group of its own because it can't share, all devices get their groups back.
 pub fn group(system: &System, devices: &[String]) -> Result<()> {
     let snapshot = Snapshot::read(system);
     let mut uuids: Vec<(String, String)> = Vec::new();
@@ -155,15 +155,16 @@ pub fn group(system: &System, devices: &[String]) -> Result<()> {
             uuids.push(peer);
         }
     }
-    let Some(((_, first), others)) = uuids.split_first() else {
+    let Some(((first, uuid), others)) = uuids.split_first() else {
         return Ok(());
     };
     for (number, (name, _)) in others.iter().enumerate() {
-        let Err(error) = set_group(system, name, first) else {
+        let grouped = set_group(system, name, uuid);
+        let Err(error) = grouped.and_then(|()| require_one_group(system, first, name)) else {
             continue;
         };
         let mut failed = String::new();
-        for (name, before) in others[..number].iter().rev() {
+        for (name, before) in others[..=number].iter().rev() {
             if let Err(error) = set_group(system, name, before) {
                 failed += &format!("; {error:#}");
             }
@@ -174,6 +175,18 @@ pub fn group(system: &System, devices: &[String]) -> Result<()> {
         return Err(error.context(format!("undoing it failed, too{failed}")));
     }
     Ok(())
+}
+
+/// Returns an error if two devices with one UUID have different groups.
+fn require_one_group(system: &System, first: &str, second: &str) -> Result<()> {
+    let snapshot = Snapshot::read(system);
+    let group = |name| name::device(&snapshot, name).map(|device| device.group);
+    if group(first)? == group(second)? {
+        return Ok(());
+    }
+    Err(Failure::refused(format!(
+        "{second} can't share a group with {first}: they have different drivers or parents"
+    )))
 }
 
 fn set_group(system: &System, device: &str, uuid: &str) -> Result<()> {

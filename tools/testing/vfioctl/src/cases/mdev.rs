@@ -7,7 +7,10 @@ use anyhow::{
     Result,
     ensure, //
 };
-use std::fs::File;
+use std::fs::{
+    self,
+    File, //
+};
 
 use super::Case;
 use crate::{
@@ -123,6 +126,16 @@ fn peers() -> Result<()> {
     );
     vfioctl(&format!("peers split {b}"))?.exits(0)?;
     ensure!(apart(groups()?), "expected two groups in the end");
+    let other = create("vgpu_c-p2p-1x")?;
+    let attribute = format!("/sys/bus/mdev/devices/{other}/peer_to_peer_resource_uuid");
+    let before = fs::read_to_string(&attribute)?;
+    vfioctl(&format!("peers group {a} {b} {other}"))?
+        .exits(4)?
+        .says("can't share a group")?;
+    let after = fs::read_to_string(&attribute)?;
+    ensure!(after == before, "expected the former UUID");
+    vfioctl(&format!("mdev remove {other}"))?.exits(0)?;
+    ensure!(apart(groups()?), "expected that nothing was changed");
     for device in [a, b] {
         vfioctl(&format!("mdev remove {device}"))?.exits(0)?;
     }
