@@ -28,6 +28,7 @@ use crate::gfp::Gfp;
 pub(crate) use abi::NodeCaches;
 use abi::{
     Change,
+    NewNode,
     Tree, //
 };
 
@@ -70,10 +71,11 @@ impl<T: Default + Send + Sync + 'static> IdTree<T> {
         gfp: Gfp,
         fill: impl FnOnce(&T, u32) -> R,
     ) -> Result<(u32, R)> {
-        self.take(gfp, fill, |change| {
+        let choose = |change: &Change<'_, T>| {
             let id = change.view().first_free(first);
             id.filter(|&id| id <= last).ok_or(ENOSPC)
-        })
+        };
+        self.take(fill, choose, |shift| self.tree.new_node(shift, gfp))
     }
 
     /// Takes the id `id` and calls `fill` with its value, as [`alloc`](Self::alloc) does.
@@ -88,16 +90,17 @@ impl<T: Default + Send + Sync + 'static> IdTree<T> {
         fill: impl FnOnce(&T, u32) -> R,
     ) -> Result<R> {
         let free = |change: &Change<'_, T>| change.view().first_free(id) == Some(id);
-        let (_, filled) = self.take(gfp, fill, |change| free(change).then_some(id).ok_or(EBUSY))?;
+        let choose = |change: &Change<'_, T>| free(change).then_some(id).ok_or(EBUSY);
+        let (_, filled) = self.take(fill, choose, |shift| self.tree.new_node(shift, gfp))?;
         Ok(filled)
     }
 
-    /// Takes the id that `choose` returns.
-    fn take<R>(
-        &self,
-        gfp: Gfp,
+    /// Takes the id that `choose` returns. `new_node` allocates a node with a shift.
+    fn take<'t, R>(
+        &'t self,
         fill: impl FnOnce(&T, u32) -> R,
         choose: impl Fn(&Change<'_, T>) -> Result<u32>,
+        mut new_node: impl FnMut(u32) -> Result<NewNode<'t, T>>,
     ) -> Result<(u32, R)> {
         let mut spare = None;
         // The id that nodes were added for.
@@ -117,11 +120,7 @@ impl<T: Default + Send + Sync + 'static> IdTree<T> {
             };
             prepared = Some(id);
             drop(change);
-            spare = Some(
-                self.tree
-                    .new_node(missing, gfp)
-                    .inspect_err(|_| self.tree.lock().prune(id))?,
-            );
+            spare = Some(new_node(missing).inspect_err(|_| self.tree.lock().prune(id))?);
         }
     }
 

@@ -152,6 +152,89 @@ mod cases {
         Ok(())
     }
 
+    /// Takes an id and stores it in its value. Memory runs out after `nodes` nodes.
+    fn insert_with_nodes(tree: &TestTree, id: u32, nodes: usize) -> Result {
+        let mut left = nodes;
+        let new_node = |shift| {
+            left = left.checked_sub(1).ok_or(ENOMEM)?;
+            tree.tree.new_node(shift, Gfp::Kernel)
+        };
+        tree.take(|value, _| write_once(&value.0, id), |_| Ok(id), new_node)?;
+        Ok(())
+    }
+
+    /// Returns the number of nodes on the path to an id.
+    fn path(tree: &TestTree, id: u32) -> usize {
+        let change = tree.tree.lock();
+        let Some(root) = change.view().root().filter(|root| root.covers(id)) else {
+            return 0;
+        };
+        core::iter::successors(Some(root), |node| node.child(id)).count()
+    }
+
+    /// The tree grows upwards and downwards for an id, and there is no memory for one of the nodes.
+    #[test]
+    fn growth_without_memory_leaves_nothing_behind() -> Result {
+        for (first, id) in [
+            (0, u32::MAX),
+            (0, 1 << 18),
+            (u32::MAX, 0),
+            (1 << 24, 1 << 23),
+        ] {
+            for nodes in 0.. {
+                let tree = tree()?;
+                insert(&tree, first)?;
+                let before = path(&tree, first);
+                let taken = insert_with_nodes(&tree, id, nodes);
+                if taken.is_ok() {
+                    // The growth failed at least twice.
+                    assert!(nodes > 1);
+                    break;
+                }
+                assert_eq!(taken, Err(ENOMEM));
+                // What was there is found, and only the levels above it may remain.
+                assert_eq!(value(&tree, first), Some(first));
+                assert_eq!(next(&tree, 0), Some(first));
+                assert!(path(&tree, first) >= before);
+                assert_eq!(value(&tree, id), None);
+                assert!(path(&tree, id) <= path(&tree, first).max(before));
+                let ends_empty = {
+                    let change = tree.tree.lock();
+                    let lowest = change.view().lowest(id);
+                    lowest.is_some_and(|node| node.is_empty())
+                };
+                assert!(!ends_empty);
+                // With memory, the same id can be taken, and both can be freed.
+                insert(&tree, id)?;
+                assert_eq!(value(&tree, id), Some(id));
+                assert_eq!(value(&tree, first), Some(first));
+                tree.remove(first);
+                tree.remove(id);
+                assert_eq!(next(&tree, 0), None);
+                assert_eq!(alloc(&tree, 0, u32::MAX), Ok(0));
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn memory_runs_out_for_the_first_id() -> Result {
+        let tree = tree()?;
+        assert_eq!(insert_with_nodes(&tree, 1 << 20, 0), Err(ENOMEM));
+        assert_eq!(next(&tree, 0), None);
+        // The first failure leaves the root.
+        for nodes in 1..3 {
+            assert_eq!(insert_with_nodes(&tree, 1 << 20, nodes), Err(ENOMEM));
+            assert_eq!(next(&tree, 0), None);
+            assert_eq!(value(&tree, 1 << 20), None);
+            insert(&tree, 5)?;
+            tree.remove(5);
+        }
+        insert(&tree, 1 << 20)?;
+        assert_eq!(next(&tree, 0), Some(1 << 20));
+        Ok(())
+    }
+
     #[test]
     fn full_nodes_are_skipped() -> Result {
         let tree = tree()?;
