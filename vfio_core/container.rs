@@ -133,12 +133,21 @@ impl Container {
         self.groups.lock().0.len()
     }
 
-    /// Creates an address space of the type `extension` unless the container already has an address
-    /// space.
-    pub(crate) fn ensure_iommu(&self, extension: usize) -> Result {
-        match self.set_iommu(extension) {
-            Err(e) if e == EINVAL && self.iommu().is_some() => Ok(()),
-            result => result,
+    /// Creates an address space unless the container already has one. Its type is `extension`, if
+    /// that is given; otherwise type 1 v2 or that of the address space which the container has.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the container has an address space of another type; `ENODEV` if no backend has
+    /// the type; the errors of the backend.
+    pub(crate) fn ensure_iommu(&self, extension: Option<usize>) -> Result {
+        let result = self.set_iommu(extension.unwrap_or(bindings::VFIO_TYPE1v2_IOMMU as usize));
+        match self.iommu() {
+            Some(iommu) if result == Err(EINVAL) => {
+                let fits = extension.is_none_or(|extension| extension == iommu.extension());
+                fits.then_some(()).ok_or(EINVAL)
+            }
+            _ => result,
         }
     }
 

@@ -97,15 +97,18 @@ struct vfio_group_devices {
  * VFIO_GROUP_GET_IOMMU_FD - _IO(VFIO_TYPE, 0x43)
  *
  * Returns a file descriptor (O_CLOEXEC) of the group's container. Creates the container, and an
- * address space of type VFIO_TYPE1v2_IOMMU, if there is none. All merged groups return the same
- * container.
+ * address space, if there is none. All merged groups return the same container.
+ *
+ * The argument is the type of the address space, as for VFIO_SET_IOMMU, or 0. With 0 a new address
+ * space has the type VFIO_TYPE1v2_IOMMU, and an existing one any type.
  *
  * Works only for containers created by this ioctl or by VFIO_GROUP_MERGE: every process that has
  * the file of one of their groups can map and unmap in them. A container opened as /dev/vfio/vfio
  * is accessible only through that file.
  *
  * Errors: EPERM if the container was opened as /dev/vfio/vfio; EINVAL if the group is in an
- * iommufd; EBUSY if the group is not viable; ENODEV; EMFILE; errors of the IOMMU driver.
+ * iommufd, or if the address space has another type; EBUSY if the group is not viable; ENODEV, also
+ * if no IOMMU driver has the type; EMFILE; errors of the IOMMU driver.
  */
 #define VFIO_GROUP_GET_IOMMU_FD	_IO(VFIO_TYPE, 0x43)
 

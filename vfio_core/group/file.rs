@@ -73,6 +73,7 @@ impl FileOperations for GroupFile {
     #[inline]
     fn ioctl(open: &OpenGroup, file: &File, cmd: u32, arg: usize) -> Result<isize> {
         let group = &open.group;
+        let number = arg;
         let arg = UserPtr::from_addr(arg);
         match cmd {
             ioctl::VFIO_GROUP_GET_STATUS => group.get_status(arg),
@@ -82,7 +83,7 @@ impl FileOperations for GroupFile {
             ioctl::VFIO_GROUP_GET_DEVICES => group.get_devices(arg),
             ioctl::VFIO_GROUP_MERGE => group.merge(arg),
             ioctl::VFIO_GROUP_UNMERGE => group.unmerge(),
-            ioctl::VFIO_GROUP_GET_IOMMU_FD => return group.get_iommu_fd(),
+            ioctl::VFIO_GROUP_GET_IOMMU_FD => return group.get_iommu_fd(number),
             ioctl::VFIO_GROUP_GET_MSI_FD => return group.backend_ioctl(cmd, arg),
             _ => Err(ENOTTY),
         }

@@ -65,8 +65,8 @@ impl Group {
         Err(self.fail(&state, "VFIO_GROUP_UNMERGE", reason))
     }
 
-    /// `VFIO_GROUP_GET_IOMMU_FD`
-    pub(super) fn get_iommu_fd(&self) -> Result<isize> {
+    /// `VFIO_GROUP_GET_IOMMU_FD`. `extension` is the type of the address space, or 0 for any.
+    pub(super) fn get_iommu_fd(&self, extension: usize) -> Result<isize> {
         let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
         let mut state = self.state.lock();
         let foreign = |container: &Arc<Container>| !container.is_reached_by_groups();
@@ -76,7 +76,7 @@ impl Group {
         }
         let file = self.with_container("VFIO_GROUP_GET_IOMMU_FD", &mut state, |container| {
             let file = Container::open_file(container.clone())?;
-            container.ensure_iommu(bindings::VFIO_TYPE1v2_IOMMU as usize)?;
+            container.ensure_iommu(Some(extension).filter(|&extension| extension != 0))?;
             Ok(file)
         })?;
         drop(state);

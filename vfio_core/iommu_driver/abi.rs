@@ -164,7 +164,11 @@ impl IommuDriverRef {
         // SAFETY: IOMMU drivers accept any number.
         let data = from_err_ptr(unsafe { open(extension as c_ulong) })?;
         // INVARIANT: `open` returned `data`.
-        Ok(Iommu { driver: self, data })
+        Ok(Iommu {
+            driver: self,
+            data,
+            extension,
+        })
     }
 }
 
@@ -177,6 +181,7 @@ impl IommuDriverRef {
 pub(crate) struct Iommu {
     driver: IommuDriverRef,
     data: *mut c_void,
+    extension: usize,
 }
 
 // SAFETY: IOMMU drivers do their own locking, because the C core also calls them from several tasks
@@ -186,6 +191,11 @@ unsafe impl Send for Iommu {}
 unsafe impl Sync for Iommu {}
 
 impl Iommu {
+    /// Returns the type of the address space, as userspace chose it.
+    pub(crate) fn extension(&self) -> usize {
+        self.extension
+    }
+
     /// Forwards an ioctl of the container to the driver. `arg` is not interpreted.
     pub(crate) fn ioctl(&self, cmd: u32, arg: usize) -> Result<isize> {
         let ioctl = self.driver.ops().ioctl.ok_or(ENOTTY)?;

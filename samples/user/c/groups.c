@@ -92,7 +92,7 @@ int main(int argc, char **argv)
 
 	if (ioctl(group, VFIO_GROUP_MERGE, &other))
 		err(1, "VFIO_GROUP_MERGE");
-	container = ioctl(group, VFIO_GROUP_GET_IOMMU_FD);
+	container = ioctl(group, VFIO_GROUP_GET_IOMMU_FD, VFIO_TYPE1v2_IOMMU);
 	if (container < 0)
 		err(1, "VFIO_GROUP_GET_IOMMU_FD");
 

@@ -78,6 +78,7 @@ cases! {
     #[requires(core(Rust))] get_iommu_fd_creates_container,
     #[requires(core(Rust))] get_iommu_fd_twice_returns_same_container,
     #[requires(core(Rust))] get_iommu_fd_refuses_opened_container,
+    #[requires(core(Rust))] get_iommu_fd_of_a_type,
     #[requires(core(Rust))] merged_groups_share_mappings,
     #[requires(core(Rust))] merge_arguments,
     #[requires(core(Rust))] merge_needs_group_without_container,
@@ -177,7 +178,11 @@ fn unmerge(group: &Group) -> Result<i32, Errno> {
 
 /// Returns the container that request::GROUP_GET_IOMMU_FD opens.
 pub(super) fn iommu_fd(group: &Group) -> Result<Container> {
-    let number = raw::none(group, request::GROUP_GET_IOMMU_FD)?;
+    container_of(raw::none(group, request::GROUP_GET_IOMMU_FD)?)
+}
+
+/// Returns the container of a file descriptor that the kernel has returned.
+fn container_of(number: i32) -> Result<Container> {
     let own = raw::duplicate(number)?;
     close(number)?;
     Ok(Container::from_fd(own))
@@ -420,6 +425,43 @@ fn get_iommu_fd_twice_returns_same_container() -> Result<()> {
     let memory = Memory::anonymous(PAGE_SIZE)?;
     first.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
     assert_eq!(second.unmap(0x10_0000, PAGE_SIZE as u64)?, PAGE_SIZE as u64);
+    Ok(())
+}
+
+/// With type 1 in its first version, an unmap of half a mapping removes all of it. The second version
+/// refuses that.
+fn get_iommu_fd_of_a_type() -> Result<()> {
+    let group = group(EDU)?;
+    let of_type = |number: u64| raw::value(&group, request::GROUP_GET_IOMMU_FD, number);
+    let memory = Memory::anonymous(2 * PAGE_SIZE)?;
+    let [first, second] = [Iommu::Type1, Iommu::Type1v2].map(|iommu| u64::from(iommu.number()));
+    for (number, removed) in [
+        (0, Err(Errno::EINVAL)),
+        (first, Ok(2 * PAGE_SIZE as u64)),
+        (second, Err(Errno::EINVAL)),
+    ] {
+        // No backend has this type. The group stays without a container.
+        assert_eq!(of_type(999), Err(Errno::ENODEV));
+        assert_eq!(group.status()?, 1);
+        let container = container_of(of_type(number)?)?;
+        container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
+        let half = container.unmap(0x10_0000, PAGE_SIZE as u64);
+        assert_eq!(half.map_err(|error| error.errno()), removed);
+        // Later requests get the same container, if they name its type or none.
+        let (same, other) = if number == first {
+            (first, second)
+        } else {
+            (second, first)
+        };
+        for number in [0, same] {
+            drop(container_of(of_type(number)?)?);
+        }
+        for number in [other, 999] {
+            assert_eq!(of_type(number), Err(Errno::EINVAL));
+        }
+        container.unmap_all()?;
+        group.unset_container()?;
+    }
     Ok(())
 }
 
