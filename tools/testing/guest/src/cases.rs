@@ -193,6 +193,7 @@ pub fn helper(words: &[&str]) -> Result<()> {
         ["stop-alone", place] => killed::helper::stop_alone(place),
         ["long", request, container] => killed::helper::long(request, container),
         ["iommufd", words @ ..] => iommufd::helper(words),
+        ["merge", devices @ ..] => sriov::merge(devices),
         ["noiommu-file"] => noiommu_files::helper::open_file(),
         ["noiommu-iommufd", group] => {
             noiommu_files::helper::open_through(Group::from_fd(inherited(group)?))

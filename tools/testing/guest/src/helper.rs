@@ -97,6 +97,7 @@ pub fn main(words: &[String]) -> ExitCode {
 fn run(words: &[&str]) -> Result<()> {
     match words {
         ["nobody"] => nobody(),
+        ["owner-of-two-groups"] => owner_of_two_groups(),
         ["unbind", bdf] => {
             say("ready");
             Ok(vfio_client::pci::unbind(bdf)?)
@@ -143,6 +144,36 @@ fn nobody() -> Result<()> {
             .downcast::<vfio_client::Error>()
             .unwrap_or_else(|_| vfio_client::Error::new("?", vfio_client::Errno::UnknownErrno))
     }));
+    Ok(())
+}
+
+/// Uses the devices of two groups as their owner, who has no capability.
+fn owner_of_two_groups() -> Result<()> {
+    setgid(Gid::from_raw(65534))?;
+    setuid(Uid::from_raw(65534))?;
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    say(capabilities.unwrap_or("unknown").trim());
+    let (first, second) = (env::group(env::EDU)?, env::group(env::NVME)?);
+    let container = Container::open()?;
+    first.set_container(&container)?;
+    second.set_container(&container)?;
+    container.set_iommu(Iommu::Type1v2)?;
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    memory.write(0, &[0x5a; 64]);
+    container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
+    let (device, other) = (first.device(env::EDU)?, second.device(env::NVME)?);
+    other.info()?;
+    other.reset()?;
+    let edu = Edu::new(&device)?;
+    edu.load(0x10_0000, 64)?;
+    edu.store(0x10_0000 + 512, 64)?;
+    anyhow::ensure!(memory.to_vec(512, 64) == [0x5a; 64], "DMA did not arrive");
+    container.unmap(0x10_0000, PAGE_SIZE as u64)?;
+    drop((device, other));
+    first.unset_container()?;
+    second.unset_container()?;
+    say("done");
     Ok(())
 }
 

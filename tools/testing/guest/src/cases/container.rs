@@ -15,6 +15,13 @@ use crate::{
     },
 };
 use anyhow::Result;
+use std::{
+    os::unix::fs::chown,
+    path::{
+        Path,
+        PathBuf, //
+    },
+};
 use support::{
     PAGE,
     helper::Helper, //
@@ -23,6 +30,7 @@ use vfio_client::{
     Bytes,
     Container,
     Errno,
+    Group,
     Iommu,
     MapFlags,
     Memory,
@@ -48,12 +56,40 @@ cases! {
     api_version_ignores_argument,
     second_container_is_independent,
     two_groups_share_mappings,
+    user_with_two_groups_needs_no_capability,
 }
 
 fn unprivileged_user_can_open() -> Result<()> {
     let mut helper = Helper::spawn(&["nobody"], &[])?;
     assert_eq!(helper.line()?, "0");
     assert_eq!(helper.line()?, "EACCES", "only root may open groups");
+    helper.finish()
+}
+
+/// The node of a group that belongs to another user until this is dropped.
+struct Given(PathBuf);
+
+impl Given {
+    fn new(bdf: &str) -> Result<Self> {
+        let group = Group::number_of(&Path::new("/sys/bus/pci/devices").join(bdf))?;
+        let node = PathBuf::from(format!("/dev/vfio/{group}"));
+        chown(&node, Some(65534), Some(65534))?;
+        Ok(Self(node))
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        chown(&self.0, Some(0), Some(0)).expect("the node is there");
+    }
+}
+
+/// The owner of two nodes attaches both groups, maps memory, and lets a device access it.
+fn user_with_two_groups_needs_no_capability() -> Result<()> {
+    let _nodes = (Given::new(EDU)?, Given::new(NVME)?);
+    let mut helper = Helper::spawn(&["owner-of-two-groups"], &[])?;
+    assert_eq!(helper.line()?, "0000000000000000", "capabilities");
+    assert_eq!(helper.line()?, "done");
     helper.finish()
 }
 

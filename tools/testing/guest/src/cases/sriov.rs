@@ -3,8 +3,18 @@
 //! A network controller: processes use its virtual functions while another one uses the physical
 //! function.
 
+use super::{
+    binding::{
+        iommu_fd,
+        merge_group, //
+    },
+    viable::Unbound, //
+};
 use crate::{
     env::{
+        EDU,
+        NVME,
+        SHARED,
         Setup,
         attached, //
     },
@@ -19,6 +29,10 @@ use crate::{
         Failure,
         cases, //
     },
+    helper::{
+        pause,
+        say, //
+    },
 };
 use anyhow::{
     Context,
@@ -26,15 +40,23 @@ use anyhow::{
     ensure, //
 };
 use std::{
+    collections::BTreeSet,
     fs,
     path::Path, //
 };
-use support::e1000e;
+use support::{
+    e1000e,
+    helper::Helper, //
+};
 use vfio_client::{
+    Container,
     Device,
     Errno,
     Group,
     Iommu,
+    MapFlags,
+    Memory,
+    PAGE_SIZE,
     pci::{
         self,
         Config, //
@@ -45,6 +67,7 @@ use vfio_client::{
 cases! {
     virtual_functions_are_created_and_removed,
     several_functions_in_one_container,
+    #[requires(core(Rust))] merged_groups_have_one_domain_a_process,
     #[rows("D8")] only_physical_functions_have_tokens,
     #[rows("D8")] virtual_function_needs_token,
     #[rows("G11")] open_physical_function_with_token,
@@ -131,6 +154,70 @@ fn several_functions_in_one_container() -> Result<()> {
         open_functions.push((device, group));
     }
     Ok(())
+}
+
+/// Merges the groups of devices. Returns their files and the container.
+fn merge_all(devices: &[&str]) -> Result<(Vec<Group>, Container)> {
+    let mut groups: Vec<(u32, Group)> = Vec::new();
+    for bdf in devices {
+        let number = pci::group_of(bdf)?;
+        if groups.iter().any(|(other, _)| *other == number) {
+            continue;
+        }
+        let group = crate::env::group(bdf)?;
+        if let Some((_, first)) = groups.first() {
+            merge_group(first, &group)?;
+        }
+        groups.push((number, group));
+    }
+    let groups: Vec<Group> = groups.into_iter().map(|(_, group)| group).collect();
+    let container = iommu_fd(groups.first().context("no device")?)?;
+    Ok((groups, container))
+}
+
+/// A helper that keeps the groups of devices merged.
+pub(super) fn merge(devices: &[&str]) -> Result<()> {
+    let _held = merge_all(devices)?;
+    say("ready");
+    pause();
+    Ok(())
+}
+
+/// One process has three devices, another one ten. Each merges the groups of its devices, which
+/// then have one domain. Debugfs shows which groups each domain has.
+fn merged_groups_have_one_domain_a_process() -> Result<()> {
+    let functions = Functions::new(7)?;
+    let _unbound = Unbound::new()?;
+    let three = [EDU, NVME, SHARED];
+    let mut ten = vec![WHOLE, "0000:01:00.0", "0000:01:00.1"];
+    ten.extend(functions.0.iter().map(String::as_str));
+    assert_eq!(ten.len(), 10);
+    let (_groups, container) = merge_all(&three)?;
+    let mut helper = Helper::spawn(&[&["merge"], &ten[..]].concat(), &[])?;
+    assert_eq!(helper.line()?, "ready");
+    let memory = Memory::anonymous(PAGE_SIZE)?;
+    container.map(0x10_0000, &memory, MapFlags::ReadWrite)?;
+
+    let path = "/sys/kernel/debug/vfio_iommu_type1/containers";
+    let text = fs::read_to_string(path).context(path)?;
+    let mut domains = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("IOMMU with "))
+        .map(|line| -> Result<BTreeSet<u32>> {
+            let numbers = line.split("group ids:").nth(1).context("no group ids")?;
+            let numbers = numbers.split_whitespace().map(str::parse);
+            Ok(numbers.collect::<Result<_, _>>()?)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    domains.sort();
+    let groups_of = |devices: &[&str]| {
+        let numbers = devices.iter().map(|bdf| pci::group_of(bdf));
+        numbers.collect::<vfio_client::Result<BTreeSet<u32>>>()
+    };
+    let mut expected = vec![groups_of(&three)?, groups_of(&ten)?];
+    expected.sort();
+    assert_eq!(domains, expected, "two domains:\n{text}");
+    helper.finish()
 }
 
 fn only_physical_functions_have_tokens() -> Result<()> {

@@ -33,12 +33,12 @@ cases! {
 }
 
 /// Unbinds the sibling from its driver. Dropping this binds it again.
-struct Unbound {
+pub(super) struct Unbound {
     driver: String,
 }
 
 impl Unbound {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let driver = pci::driver(SIBLING);
         ensure!(driver.is_some(), "{SIBLING} has no driver before the test");
         let driver = driver.unwrap_or_default();
