@@ -28,8 +28,8 @@ ifeq ($(WERROR),1)
 kbuild_warnings := KRUSTFLAGS=-Dwarnings KCFLAGS=-Werror
 endif
 
-# KERNEL=stock|stock-7.2|stock-arm64|stock-arm64-16k|test|debug|config-NAME runs the same target
-# within the build root, for a kernel or build tree of the build root.
+# KERNEL=stock|stock-7.2|stock-arm64|stock-arm64-16k|test|test-powerpc|debug|config-NAME runs the same
+# target within the build root, for a kernel or build tree of the build root.
 in_buildroot = set -e; \
 	kdir=$$($(buildroot) kdir $(KERNEL)); \
 	args=$$($(buildroot) make-args $(KERNEL)); \
@@ -123,8 +123,9 @@ check-kdir:
 stock: suffixes = $(filter-out 7.3,$(SERIES)) $(filter-out amd64 x86 x86_64,$(ARCH:aarch64=arm64)) $(filter-out 4k,$(PAGES))
 stock:
 	@$(MAKE) --no-print-directory modules KERNEL=$(subst $() ,-,$(strip stock $(suffixes)))
+# ARCH=powerpc is for the one for 32-bit PowerPC.
 test-modules debug-modules:
-	@$(MAKE) --no-print-directory modules KERNEL=$(@:-modules=)
+	@$(MAKE) --no-print-directory modules KERNEL=$(@:-modules=)$(addprefix -,$(filter-out amd64 x86 x86_64,$(ARCH)))
 
 .PHONY: vfioctl
 vfioctl:
@@ -305,7 +306,8 @@ Building:
                      SERIES=7.2 for Debian's kernel 7.2, into build/stock-7.2; with ARCH=arm64 for
                      Debian's kernel for arm64, into build/stock-arm64, and with PAGES=16k, too, for
                      the one with pages of 16 KiB, into build/stock-arm64-16k
-  test-modules       build them for the small kernel with KUnit, into build/test
+  test-modules       build them for the small kernel with KUnit, into build/test; with ARCH=powerpc for
+                     that for 32-bit PowerPC, into build/test-powerpc
   debug-modules      build them for the debug kernel, into build/debug
   test-drivers       with KERNEL=: build the C drivers of the guest tests, into build/tests-KERNEL
   kernel-mdev        with KERNEL=: build the kernel's module for mediated devices, which Debian's
@@ -362,9 +364,11 @@ Cleaning:
 Variables:
   KDIR=FOLDER        kernel build tree (default: that of the running kernel)
   OUT=FOLDER         output folder (default: build/native)
-  KERNEL=stock|stock-7.2|stock-arm64|stock-arm64-16k|test|debug   build for this kernel of the build root
+  KERNEL=stock|stock-7.2|stock-arm64|stock-arm64-16k|test|test-powerpc|debug   build for this kernel of
+                     the build root
   SERIES=7.2|7.3     with stock: the series of Debian's kernel (default: 7.3)
   ARCH=amd64|arm64   with stock: its architecture (default: amd64)
+  ARCH=amd64|powerpc with test-modules: likewise
   PAGES=4k|16k       with stock and ARCH=arm64: the size of its pages (default: 4k)
   WERROR=1           turn warnings into errors
   V=1                show the commands

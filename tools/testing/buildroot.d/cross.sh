@@ -41,7 +41,11 @@ cross_dir() {
 need_arch() {
 	need_root
 	[[ $1 != "$host_arch" ]] || return 0
-	[[ $1 == arm64 ]] || die "this machine is $host_arch; it can build for arm64, too, but not for $1"
+	if [[ $1 == powerpc ]]; then
+		need_powerpc
+		return
+	fi
+	[[ $1 == arm64 ]] || die "this machine is $host_arch; it can build for arm64 and powerpc, too, but not for $1"
 	[[ ! -e /.buildroot ]] || is_complete "$(cross_dir)" ||
 		die "the tools for arm64 are missing: run 'tools/testing/buildroot prepare cross' on the host"
 	make_complete "$(cross_dir)" make_cross
@@ -81,6 +85,16 @@ for_kernel() {
 	if [[ $kernel == *-16k ]]; then
 		# Programs know the page size when they are compiled.
 		settings+=(RUSTFLAGS='--cfg page_size="16384"' CARGO_TARGET_DIR="$repo/build/cargo-16k")
+	fi
+	if [[ $arch == powerpc ]]; then
+		settings+=(
+			BUILDROOT_GUEST="$(powerpc_dir)/guest"
+			ARCH=powerpc CROSS_COMPILE=powerpc-linux-gnu- CC=powerpc-linux-gnu-gcc
+			CARGO_BUILD_TARGET=powerpc-unknown-linux-gnu
+			CARGO_TARGET_POWERPC_UNKNOWN_LINUX_GNU_LINKER=powerpc-linux-gnu-gcc
+		)
+		with_usr "$(powerpc_layers)" env "${settings[@]}" "$@"
+		return
 	fi
 	if [[ $arch != "$host_arch" ]]; then
 		settings+=(

@@ -12,12 +12,16 @@ arm64_flavours=(arm64 arm64-16k)
 # Kernels are built by clang only where KASAN for Rust wants it.
 make_args() {
 	if [[ $1 == debug ]]; then echo LLVM=1; fi
-	if [[ $(arch_of "$1") != "$host_arch" ]]; then echo ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-; fi
+	case $(arch_of "$1") in
+	"$host_arch") ;;
+	arm64) echo ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- ;;
+	powerpc) echo ARCH=powerpc CROSS_COMPILE=powerpc-linux-gnu- ;;
+	esac
 }
 
 check_kernel() {
-	[[ ${1:-} =~ ^(stock|test|debug)$ || ${1:-} == "stock-$OTHER_SERIES" ]] || is_arm64 "${1:-}" || is_config "${1:-}" ||
-		die "which kernel? stock, stock-$OTHER_SERIES, ${arm64_flavours[*]/#/stock-}, test, debug, or $(configs | xargs)"
+	[[ ${1:-} =~ ^(stock|test|debug)$ || ${1:-} == "stock-$OTHER_SERIES" ]] || is_arm64 "${1:-}" || is_powerpc "${1:-}" || is_config "${1:-}" ||
+		die "which kernel? stock, stock-$OTHER_SERIES, ${arm64_flavours[*]/#/stock-}, test, ${powerpc_kernels[*]}, debug, or $(configs | xargs)"
 }
 
 is_arm64() {
@@ -25,7 +29,7 @@ is_arm64() {
 }
 
 arch_of() {
-	if is_arm64 "$1"; then echo arm64; else echo "$arch"; fi
+	if is_arm64 "$1"; then echo arm64; elif is_powerpc "$1"; then echo powerpc; else echo "$arch"; fi
 }
 
 # cargo puts programs for another architecture than the machine's into a folder of that target.
@@ -33,7 +37,11 @@ arch_of() {
 programs_dir() {
 	local folder=build/cargo target=
 	[[ $1 != *-16k ]] || folder+=-16k
-	[[ $(arch_of "$1") == "$host_arch" ]] || target=aarch64-unknown-linux-gnu/
+	case $(arch_of "$1") in
+	"$host_arch") ;;
+	arm64) target=aarch64-unknown-linux-gnu/ ;;
+	powerpc) target=powerpc-unknown-linux-gnu/ ;;
+	esac
 	echo "$folder/${target}release"
 }
 
@@ -67,6 +75,11 @@ need_kernel() {
 	fi
 	case $1 in
 	stock*) make_complete "$(kernel_dir "$1")" make_stock "$1" ;;
+	test-powerpc*)
+		make_complete "$(linux_powerpc_dir)" make_linux_powerpc
+		[[ $1 != *-pamu ]] || need_kernel test-powerpc
+		make_complete "$(kernel_dir "$1")" make_kernel_powerpc "$1"
+		;;
 	config-*)
 		need_kernel test
 		make_complete "$(kernel_dir "$1")" make_config "$1"
@@ -77,6 +90,7 @@ need_kernel() {
 
 need_image() {
 	need_kernel "$@"
+	need_qemu "$1"
 }
 
 # The distribution's packages of the series, unpacked.
@@ -100,6 +114,10 @@ linux_arm64_dir() {
 
 kernel_dir() {
 	local linux recipe KERNEL_SERIES=$KERNEL_SERIES
+	if is_powerpc "$1"; then
+		powerpc_kernel_dir "$1"
+		return
+	fi
 	select_series "$1"
 	linux=$(linux_of "$1")
 	if [[ $1 == stock* ]]; then

@@ -60,7 +60,9 @@ exec_in_root() {
 	shift
 	[[ $# -gt 0 ]] || die "exec: there is no command"
 	need_arch "$(arch_of "$kernel")"
-	! is_arm64 "$kernel" || set -- "$self" __for "$kernel" "$@"
+	if is_arm64 "$kernel" || is_powerpc "$kernel"; then
+		set -- "$self" __for "$kernel" "$@"
+	fi
 	if [[ -e /.buildroot ]]; then
 		exec "$@"
 	fi

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2034,SC2154,SC2164
+#
+# 32-bit PowerPC, for the PAMU. Debian has no release for it, hence no kernel and no programs: the
+# kernels, busybox and QEMU, with our PAMU, are compiled here. The tools are in folders of their
+# own, which are laid over the root's /usr like those of cross.sh.
+
+# Kernels from one source: one without a driver for the PAMU, for our modules, and one with the
+# kernel's own driver.
+powerpc_kernels=(test-powerpc test-powerpc-pamu)
+
+powerpc_packages=(
+	gcc-powerpc-linux-gnu libc6-dev-powerpc-cross
+	# The kernel's Rust works on 32-bit PowerPC with 1.95 or later.
+	rustc rust-src
+)
+
+powerpc_pins="Package: src:rustc
+Pin: release n=$SUITE-backports
+Pin-Priority: 990"
+
+# What configures and compiles QEMU, not needed afterwards.
+qemu_packages=(
+	ninja-build meson pkgconf
+	python3-venv python3-distlib python3-pycotap python3-setuptools python3-wheel
+	libglib2.0-dev zlib1g-dev libfdt-dev libpixman-1-dev
+)
+
+is_powerpc() {
+	[[ " ${powerpc_kernels[*]} " == *" $1 "* ]]
+}
+
+powerpc_dir() {
+	local root
+	root=$(root_dir)
+	echo "$cache/root-powerpc-$(key "${root##*/}" "${powerpc_packages[@]}" "$powerpc_pins" \
+		"$(declare -f make_powerpc unpack_powerpc compile_busybox)")"
+}
+
+# The version in the release of the root: the mirror doesn't always have the source of that in
+# backports.
+qemu_dir() {
+	local root
+	root=$(root_dir)
+	echo "$cache/root-qemu-ppc-$(key "${root##*/}" "${qemu_packages[@]}" "$(declare -f make_qemu compile_qemu)" \
+		"$(find "$here/qemu" -type f ! -name '*.py' -print0 | sort -z | xargs -0 cat)")"
+}
+
+# What is laid over /usr: the tools, and QEMU where it was made. Nothing is compiled with QEMU.
+powerpc_layers() {
+	! is_complete "$(qemu_dir)" || printf '%s/usr:' "$(qemu_dir)"
+	echo "$(powerpc_dir)/usr"
+}
+
+need_powerpc() {
+	[[ ! -e /.buildroot ]] || is_complete "$(powerpc_dir)" ||
+		die "the tools for powerpc are missing: run 'tools/testing/buildroot prepare powerpc' on the host"
+	make_complete "$(powerpc_dir)" make_powerpc
+}
+
+# Before guests run.
+need_qemu() {
+	is_powerpc "$1" || return 0
+	[[ ! -e /.buildroot ]] || is_complete "$(qemu_dir)" ||
+		die "QEMU for powerpc is missing: run 'tools/testing/buildroot prepare powerpc' on the host"
+	make_complete "$(qemu_dir)" make_qemu
+}
+
+# with_usr LAYERS COMMAND [ARG...]: runs COMMAND with LAYERS over the root's /usr.
+with_usr() {
+	# shellcheck disable=SC2016
+	unshare --mount --propagation private -- bash -ec \
+		'busybox mount -t overlay -o "ro,lowerdir=$1:/usr" cross /usr; shift; exec "$@"' bash "$@"
+}
+
+# print_apt_options DIR: options of apt for a state of its own in DIR.
+print_apt_options() {
+	echo "-o Dir::State=$1 -o Dir::Cache=$1 -o Dir::State::status=/var/lib/dpkg/status" \
+		"-o APT::Sandbox::User=root -o Debug::NoLocking=true"
+}
+
+make_powerpc() {
+	local dir=$1 log=$1.log apt source
+	: >"$log"
+	mkdir -p "$dir"/apt/{lists/partial,archives/partial} "$dir/source"
+	echo "$powerpc_pins" >"$dir/apt/preferences"
+	print_sources | grep -v "$SUITE-backports" | sed 's/^deb /deb-src /' >"$dir/apt/source.list"
+	apt="$(print_apt_options "$dir/apt") -o Dir::Etc::preferences=$dir/apt/preferences"
+	source="$(print_apt_options "$dir/apt") -o Dir::Etc::sourcelist=$dir/apt/source.list -o Dir::Etc::sourceparts=/dev/null"
+	run_step "fetching the tools for powerpc: ${powerpc_packages[*]}, and busybox" "$log" "${in_root[@]}" bash -ec \
+		"apt-get $apt update
+		apt-get $apt install --yes --download-only --no-install-recommends ${powerpc_packages[*]}
+		apt-get $source update
+		cd $dir/source && apt-get $source source --download-only --tar-only busybox"
+	run_step "unpacking them" "$log" "${in_root[@]}" bash -ec "$(declare -f unpack_powerpc); unpack_powerpc $dir"
+	run_step "compiling busybox for guests on powerpc" "$log" "${in_root[@]}" bash -ec \
+		"$(declare -f with_usr compile_busybox); export -f compile_busybox
+		with_usr $dir/usr bash -ec 'compile_busybox $dir'"
+	rm -rf "$dir/apt" "$dir/source" "$log"
+}
+
+# Runs in the build root.
+unpack_powerpc() {
+	local dir=$1 deb
+	for deb in "$dir"/apt/archives/*.deb; do
+		dpkg -x "$deb" "$dir"
+	done
+	tar --extract --file "$dir"/source/busybox_*.orig.tar.* --strip-components=1 --directory="$dir/source"
+}
+
+# Runs in the build root, with the compiler.
+compile_busybox() {
+	local dir=$1
+	cd "$dir/source"
+	make ARCH=powerpc CROSS_COMPILE=powerpc-linux-gnu- defconfig
+	# tc.c uses what newer headers of the kernel no more have; HWACCEL is for x86 only.
+	sed -i -e 's/.*CONFIG_STATIC[ =].*/CONFIG_STATIC=y/' \
+		-e 's/^\(CONFIG_TC\|CONFIG_SHA[0-9]*_HWACCEL\)=y/# \1 is not set/' .config
+	yes '' | make ARCH=powerpc CROSS_COMPILE=powerpc-linux-gnu- oldconfig
+	make ARCH=powerpc CROSS_COMPILE=powerpc-linux-gnu- -j"$(nproc)" busybox busybox.links
+	install -D busybox "$dir/guest/usr/bin/busybox"
+	install -D -m 644 busybox.links "$dir/guest/usr/share/busybox.links"
+}
+
+make_qemu() {
+	local dir=$1 log=$1.log apt source
+	: >"$log"
+	mkdir -p "$dir"/apt/{lists/partial,archives/partial} "$dir"/{source,deps}
+	print_sources | grep -v "$SUITE-backports" | sed 's/^deb /deb-src /' >"$dir/apt/source.list"
+	apt=$(print_apt_options "$dir/apt")
+	source="$apt -o Dir::Etc::sourcelist=$dir/apt/source.list -o Dir::Etc::sourceparts=/dev/null"
+	run_step "fetching the source of QEMU and what compiles it" "$log" "${in_root[@]}" bash -ec \
+		"apt-get $apt update
+		apt-get $apt install --yes --download-only --no-install-recommends ${qemu_packages[*]}
+		for deb in $dir/apt/archives/*.deb; do dpkg -x \$deb $dir/deps; done
+		apt-get $source update
+		cd $dir/source && apt-get $source source --download-only --tar-only qemu
+		tar --extract --file qemu_*.orig.tar.xz --strip-components=1
+		for patch in $here/qemu/*.patch; do patch -p1 <\$patch; done
+		(cd $here/qemu && find hw configs -type f) | while read -r file; do install -m 644 -D $here/qemu/\$file \$file; done"
+	run_step "compiling QEMU for powerpc" "$log" "${in_root[@]}" bash -ec \
+		"$(declare -f with_usr compile_qemu); export -f compile_qemu
+		with_usr $dir/deps/usr bash -ec 'compile_qemu $dir'"
+	rm -rf "$dir/apt" "$dir/source" "$dir/deps" "$log"
+}
+
+# Runs in the build root. What guests have is in configs/devices/ppc-softmmu/pamu.mak.
+compile_qemu() {
+	local dir=$1
+	mkdir "$dir/source/build"
+	cd "$dir/source/build"
+	../configure --prefix=/usr --firmwarepath=/usr/share/qemu:/usr/lib/ipxe/qemu --target-list=ppc-softmmu \
+		--without-default-features --without-default-devices --with-devices-ppc=pamu --disable-docs \
+		--disable-install-blobs --disable-tools --disable-guest-agent --disable-user --enable-fdt=system \
+		--enable-tcg --enable-virtfs --enable-attr
+	ninja -j"$(nproc)" qemu-system-ppc
+	install -D --strip qemu-system-ppc "$dir/usr/bin/qemu-system-ppc"
+}
+
+# The kernel's source, with corrections of its Rust on 32-bit PowerPC.
+linux_powerpc_dir() {
+	local linux
+	linux=$(linux_dir)
+	echo "$cache/linux-powerpc-$(key "${linux##*/}" "$(declare -f make_linux_powerpc)" "$(<"$here/kernel/powerpc.patch")")"
+}
+
+make_linux_powerpc() {
+	local dir=$1 log=$1.log
+	: >"$log"
+	run_step "patching the source of Linux for powerpc" "$log" bash -ec \
+		"cp -al '$(linux_dir)/source' '$dir/source'
+		patch -p1 -d '$dir/source' <'$here/kernel/powerpc.patch'
+		cp '$(linux_dir)/version' '$dir/version'"
+	rm -f "$log"
+}
+
+powerpc_kernel_dir() {
+	local linux tools
+	linux=$(linux_powerpc_dir)
+	tools=$(powerpc_dir)
+	echo "$cache/$1-$(key "${linux##*/}" "$(<"$linux/version")" "${tools##*/}" \
+		"$(declare -f configure_own configure_powerpc compile_powerpc; powerpc_fragments "$1" | xargs cat)")"
+}
+
+powerpc_fragments() {
+	echo "$here/kernel/powerpc.config"
+	[[ $1 != *-pamu ]] || echo "$here/kernel/powerpc-pamu.config"
+}
+
+# That with the driver differs in little, so it begins with what is compiled for the other one.
+make_kernel_powerpc() {
+	local kernel=$1 dir=$2 log=$2.log linux files in_root_for
+	linux=$(linux_powerpc_dir)
+	files=$(powerpc_fragments "$kernel" | xargs)
+	set_in_root_for "$kernel"
+	: >"$log"
+	[[ $kernel != *-pamu ]] || cp -a "$(powerpc_kernel_dir test-powerpc)/out" "$dir/out"
+	run_step "configuring the $kernel kernel" "$log" "${in_root_for[@]}" \
+		bash -ec "$(declare -f configure_own configure_powerpc); configure_powerpc $linux $dir $files"
+	run_step "compiling the $kernel kernel" "$log" "${in_root_for[@]}" \
+		bash -ec "$(declare -f compile_powerpc); compile_powerpc $dir"
+	rm -f "$log"
+}
+
+configure_powerpc() {
+	local linux=$1 dir=$2
+	shift 2
+	configure_own "$linux" "$dir" '' "$@"
+	# The name of the test kernel is that of another architecture's.
+	echo "-vfio-powerpc" >"$dir/out/localversion"
+}
+
+compile_powerpc() {
+	local dir=$1
+	cd "$dir/out"
+	make -j"$(nproc)" LOCALVERSION= vmlinux modules
+	make LOCALVERSION= INSTALL_MOD_PATH="$dir/modules" INSTALL_MOD_STRIP=1 modules_install
+	ln -f vmlinux "$dir/image"
+	cat include/config/kernel.release >"$dir/version"
+}
