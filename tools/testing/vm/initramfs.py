@@ -23,6 +23,9 @@ FILES = {
 GUEST = os.environ.get("BUILDROOT_GUEST", "")
 LIBRARIES = "/usr/lib/aarch64-linux-gnu"
 KMOD = ("modprobe", "insmod", "rmmod", "lsmod", "modinfo", "depmod")
+# The list of its programs, where busybox can't tell because it is for another architecture and of
+# another version than the build root's.
+APPLETS = Path(f"{GUEST}/usr/share/busybox.links")
 
 
 class Archive:
@@ -148,12 +151,18 @@ def make(path, modules, settings, command, copies):
 
 
 def add_programs(archive):
+    archive.copy(f"{GUEST}/usr/bin/busybox", "usr/bin/busybox")
+    if APPLETS.exists():
+        for path in APPLETS.read_text().split():
+            archive.link(f"usr/bin/{os.path.basename(path)}", "busybox")
+        # The kernel looks for it there.
+        archive.link("usr/sbin/modprobe", "../bin/busybox")
+        return
     # busybox's shell would run its own applets for modprobe and others, regardless of PATH.
     archive.copy(f"{GUEST}/usr/bin/dash", "usr/bin/sh")
     archive.copy(f"{GUEST}/usr/bin/kmod", "usr/bin/kmod")
     for name in KMOD:
         archive.link(f"usr/sbin/{name}", "../bin/kmod")
-    archive.copy(f"{GUEST}/usr/bin/busybox", "usr/bin/busybox")
     # It is of the same version as the guest's.
     applets = subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True).stdout
     for name in applets.split():

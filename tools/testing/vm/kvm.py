@@ -31,5 +31,5 @@ def guest_boots(options, folder):
     modules, archive = os.path.join(folder, "none"), os.path.join(folder, "probe")
     os.makedirs(os.path.join(modules, "lib/modules"))
     initramfs.make(archive, modules, {"shares": "", "modules": "", "bind": ""}, ["true"], [])
-    outcome = qemu.run(qemu.command_line(bare, archive, [], True), SECONDS)
+    outcome = qemu.run(qemu.command_line(bare, archive, [], True), SECONDS, bus=qemu.MACHINES[options.arch].bus)
     return outcome.messages("exit") == ["0"]

@@ -16,7 +16,7 @@ import report
 from report import Unusable
 
 # With the others, vfio_iommu_type1 refuses devices unless it is told to accept unsafe interrupts.
-REMAPPING = ("intel", "smmu", qemu.INCOHERENT, "none")
+REMAPPING = ("intel", "smmu", qemu.INCOHERENT, "pamu", "none")
 EMULATOR_CRASH = re.compile(r"Assertion .* failed")
 # The maximum number of attempts to start a guest.
 STARTS = 3
@@ -65,7 +65,8 @@ def boot(options, folder):
     arguments = qemu.command_line(options, archive, shares, kvm.works(options, folder))
     if options.iommu == qemu.INCOHERENT:
         arguments = qemu.incoherent(arguments, folder)
-    return until_booted(lambda: qemu.run(arguments, options.timeout, open_log(options.log), options.qmp))
+    bus = qemu.MACHINES[options.arch].bus
+    return until_booted(lambda: qemu.run(arguments, options.timeout, open_log(options.log), options.qmp, bus))
 
 
 def until_booted(start):

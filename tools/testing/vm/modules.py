@@ -134,7 +134,10 @@ def choose(options, ours, kernel, wanted):
 
 
 def builtin(options, name):
-    """Returns whether the kernel may have NAME built in: not if it is given by --load."""
+    """Returns whether the kernel may do without a module NAME: not if it is given by --load."""
+    # There is no type 1 on PowerPC.
+    if options.stack == "none" and name in VFIO:
+        return name not in (load[0] for load in options.load)
     return name in ("virtio_iommu", *SHARE) and name not in (load[0] for load in options.load)
 
 

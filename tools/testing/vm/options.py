@@ -14,9 +14,12 @@ output and errors of COMMAND are passed on as they are written; the kernel's log
 
 EPILOG = """\
 devices:
-  A PCI device without bus= and addr= gets a slot on pcie.0: the first one slot 3, the next one slot
-  4, and so on. The first is 0000:00:03.0, whichever IOMMU the guest has. The string is the argument
-  of QEMU's -device.
+  A PCI device without bus= and addr= gets a slot on pcie.0, on pci.0 with a kernel for powerpc: the
+  first one slot 3, the next one slot 4, and so on. The first is 0000:00:03.0, whichever IOMMU the
+  guest has. The string is the argument of QEMU's -device.
+
+  With --iommu pamu, there is a second PCI bus, pci.1, with a LIODN of its own. The options of QEMU
+  -global fsl-pamu.PROPERTY=VALUE change the PAMUs: see tools/testing/qemu/hw/ppc/fsl_pamu.c.
 
 modules:
   Our modules are taken from build/KERNEL and put below updates/, as `make modules_install` does,
@@ -75,9 +78,9 @@ def parse(argv):
     add("--core", choices=rust_or_c, help="vfio.ko to load (default: as --stack)")
     add("--type1", choices=rust_or_c, help="vfio_iommu_type1.ko to load (default: as --stack)")
     add("--mdev", choices=rust_or_c, help="mdev.ko to load (default: none is loaded)")
-    add("--iommu", choices=("intel", "amd", "smmu", qemu.INCOHERENT, "virtio", "none"),
+    add("--iommu", choices=("intel", "amd", "smmu", qemu.INCOHERENT, "virtio", "pamu", "none"),
         help=f"default: intel; smmu, that is SMMUv3, with a kernel for arm64; {qemu.INCOHERENT} is one that "
-             "is not coherent with the caches")
+             "is not coherent with the caches; pamu with a kernel for powerpc")
     add("--smp", type=int, default=None, metavar="N", help="number of processors (default: 2)")
     add("--mem", default="2G", metavar="SIZE", help="size of the memory (default: 2G)")
     add("--icount", action="store_true",

@@ -22,7 +22,8 @@ BOOT_SECONDS = 240
 # Slots of vm/run's own devices: the console, the shares in the slots below it, and virtio-iommu.
 CONSOLE_SLOT = 0x1E
 IOMMU_SLOT = 1
-VIRTIO_IOMMU = ["-device", f"virtio-iommu-pci,bus=pcie.0,addr={IOMMU_SLOT:#x}"]
+PCIE = "pcie.0"
+VIRTIO_IOMMU = ["-device", f"virtio-iommu-pci,bus={PCIE},addr={IOMMU_SLOT:#x}"]
 INCOHERENT = "smmu-incoherent"
 PORTS = ("stdout", "stderr", "control")
 QMP = "qmp"
@@ -61,6 +62,10 @@ class Machine:
     # QEMU's arguments and the addition to the kernel's command line, by the option --iommu.
     iommus: dict
     default_iommu: str
+    # Where devices go that name no bus.
+    bus: str = PCIE
+    # How QEMU emulates several processors.
+    threads: str = "multi"
 
     @property
     def program(self):
@@ -100,6 +105,21 @@ MACHINES = {
         },
         default_iommu="smmu",
     ),
+    "powerpc": Machine(
+        processor="ppc",
+        machine="ppce500",
+        cpu="e500mc",
+        console="ttyS0",
+        append=[],
+        iommus={
+            "pamu": (["-M", "pamu=on"], ""),
+            "none": ([], ""),
+        },
+        default_iommu="pamu",
+        bus="pci.0",
+        # QEMU can't emulate this processor with several threads.
+        threads="single",
+    ),
 }
 
 
@@ -114,7 +134,7 @@ def accelerator(options, kvm):
         return ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu", cpu]
     if kvm:
         return ["-accel", "kvm", "-cpu", "host"]
-    return ["-accel", "tcg,thread=multi", "-cpu", cpu]
+    return ["-accel", f"tcg,thread={MACHINES[options.arch].threads}", "-cpu", cpu]
 
 
 def command_line(options, initramfs, shares, kvm):
@@ -131,8 +151,8 @@ def command_line(options, initramfs, shares, kvm):
         "-smp", str(options.smp), "-m", options.mem,
         "-kernel", options.image, "-initrd", initramfs, "-append", " ".join(filter(None, append)),
         *iommu,
-        *devices(machine.program, options.device),
-        *(word for number, share in enumerate(shares) for word in shared_folder(number, share)),
+        *devices(machine, options.device),
+        *(word for number, share in enumerate(shares) for word in shared_folder(machine, number, share)),
         *options.qemu_arg,
     ]
 
@@ -150,15 +170,16 @@ def incoherent(arguments, folder):
     return [*arguments, "-dtb", path]
 
 
-def devices(program, strings):
+def devices(machine, strings):
     """Returns the arguments for the user's devices, in the slots that --help documents."""
     taken = {int(slot, 16) for string in strings
-             for slot in re.findall(r",addr=(?:0x)?([0-9a-f]+)", string) if re.search(r"bus=pcie\.0\b", string)}
+             for slot in re.findall(r",addr=(?:0x)?([0-9a-f]+)", string)
+             if re.search(rf"bus={re.escape(machine.bus)}\b", string)}
     slots = (slot for slot in range(FIRST_SLOT, CONSOLE_SLOT) if slot not in taken)
     words = []
     for string in strings:
-        if not re.search(r",(bus|addr)=", string) and is_pci(program, string.split(",")[0]):
-            string += f",bus=pcie.0,addr={next(slots):#x}"
+        if not re.search(r",(bus|addr)=", string) and is_pci(machine.program, string.split(",")[0]):
+            string += f",bus={machine.bus},addr={next(slots):#x}"
         words += ["-device", string]
     return words
 
@@ -170,11 +191,11 @@ def is_pci(program, device):
     return re.search(r"^\s+addr=", shown.stdout, re.MULTILINE) is not None
 
 
-def shared_folder(number, share):
+def shared_folder(machine, number, share):
     return [
         "-fsdev", f"local,id=share{number},path={share},security_model=none,readonly=on,multidevs=remap",
         "-device", f"virtio-9p-pci,fsdev=share{number},mount_tag=share{number},"
-                   f"bus=pcie.0,addr={CONSOLE_SLOT - 1 - number:#x}",
+                   f"bus={machine.bus},addr={CONSOLE_SLOT - 1 - number:#x}",
     ]
 
 
@@ -190,12 +211,15 @@ def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def run(arguments, timeout, log=None, qmp=False):
-    """Runs QEMU until it exits or TIMEOUT expires. Copies the kernel's log to the file LOG."""
+def run(arguments, timeout, log=None, qmp=False, bus=PCIE):
+    """Runs QEMU until it exits or TIMEOUT expires. Copies the kernel's log to the file LOG.
+
+    BUS is where the ports are.
+    """
     outcome = Outcome()
     pipes = {name: os.pipe() for name in ("log", "complaint", *PORTS)}
     words = ["-chardev", f"file,id=log,path=/dev/fd/{pipes['log'][1]}", "-serial", "chardev:log",
-             "-device", f"virtio-serial-pci,id=ports,bus=pcie.0,addr={CONSOLE_SLOT:#x}"]
+             "-device", f"virtio-serial-pci,id=ports,bus={bus},addr={CONSOLE_SLOT:#x}"]
     for name in PORTS:
         words += ["-chardev", f"file,id={name},path=/dev/fd/{pipes[name][1]}",
                   "-device", f"virtserialport,bus=ports.0,chardev={name},name=vm.{name}"]
