@@ -338,6 +338,8 @@ def further_steps(repo):
         *arm64_steps("stock-arm64"),
         *arm64_4k_steps("stock-arm64"),
         *arm64_steps("stock-arm64-16k"),
+        one("pamu-model", "tools/testing/buildroot", "exec", "--kernel", "test-powerpc", "--",
+            *"python3 -B tools/testing/qemu/test_pamu.py".split()),
         guest("stalls-in-rust", "--stack", "rust", "--set", "stalls", "--driver", "rust"),
         *(script(f"linear-{kernel}", "tools/testing/linear/run", "--no-build", "--kernel", kernel,
                  after=(f"build-{kernel}", f"drivers-{kernel}", "programs"))
