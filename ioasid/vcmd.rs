@@ -277,26 +277,11 @@ impl<R: Registers> Drop for VirtualCommand<R> {
 
 /// The registers of a real IOMMU. An inaccessible register reads as all ones.
 impl<const SIZE: usize> Registers for Mmio<'static, Region<SIZE>> {
-    #[cfg(CONFIG_64BIT)]
     fn read(&self, offset: usize) -> u64 {
         self.try_read64(offset).unwrap_or(u64::MAX)
     }
 
-    #[cfg(CONFIG_64BIT)]
     fn write(&self, offset: usize, value: u64) -> Result {
         self.try_write64(value, offset)
-    }
-
-    #[cfg(not(CONFIG_64BIT))]
-    fn read(&self, offset: usize) -> u64 {
-        let half = |offset| self.try_read32(offset).unwrap_or(u32::MAX);
-        u64::from(half(offset)) | u64::from(half(offset + 4)) << 32
-    }
-
-    /// Writes the lower half last: it starts a command.
-    #[cfg(not(CONFIG_64BIT))]
-    fn write(&self, offset: usize, value: u64) -> Result {
-        self.try_write32((value >> 32) as u32, offset + 4)?;
-        self.try_write32(value as u32, offset)
     }
 }
