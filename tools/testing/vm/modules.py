@@ -15,6 +15,8 @@ REPLACED = {"vfio": "core", "vfio_iommu_type1": "type1", "mdev": "mdev"}
 NEEDED = ("vfio_rust", "iommu_group")
 VFIO = ("vfio", "vfio_iommu_type1", "vfio_pci")
 SHARE = ("9p", "9pnet_virtio")
+# That of the guest's architecture.
+STRIP = os.environ.get("CROSS_COMPILE", "") + "strip"
 # The end of a signed module, which cannot be changed.
 SIGNED = b"~Module signature appended~\n"
 
@@ -168,7 +170,7 @@ def without_debug_info(module, copy):
     if module.read_bytes().endswith(SIGNED):
         copy.write_bytes(module.read_bytes())
     else:
-        subprocess.run(["strip", "--strip-debug", "-o", copy, module], check=True)
+        subprocess.run([STRIP, "--strip-debug", "-o", copy, module], check=True)
 
 
 def place(own, theirs, ours, kernel, folder):
