@@ -303,6 +303,9 @@ mod tests {
         }
     }
 
+    /// The last page of a process' addresses.
+    const LAST_PAGE: u64 = usize::MAX as u64 - 0xfff;
+
     #[test]
     fn map_requests() {
         for (flags, vaddr, iova, size, good) in [
@@ -318,8 +321,8 @@ mod tests {
             (R, 0x1800, 0, 0x1000, false),
             (R, 0x1000, u64::MAX - 0xfff, 0x1000, true),
             (R, 0x1000, u64::MAX - 0xfff, 0x1001, false),
-            (R, u64::MAX - 0xfff, 0, 0x1000, true),
-            (R, u64::MAX - 0xfff, 0, 0x2000, false),
+            (R, LAST_PAGE, 0, 0x1000, true),
+            (R, LAST_PAGE, 0, 0x2000, false),
         ] {
             assert_eq!(MapRequest::new(flags, vaddr, iova, size).is_ok(), good);
         }
