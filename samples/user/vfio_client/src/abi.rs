@@ -9,6 +9,7 @@
 
 #[cfg(feature = "testing")]
 mod arena;
+mod file;
 #[cfg(test)]
 pub(crate) mod hostile;
 mod ioctl;
@@ -22,6 +23,10 @@ pub use arena::{
     Advice,
     Arena,
     Filling, //
+};
+pub use file::{
+    pread,
+    pwrite, //
 };
 pub(crate) use ioctl::{
     device_fd,

@@ -5,7 +5,7 @@
 use crate::{
     Bytes, Capability, Errno, Error, Group, Interrupt, Memory, Register, Result, Word, abi, chain,
     query::query,
-    raw, request,
+    request,
     structures::{
         self,
         HotReset,
@@ -174,14 +174,14 @@ impl Device {
     /// Reads from a region.
     pub fn read(&self, region: &RegionInfo, offset: u64, out: &mut [u8]) -> Result {
         let at = region.at(offset, "read of region")?;
-        let done = raw::pread(self, out, at).map_err(Error::during("read of region"))?;
+        let done = abi::pread(self, out, at).map_err(Error::during("read of region"))?;
         full(done, out.len(), "read of region")
     }
 
     /// Writes to a region.
     pub fn write(&self, region: &RegionInfo, offset: u64, data: &[u8]) -> Result {
         let at = region.at(offset, "write to region")?;
-        let done = raw::pwrite(self, data, at).map_err(Error::during("write to region"))?;
+        let done = abi::pwrite(self, data, at).map_err(Error::during("write to region"))?;
         full(done, data.len(), "write to region")
     }
 

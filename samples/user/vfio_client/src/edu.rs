@@ -3,7 +3,8 @@
 //! A driver for QEMU's `edu` device, for tests. The device has one DMA engine with a buffer of 4
 //! KiB, and one interrupt.
 //!
-//! See `docs/specs/edu.rst` in QEMU. A transfer takes a tenth of a second.
+//! See `docs/specs/edu.rst` in QEMU. A transfer takes a tenth of a second. The registers have the byte
+//! order of the machine's processor.
 
 use crate::{
     Device,
@@ -64,24 +65,24 @@ impl Edu {
 
     /// Returns the value of the identification register.
     pub fn id(&self) -> u32 {
-        self.0.get(ID)
+        self.get(ID)
     }
 
     /// Checks that the device responds: it inverts the value written.
     pub fn is_alive(&self) -> bool {
-        self.0.set(LIVENESS, 0x1234_5678);
-        self.0.get(LIVENESS) == !0x1234_5678
+        self.set(LIVENESS, 0x1234_5678);
+        self.get(LIVENESS) == !0x1234_5678
     }
 
     /// Raises an interrupt.
     pub fn raise(&self, bits: u32) {
-        self.0.set(IRQ_RAISE, bits);
+        self.set(IRQ_RAISE, bits);
     }
 
     /// Returns the raised interrupts and acknowledges them.
     pub fn acknowledge(&self) -> u32 {
-        let bits = self.0.get(IRQ_STATUS);
-        self.0.set(IRQ_ACK, bits);
+        let bits = self.get(IRQ_STATUS);
+        self.set(IRQ_ACK, bits);
         bits
     }
 
@@ -100,17 +101,40 @@ impl Edu {
         self.start(BUFFER, iova, len, START | TO_MEMORY | INTERRUPT);
     }
 
+    /// # Panics
+    ///
+    /// If a number has more bits than the processor.
     fn start(&self, source: u64, target: u64, len: u64, command: u64) {
-        self.0.set(DMA_SOURCE, source);
-        self.0.set(DMA_TARGET, target);
-        self.0.set(DMA_COUNT, len);
-        self.0.set(DMA_COMMAND, command);
+        self.set_wide(DMA_SOURCE, source);
+        self.set_wide(DMA_TARGET, target);
+        self.set_wide(DMA_COUNT, len);
+        self.set_wide(DMA_COMMAND, command);
+    }
+
+    fn get(&self, register: Register<u32>) -> u32 {
+        self.0.read_u32(register.offset())
+    }
+
+    fn set(&self, register: Register<u32>, value: u32) {
+        self.0.write_u32(register.offset(), value);
+    }
+
+    /// Writes a register of 64 bits. It also takes 32 bits, and a processor with 32 bits can't write
+    /// more by one access.
+    fn set_wide(&self, register: Register<u64>, value: u64) {
+        if cfg!(target_pointer_width = "64") {
+            self.0.write_u64(register.offset(), value);
+        } else {
+            assert!(value <= u32::MAX.into(), "{value:#x} has more than 32 bits");
+            // CAST: By the assertion it fits.
+            self.0.write_u32(register.offset(), value as u32);
+        }
     }
 
     /// Waits until the transfer completes.
     pub fn wait(&self) -> Result {
         let done = until(Duration::from_secs(10), || {
-            Ok::<_, Error>(self.0.get(DMA_COMMAND) & START == 0)
+            Ok::<_, Error>(self.0.read_u32(DMA_COMMAND.offset()) & START as u32 == 0)
         })?;
         if done {
             Ok(())

@@ -101,8 +101,6 @@ pub mod pci;
 mod query;
 #[cfg(feature = "testing")]
 pub mod raw;
-#[cfg(not(feature = "testing"))]
-mod raw;
 mod register;
 pub mod request;
 pub mod structures;
@@ -159,7 +157,23 @@ pub use register::{
     Register,
     Word, //
 };
+#[cfg(target_pointer_width = "64")]
 pub use vfio_bindings::bindings::vfio as uapi;
+
+/// The declarations of `<linux/vfio.h>`, for machines with 32 bits: the layouts of the crate
+/// `vfio_bindings` are those of 64 bits. `VFIO_BINDINGS` is the output of bindgen.
+#[cfg(target_pointer_width = "32")]
+#[allow(
+    clippy::all,
+    missing_docs,
+    nonstandard_style,
+    unsafe_code,
+    unsafe_op_in_unsafe_fn,
+    reason = "it is generated"
+)]
+pub mod uapi {
+    include!(env!("VFIO_BINDINGS"));
+}
 
 /// Compiles the example of the README.
 #[cfg(doctest)]

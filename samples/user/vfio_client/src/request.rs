@@ -2,8 +2,10 @@
 
 //! Request numbers; `_IO(';', 100 + n)` in C.
 
-/// The type of the requests, `';'`, in its place in a number.
-const TYPE: u32 = 0x3b00;
+/// The type of the requests, `';'`, in its place in a number, and that they have no size. On some
+/// machines the latter has a bit of its own.
+// CAST: A request number has 32 bits.
+const TYPE: u32 = nix::request_code_none!(b';', 0) as u32;
 
 /// Returns request number `n` of the VFIO type.
 pub const fn number(n: u32) -> u32 {

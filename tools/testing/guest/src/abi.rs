@@ -66,6 +66,24 @@ impl Ring {
     }
 }
 
+/// The system calls for protection keys, which the crate `libc` lacks for PowerPC.
+#[cfg(target_arch = "powerpc")]
+mod pkey {
+    pub const ALLOC: super::libc::c_long = 384;
+    pub const FREE: super::libc::c_long = 385;
+    pub const MPROTECT: super::libc::c_long = 386;
+}
+
+/// The system calls for protection keys.
+#[cfg(not(target_arch = "powerpc"))]
+mod pkey {
+    pub use super::libc::{
+        SYS_pkey_alloc as ALLOC,
+        SYS_pkey_free as FREE,
+        SYS_pkey_mprotect as MPROTECT, //
+    };
+}
+
 /// A protection key. The thread that allocated it cannot access memory tagged with it.
 #[derive(Debug)]
 pub struct Key(i32);
@@ -77,7 +95,7 @@ impl Key {
     /// Allocates a protection key.
     pub fn new() -> Result<Self, Errno> {
         // SAFETY: No memory is tagged with the key yet.
-        let key = unsafe { libc::syscall(libc::SYS_pkey_alloc, 0, Self::NO_ACCESS) };
+        let key = unsafe { libc::syscall(pkey::ALLOC, 0, Self::NO_ACCESS) };
         checked(key).map(Self)
     }
 
@@ -89,8 +107,9 @@ impl Key {
         // SAFETY: The memory exists. Only the access rights of this thread change.
         let protected = unsafe {
             libc::syscall(
-                libc::SYS_pkey_mprotect,
-                memory.addr(),
+                pkey::MPROTECT,
+                // CAST: It is an address of this process.
+                memory.addr() as usize,
                 memory.len(),
                 prot,
                 self.0,
@@ -104,7 +123,7 @@ impl Key {
 impl Drop for Key {
     fn drop(&mut self) {
         // SAFETY: Memory tagged with the key only becomes accessible again.
-        let freed = unsafe { libc::syscall(libc::SYS_pkey_free, self.0) };
+        let freed = unsafe { libc::syscall(pkey::FREE, self.0) };
         assert_eq!(checked(freed), Ok(0), "pkey_free");
     }
 }

@@ -25,6 +25,13 @@ pub use support::devices::{
     msi_window, //
 };
 
+/// An address at which a process has no memory, nor for some GiB behind it.
+#[cfg(target_pointer_width = "64")]
+pub const EMPTY: usize = 1 << 36;
+/// An address at which a process has no memory, nor for a GiB behind it.
+#[cfg(target_pointer_width = "32")]
+pub const EMPTY: usize = 1 << 30;
+
 /// The other member of the group of [`SHARED`]. It is bound to a host driver.
 pub const SIBLING: &str = "0000:00:05.1";
 

@@ -325,11 +325,12 @@ pub fn no_descriptor_left(device: &Device) -> Result<()> {
     use nix::sys::resource::{
         Resource,
         getrlimit,
+        rlim_t,
         setrlimit, //
     };
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let mut fillers = vec![File::open("/dev/null")?];
-    let next = fillers[0].as_raw_fd() as u64 + 1;
+    let next = fillers[0].as_raw_fd() as rlim_t + 1;
     setrlimit(Resource::RLIMIT_NOFILE, next, hard)?;
     while let Ok(file) = File::open("/dev/null") {
         fillers.push(file);

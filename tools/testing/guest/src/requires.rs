@@ -131,8 +131,12 @@ pub fn iommufd_module() -> bool {
     Path::new("/sys/module/iommufd/refcnt").exists()
 }
 
-/// Returns whether devices without an IOMMU have device files.
+/// Returns whether devices without an IOMMU have device files. The kernel has none on machines
+/// without 64-bit atomics.
 pub fn noiommu_device_files() -> bool {
+    if !cfg!(target_has_atomic = "64") {
+        return false;
+    }
     let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
     symbols.contains(" iommufd_ioas_noiommu_get_pa\t")
 }

@@ -19,6 +19,7 @@ use nix::{
     },
     sys::resource::{
         Resource,
+        rlim_t,
         setrlimit, //
     },
 };
@@ -166,6 +167,8 @@ pub fn inherited(number: &str) -> Result<OwnedFd> {
 
 /// Drops CAP_IPC_LOCK and sets RLIMIT_MEMLOCK to `limit` bytes.
 pub fn without_ipc_lock(limit: u64) -> Result<()> {
+    // CAST: The limits of the tests fit into the 32 bits that machines with 32 bits have.
+    let limit = limit as rlim_t;
     setrlimit(Resource::RLIMIT_MEMLOCK, limit, limit)?;
     for set in [
         caps::CapSet::Effective,

@@ -3,6 +3,7 @@
 //! An address range at a fixed place, filled piece by piece.
 
 use super::{
+    file,
     memory::free,
     registry, //
 };
@@ -17,7 +18,6 @@ use nix::{
         MmapAdvise,
         ProtFlags,
         madvise,
-        mmap,
         mmap_anonymous,
         mprotect, //
     },
@@ -154,10 +154,9 @@ impl Arena {
         let (at, len) = self.piece(&piece);
         let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
-        let offset = offset as i64; // CAST: off_t carries the bit pattern.
         // SAFETY: By the invariant this object owns the addresses, and no reference points into
         // them.
-        let filled = unsafe { mmap(Some(at.addr()), size(len)?, prot, flags, fd, offset) };
+        let filled = unsafe { file::map(Some(at.addr()), size(len)?, prot, flags, fd, offset) };
         self.keep(piece, filled.map(drop))
     }
 

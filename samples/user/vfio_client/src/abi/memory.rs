@@ -2,7 +2,10 @@
 
 //! Memory that is shared with the kernel or a device.
 
-use super::registry;
+use super::{
+    file,
+    registry, //
+};
 use crate::{
     Error,
     PAGE_SIZE,
@@ -17,23 +20,17 @@ use nix::{
         MmapAdvise,
         ProtFlags,
         madvise,
-        mmap,
         mmap_anonymous,
         mprotect,
         munmap, //
     },
 };
-use std::{
-    ffi::c_void,
-    num::NonZeroUsize,
-    ops::Range,
-    os::fd::AsFd,
-    ptr::NonNull,
-    sync::atomic::{
-        AtomicU64,
-        Ordering, //
-    }, //
+#[cfg(target_has_atomic = "64")]
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering, //
 };
+use std::{ffi::c_void, num::NonZeroUsize, ops::Range, os::fd::AsFd, ptr::NonNull};
 use zerocopy::{
     FromBytes,
     IntoBytes, //
@@ -160,10 +157,9 @@ impl Memory {
         } else {
             ProtFlags::PROT_READ
         };
-        let offset = offset as i64; // CAST: off_t carries the bit pattern.
         // SAFETY: A new mapping at an address that the kernel chooses does not affect existing
         // memory.
-        let base = unsafe { mmap(None, size, prot, MapFlags::MAP_SHARED, fd, offset) }
+        let base = unsafe { file::map(None, size, prot, MapFlags::MAP_SHARED, fd, offset) }
             .map_err(Error::during("mmap"))?;
         Ok(Self::adopt(base, len, len, true, writable))
     }
@@ -325,6 +321,7 @@ impl Memory {
 
     /// Atomically adds one to 64 bits, for all threads and processes that share the memory. Returns
     /// the previous value.
+    #[cfg(target_has_atomic = "64")]
     #[track_caller]
     pub fn increment(&self, offset: usize) -> u64 {
         let at = self.at::<u64>(offset);

@@ -38,6 +38,12 @@ const NOWHERE: [(u64, u64); 2] = if cfg!(target_arch = "aarch64") {
         (0x7fff_ffff_f000, 0x8fff_ffff_ffff),
         (0x1_0000_0000_0000, u64::MAX),
     ]
+} else if cfg!(target_pointer_width = "32") {
+    // The last page, also for a kernel that ignores the upper half of an address.
+    [
+        (0xffff_f000, 0xffff_ffff),
+        (0xffff_ffff_ffff_f000, u64::MAX),
+    ]
 } else {
     // The end of the user addresses with four levels of page tables.
     [(0x7fff_ffff_f000, u64::MAX), (u64::MAX, u64::MAX)]

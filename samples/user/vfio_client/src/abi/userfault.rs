@@ -317,7 +317,8 @@ impl Userfault {
             libc::syscall(
                 libc::SYS_getdents64,
                 directory.as_fd().as_raw_fd(),
-                self.address(offset),
+                // CAST: It is an address of this process.
+                self.address(offset) as usize,
                 self.memory.len().saturating_sub(offset),
             )
         };

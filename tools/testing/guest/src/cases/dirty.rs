@@ -5,6 +5,7 @@
 use crate::{
     env::{
         EDU,
+        EMPTY,
         attached, //
     },
     harness::cases, //
@@ -196,7 +197,7 @@ fn largest_bitmap() -> Result<()> {
     let memory = Memory::anonymous(8 * PAGE_SIZE)?;
     container.map(0, &memory, MapFlags::ReadWrite)?;
     start(&container);
-    let mut bits = Arena::new(1 << 36, LARGEST + PAGE_SIZE)?;
+    let mut bits = Arena::new(EMPTY, LARGEST + PAGE_SIZE)?;
     bits.fill(0..PAGE_SIZE, Filling::Private)?;
     let mut word = [0; 8];
     for (len, answer, bit) in [(LARGEST + 8, Err(Errno::EINVAL), 0), (LARGEST, Ok(0), 0xff)] {

@@ -235,7 +235,7 @@ fn killed_while_open() -> Result<()> {
 
 fn killed_during_dma() -> Result<()> {
     let shared = memfd_create(c"dma", MFdFlags::MFD_CLOEXEC)?;
-    nix::unistd::ftruncate(&shared, PAGE_SIZE as i64)?;
+    nix::unistd::ftruncate(&shared, PAGE_SIZE as nix::libc::off_t)?;
     let memory = Memory::from_file(&shared, 0, PAGE_SIZE, true)?;
     let words = ["dma", &shared.as_raw_fd().to_string(), "65536"];
     let mut helper = Helper::spawn(&words, &[&shared])?;

@@ -5,6 +5,7 @@
 use crate::{
     env::{
         EDU,
+        EMPTY,
         NVME,
         Setup,
         attached,
@@ -264,7 +265,7 @@ pub(super) fn has_page_tables() -> Result<bool> {
 fn disable_hugepages_maps_single_pages() -> Result<()> {
     let path = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
     let huge: usize = fs::read_to_string(path).context(path)?.trim().parse()?;
-    let mut arena = Arena::new(1 << 36, huge)?;
+    let mut arena = Arena::new(EMPTY, huge)?;
     arena.fill(0..huge, Filling::Private)?;
     arena.advise(0..huge, Advice::Huge)?;
     arena.advise(0..huge, Advice::Write)?;

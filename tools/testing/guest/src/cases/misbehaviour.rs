@@ -31,7 +31,7 @@ use anyhow::{
 use std::{
     sync::atomic::{
         AtomicBool,
-        AtomicU64,
+        AtomicUsize,
         Ordering::Relaxed, //
     },
     thread,
@@ -376,7 +376,7 @@ const THREADS: u64 = 3;
 fn threads_pin_while_memory_is_remapped() -> Result<()> {
     let (pinning, memory) = mapped(16)?;
     let end = AtomicBool::new(false);
-    let (pins, mut unmaps, mut refusals) = (AtomicU64::new(0), 0, 0);
+    let (pins, mut unmaps, mut refusals) = (AtomicUsize::new(0), 0, 0);
     thread::scope(|scope| -> Result<()> {
         for seed in 0..THREADS {
             let (pinning, end, pins) = (&pinning, &end, &pins);

@@ -5,7 +5,8 @@
 use crate::{
     env::{
         self,
-        EDU, //
+        EDU,
+        EMPTY, //
     },
     harness::{
         Failure,
@@ -278,7 +279,7 @@ fn memory_that_replaces_registers_is_charged() -> Result<()> {
     let (group, device) = pinning.join_edu()?;
     Config::of(&device)?.enable()?;
     let registers = device.region(VFIO_PCI_BAR0_REGION_INDEX)?;
-    let mut arena = Arena::new(1 << 36, SIZE)?;
+    let mut arena = Arena::new(EMPTY, SIZE)?;
     arena.fill_from(0..SIZE, &device, registers.offset)?;
     pinning
         .container
@@ -428,8 +429,8 @@ fn bitmaps_are_charged_to_cgroup_of_mapper() -> Result<()> {
     let pinning = Pinning::new()?;
     let (pinner, container) = (&pinning.pinner, &pinning.container);
     // The process has memory for the first page only; the driver uses no other.
-    let size = BITMAP as usize * 8 * PAGE_SIZE;
-    let mut arena = Arena::new(1 << 36, size)?;
+    let size = usize::try_from(BITMAP * 8 * PAGE)?;
+    let mut arena = Arena::new(EMPTY, size)?;
     arena.fill(0..PAGE_SIZE, Filling::Private)?;
     cgroup.during(|| Ok(container.map_arena(IOVA, &arena, 0..size, MapFlags::ReadWrite)?))?;
     for writes in [true, false] {
@@ -490,6 +491,7 @@ pub mod helper {
     use crate::helper::say;
     use nix::sys::resource::{
         Resource,
+        rlim_t,
         setrlimit, //
     };
     use support::helper::without_ipc_lock;
@@ -503,7 +505,11 @@ pub mod helper {
 
     fn set_limit(pages: u64) -> Result<()> {
         // The hard limit stays high enough to raise the soft limit again.
-        setrlimit(Resource::RLIMIT_MEMLOCK, pages * PAGE, 100 * PAGE)?;
+        setrlimit(
+            Resource::RLIMIT_MEMLOCK,
+            (pages * PAGE) as rlim_t,
+            100 * PAGE as rlim_t,
+        )?;
         Ok(())
     }
 

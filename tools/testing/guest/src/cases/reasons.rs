@@ -7,6 +7,7 @@ use super::limits::Parameter;
 use crate::{
     env::{
         EDU,
+        EMPTY,
         NVME,
         attached,
         group,
@@ -180,7 +181,7 @@ fn trace_explains_refused_map() -> Result<()> {
     let (container, _group) = attached(EDU, Iommu::Type1v2)?;
     let memory = Memory::anonymous(4 * PAGE_SIZE)?;
     container.map(0x10 * PAGE, &memory, MapFlags::Read)?;
-    let mut hole = Arena::new(1 << 36, 2 * PAGE_SIZE)?;
+    let mut hole = Arena::new(EMPTY, 2 * PAGE_SIZE)?;
     hole.fill(0..PAGE_SIZE, Filling::Private)?;
     let window = msi_window(EDU)?;
     let trace = Trace::of(REFUSED)?;

@@ -22,6 +22,7 @@ use anyhow::Result;
 use nix::sys::resource::{
     Resource,
     getrlimit,
+    rlim_t,
     setrlimit, //
 };
 use pamu_dma::open;
@@ -437,7 +438,7 @@ fn limit_on_locked_memory() -> Result<()> {
         caps::CapSet::Effective,
         caps::Capability::CAP_IPC_LOCK,
     )?;
-    setrlimit(Resource::RLIMIT_MEMLOCK, 5 * PAGE, hard)?;
+    setrlimit(Resource::RLIMIT_MEMLOCK, 5 * PAGE as rlim_t, hard)?;
     let at = |window: u64, pages: usize| {
         pamu.map_part(window * PAGE, &memory, 0, pages * 4096, MapFlags::Read)
     };
