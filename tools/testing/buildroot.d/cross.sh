@@ -88,10 +88,13 @@ for_kernel() {
 	fi
 	if [[ $arch == powerpc ]]; then
 		settings+=(
-			BUILDROOT_GUEST="$(powerpc_dir)/guest"
+			BUILDROOT_GUEST="$(powerpc_programs_dir)/guest"
 			ARCH=powerpc CROSS_COMPILE=powerpc-linux-gnu- CC=powerpc-linux-gnu-gcc
 			CARGO_BUILD_TARGET=powerpc-unknown-linux-gnu
 			CARGO_TARGET_POWERPC_UNKNOWN_LINUX_GNU_LINKER=powerpc-linux-gnu-gcc
+			# Guests have no shared libraries.
+			CARGO_TARGET_POWERPC_UNKNOWN_LINUX_GNU_RUSTFLAGS=-Ctarget-feature=+crt-static
+			VFIO_BINDINGS="$(powerpc_programs_dir)/vfio_bindings.rs"
 		)
 		with_usr "$(powerpc_layers)" env "${settings[@]}" "$@"
 		return

@@ -2,8 +2,8 @@
 # shellcheck shell=bash disable=SC2034,SC2154,SC2164
 #
 # 32-bit PowerPC, for the PAMU. Debian has no release for it, hence no kernel and no programs: the
-# kernels, busybox and QEMU, with our PAMU, are compiled here. The tools are in folders of their
-# own, which are laid over the root's /usr like those of cross.sh.
+# kernels, busybox, Rust's standard library and QEMU, with our PAMU, are compiled here. The tools are
+# in folders of their own, which are laid over the root's /usr like those of cross.sh.
 
 # Kernels from one source: one without a driver for the PAMU, for our modules, and one with the
 # kernel's own driver.
@@ -34,7 +34,15 @@ powerpc_dir() {
 	local root
 	root=$(root_dir)
 	echo "$cache/root-powerpc-$(key "${root##*/}" "${powerpc_packages[@]}" "$powerpc_pins" \
-		"$(declare -f make_powerpc unpack_powerpc compile_busybox)")"
+		"$(declare -f make_powerpc unpack_powerpc)")"
+}
+
+powerpc_programs_dir() {
+	local tools linux
+	tools=$(powerpc_dir)
+	linux=$(linux_dir)
+	echo "$cache/root-powerpc-programs-$(key "${tools##*/}" "${linux##*/}" \
+		"$(declare -f make_powerpc_programs compile_busybox compile_std print_bindings)")"
 }
 
 # The version in the release of the root: the mirror doesn't always have the source of that in
@@ -46,9 +54,13 @@ qemu_dir() {
 		"$(find "$here/qemu" -type f ! -name '*.py' -print0 | sort -z | xargs -0 cat)")"
 }
 
-# What is laid over /usr: the tools, and QEMU where it was made. Nothing is compiled with QEMU.
+# What is laid over /usr: the tools, and what was made of the rest. Nothing is compiled with QEMU, and
+# no kernel with the standard library.
 powerpc_layers() {
-	! is_complete "$(qemu_dir)" || printf '%s/usr:' "$(qemu_dir)"
+	local dir
+	for dir in "$(qemu_dir)" "$(powerpc_programs_dir)"; do
+		! is_complete "$dir" || printf '%s/usr:' "$dir"
+	done
 	echo "$(powerpc_dir)/usr"
 }
 
@@ -58,9 +70,19 @@ need_powerpc() {
 	make_complete "$(powerpc_dir)" make_powerpc
 }
 
+# Before programs for guests are compiled, and before guests run.
+need_powerpc_programs() {
+	[[ ! -e /.buildroot ]] || is_complete "$(powerpc_programs_dir)" ||
+		die "what programs for powerpc need is missing: run 'tools/testing/buildroot prepare powerpc' on the host"
+	need_powerpc
+	make_complete "$(linux_dir)" make_linux
+	make_complete "$(powerpc_programs_dir)" make_powerpc_programs
+}
+
 # Before guests run.
 need_qemu() {
 	is_powerpc "$1" || return 0
+	need_powerpc_programs
 	[[ ! -e /.buildroot ]] || is_complete "$(qemu_dir)" ||
 		die "QEMU for powerpc is missing: run 'tools/testing/buildroot prepare powerpc' on the host"
 	make_complete "$(qemu_dir)" make_qemu
@@ -80,23 +102,16 @@ print_apt_options() {
 }
 
 make_powerpc() {
-	local dir=$1 log=$1.log apt source
+	local dir=$1 log=$1.log apt
 	: >"$log"
-	mkdir -p "$dir"/apt/{lists/partial,archives/partial} "$dir/source"
+	mkdir -p "$dir"/apt/{lists/partial,archives/partial}
 	echo "$powerpc_pins" >"$dir/apt/preferences"
-	print_sources | grep -v "$SUITE-backports" | sed 's/^deb /deb-src /' >"$dir/apt/source.list"
 	apt="$(print_apt_options "$dir/apt") -o Dir::Etc::preferences=$dir/apt/preferences"
-	source="$(print_apt_options "$dir/apt") -o Dir::Etc::sourcelist=$dir/apt/source.list -o Dir::Etc::sourceparts=/dev/null"
-	run_step "fetching the tools for powerpc: ${powerpc_packages[*]}, and busybox" "$log" "${in_root[@]}" bash -ec \
+	run_step "fetching the tools for powerpc: ${powerpc_packages[*]}" "$log" "${in_root[@]}" bash -ec \
 		"apt-get $apt update
-		apt-get $apt install --yes --download-only --no-install-recommends ${powerpc_packages[*]}
-		apt-get $source update
-		cd $dir/source && apt-get $source source --download-only --tar-only busybox"
+		apt-get $apt install --yes --download-only --no-install-recommends ${powerpc_packages[*]}"
 	run_step "unpacking them" "$log" "${in_root[@]}" bash -ec "$(declare -f unpack_powerpc); unpack_powerpc $dir"
-	run_step "compiling busybox for guests on powerpc" "$log" "${in_root[@]}" bash -ec \
-		"$(declare -f with_usr compile_busybox); export -f compile_busybox
-		with_usr $dir/usr bash -ec 'compile_busybox $dir'"
-	rm -rf "$dir/apt" "$dir/source" "$log"
+	rm -rf "$dir/apt" "$log"
 }
 
 # Runs in the build root.
@@ -105,21 +120,85 @@ unpack_powerpc() {
 	for deb in "$dir"/apt/archives/*.deb; do
 		dpkg -x "$deb" "$dir"
 	done
-	tar --extract --file "$dir"/source/busybox_*.orig.tar.* --strip-components=1 --directory="$dir/source"
+}
+
+# What guests and the compilation of programs for them need beside the tools: busybox, Rust's standard
+# library, which Debian has for its own architectures only, and the declarations of <linux/vfio.h>,
+# which the crate vfio-bindings has for 64 bits only.
+make_powerpc_programs() {
+	local dir=$1 log=$1.log source
+	: >"$log"
+	mkdir -p "$dir"/apt/{lists/partial,archives/partial} "$dir"/{busybox,std,linux}
+	print_sources | grep -v "$SUITE-backports" | sed 's/^deb /deb-src /' >"$dir/apt/source.list"
+	source="$(print_apt_options "$dir/apt") -o Dir::Etc::sourcelist=$dir/apt/source.list -o Dir::Etc::sourceparts=/dev/null"
+	run_step "fetching the source of busybox" "$log" "${in_root[@]}" bash -ec \
+		"apt-get $source update
+		cd $dir/busybox && apt-get $source source --download-only --tar-only busybox
+		tar --extract --file busybox_*.orig.tar.* --strip-components=1"
+	run_step "compiling busybox for guests on powerpc" "$log" "${in_root[@]}" bash -ec \
+		"$(declare -f with_usr compile_busybox); export -f compile_busybox
+		with_usr $(powerpc_dir)/usr bash -ec 'compile_busybox $dir'"
+	run_step "compiling Rust's standard library for powerpc" "$log" "${in_root[@]}" bash -ec \
+		"$(declare -f with_usr compile_std); export -f compile_std
+		with_usr $(powerpc_dir)/usr bash -ec 'compile_std $dir'"
+	run_step "translating <linux/vfio.h> for programs on powerpc" "$log" "${in_root[@]}" bash -ec \
+		"$(declare -f print_bindings); print_bindings $dir $(linux_dir)"
+	rm -rf "$dir"/{apt,busybox,std,linux} "$log"
 }
 
 # Runs in the build root, with the compiler.
 compile_busybox() {
 	local dir=$1
-	cd "$dir/source"
+	cd "$dir/busybox"
 	make ARCH=powerpc CROSS_COMPILE=powerpc-linux-gnu- defconfig
-	# tc.c uses what newer headers of the kernel no more have; HWACCEL is for x86 only.
+	# tc.c uses what newer headers of the kernel no more have; HWACCEL is for x86 only. The small
+	# modprobe takes no parameters from the kernel's command line.
 	sed -i -e 's/.*CONFIG_STATIC[ =].*/CONFIG_STATIC=y/' \
-		-e 's/^\(CONFIG_TC\|CONFIG_SHA[0-9]*_HWACCEL\)=y/# \1 is not set/' .config
+		-e 's/^\(CONFIG_TC\|CONFIG_MODPROBE_SMALL\|CONFIG_SHA[0-9]*_HWACCEL\)=y/# \1 is not set/' .config
 	yes '' | make ARCH=powerpc CROSS_COMPILE=powerpc-linux-gnu- oldconfig
 	make ARCH=powerpc CROSS_COMPILE=powerpc-linux-gnu- -j"$(nproc)" busybox busybox.links
 	install -D busybox "$dir/guest/usr/bin/busybox"
 	install -D -m 644 busybox.links "$dir/guest/usr/share/busybox.links"
+}
+
+# Runs in the build root, with the compiler. The library's own manifest also wants crates for its
+# tests, which Debian's source leaves out, so a crate that depends on it is compiled.
+compile_std() {
+	local dir=$1 target=powerpc-unknown-linux-gnu library=/usr/lib/rustlib/src/rust/library name
+	cd "$dir/std"
+	cat >Cargo.toml <<-END
+		[package]
+		name = "all"
+		edition = "2024"
+		[lib]
+		path = "all.rs"
+		[dependencies]
+		sysroot = { path = "$library/sysroot" }
+		[patch.crates-io]
+	END
+	for name in core alloc std; do
+		echo "rustc-std-workspace-$name = { path = \"$library/rustc-std-workspace-$name\" }"
+	done >>Cargo.toml
+	# As the library's manifest has it: each function can be left out by itself.
+	printf '[profile.release.package.compiler_builtins]\ncodegen-units = 10000\n' >>Cargo.toml
+	printf '#![feature(no_core)]\n#![no_core]\n' >all.rs
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zforce-unstable-if-unmarked -Cembed-bitcode=yes" CARGO_HOME="$PWD/cargo" \
+		CARGO_TARGET_POWERPC_UNKNOWN_LINUX_GNU_LINKER=powerpc-linux-gnu-gcc \
+		cargo build --release --offline --target $target --target-dir build \
+		--config 'source.crates-io.replace-with="vendor"' --config "source.vendor.directory=\"$library/vendor\""
+	mkdir -p "$dir/usr/lib/rustlib/$target/lib"
+	rm build/$target/release/deps/liball-*.rlib
+	cp build/$target/release/deps/*.rlib "$dir/usr/lib/rustlib/$target/lib"
+}
+
+# Runs in the build root.
+print_bindings() {
+	local dir=$1 linux=$2
+	cd "$dir/linux"
+	make -C "$linux/source" O="$PWD" ARCH=powerpc headers
+	bindgen --with-derive-default --rust-target 1.85 --rust-edition 2024 --allowlist-file '.*/linux/vfio.h' \
+		--output "$dir/vfio_bindings.rs" usr/include/linux/vfio.h -- --target=powerpc-linux-gnu \
+		-nostdinc -isystem usr/include
 }
 
 make_qemu() {
