@@ -88,8 +88,10 @@ def stage(options, folder, resolve):
             ours.add(resolve(module))
         loads.append([canonical(module), *parameters])
 
-    # A kernel without containers has no type 1. The Rust module is for containers only, too.
-    vfio = [name for name in VFIO if name in kernel.path or name != "vfio_iommu_type1"]
+    # A kernel without containers has no type 1. The Rust module is for containers only, too. On PowerPC
+    # type 1 of the kernel can't be selected, so it is the only one.
+    only = options.arch == "powerpc" and options.type1 == "rust"
+    vfio = [name for name in VFIO if name in kernel.path or name != "vfio_iommu_type1" or only]
     wanted = [*vfio, *(load[0] for load in loads)]
     if options.iommu == "virtio":
         wanted.append("virtio_iommu")
@@ -137,10 +139,10 @@ def choose(options, ours, kernel, wanted):
 
 def builtin(options, name):
     """Returns whether the kernel may do without a module NAME: not if it is given by --load."""
-    # There is no type 1 on PowerPC.
-    if options.stack == "none" and name in VFIO:
-        return name not in (load[0] for load in options.load)
-    return name in ("virtio_iommu", *SHARE) and name not in (load[0] for load in options.load)
+    without = ["virtio_iommu", *SHARE]
+    if options.arch == "powerpc" and options.stack == "none":
+        without += VFIO
+    return name in without and name not in (load[0] for load in options.load)
 
 
 def reach(names, ours, own):
