@@ -24,6 +24,12 @@ impl dyn Pamu + '_ {
         u64::from(self.read(high)) << 32 | u64::from(self.read(low))
     }
 
+    /// Returns the LIODN of the violation that the PAMU has recorded, if there is one.
+    pub(crate) fn recorded_liodn(&self) -> Option<u32> {
+        let recorded = self.read(Register::Pics) & pics::AV != 0;
+        recorded.then(|| self.read(Register::Avs1) >> avs1::LIODN_SHIFT)
+    }
+
     /// Reads and clears the violation of the PAMU, if there is one.
     pub(crate) fn take_violation(&self, pamu: usize) -> Option<Report> {
         use Register::*;

@@ -205,6 +205,10 @@ mod tests {
     };
 
     use crate::{
+        paace::{
+            Aperture,
+            Attributes, //
+        },
         registers::{
             avs1,
             pc,
@@ -294,6 +298,37 @@ mod tests {
         assert_eq!(pamu.read(Register::Avs1), avs1::AV | 0x80);
         pamu.acknowledge(false);
         assert_eq!(pamu.read(Register::Pics), pics::AV);
+        Ok(())
+    }
+
+    /// A caller that polls doesn't wait for the thread of the interrupt.
+    #[test]
+    fn polling_handles_a_violation_before_its_interrupt() -> Result {
+        let (space, [observer, _]) = pamus()?;
+        let registration = match register(space) {
+            // This machine has PAMUs already.
+            Err(e) if e == EBUSY => return Ok(()),
+            result => result?,
+        };
+        let system = registration.system();
+        let mut liodn = system.claim(3, None)?;
+        let entries = liodn.prepare(1)?;
+        liodn.configure(Aperture::DEFAULT, entries, Attributes::default())?;
+        liodn.enable()?;
+        let status = 3 << avs1::LIODN_SHIFT | avs1::WAV | avs1::AV;
+        observer.set(Register::Avs1, status);
+        // Nothing is pending.
+        system.poll();
+        assert!(liodn.violation().is_none());
+        observer.set(Register::Pics, pics::AV | pics::AV_ENABLE);
+        system.poll();
+        assert!(liodn.violation().is_some());
+        let pamu: &dyn Pamu = &observer;
+        assert!(pamu.is_armed());
+        // The interrupt handles those of a LIODN that is off.
+        observer.set(Register::Avs1, status);
+        system.poll();
+        assert_eq!(pamu.read(Register::Avs1), status);
         Ok(())
     }
 

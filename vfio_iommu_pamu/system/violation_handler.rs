@@ -27,6 +27,7 @@ use kernel_ext::{
 };
 
 use crate::{
+    pamu::Pamu,
     tables::writer::{
         self,
         Shut, //
@@ -89,21 +90,30 @@ impl System {
         (0..self.pamus().len()).for_each(|number| self.end_pause(number));
     }
 
-    /// Handles the violations that PAMUs have recorded during a pause. The pause continues.
+    /// Handles the violations that PAMUs have recorded: those during a pause, which continues, and
+    /// those whose interrupt wasn't handled yet.
     ///
-    /// Callers may poll as often as they like. Sleeps.
+    /// Callers may poll as often as they like: a violation of a LIODN that is off already is left to
+    /// the interrupt, which begins a pause. Sleeps.
     pub fn poll(&self) {
         let mut pauses = self.pauses.lock();
         for (number, (pamu, pause)) in self.pamus().iter().zip(pauses.iter_mut()).enumerate() {
-            if !pamu.is_on() || pamu.is_armed() {
+            let armed = pamu.is_armed();
+            if !pamu.is_on() || armed && !self.is_first(pamu) {
                 continue;
             }
             if let Some(report) = pamu.take_violation(number) {
                 self.stop(&report);
-                pamu.acknowledge(false);
-                pause.polled = true;
+                pamu.acknowledge(armed);
+                pause.polled |= !armed;
             }
         }
+    }
+
+    /// Returns whether a PAMU has recorded a violation of a LIODN that is still enabled.
+    fn is_first(&self, pamu: &Arc<dyn Pamu>) -> bool {
+        let entry = pamu.recorded_liodn().and_then(|liodn| self.entry(liodn));
+        entry.is_some_and(|entry| entry.is_open(Shut::Entry))
     }
 
     /// Enables the violation interrupt of a PAMU again.
