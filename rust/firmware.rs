@@ -19,7 +19,10 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-use crate::bindings;
+use crate::{
+    bindings,
+    iommu::raw_device, //
+};
 
 #[cfg(CONFIG_KUNIT)]
 pub use software::{
@@ -91,4 +94,30 @@ pub fn platform_memory(node: &FwNode, index: u32) -> Option<u64> {
     // SAFETY: The pointer is null, or a resource of the device, to which this function has a
     // reference.
     unsafe { resource.as_ref() }.map(|resource| resource.start)
+}
+
+/// Returns whether `dev` is a PCI device.
+pub fn is_pci(dev: &Device) -> bool {
+    // SAFETY: The device is valid. The bus of a device never changes.
+    let bus = unsafe { (*raw_device(dev)).bus };
+    core::ptr::eq(bus, &raw const bindings::pci_bus_type)
+}
+
+/// Returns the device of the PCI controller that a PCI device is behind, if that has one.
+pub fn pci_controller(dev: &Device) -> Option<ARef<Device>> {
+    if !is_pci(dev) {
+        return None;
+    }
+    // SAFETY: A device on the PCI bus is the `dev` of a `pci_dev`.
+    let pci = unsafe { kernel::container_of!(raw_device(dev), bindings::pci_dev, dev) };
+    // SAFETY: The device is valid. It keeps its bus, and the bus the bridge at its root.
+    let bridge = unsafe { bindings::pci_find_host_bridge((*pci).bus) };
+    // SAFETY: As above; the bridge keeps its parent.
+    let controller = unsafe { (*bridge).dev.parent };
+    if controller.is_null() {
+        return None;
+    }
+    // SAFETY: As above, so the controller is valid.
+    let controller: &Device = unsafe { Device::from_raw(controller) };
+    Some(controller.into())
 }

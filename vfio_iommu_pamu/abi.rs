@@ -9,6 +9,7 @@ use kernel::{
 
 use crate::{
     container,
+    iommu,
     platform_driver,
     system,
     Module, //
@@ -30,6 +31,8 @@ impl InPlaceModule for Module {
 unsafe fn init_locks() {
     // SAFETY: By the contract of this function.
     unsafe { system::init_lock() };
+    // SAFETY: As above.
+    unsafe { iommu::init_lock() };
     // SAFETY: As above.
     unsafe { platform_driver::init_lock() };
     // SAFETY: As above.

@@ -11,9 +11,11 @@ use kernel::{
     sync::aref::ARef, //
 };
 
+pub(crate) use kernel_ext::firmware::is_pci;
 use kernel_ext::firmware::{
     of_cpu,
     parent,
+    pci_controller,
     reference, //
 };
 
@@ -22,13 +24,15 @@ use crate::{
     paace::StashId, //
 };
 
-/// Returns the LIODNs of `dev`.
+/// Returns the LIODNs of `dev`. A PCI device has those of its controller.
 ///
 /// # Errors
 ///
 /// `ENODEV` if it has none, `ENOMEM`.
 pub(crate) fn liodns_of(dev: &Device) -> Result<KVec<u32>> {
-    liodns(dev.fwnode().ok_or(ENODEV)?)
+    let controller = pci_controller(dev);
+    let master = controller.as_deref().unwrap_or(dev);
+    liodns(master.fwnode().ok_or(ENODEV)?)
 }
 
 /// Returns the LIODNs of a node.

@@ -40,6 +40,7 @@ use kernel_ext::iommu_driver::GroupType;
 
 use crate::{
     firmware,
+    iommu,
     pamu::Pamu,
     registers::REGISTERS_SIZE,
     system::{
@@ -104,6 +105,7 @@ pub(crate) struct Bound<'a> {
     // Fields are dropped in order.
     #[pin]
     _interrupt: ThreadedRegistration<'a, Interrupt>,
+    _iommu: iommu::Registration,
     _registration: Registration,
 }
 
@@ -125,9 +127,10 @@ impl platform::Driver for Driver {
         pin_init::pin_init_scope(move || {
             let registration = start(pdev)?;
             let system = registration.system().clone();
-            let interrupt = Interrupt(ViolationHandler::new(system)?);
+            let interrupt = Interrupt(ViolationHandler::new(system.clone())?);
             Ok(try_pin_init!(Bound {
                 _registration: registration,
+                _iommu: iommu::Registration::new(system, pdev.as_ref())?,
                 _interrupt <- abi::violation_interrupt(pdev, interrupt),
             }))
         })
@@ -168,7 +171,7 @@ fn start(pdev: &platform::Device<Core<'_>>) -> Result<Registration> {
     dev_info!(
         dev,
         "{count} PAMUs, {} LIODNs may access all memory until they are claimed\n",
-        open.liodns().get().len()
+        open.count()
     );
     Ok(registration)
 }

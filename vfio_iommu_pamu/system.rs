@@ -11,6 +11,7 @@
 mod abi;
 mod violation_handler;
 
+use abi::Openable;
 pub(crate) use abi::{
     init_lock,
     Pamus, //
@@ -115,6 +116,8 @@ pub struct System {
     liodns: u32,
     max_windows: u32,
     groups: GroupType,
+    /// LIODNs that may access all memory as long as they are neither blocked nor claimed.
+    open: Openable,
     /// The owner of each LIODN.
     #[pin]
     owners: SpinLock<KVec<Option<Arc<LiodnState>>>>,
@@ -153,6 +156,7 @@ impl System {
             owners.push(None, GFP_KERNEL)?;
         }
         let pauses = KVec::from_elem(Pause::FIRST, pamus.len(), GFP_KERNEL)?;
+        let open = settings.open_liodns.to_owned()?;
         let pamus = Pamus::new(pamus, tables)?;
         let this = Arc::pin_init(
             pin_init!(Self {
@@ -161,18 +165,14 @@ impl System {
                 liodns,
                 max_windows,
                 groups: settings.groups,
+                open,
                 owners <- new_spinlock!(owners, "vfio_pamu::owners"),
                 history <- new_spinlock!(History::default(), "vfio_pamu::history"),
                 pauses <- new_mutex!(pauses, "vfio_pamu::pauses"),
             }),
             GFP_KERNEL,
         )?;
-        for entry in settings
-            .open_liodns
-            .get()
-            .iter()
-            .filter_map(|liodn| this.entry(*liodn))
-        {
+        for entry in this.open.iter().filter_map(|liodn| this.entry(*liodn)) {
             map_all_memory(&entry)?;
         }
         for number in 0..this.pamus.len() {
@@ -223,6 +223,41 @@ impl System {
     /// Returns the last violations.
     pub fn history(&self) -> &SpinLock<History> {
         &self.history
+    }
+
+    /// Lets `liodn` access all memory again after [`block`](Self::block) or a container, if it was
+    /// open at first.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the LIODN doesn't exist, or wasn't open at first; `EBUSY` if it has an owner.
+    pub(crate) fn open(&self, liodn: u32) -> Result {
+        let entry = self.entry(liodn).ok_or(ENODEV)?;
+        if !self.open.contains(&liodn) {
+            return Err(ENODEV);
+        }
+        let owners = self.owners.lock();
+        if owners.get(liodn as usize).ok_or(ENODEV)?.is_some() {
+            return Err(EBUSY);
+        }
+        if entry.is_open(Shut::Entry) {
+            return Ok(());
+        }
+        map_all_memory(&entry)
+    }
+
+    /// Lets `liodn` access nothing. If it has an owner, the owner determines what it accesses.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the LIODN doesn't exist.
+    pub(crate) fn block(&self, liodn: u32) -> Result {
+        let entry = self.entry(liodn).ok_or(ENODEV)?;
+        let owners = self.owners.lock();
+        if owners.get(liodn as usize).ok_or(ENODEV)?.is_none() {
+            writer::shut(&entry, Shut::Entry);
+        }
+        Ok(())
     }
 
     /// Makes the caller the owner of `liodn`, and blocks it. Violations signal `event`.

@@ -14,8 +14,8 @@
 //! - [`liodn`]: an owned LIODN and its windows.
 //! - [`system`]: all PAMUs of a machine, their registration, and the handling of violations.
 //!   [`violation`]: access violations.
-//! - [`platform_driver`]: the PAMUs of the device tree. [`firmware`]: firmware properties of
-//!   devices and caches.
+//! - [`platform_driver`]: the PAMUs of the device tree. [`iommu`]: the same as the IOMMU of PCI
+//!   devices. [`firmware`]: firmware properties of devices and caches.
 //!
 //! Container layer:
 //!
@@ -38,6 +38,7 @@ mod backend;
 mod container;
 mod debugfs;
 mod firmware;
+mod iommu;
 pub mod liodn;
 mod map;
 mod memory;

@@ -81,11 +81,18 @@ impl TreeLiodns {
         }))
     }
 
-    /// Returns them as LIODNs that may access all memory until they are claimed.
+    /// Returns them as LIODNs that may access all memory while they are neither blocked nor
+    /// claimed.
     pub(super) fn liodns(&self) -> OpenLiodns<'_> {
-        // SAFETY: Until a device is assigned to userspace, which claims its LIODNs, a kernel driver
+        // SAFETY: While the DMA of a device is userspace's, the IOMMU core has its group in the
+        // blocked domain, or a container has claimed its LIODNs. At other times a kernel driver
         // uses it, and its bus addresses are physical addresses.
         unsafe { OpenLiodns::new(&self.0) }
+    }
+
+    /// Returns their number.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
     }
 }
 

@@ -25,11 +25,12 @@ use crate::{
 
 use super::System;
 
-/// LIODNs that may access all memory until they are claimed.
+/// LIODNs that may access all memory while they are neither blocked nor claimed.
 ///
 /// # Invariants
 ///
-/// The kernel controls what the devices with these LIODNs access, until the LIODNs are claimed.
+/// While these LIODNs are neither blocked nor claimed, the kernel controls what their devices
+/// access.
 #[derive(Clone, Copy)]
 pub struct OpenLiodns<'a>(&'a [u32]);
 
@@ -41,16 +42,34 @@ impl<'a> OpenLiodns<'a> {
     ///
     /// # Safety
     ///
-    /// Until a LIODN is claimed, the devices with this LIODN access only memory that they may
-    /// access by its physical address.
+    /// While a LIODN is neither blocked nor claimed, the devices with this LIODN access only memory
+    /// that they may access by its physical address.
     pub unsafe fn new(liodns: &'a [u32]) -> Self {
         // INVARIANT: By the contract of this function.
         Self(liodns)
     }
 
-    /// Returns their numbers.
-    pub(crate) fn get(self) -> &'a [u32] {
-        self.0
+    /// Copies the list.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn to_owned(self) -> Result<Openable> {
+        let mut numbers = KVec::new();
+        numbers.extend_from_slice(self.0, GFP_KERNEL)?;
+        // INVARIANT: By the type invariant.
+        Ok(Openable(numbers))
+    }
+}
+
+/// An owned list of [`OpenLiodns`], with the same invariant.
+pub(super) struct Openable(KVec<u32>);
+
+impl Deref for Openable {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        &self.0
     }
 }
 

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The hardware PAMUs as the IOMMU of the PCI devices behind them.
+//!
+//! The IOMMU core of the kernel makes no IOMMU groups and claims no DMA without a driver. A kernel
+//! with this module has no other driver of the PAMU, so this module registers the PAMUs there, too.
+//! A group is in one of two domains:
+//!
+//! - the identity domain, for the kernel's drivers: its LIODNs may access all memory;
+//! - the blocked domain, while userspace owns the DMA of the group. A container then claims the
+//!   LIODNs and sets windows.
+//!
+//! All functions behind one PCI controller have its LIODNs, so they are one group.
+
+#[allow(unsafe_code)]
+mod abi;
+
+pub(crate) use abi::{
+    init_lock,
+    Registration, //
+};
+
+use kernel::{
+    device::Device,
+    new_mutex,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc,
+        Mutex, //
+    }, //
+};
+
+use kernel_ext::iommu::Group;
+
+use crate::{
+    firmware::{
+        is_pci,
+        liodns_of, //
+    },
+    system::System, //
+};
+
+/// The PAMUs as the IOMMU core knows them.
+#[pin_data]
+pub(crate) struct Iommu {
+    system: Arc<System>,
+    /// LIODNs that a device shared which had a driver before the registration. That driver runs
+    /// outside of a group, so no device with such a LIODN gets one.
+    in_use: KVec<u32>,
+    /// The groups, each with the LIODNs of its devices.
+    #[pin]
+    groups: Mutex<KVec<(KVec<u32>, ARef<Group>)>>,
+    device: abi::IommuDevice,
+}
+
+/// Returns whether two lists of LIODNs have one in common.
+fn overlap(some: &[u32], others: &[u32]) -> bool {
+    some.iter().any(|liodn| others.contains(liodn))
+}
+
+impl Iommu {
+    /// Returns the PAMUs of `system`, which are not registered yet. No device with one of the
+    /// LIODNs `in_use` gets a group.
+    fn new(system: Arc<System>, in_use: KVec<u32>) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                system,
+                in_use,
+                groups <- new_mutex!(KVec::new(), "vfio_pamu::groups"),
+                device: abi::IommuDevice::new(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Checks that a device is behind the PAMUs and can be in a group.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if it isn't a PCI device with LIODNs that the hardware has, or if the kernel uses
+    /// its LIODNs outside of a group; `ENOMEM`.
+    fn check(&self, dev: &Device) -> Result {
+        let liodns = pci_liodns(dev)?;
+        let exists = |liodn: &u32| self.system.entry(*liodn).is_some();
+        if overlap(&liodns, &self.in_use) || !liodns.iter().all(exists) {
+            return Err(ENODEV);
+        }
+        Ok(())
+    }
+
+    /// Returns the group of the devices that share a LIODN with `dev`, or a new one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check`](Self::check), and an error of sysfs.
+    fn group(&self, dev: &Device) -> Result<ARef<Group>> {
+        let liodns = pci_liodns(dev)?;
+        let mut groups = self.groups.lock();
+        if let Some((_, group)) = groups.iter().find(|(of, _)| overlap(of, &liodns)) {
+            return Ok(group.clone());
+        }
+        groups.reserve(1, GFP_KERNEL)?;
+        let group = abi::new_group()?;
+        groups.push((liodns, group.clone()), GFP_KERNEL)?;
+        Ok(group)
+    }
+
+    /// Lets a device access all memory, for a driver of the kernel.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check`](Self::check); `EBUSY` if a container has one of its LIODNs.
+    fn open(&self, dev: &Device) -> Result {
+        let liodns = pci_liodns(dev)?;
+        liodns.iter().try_for_each(|liodn| self.system.open(*liodn))
+    }
+
+    /// Lets a device access nothing, unless a container gives it windows.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check`](Self::check).
+    fn block(&self, dev: &Device) -> Result {
+        let liodns = pci_liodns(dev)?;
+        liodns
+            .iter()
+            .try_for_each(|liodn| self.system.block(*liodn))
+    }
+}
+
+/// Returns the LIODNs of a PCI device.
+///
+/// # Errors
+///
+/// `ENODEV` if it is no PCI device or has no LIODN; `ENOMEM`.
+fn pci_liodns(dev: &Device) -> Result<KVec<u32>> {
+    if !is_pci(dev) {
+        return Err(ENODEV);
+    }
+    liodns_of(dev)
+}
