@@ -35,7 +35,7 @@ def guest(name, *options, kernel="stock", after=()):
     """Returns a step that runs guest tests on a kernel, with the modules that OPTIONS select."""
     # The debug kernel takes ten times as long, as does the emulation of another architecture; and the
     # host may run other guests.
-    patience = ["--timeout", "3000"] if kernel == "debug" or "arm64" in kernel else []
+    patience = ["--timeout", "3000"] if kernel == "debug" or is_foreign(kernel) else []
     command = ["tools/testing/guest/run", "--no-build", "--kernel", kernel, *patience, *options]
     modules = (f"build-{kernel}",) if "rust" in options else ()
     if "--driver" in options and "p2p" not in options:
@@ -48,20 +48,29 @@ def guest(name, *options, kernel="stock", after=()):
                 modules=modules_of(options))
 
 
+def is_foreign(kernel):
+    """Returns whether a kernel is for another architecture than the machine's."""
+    return "arm64" in kernel or "powerpc" in kernel
+
+
 def programs(kernel):
     """Returns the name of the step that compiles the programs for guests with a kernel."""
-    return f"programs-{kernel}" if "arm64" in kernel else "programs"
+    return f"programs-{kernel}" if is_foreign(kernel) else "programs"
+
+
+def foreign_programs(kernel, *packages):
+    """Returns the step that compiles programs for guests of another architecture."""
+    return one(programs(kernel), "tools/testing/buildroot", "exec", "--kernel", kernel, "--",
+               *"cargo build --offline --locked --release".split(), *(f"--package={package}" for package in packages))
 
 
 def arm64_steps(kernel):
     """Returns steps on one of Debian's kernels for arm64, with an SMMU."""
     name = kernel.removeprefix("stock-")
-    packages = "guest-tests nvme_read client_trace".split()
     built = (f"build-{kernel}", programs(kernel))
     return [
         make(f"build-{kernel}", "modules", f"KERNEL={kernel}", "WERROR=1"),
-        one(programs(kernel), "tools/testing/buildroot", "exec", "--kernel", kernel, "--",
-            *"cargo build --offline --locked --release".split(), *(f"--package={package}" for package in packages)),
+        foreign_programs(kernel, "guest-tests", "nvme_read", "client_trace"),
         one(f"{name}-demo", "tools/testing/demo", "--kernel", kernel, after=built),
         *(guest(f"{name}-{stack}", "--stack", stack, kernel=kernel) for stack in ("c", "rust")),
         script(f"{name}-selftests", "tools/testing/selftests/run", "--no-build", "--kernel", kernel, after=built),
@@ -85,6 +94,17 @@ def arm64_4k_steps(kernel):
     ]
 
 
+def powerpc_steps(repo):
+    """Returns steps on 32-bit PowerPC, and of the PAMU in QEMU."""
+    return [
+        make("build-test-powerpc", "modules", "KERNEL=test-powerpc", "WERROR=1"),
+        kunit_step("powerpc-kunit", repo, "test-powerpc", "--iommu", "none", without=("ioasid",)),
+        one("pamu-model", "tools/testing/buildroot", "exec", "--kernel", "test-powerpc", "--",
+            *"python3 -B tools/testing/qemu/test_pamu.py".split()),
+        script("pamu-driver", "tools/testing/check-pamu"),
+    ]
+
+
 def pamu_map(name):
     """Returns a step that sets up the RFC's memory map behind a PAMU, in one 1 GiB hugepage."""
     return Step(
@@ -97,16 +117,16 @@ def pamu_map(name):
     )
 
 
-def kunit_step(name, repo, kernel):
-    """Returns a step with the KUnit suites of all modules, which run when a module is loaded.
+def kunit_step(name, repo, kernel, *options, without=()):
+    """Returns a step with the KUnit suites of all modules but WITHOUT, which run when a module is loaded.
 
     debugfs has the results.
     """
-    expected = kunit.in_sources(repo)
+    expected = {key: cases for key, cases in kunit.in_sources(repo).items() if key[0] not in without}
     modules = sorted({module for module, _ in expected})
     return Step(
         name,
-        ["tools/testing/vm/run", "--kernel", kernel, "--stack", "rust", "--mdev", "rust"]
+        ["tools/testing/vm/run", "--kernel", kernel, "--stack", "rust", "--mdev", "rust", *options]
         + [word for module in modules for word in ("--load", module)]
         + ["--", "sh", "-c", "cat /sys/kernel/debug/kunit/*/results"],
         lambda output, _status: kunit.judge(expected, output),
@@ -338,8 +358,7 @@ def further_steps(repo):
         *arm64_steps("stock-arm64"),
         *arm64_4k_steps("stock-arm64"),
         *arm64_steps("stock-arm64-16k"),
-        one("pamu-model", "tools/testing/buildroot", "exec", "--kernel", "test-powerpc", "--",
-            *"python3 -B tools/testing/qemu/test_pamu.py".split()),
+        *powerpc_steps(repo),
         guest("stalls-in-rust", "--stack", "rust", "--set", "stalls", "--driver", "rust"),
         *(script(f"linear-{kernel}", "tools/testing/linear/run", "--no-build", "--kernel", kernel,
                  after=(f"build-{kernel}", f"drivers-{kernel}", "programs"))

@@ -41,6 +41,7 @@ mod noiommu;
 mod noiommu_files;
 mod p2p;
 mod pamu;
+mod pamu_hardware;
 mod pin_faults;
 mod pinned;
 mod pinning;
@@ -210,6 +211,11 @@ pub fn helper(words: &[&str]) -> Result<()> {
 /// Returns the cases for a software PAMU.
 pub fn pamu_set() -> Vec<Trial> {
     pamu::cases()
+}
+
+/// Returns the cases for a PAMU that the module drives by its registers.
+pub fn pamu_hardware_set() -> Vec<Trial> {
+    pamu_hardware::cases()
 }
 
 /// Returns the cases for accelerators with peer-to-peer support.

@@ -2,7 +2,10 @@
 
 //! The machine in which the cases run.
 
-use crate::stall::LIMIT;
+use crate::{
+    requires::pamu_hardware,
+    stall::LIMIT, //
+};
 use anyhow::{
     Result,
     ensure, //
@@ -31,6 +34,9 @@ pub const EMPTY: usize = 1 << 36;
 /// An address at which a process has no memory, nor for a GiB behind it.
 #[cfg(target_pointer_width = "32")]
 pub const EMPTY: usize = 1 << 30;
+
+/// An `edu` behind a PAMU that our module drives by its registers.
+pub const PAMU_EDU: &str = "0001:00:03.0";
 
 /// The other member of the group of [`SHARED`]. It is bound to a host driver.
 pub const SIBLING: &str = "0000:00:05.1";
@@ -61,7 +67,12 @@ pub fn withdrawn(group: &Group, name: &str) -> Result<bool> {
 /// Checks that this is the expected machine.
 pub fn check() -> Result<()> {
     check_page_size()?;
-    for bdf in [EDU, NVME, SHARED] {
+    let devices: &[&str] = if pamu_hardware() {
+        &[PAMU_EDU]
+    } else {
+        &[EDU, NVME, SHARED]
+    };
+    for &bdf in devices {
         let driver = pci::driver(bdf);
         ensure!(
             driver.as_deref() == Some("vfio-pci"),

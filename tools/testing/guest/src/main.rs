@@ -64,6 +64,8 @@ enum Set {
     Noiommu,
     /// As `main`, with a software PAMU and devices behind it.
     Pamu,
+    /// A machine with a PAMU that the module drives by its registers.
+    PamuHardware,
     /// As `main`, with accelerators that support peer-to-peer groups.
     P2p,
     /// As `p2p`, with a driver in C.
@@ -107,6 +109,7 @@ fn main() -> ExitCode {
         Set::Nic => cases::nic_set(),
         Set::Noiommu => cases::noiommu_set(),
         Set::Pamu => cases::pamu_set(),
+        Set::PamuHardware => cases::pamu_hardware_set(),
         Set::P2p => cases::p2p_set(),
         Set::P2pC => cases::p2p_c_set(),
         Set::Iommufd => cases::iommufd_set(),

@@ -37,6 +37,11 @@ pub fn mdev(language: Language) -> bool {
     language_of("mdev") == language
 }
 
+/// Returns whether `vfio_iommu_type1.ko` is loaded. The kernel's can't be selected on PowerPC.
+pub fn has_type1() -> bool {
+    Path::new("/sys/module/vfio_iommu_type1").exists()
+}
+
 /// Returns whether the driver that pins pages is written in `language`.
 pub fn driver(language: Language) -> bool {
     pin::in_rust() == (language == Language::Rust)
@@ -73,6 +78,11 @@ pub fn smmu() -> bool {
     units
         .filter_map(|unit| unit.file_name().into_string().ok())
         .any(|name| name.starts_with("smmu3"))
+}
+
+/// Returns whether the IOMMU is a PAMU that our module drives by its registers.
+pub fn pamu_hardware() -> bool {
+    Path::new("/sys/class/iommu/pamu").exists()
 }
 
 /// Returns whether the kernel supports fault injection.
