@@ -96,9 +96,23 @@ def arm64_4k_steps(kernel):
 
 def powerpc_steps(repo):
     """Returns steps on 32-bit PowerPC, and of the PAMU in QEMU."""
+    kernel = "test-powerpc"
+    # Groups of devices without an IOMMU are no groups for these cases, and the others want mbochs or 64-bit
+    # addresses.
+    not_there = """mixed:: device_without_logging page_sizes_without_and_with_iommu stop_copy_length
+        mdev_supported_types mbochs_regions bus_attributes mdev_bus_class
+        start_alignment report_depends_on_iova_bitmap_support mapping_too_large_for_dirty_tracking""".split()
+    without_iommu = ("--iommu", "none", "--append", "vfio.enable_unsafe_noiommu_mode=1")
     return [
-        make("build-test-powerpc", "modules", "KERNEL=test-powerpc", "WERROR=1"),
-        kunit_step("powerpc-kunit", repo, "test-powerpc", "--iommu", "none", without=("ioasid",)),
+        make(f"build-{kernel}", "modules", f"KERNEL={kernel}", "WERROR=1"),
+        foreign_programs(kernel, "guest-tests"),
+        kunit_step("powerpc-kunit", repo, kernel, "--iommu", "none", without=("ioasid",)),
+        *(guest(f"powerpc-noiommu-{stack}", "--stack", stack, "--set", "noiommu", kernel=kernel)
+          for stack in ("c", "rust")),
+        make(f"drivers-{kernel}", "test-drivers", f"KERNEL={kernel}", "WERROR=1"),
+        guest("powerpc-mdev", "--stack", "rust", "--set", "mdev", *without_iommu, "--",
+              *(word for case in not_there for word in ("--skip", case)), kernel=kernel),
+        guest("pamu-hardware", "--stack", "rust", "--set", "pamu-hardware", kernel=kernel),
         one("pamu-model", "tools/testing/buildroot", "exec", "--kernel", "test-powerpc", "--",
             *"python3 -B tools/testing/qemu/test_pamu.py".split()),
         script("pamu-driver", "tools/testing/check-pamu"),
