@@ -115,7 +115,6 @@ def powerpc_steps(repo):
         guest("pamu-hardware", "--stack", "rust", "--set", "pamu-hardware", kernel=kernel),
         one("pamu-model", "tools/testing/buildroot", "exec", "--kernel", "test-powerpc", "--",
             *"python3 -B tools/testing/qemu/test_pamu.py".split()),
-        script("pamu-driver", "tools/testing/check-pamu"),
     ]
 
 
