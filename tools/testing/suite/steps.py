@@ -40,7 +40,7 @@ def guest(name, *options, kernel="stock", after=()):
     modules = (f"build-{kernel}",) if "rust" in options else ()
     if "--driver" in options and "p2p" not in options:
         modules += (f"mdev-tests-{kernel}",)
-    elif {"exports", "failing", "iommufd", "mdev", "pinning", "stalls"} & {*options}:
+    if {"exports", "failing", "iommufd", "mdev", "pinning", "stalls"} & {*options}:
         modules += (f"drivers-{kernel}",)
     if "mdev" in options and kernel.startswith("stock"):
         modules += (f"samples-{kernel}",)
@@ -185,6 +185,36 @@ def series_steps(series):
         # The last one: by its name, all of them can be run.
         script(name, "tools/testing/check-abi", "--kernel", kernel, after=tuple(step.name for step in steps)),
     ]
+
+
+# The guest tests on kernels with other configurations than the test kernel's: sets, and filters. The
+# modules are only built for "no-iommufd" and "no-noiommu": with regard to these options, all tests on
+# the stock kernel run on such a kernel.
+ON_CONFIGS = {
+    "iommufd-built-in": (("iommufd",),),
+    "iommufd-container": (("iommufd",), ("main", "device::"), ("main", "irq::")),
+    "no-container": (("iommufd",),),
+    "no-device-files": (("main",), ("iommufd", "iommufd_group::")),
+    "no-group": (("iommufd",),),
+}
+
+
+def config_steps(name):
+    """Returns steps for the kernel with the configuration NAME."""
+    kernel = f"config-{name}"
+    steps = [
+        # Its tree is made of the test kernel's.
+        make(f"build-{kernel}", "modules", f"KERNEL={kernel}", "WERROR=1", after=("build-test",)),
+        script(f"abi-{kernel}", "tools/testing/check-abi", "--kernel", kernel, after=(f"build-{kernel}",)),
+    ]
+    if any(tests == "iommufd" for tests, *_ in ON_CONFIGS.get(name, ())):
+        steps.append(make(f"drivers-{kernel}", "test-drivers", f"KERNEL={kernel}", "WERROR=1",
+                          after=(f"build-{kernel}",)))
+    for tests, *filters in ON_CONFIGS.get(name, ()):
+        words = [kernel, tests, *(word.removesuffix("::") for word in filters)]
+        steps += (guest("-".join((*words, stack)), "--stack", stack, "--set", tests, "--", *filters, kernel=kernel)
+                  for stack in ("c", "rust"))
+    return steps
 
 
 def package_steps():
@@ -361,8 +391,8 @@ def further_steps(repo):
         # The tests in many:: create a thousand devices, which would take minutes.
         *(guest(f"debug-{name}", "--stack", "rust", "--set", "p2p", *driver, "--", "--skip", "many::", kernel="debug")
           for name, driver in (("p2p", ()), ("p2p-in-c", ("--driver", "c")))),
-        *(make(f"build-config-{path.stem}", "modules", f"KERNEL=config-{path.stem}", "WERROR=1", after=("build-test",))
-          for path in sorted((repo / "tools/testing/kernel/configs").glob("*.config"))),
+        *(step for path in sorted((repo / "tools/testing/kernel/configs").glob("*.config"))
+          for step in config_steps(path.stem)),
         script("recipes-libvirt", "tools/testing/recipes/run", "--no-build", "libvirt",
                after=("build-stock", "programs")),
         *series_steps("7.2"),
@@ -373,6 +403,9 @@ def further_steps(repo):
         *arm64_steps("stock-arm64-16k"),
         *powerpc_steps(repo),
         guest("stalls-in-rust", "--stack", "rust", "--set", "stalls", "--driver", "rust"),
+        make("mdev-tests-test", "mdev-tests", "KERNEL=test", "WERROR=1", after=("build-test",)),
+        *(guest(f"iommufd-in-rust-{stack}", "--stack", stack, "--set", "iommufd", "--driver", "rust", kernel="test")
+          for stack in ("c", "rust")),
         *(script(f"linear-{kernel}", "tools/testing/linear/run", "--no-build", "--kernel", kernel,
                  after=(f"build-{kernel}", f"drivers-{kernel}", "programs"))
           for kernel in ("test", "debug")),
