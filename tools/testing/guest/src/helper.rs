@@ -170,7 +170,7 @@ fn owner_of_two_groups() -> Result<()> {
     edu.store(0x10_0000 + 512, 64)?;
     anyhow::ensure!(memory.to_vec(512, 64) == [0x5a; 64], "DMA did not arrive");
     container.unmap(0x10_0000, PAGE_SIZE as u64)?;
-    drop((device, other));
+    drop((edu, device, other));
     first.unset_container()?;
     second.unset_container()?;
     say("done");
