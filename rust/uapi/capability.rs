@@ -12,13 +12,13 @@ use core::mem::size_of;
 use kernel::{
     prelude::*,
     transmute::AsBytes,
-    uaccess::UserPtr, //
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
 };
 
-use super::{
-    write_bytes,
-    Argument, //
-};
+use super::Argument;
 use crate::bindings;
 
 /// Size in bytes of a header.
@@ -164,7 +164,10 @@ impl InfoCaps {
             return Ok(((offset + size) as u32, 0));
         }
         self.shift(offset);
-        write_bytes(arg.wrapping_byte_add(offset), self.bytes())?;
+        // Drivers in C made the buffer, so its size is checked against that of the heap object.
+        UserSlice::new(arg.wrapping_byte_add(offset), size)
+            .writer()
+            .write_slice(self.bytes())?;
         Ok((argsz, offset as u32))
     }
 }
