@@ -7,22 +7,22 @@ JSON file. With --record it is written instead.
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
 
 # A figure may exceed the recorded one by this fraction.
 MARGIN = 0.03
-# Attaching frees page tables. What that costs varies with the pages that the kernel has at hand.
-MARGINS = {"group attach+detach": 0.1}
 RECORD = "tools/testing/bench/guard --record"
 
 
 def read(text):
-    """Returns the kernel's version, and the median of each figure by its name."""
+    """Returns the kernel's version, and the least sample of each figure by its name.
+
+    Others are higher because of interrupts, or because the kernel had fewer pages at hand.
+    """
     version, *lines = text.splitlines()
     pairs = (line.split("\t") for line in lines if "\t" in line)
-    return version, {name: statistics.median(map(int, samples.split())) for name, samples in pairs}
+    return version, {name: min(map(int, samples.split())) for name, samples in pairs}
 
 
 def verdict(name, new, old):
@@ -30,10 +30,10 @@ def verdict(name, new, old):
     if new is None:
         return [f"was not measured; if it is gone, record that with {RECORD}"]
     if old is None:
-        return [f"{new:,.0f} instructions, and nothing is recorded; record it with {RECORD}"]
-    if new <= old * (1 + MARGINS.get(name, MARGIN)):
+        return [f"{new:,} instructions, and nothing is recorded; record it with {RECORD}"]
+    if new <= old * (1 + MARGIN):
         return []
-    return [f"{name} takes {new:,.0f} instructions, {new / old - 1:.1%} more than the recorded {old:,.0f}",
+    return [f"{name} takes {new:,} instructions, {new / old - 1:.1%} more than the recorded {old:,}",
             f"find out why; if it has to be so, record it with {RECORD}, and say why in the commit"]
 
 
