@@ -92,14 +92,19 @@ class Guard(unittest.TestCase):
         lines, _ = self.judge("7.4\nmap\t2000\nunmap\t2000\n")
         self.assertIn("those of Linux 7.3, this is 7.4", lines[3])
 
+    def test_other_kernel_may_differ_by_more(self):
+        _, passed = self.judge("7.4\nmap\t1140\nunmap\t2320\n")
+        self.assertEqual(passed, [True, False])
+
     def test_figures_are_compared_by_name(self):
         _, passed = self.judge("7.3\nmap\t1000\npin\t5\n")
         self.assertEqual(passed, [True, False, False])
 
-    def test_cheaper_figures_are_named(self):
+    def test_less_has_to_be_recorded(self):
         lines, passed = self.judge("7.3\nmap\t960\nunmap\t2000\n")
-        self.assertTrue(all(passed))
-        self.assertTrue(lines[-1].endswith(": map"))
+        self.assertEqual(passed, [False, True])
+        self.assertIn("4.0% less than the recorded 1,000", lines[1])
+        self.assertIn("guard --record", lines[2])
 
 
 class TwoWays(unittest.TestCase):
