@@ -97,6 +97,9 @@ struct Inner<K: SpaceTypes> {
 // No field is structurally pinned.
 impl<K: SpaceTypes> Unpin for Inner<K> {}
 
+/// The locked mutex.
+type Locked<'a, K> = Guard<'a, Inner<K>, MutexBackend>;
+
 /// The mappings of a container, its layout, and the lock that protects them.
 #[pin_data]
 pub(crate) struct Space<K: SpaceTypes> {
@@ -320,13 +323,13 @@ impl<K: SpaceTypes> Space<K> {
     #[inline(never)]
     fn wait_turn<'a, E>(
         &'a self,
-        mut inner: Guard<'a, Inner<K>, MutexBackend>,
+        mut inner: Locked<'a, K>,
         mut locked: Range,
         mut entered: Result<Ticket, Ticket>,
         range: impl Fn(&DmaTree<K::Pages>) -> Range,
         mode: Mode,
         killed: Option<fn(Killed) -> E>,
-    ) -> Result<(Guard<'a, Inner<K>, MutexBackend>, Range, Ticket), E> {
+    ) -> Result<(Locked<'a, K>, Range, Ticket), E> {
         let ticket = loop {
             match entered {
                 Ok(ticket) => break ticket,
@@ -357,9 +360,9 @@ impl<K: SpaceTypes> Space<K> {
     fn wait<'a, E>(
         &'a self,
         other: Ticket,
-        inner: Guard<'a, Inner<K>, MutexBackend>,
+        inner: Locked<'a, K>,
         killed: Option<fn(Killed) -> E>,
-    ) -> (Guard<'a, Inner<K>, MutexBackend>, Option<E>) {
+    ) -> (Locked<'a, K>, Option<E>) {
         let (inner, gone) = self.waiting.wait(other.number(), inner, killed.is_some());
         (inner, killed.filter(|_| gone).map(|killed| killed(Killed)))
     }
@@ -368,7 +371,7 @@ impl<K: SpaceTypes> Space<K> {
     /// request.
     fn leave(
         &self,
-        mut inner: Guard<'_, Inner<K>, MutexBackend>,
+        mut inner: Locked<'_, K>,
         ticket: Ticket,
         removed: Removed,
     ) {
