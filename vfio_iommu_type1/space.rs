@@ -369,12 +369,7 @@ impl<K: SpaceTypes> Space<K> {
 
     /// Unlocks the range of a request, releases the mutex, and wakes the threads that wait for the
     /// request.
-    fn leave(
-        &self,
-        mut inner: Locked<'_, K>,
-        ticket: Ticket,
-        removed: Removed,
-    ) {
+    fn leave(&self, mut inner: Locked<'_, K>, ticket: Ticket, removed: Removed) {
         inner.dmas.uncount(removed);
         let awaited = inner.queue.leave(ticket);
         drop(inner);
