@@ -35,7 +35,8 @@ pub(crate) unsafe fn init_lock() {
 /// `ENOMEM`.
 pub(crate) fn add_to_list(container: &Arc<Container>) -> Result {
     let mut containers = CONTAINERS.lock();
-    containers.push(container.clone(), GFP_KERNEL_ACCOUNT)?;
+    // Not charged: the array grows for the containers of other users, too.
+    containers.push(container.clone(), GFP_KERNEL)?;
     Ok(())
 }
 
