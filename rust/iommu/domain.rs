@@ -372,8 +372,9 @@ impl Domain {
         // SAFETY: The group is attached, by the contract of this function.
         unsafe { bindings::iommu_detach_group(self.ptr.as_ptr(), group.as_ptr()) };
         // INVARIANT: The group was counted. The IOMMU has invalidated all it had cached of this
-        // domain for the group's devices. Therefore the domain can be freed, and ranges can be
-        // unmapped in it without regard to groups that were detached.
+        // domain for the group's devices, unless its driver failed, which the core only warns of.
+        // Therefore the domain can be freed, and ranges can be unmapped in it without regard to
+        // groups that were detached.
         self.users.fetch_sub(1, Full);
     }
 
