@@ -291,6 +291,12 @@ void kernel_ext_debugfs_remove(struct dentry *dentry)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_debugfs_remove);
 
+bool kernel_ext_pid_has_process(struct pid *pid)
+{
+	return pid_has_task(pid, PIDTYPE_TGID);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_pid_has_process);
+
 bool kernel_ext_access_ok(const void __user *address, unsigned long size)
 {
 	return access_ok(address, size);

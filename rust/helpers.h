@@ -70,6 +70,7 @@ unsigned long kernel_ext_copy_to_user(void __user *to, const void *from, unsigne
 unsigned long kernel_ext_copy_from_user(void *to, const void __user *from, unsigned long size);
 void kernel_ext_copy_from_page(void *to, struct page *page, size_t offset, size_t size);
 void kernel_ext_copy_to_page(struct page *page, size_t offset, const void *from, size_t size);
+bool kernel_ext_pid_has_process(struct pid *pid);
 bool kernel_ext_access_ok(const void __user *address, unsigned long size);
 int kernel_ext_kstrtoul(const char *s, unsigned int base, unsigned long *result);
 int kernel_ext_device_driver(struct device *dev, char *name, size_t size);

@@ -69,9 +69,18 @@ impl ProcessId {
         Self(unsafe { NonNull::new_unchecked(pid) })
     }
 
+    /// Returns whether the process has exited, so that another one can get its number.
+    pub fn has_exited(&self) -> bool {
+        // SAFETY: By the type invariant.
+        !unsafe { bindings::kernel_ext_pid_has_process(self.0.as_ptr()) }
+    }
+
     /// Returns the number of the process in the PID namespace of the caller, or `None` if it isn't
-    /// visible there.
+    /// visible there, or has exited.
     pub fn number_for_current(&self) -> Option<u32> {
+        if self.has_exited() {
+            return None;
+        }
         // SAFETY: By the type invariant.
         let number = unsafe { bindings::pid_vnr(self.0.as_ptr()) };
         u32::try_from(number).ok().filter(|&number| number > 0)

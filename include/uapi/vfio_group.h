@@ -35,8 +35,8 @@ struct vfio_group_device {
 	char	driver[32];
 	__u32	state;		/* VFIO_GROUP_DEVICE_* */
 	/*
-	 * PID, in the caller's PID namespace, of the process that has the device open; 0 if not
-	 * visible or not open.
+	 * PID, in the caller's PID namespace, of the process that opened the device; 0 if not
+	 * visible, if it has exited since, or not open.
 	 */
 	__u32	holder_pid;
 	char	holder_comm[16];	/* name of that process */

@@ -57,6 +57,7 @@ impl Holder {
     pub(super) fn label(&self) -> HolderLabel {
         HolderLabel {
             task: self.task,
+            exited: self.process.has_exited(),
             seconds: self.held_ms() / 1000,
         }
     }
@@ -75,19 +76,26 @@ impl Holder {
 #[derive(Clone, Copy)]
 pub(super) struct HolderLabel {
     task: TaskLabel,
+    exited: bool,
     seconds: u64,
 }
 
 impl fmt::Display for HolderLabel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_fmt(fmt!("{}, for {} s", self.task, self.seconds))
+        let exited = if self.exited {
+            ", which has exited and left it to another process"
+        } else {
+            ""
+        };
+        f.write_fmt(fmt!("{}{exited}, for {} s", self.task, self.seconds))
     }
 }
 
 /// A holder in the form that one process may see.
 #[derive(Clone, Copy)]
 pub(super) struct SeenHolder {
-    /// The PID in that process's PID namespace, or zero if the holder is not visible there.
+    /// The PID in that process's PID namespace, or zero if the holder is not visible there, or has
+    /// exited.
     pub(super) pid: u32,
     /// The name of the task, padded with zero bytes.
     pub(super) comm: [u8; 16],

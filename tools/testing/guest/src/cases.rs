@@ -188,6 +188,9 @@ pub fn helper(words: &[&str]) -> Result<()> {
         ["together", seed, life] => {
             together::program(EDU, seed.parse()?, Duration::from_millis(life.parse()?))
         }
+        ["open-and-send", group, socket] => {
+            binding::helper::open_and_send(&Group::from_fd(inherited(group)?), &inherited(socket)?)
+        }
         ["pid-outside", group] => binding::helper::outside(group),
         ["pid-inside", group] => binding::helper::inside(&Group::from_fd(inherited(group)?)),
         ["stop", place, container, driver] => killed::helper::stop(place, container, driver),

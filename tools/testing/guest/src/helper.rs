@@ -247,7 +247,7 @@ fn memlock_bar() -> Result<()> {
 }
 
 /// Receives the descriptor of a container from a socket.
-fn receive(socket: &OwnedFd) -> Result<OwnedFd> {
+pub(crate) fn receive(socket: &OwnedFd) -> Result<OwnedFd> {
     let mut byte = [0];
     let mut io = [IoSliceMut::new(&mut byte)];
     let mut space = nix::cmsg_space!(i32);

@@ -18,21 +18,35 @@ use crate::{
         Failure,
         cases, //
     },
+    helper::receive,
     threads,
 };
 use anyhow::{
     Context,
     Result, //
 };
-use nix::unistd::{
-    close,
-    getpid, //
+use nix::{
+    sys::socket::{
+        AddressFamily,
+        ControlMessage,
+        MsgFlags,
+        SockFlag,
+        SockType,
+        sendmsg,
+        socketpair, //
+    },
+    unistd::{
+        close,
+        getpid, //
+    },
 };
 use std::{
     fs::File,
+    io::IoSlice,
     os::fd::{
         AsFd,
-        AsRawFd, //
+        AsRawFd,
+        OwnedFd, //
     },
     time::{
         Duration,
@@ -71,6 +85,7 @@ cases! {
     #[requires(core(Rust))] get_devices_of_shared_group,
     #[requires(core(Rust))] get_devices_reports_holder,
     #[requires(core(Rust), pid_namespaces)] get_devices_reports_holder_by_pid_namespace,
+    #[requires(core(Rust))] get_devices_omits_process_that_has_exited,
     #[requires(core(Rust), device_files)] get_devices_of_device_file,
     #[requires(core(Rust))] get_devices_argsz,
     #[requires(core(Rust))] get_devices_beside_resets,
@@ -275,6 +290,31 @@ fn get_devices_reports_holder_by_pid_namespace() -> Result<()> {
     helper.finish()
 }
 
+fn get_devices_omits_process_that_has_exited() -> Result<()> {
+    let group = group(EDU)?;
+    let _container = iommu_fd(&group)?;
+    let inherited = raw::duplicate(group.as_fd().as_raw_fd())?;
+    let (ours, theirs) = socketpair(
+        AddressFamily::Unix,
+        SockType::Stream,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )?;
+    let numbers = [&inherited, &theirs].map(|fd| fd.as_raw_fd().to_string());
+    let words = ["open-and-send", &numbers[0], &numbers[1]];
+    let mut helper = Helper::spawn(&words, &[&inherited, &theirs])?;
+    let device = receive(&ours)?;
+    assert_eq!(devices(&group)?[0].holder, helper.id());
+    helper.proceed()?;
+    helper.finish()?;
+    let member = &devices(&group)?[0];
+    assert_eq!(member.holder, 0, "another process can get this PID");
+    assert!(member.held_ms > 0);
+    drop(device);
+    assert_eq!(devices(&group)?[0].held_ms, 0);
+    Ok(())
+}
+
 /// The helper processes of these cases.
 pub mod helper {
     use super::*;
@@ -300,6 +340,20 @@ pub mod helper {
         say(inside.id());
         pause();
         inside.finish()
+    }
+
+    /// Opens the device, sends it through a socket, and waits until that has been received.
+    pub fn open_and_send(group: &Group, socket: &OwnedFd) -> Result<()> {
+        let device = group.device(EDU)?;
+        sendmsg::<()>(
+            socket.as_raw_fd(),
+            &[IoSlice::new(&[1])],
+            &[ControlMessage::ScmRights(&[device.as_fd().as_raw_fd()])],
+            MsgFlags::empty(),
+            None,
+        )?;
+        pause();
+        Ok(())
     }
 
     /// Reports the process id under which it sees the holder of the device, then holds the device
