@@ -17,6 +17,7 @@ EXPORT_SYMBOL_GPL(mdev_peer_unregister_with);
 EXPORT_SYMBOL_GPL(mdev_peer_opened);
 EXPORT_SYMBOL_GPL(mdev_peer_closed);
 EXPORT_SYMBOL_GPL(mdev_peer_for_each);
+EXPORT_SYMBOL_GPL(mdev_peer_is_open);
 EXPORT_SYMBOL_GPL(mdev_peer_members_for_each);
 
 /* The Rust symbols, for drivers in Rust. */

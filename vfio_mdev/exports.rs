@@ -149,6 +149,18 @@ unsafe extern "C" fn mdev_peer_for_each(
     unsafe { c_driver::with_members(peer, |members| members.for_each(f, data)) }
 }
 
+/// Returns whether a member is open. If it is, it stays open until the function returns that was
+/// called with it.
+///
+/// # Safety
+///
+/// `member` is what a function of the driver got as an argument, and the function has not returned.
+#[no_mangle]
+unsafe extern "C" fn mdev_peer_is_open(member: *const bindings::mdev_peer) -> bool {
+    // SAFETY: By this function's contract. A member is not unregistered before it leaves the group.
+    unsafe { c_driver::is_open(member) }
+}
+
 /// Calls `f` for each of some members.
 ///
 /// # Safety

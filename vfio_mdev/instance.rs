@@ -178,8 +178,8 @@ impl<D: Device> Instance<D> {
     /// Calls `f` with the members of the device's peer-to-peer group, including this device. A
     /// device of a type without peers is the only member.
     ///
-    /// No member joins or leaves the group during the call. Therefore `f` must not wait for that,
-    /// and must not call this function again: it would deadlock. For the same reason `group_opened`
+    /// No member joins or leaves the group, is opened or closed during the call. Therefore `f` must
+    /// not wait for that, and must not call this function again: it would deadlock. For the same reason `group_opened`
     /// and `group_closed`, which get the members as an argument, must not call it.
     ///
     /// `f` may access the memory of the process through a member, but not through another device.

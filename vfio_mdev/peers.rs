@@ -20,6 +20,11 @@ mod attributes;
 pub(crate) mod c_driver;
 mod registry;
 
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering, //
+};
+
 use kernel::{
     device::Device as BusDevice,
     new_mutex,
@@ -32,7 +37,10 @@ use kernel::{
         SpinLock, //
     }, //
 };
-use kernel_ext::iommu::Group as IommuGroup;
+use kernel_ext::{
+    iommu::Group as IommuGroup,
+    mm::may_warn, //
+};
 
 use crate::uuid::Uuid;
 use abi::{
@@ -78,6 +86,9 @@ pub(crate) struct Peer {
     /// Changed with [`PEERS`](static@PEERS) locked, while the device cannot be opened.
     #[pin]
     group: SpinLock<Arc<PeerGroup>>,
+    /// Whether the device is counted as open ([`Peer::opened`]). Changed with
+    /// [`PeerGroup::members`] locked, so a thread that holds this lock keeps the device open.
+    open: AtomicBool,
 }
 
 /// Devices of one driver with the same UUID in `peer_to_peer_resource_uuid`. It exists as long as it
@@ -90,7 +101,9 @@ pub(crate) struct Peer {
 struct PeerGroup {
     uuid: Uuid,
     driver: DriverKey,
-    /// The devices whose [`Peer::group`] is this group, in the order in which they joined.
+    /// The devices whose [`Peer::group`] is this group, in the order in which they joined. Locked
+    /// while a member is opened or closed, and while the driver is notified of the first open and
+    /// of the last close.
     ///
     /// A driver holds the lock while it accesses the memory of a process, which the process can
     /// delay. Waiting for it with [`PEERS`](static@PEERS) locked is allowed only while no member
@@ -103,10 +116,6 @@ struct PeerGroup {
     /// devices.
     #[pin]
     software_group: SpinLock<Option<ARef<IommuGroup>>>,
-    /// The number of open members. Held while the driver is notified of the first open and of the
-    /// last close.
-    #[pin]
-    open: Mutex<usize>,
 }
 
 impl PeerGroup {
@@ -117,7 +126,6 @@ impl PeerGroup {
                 driver,
                 members <- new_mutex!(KVec::new(), "vfio_mdev::PeerGroup::members"),
                 software_group <- new_spinlock!(None, "vfio_mdev::PeerGroup::software_group"),
-                open <- new_mutex!(0, "vfio_mdev::PeerGroup::open"),
             }),
             GFP_KERNEL,
         )
@@ -186,6 +194,7 @@ impl Peer {
                 admit,
                 move_device,
                 group <- new_spinlock!(group, "vfio_mdev::Peer::group"),
+                open: AtomicBool::new(false),
             }),
             GFP_KERNEL,
         )
@@ -220,8 +229,9 @@ impl Peer {
         former.forget_software_group(joined.as_deref());
     }
 
-    /// Calls `f` with the members of the group. No member joins or leaves during the call. There are
-    /// none if the device itself has left the group ([`leave`]), though others may still be in it.
+    /// Calls `f` with the members of the group. No member joins or leaves, is opened or closed during
+    /// the call. There are none if the device itself has left the group ([`leave`]), though others
+    /// may still be in it.
     fn with_members<R>(&self, f: impl FnOnce(&[Arc<Peer>]) -> R) -> R {
         loop {
             let group = self.group();
@@ -235,28 +245,54 @@ impl Peer {
         }
     }
 
-    /// Counts the device as open. Calls `first` if no other member is open.
+    /// Whether the device is counted as open. With [`PeerGroup::members`] locked, it stays so.
+    fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Counts the device as open. Calls `first` if no other member is open. Waits for threads that
+    /// use the members.
     ///
     /// # Errors
     ///
-    /// The errors of `first`. Then the device is not counted.
+    /// `EINVAL` if the device is counted already; the errors of `first`. Then nothing changes.
     fn opened(&self, first: impl FnOnce(&[Arc<Peer>]) -> Result) -> Result {
-        let group = self.group();
-        let mut open = group.open.lock();
-        if *open == 0 {
-            first(&group.members.lock())?;
-        }
-        *open += 1;
-        Ok(())
+        self.with_members(|members| {
+            if self.is_open() {
+                self.warn_unbalanced("opened twice");
+                return Err(EINVAL);
+            }
+            if !members.iter().any(|member| member.is_open()) {
+                first(members)?;
+            }
+            self.open.store(true, Ordering::Relaxed);
+            Ok(())
+        })
     }
 
-    /// Undoes [`Peer::opened`]. Calls `last` if no other member is open.
+    /// Undoes [`Peer::opened`]. Calls `last` if no other member is open. Waits for threads that use
+    /// the members, and may access the memory of the process through this one. Has no effect if the
+    /// device is not counted.
     fn closed(&self, last: impl FnOnce(&[Arc<Peer>])) {
-        let group = self.group();
-        let mut open = group.open.lock();
-        *open -= 1;
-        if *open == 0 {
-            last(&group.members.lock());
+        self.with_members(|members| {
+            if !self.is_open() {
+                return self.warn_unbalanced("closed, but not open");
+            }
+            self.open.store(false, Ordering::Relaxed);
+            if !members.iter().any(|member| member.is_open()) {
+                last(members);
+            }
+        });
+    }
+
+    /// Logs that a driver's call was ignored.
+    fn warn_unbalanced(&self, problem: &str) {
+        if may_warn() {
+            dev_warn!(
+                self.dev,
+                "a peer was {}: a defect of the driver, which is ignored\n",
+                problem
+            );
         }
     }
 }

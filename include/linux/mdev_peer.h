@@ -102,18 +102,22 @@ static inline void mdev_peer_unregister(struct mdev_peer *peer)
  * @peer: is registered
  *
  * Called by open_device() of struct vfio_device_ops. Calls first_open() if no other device of the group
- * is open.
+ * is open. Waits for threads in mdev_peer_for_each(). From then on, functions for other devices may
+ * access the memory of the process through this one. If open_device() fails after this succeeded, it
+ * must call mdev_peer_closed().
  *
- * Return: 0 or the error of first_open(). On an error, the device is not counted.
+ * Return: 0; an error of first_open(); or -EINVAL if the device is counted already. On an error, nothing
+ * changes.
  */
 int mdev_peer_opened(struct mdev_peer *peer);
 
 /**
  * mdev_peer_closed() - count a device as closed
- * @peer: was counted by mdev_peer_opened()
+ * @peer: was counted by mdev_peer_opened(); otherwise a warning is the only effect
  *
- * Called by close_device() of struct vfio_device_ops. Calls last_close() if no other device of the group
- * is open.
+ * Called by close_device() of struct vfio_device_ops. Waits for threads in mdev_peer_for_each(), which
+ * may be accessing the memory of the process through this device. Calls last_close() if no other device
+ * of the group is open.
  */
 void mdev_peer_closed(struct mdev_peer *peer);
 
@@ -121,16 +125,39 @@ void mdev_peer_closed(struct mdev_peer *peer);
  * mdev_peer_for_each() - call a function for each member of a device's group
  * @peer: is registered
  * @fn: called with each member, @peer among them, and with @data. If it returns something other than
- *      zero, no further member follows. It must not wait for devices to join or leave the group, and
- *      must not call this function. It may access the memory of the process through the member.
+ *      zero, no further member follows.
  * @data: the argument of @fn
  *
- * No member joins or leaves the group meanwhile. May sleep.
+ * No member joins or leaves the group meanwhile, and none is opened or closed. May sleep.
  *
- * Return: the last value that @fn returned.
+ * @fn may access the memory of the process through a member for which mdev_peer_is_open() returns true:
+ * this one stays open. It must not do so through another device.
+ *
+ * @fn must not wait for a device to be opened or closed, nor for one to join or leave the group, and must
+ * not call this function. A lock that is held around the call must not be one that @fn takes for another
+ * member: a thread that begins with that member would wait for this one, and this one for it. For the
+ * same reason, the driver must not hold a lock that @fn takes around mdev_peer_opened() and
+ * mdev_peer_closed().
+ *
+ * Any thread may call this from mdev_peer_register() to mdev_peer_unregister(), also while no device of
+ * the group is open. In that case @fn must not wait for long, because writes to
+ * peer_to_peer_resource_uuid, of all devices, wait for it.
+ *
+ * Return: the last value that @fn returned; 0 if @peer is being unregistered and has left its group.
  */
 int mdev_peer_for_each(struct mdev_peer *peer, int (*fn)(struct mdev_peer *member, void *data),
 		       void *data);
+
+/**
+ * mdev_peer_is_open() - whether a member is open
+ * @member: the argument of a function that mdev_peer_for_each() calls, or that
+ *          mdev_peer_members_for_each() calls in first_open() or last_close()
+ *
+ * Return: true from the end of mdev_peer_opened() to the beginning of mdev_peer_closed(). It does not
+ * change until mdev_peer_for_each(), first_open() or last_close() ends. In the last two no member is
+ * open.
+ */
+bool mdev_peer_is_open(const struct mdev_peer *member);
 
 /**
  * mdev_peer_members_for_each() - call a function for each of some members

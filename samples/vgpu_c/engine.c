@@ -20,9 +20,10 @@
 #define REGISTER_STATUS		0x54
 #define REGISTER_COMPLETED	0x58
 
-#define COMMAND_LOAD		1
-#define COMMAND_STORE		2
-#define COMMAND_COPY_FROM_PEER	3
+#define COMMAND_LOAD			1
+#define COMMAND_STORE			2
+#define COMMAND_COPY_FROM_PEER		3
+#define COMMAND_LOAD_THROUGH_PEER	4
 
 #define STATUS_DONE		0
 #define STATUS_INVALID		1
@@ -79,8 +80,9 @@ void vgpu_reset(struct vgpu *vgpu)
 	memset(vgpu->memory, 0, vgpu->size);
 }
 
-/* Copies between the device's memory and the program's. */
-static u32 copy_program_memory(struct vgpu *vgpu, u32 offset, u32 length, bool store)
+/* Copies between the device's memory and that which the program has mapped for an open device. */
+static u32 copy_program_memory(struct vgpu *vgpu, struct vfio_device *mapped, u32 offset, u32 length,
+			       bool store)
 {
 	u64 address = le32_to_cpu(vgpu->operands.address) |
 		      (u64)le32_to_cpu(vgpu->operands.address_high) << 32;
@@ -90,47 +92,71 @@ static u32 copy_program_memory(struct vgpu *vgpu, u32 offset, u32 length, bool s
 		return STATUS_DONE;
 	if (check_add_overflow(address, length - 1, &last))
 		return STATUS_FAULT;
-	if (vfio_dma_rw(&vgpu->vdev, address, vgpu->memory + offset, length, store))
+	if (vfio_dma_rw(mapped, address, vgpu->memory + offset, length, store))
 		return STATUS_FAULT;
 	return STATUS_DONE;
 }
 
-struct peer_copy {
-	struct vgpu *to;
+/* A command that uses the peer with the UUID in the operands. */
+struct peer_command {
+	struct vgpu *vgpu;
 	u32 offset;
 	u32 length;
 	u32 status;
 };
 
+static bool is_wanted(const struct vgpu *peer, const struct peer_command *command)
+{
+	return peer != command->vgpu &&
+	       !memcmp(peer->uuid, command->vgpu->operands.peer, sizeof(peer->uuid));
+}
+
 static int copy_if_wanted(struct mdev_peer *member, void *data)
 {
 	struct vgpu *from = container_of(member, struct vgpu, peer);
-	struct peer_copy *copy = data;
-	u32 offset = le32_to_cpu(copy->to->operands.peer_offset);
+	struct peer_command *copy = data;
+	u32 offset = le32_to_cpu(copy->vgpu->operands.peer_offset);
 
-	if (from == copy->to || memcmp(from->uuid, copy->to->operands.peer, sizeof(from->uuid)))
+	if (!is_wanted(from, copy))
 		return 0;
 	if (offset > from->size || copy->length > from->size - offset) {
 		copy->status = STATUS_INVALID;
 		return 1;
 	}
-	memcpy(copy->to->memory + copy->offset, from->memory + offset, copy->length);
+	memcpy(copy->vgpu->memory + copy->offset, from->memory + offset, copy->length);
 	copy->status = STATUS_DONE;
 	return 1;
 }
 
-static u32 copy_from_peer(struct vgpu *vgpu, u32 offset, u32 length)
+/* Does not take the lock of the peer, because that of the device is held around the walk. */
+static int load_if_wanted(struct mdev_peer *member, void *data)
 {
-	struct peer_copy copy = {
-		.to = vgpu,
+	struct vgpu *through = container_of(member, struct vgpu, peer);
+	struct peer_command *load = data;
+
+	if (!is_wanted(through, load))
+		return 0;
+	if (mdev_peer_is_open(member))
+		load->status = copy_program_memory(load->vgpu, &through->vdev, load->offset,
+						   load->length, false);
+	else
+		load->status = STATUS_FAULT;
+	return 1;
+}
+
+static u32 with_peer(struct vgpu *vgpu, u32 offset, u32 length,
+		     int (*fn)(struct mdev_peer *member, void *command))
+{
+	struct peer_command command = {
+		.vgpu = vgpu,
 		.offset = offset,
 		.length = length,
 		.status = STATUS_NO_PEER,
 	};
 
 	if (vgpu->type->has_peers)
-		mdev_peer_for_each(&vgpu->peer, copy_if_wanted, &copy);
-	return copy.status;
+		mdev_peer_for_each(&vgpu->peer, fn, &command);
+	return command.status;
 }
 
 static u32 run(struct vgpu *vgpu, u32 command)
@@ -142,11 +168,13 @@ static u32 run(struct vgpu *vgpu, u32 command)
 		return STATUS_INVALID;
 	switch (command) {
 	case COMMAND_LOAD:
-		return copy_program_memory(vgpu, offset, length, false);
+		return copy_program_memory(vgpu, &vgpu->vdev, offset, length, false);
 	case COMMAND_STORE:
-		return copy_program_memory(vgpu, offset, length, true);
+		return copy_program_memory(vgpu, &vgpu->vdev, offset, length, true);
 	case COMMAND_COPY_FROM_PEER:
-		return copy_from_peer(vgpu, offset, length);
+		return with_peer(vgpu, offset, length, copy_if_wanted);
+	case COMMAND_LOAD_THROUGH_PEER:
+		return with_peer(vgpu, offset, length, load_if_wanted);
 	}
 	return STATUS_INVALID;
 }

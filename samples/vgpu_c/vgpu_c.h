@@ -70,7 +70,8 @@ struct vgpu {
 	u32 link;			/* changed on the first open and the last close of the group */
 	u8 *memory;
 	size_t size;
-	struct mutex lock;		/* protects the rest; taken before the lock of the members */
+	/* Protects the rest. Held around walks of the members, which take it for no other device. */
+	struct mutex lock;
 	u8 config[VGPU_CONFIG_SIZE];
 	struct vgpu_operands operands;
 	u32 status;

@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Store,
     /// 3: copies from a peer's memory to the device's.
     CopyFromPeer,
+    /// 4: copies from the program's memory to the device's, by the mappings of a peer, which is open.
+    LoadThroughPeer,
     /// Any other number except zero, which means no command.
     Unknown(u32),
 }
@@ -56,7 +58,7 @@ pub(crate) enum Status {
     Done = 0,
     /// The command is invalid or exceeds the memory.
     Invalid = 1,
-    /// The program has not mapped the memory for the device.
+    /// The program has not mapped the memory for the device, or for a peer that it names.
     Fault = 2,
     /// The other device is not a peer.
     NoPeer = 3,
@@ -147,6 +149,7 @@ impl Command {
             1 => Self::Load,
             2 => Self::Store,
             3 => Self::CopyFromPeer,
+            4 => Self::LoadThroughPeer,
             _ => Self::Unknown(value),
         })
     }
@@ -157,6 +160,7 @@ impl Command {
             Self::Load => 1,
             Self::Store => 2,
             Self::CopyFromPeer => 3,
+            Self::LoadThroughPeer => 4,
             Self::Unknown(value) => value,
         }
     }
@@ -164,7 +168,7 @@ impl Command {
     fn goes_with(self, activity: Activity) -> bool {
         match activity {
             Activity::Running => true,
-            Activity::Quiescent => !matches!(self, Self::CopyFromPeer),
+            Activity::Quiescent => !matches!(self, Self::CopyFromPeer | Self::LoadThroughPeer),
             Activity::Stopped => false,
         }
     }
@@ -174,17 +178,31 @@ impl Command {
         let inside = start <= size && operands.length() <= size - start;
         match self {
             _ if !inside => Err(Status::Invalid),
-            Self::Load => each_piece(device, operands, GuestAccess::Read),
-            Self::Store => each_piece(device, operands, GuestAccess::Write),
-            Self::CopyFromPeer => copy_from_peer(device, operands),
+            Self::Load => each_piece(device, device, operands, GuestAccess::Read),
+            Self::Store => each_piece(device, device, operands, GuestAccess::Write),
+            Self::CopyFromPeer => with_peer(device, operands, |peer| {
+                copy(
+                    &device.memory,
+                    operands.offset(),
+                    &peer.memory,
+                    operands.peer_offset(),
+                    operands.length(),
+                )
+                .map_err(|_| Status::Invalid)
+            }),
+            Self::LoadThroughPeer => with_peer(device, operands, |peer| {
+                each_piece(device, peer, operands, GuestAccess::Read)
+            }),
             Self::Unknown(_) => Err(Status::Invalid),
         }
     }
 }
 
-/// Copies between the device's memory and the program's. Pins up to `MAX_PAGES` pages at a time.
+/// Copies between the device's memory and that which the program has mapped for `mapped`. Pins up to
+/// `MAX_PAGES` pages at a time.
 fn each_piece(
     device: &Instance<Vgpu>,
+    mapped: &Instance<Vgpu>,
     operands: &Operands,
     access: GuestAccess,
 ) -> Result<(), Status> {
@@ -194,7 +212,7 @@ fn each_piece(
         let iova = iova.ok_or(Status::Fault)?;
         let first = iova as usize % PAGE_SIZE;
         let len = (MAX_PAGES * PAGE_SIZE - first).min(operands.length() - done);
-        let pages = device
+        let pages = mapped
             .pin(
                 iova - first as u64,
                 (first + len).div_ceil(PAGE_SIZE),
@@ -212,20 +230,17 @@ fn each_piece(
     Ok(())
 }
 
-/// Copies from the memory of another device in the same group.
-fn copy_from_peer(device: &Instance<Vgpu>, operands: &Operands) -> Result<(), Status> {
+/// Calls `f` with the peer that the operands name.
+fn with_peer(
+    device: &Instance<Vgpu>,
+    operands: &Operands,
+    f: impl FnOnce(&Instance<Vgpu>) -> Result<(), Status>,
+) -> Result<(), Status> {
     device.members(|members| {
         let peer = members
             .find(Uuid::from_bytes(operands.peer()))
             .filter(|peer| peer.uuid() != device.uuid())
             .ok_or(Status::NoPeer)?;
-        copy(
-            &device.memory,
-            operands.offset(),
-            &peer.memory,
-            operands.peer_offset(),
-            operands.length(),
-        )
-        .map_err(|_| Status::Invalid)
+        f(peer)
     })
 }

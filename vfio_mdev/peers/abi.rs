@@ -223,8 +223,8 @@ impl<D: Device> PeerOf<D> {
         self.peer.uuid()
     }
 
-    /// Calls `f` with the members of the group. No member joins or leaves during the call. There are
-    /// none if the device itself has left the group.
+    /// Calls `f` with the members of the group. No member joins or leaves, is opened or closed during
+    /// the call. There are none if the device itself has left the group.
     pub(crate) fn with_members<R>(&self, f: impl FnOnce(&Members<'_, D>) -> R) -> R {
         self.peer.with_members(|members| {
             // SAFETY: They are the members of the group of a peer of this type, or there are none.

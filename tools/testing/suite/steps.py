@@ -364,7 +364,8 @@ def main_steps(repo):
           for stack in ("c", "rust")),
         guest("iommufd-c", "--stack", "c", "--set", "iommufd", kernel="test"),
         guest("iommufd-rust", "--stack", "rust", "--set", "iommufd", kernel="test"),
-        guest("p2p-iommufd", "--stack", "rust", "--set", "p2p", "--", "device_files::", kernel="test"),
+        *(guest(f"p2p-{name}", "--stack", "rust", "--set", "p2p", *driver, "--", "device_files", kernel="test")
+          for name, driver in (("iommufd", ()), ("iommufd-in-c", ("--driver", "c")))),
         # Other tests of this set crash the C modules: see Documentation/c-vfio-defects.rst.
         guest("stress-c", "--stack", "c", "--set", "stress", "--", "concurrent::", kernel="test"),
         guest("stress-rust", "--stack", "rust", "--set", "stress", kernel="test"),

@@ -68,7 +68,7 @@ impl Members<'_> {
 /// # Safety
 ///
 /// [`register`] has registered `peer`, and [`unregister`] is not called in `'a`.
-unsafe fn entry<'a>(peer: *mut bindings::mdev_peer) -> &'a Arc<Peer> {
+unsafe fn entry<'a>(peer: *const bindings::mdev_peer) -> &'a Arc<Peer> {
     // SAFETY: By this function's contract. `register` has stored the pointer to a `Box` there.
     unsafe { &*(*peer).entry.cast() }
 }
@@ -200,7 +200,18 @@ pub(crate) unsafe fn closed(peer: *mut bindings::mdev_peer) {
     });
 }
 
-/// Calls `f` with the members of a device's group. No member joins or leaves during the call.
+/// Returns whether a device is counted as open.
+///
+/// # Safety
+///
+/// As for [`entry`], for the duration of the call.
+pub(crate) unsafe fn is_open(peer: *const bindings::mdev_peer) -> bool {
+    // SAFETY: By this function's contract.
+    unsafe { entry(peer) }.is_open()
+}
+
+/// Calls `f` with the members of a device's group. No member joins or leaves, is opened or closed
+/// during the call.
 ///
 /// # Safety
 ///

@@ -90,8 +90,10 @@ pub enum Command {
     Store = 2,
     /// Copies from a peer's memory to the device's.
     CopyFromPeer = 3,
+    /// Copies from the program's memory to the device's, by the mappings of a peer, which is open.
+    LoadThroughPeer = 4,
     /// An invalid command.
-    Unknown = 4,
+    Unknown = 5,
 }
 
 /// The status of a command.
@@ -101,7 +103,7 @@ pub enum Status {
     Done,
     /// The command is invalid or exceeds the memory.
     Invalid,
-    /// The memory is not mapped for the device.
+    /// The memory is not mapped for the device, or for a peer that it names.
     Fault,
     /// The other device is not a peer.
     NoPeer,

@@ -14,6 +14,7 @@ mod migration;
 mod parent;
 pub(crate) mod races;
 mod sessions;
+mod through;
 
 use crate::modules::load;
 use anyhow::{
@@ -51,6 +52,7 @@ pub fn cases() -> Vec<Trial> {
         machines::cases(),
         many::cases(),
         device_files::cases(),
+        through::cases(),
     ]
     .into_iter()
     .flatten()
@@ -67,6 +69,8 @@ pub fn cases_in_c() -> Vec<Trial> {
         races::cases(),
         faults::cases(),
         many::cases(),
+        device_files::cases(),
+        through::cases(),
     ]
     .into_iter()
     .flatten()

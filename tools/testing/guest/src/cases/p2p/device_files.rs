@@ -51,14 +51,14 @@ fn bound(mdev: &Mdev, iommufd: &Iommufd) -> vfio_client::Result<Device> {
 }
 
 /// The same, and attaches the device to an IOAS.
-fn attached(mdev: &Mdev, iommufd: &Iommufd, ioas: u32) -> Result<Vgpu> {
+pub(super) fn attached(mdev: &Mdev, iommufd: &Iommufd, ioas: u32) -> Result<Vgpu> {
     let device = bound(mdev, iommufd)?;
     device.attach(ioas)?;
     Vgpu::new(device)
 }
 
 /// Creates an IOAS with a page at [`IOVA`] whose bytes are all `byte`.
-fn filled(iommufd: &Iommufd, byte: u8) -> Result<(u32, Memory)> {
+pub(super) fn filled(iommufd: &Iommufd, byte: u8) -> Result<(u32, Memory)> {
     let memory = Memory::anonymous(LENGTH)?;
     memory.fill(0, LENGTH, byte);
     let ioas = iommufd.ioas()?;
