@@ -74,9 +74,9 @@ pub trait Parent: Send + Sync + Sized + 'static {
     fn capacity(&self) -> u32;
 
     /// Decides whether `device`, which belongs to this parent, can share a peer-to-peer group with
-    /// `members`. The members are devices of the same driver, and there is at least one. The caller
-    /// holds the lock of all groups: the function may look at the devices, but must not wait for
-    /// anything.
+    /// `members`. The members are devices of the same driver, and there is at least one. They may be
+    /// open, and be opened and closed meanwhile. The caller holds the lock of all groups: the function
+    /// may look at the devices, but must not wait for anything, nor call [`Instance::members`].
     ///
     /// # Errors
     ///

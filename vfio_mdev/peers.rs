@@ -66,8 +66,9 @@ pub(crate) struct DriverKey(pub(crate) usize);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct DeviceKey(usize);
 
-/// Asks the driver of a peer whether the peer may join the members of a group. `EXDEV` means that it
-/// can't share with them, and needs another group.
+/// Asks the driver of a peer whether the peer may join the devices of a group, which have the same
+/// driver. `EXDEV` means that it can't share with them, and needs another group. Called with
+/// [`PEERS`](static@PEERS) locked.
 type Admit = fn(&Peer, &[Arc<Peer>]) -> Result;
 
 /// A device that can be in a group with others.
@@ -131,21 +132,14 @@ impl PeerGroup {
         )
     }
 
-    /// Checks that the driver allows `peer`, which is one of its devices, to join the group, and
-    /// makes room for it. Returns the software group of the members, or `None` if there are none.
+    /// Makes room for another member.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if the driver is using the members; `ENOMEM`; the errors of the driver, of which
-    /// `EXDEV` means that the peer can join another group of its UUID.
-    fn admit(&self, peer: &Peer) -> Result<Option<ARef<IommuGroup>>> {
+    /// `EBUSY` if the driver is using the members; `ENOMEM`.
+    fn make_room(&self) -> Result {
         let mut members = self.members.try_lock().ok_or(EBUSY)?;
-        members.reserve(1, GFP_KERNEL)?;
-        if members.is_empty() {
-            return Ok(None);
-        }
-        (peer.admit)(peer, &members)?;
-        Ok(self.software_group.lock().clone())
+        Ok(members.reserve(1, GFP_KERNEL)?)
     }
 
     /// Remembers the software group of `peer`, which was just registered with VFIO as the first
@@ -214,7 +208,7 @@ impl Peer {
     }
 
     /// Changes the group to one of the same driver. The device is in the software group of `to`.
-    /// [`PeerGroup::admit`] has made room, and [`PEERS`](static@PEERS) is locked since.
+    /// [`PeerGroup::make_room`] has made room, and [`PEERS`](static@PEERS) is locked since.
     fn change_group(self: &Arc<Self>, to: &Arc<PeerGroup>) {
         let joined = IommuGroup::of_software(&self.dev);
         // A spinlock is held only for the exchange, and what is exchanged is dropped after that.
@@ -331,9 +325,9 @@ pub(crate) fn unregister(peer: &Arc<Peer>, unregister: impl FnOnce()) {
 /// Removes a device from its group. The device is no longer registered with VFIO, and has no
 /// attributes.
 fn leave(peer: &Arc<Peer>) {
+    PEERS.lock().remove(peer);
     // Other members may be open, so this waits without `PEERS`.
     peer.group().remove(peer);
-    PEERS.lock().remove(peer);
 }
 
 #[cfg(CONFIG_KUNIT)]

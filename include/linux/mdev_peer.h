@@ -17,17 +17,19 @@
 #include <linux/vfio.h>
 
 struct mdev_peer;
-/* The members of a group. Valid during the call of the function that has it as an argument. */
+/* Devices of a group. Valid during the call of the function that has it as an argument. */
 struct mdev_peer_members;
 
 /**
  * struct mdev_peer_ops - what a driver decides and does for its groups
  * @admit: decides whether @peer may join a group with @members, which are devices of the same driver.
- *         There is at least one. The function must not wait for anything, because the lock of all
- *         groups is held. With an error, the write to peer_to_peer_resource_uuid fails and changes
- *         nothing; -EXDEV is no failure, but means that @peer cannot share with these members and
- *         gets another group with the same UUID. Without the function, devices of one parent can
+ *         There is at least one. With an error, the write to peer_to_peer_resource_uuid fails and
+ *         changes nothing; -EXDEV is no failure, but means that @peer cannot share with these members
+ *         and gets another group with the same UUID. Without the function, devices of one parent can
  *         share.
+ *         The lock of all groups is held, so the function must not wait for anything. The members may
+ *         be open, and may be opened and closed meanwhile: it must not call mdev_peer_is_open(), nor
+ *         access the memory of a process.
  * @first_open: called when the first device of a group, @peer, is opened. If it fails, so does
  *              mdev_peer_opened(). Optional.
  * @last_close: called when the last open device of a group, @peer, is closed. Optional.
@@ -162,7 +164,7 @@ bool mdev_peer_is_open(const struct mdev_peer *member);
 /**
  * mdev_peer_members_for_each() - call a function for each of some members
  * @members: the argument of a function of struct mdev_peer_ops
- * @fn: as for mdev_peer_for_each()
+ * @fn: as for mdev_peer_for_each(); in admit() it must not wait, see there
  * @data: the argument of @fn
  *
  * Return: the last value that @fn returned.

@@ -189,7 +189,8 @@ impl<D: Device> Instance<D> {
                 Some(move_device) => {
                     let (this, move_device) = (Self::of(vfio), move_device.clone());
                     // SAFETY: `dev` is the device of this instance, and is bound to the driver. The
-                    // instance exists until `remove_callback` has removed the peer from its group.
+                    // instance exists until `remove_callback` has removed the peer from the list of all
+                    // peers and from its group.
                     Some(unsafe { PeerOf::new(dev, driver, this, move_device) }?)
                 }
                 None => None,

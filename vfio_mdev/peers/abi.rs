@@ -132,7 +132,7 @@ impl MoveDevice {
 /// # Invariants
 ///
 /// `owner` points at an [`Instance`] of the driver, or at the `struct mdev_peer` of a driver in C.
-/// It and `device` exist as long as the peer is in a group.
+/// It and `device` exist as long as the peer is in [`Peers`] or a member of a group.
 #[derive(Clone, Copy)]
 pub(super) struct Erased {
     pub(super) device: NonNull<bindings::vfio_device>,
@@ -194,7 +194,7 @@ impl<D: Device> PeerOf<D> {
     /// # Safety
     ///
     /// `dev` is the device of `instance`. `driver` is the driver of `D`. The instance exists as
-    /// long as the peer is in a group.
+    /// long as the peer is in [`Peers`] or a member of a group.
     pub(crate) unsafe fn new(
         dev: &BusDevice,
         driver: DriverKey,
@@ -253,14 +253,14 @@ impl<D: Device> PeerOf<D> {
         });
     }
 
-    /// Decides whether `peer`, which is of this type, may join `members`.
-    fn admit(peer: &Peer, members: &[Arc<Peer>]) -> Result {
-        // SAFETY: `PeerGroup::admit` calls this function for a peer that is in a group.
+    /// Decides whether `peer`, which is of this type, may join `devices`.
+    fn admit(peer: &Peer, devices: &[Arc<Peer>]) -> Result {
+        // SAFETY: `Peers` calls this function for a peer that it has.
         let instance: &Instance<D> = unsafe { peer.instance.instance() };
-        // SAFETY: `PeerGroup::admit` is called for a group with the driver of `peer`, and by its type
-        // invariant the members have this driver. It holds their lock.
-        let members: Members<'_, D> = unsafe { Members::new(members) };
-        instance.parent().admit(instance, &members)
+        // SAFETY: They are the devices of a group in `Peers` with the driver of `peer`. `PEERS` is
+        // locked.
+        let devices: Members<'_, D> = unsafe { Members::new(devices) };
+        instance.parent().admit(instance, &devices)
     }
 }
 
@@ -268,7 +268,7 @@ impl<D: Device> PeerOf<D> {
 ///
 /// # Invariants
 ///
-/// The peers belong to the driver of `D`, and stay in their group for all of `'a`.
+/// The peers belong to the driver of `D`, and stay in their group or in [`Peers`] for all of `'a`.
 pub struct Members<'a, D: Device> {
     peers: &'a [Arc<Peer>],
     alone: Option<&'a Instance<D>>,
@@ -278,10 +278,11 @@ pub struct Members<'a, D: Device> {
 impl<'a, D: Device> Members<'a, D> {
     /// # Safety
     ///
-    /// The peers belong to the driver of `D`, and stay in their group for all of `'a`. They do if
-    /// they are the members of the [`Peer::group`] of a device of `D`, and their lock is held: by the
-    /// type invariants of [`Peer`] and `PeerGroup` all of them have the driver of that device. This
-    /// is so even if the device itself has left the group.
+    /// The peers belong to the driver of `D`, and stay in their group or in [`Peers`] for all of
+    /// `'a`. They do if they are the members of the [`Peer::group`] of a device of `D`, and their lock
+    /// is held: by the type invariants of [`Peer`] and `PeerGroup` all of them have the driver of that
+    /// device. This is so even if the device itself has left the group. They also do if they are the
+    /// devices of a group with this driver in [`Peers`], and [`PEERS`](static@PEERS) is locked.
     unsafe fn new(peers: &'a [Arc<Peer>]) -> Self {
         // INVARIANT: By this function's contract.
         Self {

@@ -35,9 +35,10 @@ pub(super) struct Peers {
 /// A group of a UUID.
 struct Entry {
     group: Arc<PeerGroup>,
-    /// The number of devices in [`Peers::devices`] whose [`Peer::group`] this is. A device that is
-    /// being removed counts until [`Peers::remove`], though it is no member any more.
-    devices: usize,
+    /// The devices in [`Peers::devices`] whose [`Peer::group`] this is, in the order in which they
+    /// joined. The driver is asked about these instead of [`PeerGroup::members`], which another
+    /// thread may have locked for as long as a process likes.
+    devices: KVec<Arc<Peer>>,
 }
 
 impl Peers {
@@ -72,17 +73,17 @@ impl Peers {
             return Err(error);
         }
         group.note_software_group_of(peer);
-        self.count_in(&group);
+        self.enter(&group, peer);
         self.devices.insert(node);
         Ok(())
     }
 
-    /// Removes a peer, which is no longer a member of its group. A static is never dropped: without
+    /// Removes a peer. It may still be a member of its group. A static is never dropped: without
     /// devices, no memory is left.
-    pub(super) fn remove(&mut self, peer: &Peer) {
+    pub(super) fn remove(&mut self, peer: &Arc<Peer>) {
         let removed = self.devices.remove(&peer.key());
         debug_assert!(removed.is_some());
-        self.count_out(&peer.group());
+        self.withdraw(&peer.group(), peer);
     }
 
     /// Handles a write to `peer_to_peer_resource_uuid`: moves a device to a group with a UUID. The
@@ -113,8 +114,8 @@ impl Peers {
             self.prune(uuid);
             return moved;
         }
-        self.count_in(&to);
-        self.count_out(&from);
+        self.enter(&to, peer);
+        self.withdraw(&from, peer);
         Ok(())
     }
 
@@ -146,34 +147,40 @@ impl Peers {
         self.devices.is_empty() && self.uuids.is_empty()
     }
 
-    /// Returns the group of a UUID that `peer` can join, and the software group of its members. The
-    /// group has the driver of the peer. [`Peers::prune`] removes the group if the peer doesn't join it.
+    /// Returns the group of a UUID that `peer` can join, with room for it, and the software group of
+    /// its members. The group has the driver of the peer. [`Peers::prune`] removes the group if the
+    /// peer doesn't join it.
     fn group_for(
         &mut self,
         peer: &Peer,
         uuid: Uuid,
     ) -> Result<(Arc<PeerGroup>, Option<ARef<IommuGroup>>)> {
-        for entry in self.uuids.get(&uuid).into_iter().flatten() {
+        for entry in self.uuids.get_mut(&uuid).into_iter().flatten() {
             if entry.group.driver != peer.driver {
                 continue;
             }
-            match entry.group.admit(peer) {
-                Ok(software_group) => return Ok((entry.group.clone(), software_group)),
+            match (peer.admit)(peer, &entry.devices) {
+                Ok(()) => {
+                    entry.group.make_room()?;
+                    entry.devices.reserve(1, GFP_KERNEL)?;
+                    let software_group = entry.group.software_group.lock().clone();
+                    return Ok((entry.group.clone(), software_group));
+                }
                 Err(code::EXDEV) => {}
                 Err(error) => return Err(error),
             }
         }
         let group = PeerGroup::new(uuid, peer.driver)?;
-        let software_group = group.admit(peer)?;
+        group.make_room()?;
         self.reserve(&group)?;
-        Ok((group, software_group))
+        Ok((group, None))
     }
 
-    /// Adds a group without devices.
+    /// Adds a group without devices, with room for one.
     fn reserve(&mut self, group: &Arc<PeerGroup>) -> Result {
         let entry = Entry {
             group: group.clone(),
-            devices: 0,
+            devices: KVec::with_capacity(1, GFP_KERNEL)?,
         };
         if let Some(entries) = self.uuids.get_mut(&group.uuid) {
             entries.push(entry, GFP_KERNEL)?;
@@ -192,17 +199,17 @@ impl Peers {
             .find(|entry| Arc::ptr_eq(&entry.group, group))
     }
 
-    /// Counts a device of a group.
-    fn count_in(&mut self, group: &Arc<PeerGroup>) {
-        if let Some(entry) = self.entry(group) {
-            entry.devices += 1;
-        }
+    /// Adds a device to those of a group, which has room for it.
+    fn enter(&mut self, group: &Arc<PeerGroup>, peer: &Arc<Peer>) {
+        let entry = self.entry(group);
+        let added = entry.map(|entry| entry.devices.push_within_capacity(peer.clone()));
+        debug_assert!(matches!(added, Some(Ok(()))));
     }
 
-    /// Counts a device of a group no longer. A group without devices is removed.
-    fn count_out(&mut self, group: &Arc<PeerGroup>) {
+    /// Removes a device from those of a group. A group without devices is removed.
+    fn withdraw(&mut self, group: &Arc<PeerGroup>, peer: &Arc<Peer>) {
         if let Some(entry) = self.entry(group) {
-            entry.devices -= 1;
+            entry.devices.retain(|device| !Arc::ptr_eq(device, peer));
         }
         self.prune(group.uuid);
     }
@@ -212,7 +219,7 @@ impl Peers {
         let Some(entries) = self.uuids.get_mut(&uuid) else {
             return;
         };
-        entries.retain(|entry| entry.devices > 0);
+        entries.retain(|entry| !entry.devices.is_empty());
         if entries.is_empty() {
             self.uuids.remove(&uuid);
         }

@@ -45,7 +45,7 @@ mod cases {
         /// Adds a peer with a group of its own. Returns its index.
         fn add(&mut self, driver: usize, admit: Admit) -> Result<usize> {
             let index = self.peers.len();
-            let name = CString::try_from_fmt(fmt!("vfio_mdev_peers.{}", index))?;
+            let name = CString::try_from_fmt(fmt!("vfio_mdev_peers.{}", self.devices.len()))?;
             let device = faux::Registration::new(&name, None)?;
             let dev: &BusDevice = device.as_ref().as_ref();
             let peer = Peer::new(dev, DriverKey(driver), Erased::dangling(), admit, None)?;
@@ -64,11 +64,16 @@ mod cases {
                 })
         }
 
+        /// Returns the last peer, which the case removes.
+        fn take_last(&mut self) -> Result<Arc<Peer>> {
+            self.peers.pop().ok_or(EINVAL)
+        }
+
         /// Removes all peers.
         fn clear(&mut self) {
             while let Some(peer) = self.peers.pop() {
-                peer.group().remove(&peer);
                 self.registry.remove(&peer);
+                peer.group().remove(&peer);
             }
         }
 
@@ -119,11 +124,6 @@ mod cases {
     fn a_device_joins_only_where_it_is_admitted() -> Result {
         let mut peers = Fixture::new(2)?;
         let full = peers.add(1, |_, _| Err(ENOSPC))?;
-        let group = peers[0].group();
-        let in_use = group.members.lock();
-        assert_eq!(group.admit(&peers[1]).err(), Some(EBUSY));
-        drop(in_use);
-        assert!(group.admit(&peers[1]).is_ok());
         // Neither a refused nor an abandoned move leaves a group behind.
         let uuid = Uuid::from_bytes([5; 16]);
         let (peer, registry) = (peers[1].clone(), &mut peers.registry);
@@ -134,6 +134,25 @@ mod cases {
         assert_eq!(peers.assign(full, peers[0].uuid()), Err(ENOSPC));
         assert!(Arc::ptr_eq(&own, &peers[full].group()));
         assert_eq!(peers.registry.groups_of(peers[0].uuid()), 1);
+        Ok(())
+    }
+
+    /// A thread that uses the members of a group delays no device that goes into another one.
+    #[test]
+    fn a_device_does_not_wait_for_groups_that_it_cannot_join() -> Result {
+        let mut peers = Fixture::new(2)?;
+        let apart = peers.add(1, |_, _| Err(EXDEV))?;
+        let full = peers.add(1, |_, _| Err(ENOSPC))?;
+        let (uuid, group) = (peers[0].uuid(), peers[0].group());
+        let in_use = group.members.lock();
+        assert_eq!(peers.assign(1, uuid), Err(EBUSY));
+        assert_eq!(peers.assign(full, uuid), Err(ENOSPC));
+        peers.assign(apart, uuid)?;
+        assert!(!peers.share(0, apart));
+        assert_eq!(peers.members(apart), 1);
+        drop(in_use);
+        peers.assign(1, uuid)?;
+        assert!(peers.share(0, 1));
         Ok(())
     }
 
@@ -180,35 +199,73 @@ mod cases {
         Ok(())
     }
 
-    /// A device that is being removed leaves its group before it leaves the list of all peers. In
+    /// A device that is being removed leaves the list of all peers before it leaves its group. In
     /// between, others join devices with its UUID.
     #[test]
     fn a_device_that_is_being_removed_has_no_members() -> Result {
-        let mut peers = Fixture::new(1)?;
-        let (uuid, group) = (peers[0].uuid(), peers[0].group());
-        group.remove(&peers[0]);
-        let stranger = peers.add(2, |_, _| Ok(()))?;
-        peers.assign(stranger, uuid)?;
-        assert!(!peers.share(0, stranger));
-        assert_eq!((peers.members(0), peers.members(stranger)), (0, 1));
-        let sibling = peers.add(1, |_, _| Ok(()))?;
+        let mut peers = Fixture::new(2)?;
+        let uuid = peers[0].uuid();
+        peers.assign(1, uuid)?;
+        let leaves = peers.take_last()?;
+        peers.registry.remove(&leaves);
+        // Drivers see it until it has left the group.
+        assert_eq!(peers.members(0), 2);
+        let sibling = peers.add(1, |_, devices| {
+            if devices.len() > 1 {
+                Err(ENOSPC)
+            } else {
+                Ok(())
+            }
+        })?;
         peers.assign(sibling, uuid)?;
-        assert!(peers.share(0, sibling));
-        assert_eq!((peers.members(0), peers.members(sibling)), (0, 1));
-        assert_eq!(peers.registry.groups_of(uuid), 2);
+        leaves.group().remove(&leaves);
+        assert_eq!(leaves.with_members(|members| members.len()), 0);
+        assert_eq!((peers.members(0), peers.members(sibling)), (2, 2));
+        assert_eq!(peers.registry.groups_of(uuid), 1);
         Ok(())
+    }
+
+    /// A group whose last device is being removed gets no further members.
+    #[test]
+    fn a_group_ends_before_its_last_device_leaves_it() -> Result {
+        let mut peers = Fixture::new(2)?;
+        let uuid = peers[1].uuid();
+        let leaves = peers.take_last()?;
+        peers.registry.remove(&leaves);
+        peers.assign(0, uuid)?;
+        assert!(!Arc::ptr_eq(&leaves.group(), &peers[0].group()));
+        assert_eq!(peers.members(0), 1);
+        leaves.group().remove(&leaves);
+        assert_eq!(peers.registry.groups_of(uuid), 1);
+        Ok(())
+    }
+
+    /// Returns the software group that a device would join with a UUID.
+    fn software_group(
+        peers: &mut Fixture,
+        index: usize,
+        uuid: Uuid,
+    ) -> Result<Option<ARef<IommuGroup>>> {
+        let (peer, mut found) = (peers[index].clone(), None);
+        let asked = peers.registry.set_uuid(&peer, uuid, |group, _| {
+            found = group.map(ARef::from);
+            Err(EAGAIN)
+        });
+        assert_eq!(asked, Err(EAGAIN));
+        Ok(found)
     }
 
     /// A device that is being removed leaves its software group before it leaves its peers.
     #[test]
     fn software_group_is_that_of_the_members_until_the_last_one_has_left() -> Result {
         let mut peers = Fixture::new(2)?;
-        let software_group = SoftwareGroup::new(c"vfio_mdev_peers")?;
-        let member = software_group.add(peers.dev(0))?;
-        peers.assign(0, Uuid::from_bytes([4; 16]))?;
+        let joined = SoftwareGroup::new(c"vfio_mdev_peers")?;
+        let member = joined.add(peers.dev(0))?;
+        let uuid = Uuid::from_bytes([4; 16]);
+        peers.assign(0, uuid)?;
         drop(member);
-        let found = peers[0].group().admit(&peers[1])?;
-        assert!(found.is_some_and(|found| *found == *software_group));
+        let found = software_group(&mut peers, 1, uuid)?;
+        assert!(found.is_some_and(|found| *found == *joined));
         Ok(())
     }
 
@@ -217,19 +274,16 @@ mod cases {
     #[test]
     fn software_group_goes_with_the_member_that_stays_in_it() -> Result {
         let mut peers = Fixture::new(2)?;
-        let software_group = SoftwareGroup::new(c"vfio_mdev_peers")?;
-        let members = [
-            software_group.add(peers.dev(0))?,
-            software_group.add(peers.dev(1))?,
-        ];
+        let joined = SoftwareGroup::new(c"vfio_mdev_peers")?;
+        let members = [joined.add(peers.dev(0))?, joined.add(peers.dev(1))?];
         let [old, new] = [[4; 16], [5; 16]].map(Uuid::from_bytes);
         peers.assign(0, old)?;
         peers.assign(1, old)?;
         peers.assign(1, new)?;
         drop(members);
-        assert!(peers[0].group().admit(&peers[1])?.is_none());
-        let found = peers[1].group().admit(&peers[0])?;
-        assert!(found.is_some_and(|found| *found == *software_group));
+        assert!(software_group(&mut peers, 1, old)?.is_none());
+        let found = software_group(&mut peers, 0, new)?;
+        assert!(found.is_some_and(|found| *found == *joined));
         Ok(())
     }
 

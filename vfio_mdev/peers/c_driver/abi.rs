@@ -36,7 +36,8 @@ pub(crate) type MemberFn = unsafe extern "C" fn(*mut bindings::mdev_peer, *mut c
 ///
 /// # Invariants
 ///
-/// The peers were registered by [`register`], and stay in their group for all of `'a`.
+/// The peers were registered by [`register`], and stay in their group or in the list of all peers for
+/// all of `'a`.
 pub(crate) struct Members<'a>(&'a [Arc<Peer>]);
 
 impl Members<'_> {
@@ -73,11 +74,12 @@ unsafe fn entry<'a>(peer: *const bindings::mdev_peer) -> &'a Arc<Peer> {
     unsafe { &*(*peer).entry.cast() }
 }
 
-/// Decides whether `peer` may join `members`.
-fn admit(peer: &Peer, members: &[Arc<Peer>]) -> Result {
+/// Decides whether `peer` may join `devices`.
+fn admit(peer: &Peer, devices: &[Arc<Peer>]) -> Result {
     let raw: *mut bindings::mdev_peer = peer.instance.owner.cast().as_ptr();
     // SAFETY: `Peer::new` was called with this function by `register`, so the owner is a
-    // `struct mdev_peer`. It exists while the peer is in a group, and so do its functions.
+    // `struct mdev_peer`. It exists while the peer is in the list of all peers, and so do its
+    // functions.
     let admit = unsafe { (*(*raw).ops).admit };
     let Some(admit) = admit else {
         let parent = |peer: &Peer| {
@@ -85,14 +87,14 @@ fn admit(peer: &Peer, members: &[Arc<Peer>]) -> Result {
             // SAFETY: A device that is on the bus has its parent.
             unsafe { (*dev).parent }
         };
-        let siblings = members.iter().all(|member| parent(member) == parent(peer));
+        let siblings = devices.iter().all(|device| parent(device) == parent(peer));
         return siblings.then_some(()).ok_or(EXDEV);
     };
-    // INVARIANT: `PeerGroup::admit` holds the lock of the members, which have the driver of `peer`.
-    // All peers of a driver in C were registered by `register`.
-    let members = Members(members);
+    // INVARIANT: The lock of all peers is held. The devices have the driver of `peer`. All peers of a
+    // driver in C were registered by `register`.
+    let devices = Members(devices);
     // SAFETY: The function has this type.
-    to_result(unsafe { admit(raw, members.as_ptr()) })
+    to_result(unsafe { admit(raw, devices.as_ptr()) })
 }
 
 /// Registers the device of `peer` with VFIO, in a group of its own.
