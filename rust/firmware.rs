@@ -98,26 +98,18 @@ pub fn platform_memory(node: &FwNode, index: u32) -> Option<u64> {
 
 /// Returns whether `dev` is a PCI device.
 pub fn is_pci(dev: &Device) -> bool {
-    // SAFETY: The device is valid. The bus of a device never changes.
-    let bus = unsafe { (*raw_device(dev)).bus };
-    core::ptr::eq(bus, &raw const bindings::pci_bus_type)
+    // SAFETY: The device is valid.
+    unsafe { bindings::kernel_ext_is_pci(raw_device(dev)) }
 }
 
 /// Returns the device of the PCI controller that a PCI device is behind, if that has one.
 pub fn pci_controller(dev: &Device) -> Option<ARef<Device>> {
-    if !is_pci(dev) {
-        return None;
-    }
-    // SAFETY: A device on the PCI bus is the `dev` of a `pci_dev`.
-    let pci = unsafe { kernel::container_of!(raw_device(dev), bindings::pci_dev, dev) };
-    // SAFETY: The device is valid. It keeps its bus, and the bus the bridge at its root.
-    let bridge = unsafe { bindings::pci_find_host_bridge((*pci).bus) };
-    // SAFETY: As above; the bridge keeps its parent.
-    let controller = unsafe { (*bridge).dev.parent };
+    // SAFETY: The device is valid.
+    let controller = unsafe { bindings::kernel_ext_pci_controller(raw_device(dev)) };
     if controller.is_null() {
         return None;
     }
-    // SAFETY: As above, so the controller is valid.
+    // SAFETY: The device keeps its bus, which keeps the bridge at its root, which keeps its parent.
     let controller: &Device = unsafe { Device::from_raw(controller) };
     Some(controller.into())
 }

@@ -230,6 +230,31 @@ bool kernel_ext_ratelimit(void)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_ratelimit);
 
+bool kernel_ext_is_pci(const struct device *dev)
+{
+	return dev_is_pci(dev);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_is_pci);
+
+/* Returns the parent of the bridge at the root of a PCI device's bus, or NULL. */
+struct device *kernel_ext_pci_controller(struct device *dev)
+{
+	if (!IS_ENABLED(CONFIG_PCI) || !dev_is_pci(dev))
+		return NULL;
+	return pci_find_host_bridge(to_pci_dev(dev)->bus)->dev.parent;
+}
+EXPORT_SYMBOL_GPL(kernel_ext_pci_controller);
+
+int kernel_ext_for_each_pci_device(void *data, device_iter_t fn)
+{
+#ifdef CONFIG_PCI
+	return bus_for_each_dev(&pci_bus_type, NULL, data, fn);
+#else
+	return 0;
+#endif
+}
+EXPORT_SYMBOL_GPL(kernel_ext_for_each_pci_device);
+
 struct driver_search {
 	const struct device *dev;
 	const struct device_driver *driver;

@@ -187,14 +187,9 @@ fn liodns_in_use() -> Result<KVec<u32>> {
         })
     }
     let mut list = KVec::new();
-    // SAFETY: The bus is static, and the function passes `data` to the callback unchanged.
+    // SAFETY: The function passes `data` to the callback unchanged.
     to_result(unsafe {
-        bindings::bus_for_each_dev(
-            &raw const bindings::pci_bus_type,
-            null_mut(),
-            (&raw mut list).cast(),
-            Some(callback),
-        )
+        bindings::kernel_ext_for_each_pci_device((&raw mut list).cast(), Some(callback))
     })?;
     Ok(list)
 }
