@@ -45,7 +45,8 @@ use kernel_ext::{
 use crate::uuid::Uuid;
 use abi::{
     Erased,
-    PEERS, //
+    PEERS,
+    WITH_ATTRIBUTES, //
 };
 use registry::Peers;
 

@@ -24,10 +24,12 @@ use kernel::{
 use kernel_ext::{
     bindings,
     iommu::Group as IommuGroup,
-    symbol::Symbol, //
+    symbol::Symbol,
+    tree::Tree, //
 };
 
 use super::{
+    DeviceKey,
     DriverKey,
     Peer,
     Peers, //
@@ -46,14 +48,22 @@ global_lock! {
     pub(super) unsafe(uninit) static PEERS: Mutex<Peers> = Peers::new();
 }
 
-/// Initialises the lock of the list of peers.
+global_lock! {
+    // SAFETY: As above.
+    pub(super) unsafe(uninit) static WITH_ATTRIBUTES: Mutex<Tree<DeviceKey, Arc<Peer>>> = Tree::new();
+}
+
+/// Initialises the locks of the lists of peers.
 ///
 /// # Safety
 ///
 /// Module init calls this once, before any other function of this module.
 pub(crate) unsafe fn init_lock() {
     // SAFETY: By this function's contract.
-    unsafe { PEERS.init() };
+    unsafe {
+        PEERS.init();
+        WITH_ATTRIBUTES.init();
+    }
 }
 
 // --- Moving devices ---------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! All peers, and the groups of each UUID.
+//! The groups of each UUID, with their devices.
 
 use kernel::{
     error::code,
@@ -19,7 +19,6 @@ use kernel_ext::{
 };
 
 use super::{
-    DeviceKey,
     Peer,
     PeerGroup, //
 };
@@ -27,7 +26,6 @@ use crate::uuid::Uuid;
 
 /// All devices that are registered with VFIO and can be in a group with others.
 pub(super) struct Peers {
-    devices: Tree<DeviceKey, Arc<Peer>>,
     /// The groups of each UUID that a device has, in the order in which they were created.
     uuids: Tree<Uuid, KVec<Entry>>,
 }
@@ -35,24 +33,16 @@ pub(super) struct Peers {
 /// A group of a UUID.
 struct Entry {
     group: Arc<PeerGroup>,
-    /// The devices in [`Peers::devices`] whose [`Peer::group`] this is, in the order in which they
-    /// joined. The driver is asked about these instead of [`PeerGroup::members`], which another
-    /// thread may have locked for as long as a process likes.
+    /// The devices whose [`Peer::group`] this is, in the order in which they joined. The driver is
+    /// asked about these instead of [`PeerGroup::members`], which another thread may have locked for
+    /// as long as a process likes.
     devices: KVec<Arc<Peer>>,
 }
 
 impl Peers {
     /// Returns a list without devices.
     pub(super) const fn new() -> Self {
-        Self {
-            devices: Tree::new(),
-            uuids: Tree::new(),
-        }
-    }
-
-    /// Returns the peer of a device of the bus.
-    pub(super) fn get(&self, device: DeviceKey) -> Option<&Arc<Peer>> {
-        self.devices.get(&device)
+        Self { uuids: Tree::new() }
     }
 
     /// Adds a peer with a group of its own, which `register` registers with VFIO.
@@ -62,7 +52,6 @@ impl Peers {
     /// `ENOMEM`, and the errors of `register`. Then the peer was not added.
     pub(super) fn add(&mut self, peer: &Arc<Peer>, register: impl FnOnce() -> Result) -> Result {
         let group = peer.group();
-        let node = Node::new(peer.key(), peer.clone())?;
         self.reserve(&group)?;
         // INVARIANT: By the type invariant of `Peer` the group has the driver of the peer.
         let added = group.members.lock().push(peer.clone(), GFP_KERNEL);
@@ -74,15 +63,12 @@ impl Peers {
         }
         group.note_software_group_of(peer);
         self.enter(&group, peer);
-        self.devices.insert(node);
         Ok(())
     }
 
     /// Removes a peer. It may still be a member of its group. A static is never dropped: without
     /// devices, no memory is left.
     pub(super) fn remove(&mut self, peer: &Arc<Peer>) {
-        let removed = self.devices.remove(&peer.key());
-        debug_assert!(removed.is_some());
         self.withdraw(&peer.group(), peer);
     }
 
@@ -141,10 +127,10 @@ impl Peers {
         self.uuids.get(&uuid).map_or(0, KVec::len)
     }
 
-    /// Returns whether there are neither devices nor groups.
+    /// Returns whether there are no groups.
     #[cfg(CONFIG_KUNIT)]
     pub(super) fn is_empty(&self) -> bool {
-        self.devices.is_empty() && self.uuids.is_empty()
+        self.uuids.is_empty()
     }
 
     /// Returns the group of a UUID that `peer` can join, with room for it, and the software group of

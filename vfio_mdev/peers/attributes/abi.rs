@@ -16,12 +16,16 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    tree::Node, //
+};
 
 use super::{
     DeviceKey,
     Peer,
-    PEERS, //
+    PEERS,
+    WITH_ATTRIBUTES, //
 };
 use crate::{
     sysfs::{
@@ -70,13 +74,16 @@ impl Peer {
 ///
 /// # Errors
 ///
-/// The errors of sysfs.
-pub(super) fn create(peer: &Peer) -> Result {
+/// `ENOMEM`, and the errors of sysfs.
+pub(super) fn create(peer: &Arc<Peer>) -> Result {
     if peer.move_device.is_none() {
         return Ok(());
     }
+    let node = Node::new(peer.key(), peer.clone())?;
+    WITH_ATTRIBUTES.lock().insert(node);
     // SAFETY: The device is on the bus, because its driver is registering it. The table is static.
     to_result(unsafe { bindings::sysfs_create_group(peer.kobject(), &raw const GROUP.0) })
+        .inspect_err(|_| forget(peer))
 }
 
 /// Removes the attributes of a device. Waits for reads and writes of them.
@@ -84,7 +91,24 @@ pub(super) fn remove(peer: &Peer) {
     if peer.move_device.is_some() {
         // SAFETY: As for `create`, which created them.
         unsafe { bindings::sysfs_remove_group(peer.kobject(), &raw const GROUP.0) }
+        forget(peer);
     }
+}
+
+/// Removes a device from the list. A static is never dropped: without devices, no memory is left.
+fn forget(peer: &Peer) {
+    let removed = WITH_ATTRIBUTES.lock().remove(&peer.key());
+    debug_assert!(removed.is_some());
+}
+
+/// Returns the peer of a device that has the attributes.
+///
+/// # Errors
+///
+/// `ENODEV` if it has none.
+fn peer_of(dev: *mut bindings::device) -> Result<Arc<Peer>> {
+    let key = DeviceKey(dev as usize);
+    Ok(WITH_ATTRIBUTES.lock().get(&key).ok_or(ENODEV)?.clone())
 }
 
 /// The numbers of software groups, with spaces between them.
@@ -102,10 +126,6 @@ impl fmt::Display for Numbers {
     }
 }
 
-fn key(dev: *mut bindings::device) -> DeviceKey {
-    DeviceKey(dev as usize)
-}
-
 /// # Safety
 ///
 /// Called by sysfs with a device that has the attribute, and a page to fill.
@@ -115,7 +135,8 @@ unsafe extern "C" fn show_uuid_callback(
     page: *mut c_char,
 ) -> isize {
     from_result(|| {
-        let uuid = PEERS.lock().get(key(dev)).ok_or(ENODEV)?.uuid();
+        // Does not take `PEERS`, which a thread holds that changes sysfs.
+        let uuid = peer_of(dev)?.uuid();
         // SAFETY: By this function's contract.
         unsafe { sysfs::show(page, uuid) }
     })
@@ -134,10 +155,9 @@ unsafe extern "C" fn store_uuid_callback(
         // SAFETY: By this function's contract.
         let text = unsafe { core::slice::from_raw_parts(page.cast::<u8>(), count) };
         let uuid = Uuid::parse(text.strip_suffix(b"\n").unwrap_or(text)).ok_or(EINVAL)?;
-        let mut peers = PEERS.lock();
-        let peer: Arc<Peer> = peers.get(key(dev)).ok_or(ENODEV)?.clone();
+        let peer = peer_of(dev)?;
         let move_device = peer.move_device.as_ref().ok_or(ENODEV)?;
-        peers.set_uuid(&peer, uuid, |group, commit| {
+        PEERS.lock().set_uuid(&peer, uuid, |group, commit| {
             // SAFETY: The attribute exists only while the device is registered: removing it waits
             // for the end of this call.
             unsafe { move_device.call(&peer, group, commit) }
@@ -155,10 +175,10 @@ unsafe extern "C" fn show_groups_callback(
     page: *mut c_char,
 ) -> isize {
     from_result(|| {
+        let peer = peer_of(dev)?;
         let numbers = {
             let peers = PEERS.lock();
-            let uuid = peers.get(key(dev)).ok_or(ENODEV)?.uuid();
-            peers.software_groups(uuid)?
+            peers.software_groups(peer.uuid())?
         };
         // SAFETY: By this function's contract.
         unsafe { sysfs::show(page, Numbers(numbers)) }.map_err(|_| EFBIG)

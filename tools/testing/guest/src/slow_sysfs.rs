@@ -4,8 +4,8 @@
 //!
 //! A program that reads a directory of sysfs keeps all changes of sysfs waiting while the kernel
 //! copies names to its memory, and a page of this memory may be missing. Here a thread that
-//! registers or unregisters a VFIO device is stopped at its changes of sysfs in this way, one after
-//! the other, and requests are sent meanwhile.
+//! registers, unregisters or moves a VFIO device is stopped at its changes of sysfs in this way, one
+//! after the other, and requests are sent meanwhile.
 
 use crate::{
     mdev::{
@@ -88,6 +88,12 @@ pub const IN_GROUP: Parts = [
     },
 ];
 
+/// The device moves to another software group.
+pub const MOVE: Part = Part {
+    function: "vfio_move_device",
+    calls: &["iommu_group_add_device", "__iommu_group_remove_device"],
+};
+
 /// Creates and removes a mediated device. Sends `request` while this waits for sysfs in one of
 /// `parts`.
 ///
@@ -109,7 +115,11 @@ type Stack = Vec<String>;
 
 /// Calls `change` in a thread. Sends `request` while this thread waits for sysfs in `part`, once for
 /// each stack that it has there.
-fn during<T: Send>(
+///
+/// # Errors
+///
+/// As for [`while_mdev_comes_and_goes`].
+pub fn during<T: Send>(
     part: &Part,
     change: impl FnOnce() -> T + Send,
     request: &(impl Fn() -> Result<()> + Sync),

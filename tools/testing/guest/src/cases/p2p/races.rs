@@ -7,9 +7,15 @@ use super::{
     node_exists,
     two, //
 };
-use crate::harness::{
-    Failure,
-    cases, //
+use crate::{
+    harness::{
+        Failure,
+        cases, //
+    },
+    slow_sysfs::{
+        self,
+        MOVE, //
+    },
 };
 use anyhow::{
     Context,
@@ -17,11 +23,17 @@ use anyhow::{
     ensure, //
 };
 use std::{
-    fs,
+    fs::{
+        self,
+        File, //
+    },
     mem::ManuallyDrop,
-    os::fd::{
-        AsFd,
-        AsRawFd, //
+    os::{
+        fd::{
+            AsFd,
+            AsRawFd, //
+        },
+        unix::fs::FileExt, //
     },
     sync::{
         Barrier,
@@ -54,6 +66,7 @@ cases! {
     uuid_write_races_remove,
     open_races_create,
     random_requests,
+    uuid_is_read_while_a_device_moves,
 }
 
 const ROUNDS: usize = 100;
@@ -238,6 +251,21 @@ fn look_at_new(uuid: &str, over: &AtomicBool) -> Result<()> {
     ensure!(register(LINK)? != NONE, "the group had no member");
     ensure!(register(PEERS)? == 1, "not the only member of its group");
     Ok(())
+}
+
+/// A thread that moves a device keeps the lock of all groups while it waits for sysfs. The file is
+/// open before, because opening a file of sysfs waits as well.
+fn uuid_is_read_while_a_device_moves() -> Result<()> {
+    let [a, b] = two()?;
+    let (file, uuid) = (File::open(b.peer_file())?, b.peer_uuid()?);
+    let read = || {
+        let mut text = [0; 37];
+        file.read_exact_at(&mut text, 0)?;
+        ensure!(text == *format!("{uuid}\n").as_bytes(), "{text:?}");
+        Ok(())
+    };
+    slow_sysfs::during(&MOVE, || a.set_peer_uuid(&uuid), &read)??;
+    assert_consistent(&[&a, &b])
 }
 
 /// How often random operations of several threads have succeeded.
