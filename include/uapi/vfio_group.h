@@ -99,8 +99,9 @@ struct vfio_group_devices {
  * Returns a file descriptor (O_CLOEXEC) of the group's container. Creates the container, and an
  * address space, if there is none. All merged groups return the same container.
  *
- * The argument is the type of the address space, as for VFIO_SET_IOMMU, or 0. With 0 a new address
- * space has the type VFIO_TYPE1v2_IOMMU, and an existing one any type.
+ * The argument is required; 0 for any. It is the type of the address space, as for VFIO_SET_IOMMU. With
+ * 0 a new address space has the type VFIO_TYPE1v2_IOMMU, and an existing one any type. A program that
+ * passes no argument passes an undefined one, which is refused at random.
  *
  * Works only for containers created by this ioctl or by VFIO_GROUP_MERGE: every process that has
  * the file of one of their groups can map and unmap in them. A container opened as /dev/vfio/vfio
