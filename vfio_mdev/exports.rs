@@ -83,7 +83,7 @@ unsafe extern "C" fn mdev_unregister_driver(driver: *mut bindings::mdev_driver) 
 ///
 /// As for [`c_driver::register`]; `mdev_peer_register()` of the header ensures the rest.
 #[no_mangle]
-unsafe extern "C" fn mdev_peer_register_with(
+pub(crate) unsafe extern "C" fn mdev_peer_register_with(
     peer: *mut bindings::mdev_peer,
     register_device: Option<RegisterFn>,
     unregister_device: Option<UnregisterFn>,
@@ -103,9 +103,9 @@ unsafe extern "C" fn mdev_peer_register_with(
 ///
 /// As for [`c_driver::unregister`].
 #[no_mangle]
-unsafe extern "C" fn mdev_peer_unregister_with(
+pub(crate) unsafe extern "C" fn mdev_peer_unregister_with(
     peer: *mut bindings::mdev_peer,
-    unregister_device: UnregisterFn,
+    unregister_device: Option<UnregisterFn>,
 ) {
     // SAFETY: By this function's contract.
     unsafe { c_driver::unregister(peer, unregister_device) };
@@ -115,10 +115,10 @@ unsafe extern "C" fn mdev_peer_unregister_with(
 ///
 /// # Safety
 ///
-/// `peer` is registered.
+/// `peer` is not unregistered meanwhile.
 #[no_mangle]
-unsafe extern "C" fn mdev_peer_opened(peer: *mut bindings::mdev_peer) -> c_int {
-    // SAFETY: By this function's contract: it is not unregistered before it is closed.
+pub(crate) unsafe extern "C" fn mdev_peer_opened(peer: *mut bindings::mdev_peer) -> c_int {
+    // SAFETY: By this function's contract.
     from_result(|| unsafe { c_driver::opened(peer) }.map(|()| 0))
 }
 
@@ -126,9 +126,9 @@ unsafe extern "C" fn mdev_peer_opened(peer: *mut bindings::mdev_peer) -> c_int {
 ///
 /// # Safety
 ///
-/// [`mdev_peer_opened`] has counted `peer`.
+/// `peer` is not unregistered meanwhile.
 #[no_mangle]
-unsafe extern "C" fn mdev_peer_closed(peer: *mut bindings::mdev_peer) {
+pub(crate) unsafe extern "C" fn mdev_peer_closed(peer: *mut bindings::mdev_peer) {
     // SAFETY: By this function's contract.
     unsafe { c_driver::closed(peer) };
 }
@@ -137,16 +137,18 @@ unsafe extern "C" fn mdev_peer_closed(peer: *mut bindings::mdev_peer) {
 ///
 /// # Safety
 ///
-/// `peer` is registered, and is not unregistered meanwhile. `f` can be called with each member and
-/// `data`.
+/// `peer` is not unregistered meanwhile. `f` is null, or can be called with each member and `data`.
 #[no_mangle]
-unsafe extern "C" fn mdev_peer_for_each(
+pub(crate) unsafe extern "C" fn mdev_peer_for_each(
     peer: *mut bindings::mdev_peer,
-    f: MemberFn,
+    f: Option<MemberFn>,
     data: *mut c_void,
 ) -> c_int {
-    // SAFETY: By this function's contract.
-    unsafe { c_driver::with_members(peer, |members| members.for_each(f, data)) }
+    from_result(|| {
+        let f = f.ok_or(EINVAL)?;
+        // SAFETY: By this function's contract.
+        unsafe { c_driver::with_members(peer, |members| members.for_each(f, data)) }
+    })
 }
 
 /// Returns whether a member is open. If it is, it stays open until the function returns that was
@@ -156,7 +158,7 @@ unsafe extern "C" fn mdev_peer_for_each(
 ///
 /// `member` is what a function of the driver got as an argument, and the function has not returned.
 #[no_mangle]
-unsafe extern "C" fn mdev_peer_is_open(member: *const bindings::mdev_peer) -> bool {
+pub(crate) unsafe extern "C" fn mdev_peer_is_open(member: *const bindings::mdev_peer) -> bool {
     // SAFETY: By this function's contract. A member is not unregistered before it leaves the group.
     unsafe { c_driver::is_open(member) }
 }
@@ -166,13 +168,16 @@ unsafe extern "C" fn mdev_peer_is_open(member: *const bindings::mdev_peer) -> bo
 /// # Safety
 ///
 /// `members` is what a function of the driver got as an argument, and the function has not returned.
-/// `f` can be called with each member and `data`.
+/// `f` is null, or can be called with each member and `data`.
 #[no_mangle]
-unsafe extern "C" fn mdev_peer_members_for_each(
+pub(crate) unsafe extern "C" fn mdev_peer_members_for_each(
     members: *const bindings::mdev_peer_members,
-    f: MemberFn,
+    f: Option<MemberFn>,
     data: *mut c_void,
 ) -> c_int {
-    // SAFETY: By this function's contract. C has a pointer to a `Members`.
-    unsafe { (*members.cast::<Members<'_>>()).for_each(f, data) }
+    from_result(|| {
+        let f = f.ok_or(EINVAL)?;
+        // SAFETY: By this function's contract. C has a pointer to a `Members`.
+        Ok(unsafe { (*members.cast::<Members<'_>>()).for_each(f, data) })
+    })
 }

@@ -34,9 +34,11 @@ struct mdev_peer_members;
  *              mdev_peer_opened(). Optional.
  * @last_close: called when the last open device of a group, @peer, is closed. Optional.
  *
+ * A negative value is an error. @admit and @first_open succeed with any other one.
+ *
  * Between @first_open and @last_close, no device joins the group, and a device leaves it only by being
  * removed. The functions may sleep, except where @admit says otherwise. They must not call
- * mdev_peer_for_each(): they have the members as an argument.
+ * mdev_peer_opened(), mdev_peer_closed() or mdev_peer_for_each(): they have the members as an argument.
  */
 struct mdev_peer_ops {
 	int (*admit)(struct mdev_peer *peer, const struct mdev_peer_members *members);
@@ -48,9 +50,10 @@ struct mdev_peer_ops {
  * struct mdev_peer - a device that can be in a group with others
  * @device: the device
  * @ops: the functions of the driver
- * @pasid: the PASID of the device, for its peers; IOMMU_PASID_INVALID if it has none. It belongs to the
- *         driver, which may allocate it with ioasid_alloc_owned().
- * @entry: belongs to mdev.ko
+ * @pasid: belongs to the driver, for its own functions: mdev.ko does not use it. mdev_peer_register()
+ *         sets it before another thread can see the device as a member. It may be a PASID of
+ *         ioasid_alloc_owned(), or IOMMU_PASID_INVALID.
+ * @entry: belongs to mdev.ko; NULL while the device is not registered
  */
 struct mdev_peer {
 	struct vfio_device *device;
@@ -76,7 +79,8 @@ void mdev_peer_unregister_with(struct mdev_peer *peer,
  * attribute peer_to_peer_resource_uuid, unless the kernel's own vfio.ko is in use, which can't move
  * devices.
  *
- * Return: 0, -ENOMEM, or an error of VFIO or sysfs.
+ * Return: 0; -EINVAL if @device or @ops is NULL, or if @device does not belong to a device of the bus
+ * mdev that is being bound; -ENOMEM; or an error of VFIO or sysfs.
  */
 static inline int mdev_peer_register(struct mdev_peer *peer, struct vfio_device *device,
 				     const struct mdev_peer_ops *ops, u32 pasid)
@@ -92,7 +96,8 @@ static inline int mdev_peer_register(struct mdev_peer *peer, struct vfio_device 
  * @peer: was registered
  *
  * Called by the remove function of the driver. Waits until the device is closed, and until no other
- * thread uses the members of its group.
+ * thread uses the members of its group. The driver must not hold a lock that its functions take for a
+ * member.
  */
 static inline void mdev_peer_unregister(struct mdev_peer *peer)
 {
@@ -108,8 +113,8 @@ static inline void mdev_peer_unregister(struct mdev_peer *peer)
  * access the memory of the process through this one. If open_device() fails after this succeeded, it
  * must call mdev_peer_closed().
  *
- * Return: 0; an error of first_open(); or -EINVAL if the device is counted already. On an error, nothing
- * changes.
+ * Return: 0; a negative error of first_open(); or -EINVAL if the device is counted already or is not
+ * registered. On an error, nothing changes.
  */
 int mdev_peer_opened(struct mdev_peer *peer);
 
@@ -145,7 +150,8 @@ void mdev_peer_closed(struct mdev_peer *peer);
  * the group is open. In that case @fn must not wait for long, because writes to
  * peer_to_peer_resource_uuid, of all devices, wait for it.
  *
- * Return: the last value that @fn returned; 0 if @peer is being unregistered and has left its group.
+ * Return: the last value that @fn returned; 0 if @peer is being unregistered and has left its group;
+ * -EINVAL if it is not registered or @fn is NULL.
  */
 int mdev_peer_for_each(struct mdev_peer *peer, int (*fn)(struct mdev_peer *member, void *data),
 		       void *data);
@@ -167,7 +173,7 @@ bool mdev_peer_is_open(const struct mdev_peer *member);
  * @fn: as for mdev_peer_for_each(); in admit() it must not wait, see there
  * @data: the argument of @fn
  *
- * Return: the last value that @fn returned.
+ * Return: the last value that @fn returned; -EINVAL if @fn is NULL.
  */
 int mdev_peer_members_for_each(const struct mdev_peer_members *members,
 			       int (*fn)(struct mdev_peer *member, void *data), void *data);

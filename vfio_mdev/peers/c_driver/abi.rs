@@ -16,7 +16,10 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
-use kernel_ext::bindings;
+use kernel_ext::{
+    bindings,
+    mm::may_warn, //
+};
 
 use super::{
     DriverKey,
@@ -24,6 +27,7 @@ use super::{
     MoveDevice,
     Peer, //
 };
+use crate::bus;
 
 /// Registers a device with VFIO.
 pub(crate) type RegisterFn = unsafe extern "C" fn(*mut bindings::vfio_device) -> c_int;
@@ -66,12 +70,26 @@ impl Members<'_> {
 
 /// Returns the entry of a registered device.
 ///
+/// # Errors
+///
+/// `EINVAL` if the device is not registered.
+///
 /// # Safety
 ///
-/// [`register`] has registered `peer`, and [`unregister`] is not called in `'a`.
-unsafe fn entry<'a>(peer: *const bindings::mdev_peer) -> &'a Arc<Peer> {
-    // SAFETY: By this function's contract. `register` has stored the pointer to a `Box` there.
-    unsafe { &*(*peer).entry.cast() }
+/// `peer` was zeroed before it was given to [`register`], and [`unregister`] is not called in `'a`.
+unsafe fn entry<'a>(peer: *const bindings::mdev_peer) -> Result<&'a Arc<Peer>> {
+    // SAFETY: By this function's contract. `register` has stored the pointer to a `Box` there, and the
+    // pointer is null before that and after `unregister`.
+    unsafe { (*peer).entry.cast::<Arc<Peer>>().as_ref() }.ok_or(EINVAL)
+}
+
+/// Logs that a driver's call for a device that is not registered was ignored.
+fn warn_unregistered(call: &str) {
+    if may_warn() {
+        pr_warn!(
+            "{call}: the device is not registered: a defect of the driver, which is ignored\n"
+        );
+    }
 }
 
 /// Decides whether `peer` may join `devices`.
@@ -101,29 +119,42 @@ fn admit(peer: &Peer, devices: &[Arc<Peer>]) -> Result {
 ///
 /// # Errors
 ///
-/// `ENOMEM`, and the errors of `register_device` and of sysfs.
+/// `EINVAL` if the device or the functions of the driver are missing, or if the device is not one of the
+/// bus that is being bound; `ENOMEM`, and the errors of `register_device` and of sysfs.
 ///
 /// # Safety
 ///
-/// `device` and `ops` of `peer` are set. The device is initialised, and the device of the bus that it
-/// belongs to is being bound to a driver in C. They and `peer` exist until [`unregister`].
-/// `register_device` and `unregister_device` are the functions of VFIO.
+/// `device` and `ops` of `peer` are null or valid, and so is `dev` of the device. The device is
+/// initialised. They and `peer` exist until [`unregister`], or until this fails. `register_device` and
+/// `unregister_device` are the functions of VFIO.
 pub(crate) unsafe fn register(
     peer: *mut bindings::mdev_peer,
     register_device: RegisterFn,
     unregister_device: UnregisterFn,
 ) -> Result {
     // SAFETY: By this function's contract.
-    let (device, dev) = unsafe { ((*peer).device, (*(*peer).device).dev) };
-    // SAFETY: As above. A device that is being bound has a driver.
-    let driver = DriverKey(unsafe { (*dev).driver } as usize);
+    let (device, dev, driver) = unsafe {
+        (*peer).entry = core::ptr::null_mut();
+        let device = NonNull::new((*peer).device).ok_or(EINVAL)?;
+        let dev = NonNull::new(device.as_ref().dev).ok_or(EINVAL)?;
+        // The `struct vfio_device` could be for a device of another bus.
+        let on_bus = core::ptr::eq(dev.as_ref().bus, bus::as_ptr());
+        if !on_bus || dev.as_ref().driver.is_null() || (*peer).ops.is_null() {
+            return Err(EINVAL);
+        }
+        (
+            device,
+            dev.as_ptr(),
+            DriverKey(dev.as_ref().driver as usize),
+        )
+    };
     let move_device = match MoveDevice::get() {
         Some(found) => Some(Arc::new(found, GFP_KERNEL)?),
         None => None,
     };
     // INVARIANT: By this function's contract.
     let instance = Erased {
-        device: NonNull::new(device).ok_or(EINVAL)?,
+        device,
         owner: NonNull::new(peer.cast()).ok_or(EINVAL)?,
     };
     // SAFETY: The device of the bus is being bound.
@@ -136,43 +167,58 @@ pub(crate) unsafe fn register(
     super::register(
         &entry,
         // SAFETY: By this function's contract.
-        || to_result(unsafe { register_device(device) }),
+        || to_result(unsafe { register_device(device.as_ptr()) }),
         // SAFETY: By this function's contract; the device was registered.
-        || unsafe { unregister_device(device) },
+        || unsafe { unregister_device(device.as_ptr()) },
     )
     .inspect_err(|_| {
         // SAFETY: The device is not registered, so nothing else uses the box.
-        drop(unsafe { KBox::from_raw(owned) });
+        drop(unsafe {
+            (*peer).entry = core::ptr::null_mut();
+            KBox::from_raw(owned)
+        });
     })
 }
 
-/// Unregisters the device of `peer` from VFIO, and removes it from its group.
+/// Unregisters the device of `peer` from VFIO, and removes it from its group. Has no effect if the
+/// device is not registered.
 ///
 /// # Safety
 ///
-/// [`register`] has registered `peer`, which nothing else uses from now on.
-pub(crate) unsafe fn unregister(peer: *mut bindings::mdev_peer, unregister_device: UnregisterFn) {
-    // SAFETY: By this function's contract. `register` has stored the pointer.
-    let (entry, device) = unsafe {
-        let entry: KBox<Arc<Peer>> = KBox::from_raw((*peer).entry.cast());
-        (entry, (*peer).device)
-    };
+/// `peer` was zeroed before it was given to [`register`], and nothing else uses it from now on, except
+/// that the device may be open.
+pub(crate) unsafe fn unregister(
+    peer: *mut bindings::mdev_peer,
+    unregister_device: Option<UnregisterFn>,
+) {
     // SAFETY: By this function's contract.
-    super::unregister(&entry, || unsafe { unregister_device(device) });
+    let (owned, device) = unsafe { ((*peer).entry.cast::<Arc<Peer>>(), (*peer).device) };
+    let Some(unregister_device) = unregister_device.filter(|_| !owned.is_null()) else {
+        return warn_unregistered("mdev_peer_unregister");
+    };
+    // SAFETY: `register` has stored the pointer to the box, which is dropped below.
+    let entry = unsafe { &*owned };
+    // SAFETY: By this function's contract.
+    super::unregister(entry, || unsafe { unregister_device(device) });
+    // SAFETY: The device has left its group and is closed, so nothing else uses the box.
+    drop(unsafe {
+        (*peer).entry = core::ptr::null_mut();
+        KBox::from_raw(owned)
+    });
 }
 
 /// Counts a device as open.
 ///
 /// # Errors
 ///
-/// The errors of the driver.
+/// `EINVAL` if the device is not registered or is counted already; the errors of the driver.
 ///
 /// # Safety
 ///
 /// As for [`entry`], for the duration of the call.
 pub(crate) unsafe fn opened(peer: *mut bindings::mdev_peer) -> Result {
-    // SAFETY: By this function's contract.
-    let (entry, first) = unsafe { (entry(peer), (*(*peer).ops).first_open) };
+    // SAFETY: By this function's contract. A device that is registered has its functions.
+    let (entry, first) = unsafe { (entry(peer)?, (*(*peer).ops).first_open) };
     entry.opened(|members| {
         // INVARIANT: The lock of the members is held. All of them have the driver of `peer`.
         let members = Members(members);
@@ -184,14 +230,18 @@ pub(crate) unsafe fn opened(peer: *mut bindings::mdev_peer) -> Result {
     })
 }
 
-/// Undoes [`opened`].
+/// Undoes [`opened`]. Has no effect if the device is not counted.
 ///
 /// # Safety
 ///
 /// As for [`entry`], for the duration of the call.
 pub(crate) unsafe fn closed(peer: *mut bindings::mdev_peer) {
     // SAFETY: By this function's contract.
-    let (entry, last) = unsafe { (entry(peer), (*(*peer).ops).last_close) };
+    let Ok(entry) = (unsafe { entry(peer) }) else {
+        return warn_unregistered("mdev_peer_closed");
+    };
+    // SAFETY: By this function's contract. A device that is registered has its functions.
+    let last = unsafe { (*(*peer).ops).last_close };
     entry.closed(|members| {
         // INVARIANT: As in `opened`.
         let members = Members(members);
@@ -209,11 +259,15 @@ pub(crate) unsafe fn closed(peer: *mut bindings::mdev_peer) {
 /// As for [`entry`], for the duration of the call.
 pub(crate) unsafe fn is_open(peer: *const bindings::mdev_peer) -> bool {
     // SAFETY: By this function's contract.
-    unsafe { entry(peer) }.is_open()
+    unsafe { entry(peer) }.is_ok_and(|peer| peer.is_open())
 }
 
 /// Calls `f` with the members of a device's group. No member joins or leaves, is opened or closed
 /// during the call.
+///
+/// # Errors
+///
+/// `EINVAL` if the device is not registered.
 ///
 /// # Safety
 ///
@@ -221,10 +275,13 @@ pub(crate) unsafe fn is_open(peer: *const bindings::mdev_peer) -> bool {
 pub(crate) unsafe fn with_members<R>(
     peer: *mut bindings::mdev_peer,
     f: impl FnOnce(&Members<'_>) -> R,
-) -> R {
+) -> Result<R> {
     // SAFETY: By this function's contract.
-    unsafe { entry(peer) }.with_members(|members| {
-        // INVARIANT: As in `opened`.
-        f(&Members(members))
-    })
+    let entry = unsafe { entry(peer) }?;
+    // INVARIANT: As in `opened`.
+    Ok(entry.with_members(|members| f(&Members(members))))
 }
+
+#[cfg(CONFIG_KUNIT)]
+#[path = "tests/abi.rs"]
+mod tests;
