@@ -233,19 +233,35 @@ fn machines_with_devices_of_three_drivers() -> Result<()> {
     Ok(())
 }
 
+/// The device in use is neither the first one nor the last one, so the script changes devices before
+/// it fails, and does not go on after that.
 fn script_fails_for_a_device_in_use() -> Result<()> {
     let machine = Machine::new()?;
-    let running = machine.start()?;
-    let other = new_uuid()?;
-    ensure!(
-        !script(&["start", &other], &machine.devices())?,
-        "started twice"
-    );
-    ensure!(!script(&["stop"], &machine.devices())?, "stopped in use");
+    ensure!(script(&["start", &machine.uuid], &machine.devices())?);
     machine.assert_grouped()?;
+    let [a, b, c] = &machine.pairs;
+    let open = c[1].open()?;
+    let other = new_uuid()?;
+    for words in [&["start", &other][..], &["stop"]] {
+        ensure!(!script(words, &machine.devices())?, "{words:?} in use");
+        for changed in [&a[0], &b[0]] {
+            assert_ne!(changed.peer_uuid()?, machine.uuid);
+            assert_eq!(changed.peer_uuid()? == other, words[0] == "start");
+        }
+        for unchanged in [&a[1], &b[1], &c[0], &c[1]] {
+            assert_eq!(unchanged.peer_uuid()?, machine.uuid);
+        }
+        assert_eq!(c[0].group_number()?, c[1].group_number()?);
+        // The script can start again, because the device in use has the UUID already.
+        ensure!(script(&["start", &machine.uuid], &machine.devices())?);
+        machine.assert_grouped()?;
+    }
+    drop(open);
+    let running = Running::new(&machine)?;
     running.assert_peers()?;
     // To start what runs already changes nothing.
     ensure!(script(&["start", &machine.uuid], &machine.devices())?);
+    running.assert_peers()?;
     drop(running);
     machine.stop()
 }
