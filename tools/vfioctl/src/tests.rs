@@ -4,6 +4,7 @@
 
 mod binding;
 mod odd;
+mod peers;
 mod reasons;
 mod tree;
 mod uses;

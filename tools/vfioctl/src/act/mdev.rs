@@ -159,12 +159,13 @@ pub fn group(system: &System, devices: &[String]) -> Result<()> {
         return Ok(());
     };
     for (number, (name, _)) in others.iter().enumerate() {
-        let grouped = set_group(system, name, uuid);
-        let Err(error) = grouped.and_then(|()| require_one_group(system, first, name)) else {
+        let written = set_group(system, name, uuid);
+        let changed = number + usize::from(written.is_ok());
+        let Err(error) = written.and_then(|()| require_one_group(system, first, name)) else {
             continue;
         };
         let mut failed = String::new();
-        for (name, before) in others[..=number].iter().rev() {
+        for (name, before) in others[..changed].iter().rev() {
             if let Err(error) = set_group(system, name, before) {
                 failed += &format!("; {error:#}");
             }
