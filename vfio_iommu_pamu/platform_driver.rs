@@ -180,9 +180,9 @@ fn start(pdev: &platform::Device<Core<'_>>) -> Result<Registration> {
 #[pin_data]
 pub(crate) struct Drivers {
     #[pin]
-    pamu: driver::Registration<platform::Adapter<Driver>>,
+    pamu: driver::Registration<abi::Permanent<Driver>>,
     #[pin]
-    guts: driver::Registration<platform::Adapter<guts::Driver>>,
+    guts: driver::Registration<abi::Permanent<guts::Driver>>,
 }
 
 impl Drivers {
@@ -350,7 +350,10 @@ mod tests {
         drop(registration);
         assert!(SystemRef::get().is_none());
         assert_eq!(observer.read(Register::Pc), pc::PGC);
+        // Others would open the LIODNs that the container has.
+        assert_eq!(register(pamus()?.0).err(), Some(EBUSY));
         drop(container);
+        assert!(register(pamus()?.0).is_ok());
         Ok(())
     }
 

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The registers of hardware PAMUs, their interrupt, the LIODNs of the device tree, and the global
-//! utilities of this SoC.
+//! The registers of hardware PAMUs, their interrupt, the LIODNs of the device tree, the global
+//! utilities of this SoC, and the registration of the drivers.
+
+use core::marker::PhantomData;
 
 use kernel::{
     device::{
         Core,
         Device, //
+    },
+    driver::{
+        DriverLayout,
+        RegistrationOps, //
     },
     irq::{
         Flags,
@@ -18,8 +24,11 @@ use kernel::{
     sync::{
         global_lock,
         Arc, //
-    }, //
+    },
+    types::Opaque, //
 };
+
+use kernel_ext::bindings;
 
 use crate::{
     firmware,
@@ -84,9 +93,11 @@ impl TreeLiodns {
     /// Returns them as LIODNs that may access all memory while they are neither blocked nor
     /// claimed.
     pub(super) fn liodns(&self) -> OpenLiodns<'_> {
-        // SAFETY: While the DMA of a device is userspace's, the IOMMU core has its group in the
-        // blocked domain, or a container has claimed its LIODNs. At other times a kernel driver
-        // uses it, and its bus addresses are physical addresses.
+        // SAFETY: The caller binds the driver of the PAMUs. `Registration::new` fails while a
+        // container of an earlier binding exists, so the DMA of no device is userspace's now. Later,
+        // while that of a device is, the IOMMU core has its group in the blocked domain, or a
+        // container has claimed its LIODNs. At other times a kernel driver uses it, and its bus
+        // addresses are physical addresses.
         unsafe { OpenLiodns::new(&self.0) }
     }
 
@@ -119,4 +130,37 @@ pub(super) fn violation_interrupt<'a, T: ThreadedHandler + 'a>(
     let flags = Flags::SHARED | Flags::ONESHOT;
     // SAFETY: The registration becomes part of the driver's data, which the driver core drops.
     unsafe { pdev.request_threaded_irq_by_index(flags, 0, c"vfio_pamu", Ok::<T, Error>(handler)) }
+}
+
+/// The adapter of a platform driver that sysfs can neither bind nor unbind.
+///
+/// Groups, containers and the DMA of the kernel's drivers rely on the PAMUs. They hold references to
+/// the module, but the driver core doesn't ask the module before it unbinds a driver.
+pub(crate) struct Permanent<T>(PhantomData<T>);
+
+// SAFETY: The type, the data and the offset are those of `platform::Adapter`.
+unsafe impl<T: platform::Driver> DriverLayout for Permanent<T> {
+    type DriverType = bindings::platform_driver;
+    type DriverData<'bound> = T::Data<'bound>;
+    const DEVICE_DRIVER_OFFSET: usize =
+        <platform::Adapter<T> as DriverLayout>::DEVICE_DRIVER_OFFSET;
+}
+
+// SAFETY: `register` succeeds if `platform::Adapter` does, whose `unregister` reverts that.
+unsafe impl<T: platform::Driver> RegistrationOps for Permanent<T> {
+    unsafe fn register(
+        driver: &Opaque<Self::DriverType>,
+        name: &'static CStr,
+        module: &'static ThisModule,
+    ) -> Result {
+        // SAFETY: Nothing else accesses a driver that isn't registered.
+        unsafe { (*driver.get()).driver.suppress_bind_attrs = true };
+        // SAFETY: By the contract of this function.
+        unsafe { platform::Adapter::<T>::register(driver, name, module) }
+    }
+
+    unsafe fn unregister(driver: &Opaque<Self::DriverType>) {
+        // SAFETY: By the contract of this function.
+        unsafe { platform::Adapter::<T>::unregister(driver) };
+    }
 }

@@ -8,6 +8,12 @@ use core::ops::Deref;
 use kernel::{
     prelude::*,
     sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
         global_lock,
         Arc, //
     }, //
@@ -134,6 +140,9 @@ global_lock! {
     unsafe(uninit) static REGISTERED: Mutex<Option<Registered>> = None;
 }
 
+/// The number of [`SystemRef`]s.
+static REFERENCES: Atomic<i32> = Atomic::new(0);
+
 /// Initializes the lock.
 ///
 /// # Safety
@@ -155,7 +164,8 @@ impl Registration {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if there are PAMUs already, and those of `create`.
+    /// `EBUSY` if there are PAMUs already, or if there is a [`SystemRef`] to earlier ones: a program
+    /// may control the devices whose LIODNs are then claimed in those only; and those of `create`.
     ///
     /// # Safety
     ///
@@ -167,7 +177,8 @@ impl Registration {
         create: impl FnOnce() -> Result<Arc<System>>,
     ) -> Result<Self> {
         let mut registered = REGISTERED.lock();
-        if registered.is_some() {
+        // The count doesn't rise while nothing is registered.
+        if registered.is_some() || REFERENCES.load(Acquire) != 0 {
             return Err(EBUSY);
         }
         let system = create()?;
@@ -207,9 +218,29 @@ impl Drop for Registration {
 
 /// A reference to the registered PAMUs, which also keeps the module of their driver loaded.
 pub struct SystemRef {
+    // Fields are dropped in order.
     system: Arc<System>,
+    _counted: Counted,
     // Dropped last: the PAMUs are code of this module.
     _owner: ModuleRef,
+}
+
+/// A reference that [`REFERENCES`] counts.
+struct Counted(());
+
+impl Counted {
+    /// Counts a reference. The caller holds the lock of `REGISTERED`.
+    fn new() -> Self {
+        REFERENCES.fetch_add(1, Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        // Orders the end of the use of the PAMUs before the registration of others.
+        REFERENCES.fetch_sub(1, Release);
+    }
 }
 
 impl SystemRef {
@@ -223,6 +254,7 @@ impl SystemRef {
         let owner = unsafe { ModuleRef::try_get(owner.as_ptr()) }?;
         Some(Self {
             system: system.clone(),
+            _counted: Counted::new(),
             _owner: owner,
         })
     }

@@ -41,6 +41,7 @@ mod noiommu;
 mod noiommu_files;
 mod p2p;
 mod pamu;
+mod pamu_driver;
 mod pamu_hardware;
 mod pin_faults;
 mod pinned;
@@ -218,7 +219,10 @@ pub fn pamu_set() -> Vec<Trial> {
 
 /// Returns the cases for a PAMU that the module drives by its registers.
 pub fn pamu_hardware_set() -> Vec<Trial> {
-    pamu_hardware::cases()
+    [pamu_hardware::cases(), pamu_driver::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Returns the cases for accelerators with peer-to-peer support.
