@@ -25,6 +25,18 @@ void kernel_ext_list_del(struct list_head *entry)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_list_del);
 
+void kernel_ext_device_lock(struct device *dev)
+{
+	device_lock(dev);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_device_lock);
+
+void kernel_ext_device_unlock(struct device *dev)
+{
+	device_unlock(dev);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_device_unlock);
+
 void kernel_ext_mutex_lock_nested(struct mutex *lock)
 {
 	mutex_lock_nested(lock, SINGLE_DEPTH_NESTING);

@@ -18,6 +18,8 @@ static const fmode_t KERNEL_EXT_FMODE_PWRITE = FMODE_PWRITE;
 
 void kernel_ext_mutex_lock_nested(struct mutex *lock);
 void kernel_ext_list_del(struct list_head *entry);
+void kernel_ext_device_lock(struct device *dev);
+void kernel_ext_device_unlock(struct device *dev);
 struct cdev *kernel_ext_inode_cdev(const struct inode *inode);
 struct workqueue_struct *kernel_ext_singlethread_workqueue(const char *name);
 __poll_t kernel_ext_vfs_poll(struct file *file, struct poll_table_struct *pt);

@@ -45,9 +45,6 @@ use crate::{
 #[pin_data]
 pub(crate) struct Iommu {
     system: Arc<System>,
-    /// LIODNs that a device shared which had a driver before the registration. That driver runs
-    /// outside of a group, so no device with such a LIODN gets one.
-    in_use: KVec<u32>,
     /// The groups, each with the LIODNs of its devices.
     #[pin]
     groups: Mutex<KVec<(KVec<u32>, ARef<Group>)>>,
@@ -59,14 +56,23 @@ fn overlap(some: &[u32], others: &[u32]) -> bool {
     some.iter().any(|liodn| others.contains(liodn))
 }
 
+/// Returns whether a PCI device with a driver is used outside of the groups of the PAMUs. `dma` tells
+/// whether the driver does DMA in the kernel's address space, unlike those of bridges and of VFIO.
+/// `registered` tells whether there are such groups: before, a group is VFIO's for a device without an
+/// IOMMU.
+fn is_outside(dma: bool, in_group: bool, registered: bool) -> bool {
+    match registered {
+        true => dma && !in_group,
+        false => dma || in_group,
+    }
+}
+
 impl Iommu {
-    /// Returns the PAMUs of `system`, which are not registered yet. No device with one of the
-    /// LIODNs `in_use` gets a group.
-    fn new(system: Arc<System>, in_use: KVec<u32>) -> Result<Arc<Self>> {
+    /// Returns the PAMUs of `system`, which are not registered yet.
+    fn new(system: Arc<System>) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 system,
-                in_use,
                 groups <- new_mutex!(KVec::new(), "vfio_pamu::groups"),
                 device: abi::IommuDevice::new(),
             }),
@@ -78,12 +84,13 @@ impl Iommu {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if it isn't a PCI device with LIODNs that the hardware has, or if the kernel uses
-    /// its LIODNs outside of a group; `ENOMEM`.
+    /// `ENODEV` if it isn't a PCI device with LIODNs that the hardware has, if the kernel uses its
+    /// LIODNs outside of a group, or if it has a driver already; `ENOMEM`.
     fn check(&self, dev: &Device) -> Result {
         let liodns = pci_liodns(dev)?;
-        let exists = |liodn: &u32| self.system.entry(*liodn).is_some();
-        if overlap(&liodns, &self.in_use) || !liodns.iter().all(exists) {
+        // A device that has a driver is too late for a group. `abi::reserve_used` decides what that
+        // means for others.
+        if abi::has_driver(dev) || !liodns.iter().all(|liodn| self.system.is_for_groups(*liodn)) {
             return Err(ENODEV);
         }
         Ok(())
@@ -139,4 +146,25 @@ fn pci_liodns(dev: &Device) -> Result<KVec<u32>> {
         return Err(ENODEV);
     }
     liodns_of(dev)
+}
+
+#[kunit_tests(vfio_pamu_iommu)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drivers_use_devices_outside_of_groups() {
+        for (dma, in_group, before, after) in [
+            // A port, a bridge, `pci-stub`.
+            (false, false, false, false),
+            // VFIO without an IOMMU, and later VFIO with a PAMU.
+            (false, true, true, false),
+            // A driver that had the device before, and one that got it later.
+            (true, false, true, true),
+            (true, true, true, false),
+        ] {
+            assert_eq!(is_outside(dma, in_group, false), before);
+            assert_eq!(is_outside(dma, in_group, true), after);
+        }
+    }
 }

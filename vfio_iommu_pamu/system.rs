@@ -108,6 +108,26 @@ impl<'a> Settings<'a> {
     }
 }
 
+/// The owner of a LIODN.
+enum Owner {
+    /// There is none. The IOMMU core opens and blocks the LIODN.
+    None,
+    /// A driver of the kernel, whose device is in no group.
+    Kernel,
+    /// A container.
+    Container(Arc<LiodnState>),
+}
+
+impl Owner {
+    /// Returns the state that a container shares with the violation handler.
+    fn state(&self) -> Option<&Arc<LiodnState>> {
+        match self {
+            Self::Container(state) => Some(state),
+            _ => None,
+        }
+    }
+}
+
 /// All PAMUs of a machine.
 #[pin_data]
 pub struct System {
@@ -118,9 +138,8 @@ pub struct System {
     groups: GroupType,
     /// LIODNs that may access all memory as long as they are neither blocked nor claimed.
     open: Openable,
-    /// The owner of each LIODN.
     #[pin]
-    owners: SpinLock<KVec<Option<Arc<LiodnState>>>>,
+    owners: SpinLock<KVec<Owner>>,
     #[pin]
     history: SpinLock<History>,
     /// The pause of each PAMU.
@@ -153,7 +172,7 @@ impl System {
         let max_windows = 1 << max_windows.checked_ilog2().ok_or(EINVAL)?;
         let mut owners = KVec::with_capacity(liodns as usize, GFP_KERNEL)?;
         for _ in 0..liodns {
-            owners.push(None, GFP_KERNEL)?;
+            owners.push(Owner::None, GFP_KERNEL)?;
         }
         let pauses = KVec::from_elem(Pause::FIRST, pamus.len(), GFP_KERNEL)?;
         let open = settings.open_liodns.to_owned()?;
@@ -230,14 +249,17 @@ impl System {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the LIODN doesn't exist, or wasn't open at first; `EBUSY` if it has an owner.
+    /// `ENODEV` if the LIODN doesn't exist, or wasn't open at first; `EBUSY` if a container has it.
     pub(crate) fn open(&self, liodn: u32) -> Result {
         let entry = self.entry(liodn).ok_or(ENODEV)?;
         if !self.open.contains(&liodn) {
             return Err(ENODEV);
         }
         let owners = self.owners.lock();
-        if owners.get(liodn as usize).ok_or(ENODEV)?.is_some() {
+        if owners
+            .get(liodn as usize)
+            .is_none_or(|owner| owner.state().is_some())
+        {
             return Err(EBUSY);
         }
         if entry.is_open(Shut::Entry) {
@@ -254,10 +276,34 @@ impl System {
     pub(crate) fn block(&self, liodn: u32) -> Result {
         let entry = self.entry(liodn).ok_or(ENODEV)?;
         let owners = self.owners.lock();
-        if owners.get(liodn as usize).ok_or(ENODEV)?.is_none() {
+        if matches!(owners.get(liodn as usize), Some(Owner::None)) {
             writer::shut(&entry, Shut::Entry);
         }
         Ok(())
+    }
+
+    /// Reserves `liodn` for a driver of the kernel whose device is in no group. From now on nothing
+    /// blocks or claims the LIODN.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the LIODN doesn't exist; `EBUSY` if a container has it.
+    pub(crate) fn reserve(&self, liodn: u32) -> Result {
+        let mut owners = self.owners.lock();
+        let owner = owners.get_mut(liodn as usize).ok_or(ENODEV)?;
+        if owner.state().is_some() {
+            return Err(EBUSY);
+        }
+        *owner = Owner::Kernel;
+        Ok(())
+    }
+
+    /// Returns whether `liodn` exists and isn't reserved for a driver of the kernel.
+    pub(crate) fn is_for_groups(&self, liodn: u32) -> bool {
+        let owners = self.owners.lock();
+        owners
+            .get(liodn as usize)
+            .is_some_and(|owner| !matches!(owner, Owner::Kernel))
     }
 
     /// Makes the caller the owner of `liodn`, and blocks it. Violations signal `event`.
@@ -271,12 +317,12 @@ impl System {
         let was_open = {
             let mut owners = self.owners.lock();
             let owner = owners.get_mut(liodn as usize).ok_or(ENODEV)?;
-            if owner.is_some() {
+            if !matches!(owner, Owner::None) {
                 return Err(EBUSY);
             }
             let was_open = entry.is_open(Shut::Entry);
             writer::shut(&entry, Shut::Entry);
-            *owner = Some(state.clone());
+            *owner = Owner::Container(state.clone());
             was_open
         };
         if was_open {
@@ -289,13 +335,13 @@ impl System {
 
     /// Ends the ownership of a LIODN, if `state` is that of its owner. The LIODN is disabled.
     pub(crate) fn release(&self, liodn: u32, state: &Arc<LiodnState>) {
-        let own = |owner: &mut Arc<LiodnState>| Arc::ptr_eq(owner, state);
-        let owner = {
+        let own = |owner: &Owner| owner.state().is_some_and(|own| Arc::ptr_eq(own, state));
+        let former = {
             let mut owners = self.owners.lock();
-            let owner = owners.get_mut(liodn as usize);
-            owner.and_then(|owner| owner.take_if(own))
+            let owner = owners.get_mut(liodn as usize).filter(|owner| own(owner));
+            owner.map(|owner| core::mem::replace(owner, Owner::None))
         };
-        drop(owner);
+        drop(former);
     }
 
     /// Returns the entry of `liodn`, if it exists.

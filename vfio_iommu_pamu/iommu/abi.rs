@@ -38,6 +38,7 @@ use kernel_ext::{
 use crate::system::System;
 
 use super::{
+    is_outside,
     pci_liodns,
     Iommu, //
 };
@@ -156,42 +157,81 @@ pub(super) fn new_group() -> Result<ARef<Group>> {
     Ok(unsafe { ARef::from_raw(group.cast()) })
 }
 
-/// Returns the LIODNs of the PCI devices that have a driver.
+/// Returns whether a device has a driver, or is about to get one.
+pub(super) fn has_driver(dev: &Device) -> bool {
+    let dev = kernel_ext::iommu::raw_device(dev);
+    // SAFETY: The device is valid. The pointer is only compared.
+    !unsafe { (&raw const (*dev).driver).read_volatile() }.is_null()
+}
+
+/// Returns whether a driver of the kernel uses a PCI device outside of the groups of the PAMUs.
+/// `registered` tells whether there are such groups.
+///
+/// # Safety
+///
+/// `dev` is a valid device on the PCI bus.
+unsafe fn is_used_outside(dev: *mut bindings::device, registered: bool) -> bool {
+    // SAFETY: By the contract of this function.
+    unsafe { bindings::kernel_ext_device_lock(dev) };
+    // SAFETY: As above. The group is only compared.
+    let (driver, in_group) = unsafe { ((*dev).driver, !(*dev).iommu_group.is_null()) };
+    let used = !driver.is_null() && {
+        // SAFETY: A driver on the PCI bus is the `driver` of a `pci_driver`. It stays as long as the
+        // device is locked.
+        let driver = unsafe { kernel::container_of!(driver, bindings::pci_driver, driver) };
+        // SAFETY: As above.
+        is_outside(
+            !unsafe { (*driver).driver_managed_dma },
+            in_group,
+            registered,
+        )
+    };
+    // SAFETY: It was locked above.
+    unsafe { bindings::kernel_ext_device_unlock(dev) };
+    used
+}
+
+/// Reserves the LIODNs that are used outside of the groups of the PAMUs. `registered` tells whether
+/// there are such groups.
 ///
 /// # Errors
 ///
-/// `ENOMEM`.
-fn liodns_in_use() -> Result<KVec<u32>> {
-    /// Adds the LIODNs of a device to the list that `data` points to.
+/// `EBUSY` if a container has such a LIODN; `ENOMEM`.
+fn reserve_used(system: &System, registered: bool) -> Result {
+    /// Reserves the LIODNs of a device, if they are used.
     ///
     /// # Safety
     ///
-    /// `dev` is a valid device, and `data` points to a list to which the callee has exclusive
-    /// access during the call.
+    /// `dev` is a valid PCI device, and `data` points to the arguments of `reserve_used`.
     unsafe extern "C" fn callback(dev: *mut bindings::device, data: *mut c_void) -> c_int {
         // SAFETY: By the contract of this function.
-        let list = unsafe { &mut *data.cast::<KVec<u32>>() };
-        // SAFETY: By the contract of this function. The pointer is only compared.
-        if unsafe { (&raw const (*dev).driver).read_volatile() }.is_null() {
+        let (system, registered) = unsafe { *data.cast::<(&System, bool)>() };
+        // SAFETY: By the contract of this function.
+        if !unsafe { is_used_outside(dev, registered) } {
             return 0;
         }
         // SAFETY: By the contract of this function.
         let dev = unsafe { Device::from_raw(dev) };
         from_result(|| {
-            match pci_liodns(dev) {
-                Ok(liodns) => list.extend_from_slice(&liodns, GFP_KERNEL)?,
-                Err(e) if e == ENODEV => {}
-                Err(e) => return Err(e),
+            let liodns = match pci_liodns(dev) {
+                Err(e) if e == ENODEV => return Ok(0),
+                result => result?,
+            };
+            for liodn in liodns {
+                match system.reserve(liodn) {
+                    // The hardware doesn't have it.
+                    Err(e) if e == ENODEV => {}
+                    result => result?,
+                }
             }
             Ok(0)
         })
     }
-    let mut list = KVec::new();
+    let mut arguments = (system, registered);
     // SAFETY: The function passes `data` to the callback unchanged.
     to_result(unsafe {
-        bindings::kernel_ext_for_each_pci_device((&raw mut list).cast(), Some(callback))
-    })?;
-    Ok(list)
+        bindings::kernel_ext_for_each_pci_device((&raw mut arguments).cast(), Some(callback))
+    })
 }
 
 /// The registration of the PAMUs with the IOMMU core. Dropping it removes the devices behind them
@@ -204,13 +244,14 @@ pub(crate) struct Registration(Arc<Iommu>);
 
 impl Registration {
     /// Registers the PAMUs of `system`, whose device is `parent`. The PCI devices behind them get
-    /// groups, unless a device with the same LIODN has a driver already.
+    /// groups, unless they have a driver already, or a driver does DMA with their LIODN.
     ///
     /// # Errors
     ///
     /// `EBUSY` if PAMUs are registered; `ENOMEM`; those of sysfs.
     pub(crate) fn new(system: Arc<System>, parent: &Device) -> Result<Self> {
-        let iommu = Iommu::new(system, liodns_in_use()?)?;
+        reserve_used(&system, false)?;
+        let iommu = Iommu::new(system)?;
         {
             let mut registered = REGISTERED.lock();
             if registered.is_some() {
@@ -220,7 +261,10 @@ impl Registration {
         }
         register(&iommu, parent).inspect_err(|_| drop(REGISTERED.lock().take()))?;
         // INVARIANT: The PAMUs were just registered.
-        Ok(Self(iommu))
+        let this = Self(iommu);
+        // A driver may have got a device after the first call and before the device got a group.
+        reserve_used(&this.0.system, true)?;
+        Ok(this)
     }
 }
 

@@ -156,11 +156,12 @@ impl System {
         let violation = Violation::new(report);
         let (was_on, event) = {
             let owners = self.owners.lock();
+            let owner = owners.get(violation.liodn as usize);
             match (
                 self.entry(violation.liodn),
-                owners.get(violation.liodn as usize),
+                owner.and_then(|owner| owner.state()),
             ) {
-                (Some(entry), Some(Some(state))) => state.stop(&entry, violation),
+                (Some(entry), Some(state)) => state.stop(&entry, violation),
                 (Some(entry), _) => {
                     let was_on = violation.stops(&entry);
                     if was_on {

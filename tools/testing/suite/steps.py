@@ -113,6 +113,9 @@ def powerpc_steps(repo):
         guest("powerpc-mdev", "--stack", "rust", "--set", "mdev", *without_iommu, "--",
               *(word for case in not_there for word in ("--skip", case)), kernel=kernel),
         guest("pamu-hardware", "--stack", "rust", "--set", "pamu-hardware", kernel=kernel),
+        # The PCI controllers have a driver before the module is loaded.
+        guest("pamu-stub", "--stack", "rust", "--set", "pamu-hardware", "--load", "pci-stub ids=1957:0030", "--",
+              "pamu_driver::", kernel=kernel),
         one("pamu-model", "tools/testing/buildroot", "exec", "--kernel", "test-powerpc", "--",
             *"python3 -B tools/testing/qemu/test_pamu.py".split()),
     ]

@@ -85,6 +85,12 @@ pub fn pamu_hardware() -> bool {
     Path::new("/sys/class/iommu/pamu").exists()
 }
 
+/// Returns whether the controller above [`PAMU_EDU`](crate::env::PAMU_EDU) had a driver that does no
+/// DMA before our module was loaded.
+pub fn controller_in_pci_stub() -> bool {
+    Path::new("/sys/bus/pci/drivers/pci-stub/0001:00:00.0").exists()
+}
+
 /// Returns whether the kernel supports fault injection.
 pub fn fault_injection() -> bool {
     Path::new("/proc/thread-self/fail-nth").exists()

@@ -2,7 +2,10 @@
 
 //! The driver of the PAMU in our QEMU: what it is bound to, and what it registers.
 
-use crate::harness::cases;
+use crate::{
+    env::PAMU_EDU,
+    harness::cases, //
+};
 use anyhow::{
     Result,
     ensure, //
@@ -13,7 +16,19 @@ use std::{
 };
 
 cases! {
+    #[requires(controller_in_pci_stub)] group_beside_a_driver_without_dma,
     sysfs_cannot_unbind_the_drivers,
+}
+
+/// With `CONFIG_PCIEPORTBUS`, each port has a driver long before a module can be loaded. It does no
+/// DMA, so the devices behind the port can be in a group, without the port.
+fn group_beside_a_driver_without_dma() -> Result<()> {
+    let folder = format!("/sys/bus/pci/devices/{PAMU_EDU}/iommu_group/devices");
+    let members = fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<Vec<_>>>()?;
+    assert_eq!(members, [PAMU_EDU]);
+    Ok(())
 }
 
 /// Containers and groups need the PAMUs as long as the module is loaded.
