@@ -238,7 +238,7 @@ impl Devices {
 }
 
 /// Logs that a table update failed after validation.
-fn report(number: u32, result: Result) {
+pub(crate) fn report(number: u32, result: Result) {
     if let Err(e) = result {
         pr_err!(
             "LIODN {}: table update failed after validation: {:?}\n",

@@ -34,6 +34,7 @@ use kernel::{
 use kernel_ext::iommu::Group;
 
 use crate::{
+    container::report,
     firmware::{
         is_pci,
         liodns_of, //
@@ -49,6 +50,47 @@ pub(crate) struct Iommu {
     #[pin]
     groups: Mutex<KVec<(KVec<u32>, ARef<Group>)>>,
     device: abi::IommuDevice,
+}
+
+/// What the IOMMU core's structure of a device refers to, as long as the device is in a group. The
+/// core's callbacks need no memory and can't fail, because this has all that they need.
+pub(crate) struct Member {
+    iommu: Arc<Iommu>,
+    liodns: KVec<u32>,
+}
+
+impl Member {
+    /// Returns the group of the devices that share a LIODN with this one, or a new one.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, and an error of sysfs.
+    fn group(&self) -> Result<ARef<Group>> {
+        let mut groups = self.iommu.groups.lock();
+        if let Some((_, group)) = groups.iter().find(|(of, _)| overlap(of, &self.liodns)) {
+            return Ok(group.clone());
+        }
+        let mut liodns = KVec::new();
+        liodns.extend_from_slice(&self.liodns, GFP_KERNEL)?;
+        groups.reserve(1, GFP_KERNEL)?;
+        let group = abi::new_group()?;
+        groups.push((liodns, group.clone()), GFP_KERNEL)?;
+        Ok(group)
+    }
+
+    /// Lets the device access all memory, for a driver of the kernel.
+    fn open(&self) {
+        for liodn in &self.liodns {
+            report(*liodn, self.iommu.system.open(*liodn));
+        }
+    }
+
+    /// Lets the device access nothing, unless a container gives it windows.
+    fn block(&self) {
+        for liodn in &self.liodns {
+            report(*liodn, self.iommu.system.block(*liodn));
+        }
+    }
 }
 
 /// Returns whether two lists of LIODNs have one in common.
@@ -80,59 +122,25 @@ impl Iommu {
         )
     }
 
-    /// Checks that a device is behind the PAMUs and can be in a group.
+    /// Returns what the IOMMU core's structure of a device shall refer to, if the device is behind the
+    /// PAMUs and can be in a group.
     ///
     /// # Errors
     ///
     /// `ENODEV` if it isn't a PCI device with LIODNs that the hardware has, if the kernel uses its
     /// LIODNs outside of a group, or if it has a driver already; `ENOMEM`.
-    fn check(&self, dev: &Device) -> Result {
+    fn member(self: &Arc<Self>, dev: &Device) -> Result<KBox<Member>> {
         let liodns = pci_liodns(dev)?;
         // A device that has a driver is too late for a group. `abi::reserve_used` decides what that
         // means for others.
         if abi::has_driver(dev) || !liodns.iter().all(|liodn| self.system.is_for_groups(*liodn)) {
             return Err(ENODEV);
         }
-        Ok(())
-    }
-
-    /// Returns the group of the devices that share a LIODN with `dev`, or a new one.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`check`](Self::check), and an error of sysfs.
-    fn group(&self, dev: &Device) -> Result<ARef<Group>> {
-        let liodns = pci_liodns(dev)?;
-        let mut groups = self.groups.lock();
-        if let Some((_, group)) = groups.iter().find(|(of, _)| overlap(of, &liodns)) {
-            return Ok(group.clone());
-        }
-        groups.reserve(1, GFP_KERNEL)?;
-        let group = abi::new_group()?;
-        groups.push((liodns, group.clone()), GFP_KERNEL)?;
-        Ok(group)
-    }
-
-    /// Lets a device access all memory, for a driver of the kernel.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`check`](Self::check); `EBUSY` if a container has one of its LIODNs.
-    fn open(&self, dev: &Device) -> Result {
-        let liodns = pci_liodns(dev)?;
-        liodns.iter().try_for_each(|liodn| self.system.open(*liodn))
-    }
-
-    /// Lets a device access nothing, unless a container gives it windows.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`check`](Self::check).
-    fn block(&self, dev: &Device) -> Result {
-        let liodns = pci_liodns(dev)?;
-        liodns
-            .iter()
-            .try_for_each(|liodn| self.system.block(*liodn))
+        let member = Member {
+            iommu: self.clone(),
+            liodns,
+        };
+        Ok(KBox::new(member, GFP_KERNEL)?)
     }
 }
 

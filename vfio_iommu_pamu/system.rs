@@ -56,7 +56,8 @@ use crate::{
         Attributes,
         Block,
         Ppaace,
-        Windows, //
+        Windows,
+        Words, //
     },
     pamu::Pamu,
     registers::{
@@ -138,6 +139,8 @@ pub struct System {
     groups: GroupType,
     /// LIODNs that may access all memory as long as they are neither blocked nor claimed.
     open: Openable,
+    /// Their entry.
+    all_memory: Words,
     #[pin]
     owners: SpinLock<KVec<Owner>>,
     #[pin]
@@ -176,6 +179,7 @@ impl System {
         }
         let pauses = KVec::from_elem(Pause::FIRST, pamus.len(), GFP_KERNEL)?;
         let open = settings.open_liodns.to_owned()?;
+        let all_memory = all_memory()?;
         let pamus = Pamus::new(pamus, tables)?;
         let this = Arc::pin_init(
             pin_init!(Self {
@@ -185,6 +189,7 @@ impl System {
                 max_windows,
                 groups: settings.groups,
                 open,
+                all_memory,
                 owners <- new_spinlock!(owners, "vfio_pamu::owners"),
                 history <- new_spinlock!(History::default(), "vfio_pamu::history"),
                 pauses <- new_mutex!(pauses, "vfio_pamu::pauses"),
@@ -192,7 +197,7 @@ impl System {
             GFP_KERNEL,
         )?;
         for entry in this.open.iter().filter_map(|liodn| this.entry(*liodn)) {
-            map_all_memory(&entry)?;
+            writer::replace(&entry, Shut::Entry, &this.all_memory);
         }
         for number in 0..this.pamus.len() {
             this.pamus.enable(number);
@@ -262,10 +267,10 @@ impl System {
         {
             return Err(EBUSY);
         }
-        if entry.is_open(Shut::Entry) {
-            return Ok(());
+        if !entry.is_open(Shut::Entry) {
+            writer::replace(&entry, Shut::Entry, &self.all_memory);
         }
-        map_all_memory(&entry)
+        Ok(())
     }
 
     /// Lets `liodn` access nothing. If it has an owner, the owner determines what it accesses.
@@ -358,9 +363,9 @@ impl System {
     }
 }
 
-/// Lets a LIODN access memory at its physical address, up to 64 GiB. Boot loaders and kernels do
-/// the same for devices that kernel drivers use.
-fn map_all_memory(entry: &SharedEntry<'_>) -> Result {
+/// Returns an entry with which a LIODN may access memory at its physical address, up to 64 GiB. Boot
+/// loaders and kernels do the same for devices that kernel drivers use.
+fn all_memory() -> Result<Words> {
     let all = Ppaace {
         valid: true,
         aperture: Some(Aperture::DEFAULT),
@@ -372,8 +377,7 @@ fn map_all_memory(entry: &SharedEntry<'_>) -> Result {
         },
         attributes: Attributes::default(),
     };
-    writer::replace(entry, Shut::Entry, &all.encode()?);
-    Ok(())
+    Ok(all.encode()?)
 }
 
 /// An entry of the tables, which all PAMUs read.

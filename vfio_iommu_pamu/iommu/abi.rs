@@ -26,7 +26,10 @@ use kernel::{
         global_lock,
         Arc, //
     },
-    types::Opaque, //
+    types::{
+        ForeignOwnable,
+        Opaque, //
+    }, //
 };
 
 use kernel_ext::{
@@ -40,7 +43,8 @@ use crate::system::System;
 use super::{
     is_outside,
     pci_liodns,
-    Iommu, //
+    Iommu,
+    Member, //
 };
 
 /// The IOMMU core's structure of an IOMMU.
@@ -109,13 +113,14 @@ static BLOCKED: Domain = Domain::new(bindings::IOMMU_DOMAIN_BLOCKED, &BLOCKED_OP
 static OPS: Constant<bindings::iommu_ops> = Constant(bindings::iommu_ops {
     capable: Some(capable_callback),
     probe_device: Some(probe_device_callback),
+    release_device: Some(release_device_callback),
     device_group: Some(device_group_callback),
     def_domain_type: Some(def_domain_type_callback),
     owner: this_module::<crate::LocalModule>().as_ptr(),
     identity_domain: IDENTITY.as_ptr(),
     blocked_domain: BLOCKED.as_ptr(),
-    // There is no callback for a device that leaves its group: its LIODNs are those of the others,
-    // and the group of the last one is in the identity domain.
+    // A device that leaves its group changes nothing: its LIODNs are those of the others, and the group
+    // of the last one is in the identity domain.
     ..pin_init::zeroed()
 });
 
@@ -324,28 +329,55 @@ unsafe extern "C" fn def_domain_type_callback(_dev: *mut bindings::device) -> c_
 
 /// # Safety
 ///
-/// `dev` is a valid device.
+/// `dev` is a valid device that has a `dev_iommu`. If this returns no error, the IOMMU core calls
+/// `release_device_callback` for it later, and none of the other callbacks after that.
 unsafe extern "C" fn probe_device_callback(
     dev: *mut bindings::device,
 ) -> *mut bindings::iommu_device {
     // SAFETY: By the contract of this function.
-    let dev = unsafe { Device::from_raw(dev) };
-    let checked = registered().and_then(|iommu| iommu.check(dev).map(|()| iommu));
-    match checked {
-        Ok(iommu) => iommu.device.0.get(),
+    let device = unsafe { Device::from_raw(dev) };
+    let found = registered().and_then(|iommu| Ok((iommu.member(device)?, iommu)));
+    match found {
+        Ok((member, iommu)) => {
+            let member = <KBox<Member> as ForeignOwnable>::into_foreign(member);
+            // SAFETY: By the contract of this function.
+            unsafe { bindings::dev_iommu_priv_set(dev, member) };
+            iommu.device.0.get()
+        }
         Err(e) => e.to_ptr(),
     }
 }
 
+/// Returns what `probe_device_callback` stored.
+///
 /// # Safety
 ///
-/// `dev` is a valid device, which `probe_device_callback` accepted.
+/// `probe_device_callback` accepted the device, and `release_device_callback` wasn't called for it.
+unsafe fn stored(dev: *mut bindings::device) -> *mut c_void {
+    // SAFETY: By the contract of this function, the device has a `dev_iommu`.
+    unsafe { (*(*dev).iommu).priv_ }
+}
+
+/// # Safety
+///
+/// `probe_device_callback` accepted the device, and this wasn't called for it.
+unsafe extern "C" fn release_device_callback(dev: *mut bindings::device) {
+    // SAFETY: By the contract of this function.
+    let member = unsafe { stored(dev) };
+    // SAFETY: `probe_device_callback` stored it, and nobody uses it any more.
+    drop(unsafe { <KBox<Member> as ForeignOwnable>::from_foreign(member) });
+}
+
+/// # Safety
+///
+/// `probe_device_callback` accepted the device, and `release_device_callback` isn't called for it
+/// before this returns.
 unsafe extern "C" fn device_group_callback(
     dev: *mut bindings::device,
 ) -> *mut bindings::iommu_group {
     // SAFETY: By the contract of this function.
-    let dev = unsafe { Device::from_raw(dev) };
-    match registered().and_then(|iommu| iommu.group(dev)) {
+    let member = unsafe { <KBox<Member> as ForeignOwnable>::borrow(stored(dev)) };
+    match member.group() {
         // The caller gets the reference.
         Ok(group) => ARef::into_raw(group).cast().as_ptr(),
         Err(e) => e.to_ptr(),
@@ -354,26 +386,26 @@ unsafe extern "C" fn device_group_callback(
 
 /// # Safety
 ///
-/// `dev` is a valid device, which `probe_device_callback` accepted.
+/// That of `device_group_callback`.
 unsafe extern "C" fn attach_identity_callback(
     _domain: *mut bindings::iommu_domain,
     dev: *mut bindings::device,
     _old: *mut bindings::iommu_domain,
 ) -> c_int {
     // SAFETY: By the contract of this function.
-    let dev = unsafe { Device::from_raw(dev) };
-    from_result(|| registered()?.open(dev).map(|()| 0))
+    unsafe { <KBox<Member> as ForeignOwnable>::borrow(stored(dev)) }.open();
+    0
 }
 
 /// # Safety
 ///
-/// `dev` is a valid device, which `probe_device_callback` accepted.
+/// That of `device_group_callback`.
 unsafe extern "C" fn attach_blocked_callback(
     _domain: *mut bindings::iommu_domain,
     dev: *mut bindings::device,
     _old: *mut bindings::iommu_domain,
 ) -> c_int {
     // SAFETY: By the contract of this function.
-    let dev = unsafe { Device::from_raw(dev) };
-    from_result(|| registered()?.block(dev).map(|()| 0))
+    unsafe { <KBox<Member> as ForeignOwnable>::borrow(stored(dev)) }.block();
+    0
 }
