@@ -297,6 +297,7 @@ impl Liodn {
         }
         let entry = self.entry()?;
         self.system.unmask_interrupts();
+        self.system.forget(self.number);
         let mut enable = self.state.enable.lock();
         enable.wanted = true;
         if enable.stopped.is_none() {
@@ -334,6 +335,7 @@ impl Liodn {
             return Ok(false);
         }
         self.system.unmask_interrupts();
+        self.system.forget(self.number);
         let mut enable = self.state.enable.lock();
         enable.stopped = None;
         if enable.wanted {

@@ -201,6 +201,7 @@ mod tests {
 
     use super::{
         testing::{
+            clearing_pamus,
             pamus,
             register, //
         },
@@ -223,6 +224,7 @@ mod tests {
             SystemRef, //
         },
         tables::{
+            writer::Shut,
             Table,
             TableSizes, //
         },
@@ -308,7 +310,7 @@ mod tests {
     #[test]
     fn polling_handles_a_violation_before_its_interrupt() -> Result {
         let (space, [observer, _]) = pamus()?;
-        let registration = match register(space) {
+        let registration = match register(space, &[]) {
             // This machine has PAMUs already.
             Err(e) if e == EBUSY => return Ok(()),
             result => result?,
@@ -335,11 +337,62 @@ mod tests {
         Ok(())
     }
 
+    /// A device may have made an access just before its LIODN was shut.
+    #[test]
+    fn stale_violations_do_not_stop_the_next_owner() -> Result {
+        let (space, [observer, _]) = clearing_pamus()?;
+        let registration = match register(space, &[3]) {
+            // This machine has PAMUs already.
+            Err(e) if e == EBUSY => return Ok(()),
+            result => result?,
+        };
+        let system = registration.system();
+        let handler = ViolationHandler::new(system.clone())?;
+        let raise = |armed| {
+            observer.put(
+                Register::Avs1,
+                3 << avs1::LIODN_SHIFT | avs1::WAV | avs1::AV,
+            );
+            observer.put(Register::Pics, pics::AV | armed);
+        };
+        let is_on = || {
+            system
+                .entry(3)
+                .is_some_and(|entry| entry.is_open(Shut::Entry))
+        };
+        for armed in [0, pics::AV_ENABLE] {
+            system.block(3)?;
+            raise(armed);
+            system.open(3)?;
+            handler.interrupt();
+            system.unmask_interrupts();
+            assert!(is_on());
+            // One that is made now does.
+            raise(pics::AV_ENABLE);
+            handler.interrupt();
+            assert!(!is_on());
+
+            let mut liodn = system.claim(3, None)?;
+            let entries = liodn.prepare(1)?;
+            liodn.configure(Aperture::DEFAULT, entries, Attributes::default())?;
+            raise(armed);
+            liodn.enable()?;
+            handler.interrupt();
+            assert!(is_on() && liodn.violation().is_none());
+            // Enabling it again doesn't hide one.
+            raise(pics::AV_ENABLE);
+            liodn.enable()?;
+            handler.interrupt();
+            assert!(!is_on() && liodn.violation().is_some());
+        }
+        Ok(())
+    }
+
     /// The registers of a PAMU are unmapped after its registration was dropped.
     #[test]
     fn unregistered_pamus_are_disabled() -> Result {
         let (space, [observer, _]) = pamus()?;
-        let registration = match register(space) {
+        let registration = match register(space, &[]) {
             // This machine has PAMUs already.
             Err(e) if e == EBUSY => return Ok(()),
             result => result?,
@@ -351,18 +404,18 @@ mod tests {
         assert!(SystemRef::get().is_none());
         assert_eq!(observer.read(Register::Pc), pc::PGC);
         // Others would open the LIODNs that the container has.
-        assert_eq!(register(pamus()?.0).err(), Some(EBUSY));
+        assert_eq!(register(pamus()?.0, &[]).err(), Some(EBUSY));
         drop(container);
-        assert!(register(pamus()?.0).is_ok());
+        assert!(register(pamus()?.0, &[]).is_ok());
         Ok(())
     }
 
     #[test]
     fn one_registration_at_a_time() -> Result {
         // This machine may have PAMUs already.
-        let first = register(pamus()?.0);
+        let first = register(pamus()?.0, &[]);
         assert!(first.as_ref().err().is_none_or(|e| *e == EBUSY));
-        assert_eq!(register(pamus()?.0).err(), Some(EBUSY));
+        assert_eq!(register(pamus()?.0, &[]).err(), Some(EBUSY));
         assert!(SystemRef::get().is_some());
         let was_first = first.is_ok();
         drop(first);

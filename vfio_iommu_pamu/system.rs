@@ -250,7 +250,7 @@ impl System {
     }
 
     /// Lets `liodn` access all memory again after [`block`](Self::block) or a container, if it was
-    /// open at first.
+    /// open at first. Sleeps.
     ///
     /// # Errors
     ///
@@ -260,6 +260,7 @@ impl System {
         if !self.open.contains(&liodn) {
             return Err(ENODEV);
         }
+        self.forget(liodn);
         let owners = self.owners.lock();
         if owners
             .get(liodn as usize)

@@ -78,6 +78,12 @@ impl RegisterPage<crate::tables::ContiguousPages> {
 pub(super) struct TreeLiodns(KVec<u32>);
 
 impl TreeLiodns {
+    /// Returns those of a test, in which no device does DMA.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(super) fn of_test(liodns: KVec<u32>) -> Self {
+        Self(liodns)
+    }
+
     /// Returns those of the tree that contains the node of `dev`.
     ///
     /// # Errors

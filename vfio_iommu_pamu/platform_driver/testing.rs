@@ -15,11 +15,11 @@ use kernel_ext::iommu_driver::GroupType;
 use crate::{
     pamu::Pamu,
     registers::{
+        pics,
         Register,
         REGISTERS_SIZE, //
     },
     system::{
-        OpenLiodns,
         Registration,
         Settings,
         System, //
@@ -32,6 +32,8 @@ use crate::{
 };
 
 use super::{
+    abi::TreeLiodns,
+    swapped,
     RegisterPage,
     RegisterSpace, //
 };
@@ -51,24 +53,75 @@ impl RegisterSpace for ContiguousPages {
     }
 }
 
+/// As memory, but the status of violations is cleared by writing ones, as in hardware.
+pub(super) struct Clearing(ContiguousPages);
+
+impl RegisterSpace for Clearing {
+    fn read(&self, offset: usize) -> Option<u32> {
+        self.0.read(offset)
+    }
+
+    fn write(&self, offset: usize, value: u32) {
+        let value = swapped(value);
+        let former = self.read(offset).map_or(0, swapped);
+        let page = offset % REGISTERS_SIZE;
+        let value = if page == Register::Avs1 as usize {
+            former & !value
+        } else if page == Register::Pics as usize {
+            former & !value & pics::AV | value & pics::AV_ENABLE
+        } else {
+            value
+        };
+        self.0.write(offset, swapped(value));
+    }
+}
+
+impl RegisterPage<Clearing> {
+    /// Sets a register, as the PAMU does.
+    pub(super) fn put(&self, register: Register, value: u32) {
+        self.space
+            .0
+            .write(self.base + register as usize, swapped(value));
+    }
+}
+
 /// Returns two PAMUs, and the memory of their registers.
 pub(super) fn pamus() -> Result<(Arc<ContiguousPages>, [RegisterPage<ContiguousPages>; 2])> {
     let space = Arc::new(ContiguousPages::new(1)?, GFP_KERNEL)?;
-    let pages = [0, REGISTERS_SIZE].map(|base| RegisterPage {
-        space: space.clone(),
-        base,
-    });
+    let pages = pages(&space);
     Ok((space, pages))
 }
 
-/// Registers a system with 16 LIODNs and one PAMU, whose registers are the first page of `space`.
+/// Returns two PAMUs whose status can be cleared, and their registers.
+pub(super) fn clearing_pamus() -> Result<(Arc<Clearing>, [RegisterPage<Clearing>; 2])> {
+    let space = Arc::new(Clearing(ContiguousPages::new(1)?), GFP_KERNEL)?;
+    let pages = pages(&space);
+    Ok((space, pages))
+}
+
+/// Returns the two PAMUs with these registers.
+fn pages<S>(space: &Arc<S>) -> [RegisterPage<S>; 2] {
+    [0, REGISTERS_SIZE].map(|base| RegisterPage {
+        space: space.clone(),
+        base,
+    })
+}
+
+/// Registers a system with 16 LIODNs and one PAMU, whose registers are the first page of `space`. The
+/// LIODNs `open` may access all memory.
 ///
 /// # Errors
 ///
 /// `EBUSY` if this machine has PAMUs already, `ENOMEM`.
-pub(super) fn register(space: Arc<ContiguousPages>) -> Result<Registration> {
+pub(super) fn register<S: RegisterSpace + 'static>(
+    space: Arc<S>,
+    open: &[u32],
+) -> Result<Registration> {
+    space.write(Register::Pc2 as usize, swapped(15 << 16));
     let page = RegisterPage { space, base: 0 };
-    page.set(Register::Pc2, 15 << 16);
+    let mut listed = KVec::new();
+    listed.extend_from_slice(open, GFP_KERNEL)?;
+    let open = TreeLiodns::of_test(listed);
     let mut pamus: KVec<Arc<dyn Pamu>> = KVec::new();
     pamus.push(Arc::new(page, GFP_KERNEL)?, GFP_KERNEL)?;
     let sizes = TableSizes {
@@ -76,7 +129,7 @@ pub(super) fn register(space: Arc<ContiguousPages>) -> Result<Registration> {
         spaaces: 16,
     };
     Registration::of_this_module(|| {
-        let settings = Settings::from_parameters(OpenLiodns::NONE, GroupType::Iommu);
+        let settings = Settings::from_parameters(open.liodns(), GroupType::Iommu);
         System::new(pamus, Tables::new(sizes)?, KVec::new(), settings)
     })
 }
@@ -87,7 +140,7 @@ pub(super) fn register(space: Arc<ContiguousPages>) -> Result<Registration> {
 ///
 /// `ENOMEM`.
 pub(crate) fn register_if_none() -> Result<Option<Registration>> {
-    match register(pamus()?.0) {
+    match register(pamus()?.0, &[]) {
         Err(e) if e == EBUSY => Ok(None),
         result => result.map(Some),
     }

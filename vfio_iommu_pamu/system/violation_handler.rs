@@ -110,6 +110,31 @@ impl System {
         }
     }
 
+    /// Discards what the PAMUs have recorded of `liodn`, unless the LIODN is on. These accesses were
+    /// made before the LIODN was shut, maybe for another owner. Nothing else would tell them from
+    /// later ones, and they would stop the LIODN again.
+    ///
+    /// Called before a LIODN is enabled. Sleeps.
+    pub(crate) fn forget(&self, liodn: u32) {
+        let mut pauses = self.pauses.lock();
+        if self
+            .entry(liodn)
+            .is_none_or(|entry| entry.is_open(Shut::Entry))
+        {
+            return;
+        }
+        for (number, (pamu, pause)) in self.pamus().iter().zip(pauses.iter_mut()).enumerate() {
+            if !pamu.is_on() || pamu.recorded_liodn() != Some(liodn) {
+                continue;
+            }
+            let armed = pamu.is_armed();
+            if pamu.take_violation(number).is_some() {
+                pamu.acknowledge(armed);
+                pause.polled |= !armed;
+            }
+        }
+    }
+
     /// Returns whether a PAMU has recorded a violation of a LIODN that is still enabled.
     fn is_first(&self, pamu: &Arc<dyn Pamu>) -> bool {
         let entry = pamu.recorded_liodn().and_then(|liodn| self.entry(liodn));
