@@ -178,7 +178,8 @@ impl fmt::Display for Violation {
 #[derive(Default)]
 pub struct History {
     last: [Option<Violation>; HISTORY],
-    count: usize,
+    /// The total number. A `usize` of 32 bits could overflow: a device can cause a hundred a second.
+    count: u64,
 }
 
 /// The number of violations that are kept.
@@ -187,18 +188,49 @@ const HISTORY: usize = 32;
 impl History {
     /// Adds a violation, in place of the oldest one.
     pub(crate) fn add(&mut self, violation: Violation) {
-        self.last[self.count % HISTORY] = Some(violation);
+        let next = self.next();
+        self.last[next] = Some(violation);
         self.count += 1;
     }
 
+    /// Returns the place of the next violation.
+    fn next(&self) -> usize {
+        (self.count % HISTORY as u64) as usize
+    }
+
     /// Returns the total number of violations.
-    pub fn count(&self) -> usize {
+    pub fn count(&self) -> u64 {
         self.count
     }
 
     /// Iterates over the violations that are kept, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Violation> {
-        let (after, before) = self.last.split_at(self.count % HISTORY);
+        let (after, before) = self.last.split_at(self.next());
         Iterator::chain(before.iter(), after).flatten()
+    }
+}
+
+#[kunit_tests(vfio_pamu_violation)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_goes_on_after_32_bits() {
+        let mut history = History {
+            count: u64::from(u32::MAX) - 1,
+            ..History::default()
+        };
+        for address in 0..4 {
+            history.add(Violation {
+                liodn: 1,
+                address,
+                status: avs1::AV,
+                cause: Cause::Window,
+                pamu: 0,
+                time: Instant::now(),
+            });
+        }
+        assert_eq!(history.count(), (1 << 32) + 2);
+        assert!(history.iter().map(|violation| violation.address).eq(0..4));
     }
 }
