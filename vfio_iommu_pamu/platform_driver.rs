@@ -17,6 +17,7 @@ mod guts;
 pub(crate) mod testing;
 
 pub(crate) use abi::init_lock;
+use guts::InEffect;
 
 use kernel::{
     device::Core,
@@ -106,7 +107,7 @@ pub(crate) struct Bound<'a> {
     #[pin]
     _interrupt: ThreadedRegistration<'a, Interrupt>,
     _iommu: iommu::Registration,
-    _registration: Registration,
+    _pamus: InEffect,
 }
 
 kernel::of_device_table!(
@@ -125,21 +126,21 @@ impl platform::Driver for Driver {
         _info: Option<&'bound Self::IdInfo>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         pin_init::pin_init_scope(move || {
-            let registration = start(pdev)?;
-            let system = registration.system().clone();
+            let pamus = start(pdev)?;
+            let system = pamus.registration().system().clone();
             let interrupt = Interrupt(ViolationHandler::new(system.clone())?);
             Ok(try_pin_init!(Bound {
-                _registration: registration,
-                _iommu: iommu::Registration::new(system, pdev.as_ref())?,
                 _interrupt <- abi::violation_interrupt(pdev, interrupt),
+                // Last of what can fail: from here on, programs can get the devices.
+                _iommu: iommu::Registration::new(system, pdev.as_ref())?,
+                _pamus: pamus.keep(),
             }))
         })
     }
 }
 
-/// Enables and registers the PAMUs. Dropping the registration disables them, so an error of a
-/// later step leaves no PAMU enabled when its registers are unmapped.
-fn start(pdev: &platform::Device<Core<'_>>) -> Result<Registration> {
+/// Enables and registers the PAMUs, and stops to bypass them.
+fn start(pdev: &platform::Device<Core<'_>>) -> Result<InEffect> {
     let dev = pdev.as_ref();
     let guts = guts::get().ok_or(EPROBE_DEFER)?;
     if guts.has_a_004510() {
@@ -164,16 +165,15 @@ fn start(pdev: &platform::Device<Core<'_>>) -> Result<Registration> {
     let banks = firmware::banks(dev)?;
     let registration = Registration::of_this_module(|| {
         let settings = Settings::from_parameters(open.liodns(), GroupType::Iommu);
-        let system = System::new(pamus, Tables::from_parameters()?, banks, settings)?;
-        guts.stop_bypassing(count);
-        Ok(system)
+        System::new(pamus, Tables::from_parameters()?, banks, settings)
     })?;
+    let pamus = InEffect::new(guts, count, registration);
     dev_info!(
         dev,
         "{count} PAMUs, {} LIODNs may access all memory until they are claimed\n",
         open.count()
     );
-    Ok(registration)
+    Ok(pamus)
 }
 
 /// The drivers of the PAMUs and of the global utilities.
@@ -225,6 +225,7 @@ mod tests {
         },
         tables::{
             writer::Shut,
+            ContiguousPages,
             Table,
             TableSizes, //
         },
@@ -407,6 +408,34 @@ mod tests {
         assert_eq!(register(pamus()?.0, &[]).err(), Some(EBUSY));
         drop(container);
         assert!(register(pamus()?.0, &[]).is_ok());
+        Ok(())
+    }
+
+    /// The devices of the kernel's drivers would reach nothing.
+    #[test]
+    fn failed_probe_bypasses_the_pamus_again() -> Result {
+        const BYPASS: usize = 0x604;
+        for (kept, used, bypassed) in [
+            (false, false, 0xffff_0000_u32),
+            (false, true, 0x7fff_0000),
+            (true, false, 0x7fff_0000),
+        ] {
+            let (space, [observer, _]) = pamus()?;
+            let guts = Arc::new(guts::Guts::new(ContiguousPages::new(0)?), GFP_KERNEL)?;
+            guts.space().write(BYPASS, swapped(0xffff_0000));
+            let registration = match register(space, &[]) {
+                // This machine has PAMUs already.
+                Err(e) if e == EBUSY => return Ok(()),
+                result => result?,
+            };
+            let pamus = InEffect::new(guts.clone(), 1, registration);
+            assert_eq!(guts.space().read(BYPASS).map(swapped), Some(0x7fff_0000));
+            let container = SystemRef::get().filter(|_| used);
+            drop(if kept { pamus.keep() } else { pamus });
+            assert_eq!(guts.space().read(BYPASS).map(swapped), Some(bypassed));
+            assert_eq!(observer.read(Register::Pc), pc::PGC);
+            drop(container);
+        }
         Ok(())
     }
 

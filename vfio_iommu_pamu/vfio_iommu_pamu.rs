@@ -92,9 +92,10 @@ impl Module {
     /// Registers the drivers of the PAMUs, and the backend.
     fn new(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            _drivers <- Drivers::new(module),
             _debugfs: Debugfs::new()?,
             _registration: Registration::new(&TABLE)?,
+            // Last: an error after the PAMUs were enabled would block all DMA.
+            _drivers <- Drivers::new(module),
         })
     }
 }

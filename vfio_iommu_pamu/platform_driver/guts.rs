@@ -11,6 +11,8 @@ use kernel::{
     sync::Arc, //
 };
 
+use crate::system::Registration;
+
 use super::{
     abi::GUTS,
     swapped,
@@ -44,20 +46,71 @@ const A_004510: [u32; 13] = [
 ];
 
 /// The global utilities.
-pub(crate) struct Guts(DevresIoMem);
+pub(crate) struct Guts<S = DevresIoMem>(S);
 
-impl Guts {
+impl<S: RegisterSpace> Guts<S> {
+    /// Returns the global utilities with these registers.
+    pub(super) fn new(space: S) -> Self {
+        Self(space)
+    }
+
+    /// Returns the registers.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(super) fn space(&self) -> &S {
+        &self.0
+    }
+
     /// Returns whether this revision has erratum A-004510.
     pub(super) fn has_a_004510(&self) -> bool {
         let version = self.0.read(SVR).map_or(0, swapped);
         A_004510.contains(&(version & !SECURITY))
     }
 
-    /// Stops bypassing the first `count` PAMUs.
-    pub(super) fn stop_bypassing(&self, count: usize) {
+    /// Stops bypassing the first `count` PAMUs. Returns the former value of the register.
+    fn stop_bypassing(&self, count: usize) -> Option<u32> {
         let mask = u32::MAX.checked_shr(count as u32).unwrap_or(0);
-        if let Some(bypassed) = self.0.read(PAMUBYPENR) {
-            self.0.write(PAMUBYPENR, swapped(swapped(bypassed) & mask));
+        let former = self.0.read(PAMUBYPENR)?;
+        self.0.write(PAMUBYPENR, swapped(swapped(former) & mask));
+        Some(former)
+    }
+}
+
+/// Registered PAMUs that are no longer bypassed. They are bypassed again when this is dropped, until
+/// [`keep`](Self::keep) is called: the drivers of devices would not survive a failed probe.
+pub(crate) struct InEffect<S: RegisterSpace = DevresIoMem> {
+    guts: Arc<Guts<S>>,
+    former: Option<u32>,
+    // Dropped last, which blocks all DMA through the PAMUs.
+    registration: Registration,
+}
+
+impl<S: RegisterSpace> InEffect<S> {
+    /// Stops bypassing the first `count` PAMUs, which were registered.
+    pub(super) fn new(guts: Arc<Guts<S>>, count: usize, registration: Registration) -> Self {
+        Self {
+            former: guts.stop_bypassing(count),
+            guts,
+            registration,
+        }
+    }
+
+    /// Returns the registration.
+    pub(super) fn registration(&self) -> &Registration {
+        &self.registration
+    }
+
+    /// Leaves the PAMUs in effect: dropping the result blocks all DMA.
+    pub(super) fn keep(mut self) -> Self {
+        self.former = None;
+        self
+    }
+}
+
+impl<S: RegisterSpace> Drop for InEffect<S> {
+    fn drop(&mut self) {
+        // A program may control a device of a container.
+        if let Some(former) = self.former.filter(|_| !self.registration.is_in_use()) {
+            self.guts.0.write(PAMUBYPENR, former);
         }
     }
 }
@@ -122,6 +175,6 @@ impl platform::Driver for Driver {
 /// Maps the registers and makes them available to [`get`].
 fn register(pdev: &platform::Device<Core<'_>>) -> Result<Registered> {
     let memory = pdev.io_request_by_index(0).ok_or(ENODEV)?.iomap()?;
-    let guts = Arc::new(Guts(memory.into_devres()?), GFP_KERNEL)?;
+    let guts = Arc::new(Guts::new(memory.into_devres()?), GFP_KERNEL)?;
     Registered::new(guts)
 }

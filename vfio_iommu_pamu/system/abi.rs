@@ -202,6 +202,12 @@ impl Registration {
         unsafe { Self::new(this_module::<crate::LocalModule>(), create) }
     }
 
+    /// Returns whether there is a [`SystemRef`].
+    pub(crate) fn is_in_use(&self) -> bool {
+        let _registered = REGISTERED.lock();
+        REFERENCES.load(Acquire) != 0
+    }
+
     /// Returns the PAMUs.
     pub fn system(&self) -> &Arc<System> {
         &self.0
