@@ -14,10 +14,15 @@
 
 #[allow(unsafe_code)]
 mod abi;
+mod liodns;
 
 pub(crate) use abi::{
     init_lock,
     Registration, //
+};
+use liodns::{
+    Attachment,
+    GroupLiodns, //
 };
 
 use kernel::{
@@ -46,9 +51,9 @@ use crate::{
 #[pin_data]
 pub(crate) struct Iommu {
     system: Arc<System>,
-    /// The groups, each with the LIODNs of its devices.
+    /// The LIODNs of the groups. The lock nests inside the locks of the IOMMU core.
     #[pin]
-    groups: Mutex<KVec<(KVec<u32>, ARef<Group>)>>,
+    groups: Mutex<GroupLiodns<ARef<Group>>>,
     device: abi::IommuDevice,
 }
 
@@ -56,7 +61,7 @@ pub(crate) struct Iommu {
 /// core's callbacks need no memory and can't fail, because this has all that they need.
 pub(crate) struct Member {
     iommu: Arc<Iommu>,
-    liodns: KVec<u32>,
+    attachment: Attachment,
 }
 
 impl Member {
@@ -64,38 +69,33 @@ impl Member {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, and an error of sysfs.
+    /// `ENODEV` if it shares LIODNs with two groups, `ENOMEM`, and an error of sysfs.
     fn group(&self) -> Result<ARef<Group>> {
-        let mut groups = self.iommu.groups.lock();
-        if let Some((_, group)) = groups.iter().find(|(of, _)| overlap(of, &self.liodns)) {
-            return Ok(group.clone());
+        let liodns = self.attachment.liodns();
+        let group = self.iommu.groups.lock().group_of(liodns, abi::new_group);
+        if group.as_ref().err() == Some(&ENODEV) {
+            self.iommu.leave_out(liodns);
         }
-        let mut liodns = KVec::new();
-        liodns.extend_from_slice(&self.liodns, GFP_KERNEL)?;
-        groups.reserve(1, GFP_KERNEL)?;
-        let group = abi::new_group()?;
-        groups.push((liodns, group.clone()), GFP_KERNEL)?;
-        Ok(group)
+        group
     }
 
     /// Lets the device access all memory, for a driver of the kernel.
     fn open(&self) {
-        for liodn in &self.liodns {
-            report(*liodn, self.iommu.system.open(*liodn));
-        }
+        let open = |liodn| report(liodn, self.iommu.system.open(liodn));
+        self.iommu.groups.lock().open(&self.attachment, open);
     }
 
-    /// Lets the device access nothing, unless a container gives it windows.
+    /// Lets the device access nothing, unless a container gives it windows, or a device that the
+    /// kernel has shares its LIODN.
     fn block(&self) {
-        for liodn in &self.liodns {
-            report(*liodn, self.iommu.system.block(*liodn));
-        }
+        let block = |liodn| report(liodn, self.iommu.system.block(liodn));
+        self.iommu.groups.lock().block(&self.attachment, block);
     }
-}
 
-/// Returns whether two lists of LIODNs have one in common.
-fn overlap(some: &[u32], others: &[u32]) -> bool {
-    some.iter().any(|liodn| others.contains(liodn))
+    /// Removes the device from those with its LIODNs.
+    fn leave(&self) {
+        self.iommu.groups.lock().block(&self.attachment, |_| {});
+    }
 }
 
 /// Returns whether a PCI device with a driver is used outside of the groups of the PAMUs. `dma` tells
@@ -115,7 +115,7 @@ impl Iommu {
         Arc::pin_init(
             pin_init!(Self {
                 system,
-                groups <- new_mutex!(KVec::new(), "vfio_pamu::groups"),
+                groups <- new_mutex!(GroupLiodns::new(), "vfio_pamu::groups"),
                 device: abi::IommuDevice::new(),
             }),
             GFP_KERNEL,
@@ -133,14 +133,29 @@ impl Iommu {
         let liodns = pci_liodns(dev)?;
         // A device that has a driver is too late for a group. `abi::reserve_used` decides what that
         // means for others.
-        if abi::has_driver(dev) || !liodns.iter().all(|liodn| self.system.is_for_groups(*liodn)) {
+        if abi::has_driver(dev) {
+            return Err(ENODEV);
+        }
+        if !liodns.iter().all(|liodn| self.system.is_for_groups(*liodn)) {
+            self.leave_out(&liodns);
             return Err(ENODEV);
         }
         let member = Member {
             iommu: self.clone(),
-            liodns,
+            attachment: Attachment::new(liodns),
         };
         Ok(KBox::new(member, GFP_KERNEL)?)
+    }
+
+    /// Reserves the LIODNs of a device that can't be in a group: it may get a driver of the kernel
+    /// later, so userspace can't have devices with these LIODNs.
+    fn leave_out(&self, liodns: &[u32]) {
+        for liodn in liodns
+            .iter()
+            .filter(|liodn| self.system.entry(**liodn).is_some())
+        {
+            report(*liodn, self.system.reserve(*liodn));
+        }
     }
 }
 

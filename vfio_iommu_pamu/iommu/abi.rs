@@ -119,8 +119,6 @@ static OPS: Constant<bindings::iommu_ops> = Constant(bindings::iommu_ops {
     owner: this_module::<crate::LocalModule>().as_ptr(),
     identity_domain: IDENTITY.as_ptr(),
     blocked_domain: BLOCKED.as_ptr(),
-    // A device that leaves its group changes nothing: its LIODNs are those of the others, and the group
-    // of the last one is in the identity domain.
     ..pin_init::zeroed()
 });
 
@@ -365,7 +363,10 @@ unsafe extern "C" fn release_device_callback(dev: *mut bindings::device) {
     // SAFETY: By the contract of this function.
     let member = unsafe { stored(dev) };
     // SAFETY: `probe_device_callback` stored it, and nobody uses it any more.
-    drop(unsafe { <KBox<Member> as ForeignOwnable>::from_foreign(member) });
+    let member = unsafe { <KBox<Member> as ForeignOwnable>::from_foreign(member) };
+    // Its LIODNs stay as they are: those of the other devices, and of the last one in the identity
+    // domain.
+    member.leave();
 }
 
 /// # Safety
