@@ -26,17 +26,23 @@ impl dyn Pamu + '_ {
 
     /// Returns the LIODN of the violation that the PAMU has recorded, if there is one.
     pub(crate) fn recorded_liodn(&self) -> Option<u32> {
-        let recorded = self.read(Register::Pics) & pics::AV != 0;
-        recorded.then(|| self.read(Register::Avs1) >> avs1::LIODN_SHIFT)
+        let pending = self.read(Register::Pics) & pics::AV != 0;
+        let status = self.read(Register::Avs1);
+        (pending && status & avs1::AV != 0).then_some(status >> avs1::LIODN_SHIFT)
     }
 
-    /// Reads and clears the violation of the PAMU, if there is one.
+    /// Reads and clears the violation of the PAMU, if there is one. Acknowledges an interrupt without
+    /// a violation.
     pub(crate) fn take_violation(&self, pamu: usize) -> Option<Report> {
         use Register::*;
         if self.read(Pics) & pics::AV == 0 {
             return None;
         }
         let status = self.read(Avs1);
+        if status & avs1::AV == 0 {
+            self.acknowledge(self.is_armed());
+            return None;
+        }
         let report = Report {
             pamu,
             status,

@@ -281,7 +281,8 @@ mod tests {
             pamu.read(Register::Pc),
             pc::PE | pc::OCE | pc::SPCC | pc::PPCC
         );
-        assert_eq!(pamu.read(Register::Pics), pics::AV_ENABLE);
+        // This acknowledges an interrupt that the boot loader left behind.
+        assert_eq!(pamu.read(Register::Pics), pics::AV | pics::AV_ENABLE);
         pamu.disable();
         assert_eq!(pamu.read(Register::Pc), pc::PGC);
         Ok(())
@@ -307,10 +308,24 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn interrupt_without_a_violation_is_acknowledged() -> Result {
+        let (_, [page, _]) = clearing_pamus()?;
+        let pamu: &dyn Pamu = &page;
+        for armed in [0, pics::AV_ENABLE] {
+            page.put(Register::Avs1, 3 << avs1::LIODN_SHIFT | avs1::WAV);
+            page.put(Register::Pics, pics::AV | armed);
+            assert_eq!(pamu.recorded_liodn(), None);
+            assert!(pamu.take_violation(0).is_none());
+            assert_eq!(pamu.read(Register::Pics), armed);
+        }
+        Ok(())
+    }
+
     /// A caller that polls doesn't wait for the thread of the interrupt.
     #[test]
     fn polling_handles_a_violation_before_its_interrupt() -> Result {
-        let (space, [observer, _]) = pamus()?;
+        let (space, [observer, _]) = clearing_pamus()?;
         let registration = match register(space, &[]) {
             // This machine has PAMUs already.
             Err(e) if e == EBUSY => return Ok(()),
@@ -322,17 +337,18 @@ mod tests {
         liodn.configure(Aperture::DEFAULT, entries, Attributes::default())?;
         liodn.enable()?;
         let status = 3 << avs1::LIODN_SHIFT | avs1::WAV | avs1::AV;
-        observer.set(Register::Avs1, status);
+        observer.put(Register::Avs1, status);
         // Nothing is pending.
         system.poll();
         assert!(liodn.violation().is_none());
-        observer.set(Register::Pics, pics::AV | pics::AV_ENABLE);
+        observer.put(Register::Pics, pics::AV | pics::AV_ENABLE);
         system.poll();
         assert!(liodn.violation().is_some());
         let pamu: &dyn Pamu = &observer;
         assert!(pamu.is_armed());
         // The interrupt handles those of a LIODN that is off.
-        observer.set(Register::Avs1, status);
+        observer.put(Register::Avs1, status);
+        observer.put(Register::Pics, pics::AV | pics::AV_ENABLE);
         system.poll();
         assert_eq!(pamu.read(Register::Avs1), status);
         Ok(())

@@ -79,7 +79,7 @@ impl dyn Pamu + '_ {
             // Clear the status that a boot loader's use of the PAMU left behind; no entry of these
             // tables caused it.
             self.write(Avs1, avs1::STATUS);
-            self.write(Pics, pics::AV_ENABLE);
+            self.write(Pics, pics::AV | pics::AV_ENABLE);
             self.write(Pc, pc::PE | pc::OCE | pc::SPCC | pc::PPCC);
         }
         self.drain();
