@@ -143,7 +143,7 @@ impl platform::Driver for Driver {
 fn start(pdev: &platform::Device<Core<'_>>) -> Result<InEffect> {
     let dev = pdev.as_ref();
     let guts = guts::get().ok_or(EPROBE_DEFER)?;
-    if guts.has_a_004510() {
+    if guts.has_a_004510()? {
         dev_err!(
             dev,
             "unsupported SoC revision: the workaround for erratum A-004510 is not implemented\n"
@@ -167,7 +167,7 @@ fn start(pdev: &platform::Device<Core<'_>>) -> Result<InEffect> {
         let settings = Settings::from_parameters(open.liodns(), GroupType::Iommu);
         System::new(pamus, Tables::from_parameters()?, banks, settings)
     })?;
-    let pamus = InEffect::new(guts, count, registration);
+    let pamus = InEffect::new(guts, count, registration)?;
     dev_info!(
         dev,
         "{count} PAMUs, {} LIODNs may access all memory until they are claimed\n",
@@ -203,7 +203,8 @@ mod tests {
         testing::{
             clearing_pamus,
             pamus,
-            register, //
+            register,
+            Stuck, //
         },
         *, //
     };
@@ -444,13 +445,31 @@ mod tests {
                 Err(e) if e == EBUSY => return Ok(()),
                 result => result?,
             };
-            let pamus = InEffect::new(guts.clone(), 1, registration);
+            let pamus = InEffect::new(guts.clone(), 1, registration)?;
             assert_eq!(guts.space().read(BYPASS).map(swapped), Some(0x7fff_0000));
             let container = SystemRef::get().filter(|_| used);
             drop(if kept { pamus.keep() } else { pamus });
             assert_eq!(guts.space().read(BYPASS).map(swapped), Some(bypassed));
             assert_eq!(observer.read(Register::Pc), pc::PGC);
             drop(container);
+        }
+        Ok(())
+    }
+
+    /// Nothing would be isolated.
+    #[test]
+    fn pamus_that_stay_bypassed_are_refused() -> Result {
+        for (value, error) in [(None, ENXIO), (Some(u32::MAX), EIO)] {
+            let registration = match register(pamus()?.0, &[]) {
+                // This machine has PAMUs already.
+                Err(e) if e == EBUSY => return Ok(()),
+                result => result?,
+            };
+            let guts = Arc::new(guts::Guts::new(Stuck(value)), GFP_KERNEL)?;
+            assert_eq!(guts.has_a_004510().err(), value.is_none().then_some(ENXIO));
+            let refused = InEffect::new(guts, 1, registration);
+            assert_eq!(refused.err(), Some(error));
+            assert!(SystemRef::get().is_none());
         }
         Ok(())
     }

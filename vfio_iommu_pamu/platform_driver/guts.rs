@@ -61,17 +61,30 @@ impl<S: RegisterSpace> Guts<S> {
     }
 
     /// Returns whether this revision has erratum A-004510.
-    pub(super) fn has_a_004510(&self) -> bool {
-        let version = self.0.read(SVR).map_or(0, swapped);
-        A_004510.contains(&(version & !SECURITY))
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` if the registers are gone.
+    pub(super) fn has_a_004510(&self) -> Result<bool> {
+        let version = self.0.read(SVR).map(swapped).ok_or(ENXIO)?;
+        Ok(A_004510.contains(&(version & !SECURITY)))
     }
 
     /// Stops bypassing the first `count` PAMUs. Returns the former value of the register.
-    fn stop_bypassing(&self, count: usize) -> Option<u32> {
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` if the registers are gone; `EIO` if a PAMU stays bypassed.
+    fn stop_bypassing(&self, count: usize) -> Result<u32> {
         let mask = u32::MAX.checked_shr(count as u32).unwrap_or(0);
-        let former = self.0.read(PAMUBYPENR)?;
+        let former = self.0.read(PAMUBYPENR).ok_or(ENXIO)?;
         self.0.write(PAMUBYPENR, swapped(swapped(former) & mask));
-        Some(former)
+        let now = self.0.read(PAMUBYPENR).ok_or(ENXIO)?;
+        if swapped(now) & !mask != 0 {
+            self.0.write(PAMUBYPENR, former);
+            return Err(EIO);
+        }
+        Ok(former)
     }
 }
 
@@ -86,12 +99,20 @@ pub(crate) struct InEffect<S: RegisterSpace = DevresIoMem> {
 
 impl<S: RegisterSpace> InEffect<S> {
     /// Stops bypassing the first `count` PAMUs, which were registered.
-    pub(super) fn new(guts: Arc<Guts<S>>, count: usize, registration: Registration) -> Self {
-        Self {
-            former: guts.stop_bypassing(count),
+    ///
+    /// # Errors
+    ///
+    /// `EIO` or `ENXIO` if a PAMU stays bypassed.
+    pub(super) fn new(
+        guts: Arc<Guts<S>>,
+        count: usize,
+        registration: Registration,
+    ) -> Result<Self> {
+        Ok(Self {
+            former: Some(guts.stop_bypassing(count)?),
             guts,
             registration,
-        }
+        })
     }
 
     /// Returns the registration.

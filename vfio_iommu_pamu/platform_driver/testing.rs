@@ -53,6 +53,17 @@ impl RegisterSpace for ContiguousPages {
     }
 }
 
+/// Registers that all read as one value and can't be written, or are gone.
+pub(super) struct Stuck(pub(super) Option<u32>);
+
+impl RegisterSpace for Stuck {
+    fn read(&self, _offset: usize) -> Option<u32> {
+        self.0
+    }
+
+    fn write(&self, _offset: usize, _value: u32) {}
+}
+
 /// As memory, but the status of violations is cleared by writing ones, as in hardware.
 pub(super) struct Clearing(ContiguousPages);
 
