@@ -3,6 +3,11 @@
 #ifndef KERNEL_EXT_HELPERS_H
 #define KERNEL_EXT_HELPERS_H
 
+/* Also on 32-bit machines. */
+#if !defined(CONFIG_PHYS_ADDR_T_64BIT) || !defined(CONFIG_ARCH_DMA_ADDR_T_64BIT)
+#error "These modules need a kernel with physical and DMA addresses of 64 bits (CONFIG_PHYS_ADDR_T_64BIT)"
+#endif
+
 #include <linux/debugfs.h>
 #include <linux/fs.h>
 #include <linux/iommu.h>

@@ -247,7 +247,8 @@ impl Domain {
         prot: Prot,
     ) -> Result<(), (Error, bool)> {
         // On 32 bits, the kernel's function would take other addresses.
-        if usize::try_from(iova.saturating_add(size as u64)).is_err() {
+        let last = iova.saturating_add((size as u64).saturating_sub(1));
+        if usize::try_from(last).is_err() {
             return Err((EINVAL, true));
         }
         let mut done = 0;

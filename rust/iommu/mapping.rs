@@ -460,6 +460,22 @@ mod tests {
         Ok(())
     }
 
+    /// On a 32-bit machine this is the last page that there is.
+    #[test]
+    fn page_below_4_gib_is_mapped() -> Result {
+        let [(first, one), _] = sets()?;
+        let page = Pinned::new()?;
+        // SAFETY: The test makes only one mapping in this domain.
+        let mut mapping =
+            unsafe { Mapping::new(one, (1 << 32) - SIZE as u64, Access::Read.into()) };
+        mapping.append(page.pin()?)?;
+        assert_eq!(first.fake_bytes(), SIZE);
+        mapping.clear();
+        assert_eq!(first.fake_bytes(), 0);
+        assert!(!page.is_pinned());
+        Ok(())
+    }
+
     #[test]
     fn append_that_fails_changes_nothing() -> Result {
         let [(first, _), (second, both)] = sets()?;
