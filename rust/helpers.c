@@ -2,6 +2,8 @@
 /*
  * Exported, because generic Rust code that calls them is compiled into the modules that use it.
  */
+#include <kunit/test-bug.h>
+#include <kunit/test.h>
 #include <linux/export.h>
 #include <linux/highmem.h>
 #include <linux/memcontrol.h>
@@ -24,6 +26,17 @@ void kernel_ext_list_del(struct list_head *entry)
 	list_del(entry);
 }
 EXPORT_SYMBOL_GPL(kernel_ext_list_del);
+
+#if IS_ENABLED(CONFIG_KUNIT)
+void kernel_ext_kunit_skip(const char *reason)
+{
+	struct kunit *test = kunit_get_current_test();
+
+	if (test)
+		kunit_mark_skipped(test, "%s", reason);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_kunit_skip);
+#endif
 
 void kernel_ext_device_lock(struct device *dev)
 {

@@ -22,6 +22,7 @@ static const fmode_t KERNEL_EXT_FMODE_PREAD = FMODE_PREAD;
 static const fmode_t KERNEL_EXT_FMODE_PWRITE = FMODE_PWRITE;
 
 void kernel_ext_mutex_lock_nested(struct mutex *lock);
+void kernel_ext_kunit_skip(const char *reason);
 void kernel_ext_list_del(struct list_head *entry);
 void kernel_ext_device_lock(struct device *dev);
 void kernel_ext_device_unlock(struct device *dev);

@@ -2,6 +2,16 @@
 
 //! Helpers that test suites of several crates use.
 
+use kernel::prelude::*;
+
+use crate::bindings;
+
+/// Reports the running KUnit test as skipped. The caller then returns from the test.
+pub fn skip(reason: &CStr) {
+    // SAFETY: The function copies the string.
+    unsafe { bindings::kernel_ext_kunit_skip(reason.as_char_ptr()) };
+}
+
 /// A pseudorandom sequence that the seed determines (xorshift64).
 pub struct Random(u64);
 

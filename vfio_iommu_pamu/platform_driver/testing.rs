@@ -10,7 +10,10 @@ use kernel::{
     }, //
 };
 
-use kernel_ext::iommu_driver::GroupType;
+use kernel_ext::{
+    iommu_driver::GroupType,
+    testing::skip, //
+};
 
 use crate::{
     pamu::Pamu,
@@ -145,14 +148,30 @@ pub(super) fn register<S: RegisterSpace + 'static>(
     })
 }
 
-/// Registers PAMUs for tests of containers, unless this machine has PAMUs already.
+/// Registers PAMUs as [`register`] does. If this machine has PAMUs already, reports the test as skipped
+/// and returns `None`.
 ///
 /// # Errors
 ///
 /// `ENOMEM`.
-pub(crate) fn register_if_none() -> Result<Option<Registration>> {
-    match register(pamus()?.0, &[]) {
-        Err(e) if e == EBUSY => Ok(None),
+pub(super) fn register_or_skip<S: RegisterSpace + 'static>(
+    space: Arc<S>,
+    open: &[u32],
+) -> Result<Option<Registration>> {
+    match register(space, open) {
+        Err(e) if e == EBUSY => {
+            skip(c"this machine has PAMUs");
+            Ok(None)
+        }
         result => result.map(Some),
     }
+}
+
+/// Registers PAMUs for tests of containers, as [`register_or_skip`] does.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn register_for_container() -> Result<Option<Registration>> {
+    register_or_skip(pamus()?.0, &[])
 }

@@ -17,6 +17,7 @@ use std::{
 
 cases! {
     #[requires(controller_in_pci_stub)] group_beside_a_driver_without_dma,
+    tests_of_the_module_are_skipped_visibly,
     sysfs_cannot_unbind_the_drivers,
 }
 
@@ -28,6 +29,26 @@ fn group_beside_a_driver_without_dma() -> Result<()> {
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<Result<Vec<_>>>()?;
     assert_eq!(members, [PAMU_EDU]);
+    Ok(())
+}
+
+/// The unit tests that register PAMUs can't do that here. Tests without PAMUs still run.
+fn tests_of_the_module_are_skipped_visibly() -> Result<()> {
+    for (suite, skipped, ran) in [
+        ("vfio_pamu_attach", true, false),
+        ("vfio_pamu_platform_driver", true, true),
+        ("vfio_pamu_windows", false, true),
+    ] {
+        let text = fs::read_to_string(format!("/sys/kernel/debug/kunit/{suite}/results"))?;
+        let cases = text.lines().filter(|line| line.starts_with("    ok "));
+        let (skips, others) = cases.partition::<Vec<_>, _>(|line| line.contains("# SKIP"));
+        assert_eq!(
+            (!skips.is_empty(), !others.is_empty()),
+            (skipped, ran),
+            "{text}"
+        );
+        ensure!(!text.contains("not ok"), "{text}");
+    }
     Ok(())
 }
 
