@@ -29,7 +29,8 @@ use crate::{
 ///   enabled and its gate is open. Transactions reach only what the entries permit.
 /// - When [`drain`](Self::drain) returns, all previous writes to registers and tables are in
 ///   effect, and the transactions that passed before have finished. Hardware can't wait for
-///   transactions: its implementation relies on devices being quiet when their memory is released.
+///   transactions. Its implementation relies on devices that don't write to memory which is being
+///   unmapped; `Documentation/pamu_hardware.rst` states this limit.
 pub unsafe trait Pamu: Send + Sync {
     /// Returns the value of a register.
     fn read(&self, register: Register) -> u32;
@@ -44,8 +45,8 @@ pub unsafe trait Pamu: Send + Sync {
 
     /// Waits until all previous writes to the tables are effective for transactions.
     ///
-    /// Hardware has no such command. Its entry caches see writes to memory, and the caller that
-    /// disables a device has to ensure that the device is quiet.
+    /// Hardware has no such command. Its entry caches see writes to memory, but a transaction that
+    /// it permitted before may still be on its way.
     fn drain(&self);
 }
 

@@ -46,8 +46,10 @@ use super::{
 
 // SAFETY: The page is that of a hardware PAMU, or memory of a test, which accesses nothing. The
 // PAMU reads the tables and permits transactions as its manual says. Its entry caches are coherent
-// with the processors' writes, and writes to its registers are not reordered. vfio-pci makes a
-// device quiet before its memory is released.
+// with the processors' writes, and writes to its registers are not reordered. Transactions that it
+// has permitted are over when memory is released: vfio-pci stops a device before its group is
+// detached. For memory that is unmapped from a running device nothing ensures that; the contract of
+// the trait has that exception.
 unsafe impl<S: RegisterSpace> Pamu for RegisterPage<S> {
     fn read(&self, register: Register) -> u32 {
         // Nothing is pending on a device that is gone.
@@ -61,7 +63,8 @@ unsafe impl<S: RegisterSpace> Pamu for RegisterPage<S> {
     }
 
     fn drain(&self) {
-        // There is no drain command: the entry caches are coherent with the processors' writes.
+        // There is no drain command: the entry caches are coherent with the processors' writes, and
+        // nothing can be done for transactions.
     }
 }
 

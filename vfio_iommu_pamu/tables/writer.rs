@@ -11,7 +11,8 @@
 //!    because clearing the valid bit would also block the LIODN's other windows. Both are in the
 //!    word [`STATE`](word::STATE), so this is one store.
 //! 2. *Drain*: wait until every PAMU has seen the store and has finished the transactions that it
-//!    began before. After this the memory that the entry led to can be freed.
+//!    began before. After this the memory that the entry led to can be freed. Hardware can't wait;
+//!    see [`Pamu::drain`](crate::pamu::Pamu::drain).
 //! 3. Store all other words, in any order.
 //! 4. Drain again, for a PAMU that began to fetch the entry in the meantime.
 //! 5. Store `STATE` last, which opens the entry.
