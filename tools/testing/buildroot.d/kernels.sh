@@ -29,7 +29,7 @@ is_arm64() {
 }
 
 arch_of() {
-	if is_arm64 "$1"; then echo arm64; elif is_powerpc "$1"; then echo powerpc; else echo "$arch"; fi
+	if is_arm64 "$1"; then echo arm64; elif is_powerpc "$1"; then echo powerpc; else echo "$host_arch"; fi
 }
 
 # cargo puts programs for another architecture than the machine's into a folder of that target.
