@@ -118,6 +118,7 @@ def powerpc_steps(repo):
               "pamu_driver::", kernel=kernel),
         one("pamu-model", "tools/testing/buildroot", "exec", "--kernel", "test-powerpc", "--",
             *"python3 -B tools/testing/qemu/test_pamu.py".split()),
+        script("pamu-fsl", "tools/testing/check-pamu"),
     ]
 
 

@@ -101,7 +101,7 @@ def say(text):
 
 def verdict(options, outcome):
     """Returns the exit status. Prints the reason if it is not that of COMMAND."""
-    found = report.defects(outcome.log)
+    found = report.defects(outcome.log, options.known)
     leaks = outcome.messages("leak")
     if leaks:
         found.append(["kmemleak:", *leaks])

@@ -103,6 +103,8 @@ def parse(argv):
     add("--qmp", action="store_true", help="make /dev/qmp a QMP monitor of the guest's machine")
     add("--append", action="append", default=[], metavar="CMDLINE", help="more for the kernel's command line")
     add("--timeout", type=float, default=600, metavar="S", help="seconds until the guest is killed (default: 600)")
+    add("--known", action="append", default=[], metavar="TEXT",
+        help="count no report of the kernel as a defect that has TEXT in its first line; can be repeated")
     add("--log", metavar="FILE", help="write the kernel's log to FILE")
     add("--clients-root", help=argparse.SUPPRESS)
     add("--arch", required=True, help=argparse.SUPPRESS)

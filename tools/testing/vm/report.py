@@ -31,12 +31,15 @@ REPORT_LINES = 120
 LAST_LINE = re.compile(r"---\[ end |={40,}$")
 
 
-def defects(log):
-    """Returns the reports in a kernel log, each as a list of lines."""
+def defects(log, known=()):
+    """Returns the reports in a kernel log, each as a list of lines, but those with one of the texts
+    KNOWN in the first line."""
     found, lines = [], iter(log.splitlines())
     for line in lines:
         if FIRST_LINE.search(line):
-            found.append([line, *rest(lines)])
+            report = [line, *rest(lines)]
+            if not any(text in line for text in known):
+                found.append(report)
     return found
 
 

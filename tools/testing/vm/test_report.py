@@ -60,6 +60,11 @@ class Defects(unittest.TestCase):
         log = "\n".join(["a", "WARNING: a.c:1 at b", "Call Trace:", "---[ end trace 0 ]---", "z", "BUG: c", "d"])
         self.assertEqual([len(lines) for lines in defects(log)], [3, 2])
 
+    def test_known_reports_are_left_out_whole(self):
+        log = "\n".join(["WARNING: a.c:1 at b+0x1/0x2", "BUG: at b+", "---[ end trace 0 ]---", "BUG: c", "at b+"])
+        self.assertEqual(defects(log, ["at b+"]), [["BUG: c", "at b+"]])
+        self.assertEqual(defects(log, ["at d+"]), defects(log))
+
 
 if __name__ == "__main__":
     unittest.main()
