@@ -34,7 +34,7 @@ powerpc_dir() {
 	local root
 	root=$(root_dir)
 	echo "$cache/root-powerpc-$(key "${root##*/}" "${powerpc_packages[@]}" "$powerpc_pins" \
-		"$(declare -f make_powerpc unpack_powerpc)")"
+		"$(declare -f make_powerpc fetch_packages)")"
 }
 
 powerpc_programs_dir() {
@@ -42,7 +42,7 @@ powerpc_programs_dir() {
 	tools=$(powerpc_dir)
 	linux=$(linux_dir)
 	echo "$cache/root-powerpc-programs-$(key "${tools##*/}" "${linux##*/}" \
-		"$(declare -f make_powerpc_programs compile_busybox compile_std print_bindings)")"
+		"$(declare -f make_powerpc_programs fetch_source compile_busybox compile_std print_bindings)")"
 }
 
 # The version in the release of the root: the mirror doesn't always have the source of that in
@@ -50,7 +50,7 @@ powerpc_programs_dir() {
 qemu_dir() {
 	local root
 	root=$(root_dir)
-	echo "$cache/root-qemu-ppc-$(key "${root##*/}" "${qemu_packages[@]}" "$(declare -f make_qemu compile_qemu)" \
+	echo "$cache/root-qemu-ppc-$(key "${root##*/}" "${qemu_packages[@]}" "$(declare -f make_qemu fetch_packages fetch_source compile_qemu)" \
 		"$(find "$here/qemu" -type f ! -name '*.py' -print0 | sort -z | xargs -0 cat)")"
 }
 
@@ -95,46 +95,41 @@ with_usr() {
 		'busybox mount -t overlay -o "ro,lowerdir=$1:/usr" cross /usr; shift; exec "$@"' bash "$@"
 }
 
-# print_apt_options DIR: options of apt for a state of its own in DIR.
-print_apt_options() {
-	echo "-o Dir::State=$1 -o Dir::Cache=$1 -o Dir::State::status=/var/lib/dpkg/status" \
-		"-o APT::Sandbox::User=root -o Debug::NoLocking=true"
+# fetch_source LOG DIR PACKAGE: fetches the source of a package of the root's release, and unpacks it into
+# DIR.
+fetch_source() {
+	local log=$1 dir=$2 package=$3 apt
+	mkdir -p "$dir/apt/lists/partial" "$dir/apt/archives/partial"
+	print_sources | grep -v "$SUITE-backports" | sed 's/^deb /deb-src /' >"$dir/apt/source.list"
+	apt="-o Dir::State=$dir/apt -o Dir::Cache=$dir/apt -o Dir::State::status=/var/lib/dpkg/status -o APT::Sandbox::User=root -o Debug::NoLocking=true"
+	apt+=" -o Dir::Etc::sourcelist=$dir/apt/source.list -o Dir::Etc::sourceparts=/dev/null"
+	run_step "fetching the source of $package" "$log" "${in_root[@]}" bash -ec \
+		"cd $dir/apt
+		apt-get $apt update
+		apt-get $apt source --download-only --tar-only $package
+		tar --extract --file ${package}_*.orig.tar.*[z2] --strip-components=1 --directory=$dir"
+	rm -rf "$dir/apt"
 }
 
 make_powerpc() {
-	local dir=$1 log=$1.log apt
+	local dir=$1 log=$1.log
 	: >"$log"
-	mkdir -p "$dir"/apt/{lists/partial,archives/partial}
+	mkdir "$dir/apt"
 	echo "$powerpc_pins" >"$dir/apt/preferences"
-	apt="$(print_apt_options "$dir/apt") -o Dir::Etc::preferences=$dir/apt/preferences"
-	run_step "fetching the tools for powerpc: ${powerpc_packages[*]}" "$log" "${in_root[@]}" bash -ec \
-		"apt-get $apt update
-		apt-get $apt install --yes --download-only --no-install-recommends ${powerpc_packages[*]}"
-	run_step "unpacking them" "$log" "${in_root[@]}" bash -ec "$(declare -f unpack_powerpc); unpack_powerpc $dir"
-	rm -rf "$dir/apt" "$log"
-}
-
-# Runs in the build root.
-unpack_powerpc() {
-	local dir=$1 deb
-	for deb in "$dir"/apt/archives/*.deb; do
-		dpkg -x "$deb" "$dir"
-	done
+	fetch_packages "the tools for powerpc" "$log" "$dir" \
+		"-o Dir::State::status=/var/lib/dpkg/status -o Dir::Etc::preferences=$dir/apt/preferences" \
+		install "${powerpc_packages[@]}"
+	rm -f "$log"
 }
 
 # What guests and the compilation of programs for them need beside the tools: busybox, Rust's standard
 # library, which Debian has for its own architectures only, and the declarations of <linux/vfio.h>,
 # which the crate vfio-bindings has for 64 bits only.
 make_powerpc_programs() {
-	local dir=$1 log=$1.log source
+	local dir=$1 log=$1.log
 	: >"$log"
-	mkdir -p "$dir"/apt/{lists/partial,archives/partial} "$dir"/{busybox,std,linux}
-	print_sources | grep -v "$SUITE-backports" | sed 's/^deb /deb-src /' >"$dir/apt/source.list"
-	source="$(print_apt_options "$dir/apt") -o Dir::Etc::sourcelist=$dir/apt/source.list -o Dir::Etc::sourceparts=/dev/null"
-	run_step "fetching the source of busybox" "$log" "${in_root[@]}" bash -ec \
-		"apt-get $source update
-		cd $dir/busybox && apt-get $source source --download-only --tar-only busybox
-		tar --extract --file busybox_*.orig.tar.* --strip-components=1"
+	mkdir "$dir"/{std,linux}
+	fetch_source "$log" "$dir/busybox" busybox
 	run_step "compiling busybox for guests on powerpc" "$log" "${in_root[@]}" bash -ec \
 		"$(declare -f with_usr compile_busybox); export -f compile_busybox
 		with_usr $(powerpc_dir)/usr bash -ec 'compile_busybox $dir'"
@@ -143,7 +138,7 @@ make_powerpc_programs() {
 		with_usr $(powerpc_dir)/usr bash -ec 'compile_std $dir'"
 	run_step "translating <linux/vfio.h> for programs on powerpc" "$log" "${in_root[@]}" bash -ec \
 		"$(declare -f print_bindings); print_bindings $dir $(linux_dir)"
-	rm -rf "$dir"/{apt,busybox,std,linux} "$log"
+	rm -rf "$dir"/{busybox,std,linux} "$log"
 }
 
 # Runs in the build root, with the compiler.
@@ -202,25 +197,19 @@ print_bindings() {
 }
 
 make_qemu() {
-	local dir=$1 log=$1.log apt source
+	local dir=$1 log=$1.log
 	: >"$log"
-	mkdir -p "$dir"/apt/{lists/partial,archives/partial} "$dir"/{source,deps}
-	print_sources | grep -v "$SUITE-backports" | sed 's/^deb /deb-src /' >"$dir/apt/source.list"
-	apt=$(print_apt_options "$dir/apt")
-	source="$apt -o Dir::Etc::sourcelist=$dir/apt/source.list -o Dir::Etc::sourceparts=/dev/null"
-	run_step "fetching the source of QEMU and what compiles it" "$log" "${in_root[@]}" bash -ec \
-		"apt-get $apt update
-		apt-get $apt install --yes --download-only --no-install-recommends ${qemu_packages[*]}
-		for deb in $dir/apt/archives/*.deb; do dpkg -x \$deb $dir/deps; done
-		apt-get $source update
-		cd $dir/source && apt-get $source source --download-only --tar-only qemu
-		tar --extract --file qemu_*.orig.tar.xz --strip-components=1
+	fetch_packages "what compiles QEMU" "$log" "$dir/deps" "-o Dir::State::status=/var/lib/dpkg/status" \
+		install "${qemu_packages[@]}"
+	fetch_source "$log" "$dir/source" qemu
+	run_step "adding the PAMU to QEMU" "$log" "${in_root[@]}" bash -ec \
+		"cd $dir/source
 		for patch in $here/qemu/*.patch; do patch -p1 <\$patch; done
 		(cd $here/qemu && find hw configs -type f) | while read -r file; do install -m 644 -D $here/qemu/\$file \$file; done"
 	run_step "compiling QEMU for powerpc" "$log" "${in_root[@]}" bash -ec \
 		"$(declare -f with_usr compile_qemu); export -f compile_qemu
 		with_usr $dir/deps/usr bash -ec 'compile_qemu $dir'"
-	rm -rf "$dir/apt" "$dir/source" "$dir/deps" "$log"
+	rm -rf "$dir/source" "$dir/deps" "$log"
 }
 
 # Runs in the build root. What guests have is in configs/devices/ppc-softmmu/pamu.mak.
