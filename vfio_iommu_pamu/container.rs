@@ -142,8 +142,9 @@ impl ContainerState {
 ///
 /// # Invariants
 ///
-/// The container's [`AddressSpace`] holds the memory that a window was set to. It frees the memory
-/// after [`WindowHardware::clear`] of that window has returned, or when there is no LIODN any more.
+/// The container's [`AddressSpace`] holds the memory that a window was set to. It gives the memory
+/// away after [`WindowHardware::clear`] of that window has returned, and frees it when there is no
+/// LIODN any more.
 pub(crate) struct Devices {
     liodns: KVec<Liodn>,
     // Dropped last: the LIODNs use the PAMUs, whose driver this keeps loaded.

@@ -2,6 +2,8 @@
 
 //! `VFIO_IOMMU_MAP_DMA` and `VFIO_IOMMU_UNMAP_DMA`.
 
+use core::ops::RangeInclusive;
+
 use kernel::{
     page::{
         PAGE_SHIFT,
@@ -136,7 +138,17 @@ impl Container {
             return Ok(0);
         };
         space.unmap(unmapped.first, unmapped.last, devices);
+        drop(state);
+        self.free_unmapped(unmapped.first..=unmapped.last);
         Ok(unmapped.bytes)
+    }
+
+    /// Frees the memory of windows that were unmapped, without holding the lock.
+    pub(crate) fn free_unmapped(&self, windows: RangeInclusive<u32>) {
+        for window in windows {
+            let memory = self.lock().space.take_unmapped(window);
+            drop(memory);
+        }
     }
 }
 

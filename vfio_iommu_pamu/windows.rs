@@ -88,6 +88,8 @@ pub(crate) struct AddressSpace<M> {
     policy: Policy,
     /// One element for each window of the layout.
     windows: KVec<Option<Window<M>>>,
+    /// The memory that each window has led to, until it is taken to be freed.
+    unmapped: KVec<Option<M>>,
     /// The number of windows with memory.
     memory: u32,
     /// The number of windows with a bank.
@@ -103,6 +105,7 @@ pub(crate) struct NewWindows<'a, M> {
     space: &'a mut AddressSpace<M>,
     layout: Layout,
     windows: KVec<Option<Window<M>>>,
+    unmapped: KVec<Option<M>>,
 }
 
 impl<M> NewWindows<'_, M> {
@@ -115,6 +118,7 @@ impl<M> NewWindows<'_, M> {
     pub(crate) fn set(self) {
         self.space.layout = Some(self.layout);
         self.space.windows = self.windows;
+        self.space.unmapped = self.unmapped;
     }
 }
 
@@ -127,6 +131,7 @@ impl<M> AddressSpace<M> {
             layout: None,
             policy: Policy::Explicit,
             windows: KVec::new(),
+            unmapped: KVec::new(),
             memory: 0,
             mapped_banks: 0,
             banks,
@@ -159,6 +164,12 @@ impl<M> AddressSpace<M> {
         self.memory != 0 || self.mapped_banks != 0
     }
 
+    /// Returns whether the windows must stay as they are: anything is mapped, or memory is still to
+    /// be freed.
+    fn has_content(&self) -> bool {
+        self.in_use() || self.unmapped.iter().any(Option::is_some)
+    }
+
     /// Iterates over the windows in use, each with its number.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Window<M>)> {
         let numbered = (0..).zip(self.windows.iter());
@@ -182,12 +193,13 @@ impl<M> AddressSpace<M> {
     ///
     /// `EBUSY` if the aperture is in use.
     pub(crate) fn set_aperture(&mut self, aperture: Aperture) -> Result {
-        if self.in_use() {
+        if self.has_content() {
             return Err(EBUSY);
         }
         self.aperture = Some(aperture);
         self.layout = None;
         self.windows = KVec::new();
+        self.unmapped = KVec::new();
         Ok(())
     }
 
@@ -198,18 +210,21 @@ impl<M> AddressSpace<M> {
     /// `EBUSY` if the aperture is in use; `EINVAL` if no aperture was set, or if the count is
     /// invalid; `ENOMEM`.
     pub(crate) fn new_windows(&mut self, count: u32) -> Result<NewWindows<'_, M>> {
-        if self.in_use() {
+        if self.has_content() {
             return Err(EBUSY);
         }
         let layout = Layout::new(self.aperture.ok_or(EINVAL)?, count, self.max)?;
         let mut windows = KVec::with_capacity(count as usize, GFP_KERNEL_ACCOUNT)?;
+        let mut unmapped = KVec::with_capacity(count as usize, GFP_KERNEL_ACCOUNT)?;
         for _ in 0..count {
             windows.push(None, GFP_KERNEL_ACCOUNT)?;
+            unmapped.push(None, GFP_KERNEL_ACCOUNT)?;
         }
         Ok(NewWindows {
             space: self,
             layout,
             windows,
+            unmapped,
         })
     }
 

@@ -142,6 +142,9 @@ impl Container {
         if state.groups.is_empty() {
             let ContainerState { space, devices, .. } = &mut *state;
             space.unmap_all(devices);
+            let count = space.window_count();
+            drop(state);
+            self.free_unmapped(0..=count - 1);
         }
     }
 }

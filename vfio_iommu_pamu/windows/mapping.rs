@@ -175,7 +175,11 @@ impl<M> AddressSpace<M> {
 
     /// Checks that the windows of `span` are free.
     fn check_free(&self, span: Span) -> Result {
-        let used = |window: u32| matches!(self.windows.get(window as usize), Some(Some(_)));
+        let used = |window: u32| {
+            let window = window as usize;
+            matches!(self.windows.get(window), Some(Some(_)))
+                || matches!(self.unmapped.get(window), Some(Some(_)))
+        };
         if (span.first..span.end()).any(used) {
             return Err(EEXIST);
         }
@@ -365,7 +369,8 @@ impl<M> AddressSpace<M> {
         Ok(window)
     }
 
-    /// Unmaps the windows from `first` to `last` that userspace mapped. They were checked.
+    /// Unmaps the windows from `first` to `last` that userspace mapped. They were checked. They are
+    /// free when their memory was [taken](Self::take_unmapped).
     pub(crate) fn unmap(&mut self, first: u32, last: u32, hardware: &mut impl WindowHardware<M>) {
         for window in first..=last {
             let own = |used: &Window<M>| !used.is_implicit();
@@ -376,29 +381,38 @@ impl<M> AddressSpace<M> {
         self.unmap_unused_banks(hardware);
     }
 
-    /// Unmaps everything, whether or not banks are in use.
+    /// Takes the memory that a window led to before it was unmapped, to free it.
+    pub(crate) fn take_unmapped(&mut self, window: u32) -> Option<M> {
+        self.unmapped.get_mut(window as usize)?.take()
+    }
+
+    /// Unmaps everything, whether or not banks are in use. The memory is freed when it was
+    /// [taken](Self::take_unmapped).
     pub(crate) fn unmap_all(&mut self, hardware: &mut impl WindowHardware<M>) {
         for window in 0..self.windows.len() as u32 {
             self.remove(window, hardware);
         }
     }
 
-    /// Frees a window.
+    /// Clears a window, and keeps its memory.
     fn remove(&mut self, window: u32, hardware: &mut impl WindowHardware<M>) {
         let slot = self.windows.get_mut(window as usize);
         let Some(used) = slot.and_then(Option::take) else {
             return;
         };
+        hardware.clear(window);
         match used.target {
-            Target::Memory(_) => self.memory -= 1,
+            Target::Memory(memory) => {
+                self.memory -= 1;
+                if let Some(unmapped) = self.unmapped.get_mut(window as usize) {
+                    *unmapped = Some(memory);
+                }
+            }
             Target::Bank { .. } => self.mapped_banks -= 1,
         }
-        hardware.clear(window);
         if !self.in_use() {
             hardware.disable();
         }
-        // Free the memory only now, when no device reaches it.
-        drop(used);
     }
 
     /// Unmaps the unused banks that the kernel has mapped, if no memory is mapped.

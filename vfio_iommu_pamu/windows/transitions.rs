@@ -279,6 +279,7 @@ impl Machine {
                 };
                 if let Some(unmapped) = space.check_unmap(0, size)? {
                     space.unmap(unmapped.first, unmapped.last, model);
+                    self.free_unmapped();
                 }
             }
             UnmapBank => {
@@ -291,6 +292,13 @@ impl Machine {
             ReleaseBank => space.release_bank(0, model),
         }
         Ok(())
+    }
+
+    /// Frees the memory of all windows that were unmapped.
+    fn free_unmapped(&mut self) {
+        for window in 0..COUNT {
+            self.space.take_unmapped(window);
+        }
     }
 
     /// Returns the state, derived from what is visible of it.
@@ -383,6 +391,8 @@ mod tests {
                         machine.check_hardware();
                     }
                     machine.space.unmap_all(&mut machine.model);
+                    machine.free_unmapped();
+                    assert!(!machine.space.has_content());
                     machine.check_hardware();
                     assert!(!machine.model.enabled);
                 }
@@ -450,6 +460,25 @@ mod tests {
             let room = machine.space.check_memory(0, SIZE);
             assert_eq!(room.err(), (count <= BANKS).then_some(ENOSPC));
         }
+        Ok(())
+    }
+
+    /// Nothing takes the place of memory that is still to be freed.
+    #[test]
+    fn windows_are_free_when_their_memory_is() -> Result {
+        let mut machine = Machine::in_state(Memory)?;
+        let Machine { space, model } = &mut machine;
+        space.unmap(0, 1, model);
+        assert!(!space.in_use() && !model.enabled);
+        for (event, error) in [(MapLow, EEXIST), (SetWindows, EBUSY), (SetGeometry, EBUSY)] {
+            assert_eq!(machine.apply(event), Err(error));
+        }
+        let Machine { space, .. } = &mut machine;
+        assert_eq!(space.take_unmapped(0), Some(1));
+        assert_eq!(space.take_unmapped(0), None);
+        assert_eq!(space.check_memory(0, 2 * SIZE).err(), Some(EEXIST));
+        assert_eq!(space.take_unmapped(1), Some(2));
+        assert_eq!(machine.apply(MapLow), Ok(()));
         Ok(())
     }
 
