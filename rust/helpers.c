@@ -9,6 +9,7 @@
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/msi.h>
 #include <linux/pagemap.h>
 #include <linux/pci.h>
 #include <linux/pm_runtime.h>
@@ -520,3 +521,38 @@ EXPORT_SYMBOL_GPL(kernel_ext_spin_unlock_irqrestore);
 
 MODULE_IMPORT_NS("IOMMUFD");
 MODULE_IMPORT_NS("IOMMUFD_VFIO");
+
+#ifdef CONFIG_PPC
+/* The message signalled interrupts of a device that were set up. */
+struct msi_desc *kernel_ext_msi_first(struct pci_dev *dev)
+{
+	return msi_first_desc(&dev->dev, MSI_DESC_ASSOCIATED);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_msi_first);
+
+struct msi_desc *kernel_ext_msi_next(struct pci_dev *dev)
+{
+	return msi_next_desc(&dev->dev, MSI_DEFAULT_DOMAIN, MSI_DESC_ASSOCIATED);
+}
+EXPORT_SYMBOL_GPL(kernel_ext_msi_next);
+
+u64 kernel_ext_msi_address(const struct msi_desc *desc)
+{
+	return (u64)desc->msg.address_hi << 32 | desc->msg.address_lo;
+}
+EXPORT_SYMBOL_GPL(kernel_ext_msi_address);
+
+/* Returns -ERANGE if the device has no room for the address. */
+int kernel_ext_msi_set_address(const struct msi_desc *desc, u64 address)
+{
+	struct msi_msg message = desc->msg;
+
+	if (upper_32_bits(address) && !desc->pci.msi_attrib.is_msix && !desc->pci.msi_attrib.is_64)
+		return -ERANGE;
+	message.address_hi = upper_32_bits(address);
+	message.address_lo = lower_32_bits(address);
+	pci_write_msi_msg(desc->irq, &message);
+	return 0;
+}
+EXPORT_SYMBOL_GPL(kernel_ext_msi_set_address);
+#endif

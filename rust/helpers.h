@@ -56,6 +56,15 @@ void kernel_ext_keyed_wait_end(struct kernel_ext_keyed_waits *waits,
 			       struct kernel_ext_keyed_wait *wait);
 void kernel_ext_keyed_wake(struct kernel_ext_keyed_waits *waits, u64 key);
 
+#ifdef CONFIG_PPC
+/* kernel::bindings don't know what a message is. */
+struct msi_desc;
+struct msi_desc *kernel_ext_msi_first(struct pci_dev *dev);
+struct msi_desc *kernel_ext_msi_next(struct pci_dev *dev);
+u64 kernel_ext_msi_address(const struct msi_desc *desc);
+int kernel_ext_msi_set_address(const struct msi_desc *desc, u64 address);
+#endif
+
 unsigned long kernel_ext_page_to_pfn(const struct page *page);
 struct page *kernel_ext_pfn_to_page(unsigned long pfn);
 void *kernel_ext_page_address(struct page *page);

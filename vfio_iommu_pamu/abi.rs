@@ -37,4 +37,9 @@ unsafe fn init_locks() {
     unsafe { platform_driver::init_lock() };
     // SAFETY: As above.
     unsafe { container::init_lock() };
+    #[cfg(CONFIG_PPC)]
+    // SAFETY: As above.
+    unsafe {
+        crate::msi::controller::init_lock()
+    };
 }

@@ -38,6 +38,9 @@ use kernel::{
 
 use kernel_ext::iommu::Group;
 
+#[cfg(CONFIG_PPC)]
+use crate::msi::controller::Interposed;
+
 use crate::{
     container::report,
     firmware::{
@@ -54,6 +57,10 @@ pub(crate) struct Iommu {
     /// The LIODNs of the groups. The lock nests inside the locks of the IOMMU core.
     #[pin]
     groups: Mutex<GroupLiodns<ARef<Group>>>,
+    /// The controllers of their devices.
+    #[cfg(CONFIG_PPC)]
+    #[pin]
+    controllers: Mutex<KVec<Interposed>>,
     device: abi::IommuDevice,
 }
 
@@ -116,6 +123,8 @@ impl Iommu {
             pin_init!(Self {
                 system,
                 groups <- new_mutex!(GroupLiodns::new(), "vfio_pamu::groups"),
+                #[cfg(CONFIG_PPC)]
+                controllers <- new_mutex!(KVec::new(), "vfio_pamu::controllers"),
                 device: abi::IommuDevice::new(),
             }),
             GFP_KERNEL,
@@ -140,11 +149,31 @@ impl Iommu {
             self.leave_out(&liodns);
             return Err(ENODEV);
         }
+        #[cfg(CONFIG_PPC)]
+        self.interpose(dev)?;
         let member = Member {
             iommu: self.clone(),
             attachment: Attachment::new(liodns),
         };
         Ok(KBox::new(member, GFP_KERNEL)?)
+    }
+
+    /// Takes care of the MSIs of the devices behind the controller of `dev`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    #[cfg(CONFIG_PPC)]
+    fn interpose(&self, dev: &Device) -> Result {
+        let mut controllers = self.controllers.lock();
+        if controllers.iter().any(|known| known.is_of(dev)) {
+            return Ok(());
+        }
+        controllers.reserve(1, GFP_KERNEL)?;
+        if let Some(controller) = Interposed::new(dev)? {
+            controllers.push(controller, GFP_KERNEL)?;
+        }
+        Ok(())
     }
 
     /// Reserves the LIODNs of a device that can't be in a group: it may get a driver of the kernel

@@ -9,6 +9,8 @@
 
 #[allow(unsafe_code)]
 mod abi;
+#[cfg(CONFIG_PPC)]
+pub(crate) mod controller;
 pub(crate) mod file;
 
 use kernel::{
@@ -17,6 +19,9 @@ use kernel::{
     sync::Arc,
     uaccess::UserPtr, //
 };
+
+#[cfg(CONFIG_PPC)]
+use kernel_ext::mm::may_warn;
 
 use crate::{
     container::{
@@ -86,8 +91,40 @@ impl MsiBankUse {
     /// `ENODEV` if the device has no LIODN; `EINVAL` if no container has it, or if the bank isn't
     /// mapped there with write access.
     pub fn new(dev: &Device, bank: Option<u32>) -> Result<Self> {
-        let liodn = *liodns_of(dev)?.first().ok_or(ENODEV)?;
-        let container = container_of(liodn).ok_or(EINVAL)?;
+        Self::of(owner(dev)?.ok_or(EINVAL)?, bank)
+    }
+
+    /// Routes an interrupt of `dev` to the bank that the address of its message, as the kernel's
+    /// driver of the banks composes it, belongs to. Returns `None` if no container has the device.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the device has no LIODN; `EINVAL` if there is no such bank, or if it isn't mapped
+    /// with write access. The log then says so.
+    #[cfg(CONFIG_PPC)]
+    fn of_message(dev: &Device, address: u64) -> Result<Option<Self>> {
+        let Some(container) = owner(dev)? else {
+            return Ok(None);
+        };
+        let mut banks = container.system.banks().iter();
+        let Some(bank) = banks.position(|bank| bank.has_message(address)) else {
+            if may_warn() {
+                dev_warn!(dev, "no MSI bank has the address {address:#x}\n");
+            }
+            return Err(EINVAL);
+        };
+        let result = Self::of(container, Some(bank as u32));
+        if result.is_err() && may_warn() {
+            dev_warn!(
+                dev,
+                "no window leads to MSI bank {bank}: map it for writing before the interrupts are enabled\n"
+            );
+        }
+        result.map(Some)
+    }
+
+    /// Adds a use of a bank that is mapped in `container`.
+    fn of(container: Arc<Container>, bank: Option<u32>) -> Result<Self> {
         let (bank, window) = container.lock().space.use_bank(bank)?;
         let doorbell = container.system.banks().get(bank as usize);
         let offset = doorbell.map_or(0, |bank| bank.offset());
@@ -107,6 +144,16 @@ impl MsiBankUse {
     pub fn address(&self) -> u64 {
         self.address
     }
+}
+
+/// Returns the container of a device, or `None` if it isn't in one.
+///
+/// # Errors
+///
+/// `ENODEV` if the device has no LIODN; `ENOMEM`.
+fn owner(dev: &Device) -> Result<Option<Arc<Container>>> {
+    let liodns = liodns_of(dev)?;
+    Ok(container_of(*liodns.first().ok_or(ENODEV)?))
 }
 
 impl Drop for MsiBankUse {

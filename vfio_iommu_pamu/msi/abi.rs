@@ -55,6 +55,15 @@ impl MsiBank {
         })
     }
 
+    /// Returns whether a message of the kernel's driver of the banks goes to the doorbell. That driver
+    /// composes the address of the part of the system's registers as a PCI controller shows them,
+    /// with the offset in the first MiB, where all doorbells are.
+    #[cfg(CONFIG_PPC)]
+    pub(super) fn has_message(&self, address: u64) -> bool {
+        const OFFSET: u64 = (1 << 20) - 1;
+        self.doorbell & OFFSET == address & OFFSET
+    }
+
     /// Returns the physical address of the doorbell's page.
     pub(crate) fn page(&self) -> u64 {
         self.doorbell - self.offset()
