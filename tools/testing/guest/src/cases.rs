@@ -219,7 +219,7 @@ pub fn pamu_set() -> Vec<Trial> {
 
 /// Returns the cases for a PAMU that the module drives by its registers.
 pub fn pamu_hardware_set() -> Vec<Trial> {
-    [pamu_hardware::cases(), pamu_driver::cases()]
+    [pamu_hardware::all(), pamu_driver::cases()]
         .into_iter()
         .flatten()
         .collect()

@@ -37,6 +37,8 @@ pub const EMPTY: usize = 1 << 30;
 
 /// An `edu` behind a PAMU that our module drives by its registers.
 pub const PAMU_EDU: &str = "0001:00:03.0";
+/// A disk in the same group.
+pub const PAMU_NVME: &str = "0001:00:04.0";
 
 /// The other member of the group of [`SHARED`]. It is bound to a host driver.
 pub const SIBLING: &str = "0000:00:05.1";
@@ -68,7 +70,7 @@ pub fn withdrawn(group: &Group, name: &str) -> Result<bool> {
 pub fn check() -> Result<()> {
     check_page_size()?;
     let devices: &[&str] = if pamu_hardware() {
-        &[PAMU_EDU]
+        &[PAMU_EDU, PAMU_NVME]
     } else {
         &[EDU, NVME, SHARED]
     };

@@ -3,8 +3,14 @@
 //! A PCI device behind a PAMU that the module drives by its registers: the one in our QEMU, on
 //! 32-bit PowerPC.
 
+mod disk;
+mod msi;
+
 use crate::{
-    env::PAMU_EDU,
+    env::{
+        PAMU_EDU,
+        PAMU_NVME, //
+    },
     harness::cases,
     stall::LIMIT, //
 };
@@ -13,6 +19,7 @@ use anyhow::{
     Result,
     ensure, //
 };
+use libtest_mimic::Trial;
 use std::fs;
 use support::devices::{
     group,
@@ -41,8 +48,18 @@ cases! {
     kernel_gets_the_device_back,
 }
 
+/// Returns all cases.
+pub fn all() -> Vec<Trial> {
+    [cases(), msi::cases(), disk::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
 /// The LIODN of the controller that [`PAMU_EDU`] is behind.
 const LIODN: u32 = 0x94;
+/// Its line in debugfs while it may access all memory.
+const OPEN: &str = "LIODN 148: on, 0x0-0xfffffffff, windows: 1, stash: 0";
 const PAGE: u64 = 4096;
 const COUNT: u32 = 16;
 
@@ -51,8 +68,8 @@ struct Machine {
     edu: Edu,
     pamu: Pamu,
     // Closed last.
-    _device: Device,
-    _group: Group,
+    device: Device,
+    group: Group,
 }
 
 impl Machine {
@@ -68,8 +85,8 @@ impl Machine {
         Ok(Self {
             edu: Edu::new(&device)?,
             pamu,
-            _device: device,
-            _group: group,
+            device,
+            group,
         })
     }
 
@@ -109,7 +126,7 @@ fn devices_behind_one_controller_are_one_group() -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     members.sort();
     // The first one is the controller itself.
-    assert_eq!(members, ["0001:00:00.0", PAMU_EDU]);
+    assert_eq!(members, ["0001:00:00.0", PAMU_EDU, PAMU_NVME]);
     Ok(())
 }
 
@@ -219,7 +236,6 @@ fn violation_shuts_off_until_revived() -> Result<()> {
 /// A LIODN lets nothing pass while userspace owns the device without a mapping, and everything
 /// before and after.
 fn kernel_gets_the_device_back() -> Result<()> {
-    const OPEN: &str = "LIODN 148: on, 0x0-0xfffffffff, windows: 1, stash: 0";
     assert_eq!(entry(LIODN)?, OPEN);
     let group = group(PAMU_EDU)?;
     let container = Container::open()?;
