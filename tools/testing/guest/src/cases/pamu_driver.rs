@@ -28,7 +28,9 @@ fn group_beside_a_driver_without_dma() -> Result<()> {
     let members = fs::read_dir(folder)?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<Result<Vec<_>>>()?;
-    assert_eq!(members, [PAMU_EDU]);
+    ensure!(members.iter().any(|member| member == PAMU_EDU));
+    let ports = members.iter().filter(|member| member.ends_with(":00.0"));
+    assert_eq!(ports.count(), 0, "{members:?}");
     Ok(())
 }
 

@@ -39,10 +39,7 @@ use std::{
         self,
         File, //
     },
-    path::{
-        Path,
-        PathBuf, //
-    },
+    path::PathBuf,
     sync::atomic::{
         Ordering,
         fence, //
@@ -357,24 +354,26 @@ fn kernel_reads_the_disk_after_a_program() -> Result<()> {
     kernel_reads()
 }
 
-/// Returns the folder of the PAMUs' driver, and the name of their device.
-fn driver() -> Result<(PathBuf, String)> {
-    let folder = Path::new("/sys/bus/platform/drivers/vfio_pamu");
-    for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".iommu") {
-            return Ok((folder.to_owned(), name));
+/// Returns the PCI devices that are in groups.
+fn devices_in_groups() -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/sys/bus/pci/devices")? {
+        let path = entry?.path();
+        if path.join("iommu_group").exists() {
+            found.push(path);
         }
     }
-    anyhow::bail!("no PAMU is bound")
+    Ok(found)
 }
 
-/// Loads the module, and binds the devices, when dropped.
+/// Loads the module, adds removed devices again, and binds the devices, when dropped. Without the
+/// module, the kernel's driver of the disk would wait for the answer to a command.
 struct Reload(Rebind);
 
 impl Drop for Reload {
     fn drop(&mut self) {
         let _ = modules::load(&["vfio_iommu_pamu"]);
+        let _ = fs::write("/sys/bus/pci/rescan", "1");
     }
 }
 
@@ -385,14 +384,11 @@ fn module_is_loaded_again() -> Result<()> {
         Err(Errno::EAGAIN),
         "groups are there"
     );
-    let (folder, name) = driver()?;
     let reload = Reload(Rebind(&[PAMU_EDU, PAMU_NVME]));
-    for device in reload.0.0 {
-        pci::unbind(device)?;
+    for device in devices_in_groups()? {
+        fs::write(device.join("remove"), "1")?;
     }
-    fs::write(folder.join("unbind"), &name)?;
     modules::unload(MODULE)?;
-    ensure!(pci::group_of(PAMU_EDU).is_err(), "there is still a group");
     drop(reload);
     assert_eq!(entry(LIODN)?, OPEN);
     kernel_reads()?;
