@@ -44,6 +44,9 @@ cases! {
     unmapped_window_is_refused,
     physical_address_is_refused,
     permissions_apply,
+    part_of_a_window_is_mapped,
+    transfer_across_windows,
+    nothing_mapped_is_silent,
     violation_shuts_off_until_revived,
     kernel_gets_the_device_back,
 }
@@ -75,11 +78,16 @@ struct Machine {
 impl Machine {
     /// Opens the device, with `count` windows of a page from address 0 on.
     fn new(count: u32) -> Result<Self> {
+        Self::divided(count, PAGE)
+    }
+
+    /// Opens the device, with `count` windows of `size` bytes from address 0 on.
+    fn divided(count: u32, size: u64) -> Result<Self> {
         let group = group(PAMU_EDU)?;
         let container = Container::open()?;
         group.set_container(&container)?;
         let pamu = Pamu::new(container)?;
-        pamu.set_geometry(0, u64::from(count) * PAGE - 1)?;
+        pamu.set_geometry(0, u64::from(count) * size - 1)?;
         pamu.set_windows(count)?;
         let device = group.device(PAMU_EDU)?;
         Ok(Self {
@@ -98,6 +106,20 @@ impl Machine {
         self.edu.store(target, PAGE)?;
         Ok(memory.read_u8(0) == PATTERN)
     }
+}
+
+/// The first member of the group.
+const CONTROLLER: &str = "0001:00:00.0";
+
+/// Returns the members of the group.
+fn members() -> Result<Vec<String>> {
+    let number = group_number(PAMU_NVME)?;
+    let folder = format!("/sys/kernel/iommu_groups/{number}/devices");
+    let mut members = fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<Vec<_>>>()?;
+    members.sort();
+    Ok(members)
 }
 
 /// What the page has that the device reads.
@@ -119,14 +141,7 @@ fn entry(liodn: u32) -> Result<String> {
 }
 
 fn devices_behind_one_controller_are_one_group() -> Result<()> {
-    let number = group_number(PAMU_EDU)?;
-    let folder = format!("/sys/kernel/iommu_groups/{number}/devices");
-    let mut members = fs::read_dir(folder)?
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect::<Result<Vec<_>>>()?;
-    members.sort();
-    // The first one is the controller itself.
-    assert_eq!(members, ["0001:00:00.0", PAMU_EDU, PAMU_NVME]);
+    assert_eq!(members()?, [CONTROLLER, PAMU_EDU, PAMU_NVME]);
     Ok(())
 }
 
@@ -213,7 +228,64 @@ fn permissions_apply() -> Result<()> {
     machine.pamu.map(PAGE, &source, MapFlags::Read)?;
     machine.pamu.map(2 * PAGE, &target, MapFlags::Read)?;
     machine.edu.load(PAGE, PAGE)?;
-    refused(&machine, 2 * PAGE, &target)
+    refused(&machine, 2 * PAGE, &target)?;
+    machine.pamu.map(3 * PAGE, &target, MapFlags::Write)?;
+    machine.edu.load(3 * PAGE, PAGE)?;
+    let violation = machine.pamu.violation(0)?.context("no violation")?;
+    assert_eq!((violation.liodn, violation.iova), (LIODN, 3 * PAGE));
+    Ok(())
+}
+
+fn part_of_a_window_is_mapped() -> Result<()> {
+    let machine = Machine::divided(COUNT, 4 * PAGE)?;
+    let (source, target) = pages()?;
+    machine.pamu.map(0, &source, MapFlags::Read)?;
+    machine.pamu.map(8 * PAGE, &target, MapFlags::Write)?;
+    ensure!(machine.copies(0, 8 * PAGE, &target)?, "the mapped parts");
+    refused(&machine, 9 * PAGE, &target)?;
+    refused(&machine, 11 * PAGE, &target)?;
+    // Window 0 is in the primary entry.
+    machine.edu.load(PAGE, PAGE)?;
+    let violation = machine.pamu.violation(0)?.context("no violation")?;
+    assert_eq!(violation.iova, PAGE);
+    Ok(())
+}
+
+/// Each window leads to its own page, and the part before one that is free gets through.
+fn transfer_across_windows() -> Result<()> {
+    const HALF: usize = PAGE as usize / 2;
+    let machine = Machine::new(COUNT)?;
+    let (source, target) = pages()?;
+    let other = Memory::anonymous(PAGE as usize)?;
+    machine.pamu.map(PAGE, &source, MapFlags::Read)?;
+    machine.pamu.map(6 * PAGE, &target, MapFlags::Write)?;
+    machine.pamu.map(7 * PAGE, &other, MapFlags::Write)?;
+    machine.edu.load(PAGE, PAGE)?;
+    machine.edu.store(6 * PAGE + HALF as u64, PAGE)?;
+    let all = |memory: &Memory, at, byte| memory.to_vec(at, HALF).iter().all(|&b| b == byte);
+    ensure!(all(&target, 0, 0) && all(&target, HALF, PATTERN));
+    ensure!(all(&other, 0, PATTERN) && all(&other, HALF, 0));
+    other.fill(0, PAGE as usize, 0);
+    machine.edu.store(7 * PAGE + HALF as u64, PAGE)?;
+    ensure!(all(&other, 0, 0) && all(&other, HALF, PATTERN));
+    let violation = machine.pamu.violation(0)?.context("no violation")?;
+    assert_eq!(violation.iova, 8 * PAGE);
+    Ok(())
+}
+
+fn nothing_mapped_is_silent() -> Result<()> {
+    let machine = Machine::new(COUNT)?;
+    machine.edu.load(0, PAGE)?;
+    machine.edu.store(PAGE, PAGE)?;
+    assert_eq!(machine.pamu.violation(0)?, None);
+    let (source, target) = pages()?;
+    machine.pamu.map(0, &source, MapFlags::Read)?;
+    machine.pamu.map(PAGE, &target, MapFlags::Write)?;
+    ensure!(
+        machine.copies(0, PAGE, &target)?,
+        "nothing is to be revived"
+    );
+    Ok(())
 }
 
 fn violation_shuts_off_until_revived() -> Result<()> {

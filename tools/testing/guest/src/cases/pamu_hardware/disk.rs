@@ -3,11 +3,13 @@
 //! A disk behind a PAMU: for a program by windows and MSI-X, and for the kernel's driver.
 
 use super::{
+    CONTROLLER,
     LIODN,
     Machine,
     OPEN,
     PAGE,
-    entry, //
+    entry,
+    members, //
 };
 use crate::{
     env::{
@@ -49,10 +51,12 @@ use vfio_client::{
     Container,
     Device,
     Errno,
+    Group,
     Interrupt,
     MapFlags,
     Memory,
     Register,
+    edu::Edu,
     pamu::Pamu,
     pci::{
         self,
@@ -71,6 +75,7 @@ cases! {
     msix_needs_a_window_to_the_bank,
     kernel_reads_the_disk_after_a_program,
     module_is_loaded_again,
+    device_that_comes_back_joins_the_program,
 }
 
 /// Windows of the memory that a [`Disk`] uses, and of the bank.
@@ -237,6 +242,10 @@ fn has(memory: &Memory, page: u64) -> bool {
 
 /// Returns the disk in a container with eight windows. The bank of its interrupts is mapped.
 fn program() -> Result<(Pamu, Disk)> {
+    program_with_group().map(|(pamu, disk, _group)| (pamu, disk))
+}
+
+fn program_with_group() -> Result<(Pamu, Disk, Group)> {
     let group = group(PAMU_NVME)?;
     let container = Container::open()?;
     group.set_container(&container)?;
@@ -245,7 +254,7 @@ fn program() -> Result<(Pamu, Disk)> {
     pamu.set_windows(WINDOWS)?;
     pamu.map_bank(0, BANK * PAGE, MapFlags::Write)?;
     let disk = Disk::new(&pamu, group.device(PAMU_NVME)?)?;
-    Ok((pamu, disk))
+    Ok((pamu, disk, group))
 }
 
 fn program_reads_the_disk() -> Result<()> {
@@ -395,5 +404,30 @@ fn module_is_loaded_again() -> Result<()> {
     let (pamu, mut disk) = program()?;
     disk.check()?;
     drop((disk, pamu));
+    Ok(())
+}
+
+/// A device is removed and found again while a program has the group. It comes into the windows of
+/// the program, not into the domain of the kernel.
+fn device_that_comes_back_joins_the_program() -> Result<()> {
+    let (pamu, mut disk, group) = program_with_group()?;
+    let _rebind = Rebind(&[PAMU_EDU]);
+    pci::write_attribute(PAMU_EDU, "remove", "1")?;
+    assert_eq!(members()?, [CONTROLLER, PAMU_NVME]);
+    disk.check_page(2)?;
+    fs::write("/sys/bus/pci/rescan", "1")?;
+    assert_eq!(members()?, [CONTROLLER, PAMU_EDU, PAMU_NVME]);
+    ensure!(entry(LIODN)? != OPEN, "{}", entry(LIODN)?);
+    pci::bind(PAMU_EDU, "vfio-pci")?;
+    let device = group.device(PAMU_EDU)?;
+    let edu = Edu::new(&device)?;
+    let copy = Memory::anonymous(PAGE as usize)?;
+    pamu.map(7 * PAGE, &copy, MapFlags::ReadWrite)?;
+    disk.check_page(11)?;
+    edu.load(IO_SUBMISSIONS * PAGE, PAGE)?;
+    edu.store(7 * PAGE, PAGE)?;
+    // The last command.
+    ensure!(copy.to_vec(0, PAGE as usize) == disk.io.submissions.to_vec(0, PAGE as usize));
+    assert_eq!(pamu.violation(0)?, None);
     Ok(())
 }
