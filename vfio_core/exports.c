@@ -50,9 +50,10 @@ EXPORT_SYMBOL_GPL(vfio_iommufd_physical_pasid_attach_ioas);
 EXPORT_SYMBOL_GPL(vfio_iommufd_physical_pasid_detach_ioas);
 EXPORT_SYMBOL_GPL(vfio_iommufd_physical_unbind);
 
-MODULE_IMPORT_NS("IOMMUFD");
 MODULE_IMPORT_NS("IOMMUFD_VFIO");
 #endif
+/* The kernel's vfio.ko has it on each kernel. */
+MODULE_IMPORT_NS("IOMMUFD");
 
 /* Not in the kernel's: include/linux/vfio_group.h. */
 EXPORT_SYMBOL_GPL(vfio_move_device);
