@@ -340,8 +340,9 @@ Testing:
                      HOURS=n (default: 1), SEED=n, STACK=c
   selftests          compare the kernel's VFIO selftests on the C and the Rust modules
   bench              compare the cost of requests on the C and the Rust modules: instructions,
-                     memory and time
-  bench-guard        fail if a request takes over 3 % more instructions than recorded
+                     memory and time; then compare the four ways to do DMA, type 1 and IOMMUFD.
+                     Takes an hour without KVM
+  bench-guard        fail if a request takes over 3 % more or fewer instructions than recorded
   demo               read a disk with a userspace NVMe driver through these modules, on Debian's
                      kernel
 
