@@ -40,10 +40,10 @@ const CANARY: u8 = 0xa7;
 /// The number of mapped canary buffers.
 const CANARIES: usize = 16;
 
-/// Lets the controller access an unmapped address and checks the result.
-pub fn run(session: &Session) -> Result<()> {
+/// Lets the controller access an unmapped address and checks the result. Returns the address.
+pub fn run(session: &Session) -> Result<u64> {
     report::title("Send the controller to an address that is not mapped");
-    let before = send(session)?;
+    let (iova, before) = send(session)?;
     let time = Instant::now();
     let how = reset(session)?;
     report::line(
@@ -57,11 +57,12 @@ pub fn run(session: &Session) -> Result<()> {
         "again",
         "the controller starts and reads the same first page as before",
     );
-    Ok(())
+    Ok(iova)
 }
 
-/// Reads the first page, then reads it again to an unmapped address. Returns the page.
-fn send(session: &Session) -> Result<Vec<u8>> {
+/// Reads the first page, then reads it again to an unmapped address. Returns that address, and the
+/// page.
+fn send(session: &Session) -> Result<(u64, Vec<u8>)> {
     let mut controller = Controller::new(session)?;
     let page = read_first_page(&mut controller)?;
     ensure!(
@@ -117,7 +118,7 @@ fn send(session: &Session) -> Result<Vec<u8>> {
             CANARIES * PAGE_SIZE
         ),
     );
-    Ok(page)
+    Ok((iova, page))
 }
 
 /// Checks that the kernel log reports a fault of the device at `iova`.

@@ -11,6 +11,7 @@ pub mod controller;
 pub mod fault;
 mod identify;
 mod kernel_log;
+pub mod picture;
 pub mod prp;
 mod queue;
 pub mod reader;

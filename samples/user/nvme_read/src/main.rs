@@ -28,7 +28,11 @@ use clap::{
 use nvme_read::{
     controller::Controller,
     fault,
-    reader,
+    picture,
+    reader::{
+        self,
+        Outcome, //
+    },
     report,
     session::Session, //
 };
@@ -47,7 +51,7 @@ enum Command {
     Read(ReadOptions),
     /// Let the controller write to an address that is not mapped.
     Fault(FaultOptions),
-    /// Read the whole disk, then let the controller write to an address that is not mapped.
+    /// Do both, and draw a picture of it.
     Demo(ReadOptions),
 }
 
@@ -84,24 +88,29 @@ fn main() -> Result<()> {
         Command::Read(options) => {
             let session = Session::open(&options.device.device)?;
             report::device(&session);
-            read(&session, &options)
+            read(&session, &options)?;
+            Ok(())
         }
         Command::Fault(options) => {
             let session = Session::open(&options.device.device)?;
             report::device(&session);
-            fault::run(&session)
+            fault::run(&session)?;
+            Ok(())
         }
         Command::Demo(options) => {
             let session = Session::open(&options.device.device)?;
             report::device(&session);
-            read(&session, &options)?;
-            fault::run(&session)
+            let outcome = read(&session, &options)?;
+            let unmapped = fault::run(&session)?;
+            report::title("What the controller reached, and what not");
+            print!("{}", picture::of(&session, &outcome, unmapped));
+            Ok(())
         }
     }
 }
 
 /// Reads the whole disk and compares its checksum.
-fn read(session: &Session, options: &ReadOptions) -> Result<()> {
+fn read(session: &Session, options: &ReadOptions) -> Result<Outcome> {
     report::title("Read the whole disk by DMA");
     let mut controller = Controller::new(session)?;
     report::controller(&controller);
@@ -127,5 +136,5 @@ fn read(session: &Session, options: &ReadOptions) -> Result<()> {
         );
         ensure!(equal, "expected SHA-256 {expected}");
     }
-    Ok(())
+    Ok(outcome)
 }

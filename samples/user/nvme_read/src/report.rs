@@ -28,7 +28,8 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
-fn size(bytes: u64) -> String {
+/// Formats a number of bytes.
+pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         b if b >= 1 << 20 => format!("{:.1} MiB", b as f64 / f64::from(1 << 20)),
         b if b >= 1 << 10 => format!("{:.0} KiB", b as f64 / f64::from(1 << 10)),
