@@ -4,15 +4,14 @@
  *
  *	groups GROUP OTHER-GROUP
  *
- * Lists the devices of both groups, merges the groups, maps a page for all of their devices, and
- * undoes all of that. All devices of the groups must be bound to VFIO drivers.
+ * Merges the groups, maps a page for all of their devices, and undoes all of that. All devices of the
+ * groups must be bound to VFIO drivers; the example 'devices' lists them.
  */
 
 #include <err.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -20,20 +19,6 @@
 #include "vfio_group.h"
 
 #define PAGE	4096
-#define ARRAY_SIZE(array)	(sizeof(array) / sizeof((array)[0]))
-
-static const char *const states[] = {
-	[VFIO_GROUP_DEVICE_UNBOUND] = "has no driver",
-	[VFIO_GROUP_DEVICE_VFIO] = "can be opened",
-	[VFIO_GROUP_DEVICE_UNMANAGED] = "has a driver that does no DMA",
-	[VFIO_GROUP_DEVICE_KERNEL] = "has a driver of the host: unbind it",
-	[VFIO_GROUP_DEVICE_CHANGING] = "is being bound or unbound",
-};
-
-static const char *state_of(const struct vfio_group_device *device)
-{
-	return device->state < ARRAY_SIZE(states) ? states[device->state] : "?";
-}
 
 static int open_group(const char *number)
 {
@@ -47,35 +32,6 @@ static int open_group(const char *number)
 	return group;
 }
 
-static void list_devices(const char *number, int group)
-{
-	struct vfio_group_devices *devices = NULL;
-	__u32 needed = sizeof(*devices);
-	__u32 size, i;
-
-	/* A device may come while we ask. */
-	do {
-		size = needed;
-		devices = realloc(devices, size);
-		if (!devices)
-			err(1, "%u bytes", size);
-		devices->argsz = size;
-		devices->flags = 0;
-		if (ioctl(group, VFIO_GROUP_GET_DEVICES, devices))
-			err(1, "VFIO_GROUP_GET_DEVICES of group %s", number);
-		needed = devices->argsz;
-	} while (needed > size);
-
-	for (i = 0; i < devices->count; i++) {
-		const struct vfio_group_device *device = &devices->devices[i];
-
-		printf("group %s: %s %s\n", number, device->name, state_of(device));
-		if (device->holder_pid)
-			printf("\topened by %u (%s)\n", device->holder_pid, device->holder_comm);
-	}
-	free(devices);
-}
-
 int main(int argc, char **argv)
 {
 	struct vfio_iommu_type1_dma_unmap unmap = { .argsz = sizeof(unmap), .size = PAGE };
@@ -87,8 +43,6 @@ int main(int argc, char **argv)
 		errx(2, "usage: groups GROUP OTHER-GROUP");
 	group = open_group(argv[1]);
 	other = open_group(argv[2]);
-	list_devices(argv[1], group);
-	list_devices(argv[2], other);
 
 	if (ioctl(group, VFIO_GROUP_MERGE, &other))
 		err(1, "VFIO_GROUP_MERGE");

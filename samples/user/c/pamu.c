@@ -4,8 +4,9 @@
  *
  *	pamu GROUP
  *
- * Maps a page of memory in window 0 and an MSI bank in window 1, prints what the kernel says about
- * the windows, and waits for no violation.
+ * Maps a page of memory in window 0 and MSI banks in windows 1 and 2, one by its number and one by the
+ * file of all banks. Prints what the kernel says about the windows, unmaps all of that, and waits for
+ * no violation.
  */
 
 #include <err.h>
@@ -33,14 +34,32 @@ static void set(int container, struct vfio_pamu_attr *attr, __u32 attribute)
 		err(1, "VFIO_IOMMU_PAMU_SET_ATTR of attribute %u", attribute);
 }
 
+static void get(int container, struct vfio_pamu_attr *attr, __u32 attribute)
+{
+	*attr = (struct vfio_pamu_attr){ .argsz = sizeof(*attr), .attribute = attribute };
+	if (ioctl(container, VFIO_IOMMU_PAMU_GET_ATTR, attr))
+		err(1, "VFIO_IOMMU_PAMU_GET_ATTR of attribute %u", attribute);
+}
+
 /* Divides the addresses that devices can use into windows. */
 static void set_windows(int container)
 {
 	struct vfio_pamu_attr geometry = { .attr_info.attr.aperture_end = WINDOWS * WINDOW - 1 };
 	struct vfio_pamu_attr windows = { .attr_info.windows = WINDOWS };
+	struct vfio_pamu_attr most;
 
 	set(container, &geometry, VFIO_ATTR_GEOMETRY);
+	/* Until it is set, the value is the maximum. */
+	get(container, &most, VFIO_ATTR_WINDOWS);
+	if (most.attr_info.windows < WINDOWS)
+		errx(1, "there can be %u windows at most", most.attr_info.windows);
 	set(container, &windows, VFIO_ATTR_WINDOWS);
+
+	get(container, &geometry, VFIO_ATTR_GEOMETRY);
+	get(container, &windows, VFIO_ATTR_WINDOWS);
+	printf("%u windows from %#llx to %#llx\n", windows.attr_info.windows,
+	       (unsigned long long)geometry.attr_info.attr.aperture_start,
+	       (unsigned long long)geometry.attr_info.attr.aperture_end);
 }
 
 static void map_memory(int container, __u64 iova)
@@ -70,6 +89,45 @@ static void map_bank(int container, __u64 iova)
 	map.msi_bank_index = banks - 1;
 	if (ioctl(container, VFIO_IOMMU_PAMU_MAP_MSI_BANK, &map))
 		err(1, "VFIO_IOMMU_PAMU_MAP_MSI_BANK");
+}
+
+/* Maps bank 0 as if it were memory, for programs that only map memory. */
+static void map_bank_by_file(int group, int container, __u64 iova)
+{
+	struct vfio_iommu_type1_dma_map map = { .argsz = sizeof(map), .iova = iova, .size = PAGE };
+	void *page;
+	int file;
+
+	file = ioctl(group, VFIO_GROUP_GET_MSI_FD);
+	if (file < 0)
+		err(1, "VFIO_GROUP_GET_MSI_FD");
+	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0 * PAGE);
+	if (page == MAP_FAILED)
+		err(1, "mmap of bank 0");
+	map.flags = VFIO_DMA_MAP_FLAG_WRITE;
+	map.vaddr = (uintptr_t)page;
+	if (ioctl(container, VFIO_IOMMU_MAP_DMA, &map))
+		err(1, "VFIO_IOMMU_MAP_DMA of bank 0");
+	/* The bank stays mapped for the devices. */
+	munmap(page, PAGE);
+	close(file);
+}
+
+static void unmap_bank(int container, __u64 iova)
+{
+	struct vfio_pamu_msi_bank_unmap unmap = { .argsz = sizeof(unmap), .iova = iova };
+
+	if (ioctl(container, VFIO_IOMMU_PAMU_UNMAP_MSI_BANK, &unmap))
+		err(1, "VFIO_IOMMU_PAMU_UNMAP_MSI_BANK");
+}
+
+static void unmap_all(int container)
+{
+	struct vfio_iommu_type1_dma_unmap unmap = { .argsz = sizeof(unmap), .size = WINDOWS * WINDOW };
+
+	if (ioctl(container, VFIO_IOMMU_UNMAP_DMA, &unmap))
+		err(1, "VFIO_IOMMU_UNMAP_DMA");
+	printf("%llu bytes were unmapped\n", (unsigned long long)unmap.size);
 }
 
 static void print_windows(int container)
@@ -132,11 +190,16 @@ int main(int argc, char **argv)
 	set_windows(container);
 	map_memory(container, 0 * WINDOW);
 	map_bank(container, 1 * WINDOW);
+	map_bank_by_file(group, container, 2 * WINDOW);
 	print_windows(container);
 
 	/* Here a program would start its device, and poll the eventfd with all others. */
 	event = (struct pollfd){ .fd = violations, .events = POLLIN };
 	if (poll(&event, 1, 0))
 		print_violations(container);
+
+	unmap_bank(container, 1 * WINDOW);
+	unmap_all(container);
+	print_windows(container);
 	return 0;
 }
