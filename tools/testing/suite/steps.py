@@ -167,10 +167,16 @@ def ioasid_step(name, kernel):
     )
 
 
-def vfioctl_step(stack, *after):
+def vfioctl_step(stack, *after, kernel="stock"):
     """Returns a step that runs vfioctl in a guest."""
-    return Step(f"vfioctl-{stack}", ["tools/testing/vfioctl/run", "--no-build", "--stack", stack], results.libtest,
-                after=("programs", *after), modules=modules_of(["--stack", stack]))
+    command = ["tools/testing/vfioctl/run", "--no-build", "--stack", stack]
+    if kernel == "stock":
+        name = f"vfioctl-{stack}"
+    else:
+        # What this kernel has, and the stock kernel has not.
+        name = f"vfioctl-{kernel}-{stack}"
+        command += ["--kernel", kernel, "--", "device_files::"]
+    return Step(name, command, results.libtest, after=("programs", *after), modules=modules_of(["--stack", stack]))
 
 
 def series_steps(series):
@@ -309,6 +315,8 @@ def main_steps(repo):
              after=("programs",)),
         vfioctl_step("c", "samples-stock"),
         vfioctl_step("rust", "build-stock"),
+        vfioctl_step("c", kernel="test"),
+        vfioctl_step("rust", "build-test", kernel="test"),
         guest("nointremap-c", "--stack", "c", "--set", "nointremap"),
         guest("nointremap-rust", "--stack", "rust", "--set", "nointremap"),
         guest("amd-rust", "--stack", "rust", "--iommu", "amd"),

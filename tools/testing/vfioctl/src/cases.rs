@@ -3,6 +3,7 @@
 //! The cases, by command.
 
 mod bind;
+mod device_files;
 mod graph;
 mod list;
 mod mdev;
@@ -33,5 +34,6 @@ pub fn all(stack: Stack) -> Vec<Case> {
     cases.extend(mdev::cases(stack));
     cases.extend(top::cases(stack));
     cases.extend(graph::cases());
+    cases.extend(device_files::cases());
     cases
 }

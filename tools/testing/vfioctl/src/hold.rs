@@ -23,15 +23,30 @@ use support::{
     },
 };
 use vfio_client::{
+    AddressSpace,
+    Device,
     Iommu,
+    Iommufd,
     MapFlags,
-    Memory, //
+    Memory,
+    pci, //
 };
+
+/// By which file a device is opened.
+#[derive(Clone, Copy)]
+pub enum Door {
+    /// The file of its group, with a container.
+    Group,
+    /// Its own file, with an iommufd.
+    File,
+}
 
 /// Starts a process that opens a device and maps memory for it.
 pub struct Hold<'a> {
     /// The device.
     pub device: &'a str,
+    /// How it is opened.
+    pub door: Door,
     /// The user.
     pub uid: u32,
     /// The size of the memory to map, in bytes.
@@ -48,7 +63,11 @@ impl Hold<'_> {
             self.map.to_string(),
             self.limit.to_string(),
         );
-        let mut helper = Helper::spawn(&[self.device, &uid, &map, &limit], &[])?;
+        let door = match self.door {
+            Door::Group => "group",
+            Door::File => "file",
+        };
+        let mut helper = Helper::spawn(&[self.device, door, &uid, &map, &limit], &[])?;
         let line = helper.line()?;
         ensure!(
             !line.is_empty(),
@@ -58,10 +77,16 @@ impl Hold<'_> {
     }
 }
 
-/// Starts a process of root that has a device open.
+/// Starts a process of root that has a device open by its group.
 pub fn hold(device: &str) -> Result<Helper> {
+    hold_by(device, Door::Group)
+}
+
+/// Starts a process of root that has a device open.
+pub fn hold_by(device: &str, door: Door) -> Result<Helper> {
     let hold = Hold {
         device,
+        door,
         uid: 0,
         map: 1 << 20,
         limit: 0,
@@ -86,8 +111,8 @@ pub fn main(words: &[String]) -> ExitCode {
 }
 
 fn start(words: &[String]) -> Result<()> {
-    let [device, uid, map, limit] = words else {
-        bail!("expected 4 words");
+    let [device, door, uid, map, limit] = words else {
+        bail!("expected 5 words");
     };
     let (uid, map, limit): (u32, usize, u64) = (uid.parse()?, map.parse()?, limit.parse()?);
     if limit != 0 {
@@ -97,12 +122,22 @@ fn start(words: &[String]) -> Result<()> {
         setgid(Gid::from_raw(uid))?;
         setuid(Uid::from_raw(uid))?;
     }
-    let setup = Setup::with(device, Iommu::Type1v2).context("opening")?;
     let memory = Memory::anonymous(map)?;
-    match setup
-        .container
-        .map(0x1000_0000, &memory, MapFlags::ReadWrite)
-    {
+    if door == "file" {
+        let iommufd = Iommufd::open()?;
+        let device = Device::open_file(&pci::sysfs(device)).context("opening")?;
+        device.bind(&iommufd)?;
+        let ioas = iommufd.ioas()?;
+        device.attach(ioas)?;
+        map_and_wait(&iommufd.address_space(ioas), &memory)
+    } else {
+        let setup = Setup::with(device, Iommu::Type1v2).context("opening")?;
+        map_and_wait(&setup.container, &memory)
+    }
+}
+
+fn map_and_wait(space: &dyn AddressSpace, memory: &Memory) -> Result<()> {
+    match space.map(0x1000_0000, memory, MapFlags::ReadWrite) {
         Ok(()) => println!("mapped"),
         Err(error) => println!("not mapped: {error}"),
     }

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     hold::{
+        Door,
         Hold,
         hold, //
     },
@@ -114,6 +115,7 @@ fn allow() -> Result<()> {
     vfioctl(&format!("bind {EDU}"))?.exits(0)?;
     let nobody = Hold {
         device: EDU,
+        door: Door::Group,
         uid: NOBODY,
         map: 4096,
         limit: 0,

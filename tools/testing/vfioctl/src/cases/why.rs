@@ -16,6 +16,7 @@ use super::{
 use crate::{
     Stack,
     hold::{
+        Door,
         Hold,
         hold, //
     },
@@ -124,6 +125,7 @@ fn memlock(stack: Stack) -> Result<()> {
     vfioctl(&format!("bind {EDU}"))?.exits(0)?;
     let limited = Hold {
         device: EDU,
+        door: Door::Group,
         uid: 0,
         map: 32 << 20,
         limit: 8 << 20,
