@@ -21,6 +21,7 @@ mod info;
 mod iommufd;
 mod irq;
 mod killed;
+mod large_pages;
 mod lifetime;
 mod limits;
 mod logging;
@@ -93,6 +94,7 @@ pub fn main_set() -> Vec<Trial> {
         info::cases(),
         map::cases(),
         unmap::cases(),
+        large_pages::cases(),
         dirty::cases(),
         limits::cases(),
         memory::cases(),

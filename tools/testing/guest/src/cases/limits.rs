@@ -237,7 +237,7 @@ pub(crate) fn memory_beside_registers() -> Result<()> {
 }
 
 /// Returns the number of pages used for IOMMU page tables.
-fn page_table_pages() -> Result<u64> {
+pub(super) fn page_table_pages() -> Result<u64> {
     // Each CPU keeps its own count for a while; this adds them up.
     fs::write("/proc/sys/vm/stat_refresh", "1").context("stat_refresh")?;
     let text = fs::read_to_string("/proc/vmstat")?;
