@@ -297,6 +297,7 @@ def main_steps(repo):
         script("mdevctl", "tools/testing/check-mdevctl", after=("build-stock", "samples-stock")),
         script("modprobe", "tools/testing/check-modprobe", after=("build-stock",)),
         script("examples", "tools/testing/check-examples", after=("build-stock", "build-test")),
+        script("doc-examples", "tools/testing/check-doc-examples", after=("build-test", "programs")),
         one("recipes-page", *"python3 -B -m unittest discover --start-directory tools/testing/recipes".split()),
         # libvirt's takes the longest; it is a further step.
         script("recipes", "tools/testing/recipes/run", "--no-build", "--skip", "libvirt",

@@ -22,21 +22,24 @@
 //! # fn main() -> vfio_client::Result {
 //! let address = "0000:01:00.0";
 //!
-//! // By its group, in a container.
-//! let group = Group::open(pci::group_of(address)?)?;
-//! let container = group.attach(Iommu::Type1v2)?;
-//! let device = group.device(address)?;
-//! let mut iovas = IovaAllocator::new(&container.ranges()?, 0x10_0000);
-//! let buffer = DmaBuffer::new(&container, &mut iovas, 4096)?;
-//!
-//! // By its own file, in an address space of an iommufd.
-//! let iommufd = Iommufd::open()?;
-//! let device = Device::open_file(&pci::sysfs(address))?;
-//! device.bind(&iommufd)?;
-//! let space = iommufd.address_space(iommufd.ioas()?);
-//! device.attach(space.id())?;
-//! let mut iovas = IovaAllocator::new(&space.ranges()?, 0x10_0000);
-//! let buffer = DmaBuffer::new(&space, &mut iovas, 4096)?;
+//! {
+//!     // By its group, in a container.
+//!     let group = Group::open(pci::group_of(address)?)?;
+//!     let container = group.attach(Iommu::Type1v2)?;
+//!     let device = group.device(address)?;
+//!     let mut iovas = IovaAllocator::new(&container.ranges()?, 0x10_0000);
+//!     let buffer = DmaBuffer::new(&container, &mut iovas, 4096)?;
+//! }
+//! {
+//!     // By its own file, in an address space of an iommufd.
+//!     let iommufd = Iommufd::open()?;
+//!     let device = Device::open_file(&pci::sysfs(address))?;
+//!     device.bind(&iommufd)?;
+//!     let space = iommufd.address_space(iommufd.ioas()?);
+//!     device.attach(space.id())?;
+//!     let mut iovas = IovaAllocator::new(&space.ranges()?, 0x10_0000);
+//!     let buffer = DmaBuffer::new(&space, &mut iovas, 4096)?;
+//! }
 //! # Ok(())
 //! # }
 //! ```
