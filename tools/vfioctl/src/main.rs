@@ -306,10 +306,14 @@ fn print_notes(plan: &Plan) -> Result<()> {
 }
 
 fn persist(system: &System, options: &PersistOptions) -> Result<Status> {
-    let snapshot = Snapshot::read(system);
+    let mut snapshot = Snapshot::read(system);
     if options.remove {
         remove_persistence(system, &snapshot, options)?;
         return Ok(Status::Done);
+    }
+    let names = names_together(&snapshot, name::device(&snapshot, &options.device)?);
+    if !options.print {
+        snapshot.probe_disks(system, &names);
     }
     let device = name::device(&snapshot, &options.device)?;
     let by = options.by.unwrap_or(Persistence::Udev);

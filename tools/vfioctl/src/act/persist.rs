@@ -92,7 +92,10 @@ pub fn configuration(
 fn udev(device: &Device, devices: &[&Device]) -> Configuration {
     let mut text = format!(
         "# Written by 'vfioctl persist {name}'; 'vfioctl persist --remove {name}' removes it.\n\
-         # Binds the device and its IOMMU group to VFIO before another driver can.\n",
+         # Binds the device and its IOMMU group to VFIO before another driver can. 'vfioctl=off' on the\n\
+         # kernel's command line turns it off.\n\
+         SUBSYSTEM==\"pci\", IMPORT{{cmdline}}=\"vfioctl\"\n\
+         ENV{{vfioctl}}==\"off\", GOTO=\"vfioctl_end\"\n",
         name = device.name
     );
     for device in devices {
@@ -119,6 +122,7 @@ fn udev(device: &Device, devices: &[&Device]) -> Configuration {
              RUN{{program}}+=\"/bin/sh -c 'echo %k >/sys/bus/pci/drivers_probe'\"\n"
         );
     }
+    text += "LABEL=\"vfioctl_end\"\n";
     // Before 80-drivers.rules, which loads the modules of other drivers.
     Configuration {
         path: path(&device.name, Persistence::Udev),
@@ -144,6 +148,7 @@ fn systemd(device: &Device, force: bool) -> Configuration {
          Description=Bind {name} and its IOMMU group to VFIO\n\
          After=systemd-modules-load.service systemd-udev-settle.service\n\
          Before=libvirtd.service virtqemud.service\n\
+         ConditionKernelCommandLine=!vfioctl=off\n\
          \n\
          [Service]\n\
          Type=oneshot\n\
@@ -237,6 +242,21 @@ mod tests {
              ATTR{subsystem_vendor}==\"0x1af4\", ATTR{subsystem_device}==\"0x1100\", \
              ATTR{driver_override}=\"vfio-pci\""
         ));
+    }
+
+    #[test]
+    fn the_kernel_command_line_turns_both_off() {
+        let snapshot = snapshot();
+        let device = &snapshot.devices["0000:06:00.0"];
+        let text = |by| configuration(&snapshot, device, by, false).unwrap().text;
+        let rule = text(Persistence::Udev);
+        let lines: Vec<&str> = rule.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(lines[0], "SUBSYSTEM==\"pci\", IMPORT{cmdline}=\"vfioctl\"");
+        assert_eq!(lines[1], "ENV{vfioctl}==\"off\", GOTO=\"vfioctl_end\"");
+        assert_eq!(lines[lines.len() - 1], "LABEL=\"vfioctl_end\"");
+        let unit = text(Persistence::Systemd);
+        let (head, _) = unit.split_once("[Service]").unwrap();
+        assert!(head.contains("\nConditionKernelCommandLine=!vfioctl=off\n"));
     }
 
     #[test]

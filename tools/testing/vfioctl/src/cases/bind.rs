@@ -201,7 +201,12 @@ fn claimed() -> Result<()> {
     let outcome = expect_line(&mut container, "mounted").and_then(|()| {
         let said = fs::read_to_string("/proc/self/mountinfo")?;
         ensure!(!said.contains("nvme0n1"), "expected no mount here:\n{said}");
-        refused(DISK, "its disk nvme0n1 is in use")
+        refused(DISK, "its disk nvme0n1 is in use")?;
+        vfioctl(&format!("persist {DISK}"))?
+            .exits(4)?
+            .complains("its disk nvme0n1 is in use")?;
+        vfioctl(&format!("persist --by systemd --force {DISK}"))?.exits(4)?;
+        Ok(())
     });
     drop(container.stdin.take());
     container.wait()?;
