@@ -317,7 +317,7 @@ fn persist(system: &System, options: &PersistOptions) -> Result<Status> {
     }
     let device = name::device(&snapshot, &options.device)?;
     let by = options.by.unwrap_or(Persistence::Udev);
-    let configuration = persist::configuration(&snapshot, device, by, options.force)?;
+    let configuration = persist::configuration(system, &snapshot, device, by, options.force)?;
     if options.print {
         output::print(&configuration.text)?;
         return Ok(Status::Done);
@@ -355,9 +355,16 @@ fn remove_persistence(
         let paths = paths.join(" and no ");
         return Err(Failure::not_found(format!("there is no {paths}")));
     }
-    removed
-        .iter()
-        .try_for_each(|path| print_line(format!("removed {}", path.display())))
+    for path in &removed {
+        print_line(format!("removed {}", path.display()))?;
+    }
+    let rule = persist::path(&name, Persistence::Udev);
+    if let Some(command) = persist::initramfs_command(system).filter(|_| removed.contains(&rule)) {
+        print_line(format!(
+            "The initramfs may have a copy of the rule, which still applies: run '{command}'."
+        ))?;
+    }
+    Ok(())
 }
 
 fn allow(system: &System, options: &AllowOptions) -> Result<()> {

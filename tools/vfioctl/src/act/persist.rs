@@ -65,8 +65,25 @@ pub fn name_of_missing(name: &str) -> Option<String> {
     (parts.len() == 3 && parts.iter().all(is_hex) && is_function).then_some(name)
 }
 
+/// Returns the command that renews all initramfs, if the machine has one. They have copies of the rules.
+pub fn initramfs_command(system: &System) -> Option<&'static str> {
+    let images = system.names("/boot");
+    let is_image = |name: &String| name.starts_with("initrd") || name.starts_with("initramfs");
+    if !images.iter().any(is_image) {
+        return None;
+    }
+    let programs = [
+        ("/usr/sbin/update-initramfs", "update-initramfs -u -k all"),
+        ("/usr/bin/dracut", "dracut --regenerate-all --force"),
+        ("/usr/bin/mkinitcpio", "mkinitcpio --allpresets"),
+    ];
+    let (_, command) = programs.iter().find(|(path, _)| system.exists(path))?;
+    Some(command)
+}
+
 /// Makes the file for a device.
 pub fn configuration(
+    system: &System,
     snapshot: &Snapshot,
     device: &Device,
     by: Persistence,
@@ -84,12 +101,12 @@ pub fn configuration(
         )));
     }
     Ok(match by {
-        Persistence::Udev => udev(device, &devices),
+        Persistence::Udev => udev(system, device, &devices),
         Persistence::Systemd => systemd(device, force),
     })
 }
 
-fn udev(device: &Device, devices: &[&Device]) -> Configuration {
+fn udev(system: &System, device: &Device, devices: &[&Device]) -> Configuration {
     let mut text = format!(
         "# Written by 'vfioctl persist {name}'; 'vfioctl persist --remove {name}' removes it.\n\
          # Binds the device and its IOMMU group to VFIO before another driver can. 'vfioctl=off' on the\n\
@@ -127,9 +144,13 @@ fn udev(device: &Device, devices: &[&Device]) -> Configuration {
     Configuration {
         path: path(&device.name, Persistence::Udev),
         text,
-        next: "it applies from the next boot on. If the initramfs loads the device's driver, run \
-               'update-initramfs -u', too"
-            .to_owned(),
+        next: match initramfs_command(system) {
+            Some(command) => format!(
+                "it applies from the next boot on. If the initramfs loads the device's driver, run \
+                 '{command}', too"
+            ),
+            None => "it applies from the next boot on".to_owned(),
+        },
     }
 }
 
@@ -214,6 +235,10 @@ mod tests {
     use crate::system::devices::Pci;
     use clap::ValueEnum;
 
+    fn no_system() -> System {
+        System::new(Some("/nonexistent".as_ref()))
+    }
+
     fn snapshot() -> Snapshot {
         let mut snapshot = Snapshot::default();
         let device = Device {
@@ -236,7 +261,7 @@ mod tests {
     fn a_rule_names_address_and_model() {
         let snapshot = snapshot();
         let device = &snapshot.devices["0000:06:00.0"];
-        let rule = configuration(&snapshot, device, Persistence::Udev, false).unwrap();
+        let rule = configuration(&no_system(), &snapshot, device, Persistence::Udev, false).unwrap();
         assert!(rule.text.contains(
             "KERNEL==\"0000:06:00.0\", ATTR{vendor}==\"0x8086\", ATTR{device}==\"0x00d3\", \
              ATTR{subsystem_vendor}==\"0x1af4\", ATTR{subsystem_device}==\"0x1100\", \
@@ -248,7 +273,7 @@ mod tests {
     fn the_kernel_command_line_turns_both_off() {
         let snapshot = snapshot();
         let device = &snapshot.devices["0000:06:00.0"];
-        let text = |by| configuration(&snapshot, device, by, false).unwrap().text;
+        let text = |by| configuration(&no_system(), &snapshot, device, by, false).unwrap().text;
         let rule = text(Persistence::Udev);
         let lines: Vec<&str> = rule.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(lines[0], "SUBSYSTEM==\"pci\", IMPORT{cmdline}=\"vfioctl\"");
@@ -263,10 +288,28 @@ mod tests {
     fn a_unit_expects_the_model() {
         let snapshot = snapshot();
         let device = &snapshot.devices["0000:06:00.0"];
-        let unit = configuration(&snapshot, device, Persistence::Systemd, false).unwrap();
+        let unit = configuration(&no_system(), &snapshot, device, Persistence::Systemd, false).unwrap();
         assert!(unit.text.contains("bind --expect 8086:00d3 0000:06:00.0\n"));
-        let unit = configuration(&snapshot, device, Persistence::Systemd, true).unwrap();
+        let unit = configuration(&no_system(), &snapshot, device, Persistence::Systemd, true).unwrap();
         assert!(unit.text.contains("bind --force --expect "));
+    }
+
+    #[test]
+    fn the_initramfs_is_renewed() {
+        let folder = tempfile::tempdir().unwrap();
+        let system = System::new(Some(folder.path()));
+        assert_eq!(initramfs_command(&system), None);
+        replace(&system.path("/usr/bin/dracut"), "").unwrap();
+        assert_eq!(initramfs_command(&system), None);
+        replace(&system.path("/boot/initramfs-7.3.img"), "").unwrap();
+        let dracut = "dracut --regenerate-all --force";
+        assert_eq!(initramfs_command(&system), Some(dracut));
+        let snapshot = snapshot();
+        let device = &snapshot.devices["0000:06:00.0"];
+        let rule = configuration(&system, &snapshot, device, Persistence::Udev, false).unwrap();
+        assert!(rule.next.contains(dracut));
+        replace(&system.path("/usr/sbin/update-initramfs"), "").unwrap();
+        assert_eq!(initramfs_command(&system), Some("update-initramfs -u -k all"));
     }
 
     #[test]

@@ -9,7 +9,8 @@ use anyhow::{
 };
 use std::{
     fs,
-    os::unix::fs::symlink, //
+    os::unix::fs::symlink,
+    path::Path, //
 };
 
 use super::Case;
@@ -56,6 +57,7 @@ fn persist() -> Result<()> {
     }
     vfioctl(&format!("persist --remove {SHARED}"))?.exits(0)?;
     vfioctl(&format!("persist --remove {SHARED}"))?.exits(3)?;
+    initramfs()?;
     let said = vfioctl(&format!("persist --by systemd --print {DISK}"))?.exits(0)?;
     let line = said
         .out
@@ -66,6 +68,25 @@ fn persist() -> Result<()> {
     has_driver(DISK, "vfio-pci")?;
     vfioctl(&format!("restore {DISK}"))?.exits(0)?;
     Ok(())
+}
+
+/// The initramfs has copies of the rules.
+fn initramfs() -> Result<()> {
+    let (image, program) = ("/boot/initrd.img-1", "/usr/sbin/update-initramfs");
+    for file in [image, program] {
+        fs::create_dir_all(Path::new(file).parent().context("expected a folder")?)?;
+        fs::write(file, "")?;
+    }
+    let command = "update-initramfs -u -k all";
+    let outcome = vfioctl(&format!("persist {SHARED}")).and_then(|said| {
+        said.exits(0)?.says(command)?;
+        let removed = vfioctl(&format!("persist --remove {SHARED}"))?;
+        removed.exits(0)?.says("a copy of the rule")?.says(command)?;
+        Ok(())
+    });
+    fs::remove_file(image)?;
+    fs::remove_file(program)?;
+    outcome
 }
 
 /// Does what udev does by a line of the rule: writes the override, loads the driver, and runs the
