@@ -5,6 +5,7 @@
 use std::{
     fs,
     io::ErrorKind,
+    os::unix::fs::MetadataExt,
     path::{
         Path,
         PathBuf, //
@@ -36,6 +37,8 @@ pub struct Configuration {
     pub text: String,
     /// What the user has to do to make it effective at once.
     pub next: String,
+    /// The program that it runs as root.
+    pub program: Option<PathBuf>,
 }
 
 /// Returns the usual path of the file for a device.
@@ -100,6 +103,17 @@ pub fn configuration(
             device.name
         )));
     }
+    let function = devices.iter().find_map(|device| {
+        let physical = device.pci.as_ref()?.physical_function.as_ref()?;
+        Some((&device.name, physical))
+    });
+    if let (Some((function, physical)), Persistence::Udev) = (function, by) {
+        return Err(Failure::refused(format!(
+            "{function} is a virtual function of {physical}: when udev sees it, the kernel may have \
+             bound another driver to it. '--by systemd' writes a unit, which has to start after \
+             what creates the function"
+        )));
+    }
     Ok(match by {
         Persistence::Udev => udev(system, device, &devices),
         Persistence::Systemd => systemd(device, force),
@@ -151,6 +165,7 @@ fn udev(system: &System, device: &Device, devices: &[&Device]) -> Configuration 
             ),
             None => "it applies from the next boot on".to_owned(),
         },
+        program: None,
     }
 }
 
@@ -158,7 +173,7 @@ fn systemd(device: &Device, force: bool) -> Configuration {
     let name = &device.name;
     let model = device.model().unwrap_or_default();
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/sbin/vfioctl"));
-    let program = word(&program.to_string_lossy());
+    let start = word(&program.to_string_lossy());
     let force = if force { " --force" } else { "" };
     let path = path(name, Persistence::Systemd);
     let unit = path.file_name().unwrap_or_default().to_string_lossy();
@@ -174,7 +189,7 @@ fn systemd(device: &Device, force: bool) -> Configuration {
          [Service]\n\
          Type=oneshot\n\
          RemainAfterExit=yes\n\
-         ExecStart={program} bind{force} --expect {model} {name}\n\
+         ExecStart={start} bind{force} --expect {model} {name}\n\
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n"
@@ -183,6 +198,7 @@ fn systemd(device: &Device, force: bool) -> Configuration {
         next: format!("enable it: systemctl enable --now {unit}"),
         path,
         text,
+        program: Some(program),
     }
 }
 
@@ -197,8 +213,27 @@ fn word(text: &str) -> String {
     }
 }
 
+/// Fails if a user other than root can replace a program that is to run as root.
+fn check_program(program: &Path) -> Result<()> {
+    for path in program.ancestors() {
+        let status = fs::metadata(path).with_context(|| format!("reading {}", path.display()))?;
+        if status.uid() != 0 || status.mode() & 0o022 != 0 {
+            return Err(Failure::refused(format!(
+                "users other than root can change {}, and the unit would run {} as root: install \
+                 vfioctl in a folder of root, such as /usr/local/sbin, and run it from there",
+                path.display(),
+                program.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Writes the file.
 pub fn write(system: &System, configuration: &Configuration) -> Result<()> {
+    if let Some(program) = &configuration.program {
+        check_program(program)?;
+    }
     replace(&system.path(&configuration.path), &configuration.text)
 }
 
@@ -232,7 +267,13 @@ fn remove_file(path: &Path) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::system::devices::Pci;
+    use crate::{
+        status::{
+            Status,
+            status_of, //
+        },
+        system::devices::Pci, //
+    };
     use clap::ValueEnum;
 
     fn no_system() -> System {
@@ -292,6 +333,39 @@ mod tests {
         assert!(unit.text.contains("bind --expect 8086:00d3 0000:06:00.0\n"));
         let unit = configuration(&no_system(), &snapshot, device, Persistence::Systemd, true).unwrap();
         assert!(unit.text.contains("bind --force --expect "));
+    }
+
+    #[test]
+    fn a_rule_is_too_late_for_virtual_functions() {
+        let mut snapshot = snapshot();
+        let device = snapshot.devices.get_mut("0000:06:00.0").unwrap();
+        device.pci.as_mut().unwrap().physical_function = Some("0000:05:00.0".into());
+        let device = &snapshot.devices["0000:06:00.0"];
+        let of = |by| configuration(&no_system(), &snapshot, device, by, false);
+        assert!(of(Persistence::Systemd).is_ok());
+        let error = of(Persistence::Udev).err().unwrap();
+        assert_eq!(status_of(&error), Status::Refused);
+        assert!(error.to_string().contains("a virtual function of 0000:05:00.0"));
+    }
+
+    #[test]
+    fn programs_of_units_are_of_root() {
+        // The folder is one of /tmp, which all users can write to.
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("vfioctl");
+        fs::write(&program, "").unwrap();
+        let system = System::new(Some(folder.path()));
+        let unit = |program: &str| Configuration {
+            path: "/unit".into(),
+            text: String::new(),
+            next: String::new(),
+            program: Some(program.into()),
+        };
+        let error = write(&system, &unit(program.to_str().unwrap())).unwrap_err();
+        assert_eq!(status_of(&error), Status::Refused);
+        assert!(!system.exists("/unit"));
+        write(&system, &unit("/usr/bin/env")).unwrap();
+        assert!(system.exists("/unit"));
     }
 
     #[test]

@@ -491,6 +491,10 @@ fn virtual_function() -> Result<()> {
     let function = function.file_name().context("expected a name")?;
     let function = function.to_string_lossy().into_owned();
     vfioctl(&format!("bind {function}"))?.exits(0)?;
+    vfioctl(&format!("persist {function}"))?
+        .exits(4)?
+        .complains("a virtual function")?;
+    vfioctl(&format!("persist --by systemd --print {function}"))?.exits(0)?;
     let refused = refused(&physical, "it has 1 virtual function");
     let helper = hold(&function)?;
     let forced = vfioctl(&format!("bind --force {physical}")).and_then(|said| {

@@ -27,7 +27,10 @@ use crate::{
         shell,
         unbind, //
     },
-    program::vfioctl, //
+    program::{
+        shell_said,
+        vfioctl, //
+    },
 };
 
 /// Returns the cases.
@@ -156,5 +159,15 @@ fn force() -> Result<()> {
         "expected --force:\n{text}"
     );
     vfioctl(&format!("persist --remove {VGA}"))?.exits(0)?;
+    let folder = "/tmp/others";
+    let said = shell_said(&format!(
+        "mkdir {folder} && chmod 777 {folder} && cp \"$(command -v vfioctl)\" {folder} && \
+         {folder}/vfioctl persist --by systemd --force {VGA}"
+    ));
+    fs::remove_dir_all(folder)?;
+    said?
+        .exits(4)?
+        .complains("users other than root can change /tmp/others")?;
+    ensure!(!Path::new(unit).exists(), "expected no {unit}");
     Ok(())
 }
