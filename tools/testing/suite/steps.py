@@ -296,6 +296,7 @@ def main_steps(repo):
         script("signing", "tools/testing/check-signing", after=("build-test",)),
         script("mdevctl", "tools/testing/check-mdevctl", after=("build-stock", "samples-stock")),
         script("modprobe", "tools/testing/check-modprobe", after=("build-stock",)),
+        script("mixed-versions", "tools/testing/check-mixed-versions", after=("build-stock",)),
         script("examples", "tools/testing/check-examples", after=("build-stock", "build-test")),
         script("doc-examples", "tools/testing/check-doc-examples", after=("build-test", "programs")),
         one("recipes-page", *"python3 -B -m unittest discover --start-directory tools/testing/recipes".split()),
