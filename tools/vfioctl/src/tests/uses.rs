@@ -225,6 +225,50 @@ fn root_over_the_network() {
 }
 
 #[test]
+fn root_on_a_disk_of_another_machine() {
+    let refuses = |mountinfo: &str, disk: &str, transport: &str| {
+        let tree = Tree::new();
+        let device = tree.pci(host("e1000e"));
+        tree.link("sys/class/net/eth0", &format!("{device}/net/eth0"));
+        tree.write(&format!("{device}/net/eth0/mtu"), "1500");
+        let route = "Iface\neth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\n";
+        tree.write("proc/net/route", route);
+        tree.write("proc/1/mountinfo", mountinfo);
+        tree.write("dev/sda1", "");
+        tree.write(&format!("{disk}/size"), "1");
+        tree.write(&format!("{disk}/../../transport"), transport);
+        tree.link("sys/dev/block/8:1", disk);
+        tree.link("sys/class/block/sda1", disk);
+        // A volume on it.
+        tree.link("sys/devices/virtual/block/dm-0/slaves/sda1", disk);
+        tree.link("sys/dev/block/253:0", "sys/devices/virtual/block/dm-0");
+        let forced = bind(&tree, true);
+        forced
+            .refusals
+            .iter()
+            .any(|refusal| refusal.text.contains("over the network"))
+    };
+    let root = "1 1 8:1 / / rw - ext4 /dev/sda1 rw\n";
+    let iscsi = "sys/devices/platform/host3/session1/target3:0:0/3:0:0:0/block/sda/sda1";
+    let fabric = "sys/devices/virtual/nvme-fabrics/ctl/nvme0/nvme0n1/nvme0n1p1";
+    let nbd = "sys/devices/virtual/block/nbd0/nbd0p1";
+    let local = "sys/devices/pci0000:00/0000:00:04.0/nvme/nvme0/nvme0n1/nvme0n1p1";
+    assert!(refuses(root, iscsi, ""));
+    assert!(refuses(root, fabric, "tcp\n"));
+    assert!(refuses(root, nbd, ""));
+    assert!(!refuses(root, local, "pcie\n"));
+    let volume = "1 1 253:0 / / rw - ext4 /dev/mapper/root rw\n";
+    assert!(refuses(volume, iscsi, ""));
+    assert!(!refuses(volume, local, "pcie\n"));
+    let several = "1 1 0:30 / / rw - btrfs /dev/sda1 rw\n";
+    assert!(refuses(several, iscsi, ""));
+    let programs = "1 1 0:2 / / rw - tmpfs none rw\n2 1 8:1 / /usr rw - ext4 /dev/sda1 rw\n";
+    assert!(refuses(programs, iscsi, ""));
+    let other = "1 1 0:2 / / rw - tmpfs none rw\n2 1 8:1 / /srv rw - ext4 /dev/sda1 rw\n";
+    assert!(!refuses(other, iscsi, ""));
+}
+
+#[test]
 fn interfaces_on_top_are_removed_by_their_names() {
     let tree = Tree::new();
     let device = tree.pci(host("e1000e"));

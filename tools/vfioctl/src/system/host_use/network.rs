@@ -20,7 +20,8 @@ use crate::system::{
     System,
     devices::Device,
     link_name,
-    names_in, //
+    names_in,
+    read_text, //
 };
 
 /// A network interface.
@@ -144,18 +145,65 @@ fn with_uppers(system: &System, interface: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Returns the source of the root file system, if that is a file server.
+/// Returns the source of the root file system, or of that of the programs, if it is mounted over the
+/// network: a file server, or a disk of another machine.
 fn read_network_root(system: &System) -> Option<String> {
     let text = system.read("/proc/1/mountinfo")?;
-    let mut roots = text.lines().filter_map(|line| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        (mount.split(' ').nth(4)? == "/").then_some(file_system)
-    });
-    // The last one hides those before.
-    let mut words = roots.next_back()?.split(' ');
-    let (kind, source) = (words.next()?, words.next()?);
-    let over_network = ["nfs", "nfs4", "cifs", "smb3", "ceph", "afs"];
-    over_network.contains(&kind).then(|| source.to_owned())
+    ["/", "/usr"].into_iter().find_map(|point| {
+        let mounts = text.lines().filter_map(|line| {
+            let (mount, file_system) = line.split_once(" - ")?;
+            let words: Vec<&str> = mount.split(' ').collect();
+            (*words.get(4)? == point).then_some((*words.get(2)?, file_system))
+        });
+        // The last one hides those before.
+        let (number, file_system) = mounts.last()?;
+        let mut words = file_system.split(' ');
+        let (kind, source) = (words.next()?, words.next()?);
+        let over_network = ["nfs", "nfs4", "cifs", "smb3", "ceph", "afs"];
+        let disk = || {
+            let by_number = fs::canonicalize(system.path("/sys/dev/block").join(number));
+            // File systems on several disks have numbers of their own.
+            let by_name = || {
+                let node = fs::canonicalize(system.path(source)).ok()?;
+                let name = node.file_name()?.to_owned();
+                fs::canonicalize(system.path("/sys/class/block").join(name)).ok()
+            };
+            by_number.ok().or_else(by_name)
+        };
+        let is_remote =
+            over_network.contains(&kind) || disk().is_some_and(|disk| is_remote_disk(&disk));
+        is_remote.then(|| source.to_owned())
+    })
+}
+
+/// Returns whether a block device is a disk of another machine (iSCSI, NVMe over fabrics, NBD, RBD), or
+/// made of one.
+fn is_remote_disk(disk: &Path) -> bool {
+    let slaves = disk.join("slaves");
+    let below = names_in(&slaves);
+    let mut below = below
+        .iter()
+        .filter_map(|name| fs::canonicalize(slaves.join(name)).ok());
+    below.any(|disk| is_remote_disk(&disk)) || disk.ancestors().any(is_of_remote_disk)
+}
+
+/// Returns whether a folder of sysfs is a disk of another machine, or the connection to it.
+fn is_of_remote_disk(folder: &Path) -> bool {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let numbered = |prefix: &str| {
+        let number = name.strip_prefix(prefix);
+        number.is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let is_fabric = |controller: &Path| {
+        let transport = read_text(&controller.join("transport")).unwrap_or_default();
+        ["tcp", "rdma", "fc"].contains(&transport.as_str())
+    };
+    if numbered("nvme-subsys") {
+        // A disk with several paths.
+        let names = names_in(folder);
+        return names.iter().any(|name| is_fabric(&folder.join(name)));
+    }
+    numbered("session") || numbered("nbd") || numbered("rbd") || is_fabric(folder)
 }
 
 /// Returns the addresses of interfaces, without link-local ones, which each interface has.
