@@ -133,9 +133,10 @@ pub struct BindOptions {
     /// Only print the commands that do the same.
     #[arg(long)]
     pub dry_run: bool,
-    /// Refuse if the device is not of this model, VENDOR:DEVICE.
-    #[arg(long, value_name = "ID")]
-    pub expect: Option<String>,
+    /// Refuse if the device is not of this model, VENDOR:DEVICE; with a name before it, as in
+    /// 06:00.1=VENDOR:DEVICE, if another device of its group is not.
+    #[arg(long, value_name = "[DEVICE=]ID")]
+    pub expect: Vec<String>,
 }
 
 /// The options of `restore`.

@@ -217,7 +217,11 @@ fn memory_of(system: &System, locked: Option<&Locked<'_>>) -> Result<Memory> {
 }
 
 fn check_bindable(snapshot: &Snapshot, device: &Device, options: &BindOptions) -> Result<()> {
-    if let Some(expected) = &options.expect {
+    for expected in &options.expect {
+        let (device, expected) = match expected.split_once('=') {
+            Some((other, expected)) => (name::device(snapshot, other)?, expected),
+            None => (device, expected.as_str()),
+        };
         let model = device.model().unwrap_or_default();
         if !model.eq_ignore_ascii_case(expected) {
             return Err(Failure::refused(format!(

@@ -116,7 +116,7 @@ pub fn configuration(
     }
     Ok(match by {
         Persistence::Udev => udev(system, device, &devices),
-        Persistence::Systemd => systemd(device, force),
+        Persistence::Systemd => systemd(device, &devices, force),
     })
 }
 
@@ -169,10 +169,20 @@ fn udev(system: &System, device: &Device, devices: &[&Device]) -> Configuration 
     }
 }
 
-fn systemd(device: &Device, force: bool) -> Configuration {
+fn systemd(device: &Device, devices: &[&Device], force: bool) -> Configuration {
     let name = &device.name;
     let model = device.model().unwrap_or_default();
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/sbin/vfioctl"));
+    let others = devices.iter().filter(|other| other.name != *name);
+    let others: String = others
+        .map(|other| {
+            format!(
+                " --expect {}={}",
+                other.name,
+                other.model().unwrap_or_default()
+            )
+        })
+        .collect();
     let start = word(&program.to_string_lossy());
     let force = if force { " --force" } else { "" };
     let path = path(name, Persistence::Systemd);
@@ -189,7 +199,7 @@ fn systemd(device: &Device, force: bool) -> Configuration {
          [Service]\n\
          Type=oneshot\n\
          RemainAfterExit=yes\n\
-         ExecStart={start} bind{force} --expect {model} {name}\n\
+         ExecStart={start} bind{force} --expect {model}{others} {name}\n\
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n"
@@ -302,7 +312,8 @@ mod tests {
     fn a_rule_names_address_and_model() {
         let snapshot = snapshot();
         let device = &snapshot.devices["0000:06:00.0"];
-        let rule = configuration(&no_system(), &snapshot, device, Persistence::Udev, false).unwrap();
+        let rule =
+            configuration(&no_system(), &snapshot, device, Persistence::Udev, false).unwrap();
         assert!(rule.text.contains(
             "KERNEL==\"0000:06:00.0\", ATTR{vendor}==\"0x8086\", ATTR{device}==\"0x00d3\", \
              ATTR{subsystem_vendor}==\"0x1af4\", ATTR{subsystem_device}==\"0x1100\", \
@@ -314,7 +325,11 @@ mod tests {
     fn the_kernel_command_line_turns_both_off() {
         let snapshot = snapshot();
         let device = &snapshot.devices["0000:06:00.0"];
-        let text = |by| configuration(&no_system(), &snapshot, device, by, false).unwrap().text;
+        let text = |by| {
+            configuration(&no_system(), &snapshot, device, by, false)
+                .unwrap()
+                .text
+        };
         let rule = text(Persistence::Udev);
         let lines: Vec<&str> = rule.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(lines[0], "SUBSYSTEM==\"pci\", IMPORT{cmdline}=\"vfioctl\"");
@@ -329,9 +344,16 @@ mod tests {
     fn a_unit_expects_the_model() {
         let snapshot = snapshot();
         let device = &snapshot.devices["0000:06:00.0"];
-        let unit = configuration(&no_system(), &snapshot, device, Persistence::Systemd, false).unwrap();
+        let unit =
+            configuration(&no_system(), &snapshot, device, Persistence::Systemd, false).unwrap();
         assert!(unit.text.contains("bind --expect 8086:00d3 0000:06:00.0\n"));
-        let unit = configuration(&no_system(), &snapshot, device, Persistence::Systemd, true).unwrap();
+        let mut sibling = device.clone();
+        sibling.name = "0000:06:00.1".into();
+        let unit = systemd(device, &[device, &sibling], false);
+        let words = "bind --expect 8086:00d3 --expect 0000:06:00.1=8086:00d3 0000:06:00.0\n";
+        assert!(unit.text.contains(words));
+        let unit =
+            configuration(&no_system(), &snapshot, device, Persistence::Systemd, true).unwrap();
         assert!(unit.text.contains("bind --force --expect "));
     }
 
@@ -345,7 +367,11 @@ mod tests {
         assert!(of(Persistence::Systemd).is_ok());
         let error = of(Persistence::Udev).err().unwrap();
         assert_eq!(status_of(&error), Status::Refused);
-        assert!(error.to_string().contains("a virtual function of 0000:05:00.0"));
+        assert!(
+            error
+                .to_string()
+                .contains("a virtual function of 0000:05:00.0")
+        );
     }
 
     #[test]
@@ -383,7 +409,10 @@ mod tests {
         let rule = configuration(&system, &snapshot, device, Persistence::Udev, false).unwrap();
         assert!(rule.next.contains(dracut));
         replace(&system.path("/usr/sbin/update-initramfs"), "").unwrap();
-        assert_eq!(initramfs_command(&system), Some("update-initramfs -u -k all"));
+        assert_eq!(
+            initramfs_command(&system),
+            Some("update-initramfs -u -k all")
+        );
     }
 
     #[test]

@@ -84,7 +84,10 @@ fn initramfs() -> Result<()> {
     let outcome = vfioctl(&format!("persist {SHARED}")).and_then(|said| {
         said.exits(0)?.says(command)?;
         let removed = vfioctl(&format!("persist --remove {SHARED}"))?;
-        removed.exits(0)?.says("a copy of the rule")?.says(command)?;
+        removed
+            .exits(0)?
+            .says("a copy of the rule")?
+            .says(command)?;
         Ok(())
     });
     fs::remove_file(image)?;
