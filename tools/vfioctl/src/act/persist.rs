@@ -227,7 +227,9 @@ fn word(text: &str) -> String {
 fn check_program(program: &Path) -> Result<()> {
     for path in program.ancestors() {
         let status = fs::metadata(path).with_context(|| format!("reading {}", path.display()))?;
-        if status.uid() != 0 || status.mode() & 0o022 != 0 {
+        // In a folder like /tmp, users can replace only what is their own.
+        let is_sticky = status.is_dir() && status.mode() & 0o1000 != 0;
+        if status.uid() != 0 || (status.mode() & 0o022 != 0 && !is_sticky) {
             return Err(Failure::refused(format!(
                 "users other than root can change {}, and the unit would run {} as root: install \
                  vfioctl in a folder of root, such as /usr/local/sbin, and run it from there",
@@ -285,6 +287,7 @@ mod tests {
         system::devices::Pci, //
     };
     use clap::ValueEnum;
+    use std::os::unix::fs::PermissionsExt;
 
     fn no_system() -> System {
         System::new(Some("/nonexistent".as_ref()))
@@ -376,8 +379,10 @@ mod tests {
 
     #[test]
     fn programs_of_units_are_of_root() {
-        // The folder is one of /tmp, which all users can write to.
         let folder = tempfile::tempdir().unwrap();
+        let allow = |mode| {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+        };
         let program = folder.path().join("vfioctl");
         fs::write(&program, "").unwrap();
         let system = System::new(Some(folder.path()));
@@ -387,11 +392,15 @@ mod tests {
             next: String::new(),
             program: Some(program.into()),
         };
-        let error = write(&system, &unit(program.to_str().unwrap())).unwrap_err();
+        let unit = unit(program.to_str().unwrap());
+        allow(0o777);
+        let error = write(&system, &unit).unwrap_err();
         assert_eq!(status_of(&error), Status::Refused);
         assert!(!system.exists("/unit"));
-        write(&system, &unit("/usr/bin/env")).unwrap();
-        assert!(system.exists("/unit"));
+        allow(0o1777);
+        write(&system, &unit).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(write(&system, &unit).is_err());
     }
 
     #[test]
