@@ -137,6 +137,8 @@ def test_secure_boot(options):
         enrol(test.machine.console)
         test.up()
         test.part("enrolled")
+        test.reboot()
+        test.part("trusted")
 
 
 # Where the power is cut: the part that runs, the output that is waited for, the seconds from then, and words.
