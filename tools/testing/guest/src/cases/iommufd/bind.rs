@@ -72,7 +72,7 @@ cases! {
     #[rows("V5")] ids_are_objects_of_the_iommufd,
     #[rows("V5")] id_that_cannot_be_written_undoes_the_bind,
     several_devices_in_one_iommufd,
-    #[rows("V3")] bind_does_not_wait_for_sysfs,
+    #[rows("V3")] #[requires(groups)] bind_does_not_wait_for_sysfs,
 }
 
 /// Returns a request to bind a device to an iommufd.

@@ -40,8 +40,8 @@ cases! {
     #[rows("D4", "K8")] reset_needs_all_devices_of_slot,
     #[rows("D4")] #[requires(containers)] reset_takes_no_groups,
     #[rows("D4")] root_bus_cannot_be_reset,
-    #[rows("D4")] info_does_not_wait_for_sysfs,
-    #[rows("D4")] reset_does_not_wait_for_sysfs,
+    #[rows("D4")] #[requires(groups)] info_does_not_wait_for_sysfs,
+    #[rows("D4")] #[requires(groups)] reset_does_not_wait_for_sysfs,
 }
 
 /// The other function of the slot of [`NIC`]. It is in the same group.
