@@ -292,6 +292,11 @@ fn read_debugfs() -> Result<()> {
 /// Restores the state of the machine from which cases start.
 pub fn restore(names: [&str; 2]) -> Result<()> {
     load(&["vfio_iommu_type1"])?;
+    bind(names)
+}
+
+/// Binds the devices to `vfio-pci`.
+pub fn bind(names: [&str; 2]) -> Result<()> {
     for device in names {
         if pci::driver(device).as_deref() != Some("vfio-pci") {
             pci::bind(device, "vfio-pci")?;

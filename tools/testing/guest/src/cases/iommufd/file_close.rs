@@ -249,7 +249,7 @@ fn modules_in_use_cannot_be_unloaded() -> Result<()> {
 /// Loads the driver of the machine's PCI devices, and binds them again.
 pub fn reload_driver() -> Result<()> {
     load(&["vfio_pci"])?;
-    crate::stress::restore(crate::stress::DEVICES)?;
+    crate::stress::bind(crate::stress::DEVICES)?;
     for bdf in [super::token::WHOLE, "0000:01:00.0", "0000:01:00.1"] {
         if pci::driver(bdf).is_none() {
             pci::bind(bdf, "vfio-pci")?;
