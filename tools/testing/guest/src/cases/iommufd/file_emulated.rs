@@ -18,6 +18,7 @@ use crate::{
         UUIDS, //
     },
     migration,
+    requires, //
 };
 use anyhow::{
     Result,
@@ -64,7 +65,7 @@ cases! {
     #[rows("S3", "S5")] device_file_of_mdev,
     #[rows("V3", "V5")] bind_and_close,
     #[rows("V3")] token_is_refused,
-    #[rows("G2", "V3")] #[requires(groups)] group_and_file_exclude_each_other,
+    #[rows("G2", "V3")] #[requires(containers)] group_and_file_exclude_each_other,
     #[rows("V6")] attach_returns_ioas,
     #[rows("V6")] attach_to_page_table_fails,
     #[rows("V6", "V7")] replace_and_detach,
@@ -408,7 +409,10 @@ fn close_in_every_order() -> Result<()> {
             device.info()?;
             drop(device);
         }
-        mdev.open()?;
+        if requires::groups() {
+            mdev.group()?;
+        }
+        bound(&mdev)?;
     }
     Ok(())
 }
