@@ -67,7 +67,7 @@ cases! {
 /// With device files, the request exists, and the device of a group refuses it.
 fn bind_needs_device_files() -> Result<()> {
     let setup = Setup::new()?;
-    let (without_argument, valid) = if requires::iommufd() {
+    let (without_argument, valid) = if requires::device_files() {
         (Errno::EFAULT, Errno::EINVAL)
     } else {
         (Errno::ENOTTY, Errno::ENOTTY)

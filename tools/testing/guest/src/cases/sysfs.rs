@@ -76,7 +76,7 @@ fn proc_entries() -> Result<()> {
         .filter_map(|line| line.split_ascii_whitespace().nth(1))
         .filter(|name| name.starts_with("vfio"))
         .collect();
-    let expected: &[_] = if requires::iommufd() {
+    let expected: &[_] = if requires::device_files() {
         &["vfio", "vfio-dev"]
     } else {
         &["vfio"]
@@ -158,7 +158,7 @@ fn device_class() -> Result<()> {
         fs::canonicalize(pci::sysfs(EDU))?
     );
     let uevent = fs::read_to_string(device.join("uevent"))?;
-    if requires::iommufd() {
+    if requires::device_files() {
         assert_eq!(names_in(&device)?, ["dev", "device", "subsystem", "uevent"]);
         let line = format!("DEVNAME=vfio/devices/{}", name.to_string_lossy());
         assert!(uevent.lines().any(|found| found == line), "{uevent}");
