@@ -8,10 +8,16 @@ use crate::{
     pin, //
 };
 use std::{
-    fs,
+    fs::{
+        self,
+        File, //
+    },
     path::Path, //
 };
 use vfio_client::Iommufd;
+
+/// The file of containers.
+const CONTAINER: &str = "/dev/vfio/vfio";
 
 /// The language in which a module is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +135,16 @@ pub fn groups() -> bool {
 
 /// Returns whether there are containers: those of VFIO, or of IOMMUFD in their place.
 pub fn containers() -> bool {
-    Path::new("/dev/vfio/vfio").exists()
+    Path::new(CONTAINER).exists()
+}
+
+/// Returns whether there are containers of VFIO, and not of IOMMUFD in their place.
+pub fn vfio_containers() -> bool {
+    let Ok(file) = File::options().read(true).write(true).open(CONTAINER) else {
+        return false;
+    };
+    // Only an iommufd has address spaces.
+    Iommufd::from_fd(file.into()).ioas().is_err()
 }
 
 /// Returns whether devices have files of their own.

@@ -64,7 +64,7 @@ cases! {
     #[rows("V2")] unknown_flags_and_negative_descriptors,
     #[rows("V2")] #[requires(containers)] group_device_cannot_be_bound,
     #[rows("V2")] structures_that_cannot_be_read,
-    #[rows("V3")] #[requires(has_type1)] files_that_are_no_iommufd,
+    #[rows("V3")] #[requires(vfio_containers)] files_that_are_no_iommufd,
     #[rows("V2", "V3", "V4")] #[requires(groups)] order_of_errors,
     #[rows("V3")] #[requires(groups)] bind_needs_dma_ownership,
     #[rows("V3")] bound_device_owns_dma_of_group,

@@ -53,7 +53,7 @@ cases! {
     #[rows("V10")] close_unpins,
     #[rows("G15")] #[requires(groups)] pin_through_group_with_iommufd,
     #[rows("G15")] #[requires(groups)] unset_container_keeps_pins,
-    #[requires(core(Rust), has_type1)] other_container_while_device_is_open,
+    #[requires(core(Rust), vfio_containers)] other_container_while_device_is_open,
 }
 
 /// The IOVA of the memory.
