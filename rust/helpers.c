@@ -271,7 +271,7 @@ struct device *kernel_ext_pci_controller(struct device *dev)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_pci_controller);
 
-int kernel_ext_for_each_pci_device(void *data, device_iter_t fn)
+int kernel_ext_walk_pci_devices(void *data, int (*fn)(struct device *dev, void *data))
 {
 #ifdef CONFIG_PCI
 	return bus_for_each_dev(&pci_bus_type, NULL, data, fn);
@@ -279,7 +279,7 @@ int kernel_ext_for_each_pci_device(void *data, device_iter_t fn)
 	return 0;
 #endif
 }
-EXPORT_SYMBOL_GPL(kernel_ext_for_each_pci_device);
+EXPORT_SYMBOL_GPL(kernel_ext_walk_pci_devices);
 
 struct driver_search {
 	const struct device *dev;

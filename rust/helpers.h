@@ -92,7 +92,7 @@ bool kernel_ext_access_ok(const void __user *address, unsigned long size);
 int kernel_ext_kstrtoul(const char *s, unsigned int base, unsigned long *result);
 bool kernel_ext_is_pci(const struct device *dev);
 struct device *kernel_ext_pci_controller(struct device *dev);
-int kernel_ext_for_each_pci_device(void *data, int (*fn)(struct device *dev, void *data));
+int kernel_ext_walk_pci_devices(void *data, int (*fn)(struct device *dev, void *data));
 int kernel_ext_device_driver(struct device *dev, char *name, size_t size);
 struct dentry *kernel_ext_debugfs_create_dir(const char *name, struct dentry *parent);
 struct dentry *kernel_ext_debugfs_create_file(const char *name, umode_t mode, struct dentry *parent,

@@ -138,7 +138,8 @@ void mdev_peer_closed(struct mdev_peer *peer);
  * No member joins or leaves the group meanwhile, and none is opened or closed. May sleep.
  *
  * @fn may access the memory of the process through a member for which mdev_peer_is_open() returns true:
- * this one stays open. It must not do so through another device.
+ * this one stays open. It must not do so through another device. Pages that it pins through a member and
+ * does not unpin are those of this member, whose close_device() unpins them after mdev_peer_closed().
  *
  * @fn must not wait for a device to be opened or closed, nor for one to join or leave the group, and must
  * not call this function. A lock that is held around the call must not be one that @fn takes for another

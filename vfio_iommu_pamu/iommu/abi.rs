@@ -183,11 +183,8 @@ unsafe fn is_used_outside(dev: *mut bindings::device, registered: bool) -> bool 
         // device is locked.
         let driver = unsafe { kernel::container_of!(driver, bindings::pci_driver, driver) };
         // SAFETY: As above.
-        is_outside(
-            !unsafe { (*driver).driver_managed_dma },
-            in_group,
-            registered,
-        )
+        let managed = unsafe { (*driver).driver_managed_dma };
+        is_outside(!managed, in_group, registered)
     };
     // SAFETY: It was locked above.
     unsafe { bindings::kernel_ext_device_unlock(dev) };
@@ -233,7 +230,7 @@ fn reserve_used(system: &System, registered: bool) -> Result {
     let mut arguments = (system, registered);
     // SAFETY: The function passes `data` to the callback unchanged.
     to_result(unsafe {
-        bindings::kernel_ext_for_each_pci_device((&raw mut arguments).cast(), Some(callback))
+        bindings::kernel_ext_walk_pci_devices((&raw mut arguments).cast(), Some(callback))
     })
 }
 
@@ -286,13 +283,11 @@ fn register(iommu: &Iommu, parent: &Device) -> Result {
     })?;
     // SAFETY: The structure lives until `Registration` unregisters it, and the operations are
     // static. There is no device whose firmware refers to the PAMUs as its IOMMU.
-    let result =
-        to_result(unsafe { bindings::iommu_device_register(device, &raw const OPS.0, null_mut()) });
-    if result.is_err() {
+    let ret = unsafe { bindings::iommu_device_register(device, &raw const OPS.0, null_mut()) };
+    to_result(ret).inspect_err(|_| {
         // SAFETY: It was just added.
         unsafe { bindings::iommu_device_sysfs_remove(device) };
-    }
-    result
+    })
 }
 
 impl Drop for Registration {

@@ -142,6 +142,10 @@ mod cases {
     };
 
     /// Success is any value that isn't negative.
+    ///
+    /// # Safety
+    ///
+    /// None: the arguments are not used.
     unsafe extern "C" fn admits(
         _peer: *mut bindings::mdev_peer,
         _members: *const bindings::mdev_peer_members,
@@ -149,11 +153,14 @@ mod cases {
         1
     }
 
+    /// # Safety
+    ///
+    /// Called as `first_open` of a driver.
     unsafe extern "C" fn counts_first_open(
         peer: *mut bindings::mdev_peer,
         members: *const bindings::mdev_peer_members,
     ) -> c_int {
-        // SAFETY: Both are arguments of this function.
+        // SAFETY: By this function's contract.
         unsafe {
             (*peer).pasid += 1 << 16;
             assert_eq!(count_open(members), 0);
@@ -161,6 +168,9 @@ mod cases {
         1
     }
 
+    /// # Safety
+    ///
+    /// None: the arguments are not used.
     unsafe extern "C" fn refuses_first_open(
         _peer: *mut bindings::mdev_peer,
         _members: *const bindings::mdev_peer_members,
@@ -168,11 +178,14 @@ mod cases {
         ENOSPC.to_errno()
     }
 
+    /// # Safety
+    ///
+    /// Called as `last_close` of a driver.
     unsafe extern "C" fn counts_last_close(
         peer: *mut bindings::mdev_peer,
         members: *const bindings::mdev_peer_members,
     ) {
-        // SAFETY: Both are arguments of this function.
+        // SAFETY: By this function's contract.
         unsafe {
             (*peer).pasid += 1;
             assert_eq!(count_open(members), 0);
@@ -192,8 +205,11 @@ mod cases {
         count
     }
 
+    /// # Safety
+    ///
+    /// Called with a member, and with a `u32`.
     unsafe extern "C" fn add_open(member: *mut bindings::mdev_peer, count: *mut c_void) -> c_int {
-        // SAFETY: The caller passes a member and a `u32`.
+        // SAFETY: By this function's contract.
         unsafe { *count.cast::<u32>() += u32::from(exports::mdev_peer_is_open(member)) };
         0
     }
@@ -322,10 +338,16 @@ mod cases {
         Ok(())
     }
 
+    /// # Safety
+    ///
+    /// None: it is not called.
     unsafe extern "C" fn register_device(_device: *mut bindings::vfio_device) -> c_int {
         unreachable!("the device was refused")
     }
 
+    /// # Safety
+    ///
+    /// None: it is not called.
     unsafe extern "C" fn unregister_device(_device: *mut bindings::vfio_device) {
         unreachable!("the device was refused")
     }
