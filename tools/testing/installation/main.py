@@ -182,8 +182,10 @@ def make_small_initramfs(path, modules):
     """Makes the initramfs of the machine that libvirt starts."""
     kernel = Kernel(modules)
     archive = initramfs.Archive(path)
-    archive.link("lib", "usr/lib")
-    archive.link("bin", "usr/bin")
+    # The shell's linker is in lib64.
+    for name in initramfs.MERGED:
+        archive.add(f"usr/{name}", stat.S_IFDIR | 0o755)
+        archive.link(name, f"usr/{name}")
     for name in ("dev", "proc", "sys", "run", "tmp"):
         archive.add(name, stat.S_IFDIR | 0o755)
     archive.text("init", (HERE / "small.init").read_text(), 0o755)
@@ -191,7 +193,7 @@ def make_small_initramfs(path, modules):
     folder = f"lib/modules/{kernel.version}"
     for name in (*kernel.needs["nvme"], "nvme"):
         archive.add(f"{folder}/{kernel.path[name]}", stat.S_IFREG | 0o644, kernel.content(name))
-    for name in ("modules.dep", "modules.builtin", "modules.order"):
+    for name in ("modules.dep.bin", "modules.builtin.bin", "modules.order"):
         archive.copy(kernel.folder / name, f"{folder}/{name}")
     archive.close()
 
