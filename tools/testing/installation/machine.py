@@ -52,6 +52,13 @@ class Port:
         with self.news:
             self.text = ""
 
+    def settle(self, quiet, longest):
+        """Waits until nothing has come for QUIET seconds, but not longer than LONGEST."""
+        deadline = time.monotonic() + longest
+        with self.news:
+            while self.news.wait(quiet) and time.monotonic() < deadline:
+                pass
+
     def read_until(self, pattern, seconds, each_line=None):
         """Returns the text before PATTERN, and the match. Passes on each whole line as it comes."""
         deadline, told = time.monotonic() + seconds, 0

@@ -111,18 +111,19 @@ def test_install(options):
 def enrol(console):
     """Does in the firmware's console what the owner of the machine does to enrol the imported key."""
     steps = (
-        (r"Press any key", " "),
-        (r"Enroll MOK", DOWN + "\r"),
-        (r"View key 0", DOWN + "\r"),
-        (r"Enroll the key", DOWN + "\r"),
-        (r"Password:", PASSWORD + "\r"),
-        (r"Reboot", "\r"),
+        # It counts ten seconds down.
+        (r"Press any key", " ", 2),
+        (r"Enroll MOK", DOWN + "\r", 60),
+        (r"View key 0", DOWN + "\r", 60),
+        (r"Enroll the key", DOWN + "\r", 60),
+        (r"Password:", PASSWORD + "\r", 60),
+        (r"Reboot", "\r", 60),
     )
-    for shown, keys in steps:
+    for shown, keys, longest in steps:
         console.read_until(shown, machine.BOOT_SECONDS)
         say(f"secure-boot: the firmware shows {shown!r}")
-        # It ignores keys that come before its menu is there.
-        time.sleep(2)
+        # It ignores keys that come before its menu is drawn.
+        console.settle(2, longest)
         console.send(keys)
 
 
