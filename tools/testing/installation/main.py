@@ -161,6 +161,8 @@ def test_power_cut(options):
             test.machine.send(f"bash /mnt/guest {part}")
             test.machine.agent.read_until(shown, machine.COMMAND_SECONDS)
             time.sleep(seconds)
+            if "\n=== exit" in test.machine.agent.text:
+                raise Lost(f"it came to its end before it was {words}")
             test.machine.cut_power()
             test.boot()
             test.part("after_cut", CUT=words)
