@@ -28,7 +28,7 @@ MOUNT = "modprobe -a 9p 9pnet_virtio && mount -t 9p -o ro,trans=virtio,version=9
 # For enrolling a key: the owner of the machine enters it twice.
 PASSWORD = "enrolment"
 DOWN = "\x1b[B"
-# The small machine is emulated within an emulated machine.
+# The small machine needs minutes of processor time, because the machine around it is emulated.
 SMALL_SECONDS = 1800
 
 
