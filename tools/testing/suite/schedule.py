@@ -23,8 +23,8 @@ EMULATOR_CRASH = re.compile(r"qemu-system\S*: .*Assertion .* failed")
 COMPLAINT = re.compile(r"^(?:test +(?:\[[^]]*\] *)?\S+ +\.\.\. )?FAILED\b|^not ok\b|the guest's kernel reported", re.M)
 ATTEMPTS = 3
 
-# A step that takes longer is taken for hung. The limit allows for a concurrent build of the debug
-# kernel.
+# A step that takes longer is taken for hung, if it has no limit of its own. This one allows for a concurrent
+# build of the debug kernel.
 LIMIT_SECONDS = 60 * 60
 
 
@@ -40,6 +40,7 @@ class Step:
     notes: Callable[[str], list[str]] = lambda _output: []
     # The modules that it tests: "C", "Rust", or None for a mix of both.
     modules: str | None = "Rust"
+    limit_seconds: int = LIMIT_SECONDS
 
 
 def word(result):
@@ -119,14 +120,14 @@ class Runner:
         """Runs the command of a step; returns its exit status and output."""
         log = self.log(step)
         with log.open("w") as file:
-            status = self.run_command(step.command, file)
+            status = self.run_command(step.command, file, step.limit_seconds)
         return status, log.read_text(errors="replace").replace("\r", "")
 
     def log(self, step):
         """Returns the path of the output of a step."""
         return self.log_folder / f"{step.name}.log"
 
-    def run_command(self, command, file):
+    def run_command(self, command, file, limit_seconds):
         """Runs a command in its own process group; returns its exit status."""
         process = subprocess.Popen(
             command,
@@ -138,9 +139,9 @@ class Runner:
         )
         self.processes.add(process)
         try:
-            return process.wait(LIMIT_SECONDS)
+            return process.wait(limit_seconds)
         except subprocess.TimeoutExpired:
-            file.write(f"\nkilled after {LIMIT_SECONDS} s\n")
+            file.write(f"\nkilled after {limit_seconds} s\n")
             kill(process)
             return process.wait()
         finally:

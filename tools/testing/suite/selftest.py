@@ -307,6 +307,11 @@ class Scheduling(WithSteps):
         step = Step("x", ["sh", "-c", "echo ok a; exit 3"], results.checks)
         self.assertEqual(self.run_steps([step]), {"x": ["exit status"]})
 
+    def test_limit(self):
+        step = Step("x", ["sh", "-c", "echo ok a; exec sleep 60"], results.checks, limit_seconds=0.5)
+        self.assertEqual(self.run_steps([step]), {"x": ["exit status"]})
+        self.assertIn("killed after 0.5 s", self.logs["x.log"])
+
     def test_vanished(self):
         step = Step("x", ["echo", "ok b"], results.checks)
         self.assertEqual(self.run_steps([step], x=["a"]), {"x": ["all tests of the manifest ran"]})

@@ -6,7 +6,7 @@ import itertools
 
 import kunit
 import results
-from schedule import Step
+from schedule import LIMIT_SECONDS, Step
 
 
 def make(name, *arguments, after=()):
@@ -14,9 +14,9 @@ def make(name, *arguments, after=()):
     return Step(name, ["make", "--no-print-directory", *arguments], results.of_exit_status(" ".join(arguments)), after)
 
 
-def script(name, *command, after=()):
+def script(name, *command, after=(), limit_seconds=LIMIT_SECONDS):
     """Returns a step that runs a script which prints 'ok NAME' and 'not ok NAME'."""
-    return Step(name, list(command), results.checks, after)
+    return Step(name, list(command), results.checks, after, limit_seconds=limit_seconds)
 
 
 def one(name, *command, after=()):
@@ -241,8 +241,9 @@ def installation_steps():
     """Returns steps that boot an installed Debian and install the packages there."""
     run = ("tools/testing/installation/run", "--no-build")
     return [
-        *(script(f"installation-{part}", *run, part, after=("packages",))
-          for part in ("install", "secure-boot", "power-cut")),
+        *(script(f"installation-{part}", *run, part, after=("packages",)) for part in ("install", "secure-boot")),
+        # It boots the machine seven times.
+        script("installation-power-cut", *run, "power-cut", after=("packages",), limit_seconds=2 * LIMIT_SECONDS),
         make("samples-stock-7.2", "kernel-samples", "KERNEL=stock-7.2"),
         script("installation-libvirt", *run, "libvirt", after=("packages", "samples-stock-7.2", "build-test")),
     ]
