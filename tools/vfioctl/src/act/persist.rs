@@ -173,16 +173,11 @@ fn systemd(device: &Device, devices: &[&Device], force: bool) -> Configuration {
     let name = &device.name;
     let model = device.model().unwrap_or_default();
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/sbin/vfioctl"));
-    let others = devices.iter().filter(|other| other.name != *name);
-    let others: String = others
-        .map(|other| {
-            format!(
-                " --expect {}={}",
-                other.name,
-                other.model().unwrap_or_default()
-            )
-        })
-        .collect();
+    let mut others = String::new();
+    for other in devices.iter().filter(|other| other.name != *name) {
+        let model = other.model().unwrap_or_default();
+        others += &format!(" --expect {}={model}", other.name);
+    }
     let start = word(&program.to_string_lossy());
     let force = if force { " --force" } else { "" };
     let path = path(name, Persistence::Systemd);
