@@ -44,6 +44,7 @@ cases! {
     #[rows("M2", "M3")] parent_with_bound_driver,
     #[rows("M4")] names_and_descriptions,
     #[rows("M5")] create_while_parent_is_unregistered,
+    #[rows("M5")] #[requires(mdev(Rust))] remove_while_parent_is_unregistered,
     #[rows("M5")] #[requires(mdev(Rust))] create_while_registration_fails,
     #[rows("M7")] concurrent_removes,
     #[rows("M8")] uevents_of_parent,
@@ -165,11 +166,14 @@ fn names_and_descriptions() -> Result<()> {
 
 /// Creates devices until `end`, but at least one if that does not take too long. Removes the
 /// created ones. Returns the errnos of both, and how many devices were created.
-fn create_until(end: Instant) -> (Vec<Errno>, usize) {
+fn create_until(end: Instant, remove: bool) -> (Vec<Errno>, usize) {
     let (mut errors, mut made) = (Vec::new(), 0);
     while Instant::now() < if made > 0 { end } else { end + LIMIT } {
         let outcome = create("vfio_mdev_test-small", UUID).and_then(|()| {
             made += 1;
+            if !remove {
+                return Ok(());
+            }
             store(bus().join("devices").join(UUID).join("remove"), "1")
         });
         if outcome.is_err() {
@@ -180,8 +184,18 @@ fn create_until(end: Instant) -> (Vec<Errno>, usize) {
 }
 
 fn create_while_parent_is_unregistered() -> Result<()> {
+    unregister_beside_creator(false)
+}
+
+/// The C module can remove the device twice, and the kernel then follows a null pointer.
+fn remove_while_parent_is_unregistered() -> Result<()> {
+    unregister_beside_creator(true)
+}
+
+/// Registers and unregisters the parent while a thread creates a device, and removes it if `remove`.
+fn unregister_beside_creator(remove: bool) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(2);
-    let creator = thread::spawn(move || create_until(end));
+    let creator = thread::spawn(move || create_until(end, remove));
     while !creator.is_finished() {
         Unbound::new()?.end()?;
     }
