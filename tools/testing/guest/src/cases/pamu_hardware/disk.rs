@@ -99,7 +99,7 @@ const ASQ_HIGH: Register<u32> = Register::at(0x2c);
 const ACQ: Register<u32> = Register::at(0x30);
 const ACQ_HIGH: Register<u32> = Register::at(0x34);
 /// CC: enabled, with entries of 64 and 16 bytes.
-const ENABLE: u32 = 1 | 6 << 16 | 4 << 20;
+const ENABLE: u32 = 1 | (6 << 16) | (4 << 20);
 
 /// A queue of commands, and that of their completions.
 struct Queue {
@@ -180,7 +180,7 @@ impl Disk {
         let interrupts = [&admin.interrupt, &io.interrupt];
         device.enable_irqs(VFIO_PCI_MSIX_IRQ_INDEX, &interrupts)?;
         let last = ENTRIES as u32 - 1;
-        registers.set(AQA, last << 16 | last);
+        registers.set(AQA, (last << 16) | last);
         for (register, value) in [
             (ASQ, (SUBMISSIONS * PAGE) as u32),
             (ASQ_HIGH, 0),
@@ -377,7 +377,9 @@ fn devices_in_groups() -> Result<Vec<PathBuf>> {
 
 /// Loads the module, adds removed devices again, and binds the devices, when dropped. Without the
 /// module, the kernel's driver of the disk would wait for the answer to a command.
-struct Reload(Rebind);
+struct Reload {
+    _rebind: Rebind,
+}
 
 impl Drop for Reload {
     fn drop(&mut self) {
@@ -393,7 +395,9 @@ fn module_is_loaded_again() -> Result<()> {
         Err(Errno::EAGAIN),
         "groups are there"
     );
-    let reload = Reload(Rebind(&[PAMU_EDU, PAMU_NVME]));
+    let reload = Reload {
+        _rebind: Rebind(&[PAMU_EDU, PAMU_NVME]),
+    };
     for device in devices_in_groups()? {
         fs::write(device.join("remove"), "1")?;
     }
