@@ -11,11 +11,25 @@ mod cases {
     use kernel::{
         device::Bound,
         faux,
-        str::CString, //
+        str::CString,
+        sync::atomic::{
+            Acquire,
+            AtomicFlag,
+            Release, //
+        },
+        time::{
+            delay::fsleep,
+            Delta, //
+        },
+        workqueue::new_delayed_work, //
     };
     use kernel_ext::{
         compat::EUSERS,
         iommu::SoftwareGroup,
+        owned_work::{
+            OwnedWork,
+            Task, //
+        },
         testing::Random, //
     };
 
@@ -137,6 +151,27 @@ mod cases {
         Ok(())
     }
 
+    /// A thread that uses the members of a group until it is told to end, or for ten seconds.
+    struct User {
+        group: Arc<PeerGroup>,
+        uses: AtomicFlag,
+        end: AtomicFlag,
+    }
+
+    impl Task for User {
+        fn run(&self) {
+            let members = self.group.members.lock();
+            self.uses.store(true, Release);
+            for _ in 0..10_000 {
+                if self.end.load(Acquire) {
+                    break;
+                }
+                fsleep(Delta::from_millis(1));
+            }
+            drop(members);
+        }
+    }
+
     /// A thread that uses the members of a group delays no device that goes into another one.
     #[test]
     fn a_device_does_not_wait_for_groups_that_it_cannot_join() -> Result {
@@ -144,13 +179,23 @@ mod cases {
         let apart = peers.add(1, |_, _| Err(EXDEV))?;
         let full = peers.add(1, |_, _| Err(ENOSPC))?;
         let (uuid, group) = (peers[0].uuid(), peers[0].group());
-        let in_use = group.members.lock();
+        let user = User {
+            group,
+            uses: AtomicFlag::new(false),
+            end: AtomicFlag::new(false),
+        };
+        let thread = OwnedWork::new(user, new_delayed_work!("vfio_mdev::user"))?;
+        thread.schedule(0);
+        while !thread.task().uses.load(Acquire) {
+            fsleep(Delta::from_millis(1));
+        }
         assert_eq!(peers.assign(1, uuid), Err(EBUSY));
         assert_eq!(peers.assign(full, uuid), Err(ENOSPC));
         peers.assign(apart, uuid)?;
         assert!(!peers.share(0, apart));
         assert_eq!(peers.members(apart), 1);
-        drop(in_use);
+        thread.task().end.store(true, Release);
+        drop(thread);
         peers.assign(1, uuid)?;
         assert!(peers.share(0, 1));
         Ok(())
