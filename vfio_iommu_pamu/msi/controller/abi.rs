@@ -80,16 +80,6 @@ unsafe impl Send for Interposed {}
 // SAFETY: As above.
 unsafe impl Sync for Interposed {}
 
-/// Returns the PCI device that `dev` is.
-///
-/// # Safety
-///
-/// `dev` is on the PCI bus.
-unsafe fn pci(dev: &Device) -> *mut bindings::pci_dev {
-    // SAFETY: A device on the PCI bus is the `dev` of a `pci_dev`.
-    unsafe { kernel::container_of!(raw_device(dev), bindings::pci_dev, dev) }
-}
-
 /// Returns the controller of a PCI device.
 ///
 /// # Safety
@@ -101,11 +91,22 @@ unsafe fn controller_of(dev: *mut bindings::pci_dev) -> *mut bindings::pci_contr
     unsafe { (*(*dev).bus).sysdata.cast() }
 }
 
+/// Returns the controller of a device, which lives as long as the device. Returns `None` if the
+/// device isn't on the PCI bus.
+fn controller(dev: &Device) -> Option<NonNull<bindings::pci_controller>> {
+    if !is_pci(dev) {
+        return None;
+    }
+    // SAFETY: A device on the PCI bus is the `dev` of a `pci_dev`.
+    let pci = unsafe { kernel::container_of!(raw_device(dev), bindings::pci_dev, dev) };
+    // SAFETY: It is valid as long as `dev` is.
+    NonNull::new(unsafe { controller_of(pci) })
+}
+
 impl Interposed {
     /// Returns whether this is the controller of `dev`.
     pub(crate) fn is_of(&self, dev: &Device) -> bool {
-        // SAFETY: This is only done with a PCI device.
-        is_pci(dev) && core::ptr::eq(self.0.as_ptr(), unsafe { controller_of(pci(dev)) })
+        controller(dev) == Some(self.0)
     }
 
     /// Interposes in the controller of a PCI device, whose MSIs and those of its neighbours are not
@@ -115,11 +116,7 @@ impl Interposed {
     ///
     /// `ENODEV` if the device isn't on the PCI bus; `ENOMEM`.
     pub(crate) fn new(dev: &Device) -> Result<Option<Self>> {
-        if !is_pci(dev) {
-            return Err(ENODEV);
-        }
-        // SAFETY: It was just checked that this is a PCI device.
-        let controller = NonNull::new(unsafe { controller_of(pci(dev)) }).ok_or(ENODEV)?;
+        let controller = controller(dev).ok_or(ENODEV)?;
         // SAFETY: The controller is valid as long as the device is.
         let ops = unsafe { &raw mut (*controller.as_ptr()).controller_ops };
         // SAFETY: As above. Only the driver of the banks, at boot, and this file write to these.
