@@ -519,9 +519,6 @@ void kernel_ext_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_spin_unlock_irqrestore);
 
-MODULE_IMPORT_NS("IOMMUFD");
-MODULE_IMPORT_NS("IOMMUFD_VFIO");
-
 #ifdef CONFIG_PPC
 /* The message signalled interrupts of a device that were set up. */
 struct msi_desc *kernel_ext_msi_first(struct pci_dev *dev)
@@ -556,3 +553,6 @@ int kernel_ext_msi_set_address(const struct msi_desc *desc, u64 address)
 }
 EXPORT_SYMBOL_GPL(kernel_ext_msi_set_address);
 #endif
+
+MODULE_IMPORT_NS("IOMMUFD");
+MODULE_IMPORT_NS("IOMMUFD_VFIO");

@@ -179,8 +179,9 @@ impl<D: Device> Instance<D> {
     /// device of a type without peers is the only member.
     ///
     /// No member joins or leaves the group, is opened or closed during the call. Therefore `f` must
-    /// not wait for that, and must not call this function again: it would deadlock. For the same reason `group_opened`
-    /// and `group_closed`, which get the members as an argument, must not call it.
+    /// not wait for that, and must not call this function again: it would deadlock. For the same
+    /// reason `group_opened` and `group_closed`, which get the members as an argument, must not call
+    /// it.
     ///
     /// `f` may access the memory of the process through a member, but not through another device.
     pub fn members<R>(&self, f: impl FnOnce(&Members<'_, D>) -> R) -> R {
