@@ -17,9 +17,15 @@ use anyhow::{
 };
 use nix::{
     sys::socket::{
+        AddressFamily,
+        ControlMessage,
         ControlMessageOwned,
         MsgFlags,
-        recvmsg, //
+        SockFlag,
+        SockType,
+        recvmsg,
+        sendmsg,
+        socketpair, //
     },
     unistd::{
         Gid,
@@ -31,12 +37,14 @@ use nix::{
 use std::{
     io::{
         BufRead,
+        IoSlice,
         IoSliceMut,
         Write, //
     },
     os::fd::{
         AsFd,
         AsRawFd,
+        BorrowedFd,
         OwnedFd, //
     },
     process::ExitCode,
@@ -243,6 +251,28 @@ fn memlock_bar() -> Result<()> {
     let registers = edu.registers();
     say_result(&setup.container.map(0, registers, MapFlags::ReadWrite));
     say(locked_pages());
+    Ok(())
+}
+
+/// Returns two sockets that are connected to each other.
+pub(crate) fn sockets() -> Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(
+        AddressFamily::Unix,
+        SockType::Stream,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )?)
+}
+
+/// Sends a descriptor through a socket.
+pub(crate) fn send(socket: &OwnedFd, fd: BorrowedFd<'_>) -> Result<()> {
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &[IoSlice::new(&[1])],
+        &[ControlMessage::ScmRights(&[fd.as_raw_fd()])],
+        MsgFlags::empty(),
+        None,
+    )?;
     Ok(())
 }
 

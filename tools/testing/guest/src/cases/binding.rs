@@ -18,31 +18,23 @@ use crate::{
         Failure,
         cases, //
     },
-    helper::receive,
+    helper::{
+        receive,
+        send,
+        sockets, //
+    },
     threads,
 };
 use anyhow::{
     Context,
     Result, //
 };
-use nix::{
-    sys::socket::{
-        AddressFamily,
-        ControlMessage,
-        MsgFlags,
-        SockFlag,
-        SockType,
-        sendmsg,
-        socketpair, //
-    },
-    unistd::{
-        close,
-        getpid, //
-    },
+use nix::unistd::{
+    close,
+    getpid, //
 };
 use std::{
     fs::File,
-    io::IoSlice,
     os::fd::{
         AsFd,
         AsRawFd,
@@ -294,12 +286,7 @@ fn get_devices_omits_process_that_has_exited() -> Result<()> {
     let group = group(EDU)?;
     let _container = iommu_fd(&group)?;
     let inherited = raw::duplicate(group.as_fd().as_raw_fd())?;
-    let (ours, theirs) = socketpair(
-        AddressFamily::Unix,
-        SockType::Stream,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )?;
+    let (ours, theirs) = sockets()?;
     let numbers = [&inherited, &theirs].map(|fd| fd.as_raw_fd().to_string());
     let words = ["open-and-send", &numbers[0], &numbers[1]];
     let mut helper = Helper::spawn(&words, &[&inherited, &theirs])?;
@@ -345,13 +332,7 @@ pub mod helper {
     /// Opens the device, sends it through a socket, and waits until that has been received.
     pub fn open_and_send(group: &Group, socket: &OwnedFd) -> Result<()> {
         let device = group.device(EDU)?;
-        sendmsg::<()>(
-            socket.as_raw_fd(),
-            &[IoSlice::new(&[1])],
-            &[ControlMessage::ScmRights(&[device.as_fd().as_raw_fd()])],
-            MsgFlags::empty(),
-            None,
-        )?;
+        send(socket, device.as_fd())?;
         pause();
         Ok(())
     }

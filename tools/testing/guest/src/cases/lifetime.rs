@@ -15,6 +15,7 @@ use crate::{
         Failure,
         cases, //
     },
+    helper,
     modules::{
         debugfs_files_hold,
         load,
@@ -24,24 +25,12 @@ use crate::{
     stall::LIMIT, //
 };
 use anyhow::Result;
-use nix::sys::{
-    memfd::{
-        MFdFlags,
-        memfd_create, //
-    },
-    socket::{
-        AddressFamily,
-        ControlMessage,
-        MsgFlags,
-        SockFlag,
-        SockType,
-        sendmsg,
-        socketpair, //
-    },
+use nix::sys::memfd::{
+    MFdFlags,
+    memfd_create, //
 };
 use std::{
     any::Any,
-    io::IoSlice,
     os::fd::{
         AsFd,
         AsRawFd, //
@@ -300,20 +289,8 @@ fn child_process_uses_container() -> Result<()> {
 
 fn container_sent_through_socket() -> Result<()> {
     let setup = Setup::new()?;
-    let (ours, theirs) = socketpair(
-        AddressFamily::Unix,
-        SockType::Stream,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )?;
-    let fds = [setup.container.as_fd().as_raw_fd()];
-    sendmsg::<()>(
-        ours.as_raw_fd(),
-        &[IoSlice::new(&[1])],
-        &[ControlMessage::ScmRights(&fds)],
-        MsgFlags::empty(),
-        None,
-    )?;
+    let (ours, theirs) = helper::sockets()?;
+    helper::send(&ours, setup.container.as_fd())?;
     let words = ["receive", &theirs.as_raw_fd().to_string(), "65536"];
     let helper = Helper::spawn(&words, &[&theirs])?;
     shared_with(helper, &setup)
