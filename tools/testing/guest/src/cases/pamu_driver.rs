@@ -14,6 +14,7 @@ use std::{
     fs,
     path::Path, //
 };
+use vfio_client::pci;
 
 cases! {
     #[requires(controller_in_pci_stub)] group_beside_a_driver_without_dma,
@@ -24,10 +25,7 @@ cases! {
 /// With `CONFIG_PCIEPORTBUS`, each port has a driver long before a module can be loaded. It does no
 /// DMA, so the devices behind the port can be in a group, without the port.
 fn group_beside_a_driver_without_dma() -> Result<()> {
-    let folder = format!("/sys/bus/pci/devices/{PAMU_EDU}/iommu_group/devices");
-    let members = fs::read_dir(folder)?
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect::<Result<Vec<_>>>()?;
+    let members = pci::members(pci::group_of(PAMU_EDU)?)?;
     ensure!(members.iter().any(|member| member == PAMU_EDU));
     let ports = members.iter().filter(|member| member.ends_with(":00.0"));
     assert_eq!(ports.count(), 0, "{members:?}");

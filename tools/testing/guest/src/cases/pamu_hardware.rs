@@ -33,7 +33,8 @@ use vfio_client::{
     MapFlags,
     Memory,
     edu::Edu,
-    pamu::Pamu, //
+    pamu::Pamu,
+    pci, //
 };
 
 cases! {
@@ -113,13 +114,7 @@ const CONTROLLER: &str = "0001:00:00.0";
 
 /// Returns the members of the group.
 fn members() -> Result<Vec<String>> {
-    let number = group_number(PAMU_NVME)?;
-    let folder = format!("/sys/kernel/iommu_groups/{number}/devices");
-    let mut members = fs::read_dir(folder)?
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect::<Result<Vec<_>>>()?;
-    members.sort();
-    Ok(members)
+    Ok(pci::members(group_number(PAMU_NVME)?)?)
 }
 
 /// What the page has that the device reads.
